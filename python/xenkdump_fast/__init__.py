@@ -1,0 +1,1 @@
+"""Reads Xen and Linux kernel crash dumps, any domain of them."""

@@ -1,0 +1,51 @@
+//! Pseudo-physical to machine frames: the sources of a P2M, its special entries, its resolution.
+
+use crate::addr::{Mfn, Word};
+
+/// What a P2M entry says when it does not simply name a frame of the domain's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Special {
+    /// All ones: the domain has no frame here (ballooned out, or a hole).
+    #[error("the P2M entry is invalid (no frame)")]
+    Invalid,
+    /// The frame belongs to another domain (a grant or foreign mapping).
+    #[error("the P2M entry is foreign (mfn {mfn:#x} belongs to another domain)", mfn = .0.0)]
+    Foreign(Mfn),
+    /// mfn equals pfn: MMIO or a hole of the machine's memory map.
+    #[error("the P2M entry is an identity mapping (mfn {mfn:#x}, a hole or MMIO)", mfn = .0.0)]
+    Identity(Mfn),
+    /// The pfn lies past the end of the P2M.
+    #[error("past the end of the P2M")]
+    OutOfRange,
+    /// The page of the P2M that would hold the entry cannot be read.
+    #[error("the P2M page that holds its entry is not in the dump")]
+    NoTable,
+}
+
+/// One entry of a P2M, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A frame of the domain.
+    Frame(Mfn),
+    /// Anything else.
+    Special(Special),
+}
+
+impl Entry {
+    /// Decodes a word of a P2M page. All ones has both flag bits set, so it is tested first.
+    pub const fn decode(raw: u64, word: Word) -> Entry {
+        if raw == word.max() {
+            return Entry::Special(Special::Invalid);
+        }
+        let top = word.bytes() * 8 - 1;
+        let (foreign, identity) = (1 << top, 1 << (top - 1));
+        let mfn = Mfn(raw & !(foreign | identity));
+        if raw & foreign != 0 {
+            Entry::Special(Special::Foreign(mfn))
+        } else if raw & identity != 0 {
+            Entry::Special(Special::Identity(mfn))
+        } else {
+            Entry::Frame(mfn)
+        }
+    }
+}

@@ -2,5 +2,13 @@
 
 use pyo3::prelude::*;
 
+mod dump;
+mod errors;
+
 #[pymodule(gil_used = false)]
-mod _native {}
+mod _native {
+    #[pymodule_export]
+    use super::dump::{Dump, Note};
+    #[pymodule_export]
+    use super::errors::{AbsentError, DumpError, MemoryFault};
+}

@@ -2,15 +2,15 @@
 //!
 //! Rooms from the file upwards; each uses what stands before it, never what stands after it:
 //!
-//! - [`addr`], [`memory`]: the three kinds of address, and memory as a trait.
-//! - [`file`]: a file's bytes.
+//! - [`addr`] and [`memory`]: the three kinds of address, and memory as a trait.
+//! - [`file`](mod@file): a file's bytes.
 //! - [`elf`]: the pieces of an ELF file, parsed one by one and bounded by the file.
 //! - [`dump`]: containers that give machine memory.
 //! - [`notes`]: ELF notes to typed facts.
 //! - [`paging`]: virtual to machine addresses.
 //! - [`p2m`]: pseudo-physical to machine frames.
-//! - [`symbols`], [`types`]: what a kernel's image tells of names and layouts.
-//! - [`unwind`]: stacks.
+//! - [`symbols`] and [`types`]: what a kernel's image tells of names and layouts.
+//! - [`unwind`] walks stacks.
 //!
 //! Any bytes may be fed in. Nothing here panics on them, and work and memory are bounded by the
 //! size of the file and of what was asked for.

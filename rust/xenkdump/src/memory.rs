@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::addr::{Address, MachineAddr, Mfn, Pfn, VirtAddr, Word, PAGE_SIZE};
+use crate::addr::{Address, MachineAddr, Mfn, Pfn, PseudoPhysAddr, VirtAddr, Word, PAGE_SIZE};
 use crate::p2m::Special;
 
 /// Why an address could not be read.
@@ -98,6 +98,28 @@ pub enum Fault {
         /// Its length.
         len: u64,
     },
+}
+
+impl Fault {
+    /// The kind and the number of the address that cannot be read. For a range that wraps the kind
+    /// is not known here and empty.
+    pub fn address(&self) -> (&'static str, u64) {
+        fn of<A: Address>(addr: A) -> (&'static str, u64) {
+            (A::KIND, addr.raw())
+        }
+        match *self {
+            Fault::NoSegment(addr)
+            | Fault::Excluded(addr)
+            | Fault::Truncated { addr, .. }
+            | Fault::Io { addr, .. } => of(addr),
+            Fault::NotPresent { addr, .. }
+            | Fault::NoTable { addr, .. }
+            | Fault::Reserved { addr, .. }
+            | Fault::NonCanonical(addr) => of(addr),
+            Fault::P2m { pfn, .. } => of(pfn.addr().unwrap_or(PseudoPhysAddr(u64::MAX))),
+            Fault::Wraps { addr, .. } => ("", addr),
+        }
+    }
 }
 
 /// Memory that is addressed by `A`.

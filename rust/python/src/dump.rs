@@ -1,0 +1,244 @@
+//! `Dump` and `Note`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use xenkdump::dump;
+use xenkdump::notes::{self, Decoded, Registers};
+
+use crate::errors;
+
+/// A dump file, opened read-only.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct Dump {
+    pub inner: Arc<dump::Dump>,
+}
+
+#[pymethods]
+impl Dump {
+    /// Opens the file at `path`: OSError if the system refuses, DumpError if it is no dump.
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let inner = py
+            .detach(|| dump::Dump::open(&path))
+            .map_err(errors::from_core)?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The file's path.
+    #[getter]
+    fn path(&self) -> String {
+        self.inner.file().path().display().to_string()
+    }
+
+    /// What kind of container it is, in words.
+    #[getter]
+    fn format(&self) -> &'static str {
+        self.inner.format()
+    }
+
+    /// Size of the file in bytes.
+    #[getter]
+    fn size(&self) -> usize {
+        self.inner.file().bytes().len()
+    }
+
+    /// `e_machine` of its ELF header: 3 is EM_386, 62 is EM_X86_64.
+    #[getter]
+    fn machine_type(&self) -> u16 {
+        self.inner.machine_type()
+    }
+
+    /// Word size of its headers, in bytes.
+    #[getter]
+    fn word(&self) -> usize {
+        self.inner.word().bytes()
+    }
+
+    /// What is broken about it without making it useless.
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.inner.warnings().to_vec()
+    }
+
+    /// Every note, in the order of the file.
+    #[getter]
+    fn notes(slf: &Bound<'_, Self>) -> Vec<Note> {
+        let dump = slf.get();
+        dump.inner
+            .notes()
+            .iter()
+            .map(|note| Note {
+                dump: dump.inner.clone(),
+                inner: note.clone(),
+            })
+            .collect()
+    }
+
+    /// Every PT_LOAD: machine address, size in the file, size in memory.
+    #[getter]
+    fn segments(&self) -> Vec<(u64, u64, u64)> {
+        let segments = self.inner.segments().segments();
+        segments
+            .iter()
+            .map(|s| (s.start.0, s.file_size, s.memory_size))
+            .collect()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Dump {:?}: {}>", self.path(), self.format())
+    }
+}
+
+/// One ELF note.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct Note {
+    dump: Arc<dump::Dump>,
+    inner: dump::Note,
+}
+
+#[pymethods]
+impl Note {
+    /// Its name.
+    #[getter]
+    fn name(&self) -> String {
+        String::from_utf8_lossy(&self.inner.name).into_owned()
+    }
+
+    /// `n_namesz`: bytes of the name in the file, with its closing NUL.
+    #[getter]
+    fn name_size(&self) -> u32 {
+        self.inner.name_size
+    }
+
+    /// `n_type`.
+    #[getter(r#type)]
+    fn note_type(&self) -> u32 {
+        self.inner.note_type
+    }
+
+    /// The constant's name for its type, None if it is unknown.
+    #[getter]
+    fn type_name(&self) -> Option<&'static str> {
+        notes::type_name(&self.inner.name, self.inner.note_type)
+    }
+
+    /// `n_descsz` in bytes.
+    #[getter]
+    fn size(&self) -> u64 {
+        self.inner.desc_size
+    }
+
+    /// Offset of its header in the file.
+    #[getter]
+    fn offset(&self) -> u64 {
+        self.inner.offset
+    }
+
+    /// Its descriptor.
+    #[getter]
+    fn data<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.dump.desc(&self.inner))
+    }
+
+    /// Which layout its descriptor has; "raw" for none that is known.
+    #[getter]
+    fn kind(&self) -> &'static str {
+        match self.dump.decode(&self.inner) {
+            Decoded::PrStatus(_) => "prstatus",
+            Decoded::XenKdumpCr3(_) => "xen_kdump_cr3",
+            Decoded::CrashInfo(_) => "crash_info",
+            Decoded::CrashRegs(_) => "crash_regs",
+            Decoded::VmcoreInfo(_) => "vmcoreinfo",
+            Decoded::VmcoreInfoXen(_) => "vmcoreinfo_xen",
+            Decoded::EraseInfo(_) => "eraseinfo",
+            Decoded::Qemu(_) => "qemu",
+            Decoded::DumpCoreHeader(_) => "dumpcore_header",
+            Decoded::DumpCoreFormat(_) => "dumpcore_format",
+            _ => "raw",
+        }
+    }
+
+    /// Its content by name, in the order of its layout.
+    #[getter]
+    fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let fields = PyDict::new(py);
+        match self.dump.decode(&self.inner) {
+            Decoded::PrStatus(status) => {
+                for (name, value) in ["si_signo", "si_code", "si_errno"]
+                    .iter()
+                    .zip(status.signal_info)
+                {
+                    fields.set_item(name, value)?;
+                }
+                fields.set_item("cursig", status.current_signal)?;
+                for (name, value) in ["pid", "ppid", "pgrp", "sid"].iter().zip(status.ids) {
+                    fields.set_item(name, value)?;
+                }
+                fields.set_item("registers", registers(py, &status.registers)?)?;
+            }
+            Decoded::XenKdumpCr3(mfn) => fields.set_item("mfn", mfn.0)?,
+            Decoded::CrashInfo(info) => {
+                fields.set_item("word", info.word.bytes())?;
+                fields.set_item("xen_major_version", info.version.0)?;
+                fields.set_item("xen_minor_version", info.version.1)?;
+                for (name, addr) in notes::CRASH_INFO_STRINGS.iter().zip(info.strings) {
+                    fields.set_item(name, addr.0)?;
+                }
+                fields.set_item("tainted", info.tainted)?;
+                if let Some(start) = info.xen_phys_start {
+                    fields.set_item("xen_phys_start", start.0)?;
+                }
+                if let Some(mfn) = info.frame_list_list {
+                    fields.set_item("dom0_pfn_to_mfn_frame_list_list", mfn.0)?;
+                }
+            }
+            Decoded::CrashRegs(regs) => {
+                fields.set_item("word", regs.word.bytes())?;
+                fields.set_item("cr0", regs.cr0)?;
+                fields.set_item("cr2", regs.cr2)?;
+                fields.set_item("cr3", regs.cr3)?;
+                fields.set_item("cr4", regs.cr4)?;
+            }
+            Decoded::VmcoreInfo(text) | Decoded::VmcoreInfoXen(text) | Decoded::EraseInfo(text) => {
+                fields.set_item("text", String::from_utf8_lossy(text))?;
+            }
+            Decoded::Qemu(cpu) => {
+                fields.set_item("version", cpu.version)?;
+                fields.set_item("size", cpu.size)?;
+                fields.set_item("registers", registers(py, &cpu.registers)?)?;
+                for (name, value) in ["cr0", "cr1", "cr2", "cr3", "cr4"].iter().zip(cpu.cr) {
+                    fields.set_item(name, value)?;
+                }
+            }
+            Decoded::DumpCoreHeader(words) => {
+                let names = ["magic", "nr_vcpus", "nr_pages", "page_size"];
+                for (name, value) in names.iter().zip(words) {
+                    fields.set_item(name, value)?;
+                }
+            }
+            Decoded::DumpCoreFormat(version) => fields.set_item("version", version)?,
+            _ => {}
+        }
+        Ok(fields)
+    }
+
+    fn __repr__(&self) -> String {
+        let kind = self.type_name().unwrap_or("unknown type");
+        let (name, number, size) = (self.name(), self.inner.note_type, self.inner.desc_size);
+        format!("<Note {name:?} {number:#x} ({kind}), {size} bytes>")
+    }
+}
+
+fn registers<'py>(py: Python<'py>, registers: &Registers) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, value) in registers.iter() {
+        dict.set_item(name, value)?;
+    }
+    Ok(dict)
+}

@@ -1,1 +1,30 @@
-//! (room: unwind)
+//! Stacks: from the registers of one frame to all its callers.
+//!
+//! [`Unwinder`] holds the tables of one kernel and takes, for each stack, memory by virtual
+//! address, symbols and the registers to start from. It knows no file format, and trusts nothing
+//! of what it reads: the number of frames is bounded, no frame comes twice, and a stack that
+//! cannot be read ends with a reason.
+//!
+//! Of each frame the first method that knows something of it finds the caller: ORC, then DWARF call
+//! frame information, then frame pointers where the code keeps them, then a scan for return
+//! addresses. What no data stood behind is marked a guess.
+
+mod call_site;
+mod frame;
+mod leaf;
+mod orc;
+mod orc_step;
+mod pt_regs;
+mod registers;
+mod step;
+mod symbols;
+#[cfg(test)]
+mod testing;
+mod unwinder;
+
+pub use frame::{Backtrace, Frame, How, Stop};
+pub use orc::{OrcFormat, OrcTable, Section};
+pub use pt_regs::PtRegs;
+pub use registers::{Reg, Registers};
+pub use symbols::{CodeSymbols, Function};
+pub use unwinder::{Method, Stack, Unwinder};

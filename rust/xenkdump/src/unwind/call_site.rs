@@ -1,0 +1,136 @@
+//! Is this word a return address? The instruction before it tells.
+
+use crate::addr::{Address, VirtAddr, Word};
+use crate::memory::Memory;
+
+use super::step::offset;
+use super::symbols::CodeSymbols;
+
+/// A call instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// `call rel32`.
+    Direct(VirtAddr),
+    /// Through a register or memory; it may go anywhere.
+    Indirect,
+}
+
+/// The longest `call` that compilers write: `ff /2` with a SIB byte and 32 bits of displacement.
+const LONGEST: usize = 7;
+
+/// The call that would leave `ret` as its return address. Code can be read two ways at times: a
+/// direct call to code is taken over an indirect one.
+pub(super) fn call_before(
+    memory: &dyn Memory<VirtAddr>,
+    symbols: &dyn CodeSymbols,
+    ret: VirtAddr,
+    word: Word,
+) -> Option<Call> {
+    let mut bytes = [0; LONGEST];
+    let start = VirtAddr(ret.raw().checked_sub(LONGEST as u64)?);
+    if memory.read(start, &mut bytes).is_err() {
+        // The page before may be missing: all but the longest form fit in five bytes.
+        bytes = [0; LONGEST];
+        let short = VirtAddr(ret.raw().checked_sub(5)?);
+        memory.read(short, bytes.last_chunk_mut::<5>()?).ok()?;
+    }
+    let [_, _, opcode, d0, d1, d2, d3] = bytes;
+    if opcode == 0xe8 {
+        let distance = i32::from_le_bytes([d0, d1, d2, d3]);
+        let target = offset(ret, distance.into(), word);
+        if symbols.is_text(target) {
+            return Some(match symbols.function(target) {
+                Some(thunk) if is_indirect_thunk(thunk.name) => Call::Indirect,
+                _ => Call::Direct(target),
+            });
+        }
+    }
+    is_indirect_call(&bytes).then_some(Call::Indirect)
+}
+
+/// Retpolines: `call` to one of them stands for a call through the register it is named after.
+fn is_indirect_thunk(name: &str) -> bool {
+    name.starts_with("__x86_indirect_")
+}
+
+/// Whether `bytes` ends with `ff /2`: opcode, ModRM, perhaps SIB, perhaps displacement.
+fn is_indirect_call(bytes: &[u8; LONGEST]) -> bool {
+    (2..=LONGEST).any(|length| {
+        let Some([0xff, modrm, rest @ ..]) = bytes.get(LONGEST - length..) else {
+            return false;
+        };
+        if (modrm >> 3) & 7 != 2 {
+            return false;
+        }
+        let (mode, rm) = (modrm >> 6, modrm & 7);
+        let sib = mode != 3 && rm == 4;
+        let base = if sib {
+            rest.first().map_or(0, |sib| sib & 7)
+        } else {
+            rm
+        };
+        let displacement = match mode {
+            0 if base == 5 => 4,
+            1 => 1,
+            2 => 4,
+            _ => 0,
+        };
+        rest.len() == usize::from(sib) + displacement
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::testing::{Names, Ram};
+
+    fn call(code: &[u8]) -> Option<Call> {
+        let mut ram = Ram::new(Word::W64);
+        let end = 0xffff_ffff_8100_0100;
+        ram.bytes(end - 0x100, &[0x90; 0x100]);
+        ram.bytes(end - code.len() as u64, code);
+        let names = Names(vec![
+            (0xffff_ffff_8100_0000, "caller"),
+            (0xffff_ffff_8100_1000, "callee"),
+            (0xffff_ffff_8100_2000, "__x86_indirect_thunk_rax"),
+            (0xffff_ffff_8100_3000, ""),
+        ]);
+        call_before(&ram, &names, VirtAddr(end), Word::W64)
+    }
+
+    #[test]
+    fn a_direct_call_has_its_target() {
+        assert_eq!(
+            call(&[0xe8, 0x00, 0x0f, 0, 0]),
+            Some(Call::Direct(VirtAddr(0xffff_ffff_8100_1000)))
+        );
+        assert_eq!(call(&[0xe8, 0x00, 0x1f, 0, 0]), Some(Call::Indirect));
+        assert_eq!(call(&[0xe8, 0x00, 0x00, 0, 0x10]), None, "not to code");
+    }
+
+    #[test]
+    fn every_form_of_an_indirect_call_is_one() {
+        for code in [
+            &[0xff, 0xd0][..],                  // call *%rax
+            &[0x41, 0xff, 0xd3],                // call *%r11
+            &[0xff, 0x10],                      // call *(%rax)
+            &[0xff, 0x50, 0x18],                // call *0x18(%rax)
+            &[0xff, 0x54, 0x24, 0x08],          // call *8(%rsp)
+            &[0xff, 0x14, 0xc1],                // call *(%rcx,%rax,8)
+            &[0xff, 0x14, 0xc5, 0, 0, 0, 0x82], // call *-0x7e000000(,%rax,8)
+            &[0xff, 0x15, 1, 2, 3, 4],          // call *0x4030201(%rip)
+            &[0xff, 0x90, 0, 1, 0, 0],          // call *0x100(%rax)
+            &[0xff, 0x94, 0xc1, 0, 1, 0, 0],    // call *0x100(%rcx,%rax,8)
+        ] {
+            assert_eq!(call(code), Some(Call::Indirect), "{code:x?}");
+        }
+        for code in [
+            &[0xff, 0xe0][..],
+            &[0xff, 0x50],
+            &[0xff, 0x15, 1, 2, 3],
+            &[0xc3],
+        ] {
+            assert_eq!(call(code), None, "{code:x?}");
+        }
+    }
+}

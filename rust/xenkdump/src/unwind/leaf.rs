@@ -1,0 +1,205 @@
+//! Frames of code that has no unwind data: stubs that Xen writes, and what lies at the top of the
+//! stack when the pc leads nowhere.
+
+use crate::addr::{VirtAddr, Word};
+use crate::memory::Memory;
+
+use super::call_site::call_before;
+use super::frame::How;
+use super::registers::{Reg, Registers};
+use super::step::{offset, read_word, Caller, Step, Unreadable};
+use super::symbols::CodeSymbols;
+
+/// Code that Xen fills in when the kernel starts, a slot of 32 bytes a hypercall: Linux's tables
+/// say nothing of it, or (Linux 4.14 to 5.11) that the stack ends there.
+pub(super) fn is_hypercall_stub(name: &str) -> bool {
+    name == "hypercall_page" || name.starts_with("xen_hypercall_")
+}
+
+/// How far [`run_to_ret`] looks; a slot of the hypercall page has 32 bytes.
+const WINDOW: usize = 32;
+
+/// Runs the code from the pc to its `ret`, as far as it moves the stack pointer; knows only the
+/// instructions that such stubs are made of.
+pub(super) fn run_to_ret(
+    memory: &dyn Memory<VirtAddr>,
+    symbols: &dyn CodeSymbols,
+    registers: &Registers,
+    word: Word,
+) -> Result<Step, Unreadable> {
+    let (Some(pc), Some(sp)) = (registers.pc(), registers.sp()) else {
+        return Ok(Step::Unknown);
+    };
+    let mut bytes = [0; WINDOW];
+    if memory.read(pc, &mut bytes).is_err() {
+        return Ok(Step::Unknown);
+    }
+    let mut code = bytes.as_slice();
+    let mut stack = 0i64;
+    let mut bp_at = None;
+    let width = word.bytes() as i64;
+    loop {
+        code = match (word, code) {
+            (_, [0xc3, ..]) => break,
+            (Word::W64, [0x41, 0x58..=0x5f, rest @ ..]) => {
+                stack += width;
+                rest
+            }
+            (Word::W64, [0x41, 0x50..=0x57, rest @ ..]) => {
+                stack -= width;
+                rest
+            }
+            (_, [pop @ 0x58..=0x5f, rest @ ..]) => {
+                if *pop == 0x5d {
+                    bp_at = Some(stack);
+                }
+                stack += width;
+                rest
+            }
+            (_, [0x50..=0x57, rest @ ..]) => {
+                stack -= width;
+                rest
+            }
+            (Word::W64, [0x48, 0x83, 0xc4, n, rest @ ..])
+            | (Word::W32, [0x83, 0xc4, n, rest @ ..]) => {
+                stack += i64::from(*n as i8);
+                rest
+            }
+            // mov $number,%eax; int $0x82; syscall; vmcall; vmmcall; nop.
+            (_, [0xb8, _, _, _, _, rest @ ..])
+            | (_, [0xcd, _, rest @ ..])
+            | (_, [0x0f, 0x05, rest @ ..])
+            | (_, [0x0f, 0x01, 0xc1 | 0xd9, rest @ ..])
+            | (_, [0x90, rest @ ..]) => rest,
+            _ => return Ok(Step::Unknown),
+        };
+    }
+    let at = offset(sp, stack, word);
+    let Step::Caller(mut caller) = return_address(memory, symbols, at, registers, word, false)?
+    else {
+        return Ok(Step::Unknown);
+    };
+    if let Some(bp_at) = bp_at {
+        let saved = memory.read_word(offset(sp, bp_at, word), word);
+        caller.registers.put(Reg::Bp, saved.ok());
+    }
+    Ok(Step::Caller(caller))
+}
+
+/// Takes the word at the top of the stack for the return address, if a call stands before it. So
+/// it is when a call went through a wild pointer, and in the first instruction of a function.
+pub(super) fn top_of_stack(
+    memory: &dyn Memory<VirtAddr>,
+    symbols: &dyn CodeSymbols,
+    registers: &Registers,
+    word: Word,
+) -> Result<Step, Unreadable> {
+    match registers.sp() {
+        Some(sp) => return_address(memory, symbols, sp, registers, word, true),
+        None => Ok(Step::Unknown),
+    }
+}
+
+fn return_address(
+    memory: &dyn Memory<VirtAddr>,
+    symbols: &dyn CodeSymbols,
+    at: VirtAddr,
+    registers: &Registers,
+    word: Word,
+    guess: bool,
+) -> Result<Step, Unreadable> {
+    let pc = VirtAddr(read_word(memory, at, word)?);
+    if !symbols.is_text(pc) || call_before(memory, symbols, pc, word).is_none() {
+        return Ok(Step::Unknown);
+    }
+    // Such code has touched none of the registers that a callee must keep.
+    let mut caller = Registers::at(pc, offset(at, word.bytes() as i64, word));
+    for reg in [Reg::Bx, Reg::Bp, Reg::R12, Reg::R13, Reg::R14, Reg::R15] {
+        caller.put(reg, registers.get(reg));
+    }
+    if word == Word::W32 {
+        caller.put(Reg::Si, registers.get(Reg::Si));
+        caller.put(Reg::Di, registers.get(Reg::Di));
+    }
+    Ok(Step::Caller(Box::new(Caller {
+        registers: caller,
+        how: How::Leaf,
+        guess,
+        interrupted: false,
+        saved_at: None,
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::testing::{Names, Ram};
+
+    /// The slot that Xen writes for hypercall 29 of a 64-bit PV guest.
+    const PV64: [u8; 15] = [
+        0x51, 0x41, 0x53, 0xb8, 29, 0, 0, 0, 0x0f, 0x05, 0x41, 0x5b, 0x59, 0xc3, 0xcc,
+    ];
+    const PAGE: u64 = 0xffff_ffff_8100_1000;
+    const RET: u64 = 0xffff_ffff_8100_0105;
+    const STACK: u64 = 0xffff_c900_0000_1000;
+
+    fn setting() -> (Ram, Names) {
+        let mut ram = Ram::new(Word::W64);
+        ram.bytes(RET - 0x100, &[0x90; 0x200]);
+        let distance = (PAGE + 29 * 32).wrapping_sub(RET) as u32;
+        ram.bytes(RET - 5, &[0xe8]);
+        ram.bytes(RET - 4, &distance.to_le_bytes());
+        ram.bytes(PAGE, &[0xcc; 0x1000]);
+        ram.bytes(PAGE + 29 * 32, &PV64);
+        ram.words(STACK, &[0x11, 0x22, RET, RET]);
+        let names = Names(vec![
+            (PAGE - 0x1000, "caller"),
+            (PAGE, "hypercall_page"),
+            (PAGE + 0x1000, ""),
+        ]);
+        (ram, names)
+    }
+
+    #[test]
+    fn a_hypercall_slot_is_left_from_any_of_its_instructions() {
+        let (ram, names) = setting();
+        // Where the return address lies, in words above the stack pointer, at each instruction.
+        for (instruction, words) in [(0, 0), (1, 1), (3, 2), (8, 2), (10, 2), (12, 1), (13, 0)] {
+            let sp = STACK + 16 - words * 8;
+            let registers = Registers::at(VirtAddr(PAGE + 29 * 32 + instruction), VirtAddr(sp));
+            let Ok(Step::Caller(caller)) = run_to_ret(&ram, &names, &registers, Word::W64) else {
+                panic!("no caller at +{instruction}");
+            };
+            assert_eq!(caller.registers.pc(), Some(VirtAddr(RET)));
+            assert_eq!(caller.registers.sp(), Some(VirtAddr(STACK + 24)));
+            assert!(!caller.guess);
+        }
+    }
+
+    #[test]
+    fn other_code_and_other_words_are_not_taken_for_it() {
+        let (ram, names) = setting();
+        let unknown = |pc, sp| {
+            let registers = Registers::at(VirtAddr(pc), VirtAddr(sp));
+            matches!(
+                run_to_ret(&ram, &names, &registers, Word::W64),
+                Ok(Step::Unknown) | Err(_)
+            )
+        };
+        assert!(unknown(PAGE + 32, STACK));
+        assert!(unknown(PAGE + 29 * 32 + 10, STACK - 8));
+        assert!(unknown(PAGE + 29 * 32 + 10, u64::MAX - 7));
+        assert!(unknown(0x1000, STACK));
+    }
+
+    #[test]
+    fn a_call_through_a_wild_pointer_leaves_its_return_address_on_top() {
+        let (ram, names) = setting();
+        let registers = Registers::at(VirtAddr(0), VirtAddr(STACK + 16));
+        let Ok(Step::Caller(caller)) = top_of_stack(&ram, &names, &registers, Word::W64) else {
+            panic!("no caller");
+        };
+        assert_eq!(caller.registers.pc(), Some(VirtAddr(RET)));
+        assert!(caller.guess);
+    }
+}

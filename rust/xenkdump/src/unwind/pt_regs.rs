@@ -1,0 +1,214 @@
+//! `struct pt_regs`: the registers that entry code saves on the kernel's stack.
+
+use crate::addr::{Address, VirtAddr, Word};
+use crate::memory::Memory;
+
+use super::registers::{Reg, Registers};
+use super::step::Unreadable;
+
+/// Where each register lies: one word each, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PtRegs {
+    /// Size of a slot.
+    pub word: Word,
+    /// The slots, from the lowest address up.
+    pub slots: &'static [Reg],
+    /// The stack pointer and `ss` are saved for an interruption of the kernel too. If not, `sp` is
+    /// the address where it would have been saved.
+    pub saves_kernel_sp: bool,
+}
+
+/// The most slots any layout has; a `pt_regs` is read in one go.
+const MAX_SLOTS: usize = 24;
+
+use Reg::{
+    Ax, Bp, Bx, Cs, Cx, Di, Ds, Dx, Es, Flags, Fs, Gs, Ip, OrigAx, Si, Sp, Ss, R10, R11, R12, R13,
+    R14, R15, R8, R9,
+};
+
+const X86_64: PtRegs = PtRegs {
+    word: Word::W64,
+    slots: &[
+        R15, R14, R13, R12, Bp, Bx, R11, R10, R9, R8, Ax, Cx, Dx, Si, Di, OrigAx, Ip, Cs, Flags,
+        Sp, Ss,
+    ],
+    saves_kernel_sp: true,
+};
+
+/// Since Linux 5.3: 3c88c692c287 ("x86/stackframe/32: Provide consistent pt_regs").
+const I386: PtRegs = PtRegs {
+    word: Word::W32,
+    slots: &[
+        Bx, Cx, Dx, Si, Di, Bp, Ax, Ds, Es, Fs, Gs, OrigAx, Ip, Cs, Flags, Sp, Ss,
+    ],
+    saves_kernel_sp: true,
+};
+
+/// Linux 2.6.30 to 5.2. 2.6.30 added `gs` for the stack protector: ccbeed3a0590 ("x86: make lazy %gs
+/// optional on x86_32").
+const I386_2_6_30: PtRegs = PtRegs {
+    saves_kernel_sp: false,
+    ..I386
+};
+
+/// Linux 2.6.20 to 2.6.29: one segment register beside `ds` and `es`, the one per-CPU data is
+/// reached through (2.6.20 called it `gs`).
+const I386_2_6_20: PtRegs = PtRegs {
+    word: Word::W32,
+    slots: &[
+        Bx, Cx, Dx, Si, Di, Bp, Ax, Ds, Es, Fs, OrigAx, Ip, Cs, Flags, Sp, Ss,
+    ],
+    saves_kernel_sp: false,
+};
+
+/// Before Linux 2.6.20: `ds` and `es` alone.
+const I386_2_6: PtRegs = PtRegs {
+    word: Word::W32,
+    slots: &[
+        Bx, Cx, Dx, Si, Di, Bp, Ax, Ds, Es, OrigAx, Ip, Cs, Flags, Sp, Ss,
+    ],
+    saves_kernel_sp: false,
+};
+
+impl PtRegs {
+    /// The layout of a kernel of this word and release; the newest where the release is unknown.
+    pub fn of(word: Word, release: Option<(u32, u32, u32)>) -> Self {
+        match (word, release) {
+            (Word::W64, _) => X86_64,
+            (Word::W32, Some(release)) if release < (2, 6, 20) => I386_2_6,
+            (Word::W32, Some(release)) if release < (2, 6, 30) => I386_2_6_20,
+            (Word::W32, Some(release)) if release < (5, 3, 0) => I386_2_6_30,
+            (Word::W32, _) => I386,
+        }
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        (self.slots.len() * self.word.bytes()) as u64
+    }
+
+    /// The index of the part that the processor itself saves: `ip`, `cs`, flags, `sp`, `ss`.
+    fn iret_slot(&self) -> usize {
+        self.slots.len().saturating_sub(5)
+    }
+
+    /// Reads all registers from a `pt_regs` at `addr`.
+    pub(super) fn read(
+        &self,
+        memory: &dyn Memory<VirtAddr>,
+        addr: VirtAddr,
+    ) -> Result<Registers, Unreadable> {
+        self.read_slots(memory, addr, 0, Registers::new())
+    }
+
+    /// Reads the part that the processor saves, which lies at `addr`; the rest is as in `before`.
+    pub(super) fn read_iret(
+        &self,
+        memory: &dyn Memory<VirtAddr>,
+        addr: VirtAddr,
+        before: Registers,
+    ) -> Result<Registers, Unreadable> {
+        self.read_slots(memory, addr, self.iret_slot(), before)
+    }
+
+    fn read_slots(
+        &self,
+        memory: &dyn Memory<VirtAddr>,
+        addr: VirtAddr,
+        first: usize,
+        mut registers: Registers,
+    ) -> Result<Registers, Unreadable> {
+        let slots = self.slots.get(first..).unwrap_or_default();
+        let width = self.word.bytes();
+        let mut bytes = [0; MAX_SLOTS * 8];
+        let bytes = &mut bytes[..slots.len().min(MAX_SLOTS) * width];
+        memory
+            .read(addr, bytes)
+            .map_err(|fault| Unreadable { addr, fault })?;
+        for (slot, bytes) in slots.iter().zip(bytes.chunks_exact(width)) {
+            let value = self.word.get(bytes).unwrap_or_default();
+            registers.set(
+                *slot,
+                match slot {
+                    // Only 16 bits are the selector: a processor with FRED, a 386 that pushes
+                    // half a word and Xen's `saved_upcall_mask` leave other things above them.
+                    Cs | Ss | Ds | Es | Fs | Gs => value & 0xffff,
+                    _ => value,
+                },
+            );
+        }
+        if !self.saves_kernel_sp && registers.get(Cs).is_some_and(|cs| cs & 3 != 3) {
+            let sp_slot = slots.len().saturating_sub(2) * width;
+            registers.put(Sp, addr.checked_add(sp_slot as u64).map(Address::raw));
+            registers.forget(Ss);
+        }
+        Ok(registers)
+    }
+
+    /// Whether these registers are user space's. On 64 bits the half of the address space tells,
+    /// not `cs`: a Xen PV kernel runs in ring 3 as well.
+    pub fn is_user(&self, registers: &Registers) -> bool {
+        let (Some(ip), cs) = (registers.get(Ip), registers.get(Cs)) else {
+            return false;
+        };
+        match self.word {
+            Word::W64 => ip >> 47 == 0,
+            // Xen runs a 32-bit kernel in ring 1 (`cs` 0x61), so ring 3 is user space there too.
+            Word::W32 => cs.is_some_and(|cs| cs & 3 == 3),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::testing::Ram;
+
+    #[test]
+    fn sizes_are_those_of_the_kernels() {
+        assert_eq!(PtRegs::of(Word::W64, None).size(), 168);
+        assert_eq!(PtRegs::of(Word::W32, None).size(), 68);
+        assert_eq!(PtRegs::of(Word::W32, Some((2, 6, 18))).size(), 60);
+        assert_eq!(PtRegs::of(Word::W32, Some((2, 6, 24))).size(), 64);
+        assert_eq!(PtRegs::of(Word::W32, Some((4, 19, 0))).size(), 68);
+    }
+
+    #[test]
+    fn an_old_kernel_interrupted_in_itself_has_its_sp_above_the_frame() {
+        let layout = PtRegs::of(Word::W32, Some((2, 6, 18)));
+        let mut ram = Ram::new(Word::W32);
+        let base = 0xc040_1000;
+        ram.words(
+            base,
+            &[
+                1,
+                2,
+                3,
+                4,
+                5,
+                6,
+                7,
+                0x7b,
+                0x7b,
+                u64::from(u32::MAX),
+                0xc010_0000,
+            ],
+        );
+        ram.words(base + 44, &[0x61, 0x246, 0xdead, 0xbeef]);
+        let registers = layout.read(&ram, VirtAddr(base)).unwrap();
+        assert_eq!(registers.get(Sp), Some(base + 52));
+        assert_eq!(registers.get(Ss), None);
+        assert_eq!(registers.get(Bp), Some(6));
+        assert!(!layout.is_user(&registers));
+    }
+
+    #[test]
+    fn a_xen_kernel_in_ring_3_is_not_user_space() {
+        let layout = PtRegs::of(Word::W64, None);
+        let mut registers = Registers::at(VirtAddr(0xffff_ffff_8100_0000), VirtAddr(0));
+        registers.set(Cs, 0xe033);
+        assert!(!layout.is_user(&registers));
+        registers.set(Ip, 0x47_b7a0);
+        assert!(layout.is_user(&registers));
+    }
+}

@@ -1,0 +1,139 @@
+"""``xkdump``: arguments, exit codes, text or JSON."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ._native import AbsentError, DumpError
+
+#: Exit statuses.
+FINE, ABSENT, USAGE, BROKEN = 0, 1, 2, 3
+
+Output = Callable[[argparse.Namespace], tuple[str, str, dict[str, Any], list[str]]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        return args.handler(args)  # type: ignore[no-any-return]
+    except BrokenPipeError:
+        # Whoever read our output has gone: nothing is wrong, but nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except AbsentError as error:
+        return _fail(error, ABSENT)
+    except DumpError as error:
+        return _fail(error, BROKEN)
+    except OSError as error:
+        return _fail(f"{error.filename or ''}: {error.strerror or error}", BROKEN)
+
+
+def _fail(error: object, status: int) -> int:
+    from .render.escape import visible  # noqa: PLC0415
+
+    print(f"xkdump: {visible(str(error))}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xkdump",
+        description="Reads Xen and Linux kernel crash dumps, any domain of them.",
+        epilog="Exit status: 0 fine, 1 the dump does not hold what was asked, 2 wrong usage, "
+        "3 the file is not a dump or is broken beyond use.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    bt = commands.add_parser("bt", help="backtraces of tasks, the panicking one's first of all")
+    _kernel_arguments(bt)
+    bt.add_argument("tasks", nargs="*", metavar="PID|TASK", help="a pid, or a task's address in hex")
+    which = bt.add_mutually_exclusive_group()
+    which.add_argument("-a", "--active", action="store_true", help="what every CPU was running")
+    which.add_argument("--all", action="store_true", help="every task")
+    bt.add_argument("--unwind", help="limit the methods: orc,cfi,fp,scan")
+    bt.set_defaults(handler=_bt)
+
+    sys_ = commands.add_parser("sys", help="the session header: KERNEL to STATE")
+    _kernel_arguments(sys_)
+    sys_.set_defaults(handler=_sys)
+
+    notes = commands.add_parser("notes", help="every ELF note, decoded")
+    notes.add_argument("vmcore", metavar="VMCORE")
+    notes.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    notes.set_defaults(handler=_notes)
+    return parser
+
+
+def _kernel_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every command that reads a kernel."""
+    parser.add_argument("vmlinux", metavar="VMLINUX", help="the kernel's ELF file")
+    parser.add_argument("vmcore", metavar="VMCORE", help="the dump")
+    parser.add_argument("--domain", type=int, default=0, metavar="ID", help="default: 0, dom0")
+    parser.add_argument("--p2m-source", metavar="SOURCE", help="force one: list, linear or cr3")
+    parser.add_argument("--force", action="store_true", help="accept a vmlinux of another build")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def _open_domain(args: argparse.Namespace) -> Any:
+    from . import session, sources  # noqa: PLC0415
+
+    if args.p2m_source is not None and args.p2m_source not in sources.NAMES:
+        _usage(f"no such P2M source: {args.p2m_source!r} (there are {', '.join(sources.NAMES)})")
+    unwind = getattr(args, "unwind", None)
+    return session.open(args.vmcore).domain(
+        args.domain,
+        args.vmlinux,
+        p2m_source=args.p2m_source,
+        force=args.force,
+        unwind=unwind.split(",") if unwind else None,
+    )
+
+
+def _usage(text: str) -> None:
+    print(f"xkdump: {text}", file=sys.stderr)
+    raise SystemExit(USAGE)
+
+
+def _print(args: argparse.Namespace, render: Any, result: Any, command: str, warnings: list[str]) -> int:
+    from .render.escape import visible  # noqa: PLC0415
+
+    if args.json:
+        from .render.json import document  # noqa: PLC0415
+
+        print(document(command, args.vmcore, render.json(result), warnings))
+    else:
+        sys.stdout.write(render.text(result))
+    for warning in warnings:
+        print(f"xkdump: warning: {visible(warning)}", file=sys.stderr)
+    sys.stdout.flush()
+    return FINE
+
+
+def _bt(args: argparse.Namespace) -> int:
+    from .commands import bt  # noqa: PLC0415
+    from .render import bt as render  # noqa: PLC0415
+
+    domain = _open_domain(args)
+    result = bt.run(domain, args.tasks, active=args.active, everyone=args.all)
+    return _print(args, render, result, "bt", domain.warnings)
+
+
+def _sys(args: argparse.Namespace) -> int:
+    from .commands import sys as command  # noqa: PLC0415
+    from .render import sys as render  # noqa: PLC0415
+
+    domain = _open_domain(args)
+    return _print(args, render, command.run(domain), "sys", domain.warnings)
+
+
+def _notes(args: argparse.Namespace) -> int:
+    from . import session  # noqa: PLC0415
+    from .commands import notes  # noqa: PLC0415
+    from .render import notes as render  # noqa: PLC0415
+
+    dump = session.open(args.vmcore)
+    return _print(args, render, notes.run(dump), "notes", dump.warnings)

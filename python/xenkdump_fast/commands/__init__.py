@@ -1,0 +1,1 @@
+"""One file a command: (domain or dump, options) -> a result. None prints."""

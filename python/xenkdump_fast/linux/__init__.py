@@ -1,0 +1,1 @@
+"""What a Linux kernel keeps where: tasks, header facts, log, per-cpu data, stacks."""

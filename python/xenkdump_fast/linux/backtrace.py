@@ -1,0 +1,110 @@
+"""Backtraces of tasks: start registers, the unwinder's frames, and the symbols in both styles."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .._native import AbsentError, MemoryFault
+from . import stacks
+from .cpus import VcpuContext
+from .kernel import Kernel
+from .tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One function on a stack."""
+
+    pc: int
+    #: The stack pointer in this frame: above the return address of the function that it called.
+    sp: int
+    #: The symbol whose size covers the pc, else the nearest below; None outside all text.
+    symbol: str | None
+    offset: int
+    #: The nearest symbol below the pc, as crash names it; it may be a label inside ``symbol``.
+    label: str | None
+    module: str | None
+    #: How it was found: "orc", "cfi", "fp", "scan", "registers", ...
+    how: str
+    #: It is not certain to be a real frame.
+    guess: bool
+    #: The pc is where execution stood, not a return address.
+    interrupted: bool
+    #: It is user-space code.
+    user: bool
+    #: The registers saved in the exception frame that this frame came out of.
+    registers: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One task's backtrace."""
+
+    task: Task
+    frames: list[Frame]
+    #: The registers of its vCPU, for a task that was running.
+    registers: Mapping[str, int] | None
+    #: Who saved them.
+    where: str | None
+    #: Why there are no frames, or no more of them; None where the stack was read to its end.
+    stopped: str | None
+
+
+def trace(kernel: Kernel, task: Task, context: VcpuContext | None) -> Trace:
+    """The backtrace of a task: from ``context`` if it was running, else from its last switch."""
+    if task.active and context is None:
+        return Trace(
+            task, [], None, None, f"was running on CPU {task.cpu}, whose registers are not known"
+        )
+    if context is None and _has_no_stack(kernel, task):
+        return Trace(task, [], None, None, "has no stack: it has exited")
+    try:
+        registers = stacks.sleeping(kernel, task) if context is None else context.registers
+    except AbsentError as error:
+        return Trace(task, [], None, None, f"its stack cannot be read: {error}")
+    size = stacks.size(kernel)
+    found = kernel.unwinder.unwind(
+        dict(registers),
+        stacks=[(task.stack, task.stack + size)],
+        exact=context is not None,
+    )
+    frames = []
+    for frame in found.frames:
+        nearest = None if frame.user else kernel.symbols.nearest(frame.pc)
+        frames.append(
+            Frame(
+                pc=frame.pc,
+                sp=frame.sp,
+                symbol=frame.symbol,
+                offset=frame.offset,
+                label=frame.symbol if nearest is None else nearest.name,
+                module=frame.module,
+                how=frame.how,
+                guess=frame.guess,
+                interrupted=frame.interrupted,
+                user=frame.user,
+                registers=frame.registers,
+            )
+        )
+    return Trace(
+        task,
+        frames,
+        None if context is None else context.registers,
+        None if context is None else context.where,
+        found.stopped,
+    )
+
+
+def _has_no_stack(kernel: Kernel, task: Task) -> bool:
+    """Whether an exited task has given its stack back.
+
+    A zombie's stack may be unmapped (seen on 5.10) or still readable and stale (6.12);
+    stack_refcount tells (4.9, 68f24b08ee89). Before that a zombie keeps its stack.
+    """
+    if task.stack == 0:
+        return True
+    if not task.exit_state or not kernel.has("task_struct.stack_refcount"):
+        return False
+    try:
+        return kernel.read(task.address, "task_struct.stack_refcount") == 0
+    except MemoryFault:
+        return False

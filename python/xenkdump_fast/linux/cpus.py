@@ -1,0 +1,85 @@
+"""Which registers belong to which CPU."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .._native import AbsentError, MemoryFault
+from . import percpu, stacks
+from .kernel import Kernel
+from .tasks import Task
+
+#: Xen's constant for a CPU that has no vCPU (include/xen/interface/... XEN_VCPU_ID_INVALID).
+XEN_VCPU_ID_INVALID = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuContext:
+    """The registers of one of a kernel's CPUs, from whoever saved them."""
+
+    registers: Mapping[str, int]
+    #: Who saved them, in words.
+    where: str
+    #: Xen's number for the vCPU, where known.
+    vcpu: int | None = None
+    #: Position among the notes, where the dump is a bare machine's.
+    note: int | None = None
+
+
+def assign(kernel: Kernel, active: Mapping[int, Task]) -> dict[int, VcpuContext]:
+    """Gives each CPU its registers.
+
+    By Xen's vCPU number where it is known (CPU, vCPU and pCPU are three different numbers); else by
+    the stack pointer, which is on the stack of the task that the CPU ran; else by the kernel's own
+    per-cpu base in gs; else, on a bare machine, by the order of the notes, which is that of the CPUs.
+    """
+    left = list(kernel.vcpus)
+    found: dict[int, VcpuContext] = {}
+
+    def take(cpu: int, context: VcpuContext) -> None:
+        if cpu not in found and cpu in active:
+            found[cpu] = context
+            left.remove(context)
+
+    vcpu_to_cpu = {_vcpu_id(kernel, cpu): cpu for cpu in active}
+    for context in tuple(left):
+        if context.vcpu is not None and context.vcpu in vcpu_to_cpu:
+            take(vcpu_to_cpu[context.vcpu], context)
+    size = stacks.size(kernel)
+    for context in tuple(left):
+        sp = context.registers.get(stacks.SP[kernel.word], 0)
+        for cpu, task in active.items():
+            if task.stack <= sp < task.stack + size:
+                take(cpu, context)
+                break
+    bases = {_base(kernel, cpu): cpu for cpu in active}
+    for context in tuple(left):
+        base = context.registers.get("gs_base")
+        if base and base in bases:
+            take(bases[base], context)
+    online = percpu.online(kernel)
+    for context in tuple(left):
+        if context.note is not None and context.note < len(online):
+            take(online[context.note], context)
+    return found
+
+
+def _vcpu_id(kernel: Kernel, cpu: int) -> int:
+    """Xen's number for a CPU: per-cpu xen_vcpu_id since 4.8 (88e957d6e47f), the CPU's own before."""
+    if "xen_vcpu_id" not in kernel.symbols:
+        return cpu
+    try:
+        vcpu = kernel.virtual.u32(percpu.address(kernel, "xen_vcpu_id", cpu))
+    except (AbsentError, MemoryFault):
+        return cpu
+    return cpu if vcpu == XEN_VCPU_ID_INVALID else vcpu
+
+
+def _base(kernel: Kernel, cpu: int) -> int | None:
+    """What gs_base is on a CPU that runs the kernel."""
+    offsets = kernel.symbols.get("__per_cpu_offset")
+    if offsets is None:
+        return None
+    try:
+        return kernel.pointer(offsets + cpu * kernel.word)
+    except MemoryFault:
+        return None

@@ -1,0 +1,169 @@
+"""One kernel in memory: its names, its types, its memory, and what can be asked of it."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from .._native import (
+    AbsentError,
+    AddressSpace,
+    Image,
+    Member,
+    MemoryFault,
+    Symbols,
+    Types,
+    Unwinder,
+)
+from . import names
+from .locate import Location
+
+if TYPE_CHECKING:
+    from .cpus import VcpuContext
+
+
+class Kernel:
+    """A Linux kernel as the dump holds it.
+
+    ``virtual`` is its address space; ``vcpus`` are the registers of its CPUs, as far as the dump
+    tells them. Nothing is read before it is asked for.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        location: Location,
+        virtual: AddressSpace,
+        vcpus: "Sequence[VcpuContext]" = (),
+        methods: Sequence[str] | None = None,
+    ) -> None:
+        self.image = image
+        self.location = location
+        self.virtual = virtual
+        self.vcpus = vcpus
+        self.word = image.word
+        self.symbols: Symbols = image.symbols(location.slide)
+        self.warnings: list[str] = []
+        self._methods = methods
+        self._members: dict[str, Member] = {}
+
+    def warn(self, text: str) -> None:
+        """Notes, once, that something is missing or odd."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    # Names and types
+
+    @cached_property
+    def types(self) -> Types:
+        """Struct layouts; AbsentError where the image has neither BTF nor DWARF."""
+        return self.image.types()
+
+    def member(self, key: str) -> Member:
+        """A member by a key of ``names.MEMBERS`` or by its own path; AbsentError if there is none."""
+        found = self._members.get(key)
+        if found is None:
+            found = self._members[key] = self._find_member(key)
+        return found
+
+    def _find_member(self, key: str) -> Member:
+        candidates = names.MEMBERS.get(key, (key,))
+        for path in candidates:
+            try:
+                return self.types.member(path)
+            except AbsentError:
+                continue
+        raise AbsentError(f"{self.image.path}: no type information for {' or '.join(candidates)}")
+
+    def has(self, key: str) -> bool:
+        """Whether ``member(key)`` would find anything."""
+        try:
+            self.member(key)
+        except AbsentError:
+            return False
+        return True
+
+    def offset(self, key: str) -> int:
+        """Byte offset of a member."""
+        return self.member(key).offset
+
+    def symbol(self, key: str) -> int:
+        """The address of a symbol, by a key of ``names.SYMBOLS`` or its own name; AbsentError."""
+        candidates = names.SYMBOLS.get(key, (key,))
+        for name in candidates:
+            address = self.symbols.get(name)
+            if address is not None:
+                return address
+        raise AbsentError(f"{self.image.path}: no symbol {' or '.join(candidates)}")
+
+    # Memory
+
+    def pointer(self, address: int) -> int:
+        """The pointer that stands at ``address``."""
+        return self.virtual.word(address, self.word)
+
+    def read(self, struct: int, key: str) -> int:
+        """The number in a member of the struct at ``struct``; signed where its type is."""
+        member = self.member(key)
+        value = self.virtual.word(struct + member.offset, member.size)
+        if member.bit_size is not None:
+            value = (value >> (member.bit_offset or 0)) & ((1 << member.bit_size) - 1)
+        elif member.signed and value >> (member.size * 8 - 1):
+            value -= 1 << (member.size * 8)
+        return value
+
+    def string(self, address: int, limit: int = 4096) -> str:
+        """The C string at ``address``; bytes that are no UTF-8 come out as escapes."""
+        return self.virtual.cstring(address, limit).decode("utf-8", "backslashreplace")
+
+    def variable(self, key: str, size: int) -> int:
+        """The unsigned number of ``size`` bytes in the variable of that name."""
+        return self.virtual.word(self.symbol(key), size)
+
+    def list(self, head: int, limit: int = 1 << 22) -> Iterator[int]:
+        """The entries of the ``list_head`` at ``head``, without the head.
+
+        Ends, with a warning, where the list leads back to an entry it had, or out of memory.
+        """
+        seen = {head}
+        try:
+            at = self.pointer(head)
+            while at not in seen and len(seen) < limit:
+                yield at
+                seen.add(at)
+                at = self.pointer(at)
+        except MemoryFault as fault:
+            self.warn(f"the list at {head:#x} breaks off after {len(seen) - 1} entries: {fault}")
+            return
+        if at != head:
+            self.warn(f"the list at {head:#x} loops back to {at:#x} after {len(seen) - 1} entries")
+
+    # Stacks
+
+    @cached_property
+    def unwinder(self) -> Unwinder:
+        """The unwinder of this kernel and its modules."""
+        from . import modules  # noqa: PLC0415 - modules needs Kernel
+
+        unwinder = Unwinder(
+            self.image,
+            self.symbols,
+            self.virtual,
+            types=self._types_or_none(),
+            version=self.release,
+            methods=self._methods,
+        )
+        modules.load(self, unwinder)
+        return unwinder
+
+    def _types_or_none(self) -> Types | None:
+        try:
+            return self.types
+        except AbsentError:
+            return None
+
+    @cached_property
+    def release(self) -> str:
+        """The release of the kernel, from its banner: ``6.1.0-56-amd64``."""
+        banner = self.string(self.symbol("linux_banner"))
+        words = banner.removeprefix("Linux version ").split(maxsplit=1)
+        return words[0] if words else ""

@@ -1,0 +1,128 @@
+"""Loaded modules: where each lies, its symbols and its unwind tables, all from the dump's memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .._native import AbsentError, MemoryFault, Unwinder
+from .kernel import Kernel
+
+#: More than any module's symbols take; bounds what a broken count can ask for.
+MAX_TABLE = 64 << 20
+NAME_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One struct module."""
+
+    address: int
+    name: str
+    #: Start and size of its text.
+    base: int
+    size: int
+
+
+def modules(kernel: Kernel) -> Iterator[Module]:
+    """Every loaded module, in the order of the kernel's list."""
+    head = kernel.symbols.get("modules")
+    if head is None or "module" not in kernel.types:
+        return
+    offset = kernel.offset("module.list")
+    for node in kernel.list(head):
+        address = node - offset
+        try:
+            name = kernel.string(address + kernel.offset("module.name"), NAME_LENGTH)
+            base, size = _text(kernel, address)
+        except AbsentError as error:
+            kernel.warn(f"the module at {address:#x} cannot be read: {error}")
+            continue
+        yield Module(address, name, base, size)
+
+
+def _text(kernel: Kernel, module: int) -> tuple[int, int]:
+    """Start and size of a module's text."""
+    if kernel.has("module.mem"):  # 6.4, ac3b43283923: by type, MOD_TEXT first
+        memory = module + kernel.offset("module.mem")
+        return kernel.read(memory, "module_memory.base"), kernel.read(memory, "module_memory.size")
+    if kernel.has("module.core_layout"):  # 4.5, 7523e4dc5057
+        return kernel.read(module, "module.core_layout.base"), kernel.read(
+            module, "module.core_layout.size"
+        )
+    return kernel.read(module, "module.module_core"), kernel.read(module, "module.core_size")
+
+
+def load(kernel: Kernel, unwinder: Unwinder) -> None:
+    """Gives the symbols and ORC tables of every module to the kernel's symbols and its unwinder."""
+    for module in modules(kernel):
+        try:
+            _load_symbols(kernel, module)
+        except AbsentError as error:
+            kernel.warn(f"the symbols of module {module.name} cannot be read: {error}")
+        try:
+            _load_orc(kernel, module, unwinder)
+        except AbsentError as error:
+            kernel.warn(f"the unwind tables of module {module.name} cannot be read: {error}")
+
+
+def _load_symbols(kernel: Kernel, module: Module) -> None:
+    if kernel.has("module.kallsyms"):  # 4.5, 8244062ef1e5
+        table, prefix = kernel.read(module.address, "module.kallsyms"), "mod_kallsyms"
+    elif kernel.has("module.symtab"):
+        table, prefix = module.address, "module"
+    else:
+        return
+    symtab = kernel.read(table, f"{prefix}.symtab")
+    count = kernel.read(table, f"{prefix}.num_symtab")
+    strtab = kernel.read(table, f"{prefix}.strtab")
+    if not (symtab and count and strtab):
+        return
+    entry = 24 if kernel.word == 8 else 16
+    # Nothing says how long the strings are; the table of types lies behind them since 5.2
+    # (1c7651f43777), else they end within the module.
+    end = (module.base + module.size) & ~0xFFF
+    if kernel.has(f"{prefix}.typetab"):
+        end = kernel.read(table, f"{prefix}.typetab")
+    length = end - strtab if strtab < end < strtab + MAX_TABLE else 1 << 16
+    if count * entry > MAX_TABLE:
+        raise AbsentError(f"it claims {count} symbols")
+    kernel.symbols.add_module(
+        module.name,
+        module.base,
+        module.base + module.size,
+        kernel.virtual.read(symtab, count * entry),
+        _read_up_to(kernel, strtab, length),
+    )
+
+
+def _read_up_to(kernel: Kernel, address: int, length: int) -> bytes:
+    """What can be read of ``length`` bytes, page by page."""
+    parts = []
+    at, end = address, address + length
+    while at < end:
+        step = min(end, (at | 0xFFF) + 1) - at
+        try:
+            parts.append(kernel.virtual.read(at, step))
+        except MemoryFault:
+            break
+        at += step
+    return b"".join(parts)
+
+
+def _load_orc(kernel: Kernel, module: Module, unwinder: Unwinder) -> None:
+    if not kernel.has("module.arch.orc_unwind_ip"):
+        return
+    count = kernel.read(module.address, "module.arch.num_orcs")
+    ip = kernel.read(module.address, "module.arch.orc_unwind_ip")
+    orc = kernel.read(module.address, "module.arch.orc_unwind")
+    if not (count and ip and orc):
+        return
+    if count * 6 > MAX_TABLE:
+        raise AbsentError(f"it claims {count} ORC entries")
+    unwinder.add_module(
+        module.name,
+        module.base,
+        module.base + module.size,
+        kernel.virtual.read(ip, count * 4),
+        ip,
+        kernel.virtual.read(orc, count * 6),
+    )

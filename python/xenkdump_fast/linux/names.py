@@ -1,0 +1,43 @@
+"""What Linux called things when: the one table of names that changed.
+
+Each key stands for one fact. Its candidates are tried in order, the newest name first; the comment
+says which version or commit changed it. A name that is spelt the same in all versions since 2.6.16
+needs no row: it is asked for by its own path (``task_struct.comm``).
+"""
+
+#: key -> candidate member paths, newest first.
+MEMBERS: dict[str, tuple[str, ...]] = {
+    # 5.14, 2f064a59a11f: a volatile unsigned int __state in place of volatile long state.
+    "task.state": ("task_struct.__state", "task_struct.state"),
+    # thread_info moved into task_struct in 4.9 (c65eacbe290b), where cpu was a member of
+    # task_struct; 5.16 (bcf9033e5449) gave it back to thread_info.
+    "task.cpu": ("task_struct.thread_info.cpu", "task_struct.cpu"),
+    # 2.6.22, f7e4217b007d: void *stack in place of struct thread_info *thread_info.
+    "task.stack": ("task_struct.stack", "task_struct.thread_info"),
+    "thread.sp": (
+        "task_struct.thread.sp",
+        "task_struct.thread.esp",  # i386 before 2.6.25, faca62273b60
+        "task_struct.thread.rsp",  # x86_64 likewise
+    ),
+    "thread.ip": ("task_struct.thread.ip", "task_struct.thread.eip"),
+    "task.parent": ("task_struct.real_parent", "task_struct.parent"),
+    "timekeeper.seconds": ("timekeeper.xtime_sec", "timekeeper.xtime.tv_sec"),
+    # struct runqueue until 2.6.18 (70b97a7f0b19).
+    "rq.curr": ("rq.curr", "runqueue.curr"),
+    "rq.idle": ("rq.idle", "runqueue.idle"),
+}
+
+#: key -> candidate symbols, newest first.
+SYMBOLS: dict[str, tuple[str, ...]] = {
+    # 4.5, 5aec15b3f5da: cpumask arrays, in place of bitmaps (2.6.28), in place of maps.
+    "cpu_possible": ("__cpu_possible_mask", "cpu_possible_bits", "cpu_possible_map"),
+    "cpu_present": ("__cpu_present_mask", "cpu_present_bits", "cpu_present_map"),
+    "cpu_online": ("__cpu_online_mask", "cpu_online_bits", "cpu_online_map"),
+    "cpu_active": ("__cpu_active_mask", "cpu_active_bits", "cpu_active_map"),
+    # per-cpu symbols had a prefix before 2.6.33 (dd17c8f72993).
+    "runqueues": ("runqueues", "per_cpu__runqueues"),
+    # 4.11 (65ade2f872b4) renamed init_level4_pgt; i386 always had swapper_pg_dir.
+    "swapper": ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir"),
+    # 2.6.27 renamed end_pfn on x86_64 (c987d12f8455).
+    "max_pfn": ("max_pfn", "end_pfn"),
+}

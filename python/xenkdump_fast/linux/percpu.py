@@ -1,0 +1,59 @@
+"""Per-cpu variables, and the sets of CPUs."""
+
+from .._native import AbsentError, MemoryFault
+from . import names
+from .kernel import Kernel
+
+#: More CPUs than any kernel was built for; bounds what a broken count can ask for.
+MAX_CPUS = 8192
+
+
+def address(kernel: Kernel, key: str, cpu: int) -> int:
+    """Where ``cpu``'s instance of the per-cpu variable lies."""
+    variable = kernel.symbol(key)
+    offsets = kernel.symbols.get("__per_cpu_offset")
+    if offsets is None:
+        # Built without CONFIG_SMP: the one instance is the variable itself.
+        return variable
+    mask = (1 << (kernel.word * 8)) - 1
+    return (variable + kernel.pointer(offsets + cpu * kernel.word)) & mask
+
+
+def mask(kernel: Kernel, key: str) -> list[int]:
+    """The CPUs in a cpumask such as ``cpu_online``, ascending."""
+    symbol = kernel.symbol(key)
+    sizes = [found.size for name in names.SYMBOLS[key] for found in kernel.symbols.all(name)]
+    size = min(max([kernel.word, *sizes]), MAX_CPUS // 8)
+    bits = int.from_bytes(kernel.virtual.read(symbol, size), "little")
+    return [cpu for cpu in range(size * 8) if bits >> cpu & 1]
+
+
+def possible(kernel: Kernel) -> list[int]:
+    """The CPUs that the kernel has per-cpu areas for."""
+    try:
+        return mask(kernel, "cpu_possible")
+    except AbsentError:
+        return [0]
+
+
+def present(kernel: Kernel) -> list[int]:
+    """The CPUs that the machine (or Xen) gives the kernel."""
+    try:
+        return mask(kernel, "cpu_present")
+    except AbsentError:
+        return possible(kernel)
+
+
+def online(kernel: Kernel) -> list[int]:
+    """The CPUs that were online when the kernel died.
+
+    panic() stops the other CPUs, which then leave cpu_online_mask (``stop_this_cpu``; under Xen
+    ``stop_self``), but stay in cpu_active_mask, from which only a real unplug takes them.
+    """
+    found: set[int] = set()
+    for key in ("cpu_online", "cpu_active"):
+        try:
+            found.update(mask(kernel, key))
+        except (AbsentError, MemoryFault):
+            continue
+    return sorted(found) if found else possible(kernel)

@@ -1,0 +1,170 @@
+"""Tasks: who there is, and what each was doing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .._native import AbsentError, MemoryFault
+from . import percpu
+from .kernel import Kernel
+
+#: include/linux/sched.h: the lowest bit that is set names the state (same values since 2.6.16 for
+#: the first two; TASK_DEAD and its neighbours moved in 4.14, 8ef9925b02c2, and 4.2 added NOLOAD).
+TASK_RUNNING = 0
+COMM_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task_struct."""
+
+    #: Address of its task_struct.
+    address: int
+    pid: int
+    tgid: int
+    comm: str
+    #: The CPU it runs or last ran on.
+    cpu: int
+    #: ``task_struct.__state``; None where it cannot be read.
+    state: int | None
+    exit_state: int
+    #: The lowest address of its stack.
+    stack: int
+    #: It is what a CPU was running.
+    active: bool
+    #: It is a CPU's idle task.
+    idle: bool
+
+
+def active(kernel: Kernel) -> dict[int, int]:
+    """What each CPU was running: CPU number to address of the task, by the run queues' ``curr``."""
+    return _per_run_queue(kernel, "rq.curr")
+
+
+def idle(kernel: Kernel) -> dict[int, int]:
+    """Each CPU's idle task."""
+    return _per_run_queue(kernel, "rq.idle")
+
+
+def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:
+    found = {}
+    for cpu in percpu.possible(kernel):
+        try:
+            task = kernel.read(percpu.address(kernel, "runqueues", cpu), key)
+        except MemoryFault as fault:
+            kernel.warn(f"the run queue of CPU {cpu} cannot be read: {fault}")
+            continue
+        if task:
+            found[cpu] = task
+    return found
+
+
+def tasks(kernel: Kernel) -> list[Task]:
+    """Every task: the idle ones by CPU, then by pid.
+
+    What the lists no longer hold because they are broken is said in ``kernel.warnings``.
+    """
+    idle_tasks = idle(kernel)
+    active_tasks = active(kernel)
+    cpu_of = {address: cpu for cpu, address in active_tasks.items()}
+    cpu_of.update((address, cpu) for cpu, address in idle_tasks.items())
+    running = set(active_tasks.values())
+
+    def load(address: int, is_idle: bool) -> Task | None:
+        try:
+            return read(kernel, address, cpu_of.get(address), address in running, is_idle)
+        except MemoryFault as fault:
+            kernel.warn(f"the task at {address:#x} cannot be read: {fault}")
+            return None
+
+    found = [load(address, True) for address in idle_tasks.values()]
+    others = []
+    seen = set(idle_tasks.values())
+    for address in (*_listed(kernel), *running):
+        if address not in seen:
+            seen.add(address)
+            others.append(load(address, False))
+    ordered = sorted((task for task in others if task), key=lambda task: (task.pid, task.address))
+    return [task for task in found if task] + ordered
+
+
+def _listed(kernel: Kernel) -> Iterator[int]:
+    """Every task that the task list leads to: each process's leader, then its other threads."""
+    init_task = kernel.symbol("init_task")
+    offset = kernel.offset("task_struct.tasks")
+    yield init_task
+    for node in kernel.list(init_task + offset):
+        leader = node - offset
+        yield leader
+        yield from _threads(kernel, leader)
+
+
+def _threads(kernel: Kernel, leader: int) -> Iterator[int]:
+    # 3.14 (0c740d0afc3b) gave signal_struct a list of threads; thread_group went with 6.7.
+    try:
+        if kernel.has("task_struct.thread_node"):
+            offset = kernel.offset("task_struct.thread_node")
+            head = kernel.read(leader, "task_struct.signal")
+            if head == 0:  # released already: a zombie that is being reaped
+                return
+            head += kernel.offset("signal_struct.thread_head")
+        elif kernel.has("task_struct.thread_group"):
+            offset = kernel.offset("task_struct.thread_group")
+            head = leader + offset
+        else:
+            return
+    except MemoryFault as fault:
+        kernel.warn(f"the threads of the task at {leader:#x} cannot be read: {fault}")
+        return
+    for node in kernel.list(head):
+        if node - offset != leader:
+            yield node - offset
+
+
+def read(
+    kernel: Kernel, address: int, cpu: int | None = None, is_active: bool = False, is_idle: bool = False
+) -> Task:
+    """The task at ``address``; MemoryFault if its pid or its name cannot be read."""
+    comm = kernel.virtual.read(address + kernel.offset("task_struct.comm"), COMM_LENGTH)
+    stack = kernel.read(address, "task.stack")
+    return Task(
+        address=address,
+        pid=kernel.read(address, "task_struct.pid"),
+        tgid=kernel.read(address, "task_struct.tgid"),
+        comm=comm.split(b"\0")[0].decode("utf-8", "backslashreplace"),
+        cpu=cpu if cpu is not None else _cpu(kernel, address, stack),
+        state=_optional(kernel, address, "task.state"),
+        exit_state=_optional(kernel, address, "task_struct.exit_state") or 0,
+        stack=stack,
+        active=is_active,
+        idle=is_idle,
+    )
+
+
+def _cpu(kernel: Kernel, address: int, stack: int) -> int:
+    try:
+        if kernel.has("task.cpu"):
+            return kernel.read(address, "task.cpu")
+        # Before 4.9 thread_info lies at the foot of the stack; without CONFIG_SMP nothing tells.
+        return kernel.read(stack, "thread_info.cpu")
+    except AbsentError:
+        return 0
+
+
+def _optional(kernel: Kernel, address: int, key: str) -> int | None:
+    try:
+        return kernel.read(address, key)
+    except AbsentError:
+        return None
+
+
+def find(kernel: Kernel, everyone: list[Task], wanted: str) -> list[Task]:
+    """The tasks that ``wanted`` names: a pid in decimal, or a task's address in hex."""
+    if wanted.isdecimal():
+        by_pid = [task for task in everyone if task.pid == int(wanted)]
+        if by_pid:
+            return by_pid
+    try:
+        address = int(wanted, 16)
+    except ValueError:
+        return []
+    return [task for task in everyone if task.address == address]

@@ -1,0 +1,1 @@
+"""Results to text in crash's own format, or to JSON."""

@@ -1,0 +1,101 @@
+"""``bt`` as crash prints it, and as JSON."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..commands.bt import Backtraces
+from ..linux.backtrace import Frame, Trace
+from .escape import visible
+from .registers import exception_frame
+
+
+def text(result: Backtraces) -> str:
+    """Task by task, an empty line between them."""
+    return "\n".join("\n".join(_task(trace, result.word)) + "\n" for trace in result.traces)
+
+
+def _task(trace: Trace, word: int) -> Iterator[str]:
+    task = trace.task
+    width = word * 2
+    yield (
+        f"PID: {task.pid:<7}  TASK: {task.address:0{width}x}  CPU: {task.cpu:<3}  "
+        f'COMMAND: "{visible(task.comm)}"'
+    )
+    number = 0
+    for i, frame in enumerate(trace.frames):
+        if frame.interrupted:
+            if not frame.user:
+                guess = "  (guess)" if frame.guess else ""
+                yield f"    [exception RIP: {_place(frame)}]{guess}"
+            elif i == 0:
+                yield f"    [user space: {frame.pc:0{width}x}]"
+            if frame.registers:
+                yield from exception_frame(frame.registers, word)
+            continue
+        name = frame.label or frame.symbol or "(unknown)"
+        module = f" [{frame.module}]" if frame.module else ""
+        guess = "  (guess)" if frame.guess else ""
+        # crash shows where the return address lies, one word below the frame.
+        at = frame.sp - word
+        yield f"{'#' + str(number):>3} [{at:0{width}x}] {visible(name)} at {frame.pc:0{width}x}{module}{guess}"
+        number += 1
+    if trace.stopped:
+        yield f"    ({trace.stopped})"
+
+
+def _place(frame: Frame) -> str:
+    if frame.symbol is None:
+        return f"unknown or invalid address {frame.pc:#x}"
+    return f"{visible(frame.symbol)}+{frame.offset}"
+
+
+def json(result: Backtraces) -> dict[str, Any]:
+    """The command's own part of the JSON object."""
+    return {
+        "domain": result.domain,
+        "tasks": [_task_json(trace) for trace in result.traces],
+    }
+
+
+def _task_json(trace: Trace) -> dict[str, Any]:
+    task = trace.task
+    found: dict[str, Any] = {
+        "pid": task.pid,
+        "task": hex(task.address),
+        "cpu": task.cpu,
+        "comm": task.comm,
+        "running": task.active,
+        "frames": [_frame_json(frame) for frame in trace.frames],
+    }
+    registers = trace.registers
+    if registers is None and trace.frames and trace.frames[-1].user:
+        registers = trace.frames[-1].registers
+    if registers is not None:
+        found["registers"] = _registers_json(registers)
+    if trace.where is not None:
+        found["registers_from"] = trace.where
+    if trace.stopped is not None:
+        found["why"] = trace.stopped
+    return found
+
+
+def _frame_json(frame: Frame) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "pc": hex(frame.pc),
+        "sp": hex(frame.sp),
+        "symbol": frame.symbol,
+        "offset": frame.offset,
+        "guess": frame.guess,
+        "how": frame.how,
+        "interrupted": frame.interrupted,
+        "user": frame.user,
+    }
+    if frame.module is not None:
+        found["module"] = frame.module
+    if frame.registers is not None:
+        found["registers"] = _registers_json(frame.registers)
+    return found
+
+
+def _registers_json(registers: Mapping[str, int]) -> dict[str, str]:
+    return {name: hex(value) for name, value in registers.items()}

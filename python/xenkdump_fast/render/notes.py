@@ -1,0 +1,88 @@
+"""``notes`` in the manner of crash's ``help -n``, and as JSON."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..commands.notes import DecodedNote, Notes
+from .escape import visible
+
+_INDENT = " " * 25
+#: 32-bit notes show four words a line, 64-bit ones two.
+_PER_LINE = {4: 4, 8: 2}
+
+
+def text(result: Notes) -> str:
+    """Note by note, in the order of the file."""
+    return "\n".join(line for note in result.notes for line in _note(note, result.word)) + "\n"
+
+
+def _note(decoded: DecodedNote, word: int) -> Iterator[str]:
+    note = decoded.note
+    name = note.type_name or "?"
+    # As in 2006: small numbers in decimal would hide the constants' look.
+    yield f"Elf{word * 8}_Nhdr:"
+    yield f'               n_namesz: {note.name_size} ("{visible(note.name)}")'
+    yield f"               n_descsz: {note.size}"
+    yield f"                 n_type: {note.type:x} ({name})"
+    if "text" in decoded.fields:
+        for line in decoded.fields["text"].rstrip("\0\n").split("\n"):
+            yield _INDENT + visible(line)
+        return
+    yield from _hex(note.data, _word_of(decoded, word))
+    yield from _fields(decoded)
+
+
+def _word_of(decoded: DecodedNote, word: int) -> int:
+    """The word size of the note itself, which may differ from the file's."""
+    if decoded.note.kind == "prstatus":
+        return 4 if "eip" in decoded.fields["registers"] else 8
+    if decoded.note.size < word:
+        return 4
+    return int(decoded.fields.get("word", word))
+
+
+def _hex(data: bytes, word: int) -> Iterator[str]:
+    words = [data[i : i + word] for i in range(0, len(data), word)]
+    step = _PER_LINE[word]
+    for i in range(0, len(words), step):
+        line = " ".join(chunk[::-1].hex() for chunk in words[i : i + step])
+        yield _INDENT + line
+
+
+def _fields(decoded: DecodedNote) -> Iterator[str]:
+    for name, value in decoded.fields.items():
+        if name == "word":
+            continue
+        if isinstance(value, dict):
+            for register, content in value.items():
+                yield f"{_INDENT}{register:>16}: {content:x}"
+        elif name in decoded.strings:
+            yield f'{_INDENT}{name}: {value:x} "{visible(decoded.strings[name])}"'
+        else:
+            yield f"{_INDENT}{name}: {value:x}"
+
+
+def json(result: Notes) -> dict[str, Any]:
+    """The command's own part of the JSON object."""
+    return {
+        "notes": [
+            {
+                "name": decoded.note.name,
+                "type": hex(decoded.note.type),
+                "type_name": decoded.note.type_name,
+                "kind": decoded.note.kind,
+                "size": decoded.note.size,
+                "offset": decoded.note.offset,
+                "fields": {key: _value(value) for key, value in decoded.fields.items()},
+                "strings": decoded.strings,
+                "data": decoded.note.data.hex(),
+            }
+            for decoded in result.notes
+        ]
+    }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: hex(content) for key, content in value.items()}
+    return hex(value) if isinstance(value, int) else value

@@ -1,0 +1,111 @@
+"""Where a domain's P2M can be had: the sources that a dump offers, the best first."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault
+from .linux import names
+from .linux.locate import BANNER, Root, first_symbol, formats
+
+#: Names of the sources, as ``--p2m-source`` takes them.
+NAMES = ("list", "linear", "cr3")
+#: More pfns than any P2M has (2^40 bytes of table); bounds what a broken count can ask for.
+MAX_PFNS = 1 << 37
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One way to a P2M."""
+
+    #: "list", "linear", "cr3" or "dump-core".
+    name: str
+    #: Where it was found, in words.
+    detail: str
+    #: Makes the P2M; AbsentError where it turns out not to be there after all.
+    open: Callable[[], P2M]
+
+
+def roots(dump: Dump) -> list[Root]:
+    """The page-table roots that the notes name, those of the 2006 CR3 notes first.
+
+    A CR3 note of a CPU that did not run dom0 may be 0; a CRASH_REGS cr3 is that of whatever ran on
+    the pCPU. Whose they are is for the caller to establish.
+    """
+    found: dict[int, Root] = {}
+    for kind in ("xen_kdump_cr3", "crash_regs", "qemu"):
+        for i, note in enumerate(note for note in dump.notes if note.kind == kind):
+            fields = note.fields
+            address = fields["mfn"] << 12 if kind == "xen_kdump_cr3" else fields["cr3"] & ~0xFFF
+            if address:
+                found.setdefault(address, Root(address, f"cr3 of {note.type_name} {i}"))
+    return list(found.values())
+
+
+def by_cr3(dump: Dump, image: Image, candidates: Iterable[Root]) -> Iterator[Source]:
+    """The source of 2006: walk a root to the kernel's own pointers to its P2M."""
+    for root in candidates:
+        for paging in formats(image):
+            virtual = dump.virtual(root.address, paging)
+            banner = image.symbols().get("linux_banner")
+            if banner is None or not _reads(virtual, banner, BANNER):
+                continue
+            yield Source(
+                "cr3",
+                f"{root.how}, {paging}",
+                lambda virtual=virtual: from_kernel(dump, image, virtual),  # type: ignore[misc]
+            )
+
+
+def _reads(virtual: AddressSpace, address: int, expected: bytes) -> bool:
+    try:
+        return virtual.read(address, len(expected)) == expected
+    except MemoryFault:
+        return False
+
+
+def from_kernel(dump: Dump, image: Image, virtual: AddressSpace) -> P2M:
+    """The P2M that the kernel's own variables lead to, in each of its generations.
+
+    ``phys_to_machine_mapping`` until 2.6.18-xen and its ports; ``p2m_top`` in pvops kernels 2.6.27
+    to 3.18, with two levels before 2.6.37 and three after; ``xen_p2m_addr`` since 3.19
+    (054954eb051f).
+    """
+    symbols, word = image.symbols(), image.word
+    max_pfn_at = first_symbol(symbols, "max_pfn")
+    if max_pfn_at is None:
+        raise AbsentError(f"{image.path}: no symbol {' or '.join(names.SYMBOLS['max_pfn'])}")
+    pages = min(virtual.word(max_pfn_at, word), MAX_PFNS)
+    for name, size_name in (("xen_p2m_addr", "xen_p2m_size"), ("phys_to_machine_mapping", "")):
+        variable = symbols.get(name)
+        if variable is None:
+            continue
+        table = virtual.word(variable, word)
+        size_at = symbols.get(size_name)
+        if size_at is not None:
+            pages = min(pages, virtual.word(size_at, word))
+        return P2M.linear(dump, virtual, table, word, pages, "cr3")
+    top = symbols.get("p2m_top")
+    if top is None:
+        raise AbsentError(
+            f"{image.path}: no symbol xen_p2m_addr, phys_to_machine_mapping or p2m_top"
+        )
+    if "p2m_mid_missing" in symbols:
+        # A pointer to the top page.
+        return P2M.pvops_tree(dump, virtual, virtual.word(top, word), 3, word, pages)
+    return P2M.pvops_tree(dump, virtual, top, 2, word, pages)
+
+
+def by_frame_list(dump: Dump, image: Image) -> Iterator[Source]:
+    """dom0's frame-list tree, by the crash note: 0 if dom0 had not set it up, ~0 if it has none."""
+    for note in dump.notes:
+        if note.kind != "crash_info":
+            continue
+        fields = note.fields
+        mfn = fields.get("dom0_pfn_to_mfn_frame_list_list")
+        unusable = (1 << (fields["word"] * 8)) - 1
+        if mfn and mfn not in (unusable, 0xFFFF_FFFF):
+            yield Source(
+                "list",
+                f"frame_list_list mfn {mfn:#x} of CRASH_INFO",
+                lambda mfn=mfn: P2M.frame_list(dump, mfn, image.word),  # type: ignore[misc]
+            )

@@ -90,6 +90,36 @@ impl Dump {
             .collect()
     }
 
+    /// The registers of every vCPU, by its number: an xl dump-core file's alone. Each has `word`,
+    /// `flags`, `registers`, `cr` (as stored) and `root` (cr3's table, unfolded).
+    #[getter]
+    fn vcpu_contexts<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let contexts = self.inner.vcpu_contexts().into_iter();
+        contexts
+            .map(|context| {
+                let dict = PyDict::new(py);
+                dict.set_item("word", context.word.bytes())?;
+                dict.set_item("flags", context.flags)?;
+                dict.set_item("registers", registers(py, &context.registers)?)?;
+                dict.set_item("cr", context.cr)?;
+                dict.set_item("root", context.root.0)?;
+                Ok(dict)
+            })
+            .collect()
+    }
+
+    /// The domain's shared_info page, where the container keeps it apart.
+    #[getter]
+    fn shared_info<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        Some(PyBytes::new(py, self.inner.shared_info()?))
+    }
+
+    /// Whether its frames are those of a translated guest (HVM, PVH).
+    #[getter]
+    fn auto_translated(&self) -> bool {
+        self.inner.auto_translated()
+    }
+
     fn __repr__(&self) -> String {
         format!("<Dump {:?}: {}>", self.path(), self.format())
     }

@@ -3,17 +3,20 @@
 //! A container gives notes, and machine memory by [`Memory<MachineAddr>`]. The rooms above see
 //! [`Dump`] and never ask what kind of file it was.
 
+mod dumpcore;
 mod segments;
 mod vmcore;
 
 use std::path::Path;
+use std::sync::OnceLock;
 
-use crate::addr::{MachineAddr, Word};
+use crate::addr::{MachineAddr, Mfn, Pfn, Word};
 use crate::file::MappedFile;
 use crate::memory::{Fault, Memory};
 use crate::notes::{self, Decoded};
 use crate::Result;
 
+pub use dumpcore::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
 pub use segments::{Segment, SegmentMap};
 
 /// A note of the dump, where it lies in the file.
@@ -40,7 +43,10 @@ pub struct Dump {
     format: &'static str,
     machine_type: u16,
     word: Word,
-    segments: SegmentMap,
+    /// Known from the start for a vmcore; an xl dump-core file's is made of an entry a page, so only
+    /// at the first read.
+    segments: OnceLock<SegmentMap>,
+    core: Option<Box<dumpcore::DumpCore>>,
     notes: Vec<Note>,
     warnings: Vec<String>,
 }
@@ -48,7 +54,12 @@ pub struct Dump {
 impl Dump {
     /// Opens the file at `path`, whatever container it is. Reads headers and notes, no memory.
     pub fn open(path: &Path) -> Result<Self> {
-        vmcore::open(MappedFile::open(path)?)
+        let file = MappedFile::open(path)?;
+        let (header, ctx, word) = vmcore::header(&file)?;
+        match dumpcore::sections(&file, &header, ctx) {
+            Some(sections) => dumpcore::open(file, &header, sections),
+            None => vmcore::open(file, &header, ctx, word),
+        }
     }
 
     /// The file.
@@ -73,8 +84,17 @@ impl Dump {
     }
 
     /// Where the memory lies.
+    #[inline]
     pub fn segments(&self) -> &SegmentMap {
-        &self.segments
+        self.segments.get_or_init(|| self.page_map())
+    }
+
+    #[cold]
+    fn page_map(&self) -> SegmentMap {
+        match &self.core {
+            Some(core) => core.page_map(&self.file),
+            None => SegmentMap::default(),
+        }
     }
 
     /// All notes, in the order of the file.
@@ -99,10 +119,38 @@ impl Dump {
         &self.warnings
     }
 
+    /// The registers of every vCPU, in the order of their numbers. Only an xl dump-core file has
+    /// them apart from its notes.
+    pub fn vcpu_contexts(&self) -> Vec<VcpuContext> {
+        self.core
+            .as_ref()
+            .map(|core| core.vcpu_contexts(&self.file))
+            .unwrap_or_default()
+    }
+
+    /// The domain's shared_info page, where the container keeps it apart (xl dump-core, PV).
+    pub fn shared_info(&self) -> Option<&[u8]> {
+        self.core.as_ref()?.shared_info(&self.file)
+    }
+
+    /// The P2M that the container itself holds: pairs ascending by pfn, no pfn twice. Empty where
+    /// pfn and mfn are the same (HVM, PVH); `None` where the container has no P2M (vmcores).
+    pub fn container_p2m(&self) -> Option<&[(Pfn, Mfn)]> {
+        Some(self.core.as_ref()?.p2m(&self.file))
+    }
+
+    /// Whether the file's frames are a translated guest's own (HVM, PVH), so that machine and
+    /// pseudo-physical addresses have the same numbers.
+    pub fn auto_translated(&self) -> bool {
+        self.core
+            .as_ref()
+            .is_some_and(|core| core.auto_translated())
+    }
+
     /// The bytes at `addr` and all that lie behind them in one piece, borrowed from the file.
     #[inline]
     pub fn borrow(&self, addr: MachineAddr) -> Result<&[u8], Fault> {
-        let (offset, len) = self.segments.locate(addr)?;
+        let (offset, len) = self.segments().locate(addr)?;
         self.file
             .range(offset, len)
             .ok_or(Fault::Truncated { addr, offset })

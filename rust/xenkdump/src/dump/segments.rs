@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::addr::MachineAddr;
+use crate::addr::{MachineAddr, Mfn, PAGE_SIZE};
 use crate::memory::Fault;
 
 /// A PT_LOAD as the file states it.
@@ -54,6 +54,33 @@ impl SegmentMap {
         let ranges = ranges_of(&segments, file_len);
         let pieces = disjoint(&ranges);
         Self { segments, pieces }
+    }
+
+    /// A map of single pages: frame number and file offset of each, in any order. Where a frame comes
+    /// twice, the one that stands first in the file wins.
+    pub fn from_pages(mut pages: Vec<(Mfn, u64)>, file_len: u64) -> Self {
+        const SIZE: u64 = PAGE_SIZE as u64;
+        pages.sort_unstable();
+        pages.dedup_by_key(|(mfn, _)| *mfn);
+        let mut pieces = Vec::new();
+        for (mfn, offset) in pages {
+            let Some(start) = mfn.addr() else { continue };
+            let range = Range {
+                start: start.0,
+                last: start.0.saturating_add(SIZE - 1),
+                backing: match offset.checked_add(SIZE) {
+                    Some(end) if end <= file_len => Backing::File(offset),
+                    // The part of the page that a cut file may still hold is not worth a piece.
+                    _ => Backing::PastEnd(offset),
+                },
+            };
+            push_joined(&mut pieces, &range, range.start, range.last);
+        }
+        pieces.shrink_to_fit();
+        Self {
+            segments: Vec::new(),
+            pieces,
+        }
     }
 
     /// The segments as the file states them, in the file's order.
@@ -283,6 +310,32 @@ mod tests {
         assert_eq!(
             map.locate(MachineAddr(0x2800)),
             Err(Fault::Excluded(MachineAddr(0x2800)))
+        );
+    }
+
+    #[test]
+    fn single_pages_are_joined_and_the_first_of_two_wins() {
+        let pages = vec![
+            (Mfn(9), 0x1000),
+            (Mfn(5), 0x2000),
+            (Mfn(6), 0x3000),
+            (Mfn(5), 0x4000),
+            (Mfn(7), 0x5000),
+            (Mfn(u64::MAX), 0x6000),
+        ];
+        let map = SegmentMap::from_pages(pages, 0x5800);
+        assert_eq!(map.locate(MachineAddr(0x5004)), Ok((0x2004, 0x1ffc)));
+        assert_eq!(map.locate(MachineAddr(0x9fff)), Ok((0x1fff, 1)));
+        assert_eq!(
+            map.locate(MachineAddr(0x7000)),
+            Err(Fault::Truncated {
+                addr: MachineAddr(0x7000),
+                offset: 0x5000
+            })
+        );
+        assert_eq!(
+            map.locate(MachineAddr(0x8000)),
+            Err(Fault::NoSegment(MachineAddr(0x8000)))
         );
     }
 

@@ -20,7 +20,8 @@ use crate::Result;
 /// section header 0 (elf(5); kexec-tools writes it above 65,534 segments).
 const PN_XNUM: u16 = 0xffff;
 
-pub(super) fn open(file: MappedFile) -> Result<Dump> {
+/// The header of an ELF core file for x86, and what its tables are parsed with.
+pub(super) fn header(file: &MappedFile) -> Result<(Header, Ctx, Word)> {
     let bytes = file.bytes();
     if !bytes.starts_with(ELFMAG) {
         return Err(file.format_error(0, "an ELF vmcore (7f 45 4c 46)", hex(bytes, 4)));
@@ -40,16 +41,18 @@ pub(super) fn open(file: MappedFile) -> Result<Dump> {
     if !header.endianness().is_ok_and(|endian| endian.is_little()) {
         return Err(file.format_error(5, "ELFDATA2LSB (x86)", format!("{}", header.e_ident[5])));
     }
-    let ctx = Ctx::new(container, Endian::Little);
     let word = match container {
         Container::Little => Word::W32,
         Container::Big => Word::W64,
     };
+    Ok((header, Ctx::new(container, Endian::Little), word))
+}
 
+pub(super) fn open(file: MappedFile, header: &Header, ctx: Ctx, word: Word) -> Result<Dump> {
     let mut warnings = Vec::new();
     let mut segments = Vec::new();
     let mut notes = Vec::new();
-    for program in program_headers(&file, &header, ctx, &mut warnings)? {
+    for program in program_headers(&file, header, ctx, &mut warnings)? {
         match program.p_type {
             PT_LOAD => segments.push(Segment {
                 start: MachineAddr(program.p_paddr),
@@ -67,13 +70,13 @@ pub(super) fn open(file: MappedFile) -> Result<Dump> {
             _ => {}
         }
     }
-    let segments = SegmentMap::new(segments, bytes.len() as u64);
+    let file_len = file.bytes().len();
+    let segments = SegmentMap::new(segments, file_len as u64);
     let missing = segments.truncated_bytes();
     if missing > 0 {
         warnings.push(format!(
             "the file is cut: {missing} bytes of memory that its headers promise lie past its end \
-             ({} bytes)",
-            bytes.len()
+             ({file_len} bytes)"
         ));
     }
     Ok(Dump {
@@ -83,7 +86,8 @@ pub(super) fn open(file: MappedFile) -> Result<Dump> {
         },
         machine_type: header.e_machine,
         word,
-        segments,
+        segments: segments.into(),
+        core: None,
         notes,
         warnings,
         file,
@@ -129,7 +133,7 @@ fn program_headers<'a>(
     Ok((0..claimed.min(room)).map_while(move |i| at(bytes, start + i * stride, ctx)))
 }
 
-fn at<'a, T>(bytes: &'a [u8], offset: u64, ctx: Ctx) -> Option<T>
+pub(super) fn at<'a, T>(bytes: &'a [u8], offset: u64, ctx: Ctx) -> Option<T>
 where
     T: scroll::ctx::TryFromCtx<'a, Ctx, Error = goblin::error::Error>,
 {
@@ -140,7 +144,7 @@ where
 ///
 /// The header is three u32 in either class, and name and descriptor are each padded to 4 bytes
 /// whatever `p_align` says: neither Xen nor Linux ever used 8 here.
-fn read_notes(
+pub(super) fn read_notes(
     file: &MappedFile,
     offset: u64,
     size: u64,

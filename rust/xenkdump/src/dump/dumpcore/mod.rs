@@ -1,0 +1,281 @@
+//! What `xl dump-core` (and `xm dump-core` before it) writes of one domain: an ELF file without
+//! segments, whose sections hold the pages, an index of them, and the vCPUs' registers.
+//!
+//! Layout: Xen's `docs/misc/dump-core-format.txt`. Always ELFCLASS64, whatever the guest. Page *i*
+//! of `.xen_pages` belongs to entry *i* of `.xen_p2m` (PV: pfn and mfn) or of `.xen_pfn` (HVM and
+//! PVH: the pfn, which plays the machine frame number too).
+
+mod context;
+#[cfg(test)]
+mod tests;
+
+use std::sync::OnceLock;
+
+use goblin::container::Ctx;
+use goblin::elf::header::Header;
+use goblin::elf::section_header::{SectionHeader, SHT_NOBITS};
+
+use super::vmcore::{at, read_notes};
+use super::{Dump, SegmentMap};
+use crate::addr::{Mfn, Pfn, Word, PAGE_SIZE};
+use crate::file::MappedFile;
+use crate::Result;
+
+pub use context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
+
+/// The sections of this container, and the file's own where their names lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sections {
+    notes: Range,
+    prstatus: Range,
+    context_size: u64,
+    shared_info: Range,
+    pages: Range,
+    p2m: Range,
+    pfn: Range,
+    /// The names could not be read, and shapes had to do.
+    nameless: bool,
+    /// How many section headers the ELF header counts that the file does not hold.
+    missing: u64,
+}
+
+/// Offset and size of a section that is there (size 0 is not).
+#[derive(Clone, Copy, Debug, Default)]
+struct Range {
+    offset: u64,
+    size: u64,
+}
+
+impl Range {
+    fn is_there(self) -> bool {
+        self.size > 0
+    }
+
+    /// As much of it as the file holds.
+    fn bytes(self, file: &MappedFile) -> &[u8] {
+        let available = (file.bytes().len() as u64).saturating_sub(self.offset);
+        file.range(self.offset, self.size.min(available))
+            .unwrap_or_default()
+    }
+}
+
+/// Finds the sections; `None` if this is another kind of file.
+pub(super) fn sections(file: &MappedFile, header: &Header, ctx: Ctx) -> Option<Sections> {
+    if header.e_phnum != 0 || header.e_shoff == 0 {
+        return None;
+    }
+    let stride = u64::from(header.e_shentsize);
+    if stride < SectionHeader::size(ctx) as u64 {
+        return None;
+    }
+    let section = |i: u64| -> Option<SectionHeader> {
+        at(
+            file.bytes(),
+            header.e_shoff.checked_add(i.checked_mul(stride)?)?,
+            ctx,
+        )
+    };
+    // elf(5): with 0xff00 sections and more, the number is in sh_size of section header 0 and the
+    // index of the names in its sh_link. xl never writes that many.
+    let names = section(u64::from(header.e_shstrndx)).map(|names| Range {
+        offset: names.sh_offset,
+        size: names.sh_size,
+    });
+    let names = names.unwrap_or_default();
+    let claimed = names.size;
+    let names = names.bytes(file);
+
+    let mut found = Sections {
+        nameless: names.is_empty() || (names.len() as u64) < claimed,
+        missing: u64::from(header.e_shnum),
+        ..Sections::default()
+    };
+    for header in (0..u64::from(header.e_shnum)).map_while(section) {
+        found.missing -= 1;
+        if header.sh_type == SHT_NOBITS {
+            continue;
+        }
+        let range = Range {
+            offset: header.sh_offset,
+            size: header.sh_size,
+        };
+        let name = match names.get(header.sh_name..) {
+            Some(rest) if !found.nameless => {
+                rest.split(|&byte| byte == 0).next().unwrap_or_default()
+            }
+            _ => name_by_shape(&header),
+        };
+        match name {
+            b".note.Xen" => found.notes = range,
+            b".xen_prstatus" => {
+                found.prstatus = range;
+                found.context_size = header.sh_entsize;
+            }
+            b".xen_shared_info" => found.shared_info = range,
+            b".xen_pages" => found.pages = range,
+            b".xen_p2m" => found.p2m = range,
+            b".xen_pfn" => found.pfn = range,
+            _ => {}
+        }
+    }
+    let is_one = found.notes.is_there()
+        && (found.pages.is_there() || found.prstatus.is_there() || found.p2m.is_there());
+    is_one.then_some(found)
+}
+
+/// The sections' names stand at the file's very end, so a cut file has lost them; entry size and
+/// alignment, as xl writes them, still tell the sections apart.
+fn name_by_shape(header: &SectionHeader) -> &'static [u8] {
+    use goblin::elf::section_header::{SHT_NOTE, SHT_PROGBITS};
+    match (header.sh_type, header.sh_entsize, header.sh_addralign) {
+        (SHT_NOTE, ..) => b".note.Xen",
+        (SHT_PROGBITS, CONTEXT_SIZE_64 | CONTEXT_SIZE_32, _) => b".xen_prstatus",
+        (SHT_PROGBITS, 4096, 4096) => b".xen_pages",
+        (SHT_PROGBITS, 4096, _) => b".xen_shared_info",
+        (SHT_PROGBITS, 16, _) => b".xen_p2m",
+        (SHT_PROGBITS, 8, _) => b".xen_pfn",
+        _ => b"",
+    }
+}
+
+pub(super) fn open(file: MappedFile, header: &Header, sections: Sections) -> Result<Dump> {
+    let mut warnings = Vec::new();
+    let mut notes = Vec::new();
+    read_notes(
+        &file,
+        sections.notes.offset,
+        sections.notes.size,
+        &mut notes,
+        &mut warnings,
+    );
+    let core = DumpCore::new(&file, sections, &mut warnings);
+    Ok(Dump {
+        format: "xl dump-core",
+        machine_type: header.e_machine,
+        word: Word::W64,
+        segments: OnceLock::new(),
+        core: Some(Box::new(core)),
+        notes,
+        warnings,
+        file,
+    })
+}
+
+/// What a dump-core file has beyond notes.
+#[derive(Debug)]
+pub(super) struct DumpCore {
+    sections: Sections,
+    p2m: OnceLock<Vec<(Pfn, Mfn)>>,
+}
+
+impl DumpCore {
+    fn new(file: &MappedFile, sections: Sections, warnings: &mut Vec<String>) -> Self {
+        if sections.missing > 0 {
+            warnings.push(format!(
+                "{} section headers lie past the end of the file",
+                sections.missing
+            ));
+        }
+        if sections.nameless {
+            warnings.push(
+                "the section names (.shstrtab) cannot be read: sections are told apart by their \
+                 entry sizes"
+                    .into(),
+            );
+        }
+        for (name, range) in [
+            (".xen_prstatus", sections.prstatus),
+            (".xen_shared_info", sections.shared_info),
+            (".xen_pages", sections.pages),
+            (".xen_p2m", sections.p2m),
+            (".xen_pfn", sections.pfn),
+        ] {
+            let held = range.bytes(file).len() as u64;
+            if held < range.size {
+                warnings.push(format!(
+                    "{name} claims {} bytes at offset {:#x}, the file holds {held} of them",
+                    range.size, range.offset
+                ));
+            }
+        }
+        if sections.p2m.is_there() && sections.pfn.is_there() {
+            warnings.push("both .xen_p2m and .xen_pfn are there: .xen_p2m is used".into());
+        } else if !sections.p2m.is_there() && !sections.pfn.is_there() {
+            warnings
+                .push("neither .xen_p2m nor .xen_pfn is there: which page is which is lost".into());
+        }
+        Self {
+            sections,
+            p2m: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn auto_translated(&self) -> bool {
+        self.sections.pfn.is_there() && !self.sections.p2m.is_there()
+    }
+
+    /// Every entry of the index that names a frame, with the number of its page in `.xen_pages`.
+    /// There are no more of them than the file has bytes for.
+    fn entries<'a>(&self, file: &'a MappedFile) -> impl Iterator<Item = (u64, Pfn, Mfn)> + 'a {
+        let (bytes, size) = if self.auto_translated() {
+            (self.sections.pfn.bytes(file), 8)
+        } else {
+            (self.sections.p2m.bytes(file), 16)
+        };
+        bytes
+            .chunks_exact(size)
+            .zip(0u64..)
+            .filter_map(move |(entry, i)| {
+                let pfn = Word::W64.get(entry)?;
+                let mfn = Word::W64.get(entry.get(size - 8..)?)?;
+                // All ones: the page went away while xl copied (ballooning).
+                let invalid = pfn == u64::MAX || mfn == u64::MAX;
+                (!invalid).then_some((i, Pfn(pfn), Mfn(mfn)))
+            })
+    }
+
+    /// Where each frame lies in the file.
+    pub(super) fn page_map(&self, file: &MappedFile) -> SegmentMap {
+        let pages = self.sections.pages;
+        let count = pages.size / PAGE_SIZE as u64;
+        let index = self
+            .entries(file)
+            .take_while(|(i, ..)| *i < count)
+            .map(|(i, _, mfn)| {
+                let offset = i.saturating_mul(PAGE_SIZE as u64);
+                (mfn, pages.offset.saturating_add(offset))
+            })
+            .collect();
+        SegmentMap::from_pages(index, file.bytes().len() as u64)
+    }
+
+    pub(super) fn p2m(&self, file: &MappedFile) -> &[(Pfn, Mfn)] {
+        self.p2m.get_or_init(|| {
+            if self.auto_translated() {
+                return Vec::new();
+            }
+            let mut pairs: Vec<_> = self.entries(file).map(|(_, pfn, mfn)| (pfn, mfn)).collect();
+            // Ascending in xl's files; no reason to trust that of any other.
+            pairs.sort_by_key(|(pfn, _)| *pfn);
+            pairs.dedup_by_key(|(pfn, _)| *pfn);
+            pairs
+        })
+    }
+
+    pub(super) fn shared_info<'a>(&self, file: &'a MappedFile) -> Option<&'a [u8]> {
+        self.sections.shared_info.bytes(file).get(..PAGE_SIZE)
+    }
+
+    pub(super) fn vcpu_contexts(&self, file: &MappedFile) -> Vec<VcpuContext> {
+        let (word, size) = match self.sections.context_size {
+            CONTEXT_SIZE_32 => (Word::W32, CONTEXT_SIZE_32),
+            _ => (Word::W64, CONTEXT_SIZE_64),
+        };
+        self.sections
+            .prstatus
+            .bytes(file)
+            .chunks_exact(size as usize)
+            .map_while(|bytes| VcpuContext::parse(bytes, word, self.auto_translated()))
+            .collect()
+    }
+}

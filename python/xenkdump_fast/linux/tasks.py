@@ -7,9 +7,8 @@ from .._native import AbsentError, MemoryFault
 from . import percpu
 from .kernel import Kernel
 
-#: include/linux/sched.h: the lowest bit that is set names the state (same values since 2.6.16 for
-#: the first two; TASK_DEAD and its neighbours moved in 4.14, 8ef9925b02c2, and 4.2 added NOLOAD).
-TASK_RUNNING = 0
+#: include/linux/sched.h: what the lowest bits of a state name; the same since 2.6.0.
+_STATES = {0: "TASK_RUNNING", 1: "TASK_INTERRUPTIBLE", 2: "TASK_UNINTERRUPTIBLE"}
 COMM_LENGTH = 16
 
 
@@ -155,6 +154,11 @@ def _optional(kernel: Kernel, address: int, key: str) -> int | None:
         return kernel.read(address, key)
     except AbsentError:
         return None
+
+
+def state_name(task: Task) -> str:
+    """The name of a task's state, as the session header has it."""
+    return "unknown" if task.state is None else _STATES.get(task.state & 3, f"{task.state:#x}")
 
 
 def find(kernel: Kernel, everyone: list[Task], wanted: str) -> list[Task]:

@@ -59,19 +59,21 @@ def json(result: Backtraces) -> dict[str, Any]:
 
 def _task_json(trace: Trace) -> dict[str, Any]:
     task = trace.task
+    user = next((frame.registers for frame in trace.frames if frame.user), None)
+    # Where the task stood: its vCPU's registers if it was running, else those it left user space with.
+    registers = user if trace.registers is None else trace.registers
     found: dict[str, Any] = {
         "pid": task.pid,
         "task": hex(task.address),
         "cpu": task.cpu,
         "comm": task.comm,
         "running": task.active,
-        "frames": [_frame_json(frame) for frame in trace.frames],
+        "frames": [_frame_json(frame) for frame in trace.frames if not frame.user],
     }
-    registers = trace.registers
-    if registers is None and trace.frames and trace.frames[-1].user:
-        registers = trace.frames[-1].registers
     if registers is not None:
         found["registers"] = _registers_json(registers)
+    if user is not None:
+        found["user_registers"] = _registers_json(user)
     if trace.where is not None:
         found["registers_from"] = trace.where
     if trace.stopped is not None:
@@ -88,7 +90,6 @@ def _frame_json(frame: Frame) -> dict[str, Any]:
         "guess": frame.guess,
         "how": frame.how,
         "interrupted": frame.interrupted,
-        "user": frame.user,
     }
     if frame.module is not None:
         found["module"] = frame.module

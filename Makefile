@@ -1,0 +1,36 @@
+# What it takes to go from a fresh machine to a running tool: Python 3.11+, a Rust toolchain, a C compiler.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DIST := target/sdist
+
+.PHONY: demo test lint bench fuzz sdist clean
+
+# Everything the project needs, in a virtual environment of its own.
+$(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -name '*.rs' -o -name '*.toml')
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet 'maturin>=1.9,<2' --group lint --group test
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	touch $@
+
+demo: $(VENV)/.stamp
+	./demo.sh $(BIN)/xkdump
+
+test: $(VENV)/.stamp
+	cargo test --workspace --quiet
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.stamp
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest xenkdump_fast._native --ignore-disjoint-bases
+
+bench: $(VENV)/.stamp
+	$(BIN)/python benches/run.py
+
+clean:
+	rm -rf target $(VENV) .cache

@@ -1,0 +1,189 @@
+"""The facts of crash's session header: from KERNEL to STATE."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from .._native import AbsentError
+from . import cpus, panic, percpu, tasks
+from .kernel import Kernel
+
+T = TypeVar("T")
+#: include/linux/sched/loadavg.h: load averages are fixed-point numbers with 11 bits of fraction.
+FSHIFT = 11
+FIXED_1 = 1 << FSHIFT
+#: struct new_utsname (2.6.0 to today): six arrays of 65 bytes.
+UTS_LENGTH = 65
+UTS_FIELDS = ("sysname", "nodename", "release", "version", "machine", "domainname")
+PAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the kernel says of itself; None where the dump does not hold it."""
+
+    cpus: int
+    offline: int
+    #: Seconds since 1970.
+    date: int | None
+    #: Seconds since boot.
+    uptime: int | None
+    #: Over 1, 5 and 15 minutes, times 2^11.
+    load: tuple[int, int, int] | None
+    tasks: int
+    uts: Mapping[str, str]
+    mhz: int | None
+    #: Bytes.
+    memory: int | None
+    panic: str | None
+    tainted: int | None
+    #: The panicking task.
+    task: tasks.Task | None
+    #: The name of its state.
+    state: str | None
+    #: Address of its thread_info.
+    thread_info: int | None
+
+
+def read(kernel: Kernel) -> Header:
+    """Reads every fact; what is missing becomes None, and a warning says why."""
+
+    def attempt(what: str, get: Callable[[Kernel], T]) -> T | None:
+        try:
+            return get(kernel)
+        except AbsentError as error:
+            kernel.warn(f"{what} is not known: {error}")
+            return None
+
+    online = percpu.online(kernel)
+    present = percpu.present(kernel)
+    message = attempt("PANIC", panic.message)
+    culprit = attempt("the panicking task", _culprit)
+    return Header(
+        cpus=max(len(present), len(online)),
+        offline=len(set(present) - set(online)),
+        date=attempt("DATE", date),
+        uptime=attempt("UPTIME", uptime),
+        load=attempt("LOAD AVERAGE", load_average),
+        tasks=len(attempt("TASKS", tasks.tasks) or ()),
+        uts=attempt("RELEASE", uts) or {},
+        mhz=attempt("the clock rate", mhz),
+        memory=attempt("MEMORY", memory),
+        panic=message,
+        tainted=attempt("TAINTED_MASK", tainted),
+        task=culprit,
+        state=None if culprit is None else _state(culprit, message),
+        thread_info=None if culprit is None else attempt("THREAD_INFO", lambda k: _thread_info(k, culprit)),
+    )
+
+
+def date(kernel: Kernel) -> int:
+    """The wall clock, in seconds since 1970."""
+    # xtime until 3.3; timekeeper until 3.16; since then tk_core, an unnamed struct until 6.13
+    # (where it is struct tk_data), whose timekeeper stands behind a seqcount and fills the rest.
+    core = kernel.symbols.get("tk_core")
+    if core is not None:
+        if "tk_data" in kernel.types:
+            core += kernel.offset("tk_data.timekeeper")
+        else:
+            size = max(symbol.size for symbol in kernel.symbols.all("tk_core"))
+            core += size - kernel.types.sizeof("timekeeper")
+        return kernel.read(core, "timekeeper.seconds")
+    if kernel.symbols.get("timekeeper") is not None and kernel.has("timekeeper.seconds"):
+        return kernel.read(kernel.symbol("timekeeper"), "timekeeper.seconds")
+    return kernel.pointer(kernel.symbol("xtime"))
+
+
+def hertz(kernel: Kernel) -> int:
+    """HZ, which no symbol tells: tick_nsec is a second divided by it, give or take its rounding."""
+    tick = kernel.pointer(kernel.symbol("tick_nsec"))
+    if not 0 < tick <= 1_000_000_000:
+        raise AbsentError(f"tick_nsec is {tick}")
+    return round(1_000_000_000 / tick)
+
+
+def uptime(kernel: Kernel) -> int:
+    """Seconds since boot: jiffies_64 starts five minutes before 32 bits wrap (INITIAL_JIFFIES)."""
+    hz = hertz(kernel)
+    jiffies = kernel.variable("jiffies_64", 8)
+    initial = (1 << 32) - 300 * hz
+    return (jiffies - initial if jiffies >= initial else jiffies) // hz
+
+
+def load_average(kernel: Kernel) -> tuple[int, int, int]:
+    """avenrun[3]."""
+    at = kernel.symbol("avenrun")
+    first, second, third = (kernel.pointer(at + i * kernel.word) for i in range(3))
+    return first, second, third
+
+
+def uts(kernel: Kernel) -> dict[str, str]:
+    """The names of the machine and its kernel."""
+    # A namespace since 2.6.19 (4865ecf1315b).
+    if "init_uts_ns" in kernel.symbols:
+        at = kernel.symbol("init_uts_ns")
+        # Behind the reference count: an atomic of 4 bytes until 5.11, 0 bytes since.
+        at += kernel.offset("uts_namespace.name")
+    else:
+        at = kernel.symbol("system_utsname")
+    return {
+        field: kernel.string(at + i * UTS_LENGTH, UTS_LENGTH) for i, field in enumerate(UTS_FIELDS)
+    }
+
+
+def mhz(kernel: Kernel) -> int:
+    """The processor's clock rate as the kernel measured it."""
+    return kernel.variable("cpu_khz", 4) // 1000
+
+
+def memory(kernel: Kernel) -> int:
+    """Bytes of memory in the kernel's zones."""
+    if kernel.has("pglist_data.node_present_pages"):
+        pages = sum(kernel.read(node, "pglist_data.node_present_pages") for node in _nodes(kernel))
+        if pages:
+            return pages * PAGE
+    return kernel.pointer(kernel.symbol("num_physpages")) * PAGE
+
+
+def _nodes(kernel: Kernel) -> list[int]:
+    """Every pglist_data: one static one, or an array of pointers with CONFIG_NUMA."""
+    flat = kernel.symbols.get("contig_page_data")
+    if flat is not None:
+        return [flat]
+    array = kernel.symbol("node_data")
+    size = max([kernel.word, *(symbol.size for symbol in kernel.symbols.all("node_data"))])
+    found = (kernel.pointer(array + at) for at in range(0, min(size, 8192), kernel.word))
+    return [node for node in found if node]
+
+
+def tainted(kernel: Kernel) -> int:
+    """tainted_mask, an int named tainted until 2.6.28."""
+    if "tainted_mask" in kernel.symbols:
+        return kernel.pointer(kernel.symbol("tainted_mask"))
+    return kernel.variable("tainted", 4)
+
+
+def _culprit(kernel: Kernel) -> tasks.Task | None:
+    active = {
+        cpu: tasks.read(kernel, address, cpu, is_active=True)
+        for cpu, address in tasks.active(kernel).items()
+    }
+    return panic.task(kernel, active, cpus.assign(kernel, active))
+
+
+def _state(task: tasks.Task, message: str | None) -> str:
+    """The state's name, and in what way the task ended the kernel, as crash words it."""
+    how = "SYSRQ" if message and message.lower().startswith("sysrq") else "PANIC"
+    return f"{tasks.state_name(task)} ({how})"
+
+
+def _thread_info(kernel: Kernel, task: tasks.Task) -> int:
+    # In task_struct since 4.9 (c65eacbe290b), where crash shows the task's own address; before that
+    # at the foot of the stack.
+    return task.address if kernel.has("task_struct.thread_info.flags") else task.stack
+
+
+def date_text(seconds: int) -> str:
+    """As crash prints it: ``Sun Nov 22 19:57:03 UTC 2026``."""
+    return time.strftime("%a %b %e %H:%M:%S UTC %Y", time.gmtime(seconds))

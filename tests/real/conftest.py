@@ -1,0 +1,74 @@
+"""Real dumps: unpacked once into a cache outside the tree, with the truth other tools told of them.
+
+They lie in ``../shared/dumps`` beside the project, or where XKDUMP_DUMPS says; where they are not,
+the tests that need them skip and say so.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+ROOT = Path(__file__).resolve().parents[2]
+DUMPS = Path(os.environ.get("XKDUMP_DUMPS", ROOT.parent / "shared" / "dumps"))
+CACHE = Path(os.environ.get("XKDUMP_CACHE", "/var/tmp/xkdump-dumps"))
+
+
+@pytest.fixture(scope="session")
+def dump_file() -> Callable[[str], str]:
+    """``dump_file("xen417-dom0/vmcore")``: the path of the file, unpacked."""
+    if not DUMPS.is_dir():
+        pytest.skip(f"no real dumps: {DUMPS} is not there (XKDUMP_DUMPS names another folder)")
+
+    def unpack(name: str) -> str:
+        packed = DUMPS / f"{name}.zst"
+        plain = DUMPS / name
+        if plain.is_file():
+            return str(plain)
+        if not packed.is_file():
+            pytest.skip(f"no real dump {packed}")
+        status = packed.stat()
+        target = CACHE / f"{status.st_size:x}-{name.replace('/', '-')}"
+        if not target.is_file():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f"{target.name}.{os.getpid()}.part")
+            _unpack(packed, part)
+            part.rename(target)
+        return str(target)
+
+    return unpack
+
+
+def _unpack(packed: Path, part: Path) -> None:
+    """Writes the contents of ``packed``, leaving holes where they are zero."""
+    reader = zstandard.ZstdDecompressor(max_window_size=2**31)
+    zeros = bytes(1 << 16)
+    try:
+        with packed.open("rb") as source, part.open("wb") as sink:
+            with reader.stream_reader(source) as stream:
+                while block := stream.read(1 << 16):
+                    if block == zeros[: len(block)]:
+                        sink.seek(len(block), os.SEEK_CUR)
+                    else:
+                        sink.write(block)
+            sink.truncate()
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@pytest.fixture(scope="session")
+def truth() -> Callable[[str], Any]:
+    """``truth("xen417-dom0/truth.json")``: what other tools say is in the dump."""
+
+    def load(name: str) -> Any:
+        path = DUMPS / name
+        if not path.is_file():
+            pytest.skip(f"no truth: {path}")
+        return json.loads(path.read_text())
+
+    return load

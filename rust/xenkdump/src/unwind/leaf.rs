@@ -4,7 +4,8 @@
 use crate::addr::{VirtAddr, Word};
 use crate::memory::Memory;
 
-use super::call_site::call_before;
+use super::call_site::{call_before, Call};
+use super::cfi_step::is_callee_saved;
 use super::frame::How;
 use super::registers::{Reg, Registers};
 use super::step::{offset, read_word, Caller, Step, Unreadable};
@@ -86,18 +87,35 @@ pub(super) fn run_to_ret(
     Ok(Step::Caller(caller))
 }
 
-/// Takes the word at the top of the stack for the return address, if a call stands before it. So
-/// it is when a call went through a wild pointer, and in the first instruction of a function.
+/// Takes the word at the top of the stack for the return address, if a call stands before it that
+/// can have led to the pc. So it is when a call went through a wild pointer, and in the first
+/// instruction of a function.
 pub(super) fn top_of_stack(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     registers: &Registers,
     word: Word,
 ) -> Result<Step, Unreadable> {
-    match registers.sp() {
-        Some(sp) => return_address(memory, symbols, sp, registers, word, true),
-        None => Ok(Step::Unknown),
-    }
+    let (Some(pc), Some(sp)) = (registers.pc(), registers.sp()) else {
+        return Ok(Step::Unknown);
+    };
+    let step = return_address(memory, symbols, sp, registers, word, true)?;
+    let Step::Caller(caller) = &step else {
+        return Ok(step);
+    };
+    let Some(function) = symbols.function(pc).filter(|_| symbols.is_text(pc)) else {
+        return Ok(step);
+    };
+    let call = caller
+        .registers
+        .pc()
+        .and_then(|ret| call_before(memory, symbols, ret, word));
+    let led_here = match call {
+        Some(Call::Direct(target)) => target == function.start,
+        Some(Call::Indirect) => pc == function.start,
+        None => false,
+    };
+    Ok(if led_here { step } else { Step::Unknown })
 }
 
 fn return_address(
@@ -114,12 +132,10 @@ fn return_address(
     }
     // Such code has touched none of the registers that a callee must keep.
     let mut caller = Registers::at(pc, offset(at, word.bytes() as i64, word));
-    for reg in [Reg::Bx, Reg::Bp, Reg::R12, Reg::R13, Reg::R14, Reg::R15] {
-        caller.put(reg, registers.get(reg));
-    }
-    if word == Word::W32 {
-        caller.put(Reg::Si, registers.get(Reg::Si));
-        caller.put(Reg::Di, registers.get(Reg::Di));
+    for (reg, value) in registers.iter() {
+        if is_callee_saved(reg, word) {
+            caller.set(reg, value);
+        }
     }
     Ok(Step::Caller(Box::new(Caller {
         registers: caller,

@@ -10,18 +10,22 @@
 //! addresses. What no data stood behind is marked a guess.
 
 mod call_site;
+mod cfi;
+mod cfi_step;
 mod frame;
 mod leaf;
 mod orc;
 mod orc_step;
 mod pt_regs;
 mod registers;
+mod saved;
 mod step;
 mod symbols;
 #[cfg(test)]
 mod testing;
 mod unwinder;
 
+pub use cfi::{CfiKind, CfiTable};
 pub use frame::{Backtrace, Frame, How, Stop};
 pub use orc::{OrcFormat, OrcTable, Section};
 pub use pt_regs::PtRegs;

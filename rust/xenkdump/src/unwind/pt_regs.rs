@@ -16,10 +16,12 @@ pub struct PtRegs {
     /// The stack pointer and `ss` are saved for an interruption of the kernel too. If not, `sp` is
     /// the address where it would have been saved.
     pub saves_kernel_sp: bool,
+    /// These are Xen's own, and what it interrupts is a guest.
+    pub hypervisor: bool,
 }
 
 /// The most slots any layout has; a `pt_regs` is read in one go.
-const MAX_SLOTS: usize = 24;
+const MAX_SLOTS: usize = 25;
 
 use Reg::{
     Ax, Bp, Bx, Cs, Cx, Di, Ds, Dx, Es, Flags, Fs, Gs, Ip, OrigAx, Si, Sp, Ss, R10, R11, R12, R13,
@@ -33,6 +35,7 @@ const X86_64: PtRegs = PtRegs {
         Sp, Ss,
     ],
     saves_kernel_sp: true,
+    hypervisor: false,
 };
 
 /// Since Linux 5.3: 3c88c692c287 ("x86/stackframe/32: Provide consistent pt_regs").
@@ -42,6 +45,7 @@ const I386: PtRegs = PtRegs {
         Bx, Cx, Dx, Si, Di, Bp, Ax, Ds, Es, Fs, Gs, OrigAx, Ip, Cs, Flags, Sp, Ss,
     ],
     saves_kernel_sp: true,
+    hypervisor: false,
 };
 
 /// Linux 2.6.30 to 5.2. 2.6.30 added `gs` for the stack protector: ccbeed3a0590 ("x86: make lazy %gs
@@ -59,6 +63,7 @@ const I386_2_6_20: PtRegs = PtRegs {
         Bx, Cx, Dx, Si, Di, Bp, Ax, Ds, Es, Fs, OrigAx, Ip, Cs, Flags, Sp, Ss,
     ],
     saves_kernel_sp: false,
+    hypervisor: false,
 };
 
 /// Before Linux 2.6.20: `ds` and `es` alone.
@@ -68,6 +73,28 @@ const I386_2_6: PtRegs = PtRegs {
         Bx, Cx, Dx, Si, Di, Bp, Ax, Ds, Es, OrigAx, Ip, Cs, Flags, Sp, Ss,
     ],
     saves_kernel_sp: false,
+    hypervisor: false,
+};
+
+/// Xen's `struct cpu_user_regs`.
+const XEN_X86_64: PtRegs = PtRegs {
+    word: Word::W64,
+    slots: &[
+        R15, R14, R13, R12, Bp, Bx, R11, R10, R9, R8, Ax, Cx, Dx, Si, Di, OrigAx, Ip, Cs, Flags,
+        Sp, Ss, Es, Ds, Fs, Gs,
+    ],
+    saves_kernel_sp: true,
+    hypervisor: true,
+};
+
+/// The same of a 32-bit Xen, up to 4.2.
+const XEN_X86_32: PtRegs = PtRegs {
+    word: Word::W32,
+    slots: &[
+        Bx, Cx, Dx, Si, Di, Bp, Ax, OrigAx, Ip, Cs, Flags, Sp, Ss, Es, Ds, Fs, Gs,
+    ],
+    saves_kernel_sp: false,
+    hypervisor: true,
 };
 
 impl PtRegs {
@@ -87,9 +114,25 @@ impl PtRegs {
         (self.slots.len() * self.word.bytes()) as u64
     }
 
-    /// The index of the part that the processor itself saves: `ip`, `cs`, flags, `sp`, `ss`.
-    fn iret_slot(&self) -> usize {
-        self.slots.len().saturating_sub(5)
+    /// The layout of Xen's own stacks.
+    pub fn of_xen(word: Word) -> Self {
+        match word {
+            Word::W64 => XEN_X86_64,
+            Word::W32 => XEN_X86_32,
+        }
+    }
+
+    fn slot(&self, reg: Reg) -> usize {
+        self.slots
+            .iter()
+            .position(|slot| *slot == reg)
+            .unwrap_or_default()
+    }
+
+    /// Where the stack pointer is saved, in a `pt_regs` at `addr`.
+    pub(super) fn sp_slot(&self, addr: VirtAddr) -> VirtAddr {
+        let bytes = self.slot(Sp) * self.word.bytes();
+        VirtAddr(addr.raw().wrapping_add(bytes as u64) & self.word.max())
     }
 
     /// Reads all registers from a `pt_regs` at `addr`.
@@ -101,14 +144,15 @@ impl PtRegs {
         self.read_slots(memory, addr, 0, Registers::new())
     }
 
-    /// Reads the part that the processor saves, which lies at `addr`; the rest is as in `before`.
+    /// Reads the part that the processor saves, from `ip` on, which lies at `addr`; the rest is as in `before`.
     pub(super) fn read_iret(
         &self,
         memory: &dyn Memory<VirtAddr>,
         addr: VirtAddr,
         before: Registers,
     ) -> Result<Registers, Unreadable> {
-        self.read_slots(memory, addr, self.iret_slot(), before)
+        let first = self.slot(Ip);
+        self.read_slots(memory, addr, first, before)
     }
 
     fn read_slots(
@@ -138,24 +182,30 @@ impl PtRegs {
             );
         }
         if !self.saves_kernel_sp && registers.get(Cs).is_some_and(|cs| cs & 3 != 3) {
-            let sp_slot = slots.len().saturating_sub(2) * width;
-            registers.put(Sp, addr.checked_add(sp_slot as u64).map(Address::raw));
+            let before = first * width;
+            let whole = VirtAddr(addr.raw().wrapping_sub(before as u64));
+            registers.set(Sp, self.sp_slot(whole).raw());
             registers.forget(Ss);
         }
         Ok(registers)
     }
 
-    /// Whether these registers are user space's. On 64 bits the half of the address space tells,
-    /// not `cs`: a Xen PV kernel runs in ring 3 as well.
+    /// Whether these registers are user space's; to Xen, a guest's.
     pub fn is_user(&self, registers: &Registers) -> bool {
-        let (Some(ip), cs) = (registers.get(Ip), registers.get(Cs)) else {
-            return false;
-        };
-        match self.word {
-            Word::W64 => ip >> 47 == 0,
-            // Xen runs a 32-bit kernel in ring 1 (`cs` 0x61), so ring 3 is user space there too.
-            Word::W32 => cs.is_some_and(|cs| cs & 3 == 3),
+        if self.hypervisor {
+            return self.is_guest(registers);
         }
+        match self.word {
+            // The half of the address space tells, not `cs`: a Xen PV kernel runs in ring 3 too.
+            Word::W64 => registers.get(Ip).is_some_and(|ip| ip >> 47 == 0),
+            // Xen runs a 32-bit kernel in ring 1 (`cs` 0x61), so ring 3 is user space there too.
+            Word::W32 => registers.get(Cs).is_some_and(|cs| cs & 3 == 3),
+        }
+    }
+
+    /// Whether these are registers that Xen saved of a PV guest, which never runs in ring 0.
+    pub(super) fn is_guest(&self, registers: &Registers) -> bool {
+        self.hypervisor && registers.get(Cs).is_some_and(|cs| cs & 3 != 0)
     }
 }
 

@@ -6,12 +6,14 @@ use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::Memory;
 
 use super::call_site::call_before;
+use super::cfi::CfiTable;
 use super::frame::{Backtrace, Frame, How, Stop};
 use super::leaf;
 use super::orc::{OrcFormat, OrcTable};
 use super::orc_step;
 use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
+use super::saved;
 use super::step::{Caller, Step, Unreadable};
 use super::symbols::CodeSymbols;
 
@@ -46,6 +48,28 @@ impl Method {
     }
 }
 
+/// What is tried for a frame.
+#[derive(Clone, Copy)]
+enum Way {
+    By(Method),
+    /// Entry code, by the registers it saved.
+    Entry,
+    /// Code that keeps no frame.
+    Leaf,
+}
+
+impl Way {
+    /// All of them, the best first.
+    const ALL: [Way; 6] = [
+        Way::By(Method::Orc),
+        Way::By(Method::Cfi),
+        Way::Entry,
+        Way::Leaf,
+        Way::By(Method::FramePointer),
+        Way::By(Method::Scan),
+    ];
+}
+
 /// One stack to unwind.
 #[derive(Clone, Copy)]
 pub struct Stack<'a> {
@@ -70,6 +94,7 @@ pub struct Unwinder {
     layout: PtRegs,
     format: OrcFormat,
     orc: Vec<OrcTable>,
+    cfi: Vec<CfiTable>,
     methods: Vec<Method>,
 }
 
@@ -81,20 +106,32 @@ impl Unwinder {
             layout: PtRegs::of(word, release),
             format: OrcFormat::of_release(release),
             orc: Vec::new(),
+            cfi: Vec::new(),
             methods: Method::ALL.to_vec(),
         }
     }
 
-    /// Restricts the methods, and sets the order in which they are asked.
+    /// An unwinder without tables for Xen itself.
+    pub fn for_xen(word: Word) -> Self {
+        Self {
+            layout: PtRegs::of_xen(word),
+            ..Self::new(word, None)
+        }
+    }
+
+    /// Restricts the methods. The best is asked first in any case.
     pub fn set_methods(&mut self, methods: &[Method]) {
-        self.methods = methods.to_vec();
+        self.methods = Method::ALL
+            .into_iter()
+            .filter(|method| methods.contains(method))
+            .collect();
     }
 
     /// The methods in use, in the order in which they are asked.
     pub fn methods(&self) -> impl Iterator<Item = Method> + '_ {
         self.methods.iter().copied().filter(|method| match method {
             Method::Orc => !self.orc.is_empty(),
-            Method::Cfi => false,
+            Method::Cfi => !self.cfi.is_empty(),
             Method::FramePointer => false,
             Method::Scan => false,
         })
@@ -113,6 +150,11 @@ impl Unwinder {
     /// Adds ORC tables, of the kernel or of a module.
     pub fn add_orc(&mut self, table: OrcTable) {
         self.orc.push(table);
+    }
+
+    /// Adds call frame information.
+    pub fn add_cfi(&mut self, table: CfiTable) {
+        self.cfi.push(table);
     }
 
     /// The layout of registers saved on this kernel's stacks.
@@ -189,14 +231,17 @@ impl Unwinder {
         frame: &Caller,
         lookup: VirtAddr,
     ) -> Result<Step, Unreadable> {
-        let Stack {
-            memory, symbols, ..
-        } = *stack;
         let mut unreadable = None;
-        for method in &self.methods {
-            let step = match method {
-                Method::Orc => self.orc_step(stack, &frame.registers, lookup),
-                Method::Cfi | Method::FramePointer | Method::Scan => Ok(Step::Unknown),
+        for way in Way::ALL {
+            let step = match way {
+                Way::By(method) if !self.methods.contains(&method) => continue,
+                Way::By(Method::Orc) => self.orc_step(stack, &frame.registers, lookup),
+                Way::By(Method::Cfi) => self.cfi_step(stack, &frame.registers, lookup),
+                Way::By(Method::FramePointer | Method::Scan) => Ok(Step::Unknown),
+                Way::Entry => {
+                    saved::step(stack.memory, stack.symbols, &self.layout, &frame.registers)
+                }
+                Way::Leaf => self.leaf_step(stack, frame, lookup),
             };
             match step {
                 Ok(Step::Caller(caller)) if self.is_plausible(stack, &caller) => {
@@ -207,19 +252,25 @@ impl Unwinder {
                 Err(fault) => unreadable = unreadable.or(Some(fault)),
             }
         }
+        unreadable.map_or(Ok(Step::Unknown), Err)
+    }
+
+    fn leaf_step(
+        &self,
+        stack: &Stack<'_>,
+        frame: &Caller,
+        lookup: VirtAddr,
+    ) -> Result<Step, Unreadable> {
+        let Stack {
+            memory, symbols, ..
+        } = *stack;
         if self.is_stub(stack, lookup) {
-            let step = leaf::run_to_ret(memory, symbols, &frame.registers, self.word);
-            if matches!(step, Ok(Step::Caller(_))) {
-                return step;
-            }
+            return leaf::run_to_ret(memory, symbols, &frame.registers, self.word);
         }
         if frame.interrupted {
-            let step = leaf::top_of_stack(memory, symbols, &frame.registers, self.word);
-            if matches!(step, Ok(Step::Caller(_))) {
-                return step;
-            }
+            return leaf::top_of_stack(memory, symbols, &frame.registers, self.word);
         }
-        unreadable.map_or(Ok(Step::Unknown), Err)
+        Ok(Step::Unknown)
     }
 
     fn is_stub(&self, stack: &Stack<'_>, lookup: VirtAddr) -> bool {
@@ -247,6 +298,21 @@ impl Unwinder {
                     registers,
                 )
             })
+    }
+
+    fn cfi_step(
+        &self,
+        stack: &Stack<'_>,
+        registers: &Registers,
+        lookup: VirtAddr,
+    ) -> Result<Step, Unreadable> {
+        for table in &self.cfi {
+            let step = table.step(stack.memory, registers, lookup)?;
+            if !matches!(step, Step::Unknown) {
+                return Ok(step);
+            }
+        }
+        Ok(Step::Unknown)
     }
 
     /// Whether this can be a caller at all: unwind data for the wrong code, or a stack that was

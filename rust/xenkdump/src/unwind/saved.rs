@@ -1,0 +1,203 @@
+//! Entry code without unwind data: it saves a `pt_regs` and calls on, so the registers lie where
+//! the stack pointer of its frame points.
+
+use crate::addr::{Address, VirtAddr, Word};
+use crate::memory::Memory;
+
+use super::frame::How;
+use super::pt_regs::PtRegs;
+use super::registers::{Reg, Registers};
+use super::step::{offset, read_word, Caller, Step, Unreadable};
+use super::symbols::CodeSymbols;
+
+/// Stacks are smaller than this: registers saved for an interruption of the same stack have a
+/// stack pointer at most this far up.
+const LARGEST_STACK: u64 = 64 << 10;
+
+/// The frame that entry code interrupted, if its registers lie at the stack pointer. Where the
+/// empty ones of a kernel thread lie there, the stack ends.
+pub(super) fn step(
+    memory: &dyn Memory<VirtAddr>,
+    symbols: &dyn CodeSymbols,
+    layout: &PtRegs,
+    registers: &Registers,
+) -> Result<Step, Unreadable> {
+    let Some(sp) = registers.sp() else {
+        return Ok(Step::Unknown);
+    };
+    let found = find(memory, symbols, layout, sp)?;
+    if !matches!(found, Step::Unknown) {
+        return Ok(found);
+    }
+    // Linux 2.6.18 for Xen passes the registers' address on the stack: `push %esp; call
+    // evtchn_do_upcall`.
+    let word = layout.word;
+    let above = offset(sp, word.bytes() as i64, word);
+    if read_word(memory, sp, word)? == above.raw() {
+        return find(memory, symbols, layout, above);
+    }
+    Ok(Step::Unknown)
+}
+
+/// The frame whose registers lie at `at`, if they look like registers.
+pub(super) fn find(
+    memory: &dyn Memory<VirtAddr>,
+    symbols: &dyn CodeSymbols,
+    layout: &PtRegs,
+    at: VirtAddr,
+) -> Result<Step, Unreadable> {
+    // A stack may end within the size of a `pt_regs`: that is no fault of the stack's.
+    let Ok(registers) = layout.read(memory, at) else {
+        return Ok(Step::Unknown);
+    };
+    if is_empty(&registers) {
+        return Ok(Step::End);
+    }
+    if !is_likely(symbols, layout, &registers, at) {
+        return Ok(Step::Unknown);
+    }
+    Ok(Step::Caller(Box::new(Caller {
+        registers,
+        how: How::SavedRegisters,
+        guess: false,
+        interrupted: true,
+        saved_at: Some(at),
+    })))
+}
+
+/// A kernel thread has never been in user space: its user registers are zero.
+fn is_empty(registers: &Registers) -> bool {
+    [Reg::Ip, Reg::Cs, Reg::OrigAx, Reg::Bp, Reg::Dx]
+        .iter()
+        .all(|&reg| registers.get(reg) == Some(0))
+        && registers.get(Reg::Sp).is_none_or(|sp| sp == 0)
+}
+
+/// Whether these can be registers: selectors and flags have few values, and the pc and the stack
+/// pointer must agree with them.
+fn is_likely(
+    symbols: &dyn CodeSymbols,
+    layout: &PtRegs,
+    registers: &Registers,
+    at: VirtAddr,
+) -> bool {
+    let get = |reg| registers.get(reg).unwrap_or_default();
+    // Bit 1 is always set; 3, 5, 15 and all above 21 never are.
+    let flags = get(Reg::Flags);
+    if flags & 2 == 0 || flags & !0x3f_7fd7 != 0 {
+        return false;
+    }
+    let (cs, ss, sp) = (get(Reg::Cs), registers.get(Reg::Ss), get(Reg::Sp));
+    let pc = VirtAddr(get(Reg::Ip));
+    if layout.is_user(registers) {
+        let selectors = match layout.word {
+            Word::W64 => {
+                matches!(cs, 0x33 | 0x23 | 0xe033 | 0xe023) && matches!(ss, Some(0x2b | 0xe02b))
+            }
+            Word::W32 => cs == 0x73 && ss == Some(0x7b),
+        };
+        return layout.is_guest(registers)
+            || (selectors && pc.raw() != 0 && sp != 0 && !symbols.is_text(pc));
+    }
+    let selectors = match layout.word {
+        Word::W64 => {
+            // Under Xen PV the kernel sees ring 0 or ring 3, by who saved the selector.
+            matches!(cs, 0x10 | 0xe030 | 0xe033 | 0xe008)
+                && matches!(ss, None | Some(0 | 0x18 | 0xe02b | 0xe028 | 0xe010))
+        }
+        Word::W32 => {
+            matches!(cs, 0x60 | 0x61 | 0xe008)
+                && matches!(get(Reg::Ds), 0 | 0x7b | 0x68 | 0x69 | 0xe010)
+        }
+    };
+    // What a crash in this very frame saved of itself is not what it interrupted: its stack
+    // pointer would lie above the registers.
+    let same_stack = sp.abs_diff(at.raw()) < LARGEST_STACK;
+    selectors
+        && symbols.is_text(pc)
+        && sp % layout.word.bytes() as u64 == 0
+        && (!same_stack || sp >= layout.sp_slot(at).raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::testing::{Names, Ram};
+
+    const STACK: u64 = 0xc211_7fb4;
+
+    fn names() -> Names {
+        Names(vec![(0xc100_0000, "entry_SYSENTER_32"), (0xc190_0000, "")])
+    }
+
+    fn at(ram: &Ram, sp: u64) -> Step {
+        let registers = Registers::at(VirtAddr(0xc100_0010), VirtAddr(sp));
+        step(ram, &names(), &PtRegs::of(Word::W32, None), &registers).unwrap()
+    }
+
+    /// A `pt_regs`: general registers, four selectors, `orig_eax`, then `last`.
+    fn pt_regs(general: u64, last: [u64; 5]) -> Vec<u64> {
+        let mut words = vec![general; 7];
+        words.extend([0x7b, 0x7b, 0xd8, 0, 114]);
+        words.extend(last);
+        words
+    }
+
+    #[test]
+    fn the_registers_of_a_system_call_lie_at_the_stack_pointer() {
+        let mut ram = Ram::new(Word::W32);
+        let user = [0xb7f0_1549, 0x73, 0x246, 0xbfc0_0010, 0x7b];
+        ram.words(STACK, &pt_regs(9, user));
+        let Step::Caller(caller) = at(&ram, STACK) else {
+            panic!("not seen");
+        };
+        assert_eq!(caller.saved_at, Some(VirtAddr(STACK)));
+        assert_eq!(caller.registers.get(Reg::Ip), Some(0xb7f0_1549));
+        assert_eq!(caller.registers.get(Reg::Ss), Some(0x7b));
+        assert!(caller.interrupted);
+    }
+
+    #[test]
+    fn registers_passed_on_the_stack_lie_one_word_up() {
+        let mut ram = Ram::new(Word::W32);
+        let kernel = [0xc100_1000, 0x61, 0x202, u64::from(STACK as u32 + 72), 0x69];
+        ram.words(STACK, &[STACK + 4]);
+        ram.words(STACK + 4, &pt_regs(9, kernel));
+        let Step::Caller(caller) = at(&ram, STACK) else {
+            panic!("not seen");
+        };
+        assert_eq!(caller.saved_at, Some(VirtAddr(STACK + 4)));
+        assert_eq!(caller.registers.sp(), Some(VirtAddr(STACK + 72)));
+    }
+
+    #[test]
+    fn a_kernel_thread_ends_at_its_empty_user_registers() {
+        let mut ram = Ram::new(Word::W32);
+        ram.words(STACK, &[0; 17]);
+        assert!(matches!(at(&ram, STACK), Step::End));
+    }
+
+    #[test]
+    fn what_only_resembles_registers_is_not_taken_for_them() {
+        let unlikely = |last| {
+            let mut ram = Ram::new(Word::W32);
+            ram.words(STACK, &pt_regs(9, last));
+            matches!(at(&ram, STACK), Step::Unknown)
+        };
+        let sp = STACK + 68;
+        assert!(!unlikely([0xc100_1000, 0x60, 0x246, sp, 0x68]));
+        assert!(unlikely([0xc100_1000, 0x60, 0x244, sp, 0x68]), "flags");
+        assert!(unlikely([0xc100_1000, 0x62, 0x246, sp, 0x68]), "cs");
+        assert!(unlikely([0xd000_0000, 0x60, 0x246, sp, 0x68]), "pc");
+        assert!(unlikely([0xc100_1000, 0x60, 0x246, sp + 2, 0x68]), "sp");
+        assert!(unlikely([0xc100_1000, 0x60, 0x246, STACK, 0x68]), "own sp");
+        assert!(
+            unlikely([0xc100_1000, 0x60, 0x246, STACK - 8, 0x68]),
+            "inward"
+        );
+        assert!(
+            unlikely([0xb7f0_1549, 0x73, 0x246, 0xbfc0_0010, 0x68]),
+            "ss"
+        );
+    }
+}

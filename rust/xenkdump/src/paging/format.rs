@@ -1,0 +1,433 @@
+//! Page-table layouts of the x86 family, as data.
+
+use crate::addr::{MachineAddr, VirtAddr, Word};
+
+/// Bits 12 to 51: the address in an entry that points to a table or maps a 4 KiB page.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const PRESENT: u64 = 1 << 0;
+/// "This entry maps a page" at the levels where it may point to a table as well.
+const LARGE: u64 = 1 << 7;
+
+/// What an entry allows, in the positions of an x86 entry's own bits.
+///
+/// Over a walk, writable and user are what every level grants, no-execute what any level demands;
+/// the rest is the last entry's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Flags(pub u64);
+
+impl Flags {
+    /// Present.
+    pub const PRESENT: Flags = Flags(PRESENT);
+    /// Writable.
+    pub const WRITABLE: Flags = Flags(1 << 1);
+    /// Open to user mode. A 64-bit PV kernel runs in ring 3: its own pages have this bit too.
+    pub const USER: Flags = Flags(1 << 2);
+    /// Write-through.
+    pub const WRITE_THROUGH: Flags = Flags(1 << 3);
+    /// Not cached.
+    pub const CACHE_DISABLED: Flags = Flags(1 << 4);
+    /// Accessed.
+    pub const ACCESSED: Flags = Flags(1 << 5);
+    /// Written to.
+    pub const DIRTY: Flags = Flags(1 << 6);
+    /// Maps a large page (in a 4 KiB page's entry the same bit is [`Flags::PAT`]'s).
+    pub const LARGE: Flags = Flags(LARGE);
+    /// Global.
+    pub const GLOBAL: Flags = Flags(1 << 8);
+    /// The page-attribute-table bit, brought to one place: bit 12, where large pages have it.
+    pub const PAT: Flags = Flags(1 << 12);
+    /// Not executable.
+    pub const NO_EXECUTE: Flags = Flags(1 << 63);
+
+    /// The bits that describe the mapping, not its use: without accessed, dirty and the bits that
+    /// software keeps for itself.
+    pub const ATTRIBUTES: Flags = Flags(
+        PRESENT
+            | Self::WRITABLE.0
+            | Self::USER.0
+            | Self::WRITE_THROUGH.0
+            | Self::CACHE_DISABLED.0
+            | LARGE
+            | Self::GLOBAL.0
+            | Self::PAT.0
+            | Self::NO_EXECUTE.0,
+    );
+
+    const NAMES: [(Flags, &'static str); 11] = [
+        (Self::PRESENT, "PRESENT"),
+        (Self::WRITABLE, "RW"),
+        (Self::USER, "USER"),
+        (Self::WRITE_THROUGH, "PWT"),
+        (Self::CACHE_DISABLED, "PCD"),
+        (Self::ACCESSED, "ACCESSED"),
+        (Self::DIRTY, "DIRTY"),
+        (Self::LARGE, "PSE"),
+        (Self::GLOBAL, "GLOBAL"),
+        (Self::PAT, "PAT"),
+        (Self::NO_EXECUTE, "NX"),
+    ];
+
+    /// Whether all bits of `other` are set.
+    pub const fn contains(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The bits that are set in both.
+    pub const fn and(self, other: Flags) -> Flags {
+        Flags(self.0 & other.0)
+    }
+
+    /// The names of the bits that are set, lowest bit first, in crash's spelling.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES
+            .into_iter()
+            .filter_map(move |(flag, name)| self.contains(flag).then_some(name))
+    }
+}
+
+/// How an entry of some level maps a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The entry always maps a page; otherwise only where [`Flags::LARGE`] is set.
+    pub always: bool,
+    /// Address bits of the entry.
+    pub address: u64,
+    /// Bits that must be zero.
+    pub reserved: u64,
+    /// Address bits kept elsewhere: (mask, shift to the left). PSE-36 has some.
+    pub high: (u64, u32),
+}
+
+/// One level of tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// 1 for the tables whose entries map 4 KiB pages, counting upwards.
+    pub number: u8,
+    /// Lowest bit of the index in the virtual address.
+    pub shift: u32,
+    /// Width of the index in bits.
+    pub bits: u32,
+    /// How an entry maps a page, where it may.
+    pub page: Option<Page>,
+    /// Bits that must be zero in an entry that points to a table.
+    pub reserved: u64,
+    /// Whether the entries have permission bits at all.
+    pub permissions: bool,
+}
+
+impl Level {
+    /// The index of `addr` in a table of this level.
+    pub const fn index(&self, addr: VirtAddr) -> u16 {
+        // At most 10 bits wide.
+        ((addr.0 >> self.shift) & ((1 << self.bits) - 1)) as u16
+    }
+
+    /// How many entries a table has.
+    pub const fn entries(&self) -> u16 {
+        1 << self.bits
+    }
+
+    /// How many bytes of address space an entry covers.
+    pub const fn span(&self) -> u64 {
+        1 << self.shift
+    }
+}
+
+/// What an entry leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Nothing.
+    Absent,
+    /// Nothing: bits are set that must not be.
+    Reserved,
+    /// A page, by the address of its first byte.
+    Page(MachineAddr),
+    /// A table of the next level.
+    Table(MachineAddr),
+}
+
+/// A page-table layout.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Its name in options and messages.
+    pub name: &'static str,
+    /// Size of an entry.
+    pub entry: Word,
+    /// Width of an address in bits.
+    pub width: u32,
+    /// Whether the bits above `width` repeat the highest one below; they are zero otherwise.
+    pub sign_extended: bool,
+    /// Address bits of cr3.
+    pub root: u64,
+    /// Levels, the root's first.
+    pub levels: &'static [Level],
+}
+
+const SMALL: Page = Page {
+    always: true,
+    address: ADDRESS,
+    reserved: 0,
+    high: (0, 0),
+};
+
+const fn large(shift: u32) -> Page {
+    // Bit 12 is the PAT's; between it and the address all bits are reserved.
+    Page {
+        always: false,
+        address: ADDRESS & !((1 << shift) - 1),
+        reserved: ((1 << shift) - 1) & !0x1fff,
+        high: (0, 0),
+    }
+}
+
+const fn level(number: u8, page: Option<Page>) -> Level {
+    Level {
+        number,
+        shift: 12 + 9 * (number as u32 - 1),
+        bits: 9,
+        // Where no page may be mapped, the bit that would say so is reserved.
+        reserved: if page.is_none() { LARGE } else { 0 },
+        page,
+        permissions: true,
+    }
+}
+
+/// 32 bits, 4-byte entries: 10/10/12, with 4 MiB pages.
+///
+/// A 4 MiB page's entry keeps address bits 32 to 39 in its bits 13 to 20. Older processors have 36
+/// address bits and take bits 17 to 20 for reserved; which one wrote the dump is not recorded, and
+/// the 40-bit form reads both.
+pub static X86: Format = Format {
+    name: "x86",
+    entry: Word::W32,
+    width: 32,
+    sign_extended: false,
+    root: ADDRESS,
+    levels: &[
+        Level {
+            number: 2,
+            shift: 22,
+            bits: 10,
+            page: Some(Page {
+                always: false,
+                address: 0xffc0_0000,
+                reserved: 1 << 21,
+                high: (0xff << 13, 19),
+            }),
+            reserved: 0,
+            permissions: true,
+        },
+        Level {
+            number: 1,
+            shift: 12,
+            bits: 10,
+            page: Some(SMALL),
+            reserved: 0,
+            permissions: true,
+        },
+    ],
+};
+
+/// 32 bits, 8-byte entries: 2/9/9/12, with 2 MiB pages.
+///
+/// The four page-directory pointers need only be aligned to 32 bytes. They have no permission bits;
+/// whatever stands in their other bits is ignored: QEMU without acceleration sets "accessed" in
+/// them, and 64-bit Xen runs 32-bit guests with full flags there.
+pub static X86_PAE: Format = Format {
+    name: "x86-pae",
+    entry: Word::W64,
+    width: 32,
+    sign_extended: false,
+    root: 0x000f_ffff_ffff_ffe0,
+    levels: &[
+        Level {
+            number: 3,
+            shift: 30,
+            bits: 2,
+            page: None,
+            reserved: 0,
+            permissions: false,
+        },
+        level(2, Some(large(21))),
+        level(1, Some(SMALL)),
+    ],
+};
+
+/// 64 bits with 48-bit addresses: 9/9/9/9/12, with 2 MiB and 1 GiB pages.
+pub static X86_64: Format = Format {
+    name: "x86_64",
+    entry: Word::W64,
+    width: 48,
+    sign_extended: true,
+    root: ADDRESS,
+    levels: &[
+        level(4, None),
+        level(3, Some(large(30))),
+        level(2, Some(large(21))),
+        level(1, Some(SMALL)),
+    ],
+};
+
+/// 64 bits with 57-bit addresses (LA57): 9/9/9/9/9/12, with 2 MiB and 1 GiB pages.
+pub static X86_64_LA57: Format = Format {
+    name: "x86_64-la57",
+    entry: Word::W64,
+    width: 57,
+    sign_extended: true,
+    root: ADDRESS,
+    levels: &[
+        level(5, None),
+        level(4, None),
+        level(3, Some(large(30))),
+        level(2, Some(large(21))),
+        level(1, Some(SMALL)),
+    ],
+};
+
+impl Format {
+    /// Every layout there is.
+    pub const ALL: [&'static Format; 4] = [&X86, &X86_PAE, &X86_64, &X86_64_LA57];
+
+    /// The layout of this name.
+    pub fn by_name(name: &str) -> Option<&'static Format> {
+        Self::ALL.into_iter().find(|format| format.name == name)
+    }
+
+    /// The root's address out of a cr3: without the flags and the PCID in its low bits.
+    pub const fn root(&self, cr3: MachineAddr) -> MachineAddr {
+        MachineAddr(cr3.0 & self.root)
+    }
+
+    /// Whether `addr` is an address of this layout.
+    pub const fn is_canonical(&self, addr: VirtAddr) -> bool {
+        self.canonical(addr.0).0 == addr.0
+    }
+
+    /// The address whose low bits are `raw`'s: the higher ones as the layout wants them.
+    pub(super) const fn canonical(&self, raw: u64) -> VirtAddr {
+        let unused = 64 - self.width;
+        VirtAddr(if self.sign_extended {
+            (((raw << unused) as i64) >> unused) as u64
+        } else {
+            (raw << unused) >> unused
+        })
+    }
+
+    /// Where the entry with this index stands.
+    pub(super) const fn entry_addr(&self, table: MachineAddr, index: u16) -> MachineAddr {
+        // A table lies below 2^52.
+        MachineAddr(table.0 + index as u64 * self.entry.bytes() as u64)
+    }
+
+    /// What `entry` of a table of `level` leads to.
+    #[inline]
+    pub(super) const fn target(level: &Level, entry: u64) -> Target {
+        if entry & PRESENT == 0 {
+            return Target::Absent;
+        }
+        if let Some(page) = &level.page {
+            if page.always || entry & LARGE != 0 {
+                return if entry & page.reserved != 0 {
+                    Target::Reserved
+                } else {
+                    let (mask, shift) = page.high;
+                    Target::Page(MachineAddr(entry & page.address | (entry & mask) << shift))
+                };
+            }
+        }
+        if entry & level.reserved != 0 {
+            Target::Reserved
+        } else {
+            Target::Table(MachineAddr(entry & ADDRESS))
+        }
+    }
+
+    /// The flags of a mapping whose last entry is `entry`, found under `above`.
+    pub(super) const fn flags(level: &Level, above: Flags, entry: u64) -> Flags {
+        let mut bits = entry & (0xfff | Flags::NO_EXECUTE.0);
+        let large = match level.page {
+            Some(page) => !page.always,
+            None => false,
+        };
+        if large {
+            bits |= entry & Flags::PAT.0;
+        } else {
+            // Bit 7 of a small page's entry is its PAT bit.
+            bits = bits & !LARGE | (bits & LARGE) << 5;
+        }
+        Flags(bits & (above.0 | !Self::GRANTED) | above.0 & Flags::NO_EXECUTE.0)
+    }
+
+    /// What the levels down to `entry` allow together.
+    pub(super) const fn combine(level: &Level, above: Flags, entry: u64) -> Flags {
+        if level.permissions {
+            Flags(above.0 & entry & Self::GRANTED | (above.0 | entry) & Flags::NO_EXECUTE.0)
+        } else {
+            above
+        }
+    }
+
+    /// Bits that a level grants only if every level above does.
+    const GRANTED: u64 = Flags::WRITABLE.0 | Flags::USER.0;
+    /// What stands above the root: everything is allowed.
+    pub(super) const OPEN: Flags = Flags(Self::GRANTED);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The masks, written out once more by hand from the processor manuals.
+    #[test]
+    fn masks() {
+        let page = |format: &Format, number| {
+            let level = format.levels.iter().find(|l| l.number == number);
+            level.and_then(|l| l.page).map(|p| (p.address, p.reserved))
+        };
+        assert_eq!(page(&X86_64, 1), Some((0x000f_ffff_ffff_f000, 0)));
+        assert_eq!(page(&X86_64, 2), Some((0x000f_ffff_ffe0_0000, 0x001f_e000)));
+        assert_eq!(page(&X86_64, 3), Some((0x000f_ffff_c000_0000, 0x3fff_e000)));
+        assert_eq!(page(&X86_64, 4), None);
+        assert_eq!(page(&X86_64_LA57, 5), None);
+        assert_eq!(page(&X86_PAE, 2), page(&X86_64, 2));
+        assert_eq!(page(&X86_PAE, 3), None);
+        assert_eq!(page(&X86, 2), Some((0xffc0_0000, 0x0020_0000)));
+    }
+
+    #[test]
+    fn levels_cover_the_address() {
+        for format in Format::ALL {
+            let mut top = format.width;
+            for level in format.levels {
+                assert_eq!(level.shift + level.bits, top, "{}", format.name);
+                top = level.shift;
+            }
+            assert_eq!(top, 12, "{}", format.name);
+            assert_eq!(Format::by_name(format.name), Some(format));
+        }
+    }
+
+    #[test]
+    fn canonical_addresses() {
+        for (format, good, bad) in [
+            (&X86_64, 0x0000_7fff_ffff_ffff, 0x0000_8000_0000_0000),
+            (&X86_64, 0xffff_8000_0000_0000, 0xffff_7fff_ffff_ffff),
+            (&X86_64_LA57, 0x00ff_ffff_ffff_ffff, 0x0100_0000_0000_0000),
+            (&X86_64_LA57, 0xff00_0000_0000_0000, 0xfeff_ffff_ffff_ffff),
+            (&X86, 0xffff_ffff, 0x1_0000_0000),
+            (&X86_PAE, 0xffff_ffff, 0xffff_ffff_c000_0000),
+        ] {
+            assert!(format.is_canonical(VirtAddr(good)), "{good:#x}");
+            assert!(!format.is_canonical(VirtAddr(bad)), "{bad:#x}");
+        }
+    }
+
+    #[test]
+    fn flag_names_are_in_bit_order() {
+        let names: Vec<_> = Flags(0x8000_0000_0000_0163).names().collect();
+        assert_eq!(
+            names,
+            ["PRESENT", "RW", "ACCESSED", "DIRTY", "GLOBAL", "NX"]
+        );
+    }
+}

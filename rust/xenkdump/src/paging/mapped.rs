@@ -1,0 +1,255 @@
+//! What a root maps, range by range.
+
+use std::collections::HashSet;
+
+use super::format::Target;
+use super::{Flags, Format, Level, Step};
+use crate::addr::{MachineAddr, VirtAddr, PAGE_SIZE};
+use crate::memory::{Fault, Memory};
+
+/// A run of pages of one size and one set of flags, without a gap in either address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MappedRange {
+    /// Its first address.
+    pub addr: VirtAddr,
+    /// Where that leads.
+    pub machine: MachineAddr,
+    /// Length in bytes.
+    pub len: u64,
+    /// Size in bytes of the pages that map it.
+    pub page_size: u64,
+    /// [`Flags::ATTRIBUTES`] of the pages.
+    pub flags: Flags,
+}
+
+impl MappedRange {
+    /// Takes `next` in, if it goes on where this one ends.
+    fn join(&mut self, next: &MappedRange) -> bool {
+        let joins = self.addr.0.checked_add(self.len) == Some(next.addr.0)
+            && self.machine.0.checked_add(self.len) == Some(next.machine.0)
+            && self.page_size == next.page_size
+            && self.flags == next.flags;
+        if joins {
+            // Both end within the address space: the last address fits in 64 bits.
+            self.len = self.len.saturating_add(next.len);
+        }
+        joins
+    }
+}
+
+/// A table that is being read.
+struct Open {
+    /// Address of the table.
+    table: MachineAddr,
+    bytes: Box<[u8; PAGE_SIZE]>,
+    /// The entry to look at next, and the last one wanted.
+    next: u16,
+    last: u16,
+    /// What the levels above allow.
+    above: Flags,
+    /// The address that entry 0 maps, before sign extension.
+    base: u64,
+    /// All of it is read, and nothing was found so far.
+    empty: bool,
+}
+
+/// The ranges that a root maps, in rising order; see [`super::Virtual::mapped`].
+///
+/// A table that is not in the dump gives an `Err` in the place of what it would map. Ranges are
+/// found as they are asked for. Tables may be as hostile as they like, mapping themselves at every
+/// level: between two items lies work bounded by the size of the memory, for a table in which
+/// nothing was found is not read a second time.
+pub struct Mapped<M> {
+    mem: M,
+    format: &'static Format,
+    /// Tables from the root down to where reading goes on; empty before the start and at the end.
+    open: Vec<Open>,
+    spare: Vec<Box<[u8; PAGE_SIZE]>>,
+    root: Option<MachineAddr>,
+    /// First and last address wanted, before sign extension.
+    wanted: (u64, u64),
+    /// Tables below which nothing is mapped, with their levels.
+    barren: HashSet<(u8, MachineAddr)>,
+    pending: Option<MappedRange>,
+    fault: Option<Fault>,
+}
+
+impl<M: Memory<MachineAddr>> Mapped<M> {
+    pub(super) fn new(
+        mem: M,
+        format: &'static Format,
+        root: MachineAddr,
+        first: VirtAddr,
+        last: VirtAddr,
+    ) -> Self {
+        let wanted = wanted(format, first, last);
+        Self {
+            mem,
+            format,
+            open: Vec::with_capacity(format.levels.len()),
+            spare: Vec::new(),
+            root: wanted.map(|_| format.root(root)),
+            wanted: wanted.unwrap_or_default(),
+            barren: HashSet::new(),
+            pending: None,
+            fault: None,
+        }
+    }
+
+    /// Starts on a table of the level at `depth`.
+    fn enter(&mut self, depth: usize, table: MachineAddr, above: Flags, base: u64) {
+        let Some(level) = self.format.levels.get(depth) else {
+            return;
+        };
+        if self.barren.contains(&(level.number, table)) {
+            return;
+        }
+        let mut bytes = self.spare.pop().unwrap_or_else(|| Box::new([0; PAGE_SIZE]));
+        let size = usize::from(level.entries()) * self.format.entry.bytes();
+        let Some(part) = bytes.get_mut(..size) else {
+            return;
+        };
+        let next = level.index(VirtAddr(base.max(self.wanted.0)));
+        let end = base | (level.span() - 1) | ((u64::from(level.entries()) - 1) << level.shift);
+        let last = level.index(VirtAddr(end.min(self.wanted.1)));
+        if self.mem.read(table, part).is_err() {
+            self.found();
+            self.fault = Some(Fault::NoTable {
+                addr: self.format.canonical(base.max(self.wanted.0)),
+                level: level.number,
+                table,
+            });
+            self.spare.push(bytes);
+            return;
+        }
+        self.open.push(Open {
+            table,
+            bytes,
+            next,
+            last,
+            above,
+            base,
+            empty: next == 0 && last == level.entries() - 1,
+        });
+    }
+
+    /// Something stands below every open table.
+    fn found(&mut self) {
+        for open in &mut self.open {
+            open.empty = false;
+        }
+    }
+
+    /// Looks at the next entry of the lowest open table; the page it maps, if it does.
+    fn advance(&mut self) -> Option<MappedRange> {
+        let depth = self.open.len().checked_sub(1)?;
+        let level = self.format.levels.get(depth)?;
+        let open = self.open.last_mut()?;
+        if open.next > open.last {
+            self.leave(level);
+            return None;
+        }
+        let index = open.next;
+        open.next += 1;
+        let (table, above) = (open.table, open.above);
+        let base = open.base | u64::from(index) << level.shift;
+        let at = usize::from(index) * self.format.entry.bytes();
+        let entry = open
+            .bytes
+            .get(at..)
+            .and_then(|bytes| self.format.entry.get(bytes))?;
+        match Format::target(level, entry) {
+            Target::Absent => None,
+            Target::Reserved => {
+                let step = Step {
+                    level: level.number,
+                    table,
+                    index,
+                    entry,
+                };
+                self.found();
+                self.fault = Some(step.reserved(self.format.canonical(base)));
+                None
+            }
+            Target::Table(next) => {
+                let above = Format::combine(level, above, entry);
+                self.enter(depth + 1, next, above, base);
+                None
+            }
+            Target::Page(page) => {
+                self.found();
+                let skipped = self.wanted.0.saturating_sub(base);
+                let last = (base | (level.span() - 1)).min(self.wanted.1);
+                Some(MappedRange {
+                    addr: self.format.canonical(base + skipped),
+                    machine: MachineAddr(page.0 + skipped),
+                    len: last - (base + skipped) + 1,
+                    page_size: level.span(),
+                    flags: Format::flags(level, above, entry).and(Flags::ATTRIBUTES),
+                })
+            }
+        }
+    }
+
+    fn leave(&mut self, level: &Level) {
+        if let Some(open) = self.open.pop() {
+            if open.empty {
+                self.barren.insert((level.number, open.table));
+            }
+            self.spare.push(open.bytes);
+        }
+    }
+}
+
+impl<M: Memory<MachineAddr>> Iterator for Mapped<M> {
+    type Item = Result<MappedRange, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(root) = self.root.take() {
+            self.enter(0, root, Format::OPEN, 0);
+        }
+        loop {
+            if self.fault.is_some() {
+                // What was found before the fault comes first.
+                if let Some(range) = self.pending.take() {
+                    return Some(Ok(range));
+                }
+                return self.fault.take().map(Err);
+            }
+            if self.open.is_empty() {
+                return self.pending.take().map(Ok);
+            }
+            let Some(range) = self.advance() else {
+                continue;
+            };
+            let joined = self.pending.as_mut().is_some_and(|p| p.join(&range));
+            if !joined {
+                if let Some(done) = self.pending.replace(range) {
+                    return Some(Ok(done));
+                }
+            }
+        }
+    }
+}
+
+/// First and last address before sign extension; `None` where the range holds no address of the
+/// layout.
+fn wanted(format: &Format, first: VirtAddr, last: VirtAddr) -> Option<(u64, u64)> {
+    let mask = u64::MAX >> (64 - format.width);
+    // Where the hole of addresses that are not canonical begins and ends.
+    let (hole, after) = if format.sign_extended {
+        (mask >> 1, !(mask >> 1))
+    } else {
+        (mask, u64::MAX)
+    };
+    let first = match first.0 {
+        low if low <= hole => low,
+        high if format.sign_extended => high.max(after) & mask,
+        _ => return None,
+    };
+    let last = match last.0 {
+        high if format.sign_extended && high >= after => high & mask,
+        low => low.min(hole),
+    };
+    (first <= last).then_some((first, last))
+}

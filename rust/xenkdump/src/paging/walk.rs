@@ -1,0 +1,124 @@
+//! One address, from the root down.
+
+use super::format::Target;
+use super::{Flags, Format, Level};
+use crate::addr::{MachineAddr, VirtAddr};
+use crate::memory::{Fault, Memory};
+
+/// Where a virtual address leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The machine address of the very byte.
+    pub machine: MachineAddr,
+    /// Size in bytes of the page that maps it.
+    pub page_size: u64,
+    /// What the walk allows.
+    pub flags: Flags,
+    /// Level of the last entry: 1 for a 4 KiB page.
+    pub level: u8,
+}
+
+/// One entry on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Level of the table.
+    pub level: u8,
+    /// Its machine address.
+    pub table: MachineAddr,
+    /// Index of the entry in it.
+    pub index: u16,
+    /// The entry.
+    pub entry: u64,
+}
+
+impl Step {
+    pub(super) fn not_present(self, addr: VirtAddr) -> Fault {
+        Fault::NotPresent {
+            addr,
+            level: self.level,
+            table: self.table,
+            index: self.index,
+            entry: self.entry,
+        }
+    }
+
+    pub(super) fn reserved(self, addr: VirtAddr) -> Fault {
+        Fault::Reserved {
+            addr,
+            level: self.level,
+            table: self.table,
+            index: self.index,
+            entry: self.entry,
+        }
+    }
+}
+
+/// Walks `addr` from `root` (a cr3: its low bits are ignored) through tables in `mem`.
+pub fn walk<M: Memory<MachineAddr> + ?Sized>(
+    mem: &M,
+    format: &Format,
+    root: MachineAddr,
+    addr: VirtAddr,
+) -> Result<Mapping, Fault> {
+    walk_steps(mem, format, root, addr, |_| ())
+}
+
+/// [`walk`], and shows every entry on the way to `step`, the one where the walk ends included.
+pub fn walk_steps<M: Memory<MachineAddr> + ?Sized>(
+    mem: &M,
+    format: &Format,
+    root: MachineAddr,
+    addr: VirtAddr,
+    mut step: impl FnMut(Step),
+) -> Result<Mapping, Fault> {
+    if !format.is_canonical(addr) {
+        return Err(Fault::NonCanonical(addr));
+    }
+    let mut table = format.root(root);
+    let mut above = Format::OPEN;
+    for level in format.levels {
+        let at = read_step(mem, format, level, table, addr)?;
+        step(at);
+        match Format::target(level, at.entry) {
+            Target::Absent => return Err(at.not_present(addr)),
+            Target::Reserved => return Err(at.reserved(addr)),
+            Target::Page(page) => {
+                return Ok(Mapping {
+                    machine: MachineAddr(page.0 | addr.0 & (level.span() - 1)),
+                    page_size: level.span(),
+                    flags: Format::flags(level, above, at.entry),
+                    level: level.number,
+                })
+            }
+            Target::Table(next) => {
+                above = Format::combine(level, above, at.entry);
+                table = next;
+            }
+        }
+    }
+    // No layout gets here: entries of the last level always map a page.
+    Err(Fault::NonCanonical(addr))
+}
+
+fn read_step<M: Memory<MachineAddr> + ?Sized>(
+    mem: &M,
+    format: &Format,
+    level: &Level,
+    table: MachineAddr,
+    addr: VirtAddr,
+) -> Result<Step, Fault> {
+    let index = level.index(addr);
+    let entry = mem
+        .read_word(format.entry_addr(table, index), format.entry)
+        .map_err(|_| Fault::NoTable {
+            addr,
+            level: level.number,
+            table,
+        })?;
+    Ok(Step {
+        level: level.number,
+        table,
+        index,
+        entry,
+    })
+}

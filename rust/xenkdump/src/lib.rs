@@ -9,6 +9,7 @@
 //! - [`notes`]: ELF notes to typed facts.
 //! - [`paging`]: virtual to machine addresses.
 //! - [`p2m`]: pseudo-physical to machine frames.
+//! - [`space`]: memory whose kind of address is known only when the program runs.
 //! - [`symbols`] and [`types`]: what a kernel's image tells of names and layouts.
 //! - [`unwind`] walks stacks.
 //!
@@ -23,6 +24,7 @@ pub mod memory;
 pub mod notes;
 pub mod p2m;
 pub mod paging;
+pub mod space;
 pub mod symbols;
 pub mod types;
 pub mod unwind;

@@ -1,4 +1,21 @@
 //! Pseudo-physical to machine frames: the sources of a P2M, its special entries, its resolution.
+//!
+//! A PV guest's P2M is an array of words, one for each pfn, that lies in pages of the guest's own.
+//! The sources ([`Source`]) differ in how those pages are found; what follows is the same for all:
+//! the page, the entry in it, and what the entry says ([`Entry`]). Nothing is read but the pages
+//! that a question needs.
+
+mod compare;
+mod directory;
+mod leaves;
+mod physical;
+mod reverse;
+mod table;
+
+pub use compare::{Comparison, Disagreement};
+pub use directory::Source;
+pub use physical::Physical;
+pub use table::{P2m, MAX_PAGES};
 
 use crate::addr::{Mfn, Word};
 
@@ -32,6 +49,28 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// What kind of entry it is, in a word or two.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Entry::Frame(_) => "frame",
+            Entry::Special(Special::Invalid) => "invalid",
+            Entry::Special(Special::Foreign(_)) => "foreign",
+            Entry::Special(Special::Identity(_)) => "identity",
+            Entry::Special(Special::OutOfRange) => "out of range",
+            Entry::Special(Special::NoTable) => "no table",
+        }
+    }
+
+    /// The frame it names, whoever's that is.
+    pub const fn mfn(self) -> Option<Mfn> {
+        match self {
+            Entry::Frame(mfn) | Entry::Special(Special::Foreign(mfn) | Special::Identity(mfn)) => {
+                Some(mfn)
+            }
+            Entry::Special(_) => None,
+        }
+    }
+
     /// Decodes a word of a P2M page. All ones has both flag bits set, so it is tested first.
     pub const fn decode(raw: u64, word: Word) -> Entry {
         if raw == word.max() {

@@ -1,0 +1,58 @@
+//! Pseudo-physical memory.
+
+use std::sync::Arc;
+
+use super::{Entry, P2m};
+use crate::addr::{Address, MachineAddr, PseudoPhysAddr};
+use crate::memory::{for_each_page, Fault, Memory};
+
+/// What a domain believes is physical memory.
+#[derive(Clone, Debug)]
+pub enum Physical<M> {
+    /// A PV domain's, through its P2M.
+    P2m(Arc<P2m<M>>),
+    /// A host's own, where there is no Xen: the same numbers.
+    Bare(M),
+}
+
+impl<M: Memory<MachineAddr>> Physical<M> {
+    /// The machine memory below.
+    pub fn memory(&self) -> &M {
+        match self {
+            Physical::P2m(p2m) => p2m.memory(),
+            Physical::Bare(mem) => mem,
+        }
+    }
+
+    /// The machine address of `addr`. Only a frame of the domain's own has one: foreign and
+    /// identity entries are faults as much as invalid ones.
+    pub fn translate(&self, addr: PseudoPhysAddr) -> Result<MachineAddr, Fault> {
+        let p2m = match self {
+            Physical::P2m(p2m) => p2m,
+            Physical::Bare(_) => return Ok(MachineAddr(addr.0)),
+        };
+        let pfn = addr.frame();
+        match p2m.resolve(pfn) {
+            // A frame of a P2M lies below 2^52.
+            Entry::Frame(mfn) => mfn
+                .addr()
+                .map(|frame| MachineAddr(frame.0 | addr.page_offset() as u64))
+                .ok_or(Fault::P2m {
+                    pfn,
+                    special: super::Special::Invalid,
+                }),
+            Entry::Special(special) => Err(Fault::P2m { pfn, special }),
+        }
+    }
+}
+
+impl<M: Memory<MachineAddr> + Send> Memory<PseudoPhysAddr> for Physical<M> {
+    fn read(&self, addr: PseudoPhysAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        match self {
+            Physical::Bare(mem) => mem.read(MachineAddr(addr.0), buf),
+            Physical::P2m(p2m) => for_each_page(addr, buf, |at, part| {
+                p2m.memory().read(self.translate(at)?, part)
+            }),
+        }
+    }
+}

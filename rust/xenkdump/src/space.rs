@@ -1,0 +1,117 @@
+//! Memory whose kind of address is known only when the program runs.
+//!
+//! Inside this crate the kind is a type; a binding to a language without such types has one class
+//! for all three. This is the one place where an address is a bare number, and what it means is the
+//! space's [`Space::kind`].
+
+use crate::addr::{Address, MachineAddr, PseudoPhysAddr, VirtAddr, PAGE_SIZE};
+use crate::memory::{Fault, Memory};
+use crate::p2m::Physical;
+use crate::paging::Virtual;
+
+/// Memory under one kind of address.
+#[derive(Clone, Debug)]
+pub enum Space<M> {
+    /// Real host memory.
+    Machine(M),
+    /// What a domain, or a bare host, believes is physical.
+    Physical(Physical<M>),
+    /// What a root maps.
+    Virtual(Virtual<M>),
+}
+
+impl<M: Memory<MachineAddr> + Send> Space<M> {
+    /// The name of its kind of address.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Space::Machine(_) => MachineAddr::KIND,
+            Space::Physical(_) => PseudoPhysAddr::KIND,
+            Space::Virtual(_) => VirtAddr::KIND,
+        }
+    }
+
+    /// Where `addr` leads. A machine address leads to itself, held by the dump or not.
+    pub fn translate(&self, addr: u64) -> Result<MachineAddr, Fault> {
+        match self {
+            Space::Machine(_) => Ok(MachineAddr(addr)),
+            Space::Physical(physical) => physical.translate(PseudoPhysAddr(addr)),
+            Space::Virtual(space) => space.translate(VirtAddr(addr)),
+        }
+    }
+
+    /// Fills `buf` with the bytes at `addr`.
+    pub fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        match self {
+            Space::Machine(mem) => mem.read(MachineAddr(addr), buf),
+            Space::Physical(physical) => physical.read(PseudoPhysAddr(addr), buf),
+            Space::Virtual(space) => space.read(VirtAddr(addr), buf),
+        }
+    }
+
+    /// Whether all of `len` bytes at `addr` can be read: what the first that cannot lacks.
+    ///
+    /// For a length that comes from elsewhere, before memory is set aside for it.
+    pub fn check(&self, addr: u64, len: u64) -> Result<(), Fault> {
+        let wraps = Fault::Wraps { addr, len };
+        let mut at = addr;
+        let mut left = len;
+        while left > 0 {
+            self.read(at, &mut [0])?;
+            let page = (PAGE_SIZE - VirtAddr(at).page_offset()) as u64;
+            if page >= left {
+                return at
+                    .checked_add(left - 1)
+                    .ok_or(wraps)
+                    .and_then(|last| self.read(last, &mut [0]));
+            }
+            left -= page;
+            at = at.checked_add(page).ok_or(wraps)?;
+        }
+        Ok(())
+    }
+
+    /// The bytes at `addr` up to the first NUL, without it, or `limit` bytes where there is none
+    /// among them. A fault only where a byte is missing before either.
+    pub fn cstring(&self, addr: u64, limit: usize) -> Result<Vec<u8>, Fault> {
+        let mut text = Vec::new();
+        let mut at = addr;
+        while text.len() < limit {
+            let mut page = [0; PAGE_SIZE];
+            let len = (PAGE_SIZE - VirtAddr(at).page_offset()).min(limit - text.len());
+            let part = page.get_mut(..len).unwrap_or_default();
+            let whole = self.read(at, part);
+            // A segment may end in the middle of a page: the text may end before that.
+            let fits = match whole {
+                Ok(()) => len,
+                Err(_) => self.readable_prefix(at, part),
+            };
+            let readable = part.get(..fits).unwrap_or_default();
+            if let Some(end) = readable.iter().position(|byte| *byte == 0) {
+                text.extend_from_slice(readable.get(..end).unwrap_or_default());
+                return Ok(text);
+            }
+            whole?;
+            text.extend_from_slice(readable);
+            if text.len() < limit {
+                at = at.checked_add(len as u64).ok_or(Fault::Wraps {
+                    addr,
+                    len: limit as u64,
+                })?;
+            }
+        }
+        Ok(text)
+    }
+
+    /// How many bytes at the start of a part of a page can be read; they are in `part` then.
+    fn readable_prefix(&self, at: u64, part: &mut [u8]) -> usize {
+        for (i, byte) in part.iter_mut().enumerate() {
+            if self
+                .read(at.saturating_add(i as u64), std::slice::from_mut(byte))
+                .is_err()
+            {
+                return i;
+            }
+        }
+        part.len()
+    }
+}

@@ -1,0 +1,280 @@
+//! P2Ms of every source and of both word sizes, some of them broken on purpose.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use xenkdump::addr::{MachineAddr, Mfn, Pfn, PseudoPhysAddr, VirtAddr, Word};
+use xenkdump::memory::{Fault, Frames, Memory};
+use xenkdump::p2m::{Entry, P2m, Physical, Source, Special, MAX_PAGES};
+use xenkdump::paging::{Virtual, X86_64};
+use xenkdump::Error;
+
+const LIST_LIST: Mfn = Mfn(0x10);
+const MISSING_FRAMES: Mfn = Mfn(0x11);
+const MISSING_PAGE: Mfn = Mfn(0x12);
+
+fn put(mem: &mut Frames, page: Mfn, index: u64, word: Word, value: u64) {
+    let at = MachineAddr((page.0 << 12) + index * word.bytes() as u64);
+    mem.write(at, &value.to_le_bytes()[..word.bytes()]);
+}
+
+fn fill(mem: &mut Frames, page: Mfn, word: Word, value: u64) {
+    for index in 0..(4096 / word.bytes()) as u64 {
+        put(mem, page, index, word, value);
+    }
+}
+
+/// A tree whose unused slots name pages that the guest shares between them, as pvops makes it, with
+/// pages of its own for `leaves`: (number, entries from the page's start).
+fn pvops_like(word: Word, leaves: &[(u64, &[u64])]) -> Frames {
+    let per_page = (4096 / word.bytes()) as u64;
+    let mut mem = Frames::default();
+    fill(&mut mem, LIST_LIST, word, MISSING_FRAMES.0);
+    fill(&mut mem, MISSING_FRAMES, word, MISSING_PAGE.0);
+    fill(&mut mem, MISSING_PAGE, word, word.max());
+    for (number, entries) in leaves {
+        let frames = Mfn(0x100 + number / per_page);
+        if !mem.0.contains_key(&frames) {
+            fill(&mut mem, frames, word, MISSING_PAGE.0);
+            put(&mut mem, LIST_LIST, number / per_page, word, frames.0);
+        }
+        let leaf = Mfn(0x1000 + number);
+        put(&mut mem, frames, number % per_page, word, leaf.0);
+        fill(&mut mem, leaf, word, word.max());
+        for (i, entry) in entries.iter().enumerate() {
+            put(&mut mem, leaf, i as u64, word, *entry);
+        }
+    }
+    mem
+}
+
+#[test]
+fn special_entries_are_told_apart() {
+    for word in [Word::W32, Word::W64] {
+        let top = word.bytes() * 8 - 1;
+        let (foreign, identity) = (1 << top, 1 << (top - 1));
+        let both = foreign | identity;
+        let entries = [0x777, word.max(), foreign | 0x888, identity | 3, both | 4];
+        let mem = pvops_like(word, &[(0, &entries)]);
+        let p2m = P2m::frame_list(&mem, LIST_LIST, word, None).unwrap();
+        let said: Vec<_> = (0..6).map(|pfn| p2m.resolve(Pfn(pfn))).collect();
+        let want = [
+            Entry::Frame(Mfn(0x777)),
+            Entry::Special(Special::Invalid),
+            Entry::Special(Special::Foreign(Mfn(0x888))),
+            Entry::Special(Special::Identity(Mfn(3))),
+            Entry::Special(Special::Foreign(Mfn(4))),
+            Entry::Special(Special::OutOfRange),
+        ];
+        assert_eq!(said, want);
+        assert_eq!(p2m.len(), 5);
+    }
+}
+
+/// What crash issue 78 came from: an invalid entry that was taken for a frame.
+#[test]
+fn no_frame_above_the_machine_leaves() {
+    let entries = [1 << 40, 0x1234_5678_9abc_def0, (1 << 40) - 1];
+    let mem = pvops_like(Word::W64, &[(0, &entries)]);
+    let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
+    assert_eq!(p2m.resolve(Pfn(0)), Entry::Special(Special::Invalid));
+    assert_eq!(p2m.resolve(Pfn(1)), Entry::Special(Special::Invalid));
+    assert_eq!(p2m.resolve(Pfn(2)), Entry::Frame(Mfn((1 << 40) - 1)));
+}
+
+#[test]
+fn sparse_trees_do_not_end_at_their_first_gap() {
+    for word in [Word::W32, Word::W64] {
+        let per_page = (4096 / word.bytes()) as u64;
+        let far = 3 * per_page + 7;
+        let mut mem = pvops_like(word, &[(0, &[5]), (far, &[6, 7])]);
+        // A classic kernel's unused slot, between used ones.
+        put(&mut mem, LIST_LIST, 1, word, 0);
+        let p2m = P2m::frame_list(&mem, LIST_LIST, word, None).unwrap();
+        assert_eq!(p2m.len(), far * per_page + 2);
+        assert_eq!(p2m.resolve(Pfn(far * per_page + 1)), Entry::Frame(Mfn(7)));
+        assert_eq!(p2m.resolve(Pfn(1)), Entry::Special(Special::Invalid));
+        let (zero, shared) = (per_page * per_page, 2 * per_page * per_page);
+        assert_eq!(p2m.resolve(Pfn(zero)), Entry::Special(Special::NoTable));
+        assert_eq!(p2m.resolve(Pfn(shared)), Entry::Special(Special::Invalid));
+    }
+}
+
+#[test]
+fn pages_that_are_not_there_are_missing_not_invalid() {
+    let mut mem = pvops_like(Word::W64, &[(0, &[5]), (2, &[6])]);
+    put(&mut mem, Mfn(0x100), 2, Word::W64, 0xdead);
+    let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
+    assert_eq!(p2m.len(), 3 * 512);
+    assert_eq!(p2m.resolve(Pfn(1024)), Entry::Special(Special::NoTable));
+}
+
+#[test]
+fn lists_that_say_there_is_none_are_refused() {
+    let mem = Frames::default();
+    for (mfn, word) in [
+        (0, Word::W64),
+        (u64::MAX, Word::W64),
+        (0xffff_ffff, Word::W32),
+    ] {
+        let error = P2m::frame_list(&mem, Mfn(mfn), word, None).unwrap_err();
+        assert!(matches!(error, Error::Absent(_)), "{error}");
+    }
+    let error = P2m::frame_list(&mem, Mfn(5), Word::W64, None).unwrap_err();
+    assert!(matches!(error, Error::Memory { .. }), "{error}");
+}
+
+/// Every slot names one page of frames that names itself: 2^27 pfns in one page of memory.
+#[test]
+fn a_tree_that_names_itself_is_bounded() {
+    let mut mem = Frames::default();
+    fill(&mut mem, LIST_LIST, Word::W64, LIST_LIST.0);
+    let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
+    assert_eq!(p2m.len(), 1 << 27);
+    assert_eq!(p2m.reverse(LIST_LIST), Some(Pfn(0)));
+}
+
+/// Where the arrays and trees of the tests below are mapped.
+const ARRAY: u64 = 0xffff_c900_0000_0000;
+
+/// Tables that map `pages` (page number from [`ARRAY`] on, frame); their root.
+fn map(mem: &mut Frames, pages: &[(u64, Mfn)]) -> MachineAddr {
+    let (root, l3, l2) = (Mfn(0x20), Mfn(0x21), Mfn(0x22));
+    let word = Word::W64;
+    put(mem, root, (ARRAY >> 39) & 0x1ff, word, (l3.0 << 12) | 3);
+    put(mem, l3, (ARRAY >> 30) & 0x1ff, word, (l2.0 << 12) | 3);
+    for (page, mfn) in pages {
+        let l1 = Mfn(0x30 + page / 512);
+        put(mem, l2, page / 512, word, (l1.0 << 12) | 3);
+        put(mem, l1, page % 512, word, (mfn.0 << 12) | 3);
+    }
+    MachineAddr(root.0 << 12)
+}
+
+#[test]
+fn arrays_may_start_inside_a_page_and_have_holes() {
+    for word in [Word::W32, Word::W64] {
+        let per_page = (4096 / word.bytes()) as u64;
+        let mut mem = Frames::default();
+        let (first, second, far) = (Mfn(0x50), Mfn(0x60), Mfn(0x70));
+        for (page, base) in [(first, 0x1000), (second, 0x2000), (far, 0x3000)] {
+            for i in 0..per_page {
+                put(&mut mem, page, i, word, base + i);
+            }
+        }
+        let root = map(&mut mem, &[(0, first), (1, second), (700, far)]);
+        let space = Virtual::new(&mem, &X86_64, root);
+        let start = per_page - 3;
+        let array = VirtAddr(ARRAY + start * word.bytes() as u64);
+        let p2m = P2m::linear(space, array, word, 800 * per_page, Source::Linear).unwrap();
+        assert_eq!(p2m.resolve(Pfn(2)), Entry::Frame(Mfn(0x1000 + start + 2)));
+        assert_eq!(p2m.resolve(Pfn(3)), Entry::Frame(Mfn(0x2000)));
+        let at_far = Pfn(700 * per_page - start);
+        assert_eq!(p2m.resolve(at_far), Entry::Frame(Mfn(0x3000)));
+        let before = Pfn(at_far.0 - 1);
+        assert_eq!(p2m.resolve(before), Entry::Special(Special::NoTable));
+        assert_eq!(p2m.reverse(Mfn(0x3001)), Some(Pfn(at_far.0 + 1)));
+        assert_eq!(p2m.reverse(Mfn(0x1000)), None);
+        let odd = P2m::linear(space, VirtAddr(array.0 + 1), word, 1, Source::Linear);
+        assert!(matches!(odd, Err(Error::Absent(_))));
+        let unmapped = P2m::linear(space, VirtAddr(0), word, 1, Source::Cr3);
+        assert!(matches!(unmapped, Err(Error::Memory { .. })));
+        let huge = P2m::linear(space, array, word, MAX_PAGES + 1, Source::Linear);
+        assert!(matches!(huge, Err(Error::Absent(_))));
+    }
+}
+
+/// `p2m_top` of Linux 2.6.27 to 2.6.36 and of 2.6.37 to 3.18.
+#[test]
+fn trees_of_pointers() {
+    let word = Word::W64;
+    let mut mem = Frames::default();
+    let va = |page: u64| ARRAY + page * 4096;
+    let pages = [0, 1, 2, 3].map(|page| (page, Mfn(0x50 + page)));
+    let root = map(&mut mem, &pages);
+    // Page 0: top; page 1: middle; pages 2 and 3: P2M.
+    fill(&mut mem, Mfn(0x52), word, 0xaaa);
+    fill(&mut mem, Mfn(0x53), word, 0xbbb);
+    for (levels, pointers) in [
+        (2, [(0x50, 0, va(2)), (0x50, 1, va(3)), (0x50, 2, 0)]),
+        (3, [(0x50, 0, va(1)), (0x51, 0, va(2)), (0x51, 1, va(3))]),
+    ] {
+        let mut mem = mem.clone();
+        for (page, index, pointer) in pointers {
+            put(&mut mem, Mfn(page), index, word, pointer);
+        }
+        let space = Virtual::new(&mem, &X86_64, root);
+        let p2m = P2m::pvops_tree(space, VirtAddr(va(0)), levels, word, 3 * 512).unwrap();
+        assert_eq!(p2m.resolve(Pfn(511)), Entry::Frame(Mfn(0xaaa)), "{levels}");
+        assert_eq!(p2m.resolve(Pfn(512)), Entry::Frame(Mfn(0xbbb)), "{levels}");
+        let missing = Entry::Special(Special::NoTable);
+        assert_eq!(p2m.resolve(Pfn(1024)), missing, "{levels}");
+    }
+    let space = Virtual::new(&mem, &X86_64, root);
+    assert!(P2m::pvops_tree(space, VirtAddr(va(0)), 4, word, 512).is_err());
+}
+
+#[test]
+fn comparison_counts_each_kind() {
+    let identity = 1 << 62;
+    let ours = pvops_like(
+        Word::W64,
+        &[(0, &[1, 2, identity | 2, 4, 5]), (1, &[7]), (3, &[6])],
+    );
+    let mut theirs = pvops_like(Word::W64, &[(0, &[1, 9, u64::MAX, 4]), (3, &[6])]);
+    put(&mut theirs, Mfn(0x100), 1, Word::W64, 0);
+    let pages = 4 * 512;
+    let a = P2m::frame_list(&ours, LIST_LIST, Word::W64, Some(pages)).unwrap();
+    let b = P2m::frame_list(&theirs, LIST_LIST, Word::W64, Some(pages - 100)).unwrap();
+    let got = a.compare(&b, 2);
+    assert_eq!((got.different, got.hidden_identity), (2, 1));
+    assert_eq!((got.unreadable, got.past_end), (512, 100));
+    let counted = got.different + got.hidden_identity + got.unreadable + got.past_end;
+    assert_eq!(got.equal + counted, pages);
+    let first: Vec<_> = got.first.iter().map(|d| d.pfn).collect();
+    assert_eq!(first, [Pfn(1), Pfn(4)]);
+    assert_eq!(a.compare(&a, 2).equal, pages);
+}
+
+#[test]
+fn pseudo_physical_memory_goes_through_the_p2m() {
+    let mut mem = pvops_like(Word::W64, &[(0, &[0x900, 0x800, u64::MAX])]);
+    mem.write(MachineAddr(0x90_0ffe), b"ab");
+    mem.write(MachineAddr(0x80_0000), b"cd");
+    let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
+    let space = Physical::P2m(Arc::new(p2m));
+    let got: [u8; 4] = space.read_bytes(PseudoPhysAddr(0xffe)).unwrap();
+    assert_eq!(&got, b"abcd");
+    let fault = space.read(PseudoPhysAddr(0x2000), &mut [0]).unwrap_err();
+    let special = Special::OutOfRange;
+    assert_eq!(
+        fault,
+        Fault::P2m {
+            pfn: Pfn(2),
+            special
+        }
+    );
+    let bare = Physical::Bare(&mem);
+    assert_eq!(&bare.read_bytes(PseudoPhysAddr(0x80_0000)).unwrap(), b"cd");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Reverse is the inverse of resolve, by the lowest pfn.
+    #[test]
+    fn reverse_inverts(
+        entries in proptest::collection::vec(0u64..64, 1..600),
+        wide in any::<bool>(),
+    ) {
+        let word = if wide { Word::W64 } else { Word::W32 };
+        let pages = entries.chunks(4096 / word.bytes()).enumerate();
+        let leaves: Vec<_> = pages.map(|(i, page)| (i as u64, page)).collect();
+        let mem = pvops_like(word, &leaves);
+        let p2m = P2m::frame_list(&mem, LIST_LIST, word, None).unwrap();
+        for mfn in 0..70 {
+            let lowest = entries.iter().position(|e| *e == mfn);
+            prop_assert_eq!(p2m.reverse(Mfn(mfn)), lowest.map(|i| Pfn(i as u64)));
+        }
+    }
+}

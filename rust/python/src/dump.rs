@@ -10,6 +10,8 @@ use xenkdump::dump;
 use xenkdump::notes::{self, Decoded, Registers};
 
 use crate::errors;
+use crate::p2m::P2M;
+use crate::space::AddressSpace;
 
 /// A dump file, opened read-only.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
@@ -118,6 +120,24 @@ impl Dump {
     #[getter]
     fn auto_translated(&self) -> bool {
         self.inner.auto_translated()
+    }
+
+    /// Machine memory.
+    #[getter]
+    fn machine(&self) -> AddressSpace {
+        AddressSpace::machine(self.inner.clone())
+    }
+
+    /// A domain's pseudo-physical memory; with None that of a bare host.
+    #[pyo3(signature = (p2m))]
+    fn physical(&self, p2m: Option<&P2M>) -> AddressSpace {
+        AddressSpace::physical(self.inner.clone(), p2m.map(|p2m| p2m.inner.clone()))
+    }
+
+    /// What the tables below the cr3 `root` map; `paging` is "x86", "x86-pae", "x86_64" or
+    /// "x86_64-la57".
+    fn r#virtual(&self, root: u64, paging: &str) -> PyResult<AddressSpace> {
+        AddressSpace::virtual_memory(self.inner.clone(), root, paging)
     }
 
     fn __repr__(&self) -> String {

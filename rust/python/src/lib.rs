@@ -4,6 +4,8 @@ use pyo3::prelude::*;
 
 mod dump;
 mod errors;
+mod p2m;
+mod space;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -11,4 +13,8 @@ mod _native {
     use super::dump::{Dump, Note};
     #[pymodule_export]
     use super::errors::{AbsentError, DumpError, MemoryFault};
+    #[pymodule_export]
+    use super::p2m::{P2MComparison, P2M};
+    #[pymodule_export]
+    use super::space::{AddressSpace, Mapping};
 }

@@ -1,0 +1,241 @@
+//! `P2M` and `P2MComparison`.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use xenkdump::addr::{Mfn, Pfn, VirtAddr, Word};
+use xenkdump::memory::Fault;
+use xenkdump::p2m::{self, Entry, P2m, Source};
+use xenkdump::paging::Virtual;
+
+use crate::dump::Dump;
+use crate::errors;
+use crate::space::AddressSpace;
+
+type CoreDump = Arc<xenkdump::dump::Dump>;
+/// Kind of an entry, and the mfn that stands in it.
+type EntryTuple = (&'static str, Option<u64>);
+
+/// A domain's pfn to mfn table, read where it lies in machine memory.
+///
+/// May be shared between threads.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct P2M {
+    pub inner: Arc<P2m<CoreDump>>,
+}
+
+impl P2M {
+    fn from_core(result: xenkdump::Result<P2m<CoreDump>>) -> PyResult<Self> {
+        let inner = Arc::new(result.map_err(errors::from_core)?);
+        Ok(Self { inner })
+    }
+}
+
+fn word_of(bytes: usize) -> PyResult<Word> {
+    match bytes {
+        4 => Ok(Word::W32),
+        8 => Ok(Word::W64),
+        _ => Err(PyValueError::new_err(format!(
+            "a guest's word has 4 or 8 bytes, not {bytes}"
+        ))),
+    }
+}
+
+fn tuple(entry: Entry) -> EntryTuple {
+    (entry.kind(), entry.mfn().map(|mfn| mfn.0))
+}
+
+/// The tables that `space` walks, over the memory of `dump`.
+fn under(dump: &Dump, space: &AddressSpace) -> PyResult<Virtual<CoreDump>> {
+    let space = space.as_virtual()?;
+    Ok(Virtual::new(
+        dump.inner.clone(),
+        space.format(),
+        space.root(),
+    ))
+}
+
+#[pymethods]
+impl P2M {
+    /// The frame-list tree whose topmost page is `mfn`, of a guest with `word` bytes a word.
+    ///
+    /// `pages` is the guest's max_pfn; without it the tree ends at its last valid entry.
+    #[staticmethod]
+    #[pyo3(signature = (dump, mfn, word, pages=None))]
+    fn frame_list(
+        py: Python<'_>,
+        dump: &Dump,
+        mfn: u64,
+        word: usize,
+        pages: Option<u64>,
+    ) -> PyResult<Self> {
+        let word = word_of(word)?;
+        Self::from_core(py.detach(|| P2m::frame_list(dump.inner.clone(), Mfn(mfn), word, pages)))
+    }
+
+    /// The array of `pages` entries at `address` of the address space `virtual`: one that the guest
+    /// publishes (`source="linear"`) or its kernel's own (`source="cr3"`).
+    #[staticmethod]
+    #[pyo3(signature = (dump, r#virtual, address, word, pages, source="linear"))]
+    fn linear(
+        dump: &Dump,
+        r#virtual: &AddressSpace,
+        address: u64,
+        word: usize,
+        pages: u64,
+        source: &str,
+    ) -> PyResult<Self> {
+        let source = match Source::by_name(source) {
+            Some(source @ (Source::Linear | Source::Cr3)) => source,
+            _ => {
+                let text = format!("an array's source is \"linear\" or \"cr3\", not {source:?}");
+                return Err(PyValueError::new_err(text));
+            }
+        };
+        let space = under(dump, r#virtual)?;
+        Self::from_core(P2m::linear(
+            space,
+            VirtAddr(address),
+            word_of(word)?,
+            pages,
+            source,
+        ))
+    }
+
+    /// The kernel's own tree of `levels` (2 or 3) levels. `top` is the virtual address of the
+    /// topmost array: with 2 levels that of the symbol p2m_top; with 3 that symbol points to it.
+    #[staticmethod]
+    fn pvops_tree(
+        dump: &Dump,
+        r#virtual: &AddressSpace,
+        top: u64,
+        levels: u8,
+        word: usize,
+        pages: u64,
+    ) -> PyResult<Self> {
+        let space = under(dump, r#virtual)?;
+        Self::from_core(P2m::pvops_tree(
+            space,
+            VirtAddr(top),
+            levels,
+            word_of(word)?,
+            pages,
+        ))
+    }
+
+    /// How it was found: "cr3", "frame-list", "linear" or "pvops-tree".
+    #[getter]
+    fn source(&self) -> &'static str {
+        self.inner.source().name()
+    }
+
+    /// How many pfns it has.
+    #[getter]
+    fn pages(&self) -> u64 {
+        self.inner.len()
+    }
+
+    /// The guest's word size in bytes.
+    #[getter]
+    fn word(&self) -> usize {
+        self.inner.word().bytes()
+    }
+
+    /// What it says of `pfn`: "frame", "invalid", "foreign", "identity", "out of range" or
+    /// "no table", and the mfn that stands there, if one does. Never raises MemoryFault.
+    fn entry(&self, pfn: u64) -> EntryTuple {
+        tuple(self.inner.resolve(Pfn(pfn)))
+    }
+
+    /// The mfn of a frame of the domain; MemoryFault, with the reason, for any other entry.
+    fn resolve(&self, pfn: u64) -> PyResult<u64> {
+        let pfn = Pfn(pfn);
+        match self.inner.resolve(pfn) {
+            Entry::Frame(mfn) => Ok(mfn.0),
+            Entry::Special(special) => Err(errors::memory(Fault::P2m { pfn, special }, None)),
+        }
+    }
+
+    /// The lowest pfn whose frame is `mfn`; AbsentError if there is none. The first call reads the
+    /// whole P2M.
+    fn reverse(&self, py: Python<'_>, mfn: u64) -> PyResult<u64> {
+        let found = py.detach(|| self.inner.reverse(Mfn(mfn)));
+        found.map(|pfn| pfn.0).ok_or_else(|| {
+            errors::AbsentError::new_err(format!("mfn {mfn:#x} is no frame of this P2M"))
+        })
+    }
+
+    /// Holds it against another P2M of the same domain; lists `limit` disagreements at most.
+    #[pyo3(signature = (other, limit=100))]
+    fn compare(&self, py: Python<'_>, other: &P2M, limit: usize) -> P2MComparison {
+        let inner = py.detach(|| self.inner.compare(&other.inner, limit));
+        P2MComparison { inner }
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<P2M from {}: {} pages, {}-byte words>",
+            self.source(),
+            self.pages(),
+            self.word()
+        )
+    }
+}
+
+/// What came of holding two P2Ms against each other; counts of pfns.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct P2MComparison {
+    inner: p2m::Comparison,
+}
+
+#[pymethods]
+impl P2MComparison {
+    /// The same in both.
+    #[getter]
+    fn equal(&self) -> u64 {
+        self.inner.equal
+    }
+
+    /// Identity in one, invalid in the other: pvops kernels hide identity pages from the tools' tree.
+    #[getter]
+    fn hidden_identity(&self) -> u64 {
+        self.inner.hidden_identity
+    }
+
+    /// Past the end of one of them.
+    #[getter]
+    fn past_end(&self) -> u64 {
+        self.inner.past_end
+    }
+
+    /// Cannot be read in one of them.
+    #[getter]
+    fn unreadable(&self) -> u64 {
+        self.inner.unreadable
+    }
+
+    /// Truly different.
+    #[getter]
+    fn different(&self) -> u64 {
+        self.inner.different
+    }
+
+    /// The first that are unreadable or different: pfn, the one's entry, the other's entry.
+    #[getter]
+    fn first(&self) -> Vec<(u64, EntryTuple, EntryTuple)> {
+        let first = self.inner.first.iter();
+        first
+            .map(|d| (d.pfn.0, tuple(d.ours), tuple(d.theirs)))
+            .collect()
+    }
+
+    fn __repr__(&self) -> String {
+        let c = &self.inner;
+        format!(
+            "<P2MComparison: {} equal, {} hidden identity, {} past the end, {} unreadable, {} different>",
+            c.equal, c.hidden_identity, c.past_end, c.unreadable, c.different
+        )
+    }
+}

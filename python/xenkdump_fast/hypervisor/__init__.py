@@ -1,0 +1,1 @@
+"""What Xen keeps where: domains, vCPUs, its console, its stacks."""

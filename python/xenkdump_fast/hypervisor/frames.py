@@ -1,0 +1,152 @@
+"""The registers of a guest at the top of a pCPU's Xen stack.
+
+Xen keeps a ``struct cpu_info`` there: ``guest_cpu_user_regs``, ``processor_id``, ``current_vcpu``.
+The struct's size, and with it every offset from the stack's top, moves between versions (4.4 added
+``cr4``, 4.11 ``xen_cr3`` and ``pv_cr3``), so it is found by its shape: a pointer into Xen's memory
+behind a small number, and before them what an interrupted guest must have had in ip, cs, flags, sp
+and ss.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+#: cpu_user_regs in the order of memory, up to the slot of error code and entry vector.
+_GENERAL = {
+    8: (
+        *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
+        *("rax", "rcx", "rdx", "rsi", "rdi"),
+    ),
+    4: ("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax"),
+}
+#: The five that the processor pushes.
+_PUSHED = {8: ("rip", "cs", "rflags", "rsp", "ss"), 4: ("eip", "cs", "eflags", "esp", "ss")}
+#: A 32-bit guest's registers have these names whatever the width of Xen's frame.
+_NARROW = {"rip": "eip", "rsp": "esp", "rflags": "eflags"} | {
+    f"r{name}": f"e{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp")
+}
+#: Bits of the flags register that are never set: 3, 5, 15 and from 22 on.
+_FLAGS_ZERO = ~0x3F7FD7
+#: Between ss and processor_id: es, ds, fs and gs; none since 4.21 dropped them from Xen's own
+#: struct; a little room for what comes.
+_GAPS = (4, 0, 1, 2, 3, 5, 6)
+#: More pCPUs than Xen can be built for (NR_CPUS goes to 4095, 16383 since 4.19).
+_MAX_CPUS = 1 << 14
+#: How much of the stack's top is looked at: three times the struct.
+WINDOW = 0x300
+
+#: Selectors that debug builds of Xen leave for an HVM guest (hvm_invalidate_regs_fields).
+_POISON = 0xBEEF
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFrame:
+    """What a guest had in its registers when the hypervisor took over."""
+
+    registers: dict[str, int]
+    #: Word size of the guest's mode: 4 or 8.
+    word: int
+    #: "pv"; or "hvm" (PVH too), where selectors and control registers are in the VMCB or VMCS.
+    kind: str
+    #: Xen's virtual address of the saved registers.
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class CpuInfo:
+    """``struct cpu_info`` as far as its shape tells."""
+
+    #: ``processor_id``: Xen's own number for the pCPU.
+    number: int
+    #: ``current_vcpu``: Xen's virtual address of the ``struct vcpu`` that the pCPU was running.
+    vcpu: int
+    #: None where the pCPU holds no guest's registers.
+    guest: GuestFrame | None
+
+
+def find(top: int, window: bytes, word: int, is_xen: Callable[[int], bool]) -> CpuInfo | None:
+    """Reads the ``struct cpu_info`` in ``window``, the last bytes of a stack that ends at ``top``.
+
+    ``is_xen`` says whether an address can be read and is Xen's own.
+    """
+    words = struct.unpack(f"<{len(window) // word}{'Q' if word == 8 else 'I'}", window)
+    base = top - len(words) * word
+    anchors = [
+        at
+        for at in range(len(words) - 1, 0, -1)
+        if words[at - 1] & 0xFFFF_FFFF < _MAX_CPUS and is_xen(words[at])
+    ]
+    for at in anchors:
+        for kind in ("pv", "hvm"):
+            frame = _frame(words, at - 1, base, word, kind)
+            if frame is not None:
+                return CpuInfo(words[at - 1] & 0xFFFF_FFFF, words[at], frame)
+    for at in anchors:
+        # No guest has run since boot, or none is left: the struct is there, its registers are zero.
+        before = words[max(0, at - 10) : at - 1]
+        if not any(before):
+            return CpuInfo(words[at - 1] & 0xFFFF_FFFF, words[at], None)
+    return None
+
+
+def _frame(words: Sequence[int], end: int, base: int, word: int, kind: str) -> GuestFrame | None:
+    """The registers whose ss stands some slots before index ``end``."""
+    general = _GENERAL[word]
+    for gap in _GAPS:
+        ss_at = end - gap - 1
+        start = ss_at - len(_PUSHED[word]) - len(general)
+        if start < 0:
+            continue
+        pushed = words[ss_at - 4 : ss_at + 1]
+        if not _plausible(pushed, word, kind):
+            continue
+        ip, cs, flags, sp, ss = pushed
+        registers = dict(zip(general, words[start:], strict=False))
+        # saved_upcall_mask shares a slot with cs, and the pads after selectors mean nothing.
+        values = (ip, cs & 0xFFFF, flags, sp, ss & 0xFFFF)
+        registers.update(zip(_PUSHED[word], values, strict=True))
+        mode = word
+        if kind == "hvm":
+            del registers["cs"], registers["ss"]
+        elif word == 8 and _is_32_bit_guest(cs & 0xFFFF, ip, sp):
+            mode = 4
+            registers = {
+                _NARROW.get(name, name): value
+                for name, value in registers.items()
+                if not name[1:].isdigit()
+            }
+        return GuestFrame(registers, mode, kind, base + start * word)
+    return None
+
+
+def _plausible(pushed: Sequence[int], word: int, kind: str) -> bool:
+    ip, cs, flags, sp, ss = pushed
+    if word == 8 and not (_canonical(ip) and _canonical(sp)):
+        return False
+    if flags & _FLAGS_ZERO or not flags & 2:
+        return False
+    if kind == "hvm":
+        return cs & 0xFFFF == ss & 0xFFFF and cs & 0xFFFF in (0, _POISON)
+    # A PV guest runs in ring 1 (32-bit kernel) or 3, never in 0 or 2. cs shares its slot with
+    # saved_upcall_mask: byte 4 of it in a 64-bit frame, byte 2 in a 32-bit one.
+    mask = cs >> 32 if word == 8 else cs >> 16
+    selector, stack = cs & 0xFFFF, ss & 0xFFFF
+    if mask > 1 or (word == 8 and cs & 0xFFFF_0000) or selector in (0, _POISON):
+        return False
+    # ss may be null in 64-bit mode, but not in ring 3.
+    return selector & 3 in (1, 3) and stack & 3 == selector & 3 and stack >= 8
+
+
+def _canonical(address: int) -> bool:
+    return address >> 47 in (0, 0x1FFFF)
+
+
+def _is_32_bit_guest(cs: int, ip: int, sp: int) -> bool:
+    """Whether a frame of 64-bit Xen is that of a 32-bit guest.
+
+    Ring 1 exists only for its kernel. Its user space has 0x73 where a 64-bit Linux has 0x33 or, for
+    a 32-bit program, 0x23; Xen's own flat selectors are 0xe02b and 0xe033 against 0xe023.
+    """
+    if ip >> 32 or sp >> 32:
+        return False
+    return cs & 3 == 1 or cs in (0x73, 0xE02B)

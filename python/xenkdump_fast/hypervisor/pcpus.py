@@ -1,0 +1,119 @@
+"""The physical CPUs: what each was doing in Xen, and which guest it had interrupted."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from .._native import AddressSpace, Dump, MemoryFault
+from . import memory
+from .frames import WINDOW, GuestFrame, find
+
+#: Sizes of a pCPU's stack by Xen's word, the likeliest first (STACK_ORDER: 3 on x86_64, 2 before
+#: 3.1; 1 on x86_32). It is aligned to its size, and the stacks for NMI and double fault lie in it.
+_STACK_SIZES = {8: (0x8000, 0x4000), 4: (0x2000, 0x1000)}
+
+
+@dataclass(frozen=True, slots=True)
+class Pcpu:
+    """A physical CPU at the moment of the crash."""
+
+    #: Xen's number for it.
+    number: int
+    #: The hypervisor's own registers, from NT_PRSTATUS.
+    registers: dict[str, int]
+    #: As CRASH_REGS has it; None without that note.
+    cr3: int | None
+    #: The top page table under which Xen's memory was read: cr3's, or idle_pg_table.
+    root: int | None
+    paging: Literal["x86", "x86-pae", "x86_64"]
+    #: Word size of the hypervisor.
+    word: int
+    #: The range of its Xen stack, where it could be read.
+    stack: tuple[int, int] | None
+    #: Xen's address of the ``struct vcpu`` it was running, be it the idle one.
+    vcpu: int | None
+    #: The guest's registers on the stack: of the vCPU that ran or, if the pCPU is idle, of the last
+    #: that did: Xen moves them to its ``struct vcpu`` only when another guest needs the place.
+    guest: GuestFrame | None
+    warnings: tuple[str, ...] = ()
+
+
+def pcpus(dump: Dump) -> list[Pcpu]:
+    """Every pCPU that has an NT_PRSTATUS note, in the order of the notes; empty without Xen."""
+    return [_pcpu(dump, index, status, regs) for index, (status, regs) in enumerate(_pairs(dump))]
+
+
+def _pairs(dump: Dump) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Each NT_PRSTATUS, and the CRASH_REGS behind it where there is one; nothing without Xen."""
+    status: dict[str, Any] | None = None
+    is_xen = False
+    for note in dump.notes:
+        if note.kind == "prstatus":
+            if status is not None and is_xen:
+                yield status, None
+            status = note.fields
+        elif note.kind in ("crash_regs", "crash_info", "xen_kdump_cr3"):
+            is_xen = True
+            if note.kind == "crash_regs" and status is not None:
+                yield status, note.fields
+                status = None
+    if status is not None and is_xen:
+        yield status, None
+
+
+def _pcpu(dump: Dump, index: int, status: dict[str, Any], regs: dict[str, Any] | None) -> Pcpu:
+    registers: dict[str, int] = status["registers"]
+    word = 8 if "rip" in registers else 4
+    cr3 = regs["cr3"] if regs else None
+    paging = memory.paging(word, regs["cr4"] if regs else None)
+    warnings = []
+    sp = registers["rsp" if word == 8 else "esp"]
+    for root in memory.roots(dump, cr3, word):
+        virtual = dump.virtual(root, paging)
+        for size in _STACK_SIZES[word]:
+            low = sp & -size
+            window = _read(virtual, low + size - WINDOW, WINDOW)
+            if window is None:
+                continue
+            info = find(low + size, window, word, partial(memory.is_xen, virtual, word))
+            if info is None:
+                continue
+            guest = info.guest
+            if guest is not None and guest.kind == "pv" and guest.word == 8:
+                # Under Xen the note's segment bases are those of the guest.
+                for base in ("fs_base", "gs_base"):
+                    guest.registers[base] = registers[base]
+            return Pcpu(
+                number=info.number,
+                registers=registers,
+                cr3=cr3,
+                root=root,
+                paging=paging,
+                word=word,
+                stack=(low, low + size),
+                vcpu=info.vcpu,
+                guest=guest,
+            )
+    warnings.append(
+        f"pCPU {index}: no guest's registers were found at the top of Xen's stack at {sp:#x}"
+    )
+    return Pcpu(
+        number=index,
+        registers=registers,
+        cr3=cr3,
+        root=next(iter(memory.roots(dump, cr3, word)), None),
+        paging=paging,
+        word=word,
+        stack=None,
+        vcpu=None,
+        guest=None,
+        warnings=tuple(warnings),
+    )
+
+
+def _read(virtual: AddressSpace, address: int, size: int) -> bytes | None:
+    try:
+        return virtual.read(address, size)
+    except (MemoryFault, OverflowError):
+        return None

@@ -1,0 +1,236 @@
+//! The ELF file header, and the tables it points to.
+
+use goblin::container::{Container, Ctx, Endian};
+use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFMAG};
+use goblin::elf::program_header::ProgramHeader;
+use goblin::elf::section_header::{SectionHeader, SHN_XINDEX};
+use scroll::Pread;
+
+use super::Malformed;
+use crate::addr::Word;
+
+/// `e_phnum` of a file with too many program headers for 16 bits; the number is then `sh_info` of
+/// section header 0.
+const PN_XNUM: u16 = 0xffff;
+
+/// The header of a little-endian ELF file, with the extended numbering (`PN_XNUM`, `e_shnum` 0,
+/// `SHN_XINDEX`) already looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// 32 or 64 bits.
+    pub word: Word,
+    /// `e_type`.
+    pub kind: u16,
+    /// `e_machine`.
+    pub machine: u16,
+    /// How many program headers the file claims to have; see [`Header::program_headers`].
+    pub phnum: u64,
+    /// How many section headers the file claims to have; see [`Header::section_headers`].
+    pub shnum: u64,
+    /// Index of the section that holds the sections' names; 0 where there is none.
+    pub shstrndx: u64,
+    phoff: u64,
+    phentsize: u64,
+    shoff: u64,
+    shentsize: u64,
+}
+
+impl Header {
+    /// Parses the header at the start of `file`.
+    pub fn parse(file: &[u8]) -> Result<Self, Malformed> {
+        let ident = |i: usize| file.get(i).copied();
+        if !file.starts_with(ELFMAG) {
+            let found = file.get(..file.len().min(4)).unwrap_or_default();
+            return Err(Malformed::new(
+                0,
+                "an ELF file (7f 45 4c 46)",
+                format!("{found:02x?}"),
+            ));
+        }
+        let word = match ident(EI_CLASS) {
+            Some(ELFCLASS32) => Word::W32,
+            Some(ELFCLASS64) => Word::W64,
+            other => {
+                return Err(Malformed::new(
+                    EI_CLASS as u64,
+                    "ELFCLASS32 or ELFCLASS64",
+                    or_end(other),
+                ))
+            }
+        };
+        if ident(EI_DATA) != Some(ELFDATA2LSB) {
+            return Err(Malformed::new(
+                EI_DATA as u64,
+                "ELFDATA2LSB (little-endian)",
+                or_end(ident(EI_DATA)),
+            ));
+        }
+        let raw = file
+            .pread_with::<goblin::elf::Header>(0, Endian::Little)
+            .map_err(|error| Malformed::new(0, "an ELF header", error.to_string()))?;
+
+        let mut header = Self {
+            word,
+            kind: raw.e_type,
+            machine: raw.e_machine,
+            phnum: raw.e_phnum.into(),
+            shnum: raw.e_shnum.into(),
+            shstrndx: raw.e_shstrndx.into(),
+            phoff: raw.e_phoff,
+            phentsize: raw.e_phentsize.into(),
+            shoff: raw.e_shoff,
+            shentsize: raw.e_shentsize.into(),
+        };
+        let (ph, sh) = (
+            ProgramHeader::size(header.ctx()) as u64,
+            SectionHeader::size(header.ctx()) as u64,
+        );
+        if header.phnum > 0 && header.phentsize < ph {
+            return Err(Malformed::new(
+                if word == Word::W64 { 54 } else { 42 },
+                format!("e_phentsize of at least {ph}"),
+                header.phentsize.to_string(),
+            ));
+        }
+        if header.shoff == 0 {
+            // No table, whatever the counts say.
+            header.shnum = 0;
+            header.shstrndx = 0;
+            return Ok(header);
+        }
+        if header.shentsize < sh {
+            return Err(Malformed::new(
+                if word == Word::W64 { 58 } else { 46 },
+                format!("e_shentsize of at least {sh}"),
+                header.shentsize.to_string(),
+            ));
+        }
+        if let Some(first) = at::<SectionHeader>(file, header.shoff, header.ctx()) {
+            if raw.e_phnum == PN_XNUM {
+                header.phnum = first.sh_info.into();
+            }
+            if raw.e_shnum == 0 {
+                header.shnum = first.sh_size;
+            }
+            if u32::from(raw.e_shstrndx) == SHN_XINDEX {
+                header.shstrndx = first.sh_link.into();
+            }
+        }
+        Ok(header)
+    }
+
+    /// The program headers that lie in `file`: fewer than `phnum` where it is cut.
+    pub fn program_headers<'a>(
+        &self,
+        file: &'a [u8],
+    ) -> impl Iterator<Item = ProgramHeader> + use<'a> {
+        table(file, self.phoff, self.phentsize, self.phnum, self.ctx())
+    }
+
+    /// The section headers that lie in `file`: fewer than `shnum` where it is cut.
+    pub fn section_headers<'a>(
+        &self,
+        file: &'a [u8],
+    ) -> impl Iterator<Item = SectionHeader> + use<'a> {
+        table(file, self.shoff, self.shentsize, self.shnum, self.ctx())
+    }
+
+    /// What goblin's structs need to know to decode themselves.
+    pub fn ctx(&self) -> Ctx {
+        let container = match self.word {
+            Word::W32 => Container::Little,
+            Word::W64 => Container::Big,
+        };
+        Ctx::new(container, Endian::Little)
+    }
+}
+
+fn or_end(byte: Option<u8>) -> String {
+    byte.map_or_else(|| "the end of the file".into(), |byte| byte.to_string())
+}
+
+/// The entries of a table, up to `count` or the end of the file.
+fn table<'a, T>(
+    file: &'a [u8],
+    start: u64,
+    stride: u64,
+    count: u64,
+    ctx: Ctx,
+) -> impl Iterator<Item = T> + use<'a, T>
+where
+    T: scroll::ctx::TryFromCtx<'a, Ctx, Error = goblin::error::Error>,
+{
+    (0..count).map_while(move |i| {
+        let offset = start.checked_add(i.checked_mul(stride)?)?;
+        at(file, offset, ctx)
+    })
+}
+
+fn at<'a, T>(file: &'a [u8], offset: u64, ctx: Ctx) -> Option<T>
+where
+    T: scroll::ctx::TryFromCtx<'a, Ctx, Error = goblin::error::Error>,
+{
+    file.pread_with(usize::try_from(offset).ok()?, ctx).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF64 header with its tables right behind it.
+    fn elf64(phnum: u16, shnum: u16, shstrndx: u16, first: [u64; 3]) -> Vec<u8> {
+        let mut file = vec![0; 64];
+        file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        file[16] = 4;
+        file[18] = 62;
+        file[32..40].copy_from_slice(&128_u64.to_le_bytes());
+        file[40..48].copy_from_slice(&64_u64.to_le_bytes());
+        file[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        file[56..58].copy_from_slice(&phnum.to_le_bytes());
+        file[58..60].copy_from_slice(&64_u16.to_le_bytes());
+        file[60..62].copy_from_slice(&shnum.to_le_bytes());
+        file[62..64].copy_from_slice(&shstrndx.to_le_bytes());
+        let [size, link, info] = first;
+        let mut section = vec![0; 64];
+        section[32..40].copy_from_slice(&size.to_le_bytes());
+        section[40..44].copy_from_slice(&(link as u32).to_le_bytes());
+        section[44..48].copy_from_slice(&(info as u32).to_le_bytes());
+        file.extend(section);
+        file
+    }
+
+    #[test]
+    fn extended_numbering_is_looked_up_in_section_header_0() {
+        let file = elf64(0xffff, 0, 0xffff, [70_000, 69_999, 80_000]);
+        let header = Header::parse(&file).unwrap();
+        assert_eq!(
+            (header.phnum, header.shnum, header.shstrndx),
+            (80_000, 70_000, 69_999)
+        );
+        // The file holds one section header and no program header.
+        assert_eq!(header.section_headers(&file).count(), 1);
+        assert_eq!(header.program_headers(&file).count(), 0);
+    }
+
+    #[test]
+    fn counts_beyond_the_file_are_not_believed() {
+        let file = elf64(0xffff, 0, 1, [u64::MAX, 0, 0xffff_ffff]);
+        let header = Header::parse(&file).unwrap();
+        assert_eq!(header.shnum, u64::MAX);
+        assert_eq!(header.section_headers(&file).count(), 1);
+    }
+
+    #[test]
+    fn refuses_what_is_not_little_endian_elf() {
+        let parse = |file: &[u8]| Header::parse(file).unwrap_err();
+        assert_eq!(parse(b"").offset, 0);
+        assert_eq!(parse(b"KDUMP   ").offset, 0);
+        assert_eq!(parse(b"\x7fELF").found, "the end of the file");
+        assert_eq!(parse(b"\x7fELF\x03\x01").offset, 4);
+        assert_eq!(parse(b"\x7fELF\x02\x02").offset, 5);
+        assert_eq!(parse(b"\x7fELF\x02\x01\x01").offset, 0);
+        let mut file = elf64(1, 1, 0, [0; 3]);
+        file[54] = 32;
+        assert_eq!(parse(&file).offset, 54);
+    }
+}

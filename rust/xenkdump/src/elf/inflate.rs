@@ -1,0 +1,102 @@
+//! Compressed sections (`SHF_COMPRESSED`): zlib and zstd, within bounds.
+
+use std::io::Read;
+
+use goblin::container::Ctx;
+use goblin::elf::compression_header::{CompressionHeader, ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD};
+use scroll::Pread;
+
+/// No section is inflated beyond this. The biggest `.debug_info` seen of a kernel has 400 MiB.
+const LIMIT: u64 = 1 << 30;
+
+/// What `ch_size` says may be reserved before a byte is inflated is bounded by this many times the
+/// compressed size; the rest is claimed as it comes.
+const EAGER: usize = 8;
+
+/// The size that the header of a compressed section claims for its content.
+pub(super) fn size(section: &[u8], ctx: Ctx) -> Option<u64> {
+    let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
+    Some(header.ch_size)
+}
+
+/// Inflates the content of a compressed section; `None` where it is broken, too large or compressed
+/// by a method unknown here.
+pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Box<[u8]>> {
+    let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
+    if header.ch_size > LIMIT {
+        return None;
+    }
+    let size = usize::try_from(header.ch_size).ok()?;
+    let packed = section.get(CompressionHeader::size(ctx)..)?;
+    let mut out = Vec::with_capacity(size.min(packed.len().saturating_mul(EAGER)));
+    match header.ch_type {
+        ELFCOMPRESS_ZLIB => flate2::read::ZlibDecoder::new(packed)
+            .take(header.ch_size)
+            .read_to_end(&mut out)
+            .ok()?,
+        ELFCOMPRESS_ZSTD => ruzstd::decoding::StreamingDecoder::new(packed)
+            .ok()?
+            .take(header.ch_size)
+            .read_to_end(&mut out)
+            .ok()?,
+        _ => return None,
+    };
+    (out.len() == size).then(|| out.into_boxed_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use goblin::container::{Container, Endian};
+    use std::io::Write;
+
+    fn section(kind: u32, size: u64, packed: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(size.to_le_bytes());
+        bytes.extend(1_u64.to_le_bytes());
+        bytes.extend(packed);
+        bytes
+    }
+
+    const CTX: Ctx = Ctx {
+        container: Container::Big,
+        le: Endian::Little,
+    };
+
+    #[test]
+    fn inflates_zlib_and_zstd() {
+        let text = b"partial units and imported units ".repeat(50);
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        zlib.write_all(&text).unwrap();
+        let zlib = zlib.finish().unwrap();
+        let zstd = ruzstd::encoding::compress_to_vec(
+            &text[..],
+            ruzstd::encoding::CompressionLevel::Fastest,
+        );
+        for (kind, packed) in [(ELFCOMPRESS_ZLIB, zlib), (ELFCOMPRESS_ZSTD, zstd)] {
+            let size = text.len() as u64;
+            assert_eq!(
+                inflate(&section(kind, size, &packed), CTX).as_deref(),
+                Some(&text[..])
+            );
+            // A size that is not the content's, a cut stream, an unknown method.
+            assert_eq!(inflate(&section(kind, size + 1, &packed), CTX), None);
+            assert_eq!(
+                inflate(&section(kind, size, &packed[..packed.len() / 2]), CTX),
+                None
+            );
+            assert_eq!(inflate(&section(3, size, &packed), CTX), None);
+        }
+    }
+
+    #[test]
+    fn claims_beyond_the_limit_are_refused() {
+        assert_eq!(
+            inflate(&section(ELFCOMPRESS_ZLIB, u64::MAX, b"x"), CTX),
+            None
+        );
+        assert_eq!(inflate(&section(ELFCOMPRESS_ZLIB, LIMIT, b"x"), CTX), None);
+    }
+}

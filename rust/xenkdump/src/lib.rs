@@ -21,6 +21,7 @@ pub mod dump;
 pub mod elf;
 pub mod file;
 pub mod memory;
+mod names;
 pub mod notes;
 pub mod p2m;
 pub mod paging;

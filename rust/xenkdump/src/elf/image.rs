@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use goblin::elf::section_header::{
-    SectionHeader, SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS, SHT_NOTE, SHT_NULL,
+    SectionHeader, SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_SYMTAB,
 };
 
-use super::{inflate, Header, Notes};
+use super::{inflate, Bytes, Header, Notes};
 use crate::addr::{VirtAddr, Word};
 use crate::file::MappedFile;
 use crate::{Error, Result};
@@ -34,7 +34,7 @@ pub struct Image {
     /// Address and index into `sections` of those that are loaded, ascending.
     located: Vec<(u64, usize)>,
     /// The content of compressed sections, by index into `sections`.
-    inflated: BTreeMap<usize, OnceLock<Option<Box<[u8]>>>>,
+    inflated: BTreeMap<usize, OnceLock<Option<Arc<[u8]>>>>,
 }
 
 /// One section of an [`Image`].
@@ -79,6 +79,15 @@ impl<'a> Section<'a> {
     /// as strip leaves the text of a vmlinux), is cut before their end, or they do not inflate.
     pub fn data(&self) -> Option<&'a [u8]> {
         self.image.bytes(self.index, self.header)
+    }
+
+    /// The same, to be kept.
+    pub fn bytes(&self) -> Option<Bytes> {
+        self.data()?;
+        match self.image.inflated.get(&self.index) {
+            Some(cell) => cell.get()?.clone().map(Bytes::from),
+            None => Bytes::mapped(&self.image.file, self.header.sh_offset, self.header.sh_size),
+        }
     }
 }
 
@@ -155,6 +164,20 @@ impl Image {
         section
             .data()
             .ok_or_else(|| absent("the file has no bytes of section"))
+    }
+
+    /// The symbol table and the section of its strings.
+    pub fn symbol_table(&self) -> Option<(Section<'_>, Section<'_>)> {
+        let symbols = self
+            .sections()
+            .find(|section| section.header.sh_type == SHT_SYMTAB)?;
+        let index = usize::try_from(symbols.header.sh_link).ok()?;
+        let strings = Section {
+            image: self,
+            index,
+            header: self.sections.get(index)?,
+        };
+        Some((symbols, strings))
     }
 
     /// `len` bytes at a link-time address. They must lie within one section.

@@ -1,6 +1,7 @@
 //! Compressed sections (`SHF_COMPRESSED`): zlib and zstd, within bounds.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use goblin::container::Ctx;
 use goblin::elf::compression_header::{CompressionHeader, ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD};
@@ -21,7 +22,7 @@ pub(super) fn size(section: &[u8], ctx: Ctx) -> Option<u64> {
 
 /// Inflates the content of a compressed section; `None` where it is broken, too large or compressed
 /// by a method unknown here.
-pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Box<[u8]>> {
+pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Arc<[u8]>> {
     let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
     if header.ch_size > LIMIT {
         return None;
@@ -41,7 +42,7 @@ pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Box<[u8]>> {
             .ok()?,
         _ => return None,
     };
-    (out.len() == size).then(|| out.into_boxed_slice())
+    (out.len() == size).then(|| out.into())
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@
 //! - [`notes`]: the notes of a `PT_NOTE` segment or a `SHT_NOTE` section.
 //! - [`image`]: the file of a kernel or hypervisor, by section and by link-time address.
 
+mod bytes;
 pub mod header;
 pub mod image;
 mod inflate;
 pub mod notes;
 
+pub use bytes::Bytes;
 pub use header::Header;
 pub use image::{Image, Section};
 pub use notes::{Note, Notes};
@@ -39,6 +41,12 @@ impl Malformed {
             expected: expected.into(),
             found: found.into(),
         }
+    }
+
+    /// The same, where the bytes start at `base` of the file.
+    pub fn at(mut self, base: u64) -> Self {
+        self.offset = self.offset.saturating_add(base);
+        self
     }
 
     /// The same as an error about `file`.

@@ -1,1 +1,188 @@
-//! (room: symbols)
+//! Names and addresses of a kernel or hypervisor and of its modules, both ways.
+//!
+//! - `table`: the symbols of one file or module, sorted by address and hashed by name.
+//! - `elf`, `map`: where they come from: an ELF symbol table, a `System.map`.
+//!
+//! Everything is built when it is first asked for. A [`Symbols`] is cheap to clone.
+
+mod elf;
+mod map;
+mod table;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::addr::{VirtAddr, Word};
+use crate::elf::Image;
+use crate::Result;
+use table::{Found, Table};
+
+/// One symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its address, with the slide applied; for a per-cpu symbol of a kernel whose per-cpu section
+    /// starts at 0, the offset from the CPU's base.
+    pub address: VirtAddr,
+    /// Its size in bytes; 0 where the source does not tell.
+    pub size: u64,
+    /// The module that defines it; `None` for the kernel or hypervisor itself.
+    pub module: Option<&'a str>,
+}
+
+/// The symbols of a kernel or hypervisor, and of the modules added to it.
+#[derive(Clone, Debug)]
+pub struct Symbols {
+    image: Arc<Table>,
+    modules: Vec<Arc<Module>>,
+    slide: i64,
+}
+
+#[derive(Debug)]
+struct Module {
+    name: Box<str>,
+    table: Table,
+}
+
+impl Symbols {
+    /// The symbols of an image, at their link-time addresses.
+    pub fn of_image(image: &Image) -> Result<Self> {
+        elf::of_image(image).map(Self::new)
+    }
+
+    /// The symbols that a `System.map` (or a `xen-syms.map`) lists: lines of address, type letter
+    /// and name. There are no sizes in it.
+    pub fn from_map(path: &Path) -> Result<Self> {
+        map::open(path).map(Self::new)
+    }
+
+    fn new(table: Table) -> Self {
+        Self {
+            image: Arc::new(table),
+            modules: Vec::new(),
+            slide: 0,
+        }
+    }
+
+    /// The same symbols, without modules, of a kernel that was loaded `slide` bytes above its
+    /// link-time address (KASLR).
+    pub fn with_slide(&self, slide: i64) -> Self {
+        Self {
+            image: Arc::clone(&self.image),
+            modules: Vec::new(),
+            slide,
+        }
+    }
+
+    /// How far the kernel is from where it was linked to be. Modules' addresses are absolute.
+    pub fn slide(&self) -> i64 {
+        self.slide
+    }
+
+    /// The width of an address.
+    pub fn word(&self) -> Word {
+        self.image.word()
+    }
+
+    /// Adds the symbols that lie from `start` to `end` of a module's symbol table, which is an
+    /// array of `Elf32_Sym` or `Elf64_Sym` with absolute values, as `struct module.kallsyms` keeps
+    /// it. A module with several ranges (text, data, ...) is added once for each.
+    pub fn add_module(
+        &mut self,
+        name: &str,
+        start: VirtAddr,
+        end: VirtAddr,
+        symtab: Vec<u8>,
+        strtab: Vec<u8>,
+    ) {
+        self.modules.push(Arc::new(Module {
+            name: name.into(),
+            table: elf::of_module(start..end, symtab, strtab, self.word()),
+        }));
+    }
+
+    /// How many symbols there are.
+    pub fn len(&self) -> usize {
+        self.parts().map(|(_, table, _)| table.len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The symbol of this name: the kernel's own before a module's; of several, a global one, then
+    /// the one at the lowest address.
+    pub fn get(&self, name: &str) -> Option<Symbol<'_>> {
+        self.parts().find_map(|(module, table, slide)| {
+            let found = table.named(name).min_by_key(|found| found.preference())?;
+            Some(symbol(found, module, table, slide))
+        })
+    }
+
+    /// All symbols of this name, by address: static functions may share one.
+    pub fn all(&self, name: &str) -> Vec<Symbol<'_>> {
+        let mut all: Vec<_> = self
+            .parts()
+            .flat_map(|(module, table, slide)| {
+                table
+                    .named(name)
+                    .map(move |found| symbol(found, module, table, slide))
+            })
+            .collect();
+        all.sort_by_key(|symbol| symbol.address);
+        all
+    }
+
+    /// The symbol that covers `address` by its size, the innermost if several do; where none does,
+    /// [`Symbols::nearest`].
+    pub fn lookup(&self, address: VirtAddr) -> Option<Symbol<'_>> {
+        self.at(address, |table, link| {
+            table.covering(link).or_else(|| table.nearest(link))
+        })
+    }
+
+    /// The nearest symbol at or below `address`, whatever its size: what crash names, e.g.
+    /// `entry_SYSCALL_64_after_hwframe` within `entry_SYSCALL_64`. `None` outside the image and its
+    /// modules.
+    pub fn nearest(&self, address: VirtAddr) -> Option<Symbol<'_>> {
+        self.at(address, Table::nearest)
+    }
+
+    fn at<'a>(
+        &'a self,
+        address: VirtAddr,
+        pick: impl Fn(&'a Table, VirtAddr) -> Option<Found<'a>>,
+    ) -> Option<Symbol<'a>> {
+        self.parts().find_map(|(module, table, slide)| {
+            let link = slid(address, slide.wrapping_neg(), table.word());
+            Some(symbol(pick(table, link)?, module, table, slide))
+        })
+    }
+
+    /// The image, then the modules: name, table, slide.
+    fn parts(&self) -> impl Iterator<Item = (Option<&str>, &Table, i64)> {
+        let modules = self.modules.iter();
+        std::iter::once((None, &*self.image, self.slide))
+            .chain(modules.map(|module| (Some(&*module.name), &module.table, 0)))
+    }
+}
+
+fn symbol<'a>(found: Found<'a>, module: Option<&'a str>, table: &Table, slide: i64) -> Symbol<'a> {
+    let slide = if found.located { slide } else { 0 };
+    Symbol {
+        name: found.name,
+        address: slid(found.address, slide, table.word()),
+        size: found.size,
+        module,
+    }
+}
+
+/// Addresses wrap round at the width of a word.
+fn slid(address: VirtAddr, slide: i64, word: Word) -> VirtAddr {
+    VirtAddr(address.0.wrapping_add_signed(slide) & word.max())
+}
+
+#[cfg(test)]
+mod tests;

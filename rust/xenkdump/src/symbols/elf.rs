@@ -1,0 +1,107 @@
+//! Symbols out of ELF symbol tables: an image's in its file, a module's in memory.
+
+use std::ops::Range;
+
+use goblin::container::{Container, Ctx, Endian};
+use goblin::elf::section_header::SHN_UNDEF;
+use goblin::elf::sym::{
+    Sym, STB_GLOBAL, STB_LOCAL, STB_WEAK, STT_FILE, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE,
+    STT_OBJECT, STT_SECTION, STT_TLS,
+};
+use scroll::Pread;
+
+use super::map;
+use super::table::{Binding, Entry, Kind, Table};
+use crate::addr::{VirtAddr, Word};
+use crate::elf::Image;
+use crate::{Error, Result};
+
+/// Sections less than this apart are one span: the kernel aligns some to 2 MiB.
+const GAP: u64 = 2 << 20;
+
+/// The symbols of an image.
+pub(super) fn of_image(image: &Image) -> Result<Table> {
+    let absent = || {
+        let path = image.file().path().display();
+        Error::Absent(format!("{path}: no symbol table"))
+    };
+    let (symbols, strings) = image.symbol_table().ok_or_else(absent)?;
+    let symbols = symbols.bytes().ok_or_else(absent)?;
+    let strings = strings.bytes().ok_or_else(absent)?;
+    let word = image.word();
+    Ok(Table::new(
+        word,
+        strings,
+        image.spans(GAP),
+        move |strings| entries(&symbols, strings, word).collect(),
+    ))
+}
+
+/// The symbols of a module that lie in `span`.
+pub(super) fn of_module(
+    span: Range<VirtAddr>,
+    symtab: Vec<u8>,
+    strtab: Vec<u8>,
+    word: Word,
+) -> Table {
+    let Range { start, end } = span.clone();
+    Table::new(word, strtab.into(), vec![span], move |strings| {
+        entries(&symtab, strings, word)
+            .filter(|entry| start <= entry.address && entry.address <= end)
+            .collect()
+    })
+}
+
+fn entries<'a>(
+    symtab: &'a [u8],
+    strings: &[u8],
+    word: Word,
+) -> impl Iterator<Item = Entry> + use<'a> {
+    let container = match word {
+        Word::W32 => Container::Little,
+        Word::W64 => Container::Big,
+    };
+    let ctx = Ctx::new(container, Endian::Little);
+    let names = strings.len();
+    symtab
+        .chunks_exact(Sym::size(container))
+        .filter_map(move |chunk| entry(&chunk.pread_with(0, ctx).ok()?))
+        .filter(move |entry| (entry.name as usize) < names)
+}
+
+fn entry(symbol: &Sym) -> Option<Entry> {
+    let name = u32::try_from(symbol.st_name)
+        .ok()
+        .filter(|&name| name > 0)?;
+    if u32::try_from(symbol.st_shndx).ok()? == SHN_UNDEF {
+        return None;
+    }
+    let (kind, binding) = if symbol.st_info >= b'A' {
+        // Linux before 5.2 (1c7651f43777) overwrites `st_info` of a loaded module's symbols with
+        // the letter that /proc/kallsyms shows. No binding in use makes such a number.
+        map::letter(symbol.st_info)
+    } else {
+        let kind = match symbol.st_type() {
+            STT_FUNC | STT_GNU_IFUNC => Kind::Func,
+            STT_OBJECT => Kind::Object,
+            STT_NOTYPE => Kind::NoType,
+            STT_SECTION | STT_FILE | STT_TLS => return None,
+            _ => Kind::NoType,
+        };
+        let binding = match symbol.st_bind() {
+            STB_LOCAL => Binding::Local,
+            STB_GLOBAL => Binding::Global,
+            STB_WEAK => Binding::Weak,
+            _ => Binding::Local,
+        };
+        (kind, binding)
+    };
+    Some(Entry {
+        address: VirtAddr(symbol.st_value),
+        size: symbol.st_size,
+        name,
+        kind,
+        binding,
+        located: false,
+    })
+}

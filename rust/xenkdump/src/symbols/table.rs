@@ -1,0 +1,196 @@
+//! The symbols of one file or module, sorted by address and hashed by name.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use crate::addr::{VirtAddr, Word};
+use crate::elf::Bytes;
+use crate::names::{self, Names};
+
+/// How many symbols below an address may be asked whether they cover it. The most labels seen
+/// within one function are 60.
+const LABELS: usize = 256;
+
+/// What a symbol names. The order is that of preference among aliases, best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// A label, or something unknown.
+    NoType,
+    /// Data.
+    Object,
+    /// Code.
+    Func,
+}
+
+/// How widely a symbol is seen. The order is that of preference among aliases, best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Binding {
+    Weak,
+    Local,
+    Global,
+}
+
+/// One symbol as its source has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub address: VirtAddr,
+    pub size: u64,
+    /// Offset of the name in the table's strings.
+    pub name: u32,
+    pub kind: Kind,
+    pub binding: Binding,
+    /// Whether the address is one of the image, which moves with it: not a constant, nor an offset
+    /// into the per-cpu areas.
+    pub located: bool,
+}
+
+/// The name at `offset` of a table's strings: it ends at a NUL in an ELF file, at a newline or a
+/// blank in a map.
+fn name(strings: &[u8], offset: u32) -> &[u8] {
+    names::string(strings, offset, |byte| byte <= b' ')
+}
+
+/// A symbol that was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<'a> {
+    pub name: &'a str,
+    pub address: VirtAddr,
+    pub size: u64,
+    pub located: bool,
+    kind: Kind,
+    binding: Binding,
+}
+
+impl Found<'_> {
+    /// Which of several symbols of one name to take: the least.
+    pub fn preference(&self) -> impl Ord {
+        let Self { kind, binding, .. } = *self;
+        (std::cmp::Reverse((binding, kind)), self.address)
+    }
+}
+
+type Source = Box<dyn Fn(&[u8]) -> Vec<Entry> + Send + Sync>;
+
+/// The symbols of one file or module.
+pub(super) struct Table {
+    word: Word,
+    strings: Bytes,
+    /// Where addresses may lie, ascending and apart; no symbol is found by an address elsewhere.
+    spans: Vec<Range<VirtAddr>>,
+    source: Source,
+    entries: OnceLock<Vec<Entry>>,
+    names: OnceLock<Names>,
+}
+
+impl Table {
+    /// A table of what `source` reads when it is first asked for anything.
+    pub fn new(
+        word: Word,
+        strings: Bytes,
+        spans: Vec<Range<VirtAddr>>,
+        source: impl Fn(&[u8]) -> Vec<Entry> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            word,
+            strings,
+            spans,
+            source: Box::new(source),
+            entries: OnceLock::new(),
+            names: OnceLock::new(),
+        }
+    }
+
+    pub fn word(&self) -> Word {
+        self.word
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// The symbols of this name, in no order.
+    pub fn named<'a, 'n>(
+        &'a self,
+        wanted: &'n str,
+    ) -> impl Iterator<Item = Found<'a>> + use<'a, 'n> {
+        let entries = self.entries();
+        let names = self
+            .names
+            .get_or_init(|| Names::new(entries.iter().map(|e| name(&self.strings, e.name))));
+        names
+            .candidates(wanted.as_bytes())
+            .filter_map(|i| entries.get(i))
+            .map(|entry| self.found(entry))
+            .filter(move |found| found.name == wanted)
+    }
+
+    /// The innermost symbol whose size covers `address`.
+    pub fn covering(&self, address: VirtAddr) -> Option<Found<'_>> {
+        self.below(address)
+            .take(LABELS)
+            .find(|entry| address.0 - entry.address.0 < entry.size)
+            .map(|entry| self.found(entry))
+    }
+
+    /// The nearest symbol at or below `address`, within the same span.
+    pub fn nearest(&self, address: VirtAddr) -> Option<Found<'_>> {
+        self.below(address).next().map(|entry| self.found(entry))
+    }
+
+    /// The symbols at or below `address` in its span, nearest and best first.
+    fn below(&self, address: VirtAddr) -> impl Iterator<Item = &Entry> {
+        let span = self.span(address).filter(|span| address < span.end);
+        let entries = span.map_or(&[][..], |span| {
+            let entries = self.entries();
+            let to = entries.partition_point(|entry| entry.address <= address);
+            let from = entries.partition_point(|entry| entry.address < span.start);
+            entries.get(from..to).unwrap_or_default()
+        });
+        entries.iter().rev()
+    }
+
+    /// The last span that starts at or below `address`.
+    fn span(&self, address: VirtAddr) -> Option<&Range<VirtAddr>> {
+        let above = self.spans.partition_point(|span| span.start <= address);
+        self.spans.get(above.checked_sub(1)?)
+    }
+
+    fn found(&self, entry: &Entry) -> Found<'_> {
+        Found {
+            name: names::text(name(&self.strings, entry.name)),
+            address: entry.address,
+            size: entry.size,
+            located: entry.located,
+            kind: entry.kind,
+            binding: entry.binding,
+        }
+    }
+
+    /// All symbols by address; at one address, the best last.
+    fn entries(&self) -> &[Entry] {
+        self.entries.get_or_init(|| {
+            let mut entries = (self.source)(&self.strings);
+            for entry in &mut entries {
+                // The symbols that mark the end of a span stand just past it.
+                let span = self.span(entry.address);
+                entry.located = span.is_some_and(|span| entry.address <= span.end);
+            }
+            let rank = |e: &Entry| (e.size > 0, e.kind, e.binding);
+            entries.sort_by(|a, b| {
+                (a.address.cmp(&b.address))
+                    .then_with(|| rank(a).cmp(&rank(b)))
+                    .then_with(|| b.name.cmp(&a.name))
+            });
+            entries
+        })
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table")
+            .field("word", &self.word)
+            .field("spans", &self.spans)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,236 @@
+use super::*;
+use crate::addr::Address;
+
+/// `Elf64_Sym`s and their strings.
+#[derive(Default)]
+struct Symtab {
+    symbols: Vec<u8>,
+    strings: Vec<u8>,
+}
+
+const FUNC: u8 = 2;
+const NOTYPE: u8 = 0;
+const GLOBAL: u8 = 0x10;
+const WEAK: u8 = 0x20;
+
+impl Symtab {
+    fn add(&mut self, name: &str, info: u8, value: u64, size: u64) -> &mut Self {
+        if self.strings.is_empty() {
+            self.strings.push(0);
+        }
+        self.symbols
+            .extend((self.strings.len() as u32).to_le_bytes());
+        self.symbols.extend([info, 0, 1, 0]);
+        self.symbols.extend(value.to_le_bytes());
+        self.symbols.extend(size.to_le_bytes());
+        self.strings.extend(name.as_bytes());
+        self.strings.push(0);
+        self
+    }
+
+    fn table(&self, start: u64, end: u64) -> Table {
+        let span = VirtAddr(start)..VirtAddr(end);
+        elf::of_module(span, self.symbols.clone(), self.strings.clone(), Word::W64)
+    }
+}
+
+fn names(symbols: &Symbols, addresses: &[u64]) -> Vec<(String, String)> {
+    let name = |symbol: Option<Symbol<'_>>| symbol.map_or("-", |s| s.name).to_owned();
+    addresses
+        .iter()
+        .map(|&at| {
+            (
+                name(symbols.lookup(VirtAddr(at))),
+                name(symbols.nearest(VirtAddr(at))),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn what_covers_an_address_goes_before_what_is_nearest() {
+    let mut symtab = Symtab::default();
+    symtab
+        .add("entry", FUNC | GLOBAL, 0x1000, 0x100)
+        .add("entry_after_hwframe", NOTYPE | GLOBAL, 0x1080, 0)
+        .add("gap", NOTYPE, 0x1200, 0)
+        .add("_end", NOTYPE | GLOBAL, 0x2000, 0);
+    let symbols = Symbols::new(symtab.table(0x1000, 0x2000));
+    let both = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(
+        names(&symbols, &[0xfff, 0x1000, 0x1090, 0x1180, 0x1fff, 0x2000]),
+        [
+            both("-", "-"),
+            both("entry", "entry"),
+            both("entry", "entry_after_hwframe"),
+            both("entry_after_hwframe", "entry_after_hwframe"),
+            both("gap", "gap"),
+            both("-", "-"),
+        ]
+    );
+    assert_eq!(symbols.get("_end").unwrap().address, VirtAddr(0x2000));
+}
+
+#[test]
+fn aliases_have_one_order() {
+    let mut symtab = Symtab::default();
+    symtab
+        .add("label", NOTYPE | GLOBAL, 0x1000, 0)
+        .add("weak", FUNC | WEAK, 0x1000, 8)
+        .add("global", FUNC | GLOBAL, 0x1000, 8)
+        .add("later", FUNC | GLOBAL, 0x1000, 8)
+        .add("local", FUNC, 0x1000, 8)
+        .add("no_size", FUNC | GLOBAL, 0x1000, 0);
+    let symbols = Symbols::new(symtab.table(0x1000, 0x2000));
+    assert_eq!(symbols.lookup(VirtAddr(0x1004)).unwrap().name, "global");
+    assert_eq!(symbols.nearest(VirtAddr(0x1004)).unwrap().name, "global");
+}
+
+#[test]
+fn duplicates_are_all_found_and_a_global_one_first() {
+    let mut symtab = Symtab::default();
+    symtab
+        .add("show", FUNC, 0x1400, 8)
+        .add("show", FUNC, 0x1100, 8)
+        .add("init", FUNC, 0x1000, 8)
+        .add("init", FUNC | GLOBAL, 0x1800, 8);
+    let symbols = Symbols::new(symtab.table(0x1000, 0x2000));
+    let all: Vec<_> = symbols
+        .all("show")
+        .iter()
+        .map(|s| s.address.raw())
+        .collect();
+    assert_eq!(all, [0x1100, 0x1400]);
+    assert_eq!(symbols.get("show").unwrap().address, VirtAddr(0x1100));
+    assert_eq!(symbols.get("init").unwrap().address, VirtAddr(0x1800));
+    assert_eq!(symbols.get("absent"), None);
+    assert_eq!(symbols.len(), 4);
+}
+
+#[test]
+fn the_slide_moves_the_image_only() {
+    let mut symtab = Symtab::default();
+    symtab.add("start", FUNC | GLOBAL, 0xffff_ffff_8100_0000, 0x100);
+    let symbols = Symbols::new(symtab.table(0xffff_ffff_8100_0000, 0xffff_ffff_8200_0000));
+    let mut symbols = symbols.with_slide(0x1e00_0000);
+    let mut module = Symtab::default();
+    module.add("probe", FUNC, 0xffff_ffff_c000_1000, 0x10).add(
+        "elsewhere",
+        FUNC,
+        0xffff_ffff_d000_1000,
+        0x10,
+    );
+    symbols.add_module(
+        "ext4",
+        VirtAddr(0xffff_ffff_c000_0000),
+        VirtAddr(0xffff_ffff_c000_2000),
+        module.symbols,
+        module.strings,
+    );
+    assert_eq!(
+        symbols.get("start").unwrap().address,
+        VirtAddr(0xffff_ffff_9f00_0000)
+    );
+    let at = |address| {
+        symbols
+            .lookup(VirtAddr(address))
+            .map(|s| (s.name, s.module))
+    };
+    assert_eq!(at(0xffff_ffff_9f00_0010), Some(("start", None)));
+    assert_eq!(at(0xffff_ffff_8100_0010), None);
+    assert_eq!(at(0xffff_ffff_c000_1008), Some(("probe", Some("ext4"))));
+    assert_eq!(symbols.get("elsewhere"), None);
+}
+
+#[test]
+fn slides_wrap_at_the_width_of_a_word() {
+    assert_eq!(
+        slid(VirtAddr(0xc100_0000), 0x4000_0000, Word::W32),
+        VirtAddr(0x100_0000)
+    );
+    assert_eq!(
+        slid(VirtAddr(0x10), -0x20, Word::W32),
+        VirtAddr(0xffff_fff0)
+    );
+    assert_eq!(
+        slid(VirtAddr(0x10), i64::MIN, Word::W64),
+        VirtAddr(0x8000_0000_0000_0010)
+    );
+}
+
+/// Linux before 5.2 keeps the letter of /proc/kallsyms in `st_info`.
+#[test]
+fn letters_in_st_info_are_understood() {
+    let mut symtab = Symtab::default();
+    symtab
+        .add("data", b'd', 0x1000, 0)
+        .add("text", b't', 0x1000, 0)
+        .add("weak", b'W', 0x1000, 0);
+    let symbols = Symbols::new(symtab.table(0x1000, 0x2000));
+    assert_eq!(symbols.nearest(VirtAddr(0x1000)).unwrap().name, "text");
+}
+
+#[test]
+fn broken_tables_give_what_they_hold() {
+    let mut symtab = Symtab::default();
+    symtab
+        .add("good", FUNC, 0x1000, u64::MAX)
+        .add("cut", FUNC, 0x1100, 4);
+    symtab.symbols.extend([0xff; 24 + 7]);
+    symtab.strings.truncate(symtab.strings.len() - 2);
+    let symbols = Symbols::new(symtab.table(0x1000, u64::MAX));
+    assert_eq!(symbols.lookup(VirtAddr(0x10ff)).unwrap().name, "good");
+    assert_eq!(symbols.nearest(VirtAddr(0x1100)).unwrap().name, "cu");
+    assert_eq!(symbols.lookup(VirtAddr(u64::MAX - 1)).unwrap().name, "good");
+}
+
+#[test]
+fn many_symbols_of_one_name_are_no_trouble() {
+    let mut symtab = Symtab::default();
+    symtab.add("same", FUNC, 0x1000, 1);
+    symtab.symbols = symtab.symbols.repeat(300_000);
+    let symbols = Symbols::new(symtab.table(0x1000, 0x2000));
+    assert_eq!(symbols.get("same").unwrap().address, VirtAddr(0x1000));
+    assert!(symbols.get("other").is_none());
+    assert!(symbols.lookup(VirtAddr(0x1800)).is_some());
+}
+
+fn map(text: &str) -> Result<Symbols> {
+    let name = format!("xenkdump-map-{}-{:x}", std::process::id(), text.len());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, text).unwrap();
+    let symbols = Symbols::from_map(&path);
+    std::fs::remove_file(&path).unwrap();
+    symbols
+}
+
+#[test]
+fn a_map_is_read() {
+    let symbols = map("0000000000000000 D __per_cpu_start\n\
+                       0000000000001000 d cpu_data\n\
+                       0000000001000000 A phys_startup_64\n\
+                       ffffffff81000000 T _text\n\
+                       ffffffff81000010 t helper\n\
+                       this is no symbol\n\
+                       ffffffff82000000 B _end\n")
+    .unwrap()
+    .with_slide(0x100);
+    assert_eq!(symbols.word(), Word::W64);
+    assert_eq!(symbols.len(), 6);
+    assert_eq!(
+        symbols.get("helper").unwrap().address,
+        VirtAddr(0xffff_ffff_8100_0110)
+    );
+    assert_eq!(symbols.get("cpu_data").unwrap().address, VirtAddr(0x1000));
+    let at = |address| symbols.lookup(VirtAddr(address)).map(|s| s.name);
+    assert_eq!(at(0xffff_ffff_8100_0fff), Some("helper"));
+    assert_eq!(at(0xffff_ffff_8200_0100), None);
+    assert_eq!(at(0x1100), None);
+}
+
+#[test]
+fn what_is_no_map_is_refused() {
+    for text in ["", "\n", "\x7fELF\x02\x01", "c1000000 T\n", "xyz T name\n"] {
+        assert!(map(text).is_err(), "{text:?}");
+    }
+}

@@ -1,0 +1,311 @@
+//! BTF, the kernel's own type format (Documentation/bpf/btf.rst), kinds 0 to 19.
+
+use std::ops::{ControlFlow, Range};
+use std::sync::OnceLock;
+
+use super::shape::{Field, Layouts, Shape, Tag, TypeId};
+use crate::addr::Word;
+use crate::elf::{Bytes, Malformed};
+use crate::names::{self, Names};
+
+const MAGIC: u16 = 0xeb9f;
+/// Size of the header of version 1, and of a type without what follows it.
+const HEADER: usize = 24;
+const TYPE: usize = 12;
+
+const INT: u32 = 1;
+const PTR: u32 = 2;
+const ARRAY: u32 = 3;
+const STRUCT: u32 = 4;
+const UNION: u32 = 5;
+const ENUM: u32 = 6;
+const FWD: u32 = 7;
+const TYPEDEF: u32 = 8;
+const VOLATILE: u32 = 9;
+const CONST: u32 = 10;
+const RESTRICT: u32 = 11;
+const FUNC: u32 = 12;
+const FUNC_PROTO: u32 = 13;
+const VAR: u32 = 14;
+const DATASEC: u32 = 15;
+const FLOAT: u32 = 16;
+const DECL_TAG: u32 = 17;
+const TYPE_TAG: u32 = 18;
+const ENUM64: u32 = 19;
+
+/// Parsed BTF: the offset of each type, and a hash of the names that can be asked for.
+pub(super) struct Btf {
+    bytes: Bytes,
+    types: Range<usize>,
+    strings: Range<usize>,
+    word: Word,
+    index: OnceLock<Index>,
+}
+
+/// Both in the order of the types; id 0 is `void` and stands in neither.
+struct Index {
+    /// Where each type starts, from the start of the types.
+    offsets: Vec<u32>,
+    /// The ids of complete structs, unions, enums and typedefs that have a name.
+    named: Vec<u32>,
+    names: Names,
+}
+
+/// A type's fixed part.
+#[derive(Clone, Copy)]
+struct Type<'a> {
+    name: u32,
+    kind: u32,
+    flag: bool,
+    /// The size or the type that it refers to.
+    value: u32,
+    /// What follows: members, enumerators, ...
+    tail: &'a [u8],
+}
+
+impl Btf {
+    pub fn new(bytes: Bytes, word: Word) -> Result<Self, Malformed> {
+        let end = |bytes: &[u8]| format!("the end of the BTF ({} bytes)", bytes.len());
+        if !bytes.starts_with(&MAGIC.to_le_bytes()) {
+            let found = bytes.get(..2).unwrap_or_default();
+            return Err(Malformed::new(0, "BTF (9f eb)", format!("{found:02x?}")));
+        }
+        let Some(header) = bytes.first_chunk::<HEADER>() else {
+            return Err(Malformed::new(0, "a BTF header", end(&bytes)));
+        };
+        if header[2] != 1 {
+            let found = header[2].to_string();
+            return Err(Malformed::new(2, "BTF version 1", found));
+        }
+        // Offsets count from the end of the header, whose size may grow.
+        let range = |at: usize| {
+            let start = (u32_at(header, 4)? as usize).checked_add(u32_at(header, at)? as usize)?;
+            let range = start..start.checked_add(u32_at(header, at + 4)? as usize)?;
+            bytes.get(range.clone()).map(|_| range)
+        };
+        let section = |at: usize, what: &str| {
+            range(at).ok_or_else(|| {
+                Malformed::new(at as u64, format!("offset and size of {what}"), end(&bytes))
+            })
+        };
+        let types = section(8, "the types")?;
+        let strings = section(16, "the strings")?;
+        Ok(Self {
+            bytes,
+            types,
+            strings,
+            word,
+            index: OnceLock::new(),
+        })
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| {
+            let (mut offsets, mut named) = (Vec::new(), Vec::new());
+            let mut at = 0;
+            let types = self.bytes.get(self.types.clone()).unwrap_or_default();
+            let strings = self.bytes.get(self.strings.clone()).unwrap_or_default();
+            let mut found: Vec<&[u8]> = Vec::new();
+            // A type of an unknown kind, or one that is cut, hides those behind it; references to
+            // these are references to nothing.
+            while let Some((ty, size)) = parse(types, at) {
+                let Ok(offset) = u32::try_from(at) else { break };
+                offsets.push(offset);
+                if ty.name != 0 && matches!(ty.kind, STRUCT | UNION | ENUM | TYPEDEF | ENUM64) {
+                    named.push(offsets.len() as u32);
+                    found.push(string(strings, ty.name));
+                }
+                at = at.saturating_add(size);
+            }
+            let names = Names::new(found.into_iter());
+            Index {
+                offsets,
+                named,
+                names,
+            }
+        })
+    }
+
+    fn get(&self, id: TypeId) -> Option<Type<'_>> {
+        let index = usize::try_from(id.0.checked_sub(1)?).ok()?;
+        let offset = *self.index().offsets.get(index)?;
+        let types = self.bytes.get(self.types.clone())?;
+        parse(types, offset as usize).map(|(ty, _)| ty)
+    }
+
+    fn name(&self, offset: u32) -> &str {
+        let strings = self.bytes.get(self.strings.clone()).unwrap_or_default();
+        names::text(string(strings, offset))
+    }
+
+    fn enumerators_of<'a>(&'a self, ty: Type<'a>) -> impl Iterator<Item = (&'a str, i128)> {
+        let wide = ty.kind == ENUM64;
+        let values = matches!(ty.kind, ENUM | ENUM64).then_some(ty.tail);
+        values
+            .unwrap_or_default()
+            .chunks_exact(if wide { 12 } else { 8 })
+            .filter_map(move |chunk| {
+                let low = u32_at(chunk, 4)?;
+                let high = if wide { u32_at(chunk, 8)? } else { 0 };
+                let value = u64::from(low) | u64::from(high) << 32;
+                let value = match (wide, ty.flag) {
+                    (false, false) => i128::from(low),
+                    (false, true) => i128::from(low as i32),
+                    (true, false) => i128::from(value),
+                    (true, true) => i128::from(value as i64),
+                };
+                Some((self.name(u32_at(chunk, 0)?), value))
+            })
+    }
+}
+
+impl Layouts for Btf {
+    fn find(&self, tag: Tag, name: &str) -> Option<TypeId> {
+        let index = self.index();
+        let ids = index.names.candidates(name.as_bytes());
+        // The candidates come last first: of several types of one name, take the first.
+        ids.filter_map(|i| index.named.get(i))
+            .map(|&id| TypeId(id.into()))
+            .filter(|&id| {
+                self.get(id).is_some_and(|ty| {
+                    let kind = match tag {
+                        Tag::Struct => ty.kind == STRUCT,
+                        Tag::Union => ty.kind == UNION,
+                        Tag::Enum => matches!(ty.kind, ENUM | ENUM64),
+                        Tag::Typedef => ty.kind == TYPEDEF,
+                    };
+                    kind && self.name(ty.name) == name
+                })
+            })
+            .last()
+    }
+
+    fn shape(&self, id: TypeId) -> Shape<'_> {
+        if id.0 == 0 {
+            return Shape::Void { name: "void" };
+        }
+        let Some(ty) = self.get(id) else {
+            return Shape::Void { name: "?" };
+        };
+        let name = self.name(ty.name);
+        let size = u64::from(ty.value);
+        let target = (ty.value != 0).then_some(TypeId(ty.value.into()));
+        let qualified = |word| Shape::Qualified { word, target };
+        match ty.kind {
+            INT => {
+                let encoding = u32_at(ty.tail, 0).unwrap_or(0);
+                let (first, width) = (u64::from(encoding >> 16 & 0xff), u64::from(encoding & 0xff));
+                let partial = first != 0 || width != size.saturating_mul(8);
+                Shape::Int {
+                    name,
+                    size,
+                    signed: encoding >> 24 & 1 != 0,
+                    bits: partial.then_some((first, width)),
+                }
+            }
+            PTR => Shape::Pointer {
+                target,
+                size: self.word.bytes() as u64,
+            },
+            ARRAY => match (u32_at(ty.tail, 0), u32_at(ty.tail, 8)) {
+                (Some(element), Some(count)) => Shape::Array {
+                    element: TypeId(element.into()),
+                    count: count.into(),
+                },
+                _ => Shape::Void { name: "?" },
+            },
+            STRUCT | UNION => Shape::Composite {
+                name,
+                union: ty.kind == UNION,
+                size,
+            },
+            ENUM | ENUM64 => Shape::Enum {
+                name,
+                size,
+                signed: ty.flag,
+            },
+            TYPEDEF => Shape::Typedef { name, target },
+            VOLATILE => qualified("volatile"),
+            CONST => qualified("const"),
+            RESTRICT | TYPE_TAG => qualified(""),
+            FLOAT => Shape::Float { name, size },
+            FUNC | FUNC_PROTO => Shape::Function,
+            FWD => Shape::Void { name },
+            _ => Shape::Void { name: "?" },
+        }
+    }
+
+    fn fields<'a>(
+        &'a self,
+        id: TypeId,
+        visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some(ty) = self.get(id).filter(|ty| matches!(ty.kind, STRUCT | UNION)) else {
+            return ControlFlow::Continue(());
+        };
+        for member in ty.tail.chunks_exact(12) {
+            let word = |at| u32_at(member, at).unwrap_or(0);
+            let (name, target, offset) = (word(0), word(4), word(8));
+            // With the flag set, the top 8 bits are a bit-field's width.
+            let (bit_offset, width) = if ty.flag {
+                (offset & 0xff_ffff, offset >> 24)
+            } else {
+                (offset, 0)
+            };
+            visit(Field {
+                name: self.name(name),
+                ty: TypeId(target.into()),
+                bit_offset: bit_offset.into(),
+                bit_size: (width != 0).then_some(width.into()),
+            })?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn enumerators<'a>(&'a self, id: TypeId, visit: &mut dyn FnMut(&'a str, i128)) {
+        if let Some(ty) = self.get(id) {
+            for (name, value) in self.enumerators_of(ty) {
+                visit(name, value);
+            }
+        }
+    }
+
+    fn enumerator(&self, name: &str) -> Option<i128> {
+        let ids = 1..=self.index().offsets.len() as u64;
+        ids.filter_map(|id| self.get(TypeId(id)))
+            .flat_map(|ty| self.enumerators_of(ty))
+            .find(|(candidate, _)| *candidate == name)
+            .map(|(_, value)| value)
+    }
+}
+
+/// The type at offset `at` and its whole size.
+fn parse(types: &[u8], at: usize) -> Option<(Type<'_>, usize)> {
+    let rest = types.get(at..)?;
+    let info = u32_at(rest, 4)?;
+    let (kind, count) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+    let tail = match kind {
+        INT | VAR | DECL_TAG => 4,
+        ARRAY => 12,
+        STRUCT | UNION | DATASEC | ENUM64 => 12 * count,
+        ENUM | FUNC_PROTO => 8 * count,
+        PTR | FWD | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | FLOAT | TYPE_TAG => 0,
+        _ => return None,
+    };
+    let ty = Type {
+        name: u32_at(rest, 0)?,
+        kind,
+        flag: info >> 31 != 0,
+        value: u32_at(rest, 8)?,
+        tail: rest.get(TYPE..TYPE + tail)?,
+    };
+    Some((ty, TYPE + tail))
+}
+
+fn string(strings: &[u8], offset: u32) -> &[u8] {
+    names::string(strings, offset, |byte| byte == 0)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}

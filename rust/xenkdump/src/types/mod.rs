@@ -10,6 +10,8 @@ mod btf;
 mod query;
 mod shape;
 
+use std::path::{Path, PathBuf};
+
 use crate::addr::Word;
 use crate::elf::{Bytes, Image};
 use crate::{Error, Result};
@@ -101,8 +103,10 @@ pub struct Types {
 }
 
 impl Types {
-    /// The types that an image tells of: its BTF, else its DWARF.
-    pub fn of_image(image: &Image) -> Result<Self> {
+    /// The types that an image tells of: its BTF, else its DWARF. `cache` is the folder where
+    /// indices of DWARF are kept from one run to the next; `None` keeps none.
+    pub fn of_image(image: &Image, cache: Option<&Path>) -> Result<Self> {
+        let _ = cache;
         let section = image.section(".BTF").ok_or_else(|| {
             let path = image.file().path().display();
             Error::Absent(format!("{path}: neither BTF nor DWARF"))
@@ -186,6 +190,17 @@ impl std::fmt::Debug for Types {
             .field("word", &self.word)
             .finish_non_exhaustive()
     }
+}
+
+/// The folder of the user's cache: `$XDG_CACHE_HOME/xenkdump_fast`, else `~/.cache/xenkdump_fast`.
+pub fn user_cache() -> Option<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("xenkdump_fast"))
 }
 
 fn no_type(name: &str) -> Error {

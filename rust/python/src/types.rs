@@ -1,0 +1,171 @@
+//! `Types` and `Member`.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use xenkdump::types;
+
+use crate::errors;
+
+/// Layouts of structs, from BTF or DWARF.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct Types {
+    pub inner: Arc<types::Types>,
+}
+
+impl Types {
+    pub fn new(inner: types::Types) -> Self {
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+}
+
+#[pymethods]
+impl Types {
+    /// Where they come from: "BTF" or "DWARF".
+    #[getter]
+    fn source(&self) -> &'static str {
+        match self.inner.source() {
+            types::Source::Btf => "BTF",
+            types::Source::Dwarf => "DWARF",
+        }
+    }
+
+    /// Size of a pointer in bytes.
+    #[getter]
+    fn word(&self) -> usize {
+        self.inner.word().bytes()
+    }
+
+    fn __contains__(&self, py: Python<'_>, r#struct: &str) -> bool {
+        py.detach(|| self.inner.contains(r#struct))
+    }
+
+    /// Size of a type in bytes.
+    fn sizeof(&self, py: Python<'_>, r#struct: &str) -> PyResult<u64> {
+        py.detach(|| self.inner.size_of(r#struct))
+            .map_err(errors::from_core)
+    }
+
+    /// A member by its path, "task_struct.se.exec_start".
+    fn member(&self, py: Python<'_>, path: &str) -> PyResult<Member> {
+        py.detach(|| self.inner.member(path))
+            .map(Member::new)
+            .map_err(errors::from_core)
+    }
+
+    /// All members of a struct or union, those of anonymous ones among them.
+    fn members<'py>(&self, py: Python<'py>, r#struct: &str) -> PyResult<Bound<'py, PyDict>> {
+        let members = py
+            .detach(|| self.inner.members(r#struct))
+            .map_err(errors::from_core)?;
+        let dict = PyDict::new(py);
+        for (name, member) in members {
+            dict.set_item(name, Member::new(member))?;
+        }
+        Ok(dict)
+    }
+
+    /// The offset of a member in bytes.
+    fn offset(&self, py: Python<'_>, path: &str) -> PyResult<u64> {
+        py.detach(|| self.inner.offset(path))
+            .map_err(errors::from_core)
+    }
+
+    /// The enumerators of an enum.
+    fn r#enum<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
+        let enumerators = py
+            .detach(|| self.inner.enumerators(name))
+            .map_err(errors::from_core)?;
+        let dict = PyDict::new(py);
+        for (name, value) in enumerators {
+            dict.set_item(name, value)?;
+        }
+        Ok(dict)
+    }
+
+    /// The value of an enumerator, whatever its enum.
+    fn enumerator(&self, py: Python<'_>, name: &str) -> PyResult<i128> {
+        py.detach(|| self.inner.enumerator(name))
+            .map_err(errors::from_core)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Types from {}>", self.source())
+    }
+}
+
+/// One member of a struct or union.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct Member {
+    inner: types::Member,
+}
+
+impl Member {
+    fn new(inner: types::Member) -> Self {
+        Self { inner }
+    }
+}
+
+#[pymethods]
+impl Member {
+    /// Bytes from the start of the outermost struct.
+    #[getter]
+    fn offset(&self) -> u64 {
+        self.inner.offset
+    }
+
+    /// Size in bytes; of a bit-field, that of the bytes at `offset` that hold all of it.
+    #[getter]
+    fn size(&self) -> u64 {
+        self.inner.size
+    }
+
+    /// Lowest bit of a bit-field within its bytes; None for anything else.
+    #[getter]
+    fn bit_offset(&self) -> Option<u64> {
+        self.inner.bits.map(|bits| bits.offset)
+    }
+
+    /// Width of a bit-field; None for anything else.
+    #[getter]
+    fn bit_size(&self) -> Option<u64> {
+        self.inner.bits.map(|bits| bits.size)
+    }
+
+    /// Its type as C writes it.
+    #[getter]
+    fn type_name(&self) -> &str {
+        &self.inner.type_name
+    }
+
+    /// "int", "float", "ptr", "struct", "union", "array", "enum", "func" or "void", typedefs and
+    /// qualifiers taken off.
+    #[getter]
+    fn kind(&self) -> &'static str {
+        self.inner.kind.name()
+    }
+
+    /// How many elements an array has, those of all dimensions multiplied; None for anything else.
+    #[getter]
+    fn count(&self) -> Option<u64> {
+        self.inner.count
+    }
+
+    /// Whether it is a signed number, or an array of such.
+    #[getter]
+    fn signed(&self) -> bool {
+        self.inner.signed
+    }
+
+    fn __repr__(&self) -> String {
+        let (offset, size) = (self.inner.offset, self.inner.size);
+        format!(
+            "<Member {} at {offset}, {size} bytes>",
+            self.inner.type_name
+        )
+    }
+}

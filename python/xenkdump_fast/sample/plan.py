@@ -1,0 +1,156 @@
+"""The plan: what a sample holds, told from the model that it was written from.
+
+Addresses, frames and registers are hexadecimal strings, counts are numbers. Tests hold a reader
+against it, so nothing here is read back from the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .guest import Guest
+from .kernel import Kernel
+from .tasks import Task
+
+Json = dict[str, Any]
+
+
+def registers(values: Mapping[str, int]) -> Json:
+    """Registers by name."""
+    return {name: hex(value) for name, value in values.items()}
+
+
+def task(kernel: Kernel, task_: Task) -> Json:
+    """A task with its frames, innermost first, and the user frame behind them if there is one."""
+    text = kernel.image.text
+    frames: list[Json] = []
+    for frame in task_.frames:
+        function = text.find(frame.pc)
+        frames.append(
+            {
+                "pc": hex(frame.pc),
+                "sp": hex(frame.sp),
+                "slot": None if frame.slot is None else hex(frame.slot),
+                "symbol": frame.symbol,
+                "function": None if function is None else function.name,
+                "interrupted": frame.interrupted,
+            }
+        )
+    out: Json = {
+        "task": hex(task_.address),
+        "pid": task_.job.pid,
+        "tgid": task_.job.group,
+        "comm": task_.job.comm,
+        "state": task_.job.state,
+        "cpu": task_.job.cpu,
+        "parent": task_.job.parent,
+        "on_cpu": task_.registers is not None,
+        "stack": hex(task_.stack),
+        "mm": hex(task_.mm),
+        "frames": frames,
+    }
+    if task_.root:
+        out["pgd_mfn"] = hex(task_.root)
+    if task_.user_registers is not None and task_.user_registers_at is not None:
+        regs = task_.user_registers
+        frames.append(
+            {
+                "pc": hex(regs.get("ip", regs.get("eip", 0))),
+                "sp": hex(regs.get("sp", regs.get("esp", 0))),
+                "slot": None,
+                "symbol": None,
+                "function": None,
+                "interrupted": True,
+                "user": True,
+            }
+        )
+        out["user_registers"] = registers(regs)
+        out["user_registers_at"] = hex(task_.user_registers_at)
+    if task_.registers is not None:
+        out["registers"] = registers(task_.registers)
+    return out
+
+
+def entry(guest: Guest, pfn: int) -> tuple[str, int | None]:
+    """What the P2M says of a pfn: its kind, and the frame if it names one."""
+    value = int(guest.p2m[pfn])
+    if value == guest.invalid:
+        return "invalid", None
+    if value & guest.foreign_bit:
+        return "foreign", value & ~guest.foreign_bit
+    if value & guest.identity_bit:
+        return "identity", value & ~guest.identity_bit
+    return "frame", value
+
+
+def p2m_samples(guest: Guest, count: int = 300) -> list[Json]:
+    """Entries from everywhere: the ends, some at random, and both sides of every change of kind."""
+    wanted = {0, 1, guest.pages - 1}
+    wanted |= {guest.rng.randrange(guest.pages) for _ in range(count)}
+    kinds = [entry(guest, pfn)[0] for pfn in range(guest.pages)]
+    changes = [p for p in range(1, guest.pages) if kinds[p] != kinds[p - 1]]
+    for pfn in changes[:200]:
+        wanted |= {pfn - 1, pfn}
+    out = []
+    for pfn in sorted(wanted):
+        kind, mfn = entry(guest, pfn)
+        out.append({"pfn": hex(pfn), "kind": kind, "mfn": None if mfn is None else hex(mfn)})
+    return out
+
+
+def p2m_counts(guest: Guest) -> Json:
+    """How many entries of each kind, and how many runs of consecutive frames."""
+    counts = {"frame": 0, "invalid": 0, "foreign": 0, "identity": 0}
+    runs = 0
+    before: int | None = None
+    for pfn in range(guest.pages):
+        kind, mfn = entry(guest, pfn)
+        counts[kind] += 1
+        runs += kind == "frame" and (before is None or mfn != before + 1)
+        before = mfn if kind == "frame" else None
+    return {**counts, "runs": runs}
+
+
+def header(kernel: Kernel, panic_task: Task | None) -> Json:
+    """The facts of a session's header."""
+    facts, spec = kernel.facts, kernel.image.spec
+    out: Json = {
+        "cpus": kernel.cpus,
+        "date": facts.date,
+        "uptime": facts.uptime,
+        "load_average": list(facts.load),
+        "tasks": len(kernel.tasks) + len(kernel.idle),
+        "nodename": facts.nodename,
+        "release": spec.release,
+        "version": spec.version,
+        "mhz": facts.mhz,
+        "memory_pages": facts.memory_pages,
+        "banner": spec.banner,
+    }
+    if panic_task is not None:
+        out["panic"] = facts.panic
+        out["pid"] = panic_task.job.pid
+        out["command"] = panic_task.job.comm
+        out["task"] = hex(panic_task.address)
+        out["cpu"] = panic_task.job.cpu
+    return out
+
+
+def domain(kernel: Kernel, panic_task: Task | None) -> Json:
+    """A domain whose kernel is known."""
+    guest = kernel.guest
+    symbols = {s.name: hex(s.address) for s in kernel.image.symbols}
+    wanted = ("init_task", "linux_banner", "schedule", "max_pfn")
+    return {
+        "word": guest.word,
+        "paging": kernel.paging.name,
+        "max_pfn": guest.pages,
+        "header": header(kernel, panic_task),
+        "tasks": [task(kernel, t) for t in (*kernel.idle, *kernel.tasks)],
+        "log": [
+            {"seconds": line.seconds, "level": line.level, "text": line.text} for line in kernel.log
+        ],
+        "symbols": {name: symbols[name] for name in wanted if name in symbols},
+        "p2m": {"counts": p2m_counts(guest), "samples": p2m_samples(guest)},
+    }

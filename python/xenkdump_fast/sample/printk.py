@@ -1,0 +1,95 @@
+"""The kernel's log in the shapes of three ages."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Line:
+    """A message: seconds since boot, its level, its text."""
+
+    seconds: float
+    level: int
+    text: str
+
+
+@dataclass
+class Ring:
+    """The ring buffer of Linux 5.10 and later, as the bytes of its three arrays."""
+
+    descs: bytes
+    infos: bytes
+    data: bytes
+    head_id: int
+    tail_id: int
+    head_lpos: int
+    tail_lpos: int
+    #: The messages that still stand in it.
+    kept: list[Line]
+
+
+_WORD = 1 << 64
+_FINALIZED = 2 << 62
+_ID_MASK = (1 << 62) - 1
+_NEWLINE = 2
+
+
+def ring(lines: list[Line], count_bits: int, size_bits: int, info_size: int = 88) -> Ring:
+    """Writes messages through the ring: the oldest are lost where it is too small.
+
+    Identifiers and positions start so that they wrap early, as the kernel's do: the first record
+    has id -(count), the first byte lies at position -(size).
+    """
+    count, size = 1 << count_bits, 1 << size_bits
+    descs = bytearray(count * 24)
+    infos = bytearray(count * info_size)
+    data = bytearray(size)
+    lpos = _WORD - size
+    written: list[tuple[int, int, Line]] = []  # id, begin, message
+    for seq, line in enumerate(lines):
+        text = line.text.encode()
+        ident = (-count + seq) & _ID_MASK
+        need = 8 + -(-len(text) // 8) * 8
+        begin = lpos
+        end = (begin + need) % _WORD
+        if begin // size != ((begin + need) % _WORD) // size:
+            # Would reach or cross the end of the array: the whole block goes to its start.
+            data[begin % size : begin % size + 8] = struct.pack("<Q", ident)
+            end = ((begin // size + 1) * size + need) % _WORD
+            at = 0
+        else:
+            at = begin % size
+        data[at : at + 8] = struct.pack("<Q", ident)
+        data[at + 8 : at + 8 + len(text)] = text
+        slot = ident % count
+        descs[slot * 24 : slot * 24 + 24] = struct.pack("<QQQ", _FINALIZED | ident, begin, end)
+        caller = 0x80000000 if seq % 7 == 0 else 1
+        info = struct.pack(
+            "<QQHBBI",
+            seq,
+            round(line.seconds * 1e9),
+            len(text),
+            0,
+            line.level << 5 | _NEWLINE,
+            caller,
+        )
+        infos[slot * info_size : slot * info_size + len(info)] = info
+        infos[slot * info_size + len(info) : (slot + 1) * info_size] = bytes(info_size - len(info))
+        lpos = end
+        written.append((ident, begin, line))
+    # What was overwritten: by count, or by bytes.
+    kept = written[-count:]
+    while kept and (lpos - kept[0][1]) % _WORD > size:
+        kept.pop(0)
+    return Ring(
+        bytes(descs),
+        bytes(infos),
+        bytes(data),
+        head_id=written[-1][0],
+        tail_id=kept[0][0],
+        head_lpos=lpos,
+        tail_lpos=kept[0][1],
+        kept=[line for _, _, line in kept],
+    )

@@ -1,0 +1,104 @@
+"""Kernel stacks: what a chain of calls leaves in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from .text import Text
+
+
+@dataclass(frozen=True)
+class StackFrame:
+    """A frame as a debugger would tell it: ``sp`` is the stack pointer in that function.
+
+    ``slot`` is where the return address lies (what crash prints in brackets), None where ``pc`` did
+    not come from the stack.
+    """
+
+    pc: int
+    sp: int
+    slot: int | None
+    symbol: str
+    interrupted: bool = False
+
+
+@dataclass
+class Stack:
+    """The bytes from ``low`` to ``high``, growing down from ``sp``."""
+
+    word: int
+    low: int
+    high: int
+    sp: int
+    registers: dict[str, int] = field(default_factory=dict)
+    data: bytearray = field(default_factory=bytearray)
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            self.data = bytearray(self.high - self.low)
+
+    def poke(self, address: int, value: int) -> None:
+        """Writes a word."""
+        at = address - self.low
+        if not 0 <= at <= len(self.data) - self.word:
+            raise ValueError(f"{address:#x} is not on the stack {self.low:#x}-{self.high:#x}")
+        mask = (1 << 8 * self.word) - 1
+        self.data[at : at + self.word] = (value & mask).to_bytes(self.word, "little")
+
+    def push(self, value: int) -> int:
+        """Pushes a word; gives its address."""
+        self.sp -= self.word
+        self.poke(self.sp, value)
+        return self.sp
+
+    def push_all(self, values: Sequence[int]) -> int:
+        """Pushes words so that they lie in the given order; gives the address of the first."""
+        for value in reversed(values):
+            self.push(value)
+        return self.sp
+
+
+def run(text: Text, stack: Stack, chain: Sequence[str], rng: random.Random) -> list[StackFrame]:
+    """Calls through ``chain`` (innermost first, as printed), down to the innermost's own frame.
+
+    Gives the frames innermost first, without one for the innermost function: it has no call of its
+    own yet. Locals keep some of what the stack held before, as they do in life.
+    """
+    frames: list[StackFrame] = []
+    enter(text, stack, chain[-1], rng)
+    for callee, caller in reversed(list(pairwise(chain))):
+        pc = text.site(caller, callee)
+        before = stack.sp
+        slot = stack.push(pc)
+        frames.append(StackFrame(pc, before, slot, caller))
+        enter(text, stack, callee, rng)
+    return frames[::-1]
+
+
+def enter(text: Text, stack: Stack, name: str, rng: random.Random) -> None:
+    """What a function's prologue does to the stack."""
+    function = text.functions.get(name)
+    if function is None or function.frame is None:  # a label, or written by hand
+        return
+    frame = function.frame
+    for i, reg in enumerate(frame.pushes):
+        stack.push(stack.registers.get(reg, 0))
+        pointer = frame.pointer and i == 0
+        stack.registers[reg] = stack.sp if pointer else _value(stack, rng)
+    for _ in range(frame.locals // stack.word):
+        stack.sp -= stack.word
+        if rng.random() < 0.6:
+            stack.poke(stack.sp, _value(stack, rng))
+
+
+def _value(stack: Stack, rng: random.Random) -> int:
+    """A word such as a register may hold: small, or a pointer into the stack."""
+    choice = rng.random()
+    if choice < 0.4:
+        return rng.randrange(0, 64)
+    if choice < 0.7:
+        return rng.randrange(stack.low, stack.high, stack.word)
+    return rng.getrandbits(8 * stack.word - 12)

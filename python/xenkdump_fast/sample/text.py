@@ -1,0 +1,241 @@
+"""The kernel's text: small functions that call one another at known places."""
+
+from __future__ import annotations
+
+import bisect
+import random
+import zlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from .asm import Asm, Row
+
+#: What the first byte after a function's end is filled with.
+_PADDING = 0xCC
+
+Handwritten = Callable[[Asm], None]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The words of a text."""
+    return tuple(text.split())
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a function's prologue puts on the stack: registers, then so many bytes of locals.
+
+    With ``pointer`` the first of the registers is the frame pointer, set up as such.
+    """
+
+    pushes: tuple[str, ...] = ()
+    locals: int = 0
+    pointer: bool = False
+
+
+@dataclass
+class Function:
+    """A function as it was laid down."""
+
+    name: str
+    address: int
+    size: int
+    frame: Frame | None
+    sites: dict[str, int]
+    rows: list[tuple[int, Row]]
+    is_global: bool = True
+
+
+@dataclass
+class Calls:
+    """How a function calls: ``targets`` in their order, all through one place if ``shared``."""
+
+    targets: list[str] = field(default_factory=list)
+    shared: str | None = None
+
+
+@dataclass
+class Recipe:
+    """Everything that decides on the text of one kernel."""
+
+    word: int
+    base: int
+    #: Call chains as a backtrace prints them, innermost first.
+    chains: Iterable[Sequence[str]]
+    #: Frames that are not left to chance.
+    frames: Mapping[str, Frame]
+    #: Functions written by hand: entry code, the context switch.
+    handwritten: Mapping[str, Handwritten]
+    #: Callers that reach every callee through one indirect call: the bytes of that call.
+    indirect: Mapping[str, str]
+    #: Names in the chains that are labels in handwritten functions.
+    labels: Collection[str] = ()
+    #: Where functions stand; the others follow one another from ``base`` on.
+    addresses: Mapping[str, int] = field(default_factory=dict)
+    #: Return addresses that are given: (caller, callee) -> address.
+    returns: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    pushes: tuple[str, ...] = ("r15", "r14", "r13", "r12", "rbp", "rbx")
+    frame_pointer: bool = False
+
+
+@dataclass
+class Text:
+    """The assembled text."""
+
+    base: int
+    code: bytes
+    functions: dict[str, Function]
+    labels: dict[str, tuple[int, int]]
+
+    def __post_init__(self) -> None:
+        self._ordered = sorted(self.functions.values(), key=lambda f: f.address)
+        self._starts = [f.address for f in self._ordered]
+
+    def site(self, caller: str, callee: str) -> int:
+        """The address to which ``callee`` returns in ``caller``."""
+        sites = self.functions[caller].sites
+        return sites[callee] if callee in sites else sites["*"]
+
+    def find(self, pc: int) -> Function | None:
+        """The function that covers ``pc``."""
+        at = bisect.bisect_right(self._starts, pc) - 1
+        if at < 0:
+            return None
+        function = self._ordered[at]
+        return function if pc < function.address + function.size else None
+
+
+def frame_of(recipe: Recipe, name: str) -> Frame:
+    """The frame of a function: given, or drawn from its name."""
+    if name in recipe.frames:
+        return recipe.frames[name]
+    rng = random.Random(zlib.crc32(name.encode()))
+    pushes = recipe.pushes[rng.randrange(len(recipe.pushes)) :]
+    if recipe.frame_pointer:
+        pointer = "rbp" if recipe.word == 8 else "ebp"
+        pushes = (pointer, *(reg for reg in pushes if reg != pointer))
+    return Frame(pushes, recipe.word * rng.randrange(0, 9), recipe.frame_pointer)
+
+
+def call_graph(recipe: Recipe) -> dict[str, Calls]:
+    """Who calls whom, from the chains."""
+    graph: dict[str, Calls] = {}
+    for chain in recipe.chains:
+        for callee, caller in pairwise(chain):
+            calls = graph.setdefault(caller, Calls(shared=recipe.indirect.get(caller)))
+            if callee not in calls.targets:
+                calls.targets.append(callee)
+            graph.setdefault(callee, Calls(shared=recipe.indirect.get(callee)))
+    for name in recipe.handwritten:
+        graph.setdefault(name, Calls())
+    return {name: calls for name, calls in graph.items() if name not in recipe.labels}
+
+
+def _compile(recipe: Recipe, name: str, calls: Calls, address: int) -> Asm:
+    """One function of C, from its prologue to its ``ret``."""
+    rng = random.Random(zlib.crc32(name.encode()) ^ 0x5EED)
+    frame = frame_of(recipe, name)
+    asm = Asm(recipe.word, address)
+    asm.state(Row(offset=recipe.word))
+    for i, reg in enumerate(frame.pushes):
+        asm.push(reg)
+        if frame.pointer and i == 0:
+            asm.emit("4889e5" if recipe.word == 8 else "89e5")
+            asm.state(Row("bp", 2 * recipe.word, "call", asm.row.saved))
+    if frame.locals:
+        asm.grow(frame.locals)
+    asm.body(rng, rng.randrange(2, 9))
+    if calls.shared is not None:
+        _reach(asm, recipe.returns.get((name, "*")), len(bytes.fromhex(calls.shared)))
+        asm.call_indirect(calls.shared, "*")
+        asm.body(rng, rng.randrange(1, 6))
+    else:
+        pinned = [(recipe.returns.get((name, t), 0), t) for t in calls.targets]
+        for at, target in sorted(pinned, key=lambda p: p[0]):
+            _reach(asm, at or None, 5)
+            asm.call(target)
+            asm.body(rng, rng.randrange(1, 6))
+    if frame.locals:
+        asm.grow(-frame.locals)
+    for i, reg in enumerate(reversed(frame.pushes)):
+        if frame.pointer and i == len(frame.pushes) - 1:
+            asm.state(Row("sp", 2 * recipe.word, "call", asm.row.saved))
+        asm.pop(reg)
+    asm.ret()
+    return asm
+
+
+def _reach(asm: Asm, site: int | None, size: int) -> None:
+    """Pads so that a call of ``size`` bytes returns to ``site``."""
+    if site is not None:
+        gap = site - size - asm.here
+        if gap < 0:
+            raise ValueError(f"{asm.address:#x}: no room before {site:#x}")
+        asm.nops(gap)
+
+
+def _wanted_address(recipe: Recipe, name: str, calls: Calls) -> int | None:
+    """Where a function must stand: as given, or so that its given return addresses fit."""
+    if name in recipe.addresses:
+        return recipe.addresses[name]
+    pins = [at for (caller, _), at in recipe.returns.items() if caller == name]
+    if not pins:
+        return None
+    loose = replace(recipe, returns={})
+    size = len(_compile(loose, name, calls, 0).code)
+    return (min(pins) - size) & ~0xF
+
+
+def assemble(recipe: Recipe) -> Text:
+    """Lays every function down and resolves the calls."""
+    graph = call_graph(recipe)
+    wanted = {name: _wanted_address(recipe, name, calls) for name, calls in graph.items()}
+    pieces: dict[str, Asm] = {}
+
+    def make(name: str, address: int) -> Asm:
+        if name in recipe.handwritten:
+            asm = Asm(recipe.word, address)
+            recipe.handwritten[name](asm)
+        else:
+            asm = _compile(recipe, name, graph[name], address)
+        pieces[name] = asm
+        return asm
+
+    fixed = sorted((at, name) for name, at in wanted.items() if at is not None)
+    taken = []
+    for at, name in fixed:
+        taken.append((at, make(name, at).here))
+    here = recipe.base
+    for name in graph:
+        if wanted[name] is not None:
+            continue
+        size = len(make(name, here).code)
+        for start, end in taken:
+            if here < end and here + size + 32 > start:
+                here = -(-end // 16) * 16
+                size = len(make(name, here).code)
+        here = -(-(here + size) // 16) * 16
+    return _link(recipe, pieces)
+
+
+def _link(recipe: Recipe, pieces: dict[str, Asm]) -> Text:
+    end = max(asm.here for asm in pieces.values())
+    code = bytearray([_PADDING]) * (-(-(end - recipe.base) // 4096) * 4096)
+    labels: dict[str, tuple[int, int]] = {}
+    functions: dict[str, Function] = {}
+    starts = {name: asm.address for name, asm in pieces.items()}
+    for asm in pieces.values():
+        labels.update(asm.labels)
+    for name, asm in sorted(pieces.items(), key=lambda p: p[1].address):
+        for offset, next_address, target in asm.fixups:
+            to = starts[target] if target in starts else labels[target][0]
+            rel = (to - next_address) & 0xFFFFFFFF
+            asm.code[offset : offset + 4] = rel.to_bytes(4, "little")
+        at = asm.address - recipe.base
+        code[at : at + len(asm.code)] = asm.code
+        frame = None if name in recipe.handwritten else frame_of(recipe, name)
+        functions[name] = Function(
+            name, asm.address, len(asm.code), frame, dict(asm.sites), list(asm.rows)
+        )
+    return Text(recipe.base, bytes(code), functions, labels)

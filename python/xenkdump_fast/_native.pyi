@@ -114,7 +114,7 @@ class Mapping:
     @property
     def levels(self) -> list[tuple[int, int, int, int]]: ...
 
-P2MSource = Literal["cr3", "frame-list", "linear", "pvops-tree"]
+P2MSource = Literal["cr3", "frame-list", "linear", "pvops-tree", "dump-core"]
 P2MEntry = tuple[
     Literal["frame", "invalid", "foreign", "identity", "out of range", "no table"], int | None
 ]
@@ -143,6 +143,8 @@ class P2M:
         word: WordSize,
         pages: int,
     ) -> P2M: ...
+    @staticmethod
+    def dump_core(dump: Dump) -> P2M: ...
     @property
     def source(self) -> P2MSource: ...
     @property

@@ -125,7 +125,24 @@ impl P2M {
         ))
     }
 
-    /// How it was found: "cr3", "frame-list", "linear" or "pvops-tree".
+    /// The pairs of pfn and mfn that an xl dump-core file lists itself; AbsentError if `dump` lists
+    /// none: a vmcore, or a translated guest (HVM, PVH), whose pfns are the file's own.
+    #[staticmethod]
+    fn dump_core(py: Python<'_>, dump: &Dump) -> PyResult<Self> {
+        let dump = &dump.inner;
+        py.detach(|| {
+            let pairs = dump.container_p2m().filter(|pairs| !pairs.is_empty())?;
+            let guest = dump.vcpu_contexts().first().map(|context| context.word);
+            let word = guest.unwrap_or(Word::W64);
+            Some(P2m::container(dump.clone(), pairs, word))
+        })
+        .map(|p2m| Self {
+            inner: Arc::new(p2m),
+        })
+        .ok_or_else(|| errors::AbsentError::new_err("the file itself lists no P2M"))
+    }
+
+    /// How it was found: "cr3", "frame-list", "linear", "pvops-tree" or "dump-core".
     #[getter]
     fn source(&self) -> &'static str {
         self.inner.source().name()

@@ -215,6 +215,25 @@ fn trees_of_pointers() {
 }
 
 #[test]
+fn a_container_may_list_its_pairs() {
+    let mut pairs: Vec<_> = (5..2000).map(|pfn| (Pfn(pfn), Mfn(9000 - pfn))).collect();
+    pairs.push((Pfn(3000), Mfn(1 << 40)));
+    pairs.push((Pfn(1 << 60), Mfn(7)));
+    let mem = Frames::default();
+    let p2m = P2m::container(&mem, &pairs, Word::W64);
+    assert_eq!((p2m.len(), p2m.source()), (3001, Source::Container));
+    assert_eq!(p2m.resolve(Pfn(4)), Entry::Special(Special::Invalid));
+    assert_eq!(p2m.resolve(Pfn(5)), Entry::Frame(Mfn(8995)));
+    assert_eq!(p2m.resolve(Pfn(3000)), Entry::Special(Special::Invalid));
+    assert_eq!(p2m.resolve(Pfn(3001)), Entry::Special(Special::OutOfRange));
+    assert_eq!(p2m.reverse(Mfn(7001)), Some(Pfn(1999)));
+    assert_eq!(p2m.compare(&p2m, 1).equal, 3001);
+    let short = P2m::container(&mem, &pairs[..1994], Word::W64);
+    let got = p2m.compare(&short, 1);
+    assert_eq!((got.equal, got.past_end), (1999, 1002));
+}
+
+#[test]
 fn comparison_counts_each_kind() {
     let identity = 1 << 62;
     let ours = pvops_like(

@@ -1,5 +1,6 @@
 //! Two sources of one domain's P2M, held against each other.
 
+use super::table::At;
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn};
 use crate::memory::Memory;
@@ -42,27 +43,18 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let mut at = Pfn(0);
         while at < end {
-            let (mut a, mut b) = (bounded(self, at, end), bounded(other, at, end));
+            let (mut a, mut b) = (self.run(at, end), other.run(at, end));
             let count = a.count.min(b.count).max(1);
             (a.count, b.count) = (count, count);
-            // No page in either. That both name the same page says nothing: they may lie in two
-            // dumps.
-            let none = a.at.is_none() && b.at.is_none();
-            if none && past(self, at) == past(other, at) {
-                result.equal += count;
+            self.entries(a, &mut ours);
+            other.entries(b, &mut theirs);
+            if let (At::Nowhere(one), At::Nowhere(two)) = (a.at, b.at) {
+                result.note(at, Entry::Special(one), Entry::Special(two), count, limit);
             } else {
-                self.entries(a, &mut ours);
-                other.entries(b, &mut theirs);
-                let mut i = 0;
-                while i < count {
-                    let pfn = Pfn(at.0 + i);
-                    let (one, two) = (said(self, pfn, &ours, i), said(other, pfn, &theirs, i));
-                    if ours.is_empty() && theirs.is_empty() {
-                        result.note(pfn, one, two, count, limit);
-                        break;
-                    }
-                    result.note(pfn, one, two, 1, limit);
-                    i += 1;
+                // One of them lies in a page: there are no more than fit in it.
+                for (pfn, i) in (at.0..).zip(0..count) {
+                    let (one, two) = (said(a.at, &ours, i), said(b.at, &theirs, i));
+                    result.note(Pfn(pfn), one, two, 1, limit);
                 }
             }
             at = Pfn(at.0 + count);
@@ -71,33 +63,14 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     }
 }
 
-/// [`P2m::run`], but within `end` where the P2M itself ends before it.
-fn bounded<M: Memory<MachineAddr>>(p2m: &P2m<M>, at: Pfn, end: Pfn) -> super::table::Run {
-    let own = Pfn(p2m.len());
-    if at < own {
-        p2m.run(at, own.min(end))
-    } else {
-        super::table::Run {
-            count: end.0 - at.0,
-            at: None,
-        }
-    }
-}
-
-fn past<M: Memory<MachineAddr>>(p2m: &P2m<M>, pfn: Pfn) -> bool {
-    pfn.0 >= p2m.len()
-}
-
-fn said<M: Memory<MachineAddr>>(p2m: &P2m<M>, pfn: Pfn, entries: &[Entry], i: u64) -> Entry {
-    let missing = if past(p2m, pfn) {
-        Special::OutOfRange
-    } else {
-        Special::NoTable
-    };
-    usize::try_from(i)
+fn said(at: At, entries: &[Entry], i: u64) -> Entry {
+    let listed = usize::try_from(i)
         .ok()
-        .and_then(|i| entries.get(i).copied())
-        .unwrap_or(Entry::Special(missing))
+        .and_then(|i| entries.get(i).copied());
+    match at {
+        At::Nowhere(special) => Entry::Special(special),
+        _ => listed.unwrap_or(Entry::Special(Special::NoTable)),
+    }
 }
 
 impl Comparison {

@@ -17,6 +17,8 @@ pub enum Source {
     /// The kernel's own tree of pointers, `p2m_top`: two levels in Linux 2.6.27 to 2.6.36, three in
     /// 2.6.37 to 3.18.
     PvopsTree,
+    /// The pairs that a container itself lists (xl dump-core's `.xen_p2m`).
+    Container,
 }
 
 impl Source {
@@ -27,6 +29,7 @@ impl Source {
             Source::FrameList => "frame-list",
             Source::Linear => "linear",
             Source::PvopsTree => "pvops-tree",
+            Source::Container => "dump-core",
         }
     }
 
@@ -37,6 +40,7 @@ impl Source {
             Source::FrameList,
             Source::Linear,
             Source::PvopsTree,
+            Source::Container,
         ]
         .into_iter()
         .find(|source| source.name() == name)

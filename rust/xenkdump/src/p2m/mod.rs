@@ -20,7 +20,7 @@ pub use table::{P2m, MAX_PAGES};
 use crate::addr::{Mfn, Word};
 
 /// What a P2M entry says when it does not simply name a frame of the domain's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Special {
     /// All ones: the domain has no frame here (ballooned out, or a hole).
     #[error("the P2M entry is invalid (no frame)")]

@@ -22,7 +22,7 @@ impl Reverse {
         let mut at = Pfn(0);
         while at < end {
             let run = p2m.run(at, end);
-            if run.at.is_some_and(|page| seen.insert(page)) {
+            if seen.insert(run.at) {
                 p2m.entries(run, &mut entries);
                 for (i, entry) in entries.iter().enumerate() {
                     if let Entry::Frame(mfn) = entry {

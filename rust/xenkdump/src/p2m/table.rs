@@ -26,20 +26,44 @@ pub struct P2m<M> {
     source: Source,
     word: Word,
     pages: u64,
-    directory: Directory,
+    entries: Entries,
     /// Entries of the first page that lie before pfn 0's: an array need not start on a page.
     bias: u64,
-    leaves: Leaves,
     pub(super) reverse: OnceLock<Reverse>,
 }
 
-/// Entries that lie together.
+/// Where the entries are.
+#[derive(Debug)]
+enum Entries {
+    /// In pages of the guest's own.
+    Pages {
+        directory: Directory,
+        leaves: Leaves,
+    },
+    /// In a list of those that name a frame, ascending by pfn.
+    Pairs(Box<[(Pfn, Mfn)]>),
+}
+
+/// Entries that follow each other and lie together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
+    /// The first one's pfn.
+    pub first: Pfn,
     /// How many.
     pub count: u64,
-    /// Where the first one stands; `None` where there is no page for them.
-    pub at: Option<MachineAddr>,
+    /// Where they are.
+    pub at: At,
+}
+
+/// Where the entries of a [`Run`] are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum At {
+    /// In machine memory, from here on.
+    Page(MachineAddr),
+    /// In the list of pairs, from this one on.
+    Pairs(usize),
+    /// Nowhere, and all of them say so.
+    Nowhere(Special),
 }
 
 impl<M: Memory<MachineAddr>> P2m<M> {
@@ -172,16 +196,38 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             return Err(Error::Absent(text));
         }
         let per_page = (PAGE_SIZE / word.bytes()) as u64;
+        let entries = Entries::Pages {
+            directory,
+            leaves: Leaves::new((pages + bias).div_ceil(per_page)),
+        };
         Ok(Self {
             mem,
             source,
             word,
             pages,
-            directory,
+            entries,
             bias,
-            leaves: Leaves::new((pages + bias).div_ceil(per_page)),
             reverse: OnceLock::new(),
         })
+    }
+
+    /// The P2M that a container itself lists: pairs ascending by pfn, no pfn twice. `word` is the
+    /// guest's.
+    pub fn container(mem: M, pairs: &[(Pfn, Mfn)], word: Word) -> Self {
+        let pairs: Box<[_]> = pairs
+            .iter()
+            .copied()
+            .filter(|(pfn, _)| pfn.0 < MAX_PAGES)
+            .collect();
+        Self {
+            mem,
+            source: Source::Container,
+            word,
+            pages: pairs.last().map_or(0, |(pfn, _)| pfn.0 + 1),
+            entries: Entries::Pairs(pairs),
+            bias: 0,
+            reverse: OnceLock::new(),
+        }
     }
 
     /// Where it was found.
@@ -215,11 +261,22 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         if pfn.0 >= self.pages {
             return Entry::Special(Special::OutOfRange);
         }
+        let (directory, leaves) = match &self.entries {
+            Entries::Pages { directory, leaves } => (directory, leaves),
+            Entries::Pairs(pairs) => {
+                let found = pairs
+                    .binary_search_by_key(&pfn, |(pfn, _)| *pfn)
+                    .ok()
+                    .and_then(|i| pairs.get(i));
+                return found.map_or(Entry::Special(Special::Invalid), |(_, mfn)| {
+                    believable(*mfn)
+                });
+            }
+        };
         let index = pfn.0 + self.bias;
         let number = index / self.per_page();
-        let leaf = self
-            .leaves
-            .get(number, || self.directory.leaf(&self.mem, number))
+        let leaf = leaves
+            .get(number, || directory.leaf(&self.mem, number))
             .and_then(Mfn::addr);
         let Some(leaf) = leaf else {
             return Entry::Special(Special::NoTable);
@@ -241,48 +298,85 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         (PAGE_SIZE / self.word.bytes()) as u64
     }
 
-    /// The entries that lie together from `first` on, up to `end` at most (which lies within the
-    /// P2M). Never empty if `first < end`. Learns nothing, so that reading all of a P2M costs no
-    /// memory.
+    /// The entries that lie together from `first` on, up to `end` at most. Never none if
+    /// `first < end`. Learns nothing, so that reading all of a P2M costs no memory.
     pub(super) fn run(&self, first: Pfn, end: Pfn) -> Run {
-        let per_page = self.per_page();
-        let index = first.0.saturating_add(self.bias);
-        let (number, slot) = (index / per_page, index % per_page);
-        let wanted = end.0.saturating_sub(first.0);
-        match self.directory.leaf(&self.mem, number) {
-            Leaf::Page(mfn) => Run {
-                count: wanted.min(per_page - slot),
-                at: mfn
-                    .addr()
-                    .map(|addr| MachineAddr(addr.0 + slot * self.word.bytes() as u64)),
-            },
-            Leaf::Missing { until } => Run {
-                count: wanted.min(until.saturating_mul(per_page).saturating_sub(index)),
-                at: None,
-            },
+        let run = |at, count| Run { first, count, at };
+        if first.0 >= self.pages {
+            let count = end.0.saturating_sub(first.0);
+            return run(At::Nowhere(Special::OutOfRange), count);
+        }
+        let wanted = end.0.min(self.pages).saturating_sub(first.0);
+        match &self.entries {
+            Entries::Pages { directory, .. } => {
+                let per_page = self.per_page();
+                let index = first.0 + self.bias;
+                let (number, slot) = (index / per_page, index % per_page);
+                let missing = At::Nowhere(Special::NoTable);
+                match directory.leaf(&self.mem, number) {
+                    Leaf::Page(mfn) => run(
+                        mfn.addr().map_or(missing, |addr| {
+                            At::Page(MachineAddr(addr.0 + slot * self.word.bytes() as u64))
+                        }),
+                        wanted.min(per_page - slot),
+                    ),
+                    Leaf::Missing { until } => {
+                        let left = until.saturating_mul(per_page).saturating_sub(index);
+                        run(missing, wanted.min(left))
+                    }
+                }
+            }
+            Entries::Pairs(pairs) => {
+                let i = pairs.partition_point(|(pfn, _)| *pfn < first);
+                let rest = pairs.get(i..).unwrap_or_default();
+                let together = rest
+                    .iter()
+                    .zip(first.0..)
+                    .take(PAGE_SIZE / 8)
+                    .take_while(|((pfn, _), want)| pfn.0 == *want)
+                    .count() as u64;
+                if together > 0 {
+                    return run(At::Pairs(i), wanted.min(together));
+                }
+                let next = rest.first().map_or(u64::MAX, |(pfn, _)| pfn.0);
+                let gap = wanted.min(next.saturating_sub(first.0));
+                run(At::Nowhere(Special::Invalid), gap)
+            }
         }
     }
 
-    /// The entries of a run, in `out`, which is emptied first.
+    /// The entries of a run, in `out`, which is emptied first. Of a run that is nowhere there are
+    /// none.
     pub(super) fn entries(&self, run: Run, out: &mut Vec<Entry>) {
         out.clear();
-        let mut page = [0; PAGE_SIZE];
-        let bytes = usize::try_from(run.count)
-            .ok()
-            .and_then(|count| count.checked_mul(self.word.bytes()))
-            .and_then(|len| page.get_mut(..len));
-        let (Some(at), Some(bytes)) = (run.at, bytes) else {
-            return;
-        };
-        if self.mem.read(at, bytes).is_err() {
-            return;
+        let count = usize::try_from(run.count).unwrap_or(0);
+        match (run.at, &self.entries) {
+            (At::Page(at), _) => {
+                let mut page = [0; PAGE_SIZE];
+                let len = count.saturating_mul(self.word.bytes());
+                let Some(bytes) = page.get_mut(..len) else {
+                    return;
+                };
+                if self.mem.read(at, bytes).is_err() {
+                    out.resize(count, Entry::Special(Special::NoTable));
+                    return;
+                }
+                out.extend(
+                    bytes
+                        .chunks_exact(self.word.bytes())
+                        .filter_map(|bytes| self.word.get(bytes))
+                        .map(|raw| decode(raw, self.word)),
+                );
+            }
+            (At::Pairs(i), Entries::Pairs(pairs)) => out.extend(
+                pairs
+                    .iter()
+                    .skip(i)
+                    .take(count)
+                    .map(|(_, mfn)| believable(*mfn)),
+            ),
+            _ => {}
         }
-        out.extend(
-            bytes
-                .chunks_exact(self.word.bytes())
-                .filter_map(|bytes| self.word.get(bytes))
-                .map(|raw| decode(raw, self.word)),
-        );
     }
 
     /// One more than the last pfn whose entry is not all ones.
@@ -294,16 +388,13 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         let mut last_in = std::collections::HashMap::new();
         while at < self.pages {
             let run = self.run(Pfn(at), Pfn(self.pages));
-            if let Some(page) = run.at {
+            if let At::Page(page) = run.at {
                 let last = *last_in.entry(page).or_insert_with(|| {
                     self.entries(run, &mut entries);
                     let invalid = Entry::Special(Special::Invalid);
-                    match entries.iter().rposition(|entry| *entry != invalid) {
-                        Some(last) => last as u64 + 1,
-                        // A page that cannot be read is missing, not empty.
-                        None if entries.is_empty() => run.count,
-                        None => 0,
-                    }
+                    // A page that cannot be read is missing, not empty.
+                    let last = entries.iter().rposition(|entry| *entry != invalid);
+                    last.map_or(0, |last| last as u64 + 1)
                 });
                 if last > 0 {
                     used = at + last;
@@ -315,10 +406,20 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     }
 }
 
+/// Decodes an entry; a frame that cannot be is none.
 #[inline]
 pub(super) fn decode(raw: u64, word: Word) -> Entry {
     match Entry::decode(raw, word) {
-        Entry::Frame(mfn) if mfn.0 >= MFN_LIMIT => Entry::Special(Special::Invalid),
+        Entry::Frame(mfn) => believable(mfn),
         entry => entry,
+    }
+}
+
+#[inline]
+fn believable(mfn: Mfn) -> Entry {
+    if mfn.0 < MFN_LIMIT {
+        Entry::Frame(mfn)
+    } else {
+        Entry::Special(Special::Invalid)
     }
 }

@@ -11,6 +11,13 @@ from ._native import AbsentError, DumpError
 #: Exit statuses.
 FINE, ABSENT, USAGE, BROKEN = 0, 1, 2, 3
 
+#: Commands that read a domain's kernel and take no options of their own: what they give, and what
+#: their operands are. Each is ``run(domain)`` or ``run(domain, operands)`` of commands/NAME.py.
+_KERNEL_COMMANDS: dict[str, tuple[str, tuple[str, str] | None]] = {
+    "sys": ("the session header: KERNEL to STATE", None),
+    "log": ("the kernel's log", None),
+}
+
 Output = Callable[[argparse.Namespace], tuple[str, str, dict[str, Any], list[str]]]
 
 
@@ -57,9 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     bt.add_argument("--unwind", help="limit the methods: orc,cfi,fp,scan")
     bt.set_defaults(handler=_bt)
 
-    sys_ = commands.add_parser("sys", help="the session header: KERNEL to STATE")
-    _kernel_arguments(sys_)
-    sys_.set_defaults(handler=_sys)
+    for name, (what, operand) in _KERNEL_COMMANDS.items():
+        command = commands.add_parser(name, help=what)
+        _kernel_arguments(command)
+        if operand is not None:
+            command.add_argument("operands", nargs="*", metavar=operand[0], help=operand[1])
+        command.set_defaults(handler=_kernel_command, command=name)
 
     notes = commands.add_parser("notes", help="every ELF note, decoded")
     notes.add_argument("vmcore", metavar="VMCORE")
@@ -122,12 +132,14 @@ def _bt(args: argparse.Namespace) -> int:
     return _print(args, render, result, "bt", domain.warnings)
 
 
-def _sys(args: argparse.Namespace) -> int:
-    from .commands import sys as command  # noqa: PLC0415
-    from .render import sys as render  # noqa: PLC0415
+def _kernel_command(args: argparse.Namespace) -> int:
+    from importlib import import_module  # noqa: PLC0415
 
+    command = import_module(f".commands.{args.command}", __package__)
+    render = import_module(f".render.{args.command}", __package__)
     domain = _open_domain(args)
-    return _print(args, render, command.run(domain), "sys", domain.warnings)
+    operands = () if _KERNEL_COMMANDS[args.command][1] is None else (args.operands,)
+    return _print(args, render, command.run(domain, *operands), args.command, domain.warnings)
 
 
 def _notes(args: argparse.Namespace) -> int:

@@ -7,11 +7,15 @@ the tests that need them skip and say so.
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
+
+import xenkdump_fast
+from xenkdump_fast import Domain
 
 ROOT = Path(__file__).resolve().parents[2]
 DUMPS = Path(os.environ.get("XKDUMP_DUMPS", ROOT.parent / "shared" / "dumps"))
@@ -70,5 +74,38 @@ def truth() -> Callable[[str], Any]:
         if not path.is_file():
             pytest.skip(f"no truth: {path}")
         return json.loads(path.read_text())
+
+    return load
+
+
+#: The vmlinux of each dump.
+VMLINUX = {
+    "bare-i386": "vmlinux-6.1.0-50-686",
+    "bare-i386-pae": "vmlinux-6.1.0-50-686-pae",
+}
+
+
+@pytest.fixture(scope="session")
+def domain(dump_file: Callable[[str], str]) -> Callable[[str], Domain]:
+    """``domain("xen417-dom0")``: domain 0 of that dump, opened once."""
+
+    @cache
+    def opened(name: str) -> Domain:
+        vmlinux = dump_file(VMLINUX.get(name, "vmlinux-6.1.0-56-amd64"))
+        return xenkdump_fast.open(dump_file(f"{name}/vmcore")).domain(0, vmlinux)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def crash() -> Callable[[str], str]:
+    """``crash("xen417-dom0/crash/log.txt")``: what crash printed, without its wrong warnings."""
+
+    def load(name: str) -> str:
+        path = DUMPS / name
+        if not path.is_file():
+            pytest.skip(f"nothing from crash: {path}")
+        lines = path.read_text().splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("WARNING: cpu"))
 
     return load

@@ -1,6 +1,6 @@
 """One kernel in memory: its names, its types, its memory, and what can be asked of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,12 @@ from .._native import (
     AbsentError,
     AddressSpace,
     Image,
-    Member,
     MemoryFault,
     Symbols,
-    Types,
     Unwinder,
 )
-from . import names
+from . import names, vmcoreinfo
+from .layouts import Layouts, Member
 from .locate import Location
 
 if TYPE_CHECKING:
@@ -54,9 +53,14 @@ class Kernel:
     # Names and types
 
     @cached_property
-    def types(self) -> Types:
-        """Struct layouts; AbsentError where the image has neither BTF nor DWARF."""
-        return self.image.types()
+    def types(self) -> Layouts:
+        """Struct layouts, from every source there is."""
+        return Layouts(self, self.image)
+
+    @cached_property
+    def vmcoreinfo(self) -> Mapping[str, str]:
+        """What the kernel says of itself, in a note or in its own memory; empty if it says nothing."""
+        return self.location.facts or vmcoreinfo.in_memory(self)
 
     def member(self, key: str) -> Member:
         """A member by a key of ``names.MEMBERS`` or by its own path; AbsentError if there is none."""
@@ -148,18 +152,12 @@ class Kernel:
             self.image,
             self.symbols,
             self.virtual,
-            types=self._types_or_none(),
+            types=self.types.native,
             version=self.release,
             methods=self._methods,
         )
         modules.load(self, unwinder)
         return unwinder
-
-    def _types_or_none(self) -> Types | None:
-        try:
-            return self.types
-        except AbsentError:
-            return None
 
     @cached_property
     def release(self) -> str:

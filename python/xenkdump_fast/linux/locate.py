@@ -8,7 +8,7 @@ HVM guest, when the host died.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault, Symbols
 from . import names, vmcoreinfo
@@ -39,6 +39,8 @@ class Location:
     slide: int
     #: Who named the root, in words.
     how: str
+    #: The kernel's VMCOREINFO, where it was known before its memory was.
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def first_symbol(symbols: Symbols, key: str) -> int | None:
@@ -102,7 +104,7 @@ def locate(
             virtual = dump.virtual(root.address, paging)
             verdict = _reject(virtual, banner, banner + to_physical, p2m)
             if verdict is None:
-                return Location(root.address, paging, slide, root.how)
+                return Location(root.address, paging, slide, root.how, facts)
             tried.append(f"{root.how} {root.address:#x} ({paging}): {verdict}")
     detail = "; ".join(tried[:4]) if tried else "there is no root to try"
     raise AbsentError(f"the kernel of {image.path} was not found in the dump: {detail}")

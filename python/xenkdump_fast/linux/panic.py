@@ -1,8 +1,9 @@
-"""Which task brought the kernel down."""
+"""What brought the kernel down, and which task."""
 
 from collections.abc import Mapping
 
 from .._native import MemoryFault
+from . import log
 from .backtrace import trace
 from .cpus import VcpuContext
 from .kernel import Kernel
@@ -10,11 +11,53 @@ from .tasks import Task
 
 #: Functions that only the CPU that dies is in, the surest first.
 _DYING = (
-    ("crash_kexec", "__crash_kexec", "machine_kexec", "xen_machine_kexec", "machine_crash_shutdown"),
+    (
+        "crash_kexec",
+        "__crash_kexec",
+        "machine_kexec",
+        "xen_machine_kexec",
+        "machine_crash_shutdown",
+    ),
     ("panic", "vpanic", "oops_end", "die", "__die", "sysrq_handle_crash"),
 )
 #: Both start as "no CPU" (PANIC_CPU_INVALID, -1): 4.5, 1717f2096b54, and 2.6.22 on.
 _CPU_VARIABLES = ("panic_cpu", "crashing_cpu")
+#: What a dying kernel prints. The first of them that any line of the log contains decides, and of
+#: these lines the oldest: the order is crash's, so that PANIC reads as it does there.
+_LAST_WORDS = (
+    "SysRq : Crash",
+    "SysRq : Trigger a crash",
+    "SysRq : Netdump",
+    "Kernel panic: ",
+    "Kernel panic - ",
+    "Kernel BUG at",
+    "kernel BUG at",
+    "Unable to handle kernel paging request",
+    "Unable to handle kernel NULL pointer dereference",
+    "BUG: unable to handle kernel ",
+    "general protection fault: ",
+    "double fault: ",
+    "divide error: ",
+    "stack segment: ",
+    "[Hardware Error]: ",
+    "Bad mode in ",
+    "Oops: ",
+    # What follows is for kernels that ended some other way: crash shows nothing for them.
+    "BUG: unable to handle page fault",  # 5.1, f28b11a2abd9
+    "BUG: kernel NULL pointer dereference",
+    "general protection fault, ",  # 5.6, 59c1dcbed5b5
+    "sysrq: Trigger a crash",  # 5.0; the line that follows is a panic's
+)
+
+
+def message(kernel: Kernel) -> str | None:
+    """The line of the log that says why the kernel died; None if none does. AbsentError: no log."""
+    lines = [line for record in log.lines(kernel) for line in record.text.split("\n")]
+    for words in _LAST_WORDS:
+        for line in lines:
+            if words in line:
+                return line
+    return None
 
 
 def task(

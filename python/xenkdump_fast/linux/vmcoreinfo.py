@@ -1,6 +1,16 @@
 """The text that a kernel leaves about itself: VMCOREINFO."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .._native import MemoryFault
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+
+#: The text fills at most its note, which has a page for itself (VMCOREINFO_BYTES).
+MAX_SIZE = 4096
+_FIRST_KEY = b"OSRELEASE="
 
 
 def parse(text: str) -> Mapping[str, str]:
@@ -19,3 +29,23 @@ def number(facts: Mapping[str, str], key: str, base: int = 10) -> int | None:
         return int(facts[key], base)
     except (KeyError, ValueError):
         return None
+
+
+def in_memory(kernel: "Kernel") -> Mapping[str, str]:
+    """The text in the kernel's own memory (2.6.24 on), which a Xen host's dump has no note of.
+
+    Empty where there is none. ``vmcoreinfo_data`` was an array until 4.13 (203e9e41219b), a pointer
+    since.
+    """
+    data = kernel.symbols.get("vmcoreinfo_data")
+    if data is None:
+        return {}
+    try:
+        if kernel.virtual.read(data, len(_FIRST_KEY)) != _FIRST_KEY:
+            data = kernel.pointer(data)
+        text = kernel.virtual.cstring(data, MAX_SIZE)
+    except MemoryFault:
+        return {}
+    if not text.startswith(_FIRST_KEY):
+        return {}
+    return parse(text.decode("utf-8", "backslashreplace"))

@@ -1,0 +1,58 @@
+"""printk's ring of bytes: 2.6 to 3.4."""
+
+import re
+from collections.abc import Iterator
+
+from .._native import AbsentError
+from .kernel import Kernel
+from .log import LogLine, decode
+from .patchy import Patchy
+
+#: CONFIG_LOG_BUF_SHIFT goes to 21; log_buf_len= on the command line further. Bounds a broken count.
+MAX_SIZE = 1 << 28
+#: ``<6>``, or since 2.6.39 with a facility: ``<30>``; ``<c>`` (2.6.31 on) continues a line.
+_LEVEL = re.compile(rb"<([0-9]{1,3}|[cd])>")
+_TIME = re.compile(rb"\[ *([0-9]{1,10})\.([0-9]{6})\] ")
+
+
+def lines(kernel: Kernel) -> list[LogLine]:
+    """Every line in the ring."""
+    return list(_lines(_text(kernel)))
+
+
+def _text(kernel: Kernel) -> bytes:
+    size = kernel.variable("log_buf_len", 4)
+    if not 0 < size <= MAX_SIZE:
+        raise AbsentError(f"log_buf_len is {size}")
+    ring = Patchy(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
+    if ring.missing:
+        kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")
+    # How many characters were ever printed; logged_chars are those since the last clearing. Both
+    # are long before 2.6.25 (eed4a2abd6c2 made them int): the low half will do.
+    end = kernel.variable("log_end", 4)
+    length = min(end, size)
+    if "logged_chars" in kernel.symbols:
+        # It tells the difference when log_end has wrapped.
+        length = max(length, min(kernel.variable("logged_chars", 4), size))
+    start = (end - length) % size
+    return ring.data[start : start + length] + ring.data[: max(0, start + length - size)]
+
+
+def _lines(text: bytes) -> Iterator[LogLine]:
+    text = text.replace(b"\0", b"")
+    if text.endswith(b"\n"):
+        text = text[:-1]
+    elif not text:
+        return
+    for number, line in enumerate(text.split(b"\n")):
+        at, level, time = 0, None, None
+        prefix = _LEVEL.match(line)
+        if prefix:
+            at = prefix.end()
+            if prefix[1].isdigit():
+                level = int(prefix[1]) & 7
+        stamp = _TIME.match(line, at)
+        if stamp:
+            at = stamp.end()
+            time = int(stamp[1]) * 1_000_000_000 + int(stamp[2]) * 1000
+        yield LogLine(number, time, None, level, decode(line[at:]))

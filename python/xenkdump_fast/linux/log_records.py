@@ -1,0 +1,92 @@
+"""printk's ring of records: 3.5 to 5.9."""
+
+from .._native import AbsentError
+from .kernel import Kernel
+from .log import LogLine, caller, decode
+from .patchy import Patchy
+
+#: log_buf_len= takes up to 2 GiB, but nobody keeps a log of more than this. Bounds a broken count.
+MAX_SIZE = 1 << 28
+
+
+class _Layout:
+    """Where a record keeps what."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        # 3.11 renamed struct log to printk_log (62e32ac3505a).
+        for name in ("printk_log", "log"):
+            try:
+                self.size = kernel.types.sizeof(name)
+                break
+            except AbsentError:
+                continue
+        else:
+            raise AbsentError(f"{kernel.image.path}: the layout of struct printk_log is not known")
+        self.time = kernel.types.offset(f"{name}.ts_nsec")
+        self.length = kernel.types.offset(f"{name}.len")
+        self.text_length = kernel.types.offset(f"{name}.text_len")
+        self.dict_length = kernel.types.offset(f"{name}.dict_len")
+        # With CONFIG_PRINTK_CALLER, since 5.1 (15ff2069cb7f).
+        try:
+            self.caller: int | None = kernel.types.offset(f"{name}.caller_id")
+        except AbsentError:
+            self.caller = None
+        # A u16 of its own in 3.5; since 3.6 (0b1ce0bda4ac) the top 3 bits of the byte behind
+        # facility, of which the kernel's VMCOREINFO says nothing.
+        self.level, self.level_shift = self.dict_length + 3, 5
+        native = kernel.types.native
+        if native is not None:
+            members = native.members(name)
+            if "flags_level" in members:  # Red Hat's 7 puts both into one byte by hand
+                self.level = members["flags_level"].offset
+            elif "level" in members:
+                level = members["level"]
+                self.level = level.offset + (level.bit_offset or 0) // 8
+                self.level_shift = (level.bit_offset or 0) % 8 if level.bit_size else 0
+
+
+def lines(kernel: Kernel) -> list[LogLine]:
+    """Every record in the ring."""
+    layout = _Layout(kernel)
+    size = kernel.variable("log_buf_len", 4)
+    first, end = kernel.variable("log_first_idx", 4), kernel.variable("log_next_idx", 4)
+    if not (layout.size <= size <= MAX_SIZE and first < size and end <= size):
+        raise AbsentError(f"the log's size is {size}, from {first} to {end}: it is overwritten")
+    ring = Patchy(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
+    if ring.missing:
+        kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")
+    sequence = kernel.variable("log_first_seq", 8) if "log_first_seq" in kernel.symbols else 0
+    found: list[LogLine] = []
+    at, wraps = first, end < first
+    while at != end:
+        # The last record before the ring's end is followed by one of length 0, if it has room.
+        length = 0
+        if at + layout.size <= size:
+            length = int.from_bytes(ring.data[at + layout.length :][:2], "little")
+        if length == 0 and wraps and ring.whole(at, min(at + layout.size, size)):
+            at, wraps = 0, False
+            continue
+        if not (layout.size <= length <= size - at) or (not wraps and at + length > end):
+            kernel.warn(
+                f"the kernel's log is damaged at byte {at}: the messages that follow are missing"
+            )
+            break
+        found.append(_line(ring, layout, at, length, sequence + len(found)))
+        at += length
+    return found
+
+
+def _line(ring: Patchy, layout: _Layout, at: int, length: int, sequence: int) -> LogLine:
+    def number(offset: int, size: int) -> int:
+        return int.from_bytes(ring.data[at + offset : at + offset + size], "little")
+
+    start = at + layout.size
+    end = start + min(number(layout.text_length, 2), length - layout.size)
+    return LogLine(
+        sequence=sequence,
+        time=number(layout.time, 8),
+        caller=None if layout.caller is None else caller(number(layout.caller, 4)),
+        level=number(layout.level, 1) >> layout.level_shift & 7,
+        text=decode(ring.data[start:end]),
+        lost=not ring.whole(start, end),
+    )

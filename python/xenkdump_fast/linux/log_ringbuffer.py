@@ -1,0 +1,145 @@
+"""printk's lockless ring buffer: 5.10 on (896fbe20b4e2).
+
+A ring of descriptors, a ring of infos beside it, and a ring of text blocks that the descriptors
+point into by logical positions, which count on for ever and are taken modulo the ring's size.
+"""
+
+from collections.abc import Iterator
+
+from .._native import AbsentError
+from .kernel import Kernel
+from .log import LogLine, caller, decode
+from .patchy import Patchy
+
+#: kernel/printk/printk_ringbuffer.h: a descriptor's state is in the top 2 bits of its state_var,
+#: its id in the others.
+_COMMITTED, _FINALIZED = 1, 2
+#: Logical positions with this bit lead to no text: FAILED_LPOS (1) or EMPTY_LINE_LPOS (3).
+_DATALESS = 1
+_FAILED = 1
+#: log_buf_len= takes up to 2 GiB, of which a descriptor stands for 32 bytes, but nobody keeps a log of
+#: more than 256 MiB. They bound broken counts.
+MAX_SIZE_BITS, MAX_COUNT_BITS = 28, 23
+
+
+class _Ring:
+    """The ring buffer at ``prb``, its parts read whole."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        offset, word = kernel.types.offset, kernel.word
+        prb = kernel.pointer(kernel.symbol("prb"))
+        descs = prb + offset("printk_ringbuffer.desc_ring")
+        text = prb + offset("printk_ringbuffer.text_data_ring")
+        counter = offset("atomic_long_t.counter")
+        count_bits = kernel.virtual.u32(descs + offset("prb_desc_ring.count_bits"))
+        size_bits = kernel.virtual.u32(text + offset("prb_data_ring.size_bits"))
+        if count_bits > MAX_COUNT_BITS or size_bits > MAX_SIZE_BITS:
+            raise AbsentError(
+                f"the log's ring buffer at {prb:#x} is overwritten: 2^{count_bits} descriptors, "
+                f"2^{size_bits} bytes of text"
+            )
+        self.word = word
+        self.count = 1 << count_bits
+        self.size = 1 << size_bits
+        self.head = kernel.pointer(descs + offset("prb_desc_ring.head_id") + counter)
+        self.tail = kernel.pointer(descs + offset("prb_desc_ring.tail_id") + counter)
+
+        self._desc_size = kernel.types.sizeof("prb_desc")
+        self._state = offset("prb_desc.state_var") + counter
+        block = offset("prb_desc.text_blk_lpos")
+        self._begin = block + offset("prb_data_blk_lpos.begin")
+        self._next = block + offset("prb_data_blk_lpos.next")
+        self._info_size = kernel.types.sizeof("printk_info")
+        self._sequence = offset("printk_info.seq")
+        self._time = offset("printk_info.ts_nsec")
+        self._text_length = offset("printk_info.text_len")
+        self._caller = offset("printk_info.caller_id")
+        # u16 text_len, u8 facility, then 5 bits of flags and 3 of level: VMCOREINFO leaves the
+        # last three out, and none has moved since 5.10.
+        self._level = self._text_length + 3
+
+        self._descs = Patchy(
+            kernel,
+            kernel.pointer(descs + offset("prb_desc_ring.descs")),
+            self.count * self._desc_size,
+        )
+        self._infos = Patchy(
+            kernel,
+            kernel.pointer(descs + offset("prb_desc_ring.infos")),
+            self.count * self._info_size,
+        )
+        self._text = Patchy(kernel, kernel.pointer(text + offset("prb_data_ring.data")), self.size)
+        missing = self._descs.missing + self._infos.missing + self._text.missing
+        if missing:
+            kernel.warn(f"{missing} bytes of the kernel's log are not in the dump")
+
+    @property
+    def id_mask(self) -> int:
+        return (1 << (self.word * 8 - 2)) - 1
+
+    def _desc(self, index: int, offset: int) -> int:
+        at = index * self._desc_size + offset
+        return int.from_bytes(self._descs.data[at : at + self.word], "little")
+
+    def _info(self, index: int, offset: int, size: int) -> int:
+        at = index * self._info_size + offset
+        return int.from_bytes(self._infos.data[at : at + size], "little")
+
+    def id_at(self, index: int) -> int:
+        """The id of whatever record the descriptor holds."""
+        return self._desc(index, self._state) & self.id_mask
+
+    def line(self, number: int) -> LogLine | None:
+        """The record with that id; None if it is gone or was never finished."""
+        index = number % self.count
+        state = self._desc(index, self._state)
+        if state & self.id_mask != number:
+            return None
+        if state >> (self.word * 8 - 2) not in (_COMMITTED, _FINALIZED):
+            return None
+        at = index * self._info_size
+        if not self._infos.whole(at, at + self._info_size):
+            return None
+        begin, end = self._desc(index, self._begin), self._desc(index, self._next)
+        text = self._block(begin, end, self._info(index, self._text_length, 2))
+        return LogLine(
+            sequence=self._info(index, self._sequence, 8),
+            time=self._info(index, self._time, 8),
+            caller=caller(self._info(index, self._caller, 4)),
+            level=self._info(index, self._level, 1) >> 5,
+            text=decode(text or b""),
+            lost=text is None,
+        )
+
+    def _block(self, begin: int, end: int, length: int) -> bytes | None:
+        """The text of the block between two logical positions; None if it is lost."""
+        if begin & _DATALESS and end & _DATALESS:
+            return None if begin == _FAILED else b""
+        first, last = begin % self.size, end % self.size
+        if first == last:
+            return b""
+        if first > last:
+            # A block never spans the ring's end: it starts anew at 0, unless it ends exactly
+            # there (which counts as wrapped until 6.18, when no such block is made).
+            exact = last == 0 and begin // self.size == (end - 1) // self.size
+            first, last = (first, self.size) if exact else (0, last)
+        first += self.word  # the id of its descriptor
+        last = min(last, first + length)
+        return self._text.data[first:last] if self._text.whole(first, last) else None
+
+
+def lines(kernel: Kernel) -> list[LogLine]:
+    """Every finished record in the ring buffer."""
+    ring = _Ring(kernel)
+    return [line for line in (ring.line(number) for number in _ids(kernel, ring)) if line]
+
+
+def _ids(kernel: Kernel, ring: _Ring) -> Iterator[int]:
+    """The ids between the tail and the head; where those are damaged, all that there are."""
+    between = (ring.head - ring.tail) & ring.id_mask
+    if between < ring.count:
+        for i in range(between + 1):
+            yield (ring.tail + i) & ring.id_mask
+        return
+    kernel.warn("the head and the tail of the kernel's log are damaged: its order is a guess")
+    yield from sorted({ring.id_at(index) for index in range(ring.count)})

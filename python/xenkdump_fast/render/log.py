@@ -1,0 +1,54 @@
+"""``log`` as crash prints it, and as JSON."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..commands.log import Log
+from ..linux.log import LogLine
+from .escape import visible
+
+
+def text(result: Log) -> str:
+    """Message by message; the further lines of one are indented to where its first starts."""
+    return "".join(f"{part}\n" for line in result.lines for part in _message(line))
+
+
+def _message(line: LogLine) -> Iterator[str]:
+    if line.text == "":
+        yield ""  # crash gives a message without text no time either
+        return
+    prefix = "" if line.time is None else f"[{time(line.time)}] "
+    first, *others = line.text.split("\n")
+    yield prefix + _printable(first)
+    for other in others:
+        yield " " * len(prefix) + _printable(other)
+
+
+def time(nanoseconds: int) -> str:
+    """Seconds since boot, as dmesg pads them: ``    1.000250``."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{seconds:5}.{rest // 1000:06}"
+
+
+def _printable(text: str) -> str:
+    """Fit for a terminal, its tabs kept."""
+    return "\t".join(visible(part) for part in text.split("\t"))
+
+
+def json(result: Log) -> dict[str, Any]:
+    """The command's own part of the JSON object."""
+    return {"domain": result.domain, "lines": [_line_json(line) for line in result.lines]}
+
+
+def _line_json(line: LogLine) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "sequence": line.sequence,
+        "time_ns": line.time,
+        "level": line.level,
+        "text": line.text,
+    }
+    if line.caller is not None:
+        found["caller"] = line.caller
+    if line.lost:
+        found["lost"] = True
+    return found

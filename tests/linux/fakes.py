@@ -1,0 +1,131 @@
+"""A kernel made of a dictionary of pages, with layouts and symbols as the test says."""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from xenkdump_fast import AbsentError, MemoryFault
+from xenkdump_fast.linux.kernel import Kernel
+from xenkdump_fast.linux.locate import Location
+
+PAGE = 4096
+
+
+class Memory:
+    """Virtual memory; a page exists once something is written to it."""
+
+    def __init__(self) -> None:
+        self.pages: dict[int, bytearray] = {}
+
+    def write(self, address: int, data: bytes) -> None:
+        for i, byte in enumerate(data, address):
+            self.pages.setdefault(i // PAGE, bytearray(PAGE))[i % PAGE] = byte
+
+    def number(self, address: int, value: int, size: int) -> None:
+        self.write(address, value.to_bytes(size, "little"))
+
+    def drop(self, address: int) -> None:
+        """Takes the page at ``address`` out of the dump."""
+        del self.pages[address // PAGE]
+
+    def read(self, address: int, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            page = self.pages.get((address + len(data)) // PAGE)
+            if page is None:
+                raise MemoryFault(f"{address + len(data):#x} is not mapped")
+            at = (address + len(data)) % PAGE
+            data += page[at : at + size - len(data)]
+        return bytes(data)
+
+    def word(self, address: int, size: int) -> int:
+        return int.from_bytes(self.read(address, size), "little")
+
+    def u32(self, address: int) -> int:
+        return self.word(address, 4)
+
+    def cstring(self, address: int, limit: int = 4096) -> bytes:
+        data = bytearray()
+        while len(data) < limit and (byte := self.read(address + len(data), 1)) != b"\0":
+            data += byte
+        return bytes(data)
+
+
+@dataclass
+class FakeMember:
+    offset: int
+    size: int = 4
+    bit_offset: int | None = None
+    bit_size: int | None = None
+    count: int | None = None
+    signed: bool = False
+
+
+class FakeTypes:
+    """Layouts: ``struct.member`` to a member or its offset, ``struct`` to its size."""
+
+    def __init__(self, layouts: Mapping[str, int | FakeMember]) -> None:
+        self.layouts = layouts
+
+    @property
+    def native(self) -> "FakeTypes":
+        return self
+
+    def __contains__(self, struct: str) -> bool:
+        return struct in self.layouts
+
+    def _find(self, path: str) -> int | FakeMember:
+        try:
+            return self.layouts[path]
+        except KeyError:
+            raise AbsentError(f"no {path}") from None
+
+    def sizeof(self, struct: str) -> int:
+        size = self._find(struct)
+        assert isinstance(size, int)
+        return size
+
+    def member(self, path: str) -> FakeMember:
+        found = self._find(path)
+        return FakeMember(found) if isinstance(found, int) else found
+
+    def offset(self, path: str) -> int:
+        return self.member(path).offset
+
+    def members(self, struct: str) -> dict[str, FakeMember]:
+        prefix = f"{struct}."
+        return {
+            path.removeprefix(prefix): self.member(path)
+            for path in self.layouts
+            if path.startswith(prefix)
+        }
+
+
+class FakeKernel(Kernel):
+    """A Kernel whose memory, symbols and layouts are made by hand."""
+
+    def __init__(
+        self,
+        symbols: Mapping[str, int],
+        layouts: Mapping[str, int | FakeMember] | None = None,
+        word: Literal[4, 8] = 8,
+    ) -> None:
+        self.memory = Memory()
+        made: dict[str, Any] = {
+            "symbols": dict(symbols),
+            "types": FakeTypes(layouts or {}),
+            "virtual": self.memory,
+            "image": SimpleNamespace(path="vmlinux"),
+            "location": Location(0, "x86_64", 0, "made by hand"),
+        }
+        self.__dict__.update(made)
+        self.word = word
+        self.warnings = []
+        self._members = {}
+
+
+def words(size: int, *values: int) -> bytes:
+    """Consecutive words of 4 or 8 bytes."""
+    return struct.pack(f"<{len(values)}{'Q' if size == 8 else 'I'}", *values)

@@ -1,0 +1,263 @@
+"""The three generations of printk's buffer, on logs made by hand."""
+
+import struct
+from typing import ClassVar
+
+import pytest
+from fakes import FakeKernel, FakeMember, words
+
+from xenkdump_fast import AbsentError
+from xenkdump_fast.linux import log
+
+BUFFER = 0x10000
+VARIABLES = 0x2000
+
+
+def test_no_log() -> None:
+    with pytest.raises(AbsentError, match="no log"):
+        log.lines(FakeKernel({}))
+
+
+class TestBytes:
+    SYMBOLS: ClassVar = {
+        "log_buf": VARIABLES,
+        "log_buf_len": VARIABLES + 8,
+        "log_end": VARIABLES + 16,
+        "logged_chars": VARIABLES + 24,
+    }
+
+    def kernel(self, text: bytes, size: int, end: int | None = None) -> FakeKernel:
+        """A kernel that has printed ``text``, the last of it at position ``end``."""
+        kernel = FakeKernel(self.SYMBOLS)
+        end = len(text) if end is None else end
+        ring = bytearray(size)
+        for i, byte in enumerate(text, end - len(text)):
+            ring[i % size] = byte
+        kernel.memory.write(BUFFER, bytes(ring))
+        kernel.memory.write(
+            VARIABLES, words(8, BUFFER, size, end & 0xFFFF_FFFF, min(len(text), size))
+        )
+        return kernel
+
+    def test_levels_and_times(self) -> None:
+        kernel = self.kernel(
+            b"<6>Linux version 2.6.16.13-xen\n<4>[    1.000250] two\n<30>facility\n no prefix\n",
+            4096,
+        )
+        assert [(line.time, line.level, line.text) for line in log.lines(kernel)] == [
+            (None, 6, "Linux version 2.6.16.13-xen"),
+            (1_000_250_000, 4, "two"),
+            (None, 6, "facility"),
+            (None, None, " no prefix"),
+        ]
+
+    def test_a_line_that_starts_with_a_digit_keeps_it(self) -> None:
+        assert log.lines(self.kernel(b"<6>1 cpu\n7 of them\n", 4096))[1].text == "7 of them"
+
+    def test_wrapped(self) -> None:
+        text = b"".join(b"<6>line %03d\n" % i for i in range(30))
+        lines = log.lines(self.kernel(text[-64:], 64, end=len(text)))
+        assert lines[-1].text == "line 029"
+        assert lines[0].text == text[-64:].split(b"\n")[0].decode()
+
+    def test_log_end_wrapped_at_32_bits(self) -> None:
+        text = b"<6>before\n<6>after\n".rjust(64, b"x")
+        lines = log.lines(self.kernel(text, 64, end=(1 << 32) + 10))
+        assert [line.text for line in lines[1:]] == ["after"]
+
+    def test_bytes_that_are_no_text(self) -> None:
+        assert log.lines(self.kernel(b"<6>\xff\x1b[2J\n", 4096))[0].text == "\\xff\x1b[2J"
+
+    def test_a_size_out_of_bounds(self) -> None:
+        kernel = self.kernel(b"", 64)
+        kernel.memory.number(VARIABLES + 8, 0xFFFF_FFFF, 4)
+        with pytest.raises(AbsentError, match="log_buf_len"):
+            log.lines(kernel)
+
+    def test_empty(self) -> None:
+        assert log.lines(self.kernel(b"", 64)) == []
+
+
+class TestRecords:
+    SYMBOLS: ClassVar = {
+        "log_buf": VARIABLES,
+        "log_buf_len": VARIABLES + 8,
+        "log_first_idx": VARIABLES + 16,
+        "log_next_idx": VARIABLES + 24,
+        "log_first_seq": VARIABLES + 32,
+    }
+    LAYOUT: ClassVar[dict[str, int | FakeMember]] = {
+        "printk_log": 16,
+        "printk_log.ts_nsec": FakeMember(0, 8),
+        "printk_log.len": FakeMember(8, 2),
+        "printk_log.text_len": FakeMember(10, 2),
+        "printk_log.dict_len": FakeMember(12, 2),
+        "printk_log.facility": FakeMember(14, 1),
+        "printk_log.flags": FakeMember(15, 1, 0, 5),
+        "printk_log.level": FakeMember(15, 1, 5, 3),
+    }
+
+    def record(self, time: int, text: bytes, level: int = 6, extra: bytes = b"") -> bytes:
+        length = (16 + len(text) + len(extra) + 3) & ~3
+        head = struct.pack("<QHHHBB", time, length, len(text), len(extra), 0, level << 5 | 2)
+        return (head + text + extra).ljust(length, b"\0")
+
+    def kernel(self, ring: bytes, first: int, end: int, size: int = 4096) -> FakeKernel:
+        kernel = FakeKernel(self.SYMBOLS, self.LAYOUT)
+        kernel.memory.write(BUFFER, ring.ljust(size, b"\0"))
+        kernel.memory.write(VARIABLES, words(8, BUFFER, size, first, end, 100))
+        return kernel
+
+    def test_records(self) -> None:
+        ring = self.record(5, b"one") + self.record(6, b"two\nlines", 3, b"SUBSYSTEM=pci")
+        lines = log.lines(self.kernel(ring, 0, len(ring)))
+        assert [(line.sequence, line.time, line.level, line.text) for line in lines] == [
+            (100, 5, 6, "one"),
+            (101, 6, 3, "two\nlines"),
+        ]
+
+    def test_wrapped(self) -> None:
+        newest, oldest = self.record(7, b"newest"), self.record(5, b"oldest")
+        ring = newest.ljust(64, b"x") + oldest + bytes(64)
+        lines = log.lines(self.kernel(ring, 64, len(newest), size=256))
+        assert [line.text for line in lines] == ["oldest", "newest"]
+
+    def test_wrapped_without_room_for_a_mark(self) -> None:
+        newest, oldest = self.record(7, b"newest"), self.record(5, b"oldest..")
+        ring = newest.ljust(64, b"x") + oldest
+        lines = log.lines(self.kernel(ring, 64, len(newest), size=len(ring)))
+        assert [line.text for line in lines] == ["oldest..", "newest"]
+
+    @pytest.mark.parametrize("length", [0, 1, 15, 5000, 0xFFFF])
+    def test_a_damaged_record_ends_the_log(self, length: int) -> None:
+        good, bad = self.record(5, b"good"), bytearray(self.record(6, b"bad"))
+        bad[8:10] = length.to_bytes(2, "little")
+        kernel = self.kernel(good + bytes(bad), 0, len(good) + len(bad))
+        assert [line.text for line in log.lines(kernel)] == ["good"]
+        assert len(kernel.warnings) == 1
+
+    def test_a_ring_of_zeros_that_claims_to_wrap(self) -> None:
+        kernel = self.kernel(b"", 64, 32)
+        assert log.lines(kernel) == []
+        assert len(kernel.warnings) == 1
+
+    def test_a_missing_page(self) -> None:
+        record = self.record(5, b"text")
+        ring = record * (8192 // len(record))
+        kernel = self.kernel(ring, 0, len(ring), size=len(ring))
+        kernel.memory.drop(BUFFER + 4096)
+        assert len(log.lines(kernel)) == 4096 // len(record) + (4096 % len(record) > 0)
+        assert "not in the dump" in kernel.warnings[0]
+
+
+class TestRingbuffer:
+    PRB = 0x3000
+    DESCS, INFOS, TEXT = 0x20000, 0x30000, 0x40000
+    LAYOUT: ClassVar[dict[str, int | FakeMember]] = {
+        "printk_ringbuffer.desc_ring": 0,
+        "printk_ringbuffer.text_data_ring": 48,
+        "prb_desc_ring.count_bits": 0,
+        "prb_desc_ring.descs": 8,
+        "prb_desc_ring.infos": 16,
+        "prb_desc_ring.head_id": 24,
+        "prb_desc_ring.tail_id": 32,
+        "prb_desc": 24,
+        "prb_desc.state_var": 0,
+        "prb_desc.text_blk_lpos": 8,
+        "prb_data_blk_lpos.begin": 0,
+        "prb_data_blk_lpos.next": 8,
+        "printk_info": 88,
+        "printk_info.seq": 0,
+        "printk_info.ts_nsec": 8,
+        "printk_info.text_len": 16,
+        "printk_info.caller_id": 20,
+        "prb_data_ring.size_bits": 0,
+        "prb_data_ring.data": 8,
+        "atomic_long_t.counter": 0,
+    }
+    FINALIZED, COMMITTED, RESERVED, REUSABLE = 2, 1, 0, 3
+    SIZE = 256
+
+    def kernel(self, first: int = 0, last: int = 7) -> FakeKernel:
+        """An empty ring of 8 descriptors and 256 bytes of text."""
+        kernel = FakeKernel({"prb": VARIABLES}, self.LAYOUT)
+        memory = kernel.memory
+        memory.number(VARIABLES, self.PRB, 8)
+        memory.write(self.PRB, words(8, 3, self.DESCS, self.INFOS, last, first, 0))
+        memory.write(self.PRB + 48, words(8, 8, self.TEXT, 0, 0))
+        memory.write(self.DESCS, bytes(8 * 24))
+        memory.write(self.INFOS, bytes(8 * 88))
+        memory.write(self.TEXT, bytes(self.SIZE))
+        return kernel
+
+    def put(
+        self, kernel: FakeKernel, number: int, text: bytes, lpos: tuple[int, int], state: int = 2
+    ) -> None:
+        slot = number % 8
+        begin, end = lpos
+        kernel.memory.write(self.DESCS + slot * 24, words(8, state << 62 | number, begin, end))
+        info = struct.pack(
+            "<QQHBBI", number % 1000 + 1000, number % 1000 * 7, len(text), 0, 5 << 5, 0x8000_0001
+        )
+        kernel.memory.write(self.INFOS + slot * 88, info)
+        at = begin % self.SIZE if begin // self.SIZE == (end - 1) // self.SIZE else 0
+        if begin != end:
+            kernel.memory.write(self.TEXT + at, words(8, number) + text)
+
+    def test_a_line(self) -> None:
+        kernel = self.kernel(0, 0)
+        self.put(kernel, 0, b"hello", (0, 16))
+        assert log.lines(kernel) == [log.LogLine(1000, 0, "C1", 5, "hello")]
+
+    def test_unfinished_records_are_left_out(self) -> None:
+        kernel = self.kernel(0, 3)
+        states = (self.FINALIZED, self.COMMITTED, self.RESERVED, self.REUSABLE)
+        for number, state in enumerate(states):
+            self.put(kernel, number, b"%d" % number, (number * 16, number * 16 + 16), state)
+        assert [line.text for line in log.lines(kernel)] == ["0", "1"]
+
+    def test_ids_and_text_wrap(self) -> None:
+        last = (1 << 62) - 1
+        kernel = self.kernel(last - 1, 0)
+        self.put(kernel, last - 1, b"before", (0x1F0, 0x210))  # no room before the end: starts at 0
+        self.put(kernel, last, b"last", (0x210, 0x220))
+        self.put(kernel, 0, b"first", (0x220, 0x230))
+        assert [line.text for line in log.lines(kernel)] == ["before", "last", "first"]
+
+    def test_a_block_that_ends_with_the_ring(self) -> None:
+        kernel = self.kernel(0, 0)
+        self.put(kernel, 0, b"to the end", (0xE0, 0x100))
+        assert log.lines(kernel)[0].text == "to the end"
+
+    def test_lines_without_text(self) -> None:
+        kernel = self.kernel(0, 1)
+        self.put(kernel, 0, b"", (3, 3))
+        self.put(kernel, 1, b"failed", (1, 1))
+        assert [(line.text, line.lost) for line in log.lines(kernel)] == [("", False), ("", True)]
+
+    def test_a_length_beyond_its_block(self) -> None:
+        kernel = self.kernel(0, 0)
+        self.put(kernel, 0, b"truncated", (0, 12))
+        assert log.lines(kernel)[0].text == "trun"
+
+    def test_a_damaged_head_gives_all_records(self) -> None:
+        kernel = self.kernel(0, 0x1234_5678)
+        for number in range(8):
+            self.put(kernel, number, b"%d" % number, (number * 16, number * 16 + 16))
+        assert [line.text for line in log.lines(kernel)] == list("01234567")
+        assert len(kernel.warnings) == 1
+
+    @pytest.mark.parametrize("at", [0, 48])
+    def test_sizes_out_of_bounds(self, at: int) -> None:
+        kernel = self.kernel()
+        kernel.memory.number(self.PRB + at, 63, 4)
+        with pytest.raises(AbsentError, match="overwritten"):
+            log.lines(kernel)
+
+    def test_missing_text(self) -> None:
+        kernel = self.kernel(0, 0)
+        self.put(kernel, 0, b"gone", (0, 16))
+        kernel.memory.drop(self.TEXT)
+        (line,) = log.lines(kernel)
+        assert (line.text, line.lost) == ("", True)
+        assert len(kernel.warnings) == 1

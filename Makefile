@@ -29,6 +29,15 @@ lint: $(VENV)/.stamp
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest xenkdump_fast._native --ignore-disjoint-bases
 
+# Proves that the sdist holds everything: installs it where nothing else of the tree is.
+sdist: $(VENV)/.stamp
+	rm -rf $(DIST) && mkdir -p $(DIST)
+	$(BIN)/maturin sdist --quiet --out $(DIST)
+	$(PYTHON) -m venv $(DIST)/venv
+	$(DIST)/venv/bin/python -m pip install --quiet --upgrade pip
+	$(DIST)/venv/bin/python -m pip install --quiet $(DIST)/*.tar.gz
+	cd $(DIST) && venv/bin/xkdump --help >/dev/null && venv/bin/python -c 'import xenkdump_fast'
+
 bench: $(VENV)/.stamp
 	$(BIN)/python benches/run.py
 

@@ -1,0 +1,100 @@
+"""``bt`` on real dumps, held against what drgn told of them."""
+
+from typing import Any
+
+import pytest
+
+import xenkdump_fast as xk
+from xenkdump_fast.commands import bt
+from xenkdump_fast.render import bt as render
+
+X86_64 = "vmlinux-6.1.0-56-amd64"
+#: dump, truth, number of the domain.
+CASES = [
+    ("xen417-dom0/vmcore", "xen417-dom0/truth.json", 0),
+    ("xen417-three-domains/vmcore", "xen417-three-domains/truth-dom0.json", 0),
+    ("xen417-mixed-pcpus/vmcore", "xen417-mixed-pcpus/truth-dom0.json", 0),
+    ("bare-x86_64/vmcore", "bare-x86_64/truth.json", 0),
+]
+
+
+def kernel_frames(frames: list[Any]) -> list[tuple[int, str]]:
+    return [(int(f["pc"], 16), f["symbol"]) for f in frames if not f.get("user")]
+
+
+def ours(task: dict[str, Any]) -> list[tuple[int, str]]:
+    return [(int(f["pc"], 16), f["symbol"]) for f in task["frames"]]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case[1].split(".")[0])
+def case(request: Any, dump_file: Any, truth: Any) -> tuple[xk.Domain, Any]:
+    dump, facts, domain = request.param
+    opened = xk.open(dump_file(dump)).domain(domain, dump_file(X86_64))
+    return opened, truth(facts)
+
+
+def test_every_sleeping_task_frame_for_frame(case: tuple[xk.Domain, Any]) -> None:
+    domain, truth = case
+    found = {
+        int(task["task"], 16): task
+        for task in render.json(bt.run(domain, everyone=True))["tasks"]
+    }
+    assert sorted(found) == sorted(int(task["task"], 16) for task in truth["tasks"])
+    compared = 0
+    for expected in truth["tasks"]:
+        task = found[int(expected["task"], 16)]
+        assert (task["pid"], task["comm"]) == (expected["pid"], expected["comm"])
+        if not expected["frames"]:
+            continue
+        compared += 1
+        assert ours(task) == kernel_frames(expected["frames"]), task["comm"]
+        assert not any(frame["guess"] for frame in task["frames"])
+        user = [frame for frame in expected["frames"] if frame.get("user")]
+        assert [task["user_registers"]["rip"]] if user else [] == [f["pc"] for f in user]
+        assert ("user_registers" in task) == bool(user)
+    assert compared > 100
+
+
+def test_every_running_task_from_the_registers_xen_saved(case: tuple[xk.Domain, Any]) -> None:
+    domain, truth = case
+    if not truth["running"] and "vcpus" not in truth:
+        pytest.skip("the truth tells of no running task")
+    found = render.json(bt.run(domain, active=True))["tasks"]
+    by_pc = {task["frames"][0]["sp"]: task for task in found if task["frames"]}
+    for expected in truth.get("vcpus", truth["running"]):
+        first = expected["frames"][0]
+        task = by_pc[first["sp"]]
+        assert ours(task) == kernel_frames(expected["frames"])
+        assert int(task["registers"]["rip"], 16) == int(first["pc"], 16)
+
+
+def test_the_default_is_the_panicking_task(case: tuple[xk.Domain, Any]) -> None:
+    domain, _ = case
+    (task,) = render.json(bt.run(domain))["tasks"]
+    assert task["comm"] == "do_kdump"
+    assert "sysrq_handle_crash" in [frame["symbol"] for frame in task["frames"]]
+
+
+def test_text_has_crash_s_frames_of_every_sleeping_task(
+    case: tuple[xk.Domain, Any], request: Any, truth: Any
+) -> None:
+    """Each task that crash could unwind reads the same, character for character."""
+    domain, _ = case
+    folder = request.node.callspec.params["case"][0].split("/")[0]
+    crash = read_crash(folder)
+    text = render.text(bt.run(domain, everyone=True))
+    blocks = {block.split("\n")[0]: block.strip("\n") for block in text.split("\n\n")}
+    same = [head for head, block in crash.items() if blocks.get(head) == block]
+    sleeping = [head for head, block in crash.items() if "#0 " in block and "__schedule at" in block]
+    assert len(sleeping) > 100
+    assert [head for head in sleeping if head not in same] == []
+
+
+def read_crash(folder: str) -> dict[str, str]:
+    from .conftest import DUMPS
+
+    path = DUMPS / folder / "crash" / "foreach-bt.txt"
+    if not path.is_file():
+        pytest.skip(f"crash's output is not there: {path}")
+    blocks = path.read_text().split("\n\n")
+    return {block.strip("\n").split("\n")[0]: block.strip("\n") for block in blocks}

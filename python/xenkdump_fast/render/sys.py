@@ -56,10 +56,9 @@ def load(average: int) -> str:
 
 
 def size(octets: int) -> str:
-    """``320 MB``, ``887.4 MB``, ``1.5 GB``: one decimal where there is a fraction."""
+    """``320 MB``, ``887.4 MB``, ``1.5 GB``: one decimal, none where it would be 0."""
     unit, name = (1 << 30, "GB") if octets >= 1 << 30 else (1 << 20, "MB")
-    tenths = octets * 10 // unit
-    return f"{tenths // 10} {name}" if tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10} {name}"
+    return f"{octets / unit:.1f}".removesuffix(".0") + f" {name}"
 
 
 def json(result: System) -> dict[str, Any]:

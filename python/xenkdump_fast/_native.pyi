@@ -1,11 +1,7 @@
 """The extension module: thin classes over the Rust core. Addresses are ints, sizes are bytes."""
 
 import os
-from collections.abc import Buffer
 from typing import Any, Literal, final
-
-import numpy as np
-from numpy.typing import NDArray
 
 StrPath = str | os.PathLike[str]
 Paging = Literal["x86", "x86-pae", "x86_64", "x86_64-la57"]

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: object, status: int) -> int:
-    from .render.escape import visible  # noqa: PLC0415
+    from .render.escape import visible
 
     print(f"xkdump: {visible(str(error))}", file=sys.stderr)
     return status
@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
 
     bt = commands.add_parser("bt", help="backtraces of tasks, the panicking one's first of all")
     _kernel_arguments(bt)
-    bt.add_argument("tasks", nargs="*", metavar="PID|TASK", help="a pid, or a task's address in hex")
+    bt.add_argument(
+        "tasks", nargs="*", metavar="PID|TASK", help="a pid, or a task's address in hex"
+    )
     which = bt.add_mutually_exclusive_group()
     which.add_argument("-a", "--active", action="store_true", help="what every CPU was running")
     which.add_argument("--all", action="store_true", help="every task")
@@ -89,7 +91,7 @@ def _kernel_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _open_domain(args: argparse.Namespace) -> Any:
-    from . import session, sources  # noqa: PLC0415
+    from . import session, sources
 
     if args.p2m_source is not None and args.p2m_source not in sources.NAMES:
         _usage(f"no such P2M source: {args.p2m_source!r} (there are {', '.join(sources.NAMES)})")
@@ -108,11 +110,13 @@ def _usage(text: str) -> None:
     raise SystemExit(USAGE)
 
 
-def _print(args: argparse.Namespace, render: Any, result: Any, command: str, warnings: list[str]) -> int:
-    from .render.escape import visible  # noqa: PLC0415
+def _print(
+    args: argparse.Namespace, render: Any, result: Any, command: str, warnings: list[str]
+) -> int:
+    from .render.escape import visible
 
     if args.json:
-        from .render.json import document  # noqa: PLC0415
+        from .render.json import document
 
         print(document(command, args.vmcore, render.json(result), warnings))
     else:
@@ -124,8 +128,8 @@ def _print(args: argparse.Namespace, render: Any, result: Any, command: str, war
 
 
 def _bt(args: argparse.Namespace) -> int:
-    from .commands import bt  # noqa: PLC0415
-    from .render import bt as render  # noqa: PLC0415
+    from .commands import bt
+    from .render import bt as render
 
     domain = _open_domain(args)
     result = bt.run(domain, args.tasks, active=args.active, everyone=args.all)
@@ -143,9 +147,9 @@ def _kernel_command(args: argparse.Namespace) -> int:
 
 
 def _notes(args: argparse.Namespace) -> int:
-    from . import session  # noqa: PLC0415
-    from .commands import notes  # noqa: PLC0415
-    from .render import notes as render  # noqa: PLC0415
+    from . import session
+    from .commands import notes
+    from .render import notes as render
 
     dump = session.open(args.vmcore)
     return _print(args, render, notes.run(dump), "notes", dump.warnings)

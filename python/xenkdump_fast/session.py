@@ -57,9 +57,9 @@ class Dump:
     ) -> "Domain":
         """A domain and its kernel; on a machine without Xen there is but domain 0, the machine.
 
-        ``p2m_source`` forces one of ``sources.NAMES``; ``force`` accepts a vmlinux of another build;
-        ``unwind`` limits the methods of the unwinder. Raises AbsentError where the dump does not
-        hold it, MismatchError for a vmlinux of another build, DumpError or OSError for a vmlinux
+        ``p2m_source`` forces one of ``sources.NAMES``; ``force`` accepts a vmlinux of another
+        build; ``unwind`` limits the methods of the unwinder. Raises AbsentError where the dump does
+        not hold it, MismatchError for a vmlinux of another build, DumpError or OSError for a vmlinux
         that cannot be used.
         """
         if vmlinux is None:
@@ -108,7 +108,7 @@ class Dump:
 
     def _guests(self) -> list[VcpuContext]:
         """The guests' registers on the pCPUs' Xen stacks."""
-        from .hypervisor.pcpus import pcpus  # noqa: PLC0415 - only Xen hosts have them
+        from .hypervisor.pcpus import pcpus
 
         return [
             VcpuContext(pcpu.guest.registers, f"pCPU {pcpu.number}'s Xen stack")

@@ -26,7 +26,7 @@ def run(
     active: bool = False,
     everyone: bool = False,
 ) -> Backtraces:
-    """The backtraces of the tasks that are ``wanted`` (pids or addresses), else of the panicking one.
+    """The backtraces of the ``wanted`` tasks (pids or addresses), else of the panicking one.
 
     ``active``: of what each CPU was running; ``everyone``: of all tasks. AbsentError where a task
     that was asked for does not exist.
@@ -37,12 +37,14 @@ def run(
         try:
             active_tasks[cpu] = tasks.read(kernel, address, cpu, is_active=True)
         except AbsentError as error:
-            kernel.warn(f"the task at {address:#x}, which CPU {cpu} was running, cannot be read: {error}")
+            kernel.warn(
+                f"the task at {address:#x}, which CPU {cpu} was running, cannot be read: {error}"
+            )
     contexts = cpus.assign(kernel, active_tasks)
     if everyone or wanted:
         chosen = tasks.tasks(kernel)
         if wanted:
-            named = {}
+            named: dict[int, tasks.Task] = {}
             for name in wanted:
                 found = tasks.find(kernel, chosen, name)
                 if not found:

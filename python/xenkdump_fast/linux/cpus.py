@@ -30,7 +30,7 @@ def assign(kernel: Kernel, active: Mapping[int, Task]) -> dict[int, VcpuContext]
 
     By Xen's vCPU number where it is known (CPU, vCPU and pCPU are three different numbers); else by
     the stack pointer, which is on the stack of the task that the CPU ran; else by the kernel's own
-    per-cpu base in gs; else, on a bare machine, by the order of the notes, which is that of the CPUs.
+    per-cpu base in gs; else, on a bare machine, by the order of the notes: that of the CPUs.
     """
     left = list(kernel.vcpus)
     found: dict[int, VcpuContext] = {}
@@ -64,7 +64,7 @@ def assign(kernel: Kernel, active: Mapping[int, Task]) -> dict[int, VcpuContext]
 
 
 def _vcpu_id(kernel: Kernel, cpu: int) -> int:
-    """Xen's number for a CPU: per-cpu xen_vcpu_id since 4.8 (88e957d6e47f), the CPU's own before."""
+    """Xen's number for a CPU: xen_vcpu_id since 4.8 (88e957d6e47f), the CPU's own before."""
     if "xen_vcpu_id" not in kernel.symbols:
         return cpu
     try:

@@ -31,7 +31,7 @@ class Header:
     uptime: int | None
     #: Over 1, 5 and 15 minutes, times 2^11.
     load: tuple[int, int, int] | None
-    tasks: int
+    task_count: int
     uts: Mapping[str, str]
     mhz: int | None
     #: Bytes.
@@ -66,7 +66,7 @@ def read(kernel: Kernel) -> Header:
         date=attempt("DATE", date),
         uptime=attempt("UPTIME", uptime),
         load=attempt("LOAD AVERAGE", load_average),
-        tasks=len(attempt("TASKS", tasks.tasks) or ()),
+        task_count=len(attempt("TASKS", tasks.tasks) or ()),
         uts=attempt("RELEASE", uts) or {},
         mhz=attempt("the clock rate", mhz),
         memory=attempt("MEMORY", memory),
@@ -74,7 +74,9 @@ def read(kernel: Kernel) -> Header:
         tainted=attempt("TAINTED_MASK", tainted),
         task=culprit,
         state=None if culprit is None else _state(culprit, message),
-        thread_info=None if culprit is None else attempt("THREAD_INFO", lambda k: _thread_info(k, culprit)),
+        thread_info=None
+        if culprit is None
+        else attempt("THREAD_INFO", lambda k: _thread_info(k, culprit)),
     )
 
 

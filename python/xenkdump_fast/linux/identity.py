@@ -27,7 +27,8 @@ def mismatch(kernel: Kernel) -> str | None:
     found = kernel.virtual.cstring(address, 512)
     if found == expected:
         return None
-    return f"{expected.decode('utf-8', 'replace')!r}, the dump says {found.decode('utf-8', 'replace')!r}"
+    ours, theirs = (text.decode("utf-8", "replace") for text in (expected, found))
+    return f"{ours!r}, the dump says {theirs!r}"
 
 
 def build_id(kernel: Kernel) -> str | None:

@@ -63,7 +63,7 @@ class Kernel:
         return self.location.facts or vmcoreinfo.in_memory(self)
 
     def member(self, key: str) -> Member:
-        """A member by a key of ``names.MEMBERS`` or by its own path; AbsentError if there is none."""
+        """A member by a key of ``names.MEMBERS`` or by its own path; AbsentError."""
         found = self._members.get(key)
         if found is None:
             found = self._members[key] = self._find_member(key)
@@ -146,7 +146,7 @@ class Kernel:
     @cached_property
     def unwinder(self) -> Unwinder:
         """The unwinder of this kernel and its modules."""
-        from . import modules  # noqa: PLC0415 - modules needs Kernel
+        from . import modules
 
         unwinder = Unwinder(
             self.image,

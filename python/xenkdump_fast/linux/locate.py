@@ -8,10 +8,15 @@ HVM guest, when the host died.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault, Symbols
 from . import names, vmcoreinfo
+
+if TYPE_CHECKING:
+    from .._native import Paging
 
 PAGE = 4096
 #: x86_64: where the image is linked, whatever its slide (arch/x86/include/asm/page_64_types.h).
@@ -34,7 +39,7 @@ class Location:
     #: Machine address of the top page table.
     root: int
     #: Name of the paging format.
-    paging: str
+    paging: "Paging"
     #: KASLR: how far the image lies from where it was linked.
     slide: int
     #: Who named the root, in words.
@@ -52,7 +57,7 @@ def first_symbol(symbols: Symbols, key: str) -> int | None:
     return None
 
 
-def formats(image: Image) -> tuple[str, ...]:
+def formats(image: Image) -> "tuple[Paging, ...]":
     """The paging formats that a kernel of this image can run under, the likeliest first."""
     if image.word == 4:
         # Last: a 32-bit guest seen through the root that a 64-bit Xen gives the processor, whose
@@ -117,16 +122,12 @@ def _own_roots(
     swapper = first_symbol(symbols, "swapper")
     if swapper is None:
         return
-    try:
+    with suppress(MemoryFault, OverflowError):
         yield Root(physical.translate(swapper + to_physical), "swapper_pg_dir")
-    except (MemoryFault, OverflowError):
-        pass
     # In 2.6.18-xen swapper_pg_dir is a pointer to the table.
-    try:
+    with suppress(MemoryFault, OverflowError):
         pointer = physical.word(swapper + to_physical, image.word)
         yield Root(physical.translate(pointer + to_physical), "*swapper_pg_dir")
-    except (MemoryFault, OverflowError):
-        pass
 
 
 def _reject(virtual: AddressSpace, banner: int, physical: int, p2m: P2M | None) -> str | None:

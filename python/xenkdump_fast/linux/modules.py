@@ -1,4 +1,4 @@
-"""Loaded modules: where each lies, its symbols and its unwind tables, all from the dump's memory."""
+"""Loaded modules: where each lies, its symbols and its unwind tables, all from memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

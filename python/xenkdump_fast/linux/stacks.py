@@ -4,8 +4,8 @@ from .._native import AbsentError
 from .kernel import Kernel
 from .tasks import Task
 
-#: Members of inactive_task_frame (what __switch_to_asm pushes since 4.9, 0100301bfdf5) by width, and
-#: the register that each holds.
+#: Members of inactive_task_frame (what __switch_to_asm pushes since 4.9, 0100301bfdf5) by width,
+#: and the register that each holds.
 _PUSHED = {
     8: {
         "r15": "r15",
@@ -51,9 +51,7 @@ def sleeping(kernel: Kernel, task: Task) -> dict[str, int]:
     # thread.ip on i386, at the label thread_return (2.6.16 to 2.6.35) on x86_64.
     registers = {SP[word]: sp + 2 * word, FRAME_POINTER[word]: kernel.pointer(sp)}
     resume = (
-        kernel.read(task.address, "thread.ip")
-        if word == 4
-        else kernel.symbols.get("thread_return")
+        kernel.read(task.address, "thread.ip") if word == 4 else kernel.symbols.get("thread_return")
     )
     if resume is None:
         resume = kernel.symbol("schedule")

@@ -120,7 +120,11 @@ def _threads(kernel: Kernel, leader: int) -> Iterator[int]:
 
 
 def read(
-    kernel: Kernel, address: int, cpu: int | None = None, is_active: bool = False, is_idle: bool = False
+    kernel: Kernel,
+    address: int,
+    cpu: int | None = None,
+    is_active: bool = False,
+    is_idle: bool = False,
 ) -> Task:
     """The task at ``address``; MemoryFault if its pid or its name cannot be read."""
     comm = kernel.virtual.read(address + kernel.offset("task_struct.comm"), COMM_LENGTH)

@@ -37,7 +37,8 @@ def _task(trace: Trace, word: int) -> Iterator[str]:
         guess = "  (guess)" if frame.guess else ""
         # crash shows where the return address lies, one word below the frame.
         at = frame.sp - word
-        yield f"{'#' + str(number):>3} [{at:0{width}x}] {visible(name)} at {frame.pc:0{width}x}{module}{guess}"
+        place = f"{visible(name)} at {frame.pc:0{width}x}{module}{guess}"
+        yield f"{'#' + str(number):>3} [{at:0{width}x}] {place}"
         number += 1
     if trace.stopped:
         yield f"    ({trace.stopped})"
@@ -60,7 +61,7 @@ def json(result: Backtraces) -> dict[str, Any]:
 def _task_json(trace: Trace) -> dict[str, Any]:
     task = trace.task
     user = next((frame.registers for frame in trace.frames if frame.user), None)
-    # Where the task stood: its vCPU's registers if it was running, else those it left user space with.
+    # Where it stood: its vCPU's registers if it was running, else those it left user space with.
     registers = user if trace.registers is None else trace.registers
     found: dict[str, Any] = {
         "pid": task.pid,

@@ -2,7 +2,7 @@
 
 
 def visible(text: str) -> str:
-    """``text`` with control characters and lone surrogates as escapes: nothing acts on a terminal."""
+    """``text`` with control characters and lone surrogates as escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

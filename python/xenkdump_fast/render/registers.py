@@ -44,18 +44,27 @@ def _i386(registers: Mapping[str, int]) -> Iterator[str]:
         first.append(wide("EBP", "ebp"))
     yield "    " + "  ".join(first) + " "
     yield "    " + "  ".join(
-        [narrow("DS", "ds") + "    ", wide("ESI", "esi"), narrow("ES", "es") + "    ", wide("EDI", "edi")]
+        [
+            narrow("DS", "ds") + "    ",
+            wide("ESI", "esi"),
+            narrow("ES", "es") + "    ",
+            wide("EDI", "edi"),
+        ]
     )
     if from_user:
         third = [narrow("SS", "ss") + "    ", wide("ESP", "esp"), wide("EBP", "ebp")]
         if "gs" in registers:
             third.append(narrow("GS", "gs"))
         yield "    " + "  ".join(third)
-    yield "    " + "  ".join(
-        [
-            narrow("CS", "cs") + "    ",
-            wide("EIP", "eip"),
-            wide("ERR", "orig_eax"),
-            wide("EFLAGS", "eflags"),
-        ]
-    ) + " "
+    yield (
+        "    "
+        + "  ".join(
+            [
+                narrow("CS", "cs") + "    ",
+                wide("EIP", "eip"),
+                wide("ERR", "orig_eax"),
+                wide("EFLAGS", "eflags"),
+            ]
+        )
+        + " "
+    )

@@ -24,7 +24,7 @@ def _rows(result: System) -> Iterator[tuple[str, str]]:
     yield "DATE", _UNKNOWN if header.date is None else date_text(header.date)
     yield "UPTIME", _UNKNOWN if header.uptime is None else uptime(header.uptime)
     yield "LOAD AVERAGE", _UNKNOWN if header.load is None else ", ".join(map(load, header.load))
-    yield "TASKS", str(header.tasks)
+    yield "TASKS", str(header.task_count)
     yield "NODENAME", header.uts.get("nodename", _UNKNOWN)
     yield "RELEASE", header.uts.get("release", _UNKNOWN)
     yield "VERSION", header.uts.get("version", _UNKNOWN)
@@ -74,7 +74,7 @@ def json(result: System) -> dict[str, Any]:
         "date": header.date,
         "uptime": header.uptime,
         "load_average": None if header.load is None else [float(load(a)) for a in header.load],
-        "tasks": header.tasks,
+        "tasks": header.task_count,
         **{name: header.uts.get(name) for name in ("nodename", "release", "version", "machine")},
         "mhz": header.mhz,
         "memory": header.memory,

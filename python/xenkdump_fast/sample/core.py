@@ -78,7 +78,7 @@ class Core:
             file.truncate(end)
 
     def _write_segment(self, fd: int, segment: elf.Segment) -> None:
-        import os  # noqa: PLC0415 - kept beside its only use
+        import os
 
         first, last = segment.paddr // PAGE, -(-(segment.paddr + segment.filesz) // PAGE)
         frames = self.memory.frames

@@ -1,6 +1,7 @@
 """The extension module: thin classes over the Rust core. Addresses are ints, sizes are bytes."""
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, final
 
 StrPath = str | os.PathLike[str]
@@ -265,4 +266,70 @@ class Types:
 
 @final
 class Unwinder:
-    """Walks stacks."""
+    """Walks the stacks of one kernel, or of Xen.
+
+    ``version`` is a Linux kernel's release, empty for Xen. ``methods`` limits it to some of "orc",
+    "cfi", "fp" and "scan"; the best that knows something of a frame is asked first in any case.
+    """
+
+    def __new__(
+        cls,
+        image: Image,
+        symbols: Symbols,
+        memory: AddressSpace,
+        *,
+        types: Types | None = None,
+        version: str = "",
+        methods: Sequence[str] | None = None,
+    ) -> Unwinder: ...
+    @property
+    def methods(self) -> list[str]: ...
+    def add_module(
+        self, start: int, end: int, orc_ip: bytes, orc_ip_address: int, orc: bytes
+    ) -> None: ...
+    def unwind(
+        self,
+        registers: Mapping[str, int],
+        *,
+        stacks: Sequence[tuple[int, int]] = ...,
+        exact: bool = False,
+        limit: int = 256,
+    ) -> Backtrace: ...
+
+@final
+class Backtrace:
+    """Frames from the innermost outwards; ``stopped`` says why there are no more, None at the end."""
+
+    @property
+    def frames(self) -> list[Frame]: ...
+    @property
+    def stopped(self) -> str | None: ...
+
+@final
+class Frame:
+    """One frame of a stack."""
+
+    @property
+    def pc(self) -> int: ...
+    @property
+    def sp(self) -> int: ...
+    @property
+    def symbol(self) -> str | None: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def module(self) -> str | None: ...
+    @property
+    def how(self) -> str: ...
+    @property
+    def guess(self) -> bool: ...
+    @property
+    def interrupted(self) -> bool: ...
+    @property
+    def user(self) -> bool: ...
+    @property
+    def registers(self) -> dict[str, int] | None: ...
+    @property
+    def registers_at(self) -> int | None: ...

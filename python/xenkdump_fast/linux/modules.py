@@ -119,7 +119,6 @@ def _load_orc(kernel: Kernel, module: Module, unwinder: Unwinder) -> None:
     if count * 6 > MAX_TABLE:
         raise AbsentError(f"it claims {count} ORC entries")
     unwinder.add_module(
-        module.name,
         module.base,
         module.base + module.size,
         kernel.virtual.read(ip, count * 4),

@@ -9,6 +9,7 @@ mod p2m;
 mod space;
 mod symbols;
 mod types;
+mod unwind;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -26,4 +27,6 @@ mod _native {
     use super::symbols::{Symbol, Symbols};
     #[pymodule_export]
     use super::types::{Member, Types};
+    #[pymodule_export]
+    use super::unwind::{Backtrace, Frame, Unwinder};
 }

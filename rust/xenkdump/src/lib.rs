@@ -11,7 +11,7 @@
 //! - [`p2m`]: pseudo-physical to machine frames.
 //! - [`space`]: memory whose kind of address is known only when the program runs.
 //! - [`symbols`] and [`types`]: what a kernel's image tells of names and layouts.
-//! - [`unwind`] walks stacks.
+//! - [`unwind`] walks stacks; [`tracer`] gives it the tables of a kernel's image.
 //!
 //! Any bytes may be fed in. Nothing here panics on them, and work and memory are bounded by the
 //! size of the file and of what was asked for.
@@ -27,6 +27,7 @@ pub mod p2m;
 pub mod paging;
 pub mod space;
 pub mod symbols;
+pub mod tracer;
 pub mod types;
 pub mod unwind;
 

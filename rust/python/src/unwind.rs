@@ -1,0 +1,246 @@
+//! `Unwinder`, `Backtrace` and `Frame`.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use xenkdump::addr::{VirtAddr, Word};
+use xenkdump::tracer::{Start, Tracer};
+use xenkdump::unwind::{self, Method, Reg, Registers};
+
+use crate::image::Image;
+use crate::space::AddressSpace;
+use crate::symbols::Symbols;
+use crate::types::Types;
+
+/// Walks the stacks of one kernel, or of Xen.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct Unwinder {
+    tracer: RwLock<Tracer>,
+    symbols: Py<Symbols>,
+    memory: Py<AddressSpace>,
+    word: Word,
+}
+
+#[pymethods]
+impl Unwinder {
+    #[new]
+    #[pyo3(signature = (image, symbols, memory, *, types=None, version="", methods=None))]
+    fn new(
+        image: &Image,
+        symbols: Py<Symbols>,
+        memory: Py<AddressSpace>,
+        types: Option<&Types>,
+        version: &str,
+        methods: Option<Vec<String>>,
+    ) -> PyResult<Self> {
+        memory.get().as_virtual()?;
+        let methods = methods
+            .map(|names| names.iter().map(|name| method(name)).collect())
+            .transpose()?;
+        let methods: Option<Vec<Method>> = methods;
+        let tracer = Tracer::new(
+            &image.inner,
+            &symbols.get().snapshot(),
+            types.map(|types| &*types.inner),
+            version,
+            methods.as_deref(),
+        );
+        Ok(Self {
+            tracer: RwLock::new(tracer),
+            symbols,
+            memory,
+            word: image.inner.word(),
+        })
+    }
+
+    /// The methods in use, the best first.
+    #[getter]
+    fn methods(&self) -> Vec<&'static str> {
+        let tracer = self.tracer.read().unwrap_or_else(PoisonError::into_inner);
+        tracer.methods().map(Method::name).collect()
+    }
+
+    /// Adds a module's code and its ORC tables, both as they lie in the kernel's memory.
+    fn add_module(&self, start: u64, end: u64, orc_ip: Vec<u8>, orc_ip_address: u64, orc: Vec<u8>) {
+        self.tracer
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add_module(
+                VirtAddr(start)..VirtAddr(end),
+                orc_ip,
+                VirtAddr(orc_ip_address),
+                orc,
+            );
+    }
+
+    /// The frames of one stack, from the registers of its innermost; unknown registers may be
+    /// missing, but not the pc and the stack pointer. `exact`: the pc is where execution stands, not
+    /// a return address. `stacks`: ranges known to be stacks, lowest and first address past the end.
+    #[pyo3(signature = (registers, *, stacks=Vec::new(), exact=false, limit=256))]
+    fn unwind(
+        &self,
+        py: Python<'_>,
+        registers: HashMap<String, u64>,
+        stacks: Vec<(u64, u64)>,
+        exact: bool,
+        limit: usize,
+    ) -> PyResult<Backtrace> {
+        let mut start = Registers::new();
+        for (name, value) in registers {
+            // Notes have more registers than the unwinder knows of.
+            if let Some(reg) = Reg::from_name(&name) {
+                start.set(reg, value);
+            }
+        }
+        let bounds: Vec<_> = stacks
+            .into_iter()
+            .map(|(low, high)| (VirtAddr(low), VirtAddr(high)))
+            .collect();
+        let symbols = self.symbols.get().snapshot();
+        let memory = self.memory.get().as_virtual()?;
+        let found = py.detach(|| {
+            let tracer = self.tracer.read().unwrap_or_else(PoisonError::into_inner);
+            tracer.trace(
+                memory,
+                &symbols,
+                Start {
+                    registers: start,
+                    exact,
+                    bounds: &bounds,
+                    limit,
+                },
+            )
+        });
+        let frames = found
+            .frames
+            .iter()
+            .map(|frame| Py::new(py, Frame::new(frame, &symbols, self.word)))
+            .collect::<PyResult<_>>()?;
+        Ok(Backtrace {
+            frames,
+            stopped: found.stopped.map(|stop| stop.to_string()),
+        })
+    }
+}
+
+fn method(name: &str) -> PyResult<Method> {
+    Method::ALL
+        .into_iter()
+        .find(|method| method.name() == name)
+        .ok_or_else(|| {
+            let names = Method::ALL.map(Method::name).join(", ");
+            PyValueError::new_err(format!("no unwind method {name:?}; there are {names}"))
+        })
+}
+
+/// The frames of one stack.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct Backtrace {
+    frames: Vec<Py<Frame>>,
+    /// Why there are no more of them, None at the end of the stack.
+    #[pyo3(get)]
+    stopped: Option<String>,
+}
+
+#[pymethods]
+impl Backtrace {
+    /// From the innermost outwards.
+    #[getter]
+    fn frames(&self, py: Python<'_>) -> Vec<Py<Frame>> {
+        self.frames
+            .iter()
+            .map(|frame| frame.clone_ref(py))
+            .collect()
+    }
+}
+
+/// One frame of a stack.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct Frame {
+    /// Where execution stands or will go on.
+    #[pyo3(get)]
+    pc: u64,
+    /// The stack pointer in this frame: the callee's return address is popped already.
+    #[pyo3(get)]
+    sp: u64,
+    /// The symbol that covers the pc, else the nearest below.
+    #[pyo3(get)]
+    symbol: Option<String>,
+    /// Distance of the pc from the symbol.
+    #[pyo3(get)]
+    offset: u64,
+    /// The symbol's size, 0 where it is not known.
+    #[pyo3(get)]
+    size: u64,
+    /// The module that the symbol is of, None for the kernel's own.
+    #[pyo3(get)]
+    module: Option<String>,
+    /// How it was found.
+    #[pyo3(get)]
+    how: &'static str,
+    /// No unwind data led here, only likelihood.
+    #[pyo3(get)]
+    guess: bool,
+    /// The pc is the very instruction that was interrupted.
+    #[pyo3(get)]
+    interrupted: bool,
+    /// User space; always the last frame.
+    #[pyo3(get)]
+    user: bool,
+    saved: Option<Registers>,
+    word: Word,
+    /// Where the stack holds the registers.
+    #[pyo3(get)]
+    registers_at: Option<u64>,
+}
+
+impl Frame {
+    fn new(frame: &unwind::Frame, symbols: &xenkdump::symbols::Symbols, word: Word) -> Self {
+        let symbol = (!frame.user)
+            .then(|| symbols.lookup(frame.lookup_pc()))
+            .flatten();
+        Self {
+            pc: frame.pc.0,
+            sp: frame.sp.0,
+            symbol: symbol.map(|symbol| symbol.name.to_owned()),
+            offset: symbol.map_or(0, |symbol| frame.pc.0.saturating_sub(symbol.address.0)),
+            size: symbol.map_or(0, |symbol| symbol.size),
+            module: symbol.and_then(|symbol| symbol.module).map(str::to_owned),
+            how: frame.how.name(),
+            guess: frame.guess,
+            interrupted: frame.interrupted,
+            user: frame.user,
+            saved: frame.registers,
+            word,
+            registers_at: frame.registers_at.map(|addr| addr.0),
+        }
+    }
+}
+
+#[pymethods]
+impl Frame {
+    /// The registers at this frame by name, where the stack or the caller gave all of them.
+    #[getter]
+    fn registers<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some(saved) = &self.saved else {
+            return Ok(None);
+        };
+        let dict = PyDict::new(py);
+        for (reg, value) in saved.iter() {
+            dict.set_item(reg.name(self.word), value)?;
+        }
+        Ok(Some(dict))
+    }
+
+    fn __repr__(&self) -> String {
+        let name = self.symbol.as_deref().unwrap_or("?");
+        format!(
+            "<Frame {:#x} {name}+{:#x} ({})>",
+            self.pc, self.offset, self.how
+        )
+    }
+}

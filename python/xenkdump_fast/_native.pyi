@@ -1,7 +1,7 @@
 """The extension module: thin classes over the Rust core. Addresses are ints, sizes are bytes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, final
 
 StrPath = str | os.PathLike[str]
@@ -289,7 +289,7 @@ class Unwinder:
     ) -> None: ...
     def unwind(
         self,
-        registers: Mapping[str, int],
+        registers: dict[str, int],
         *,
         stacks: Sequence[tuple[int, int]] = ...,
         exact: bool = False,
@@ -298,7 +298,7 @@ class Unwinder:
 
 @final
 class Backtrace:
-    """Frames from the innermost outwards; ``stopped`` says why there are no more, None at the end."""
+    """Frames from the innermost outwards, and why there are no more: None at the end."""
 
     @property
     def frames(self) -> list[Frame]: ...

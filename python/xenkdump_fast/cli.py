@@ -137,7 +137,7 @@ def _bt(args: argparse.Namespace) -> int:
 
 
 def _kernel_command(args: argparse.Namespace) -> int:
-    from importlib import import_module  # noqa: PLC0415
+    from importlib import import_module
 
     command = import_module(f".commands.{args.command}", __package__)
     render = import_module(f".render.{args.command}", __package__)

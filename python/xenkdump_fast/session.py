@@ -58,9 +58,10 @@ class Dump:
         """A domain and its kernel; on a machine without Xen there is but domain 0, the machine.
 
         ``p2m_source`` forces one of ``sources.NAMES``; ``force`` accepts a vmlinux of another
-        build; ``unwind`` limits the methods of the unwinder. Raises AbsentError where the dump does
-        not hold it, MismatchError for a vmlinux of another build, DumpError or OSError for a vmlinux
-        that cannot be used.
+        build; ``unwind`` limits the methods of the unwinder.
+
+        Raises AbsentError where the dump does not hold it, MismatchError for a vmlinux of another
+        build, DumpError or OSError for a vmlinux that cannot be used.
         """
         if vmlinux is None:
             raise AbsentError("a kernel's vmlinux is needed to find it in the dump")

@@ -49,7 +49,8 @@ def test_every_sleeping_task_frame_for_frame(case: tuple[xk.Domain, Any]) -> Non
             continue
         compared += 1
         assert ours(task) == kernel_frames(expected["frames"]), task["comm"]
-        assert not any(frame["guess"] for frame in task["frames"])
+        # bare-x86_64's do_kdump stands in a part of __crash_kexec that ORC says nothing of.
+        assert task["running"] or not any(frame["guess"] for frame in task["frames"])
         user = [frame for frame in expected["frames"] if frame.get("user")]
         registers = task.get("user_registers")
         assert ([registers["rip"]] if registers else []) == [f["pc"] for f in user]
@@ -95,5 +96,7 @@ def read_crash(folder: str) -> dict[str, str]:
     path = DUMPS / folder / "crash" / "foreach-bt.txt"
     if not path.is_file():
         pytest.skip(f"crash's output is not there: {path}")
-    blocks = path.read_text().split("\n\n")
+    # crash 8.0.6 takes Xen's second note for an invalid NT_PRSTATUS, and says so in the first line.
+    lines = [line for line in path.read_text().split("\n") if not line.startswith("WARNING:")]
+    blocks = "\n".join(lines).split("\n\n")
     return {block.strip("\n").split("\n")[0]: block.strip("\n") for block in blocks}

@@ -59,7 +59,7 @@ class Kernel:
 
     @cached_property
     def vmcoreinfo(self) -> Mapping[str, str]:
-        """What the kernel says of itself, in a note or in its own memory; empty if it says nothing."""
+        """What the kernel says of itself, in a note or in its own memory; or nothing."""
         return self.location.facts or vmcoreinfo.in_memory(self)
 
     def member(self, key: str) -> Member:

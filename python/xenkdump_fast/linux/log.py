@@ -39,11 +39,11 @@ def lines(kernel: Kernel) -> list[LogLine]:
     A damaged log gives what can be read of it; ``kernel.warnings`` says what was damaged.
     """
     if "prb" in kernel.symbols:
-        from . import log_ringbuffer as generation  # noqa: PLC0415 - one kernel, one generation
+        from . import log_ringbuffer as generation
     elif "log_first_idx" in kernel.symbols and "log_next_idx" in kernel.symbols:
-        from . import log_records as generation  # type: ignore[no-redef]  # noqa: PLC0415
+        from . import log_records as generation  # type: ignore[no-redef]
     elif "log_buf" in kernel.symbols:
-        from . import log_bytes as generation  # type: ignore[no-redef]  # noqa: PLC0415
+        from . import log_bytes as generation  # type: ignore[no-redef]
     else:
         raise AbsentError(f"{kernel.image.path}: no symbol prb, log_first_idx or log_buf: no log")
     return generation.lines(kernel)

@@ -1,5 +1,6 @@
 """Layouts of real kernels, against what these kernels wrote into their VMCOREINFO."""
 
+import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -113,6 +114,48 @@ def test_names_may_say_what_they_are(btf: native.Types) -> None:
     assert "pid_t" in btf
     assert btf.sizeof("pid_t") == 4
     assert btf.offset("struct list_head.prev") == 8
+
+
+def test_dwarf_compacted_by_dwz_agrees_with_the_kernel(
+    dump_file: Path, tmp_path: pathlib.Path
+) -> None:
+    dump = native.Dump(dump_file("bare-i386-pae/vmcore"))
+    (text,) = (note.fields["text"] for note in dump.notes if note.kind == "vmcoreinfo")
+    offsets, sizes = vmcoreinfo(text, "OFFSET"), vmcoreinfo(text, "SIZE")
+    assert len(offsets) > 40
+    image = native.Image(dump_file("vmlinux-6.1.0-50-686-pae"))
+    # The second time, the index is the one that the first left.
+    for _ in range(2):
+        types = image.types(tmp_path)
+        assert (types.source, types.word) == ("DWARF", 4)
+        for path, offset in offsets.items():
+            assert types.offset(path) == offset, path
+        for name, size in sizes.items():
+            assert types.sizeof(name) == size, name
+        for name in ["NR_FREE_PAGES", "PG_lru", "PG_slab"]:
+            assert types.enumerator(name) == vmcoreinfo(text, "NUMBER")[name]
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_dwarf_of_xen_agrees_with_xen(dump_file: Path, tmp_path: pathlib.Path) -> None:
+    dump = native.Dump(dump_file("xen417-mixed-pcpus/vmcore"))
+    (text,) = (note.fields["text"] for note in dump.notes if note.kind == "vmcoreinfo_xen")
+    types = native.Image(dump_file("xen417-mixed-pcpus/xen-syms")).types(tmp_path)
+    offsets, sizes = vmcoreinfo(text, "OFFSET"), vmcoreinfo(text, "SIZE")
+    assert set(offsets) >= {"domain.domain_id", "domain.next_in_list"}
+    for path, offset in offsets.items():
+        name = {"page_info._domain": "page_info.v.inuse._domain"}.get(path, path)
+        assert types.offset(name) == offset, path
+    for name, size in sizes.items():
+        assert types.sizeof(name) == size, name
+    assert types.member("vcpu.domain").type_name == "struct domain *"
+    assert types.member("domain.vcpu").type_name == "struct vcpu **"
+
+
+def test_no_cache_is_no_trouble(dump_file: Path, tmp_path: pathlib.Path) -> None:
+    image = native.Image(dump_file("xen417-mixed-pcpus/xen-syms"))
+    (tmp_path / "file").write_text("in the way")
+    assert "domain" in image.types(tmp_path / "file" / "folder")
 
 
 def test_no_types_is_absent(dump_file: Path) -> None:

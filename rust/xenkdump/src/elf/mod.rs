@@ -12,6 +12,8 @@ pub mod header;
 pub mod image;
 mod inflate;
 pub mod notes;
+#[cfg(test)]
+mod tests;
 
 pub use bytes::Bytes;
 pub use header::Header;

@@ -7,6 +7,7 @@
 //! Everything is built when it is first asked for.
 
 mod btf;
+mod dwarf;
 mod query;
 mod shape;
 
@@ -106,17 +107,21 @@ impl Types {
     /// The types that an image tells of: its BTF, else its DWARF. `cache` is the folder where
     /// indices of DWARF are kept from one run to the next; `None` keeps none.
     pub fn of_image(image: &Image, cache: Option<&Path>) -> Result<Self> {
-        let _ = cache;
-        let section = image.section(".BTF").ok_or_else(|| {
+        if let Some(section) = image.section(".BTF") {
+            if let Some(bytes) = section.bytes() {
+                return Self::from_btf(bytes, image.word())
+                    .map_err(|malformed| malformed.at(section.offset()).of(image.file()));
+            }
+        }
+        let dwarf = dwarf::Dwarf::new(image, cache.map(Path::to_owned)).ok_or_else(|| {
             let path = image.file().path().display();
             Error::Absent(format!("{path}: neither BTF nor DWARF"))
         })?;
-        let bytes = section.bytes().ok_or_else(|| {
-            let path = image.file().path().display();
-            Error::Absent(format!("{path}: the file has no bytes of section .BTF"))
-        })?;
-        Self::from_btf(bytes, image.word())
-            .map_err(|malformed| malformed.at(section.offset()).of(image.file()))
+        Ok(Self {
+            layouts: Box::new(dwarf),
+            source: Source::Dwarf,
+            word: image.word(),
+        })
     }
 
     /// The types of some BTF: the content of a section `.BTF`, or what lies between `__start_BTF`

@@ -11,6 +11,8 @@ use crate::{Error, Result};
 /// 8 and some hundreds.
 const DEPTH: usize = 64;
 const FIELDS: usize = 1 << 20;
+/// As how many members an anonymous one counts.
+const ANONYMOUS: usize = 256;
 
 /// The type of a name, which may be preceded by `struct`, `union` or `enum`.
 pub(super) fn find(layouts: &dyn Layouts, name: &str) -> Option<TypeId> {
@@ -43,6 +45,7 @@ pub(super) fn size(layouts: &dyn Layouts, id: TypeId) -> Option<u64> {
             | Shape::Composite { size, .. }
             | Shape::Enum { size, .. } => size,
             Shape::Void { .. }
+            | Shape::Declared { .. }
             | Shape::Function
             | Shape::Typedef { .. }
             | Shape::Qualified { .. } => return None,
@@ -170,10 +173,7 @@ fn flatten_at<'a>(
     visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     layouts.fields(owner, &mut |field| {
-        match budget.checked_sub(1) {
-            Some(rest) => *budget = rest,
-            None => return ControlFlow::Break(()),
-        }
+        spend(budget, 1)?;
         let Some(bit_offset) = base.checked_add(field.bit_offset) else {
             return ControlFlow::Continue(());
         };
@@ -185,12 +185,23 @@ fn flatten_at<'a>(
         }
         match bare(layouts, field.ty) {
             Some((inner, Shape::Composite { .. })) if depth > 0 => {
+                spend(budget, ANONYMOUS)?;
                 flatten_at(layouts, inner, bit_offset, depth - 1, budget, visit)
             }
             // An anonymous bit-field is padding.
             _ => ControlFlow::Continue(()),
         }
     })
+}
+
+fn spend(budget: &mut usize, cost: usize) -> ControlFlow<()> {
+    match budget.checked_sub(cost) {
+        Some(rest) => {
+            *budget = rest;
+            ControlFlow::Continue(())
+        }
+        None => ControlFlow::Break(()),
+    }
 }
 
 /// Where something is within the outermost struct.
@@ -311,16 +322,12 @@ fn name(layouts: &dyn Layouts, mut id: TypeId) -> String {
     for _ in 0..DEPTH {
         let (tag, name) = match layouts.shape(id) {
             Shape::Pointer { target, .. } => {
-                let inner = target.map(|target| layouts.shape(target));
-                back.insert_str(
-                    0,
-                    match inner {
-                        Some(Shape::Array { .. }) => " (*)",
-                        Some(Shape::Function) => "(*)()",
-                        _ if back.starts_with('*') => "*",
-                        _ => " *",
-                    },
-                );
+                match target.map(|target| layouts.shape(target)) {
+                    Some(Shape::Array { .. }) => back.insert_str(0, " (*)"),
+                    Some(Shape::Function) => back.insert_str(0, "(*)()"),
+                    _ if back.starts_with(" *") => back.insert(1, '*'),
+                    _ => back.insert_str(0, " *"),
+                }
                 match target {
                     Some(target) => id = target,
                     None => return format!("{front}void{back}"),
@@ -346,12 +353,9 @@ fn name(layouts: &dyn Layouts, mut id: TypeId) -> String {
                 continue;
             }
             Shape::Function => return format!("{front}func {back}").trim_end().to_owned(),
-            Shape::Composite {
-                name, union: false, ..
-            } => ("struct", name),
-            Shape::Composite {
-                name, union: true, ..
-            } => ("union", name),
+            Shape::Composite { name, union, .. } | Shape::Declared { name, union } => {
+                (if union { "union" } else { "struct" }, name)
+            }
             Shape::Enum { name, .. } => ("enum", name),
             Shape::Int { name, .. }
             | Shape::Float { name, .. }

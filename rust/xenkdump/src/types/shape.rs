@@ -23,8 +23,10 @@ impl Tag {
 /// What a type is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape<'a> {
-    /// `void`, a type that is only declared, or one that its source does not hold.
+    /// `void`, or a type that its source does not hold.
     Void { name: &'a str },
+    /// A struct or a union that is only declared.
+    Declared { name: &'a str, union: bool },
     /// A number. `bits` is what BTF before Linux 5.0 says of a bit-field: first bit and width.
     Int {
         name: &'a str,

@@ -1,5 +1,8 @@
 //! BTF, the kernel's own type format (Documentation/bpf/btf.rst), kinds 0 to 19.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::{ControlFlow, Range};
 use std::sync::OnceLock;
 
@@ -230,7 +233,10 @@ impl Layouts for Btf {
             RESTRICT | TYPE_TAG => qualified(""),
             FLOAT => Shape::Float { name, size },
             FUNC | FUNC_PROTO => Shape::Function,
-            FWD => Shape::Void { name },
+            FWD => Shape::Declared {
+                name,
+                union: ty.flag,
+            },
             _ => Shape::Void { name: "?" },
         }
     }

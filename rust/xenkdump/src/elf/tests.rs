@@ -1,0 +1,199 @@
+//! Against a small image written here by hand.
+
+use super::*;
+use crate::addr::{VirtAddr, Word};
+use crate::symbols::Symbols;
+use crate::types::Types;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A section to be: name, type, flags, address, link, entry size, content (or size without).
+struct Forged(&'static str, u32, u64, u64, u32, u64, Content);
+
+enum Content {
+    Bytes(Vec<u8>),
+    Nothing(u64),
+}
+use Content::{Bytes as Held, Nothing};
+
+/// An ELF64 file of these sections; the last is given the sections' names.
+fn elf64(sections: &[Forged]) -> Vec<u8> {
+    let mut names = vec![0];
+    let mut file = vec![0; 64];
+    let mut headers = vec![0; 64];
+    let last = Forged(".shstrtab", 3, 0, 0, 0, 0, Held(Vec::new()));
+    for section in sections.iter().chain([&last]) {
+        let Forged(name, kind, flags, address, link, entry, content) = section;
+        let name_at = names.len() as u32;
+        names.extend(name.as_bytes());
+        names.push(0);
+        let offset = file.len() as u64;
+        let size = match content {
+            Held(_) if *name == ".shstrtab" => {
+                file.extend(&names);
+                names.len() as u64
+            }
+            Held(bytes) => {
+                file.extend(bytes);
+                bytes.len() as u64
+            }
+            Nothing(size) => *size,
+        };
+        headers.extend(name_at.to_le_bytes());
+        headers.extend(kind.to_le_bytes());
+        for word in [*flags, *address, offset, size] {
+            headers.extend(word.to_le_bytes());
+        }
+        headers.extend(link.to_le_bytes());
+        headers.extend([0; 12]);
+        headers.extend(entry.to_le_bytes());
+    }
+    let count = (headers.len() / 64) as u16;
+    let shoff = file.len() as u64;
+    file.extend(headers);
+    file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    file[16] = 2;
+    file[18] = 62;
+    file[40..48].copy_from_slice(&shoff.to_le_bytes());
+    file[58..60].copy_from_slice(&64_u16.to_le_bytes());
+    file[60..62].copy_from_slice(&count.to_le_bytes());
+    file[62..64].copy_from_slice(&(count - 1).to_le_bytes());
+    file
+}
+
+const TEXT: u64 = 0xffff_ffff_8100_0000;
+
+/// A kernel of one function: text without bytes, a build id, zero-based per-cpu data.
+fn kernel() -> Vec<u8> {
+    let note = b"\x04\0\0\0\x04\0\0\0\x03\0\0\0GNU\0\xca\xfe\xba\xbe".to_vec();
+    let mut symbols = vec![0; 24];
+    for (name, info, section, value, size) in [
+        (1_u32, 0x12, 1_u16, TEXT + 0x10, 0x20_u64),
+        (7, 0x11, 4, 0x100, 8),
+        (15, 0x10, 0xfff1, 0x1ff, 0),
+    ] {
+        symbols.extend(name.to_le_bytes());
+        symbols.extend([info, 0]);
+        symbols.extend(section.to_le_bytes());
+        symbols.extend(value.to_le_bytes());
+        symbols.extend(size.to_le_bytes());
+    }
+    elf64(&[
+        Forged(".text", 8, 6, TEXT, 0, 0, Nothing(0x1000)),
+        Forged(
+            ".rodata",
+            1,
+            2,
+            TEXT + 0x1000,
+            0,
+            0,
+            Held(b"0123456789".to_vec()),
+        ),
+        Forged(".notes", 7, 2, TEXT + 0x2000, 0, 0, Held(note)),
+        Forged(".data..percpu", 8, 3, 0, 0, 0, Nothing(0x1000)),
+        Forged(".symtab", 2, 0, 0, 6, 24, Held(symbols)),
+        Forged(
+            ".strtab",
+            3,
+            0,
+            0,
+            0,
+            0,
+            Held(b"\0start\0per_cpu\0CONST\0".to_vec()),
+        ),
+        Forged(
+            ".BTF",
+            1,
+            2,
+            TEXT + 0x3000,
+            0,
+            0,
+            Held(vec![0x9f, 0xeb, 1, 0]),
+        ),
+    ])
+}
+
+fn open(name: &str, bytes: &[u8]) -> crate::Result<Image> {
+    let path: PathBuf =
+        std::env::temp_dir().join(format!("xenkdump-{name}-{}", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    let image = Image::open(&path);
+    // The mapping stays.
+    std::fs::remove_file(&path).unwrap();
+    image
+}
+
+#[test]
+fn an_image_is_read_by_section_and_by_address() {
+    let image = open("image", &kernel()).unwrap();
+    assert_eq!((image.word(), image.machine()), (Word::W64, 62));
+    assert_eq!(image.build_id(), Some(&b"\xca\xfe\xba\xbe"[..]));
+    assert_eq!(image.sections().count(), 8);
+    assert_eq!(image.data(".rodata").unwrap(), b"0123456789");
+    assert_eq!(image.read(VirtAddr(TEXT + 0x1004), 3).unwrap(), b"456");
+    for (address, len) in [
+        (TEXT, 1),
+        (TEXT + 0x1008, 3),
+        (TEXT - 1, 1),
+        (0, 1),
+        (u64::MAX, u64::MAX),
+    ] {
+        assert!(image.read(VirtAddr(address), len).is_err(), "{address:#x}");
+    }
+    assert!(image.data(".text").is_err());
+    assert!(image.data(".none").is_err());
+    let error = Types::of_image(&image, None).unwrap_err().to_string();
+    assert!(error.contains("a BTF header"), "{error}");
+}
+
+#[test]
+fn a_slide_moves_neither_constants_nor_per_cpu_offsets() {
+    let image = open("slide", &kernel()).unwrap();
+    let symbols = Symbols::of_image(&image).unwrap().with_slide(0x1000_0000);
+    let address = |name| symbols.get(name).unwrap().address;
+    assert_eq!(address("start"), VirtAddr(TEXT + 0x1000_0010));
+    assert_eq!(address("per_cpu"), VirtAddr(0x100));
+    assert_eq!(address("CONST"), VirtAddr(0x1ff));
+    assert_eq!(
+        symbols.lookup(VirtAddr(TEXT + 0x1000_0020)).unwrap().name,
+        "start"
+    );
+    assert_eq!(symbols.lookup(VirtAddr(0x100)), None);
+}
+
+#[test]
+fn no_change_of_a_byte_does_harm() {
+    let sound = kernel();
+    let ask = |bytes: &[u8]| {
+        let Ok(image) = open("mutated", bytes) else {
+            return;
+        };
+        for section in image.sections() {
+            let _ = (section.name(), section.size(), section.data());
+        }
+        let _ = (image.build_id(), image.spans(1 << 21));
+        let _ = image.read(VirtAddr(TEXT + 0x1004), 3);
+        if let Ok(symbols) = Symbols::of_image(&image) {
+            let _ = (symbols.len(), symbols.all("start"));
+            let _ = symbols.lookup(VirtAddr(TEXT + 0x20));
+        }
+        let _ = Types::of_image(&image, None);
+    };
+    for at in 0..sound.len() {
+        for bits in [0x01, 0x08, 0x80, 0xff] {
+            let mut broken = sound.clone();
+            broken[at] ^= bits;
+            ask(&broken);
+        }
+        ask(&sound[..at]);
+    }
+}
+
+#[test]
+fn bytes_outlive_their_image() {
+    let image = open("bytes", &kernel()).unwrap();
+    let bytes = image.section(".rodata").unwrap().bytes().unwrap();
+    drop(image);
+    assert_eq!(&bytes[..2], b"01");
+    assert_eq!(&Bytes::from(Arc::<[u8]>::from(&b"xy"[..]))[..], b"xy");
+}

@@ -1,0 +1,242 @@
+//! Against small BTF written here by hand.
+
+use super::*;
+use crate::types::{Bits, Kind, Types};
+
+/// Forged types and strings.
+#[derive(Default)]
+struct Forged {
+    types: Vec<u8>,
+    strings: Vec<u8>,
+    last: u32,
+}
+
+impl Forged {
+    /// Adds a type; gives its id. `info` is its number of members and its flag.
+    fn add(&mut self, name: &str, kind: u32, info: (u32, bool), value: u32, tail: &[u32]) -> u32 {
+        let (count, flag) = info;
+        let words = [
+            self.name(name),
+            kind << 24 | count | u32::from(flag) << 31,
+            value,
+        ];
+        for word in words.iter().chain(tail) {
+            self.types.extend(word.to_le_bytes());
+        }
+        self.last += 1;
+        self.last
+    }
+
+    fn name(&mut self, name: &str) -> u32 {
+        if self.strings.is_empty() {
+            self.strings.push(0);
+        }
+        if name.is_empty() {
+            return 0;
+        }
+        let at = self.strings.len() as u32;
+        self.strings.extend(name.as_bytes());
+        self.strings.push(0);
+        at
+    }
+
+    /// The members of a struct: name, type, offset in bits (with the width of a bit-field on top).
+    fn members(&mut self, members: &[(&str, u32, u32)]) -> Vec<u32> {
+        let words = members.iter();
+        words
+            .flat_map(|&(name, ty, offset)| [self.name(name), ty, offset])
+            .collect()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
+        let mut bytes = vec![0x9f, 0xeb, 1, 0];
+        for word in [HEADER as u32, 0, types, types, strings] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(&self.types);
+        bytes.extend(&self.strings);
+        bytes
+    }
+}
+
+const NONE: (u32, bool) = (0, false);
+/// Signed, 32 bits.
+const INT32: u32 = 1 << 24 | 32;
+
+/// All kinds, with a struct that uses most of them.
+fn forged() -> Vec<u8> {
+    let mut f = Forged::default();
+    let int = f.add("int", INT, NONE, 4, &[INT32]);
+    let byte = f.add("u8", INT, NONE, 1, &[8]);
+    // As BTF before Linux 5.0 has bit-fields: 3 bits from bit 2 on.
+    let legacy = f.add("int", INT, NONE, 4, &[2 << 16 | 3]);
+    let text = f.add("", ARRAY, NONE, 0, &[byte, int, 16]);
+    let members = f.members(&[("a", int, 0), ("b", byte, 0)]);
+    let union = f.add("", UNION, (2, false), 4, &members);
+    let fields = f.members(&[
+        ("first", int, 0),
+        ("", union, 32),
+        ("low", int, 64 | 3 << 24),
+        ("high", int, 67 | 5 << 24),
+        ("text", text, 96),
+        ("next", 7, 256),
+        ("state", 10, 320),
+    ]);
+    let outer = f.add("outer", STRUCT, (7, true), 48, &fields);
+    assert_eq!(f.add("", PTR, NONE, 8, &[]), outer + 1);
+    f.add("", CONST, NONE, 9, &[]);
+    f.add("outer_t", TYPEDEF, NONE, outer, &[]);
+    let values = [f.name("down"), -1_i32 as u32, f.name("up"), 1];
+    f.add("state", ENUM, (2, true), 4, &values);
+    let values = [f.name("huge"), 0, 1];
+    f.add("wide", ENUM64, (1, false), 8, &values);
+    f.add("gone", FWD, (0, true), 0, &[]);
+    f.add("", VOLATILE, NONE, int, &[]);
+    f.add("", RESTRICT, NONE, int, &[]);
+    let proto = f.add("", FUNC_PROTO, (1, false), 0, &[0, int]);
+    f.add("call", FUNC, NONE, proto, &[]);
+    f.add("per_cpu", VAR, NONE, int, &[1]);
+    f.add(".data..percpu", DATASEC, (1, false), 4, &[18, 0, 4]);
+    f.add("double", FLOAT, NONE, 8, &[]);
+    f.add("tag", DECL_TAG, NONE, outer, &[0]);
+    f.add("user", TYPE_TAG, NONE, int, &[]);
+    let old = f.members(&[("plain", int, 0), ("bits", legacy, 32)]);
+    f.add("old", STRUCT, (2, false), 8, &old);
+    f.bytes()
+}
+
+fn types(bytes: Vec<u8>) -> Types {
+    Types::from_btf(bytes.into(), Word::W64).unwrap()
+}
+
+#[test]
+fn all_kinds_are_read() {
+    let types = types(forged());
+    let member = |path| types.member(path).unwrap();
+    assert_eq!(types.size_of("outer").unwrap(), 48);
+    assert_eq!(member("outer.b").offset, 4);
+    let text = member("outer_t.text");
+    assert_eq!((text.offset, text.size, text.count), (12, 16, Some(16)));
+    assert_eq!(member("outer.text[3]").offset, 15);
+    let next = member("outer.next");
+    assert_eq!((next.kind, next.size), (Kind::Pointer, 8));
+    assert_eq!(next.type_name, "const outer_t *");
+    assert_eq!(types.enumerators("state").unwrap()[0], ("down".into(), -1));
+    assert_eq!(types.enumerator("huge").unwrap(), 1 << 32);
+    assert_eq!(types.members("outer").unwrap().len(), 8);
+    // What stands last is reached over all the others.
+    assert!(types.contains("old"));
+    // Names of functions, variables and declared structs are no types.
+    for name in ["call", "per_cpu", "gone", "int"] {
+        assert!(!types.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn bit_fields_are_read_as_before_and_since_linux_5_0() {
+    let types = types(forged());
+    let bits = |path| {
+        let member = types.member(path).unwrap();
+        (member.offset, member.size, member.bits)
+    };
+    let expected = |offset, size| Some(Bits { offset, size });
+    assert_eq!(bits("outer.low"), (8, 4, expected(0, 3)));
+    assert_eq!(bits("outer.high"), (8, 4, expected(3, 5)));
+    assert_eq!(bits("old.bits"), (4, 4, expected(2, 3)));
+    assert_eq!(bits("old.plain"), (0, 4, None));
+}
+
+/// A bit-field that crosses its unit, in a packed struct: just the bytes that hold it are read.
+#[test]
+fn bit_fields_of_packed_structs_stay_inside() {
+    let mut f = Forged::default();
+    let int = f.add("int", INT, NONE, 4, &[INT32]);
+    let members = f.members(&[("a", int, 5 << 24), ("b", int, 30 | 6 << 24)]);
+    f.add("packed", STRUCT, (2, true), 5, &members);
+    let short = f.members(&[("c", int, 2 | 3 << 24)]);
+    f.add("short", STRUCT, (1, true), 1, &short);
+    let types = types(f.bytes());
+    let member = |path| types.member(path).unwrap();
+    let b = member("packed.b");
+    assert_eq!((b.offset, b.size), (3, 2));
+    assert_eq!(b.bits, Some(Bits { offset: 6, size: 6 }));
+    let c = member("short.c");
+    assert_eq!((c.offset, c.size), (0, 1));
+    assert_eq!(c.bits, Some(Bits { offset: 2, size: 3 }));
+}
+
+#[test]
+fn of_two_types_of_one_name_the_first_is_taken() {
+    let mut f = Forged::default();
+    f.add("twin", STRUCT, NONE, 4, &[]);
+    f.add("twin", STRUCT, NONE, 8, &[]);
+    f.add("twin", TYPEDEF, NONE, 2, &[]);
+    assert_eq!(types(f.bytes()).size_of("twin").unwrap(), 4);
+}
+
+#[test]
+fn cycles_end() {
+    let mut f = Forged::default();
+    f.add("ring", TYPEDEF, NONE, 2, &[]);
+    f.add("", CONST, NONE, 1, &[]);
+    let own = f.members(&[("", 3, 0), ("", 3, 8), ("", 3, 16)]);
+    f.add("self", STRUCT, (3, false), 8, &own);
+    f.add("endless", ARRAY, NONE, 0, &[4, 0, u32::MAX]);
+    let member = f.members(&[("all", 4, 0)]);
+    f.add("holder", STRUCT, (1, false), 8, &member);
+    f.add("", PTR, NONE, 6, &[]);
+    let member = f.members(&[("p", 6, u32::MAX)]);
+    f.add("pointers", STRUCT, (1, false), 8, &member);
+    let types = types(f.bytes());
+    assert!(types.size_of("ring").is_err());
+    assert!(types.member("ring.x").is_err());
+    assert!(types.member("self.x").is_err());
+    assert_eq!(types.members("self").unwrap().len(), 0);
+    assert_eq!(types.member("holder.all").unwrap().size, 0);
+    assert_eq!(types.member("pointers.p").unwrap().size, 8);
+}
+
+#[test]
+fn what_is_no_btf_is_refused() {
+    let refused = |bytes: &[u8]| {
+        let bytes: Bytes = bytes.to_vec().into();
+        Types::from_btf(bytes, Word::W64).unwrap_err().offset
+    };
+    assert_eq!(refused(b""), 0);
+    assert_eq!(refused(&[0xeb, 0x9f]), 0);
+    assert_eq!(refused(&[0x9f, 0xeb, 1]), 0);
+    let mut later = forged();
+    later[2] = 2;
+    assert_eq!(refused(&later), 2);
+    let mut long = forged();
+    long[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(refused(&long), 8);
+}
+
+#[test]
+fn no_change_of_a_byte_does_harm() {
+    let sound = forged();
+    let ask = |bytes: &[u8]| {
+        let Ok(types) = Types::from_btf(bytes.to_vec().into(), Word::W64) else {
+            return;
+        };
+        for name in ["outer", "outer_t", "old", "state", "wide"] {
+            let _ = types.size_of(name);
+            let _ = types.members(name);
+            let _ = types.enumerators(name);
+        }
+        for path in ["outer.text[1]", "outer.b", "outer.high", "old.bits"] {
+            let _ = types.member(path);
+        }
+        let _ = types.enumerator("huge");
+    };
+    for at in 0..sound.len() {
+        for bits in [0x01, 0x04, 0x80, 0xff] {
+            let mut broken = sound.clone();
+            broken[at] ^= bits;
+            ask(&broken);
+        }
+        ask(&sound[..at]);
+    }
+}

@@ -1,0 +1,138 @@
+//! Indices of DWARF, kept from one run to the next.
+//!
+//! A file that is broken, cut, of another version or of another image is as good as none, and that
+//! none can be written is no trouble. Nothing in it is believed further than that an offset lies in
+//! the section: who looks a name up checks that the entry there has it.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::index::Index;
+use crate::names;
+
+/// The first bytes of a file; its last two digits are the version of the layout and of the hash.
+const MAGIC: &[u8; 16] = b"xkdump-dwarf--01";
+/// Size of the numbers that follow it: fingerprint, checksum, count of units, count of names.
+const NUMBERS: usize = 4 * 8;
+const UNIT: usize = 4;
+const NAME: usize = 12;
+/// So much of `.debug_info` tells one image's from another's.
+const SAMPLE: usize = 1 << 16;
+
+/// The file that holds the index of one image.
+pub(super) struct File {
+    folder: PathBuf,
+    name: String,
+    fingerprint: u64,
+}
+
+impl File {
+    /// The file for the image of this build id; `None` for one without.
+    pub fn new(folder: PathBuf, build_id: &[u8], info: &[u8]) -> Option<Self> {
+        if !(4..=64).contains(&build_id.len()) {
+            return None;
+        }
+        let id: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sample = info.get(..SAMPLE).unwrap_or(info);
+        Some(Self {
+            folder,
+            name: format!("{id}.dwarf"),
+            // Debugging information may be stripped or compacted without changing the build id.
+            fingerprint: names::hash(sample) ^ info.len() as u64,
+        })
+    }
+
+    /// The index, if the file is there and sound. `size` is that of `.debug_info`.
+    pub fn load(&self, size: usize) -> Option<Index> {
+        let path = self.folder.join(&self.name);
+        let meta = std::fs::metadata(&path).ok()?;
+        // No sound index is larger than what it is of; each entry takes at least two bytes there.
+        let limit = (size as u64).saturating_mul(NAME as u64);
+        if !meta.is_file() || meta.len() > limit.saturating_add(1 << 12) {
+            return None;
+        }
+        self.decode(&std::fs::read(path).ok()?, size)
+    }
+
+    fn decode(&self, bytes: &[u8], size: usize) -> Option<Index> {
+        let rest = bytes.strip_prefix(MAGIC)?;
+        let (numbers, body) = rest.split_at_checked(NUMBERS)?;
+        let number = |i: usize| -> Option<u64> {
+            Some(u64::from_le_bytes(*numbers.get(8 * i..)?.first_chunk()?))
+        };
+        if number(0)? != self.fingerprint || number(1)? != names::hash(body) {
+            return None;
+        }
+        let (units, names) = (
+            usize::try_from(number(2)?).ok()?,
+            usize::try_from(number(3)?).ok()?,
+        );
+        let (unit_bytes, name_bytes) = body.split_at_checked(units.checked_mul(UNIT)?)?;
+        if name_bytes.len() != names.checked_mul(NAME)? {
+            return None;
+        }
+        let units: Vec<u32> = unit_bytes
+            .chunks_exact(UNIT)
+            .filter_map(|chunk| Some(u32::from_le_bytes(*chunk.first_chunk()?)))
+            .collect();
+        let names: Vec<(u64, u32)> = name_bytes
+            .chunks_exact(NAME)
+            .filter_map(|chunk| {
+                let hash = u64::from_le_bytes(*chunk.first_chunk()?);
+                Some((hash, u32::from_le_bytes(*chunk.last_chunk()?)))
+            })
+            .collect();
+        let within = |offset: u32| (offset as usize) < size;
+        let sound = units.is_sorted_by(|a, b| a < b)
+            && names.is_sorted_by(|a, b| a.0 < b.0)
+            && units.iter().all(|&offset| within(offset))
+            && names.iter().all(|&(_, offset)| within(offset));
+        sound.then_some(Index { units, names })
+    }
+
+    fn encode(&self, index: &Index) -> Vec<u8> {
+        let (units, names) = (index.units.len(), index.names.len());
+        let mut body = Vec::with_capacity(units * UNIT + names * NAME);
+        for unit in &index.units {
+            body.extend(unit.to_le_bytes());
+        }
+        for (hash, offset) in &index.names {
+            body.extend(hash.to_le_bytes());
+            body.extend(offset.to_le_bytes());
+        }
+        let mut bytes = MAGIC.to_vec();
+        for number in [
+            self.fingerprint,
+            names::hash(&body),
+            units as u64,
+            names as u64,
+        ] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(body);
+        bytes
+    }
+
+    /// Writes the file beside its place and moves it there whole. Failures are not told: the index
+    /// is built anew the next time.
+    pub fn store(&self, index: &Index) {
+        let _ = self.try_store(index);
+    }
+
+    fn try_store(&self, index: &Index) -> std::io::Result<()> {
+        std::fs::create_dir_all(&self.folder)?;
+        let part = self
+            .folder
+            .join(format!("{}.{}.part", self.name, std::process::id()));
+        let written = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&part)
+            .and_then(|mut file| file.write_all(&self.encode(index)))
+            .and_then(|()| std::fs::rename(&part, self.folder.join(&self.name)));
+        if written.is_err() {
+            std::fs::remove_file(&part)?;
+        }
+        written
+    }
+}

@@ -1,0 +1,179 @@
+//! From names to entries.
+
+use gimli::constants as dw;
+use gimli::{AttributeValue, UnitOffset};
+
+use super::super::shape::Tag;
+use super::abbrev::Abbreviations;
+use super::sections::Sections;
+use super::unit::Unit;
+use crate::names;
+
+/// What a name is of.
+#[derive(Clone, Copy)]
+pub(super) enum Key {
+    Type(Tag),
+    Enumerator,
+}
+
+/// Where units start, and where the first definition of each name is, as offsets in the section.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    /// Ascending.
+    pub units: Vec<u32>,
+    /// Hash of a name and offset of the type's entry (for an enumerator, of its enum's), ascending
+    /// by hash. Names are not kept: who finds one looks whether the entry has it.
+    pub names: Vec<(u64, u32)>,
+}
+
+/// No more threads than this scan: beyond, memory is what they wait for.
+const THREADS: usize = 8;
+
+impl Index {
+    /// Reads all units once: their top-level entries, and the enumerators of enums. What is broken
+    /// is left out.
+    pub fn scan(sections: &Sections) -> Self {
+        let mut units = Vec::new();
+        let mut headers = sections.debug_info().units();
+        while let Ok(Some(header)) = headers.next() {
+            let offset = header.debug_info_offset();
+            units.extend(offset.and_then(|offset| u32::try_from(offset.0).ok()));
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.min(THREADS).min(units.len() / 16).max(1);
+        let share = sections.info.len() / threads + 1;
+        let mut names = Vec::new();
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = units
+                .chunk_by(|a, b| *a as usize / share == *b as usize / share)
+                .map(|part| scope.spawn(move || scan_units(sections, part)))
+                .collect();
+            for part in parts {
+                names.extend(part.join().unwrap_or_default());
+            }
+        });
+        // The first of each name stays.
+        names.sort_unstable();
+        names.dedup_by_key(|(hash, _)| *hash);
+        names.shrink_to_fit();
+        Self { units, names }
+    }
+
+    /// The start of the unit that holds `offset`.
+    pub fn unit_of(&self, offset: u32) -> Option<u32> {
+        let above = self.units.partition_point(|&start| start <= offset);
+        self.units.get(above.checked_sub(1)?).copied()
+    }
+
+    /// The offset of the entry that may have this name.
+    pub fn find(&self, key: Key, name: &str) -> Option<u32> {
+        let hash = hash(key, name);
+        let at = self.names.binary_search_by_key(&hash, |(hash, _)| *hash);
+        self.names.get(at.ok()?).map(|(_, offset)| *offset)
+    }
+}
+
+/// What sort of type an entry defines.
+pub(super) fn tag(tag: dw::DwTag) -> Option<Tag> {
+    match tag {
+        dw::DW_TAG_structure_type | dw::DW_TAG_class_type => Some(Tag::Struct),
+        dw::DW_TAG_union_type => Some(Tag::Union),
+        dw::DW_TAG_enumeration_type => Some(Tag::Enum),
+        dw::DW_TAG_typedef => Some(Tag::Typedef),
+        _ => None,
+    }
+}
+
+fn hash(key: Key, name: &str) -> u64 {
+    let seed: u64 = match key {
+        Key::Type(Tag::Struct) => 0,
+        Key::Type(Tag::Union) => 1,
+        Key::Type(Tag::Enum) => 2,
+        Key::Type(Tag::Typedef) => 3,
+        Key::Enumerator => 4,
+    };
+    names::hash(name.as_bytes()) ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn scan_units(sections: &Sections, units: &[u32]) -> Vec<(u64, u32)> {
+    let tables = Abbreviations::new(&sections.abbrev);
+    let mut names = Vec::new();
+    for &start in units {
+        if let Some(unit) = Unit::new(sections, &tables, start) {
+            // A broken entry ends its unit; what stands before it is good.
+            let _ = scan_unit(&unit, &mut names);
+        }
+    }
+    names
+}
+
+/// The children of the root. Their own children are passed over, by `DW_AT_sibling` where there is
+/// one; only those of enums are read.
+fn scan_unit(unit: &Unit<'_>, names: &mut Vec<(u64, u32)>) -> Option<()> {
+    let mut raw = unit.raw(None)?;
+    let root = raw.read_abbreviation().ok()??;
+    raw.skip_attributes(root.attributes()).ok()?;
+    // Depth of the children; another after each leap, as the reader then counts from where it is.
+    let mut level = raw.next_depth();
+    if !root.has_children() {
+        return Some(());
+    }
+    // The enum whose children are being read.
+    let mut owner = None;
+    while !raw.is_empty() && raw.next_depth() >= level {
+        let depth = raw.next_depth();
+        let at = raw.next_offset();
+        let Some(abbreviation) = raw.read_abbreviation().ok()? else {
+            if raw.next_depth() <= level {
+                owner = None;
+            }
+            continue;
+        };
+        let top = depth == level;
+        let found = tag(abbreviation.tag()).filter(|_| top);
+        let enumerator = abbreviation.tag() == dw::DW_TAG_enumerator && owner.is_some();
+        if found.is_none() && !enumerator && !(top && abbreviation.has_children()) {
+            raw.skip_attributes(abbreviation.attributes()).ok()?;
+            continue;
+        }
+
+        let (mut name, mut declaration, mut sibling) = ("", false, None);
+        for spec in abbreviation.attributes() {
+            match spec.name() {
+                dw::DW_AT_name if found.is_some() || enumerator => {
+                    name = unit.text(&raw.read_attribute(*spec).ok()?.raw_value());
+                }
+                dw::DW_AT_declaration => {
+                    let value = raw.read_attribute(*spec).ok()?.raw_value();
+                    declaration = matches!(value, AttributeValue::Flag(true));
+                }
+                dw::DW_AT_sibling => {
+                    if let AttributeValue::UnitRef(offset) =
+                        raw.read_attribute(*spec).ok()?.raw_value()
+                    {
+                        sibling = Some(offset);
+                    }
+                }
+                _ => raw.skip_attributes(std::slice::from_ref(spec)).ok()?,
+            }
+        }
+        let offset = |at: UnitOffset| unit.start().checked_add(u32::try_from(at.0).ok()?);
+        let key = match found {
+            _ if declaration || name.is_empty() => None,
+            Some(tag) => Some((Key::Type(tag), offset(at)?)),
+            None => owner.map(|owner| (Key::Enumerator, owner)),
+        };
+        if let Some((key, offset)) = key {
+            names.push((hash(key, name), offset));
+        }
+        if top && abbreviation.has_children() {
+            if found == Some(Tag::Enum) {
+                owner = Some(offset(at)?);
+            } else if let Some(to) = sibling.filter(|to| to.0 > raw.next_offset().0) {
+                raw = unit.raw(Some(to))?;
+                level = raw.next_depth();
+            }
+        }
+    }
+    Some(())
+}

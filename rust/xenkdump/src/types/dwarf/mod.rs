@@ -1,0 +1,264 @@
+//! DWARF 2 to 5, as compilers write it and as dwz compacts it (partial units, references from unit
+//! to unit).
+//!
+//! - `sections`: the sections, and strings out of them.
+//! - `abbrev`: abbreviation tables, parsed once.
+//! - `unit`: one unit and its entries.
+//! - `index`: names to entries; built by one scan, kept from run to run by `cache`.
+//!
+//! Not read: type units, supplementary files (`.gnu_debugaltlink`), split DWARF. Neither Linux nor
+//! Xen is built with them.
+
+mod abbrev;
+mod cache;
+mod index;
+mod sections;
+mod unit;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use gimli::constants as dw;
+
+use super::shape::{Field, Layouts, Shape, Tag, TypeId};
+use crate::addr::Word;
+use crate::elf::Image;
+use abbrev::Abbreviations;
+use index::{Index, Key};
+use sections::Sections;
+use unit::{Entry, Unit};
+
+/// How many entries below one type are looked at. The longest enum seen has 900.
+const CHILDREN: usize = 1 << 16;
+
+/// The dimension that is meant, in the upper half of the [`TypeId`] of an array, whose dimensions
+/// DWARF keeps in one entry.
+const DIMENSION: u32 = 32;
+
+/// The types of an image's DWARF.
+pub(super) struct Dwarf {
+    sections: Sections,
+    abbreviations: Abbreviations,
+    word: Word,
+    index: OnceLock<Index>,
+    cache: Option<cache::File>,
+}
+
+impl Dwarf {
+    /// `None` where the image has no `.debug_info`, or more of it than offsets of 32 bits reach.
+    pub fn new(image: &Image, folder: Option<PathBuf>) -> Option<Self> {
+        let sections = Sections::new(image)?;
+        let id = image.build_id().unwrap_or_default();
+        let cache = folder.and_then(|folder| cache::File::new(folder, id, &sections.info));
+        Some(Self::of_sections(sections, image.word(), cache))
+    }
+
+    fn of_sections(sections: Sections, word: Word, cache: Option<cache::File>) -> Self {
+        Self {
+            abbreviations: Abbreviations::new(&sections.abbrev),
+            sections,
+            word,
+            index: OnceLock::new(),
+            cache,
+        }
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| {
+            let size = self.sections.info.len();
+            if let Some(index) = self.cache.as_ref().and_then(|file| file.load(size)) {
+                return index;
+            }
+            let index = Index::scan(&self.sections);
+            if let Some(file) = &self.cache {
+                file.store(&index);
+            }
+            index
+        })
+    }
+
+    /// The unit that holds the entry of a type, and the entry's offset in the section.
+    fn unit(&self, id: TypeId) -> Option<(Unit<'_>, u32)> {
+        let offset = (id.0 & u64::from(u32::MAX)) as u32;
+        let start = self.index().unit_of(offset)?;
+        let unit = Unit::new(&self.sections, &self.abbreviations, start)?;
+        Some((unit, offset))
+    }
+
+    fn with<T>(&self, id: TypeId, read: impl FnOnce(&Entry<'_, '_>) -> Option<T>) -> Option<T> {
+        let (unit, offset) = self.unit(id)?;
+        let entry = unit.entry(offset)?;
+        read(&entry)
+    }
+
+    /// The dimensions of an array: `None` for one whose extent is not told.
+    fn dimensions(unit: &Unit<'_>, offset: u32) -> Vec<Option<u64>> {
+        let mut dimensions = Vec::new();
+        let _ = unit.children(offset, CHILDREN, &mut |child| {
+            if child.tag() == dw::DW_TAG_subrange_type {
+                dimensions.push(child.extent());
+            }
+            ControlFlow::Continue(())
+        });
+        dimensions
+    }
+
+    fn array<'a>(unit: &Unit<'a>, offset: u32, entry: &Entry<'a, '_>, which: u64) -> Shape<'a> {
+        let dimensions = Self::dimensions(unit, offset);
+        let last = dimensions.len().saturating_sub(1) as u64;
+        let element = if which < last {
+            Some(TypeId(u64::from(offset) | (which + 1) << DIMENSION))
+        } else {
+            entry.target()
+        };
+        let count = usize::try_from(which).ok().and_then(|i| dimensions.get(i));
+        match element {
+            Some(element) => Shape::Array {
+                element,
+                count: count.copied().flatten().unwrap_or(0),
+            },
+            None => Shape::Void { name: "?" },
+        }
+    }
+
+    /// Whether an enum is signed: by what its entry says, by its underlying type, else by its
+    /// having a negative enumerator.
+    fn signed_enum(&self, unit: &Unit<'_>, offset: u32, entry: &Entry<'_, '_>) -> bool {
+        if let Some(encoding) = entry.encoding() {
+            return is_signed(encoding);
+        }
+        let underlying = entry
+            .target()
+            .and_then(|target| self.with(target, |base| base.encoding()));
+        if let Some(encoding) = underlying {
+            return is_signed(encoding);
+        }
+        let mut negative = false;
+        let _ = unit.children(offset, CHILDREN, &mut |child| {
+            negative |= child.value().is_some_and(|value| value < 0);
+            ControlFlow::Continue(())
+        });
+        negative
+    }
+}
+
+fn is_signed(encoding: dw::DwAte) -> bool {
+    matches!(encoding, dw::DW_ATE_signed | dw::DW_ATE_signed_char)
+}
+
+impl Layouts for Dwarf {
+    fn find(&self, tag: Tag, name: &str) -> Option<TypeId> {
+        let offset = self.index().find(Key::Type(tag), name)?;
+        let id = TypeId(offset.into());
+        self.with(id, |entry| {
+            let sought = index::tag(entry.tag()) == Some(tag) && entry.name() == name;
+            (sought && !entry.is_declaration()).then_some(id)
+        })
+    }
+
+    fn shape(&self, id: TypeId) -> Shape<'_> {
+        const BROKEN: Shape<'_> = Shape::Void { name: "?" };
+        let Some((unit, offset)) = self.unit(id) else {
+            return BROKEN;
+        };
+        let Some(entry) = unit.entry(offset) else {
+            return BROKEN;
+        };
+        let name = entry.name();
+        let target = entry.target();
+        let size = entry.size();
+        let qualified = |word| Shape::Qualified { word, target };
+        match entry.tag() {
+            dw::DW_TAG_base_type => {
+                let size = size.unwrap_or(0);
+                match entry.encoding() {
+                    Some(dw::DW_ATE_float | dw::DW_ATE_complex_float) => {
+                        Shape::Float { name, size }
+                    }
+                    encoding => Shape::Int {
+                        name,
+                        size,
+                        signed: encoding.is_some_and(is_signed),
+                        bits: None,
+                    },
+                }
+            }
+            tag @ (dw::DW_TAG_structure_type | dw::DW_TAG_class_type | dw::DW_TAG_union_type) => {
+                let union = tag == dw::DW_TAG_union_type;
+                match size {
+                    Some(size) if !entry.is_declaration() => Shape::Composite { name, union, size },
+                    _ => Shape::Declared { name, union },
+                }
+            }
+            dw::DW_TAG_enumeration_type => Shape::Enum {
+                name,
+                size: size.unwrap_or(4),
+                signed: self.signed_enum(&unit, offset, &entry),
+            },
+            dw::DW_TAG_pointer_type
+            | dw::DW_TAG_reference_type
+            | dw::DW_TAG_rvalue_reference_type => Shape::Pointer {
+                target,
+                size: size.unwrap_or(self.word.bytes() as u64),
+            },
+            dw::DW_TAG_array_type => Self::array(&unit, offset, &entry, id.0 >> DIMENSION),
+            dw::DW_TAG_typedef => Shape::Typedef { name, target },
+            dw::DW_TAG_const_type => qualified("const"),
+            dw::DW_TAG_volatile_type => qualified("volatile"),
+            dw::DW_TAG_restrict_type | dw::DW_TAG_atomic_type => qualified(""),
+            dw::DW_TAG_subroutine_type => Shape::Function,
+            _ => BROKEN,
+        }
+    }
+
+    fn fields<'a>(
+        &'a self,
+        id: TypeId,
+        visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some((unit, offset)) = self.unit(id) else {
+            return ControlFlow::Continue(());
+        };
+        unit.children(offset, CHILDREN, &mut |child| {
+            let (true, Some(ty)) = (child.tag() == dw::DW_TAG_member, child.target()) else {
+                return ControlFlow::Continue(());
+            };
+            let unit_size = || child.size().or_else(|| super::query::size(self, ty));
+            match child.place(unit_size) {
+                Some((bit_offset, bit_size)) => visit(Field {
+                    name: child.name(),
+                    ty,
+                    bit_offset,
+                    bit_size,
+                }),
+                None => ControlFlow::Continue(()),
+            }
+        })
+    }
+
+    fn enumerators<'a>(&'a self, id: TypeId, visit: &mut dyn FnMut(&'a str, i128)) {
+        if let Some((unit, offset)) = self.unit(id) {
+            let _ = unit.children(offset, CHILDREN, &mut |child| {
+                if let (dw::DW_TAG_enumerator, Some(value)) = (child.tag(), child.value()) {
+                    visit(child.name(), value);
+                }
+                ControlFlow::Continue(())
+            });
+        }
+    }
+
+    fn enumerator(&self, name: &str) -> Option<i128> {
+        let offset = self.index().find(Key::Enumerator, name)?;
+        let mut found = None;
+        self.enumerators(TypeId(offset.into()), &mut |candidate, value| {
+            if candidate == name {
+                found = found.or(Some(value));
+            }
+        });
+        found
+    }
+}

@@ -1,0 +1,69 @@
+//! The sections that tell of types, and strings out of them.
+
+use gimli::{EndianSlice, LittleEndian};
+
+use crate::elf::{Bytes, Image};
+use crate::names;
+
+/// What gimli reads from.
+pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
+
+/// The sections that tell of types; those that are not there are empty.
+pub(super) struct Sections {
+    pub info: Bytes,
+    pub abbrev: Bytes,
+    pub strings: Bytes,
+    pub line_strings: Bytes,
+    pub string_offsets: Bytes,
+}
+
+impl Sections {
+    /// `None` without `.debug_info` or with more of it than offsets of 32 bits reach.
+    pub fn new(image: &Image) -> Option<Self> {
+        let section = |name| image.section(name)?.bytes();
+        let optional = |name| section(name).unwrap_or_else(|| Vec::new().into());
+        let info = section(".debug_info")?;
+        u32::try_from(info.len()).ok()?;
+        Some(Self {
+            info,
+            abbrev: section(".debug_abbrev")?,
+            strings: optional(".debug_str"),
+            line_strings: optional(".debug_line_str"),
+            string_offsets: optional(".debug_str_offsets"),
+        })
+    }
+
+    /// `.debug_info`.
+    pub fn debug_info(&self) -> gimli::DebugInfo<Slice<'_>> {
+        gimli::DebugInfo::new(&self.info, LittleEndian)
+    }
+
+    /// The text of an attribute. `base` gives where the unit's part of `.debug_str_offsets` starts,
+    /// which only clang makes use of.
+    pub fn text<'a>(
+        &'a self,
+        value: &gimli::AttributeValue<Slice<'a>>,
+        format: gimli::Format,
+        base: impl FnOnce() -> gimli::DebugStrOffsetsBase,
+    ) -> &'a str {
+        let at = |section: &'a Bytes, offset: usize| {
+            u32::try_from(offset).map_or("", |offset| {
+                names::text(names::string(section, offset, |byte| byte == 0))
+            })
+        };
+        match *value {
+            gimli::AttributeValue::String(text) => {
+                names::text(names::string(text.slice(), 0, |byte| byte == 0))
+            }
+            gimli::AttributeValue::DebugStrRef(offset) => at(&self.strings, offset.0),
+            gimli::AttributeValue::DebugLineStrRef(offset) => at(&self.line_strings, offset.0),
+            gimli::AttributeValue::DebugStrOffsetsIndex(index) => {
+                let offsets = Slice::new(&self.string_offsets, LittleEndian);
+                gimli::DebugStrOffsets::from(offsets)
+                    .get_str_offset(format, base(), index)
+                    .map_or("", |offset| at(&self.strings, offset.0))
+            }
+            _ => "",
+        }
+    }
+}

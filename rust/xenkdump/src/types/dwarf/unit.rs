@@ -1,0 +1,239 @@
+//! One unit and its entries.
+
+use std::cell::OnceCell;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use gimli::constants as dw;
+use gimli::{AttributeValue, DebuggingInformationEntry, Reader, UnitHeader, UnitOffset};
+
+use super::super::shape::TypeId;
+use super::abbrev::Abbreviations;
+use super::sections::{Sections, Slice};
+
+/// One unit of `.debug_info`.
+pub(super) struct Unit<'a> {
+    sections: &'a Sections,
+    header: UnitHeader<Slice<'a>>,
+    abbreviations: Arc<gimli::Abbreviations>,
+    /// Where it starts in the section.
+    start: u32,
+    strings: OnceCell<gimli::DebugStrOffsetsBase>,
+}
+
+/// One entry of a unit.
+pub(super) struct Entry<'a, 'u> {
+    unit: &'u Unit<'a>,
+    die: DebuggingInformationEntry<Slice<'a>>,
+}
+
+impl<'a> Unit<'a> {
+    /// The unit that starts at `start`; `None` where it is broken.
+    pub fn new(sections: &'a Sections, tables: &Abbreviations, start: u32) -> Option<Self> {
+        let offset = gimli::DebugInfoOffset(start as usize);
+        let header = sections.debug_info().header_from_offset(offset).ok()?;
+        Some(Self {
+            sections,
+            abbreviations: tables.get(header.debug_abbrev_offset().0)?,
+            header,
+            start,
+            strings: OnceCell::new(),
+        })
+    }
+
+    /// Where it starts in the section.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// The entries from `offset` of the unit on, or from its root.
+    pub fn raw(&self, offset: Option<UnitOffset>) -> Option<gimli::EntriesRaw<'_, Slice<'a>>> {
+        self.header.entries_raw(&self.abbreviations, offset).ok()
+    }
+
+    /// The entry at `offset` of the section.
+    pub fn entry<'u>(&'u self, offset: u32) -> Option<Entry<'a, 'u>> {
+        let offset = UnitOffset(offset.checked_sub(self.start)? as usize);
+        let die = self.header.entry(&self.abbreviations, offset).ok()?;
+        Some(Entry { unit: self, die })
+    }
+
+    /// Calls `visit` with the children of the entry at `offset` of the section, until it breaks, or
+    /// `limit` entries were read, or one is broken.
+    pub fn children<'u>(
+        &'u self,
+        offset: u32,
+        limit: usize,
+        visit: &mut dyn FnMut(&Entry<'a, 'u>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let raw = offset
+            .checked_sub(self.start)
+            .and_then(|offset| self.raw(Some(UnitOffset(offset as usize))));
+        let Some(mut raw) = raw else {
+            return ControlFlow::Continue(());
+        };
+        let mut entry = Entry {
+            unit: self,
+            die: DebuggingInformationEntry::null(),
+        };
+        if !matches!(raw.read_entry(&mut entry.die), Ok(true)) {
+            return ControlFlow::Continue(());
+        }
+        for _ in 0..limit {
+            if raw.next_depth() <= 0 || raw.is_empty() {
+                break;
+            }
+            match raw.read_entry(&mut entry.die) {
+                Ok(true) if entry.die.depth() == 1 => visit(&entry)?,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The text of an attribute of an entry of this unit.
+    pub fn text(&self, value: &AttributeValue<Slice<'a>>) -> &'a str {
+        let base = || *self.strings.get_or_init(|| self.strings_base());
+        self.sections.text(value, self.header.format(), base)
+    }
+
+    fn strings_base(&self) -> gimli::DebugStrOffsetsBase {
+        let root = self.header.root_offset();
+        let root = self.header.entry(&self.abbreviations, root).ok();
+        match root.and_then(|root| root.attr_value(dw::DW_AT_str_offsets_base)) {
+            Some(AttributeValue::DebugStrOffsetsBase(base)) => base,
+            _ => gimli::DebugStrOffsetsBase::default_for_encoding_and_file(
+                self.header.encoding(),
+                gimli::DwarfFileType::Main,
+            ),
+        }
+    }
+}
+
+impl<'a> Entry<'a, '_> {
+    pub fn tag(&self) -> dw::DwTag {
+        self.die.tag()
+    }
+
+    /// Its name; empty if it has none.
+    pub fn name(&self) -> &'a str {
+        let value = self.die.attr_value_raw(dw::DW_AT_name);
+        value.map_or("", |value| self.unit.text(&value))
+    }
+
+    /// Whether it only says that there is such a type.
+    pub fn is_declaration(&self) -> bool {
+        let value = self.die.attr_value_raw(dw::DW_AT_declaration);
+        matches!(value, Some(AttributeValue::Flag(true)))
+    }
+
+    /// The type it refers to; `None` stands for `void`.
+    pub fn target(&self) -> Option<TypeId> {
+        let offset = match self.die.attr_value_raw(dw::DW_AT_type)? {
+            AttributeValue::UnitRef(offset) => (self.unit.start as usize).checked_add(offset.0)?,
+            AttributeValue::DebugInfoRef(offset) => offset.0,
+            _ => return None,
+        };
+        Some(TypeId(u32::try_from(offset).ok()?.into()))
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> Option<u64> {
+        self.unsigned(dw::DW_AT_byte_size)
+    }
+
+    /// How the bits of a base type, or of an enum, are meant.
+    pub fn encoding(&self) -> Option<dw::DwAte> {
+        match self.die.attr_value(dw::DW_AT_encoding)? {
+            AttributeValue::Encoding(encoding) => Some(encoding),
+            _ => None,
+        }
+    }
+
+    /// How many elements a dimension has; `None` where that is not told.
+    pub fn extent(&self) -> Option<u64> {
+        if let Some(count) = self.unsigned(dw::DW_AT_count) {
+            return Some(count);
+        }
+        // The upper bound of an array of no elements is -1, which gcc before 4.5 or so writes in
+        // as many bytes as a pointer has.
+        match self.unsigned(dw::DW_AT_upper_bound)? {
+            u64::MAX => Some(0),
+            bound if bound == u64::from(u32::MAX) => Some(0),
+            bound => bound.checked_add(1),
+        }
+    }
+
+    /// The value of an enumerator.
+    pub fn value(&self) -> Option<i128> {
+        match self.die.attr_value_raw(dw::DW_AT_const_value)? {
+            AttributeValue::Data1(value) => Some(value.into()),
+            AttributeValue::Data2(value) => Some(value.into()),
+            AttributeValue::Data4(value) => Some(value.into()),
+            AttributeValue::Data8(value) | AttributeValue::Udata(value) => Some(value.into()),
+            AttributeValue::Sdata(value) => Some(value.into()),
+            _ => None,
+        }
+    }
+
+    /// Where a member is: bits from the start of its struct, and its width if it is a bit-field.
+    /// `unit` gives the size in bytes of what a bit-field of DWARF 2 and 3 counts its bits in.
+    pub fn place(&self, unit: impl FnOnce() -> Option<u64>) -> Option<(u64, Option<u64>)> {
+        let start = match self.die.attr_value_raw(dw::DW_AT_data_member_location) {
+            None => 0,
+            Some(AttributeValue::Block(block)) => location(block.slice())?,
+            Some(AttributeValue::Exprloc(expression)) => location(expression.0.slice())?,
+            Some(value) => number(&value)?,
+        };
+        let start = start.checked_mul(8)?;
+        let Some(width) = self.unsigned(dw::DW_AT_bit_size) else {
+            return Some((start, None));
+        };
+        if let Some(offset) = self.unsigned(dw::DW_AT_data_bit_offset) {
+            return Some((start.checked_add(offset)?, Some(width)));
+        }
+        // Counted from the most significant bit of the unit, and negative where the field lies
+        // beyond it.
+        let Some(value) = self.die.attr_value_raw(dw::DW_AT_bit_offset) else {
+            return Some((start, Some(width)));
+        };
+        let from_top = match value {
+            AttributeValue::Sdata(value) => i128::from(value),
+            value => i128::from(number(&value)?),
+        };
+        let bits = i128::from(unit()?).checked_mul(8)?;
+        let lowest = i128::from(start)
+            .checked_add(bits)?
+            .checked_sub(from_top)?
+            .checked_sub(width.into())?;
+        Some((u64::try_from(lowest).ok()?, Some(width)))
+    }
+
+    fn unsigned(&self, name: dw::DwAt) -> Option<u64> {
+        number(&self.die.attr_value_raw(name)?)
+    }
+}
+
+/// A constant; a negative one as two's complement.
+fn number(value: &AttributeValue<Slice<'_>>) -> Option<u64> {
+    match *value {
+        AttributeValue::Data1(value) => Some(value.into()),
+        AttributeValue::Data2(value) => Some(value.into()),
+        AttributeValue::Data4(value) => Some(value.into()),
+        AttributeValue::Data8(value) | AttributeValue::Udata(value) => Some(value),
+        AttributeValue::Sdata(value) => Some(value as u64),
+        _ => None,
+    }
+}
+
+/// The offset that the expression of a member's location adds: `DW_OP_plus_uconst`, which is all
+/// that C compilers write.
+fn location(expression: &[u8]) -> Option<u64> {
+    let (&operation, operand) = expression.split_first()?;
+    if dw::DwOp(operation) != dw::DW_OP_plus_uconst {
+        return None;
+    }
+    let mut operand = Slice::new(operand, gimli::LittleEndian);
+    operand.read_uleb128().ok()
+}

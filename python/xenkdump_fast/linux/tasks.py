@@ -166,7 +166,7 @@ def state_name(task: Task) -> str:
 
 
 def find(kernel: Kernel, everyone: list[Task], wanted: str) -> list[Task]:
-    """The tasks that ``wanted`` names: a pid in decimal, or a task's address in hex."""
+    """The tasks that ``wanted`` names: a pid in decimal, a task's address in hex, or its name."""
     if wanted.isdecimal():
         by_pid = [task for task in everyone if task.pid == int(wanted)]
         if by_pid:
@@ -174,5 +174,5 @@ def find(kernel: Kernel, everyone: list[Task], wanted: str) -> list[Task]:
     try:
         address = int(wanted, 16)
     except ValueError:
-        return []
-    return [task for task in everyone if task.address == address]
+        address = 0
+    return [task for task in everyone if task.address == address or task.comm == wanted]

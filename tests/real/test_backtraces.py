@@ -86,7 +86,8 @@ def test_text_has_crash_s_frames_of_every_sleeping_task(
     crash = read_crash(folder)
     text = render.text(bt.run(domain, everyone=True))
     blocks = {block.split("\n")[0]: block.strip("\n") for block in text.split("\n\n")}
-    same = [head for head, block in crash.items() if blocks.get(head) == block]
+    # crash leaves out what lies below xen_start_kernel on CPU 0's idle stack.
+    same = [head for head, block in crash.items() if blocks.get(head, "").startswith(block)]
     sleeping = [head for head, block in crash.items() if "] __schedule at" in block]
     assert len(sleeping) > 100
     assert [head for head in sleeping if head not in same] == []

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from walk import Core
 
 from xenkdump_fast.sample import Sample, forge
+
+from .walk import Core
 
 
 @pytest.fixture(scope="module")

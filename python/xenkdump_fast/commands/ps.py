@@ -53,7 +53,7 @@ def run(domain: Domain, wanted: Sequence[str] = ()) -> Processes:
     if wanted:
         found: dict[int, tasks.Task] = {}
         for name in wanted:
-            named = tasks.find(kernel, everyone, name)
+            named = tasks.find(everyone, name)
             if not named:
                 raise AbsentError(f"{domain.dump.path}: domain {domain.id} has no task {name}")
             found.update((task.address, task) for task in named)

@@ -69,9 +69,7 @@ def trace(kernel: Kernel, task: Task, context: VcpuContext | None) -> Trace:
     )
     frames = []
     for frame in found.frames:
-        # A return address may already belong to what follows a call that never returns.
-        at = frame.pc if frame.interrupted else frame.pc - 1
-        nearest = None if frame.user else kernel.symbols.nearest(at)
+        nearest = None if frame.user else kernel.symbols.nearest(frame.pc)
         frames.append(
             Frame(
                 pc=frame.pc,

@@ -1,7 +1,11 @@
 """What brought the kernel down, and which task."""
 
+from collections.abc import Mapping
+
 from .._native import MemoryFault
 from . import log
+from .backtrace import trace
+from .cpus import VcpuContext
 from .kernel import Kernel
 from .tasks import Task
 
@@ -56,7 +60,9 @@ def message(kernel: Kernel) -> str | None:
     return None
 
 
-def task(kernel: Kernel) -> Task | None:
+def task(
+    kernel: Kernel, active: Mapping[int, Task], contexts: Mapping[int, VcpuContext]
+) -> Task | None:
     """The panicking task; None where neither the kernel nor any stack tells.
 
     The kernel says which CPU panicked since 4.5; before that, and for a crash that went past
@@ -70,14 +76,14 @@ def task(kernel: Kernel) -> Task | None:
             cpu = kernel.virtual.u32(address)
         except MemoryFault:
             continue
-        if cpu in kernel.active:
-            return kernel.active[cpu]
+        if cpu in active:
+            return active[cpu]
     symbols = {
-        cpu: {frame.symbol for frame in kernel.backtrace(task).frames}
-        for cpu, task in kernel.active.items()
+        cpu: {frame.symbol for frame in trace(kernel, task, contexts.get(cpu)).frames}
+        for cpu, task in active.items()
     }
     for functions in _DYING:
         for cpu, found in symbols.items():
             if found.intersection(functions):
-                return kernel.active[cpu]
+                return active[cpu]
     return None

@@ -40,3 +40,14 @@ class Facts:
             # Printed as whole and ((fraction * 100) >> 11): round up so that no hundredth is lost.
             out.append(whole * FIXED_1 + -(-part * FIXED_1 // 100))
         return out
+
+    def names(self, release: str, version: str, machine: str) -> dict[str, str]:
+        """What uname would tell."""
+        return {
+            "sysname": "Linux",
+            "nodename": self.nodename,
+            "release": release,
+            "version": version,
+            "machine": machine,
+            "domainname": "(none)",
+        }

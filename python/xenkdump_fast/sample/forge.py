@@ -19,11 +19,21 @@ MIB = 1 << 20
 
 #: The kinds of sample, by name.
 KINDS: dict[str, str] = {
+    "2006": "i386 dom0 (Linux 2.6.16.13) of June 2006: the CR3 note and nothing else",
+    "2006-pae": "the same with PAE, and with Xen's own memory",
+    "shadow": "i386 dom0 whose cr3 is of no use: only the frame-list-list of CRASH_INFO",
+    "xen3": "i386 PAE dom0 (Linux 2.6.18.8) on Xen 3.1: CRASH_INFO with nine words",
     "modern": "x86_64 dom0 (Linux 6.1, BTF and ORC) on a 64-bit Xen 4.17",
+    "modern-hypercall-page": "the same before XSA-466: hypercalls by the page that Xen fills",
 }
 
 _BUILDERS: dict[str, tuple[str, int]] = {
-    "modern": ("modern", 256 * MIB),
+    "2006": ("xen2006.session", 227174 * 4096),
+    "2006-pae": ("xen2006.pae", 512 * MIB),
+    "shadow": ("xen2006.shadow", 384 * MIB),
+    "xen3": ("xen2006.xen3", 512 * MIB),
+    "modern": ("modern.build", 256 * MIB),
+    "modern-hypercall-page": ("modern.build_with_hypercall_page", 256 * MIB),
 }
 
 _FILES = ("vmlinux", "vmcore", "plan.json")
@@ -82,10 +92,11 @@ def build(like: str, *, memory: int | None = None, seed: int = 0) -> Parts:
     """The parts of a sample, not yet written. Raises SampleError."""
     if like not in _BUILDERS:
         raise SampleError(f"no kind of sample is called {like!r}; there are {', '.join(KINDS)}")
-    module, usual = _BUILDERS[like]
+    place, usual = _BUILDERS[like]
+    module, _, function = place.partition(".")
     size = usual if memory is None else memory
     if size < 64 * MIB:
         raise SampleError(f"{like}: needs at least 64 MiB of memory, not {size} bytes")
-    parts: Parts = import_module(f".{module}", __package__).build(size, seed)
+    parts: Parts = getattr(import_module(f".{module}", __package__), function)(size, seed)
     parts.plan = {"kind": like, "seed": seed, "memory": size, **parts.plan}
     return parts

@@ -67,9 +67,20 @@ class Guest:
                 self.p2m[pfn] = self.foreign_bit | (self.machine.size // PAGE - 1 - (pfn & 0xFF))
 
     def swap_in(self, pfn: int, mfn: int) -> None:
-        """Puts ``mfn`` at ``pfn``, and what was there to the place where ``mfn`` was."""
-        at = self.p2m.index(mfn)
-        self.p2m[at], self.p2m[pfn] = self.p2m[pfn], self.p2m[at]
+        """Puts ``mfn`` at ``pfn``, and what was there to the place where ``mfn`` was, if anywhere.
+
+        What was written to either page stays where the domain sees it.
+        """
+        old = self.mfn(pfn)
+        frames = self.machine.frames
+        if mfn in self.p2m:
+            self.p2m[self.p2m.index(mfn)] = old
+        self.p2m[pfn] = mfn
+        mine, other = frames.pop(old, None), frames.pop(mfn, None)
+        if mine is not None:
+            frames[mfn] = mine
+        if other is not None:
+            frames[old] = other
 
     def start_allocating(self, pfn: int) -> None:
         """The first pfn that ``allocate`` may give out."""

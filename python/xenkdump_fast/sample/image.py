@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from . import btf, elf, notes, orc, text
+from . import btf, cfi, dwarf, elf, notes, orc, text
 from .asm import Row
 from .cparse import Types, Variable
 from .machine import PAGE
@@ -33,8 +33,9 @@ class Spec:
     page_offset: int
     aliases: Mapping[str, str] = field(default_factory=dict)
     addresses: Mapping[str, int] = field(default_factory=dict)
-    #: Debug sections of the file, from types and text.
-    debug: Callable[[Types, text.Text], list[elf.Section]] | None = None
+    #: The version of DWARF, and whether ``.debug_frame`` is there too; 0 for none.
+    dwarf: int = 0
+    debug_frame: bool = False
     has_btf: bool = False
     build_id: bool = False
 
@@ -70,6 +71,10 @@ class Image:
         self.starts = dict(self.ends)
         for variable in spec.types.variables:
             self._place(variable)
+        for placed in self.variables.values():  # those that were told where may lie behind the rest
+            if placed.section in self.ends:
+                end = placed.address + placed.size
+                self.ends[placed.section] = max(self.ends[placed.section], end)
         self.rodata = bytearray(self.ends[".rodata"] - spec.rodata)
         if "linux_banner" in self.variables:
             at = self.variables["linux_banner"].address - spec.rodata
@@ -144,7 +149,8 @@ class Image:
         ]
         for name, (at, size) in self.text.labels.items():
             kind = elf.STT_FUNC if size else elf.STT_NOTYPE
-            out.append(elf.Symbol(name, at, size, kind, ".text"))
+            if not name.startswith("."):  # a name of the assembler's own
+                out.append(elf.Symbol(name, at, size, kind, ".text"))
         for name, p in self.variables.items():
             local = "__local" not in p.variable.marks
             out.append(elf.Symbol(name, p.address, p.size, elf.STT_OBJECT, p.section, local))
@@ -210,6 +216,9 @@ class Image:
                 )
             ),
         ]
-        if spec.debug is not None:
-            sections += spec.debug(self.types, self.text)
+        if spec.dwarf:
+            addresses = {name: placed.address for name, placed in self.variables.items()}
+            sections += dwarf.sections(self.types, self.text, addresses, spec.dwarf)
+        if spec.debug_frame:
+            sections.append(cfi.section(self.text, self.types.abi.word))
         return elf.image(spec.layout, spec.machine, sections, self.symbols, self.text.base)

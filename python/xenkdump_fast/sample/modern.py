@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
-from . import elf, linux_6_1, p2m, plan, roster
+from . import elf, p2m, plan, roster
 from .core import Core
 from .facts import Facts
 from .guest import Guest
 from .image import Image
-from .linux64 import Linux64
+from .kernels import v6_1_text as source
+from .kernels.v6_1 import Linux61
 from .machine import PAGE, FramePool, Machine
 from .parts import Parts
+from .printk import Line
 from .xen64 import Domain, SharedInfo, Vcpu, Xen64
 
 MIB = 1 << 20
@@ -28,7 +31,12 @@ DOM0 = Facts(
 )
 
 
-def build(memory: int, seed: int) -> Parts:
+def build_with_hypercall_page(memory: int, seed: int) -> Parts:
+    """As ``build``, with a kernel of before XSA-466."""
+    return build(memory, seed, source.BY_PAGE)
+
+
+def build(memory: int, seed: int, hypercall: source.Hypercall = source.BY_FUNCTION) -> Parts:
     """The files' content, for a dom0 of ``memory`` bytes."""
     rng = random.Random(seed)
     xen_size = 64 * MIB
@@ -38,34 +46,43 @@ def build(memory: int, seed: int) -> Parts:
     machine = Machine(size, [(0x9F000, 0x100000), hole])
     xen = Xen64(machine, guest_top, rng)
     pool = FramePool([(MIB // PAGE, hole[0] // PAGE), (hole[1] // PAGE, guest_top // PAGE)], rng)
-    image = Image(linux_6_1.spec())
+    image = Image(source.spec(hypercall))
 
     guest = Guest(machine, pool, 8, memory // PAGE, rng)
     carve(guest)
-    facts = Facts(**{**DOM0.__dict__, "memory_pages": memory // PAGE * 9 // 10})
-    kernel = Linux64(image, guest, facts, 2, rng)
+    facts = replace(DOM0, memory_pages=memory // PAGE * 9 // 10)
+    kernel = Linux61(image, guest, facts, 2, rng)
+    kernel.hypercall = hypercall
     kernel.make_tasks(roster.modern_dom0(2))
     panicked = kernel.task(1340)
     running = [kernel.idle[0], panicked]
     kernel.boot_cpus(running)
-    idle_regs = kernel.run_vcpu(kernel.idle[0], linux_6_1.RUNNING["idle0"])
-    panic_regs = kernel.run_vcpu(panicked, linux_6_1.RUNNING["panic"])
+    idle_regs = kernel.run_vcpu(kernel.idle[0], source.RUNNING["idle0"])
+    panic_regs = kernel.run_vcpu(panicked, source.RUNNING["panic"])
     kernel.write_facts()
     kernel.assign(crashing_cpu=-1)
     kernel.variable("panic_cpu")["counter"] = panicked.job.cpu
-    kernel.write_log(kernel.log_lines(120))
+    kernel.write_log(
+        kernel.log_lines(
+            120,
+            [
+                Line(facts.uptime - 0.004, 6, "sysrq: Trigger a crash"),
+                Line(facts.uptime - 0.002, 0, facts.panic),
+            ],
+        )
+    )
     entries = kernel.write_p2m()
     tree = p2m.write_tree(guest, entries, zero_terminated=False)
     kernel.write_page_tables(xen.slots)
 
-    shared = SharedInfo(guest.pages, tree, kernel.root * PAGE, kernel.p2m_vaddr, 0x80)
+    shared = SharedInfo(guest.pages, tree, kernel.root_address(), kernel.p2m_vaddr, 0x80)
     vcpus = [
-        Vcpu(0, 1, idle_regs, kernel.root * PAGE, kernel.percpu[0]),
-        Vcpu(1, 0, panic_regs, panicked.root * PAGE, kernel.percpu[1], running=True),
+        Vcpu(0, 1, idle_regs, kernel.root_address(), kernel.percpu[0]),
+        Vcpu(1, 0, panic_regs, panicked.root, kernel.percpu[1], running=True),
     ]
     xen.add_domain(Domain(0, guest, shared, vcpus))
     xen.add_pcpu(
-        panicked.root * PAGE,
+        panicked.root,
         panic_regs,
         vcpus[1].address,
         domain=0,
@@ -74,14 +91,19 @@ def build(memory: int, seed: int) -> Parts:
     )
     # vCPU 0 had gone to sleep: its registers are still on the stack, Xen's idle vCPU runs there.
     xen.add_pcpu(
-        kernel.root * PAGE, idle_regs, xen.idle_vcpu(1), domain=0, vcpu=0, gs_base=kernel.percpu[0]
+        kernel.root_address(),
+        idle_regs,
+        xen.idle_vcpu(1),
+        domain=0,
+        vcpu=0,
+        gs_base=kernel.percpu[0],
     )
     xen.write_m2p()
-    core = Core(elf.ELF64, elf.EM_X86_64, machine, [xen.notes(tree)], linux_6_1.PAGE_OFFSET)
+    core = Core(elf.ELF64, elf.EM_X86_64, machine, [xen.notes(tree)], source.PAGE_OFFSET)
     dom0 = plan.domain(kernel, panicked)
     dom0 |= {
         "id": 0,
-        "root": hex(kernel.root * PAGE),
+        "root": hex(kernel.root_address()),
         "frame_list_list": hex(tree),
         "p2m_vaddr": hex(kernel.p2m_vaddr),
     }

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .guest import Guest
-from .kernel import Kernel
+from .kernels.base import Kernel
 from .tasks import Task
 
 Json = dict[str, Any]
@@ -51,7 +51,7 @@ def task(kernel: Kernel, task_: Task) -> Json:
         "frames": frames,
     }
     if task_.root:
-        out["pgd_mfn"] = hex(task_.root)
+        out["pgd"] = hex(task_.root)
     if task_.user_registers is not None and task_.user_registers_at is not None:
         regs = task_.user_registers
         frames.append(
@@ -67,6 +67,8 @@ def task(kernel: Kernel, task_: Task) -> Json:
         )
         out["user_registers"] = registers(regs)
         out["user_registers_at"] = hex(task_.user_registers_at)
+    if task_.switched_at is not None:
+        out["switched_at"] = hex(task_.switched_at)
     if task_.registers is not None:
         out["registers"] = registers(task_.registers)
     return out
@@ -141,7 +143,7 @@ def domain(kernel: Kernel, panic_task: Task | None) -> Json:
     """A domain whose kernel is known."""
     guest = kernel.guest
     symbols = {s.name: hex(s.address) for s in kernel.image.symbols}
-    wanted = ("init_task", "linux_banner", "schedule", "max_pfn")
+    wanted = ("init_task", "linux_banner", "schedule", "max_pfn", "phys_to_machine_mapping")
     return {
         "word": guest.word,
         "paging": kernel.paging.name,

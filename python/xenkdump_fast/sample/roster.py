@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,62 @@ def modern_dom0(cpus: int) -> list[Job]:
         Job(1311, "sh", "", "Z", 0, 1, True),
         Job(1340, "do_kdump", "panic", "R", 1 % cpus, 1, True),
     ]
+    return jobs
+
+
+_DAEMONS_2006 = (
+    *(("udevd", "select"), ("portmap", "poll"), ("rpc.statd", "select"), ("syslogd", "select")),
+    *(("klogd", "syslog"), ("acpid", "poll"), ("dbus-daemon-1", "poll"), ("hald", "poll")),
+    *(("hald-addon-stor", "nanosleep"), ("exim4", "select"), ("inetd", "select")),
+    *(("lpd", "select"), ("sshd", "select"), ("ntpd", "select"), ("atd", "nanosleep")),
+    *(("cron", "nanosleep"), ("xenstored", "select"), ("xenconsoled", "select")),
+    *(("blktapctrl", "poll"), ("python", "wait"), ("rpc.mountd", "select"), ("smartd", "signal")),
+    *(("apache", "select"), ("apache", "accept"), ("apache", "accept"), ("apache", "pipe")),
+    *(("getty", "tty"), ("getty", "tty"), ("getty", "tty"), ("getty", "tty"), ("getty", "tty")),
+    *(("login", "wait"), ("bash", "wait"), ("sshd", "recv"), ("sshd", "select"), ("bash", "tty")),
+    *(("vi", "stopped"), ("tail", "pause"), ("find", "fault"), ("cat", "pipe"), ("top", "select")),
+    *(("rpc.idmapd", "poll"), ("mdadm", "select"), ("dhclient", "select"), ("snmpd", "select")),
+    ("xm", "recv"),
+)
+
+
+def dom0_2006(cpus: int) -> list[Job]:
+    """dom0 of a host of June 2006: 92 tasks, and the idle ones."""
+    jobs = [Job(1, "init", "select", parent=0, user=True)]
+    pid = 2
+    for cpu in range(cpus):
+        for comm, sleep in (
+            *((f"migration/{cpu}", "migration"), (f"ksoftirqd/{cpu}", "ksoftirqd")),
+            (f"watchdog/{cpu}", "watchdog"),
+        ):
+            jobs.append(Job(pid, comm, sleep, "S", cpu, 1))
+            pid += 1
+    jobs += [Job(pid + cpu, f"events/{cpu}", "worker", "S", cpu, 1) for cpu in range(cpus)]
+    pid += cpus
+    for comm, sleep in (
+        *(("khelper", "worker"), ("kthread", "worker"), ("xenwatch", "xenwatch")),
+        *(("xenbus", "xenbus"), ("kblockd/0", "worker"), ("kblockd/1", "worker")),
+        *(("kacpid", "worker"), ("khubd", "khubd"), ("kseriod", "kseriod")),
+        *(("pdflush", "pdflush"), ("pdflush", "pdflush"), ("kswapd0", "kswapd")),
+        *(("aio/0", "worker"), ("aio/1", "worker"), ("xfslogd/0", "worker")),
+        *(("xfslogd/1", "worker"), ("xfsdatad/0", "worker"), ("xfsdatad/1", "worker")),
+        *(("ata/0", "worker"), ("ata/1", "worker"), ("scsi_eh_0", "scsi_eh")),
+        *(("scsi_eh_1", "scsi_eh"), ("kjournald", "kjournald"), ("kjournald", "kjournald")),
+        *(("kpsmoused", "worker"), ("kmirrord", "worker"), ("ksnapd", "worker")),
+        *(("xenfb_thread", "worker"), ("kcopyd", "worker")),
+    ):
+        jobs.append(Job(pid, comm, sleep, "S", pid % cpus, 1))
+        pid += 3
+    daemons_ = daemons(_DAEMONS_2006, 1502, 1, cpus)
+    letters = {"stopped": "T", "fault": "D"}
+    jobs += [replace(job, state=letters.get(job.sleep, "S")) for job in daemons_]
+    xend = 3410
+    jobs.append(Job(xend, "xend", "select", parent=1, user=True))
+    for i in range(6):
+        sleep = ("futex", "select", "accept", "recv", "futex", "nanosleep")[i]
+        jobs.append(Job(xend + 1 + i, "xend", sleep, "S", i % cpus, 1, True, xend))
+    shell = jobs[-8].pid
+    jobs.append(Job(3949, "do_kdump", "panic", "R", 1 % cpus, shell, True))
     return jobs
 
 

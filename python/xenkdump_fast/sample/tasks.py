@@ -25,8 +25,10 @@ class Task:
     user_registers_at: int | None = None
     #: Where a vCPU stands: what Xen saved for it.
     registers: dict[str, int] | None = None
+    #: thread.esp of old kernels, where crash says that a sleeping task's first frame is.
+    switched_at: int | None = None
     mm: int = 0
-    #: mfn of the top page table.
+    #: Machine address of the top page table.
     root: int = 0
 
     @property

@@ -44,6 +44,8 @@ class Function:
     frame: Frame | None
     sites: dict[str, int]
     rows: list[tuple[int, Row]]
+    #: Whether a compiler made it, and told how to unwind it.
+    is_c: bool = True
     is_global: bool = True
 
 
@@ -137,14 +139,7 @@ def _compile(recipe: Recipe, name: str, calls: Calls, address: int) -> Asm:
     rng = random.Random(zlib.crc32(name.encode()) ^ 0x5EED)
     frame = frame_of(recipe, name)
     asm = Asm(recipe.word, address)
-    asm.state(Row(offset=recipe.word))
-    for i, reg in enumerate(frame.pushes):
-        asm.push(reg)
-        if frame.pointer and i == 0:
-            asm.emit("4889e5" if recipe.word == 8 else "89e5")
-            asm.state(Row("bp", 2 * recipe.word, "call", asm.row.saved))
-    if frame.locals:
-        asm.grow(frame.locals)
+    prologue(asm, frame)
     asm.body(rng, rng.randrange(2, 9))
     if calls.shared is not None:
         _reach(asm, recipe.returns.get((name, "*")), len(bytes.fromhex(calls.shared)))
@@ -156,14 +151,31 @@ def _compile(recipe: Recipe, name: str, calls: Calls, address: int) -> Asm:
             _reach(asm, at or None, 5)
             asm.call(target)
             asm.body(rng, rng.randrange(1, 6))
+    epilogue(asm, frame)
+    return asm
+
+
+def prologue(asm: Asm, frame: Frame) -> None:
+    """Pushes and locals, with the rows that tell of them."""
+    asm.state(Row(offset=asm.word))
+    for i, reg in enumerate(frame.pushes):
+        asm.push(reg)
+        if frame.pointer and i == 0:
+            asm.emit("4889e5" if asm.word == 8 else "89e5")
+            asm.state(Row("bp", 2 * asm.word, "call", asm.row.saved))
+    if frame.locals:
+        asm.grow(frame.locals)
+
+
+def epilogue(asm: Asm, frame: Frame) -> None:
+    """Undoes the prologue and returns."""
     if frame.locals:
         asm.grow(-frame.locals)
     for i, reg in enumerate(reversed(frame.pushes)):
         if frame.pointer and i == len(frame.pushes) - 1:
-            asm.state(Row("sp", 2 * recipe.word, "call", asm.row.saved))
+            asm.state(Row("sp", 2 * asm.word, "call", asm.row.saved))
         asm.pop(reg)
     asm.ret()
-    return asm
 
 
 def _reach(asm: Asm, site: int | None, size: int) -> None:
@@ -234,8 +246,14 @@ def _link(recipe: Recipe, pieces: dict[str, Asm]) -> Text:
             asm.code[offset : offset + 4] = rel.to_bytes(4, "little")
         at = asm.address - recipe.base
         code[at : at + len(asm.code)] = asm.code
-        frame = None if name in recipe.handwritten else frame_of(recipe, name)
+        is_c = name not in recipe.handwritten or name in recipe.frames
         functions[name] = Function(
-            name, asm.address, len(asm.code), frame, dict(asm.sites), list(asm.rows)
+            name,
+            asm.address,
+            len(asm.code),
+            frame_of(recipe, name) if is_c else None,
+            dict(asm.sites),
+            list(asm.rows),
+            is_c,
         )
     return Text(recipe.base, bytes(code), functions, labels)

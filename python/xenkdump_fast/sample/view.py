@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .ctype import Array, Int, Type, locate, strip
+from .ctype import Array, Int, Struct, Type, locate, strip
 from .guest import Guest
 
 Value = int | bytes | str | list[int]
@@ -33,6 +33,17 @@ class View:
             self.guest.write(at, ((old & ~mask) | value << shift & mask).to_bytes(4, "little"))
             return
         self.guest.write(at, encode(type_, value))
+
+    def put(self, **members: Value) -> None:
+        """Writes those of the members that this age has as numbers; ``__`` stands for a dot."""
+        for name, value in members.items():
+            path = name.replace("__", ".")
+            try:
+                type_ = locate(self.type, path)[1]
+            except KeyError:
+                continue
+            if not isinstance(strip(type_), Struct):
+                self[path] = value
 
     def set(self, **members: Value) -> None:
         """Writes several members."""

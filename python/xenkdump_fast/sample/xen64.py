@@ -155,9 +155,9 @@ class Xen64:
 
     def machine_address(self, va: int) -> int:
         """Of an address in Xen's image or direct map."""
-        if va >= VIRT_START:
-            return va - VIRT_START + self.phys_start
-        return va - DIRECT_MAP
+        if va >= DIRECT_MAP:
+            return va - DIRECT_MAP
+        return va - VIRT_START + self.phys_start
 
     def write(self, va: int, data: bytes) -> None:
         """Writes at one of Xen's own addresses."""

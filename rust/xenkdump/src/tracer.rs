@@ -128,7 +128,12 @@ impl CodeSymbols for Code<'_> {
         Some(Function {
             name: symbol.name,
             start: symbol.address,
+            size: (symbol.size > 0).then_some(symbol.size),
         })
+    }
+
+    fn start_of(&self, name: &str) -> Option<VirtAddr> {
+        self.symbols.get(name).map(|symbol| symbol.address)
     }
 
     fn is_text(&self, addr: VirtAddr) -> bool {

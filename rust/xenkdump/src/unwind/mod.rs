@@ -12,6 +12,8 @@
 mod call_site;
 mod cfi;
 mod cfi_step;
+mod decode;
+mod depth;
 mod frame;
 mod leaf;
 mod orc;
@@ -19,8 +21,10 @@ mod orc_step;
 mod pt_regs;
 mod registers;
 mod saved;
+mod scan;
 mod step;
 mod symbols;
+mod tail_call;
 #[cfg(test)]
 mod testing;
 mod unwinder;

@@ -1,7 +1,7 @@
 //! Entry code without unwind data: it saves a `pt_regs` and calls on, so the registers lie where
 //! the stack pointer of its frame points.
 
-use crate::addr::{Address, VirtAddr, Word};
+use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::Memory;
 
 use super::frame::How;
@@ -13,6 +13,13 @@ use super::symbols::CodeSymbols;
 /// Stacks are smaller than this: registers saved for an interruption of the same stack have a
 /// stack pointer at most this far up.
 const LARGEST_STACK: u64 = 64 << 10;
+
+/// The most that Linux leaves unused at the top of a stack: room for the selectors that virtual
+/// 8086 mode pushes, or for FRED.
+const MOST_PADDING: u64 = 16;
+
+/// The most that Xen keeps at the top of a stack above a guest's registers (`struct cpu_info`).
+const MOST_CPU_INFO: u64 = 256;
 
 /// The frame that entry code interrupted, if its registers lie at the stack pointer. Where the
 /// empty ones of a kernel thread lie there, the stack ends.
@@ -50,7 +57,7 @@ pub(super) fn find(
     let Ok(registers) = layout.read(memory, at) else {
         return Ok(Step::Unknown);
     };
-    if is_empty(&registers) {
+    if is_empty(&registers) && is_top_of_stack(layout, at) {
         return Ok(Step::End);
     }
     if !is_likely(symbols, layout, &registers, at) {
@@ -65,12 +72,23 @@ pub(super) fn find(
     })))
 }
 
+/// Who comes from user space comes to an empty stack: its registers lie at the top, below no more
+/// than some padding. Stacks end where pages do.
+fn is_top_of_stack(layout: &PtRegs, at: VirtAddr) -> bool {
+    let end = at.raw().wrapping_add(layout.size());
+    let most = if layout.hypervisor {
+        MOST_CPU_INFO
+    } else {
+        MOST_PADDING
+    };
+    end.wrapping_neg() % (PAGE_SIZE as u64) <= most
+}
+
 /// A kernel thread has never been in user space: its user registers are zero.
 fn is_empty(registers: &Registers) -> bool {
-    [Reg::Ip, Reg::Cs, Reg::OrigAx, Reg::Bp, Reg::Dx]
+    registers
         .iter()
-        .all(|&reg| registers.get(reg) == Some(0))
-        && registers.get(Reg::Sp).is_none_or(|sp| sp == 0)
+        .all(|(reg, value)| value == 0 || reg == Reg::Sp)
 }
 
 /// Whether these can be registers: selectors and flags have few values, and the pc and the stack
@@ -96,8 +114,9 @@ fn is_likely(
             }
             Word::W32 => cs == 0x73 && ss == Some(0x7b),
         };
-        return layout.is_guest(registers)
-            || (selectors && pc.raw() != 0 && sp != 0 && !symbols.is_text(pc));
+        return is_top_of_stack(layout, at)
+            && (layout.is_guest(registers)
+                || (selectors && pc.raw() != 0 && sp != 0 && !symbols.is_text(pc)));
     }
     let selectors = match layout.word {
         Word::W64 => {
@@ -108,6 +127,7 @@ fn is_likely(
         Word::W32 => {
             matches!(cs, 0x60 | 0x61 | 0xe008)
                 && matches!(get(Reg::Ds), 0 | 0x7b | 0x68 | 0x69 | 0xe010)
+                && matches!(ss, None | Some(0x68 | 0x69))
         }
     };
     // What a crash in this very frame saved of itself is not what it interrupted: its stack

@@ -58,7 +58,13 @@ impl CodeSymbols for Names {
         (!name.is_empty()).then_some(Function {
             name,
             start: VirtAddr(*start),
+            size: self.0.get(after).map(|(next, _)| next - start),
         })
+    }
+
+    fn start_of(&self, name: &str) -> Option<VirtAddr> {
+        let found = self.0.iter().find(|(_, known)| *known == name);
+        found.map(|(start, _)| VirtAddr(*start))
     }
 
     fn is_text(&self, addr: VirtAddr) -> bool {

@@ -14,6 +14,7 @@ use super::orc_step;
 use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
 use super::saved;
+use super::scan::Scan;
 use super::step::{Caller, Step, Unreadable};
 use super::symbols::CodeSymbols;
 
@@ -133,7 +134,7 @@ impl Unwinder {
             Method::Orc => !self.orc.is_empty(),
             Method::Cfi => !self.cfi.is_empty(),
             Method::FramePointer => false,
-            Method::Scan => false,
+            Method::Scan => true,
         })
     }
 
@@ -173,6 +174,7 @@ impl Unwinder {
         let missing = |reg: Reg| Stop::NoStart(reg.name(self.word));
         let limit = stack.limit.min(MOST_FRAMES);
         let mut seen = HashSet::new();
+        let mut chain = Vec::new();
         let mut registers = stack.registers;
         registers.pc().ok_or(missing(Reg::Ip))?;
         registers.sp().ok_or(missing(Reg::Sp))?;
@@ -210,7 +212,7 @@ impl Unwinder {
             if user {
                 return Ok(());
             }
-            caller = match self.step(stack, &caller, lookup) {
+            caller = match self.step(stack, &caller, lookup, &mut chain) {
                 Ok(Step::Caller(caller)) => *caller,
                 Ok(Step::End) => return Ok(()),
                 Ok(Step::Unknown) => return Err(Stop::NoCaller { pc, sp }),
@@ -230,6 +232,7 @@ impl Unwinder {
         stack: &Stack<'_>,
         frame: &Caller,
         lookup: VirtAddr,
+        chain: &mut Vec<Caller>,
     ) -> Result<Step, Unreadable> {
         let mut unreadable = None;
         for way in Way::ALL {
@@ -237,7 +240,8 @@ impl Unwinder {
                 Way::By(method) if !self.methods.contains(&method) => continue,
                 Way::By(Method::Orc) => self.orc_step(stack, &frame.registers, lookup),
                 Way::By(Method::Cfi) => self.cfi_step(stack, &frame.registers, lookup),
-                Way::By(Method::FramePointer | Method::Scan) => Ok(Step::Unknown),
+                Way::By(Method::FramePointer) => Ok(Step::Unknown),
+                Way::By(Method::Scan) => Ok(self.scan_step(stack, frame, lookup, chain)),
                 Way::Entry => {
                     saved::step(stack.memory, stack.symbols, &self.layout, &frame.registers)
                 }
@@ -253,6 +257,57 @@ impl Unwinder {
             }
         }
         unreadable.map_or(Ok(Step::Unknown), Err)
+    }
+
+    /// The next frame of the chain that a scan found before, or of a new one.
+    fn scan_step(
+        &self,
+        stack: &Stack<'_>,
+        frame: &Caller,
+        lookup: VirtAddr,
+        chain: &mut Vec<Caller>,
+    ) -> Step {
+        let here = (frame.registers.pc(), frame.registers.sp());
+        let known = chain
+            .iter()
+            .position(|found| (found.registers.pc(), found.registers.sp()) == here);
+        let next = match known {
+            // An interrupted frame may stand on another stack, which is to be scanned anew.
+            Some(at) if at + 1 < chain.len() || !frame.interrupted => at + 1,
+            _ => {
+                let scan = Scan {
+                    memory: stack.memory,
+                    symbols: stack.symbols,
+                    layout: &self.layout,
+                };
+                *chain = scan.chain(frame, lookup, self.stack_end(stack, frame));
+                0
+            }
+        };
+        match chain.get(next) {
+            Some(caller) => Step::Caller(Box::new(caller.clone())),
+            None => Step::Unknown,
+        }
+    }
+
+    /// Where the stack of this frame ends, as far as anything tells: stacks are aligned to their
+    /// size.
+    fn stack_end(&self, stack: &Stack<'_>, frame: &Caller) -> VirtAddr {
+        let sp = frame.registers.sp().unwrap_or_default();
+        let known = stack
+            .bounds
+            .iter()
+            .find(|(low, high)| (*low..*high).contains(&sp));
+        match known {
+            Some((_, high)) => *high,
+            None => {
+                let size = match self.word {
+                    Word::W32 => 8 << 10,
+                    Word::W64 => 16 << 10,
+                };
+                VirtAddr((sp.raw() | (size - 1)).saturating_add(1))
+            }
+        }
     }
 
     fn leaf_step(

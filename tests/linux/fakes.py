@@ -20,8 +20,13 @@ class Memory:
         self.pages: dict[int, bytearray] = {}
 
     def write(self, address: int, data: bytes) -> None:
-        for i, byte in enumerate(data, address):
-            self.pages.setdefault(i // PAGE, bytearray(PAGE))[i % PAGE] = byte
+        done = 0
+        while done < len(data):
+            number, at = divmod(address + done, PAGE)
+            step = min(PAGE - at, len(data) - done)
+            page = self.pages.setdefault(number, bytearray(PAGE))
+            page[at : at + step] = data[done : done + step]
+            done += step
 
     def number(self, address: int, value: int, size: int) -> None:
         self.write(address, value.to_bytes(size, "little"))
@@ -103,6 +108,16 @@ class FakeTypes:
         }
 
 
+class FakeSymbols(dict[str, int]):
+    """Symbols without sizes."""
+
+    def all(self, name: str) -> list[Any]:
+        return []
+
+    def lookup(self, address: int) -> Any:
+        return None
+
+
 class FakeKernel(Kernel):
     """A Kernel whose memory, symbols and layouts are made by hand."""
 
@@ -114,7 +129,7 @@ class FakeKernel(Kernel):
     ) -> None:
         self.memory = Memory()
         made: dict[str, Any] = {
-            "symbols": dict(symbols),
+            "symbols": FakeSymbols(symbols),
             "types": FakeTypes(layouts or {}),
             "virtual": self.memory,
             "image": SimpleNamespace(path="vmlinux"),

@@ -87,8 +87,13 @@ class Kernel:
         return True
 
     def offset(self, key: str) -> int:
-        """Byte offset of a member."""
-        return self.member(key).offset
+        """Byte offset of a member, as ``member`` finds it or, for want of types, VMCOREINFO."""
+        for path in names.MEMBERS.get(key, (key,)):
+            try:
+                return self.types.offset(path)
+            except AbsentError:
+                continue
+        return self.member(key).offset  # which says what was looked for
 
     def symbol(self, key: str) -> int:
         """The address of a symbol, by a key of ``names.SYMBOLS`` or its own name; AbsentError."""

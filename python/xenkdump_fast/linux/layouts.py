@@ -1,6 +1,5 @@
 """Layouts of a kernel's structs: by its type information, else by what it says of itself."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from .._native import AbsentError, Image, Types
@@ -31,7 +30,7 @@ class Layouts:
     """Every source of layouts that a kernel has, asked in turn.
 
     The image's BTF or DWARF; where there is neither, the kernel's VMCOREINFO, which knows some
-    offsets and sizes but no member's type.
+    offsets and sizes, and what memory itself lets infer.
     """
 
     def __init__(self, kernel: "Kernel", image: Image) -> None:
@@ -41,34 +40,31 @@ class Layouts:
             self.native = image.types()
         except AbsentError as error:
             self.native = None
-            self._why = str(error)
+            from .infer import Inference  # seldom needed
+
+            self._inference = Inference(kernel, str(error))
 
     def __contains__(self, struct: str) -> bool:
-        return self.native is not None and struct in self.native
-
-    @property
-    def _facts(self) -> Mapping[str, str]:
-        return self._kernel.vmcoreinfo
+        if self.native is not None:
+            return struct in self.native
+        return struct in self._inference
 
     def member(self, path: str) -> Member:
         """The member at ``path``; AbsentError where no source knows its type."""
-        if self.native is None:
-            raise AbsentError(self._why)
-        return self.native.member(path)
+        if self.native is not None:
+            return self.native.member(path)
+        return self._inference.member(path)
 
     def offset(self, path: str) -> int:
         """The offset of the member at ``path``, which more sources know than its type."""
-        if self.native is None:
-            found = vmcoreinfo.number(self._facts, f"OFFSET({path})")
-            if found is not None:
-                return found
-        return self.member(path).offset
+        if self.native is not None:
+            return self.native.offset(path)
+        found = vmcoreinfo.number(self._kernel.vmcoreinfo, f"OFFSET({path})")
+        return self._inference.member(path).offset if found is None else found
 
     def sizeof(self, struct: str) -> int:
         """The size of a struct in bytes."""
         if self.native is not None:
             return self.native.sizeof(struct)
-        found = vmcoreinfo.number(self._facts, f"SIZE({struct})")
-        if found is None:
-            raise AbsentError(self._why)
-        return found
+        found = vmcoreinfo.number(self._kernel.vmcoreinfo, f"SIZE({struct})")
+        return self._inference.sizeof(struct) if found is None else found

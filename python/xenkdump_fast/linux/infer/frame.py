@@ -1,0 +1,49 @@
+"""inactive_task_frame: what __switch_to_asm leaves on the stack of a task that sleeps (4.9 on)."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ..._native import AbsentError, MemoryFault
+from .inferred import Inferred, Struct
+
+if TYPE_CHECKING:
+    from ..kernel import Kernel
+    from . import Inference
+
+#: More words than any version saves.
+MAX_WORDS = 12
+#: What is saved below the return address, from there down (0100301bfdf5).
+_SAVED = {8: ("bp", "bx", "r12", "r13", "r14", "r15"), 4: ("bp", "bx", "di", "si")}
+#: Where __switch_to_asm returns to.
+_CALLERS = {"__schedule", "schedule", "context_switch", "ret_from_fork", "ret_from_fork_asm"}
+
+
+def inactive_task_frame(kernel: "Kernel", inference: "Inference") -> Struct:
+    """The return address is the word that leads into __schedule in nearly all tasks."""
+    if "__switch_to_asm" not in kernel.symbols:
+        raise AbsentError("the kernel has no __switch_to_asm")
+    sample = inference.sample
+    word = sample.word
+    sp = inference.member("task_struct.thread.sp").offset
+    votes: Counter[int] = Counter()
+    for block in sample.leaders:
+        try:
+            saved = kernel.virtual.read(block.word(sp), MAX_WORDS * word)
+        except (MemoryFault, OverflowError):
+            continue
+        for i in range(MAX_WORDS):
+            pc = int.from_bytes(saved[i * word : (i + 1) * word], "little")
+            symbol = kernel.symbols.lookup(pc) if sample.is_kernel(pc & ~3) else None
+            if symbol is not None and symbol.name in _CALLERS:
+                votes[i] += 1
+                break
+    if not votes:
+        raise AbsentError("no sleeping task's stack leads into __schedule")
+    index, count = votes.most_common(1)[0]
+    names = _SAVED[word]
+    if count < 0.8 * len(sample.leaders) or index < len(names):
+        raise AbsentError("the frames of sleeping tasks are not alike")
+    found = {"": Inferred(0, (index + 1) * word), "ret_addr": Inferred(index * word, word)}
+    for i, name in enumerate(names, 1):
+        found[name] = Inferred((index - i) * word, word)
+    return found

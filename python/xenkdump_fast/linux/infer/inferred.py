@@ -1,0 +1,20 @@
+"""What inference yields."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """A member whose offset was inferred; its size follows from what it is."""
+
+    offset: int
+    size: int
+    signed: bool = False
+    count: int | None = None
+    bit_offset: int | None = None
+    bit_size: int | None = None
+
+
+#: Paths of members within one struct; the struct's size stands at the empty path.
+Struct = Mapping[str, Inferred]

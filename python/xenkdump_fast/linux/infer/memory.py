@@ -1,0 +1,126 @@
+"""mm_struct: how much memory a process uses; and the nodes of physical memory."""
+
+from typing import TYPE_CHECKING
+
+from ..._native import AbsentError, MemoryFault
+from .. import vmcoreinfo
+from .inferred import Inferred, Struct
+from .sample import Block
+
+if TYPE_CHECKING:
+    from ..kernel import Kernel
+    from . import Inference
+    from .sample import Sample
+
+SIZE = 0x400
+PAGE = 4096
+#: More pages than one process can map.
+MAX_PAGES = 1 << 36
+#: start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end,
+#: env_start, env_end: so since 2.6.9. Then saved_auxv.
+_LAYOUT_WORDS = 11
+#: total_vm stands this many words before start_code at the most.
+_REACH = 24
+
+
+def mm_struct(kernel: "Kernel", inference: "Inference") -> Struct:
+    """total_vm and the counters of resident pages, by where the addresses of the program stand."""
+    sample = inference.sample
+    word = sample.word
+    at = inference.member("task_struct.mm").offset
+    blocks = []
+    for address in sorted({block.word(at) for block in sample.leaders} - {0}):
+        try:
+            blocks.append(Block(address, kernel.virtual.read(address, SIZE), word))
+        except (MemoryFault, OverflowError):
+            continue
+    for start in sample.words(0, SIZE):
+        # One may be between two programs, in execve().
+        programs = [block for block in blocks if _is_program(block, start, word)]
+        if programs and len(programs) >= 0.9 * len(blocks):
+            break
+    else:
+        raise AbsentError("no member of mm_struct is like the addresses of a program")
+    blocks = programs
+    found: dict[str, Inferred] = {"start_code": Inferred(start, word)}
+    total = _total_vm(blocks, start, word)
+    if total is not None:
+        found["total_vm"] = Inferred(total, word)
+    counts = _rss_stat(kernel, sample, blocks, start + _LAYOUT_WORDS * word)
+    if counts is not None:
+        found["rss_stat.count"] = counts
+    return found
+
+
+def _is_program(block: Block, at: int, word: int) -> bool:
+    code, code_end, data, data_end, heap, brk, stack, args, args_end, env, env_end = (
+        block.word(at + i * word) for i in range(_LAYOUT_WORDS)
+    )
+    return (
+        0 < code < code_end
+        and 0 < data <= data_end <= heap <= brk < 1 << (word * 8 - 1)
+        and stack <= args <= args_end <= env <= env_end
+        and env_end - stack < 1 << 24
+    )
+
+
+def _total_vm(blocks: list[Block], start: int, word: int) -> int | None:
+    """The last number of pages before start_code that all those behind it are parts of."""
+    for at in range(start - word, max(0, start - _REACH * word), -word):
+        if all(
+            0 < block.word(at) < MAX_PAGES
+            and block.word(at) * PAGE >= block.word(start + word) - block.word(start)
+            and all(
+                block.word(part) <= block.word(at)
+                for part in range(at + word, min(at + 6 * word, start), word)
+            )
+            for block in blocks
+        ) and len({block.word(at) for block in blocks}) > min(2, len(blocks) - 1):
+            return at
+    return None
+
+
+def _rss_stat(
+    kernel: "Kernel", sample: "Sample", blocks: list[Block], auxv: int
+) -> Inferred | None:
+    """rss_stat.count (2.6.34 to 6.1): between saved_auxv and binfmt, which is elf_format's address.
+
+    File pages, anonymous pages, swap entries, and since 4.5 (eca56ff906bd) pages of shared memory.
+    """
+    word = sample.word
+    binfmt = kernel.symbols.get("elf_format")
+    if binfmt is None:
+        return None
+    for end in sample.words(auxv, SIZE):
+        if sum(block.word(end) == binfmt for block in blocks) > 0.5 * len(blocks):
+            break
+    else:
+        return None
+    # saved_auxv ends with a pair of zeros, and has an even number of words.
+    for counters in (4, 3):
+        at = end - counters * word
+        if (at - auxv) % (2 * word) == 0 and all(
+            block.word(at - word) == 0 == block.word(at - 2 * word)
+            and all(_signed(block.word(at + i * word), word) < MAX_PAGES for i in range(counters))
+            for block in blocks
+        ):
+            return Inferred(at, counters * word, count=counters)
+    return None
+
+
+def _signed(value: int, word: int) -> int:
+    return value - (1 << word * 8) if value >> (word * 8 - 1) else value
+
+
+def pglist_data(kernel: "Kernel", inference: "Inference") -> Struct:
+    """node_present_pages, which stands between two members that VMCOREINFO tells of."""
+    facts, word = kernel.vmcoreinfo, inference.sample.word
+    start = vmcoreinfo.number(facts, "OFFSET(pglist_data.node_start_pfn)")
+    spanned = vmcoreinfo.number(facts, "OFFSET(pglist_data.node_spanned_pages)")
+    if start is None or spanned != start + 2 * word:
+        raise AbsentError("VMCOREINFO does not tell of pglist_data")
+    return {
+        "node_start_pfn": Inferred(start, word),
+        "node_present_pages": Inferred(start + word, word),
+        "node_spanned_pages": Inferred(spanned, word),
+    }

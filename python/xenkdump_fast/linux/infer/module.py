@@ -1,0 +1,108 @@
+"""struct module: where its text lies, and its symbols."""
+
+from typing import TYPE_CHECKING
+
+from ..._native import AbsentError, MemoryFault
+from .inferred import Inferred, Struct
+from .sample import Block
+
+if TYPE_CHECKING:
+    from ..kernel import Kernel
+    from . import Inference
+
+SIZE = 0x400
+PAGE = 4096
+MAX_MODULES = 4096
+MAX_SYMBOLS = 1 << 20
+MAX_TEXT = 1 << 28
+
+
+def module(kernel: "Kernel", inference: "Inference") -> Struct:
+    """enum module_state, the list, the name: so since 2.6.0. The rest by what it leads to."""
+    word = kernel.word
+    head = kernel.symbol("modules")
+    blocks = []
+    for node in kernel.list(head, MAX_MODULES):
+        try:
+            blocks.append(Block(node - word, kernel.virtual.read(node - word, SIZE), word))
+        except (MemoryFault, OverflowError):
+            continue
+    if not blocks:
+        raise AbsentError("no module is loaded")
+    found = {
+        "list": Inferred(word, 2 * word),
+        "name": Inferred(3 * word, 64 - word, count=64 - word),
+    }
+    for at in range(3 * word + 64 - word & ~7, SIZE - 3 * word, word):
+        if all(_is_layout(block, at, word) for block in blocks):
+            # 4.5 to 6.3: struct module_layout {base, size, text_size, ...}.
+            found["core_layout.base"] = Inferred(at, word)
+            found["core_layout.size"] = Inferred(at + word, 4)
+            found["core_layout"] = Inferred(at, word)
+            break
+        if all(_is_core(block, at, word) for block in blocks):
+            # Until 4.4: module_init, module_core, init_size, core_size, init_text_size, ...
+            found["module_core"] = Inferred(at + word, word)
+            found["core_size"] = Inferred(at + 2 * word + 4, 4)
+            break
+    else:
+        raise AbsentError("no member of struct module leads to its text")
+    for at in range(3 * word + 56, SIZE, word):
+        if all(_is_kallsyms(kernel, block, at) for block in blocks):
+            found["kallsyms"] = Inferred(at, word)
+            break
+    return found
+
+
+def _is_layout(block: Block, at: int, word: int) -> bool:
+    """The module itself lies in its own core; the text is part of what is read-only."""
+    base, size, text = block.word(at), block.int(at + word), block.int(at + word + 4)
+    read_only = block.int(at + word + 8)
+    return (
+        base % PAGE == 0
+        and 0 < text <= read_only <= size < MAX_TEXT
+        and size % PAGE == 0
+        and base <= block.address < base + size
+    )
+
+
+def _is_core(block: Block, at: int, word: int) -> bool:
+    core = block.word(at + word)
+    init_size, size, _, text = (block.int(at + 2 * word + i * 4) for i in range(4))
+    return (
+        core % PAGE == 0
+        and 0 <= init_size < MAX_TEXT
+        and 0 < text <= size < MAX_TEXT
+        and core <= block.address < core + size
+    )
+
+
+def _is_kallsyms(kernel: "Kernel", block: Block, at: int) -> bool:
+    """A pointer into the module, to struct mod_kallsyms {symtab, num_symtab, strtab, ...} there."""
+
+    def near(address: int) -> bool:
+        return abs(address - block.address) < MAX_TEXT
+
+    address, word = block.word(at), kernel.word
+    if not near(address) or address % word:
+        return False
+    try:
+        symtab, count, strtab = (kernel.pointer(address + i * word) for i in range(3))
+        if not (near(symtab) and near(strtab) and 0 < count & 0xFFFF_FFFF < MAX_SYMBOLS):
+            return False
+        # The first symbol is the empty one.
+        entry = kernel.virtual.read(symtab, 16)
+        return entry == bytes(16) and kernel.virtual.read(strtab, 1) == b"\0"
+    except (MemoryFault, OverflowError):
+        return False
+
+
+def mod_kallsyms(kernel: "Kernel", inference: "Inference") -> Struct:
+    """symtab, num_symtab, strtab (4.5 on, 8244062ef1e5); typetab since 5.2 (1c7651f43777)."""
+    inference.member("module.kallsyms")
+    word = kernel.word
+    return {
+        "symtab": Inferred(0, word),
+        "num_symtab": Inferred(word, 4),
+        "strtab": Inferred(2 * word, word),
+    }

@@ -1,0 +1,368 @@
+"""task_struct and what it leads to: thread_info, signal_struct."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..._native import AbsentError, MemoryFault
+from .inferred import Inferred, Struct
+from .sample import Block, Sample, share
+
+if TYPE_CHECKING:
+    from ..kernel import Kernel
+    from . import Inference
+
+MAX_PID = 1 << 22
+SIGCHLD = 17
+PF_KTHREAD = 0x0020_0000  # 2.6.27, 246bb0b1deb2
+MAX_THREAD_INFO = 0x80
+#: Names of threads that stay on one CPU, which they name: migration/1, kworker/1:0H.
+_BOUND = re.compile(rb"[a-z_]+/([0-9]+)(?:$|:)")
+_PAGE = 4096
+
+
+def task_struct(kernel: "Kernel", inference: "Inference") -> Struct:
+    """Members of task_struct, from those that stand alone to those that lean on others."""
+    sample = inference.sample
+    word = sample.word
+    found: dict[str, Inferred] = {
+        "": Inferred(0, sample.size),
+        "comm": Inferred(sample.comm, 16, count=16),
+        "tasks": Inferred(sample.tasks, 2 * word),
+    }
+
+    def add(path: str, infer: Callable[[], int | None], size: int, signed: bool = False) -> bool:
+        offset = infer()
+        if offset is None:
+            return False
+        found[path] = Inferred(offset, size, signed)
+        return True
+
+    def at(path: str) -> int:
+        return found[path].offset
+
+    if not add("pid", lambda: _pid(sample), 4, True):
+        raise AbsentError("no member of task_struct numbers the tasks")
+    found["tgid"] = Inferred(at("pid") + 4, 4, True)
+    if add("real_parent", lambda: _parents(sample, at("pid")), word):
+        found["parent"] = Inferred(at("real_parent") + word, word)
+    add("group_leader", lambda: _group_leader(sample, at("pid")), word)
+    if add("mm", lambda: _mm(sample, at("pid")), word):
+        found["active_mm"] = Inferred(at("mm") + word, word)
+    if add("stack", lambda: _stack(kernel, sample), word):
+        add("__state", lambda: _state(sample, at("stack")), 4)
+        # void *stack, refcount_t usage, unsigned int flags: so since 2.6.16.
+        flags = at("stack") + word + 4
+        if "mm" in found and _are_flags(sample, flags, at("mm")):
+            found["flags"] = Inferred(flags, 4)
+        add("thread.sp", lambda: _stack_pointer(kernel, sample, at("stack")), word)
+        if "thread.sp" in found:
+            add("thread.ip", lambda: _resume_address(kernel, sample, at("thread.sp")), word)
+        if _thread_info_is_apart(kernel, sample, at("stack")):
+            pass
+        elif add("cpu", lambda: _cpu(sample.leaders), 4):
+            found["thread_info.flags"] = Inferred(0, word)
+    if "mm" in found and add(
+        "exit_state", lambda: _exit_state(sample, at("mm"), at("pid")), 4, True
+    ):
+        counts = _cached_rss(sample, at("mm"), at("exit_state"))
+        if counts is not None:
+            found["rss_stat.count"] = counts
+    threads = _threads(kernel, sample, at("tgid"))
+    found.update(threads)
+    return found
+
+
+def _pid(sample: Sample) -> int | None:
+    """pid and tgid: equal in a leader, different in every task, 0 in init_task; 1 is among them."""
+    for offset in sample.ints():
+        if sample.init.int(offset) or sample.init.int(offset + 4):
+            continue
+        pids = {block.int(offset) for block in sample.leaders}
+        if (
+            len(pids) == len(sample.leaders)
+            and 1 in pids
+            and min(pids) > 0
+            and max(pids) <= MAX_PID
+            and all(block.int(offset) == block.int(offset + 4) for block in sample.leaders)
+        ):
+            return offset
+    return None
+
+
+def _parents(sample: Sample, pid: int) -> int | None:
+    """real_parent and parent, soon behind pid: tasks all; init_task is its own.
+
+    A parent may also be a thread that leads no group, so not all have to be known.
+    """
+    addresses = {block.address for block in sample.everyone}
+    for offset in sample.words(pid + 8, pid + 8 + 8 * sample.word):
+        pair = (offset, offset + sample.word)
+        if all(sample.init.word(at) == sample.init.address for at in pair) and all(
+            share(sample.leaders, lambda block, at=at: block.word(at) in addresses) > 0.9  # type: ignore[misc]
+            for at in pair
+        ):
+            return offset
+    return None
+
+
+def _group_leader(sample: Sample, pid: int) -> int | None:
+    """The pointer behind the parents that leads each leader to itself."""
+    for offset in sample.words(pid + 8, pid + 8 + 16 * sample.word):
+        if all(block.word(offset) == block.address for block in sample.everyone):
+            return offset
+    return None
+
+
+def _mm(sample: Sample, pid: int) -> int | None:
+    """mm and active_mm: equal where there is an mm; init_task has none, init has one."""
+    for offset in sample.words():
+        if sample.init.word(offset):
+            continue
+        with_mm = [block for block in sample.leaders if block.word(offset)]
+        if (
+            with_mm
+            and any(block.int(pid) == 1 for block in with_mm)
+            and not any(block.int(pid) == 2 for block in with_mm)
+            and all(
+                sample.is_kernel(block.word(offset))
+                and block.word(offset) == block.word(offset + sample.word)
+                for block in with_mm
+            )
+        ):
+            return offset
+    return None
+
+
+def _stack(kernel: "Kernel", sample: Sample) -> int | None:
+    """The stack: init_task's is a symbol's, all others are pages of their own.
+
+    One that has exited may have given it back.
+    """
+    known = {
+        address
+        for name in ("init_thread_union", "init_stack", "init_thread_info")
+        if (address := kernel.symbols.get(name)) is not None
+    }
+    for offset in sample.words():
+        if sample.init.word(offset) not in known:
+            continue
+        stacks = [block.word(offset) for block in sample.leaders if block.word(offset)]
+        if (
+            len(stacks) > 0.9 * len(sample.leaders)
+            and len(set(stacks)) == len(stacks)
+            and all(stack % _PAGE == 0 and sample.is_kernel(stack) for stack in stacks)
+        ):
+            return offset
+    return None
+
+
+def _state(sample: Sample, stack: int) -> int | None:
+    """Before the stack: nearly all tasks sleep (1 or 2 among the bits), init_task never does."""
+    best, most = None, 0.6
+    for offset in sample.ints(0, stack):
+        if sample.init.int(offset):
+            continue
+        if not all(0 <= block.int(offset) < 1 << 16 for block in sample.leaders):
+            continue
+        sleeping = share(sample.leaders, lambda block, at=offset: block.int(at) & 3 in (1, 2))  # type: ignore[misc]
+        if sleeping > most:
+            best, most = offset, sleeping
+    return best
+
+
+def _are_flags(sample: Sample, flags: int, mm: int) -> bool:
+    """Whether PF_KTHREAD is set where there is no mm, but for tasks that are exiting."""
+    if not sample.init.int(flags) & PF_KTHREAD:
+        # Before 2.6.27: no bit above 2^27 had a meaning yet, and every task has some bit.
+        return all(0 <= block.int(flags) < 1 << 27 for block in sample.leaders)
+    users = [block for block in sample.leaders if block.word(mm)]
+    others = [block for block in sample.leaders if not block.word(mm)]
+    return (
+        share(users, lambda block: not block.int(flags) & PF_KTHREAD) == 1
+        and share(others, lambda block: bool(block.int(flags) & PF_KTHREAD)) > 0.7
+    )
+
+
+def _stack_pointer(kernel: "Kernel", sample: Sample, stack: int) -> int | None:
+    """thread.sp leads into the task's own stack, in each to another depth (unlike sp0)."""
+    from .. import stacks
+
+    size = stacks.size(kernel)
+    best, most = None, 0.9
+    for offset in sample.words():
+        if offset == stack:
+            continue
+        depths = [
+            block.word(offset) - block.word(stack) for block in sample.leaders if block.word(stack)
+        ]
+        inside = [depth for depth in depths if 0 < depth < size and depth % sample.word == 0]
+        if len(set(inside)) > 1 and len(inside) / len(depths) > most:
+            best, most = offset, len(inside) / len(depths)
+    return best
+
+
+def _resume_address(kernel: "Kernel", sample: Sample, sp: int) -> int | None:
+    """thread.ip, near thread.sp on i386 before 4.9: where a task goes on, in schedule() mostly."""
+    if sample.word == 8:
+        return None
+    for offset in sample.words(sp - 4 * sample.word, sp + 5 * sample.word):
+        names = [
+            symbol.name
+            for block in sample.leaders
+            if (symbol := kernel.symbols.lookup(block.word(offset))) is not None
+        ]
+        if len(names) > 0.9 * len(sample.leaders) and all(
+            "schedule" in name or "switch" in name or "fork" in name or "context" in name
+            for name in names
+        ):
+            return offset
+    return None
+
+
+def _thread_info_is_apart(kernel: "Kernel", sample: Sample, stack: int) -> bool:
+    """Whether thread_info lies at the foot of the stack (before 4.9): it starts with its task."""
+    try:
+        return all(
+            kernel.pointer(block.word(stack)) == block.address for block in sample.leaders[:16]
+        )
+    except (MemoryFault, OverflowError):
+        return False
+
+
+def _cpu(blocks: list[Block], end: int | None = None) -> int | None:
+    """The lowest int that is a small number in all and N in a thread named migration/N.
+
+    None where there is no more than one CPU, as nothing tells then.
+    """
+    if not blocks:
+        return None
+    bound = []
+    for block in blocks:
+        name = _BOUND.match(block.name)
+        if name:
+            bound.append((block, int(name[1])))
+    if len({cpu for _, cpu in bound}) < 2:
+        return None
+    for offset in range(0, end or len(blocks[0].data) - 4, 4):
+        if all(block.int(offset) == cpu for block, cpu in bound) and all(
+            0 <= block.int(offset) < 1 << 13 for block in blocks
+        ):
+            return offset
+    return None
+
+
+def _exit_state(sample: Sample, mm: int, pid: int) -> int | None:
+    """exit_state, exit_code, exit_signal: the last is SIGCHLD in most, the others mostly 0."""
+    low, high = sorted((mm, pid))
+    for offset in sample.ints(low, high):
+        if (
+            share(sample.leaders, lambda block, at=offset: block.int(at + 8) == SIGCHLD) > 0.6  # type: ignore[misc]
+            and share(sample.leaders, lambda block, at=offset: block.int(at) == 0) > 0.8  # type: ignore[misc]
+            and share(sample.leaders, lambda block, at=offset: block.int(at + 4) == 0) > 0.8  # type: ignore[misc]
+        ):
+            return offset
+    return None
+
+
+def _cached_rss(sample: Sample, mm: int, exit_state: int) -> Inferred | None:
+    """rss_stat (2.6.34 to 6.1): between active_mm and exit_state, all 0 without an mm."""
+    # int events, which goes to 64, then int count[NR_MM_COUNTERS]: 3 before 4.5 (eca56ff906bd).
+    users = [block for block in sample.leaders if block.word(mm)]
+    others = [block for block in sample.leaders if not block.word(mm)]
+    for counters in (4, 3):
+        start = exit_state - 4 * (counters + 1)
+        counts = range(start + 4, exit_state, 4)
+        if (
+            start >= mm + 2 * sample.word
+            and all(block.int(at) == 0 for block in others for at in (start, *counts))
+            and all(0 <= block.int(start) <= 64 for block in users)
+            and share(users, lambda block, at=start: block.int(at) > 0) > 0.5  # type: ignore[misc]
+            and all(abs(block.int(at)) < 1 << 20 for block in users for at in counts)
+        ):
+            return Inferred(start + 4, 4 * counters, count=counters)
+    return None
+
+
+def _threads(kernel: "Kernel", sample: Sample, tgid: int) -> dict[str, Inferred]:
+    """How a leader's threads are found: signal and thread_node since 3.14, else thread_group."""
+    word = sample.word
+    signals = kernel.symbols.get("init_signals")
+    if signals is not None:
+        signal = next((at for at in sample.words() if sample.init.word(at) == signals), None)
+        for offset in sample.words():
+            head = sample.init.word(offset)
+            if signal is None or not signals <= head < signals + 0x1000 or head % word:
+                continue
+            if head == sample.init.word(offset + word) and _leads(
+                kernel, sample, signal, head - signals, offset
+            ):
+                return {
+                    "signal": Inferred(signal, word),
+                    "thread_node": Inferred(offset, 2 * word),
+                }
+    for offset in sample.words():
+        if sample.init.word(offset) != sample.init.address + offset or offset == sample.tasks:
+            continue
+        if _groups(kernel, sample, offset, tgid):
+            return {"thread_group": Inferred(offset, 2 * word)}
+    return {}
+
+
+def _leads(kernel: "Kernel", sample: Sample, signal: int, head: int, node: int) -> bool:
+    """Whether each leader's signal_struct has a list at ``head`` that starts with the leader."""
+    try:
+        return all(
+            kernel.pointer(block.word(signal) + head) == block.address + node
+            for block in sample.leaders
+            if block.word(signal)
+        )
+    except (MemoryFault, OverflowError):
+        return False
+
+
+def _groups(kernel: "Kernel", sample: Sample, offset: int, tgid: int) -> bool:
+    """Whether the list through ``offset`` leads to tasks of one tgid, and to several of some."""
+    several = False
+    try:
+        for block in sample.leaders:
+            at, seen = block.word(offset), {block.address + offset}
+            while at not in seen and len(seen) < 1 << 16:
+                same = kernel.virtual.u32(at - offset + tgid) == block.int(tgid)
+                if not (same and sample.is_task(at - offset)):
+                    return False
+                seen.add(at)
+                at = kernel.pointer(at)
+            if at != block.address + offset:
+                return False
+            several |= len(seen) > 1
+    except (MemoryFault, OverflowError):
+        return False
+    return several
+
+
+def signal_struct(kernel: "Kernel", inference: "Inference") -> Struct:
+    """signal_struct.thread_head: where init_task's thread_node leads."""
+    node = inference.member("task_struct.thread_node").offset
+    head = inference.sample.init.word(node) - kernel.symbol("init_signals")
+    return {"thread_head": Inferred(head, 2 * inference.sample.word)}
+
+
+def thread_info(kernel: "Kernel", inference: "Inference") -> Struct:
+    """thread_info at the foot of the stack, before 4.9: its CPU."""
+    sample = inference.sample
+    stack = inference.member("task_struct.stack").offset
+    if not _thread_info_is_apart(kernel, sample, stack):
+        raise AbsentError("thread_info is in task_struct")
+    found: dict[str, Inferred] = {"task": Inferred(0, sample.word)}
+    blocks = []
+    for block in sample.leaders:
+        try:
+            data = kernel.virtual.read(block.word(stack), MAX_THREAD_INFO)
+        except (MemoryFault, OverflowError):
+            continue
+        blocks.append(Block(block.address, data, sample.word, block.name))
+    cpu = _cpu(blocks, MAX_THREAD_INFO)
+    if cpu is not None:
+        found["cpu"] = Inferred(cpu, 4)
+    return found

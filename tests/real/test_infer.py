@@ -1,0 +1,78 @@
+"""Layouts inferred from memory, held against the type information that these kernels do have."""
+
+from collections.abc import Callable
+
+import pytest
+
+from xenkdump_fast import AbsentError, Domain
+from xenkdump_fast.commands import mod, ps
+from xenkdump_fast.linux import header
+from xenkdump_fast.linux.infer import INFERRERS, Inference
+from xenkdump_fast.render import mod as render_mod
+from xenkdump_fast.render import ps as render_ps
+
+pytestmark = pytest.mark.real
+
+Open = Callable[[str], Domain]
+#: What must be inferred on each of them.
+EXPECTED = {
+    "task_struct": "__state active_mm comm exit_state flags group_leader mm parent pid real_parent "
+    "rss_stat.count signal stack tasks tgid thread.sp thread_node",
+    "signal_struct": "thread_head",
+    "inactive_task_frame": "ret_addr bp bx",
+    "rq": "curr idle",
+    "mm_struct": "total_vm rss_stat.count",
+    "pglist_data": "node_present_pages",
+    "uts_namespace": "name",
+    "module": "list name core_layout.base core_layout.size kallsyms",
+    "mod_kallsyms": "symtab num_symtab strtab",
+}
+
+
+@pytest.mark.parametrize("struct", EXPECTED)
+@pytest.mark.parametrize("name", ["xen417-dom0", "bare-x86_64", "bare-i386-pae"])
+def test_inferred_is_true(name: str, struct: str, domain: Open) -> None:
+    kernel = domain(name).kernel
+    native = kernel.types.native
+    assert native is not None
+    inference = Inference(kernel, "the types are not looked at")
+    found = INFERRERS[struct](kernel, inference)
+    assert set(EXPECTED[struct].split()) <= found.keys()
+    for path, member in found.items():
+        if path == "":
+            assert member.size == native.sizeof(struct) or struct == "rq"
+        elif f"{struct}.{path}" != "task_struct.cpu":
+            assert member.offset == native.offset(f"{struct}.{path}")
+    if struct == "task_struct":
+        assert found["cpu"].offset == native.offset("task_struct.thread_info.cpu")
+
+
+def test_the_time_is_inferred(domain: Open) -> None:
+    """Its offset in the symbol, not in the struct, is what is inferred."""
+    kernel = domain("bare-x86_64").kernel
+    found = INFERRERS["timekeeper"](kernel, Inference(kernel, ""))["xtime_sec"]
+    seconds = kernel.virtual.u64(kernel.symbol("tk_core") + found.offset)
+    assert seconds == header.date(kernel)
+
+
+def test_ps_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], str]) -> None:
+    """crash misses what CPU 1 does: panic() stopped it, but it was online."""
+    found = render_ps.text(ps.run(domain("bare-i386"))).splitlines()
+    lost = [line for line in found if "[swapper/1]" in line]
+    found.remove(lost[0])
+    found = [line.replace(">", " ", 1) if "t-busyloop" in line else line for line in found]
+    assert found == crash("bare-i386/crash/ps.txt").splitlines()
+
+
+def test_mod_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], str]) -> None:
+    assert render_mod.text(mod.run(domain("bare-i386"))) == crash("bare-i386/crash/mod.txt")
+
+
+def test_it_is_said_once(domain: Open) -> None:
+    inferred = [line for line in domain("bare-i386").warnings if "inferred" in line]
+    assert len(inferred) == 1
+
+
+def test_what_cannot_be_inferred(domain: Open) -> None:
+    with pytest.raises(AbsentError, match="no_such_member"):
+        domain("bare-i386").kernel.member("task_struct.no_such_member")

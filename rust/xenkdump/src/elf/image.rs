@@ -110,7 +110,9 @@ impl Image {
             .map(|(i, section)| (section.sh_addr, i))
             .collect();
         located.sort_unstable();
+        // What is loaded may not be compressed (gABI).
         let inflated = flagged(SHF_COMPRESSED)
+            .filter(|(_, section)| section.sh_flags & u64::from(SHF_ALLOC) == 0)
             .map(|(i, _)| (i, OnceLock::new()))
             .collect();
         Ok(Self {
@@ -213,7 +215,7 @@ impl Image {
         self.sections
             .iter()
             .enumerate()
-            .filter(|(_, header)| header.sh_type == SHT_NOTE)
+            .filter(|(i, header)| header.sh_type == SHT_NOTE && !self.inflated.contains_key(i))
             .take(NOTE_SECTIONS)
             .filter_map(|(i, header)| Some((header, self.bytes(i, header)?)))
             .flat_map(|(header, bytes)| Notes::new(bytes, header.sh_offset).map_while(Result::ok))

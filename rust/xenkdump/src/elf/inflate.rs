@@ -7,12 +7,10 @@ use goblin::container::Ctx;
 use goblin::elf::compression_header::{CompressionHeader, ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD};
 use scroll::Pread;
 
-/// No section is inflated beyond this. The biggest `.debug_info` seen of a kernel has 400 MiB.
-const LIMIT: u64 = 1 << 30;
-
-/// What `ch_size` says may be reserved before a byte is inflated is bounded by this many times the
-/// compressed size; the rest is claimed as it comes.
-const EAGER: usize = 8;
+/// No section is inflated to more than so many times its compressed size, beyond a first MiB:
+/// debugging information has a ratio of 3 to 10, and a hostile one of 30,000 is no trouble to make.
+const RATIO: u64 = 64;
+const SLACK: u64 = 1 << 20;
 
 /// The size that the header of a compressed section claims for its content.
 pub(super) fn size(section: &[u8], ctx: Ctx) -> Option<u64> {
@@ -24,12 +22,13 @@ pub(super) fn size(section: &[u8], ctx: Ctx) -> Option<u64> {
 /// by a method unknown here.
 pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Arc<[u8]>> {
     let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
-    if header.ch_size > LIMIT {
+    let packed = section.get(CompressionHeader::size(ctx)..)?;
+    let limit = (packed.len() as u64).saturating_mul(RATIO);
+    if header.ch_size > limit.saturating_add(SLACK) {
         return None;
     }
     let size = usize::try_from(header.ch_size).ok()?;
-    let packed = section.get(CompressionHeader::size(ctx)..)?;
-    let mut out = Vec::with_capacity(size.min(packed.len().saturating_mul(EAGER)));
+    let mut out = Vec::with_capacity(size);
     match header.ch_type {
         ELFCOMPRESS_ZLIB => flate2::read::ZlibDecoder::new(packed)
             .take(header.ch_size)
@@ -94,10 +93,12 @@ mod tests {
 
     #[test]
     fn claims_beyond_the_limit_are_refused() {
-        assert_eq!(
-            inflate(&section(ELFCOMPRESS_ZLIB, u64::MAX, b"x"), CTX),
-            None
-        );
-        assert_eq!(inflate(&section(ELFCOMPRESS_ZLIB, LIMIT, b"x"), CTX), None);
+        let zeros = vec![0; 8 << 20];
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        zlib.write_all(&zeros).unwrap();
+        let bomb = zlib.finish().unwrap();
+        for size in [zeros.len() as u64, u64::MAX] {
+            assert_eq!(inflate(&section(ELFCOMPRESS_ZLIB, size, &bomb), CTX), None);
+        }
     }
 }

@@ -50,6 +50,13 @@ fn name(strings: &[u8], offset: u32) -> &[u8] {
     names::string(strings, offset, |byte| byte <= b' ')
 }
 
+impl Entry {
+    /// Which of several symbols at one address to take: the greatest.
+    fn rank(&self) -> u8 {
+        u8::from(self.size > 0) << 4 | (self.kind as u8) << 2 | self.binding as u8
+    }
+}
+
 /// A symbol that was found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
@@ -175,13 +182,19 @@ impl Table {
                 let span = self.span(entry.address);
                 entry.located = span.is_some_and(|span| entry.address <= span.end);
             }
-            let rank = |e: &Entry| (e.size > 0, e.kind, e.binding);
-            entries.sort_by(|a, b| {
-                (a.address.cmp(&b.address))
-                    .then_with(|| rank(a).cmp(&rank(b)))
-                    .then_with(|| b.name.cmp(&a.name))
-            });
-            entries
+            // One number to sort by: address, rank, and the place in the source, the first best.
+            let mut keys: Vec<u128> = (0..=u32::MAX)
+                .zip(&entries)
+                .map(|(i, entry)| {
+                    u128::from(entry.address.0) << 64
+                        | u128::from(entry.rank()) << 32
+                        | u128::from(!i)
+                })
+                .collect();
+            keys.sort_unstable();
+            keys.iter()
+                .filter_map(|key| entries.get(!(*key as u32) as usize).copied())
+                .collect()
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Layouts of structs, by name and path, from BTF or from DWARF.
 //!
 //! - `shape`: what a source of types must tell: names to types, types to shapes.
-//! - `query`: paths, flattening, sizes; the same for both sources.
+//! - `query`, `spell`: paths, flattening, sizes, names; the same for both sources.
 //! - `btf`, `dwarf`: the sources.
 //!
 //! Everything is built when it is first asked for.
@@ -10,6 +10,7 @@ mod btf;
 mod dwarf;
 mod query;
 mod shape;
+mod spell;
 
 use std::path::{Path, PathBuf};
 

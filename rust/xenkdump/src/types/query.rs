@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use super::shape::{Field, Layouts, Shape, Tag, TypeId};
-use super::{no_type, Bits, Kind, Member};
+use super::{no_type, spell, Bits, Kind, Member};
 use crate::{Error, Result};
 
 /// Bounds on what hostile types can make us do: how long a chain of typedefs, pointers or anonymous
 /// structs is followed, and how many members are looked at for one question. The kernel's own need
 /// 8 and some hundreds.
-const DEPTH: usize = 64;
+pub(super) const DEPTH: usize = 64;
 const FIELDS: usize = 1 << 20;
 /// As how many members an anonymous one counts.
 const ANONYMOUS: usize = 256;
@@ -267,7 +267,7 @@ fn describe(layouts: &dyn Layouts, ty: TypeId, place: Place) -> Member {
         offset,
         size,
         bits,
-        type_name: name(layouts, ty),
+        type_name: spell::name(layouts, ty),
         kind,
         count,
         signed,
@@ -312,64 +312,6 @@ fn count(layouts: &dyn Layouts, mut id: TypeId) -> Option<u64> {
         }
     }
     None
-}
-
-/// A type's name as C writes it.
-fn name(layouts: &dyn Layouts, mut id: TypeId) -> String {
-    let mut front = String::new();
-    // What stands behind the name: `*` and dimensions.
-    let mut back = String::new();
-    for _ in 0..DEPTH {
-        let (tag, name) = match layouts.shape(id) {
-            Shape::Pointer { target, .. } => {
-                match target.map(|target| layouts.shape(target)) {
-                    Some(Shape::Array { .. }) => back.insert_str(0, " (*)"),
-                    Some(Shape::Function) => back.insert_str(0, "(*)()"),
-                    _ if back.starts_with(" *") => back.insert(1, '*'),
-                    _ => back.insert_str(0, " *"),
-                }
-                match target {
-                    Some(target) => id = target,
-                    None => return format!("{front}void{back}"),
-                }
-                continue;
-            }
-            Shape::Array { element, count } => {
-                // The outermost dimension is met first and stands first.
-                back.push_str(&format!("[{count}]"));
-                id = element;
-                continue;
-            }
-            Shape::Qualified { word, target } => {
-                // In front, where C lets it stand whether it belongs to the pointer or its target.
-                if !word.is_empty() {
-                    front.push_str(word);
-                    front.push(' ');
-                }
-                match target {
-                    Some(target) => id = target,
-                    None => return format!("{front}void{back}"),
-                }
-                continue;
-            }
-            Shape::Function => return format!("{front}func {back}").trim_end().to_owned(),
-            Shape::Composite { name, union, .. } | Shape::Declared { name, union } => {
-                (if union { "union" } else { "struct" }, name)
-            }
-            Shape::Enum { name, .. } => ("enum", name),
-            Shape::Int { name, .. }
-            | Shape::Float { name, .. }
-            | Shape::Typedef { name, .. }
-            | Shape::Void { name } => ("", name),
-        };
-        let name = match (tag, name) {
-            ("", name) => name.to_owned(),
-            (tag, "") => format!("{tag} {{...}}"),
-            (tag, name) => format!("{tag} {name}"),
-        };
-        return format!("{front}{name}{back}");
-    }
-    "?".into()
 }
 
 /// All members of a struct or union.

@@ -136,3 +136,81 @@ impl File {
         written
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::forged::{ask, modern};
+    use super::*;
+    use crate::addr::Word;
+
+    fn folder(name: &str) -> PathBuf {
+        let name = format!("xenkdump-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&folder);
+        folder
+    }
+
+    #[test]
+    fn an_index_outlives_its_run() {
+        let forged = modern();
+        let folder = folder("kept");
+        let file = || File::new(folder.clone(), b"build-id", &forged.info);
+        ask(&forged.types(Word::W64, file()));
+        let paths: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
+        assert_eq!(paths.len(), 1);
+        let loaded = file().unwrap().load(forged.info.len()).unwrap();
+        assert_eq!(loaded, Index::scan(&forged.sections()));
+        assert_eq!(
+            forged.types(Word::W64, file()).size_of("outer").unwrap(),
+            56
+        );
+        // Another image's index is not taken for this one's.
+        let other = File::new(folder.clone(), b"build-id", &forged.info[1..]);
+        assert!(other.unwrap().load(forged.info.len()).is_none());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_broken_index_is_as_good_as_none() {
+        let forged = modern();
+        let folder = folder("broken");
+        let file = || File::new(folder.clone(), b"build-id", &forged.info);
+        ask(&forged.types(Word::W64, file()));
+        let path = folder.join("6275696c642d6964.dwarf");
+        let sound = std::fs::read(&path).unwrap();
+        for at in 0..sound.len() {
+            let mut broken = sound.clone();
+            broken[at] ^= 0x11;
+            std::fs::write(&path, &broken).unwrap();
+            assert!(file().unwrap().load(forged.info.len()).is_none(), "{at}");
+            std::fs::write(&path, &sound[..at]).unwrap();
+            assert!(file().unwrap().load(forged.info.len()).is_none(), "{at}");
+        }
+        // It is built anew.
+        let types = forged.types(Word::W64, file());
+        assert_eq!(types.size_of("outer").unwrap(), 56);
+        assert_eq!(std::fs::read(&path).unwrap(), sound);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// What a sound-looking file says is checked against the entries.
+    #[test]
+    fn an_index_that_lies_is_found_out() {
+        let forged = modern();
+        let folder = folder("lying");
+        let file = || File::new(folder.clone(), b"build-id", &forged.info);
+        let types = forged.types(Word::W64, file());
+        ask(&types);
+        let mut index = file().unwrap().load(forged.info.len()).unwrap();
+        for shift in 0..forged.info.len() as u32 {
+            for (_, offset) in &mut index.names {
+                *offset = shift;
+            }
+            file().unwrap().store(&index);
+            let types = forged.types(Word::W64, file());
+            ask(&types);
+            assert!(types.size_of("outer").is_err() || types.size_of("late").is_err());
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -16,6 +16,8 @@ mod sections;
 mod unit;
 
 #[cfg(test)]
+mod forged;
+#[cfg(test)]
 mod tests;
 
 use std::ops::ControlFlow;

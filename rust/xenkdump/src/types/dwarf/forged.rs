@@ -1,0 +1,266 @@
+//! Small DWARF written here by hand.
+
+use super::*;
+use crate::elf::Bytes;
+use crate::types::{Source, Types};
+
+/// A forged `.debug_abbrev`, `.debug_info` and `.debug_str`.
+#[derive(Clone, Default)]
+pub(super) struct Forged {
+    pub(super) abbrev: Vec<u8>,
+    pub(super) info: Vec<u8>,
+    strings: Vec<u8>,
+}
+
+pub(super) fn leb(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let byte = (value & 0x7f) as u8;
+        value >>= 7;
+        bytes.push(if value == 0 { byte } else { byte | 0x80 });
+        if value == 0 {
+            return bytes;
+        }
+    }
+}
+
+impl Forged {
+    /// Adds an abbreviation: code, tag, whether there are children, attributes and forms.
+    pub(super) fn abbreviation(
+        &mut self,
+        code: u8,
+        tag: dw::DwTag,
+        children: bool,
+        attributes: &[(dw::DwAt, dw::DwForm)],
+    ) {
+        self.abbrev.extend(leb(code.into()));
+        self.abbrev.extend(leb(tag.0.into()));
+        self.abbrev.push(children.into());
+        for (name, form) in attributes {
+            self.abbrev.extend(leb(name.0.into()));
+            self.abbrev.extend(leb(form.0.into()));
+        }
+        self.abbrev.extend([0, 0]);
+    }
+
+    /// Adds a unit of DWARF 5 with these entries; gives where it starts.
+    pub(super) fn unit5(&mut self, kind: dw::DwUt, entries: &[u8]) -> u32 {
+        let start = self.info.len() as u32;
+        self.info.extend((entries.len() as u32 + 8).to_le_bytes());
+        self.info.extend([5, 0, kind.0, 8, 0, 0, 0, 0]);
+        self.info.extend(entries);
+        start
+    }
+
+    /// Adds a unit of DWARF 2 of an i386.
+    pub(super) fn unit2(&mut self, entries: &[u8]) {
+        self.info.extend((entries.len() as u32 + 7).to_le_bytes());
+        self.info.extend([2, 0, 0, 0, 0, 0, 4]);
+        self.info.extend(entries);
+    }
+
+    pub(super) fn sections(&self) -> Sections {
+        Sections {
+            info: self.info.clone().into(),
+            abbrev: self.abbrev.clone().into(),
+            strings: self.strings.clone().into(),
+            line_strings: Bytes::from(Vec::new()),
+            string_offsets: Bytes::from(Vec::new()),
+        }
+    }
+
+    pub(super) fn types(&self, word: Word, cache: Option<cache::File>) -> Types {
+        Types {
+            layouts: Box::new(Dwarf::of_sections(self.sections(), word, cache)),
+            source: Source::Dwarf,
+            word,
+        }
+    }
+}
+
+/// Size of the header of a unit of DWARF 5.
+pub(super) const HEADER5: u32 = 12;
+
+/// Two units as dwz leaves them: base types in a partial unit, and one that refers to it.
+pub(super) fn modern() -> Forged {
+    use dw::*;
+    let mut forged = Forged {
+        strings: b"\0outer\0".to_vec(),
+        ..Forged::default()
+    };
+    let name = (DW_AT_name, DW_FORM_string);
+    let size = (DW_AT_byte_size, DW_FORM_data1);
+    let here = (DW_AT_type, DW_FORM_ref4);
+    let there = (DW_AT_type, DW_FORM_ref_addr);
+    let at = (DW_AT_data_member_location, DW_FORM_data1);
+    let bit_size = (DW_AT_bit_size, DW_FORM_data1);
+    let bit = (DW_AT_data_bit_offset, DW_FORM_data1);
+    let encoding = (DW_AT_encoding, DW_FORM_data1);
+    let outer = (DW_AT_name, DW_FORM_strp);
+    forged.abbreviation(1, DW_TAG_partial_unit, true, &[]);
+    forged.abbreviation(2, DW_TAG_base_type, false, &[size, encoding, name]);
+    forged.abbreviation(3, DW_TAG_compile_unit, true, &[]);
+    forged.abbreviation(4, DW_TAG_structure_type, true, &[outer, size]);
+    forged.abbreviation(5, DW_TAG_member, false, &[name, there, at]);
+    forged.abbreviation(6, DW_TAG_member, false, &[here, at]);
+    forged.abbreviation(7, DW_TAG_union_type, true, &[size]);
+    forged.abbreviation(8, DW_TAG_member, false, &[name, there, bit_size, bit]);
+    forged.abbreviation(9, DW_TAG_array_type, true, &[there]);
+    forged.abbreviation(
+        10,
+        DW_TAG_subrange_type,
+        false,
+        &[(DW_AT_upper_bound, DW_FORM_data1)],
+    );
+    forged.abbreviation(11, DW_TAG_member, false, &[name, here, at]);
+    forged.abbreviation(12, DW_TAG_pointer_type, false, &[here]);
+    forged.abbreviation(
+        13,
+        DW_TAG_structure_type,
+        false,
+        &[name, (DW_AT_declaration, DW_FORM_flag_present)],
+    );
+    forged.abbreviation(14, DW_TAG_enumeration_type, true, &[name, size]);
+    forged.abbreviation(
+        15,
+        DW_TAG_enumerator,
+        false,
+        &[name, (DW_AT_const_value, DW_FORM_sdata)],
+    );
+    forged.abbreviation(16, DW_TAG_typedef, false, &[name, here]);
+    forged.abbreviation(
+        17,
+        DW_TAG_subprogram,
+        true,
+        &[(DW_AT_sibling, DW_FORM_ref4)],
+    );
+    forged.abbreviation(18, DW_TAG_structure_type, true, &[name, size]);
+    forged.abbrev.push(0);
+
+    let int = HEADER5 + 1;
+    forged.unit5(
+        DW_UT_partial,
+        &[1, 2, 4, DW_ATE_signed.0, b'i', b'n', b't', 0, 0],
+    );
+
+    // Offsets in the second unit, patched in where they are needed before they are known.
+    let start = forged.info.len() as u32;
+    let mut unit = vec![3];
+    let offset = |unit: &Vec<u8>| HEADER5 + unit.len() as u32;
+    let put = |unit: &mut Vec<u8>, code: u8, name: &[u8], rest: &[&[u8]]| {
+        unit.push(code);
+        unit.extend(name);
+        if !name.is_empty() {
+            unit.push(0);
+        }
+        for part in rest {
+            unit.extend(*part);
+        }
+    };
+    let int4 = int.to_le_bytes();
+
+    // A function with a struct of its own, which is nobody else's.
+    let function = unit.len();
+    put(&mut unit, 17, b"", &[&[0; 4]]);
+    put(&mut unit, 18, b"local", &[&[4], &[0]]);
+    put(&mut unit, 0, b"", &[]);
+    let past = offset(&unit).to_le_bytes();
+    unit[function + 1..function + 5].copy_from_slice(&past);
+
+    // A declaration, then the definition.
+    put(&mut unit, 13, b"late", &[]);
+    put(&mut unit, 18, b"late", &[&[4]]);
+    put(&mut unit, 5, b"x", &[&int4, &[0]]);
+    put(&mut unit, 0, b"", &[]);
+    // int [2][3]
+    let array = offset(&unit).to_le_bytes();
+    put(&mut unit, 9, b"", &[&int4, &[10, 1], &[10, 2], &[0]]);
+    // union { int a; int b; }
+    let union = offset(&unit).to_le_bytes();
+    put(&mut unit, 7, b"", &[&[4]]);
+    put(&mut unit, 5, b"a", &[&int4, &[0]]);
+    put(&mut unit, 5, b"b", &[&int4, &[0]]);
+    put(&mut unit, 0, b"", &[]);
+    // enum state { down = -1, up = 1 };
+    let state = offset(&unit).to_le_bytes();
+    put(&mut unit, 14, b"state", &[&[4]]);
+    put(&mut unit, 15, b"down", &[&[0x7f]]);
+    put(&mut unit, 15, b"up", &[&[1]]);
+    put(&mut unit, 0, b"", &[]);
+    // struct outer { int first; union { ... }; int low:3, high:5; int grid[2][3];
+    //                struct outer *next; enum state state; };
+    let outer = offset(&unit).to_le_bytes();
+    put(&mut unit, 4, b"", &[&1_u32.to_le_bytes(), &[56]]);
+    put(&mut unit, 5, b"first", &[&int4, &[0]]);
+    put(&mut unit, 6, b"", &[&union, &[4]]);
+    put(&mut unit, 8, b"low", &[&int4, &[3], &[64]]);
+    put(&mut unit, 8, b"high", &[&int4, &[5], &[67]]);
+    put(&mut unit, 11, b"grid", &[&array, &[12]]);
+    let next = unit.len() + 6;
+    put(&mut unit, 11, b"next", &[&[0; 4], &[40]]);
+    put(&mut unit, 11, b"state", &[&state, &[48]]);
+    put(&mut unit, 0, b"", &[]);
+    let pointer = offset(&unit).to_le_bytes();
+    put(&mut unit, 12, b"", &[&outer]);
+    put(&mut unit, 16, b"outer_t", &[&outer]);
+    put(&mut unit, 0, b"", &[]);
+    unit[next..next + 4].copy_from_slice(&pointer);
+    assert_eq!(forged.unit5(DW_UT_compile, &unit), start);
+    forged
+}
+
+/// struct old { int a; unsigned low:3, high:5; } of an i386, as gcc 4 wrote it.
+pub(super) fn old() -> Forged {
+    use dw::*;
+    let mut forged = Forged::default();
+    let name = (DW_AT_name, DW_FORM_string);
+    let size = (DW_AT_byte_size, DW_FORM_data1);
+    let ty = (DW_AT_type, DW_FORM_ref4);
+    let at = (DW_AT_data_member_location, DW_FORM_block1);
+    let (bit_size, bit) = (
+        (DW_AT_bit_size, DW_FORM_data1),
+        (DW_AT_bit_offset, DW_FORM_data1),
+    );
+    forged.abbreviation(1, DW_TAG_compile_unit, true, &[]);
+    let encoding = (DW_AT_encoding, DW_FORM_data1);
+    forged.abbreviation(2, DW_TAG_base_type, false, &[size, encoding, name]);
+    forged.abbreviation(3, DW_TAG_structure_type, true, &[name, size]);
+    forged.abbreviation(4, DW_TAG_member, false, &[name, ty, at]);
+    forged.abbreviation(
+        5,
+        DW_TAG_member,
+        false,
+        &[name, ty, size, bit_size, bit, at],
+    );
+    forged.abbrev.push(0);
+    let mut unit = vec![1];
+    let int = 11 + unit.len() as u8;
+    unit.extend([2, 4, DW_ATE_unsigned.0, b'u', 0]);
+    unit.extend(b"\x03old\0\x08");
+    let plus = DW_OP_plus_uconst.0;
+    unit.extend([4, b'a', 0, int, 0, 0, 0, 2, plus, 0]);
+    unit.extend([5, b'l', 0, int, 0, 0, 0, 4, 3, 29, 2, plus, 4]);
+    unit.extend([5, b'h', 0, int, 0, 0, 0, 4, 5, 24, 2, plus, 4]);
+    unit.extend([0, 0]);
+    forged.unit2(&unit);
+    forged
+}
+
+/// Asks whatever can be asked.
+pub(super) fn ask(types: &Types) {
+    for name in ["outer", "outer_t", "late", "old", "state", "struct late"] {
+        let _ = types.size_of(name);
+        let _ = types.members(name);
+        let _ = types.enumerators(name);
+    }
+    for path in [
+        "outer.grid[1][1]",
+        "outer.b",
+        "outer.high",
+        "outer.next",
+        "old.h",
+    ] {
+        let _ = types.member(path);
+    }
+    let _ = types.enumerator("up");
+}

@@ -1,0 +1,62 @@
+//! The names of types, as C writes them.
+
+use super::query::DEPTH;
+use super::shape::{Layouts, Shape, TypeId};
+
+/// A type's name as C writes it.
+pub(super) fn name(layouts: &dyn Layouts, mut id: TypeId) -> String {
+    let mut front = String::new();
+    // What stands behind the name: `*` and dimensions.
+    let mut back = String::new();
+    for _ in 0..DEPTH {
+        let (tag, name) = match layouts.shape(id) {
+            Shape::Pointer { target, .. } => {
+                match target.map(|target| layouts.shape(target)) {
+                    Some(Shape::Array { .. }) => back.insert_str(0, " (*)"),
+                    Some(Shape::Function) => back.insert_str(0, "(*)()"),
+                    _ if back.starts_with(" *") => back.insert(1, '*'),
+                    _ => back.insert_str(0, " *"),
+                }
+                match target {
+                    Some(target) => id = target,
+                    None => return format!("{front}void{back}"),
+                }
+                continue;
+            }
+            Shape::Array { element, count } => {
+                // The outermost dimension is met first and stands first.
+                back.push_str(&format!("[{count}]"));
+                id = element;
+                continue;
+            }
+            Shape::Qualified { word, target } => {
+                // In front, where C lets it stand whether it belongs to the pointer or its target.
+                if !word.is_empty() {
+                    front.push_str(word);
+                    front.push(' ');
+                }
+                match target {
+                    Some(target) => id = target,
+                    None => return format!("{front}void{back}"),
+                }
+                continue;
+            }
+            Shape::Function => return format!("{front}func {back}").trim_end().to_owned(),
+            Shape::Composite { name, union, .. } | Shape::Declared { name, union } => {
+                (if union { "union" } else { "struct" }, name)
+            }
+            Shape::Enum { name, .. } => ("enum", name),
+            Shape::Int { name, .. }
+            | Shape::Float { name, .. }
+            | Shape::Typedef { name, .. }
+            | Shape::Void { name } => ("", name),
+        };
+        let name = match (tag, name) {
+            ("", name) => name.to_owned(),
+            (tag, "") => format!("{tag} {{...}}"),
+            (tag, name) => format!("{tag} {name}"),
+        };
+        return format!("{front}{name}{back}");
+    }
+    "?".into()
+}

@@ -16,6 +16,9 @@ FINE, ABSENT, USAGE, BROKEN = 0, 1, 2, 3
 _KERNEL_COMMANDS: dict[str, tuple[str, tuple[str, str] | None]] = {
     "sys": ("the session header: KERNEL to STATE", None),
     "log": ("the kernel's log", None),
+    "mod": ("the loaded modules", None),
+    "ps": ("the tasks", ("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name")),
+    "vtop": ("walk the page tables", ("ADDRESS|SYMBOL", "virtual, in hex, or a symbol's name")),
 }
 
 Output = Callable[[argparse.Namespace], tuple[str, str, dict[str, Any], list[str]]]

@@ -1,14 +1,18 @@
 """open() -> Dump -> Domain: puts the native pieces together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from . import _native, sources
+from . import _native
 from ._native import P2M, AbsentError, AddressSpace, DumpError, Image
 from .linux import identity, vmcoreinfo
-from .linux.cpus import VcpuContext
 from .linux.kernel import Kernel
-from .linux.locate import Location, locate
+from .linux.locate import Location, Root, locate
+from .machines import Bare, Core, Guest, Machine, Recorded
+
+if TYPE_CHECKING:
+    from .hypervisor.xen import Xen
 
 #: Kinds of note that only a Xen host's dump has.
 _XEN_NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
@@ -42,9 +46,33 @@ class Dump:
         return self.native.warnings
 
     @cached_property
-    def is_xen(self) -> bool:
+    def is_xen_host(self) -> bool:
         """Whether it is the dump of a Xen host."""
         return any(note.kind in _XEN_NOTES for note in self.notes)
+
+    @cached_property
+    def is_dump_core(self) -> bool:
+        """Whether it is one domain's own dump, by xl dump-core."""
+        return any(note.kind == "dumpcore_header" for note in self.notes)
+
+    def xen(self, xen_syms: str | None = None) -> "Xen":
+        """The hypervisor of a host's dump; AbsentError where there is none or it is broken."""
+        from .hypervisor.xen import Xen
+
+        return Xen(self.native, None if xen_syms is None else Image(xen_syms))
+
+    @cached_property
+    def hypervisor(self) -> "Xen":
+        """The hypervisor as its own notes tell of it, with no xen-syms."""
+        return self.xen()
+
+    @cached_property
+    def vmcoreinfo(self) -> Mapping[str, str]:
+        """The Linux kernel's own notes about itself; empty where the dump has no such note."""
+        for note in self.notes:
+            if note.kind == "vmcoreinfo":
+                return vmcoreinfo.parse(note.fields["text"])
+        return {}
 
     def domain(
         self,
@@ -55,75 +83,25 @@ class Dump:
         force: bool = False,
         unwind: Sequence[str] | None = None,
     ) -> "Domain":
-        """A domain and its kernel; on a machine without Xen there is but domain 0, the machine.
+        """A domain and, with its ``vmlinux``, its kernel.
 
+        On a machine without Xen, and in a file of xl dump-core, there is but domain 0.
         ``p2m_source`` forces one of ``sources.NAMES``; ``force`` accepts a vmlinux of another
         build; ``unwind`` limits the methods of the unwinder.
 
         Raises AbsentError where the dump does not hold it, MismatchError for a vmlinux of another
         build, DumpError or OSError for a vmlinux that cannot be used.
         """
-        if vmlinux is None:
-            raise AbsentError("a kernel's vmlinux is needed to find it in the dump")
-        image = Image(vmlinux)
-        if not self.is_xen:
-            if number != 0:
-                raise AbsentError(f"{self.path}: no domain {number}: not the dump of a Xen host")
-            return self._bare(image, force, unwind)
-        if number != 0:
-            raise AbsentError(f"{self.path}: only domain 0 can be opened yet")
-        return self._dom0(image, p2m_source, force, unwind)
-
-    def _bare(self, image: Image, force: bool, unwind: Sequence[str] | None) -> "Domain":
-        location = locate(self.native, image, sources.roots(self.native), None, self.vmcoreinfo)
-        contexts = [
-            VcpuContext(note.fields["registers"], "NT_PRSTATUS", note=i)
-            for i, note in enumerate(note for note in self.notes if note.kind == "prstatus")
-        ]
-        return Domain(self, 0, image, None, location, contexts, force, unwind)
-
-    def _dom0(
-        self, image: Image, p2m_source: str | None, force: bool, unwind: Sequence[str] | None
-    ) -> "Domain":
-        roots = sources.roots(self.native)
-        problems = []
-        for source in (
-            *sources.by_frame_list(self.native, image),
-            *sources.by_cr3(self.native, image, roots),
-        ):
-            if p2m_source not in (None, source.name):
-                continue
-            try:
-                p2m = source.open()
-                location = locate(self.native, image, roots, p2m, {})
-            except AbsentError as error:
-                problems.append(f"P2M by {source.name} ({source.detail}): {error}")
-                continue
-            return Domain(self, 0, image, p2m, location, self._guests(), force, unwind)
-        if p2m_source is not None and not problems:
-            raise AbsentError(f"{self.path}: offers no P2M source {p2m_source!r} for domain 0")
-        raise AbsentError(
-            f"{self.path}: no P2M of domain 0 can be read: "
-            + ("; ".join(problems) or "neither a frame list nor a cr3 that maps its kernel")
-        )
-
-    def _guests(self) -> list[VcpuContext]:
-        """The guests' registers on the pCPUs' Xen stacks."""
-        from .hypervisor.pcpus import pcpus
-
-        return [
-            VcpuContext(pcpu.guest.registers, f"pCPU {pcpu.number}'s Xen stack")
-            for pcpu in pcpus(self.native)
-            if pcpu.guest is not None
-        ]
-
-    @cached_property
-    def vmcoreinfo(self) -> Mapping[str, str]:
-        """The Linux kernel's own notes about itself; empty where the dump has no such note."""
-        for note in self.notes:
-            if note.kind == "vmcoreinfo":
-                return vmcoreinfo.parse(note.fields["text"])
-        return {}
+        if number != 0 and not self.is_xen_host:
+            raise AbsentError(f"{self.path}: no domain {number}: not the dump of a Xen host")
+        image = None if vmlinux is None else Image(vmlinux)
+        if self.is_xen_host:
+            machine: Machine = Guest(self, number)
+        elif self.is_dump_core:
+            machine = Core(self)
+        else:
+            machine = Bare(self)
+        return Domain(self, number, machine, image, p2m_source, force, unwind)
 
 
 class Domain:
@@ -133,31 +111,130 @@ class Domain:
         self,
         dump: Dump,
         number: int,
-        image: Image,
-        p2m: P2M | None,
-        location: Location,
-        vcpus: Sequence[VcpuContext],
+        machine: Machine,
+        image: Image | None,
+        p2m_source: str | None,
         force: bool,
         unwind: Sequence[str] | None,
     ) -> None:
         self.dump = dump
         self.id = number
-        #: None on a machine without Xen.
-        self.p2m = p2m
-        self.physical = dump.native.physical(p2m)
-        self.virtual = dump.native.virtual(location.root, location.paging)
-        self.kernel = Kernel(image, location, self.virtual, vcpus, unwind)
-        different = identity.mismatch(self.kernel)
+        #: None on a machine without Xen, and where none of a domain's sources can be read.
+        self.p2m: P2M | None = None
+        self._machine = machine
+        self._warnings: list[str] = []
+        self._kernel: Kernel | None = None
+        self._location = self._find(image, p2m_source)
+        if image is not None and self._location is not None:
+            location = self._location
+            self._kernel = Kernel(image, location, self.virtual, machine.contexts, unwind)
+            self._identify(image, self._kernel, force)
+
+    def _find(self, image: Image | None, wanted: str | None) -> Location | None:
+        """Sets the P2M to the first that works, and finds the kernel with it."""
+        machine = self._machine
+        if machine.identity and wanted is None:
+            return self._locate(image, None, machine.roots())
+        problems = []
+        offered = []
+        for source in machine.sources(image):
+            offered.append(source.name)
+            if wanted not in (None, source.name):
+                continue
+            try:
+                p2m = source.open()
+                location = self._locate(image, p2m, machine.roots())
+            except AbsentError as error:
+                problems.append(f"P2M by {source.name} ({source.detail}): {error}")
+                continue
+            self.p2m = p2m
+            self._warnings += problems
+            return location
+        if wanted is not None:
+            reason = (
+                "; ".join(problems) or f"there is {', '.join(dict.fromkeys(offered)) or 'none'}"
+            )
+            raise AbsentError(
+                f"{self.dump.path}: offers no P2M of domain {self.id} by {wanted!r}: {reason}"
+            )
+        return self._without_p2m(image, problems)
+
+    def _without_p2m(self, image: Image | None, problems: list[str]) -> Location | None:
+        """Page tables of a PV guest hold machine frames: its kernel can be read with no P2M."""
+        machine = self._machine
+        own = list(machine.own_roots())
+        try:
+            location = self._locate(image, None, own or machine.roots())
+        except AbsentError as error:
+            raise self._not_found(image, [*problems, str(error)]) from None
+        self._warnings.append(
+            "the P2M cannot be read, pseudo-physical memory with it: "
+            + ("; ".join(problems) or "no source of it is in the dump")
+        )
+        if not own:
+            self._warnings.append(
+                f"that {location.how if location else 'its root'} is domain {self.id}'s cannot be "
+                "established"
+            )
+        return location
+
+    def _locate(
+        self, image: Image | None, p2m: P2M | None, roots: Iterable[Root]
+    ) -> Location | None:
+        native = self.dump.native
+        if image is not None:
+            physical = native.physical(p2m) if p2m or self._machine.identity else None
+            return locate(native, image, roots, p2m, self.dump.vmcoreinfo, physical)
+        records = self._machine.records if isinstance(self._machine, Recorded) else None
+        for root in roots:
+            if records is not None:
+                return Location(root.address, records.paging, 0, root.how)
+        return None
+
+    def _not_found(self, image: Image | None, problems: list[str]) -> AbsentError:
+        release = self._machine.release()
+        if image is None or release is None:
+            return AbsentError(f"{self.dump.path}: domain {self.id}: {'; '.join(problems)}")
+        return MismatchError(
+            f"{image.path} (build id {image.build_id or 'unknown'}) is not the kernel of the dump, "
+            f"whose domain {self.id} runs {release}"
+        )
+
+    def _identify(self, image: Image, kernel: Kernel, force: bool) -> None:
+        different = identity.mismatch(kernel)
         if different is not None:
             text = f"{image.path} is not the kernel of the dump: {different}"
             if not force:
                 raise MismatchError(f"{text} (--force goes on)")
-            self.kernel.warn(text)
+            kernel.warn(text)
+
+    @property
+    def kernel(self) -> Kernel:
+        """Its kernel; AbsentError if the domain was opened without a vmlinux."""
+        if self._kernel is None:
+            raise AbsentError(f"domain {self.id} was opened without its vmlinux")
+        return self._kernel
+
+    @cached_property
+    def physical(self) -> AddressSpace:
+        """Its pseudo-physical memory; AbsentError without a P2M."""
+        if self.p2m is None and not self._machine.identity:
+            raise AbsentError(f"{self.dump.path}: no P2M of domain {self.id} can be read")
+        return self.dump.native.physical(self.p2m)
+
+    @cached_property
+    def virtual(self) -> AddressSpace:
+        """Its kernel's virtual memory; AbsentError where no root of it is known."""
+        location = self._location
+        if location is None:
+            raise AbsentError(f"{self.dump.path}: no page table of domain {self.id} is known")
+        return self.dump.native.virtual(location.root, location.paging)
 
     @property
     def warnings(self) -> list[str]:
         """What is missing or odd, said once."""
-        return [*self.dump.warnings, *self.kernel.warnings]
+        kernel = [] if self._kernel is None else self._kernel.warnings
+        return [*self.dump.warnings, *self._warnings, *kernel]
 
 
 __all__ = ["Domain", "Dump", "DumpError", "MismatchError", "open"]

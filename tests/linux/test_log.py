@@ -4,10 +4,11 @@ import struct
 from typing import ClassVar
 
 import pytest
-from fakes import FakeKernel, FakeMember, words
 
 from xenkdump_fast import AbsentError
 from xenkdump_fast.linux import log
+
+from .fakes import FakeKernel, FakeMember, words
 
 BUFFER = 0x10000
 VARIABLES = 0x2000

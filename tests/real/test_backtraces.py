@@ -16,6 +16,8 @@ CASES = [
     ("xen417-dom0/vmcore", "xen417-dom0/truth.json", 0),
     ("xen417-three-domains/vmcore", "xen417-three-domains/truth-dom0.json", 0),
     ("xen417-mixed-pcpus/vmcore", "xen417-mixed-pcpus/truth-dom0.json", 0),
+    ("xen417-three-domains/vmcore", "xen417-three-domains/truth-dom1.json", 1),
+    ("xen417-mixed-pcpus/vmcore", "xen417-mixed-pcpus/truth-dom1.json", 1),
     ("bare-x86_64/vmcore", "bare-x86_64/truth.json", 0),
 ]
 
@@ -72,6 +74,8 @@ def test_every_running_task_from_the_registers_xen_saved(case: tuple[xk.Domain, 
 
 def test_the_default_is_the_panicking_task(case: tuple[xk.Domain, Any]) -> None:
     domain, _ = case
+    if domain.id != 0:
+        pytest.skip("only dom0 panicked")
     (task,) = render.json(bt.run(domain))["tasks"]
     assert task["comm"] == "do_kdump"
     assert "sysrq_handle_crash" in [frame["symbol"] for frame in task["frames"]]
@@ -82,11 +86,14 @@ def test_text_has_crash_s_frames_of_every_sleeping_task(
 ) -> None:
     """Each task that crash could unwind reads the same, character for character."""
     domain, _ = case
+    if domain.id != 0:
+        pytest.skip("crash cannot open a domU")
     folder = request.node.callspec.params["case"][0].split("/")[0]
     crash = read_crash(folder)
     text = render.text(bt.run(domain, everyone=True))
     blocks = {block.split("\n")[0]: block.strip("\n") for block in text.split("\n\n")}
-    same = [head for head, block in crash.items() if blocks.get(head) == block]
+    # crash leaves out what lies below xen_start_kernel on CPU 0's idle stack.
+    same = [head for head, block in crash.items() if blocks.get(head, "").startswith(block)]
     sleeping = [head for head, block in crash.items() if "] __schedule at" in block]
     assert len(sleeping) > 100
     assert [head for head in sleeping if head not in same] == []

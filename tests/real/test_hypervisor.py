@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from xenkdump_fast._native import Dump
+from xenkdump_fast._native import Dump, Image
+from xenkdump_fast.hypervisor.domain import CoreDomain
 from xenkdump_fast.hypervisor.pcpus import pcpus
+from xenkdump_fast.hypervisor.xen import HostDomain, Xen
 
 pytestmark = pytest.mark.real
 
@@ -62,3 +65,113 @@ def test_a_domain_saved_by_xl(dump_file: DumpFile) -> None:
     assert dump.shared_info is not None
     # arch.max_pfn: 128 MiB.
     assert int.from_bytes(dump.shared_info[3088:3096], "little") == 0x8000
+
+
+def test_the_three_domains_of_a_host(dump_file: DumpFile, truth: Truth) -> None:
+    expected = truth("xen417-mixed-pcpus/truth-hypervisor.json")
+    xen = Xen(Dump(dump_file("xen417-mixed-pcpus/vmcore")))
+    found = xen.domains()
+    assert [domain.id for domain in found] == [domain["id"] for domain in expected["domains"]]
+    assert xen.warnings == []
+    assert xen.layout.how == "invariants"
+    for domain, true in zip(found, expected["domains"], strict=True):
+        _same_domain(domain, true)
+
+
+def test_dwarf_and_invariants_tell_the_same(dump_file: DumpFile, truth: Truth) -> None:
+    expected = truth("xen417-mixed-pcpus/truth-hypervisor.json")
+    path = dump_file("xen417-mixed-pcpus/vmcore")
+    told = Xen(Dump(path), Image(dump_file("xen417-mixed-pcpus/xen-syms")))
+    assert told.layout.how == "DWARF"
+    inferred = Xen(Dump(path)).layout
+    assert inferred.offsets.items() <= told.layout.offsets.items()
+    assert inferred.vcpu_by_pointer == told.layout.vcpu_by_pointer
+    for domain, true in zip(told.domains(), expected["domains"], strict=True):
+        _same_domain(domain, true)
+
+
+def _same_domain(domain: HostDomain, true: dict[str, Any]) -> None:
+    info = true["arch_shared_info"]
+    assert domain.address == int(true["address"], 16)
+    assert (domain.kind, domain.word) == ("pv", 8)
+    assert domain.pages == true["tot_pages"]
+    assert domain.uuid == UUID(hex=true["uuid"])
+    assert domain.max_pfn == int(info["max_pfn"], 16)
+    assert domain.shared_info is not None
+    for name in ("frame_list_list", "p2m_cr3", "p2m_vaddr", "p2m_generation"):
+        assert getattr(domain.shared_info, name) == int(info[name], 16), name
+    assert [source.name for source in domain.sources] == ["list", "linear"]
+    assert domain.warnings == []
+    assert len(domain.vcpus) == true["max_vcpus"]
+    for vcpu, saved in zip(domain.vcpus, true["vcpus"], strict=True):
+        assert vcpu.address == int(saved["address"], 16)
+        assert (vcpu.id, vcpu.pcpu) == (saved["id"], saved["processor"])
+        assert vcpu.running == saved["is_running"]
+        assert (vcpu.state == "running") == saved["is_running"]
+        assert vcpu.root == int(saved["cr3"], 16)
+        assert vcpu.registers is not None
+        if vcpu.running:
+            assert "Xen stack" in str(vcpu.where)
+        else:
+            # Nothing of it is on a pCPU's stack: both pCPUs were busy.
+            assert vcpu.where == "struct vcpu"
+            for name, value in saved["user_regs"].items():
+                assert vcpu.registers[name] == int(value, 16), name
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [
+        ("xen417-dom0", ["aiko.lab.example"]),
+        ("xen417-three-domains", ["aiko.lab.example", "domu1", "domu2"]),
+        ("xen417-mixed-pcpus", ["aiko.lab.example", "domu1", "domu2"]),
+    ],
+)
+def test_kernels_are_recognised(dump_file: DumpFile, folder: str, names: list[str]) -> None:
+    xen = Xen(Dump(dump_file(f"{folder}/vmcore")))
+    kernels = [domain.kernel() for domain in xen.domains()]
+    assert [kernel.nodename if kernel else None for kernel in kernels] == names
+    for kernel in kernels:
+        assert kernel is not None
+        assert kernel.release == "6.1.0-56-amd64"
+        assert kernel.version.startswith("#1 SMP")
+
+
+@pytest.mark.parametrize("folder", ["xen417-dom0", "xen417-three-domains", "xen417-mixed-pcpus"])
+def test_both_sources_of_a_p2m_agree(dump_file: DumpFile, folder: str) -> None:
+    for domain in Xen(Dump(dump_file(f"{folder}/vmcore"))).domains():
+        tree, linear = domain.p2m("list"), domain.p2m("linear")
+        comparison = tree.compare(linear)
+        assert comparison.equal > 30_000
+        assert comparison.different == comparison.unreadable == 0
+
+
+def test_an_idle_pcpu_keeps_the_registers_of_its_last_vcpu(
+    dump_file: DumpFile, truth: Truth
+) -> None:
+    """Lazy context switch: is_running is 0 and arch.user_regs is stale."""
+    running = truth("xen417-three-domains/truth-dom0.json")["running"]
+    dom0 = Xen(Dump(dump_file("xen417-three-domains/vmcore"))).domain(0)
+    assert [vcpu.running for vcpu in dom0.vcpus] == [False, True]
+    left = dom0.vcpus[0]
+    assert left.where is not None
+    assert "went idle" in left.where
+    assert left.registers is not None
+    true = next(entry["registers"] for entry in running if entry["pcpu"] == left.pcpu)
+    assert left.registers["rip"] == int(true["ip"], 16)
+    assert left.registers["rsp"] == int(true["sp"], 16)
+    assert left.root == int(true["cr3"], 16)
+
+
+def test_a_domain_alone_in_its_file(dump_file: DumpFile) -> None:
+    domain = CoreDomain(Dump(dump_file("xen417-three-domains/domu1.core")))
+    assert (domain.kind, domain.word, domain.pages) == ("pv", 8, 32768)
+    assert domain.max_pfn == 32768
+    kernel = domain.kernel()
+    assert kernel is not None
+    assert kernel.nodename == "domu1"
+    (vcpu,) = domain.vcpus
+    assert vcpu.where == ".xen_prstatus"
+    assert vcpu.registers is not None
+    assert vcpu.registers["gs_base"] >> 63
+    assert domain.p2m("list").compare(domain.p2m("linear")).different == 0

@@ -8,7 +8,7 @@ and ss.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 #: cpu_user_regs in the order of memory, up to the slot of error code and entry vector.
@@ -91,32 +91,68 @@ def find(top: int, window: bytes, word: int, is_xen: Callable[[int], bool]) -> C
 
 def _frame(words: Sequence[int], end: int, base: int, word: int, kind: str) -> GuestFrame | None:
     """The registers whose ss stands some slots before index ``end``."""
-    general = _GENERAL[word]
     for gap in _GAPS:
-        ss_at = end - gap - 1
-        start = ss_at - len(_PUSHED[word]) - len(general)
-        if start < 0:
-            continue
-        pushed = words[ss_at - 4 : ss_at + 1]
-        if not _plausible(pushed, word, kind):
-            continue
-        ip, cs, flags, sp, ss = pushed
-        registers = dict(zip(general, words[start:], strict=False))
-        # saved_upcall_mask shares a slot with cs, and the pads after selectors mean nothing.
-        values = (ip, cs & 0xFFFF, flags, sp, ss & 0xFFFF)
-        registers.update(zip(_PUSHED[word], values, strict=True))
-        mode = word
-        if kind == "hvm":
-            del registers["cs"], registers["ss"]
-        elif word == 8 and _is_32_bit_guest(cs & 0xFFFF, ip, sp):
-            mode = 4
-            registers = {
-                _NARROW.get(name, name): value
-                for name, value in registers.items()
-                if not name[1:].isdigit()
-            }
-        return GuestFrame(registers, mode, kind, base + start * word)
+        found = _frame_at(words, end - gap - 1, base, word, kind)
+        if found is not None:
+            return found
     return None
+
+
+def _frame_at(
+    words: Sequence[int], ss_at: int, base: int, word: int, kind: str
+) -> GuestFrame | None:
+    """The registers whose ss stands at index ``ss_at``; ``base`` is the address of index 0."""
+    general = _GENERAL[word]
+    start = ss_at - len(_PUSHED[word]) - len(general)
+    pushed = words[ss_at - 4 : ss_at + 1]
+    if start < 0 or len(pushed) < 5 or not _plausible(pushed, word, kind):
+        return None
+    ip, cs, flags, sp, ss = pushed
+    registers = dict(zip(general, words[start:], strict=False))
+    # saved_upcall_mask shares a slot with cs, and the pads after selectors mean nothing.
+    values = (ip, cs & 0xFFFF, flags, sp, ss & 0xFFFF)
+    registers.update(zip(_PUSHED[word], values, strict=True))
+    mode = word
+    if kind == "hvm":
+        del registers["cs"], registers["ss"]
+    elif word == 8 and _is_32_bit_guest(cs & 0xFFFF, ip, sp):
+        mode = 4
+        registers = narrow(registers)
+    return GuestFrame(registers, mode, kind, base + start * word)
+
+
+def narrow(registers: dict[str, int]) -> dict[str, int]:
+    """The registers of a 32-bit guest under the names that they have there."""
+    return {
+        _NARROW.get(name, name): value
+        for name, value in registers.items()
+        if not name[1:].isdigit() and not name.endswith("_base")
+    }
+
+
+def search(words: Sequence[int], word: int) -> Iterator[int]:
+    """The offsets in a struct at which a PV guest's saved registers (cpu_user_regs) may start."""
+    before = len(_GENERAL[word]) + 1
+    for ip_at in range(before, len(words) - 4):
+        if _plausible(words[ip_at : ip_at + 5], word, "pv"):
+            yield (ip_at - before) * word
+
+
+def read(words: Sequence[int], address: int, word: int) -> GuestFrame | None:
+    """The guest's registers in the ``cpu_user_regs`` at ``address``, whose words these are.
+
+    None where they are none that a guest can have: a vCPU that never ran has zeros there.
+    """
+    for kind in ("pv", "hvm"):
+        found = _frame_at(words, len(_GENERAL[word]) + len(_PUSHED[word]), address, word, kind)
+        if found is not None:
+            return found
+    return None
+
+
+def size(word: int) -> int:
+    """How many bytes ``read`` wants."""
+    return (len(_GENERAL[word]) + 1 + len(_PUSHED[word])) * word
 
 
 def _plausible(pushed: Sequence[int], word: int, kind: str) -> bool:

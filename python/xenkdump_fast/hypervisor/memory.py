@@ -1,10 +1,12 @@
 """Xen's own virtual memory: which page tables map it, and which addresses are Xen's."""
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from .._native import AddressSpace, Dump, MemoryFault
 
+PAGE = 4096
 #: Machine address bits of a cr3.
 _CR3_MASK = 0x000F_FFFF_FFFF_F000
 #: XEN_VIRT_START has been a multiple of this in every version (3.2: 0xffff828c80000000, 4.17:
@@ -35,7 +37,7 @@ def vmcoreinfo(dump: Dump) -> dict[str, str]:
     return found
 
 
-def number(facts: dict[str, str], key: str, base: int) -> int | None:
+def number(facts: Mapping[str, str], key: str, base: int) -> int | None:
     """A number of VMCOREINFO_XEN; None if it is missing or none."""
     try:
         return int(facts[key], base)
@@ -87,3 +89,82 @@ def is_xen(virtual: AddressSpace, word: int, address: int) -> bool:
     except MemoryFault:
         return False
     return True
+
+
+class XenMemory:
+    """The hypervisor's memory, read without exceptions: what cannot be read is None."""
+
+    def __init__(self, dump: Dump, word: int, paging: Paging, root: int, probe: int) -> None:
+        self.dump = dump
+        #: Word size of the hypervisor.
+        self.word = word
+        self.paging: Paging = paging
+        self.root = root
+        self.virtual = dump.virtual(root, paging)
+        self._probe = probe
+        self._probed = self.translate(probe)
+        self._pages: dict[int, bool] = {}
+
+    def words(self, address: int, size: int) -> tuple[int, ...] | None:
+        """The words of the ``size`` bytes at ``address``."""
+        data = self.read(address, size)
+        if data is None:
+            return None
+        return struct.unpack(f"<{size // self.word}{'Q' if self.word == 8 else 'I'}", data)
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """The ``size`` bytes at ``address``."""
+        try:
+            return self.virtual.read(address, size)
+        except (MemoryFault, OverflowError):
+            return None
+
+    def struct(self, address: int, size: int) -> bytes | None:
+        """The ``size`` bytes at ``address``, or as many whole pages' as can be read."""
+        for end in range(address + size, address, -PAGE):
+            data = self.read(address, (end if end == address + size else end & -PAGE) - address)
+            if data is not None:
+                return data
+        return None
+
+    def pointer(self, address: int) -> int | None:
+        """The word at ``address``."""
+        return self.number(address, self.word)
+
+    def number(self, address: int, size: int) -> int | None:
+        """The number of ``size`` bytes at ``address``."""
+        try:
+            return self.virtual.word(address, size)
+        except (MemoryFault, OverflowError):
+            return None
+
+    def is_xen(self, address: int) -> bool:
+        """Whether the address is in Xen's part of memory and can be read."""
+        page = address // PAGE
+        known = self._pages.get(page)
+        if known is None:
+            known = self._pages[page] = is_xen(self.virtual, self.word, address)
+        return known
+
+    def translate(self, address: int) -> int | None:
+        """The machine address of one of Xen's."""
+        try:
+            return self.virtual.translate(address)
+        except (MemoryFault, OverflowError):
+            return None
+
+    def frame(self, mfn: int) -> bytes | None:
+        """A machine frame."""
+        try:
+            return self.dump.machine.read(mfn * PAGE, PAGE)
+        except (MemoryFault, OverflowError):
+            return None
+
+    def is_root(self, address: int) -> bool:
+        """Whether page tables below ``address`` map Xen as ours do: every guest's roots must."""
+        if self._probed is None or address <= 0 or address >> 52:
+            return False
+        try:
+            return self.dump.virtual(address, self.paging).translate(self._probe) == self._probed
+        except (MemoryFault, OverflowError):
+            return False

@@ -69,7 +69,9 @@ def trace(kernel: Kernel, task: Task, context: VcpuContext | None) -> Trace:
     )
     frames = []
     for frame in found.frames:
-        nearest = None if frame.user else kernel.symbols.nearest(frame.pc)
+        # A return address may already belong to what follows a call that never returns.
+        at = frame.pc if frame.interrupted else frame.pc - 1
+        nearest = None if frame.user else kernel.symbols.nearest(at)
         frames.append(
             Frame(
                 pc=frame.pc,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from .._native import AbsentError
-from . import cpus, panic, percpu, tasks
+from . import panic, percpu, tasks
 from .kernel import Kernel
 
 T = TypeVar("T")
@@ -167,11 +167,7 @@ def tainted(kernel: Kernel) -> int:
 
 
 def _culprit(kernel: Kernel) -> tasks.Task | None:
-    active = {
-        cpu: tasks.read(kernel, address, cpu, is_active=True)
-        for cpu, address in tasks.active(kernel).items()
-    }
-    return panic.task(kernel, active, cpus.assign(kernel, active))
+    return panic.task(kernel)
 
 
 def _state(task: tasks.Task, message: str | None) -> str:

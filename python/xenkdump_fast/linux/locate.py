@@ -88,11 +88,13 @@ def locate(
     roots: Iterable[Root],
     p2m: P2M | None,
     facts: Mapping[str, str],
+    physical: AddressSpace | None,
 ) -> Location:
     """Finds the kernel of ``image``: by its own swapper_pg_dir, else among ``roots``.
 
-    ``p2m`` is the domain's own, or None where there is no Xen; ``facts`` is the kernel's VMCOREINFO
-    where the dump has it. Raises AbsentError, which says what was tried.
+    ``p2m`` is the domain's own, or None where there is no Xen or none can be read; ``physical`` is
+    the pseudo-physical memory, or None likewise; ``facts`` is the kernel's VMCOREINFO where the
+    dump has it. Raises AbsentError, which says what was tried.
     """
     slide = vmcoreinfo.number(facts, "KERNELOFFSET", 16) or 0
     symbols = image.symbols(slide)
@@ -103,7 +105,7 @@ def locate(
     phys_base = vmcoreinfo.number(facts, "NUMBER(phys_base)") or 0
     to_physical = phys_base - base
     tried: list[str] = []
-    own = _own_roots(image, symbols, dump.physical(p2m), to_physical)
+    own = () if physical is None else _own_roots(image, symbols, physical, to_physical)
     for root in (*own, *roots):
         for paging in formats(image):
             virtual = dump.virtual(root.address, paging)
@@ -111,7 +113,7 @@ def locate(
             if verdict is None:
                 return Location(root.address, paging, slide, root.how, facts)
             tried.append(f"{root.how} {root.address:#x} ({paging}): {verdict}")
-    detail = "; ".join(tried[:4]) if tried else "there is no root to try"
+    detail = "; ".join(tried[:2]) if tried else "there is no root to try"
     raise AbsentError(f"the kernel of {image.path} was not found in the dump: {detail}")
 
 

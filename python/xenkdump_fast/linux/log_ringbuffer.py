@@ -17,8 +17,8 @@ _COMMITTED, _FINALIZED = 1, 2
 #: Logical positions with this bit lead to no text: FAILED_LPOS (1) or EMPTY_LINE_LPOS (3).
 _DATALESS = 1
 _FAILED = 1
-#: log_buf_len= takes up to 2 GiB, of which a descriptor stands for 32 bytes, but nobody keeps a log of
-#: more than 256 MiB. They bound broken counts.
+#: log_buf_len= takes up to 2 GiB, of which a descriptor stands for 32 bytes, but nobody keeps a log
+#: of more than 256 MiB. They bound broken counts.
 MAX_SIZE_BITS, MAX_COUNT_BITS = 28, 23
 
 

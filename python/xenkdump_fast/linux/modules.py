@@ -9,6 +9,8 @@ from .kernel import Kernel
 #: More than any module's symbols take; bounds what a broken count can ask for.
 MAX_TABLE = 64 << 20
 NAME_LENGTH = 64
+#: enum mod_mem_type: MOD_INIT_TEXT, behind text, data, rodata and ro_after_init.
+FIRST_INIT_MEMORY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,10 @@ class Module:
     #: Start and size of its text.
     base: int
     size: int
+    #: Size of all of it that stays after its start.
+    total: int
+    #: It has its symbols in memory.
+    symbols: bool
 
 
 def modules(kernel: Kernel) -> Iterator[Module]:
@@ -33,10 +39,12 @@ def modules(kernel: Kernel) -> Iterator[Module]:
         try:
             name = kernel.string(address + kernel.offset("module.name"), NAME_LENGTH)
             base, size = _text(kernel, address)
+            total = _total(kernel, address, size)
+            symbols = _has_symbols(kernel, address)
         except AbsentError as error:
             kernel.warn(f"the module at {address:#x} cannot be read: {error}")
             continue
-        yield Module(address, name, base, size)
+        yield Module(address, name, base, size, total, symbols)
 
 
 def _text(kernel: Kernel, module: int) -> tuple[int, int]:
@@ -49,6 +57,33 @@ def _text(kernel: Kernel, module: int) -> tuple[int, int]:
             module, "module.core_layout.size"
         )
     return kernel.read(module, "module.module_core"), kernel.read(module, "module.core_size")
+
+
+def _total(kernel: Kernel, module: int, text: int) -> int:
+    """Size of all parts of a module but those of its start, which are given back."""
+    if not kernel.has("module.mem"):
+        return text  # which was never counted apart from the rest
+    stride, memory = kernel.types.sizeof("module_memory"), module + kernel.offset("module.mem")
+    return sum(
+        kernel.read(memory + i * stride, "module_memory.size") for i in range(FIRST_INIT_MEMORY)
+    )
+
+
+def _has_symbols(kernel: Kernel, module: int) -> bool:
+    try:
+        table, prefix = _kallsyms(kernel, module)
+        return kernel.read(table, f"{prefix}.num_symtab") > 0
+    except AbsentError:
+        return False
+
+
+def _kallsyms(kernel: Kernel, module: int) -> tuple[int, str]:
+    """Where a module's symbols are told, and as a member of what; AbsentError without KALLSYMS."""
+    if kernel.has("module.kallsyms"):  # 4.5, 8244062ef1e5
+        return kernel.read(module, "module.kallsyms"), "mod_kallsyms"
+    if kernel.has("module.symtab"):
+        return module, "module"
+    raise AbsentError("the kernel keeps no symbols of modules")
 
 
 def load(kernel: Kernel, unwinder: Unwinder) -> None:
@@ -65,12 +100,9 @@ def load(kernel: Kernel, unwinder: Unwinder) -> None:
 
 
 def _load_symbols(kernel: Kernel, module: Module) -> None:
-    if kernel.has("module.kallsyms"):  # 4.5, 8244062ef1e5
-        table, prefix = kernel.read(module.address, "module.kallsyms"), "mod_kallsyms"
-    elif kernel.has("module.symtab"):
-        table, prefix = module.address, "module"
-    else:
+    if not module.symbols:
         return
+    table, prefix = _kallsyms(kernel, module.address)
     symtab = kernel.read(table, f"{prefix}.symtab")
     count = kernel.read(table, f"{prefix}.num_symtab")
     strtab = kernel.read(table, f"{prefix}.strtab")

@@ -21,6 +21,8 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     ),
     "thread.ip": ("task_struct.thread.ip", "task_struct.thread.eip"),
     "task.parent": ("task_struct.real_parent", "task_struct.parent"),
+    # _rss in 2.6.15 alone; split into _file_rss and _anon_rss by its end (mm.py has the rest).
+    "mm.rss": ("mm_struct.rss", "mm_struct._rss"),
     "timekeeper.seconds": ("timekeeper.xtime_sec", "timekeeper.xtime.tv_sec"),
     # struct runqueue until 2.6.18 (70b97a7f0b19).
     "rq.curr": ("rq.curr", "runqueue.curr"),

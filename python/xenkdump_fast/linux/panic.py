@@ -1,11 +1,7 @@
 """What brought the kernel down, and which task."""
 
-from collections.abc import Mapping
-
 from .._native import MemoryFault
 from . import log
-from .backtrace import trace
-from .cpus import VcpuContext
 from .kernel import Kernel
 from .tasks import Task
 
@@ -60,9 +56,7 @@ def message(kernel: Kernel) -> str | None:
     return None
 
 
-def task(
-    kernel: Kernel, active: Mapping[int, Task], contexts: Mapping[int, VcpuContext]
-) -> Task | None:
+def task(kernel: Kernel) -> Task | None:
     """The panicking task; None where neither the kernel nor any stack tells.
 
     The kernel says which CPU panicked since 4.5; before that, and for a crash that went past
@@ -76,14 +70,14 @@ def task(
             cpu = kernel.virtual.u32(address)
         except MemoryFault:
             continue
-        if cpu in active:
-            return active[cpu]
+        if cpu in kernel.active:
+            return kernel.active[cpu]
     symbols = {
-        cpu: {frame.symbol for frame in trace(kernel, task, contexts.get(cpu)).frames}
-        for cpu, task in active.items()
+        cpu: {frame.symbol for frame in kernel.backtrace(task).frames}
+        for cpu, task in kernel.active.items()
     }
     for functions in _DYING:
         for cpu, found in symbols.items():
             if found.intersection(functions):
-                return active[cpu]
+                return kernel.active[cpu]
     return None

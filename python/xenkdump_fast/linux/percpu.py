@@ -10,7 +10,11 @@ MAX_CPUS = 8192
 
 def address(kernel: Kernel, key: str, cpu: int) -> int:
     """Where ``cpu``'s instance of the per-cpu variable lies."""
-    variable = kernel.symbol(key)
+    return shifted(kernel, kernel.symbol(key), cpu)
+
+
+def shifted(kernel: Kernel, variable: int, cpu: int) -> int:
+    """Where ``cpu``'s instance of a per-cpu variable lies, by what a __percpu pointer holds."""
     offsets = kernel.symbols.get("__per_cpu_offset")
     if offsets is None:
         # Built without CONFIG_SMP: the one instance is the variable itself.

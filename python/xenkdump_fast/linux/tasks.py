@@ -39,6 +39,17 @@ def active(kernel: Kernel) -> dict[int, int]:
     return _per_run_queue(kernel, "rq.curr")
 
 
+def running(kernel: Kernel) -> dict[int, Task]:
+    """The tasks of ``active``, as far as they can be read."""
+    found = {}
+    for cpu, address in active(kernel).items():
+        try:
+            found[cpu] = read(kernel, address, cpu, is_active=True)
+        except MemoryFault as fault:
+            kernel.warn(f"the task at {address:#x}, which CPU {cpu} ran, cannot be read: {fault}")
+    return found
+
+
 def idle(kernel: Kernel) -> dict[int, int]:
     """Each CPU's idle task."""
     return _per_run_queue(kernel, "rq.idle")
@@ -165,8 +176,8 @@ def state_name(task: Task) -> str:
     return "unknown" if task.state is None else _STATES.get(task.state & 3, f"{task.state:#x}")
 
 
-def find(kernel: Kernel, everyone: list[Task], wanted: str) -> list[Task]:
-    """The tasks that ``wanted`` names: a pid in decimal, or a task's address in hex."""
+def find(everyone: list[Task], wanted: str) -> list[Task]:
+    """The tasks that ``wanted`` names: a pid in decimal, a task's address in hex, or its name."""
     if wanted.isdecimal():
         by_pid = [task for task in everyone if task.pid == int(wanted)]
         if by_pid:
@@ -174,5 +185,5 @@ def find(kernel: Kernel, everyone: list[Task], wanted: str) -> list[Task]:
     try:
         address = int(wanted, 16)
     except ValueError:
-        return []
-    return [task for task in everyone if task.address == address]
+        address = 0
+    return [task for task in everyone if task.address == address or task.comm == wanted]

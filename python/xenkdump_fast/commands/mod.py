@@ -1,0 +1,25 @@
+"""The loaded modules."""
+
+from dataclasses import dataclass
+
+from ..linux import modules
+from ..session import Domain
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """What ``xkdump mod`` found."""
+
+    domain: int
+    word: int
+    #: The text is told apart from the rest (6.4 on, ac3b43283923).
+    split: bool
+    #: By address.
+    modules: list[modules.Module]
+
+
+def run(domain: Domain) -> Modules:
+    """Reads the list of modules."""
+    kernel = domain.kernel
+    found = sorted(modules.modules(kernel), key=lambda module: module.base)
+    return Modules(domain.id, kernel.word, kernel.has("module.mem"), found)

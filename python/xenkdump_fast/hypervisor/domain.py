@@ -1,0 +1,255 @@
+"""One domain: its vCPUs, what it publishes of its P2M, and which kernel it runs."""
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Literal
+from uuid import UUID
+
+from .._native import P2M, AbsentError, AddressSpace, Dump
+from ..linux.locate import Root
+from ..sources import Source
+from . import guests, shared_info
+from .guests import GuestKernel
+from .shared_info import SharedInfo
+from .vcpus import XenVcpu
+
+
+class XenDomain:
+    """A domain, of a host or alone in its file.
+
+    What cannot be read is None and told in ``warnings``; nothing here raises for a broken domain.
+    """
+
+    def __init__(self, dump: Dump, number: int, xen_word: int) -> None:
+        self.dump = dump
+        self.id = number
+        self._xen_word = xen_word
+        self.warnings: list[str] = []
+        #: Machine address of its shared_info page, once that was read.
+        self.shared_info_address: int | None = None
+
+    # What the two kinds of dump differ in.
+
+    def _read_vcpus(self) -> list[XenVcpu]:
+        raise NotImplementedError
+
+    def _read_shared_info(self) -> bytes | None:
+        raise NotImplementedError
+
+    def _told_kind(self) -> str | None:
+        """The kind, where the dump says it outright."""
+        return None
+
+    @property
+    def uuid(self) -> UUID | None:
+        """Its UUID, where it is known."""
+        return None
+
+    @property
+    def pages(self) -> int | None:
+        """How many pages of memory it has, where that is known."""
+        return None
+
+    # What they have in common.
+
+    @cached_property
+    def shared_info(self) -> SharedInfo | None:
+        """What the guest published of its P2M; None if it did not (HVM, PVH, or too early)."""
+        page = self._read_shared_info()
+        if page is None:
+            return None
+        found = (shared_info.parse(page, word) for word in (8, 4))
+        scored = [
+            (shared_info.score(info, shared_info.MAX_FRAMES, self._frame), info) for info in found
+        ]
+        score, best = max(scored, key=lambda pair: pair[0])
+        if score > 0:
+            return best
+        if all(score < 0 for score, _ in scored):
+            self.warnings.append("its shared_info leads to no P2M: the page is damaged")
+        return None
+
+    def _frame(self, mfn: int) -> bytes | None:
+        try:
+            return self.dump.machine.read(mfn * shared_info.PAGE, shared_info.PAGE)
+        except (AbsentError, OverflowError):
+            return None
+
+    @cached_property
+    def word(self) -> int:
+        """Word size of the guest."""
+        if self.shared_info is not None:
+            return self.shared_info.word
+        told = [vcpu.word for vcpu in self._raw_vcpus if vcpu.word and vcpu.kind == "pv"]
+        return max(told, default=self._xen_word)
+
+    @cached_property
+    def kind(self) -> str:
+        """ "pv", "hvm", "pvh", "hvm or pvh", "system" (Xen's own) or "unknown"."""
+        told = self._told_kind()
+        if told is not None:
+            return told
+        if self.shared_info is not None:
+            return "pv"
+        seen = {vcpu.kind for vcpu in self._raw_vcpus}
+        return "pv" if "pv" in seen else "hvm or pvh" if "hvm" in seen else "unknown"
+
+    @cached_property
+    def _raw_vcpus(self) -> list[XenVcpu]:
+        return self._read_vcpus()
+
+    @cached_property
+    def vcpus(self) -> list[XenVcpu]:
+        """Its vCPUs in the order of their numbers."""
+        if self.kind != "pv" or self.word == 8:
+            return self._raw_vcpus
+        # A 32-bit guest's user space cannot always be told from a 64-bit one's by its registers.
+        return [
+            vcpu.narrowed() if vcpu.word == 8 and vcpu.registers else vcpu
+            for vcpu in self._raw_vcpus
+        ]
+
+    @property
+    def max_pfn(self) -> int | None:
+        """Number of pfns that it says it has."""
+        return self.shared_info.max_pfn if self.shared_info else None
+
+    @property
+    def paging(self) -> Literal["x86-pae", "x86_64"]:
+        """The format of the guest's page tables; non-PAE guests went with Xen 3.0."""
+        return "x86-pae" if self.word == 4 else "x86_64"
+
+    def roots(self) -> list[Root]:
+        """Page tables that map its kernel, the best first.
+
+        ``p2m_cr3`` is the kernel's own; a vCPU that was in user space has a root that does not map
+        the kernel at all.
+        """
+        found: dict[int, Root] = {}
+        if self.shared_info is not None and self.shared_info.has_linear:
+            root = self.shared_info.root
+            found[root] = Root(root, "p2m_cr3 of shared_info")
+        for vcpu in self.vcpus:
+            if vcpu.root:
+                found.setdefault(vcpu.root, Root(vcpu.root, f"cr3 of vCPU {vcpu.id}"))
+        return list(found.values())
+
+    def _spaces(self) -> Iterator[AddressSpace]:
+        """The address spaces of ``roots``. A 32-bit guest's vCPUs have a root of 64-bit Xen's."""
+        for root in self.roots():
+            yield self.dump.virtual(root.address, self.paging)
+            if self.word == 4 and self._xen_word == 8:
+                yield self.dump.virtual(root.address, "x86_64")
+
+    @cached_property
+    def sources(self) -> list[Source]:
+        """The ways to its P2M that need no symbols, the best first."""
+        info = self.shared_info
+        found = []
+        if info is not None and info.has_frame_list:
+            found.append(
+                Source(
+                    "list",
+                    f"frame_list_list mfn {info.frame_list_list:#x} of shared_info",
+                    lambda: P2M.frame_list(
+                        self.dump, info.frame_list_list, _width(info.word), info.max_pfn
+                    ),
+                )
+            )
+        if info is not None and info.has_linear:
+            found.append(
+                Source(
+                    "linear",
+                    f"p2m_vaddr {info.p2m_vaddr:#x} of shared_info",
+                    lambda: P2M.linear(
+                        self.dump,
+                        self.dump.virtual(info.root, self.paging),
+                        info.p2m_vaddr,
+                        _width(info.word),
+                        info.max_pfn,
+                    ),
+                )
+            )
+        return found
+
+    def p2m(self, source: str | None = None) -> P2M:
+        """Its P2M, by the first source that works or by the one named; AbsentError."""
+        problems = []
+        for candidate in self.sources:
+            if source in (None, candidate.name):
+                try:
+                    return candidate.open()
+                except AbsentError as error:
+                    problems.append(f"{candidate.name}: {error}")
+        asked = f"P2M source {source!r}" if source else "P2M"
+        raise AbsentError(
+            f"{self.dump.path}: domain {self.id} offers no {asked}"
+            + (f" that can be read: {'; '.join(problems)}" if problems else "")
+        )
+
+    def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
+        """The Linux kernel it runs; None where none is recognised."""
+        if self.kind not in ("pv", "unknown"):
+            return None
+        for space in self._spaces():
+            found = guests.recognise(space, self.word, hints)
+            if found is not None:
+                return found
+        return None
+
+
+class CoreDomain(XenDomain):
+    """The domain of an xl dump-core file."""
+
+    def __init__(self, dump: Dump) -> None:
+        # The file does not say which number the domain had.
+        super().__init__(dump, 0, 8)
+
+    def _read_vcpus(self) -> list[XenVcpu]:
+        found = []
+        for number, context in enumerate(self.dump.vcpu_contexts):
+            registers = dict(context["registers"])
+            kernel, user = (
+                registers.pop("gs_base_kernel", None),
+                registers.pop("gs_base_user", None),
+            )
+            if kernel is not None:
+                registers["gs_base"] = kernel if registers["rip"] >> 63 else user
+            online = bool(context["flags"] & _VGCF_ONLINE)
+            found.append(
+                XenVcpu(
+                    id=number,
+                    address=None,
+                    pcpu=None,
+                    state="paused" if online else "offline",
+                    running=False,
+                    root=context["root"] or None,
+                    registers=registers if online else None,
+                    where=".xen_prstatus" if online else None,
+                    kind="hvm" if self.dump.auto_translated else "pv",
+                    word=context["word"],
+                )
+            )
+        return found
+
+    def _read_shared_info(self) -> bytes | None:
+        return self.dump.shared_info
+
+    def _told_kind(self) -> str | None:
+        return "hvm or pvh" if self.dump.auto_translated else "pv"
+
+    @property
+    def pages(self) -> int | None:
+        """``nr_pages`` of the header."""
+        for note in self.dump.notes:
+            if note.kind == "dumpcore_header":
+                return int(note.fields["nr_pages"])
+        return None
+
+
+#: vcpu_guest_context.flags: the vCPU is up.
+_VGCF_ONLINE = 1 << 5
+
+
+def _width(word: int) -> Literal[4, 8]:
+    return 4 if word == 4 else 8

@@ -1,0 +1,200 @@
+"""The list of domains, and those that a broken list has lost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .._native import Symbols
+from . import frame_table
+from .layout import Layout
+from .memory import PAGE, XenMemory, number
+from .pcpus import Pcpu
+
+#: Domain numbers from here on are Xen's own (DOMID_FIRST_RESERVED).
+FIRST_RESERVED = 0x7FF0
+#: Their names (public ABI).
+RESERVED = {0x7FF1: "DOMID_IO", 0x7FF2: "DOMID_XEN", 0x7FF4: "DOMID_COW", 0x7FFF: "DOMID_IDLE"}
+#: There cannot be more domains than numbers for them.
+_MAX_DOMAINS = FIRST_RESERVED
+#: Where SIZE(domain) is not told.
+_DEFAULT_SIZE = PAGE
+#: How far into a struct vcpu its domain may stand.
+_NEAR = 0x100
+
+
+@dataclass
+class DomainList:
+    """The struct domains that were found."""
+
+    #: Addresses by domain number, ascending.
+    addresses: dict[int, int] = field(default_factory=dict)
+    #: How each was found.
+    how: dict[int, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    #: About how many pages each owns, by address, as a sample of the frame table has it.
+    owned: dict[int, int] = field(default_factory=dict)
+
+    def add(self, identity: int, address: int, how: str) -> bool:
+        """Takes a domain unless its number is taken."""
+        if identity in self.addresses:
+            return False
+        self.addresses[identity] = address
+        self.how[identity] = how
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What VMCOREINFO_XEN says, or xen-syms instead."""
+
+    head: int | None
+    next: int | None
+    id: int
+    size: int
+    frames: frame_table.Table | None
+    system: tuple[int, ...]
+
+    @classmethod
+    def of(cls, text: Mapping[str, str], symbols: Symbols | None, layout: Layout) -> "Facts":
+        """``symbols`` and ``layout`` are xen-syms', used for what the note lacks."""
+
+        def symbol(name: str) -> int | None:
+            found = number(text, f"SYMBOL({name})", 16)
+            return symbols.get(name) if found is None and symbols is not None else found
+
+        size = number(text, "SIZE(domain)", 10) or _DEFAULT_SIZE
+        next_ = number(text, "OFFSET(domain.next_in_list)", 10)
+        identity = number(text, "OFFSET(domain.domain_id)", 10)
+        return cls(
+            head=symbol("domain_list"),
+            next=layout.get("domain.next") if next_ is None else next_,
+            id=(layout.get("domain.id") or 0) if identity is None else identity,
+            size=min(max(size, 64), 16 * PAGE),
+            frames=frame_table.Table.of(
+                symbol("frame_table"),
+                symbol("max_page"),
+                number(text, "SIZE(page_info)", 10),
+                number(text, "OFFSET(page_info._domain)", 10),
+                number(text, "OFFSET(page_info.count_info)", 10),
+            ),
+            system=tuple(a for n in ("dom_xen", "dom_io") if (a := symbol(n)) is not None),
+        )
+
+
+def find(memory: XenMemory, facts: Facts, pcpus: Sequence[Pcpu]) -> DomainList:
+    """Follows the list; where it is broken, adds what vCPUs and page owners lead to."""
+    found = DomainList()
+    _follow(memory, facts, found)
+    starts = [*found.addresses.values()]
+    for pcpu in pcpus:
+        starts += [pcpu.vcpu or 0, pcpu.stack[0] if pcpu.stack else 0]
+    found.owned = frame_table.owners(memory, facts.frames, starts)
+    for address in found.owned:
+        _recover(memory, facts, found, address, "owner of pages in the frame table")
+    for pcpu in pcpus:
+        owner = _domain_of(memory, facts, pcpu.vcpu)
+        if owner is not None:
+            _recover(memory, facts, found, owner, f"domain of pCPU {pcpu.number}'s vCPU")
+    found.addresses = dict(sorted(found.addresses.items()))
+    return found
+
+
+def _follow(memory: XenMemory, facts: Facts, found: DomainList) -> None:
+    if facts.head is None or facts.next is None:
+        found.warnings.append("no VMCOREINFO_XEN: where the list of domains starts is not known")
+        return
+    at = memory.pointer(facts.head)
+    where = f"domain_list at {facts.head:#x}"
+    if at is None:
+        found.warnings.append(f"{where} cannot be read")
+        return
+    seen = set()
+    last = -1
+    while at:
+        if at in seen:
+            found.warnings.append(f"the domain list loops: {where} leads back to {at:#x}")
+            return
+        seen.add(at)
+        if at % memory.word or not memory.is_xen(at):
+            found.warnings.append(f"the domain list breaks off: {where} leads out of Xen: {at:#x}")
+            return
+        identity = memory.number(at + facts.id, 2)
+        following = memory.pointer(at + facts.next)
+        if identity is None or following is None:
+            found.warnings.append(f"the domain list breaks off: the domain at {at:#x} is cut")
+            return
+        if identity >= FIRST_RESERVED:
+            found.warnings.append(
+                f"the domain list breaks off: {where} leads to {at:#x}, whose number is "
+                f"{identity:#x}: no domain"
+            )
+            return
+        if identity <= last:
+            # Xen keeps the list in the order of numbers.
+            found.warnings.append(
+                f"the domain list is out of order: domain {identity} at {at:#x} comes after {last}"
+            )
+        last = identity
+        if not found.add(identity, at, "domain_list"):
+            found.warnings.append(f"two domains in the list have the number {identity}")
+        where = f"domain {identity}"
+        at = following
+    if not found.addresses:
+        found.warnings.append("the domain list is empty")
+
+
+def _recover(memory: XenMemory, facts: Facts, found: DomainList, address: int, how: str) -> None:
+    """Adds the domain at ``address`` if the list did not have it."""
+    if address in found.addresses.values():
+        return
+    identity = memory.number(address + facts.id, 2)
+    if identity is None or identity >= FIRST_RESERVED:
+        return
+    if found.add(identity, address, how):
+        found.warnings.append(
+            f"domain {identity} at {address:#x} is not in the domain list; found as {how}"
+        )
+
+
+def _domain_of(memory: XenMemory, facts: Facts, vcpu: int | None) -> int | None:
+    """The struct domain that a vCPU points to and that points back to it."""
+    head = memory.words(vcpu, _NEAR) if vcpu is not None else None
+    for value in head or ():
+        if value == vcpu or value % memory.word or not memory.is_xen(value):
+            continue
+        words = memory.words(value, facts.size // memory.word * memory.word)
+        for pointer in words or ():
+            if pointer == vcpu:
+                return value
+            if pointer % memory.word == 0 and memory.is_xen(pointer):
+                array = memory.words(pointer, _NEAR)
+                if array is not None and vcpu in array:
+                    return value
+    return None
+
+
+def system(
+    memory: XenMemory,
+    facts: Facts,
+    layout: Layout,
+    pcpus: Sequence[Pcpu],
+    symbols: Symbols | None,
+) -> dict[int, int]:
+    """Addresses of Xen's own domains by their reserved numbers, as far as anything leads there.
+
+    DOMID_XEN and DOMID_IO by VMCOREINFO_XEN, the idle domain by a pCPU's idle vCPU.
+    """
+    candidates = [memory.pointer(at) for at in facts.system]
+    idle = symbols.get("idle_vcpu") if symbols is not None else None
+    back = layout.get("vcpu.domain")
+    if back is not None:
+        first = memory.pointer(idle) if idle is not None else None
+        running = [pcpu.vcpu for pcpu in pcpus]
+        candidates += [memory.pointer(vcpu + back) for vcpu in (*running, first) if vcpu]
+    found = {}
+    for address in candidates:
+        if address is None or not memory.is_xen(address):
+            continue
+        identity = memory.number(address + facts.id, 2)
+        if identity is not None and identity >= FIRST_RESERVED:
+            found[identity] = address
+    return found

@@ -1,0 +1,106 @@
+"""Xen's frame table: one page_info for each machine frame, which names the domain that owns it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from .memory import PAGE, XenMemory
+
+#: count_info: references are counted in the low bits; a page that is owned has one at least.
+_COUNT_MASK = (1 << 26) - 1
+#: As many blocks of the table are looked at, and as many page_infos in each.
+_BLOCKS, _IN_BLOCK = 512, 64
+#: An estimate may be off by as much: a domain's pages come in clusters.
+_TOLERANCE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What VMCOREINFO_XEN says of the frame table."""
+
+    #: Addresses of the variables that hold its address and the number of frames.
+    table_at: int
+    max_page_at: int
+    #: Size of a page_info, offsets of its _domain and count_info.
+    size: int
+    owner: int
+    count: int
+
+    @classmethod
+    def of(cls, *facts: int | None) -> "Table | None":
+        """None where a fact is missing or cannot be."""
+        if any(fact is None for fact in facts):
+            return None
+        table = cls(*(fact or 0 for fact in facts))
+        inside = 0 <= table.owner < table.size and 0 <= table.count < table.size
+        aligned = not (table.size | table.owner | table.count) & 3
+        return table if 8 <= table.size <= 256 and inside and aligned else None
+
+
+def max_page(memory: XenMemory, table: Table | None) -> int | None:
+    """One more than the highest machine frame number."""
+    found = memory.pointer(table.max_page_at) if table else None
+    return found if found and found < 1 << 40 else None
+
+
+def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dict[int, int]:
+    """About how many pages each struct domain owns, by its address.
+
+    _domain holds the frame number of a struct domain, and that lies in Xen's direct map; where the
+    map starts is learnt from any address in it, and ``starts`` should have some.
+    """
+    frames = max_page(memory, table)
+    if table is None or frames is None:
+        return {}
+    bases = {start - at for start in starts if start and (at := memory.translate(start))}
+    counts: Counter[int] = Counter()
+    asked = 0
+    step = max(_IN_BLOCK, frames // _BLOCKS // _IN_BLOCK * _IN_BLOCK)
+    for start in range(0, frames, step):
+        asked += min(_IN_BLOCK, frames - start)
+        counts.update(_owners_of(memory, table, start, min(_IN_BLOCK, frames - start)))
+    found = {}
+    for frame, count in counts.items():
+        for base in bases:
+            address = base + frame * PAGE
+            if memory.is_xen(address) and memory.translate(address) == frame * PAGE:
+                found[address] = count * frames // asked
+                break
+    return found
+
+
+def _owners_of(memory: XenMemory, table: Table, start: int, count: int) -> Iterator[int]:
+    """_domain of those of ``count`` page_infos that are in use."""
+    base = memory.pointer(table.table_at)
+    data = memory.read(base + start * table.size, count * table.size) if base else None
+    if data is None:
+        return
+    # Every 4 bytes one number: the low half of count_info counts, _domain has 32 bits.
+    numbers = memoryview(data).cast("I")
+    step = table.size // 4
+    references, owners = numbers[table.count // 4 :: step], numbers[table.owner // 4 :: step]
+    for used, owner in zip(references, owners, strict=True):
+        if owner and used & _COUNT_MASK:
+            yield owner
+
+
+def pages_offset(domains: Mapping[int, bytes], owned: Mapping[int, int]) -> int | None:
+    """The offset of domain.tot_pages in the structs of ``domains`` (by address).
+
+    It is near what the frame table says, in every domain. So is max_pages, which is never less, and
+    stands near it.
+    """
+    known = {a: data for a, data in domains.items() if owned.get(a, 0) >= _IN_BLOCK}
+    if not known:
+        return None
+    errors = {}
+    values = {}
+    for at in range(0, min(map(len, known.values())) - 4, 4):
+        pages = {a: int.from_bytes(data[at : at + 4], "little") for a, data in known.items()}
+        error = max(abs(pages[a] - owned[a]) / owned[a] for a in known)
+        if error <= _TOLERANCE:
+            errors[at], values[at] = error, sum(pages.values())
+    if not errors:
+        return None
+    best = min(errors, key=lambda at: errors[at])
+    return min((at for at in errors if abs(at - best) <= 32), key=lambda at: (values[at], at))

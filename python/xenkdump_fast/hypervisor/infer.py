@@ -1,0 +1,327 @@
+"""Where the members of Xen's structs lie, by what must be true of them.
+
+A vcpu points back to its domain. A shared_info page's lists lead to lists. A vCPU that was running
+has the cr3 that its pCPU had. An offset is believed when the domains and vCPUs agree on it; a
+broken struct loses its votes and no more.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from . import frames, shared_info
+from .layout import Layout
+from .memory import PAGE, XenMemory
+from .pcpus import Pcpu
+
+#: No struct vcpu has been larger (3.x held a guest context in it, of 2800 or 5168 bytes).
+VCPU_SIZE = 2 * PAGE
+#: How far into a struct vcpu its domain may stand.
+_NEAR = 0x100
+#: As many domains, and as many vCPUs of each, are asked; the rest is checked when it is read.
+_SAMPLE = 16
+#: More vCPUs than any domain can have (HVM_MAX_VCPUS is 128, a PV guest's limit 8192).
+MAX_VCPUS = 8192
+#: vcpu_runstate_info.state, in the order of its values (public ABI).
+RUNSTATES = ("running", "runnable", "blocked", "offline")
+
+
+@dataclass(frozen=True, slots=True)
+class _Struct:
+    """A struct as it lies in memory."""
+
+    address: int
+    data: bytes
+    words: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Vcpu:
+    """A struct vcpu, and the pCPU that was running it."""
+
+    struct: _Struct
+    number: int
+    domain: int
+    pcpu: Pcpu | None
+
+
+def infer(memory: XenMemory, domains: Sequence[int], pcpus: Sequence[Pcpu], size: int) -> Layout:
+    """The offsets that ``domains`` (addresses of struct domain, ``size`` bytes each) agree on."""
+    found = _Inference(memory, domains, pcpus, size)
+    found.vcpu_array()
+    if found.layout.get("domain.vcpu") is None:
+        found.layout.warnings.append("no struct vcpu was found that points back to its domain")
+        return found.layout
+    found.load_vcpus(pcpus)
+    found.max_vcpus()
+    found.processor(pcpus)
+    found.shared_info()
+    found.uuid()
+    found.registers()
+    found.cr3()
+    found.gs_base()
+    found.runstate()
+    return found.layout
+
+
+class _Inference:
+    def __init__(
+        self, memory: XenMemory, domains: Sequence[int], pcpus: Sequence[Pcpu], size: int
+    ) -> None:
+        self.memory = memory
+        self.word = memory.word
+        self.layout = Layout()
+        loaded = (self.load(address, size) for address in domains[:_SAMPLE])
+        self.domains = [domain for domain in loaded if domain is not None]
+        self.vcpus: list[_Vcpu] = []
+        #: How many vCPUs each domain has, by its address.
+        self.counts: dict[int, int] = {}
+
+    def load(self, address: int, size: int) -> _Struct | None:
+        data = self.memory.struct(address, size)
+        if data is None:
+            return None
+        count = len(data) // self.word
+        words = struct.unpack_from(f"<{count}{'Q' if self.word == 8 else 'I'}", data)
+        return _Struct(address, data, words)
+
+    def vote(self, name: str, votes: Counter[int], least: int = 1) -> None:
+        """Takes the offset with most votes, the lowest of equals, if it has ``least``."""
+        if votes:
+            best = min(votes, key=lambda at: (-votes[at], at))
+            if votes[best] >= least:
+                self.layout.offsets[name] = best
+
+    def count(
+        self, structs: Iterable[_Struct], step: int, test: Callable[[_Struct, int], bool]
+    ) -> Counter[int]:
+        """For each offset that is a multiple of ``step``, how many structs pass the test there."""
+        return Counter(
+            at for one in structs for at in range(0, len(one.data) - step, step) if test(one, at)
+        )
+
+    # struct domain
+
+    def vcpu_array(self) -> None:
+        """domain.vcpu and vcpu.domain: vCPU 0 has the number 0 and points back to its domain."""
+        votes: Counter[tuple[bool, int, int]] = Counter()
+        memory, word = self.memory, self.word
+        for domain in self.domains:
+            for i, value in enumerate(domain.words):
+                if value % word or not memory.is_xen(value):
+                    continue
+                for by_pointer, vcpu in ((True, memory.pointer(value)), (False, value)):
+                    if vcpu is None or vcpu % word or not memory.is_xen(vcpu):
+                        continue
+                    head = memory.words(vcpu, _NEAR)
+                    if head is None or head[0] & 0xFFFF_FFFF or domain.address not in head:
+                        continue
+                    votes[by_pointer, i * word, head.index(domain.address) * word] += 1
+        if votes:
+            best = min(votes, key=lambda key: (-votes[key], key[1], not key[0]))
+            self.layout.vcpu_by_pointer = best[0]
+            self.layout.offsets |= {"domain.vcpu": best[1], "vcpu.domain": best[2], "vcpu.id": 0}
+
+    def load_vcpus(self, pcpus: Sequence[Pcpu]) -> None:
+        """The vCPUs to ask: the first of each domain, and all that were running."""
+        current = {pcpu.vcpu: pcpu for pcpu in pcpus}
+        for domain in self.domains:
+            found = vcpu_addresses(self.memory, self.layout, domain.address, None)
+            sound = [vcpu for _, vcpu, _ in found]
+            self.counts[domain.address] = len(sound)
+            for number, address in enumerate(sound):
+                if number >= _SAMPLE and address not in current:
+                    continue
+                loaded = self.load(address, VCPU_SIZE)
+                if loaded is not None:
+                    pcpu = current.get(address)
+                    self.vcpus.append(_Vcpu(loaded, number, domain.address, pcpu))
+
+    def max_vcpus(self) -> None:
+        """domain.max_vcpus: as many as there are, in every domain; the one next to the array."""
+        near = self.layout.offsets["domain.vcpu"]
+
+        def holds_count(domain: _Struct, at: int) -> bool:
+            count = self.counts[domain.address]
+            return count > 0 and int.from_bytes(domain.data[at : at + 4], "little") == count
+
+        votes = self.count(self.domains, 4, holds_count)
+        most = max(votes.values(), default=0)
+        if most:
+            best = min((at for at in votes if votes[at] == most), key=lambda at: abs(at - near))
+            self.layout.offsets["domain.max_vcpus"] = best
+
+    def shared_info(self) -> None:
+        """domain.shared_info: a page whose lists lead to lists, or at least a wall clock."""
+        votes: Counter[int] = Counter()
+        for domain in self.domains:
+            for i, value in enumerate(domain.words):
+                if value % PAGE or not self.memory.is_xen(value):
+                    continue
+                page = self.memory.read(value, PAGE)
+                if page is not None:
+                    votes[i * self.word] += max(0, score_page(self.memory, page)[0])
+        self.vote("domain.shared_info", +votes)
+
+    def uuid(self) -> None:
+        """domain.handle: a UUID by its shape (RFC 4122), each domain another; dom0's is all zero.
+
+        A domU is needed to tell: the toolstack gives each a random one.
+        """
+
+        def is_uuid(domain: _Struct, at: int) -> bool:
+            value = domain.data[at : at + 16]
+            return (
+                len(value) == 16
+                and value[6] >> 4 in range(1, 6)
+                and value[8] >> 6 == 2
+                and len(set(value)) >= 9
+                # Two pointers in a row are none.
+                and b"\xff\xff\x83" not in value
+                and b"\xff\xff\x82" not in value
+            )
+
+        others = [d for d in self.domains if int.from_bytes(d.data[:2], "little") != 0]
+        votes = self.count(others, 4, is_uuid)
+        for at in [at for at in votes if votes[at] < len(others)]:
+            del votes[at]
+        for at in list(votes):
+            values = [domain.data[at : at + 16] for domain in others]
+            if len(set(values)) != len(values):
+                del votes[at]
+        if len(votes) == 1:
+            self.vote("domain.uuid", votes)
+
+    # struct vcpu
+
+    def processor(self, pcpus: Sequence[Pcpu]) -> None:
+        """vcpu.processor: the number of the pCPU that it runs on, or did last."""
+        numbers = {pcpu.number for pcpu in pcpus}
+
+        def fits(vcpu: _Vcpu, at: int) -> bool:
+            value = int.from_bytes(vcpu.struct.data[at : at + 4], "little")
+            return value == vcpu.pcpu.number if vcpu.pcpu else value in numbers
+
+        # Behind vcpu_id: on a machine with one pCPU and one vCPU both are 0.
+        near = range(4, _NEAR, 4)
+        votes = Counter(at for vcpu in self.vcpus for at in near if fits(vcpu, at))
+        self.vote("vcpu.processor", votes, len(self.vcpus))
+
+    def registers(self) -> None:
+        """vcpu.arch.user_regs: what a PV guest must have had in ip, cs, flags, sp and ss."""
+        votes: Counter[int] = Counter()
+        for vcpu in self.vcpus:
+            votes.update(frames.search(vcpu.struct.words, self.word))
+        self.vote("vcpu.registers", votes)
+
+    def cr3(self) -> None:
+        """vcpu.arch.cr3: the cr3 of the pCPU that was running it; in all others, a root."""
+        votes: Counter[int] = Counter()
+        for vcpu in self.vcpus:
+            running = vcpu.pcpu is not None and vcpu.pcpu.cr3 is not None
+            expected = root_of(vcpu.pcpu.cr3 or 0, self.word) if vcpu.pcpu else 0
+            for i, value in enumerate(vcpu.struct.words):
+                root = root_of(value, self.word)
+                if running:
+                    # Nothing else says it so surely.
+                    votes[i * self.word] += 100 * (root == expected)
+                elif value and root and self._may_be_root(value) and self.memory.is_root(root):
+                    votes[i * self.word] += 1
+        self.vote("vcpu.cr3", +votes)
+
+    def _may_be_root(self, value: int) -> bool:
+        """Whether a word looks like a cr3: a machine address, some flags (PCID, no-flush) apart."""
+        return value & 0x7FF0_0000_0000_0000 == 0 and value & 0xFF0 == 0 and value > PAGE
+
+    def gs_base(self) -> None:
+        """vcpu.arch.pv.gs_base_kernel: what gs_base was while a vCPU ran its kernel."""
+        votes: Counter[int] = Counter()
+        for vcpu in self.vcpus:
+            guest = vcpu.pcpu.guest if vcpu.pcpu else None
+            base = guest.registers.get("gs_base") if guest else None
+            if guest is None or not base or guest.registers.get("rip", 0) >> 63 == 0:
+                continue
+            votes.update(i * 8 for i, value in enumerate(vcpu.struct.words) if value == base)
+        self.vote("vcpu.gs_base", votes)
+
+    def runstate(self) -> None:
+        """vcpu.runstate: a state, and since when; the times in each state add up to no more."""
+
+        def is_runstate(vcpu: _Struct, at: int) -> bool:
+            if at + 48 > len(vcpu.data):
+                return False
+            # x86 32-bit Xen aligns 64-bit members to 4.
+            times = struct.unpack_from("<5Q", vcpu.data, at + (8 if self.word == 8 else 4))
+            state = int.from_bytes(vcpu.data[at : at + 4], "little")
+            entered, spent = times[0], times[1:]
+            # Nanoseconds: a microsecond at least, nine years at most.
+            return state < 4 and 1000 < sum(spent) <= entered < 1 << 58
+
+        votes = self.count((vcpu.struct for vcpu in self.vcpus), self.word, is_runstate)
+        for vcpu in self.vcpus:
+            for at in list(votes):
+                state = int.from_bytes(vcpu.struct.data[at : at + 4], "little")
+                # Only a vCPU that a pCPU has is running. An idle pCPU's last one may still say so.
+                if (vcpu.pcpu is not None) != (state == 0):
+                    votes[at] -= 2
+        self.vote("vcpu.runstate", +votes)
+
+
+def root_of(cr3: int, word: int) -> int:
+    """The machine address of the table that a cr3 of the processor's names."""
+    return cr3 & (0x000F_FFFF_FFFF_F000 if word == 8 else 0xFFFF_FFE0)
+
+
+def score_page(memory: XenMemory, page: bytes) -> tuple[int, int]:
+    """How much speaks for a page being a shared_info, and for which guest word (0: cannot tell)."""
+    best = (0, 0)
+    for word in (8, 4):
+        info = shared_info.parse(page, word)
+        score = shared_info.score(info, shared_info.MAX_FRAMES, memory.frame)
+        if score > 0:
+            best = max(best, (score * 4, word))
+    if best[0] == 0:
+        # Xen keeps the wall clock for every guest, an HVM one's too.
+        seconds, nanoseconds = shared_info.wallclock(page, memory.word)
+        if seconds > 1 << 30 and nanoseconds < 1_000_000_000:
+            best = (1, 0)
+    return best
+
+
+def vcpu_addresses(
+    memory: XenMemory, layout: Layout, domain: int, count: int | None
+) -> Iterator[tuple[int, int, str | None]]:
+    """Number and address of a domain's vCPUs, in that order, each with what is wrong with it.
+
+    ``count`` is max_vcpus; without it the array ends at its first entry that is no vCPU of the
+    domain. An empty slot is no vCPU.
+    """
+    array = layout.get("domain.vcpu")
+    if array is None or layout.get("vcpu.domain") is None:
+        return
+    start = memory.pointer(domain + array) if layout.vcpu_by_pointer else domain + array
+    if start is None:
+        return
+    for i in range(MAX_VCPUS if count is None else min(count, MAX_VCPUS)):
+        vcpu = memory.pointer(start + i * memory.word)
+        if vcpu is None:
+            return
+        if vcpu == 0 and count is not None:
+            continue
+        problem = _problem(memory, layout, vcpu, (i, domain))
+        if problem is not None and count is None:
+            return
+        yield i, vcpu, problem
+
+
+def _problem(memory: XenMemory, layout: Layout, vcpu: int, expected: tuple[int, int]) -> str | None:
+    """What is wrong with a vCPU that should have this number and domain; None if nothing is."""
+    number, domain = expected
+    if vcpu % memory.word or not memory.is_xen(vcpu):
+        return f"its pointer {vcpu:#x} leads out of Xen's memory"
+    owner = memory.pointer(vcpu + layout.offsets["vcpu.domain"])
+    if owner != domain:
+        return f"it belongs to another domain, {owner or 0:#x}"
+    own = memory.number(vcpu + (layout.get("vcpu.id") or 0), 4)
+    return None if own == number else f"it says that it is vCPU {own}"

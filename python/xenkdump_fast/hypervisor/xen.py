@@ -1,0 +1,177 @@
+"""A Xen host: its pCPUs, its domains, and how to read each of them."""
+
+from dataclasses import replace
+from functools import cached_property
+from uuid import UUID
+
+from .._native import AbsentError, Dump, Image, Symbols
+from . import domains, frame_table, memory, vcpus
+from .domain import XenDomain
+from .domains import FIRST_RESERVED
+from .infer import infer
+from .layout import Layout, by_types
+from .memory import PAGE, XenMemory
+from .pcpus import Pcpu, pcpus
+from .vcpus import XenVcpu
+
+
+class Xen:
+    """The hypervisor in a host's dump.
+
+    ``image`` is its xen-syms; without one, or without DWARF in it, the layout of Xen's structs is
+    inferred. Raises AbsentError where the dump is not a Xen host's or Xen's memory cannot be read.
+    What is broken is collected in ``warnings``; a broken domain does not hide its neighbours.
+    """
+
+    def __init__(self, dump: Dump, image: Image | None = None) -> None:
+        self.dump = dump
+        self.image = image
+        self.warnings: list[str] = []
+        self.pcpus: list[Pcpu] = pcpus(dump)
+        for pcpu in self.pcpus:
+            self.warnings += pcpu.warnings
+        if not self.pcpus:
+            raise AbsentError(f"{dump.path}: not the dump of a Xen host: no pCPU's notes")
+        self.word = self.pcpus[0].word
+        self.vmcoreinfo = memory.vmcoreinfo(dump)
+        self.facts = domains.Facts.of(self.vmcoreinfo, self.symbols, self._by_types or Layout())
+        self.memory = self._memory()
+
+    @cached_property
+    def symbols(self) -> Symbols | None:
+        """The symbols of xen-syms, if there are any."""
+        try:
+            return self.image.symbols() if self.image else None
+        except AbsentError:
+            return None
+
+    @cached_property
+    def _by_types(self) -> Layout | None:
+        """The layout by xen-syms' DWARF; None where it has none."""
+        if self.image is None:
+            return None
+        try:
+            return by_types(self.image.types())
+        except AbsentError:
+            return None
+
+    def _memory(self) -> XenMemory:
+        """Xen's memory under the first root that maps it."""
+        probe = self.facts.head
+        if probe is None:
+            probe = self.pcpus[0].registers["rip" if self.word == 8 else "eip"]
+        for pcpu in self.pcpus:
+            for root in memory.roots(self.dump, pcpu.cr3, self.word):
+                found = XenMemory(self.dump, self.word, pcpu.paging, root, probe)
+                if found.number(probe, 1) is not None:
+                    return found
+        raise AbsentError(f"{self.dump.path}: no page table in the dump maps Xen's memory")
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the members of Xen's structs lie."""
+        if self._by_types is not None:
+            return self._by_types
+        listed = list(self._list.addresses.values())
+        layout = infer(self.memory, listed, self.pcpus, self.facts.size)
+        structs = {a: d for a in listed if (d := self.memory.struct(a, self.facts.size))}
+        pages = frame_table.pages_offset(structs, self._list.owned)
+        if pages is not None:
+            layout.offsets["domain.pages"] = pages
+        self.warnings += layout.warnings
+        return layout
+
+    @cached_property
+    def _list(self) -> domains.DomainList:
+        found = domains.find(self.memory, self.facts, self.pcpus)
+        self.warnings += found.warnings
+        return found
+
+    def domains(self, all: bool = False) -> list["HostDomain"]:  # noqa: A002 - the option's name
+        """Every domain by its number; with ``all`` also Xen's own (idle, DOMID_XEN, DOMID_IO)."""
+        found = [self._domain(number) for number in self._list.addresses]
+        if all:
+            known = {domain.address for domain in found}
+            system = domains.system(self.memory, self.facts, self.layout, self.pcpus, self.symbols)
+            found += [
+                HostDomain(self, number, address, "Xen's own")
+                for number, address in sorted(system.items())
+                if address not in known
+            ]
+        return found
+
+    def domain(self, number: int) -> "HostDomain":
+        """The domain of this number; AbsentError if there is none."""
+        if number not in self._list.addresses:
+            known = ", ".join(map(str, self._list.addresses)) or "none"
+            raise AbsentError(f"{self.dump.path}: no domain {number}; domains: {known}")
+        return self._domain(number)
+
+    def _domain(self, number: int) -> "HostDomain":
+        known = self._cache.get(number)
+        if known is None:
+            address, how = self._list.addresses[number], self._list.how[number]
+            known = self._cache[number] = HostDomain(self, number, address, how)
+        return known
+
+    @cached_property
+    def _cache(self) -> dict[int, "HostDomain"]:
+        return {}
+
+
+class HostDomain(XenDomain):
+    """A domain of a host, read out of the hypervisor's structs."""
+
+    def __init__(self, xen: Xen, number: int, address: int, how: str) -> None:
+        super().__init__(xen.dump, number, xen.word)
+        self.xen = xen
+        self.address = address
+        #: How it was found: "domain_list", or what led to it when the list did not.
+        self.how = how
+
+    def _field(self, name: str, size: int) -> int | None:
+        at = self.xen.layout.get(name)
+        return None if at is None else self.xen.memory.number(self.address + at, size)
+
+    def _read_vcpus(self) -> list[XenVcpu]:
+        found, warnings = vcpus.read(self.xen.memory, self.xen.layout, self.xen.pcpus, self.address)
+        self.warnings += warnings
+        if self._told_kind() == "system":
+            # A pCPU's stack holds a guest's registers, the idle vCPU has none.
+            return [replace(vcpu, registers=None, where=None, kind=None) for vcpu in found]
+        return found
+
+    def _read_shared_info(self) -> bytes | None:
+        pointer = self._field("domain.shared_info", self.xen.word)
+        if not pointer:
+            return None
+        page = self.xen.memory.read(pointer, PAGE)
+        if page is None:
+            self.warnings.append(f"its shared_info at {pointer:#x} cannot be read")
+        else:
+            self.shared_info_address = self.xen.memory.translate(pointer)
+        return page
+
+    def _told_kind(self) -> str | None:
+        if self.id >= FIRST_RESERVED:
+            return "system"
+        options = self._field("domain.options", 4)
+        if options is None:
+            return None
+        # XEN_DOMCTL_CDF_hvm. A PVH guest has no device emulated but the local APIC.
+        emulated = self._field("domain.emulation", 4)
+        if not options & 1:
+            return "pv"
+        return "hvm or pvh" if emulated is None else "pvh" if emulated in (0, 1) else "hvm"
+
+    @cached_property
+    def uuid(self) -> UUID | None:
+        """Its handle, which the toolstack chose; all zero for dom0."""
+        at = self.xen.layout.get("domain.uuid") if self.id < FIRST_RESERVED else None
+        data = None if at is None else self.xen.memory.read(self.address + at, 16)
+        return None if data is None else UUID(bytes=data)
+
+    @cached_property
+    def pages(self) -> int | None:
+        """How many pages of memory it has."""
+        return self._field("domain.pages", 4)

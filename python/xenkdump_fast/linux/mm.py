@@ -1,0 +1,128 @@
+"""How much memory tasks use."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .._native import AbsentError
+from . import percpu, states
+from .kernel import Kernel
+from .tasks import Task
+
+#: include/linux/mm_types_task.h: counters of resident pages. SHMEMPAGES came with 4.5
+#: (eca56ff906bd); number 2, between them, counts swap entries.
+_FILEPAGES, _ANONPAGES, _SHMEMPAGES = 0, 1, 3
+#: include/linux/sched.h.
+PF_EXITING = 0x4
+#: 2.6.27, 246bb0b1deb2.
+PF_KTHREAD = 0x0020_0000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Pages of virtual memory, and pages that are resident."""
+
+    total: int
+    resident: int
+
+
+def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
+    """Of each task that has memory of its own, by the task's address."""
+    known = states.of(kernel)
+    cached = _cached(kernel, everyone)
+    found = {}
+    for task in everyone:
+        if states.is_zombie(task, known):
+            continue
+        try:
+            mm = kernel.read(task.address, "task_struct.mm")
+            if mm:
+                resident = _resident(kernel, mm) + cached.get(task.tgid, 0)
+                found[task.address] = Usage(kernel.read(mm, "mm_struct.total_vm"), resident)
+        except AbsentError as error:
+            kernel.warn(f"the memory of the task at {task.address:#x} is not known: {error}")
+    return found
+
+
+def _resident(kernel: Kernel, mm: int) -> int:
+    if kernel.has("mm.rss"):  # until 2.6.14
+        return kernel.read(mm, "mm.rss")
+    if kernel.has(
+        "mm_struct._file_rss"
+    ):  # until 2.6.33; an atomic where page tables have own locks
+        return sum(
+            max(0, kernel.pointer(mm + kernel.offset(f"mm_struct.{name}")))
+            for name in ("_file_rss", "_anon_rss")
+        )
+    counters = (_FILEPAGES, _ANONPAGES, _SHMEMPAGES)
+    if kernel.has("mm_struct.rss_stat.count"):  # 2.6.34 to 6.1
+        counts = kernel.member("mm_struct.rss_stat.count")
+        at = mm + counts.offset
+        return sum(
+            max(0, _signed(kernel.pointer(at + i * kernel.word), kernel.word))
+            for i in counters
+            if i < (counts.count or 0)
+        )
+    # 6.2, f1a7941243c1: an array of percpu_counter.
+    at, size = mm + kernel.offset("mm_struct.rss_stat"), kernel.types.sizeof("percpu_counter")
+    return sum(max(0, _percpu_counter(kernel, at + i * size)) for i in counters)
+
+
+def _percpu_counter(kernel: Kernel, counter: int) -> int:
+    """A percpu_counter: what all have agreed on, and what each CPU has counted since."""
+    total = kernel.read(counter, "percpu_counter.count")
+    if kernel.has("percpu_counter.counters"):
+        base = kernel.read(counter, "percpu_counter.counters")
+        for cpu in percpu.possible(kernel):
+            total += _signed(kernel.virtual.u32(percpu.shifted(kernel, base, cpu)), 4)
+    return total
+
+
+def _cached(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, int]:
+    """Pages by thread group that its threads have not added to the mm yet (2.6.34 to 6.1)."""
+    found: dict[int, int] = defaultdict(int)
+    if not kernel.has("task_struct.rss_stat.count"):
+        return found
+    counts = kernel.member("task_struct.rss_stat.count")
+    for task in everyone:
+        for i in (_FILEPAGES, _ANONPAGES, _SHMEMPAGES):
+            if i < (counts.count or 0):
+                at = task.address + counts.offset + i * 4
+                try:
+                    found[task.tgid] += max(0, _signed(kernel.virtual.u32(at), 4))
+                except AbsentError:
+                    break
+    return found
+
+
+def _signed(value: int, size: int) -> int:
+    return value - (1 << size * 8) if value >> (size * 8 - 1) else value
+
+
+def total_pages(kernel: Kernel) -> int:
+    """Pages of memory that the kernel manages: what %MEM is a share of."""
+    if kernel.word == 8:
+        total = kernel.pointer(kernel.symbol("max_pfn"))
+    else:
+        total = kernel.pointer(kernel.symbol("max_low_pfn"))
+        for name in ("_totalhigh_pages", "totalhigh_pages"):  # 5.0, ca79b0c211af
+            if name in kernel.symbols:
+                total += kernel.pointer(kernel.symbol(name))
+                break
+    if "num_physpages" in kernel.symbols:  # until 3.10
+        total = min(total, kernel.pointer(kernel.symbol("num_physpages")))
+    return total
+
+
+def is_kernel_thread(kernel: Kernel, task: Task, known: states.States) -> bool:
+    """Whether a task has no user space of its own."""
+    flags = kernel.read(task.address, "task_struct.flags")
+    if kernel.read(kernel.symbol("init_task"), "task_struct.flags") & PF_KTHREAD:
+        return bool(flags & PF_KTHREAD)
+    # Before 2.6.27 only the missing mm tells, which an exiting task has given up as well.
+    if task.pid == 0:
+        return True
+    if states.is_zombie(task, known) or flags & PF_EXITING:
+        return False
+    mm = kernel.read(task.address, "task_struct.mm")
+    return mm == 0 or mm == kernel.symbols.get("init_mm")

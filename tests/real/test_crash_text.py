@@ -1,0 +1,78 @@
+"""``ps``, ``mod`` and ``vtop`` of the real dumps, as crash prints them."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from xenkdump_fast import AbsentError, Domain
+from xenkdump_fast.commands import mod, ps, vtop
+from xenkdump_fast.render import mod as render_mod
+from xenkdump_fast.render import ps as render_ps
+from xenkdump_fast.render import vtop as render_vtop
+
+pytestmark = pytest.mark.real
+
+TYPED = ["xen417-dom0", "xen417-three-domains", "bare-x86_64", "bare-i386-pae"]
+BARE = ["bare-x86_64", "bare-i386-pae", "bare-i386"]
+Open = Callable[[str], Domain]
+Crash = Callable[[str], str]
+
+
+def table(text: str) -> str:
+    """The table of a file that goes on with other things."""
+    return text.partition("\nPID:")[0]
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_ps(name: str, domain: Open, crash: Crash) -> None:
+    expected = table(crash(f"{name}/crash/ps.txt")).rstrip("\n").split("\n")
+    assert render_ps.text(ps.run(domain(name))).splitlines() == expected
+
+
+def test_ps_of_one_task(domain: Open) -> None:
+    found = [
+        [process.task.comm for process in ps.run(domain("xen417-dom0"), [name]).processes]
+        for name in ("1", "ffff888004e00000", "kthreadd")
+    ]
+    assert found == [["init"], ["init"], ["kthreadd"]]
+
+
+def test_ps_of_no_task(domain: Open) -> None:
+    with pytest.raises(AbsentError, match="no task nobody"):
+        ps.run(domain("xen417-dom0"), ["nobody"])
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_mod(name: str, domain: Open, crash: Crash) -> None:
+    expected = crash(f"{name}/crash/mod.txt").splitlines()
+    found = render_mod.text(mod.run(domain(name))).splitlines()
+    assert found == expected[: len(found)]
+    assert not any("(not loaded)" in line for line in expected[len(found) :])
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_vtop(name: str, domain: Open, crash: Crash) -> None:
+    walks = re.split(r"(?m)^(?=VIRTUAL)", crash(f"{name}/crash/vtop.txt"))[1:]
+    assert len(walks) >= 5
+    for walk in walks:
+        expected = re.split(r"(?m)^ *PAGE +PHYSICAL +MAPPING", walk)[0].rstrip("\n")
+        address = expected.split("\n")[1].split()[0]
+        found = render_vtop.text(vtop.run(domain(name), [address]))
+        assert found.rstrip("\n") == expected
+
+
+def test_vtop_under_xen_gives_both_addresses(domain: Open) -> None:
+    dom0 = domain("xen417-dom0")
+    (found,) = vtop.run(dom0, ["linux_banner"]).translations
+    assert found.mapping is not None
+    assert found.physical is not None
+    assert found.mapping.machine != found.physical
+    assert dom0.physical.read(found.physical, 14) == b"Linux version "
+    assert dom0.dump.machine.read(found.mapping.machine, 14) == b"Linux version "
+
+
+@pytest.mark.parametrize("wanted", ["no_such_symbol", "1000", "1ffffffffffffffff"])
+def test_vtop_of_what_is_not_there(wanted: str, domain: Open) -> None:
+    with pytest.raises(AbsentError):
+        vtop.run(domain("xen417-dom0"), [wanted])

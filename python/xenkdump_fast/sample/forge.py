@@ -21,6 +21,7 @@ MIB = 1 << 20
 KINDS: dict[str, str] = {
     "2006": "i386 dom0 (Linux 2.6.16.13) of June 2006: the CR3 note and nothing else",
     "2006-pae": "the same with PAE, and with Xen's own memory",
+    "2006-x86_64": "x86_64 dom0 (Linux 2.6.16.13) of 2006: the CR3 note, end_pfn",
     "shadow": "i386 dom0 whose cr3 is of no use: only the frame-list-list of CRASH_INFO",
     "xen3": "i386 PAE dom0 (Linux 2.6.18.8) on Xen 3.1: CRASH_INFO with nine words",
     "modern": "x86_64 dom0 (Linux 6.1, BTF and ORC) on a 64-bit Xen 4.17",
@@ -30,6 +31,7 @@ KINDS: dict[str, str] = {
 _BUILDERS: dict[str, tuple[str, int]] = {
     "2006": ("xen2006.session", 227174 * 4096),
     "2006-pae": ("xen2006.pae", 512 * MIB),
+    "2006-x86_64": ("x8664_2006.build", 512 * MIB),
     "shadow": ("xen2006.shadow", 384 * MIB),
     "xen3": ("xen2006.xen3", 512 * MIB),
     "modern": ("modern.build", 256 * MIB),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,10 @@ class Image:
         self.marks: dict[str, int] = {}
         self._tables()
         self.symbols = self._symbols()
+        in_text = [s for s in self.symbols if s.section == ".text" and not s.name.startswith("_t")]
+        in_text = [s for s in in_text if s.name not in ("_stext", "_etext")]
+        self._text_addresses = [s.address for s in in_text]
+        self._text_names = [s.name for s in in_text]
         self._by_name = {symbol.name: symbol.address for symbol in self.symbols}
 
     def _place(self, variable: Variable) -> None:
@@ -180,6 +185,11 @@ class Image:
     def symbol(self, name: str) -> int:
         """The address of a variable, function, label or alias."""
         return self._by_name[name]
+
+    def nearest(self, pc: int) -> str | None:
+        """The symbol of the text at or below an address, as crash names it."""
+        at = bisect.bisect_right(self._text_addresses, pc) - 1
+        return self._text_names[at] if at >= 0 else None
 
     @property
     def end(self) -> int:

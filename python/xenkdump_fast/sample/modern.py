@@ -110,16 +110,7 @@ def build(memory: int, seed: int, hypercall: source.Hypercall = source.BY_FUNCTI
     out: plan.Json = {
         "xen": {"major": 4, "minor": 17, "phys_start": hex(xen.phys_start)},
         "domains": [dom0],
-        "pcpus": [
-            {
-                "pcpu": p.number,
-                "cr3": hex(p.cr3),
-                "domain": p.domain,
-                "vcpu": p.vcpu,
-                "registers": plan.registers(p.guest),
-            }
-            for p in xen.pcpus
-        ],
+        "pcpus": plan.pcpus(xen.pcpus),
     }
     return Parts(image.vmlinux(), core, out)
 

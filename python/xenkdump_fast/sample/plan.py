@@ -6,12 +6,13 @@ against it, so nothing here is read back from the files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .guest import Guest
 from .kernels.base import Kernel
 from .tasks import Task
+from .xen64 import Pcpu
 
 Json = dict[str, Any]
 
@@ -23,10 +24,11 @@ def registers(values: Mapping[str, int]) -> Json:
 
 def task(kernel: Kernel, task_: Task) -> Json:
     """A task with its frames, innermost first, and the user frame behind them if there is one."""
-    text = kernel.image.text
+    image = kernel.image
     frames: list[Json] = []
     for frame in task_.frames:
-        function = text.find(frame.pc)
+        # A return address belongs to the call before it, which may be a function's last byte.
+        function = image.text.find(frame.pc if frame.interrupted else frame.pc - 1)
         frames.append(
             {
                 "pc": hex(frame.pc),
@@ -34,6 +36,7 @@ def task(kernel: Kernel, task_: Task) -> Json:
                 "slot": None if frame.slot is None else hex(frame.slot),
                 "symbol": frame.symbol,
                 "function": None if function is None else function.name,
+                "label": image.nearest(frame.pc),
                 "interrupted": frame.interrupted,
             }
         )
@@ -56,8 +59,8 @@ def task(kernel: Kernel, task_: Task) -> Json:
         regs = task_.user_registers
         frames.append(
             {
-                "pc": hex(regs.get("ip", regs.get("eip", 0))),
-                "sp": hex(regs.get("sp", regs.get("esp", 0))),
+                "pc": hex(regs[kernel.ip]),
+                "sp": hex(regs[kernel.sp]),
                 "slot": None,
                 "symbol": None,
                 "function": None,
@@ -156,3 +159,17 @@ def domain(kernel: Kernel, panic_task: Task | None) -> Json:
         "symbols": {name: symbols[name] for name in wanted if name in symbols},
         "p2m": {"counts": p2m_counts(guest), "samples": p2m_samples(guest)},
     }
+
+
+def pcpus(every: Iterable[Pcpu]) -> list[Json]:
+    """What each pCPU had interrupted."""
+    return [
+        {
+            "pcpu": p.number,
+            "cr3": hex(p.cr3),
+            "domain": p.domain,
+            "vcpu": p.vcpu,
+            "registers": registers(p.guest),
+        }
+        for p in every
+    ]

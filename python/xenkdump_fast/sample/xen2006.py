@@ -191,16 +191,7 @@ class Host:
             "root": hex(self.kernel.root_address()),
             "frame_list_list": hex(tree),
         }
-        pcpus = [
-            {
-                "pcpu": p.number,
-                "cr3": hex(p.cr3),
-                "domain": p.domain,
-                "vcpu": p.vcpu,
-                "registers": plan.registers(p.guest),
-            }
-            for p in self.xen.pcpus
-        ]
+        pcpus = plan.pcpus(self.xen.pcpus)
         xen = {"major": self.xen.version[0], "minor": self.xen.version[1]}
         return Parts(
             self.kernel.image.vmlinux(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from . import notes
@@ -14,11 +14,6 @@ from .machine import PAGE, Machine
 from .paging import ACCESSED, DIRTY, NX, PRESENT, WRITE, X86_64, PageTables
 from .text import names
 
-MAJOR, MINOR = 4, 17
-
-VIRT_START = 0xFFFF82D040000000
-TEXT = VIRT_START + 0x200000
-DATA = VIRT_START + 0x400000
 DIRECT_MAP = 0xFFFF830000000000
 M2P = 0xFFFF800000000000
 INVALID_M2P = (1 << 64) - 1
@@ -35,9 +30,6 @@ VCPU_CTRLREG = VCPU_ARCH + 384 + 296
 VCPU_GS_BASE_KERNEL = VCPU_ARCH + 384 + 416
 VCPU_CR3 = VCPU_ARCH + 2216
 VCPU_SIZE = 3136
-
-STACK_PAGES = 8
-_CPU_INFO = 264
 
 _IDLE_DOMAIN = 0x7FFF
 
@@ -116,6 +108,13 @@ class Pcpu:
 class Xen64:
     """The hypervisor, in machine frames from ``phys_start`` on."""
 
+    version = (4, 17)
+    #: Where the image is mapped: what its symbols count from.
+    virt_start = 0xFFFF82D040000000
+    stack_pages = 8
+    #: Size of ``struct cpu_info`` at the top of a stack.
+    cpu_info = 264
+
     def __init__(self, machine: Machine, phys_start: int, rng: random.Random) -> None:
         self.machine = machine
         self.phys_start = phys_start
@@ -123,11 +122,11 @@ class Xen64:
         self._free = phys_start + 0x800000
         self.domains: list[Domain] = []
         self.pcpus: list[Pcpu] = []
-        self._data = DATA + 0x100
+        self._data = self.data + 0x100
         self.symbols: dict[str, int] = {}
         for name in ("frame_table", "max_page", "dom_xen", "dom_io", "domain_list"):
             self.symbols[name] = self._reserve(64)
-        self.symbols["pgd_l4"] = DATA + 0x10000
+        self.symbols["pgd_l4"] = self.data + 0x10000
         self.strings = {
             name: self._string(text)
             for name, text in (
@@ -144,6 +143,16 @@ class Xen64:
             machine.write(phys_start + at, rng.randbytes(64))
 
     @property
+    def text(self) -> int:
+        """The start of Xen's text."""
+        return self.virt_start + 0x200000
+
+    @property
+    def data(self) -> int:
+        """The start of Xen's data."""
+        return self.virt_start + 0x400000
+
+    @property
     def end(self) -> int:
         """The first machine address after what Xen uses by now."""
         return self._free
@@ -157,7 +166,7 @@ class Xen64:
         """Of an address in Xen's image or direct map."""
         if va >= DIRECT_MAP:
             return va - DIRECT_MAP
-        return va - VIRT_START + self.phys_start
+        return va - self.virt_start + self.phys_start
 
     def write(self, va: int, data: bytes) -> None:
         """Writes at one of Xen's own addresses."""
@@ -192,8 +201,9 @@ class Xen64:
         flags = PRESENT | WRITE | ACCESSED | DIRTY
         tables = PageTables(X86_64, self.machine, page, root, flags)
         large = 2 << 20
-        for offset in range(0, 0x800000, large):
-            tables.map(VIRT_START + offset, (self.phys_start + offset) // PAGE, flags, 2)
+        image = range(0, 0x800000, large) if self.virt_start < DIRECT_MAP else ()
+        for offset in image:
+            tables.map(self.virt_start + offset, (self.phys_start + offset) // PAGE, flags, 2)
         for at in range(0, self.machine.size, large):
             tables.map(DIRECT_MAP + at, at // PAGE, flags | NX, 2)
         size = self.machine.size // PAGE * 8
@@ -251,17 +261,18 @@ class Xen64:
     ) -> None:
         """A processor's stack: the guest's registers at its top, Xen's calls below."""
         number = len(self.pcpus)
-        size = STACK_PAGES * PAGE
+        size = self.stack_pages * PAGE
         low = self._heap(size, size)
-        info = low + size - _CPU_INFO
+        info = low + size - self.cpu_info
         self.write(info, user_regs(guest))
-        self.write(info + 200, struct.pack("<IIQQ", number, 0, current, number << 20))
-        self.write_u64(info + 224, 0x150660, cr3)
+        self.write(info + 200, struct.pack("<IIQ", number, 0, current))
+        if self.cpu_info > 224:
+            self.write_u64(info + 224, 0x150660, cr3)
         sp = info - 0xF0 - 8 * self.rng.randrange(0, 40)
         for at in range(sp, info, 8):
-            word = TEXT + self.rng.randrange(0x40000) if self.rng.random() < 0.4 else number
+            word = self.text + self.rng.randrange(0x40000) if self.rng.random() < 0.4 else number
             self.write_u64(at, word)
-        rip = TEXT + 0x1E9D2
+        rip = self.text + 0x1E9D2
         xen = {
             "rip": rip,
             "rsp": sp,
@@ -289,9 +300,12 @@ class Xen64:
 
     def write_m2p(self) -> None:
         """The machine-to-pseudo-physical table of the whole host."""
+        self.write_m2p_of([domain.guest for domain in self.domains])
+
+    def write_m2p_of(self, guests: Iterable[Guest]) -> None:
+        """The same, for domains that Xen's own structs are not written for."""
         table = array("Q", [INVALID_M2P]) * (self.machine.size // PAGE)
-        for domain in self.domains:
-            guest = domain.guest
+        for guest in guests:
             special = guest.foreign_bit | guest.identity_bit
             for pfn, mfn in enumerate(guest.p2m):
                 if not mfn & special:
@@ -312,7 +326,7 @@ class Xen64:
         """The words of XEN_ELFNOTE_CRASH_INFO."""
         s = self.strings
         strings = [s["extra"], s["changeset"], s["compiler"], s["date"], s["time"]]
-        return [MAJOR, MINOR, *strings, 0, self.phys_start, frame_list_list]
+        return [*self.version, *strings, 0, self.phys_start, frame_list_list]
 
     def vmcoreinfo(self) -> bytes:
         """Xen's own vmcoreinfo."""
@@ -340,3 +354,16 @@ def shared_info(word: int, info: SharedInfo) -> bytes:
     at = 3088 if word == 8 else 2316
     out[at : at + len(raw)] = raw
     return bytes(out)
+
+
+class Xen30(Xen64):
+    """Xen 3.0 of 2006: it lives in its map of all memory, its release builds have small stacks."""
+
+    version = (3, 0)
+    virt_start = DIRECT_MAP + 0x100000
+    stack_pages = 2
+    cpu_info = 216
+
+    def machine_address(self, va: int) -> int:
+        """All of Xen is in the direct map."""
+        return va - DIRECT_MAP

@@ -147,6 +147,10 @@ class Kernel:
         for at in range(foot, out.high, self.word):
             out.poke(at, 0)
 
+    def user_start(self, foot: int, syscall: str) -> int:
+        """Where the entry code has the stack pointer when it calls on."""
+        return foot
+
     def fill_stack(self, task: Task, chain: Sequence[str]) -> stack.Stack:
         """pt_regs, then the calls of ``chain``."""
         low = task.stack
@@ -157,7 +161,9 @@ class Kernel:
             values = self.user_registers(task, syscall)
             task.user_registers, task.user_registers_at = values, foot
             for offset, member in self.types.struct("pt_regs").flattened():
-                out.poke(foot + offset, values[member.name or ""])
+                if member.name in values:
+                    out.poke(foot + offset, values[member.name])
+            out.sp = self.user_start(foot, syscall)
         elif not task.idle:
             self.kernel_thread_start(out, foot)
         task.frames = stack.run(self.image.text, out, chain, self.rng)

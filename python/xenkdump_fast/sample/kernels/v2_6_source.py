@@ -54,7 +54,7 @@ $x86_64 };
 $x86_64 struct thread_struct {
 $x86_64     unsigned long rsp0, rsp, userrsp, fs, gs; unsigned short es, ds, fsindex, gsindex;
 $x86_64     unsigned long debugreg0, debugreg1, debugreg2, debugreg3, debugreg6, debugreg7;
-$x86_64     unsigned long cr2, trap_no, error_code; unsigned char i387[512] __aligned(16);
+$x86_64     unsigned long cr2, trap_no, error_code; unsigned char i387[512];
 $x86_64     int ioperm; unsigned long *io_bitmap_ptr; unsigned int io_bitmap_max;
 $x86_64     unsigned long tls_array[3]; unsigned int iopl;
 $x86_64 };

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from .. import p2m, printk, stack
 from ..machine import PAGE
-from ..paging import ACCESSED, DIRTY, NX, PRESENT, USER, WRITE, X86_64
+from ..paging import X86_64
 from ..printk import Line
 from ..roster import Job
 from ..tasks import Task
+from . import tables64
 from . import v6_1_text as source
 from .base import STACK_END_MAGIC, Kernel
 
@@ -21,9 +22,6 @@ _VMEMMAP = 0xFFFFEA0000000000
 
 #: Selectors of a 64-bit PV kernel: it runs in ring 3, as its users do.
 KERNEL_CS, KERNEL_SS = 0xE033, 0xE02B
-
-DATA = PRESENT | WRITE | USER | ACCESSED | DIRTY | NX
-CODE = PRESENT | USER | ACCESSED
 
 _SYSCALLS = {"__x64_sys_read": 0, "__x64_sys_write": 1, "__x64_sys_poll": 7}
 
@@ -281,25 +279,4 @@ class Linux61(Kernel):
 
     def write_page_tables(self, hypervisor: dict[int, int]) -> None:
         """Maps everything; ``hypervisor`` gives the entries of Xen's own slots of a top table."""
-        guest, spec = self.guest, self.image.spec
-        root = self.root_address()
-        tables = self.page_tables(root)
-        text = (self.image.text.base - spec.map_base) // PAGE
-        end = (self.image.end - spec.map_base) // PAGE
-        image = [guest.mfn(p) for p in range(text, end)]
-        tables.map_run(self.image.text.base, image, DATA & ~NX)
-        for va, pfn in sorted(guest.mapped.items()):
-            tables.map(va * PAGE, guest.mfn(pfn), DATA)
-        # A user page each, so that a process's own half is not empty.
-        for task in self.tasks:
-            if task.root and task.job.group == task.job.pid and task.user_registers:
-                page = task.user_registers["ip"] // PAGE * PAGE
-                self.page_tables(task.root).map(page, guest.page_table_page(), CODE)
-        frames = [guest.mfn(p) if guest.is_frame(p) else None for p in range(guest.pages)]
-        tables.map_run(spec.page_offset, frames, DATA)
-        for slot, entry in hypervisor.items():
-            tables.set(tables.root, slot, entry)
-        half = bytes(guest.machine.frame(root // PAGE)[PAGE // 2 :])
-        for task in self.tasks:
-            if task.root:
-                guest.machine.frame(task.root // PAGE)[PAGE // 2 :] = half
+        tables64.write(self, hypervisor)

@@ -111,7 +111,7 @@ class Mapping:
     @property
     def levels(self) -> list[tuple[int, int, int, int]]: ...
 
-P2MSource = Literal["cr3", "frame-list", "linear", "pvops-tree", "dump-core"]
+P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core"]
 P2MEntry = tuple[
     Literal["frame", "invalid", "foreign", "identity", "out of range", "no table"], int | None
 ]

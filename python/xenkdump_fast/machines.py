@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from . import sources
@@ -117,9 +116,10 @@ class Guest(Recorded):
             yield from sources.by_cr3(native, image, self.roots())
 
     def roots(self) -> Iterable[Root]:
-        if self.number != 0:
-            return self.own_roots()
-        return chain(sources.roots(self.dump.native), self.own_roots())
+        # One after the other, as they are asked for: Xen's records take their time.
+        if self.number == 0:
+            yield from sources.roots(self.dump.native)
+        yield from self.own_roots()
 
     def contexts(self) -> list[VcpuContext]:
         found = super().contexts()

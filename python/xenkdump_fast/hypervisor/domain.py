@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Literal
-from uuid import UUID
+from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..linux.locate import Root
@@ -12,6 +11,9 @@ from . import guests, shared_info
 from .guests import GuestKernel
 from .shared_info import SharedInfo
 from .vcpus import XenVcpu
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 class XenDomain:
@@ -41,7 +43,7 @@ class XenDomain:
         return None
 
     @property
-    def uuid(self) -> UUID | None:
+    def uuid(self) -> "UUID | None":
         """Its UUID, where it is known."""
         return None
 

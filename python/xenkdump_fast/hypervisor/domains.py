@@ -81,19 +81,26 @@ class Facts:
 
 
 def find(memory: XenMemory, facts: Facts, pcpus: Sequence[Pcpu]) -> DomainList:
-    """Follows the list; where it is broken, adds what vCPUs and page owners lead to."""
+    """Follows the list, and adds what the pCPUs' vCPUs lead to that it lacks."""
     found = DomainList()
     _follow(memory, facts, found)
+    for pcpu in pcpus:
+        owner = _domain_of(memory, facts, pcpu.vcpu)
+        if owner is not None:
+            _recover(memory, facts, found, owner, f"domain of pCPU {pcpu.number}'s vCPU")
+    return found
+
+
+def complete(
+    memory: XenMemory, facts: Facts, pcpus: Sequence[Pcpu], found: DomainList
+) -> DomainList:
+    """Adds the owners of pages: a list that is cut short may end as cleanly as a whole one."""
     starts = [*found.addresses.values()]
     for pcpu in pcpus:
         starts += [pcpu.vcpu or 0, pcpu.stack[0] if pcpu.stack else 0]
     found.owned = frame_table.owners(memory, facts.frames, starts)
     for address in found.owned:
         _recover(memory, facts, found, address, "owner of pages in the frame table")
-    for pcpu in pcpus:
-        owner = _domain_of(memory, facts, pcpu.vcpu)
-        if owner is not None:
-            _recover(memory, facts, found, owner, f"domain of pCPU {pcpu.number}'s vCPU")
     found.addresses = dict(sorted(found.addresses.items()))
     return found
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import cached_property
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from .._native import AbsentError, Dump, Image, Symbols
 from . import domains, frame_table, memory, vcpus
@@ -13,6 +13,9 @@ from .layout import Layout, by_types
 from .memory import PAGE, XenMemory
 from .pcpus import Pcpu, pcpus
 from .vcpus import XenVcpu
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 class Xen:
@@ -72,24 +75,47 @@ class Xen:
         """Where the members of Xen's structs lie."""
         if self._by_types is not None:
             return self._by_types
-        listed = list(self._list.addresses.values())
-        layout = infer(self.memory, listed, self.pcpus, self.facts.size)
-        structs = {a: d for a in listed if (d := self.memory.struct(a, self.facts.size))}
-        pages = frame_table.pages_offset(structs, self._list.owned)
-        if pages is not None:
-            layout.offsets["domain.pages"] = pages
+        layout = infer(
+            self.memory, list(self._list.addresses.values()), self.pcpus, self.facts.size
+        )
         self.warnings += layout.warnings
         return layout
 
     @cached_property
     def _list(self) -> domains.DomainList:
+        """The domains that the list leads to; every one that is left where the list is broken."""
         found = domains.find(self.memory, self.facts, self.pcpus)
+        if found.warnings:
+            domains.complete(self.memory, self.facts, self.pcpus, found)
         self.warnings += found.warnings
         return found
 
+    @cached_property
+    def _every(self) -> domains.DomainList:
+        """The list with all owners of pages; asking the frame table takes its time."""
+        found = self._list
+        if not found.owned:
+            known = len(found.warnings)
+            domains.complete(self.memory, self.facts, self.pcpus, found)
+            self.warnings += found.warnings[known:]
+        return found
+
+    @cached_property
+    def pages_offset(self) -> int | None:
+        """Where struct domain counts its pages."""
+        told = self.layout.get("domain.pages")
+        if told is not None:
+            return told
+        structs = {
+            address: data
+            for address in self._every.addresses.values()
+            if (data := self.memory.struct(address, self.facts.size))
+        }
+        return frame_table.pages_offset(structs, self._every.owned)
+
     def domains(self, all: bool = False) -> list["HostDomain"]:  # noqa: A002 - the option's name
         """Every domain by its number; with ``all`` also Xen's own (idle, DOMID_XEN, DOMID_IO)."""
-        found = [self._domain(number) for number in self._list.addresses]
+        found = [self._domain(number) for number in self._every.addresses]
         if all:
             known = {domain.address for domain in found}
             system = domains.system(self.memory, self.facts, self.layout, self.pcpus, self.symbols)
@@ -102,7 +128,7 @@ class Xen:
 
     def domain(self, number: int) -> "HostDomain":
         """The domain of this number; AbsentError if there is none."""
-        if number not in self._list.addresses:
+        if number not in self._list.addresses and number not in self._every.addresses:
             known = ", ".join(map(str, self._list.addresses)) or "none"
             raise AbsentError(f"{self.dump.path}: no domain {number}; domains: {known}")
         return self._domain(number)
@@ -165,13 +191,18 @@ class HostDomain(XenDomain):
         return "hvm or pvh" if emulated is None else "pvh" if emulated in (0, 1) else "hvm"
 
     @cached_property
-    def uuid(self) -> UUID | None:
+    def uuid(self) -> "UUID | None":
         """Its handle, which the toolstack chose; all zero for dom0."""
         at = self.xen.layout.get("domain.uuid") if self.id < FIRST_RESERVED else None
         data = None if at is None else self.xen.memory.read(self.address + at, 16)
-        return None if data is None else UUID(bytes=data)
+        if data is None:
+            return None
+        from uuid import UUID
+
+        return UUID(bytes=data)
 
     @cached_property
     def pages(self) -> int | None:
         """How many pages of memory it has."""
-        return self._field("domain.pages", 4)
+        at = self.xen.pages_offset
+        return None if at is None else self.xen.memory.number(self.address + at, 4)

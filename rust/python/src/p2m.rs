@@ -142,7 +142,7 @@ impl P2M {
         .ok_or_else(|| errors::AbsentError::new_err("the file itself lists no P2M"))
     }
 
-    /// How it was found: "cr3", "frame-list", "linear", "pvops-tree" or "dump-core".
+    /// How it was found: "cr3", "list", "linear", "pvops-tree" or "dump-core".
     #[getter]
     fn source(&self) -> &'static str {
         self.inner.source().name()

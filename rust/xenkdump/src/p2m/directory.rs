@@ -26,7 +26,7 @@ impl Source {
     pub const fn name(self) -> &'static str {
         match self {
             Source::Cr3 => "cr3",
-            Source::FrameList => "frame-list",
+            Source::FrameList => "list",
             Source::Linear => "linear",
             Source::PvopsTree => "pvops-tree",
             Source::Container => "dump-core",

@@ -188,7 +188,7 @@ class Domain:
         records = self._machine.records if isinstance(self._machine, Recorded) else None
         for root in roots:
             if records is not None:
-                return Location(root.address, records.paging, 0, root.how)
+                return Location(root.address, records.paging, 0, root.how, {})
         return None
 
     def _not_found(self, image: Image | None, problems: list[str]) -> AbsentError:

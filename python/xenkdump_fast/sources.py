@@ -1,7 +1,7 @@
 """Where a domain's P2M can be had: the sources that a dump offers, the best first."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault
 from .linux import names
@@ -13,8 +13,7 @@ NAMES = ("list", "linear", "cr3")
 MAX_PFNS = 1 << 37
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One way to a P2M."""
 
     #: "list", "linear", "cr3" or "dump-core".

@@ -133,7 +133,7 @@ class FakeKernel(Kernel):
             "types": FakeTypes(layouts or {}),
             "virtual": self.memory,
             "image": SimpleNamespace(path="vmlinux"),
-            "location": Location(0, "x86_64", 0, "made by hand"),
+            "location": Location(0, "x86_64", 0, "made by hand", {}),
         }
         self.__dict__.update(made)
         self.word = word

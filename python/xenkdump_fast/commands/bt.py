@@ -1,7 +1,7 @@
 """Backtraces of tasks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError
 from ..linux import panic, tasks
@@ -9,8 +9,7 @@ from ..linux.backtrace import Trace
 from ..session import Domain
 
 
-@dataclass(frozen=True, slots=True)
-class Backtraces:
+class Backtraces(NamedTuple):
     """What ``xkdump bt`` found."""
 
     dump: str

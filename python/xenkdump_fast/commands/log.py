@@ -1,13 +1,12 @@
 """The kernel's log."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..linux import log
 from ..session import Domain
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(NamedTuple):
     """What ``xkdump log`` found."""
 
     domain: int

@@ -1,13 +1,12 @@
 """The loaded modules."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..linux import modules
 from ..session import Domain
 
 
-@dataclass(frozen=True, slots=True)
-class Modules:
+class Modules(NamedTuple):
     """What ``xkdump mod`` found."""
 
     domain: int

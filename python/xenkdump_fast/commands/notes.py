@@ -1,7 +1,6 @@
 """Every ELF note of a dump, decoded."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._native import MemoryFault, Note
 from ..session import Dump
@@ -16,17 +15,15 @@ _STRINGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedNote:
+class DecodedNote(NamedTuple):
     """One note, with the strings that its addresses lead to."""
 
     note: Note
     fields: dict[str, Any]
-    strings: dict[str, str] = field(default_factory=dict)
+    strings: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Notes:
+class Notes(NamedTuple):
     """What ``xkdump notes`` found."""
 
     dump: str

@@ -1,7 +1,7 @@
 """The tasks, and what each uses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError
 from ..linux import mm, states, tasks
@@ -11,8 +11,7 @@ from ..session import Domain
 PAGE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """One line of ``ps``."""
 
     task: tasks.Task
@@ -29,8 +28,7 @@ class Process:
     percent: float
 
 
-@dataclass(frozen=True, slots=True)
-class Processes:
+class Processes(NamedTuple):
     """What ``xkdump ps`` found."""
 
     domain: int

@@ -1,14 +1,13 @@
 """The session header."""
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..linux import header
 from ..session import Domain
 
 
-@dataclass(frozen=True, slots=True)
-class System:
+class System(NamedTuple):
     """What ``xkdump sys`` found."""
 
     kernel: str

@@ -1,7 +1,7 @@
 """Virtual addresses to pseudo-physical and machine ones, with the walk between."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError, Mapping, MemoryFault
 from ..linux.kernel import Kernel
@@ -11,8 +11,7 @@ from ..session import Domain
 PAGE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(NamedTuple):
     """One virtual address, and where it leads."""
 
     address: int
@@ -23,8 +22,7 @@ class Translation:
     why: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Translations:
+class Translations(NamedTuple):
     """What ``xkdump vtop`` found."""
 
     domain: int

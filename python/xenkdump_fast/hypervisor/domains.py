@@ -1,7 +1,7 @@
 """The list of domains, and those that a broken list has lost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .._native import Symbols
 from . import frame_table
@@ -21,17 +21,17 @@ _DEFAULT_SIZE = PAGE
 _NEAR = 0x100
 
 
-@dataclass
 class DomainList:
     """The struct domains that were found."""
 
-    #: Addresses by domain number, ascending.
-    addresses: dict[int, int] = field(default_factory=dict)
-    #: How each was found.
-    how: dict[int, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    #: About how many pages each owns, by address, as a sample of the frame table has it.
-    owned: dict[int, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        #: Addresses by domain number, ascending.
+        self.addresses: dict[int, int] = {}
+        #: How each was found.
+        self.how: dict[int, str] = {}
+        self.warnings: list[str] = []
+        #: About how many pages each owns, by address, as a sample of the frame table has it.
+        self.owned: dict[int, int] = {}
 
     def add(self, identity: int, address: int, how: str) -> bool:
         """Takes a domain unless its number is taken."""
@@ -42,8 +42,7 @@ class DomainList:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What VMCOREINFO_XEN says, or xen-syms instead."""
 
     head: int | None

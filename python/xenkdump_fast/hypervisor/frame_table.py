@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .memory import PAGE, XenMemory
 
@@ -14,8 +14,7 @@ _BLOCKS, _IN_BLOCK = 512, 64
 _TOLERANCE = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """What VMCOREINFO_XEN says of the frame table."""
 
     #: Addresses of the variables that hold its address and the number of frames.
@@ -24,7 +23,7 @@ class Table:
     #: Size of a page_info, offsets of its _domain and count_info.
     size: int
     owner: int
-    count: int
+    references: int
 
     @classmethod
     def of(cls, *facts: int | None) -> "Table | None":
@@ -32,8 +31,8 @@ class Table:
         if any(fact is None for fact in facts):
             return None
         table = cls(*(fact or 0 for fact in facts))
-        inside = 0 <= table.owner < table.size and 0 <= table.count < table.size
-        aligned = not (table.size | table.owner | table.count) & 3
+        inside = 0 <= table.owner < table.size and 0 <= table.references < table.size
+        aligned = not (table.size | table.owner | table.references) & 3
         return table if 8 <= table.size <= 256 and inside and aligned else None
 
 
@@ -78,7 +77,7 @@ def _owners_of(memory: XenMemory, table: Table, start: int, count: int) -> Itera
     # Every 4 bytes one number: the low half of count_info counts, _domain has 32 bits.
     numbers = memoryview(data).cast("I")
     step = table.size // 4
-    references, owners = numbers[table.count // 4 :: step], numbers[table.owner // 4 :: step]
+    references, owners = numbers[table.references // 4 :: step], numbers[table.owner // 4 :: step]
     for used, owner in zip(references, owners, strict=True):
         if owner and used & _COUNT_MASK:
             yield owner

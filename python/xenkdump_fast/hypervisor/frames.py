@@ -9,7 +9,7 @@ and ss.
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: cpu_user_regs in the order of memory, up to the slot of error code and entry vector.
 _GENERAL = {
@@ -39,8 +39,7 @@ WINDOW = 0x300
 _POISON = 0xBEEF
 
 
-@dataclass(frozen=True, slots=True)
-class GuestFrame:
+class GuestFrame(NamedTuple):
     """What a guest had in its registers when the hypervisor took over."""
 
     registers: dict[str, int]
@@ -52,8 +51,7 @@ class GuestFrame:
     address: int
 
 
-@dataclass(frozen=True, slots=True)
-class CpuInfo:
+class CpuInfo(NamedTuple):
     """``struct cpu_info`` as far as its shape tells."""
 
     #: ``processor_id``: Xen's own number for the pCPU.

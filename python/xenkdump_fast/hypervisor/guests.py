@@ -5,7 +5,7 @@ elsewhere in the image must name the same release. Both lie where x86 Linux maps
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError, AddressSpace, MemoryFault
 
@@ -26,8 +26,7 @@ _CHUNK = 4 << 20
 _MOST = 256 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class GuestKernel:
+class GuestKernel(NamedTuple):
     """What a guest's kernel says of itself."""
 
     nodename: str

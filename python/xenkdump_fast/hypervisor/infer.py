@@ -8,7 +8,7 @@ broken struct loses its votes and no more.
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import frames, shared_info
 from .layout import Layout
@@ -27,8 +27,7 @@ MAX_VCPUS = 8192
 RUNSTATES = ("running", "runnable", "blocked", "offline")
 
 
-@dataclass(frozen=True, slots=True)
-class _Struct:
+class _Struct(NamedTuple):
     """A struct as it lies in memory."""
 
     address: int
@@ -36,8 +35,7 @@ class _Struct:
     words: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Vcpu:
+class _Vcpu(NamedTuple):
     """A struct vcpu, and the pCPU that was running it."""
 
     struct: _Struct

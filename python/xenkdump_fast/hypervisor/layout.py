@@ -4,8 +4,6 @@ Debian's and most others' xen-syms has symbols but no DWARF; ``infer`` then find
 offset of any version is written down anywhere: they move with every release.
 """
 
-from dataclasses import dataclass, field
-
 from .._native import AbsentError, Types
 
 #: Members by our name for them; every name that Xen has had for each, newest first.
@@ -37,17 +35,17 @@ _MEMBERS = {
 }
 
 
-@dataclass
 class Layout:
     """Offsets by the names above; one that is not known is not there."""
 
-    offsets: dict[str, int] = field(default_factory=dict)
-    #: ``domain.vcpu`` is a pointer to an array (Xen 4.0 on), not the array itself.
-    vcpu_by_pointer: bool = True
-    #: How the offsets were found: "DWARF" or "invariants".
-    how: str = "invariants"
-    #: Facts that no evidence decided, or where the evidence contradicts itself.
-    warnings: list[str] = field(default_factory=list)
+    def __init__(self, how: str = "invariants") -> None:
+        self.offsets: dict[str, int] = {}
+        #: ``domain.vcpu`` is a pointer to an array (Xen 4.0 on), not the array itself.
+        self.vcpu_by_pointer = True
+        #: How the offsets were found: "DWARF" or "invariants".
+        self.how = how
+        #: Facts that no evidence decided, or where the evidence contradicts itself.
+        self.warnings: list[str] = []
 
     def get(self, name: str) -> int | None:
         """The offset of a member; None if it is not known."""

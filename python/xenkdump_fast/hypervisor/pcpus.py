@@ -1,9 +1,8 @@
 """The physical CPUs: what each was doing in Xen, and which guest it had interrupted."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .._native import AddressSpace, Dump, MemoryFault
 from . import memory
@@ -14,8 +13,7 @@ from .frames import WINDOW, GuestFrame, find
 _STACK_SIZES = {8: (0x8000, 0x4000), 4: (0x2000, 0x1000)}
 
 
-@dataclass(frozen=True, slots=True)
-class Pcpu:
+class Pcpu(NamedTuple):
     """A physical CPU at the moment of the crash."""
 
     #: Xen's number for it.

@@ -1,7 +1,7 @@
 """A domain's shared_info page: public ABI, so its offsets hold for every version of Xen."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PAGE = 4096
 #: FOREIGN_FRAME and IDENTITY_FRAME are the two top bits of an entry; an mfn has 40 bits at most.
@@ -12,8 +12,7 @@ _WALLCLOCK = {8: 3072, 4: 2304}
 _ARCH = {8: (3088, 3096, 3112, 3120, 3128), 4: (2316, 2320, 2328, 2332, 2336)}
 
 
-@dataclass(frozen=True, slots=True)
-class SharedInfo:
+class SharedInfo(NamedTuple):
     """What a PV guest tells of its P2M."""
 
     #: Word size of the guest.

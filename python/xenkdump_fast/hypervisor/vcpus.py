@@ -1,7 +1,7 @@
 """The vCPUs of a domain: what each was doing, and where its registers are."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from . import frames
 from .infer import RUNSTATES, root_of, vcpu_addresses
@@ -10,8 +10,7 @@ from .memory import XenMemory
 from .pcpus import Pcpu
 
 
-@dataclass(frozen=True, slots=True)
-class XenVcpu:
+class XenVcpu(NamedTuple):
     """A virtual CPU."""
 
     #: Its number within the domain.
@@ -39,7 +38,7 @@ class XenVcpu:
 
     def narrowed(self) -> "XenVcpu":
         """The same as a 32-bit guest's."""
-        return replace(self, registers=frames.narrow(self.registers or {}), word=4)
+        return self._replace(registers=frames.narrow(self.registers or {}), word=4)
 
 
 def read(
@@ -57,7 +56,7 @@ def read(
                 continue
         on = next((pcpu for pcpu in pcpus if pcpu.vcpu == address), None)
         vcpu = _read_one(memory, layout, (number, address), on, owners.get(address))
-        vcpus.append(vcpu if problem is None else replace(vcpu, warnings=(problem,)))
+        vcpus.append(vcpu if problem is None else vcpu._replace(warnings=(problem,)))
     return vcpus, warnings
 
 

@@ -1,6 +1,5 @@
 """A Xen host: its pCPUs, its domains, and how to read each of them."""
 
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -164,7 +163,7 @@ class HostDomain(XenDomain):
         self.warnings += warnings
         if self._told_kind() == "system":
             # A pCPU's stack holds a guest's registers, the idle vCPU has none.
-            return [replace(vcpu, registers=None, where=None, kind=None) for vcpu in found]
+            return [vcpu._replace(registers=None, where=None, kind=None) for vcpu in found]
         return found
 
     def _read_shared_info(self) -> bytes | None:

@@ -1,7 +1,7 @@
 """Backtraces of tasks: start registers, the unwinder's frames, and the symbols in both styles."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
 from . import stacks
@@ -10,8 +10,7 @@ from .kernel import Kernel
 from .tasks import Task
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One function on a stack."""
 
     pc: int
@@ -35,8 +34,7 @@ class Frame:
     registers: Mapping[str, int] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """One task's backtrace."""
 
     task: Task

@@ -1,7 +1,7 @@
 """Which registers belong to which CPU."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
 from . import percpu, stacks
@@ -12,8 +12,7 @@ from .tasks import Task
 XEN_VCPU_ID_INVALID = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
-class VcpuContext:
+class VcpuContext(NamedTuple):
     """The registers of one of a kernel's CPUs, from whoever saved them."""
 
     registers: Mapping[str, int]

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
 from . import panic, percpu, tasks
@@ -19,8 +18,7 @@ UTS_FIELDS = ("sysname", "nodename", "release", "version", "machine", "domainnam
 PAGE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What the kernel says of itself; None where the dump does not hold it."""
 
     cpus: int

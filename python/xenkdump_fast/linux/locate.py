@@ -9,8 +9,7 @@ HVM guest, when the host died.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault, Symbols
 from . import names, vmcoreinfo
@@ -24,16 +23,14 @@ START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 BANNER = b"Linux version "
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(NamedTuple):
     """A page-table root that may be the kernel's: its machine address, and who named it."""
 
     address: int
     how: str
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """How to reach a kernel's virtual memory."""
 
     #: Machine address of the top page table.
@@ -45,7 +42,7 @@ class Location:
     #: Who named the root, in words.
     how: str
     #: The kernel's VMCOREINFO, where it was known before its memory was.
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str]
 
 
 def first_symbol(symbols: Symbols, key: str) -> int | None:

@@ -7,7 +7,7 @@
 =============  =======================================================================
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError
 from .kernel import Kernel
@@ -16,8 +16,7 @@ from .kernel import Kernel
 _CALLER_IS_CPU = 0x8000_0000
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(NamedTuple):
     """One message; its text may hold line feeds."""
 
     #: The kernel's own count of messages; in a ring of bytes the count of lines in it.

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError
 from . import percpu, states
@@ -18,8 +18,7 @@ PF_EXITING = 0x4
 PF_KTHREAD = 0x0020_0000
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Pages of virtual memory, and pages that are resident."""
 
     total: int

@@ -1,7 +1,7 @@
 """Loaded modules: where each lies, its symbols and its unwind tables, all from memory."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Unwinder
 from .kernel import Kernel
@@ -13,8 +13,7 @@ NAME_LENGTH = 64
 FIRST_INIT_MEMORY = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(NamedTuple):
     """One struct module."""
 
     address: int

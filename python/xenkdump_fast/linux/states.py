@@ -1,6 +1,6 @@
 """The states of tasks, whose bits have moved from version to version."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError
 from .kernel import Kernel
@@ -21,8 +21,7 @@ _WORDS = {
 MAX_STATES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class States:
+class States(NamedTuple):
     """The bits of ``__state`` and ``exit_state``; 0 where the version has no such state."""
 
     interruptible: int = 1

@@ -1,7 +1,7 @@
 """Tasks: who there is, and what each was doing."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
 from . import percpu
@@ -12,8 +12,7 @@ _STATES = {0: "TASK_RUNNING", 1: "TASK_INTERRUPTIBLE", 2: "TASK_UNINTERRUPTIBLE"
 COMM_LENGTH = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """One task_struct."""
 
     #: Address of its task_struct.

@@ -139,6 +139,7 @@ class FakeKernel(Kernel):
         self.word = word
         self.warnings = []
         self._members = {}
+        self._missing = set()
 
 
 def words(size: int, *values: int) -> bytes:

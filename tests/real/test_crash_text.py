@@ -7,6 +7,7 @@ import pytest
 
 from xenkdump_fast import AbsentError, Domain
 from xenkdump_fast.commands import mod, ps, vtop
+from xenkdump_fast.linux import pids, tasklist
 from xenkdump_fast.render import mod as render_mod
 from xenkdump_fast.render import ps as render_ps
 from xenkdump_fast.render import vtop as render_vtop
@@ -76,3 +77,12 @@ def test_vtop_under_xen_gives_both_addresses(domain: Open) -> None:
 def test_vtop_of_what_is_not_there(wanted: str, domain: Open) -> None:
     with pytest.raises(AbsentError):
         vtop.run(domain("xen417-dom0"), [wanted])
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_the_table_of_pids_has_every_task_of_the_list(name: str, domain: Open) -> None:
+    kernel = domain(name).kernel
+    numbered = set(pids.tasks(kernel))
+    listed = set(tasklist.addresses(kernel)) - {kernel.symbol("init_task")}
+    assert numbered == listed
+    assert kernel.warnings == []

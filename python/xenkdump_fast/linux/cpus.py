@@ -67,7 +67,7 @@ def _vcpu_id(kernel: Kernel, cpu: int) -> int:
     if "xen_vcpu_id" not in kernel.symbols:
         return cpu
     try:
-        vcpu = kernel.virtual.u32(percpu.address(kernel, "xen_vcpu_id", cpu))
+        vcpu = kernel.number(percpu.address(kernel, "xen_vcpu_id", cpu), 4)
     except (AbsentError, MemoryFault):
         return cpu
     return cpu if vcpu == XEN_VCPU_ID_INVALID else vcpu

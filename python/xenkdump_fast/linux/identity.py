@@ -24,7 +24,7 @@ def mismatch(kernel: Kernel) -> str | None:
         expected = kernel.image.read(address - kernel.location.slide, 512).split(b"\0")[0]
     except AbsentError:
         return None
-    found = kernel.virtual.cstring(address, 512)
+    found = kernel.cstring(address, 512)
     if found == expected:
         return None
     ours, theirs = (text.decode("utf-8", "replace") for text in (expected, found))
@@ -37,7 +37,7 @@ def build_id(kernel: Kernel) -> str | None:
     if start is None or stop is None or not 0 < stop - start <= MAX_NOTES:
         return None
     try:
-        notes = kernel.virtual.read(start, stop - start)
+        notes = kernel.data(start, stop - start)
     except MemoryFault:
         return None
     at = 0

@@ -48,6 +48,7 @@ class Kernel:
         self.warnings: list[str] = []
         self._methods = methods
         self._members: dict[str, Member] = {}
+        self._missing: set[str] = set()
 
     @cached_property
     def vcpus(self) -> "Sequence[VcpuContext]":
@@ -89,9 +90,12 @@ class Kernel:
 
     def has(self, key: str) -> bool:
         """Whether ``member(key)`` would find anything."""
+        if key in self._missing:
+            return False
         try:
             self.member(key)
         except AbsentError:
+            self._missing.add(key)
             return False
         return True
 
@@ -115,40 +119,60 @@ class Kernel:
 
     # Memory
 
+    # An address out of a damaged dump may be anything: these take it modulo the address space, so
+    # that whatever lies beyond is a MemoryFault like any other.
+
+    def data(self, address: int, size: int) -> bytes:
+        """``size`` bytes at ``address``."""
+        return self.virtual.read(address & self._mask, size)
+
+    def number(self, address: int, size: int) -> int:
+        """The unsigned number of 1, 2, 4 or 8 bytes at ``address``."""
+        return self.virtual.word(address & self._mask, size)
+
     def pointer(self, address: int) -> int:
         """The pointer that stands at ``address``."""
-        return self.virtual.word(address, self.word)
+        return self.virtual.word(address & self._mask, self.word)
+
+    def cstring(self, address: int, limit: int = 4096) -> bytes:
+        """The bytes at ``address`` up to a NUL, or as far as ``limit``."""
+        return self.virtual.cstring(address & self._mask, limit)
+
+    def string(self, address: int, limit: int = 4096) -> str:
+        """The C string at ``address``; bytes that are no UTF-8 come out as escapes."""
+        return self.cstring(address, limit).decode("utf-8", "backslashreplace")
 
     def read(self, struct: int, key: str) -> int:
         """The number in a member of the struct at ``struct``; signed where its type is."""
         member = self.member(key)
-        value = self.virtual.word(struct + member.offset, member.size)
+        value = self.number(struct + member.offset, member.size)
         if member.bit_size is not None:
             value = (value >> (member.bit_offset or 0)) & ((1 << member.bit_size) - 1)
         elif member.signed and value >> (member.size * 8 - 1):
             value -= 1 << (member.size * 8)
         return value
 
-    def string(self, address: int, limit: int = 4096) -> str:
-        """The C string at ``address``; bytes that are no UTF-8 come out as escapes."""
-        return self.virtual.cstring(address, limit).decode("utf-8", "backslashreplace")
-
     def variable(self, key: str, size: int) -> int:
         """The unsigned number of ``size`` bytes in the variable of that name."""
-        return self.virtual.word(self.symbol(key), size)
+        return self.number(self.symbol(key), size)
 
-    def list(self, head: int, limit: int = 1 << 22) -> Iterator[int]:
+    @property
+    def _mask(self) -> int:
+        return 0xFFFF_FFFF_FFFF_FFFF if self.word == 8 else 0xFFFF_FFFF
+
+    def list(self, head: int, limit: int = 1 << 22, *, backward: bool = False) -> Iterator[int]:
         """The entries of the ``list_head`` at ``head``, without the head.
 
         Ends, with a warning, where the list leads back to an entry it had, or out of memory.
         """
+        link = self.word if backward else 0  # struct list_head { next, prev }
         seen = {head}
         try:
-            at = self.pointer(head)
+            at = self.pointer(head + link)
             while at not in seen and len(seen) < limit:
                 yield at
                 seen.add(at)
-                at = self.pointer(at)
+                at = self.pointer(at + link)
         except MemoryFault as fault:
             self.warn(f"the list at {head:#x} breaks off after {len(seen) - 1} entries: {fault}")
             return

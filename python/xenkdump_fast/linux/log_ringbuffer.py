@@ -31,8 +31,8 @@ class _Ring:
         descs = prb + offset("printk_ringbuffer.desc_ring")
         text = prb + offset("printk_ringbuffer.text_data_ring")
         counter = offset("atomic_long_t.counter")
-        count_bits = kernel.virtual.u32(descs + offset("prb_desc_ring.count_bits"))
-        size_bits = kernel.virtual.u32(text + offset("prb_data_ring.size_bits"))
+        count_bits = kernel.number(descs + offset("prb_desc_ring.count_bits"), 4)
+        size_bits = kernel.number(text + offset("prb_data_ring.size_bits"), 4)
         if count_bits > MAX_COUNT_BITS or size_bits > MAX_SIZE_BITS:
             raise AbsentError(
                 f"the log's ring buffer at {prb:#x} is overwritten: 2^{count_bits} descriptors, "

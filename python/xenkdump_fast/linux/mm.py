@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .._native import AbsentError
+from .._native import AbsentError, MemoryFault
 from . import percpu, states
 from .kernel import Kernel
 from .tasks import Task
@@ -38,33 +38,38 @@ def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
             if mm:
                 resident = _resident(kernel, mm) + cached.get(task.tgid, 0)
                 found[task.address] = Usage(kernel.read(mm, "mm_struct.total_vm"), resident)
+        except MemoryFault as fault:
+            kernel.warn(f"the memory of the task at {task.address:#x} is not known: {fault}")
         except AbsentError as error:
-            kernel.warn(f"the memory of the task at {task.address:#x} is not known: {error}")
+            kernel.warn(f"the memory of tasks is not known: {error}")
+            break
     return found
 
 
 def _resident(kernel: Kernel, mm: int) -> int:
-    if kernel.has("mm.rss"):  # until 2.6.14
-        return kernel.read(mm, "mm.rss")
-    if kernel.has(
-        "mm_struct._file_rss"
-    ):  # until 2.6.33; an atomic where page tables have own locks
-        return sum(
-            max(0, kernel.pointer(mm + kernel.offset(f"mm_struct.{name}")))
-            for name in ("_file_rss", "_anon_rss")
-        )
+    """Resident pages of an mm_struct; 0, with a warning, where nothing is known to count them."""
     counters = (_FILEPAGES, _ANONPAGES, _SHMEMPAGES)
     if kernel.has("mm_struct.rss_stat.count"):  # 2.6.34 to 6.1
         counts = kernel.member("mm_struct.rss_stat.count")
-        at = mm + counts.offset
+        return _sum(kernel, mm + counts.offset, [i for i in counters if i < (counts.count or 0)])
+    if kernel.has("mm_struct.rss_stat") and "percpu_counter" in kernel.types:  # 6.2, f1a7941243c1
+        at, size = mm + kernel.offset("mm_struct.rss_stat"), kernel.types.sizeof("percpu_counter")
+        return sum(max(0, _percpu_counter(kernel, at + i * size)) for i in counters)
+    if kernel.has("mm_struct._file_rss"):  # 2.6.15 to 2.6.33; an atomic, or a long
         return sum(
-            max(0, _signed(kernel.pointer(at + i * kernel.word), kernel.word))
-            for i in counters
-            if i < (counts.count or 0)
+            _sum(kernel, mm + kernel.offset(f"mm_struct.{name}"), [0])
+            for name in ("_file_rss", "_anon_rss")
         )
-    # 6.2, f1a7941243c1: an array of percpu_counter.
-    at, size = mm + kernel.offset("mm_struct.rss_stat"), kernel.types.sizeof("percpu_counter")
-    return sum(max(0, _percpu_counter(kernel, at + i * size)) for i in counters)
+    if kernel.has("mm.rss"):  # until 2.6.14
+        return kernel.read(mm, "mm.rss")
+    kernel.warn("RSS is not known: no member of mm_struct counts resident pages")
+    return 0
+
+
+def _sum(kernel: Kernel, counts: int, numbers: Sequence[int]) -> int:
+    """The sum of some of the longs at ``counts``, without those that are negative for now."""
+    word = kernel.word
+    return sum(max(0, _signed(kernel.pointer(counts + i * word), word)) for i in numbers)
 
 
 def _percpu_counter(kernel: Kernel, counter: int) -> int:
@@ -73,7 +78,7 @@ def _percpu_counter(kernel: Kernel, counter: int) -> int:
     if kernel.has("percpu_counter.counters"):
         base = kernel.read(counter, "percpu_counter.counters")
         for cpu in percpu.possible(kernel):
-            total += _signed(kernel.virtual.u32(percpu.shifted(kernel, base, cpu)), 4)
+            total += _signed(kernel.number(percpu.shifted(kernel, base, cpu), 4), 4)
     return total
 
 
@@ -88,7 +93,7 @@ def _cached(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, int]:
             if i < (counts.count or 0):
                 at = task.address + counts.offset + i * 4
                 try:
-                    found[task.tgid] += max(0, _signed(kernel.virtual.u32(at), 4))
+                    found[task.tgid] += max(0, _signed(kernel.number(at, 4), 4))
                 except AbsentError:
                     break
     return found

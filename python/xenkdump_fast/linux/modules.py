@@ -120,7 +120,7 @@ def _load_symbols(kernel: Kernel, module: Module) -> None:
         module.name,
         module.base,
         module.base + module.size,
-        kernel.virtual.read(symtab, count * entry),
+        kernel.data(symtab, count * entry),
         _read_up_to(kernel, strtab, length),
     )
 
@@ -132,7 +132,7 @@ def _read_up_to(kernel: Kernel, address: int, length: int) -> bytes:
     while at < end:
         step = min(end, (at | 0xFFF) + 1) - at
         try:
-            parts.append(kernel.virtual.read(at, step))
+            parts.append(kernel.data(at, step))
         except MemoryFault:
             break
         at += step
@@ -152,7 +152,7 @@ def _load_orc(kernel: Kernel, module: Module, unwinder: Unwinder) -> None:
     unwinder.add_module(
         module.base,
         module.base + module.size,
-        kernel.virtual.read(ip, count * 4),
+        kernel.data(ip, count * 4),
         ip,
-        kernel.virtual.read(orc, count * 6),
+        kernel.data(orc, count * 6),
     )

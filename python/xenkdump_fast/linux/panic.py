@@ -67,7 +67,7 @@ def task(kernel: Kernel) -> Task | None:
         if address is None:
             continue
         try:
-            cpu = kernel.virtual.u32(address)
+            cpu = kernel.number(address, 4)
         except MemoryFault:
             continue
         if cpu in kernel.active:

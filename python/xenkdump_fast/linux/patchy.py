@@ -13,7 +13,7 @@ class Patchy:
         self.address = address
         self._holes: list[tuple[int, int]] = []
         try:
-            self.data = kernel.virtual.read(address, size)
+            self.data = kernel.data(address, size)
         except MemoryFault:
             self.data = self._by_page(kernel, size)
 
@@ -23,7 +23,7 @@ class Patchy:
         while at < size:
             step = min(size - at, PAGE - (self.address + at) % PAGE)
             try:
-                data[at : at + step] = kernel.virtual.read(self.address + at, step)
+                data[at : at + step] = kernel.data(self.address + at, step)
             except MemoryFault:
                 self._holes.append((at, at + step))
             at += step

@@ -28,7 +28,7 @@ def mask(kernel: Kernel, key: str) -> list[int]:
     symbol = kernel.symbol(key)
     sizes = [found.size for name in names.SYMBOLS[key] for found in kernel.symbols.all(name)]
     size = min(max([kernel.word, *sizes]), MAX_CPUS // 8)
-    bits = int.from_bytes(kernel.virtual.read(symbol, size), "little")
+    bits = int.from_bytes(kernel.data(symbol, size), "little")
     return [cpu for cpu in range(size * 8) if bits >> cpu & 1]
 
 

@@ -1,10 +1,9 @@
 """Tasks: who there is, and what each was doing."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
-from . import percpu
+from . import percpu, tasklist
 from .kernel import Kernel
 
 #: include/linux/sched.h: what the lowest bits of a state name; the same since 2.6.0.
@@ -88,45 +87,12 @@ def tasks(kernel: Kernel) -> list[Task]:
     found = [load(address, True) for address in idle_tasks.values()]
     others = []
     seen = set(idle_tasks.values())
-    for address in (*_listed(kernel), *running):
+    for address in (*tasklist.addresses(kernel), *running):
         if address not in seen:
             seen.add(address)
             others.append(load(address, False))
     ordered = sorted((task for task in others if task), key=lambda task: (task.pid, task.address))
     return [task for task in found if task] + ordered
-
-
-def _listed(kernel: Kernel) -> Iterator[int]:
-    """Every task that the task list leads to: each process's leader, then its other threads."""
-    init_task = kernel.symbol("init_task")
-    offset = kernel.offset("task_struct.tasks")
-    yield init_task
-    for node in kernel.list(init_task + offset):
-        leader = node - offset
-        yield leader
-        yield from _threads(kernel, leader)
-
-
-def _threads(kernel: Kernel, leader: int) -> Iterator[int]:
-    # 3.14 (0c740d0afc3b) gave signal_struct a list of threads; thread_group went with 6.7.
-    try:
-        if kernel.has("task_struct.thread_node"):
-            offset = kernel.offset("task_struct.thread_node")
-            head = kernel.read(leader, "task_struct.signal")
-            if head == 0:  # released already: a zombie that is being reaped
-                return
-            head += kernel.offset("signal_struct.thread_head")
-        elif kernel.has("task_struct.thread_group"):
-            offset = kernel.offset("task_struct.thread_group")
-            head = leader + offset
-        else:
-            return
-    except MemoryFault as fault:
-        kernel.warn(f"the threads of the task at {leader:#x} cannot be read: {fault}")
-        return
-    for node in kernel.list(head):
-        if node - offset != leader:
-            yield node - offset
 
 
 def read(
@@ -137,7 +103,7 @@ def read(
     is_idle: bool = False,
 ) -> Task:
     """The task at ``address``; MemoryFault if its pid or its name cannot be read."""
-    comm = kernel.virtual.read(address + kernel.offset("task_struct.comm"), COMM_LENGTH)
+    comm = kernel.data(address + kernel.offset("task_struct.comm"), COMM_LENGTH)
     stack = kernel.read(address, "task.stack")
     return Task(
         address=address,

@@ -41,9 +41,9 @@ def in_memory(kernel: "Kernel") -> Mapping[str, str]:
     if data is None:
         return {}
     try:
-        if kernel.virtual.read(data, len(_FIRST_KEY)) != _FIRST_KEY:
+        if kernel.data(data, len(_FIRST_KEY)) != _FIRST_KEY:
             data = kernel.pointer(data)
-        text = kernel.virtual.cstring(data, MAX_SIZE)
+        text = kernel.cstring(data, MAX_SIZE)
     except MemoryFault:
         return {}
     if not text.startswith(_FIRST_KEY):

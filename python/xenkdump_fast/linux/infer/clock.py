@@ -28,7 +28,7 @@ def timekeeper(kernel: "Kernel", inference: "Inference") -> Struct:
 
     name = "tk_core" if "tk_core" in kernel.symbols else "timekeeper"
     size = max([symbol.size for symbol in kernel.symbols.all(name)], default=0) or DEFAULT_SIZE
-    data = kernel.virtual.read(kernel.symbol(name), size)
+    data = kernel.data(kernel.symbol(name), size)
     block = Block(kernel.symbol(name), data, 4)
     uptime = header.uptime(kernel)
     for at in range(0, size - 8, 4):
@@ -45,7 +45,7 @@ def timekeeper(kernel: "Kernel", inference: "Inference") -> Struct:
 
 def uts_namespace(kernel: "Kernel", inference: "Inference") -> Struct:
     """name: new_utsname starts with the system's name."""
-    found = kernel.virtual.read(kernel.symbol("init_uts_ns"), 64).find(b"Linux\0")
+    found = kernel.data(kernel.symbol("init_uts_ns"), 64).find(b"Linux\0")
     if found < 0:
         raise AbsentError("init_uts_ns does not name Linux")
     return {"name": Inferred(found, 6 * 65)}

@@ -28,8 +28,8 @@ def inactive_task_frame(kernel: "Kernel", inference: "Inference") -> Struct:
     votes: Counter[int] = Counter()
     for block in sample.leaders:
         try:
-            saved = kernel.virtual.read(block.word(sp), MAX_WORDS * word)
-        except (MemoryFault, OverflowError):
+            saved = kernel.data(block.word(sp), MAX_WORDS * word)
+        except MemoryFault:
             continue
         for i in range(MAX_WORDS):
             pc = int.from_bytes(saved[i * word : (i + 1) * word], "little")

@@ -31,8 +31,8 @@ def mm_struct(kernel: "Kernel", inference: "Inference") -> Struct:
     blocks = []
     for address in sorted({block.word(at) for block in sample.leaders} - {0}):
         try:
-            blocks.append(Block(address, kernel.virtual.read(address, SIZE), word))
-        except (MemoryFault, OverflowError):
+            blocks.append(Block(address, kernel.data(address, SIZE), word))
+        except MemoryFault:
             continue
     for start in sample.words(0, SIZE):
         # One may be between two programs, in execve().

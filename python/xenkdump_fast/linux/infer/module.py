@@ -24,8 +24,8 @@ def module(kernel: "Kernel", inference: "Inference") -> Struct:
     blocks = []
     for node in kernel.list(head, MAX_MODULES):
         try:
-            blocks.append(Block(node - word, kernel.virtual.read(node - word, SIZE), word))
-        except (MemoryFault, OverflowError):
+            blocks.append(Block(node - word, kernel.data(node - word, SIZE), word))
+        except MemoryFault:
             continue
     if not blocks:
         raise AbsentError("no module is loaded")
@@ -91,9 +91,9 @@ def _is_kallsyms(kernel: "Kernel", block: Block, at: int) -> bool:
         if not (near(symtab) and near(strtab) and 0 < count & 0xFFFF_FFFF < MAX_SYMBOLS):
             return False
         # The first symbol is the empty one.
-        entry = kernel.virtual.read(symtab, 16)
-        return entry == bytes(16) and kernel.virtual.read(strtab, 1) == b"\0"
-    except (MemoryFault, OverflowError):
+        entry = kernel.data(symtab, 16)
+        return entry == bytes(16) and kernel.data(strtab, 1) == b"\0"
+    except MemoryFault:
         return False
 
 

@@ -31,7 +31,7 @@ def rq(kernel: "Kernel", inference: "Inference") -> Struct:
     for cpu in percpu.possible(kernel):
         try:
             at = percpu.shifted(kernel, symbol, cpu)
-            queues.append(Block(at, kernel.virtual.read(at, size), sample.word))
+            queues.append(Block(at, kernel.data(at, size), sample.word))
         except MemoryFault:
             continue
     idles = [at for at in sample.words(0, size) if _are_idle(kernel, sample, queues, at, pid)]
@@ -57,9 +57,8 @@ def _are_idle(
         return False
     try:
         return all(
-            kernel.virtual.read(task + sample.comm, 7) == b"swapper"
-            and kernel.virtual.u32(task + pid) == 0
+            kernel.data(task + sample.comm, 7) == b"swapper" and kernel.number(task + pid, 4) == 0
             for task in tasks
         )
-    except (MemoryFault, OverflowError):
+    except MemoryFault:
         return False

@@ -52,13 +52,13 @@ class Sample:
         self.size = min(max(sizes, default=MAX_SIZE), MAX_SIZE)
         if self.size < MIN_SIZE:
             raise AbsentError(f"init_task of {self.size} bytes is no task_struct")
-        self.init = Block(init_task, kernel.virtual.read(init_task, self.size), self.word)
+        self.init = Block(init_task, kernel.data(init_task, self.size), self.word)
         self.comm = self._comm()
         self.tasks, addresses = self._task_list()
         self.leaders = [self._block(address) for address in addresses]
 
     def _block(self, address: int) -> Block:
-        data = self._kernel.virtual.read(address, self.size)
+        data = self._kernel.data(address, self.size)
         name = data[self.comm : self.comm + COMM_LENGTH].partition(b"\0")[0]
         return Block(address, data, self.word, name)
 
@@ -84,8 +84,8 @@ class Sample:
     def is_task(self, address: int) -> bool:
         """Whether what lies at ``address`` has a task's name where tasks have it."""
         try:
-            return is_name(self._kernel.virtual.read(address + self.comm, COMM_LENGTH))
-        except (MemoryFault, OverflowError):
+            return is_name(self._kernel.data(address + self.comm, COMM_LENGTH))
+        except MemoryFault:
             return False
 
     def _comm(self) -> int:
@@ -124,7 +124,7 @@ class Sample:
                 found.append(at - offset)
                 seen.add(at)
                 before, at = at, self._kernel.pointer(at)
-        except (MemoryFault, OverflowError):
+        except MemoryFault:
             pass
         return found
 

@@ -226,7 +226,7 @@ def _thread_info_is_apart(kernel: "Kernel", sample: Sample, stack: int) -> bool:
         return all(
             kernel.pointer(block.word(stack)) == block.address for block in sample.leaders[:16]
         )
-    except (MemoryFault, OverflowError):
+    except MemoryFault:
         return False
 
 
@@ -317,7 +317,7 @@ def _leads(kernel: "Kernel", sample: Sample, signal: int, head: int, node: int) 
             for block in sample.leaders
             if block.word(signal)
         )
-    except (MemoryFault, OverflowError):
+    except MemoryFault:
         return False
 
 
@@ -328,7 +328,7 @@ def _groups(kernel: "Kernel", sample: Sample, offset: int, tgid: int) -> bool:
         for block in sample.leaders:
             at, seen = block.word(offset), {block.address + offset}
             while at not in seen and len(seen) < 1 << 16:
-                same = kernel.virtual.u32(at - offset + tgid) == block.int(tgid)
+                same = kernel.number(at - offset + tgid, 4) == block.int(tgid)
                 if not (same and sample.is_task(at - offset)):
                     return False
                 seen.add(at)
@@ -336,7 +336,7 @@ def _groups(kernel: "Kernel", sample: Sample, offset: int, tgid: int) -> bool:
             if at != block.address + offset:
                 return False
             several |= len(seen) > 1
-    except (MemoryFault, OverflowError):
+    except MemoryFault:
         return False
     return several
 
@@ -358,8 +358,8 @@ def thread_info(kernel: "Kernel", inference: "Inference") -> Struct:
     blocks = []
     for block in sample.leaders:
         try:
-            data = kernel.virtual.read(block.word(stack), MAX_THREAD_INFO)
-        except (MemoryFault, OverflowError):
+            data = kernel.data(block.word(stack), MAX_THREAD_INFO)
+        except MemoryFault:
             continue
         blocks.append(Block(block.address, data, sample.word, block.name))
     cpu = _cpu(blocks, MAX_THREAD_INFO)

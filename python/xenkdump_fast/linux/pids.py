@@ -1,0 +1,154 @@
+"""The kernel's table of pids: a second way to the tasks, which the task list's damage leaves whole.
+
+=================  ==============================================================================
+2.6.0 to 2.6.16    a hash for each kind of pid, of the struct pids within the tasks
+2.6.17 to 2.6.23   one hash of struct pid, which leads to its tasks (92476d7fc0326)
+2.6.24 to 4.14     one hash of struct upid, one for each namespace of a pid (8ef047aaaeb8)
+4.15 on            a radix tree (IDR) of struct pid for each namespace (95846ecf9dac)
+=================  ==============================================================================
+"""
+
+from collections.abc import Iterator
+
+from .._native import AbsentError, MemoryFault
+from .kernel import Kernel
+
+#: PID_MAX_LIMIT; and pidhash_shift goes from 4 to 12.
+MAX_PIDS = 1 << 22
+MAX_SHIFT = 16
+#: XA_CHUNK_SHIFT is 6 (or 4): no tree of pids is higher than this.
+MAX_HEIGHT = 8
+
+
+def tasks(kernel: Kernel) -> Iterator[int]:
+    """The address of every task that has a pid; AbsentError where its layout is not known.
+
+    What is damaged is left out, and said in ``kernel.warnings``.
+    """
+    if kernel.has("pid_namespace.idr"):
+        found = _by_pid(kernel, _tree(kernel))
+    elif kernel.has("pid.pid_list"):
+        found = _in_tasks(kernel)
+    elif kernel.has("upid.pid_chain"):
+        found = _by_pid(kernel, _numbered(kernel))
+    else:
+        chain = kernel.offset("pid.pid_chain")
+        found = _by_pid(kernel, (node - chain for node in _hashed(kernel, _table(kernel))))
+    yield from found
+
+
+def _by_pid(kernel: Kernel, pids: Iterator[int]) -> Iterator[int]:
+    """The task that each struct pid numbers: the first of its tasks[PIDTYPE_PID], if any."""
+    first = kernel.offset("pid.tasks")
+    # 4.19 (2c4704756cab) put the nodes into task_struct, in place of struct pid_link.
+    if kernel.has("task_struct.pid_links"):
+        link = kernel.offset("task_struct.pid_links")
+    else:
+        link = kernel.offset("task_struct.pids") + kernel.offset("pid_link.node")
+    for pid in pids:
+        try:
+            node = kernel.pointer(pid + first)
+        except MemoryFault:
+            _damaged(kernel, pid)
+            continue
+        if node:
+            yield node - link
+
+
+def _damaged(kernel: Kernel, at: int) -> None:
+    kernel.warn(f"the table of pids is damaged at {at:#x}")
+
+
+# Hashes
+
+
+def _table(kernel: Kernel, kind: int = 0) -> int:
+    """The address of a hash's buckets."""
+    return kernel.pointer(kernel.symbol("pid_hash") + kind * kernel.word)
+
+
+def _hashed(kernel: Kernel, table: int) -> Iterator[int]:
+    """Every hlist_node in the buckets at ``table``."""
+    # A variable since 2.6.0; before 4.9 an int, since an unsigned one.
+    shift = kernel.variable("pidhash_shift", 4)
+    if shift > MAX_SHIFT:
+        raise AbsentError(f"pidhash_shift is {shift}")
+    seen: set[int] = set()
+    for bucket in range(1 << shift):
+        at = table + bucket * kernel.word
+        try:
+            node = kernel.pointer(at)
+            while node and node not in seen and len(seen) < MAX_PIDS:
+                seen.add(node)
+                yield node
+                at, node = node, kernel.pointer(node)
+        except MemoryFault:
+            _damaged(kernel, at)
+            continue
+        if node:
+            _damaged(kernel, at)  # two buckets lead to one node, or one to itself
+
+
+def _in_tasks(kernel: Kernel) -> Iterator[int]:
+    """By the struct pids within the tasks: PIDTYPE_PID is the first, and every task has its own."""
+    chain = kernel.offset("task_struct.pids") + kernel.offset("pid.pid_chain")
+    for node in _hashed(kernel, _table(kernel, 0)):
+        yield node - chain
+
+
+def _numbered(kernel: Kernel) -> Iterator[int]:
+    """The struct pids by the upids in the hash: a pid has one for each level of its namespace."""
+    chain = kernel.offset("upid.pid_chain")
+    numbers, size = kernel.offset("pid.numbers"), kernel.types.sizeof("upid")
+    for node in _hashed(kernel, _table(kernel)):
+        try:
+            level = kernel.read(kernel.read(node - chain, "upid.ns"), "pid_namespace.level")
+        except MemoryFault:
+            _damaged(kernel, node)
+            continue
+        if level == 0:  # the outermost namespace has all pids
+            yield node - chain - numbers - level * size
+
+
+# Radix trees
+
+
+def _tree(kernel: Kernel) -> Iterator[int]:
+    """Every entry of the outermost namespace's IDR."""
+    root = kernel.symbol("init_pid_ns") + kernel.offset("pid_namespace.idr")
+    root += kernel.offset("idr.idr_rt")
+    # 4.20 (f8d5d0cc145c) made radix trees xarrays, which mark a node by 2 in its low bits, not 1.
+    if kernel.has("xarray.xa_head"):
+        mark, head, node = 2, "xarray.xa_head", "xa_node.slots"
+    else:
+        mark, head, node = 1, "radix_tree_root.rnode", "radix_tree_node.slots"
+    slots = kernel.member(node)
+    count = slots.count or 0
+    seen: set[int] = set()
+    stack = [(kernel.read(root, head), 0)]
+    while stack:
+        entry, height = stack.pop()
+        if entry == 0:
+            continue
+        if entry & 3 != mark:
+            if entry & 3 == 0:
+                yield entry
+            continue
+        at = entry - mark
+        # An entry this low stands for the slot beside it.
+        if at < 4096:
+            continue
+        if at in seen or height >= MAX_HEIGHT or len(seen) > MAX_PIDS:
+            _damaged(kernel, at)
+            continue
+        seen.add(at)
+        try:
+            data = kernel.data(at + slots.offset, count * kernel.word)
+        except MemoryFault:
+            _damaged(kernel, at)
+            continue
+        children = [
+            int.from_bytes(data[i : i + kernel.word], "little")
+            for i in range(0, len(data), kernel.word)
+        ]
+        stack.extend((child, height + 1) for child in reversed(children))

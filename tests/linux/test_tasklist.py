@@ -1,0 +1,155 @@
+"""Task lists that are broken, and the tables of pids that make up for it."""
+
+import pytest
+
+from xenkdump_fast.linux import pids, tasklist
+
+from .fakes import FakeKernel, FakeMember, words
+
+#: Each fake task has a page of its own.
+TASKS = [0x10000 + i * 0x1000 for i in range(6)]
+LIST, THREADS, LINKS, SIGNAL = 0x100, 0x110, 0x120, 0x130
+TREE, HASH = 0x4_0000, 0x5_0000
+PIDS = [0x2_0000 + i * 0x100 for i in range(len(TASKS))]
+COMMON: dict[str, int | FakeMember] = {
+    "task_struct.tasks": LIST,
+    "task_struct.signal": FakeMember(SIGNAL, 8),
+    "task_struct.thread_node": THREADS,
+    "signal_struct.thread_head": 0,
+}
+
+
+def kernel_with(layouts: dict[str, int | FakeMember], symbols: dict[str, int]) -> FakeKernel:
+    """A kernel with a sound list of tasks, each the only thread of its group."""
+    kernel = FakeKernel({"init_task": TASKS[0], **symbols}, COMMON | layouts)
+    for i, task in enumerate(TASKS):
+        after, before = TASKS[(i + 1) % len(TASKS)], TASKS[i - 1]
+        signal = task + 0x800
+        kernel.memory.write(task, bytes(4096))
+        kernel.memory.write(task + LIST, words(8, after + LIST, before + LIST))
+        kernel.memory.write(task + SIGNAL, words(8, signal))
+        kernel.memory.write(task + THREADS, words(8, signal, signal))
+        kernel.memory.write(signal, words(8, task + THREADS, task + THREADS))
+    return kernel
+
+
+def with_tree() -> FakeKernel:
+    """The IDR of 4.20 and later: a root, a node of four slots, a node below it."""
+    kernel = kernel_with(
+        {
+            "pid_namespace.idr": 0x10,
+            "idr.idr_rt": 0x8,
+            "xarray.xa_head": FakeMember(0x8, 8),
+            "xa_node.slots": FakeMember(0x20, 32, count=4),
+            "pid.tasks": FakeMember(0x10, 32, count=4),
+            "task_struct.pid_links": LINKS,
+        },
+        {"init_pid_ns": TREE},
+    )
+    memory = kernel.memory
+    nodes = [TREE + 0x100, TREE + 0x200]
+    memory.write(TREE, bytes(4096))
+    memory.number(TREE + 0x20, nodes[0] | 2, 8)
+    # A slot that stands for the one beside it, as large entries have, is no node.
+    memory.write(nodes[0] + 0x20, words(8, PIDS[1], PIDS[2], nodes[1] | 2, 0x6))
+    memory.write(nodes[1] + 0x20, words(8, PIDS[3], PIDS[4], 0, PIDS[5]))
+    for pid, task in zip(PIDS, TASKS, strict=True):
+        memory.write(pid, bytes(0x100))
+        memory.number(pid + 0x10, task + LINKS, 8)
+    return kernel
+
+
+def with_hash(shift: int = 1) -> FakeKernel:
+    """The hash of upids of 2.6.24 to 4.14; the last task is in a namespace of its own, too."""
+    namespace, inner = HASH + 0x800, HASH + 0x900
+    kernel = kernel_with(
+        {
+            "upid": 0x20,
+            "upid.ns": FakeMember(0x8, 8),
+            "upid.pid_chain": 0x10,
+            "pid.numbers": 0x40,
+            "pid.tasks": 0x10,
+            "pid_namespace.level": FakeMember(0x4, 4),
+            "task_struct.pids": LINKS,
+            "pid_link.node": 0,
+        },
+        {"pid_hash": HASH, "pidhash_shift": HASH + 8},
+    )
+    memory = kernel.memory
+    memory.write(HASH, bytes(4096))
+    memory.write(HASH, words(8, HASH + 0x100, shift))
+    memory.number(inner + 4, 1, 4)
+    buckets = [0] * (1 << shift)
+    for i, (pid, task) in enumerate(zip(PIDS, TASKS, strict=True)):
+        memory.write(pid, bytes(0x100))
+        memory.number(pid + 0x10, task + LINKS, 8)
+        levels = (namespace, inner) if i == len(PIDS) - 1 else (namespace,)
+        for level, space in enumerate(levels):
+            upid = pid + 0x40 + level * 0x20
+            bucket = i % len(buckets)
+            memory.write(upid, words(8, i, space, buckets[bucket]))
+            buckets[bucket] = upid + 0x10
+    memory.write(HASH + 0x100, words(8, *buckets))
+    return kernel
+
+
+@pytest.mark.parametrize("kernel", [with_tree(), with_hash()])
+def test_sound_tables_say_the_same(kernel: FakeKernel) -> None:
+    assert set(pids.tasks(kernel)) | {TASKS[0]} == set(TASKS)
+    assert tasklist.addresses(kernel) == TASKS
+    assert kernel.warnings == []
+
+
+@pytest.mark.parametrize("make", [with_tree, with_hash])
+def test_a_list_that_ends_in_a_hole_is_made_whole(make: type) -> None:
+    kernel: FakeKernel = make()
+    kernel.memory.number(TASKS[2] + LIST, 0xDEAD_0000, 8)
+    assert sorted(tasklist.addresses(kernel))[:6] == TASKS
+    assert any("breaks off" in warning for warning in kernel.warnings)
+
+
+def test_a_list_that_skips_tasks_is_made_whole() -> None:
+    kernel = with_tree()
+    kernel.memory.write(TASKS[1] + LIST, words(8, TASKS[0] + LIST))
+    kernel.memory.write(TASKS[0] + LIST + 8, words(8, TASKS[1] + LIST))
+    assert sorted(tasklist.addresses(kernel)) == TASKS
+    assert kernel.warnings == ["the task list lacks 4 tasks, which the table of pids has"]
+
+
+def test_a_list_that_loops_is_walked_backward_where_there_is_no_table() -> None:
+    kernel = kernel_with({}, {})
+    kernel.memory.number(TASKS[3] + LIST, TASKS[2] + LIST, 8)
+    assert tasklist.addresses(kernel) == TASKS
+    assert len(kernel.warnings) == 1
+
+
+def test_a_thread_list_that_loops() -> None:
+    kernel = with_tree()
+    kernel.memory.number(TASKS[2] + THREADS, TASKS[2] + THREADS, 8)
+    assert tasklist.addresses(kernel) == TASKS
+    assert "loops back" in kernel.warnings[0]
+
+
+def test_a_tree_that_leads_to_itself() -> None:
+    kernel = with_tree()
+    kernel.memory.number(TREE + 0x200 + 0x20, (TREE + 0x100) | 2, 8)
+    assert set(pids.tasks(kernel)) == {TASKS[i] for i in (1, 2, 4, 5)}
+    assert "damaged" in kernel.warnings[0]
+
+
+def test_a_bucket_that_leads_to_itself() -> None:
+    kernel = with_hash(shift=0)
+    first = kernel.pointer(HASH + 0x100)
+    kernel.memory.number(first, first, 8)
+    assert len(list(pids.tasks(kernel))) < len(TASKS)
+    assert "damaged" in kernel.warnings[0]
+
+
+def test_a_signal_struct_that_is_gone() -> None:
+    kernel = with_tree()
+    kernel.memory.number(TASKS[2] + SIGNAL, 0, 8)
+    kernel.memory.number(TASKS[3] + SIGNAL, 0xFFFF_FFFF_FFFF_FFFF, 8)
+    assert sorted(tasklist.addresses(kernel)) == TASKS
+    assert "cannot be read" in " ".join(kernel.warnings) or "breaks off" in " ".join(
+        kernel.warnings
+    )

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
-from . import percpu, tasklist
+from . import percpu
 from .kernel import Kernel
 
 #: include/linux/sched.h: what the lowest bits of a state name; the same since 2.6.0.
@@ -71,6 +71,8 @@ def tasks(kernel: Kernel) -> list[Task]:
 
     What the lists no longer hold because they are broken is said in ``kernel.warnings``.
     """
+    from . import tasklist  # bt of the running tasks alone does without
+
     idle_tasks = idle(kernel)
     active_tasks = active(kernel)
     cpu_of = {address: cpu for cpu, address in active_tasks.items()}

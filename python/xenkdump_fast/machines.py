@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from . import sources
 from ._native import P2M, AbsentError, Image
+from .dumpfile import DumpFile
 from .linux.cpus import VcpuContext
 from .linux.locate import Root
 from .sources import Source
 
 if TYPE_CHECKING:
     from .hypervisor.domain import XenDomain
-    from .session import Dump
 
 
 class Machine:
@@ -21,7 +21,7 @@ class Machine:
     #: Pseudo-physical addresses are machine addresses.
     identity = False
 
-    def __init__(self, dump: "Dump") -> None:
+    def __init__(self, dump: DumpFile) -> None:
         self.dump = dump
 
     def sources(self, image: Image | None) -> Iterator[Source]:
@@ -92,7 +92,7 @@ class Recorded(Machine):
 class Guest(Recorded):
     """A domain of a Xen host."""
 
-    def __init__(self, dump: "Dump", number: int) -> None:
+    def __init__(self, dump: DumpFile, number: int) -> None:
         super().__init__(dump)
         self.number = number
 

@@ -1,21 +1,14 @@
 """open() -> Dump -> Domain: puts the native pieces together."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-from . import _native
 from ._native import P2M, AbsentError, AddressSpace, DumpError, Image
-from .linux import identity, vmcoreinfo
-from .linux.kernel import Kernel
+from .dumpfile import DumpFile
+from .linux import identity
 from .linux.locate import Location, Root, locate
+from .linux.system import Linux
 from .machines import Bare, Core, Guest, Machine, Recorded
-
-if TYPE_CHECKING:
-    from .hypervisor.xen import Xen
-
-#: Kinds of note that only a Xen host's dump has.
-_XEN_NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
 
 
 class MismatchError(AbsentError):
@@ -27,52 +20,8 @@ def open(path: str) -> "Dump":  # noqa: A001 - xenkdump_fast.open, as in gzip.op
     return Dump(path)
 
 
-class Dump:
-    """A dump file: its notes, its machine memory, the domains in it."""
-
-    def __init__(self, path: str) -> None:
-        self.native = _native.Dump(path)
-        self.path = path
-        self.notes = self.native.notes
-
-    @property
-    def machine(self) -> AddressSpace:
-        """Machine memory."""
-        return self.native.machine
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is broken about the file without making it useless."""
-        return self.native.warnings
-
-    @cached_property
-    def is_xen_host(self) -> bool:
-        """Whether it is the dump of a Xen host."""
-        return any(note.kind in _XEN_NOTES for note in self.notes)
-
-    @cached_property
-    def is_dump_core(self) -> bool:
-        """Whether it is one domain's own dump, by xl dump-core."""
-        return any(note.kind == "dumpcore_header" for note in self.notes)
-
-    def xen(self, xen_syms: str | None = None) -> "Xen":
-        """The hypervisor of a host's dump; AbsentError where there is none or it is broken."""
-        from .hypervisor.xen import Xen
-
-        return Xen(self.native, None if xen_syms is None else Image(xen_syms))
-
-    @cached_property
-    def hypervisor(self) -> "Xen":
-        """The hypervisor as its own notes tell of it, with no xen-syms."""
-        return self.xen()
-
-    @cached_property
-    def vmcoreinfo(self) -> Mapping[str, str]:
-        """The Linux kernel's own notes about itself; empty where the dump has no such note."""
-        for note in self.notes:
-            if note.kind == "vmcoreinfo":
-                return vmcoreinfo.parse(note.fields["text"])
-        return {}
+class Dump(DumpFile):
+    """A dump: its notes, its machine memory, the domains in it."""
 
     def domain(
         self,
@@ -123,11 +72,11 @@ class Domain:
         self.p2m: P2M | None = None
         self._machine = machine
         self._warnings: list[str] = []
-        self._kernel: Kernel | None = None
+        self._kernel: Linux | None = None
         self._location = self._find(image, p2m_source)
         if image is not None and self._location is not None:
             location = self._location
-            self._kernel = Kernel(image, location, self.virtual, machine.contexts, unwind)
+            self._kernel = Linux(image, location, self.virtual, machine.contexts, unwind)
             self._identify(image, self._kernel, force)
 
     def _find(self, image: Image | None, wanted: str | None) -> Location | None:
@@ -200,7 +149,7 @@ class Domain:
             f"whose domain {self.id} runs {release}"
         )
 
-    def _identify(self, image: Image, kernel: Kernel, force: bool) -> None:
+    def _identify(self, image: Image, kernel: Linux, force: bool) -> None:
         different = identity.mismatch(kernel)
         if different is not None:
             text = f"{image.path} is not the kernel of the dump: {different}"
@@ -209,7 +158,7 @@ class Domain:
             kernel.warn(text)
 
     @property
-    def kernel(self) -> Kernel:
+    def kernel(self) -> Linux:
         """Its kernel; AbsentError if the domain was opened without a vmlinux."""
         if self._kernel is None:
             raise AbsentError(f"domain {self.id} was opened without its vmlinux")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .._native import AbsentError, MemoryFault
+from .._native import AbsentError, MemoryFault, Unwinder
 from . import stacks
 from .cpus import VcpuContext
 from .kernel import Kernel
@@ -47,7 +47,7 @@ class Trace(NamedTuple):
     stopped: str | None
 
 
-def trace(kernel: Kernel, task: Task, context: VcpuContext | None) -> Trace:
+def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext | None) -> Trace:
     """The backtrace of a task: from ``context`` if it was running, else from its last switch."""
     if task.active and context is None:
         return Trace(
@@ -60,7 +60,7 @@ def trace(kernel: Kernel, task: Task, context: VcpuContext | None) -> Trace:
     except AbsentError as error:
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
     size = stacks.size(kernel)
-    found = kernel.unwinder.unwind(
+    found = unwinder.unwind(
         dict(registers),
         stacks=[(task.stack, task.stack + size)],
         exact=context is not None,

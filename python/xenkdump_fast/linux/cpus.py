@@ -1,6 +1,6 @@
 """Which registers belong to which CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
@@ -24,14 +24,16 @@ class VcpuContext(NamedTuple):
     note: int | None = None
 
 
-def assign(kernel: Kernel, active: Mapping[int, Task]) -> dict[int, VcpuContext]:
+def assign(
+    kernel: Kernel, contexts: Iterable[VcpuContext], active: Mapping[int, Task]
+) -> dict[int, VcpuContext]:
     """Gives each CPU its registers.
 
     By Xen's vCPU number where it is known (CPU, vCPU and pCPU are three different numbers); else by
     the stack pointer, which is on the stack of the task that the CPU ran; else by the kernel's own
     per-cpu base in gs; else, on a bare machine, by the order of the notes: that of the CPUs.
     """
-    left = list(kernel.vcpus)
+    left = list(contexts)
     found: dict[int, VcpuContext] = {}
 
     def take(cpu: int, context: VcpuContext) -> None:

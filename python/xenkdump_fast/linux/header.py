@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 from .._native import AbsentError
 from . import panic, percpu, tasks
 from .kernel import Kernel
+from .system import Linux
 
 T = TypeVar("T")
 #: include/linux/sched/loadavg.h: load averages are fixed-point numbers with 11 bits of fraction.
@@ -44,10 +45,10 @@ class Header(NamedTuple):
     thread_info: int | None
 
 
-def read(kernel: Kernel) -> Header:
+def read(kernel: Linux) -> Header:
     """Reads every fact; what is missing becomes None, and a warning says why."""
 
-    def attempt(what: str, get: Callable[[Kernel], T]) -> T | None:
+    def attempt(what: str, get: Callable[[Linux], T]) -> T | None:
         try:
             return get(kernel)
         except AbsentError as error:
@@ -57,7 +58,7 @@ def read(kernel: Kernel) -> Header:
     online = percpu.online(kernel)
     present = percpu.present(kernel)
     message = attempt("PANIC", panic.message)
-    culprit = attempt("the panicking task", _culprit)
+    culprit = attempt("the panicking task", panic.task)
     return Header(
         cpus=max(len(present), len(online)),
         offline=len(set(present) - set(online)),
@@ -162,10 +163,6 @@ def tainted(kernel: Kernel) -> int:
     if "tainted_mask" in kernel.symbols:
         return kernel.pointer(kernel.symbol("tainted_mask"))
     return kernel.variable("tainted", 4)
-
-
-def _culprit(kernel: Kernel) -> tasks.Task | None:
-    return panic.task(kernel)
 
 
 def _state(task: tasks.Task, message: str | None) -> str:

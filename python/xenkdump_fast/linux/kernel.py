@@ -1,8 +1,7 @@
-"""One kernel in memory: its names, its types, its memory, and what can be asked of it."""
+"""One kernel in memory: its names, its types, its memory. All that reads a kernel asks this."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from .._native import (
     AbsentError,
@@ -10,25 +9,16 @@ from .._native import (
     Image,
     MemoryFault,
     Symbols,
-    Unwinder,
 )
 from . import names, vmcoreinfo
 from .layouts import Layouts, Member
 from .locate import Location
 
-if TYPE_CHECKING:
-    import builtins
-
-    from .backtrace import Trace
-    from .cpus import VcpuContext
-    from .tasks import Task
-
 
 class Kernel:
     """A Linux kernel as the dump holds it.
 
-    ``virtual`` is its address space; ``vcpus`` gives the registers of its CPUs. Nothing is read
-    before it is asked for.
+    ``virtual`` is its address space. Nothing is read before it is asked for.
     """
 
     def __init__(
@@ -36,24 +26,15 @@ class Kernel:
         image: Image,
         location: Location,
         virtual: AddressSpace,
-        vcpus: "Callable[[], Sequence[VcpuContext]]" = tuple,
-        methods: Sequence[str] | None = None,
     ) -> None:
         self.image = image
         self.location = location
         self.virtual = virtual
-        self._vcpus = vcpus
         self.word = image.word
         self.symbols: Symbols = image.symbols(location.slide)
         self.warnings: list[str] = []
-        self._methods = methods
         self._members: dict[str, Member] = {}
         self._missing: set[str] = set()
-
-    @cached_property
-    def vcpus(self) -> "Sequence[VcpuContext]":
-        """The registers of its CPUs, as far as the dump tells them."""
-        return self._vcpus()
 
     def warn(self, text: str) -> None:
         """Notes, once, that something is missing or odd."""
@@ -178,51 +159,6 @@ class Kernel:
             return
         if at != head:
             self.warn(f"the list at {head:#x} loops back to {at:#x} after {len(seen) - 1} entries")
-
-    # Tasks and stacks
-
-    def tasks(self) -> "builtins.list[Task]":
-        """Every task: the idle ones by CPU, then by pid."""
-        from .tasks import tasks
-
-        return tasks(self)
-
-    def backtrace(self, task: "Task") -> "Trace":
-        """The backtrace of a task, running or not."""
-        from .backtrace import trace
-
-        return trace(self, task, self._contexts.get(task.address))
-
-    @cached_property
-    def _contexts(self) -> "dict[int, VcpuContext]":
-        """The registers of the running tasks, by address of the task."""
-        from . import cpus
-
-        contexts = cpus.assign(self, self.active)
-        return {task.address: contexts[cpu] for cpu, task in self.active.items() if cpu in contexts}
-
-    @cached_property
-    def active(self) -> "dict[int, Task]":
-        """What each CPU was running."""
-        from .tasks import running
-
-        return running(self)
-
-    @cached_property
-    def unwinder(self) -> Unwinder:
-        """The unwinder of this kernel and its modules."""
-        from . import modules
-
-        unwinder = Unwinder(
-            self.image,
-            self.symbols,
-            self.virtual,
-            types=self.types.native,
-            version=self.release,
-            methods=self._methods,
-        )
-        modules.load(self, unwinder)
-        return unwinder
 
     @cached_property
     def release(self) -> str:

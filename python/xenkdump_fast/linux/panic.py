@@ -3,6 +3,7 @@
 from .._native import MemoryFault
 from . import log
 from .kernel import Kernel
+from .system import Linux
 from .tasks import Task
 
 #: Functions that only the CPU that dies is in, the surest first.
@@ -56,7 +57,7 @@ def message(kernel: Kernel) -> str | None:
     return None
 
 
-def task(kernel: Kernel) -> Task | None:
+def task(kernel: Linux) -> Task | None:
     """The panicking task; None where neither the kernel nor any stack tells.
 
     The kernel says which CPU panicked since 4.5; before that, and for a crash that went past

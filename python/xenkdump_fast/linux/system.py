@@ -1,0 +1,65 @@
+"""A kernel with its CPUs, its tasks and their stacks: what a session holds of a domain."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from .._native import AddressSpace, Image, Unwinder
+from . import backtrace, cpus, modules, tasks
+from .backtrace import Trace
+from .cpus import VcpuContext
+from .kernel import Kernel
+from .locate import Location
+from .tasks import Task
+
+
+class Linux(Kernel):
+    """A kernel and what ran on it.
+
+    ``vcpus`` gives the registers of its CPUs, as far as the dump tells them; it is called when they
+    are first needed. ``methods`` limits the unwinder to some of its methods.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        location: Location,
+        virtual: AddressSpace,
+        vcpus: Callable[[], Sequence[VcpuContext]] = tuple,
+        methods: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(image, location, virtual)
+        self._vcpus = vcpus
+        self._methods = methods
+
+    def tasks(self) -> list[Task]:
+        """Every task: the idle ones by CPU, then by pid."""
+        return tasks.tasks(self)
+
+    @cached_property
+    def active(self) -> dict[int, Task]:
+        """What each CPU was running."""
+        return tasks.running(self)
+
+    def backtrace(self, task: Task) -> Trace:
+        """The backtrace of a task, running or not."""
+        return backtrace.trace(self, self.unwinder, task, self._contexts.get(task.address))
+
+    @cached_property
+    def _contexts(self) -> dict[int, VcpuContext]:
+        """The registers of the running tasks, by address of the task."""
+        contexts = cpus.assign(self, self._vcpus(), self.active)
+        return {task.address: contexts[cpu] for cpu, task in self.active.items() if cpu in contexts}
+
+    @cached_property
+    def unwinder(self) -> Unwinder:
+        """The unwinder of this kernel and its modules."""
+        unwinder = Unwinder(
+            self.image,
+            self.symbols,
+            self.virtual,
+            types=self.types.native,
+            version=self.release,
+            methods=self._methods,
+        )
+        modules.load(self, unwinder)
+        return unwinder

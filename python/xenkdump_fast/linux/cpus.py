@@ -77,10 +77,9 @@ def _vcpu_id(kernel: Kernel, cpu: int) -> int:
 
 def _base(kernel: Kernel, cpu: int) -> int | None:
     """What gs_base is on a CPU that runs the kernel."""
-    offsets = kernel.symbols.get("__per_cpu_offset")
-    if offsets is None:
-        return None
     try:
-        return kernel.pointer(offsets + cpu * kernel.word)
+        if "__per_cpu_offset" in kernel.symbols:
+            return percpu.offset(kernel, cpu)
+        return percpu.processor_data_area(kernel, cpu)
     except MemoryFault:
         return None

@@ -82,8 +82,9 @@ def read(kernel: Linux) -> Header:
 def date(kernel: Kernel) -> int:
     """The wall clock, in seconds since 1970."""
     # xtime until 3.3; timekeeper until 3.16; since then tk_core, an unnamed struct until 6.13
-    # (where it is struct tk_data), whose timekeeper stands behind a seqcount and fills the rest.
-    core = kernel.symbols.get("tk_core")
+    # (where it is struct tk_data), whose timekeeper stands behind a seqcount and fills the rest;
+    # since 6.17 the first of timekeeper_data[].
+    core = kernel.symbols.get("tk_core") or kernel.symbols.get("timekeeper_data")
     if core is not None:
         if "tk_data" in kernel.types:
             core += kernel.offset("tk_data.timekeeper")

@@ -15,12 +15,32 @@ def address(kernel: Kernel, key: str, cpu: int) -> int:
 
 def shifted(kernel: Kernel, variable: int, cpu: int) -> int:
     """Where ``cpu``'s instance of a per-cpu variable lies, by what a __percpu pointer holds."""
+    return (variable + offset(kernel, cpu)) & ((1 << kernel.word * 8) - 1)
+
+
+def offset(kernel: Kernel, cpu: int) -> int:
+    """How far ``cpu``'s per-cpu area lies from where per-cpu variables were linked."""
     offsets = kernel.symbols.get("__per_cpu_offset")
-    if offsets is None:
+    if offsets is not None:
+        return kernel.pointer(offsets + cpu * kernel.word)
+    pda = processor_data_area(kernel, cpu)
+    if pda is None:
         # Built without CONFIG_SMP: the one instance is the variable itself.
-        return variable
-    mask = (1 << (kernel.word * 8)) - 1
-    return (variable + kernel.pointer(offsets + cpu * kernel.word)) & mask
+        return 0
+    # The second word of struct x8664_pda, behind pcurrent.
+    has = kernel.has("x8664_pda.data_offset")
+    return kernel.pointer(pda + (kernel.offset("x8664_pda.data_offset") if has else kernel.word))
+
+
+def processor_data_area(kernel: Kernel, cpu: int) -> int | None:
+    """What gs leads to on x86_64 before 2.6.30: a CPU's struct x8664_pda; None on other kernels."""
+    pointers = kernel.symbols.get("_cpu_pda")  # 2.6.16 on
+    if pointers is not None:
+        return kernel.pointer(pointers + cpu * kernel.word)
+    array = kernel.symbols.get("cpu_pda")
+    if array is not None and "x8664_pda" in kernel.types:
+        return array + cpu * kernel.types.sizeof("x8664_pda")
+    return None
 
 
 def mask(kernel: Kernel, key: str) -> list[int]:

@@ -51,7 +51,8 @@ class Kernel:
     @cached_property
     def vmcoreinfo(self) -> Mapping[str, str]:
         """What the kernel says of itself, in a note or in its own memory; or nothing."""
-        return self.location.facts or vmcoreinfo.in_memory(self)
+        facts = self.location.facts
+        return facts if "OSRELEASE" in facts else vmcoreinfo.in_memory(self)
 
     def member(self, key: str) -> Member:
         """A member by a key of ``names.MEMBERS`` or by its own path; AbsentError."""

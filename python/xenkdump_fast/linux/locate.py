@@ -93,6 +93,46 @@ def locate(
     the pseudo-physical memory, or None likewise; ``facts`` is the kernel's VMCOREINFO where the
     dump has it. Raises AbsentError, which says what was tried.
     """
+    roots = list(roots)
+    tried: list[str] = []
+    for known in _facts(dump, image, facts, p2m):
+        found = _locate(dump, image, roots, p2m, known, physical, tried)
+        if found is not None:
+            return found
+    detail = "; ".join(tried[:2]) if tried else "there is no root to try"
+    raise AbsentError(f"the kernel of {image.path} was not found in the dump: {detail}")
+
+
+def _facts(
+    dump: Dump, image: Image, facts: Mapping[str, str], p2m: P2M | None
+) -> Iterator[Mapping[str, str]]:
+    """What to believe of where the kernel was moved to: one of these."""
+    yield facts
+    if facts or p2m is not None:  # no PV kernel is ever moved
+        return
+    from . import kaslr
+
+    symbols = image.symbols()
+    for cr3, idt in kaslr.idts(dump.notes):
+        for paging in formats(image):
+            slide = kaslr.by_idt(dump.virtual(cr3, paging), idt, symbols)
+            if slide:
+                yield {"KERNELOFFSET": f"{slide:x}"}
+    searched = kaslr.by_search(dump, image)
+    if searched is not None:
+        yield searched
+
+
+def _locate(
+    dump: Dump,
+    image: Image,
+    roots: Iterable[Root],
+    p2m: P2M | None,
+    facts: Mapping[str, str],
+    physical: AddressSpace | None,
+    tried: list[str],
+) -> Location | None:
+    """As ``locate`` by these facts alone; adds to ``tried`` what was not to be believed."""
     slide = vmcoreinfo.number(facts, "KERNELOFFSET", 16) or 0
     symbols = image.symbols(slide)
     banner = symbols.get("linux_banner")
@@ -101,7 +141,6 @@ def locate(
     base = link_base(image, symbols)
     phys_base = vmcoreinfo.number(facts, "NUMBER(phys_base)") or 0
     to_physical = phys_base - base
-    tried: list[str] = []
     own = () if physical is None else _own_roots(image, symbols, physical, to_physical)
     for root in (*own, *roots):
         for paging in formats(image):
@@ -110,8 +149,7 @@ def locate(
             if verdict is None:
                 return Location(root.address, paging, slide, root.how, facts)
             tried.append(f"{root.how} {root.address:#x} ({paging}): {verdict}")
-    detail = "; ".join(tried[:2]) if tried else "there is no root to try"
-    raise AbsentError(f"the kernel of {image.path} was not found in the dump: {detail}")
+    return None
 
 
 def _own_roots(

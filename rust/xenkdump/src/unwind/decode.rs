@@ -10,7 +10,9 @@ pub(super) enum Effect {
     None,
     /// Moves the stack pointer by so many bytes.
     Stack(i64),
-    /// Pops the frame pointer.
+    /// Pushes the frame pointer.
+    PushFrame,
+    /// Pops it.
     PopFrame,
     /// Sets the frame pointer to the stack pointer.
     SetFrame,
@@ -203,6 +205,7 @@ fn one_byte(opcode: u8, bytes: &mut Bytes<'_>, prefixes: Prefixes, word: Word) -
         },
         // inc and dec; in 64 bits these are prefixes.
         0x40..=0x4f => Effect::None,
+        0x55 if prefixes.rex & 1 == 0 => Effect::PushFrame,
         0x50..=0x57 => Effect::Stack(-width),
         0x58..=0x5f => match opcode & 7 | if prefixes.rex & 1 != 0 { 8 } else { 0 } {
             BP => Effect::PopFrame,
@@ -426,9 +429,10 @@ mod tests {
 
     #[test]
     fn what_moves_the_stack_pointer_is_seen() {
-        use Effect::{Leave, LoseStack, PopFrame, SetFrame, Stack, ToFrame};
+        use Effect::{Leave, LoseStack, PopFrame, PushFrame, SetFrame, Stack, ToFrame};
         for (code, effect) in [
-            (&[0x55][..], Stack(-8)),
+            (&[0x55][..], PushFrame),
+            (&[0x41, 0x55], Stack(-8)),
             (&[0x41, 0x57], Stack(-8)),
             (&[0x5b], Stack(8)),
             (&[0x5d], PopFrame),

@@ -3,17 +3,25 @@
 //! The code is followed from the function's start along every branch, and what it pushes, pops and
 //! sets aside is summed up. It needs no unwind data at all, so it is what a scan has to go by.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::Memory;
 
 use super::decode::{decode, Effect};
+use super::registers::{Reg, Registers};
 use super::step::offset;
 use super::symbols::CodeSymbols;
 
 /// The most instructions of one function that are looked at.
 const MOST_INSTRUCTIONS: usize = 8192;
+
+/// How far a function reaches whose size is not known.
+const LARGEST_FUNCTION: u64 = 64 << 10;
+
+/// The most ways in which one instruction is reached; more of them mean that the code is misread.
+const MOST_STATES: usize = 4;
 
 /// No frame is larger than a stack.
 const LARGEST_FRAME: i64 = 16 << 10;
@@ -21,14 +29,30 @@ const LARGEST_FRAME: i64 = 16 << 10;
 /// The longest instruction there is.
 const LONGEST: usize = 15;
 
-/// The state of the stack before an instruction, in bytes below the return address.
+/// Where a frame's return address and its caller's frame pointer lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct State {
-    /// The stack pointer; unknown after it was aligned.
-    stack: Option<i64>,
-    /// The frame pointer, if it points into this frame.
-    frame: Option<i64>,
+pub(super) struct Place {
+    /// Bytes from the stack pointer up to the return address; unknown after it was aligned.
+    pub stack: Option<i64>,
+    /// Bytes from the frame pointer up to the return address, if it points into this frame.
+    pub frame: Option<i64>,
+    /// The caller's frame pointer.
+    pub caller_bp: CallerBp,
 }
+
+/// What a function did with the frame pointer of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum CallerBp {
+    /// It is in its register still.
+    Kept,
+    /// It was pushed, so many bytes below the return address.
+    Pushed(i64),
+    /// It was overwritten.
+    Lost,
+}
+
+/// What was read off code; it holds for as long as the code stays the same.
+pub(super) type Places = HashMap<u64, Vec<Place>>;
 
 /// Measures functions; remembers code and results.
 pub(super) struct Depths<'a> {
@@ -36,28 +60,32 @@ pub(super) struct Depths<'a> {
     symbols: &'a dyn CodeSymbols,
     word: Word,
     pages: HashMap<u64, Option<Box<[u8; PAGE_SIZE]>>>,
-    known: HashMap<u64, Vec<i64>>,
+    known: &'a mut Places,
 }
 
 impl<'a> Depths<'a> {
-    pub fn new(memory: &'a dyn Memory<VirtAddr>, symbols: &'a dyn CodeSymbols, word: Word) -> Self {
+    pub fn new(
+        memory: &'a dyn Memory<VirtAddr>,
+        symbols: &'a dyn CodeSymbols,
+        word: Word,
+        known: &'a mut Places,
+    ) -> Self {
         Self {
             memory,
             symbols,
             word,
             pages: HashMap::new(),
-            known: HashMap::new(),
+            known,
         }
     }
 
-    /// Bytes between the stack pointer and the return address before the instruction at `pc`,
-    /// which belongs to the function at `lookup`. Mostly one value; several where code that is
-    /// never reached seems to be, none where the code could not be followed.
-    pub fn at(&mut self, pc: VirtAddr, lookup: VirtAddr) -> &[i64] {
+    /// The place of the return address before the instruction at `pc`, which belongs to the
+    /// function at `lookup`. Mostly one; several where code that is never reached seems to be, none
+    /// where the code could not be followed.
+    pub fn at(&mut self, pc: VirtAddr, lookup: VirtAddr) -> &[Place] {
         if !self.known.contains_key(&pc.raw()) {
-            let found = self
-                .start(lookup)
-                .map_or(Vec::new(), |start| self.follow(start, pc));
+            let start = self.start(lookup);
+            let found = start.map_or(Vec::new(), |start| self.follow(start, pc));
             self.known.insert(pc.raw(), found);
         }
         self.known.get(&pc.raw()).map_or(&[], Vec::as_slice)
@@ -72,17 +100,19 @@ impl<'a> Depths<'a> {
         }
     }
 
-    fn follow(&mut self, start: VirtAddr, pc: VirtAddr) -> Vec<i64> {
-        let mut found = Vec::new();
-        let mut seen = HashSet::new();
-        let first = State {
+    fn follow(&mut self, start: VirtAddr, pc: VirtAddr) -> Vec<Place> {
+        let mut found: Vec<Place> = Vec::new();
+        let mut seen: HashMap<VirtAddr, Vec<Place>> = HashMap::new();
+        let mut steps = 0;
+        let first = Place {
             stack: Some(0),
             frame: None,
+            caller_bp: CallerBp::Kept,
         };
         // What may not be reached at all waits until the rest is done.
         let mut likely = vec![(start, first)];
         let mut unlikely = Vec::new();
-        while seen.len() < MOST_INSTRUCTIONS {
+        while steps < MOST_INSTRUCTIONS {
             let (mut at, mut state) = match likely.pop() {
                 Some(next) => next,
                 None if !found.is_empty() => break,
@@ -91,11 +121,16 @@ impl<'a> Depths<'a> {
                     None => break,
                 },
             };
-            while seen.len() < MOST_INSTRUCTIONS && seen.insert((at, state)) {
-                if at == pc {
-                    if let Some(stack) = state.stack.filter(|stack| !found.contains(stack)) {
-                        found.push(stack);
-                    }
+            let mut part = self.part(at);
+            while steps < MOST_INSTRUCTIONS && part.contains(&at) {
+                steps += 1;
+                let states = seen.entry(at).or_default();
+                if states.contains(&state) || states.len() >= MOST_STATES {
+                    break;
+                }
+                states.push(state);
+                if at == pc && !found.contains(&state) {
+                    found.push(state);
                 }
                 let Some(instruction) = self
                     .code(at)
@@ -112,6 +147,7 @@ impl<'a> Depths<'a> {
                             break;
                         }
                         at = target(distance);
+                        part = self.part(at);
                         continue;
                     }
                     Effect::Branch(distance) => {
@@ -135,6 +171,18 @@ impl<'a> Depths<'a> {
             }
         }
         found
+    }
+
+    /// The code around `addr` that bears one name. After a call that never returns comes the next
+    /// function, and nothing of this one.
+    fn part(&self, addr: VirtAddr) -> Range<VirtAddr> {
+        match self.symbols.function(addr) {
+            Some(function) => {
+                let size = function.size.unwrap_or(LARGEST_FUNCTION);
+                function.start..VirtAddr(function.start.raw().saturating_add(size))
+            }
+            None => addr..addr,
+        }
     }
 
     /// Whether a jump stays in the function, or goes to a part of it that was split off.
@@ -177,21 +225,64 @@ impl<'a> Depths<'a> {
     }
 }
 
-impl State {
+impl Place {
+    /// The frame pointer of the caller, whose return address lies at `at`.
+    pub fn bp_of_caller(
+        &self,
+        memory: &dyn Memory<VirtAddr>,
+        registers: &Registers,
+        at: VirtAddr,
+        word: Word,
+    ) -> Option<u64> {
+        match self.caller_bp {
+            CallerBp::Kept => registers.get(Reg::Bp),
+            CallerBp::Pushed(below) => {
+                let pushed = offset(at, below.wrapping_neg(), word);
+                memory.read_word(pushed, word).ok()
+            }
+            CallerBp::Lost => None,
+        }
+    }
+
     fn after(self, effect: Effect, word: Word) -> Self {
         let width = word.bytes() as i64;
-        let Self { stack, frame } = self;
-        let (stack, frame) = match effect {
-            Effect::Stack(bytes) => (stack.map(|stack| stack - bytes), frame),
-            Effect::PopFrame => (stack.map(|stack| stack - width), None),
-            Effect::SetFrame => (stack, stack),
-            Effect::ToFrame(bytes) => (frame.map(|frame| frame - bytes), frame),
-            Effect::Leave => (frame.map(|frame| frame - width), None),
-            Effect::LoseStack => (None, frame),
-            Effect::LoseFrame => (stack, None),
-            _ => (stack, frame),
+        let Self {
+            stack,
+            frame,
+            caller_bp,
+        } = self;
+        let overwritten = match caller_bp {
+            CallerBp::Pushed(_) => caller_bp,
+            CallerBp::Kept | CallerBp::Lost => CallerBp::Lost,
         };
-        Self { stack, frame }
+        // A function that pushes its caller's pops the same at its end.
+        let popped = match caller_bp {
+            CallerBp::Lost => CallerBp::Lost,
+            CallerBp::Pushed(_) | CallerBp::Kept => CallerBp::Kept,
+        };
+        let (stack, frame, caller_bp) = match effect {
+            Effect::Stack(bytes) => (stack.map(|stack| stack - bytes), frame, caller_bp),
+            Effect::PushFrame => {
+                let stack = stack.map(|stack| stack + width);
+                let pushed = match (caller_bp, stack) {
+                    (CallerBp::Kept, Some(stack)) => CallerBp::Pushed(stack),
+                    _ => caller_bp,
+                };
+                (stack, frame, pushed)
+            }
+            Effect::PopFrame => (stack.map(|stack| stack - width), None, popped),
+            Effect::SetFrame => (stack, stack, overwritten),
+            Effect::ToFrame(bytes) => (frame.map(|frame| frame - bytes), frame, caller_bp),
+            Effect::Leave => (frame.map(|frame| frame - width), None, popped),
+            Effect::LoseStack => (None, frame, caller_bp),
+            Effect::LoseFrame => (stack, None, overwritten),
+            _ => (stack, frame, caller_bp),
+        };
+        Self {
+            stack,
+            frame,
+            caller_bp,
+        }
     }
 }
 
@@ -202,7 +293,7 @@ mod tests {
 
     const BASE: u64 = 0xc100_0000;
 
-    fn depth(code: &[u8], at: u64) -> Vec<i64> {
+    fn places(code: &[u8], at: u64) -> Vec<Place> {
         let mut ram = Ram::new(Word::W32);
         ram.bytes(BASE, &[0xcc; PAGE_SIZE]);
         ram.bytes(BASE, code);
@@ -215,7 +306,14 @@ mod tests {
             (BASE + 0x200, ""),
         ]);
         let pc = VirtAddr(BASE + at);
-        Depths::new(&ram, &names, Word::W32).at(pc, pc).to_vec()
+        let mut known = Places::new();
+        Depths::new(&ram, &names, Word::W32, &mut known)
+            .at(pc, pc)
+            .to_vec()
+    }
+
+    fn depth(code: &[u8], at: u64) -> Vec<Option<i64>> {
+        places(code, at).iter().map(|place| place.stack).collect()
     }
 
     #[test]
@@ -226,12 +324,12 @@ mod tests {
             0x55, 0x53, 0x83, 0xec, 0x10, 0x85, 0xc0, 0x74, 0x0b, 0xe8, 0, 0, 0, 0, 0x83, 0xc4,
             0x10, 0x5b, 0x5d, 0xc3, 0x6a, 0x01, 0xe8, 0, 0, 0, 0, 0x58, 0xeb, 0xf0,
         ];
-        assert_eq!(depth(&code, 0), [0]);
-        assert_eq!(depth(&code, 2), [8]);
-        assert_eq!(depth(&code, 14), [24]);
-        assert_eq!(depth(&code, 19), [0]);
-        assert_eq!(depth(&code, 27), [28]);
-        assert_eq!(depth(&code, 10), [0; 0], "not an instruction");
+        assert_eq!(depth(&code, 0), [Some(0)]);
+        assert_eq!(depth(&code, 2), [Some(8)]);
+        assert_eq!(depth(&code, 14), [Some(24)]);
+        assert_eq!(depth(&code, 19), [Some(0)]);
+        assert_eq!(depth(&code, 27), [Some(28)]);
+        assert_eq!(depth(&code, 10), [], "not an instruction");
     }
 
     #[test]
@@ -241,24 +339,34 @@ mod tests {
             0x55, 0x89, 0xe5, 0x83, 0xe4, 0xf0, 0xe8, 0, 0, 0, 0, 0x8d, 0x65, 0xfc, 0x90, 0xc9,
             0xc3,
         ];
-        assert_eq!(depth(&code, 3), [4]);
-        assert_eq!(depth(&code, 11), [0; 0]);
-        assert_eq!(depth(&code, 14), [8]);
-        assert_eq!(depth(&code, 16), [0]);
+        assert_eq!(depth(&code, 3), [Some(4)]);
+        let aligned = Place {
+            stack: None,
+            frame: Some(4),
+            caller_bp: CallerBp::Pushed(4),
+        };
+        assert_eq!(places(&code, 11), [aligned]);
+        assert_eq!(depth(&code, 14), [Some(8)]);
+        let left = Place {
+            stack: Some(0),
+            frame: None,
+            caller_bp: CallerBp::Kept,
+        };
+        assert_eq!(places(&code, 16), [left]);
     }
 
     #[test]
     fn a_part_that_was_split_off_goes_on_where_the_function_left_it() {
         // push %ebx; je f.cold; ret.
         let code = [0x53, 0x0f, 0x84, 0xf9, 0, 0, 0, 0xc3];
-        assert_eq!(depth(&code, 0x106), [8]);
+        assert_eq!(depth(&code, 0x106), [Some(8)]);
     }
 
     #[test]
     fn code_without_end_is_given_up() {
         // 1: push %eax; jmp 1b.
-        assert_eq!(depth(&[0x50, 0xeb, 0xfd], 0x50), [0; 0]);
+        assert_eq!(depth(&[0x50, 0xeb, 0xfd], 0x50), []);
         // jmp into itself.
-        assert_eq!(depth(&[0xeb, 0xfe], 0x50), [0; 0]);
+        assert_eq!(depth(&[0xeb, 0xfe], 0x50), []);
     }
 }

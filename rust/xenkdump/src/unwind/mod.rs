@@ -12,9 +12,11 @@
 mod call_site;
 mod cfi;
 mod cfi_step;
+mod chain;
 mod decode;
 mod depth;
 mod frame;
+mod frame_pointer;
 mod leaf;
 mod orc;
 mod orc_step;

@@ -29,16 +29,24 @@ pub(super) struct TailCalls<'a> {
     memory: &'a dyn Memory<VirtAddr>,
     symbols: &'a dyn CodeSymbols,
     word: Word,
-    jumps: HashMap<u64, Vec<u64>>,
+    jumps: &'a mut Jumps,
 }
 
+/// The functions that each function jumps to.
+pub(super) type Jumps = HashMap<u64, Vec<u64>>;
+
 impl<'a> TailCalls<'a> {
-    pub fn new(memory: &'a dyn Memory<VirtAddr>, symbols: &'a dyn CodeSymbols, word: Word) -> Self {
+    pub fn new(
+        memory: &'a dyn Memory<VirtAddr>,
+        symbols: &'a dyn CodeSymbols,
+        word: Word,
+        jumps: &'a mut Jumps,
+    ) -> Self {
         Self {
             memory,
             symbols,
             word,
-            jumps: HashMap::new(),
+            jumps,
         }
     }
 
@@ -86,12 +94,7 @@ impl<'a> TailCalls<'a> {
     }
 
     fn jumps_of(&mut self, start: VirtAddr) -> &[u64] {
-        let Self {
-            memory,
-            symbols,
-            word,
-            ..
-        } = *self;
+        let (memory, symbols, word) = (self.memory, self.symbols, self.word);
         self.jumps
             .entry(start.raw())
             .or_insert_with(|| jumps_out_of(memory, symbols, start, word))
@@ -178,7 +181,8 @@ mod tests {
     #[test]
     fn a_call_fits_where_code_leads_on() {
         let (ram, names) = setting();
-        let mut calls = TailCalls::new(&ram, &names, Word::W32);
+        let mut jumps = Jumps::new();
+        let mut calls = TailCalls::new(&ram, &names, Word::W32, &mut jumps);
         let mut fit =
             |target, function| calls.fit(VirtAddr(BASE + target), VirtAddr(BASE + function));
         assert_eq!(fit(0, 0), Fit::Same);

@@ -1,20 +1,23 @@
 //! The loop: asks each method in turn, and believes none of them.
 
 use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::Memory;
 
 use super::call_site::call_before;
 use super::cfi::CfiTable;
+use super::depth::Depths;
 use super::frame::{Backtrace, Frame, How, Stop};
+use super::frame_pointer;
 use super::leaf;
 use super::orc::{OrcFormat, OrcTable};
 use super::orc_step;
 use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
 use super::saved;
-use super::scan::Scan;
+use super::scan::{CodeFacts, Scan};
 use super::step::{Caller, Step, Unreadable};
 use super::symbols::CodeSymbols;
 
@@ -97,6 +100,8 @@ pub struct Unwinder {
     orc: Vec<OrcTable>,
     cfi: Vec<CfiTable>,
     methods: Vec<Method>,
+    /// All stacks are of one kernel, so what is read off its code serves all of them.
+    code: Mutex<CodeFacts>,
 }
 
 impl Unwinder {
@@ -108,6 +113,7 @@ impl Unwinder {
             format: OrcFormat::of_release(release),
             orc: Vec::new(),
             cfi: Vec::new(),
+            code: Mutex::default(),
             methods: Method::ALL.to_vec(),
         }
     }
@@ -133,8 +139,7 @@ impl Unwinder {
         self.methods.iter().copied().filter(|method| match method {
             Method::Orc => !self.orc.is_empty(),
             Method::Cfi => !self.cfi.is_empty(),
-            Method::FramePointer => false,
-            Method::Scan => true,
+            Method::FramePointer | Method::Scan => true,
         })
     }
 
@@ -240,7 +245,7 @@ impl Unwinder {
                 Way::By(method) if !self.methods.contains(&method) => continue,
                 Way::By(Method::Orc) => self.orc_step(stack, &frame.registers, lookup),
                 Way::By(Method::Cfi) => self.cfi_step(stack, &frame.registers, lookup),
-                Way::By(Method::FramePointer) => Ok(Step::Unknown),
+                Way::By(Method::FramePointer) => self.frame_pointer_step(stack, frame, lookup),
                 Way::By(Method::Scan) => Ok(self.scan_step(stack, frame, lookup, chain)),
                 Way::Entry => {
                     saved::step(stack.memory, stack.symbols, &self.layout, &frame.registers)
@@ -257,6 +262,27 @@ impl Unwinder {
             }
         }
         unreadable.map_or(Ok(Step::Unknown), Err)
+    }
+
+    fn frame_pointer_step(
+        &self,
+        stack: &Stack<'_>,
+        frame: &Caller,
+        lookup: VirtAddr,
+    ) -> Result<Step, Unreadable> {
+        let Stack {
+            memory, symbols, ..
+        } = *stack;
+        let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut depths = Depths::new(memory, symbols, self.word, &mut code.places);
+        frame_pointer::step(
+            memory,
+            symbols,
+            &frame.registers,
+            lookup,
+            &mut depths,
+            self.word,
+        )
     }
 
     /// The next frame of the chain that a scan found before, or of a new one.
@@ -280,7 +306,8 @@ impl Unwinder {
                     symbols: stack.symbols,
                     layout: &self.layout,
                 };
-                *chain = scan.chain(frame, lookup, self.stack_end(stack, frame));
+                let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
+                *chain = scan.chain(frame, lookup, self.stack_end(stack, frame), &mut code);
                 0
             }
         };

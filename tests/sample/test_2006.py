@@ -1,11 +1,11 @@
 """The i386 kinds; ``2006`` must hold the session of June 2006, address for address."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from xenkdump_fast.sample import Sample, SampleError, build, forge
+from xenkdump_fast.sample import Sample, SampleError, build
 
 from .walk import Core
 
@@ -14,15 +14,13 @@ PAGING = {"2006": "x86", "2006-pae": "x86-pae", "shadow": "x86", "xen3": "x86-pa
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return forge(tmp_path_factory.mktemp("i386"), request.param)
+def sample(request: pytest.FixtureRequest, forged: Callable[[str], Sample]) -> Sample:
+    return forged(request.param)
 
 
 @pytest.fixture(scope="module")
-def core(sample: Sample) -> Iterator[Core]:
-    opened = Core(sample.vmcore)
-    yield opened
-    opened.close()
+def core(sample: Sample, opened: Callable[[str], Core]) -> Core:
+    return opened(sample.plan["kind"])
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +30,8 @@ def dom0(sample: Sample) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def session() -> dict[str, Any]:
-    found: dict[str, Any] = build("2006").plan["domains"][0]
+def session(forged: Callable[[str], Sample]) -> dict[str, Any]:
+    found: dict[str, Any] = forged("2006").plan["domains"][0]
     return found
 
 

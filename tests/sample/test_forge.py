@@ -1,11 +1,12 @@
 """What ``forge`` promises whatever the kind."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from xenkdump_fast.sample import KINDS, SampleError, build, forge
+from xenkdump_fast.sample import KINDS, Sample, SampleError, build, forge
 
 
 def test_unknown_kind() -> None:
@@ -40,8 +41,17 @@ def test_directory_that_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_file_is_sparse(kind: str, tmp_path: Path) -> None:
-    written = forge(tmp_path, kind)
-    stat = written.vmcore.stat()
+def test_file_is_sparse(kind: str, forged: Callable[[str], Sample]) -> None:
+    stat = forged(kind).vmcore.stat()
     assert stat.st_blocks * 512 < 40 << 20
     assert stat.st_size < 4 << 30
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_ninety_tasks_and_two_cpus(kind: str, forged: Callable[[str], Sample]) -> None:
+    dom0 = forged(kind).plan["domains"][0]
+    assert dom0["header"]["cpus"] == 2
+    assert 85 <= len(dom0["tasks"]) == dom0["header"]["tasks"]
+    states = {task["state"] for task in dom0["tasks"]}
+    assert states >= {"R", "S", "D", "T", "Z"}
+    assert any(task["pid"] != task["tgid"] for task in dom0["tasks"])

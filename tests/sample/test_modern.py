@@ -1,6 +1,6 @@
 """The kind ``modern``, held against its own plan by a walker of the tests' own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,24 @@ from .walk import Core
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return forge(tmp_path_factory.mktemp("modern"), "modern")
+def sample(forged: Callable[[str], Sample]) -> Sample:
+    return forged("modern")
 
 
 @pytest.fixture(scope="module")
-def core(sample: Sample) -> Iterator[Core]:
-    opened = Core(sample.vmcore)
-    yield opened
-    opened.close()
+def core(opened: Callable[[str], Core]) -> Core:
+    return opened("modern")
 
 
 @pytest.fixture(scope="module")
 def dom0(sample: Sample) -> dict[str, Any]:
     found: dict[str, Any] = sample.plan["domains"][0]
+    return found
+
+
+@pytest.fixture(scope="module")
+def domu(sample: Sample) -> dict[str, Any]:
+    found: dict[str, Any] = sample.plan["domains"][1]
     return found
 
 
@@ -109,3 +113,40 @@ def test_every_page_table_of_a_process_shares_the_kernel_half(
     assert len(roots) > 30
     for root in roots:
         assert core.read("x86_64", root, banner, 14) == b"Linux version "
+
+
+def test_the_guest_has_no_tree(core: Core, domu: dict[str, Any]) -> None:
+    assert domu["frame_list_list"] == hex(2**64 - 1)
+    root, start = int(domu["p2m_cr3"], 16), int(domu["p2m_vaddr"], 16)
+    for sampled in domu["p2m"]["samples"]:
+        entry = 2**64 - 1 if sampled["mfn"] is None else int(sampled["mfn"], 16)
+        raw = core.read("x86_64", root, start + 8 * int(sampled["pfn"], 16), 8)
+        assert int.from_bytes(raw, "little") == entry
+
+
+def test_foreign_entries_name_frames_of_the_guest(
+    core: Core, dom0: dict[str, Any], domu: dict[str, Any]
+) -> None:
+    foreign = [s for s in dom0["p2m"]["samples"] if s["kind"] == "foreign"]
+    assert len(foreign) == dom0["p2m"]["counts"]["foreign"] == 4
+    pfns = []
+    for sampled in foreign:
+        at = 0xFFFF800000000000 + 8 * int(sampled["mfn"], 16)
+        pfns.append(int.from_bytes(core.read("x86_64", int(domu["root"], 16), at, 8), "little"))
+    assert pfns == [0x3000, 0x3001, 0x2F11, 7]
+
+
+def test_domains_by_vmcoreinfo(core: Core, dom0: dict[str, Any]) -> None:
+    """The list that SYMBOL(domain_list) leads to holds dom0, then its guest."""
+    text = next(d for name, _, d in core.notes if name == "VMCOREINFO_XEN").decode()
+    info = dict(line.split("=") for line in text.rstrip("\0\n").split("\n"))
+    root = int(dom0["root"], 16)
+
+    def word(va: int, size: int = 8) -> int:
+        return int.from_bytes(core.read("x86_64", root, va, size), "little")
+
+    at, seen = word(int(info["SYMBOL(domain_list)"], 16)), []
+    while at:
+        seen.append(word(at + int(info["OFFSET(domain.domain_id)"]), 2))
+        at = word(at + int(info["OFFSET(domain.next_in_list)"]))
+    assert seen == [0, 1]

@@ -197,7 +197,7 @@ def locate(type_: Type, path: str) -> tuple[int, Type, Member | None]:
         inner = strip(type_)
         if step[1] is not None:
             if not isinstance(inner, Struct) or step[1] not in inner.by_name:
-                raise KeyError(f"{path}: no member {step[1]} in {getattr(inner, 'name', inner)}")
+                raise KeyError(f"{path}: no member {step[1]} there")
             add, member = inner.by_name[step[1]]
             offset += add
             type_ = member.type

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 EM_386 = 3
 EM_X86_64 = 62
@@ -277,9 +276,3 @@ def core_head(layout: Layout, machine: int, segments: Sequence[Segment]) -> byte
     if many:
         parts.append(layout.shdr.pack(0, 0, 0, 0, 0, 0, 0, len(segments), 0, 0))
     return b"".join(parts)
-
-
-def write_sparse(file: BinaryIO, offset: int, data: bytes) -> None:
-    """Writes ``data`` at ``offset``; what was skipped becomes a hole of the file."""
-    file.seek(offset)
-    file.write(data)

@@ -24,6 +24,7 @@ KINDS: dict[str, str] = {
     "2006-x86_64": "x86_64 dom0 (Linux 2.6.16.13) of 2006: the CR3 note, end_pfn",
     "shadow": "i386 dom0 whose cr3 is of no use: only the frame-list-list of CRASH_INFO",
     "xen3": "i386 PAE dom0 (Linux 2.6.18.8) on Xen 3.1: CRASH_INFO with nine words",
+    "32on64": "i386 PAE dom0 (Linux 4.19) on a 64-bit Xen 4.17",
     "modern": "x86_64 dom0 (Linux 6.1, BTF and ORC) on a 64-bit Xen 4.17",
     "modern-hypercall-page": "the same before XSA-466: hypercalls by the page that Xen fills",
 }
@@ -34,6 +35,7 @@ _BUILDERS: dict[str, tuple[str, int]] = {
     "2006-x86_64": ("x8664_2006.build", 512 * MIB),
     "shadow": ("xen2006.shadow", 384 * MIB),
     "xen3": ("xen2006.xen3", 512 * MIB),
+    "32on64": ("guest32_on_64.build", 384 * MIB),
     "modern": ("modern.build", 256 * MIB),
     "modern-hypercall-page": ("modern.build_with_hypercall_page", 256 * MIB),
 }
@@ -78,7 +80,7 @@ def forge(
                 (work / name).write_bytes(data)
             parts.plan["segments"] = [
                 [hex(s.paddr), hex(s.filesz), hex(s.memsz), hex(s.offset)]
-                for s in parts.core.segments
+                for s in parts.core.segments[:1000]
             ]
             (work / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
             for path in sorted(work.iterdir()):

@@ -55,6 +55,11 @@ class Guest:
         assert self.is_frame(pfn), hex(pfn)
         return int(entry)
 
+    def frames(self, count: int) -> list[int | None]:
+        """The frames behind the first ``count`` pfns; None where the domain owns none."""
+        bits = self.foreign_bit | self.identity_bit
+        return [None if entry & bits else entry for entry in self.p2m[:count]]
+
     def special(self, start: int, count: int, kind: str) -> None:
         """Makes entries ``invalid`` (ballooned out), ``identity`` or ``foreign``."""
         for pfn in range(start, min(start + count, self.pages)):
@@ -65,6 +70,11 @@ class Guest:
             else:
                 # Frames of another domain, mapped here through grants.
                 self.p2m[pfn] = self.foreign_bit | (self.machine.size // PAGE - 1 - (pfn & 0xFF))
+
+    def map_foreign(self, pfn: int, mfns: Sequence[int]) -> None:
+        """Makes entries name frames of another domain."""
+        for i, mfn in enumerate(mfns):
+            self.p2m[pfn + i] = self.foreign_bit | mfn
 
     def swap_in(self, pfn: int, mfn: int) -> None:
         """Puts ``mfn`` at ``pfn``, and what was there to the place where ``mfn`` was, if anywhere.

@@ -128,8 +128,8 @@ class Image:
             at = -(-(at + len(data)) // 8) * 8
 
         if spec.build_id:
-            raw = notes.note("Linux", 0x101, b"\0\0\0\0")
-            raw += notes.note("GNU", notes.NT_GNU_BUILD_ID, self.build_id)
+            raw = notes.Note("Linux", 0x101, b"\0\0\0\0").pack()
+            raw += notes.Note("GNU", notes.NT_GNU_BUILD_ID, self.build_id).pack()
             add(".notes", elf.SHT_NOTE, raw, "__start_notes", "__stop_notes")
         if spec.has_btf:
             data = btf.section(self.types)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from .text import names
 
@@ -22,24 +23,32 @@ PRSTATUS_64 = names(
 PRSTATUS_32 = names("ebx ecx edx esi edi ebp eax ds es fs gs orig_eax eip cs eflags esp ss")
 
 
-def note(name: str, type_: int, desc: bytes) -> bytes:
-    """A note: 12 bytes of header, then name and descriptor, each padded to 4."""
-    raw = name.encode() + b"\0"
-    return (
-        struct.pack("<III", len(raw), len(desc), type_)
-        + raw
-        + bytes(-len(raw) % 4)
-        + desc
-        + bytes(-len(desc) % 4)
-    )
+@dataclass(frozen=True)
+class Note:
+    """A note before it is packed."""
+
+    name: str
+    type: int
+    desc: bytes
+
+    def pack(self) -> bytes:
+        """12 bytes of header, then name and descriptor, each padded to 4."""
+        raw = self.name.encode() + b"\0"
+        return (
+            struct.pack("<III", len(raw), len(self.desc), self.type)
+            + raw
+            + bytes(-len(raw) % 4)
+            + self.desc
+            + bytes(-len(self.desc) % 4)
+        )
 
 
-def prstatus(word: int, registers: Mapping[str, int]) -> bytes:
+def prstatus(word: int, registers: Mapping[str, int]) -> Note:
     """CORE/NT_PRSTATUS: 336 or 144 bytes; ``pr_pid`` stays 0, as Xen leaves it."""
     order, at, size = (PRSTATUS_64, 112, 336) if word == 8 else (PRSTATUS_32, 72, 144)
     values = [registers.get(name, 0) for name in order]
     raw = struct.pack(f"<{len(order)}{'Q' if word == 8 else 'I'}", *values)
-    return note("CORE", NT_PRSTATUS, (bytes(at) + raw).ljust(size, b"\0"))
+    return Note("CORE", NT_PRSTATUS, (bytes(at) + raw).ljust(size, b"\0"))
 
 
 def words(word: int, values: list[int]) -> bytes:
@@ -47,16 +56,16 @@ def words(word: int, values: list[int]) -> bytes:
     return struct.pack(f"<{len(values)}{'Q' if word == 8 else 'I'}", *values)
 
 
-def crash_regs(word: int, cr0: int, cr2: int, cr3: int, cr4: int) -> bytes:
+def crash_regs(word: int, cr0: int, cr2: int, cr3: int, cr4: int) -> Note:
     """Xen/CRASH_REGS: the control registers of one pCPU."""
-    return note("Xen", XEN_CRASH_REGS, words(word, [cr0, cr2, cr3, cr4]))
+    return Note("Xen", XEN_CRASH_REGS, words(word, [cr0, cr2, cr3, cr4]))
 
 
-def crash_info(word: int, values: list[int]) -> bytes:
+def crash_info(word: int, values: list[int]) -> Note:
     """Xen/CRASH_INFO: 8, 9 or 10 words, by the age of Xen."""
-    return note("Xen", XEN_CRASH_INFO, words(word, values))
+    return Note("Xen", XEN_CRASH_INFO, words(word, values))
 
 
-def kdump_cr3(mfn: int, word: int = 4) -> bytes:
+def kdump_cr3(mfn: int, word: int = 4) -> Note:
     """The note of 2006: dom0's top page-table page. Its name was misspelt by those who wrote it."""
-    return note("Xen Domanin-0 CR3", XEN_KDUMP_CR3, words(word, [mfn]))
+    return Note("Xen Domanin-0 CR3", XEN_KDUMP_CR3, words(word, [mfn]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .core import Core
+from .kernels.base import Kernel
 from .plan import Json
 
 
@@ -15,5 +16,7 @@ class Parts:
     vmlinux: bytes
     core: Core
     plan: Json
+    #: The kernels in it, dom0's first: by them a test can change what is in memory.
+    kernels: list[Kernel] = field(default_factory=list)
     #: Further files by name.
     more: dict[str, bytes] = field(default_factory=dict)

@@ -7,6 +7,7 @@ against it, so nothing here is read back from the files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from .guest import Guest
@@ -90,13 +91,15 @@ def entry(guest: Guest, pfn: int) -> tuple[str, int | None]:
 
 
 def p2m_samples(guest: Guest, count: int = 300) -> list[Json]:
-    """Entries from everywhere: the ends, some at random, and both sides of every change of kind."""
+    """Entries from everywhere: the ends, some at random, and around every entry that is special."""
     wanted = {0, 1, guest.pages - 1}
     wanted |= {guest.rng.randrange(guest.pages) for _ in range(count)}
-    kinds = [entry(guest, pfn)[0] for pfn in range(guest.pages)]
-    changes = [p for p in range(1, guest.pages) if kinds[p] != kinds[p - 1]]
-    for pfn in changes[:200]:
-        wanted |= {pfn - 1, pfn}
+    bits = guest.foreign_bit | guest.identity_bit
+    special = [pfn for pfn, value in enumerate(guest.p2m) if value & bits]
+    edges = [pfn for pfn, before in zip(special, [-1, *special], strict=False) if pfn - 1 != before]
+    edges += [pfn for pfn, after in pairwise(special) if pfn + 1 != after]
+    for pfn in edges[:200]:
+        wanted |= {max(pfn - 1, 0), pfn, min(pfn + 1, guest.pages - 1)}
     out = []
     for pfn in sorted(wanted):
         kind, mfn = entry(guest, pfn)
@@ -107,13 +110,16 @@ def p2m_samples(guest: Guest, count: int = 300) -> list[Json]:
 def p2m_counts(guest: Guest) -> Json:
     """How many entries of each kind, and how many runs of consecutive frames."""
     counts = {"frame": 0, "invalid": 0, "foreign": 0, "identity": 0}
-    runs = 0
-    before: int | None = None
-    for pfn in range(guest.pages):
-        kind, mfn = entry(guest, pfn)
-        counts[kind] += 1
-        runs += kind == "frame" and (before is None or mfn != before + 1)
-        before = mfn if kind == "frame" else None
+    bits = guest.foreign_bit | guest.identity_bit
+    runs, before = 0, -1
+    for pfn, value in enumerate(guest.p2m):
+        if value & bits:
+            counts[entry(guest, pfn)[0]] += 1
+            before = -1
+        else:
+            runs += value != before + 1 or before < 0
+            before = value
+    counts["frame"] = guest.pages - sum(counts.values())
     return {**counts, "runs": runs}
 
 

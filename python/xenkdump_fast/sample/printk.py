@@ -93,3 +93,46 @@ def ring(lines: list[Line], count_bits: int, size_bits: int, info_size: int = 88
         tail_lpos=kept[0][1],
         kept=[line for _, _, line in kept],
     )
+
+
+@dataclass
+class Records:
+    """The buffer of Linux 3.5 to 5.9: records one behind the other, the oldest given up."""
+
+    data: bytes
+    first_idx: int
+    next_idx: int
+    first_seq: int
+    next_seq: int
+    kept: list[Line]
+
+
+_RECORD = struct.Struct("<QHHHBB")
+
+
+def records(lines: list[Line], size: int, align: int) -> Records:
+    """Writes messages as records; one that does not fit before the end goes to the start.
+
+    A header of zeros says there that the rest of the buffer is unused.
+    """
+    data = bytearray(size)
+    live: list[tuple[int, int, Line]] = []  # start, end, message
+    at = 0
+    for line in lines:
+        text = line.text.encode()
+        need = -(-(_RECORD.size + len(text)) // align) * align
+        if at + need + _RECORD.size > size:
+            # Whatever stood behind is given up with the marker.
+            live = [r for r in live if r[0] < at]
+            data[at : at + _RECORD.size] = bytes(_RECORD.size)[: size - at]
+            at = 0
+        while live and live[0][0] < at + need + _RECORD.size and live[0][0] >= at:
+            live.pop(0)
+        flags = line.level << 5 | _NEWLINE
+        head = _RECORD.pack(round(line.seconds * 1e9), need, len(text), 0, 0, flags)
+        data[at : at + need] = (head + text).ljust(need, b"\0")
+        live.append((at, at + need, line))
+        at += need
+    kept = [line for _, _, line in live]
+    first = live[0][0] if live else 0
+    return Records(bytes(data), first, at, len(lines) - len(kept), len(lines), kept)

@@ -122,7 +122,7 @@ _DAEMONS_2006 = (
     *(("apache", "select"), ("apache", "accept"), ("apache", "accept"), ("apache", "pipe")),
     *(("getty", "tty"), ("getty", "tty"), ("getty", "tty"), ("getty", "tty"), ("getty", "tty")),
     *(("login", "wait"), ("bash", "wait"), ("sshd", "recv"), ("sshd", "select"), ("bash", "tty")),
-    *(("vi", "stopped"), ("tail", "pause"), ("find", "fault"), ("cat", "pipe"), ("top", "select")),
+    *(("vi", "stopped"), ("tail", "pause"), ("find", "fault"), ("sh", "zombie"), ("top", "select")),
     *(("rpc.idmapd", "poll"), ("mdadm", "select"), ("dhclient", "select"), ("snmpd", "select")),
     ("xm", "recv"),
 )
@@ -156,7 +156,7 @@ def dom0_2006(cpus: int) -> list[Job]:
         jobs.append(Job(pid, comm, sleep, "S", pid % cpus, 1))
         pid += 3
     daemons_ = daemons(_DAEMONS_2006, 1502, 1, cpus)
-    letters = {"stopped": "T", "fault": "D"}
+    letters = {"stopped": "T", "fault": "D", "zombie": "Z"}
     jobs += [replace(job, state=letters.get(job.sleep, "S")) for job in daemons_]
     xend = 3410
     jobs.append(Job(xend, "xend", "select", parent=1, user=True))

@@ -78,6 +78,13 @@ def run(text: Text, stack: Stack, chain: Sequence[str], rng: random.Random) -> l
     return frames[::-1]
 
 
+def interrupt(stack: Stack, name: str, pc: int, frame: Sequence[int]) -> StackFrame:
+    """An exception at ``pc``: ``frame`` is pushed as it lies in memory, the lowest word first."""
+    before = stack.sp
+    stack.push_all(frame)
+    return StackFrame(pc, before, None, name, interrupted=True)
+
+
 def enter(text: Text, stack: Stack, name: str, rng: random.Random) -> None:
     """What a function's prologue does to the stack."""
     function = text.functions.get(name)

@@ -67,7 +67,8 @@ class Recipe:
     chains: Iterable[Sequence[str]]
     #: Frames that are not left to chance.
     frames: Mapping[str, Frame]
-    #: Functions written by hand: entry code, the context switch.
+    #: Functions written by hand: entry code, the context switch. Those that have a frame among
+    #: ``frames`` pass for C, and are told of in ``.debug_frame``.
     handwritten: Mapping[str, Handwritten]
     #: Callers that reach every callee through one indirect call: the bytes of that call.
     indirect: Mapping[str, str]

@@ -61,10 +61,10 @@ def build(memory: int, seed: int) -> Parts:
         panicked.root, panic_regs, xen.idle_vcpu(1), domain=0, vcpu=1, gs_base=kernel.pda(1)
     )
     xen.write_m2p_of([guest])
-    raw = b""
+    told = []
     for pcpu in xen.pcpus:
-        raw += notes.prstatus(8, pcpu.xen) + notes.kdump_cr3(pcpu.cr3 // PAGE, 8)
-    core = Core(elf.ELF64, elf.EM_X86_64, machine, [raw], source.PAGE_OFFSET)
+        told += [notes.prstatus(8, pcpu.xen), notes.kdump_cr3(pcpu.cr3 // PAGE, 8)]
+    core = Core(elf.ELF64, elf.EM_X86_64, machine, [told], source.PAGE_OFFSET)
     dom0 = plan.domain(kernel, panicked)
     dom0 |= {"id": 0, "root": hex(kernel.root_address()), "frame_list_list": hex(tree)}
     out = {
@@ -73,4 +73,4 @@ def build(memory: int, seed: int) -> Parts:
         "pcpus": plan.pcpus(xen.pcpus),
         "registers_in_dump": True,
     }
-    return Parts(image.vmlinux(), core, out)
+    return Parts(image.vmlinux(), core, out, [kernel])

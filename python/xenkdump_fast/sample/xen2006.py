@@ -180,10 +180,10 @@ class Host:
         self.xen.write_m2p(self.guest)
         return tree
 
-    def parts(self, raw: bytes, tree: int, more: plan.Json) -> Parts:
+    def parts(self, told: list[notes.Note], tree: int, more: plan.Json) -> Parts:
         """The files' content."""
         core = Core(
-            elf.ELF32, elf.EM_386, self.machine, [raw], source.PAGE_OFFSET, lowmem=0x38000000
+            elf.ELF32, elf.EM_386, self.machine, [told], source.PAGE_OFFSET, lowmem=0x38000000
         )
         dom0 = plan.domain(self.kernel, self.panicked)
         dom0 |= {
@@ -193,11 +193,8 @@ class Host:
         }
         pcpus = plan.pcpus(self.xen.pcpus)
         xen = {"major": self.xen.version[0], "minor": self.xen.version[1]}
-        return Parts(
-            self.kernel.image.vmlinux(),
-            core,
-            {"xen": xen, "domains": [dom0], "pcpus": pcpus} | more,
-        )
+        out = {"xen": xen, "domains": [dom0], "pcpus": pcpus} | more
+        return Parts(self.kernel.image.vmlinux(), core, out, [self.kernel])
 
 
 def carve(guest: Guest) -> None:
@@ -224,10 +221,7 @@ def session(memory: int, seed: int) -> Parts:
     tree = host.finish()
     host.xen.add_pcpu(0, None)
     host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1)
-    raw = b""
-    for pcpu in host.xen.pcpus:
-        raw += notes.prstatus(4, pcpu.xen) + notes.kdump_cr3(pcpu.cr3 // PAGE)
-    return host.parts(raw, tree, {"registers_in_dump": False})
+    return host.parts(_cr3_notes(host), tree, {"registers_in_dump": False})
 
 
 def pae(memory: int, seed: int) -> Parts:
@@ -249,10 +243,7 @@ def _by_cr3(host: Host) -> Parts:
     kernel = host.kernel
     host.xen.add_pcpu(kernel.root_address(), kernel.idle[0].registers, domain=0, vcpu=0)
     host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1)
-    raw = b""
-    for pcpu in host.xen.pcpus:
-        raw += notes.prstatus(4, pcpu.xen) + notes.kdump_cr3(pcpu.cr3 // PAGE)
-    return host.parts(raw, tree, {"registers_in_dump": True})
+    return host.parts(_cr3_notes(host), tree, {"registers_in_dump": True})
 
 
 def shadow(memory: int, seed: int) -> Parts:
@@ -282,12 +273,19 @@ def xen3(memory: int, seed: int) -> Parts:
     return host.parts(_crash_notes(host, 9, tree), tree, {"registers_in_dump": True})
 
 
-def _crash_notes(host: Host, words: int, tree: int) -> bytes:
-    cr4 = 0x6F0 if host.xen.pae else 0x6D0
-    raw = b""
+def _cr3_notes(host: Host) -> list[notes.Note]:
+    out = []
     for pcpu in host.xen.pcpus:
-        raw += notes.prstatus(4, pcpu.xen)
-        raw += notes.crash_regs(4, 0x8005003B, 0xB7F12000, pcpu.cr3, cr4)
+        out += [notes.prstatus(4, pcpu.xen), notes.kdump_cr3(pcpu.cr3 // PAGE)]
+    return out
+
+
+def _crash_notes(host: Host, words: int, tree: int) -> list[notes.Note]:
+    cr4 = 0x6F0 if host.xen.pae else 0x6D0
+    out = []
+    for pcpu in host.xen.pcpus:
+        out.append(notes.prstatus(4, pcpu.xen))
+        out.append(notes.crash_regs(4, 0x8005003B, 0xB7F12000, pcpu.cr3, cr4))
         if pcpu.number == 0:
-            raw += host.xen.crash_info(words, tree)
-    return raw
+            out.append(host.xen.crash_info(words, tree))
+    return out

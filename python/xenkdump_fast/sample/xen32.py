@@ -133,7 +133,7 @@ class Xen32:
         }
         self.pcpus.append(Pcpu(number, low, cr3, guest or {}, current, xen, domain, vcpu))
 
-    def crash_info(self, words: int, frame_list_list: int) -> bytes:
+    def crash_info(self, words: int, frame_list_list: int) -> notes.Note:
         """CRASH_INFO of 8, 9 or 10 words; the last of the longer ones is the frame-list-list."""
         values = [*self.version, *self.strings, 0]
         if words == 10:

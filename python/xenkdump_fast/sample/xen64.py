@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from . import notes
 from .guest import Guest
 from .machine import PAGE, Machine
-from .paging import ACCESSED, DIRTY, NX, PRESENT, WRITE, X86_64, PageTables
+from .paging import ACCESSED, DIRTY, LARGE, NX, PRESENT, USER, WRITE, X86_64, PageTables
 from .text import names
 
 DIRECT_MAP = 0xFFFF830000000000
 M2P = 0xFFFF800000000000
+#: Where a 32-bit guest of a 64-bit Xen finds its M2P.
+COMPAT_M2P = 0xF5800000
 INVALID_M2P = (1 << 64) - 1
 
 #: Offsets in Xen's structs as 4.17 has them.
@@ -64,6 +66,8 @@ class Vcpu:
     cr3: int
     gs_base: int = 0
     running: bool = False
+    #: What the guest itself wrote to cr3, where Xen runs it on a table of Xen's.
+    guest_cr3: int | None = None
     address: int = 0
 
 
@@ -207,10 +211,11 @@ class Xen64:
         for at in range(0, self.machine.size, large):
             tables.map(DIRECT_MAP + at, at // PAGE, flags | NX, 2)
         size = self.machine.size // PAGE * 8
+        self.compat_m2p = 0
         self.m2p = self._heap(-(-size // large) * large, large) - DIRECT_MAP
         for at in range(0, size, large):
             # Guests may read it.
-            tables.map(M2P + at, (self.m2p + at) // PAGE, PRESENT | ACCESSED | 4 | NX, 2)
+            tables.map(M2P + at, (self.m2p + at) // PAGE, PRESENT | ACCESSED | USER | NX, 2)
         return {slot: tables.get(root, slot) for slot in range(256, 272) if tables.get(root, slot)}
 
     def add_domain(self, domain: Domain) -> None:
@@ -245,7 +250,8 @@ class Xen64:
         self.write_u64(at + VCPU_INFO, domain.shared_address + 64 * vcpu.number, domain.address)
         self.write(at + VCPU_IS_RUNNING, bytes([int(vcpu.running)]))
         self.write(at + VCPU_USER_REGS, user_regs(vcpu.registers))
-        self.write_u64(at + VCPU_CTRLREG, 0x80050033, 0, 0, vcpu.cr3)
+        guest_cr3 = vcpu.cr3 if vcpu.guest_cr3 is None else vcpu.guest_cr3
+        self.write_u64(at + VCPU_CTRLREG, 0x80050033, 0, 0, guest_cr3)
         self.write_u64(at + VCPU_GS_BASE_KERNEL, vcpu.gs_base)
         self.write_u64(at + VCPU_CR3, vcpu.cr3)
 
@@ -298,6 +304,29 @@ class Xen64:
             self._idle_vcpus[number] = at
         return self._idle_vcpus[number]
 
+    def compat_root(self, pdpt: int) -> int:
+        """The top page table on which Xen runs a 32-bit guest: slot 0 leads to the guest's own."""
+        at = self._heap(PAGE)
+        self.write_u64(at, pdpt | 0x27)
+        for slot, entry in self.slots.items():
+            self.write_u64(at + 8 * slot, entry)
+        return at - DIRECT_MAP
+
+    def compat_slots(self) -> dict[int, int]:
+        """Xen's entries of a 32-bit guest's top directory: a table of 32-bit pfns, for reading."""
+        large = 2 << 20
+        size = self.machine.size // PAGE * 4
+        self.compat_m2p = self._heap(-(-size // large) * large, large) - DIRECT_MAP
+        first = (COMPAT_M2P - 0xC0000000) // large
+        flags = PRESENT | ACCESSED | USER | LARGE
+        return {first + n: self.compat_m2p + n * large | flags for n in range(-(-size // large))}
+
+    def write_compat_m2p(self) -> None:
+        """The same as the M2P, in words of 4 bytes."""
+        wide = array("Q", self.machine.read(self.m2p, self.machine.size // PAGE * 8))
+        table = array("I", [pfn & 0xFFFFFFFF for pfn in wide])
+        self.machine.write(self.compat_m2p, table.tobytes())
+
     def write_m2p(self) -> None:
         """The machine-to-pseudo-physical table of the whole host."""
         self.write_m2p_of([domain.guest for domain in self.domains])
@@ -312,15 +341,16 @@ class Xen64:
                     table[mfn] = pfn
         self.machine.write(self.m2p, table.tobytes())
 
-    def notes(self, frame_list_list: int) -> bytes:
+    def notes(self, frame_list_list: int) -> list[notes.Note]:
         """What Xen leaves in its note buffers: CRASH_INFO once, on the first processor."""
-        out = b""
+        out = []
         for pcpu in self.pcpus:
-            out += notes.prstatus(8, pcpu.xen)
-            out += notes.crash_regs(8, 0x80050033, 0x5EB1E0, pcpu.cr3, 0x150660)
+            out.append(notes.prstatus(8, pcpu.xen))
+            out.append(notes.crash_regs(8, 0x80050033, 0x5EB1E0, pcpu.cr3, 0x150660))
             if pcpu.number == 0:
-                out += notes.crash_info(8, self.crash_info(frame_list_list))
-        return out + notes.note("VMCOREINFO_XEN", 0, self.vmcoreinfo().ljust(4068, b"\0"))
+                out.append(notes.crash_info(8, self.crash_info(frame_list_list)))
+        out.append(notes.Note("VMCOREINFO_XEN", 0, self.vmcoreinfo().ljust(4068, b"\0")))
+        return out
 
     def crash_info(self, frame_list_list: int) -> list[int]:
         """The words of XEN_ELFNOTE_CRASH_INFO."""

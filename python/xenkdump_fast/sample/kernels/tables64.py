@@ -26,8 +26,7 @@ def write(kernel: Kernel, hypervisor: Mapping[int, int], no_execute: int = NX) -
         if task.root and task.job.group == task.job.pid and task.user_registers:
             page = task.user_registers[kernel.ip] // PAGE * PAGE
             kernel.page_tables(task.root).map(page, guest.page_table_page(), CODE)
-    frames = [guest.mfn(p) if guest.is_frame(p) else None for p in range(guest.pages)]
-    tables.map_run(spec.page_offset, frames, DATA | no_execute)
+    tables.map_run(spec.page_offset, guest.frames(guest.pages), DATA | no_execute)
     for slot, entry in hypervisor.items():
         tables.set(tables.root, slot, entry)
     half = bytes(guest.machine.frame(root // PAGE)[PAGE // 2 :])

@@ -6,12 +6,11 @@ import random
 from collections.abc import Sequence
 from typing import ClassVar
 
-from .. import p2m, stack
+from .. import p2m
 from ..facts import Facts
 from ..guest import Guest
 from ..image import Image
 from ..machine import PAGE
-from ..paging import ACCESSED, DIRTY, PRESENT, USER, WRITE
 from ..printk import Line
 from ..roster import Job
 from ..tasks import Task
@@ -22,8 +21,6 @@ _GOLDEN = {4: 0x9E370001, 8: 0x9E37FFFFFFFC0001}
 _PIDTYPES = 4
 _PIDTYPE_PID, _PIDTYPE_TGID = 0, 1
 _HASH_BITS = 8
-
-DATA = PRESENT | WRITE | USER | ACCESSED | DIRTY
 
 
 class Linux26(Kernel):
@@ -228,7 +225,3 @@ class Linux26(Kernel):
         entries = p2m.write_list(self.guest, sparse=False)
         self.assign(phys_to_machine_mapping=self.direct(entries.pfns[0]))
         return entries
-
-    def _resume_frame(self, task: Task, out: stack.Stack, symbol: str, pc: int) -> stack.StackFrame:
-        """The frame in which a task goes on when it gets its CPU back."""
-        return stack.StackFrame(pc, out.sp, None, symbol)

@@ -10,15 +10,14 @@ from .. import p2m, stack
 from ..facts import Facts
 from ..guest import Guest
 from ..image import Image
-from ..machine import PAGE
-from ..paging import ACCESSED, PRESENT, USER, X86, X86_PAE
+from ..paging import X86, X86_PAE
 from ..roster import Job
 from ..tasks import Task
+from . import tables32
 from . import v2_6_i386_text as source
-from .v2_6 import DATA, Linux26
+from .v2_6 import Linux26
 
 KERNEL_CS, KERNEL_SS = 0x61, 0x69
-_CODE = PRESENT | USER | ACCESSED
 
 _SYSCALLS = {"sys_read": 3, "sys_write": 4, "sys_wait4": 114, "sys_select": 142, "sys_poll": 168}
 
@@ -163,33 +162,5 @@ class Linux26I386(Linux26):
         return self.guest.mfn(top)
 
     def write_page_tables(self, hypervisor: dict[int, int]) -> None:
-        """Maps low memory; ``hypervisor`` gives Xen's entries of a page directory.
-
-        With PAE the directory that holds Xen's entries hangs from slot 3, and every process has one
-        of its own.
-        """
-        guest, spec = self.guest, self.image.spec
-        root = self.root_address()
-        tables = self.page_tables(root)
-        low = min(guest.pages, (self.lowmem_end - spec.page_offset) // PAGE)
-        frames = [guest.mfn(p) if guest.is_frame(p) else None for p in range(low)]
-        tables.map_run(spec.page_offset, frames, DATA)
-        for task in self.tasks:
-            if task.root and task.job.group == task.job.pid and task.user_registers:
-                page = task.user_registers["eip"] // PAGE * PAGE
-                self.page_tables(task.root).map(page, guest.page_table_page(), _CODE)
-        directory = self._kernel_directory(root)
-        for slot, entry in hypervisor.items():
-            tables.set(directory, slot, entry)
-        kernel = bytes(guest.machine.frame(directory))
-        half = 0xC00 if self.paging is X86 else 0
-        for task in self.tasks:
-            if task.root and task.job.group == task.job.pid:
-                own = self._kernel_directory(task.root)
-                guest.machine.frame(own)[half:] = kernel[half:]
-
-    def _kernel_directory(self, root: int) -> int:
-        """The mfn of the directory that maps the kernel."""
-        if self.paging is X86:
-            return root // PAGE
-        return self.page_tables(root).table(0xC0000000, 2)
+        """Maps low memory; ``hypervisor`` gives Xen's entries of a page directory."""
+        tables32.write(self, hypervisor)

@@ -43,6 +43,7 @@ SLEEPS: dict[str, tuple[str, ...]] = {
         *_READ,
     ),
     "pause": _sleep("sys_pause", *_SYSCALL),
+    "zombie": _sleep("do_exit do_group_exit sys_exit_group", *_SYSCALL),
     "signal": _sleep("sys_rt_sigsuspend", *_SYSCALL),
     "stopped": _sleep(
         "finish_stop get_signal_to_deliver do_signal do_notify_resume work_notifysig"

@@ -268,13 +268,14 @@ class Types:
 class Unwinder:
     """Walks the stacks of one kernel, or of Xen.
 
+    ``image`` is None where there are but symbols, from a map file: no tables then.
     ``version`` is a Linux kernel's release, empty for Xen. ``methods`` limits it to some of "orc",
     "cfi", "fp" and "scan"; the best that knows something of a frame is asked first in any case.
     """
 
     def __new__(
         cls,
-        image: Image,
+        image: Image | None,
         symbols: Symbols,
         memory: AddressSpace,
         *,

@@ -21,13 +21,20 @@ _KERNEL_COMMANDS: dict[str, tuple[str, tuple[str, str] | None]] = {
     "vtop": ("walk the page tables", ("ADDRESS|SYMBOL", "virtual, in hex, or a symbol's name")),
 }
 
+#: Those that have a variant for Xen itself, with --hypervisor.
+_XEN_COMMANDS = {
+    "bt": "the Xen stack of every pCPU",
+    "log": "Xen's console",
+    "sys": "the hypervisor's version, uptime, memory and end",
+}
+
 Output = Callable[[argparse.Namespace], tuple[str, str, dict[str, Any], list[str]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser("--hypervisor" in argv).parse_args(argv)
     try:
         return args.handler(args)  # type: ignore[no-any-return]
     except BrokenPipeError:
@@ -49,7 +56,8 @@ def _fail(error: object, status: int) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(of_xen: bool) -> argparse.ArgumentParser:
+    """``of_xen``: --hypervisor was given, which takes other operands."""
     parser = argparse.ArgumentParser(
         prog="xkdump",
         description="Reads Xen and Linux kernel crash dumps, any domain of them.",
@@ -58,8 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
+    for name in _XEN_COMMANDS if of_xen else ():
+        command = commands.add_parser(name, help=_XEN_COMMANDS[name])
+        _xen_arguments(command)
+        command.set_defaults(handler=_xen_command, command=name)
+    if not of_xen:
+        _add_kernel_commands(commands)
+    _add_host_commands(commands)
+    return parser
+
+
+def _add_kernel_commands(commands: Any) -> None:
     bt = commands.add_parser("bt", help="backtraces of tasks, the panicking one's first of all")
     _kernel_arguments(bt)
+    _hypervisor_argument(bt)
     bt.add_argument(
         "tasks", nargs="*", metavar="PID|TASK", help="a pid, or a task's address in hex"
     )
@@ -72,15 +92,57 @@ def _parser() -> argparse.ArgumentParser:
     for name, (what, operand) in _KERNEL_COMMANDS.items():
         command = commands.add_parser(name, help=what)
         _kernel_arguments(command)
+        if name in _XEN_COMMANDS:
+            _hypervisor_argument(command)
         if operand is not None:
             command.add_argument("operands", nargs="*", metavar=operand[0], help=operand[1])
         command.set_defaults(handler=_kernel_command, command=name)
+
+
+def _add_host_commands(commands: Any) -> None:
+    """Commands that need no kernel's image."""
+    domains = commands.add_parser("domains", help="every domain of a Xen host")
+    domains.set_defaults(handler=_domains)
+    vcpus = commands.add_parser("vcpus", help="every vCPU of every domain")
+    vcpus.add_argument(
+        "--vmlinux",
+        action="append",
+        default=[],
+        metavar="VMLINUX",
+        help="names symbols for the domains that run it; may be given more than once",
+    )
+    vcpus.set_defaults(handler=_vcpus)
+    for command in (domains, vcpus):
+        command.add_argument("vmcore", metavar="VMCORE", help="the dump")
+        command.add_argument("--all", action="store_true", help="Xen's own domains too")
+        command.add_argument("--xen-syms", metavar="XEN-SYMS", help="Xen's symbols, not needed")
+        command.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
     notes = commands.add_parser("notes", help="every ELF note, decoded")
     notes.add_argument("vmcore", metavar="VMCORE")
     notes.add_argument("--json", action="store_true", help="one JSON object instead of text")
     notes.set_defaults(handler=_notes)
-    return parser
+
+
+def _hypervisor_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hypervisor",
+        action="store_true",
+        help="of Xen itself: the operands are then [XEN-SYMS] VMCORE",
+    )
+
+
+def _xen_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of a command that reads Xen itself."""
+    parser.add_argument("--hypervisor", action="store_true", help="of Xen itself")
+    parser.add_argument(
+        "xen_syms", nargs="?", metavar="XEN-SYMS", help="Xen's ELF file with symbols, or its .map"
+    )
+    parser.add_argument("vmcore", metavar="VMCORE", help="the dump")
+    parser.add_argument("-a", "--active", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--unwind", help="limit the methods: cfi,fp,scan")
+    parser.add_argument("--force", action="store_true", help="accept a xen-syms of another build")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
 
 def _kernel_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,3 +218,36 @@ def _notes(args: argparse.Namespace) -> int:
 
     dump = session.open(args.vmcore)
     return _print(args, render, notes.run(dump), "notes", dump.warnings)
+
+
+def _domains(args: argparse.Namespace) -> int:
+    from .commands import domains
+    from .render import domains as render
+
+    result = domains.run(args.vmcore, args.xen_syms, everyone=args.all)
+    return _print(args, render, result, "domains", result.warnings)
+
+
+def _vcpus(args: argparse.Namespace) -> int:
+    from .commands import vcpus
+    from .render import vcpus as render
+
+    result = vcpus.run(args.vmcore, args.xen_syms, args.vmlinux, everyone=args.all)
+    return _print(args, render, result, "vcpus", result.warnings)
+
+
+def _xen_command(args: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    from .commands import hypervisor
+
+    render = import_module(f".render.hypervisor_{args.command}", __package__)
+    xen = hypervisor.open_xen(args.vmcore, args.xen_syms, force=args.force)
+    result: Any
+    if args.command == "bt":
+        result = hypervisor.bt(xen, args.unwind.split(",") if args.unwind else None)
+    elif args.command == "log":
+        result = hypervisor.log(xen)
+    else:
+        result = hypervisor.system(xen, args.xen_syms)
+    return _print(args, render, result, f"{args.command} --hypervisor", xen.warnings)

@@ -55,9 +55,14 @@ class XenDomain:
     # What they have in common.
 
     @cached_property
+    def shared_page(self) -> bytes | None:
+        """Its shared_info page."""
+        return self._read_shared_info()
+
+    @cached_property
     def shared_info(self) -> SharedInfo | None:
         """What the guest published of its P2M; None if it did not (HVM, PVH, or too early)."""
-        page = self._read_shared_info()
+        page = self.shared_page
         if page is None:
             return None
         found = (shared_info.parse(page, word) for word in (8, 4))
@@ -136,7 +141,7 @@ class XenDomain:
                 found.setdefault(vcpu.root, Root(vcpu.root, f"cr3 of vCPU {vcpu.id}"))
         return list(found.values())
 
-    def _spaces(self) -> Iterator[AddressSpace]:
+    def spaces(self) -> Iterator[AddressSpace]:
         """The address spaces of ``roots``. A 32-bit guest's vCPUs have a root of 64-bit Xen's."""
         for root in self.roots():
             yield self.dump.virtual(root.address, self.paging)
@@ -193,7 +198,7 @@ class XenDomain:
         """The Linux kernel it runs; None where none is recognised."""
         if self.kind not in ("pv", "unknown"):
             return None
-        for space in self._spaces():
+        for space in self.spaces():
             found = guests.recognise(space, self.word, hints)
             if found is not None:
                 return found

@@ -132,7 +132,13 @@ def search(words: Sequence[int], word: int) -> Iterator[int]:
     """The offsets in a struct at which a PV guest's saved registers (cpu_user_regs) may start."""
     before = len(_GENERAL[word]) + 1
     for ip_at in range(before, len(words) - 4):
-        if _plausible(words[ip_at : ip_at + 5], word, "pv"):
+        # The flags alone rule nearly all out.
+        flags = words[ip_at + 2]
+        if (
+            flags & 2
+            and not flags & _FLAGS_ZERO
+            and _plausible(words[ip_at : ip_at + 5], word, "pv")
+        ):
             yield (ip_at - before) * word
 
 

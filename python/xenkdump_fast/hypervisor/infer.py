@@ -226,7 +226,10 @@ class _Inference:
                     votes[i * self.word] += 100 * (root == expected)
                 elif value and root and self._may_be_root(value) and self.memory.is_root(root):
                     votes[i * self.word] += 1
-        self.vote("vcpu.cr3", +votes)
+        # ctrlreg[3], the guest's own idea of it, stands before and may have been kept in step.
+        best = max(votes, key=lambda at: (votes[at], at), default=None)
+        if best is not None and votes[best] > 0:
+            self.layout.offsets["vcpu.cr3"] = best
 
     def _may_be_root(self, value: int) -> bool:
         """Whether a word looks like a cr3: a machine address, some flags (PCID, no-flush) apart."""
@@ -245,25 +248,29 @@ class _Inference:
 
     def runstate(self) -> None:
         """vcpu.runstate: a state, and since when; the times in each state add up to no more."""
-
-        def is_runstate(vcpu: _Struct, at: int) -> bool:
-            if at + 48 > len(vcpu.data):
-                return False
-            # x86 32-bit Xen aligns 64-bit members to 4.
-            times = struct.unpack_from("<5Q", vcpu.data, at + (8 if self.word == 8 else 4))
-            state = int.from_bytes(vcpu.data[at : at + 4], "little")
-            entered, spent = times[0], times[1:]
-            # Nanoseconds: a microsecond at least, nine years at most.
-            return state < 4 and 1000 < sum(spent) <= entered < 1 << 58
-
-        votes = self.count((vcpu.struct for vcpu in self.vcpus), self.word, is_runstate)
+        votes: Counter[int] = Counter()
         for vcpu in self.vcpus:
-            for at in list(votes):
-                state = int.from_bytes(vcpu.struct.data[at : at + 4], "little")
+            for at, state in _runstates(vcpu.struct, self.word):
                 # Only a vCPU that a pCPU has is running. An idle pCPU's last one may still say so.
-                if (vcpu.pcpu is not None) != (state == 0):
-                    votes[at] -= 2
+                votes[at] += 1 if (vcpu.pcpu is not None) == (state == 0) else -1
         self.vote("vcpu.runstate", +votes)
+
+
+def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:
+    """Offsets in a vCPU at which a vcpu_runstate_info may be, and the state it has."""
+    # int state; uint64_t state_entry_time, time[4]: 64-bit numbers aligned to 4 on 32-bit x86.
+    after = 8 if word == 8 else 4
+    for i, value in enumerate(vcpu.words):
+        if value & 0xFFFF_FFFF > 3:
+            continue
+        at = i * word
+        data = vcpu.data[at + after : at + after + 40]
+        if len(data) < 40 or data[7] or data[:4] == b"\0\0\0\0":
+            continue
+        entered, *spent = struct.unpack("<5Q", data)
+        # Nanoseconds: a microsecond at least, and less than two years (data[7] is 0).
+        if 1000 < sum(spent) <= entered:
+            yield at, value & 0xFFFF_FFFF
 
 
 def root_of(cr3: int, word: int) -> int:

@@ -11,18 +11,20 @@ PAGE = 4096
 _CR3_MASK = 0x000F_FFFF_FFFF_F000
 #: XEN_VIRT_START has been a multiple of this in every version (3.2: 0xffff828c80000000, 4.17:
 #: 0xffff82d040000000), and the image never was larger.
-_IMAGE_ALIGN = 1 << 30
+IMAGE_ALIGN = 1 << 30
 _CR4_PAE = 1 << 5
 
 Paging = Literal["x86", "x86-pae", "x86_64"]
 
 
-def paging(word: int, cr4: int | None) -> Paging:
-    """The format of the page tables under which a hypervisor of this word runs."""
+def pagings(word: int, cr4: int | None) -> tuple[Paging, ...]:
+    """The formats of page tables under which a hypervisor of this word may run."""
     if word == 8:
-        return "x86_64"
-    # Every 32-bit Xen that wrote CRASH_REGS could be built either way; 3.4 is PAE only.
-    return "x86" if cr4 is not None and not cr4 & _CR4_PAE else "x86-pae"
+        return ("x86_64",)
+    # A 32-bit Xen could be built for either; the notes of 2006 have no cr4 that would tell.
+    if cr4 is None:
+        return ("x86-pae", "x86")
+    return ("x86-pae",) if cr4 & _CR4_PAE else ("x86",)
 
 
 def vmcoreinfo(dump: Dump) -> dict[str, str]:
@@ -54,7 +56,9 @@ def roots(dump: Dump, cr3: int | None, word: int) -> Iterator[int]:
     mask = _CR3_MASK if word == 8 else 0xFFFF_FFE0
     seen = set()
     others = [note.fields["cr3"] for note in dump.notes if note.kind == "crash_regs"]
-    for candidate in (cr3, *others):
+    # The notes of 2006 have no CRASH_REGS, but the frame number of dom0's root.
+    dom0 = [note.fields["mfn"] * PAGE for note in dump.notes if note.kind == "xen_kdump_cr3"]
+    for candidate in (cr3, *others, *dom0):
         root = (candidate or 0) & mask
         if root and root not in seen:
             seen.add(root)
@@ -73,7 +77,7 @@ def idle_page_table(dump: Dump) -> int | None:
     start = info.get("xen_phys_start")
     if address is None or start is None:
         return None
-    return address % _IMAGE_ALIGN + int(start)
+    return address % IMAGE_ALIGN + int(start)
 
 
 def is_xen(virtual: AddressSpace, word: int, address: int) -> bool:

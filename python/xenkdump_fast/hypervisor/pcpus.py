@@ -6,11 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 from .._native import AddressSpace, Dump, MemoryFault
 from . import memory
-from .frames import WINDOW, GuestFrame, find
+from .frames import WINDOW, CpuInfo, GuestFrame, find
 
-#: Sizes of a pCPU's stack by Xen's word, the likeliest first (STACK_ORDER: 3 on x86_64, 2 before
-#: 3.1; 1 on x86_32). It is aligned to its size, and the stacks for NMI and double fault lie in it.
-_STACK_SIZES = {8: (0x8000, 0x4000), 4: (0x2000, 0x1000)}
+#: Sizes of a pCPU's stack by Xen's word, ascending: STACK_ORDER is 3 on x86_64, and was less before
+#: 3.1; it is 1 on x86_32. A stack is aligned to its size, and those for NMI and double fault lie in
+#: it. The smallest that ends in a guest's registers is right: a larger one ends where another
+#: pCPU's does.
+_STACK_SIZES = {8: (0x2000, 0x4000, 0x8000), 4: (0x1000, 0x2000)}
 
 
 class Pcpu(NamedTuple):
@@ -63,51 +65,54 @@ def _pairs(dump: Dump) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]
 def _pcpu(dump: Dump, index: int, status: dict[str, Any], regs: dict[str, Any] | None) -> Pcpu:
     registers: dict[str, int] = status["registers"]
     word = 8 if "rip" in registers else 4
-    cr3 = regs["cr3"] if regs else None
-    paging = memory.paging(word, regs["cr4"] if regs else None)
-    warnings = []
     sp = registers["rsp" if word == 8 else "esp"]
-    for root in memory.roots(dump, cr3, word):
-        virtual = dump.virtual(root, paging)
-        for size in _STACK_SIZES[word]:
-            low = sp & -size
-            window = _read(virtual, low + size - WINDOW, WINDOW)
-            if window is None:
-                continue
-            info = find(low + size, window, word, partial(memory.is_xen, virtual, word))
-            if info is None:
-                continue
-            guest = info.guest
-            if guest is not None and guest.kind == "pv" and guest.word == 8:
-                # Under Xen the note's segment bases are those of the guest.
-                for base in ("fs_base", "gs_base"):
-                    guest.registers[base] = registers[base]
-            return Pcpu(
-                number=info.number,
-                registers=registers,
-                cr3=cr3,
-                root=root,
-                paging=paging,
-                word=word,
-                stack=(low, low + size),
-                vcpu=info.vcpu,
-                guest=guest,
-            )
-    warnings.append(
-        f"pCPU {index}: no guest's registers were found at the top of Xen's stack at {sp:#x}"
-    )
-    return Pcpu(
+    cr3 = regs["cr3"] if regs else None
+    formats = memory.pagings(word, regs["cr4"] if regs else None)
+    found = Pcpu(
         number=index,
         registers=registers,
         cr3=cr3,
-        root=next(iter(memory.roots(dump, cr3, word)), None),
-        paging=paging,
+        root=next(memory.roots(dump, cr3, word), None),
+        paging=formats[0],
         word=word,
         stack=None,
         vcpu=None,
         guest=None,
-        warnings=tuple(warnings),
+        warnings=(f"pCPU {index}: no guest's registers are at the top of Xen's stack at {sp:#x}",),
     )
+    for root in memory.roots(dump, cr3, word):
+        for paging in formats:
+            for stack, info in _infos(dump.virtual(root, paging), sp, word):
+                if info.guest is None and found.stack is not None:
+                    continue
+                guest = info.guest
+                if guest is not None and guest.kind == "pv" and guest.word == 8:
+                    # Under Xen the note's segment bases are those of the guest.
+                    for base in ("fs_base", "gs_base"):
+                        guest.registers[base] = registers[base]
+                found = found._replace(
+                    number=info.number,
+                    root=root,
+                    paging=paging,
+                    stack=stack,
+                    vcpu=info.vcpu,
+                    guest=guest,
+                    warnings=(),
+                )
+                if guest is not None:
+                    return found
+    return found
+
+
+def _infos(virtual: AddressSpace, sp: int, word: int) -> Iterator[tuple[tuple[int, int], CpuInfo]]:
+    """What may be the ``struct cpu_info`` of the stack that ``sp`` is on, with that stack."""
+    for size in _STACK_SIZES[word]:
+        low = sp & -size
+        window = _read(virtual, low + size - WINDOW, WINDOW)
+        if window is not None:
+            info = find(low + size, window, word, partial(memory.is_xen, virtual, word))
+            if info is not None:
+                yield (low, low + size), info
 
 
 def _read(virtual: AddressSpace, address: int, size: int) -> bytes | None:

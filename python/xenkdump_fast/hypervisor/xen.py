@@ -3,8 +3,8 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .._native import AbsentError, Dump, Image, Symbols
-from . import domains, frame_table, memory, vcpus
+from .._native import AbsentError, Dump, DumpError, Image, Symbols
+from . import domains, frame_table, identity, memory, vcpus
 from .domain import XenDomain
 from .domains import FIRST_RESERVED
 from .infer import infer
@@ -21,13 +21,24 @@ class Xen:
     """The hypervisor in a host's dump.
 
     ``image`` is its xen-syms; without one, or without DWARF in it, the layout of Xen's structs is
-    inferred. Raises AbsentError where the dump is not a Xen host's or Xen's memory cannot be read.
-    What is broken is collected in ``warnings``; a broken domain does not hide its neighbours.
+    inferred. ``symbols`` may come from a map file instead. ``force`` takes those of another build.
+
+    Raises AbsentError where the dump is not a Xen host's, where Xen's memory cannot be read, or for
+    an image of another build. What is broken is collected in ``warnings``; a broken domain does not
+    hide its neighbours.
     """
 
-    def __init__(self, dump: Dump, image: Image | None = None) -> None:
+    def __init__(
+        self,
+        dump: Dump,
+        image: Image | None = None,
+        *,
+        symbols: Symbols | None = None,
+        force: bool = False,
+    ) -> None:
         self.dump = dump
         self.image = image
+        self._given = symbols
         self.warnings: list[str] = []
         self.pcpus: list[Pcpu] = pcpus(dump)
         for pcpu in self.pcpus:
@@ -38,10 +49,17 @@ class Xen:
         self.vmcoreinfo = memory.vmcoreinfo(dump)
         self.facts = domains.Facts.of(self.vmcoreinfo, self.symbols, self._by_types or Layout())
         self.memory = self._memory()
+        different = identity.mismatch(self.memory, self.vmcoreinfo, image, self.symbols)
+        if different is not None:
+            if not force:
+                raise AbsentError(f"{different} (--force goes on)")
+            self.warnings.append(different)
 
     @cached_property
     def symbols(self) -> Symbols | None:
-        """The symbols of xen-syms, if there are any."""
+        """The symbols of Xen, if there are any."""
+        if self._given is not None:
+            return self._given
         try:
             return self.image.symbols() if self.image else None
         except AbsentError:
@@ -205,3 +223,17 @@ class HostDomain(XenDomain):
         """How many pages of memory it has."""
         at = self.xen.pages_offset
         return None if at is None else self.xen.memory.number(self.address + at, 4)
+
+
+def open_symbols(path: str) -> tuple[Image | None, Symbols | None]:
+    """A xen-syms, or the ``.map`` file beside it: DumpError if it is neither."""
+    try:
+        return Image(path), None
+    except DumpError as error:
+        try:
+            found = Symbols.from_map(path)
+        except DumpError:
+            raise error from None
+        if len(found) == 0:
+            raise
+        return None, found

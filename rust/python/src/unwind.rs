@@ -30,20 +30,26 @@ impl Unwinder {
     #[new]
     #[pyo3(signature = (image, symbols, memory, *, types=None, version="", methods=None))]
     fn new(
-        image: &Image,
+        image: Option<&Image>,
         symbols: Py<Symbols>,
         memory: Py<AddressSpace>,
         types: Option<&Types>,
         version: &str,
         methods: Option<Vec<String>>,
     ) -> PyResult<Self> {
-        memory.get().as_virtual()?;
+        // A 32-bit kernel may be read through the page tables of a 64-bit Xen: its image decides.
+        let word = match (image, memory.get().as_virtual()?.format().width) {
+            (Some(image), _) => image.inner.word(),
+            (None, 32) => Word::W32,
+            (None, _) => Word::W64,
+        };
         let methods = methods
             .map(|names| names.iter().map(|name| method(name)).collect())
             .transpose()?;
         let methods: Option<Vec<Method>> = methods;
         let tracer = Tracer::new(
-            &image.inner,
+            image.map(|image| &*image.inner),
+            word,
             &symbols.get().snapshot(),
             types.map(|types| &*types.inner),
             version,
@@ -53,7 +59,7 @@ impl Unwinder {
             tracer: RwLock::new(tracer),
             symbols,
             memory,
-            word: image.inner.word(),
+            word,
         })
     }
 

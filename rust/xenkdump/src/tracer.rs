@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::addr::{Address, VirtAddr};
+use crate::addr::{Address, VirtAddr, Word};
 use crate::elf::Image;
 use crate::memory::Memory;
 use crate::symbols::Symbols;
@@ -44,9 +44,11 @@ pub struct Tracer {
 
 impl Tracer {
     /// The unwinder of `image`, which runs where `symbols` say. `release` is that of a Linux
-    /// kernel, such as `6.1.0-56-amd64`; empty for Xen. `methods` limits it to some.
+    /// kernel, such as `6.1.0-56-amd64`; empty for Xen. `methods` limits it to some. Where there are
+    /// but symbols (a map file), there are no tables, and `word` is all that is known.
     pub fn new(
-        image: &Image,
+        image: Option<&Image>,
+        word: Word,
         symbols: &Symbols,
         types: Option<&Types>,
         release: &str,
@@ -54,17 +56,19 @@ impl Tracer {
     ) -> Self {
         let version = parse_release(release);
         let mut unwinder = if release.is_empty() {
-            Unwinder::for_xen(image.word())
+            Unwinder::for_xen(word)
         } else {
-            Unwinder::new(image.word(), version)
+            Unwinder::new(word, version)
         };
         let slide = symbols.slide();
-        if let Some(format) = orc_format(image, types, version) {
-            unwinder.set_orc_format(format);
-        }
         let text = text_of(symbols);
-        add_orc(&mut unwinder, image, slide, &text);
-        add_cfi(&mut unwinder, image, slide);
+        if let Some(image) = image {
+            if let Some(format) = orc_format(image, types, version) {
+                unwinder.set_orc_format(format);
+            }
+            add_orc(&mut unwinder, image, slide, &text);
+            add_cfi(&mut unwinder, image, slide);
+        }
         if let Some(methods) = methods {
             unwinder.set_methods(methods);
         }

@@ -181,7 +181,10 @@ impl PtRegs {
                 },
             );
         }
-        if !self.saves_kernel_sp && registers.get(Cs).is_some_and(|cs| cs & 3 != 3) {
+        // The processor pushes ss and sp when it changes rings; Xen's own is 0, and what Xen writes
+        // on the stack of a 32-bit guest's kernel, in ring 1, has none.
+        let changed = |cs: u64| cs & 3 == 3 || (self.hypervisor && cs & 3 != 0);
+        if !self.saves_kernel_sp && registers.get(Cs).is_some_and(|cs| !changed(cs)) {
             let before = first * width;
             let whole = VirtAddr(addr.raw().wrapping_sub(before as u64));
             registers.set(Sp, self.sp_slot(whole).raw());
@@ -203,9 +206,11 @@ impl PtRegs {
         }
     }
 
-    /// Whether these are registers that Xen saved of a PV guest, which never runs in ring 0.
+    /// Whether these are registers that Xen saved of a PV guest: its kernel runs in ring 3, or in
+    /// ring 1 on 32 bits, and its stack is in the same ring.
     pub(super) fn is_guest(&self, registers: &Registers) -> bool {
-        self.hypervisor && registers.get(Cs).is_some_and(|cs| cs & 3 != 0)
+        let ring = |reg| registers.get(reg).map(|selector| selector & 3);
+        self.hypervisor && matches!(ring(Cs), Some(1 | 3)) && ring(Cs) == ring(Ss)
     }
 }
 
@@ -221,6 +226,27 @@ mod tests {
         assert_eq!(PtRegs::of(Word::W32, Some((2, 6, 18))).size(), 60);
         assert_eq!(PtRegs::of(Word::W32, Some((2, 6, 24))).size(), 64);
         assert_eq!(PtRegs::of(Word::W32, Some((4, 19, 0))).size(), 68);
+    }
+
+    #[test]
+    fn a_guest_of_xen_has_cs_and_ss_of_one_ring_above_0() {
+        let layout = PtRegs::of_xen(Word::W32);
+        let mut ram = Ram::new(Word::W32);
+        let base = 0xffbe_df80;
+        let mut at = |cs, ss| {
+            let general = [0; 8];
+            let pushed = [0xc010_1234, cs, 0x246, 0xc12d_1f00, ss, 0x7b, 0x7b, 0, 0];
+            ram.words(base, &[&general[..], &pushed[..]].concat());
+            let registers = layout.read(&ram, VirtAddr(base)).unwrap();
+            (layout.is_guest(&registers), registers.get(Sp))
+        };
+        // saved_upcall_mask stands beside cs.
+        assert_eq!(at(0x1_0061, 0x69), (true, Some(0xc12d_1f00)));
+        assert_eq!(at(0x73, 0x7b), (true, Some(0xc12d_1f00)));
+        assert!(!at(0x62, 0x6a).0);
+        assert!(!at(0x61, 0x7b).0);
+        // Xen itself, interrupted: nothing was pushed beyond the flags.
+        assert_eq!(at(0xe008, 0xe010), (false, Some(base + 11 * 4)));
     }
 
     #[test]

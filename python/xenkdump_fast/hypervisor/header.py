@@ -1,0 +1,194 @@
+"""What Xen tells of itself: version, build, command line, uptime, memory, why it died."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .._native import AbsentError, MemoryFault
+from . import console, frame_table, shared_info
+from .console import Console
+from .memory import PAGE
+from .xen import Xen
+
+#: What Xen says when it goes down, as the console has it.
+_REASONS = (
+    re.compile(r"Hardware Dom\d+ (crashed|shutdown).*"),
+    re.compile(r"Panic on CPU \d+:"),
+    re.compile(r"Domain 0 crashed: .*"),
+    re.compile(r"FATAL TRAP: .*"),
+)
+_COMMAND_LINE = re.compile(r"Command line: (.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The facts of a hypervisor; None for one that nothing tells."""
+
+    #: "4.17.7 (Debian ...)": major, minor and xen_extra_version.
+    version: str | None
+    changeset: str | None
+    compiler: str | None
+    #: xen_compile_date and xen_compile_time.
+    compiled: str | None
+    command_line: str | None
+    #: Numbers of the pCPUs that left notes.
+    pcpus: list[int]
+    domains: int
+    #: Seconds since the epoch when the host died, and since Xen started.
+    date: int | None
+    uptime: int | None
+    #: Bytes of memory that Xen manages.
+    memory: int | None
+    machine: str
+    mhz: int | None
+    #: The crashing pCPU's number, and what Xen said last.
+    crashed_on: int | None
+    reason: str | None
+    #: How the layout of Xen's structs was found.
+    layout: str
+
+
+def read(xen: Xen) -> Header:
+    """Collects what the notes, Xen's variables and its console say."""
+    info = _crash_info(xen)
+    ring = _console(xen)
+    uptime = _uptime(xen)
+    booted = _booted(xen)
+    reason, cpu = _reason(ring)
+    number = None
+    if info:
+        number = f"{info['xen_major_version']}.{info['xen_minor_version']}"
+    compiled, clock = info.get("xen_compile_date") or "", info.get("xen_compile_time") or ""
+    if clock not in compiled:
+        # xen_compile_date has the time in it today.
+        compiled = f"{compiled} {clock}"
+    return Header(
+        version=None if number is None else number + (info.get("xen_extra_version") or ""),
+        changeset=info.get("xen_changeset"),
+        compiler=info.get("xen_compiler"),
+        compiled=compiled or None,
+        machine="x86_64" if xen.word == 8 else "i686",
+        command_line=_command_line(xen, ring),
+        pcpus=[pcpu.number for pcpu in xen.pcpus],
+        domains=len(xen.domains()),
+        date=None if booted is None or uptime is None else (booted + uptime) // 10**9,
+        uptime=None if uptime is None else uptime // 10**9,
+        memory=_memory(xen),
+        mhz=_mhz(xen),
+        crashed_on=cpu,
+        reason=reason,
+        layout=xen.layout.how,
+    )
+
+
+def _crash_info(xen: Xen) -> dict[str, Any]:
+    """CRASH_INFO with the strings that its machine addresses lead to."""
+    for note in xen.dump.notes:
+        if note.kind != "crash_info":
+            continue
+        fields: dict[str, Any] = note.fields
+        for name in (
+            "xen_extra_version",
+            "xen_changeset",
+            "xen_compiler",
+            "xen_compile_date",
+            "xen_compile_time",
+        ):
+            try:
+                text = xen.dump.machine.cstring(fields[name], 256)
+                fields[name] = text.decode("utf-8", "backslashreplace")
+            except (MemoryFault, OverflowError):
+                fields[name] = None
+        return fields
+    return {}
+
+
+def _console(xen: Xen) -> Console | None:
+    try:
+        return console.read(xen)
+    except AbsentError:
+        return None
+
+
+def _uptime(xen: Xen) -> int | None:
+    """Nanoseconds since Xen started, at the last time that any vCPU changed its state.
+
+    Xen keeps no clock that says when it died; a vCPU changes state many times a second.
+    """
+    at = xen.layout.get("vcpu.runstate")
+    if at is None:
+        return None
+    # state, then state_entry_time: 64-bit numbers are aligned to 4 on 32-bit x86.
+    at += 8 if xen.word == 8 else 4
+    times = (
+        xen.memory.number(vcpu.address + at, 8)
+        for domain in xen.domains()
+        for vcpu in domain.vcpus
+        if vcpu.address is not None and not vcpu.warnings
+    )
+    return max((time for time in times if time is not None), default=None)
+
+
+def _booted(xen: Xen) -> int | None:
+    """The time of day when Xen's clock started, in nanoseconds: every shared_info has it."""
+    for domain in xen.domains():
+        page = domain.shared_page
+        if page is None:
+            continue
+        seconds, nanoseconds = shared_info.wallclock(page, domain.word)
+        if seconds > 1 << 30 and nanoseconds < 10**9:
+            return seconds * 10**9 + nanoseconds
+    return None
+
+
+def _memory(xen: Xen) -> int | None:
+    """``total_pages``; without xen-syms what the file's segments hold."""
+    at = xen.symbols.get("total_pages") if xen.symbols is not None else None
+    pages = xen.memory.pointer(at) if at is not None else None
+    limit = frame_table.max_page(xen.memory, xen.facts.frames)
+    if pages and (limit is None or pages <= limit):
+        return pages * PAGE
+    return sum(size for _, _, size in xen.dump.segments)
+
+
+def _mhz(xen: Xen) -> int | None:
+    at = xen.symbols.get("cpu_khz") if xen.symbols is not None else None
+    khz = xen.memory.pointer(at) if at is not None else None
+    return khz // 1000 if khz and khz < 10**8 else None
+
+
+def _command_line(xen: Xen, ring: Console | None) -> str | None:
+    """``saved_cmdline``; else what the console says of it."""
+    at = xen.symbols.get("saved_cmdline") if xen.symbols is not None else None
+    data = xen.memory.read(at, 1024) if at is not None else None
+    if data is not None:
+        return data.partition(b"\0")[0].decode("utf-8", "backslashreplace").strip()
+    for line in ring.lines if ring else ():
+        found = _COMMAND_LINE.search(line)
+        if found:
+            return found[1].strip()
+    return None
+
+
+def _reason(ring: Console | None) -> tuple[str | None, int | None]:
+    """What Xen said last of why it goes down, and the pCPU that it named."""
+    lines = ring.lines if ring else []
+    for i in range(len(lines) - 1, -1, -1):
+        for pattern in _REASONS:
+            found = pattern.search(lines[i])
+            if found:
+                text = found[0]
+                if text.endswith(":"):
+                    # The reason itself stands on the lines after "Panic on CPU 0:".
+                    text = " ".join([text, *_said(lines[i + 1 : i + 3])])
+                cpu = re.search(r"(?:CPU|cpu) ?(\d+)", text)
+                return text, int(cpu[1]) if cpu else None
+    return None, None
+
+
+def _said(lines: Sequence[str]) -> Iterable[str]:
+    for line in lines:
+        text = line.removeprefix("(XEN) ").strip()
+        if text and not text.startswith("****"):
+            yield text

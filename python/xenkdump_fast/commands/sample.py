@@ -1,20 +1,21 @@
 """Writes a sample dump, to learn on and to test with."""
 
 import argparse
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import sample
-from ..sample import Sample
+
+if TYPE_CHECKING:
+    from ..sample import Sample
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """What ``xkdump sample`` wrote."""
 
     kind: str
-    sample: Sample
+    sample: "Sample"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .errors import SampleError
 from .machine import PAGE, FramePool, Machine
 
 
@@ -99,7 +100,13 @@ class Guest:
     def allocate(self, count: int = 1) -> int:
         """``count`` pfns in a row, each with a frame."""
         pfn = self._next
-        while not all(self.is_frame(p) for p in range(pfn, pfn + count)):
+        while True:
+            if pfn + count > self.pages:
+                raise SampleError(
+                    f"a domain of {self.pages * PAGE} bytes is too small for its kernel"
+                )
+            if all(self.is_frame(p) for p in range(pfn, pfn + count)):
+                break
             pfn += 1
         self._next = pfn + count
         return pfn

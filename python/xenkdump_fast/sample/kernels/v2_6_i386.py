@@ -26,7 +26,6 @@ class Linux26I386(Linux26):
     """Its kernel runs in ring 1; Xen lives at the top of every address space."""
 
     padding = 8
-    lowmem_end = 0xF8000000
     user_cs, user_ss = 0x73, 0x7B
     ip, sp = "eip", "esp"
     machine_name = "i686"
@@ -44,6 +43,8 @@ class Linux26I386(Linux26):
     ) -> None:
         pae = image.types.sizeof("pgd_t") == 8
         self.paging = X86_PAE if pae else X86
+        # Xen has 64 MiB at the top of every address space, 168 MiB with PAE.
+        self.lowmem_end = 0xF5800000 if pae else 0xF8000000
         super().__init__(image, guest, facts, cpus, rng)
         self._kernel_root = self.new_root(Job(0, "", ""))
 
@@ -146,7 +147,8 @@ class Linux26I386(Linux26):
         super().write_facts()
         self.assign(swapper_pg_dir=self._kernel_root)
         self.variable("init_mm")["pgd"] = self._kernel_root
-        self.assign(max_low_pfn=min(self.guest.pages, 0x38000))
+        low = min(self.guest.pages, (self.lowmem_end - self.image.spec.page_offset) // PAGE)
+        self.assign(max_low_pfn=low, high_memory=self.direct(low))
 
     def write_frame_lists(self, entries: p2m.LinearList) -> int:
         """The tree for tools; the kernel keeps pointers to its pages. Gives its top's mfn."""

@@ -9,6 +9,7 @@
 //! - [`notes`]: ELF notes to typed facts.
 //! - [`paging`]: virtual to machine addresses.
 //! - [`p2m`]: pseudo-physical to machine frames.
+//! - [`status`], [`parallel`]: what becomes of each element of a batch; batches on many threads.
 //! - [`space`]: memory whose kind of address is known only when the program runs.
 //! - [`symbols`] and [`types`]: what a kernel's image tells of names and layouts.
 //! - [`unwind`] walks stacks; [`tracer`] gives it the tables of a kernel's image.
@@ -25,11 +26,14 @@ mod names;
 pub mod notes;
 pub mod p2m;
 pub mod paging;
+pub mod parallel;
 pub mod space;
+pub mod status;
 pub mod symbols;
 pub mod tracer;
 pub mod types;
 pub mod unwind;
+mod window;
 
 /// Why a file could not be opened or understood at all.
 #[derive(Debug, thiserror::Error)]

@@ -130,6 +130,13 @@ pub trait Memory<A: Address>: Sync {
     /// then left in an unspecified state.
     fn read(&self, addr: A, buf: &mut [u8]) -> Result<(), Fault>;
 
+    /// The bytes at `addr` and all that lie behind them in one piece, without a copy. None where
+    /// they cannot be lent, which does not say that they cannot be read.
+    #[inline]
+    fn lend(&self, _addr: A) -> &[u8] {
+        &[]
+    }
+
     /// A little-endian `u8`, `u16`, `u32` or `u64`, by the size of the array.
     fn read_bytes<const N: usize>(&self, addr: A) -> Result<[u8; N], Fault>
     where
@@ -167,11 +174,21 @@ impl<A: Address, M: Memory<A> + ?Sized> Memory<A> for &M {
     fn read(&self, addr: A, buf: &mut [u8]) -> Result<(), Fault> {
         (**self).read(addr, buf)
     }
+
+    #[inline]
+    fn lend(&self, addr: A) -> &[u8] {
+        (**self).lend(addr)
+    }
 }
 
 impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for std::sync::Arc<M> {
     fn read(&self, addr: A, buf: &mut [u8]) -> Result<(), Fault> {
         (**self).read(addr, buf)
+    }
+
+    #[inline]
+    fn lend(&self, addr: A) -> &[u8] {
+        (**self).lend(addr)
     }
 }
 
@@ -198,6 +215,12 @@ impl Memory<MachineAddr> for Frames {
             part.copy_from_slice(&frame[at.page_offset()..][..part.len()]);
             Ok(())
         })
+    }
+
+    fn lend(&self, addr: MachineAddr) -> &[u8] {
+        self.0
+            .get(&addr.frame())
+            .map_or(&[], |frame| &frame[addr.page_offset()..])
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, PseudoPhysAddr, VirtAddr, Word};
 use xenkdump::memory::{Fault, Frames, Memory};
-use xenkdump::p2m::{Entry, P2m, Physical, Source, Special, MAX_PAGES};
+use xenkdump::p2m::{Entry, P2m, Physical, Resolver, Source, Special, MAX_PAGES};
 use xenkdump::paging::{Virtual, X86_64};
+use xenkdump::status::{Status, NONE};
 use xenkdump::Error;
 
 const LIST_LIST: Mfn = Mfn(0x10);
@@ -275,6 +276,63 @@ fn pseudo_physical_memory_goes_through_the_p2m() {
     );
     let bare = Physical::Bare(&mem);
     assert_eq!(&bare.read_bytes(PseudoPhysAddr(0x80_0000)).unwrap(), b"cd");
+}
+
+fn compare_batch<M: Memory<MachineAddr>>(p2m: &P2m<M>, pfns: &[Pfn]) {
+    let mut out = vec![Mfn(0); pfns.len()];
+    let mut status = vec![Status::Io; pfns.len()];
+    Resolver::new(p2m, pfns.len()).resolve(pfns, &mut out, &mut status);
+    for ((pfn, out), status) in pfns.iter().zip(out).zip(status) {
+        let want = match p2m.resolve(*pfn) {
+            Entry::Frame(mfn) => (mfn, Status::Ok),
+            Entry::Special(special) => (Mfn(NONE), special.into()),
+        };
+        assert_eq!((out, status), want, "{pfn:?}");
+    }
+}
+
+/// Cold, and warm after so many questions that a copy was made, in and out of order.
+#[test]
+fn batches_say_what_single_questions_say() {
+    for word in [Word::W32, Word::W64] {
+        let per_page = (4096 / word.bytes()) as u64;
+        let top = word.bytes() as u64 * 8 - 1;
+        let wide = if word == Word::W64 {
+            1 << 33
+        } else {
+            0xffff_fff1
+        };
+        let specials = [7, word.max(), (1 << top) | 8, (1 << (top - 1)) | 2, wide, 0];
+        let leaf: Vec<u64> = (0..per_page).map(|i| i * 3 + 1).collect();
+        let mut mem = pvops_like(
+            word,
+            &[(0, &leaf), (1, &specials), (3, &leaf), (1030, &leaf)],
+        );
+        put(&mut mem, Mfn(0x100), 2, word, 0);
+        let p2m = P2m::frame_list(&mem, LIST_LIST, word, None).unwrap();
+        let first: Vec<_> = (0..4 * per_page + 700).map(Pfn).collect();
+        let far: Vec<_> = (1025 * per_page..p2m.len() + 100).map(Pfn).collect();
+        let mut mixed: Vec<_> = (0..30_000u64)
+            .map(|i| Pfn(i.wrapping_mul(0x9e37_79b9) % (p2m.len() + 50)))
+            .collect();
+        mixed.extend([Pfn(u64::MAX), Pfn(u64::MAX - 1), Pfn(1 << 36), Pfn(0)]);
+        for _ in 0..3 {
+            compare_batch(&p2m, &first);
+            compare_batch(&p2m, &far);
+            compare_batch(&p2m, &mixed);
+            compare_batch(&p2m, &mixed[29_900..]);
+        }
+        let last = (u64::MAX - 599..=u64::MAX).map(Pfn).collect::<Vec<_>>();
+        compare_batch(&p2m, &last);
+    }
+    let pairs: Vec<_> = (5..60_000)
+        .map(|pfn| (Pfn(pfn), Mfn(90_000 - pfn)))
+        .collect();
+    let mem = Frames::default();
+    let p2m = P2m::container(&mem, &pairs, Word::W64);
+    let all: Vec<_> = (0..60_010).map(Pfn).collect();
+    compare_batch(&p2m, &all);
+    compare_batch(&p2m, &all);
 }
 
 proptest! {

@@ -4,8 +4,10 @@ use proptest::prelude::*;
 use xenkdump::addr::{MachineAddr, VirtAddr};
 use xenkdump::memory::{Fault, Frames, Memory};
 use xenkdump::paging::{
-    walk, walk_steps, Flags, Format, Mapping, Virtual, X86, X86_64, X86_64_LA57, X86_PAE,
+    walk, walk_steps, Flags, Format, Mapping, Translator, Virtual, X86, X86_64, X86_64_LA57,
+    X86_PAE,
 };
+use xenkdump::status::{Status, NONE};
 
 const ROOT: MachineAddr = MachineAddr(0x1000);
 
@@ -126,6 +128,32 @@ proptest! {
         prop_assert_eq!(got, oracle(&mem, format.name, root, va), "{} {:#x}", format.name, va);
     }
 
+    /// A batch says of each address what a single walk says, in whatever order and company, and
+    /// also where tables cannot be lent.
+    #[test]
+    fn batches_say_what_walks_say(
+        mem in tables(),
+        (format, bases) in any_format().prop_flat_map(|f| {
+            (Just(f), proptest::collection::vec(address(f), 1..20))
+        }),
+        picks in proptest::collection::vec((any::<u16>(), 0u64..1 << 23), 1..700),
+        root in 0u64..8,
+        lent in any::<bool>(),
+    ) {
+        let addrs: Vec<_> = picks
+            .iter()
+            .map(|(base, offset)| {
+                VirtAddr(bases[usize::from(*base) % bases.len()].wrapping_add(*offset))
+            })
+            .collect();
+        let root = MachineAddr(root << 12);
+        if lent {
+            compare_batch(&Virtual::new(&mem, format, root), &addrs)?;
+        } else {
+            compare_batch(&Virtual::new(Unlent(&mem), format, root), &addrs)?;
+        }
+    }
+
     /// The ranges cover exactly what single walks reach, whatever is asked for.
     #[test]
     fn ranges_say_what_walks_say(
@@ -156,6 +184,32 @@ proptest! {
             }
         }
     }
+}
+
+/// Memory that is only ever copied.
+struct Unlent<'a>(&'a Frames);
+
+impl Memory<MachineAddr> for Unlent<'_> {
+    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        self.0.read(addr, buf)
+    }
+}
+
+fn compare_batch<M: Memory<MachineAddr>>(
+    space: &Virtual<M>,
+    addrs: &[VirtAddr],
+) -> Result<(), TestCaseError> {
+    let mut out = vec![MachineAddr(0); addrs.len()];
+    let mut status = vec![Status::Io; addrs.len()];
+    Translator::new(space, addrs.len()).translate(addrs, &mut out, &mut status);
+    for ((addr, out), status) in addrs.iter().zip(out).zip(status) {
+        let want = match space.translate(*addr) {
+            Ok(machine) => (machine, Status::Ok),
+            Err(fault) => (MachineAddr(NONE), fault.into()),
+        };
+        prop_assert_eq!((out, status), want, "{} {}", space.format().name, addr);
+    }
+    Ok(())
 }
 
 fn put64(mem: &mut Frames, table: u64, index: u64, entry: u64) {

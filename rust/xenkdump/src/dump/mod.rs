@@ -178,4 +178,9 @@ impl Memory<MachineAddr> for Dump {
         }
         Ok(())
     }
+
+    #[inline]
+    fn lend(&self, addr: MachineAddr) -> &[u8] {
+        self.borrow(addr).unwrap_or_default()
+    }
 }

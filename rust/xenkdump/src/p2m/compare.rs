@@ -1,6 +1,6 @@
 //! Two sources of one domain's P2M, held against each other.
 
-use super::table::At;
+use super::runs::At;
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn};
 use crate::memory::Memory;

@@ -81,6 +81,14 @@ pub(super) enum Directory {
 }
 
 impl Directory {
+    /// The page of frames in a slot of a frame-list tree.
+    pub(super) fn frames<M: Memory<MachineAddr>>(&self, mem: &M, slot: u64) -> Option<Mfn> {
+        match *self {
+            Directory::FrameList { list_list, word } => mfn_in(mem, list_list, slot, word),
+            _ => None,
+        }
+    }
+
     /// The P2M page with this number.
     pub(super) fn leaf<M: Memory<MachineAddr>>(&self, mem: &M, number: u64) -> Leaf {
         match *self {

@@ -5,15 +5,22 @@
 //! the page, the entry in it, and what the entry says ([`Entry`]). Nothing is read but the pages
 //! that a question needs.
 
+mod bulk;
 mod compare;
 mod directory;
+mod frames;
 mod leaves;
+mod open;
+mod packed;
 mod physical;
 mod reverse;
+mod runs;
 mod table;
 
+pub use bulk::Resolver;
 pub use compare::{Comparison, Disagreement};
 pub use directory::Source;
+pub use frames::{FrameRun, FrameRuns};
 pub use physical::Physical;
 pub use table::{P2m, MAX_PAGES};
 

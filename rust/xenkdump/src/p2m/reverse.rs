@@ -1,44 +1,128 @@
 //! From mfn back to pfn.
 
+use std::collections::{BTreeSet, HashSet};
+
+use super::packed::{Block, Filling, BLOCK_SHIFT, ENTRIES};
 use super::{Entry, P2m};
 use crate::addr::{MachineAddr, Mfn, Pfn};
 use crate::memory::Memory;
 
-/// Every frame of a P2M, sorted by mfn.
+/// Every frame of a P2M by its mfn.
 ///
 /// Made from the P2M itself, so what it answers is true by it. The hypervisor's own table, the M2P,
 /// is not used: a guest may write what it likes there.
-#[derive(Debug, Default)]
-pub(super) struct Reverse(Vec<(Mfn, Pfn)>);
+#[derive(Debug)]
+pub(super) enum Reverse {
+    /// By blocks of mfns; 0 is none, a pfn is kept plus 1.
+    Direct(Vec<Option<Block>>),
+    /// Sorted: where frames lie so far apart, or pfns are so large, that blocks would be wasted.
+    Sorted(Vec<(Mfn, Pfn)>),
+}
+
+/// A table of blocks has at most this many bytes for each frame, or [`FEW`] blocks.
+const SPARSE: usize = 32;
+const FEW: usize = 16;
+/// Mfns of 128 TiB: larger ones are looked up in a sorted list.
+const MOST_BLOCKS: u64 = 1 << 16;
 
 impl Reverse {
     pub(super) fn build<M: Memory<MachineAddr>>(p2m: &P2m<M>) -> Self {
-        let end = Pfn(p2m.len());
-        let mut pairs = Vec::new();
-        let mut entries = Vec::new();
-        // A page that is named twice says the same twice: the lowest pfns win, and a hostile tree
-        // gains no memory by naming one page everywhere.
-        let mut seen = std::collections::HashSet::new();
-        let mut at = Pfn(0);
-        while at < end {
-            let run = p2m.run(at, end);
-            if seen.insert(run.at) {
-                p2m.entries(run, &mut entries);
-                for (i, entry) in entries.iter().enumerate() {
-                    if let Entry::Frame(mfn) = entry {
-                        pairs.push((*mfn, Pfn(at.0 + i as u64)));
-                    }
-                }
+        let (mut frames, mut blocks) = (0, BTreeSet::new());
+        let mut newest = None;
+        for_each_frame(p2m, |mfn, _| {
+            frames += 1;
+            let block = mfn.0 >> BLOCK_SHIFT;
+            if newest != Some(block) {
+                blocks.insert(block);
+                newest = Some(block);
             }
-            at = Pfn(at.0 + run.count.max(1));
+        });
+        let end = blocks.last().map_or(0, |last| last + 1);
+        let worth = blocks.len() <= FEW.max(frames / (ENTRIES * 4 / SPARSE));
+        if worth && end <= MOST_BLOCKS && p2m.len() < u64::from(u32::MAX) {
+            if let Some(direct) = Self::direct(p2m, &blocks, end) {
+                return direct;
+            }
         }
+        let mut pairs = Vec::with_capacity(frames);
+        for_each_frame(p2m, |mfn, pfn| pairs.push((mfn, pfn)));
         pairs.sort_unstable();
         pairs.dedup_by_key(|pair| pair.0);
-        Self(pairs)
+        Self::Sorted(pairs)
     }
 
+    /// `None` where the system gives no memory.
+    fn direct<M: Memory<MachineAddr>>(
+        p2m: &P2m<M>,
+        blocks: &BTreeSet<u64>,
+        end: u64,
+    ) -> Option<Self> {
+        let mut filling: Vec<Option<Filling>> = (0..end)
+            .map(|number| match blocks.contains(&number) {
+                true => Filling::new().map(Some),
+                false => Some(None),
+            })
+            .collect::<Option<_>>()?;
+        for_each_frame(p2m, |mfn, pfn| {
+            let block = filling.get_mut(number(mfn)).and_then(Option::as_mut);
+            let slot = block.and_then(|block| block.slot(index(mfn)));
+            // The lowest pfn comes first and stays.
+            if let Some(slot) = slot.filter(|slot| **slot == [0; 4]) {
+                *slot = (pfn.0 as u32).wrapping_add(1).to_ne_bytes();
+            }
+        });
+        let done = filling
+            .into_iter()
+            .map(|filling| match filling {
+                Some(filling) => filling.done().map(Some),
+                None => Some(None),
+            })
+            .collect::<Option<_>>()?;
+        Some(Self::Direct(done))
+    }
+
+    #[inline]
     pub(super) fn get(&self, mfn: Mfn) -> Option<Pfn> {
-        let i = self.0.binary_search_by_key(&mfn, |pair| pair.0).ok()?;
-        self.0.get(i).map(|pair| pair.1)
+        match self {
+            Reverse::Direct(blocks) => {
+                let block = blocks.get(number(mfn))?.as_ref()?;
+                let kept = u32::from_ne_bytes(*block.entries()?.get(index(mfn))?);
+                kept.checked_sub(1).map(|pfn| Pfn(pfn.into()))
+            }
+            Reverse::Sorted(pairs) => {
+                let i = pairs.binary_search_by_key(&mfn, |pair| pair.0).ok()?;
+                pairs.get(i).map(|pair| pair.1)
+            }
+        }
+    }
+}
+
+fn number(mfn: Mfn) -> usize {
+    usize::try_from(mfn.0 >> BLOCK_SHIFT).unwrap_or(usize::MAX)
+}
+
+fn index(mfn: Mfn) -> usize {
+    mfn.0 as usize % ENTRIES
+}
+
+/// Calls `f` with every frame of a P2M, pfns rising; but a page of the P2M that is named twice only
+/// once: it would say the same mfns again, with higher pfns, and a hostile tree that names one page
+/// everywhere gains nothing by it.
+fn for_each_frame<M: Memory<MachineAddr>>(p2m: &P2m<M>, mut f: impl FnMut(Mfn, Pfn)) {
+    let end = Pfn(p2m.len());
+    let mut seen = HashSet::new();
+    let mut at = Pfn(0);
+    while at < end {
+        let run = p2m.run(at, end);
+        if seen.insert(run.at) {
+            let mut pfn = at;
+            p2m.for_each_entry(run, |entry| {
+                if let Entry::Frame(mfn) = entry {
+                    f(mfn, pfn);
+                }
+                pfn = Pfn(pfn.0 + 1);
+            });
+        }
+        at = Pfn(at.0 + run.count.max(1));
     }
 }

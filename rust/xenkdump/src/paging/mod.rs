@@ -9,11 +9,13 @@
 //! alone: what Linux or Xen keep in the other bits of an absent entry (`PROT_NONE`, swap, grants) is
 //! not a mapping.
 
+mod bulk;
 mod format;
 mod mapped;
 mod space;
 mod walk;
 
+pub use bulk::Translator;
 pub use format::{Flags, Format, Level, X86, X86_64, X86_64_LA57, X86_PAE};
 pub use mapped::{Mapped, MappedRange};
 pub use space::Virtual;

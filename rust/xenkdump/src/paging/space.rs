@@ -60,6 +60,13 @@ impl<M: Memory<MachineAddr>> Virtual<M> {
     }
 }
 
+impl<M: Memory<MachineAddr>> Virtual<M> {
+    /// [`Virtual::mapped`], as an iterator that holds the memory itself.
+    pub fn into_mapped(self, first: VirtAddr, last: VirtAddr) -> Mapped<M> {
+        Mapped::new(self.mem, self.format, self.root, first, last)
+    }
+}
+
 impl<M: Memory<MachineAddr>> Memory<VirtAddr> for Virtual<M> {
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<(), Fault> {
         let wraps = Fault::Wraps {

@@ -4,6 +4,10 @@
 //! for all three. This is the one place where an address is a bare number, and what it means is the
 //! space's [`Space::kind`].
 
+mod bulk;
+
+pub use bulk::{Batch, Rows};
+
 use crate::addr::{Address, MachineAddr, PseudoPhysAddr, VirtAddr, PAGE_SIZE};
 use crate::memory::{Fault, Memory};
 use crate::p2m::Physical;
@@ -39,6 +43,15 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         }
     }
 
+    /// The machine memory below.
+    pub fn memory(&self) -> &M {
+        match self {
+            Space::Machine(mem) => mem,
+            Space::Physical(physical) => physical.memory(),
+            Space::Virtual(space) => space.memory(),
+        }
+    }
+
     /// Fills `buf` with the bytes at `addr`.
     pub fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), Fault> {
         match self {
@@ -46,6 +59,30 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
             Space::Physical(physical) => physical.read(PseudoPhysAddr(addr), buf),
             Space::Virtual(space) => space.read(VirtAddr(addr), buf),
         }
+    }
+
+    /// Calls `f` with all of the `len` bytes at `addr`, a page at most at a time and in order, each
+    /// piece with its distance from `addr`.
+    pub fn pieces(
+        &self,
+        addr: u64,
+        len: usize,
+        mut f: impl FnMut(usize, &[u8]),
+    ) -> Result<(), Fault> {
+        let mut page = [0; PAGE_SIZE];
+        let mut done = 0;
+        while done < len {
+            let at = addr.checked_add(done as u64).ok_or(Fault::Wraps {
+                addr,
+                len: len as u64,
+            })?;
+            let n = (PAGE_SIZE - VirtAddr(at).page_offset()).min(len - done);
+            let part = page.get_mut(..n).unwrap_or_default();
+            self.read(at, part)?;
+            f(done, part);
+            done += n;
+        }
+        Ok(())
     }
 
     /// Whether all of `len` bytes at `addr` can be read: what the first that cannot lacks.

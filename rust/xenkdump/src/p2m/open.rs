@@ -1,0 +1,219 @@
+//! P2Ms from each of their sources.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use super::directory::{Directory, Leaf};
+use super::leaves::Leaves;
+use super::packed::Blocks;
+use super::table::Entries;
+use super::{Entry, P2m, Source, Special, MAX_PAGES};
+use crate::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word, PAGE_SIZE};
+use crate::memory::Memory;
+use crate::paging::Virtual;
+use crate::{Error, Result};
+
+impl<M: Memory<MachineAddr>> P2m<M> {
+    /// The frame-list tree below the page `list_list`, of a guest with this word size.
+    ///
+    /// `pages` is the guest's `max_pfn` where that is known. Otherwise the tree ends at its last
+    /// entry that is not all ones; unused slots may be 0 or name shared pages of all ones, so
+    /// neither ends it.
+    ///
+    /// Fails with [`Error::Absent`] where `list_list` is 0 (the guest had not set it up yet) or
+    /// all ones (it publishes a linear list only), and where that page is not in `mem`.
+    pub fn frame_list(mem: M, list_list: Mfn, word: Word, pages: Option<u64>) -> Result<Self> {
+        if list_list.0 == 0 {
+            let text = "the domain had not set up its P2M frame list (its mfn is 0)";
+            return Err(Error::Absent(text.into()));
+        }
+        // A 32-bit guest on 64-bit Xen says all ones in 32 bits.
+        if list_list.0 == u64::MAX || list_list.0 == word.max() {
+            let text =
+                "the domain has no P2M frame list (its mfn is all ones): it has a linear list";
+            return Err(Error::Absent(text.into()));
+        }
+        let mut page = [0; PAGE_SIZE];
+        let addr = list_list
+            .addr()
+            .ok_or_else(|| Error::Absent(format!("no frame has mfn {:#x}", list_list.0)))?;
+        mem.read(addr, &mut page).map_err(|fault| Error::Memory {
+            what: "P2M frame-list list".into(),
+            fault,
+        })?;
+        let per_page = (PAGE_SIZE / word.bytes()) as u64;
+        let capacity = per_page.pow(3);
+        let directory = Directory::FrameList { list_list, word };
+        let mut p2m = Self::new(
+            mem,
+            Source::FrameList,
+            directory,
+            word,
+            pages.unwrap_or(capacity).min(capacity),
+            0,
+        )?;
+        if pages.is_none() {
+            p2m.pages = p2m.last_used();
+        }
+        Ok(p2m)
+    }
+
+    /// The array of `pages` entries at `array` in `space`: one that a guest publishes, or its
+    /// kernel's own ([`Source::Linear`], [`Source::Cr3`]).
+    ///
+    /// Fails where the array is not aligned to its entries, or is not mapped at all.
+    pub fn linear(
+        space: Virtual<M>,
+        array: VirtAddr,
+        word: Word,
+        pages: u64,
+        source: Source,
+    ) -> Result<Self> {
+        let bytes = word.bytes() as u64;
+        let within = array.0 & (PAGE_SIZE as u64 - 1);
+        if !within.is_multiple_of(bytes) {
+            let text = format!("no P2M can start at {array}: it is not aligned to {bytes} bytes");
+            return Err(Error::Absent(text));
+        }
+        space.walk(array).map_err(|fault| Error::Memory {
+            what: "start of the P2M".into(),
+            fault,
+        })?;
+        let directory = Directory::Linear {
+            format: space.format(),
+            root: space.root(),
+            base: VirtAddr(array.0 - within),
+        };
+        Self::new(
+            space.into_memory(),
+            source,
+            directory,
+            word,
+            pages,
+            within / bytes,
+        )
+    }
+
+    /// The kernel's own tree of pointers, `levels` deep (2 or 3, the P2M pages being the last).
+    ///
+    /// `top` is the address of the topmost array's first element: with two levels that of the
+    /// symbol `p2m_top`; with three levels the symbol is a pointer to it.
+    pub fn pvops_tree(
+        space: Virtual<M>,
+        top: VirtAddr,
+        levels: u8,
+        word: Word,
+        pages: u64,
+    ) -> Result<Self> {
+        if !(2..=3).contains(&levels) {
+            let text = format!("a P2M tree of {levels} levels: Linux had some of 2 and of 3");
+            return Err(Error::Absent(text));
+        }
+        space.walk(top).map_err(|fault| Error::Memory {
+            what: "top of the P2M tree".into(),
+            fault,
+        })?;
+        let directory = Directory::Pointers {
+            format: space.format(),
+            root: space.root(),
+            top,
+            levels,
+            word,
+        };
+        Self::new(
+            space.into_memory(),
+            Source::PvopsTree,
+            directory,
+            word,
+            pages,
+            0,
+        )
+    }
+
+    fn new(
+        mem: M,
+        source: Source,
+        directory: Directory,
+        word: Word,
+        pages: u64,
+        bias: u64,
+    ) -> Result<Self> {
+        if pages > MAX_PAGES {
+            let text = format!("a P2M of {pages} pages is beyond belief (limit {MAX_PAGES})");
+            return Err(Error::Absent(text));
+        }
+        let per_page = (PAGE_SIZE / word.bytes()) as u64;
+        let entries = Entries::Pages {
+            directory,
+            leaves: Leaves::new((pages + bias).div_ceil(per_page)),
+        };
+        Ok(Self {
+            mem,
+            source,
+            word,
+            pages,
+            entries,
+            bias,
+            blocks: Blocks::new(pages),
+            reverse: OnceLock::new(),
+        })
+    }
+
+    /// The P2M that a container itself lists: pairs ascending by pfn, no pfn twice. `word` is the
+    /// guest's.
+    pub fn container(mem: M, pairs: &[(Pfn, Mfn)], word: Word) -> Self {
+        let pairs: Box<[_]> = pairs
+            .iter()
+            .copied()
+            .filter(|(pfn, _)| pfn.0 < MAX_PAGES)
+            .collect();
+        let pages = pairs.last().map_or(0, |(pfn, _)| pfn.0 + 1);
+        Self {
+            mem,
+            source: Source::Container,
+            word,
+            pages,
+            entries: Entries::Pairs(pairs),
+            bias: 0,
+            blocks: Blocks::new(pages),
+            reverse: OnceLock::new(),
+        }
+    }
+
+    /// One more than the last pfn whose entry is not all ones. Looked for from the end: what is
+    /// unused is most of a tree, and leads to few pages.
+    fn last_used(&self) -> u64 {
+        let Entries::Pages { directory, .. } = &self.entries else {
+            return self.pages;
+        };
+        // Pages that say nothing, of frames and of the P2M: pvops fills the tree with one of each,
+        // and a hostile tree may name one page a million times.
+        let (mut barren_frames, mut barren) = (HashSet::new(), HashSet::new());
+        let mut entries = Vec::new();
+        let per_page = self.per_page();
+        for slot in (0..per_page).rev() {
+            let frames = directory.frames(&self.mem, slot);
+            if frames.is_none_or(|frames| barren_frames.contains(&frames)) {
+                continue;
+            }
+            for number in (slot * per_page..(slot + 1) * per_page).rev() {
+                let Leaf::Page(leaf) = directory.leaf(&self.mem, number) else {
+                    continue;
+                };
+                if barren.contains(&leaf) {
+                    continue;
+                }
+                let first = Pfn(number * per_page);
+                self.entries(self.run(first, Pfn(first.0 + per_page)), &mut entries);
+                let invalid = Entry::Special(Special::Invalid);
+                // A page that cannot be read is missing, not empty.
+                if let Some(last) = entries.iter().rposition(|entry| *entry != invalid) {
+                    return first.0 + last as u64 + 1;
+                }
+                barren.insert(leaf);
+            }
+            barren_frames.extend(frames);
+        }
+        0
+    }
+}

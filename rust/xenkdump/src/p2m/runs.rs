@@ -1,0 +1,125 @@
+//! A P2M read from end to end, entries that lie together at a time.
+
+use super::directory::Leaf;
+use super::table::{believable, decode, Entries};
+use super::{Entry, P2m, Special};
+use crate::addr::{MachineAddr, Pfn, Word, PAGE_SIZE};
+use crate::memory::Memory;
+
+/// Entries that follow each other and lie together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// The first one's pfn.
+    pub first: Pfn,
+    /// How many.
+    pub count: u64,
+    /// Where they are.
+    pub at: At,
+}
+
+/// Where the entries of a [`Run`] are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum At {
+    /// In machine memory, from here on.
+    Page(MachineAddr),
+    /// In the list of pairs, from this one on.
+    Pairs(usize),
+    /// Nowhere, and all of them say so.
+    Nowhere(Special),
+}
+
+impl<M: Memory<MachineAddr>> P2m<M> {
+    /// The entries that lie together from `first` on, up to `end` at most. Never none if
+    /// `first < end`. Learns nothing, so that reading all of a P2M costs no memory.
+    pub(super) fn run(&self, first: Pfn, end: Pfn) -> Run {
+        let run = |at, count| Run { first, count, at };
+        if first.0 >= self.pages {
+            let count = end.0.saturating_sub(first.0);
+            return run(At::Nowhere(Special::OutOfRange), count);
+        }
+        let wanted = end.0.min(self.pages).saturating_sub(first.0);
+        match &self.entries {
+            Entries::Pages { directory, .. } => {
+                let per_page = self.per_page();
+                let index = first.0 + self.bias;
+                let (number, slot) = (index / per_page, index % per_page);
+                let missing = At::Nowhere(Special::NoTable);
+                match directory.leaf(&self.mem, number) {
+                    Leaf::Page(mfn) => run(
+                        mfn.addr().map_or(missing, |addr| {
+                            At::Page(MachineAddr(addr.0 + slot * self.word.bytes() as u64))
+                        }),
+                        wanted.min(per_page - slot),
+                    ),
+                    Leaf::Missing { until } => {
+                        let left = until.saturating_mul(per_page).saturating_sub(index);
+                        run(missing, wanted.min(left))
+                    }
+                }
+            }
+            Entries::Pairs(pairs) => {
+                let i = pairs.partition_point(|(pfn, _)| *pfn < first);
+                let rest = pairs.get(i..).unwrap_or_default();
+                let together = rest
+                    .iter()
+                    .zip(first.0..)
+                    .take(PAGE_SIZE / 8)
+                    .take_while(|((pfn, _), want)| pfn.0 == *want)
+                    .count() as u64;
+                if together > 0 {
+                    return run(At::Pairs(i), wanted.min(together));
+                }
+                let next = rest.first().map_or(u64::MAX, |(pfn, _)| pfn.0);
+                let gap = wanted.min(next.saturating_sub(first.0));
+                run(At::Nowhere(Special::Invalid), gap)
+            }
+        }
+    }
+
+    /// The entries of a run, in `out`, which is emptied first. Of a run that is nowhere there are
+    /// none.
+    pub(super) fn entries(&self, run: Run, out: &mut Vec<Entry>) {
+        out.clear();
+        self.for_each_entry(run, |entry| out.push(entry));
+    }
+
+    /// Calls `f` with the entries of a run in order; not at all if the run is nowhere.
+    #[inline]
+    pub(super) fn for_each_entry(&self, run: Run, mut f: impl FnMut(Entry)) {
+        let count = usize::try_from(run.count).unwrap_or(0);
+        match (run.at, &self.entries) {
+            (At::Page(at), _) => {
+                let len = count.saturating_mul(self.word.bytes());
+                let mut copy = [0; PAGE_SIZE];
+                let bytes = if let Some(lent) = self.mem.lend(at).get(..len) {
+                    lent
+                } else {
+                    let copy = copy.get_mut(..len).unwrap_or_default();
+                    if self.mem.read(at, copy).is_err() {
+                        (0..count).for_each(|_| f(Entry::Special(Special::NoTable)));
+                        return;
+                    }
+                    copy
+                };
+                match self.word {
+                    Word::W32 => bytes
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .for_each(|raw| f(decode(u32::from_le_bytes(*raw).into(), Word::W32))),
+                    Word::W64 => bytes
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .for_each(|raw| f(decode(u64::from_le_bytes(*raw), Word::W64))),
+                }
+            }
+            (At::Pairs(i), Entries::Pairs(pairs)) => pairs
+                .iter()
+                .skip(i)
+                .take(count)
+                .for_each(|(_, mfn)| f(believable(*mfn))),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Batches on many threads, split by range.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// How many threads this process may use.
+pub fn available() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Does `work` on all of `0..len`, in ranges of `grain`, on up to `threads` threads, each with a
+/// worker of its own from `make`. Ranges are handed out as threads get free. Stops early where
+/// `work` says false; returns whether none did.
+///
+/// The calling thread is one of them, and the only one where there is but one range or where the
+/// system gives no more.
+pub fn ranges<W>(
+    len: usize,
+    grain: usize,
+    threads: usize,
+    make: impl Fn() -> W + Sync,
+    work: impl Fn(&mut W, Range<usize>) -> bool + Sync,
+) -> bool {
+    let grain = grain.max(1);
+    let next = AtomicUsize::new(0);
+    let go_on = AtomicBool::new(true);
+    let run = || {
+        let mut worker = make();
+        while go_on.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(start) = number.checked_mul(grain).filter(|start| *start < len) else {
+                break;
+            };
+            if !work(&mut worker, start..len.min(start.saturating_add(grain))) {
+                go_on.store(false, Ordering::Relaxed);
+            }
+        }
+    };
+    let helpers = threads.min(len.div_ceil(grain)).saturating_sub(1);
+    if helpers == 0 {
+        run();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..helpers {
+                // A thread that cannot be had is one the others do the work of.
+                if std::thread::Builder::new()
+                    .spawn_scoped(scope, run)
+                    .is_err()
+                {
+                    break;
+                }
+            }
+            run();
+        });
+    }
+    go_on.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_index_is_done_once() {
+        for (len, grain, threads) in [(0, 4, 2), (1, 4, 2), (1000, 7, 1), (1000, 7, 5)] {
+            let done: Vec<_> = (0..len).map(|_| AtomicUsize::new(0)).collect();
+            let whole = ranges(
+                len,
+                grain,
+                threads,
+                || (),
+                |(), range| {
+                    for slot in &done[range] {
+                        slot.fetch_add(1, Ordering::Relaxed);
+                    }
+                    true
+                },
+            );
+            assert!(whole);
+            assert!(done.iter().all(|n| n.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
+    fn a_refusal_stops_everyone() {
+        let seen = AtomicUsize::new(0);
+        let whole = ranges(
+            1 << 40,
+            1,
+            2,
+            || (),
+            |(), _| seen.fetch_add(1, Ordering::Relaxed) < 100,
+        );
+        assert!(!whole);
+    }
+}

@@ -1,0 +1,200 @@
+//! Many addresses of a space at once.
+
+use std::hint::black_box;
+
+use super::Space;
+use crate::addr::{Address, MachineAddr, Mfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
+use crate::memory::{Fault, Memory};
+use crate::p2m::{Physical, Resolver};
+use crate::paging::Translator;
+use crate::status::{Status, NONE};
+use crate::window::Window;
+
+const CHUNK: usize = 256;
+
+/// Where the rows of [`Batch::read_rows`] go.
+pub trait Rows {
+    /// Puts `bytes` into a row, from the byte `at` on.
+    fn put(&mut self, row: usize, at: usize, bytes: &[u8]);
+    /// Clears a row: all of it could not be read, and parts of it may have been put.
+    fn clear(&mut self, row: usize);
+}
+
+/// Translates and reads batches of addresses for one thread.
+pub struct Batch<'s, M> {
+    space: &'s Space<M>,
+    way: Way<'s, M>,
+    window: Window<'s, MachineAddr>,
+}
+
+enum Way<'s, M> {
+    /// The numbers are machine addresses'.
+    Same,
+    P2m(Resolver<'s, M>),
+    Tables(Box<Translator<'s, M>>),
+}
+
+impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
+    /// For about `expected` addresses.
+    pub fn new(space: &'s Space<M>, expected: usize) -> Self {
+        let way = match space {
+            Space::Machine(_) | Space::Physical(Physical::Bare(_)) => Way::Same,
+            Space::Physical(Physical::P2m(p2m)) => Way::P2m(Resolver::new(p2m, expected)),
+            Space::Virtual(space) => Way::Tables(Box::new(Translator::new(space, expected))),
+        };
+        Self {
+            space,
+            way,
+            window: Window::default(),
+        }
+    }
+
+    /// The machine address that each address leads to, [`NONE`] where there is none, and why. What
+    /// lies past the shortest of the three is left alone.
+    pub fn translate(&mut self, addrs: &[u64], out: &mut [MachineAddr], status: &mut [Status]) {
+        let chunks = addrs
+            .chunks(CHUNK)
+            .zip(out.chunks_mut(CHUNK))
+            .zip(status.chunks_mut(CHUNK));
+        for ((addrs, out), status) in chunks {
+            self.chunk(addrs, out, status);
+        }
+    }
+
+    #[inline]
+    fn chunk(&mut self, addrs: &[u64], out: &mut [MachineAddr], status: &mut [Status]) {
+        match &mut self.way {
+            Way::Same => {
+                for ((addr, out), status) in addrs.iter().zip(out).zip(status) {
+                    (*out, *status) = (MachineAddr(*addr), Status::Ok);
+                }
+            }
+            Way::P2m(resolver) => {
+                let mut pfns = [PseudoPhysAddr(0).frame(); CHUNK];
+                let mut mfns = [Mfn(0); CHUNK];
+                for (pfn, addr) in pfns.iter_mut().zip(addrs) {
+                    *pfn = PseudoPhysAddr(*addr).frame();
+                }
+                let pfns = pfns.get(..addrs.len()).unwrap_or_default();
+                resolver.resolve(pfns, &mut mfns, status);
+                for ((addr, mfn), out) in addrs.iter().zip(mfns).zip(out) {
+                    // A frame lies below 2^52; what is none stays none.
+                    *out = MachineAddr(if mfn.0 == NONE {
+                        NONE
+                    } else {
+                        (mfn.0 << PAGE_SHIFT) | (addr & (PAGE_SIZE as u64 - 1))
+                    });
+                }
+            }
+            Way::Tables(translator) => {
+                let mut virt = [VirtAddr(0); CHUNK];
+                for (virt, addr) in virt.iter_mut().zip(addrs) {
+                    *virt = VirtAddr(*addr);
+                }
+                let virt = virt.get(..addrs.len()).unwrap_or_default();
+                translator.translate(virt, out, status);
+            }
+        }
+    }
+
+    /// Reads `size` bytes at each address into the row of `rows` with the address's number plus
+    /// `first`. A row of which any byte cannot be read is cleared and has a status that says why.
+    pub fn read_rows(
+        &mut self,
+        addrs: &[u64],
+        size: usize,
+        first: usize,
+        rows: &mut impl Rows,
+        status: &mut [Status],
+    ) {
+        let mut row = first;
+        for (addrs, status) in addrs.chunks(CHUNK).zip(status.chunks_mut(CHUNK)) {
+            let mut machine = [MachineAddr(0); CHUNK];
+            self.chunk(addrs, &mut machine, status);
+            // All rows are found and touched before any is copied, so that misses overlap.
+            let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
+            let mut touched = 0;
+            let results = machine.iter().zip(&*status);
+            for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
+                let in_page = size <= PAGE_SIZE - VirtAddr(*addr).page_offset();
+                if in_page && *status == Status::Ok {
+                    let lent = self.window.lend(self.space.memory(), *machine, size);
+                    *found = lent.unwrap_or_default();
+                    touched ^= found.first().copied().unwrap_or_default();
+                }
+            }
+            black_box(touched);
+            for ((addr, found), status) in addrs.iter().zip(found).zip(status) {
+                if *status == Status::Ok {
+                    if found.len() == size {
+                        rows.put(row, 0, found);
+                    } else if let Err(fault) = self
+                        .space
+                        .pieces(*addr, size, |at, bytes| rows.put(row, at, bytes))
+                    {
+                        *status = fault.into();
+                    }
+                }
+                if *status != Status::Ok {
+                    rows.clear(row);
+                }
+                row += 1;
+            }
+        }
+    }
+
+    /// Calls `f` with all of the `len` bytes at `addr`, piece by piece and in order, each with its
+    /// distance from `addr`.
+    pub fn pieces(
+        &mut self,
+        addr: u64,
+        len: usize,
+        mut f: impl FnMut(usize, &[u8]),
+    ) -> Result<(), Fault> {
+        let wraps = Fault::Wraps {
+            addr,
+            len: len as u64,
+        };
+        if len > 0 && addr.checked_add(len as u64 - 1).is_none() {
+            return Err(wraps);
+        }
+        let mut done = 0;
+        while done < len {
+            let mut addrs = [0; CHUNK];
+            let mut machine = [MachineAddr(0); CHUNK];
+            let mut status = [Status::Ok; CHUNK];
+            let start = addr.wrapping_add(done as u64);
+            let page = start & !(PAGE_SIZE as u64 - 1);
+            let pages = (len - done)
+                .saturating_add((start - page) as usize)
+                .div_ceil(PAGE_SIZE)
+                .min(CHUNK);
+            for (i, slot) in addrs.iter_mut().enumerate() {
+                *slot = page.wrapping_add((i * PAGE_SIZE) as u64);
+            }
+            let addrs = addrs.get(..pages).unwrap_or_default();
+            self.chunk(addrs, &mut machine, &mut status);
+            for ((page, machine), status) in addrs.iter().zip(machine).zip(status) {
+                let at = (*page).max(start);
+                let within = (at - page) as usize;
+                let n = (PAGE_SIZE - within).min(len - done);
+                let bytes = match status {
+                    Status::Ok => {
+                        let first = MachineAddr(machine.0.wrapping_add(within as u64));
+                        self.window.lend(self.space.memory(), first, n)
+                    }
+                    _ => None,
+                };
+                match bytes {
+                    Some(bytes) => f(done, bytes),
+                    // Missing, or in pieces smaller than a page.
+                    None => self
+                        .space
+                        .pieces(at, n, |from, bytes| f(done + from, bytes))?,
+                }
+                done += n;
+            }
+        }
+        Ok(())
+    }
+}

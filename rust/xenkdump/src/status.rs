@@ -1,0 +1,134 @@
+//! What became of one element of a batch.
+
+use crate::memory::Fault;
+use crate::p2m::Special;
+
+/// The number that stands for an element's result where there is none.
+pub const NONE: u64 = u64::MAX;
+
+/// What became of one element of a batch: a [`Fault`] or a [`Special`] without its particulars,
+/// which the same question asked for the one element gives.
+///
+/// The numbers are part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Status {
+    /// There is a result.
+    #[default]
+    Ok = 0,
+    /// The P2M has no frame there.
+    Invalid = 1,
+    /// The frame belongs to another domain.
+    Foreign = 2,
+    /// A hole or MMIO.
+    Identity = 3,
+    /// Past the end of the P2M.
+    OutOfRange = 4,
+    /// The P2M page that holds the entry is not in the dump.
+    NoP2mPage = 5,
+    /// A page-table entry on the way is not present.
+    NotPresent = 6,
+    /// A page table on the way is not in the dump.
+    NoPageTable = 7,
+    /// A page-table entry has reserved bits set.
+    Reserved = 8,
+    /// Not an address of the paging format.
+    NonCanonical = 9,
+    /// No segment of the dump holds the memory.
+    NoSegment = 10,
+    /// The memory was left out of the dump.
+    Excluded = 11,
+    /// The dump was cut off before the memory.
+    Truncated = 12,
+    /// The operating system could not read the file.
+    Io = 13,
+    /// The range wraps round the end of the address space.
+    Wraps = 14,
+    /// No pfn has this frame.
+    NoPfn = 15,
+}
+
+impl Status {
+    /// Every status, by its number.
+    pub const ALL: [Status; 16] = [
+        Status::Ok,
+        Status::Invalid,
+        Status::Foreign,
+        Status::Identity,
+        Status::OutOfRange,
+        Status::NoP2mPage,
+        Status::NotPresent,
+        Status::NoPageTable,
+        Status::Reserved,
+        Status::NonCanonical,
+        Status::NoSegment,
+        Status::Excluded,
+        Status::Truncated,
+        Status::Io,
+        Status::Wraps,
+        Status::NoPfn,
+    ];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Invalid => "invalid",
+            Status::Foreign => "foreign",
+            Status::Identity => "identity",
+            Status::OutOfRange => "out of range",
+            Status::NoP2mPage => "no P2M page",
+            Status::NotPresent => "not present",
+            Status::NoPageTable => "no page table",
+            Status::Reserved => "reserved bits",
+            Status::NonCanonical => "not canonical",
+            Status::NoSegment => "no segment",
+            Status::Excluded => "excluded",
+            Status::Truncated => "truncated",
+            Status::Io => "read error",
+            Status::Wraps => "wraps",
+            Status::NoPfn => "no pfn",
+        }
+    }
+}
+
+impl From<Special> for Status {
+    fn from(special: Special) -> Self {
+        match special {
+            Special::Invalid => Status::Invalid,
+            Special::Foreign(_) => Status::Foreign,
+            Special::Identity(_) => Status::Identity,
+            Special::OutOfRange => Status::OutOfRange,
+            Special::NoTable => Status::NoP2mPage,
+        }
+    }
+}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::NoSegment(_) => Status::NoSegment,
+            Fault::Excluded(_) => Status::Excluded,
+            Fault::Truncated { .. } => Status::Truncated,
+            Fault::Io { .. } => Status::Io,
+            Fault::NotPresent { .. } => Status::NotPresent,
+            Fault::NoTable { .. } => Status::NoPageTable,
+            Fault::Reserved { .. } => Status::Reserved,
+            Fault::NonCanonical(_) => Status::NonCanonical,
+            Fault::P2m { special, .. } => special.into(),
+            Fault::Wraps { .. } => Status::Wraps,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_positions() {
+        for (number, status) in Status::ALL.into_iter().enumerate() {
+            assert_eq!(status as usize, number);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Remembers a piece of memory that was lent.
+
+use crate::addr::Address;
+use crate::memory::Memory;
+
+/// The last piece of memory that was lent, in which the next bytes are likely to be.
+///
+/// What a [`Memory`] lends goes on to the end of its piece, so finding the piece anew for each of
+/// many addresses can be saved.
+#[derive(Debug)]
+pub struct Window<'m, A> {
+    start: A,
+    bytes: &'m [u8],
+}
+
+impl<A: Address> Default for Window<'_, A> {
+    fn default() -> Self {
+        Self {
+            start: A::new(0),
+            bytes: &[],
+        }
+    }
+}
+
+impl<'m, A: Address> Window<'m, A> {
+    /// The `len` bytes at `addr`, if they can be lent in one piece.
+    #[inline]
+    pub fn lend<M: Memory<A> + ?Sized>(
+        &mut self,
+        mem: &'m M,
+        addr: A,
+        len: usize,
+    ) -> Option<&'m [u8]> {
+        let inside = usize::try_from(addr.raw().wrapping_sub(self.start.raw())).ok();
+        let known = inside.and_then(|at| self.bytes.get(at..)?.get(..len));
+        known.or_else(|| self.slide(mem, addr, len))
+    }
+
+    fn slide<M: Memory<A> + ?Sized>(
+        &mut self,
+        mem: &'m M,
+        addr: A,
+        len: usize,
+    ) -> Option<&'m [u8]> {
+        let bytes = mem.lend(addr);
+        let wanted = bytes.get(..len)?;
+        (self.start, self.bytes) = (addr, bytes);
+        Some(wanted)
+    }
+}

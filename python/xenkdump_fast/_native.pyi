@@ -2,11 +2,25 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, final, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from typing_extensions import Buffer
 
 StrPath = str | os.PathLike[str]
 Paging = Literal["x86", "x86-pae", "x86_64", "x86_64-la57"]
 WordSize = Literal[4, 8]
+
+#: A single address or frame number.
+Scalar = int | np.integer[Any]
+#: A one-dimensional uint64 array in native byte order, contiguous or strided.
+U64Array = NDArray[np.uint64] | Buffer
+#: Any array or buffer; what it must be is in the docstring of the call.
+AnyArray = NDArray[Any] | Buffer
+
+#: What each number that a batch puts into ``status`` means; 0 is "ok".
+STATUS: tuple[str, ...]
 
 class DumpError(Exception):
     """The file is not a dump, or is broken beyond use (exit status 3)."""
@@ -52,6 +66,7 @@ class Dump:
     def machine(self) -> AddressSpace: ...
     def physical(self, p2m: P2M | None) -> AddressSpace: ...
     def virtual(self, root: int, paging: Paging) -> AddressSpace: ...
+    def close(self) -> None: ...
 
 @final
 class Note:
@@ -93,8 +108,33 @@ class AddressSpace:
     def u64(self, address: int) -> int: ...
     def word(self, address: int, size: int) -> int: ...
     def cstring(self, address: int, limit: int = 4096) -> bytes: ...
-    def translate(self, address: int) -> int: ...
+    def readinto(self, address: int, buffer: AnyArray, *, threads: int | None = None) -> int: ...
+    def read_array(
+        self, address: int, dtype: DTypeLike, count: int, *, threads: int | None = None
+    ) -> NDArray[Any]: ...
+    def read_many(
+        self,
+        addresses: U64Array,
+        size: int,
+        *,
+        out: AnyArray | None = None,
+        status: AnyArray | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.uint8]: ...
+    @overload
+    def translate(self, address: Scalar) -> int: ...
+    @overload
+    def translate(
+        self,
+        address: U64Array,
+        *,
+        out: AnyArray | None = None,
+        status: AnyArray | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.uint64]: ...
+    def iter_mapped(self, start: int = 0, end: int | None = None) -> MappedRanges: ...
     def mapping(self, address: int) -> Mapping: ...
+    def close(self) -> None: ...
 
 @final
 class Mapping:
@@ -110,6 +150,34 @@ class Mapping:
     def flag_names(self) -> list[str]: ...
     @property
     def levels(self) -> list[tuple[int, int, int, int]]: ...
+
+@final
+class MappedRange:
+    """A range of addresses that is mapped to one range of machine memory."""
+
+    @property
+    def address(self) -> int: ...
+    @property
+    def machine(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def flag_names(self) -> list[str]: ...
+
+@final
+class MappedRanges:
+    """The ranges that an address space maps, found as they are asked for."""
+
+    def __iter__(self) -> MappedRanges: ...
+    def __next__(self) -> MappedRange: ...
+    @property
+    def missing(self) -> int: ...
+    @property
+    def first_missing(self) -> str | None: ...
 
 P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core"]
 P2MEntry = tuple[
@@ -149,8 +217,28 @@ class P2M:
     @property
     def word(self) -> WordSize: ...
     def entry(self, pfn: int) -> P2MEntry: ...
-    def resolve(self, pfn: int) -> int: ...
-    def reverse(self, mfn: int) -> int: ...
+    @overload
+    def resolve(self, pfn: Scalar) -> int: ...
+    @overload
+    def resolve(
+        self,
+        pfn: U64Array,
+        *,
+        out: AnyArray | None = None,
+        status: AnyArray | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.uint64]: ...
+    @overload
+    def reverse(self, mfn: Scalar) -> int: ...
+    @overload
+    def reverse(
+        self,
+        mfn: U64Array,
+        *,
+        out: AnyArray | None = None,
+        status: AnyArray | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.uint64]: ...
     def compare(self, other: P2M, limit: int = 100) -> P2MComparison: ...
 
 @final

@@ -10,6 +10,7 @@ use xenkdump::dump;
 use xenkdump::notes::{self, Decoded, Registers};
 
 use crate::errors;
+use crate::gate::Gate;
 use crate::p2m::P2M;
 use crate::space::AddressSpace;
 
@@ -17,6 +18,7 @@ use crate::space::AddressSpace;
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct Dump {
     pub inner: Arc<dump::Dump>,
+    pub gate: Gate,
 }
 
 #[pymethods]
@@ -29,6 +31,7 @@ impl Dump {
             .map_err(errors::from_core)?;
         Ok(Self {
             inner: Arc::new(inner),
+            gate: Gate::default(),
         })
     }
 
@@ -125,19 +128,25 @@ impl Dump {
     /// Machine memory.
     #[getter]
     fn machine(&self) -> AddressSpace {
-        AddressSpace::machine(self.inner.clone())
+        AddressSpace::machine(self)
     }
 
     /// A domain's pseudo-physical memory; with None that of a bare host.
     #[pyo3(signature = (p2m))]
     fn physical(&self, p2m: Option<&P2M>) -> AddressSpace {
-        AddressSpace::physical(self.inner.clone(), p2m.map(|p2m| p2m.inner.clone()))
+        AddressSpace::physical(self, p2m)
     }
 
     /// What the tables below the cr3 `root` map; `paging` is "x86", "x86-pae", "x86_64" or
     /// "x86_64-la57".
     fn r#virtual(&self, root: u64, paging: &str) -> PyResult<AddressSpace> {
-        AddressSpace::virtual_memory(self.inner.clone(), root, paging)
+        AddressSpace::virtual_memory(self, root, paging)
+    }
+
+    /// Makes every later use of its address spaces and P2Ms a ValueError, and stops batches that run
+    /// in other threads. The memory of the file is given back with the last object made from it.
+    fn close(&self) {
+        self.gate.close_dump();
     }
 
     fn __repr__(&self) -> String {

@@ -2,10 +2,15 @@
 
 use pyo3::prelude::*;
 
+mod buffers;
+mod bulk;
 mod dump;
 mod errors;
+mod gate;
 mod image;
+mod mapping;
 mod p2m;
+mod read;
 mod space;
 mod symbols;
 mod types;
@@ -13,6 +18,10 @@ mod unwind;
 
 #[pymodule(gil_used = false)]
 mod _native {
+    use pyo3::prelude::*;
+    use pyo3::types::PyTuple;
+    use xenkdump::status::Status;
+
     #[pymodule_export]
     use super::dump::{Dump, Note};
     #[pymodule_export]
@@ -20,13 +29,22 @@ mod _native {
     #[pymodule_export]
     use super::image::Image;
     #[pymodule_export]
+    use super::mapping::{MappedRange, MappedRanges, Mapping};
+    #[pymodule_export]
     use super::p2m::{P2MComparison, P2M};
     #[pymodule_export]
-    use super::space::{AddressSpace, Mapping};
+    use super::space::AddressSpace;
     #[pymodule_export]
     use super::symbols::{Symbol, Symbols};
     #[pymodule_export]
     use super::types::{Member, Types};
     #[pymodule_export]
     use super::unwind::{Backtrace, Frame, Unwinder};
+
+    /// `STATUS`: what each number that a batch puts into `status` means.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let names = Status::ALL.map(Status::name);
+        module.add("STATUS", PyTuple::new(module.py(), names)?)
+    }
 }

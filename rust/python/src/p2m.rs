@@ -7,11 +7,14 @@ use pyo3::prelude::*;
 
 use xenkdump::addr::{Mfn, Pfn, VirtAddr, Word};
 use xenkdump::memory::Fault;
-use xenkdump::p2m::{self, Entry, P2m, Source};
+use xenkdump::p2m::{self, Entry, P2m, Resolver, Source};
 use xenkdump::paging::Virtual;
+use xenkdump::Error;
 
+use crate::bulk::{self, Argument, Options};
 use crate::dump::Dump;
 use crate::errors;
+use crate::gate::Gate;
 use crate::space::AddressSpace;
 
 type CoreDump = Arc<xenkdump::dump::Dump>;
@@ -24,12 +27,14 @@ type EntryTuple = (&'static str, Option<u64>);
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct P2M {
     pub inner: Arc<P2m<CoreDump>>,
+    gate: Gate,
 }
 
 impl P2M {
-    fn from_core(result: xenkdump::Result<P2m<CoreDump>>) -> PyResult<Self> {
+    fn from_core(dump: &Dump, result: xenkdump::Result<P2m<CoreDump>>) -> PyResult<Self> {
         let inner = Arc::new(result.map_err(errors::from_core)?);
-        Ok(Self { inner })
+        let gate = dump.gate.inner();
+        Ok(Self { inner, gate })
     }
 }
 
@@ -72,7 +77,8 @@ impl P2M {
         pages: Option<u64>,
     ) -> PyResult<Self> {
         let word = word_of(word)?;
-        Self::from_core(py.detach(|| P2m::frame_list(dump.inner.clone(), Mfn(mfn), word, pages)))
+        let open = || P2m::frame_list(dump.inner.clone(), Mfn(mfn), word, pages);
+        Self::from_core(dump, py.detach(open))
     }
 
     /// The array of `pages` entries at `address` of the address space `virtual`: one that the guest
@@ -95,13 +101,10 @@ impl P2M {
             }
         };
         let space = under(dump, r#virtual)?;
-        Self::from_core(P2m::linear(
-            space,
-            VirtAddr(address),
-            word_of(word)?,
-            pages,
-            source,
-        ))
+        Self::from_core(
+            dump,
+            P2m::linear(space, VirtAddr(address), word_of(word)?, pages, source),
+        )
     }
 
     /// The kernel's own tree of `levels` (2 or 3) levels. `top` is the virtual address of the
@@ -116,30 +119,29 @@ impl P2M {
         pages: u64,
     ) -> PyResult<Self> {
         let space = under(dump, r#virtual)?;
-        Self::from_core(P2m::pvops_tree(
-            space,
-            VirtAddr(top),
-            levels,
-            word_of(word)?,
-            pages,
-        ))
+        Self::from_core(
+            dump,
+            P2m::pvops_tree(space, VirtAddr(top), levels, word_of(word)?, pages),
+        )
     }
 
     /// The pairs of pfn and mfn that an xl dump-core file lists itself; AbsentError if `dump` lists
     /// none: a vmcore, or a translated guest (HVM, PVH), whose pfns are the file's own.
     #[staticmethod]
     fn dump_core(py: Python<'_>, dump: &Dump) -> PyResult<Self> {
-        let dump = &dump.inner;
-        py.detach(|| {
-            let pairs = dump.container_p2m().filter(|pairs| !pairs.is_empty())?;
-            let guest = dump.vcpu_contexts().first().map(|context| context.word);
-            let word = guest.unwrap_or(Word::W64);
-            Some(P2m::container(dump.clone(), pairs, word))
-        })
-        .map(|p2m| Self {
-            inner: Arc::new(p2m),
-        })
-        .ok_or_else(|| errors::AbsentError::new_err("the file itself lists no P2M"))
+        let core = &dump.inner;
+        let open = || {
+            let pairs = core.container_p2m().filter(|pairs| !pairs.is_empty());
+            let pairs =
+                pairs.ok_or_else(|| Error::Absent("the file itself lists no P2M".into()))?;
+            let guest = core.vcpu_contexts().first().map(|context| context.word);
+            Ok(P2m::container(
+                core.clone(),
+                pairs,
+                guest.unwrap_or(Word::W64),
+            ))
+        };
+        Self::from_core(dump, py.detach(open))
     }
 
     /// How it was found: "cr3", "list", "linear", "pvops-tree" or "dump-core".
@@ -162,33 +164,106 @@ impl P2M {
 
     /// What it says of `pfn`: "frame", "invalid", "foreign", "identity", "out of range" or
     /// "no table", and the mfn that stands there, if one does. Never raises MemoryFault.
-    fn entry(&self, pfn: u64) -> EntryTuple {
-        tuple(self.inner.resolve(Pfn(pfn)))
+    fn entry(&self, pfn: u64) -> PyResult<EntryTuple> {
+        self.gate.check()?;
+        Ok(tuple(self.inner.resolve(Pfn(pfn))))
     }
 
-    /// The mfn of a frame of the domain; MemoryFault, with the reason, for any other entry.
-    fn resolve(&self, pfn: u64) -> PyResult<u64> {
-        let pfn = Pfn(pfn);
-        match self.inner.resolve(pfn) {
-            Entry::Frame(mfn) => Ok(mfn.0),
-            Entry::Special(special) => Err(errors::memory(Fault::P2m { pfn, special }, None)),
+    /// The mfn of `pfn`, an int or a one-dimensional uint64 array.
+    ///
+    /// For an int: MemoryFault, with the reason, if the entry is not a frame of the domain. For an
+    /// array: a uint64 array of the mfns, 2**64 - 1 where there is none. `out` takes an array to be
+    /// used again; `status`, a uint8 array, gets for each element a number of STATUS (0 is fine).
+    /// `threads` limits the threads; all there are by default, for long arrays.
+    #[pyo3(signature = (pfn, *, out=None, status=None, threads=None))]
+    fn resolve<'py>(
+        &self,
+        py: Python<'py>,
+        pfn: &Bound<'py, PyAny>,
+        out: Option<&Bound<'py, PyAny>>,
+        status: Option<&Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.gate.check()?;
+        let options = Options {
+            out,
+            status,
+            threads,
+        };
+        match Argument::new(pfn, "pfn")? {
+            Argument::One(pfn) => {
+                options.refuse()?;
+                let pfn = Pfn(pfn);
+                match self.inner.resolve(pfn) {
+                    Entry::Frame(mfn) => Ok(mfn.0.into_pyobject(py)?.into_any()),
+                    Entry::Special(special) => {
+                        Err(errors::memory(Fault::P2m { pfn, special }, None))
+                    }
+                }
+            }
+            Argument::Many(input) => bulk::map(
+                py,
+                &self.gate,
+                &input,
+                &options,
+                |expected| Resolver::new(&self.inner, expected),
+                |resolver: &mut Resolver<'_, CoreDump>, pfns, out, status| {
+                    resolver.resolve(pfns, out, status);
+                },
+            ),
         }
     }
 
-    /// The lowest pfn whose frame is `mfn`; AbsentError if there is none. The first call reads the
-    /// whole P2M.
-    fn reverse(&self, py: Python<'_>, mfn: u64) -> PyResult<u64> {
-        let found = py.detach(|| self.inner.reverse(Mfn(mfn)));
-        found.map(|pfn| pfn.0).ok_or_else(|| {
-            errors::AbsentError::new_err(format!("mfn {mfn:#x} is no frame of this P2M"))
-        })
+    /// The lowest pfn whose frame is `mfn`, an int or a one-dimensional uint64 array. The first
+    /// call reads the whole P2M.
+    ///
+    /// For an int: AbsentError if there is none. Arrays are as for resolve.
+    #[pyo3(signature = (mfn, *, out=None, status=None, threads=None))]
+    fn reverse<'py>(
+        &self,
+        py: Python<'py>,
+        mfn: &Bound<'py, PyAny>,
+        out: Option<&Bound<'py, PyAny>>,
+        status: Option<&Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.gate.check()?;
+        let options = Options {
+            out,
+            status,
+            threads,
+        };
+        match Argument::new(mfn, "mfn")? {
+            Argument::One(mfn) => {
+                options.refuse()?;
+                let found = py.detach(|| self.inner.reverse(Mfn(mfn)));
+                let pfn = found.ok_or_else(|| {
+                    errors::AbsentError::new_err(format!("mfn {mfn:#x} is no frame of this P2M"))
+                })?;
+                Ok(pfn.0.into_pyobject(py)?.into_any())
+            }
+            Argument::Many(input) => {
+                py.detach(|| self.inner.prepare_reverse());
+                bulk::map(
+                    py,
+                    &self.gate,
+                    &input,
+                    &options,
+                    |_| (),
+                    |(), mfns: &[Mfn], out: &mut [Pfn], status| {
+                        self.inner.reverse_many(mfns, out, status);
+                    },
+                )
+            }
+        }
     }
 
     /// Holds it against another P2M of the same domain; lists `limit` disagreements at most.
     #[pyo3(signature = (other, limit=100))]
-    fn compare(&self, py: Python<'_>, other: &P2M, limit: usize) -> P2MComparison {
+    fn compare(&self, py: Python<'_>, other: &P2M, limit: usize) -> PyResult<P2MComparison> {
+        self.gate.check()?;
         let inner = py.detach(|| self.inner.compare(&other.inner, limit));
-        P2MComparison { inner }
+        Ok(P2MComparison { inner })
     }
 
     fn __repr__(&self) -> String {

@@ -1,19 +1,27 @@
-//! `AddressSpace` and `Mapping`.
+//! `AddressSpace`.
 
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use xenkdump::addr::{MachineAddr, VirtAddr};
-use xenkdump::dump::Dump;
 use xenkdump::memory::Fault;
-use xenkdump::p2m::{P2m, Physical};
+use xenkdump::p2m::Physical;
 use xenkdump::paging::{self, Format, Virtual};
-use xenkdump::space::Space;
+use xenkdump::space::{Batch, Space};
 
+use crate::buffers::Bytes;
+use crate::bulk::{self, Argument, Options};
+use crate::dump::Dump;
 use crate::errors;
+use crate::gate::Gate;
+use crate::mapping::{MappedRanges, Mapping};
+use crate::p2m::P2M;
+use crate::read;
+
+type CoreDump = Arc<xenkdump::dump::Dump>;
 
 /// Reads of as many bytes release the GIL.
 const DETACH: usize = 16 << 10;
@@ -26,38 +34,53 @@ const CHECK: usize = 64 << 20;
 /// MemoryFault. May be shared between threads.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct AddressSpace {
-    pub inner: Space<Arc<Dump>>,
+    inner: Space<CoreDump>,
+    dump: CoreDump,
+    gate: Gate,
 }
 
 impl AddressSpace {
-    /// The machine memory of `dump`.
-    pub fn machine(dump: Arc<Dump>) -> Self {
+    fn new(dump: &Dump, inner: Space<CoreDump>) -> Self {
         Self {
-            inner: Space::Machine(dump),
+            inner,
+            dump: dump.inner.clone(),
+            gate: dump.gate.inner(),
         }
+    }
+
+    /// The machine memory of `dump`.
+    pub fn machine(dump: &Dump) -> Self {
+        Self::new(dump, Space::Machine(dump.inner.clone()))
     }
 
     /// A domain's pseudo-physical memory; without a P2M that of a bare host.
-    pub fn physical(dump: Arc<Dump>, p2m: Option<Arc<P2m<Arc<Dump>>>>) -> Self {
-        let physical = p2m.map_or(Physical::Bare(dump), Physical::P2m);
-        Self {
-            inner: Space::Physical(physical),
-        }
+    pub fn physical(dump: &Dump, p2m: Option<&P2M>) -> Self {
+        let physical = p2m.map_or_else(
+            || Physical::Bare(dump.inner.clone()),
+            |p2m| Physical::P2m(p2m.inner.clone()),
+        );
+        Self::new(dump, Space::Physical(physical))
     }
 
     /// What the tables below `root` (a cr3) map; `paging` names their layout.
-    pub fn virtual_memory(dump: Arc<Dump>, root: u64, paging: &str) -> PyResult<Self> {
+    pub fn virtual_memory(dump: &Dump, root: u64, paging: &str) -> PyResult<Self> {
         let format = Format::by_name(paging).ok_or_else(|| {
             let names = Format::ALL.map(|format| format.name).join(", ");
             PyValueError::new_err(format!("no paging layout {paging:?}; there are {names}"))
         })?;
-        Ok(Self {
-            inner: Space::Virtual(Virtual::new(dump, format, MachineAddr(root))),
-        })
+        let space = Virtual::new(dump.inner.clone(), format, MachineAddr(root));
+        Ok(Self::new(dump, Space::Virtual(space)))
+    }
+
+    /// The space, if it is not closed.
+    #[inline]
+    fn open(&self) -> PyResult<&Space<CoreDump>> {
+        self.gate.check()?;
+        Ok(&self.inner)
     }
 
     /// The virtual space within, or a TypeError.
-    pub fn as_virtual(&self) -> PyResult<&Virtual<Arc<Dump>>> {
+    pub fn as_virtual(&self) -> PyResult<&Virtual<CoreDump>> {
         match &self.inner {
             Space::Virtual(space) => Ok(space),
             other => Err(PyTypeError::new_err(format!(
@@ -67,9 +90,18 @@ impl AddressSpace {
         }
     }
 
+    /// For a long read, before memory is set aside for it: that all of it can be had.
+    fn check(&self, py: Python<'_>, address: u64, size: usize) -> PyResult<()> {
+        if size > CHECK {
+            py.detach(|| self.inner.check(address, size as u64))
+                .map_err(fault)?;
+        }
+        Ok(())
+    }
+
     fn number<const N: usize>(&self, address: u64) -> PyResult<[u8; N]> {
         let mut bytes = [0; N];
-        self.inner.read(address, &mut bytes).map_err(fault)?;
+        self.open()?.read(address, &mut bytes).map_err(fault)?;
         Ok(bytes)
     }
 }
@@ -105,15 +137,13 @@ impl AddressSpace {
         address: u64,
         size: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        if size > CHECK {
-            py.detach(|| self.inner.check(address, size as u64))
-                .map_err(fault)?;
-        }
+        let space = self.open()?;
+        self.check(py, address, size)?;
         PyBytes::new_with(py, size, |buf| {
             if size < DETACH {
-                self.inner.read(address, buf)
+                space.read(address, buf)
             } else {
-                py.detach(|| self.inner.read(address, buf))
+                py.detach(|| space.read(address, buf))
             }
             .map_err(fault)
         })
@@ -161,22 +191,141 @@ impl AddressSpace {
         address: u64,
         limit: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let text = self.inner.cstring(address, limit).map_err(fault)?;
+        let text = self.open()?.cstring(address, limit).map_err(fault)?;
         Ok(PyBytes::new(py, &text))
     }
 
-    /// The machine address that `address` leads to.
-    fn translate(&self, address: u64) -> PyResult<u64> {
-        self.inner
-            .translate(address)
-            .map(|machine| machine.0)
-            .map_err(fault)
+    /// Fills `buffer`, any writable contiguous one, with the bytes at `address`; gives its size in
+    /// bytes. Long reads use `threads` threads, all there are by default. Where MemoryFault is
+    /// raised, parts of the buffer may have been written.
+    #[pyo3(signature = (address, buffer, *, threads=None))]
+    fn readinto(
+        &self,
+        py: Python<'_>,
+        address: u64,
+        buffer: &Bound<'_, PyAny>,
+        threads: Option<usize>,
+    ) -> PyResult<usize> {
+        let bytes = Bytes::writable(buffer, "buffer")?;
+        read::fill(py, self.open()?, &self.gate, address, &bytes, threads)?;
+        Ok(bytes.len())
+    }
+
+    /// A new numpy array of `count` elements of `dtype`, with the bytes at `address`. The dump is
+    /// little-endian; so should the dtype be.
+    #[pyo3(signature = (address, dtype, count, *, threads=None))]
+    fn read_array<'py>(
+        &self,
+        py: Python<'py>,
+        address: u64,
+        dtype: &Bound<'py, PyAny>,
+        count: usize,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let dtype = py.import("numpy")?.call_method1("dtype", (dtype,))?;
+        let size: usize = dtype.getattr("itemsize")?.extract()?;
+        self.open()?;
+        let total = size
+            .checked_mul(count)
+            .ok_or_else(|| PyOverflowError::new_err("count: the array is larger than memory"))?;
+        self.check(py, address, total)?;
+        let array = bulk::empty(py, (count,), dtype)?;
+        let bytes = Bytes::writable(&array, "dtype")?;
+        read::fill(py, self.open()?, &self.gate, address, &bytes, threads)?;
+        Ok(array)
+    }
+
+    /// `size` bytes at each of `addresses`, a one-dimensional uint64 array: a uint8 array of shape
+    /// (len(addresses), size).
+    ///
+    /// `out` takes such an array to be used again. With `status`, a uint8 array as long as
+    /// `addresses`, each element gets a number of STATUS (0 is fine) and the row of one that cannot
+    /// be read is zeros; without it the first such element raises MemoryFault.
+    #[pyo3(signature = (addresses, size, *, out=None, status=None, threads=None))]
+    fn read_many<'py>(
+        &self,
+        py: Python<'py>,
+        addresses: &Bound<'py, PyAny>,
+        size: usize,
+        out: Option<&Bound<'py, PyAny>>,
+        status: Option<&Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Argument::Many(input) = Argument::new(addresses, "addresses")? else {
+            let text = "addresses: an array of uint64 is needed, not a single number";
+            return Err(PyTypeError::new_err(text));
+        };
+        let options = Options {
+            out,
+            status,
+            threads,
+        };
+        read::many(py, self.open()?, &self.gate, &input, size, &options)
+    }
+
+    /// The machine address that `address` leads to, an int or a one-dimensional uint64 array.
+    ///
+    /// For an array: a uint64 array of the results, 2**64 - 1 where there is none. `out` takes an
+    /// array to be used again; `status`, a uint8 array, gets for each element a number of STATUS
+    /// (0 is fine). `threads` limits the threads; all there are by default, for long arrays.
+    #[pyo3(signature = (address, *, out=None, status=None, threads=None))]
+    fn translate<'py>(
+        &self,
+        py: Python<'py>,
+        address: &Bound<'py, PyAny>,
+        out: Option<&Bound<'py, PyAny>>,
+        status: Option<&Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let space = self.open()?;
+        let options = Options {
+            out,
+            status,
+            threads,
+        };
+        match Argument::new(address, "address")? {
+            Argument::One(address) => {
+                options.refuse()?;
+                let machine = space.translate(address).map_err(fault)?;
+                Ok(machine.0.into_pyobject(py)?.into_any())
+            }
+            Argument::Many(input) => bulk::map(
+                py,
+                &self.gate,
+                &input,
+                &options,
+                |expected| Batch::new(space, expected),
+                |batch: &mut Batch<'_, CoreDump>, addrs: &[u64], out, status| {
+                    batch.translate(addrs, out, status);
+                },
+            ),
+        }
+    }
+
+    /// What is mapped from `start` to before `end`, in rising order: MappedRange objects, found as
+    /// they are asked for. Of machine memory that is what the dump holds, of pseudo-physical memory
+    /// the frames of the domain.
+    #[pyo3(signature = (start=0, end=None))]
+    fn iter_mapped(&self, start: u64, end: Option<u128>) -> PyResult<MappedRanges> {
+        let last = match end.unwrap_or(1 << 64).checked_sub(1) {
+            Some(last) => u64::try_from(last)
+                .map_err(|_| PyOverflowError::new_err("end: it is more than 2**64"))?,
+            None => return Ok(MappedRanges::none(&self.gate)),
+        };
+        if last < start {
+            return Ok(MappedRanges::none(&self.gate));
+        }
+        let space = self.open()?;
+        Ok(MappedRanges::new(
+            space, &self.dump, &self.gate, start, last,
+        ))
     }
 
     /// How `address` is mapped, every level of it. Only a virtual space has mappings (TypeError).
     ///
     /// The MemoryFault for one that is not mapped has `levels` too: the way as far as it goes.
     fn mapping(&self, py: Python<'_>, address: u64) -> PyResult<Mapping> {
+        self.open()?;
         let space = self.as_virtual()?;
         let mut levels = Vec::with_capacity(5);
         let walked = paging::walk_steps(
@@ -187,13 +336,18 @@ impl AddressSpace {
             |step| levels.push((step.level, step.table.0, step.index, step.entry)),
         );
         match walked {
-            Ok(inner) => Ok(Mapping { inner, levels }),
+            Ok(inner) => Ok(Mapping::new(inner, levels)),
             Err(error) => {
                 let error = fault(error);
                 error.value(py).setattr("levels", levels)?;
                 Err(error)
             }
         }
+    }
+
+    /// Makes every later use of it a ValueError, and stops batches that run in other threads.
+    fn close(&self) {
+        self.gate.close();
     }
 
     fn __repr__(&self) -> String {
@@ -205,56 +359,5 @@ impl AddressSpace {
             ),
             other => format!("<AddressSpace {}>", other.kind()),
         }
-    }
-}
-
-/// How a virtual address is mapped.
-#[pyclass(frozen, module = "xenkdump_fast._native")]
-pub struct Mapping {
-    inner: paging::Mapping,
-    levels: Vec<(u8, u64, u16, u64)>,
-}
-
-#[pymethods]
-impl Mapping {
-    /// Machine address of the byte.
-    #[getter]
-    fn machine(&self) -> u64 {
-        self.inner.machine.0
-    }
-
-    /// Size of the page that maps it, in bytes.
-    #[getter]
-    fn page_size(&self) -> u64 {
-        self.inner.page_size
-    }
-
-    /// What the walk allows, in the bits of an x86 entry: writable and user where every level
-    /// grants them, no-execute where any demands it; the PAT bit always at bit 12.
-    #[getter]
-    fn flags(&self) -> u64 {
-        self.inner.flags.0
-    }
-
-    /// The names of the bits of `flags`, lowest bit first, as crash spells them.
-    #[getter]
-    fn flag_names(&self) -> Vec<&'static str> {
-        self.inner.flags.names().collect()
-    }
-
-    /// The entries on the way, the root's first: level (1 maps 4 KiB pages), machine address of the
-    /// table, index in it, entry.
-    #[getter]
-    fn levels(&self) -> Vec<(u8, u64, u16, u64)> {
-        self.levels.clone()
-    }
-
-    fn __repr__(&self) -> String {
-        format!(
-            "<Mapping to {}: {} bytes, {}>",
-            self.inner.machine,
-            self.inner.page_size,
-            self.flag_names().join("|")
-        )
     }
 }

@@ -1,0 +1,280 @@
+//! Python's buffers as columns of numbers and as plain bytes: the one place here with `unsafe`.
+//!
+//! Why it is sound. A [`Buffer`] holds its exporter's buffer until it is dropped: the memory stays
+//! where it is and as large as it is. Every access is checked against the shape that the exporter
+//! gave. No Rust reference to the memory is ever made: numbers are copied in and out through raw
+//! pointers, a batch at a time, and everything is checked on the copy. So another Python thread that
+//! writes to the same array while the GIL is released can spoil the numbers that it spoils, as it
+//! could under numpy itself, but no check made here.
+
+use std::ffi::CStr;
+use std::ops::Range;
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+/// An element of a column.
+pub trait Element: Copy + Send {
+    /// Its numpy name.
+    const NAME: &'static str;
+    /// Whether a buffer of elements of this format holds such.
+    fn matches(format: &CStr) -> bool;
+}
+
+impl Element for u64 {
+    const NAME: &'static str = "uint64";
+    fn matches(format: &CStr) -> bool {
+        let native: &[u8] = if cfg!(target_endian = "little") {
+            b"<Q"
+        } else {
+            b">Q"
+        };
+        match format.to_bytes() {
+            b"Q" | b"@Q" | b"=Q" => true,
+            b"L" | b"@L" => size_of::<std::ffi::c_ulong>() == 8,
+            b"N" | b"@N" => size_of::<usize>() == 8,
+            other => other == native,
+        }
+    }
+}
+
+impl Element for u8 {
+    const NAME: &'static str = "uint8";
+    fn matches(format: &CStr) -> bool {
+        matches!(format.to_bytes(), b"B" | b"@B" | b"=B" | b"<B" | b">B")
+    }
+}
+
+/// A one-dimensional buffer of `T`, contiguous or strided.
+pub struct Column<T> {
+    buffer: PyUntypedBuffer,
+    len: usize,
+    stride: isize,
+    element: std::marker::PhantomData<T>,
+}
+
+impl<T: Element> Column<T> {
+    /// Takes a buffer for the argument `name`: TypeError for another type of element, ValueError
+    /// for another shape.
+    pub fn new(buffer: PyUntypedBuffer, name: &str) -> PyResult<Self> {
+        if buffer.item_size() != size_of::<T>() || !T::matches(buffer.format()) {
+            return Err(PyTypeError::new_err(format!(
+                "{name}: {} in native byte order is needed, not elements of {} bytes of format \
+                 {:?}",
+                T::NAME,
+                buffer.item_size(),
+                buffer.format().to_string_lossy()
+            )));
+        }
+        let ([len], [stride]) = (buffer.shape(), buffer.strides()) else {
+            return Err(PyValueError::new_err(format!(
+                "{name}: one dimension is needed, not {}",
+                buffer.dimensions()
+            )));
+        };
+        if buffer.suboffsets().is_some() {
+            return Err(PyValueError::new_err(format!(
+                "{name}: its memory is indirect"
+            )));
+        }
+        let (len, stride) = (*len, *stride);
+        Ok(Self {
+            buffer,
+            len,
+            stride,
+            element: std::marker::PhantomData,
+        })
+    }
+
+    /// The same for an argument that is written to, as long as another one.
+    pub fn writable(object: &Bound<'_, PyAny>, name: &str, len: usize) -> PyResult<Self> {
+        let column = Self::new(get(object, name)?, name)?;
+        if column.buffer.readonly() {
+            return Err(PyValueError::new_err(format!("{name}: it is read-only")));
+        }
+        if column.len != len {
+            let text = format!("{name}: {len} elements are needed, not {}", column.len);
+            return Err(PyValueError::new_err(text));
+        }
+        if column.stride.unsigned_abs() < size_of::<T>() && len > 1 {
+            let text = format!("{name}: its elements overlap");
+            return Err(PyValueError::new_err(text));
+        }
+        Ok(column)
+    }
+
+    /// How many elements it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The element at `index`, which is within it. Its address, to be exact.
+    fn at(&self, index: usize) -> *mut T {
+        debug_assert!(index < self.len);
+        // The exporter promises that all elements lie within one object, so the product fits.
+        let offset = (index as isize).wrapping_mul(self.stride);
+        self.buffer
+            .buf_ptr()
+            .cast::<u8>()
+            .wrapping_offset(offset)
+            .cast()
+    }
+
+    /// Copies elements from `first` on into `into`, each through `f`; only as many as there are.
+    #[inline]
+    pub fn load<U>(&self, first: usize, into: &mut [U], f: impl Fn(T) -> U) {
+        let count = into.len().min(self.len.saturating_sub(first));
+        let into = into.iter_mut().take(count);
+        if self.stride == size_of::<T>() as isize {
+            let start = self.at(first);
+            for (i, slot) in into.enumerate() {
+                // SAFETY: `first + i` is within the column (see the module).
+                *slot = f(unsafe { start.wrapping_add(i).read_unaligned() });
+            }
+        } else {
+            for (i, slot) in into.enumerate() {
+                // SAFETY: as above.
+                *slot = f(unsafe { self.at(first + i).read_unaligned() });
+            }
+        }
+    }
+
+    /// Copies elements to `first` and what follows, each through `f`; only as many as fit.
+    #[inline]
+    pub fn store<U: Copy>(&self, first: usize, from: &[U], f: impl Fn(U) -> T) {
+        let count = from.len().min(self.len.saturating_sub(first));
+        let from = from.iter().take(count);
+        if self.stride == size_of::<T>() as isize {
+            let start = self.at(first);
+            for (i, value) in from.enumerate() {
+                // SAFETY: `first + i` is within the column, which is writable wherever this is
+                // called (see the module).
+                unsafe { start.wrapping_add(i).write_unaligned(f(*value)) };
+            }
+        } else {
+            for (i, value) in from.enumerate() {
+                // SAFETY: as above.
+                unsafe { self.at(first + i).write_unaligned(f(*value)) };
+            }
+        }
+    }
+
+    /// The addresses from its first byte to its last, whatever way it runs, and the step between
+    /// elements.
+    fn extent(&self) -> (Range<usize>, usize) {
+        if self.len == 0 {
+            return (0..0, 0);
+        }
+        let (first, last) = (self.at(0) as usize, self.at(self.len - 1) as usize);
+        (
+            first.min(last)..first.max(last).saturating_add(size_of::<T>()),
+            self.stride.unsigned_abs(),
+        )
+    }
+}
+
+/// ValueError if a column that is written to shares bytes with another one. Columns of one array of
+/// records lie between each other without doing so.
+pub fn check_apart<T: Element, U: Element>(
+    (written, name): (&Column<T>, &str),
+    (other, other_name): (&Column<U>, &str),
+) -> PyResult<()> {
+    let ((a, step), (b, other_step)) = (written.extent(), other.extent());
+    let meet = a.start < b.end && b.start < a.end;
+    let interleave = step == other_step && step > 0 && {
+        let ahead = (b.start.wrapping_sub(a.start) as isize).rem_euclid(step as isize) as usize;
+        ahead >= size_of::<T>() && ahead + size_of::<U>() <= step
+    };
+    if meet && !interleave {
+        return Err(PyValueError::new_err(format!(
+            "{name} and {other_name} overlap in memory"
+        )));
+    }
+    Ok(())
+}
+
+/// A writable, contiguous buffer as plain bytes.
+pub struct Bytes(PyUntypedBuffer);
+
+impl Bytes {
+    /// Takes the argument `name`: ValueError if it is read-only or not contiguous.
+    pub fn writable(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
+        let buffer = get(object, name)?;
+        if buffer.readonly() {
+            return Err(PyValueError::new_err(format!("{name}: it is read-only")));
+        }
+        if !buffer.is_c_contiguous() {
+            return Err(PyValueError::new_err(format!(
+                "{name}: it is not contiguous"
+            )));
+        }
+        if holds_objects(buffer.format()) {
+            let text = format!("{name}: Python objects cannot be read from a dump");
+            return Err(PyTypeError::new_err(text));
+        }
+        Ok(Self(buffer))
+    }
+
+    /// The same for rows of bytes.
+    pub fn rows(object: &Bound<'_, PyAny>, name: &str, rows: usize, size: usize) -> PyResult<Self> {
+        let bytes = Self::writable(object, name)?;
+        if bytes.0.item_size() != 1 || !u8::matches(bytes.0.format()) {
+            let format = bytes.0.format().to_string_lossy();
+            let text = format!("{name}: uint8 is needed, not format {format:?}");
+            return Err(PyTypeError::new_err(text));
+        }
+        if bytes.0.shape() != [rows, size] {
+            let shape = bytes.0.shape();
+            let text = format!("{name}: the shape ({rows}, {size}) is needed, not {shape:?}");
+            return Err(PyValueError::new_err(text));
+        }
+        Ok(bytes)
+    }
+
+    /// Its size.
+    pub fn len(&self) -> usize {
+        self.0.len_bytes()
+    }
+
+    /// Copies bytes to `at` and what follows; only as many as fit.
+    #[inline]
+    pub fn put(&self, at: usize, bytes: &[u8]) {
+        let count = bytes.len().min(self.len().saturating_sub(at));
+        let target = self.0.buf_ptr().cast::<u8>().wrapping_add(at);
+        // SAFETY: `at + count` is within the buffer, which is writable and contiguous; `bytes` is
+        // no part of it, being memory of the dump or a copy of it (see the module).
+        unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), count) };
+    }
+
+    /// Whether it shares bytes with a column.
+    pub fn check_apart<T: Element>(
+        &self,
+        name: &str,
+        other: &Column<T>,
+        other_name: &str,
+    ) -> PyResult<()> {
+        let start = self.0.buf_ptr() as usize;
+        let (extent, _) = other.extent();
+        if start < extent.end && extent.start < start.saturating_add(self.len()) {
+            return Err(PyValueError::new_err(format!(
+                "{name} and {other_name} overlap in memory"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Whether any element is a pointer to a Python object: `O` anywhere but in a field's `:name:`.
+fn holds_objects(format: &CStr) -> bool {
+    let parts = format.to_bytes().split(|byte| *byte == b':');
+    parts.step_by(2).any(|part| part.contains(&b'O'))
+}
+
+/// The buffer of the argument `name`.
+fn get(object: &Bound<'_, PyAny>, name: &str) -> PyResult<PyUntypedBuffer> {
+    PyUntypedBuffer::get(object).map_err(|_| {
+        let kind = object.get_type();
+        PyTypeError::new_err(format!("{name}: an array is needed, not {kind}"))
+    })
+}

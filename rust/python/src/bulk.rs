@@ -1,0 +1,207 @@
+//! What all calls that take arrays have in common: arguments, threads, the GIL, results.
+
+use std::ops::Range;
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyInt};
+
+use xenkdump::parallel;
+use xenkdump::status::Status;
+
+use crate::buffers::{self, Column};
+use crate::gate::Gate;
+
+/// How many elements are copied in and out at a time.
+const COPY: usize = 2048;
+/// How many elements a thread takes at a time; twice as many are worth a second thread.
+pub const GRAIN: usize = 32 << 10;
+/// Shorter batches keep the GIL: letting go of it costs more.
+const DETACH: usize = 128;
+
+/// An argument that is a number or an array of numbers.
+pub enum Argument {
+    /// An int, or what passes for one.
+    One(u64),
+    /// An array.
+    Many(Column<u64>),
+}
+
+impl Argument {
+    /// Takes the argument `name`.
+    #[inline]
+    pub fn new(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
+        if object.is_exact_instance_of::<PyInt>() {
+            return object.extract().map(Self::One);
+        }
+        match PyUntypedBuffer::get(object) {
+            // numpy's own numbers are arrays of no dimension.
+            Ok(buffer) if buffer.dimensions() > 0 => Column::new(buffer, name).map(Self::Many),
+            _ => object.extract().map(Self::One).map_err(|error| {
+                if error.is_instance_of::<PyTypeError>(object.py()) {
+                    let kind = object.get_type();
+                    let text =
+                        format!("{name}: an int or an array of uint64 is needed, not {kind}");
+                    PyTypeError::new_err(text)
+                } else {
+                    error
+                }
+            }),
+        }
+    }
+}
+
+/// The keyword arguments of a call that takes arrays.
+pub struct Options<'a, 'py> {
+    pub out: Option<&'a Bound<'py, PyAny>>,
+    pub status: Option<&'a Bound<'py, PyAny>>,
+    pub threads: Option<usize>,
+}
+
+impl Options<'_, '_> {
+    /// TypeError if any of them is given: they go with an array.
+    pub fn refuse(&self) -> PyResult<()> {
+        if self.out.is_some() || self.status.is_some() || self.threads.is_some() {
+            let text = "out, status and threads go with an array, not with a single number";
+            return Err(PyTypeError::new_err(text));
+        }
+        Ok(())
+    }
+
+    /// How many threads are to work on `len` elements.
+    pub fn threads(&self, len: usize) -> PyResult<usize> {
+        match self.threads {
+            Some(0) => Err(PyValueError::new_err("threads: at least 1 is needed")),
+            Some(threads) => Ok(threads),
+            None if len < 2 * GRAIN => Ok(1),
+            None => Ok(parallel::available()),
+        }
+    }
+}
+
+/// A number that an array holds as uint64.
+pub trait Number: Copy {
+    fn wrap(raw: u64) -> Self;
+    fn raw(self) -> u64;
+}
+
+macro_rules! number {
+    ($($name:ty),*) => {$(
+        impl Number for $name {
+            fn wrap(raw: u64) -> Self {
+                Self(raw)
+            }
+            fn raw(self) -> u64 {
+                self.0
+            }
+        }
+    )*};
+}
+
+number!(
+    xenkdump::addr::Pfn,
+    xenkdump::addr::Mfn,
+    xenkdump::addr::MachineAddr
+);
+
+impl Number for u64 {
+    fn wrap(raw: u64) -> Self {
+        raw
+    }
+    fn raw(self) -> u64 {
+        self
+    }
+}
+
+/// Does `work` on all elements of `input`, on workers from `make`, with the GIL released; gives the
+/// array of the results.
+pub fn map<'py, I: Number, O: Number, W>(
+    py: Python<'py>,
+    gate: &Gate,
+    input: &Column<u64>,
+    options: &Options<'_, 'py>,
+    make: impl Fn(usize) -> W + Sync,
+    work: impl Fn(&mut W, &[I], &mut [O], &mut [Status]) + Sync,
+) -> PyResult<Bound<'py, PyAny>> {
+    let len = input.len();
+    let threads = options.threads(len)?;
+    let status = status_column(options.status, input)?;
+    let result = match options.out {
+        Some(out) => out.clone(),
+        None => empty(py, (len,), "uint64")?,
+    };
+    let out = Column::<u64>::writable(&result, "out", len)?;
+    buffers::check_apart((&out, "out"), (input, "the input"))?;
+    if let Some(status) = &status {
+        buffers::check_apart((&out, "out"), (status, "status"))?;
+    }
+    let step = |worker: &mut W, range: Range<usize>| {
+        let mut inputs = [I::wrap(0); COPY];
+        let mut outputs = [O::wrap(0); COPY];
+        let mut statuses = [Status::Ok; COPY];
+        for first in range.clone().step_by(COPY) {
+            let count = COPY.min(range.end - first);
+            let (Some(inputs), Some(outputs), Some(statuses)) = (
+                inputs.get_mut(..count),
+                outputs.get_mut(..count),
+                statuses.get_mut(..count),
+            ) else {
+                return false;
+            };
+            input.load(first, inputs, I::wrap);
+            work(worker, inputs, outputs, statuses);
+            out.store(first, outputs, O::raw);
+            if let Some(column) = &status {
+                column.store(first, statuses, |status| status as u8);
+            }
+        }
+        gate.is_open()
+    };
+    run(py, gate, len, (GRAIN, threads), &make, step)?;
+    Ok(result)
+}
+
+/// Does `step` on all of `0..len` by ranges of `grain` on `threads` threads, with the GIL released if
+/// that is worth it. ValueError if the gate was closed meanwhile.
+pub fn run<W>(
+    py: Python<'_>,
+    gate: &Gate,
+    len: usize,
+    (grain, threads): (usize, usize),
+    make: &(impl Fn(usize) -> W + Sync),
+    step: impl Fn(&mut W, Range<usize>) -> bool + Sync,
+) -> PyResult<()> {
+    gate.check()?;
+    if len < DETACH {
+        step(&mut make(len), 0..len);
+    } else {
+        py.detach(|| parallel::ranges(len, grain, threads, || make(len), &step));
+    }
+    gate.check()
+}
+
+/// The `status` argument, as long as the input and apart from it.
+pub fn status_column(
+    status: Option<&Bound<'_, PyAny>>,
+    input: &Column<u64>,
+) -> PyResult<Option<Column<u8>>> {
+    let Some(status) = status else {
+        return Ok(None);
+    };
+    let status = Column::writable(status, "status", input.len())?;
+    buffers::check_apart((&status, "status"), (input, "the input"))?;
+    Ok(Some(status))
+}
+
+/// A new numpy array. Only here is numpy imported.
+pub fn empty<'py>(
+    py: Python<'py>,
+    shape: impl IntoPyObject<'py>,
+    dtype: impl IntoPyObject<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let options = PyDict::new(py);
+    options.set_item("dtype", dtype)?;
+    let numpy = py.import("numpy")?;
+    numpy.call_method("empty", (shape,), Some(&options))
+}

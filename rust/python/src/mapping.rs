@@ -1,0 +1,238 @@
+//! `Mapping`, `MappedRange` and the iterator over such.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::prelude::*;
+
+use xenkdump::addr::{MachineAddr, Pfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
+use xenkdump::dump::Dump;
+use xenkdump::memory::Fault;
+use xenkdump::p2m::{FrameRuns, Physical};
+use xenkdump::paging::{self, Flags};
+use xenkdump::space::Space;
+
+use crate::gate::Gate;
+
+/// How a virtual address is mapped.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct Mapping {
+    inner: paging::Mapping,
+    levels: Vec<Level>,
+}
+
+/// Level, machine address of the table, index in it, entry.
+type Level = (u8, u64, u16, u64);
+
+impl Mapping {
+    pub fn new(inner: paging::Mapping, levels: Vec<Level>) -> Self {
+        Self { inner, levels }
+    }
+}
+
+#[pymethods]
+impl Mapping {
+    /// Machine address of the byte.
+    #[getter]
+    fn machine(&self) -> u64 {
+        self.inner.machine.0
+    }
+
+    /// Size of the page that maps it, in bytes.
+    #[getter]
+    fn page_size(&self) -> u64 {
+        self.inner.page_size
+    }
+
+    /// What the walk allows, in the bits of an x86 entry: writable and user where every level
+    /// grants them, no-execute where any demands it; the PAT bit always at bit 12.
+    #[getter]
+    fn flags(&self) -> u64 {
+        self.inner.flags.0
+    }
+
+    /// The names of the bits of `flags`, lowest bit first, as crash spells them.
+    #[getter]
+    fn flag_names(&self) -> Vec<&'static str> {
+        self.inner.flags.names().collect()
+    }
+
+    /// The entries on the way, the root's first: level (1 maps 4 KiB pages), machine address of the
+    /// table, index in it, entry.
+    #[getter]
+    fn levels(&self) -> Vec<Level> {
+        self.levels.clone()
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<Mapping to {}: {} bytes, {}>",
+            self.inner.machine,
+            self.inner.page_size,
+            self.flag_names().join("|")
+        )
+    }
+}
+
+/// A range of addresses that is mapped to one range of machine memory.
+#[pyclass(frozen, get_all, module = "xenkdump_fast._native")]
+pub struct MappedRange {
+    /// Its first address.
+    address: u64,
+    /// The machine address of its first byte.
+    machine: u64,
+    /// Its size in bytes.
+    size: u64,
+    /// Size in bytes of the pages that map it; 4096 where there are no page tables.
+    page_size: u64,
+    /// What the mapping allows, in the bits of `Mapping.flags`; 0 where there are no page tables.
+    flags: u64,
+}
+
+#[pymethods]
+impl MappedRange {
+    /// The names of the bits of `flags`.
+    #[getter]
+    fn flag_names(&self) -> Vec<&'static str> {
+        Flags(self.flags).names().collect()
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<MappedRange {:#x}: {:#x} bytes at machine {:#x}>",
+            self.address, self.size, self.machine
+        )
+    }
+}
+
+type Ranges = Box<dyn Iterator<Item = Result<MappedRange, Fault>> + Send>;
+
+/// The ranges that an address space maps, found as they are asked for.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct MappedRanges {
+    state: Mutex<State>,
+    gate: Gate,
+}
+
+struct State {
+    ranges: Ranges,
+    missing: u64,
+    first_missing: Option<String>,
+}
+
+impl MappedRanges {
+    fn over(gate: &Gate, ranges: Ranges) -> Self {
+        Self {
+            state: Mutex::new(State {
+                ranges,
+                missing: 0,
+                first_missing: None,
+            }),
+            gate: gate.clone(),
+        }
+    }
+
+    /// No range at all.
+    pub fn none(gate: &Gate) -> Self {
+        Self::over(gate, Box::new(std::iter::empty()))
+    }
+
+    /// What `space` maps from `first` to `last`, both included.
+    pub fn new(
+        space: &Space<Arc<Dump>>,
+        dump: &Arc<Dump>,
+        gate: &Gate,
+        first: u64,
+        last: u64,
+    ) -> Self {
+        let ranges: Ranges = match space {
+            Space::Machine(_) | Space::Physical(Physical::Bare(_)) => {
+                Box::new(present(dump, first, last).into_iter().map(Ok))
+            }
+            Space::Physical(Physical::P2m(p2m)) => {
+                let (start, end) = (PseudoPhysAddr(first).frame(), PseudoPhysAddr(last).frame());
+                let runs = FrameRuns::new(p2m.clone(), start, Pfn(end.0 + 1));
+                Box::new(runs.filter_map(move |run| {
+                    let start = run.pfn.addr()?.0;
+                    let size = run.count << PAGE_SHIFT;
+                    cut(start, run.mfn.addr()?.0, size - 1, first, last).map(Ok)
+                }))
+            }
+            Space::Virtual(space) => {
+                let space = space.clone();
+                let ranges = space.into_mapped(VirtAddr(first), VirtAddr(last));
+                Box::new(ranges.map(|range| {
+                    range.map(|range| MappedRange {
+                        address: range.addr.0,
+                        machine: range.machine.0,
+                        size: range.len,
+                        page_size: range.page_size,
+                        flags: range.flags.0,
+                    })
+                }))
+            }
+        };
+        Self::over(gate, ranges)
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What the dump holds of machine memory.
+fn present(dump: &Dump, first: u64, last: u64) -> Vec<MappedRange> {
+    dump.segments()
+        .present()
+        .filter_map(|(MachineAddr(start), MachineAddr(end))| {
+            cut(start, start, end - start, first, last)
+        })
+        .collect()
+}
+
+/// The range of `more` bytes and one at `start`, cut down to `first..=last`.
+fn cut(start: u64, machine: u64, more: u64, first: u64, last: u64) -> Option<MappedRange> {
+    let address = start.max(first);
+    let end = start.saturating_add(more).min(last);
+    (address <= end).then(|| MappedRange {
+        address,
+        machine: machine.saturating_add(address - start),
+        size: (end - address).saturating_add(1),
+        page_size: PAGE_SIZE as u64,
+        flags: 0,
+    })
+}
+
+#[pymethods]
+impl MappedRanges {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<MappedRange>> {
+        self.gate.check()?;
+        Ok(py.detach(|| {
+            self.with(|state| loop {
+                match state.ranges.next()? {
+                    Ok(range) => return Some(range),
+                    Err(fault) => {
+                        state.missing += 1;
+                        state.first_missing.get_or_insert_with(|| fault.to_string());
+                    }
+                }
+            })
+        }))
+    }
+
+    /// How many page tables were passed over so far, because the dump lacks them or their entries
+    /// have reserved bits set.
+    #[getter]
+    fn missing(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.with(|state| state.missing))
+    }
+
+    /// What was wrong with the first of them; None if nothing was.
+    #[getter]
+    fn first_missing(&self, py: Python<'_>) -> Option<String> {
+        py.detach(|| self.with(|state| state.first_missing.clone()))
+    }
+}

@@ -1,0 +1,174 @@
+//! Long reads and reads of many addresses, without the GIL.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use xenkdump::dump::Dump;
+use xenkdump::memory::Fault;
+use xenkdump::parallel;
+use xenkdump::space::{Batch, Rows, Space};
+use xenkdump::status::Status;
+
+use crate::buffers::{Bytes, Column};
+use crate::bulk::{self, Options};
+use crate::errors;
+use crate::gate::Gate;
+
+type CoreDump = Arc<Dump>;
+
+/// Shorter reads keep the GIL.
+const DETACH: usize = 16 << 10;
+/// How many bytes of a long read a thread takes at a time.
+const PIECE: usize = 1 << 20;
+/// How many rows are read at a time.
+const ROWS: usize = 1024;
+
+/// The rows of a two-dimensional array of bytes.
+struct RowsOf<'a> {
+    bytes: &'a Bytes,
+    size: usize,
+}
+
+impl Rows for RowsOf<'_> {
+    #[inline]
+    fn put(&mut self, row: usize, at: usize, bytes: &[u8]) {
+        // The array exists: its size fits.
+        self.bytes.put(row * self.size + at, bytes);
+    }
+
+    fn clear(&mut self, row: usize) {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        for at in (0..self.size).step_by(ZEROS.len()) {
+            let count = ZEROS.len().min(self.size - at);
+            self.put(row, at, ZEROS.get(..count).unwrap_or_default());
+        }
+    }
+}
+
+/// Fills a buffer, on many threads if it is long.
+pub fn fill(
+    py: Python<'_>,
+    space: &Space<CoreDump>,
+    gate: &Gate,
+    address: u64,
+    bytes: &Bytes,
+    threads: Option<usize>,
+) -> PyResult<()> {
+    let len = bytes.len();
+    if len < DETACH {
+        return Batch::new(space, 1)
+            .pieces(address, len, |at, piece| bytes.put(at, piece))
+            .map_err(fault);
+    }
+    let threads = match threads {
+        Some(0) => return Err(PyValueError::new_err("threads: at least 1 is needed")),
+        Some(threads) => threads,
+        None if len < 2 * PIECE => 1,
+        None => parallel::available(),
+    };
+    let failed: Mutex<Option<(usize, Fault)>> = Mutex::new(None);
+    let step = |batch: &mut Batch<'_, CoreDump>, range: Range<usize>| {
+        let put = |at: usize, piece: &[u8]| bytes.put(range.start + at, piece);
+        let read = match address.checked_add(range.start as u64) {
+            Some(start) => batch.pieces(start, range.len(), put),
+            None => Err(Fault::Wraps {
+                addr: address,
+                len: len as u64,
+            }),
+        };
+        if let Err(fault) = read {
+            // Ranges are handed out in rising order, so the lowest fault is among those met.
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if failed.is_none_or(|(lowest, _)| range.start < lowest) {
+                *failed = Some((range.start, fault));
+            }
+            return false;
+        }
+        gate.is_open()
+    };
+    py.detach(|| {
+        let make = || Batch::new(space, PIECE / 4096);
+        parallel::ranges(len, PIECE, threads, make, step)
+    });
+    gate.check()?;
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(fault(error)),
+        None => Ok(()),
+    }
+}
+
+/// Reads `size` bytes at each address of `input`; see `AddressSpace.read_many`.
+pub fn many<'py>(
+    py: Python<'py>,
+    space: &Space<CoreDump>,
+    gate: &Gate,
+    input: &Column<u64>,
+    size: usize,
+    options: &Options<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let len = input.len();
+    // An element is as much work as one of other batches for each cache line of it.
+    let lines = size / 64 + 1;
+    let threads = options.threads(len.saturating_mul(lines))?;
+    let grain = (bulk::GRAIN / lines).max(ROWS);
+    let column = bulk::status_column(options.status, input)?;
+    let result = match options.out {
+        Some(out) => out.clone(),
+        None => bulk::empty(py, (len, size), "uint8")?,
+    };
+    let target = Bytes::rows(&result, "out", len, size)?;
+    target.check_apart("out", input, "the input")?;
+    if let Some(column) = &column {
+        target.check_apart("out", column, "status")?;
+    }
+    let failed = AtomicUsize::new(usize::MAX);
+    let step = |batch: &mut Batch<'_, CoreDump>, range: Range<usize>| {
+        let mut rows = RowsOf {
+            bytes: &target,
+            size,
+        };
+        for first in range.clone().step_by(ROWS) {
+            let mut addrs = [0; ROWS];
+            let mut statuses = [Status::Ok; ROWS];
+            let count = ROWS.min(range.end - first);
+            let (Some(addrs), Some(statuses)) = (addrs.get_mut(..count), statuses.get_mut(..count))
+            else {
+                return false;
+            };
+            input.load(first, addrs, |raw| raw);
+            batch.read_rows(addrs, size, first, &mut rows, statuses);
+            match &column {
+                Some(column) => column.store(first, statuses, |status| status as u8),
+                None => {
+                    if let Some(row) = statuses.iter().position(|s| *s != Status::Ok) {
+                        failed.fetch_min(first + row, Ordering::Relaxed);
+                        return false;
+                    }
+                }
+            }
+        }
+        gate.is_open()
+    };
+    let make = |expected| Batch::new(space, expected);
+    bulk::run(py, gate, len, (grain, threads), &make, step)?;
+    match failed.into_inner() {
+        usize::MAX => Ok(result),
+        row => {
+            let mut address = [0];
+            input.load(row, &mut address, |raw| raw);
+            // The same read once more, for its particulars.
+            let again = space.pieces(address[0], size, |_, _| ());
+            let text = format!("element {row}");
+            let gone = || PyValueError::new_err("the addresses were changed meanwhile");
+            Err(again.map_or_else(|fault| errors::memory(fault, Some(&text)), |()| gone()))
+        }
+    }
+}
+
+fn fault(fault: Fault) -> PyErr {
+    errors::memory(fault, None)
+}

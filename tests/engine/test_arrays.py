@@ -1,0 +1,314 @@
+"""Arrays through the same calls as single numbers."""
+
+import array
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from xenkdump_fast import _native
+from xenkdump_fast._native import STATUS, AddressSpace, MemoryFault
+
+from .conftest import Guest
+from .machine import PAGES, VIRTUAL
+
+NONE = 2**64 - 1
+U64 = NDArray[np.uint64]
+
+
+def u64(values: Any) -> U64:
+    return np.array(values, dtype=np.uint64)
+
+
+def one(call: Callable[[int], int], value: int) -> tuple[int, bool]:
+    """A single number's result, and whether it has one."""
+    try:
+        return call(int(value)), True
+    except _native.AbsentError:
+        return NONE, False
+
+
+def cases(guest: Guest) -> list[tuple[Callable[..., Any], U64]]:
+    rng = np.random.default_rng(1)
+    pfns = rng.integers(0, PAGES + 20, 5000, dtype=np.uint64)
+    pfns[:20] = np.arange(20)
+    pfns[100:600] = np.arange(500)
+    offsets = rng.integers(0, 4096, 5000, dtype=np.uint64)
+    addresses = pfns * np.uint64(4096) + offsets
+    virtual = addresses + np.uint64(VIRTUAL)
+    virtual[::97] = rng.integers(0, 2**63, len(virtual[::97]), dtype=np.uint64)
+    mfns = u64([guest.entries[int(pfn) % PAGES] for pfn in pfns]) + (pfns % np.uint64(3) > 1)
+    return [
+        (guest.p2m.resolve, pfns),
+        (guest.p2m.reverse, mfns),
+        (guest.physical.translate, addresses),
+        (guest.virtual.translate, virtual),
+        (guest.dump.machine.translate, addresses),
+    ]
+
+
+def test_arrays_say_what_single_numbers_say(guest: Guest) -> None:
+    for call, values in cases(guest):
+        status = np.empty(len(values), np.uint8)
+        out = call(values, status=status)
+        want = [one(call, value) for value in values]
+        assert out.tolist() == [value for value, _ in want]
+        assert (status == 0).tolist() == [fine for _, fine in want]
+
+
+def test_statuses_have_names(guest: Guest) -> None:
+    status = np.empty(6, np.uint8)
+    out = guest.p2m.resolve(u64([4, 5, 6, 7, PAGES, 2**63]), status=status)
+    assert out.tolist() == [0x100C, NONE, NONE, NONE, NONE, NONE]
+    names = [STATUS[code] for code in status]
+    assert names == ["ok", "invalid", "foreign", "identity", "out of range", "out of range"]
+    pages = u64([VIRTUAL, VIRTUAL + 5 * 4096, 1 << 60, 0])
+    guest.virtual.translate(pages, status=status[:4])
+    assert [STATUS[code] for code in status[:4]] == [
+        "ok",
+        "not present",
+        "not canonical",
+        "not present",
+    ]
+
+
+def test_strided_and_odd_arrays(guest: Guest) -> None:
+    for call, values in cases(guest):
+        want = call(values)
+        records = np.zeros(len(values), [("a", "u1"), ("value", "=u8"), ("b", "=u8")])
+        records["value"] = values
+        wide = np.zeros((len(values), 3), np.uint64)
+        wide[:, 1] = values
+        for odd in (values[::2], values[::-1], values[1:1], records["value"], wide[:, 1]):
+            np.testing.assert_array_equal(call(odd), call(np.ascontiguousarray(odd)))
+        # Results between the inputs, in one array of records.
+        got = call(records["value"], out=records["b"])
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(records["value"], values)
+        backwards = np.empty(len(values), np.uint64)[::-1]
+        np.testing.assert_array_equal(call(values, out=backwards), want)
+        assert call(array.array("Q", values.tolist())).tolist() == want.tolist()
+        assert call(values.data).tolist() == want.tolist()
+
+
+def test_out_is_what_is_returned(guest: Guest) -> None:
+    for call, values in cases(guest):
+        out = np.empty(len(values), np.uint64)
+        assert call(values, out=out) is out
+        np.testing.assert_array_equal(out, call(values))
+
+
+def test_threads_do_not_matter(guest: Guest) -> None:
+    for call, values in cases(guest):
+        many = np.tile(values, 20)
+        want = call(many, threads=1)
+        np.testing.assert_array_equal(call(many, threads=3), want)
+        np.testing.assert_array_equal(call(many), want)
+        with pytest.raises(ValueError, match="at least 1"):
+            call(many, threads=0)
+
+
+def test_wrong_arrays_are_refused(guest: Guest) -> None:
+    for call, values in cases(guest):
+        for dtype in (np.int64, np.uint32, np.float64, np.bool_, ">u8", "S8", object):
+            with pytest.raises(TypeError, match="uint64"):
+                call(values.astype(np.uint8).astype(dtype))
+        with pytest.raises(TypeError):
+            call([1, 2, 3])
+        with pytest.raises(ValueError, match="one dimension"):
+            call(values.reshape(2, -1))
+        good = np.empty(len(values), np.uint64)
+        for bad, error, text in (
+            (np.empty(len(values), np.int64), TypeError, "uint64"),
+            (np.empty(len(values), ">u8"), TypeError, "uint64"),
+            (np.empty(len(values) + 1, np.uint64), ValueError, "elements are needed"),
+            (np.broadcast_to(u64(1), len(values)), ValueError, "read-only"),
+            ([0] * len(values), TypeError, "an array is needed"),
+            (values, ValueError, "overlap"),
+            (values[::-1], ValueError, "overlap"),
+            (
+                np.lib.stride_tricks.as_strided(good, (len(values),), (4,)),
+                ValueError,
+                "elements overlap",
+            ),
+        ):
+            with pytest.raises(error, match=text):
+                call(values, out=bad)
+        for bad_status, error, text in (
+            (np.empty(len(values), np.int8), TypeError, "uint8"),
+            (np.empty(len(values) - 1, np.uint8), ValueError, "elements are needed"),
+            (values.view(np.uint8)[: len(values)], ValueError, "overlap"),
+            (good.view(np.uint8)[: len(values)], ValueError, "overlap"),
+        ):
+            with pytest.raises(error, match=text):
+                call(values, out=good, status=bad_status)
+        for keyword in ({"out": good}, {"status": good}, {"threads": 1}):
+            with pytest.raises(TypeError, match="single number"):
+                call(1, **keyword)
+        locked = good.copy()
+        locked.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            call(values, out=locked)
+
+
+def test_partial_overlap_is_refused(guest: Guest) -> None:
+    pool = np.zeros(300, np.uint64)
+    for call, _ in cases(guest):
+        for start in (1, 199):
+            with pytest.raises(ValueError, match="overlap"):
+                call(pool[:200], out=pool[start:][:200] if start == 1 else pool[100:300])
+        call(pool[:100], out=pool[100:200])
+        call(pool[::2], out=pool[1::2])
+        with pytest.raises(ValueError, match="overlap"):
+            call(pool[0:200:2], out=pool[1:101])
+
+
+def test_numpy_numbers_are_single_numbers(guest: Guest) -> None:
+    assert guest.p2m.resolve(np.uint64(8)) == guest.entries[8]
+    assert guest.p2m.resolve(np.int32(8)) == guest.entries[8]
+    with pytest.raises(OverflowError):
+        guest.p2m.resolve(np.int64(-1))
+    with pytest.raises(TypeError):
+        guest.p2m.resolve(8.0)  # type: ignore[call-overload]
+
+
+def test_read_many(guest: Guest) -> None:
+    rng = np.random.default_rng(2)
+    pfns = rng.integers(8, 890, 3000, dtype=np.uint64)
+    offsets = rng.integers(0, 4096, 3000, dtype=np.uint64)
+    addresses = pfns * np.uint64(4096) + offsets
+    for size in (0, 1, 8, 64, 4096, 5000):
+        for space, base in ((guest.physical, 0), (guest.virtual, VIRTUAL)):
+            got = space.read_many(addresses + np.uint64(base), size)
+            assert got.shape == (3000, size)
+            assert got.dtype == np.uint8
+            for i in range(0, 3000, 50):
+                assert got[i].tobytes() == space.read(int(addresses[i]) + base, size)
+
+
+def test_read_many_tells_what_failed(guest: Guest) -> None:
+    addresses = u64([8, 5, 900, 899, 2000]) * np.uint64(4096) + np.uint64(4090)
+    status = np.empty(5, np.uint8)
+    out = np.full((5, 16), 0xEE, np.uint8)
+    assert guest.physical.read_many(addresses, 16, out=out, status=status) is out
+    names = [STATUS[code] for code in status]
+    assert names == ["ok", "invalid", "no segment", "no segment", "out of range"]
+    assert out[0].tobytes() == guest.physical.read(8 * 4096 + 4090, 16)
+    assert not out[1:].any()
+    with pytest.raises(MemoryFault, match="element 1: pfn 0x5"):
+        guest.physical.read_many(addresses, 16)
+    with pytest.raises(MemoryFault, match="element 0: machine address 0x1a8c000"):
+        guest.physical.read_many(addresses[3:4], 16)
+    with pytest.raises(TypeError):
+        guest.physical.read_many(0, 16)  # type: ignore[arg-type]
+    for bad in (np.empty((5, 15), np.uint8), np.empty((5, 32), np.uint8)[:, ::2]):
+        with pytest.raises(ValueError, match=r"shape|contiguous"):
+            guest.physical.read_many(addresses, 16, out=bad)
+    with pytest.raises(TypeError, match="uint8"):
+        guest.physical.read_many(addresses, 16, out=np.empty((5, 2), np.uint64))
+    with pytest.raises(ValueError, match="overlap"):
+        guest.physical.read_many(addresses, 8, out=addresses.view(np.uint8).reshape(5, 8))
+    top = u64([2**64 - 4])
+    for space in guest.spaces():
+        with pytest.raises(MemoryFault):
+            space.read_many(top, 16)
+
+
+def test_readinto_and_read_array(guest: Guest) -> None:
+    want = b"".join(guest.physical.read(pfn * 4096, 4096) for pfn in range(8, 900))
+    for threads in (1, 2, None):
+        buffer = bytearray(len(want))
+        assert guest.physical.readinto(8 * 4096, buffer, threads=threads) == len(want)
+        assert buffer == want
+        words = guest.virtual.read_array(VIRTUAL + 8 * 4096, "<u4", len(want) // 4, threads=threads)
+        assert words.tobytes() == want
+    odd = np.zeros((3, 5), np.int16)
+    guest.virtual.readinto(VIRTUAL + 8 * 4096 + 1, odd)
+    assert odd.tobytes() == guest.virtual.read(VIRTUAL + 8 * 4096 + 1, 30)
+    with pytest.raises(MemoryFault, match="0x1a8c000"):
+        guest.physical.readinto(8 * 4096, bytearray(len(want) + 1))
+    with pytest.raises(MemoryFault):
+        guest.physical.read_array(0, "u8", 1 << 40)
+    for bad in (b"12345678", np.zeros((4, 4))[:, 1], np.zeros(3, object)):
+        with pytest.raises((ValueError, TypeError)):
+            guest.physical.readinto(8 * 4096, bad)
+    for dtype in (object, [("a", "u8"), ("b", object)]):
+        with pytest.raises(TypeError, match="objects"):
+            guest.physical.read_array(8 * 4096, dtype, 2)
+    record = guest.physical.read_array(8 * 4096, [("O", "<u2"), ("x", "<u2")], 2)
+    assert record["O"].tolist() == [8, 8]
+
+
+def test_iter_mapped(guest: Guest) -> None:
+    for space, base in ((guest.physical, 0), (guest.virtual, VIRTUAL)):
+        ranges = list(space.iter_mapped())
+        assert len(ranges) == PAGES - 3
+        assert [r.address for r in ranges[:6]] == [base + p * 4096 for p in (0, 1, 2, 3, 4, 8)]
+        assert all((r.size, r.page_size) == (4096, 4096) for r in ranges)
+        assert ranges[5].machine == guest.entries[8] * 4096
+        part = list(space.iter_mapped(base + 8 * 4096 + 5, base + 9 * 4096 + 1))
+        assert [(r.address - base, r.size) for r in part] == [(0x8005, 0xFFB), (0x9000, 1)]
+        assert part[0].machine == guest.entries[8] * 4096 + 5
+        assert list(space.iter_mapped(base, base)) == []
+        assert list(space.iter_mapped(5, 4)) == []
+    assert guest.virtual.iter_mapped().__next__().flag_names[:2] == ["PRESENT", "RW"]
+    held = [(r.address, r.size) for r in guest.dump.machine.iter_mapped(0x20 * 4096 + 1)]
+    assert held[0] == (0x20001, 0x5000 - 1)
+    with pytest.raises(OverflowError):
+        guest.virtual.iter_mapped(0, 2**64 + 1)
+    broken = guest.dump.virtual(0x13 << 12, "x86_64").iter_mapped()
+    list(broken)
+    assert broken.missing > 0
+    assert broken.first_missing is not None
+
+
+def test_closed_under_a_running_thread(guest: Guest) -> None:
+    values = np.zeros(40_000_000, np.uint64) + np.uint64(VIRTUAL)
+    caught: list[BaseException] = []
+    started = threading.Event()
+
+    def work(space: AddressSpace) -> None:
+        started.set()
+        try:
+            while True:
+                space.translate(values, threads=2)
+        except ValueError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work, args=(guest.virtual,))
+    thread.start()
+    started.wait()
+    guest.dump.close()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert "closed" in str(caught[0])
+
+
+def test_many_threads_at_once(guest: Guest) -> None:
+    wrong: list[str] = []
+
+    def work(call: Callable[..., Any], values: U64, want: U64) -> None:
+        same = all(np.array_equal(call(values), want) for _ in range(20))
+        if not same:
+            wrong.append(str(call))
+
+    threads = [
+        threading.Thread(target=work, args=(call, values, call(values)))
+        for call, values in cases(guest)
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_numpy_is_imported_only_for_arrays() -> None:
+    code = "import sys, xenkdump_fast; sys.exit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

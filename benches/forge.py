@@ -1,0 +1,210 @@
+"""Forges the dumps that are measured: sparse files whose size on disk is that of their tables.
+
+A guest of so many pages has a P2M (a frame-list tree) and a root that maps all of its memory twice,
+from DIRECT on by 4 KiB pages and from HUGE on by 2 MiB pages. Its frames lie in extents of 2 MiB
+in no order, as Xen hands them out, an eighth of them single frames; they hold no bytes on disk but
+read as zeros. The first page of the tables is the frame-list list, the second the root.
+"""
+
+import argparse
+import json
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAGE = 4096
+ENTRIES = 512
+#: Where the guest's memory is mapped by 4 KiB pages and by 2 MiB pages.
+DIRECT = 0xFFFF_8880_0000_0000
+HUGE = 0xFFFF_C000_0000_0000
+#: First mfn of the tables, and of the guest's own frames.
+TABLES = 0x1000
+FRAMES = 1 << 22
+INVALID = np.uint64(2**64 - 1)
+
+Words = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a guest is, and how its host's dump is cut."""
+
+    #: pfns of the guest; a power of two.
+    pages: int
+    #: pfns that have a frame, spread evenly in runs of 512 P2M pages.
+    present: int
+    #: Memory of the host, besides the tables: PT_LOADs, and extents of 2 MiB in each; between two
+    #: of them is an extent that the dump lacks.
+    segments: int
+    extents: int
+
+
+SHAPES = {
+    "4g": Shape(1 << 20, 1 << 20, 8, 256),
+    "64g": Shape(1 << 24, 1 << 24, 64, 512),
+    # A host of 1 TiB and a guest of 512 GiB, the most that a frame-list tree can hold.
+    "1t": Shape(1 << 27, 1 << 23, 8000, 65),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Forged:
+    """A forged dump and what is in it."""
+
+    path: str
+    pages: int
+    present: int
+    frame_list: int
+    root: int
+
+
+def extents_of(shape: Shape, rng: np.random.Generator) -> Words:
+    """The numbers of the extents of the host that are the guest's, in the order of its pfns."""
+    first = np.arange(shape.segments, dtype=np.uint64) * np.uint64(shape.extents + 1)
+    all_of: Words = np.add.outer(first, np.arange(shape.extents, dtype=np.uint64)).ravel()
+    rng.shuffle(all_of)
+    return all_of[: shape.present // ENTRIES]
+
+
+def frames_of(shape: Shape, rng: np.random.Generator) -> Words:
+    """The mfn of each present pfn."""
+    extents = extents_of(shape, rng)
+    whole = len(extents) - len(extents) // 8
+    within = np.arange(ENTRIES, dtype=np.uint64)
+    mfns: Words = np.add.outer(extents * np.uint64(ENTRIES), within).ravel()
+    rng.shuffle(mfns[whole * ENTRIES :])
+    return mfns + np.uint64(FRAMES)
+
+
+def forge(folder: Path, name: str) -> Forged:
+    """Writes the dump of this name, unless it is there already."""
+    shape = SHAPES[name]
+    path = folder / f"guest-{name}.vmcore"
+    about = folder / f"guest-{name}.json"
+    if about.is_file() and path.is_file():
+        return Forged(**json.loads(about.read_text()))
+    folder.mkdir(parents=True, exist_ok=True)
+    mfns = frames_of(shape, np.random.default_rng(shape.pages))
+    tables = Tables()
+    list_list, root = tables.reserve(1), tables.reserve(1)
+    frame_list(tables, list_list, shape, mfns)
+    small = root_entries(tables, shape, mfns)
+    large = root_entries(tables, shape, None)
+    top = np.zeros(ENTRIES, np.uint64)
+    top[DIRECT >> 39 & 511 : (DIRECT >> 39 & 511) + len(small)] = small
+    top[HUGE >> 39 & 511 : (HUGE >> 39 & 511) + len(large)] = large
+    tables.put(root, top)
+    write(path, tables, shape)
+    forged = Forged(str(path), shape.pages, shape.present, list_list, root * PAGE)
+    about.write_text(json.dumps(asdict(forged)))
+    return forged
+
+
+class Tables:
+    """Pages of 8-byte words that follow each other from mfn TABLES on."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, Words] = {}
+        self.next = TABLES
+
+    def reserve(self, pages: int) -> int:
+        """The first mfn of so many new pages."""
+        first = self.next
+        self.next += pages
+        return first
+
+    def put(self, mfn: int, words: Words) -> None:
+        """Sets the words of pages that were reserved."""
+        self.parts[mfn] = words
+
+    def add(self, words: Words) -> Words:
+        """Takes whole pages of words in; the mfn of each."""
+        pages = len(words) // ENTRIES
+        first = self.reserve(pages)
+        self.put(first, words)
+        return np.arange(first, first + pages, dtype=np.uint64)
+
+
+def spread(shape: Shape) -> Words:
+    """The numbers of the runs of 512 x 512 pfns that are present."""
+    run = ENTRIES * ENTRIES
+    present = max(shape.present // run, 1)
+    step = max(shape.pages // run, 1) // present
+    return np.arange(present, dtype=np.uint64) * np.uint64(step)
+
+
+def frame_list(tables: Tables, list_list: int, shape: Shape, mfns: Words) -> None:
+    """The tree; what is not present leads to shared pages, as pvops has it."""
+    missing = tables.add(np.full(ENTRIES, INVALID))
+    missing_frames = tables.add(np.full(ENTRIES, missing[0]))
+    leaves = tables.add(mfns)
+    lists = tables.add(padded(leaves, missing[0]))
+    top = np.full(ENTRIES, missing_frames[0])
+    top[spread(shape)] = lists
+    tables.put(list_list, top)
+
+
+def padded(words: Words, fill: np.uint64) -> Words:
+    """Whole pages of words."""
+    return np.concatenate([words, np.full(-len(words) % ENTRIES, fill, np.uint64)])
+
+
+def root_entries(tables: Tables, shape: Shape, mfns: Words | None) -> Words:
+    """Entries of the root that map the present pfns by 4 KiB pages, or as many by 2 MiB ones."""
+    flags = np.uint64(0x63)
+    if mfns is not None:
+        level1 = tables.add(mfns << np.uint64(12) | flags)
+        level2 = level1 << np.uint64(12) | flags
+    else:
+        extents = extents_of(shape, np.random.default_rng(1))
+        level2 = (extents * ENTRIES + np.uint64(FRAMES)) << np.uint64(12) | np.uint64(0xE3)
+    zero = np.uint64(0)
+    # Each page of level 2 maps a run: it goes where the run's pfns are.
+    tables2 = tables.add(padded(level2, zero)) << np.uint64(12) | flags
+    runs = shape.pages // (ENTRIES * ENTRIES) or 1
+    level3 = np.zeros(runs, np.uint64)
+    level3[spread(shape)] = tables2
+    return tables.add(padded(level3, zero)) << np.uint64(12) | flags
+
+
+def write(path: Path, tables: Tables, shape: Shape) -> None:
+    """An ELF64 vmcore: the tables in one PT_LOAD, the frames in many."""
+    stride, size = (shape.extents + 1) * ENTRIES, shape.extents * ENTRIES
+    loads = [(TABLES, tables.next - TABLES)]
+    loads += [(FRAMES + i * stride, size) for i in range(shape.segments)]
+    note = struct.pack("<3I8s", 5, 0, 0, b"BENCH\0\0\0")
+    headers = 64 + 56 * (len(loads) + 1)
+    offset = (headers + len(note) + PAGE - 1) // PAGE * PAGE
+    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
+    head = struct.pack(
+        "<16sHHIQQQIHHHHHH", ident, 4, 62, 1, 0, 64, 0, 0, 64, 56, len(loads) + 1, 0, 0, 0
+    )
+    programs = [struct.pack("<IIQQQQQQ", 4, 0, headers, 0, 0, len(note), len(note), 0)]
+    at = offset
+    for mfn, pages in loads:
+        size = pages * PAGE
+        programs.append(struct.pack("<IIQQQQQQ", 1, 7, at, 0, mfn * PAGE, size, size, 0))
+        at += size
+    with path.open("wb") as file:
+        file.write(head + b"".join(programs) + note)
+        for mfn, words in tables.parts.items():
+            file.seek(offset + (mfn - TABLES) * PAGE)
+            words.tofile(file)
+        file.truncate(at)
+
+
+def main() -> None:
+    """Forges one dump, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", choices=[*SHAPES, []], default=[])
+    options = parser.parse_args()
+    for name in options.names or SHAPES:
+        print(forge(options.folder, name))
+
+
+if __name__ == "__main__":
+    main()

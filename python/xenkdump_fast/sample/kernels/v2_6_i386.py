@@ -10,6 +10,7 @@ from .. import p2m, stack
 from ..facts import Facts
 from ..guest import Guest
 from ..image import Image
+from ..machine import PAGE
 from ..paging import X86, X86_PAE
 from ..roster import Job
 from ..tasks import Task

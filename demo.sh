@@ -10,6 +10,7 @@ run() {
     printf '\n'
     "$xkdump" "$@"
 }
-run sample "$sample/modern" --like modern
-run sys "$sample/modern/vmlinux" "$sample/modern/vmcore"
-run bt -a "$sample/modern/vmlinux" "$sample/modern/vmcore"
+run sample "$sample/2006" --like 2006
+run sys "$sample/2006/vmlinux" "$sample/2006/vmcore"
+run bt -a "$sample/2006/vmlinux" "$sample/2006/vmcore"
+run notes "$sample/2006/vmcore"

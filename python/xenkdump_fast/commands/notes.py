@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from .._native import MemoryFault, Note
-from ..session import Dump
+from ..dumpfile import DumpFile
 
 #: Fields of CRASH_INFO that are machine addresses of C strings in Xen's image.
 _STRINGS = (
@@ -31,7 +31,7 @@ class Notes(NamedTuple):
     notes: list[DecodedNote]
 
 
-def run(dump: Dump) -> Notes:
+def run(dump: DumpFile) -> Notes:
     """Decodes every note; follows the addresses that CRASH_INFO holds."""
     found = []
     for note in dump.notes:

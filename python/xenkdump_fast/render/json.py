@@ -7,7 +7,7 @@ from typing import Any
 SCHEMA = 1
 
 
-def document(command: str, dump: str, body: dict[str, Any], warnings: list[str]) -> str:
+def document(command: str, dump: str | None, body: dict[str, Any], warnings: list[str]) -> str:
     """One object: what it is, then the command's own part."""
     whole: dict[str, Any] = {"schema": SCHEMA, "command": command, "dump": dump, **body}
     if warnings:

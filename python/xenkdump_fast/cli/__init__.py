@@ -1,0 +1,78 @@
+"""``xkdump``: which command, and its exit status. One file a family of commands."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from .._native import AbsentError, DumpError
+from .output import fail
+
+#: Exit statuses.
+FINE, ABSENT, USAGE, BROKEN = 0, 1, 2, 3
+
+#: name -> the module of this package that has its arguments, and what the command gives. Only the
+#: module of the command at hand is loaded: an argparse parser costs milliseconds.
+COMMANDS = {
+    "bt": ("bt", "backtraces of tasks, the panicking one's first of all"),
+    "sys": ("kernel", "the session header: KERNEL to STATE"),
+    "ps": ("kernel", "the tasks"),
+    "log": ("kernel", "the kernel's log"),
+    "mod": ("kernel", "the loaded modules"),
+    "vtop": ("kernel", "walk the page tables"),
+    "notes": ("host", "every ELF note, decoded"),
+    "domains": ("host", "every domain of a Xen host"),
+    "vcpus": ("host", "every vCPU of every domain"),
+    "sample": ("sample", "forge a small dump, to learn on and to test with"),
+}
+_STATUSES = (
+    "Exit status: 0 fine, 1 the dump does not hold what was asked, 2 wrong usage, 3 the file is "
+    "not a dump or is broken beyond use."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in COMMANDS:
+        _overview().parse_args(argv)
+        return USAGE
+    name, rest = argv[0], argv[1:]
+    module, what = COMMANDS[name]
+    family = import_module(f".{module}", __package__)
+    parser = argparse.ArgumentParser(prog=f"xkdump {name}", description=what, epilog=_STATUSES)
+    parser.set_defaults(command=name)
+    family.add_arguments(parser, name, rest)
+    args = parser.parse_args(rest)
+    try:
+        family.run(args)
+    except BrokenPipeError:
+        # Whoever read our output has gone: nothing is wrong, but nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except AbsentError as error:
+        return fail(error, ABSENT)
+    except DumpError as error:
+        return fail(error, BROKEN)
+    except OSError as error:
+        return fail(f"{error.filename or ''}: {error.strerror or error}", BROKEN)
+    except UsageError as error:
+        return fail(error, USAGE)
+    return FINE
+
+
+def _overview() -> argparse.ArgumentParser:
+    """What ``xkdump --help`` shows, and what a wrong command is told."""
+    parser = argparse.ArgumentParser(
+        prog="xkdump",
+        description="Reads Xen and Linux kernel crash dumps, any domain of them.",
+        epilog=_STATUSES,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, (_, what) in COMMANDS.items():
+        commands.add_parser(name, help=what)
+    return parser
+
+
+class UsageError(Exception):
+    """The arguments ask for something that there is not."""

@@ -55,3 +55,17 @@ def test_some_ninety_tasks_and_two_cpus(kind: str, forged: Callable[[str], Sampl
     states = {task["state"] for task in dom0["tasks"]}
     assert states >= {"R", "S", "D", "T", "Z"}
     assert any(task["pid"] != task["tgid"] for task in dom0["tasks"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plan_tells_of_notes_and_sources(kind: str, forged: Callable[[str], Sample]) -> None:
+    plan = forged(kind).plan
+    assert plan["notes"][0] | {"data": None} == {
+        "name": "CORE",
+        "type": "0x1",
+        "size": 336 if plan["domains"][0]["word"] == 8 or kind == "32on64" else 144,
+        "data": None,
+    }
+    has_tree = any(note["type"] == "0x1000001" for note in plan["notes"])
+    for domain in plan["domains"][:1]:
+        assert ("list" in domain["p2m_sources"]) == has_tree

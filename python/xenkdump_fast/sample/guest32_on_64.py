@@ -80,6 +80,7 @@ def build(memory: int, seed: int) -> Parts:
     dom0 = plan.domain(kernel, panicked)
     dom0 |= {
         "id": 0,
+        "p2m_sources": ["list", "linear", "cr3"],
         "root": hex(kernel.root_address()),
         "frame_list_list": hex(tree),
         "p2m_vaddr": hex(kernel.p2m_vaddr),

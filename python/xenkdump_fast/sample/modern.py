@@ -83,6 +83,7 @@ def build(memory: int, seed: int, hypercall: source.Hypercall = source.BY_FUNCTI
     core = Core(elf.ELF64, elf.EM_X86_64, machine, [xen.notes(tree)], source.PAGE_OFFSET)
     first_plan = plan.domain(dom0, panicked) | {
         "id": 0,
+        "p2m_sources": ["list", "linear", "cr3"],
         "root": hex(dom0.root_address()),
         "frame_list_list": hex(tree),
         "p2m_vaddr": hex(dom0.p2m_vaddr),
@@ -138,6 +139,7 @@ def _add_domu(xen: Xen64, kernel: Linux61) -> plan.Json:
     xen.add_domain(Domain(1, kernel.guest, shared, [vcpu]))
     return plan.domain(kernel, None) | {
         "id": 1,
+        "p2m_sources": ["linear"],
         "root": hex(root),
         "frame_list_list": hex((1 << 64) - 1),
         "p2m_vaddr": hex(kernel.p2m_vaddr),

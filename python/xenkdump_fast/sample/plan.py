@@ -12,6 +12,7 @@ from typing import Any
 
 from .guest import Guest
 from .kernels.base import Kernel
+from .notes import Note
 from .tasks import Task
 from .xen64 import Pcpu
 
@@ -165,6 +166,19 @@ def domain(kernel: Kernel, panic_task: Task | None) -> Json:
         "symbols": {name: symbols[name] for name in wanted if name in symbols},
         "p2m": {"counts": p2m_counts(guest), "samples": p2m_samples(guest)},
     }
+
+
+def notes(told: Iterable[Note]) -> list[Json]:
+    """Notes in the order of the file, long ones without their content."""
+    return [
+        {
+            "name": note.name,
+            "type": hex(note.type),
+            "size": len(note.desc),
+            "data": note.desc.hex() if len(note.desc) <= 80 else None,
+        }
+        for note in told
+    ]
 
 
 def pcpus(every: Iterable[Pcpu]) -> list[Json]:

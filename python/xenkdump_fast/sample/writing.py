@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from . import plan
 from .errors import SampleError
 from .kinds import KINDS
 from .parts import Parts
@@ -67,6 +68,7 @@ def forge(
             parts.core.write(work / "vmcore")
             for name, data in parts.more.items():
                 (work / name).write_bytes(data)
+            parts.plan["notes"] = plan.notes(note for told in parts.core.notes for note in told)
             parts.plan["segments"] = [
                 [hex(s.paddr), hex(s.filesz), hex(s.memsz), hex(s.offset)]
                 for s in parts.core.segments[:1000]

@@ -66,7 +66,12 @@ def build(memory: int, seed: int) -> Parts:
         told += [notes.prstatus(8, pcpu.xen), notes.kdump_cr3(pcpu.cr3 // PAGE, 8)]
     core = Core(elf.ELF64, elf.EM_X86_64, machine, [told], source.PAGE_OFFSET)
     dom0 = plan.domain(kernel, panicked)
-    dom0 |= {"id": 0, "root": hex(kernel.root_address()), "frame_list_list": hex(tree)}
+    dom0 |= {
+        "id": 0,
+        "p2m_sources": ["cr3"],
+        "root": hex(kernel.root_address()),
+        "frame_list_list": hex(tree),
+    }
     out = {
         "xen": {"major": 3, "minor": 0},
         "domains": [dom0],

@@ -180,20 +180,21 @@ class Host:
         self.xen.write_m2p(self.guest)
         return tree
 
-    def parts(self, told: list[notes.Note], tree: int, more: plan.Json) -> Parts:
-        """The files' content."""
+    def parts(self, told: list[notes.Note], tree: int, sources: list[str], in_dump: bool) -> Parts:
+        """The files' content; ``in_dump`` says whether the vCPUs' registers can be found."""
         core = Core(
             elf.ELF32, elf.EM_386, self.machine, [told], source.PAGE_OFFSET, lowmem=0x38000000
         )
         dom0 = plan.domain(self.kernel, self.panicked)
         dom0 |= {
             "id": 0,
+            "p2m_sources": sources,
             "root": hex(self.kernel.root_address()),
             "frame_list_list": hex(tree),
         }
         pcpus = plan.pcpus(self.xen.pcpus)
         xen = {"major": self.xen.version[0], "minor": self.xen.version[1]}
-        out = {"xen": xen, "domains": [dom0], "pcpus": pcpus} | more
+        out = {"xen": xen, "domains": [dom0], "pcpus": pcpus, "registers_in_dump": in_dump}
         return Parts(self.kernel.image.vmlinux(), core, out, [self.kernel])
 
 
@@ -221,7 +222,7 @@ def session(memory: int, seed: int) -> Parts:
     tree = host.finish()
     host.xen.add_pcpu(0, None)
     host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1)
-    return host.parts(_cr3_notes(host), tree, {"registers_in_dump": False})
+    return host.parts(_cr3_notes(host), tree, ["cr3"], False)
 
 
 def pae(memory: int, seed: int) -> Parts:
@@ -243,7 +244,7 @@ def _by_cr3(host: Host) -> Parts:
     kernel = host.kernel
     host.xen.add_pcpu(kernel.root_address(), kernel.idle[0].registers, domain=0, vcpu=0)
     host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1)
-    return host.parts(_cr3_notes(host), tree, {"registers_in_dump": True})
+    return host.parts(_cr3_notes(host), tree, ["cr3"], True)
 
 
 def shadow(memory: int, seed: int) -> Parts:
@@ -257,7 +258,7 @@ def shadow(memory: int, seed: int) -> Parts:
     kernel = host.kernel
     for number, task in enumerate((kernel.idle[0], host.panicked)):
         host.xen.add_pcpu(0, task.registers, domain=0, vcpu=number)
-    return host.parts(_crash_notes(host, 9, tree), tree, {"registers_in_dump": False})
+    return host.parts(_crash_notes(host, 9, tree), tree, ["list"], False)
 
 
 def xen3(memory: int, seed: int) -> Parts:
@@ -270,7 +271,7 @@ def xen3(memory: int, seed: int) -> Parts:
     roots = (kernel.root_address(), host.panicked.root)
     for number, task in enumerate((kernel.idle[0], host.panicked)):
         host.xen.add_pcpu(roots[number], task.registers, domain=0, vcpu=number)
-    return host.parts(_crash_notes(host, 9, tree), tree, {"registers_in_dump": True})
+    return host.parts(_crash_notes(host, 9, tree), tree, ["list", "cr3"], True)
 
 
 def _cr3_notes(host: Host) -> list[notes.Note]:

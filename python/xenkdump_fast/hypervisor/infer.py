@@ -115,11 +115,21 @@ class _Inference:
                     head = memory.words(vcpu, _NEAR)
                     if head is None or head[0] & 0xFFFF_FFFF or domain.address not in head:
                         continue
-                    votes[by_pointer, i * word, head.index(domain.address) * word] += 1
+                    # Others point back to their domain too, but have no guest's registers.
+                    weight = 1 + 9 * self.is_likely_vcpu(vcpu)
+                    votes[by_pointer, i * word, head.index(domain.address) * word] += weight
         if votes:
             best = min(votes, key=lambda key: (-votes[key], key[1], not key[0]))
             self.layout.vcpu_by_pointer = best[0]
             self.layout.offsets |= {"domain.vcpu": best[1], "vcpu.domain": best[2], "vcpu.id": 0}
+
+    def is_likely_vcpu(self, address: int) -> bool:
+        """Whether something in a struct looks like a guest's registers, or like a runstate."""
+        loaded = self.load(address, VCPU_SIZE)
+        if loaded is None:
+            return False
+        registers = next(iter(frames.search(loaded.words, self.word)), None)
+        return registers is not None or next(_runstates(loaded, self.word), None) is not None
 
     def load_vcpus(self, pcpus: Sequence[Pcpu]) -> None:
         """The vCPUs to ask: the first of each domain, and all that were running."""

@@ -1,6 +1,6 @@
 """The vCPUs of a domain: what each was doing, and where its registers are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import frames
@@ -46,7 +46,7 @@ def read(
 ) -> tuple[list[XenVcpu], list[str]]:
     """The vCPUs of the ``struct domain`` at that address, and what is wrong with them."""
     warnings: list[str] = []
-    found = list(_addresses(memory, layout, domain, warnings))
+    found = _addresses(memory, layout, pcpus, domain, warnings)
     owners = _left_on_stacks(memory, layout, pcpus, [address for _, address, _ in found])
     vcpus = []
     for number, address, problem in found:
@@ -61,20 +61,35 @@ def read(
 
 
 def _addresses(
-    memory: XenMemory, layout: Layout, domain: int, warnings: list[str]
-) -> Iterator[tuple[int, int, str | None]]:
+    memory: XenMemory,
+    layout: Layout,
+    pcpus: Sequence[Pcpu],
+    domain: int,
+    warnings: list[str],
+) -> list[tuple[int, int, str | None]]:
     """The vCPUs by max_vcpus, as far as it makes sense, else as many as are sound."""
-    sound = list(vcpu_addresses(memory, layout, domain, None))
+    found = list(vcpu_addresses(memory, layout, domain, None))
     at = layout.get("domain.max_vcpus")
     count = memory.number(domain + at, 4) if at is not None else None
-    if count is None or count == len(sound):
-        return iter(sound)
-    every = list(vcpu_addresses(memory, layout, domain, count))
-    good = sum(problem is None for _, _, problem in every)
-    if good < len(sound) or len(every) > 2 * good + 8:
-        warnings.append(f"max_vcpus says {count}, but {len(sound)} vCPUs are sound")
-        return iter(sound)
-    return iter(every)
+    if count is not None and count != len(found):
+        every = list(vcpu_addresses(memory, layout, domain, count))
+        good = sum(problem is None for _, _, problem in every)
+        if good >= len(found) and len(every) <= 2 * good + 8:
+            if not every:
+                warnings.append(f"max_vcpus says {count}, but no vCPU can be found")
+            found = every
+        else:
+            warnings.append(f"max_vcpus says {count}, but {len(found)} vCPUs are sound")
+    # Those that pCPUs were running are known even where the array is lost.
+    known = {address for _, address, _ in found}
+    for pcpu in pcpus:
+        vcpu, back = pcpu.vcpu, layout.get("vcpu.domain")
+        if vcpu is None or back is None or vcpu in known or memory.pointer(vcpu + back) != domain:
+            continue
+        number = memory.number(vcpu + (layout.get("vcpu.id") or 0), 4)
+        if number is not None:
+            found.append((number, vcpu, f"only pCPU {pcpu.number} leads to it"))
+    return found
 
 
 def _read_one(

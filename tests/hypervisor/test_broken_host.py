@@ -1,0 +1,48 @@
+"""A forged host whose domain list is broken: partial answers, clear words, no hang."""
+
+from pathlib import Path
+
+import pytest
+
+from xenkdump_fast._native import Dump
+from xenkdump_fast.commands import domains, vcpus
+from xenkdump_fast.hypervisor.xen import Xen
+from xenkdump_fast.sample import forge
+
+from .broken import Break, breaks
+from .patched import patched
+
+LAST = 1
+
+
+@pytest.fixture(scope="module")
+def vmcore(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return forge(tmp_path_factory.mktemp("host"), "modern").vmcore
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("broken", breaks(LAST), ids=lambda broken: broken.name)
+def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
+    sound = Xen(Dump(str(vmcore)))
+    changes = broken.changes(sound, sound.domains())
+    with patched(vmcore, changes):
+        found = domains.run(str(vmcore))
+        rows = {row.id: row for row in found.rows}
+        # The forged host has no frame table: what the list loses, only the pCPUs' vCPUs bring back.
+        # Both are domain 0's.
+        expected = [i for i in range(LAST + 1) if i not in broken.lost or i == 0]
+        assert sorted(i for i in rows if i is not None) == expected
+        if broken.says is not None:
+            assert any(broken.says in text for text in found.warnings), found.warnings
+        for number in expected:
+            row = rows[number]
+            if number in broken.maimed or "shared_info" in (broken.says or ""):
+                continue
+            assert (row.kind, row.word) == ("pv", 8)
+            assert row.vcpus == len(sound.domain(number).vcpus)
+            assert row.kernel is not None
+        # dom0 is whole, whatever became of the others.
+        assert rows[0].kernel is not None
+        assert rows[0].kernel.nodename == "aiko.lab.example"
+        of_dom0 = [row.vcpu for row in vcpus.run(str(vmcore)).rows if row.domain == 0]
+        assert [v.registers for v in of_dom0] == [v.registers for v in sound.domain(0).vcpus]

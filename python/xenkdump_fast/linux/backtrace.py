@@ -49,14 +49,21 @@ class Trace(NamedTuple):
 
 def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext | None) -> Trace:
     """The backtrace of a task: from ``context`` if it was running, else from its last switch."""
-    if task.active and context is None:
-        return Trace(
-            task, [], None, None, f"was running on CPU {task.cpu}, whose registers are not known"
-        )
     if context is None and _has_no_stack(kernel, task):
         return Trace(task, [], None, None, "has no stack: it has exited")
+    where = None if context is None else context.where
     try:
-        registers = stacks.sleeping(kernel, task) if context is None else context.registers
+        if context is not None:
+            registers = context.registers
+        elif not task.active:
+            registers = stacks.sleeping(kernel, task)
+        else:
+            found_on_stack = stacks.stranded(kernel, task)
+            if found_on_stack is None:
+                why = f"was running on CPU {task.cpu}, whose registers are not known"
+                return Trace(task, [], None, None, why)
+            registers, where = found_on_stack, "its own stack"
+            kernel.warn(f"CPU {task.cpu}'s registers are not known: its task's stack has to do")
     except AbsentError as error:
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
     size = stacks.size(kernel)
@@ -89,7 +96,7 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
         task,
         frames,
         None if context is None else context.registers,
-        None if context is None else context.where,
+        where,
         found.stopped,
     )
 

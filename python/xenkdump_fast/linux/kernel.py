@@ -167,3 +167,13 @@ class Kernel:
         banner = self.string(self.symbol("linux_banner"))
         words = banner.removeprefix("Linux version ").split(maxsplit=1)
         return words[0] if words else ""
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The numbers that the release starts with, ``(2, 6, 16, 13)``; empty if it has none."""
+        numbers = []
+        for part in self.release.replace("-", ".").split("."):
+            if not part.isdecimal():
+                break
+            numbers.append(int(part))
+        return tuple(numbers)

@@ -1,6 +1,6 @@
 """Where a stack lies, and with which registers to start on it."""
 
-from .._native import AbsentError
+from .._native import AbsentError, MemoryFault
 from .kernel import Kernel
 from .tasks import Task
 
@@ -21,6 +21,32 @@ _PUSHED = {
 PC = {4: "eip", 8: "rip"}
 SP = {4: "esp", 8: "rsp"}
 FRAME_POINTER = {4: "ebp", 8: "rbp"}
+#: Opcodes: pop %ebp, popf.
+POP_BP, POPF = 0x5D, 0x9D
+#: Functions that only the CPU that dies is in.
+DYING = (
+    "crash_kexec",
+    "__crash_kexec",
+    "machine_kexec",
+    "xen_machine_kexec",
+    "machine_crash_shutdown",
+    "panic",
+    "vpanic",
+    "die",
+    "__die",
+    "oops_end",
+    "sysrq_handle_crash",
+)
+#: Functions that an idle CPU waits in.
+HALTING = (
+    "safe_halt",
+    "xen_safe_halt",
+    "raw_safe_halt",
+    "default_idle",
+    "poll_idle",
+    "mwait_idle",
+    "xen_idle",
+)
 
 
 def size(kernel: Kernel) -> int:
@@ -49,11 +75,68 @@ def sleeping(kernel: Kernel, task: Task) -> dict[str, int]:
         return registers
     # Before 4.9 switch_to() pushed the flags, then the frame pointer, inline; a task resumes at
     # thread.ip on i386, at the label thread_return (2.6.16 to 2.6.35) on x86_64.
-    registers = {SP[word]: sp + 2 * word, FRAME_POINTER[word]: kernel.pointer(sp)}
     resume = (
         kernel.read(task.address, "thread.ip") if word == 4 else kernel.symbols.get("thread_return")
     )
     if resume is None:
         resume = kernel.symbol("schedule")
-    registers[PC[word]] = resume
-    return registers
+    return {
+        PC[word]: resume,
+        SP[word]: sp + _pushed_words(kernel, resume) * word,
+        FRAME_POINTER[word]: kernel.pointer(sp),
+    }
+
+
+def _pushed_words(kernel: Kernel, resume: int) -> int:
+    """How many words switch_to() pops where a task resumes.
+
+    The frame pointer, and since September 2006 (2.6.19 and its stable kin) the flags: what follows
+    ``pop %ebp`` tells, which on x86_64 stands behind ``mov %rbp,%rsi``, a little further on.
+    """
+    try:
+        code = kernel.data(resume, 64)
+    except MemoryFault:
+        return 2
+    pop = 0 if kernel.word == 4 else code.find(b"\x48\x89\xee\x5d") + 3
+    return 1 if code[pop] == POP_BP and code[pop + 1] != POPF else 2
+
+
+def stranded(kernel: Kernel, task: Task) -> dict[str, int] | None:
+    """Where to pick up a task that was running, but whose registers nobody saved; None: nowhere.
+
+    The CPU that brought the kernel down is in functions that lead to its end, an idle one in those
+    that halt it: the return address into them that lies lowest is the last call that was made. An
+    idle task on whose stack there is none has its last switch to go by, which lies below.
+    """
+    functions = (*DYING, *HALTING) if task.idle or task.pid == 0 else DYING
+    slot = _lowest_call(kernel, task, frozenset(functions))
+    if slot is not None:
+        return {PC[kernel.word]: kernel.pointer(slot), SP[kernel.word]: slot + kernel.word}
+    return sleeping(kernel, task) if task.idle or task.pid == 0 else None
+
+
+def _lowest_call(kernel: Kernel, task: Task, functions: frozenset[str]) -> int | None:
+    """The lowest address on a task's stack where a return address into one of them lies."""
+    word = kernel.word
+    ranges = [
+        (symbol.address, symbol.address + max(symbol.size, 1))
+        for name in functions
+        for symbol in kernel.symbols.all(name)
+    ]
+    stack = kernel.data(task.stack, size(kernel))
+    for at in range(0, len(stack), word):
+        pc = int.from_bytes(stack[at : at + word], "little")
+        if any(start < pc <= end for start, end in ranges) and _follows_call(kernel, pc):
+            return task.stack + at
+    return None
+
+
+def _follows_call(kernel: Kernel, pc: int) -> bool:
+    """Whether the instruction before ``pc`` is a call: e8 rel32, or ff /2 with its operand."""
+    try:
+        code = kernel.data(pc - 7, 7)
+    except MemoryFault:
+        return False
+    return code[2] == 0xE8 or any(
+        code[-length] == 0xFF and code[1 - length] >> 3 & 7 == 2 for length in (2, 3, 4, 6, 7)
+    )

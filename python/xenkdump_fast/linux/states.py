@@ -40,14 +40,17 @@ class States(NamedTuple):
 
 
 def of(kernel: Kernel) -> States:
-    """The states of a kernel: by its own list of their names, else those of 4.14 and later."""
+    """The states of a kernel: by its own list of their names, else by its version."""
     try:
         bits = _listed(kernel)
     except AbsentError:
-        return States()
+        bits = {}
     if not {"interruptible", "uninterruptible", "zombie"} <= bits.keys():
-        return States()
-    if "parked" in bits:
+        version = kernel.version
+        if not version or version >= (4, 14):
+            return States()
+        bits = {} if version >= (3, 14) else {"zombie": 0x10, "dead": 0x20}
+    elif "parked" in bits:
         return States(**bits)
     # Before 4.14 the list ends with dead: 3.9 to 4.13 have 512 for parked, 2.6.32 on 256 for
     # waking, none of which another state had before.

@@ -35,7 +35,7 @@ def _i386(registers: Mapping[str, int]) -> Iterator[str]:
 
     def narrow(label: str, name: str) -> str:
         value = registers.get(name)
-        return f"{label}: {'    ' if value is None else format(value & 0xFFFF, '04x')}"
+        return f"{label}:  {'    ' if value is None else format(value & 0xFFFF, '04x')}"
 
     # The processor saves ss and esp only when the exception came from user space.
     from_user = "esp" in registers and "ss" in registers

@@ -49,10 +49,11 @@ def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
 def _resident(kernel: Kernel, mm: int) -> int:
     """Resident pages of an mm_struct; 0, with a warning, where nothing is known to count them."""
     counters = (_FILEPAGES, _ANONPAGES, _SHMEMPAGES)
-    if kernel.has("mm_struct.rss_stat.count"):  # 2.6.34 to 6.1
+    if kernel.has("mm_struct.rss_stat.count"):
         counts = kernel.member("mm_struct.rss_stat.count")
-        return _sum(kernel, mm + counts.offset, [i for i in counters if i < (counts.count or 0)])
-    if kernel.has("mm_struct.rss_stat") and "percpu_counter" in kernel.types:  # 6.2, f1a7941243c1
+        if counts.count is not None:  # 2.6.34 to 6.1
+            return _sum(kernel, mm + counts.offset, [i for i in counters if i < counts.count])
+        # 6.2, f1a7941243c1: an array of percpu_counter, each with a count of its own.
         at, size = mm + kernel.offset("mm_struct.rss_stat"), kernel.types.sizeof("percpu_counter")
         return sum(max(0, _percpu_counter(kernel, at + i * size)) for i in counters)
     if kernel.has("mm_struct._file_rss"):  # 2.6.15 to 2.6.33; an atomic, or a long

@@ -49,8 +49,8 @@ impl Dump {
 
     /// Size of the file in bytes.
     #[getter]
-    fn size(&self) -> usize {
-        self.inner.file().bytes().len()
+    fn size(&self) -> u64 {
+        self.inner.file().len()
     }
 
     /// `e_machine` of its ELF header: 3 is EM_386, 62 is EM_X86_64.

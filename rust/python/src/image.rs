@@ -77,7 +77,7 @@ impl Image {
     /// Bytes at a link-time address; AbsentError where the file has none.
     fn read<'py>(&self, py: Python<'py>, address: u64, size: u64) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = self.inner.read(VirtAddr(address), size);
-        Ok(PyBytes::new(py, bytes.map_err(errors::from_core)?))
+        Ok(PyBytes::new(py, &bytes.map_err(errors::from_core)?))
     }
 
     /// Its symbols, as the running kernel has them `slide` bytes above where they were linked;

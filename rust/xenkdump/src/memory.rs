@@ -132,9 +132,19 @@ pub trait Memory<A: Address>: Sync {
 
     /// The bytes at `addr` and all that lie behind them in one piece, without a copy. None where
     /// they cannot be lent, which does not say that they cannot be read.
+    ///
+    /// They are not checked, as [`Memory::read`] checks its own: what was made of them counts only
+    /// if [`Memory::lent_soundly`] says so afterwards.
     #[inline]
     fn lend(&self, _addr: A) -> &[u8] {
         &[]
+    }
+
+    /// Whether all that was lent so far was what the memory holds. If not, nothing is lent any more,
+    /// and what was made of lent bytes is to be made again.
+    #[inline]
+    fn lent_soundly(&self) -> bool {
+        true
     }
 
     /// A little-endian `u8`, `u16`, `u32` or `u64`, by the size of the array.
@@ -179,6 +189,11 @@ impl<A: Address, M: Memory<A> + ?Sized> Memory<A> for &M {
     fn lend(&self, addr: A) -> &[u8] {
         (**self).lend(addr)
     }
+
+    #[inline]
+    fn lent_soundly(&self) -> bool {
+        (**self).lent_soundly()
+    }
 }
 
 impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for std::sync::Arc<M> {
@@ -189,6 +204,11 @@ impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for std::sync::Arc<M> {
     #[inline]
     fn lend(&self, addr: A) -> &[u8] {
         (**self).lend(addr)
+    }
+
+    #[inline]
+    fn lent_soundly(&self) -> bool {
+        (**self).lent_soundly()
     }
 }
 

@@ -4,17 +4,21 @@
 //! [`Dump`] and never ask what kind of file it was.
 
 mod dumpcore;
+mod note_list;
 mod segments;
 mod vmcore;
+mod warnings;
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::addr::{MachineAddr, Mfn, Pfn, Word};
-use crate::file::MappedFile;
+use crate::file::{MappedFile, ReadError};
 use crate::memory::{Fault, Memory};
 use crate::notes::{self, Decoded};
 use crate::Result;
+
+use warnings::Warnings;
 
 pub use dumpcore::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
 pub use segments::{Segment, SegmentMap};
@@ -22,7 +26,7 @@ pub use segments::{Segment, SegmentMap};
 /// A note of the dump, where it lies in the file.
 #[derive(Clone, Debug)]
 pub struct Note {
-    /// Its name, without the closing NUL.
+    /// Its name, without the closing NUL; cut after 256 bytes.
     pub name: Vec<u8>,
     /// `n_type`.
     pub note_type: u32,
@@ -34,6 +38,8 @@ pub struct Note {
     pub desc_offset: u64,
     /// Size of its descriptor.
     pub desc_size: u64,
+    /// Its descriptor, once it was asked for.
+    desc: Arc<OnceLock<Vec<u8>>>,
 }
 
 /// A dump, opened read-only.
@@ -48,7 +54,7 @@ pub struct Dump {
     segments: OnceLock<SegmentMap>,
     core: Option<Box<dumpcore::DumpCore>>,
     notes: Vec<Note>,
-    warnings: Vec<String>,
+    warnings: Warnings,
 }
 
 impl Dump {
@@ -102,21 +108,23 @@ impl Dump {
         &self.notes
     }
 
-    /// The bytes of a note's descriptor.
-    pub fn desc(&self, note: &Note) -> &[u8] {
-        self.file
-            .range(note.desc_offset, note.desc_size)
-            .unwrap_or_default()
+    /// The bytes of a note's descriptor; none where they cannot be read (any more).
+    pub fn desc<'n>(&self, note: &'n Note) -> &'n [u8] {
+        note.desc.get_or_init(|| {
+            self.file
+                .copy(note.desc_offset, note.desc_size)
+                .unwrap_or_default()
+        })
     }
 
     /// What a note says.
-    pub fn decode(&self, note: &Note) -> Decoded<'_> {
+    pub fn decode<'n>(&self, note: &'n Note) -> Decoded<'n> {
         notes::decode(&note.name, note.note_type, self.desc(note))
     }
 
     /// What is broken about the file without making it useless.
     pub fn warnings(&self) -> &[String] {
-        &self.warnings
+        self.warnings.as_slice()
     }
 
     /// The registers of every vCPU, in the order of their numbers. Only an xl dump-core file has
@@ -146,15 +154,6 @@ impl Dump {
             .as_ref()
             .is_some_and(|core| core.auto_translated())
     }
-
-    /// The bytes at `addr` and all that lie behind them in one piece, borrowed from the file.
-    #[inline]
-    pub fn borrow(&self, addr: MachineAddr) -> Result<&[u8], Fault> {
-        let (offset, len) = self.segments().locate(addr)?;
-        self.file
-            .range(offset, len)
-            .ok_or(Fault::Truncated { addr, offset })
-    }
 }
 
 impl Memory<MachineAddr> for Dump {
@@ -164,10 +163,13 @@ impl Memory<MachineAddr> for Dump {
         let mut rest = buf;
         let mut at = addr;
         while !rest.is_empty() {
-            let bytes = self.borrow(at)?;
-            let n = rest.len().min(bytes.len());
+            let (offset, together) = self.segments().locate(at)?;
+            // What lies in the file fits in memory's address range.
+            let n = rest.len().min(together as usize);
             let (part, tail) = rest.split_at_mut(n);
-            part.copy_from_slice(&bytes[..n]);
+            self.file
+                .read_at(offset, part)
+                .map_err(|error| fault(at, offset, error))?;
             rest = tail;
             if !rest.is_empty() {
                 at = MachineAddr(
@@ -181,6 +183,27 @@ impl Memory<MachineAddr> for Dump {
 
     #[inline]
     fn lend(&self, addr: MachineAddr) -> &[u8] {
-        self.borrow(addr).unwrap_or_default()
+        match self.segments().locate(addr) {
+            Ok((offset, len)) => self.file.lend(offset, len),
+            Err(_) => &[],
+        }
+    }
+
+    #[inline]
+    fn lent_soundly(&self) -> bool {
+        self.file.is_whole()
+    }
+}
+
+/// A failed read at `addr`, which lies at `offset` of the file.
+#[cold]
+fn fault(addr: MachineAddr, offset: u64, error: ReadError) -> Fault {
+    match error {
+        ReadError::PastEnd => Fault::Truncated { addr, offset },
+        ReadError::Os(errno) => Fault::Io {
+            addr,
+            offset,
+            errno,
+        },
     }
 }

@@ -9,10 +9,11 @@ use goblin::elf::header::{Header, ELFMAG, ET_CORE};
 use goblin::elf::program_header::{ProgramHeader, PT_LOAD, PT_NOTE};
 use goblin::elf::section_header::SectionHeader;
 use goblin::elf::Elf;
-use scroll::Pread;
 
-use super::{Dump, Note, Segment, SegmentMap};
+use super::note_list::NoteList;
+use super::{Dump, Segment, SegmentMap, Warnings};
 use crate::addr::{MachineAddr, Word};
+use crate::elf::header::{at, Source};
 use crate::file::MappedFile;
 use crate::Result;
 
@@ -20,9 +21,14 @@ use crate::Result;
 /// section header 0 (elf(5); kexec-tools writes it above 65,534 segments).
 const PN_XNUM: u16 = 0xffff;
 
+/// No more program headers than this are read. A terabyte of memory in single megabytes has as many;
+/// real dumps have a few hundred.
+const HEADERS: u64 = 1 << 20;
+
 /// The header of an ELF core file for x86, and what its tables are parsed with.
 pub(super) fn header(file: &MappedFile) -> Result<(Header, Ctx, Word)> {
-    let bytes = file.bytes();
+    let mut start = [0; 64];
+    let bytes = file.part(0, &mut start);
     if !bytes.starts_with(ELFMAG) {
         return Err(file.format_error(0, "an ELF vmcore (7f 45 4c 46)", hex(bytes, 4)));
     }
@@ -49,9 +55,9 @@ pub(super) fn header(file: &MappedFile) -> Result<(Header, Ctx, Word)> {
 }
 
 pub(super) fn open(file: MappedFile, header: &Header, ctx: Ctx, word: Word) -> Result<Dump> {
-    let mut warnings = Vec::new();
+    let mut warnings = Warnings::default();
     let mut segments = Vec::new();
-    let mut notes = Vec::new();
+    let mut notes = NoteList::default();
     for program in program_headers(&file, header, ctx, &mut warnings)? {
         match program.p_type {
             PT_LOAD => segments.push(Segment {
@@ -60,18 +66,12 @@ pub(super) fn open(file: MappedFile, header: &Header, ctx: Ctx, word: Word) -> R
                 file_size: program.p_filesz,
                 memory_size: program.p_memsz,
             }),
-            PT_NOTE => read_notes(
-                &file,
-                program.p_offset,
-                program.p_filesz,
-                &mut notes,
-                &mut warnings,
-            ),
+            PT_NOTE => notes.read(&file, program.p_offset, program.p_filesz, &mut warnings),
             _ => {}
         }
     }
-    let file_len = file.bytes().len();
-    let segments = SegmentMap::new(segments, file_len as u64);
+    let file_len = file.len();
+    let segments = SegmentMap::new(segments, file_len);
     let missing = segments.truncated_bytes();
     if missing > 0 {
         warnings.push(format!(
@@ -88,7 +88,7 @@ pub(super) fn open(file: MappedFile, header: &Header, ctx: Ctx, word: Word) -> R
         word,
         segments: segments.into(),
         core: None,
-        notes,
+        notes: notes.notes,
         warnings,
         file,
     })
@@ -99,11 +99,10 @@ fn program_headers<'a>(
     file: &'a MappedFile,
     header: &Header,
     ctx: Ctx,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<impl Iterator<Item = ProgramHeader> + 'a> {
-    let bytes = file.bytes();
     let claimed = if header.e_phnum == PN_XNUM {
-        let section: SectionHeader = at(bytes, header.e_shoff, ctx).ok_or_else(|| {
+        let section: SectionHeader = at(file, header.e_shoff, ctx).ok_or_else(|| {
             file.format_error(
                 header.e_shoff,
                 "section header 0, which counts the program headers (PN_XNUM)",
@@ -123,81 +122,20 @@ fn program_headers<'a>(
             stride.to_string(),
         ));
     }
-    let room = (bytes.len() as u64).saturating_sub(header.e_phoff) / stride.max(1);
+    let room = file.len().saturating_sub(header.e_phoff) / stride.max(1);
     if claimed > room {
         warnings.push(format!(
             "the ELF header counts {claimed} program headers, the file holds {room} of them"
         ));
     }
-    let start = header.e_phoff;
-    Ok((0..claimed.min(room)).map_while(move |i| at(bytes, start + i * stride, ctx)))
-}
-
-pub(super) fn at<'a, T>(bytes: &'a [u8], offset: u64, ctx: Ctx) -> Option<T>
-where
-    T: scroll::ctx::TryFromCtx<'a, Ctx, Error = goblin::error::Error>,
-{
-    bytes.pread_with(usize::try_from(offset).ok()?, ctx).ok()
-}
-
-/// Splits a PT_NOTE segment into notes, up to the first that is broken.
-///
-/// The header is three u32 in either class, and name and descriptor are each padded to 4 bytes
-/// whatever `p_align` says: neither Xen nor Linux ever used 8 here.
-pub(super) fn read_notes(
-    file: &MappedFile,
-    offset: u64,
-    size: u64,
-    notes: &mut Vec<Note>,
-    warnings: &mut Vec<String>,
-) {
-    let available = (file.bytes().len() as u64).saturating_sub(offset).min(size);
-    if available < size {
+    let count = claimed.min(room);
+    if count > HEADERS {
         warnings.push(format!(
-            "the PT_NOTE segment at offset {offset:#x} claims {size} bytes, the file holds \
-             {available} of them"
+            "of {count} program headers the first {HEADERS} are read"
         ));
     }
-    let segment = file.range(offset, available).unwrap_or_default();
-    let mut at = 0usize;
-    while let Some(header) = segment.get(at..).and_then(|rest| rest.first_chunk::<12>()) {
-        let field =
-            |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
-        let (name_size, desc_size, note_type) = (field(0), field(4), field(8));
-        if name_size == 0 && desc_size == 0 && note_type == 0 {
-            // /proc/vmcore pads a merged segment with zeros, and an unused crash note is all zeros.
-            return;
-        }
-        let name_at = at + 12;
-        let desc_at = name_at.saturating_add(padded(name_size));
-        let end = desc_at.saturating_add(desc_size as usize);
-        let (Some(name), Some(_)) = (
-            segment.get(name_at..name_at.saturating_add(name_size as usize)),
-            segment.get(desc_at..end),
-        ) else {
-            warnings.push(format!(
-                "the note at offset {:#x} (n_namesz {name_size}, n_descsz {desc_size}, n_type \
-                 {note_type:#x}) runs past the end of its segment: it and what follows it are lost",
-                offset + at as u64
-            ));
-            return;
-        };
-        let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-        notes.push(Note {
-            name: name.to_vec(),
-            note_type,
-            name_size,
-            offset: offset + at as u64,
-            desc_offset: offset + desc_at as u64,
-            desc_size: u64::from(desc_size),
-        });
-        at = desc_at.saturating_add(padded(desc_size));
-    }
-}
-
-/// A size rounded up to the notes' padding of 4.
-fn padded(size: u32) -> usize {
-    (size as usize).saturating_add(3) & !3
+    let start = header.e_phoff;
+    Ok((0..count.min(HEADERS)).map_while(move |i| at(file, start + i * stride, ctx)))
 }
 
 fn hex(bytes: &[u8], count: usize) -> String {

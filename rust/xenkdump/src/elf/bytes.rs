@@ -1,39 +1,18 @@
-//! Bytes that stay valid on their own: part of a mapped file, or memory.
+//! Bytes that stay valid on their own.
 
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::file::MappedFile;
-
-/// Bytes, cheap to clone. Dereferences to a slice.
+/// Bytes in memory, cheap to clone. Dereferences to a slice.
+///
+/// What was read from a file is copied here once, so that nothing a file does afterwards can change
+/// what was made of it.
 #[derive(Clone)]
-pub struct Bytes(Kind);
-
-#[derive(Clone)]
-enum Kind {
-    Mapped(Arc<MappedFile>, Range<usize>),
-    Owned(Arc<[u8]>),
-}
-
-impl Bytes {
-    /// A range of a mapped file; `None` where the file is shorter.
-    pub fn mapped(file: &Arc<MappedFile>, offset: u64, size: u64) -> Option<Self> {
-        file.range(offset, size)?;
-        let start = usize::try_from(offset).ok()?;
-        let end = start.checked_add(usize::try_from(size).ok()?)?;
-        Some(Self(Kind::Mapped(Arc::clone(file), start..end)))
-    }
-}
+pub struct Bytes(Arc<Vec<u8>>);
 
 impl From<Vec<u8>> for Bytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Kind::Owned(bytes.into()))
-    }
-}
-
-impl From<Arc<[u8]>> for Bytes {
-    fn from(bytes: Arc<[u8]>) -> Self {
-        Self(Kind::Owned(bytes))
+        Self(Arc::new(bytes))
     }
 }
 
@@ -41,10 +20,7 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Kind::Mapped(file, range) => file.bytes().get(range.clone()).unwrap_or_default(),
-            Kind::Owned(bytes) => bytes,
-        }
+        &self.0
     }
 }
 

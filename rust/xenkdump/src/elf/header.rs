@@ -8,10 +8,61 @@ use scroll::Pread;
 
 use super::Malformed;
 use crate::addr::Word;
+use crate::file::{MappedFile, RegularFile};
 
 /// `e_phnum` of a file with too many program headers for 16 bits; the number is then `sh_info` of
 /// section header 0.
 const PN_XNUM: u16 = 0xffff;
+
+/// The largest of the structs that are read one at a time: a header of ELF64, or of a section.
+const LARGEST: usize = 64;
+
+/// Where an ELF file's bytes are.
+pub trait Source {
+    /// As many of the bytes from `offset` on as there are and as `buf` has room for.
+    fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8];
+}
+
+impl Source for [u8] {
+    fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8] {
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.get(offset..))
+            .unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        let (part, _) = buf.split_at_mut(len);
+        part.copy_from_slice(&rest[..len]);
+        part
+    }
+}
+
+impl Source for Vec<u8> {
+    fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8] {
+        self.as_slice().part(offset, buf)
+    }
+}
+
+impl Source for RegularFile {
+    fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8] {
+        let len = self.held(offset, buf.len() as u64) as usize;
+        let (part, _) = buf.split_at_mut(len);
+        match self.read_at(offset, part) {
+            Ok(()) => part,
+            Err(_) => &[],
+        }
+    }
+}
+
+impl Source for MappedFile {
+    fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8] {
+        let len = self.held(offset, buf.len() as u64) as usize;
+        let (part, _) = buf.split_at_mut(len);
+        match self.read_at(offset, part) {
+            Ok(()) => part,
+            Err(_) => &[],
+        }
+    }
+}
 
 /// The header of a little-endian ELF file, with the extended numbering (`PN_XNUM`, `e_shnum` 0,
 /// `SHN_XINDEX`) already looked up.
@@ -37,10 +88,12 @@ pub struct Header {
 
 impl Header {
     /// Parses the header at the start of `file`.
-    pub fn parse(file: &[u8]) -> Result<Self, Malformed> {
-        let ident = |i: usize| file.get(i).copied();
-        if !file.starts_with(ELFMAG) {
-            let found = file.get(..file.len().min(4)).unwrap_or_default();
+    pub fn parse(file: &(impl Source + ?Sized)) -> Result<Self, Malformed> {
+        let mut start = [0; LARGEST];
+        let start = file.part(0, &mut start);
+        let ident = |i: usize| start.get(i).copied();
+        if !start.starts_with(ELFMAG) {
+            let found = start.get(..start.len().min(4)).unwrap_or_default();
             return Err(Malformed::new(
                 0,
                 "an ELF file (7f 45 4c 46)",
@@ -65,7 +118,7 @@ impl Header {
                 or_end(ident(EI_DATA)),
             ));
         }
-        let raw = file
+        let raw = start
             .pread_with::<goblin::elf::Header>(0, Endian::Little)
             .map_err(|error| Malformed::new(0, "an ELF header", error.to_string()))?;
 
@@ -105,7 +158,7 @@ impl Header {
                 header.shentsize.to_string(),
             ));
         }
-        if let Some(first) = at::<SectionHeader>(file, header.shoff, header.ctx()) {
+        if let Some(first) = at::<SectionHeader, _>(file, header.shoff, header.ctx()) {
             if raw.e_phnum == PN_XNUM {
                 header.phnum = first.sh_info.into();
             }
@@ -120,18 +173,18 @@ impl Header {
     }
 
     /// The program headers that lie in `file`: fewer than `phnum` where it is cut.
-    pub fn program_headers<'a>(
+    pub fn program_headers<'a, S: Source + ?Sized>(
         &self,
-        file: &'a [u8],
-    ) -> impl Iterator<Item = ProgramHeader> + use<'a> {
+        file: &'a S,
+    ) -> impl Iterator<Item = ProgramHeader> + use<'a, S> {
         table(file, self.phoff, self.phentsize, self.phnum, self.ctx())
     }
 
     /// The section headers that lie in `file`: fewer than `shnum` where it is cut.
-    pub fn section_headers<'a>(
+    pub fn section_headers<'a, S: Source + ?Sized>(
         &self,
-        file: &'a [u8],
-    ) -> impl Iterator<Item = SectionHeader> + use<'a> {
+        file: &'a S,
+    ) -> impl Iterator<Item = SectionHeader> + use<'a, S> {
         table(file, self.shoff, self.shentsize, self.shnum, self.ctx())
     }
 
@@ -150,15 +203,16 @@ fn or_end(byte: Option<u8>) -> String {
 }
 
 /// The entries of a table, up to `count` or the end of the file.
-fn table<'a, T>(
-    file: &'a [u8],
+fn table<'a, T, S>(
+    file: &'a S,
     start: u64,
     stride: u64,
     count: u64,
     ctx: Ctx,
-) -> impl Iterator<Item = T> + use<'a, T>
+) -> impl Iterator<Item = T> + use<'a, T, S>
 where
-    T: scroll::ctx::TryFromCtx<'a, Ctx, Error = goblin::error::Error>,
+    T: for<'b> scroll::ctx::TryFromCtx<'b, Ctx, Error = goblin::error::Error>,
+    S: Source + ?Sized,
 {
     (0..count).map_while(move |i| {
         let offset = start.checked_add(i.checked_mul(stride)?)?;
@@ -166,11 +220,14 @@ where
     })
 }
 
-fn at<'a, T>(file: &'a [u8], offset: u64, ctx: Ctx) -> Option<T>
+/// The struct at `offset`.
+pub(crate) fn at<T, S>(file: &S, offset: u64, ctx: Ctx) -> Option<T>
 where
-    T: scroll::ctx::TryFromCtx<'a, Ctx, Error = goblin::error::Error>,
+    T: for<'b> scroll::ctx::TryFromCtx<'b, Ctx, Error = goblin::error::Error>,
+    S: Source + ?Sized,
 {
-    file.pread_with(usize::try_from(offset).ok()?, ctx).ok()
+    let mut bytes = [0; LARGEST];
+    file.part(offset, &mut bytes).pread_with(0, ctx).ok()
 }
 
 #[cfg(test)]

@@ -1,40 +1,51 @@
 //! The ELF file of a kernel, a hypervisor or a module, by section and by link-time address.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use goblin::elf::compression_header::CompressionHeader;
 use goblin::elf::section_header::{
     SectionHeader, SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_SYMTAB,
 };
 
-use super::{inflate, Bytes, Header, Notes};
+use super::{header, inflate, Bytes, Header, Notes};
 use crate::addr::{VirtAddr, Word};
-use crate::file::MappedFile;
+use crate::file::RegularFile;
 use crate::{Error, Result};
 
 /// Type of the note, named `GNU`, that holds a build id.
 const NT_GNU_BUILD_ID: u32 = 3;
 
 /// Bounds on what a hostile file can make us look at: section names are cut after so many bytes,
-/// and a build id is sought in so many note sections. Real ones have 30 and 5.
-const NAME_LIMIT: u64 = 256;
+/// a build id is sought in so many note sections of so many bytes, and sections past these are not
+/// looked at. Real ones have 30, 5, 100 and, in a module built with a section a function, 20,000.
+const NAME_LIMIT: usize = 256;
 const NOTE_SECTIONS: usize = 64;
+const NOTES_SIZE: u64 = 64 << 10;
+const SECTIONS: usize = 1 << 17;
+
+/// No section with more bytes is read: a file may have holes that cost it nothing. The biggest
+/// `.debug_info` seen of a kernel has 400 MiB.
+const SECTION_SIZE: u64 = 1 << 30;
 
 /// The ELF file of a kernel (`vmlinux`), a hypervisor (`xen-syms`) or a module (`.ko`).
 ///
-/// Opening it reads the headers only. Nothing is copied but compressed sections, which are inflated
-/// when they are first asked for.
+/// Opening it reads the headers only. A section is read, and inflated where it is compressed, when it
+/// is first asked for, and then kept: all that is ever kept of a file together has no more bytes
+/// than the file, what compressed sections inflate to apart (64 times their size each, at most).
 #[derive(Debug)]
 pub struct Image {
-    file: Arc<MappedFile>,
+    file: Arc<RegularFile>,
     header: Header,
     sections: Vec<SectionHeader>,
     /// Address and index into `sections` of those that are loaded, ascending.
     located: Vec<(u64, usize)>,
-    /// The content of compressed sections, by index into `sections`.
-    inflated: BTreeMap<usize, OnceLock<Option<Arc<[u8]>>>>,
+    /// The content of those that were asked for, by index into `sections`.
+    contents: Vec<OnceLock<Option<Bytes>>>,
+    /// How many bytes of the file are kept.
+    kept: AtomicU64,
 }
 
 /// One section of an [`Image`].
@@ -63,69 +74,60 @@ impl<'a> Section<'a> {
 
     /// Its size in memory, in bytes; where it is compressed, its size inflated.
     pub fn size(&self) -> u64 {
-        if self.image.inflated.contains_key(&self.index) {
-            let raw = self
-                .image
-                .file
-                .range(self.header.sh_offset, self.header.sh_size);
-            raw.and_then(|raw| inflate::size(raw, self.image.header.ctx()))
-                .unwrap_or(0)
-        } else {
-            self.header.sh_size
+        if !is_compressed(self.header) {
+            return self.header.sh_size;
         }
+        let header = header::at::<CompressionHeader, _>(
+            &*self.image.file,
+            self.header.sh_offset,
+            self.image.header.ctx(),
+        );
+        header.map_or(0, |header| header.ch_size)
     }
 
     /// Its bytes, inflated where they are compressed. `None` where the file has none (`SHT_NOBITS`,
     /// as strip leaves the text of a vmlinux), is cut before their end, or they do not inflate.
     pub fn data(&self) -> Option<&'a [u8]> {
-        self.image.bytes(self.index, self.header)
+        self.image.content(self.index).map(|bytes| &**bytes)
     }
 
     /// The same, to be kept.
     pub fn bytes(&self) -> Option<Bytes> {
-        self.data()?;
-        match self.image.inflated.get(&self.index) {
-            Some(cell) => cell.get()?.clone().map(Bytes::from),
-            None => Bytes::mapped(&self.image.file, self.header.sh_offset, self.header.sh_size),
-        }
+        self.image.content(self.index).cloned()
     }
 }
 
 impl Image {
     /// Opens the file at `path`.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::new(Arc::new(MappedFile::open(path)?))
+        Self::new(Arc::new(RegularFile::open(path)?))
     }
 
-    /// An image of a file that is mapped already.
-    pub fn new(file: Arc<MappedFile>) -> Result<Self> {
-        let header = Header::parse(file.bytes()).map_err(|malformed| malformed.of(&file))?;
-        let sections: Vec<_> = header.section_headers(file.bytes()).collect();
-        let flagged = |flag: u32| {
-            let headers = sections.iter().enumerate();
-            headers.filter(move |(_, section)| section.sh_flags & u64::from(flag) != 0)
-        };
-        let mut located: Vec<_> = flagged(SHF_ALLOC)
+    /// An image of a file that is open already.
+    pub fn new(file: Arc<RegularFile>) -> Result<Self> {
+        let header = Header::parse(&*file).map_err(|malformed| malformed.of(&file))?;
+        let sections: Vec<_> = header.section_headers(&*file).take(SECTIONS).collect();
+        let mut located: Vec<_> = sections
+            .iter()
+            .enumerate()
+            .filter(|(_, section)| section.sh_flags & u64::from(SHF_ALLOC) != 0)
             .filter(|(_, section)| section.sh_size > 0)
             .map(|(i, section)| (section.sh_addr, i))
             .collect();
         located.sort_unstable();
-        // What is loaded may not be compressed (gABI).
-        let inflated = flagged(SHF_COMPRESSED)
-            .filter(|(_, section)| section.sh_flags & u64::from(SHF_ALLOC) == 0)
-            .map(|(i, _)| (i, OnceLock::new()))
-            .collect();
+        let contents = sections.iter().map(|_| OnceLock::new()).collect();
         Ok(Self {
             file,
             header,
             sections,
             located,
-            inflated,
+            contents,
+            kept: AtomicU64::new(0),
         })
     }
 
     /// The file.
-    pub fn file(&self) -> &Arc<MappedFile> {
+    pub fn file(&self) -> &Arc<RegularFile> {
         &self.file
     }
 
@@ -183,7 +185,7 @@ impl Image {
     }
 
     /// `len` bytes at a link-time address. They must lie within one section.
-    pub fn read(&self, address: VirtAddr, len: u64) -> Result<&[u8]> {
+    pub fn read(&self, address: VirtAddr, len: u64) -> Result<Vec<u8>> {
         self.find(address, len).ok_or_else(|| {
             Error::Absent(format!(
                 "{}: no section has {len:#x} bytes at {address} in the file",
@@ -215,42 +217,62 @@ impl Image {
         self.sections
             .iter()
             .enumerate()
-            .filter(|(i, header)| header.sh_type == SHT_NOTE && !self.inflated.contains_key(i))
+            .filter(|(_, header)| header.sh_type == SHT_NOTE && !is_compressed(header))
+            .filter(|(_, header)| header.sh_size <= NOTES_SIZE)
             .take(NOTE_SECTIONS)
-            .filter_map(|(i, header)| Some((header, self.bytes(i, header)?)))
+            .filter_map(|(i, header)| Some((header, self.content(i)?)))
             .flat_map(|(header, bytes)| Notes::new(bytes, header.sh_offset).map_while(Result::ok))
             .find(|note| note.name == b"GNU" && note.kind == NT_GNU_BUILD_ID)
             .map(|note| note.desc)
     }
 
-    fn find(&self, address: VirtAddr, len: u64) -> Option<&[u8]> {
+    fn find(&self, address: VirtAddr, len: u64) -> Option<Vec<u8>> {
         let above = self.located.partition_point(|&(at, _)| at <= address.0);
         let &(at, i) = self.located.get(above.checked_sub(1)?)?;
         let header = self.sections.get(i)?;
-        let start = usize::try_from(address.0.checked_sub(at)?).ok()?;
-        let end = start.checked_add(usize::try_from(len).ok()?)?;
-        self.bytes(i, header)?.get(start..end)
+        let start = address.0.checked_sub(at)?;
+        let end = start.checked_add(len)?;
+        if header.sh_type == SHT_NOBITS || end > header.sh_size {
+            return None;
+        }
+        self.file
+            .copy(header.sh_offset.checked_add(start)?, len)
+            .ok()
     }
 
     fn name(&self, header: &SectionHeader) -> Option<&str> {
         let index = usize::try_from(self.header.shstrndx).ok()?;
-        let names = self.sections.get(index)?;
-        let start = u64::try_from(header.sh_name).ok()?;
-        let len = names.sh_size.checked_sub(start)?.min(NAME_LIMIT);
-        let bytes = self.file.range(names.sh_offset.checked_add(start)?, len)?;
+        let bytes = self.content(index)?.get(header.sh_name..)?;
+        let bytes = bytes.get(..NAME_LIMIT).unwrap_or(bytes);
         std::str::from_utf8(bytes.split(|&byte| byte == 0).next()?).ok()
     }
 
-    fn bytes(&self, index: usize, header: &SectionHeader) -> Option<&[u8]> {
-        if header.sh_type == SHT_NOBITS {
+    fn content(&self, index: usize) -> Option<&Bytes> {
+        let header = self.sections.get(index)?;
+        let read = || Some(Bytes::from(self.load(header)?));
+        self.contents.get(index)?.get_or_init(read).as_ref()
+    }
+
+    /// Reads a section from the file.
+    fn load(&self, header: &SectionHeader) -> Option<Vec<u8>> {
+        if header.sh_type == SHT_NOBITS || header.sh_size > SECTION_SIZE {
             return None;
         }
-        let raw = self.file.range(header.sh_offset, header.sh_size)?;
-        match self.inflated.get(&index) {
-            None => Some(raw),
-            Some(cell) => cell
-                .get_or_init(|| inflate::inflate(raw, self.header.ctx()))
-                .as_deref(),
+        if is_compressed(header) {
+            let packed = self.file.copy(header.sh_offset, header.sh_size).ok()?;
+            return inflate::inflate(&packed, self.header.ctx());
         }
+        // Sections do not overlap, except in files that are made to have us keep them many times.
+        let kept = self.kept.fetch_add(header.sh_size, Ordering::Relaxed);
+        if kept.checked_add(header.sh_size)? > self.file.len() {
+            self.kept.fetch_sub(header.sh_size, Ordering::Relaxed);
+            return None;
+        }
+        self.file.copy(header.sh_offset, header.sh_size).ok()
     }
+}
+
+/// What is loaded may not be compressed (gABI).
+fn is_compressed(header: &SectionHeader) -> bool {
+    header.sh_flags & u64::from(SHF_COMPRESSED | SHF_ALLOC) == u64::from(SHF_COMPRESSED)
 }

@@ -1,7 +1,6 @@
 //! Compressed sections (`SHF_COMPRESSED`): zlib and zstd, within bounds.
 
 use std::io::Read;
-use std::sync::Arc;
 
 use goblin::container::Ctx;
 use goblin::elf::compression_header::{CompressionHeader, ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD};
@@ -12,15 +11,9 @@ use scroll::Pread;
 const RATIO: u64 = 64;
 const SLACK: u64 = 1 << 20;
 
-/// The size that the header of a compressed section claims for its content.
-pub(super) fn size(section: &[u8], ctx: Ctx) -> Option<u64> {
-    let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
-    Some(header.ch_size)
-}
-
 /// Inflates the content of a compressed section; `None` where it is broken, too large or compressed
 /// by a method unknown here.
-pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Arc<[u8]>> {
+pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Vec<u8>> {
     let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
     let packed = section.get(CompressionHeader::size(ctx)..)?;
     let limit = (packed.len() as u64).saturating_mul(RATIO);
@@ -28,7 +21,8 @@ pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Arc<[u8]>> {
         return None;
     }
     let size = usize::try_from(header.ch_size).ok()?;
-    let mut out = Vec::with_capacity(size);
+    let mut out = Vec::new();
+    out.try_reserve_exact(size).ok()?;
     match header.ch_type {
         ELFCOMPRESS_ZLIB => flate2::read::ZlibDecoder::new(packed)
             .take(header.ch_size)
@@ -41,7 +35,7 @@ pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Arc<[u8]>> {
             .ok()?,
         _ => return None,
     };
-    (out.len() == size).then(|| out.into())
+    (out.len() == size).then_some(out)
 }
 
 #[cfg(test)]

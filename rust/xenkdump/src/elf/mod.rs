@@ -20,7 +20,7 @@ pub use header::Header;
 pub use image::{Image, Section};
 pub use notes::{Note, Notes};
 
-use crate::file::MappedFile;
+use crate::file::RegularFile;
 use crate::Error;
 
 /// What is wrong with some bytes, and where they are in the file.
@@ -52,7 +52,7 @@ impl Malformed {
     }
 
     /// The same as an error about `file`.
-    pub fn of(self, file: &MappedFile) -> Error {
+    pub fn of(self, file: &RegularFile) -> Error {
         file.format_error(self.offset, self.expected, self.found)
     }
 }

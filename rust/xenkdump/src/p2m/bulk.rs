@@ -124,10 +124,10 @@ impl<'p, M: Memory<MachineAddr>> Resolver<'p, M> {
                     self.ask(*pfn);
                     leaf = self.p2m.leaf_view(*pfn);
                 }
-                let entry = match leaf {
-                    Some(leaf) => leaf.entry(*pfn),
-                    None => self.p2m.resolve(*pfn),
-                };
+                let lent = leaf
+                    .map(|leaf| leaf.entry(*pfn))
+                    .filter(|_| self.p2m.memory().lent_soundly());
+                let entry = lent.unwrap_or_else(|| self.p2m.resolve(*pfn));
                 match entry {
                     Entry::Frame(mfn) => Ok(mfn),
                     Entry::Special(special) => Err(special.into()),

@@ -91,16 +91,12 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             (At::Page(at), _) => {
                 let len = count.saturating_mul(self.word.bytes());
                 let mut copy = [0; PAGE_SIZE];
-                let bytes = if let Some(lent) = self.mem.lend(at).get(..len) {
-                    lent
-                } else {
-                    let copy = copy.get_mut(..len).unwrap_or_default();
-                    if self.mem.read(at, copy).is_err() {
-                        (0..count).for_each(|_| f(Entry::Special(Special::NoTable)));
-                        return;
-                    }
-                    copy
-                };
+                // A copy costs next to nothing here, and is checked: what is made of it is kept.
+                let bytes = copy.get_mut(..len).unwrap_or_default();
+                if self.mem.read(at, bytes).is_err() {
+                    (0..count).for_each(|_| f(Entry::Special(Special::NoTable)));
+                    return;
+                }
                 match self.word {
                     Word::W32 => bytes
                         .as_chunks()

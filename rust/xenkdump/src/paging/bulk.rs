@@ -95,6 +95,18 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
             .zip(out.chunks_mut(CHUNK))
             .zip(status.chunks_mut(CHUNK));
         for ((addrs, out), status) in chunks {
+            self.checked(addrs, out, status);
+        }
+    }
+
+    /// A chunk, and once more without the tables that were lent if they proved unsound meanwhile.
+    fn checked(&mut self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
+        self.chunk(addrs, out, status);
+        if !self.space.memory().lent_soundly() {
+            for region in self.regions.iter_mut().chain(&mut self.directories) {
+                region.key = NO_KEY;
+            }
+            self.window = Window::default();
             self.chunk(addrs, out, status);
         }
     }

@@ -107,45 +107,81 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         rows: &mut impl Rows,
         status: &mut [Status],
     ) {
-        let mut row = first;
-        for (addrs, status) in addrs.chunks(CHUNK).zip(status.chunks_mut(CHUNK)) {
-            let mut machine = [MachineAddr(0); CHUNK];
-            self.chunk(addrs, &mut machine, status);
-            // All rows are found and touched before any is copied, so that misses overlap.
-            let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
-            let mut touched = 0;
-            let results = machine.iter().zip(&*status);
-            for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
-                let in_page = size <= PAGE_SIZE - VirtAddr(*addr).page_offset();
-                if in_page && *status == Status::Ok {
-                    let lent = self.window.lend(self.space.memory(), *machine, size);
-                    *found = lent.unwrap_or_default();
-                    touched ^= found.first().copied().unwrap_or_default();
-                }
-            }
-            black_box(touched);
-            for ((addr, found), status) in addrs.iter().zip(found).zip(status) {
-                if *status == Status::Ok {
-                    if found.len() == size {
-                        rows.put(row, 0, found);
-                    } else if let Err(fault) = self
-                        .space
-                        .pieces(*addr, size, |at, bytes| rows.put(row, at, bytes))
-                    {
-                        *status = fault.into();
-                    }
-                }
-                if *status != Status::Ok {
-                    rows.clear(row);
-                }
-                row += 1;
-            }
+        let chunks = addrs.chunks(CHUNK).zip(status.chunks_mut(CHUNK));
+        for ((addrs, status), first) in chunks.zip((first..).step_by(CHUNK)) {
+            self.soundly(|this| this.read_chunk(addrs, size, first, rows, status));
         }
     }
 
+    fn read_chunk(
+        &mut self,
+        addrs: &[u64],
+        size: usize,
+        first: usize,
+        rows: &mut impl Rows,
+        status: &mut [Status],
+    ) {
+        let mut row = first;
+        let mut machine = [MachineAddr(0); CHUNK];
+        self.chunk(addrs, &mut machine, status);
+        // All rows are found and touched before any is copied, so that misses overlap.
+        let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
+        let mut touched = 0;
+        let results = machine.iter().zip(&*status);
+        for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
+            let in_page = size <= PAGE_SIZE - VirtAddr(*addr).page_offset();
+            if in_page && *status == Status::Ok {
+                let lent = self.window.lend(self.space.memory(), *machine, size);
+                *found = lent.unwrap_or_default();
+                touched ^= found.first().copied().unwrap_or_default();
+            }
+        }
+        black_box(touched);
+        for ((addr, found), status) in addrs.iter().zip(found).zip(status) {
+            if *status == Status::Ok {
+                if found.len() == size {
+                    rows.put(row, 0, found);
+                } else if let Err(fault) = self
+                    .space
+                    .pieces(*addr, size, |at, bytes| rows.put(row, at, bytes))
+                {
+                    *status = fault.into();
+                }
+            }
+            if *status != Status::Ok {
+                rows.clear(row);
+            }
+            row += 1;
+        }
+    }
+
+    /// Does some work, and again if what was lent for it proved unsound meanwhile. By then nothing is
+    /// lent any more.
+    fn soundly<T>(&mut self, mut work: impl FnMut(&mut Self) -> T) -> T {
+        let before = self.space.memory().lent_soundly();
+        if !before {
+            self.window = Window::default();
+        }
+        let done = work(self);
+        if before && !self.space.memory().lent_soundly() {
+            self.window = Window::default();
+            return work(self);
+        }
+        done
+    }
+
     /// Calls `f` with all of the `len` bytes at `addr`, piece by piece and in order, each with its
-    /// distance from `addr`.
+    /// distance from `addr`; and from the start again if the file changed meanwhile.
     pub fn pieces(
+        &mut self,
+        addr: u64,
+        len: usize,
+        mut f: impl FnMut(usize, &[u8]),
+    ) -> Result<(), Fault> {
+        self.soundly(|this| this.lent_pieces(addr, len, &mut f))
+    }
+
+    fn lent_pieces(
         &mut self,
         addr: u64,
         len: usize,

@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::table::{Binding, Entry, Kind, Table};
 use crate::addr::{VirtAddr, Word};
 use crate::elf::Bytes;
-use crate::file::MappedFile;
+use crate::file::RegularFile;
 use crate::Result;
 
 /// Symbols at the start and at the end of an image, in the order they are tried.
@@ -16,15 +15,17 @@ const ENDS: [&[u8]; 2] = [b"_end", b"__brk_limit"];
 
 /// Opens a map file.
 pub(super) fn open(path: &Path) -> Result<Table> {
-    let file = Arc::new(MappedFile::open(path)?);
-    let bytes = file.bytes();
+    let file = RegularFile::open(path)?;
     let format_error = |offset: usize, found: String| {
         file.format_error(offset as u64, "an address, a type letter and a name", found)
     };
-    if u32::try_from(bytes.len()).is_err() {
-        return Err(format_error(0, format!("{} bytes", bytes.len())));
+    if u32::try_from(file.len()).is_err() {
+        return Err(format_error(0, format!("{} bytes", file.len())));
     }
-    let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or(bytes);
+    let bytes = file
+        .copy(0, file.len())
+        .map_err(|error| file.read_error(0, error))?;
+    let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or(&bytes);
     let Some(first_line) = parse(first) else {
         let shown = first.get(..first.len().min(60)).unwrap_or_default();
         return Err(format_error(0, String::from_utf8_lossy(shown).into_owned()));
@@ -35,8 +36,8 @@ pub(super) fn open(path: &Path) -> Result<Table> {
     } else {
         Word::W32
     };
-    let span = span(bytes);
-    let strings = Bytes::mapped(&file, 0, bytes.len() as u64).unwrap_or_else(|| Vec::new().into());
+    let span = span(&bytes);
+    let strings = Bytes::from(bytes);
     Ok(Table::new(
         word,
         strings,

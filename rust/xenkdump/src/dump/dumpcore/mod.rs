@@ -15,9 +15,10 @@ use goblin::container::Ctx;
 use goblin::elf::header::Header;
 use goblin::elf::section_header::{SectionHeader, SHT_NOBITS};
 
-use super::vmcore::{at, read_notes};
-use super::{Dump, SegmentMap};
+use super::note_list::NoteList;
+use super::{Dump, SegmentMap, Warnings};
 use crate::addr::{Mfn, Pfn, Word, PAGE_SIZE};
+use crate::elf::header::at;
 use crate::file::MappedFile;
 use crate::Result;
 
@@ -39,6 +40,12 @@ pub(super) struct Sections {
     missing: u64,
 }
 
+/// So many bytes of section names are read; xl writes 81.
+const NAMES: u64 = 1 << 16;
+
+/// The registers of so many vCPUs are read: more than any Xen lets a domain have (8192, HVM).
+const VCPUS: u64 = 1 << 14;
+
 /// Offset and size of a section that is there (size 0 is not).
 #[derive(Clone, Copy, Debug, Default)]
 struct Range {
@@ -51,10 +58,14 @@ impl Range {
         self.size > 0
     }
 
-    /// As much of it as the file holds.
-    fn bytes(self, file: &MappedFile) -> &[u8] {
-        let available = (file.bytes().len() as u64).saturating_sub(self.offset);
-        file.range(self.offset, self.size.min(available))
+    /// How much of it the file holds.
+    fn held(self, file: &MappedFile) -> u64 {
+        file.held(self.offset, self.size)
+    }
+
+    /// As much of it as the file holds and `limit` allows.
+    fn bytes(self, file: &MappedFile, limit: u64) -> Vec<u8> {
+        file.copy(self.offset, self.held(file).min(limit))
             .unwrap_or_default()
     }
 }
@@ -70,7 +81,7 @@ pub(super) fn sections(file: &MappedFile, header: &Header, ctx: Ctx) -> Option<S
     }
     let section = |i: u64| -> Option<SectionHeader> {
         at(
-            file.bytes(),
+            file,
             header.e_shoff.checked_add(i.checked_mul(stride)?)?,
             ctx,
         )
@@ -83,10 +94,10 @@ pub(super) fn sections(file: &MappedFile, header: &Header, ctx: Ctx) -> Option<S
     });
     let names = names.unwrap_or_default();
     let claimed = names.size;
-    let names = names.bytes(file);
+    let names = names.bytes(file, NAMES);
 
     let mut found = Sections {
-        nameless: names.is_empty() || (names.len() as u64) < claimed,
+        nameless: names.is_empty() || (names.len() as u64) < claimed.min(NAMES),
         missing: u64::from(header.e_shnum),
         ..Sections::default()
     };
@@ -139,15 +150,10 @@ fn name_by_shape(header: &SectionHeader) -> &'static [u8] {
 }
 
 pub(super) fn open(file: MappedFile, header: &Header, sections: Sections) -> Result<Dump> {
-    let mut warnings = Vec::new();
-    let mut notes = Vec::new();
-    read_notes(
-        &file,
-        sections.notes.offset,
-        sections.notes.size,
-        &mut notes,
-        &mut warnings,
-    );
+    let mut warnings = Warnings::default();
+    let mut notes = NoteList::default();
+    let range = sections.notes;
+    notes.read(&file, range.offset, range.size, &mut warnings);
     let core = DumpCore::new(&file, sections, &mut warnings);
     Ok(Dump {
         format: "xl dump-core",
@@ -155,7 +161,7 @@ pub(super) fn open(file: MappedFile, header: &Header, sections: Sections) -> Res
         word: Word::W64,
         segments: OnceLock::new(),
         core: Some(Box::new(core)),
-        notes,
+        notes: notes.notes,
         warnings,
         file,
     })
@@ -166,10 +172,11 @@ pub(super) fn open(file: MappedFile, header: &Header, sections: Sections) -> Res
 pub(super) struct DumpCore {
     sections: Sections,
     p2m: OnceLock<Vec<(Pfn, Mfn)>>,
+    shared_info: OnceLock<Option<Vec<u8>>>,
 }
 
 impl DumpCore {
-    fn new(file: &MappedFile, sections: Sections, warnings: &mut Vec<String>) -> Self {
+    fn new(file: &MappedFile, sections: Sections, warnings: &mut Warnings) -> Self {
         if sections.missing > 0 {
             warnings.push(format!(
                 "{} section headers lie past the end of the file",
@@ -179,8 +186,7 @@ impl DumpCore {
         if sections.nameless {
             warnings.push(
                 "the section names (.shstrtab) cannot be read: sections are told apart by their \
-                 entry sizes"
-                    .into(),
+                 entry sizes",
             );
         }
         for (name, range) in [
@@ -190,7 +196,7 @@ impl DumpCore {
             (".xen_p2m", sections.p2m),
             (".xen_pfn", sections.pfn),
         ] {
-            let held = range.bytes(file).len() as u64;
+            let held = range.held(file);
             if held < range.size {
                 warnings.push(format!(
                     "{name} claims {} bytes at offset {:#x}, the file holds {held} of them",
@@ -199,14 +205,14 @@ impl DumpCore {
             }
         }
         if sections.p2m.is_there() && sections.pfn.is_there() {
-            warnings.push("both .xen_p2m and .xen_pfn are there: .xen_p2m is used".into());
+            warnings.push("both .xen_p2m and .xen_pfn are there: .xen_p2m is used");
         } else if !sections.p2m.is_there() && !sections.pfn.is_there() {
-            warnings
-                .push("neither .xen_p2m nor .xen_pfn is there: which page is which is lost".into());
+            warnings.push("neither .xen_p2m nor .xen_pfn is there: which page is which is lost");
         }
         Self {
             sections,
             p2m: OnceLock::new(),
+            shared_info: OnceLock::new(),
         }
     }
 
@@ -217,17 +223,21 @@ impl DumpCore {
     /// Every entry of the index that names a frame, with the number of its page in `.xen_pages`.
     /// There are no more of them than the file has bytes for.
     fn entries<'a>(&self, file: &'a MappedFile) -> impl Iterator<Item = (u64, Pfn, Mfn)> + 'a {
-        let (bytes, size) = if self.auto_translated() {
-            (self.sections.pfn.bytes(file), 8)
+        let (index, size) = if self.auto_translated() {
+            (self.sections.pfn, 8)
         } else {
-            (self.sections.p2m.bytes(file), 16)
+            (self.sections.p2m, 16)
         };
-        bytes
-            .chunks_exact(size)
-            .zip(0u64..)
-            .filter_map(move |(entry, i)| {
-                let pfn = Word::W64.get(entry)?;
-                let mfn = Word::W64.get(entry.get(size - 8..)?)?;
+        (0..index.held(file) / size)
+            .map_while(move |i| {
+                // Within the file, so the sum cannot wrap.
+                let mut entry = [0; 16];
+                let entry = entry.get_mut(..size as usize)?;
+                file.read_at(index.offset + i * size, entry).ok()?;
+                let mfn = entry.get(entry.len() - 8..)?;
+                Some((i, Word::W64.get(entry)?, Word::W64.get(mfn)?))
+            })
+            .filter_map(|(i, pfn, mfn)| {
                 // All ones: the page went away while xl copied (ballooning).
                 let invalid = pfn == u64::MAX || mfn == u64::MAX;
                 (!invalid).then_some((i, Pfn(pfn), Mfn(mfn)))
@@ -246,7 +256,7 @@ impl DumpCore {
                 (mfn, pages.offset.saturating_add(offset))
             })
             .collect();
-        SegmentMap::from_pages(index, file.bytes().len() as u64)
+        SegmentMap::from_pages(index, file.len())
     }
 
     pub(super) fn p2m(&self, file: &MappedFile) -> &[(Pfn, Mfn)] {
@@ -262,8 +272,12 @@ impl DumpCore {
         })
     }
 
-    pub(super) fn shared_info<'a>(&self, file: &'a MappedFile) -> Option<&'a [u8]> {
-        self.sections.shared_info.bytes(file).get(..PAGE_SIZE)
+    pub(super) fn shared_info(&self, file: &MappedFile) -> Option<&[u8]> {
+        let read = || {
+            let page = self.sections.shared_info.bytes(file, PAGE_SIZE as u64);
+            (page.len() == PAGE_SIZE).then_some(page)
+        };
+        self.shared_info.get_or_init(read).as_deref()
     }
 
     pub(super) fn vcpu_contexts(&self, file: &MappedFile) -> Vec<VcpuContext> {
@@ -273,7 +287,7 @@ impl DumpCore {
         };
         self.sections
             .prstatus
-            .bytes(file)
+            .bytes(file, VCPUS * size)
             .chunks_exact(size as usize)
             .map_while(|bytes| VcpuContext::parse(bytes, word, self.auto_translated()))
             .collect()

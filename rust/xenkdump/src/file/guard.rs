@@ -1,0 +1,232 @@
+//! What keeps the process alive when a mapped file loses its pages.
+//!
+//! A read from a mapping whose file was cut, or whose disk gives an error, raises SIGBUS, which
+//! kills the process. With the first mapping this process gets a handler that looks whether the
+//! address is within a mapping of ours. If so it raises that mapping's flag, puts zeros in the place
+//! of the *whole* mapping, and lets the read go on; whoever reads finds the flag raised afterwards
+//! and throws away what was read. Any other SIGBUS goes to whoever had the signal before.
+//!
+//! In the handler only atomics and `mmap`, `sigaction`, `raise` and `gettid` are used: no lock, no
+//! allocation. The mappings stand in a table of fixed size; each slot is read as a seqlock, because
+//! the handler may run on one thread while another opens or closes a dump.
+//!
+//! A handler that another library installs later hides this one. It is put back on top, with that
+//! handler behind it, when the next file is mapped.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use libc::{c_int, c_void, sigaction, siginfo_t};
+
+/// How many files may be mapped at once; further ones are read by `pread`.
+const SLOTS: usize = 1024;
+
+/// A watched range of addresses.
+struct Slot {
+    /// Odd while the slot is being changed.
+    version: AtomicUsize,
+    start: AtomicUsize,
+    len: AtomicUsize,
+    lost: AtomicBool,
+    taken: AtomicBool,
+}
+
+static TABLE: [Slot; SLOTS] = [const {
+    Slot {
+        version: AtomicUsize::new(0),
+        start: AtomicUsize::new(0),
+        len: AtomicUsize::new(0),
+        lost: AtomicBool::new(false),
+        taken: AtomicBool::new(false),
+    }
+}; SLOTS];
+
+impl Slot {
+    fn set(&self, start: usize, len: usize) {
+        self.version.fetch_add(1, Ordering::SeqCst);
+        self.start.store(start, Ordering::SeqCst);
+        self.len.store(len, Ordering::SeqCst);
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Start and length, if the slot holds `address`.
+    fn holding(&self, address: usize) -> Option<(usize, usize)> {
+        let version = self.version.load(Ordering::SeqCst);
+        let start = self.start.load(Ordering::SeqCst);
+        let len = self.len.load(Ordering::SeqCst);
+        // A slot that is being changed is not the one of `address`: that one's file is being read,
+        // and so neither opened nor closed.
+        let stable = version.is_multiple_of(2) && self.version.load(Ordering::SeqCst) == version;
+        (stable && address.wrapping_sub(start) < len).then_some((start, len))
+    }
+}
+
+/// Watches a range of addresses until it is dropped.
+#[derive(Debug)]
+pub(super) struct Guard(&'static Slot);
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Slot(lost: {:?})", self.lost)
+    }
+}
+
+impl Guard {
+    /// Watches the mapping of `len` bytes at `start`; `None` where no more can be watched.
+    pub fn watch(start: usize, len: usize) -> Option<Self> {
+        install()?;
+        let slot = TABLE
+            .iter()
+            .find(|slot| !slot.taken.swap(true, Ordering::SeqCst))?;
+        slot.lost.store(false, Ordering::SeqCst);
+        slot.set(start, len);
+        Some(Self(slot))
+    }
+
+    /// Whether any part of the range was found missing.
+    #[inline]
+    pub fn is_lost(&self) -> bool {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.set(0, 0);
+        self.0.taken.store(false, Ordering::SeqCst);
+    }
+}
+
+/// What was there before this handler. Swapped whole and never freed, since a handler may be
+/// reading it: a few bytes for each library that takes the signal.
+static PREVIOUS: AtomicPtr<sigaction> = AtomicPtr::new(ptr::null_mut());
+
+/// The thread in a handler of somebody else's that was called from here.
+static PASSING_ON: AtomicI32 = AtomicI32::new(0);
+
+/// Sees to it that this handler is the first to get SIGBUS.
+fn install() -> Option<()> {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _lock = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let handler = on_sigbus as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
+    let mut found = MaybeUninit::<sigaction>::zeroed();
+    // SAFETY: asks for the current action only; `found` is a valid place for it, and zeros are a
+    // valid `sigaction`.
+    let found = unsafe {
+        if libc::sigaction(libc::SIGBUS, ptr::null(), found.as_mut_ptr()) != 0 {
+            return None;
+        }
+        found.assume_init()
+    };
+    if found.sa_sigaction == handler {
+        return Some(());
+    }
+    // Before the handler can run.
+    PREVIOUS.store(Box::into_raw(Box::new(found)), Ordering::SeqCst);
+    // SAFETY: zeros are a valid `sigaction`; the fields that matter are set. `on_sigbus` has the
+    // signature that SA_SIGINFO asks for, lives for ever, and is async-signal-safe.
+    unsafe {
+        let mut ours: sigaction = MaybeUninit::zeroed().assume_init();
+        ours.sa_sigaction = handler;
+        // SA_NODEFER: a handler it was passed on to may raise it again, which must come back at
+        // once to be told apart.
+        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        libc::sigemptyset(&mut ours.sa_mask);
+        (libc::sigaction(libc::SIGBUS, &ours, ptr::null_mut()) == 0).then_some(())
+    }
+}
+
+extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel hands SA_SIGINFO handlers a valid `siginfo_t`; the address is there for
+    // signals that it raised itself (si_code > 0), and for those only it is looked at.
+    let address = unsafe {
+        match info.as_ref() {
+            Some(info) if info.si_code > 0 => Some(info.si_addr() as usize),
+            _ => None,
+        }
+    };
+    let ours = address.and_then(|address| {
+        TABLE
+            .iter()
+            .find_map(|slot| Some((slot, slot.holding(address)?)))
+    });
+    match ours {
+        Some((slot, (start, len))) => {
+            // Before the zeros are there to be read.
+            slot.lost.store(true, Ordering::SeqCst);
+            if !blank(start, len) {
+                pass_on(signal, info, context);
+            }
+        }
+        None => pass_on(signal, info, context),
+    }
+}
+
+/// Puts zeros in the place of a mapping of ours.
+fn blank(start: usize, len: usize) -> bool {
+    // SAFETY: `errno` belongs to the interrupted code, so it is put back. The range is a mapping of
+    // this process made by `MappedFile`, still alive because a read from it has just faulted; its
+    // start is aligned to a page, and the kernel rounds its length up as it did when it was made.
+    // Nothing but reads of plain bytes ever goes there.
+    unsafe {
+        let errno = libc::__errno_location();
+        let kept = *errno;
+        let at = libc::mmap(
+            start as *mut c_void,
+            len,
+            libc::PROT_READ,
+            libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        );
+        *errno = kept;
+        at as usize == start
+    }
+}
+
+/// Does what would have been done without this handler.
+fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: `PREVIOUS` is null or points to a `sigaction` that is never freed nor written to. Its
+    // handler is called as its own flags say, on the signal's own arguments. The calls are
+    // async-signal-safe.
+    unsafe {
+        let thread = libc::gettid();
+        let again = PASSING_ON.load(Ordering::SeqCst) == thread;
+        let previous = PREVIOUS.load(Ordering::SeqCst).as_ref();
+        match previous {
+            // Called back from the handler it was passed on to, as a crash reporter does that
+            // raises the signal once more when it is done: nobody is left to ask.
+            Some(previous)
+                if !again
+                    && previous.sa_sigaction != libc::SIG_DFL
+                    && previous.sa_sigaction != libc::SIG_IGN =>
+            {
+                PASSING_ON.store(thread, Ordering::SeqCst);
+                if previous.sa_flags & libc::SA_SIGINFO != 0 {
+                    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
+                        std::mem::transmute(previous.sa_sigaction);
+                    handler(signal, info, context);
+                } else {
+                    let handler: extern "C" fn(c_int) = std::mem::transmute(previous.sa_sigaction);
+                    handler(signal);
+                }
+                PASSING_ON.store(0, Ordering::SeqCst);
+            }
+            _ => {
+                let sent = info.as_ref().is_none_or(|info| info.si_code <= 0);
+                let ignored = previous.is_some_and(|p| p.sa_sigaction == libc::SIG_IGN);
+                if sent && ignored {
+                    return;
+                }
+                // The read that faulted is tried again when this returns, and then kills, with
+                // its own address in the core file.
+                libc::signal(libc::SIGBUS, libc::SIG_DFL);
+                if sent {
+                    libc::raise(signal);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A mapped file, each read of which is checked.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::atomic::{compiler_fence, fence, Ordering};
+
+use super::guard::Guard;
+use super::{zeros, ReadError, RegularFile};
+use crate::Result;
+
+/// A file mapped read-only from end to end.
+///
+/// Its bytes leave it as checked copies ([`MappedFile::read_at`]), or are lent unchecked
+/// ([`MappedFile::lend`]) to those who check [`MappedFile::is_whole`] when they are done. Once any
+/// of them could not be paged in, the mapping is used no more: reads go by `pread` and tell which
+/// bytes are still there.
+///
+/// Where the file cannot be mapped (an odd file system, no address space left) all reads go by
+/// `pread` from the start.
+#[derive(Debug)]
+pub struct MappedFile {
+    file: RegularFile,
+    guard: Option<Guard>,
+    map: Option<memmap2::MmapRaw>,
+}
+
+impl MappedFile {
+    /// Maps the file at `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = RegularFile::open(path)?;
+        let map = usize::try_from(file.len())
+            .ok()
+            .filter(|len| *len > 0)
+            .and_then(|len| {
+                let mut options = memmap2::MmapOptions::new();
+                options.len(len).map_raw_read_only(&file.file).ok()
+            });
+        let guard = map
+            .as_ref()
+            .and_then(|map| Guard::watch(map.as_ptr() as usize, map.len()));
+        // A mapping that nothing watches would kill the process.
+        let map = guard.as_ref().and(map);
+        Ok(Self { file, guard, map })
+    }
+
+    /// Fills `buf` with the bytes from `offset` on, all of them as the file has them.
+    #[inline]
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        if let Some(from) = self.pointer(offset, buf.len() as u64) {
+            // SAFETY: `pointer` gives so many bytes within the mapping, which lives as long as
+            // `self` and is readable throughout: `guard` puts other pages in the place of those that
+            // cannot be paged in. `buf` is this process's own memory, so the two do not overlap. The
+            // bytes may change while they are copied (by another process, or by `guard`), for which
+            // reason no reference to them is made.
+            unsafe { std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), buf.len()) };
+            if self.is_whole() {
+                return Ok(());
+            }
+        }
+        self.file.read_at(offset, buf)
+    }
+
+    /// `N` bytes from `offset` on.
+    #[inline]
+    pub fn array<const N: usize>(&self, offset: u64) -> Result<[u8; N], ReadError> {
+        let mut bytes = [0; N];
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// A copy of `len` bytes from `offset` on.
+    pub fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+        self.file.check(offset, len)?;
+        let mut bytes = zeros(len)?;
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The `len` bytes from `offset` on, without a copy and without a check; none where they cannot
+    /// be lent, which does not say that they cannot be read.
+    ///
+    /// What was made of them counts only if [`MappedFile::is_whole`] says so *afterwards*; if not,
+    /// nothing will be lent any more, and the work is to be done again.
+    #[inline]
+    pub(crate) fn lend(&self, offset: u64, len: u64) -> &[u8] {
+        let Some(from) = self.pointer(offset, len).filter(|_| self.is_whole()) else {
+            return &[];
+        };
+        // SAFETY: as in `read_at`. That the bytes may change under the reference, where another
+        // process writes to the dump, is what every mapped file has to live with: they are plain
+        // bytes, of which any value is valid.
+        unsafe { std::slice::from_raw_parts(from, len as usize) }
+    }
+
+    /// Whether no byte of the mapping was ever found missing. Reads before the call are covered.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        // After the reads, be it this thread's handler that raised the flag or another's: it does so
+        // before it puts zeros in place. On x86 neither is an instruction.
+        compiler_fence(Ordering::SeqCst);
+        fence(Ordering::Acquire);
+        self.guard.as_ref().is_none_or(|guard| !guard.is_lost())
+    }
+
+    #[inline]
+    fn pointer(&self, offset: u64, len: u64) -> Option<*const u8> {
+        let map = self.map.as_ref()?;
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(usize::try_from(len).ok()?)?;
+        if end > map.len() {
+            return None;
+        }
+        // Within the mapping, so the sum cannot wrap.
+        Some(map.as_ptr().wrapping_add(start))
+    }
+}
+
+/// Path, length, errors.
+impl Deref for MappedFile {
+    type Target = RegularFile;
+
+    fn deref(&self) -> &RegularFile {
+        &self.file
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        // Before the addresses may be anything else's.
+        self.guard = None;
+    }
+}

@@ -1,0 +1,163 @@
+//! A file's bytes, which may be gone the moment they are asked for.
+//!
+//! - [`RegularFile`]: read by `pread`. What images and maps of symbols are read with: whoever keeps
+//!   their bytes keeps a copy.
+//! - [`MappedFile`]: the same file mapped, for dumps. Every read is checked; see [`guard`].
+//!
+//! Both give the bytes that the file has, or say why not; never zeros in the place of lost ones.
+
+mod guard;
+mod mapped;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+pub use mapped::MappedFile;
+
+/// Why bytes of a file could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// The file ends before them, perhaps only since it was opened.
+    PastEnd,
+    /// The operating system could not read them: its error number.
+    Os(i32),
+}
+
+/// A regular file, opened read-only.
+#[derive(Debug)]
+pub struct RegularFile {
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl RegularFile {
+    /// Opens the file at `path`, unless it is a pipe, a device, a folder or a socket.
+    pub fn open(path: &Path) -> Result<Self> {
+        let io = |source| Error::Io {
+            path: path.display().to_string(),
+            source,
+        };
+        // Without O_NONBLOCK opening a pipe waits for its writer; without O_NOCTTY a terminal may
+        // become this process's. Neither does anything to a regular file.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map_err(io)?;
+        let metadata = file.metadata().map_err(io)?;
+        let kind = metadata.file_type();
+        let this = Self {
+            path: path.to_owned(),
+            file,
+            len: metadata.len(),
+        };
+        if kind.is_file() {
+            return Ok(this);
+        }
+        let found = match kind {
+            kind if kind.is_dir() => "a folder",
+            kind if kind.is_fifo() => "a pipe",
+            kind if kind.is_char_device() => "a character device",
+            kind if kind.is_block_device() => "a block device",
+            kind if kind.is_socket() => "a socket",
+            _ => "something else",
+        };
+        Err(this.format_error(0, "a regular file", found))
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes when it was opened. Nothing past it is ever read.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it was empty when it was opened.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Fills `buf` with the bytes from `offset` on.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.check(offset, buf.len() as u64)?;
+        let mut rest = buf;
+        let mut at = offset;
+        while !rest.is_empty() {
+            match self.file.read_at(rest, at) {
+                Ok(0) => return Err(ReadError::PastEnd),
+                Ok(n) => {
+                    at = at.saturating_add(n as u64);
+                    rest = rest.get_mut(n..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ReadError::Os(error.raw_os_error().unwrap_or(libc::EIO))),
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy of `len` bytes from `offset` on. Memory is claimed only for what the file had when it
+    /// was opened.
+    pub fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+        self.check(offset, len)?;
+        let mut bytes = zeros(len)?;
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// How many of `len` bytes from `offset` on lay in the file when it was opened.
+    pub fn held(&self, offset: u64, len: u64) -> u64 {
+        self.len.saturating_sub(offset).min(len)
+    }
+
+    fn check(&self, offset: u64, len: u64) -> Result<(), ReadError> {
+        if self.held(offset, len) < len {
+            return Err(ReadError::PastEnd);
+        }
+        Ok(())
+    }
+
+    /// A failed read of this file as an [`Error`].
+    pub fn read_error(&self, offset: u64, error: ReadError) -> Error {
+        match error {
+            ReadError::PastEnd => self.format_error(offset, "more bytes", "the end of the file"),
+            ReadError::Os(errno) => Error::Io {
+                path: self.path.display().to_string(),
+                source: io::Error::from_raw_os_error(errno),
+            },
+        }
+    }
+
+    /// An [`Error::Format`] about this file.
+    pub fn format_error(
+        &self,
+        offset: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Error {
+        Error::Format {
+            path: self.path.display().to_string(),
+            offset,
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+}
+
+/// Room for a copy; an error, not an abort, where there is none.
+fn zeros(len: u64) -> Result<Vec<u8>, ReadError> {
+    let no_memory = ReadError::Os(libc::ENOMEM);
+    let len = usize::try_from(len).map_err(|_| no_memory)?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| no_memory)?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}

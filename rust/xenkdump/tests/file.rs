@@ -1,0 +1,254 @@
+//! A file that changes underneath, and files that are none.
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use xenkdump::file::{MappedFile, ReadError, RegularFile};
+use xenkdump::Error;
+
+const PAGE: u64 = 4096;
+
+/// A file of its own, removed at the end.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str, len: u64) -> Self {
+        let path = std::env::temp_dir().join(format!("xenkdump-{}-{name}", std::process::id()));
+        let bytes: Vec<u8> = (0..len).map(byte).collect();
+        fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+
+    fn cut(&self, len: u64) {
+        File::options()
+            .write(true)
+            .open(&self.0)
+            .unwrap()
+            .set_len(len)
+            .unwrap();
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// What stands at an offset: never zero.
+fn byte(offset: u64) -> u8 {
+    (offset % 251) as u8 + 1
+}
+
+fn is_right(offset: u64, bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .zip(offset..)
+        .all(|(found, at)| *found == byte(at))
+}
+
+#[test]
+fn a_cut_file_is_an_error_and_the_rest_of_it_is_not() {
+    let (file, other) = (
+        Temporary::new("cut", 64 * PAGE),
+        Temporary::new("other", 8 * PAGE),
+    );
+    let mapped = MappedFile::open(&file.0).unwrap();
+    let untouched = MappedFile::open(&other.0).unwrap();
+    file.cut(10 * PAGE + 100);
+    let mut buf = [0; 300];
+    // The last partly in the page where the file now ends, the rest of which the kernel fills with
+    // zeros without a signal. A read of that rest alone, before any signal, is the one loss that
+    // goes unseen.
+    for offset in [63 * PAGE, 11 * PAGE, 10 * PAGE + 4000, 10 * PAGE + 200] {
+        assert_eq!(
+            mapped.read_at(offset, &mut buf),
+            Err(ReadError::PastEnd),
+            "{offset}"
+        );
+    }
+    for offset in [0, 9 * PAGE + 3000, 10 * PAGE - 200] {
+        assert_eq!(mapped.read_at(offset, &mut buf), Ok(()));
+        assert!(is_right(offset, &buf));
+    }
+    assert_eq!(untouched.read_at(7 * PAGE, &mut buf), Ok(()));
+    assert!(is_right(7 * PAGE, &buf));
+    // Grown again, it holds other bytes; they are what the file has, though not what it had.
+    file.cut(64 * PAGE);
+    assert_eq!(mapped.read_at(63 * PAGE, &mut buf), Ok(()));
+    assert_eq!(buf, [0; 300]);
+}
+
+#[test]
+fn many_threads_never_see_a_zero() {
+    let file = Temporary::new("threads", 512 * PAGE);
+    for round in 0..20 {
+        fs::write(&file.0, (0..512 * PAGE).map(byte).collect::<Vec<_>>()).unwrap();
+        let mapped = MappedFile::open(&file.0).unwrap();
+        let cut = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for thread in 0..8u64 {
+                let (mapped, cut) = (&mapped, &cut);
+                scope.spawn(move || {
+                    let mut buf = vec![0; 10_000];
+                    let mut after = 0;
+                    for i in 0.. {
+                        let offset = (i * 7919 + thread * 104_729) % (512 * PAGE - 10_000);
+                        if mapped.read_at(offset, &mut buf).is_ok() {
+                            assert!(is_right(offset, &buf), "round {round}, offset {offset:#x}");
+                        }
+                        after += u64::from(cut.load(Ordering::Relaxed));
+                        if after > 300 {
+                            break;
+                        }
+                    }
+                });
+            }
+            file.cut(100 * PAGE);
+            cut.store(true, Ordering::Relaxed);
+        });
+    }
+}
+
+#[test]
+fn mappings_beyond_the_table_are_read_all_the_same() {
+    let file = Temporary::new("many", PAGE);
+    let mapped: Vec<_> = (0..1500).map(|_| MappedFile::open(&file.0)).collect();
+    let mut buf = [0; 64];
+    let mut opened = 0;
+    for mapped in mapped {
+        match mapped {
+            Ok(mapped) => {
+                opened += 1;
+                assert_eq!(mapped.read_at(1000, &mut buf), Ok(()));
+                assert!(is_right(1000, &buf));
+            }
+            // The system's own limit of open files.
+            Err(error) => assert!(matches!(error, Error::Io { .. }), "{error}"),
+        }
+    }
+    assert!(opened > 500);
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let folder = std::env::temp_dir().join(format!("xenkdump-{}-kinds", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let pipe = folder.join("pipe");
+    assert!(Command::new("mkfifo")
+        .arg(&pipe)
+        .status()
+        .unwrap()
+        .success());
+    for (path, found) in [
+        (folder.as_path(), "a folder"),
+        (&pipe, "a pipe"),
+        (Path::new("/dev/zero"), "a character device"),
+    ] {
+        for error in [RegularFile::open(path).err(), MappedFile::open(path).err()] {
+            let error = error.unwrap().to_string();
+            assert!(
+                error.ends_with(&format!("expected a regular file, found {found}")),
+                "{error}"
+            );
+        }
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn an_empty_file_holds_nothing() {
+    let file = Temporary::new("empty", 0);
+    let mapped = MappedFile::open(&file.0).unwrap();
+    assert_eq!(mapped.read_at(0, &mut [0]), Err(ReadError::PastEnd));
+    assert_eq!(mapped.read_at(0, &mut []), Ok(()));
+    assert_eq!(mapped.copy(u64::MAX, u64::MAX), Err(ReadError::PastEnd));
+}
+
+/// Files of /proc have no length, and many cannot be mapped.
+#[test]
+fn a_file_system_that_cannot_map_is_read_without() {
+    let mapped = MappedFile::open(Path::new("/proc/self/mem")).unwrap();
+    assert_eq!(mapped.read_at(0, &mut [0]), Err(ReadError::PastEnd));
+}
+
+/// What a child process of this test is to do.
+const ROLE: &str = "XENKDUMP_TEST_ROLE";
+
+fn child(role: &str) -> std::process::ExitStatus {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_process", "--nocapture"])
+        .env(ROLE, role)
+        .output()
+        .unwrap()
+        .status
+}
+
+extern "C" fn exit_42(_: libc::c_int) {
+    // SAFETY: async-signal-safe, and never returns.
+    unsafe { libc::_exit(42) }
+}
+
+/// Not a test of its own: what the tests below run in a process that may die.
+#[test]
+fn child_process() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let file = Temporary::new(&format!("child-{role}"), 16 * PAGE);
+    if role != "default" {
+        let handler = exit_42 as extern "C" fn(libc::c_int) as usize;
+        // SAFETY: the handler has the signature of one without SA_SIGINFO.
+        unsafe { libc::signal(libc::SIGBUS, handler) };
+    }
+    let mapped = MappedFile::open(&file.0).unwrap();
+    if role == "covered" {
+        // A handler that hides ours; the next mapping puts ours back on top.
+        let handler = exit_42 as extern "C" fn(libc::c_int) as usize;
+        // SAFETY: as above.
+        unsafe { libc::signal(libc::SIGBUS, handler) };
+        let again = MappedFile::open(&file.0).unwrap();
+        file.cut(0);
+        assert_eq!(again.read_at(PAGE, &mut [0]), Err(ReadError::PastEnd));
+        std::process::exit(3);
+    }
+    // SAFETY: a mapping of somebody else's, read only below.
+    let foreign = unsafe { memmap2::Mmap::map(&File::open(&file.0).unwrap()) };
+    file.cut(0);
+    assert_eq!(mapped.read_at(PAGE, &mut [0]), Err(ReadError::PastEnd));
+    if role == "sent" {
+        // SAFETY: sends a signal to this thread.
+        unsafe { libc::raise(libc::SIGBUS) };
+    }
+    let foreign = foreign.unwrap();
+    fs::remove_file(&file.0).unwrap();
+    assert_ne!(
+        std::hint::black_box(&foreign)[5000],
+        1,
+        "the signal did not come"
+    );
+    std::process::exit(4);
+}
+
+#[test]
+fn a_fault_elsewhere_kills_as_ever() {
+    assert_eq!(child("default").signal(), Some(libc::SIGBUS));
+}
+
+#[test]
+fn a_fault_elsewhere_goes_to_the_handler_before_ours() {
+    assert_eq!(child("handled").code(), Some(42));
+}
+
+#[test]
+fn a_signal_that_was_sent_goes_to_the_handler_before_ours() {
+    assert_eq!(child("sent").code(), Some(42));
+}
+
+#[test]
+fn a_handler_installed_later_is_covered_by_the_next_mapping() {
+    assert_eq!(child("covered").code(), Some(3));
+}

@@ -21,6 +21,7 @@ COMMANDS = {
     "log": ("kernel", "the kernel's log"),
     "mod": ("kernel", "the loaded modules"),
     "vtop": ("kernel", "walk the page tables"),
+    "check": ("check", "compare all the sources of a P2M"),
     "notes": ("host", "every ELF note, decoded"),
     "domains": ("host", "every domain of a Xen host"),
     "vcpus": ("host", "every vCPU of every domain"),

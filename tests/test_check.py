@@ -1,0 +1,66 @@
+"""``check``: sources of a P2M that agree, and some that do not."""
+
+from pathlib import Path
+
+import pytest
+
+from xenkdump_fast import AbsentError, open
+from xenkdump_fast.cli import main
+from xenkdump_fast.commands import check
+from xenkdump_fast.render import check as render
+from xenkdump_fast.sample import KINDS, Sample, forge
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sources_of_forged_dumps_agree(kind: str, tmp_path: Path) -> None:
+    sample = forge(tmp_path / "dump", like=kind)
+    found = check.run(open(str(sample.vmcore)), 0, str(sample.vmlinux))
+    assert found.disagreements == 0
+    usable = [offered.name for offered in found.offered if offered.problem is None]
+    assert usable
+    assert [pair.second for pair in found.pairs] == usable[1:]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """A dump whose frame-list tree has its second P2M page twice."""
+    sample = forge(tmp_path_factory.mktemp("broken") / "dump", like="modern")
+    dump = open(str(sample.vmcore)).native
+    top = int(sample.plan["domains"][0]["frame_list_list"], 16)
+    frame_list = dump.machine.u64(top << 12)
+    (offset,) = (
+        int(offset, 16) + (frame_list << 12) - int(start, 16)
+        for start, size, _, offset in sample.plan["segments"]
+        if int(start, 16) <= frame_list << 12 < int(start, 16) + int(size, 16)
+    )
+    second = dump.machine.read((frame_list << 12) + 8, 8)
+    with Path(sample.vmcore).open("r+b") as file:
+        file.seek(offset)
+        file.write(second)
+    return sample
+
+
+def test_disagreements_are_counted_and_listed(broken: Sample) -> None:
+    found = check.run(open(str(broken.vmcore)), 0, str(broken.vmlinux))
+    by_names = {(pair.first, pair.second): pair.comparison for pair in found.pairs}
+    different = by_names["list", "linear"].different
+    assert 0 < different <= 512
+    listed = by_names["list", "linear"].first
+    assert 0 < len(listed) <= check.LISTED
+    assert all(pfn < 512 for pfn, _, _ in listed)
+    text = render.text(found)
+    assert f"{different} differ" in text
+    assert f"and {different - len(listed)} more" in text
+    assert "DISAGREEMENTS" in text
+
+
+def test_the_exit_status_tells(broken: Sample, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(broken.vmlinux), str(broken.vmcore)]) == 1
+    assert "disagree" in capsys.readouterr().err
+    assert main(["check", "--json", str(broken.vmcore)]) == 1
+
+
+def test_what_has_no_p2m(tmp_path: Path) -> None:
+    sample = forge(tmp_path / "dump", like="2006")
+    with pytest.raises(AbsentError):
+        check.run(open(str(sample.vmcore)), 7)

@@ -81,7 +81,7 @@ def json(result: System) -> dict[str, Any]:
         "panic": header.panic,
         "tainted": header.tainted,
         "pid": None if task is None else task.pid,
-        "command": None if task is None else task.comm,
+        "comm": None if task is None else task.comm,
         "task": None if task is None else hex(task.address),
         "cpu": None if task is None else task.cpu,
         "state": header.state,

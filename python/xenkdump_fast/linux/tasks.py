@@ -58,8 +58,9 @@ def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:
     for cpu in percpu.possible(kernel):
         try:
             task = kernel.read(percpu.address(kernel, "runqueues", cpu), key)
-        except MemoryFault as fault:
-            kernel.warn(f"the run queue of CPU {cpu} cannot be read: {fault}")
+        except MemoryFault:
+            # Said once, though both of its members are asked for.
+            kernel.warn(f"the run queue of CPU {cpu} is not in the dump")
             continue
         if task:
             found[cpu] = task

@@ -9,13 +9,17 @@ from xenkdump_fast.linux.tasks import Task
 from .fakes import FakeKernel, FakeMember
 
 TASK, MM, COUNTERS, OFFSETS = 0x10000, 0x20000, 0x30000, 0x40000
-RSS, SIZE, FAR = 0x340, 0x28, 0x50000
+RSS, SIZE, FAR, BANNER = 0x340, 0x28, 0x50000, 0x60000
 
 
 def test_resident_pages_are_summed_over_cpus_since_6_2() -> None:
     # ``rss_stat.count`` names a member there too: that of the array's percpu_counter.
     kernel = FakeKernel(
-        {"__per_cpu_offset": OFFSETS, "__cpu_possible_mask": OFFSETS + 0x100},
+        {
+            "linux_banner": BANNER,
+            "__per_cpu_offset": OFFSETS,
+            "__cpu_possible_mask": OFFSETS + 0x100,
+        },
         {
             "task_struct.mm": FakeMember(0x10, 8),
             "mm_struct.total_vm": FakeMember(0x18, 8),
@@ -27,6 +31,7 @@ def test_resident_pages_are_summed_over_cpus_since_6_2() -> None:
         },
     )
     memory = kernel.memory
+    memory.write(BANNER, b"Linux version 6.12.117+deb13-amd64 (debian) #1 SMP\0")
     memory.number(TASK + 0x10, MM, 8)
     memory.number(MM + 0x18, 576, 8)
     memory.number(OFFSETS, 0, 8)

@@ -34,7 +34,13 @@ class Task(NamedTuple):
 
 def active(kernel: Kernel) -> dict[int, int]:
     """What each CPU was running: CPU number to address of the task, by the run queues' ``curr``."""
-    return _per_run_queue(kernel, "rq.curr")
+    queues = _per_run_queue(kernel, "rq.curr")
+    found = {cpu: task for cpu, task in queues.items() if task}
+    # Before sched_init() no run queue has a task (nor, earlier still, has any CPU a bit in a mask):
+    # the first CPU runs init_task, the only one there is. Unreadable ones say nothing of the kind.
+    if not found and (queues or not percpu.possible(kernel)):
+        found[0] = kernel.symbol("init_task")
+    return found
 
 
 def running(kernel: Kernel) -> dict[int, Task]:
@@ -50,20 +56,18 @@ def running(kernel: Kernel) -> dict[int, Task]:
 
 def idle(kernel: Kernel) -> dict[int, int]:
     """Each CPU's idle task."""
-    return _per_run_queue(kernel, "rq.idle")
+    return {cpu: task for cpu, task in _per_run_queue(kernel, "rq.idle").items() if task}
 
 
 def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:
+    """That pointer of each CPU's run queue, which may be 0; unreadable ones are left out."""
     found = {}
     for cpu in percpu.possible(kernel):
         try:
-            task = kernel.read(percpu.address(kernel, "runqueues", cpu), key)
+            found[cpu] = kernel.read(percpu.address(kernel, "runqueues", cpu), key)
         except MemoryFault:
             # Said once, though both of its members are asked for.
             kernel.warn(f"the run queue of CPU {cpu} is not in the dump")
-            continue
-        if task:
-            found[cpu] = task
     return found
 
 

@@ -1,0 +1,44 @@
+"""What each CPU was running."""
+
+from xenkdump_fast.linux import tasks
+
+from .fakes import FakeKernel, FakeMember
+
+INIT_TASK, QUEUES, MASK, OFFSETS = 0x10000, 0x20000, 0x30000, 0x40000
+CURR = 0x9F0
+
+
+def kernel_with(curr: list[int], possible: int = 0b11) -> FakeKernel:
+    """A kernel of as many CPUs as ``curr`` has tasks, each run queue in a page of its own."""
+    kernel = FakeKernel(
+        {
+            "init_task": INIT_TASK,
+            "runqueues": QUEUES,
+            "__cpu_possible_mask": MASK,
+            "__per_cpu_offset": OFFSETS,
+        },
+        {"rq.curr": FakeMember(CURR, 8)},
+    )
+    kernel.memory.number(MASK, possible, 8)
+    for cpu, task in enumerate(curr):
+        kernel.memory.number(OFFSETS + cpu * 8, cpu * 0x1000, 8)
+        kernel.memory.number(QUEUES + cpu * 0x1000 + CURR, task, 8)
+    return kernel
+
+
+def test_a_cpu_that_never_started_runs_nothing() -> None:
+    assert tasks.active(kernel_with([0x5000, 0])) == {0: 0x5000}
+
+
+def test_before_sched_init_the_first_cpu_runs_init_task() -> None:
+    # Seen on a PV guest of 6.12, killed with its host while it was starting.
+    assert tasks.active(kernel_with([0, 0])) == {0: INIT_TASK}
+    assert tasks.active(kernel_with([0, 0], possible=0)) == {0: INIT_TASK}
+
+
+def test_run_queues_that_cannot_be_read_say_nothing_of_what_ran() -> None:
+    kernel = kernel_with([0, 0])
+    kernel.memory.drop(QUEUES)
+    kernel.memory.drop(QUEUES + 0x1000)
+    assert tasks.active(kernel) == {}
+    assert len(kernel.warnings) == 2

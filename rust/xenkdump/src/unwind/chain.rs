@@ -29,7 +29,8 @@ pub(super) struct Candidate {
 pub(super) enum Entry {
     /// Nothing known.
     No,
-    /// User registers, or the empty ones of a kernel thread: the stack ends.
+    /// User registers, or the empty ones of a kernel thread, or nothing: the frame called on another
+    /// stack than its own. This stack ends here.
     End,
     /// Registers of the kernel itself.
     Saved(VirtAddr),
@@ -58,8 +59,6 @@ impl Cost {
     const STRAY_REGISTERS: i32 = 120;
     /// The chain ends where no stack should.
     const NO_END: i32 = 150;
-    /// The most that can speak for a link.
-    const LEAST: i32 = -2;
 
     const fn of(placed: i32, unknown: i32, misplaced: i32) -> Self {
         Self {
@@ -153,44 +152,52 @@ impl Chain<'_> {
     ) -> Best {
         let pc = from.caller.registers.pc().unwrap_or_default();
         let places = self.depths.at(pc, from.lookup).to_vec();
+        let told = places.iter().any(|place| place.stack.is_some());
         let mut found = stop;
         for (j, (to, rest)) in self.candidates.iter().zip(best).enumerate().skip(i + 1) {
-            // Below the frame, or what comes after speaks against it already.
-            if to.at < sp || rest.cost + Cost::LEAST >= found.cost {
+            if to.at < sp {
                 continue;
             }
-            let (link, place) = self.link(from, to, sp, &places);
-            if rest.cost + link < found.cost {
+            let depth = i64::try_from(to.at - sp).ok();
+            let place = places
+                .iter()
+                .find(|place| place.stack.is_some() && place.stack == depth);
+            let at_best = match place {
+                None if told && to.call.is_some() => Cost::SAME.misplaced,
+                _ => Cost::SAME.placed,
+            };
+            // What comes after speaks against it already.
+            if rest.cost + at_best >= found.cost {
+                continue;
+            }
+            let cost = match (place, self.link(from, to)) {
+                (_, Err(stray)) => stray,
+                (Some(_), Ok(cost)) => cost.placed,
+                (None, Ok(cost)) if told => cost.misplaced,
+                (None, Ok(cost)) => cost.unknown,
+            };
+            if rest.cost + cost < found.cost {
                 found = Best {
-                    cost: rest.cost + link,
-                    next: Some((j, place)),
+                    cost: rest.cost + cost,
+                    next: Some((j, place.copied())),
                 };
             }
         }
         found
     }
 
-    /// What speaks against `to` as the caller of `from`, whose stack pointer is `sp` and whose
-    /// return address lies in one of `places`; and which of them it is.
-    fn link(
-        &mut self,
-        from: &Candidate,
-        to: &Candidate,
-        sp: u64,
-        places: &[Place],
-    ) -> (i32, Option<Place>) {
+    /// What speaks against `to` as the caller of `from`, wherever it lies; or that of saved
+    /// registers.
+    fn link(&mut self, from: &Candidate, to: &Candidate) -> Result<Cost, i32> {
         let Some(call) = to.call else {
-            return match from.entry {
-                Entry::Saved(at) if at.raw() == to.at => (0, None),
-                _ => (Cost::STRAY_REGISTERS, None),
-            };
+            return Err(match from.entry {
+                Entry::Saved(at) if at.raw() == to.at => 0,
+                _ => Cost::STRAY_REGISTERS,
+            });
         };
-        let depth = i64::try_from(to.at.saturating_sub(sp)).ok();
-        let place = places
-            .iter()
-            .find(|place| place.stack.is_some() && place.stack == depth);
-        let cost = match (call, from.function) {
+        Ok(match (call, from.function) {
             (Call::Indirect, _) => Cost::INDIRECT,
+            (Call::Direct(target), Some(function)) if target == function => Cost::SAME,
             (Call::Direct(target), Some(function)) => match self.tail_calls.fit(target, function) {
                 Fit::Same => Cost::SAME,
                 Fit::Part => Cost::PART,
@@ -198,12 +205,6 @@ impl Chain<'_> {
                 Fit::No => Cost::MISFIT,
             },
             (Call::Direct(_), None) => Cost::MISFIT,
-        };
-        let cost = match place {
-            Some(_) => cost.placed,
-            None if places.iter().any(|place| place.stack.is_some()) => cost.misplaced,
-            None => cost.unknown,
-        };
-        (cost, place.copied())
+        })
     }
 }

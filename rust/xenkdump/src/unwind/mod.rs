@@ -19,21 +19,25 @@ mod frame;
 mod frame_pointer;
 mod leaf;
 mod orc;
+mod orc_format;
 mod orc_step;
 mod pt_regs;
 mod registers;
 mod saved;
 mod scan;
+mod stack_switch;
 mod step;
 mod symbols;
 mod tail_call;
 #[cfg(test)]
 mod testing;
 mod unwinder;
+mod ways;
 
 pub use cfi::{CfiKind, CfiTable};
 pub use frame::{Backtrace, Frame, How, Stop};
-pub use orc::{OrcFormat, OrcTable, Section};
+pub use orc::{OrcTable, Section};
+pub use orc_format::OrcFormat;
 pub use pt_regs::PtRegs;
 pub use registers::{Reg, Registers};
 pub use symbols::{CodeSymbols, Function};

@@ -4,7 +4,7 @@ use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::Memory;
 
 use super::frame::How;
-use super::orc::{OrcEntry, OrcKind, OrcReg};
+use super::orc_format::{OrcEntry, OrcKind, OrcReg};
 use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
 use super::step::{read_word, Caller, Step, Unreadable};
@@ -73,4 +73,148 @@ pub(super) fn step(
         interrupted: entry.signal,
         saved_at,
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::orc_format::OrcFormat;
+    use crate::unwind::testing::Ram;
+
+    const STACK: u64 = 0xffff_c900_0001_3000;
+    const PC: u64 = 0xffff_ffff_8100_1234;
+
+    /// A row of Linux 6.4: base of `sp`, base of `bp`, type, signal.
+    fn row(sp: (u16, i16), bp: (u16, i16), kind: u16, signal: u16) -> OrcEntry {
+        let flags = sp.0 | bp.0 << 4 | kind << 8 | signal << 11;
+        let mut bytes = [0; 6];
+        bytes[..2].copy_from_slice(&sp.1.to_le_bytes());
+        bytes[2..4].copy_from_slice(&bp.1.to_le_bytes());
+        bytes[4..].copy_from_slice(&flags.to_le_bytes());
+        OrcFormat::V6_4.decode(bytes)
+    }
+
+    fn run(entry: &OrcEntry, then_offset: bool, ram: &Ram, given: &[(Reg, u64)]) -> Step {
+        let mut registers = Registers::at(VirtAddr(PC), VirtAddr(STACK));
+        for (reg, value) in given {
+            registers.set(*reg, *value);
+        }
+        let layout = PtRegs::of(Word::W64, None);
+        step(entry, then_offset, &layout, ram, &registers).unwrap()
+    }
+
+    fn caller(step: Step) -> Caller {
+        match step {
+            Step::Caller(caller) => *caller,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_base_leads_to_the_return_address_below_the_sum() {
+        let mut ram = Ram::new(Word::W64);
+        ram.words(STACK, &[0; 64]);
+        ram.words(STACK + 0x58, &[PC + 0x100]);
+        let at = STACK + 0x60;
+        for (base, offset, reg) in [
+            (5, 0x60, None),
+            (4, 0x10, Some(Reg::Bp)),
+            (6, 0x10, Some(Reg::R10)),
+            (7, 0x10, Some(Reg::R13)),
+            (3, 0x10, Some(Reg::Di)),
+            (2, 0x10, Some(Reg::Dx)),
+        ] {
+            let given: Vec<_> = reg.iter().map(|reg| (*reg, at - 0x10)).collect();
+            let entry = row((base, offset), (0, 0), 2, 0);
+            let found = caller(run(&entry, true, &ram, &given));
+            assert_eq!(found.registers.pc(), Some(VirtAddr(PC + 0x100)), "{base}");
+            assert_eq!(found.registers.sp(), Some(VirtAddr(at)));
+            assert!(!found.interrupted);
+            if let Some(reg) = reg {
+                // A callee keeps the frame pointer alone, as far as ORC tells.
+                assert_eq!(found.registers.get(reg).is_some(), reg == Reg::Bp);
+                assert!(matches!(run(&entry, true, &ram, &[]), Step::Unknown));
+            }
+        }
+    }
+
+    #[test]
+    fn a_stack_is_left_by_the_pointer_on_it_in_either_order() {
+        let mut ram = Ram::new(Word::W64);
+        let other = STACK + 0x1000;
+        ram.words(STACK, &[other, 0, 0, other + 8]);
+        ram.words(other - 8, &[PC + 1, PC + 2, PC + 3]);
+        let pc = |offset, then_offset| {
+            let entry = row((9, offset), (0, 0), 2, 0);
+            caller(run(&entry, then_offset, &ram, &[])).registers.pc()
+        };
+        // Since 5.12 the offset is added to what is read, before that to where it is read.
+        assert_eq!(pc(8, true), Some(VirtAddr(PC + 2)));
+        assert_eq!(pc(0, false), Some(VirtAddr(PC + 1)));
+        assert_eq!(pc(24, false), Some(VirtAddr(PC + 2)));
+        let entry = row((8, 24), (0, 0), 2, 0);
+        let found = caller(run(&entry, true, &ram, &[(Reg::Bp, STACK)]));
+        assert_eq!(found.registers.pc(), Some(VirtAddr(PC + 2)));
+    }
+
+    #[test]
+    fn the_frame_pointer_comes_from_where_the_row_says() {
+        let mut ram = Ram::new(Word::W64);
+        ram.words(STACK, &[0x11, 0x22, PC, 0x33, 0x44]);
+        let bp = |base, offset| {
+            let entry = row((5, 24), (base, offset), 2, 0);
+            let given = [(Reg::Bp, STACK + 0x18)];
+            caller(run(&entry, true, &ram, &given))
+                .registers
+                .get(Reg::Bp)
+        };
+        assert_eq!(bp(0, 0), Some(STACK + 0x18), "kept");
+        assert_eq!(bp(1, -16), Some(0x22), "off the caller's sp");
+        assert_eq!(bp(4, 8), Some(0x44), "off the own bp");
+        assert_eq!(bp(4, 0x1000), None, "not to be read");
+    }
+
+    #[test]
+    fn saved_registers_are_the_caller_s_whole_or_in_part() {
+        let mut ram = Ram::new(Word::W64);
+        let words: Vec<u64> = (1..=21).collect();
+        ram.words(STACK + 8, &words);
+        let whole = caller(run(&row((5, 8), (0, 0), 3, 1), true, &ram, &[]));
+        assert_eq!(whole.registers.get(Reg::R15), Some(1));
+        assert_eq!(whole.registers.get(Reg::Bp), Some(5));
+        assert_eq!(whole.registers.get(Reg::Ip), Some(17));
+        assert_eq!(whole.registers.get(Reg::Sp), Some(20));
+        assert_eq!(whole.saved_at, Some(VirtAddr(STACK + 8)));
+        assert!(whole.interrupted);
+        // The processor saves rip, cs, rflags, rsp, ss; the rest is as it is.
+        let given = [(Reg::R15, 0x99), (Reg::Bp, 0x98)];
+        let part = caller(run(&row((5, 8), (0, 0), 4, 1), true, &ram, &given));
+        assert_eq!(part.registers.get(Reg::Ip), Some(1));
+        assert_eq!(part.registers.get(Reg::Sp), Some(4));
+        assert_eq!(part.registers.get(Reg::R15), Some(0x99));
+        assert_eq!(part.registers.get(Reg::Bp), Some(0x98));
+    }
+
+    #[test]
+    fn the_end_ends_and_nonsense_says_nothing() {
+        let ram = Ram::new(Word::W64);
+        assert!(matches!(
+            run(&row((0, 0), (0, 0), 1, 0), true, &ram, &[]),
+            Step::End
+        ));
+        for base in [0, 1, 10, 15] {
+            let entry = row((base, 0), (0, 0), 2, 0);
+            assert!(
+                matches!(run(&entry, true, &ram, &[]), Step::Unknown),
+                "{base}"
+            );
+        }
+        for kind in [0, 5, 7] {
+            let entry = row((5, 8), (0, 0), kind, 0);
+            assert!(
+                matches!(run(&entry, true, &ram, &[]), Step::Unknown),
+                "{kind}"
+            );
+        }
+    }
 }

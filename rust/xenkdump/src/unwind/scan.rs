@@ -15,6 +15,7 @@ use super::frame::How;
 use super::pt_regs::PtRegs;
 use super::registers::Registers;
 use super::saved;
+use super::stack_switch;
 use super::step::{Caller, Step};
 use super::symbols::CodeSymbols;
 use super::tail_call::{Jumps, TailCalls};
@@ -23,7 +24,7 @@ use super::tail_call::{Jumps, TailCalls};
 const LARGEST: u64 = 32 << 10;
 
 /// The most candidates that are weighed against each other, as each pair of them is.
-const MOST_CANDIDATES: usize = 1024;
+const MOST_CANDIDATES: usize = 512;
 
 /// Finds chains on the stacks of one kernel.
 pub(super) struct Scan<'a> {
@@ -88,10 +89,20 @@ impl Scan<'_> {
                 Ok(Step::End) => Entry::End,
                 Ok(Step::Caller(saved)) if self.layout.is_user(&saved.registers) => Entry::End,
                 Ok(Step::Caller(saved)) => saved.saved_at.map_or(Entry::No, Entry::Saved),
+                // The first frame has switched back already.
+                _ if call.is_some() && self.switches(&caller) => Entry::End,
                 _ => Entry::No,
             },
             caller,
         }
+    }
+
+    /// Whether a frame goes on on another stack, which is to be scanned on its own.
+    fn switches(&self, caller: &Caller) -> bool {
+        stack_switch::undone(self.memory, &caller.registers, self.layout.word)
+            .and_then(|undone| undone.sp())
+            .zip(caller.registers.sp())
+            .is_some_and(|(old, sp)| old.raw().abs_diff(sp.raw()) > LARGEST)
     }
 
     /// Adds every candidate from `sp` up.

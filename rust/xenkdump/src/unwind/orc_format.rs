@@ -1,0 +1,295 @@
+//! The versions of ORC's rows.
+
+/// Size of a row of `.orc_unwind`, in every version so far.
+pub(super) const ENTRY_SIZE: usize = 6;
+
+/// How the flag bits of a row of `.orc_unwind` are to be read.
+///
+/// Each row is two `i16`, the offsets of the stack pointer and of the frame pointer, and a `u16`:
+/// 4 bits base register of the one, 4 bits base register of the other, then what is told here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrcFormat {
+    /// Bits of the type field, from bit 8 on: 2, or 3 in the versions that have a type for
+    /// "undefined" and one for "end of stack".
+    pub type_bits: u8,
+    /// The bit that says that no frame comes after.
+    pub end_bit: Option<u8>,
+    /// The bit that says that the caller was interrupted. Where there is none, the types that
+    /// restore saved registers say so.
+    pub signal_bit: Option<u8>,
+    /// `SP_INDIRECT` reads the word at the stack pointer, then adds the offset; or the other way
+    /// round.
+    pub indirect_then_offset: bool,
+    /// A row without a base register ends the stack, `end_bit` or not.
+    pub undefined_is_end: bool,
+}
+
+impl OrcFormat {
+    /// Linux 4.14 (ee9f8fce9964, "x86/unwind: Add the ORC unwinder") until the `end` bit.
+    pub const V4_14: Self = Self {
+        type_bits: 2,
+        end_bit: None,
+        signal_bit: None,
+        indirect_then_offset: false,
+        undefined_is_end: true,
+    };
+    /// With the `end` bit of d31a580266ee ("x86/unwind/orc: Detect the end of the stack"), Linux
+    /// 4.17 and stable kernels from 4.14.
+    pub const V4_17: Self = Self {
+        end_bit: Some(10),
+        undefined_is_end: false,
+        ..Self::V4_14
+    };
+    /// Linux 5.12: 87ccc826bf1c ("x86/unwind/orc: Change REG_SP_INDIRECT").
+    pub const V5_12: Self = Self {
+        indirect_then_offset: true,
+        ..Self::V4_17
+    };
+    /// Linux 6.3: ffb1b4a41016 ("x86/unwind/orc: Add 'signal' field to ORC metadata").
+    pub const V6_3: Self = Self {
+        end_bit: Some(11),
+        signal_bit: Some(10),
+        ..Self::V5_12
+    };
+    /// Linux 6.4: fb799447ae29 ("x86,objtool: Split UNWIND_HINT_EMPTY in two").
+    pub const V6_4: Self = Self {
+        type_bits: 3,
+        end_bit: None,
+        signal_bit: Some(11),
+        ..Self::V5_12
+    };
+
+    /// The format of a kernel of this release; the newest where it is unknown.
+    pub fn of_release(release: Option<(u32, u32, u32)>) -> Self {
+        match release {
+            // A stable kernel may have the bit, a first one has not: the bit is then zero
+            // everywhere, and a row without a base is the end.
+            Some(release) if release < (4, 18, 0) => Self {
+                undefined_is_end: true,
+                ..Self::V4_17
+            },
+            Some(release) if release < (5, 12, 0) => Self::V4_17,
+            Some(release) if release < (6, 3, 0) => Self::V5_12,
+            Some(release) if release < (6, 4, 0) => Self::V6_3,
+            _ => Self::V6_4,
+        }
+    }
+
+    /// The format by the `.orc_header` section: a hash of the kernel's own description of a row,
+    /// there since 6.4 and 6.3.10 (b9f174c811e3, "x86/unwind/orc: Add ELF section with ORC version
+    /// identifier"). `None` for a hash of no known version.
+    pub fn of_header(header: &[u8]) -> Option<Self> {
+        const V6_3: [u8; 4] = [0xdb, 0x84, 0xae, 0xd4];
+        const V6_4: [u8; 4] = [0xfe, 0x5d, 0x32, 0xbf];
+        match *header.first_chunk()? {
+            V6_3 => Some(Self::V6_3),
+            V6_4 => Some(Self::V6_4),
+            _ => None,
+        }
+    }
+
+    /// The format by the bit fields of `struct orc_entry` as BTF or DWARF describe them: the width
+    /// of `type`, and the bits in the `u16` where `end` and `signal` lie if there are such fields.
+    /// The release decides what the fields do not tell.
+    pub fn of_fields(
+        type_bits: u8,
+        end_bit: Option<u8>,
+        signal_bit: Option<u8>,
+        release: Option<(u32, u32, u32)>,
+    ) -> Self {
+        Self {
+            type_bits,
+            end_bit,
+            signal_bit,
+            indirect_then_offset: signal_bit.is_some()
+                || release.is_none_or(|release| release >= (5, 12, 0)),
+            undefined_is_end: type_bits < 3 && end_bit.is_none(),
+        }
+    }
+
+    /// Reads a row.
+    pub(super) fn decode(&self, row: [u8; ENTRY_SIZE]) -> OrcEntry {
+        let [s0, s1, b0, b1, f0, f1] = row;
+        let flags = u16::from_le_bytes([f0, f1]);
+        let bit =
+            |bit: Option<u8>| bit.map(|bit| flags.checked_shr(bit.into()).unwrap_or(0) & 1 != 0);
+        let sp_reg = OrcReg::decode(flags & 0xf);
+        let raw = if self.type_bits >= 3 {
+            (flags >> 8) & 7
+        } else {
+            ((flags >> 8) & 3) + 2
+        };
+        let end = bit(self.end_bit).unwrap_or(false);
+        let kind = match raw {
+            // A row without a base is one of two things whatever its type; so it stands in Linux
+            // before 6.4, where the two had no type of their own.
+            _ if self.type_bits < 3 && sp_reg == Some(OrcReg::Undefined) => {
+                if end || self.undefined_is_end {
+                    OrcKind::EndOfStack
+                } else {
+                    OrcKind::Undefined
+                }
+            }
+            1 => OrcKind::EndOfStack,
+            2 => OrcKind::Call,
+            3 => OrcKind::Regs,
+            4 => OrcKind::RegsPartial,
+            _ => OrcKind::Undefined,
+        };
+        OrcEntry {
+            sp_offset: i16::from_le_bytes([s0, s1]),
+            bp_offset: i16::from_le_bytes([b0, b1]),
+            sp_reg,
+            bp_reg: OrcReg::decode((flags >> 4) & 0xf),
+            kind,
+            signal: bit(self.signal_bit)
+                .unwrap_or(matches!(kind, OrcKind::Regs | OrcKind::RegsPartial)),
+        }
+    }
+}
+
+/// The base that an offset counts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum OrcReg {
+    Undefined,
+    PrevSp,
+    Dx,
+    Di,
+    Bp,
+    Sp,
+    R10,
+    R13,
+    BpIndirect,
+    SpIndirect,
+}
+
+impl OrcReg {
+    fn decode(raw: u16) -> Option<Self> {
+        Some(match raw {
+            0 => Self::Undefined,
+            1 => Self::PrevSp,
+            2 => Self::Dx,
+            3 => Self::Di,
+            4 => Self::Bp,
+            5 => Self::Sp,
+            6 => Self::R10,
+            7 => Self::R13,
+            8 => Self::BpIndirect,
+            9 => Self::SpIndirect,
+            _ => return None,
+        })
+    }
+}
+
+/// What lies at the address that a row computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrcKind {
+    /// No data for this code.
+    Undefined,
+    /// No frame comes after.
+    EndOfStack,
+    /// The return address lies in the word below.
+    Call,
+    /// A whole `pt_regs` begins there.
+    Regs,
+    /// The part of a `pt_regs` that the processor saves begins there.
+    RegsPartial,
+}
+
+/// A row of `.orc_unwind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrcEntry {
+    /// Added to the base for the caller's stack pointer.
+    pub sp_offset: i16,
+    /// Added to the base for the place of the caller's frame pointer.
+    pub bp_offset: i16,
+    /// Base for the caller's stack pointer; `None` for a number no version has.
+    pub sp_reg: Option<OrcReg>,
+    /// Base for the place of the caller's frame pointer.
+    pub bp_reg: Option<OrcReg>,
+    /// What lies at the caller's stack pointer.
+    pub kind: OrcKind,
+    /// The caller was interrupted: its pc is exact.
+    pub signal: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(format: &OrcFormat, flags: u16) -> OrcEntry {
+        let [f0, f1] = flags.to_le_bytes();
+        format.decode([0x10, 0, 0xf0, 0xff, f0, f1])
+    }
+
+    #[test]
+    fn each_version_reads_the_same_meaning_from_its_own_bits() {
+        // sp_reg SP, bp_reg PREV_SP, then: call, regs, partial regs; each in its version's bits.
+        for (format, call, regs, partial) in [
+            (OrcFormat::V4_14, 0x015, 0x115, 0x215),
+            (OrcFormat::V4_17, 0x015, 0x115, 0x215),
+            (OrcFormat::V5_12, 0x015, 0x115, 0x215),
+            (OrcFormat::V6_3, 0x015, 0x515, 0x615),
+            (OrcFormat::V6_4, 0x215, 0xb15, 0xc15),
+        ] {
+            for (raw, kind, signal) in [
+                (call, OrcKind::Call, false),
+                (regs, OrcKind::Regs, true),
+                (partial, OrcKind::RegsPartial, true),
+            ] {
+                let entry = flags(&format, raw);
+                assert_eq!((entry.kind, entry.signal), (kind, signal), "{format:?}");
+                assert_eq!(entry.sp_reg, Some(OrcReg::Sp));
+                assert_eq!(entry.bp_reg, Some(OrcReg::PrevSp));
+                assert_eq!((entry.sp_offset, entry.bp_offset), (16, -16));
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_stack_and_no_data_are_told_apart_where_they_can_be() {
+        for (format, raw, kind) in [
+            (OrcFormat::V4_14, 0x000, OrcKind::EndOfStack),
+            (OrcFormat::V4_17, 0x000, OrcKind::Undefined),
+            (OrcFormat::V4_17, 0x400, OrcKind::EndOfStack),
+            (OrcFormat::V6_3, 0x000, OrcKind::Undefined),
+            (OrcFormat::V6_3, 0x400, OrcKind::Undefined),
+            (OrcFormat::V6_3, 0x800, OrcKind::EndOfStack),
+            (OrcFormat::V6_4, 0x000, OrcKind::Undefined),
+            (OrcFormat::V6_4, 0x100, OrcKind::EndOfStack),
+        ] {
+            assert_eq!(flags(&format, raw).kind, kind, "{format:?} {raw:#x}");
+        }
+        let early = OrcFormat::of_release(Some((4, 14, 300)));
+        assert_eq!(flags(&early, 0x000).kind, OrcKind::EndOfStack);
+        assert_eq!(flags(&early, 0x400).kind, OrcKind::EndOfStack);
+    }
+
+    #[test]
+    fn fields_headers_and_releases_lead_to_the_same_formats() {
+        let release = |major, minor| Some((major, minor, 0));
+        assert_eq!(
+            OrcFormat::of_fields(2, Some(10), None, release(6, 1)),
+            OrcFormat::of_release(release(6, 1))
+        );
+        assert_eq!(
+            OrcFormat::of_fields(2, Some(10), None, release(5, 10)),
+            OrcFormat::of_release(release(5, 10))
+        );
+        assert_eq!(
+            OrcFormat::of_fields(2, Some(11), Some(10), None),
+            OrcFormat::V6_3
+        );
+        assert_eq!(
+            OrcFormat::of_fields(3, None, Some(11), None),
+            OrcFormat::of_release(release(6, 12))
+        );
+        assert_eq!(
+            OrcFormat::of_header(b"\xfe\x5d\x32\xbf rest"),
+            Some(OrcFormat::V6_4)
+        );
+        assert_eq!(OrcFormat::of_header(&[0; 20]), None);
+        assert_eq!(OrcFormat::of_header(&[]), None);
+    }
+}

@@ -1,0 +1,174 @@
+//! Calls that were made on another stack: the instruction after such a call gets the old stack
+//! pointer back, and so tells where it is.
+//!
+//! Linux runs interrupts and softirqs on stacks of their own. On 32 bits `call_on_stack` exchanges
+//! `%esp` with `%ebx`, which the callee keeps; on 64 bits `call_on_irqstack` (5.12) leaves the old
+//! pointer on top of the new stack. ORC knows of that, DWARF and the code's own depth do not.
+
+use crate::addr::{VirtAddr, Word};
+use crate::memory::Memory;
+
+use super::decode::{decode, Effect};
+use super::registers::{Reg, Registers};
+
+/// Size of a 32-bit kernel's stacks, which are aligned to it.
+const STACK_32: u64 = 8 << 10;
+
+/// The registers once the instruction after the call, at the pc, has switched back; `None` if it
+/// does not switch.
+pub(super) fn undone(
+    memory: &dyn Memory<VirtAddr>,
+    registers: &Registers,
+    word: Word,
+) -> Option<Registers> {
+    let sp = registers.sp()?;
+    let mut code = [0; WINDOW];
+    memory.read(registers.pc()?, &mut code).ok()?;
+    let old = match source(&code, word)? {
+        Source::Popped => memory.read_word(sp, word).ok()?,
+        Source::Register(reg) => registers
+            .get(reg)
+            .or_else(|| at_the_foot(memory, sp, word))?,
+    };
+    if old == sp.0 || !old.is_multiple_of(word.bytes() as u64) {
+        return None;
+    }
+    let mut undone = *registers;
+    undone.set(Reg::Sp, old);
+    Some(undone)
+}
+
+/// The source of the stack pointer that is gone back to at the start of `code`.
+fn source(code: &[u8], word: Word) -> Option<Source> {
+    if let Some(reg) = moved(*code.first_chunk()?, word) {
+        return Some(Source::Register(reg));
+    }
+    // `irq_exit_rcu` is called before the old stack pointer is popped.
+    let mut rest = code;
+    for _ in 0..MOST_BEFORE_POP {
+        if let [0x5c, ..] = rest {
+            return Some(Source::Popped);
+        }
+        let instruction = decode(rest, word)?;
+        if instruction.effect != Effect::None {
+            return None;
+        }
+        rest = rest.get(instruction.length..)?;
+    }
+    None
+}
+
+/// Enough code for what may stand before the old stack pointer is popped.
+const WINDOW: usize = 32;
+const MOST_BEFORE_POP: usize = 4;
+
+enum Source {
+    /// `pop %sp`.
+    Popped,
+    /// `mov %reg,%sp`.
+    Register(Reg),
+}
+
+/// The register that `mov %reg,%sp` at the start of `code` moves.
+fn moved(code: [u8; 3], word: Word) -> Option<Reg> {
+    const NUMBERED: [Reg; 16] = [
+        Reg::Ax,
+        Reg::Cx,
+        Reg::Dx,
+        Reg::Bx,
+        Reg::Sp,
+        Reg::Bp,
+        Reg::Si,
+        Reg::Di,
+        Reg::R8,
+        Reg::R9,
+        Reg::R10,
+        Reg::R11,
+        Reg::R12,
+        Reg::R13,
+        Reg::R14,
+        Reg::R15,
+    ];
+    let (high, opcode, modrm) = match (word, code) {
+        (Word::W32, [opcode, modrm, _]) => (0, opcode, modrm),
+        (Word::W64, [0x48, opcode, modrm]) => (0, opcode, modrm),
+        (Word::W64, [0x4c, 0x89, modrm]) => (8, 0x89, modrm),
+        (Word::W64, [0x49, 0x8b, modrm]) => (8, 0x8b, modrm),
+        _ => return None,
+    };
+    let (reg, rm) = ((modrm >> 3) & 7, modrm & 7);
+    let from = match opcode {
+        0x89 if modrm >= 0xc0 && rm == 4 => reg,
+        0x8b if modrm >= 0xc0 && reg == 4 => rm,
+        _ => return None,
+    };
+    let reg = *NUMBERED.get(usize::from(from + high))?;
+    (reg != Reg::Sp).then_some(reg)
+}
+
+/// What a 32-bit kernel keeps at the foot of its interrupt stacks since 3.15 (198d208df437, "x86:
+/// Keep thread_info on thread stack in x86_32"): the stack pointer of the stack it came from.
+fn at_the_foot(memory: &dyn Memory<VirtAddr>, sp: VirtAddr, word: Word) -> Option<u64> {
+    if word != Word::W32 {
+        return None;
+    }
+    // All of the stack may be popped already.
+    let foot = sp.0.checked_sub(1)? & !(STACK_32 - 1);
+    let old = memory.read_word(VirtAddr(foot), word).ok()?;
+    let elsewhere = !(foot..=foot + STACK_32).contains(&old);
+    (elsewhere && memory.read_word(VirtAddr(old), word).is_ok()).then_some(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::testing::Ram;
+
+    const CODE: u64 = 0xc100_0000;
+    const IRQ_STACK: u64 = 0xcf00_2000;
+    const TASK_STACK: u64 = 0xc200_1f00;
+
+    fn sp_of(code: &[u8], word: Word, bx: Option<u64>) -> Option<u64> {
+        let mut ram = Ram::new(word);
+        ram.bytes(CODE, &[0x90; 64]);
+        ram.bytes(CODE, code);
+        ram.words(IRQ_STACK, &[TASK_STACK + 16]);
+        ram.words(TASK_STACK, &[0; 8]);
+        ram.words(IRQ_STACK + STACK_32, &[TASK_STACK + 8]);
+        let mut registers = Registers::at(VirtAddr(CODE), VirtAddr(IRQ_STACK + STACK_32));
+        registers.put(Reg::Bx, bx);
+        let undone = undone(&ram, &registers, word)?;
+        undone.get(Reg::Sp)
+    }
+
+    #[test]
+    fn the_register_that_is_moved_back_has_the_old_stack_pointer() {
+        let bx = Some(TASK_STACK);
+        assert_eq!(sp_of(&[0x89, 0xdc], Word::W32, bx), bx);
+        assert_eq!(sp_of(&[0x8b, 0xe3], Word::W32, bx), bx);
+        assert_eq!(sp_of(&[0x48, 0x89, 0xdc], Word::W64, bx), bx);
+        assert_eq!(sp_of(&[0x49, 0x89, 0xdc], Word::W64, bx), None, "to r12");
+        assert_eq!(sp_of(&[0x89, 0xd8], Word::W32, bx), None, "to eax");
+        assert_eq!(sp_of(&[0x89, 0x1c, 0x24], Word::W32, bx), None, "to memory");
+    }
+
+    #[test]
+    fn what_is_popped_is_the_old_stack_pointer() {
+        assert_eq!(sp_of(&[0x5c], Word::W64, None), Some(TASK_STACK + 8));
+        let call_first = [0xe8, 1, 2, 3, 4, 0x5c];
+        assert_eq!(sp_of(&call_first, Word::W64, None), Some(TASK_STACK + 8));
+        let other_pop_first = [0x5b, 0x5c];
+        assert_eq!(sp_of(&other_pop_first, Word::W64, None), None);
+    }
+
+    #[test]
+    fn a_register_that_is_not_known_is_looked_up_at_the_foot_of_the_stack() {
+        assert_eq!(sp_of(&[0x89, 0xdc], Word::W32, None), Some(TASK_STACK + 16));
+        assert_eq!(sp_of(&[0x48, 0x89, 0xdc], Word::W64, None), None);
+    }
+
+    #[test]
+    fn a_register_that_makes_no_stack_pointer_is_not_believed() {
+        assert_eq!(sp_of(&[0x89, 0xdc], Word::W32, Some(TASK_STACK + 1)), None);
+    }
+}

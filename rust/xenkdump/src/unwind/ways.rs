@@ -1,0 +1,254 @@
+//! What is tried to find the caller of a frame, in which order.
+
+use std::sync::PoisonError;
+
+use crate::addr::{Address, VirtAddr, Word};
+
+use super::call_site::call_before;
+use super::depth::Depths;
+use super::frame_pointer;
+use super::leaf;
+use super::orc_step;
+use super::registers::Registers;
+use super::saved;
+use super::scan::Scan;
+use super::stack_switch;
+use super::step::{Caller, Step, Unreadable};
+use super::unwinder::{Method, Stack, Unwinder};
+
+/// What is tried for a frame.
+#[derive(Clone, Copy)]
+enum Way {
+    By(Method),
+    /// Entry code, by the registers it saved.
+    Entry,
+    /// Code that keeps no frame.
+    Leaf,
+}
+
+impl Way {
+    /// All of them, the best first.
+    const ALL: [Way; 6] = [
+        Way::By(Method::Orc),
+        Way::By(Method::Cfi),
+        Way::Entry,
+        Way::Leaf,
+        Way::By(Method::FramePointer),
+        Way::By(Method::Scan),
+    ];
+}
+
+/// So many times a stack is scanned: once more for each interruption, and where the chain was
+/// left for a better method.
+const MOST_SCANS: usize = 16;
+
+/// What scans of a stack have found so far.
+#[derive(Default)]
+pub(super) struct Scans {
+    /// The last chain.
+    chain: Vec<Caller>,
+    count: usize,
+}
+
+impl Unwinder {
+    /// The caller of the frame with these registers, whose code is at `lookup`.
+    pub(super) fn step(
+        &self,
+        stack: &Stack<'_>,
+        frame: &Caller,
+        lookup: VirtAddr,
+        scans: &mut Scans,
+    ) -> Result<Step, Unreadable> {
+        let mut unreadable = None;
+        let switched = Caller {
+            registers: match frame.interrupted {
+                true => None,
+                false => stack_switch::undone(stack.memory, &frame.registers, self.word),
+            }
+            .unwrap_or(frame.registers),
+            ..frame.clone()
+        };
+        for way in Way::ALL {
+            let step = match way {
+                Way::By(method) if !self.methods.contains(&method) => continue,
+                Way::By(Method::Orc) => self.orc_step(stack, &frame.registers, lookup),
+                Way::By(Method::Cfi) => self.cfi_step(stack, &switched.registers, lookup),
+                Way::By(Method::FramePointer) => self.frame_pointer_step(stack, &switched, lookup),
+                Way::By(Method::Scan) => Ok(self.scan_step(stack, &switched, lookup, scans)),
+                Way::Entry => {
+                    saved::step(stack.memory, stack.symbols, &self.layout, &frame.registers)
+                }
+                Way::Leaf => self.leaf_step(stack, frame, lookup),
+            };
+            match step {
+                Ok(Step::Caller(caller)) if self.is_plausible(stack, &caller) => {
+                    return Ok(Step::Caller(caller))
+                }
+                Ok(Step::End) if !self.is_stub(stack, lookup) => return Ok(Step::End),
+                Ok(_) => {}
+                Err(fault) => unreadable = unreadable.or(Some(fault)),
+            }
+        }
+        unreadable.map_or(Ok(Step::Unknown), Err)
+    }
+
+    fn frame_pointer_step(
+        &self,
+        stack: &Stack<'_>,
+        frame: &Caller,
+        lookup: VirtAddr,
+    ) -> Result<Step, Unreadable> {
+        let Stack {
+            memory, symbols, ..
+        } = *stack;
+        let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut depths = Depths::new(memory, symbols, self.word, &mut code.places);
+        frame_pointer::step(
+            memory,
+            symbols,
+            &frame.registers,
+            lookup,
+            &mut depths,
+            self.word,
+        )
+    }
+
+    /// The next frame of the chain that a scan found before, or of a new one.
+    fn scan_step(
+        &self,
+        stack: &Stack<'_>,
+        frame: &Caller,
+        lookup: VirtAddr,
+        scans: &mut Scans,
+    ) -> Step {
+        let here = (frame.registers.pc(), frame.registers.sp());
+        let known = scans
+            .chain
+            .iter()
+            .position(|found| (found.registers.pc(), found.registers.sp()) == here);
+        let next = match known {
+            // An interrupted frame may stand on another stack, which is to be scanned anew.
+            Some(at) if at + 1 < scans.chain.len() || !frame.interrupted => at + 1,
+            _ if scans.count >= MOST_SCANS => return Step::Unknown,
+            _ => {
+                let scan = Scan {
+                    memory: stack.memory,
+                    symbols: stack.symbols,
+                    layout: &self.layout,
+                };
+                let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
+                scans.chain = scan.chain(frame, lookup, self.stack_end(stack, frame), &mut code);
+                scans.count += 1;
+                0
+            }
+        };
+        match scans.chain.get(next) {
+            Some(caller) => Step::Caller(Box::new(caller.clone())),
+            None => Step::Unknown,
+        }
+    }
+
+    /// Where the stack of this frame ends, as far as anything tells: stacks are aligned to their
+    /// size.
+    fn stack_end(&self, stack: &Stack<'_>, frame: &Caller) -> VirtAddr {
+        let sp = frame.registers.sp().unwrap_or_default();
+        let known = stack
+            .bounds
+            .iter()
+            .find(|(low, high)| (*low..*high).contains(&sp));
+        match known {
+            Some((_, high)) => *high,
+            None => {
+                let size = match self.word {
+                    Word::W32 => 8 << 10,
+                    Word::W64 => 16 << 10,
+                };
+                VirtAddr((sp.raw() | (size - 1)).saturating_add(1))
+            }
+        }
+    }
+
+    fn leaf_step(
+        &self,
+        stack: &Stack<'_>,
+        frame: &Caller,
+        lookup: VirtAddr,
+    ) -> Result<Step, Unreadable> {
+        let Stack {
+            memory, symbols, ..
+        } = *stack;
+        if self.is_stub(stack, lookup) {
+            return leaf::run_to_ret(memory, symbols, &frame.registers, self.word);
+        }
+        if frame.interrupted {
+            return leaf::top_of_stack(memory, symbols, &frame.registers, self.word);
+        }
+        Ok(Step::Unknown)
+    }
+
+    fn is_stub(&self, stack: &Stack<'_>, lookup: VirtAddr) -> bool {
+        stack
+            .symbols
+            .function(lookup)
+            .is_some_and(|function| leaf::is_hypercall_stub(function.name))
+    }
+
+    fn orc_step(
+        &self,
+        stack: &Stack<'_>,
+        registers: &Registers,
+        lookup: VirtAddr,
+    ) -> Result<Step, Unreadable> {
+        // There are no such tables on 32 bits.
+        let tables = match self.word {
+            Word::W32 => &[],
+            Word::W64 => self.orc.as_slice(),
+        };
+        tables
+            .iter()
+            .find_map(|table| Some((table, table.find(lookup)?)))
+            .map_or(Ok(Step::Unknown), |(table, entry)| {
+                orc_step::step(
+                    &entry,
+                    table.format().indirect_then_offset,
+                    &self.layout,
+                    stack.memory,
+                    registers,
+                )
+            })
+    }
+
+    fn cfi_step(
+        &self,
+        stack: &Stack<'_>,
+        registers: &Registers,
+        lookup: VirtAddr,
+    ) -> Result<Step, Unreadable> {
+        for table in &self.cfi {
+            let step = table.step(stack.memory, registers, lookup)?;
+            if !matches!(step, Step::Unknown) {
+                return Ok(step);
+            }
+        }
+        Ok(Step::Unknown)
+    }
+
+    /// Whether this can be a caller at all: unwind data for the wrong code, or a stack that was
+    /// overwritten, must not lead to nonsense.
+    fn is_plausible(&self, stack: &Stack<'_>, caller: &Caller) -> bool {
+        let (Some(pc), Some(sp)) = (caller.registers.pc(), caller.registers.sp()) else {
+            return false;
+        };
+        if pc.raw() == 0 || self.layout.is_user(&caller.registers) {
+            return true;
+        }
+        if sp.raw() % self.word.bytes() as u64 != 0 {
+            return false;
+        }
+        // An interrupted pc may be anything: a jump through a bad pointer leads anywhere. Code
+        // that symbols know nothing of (a module's, a JIT's) must at least have made a call.
+        caller.interrupted
+            || stack.symbols.is_text(VirtAddr(pc.raw().wrapping_sub(1)))
+            || call_before(stack.memory, stack.symbols, pc, self.word).is_some()
+    }
+}

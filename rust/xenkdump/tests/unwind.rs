@@ -1,0 +1,250 @@
+//! Whatever memory, tables and registers hold: an unwind ends, with bounded frames, and nothing
+//! panics.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use xenkdump::addr::{VirtAddr, Word};
+use xenkdump::memory::{Fault, Memory};
+use xenkdump::unwind::{
+    CfiKind, CfiTable, CodeSymbols, Function, Method, OrcFormat, OrcTable, Reg, Registers, Stack,
+    Unwinder,
+};
+
+const LIMIT: usize = 300;
+
+/// Endless memory: code of likely instructions, and stacks of return addresses, stack pointers and
+/// these words.
+struct Noise {
+    word: Word,
+    seed: u64,
+    words: Vec<u64>,
+}
+
+/// Eight bytes of code each.
+const CODE: [[u8; 8]; 16] = [
+    [0xe8, 0xfb, 0, 0, 0, 0x90, 0x90, 0x90],
+    [0xe8, 0x03, 0xff, 0xff, 0xff, 0x5b, 0x5d, 0xc3],
+    [0xe8, 0, 0, 0, 0, 0x5c, 0x90, 0x90],
+    [0xff, 0xd0, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90],
+    [0xff, 0xd0, 0x89, 0xdc, 0x90, 0x90, 0x90, 0x90],
+    [0x55, 0x48, 0x89, 0xe5, 0x53, 0x90, 0x90, 0x90],
+    [0x55, 0x89, 0xe5, 0x53, 0x90, 0x90, 0x90, 0x90],
+    [0x48, 0x83, 0xec, 0x18, 0x90, 0x90, 0x90, 0x90],
+    [0x83, 0xec, 0x0c, 0x50, 0x58, 0x90, 0x90, 0x90],
+    [0x48, 0x83, 0xe4, 0xf0, 0x90, 0x90, 0x90, 0x90],
+    [0x0f, 0x84, 0xf2, 0xff, 0xff, 0xff, 0x90, 0x90],
+    [0xe9, 0xf3, 1, 0, 0, 0x90, 0x90, 0x90],
+    [0xeb, 0xf6, 0x0f, 0x0b, 0x90, 0x90, 0x90, 0x90],
+    [0x5b, 0x5d, 0xc9, 0xc3, 0x90, 0x90, 0x90, 0x90],
+    [0x41, 0x5b, 0x59, 0xc3, 0x90, 0x90, 0x90, 0x90],
+    [0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90],
+];
+
+impl Noise {
+    fn byte(&self, at: u64) -> u8 {
+        let mix = |number: u64| (number ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        if Code(self.word).is_text(VirtAddr(at)) {
+            return CODE[mix(at / 8) as usize % CODE.len()][at as usize % 8];
+        }
+        let width = self.word.bytes() as u64;
+        let hash = mix(at / width);
+        let value = match hash % 8 {
+            0..=3 => base(self.word) + ((hash >> 3) % 0x800) * 8 + [2, 5][hash as usize >> 20 & 1],
+            4 => (at & !0x3fff) + (hash >> 3) % 0x4000 / width * width,
+            _ => self.words[hash as usize % self.words.len()],
+        };
+        (value >> ((at % width) * 8)) as u8
+    }
+}
+
+impl Memory<VirtAddr> for Noise {
+    fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        for (i, byte) in buf.iter_mut().enumerate() {
+            let at = addr.0.wrapping_add(i as u64);
+            if at & 0xf_f000 == 0xf_f000 {
+                return Err(Fault::NonCanonical(VirtAddr(at)));
+            }
+            *byte = self.byte(at);
+        }
+        Ok(())
+    }
+}
+
+fn base(word: Word) -> u64 {
+    match word {
+        Word::W32 => 0xc100_0000,
+        Word::W64 => 0xffff_ffff_8100_0000,
+    }
+}
+
+/// A function every 256 bytes, of 64 in all.
+struct Code(Word);
+
+const NAMES: [&str; 4] = [
+    "f",
+    "f.cold",
+    "xen_hypercall_iret",
+    "__x86_indirect_thunk_rax",
+];
+
+impl CodeSymbols for Code {
+    fn function(&self, addr: VirtAddr) -> Option<Function<'_>> {
+        let number = self.is_text(addr).then(|| (addr.0 - base(self.0)) >> 8)?;
+        Some(Function {
+            name: NAMES[number as usize % NAMES.len()],
+            start: VirtAddr(base(self.0) + (number << 8)),
+            size: (!number.is_multiple_of(3)).then_some(256),
+        })
+    }
+
+    fn start_of(&self, _: &str) -> Option<VirtAddr> {
+        Some(VirtAddr(base(self.0)))
+    }
+
+    fn is_text(&self, addr: VirtAddr) -> bool {
+        (base(self.0)..base(self.0) + 0x4000).contains(&addr.0)
+    }
+}
+
+fn orc_tables(word: Word, noise: &[u8], format: OrcFormat) -> OrcTable {
+    let mut ip = Vec::new();
+    for row in 0..64u64 {
+        let at = base(word) + 0x10_0000 + row * 4;
+        let pc = base(word) + row * 0x100 + u64::from(noise[row as usize]);
+        ip.extend_from_slice(&(pc.wrapping_sub(at) as i32).to_le_bytes());
+    }
+    // Small offsets off the stack pointer mostly, else anything.
+    let rows: Vec<u8> = (0..64)
+        .flat_map(|row| match (noise[row % 8], noise[row]) {
+            (0..=200, n) => [n & 0x78, 0, 0xf0, 0xff, n & 0x10 | 5, n >> 4],
+            (_, n) => [n, n, n, n, n, n],
+        })
+        .collect();
+    OrcTable::new(
+        Arc::new(ip),
+        VirtAddr(base(word) + 0x10_0000),
+        Arc::new(rows),
+        format,
+        (VirtAddr(0), VirtAddr(u64::MAX)),
+    )
+}
+
+/// One CIE, then an FDE for each function with instructions that make sense mostly.
+fn debug_frame(word: Word, noise: &[u8]) -> Vec<u8> {
+    let width = word.bytes();
+    let mut entry = vec![0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0x78, 16];
+    if word == Word::W32 {
+        entry[8] = 8;
+    }
+    entry.extend_from_slice(&[0x0c, 7, 8, 0x90, 1, 0, 0]);
+    let mut section = (entry.len() as u32).to_le_bytes().to_vec();
+    section.extend(entry);
+    for function in 0..64u64 {
+        let start = base(word) + function * 256;
+        let mut entry = 0u32.to_le_bytes().to_vec();
+        entry.extend_from_slice(&start.to_le_bytes()[..width]);
+        entry.extend_from_slice(&256u64.to_le_bytes()[..width]);
+        let n = noise[function as usize % noise.len()];
+        // def_cfa_offset, offset of a register, then what the number says.
+        entry.extend_from_slice(&[0x0e, n & 0x3c, 0x80 | (n & 7), n >> 4]);
+        entry.extend_from_slice(match n % 8 {
+            0 => &[0x0f, 3, 0x77, 8, 0x06],
+            1 => &[0x10, 6, 2, 0x75, 0],
+            2 => &[0x0d, 6, 0, 0],
+            3 => &[0x0f, 3, 0x2f, 0xfd, 0xff],
+            4 => &[0x0a, 0x0b, 0x0a, 0x0b],
+            _ => &[0, 0, 0],
+        });
+        let from = function as usize * 7 % noise.len();
+        if n > 200 {
+            entry.extend(noise.iter().cycle().skip(from).take(24));
+        }
+        section.extend_from_slice(&(entry.len() as u32).to_le_bytes());
+        section.extend(entry);
+    }
+    section
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_unwind_ends_whatever_there_is(
+        is64: bool,
+        seed: u64,
+        words in prop::collection::vec(any::<u64>(), 1..16),
+        noise in prop::collection::vec(any::<u8>(), 64..512),
+        registers in prop::collection::vec(any::<u64>(), Reg::ALL.len()),
+        in_code: u16,
+        exact: bool,
+        bp_on_stack: bool,
+        format in prop::sample::select(vec![
+            OrcFormat::V4_14, OrcFormat::V4_17, OrcFormat::V5_12, OrcFormat::V6_3, OrcFormat::V6_4,
+        ]),
+        methods in prop::sample::subsequence(Method::ALL.to_vec(), 0..=4),
+    ) {
+        let word = if is64 { Word::W64 } else { Word::W32 };
+        let mut unwinder = Unwinder::new(word, Some((6, 1, 0)));
+        unwinder.add_orc(orc_tables(word, &noise, format));
+        for (kind, bytes) in [
+            (CfiKind::DebugFrame, debug_frame(word, &noise)),
+            (CfiKind::DebugFrame, noise.clone()),
+            (CfiKind::EhFrame, noise.clone()),
+        ] {
+            unwinder.add_cfi(CfiTable::new(Arc::new(bytes), kind, word, VirtAddr(0), 0));
+        }
+        unwinder.set_methods(&methods);
+        let mut start = Registers::new();
+        for (reg, value) in Reg::ALL.iter().zip(&registers) {
+            start.set(*reg, value & word.max());
+        }
+        start.set(Reg::Ip, base(word) + u64::from(in_code) % 0x800 * 8 + 5);
+        start.set(Reg::Sp, registers[4] & word.max() & !7);
+        start.set(Reg::Cs, if is64 { 0x10 } else { 0x60 });
+        if bp_on_stack {
+            start.set(Reg::Bp, start.get(Reg::Sp).unwrap_or(0).wrapping_add(registers[5] & 0xf8));
+        }
+        let memory = Noise { word, seed, words };
+        let found = unwinder.unwind(&Stack {
+            memory: &memory,
+            symbols: &Code(word),
+            registers: start,
+            exact,
+            bounds: &[],
+            limit: LIMIT,
+        });
+        prop_assert!((1..=LIMIT).contains(&found.frames.len()));
+        for frame in &found.frames {
+            prop_assert!(frame.pc.0 <= word.max() && frame.sp.0 <= word.max());
+        }
+        let users = found.frames.iter().filter(|frame| frame.user).count();
+        prop_assert!(users == 0 || (users == 1 && found.frames.last().unwrap().user));
+    }
+}
+
+#[test]
+fn registers_to_start_from_are_asked_for() {
+    let unwinder = Unwinder::new(Word::W64, None);
+    let memory = Noise {
+        word: Word::W64,
+        seed: 0,
+        words: vec![0],
+    };
+    let mut registers = Registers::new();
+    registers.set(Reg::Ip, base(Word::W64));
+    let found = unwinder.unwind(&Stack {
+        memory: &memory,
+        symbols: &Code(Word::W64),
+        registers,
+        exact: true,
+        bounds: &[],
+        limit: LIMIT,
+    });
+    assert!(found.frames.is_empty());
+    let reason = found.stopped.map(|stop| stop.to_string());
+    assert_eq!(
+        reason.as_deref(),
+        Some("the registers to start from lack rsp")
+    );
+}

@@ -204,3 +204,30 @@ def test_a_64_bit_kernel_without_its_tables(bare: Kernel) -> None:
     # All but the two idle tasks, whose outermost functions were freed or were never called.
     assert (whole, tasks) == (146, 148)
     assert invented == 0
+
+
+@pytest.mark.parametrize("methods", [None, ("fp", "scan")])
+def test_xen_s_own_stacks_lead_to_the_guest(
+    dump_file: Path, truth: Truth, methods: tuple[str, ...] | None
+) -> None:
+    """From kexec_crash_save_cpu to the registers that Xen saved when it was entered."""
+    told = truth("xen417-mixed-pcpus/truth-hypervisor.json")
+    image = native.Image(dump_file("xen417-mixed-pcpus/xen-syms"))
+    symbols = image.symbols()
+    dump = native.Dump(dump_file("xen417-mixed-pcpus/vmcore"))
+    entered = []
+    for pcpu in told["pcpus"]:
+        virtual = dump.virtual(int(pcpu["cr3"], 16), "x86_64")
+        unwinder = native.Unwinder(image, symbols, virtual, methods=methods)
+        registers = {name: int(pcpu[name], 16) for name in ("rip", "rsp", "rbp", "rbx", "cs")}
+        backtrace = unwinder.unwind(registers, exact=True)
+        assert backtrace.stopped is None
+        *frames, guest = backtrace.frames
+        assert frames[0].symbol == "kexec_crash_save_cpu"
+        entered.append(frames[-1].symbol)
+        assert guest.user
+        assert guest.registers is not None
+        for name, value in pcpu["guest"].items():
+            assert guest.registers[name] == int(value, 16), name
+    # An NMI, on a stack of its own, in the emulation of what the guest faulted on; a hypercall.
+    assert entered == ["handle_exception_saved", "lstar_enter"]

@@ -170,9 +170,13 @@ class Kernel:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """The numbers that the release starts with, ``(2, 6, 16, 13)``; empty if it has none."""
-        numbers = []
-        for part in self.release.replace("-", ".").split("."):
+        """The numbers that the release starts with, ``(2, 6, 16, 13)``; empty if it is not known."""
+        numbers: list[int] = []
+        try:
+            parts = self.release.replace("-", ".").split(".")
+        except AbsentError:
+            return ()
+        for part in parts:
             if not part.isdecimal():
                 break
             numbers.append(int(part))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
-from . import panic, percpu, tasks
+from . import names, panic, percpu, tasks
 from .kernel import Kernel
 from .system import Linux
 
@@ -81,20 +81,21 @@ def read(kernel: Linux) -> Header:
 
 def date(kernel: Kernel) -> int:
     """The wall clock, in seconds since 1970."""
-    # xtime until 3.3; timekeeper until 3.16; since then tk_core, an unnamed struct until 6.13
-    # (where it is struct tk_data), whose timekeeper stands behind a seqcount and fills the rest;
-    # since 6.17 the first of timekeeper_data[].
-    core = kernel.symbols.get("tk_core") or kernel.symbols.get("timekeeper_data")
-    if core is not None:
-        if "tk_data" in kernel.types:
-            core += kernel.offset("tk_data.timekeeper")
-        else:
-            size = max(symbol.size for symbol in kernel.symbols.all("tk_core"))
-            core += size - kernel.types.sizeof("timekeeper")
-        return kernel.read(core, "timekeeper.seconds")
-    if kernel.symbols.get("timekeeper") is not None and kernel.has("timekeeper.seconds"):
-        return kernel.read(kernel.symbol("timekeeper"), "timekeeper.seconds")
-    return kernel.pointer(kernel.symbol("xtime"))
+    if "xtime" in kernel.symbols:
+        # A timespec, until 3.3; since 2.6.33 there was a struct timekeeper of other things beside.
+        return kernel.pointer(kernel.symbols["xtime"])
+    at = kernel.symbol("timekeeper")
+    if "tk_data" in kernel.types:  # 6.13 on
+        at += kernel.offset("tk_data.timekeeper")
+    else:
+        # tk_core was an unnamed struct: a seqcount, then the timekeeper, which fills the rest.
+        sizes = [
+            symbol.size
+            for name in names.SYMBOLS["timekeeper"]
+            for symbol in kernel.symbols.all(name)
+        ]
+        at += max(0, max(sizes, default=0) - kernel.types.sizeof("timekeeper"))
+    return kernel.read(at, "timekeeper.seconds")
 
 
 def hertz(kernel: Kernel) -> int:
@@ -122,13 +123,10 @@ def load_average(kernel: Kernel) -> tuple[int, int, int]:
 
 def uts(kernel: Kernel) -> dict[str, str]:
     """The names of the machine and its kernel."""
-    # A namespace since 2.6.19 (4865ecf1315b).
+    at = kernel.symbol("uts")
     if "init_uts_ns" in kernel.symbols:
-        at = kernel.symbol("init_uts_ns")
         # Behind the reference count: an atomic of 4 bytes until 5.11, 0 bytes since.
         at += kernel.offset("uts_namespace.name")
-    else:
-        at = kernel.symbol("system_utsname")
     return {
         field: kernel.string(at + i * UTS_LENGTH, UTS_LENGTH) for i, field in enumerate(UTS_FIELDS)
     }
@@ -160,10 +158,9 @@ def _nodes(kernel: Kernel) -> list[int]:
 
 
 def tainted(kernel: Kernel) -> int:
-    """tainted_mask, an int named tainted until 2.6.28."""
-    if "tainted_mask" in kernel.symbols:
-        return kernel.pointer(kernel.symbol("tainted_mask"))
-    return kernel.variable("tainted", 4)
+    """What the kernel is tainted by."""
+    at = kernel.symbol("tainted")
+    return kernel.pointer(at) if "tainted_mask" in kernel.symbols else kernel.number(at, 4)
 
 
 def _state(task: tasks.Task, message: str | None) -> str:

@@ -170,7 +170,7 @@ class Kernel:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """The numbers that the release starts with, ``(2, 6, 16, 13)``; empty if it is not known."""
+        """The numbers that the release starts with, ``(2, 6, 16, 13)``; empty if unknown."""
         numbers: list[int] = []
         try:
             parts = self.release.replace("-", ".").split(".")

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
@@ -110,10 +111,8 @@ def total_pages(kernel: Kernel) -> int:
         total = kernel.pointer(kernel.symbol("max_pfn"))
     else:
         total = kernel.pointer(kernel.symbol("max_low_pfn"))
-        for name in ("_totalhigh_pages", "totalhigh_pages"):  # 5.0, ca79b0c211af
-            if name in kernel.symbols:
-                total += kernel.pointer(kernel.symbol(name))
-                break
+        with suppress(AbsentError):
+            total += kernel.pointer(kernel.symbol("totalhigh_pages"))
     if "num_physpages" in kernel.symbols:  # until 3.10
         total = min(total, kernel.pointer(kernel.symbol("num_physpages")))
     return total

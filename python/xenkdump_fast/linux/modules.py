@@ -51,11 +51,7 @@ def _text(kernel: Kernel, module: int) -> tuple[int, int]:
     if kernel.has("module.mem"):  # 6.4, ac3b43283923: by type, MOD_TEXT first
         memory = module + kernel.offset("module.mem")
         return kernel.read(memory, "module_memory.base"), kernel.read(memory, "module_memory.size")
-    if kernel.has("module.core_layout"):  # 4.5, 7523e4dc5057
-        return kernel.read(module, "module.core_layout.base"), kernel.read(
-            module, "module.core_layout.size"
-        )
-    return kernel.read(module, "module.module_core"), kernel.read(module, "module.core_size")
+    return kernel.read(module, "module.base"), kernel.read(module, "module.size")
 
 
 def _total(kernel: Kernel, module: int, text: int) -> int:

@@ -27,6 +27,12 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     # struct runqueue until 2.6.18 (70b97a7f0b19).
     "rq.curr": ("rq.curr", "runqueue.curr"),
     "rq.idle": ("rq.idle", "runqueue.idle"),
+    # The text of a module: apart from its data by 6.4 (ac3b43283923; modules.py has those), before
+    # it the core, of which 4.5 (7523e4dc5057) made a struct.
+    "module.base": ("module.core_layout.base", "module.module_core"),
+    "module.size": ("module.core_layout.size", "module.core_size"),
+    # Where a task hangs on its struct pid: 4.19 (2c4704756cab) did away with struct pid_link.
+    "pid.link": ("task_struct.pid_links", "task_struct.pids"),
 }
 
 #: key -> candidate symbols, newest first.
@@ -42,4 +48,17 @@ SYMBOLS: dict[str, tuple[str, ...]] = {
     "swapper": ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir"),
     # 2.6.27 renamed end_pfn on x86_64 (c987d12f8455).
     "max_pfn": ("max_pfn", "end_pfn"),
+    # 5.0, ca79b0c211af: atomics in place of plain variables; only i386 has high memory.
+    "totalhigh_pages": ("_totalhigh_pages", "totalhigh_pages"),
+    # Since 3.4 it has the time (4e250fdde9be); in tk_core since 3.17 (3fdb14fd1df7), which is the
+    # first of an array since 6.17.
+    "timekeeper": ("timekeeper_data", "tk_core", "timekeeper"),
+    # 2.6.28, 25ddbb18aae3: a mask of long, in place of an int.
+    "tainted": ("tainted_mask", "tainted"),
+    # A namespace since 2.6.19 (4865ecf1315b).
+    "uts": ("init_uts_ns", "system_utsname"),
 }
+#: What has no row, because more than a name changed: printk's buffers (log.py), lists of threads
+#: (tasklist.py), the table of pids (pids.py), the counters of resident pages (mm.py), per-cpu areas
+#: (percpu.py), what a task that sleeps leaves on its stack (stacks.py), the bits of states
+#: (states.py). Each of them says what came when.

@@ -40,11 +40,9 @@ def tasks(kernel: Kernel) -> Iterator[int]:
 def _by_pid(kernel: Kernel, pids: Iterator[int]) -> Iterator[int]:
     """The task that each struct pid numbers: the first of its tasks[PIDTYPE_PID], if any."""
     first = kernel.offset("pid.tasks")
-    # 4.19 (2c4704756cab) put the nodes into task_struct, in place of struct pid_link.
-    if kernel.has("task_struct.pid_links"):
-        link = kernel.offset("task_struct.pid_links")
-    else:
-        link = kernel.offset("task_struct.pids") + kernel.offset("pid_link.node")
+    link = kernel.offset("pid.link")
+    if not kernel.has("task_struct.pid_links"):
+        link += kernel.offset("pid_link.node")
     for pid in pids:
         try:
             node = kernel.pointer(pid + first)

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from xenkdump_fast.hypervisor.frames import WINDOW, find
+from xenkdump_fast.hypervisor.frames import WINDOW, find, read, size
 
 TOP = 0xFFFF_8300_3808_0000
 VCPU = 0xFFFF_8300_3344_5000
@@ -138,3 +138,13 @@ def test_a_stack_without_such_a_shape_gives_nothing() -> None:
     own = (0xFFFF_82D0_4020_1000, 0xE008, 0x246, TOP - 0x200, 0)
     found = find(TOP, window_64(own), 8, is_xen)
     assert found is None or found.guest is None
+
+
+@pytest.mark.parametrize("flags", [0, 2])
+def test_a_vcpu_that_never_ran_has_no_registers(flags: int) -> None:
+    # 4.20 sets the flags' reserved bit where it makes a vCPU: no HVM guest at address 0.
+    words = [0] * (size(8) // 8)
+    words[18] = flags
+    assert read(words, VCPU, 8) is None
+    words[16] = 0x1000
+    assert (read(words, VCPU, 8) is not None) == (flags == 2)

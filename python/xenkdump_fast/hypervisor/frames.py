@@ -27,6 +27,8 @@ _NARROW = {"rip": "eip", "rsp": "esp", "rflags": "eflags"} | {
 }
 #: Bits of the flags register that are never set: 3, 5, 15 and from 22 on.
 _FLAGS_ZERO = ~0x3F7FD7
+#: Bit 1 is set in every rflags (X86_EFLAGS_MBS).
+_FLAGS_SET = 2
 #: Between ss and processor_id: es, ds, fs and gs; none since 4.21 dropped them from Xen's own
 #: struct; a little room for what comes.
 _GAPS = (4, 0, 1, 2, 3, 5, 6)
@@ -135,7 +137,7 @@ def search(words: Sequence[int], word: int) -> Iterator[int]:
         # The flags alone rule nearly all out.
         flags = words[ip_at + 2]
         if (
-            flags & 2
+            flags & _FLAGS_SET
             and not flags & _FLAGS_ZERO
             and _plausible(words[ip_at : ip_at + 5], word, "pv")
         ):
@@ -145,8 +147,11 @@ def search(words: Sequence[int], word: int) -> Iterator[int]:
 def read(words: Sequence[int], address: int, word: int) -> GuestFrame | None:
     """The guest's registers in the ``cpu_user_regs`` at ``address``, whose words these are.
 
-    None where they are none that a guest can have: a vCPU that never ran has zeros there.
+    None where they are none that a guest can have: a vCPU that never ran has zeros there, but for
+    the bit of its flags that is always set (seen on 4.20).
     """
+    if not any(value & ~_FLAGS_SET for value in words):
+        return None
     for kind in ("pv", "hvm"):
         found = _frame_at(words, len(_GENERAL[word]) + len(_PUSHED[word]), address, word, kind)
         if found is not None:
@@ -163,7 +168,7 @@ def _plausible(pushed: Sequence[int], word: int, kind: str) -> bool:
     ip, cs, flags, sp, ss = pushed
     if word == 8 and not (_canonical(ip) and _canonical(sp)):
         return False
-    if flags & _FLAGS_ZERO or not flags & 2:
+    if flags & _FLAGS_ZERO or not flags & _FLAGS_SET:
         return False
     if kind == "hvm":
         return cs & 0xFFFF == ss & 0xFFFF and cs & 0xFFFF in (0, _POISON)

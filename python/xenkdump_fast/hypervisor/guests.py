@@ -4,12 +4,11 @@
 elsewhere in the image must name the same release. Both lie where x86 Linux maps its image.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from .._native import AbsentError, AddressSpace, MemoryFault
+from .._native import AddressSpace, MemoryFault
 
-PAGE = 4096
 _BANNER = b"Linux version "
 #: struct new_utsname: six fields of 65 bytes; the first is "Linux" and 60 zeros.
 _FIELD = 65
@@ -21,8 +20,7 @@ _RANGES = {
     8: ((0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_C000_0000),),
     4: ((0xC000_0000, 0xC800_0000), (0x8000_0000, 0x8800_0000), (0x4000_0000, 0x4800_0000)),
 }
-_CHUNK = 4 << 20
-#: More than any kernel's image; keeps a hostile page table from making us read for ever.
+#: More than any kernel's image; a hostile page table could map more than there is.
 _MOST = 256 << 20
 
 
@@ -46,13 +44,13 @@ def recognise(virtual: AddressSpace, word: int, hints: Iterable[int] = ()) -> Gu
         found = _uts_at(virtual, address)
         if found is not None:
             return found
-    candidates: list[int] = []
-    banners: set[bytes] = set()
     for start, end in _RANGES[word]:
-        for address, data in _mapped(virtual, start, end):
-            candidates += (address + at for at in _find_all(data, _SYSNAME))
-            banners.update(data[at : at + 512] for at in _find_all(data, _BANNER))
-        for address in candidates:
+        banners = [
+            text
+            for address in virtual.find(_BANNER, start, end, most=_MOST)
+            if (text := _read(virtual, address, 512)) is not None
+        ]
+        for address in virtual.find(_SYSNAME, start, end, most=_MOST) if banners else ():
             found = _uts_at(virtual, address)
             if found is not None and any(_agree(found, banner) for banner in banners):
                 return found
@@ -68,9 +66,8 @@ def _agree(kernel: GuestKernel, banner: bytes) -> bool:
 
 def _uts_at(virtual: AddressSpace, address: int) -> GuestKernel | None:
     """The ``struct new_utsname`` at ``address``, if it is a living kernel's."""
-    try:
-        data = virtual.read(address, len(_UTS) * _FIELD)
-    except (MemoryFault, OverflowError):
+    data = _read(virtual, address, len(_UTS) * _FIELD)
+    if data is None:
         return None
     fields = {}
     for i, name in enumerate(_UTS):
@@ -91,47 +88,8 @@ def _uts_at(virtual: AddressSpace, address: int) -> GuestKernel | None:
     )
 
 
-def _find_all(data: bytes, needle: bytes) -> Iterator[int]:
-    at = data.find(needle)
-    while at >= 0:
-        yield at
-        at = data.find(needle, at + 1)
-
-
-def _mapped(virtual: AddressSpace, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """What is mapped and can be read from ``start`` to ``end``, in pieces that overlap a little."""
-    at, left = start, _MOST
-    while at < end and left > 0:
-        size = min(_CHUNK, end - at)
-        try:
-            data = virtual.read(at, size)
-        except MemoryFault as fault:
-            readable = fault.address // PAGE * PAGE - at if fault.kind == "virtual" else 0
-            if readable <= 0:
-                at = _after_hole(virtual, at)
-                continue
-            try:
-                data = virtual.read(at, readable)
-            except MemoryFault:
-                at += PAGE
-                continue
-        yield at, data
-        left -= len(data)
-        # A piece may cut what is sought: the next one starts a page earlier.
-        at += max(PAGE, len(data) - PAGE) if len(data) == size else len(data)
-
-
-def _after_hole(virtual: AddressSpace, at: int) -> int:
-    """The next address that may be mapped, after one that is not."""
+def _read(virtual: AddressSpace, address: int, size: int) -> bytes | None:
     try:
-        virtual.mapping(at)
-    except MemoryFault as fault:
-        levels = getattr(fault, "levels", None)
-        if levels:
-            level, _, _, entry = levels[-1]
-            if not entry & 1:
-                span: int = PAGE << 9 * (level - 1)
-                return at // span * span + span
-    except (AbsentError, TypeError):
-        pass
-    return at + PAGE
+        return virtual.read(address, size)
+    except (MemoryFault, OverflowError):
+        return None

@@ -345,6 +345,28 @@ impl AddressSpace {
         }
     }
 
+    /// Where `needle` starts in what is mapped from `start` to before `end`: at most `limit`
+    /// addresses, rising, found in the first `most` bytes. Only in a virtual space (TypeError).
+    #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
+    fn find(
+        &self,
+        py: Python<'_>,
+        needle: &[u8],
+        start: u64,
+        end: u64,
+        limit: usize,
+        most: u64,
+    ) -> PyResult<Vec<u64>> {
+        self.open()?;
+        let space = self.as_virtual()?;
+        let Some(last) = end.checked_sub(1).filter(|&last| last >= start) else {
+            return Ok(Vec::new());
+        };
+        let (first, last) = (VirtAddr(start), VirtAddr(last));
+        let found = py.detach(|| space.find(needle, first, last, limit, most));
+        Ok(found.into_iter().map(|at| at.0).collect())
+    }
+
     /// Makes every later use of it a ValueError, and stops batches that run in other threads.
     fn close(&self) {
         self.gate.close();

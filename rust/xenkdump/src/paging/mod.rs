@@ -10,6 +10,7 @@
 //! not a mapping.
 
 mod bulk;
+mod find;
 mod format;
 mod mapped;
 mod space;

@@ -1,6 +1,6 @@
 """The list of domains, and those that a broken list has lost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from .._native import Symbols
@@ -83,9 +83,12 @@ def find(memory: XenMemory, facts: Facts, pcpus: Sequence[Pcpu]) -> DomainList:
     """Follows the list, and adds what the pCPUs' vCPUs lead to that it lacks."""
     found = DomainList()
     _follow(memory, facts, found)
+    # Most pCPUs of a large host are idle, and all idle vCPUs have one domain.
+    known = set(found.addresses.values())
     for pcpu in pcpus:
-        owner = _domain_of(memory, facts, pcpu.vcpu)
+        owner = _domain_of(memory, facts, pcpu.vcpu, known)
         if owner is not None:
+            known.add(owner)
             _recover(memory, facts, found, owner, f"domain of pCPU {pcpu.number}'s vCPU")
     return found
 
@@ -161,10 +164,12 @@ def _recover(memory: XenMemory, facts: Facts, found: DomainList, address: int, h
         )
 
 
-def _domain_of(memory: XenMemory, facts: Facts, vcpu: int | None) -> int | None:
-    """The struct domain that a vCPU points to and that points back to it."""
+def _domain_of(memory: XenMemory, facts: Facts, vcpu: int | None, known: Set[int]) -> int | None:
+    """The struct domain that a vCPU points to and that points back to it; None if it is known."""
     head = memory.words(vcpu, _NEAR) if vcpu is not None else None
-    for value in head or ():
+    if head is None or not known.isdisjoint(head):
+        return None
+    for value in head:
         if value == vcpu or value % memory.word or not memory.is_xen(value):
             continue
         words = memory.words(value, facts.size // memory.word * memory.word)

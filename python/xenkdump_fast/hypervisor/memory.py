@@ -47,25 +47,28 @@ def number(facts: Mapping[str, str], key: str, base: int) -> int | None:
         return None
 
 
-def roots(dump: Dump, cr3: int | None, word: int) -> Iterator[int]:
-    """Page tables that map Xen, the best first: a pCPU's own, those of the others, Xen's idle one.
+class Roots:
+    """Page tables that map Xen.
 
-    Each guest's root maps Xen, in PV because Xen runs on the guest's page tables, in HVM because
-    the cr3 of the note is the host's. A PAE table need only be aligned to 32 bytes.
+    Each guest's root does, in PV because Xen runs on the guest's page tables, in HVM because the
+    cr3 of the note is the host's. A PAE table need only be aligned to 32 bytes.
     """
-    mask = _CR3_MASK if word == 8 else 0xFFFF_FFE0
-    seen = set()
-    others = [note.fields["cr3"] for note in dump.notes if note.kind == "crash_regs"]
-    # The notes of 2006 have no CRASH_REGS, but the frame number of dom0's root.
-    dom0 = [note.fields["mfn"] * PAGE for note in dump.notes if note.kind == "xen_kdump_cr3"]
-    for candidate in (cr3, *others, *dom0):
-        root = (candidate or 0) & mask
-        if root and root not in seen:
-            seen.add(root)
-            yield root
-    idle = idle_page_table(dump)
-    if idle is not None and idle not in seen:
-        yield idle
+
+    def __init__(self, dump: Dump, word: int) -> None:
+        self._mask = _CR3_MASK if word == 8 else 0xFFFF_FFE0
+        notes = dump.notes
+        found = [note.fields["cr3"] & self._mask for note in notes if note.kind == "crash_regs"]
+        # The notes of 2006 have no CRASH_REGS, but the frame number of dom0's root.
+        found += [note.fields["mfn"] * PAGE for note in notes if note.kind == "xen_kdump_cr3"]
+        found.append(idle_page_table(dump) or 0)
+        self._known = dict.fromkeys(root for root in found if root)
+
+    def of(self, cr3: int | None) -> Iterator[int]:
+        """The best first: the pCPU's own by its cr3, those of the others, Xen's idle one."""
+        own = (cr3 or 0) & self._mask
+        if own:
+            yield own
+        yield from (root for root in self._known if root != own)
 
 
 def idle_page_table(dump: Dump) -> int | None:

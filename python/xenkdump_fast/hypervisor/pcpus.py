@@ -41,7 +41,16 @@ class Pcpu(NamedTuple):
 
 def pcpus(dump: Dump) -> list[Pcpu]:
     """Every pCPU that has an NT_PRSTATUS note, in the order of the notes; empty without Xen."""
-    return [_pcpu(dump, index, status, regs) for index, (status, regs) in enumerate(_pairs(dump))]
+    pairs = list(_pairs(dump))
+    if not pairs:
+        return []
+    # All notes of a hypervisor have its word.
+    word = 8 if "rip" in pairs[0][0]["registers"] else 4
+    roots = memory.Roots(dump, word)
+    return [
+        _pcpu(dump, index, status["registers"], regs, roots)
+        for index, (status, regs) in enumerate(pairs)
+    ]
 
 
 def _pairs(dump: Dump) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
@@ -62,8 +71,13 @@ def _pairs(dump: Dump) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]
         yield status, None
 
 
-def _pcpu(dump: Dump, index: int, status: dict[str, Any], regs: dict[str, Any] | None) -> Pcpu:
-    registers: dict[str, int] = status["registers"]
+def _pcpu(
+    dump: Dump,
+    index: int,
+    registers: dict[str, int],
+    regs: dict[str, Any] | None,
+    roots: memory.Roots,
+) -> Pcpu:
     word = 8 if "rip" in registers else 4
     sp = registers["rsp" if word == 8 else "esp"]
     cr3 = regs["cr3"] if regs else None
@@ -72,7 +86,7 @@ def _pcpu(dump: Dump, index: int, status: dict[str, Any], regs: dict[str, Any] |
         number=index,
         registers=registers,
         cr3=cr3,
-        root=next(memory.roots(dump, cr3, word), None),
+        root=next(roots.of(cr3), None),
         paging=formats[0],
         word=word,
         stack=None,
@@ -80,17 +94,17 @@ def _pcpu(dump: Dump, index: int, status: dict[str, Any], regs: dict[str, Any] |
         guest=None,
         warnings=(f"pCPU {index}: no guest's registers are at the top of Xen's stack at {sp:#x}",),
     )
-    for root in memory.roots(dump, cr3, word):
+    for root in roots.of(cr3):
         for paging in formats:
-            for stack, info in _infos(dump.virtual(root, paging), sp, word):
-                if info.guest is None and found.stack is not None:
-                    continue
+            infos = list(_infos(dump.virtual(root, paging), sp, word))
+            # A guest's registers say more than a struct without any.
+            for stack, info in sorted(infos, key=lambda found: found[1].guest is None):
                 guest = info.guest
                 if guest is not None and guest.kind == "pv" and guest.word == 8:
                     # Under Xen the note's segment bases are those of the guest.
                     for base in ("fs_base", "gs_base"):
                         guest.registers[base] = registers[base]
-                found = found._replace(
+                return found._replace(
                     number=info.number,
                     root=root,
                     paging=paging,
@@ -99,8 +113,6 @@ def _pcpu(dump: Dump, index: int, status: dict[str, Any], regs: dict[str, Any] |
                     guest=guest,
                     warnings=(),
                 )
-                if guest is not None:
-                    return found
     return found
 
 

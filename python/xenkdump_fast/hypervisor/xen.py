@@ -80,11 +80,11 @@ class Xen:
         probe = self.facts.head
         if probe is None:
             probe = self.pcpus[0].registers["rip" if self.word == 8 else "eip"]
-        for pcpu in self.pcpus:
-            for root in memory.roots(self.dump, pcpu.cr3, self.word):
-                found = XenMemory(self.dump, self.word, pcpu.paging, root, probe)
-                if found.number(probe, 1) is not None:
-                    return found
+        first = self.pcpus[0]
+        for root in memory.Roots(self.dump, self.word).of(first.cr3):
+            found = XenMemory(self.dump, self.word, first.paging, root, probe)
+            if found.number(probe, 1) is not None:
+                return found
         raise AbsentError(f"{self.dump.path}: no page table in the dump maps Xen's memory")
 
     @cached_property

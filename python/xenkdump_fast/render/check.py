@@ -82,7 +82,10 @@ def json(result: Check) -> dict[str, Any]:
     found = result.m2p
     return {
         "domain": result.domain,
-        "sources": [offered._asdict() for offered in result.offered],
+        "sources": [
+            {name: value for name, value in offered._asdict().items() if value is not None}
+            for offered in result.offered
+        ],
         "comparisons": [_pair_json(pair) for pair in result.pairs],
         "disagreements": result.disagreements,
         "m2p": None

@@ -43,3 +43,13 @@ bench: $(VENV)/.stamp
 
 clean:
 	rm -rf target $(VENV) .cache
+
+# Runs each fuzz target for SECONDS (needs a nightly toolchain and cargo-fuzz).
+SECONDS ?= 1200
+FUZZ := rust/xenkdump/fuzz
+
+fuzz: $(VENV)/.stamp
+	$(BIN)/python $(FUZZ)/seeds.py $(FUZZ)/corpus
+	cd $(FUZZ) && for target in $$(cargo +nightly fuzz list); do \
+		cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=65536 \
+			-rss_limit_mb=1024 -timeout=5 || exit 1; done

@@ -1,0 +1,96 @@
+"""Writes the seed corpora: small inputs made from forged samples.
+
+    python rust/xenkdump/fuzz/seeds.py rust/xenkdump/fuzz/corpus
+"""
+
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+from xenkdump_fast import sample
+from xenkdump_fast._native import Image
+
+#: So much of a dump: its headers, its notes and a few pages.
+HEAD = 16 << 10
+#: No seed is larger: a fuzzer gets nowhere in a megabyte.
+LARGEST = 128 << 10
+TEXT = 0xFFFF_FFFF_8100_0000
+
+
+def piece(data: bytes) -> bytes:
+    """A piece with its length before it, as the targets take it off their input."""
+    data = data[:0xFFFF]
+    return struct.pack("<H", len(data)) + data
+
+
+def tables(present: int) -> bytes:
+    """Sixteen pages that are page tables: one maps itself, one the next, one lies past the end."""
+    pages = []
+    for number in range(8):
+        entries = [0] * 512
+        entries[0] = (number + 1) << 12 | present
+        entries[1] = number << 12 | present
+        entries[2] = 0x0000_7000 | present
+        entries[3] = 0xFFFF_FFFF_F000 | present
+        entries[511] = 0x20_0000 | present | 0x80
+        pages.append(struct.pack("<512Q", *entries))
+    return b"".join(pages)
+
+
+def stack(words: list[int]) -> bytes:
+    """Registers, some code, and a stack of return addresses."""
+    code = bytes.fromhex("5548 89e5 e800 0000 00c9 c390 4883 ec18 e8f0 ffff ff48 83c4 18c3") * 40
+    return struct.pack("<3Q", 0x105, 0x40, 0x80) + piece(code) + struct.pack(f"<{len(words)}Q", *words)
+
+
+def write(corpus: Path, target: str, name: str, data: bytes) -> None:
+    """One seed."""
+    folder = corpus / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+def main(corpus: Path) -> None:
+    """All seeds of all targets."""
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in sample.KINDS:
+            forged = sample.forge(Path(folder) / kind, kind)
+            core = Path(forged.vmcore).read_bytes()
+            write(corpus, "dump", kind, core[:HEAD])
+            write(corpus, "notes", kind, core[0x100:HEAD])
+            image = Image(str(forged.vmlinux))
+            plain = Path(forged.vmlinux).read_bytes()
+            if len(plain) <= LARGEST:
+                write(corpus, "image", kind, plain)
+            sections = {name for name, *_ in image.sections()}
+
+            def section(name: str, image: Image = image, sections: set[str] = sections) -> bytes:
+                return image.section(name) if name in sections else b""
+
+            words = [TEXT + 64 * i + 9 for i in range(1, 60)]
+            words[3::5] = [0xFFFF_8880_0000_0100 + 8 * i for i in range(len(words[3::5]))]
+            write(corpus, "stack", kind, b"\x08" + stack(words))
+            if bytes_ := section(".BTF"):
+                write(corpus, "btf", kind, bytes_)
+            if ip := section(".orc_unwind_ip"):
+                rows = section(".orc_unwind")
+                write(corpus, "orc", kind, b"\x08" + piece(ip[:4096]) + piece(rows[:6144]) + stack(words))
+            if frame := section(".debug_frame") or section(".eh_frame"):
+                write(corpus, "cfi", kind, b"\x09\x00" + piece(frame[:8192]) + stack(words))
+            if info := section(".debug_info"):
+                parts = [section(n) for n in (".debug_abbrev", ".debug_str", ".debug_str_offsets")]
+                write(corpus, "dwarf", kind, b"".join(map(piece, parts)) + info)
+    for kind in range(5):
+        for choice in range(8):
+            head = struct.pack("<BBQQQ", kind, choice, 0 if kind == 0 else 0x1000, 0x1000, 5000)
+            pfns = struct.pack("<6Q", 0, 511, 512, 4999, 5000, 2**64 - 1)
+            write(corpus, "p2m", f"{kind}-{choice}", head + pfns + tables(0x7 * (kind > 0)))
+    addrs = (0, 0x1000, 0x20_0000, 2**47, 2**64 - 1, 0xFFFF_8000_0000_0000, 0x8080_6040_3000, 1 << 40)
+    for format_ in range(4):
+        head = struct.pack("<BQ8Q", format_, 0, *addrs)
+        write(corpus, "walk", str(format_), head + tables(0x67))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,388 @@
+//! Mutations of small sound inputs: of every one an answer or an error within bounds, which the
+//! checks in `hostile` hold. Headers get every value at every byte, and files are cut at every
+//! length; what stands behind the headers gets a sample of both.
+
+mod hostile;
+
+use proptest::prelude::*;
+
+type Check = fn(&[u8]);
+
+const ALL: [Check; 10] = [
+    hostile::dump,
+    hostile::notes,
+    hostile::image,
+    hostile::dwarf,
+    hostile::walk,
+    hostile::p2m,
+    hostile::btf,
+    hostile::stack,
+    hostile::orc,
+    hostile::cfi,
+];
+
+/// What hostile writers put where numbers are.
+const EXTREMES: [&[u8]; 7] = [
+    &[0; 8],
+    &[0xff; 8],
+    &[0xff; 4],
+    &[0xff, 0xff, 0xff, 0x7f],
+    &[0, 0, 0, 0, 0, 0, 0, 0x80],
+    &[0xff, 0xff],
+    &[0xf0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+];
+
+/// Every value at each byte of `headers`, some at each `step`th behind them, extremes everywhere.
+fn mutate(sound: &[u8], headers: usize, step: usize, check: Check) {
+    check(sound);
+    let mut broken = sound.to_vec();
+    for at in 0..sound.len().min(headers) {
+        for value in 0..=255 {
+            broken[at] = value;
+            check(&broken);
+        }
+        broken[at] = sound[at];
+    }
+    for at in (0..sound.len()).step_by(step) {
+        for value in [0, 1, 0x7f, 0x80, 0xff, sound[at] ^ 0x10] {
+            broken[at] = value;
+            check(&broken);
+        }
+        broken[at] = sound[at];
+        for extreme in EXTREMES {
+            let end = sound.len().min(at + extreme.len());
+            broken[at..end].copy_from_slice(&extreme[..end - at]);
+            check(&broken);
+            broken[at..end].copy_from_slice(&sound[at..end]);
+        }
+    }
+}
+
+/// Every length up to `all`, and each `step`th from there on.
+fn cut(sound: &[u8], all: usize, step: usize, check: Check) {
+    for len in (0..all.min(sound.len())).chain((all..sound.len()).step_by(step)) {
+        check(&sound[..len]);
+    }
+}
+
+fn words(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn note(name: &str, kind: u32, desc: &[u8]) -> Vec<u8> {
+    let mut note = Vec::new();
+    for number in [name.len() as u32 + 1, desc.len() as u32, kind] {
+        note.extend(number.to_le_bytes());
+    }
+    note.extend(name.as_bytes());
+    note.resize(12 + (name.len() + 4) / 4 * 4, 0);
+    note.extend(desc);
+    note.resize(note.len().next_multiple_of(4), 0);
+    note
+}
+
+fn notes() -> Vec<u8> {
+    [
+        note("CORE", 1, &[7; 336]),
+        note("Xen", 0x100_0002, &words(&[1, 2, 0x5000, 4])),
+        note(
+            "Xen",
+            0x100_0001,
+            &words(&[4, 17, 1, 2, 3, 4, 5, 0, 0x1000, 5]),
+        ),
+        note("Xen Domanin-0 CR3", 0x1000_0001, &words(&[5])),
+        note(
+            "VMCOREINFO_XEN",
+            0,
+            b"PAGESIZE=4096\nSYMBOL(domain_list)=ffff82d0404\n",
+        ),
+    ]
+    .concat()
+}
+
+/// An ELF64 vmcore of two segments, the second of which has less in the file than in memory.
+fn vmcore() -> (Vec<u8>, usize) {
+    let notes = notes();
+    let headers = 64 + 3 * 56;
+    let memory = (headers + notes.len()) as u64;
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    for half in [4u16, 62, 1, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    file.extend(words(&[0, 64, 0]));
+    for half in [0u16, 0, 64, 56, 3, 64, 0, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    for header in [
+        [
+            4,
+            headers as u64,
+            0,
+            0,
+            notes.len() as u64,
+            notes.len() as u64,
+            0,
+        ],
+        [1 | 7 << 32, memory, 0, 0x1000, 0x800, 0x800, 0],
+        [1 | 7 << 32, memory + 0x800, 0, 0x3000, 0x400, 0x1000, 0],
+    ] {
+        file.extend(words(&header));
+    }
+    file.extend(notes);
+    file.resize(file.len() + 0xc00, 0xa5);
+    (file, headers)
+}
+
+/// The same with 32-bit headers.
+fn vmcore32() -> (Vec<u8>, usize) {
+    let notes = notes();
+    let headers = 52 + 2 * 32u32;
+    let size = notes.len() as u32;
+    let mut file = b"\x7fELF\x01\x01\x01".to_vec();
+    file.resize(16, 0);
+    for number in [4 | 3 << 16, 1, 0, 52, 0, 0, 52 | 32 << 16, 2 | 40 << 16, 0] {
+        file.extend(u32::to_le_bytes(number));
+    }
+    for header in [
+        [4, headers, 0, 0, size, size, 0, 0],
+        [1, headers + size, 0, 0x1000, 0x400, 0x1000, 7, 0],
+    ] {
+        header
+            .iter()
+            .for_each(|number| file.extend(number.to_le_bytes()));
+    }
+    file.extend(notes);
+    file.resize(file.len() + 0x400, 0xa5);
+    (file, headers as usize)
+}
+
+fn dump_core() -> Vec<u8> {
+    let mut context = vec![0; 5168];
+    context[5008..5016].copy_from_slice(&0x5000u64.to_le_bytes());
+    hostile::elf_of(&[
+        (
+            ".note.Xen",
+            &note("Xen", 0x200_0001, &words(&[0xf00f_ebed, 1, 2, 4096])),
+        ),
+        (".xen_p2m", &words(&[0, 0x77, 1, 0x55])),
+        (".xen_pages", &[0xaa; 8192]),
+        (".xen_prstatus", &context),
+        (".xen_shared_info", &[0xcc; 4096]),
+    ])
+}
+
+fn btf_blob() -> Vec<u8> {
+    let strings = b"\0int\0a\0x\0b\0y\0task_struct\0e\0";
+    let kind = |kind: u32, vlen: u32| kind << 24 | vlen;
+    let types: Vec<u32> = [
+        &[1, kind(1, 0), 4, 32][..],               // 1: int
+        &[5, kind(4, 1), 4, 7, 1, 0],              // 2: struct a { int x; }
+        &[0, kind(3, 0), 0, 2, 1, 4],              // 3: struct a [4]
+        &[9, kind(4, 2), 24, 11, 3, 0, 0, 2, 128], // 4: struct b { struct a y[4]; struct a; }
+        &[13, kind(8, 0), 4],                      // 5: typedef struct b task_struct
+        &[25, kind(6, 1), 4, 7, 3],                // 6: enum e { x = 3 }
+        &[0, kind(2, 0), 4],                       // 7: struct b *
+    ]
+    .concat();
+    let mut blob = Vec::new();
+    let size = types.len() as u32 * 4;
+    for number in [0x0001_eb9f, 24, 0, size, size, strings.len() as u32] {
+        blob.extend(number.to_le_bytes());
+    }
+    types
+        .iter()
+        .for_each(|number| blob.extend(number.to_le_bytes()));
+    blob.extend(strings);
+    blob
+}
+
+fn vmlinux() -> Vec<u8> {
+    let mut symbols = vec![0; 24];
+    for (name, value) in [(1u32, 0u64), (8, 0x40), (15, 0x80)] {
+        symbols.extend(name.to_le_bytes());
+        symbols.extend([0x12, 0, 1, 0]);
+        symbols.extend(words(&[0xffff_ffff_8100_0000 + value, 0x40]));
+    }
+    hostile::elf_of(&[
+        (".text", &[0x90; 256]),
+        (".symtab", &symbols),
+        (".strtab", b"\0_stext\0_etext\0f\0"),
+        (".BTF", &btf_blob()),
+        (
+            ".orc_unwind_ip",
+            &[0, 0xff, 0xff, 0xff, 0x40, 0xff, 0xff, 0xff],
+        ),
+        (
+            ".orc_unwind",
+            &[8, 0, 0, 0, 5, 1, 16, 0, 0xf0, 0xff, 0x25, 1],
+        ),
+        (".notes", &note("GNU", 3, &[0x5a; 20])),
+    ])
+}
+
+/// DWARF of `struct a { int x; }`, behind its abbreviations and strings.
+fn dwarf_units() -> Vec<u8> {
+    let abbrev: &[u8] = &[
+        1, 0x11, 1, 0, 0, // compile_unit
+        2, 0x13, 1, 0x03, 0x08, 0x0b, 0x0b, 0, 0, // structure_type: name, byte_size
+        3, 0x0d, 0, 0x03, 0x08, 0x49, 0x13, 0x38, 0x0b, 0, 0, // member: name, type, location
+        4, 0x24, 0, 0x03, 0x0e, 0x0b, 0x0b, 0, 0, // base_type: name by offset, byte_size
+        0,
+    ];
+    let dies: &[u8] = &[
+        1, 2, b'a', 0, 4, 3, b'x', 0, 24, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 4, 0,
+    ];
+    let mut file = Vec::new();
+    for piece in [abbrev, b"int\0", b""] {
+        file.extend((piece.len() as u16).to_le_bytes());
+        file.extend(piece);
+    }
+    file.extend((7 + dies.len() as u32).to_le_bytes());
+    file.extend([4, 0, 0, 0, 0, 0, 8]);
+    file.extend(dies);
+    file
+}
+
+/// Tables that map themselves, each other, and what is not there; behind the fields of an input.
+fn tables(fields: &[u8]) -> Vec<u8> {
+    let mut input = fields.to_vec();
+    for page in 0..5u64 {
+        let mut entries = [0u64; 512];
+        entries[0] = (page + 1) << 12 | 0x67;
+        entries[1] = page << 12 | 0x67;
+        entries[2] = 0x3067;
+        entries[3] = 0xf_ffff_f000 | 0x67;
+        entries[511] = 0x20_00e7;
+        input.extend(words(&entries));
+    }
+    input
+}
+
+fn unwound(tables: &[&[u8]]) -> Vec<u8> {
+    let mut input = vec![8];
+    for table in tables {
+        input.extend((table.len() as u16).to_le_bytes());
+        input.extend(*table);
+    }
+    input.extend(words(&[0x105, 0x40, 0x80]));
+    let code = [0x55, 0x48, 0x89, 0xe5, 0xe8, 0, 0, 0, 0, 0xc9, 0xc3, 0x90].repeat(60);
+    input.extend((code.len() as u16).to_le_bytes());
+    input.extend(code);
+    for i in 0..80 {
+        input.extend(words(&[match i % 5 {
+            3 => 0xffff_8880_0000_0100 + 8 * i,
+            _ => 0xffff_ffff_8100_0009 + 12 * i,
+        }]));
+    }
+    input
+}
+
+#[test]
+fn nothing_at_all() {
+    for check in ALL {
+        check(&[]);
+        check(&[0; 4096]);
+        check(&[0xff; 4096]);
+    }
+}
+
+#[test]
+fn vmcores() {
+    for (sound, headers) in [vmcore(), vmcore32()] {
+        mutate(&sound, headers + 60, 7, hostile::dump);
+        cut(&sound, sound.len(), 1, hostile::dump);
+    }
+}
+
+#[test]
+fn dump_core_files() {
+    let sound = dump_core();
+    mutate(&sound, 200, 37, hostile::dump);
+    cut(&sound, 2048, 61, hostile::dump);
+}
+
+#[test]
+fn note_sections() {
+    let sound = notes();
+    mutate(&sound, 70, 2, hostile::notes);
+    cut(&sound, sound.len(), 1, hostile::notes);
+}
+
+#[test]
+fn kernel_images() {
+    let sound = vmlinux();
+    mutate(&sound, 64, 3, hostile::image);
+    cut(&sound, sound.len(), 1, hostile::image);
+}
+
+#[test]
+fn type_information() {
+    let sound = btf_blob();
+    mutate(&sound, sound.len(), 1, hostile::btf);
+    cut(&sound, sound.len(), 1, hostile::btf);
+    let sound = dwarf_units();
+    mutate(&sound, sound.len(), 1, hostile::dwarf);
+    cut(&sound, sound.len(), 1, hostile::dwarf);
+}
+
+#[test]
+fn page_tables() {
+    for format in 0..4u8 {
+        let mut fields = vec![format];
+        fields.extend(words(&[
+            0,
+            0,
+            0x1000,
+            0x20_0000,
+            1 << 40,
+            1 << 47,
+            u64::MAX,
+            0x8080_6040_3000,
+            5,
+        ]));
+        mutate(&tables(&fields), 20, 509, hostile::walk);
+        cut(&tables(&fields), 100, 1021, hostile::walk);
+    }
+}
+
+#[test]
+fn p2ms() {
+    for kind in 0..5u8 {
+        for choice in [0, 1, 5, 8] {
+            let mut fields = vec![kind, choice];
+            fields.extend(words(&[u64::from(kind > 0) << 12, 0x1000, 3000]));
+            fields.extend(words(&[0, 511, 512, 2999, 3000, u64::MAX]));
+            mutate(&tables(&fields), 0, 1021, hostile::p2m);
+        }
+    }
+}
+
+#[test]
+fn stacks() {
+    mutate(&unwound(&[]), 25, 11, hostile::stack);
+    let ip = words(&[0x0000_0040_0000_0000, 0x0000_00f0_0000_0080]);
+    let rows = [8, 0, 0xf0, 0xff, 0x25, 1].repeat(4);
+    mutate(&unwound(&[&ip, &rows]), 45, 23, hostile::orc);
+    // A CIE (def_cfa rsp+8, return address at cfa-8) and an FDE of 4 KiB of code.
+    let mut frame = vec![
+        20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0x78, 16, 12, 7, 8, 0x90, 1, 0, 0, 0, 0, 0, 0,
+    ];
+    frame.extend([28, 0, 0, 0, 0, 0, 0, 0]);
+    frame.extend(words(&[0xffff_ffff_8100_0000, 0x1000]));
+    frame.extend([0x41, 14, 16, 0x86, 2, 0x0f, 2, 0x77, 8, 0x2e, 0, 0]);
+    let mut sound = unwound(&[&frame]);
+    sound.insert(1, 0);
+    mutate(&sound, 90, 29, hostile::cfi);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_comes(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        for check in ALL {
+            check(&bytes);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Files: dumps and images.
+
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::PathBuf;
+
+use xenkdump::addr::{MachineAddr, VirtAddr};
+use xenkdump::dump::Dump;
+use xenkdump::elf::{Image, Notes};
+use xenkdump::memory::Memory;
+use xenkdump::notes::decode;
+use xenkdump::symbols::Symbols;
+use xenkdump::tracer::Tracer;
+use xenkdump::types::Types;
+
+use super::Input;
+
+/// A file in memory, and a path that opens it.
+fn file(bytes: &[u8]) -> (std::fs::File, PathBuf) {
+    // SAFETY: the name is a C string; the descriptor is new, and owned by the `File` alone.
+    let file = unsafe {
+        let fd = libc::memfd_create(c"hostile".as_ptr(), libc::MFD_CLOEXEC);
+        assert!(fd >= 0);
+        std::fs::File::from_raw_fd(fd)
+    };
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0).unwrap();
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+    (file, path)
+}
+
+/// Opens a dump, whatever its container, and asks for everything once.
+pub fn dump(bytes: &[u8]) {
+    let (_file, path) = file(bytes);
+    let dump = match Dump::open(&path) {
+        Ok(dump) => dump,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return;
+        }
+    };
+    assert!(dump.warnings().len() <= 65);
+    for note in dump.notes() {
+        assert!(note.desc_size == 0 || dump.desc(note).len() as u64 == note.desc_size);
+        let _ = format!("{:?}", dump.decode(note));
+    }
+    let mut buf = [0; 5000];
+    let present: Vec<_> = dump.segments().present().take(100).collect();
+    for (first, last) in present {
+        assert!(dump.read(first, &mut buf[..1]).is_ok());
+        assert!(dump.read(last, &mut buf[..1]).is_ok());
+        let _ = dump.read(first, &mut buf);
+        let _ = dump.read(last, &mut buf);
+        assert!(!dump.lend(first).is_empty());
+    }
+    for segment in dump.segments().segments().iter().take(100) {
+        let end = segment.start.0.wrapping_add(segment.memory_size);
+        for at in [end.wrapping_sub(1), end, segment.start.0.wrapping_sub(1)] {
+            let _ = dump.read(MachineAddr(at), &mut buf[..16]);
+        }
+    }
+    let _ = dump.read(MachineAddr(u64::MAX), &mut buf);
+    let _ = (
+        dump.vcpu_contexts(),
+        dump.shared_info(),
+        dump.auto_translated(),
+    );
+    if let Some(pairs) = dump.container_p2m() {
+        assert!(pairs.is_sorted_by(|a, b| a.0 < b.0));
+    }
+}
+
+/// Notes as a section or segment holds them, each read as every kind.
+pub fn notes(bytes: &[u8]) {
+    for note in Notes::new(bytes, 0x1000).map_while(Result::ok) {
+        for (name, kind) in [
+            (note.name, note.kind),
+            (b"CORE", 1),
+            (b"Xen", 0x100_0001),
+            (b"Xen", 0x100_0002),
+            (b"Xen Domanin-0 CR3", 0x1000_0001),
+            (b"VMCOREINFO", 0),
+            (b"VMCOREINFO_XEN", 0),
+            (b"QEMU", 0),
+            (b"Xen", 0x200_0001),
+            (b"Xen", 0x200_0003),
+        ] {
+            let _ = format!("{:?}", decode(name, kind, note.desc));
+        }
+    }
+}
+
+/// An image: sections, symbols, unwind tables, types.
+pub fn image(bytes: &[u8]) {
+    let (_file, path) = file(bytes);
+    let Ok(image) = Image::open(&path) else {
+        return;
+    };
+    let mut names = Vec::new();
+    for section in image.sections().take(200) {
+        let _ = (section.size(), section.address(), section.offset());
+        names.push(section.name().to_owned());
+        let _ = section.data();
+    }
+    for name in names.iter().take(50) {
+        let _ = image.data(name);
+    }
+    let _ = image.build_id();
+    let spans = image.spans(1 << 20);
+    assert!(spans.is_sorted_by(|a, b| a.end <= b.start));
+    let Ok(symbols) = Symbols::of_image(&image) else {
+        return;
+    };
+    for span in spans.iter().take(8) {
+        for addr in [
+            span.start,
+            span.end,
+            VirtAddr(span.start.0.wrapping_add(0x123)),
+        ] {
+            let _ = image.read(addr, 16);
+            // A name that is no UTF-8 is shown in part, and found under none.
+            let _ = symbols.lookup(addr).map(|symbol| symbols.get(symbol.name));
+            let _ = symbols.nearest(addr);
+        }
+    }
+    let _ = (symbols.get("_stext"), symbols.all("_etext"), symbols.len());
+    let _ = symbols.with_slide(-0x1000).lookup(VirtAddr(u64::MAX));
+    let types = Types::of_image(&image, None).ok();
+    if let Some(types) = &types {
+        super::tables::ask(types);
+    }
+    let _ = Tracer::new(
+        Some(&image),
+        image.word(),
+        &symbols,
+        types.as_ref(),
+        "6.1.0",
+        None,
+    );
+}
+
+/// DWARF in an image of nothing else.
+pub fn dwarf(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let abbrev = input.piece();
+    let strings = input.piece();
+    let offsets = input.piece();
+    let file = elf_of(&[
+        (".debug_abbrev", abbrev),
+        (".debug_str", strings),
+        (".debug_line_str", strings),
+        (".debug_str_offsets", offsets),
+        (".debug_info", input.0),
+    ]);
+    image_types(&file);
+}
+
+fn image_types(bytes: &[u8]) {
+    let (_file, path) = file(bytes);
+    let image = Image::open(&path).unwrap();
+    if let Ok(types) = Types::of_image(&image, None) {
+        super::tables::ask(&types);
+    }
+}
+
+/// An ELF64 file of these sections.
+pub fn elf_of(sections: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut names = vec![0];
+    let mut contents = Vec::new();
+    let mut headers = vec![[0u64; 8]];
+    let start = 64 + 64 * (sections.len() + 2);
+    for (i, (name, bytes)) in sections.iter().enumerate() {
+        // The strings of a symbol table stand behind it.
+        let (kind, link) = match *name {
+            ".symtab" => (2, i as u64 + 2),
+            name if name.starts_with(".note") => (7, 0),
+            _ => (1, 0),
+        };
+        let offset = (start + contents.len()) as u64;
+        // Two fields a number: sh_name and sh_type, sh_link and sh_info.
+        headers.push([
+            names.len() as u64 | kind << 32,
+            2 * u64::from(name.starts_with(".text")),
+            0xffff_ffff_8100_0000 * u64::from(name.starts_with(".text")),
+            offset,
+            bytes.len() as u64,
+            link,
+            1,
+            0,
+        ]);
+        names.extend(name.as_bytes());
+        names.push(0);
+        contents.extend(*bytes);
+    }
+    headers.push([
+        3 << 32,
+        0,
+        0,
+        (start + contents.len()) as u64,
+        names.len() as u64,
+        0,
+        1,
+        0,
+    ]);
+    contents.extend(names);
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(64, 0);
+    // An executable; a core file has a note and no text.
+    let core = sections.iter().any(|(name, _)| *name == ".note.Xen");
+    file[16] = if core { 4 } else { 2 };
+    file[18] = 62;
+    file[40] = 64;
+    file[52] = 64;
+    file[54] = 56;
+    file[58] = 64;
+    file[60] = (sections.len() + 2) as u8;
+    file[62] = (sections.len() + 1) as u8;
+    for field in headers.iter().flatten() {
+        file.extend(field.to_le_bytes());
+    }
+    file.extend(contents);
+    file
+}

@@ -1,0 +1,44 @@
+//! What is done with bytes that anybody may have made: the bodies of the fuzz targets, which the
+//! normal suite calls on mutations of sound inputs.
+//!
+//! Nothing may panic, and the work is counted: reads of memory, not time.
+
+#![allow(dead_code, reason = "each user calls some of them")]
+
+mod files;
+mod ram;
+mod stacks;
+mod tables;
+
+pub use files::{dump, dwarf, elf_of, image, notes};
+pub use ram::Ram;
+pub use stacks::{cfi, orc, stack};
+pub use tables::{btf, p2m, walk};
+
+/// Takes bytes off the front of the input; zeros where it has ended.
+pub struct Input<'a>(pub &'a [u8]);
+
+impl<'a> Input<'a> {
+    pub fn take(&mut self, len: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    pub fn number(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        let taken = self.take(8);
+        bytes[..taken.len()].copy_from_slice(taken);
+        u64::from_le_bytes(bytes)
+    }
+
+    pub fn byte(&mut self) -> u8 {
+        self.take(1).first().copied().unwrap_or(0)
+    }
+
+    /// A piece as long as two bytes say.
+    pub fn piece(&mut self) -> &'a [u8] {
+        let len = usize::from(self.byte()) | usize::from(self.byte()) << 8;
+        self.take(len)
+    }
+}

@@ -1,0 +1,189 @@
+//! Page tables, P2Ms, type information.
+
+use xenkdump::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word};
+use xenkdump::elf::Bytes;
+use xenkdump::memory::Memory;
+use xenkdump::p2m::{Entry, P2m, Resolver, Source};
+use xenkdump::paging::{Format, Translator, Virtual};
+use xenkdump::status::{Status, NONE};
+use xenkdump::types::Types;
+
+use super::{Input, Ram};
+
+const FORMATS: [&str; 4] = ["x86", "x86-pae", "x86_64", "x86_64-la57"];
+
+fn format(byte: u8) -> &'static Format {
+    Format::by_name(FORMATS[usize::from(byte) % FORMATS.len()]).unwrap()
+}
+
+/// Walks addresses alone and in a batch, and lists what is mapped.
+pub fn walk(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let format = format(input.byte());
+    let root = MachineAddr(input.number());
+    let mut addrs: Vec<_> = (0..8).map(|_| VirtAddr(input.number())).collect();
+    addrs.extend([
+        VirtAddr(0),
+        VirtAddr(u64::MAX),
+        VirtAddr(0xffff_8000_0000_0000),
+    ]);
+    let first = addrs[0].0;
+    addrs.extend((0..64).map(|i| VirtAddr(first.wrapping_add(i << 12))));
+    let ram = Ram::new(0, input.0);
+    let space = Virtual::new(&ram, format, root);
+
+    let mut alone = Vec::new();
+    for addr in &addrs {
+        let before = ram.reads();
+        alone.push(space.translate(*addr));
+        assert!(ram.reads() - before <= 5, "a walk reads an entry a level");
+    }
+    let mut machine = vec![MachineAddr(0); addrs.len()];
+    let mut status = vec![Status::Ok; addrs.len()];
+    Translator::new(&space, 1000).translate(&addrs, &mut machine, &mut status);
+    for ((alone, machine), status) in alone.iter().zip(machine).zip(status) {
+        match alone {
+            Ok(found) => assert_eq!((machine, status), (*found, Status::Ok)),
+            Err(fault) => {
+                assert_eq!(machine, MachineAddr(NONE));
+                assert_eq!(status, Status::from(*fault));
+            }
+        }
+    }
+
+    let before = ram.reads();
+    let items = space
+        .mapped(VirtAddr(0), VirtAddr(u64::MAX))
+        .take(500)
+        .count() as u64;
+    let bound = (items + 2) * (5 * ram.pages() + 10) * 2;
+    let reads = ram.reads() - before;
+    assert!(
+        reads <= bound,
+        "{reads} reads for {items} items in {} pages",
+        ram.pages()
+    );
+}
+
+/// Opens a P2M in each of the ways, and asks it.
+pub fn p2m(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (kind, choice) = (input.byte(), input.byte());
+    let word = if choice & 1 == 0 {
+        Word::W64
+    } else {
+        Word::W32
+    };
+    let format = format(choice >> 1);
+    let (root, at) = (MachineAddr(input.number()), VirtAddr(input.number()));
+    let pages = input.number() % (1 << 21);
+    let mut pfns: Vec<_> = (0..6).map(|_| Pfn(input.number())).collect();
+    pfns.extend((0..600).map(|i| Pfn(i * 3)));
+    pfns.extend((0..600).map(|i| Pfn(pages.wrapping_sub(1).wrapping_sub(i))));
+    let ram = Ram::new(0, input.0);
+    let space = Virtual::new(&ram, format, root);
+    let p2m = match kind % 5 {
+        0 => P2m::frame_list(&ram, Mfn(root.0), word, (choice & 8 == 0).then_some(pages)),
+        1 => P2m::linear(space, at, word, pages, Source::Linear),
+        2 => P2m::pvops_tree(space, at, 2, word, pages),
+        3 => P2m::pvops_tree(space, at, 3, word, pages),
+        _ => {
+            let mut pairs: Vec<_> = input
+                .0
+                .chunks_exact(16)
+                .map(|pair| {
+                    (
+                        Pfn(Word::W64.get(pair).unwrap() >> 40),
+                        Mfn(Word::W64.get(&pair[8..]).unwrap()),
+                    )
+                })
+                .collect();
+            pairs.sort_unstable();
+            pairs.dedup_by_key(|(pfn, _)| *pfn);
+            Ok(P2m::container(&ram, &pairs, word))
+        }
+    };
+    let Ok(p2m) = p2m else { return };
+    let opening = ram.reads();
+    assert!(
+        opening <= 4096 + 8 * (ram.pages() + 2),
+        "{opening} reads to open"
+    );
+
+    let alone: Vec<_> = pfns.iter().map(|pfn| p2m.resolve(*pfn)).collect();
+    let walked = ram.reads() - opening;
+    // At most: an entry of the directory by a walk of its own at each of its levels.
+    assert!(
+        walked <= pfns.len() as u64 * 24,
+        "{walked} reads for {} pfns",
+        pfns.len()
+    );
+    // Twice, since the second time parts of it are remembered.
+    for _ in 0..2 {
+        let mut mfns = vec![Mfn(0); pfns.len()];
+        let mut status = vec![Status::Ok; pfns.len()];
+        Resolver::new(&p2m, 100_000).resolve(&pfns, &mut mfns, &mut status);
+        for (i, alone) in alone.iter().enumerate() {
+            match alone {
+                Entry::Frame(mfn) => {
+                    assert_eq!((mfns[i], status[i]), (*mfn, Status::Ok));
+                    assert!(mfn.addr().is_some(), "{mfn:?} is no frame");
+                }
+                Entry::Special(special) => {
+                    assert_eq!((mfns[i], status[i]), (Mfn(NONE), Status::from(*special)));
+                }
+            }
+        }
+    }
+    let _ = p2m.compare(&p2m, 10);
+    for entry in alone.iter().take(20) {
+        if let Entry::Frame(mfn) = entry {
+            let found = p2m.reverse(*mfn);
+            assert_eq!(found.map(|pfn| p2m.resolve(pfn)), Some(*entry));
+        }
+    }
+    let _: Result<[u8; 1], _> = Memory::<MachineAddr>::read_bytes(&ram, MachineAddr(0));
+}
+
+/// Asks BTF for all that it may hold.
+pub fn btf(bytes: &[u8]) {
+    for word in [Word::W64, Word::W32] {
+        if let Ok(types) = Types::from_btf(Bytes::from(bytes.to_vec()), word) {
+            ask(&types);
+        }
+    }
+}
+
+pub fn ask(types: &Types) {
+    for name in [
+        "task_struct",
+        "struct a",
+        "b",
+        "union c",
+        "enum d",
+        "e",
+        "list_head",
+        "long",
+        "",
+    ] {
+        let _ = types.contains(name);
+        let _ = types.size_of(name);
+        let _ = types.members(name);
+        let _ = types.enumerators(name);
+        let _ = types.enumerator(name);
+    }
+    for path in [
+        "task_struct.se.exec_start",
+        "a.x",
+        "b.y[3].z",
+        "c.d.e.f.g",
+        "task_struct.tasks.next",
+        "a.x[18446744073709551615]",
+        ".",
+        "a..b",
+        "a[]",
+    ] {
+        let _ = types.member(path);
+        let _ = types.offset(path);
+    }
+}

@@ -6,6 +6,7 @@ import pytest
 
 from xenkdump_fast import AbsentError
 from xenkdump_fast.linux.infer import INFERRERS, Inference
+from xenkdump_fast.linux.infer.sample import Sample
 
 from .fakes import FakeKernel, words
 
@@ -55,3 +56,16 @@ def test_a_task_list_that_ends_in_a_hole() -> None:
     kernel.memory.write(INIT_TASK + 0x100, words(4, 0xD000_0000, 0xD000_0000))
     with pytest.raises(AbsentError, match="cannot be inferred"):
         Inference(kernel, "no types").member("task_struct.pid")
+
+
+def test_a_task_list_in_memory_that_only_five_levels_reach() -> None:
+    # Seen on 6.12 with KASLR: the direct mapping at 0xff25ef7a40000000.
+    kernel = kernel_of(bytes(0x8000), 8)
+    kernel.location = kernel.location._replace(paging="x86_64-la57")
+    addresses = [INIT_TASK, 0xFF25_EF7A_4120_0000, 0xFF25_EF7A_4130_0000]
+    for i, address in enumerate(addresses):
+        around = addresses[(i + 1) % 3], addresses[i - 1]
+        kernel.memory.write(address, bytes(0x4000))
+        kernel.memory.write(address + 0x100, words(8, *(each + 0x100 for each in around)))
+        kernel.memory.write(address + 0x200, b"swapper/0\0")
+    assert [leader.address for leader in Sample(kernel).leaders] == addresses[1:]

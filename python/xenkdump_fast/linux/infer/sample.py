@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 MIN_SIZE, MAX_SIZE = 0x200, 0x4000
 MAX_TASKS = 4096
 COMM_LENGTH = 16
+#: Where the kernel's half of the address space may begin: with 32 bits, as it was built.
+_HALF_32, _HALF_48, _HALF_57 = 0x4000_0000, 0xFFFF_8000_0000_0000, 0xFF00_0000_0000_0000
 #: The name of the first task: "swapper" before 3.3 (8f6c6a4d7bde), "swapper/0" since.
 _NAMES = (b"swapper/0\0", b"swapper\0")
 
@@ -47,6 +49,8 @@ class Sample:
     def __init__(self, kernel: "Kernel") -> None:
         self._kernel = kernel
         self.word = kernel.word
+        wide = kernel.location.paging == "x86_64-la57"
+        self._kernel_half = _HALF_32 if self.word == 4 else _HALF_57 if wide else _HALF_48
         init_task = kernel.symbol("init_task")
         sizes = [symbol.size for symbol in kernel.symbols.all("init_task") if symbol.size]
         self.size = min(max(sizes, default=MAX_SIZE), MAX_SIZE)
@@ -79,7 +83,7 @@ class Sample:
         """Whether a word can point into the kernel's half of the address space, aligned."""
         if pointer % 4:
             return False
-        return pointer >= (0xFFFF_8000_0000_0000 if self.word == 8 else 0x4000_0000)
+        return pointer >= self._kernel_half
 
     def is_task(self, address: int) -> bool:
         """Whether what lies at ``address`` has a task's name where tasks have it."""

@@ -200,7 +200,8 @@ impl PtRegs {
         }
         match self.word {
             // The half of the address space tells, not `cs`: a Xen PV kernel runs in ring 3 too.
-            Word::W64 => registers.get(Ip).is_some_and(|ip| ip >> 47 == 0),
+            // With five levels of page tables user space has 56 bits.
+            Word::W64 => registers.get(Ip).is_some_and(|ip| ip >> 56 == 0),
             // Xen runs a 32-bit kernel in ring 1 (`cs` 0x61), so ring 3 is user space there too.
             Word::W32 => registers.get(Cs).is_some_and(|cs| cs & 3 == 3),
         }
@@ -284,7 +285,9 @@ mod tests {
         let mut registers = Registers::at(VirtAddr(0xffff_ffff_8100_0000), VirtAddr(0));
         registers.set(Cs, 0xe033);
         assert!(!layout.is_user(&registers));
-        registers.set(Ip, 0x47_b7a0);
-        assert!(layout.is_user(&registers));
+        for user in [0x47_b7a0, 0x7f12_3456_7890, 0x00ff_1234_5678_9abc] {
+            registers.set(Ip, user);
+            assert!(layout.is_user(&registers));
+        }
     }
 }

@@ -270,10 +270,10 @@ def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:
     """Offsets in a vCPU at which a vcpu_runstate_info may be, and the state it has."""
     # int state; uint64_t state_entry_time, time[4]: 64-bit numbers aligned to 4 on 32-bit x86.
     after = 8 if word == 8 else 4
-    for i, (value, entered) in enumerate(zip(vcpu.words, vcpu.words[1:], strict=False)):
+    for i, (value, after_it) in enumerate(zip(vcpu.words, vcpu.words[1:], strict=False)):
         # Most words are zero, and what follows a small one is seldom a time. A time of day on 32
         # bits is two words, and its lower half tells nothing.
-        if value & 0xFFFF_FFFF > 3 or (word == 8 and not 1000 < entered < 1 << 56):
+        if value & 0xFFFF_FFFF > 3 or (word == 8 and not 1000 < after_it < 1 << 56):
             continue
         at = i * word
         data = vcpu.data[at + after : at + after + 40]

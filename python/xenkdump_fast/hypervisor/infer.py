@@ -279,9 +279,9 @@ def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:
         data = vcpu.data[at + after : at + after + 40]
         if len(data) < 40:
             return
-        entered, *spent = struct.unpack("<5Q", data)
+        since, *spent = struct.unpack("<5Q", data)
         # Nanoseconds: a microsecond at least, and two years at most.
-        if 1000 < sum(spent) <= entered < 1 << 56:
+        if 1000 < sum(spent) <= since < 1 << 56:
             yield at, value & 0xFFFF_FFFF
 
 

@@ -1,6 +1,6 @@
 """Writes the seed corpora: small inputs made from forged samples.
 
-    python rust/xenkdump/fuzz/seeds.py rust/xenkdump/fuzz/corpus
+python rust/xenkdump/fuzz/seeds.py rust/xenkdump/fuzz/corpus
 """
 
 import struct
@@ -41,7 +41,9 @@ def tables(present: int) -> bytes:
 def stack(words: list[int]) -> bytes:
     """Registers, some code, and a stack of return addresses."""
     code = bytes.fromhex("5548 89e5 e800 0000 00c9 c390 4883 ec18 e8f0 ffff ff48 83c4 18c3") * 40
-    return struct.pack("<3Q", 0x105, 0x40, 0x80) + piece(code) + struct.pack(f"<{len(words)}Q", *words)
+    return (
+        struct.pack("<3Q", 0x105, 0x40, 0x80) + piece(code) + struct.pack(f"<{len(words)}Q", *words)
+    )
 
 
 def write(corpus: Path, target: str, name: str, data: bytes) -> None:
@@ -75,7 +77,12 @@ def main(corpus: Path) -> None:
                 write(corpus, "btf", kind, bytes_)
             if ip := section(".orc_unwind_ip"):
                 rows = section(".orc_unwind")
-                write(corpus, "orc", kind, b"\x08" + piece(ip[:4096]) + piece(rows[:6144]) + stack(words))
+                write(
+                    corpus,
+                    "orc",
+                    kind,
+                    b"\x08" + piece(ip[:4096]) + piece(rows[:6144]) + stack(words),
+                )
             if frame := section(".debug_frame") or section(".eh_frame"):
                 write(corpus, "cfi", kind, b"\x09\x00" + piece(frame[:8192]) + stack(words))
             if info := section(".debug_info"):
@@ -86,7 +93,16 @@ def main(corpus: Path) -> None:
             head = struct.pack("<BBQQQ", kind, choice, 0 if kind == 0 else 0x1000, 0x1000, 5000)
             pfns = struct.pack("<6Q", 0, 511, 512, 4999, 5000, 2**64 - 1)
             write(corpus, "p2m", f"{kind}-{choice}", head + pfns + tables(0x7 * (kind > 0)))
-    addrs = (0, 0x1000, 0x20_0000, 2**47, 2**64 - 1, 0xFFFF_8000_0000_0000, 0x8080_6040_3000, 1 << 40)
+    addrs = (
+        0,
+        0x1000,
+        0x20_0000,
+        2**47,
+        2**64 - 1,
+        0xFFFF_8000_0000_0000,
+        0x8080_6040_3000,
+        1 << 40,
+    )
     for format_ in range(4):
         head = struct.pack("<BQ8Q", format_, 0, *addrs)
         write(corpus, "walk", str(format_), head + tables(0x67))

@@ -22,7 +22,7 @@ test: $(VENV)/.stamp
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.stamp
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

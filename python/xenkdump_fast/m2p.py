@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ._native import P2M, AddressSpace, Dump
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ._native import Paging
 
 #: Where each paging format's guests have the table, and the size of its entries: on 64-bit Xen, on
@@ -23,6 +26,11 @@ TABLES: "dict[Paging, tuple[int, int]]" = {
 SAMPLE = 512
 #: How many pfns are taken at a time.
 CHUNK = 1 << 20
+PAGE = 4096
+#: How many frames that do not lead back are kept of each chunk.
+LISTED = 100
+#: The status of a pfn whose P2M page is not in the dump.
+NO_P2M_PAGE = 5
 
 
 class M2P(NamedTuple):
@@ -58,49 +66,67 @@ class Reverse(NamedTuple):
 
 def find(dump: Dump, p2m: P2M, roots: Iterable[tuple[int, str]]) -> M2P | None:
     """The table under the first of the ``roots`` that has it: most entries lead back to the P2M."""
+    some = next(_pfns(p2m), None)
+    if some is None:
+        return None
+    some = some[:: max(1, len(some) // SAMPLE)].copy()
     for address, how in roots:
         for paging, (base, entry) in TABLES.items():
             table = M2P(dump.virtual(address, paging), base, entry, f"{how}, {paging}")
-            found = compare(p2m, table, 0, step=max(1, p2m.pages // SAMPLE))
+            found = _reverse(p2m, table, some)
             if found.equal > found.different:
                 return table
     return None
 
 
-def compare(p2m: P2M, table: M2P, limit: int, *, step: int = 1) -> Reverse:
-    """Goes from every ``step``-th frame of the P2M back to its pfn; lists ``limit`` that differ."""
-    equal = different = unreadable = 0
-    first: list[Wrong] = []
-    for chunk in _frames(p2m, table, step):
-        equal += chunk.equal
-        different += chunk.different
-        unreadable += chunk.unreadable
-        first += chunk.first[: limit - len(first)]
-    return Reverse(equal, different, unreadable, first)
+def compare(p2m: P2M, table: M2P, limit: int) -> Reverse:
+    """Goes from every frame of the P2M back to its pfn; lists the first ``limit`` that differ."""
+    total = Reverse(0, 0, 0, [])
+    for pfns in _pfns(p2m):
+        found = _reverse(p2m, table, pfns)
+        total = Reverse(
+            total.equal + found.equal,
+            total.different + found.different,
+            total.unreadable + found.unreadable,
+            (total.first + found.first)[:limit],
+        )
+    return total
 
 
-def _frames(p2m: P2M, table: M2P, step: int) -> Iterator[Reverse]:
+def _reverse(p2m: P2M, table: M2P, pfns: "NDArray[np.uint64]") -> Reverse:
     import numpy as np
 
-    for start in range(0, p2m.pages, CHUNK * step):
-        pfns = np.arange(start, min(start + CHUNK * step, p2m.pages), step, dtype=np.uint64)
-        status = np.empty(len(pfns), np.uint8)
-        mfns = p2m.resolve(pfns, status=status)
-        pfns, mfns = pfns[status == 0], mfns[status == 0]
-        readable = np.empty(len(mfns), np.uint8)
-        data = table.virtual.read_many(
-            np.uint64(table.address) + mfns * np.uint64(table.entry), table.entry, status=readable
-        )
-        entries = np.ascontiguousarray(data).view(f"<u{table.entry}").ravel().astype(np.uint64)
-        wrong = (readable == 0) & (entries != pfns)
-        yield Reverse(
-            equal=int(((readable == 0) & (entries == pfns)).sum()),
-            different=int(wrong.sum()),
-            unreadable=int((readable != 0).sum()),
-            first=[
-                Wrong(int(pfn), int(mfn), int(found))
-                for pfn, mfn, found in zip(
-                    pfns[wrong][:100], mfns[wrong][:100], entries[wrong][:100], strict=True
-                )
-            ],
-        )
+    status = np.empty(len(pfns), np.uint8)
+    mfns = p2m.resolve(pfns, status=status)
+    pfns, mfns = pfns[status == 0], mfns[status == 0]
+    status = np.empty(len(mfns), np.uint8)
+    addresses = np.uint64(table.address) + mfns * np.uint64(table.entry)
+    data = table.virtual.read_many(addresses, table.entry, status=status)
+    entries = np.ascontiguousarray(data).view(f"<u{table.entry}").ravel().astype(np.uint64)
+    wrong = (status == 0) & (entries != pfns)
+    listed = (column[wrong][:LISTED].tolist() for column in (pfns, mfns, entries))
+    return Reverse(
+        equal=int(((status == 0) & (entries == pfns)).sum()),
+        different=int(wrong.sum()),
+        unreadable=int((status != 0).sum()),
+        first=[Wrong(*each) for each in zip(*listed, strict=True)],
+    )
+
+
+def _pfns(p2m: P2M) -> "Iterator[NDArray[np.uint64]]":
+    """Every pfn, in arrays, but for those of P2M pages that are not in the dump.
+
+    A P2M may claim far more pfns than it has, as the broken do: the first of a page tells.
+    """
+    import numpy as np
+
+    page = PAGE // p2m.word
+    within = np.arange(page, dtype=np.uint64)
+    for start in range(0, p2m.pages, CHUNK * page):
+        heads = np.arange(start, min(start + CHUNK * page, p2m.pages), page, dtype=np.uint64)
+        status = np.empty(len(heads), np.uint8)
+        p2m.resolve(heads, status=status)
+        heads = heads[status != NO_P2M_PAGE]
+        for at in range(0, len(heads), CHUNK // page):
+            pfns = (heads[at : at + CHUNK // page, None] + within).ravel()
+            yield pfns[pfns < p2m.pages]

@@ -74,21 +74,31 @@ class FakeMemory:
 class Host:
     """Two domains with three vCPUs, in structs laid out as ``offsets`` say."""
 
-    def __init__(self, word: int, offsets: Mapping[str, int], *, by_pointer: bool) -> None:
+    def __init__(
+        self,
+        word: int,
+        offsets: Mapping[str, int],
+        *,
+        by_pointer: bool = True,
+        translated: tuple[bool, ...] = (False, False),
+    ) -> None:
         self.word = word
         self.offsets = offsets
         self.memory = FakeMemory(word, 64 * PAGE)
         self.rng = random.Random(11)
         self._next = HEAP[word]
         self.pcpus: list[Pcpu] = []
-        self.domains = [self._domain(i, count, by_pointer) for i, count in enumerate((2, 1))]
+        self.domains = [
+            self._domain(i, count, by_pointer, hvm)
+            for i, (count, hvm) in enumerate(zip((2, 1, 1), translated, strict=False))
+        ]
 
     def _page(self, pages: int = 1) -> int:
         at = self._next
         self._next += pages * PAGE
         return at
 
-    def _domain(self, number: int, count: int, by_pointer: bool) -> int:
+    def _domain(self, number: int, count: int, by_pointer: bool, hvm: bool) -> int:
         o, memory = self.offsets, self.memory
         domain = self._page()
         memory.put(domain, struct.pack("<H", number))
@@ -98,7 +108,8 @@ class Host:
         memory.put(domain + o["domain.max_vcpus"], struct.pack("<I", count))
         shared = self._page()
         memory.put_word(domain + o["domain.shared_info"], shared)
-        self._share(shared, 0x100 * (number + 1))
+        if not hvm:
+            self._share(shared, 0x100 * (number + 1))
         if number:
             uuid = bytearray(self.rng.randbytes(16))
             uuid[6] = 0x40 | uuid[6] & 0xF
@@ -107,7 +118,7 @@ class Host:
         for i in range(count):
             vcpu = self._page(2)
             memory.put_word(array + i * self.word, vcpu)
-            self._vcpu(domain, vcpu, i, number)
+            self._vcpu(domain, vcpu, (i, number), hvm)
         return domain
 
     def _share(self, page: int, mfn: int) -> None:
@@ -119,7 +130,8 @@ class Host:
         values = 0x8000.to_bytes(w, "little") + mfn.to_bytes(w, "little")
         self.memory.put(page + at, values)
 
-    def _vcpu(self, domain: int, vcpu: int, number: int, owner: int) -> None:
+    def _vcpu(self, domain: int, vcpu: int, numbers: tuple[int, int], hvm: bool) -> None:
+        number, owner = numbers
         o, memory, w = self.offsets, self.memory, self.word
         running = number == 0
         root = (0x1000 + 0x10 * owner + number) * PAGE
@@ -129,7 +141,7 @@ class Host:
         memory.put_word(vcpu + o["vcpu.domain"], domain)
         memory.put_word(vcpu + o["vcpu.cr3"], root)
         general = [self.rng.randrange(1 << 30) for _ in range(GENERAL[w])]
-        cs, ss = SELECTORS[w]
+        cs, ss = (0, 0) if hvm else SELECTORS[w]
         pushed = [0, KERNEL[w] + number * 16, cs, 0x246, KERNEL[w] + 0x8000, ss]
         for i, value in enumerate([*general, *pushed]):
             memory.put_word(vcpu + o["vcpu.registers"] + i * w, value)
@@ -173,7 +185,7 @@ def test_finds_any_layout(name: str, by_pointer: bool, word: int) -> None:
         offsets["domain.vcpu"] = 3000
     host = Host(word, offsets, by_pointer=by_pointer)
     memory = cast(XenMemory, host.memory)
-    layout = infer(memory, host.domains, host.pcpus, PAGE)
+    layout = infer(memory, dict(enumerate(host.domains)), host.pcpus, PAGE)
     assert layout.vcpu_by_pointer == by_pointer
     assert {key: layout.get(key) for key in offsets} == offsets
     assert layout.warnings == []
@@ -184,11 +196,36 @@ def test_finds_any_layout(name: str, by_pointer: bool, word: int) -> None:
         ]
 
 
+@pytest.mark.parametrize("flags", [0x001, 0x3FF], ids=["PVH", "HVM"])
+def test_finds_what_is_emulated_for_translated_guests(flags: int) -> None:
+    offsets = offsets_of(LAYOUTS["4.17"])
+    host = Host(8, offsets, translated=(False, False, True))
+    for domain, value in zip(host.domains, (0x100, 0, flags), strict=True):
+        host.memory.put(domain + 1884, struct.pack("<I", value))
+        # A flag that all have is no emulation.
+        host.memory.put(domain + 600, struct.pack("<I", 0x100))
+    memory = cast(XenMemory, host.memory)
+    layout = infer(memory, dict(enumerate(host.domains)), host.pcpus, PAGE)
+    assert {key: layout.get(key) for key in offsets} == offsets
+    assert layout.get("domain.emulation") == 1884
+
+
+def test_translated_guests_alone() -> None:
+    """A PVH dom0: no registers have selectors, and nothing publishes a P2M."""
+    offsets = offsets_of(LAYOUTS["4.14"])
+    host = Host(8, offsets, translated=(True, True))
+    memory = cast(XenMemory, host.memory)
+    layout = infer(memory, dict(enumerate(host.domains)), host.pcpus, PAGE)
+    for key in ("domain.vcpu", "vcpu.domain", "vcpu.registers", "vcpu.cr3", "vcpu.runstate"):
+        assert layout.get(key) == offsets[key], key
+    assert layout.get("domain.emulation") is None
+
+
 def test_noise_is_no_layout() -> None:
     host = Host(8, offsets_of(LAYOUTS["4.17"]), by_pointer=True)
     rng = random.Random(5)
     host.memory.data[:] = rng.randbytes(len(host.memory.data))
-    layout = infer(cast(XenMemory, host.memory), host.domains, host.pcpus, PAGE)
+    layout = infer(cast(XenMemory, host.memory), dict(enumerate(host.domains)), host.pcpus, PAGE)
     assert layout.get("domain.vcpu") is None
     assert layout.warnings
 

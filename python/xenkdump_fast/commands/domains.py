@@ -58,7 +58,7 @@ def run(path: str, xen_syms: str | None = None, *, everyone: bool = False) -> Do
     for host_domain in xen.domains(all=everyone):
         rows.append(_row(host_domain, hints))
         kernel = rows[-1].kernel
-        if kernel is not None and kernel.address not in hints:
+        if kernel is not None and kernel.address and kernel.address not in hints:
             hints.append(kernel.address)
     warnings = [f"domain {row.id}: {text}" for row in rows for text in row.warnings]
     return Domains(rows, xen.layout.how, [*dump.warnings, *xen.warnings, *warnings])

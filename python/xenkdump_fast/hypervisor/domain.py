@@ -245,6 +245,14 @@ class CoreDomain(XenDomain):
     def _told_kind(self) -> str | None:
         return "hvm or pvh" if self.dump.auto_translated else "pv"
 
+    def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
+        """The Linux kernel it runs; None where none is recognised."""
+        if not self.dump.auto_translated:
+            return super().kernel(hints)
+        held = self.dump.machine.iter_mapped()
+        runs = ((part.address // guests.PAGE, part.size // guests.PAGE) for part in held)
+        return guests.recognise_frames(self.dump.machine, runs)
+
     @property
     def pages(self) -> int | None:
         """``nr_pages`` of the header."""

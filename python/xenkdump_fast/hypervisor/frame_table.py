@@ -10,6 +10,8 @@ from .memory import PAGE, XenMemory
 _COUNT_MASK = (1 << 26) - 1
 #: As many blocks of the table are looked at, and as many page_infos in each.
 _BLOCKS, _IN_BLOCK = 512, 64
+#: As many page_infos are read at once where all are wanted.
+_AT_ONCE = 1 << 14
 #: An estimate may be off by as much: a domain's pages come in clusters.
 _TOLERANCE = 0.25
 
@@ -68,17 +70,49 @@ def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dic
     return found
 
 
-def _owners_of(memory: XenMemory, table: Table, start: int, count: int) -> Iterator[int]:
-    """_domain of those of ``count`` page_infos that are in use."""
+def frames_of(memory: XenMemory, table: Table | None, domain: int) -> Iterator[tuple[int, int]]:
+    """Runs of machine frames that a struct domain owns: the first, and how many."""
+    frames, own = max_page(memory, table), memory.translate(domain)
+    if table is None or frames is None or own is None:
+        return
+    own //= PAGE
+    for base in range(0, frames, _AT_ONCE):
+        used, owners = _columns(memory, table, base, min(_AT_ONCE, frames - base))
+        # Most frames are another's: let the list's own search pass over them.
+        at = 0
+        for _ in range(owners.count(own)):
+            try:
+                at = owners.index(own, at)
+            except ValueError:
+                break
+            end = at
+            while end < len(owners) and owners[end] == own and used[end] & _COUNT_MASK:
+                end += 1
+            if end > at:
+                yield base + at, end - at
+            at = max(end, at + 1)
+
+
+def _columns(
+    memory: XenMemory, table: Table, start: int, count: int
+) -> tuple[list[int], list[int]]:
+    """count_info (its low half) and _domain of ``count`` page_infos; empty if they are lost."""
     base = memory.pointer(table.table_at)
     data = memory.read(base + start * table.size, count * table.size) if base else None
     if data is None:
-        return
+        return [], []
     # Every 4 bytes one number: the low half of count_info counts, _domain has 32 bits.
     numbers = memoryview(data).cast("I")
     step = table.size // 4
-    references, owners = numbers[table.references // 4 :: step], numbers[table.owner // 4 :: step]
-    for used, owner in zip(references, owners, strict=True):
+    return (
+        numbers[table.references // 4 :: step].tolist(),
+        numbers[table.owner // 4 :: step].tolist(),
+    )
+
+
+def _owners_of(memory: XenMemory, table: Table, start: int, count: int) -> Iterator[int]:
+    """_domain of those of ``count`` page_infos that are in use."""
+    for used, owner in zip(*_columns(memory, table, start, count), strict=True):
         if owner and used & _COUNT_MASK:
             yield owner
 

@@ -130,18 +130,17 @@ def narrow(registers: dict[str, int]) -> dict[str, int]:
     }
 
 
-def search(words: Sequence[int], word: int) -> Iterator[int]:
-    """The offsets in a struct at which a PV guest's saved registers (cpu_user_regs) may start."""
+def search(words: Sequence[int], word: int, kind: str = "pv") -> Iterator[int]:
+    """The offsets in a struct at which a guest's saved registers (cpu_user_regs) may start."""
     before = len(_GENERAL[word]) + 1
     for ip_at in range(before, len(words) - 4):
         # The flags alone rule nearly all out.
         flags = words[ip_at + 2]
-        if (
-            flags & _FLAGS_SET
-            and not flags & _FLAGS_ZERO
-            and _plausible(words[ip_at : ip_at + 5], word, "pv")
-        ):
-            yield (ip_at - before) * word
+        if flags & 2 and not flags & _FLAGS_ZERO:
+            pushed = words[ip_at : ip_at + 5]
+            # An HVM guest's selectors are zero, as much else is: its ip and sp are not.
+            if _plausible(pushed, word, kind) and (kind == "pv" or (pushed[0] and pushed[3])):
+                yield (ip_at - before) * word
 
 
 def read(words: Sequence[int], address: int, word: int) -> GuestFrame | None:

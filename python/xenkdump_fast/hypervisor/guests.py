@@ -13,6 +13,7 @@ _BANNER = b"Linux version "
 #: struct new_utsname: six fields of 65 bytes; the first is "Linux" and 60 zeros.
 _FIELD = 65
 _UTS = ("sysname", "nodename", "release", "version", "machine", "domainname")
+_SIZE = len(_UTS) * _FIELD
 _SYSNAME = b"Linux".ljust(_FIELD, b"\0")
 #: Where the image is mapped: __START_KERNEL_map on x86_64; on i386 from PAGE_OFFSET on, which
 #: CONFIG_VMSPLIT moves. The longest image is far shorter than these.
@@ -22,6 +23,11 @@ _RANGES = {
 }
 #: More than any kernel's image; a hostile page table could map more than there is.
 _MOST = 256 << 20
+PAGE = 4096
+#: Of a translated guest as many frames are looked through (2 GiB).
+_MOST_FRAMES = 1 << 19
+#: ns.inum of init_uts_ns (PROC_UTS_INIT_INO, since 3.8), not far behind the names.
+_INIT_INODE, _NEAR = 0xEFFF_FFFE.to_bytes(4, "little"), 128
 
 
 class GuestKernel(NamedTuple):
@@ -31,8 +37,8 @@ class GuestKernel(NamedTuple):
     release: str
     version: str
     machine: str
-    #: Virtual address of the ``struct new_utsname`` in it.
-    address: int
+    #: Virtual address of the ``struct new_utsname`` in it; None where that is not known.
+    address: int | None
 
 
 def recognise(virtual: AddressSpace, word: int, hints: Iterable[int] = ()) -> GuestKernel | None:
@@ -57,6 +63,34 @@ def recognise(virtual: AddressSpace, word: int, hints: Iterable[int] = ()) -> Gu
     return None
 
 
+def recognise_frames(machine: AddressSpace, runs: Iterable[tuple[int, int]]) -> GuestKernel | None:
+    """The Linux kernel in runs of machine frames that are one guest's: first frame, and how many.
+
+    Containers have uts structs of their own; the kernel's first one is told by its inode number.
+    """
+    found: list[tuple[bool, GuestKernel]] = []
+    banners: list[bytes] = []
+    left = _MOST_FRAMES
+    for first, count in runs:
+        start, end = first * PAGE, (first + min(count, left)) * PAGE
+        for at in machine.find(_BANNER, start, end, most=end - start):
+            text = _read(machine, at, 512)
+            banners += [] if text is None else [text]
+        for at in machine.find(_SYSNAME, start, end, most=end - start):
+            data = _read(machine, at, _SIZE + _NEAR) or _read(machine, at, _SIZE)
+            kernel = None if data is None else _parse(data[:_SIZE], None)
+            if data is not None and kernel is not None:
+                found.append((_INIT_INODE in data[_SIZE:], kernel))
+        left -= count
+        if left <= 0:
+            break
+    found.sort(key=lambda pair: (not pair[0], pair[1].nodename == "(none)"))
+    for _, kernel in found:
+        if any(_agree(kernel, banner) for banner in banners):
+            return kernel
+    return None
+
+
 def _agree(kernel: GuestKernel, banner: bytes) -> bool:
     """Whether a banner is that of the kernel: it starts with the release, ends with the version."""
     text = banner.partition(b"\n")[0].decode("utf-8", "backslashreplace")
@@ -66,9 +100,12 @@ def _agree(kernel: GuestKernel, banner: bytes) -> bool:
 
 def _uts_at(virtual: AddressSpace, address: int) -> GuestKernel | None:
     """The ``struct new_utsname`` at ``address``, if it is a living kernel's."""
-    data = _read(virtual, address, len(_UTS) * _FIELD)
-    if data is None:
-        return None
+    data = _read(virtual, address, _SIZE)
+    return None if data is None else _parse(data, address)
+
+
+def _parse(data: bytes, address: int | None) -> GuestKernel | None:
+    """A living kernel's ``struct new_utsname``; None for other bytes."""
     fields = {}
     for i, name in enumerate(_UTS):
         field, _, rest = data[i * _FIELD : (i + 1) * _FIELD].partition(b"\0")

@@ -7,7 +7,8 @@ broken struct loses its votes and no more.
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from . import frames, shared_info
@@ -23,6 +24,9 @@ _NEAR = 0x100
 _SAMPLE = 16
 #: More vCPUs than any domain can have (HVM_MAX_VCPUS is 128, a PV guest's limit 8192).
 MAX_VCPUS = 8192
+#: Bits of emulation_flags (public ABI, XEN_X86_EMU_*); the devices are those that PVH lacks: HPET,
+#: power management, RTC, PIC and VGA.
+EMU_LAPIC, EMU_PIT, EMU_DEVICES = 1 << 0, 1 << 8, 0x6E
 #: vcpu_runstate_info.state, in the order of its values (public ABI).
 RUNSTATES = ("running", "runnable", "blocked", "offline")
 
@@ -44,9 +48,13 @@ class _Vcpu(NamedTuple):
     pcpu: Pcpu | None
 
 
-def infer(memory: XenMemory, domains: Sequence[int], pcpus: Sequence[Pcpu], size: int) -> Layout:
-    """The offsets that ``domains`` (addresses of struct domain, ``size`` bytes each) agree on."""
-    found = _Inference(memory, domains, pcpus, size)
+def infer(
+    memory: XenMemory, domains: Mapping[int, int], pcpus: Sequence[Pcpu], size: int
+) -> Layout:
+    """The offsets that ``domains`` agree on: addresses of their structs, of ``size`` bytes each, by
+    their numbers.
+    """
+    found = _Inference(memory, domains, size)
     found.vcpu_array()
     if found.layout.get("domain.vcpu") is None:
         found.layout.warnings.append("no struct vcpu was found that points back to its domain")
@@ -60,18 +68,23 @@ def infer(memory: XenMemory, domains: Sequence[int], pcpus: Sequence[Pcpu], size
     found.cr3()
     found.gs_base()
     found.runstate()
+    found.emulation()
     return found.layout
 
 
 class _Inference:
-    def __init__(
-        self, memory: XenMemory, domains: Sequence[int], pcpus: Sequence[Pcpu], size: int
-    ) -> None:
+    def __init__(self, memory: XenMemory, domains: Mapping[int, int], size: int) -> None:
         self.memory = memory
         self.word = memory.word
         self.layout = Layout()
-        loaded = (self.load(address, size) for address in domains[:_SAMPLE])
-        self.domains = [domain for domain in loaded if domain is not None]
+        self.domains: list[_Struct] = []
+        self.dom0: _Struct | None = None
+        for number, address in islice(domains.items(), _SAMPLE):
+            loaded = self.load(address, size)
+            if loaded is not None:
+                self.domains.append(loaded)
+                if number == 0:
+                    self.dom0 = loaded
         self.vcpus: list[_Vcpu] = []
         #: How many vCPUs each domain has, by its address.
         self.counts: dict[int, int] = {}
@@ -190,7 +203,7 @@ class _Inference:
                 and b"\xff\xff\x82" not in value
             )
 
-        others = [d for d in self.domains if int.from_bytes(d.data[:2], "little") != 0]
+        others = [domain for domain in self.domains if domain is not self.dom0]
         votes = self.count(others, 4, is_uuid)
         for at in [at for at in votes if votes[at] < len(others)]:
             del votes[at]
@@ -217,11 +230,55 @@ class _Inference:
         self.vote("vcpu.processor", votes, len(self.vcpus))
 
     def registers(self) -> None:
-        """vcpu.arch.user_regs: what a PV guest must have had in ip, cs, flags, sp and ss."""
-        votes: Counter[int] = Counter()
-        for vcpu in self.vcpus:
-            votes.update(frames.search(vcpu.struct.words, self.word))
-        self.vote("vcpu.registers", votes)
+        """vcpu.arch.user_regs: what a guest must have had in ip, cs, flags, sp and ss.
+
+        PV guests first: theirs are the surer, for hardware keeps the selectors of the others.
+        """
+        for kind in ("pv", "hvm"):
+            votes: Counter[int] = Counter()
+            for vcpu in self.vcpus:
+                votes.update(frames.search(vcpu.struct.words, self.word, kind))
+            self.vote("vcpu.registers", votes)
+            if votes:
+                return
+
+    def kinds(self) -> dict[int, str]:
+        """Whether a domain is "pv" or "hvm" (PVH too) by the registers of its vCPUs, by address."""
+        found = {}
+        at = self.layout.get("vcpu.registers")
+        for vcpu in self.vcpus if at is not None else ():
+            first = (at or 0) // self.word
+            words = vcpu.struct.words[first : first + frames.size(self.word) // self.word]
+            frame = frames.read(words, 0, self.word)
+            if frame is not None:
+                found[vcpu.domain] = frame.kind
+        return found
+
+    def emulation(self) -> None:
+        """domain.arch.emulation_flags: of a PV dom0 the PIT alone, of other PV domains nothing, of
+        the rest a local APIC and perhaps more (Xen 4.7 on).
+        """
+        kinds = self.kinds()
+        if self.dom0 is None or kinds.get(self.dom0.address) != "pv":
+            return
+
+        def flags(domain: _Struct, at: int) -> int:
+            return int.from_bytes(domain.data[at : at + 4], "little")
+
+        def fits(domain: _Struct, at: int) -> bool:
+            value = flags(domain, at)
+            if kinds.get(domain.address) == "pv":
+                return value == 0
+            return value & EMU_LAPIC == EMU_LAPIC and value < 1 << 12
+
+        others = [domain for domain in self.domains if domain is not self.dom0]
+        found = [
+            at
+            for at in range(0, len(self.dom0.data) - 4, 4)
+            if flags(self.dom0, at) == EMU_PIT and all(fits(domain, at) for domain in others)
+        ]
+        if len(found) == 1:
+            self.layout.offsets["domain.emulation"] = found[0]
 
     def cr3(self) -> None:
         """vcpu.arch.cr3: the cr3 of the pCPU that was running it; in all others, a root."""

@@ -1,13 +1,15 @@
 """A Xen host: its pCPUs, its domains, and how to read each of them."""
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .._native import AbsentError, Dump, DumpError, Image, Symbols
-from . import domains, frame_table, identity, memory, vcpus
+from . import domains, frame_table, guests, identity, memory, vcpus
 from .domain import XenDomain
 from .domains import FIRST_RESERVED
-from .infer import infer
+from .guests import GuestKernel
+from .infer import EMU_DEVICES, EMU_LAPIC, infer
 from .layout import Layout, by_types
 from .memory import PAGE, XenMemory
 from .pcpus import Pcpu, pcpus
@@ -15,6 +17,9 @@ from .vcpus import XenVcpu
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+#: domain.options: a translated guest, HVM or PVH (public ABI, XEN_DOMCTL_CDF_hvm).
+CDF_HVM = 1 << 0
 
 
 class Xen:
@@ -92,9 +97,7 @@ class Xen:
         """Where the members of Xen's structs lie."""
         if self._by_types is not None:
             return self._by_types
-        layout = infer(
-            self.memory, list(self._list.addresses.values()), self.pcpus, self.facts.size
-        )
+        layout = infer(self.memory, self._list.addresses, self.pcpus, self.facts.size)
         self.warnings += layout.warnings
         return layout
 
@@ -199,13 +202,27 @@ class HostDomain(XenDomain):
         if self.id >= FIRST_RESERVED:
             return "system"
         options = self._field("domain.options", 4)
-        if options is None:
-            return None
-        # XEN_DOMCTL_CDF_hvm. A PVH guest has no device emulated but the local APIC.
         emulated = self._field("domain.emulation", 4)
-        if not options & 1:
+        if options is not None and not options & CDF_HVM:
             return "pv"
-        return "hvm or pvh" if emulated is None else "pvh" if emulated in (0, 1) else "hvm"
+        if emulated is None:
+            return None if options is None else "hvm or pvh"
+        if options is None and not emulated & EMU_LAPIC:
+            return None
+        return "hvm" if emulated & EMU_DEVICES else "pvh"
+
+    def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
+        """The Linux kernel it runs; None where none is recognised.
+
+        A translated guest's memory is not mapped by any table that is in Xen's hands; but the frame
+        table tells which frames are its own, and what names a kernel fits in one.
+        """
+        if self.kind in ("pv", "unknown"):
+            return super().kernel(hints)
+        if self.kind == "system":
+            return None
+        runs = frame_table.frames_of(self.xen.memory, self.xen.facts.frames, self.address)
+        return guests.recognise_frames(self.dump.machine, runs)
 
     @cached_property
     def uuid(self) -> "UUID | None":

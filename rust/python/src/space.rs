@@ -345,8 +345,9 @@ impl AddressSpace {
         }
     }
 
-    /// Where `needle` starts in what is mapped from `start` to before `end`: at most `limit`
-    /// addresses, rising, found in the first `most` bytes. Only in a virtual space (TypeError).
+    /// Where `needle` lies in what is mapped from `start` to before `end`: at most `limit`
+    /// addresses, rising, found in the first `most` bytes. Not in a domain's pseudo-physical space
+    /// (TypeError), whose frames do not lie in order.
     #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
     fn find(
         &self,
@@ -357,14 +358,12 @@ impl AddressSpace {
         limit: usize,
         most: u64,
     ) -> PyResult<Vec<u64>> {
-        self.open()?;
-        let space = self.as_virtual()?;
+        let space = self.open()?;
         let Some(last) = end.checked_sub(1).filter(|&last| last >= start) else {
             return Ok(Vec::new());
         };
-        let (first, last) = (VirtAddr(start), VirtAddr(last));
-        let found = py.detach(|| space.find(needle, first, last, limit, most));
-        Ok(found.into_iter().map(|at| at.0).collect())
+        py.detach(|| space.find(needle, start, last, limit, most))
+            .ok_or_else(|| PyTypeError::new_err("a domain's frames cannot be searched in order"))
     }
 
     /// Makes every later use of it a ValueError, and stops batches that run in other threads.

@@ -10,7 +10,6 @@
 //! not a mapping.
 
 mod bulk;
-mod find;
 mod format;
 mod mapped;
 mod space;

@@ -5,6 +5,7 @@
 //! space's [`Space::kind`].
 
 mod bulk;
+mod find;
 
 pub use bulk::{Batch, Rows};
 

@@ -1,0 +1,221 @@
+//! Search in memory.
+
+use memchr::memmem::Finder;
+
+use super::Space;
+use crate::addr::{Address, MachineAddr, PAGE_SIZE};
+use crate::memory::Memory;
+use crate::p2m::Physical;
+
+impl<M: Memory<MachineAddr> + Send> Space<M> {
+    /// Where `needle` lies from `first` to `last`, both included, in rising order: the first
+    /// `limit` places in the first `most` bytes that are mapped. `None` in the pseudo-physical memory
+    /// of a domain, whose frames do not lie in order.
+    ///
+    /// What cannot be read is passed over. Nothing is copied where memory can be lent.
+    pub fn find(
+        &self,
+        needle: &[u8],
+        first: u64,
+        last: u64,
+        limit: usize,
+        most: u64,
+    ) -> Option<Vec<u64>> {
+        let mut search = Search::new(needle, limit, most);
+        match self {
+            Space::Machine(mem) | Space::Physical(Physical::Bare(mem)) => {
+                let len = last
+                    .checked_sub(first)
+                    .map_or(0, |len| len.saturating_add(1));
+                search.range(mem, first, MachineAddr(first), len);
+            }
+            Space::Physical(_) => return None,
+            Space::Virtual(space) => {
+                let ranges = space.mapped(Address::new(first), Address::new(last));
+                for range in ranges.flatten() {
+                    if search.is_done() {
+                        break;
+                    }
+                    search.range(space.memory(), range.addr.0, range.machine, range.len);
+                }
+            }
+        }
+        search.found.retain(|at| (first..=last).contains(at));
+        Some(search.found)
+    }
+}
+
+/// A search over pieces of memory in rising order.
+struct Search<'n> {
+    finder: Finder<'n>,
+    limit: usize,
+    /// How many more bytes are looked at.
+    left: u64,
+    found: Vec<u64>,
+    /// The end of the last piece, too short for the needle, and the address behind it.
+    tail: Vec<u8>,
+    end: Option<u64>,
+}
+
+impl<'n> Search<'n> {
+    fn new(needle: &'n [u8], limit: usize, most: u64) -> Self {
+        Self {
+            finder: Finder::new(needle),
+            // Nothing is everywhere.
+            limit: if needle.is_empty() { 0 } else { limit },
+            left: most,
+            found: Vec::new(),
+            tail: Vec::new(),
+            end: None,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.found.len() >= self.limit || self.left == 0
+    }
+
+    /// Looks through the `len` bytes at `machine`, which `addr` leads to.
+    fn range(&mut self, mem: &impl Memory<MachineAddr>, addr: u64, machine: MachineAddr, len: u64) {
+        let mut page = [0; PAGE_SIZE];
+        let mut done = 0;
+        while done < len && !self.is_done() {
+            let (Some(machine), Some(addr)) = (machine.checked_add(done), addr.checked_add(done))
+            else {
+                return;
+            };
+            let wanted = usize::try_from((len - done).min(self.left)).unwrap_or(usize::MAX);
+            let lent = mem.lend(machine);
+            let mut size = wanted.min(PAGE_SIZE - machine.page_offset());
+            if lent.is_empty() {
+                let part = page.get_mut(..size).unwrap_or_default();
+                if mem.read(machine, part).is_ok() {
+                    self.take(addr, part);
+                }
+            } else {
+                let bytes = lent.get(..wanted).unwrap_or(lent);
+                self.take(addr, bytes);
+                size = bytes.len();
+            }
+            done = done.saturating_add(size as u64);
+            self.left = self.left.saturating_sub(size as u64);
+        }
+    }
+
+    /// Looks through the bytes at `addr`, and where they join the last piece.
+    fn take(&mut self, addr: u64, bytes: &[u8]) {
+        let keep = self.finder.needle().len().saturating_sub(1);
+        if self.end != Some(addr) {
+            self.tail.clear();
+        }
+        if !self.tail.is_empty() {
+            let start = addr.wrapping_sub(self.tail.len() as u64);
+            let mut joint = std::mem::take(&mut self.tail);
+            joint.extend_from_slice(bytes.get(..keep).unwrap_or(bytes));
+            self.matches(start, &joint);
+            // The tail goes on where the bytes are fewer than it wants.
+            self.tail = joint;
+        }
+        self.matches(addr, bytes);
+        if bytes.len() >= keep {
+            self.tail.clear();
+            self.tail
+                .extend_from_slice(bytes.get(bytes.len() - keep..).unwrap_or_default());
+        } else {
+            if self.tail.is_empty() {
+                self.tail.extend_from_slice(bytes);
+            }
+            let surplus = self.tail.len().saturating_sub(keep);
+            self.tail.drain(..surplus);
+        }
+        self.end = addr.checked_add(bytes.len() as u64);
+    }
+
+    fn matches(&mut self, addr: u64, bytes: &[u8]) {
+        let room = self.limit.saturating_sub(self.found.len());
+        for at in self.finder.find_iter(bytes).take(room) {
+            self.found.extend(addr.checked_add(at as u64));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Frames;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However memory is cut into pieces, the same places are found.
+        #[test]
+        fn pieces_make_no_difference(
+            memory in prop::collection::vec(0u8..2, 0..200),
+            needle in prop::collection::vec(0u8..2, 1..6),
+            cuts in prop::collection::vec(1usize..9, 0..60),
+        ) {
+            let mut search = Search::new(&needle, usize::MAX, u64::MAX);
+            let mut at = 0;
+            for cut in cuts.into_iter().chain(std::iter::repeat(7)) {
+                let end = (at + cut).min(memory.len());
+                search.take(0x1000 + at as u64, &memory[at..end]);
+                at = end;
+                if at == memory.len() {
+                    break;
+                }
+            }
+            // Places may overlap, and a search by pieces may see more of those than one that goes
+            // on behind each; all must be real, and none may be missed that overlaps no other.
+            let real: Vec<_> = (0..memory.len())
+                .filter(|&i| memory[i..].starts_with(&needle))
+                .map(|i| 0x1000 + i as u64)
+                .collect();
+            prop_assert!(search.found.iter().all(|at| real.contains(at)));
+            for (i, place) in real.iter().enumerate() {
+                let alone = i == 0 || place - real[i - 1] >= needle.len() as u64;
+                prop_assert!(!alone || search.found.contains(place), "{place:#x} was missed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_joins_nothing() {
+        let mut search = Search::new(b"abcd", 10, 100);
+        search.take(0x1000, b"xxab");
+        search.take(0x2000, b"cdxx");
+        assert_eq!(search.found, []);
+        search.take(0x2004, b"ab");
+        search.take(0x2006, b"c");
+        search.take(0x2007, b"d");
+        assert_eq!(search.found, [0x2004]);
+    }
+
+    #[test]
+    fn an_empty_needle_is_nowhere() {
+        let mut search = Search::new(b"", 10, 100);
+        search.take(0x1000, b"abc");
+        assert!(search.is_done());
+        assert_eq!(search.found, []);
+    }
+
+    #[test]
+    fn machine_memory_is_searched_past_what_it_lacks() {
+        let mut frames = Frames::default();
+        frames.write(MachineAddr(0x1ffe), b"abcd");
+        frames.write(MachineAddr(0x5000), b"abcd");
+        let space = Space::Machine(frames);
+        let all = Some(vec![0x1ffe, 0x5000]);
+        assert_eq!(space.find(b"abcd", 0, 0xffff, 10, 1 << 20), all);
+        assert_eq!(
+            space.find(b"abcd", 0, 0xffff, 1, 1 << 20),
+            Some(vec![0x1ffe])
+        );
+        assert_eq!(
+            space.find(b"abcd", 0, 0xffff, 10, 0x3000),
+            Some(vec![0x1ffe])
+        );
+        assert_eq!(
+            space.find(b"abcd", 0x2000, 0x5003, 10, 1 << 20),
+            Some(vec![0x5000])
+        );
+        assert_eq!(space.find(b"abcd", 9, 3, 10, 1 << 20), Some(vec![]));
+    }
+}

@@ -1,0 +1,91 @@
+"""Kernels that are recognised by their uts structs alone."""
+
+from typing import cast
+
+import pytest
+
+from xenkdump_fast._native import AddressSpace, MemoryFault
+from xenkdump_fast.hypervisor.guests import recognise, recognise_frames
+
+PAGE = 4096
+BASE = 0xFFFF_FFFF_8100_0000
+RELEASE = "6.12.1-example"
+VERSION = "#7 SMP PREEMPT_DYNAMIC Fri Jan  2 2026"
+BANNER = f"Linux version {RELEASE} (who@where) (gcc 14) {VERSION}\n".encode()
+
+
+class Bytes:
+    """An address space with some bytes."""
+
+    def __init__(self, start: int, data: bytes) -> None:
+        self.start, self.data = start, data
+
+    def read(self, address: int, size: int) -> bytes:
+        at = address - self.start
+        if at < 0 or at + size > len(self.data):
+            raise MemoryFault(hex(address))
+        return self.data[at : at + size]
+
+    def find(self, needle: bytes, start: int, end: int, *, most: int) -> list[int]:
+        found = []
+        at = self.data.find(needle, max(0, start - self.start))
+        while at >= 0 and self.start + at < end:
+            found.append(self.start + at)
+            at = self.data.find(needle, at + 1)
+        return found
+
+
+def uts(nodename: str, *, release: str = RELEASE, version: str = VERSION) -> bytes:
+    fields = ("Linux", nodename, release, version, "x86_64", "(none)")
+    return b"".join(field.encode().ljust(65, b"\0") for field in fields)
+
+
+def memory(*parts: bytes, start: int = BASE) -> AddressSpace:
+    return cast(AddressSpace, Bytes(start, b"".join(part.ljust(PAGE, b"\0") for part in parts)))
+
+
+def test_a_kernel_is_what_banner_and_uts_agree_on() -> None:
+    found = recognise(memory(b"", BANNER, b"x" * 64 + uts("host")), 8)
+    assert found is not None
+    assert (found.nodename, found.release, found.version) == ("host", RELEASE, VERSION)
+    assert found.address == BASE + 2 * PAGE + 64
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (uts("host"),),
+        (BANNER,),
+        (BANNER, uts("host", release="5.10.0")),
+        # What the first stage of a 6.1 kernel's link leaves behind.
+        (BANNER.replace(b"#7 ", b"# "), uts("(none)", version=VERSION.replace("#7 ", "# "))),
+    ],
+    ids=["no banner", "no uts", "another's", "a template"],
+)
+def test_what_is_no_kernel(parts: tuple[bytes, ...]) -> None:
+    assert recognise(memory(*parts), 8) is None
+
+
+def test_the_same_build_is_found_where_it_was_before() -> None:
+    space = memory(b"", b"x" * 64 + uts("other"))
+    assert recognise(space, 8) is None
+    found = recognise(space, 8, [BASE + PAGE + 64])
+    assert found is not None
+    assert found.nodename == "other"
+
+
+def test_a_translated_guest_by_its_frames() -> None:
+    inode = b"\0" * 20 + 0xEFFF_FFFE.to_bytes(4, "little")
+    space = memory(
+        uts("another guest") + inode,
+        uts("container"),
+        BANNER,
+        uts("host") + inode,
+        start=0x100 * PAGE,
+    )
+    found = recognise_frames(space, [(0x101, 1), (0x102, 2)])
+    assert found is not None
+    # Not the first that lies there, but the kernel's own.
+    assert found.nodename == "host"
+    assert found.address is None
+    assert recognise_frames(space, [(0x100, 1)]) is None

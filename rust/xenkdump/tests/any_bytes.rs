@@ -358,6 +358,28 @@ fn p2ms() {
     }
 }
 
+/// Found by fuzzing: of a P2M page that the file holds in part, batches and the way back from mfn
+/// to pfn saw nothing, single questions what was there.
+#[test]
+fn a_p2m_page_that_is_cut() {
+    let mut fields = vec![1, 4];
+    fields.extend(words(&[
+        0x1000,
+        0x1000,
+        3000,
+        0,
+        511,
+        512,
+        2999,
+        3000,
+        u64::MAX,
+    ]));
+    let sound = tables(&fields);
+    for missing in [8, 4088, 4096, 8192, 12000] {
+        hostile::p2m(&sound[..sound.len() - missing]);
+    }
+}
+
 #[test]
 fn stacks() {
     mutate(&unwound(&[]), 25, 11, hostile::stack);

@@ -94,7 +94,14 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 // A copy costs next to nothing here, and is checked: what is made of it is kept.
                 let bytes = copy.get_mut(..len).unwrap_or_default();
                 if self.mem.read(at, bytes).is_err() {
-                    (0..count).for_each(|_| f(Entry::Special(Special::NoTable)));
+                    // A cut file may hold a part of it: what one question finds, all find.
+                    for i in 0..run.count {
+                        let entry = MachineAddr(at.0 + i * self.word.bytes() as u64);
+                        f(match self.mem.read_word(entry, self.word) {
+                            Ok(raw) => decode(raw, self.word),
+                            Err(_) => Entry::Special(Special::NoTable),
+                        });
+                    }
                     return;
                 }
                 match self.word {

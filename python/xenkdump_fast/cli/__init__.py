@@ -1,6 +1,7 @@
 """``xkdump``: which command, and its exit status. One file a family of commands."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,10 @@ _STATUSES = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        # A name in a dump may have letters that the terminal's encoding lacks.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not argv or argv[0] not in COMMANDS:
         _overview().parse_args(argv)
         return USAGE

@@ -13,7 +13,11 @@ def show(
     args: argparse.Namespace, render: ModuleType, result: Any, warnings: Iterable[str] = ()
 ) -> None:
     """Prints a result by its module of render/, as the arguments ask; its warnings to stderr."""
-    said = list(dict.fromkeys(warnings))
+    said = list(warnings)
+    if said:
+        from .folding import fold
+
+        said = fold(said)
     if args.json:
         from ..render.json import document
 

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DIST := target/sdist
 
-.PHONY: demo test lint bench fuzz sdist clean
+.PHONY: demo test lint bench fuzz sdist clean faults
 
 # Everything the project needs, in a virtual environment of its own.
 $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -name '*.rs' -o -name '*.toml')
@@ -54,3 +54,10 @@ fuzz: $(VENV)/.stamp
 	cd $(FUZZ) && for target in $$(cargo +nightly fuzz list); do \
 		cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=65536 \
 			-rss_limit_mb=1024 -timeout=5 || exit 1; done
+
+# Breaks a copy of a real dump COUNT times, and runs the commands on each.
+SEED ?= 1
+COUNT ?= 10000
+
+faults: $(VENV)/.stamp
+	$(BIN)/python -m tests.real.faults $(DUMP) $(VMLINUX) --seed $(SEED) --count $(COUNT)

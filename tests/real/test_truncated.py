@@ -1,0 +1,136 @@
+"""A real dump cut short: what still comes out, of what is still whole.
+
+``python -m tests.real.test_truncated vmcore vmlinux`` prints the table for every 5 %.
+"""
+
+import contextlib
+import io
+import json
+import mmap
+import os
+import shutil
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import xenkdump_fast
+from xenkdump_fast import Domain, cli
+
+PAGE = 4096
+FRAME = 0x000F_FFFF_FFFF_F000
+PRESENT, LARGE = 1, 0x80
+#: Of the tasks whose memory and stack are whole, so many per cent must come out: to reach a task
+#: takes the lists or the table of pids besides, and those may be cut off.
+LEAST = 80
+
+
+class Walker:
+    """Where each byte of a virtual address needs the file to reach to, by its own walk."""
+
+    def __init__(self, path: str, root: int | None) -> None:
+        assert root is not None
+        self.root = root
+        with Path(path).open("rb") as file:
+            self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        (start,) = struct.unpack_from("<Q", self.data, 32)
+        size, count = struct.unpack_from("<HH", self.data, 54)
+        headers = [struct.unpack_from("<IIQQQQ", self.data, start + i * size) for i in range(count)]
+        self.loads: list[tuple[int, int, int]] = [(p[4], p[2], p[5]) for p in headers if p[0] == 1]
+
+    def offset(self, machine: int) -> int | None:
+        for paddr, at, filesz in self.loads:
+            if paddr <= machine < paddr + filesz:
+                return at + machine - paddr
+        return None
+
+    def reach(self, address: int) -> int | None:
+        """The end of the last byte in the file that reading the page of ``address`` takes."""
+        table, furthest = self.root & FRAME, 0
+        for shift in (39, 30, 21, 12):
+            at = self.offset(table + (address >> shift & 511) * 8)
+            if at is None:
+                return None
+            furthest = max(furthest, at + 8)
+            (entry,) = struct.unpack_from("<Q", self.data, at)
+            if not entry & PRESENT:
+                return None
+            table = entry & FRAME
+            if shift > 12 and entry & LARGE:
+                table = (table & -(1 << shift)) | (address & (1 << shift) - PAGE)
+                break
+        at = self.offset(table)
+        return None if at is None else max(furthest, at + PAGE)
+
+
+def told(vmlinux: str, vmcore: str) -> tuple[int, dict[int, Any], list[str]]:
+    """What ``bt --all`` tells: exit status, tasks by address, warnings."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.main(["bt", "--all", "--json", vmlinux, vmcore])
+    tasks = json.loads(out.getvalue())["tasks"] if out.getvalue() else []
+    return status, {int(task["task"], 16): task for task in tasks}, err.getvalue().splitlines()
+
+
+def reaches(domain: Domain, path: str, tasks: dict[int, Any]) -> dict[int, int]:
+    """How far the file has to reach for each task and its stack; those without a stack left out."""
+    walker = Walker(path, domain.virtual.root)
+    found = {}
+    for address, task in tasks.items():
+        frames = [f for f in task["frames"] or () if f["sp"] and int(f["sp"], 16) >> 63]
+        pages = {address & -PAGE, address + 0x1800 & -PAGE, address + 0xC00 & -PAGE}
+        pages |= {int(f["sp"], 16) - 8 & -PAGE for f in frames}
+        ends = [walker.reach(page) for page in pages]
+        if frames and None not in ends:
+            found[address] = max(end for end in ends if end is not None)
+    return found
+
+
+def cuts(
+    vmcore: str, vmlinux: str, copy: Path, percents: list[int]
+) -> Iterator[tuple[int, int, int, int, int, list[str]]]:
+    """For each cut: per cent, status, tasks whole, of those told rightly, tasks told, warnings."""
+    status, sound, _ = told(vmlinux, vmcore)
+    assert status == 0
+    need = reaches(xenkdump_fast.open(vmcore).domain(0, vmlinux), vmcore, sound)
+    size = os.stat(vmcore).st_size
+    shutil.copyfile(vmcore, copy)
+    for percent in percents:
+        length = size * percent // 100
+        os.truncate(copy, length)
+        status, tasks, warnings = told(vmlinux, str(copy))
+        whole = [address for address, end in need.items() if end <= length]
+        same = [a for a in whole if a in tasks and tasks[a]["frames"] == sound[a]["frames"]]
+        yield percent, status, len(whole), len(same), len(tasks), warnings
+
+
+@pytest.mark.parametrize("name", ["xen417-dom0", "bare-x86_64"])
+def test_what_is_whole_comes_out(
+    name: str, dump_file: Callable[[str], str], tmp_path: Path
+) -> None:
+    vmlinux = dump_file("vmlinux-6.1.0-56-amd64")
+    vmcore = dump_file(f"{name}/vmcore")
+    for percent, status, whole, same, tasks, warnings in cuts(
+        vmcore, vmlinux, tmp_path / "vmcore", [98, 90, 70, 40, 10, 1]
+    ):
+        assert status in (0, 1), (percent, status)
+        assert status == 1 or tasks > 0
+        assert warnings, f"cut to {percent} %, and nothing is said of it"
+        assert len(warnings) == len(set(warnings)) <= 40
+        assert same * 100 >= whole * LEAST, f"cut to {percent} %: {same} of {whole}"
+
+
+if __name__ == "__main__":
+    core, image = sys.argv[1:]
+    part = Path(os.environ.get("TMPDIR", "/dev/shm")) / f"truncated-{os.getpid()}"
+    try:
+        print("length  status  whole  told alike  told  warnings")
+        for cut, status, whole, same, tasks, said in cuts(
+            core, image, part, list(range(100, 0, -5))
+        ):
+            print(f"{cut:5} %  {status:6}  {whole:5}  {same:10}  {tasks:4}  {len(said):8}")
+    finally:
+        part.unlink(missing_ok=True)

@@ -98,7 +98,7 @@ impl CfiTable {
         S::Offset: UnwindOffset<usize> + From<usize>,
     {
         let pc = lookup.raw().wrapping_sub(self.slide) & self.word.max();
-        let index = self.index.get_or_init(|| build_index(section, bases));
+        let index = self.index.get_or_init(|| self.build_index(section, bases));
         let after = index.partition_point(|fde| fde.start <= pc);
         let Some(found) = after
             .checked_sub(1)
@@ -116,9 +116,61 @@ impl CfiTable {
     }
 }
 
-/// Every function that can be parsed, in order. What comes after a broken length is lost: nothing
+impl CfiTable {
+    fn build_index<'a, S>(&self, section: &S, bases: &BaseAddresses) -> Vec<Fde>
+    where
+        S: UnwindSection<Reader<'a>>,
+        S::Offset: UnwindOffset<usize>,
+    {
+        let plain = match self.kind {
+            CfiKind::DebugFrame => plain_entries((*self.section).as_ref(), self.word),
+            CfiKind::EhFrame => None,
+        };
+        let mut index = plain.unwrap_or_else(|| parsed_entries(section, bases));
+        index.sort_unstable_by_key(|fde| fde.start);
+        index
+    }
+}
+
+/// The functions of a `.debug_frame` whose entries are all in the 32-bit format, as every kernel's
+/// are: what is asked for lies in the same place in each, and nothing else need be looked at.
+fn plain_entries(section: &[u8], word: Word) -> Option<Vec<Fde>> {
+    const IS_CIE: u32 = u32::MAX;
+    const IS_64_BIT: u32 = 0xffff_fff0;
+    let mut index = Vec::new();
+    let mut offset = 0;
+    while let Some([length, id]) = section.get(offset..).and_then(words) {
+        if length >= IS_64_BIT {
+            return None;
+        }
+        // Zeros fill gaps.
+        let next = offset + 4 + length as usize;
+        if length >= 4 && id != IS_CIE {
+            let entry = section.get(offset + 8..next)?;
+            let start = word.get(entry)?;
+            let size = word.get(entry.get(word.bytes()..)?)?;
+            index.push(Fde {
+                start,
+                end: start.checked_add(size)?,
+                offset,
+            });
+        }
+        offset = next;
+    }
+    Some(index)
+}
+
+fn words(bytes: &[u8]) -> Option<[u32; 2]> {
+    let [a, b, c, d, e, f, g, h] = *bytes.first_chunk()?;
+    Some([
+        u32::from_le_bytes([a, b, c, d]),
+        u32::from_le_bytes([e, f, g, h]),
+    ])
+}
+
+/// Every function that can be parsed. What comes after a broken length is lost: nothing
 /// tells where the next entry would begin.
-fn build_index<'a, S>(section: &S, bases: &BaseAddresses) -> Vec<Fde>
+fn parsed_entries<'a, S>(section: &S, bases: &BaseAddresses) -> Vec<Fde>
 where
     S: UnwindSection<Reader<'a>>,
     S::Offset: UnwindOffset<usize>,
@@ -150,7 +202,6 @@ where
             }
         }
     }
-    index.sort_unstable_by_key(|fde| fde.start);
     index
 }
 
@@ -161,5 +212,125 @@ impl std::fmt::Debug for CfiTable {
             .field("address", &self.address)
             .field("slide", &self.slide)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::registers::Reg;
+    use crate::unwind::testing::Ram;
+    use std::sync::Arc;
+
+    /// A CIE as gcc writes it for i386: the CFA is esp+4, the return address lies below it.
+    fn debug_frame(functions: &[(u32, u32, &[u8])]) -> Vec<u8> {
+        let mut section = entry(&[
+            0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0x7c, 8, 0x0c, 4, 4, 0x88, 1, 0, 0,
+        ]);
+        for (start, size, instructions) in functions {
+            let mut fde = vec![0; 4];
+            fde.extend_from_slice(&start.to_le_bytes());
+            fde.extend_from_slice(&size.to_le_bytes());
+            fde.extend_from_slice(instructions);
+            section.extend(entry(&fde));
+        }
+        section
+    }
+
+    fn entry(bytes: &[u8]) -> Vec<u8> {
+        let mut entry = (bytes.len() as u32).to_le_bytes().to_vec();
+        entry.extend_from_slice(bytes);
+        entry
+    }
+
+    fn step(section: Vec<u8>, pc: u64, registers: &[(Reg, u64)]) -> Step {
+        let mut ram = Ram::new(Word::W32);
+        ram.words(0xc200_1000, &[0x11, 0x22, 0x33, 0x44, 0x55, 0xc200_1010]);
+        let table = CfiTable::new(
+            Arc::new(section),
+            CfiKind::DebugFrame,
+            Word::W32,
+            VirtAddr(0),
+            0,
+        );
+        let mut given = Registers::at(VirtAddr(pc), VirtAddr(0xc200_1000));
+        for (reg, value) in registers {
+            given.set(*reg, *value);
+        }
+        table.step(&ram, &given, VirtAddr(pc)).unwrap()
+    }
+
+    fn found(step: Step, reg: Reg) -> Option<u64> {
+        match step {
+            Step::Caller(caller) => caller.registers.get(reg),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_row_for_the_pc_gives_the_caller_s_registers() {
+        // push %ebx at +1: CFA esp+8, ebx at CFA-8.
+        let push_ebx: &[u8] = &[0x41, 0x0e, 8, 0x83, 2];
+        let section = debug_frame(&[(0xc100_0100, 0x10, &[]), (0xc100_0000, 0x10, push_ebx)]);
+        let at = |pc, reg| {
+            found(
+                step(section.clone(), pc, &[(Reg::Bx, 9), (Reg::Cx, 8)]),
+                reg,
+            )
+        };
+        assert_eq!(at(0xc100_0000, Reg::Ip), Some(0x11));
+        assert_eq!(at(0xc100_0000, Reg::Bx), Some(9), "the callee keeps it");
+        assert_eq!(at(0xc100_0000, Reg::Cx), None, "the callee need not");
+        assert_eq!(at(0xc100_0001, Reg::Ip), Some(0x22));
+        assert_eq!(at(0xc100_0001, Reg::Sp), Some(0xc200_1008));
+        assert_eq!(at(0xc100_0001, Reg::Bx), Some(0x11));
+        assert_eq!(at(0xc100_0105, Reg::Ip), Some(0x11));
+        for outside in [0xc0ff_ffff, 0xc100_0010, 0xc100_0110] {
+            assert!(matches!(step(section.clone(), outside, &[]), Step::Unknown));
+        }
+    }
+
+    #[test]
+    fn an_expression_finds_the_frame_of_an_aligned_stack() {
+        // CFA = *(ebp - 4): DW_CFA_def_cfa_expression { breg5 -4; deref }.
+        let section = debug_frame(&[(0xc100_0000, 0x10, &[0x0f, 3, 0x75, 0x7c, 0x06])]);
+        let pc = 0xc100_0000;
+        let caller = step(section.clone(), pc, &[(Reg::Bp, 0xc200_1018)]);
+        assert_eq!(found(caller.clone(), Reg::Sp), Some(0xc200_1010));
+        assert_eq!(found(caller, Reg::Ip), Some(0x44));
+        assert!(
+            matches!(step(section, pc, &[]), Step::Unknown),
+            "ebp is not known"
+        );
+    }
+
+    #[test]
+    fn the_plain_index_and_the_parsed_one_are_the_same() {
+        let section = debug_frame(&[
+            (0xc100_0100, 0x10, &[0, 0]),
+            (0xc100_0000, 0x20, &[]),
+            (0xc100_0040, 0x30, &[0; 7]),
+        ]);
+        let plain = plain_entries(&section, Word::W32).unwrap();
+        let mut parser = DebugFrame::new(&section, LittleEndian);
+        parser.set_address_size(4);
+        let parsed = parsed_entries(&parser, &BaseAddresses::default());
+        let key = |fde: &Fde| (fde.start, fde.end, fde.offset);
+        assert_eq!(
+            plain.iter().map(key).collect::<Vec<_>>(),
+            parsed.iter().map(key).collect::<Vec<_>>()
+        );
+        assert_eq!(plain.len(), 3);
+    }
+
+    #[test]
+    fn a_section_that_is_cut_or_in_the_64_bit_format_is_left_to_the_parser() {
+        let section = debug_frame(&[(0xc100_0000, 0x20, &[])]);
+        assert!(plain_entries(&section[..section.len() - 1], Word::W32).is_none());
+        assert!(plain_entries(&[0xff; 12], Word::W32).is_none());
+        assert_eq!(
+            plain_entries(&[0; 8], Word::W32).map(|index| index.len()),
+            Some(0)
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! From a frame to its caller by a row of call frame information.
 
 use gimli::{
-    BaseAddresses, CfaRule, Encoding, EvaluationResult, FrameDescriptionEntry, Location, Register,
-    RegisterRule, UnwindContext, UnwindExpression, UnwindSection, Value,
+    BaseAddresses, CfaRule, Encoding, EvaluationResult, FrameDescriptionEntry, Location,
+    ReaderOffset, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindExpression,
+    UnwindSection, UnwindTableRow, Value,
 };
 
 use crate::addr::{VirtAddr, Word};
@@ -15,6 +16,15 @@ use super::step::{read_word, Caller, Step, Unreadable};
 
 /// No expression in a kernel's unwind data is near this long.
 const MOST_OPERATIONS: u32 = 256;
+
+/// Room for the rows of one function: a kernel's code has no other registers, and no deeper nesting
+/// of states. gimli's own storage has room for those of every architecture, and is slow to clear.
+struct Rows;
+
+impl<T: ReaderOffset> UnwindContextStorage<T> for Rows {
+    type Rules = [(Register, RegisterRule<T>); 32];
+    type Stack = [UnwindTableRow<T, Self>; 4];
+}
 
 /// The registers by their DWARF numbers; the last is the return address.
 fn numbered(word: Word) -> &'static [Reg] {
@@ -56,7 +66,7 @@ pub(super) fn step<'a, S: UnwindSection<Reader<'a>>>(
     memory: &dyn Memory<VirtAddr>,
     registers: &Registers,
 ) -> Result<Step, Unreadable> {
-    let mut context = UnwindContext::new();
+    let mut context: UnwindContext<usize, Rows> = UnwindContext::new_in();
     let Ok(row) = fde.unwind_info_for_address(section, bases, &mut context, pc) else {
         return Ok(Step::Unknown);
     };

@@ -122,7 +122,8 @@ impl PtRegs {
         }
     }
 
-    fn slot(&self, reg: Reg) -> usize {
+    /// The number of the slot of this register.
+    pub(super) fn slot(&self, reg: Reg) -> usize {
         self.slots
             .iter()
             .position(|slot| *slot == reg)

@@ -72,6 +72,16 @@ pub(super) fn find(
     })))
 }
 
+/// Whether the low half of this word can be the `cs` of saved registers.
+pub(super) fn may_be_cs(layout: &PtRegs, word: u64) -> bool {
+    let cs = word & 0xffff;
+    match layout.word {
+        _ if layout.hypervisor => cs != 0,
+        Word::W64 => matches!(cs, 0x10 | 0x23 | 0x33 | 0xe023 | 0xe030 | 0xe033),
+        Word::W32 => matches!(cs, 0x60 | 0x61 | 0x73),
+    }
+}
+
 /// Who comes from user space comes to an empty stack: its registers lie at the top, below no more
 /// than some padding. Stacks end where pages do.
 fn is_top_of_stack(layout: &PtRegs, at: VirtAddr) -> bool {

@@ -13,7 +13,7 @@ use super::chain::{Candidate, Chain, Entry};
 use super::depth::{Depths, Places};
 use super::frame::How;
 use super::pt_regs::PtRegs;
-use super::registers::Registers;
+use super::registers::{Reg, Registers};
 use super::saved;
 use super::stack_switch;
 use super::step::{Caller, Step};
@@ -109,7 +109,8 @@ impl Scan<'_> {
     fn collect(&self, sp: VirtAddr, high: VirtAddr, candidates: &mut Vec<Candidate>) {
         let word = self.layout.word;
         let words = self.read(sp, high);
-        for (at, value) in words {
+        let cs = self.layout.slot(Reg::Cs);
+        for (i, &(at, value)) in words.iter().enumerate() {
             if candidates.len() >= MOST_CANDIDATES {
                 return;
             }
@@ -127,6 +128,12 @@ impl Scan<'_> {
                     };
                     candidates.push(self.candidate(at, caller, lookup, Some(call)));
                 }
+            }
+            let may_be_saved = words
+                .get(i + cs)
+                .is_some_and(|(_, word)| saved::may_be_cs(self.layout, *word));
+            if !may_be_saved {
+                continue;
             }
             let step = saved::find(self.memory, self.symbols, self.layout, VirtAddr(at));
             if let Ok(Step::Caller(mut caller)) = step {

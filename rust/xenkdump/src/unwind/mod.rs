@@ -21,6 +21,7 @@ mod leaf;
 mod orc;
 mod orc_format;
 mod orc_step;
+mod outermost;
 mod pt_regs;
 mod registers;
 mod saved;

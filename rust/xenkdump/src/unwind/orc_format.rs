@@ -33,9 +33,9 @@ impl OrcFormat {
         indirect_then_offset: false,
         undefined_is_end: true,
     };
-    /// With the `end` bit of d31a580266ee ("x86/unwind/orc: Detect the end of the stack"), Linux
-    /// 4.17 and stable kernels from 4.14.
-    pub const V4_17: Self = Self {
+    /// With the `end` bit: Linux 4.18 ("x86/unwind/orc: Detect the end of the stack"), and earlier
+    /// kernels of distributions.
+    pub const V4_18: Self = Self {
         end_bit: Some(10),
         undefined_is_end: false,
         ..Self::V4_14
@@ -43,7 +43,7 @@ impl OrcFormat {
     /// Linux 5.12: 87ccc826bf1c ("x86/unwind/orc: Change REG_SP_INDIRECT").
     pub const V5_12: Self = Self {
         indirect_then_offset: true,
-        ..Self::V4_17
+        ..Self::V4_18
     };
     /// Linux 6.3: ffb1b4a41016 ("x86/unwind/orc: Add 'signal' field to ORC metadata").
     pub const V6_3: Self = Self {
@@ -62,13 +62,13 @@ impl OrcFormat {
     /// The format of a kernel of this release; the newest where it is unknown.
     pub fn of_release(release: Option<(u32, u32, u32)>) -> Self {
         match release {
-            // A stable kernel may have the bit, a first one has not: the bit is then zero
+            // A distribution's kernel may have the bit. In one that has not it is zero
             // everywhere, and a row without a base is the end.
             Some(release) if release < (4, 18, 0) => Self {
                 undefined_is_end: true,
-                ..Self::V4_17
+                ..Self::V4_18
             },
-            Some(release) if release < (5, 12, 0) => Self::V4_17,
+            Some(release) if release < (5, 12, 0) => Self::V4_18,
             Some(release) if release < (6, 3, 0) => Self::V5_12,
             Some(release) if release < (6, 4, 0) => Self::V6_3,
             _ => Self::V6_4,
@@ -228,7 +228,7 @@ mod tests {
         // sp_reg SP, bp_reg PREV_SP, then: call, regs, partial regs; each in its version's bits.
         for (format, call, regs, partial) in [
             (OrcFormat::V4_14, 0x015, 0x115, 0x215),
-            (OrcFormat::V4_17, 0x015, 0x115, 0x215),
+            (OrcFormat::V4_18, 0x015, 0x115, 0x215),
             (OrcFormat::V5_12, 0x015, 0x115, 0x215),
             (OrcFormat::V6_3, 0x015, 0x515, 0x615),
             (OrcFormat::V6_4, 0x215, 0xb15, 0xc15),
@@ -251,8 +251,8 @@ mod tests {
     fn the_end_of_the_stack_and_no_data_are_told_apart_where_they_can_be() {
         for (format, raw, kind) in [
             (OrcFormat::V4_14, 0x000, OrcKind::EndOfStack),
-            (OrcFormat::V4_17, 0x000, OrcKind::Undefined),
-            (OrcFormat::V4_17, 0x400, OrcKind::EndOfStack),
+            (OrcFormat::V4_18, 0x000, OrcKind::Undefined),
+            (OrcFormat::V4_18, 0x400, OrcKind::EndOfStack),
             (OrcFormat::V6_3, 0x000, OrcKind::Undefined),
             (OrcFormat::V6_3, 0x400, OrcKind::Undefined),
             (OrcFormat::V6_3, 0x800, OrcKind::EndOfStack),

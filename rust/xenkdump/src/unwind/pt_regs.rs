@@ -48,8 +48,8 @@ const I386: PtRegs = PtRegs {
     hypervisor: false,
 };
 
-/// Linux 2.6.30 to 5.2. 2.6.30 added `gs` for the stack protector: ccbeed3a0590 ("x86: make lazy %gs
-/// optional on x86_32").
+/// Linux 2.6.30 to 5.2. 2.6.30 added `gs` for the stack protector ("x86: make lazy %gs optional on
+/// x86_32").
 const I386_2_6_30: PtRegs = PtRegs {
     saves_kernel_sp: false,
     ..I386

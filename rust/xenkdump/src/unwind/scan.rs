@@ -12,6 +12,7 @@ use super::call_site::{call_before, Call};
 use super::chain::{Candidate, Chain, Entry};
 use super::depth::{Depths, Places};
 use super::frame::How;
+use super::outermost::is_entry;
 use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
 use super::saved;
@@ -80,15 +81,17 @@ impl Scan<'_> {
         call: Option<Call>,
     ) -> Candidate {
         let step = saved::step(self.memory, self.symbols, self.layout, &caller.registers);
+        let function = self.symbols.function(lookup);
         Candidate {
             at,
             lookup,
-            function: self.symbols.function(lookup).map(|f| f.start),
+            function: function.map(|function| function.start),
             call,
             entry: match step {
                 Ok(Step::End) => Entry::End,
                 Ok(Step::Caller(saved)) if self.layout.is_user(&saved.registers) => Entry::End,
                 Ok(Step::Caller(saved)) => saved.saved_at.map_or(Entry::No, Entry::Saved),
+                _ if function.is_some_and(|function| is_entry(function.name)) => Entry::End,
                 // The first frame has switched back already.
                 _ if call.is_some() && self.switches(&caller) => Entry::End,
                 _ => Entry::No,

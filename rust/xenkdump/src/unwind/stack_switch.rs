@@ -11,8 +11,11 @@ use crate::memory::Memory;
 use super::decode::{decode, Effect};
 use super::registers::{Reg, Registers};
 
-/// Size of a 32-bit kernel's stacks, which are aligned to it.
-const STACK_32: u64 = 8 << 10;
+/// Sizes of a 32-bit kernel's stacks, which are aligned to them: 4 KiB with `CONFIG_4KSTACKS`.
+const SIZES_32: [u64; 2] = [8 << 10, 4 << 10];
+
+/// Words of a `struct thread_info`.
+const MOST_THREAD_INFO: u64 = 24;
 
 /// The registers once the instruction after the call, at the pc, has switched back; `None` if it
 /// does not switch.
@@ -106,17 +109,31 @@ fn moved(code: [u8; 3], word: Word) -> Option<Reg> {
     (reg != Reg::Sp).then_some(reg)
 }
 
-/// What a 32-bit kernel keeps at the foot of its interrupt stacks since 3.15 (198d208df437, "x86:
-/// Keep thread_info on thread stack in x86_32"): the stack pointer of the stack it came from.
+/// The stack pointer that a 32-bit kernel left behind, as it keeps it at the foot of its interrupt
+/// stacks.
 fn at_the_foot(memory: &dyn Memory<VirtAddr>, sp: VirtAddr, word: Word) -> Option<u64> {
     if word != Word::W32 {
         return None;
     }
+    let read = |addr| memory.read_word(VirtAddr(addr), word).ok();
     // All of the stack may be popped already.
-    let foot = sp.0.checked_sub(1)? & !(STACK_32 - 1);
-    let old = memory.read_word(VirtAddr(foot), word).ok()?;
-    let elsewhere = !(foot..=foot + STACK_32).contains(&old);
-    (elsewhere && memory.read_word(VirtAddr(old), word).is_ok()).then_some(old)
+    let last = sp.0.checked_sub(1)?;
+    SIZES_32.into_iter().find_map(|size| {
+        let foot = last & !(size - 1);
+        let first = read(foot)?;
+        let elsewhere = |old: &u64| !(foot..=foot + size).contains(old) && read(*old).is_some();
+        // Until 3.15 a `thread_info` lies there. It is that of the same task as the one at the
+        // foot of the stack that `previous_esp` in it points to.
+        let previous = (1..MOST_THREAD_INFO).find_map(|i| {
+            let old = read(foot + i * 4)?;
+            let of_task = SIZES_32
+                .into_iter()
+                .any(|size| read(old & !(size - 1)) == Some(first));
+            (first != 0 && of_task && elsewhere(&old)).then_some(old)
+        });
+        // Since then ("x86: Keep thread_info on thread stack in x86_32") just that.
+        previous.or(Some(first).filter(elsewhere))
+    })
 }
 
 #[cfg(test)]
@@ -134,8 +151,8 @@ mod tests {
         ram.bytes(CODE, code);
         ram.words(IRQ_STACK, &[TASK_STACK + 16]);
         ram.words(TASK_STACK, &[0; 8]);
-        ram.words(IRQ_STACK + STACK_32, &[TASK_STACK + 8]);
-        let mut registers = Registers::at(VirtAddr(CODE), VirtAddr(IRQ_STACK + STACK_32));
+        ram.words(IRQ_STACK + SIZES_32[0], &[TASK_STACK + 8]);
+        let mut registers = Registers::at(VirtAddr(CODE), VirtAddr(IRQ_STACK + SIZES_32[0]));
         registers.put(Reg::Bx, bx);
         let undone = undone(&ram, &registers, word)?;
         undone.get(Reg::Sp)
@@ -165,6 +182,20 @@ mod tests {
     fn a_register_that_is_not_known_is_looked_up_at_the_foot_of_the_stack() {
         assert_eq!(sp_of(&[0x89, 0xdc], Word::W32, None), Some(TASK_STACK + 16));
         assert_eq!(sp_of(&[0x48, 0x89, 0xdc], Word::W64, None), None);
+    }
+
+    #[test]
+    fn an_old_kernel_keeps_it_in_the_thread_info_of_the_same_task() {
+        let mut ram = Ram::new(Word::W32);
+        let task = 0xcd00_0000;
+        ram.words(task, &[0; 64]);
+        ram.words(IRQ_STACK, &[0; 64]);
+        ram.words(IRQ_STACK, &[task, 0xc130_0000, 0, 0, 1, 0x10000]);
+        ram.words(IRQ_STACK + 52, &[TASK_STACK]);
+        ram.words(TASK_STACK & !0x1fff, &[task]);
+        ram.words(TASK_STACK, &[0]);
+        let sp = VirtAddr(IRQ_STACK + 0x1000);
+        assert_eq!(at_the_foot(&ram, sp, Word::W32), Some(TASK_STACK));
     }
 
     #[test]

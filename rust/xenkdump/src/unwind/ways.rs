@@ -9,6 +9,7 @@ use super::depth::Depths;
 use super::frame_pointer;
 use super::leaf;
 use super::orc_step;
+use super::outermost::is_outermost;
 use super::registers::Registers;
 use super::saved;
 use super::scan::Scan;
@@ -88,6 +89,13 @@ impl Unwinder {
                 Ok(_) => {}
                 Err(fault) => unreadable = unreadable.or(Some(fault)),
             }
+        }
+        let outermost = stack
+            .symbols
+            .function(lookup)
+            .is_some_and(|function| is_outermost(function.name));
+        if outermost {
+            return Ok(Step::End);
         }
         unreadable.map_or(Ok(Step::Unknown), Err)
     }

@@ -33,7 +33,7 @@ lint: $(VENV)/.stamp
 # Proves that the sdist holds everything: installs it where nothing else of the tree is.
 sdist: $(VENV)/.stamp
 	rm -rf $(DIST) && mkdir -p $(DIST)
-	$(BIN)/maturin sdist --quiet --out $(DIST)
+	$(BIN)/maturin sdist --out $(DIST)
 	$(PYTHON) -m venv $(DIST)/venv
 	$(DIST)/venv/bin/python -m pip install --quiet --upgrade pip
 	$(DIST)/venv/bin/python -m pip install --quiet $(DIST)/*.tar.gz

@@ -16,6 +16,8 @@ pub struct PtRegs {
     /// The stack pointer and `ss` are saved for an interruption of the kernel too. If not, `sp` is
     /// the address where it would have been saved.
     pub saves_kernel_sp: bool,
+    /// The first register that a system call saves; before it C keeps them in its own frames.
+    pub syscall_from: Option<Reg>,
     /// These are Xen's own, and what it interrupts is a guest.
     pub hypervisor: bool,
 }
@@ -28,6 +30,8 @@ use Reg::{
     R14, R15, R8, R9,
 };
 
+/// Since Linux 4.1: 76f5df43cab5 ("x86/asm/entry/64: Always allocate a complete struct pt_regs on the
+/// kernel stack").
 const X86_64: PtRegs = PtRegs {
     word: Word::W64,
     slots: &[
@@ -35,7 +39,14 @@ const X86_64: PtRegs = PtRegs {
         Sp, Ss,
     ],
     saves_kernel_sp: true,
+    syscall_from: None,
     hypervisor: false,
+};
+
+/// Before that a system call saved what C does not preserve, and no more.
+const X86_64_2_6: PtRegs = PtRegs {
+    syscall_from: Some(R11),
+    ..X86_64
 };
 
 /// Since Linux 5.3: 3c88c692c287 ("x86/stackframe/32: Provide consistent pt_regs").
@@ -45,6 +56,7 @@ const I386: PtRegs = PtRegs {
         Bx, Cx, Dx, Si, Di, Bp, Ax, Ds, Es, Fs, Gs, OrigAx, Ip, Cs, Flags, Sp, Ss,
     ],
     saves_kernel_sp: true,
+    syscall_from: None,
     hypervisor: false,
 };
 
@@ -63,6 +75,7 @@ const I386_2_6_20: PtRegs = PtRegs {
         Bx, Cx, Dx, Si, Di, Bp, Ax, Ds, Es, Fs, OrigAx, Ip, Cs, Flags, Sp, Ss,
     ],
     saves_kernel_sp: false,
+    syscall_from: None,
     hypervisor: false,
 };
 
@@ -73,6 +86,7 @@ const I386_2_6: PtRegs = PtRegs {
         Bx, Cx, Dx, Si, Di, Bp, Ax, Ds, Es, OrigAx, Ip, Cs, Flags, Sp, Ss,
     ],
     saves_kernel_sp: false,
+    syscall_from: None,
     hypervisor: false,
 };
 
@@ -84,6 +98,7 @@ const XEN_X86_64: PtRegs = PtRegs {
         Sp, Ss, Es, Ds, Fs, Gs,
     ],
     saves_kernel_sp: true,
+    syscall_from: None,
     hypervisor: true,
 };
 
@@ -94,6 +109,7 @@ const XEN_X86_32: PtRegs = PtRegs {
         Bx, Cx, Dx, Si, Di, Bp, Ax, OrigAx, Ip, Cs, Flags, Sp, Ss, Es, Ds, Fs, Gs,
     ],
     saves_kernel_sp: false,
+    syscall_from: None,
     hypervisor: true,
 };
 
@@ -101,6 +117,7 @@ impl PtRegs {
     /// The layout of a kernel of this word and release; the newest where the release is unknown.
     pub fn of(word: Word, release: Option<(u32, u32, u32)>) -> Self {
         match (word, release) {
+            (Word::W64, Some(release)) if release < (4, 1, 0) => X86_64_2_6,
             (Word::W64, _) => X86_64,
             (Word::W32, Some(release)) if release < (2, 6, 20) => I386_2_6,
             (Word::W32, Some(release)) if release < (2, 6, 30) => I386_2_6_20,
@@ -143,6 +160,26 @@ impl PtRegs {
         addr: VirtAddr,
     ) -> Result<Registers, Unreadable> {
         self.read_slots(memory, addr, 0, Registers::new())
+    }
+
+    /// Reads the part that a system call saves, which lies at `addr`; the rest is what C preserves,
+    /// as in `before`. Gives also where all of them would begin.
+    pub(super) fn read_syscall(
+        &self,
+        memory: &dyn Memory<VirtAddr>,
+        addr: VirtAddr,
+        before: &Registers,
+    ) -> Option<(VirtAddr, Registers)> {
+        let first = self.slot(self.syscall_from?);
+        let preserved = self.slots.get(..first)?;
+        let mut registers = Registers::new();
+        for reg in preserved {
+            registers.put(*reg, before.get(*reg));
+        }
+        let registers = self.read_slots(memory, addr, first, registers).ok()?;
+        let bytes = first * self.word.bytes();
+        let start = VirtAddr(addr.raw().wrapping_sub(bytes as u64) & self.word.max());
+        Some((start, registers))
     }
 
     /// Reads the part that the processor saves, from `ip` on, which lies at `addr`; the rest is as in `before`.

@@ -36,6 +36,12 @@ pub(super) fn step(
     if !matches!(found, Step::Unknown) {
         return Ok(found);
     }
+    // A system call of old kernels saved but some of them.
+    if let Some((at, saved)) = layout.read_syscall(memory, sp, registers) {
+        if layout.is_user(&saved) && is_likely(symbols, layout, &saved, at) {
+            return Ok(interrupted(saved, at));
+        }
+    }
     // Linux 2.6.18 for Xen passes the registers' address on the stack: `push %esp; call
     // evtchn_do_upcall`.
     let word = layout.word;
@@ -63,13 +69,17 @@ pub(super) fn find(
     if !is_likely(symbols, layout, &registers, at) {
         return Ok(Step::Unknown);
     }
-    Ok(Step::Caller(Box::new(Caller {
+    Ok(interrupted(registers, at))
+}
+
+fn interrupted(registers: Registers, at: VirtAddr) -> Step {
+    Step::Caller(Box::new(Caller {
         registers,
         how: How::SavedRegisters,
         guess: false,
         interrupted: true,
         saved_at: Some(at),
-    })))
+    }))
 }
 
 /// Whether the low half of this word can be the `cs` of saved registers.
@@ -185,6 +195,33 @@ mod tests {
         assert_eq!(caller.registers.get(Reg::Ip), Some(0xb7f0_1549));
         assert_eq!(caller.registers.get(Reg::Ss), Some(0x7b));
         assert!(caller.interrupted);
+    }
+
+    #[test]
+    fn a_system_call_before_linux_4_1_saves_but_some_of_them() {
+        const TOP: u64 = 0xffff_8800_001b_8000;
+        let mut ram = Ram::new(Word::W64);
+        let orig_ax = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let user = [0x2aaa_aa04_d8f4, 0x33, 0x246, 0x7fff_ffaf_f7f8, 0x2b];
+        // Below them C has its frames.
+        ram.words(TOP - 168, &[0xdead; 6]);
+        ram.words(TOP - 120, &[&orig_ax[..], &user[..]].concat());
+        let names = Names(vec![(0xffff_ffff_8010_0000, "system_call")]);
+        let at = |release, sp| {
+            let pc = VirtAddr(0xffff_ffff_8010_0020);
+            let mut registers = Registers::at(pc, VirtAddr(sp));
+            registers.set(Reg::Bx, 7);
+            step(&ram, &names, &PtRegs::of(Word::W64, release), &registers).unwrap()
+        };
+        let Step::Caller(caller) = at(Some((2, 6, 16)), TOP - 120) else {
+            panic!("not seen");
+        };
+        assert_eq!(caller.registers.get(Reg::Ip), Some(user[0]));
+        assert_eq!(caller.registers.get(Reg::Bx), Some(7), "as C preserved it");
+        assert_eq!(caller.registers.get(Reg::R15), None);
+        assert_eq!(caller.saved_at, Some(VirtAddr(TOP - 168)));
+        assert!(matches!(at(Some((4, 1, 0)), TOP - 120), Step::Unknown));
+        assert!(matches!(at(Some((2, 6, 16)), TOP - 128), Step::Unknown));
     }
 
     #[test]

@@ -20,6 +20,8 @@ use super::unwinder::{Method, Stack, Unwinder};
 /// What is tried for a frame.
 #[derive(Clone, Copy)]
 enum Way {
+    /// Code that Xen wrote over the kernel's, by running it: tables know only what lay there before.
+    Stub,
     By(Method),
     /// Entry code, by the registers it saved.
     Entry,
@@ -29,7 +31,8 @@ enum Way {
 
 impl Way {
     /// All of them, the best first.
-    const ALL: [Way; 6] = [
+    const ALL: [Way; 7] = [
+        Way::Stub,
         Way::By(Method::Orc),
         Way::By(Method::Cfi),
         Way::Entry,
@@ -42,6 +45,10 @@ impl Way {
 /// So many times a stack is scanned: once more for each interruption, and where the chain was
 /// left for a better method.
 const MOST_SCANS: usize = 16;
+
+/// The most bytes that a stack has above its first function: a `pt_regs` that is not used, and what
+/// little was pushed before the function was called.
+const MOST_ABOVE_FIRST: u64 = 256;
 
 /// What scans of a stack have found so far.
 #[derive(Default)]
@@ -79,7 +86,13 @@ impl Unwinder {
                 Way::Entry => {
                     saved::step(stack.memory, stack.symbols, &self.layout, &frame.registers)
                 }
-                Way::Leaf => self.leaf_step(stack, frame, lookup),
+                Way::Stub if self.is_stub(stack, lookup) => {
+                    leaf::run_to_ret(stack.memory, stack.symbols, &frame.registers, self.word)
+                }
+                Way::Leaf if frame.interrupted => {
+                    leaf::top_of_stack(stack.memory, stack.symbols, &frame.registers, self.word)
+                }
+                Way::Stub | Way::Leaf => continue,
             };
             match step {
                 Ok(Step::Caller(caller)) if self.is_plausible(stack, &caller) => {
@@ -176,24 +189,6 @@ impl Unwinder {
         }
     }
 
-    fn leaf_step(
-        &self,
-        stack: &Stack<'_>,
-        frame: &Caller,
-        lookup: VirtAddr,
-    ) -> Result<Step, Unreadable> {
-        let Stack {
-            memory, symbols, ..
-        } = *stack;
-        if self.is_stub(stack, lookup) {
-            return leaf::run_to_ret(memory, symbols, &frame.registers, self.word);
-        }
-        if frame.interrupted {
-            return leaf::top_of_stack(memory, symbols, &frame.registers, self.word);
-        }
-        Ok(Step::Unknown)
-    }
-
     fn is_stub(&self, stack: &Stack<'_>, lookup: VirtAddr) -> bool {
         stack
             .symbols
@@ -247,8 +242,13 @@ impl Unwinder {
         let (Some(pc), Some(sp)) = (caller.registers.pc(), caller.registers.sp()) else {
             return false;
         };
-        if pc.raw() == 0 || self.layout.is_user(&caller.registers) {
-            return true;
+        let saved = caller.interrupted || caller.saved_at.is_some();
+        if pc.raw() == 0 {
+            return saved || self.is_first(stack, caller);
+        }
+        // Nobody returns to user space as to a caller.
+        if self.layout.is_user(&caller.registers) {
+            return saved;
         }
         if sp.raw() % self.word.bytes() as u64 != 0 {
             return false;
@@ -258,5 +258,58 @@ impl Unwinder {
         caller.interrupted
             || stack.symbols.is_text(VirtAddr(pc.raw().wrapping_sub(1)))
             || call_before(stack.memory, stack.symbols, pc, self.word).is_some()
+    }
+
+    /// Whether this lies where a stack begins. A return address of 0 there marks the first function;
+    /// anywhere else the stack was overwritten, or read amiss.
+    fn is_first(&self, stack: &Stack<'_>, caller: &Caller) -> bool {
+        let sp = caller.registers.sp().unwrap_or_default();
+        let above = self.stack_end(stack, caller).raw().saturating_sub(sp.raw());
+        above <= MOST_ABOVE_FIRST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::frame::How;
+    use crate::unwind::testing::{Names, Ram};
+
+    const LOW: u64 = 0xffff_c900_0000_0000;
+    const HIGH: u64 = LOW + 0x4000;
+
+    fn is_plausible(pc: u64, sp: u64, interrupted: bool) -> bool {
+        let stack = Stack {
+            memory: &Ram::new(Word::W64),
+            symbols: &Names(vec![(0xffff_ffff_8100_0000, "f")]),
+            registers: Registers::new(),
+            exact: false,
+            bounds: &[(VirtAddr(LOW), VirtAddr(HIGH))],
+            limit: 1,
+        };
+        let caller = Caller {
+            registers: Registers::at(VirtAddr(pc), VirtAddr(sp)),
+            how: How::Cfi,
+            guess: false,
+            interrupted,
+            saved_at: None,
+        };
+        Unwinder::new(Word::W64, None).is_plausible(&stack, &caller)
+    }
+
+    #[test]
+    fn only_the_first_function_of_a_stack_returns_to_0() {
+        assert!(is_plausible(0, HIGH - 64, false));
+        assert!(!is_plausible(0, HIGH - 1024, false), "overwritten");
+        assert!(
+            is_plausible(0, HIGH - 1024, true),
+            "a call of a null pointer"
+        );
+    }
+
+    #[test]
+    fn user_space_is_left_by_an_exception_not_by_a_call() {
+        assert!(is_plausible(0x4111eb, 0x7ffc_a352_9220, true));
+        assert!(!is_plausible(0x246, HIGH - 1024, false));
     }
 }

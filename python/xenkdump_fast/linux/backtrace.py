@@ -16,6 +16,9 @@ class Frame(NamedTuple):
     pc: int
     #: The stack pointer in this frame: above the return address of the function that it called.
     sp: int
+    #: Where its return address lies, what crash has in brackets; of a task that does not run, where
+    #: its last switch left the stack pointer if no return address was pushed (before 4.9).
+    slot: int
     #: The symbol whose size covers the pc, else the nearest below; None outside all text.
     symbol: str | None
     offset: int
@@ -51,18 +54,21 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
     """The backtrace of a task: from ``context`` if it was running, else from its last switch."""
     if context is None and _has_no_stack(kernel, task):
         return Trace(task, [], None, None, "has no stack: it has exited")
-    where = None if context is None else context.where
+    registers: Mapping[str, int]
+    slot: int | None = None
+    where: str | None = None
     try:
         if context is not None:
-            registers = context.registers
+            registers, where = context.registers, context.where
         elif not task.active:
-            registers = stacks.sleeping(kernel, task)
+            registers, slot = stacks.sleeping(kernel, task)
         else:
-            found_on_stack = stacks.stranded(kernel, task)
-            if found_on_stack is None:
+            start = stacks.stranded(kernel, task)
+            if start is None:
                 why = f"was running on CPU {task.cpu}, whose registers are not known"
                 return Trace(task, [], None, None, why)
-            registers, where = found_on_stack, "its own stack"
+            registers, slot = start
+            where = "its own stack"
             kernel.warn(f"CPU {task.cpu}'s registers are not known: its task's stack has to do")
     except AbsentError as error:
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
@@ -73,7 +79,7 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
         exact=context is not None,
     )
     frames = []
-    for frame in found.frames:
+    for i, frame in enumerate(found.frames):
         # A return address may already belong to what follows a call that never returns.
         at = frame.pc if frame.interrupted else frame.pc - 1
         nearest = None if frame.user else kernel.symbols.nearest(at)
@@ -81,6 +87,7 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
             Frame(
                 pc=frame.pc,
                 sp=frame.sp,
+                slot=frame.sp - kernel.word if slot is None or i else slot,
                 symbol=frame.symbol,
                 offset=frame.offset,
                 label=frame.symbol if nearest is None else nearest.name,

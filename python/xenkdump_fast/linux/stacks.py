@@ -1,5 +1,7 @@
 """Where a stack lies, and with which registers to start on it."""
 
+from typing import NamedTuple
+
 from .._native import AbsentError, MemoryFault
 from .kernel import Kernel
 from .tasks import Task
@@ -49,6 +51,15 @@ HALTING = (
 )
 
 
+class Start(NamedTuple):
+    """Where to start on a stack that no CPU was on."""
+
+    registers: dict[str, int]
+    #: Where the pc was taken from, as crash has it in brackets: the return address on the stack, or
+    #: thread.sp where a context switch leaves none.
+    slot: int
+
+
 def size(kernel: Kernel) -> int:
     """THREAD_SIZE in bytes."""
     try:
@@ -62,7 +73,7 @@ def size(kernel: Kernel) -> int:
     return 0x4000 if kernel.word == 8 else 0x2000
 
 
-def sleeping(kernel: Kernel, task: Task) -> dict[str, int]:
+def sleeping(kernel: Kernel, task: Task) -> Start:
     """The registers of a task that is not running, as its last context switch left them."""
     word = kernel.word
     sp = kernel.read(task.address, "thread.sp")
@@ -72,7 +83,7 @@ def sleeping(kernel: Kernel, task: Task) -> dict[str, int]:
             key = f"inactive_task_frame.{member}"
             if kernel.has(key):
                 registers[register] = kernel.read(sp, key)
-        return registers
+        return Start(registers, registers[SP[word]] - word)
     # Before 4.9 switch_to() pushed the flags, then the frame pointer, inline; a task resumes at
     # thread.ip on i386, at the label thread_return (2.6.16 to 2.6.35) on x86_64.
     resume = (
@@ -80,11 +91,12 @@ def sleeping(kernel: Kernel, task: Task) -> dict[str, int]:
     )
     if resume is None:
         resume = kernel.symbol("schedule")
-    return {
+    registers = {
         PC[word]: resume,
         SP[word]: sp + _pushed_words(kernel, resume) * word,
         FRAME_POINTER[word]: kernel.pointer(sp),
     }
+    return Start(registers, sp)
 
 
 def _pushed_words(kernel: Kernel, resume: int) -> int:
@@ -101,7 +113,7 @@ def _pushed_words(kernel: Kernel, resume: int) -> int:
     return 1 if code[pop] == POP_BP and code[pop + 1] != POPF else 2
 
 
-def stranded(kernel: Kernel, task: Task) -> dict[str, int] | None:
+def stranded(kernel: Kernel, task: Task) -> Start | None:
     """Where to pick up a task that was running, but whose registers nobody saved; None: nowhere.
 
     The CPU that brought the kernel down is in functions that lead to its end, an idle one in those
@@ -111,7 +123,8 @@ def stranded(kernel: Kernel, task: Task) -> dict[str, int] | None:
     functions = (*DYING, *HALTING) if task.idle or task.pid == 0 else DYING
     slot = _lowest_call(kernel, task, frozenset(functions))
     if slot is not None:
-        return {PC[kernel.word]: kernel.pointer(slot), SP[kernel.word]: slot + kernel.word}
+        registers = {PC[kernel.word]: kernel.pointer(slot), SP[kernel.word]: slot + kernel.word}
+        return Start(registers, slot)
     return sleeping(kernel, task) if task.idle or task.pid == 0 else None
 
 

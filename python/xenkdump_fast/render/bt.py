@@ -35,10 +35,8 @@ def _task(trace: Trace, word: int) -> Iterator[str]:
         name = frame.label or frame.symbol or "(unknown)"
         module = f" [{frame.module}]" if frame.module else ""
         guess = "  (guess)" if frame.guess else ""
-        # crash shows where the return address lies, one word below the frame.
-        at = frame.sp - word
         place = f"{visible(name)} at {frame.pc:0{width}x}{module}{guess}"
-        yield f"{'#' + str(number):>3} [{at:0{width}x}] {place}"
+        yield f"{'#' + str(number):>3} [{frame.slot:0{width}x}] {place}"
         number += 1
     if trace.stopped:
         yield f"    ({trace.stopped})"

@@ -106,7 +106,7 @@ def test_finds_the_guest_of_a_32_bit_xen(selectors: int, tail: int) -> None:
     vcpu = 0xFFBE_C080
     general = list(range(0x10, 0x17))
     pushed = (0xC010_1234, 0x1_0061, 0x246, 0xC12D_1F00, 0x69)
-    words = [*general, 0xE_0000, *pushed, *[0x7B] * selectors, 1, vcpu, *[0] * tail]
+    words = [*general, 0xE_0000, *pushed, *range(0x70, 0x70 + selectors), 1, vcpu, *[0] * tail]
     window = struct.pack(f"<{len(words)}I", *words).rjust(WINDOW, b"\0")
     found = find(0xFFBE_E000, window, 4, lambda address: address == vcpu)
     assert found is not None
@@ -125,6 +125,10 @@ def test_finds_the_guest_of_a_32_bit_xen(selectors: int, tail: int) -> None:
         "eflags": 0x246,
         "esp": 0xC12D_1F00,
         "ss": 0x69,
+        "es": 0x70,
+        "ds": 0x71,
+        "fs": 0x72,
+        "gs": 0x73,
     }
 
 

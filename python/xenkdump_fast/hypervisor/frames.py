@@ -21,6 +21,8 @@ _GENERAL = {
 }
 #: The five that the processor pushes.
 _PUSHED = {8: ("rip", "cs", "rflags", "rsp", "ss"), 4: ("eip", "cs", "eflags", "esp", "ss")}
+#: What a 32-bit Xen saves behind them of every guest; a 64-bit one leaves these in the processor.
+_SELECTORS = ("es", "ds", "fs", "gs")
 #: A 32-bit guest's registers have these names whatever the width of Xen's frame.
 _NARROW = {"rip": "eip", "rsp": "esp", "rflags": "eflags"} | {
     f"r{name}": f"e{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp")
@@ -115,6 +117,9 @@ def _frame_at(
     mode = word
     if kind == "hvm":
         del registers["cs"], registers["ss"]
+    elif word == 4:
+        selectors = (value & 0xFFFF for value in words[ss_at + 1 : ss_at + 5])
+        registers.update(zip(_SELECTORS, selectors, strict=False))
     elif word == 8 and _is_32_bit_guest(cs & 0xFFFF, ip, sp):
         mode = 4
         registers = narrow(registers)

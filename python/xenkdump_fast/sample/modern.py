@@ -139,7 +139,7 @@ def _add_domu(xen: Xen64, kernel: Linux61) -> plan.Json:
     xen.add_domain(Domain(1, kernel.guest, shared, [vcpu]))
     return plan.domain(kernel, None) | {
         "id": 1,
-        "p2m_sources": ["linear"],
+        "p2m_sources": ["linear", "cr3"],
         "root": hex(root),
         "frame_list_list": hex((1 << 64) - 1),
         "p2m_vaddr": hex(kernel.p2m_vaddr),

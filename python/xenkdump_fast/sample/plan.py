@@ -30,14 +30,14 @@ def task(kernel: Kernel, task_: Task) -> Json:
     frames: list[Json] = []
     for frame in task_.frames:
         # A return address belongs to the call before it, which may be a function's last byte.
-        function = image.text.find(frame.pc if frame.interrupted else frame.pc - 1)
+        inside = frame.pc if frame.interrupted else frame.pc - 1
         frames.append(
             {
                 "pc": hex(frame.pc),
                 "sp": hex(frame.sp),
                 "slot": None if frame.slot is None else hex(frame.slot),
                 "symbol": frame.symbol,
-                "function": None if function is None else function.name,
+                "function": image.text.name_at(inside),
                 "label": image.nearest(frame.pc),
                 "interrupted": frame.interrupted,
             }

@@ -108,6 +108,14 @@ class Text:
         function = self._ordered[at]
         return function if pc < function.address + function.size else None
 
+    def name_at(self, pc: int) -> str | None:
+        """The smallest of the symbols with a size that cover ``pc``: a stub, else its function."""
+        for name, (at, size) in self.labels.items():
+            if at <= pc < at + size:
+                return name
+        function = self.find(pc)
+        return None if function is None else function.name
+
 
 def frame_of(recipe: Recipe, name: str) -> Frame:
     """The frame of a function: given, or drawn from its name."""

@@ -46,7 +46,7 @@ class Linux26X8664(Linux26):
             "rdx": rng.randrange(0, 4096),
             "rsi": rng.randrange(0x500000, 0x600000, 8),
             "rdi": rng.randrange(0, 32),
-            "orig_rax": _SYSCALLS.get(syscall, 202) if syscall else -1,
+            "orig_rax": _SYSCALLS.get(syscall, 202) if syscall else (1 << 64) - 1,
             "rip": rip,
             "cs": self.user_cs,
             "eflags": 0x246,

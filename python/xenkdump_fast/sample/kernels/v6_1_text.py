@@ -273,7 +273,7 @@ def spec(hypercall: Hypercall = BY_FUNCTION) -> Spec:
         },
         labels=(".hypercall",),
         indirect={
-            "do_syscall_64": "ffd0 0f1f00",
+            "do_syscall_64": "ffd0",
             "kthread": "ffd3",
             "proc_reg_write": "ffd0",
             "vfs_write": "41ffd2",

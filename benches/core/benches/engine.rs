@@ -1,0 +1,116 @@
+//! Batches through the core, through a plain look-up in a prepared table, and through memflow.
+//!
+//! Each iteration takes the next batch of a long list, so that no batch is found warm in the
+//! caches because it was the last one.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::measurement::WallTime;
+use criterion::{criterion_group, criterion_main, BenchmarkGroup, Criterion, Throughput};
+use xenkdump::addr::{MachineAddr, Mfn};
+use xenkdump::p2m::Resolver;
+use xenkdump::paging::Translator;
+use xenkdump::status::Status;
+use xenkdump_benches::{Guest, Order, DIRECT, HUGE};
+
+const LIST: usize = 1 << 20;
+/// Batches that are measured: of the 64 GiB guest all, of the others the long one.
+const BATCHES: [usize; 5] = [1, 16, 256, 4096, 65_536];
+const GUESTS: [(&str, &[usize]); 3] = [("4g", &[65_536]), ("64g", &BATCHES), ("1t", &[65_536])];
+
+fn batches(guest: &str) -> &'static [usize] {
+    GUESTS.iter().find(|(name, _)| *name == guest).unwrap().1
+}
+
+/// Measures `work` on batch after batch of `list`.
+fn measure<T>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    who: &str,
+    list: &[T],
+    batch: usize,
+    mut work: impl FnMut(&[T]),
+) {
+    let mut batches = list.chunks_exact(batch).cycle();
+    // Warm, whatever is measured: a long list passes once.
+    for part in list.chunks_exact(batch).take(LIST / batch.max(64)) {
+        work(part);
+    }
+    group.throughput(Throughput::Elements(batch as u64));
+    group.bench_function(format!("{who}/{batch}"), |bench| {
+        bench.iter(|| work(batches.next().unwrap()));
+    });
+}
+
+fn resolve(c: &mut Criterion) {
+    for (name, _) in GUESTS {
+        let guest = Guest::open(name);
+        let table = guest.table();
+        for order in Order::ALL {
+            let pfns = guest.pfns(order, LIST);
+            let mut group = c.benchmark_group(format!("resolve/{name}/{}", order.name()));
+            for &batch in batches(name) {
+                let mut out = vec![Mfn(0); batch];
+                let mut status = vec![Status::Ok; batch];
+                measure(&mut group, "xenkdump", &pfns, batch, |pfns| {
+                    Resolver::new(&guest.p2m, batch).resolve(pfns, &mut out, &mut status);
+                    black_box(&out);
+                });
+                let mut plain = vec![0; batch];
+                measure(&mut group, "table", &pfns, batch, |pfns| {
+                    for (out, pfn) in plain.iter_mut().zip(pfns) {
+                        *out = table[pfn.0 as usize];
+                    }
+                    black_box(&plain);
+                });
+            }
+        }
+    }
+}
+
+fn translate(c: &mut Criterion) {
+    for (name, _) in GUESTS {
+        let guest = Guest::open(name);
+        let mut memflow = guest.memflow();
+        for (pages, base) in [("4k", DIRECT), ("2m", HUGE)] {
+            for order in Order::ALL {
+                let addrs = guest.addrs(base, order, LIST);
+                let title = format!("translate-{pages}/{name}/{}", order.name());
+                let mut group = c.benchmark_group(title);
+                for &batch in batches(name) {
+                    let mut out = vec![MachineAddr(0); batch];
+                    let mut status = vec![Status::Ok; batch];
+                    measure(&mut group, "xenkdump", &addrs, batch, |addrs| {
+                        let mut translator = Translator::new(&guest.space, batch);
+                        translator.translate(addrs, &mut out, &mut status);
+                        black_box(&out);
+                    });
+                    let mut theirs = vec![0; batch];
+                    measure(&mut group, "memflow", &addrs, batch, |addrs| {
+                        memflow.translate(addrs, &mut theirs);
+                        black_box(&theirs);
+                    });
+                    // Of the same batch both must say the same.
+                    Translator::new(&guest.space, batch).translate(
+                        &addrs[..batch],
+                        &mut out,
+                        &mut status,
+                    );
+                    memflow.translate(&addrs[..batch], &mut theirs);
+                    assert!(out.iter().zip(&theirs).all(|(a, b)| a.0 == *b), "{name}");
+                }
+            }
+        }
+    }
+}
+
+criterion_group! {
+    name = engine;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+        .without_plots();
+    targets = resolve, translate
+}
+criterion_main!(engine);

@@ -1,0 +1,174 @@
+//! What is measured: forged guests, orders of access, and memflow over the same file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memflow::prelude::v1::*;
+use xenkdump::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word};
+use xenkdump::dump::Dump;
+use xenkdump::p2m::P2m;
+use xenkdump::paging::{Virtual, X86_64};
+
+/// Where `forge.py` maps a guest's memory by 4 KiB pages, and by 2 MiB pages.
+pub const DIRECT: u64 = 0xffff_8880_0000_0000;
+pub const HUGE: u64 = 0xffff_c000_0000_0000;
+
+/// A forged guest, opened.
+pub struct Guest {
+    pub dump: Arc<Dump>,
+    pub p2m: P2m<Arc<Dump>>,
+    pub space: Virtual<Arc<Dump>>,
+    path: PathBuf,
+    pages: u64,
+    present: u64,
+    root: u64,
+}
+
+impl Guest {
+    /// Opens the guest of this name in the folder that XKDUMP_BENCH names.
+    pub fn open(name: &str) -> Self {
+        let folder = std::env::var("XKDUMP_BENCH").expect("XKDUMP_BENCH: benches/run.py sets it");
+        let folder = Path::new(&folder);
+        let about = std::fs::read(folder.join(format!("guest-{name}.json"))).unwrap();
+        let about: serde_json::Value = serde_json::from_slice(&about).unwrap();
+        let number = |key: &str| about[key].as_u64().unwrap();
+        let path = folder.join(format!("guest-{name}.vmcore"));
+        let dump = Arc::new(Dump::open(&path).unwrap());
+        let list = Mfn(number("frame_list"));
+        let root = number("root");
+        Self {
+            p2m: P2m::frame_list(dump.clone(), list, Word::W64, None).unwrap(),
+            space: Virtual::new(dump.clone(), &X86_64, MachineAddr(root)),
+            dump,
+            path,
+            pages: number("pages"),
+            present: number("present"),
+            root,
+        }
+    }
+
+    /// The pfn with this number among those that have a frame.
+    fn present(&self, number: u64) -> Pfn {
+        let run = 1 << 18;
+        let step = (self.pages / run).max(1) / (self.present / run).max(1);
+        Pfn((number / run) * step * run + number % run)
+    }
+
+    /// `count` pfns that have a frame, in some order.
+    pub fn pfns(&self, order: Order, count: usize) -> Vec<Pfn> {
+        let numbers = order.numbers(self.present, count);
+        numbers.into_iter().map(|n| self.present(n)).collect()
+    }
+
+    /// Addresses of such pfns, from `base` on, each with some offset in its page.
+    pub fn addrs(&self, base: u64, order: Order, count: usize) -> Vec<VirtAddr> {
+        let pfns = self.pfns(order, count).into_iter();
+        pfns.map(|pfn| VirtAddr(base + (pfn.0 << 12) + (pfn.0 * 72) % 4096))
+            .collect()
+    }
+
+    /// The mfn of every pfn in one array: what a user would prepare for a plain look-up.
+    pub fn table(&self) -> Vec<u64> {
+        (0..self.pages)
+            .map(|pfn| self.p2m.resolve(Pfn(pfn)))
+            .map(|entry| entry.mfn().map_or(u64::MAX, |mfn| mfn.0))
+            .collect()
+    }
+
+    /// memflow over the same file.
+    pub fn memflow(&self) -> Memflow {
+        let mut map = MemoryMap::new();
+        for segment in self.dump.segments().segments() {
+            map.push_remap(
+                segment.start.0.into(),
+                segment.file_size,
+                segment.offset.into(),
+            );
+        }
+        let file = std::fs::File::open(&self.path).unwrap();
+        Memflow {
+            memory: MmapInfo::try_with_filemap(file, map)
+                .unwrap()
+                .into_connector(),
+            translator: memflow::architecture::x86::x64::new_translator(self.root.into()),
+            direct: DirectTranslate::new(),
+        }
+    }
+}
+
+/// memflow's own batch translation.
+pub struct Memflow {
+    memory: ReadMappedFilePhysicalMemory<'static>,
+    translator: memflow::architecture::x86::X86VirtualTranslate,
+    direct: DirectTranslate,
+}
+
+impl Memflow {
+    /// Puts the machine address of each address in its place in `out`.
+    pub fn translate(&mut self, addrs: &[VirtAddr], out: &mut [u64]) {
+        let mut found = |CTup3(physical, place, _): CTup3<PhysicalAddress, Address, umem>| {
+            out[place.to_umem() as usize] = physical.address().to_umem();
+            true
+        };
+        let mut failed = |_: (Error, CTup3<Address, Address, umem>)| true;
+        self.direct.virt_to_phys_iter(
+            &mut self.memory,
+            &self.translator,
+            addrs
+                .iter()
+                .enumerate()
+                .map(|(i, addr)| CTup3(addr.0.into(), (i as u64).into(), 1)),
+            &mut (&mut found).into(),
+            &mut (&mut failed).into(),
+        );
+    }
+}
+
+/// An order of access.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    Sequential,
+    Random,
+    /// Short runs in 2 MiB regions, some of them much hotter than others.
+    Kernel,
+}
+
+impl Order {
+    pub const ALL: [Order; 3] = [Order::Sequential, Order::Random, Order::Kernel];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Order::Sequential => "sequential",
+            Order::Random => "random",
+            Order::Kernel => "kernel",
+        }
+    }
+
+    /// `count` numbers below `limit`.
+    pub fn numbers(self, limit: u64, count: usize) -> Vec<u64> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        match self {
+            Order::Sequential => (0..count as u64).map(|i| i % limit).collect(),
+            Order::Random => (0..count).map(|_| random() % limit).collect(),
+            Order::Kernel => {
+                let regions = (limit / 512).max(1);
+                let mut numbers = Vec::with_capacity(count);
+                while numbers.len() < count {
+                    let unit = (random() >> 11) as f64 / (1_u64 << 53) as f64;
+                    let rank = (regions as f64 * unit.powi(4)) as u64;
+                    let region = rank.wrapping_mul(0x9e37_79b1) % regions;
+                    let (start, run) = (random() % 512, 1 + random() % 16);
+                    let pages = (start..start + run).map(|page| (region * 512 + page) % limit);
+                    numbers.extend(pages.take(count - numbers.len()));
+                }
+                numbers
+            }
+        }
+    }
+}

@@ -9,7 +9,9 @@ use crate::memory::Memory;
 use crate::status::{Status, NONE};
 
 /// How many are looked up before any is looked at: the misses of a chunk overlap.
+/// Short batches take the short form.
 const CHUNK: usize = 512;
+const SHORT: usize = 16;
 
 /// Resolves batches of pfns for one thread.
 ///
@@ -48,19 +50,21 @@ impl<'p, M: Memory<MachineAddr>> Resolver<'p, M> {
             else {
                 return;
             };
-            self.chunk(pfns, out, status);
+            if len <= SHORT {
+                self.chunk::<SHORT>(pfns, out, status);
+            } else {
+                self.chunk::<CHUNK>(pfns, out, status);
+            }
         }
     }
 
     #[inline]
-    fn chunk(&mut self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
-        let mut packed = [[0; 4]; CHUNK];
-        let Some(packed) = packed.get_mut(..pfns.len()) else {
-            return;
-        };
-        if let Some(run) = self.rising(pfns) {
-            packed.copy_from_slice(run);
-        } else if self.view.is_empty() {
+    fn chunk<const N: usize>(&mut self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
+        if rising(pfns) {
+            return self.run(pfns, out, status);
+        }
+        let mut packed = [[0; 4]; N];
+        if self.view.is_empty() {
             for (packed, pfn) in packed.iter_mut().zip(pfns) {
                 let block = self.p2m.blocks().get(number(*pfn));
                 *packed = look_up(block, *pfn);
@@ -71,8 +75,14 @@ impl<'p, M: Memory<MachineAddr>> Resolver<'p, M> {
                 *packed = look_up(block, *pfn);
             }
         }
+        self.unpack(&packed, pfns, out, status);
+    }
+
+    /// Writes out the packed entries of some pfns.
+    #[inline]
+    fn unpack(&mut self, packed: &[[u8; 4]], pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
         let mut plain = true;
-        for (out, packed) in out.iter_mut().zip(&*packed) {
+        for (out, packed) in out.iter_mut().zip(packed) {
             let value = u32::from_ne_bytes(*packed);
             plain &= value < SPECIAL;
             *out = Mfn(u64::from(value));
@@ -84,26 +94,41 @@ impl<'p, M: Memory<MachineAddr>> Resolver<'p, M> {
         }
     }
 
-    /// The packed entries of pfns that rise one by one within a filled block.
-    #[inline]
-    fn rising(&self, pfns: &[Pfn]) -> Option<&'p [[u8; 4]]> {
-        let first = *pfns.first()?;
-        // The last before all of them: what does not rise seldom ends where it should.
-        let last = first.0.checked_add(pfns.len() as u64 - 1)?;
-        if pfns.last()?.0 != last || number(first) != number(Pfn(last)) {
-            return None;
+    /// Resolves pfns that rise one by one: from a block, or else from page to page of the P2M.
+    fn run(&mut self, mut pfns: &[Pfn], mut out: &mut [Mfn], mut status: &mut [Status]) {
+        while let (Some(first), Some(last)) = (pfns.first().copied(), pfns.last()) {
+            let block = match self.view.get(number(first)) {
+                Some(block) => *block,
+                None => self.p2m.blocks().get(number(first)),
+            };
+            let count = if let Some(block) = block {
+                let rest = block.get(index(first)..).unwrap_or_default();
+                let count = rest.len().min(pfns.len());
+                let (packed, pfns) = (&rest[..count], &pfns[..count]);
+                self.unpack(packed, pfns, &mut out[..count], &mut status[..count]);
+                count
+            } else if let Some(leaf) = self.p2m.leaf_view(first) {
+                let count = leaf.holds_from(first, last.0.saturating_add(1)).max(1);
+                // Who reads a P2M from end to end needs no copy of it: it is as quick from its pages.
+                if count < SHORT {
+                    self.ask(first);
+                }
+                let frames = leaf.frames(first, &mut out[..count]);
+                if frames && self.p2m.memory().lent_soundly() {
+                    status[..count].fill(Status::Ok);
+                } else {
+                    out[..count].fill(Mfn(ASK.into()));
+                    self.mend(&pfns[..count], &mut out[..count], &mut status[..count]);
+                }
+                count
+            } else {
+                out.fill(Mfn(ASK.into()));
+                return self.mend(pfns, out, status);
+            };
+            pfns = &pfns[count..];
+            out = &mut out[count..];
+            status = &mut status[count..];
         }
-        let block = match self.view.get(number(first)) {
-            Some(block) => *block,
-            None => self.p2m.blocks().get(number(first)),
-        };
-        let start = index(first);
-        let run = block?.get(start..start + pfns.len())?;
-        let mut different = 0;
-        for (i, pfn) in pfns.iter().enumerate() {
-            different |= pfn.0 ^ first.0.wrapping_add(i as u64);
-        }
-        (different == 0).then_some(run)
     }
 
     /// Goes over a chunk that does not hold frames only: `out` has the packed entries.
@@ -118,8 +143,7 @@ impl<'p, M: Memory<MachineAddr>> Resolver<'p, M> {
             } else if let Some(status) = packed::status(packed) {
                 Err(status)
             } else {
-                // Neighbours of one page of the P2M count as one question: who reads a P2M from
-                // end to end needs no copy of it.
+                // Neighbours in one page of the P2M count as one question.
                 if leaf.is_none_or(|leaf| !leaf.holds(*pfn)) {
                     self.ask(*pfn);
                     leaf = self.p2m.leaf_view(*pfn);
@@ -149,6 +173,23 @@ impl<'p, M: Memory<MachineAddr>> Resolver<'p, M> {
             *slot = found;
         }
     }
+}
+
+/// Whether pfns rise one by one.
+#[inline]
+fn rising(pfns: &[Pfn]) -> bool {
+    let (Some(first), Some(last)) = (pfns.first(), pfns.last()) else {
+        return false;
+    };
+    // The last before all of them: what does not rise seldom ends where it should.
+    if first.0.checked_add(pfns.len() as u64 - 1) != Some(last.0) {
+        return false;
+    }
+    let mut different = 0;
+    for (i, pfn) in pfns.iter().enumerate() {
+        different |= pfn.0 ^ first.0.wrapping_add(i as u64);
+    }
+    different == 0
 }
 
 /// The number of a pfn's block.

@@ -2,41 +2,64 @@
 
 use super::format::Target;
 use super::{Format, Level, Virtual};
-use crate::addr::{Address, MachineAddr, VirtAddr, Word, PAGE_SIZE};
+use crate::addr::{MachineAddr, VirtAddr, Word, PAGE_SHIFT, PAGE_SIZE};
 use crate::memory::Memory;
 use crate::status::{Status, NONE};
 use crate::window::Window;
 
-/// How many addresses go down together: their misses overlap.
+/// How many addresses go down together: their misses overlap. Short batches take the short form.
 const CHUNK: usize = 256;
+const SHORT: usize = 16;
 /// log2 of the regions that are remembered, at least and at most.
 const FEWEST: u32 = 4;
 const MOST: u32 = 16;
 
 type Table = [u8; PAGE_SIZE];
 
-/// What lies above the last table for the addresses of one region: those that share a table of the
-/// last level.
-#[derive(Clone, Copy)]
-enum Reach<'m> {
-    /// This table of the last level.
-    Table(&'m Table),
-    /// No table: a larger page maps all of the region, from here on.
-    Page(MachineAddr),
-    /// Nothing.
-    Fault(Status),
-    /// Tables that cannot be lent: each address has to be walked alone.
-    Walk,
-}
-
+/// Addresses that share a table of the last level, or the page in its place.
 #[derive(Clone, Copy)]
 struct Region<'m> {
+    /// The part of the address above them.
     key: u64,
-    reach: Reach<'m>,
+    /// Their table.
+    table: Option<&'m Table>,
+    /// What stands for an entry where there is no table.
+    instead: Found,
 }
 
 /// No region's key: keys lack the bits of the offset.
 const NO_KEY: u64 = u64::MAX;
+
+/// An entry of the last level without what a translation has no use for, or what stands for one:
+/// bit 0 says that there is an address; with it, [`Found::LARGE`] that the address is a region's;
+/// without it, the bits from 1 on say why not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Found(u64);
+
+impl Found {
+    const PRESENT: u64 = 1;
+    const LARGE: u64 = 1 << 11;
+    /// Nothing is known: the address has to be walked alone, as its tables cannot be lent.
+    const WALK: Found = Found(0xff << 1);
+    /// The region was not looked up yet.
+    const UNKNOWN: Found = Found(0xfe << 1);
+
+    const fn page(page: MachineAddr) -> Self {
+        Self(page.0 | Self::LARGE | Self::PRESENT)
+    }
+
+    const fn fault(status: Status) -> Self {
+        Self((status as u64) << 1)
+    }
+
+    /// Why there is no address. An entry that is merely absent gives no reason of its own.
+    fn status(self) -> Status {
+        match Status::ALL.get((self.0 >> 1) as usize & 0xff) {
+            None | Some(Status::Ok) => Status::NotPresent,
+            Some(status) => *status,
+        }
+    }
+}
 
 /// Translates batches of addresses for one thread.
 ///
@@ -62,12 +85,12 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         let empty = |bits: u32| {
             let region = Region {
                 key: NO_KEY,
-                reach: Reach::Walk,
+                table: None,
+                instead: Found::WALK,
             };
-            vec![region; 1 << bits].into_boxed_slice()
+            vec![region; 1 << bits.clamp(FEWEST, MOST)].into_boxed_slice()
         };
-        let levels = space.format().levels;
-        let (directory, last) = match levels {
+        let (directory, last) = match space.format().levels {
             [.., directory, last] => (directory, last),
             // Every format has two levels or more.
             _ => (&super::X86.levels[0], &super::X86.levels[1]),
@@ -76,8 +99,8 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
             space,
             directory,
             last,
-            regions: empty(bits.clamp(FEWEST, MOST)),
-            directories: empty((bits / 2).clamp(FEWEST, MOST)),
+            regions: empty(bits),
+            directories: empty(bits / 2),
             window: Window::default(),
         }
     }
@@ -101,39 +124,73 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
 
     /// A chunk, and once more without the tables that were lent if they proved unsound meanwhile.
     fn checked(&mut self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
-        self.chunk(addrs, out, status);
+        self.sized(addrs, out, status);
         if !self.space.memory().lent_soundly() {
             for region in self.regions.iter_mut().chain(&mut self.directories) {
                 region.key = NO_KEY;
             }
             self.window = Window::default();
-            self.chunk(addrs, out, status);
+            self.sized(addrs, out, status);
         }
     }
 
-    fn chunk(&mut self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
-        let mut reaches = [Reach::Walk; CHUNK];
-        self.reach(addrs, &mut reaches);
-        let mut entries = [0; CHUNK];
-        let word = self.space.format().entry;
-        for ((entry, addr), reach) in entries.iter_mut().zip(addrs).zip(&reaches) {
-            if let Reach::Table(table) = reach {
-                *entry = entry_of(table, self.last.index(*addr), word);
-            }
+    /// A chunk in the form that fits its length.
+    fn sized(&mut self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
+        if addrs.len() <= SHORT {
+            self.chunk::<SHORT>(addrs, out, status);
+        } else {
+            self.chunk::<CHUNK>(addrs, out, status);
         }
-        let within = self.directory.span() - 1;
+    }
+
+    // The loops below are the engine: slices of one length, nothing but slice iterators, and what
+    // does not change kept out of them.
+    fn chunk<const N: usize>(
+        &mut self,
+        addrs: &[VirtAddr],
+        out: &mut [MachineAddr],
+        status: &mut [Status],
+    ) {
+        let mut tables = [None; N];
+        let mut found = [Found::WALK; N];
+        self.reach(addrs, &mut tables, &mut found);
+        // No entry of the last level has reserved bits, or leads to another table.
+        let address = self.last.page.map_or(0, |page| page.address);
+        let wanted = address | Found::PRESENT;
+        let entries = found.iter_mut().zip(addrs).zip(tables.iter());
+        match self.space.format().entry {
+            Word::W32 => entries.for_each(|((found, addr), table)| {
+                if let Some(table) = table {
+                    found.0 = entry_32(table, addr.0 >> PAGE_SHIFT) & wanted;
+                }
+            }),
+            Word::W64 => entries.for_each(|((found, addr), table)| {
+                if let Some(table) = table {
+                    found.0 = entry_64(table, addr.0 >> PAGE_SHIFT) & wanted;
+                }
+            }),
+        }
+        let region = self.directory.span() - 1;
+        let mut all = Found::PRESENT;
+        for ((out, addr), found) in out.iter_mut().zip(addrs).zip(found.iter()) {
+            all &= found.0;
+            let within = if found.0 & Found::LARGE != 0 {
+                region
+            } else {
+                PAGE_SIZE as u64 - 1
+            };
+            *out = MachineAddr((found.0 & address) | (addr.0 & within));
+        }
+        if all != 0 {
+            status.fill(Status::Ok);
+            return;
+        }
         let results = out.iter_mut().zip(status);
-        let found = addrs.iter().zip(&reaches).zip(entries);
-        for ((out, status), ((addr, reach), entry)) in results.zip(found) {
-            let result = match reach {
-                Reach::Table(_) => match Format::target(self.last, entry) {
-                    Target::Page(page) => Ok(MachineAddr(page.0 | addr.page_offset() as u64)),
-                    Target::Reserved => Err(Status::Reserved),
-                    _ => Err(Status::NotPresent),
-                },
-                Reach::Page(base) => Ok(MachineAddr(base.0 | (addr.0 & within))),
-                Reach::Fault(status) => Err(*status),
-                Reach::Walk => self.space.translate(*addr).map_err(Status::from),
+        for ((out, status), (addr, found)) in results.zip(addrs.iter().zip(&found)) {
+            let result = match *found {
+                Found::WALK => self.space.translate(*addr).map_err(Status::from),
+                Found(entry) if entry & Found::PRESENT != 0 => Ok(*out),
+                absent => Err(absent.status()),
             };
             (*out, *status) = match result {
                 Ok(machine) => (machine, Status::Ok),
@@ -142,93 +199,126 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// What lies above the last tables, for each address of a chunk.
+    /// The table of the last level for each address of a chunk, or what stands in its place.
     #[inline]
-    fn reach(&mut self, addrs: &[VirtAddr], reaches: &mut [Reach<'m>; CHUNK]) {
-        // Regions that are not known yet: an address of each, and for each address of the chunk
-        // which of them is its own (0 is none).
-        let mut unknown = [VirtAddr(0); CHUNK];
-        let mut count = 0;
-        let mut own = [0_u16; CHUNK];
-        let mut newest = NO_KEY;
-        for ((addr, reach), own) in addrs.iter().zip(reaches.iter_mut()).zip(&mut own) {
-            let key = addr.0 >> self.directory.shift;
-            let region = slot(&self.regions, key);
+    fn reach<const N: usize>(
+        &mut self,
+        addrs: &[VirtAddr],
+        tables: &mut [Option<&'m Table>; N],
+        found: &mut [Found; N],
+    ) {
+        let shift = self.directory.shift;
+        let regions = &*self.regions;
+        let mut known = true;
+        for ((addr, table), found) in addrs.iter().zip(tables.iter_mut()).zip(found.iter_mut()) {
+            let key = addr.0 >> shift;
+            let region = slot(regions, key);
             if region.key == key {
-                *reach = region.reach;
-                continue;
+                (*table, *found) = (region.table, region.instead);
+            } else {
+                *found = Found::UNKNOWN;
+                known = false;
             }
-            if key != newest {
-                if let Some(unknown) = unknown.get_mut(count) {
-                    *unknown = *addr;
-                }
+        }
+        if !known {
+            self.explore(addrs, tables, found);
+        }
+    }
+
+    /// Gets to know the regions of a chunk that are not known yet.
+    #[cold]
+    fn explore<const N: usize>(
+        &mut self,
+        addrs: &[VirtAddr],
+        tables: &mut [Option<&'m Table>; N],
+        found: &mut [Found; N],
+    ) {
+        let shift = self.directory.shift;
+        let unknown = |(addr, found): (&VirtAddr, &Found)| {
+            (*found == Found::UNKNOWN).then_some((addr.0 >> shift, *addr))
+        };
+        // One address of each region; neighbours mostly share one.
+        let mut regions = [VirtAddr(0); N];
+        let (mut count, mut newest) = (0, NO_KEY);
+        for (key, addr) in addrs.iter().zip(found.iter()).filter_map(unknown) {
+            if let Some(region) = regions.get_mut(count).filter(|_| key != newest) {
+                *region = addr;
                 newest = key;
                 count += 1;
             }
-            // A chunk is short.
-            *own = count as u16;
         }
-        if count == 0 {
-            return;
-        }
-        let mut found = [Reach::Walk; CHUNK];
-        self.explore(unknown.get(..count).unwrap_or_default(), &mut found);
-        for (reach, own) in reaches.iter_mut().zip(own) {
-            if let Some(found) = usize::from(own).checked_sub(1).and_then(|i| found.get(i)) {
-                *reach = *found;
+        self.learn::<N>(regions.get(..count).unwrap_or_default());
+        for ((addr, table), found) in addrs.iter().zip(tables.iter_mut()).zip(found.iter_mut()) {
+            if *found == Found::UNKNOWN {
+                let key = addr.0 >> shift;
+                if slot(&self.regions, key).key != key {
+                    // Two regions of this chunk are kept in one place.
+                    self.learn::<1>(std::slice::from_ref(addr));
+                }
+                let region = slot(&self.regions, key);
+                (*table, *found) = (region.table, region.instead);
             }
         }
     }
 
-    /// Finds what lies above the last tables, for an address of each region that is not known.
-    #[cold]
-    fn explore(&mut self, addrs: &[VirtAddr], found: &mut [Reach<'m>; CHUNK]) {
+    /// Looks up the regions of at most N addresses and keeps them, level by level.
+    fn learn<const N: usize>(&mut self, addrs: &[VirtAddr]) {
         let space = self.space;
-        let word = space.format().entry;
-        let mut entries = [0; CHUNK];
-        for (addr, reach) in addrs.iter().zip(found.iter_mut()) {
-            *reach = self.directory_of(*addr);
+        let mut above = [(None, Found::WALK); N];
+        for (addr, above) in addrs.iter().zip(above.iter_mut()) {
+            *above = self.directory_of(*addr);
         }
-        for ((addr, reach), entry) in addrs.iter().zip(found.iter()).zip(&mut entries) {
-            if let Reach::Table(table) = reach {
-                *entry = entry_of(table, self.directory.index(*addr), word);
-            }
-        }
-        for ((addr, reach), entry) in addrs.iter().zip(found).zip(entries) {
-            if let Reach::Table(_) = reach {
-                *reach = match Format::target(self.directory, entry) {
-                    Target::Absent => Reach::Fault(Status::NotPresent),
-                    Target::Reserved => Reach::Fault(Status::Reserved),
-                    Target::Page(page) => Reach::Page(page),
-                    Target::Table(table) => lend(&mut self.window, space.memory(), table),
+        let mut entries = [0; N];
+        for ((addr, (table, _)), entry) in addrs.iter().zip(above.iter()).zip(entries.iter_mut()) {
+            if let Some(table) = table {
+                *entry = match space.format().entry {
+                    Word::W32 => entry_32(table, addr.0 >> self.directory.shift),
+                    Word::W64 => entry_64(table, addr.0 >> self.directory.shift),
                 };
-            } else if let Reach::Page(page) = reach {
-                // A page larger than the region.
-                let above = addr.0 & !(self.directory.span() - 1);
-                *reach = Reach::Page(MachineAddr(page.0 | (above & (page_span(space) - 1))));
             }
+        }
+        for ((addr, (table, instead)), entry) in addrs.iter().zip(above).zip(entries) {
             let key = addr.0 >> self.directory.shift;
-            *slot_mut(&mut self.regions, key) = Region { key, reach: *reach };
+            let (table, instead) = match table {
+                None => (None, instead),
+                Some(_) => match Format::target(self.directory, entry) {
+                    Target::Absent => (None, Found::fault(Status::NotPresent)),
+                    Target::Reserved => (None, Found::fault(Status::Reserved)),
+                    Target::Page(page) => (None, Found::page(page)),
+                    Target::Table(table) => lend(&mut self.window, space.memory(), table),
+                },
+            };
+            *slot_mut(&mut self.regions, key) = Region {
+                key,
+                table,
+                instead,
+            };
         }
     }
 
-    /// The table of the last level but one for `addr`, or what stands in its place.
-    fn directory_of(&mut self, addr: VirtAddr) -> Reach<'m> {
+    /// The table of the last level but one for `addr`, or what stands for it in the region of
+    /// `addr`.
+    fn directory_of(&mut self, addr: VirtAddr) -> (Option<&'m Table>, Found) {
         let key = addr.0 >> (self.directory.shift + self.directory.bits);
         let known = slot(&self.directories, key);
-        if known.key == key {
-            return known.reach;
+        let (table, instead) = if known.key == key {
+            (known.table, known.instead)
+        } else {
+            let (table, instead) = upper(self.space, &mut self.window, addr);
+            *slot_mut(&mut self.directories, key) = Region {
+                key,
+                table,
+                instead,
+            };
+            (table, instead)
+        };
+        if instead.0 & Found::PRESENT == 0 {
+            return (table, instead);
         }
-        let reach = upper(self.space, &mut self.window, addr);
-        *slot_mut(&mut self.directories, key) = Region { key, reach };
-        reach
+        // A page larger than the region: the part of it that is the region.
+        let above = (1 << (self.directory.shift + self.directory.bits)) - self.directory.span();
+        (None, Found(instead.0 | addr.0 & above))
     }
-}
-
-/// Size of the pages that the third level maps, where it maps any.
-fn page_span<M: Memory<MachineAddr>>(space: &Virtual<M>) -> u64 {
-    let level = space.format().levels.iter().rev().nth(2);
-    level.map_or(1, Level::span)
 }
 
 /// Walks down to the table of the last level but one.
@@ -236,22 +326,22 @@ fn upper<'m, M: Memory<MachineAddr>>(
     space: &'m Virtual<M>,
     window: &mut Window<'m, MachineAddr>,
     addr: VirtAddr,
-) -> Reach<'m> {
+) -> (Option<&'m Table>, Found) {
     let format = space.format();
     if !format.is_canonical(addr) {
-        return Reach::Fault(Status::NonCanonical);
+        return (None, Found::fault(Status::NonCanonical));
     }
     let mut table = space.root();
     let above = format.levels.len().saturating_sub(2);
     for level in format.levels.iter().take(above) {
         let at = format.entry_addr(table, level.index(addr));
         let Ok(entry) = space.memory().read_word(at, format.entry) else {
-            return Reach::Fault(Status::NoPageTable);
+            return (None, Found::fault(Status::NoPageTable));
         };
         match Format::target(level, entry) {
-            Target::Absent => return Reach::Fault(Status::NotPresent),
-            Target::Reserved => return Reach::Fault(Status::Reserved),
-            Target::Page(page) => return Reach::Page(page),
+            Target::Absent => return (None, Found::fault(Status::NotPresent)),
+            Target::Reserved => return (None, Found::fault(Status::Reserved)),
+            Target::Page(page) => return (None, Found::page(page)),
             Target::Table(next) => table = next,
         }
     }
@@ -262,28 +352,24 @@ fn lend<'m, M: Memory<MachineAddr>>(
     window: &mut Window<'m, MachineAddr>,
     mem: &'m M,
     table: MachineAddr,
-) -> Reach<'m> {
+) -> (Option<&'m Table>, Found) {
     let bytes = window.lend(mem, table, PAGE_SIZE);
-    match bytes.and_then(<[u8]>::first_chunk) {
-        Some(table) => Reach::Table(table),
-        // Missing, or in pieces.
-        None => Reach::Walk,
-    }
+    // One that cannot be lent is missing, or in pieces.
+    (bytes.and_then(<[u8]>::first_chunk), Found::WALK)
 }
 
+/// The entry of a table, of 4 bytes; the index may have higher bits than a table's.
 #[inline]
-fn entry_of(table: &Table, index: u16, word: Word) -> u64 {
-    let index = usize::from(index);
-    match word {
-        Word::W32 => {
-            let entries: &[[u8; 4]] = table.as_chunks().0;
-            u64::from(u32::from_le_bytes(entries[index % (PAGE_SIZE / 4)]))
-        }
-        Word::W64 => {
-            let entries: &[[u8; 8]] = table.as_chunks().0;
-            u64::from_le_bytes(entries[index % (PAGE_SIZE / 8)])
-        }
-    }
+fn entry_32(table: &Table, index: u64) -> u64 {
+    let entries: &[[u8; 4]] = table.as_chunks().0;
+    u32::from_le_bytes(entries[index as usize % (PAGE_SIZE / 4)]).into()
+}
+
+/// The same of 8 bytes.
+#[inline]
+fn entry_64(table: &Table, index: u64) -> u64 {
+    let entries: &[[u8; 8]] = table.as_chunks().0;
+    u64::from_le_bytes(entries[index as usize % (PAGE_SIZE / 8)])
 }
 
 /// Where a key is kept, if it is; `regions` is never empty and its length a power of two.

@@ -48,12 +48,16 @@ clean:
 # Runs each fuzz target for SECONDS (needs a nightly toolchain and cargo-fuzz).
 SECONDS ?= 1200
 FUZZ := rust/xenkdump/fuzz
+FUZZING := -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=5 -print_final_stats=1
 
 fuzz: $(VENV)/.stamp
 	$(BIN)/python $(FUZZ)/seeds.py $(FUZZ)/corpus
 	cd $(FUZZ) && for target in $$(cargo +nightly fuzz list); do \
-		cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=65536 \
-			-rss_limit_mb=1024 -timeout=5 || exit 1; done
+		cargo +nightly fuzz run $$target -- $(FUZZING) -max_len=65536 || exit 1; done
+	$(BIN)/python -m pip install --quiet 'atheris>=3,<4'
+	for target in printk domain_list; do \
+		$(BIN)/python -m tests.fuzz $$target $(FUZZ)/corpus/$$target $(FUZZING) -max_len=8192 \
+			-artifact_prefix=$(FUZZ)/artifacts/$$target- || exit 1; done
 
 # Breaks a copy of a real dump COUNT times, and runs the commands on each.
 SEED ?= 1

@@ -48,7 +48,7 @@ def lines(kernel: Kernel) -> list[LogLine]:
     return generation.lines(kernel)
 
 
-def decode(text: bytes) -> str:
+def decode(text: bytes | bytearray) -> str:
     """Text as the kernel kept it; bytes that are no UTF-8 come out as escapes."""
     return text.decode("utf-8", "backslashreplace")
 

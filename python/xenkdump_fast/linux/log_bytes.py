@@ -9,7 +9,7 @@ from .log import LogLine, decode
 from .patchy import Patchy
 
 #: CONFIG_LOG_BUF_SHIFT goes to 21; log_buf_len= on the command line further. Bounds a broken count.
-MAX_SIZE = 1 << 28
+MAX_SIZE = 1 << 26
 #: ``<6>``, or since 2.6.39 with a facility: ``<30>``; ``<c>`` (2.6.31 on) continues a line.
 _LEVEL = re.compile(rb"<([0-9]{1,3}|[cd])>")
 _TIME = re.compile(rb"\[ *([0-9]{1,10})\.([0-9]{6})\] ")
@@ -35,7 +35,7 @@ def _text(kernel: Kernel) -> bytes:
         # It tells the difference when log_end has wrapped.
         length = max(length, min(kernel.variable("logged_chars", 4), size))
     start = (end - length) % size
-    return ring.data[start : start + length] + ring.data[: max(0, start + length - size)]
+    return bytes(ring.data[start : start + length] + ring.data[: max(0, start + length - size)])
 
 
 def _lines(text: bytes) -> Iterator[LogLine]:

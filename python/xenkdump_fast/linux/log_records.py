@@ -6,7 +6,7 @@ from .log import LogLine, caller, decode
 from .patchy import Patchy
 
 #: log_buf_len= takes up to 2 GiB, but nobody keeps a log of more than this. Bounds a broken count.
-MAX_SIZE = 1 << 28
+MAX_SIZE = 1 << 26
 
 
 class _Layout:
@@ -62,7 +62,9 @@ def lines(kernel: Kernel) -> list[LogLine]:
         # The last record before the ring's end is followed by one of length 0, if it has room.
         length = 0
         if at + layout.size <= size:
-            length = int.from_bytes(ring.data[at + layout.length :][:2], "little")
+            length = int.from_bytes(
+                ring.data[at + layout.length : at + layout.length + 2], "little"
+            )
         if length == 0 and wraps and ring.whole(at, min(at + layout.size, size)):
             at, wraps = 0, False
             continue

@@ -4,8 +4,6 @@ A ring of descriptors, a ring of infos beside it, and a ring of text blocks that
 point into by logical positions, which count on for ever and are taken modulo the ring's size.
 """
 
-from collections.abc import Iterator
-
 from .._native import AbsentError
 from .kernel import Kernel
 from .log import LogLine, caller, decode
@@ -18,8 +16,8 @@ _COMMITTED, _FINALIZED = 1, 2
 _DATALESS = 1
 _FAILED = 1
 #: log_buf_len= takes up to 2 GiB, of which a descriptor stands for 32 bytes, but nobody keeps a log
-#: of more than 256 MiB. They bound broken counts.
-MAX_SIZE_BITS, MAX_COUNT_BITS = 28, 23
+#: of more than 64 MiB. They bound broken counts.
+MAX_SIZE_BITS, MAX_COUNT_BITS = 26, 21
 
 
 class _Ring:
@@ -85,9 +83,10 @@ class _Ring:
         at = index * self._info_size + offset
         return int.from_bytes(self._infos.data[at : at + size], "little")
 
-    def id_at(self, index: int) -> int:
-        """The id of whatever record the descriptor holds."""
-        return self._desc(index, self._state) & self.id_mask
+    def ids(self) -> set[int]:
+        """The ids of whatever records the descriptors hold."""
+        indexes = self._descs.whole_items(self._desc_size)
+        return {self._desc(index, self._state) & self.id_mask for index in indexes}
 
     def line(self, number: int) -> LogLine | None:
         """The record with that id; None if it is gone or was never finished."""
@@ -111,7 +110,7 @@ class _Ring:
             lost=text is None,
         )
 
-    def _block(self, begin: int, end: int, length: int) -> bytes | None:
+    def _block(self, begin: int, end: int, length: int) -> bytes | bytearray | None:
         """The text of the block between two logical positions; None if it is lost."""
         if begin & _DATALESS and end & _DATALESS:
             return None if begin == _FAILED else b""
@@ -131,15 +130,17 @@ class _Ring:
 def lines(kernel: Kernel) -> list[LogLine]:
     """Every finished record in the ring buffer."""
     ring = _Ring(kernel)
-    return [line for line in (ring.line(number) for number in _ids(kernel, ring)) if line]
+    return [line for line in map(ring.line, _ids(kernel, ring)) if line]
 
 
-def _ids(kernel: Kernel, ring: _Ring) -> Iterator[int]:
-    """The ids between the tail and the head; where those are damaged, all that there are."""
+def _ids(kernel: Kernel, ring: _Ring) -> list[int]:
+    """The ids between the tail and the head; where those are damaged, all that there are.
+
+    By the descriptors in the dump: how many there should be may be damaged, too.
+    """
     between = (ring.head - ring.tail) & ring.id_mask
     if between < ring.count:
-        for i in range(between + 1):
-            yield (ring.tail + i) & ring.id_mask
-        return
+        after = ((number - ring.tail) & ring.id_mask for number in ring.ids())
+        return [(ring.tail + i) & ring.id_mask for i in sorted(after) if i <= between]
     kernel.warn("the head and the tail of the kernel's log are damaged: its order is a guess")
-    yield from sorted({ring.id_at(index) for index in range(ring.count)})
+    return sorted(ring.ids())

@@ -1,5 +1,8 @@
 """A stretch of kernel memory of which the dump may lack some pages."""
 
+from bisect import bisect_left
+from collections.abc import Iterator
+
 from .._native import MemoryFault
 from .kernel import Kernel
 
@@ -11,13 +14,16 @@ class Patchy:
 
     def __init__(self, kernel: Kernel, address: int, size: int) -> None:
         self.address = address
-        self._holes: list[tuple[int, int]] = []
+        #: Where each hole starts and ends, ascending.
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self.data: bytes | bytearray
         try:
             self.data = kernel.data(address, size)
         except MemoryFault:
             self.data = self._by_page(kernel, size)
 
-    def _by_page(self, kernel: Kernel, size: int) -> bytes:
+    def _by_page(self, kernel: Kernel, size: int) -> bytearray:
         data = bytearray(size)
         at = 0
         while at < size:
@@ -25,15 +31,23 @@ class Patchy:
             try:
                 data[at : at + step] = kernel.data(self.address + at, step)
             except MemoryFault:
-                self._holes.append((at, at + step))
+                self._starts.append(at)
+                self._ends.append(at + step)
             at += step
-        return bytes(data)
+        return data
 
     @property
     def missing(self) -> int:
         """How many bytes the dump lacks."""
-        return sum(end - start for start, end in self._holes)
+        return sum(self._ends) - sum(self._starts)
 
     def whole(self, start: int, end: int) -> bool:
         """Whether the dump has all bytes of ``[start, end)``."""
-        return not any(start < hole_end and end > hole for hole, hole_end in self._holes)
+        return bisect_left(self._ends, start + 1) == bisect_left(self._starts, end)
+
+    def whole_items(self, size: int) -> Iterator[int]:
+        """The numbers of those items of an array that the dump has all bytes of."""
+        at = 0
+        for start, end in zip([*self._starts, len(self.data)], [*self._ends, 0], strict=True):
+            yield from range(-(-at // size), start // size)
+            at = end

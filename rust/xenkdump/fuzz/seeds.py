@@ -25,9 +25,9 @@ def piece(data: bytes) -> bytes:
 
 
 def tables(present: int) -> bytes:
-    """Sixteen pages that are page tables: one maps itself, one the next, one lies past the end."""
+    """Pages that are page tables: one maps itself, one the next, one lies past the end."""
     pages = []
-    for number in range(8):
+    for number in range(5):
         entries = [0] * 512
         entries[0] = (number + 1) << 12 | present
         entries[1] = number << 12 | present
@@ -44,6 +44,42 @@ def stack(words: list[int]) -> bytes:
     return (
         struct.pack("<3Q", 0x105, 0x40, 0x80) + piece(code) + struct.pack(f"<{len(words)}Q", *words)
     )
+
+
+def note(kind: int, desc: bytes) -> bytes:
+    """One of Xen's notes."""
+    return struct.pack("<3I4s", 4, len(desc), kind, b"Xen\0") + desc
+
+
+def sections(index: int) -> bytes:
+    """What `xl dump-core` writes: notes, which frame each page is, a vCPU, shared_info, pages."""
+    notes = (
+        note(0x200_0000, b"")
+        + note(0x200_0001, struct.pack("<4Q", 0xF00F_EBED, 1, 2, 4096))
+        + note(0x200_0002, b"4.17".ljust(1256, b"\0"))
+        + note(0x200_0003, struct.pack("<Q", 1))
+    )
+    frames = struct.pack("<2Q", 0, 1) if index else struct.pack("<4Q", 0, 0x77, 1, 0x55)
+    context = bytearray(5168)
+    struct.pack_into("<Q", context, 5008, 0x5000)
+    parts = [notes, frames, bytes(context), bytes(64)]
+    return bytes([index]) + b"".join(map(piece, parts)) + bytes(8192)
+
+
+def symtab(choice: int, word: int) -> bytes:
+    """Names, and the symbols that have them."""
+    names, symbols = b"\0", b""
+    start = 0xFFFF_FFFF_8100_0000 if word == 8 else 0xC010_0000
+    for i, name in enumerate((b"_text", b"_stext", b"f", b"f", "ü".encode(), b"\xff", b"_end")):
+        value, at = start + 0x40 * i, len(names)
+        if word == 8:
+            symbols += struct.pack("<IBBHQQ", at, 0x12, 0, 1, value, 0x30)
+        else:
+            symbols += struct.pack("<IIIBBH", at, value, 0x30, 0x12, 0, 1)
+        names += name + b"\0"
+    if choice == 2:
+        symbols = b"".join(b"%016x T %s\n" % (start + 64 * i, b"f%d" % i) for i in range(8))
+    return bytes([choice]) + piece(names) + symbols
 
 
 def write(corpus: Path, target: str, name: str, data: bytes) -> None:
@@ -81,13 +117,17 @@ def main(corpus: Path) -> None:
                     corpus,
                     "orc",
                     kind,
-                    b"\x08" + piece(ip[:4096]) + piece(rows[:6144]) + stack(words),
+                    b"\x08" + piece(ip[:1024]) + piece(rows[:1536]) + stack(words),
                 )
             if frame := section(".debug_frame") or section(".eh_frame"):
-                write(corpus, "cfi", kind, b"\x09\x00" + piece(frame[:8192]) + stack(words))
+                write(corpus, "cfi", kind, b"\x09\x00" + piece(frame[:4096]) + stack(words))
             if info := section(".debug_info"):
                 parts = [section(n) for n in (".debug_abbrev", ".debug_str", ".debug_str_offsets")]
                 write(corpus, "dwarf", kind, b"".join(map(piece, parts)) + info)
+    for index in range(2):
+        write(corpus, "sections", str(index), sections(index))
+    for choice in range(4):
+        write(corpus, "symtab", str(choice), symtab(choice, 4 if choice == 3 else 8))
     for kind in range(5):
         for choice in range(8):
             head = struct.pack("<BBQQQ", kind, choice, 0 if kind == 0 else 0x1000, 0x1000, 5000)

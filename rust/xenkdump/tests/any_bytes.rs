@@ -10,10 +10,12 @@ use xenkdump::p2m::P2m;
 
 type Check = fn(&[u8]);
 
-const ALL: [Check; 10] = [
+const ALL: [Check; 12] = [
     hostile::dump,
+    hostile::sections,
     hostile::notes,
     hostile::image,
+    hostile::symtab,
     hostile::dwarf,
     hostile::walk,
     hostile::p2m,

@@ -8,6 +8,7 @@ use xenkdump::dump::Dump;
 use xenkdump::elf::{Image, Notes};
 use xenkdump::memory::Memory;
 use xenkdump::notes::decode;
+use xenkdump::p2m::{Entry, P2m};
 use xenkdump::symbols::Symbols;
 use xenkdump::tracer::Tracer;
 use xenkdump::types::Types;
@@ -15,7 +16,7 @@ use xenkdump::types::Types;
 use super::Input;
 
 /// A file in memory, and a path that opens it.
-fn file(bytes: &[u8]) -> (std::fs::File, PathBuf) {
+pub(super) fn file(bytes: &[u8]) -> (std::fs::File, PathBuf) {
     // SAFETY: the name is a C string; the descriptor is new, and owned by the `File` alone.
     let file = unsafe {
         let fd = libc::memfd_create(c"hostile".as_ptr(), libc::MFD_CLOEXEC);
@@ -65,7 +66,31 @@ pub fn dump(bytes: &[u8]) {
     );
     if let Some(pairs) = dump.container_p2m() {
         assert!(pairs.is_sorted_by(|a, b| a.0 < b.0));
+        let p2m = P2m::container(&dump, pairs, dump.word());
+        for (pfn, mfn) in pairs.iter().take(50) {
+            if let Entry::Frame(found) = p2m.resolve(*pfn) {
+                assert_eq!(found, *mfn);
+                assert!(p2m.reverse(found).is_some());
+            }
+        }
     }
+}
+
+/// The sections of `xl dump-core`, behind sound headers; broken ones are for [`dump`].
+pub fn sections(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let index = match input.byte() & 1 {
+        0 => ".xen_p2m",
+        _ => ".xen_pfn",
+    };
+    let pieces: [_; 4] = std::array::from_fn(|_| input.piece());
+    dump(&elf_of(&[
+        (".note.Xen", pieces[0]),
+        (index, pieces[1]),
+        (".xen_prstatus", pieces[2]),
+        (".xen_shared_info", pieces[3]),
+        (".xen_pages", input.0),
+    ]));
 }
 
 /// Notes as a section or segment holds them, each read as every kind.

@@ -3,16 +3,18 @@
 //!
 //! Nothing may panic, and the work is counted: reads of memory, not time.
 
-#![allow(dead_code, reason = "each user calls some of them")]
+#![allow(dead_code, unused_imports, reason = "each user calls some of them")]
 
 mod files;
 mod ram;
 mod stacks;
+mod symbols;
 mod tables;
 
-pub use files::{dump, dwarf, elf_of, image, notes};
+pub use files::{dump, dwarf, elf_of, image, notes, sections};
 pub use ram::Ram;
 pub use stacks::{cfi, orc, stack};
+pub use symbols::symtab;
 pub use tables::{btf, p2m, walk};
 
 /// Takes bytes off the front of the input; zeros where it has ended.

@@ -78,8 +78,8 @@ pub fn p2m(bytes: &[u8]) {
     let (root, at) = (MachineAddr(input.number()), VirtAddr(input.number()));
     let pages = input.number() % (1 << 21);
     let mut pfns: Vec<_> = (0..6).map(|_| Pfn(input.number())).collect();
-    pfns.extend((0..600).map(|i| Pfn(i * 3)));
-    pfns.extend((0..600).map(|i| Pfn(pages.wrapping_sub(1).wrapping_sub(i))));
+    pfns.extend((0..100).map(|i| Pfn(i * 17)));
+    pfns.extend((0..100).map(|i| Pfn(pages.wrapping_sub(1).wrapping_sub(i))));
     let ram = Ram::new(0, input.0);
     let space = Virtual::new(&ram, format, root);
     let p2m = match kind % 5 {

@@ -1,0 +1,45 @@
+"""How the targets take their memory off an input."""
+
+from collections.abc import Sequence
+
+PAGE = 4096
+
+
+class Input:
+    """Takes numbers and pieces off the front; zeros and empty pieces where the input has ended."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def take(self, size: int) -> bytes:
+        """At most ``size`` bytes."""
+        taken = self.data[self.at : self.at + size]
+        self.at += len(taken)
+        return taken
+
+    def number(self, size: int) -> int:
+        """An unsigned number."""
+        return int.from_bytes(self.take(size), "little")
+
+    def piece(self) -> bytes:
+        """As many bytes as the two before them say."""
+        return self.take(self.number(2))
+
+    def pages(self, most: int) -> list[bytes]:
+        """The rest: pages, of which zeros at the end are left out; an empty piece is no page."""
+        found: list[bytes] = []
+        while self.at < len(self.data) and len(found) < most:
+            piece = self.piece()[:PAGE]
+            found.append(piece.ljust(PAGE, b"\0") if piece else b"")
+        return found
+
+
+def pieces(parts: Sequence[bytes]) -> bytes:
+    """What ``Input.piece`` takes apart."""
+    return b"".join(len(part).to_bytes(2, "little") + part for part in parts)
+
+
+def trimmed(page: bytes | bytearray) -> bytes:
+    """A page as a piece: without the zeros at its end, but never empty."""
+    return bytes(page).rstrip(b"\0") or b"\0"

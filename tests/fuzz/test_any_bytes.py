@@ -1,0 +1,41 @@
+"""Mutations of the fuzzers' seeds: of every one an answer or an error of our own."""
+
+import random
+from types import ModuleType
+
+import pytest
+
+from . import domain_list, printk
+
+#: What hostile writers put where numbers are.
+EXTREMES = (b"\0" * 8, b"\xff" * 8, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0" * 7 + b"\x80")
+BYTES = (0, 1, 0x7F, 0x80, 0xFF)
+
+
+@pytest.mark.parametrize(("target", "step"), [(printk, 1), (domain_list, 61)])
+class TestMutations:
+    def test_sound(self, target: ModuleType, step: int) -> None:
+        for seed in target.seeds():
+            target.check(seed)
+
+    def test_numbers(self, target: ModuleType, step: int) -> None:
+        for seed in target.seeds():
+            for at in range(0, len(seed), step):
+                for value in BYTES:
+                    target.check(seed[:at] + bytes([value]) + seed[at + 1 :])
+                extreme = EXTREMES[at % len(EXTREMES)]
+                target.check(seed[:at] + extreme + seed[at + len(extreme) :])
+
+    def test_cut(self, target: ModuleType, step: int) -> None:
+        for seed in target.seeds():
+            for end in range(0, len(seed), step):
+                target.check(seed[:end])
+
+    def test_noise(self, target: ModuleType, step: int) -> None:
+        chance = random.Random(1)
+        for seed in target.seeds():
+            for _ in range(1 + 200 // step):
+                broken = bytearray(seed)
+                for _ in range(chance.randrange(1, 20)):
+                    broken[chance.randrange(len(broken))] = chance.randrange(256)
+                target.check(bytes(broken))

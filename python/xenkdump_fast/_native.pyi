@@ -242,6 +242,8 @@ class P2M:
         status: AnyArray | None = None,
         threads: int | None = None,
     ) -> NDArray[np.uint64]: ...
+    def spans(self) -> list[tuple[int, int]]:
+        """First pfns and counts of what lies in the dump; no page of the P2M a second time."""
     def compare(self, other: P2M, limit: int = 100) -> P2MComparison: ...
 
 @final

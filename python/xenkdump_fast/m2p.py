@@ -26,11 +26,8 @@ TABLES: "dict[Paging, tuple[int, int]]" = {
 SAMPLE = 512
 #: How many pfns are taken at a time.
 CHUNK = 1 << 20
-PAGE = 4096
 #: How many frames that do not lead back are kept of each chunk.
 LISTED = 100
-#: The status of a pfn whose P2M page is not in the dump.
-NO_P2M_PAGE = 5
 
 
 class M2P(NamedTuple):
@@ -114,19 +111,19 @@ def _reverse(p2m: P2M, table: M2P, pfns: "NDArray[np.uint64]") -> Reverse:
 
 
 def _pfns(p2m: P2M) -> "Iterator[NDArray[np.uint64]]":
-    """Every pfn, in arrays, but for those of P2M pages that are not in the dump.
+    """Every pfn that is worth asking, in arrays of about ``CHUNK``.
 
-    A P2M may claim far more pfns than it has, as the broken do: the first of a page tells.
+    A P2M may claim far more pfns than it has, as the broken do.
     """
     import numpy as np
 
-    page = PAGE // p2m.word
-    within = np.arange(page, dtype=np.uint64)
-    for start in range(0, p2m.pages, CHUNK * page):
-        heads = np.arange(start, min(start + CHUNK * page, p2m.pages), page, dtype=np.uint64)
-        status = np.empty(len(heads), np.uint8)
-        p2m.resolve(heads, status=status)
-        heads = heads[status != NO_P2M_PAGE]
-        for at in range(0, len(heads), CHUNK // page):
-            pfns = (heads[at : at + CHUNK // page, None] + within).ravel()
-            yield pfns[pfns < p2m.pages]
+    some, total = [], 0
+    for first, count in p2m.spans():
+        for start in range(first, first + count, CHUNK):
+            some.append(np.arange(start, min(start + CHUNK, first + count), dtype=np.uint64))
+            total += len(some[-1])
+            if total >= CHUNK:
+                yield np.concatenate(some)
+                some, total = [], 0
+    if some:
+        yield np.concatenate(some)

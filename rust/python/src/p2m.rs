@@ -258,6 +258,18 @@ impl P2M {
         }
     }
 
+    /// The pfns that are worth asking, as (first, count), rising: those whose entries lie in the
+    /// dump, but for those of a page of the P2M that was named before. No more pages than the dump
+    /// has, whatever `pages` claims.
+    fn spans(&self, py: Python<'_>) -> PyResult<Vec<(u64, u64)>> {
+        self.gate.check()?;
+        let spans = py.detach(|| self.inner.spans());
+        Ok(spans
+            .into_iter()
+            .map(|(pfn, count)| (pfn.0, count))
+            .collect())
+    }
+
     /// Holds it against another P2M of the same domain; lists `limit` disagreements at most.
     #[pyo3(signature = (other, limit=100))]
     fn compare(&self, py: Python<'_>, other: &P2M, limit: usize) -> PyResult<P2MComparison> {

@@ -135,6 +135,22 @@ fn a_tree_that_names_itself_is_bounded() {
     assert_eq!(p2m.reverse(LIST_LIST), Some(Pfn(0)));
 }
 
+/// One wrong bit in the page that every unused slot leads to.
+#[test]
+fn what_is_worth_asking_is_no_more_than_the_dump_has() {
+    let mut mem = pvops_like(Word::W64, &[(0, &[5]), (1, &[6]), (4, &[7])]);
+    put(&mut mem, MISSING_PAGE, 9, Word::W64, u64::MAX - (1 << 20));
+    // One that the dump lacks.
+    put(&mut mem, Mfn(0x100), 3, Word::W64, 0xdead);
+    let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
+    assert_eq!(p2m.len(), (1 << 27) - 502);
+    let spans = p2m.spans();
+    // The shared page counts where it is named first.
+    assert_eq!(spans, [(Pfn(0), 3 * 512), (Pfn(4 * 512), 512)]);
+    let sound = P2m::frame_list(&mem, LIST_LIST, Word::W64, Some(700)).unwrap();
+    assert_eq!(sound.spans(), [(Pfn(0), 700)]);
+}
+
 /// Where the arrays and trees of the tests below are mapped.
 const ARRAY: u64 = 0xffff_c900_0000_0000;
 

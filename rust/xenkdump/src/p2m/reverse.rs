@@ -1,6 +1,6 @@
 //! From mfn back to pfn.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use super::packed::{Block, Filling, BLOCK_SHIFT, ENTRIES};
 use super::{Entry, P2m};
@@ -105,24 +105,16 @@ fn index(mfn: Mfn) -> usize {
     mfn.0 as usize % ENTRIES
 }
 
-/// Calls `f` with every frame of a P2M, pfns rising; but a page of the P2M that is named twice only
-/// once: it would say the same mfns again, with higher pfns, and a hostile tree that names one page
-/// everywhere gains nothing by it.
+/// Calls `f` with every frame of a P2M, pfns rising, as [`P2m::runs`] has them: a page that is named
+/// twice would say the same mfns again, with higher pfns.
 fn for_each_frame<M: Memory<MachineAddr>>(p2m: &P2m<M>, mut f: impl FnMut(Mfn, Pfn)) {
-    let end = Pfn(p2m.len());
-    let mut seen = HashSet::new();
-    let mut at = Pfn(0);
-    while at < end {
-        let run = p2m.run(at, end);
-        if seen.insert(run.at) {
-            let mut pfn = at;
-            p2m.for_each_entry(run, |entry| {
-                if let Entry::Frame(mfn) = entry {
-                    f(mfn, pfn);
-                }
-                pfn = Pfn(pfn.0 + 1);
-            });
-        }
-        at = Pfn(at.0 + run.count.max(1));
+    for run in p2m.runs() {
+        let mut pfn = run.first;
+        p2m.for_each_entry(run, |entry| {
+            if let Entry::Frame(mfn) = entry {
+                f(mfn, pfn);
+            }
+            pfn = Pfn(pfn.0 + 1);
+        });
     }
 }

@@ -1,5 +1,7 @@
 //! A P2M read from end to end, entries that lie together at a time.
 
+use std::collections::HashSet;
+
 use super::directory::Leaf;
 use super::table::{believable, decode, Entries};
 use super::{Entry, P2m, Special};
@@ -29,6 +31,45 @@ pub(super) enum At {
 }
 
 impl<M: Memory<MachineAddr>> P2m<M> {
+    /// The pfns that are worth asking, as first ones and counts, rising: those whose entries lie in
+    /// the dump, but for those of a page of the P2M that was named before.
+    ///
+    /// No more pages than the dump has, whatever the P2M claims: one wrong bit in a page that a
+    /// frame-list tree names everywhere, as pvops kernels do with a page that says nothing, makes
+    /// 512 GiB out of a gigabyte.
+    pub fn spans(&self) -> Vec<(Pfn, u64)> {
+        let mut spans: Vec<(Pfn, u64)> = Vec::new();
+        for run in self.runs() {
+            // Where the first of a page is not in the dump, none is taken to be.
+            if matches!(run.at, At::Page(at) if self.mem.read_word(at, self.word).is_err()) {
+                continue;
+            }
+            match spans.last_mut() {
+                Some((first, count)) if first.0 + *count == run.first.0 => *count += run.count,
+                _ => spans.push((run.first, run.count)),
+            }
+        }
+        spans
+    }
+
+    /// All runs that lie somewhere, pfns rising; what lies at one place once, however often it is
+    /// named, so that a hostile tree gains nothing by it.
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        let end = Pfn(self.pages);
+        let mut seen = HashSet::new();
+        let mut at = Pfn(0);
+        std::iter::from_fn(move || {
+            while at < end {
+                let run = self.run(at, end);
+                at = Pfn(at.0 + run.count.max(1));
+                if !matches!(run.at, At::Nowhere(_)) && seen.insert(run.at) {
+                    return Some(run);
+                }
+            }
+            None
+        })
+    }
+
     /// The entries that lie together from `first` on, up to `end` at most. Never none if
     /// `first < end`. Learns nothing, so that reading all of a P2M costs no memory.
     pub(super) fn run(&self, first: Pfn, end: Pfn) -> Run {

@@ -1,15 +1,23 @@
 """Breaks a copy of a real dump thousands of times, and runs the commands on each.
 
-    python -m tests.real.faults vmcore vmlinux --count 10000 --seed 1 --jobs 2
+    python -m tests.real.faults vmcore vmlinux --count 10000 --seed 1 --jobs 2 --together 1
 
 Single bits and blocks of up to 512 bytes, in headers, notes, page tables and P2M pages. Each fault
-is put into a private copy, five commands are run in a child process, and the copy is mended. A
-command must end by itself within 5 s of the CPU and 1 GiB, with an exit status that ``xkdump``
-documents; an exception that is none of the package's own counts as a finding.
+(or so many ``--together``) is put into a private copy, five commands are run in a child process,
+and the copy is mended. A command must end by itself within 5 s of the CPU and 1 GiB, with an exit
+status that ``xkdump`` documents, and with clean text; an exception that is none of the package's
+own counts as a finding.
+
+The memory is RLIMIT_DATA: whatever is private and writable, touched or not, what the interpreter
+had before included, and the dump, which is mapped read-only, not. A child is forked from a parent
+that has run the commands on the sound dump: modules are loaded, and the vmlinux, in which nothing
+is broken, is open with its tables of symbols and types. Nothing of a dump outlives a command.
 """
 
 import argparse
 import contextlib
+import functools
+import gc
 import io
 import mmap
 import multiprocessing
@@ -21,16 +29,19 @@ import signal
 import struct
 import sys
 import tempfile
+import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
-from xenkdump_fast import cli
+from xenkdump_fast import _native, cli, session
+from xenkdump_fast.commands import check
 
 COMMANDS = ("bt --all", "sys", "notes", "domains", "check")
 SECONDS = 5
-#: Address space: what the interpreter and the mapped dump take, and 1 GiB.
 MEMORY = 1 << 30
 PAGE = 4096
 PRESENT, LARGE = 1, 0x80
@@ -138,7 +149,7 @@ def command(words: str, vmlinux: str, vmcore: str) -> str:
         with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
             status = cli.main([name, *options, *files])
     except SystemExit as error:
-        return f"status {error.code}"
+        return f"finding: wrong usage, {error.code}"
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}"
@@ -146,25 +157,51 @@ def command(words: str, vmlinux: str, vmcore: str) -> str:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-    try:
-        sink.getvalue().encode()
-    except UnicodeEncodeError:
-        return "finding: output that is no UTF-8"
+    if not all(line.isprintable() for line in sink.getvalue().split("\n")):
+        return "finding: output that is no clean text"
     return f"status {status}" if status in (0, 1, 3) else f"finding: exit status {status}"
 
 
+@contextlib.contextmanager
+def warm(vmlinux: str, vmcore: str) -> Iterator[None]:
+    """Does once what is the same whatever is broken in the dump."""
+    image = functools.cache(_native.Image)
+    with mock.patch.object(session, "Image", image), mock.patch.object(check, "Image", image):
+        for words in COMMANDS:
+            result = command(words, vmlinux, vmcore)
+            if result != "status 0":
+                raise SystemExit(f"{words} on the sound dump: {result}")
+        # A collection in a child would copy the pages of all that the parent has.
+        gc.collect()
+        gc.freeze()
+        try:
+            yield
+        finally:
+            gc.unfreeze()
+
+
 def commands(vmlinux: str, vmcore: str, pipe: int) -> None:
-    """What the child does."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
-    limit = used + Path(vmcore).stat().st_size * 2 + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    """What the child does: says which command, then what became of it and its CPU time."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for words in COMMANDS:
         os.write(pipe, f"{words}\t".encode())
-        os.write(pipe, f"{command(words, vmlinux, vmcore)}\n".encode(errors="replace"))
+        start = time.process_time()
+        result = command(words, vmlinux, vmcore)
+        seconds = time.process_time() - start
+        os.write(pipe, f"{result}\t{seconds:.4f}\n".encode(errors="replace"))
 
 
-def tried(vmlinux: str, vmcore: str) -> list[tuple[str, str]]:
+class Outcome(NamedTuple):
+    """What became of one command."""
+
+    command: str
+    result: str
+    #: Of the CPU.
+    seconds: float
+
+
+def tried(vmlinux: str, vmcore: str) -> list[Outcome]:
     """Runs all commands in a child; what became of each."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -179,35 +216,83 @@ def tried(vmlinux: str, vmcore: str) -> list[tuple[str, str]]:
     with os.fdopen(reader, "rb") as stream:
         said = stream.read().decode(errors="replace")
     _, status = os.waitpid(child, 0)
-    results = [tuple(line.split("\t", 1)) for line in said.splitlines()]
+    outcomes = []
+    for line in said.splitlines():
+        name, result, seconds = [*line.split("\t"), "", "0"][:3]
+        outcomes.append(Outcome(name, result, float(seconds)))
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        results[-1] = (results[-1][0], f"finding: killed by {name}")
+        outcomes[-1] = outcomes[-1]._replace(result=f"finding: killed by {name}")
     elif status:
-        results.append(("?", f"finding: the child ended with {os.WEXITSTATUS(status)}"))
-    return [(name, result) for name, result in results]
+        outcomes.append(Outcome("?", f"finding: the child ended with {os.WEXITSTATUS(status)}", 0))
+    return outcomes
 
 
-def work(vmcore: str, vmlinux: str, seeds: range, memory: str | None = None) -> Counter[str]:
-    """Tries a fault for each seed, in a copy of its own."""
-    outcomes: Counter[str] = Counter()
+class Tally:
+    """Outcomes by command, and the time they took."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.longest: dict[str, float] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        name = outcome.command
+        self.outcomes[f"{name}: {outcome.result}"] += 1
+        self.seconds[name] += outcome.seconds
+        self.longest[name] = max(self.longest.get(name, 0), outcome.seconds)
+
+    def merge(self, other: "Tally") -> None:
+        self.outcomes += other.outcomes
+        for name, longest in other.longest.items():
+            self.seconds[name] += other.seconds[name]
+            self.longest[name] = max(self.longest.get(name, 0), longest)
+
+    def show(self) -> None:
+        for outcome, count in sorted(self.outcomes.items()):
+            print(f"{count:8} {outcome}")
+        faults = max(1, self.outcomes.total() // len(COMMANDS))
+        print("CPU time, mean and longest, s:")
+        for name, longest in self.longest.items():
+            print(f"{self.seconds[name] / faults:8.3f} {longest:8.3f} {name}", flush=True)
+
+
+def work(
+    vmcore: str, vmlinux: str, seeds: range, memory: str | None = None, together: int = 1
+) -> Tally:
+    """Tries ``together`` faults for each seed, in a copy of its own; findings are printed."""
+    tally = Tally()
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         copy = Path(folder) / "vmcore"
         shutil.copyfile(vmcore, copy)
-        with copy.open("r+b", buffering=0) as file, Path(vmcore).open("rb") as sound:
+        with (
+            copy.open("r+b", buffering=0) as file,
+            Path(vmcore).open("rb") as sound,
+            warm(vmlinux, str(copy)),
+        ):
             data = memoryview(mmap.mmap(sound.fileno(), 0, access=mmap.ACCESS_READ))
             places = layout(data)
-            for seed in seeds:
-                broken = fault(places, random.Random(seed), data)
-                os.pwrite(file.fileno(), broken.new, broken.offset)
-                for name, result in tried(vmlinux, str(copy)):
-                    outcomes[f"{name}: {result}"] += 1
-                    if result.startswith("finding"):
-                        place = f"{broken.where} {broken.offset:#x}, {len(broken.new)} bytes"
-                        print(f"seed {seed} ({place}): {name}: {result}", flush=True)
-                kept = bytes(data[broken.offset : broken.offset + len(broken.new)])
-                os.pwrite(file.fileno(), kept, broken.offset)
-    return outcomes
+            for done, seed in enumerate(seeds):
+                if done and done % 500 == 0:
+                    print(f"{done} of {len(seeds)}:")
+                    tally.show()
+                generator = random.Random(seed)
+                faults = [fault(places, generator, data) for _ in range(together)]
+                for broken in faults:
+                    os.pwrite(file.fileno(), broken.new, broken.offset)
+                for outcome in tried(vmlinux, str(copy)):
+                    tally.add(outcome)
+                    if outcome.result.startswith("finding"):
+                        where = ", ".join(
+                            f"{broken.where} {broken.offset:#x}+{len(broken.new)}"
+                            for broken in faults
+                        )
+                        print(f"seed {seed} ({where}): {outcome.command}: {outcome.result}")
+                        sys.stdout.flush()
+                for broken in faults:
+                    kept = bytes(data[broken.offset : broken.offset + len(broken.new)])
+                    os.pwrite(file.fileno(), kept, broken.offset)
+    return tally
 
 
 def main() -> int:
@@ -218,18 +303,21 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--together", type=int, default=1, help="faults at once; 1 is mild")
     parser.add_argument("--memory", default="/dev/shm", help="folder of the copies")
     args = parser.parse_args()
     last = args.seed + args.count
     shares = [range(args.seed + job, last, args.jobs) for job in range(args.jobs)]
+    total = Tally()
     with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-        parts = pool.starmap(
-            work, [(args.vmcore, args.vmlinux, share, args.memory) for share in shares]
-        )
-    total = sum(parts, Counter[str]())
-    for outcome, count in sorted(total.items()):
-        print(f"{count:8} {outcome}")
-    return int(any("finding" in outcome for outcome in total))
+        for part in pool.starmap(
+            work,
+            [(args.vmcore, args.vmlinux, share, args.memory, args.together) for share in shares],
+        ):
+            total.merge(part)
+    print("all:")
+    total.show()
+    return int(any("finding" in outcome for outcome in total.outcomes))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def _note(decoded: DecodedNote, word: int) -> Iterator[str]:
     yield f"               n_descsz: {note.size}"
     yield f"                 n_type: {note.type:x} ({name})"
     if "text" in decoded.fields:
-        for line in decoded.fields["text"].rstrip("\0\n").split("\n"):
+        for line in decoded.fields["text"].rstrip("\n").split("\n"):
             yield _INDENT + visible(line)
         return
     yield from _hex(note.data, _word_of(decoded, word))
@@ -58,6 +58,8 @@ def _fields(decoded: DecodedNote) -> Iterator[str]:
                 yield f"{_INDENT}{register:>16}: {content:x}"
         elif name in decoded.strings:
             yield f'{_INDENT}{name}: {value:x} "{visible(decoded.strings[name])}"'
+        elif isinstance(value, str):
+            yield f'{_INDENT}{name}: "{visible(value)}"'
         else:
             yield f"{_INDENT}{name}: {value:x}"
 

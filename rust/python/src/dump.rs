@@ -218,6 +218,7 @@ impl Note {
             Decoded::EraseInfo(_) => "eraseinfo",
             Decoded::Qemu(_) => "qemu",
             Decoded::DumpCoreHeader(_) => "dumpcore_header",
+            Decoded::DumpCoreXenVersion(_) => "dumpcore_xen_version",
             Decoded::DumpCoreFormat(_) => "dumpcore_format",
             _ => "raw",
         }
@@ -265,7 +266,9 @@ impl Note {
                 fields.set_item("cr4", regs.cr4)?;
             }
             Decoded::VmcoreInfo(text) | Decoded::VmcoreInfoXen(text) | Decoded::EraseInfo(text) => {
-                fields.set_item("text", String::from_utf8_lossy(text))?;
+                // Padded with NULs up to the page that the kernel set aside for it.
+                let text = String::from_utf8_lossy(text);
+                fields.set_item("text", text.trim_end_matches('\0'))?;
             }
             Decoded::Qemu(cpu) => {
                 fields.set_item("version", cpu.version)?;
@@ -280,6 +283,15 @@ impl Note {
                 for (name, value) in names.iter().zip(words) {
                     fields.set_item(name, value)?;
                 }
+            }
+            Decoded::DumpCoreXenVersion(xen) => {
+                fields.set_item("xen_major_version", xen.version.0)?;
+                fields.set_item("xen_minor_version", xen.version.1)?;
+                for (name, text) in notes::XEN_VERSION_STRINGS.iter().zip(xen.strings) {
+                    fields.set_item(name, String::from_utf8_lossy(text))?;
+                }
+                fields.set_item("virt_start", xen.virt_start.0)?;
+                fields.set_item("page_size", xen.page_size)?;
             }
             Decoded::DumpCoreFormat(version) => fields.set_item("version", version)?,
             _ => {}

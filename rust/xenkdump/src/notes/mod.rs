@@ -6,8 +6,10 @@
 //! i386 on Xen 4.17).
 
 mod registers;
+mod xen_version;
 
 pub use registers::Registers;
+pub use xen_version::{XenVersion, XEN_VERSION_STRINGS};
 
 use crate::addr::{MachineAddr, Mfn, Word};
 
@@ -107,6 +109,8 @@ pub enum Decoded<'a> {
     Qemu(QemuCpu),
     /// XEN_ELFNOTE_DUMPCORE_HEADER: magic, vCPUs, pages, page size.
     DumpCoreHeader([u64; 4]),
+    /// XEN_ELFNOTE_DUMPCORE_XEN_VERSION.
+    DumpCoreXenVersion(XenVersion<'a>),
     /// XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION.
     DumpCoreFormat(u64),
     /// Anything else, or a known type of a size that no version wrote.
@@ -145,6 +149,9 @@ pub fn decode<'a>(name: &[u8], note_type: u32, desc: &'a [u8]) -> Decoded<'a> {
         (b"Xen", XEN_ELFNOTE_CRASH_INFO) => crash_info(desc),
         (b"Xen", XEN_ELFNOTE_CRASH_REGS) => crash_regs(desc),
         (b"Xen", XEN_ELFNOTE_DUMPCORE_HEADER) => words(desc).map(Decoded::DumpCoreHeader),
+        (b"Xen", XEN_ELFNOTE_DUMPCORE_XEN_VERSION) => {
+            XenVersion::parse(desc).map(Decoded::DumpCoreXenVersion)
+        }
         (b"Xen", XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION) => {
             Word::W64.get(desc).map(Decoded::DumpCoreFormat)
         }

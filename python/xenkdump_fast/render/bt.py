@@ -1,11 +1,12 @@
 """``bt`` as crash prints it, and as JSON."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ..commands.bt import Backtraces
-from ..linux.backtrace import Frame, Trace
+from ..linux.backtrace import Trace
 from .escape import visible
+from .frames import frame_json, place, registers_json
 from .registers import exception_frame
 
 
@@ -26,7 +27,7 @@ def _task(trace: Trace, word: int) -> Iterator[str]:
         if frame.interrupted:
             if not frame.user:
                 guess = "  (guess)" if frame.guess else ""
-                yield f"    [exception RIP: {_place(frame)}]{guess}"
+                yield f"    [exception RIP: {place(frame)}]{guess}"
             elif i == 0:
                 yield f"    [user space: {frame.pc:0{width}x}]"
             if frame.registers:
@@ -35,17 +36,11 @@ def _task(trace: Trace, word: int) -> Iterator[str]:
         name = frame.label or frame.symbol or "(unknown)"
         module = f" [{frame.module}]" if frame.module else ""
         guess = "  (guess)" if frame.guess else ""
-        place = f"{visible(name)} at {frame.pc:0{width}x}{module}{guess}"
-        yield f"{'#' + str(number):>3} [{frame.slot:0{width}x}] {place}"
+        found = f"{visible(name)} at {frame.pc:0{width}x}{module}{guess}"
+        yield f"{'#' + str(number):>3} [{frame.slot:0{width}x}] {found}"
         number += 1
     if trace.stopped:
         yield f"    ({trace.stopped})"
-
-
-def _place(frame: Frame) -> str:
-    if frame.symbol is None:
-        return f"unknown or invalid address {frame.pc:#x}"
-    return f"{visible(frame.symbol)}+{frame.offset}"
 
 
 def json(result: Backtraces) -> dict[str, Any]:
@@ -67,35 +62,16 @@ def _task_json(trace: Trace) -> dict[str, Any]:
         "cpu": task.cpu,
         "comm": task.comm,
         "running": task.active,
-        "frames": [_frame_json(frame) for frame in trace.frames if not frame.user],
+        "frames": [
+            frame_json(frame, module=frame.module) for frame in trace.frames if not frame.user
+        ],
     }
     if registers is not None:
-        found["registers"] = _registers_json(registers)
+        found["registers"] = registers_json(registers)
     if user is not None:
-        found["user_registers"] = _registers_json(user)
+        found["user_registers"] = registers_json(user)
     if trace.where is not None:
         found["registers_from"] = trace.where
     if trace.stopped is not None:
         found["why"] = trace.stopped
     return found
-
-
-def _frame_json(frame: Frame) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "pc": hex(frame.pc),
-        "sp": hex(frame.sp),
-        "symbol": frame.symbol,
-        "offset": frame.offset,
-        "guess": frame.guess,
-        "how": frame.how,
-        "interrupted": frame.interrupted,
-    }
-    if frame.module is not None:
-        found["module"] = frame.module
-    if frame.registers is not None:
-        found["registers"] = _registers_json(frame.registers)
-    return found
-
-
-def _registers_json(registers: Mapping[str, int]) -> dict[str, str]:
-    return {name: hex(value) for name, value in registers.items()}

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..commands.hypervisor import XenBacktraces
-from ..hypervisor.stacks import Frame, PcpuTrace
+from ..hypervisor.stacks import PcpuTrace
 from .escape import visible
+from .frames import frame_json, place, registers_json
 from .registers import exception_frame
 
 #: DOMID_IDLE: what a pCPU runs that has nothing to do.
@@ -29,7 +30,7 @@ def _pcpu(trace: PcpuTrace, word: int) -> Iterator[str]:
             narrow = "eip" in (frame.registers or {})
             yield from exception_frame(frame.registers or {}, 4 if narrow else word)
         elif frame.interrupted and i > 0:
-            yield f"    [exception RIP: {_place(frame)}]{guess}"
+            yield f"    [exception RIP: {place(frame)}]{guess}"
             yield from exception_frame(frame.registers or {}, word)
         else:
             name = visible(frame.symbol) if frame.symbol else "(unknown)"
@@ -51,12 +52,6 @@ def _guest(trace: PcpuTrace) -> str:
     return f"  DOMAIN: {trace.domain}  VCPU-ID: {trace.vcpu}"
 
 
-def _place(frame: Frame) -> str:
-    if frame.symbol is None:
-        return f"unknown or invalid address {frame.pc:#x}"
-    return f"{visible(frame.symbol)}+{frame.offset}"
-
-
 def json(result: XenBacktraces) -> dict[str, Any]:
     """The command's own part of the JSON object."""
     return {"pcpus": [_pcpu_json(trace) for trace in result.traces]}
@@ -70,29 +65,9 @@ def _pcpu_json(trace: PcpuTrace) -> dict[str, Any]:
         "domain": trace.domain,
         "vcpu_id": trace.vcpu,
         "cr3": None if pcpu.cr3 is None else hex(pcpu.cr3),
-        "registers": _registers(pcpu.registers),
-        "frames": [_frame_json(frame) for frame in trace.frames],
+        "registers": registers_json(pcpu.registers),
+        "frames": [frame_json(frame, guest=frame.guest) for frame in trace.frames],
     }
     if trace.stopped is not None:
         found["why"] = trace.stopped
     return found
-
-
-def _frame_json(frame: Frame) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "pc": hex(frame.pc),
-        "sp": hex(frame.sp),
-        "symbol": frame.symbol,
-        "offset": frame.offset,
-        "guess": frame.guess,
-        "how": frame.how,
-        "interrupted": frame.interrupted,
-        "guest": frame.guest,
-    }
-    if frame.registers is not None:
-        found["registers"] = _registers(frame.registers)
-    return found
-
-
-def _registers(registers: dict[str, int]) -> dict[str, str]:
-    return {name: hex(value) for name, value in registers.items()}

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..commands.notes import DecodedNote, Notes
 from .escape import visible
+from .frames import registers_json
 
 _INDENT = " " * 25
 #: 32-bit notes show four words a line, 64-bit ones two.
@@ -86,5 +87,5 @@ def json(result: Notes) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: hex(content) for key, content in value.items()}
+        return registers_json(value)
     return hex(value) if isinstance(value, int) else value

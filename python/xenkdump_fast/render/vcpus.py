@@ -5,6 +5,7 @@ from typing import Any
 
 from ..commands.vcpus import VcpuRow, Vcpus
 from .escape import visible
+from .frames import registers_json
 from .table import table
 
 _HEAD = ("", "DOM", "VCPU", "PCPU", "STATE", "CR3", "RIP", "SYMBOL", "REGISTERS FROM")
@@ -56,6 +57,6 @@ def _row_json(row: VcpuRow) -> dict[str, Any]:
         "symbol": row.symbol,
         "offset": row.offset,
         "registers_from": vcpu.where,
-        "registers": None if registers is None else {n: hex(v) for n, v in registers.items()},
+        "registers": None if registers is None else registers_json(registers),
         "warnings": list(vcpu.warnings),
     }

@@ -11,6 +11,8 @@ from xenkdump_fast.render import bt as render
 from .conftest import DUMPS
 
 X86_64 = "vmlinux-6.1.0-56-amd64"
+#: Size of a stack of Linux on x86_64.
+STACK = 16 << 10
 #: dump, truth, number of the domain.
 CASES = [
     ("xen417-dom0/vmcore", "xen417-dom0/truth.json", 0),
@@ -73,12 +75,26 @@ def test_every_running_task_from_the_registers_xen_saved(case: tuple[xk.Domain, 
 
 
 def test_the_default_is_the_panicking_task(case: tuple[xk.Domain, Any]) -> None:
-    domain, _ = case
+    """The task on whose stack another program, too, found that panic() was called."""
+    domain, truth = case
     if domain.id != 0:
         pytest.skip("only dom0 panicked")
     (task,) = render.json(bt.run(domain))["tasks"]
-    assert task["comm"] == "do_kdump"
-    assert "sysrq_handle_crash" in [frame["symbol"] for frame in task["frames"]]
+    stacks = [*truth["tasks"], *truth.get("vcpus", truth["running"])]
+    (expected,) = (
+        one for one in stacks if "panic" in [frame["symbol"] for frame in one["frames"] or []]
+    )
+    frames = expected["frames"]
+    if "comm" not in expected:
+        # A vCPU: its stack pointer tells the task.
+        sp = int(frames[0]["sp"], 16)
+        (expected,) = (
+            one
+            for one in truth["tasks"]
+            if "stack" in one and 0 <= sp - int(one["stack"], 16) < STACK
+        )
+    assert (task["pid"], task["comm"]) == (expected["pid"], expected["comm"])
+    assert ours(task) == kernel_frames(frames)
 
 
 def test_text_has_crash_s_frames_of_every_sleeping_task(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from . import hypervisor
 from .kernel import kernel_arguments, open_domain
-from .output import show
+from .output import show, telling
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str, argv: Sequence[str]) -> None:
@@ -33,5 +33,6 @@ def run(args: argparse.Namespace) -> None:
     from ..render import bt as render
 
     domain = open_domain(args)
-    result = bt.run(domain, args.tasks, active=args.active, everyone=args.all)
+    with telling(domain):
+        result = bt.run(domain, args.tasks, active=args.active, everyone=args.all)
     show(args, render, result, domain.warnings)

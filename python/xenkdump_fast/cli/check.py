@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .output import show
+from .output import show, telling
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str, argv: Sequence[str]) -> None:
@@ -23,7 +23,8 @@ def run(args: argparse.Namespace) -> None:
     from ..render import check as render
 
     dump = session.open(args.vmcore)
-    result = check.run(dump, args.domain, args.vmlinux)
+    with telling(dump):
+        result = check.run(dump, args.domain, args.vmlinux)
     show(args, render, result, dump.warnings)
     if result.disagreements:
         raise AbsentError(

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from . import hypervisor
-from .output import show, warn
+from .output import show, telling
 
 if TYPE_CHECKING:
     from ..session import Domain
@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> None:
     render = import_module(f"..render.{args.command}", __package__)
     domain = open_domain(args)
     operands = (args.operands,) if args.command in _OPERANDS else ()
-    show(args, render, command.run(domain, *operands), domain.warnings)
+    with telling(domain):
+        result = command.run(domain, *operands)
+    show(args, render, result, domain.warnings)
 
 
 def kernel_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +66,7 @@ def open_domain(args: argparse.Namespace) -> "Domain":
         )
     unwind = getattr(args, "unwind", None)
     dump = session.open(args.vmcore)
-    try:
+    with telling(dump):
         return dump.domain(
             args.domain,
             args.vmlinux,
@@ -72,6 +74,3 @@ def open_domain(args: argparse.Namespace) -> "Domain":
             force=args.force,
             unwind=unwind.split(",") if unwind else None,
         )
-    except Exception:
-        warn(dump.warnings)
-        raise

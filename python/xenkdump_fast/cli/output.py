@@ -2,9 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from ..render.escape import visible
 
@@ -13,28 +14,49 @@ def show(
     args: argparse.Namespace, render: ModuleType, result: Any, warnings: Iterable[str] = ()
 ) -> None:
     """Prints a result by its module of render/, as the arguments ask; its warnings to stderr."""
-    said = list(warnings)
-    if said:
-        from .folding import fold
-
-        said = fold(said)
+    said = _folded(warnings)
     if args.json:
         from ..render.json import document
 
         print(document(args.command, getattr(args, "vmcore", None), render.json(result), said))
     else:
         sys.stdout.write(render.text(result))
-    warn(said)
+    _say(said)
     sys.stdout.flush()
 
 
-def warn(warnings: Iterable[str]) -> None:
-    """Says each on stderr."""
-    for warning in warnings:
-        print(f"xkdump: warning: {visible(warning)}", file=sys.stderr)
+class Warned(Protocol):
+    """What has warnings."""
+
+    @property
+    def warnings(self) -> Iterable[str]: ...  # noqa: D102
+
+
+@contextmanager
+def telling(source: Warned) -> Iterator[None]:
+    """Where what is done within fails, the source's warnings are said: they may be why."""
+    try:
+        yield
+    except Exception:
+        _say(_folded(source.warnings))
+        raise
 
 
 def fail(error: object, status: int) -> int:
     """Says what is wrong in one line; returns the exit status."""
     print(f"xkdump: {visible(str(error))}", file=sys.stderr)
     return status
+
+
+def _folded(warnings: Iterable[str]) -> list[str]:
+    said = list(warnings)
+    if said:
+        from .folding import fold
+
+        said = fold(said)
+    return said
+
+
+def _say(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"xkdump: warning: {visible(warning)}", file=sys.stderr)

@@ -28,7 +28,7 @@ def run(
     """The backtraces of the ``wanted`` tasks (pids or addresses), else of the panicking one.
 
     ``active``: of what each CPU was running; ``everyone``: of all tasks. AbsentError where a task
-    that was asked for does not exist.
+    that was asked for does not exist, or no task can be read.
     """
     kernel = domain.kernel
     if wanted:
@@ -47,6 +47,9 @@ def run(
         if culprit is None and not active:
             kernel.warn("no CPU's stack shows a panic: the active tasks follow")
         chosen = [culprit] if culprit else [kernel.active[cpu] for cpu in sorted(kernel.active)]
+    if not chosen:
+        whose = "no task" if everyone else "no task that a CPU was running"
+        raise AbsentError(f"{domain.dump.path}: domain {domain.id}: {whose} can be read")
     return Backtraces(
         dump=domain.dump.path,
         domain=domain.id,

@@ -40,6 +40,8 @@ def run(domain: Domain, wanted: Sequence[str] = ()) -> Processes:
     """All tasks, else those ``wanted`` (pids, addresses, command names); AbsentError for none."""
     kernel = domain.kernel
     everyone = tasks.tasks(kernel)
+    if not everyone:
+        raise AbsentError(f"{domain.dump.path}: domain {domain.id}: no task can be read")
     used = mm.usage(kernel, everyone)
     try:
         pages = mm.total_pages(kernel)

@@ -65,7 +65,7 @@ def assign(
 
 
 def _vcpu_id(kernel: Kernel, cpu: int) -> int:
-    """Xen's number for a CPU: xen_vcpu_id since 4.8 (88e957d6e47f), the CPU's own before."""
+    """Xen's number for a CPU: xen_vcpu_id since 4.8, the CPU's own before."""
     if "xen_vcpu_id" not in kernel.symbols:
         return cpu
     try:

@@ -28,7 +28,7 @@ def _text(kernel: Kernel) -> bytes:
     if ring.missing:
         kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")
     # How many characters were ever printed; logged_chars are those since the last clearing. Both
-    # are long before 2.6.25 (eed4a2abd6c2 made them int): the low half will do.
+    # were long before they were int: the low half will do.
     end = kernel.variable("log_end", 4)
     length = min(end, size)
     if "logged_chars" in kernel.symbols:

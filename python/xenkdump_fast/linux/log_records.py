@@ -31,7 +31,7 @@ class _Layout:
             self.caller: int | None = kernel.types.offset(f"{name}.caller_id")
         except AbsentError:
             self.caller = None
-        # A u16 of its own in 3.5; since 3.6 (0b1ce0bda4ac) the top 3 bits of the byte behind
+        # A u16 of its own in 3.5; since 3.6 the top 3 bits of the byte behind
         # facility, of which the kernel's VMCOREINFO says nothing.
         self.level, self.level_shift = self.dict_length + 3, 5
         native = kernel.types.native

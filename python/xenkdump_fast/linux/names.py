@@ -12,11 +12,11 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     # thread_info moved into task_struct in 4.9 (c65eacbe290b), where cpu was a member of
     # task_struct; 5.16 (bcf9033e5449) gave it back to thread_info.
     "task.cpu": ("task_struct.thread_info.cpu", "task_struct.cpu"),
-    # 2.6.22, f7e4217b007d: void *stack in place of struct thread_info *thread_info.
+    # 2.6.22: void *stack in place of struct thread_info *thread_info.
     "task.stack": ("task_struct.stack", "task_struct.thread_info"),
     "thread.sp": (
         "task_struct.thread.sp",
-        "task_struct.thread.esp",  # i386 before 2.6.25, faca62273b60
+        "task_struct.thread.esp",  # i386 before 2.6.25
         "task_struct.thread.rsp",  # x86_64 likewise
     ),
     "thread.ip": ("task_struct.thread.ip", "task_struct.thread.eip"),
@@ -37,23 +37,23 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 
 #: key -> candidate symbols, newest first.
 SYMBOLS: dict[str, tuple[str, ...]] = {
-    # 4.5, 5aec15b3f5da: cpumask arrays, in place of bitmaps (2.6.28), in place of maps.
+    # 4.5: cpumask arrays, in place of bitmaps (2.6.28), in place of maps.
     "cpu_possible": ("__cpu_possible_mask", "cpu_possible_bits", "cpu_possible_map"),
     "cpu_present": ("__cpu_present_mask", "cpu_present_bits", "cpu_present_map"),
     "cpu_online": ("__cpu_online_mask", "cpu_online_bits", "cpu_online_map"),
     "cpu_active": ("__cpu_active_mask", "cpu_active_bits", "cpu_active_map"),
     # per-cpu symbols had a prefix before 2.6.33 (dd17c8f72993).
     "runqueues": ("runqueues", "per_cpu__runqueues"),
-    # 4.11 (65ade2f872b4) renamed init_level4_pgt; i386 always had swapper_pg_dir.
+    # 4.13 (65ade2f872b4) renamed init_level4_pgt; i386 always had swapper_pg_dir.
     "swapper": ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir"),
-    # 2.6.27 renamed end_pfn on x86_64 (c987d12f8455).
+    # 2.6.27 renamed end_pfn on x86_64.
     "max_pfn": ("max_pfn", "end_pfn"),
     # 5.0, ca79b0c211af: atomics in place of plain variables; only i386 has high memory.
     "totalhigh_pages": ("_totalhigh_pages", "totalhigh_pages"),
-    # Since 3.4 it has the time (4e250fdde9be); in tk_core since 3.17 (3fdb14fd1df7), which is the
+    # Since 3.4 it has the time; in tk_core since 3.17 (3fdb14fd1df7), which is the
     # first of an array since 6.17.
     "timekeeper": ("timekeeper_data", "tk_core", "timekeeper"),
-    # 2.6.28, 25ddbb18aae3: a mask of long, in place of an int.
+    # 2.6.28: a mask of long, in place of an int.
     "tainted": ("tainted_mask", "tainted"),
     # A namespace since 2.6.19 (4865ecf1315b).
     "uts": ("init_uts_ns", "system_utsname"),

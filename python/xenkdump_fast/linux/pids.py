@@ -2,8 +2,8 @@
 
 =================  ==============================================================================
 2.6.0 to 2.6.16    a hash for each kind of pid, of the struct pids within the tasks
-2.6.17 to 2.6.23   one hash of struct pid, which leads to its tasks (92476d7fc0326)
-2.6.24 to 4.14     one hash of struct upid, one for each namespace of a pid (8ef047aaaeb8)
+2.6.17 to 2.6.23   one hash of struct pid, which leads to its tasks
+2.6.24 to 4.14     one hash of struct upid, one for each namespace of a pid
 4.15 on            a radix tree (IDR) of struct pid for each namespace (95846ecf9dac)
 =================  ==============================================================================
 """

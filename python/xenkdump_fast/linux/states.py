@@ -31,7 +31,7 @@ class States(NamedTuple):
     # 3.14 (ad86622b478e) swapped zombie and dead.
     dead: int = 0x10
     zombie: int = 0x20
-    # 4.14 (8ef9925b02c2, 92c4bc9f9cf9) moved these down and up.
+    # 4.14 (8ef9925b02c2 and its neighbours) moved these down and up.
     parked: int = 0x40
     waking: int = 0x200
     # 4.2 (80ed87c8a9ca): sleeps uninterruptibly, but is no load. 4.8 (7dc603c9028e): new.

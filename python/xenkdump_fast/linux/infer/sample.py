@@ -15,7 +15,7 @@ MAX_TASKS = 4096
 COMM_LENGTH = 16
 #: Where the kernel's half of the address space may begin: with 32 bits, as it was built.
 _HALF_32, _HALF_48, _HALF_57 = 0x4000_0000, 0xFFFF_8000_0000_0000, 0xFF00_0000_0000_0000
-#: The name of the first task: "swapper" before 3.3 (8f6c6a4d7bde), "swapper/0" since.
+#: The name of the first task: "swapper" before 3.3, "swapper/0" since.
 _NAMES = (b"swapper/0\0", b"swapper\0")
 
 

@@ -30,7 +30,7 @@ use Reg::{
     R14, R15, R8, R9,
 };
 
-/// Since Linux 4.1: 76f5df43cab5 ("x86/asm/entry/64: Always allocate a complete struct pt_regs on the
+/// Since Linux 4.1 ("x86/asm/entry/64: Always allocate a complete struct pt_regs on the
 /// kernel stack").
 const X86_64: PtRegs = PtRegs {
     word: Word::W64,

@@ -1,0 +1,116 @@
+"""The JSON of every command against docs/json.schema.json, and that against docs/json.md."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from xenkdump_fast import cli, sample
+
+DOCS = Path(__file__).parents[1] / "docs"
+SCHEMA: dict[str, Any] = json.loads((DOCS / "json.schema.json").read_text())
+#: Definitions that are parts of others.
+PARTS = ("hex", "registers", "frame", "xen_frame")
+KINDS = ("2006", "32on64", "modern")
+COMMANDS = (
+    "sys {vmlinux} {vmcore}",
+    "bt {vmlinux} {vmcore}",
+    "bt -a {vmlinux} {vmcore}",
+    "bt --all {vmlinux} {vmcore}",
+    "bt --all --unwind scan {vmlinux} {vmcore}",
+    "ps {vmlinux} {vmcore}",
+    "log {vmlinux} {vmcore}",
+    "mod {vmlinux} {vmcore}",
+    "vtop {vmlinux} {vmcore} linux_banner 0x10",
+    "check {vmlinux} {vmcore}",
+    "notes {vmcore}",
+    "domains {vmcore}",
+    "domains --all {vmcore}",
+    "vcpus {vmcore}",
+    "vcpus --all --vmlinux {vmlinux} {vmcore}",
+    "bt --hypervisor {vmcore}",
+    "log --hypervisor {vmcore}",
+    "sys --hypervisor {vmcore}",
+    "sample {folder}",
+)
+
+
+def closed(schema: Any) -> Any:
+    """The schema without room for fields that it does not describe."""
+    schema = copy.deepcopy(schema)
+
+    def close(part: Any) -> None:
+        if isinstance(part, dict):
+            if "properties" in part:
+                part["unevaluatedProperties"] = False
+            for inner in part.values():
+                close(inner)
+        elif isinstance(part, list):
+            for inner in part:
+                close(inner)
+
+    for name, definition in schema["$defs"].items():
+        if name in PARTS:
+            close(definition)
+        else:
+            # The command's own part stands beside what all have: that is closed as a whole.
+            for inner in definition["properties"].values():
+                close(inner)
+    schema["unevaluatedProperties"] = False
+    return schema
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_command(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = sample.forge(tmp_path / "dump", kind)
+    validator = Draft202012Validator(closed(SCHEMA))
+    seen = set()
+    for command in COMMANDS:
+        words = command.format(
+            vmlinux=made.vmlinux, vmcore=made.vmcore, folder=tmp_path / "second"
+        ).split()
+        status = cli.main([*words, "--json"])
+        found = capsys.readouterr()
+        if status != 0:
+            # What of Xen's own a forged dump does not hold.
+            assert (status, found.out) == (1, ""), command
+            continue
+        printed = json.loads(found.out)
+        errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(printed)]
+        assert errors == [], command
+        seen.add(printed["command"])
+    assert {"sys", "bt", "ps", "log", "mod", "vtop", "check", "notes", "sample"} <= seen
+    if kind == "modern":
+        assert {"domains", "vcpus"} <= seen
+
+
+def test_the_schema_itself() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert not Draft202012Validator(SCHEMA).is_valid({"schema": 1, "command": "bt", "dump": "x"})
+
+
+def names(part: Any) -> set[str]:
+    """The fields that a part of the schema describes."""
+    if isinstance(part, list):
+        return {name for inner in part for name in names(inner)}
+    if not isinstance(part, dict):
+        return set()
+    found = set(part.get("properties", ()))
+    if "$ref" in part:
+        found |= names(SCHEMA["$defs"][part["$ref"].removeprefix("#/$defs/")])
+    return found.union(*(names(inner) for inner in part.values()))
+
+
+@pytest.mark.parametrize("command", SCHEMA["properties"]["command"]["enum"])
+def test_every_field_is_described(command: str) -> None:
+    text = (DOCS / "json.md").read_text()
+    sections = dict(re.findall(r"^## `([^`]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    section = sections[command]
+    if command == "bt --hypervisor":
+        section += sections["bt"]  # whose frames it refers to
+    described = {word.strip(".[]") for word in re.findall(r"`([^`]+)`", section)}
+    assert names(SCHEMA["$defs"][command.replace(" --", "-")]) - described == set()

@@ -9,7 +9,6 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{criterion_group, criterion_main, BenchmarkGroup, Criterion, Throughput};
 use xenkdump::addr::{MachineAddr, Mfn};
-use xenkdump::p2m::Resolver;
 use xenkdump::paging::Translator;
 use xenkdump::status::Status;
 use xenkdump_benches::{Guest, Order, DIRECT, HUGE};
@@ -53,7 +52,7 @@ fn resolve(c: &mut Criterion) {
                 let mut out = vec![Mfn(0); batch];
                 let mut status = vec![Status::Ok; batch];
                 measure(&mut group, "xenkdump", &pfns, batch, |pfns| {
-                    Resolver::new(&guest.p2m, batch).resolve(pfns, &mut out, &mut status);
+                    guest.p2m.resolve_many(pfns, &mut out, &mut status);
                     black_box(&out);
                 });
                 let mut plain = vec![0; batch];

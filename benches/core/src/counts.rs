@@ -5,7 +5,6 @@
 use std::hint::black_box;
 
 use xenkdump::addr::{MachineAddr, Mfn};
-use xenkdump::p2m::Resolver;
 use xenkdump::paging::Translator;
 use xenkdump::status::Status;
 use xenkdump_benches::{Guest, Order, DIRECT, HUGE};
@@ -31,15 +30,14 @@ fn main() {
     let mut mfns = vec![Mfn(0); BATCH];
     let mut machine = vec![MachineAddr(0); BATCH];
     // Made, and warm, before what is counted; both runs do as much.
-    let mut resolver = Resolver::new(&guest.p2m, BATCH);
     let mut translator = Translator::new(&guest.space, BATCH);
     for _ in 0..2 {
-        resolver.resolve(&pfns, &mut mfns, &mut status);
+        guest.p2m.resolve_many(&pfns, &mut mfns, &mut status);
         translator.translate(&addrs, &mut machine, &mut status);
     }
     for _ in 0..elements / BATCH {
         match path.as_str() {
-            "resolve" => resolver.resolve(&pfns, &mut mfns, &mut status),
+            "resolve" => guest.p2m.resolve_many(&pfns, &mut mfns, &mut status),
             "translate-4k" | "translate-2m" => {
                 translator.translate(&addrs, &mut machine, &mut status);
             }

@@ -127,10 +127,12 @@ impl<T: Element> Column<T> {
         let count = into.len().min(self.len.saturating_sub(first));
         let into = into.iter_mut().take(count);
         if self.stride == size_of::<T>() as isize {
-            let start = self.at(first);
-            for (i, slot) in into.enumerate() {
-                // SAFETY: `first + i` is within the column (see the module).
-                *slot = f(unsafe { start.wrapping_add(i).read_unaligned() });
+            // A running pointer: a count would be checked at each step, and nothing vectorized.
+            let mut at = self.at(first);
+            for slot in into {
+                // SAFETY: `at` is within the column (see the module).
+                *slot = f(unsafe { at.read_unaligned() });
+                at = at.wrapping_add(1);
             }
         } else {
             for (i, slot) in into.enumerate() {
@@ -146,11 +148,12 @@ impl<T: Element> Column<T> {
         let count = from.len().min(self.len.saturating_sub(first));
         let from = from.iter().take(count);
         if self.stride == size_of::<T>() as isize {
-            let start = self.at(first);
-            for (i, value) in from.enumerate() {
-                // SAFETY: `first + i` is within the column, which is writable wherever this is
-                // called (see the module).
-                unsafe { start.wrapping_add(i).write_unaligned(f(*value)) };
+            let mut at = self.at(first);
+            for value in from {
+                // SAFETY: `at` is within the column, which is writable wherever this is called (see
+                // the module).
+                unsafe { at.write_unaligned(f(*value)) };
+                at = at.wrapping_add(1);
             }
         } else {
             for (i, value) in from.enumerate() {

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use xenkdump::addr::{Mfn, Pfn, VirtAddr, Word};
 use xenkdump::memory::Fault;
-use xenkdump::p2m::{self, Entry, P2m, Resolver, Source};
+use xenkdump::p2m::{self, Entry, P2m, Source};
 use xenkdump::paging::Virtual;
 use xenkdump::Error;
 
@@ -206,10 +206,8 @@ impl P2M {
                 &self.gate,
                 &input,
                 &options,
-                |expected| Resolver::new(&self.inner, expected),
-                |resolver: &mut Resolver<'_, CoreDump>, pfns, out, status| {
-                    resolver.resolve(pfns, out, status);
-                },
+                |_| (),
+                |(), pfns, out, status| self.inner.resolve_many(pfns, out, status),
             ),
         }
     }

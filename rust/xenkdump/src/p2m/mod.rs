@@ -9,6 +9,7 @@ mod bulk;
 mod compare;
 mod directory;
 mod frames;
+mod huge;
 mod leaves;
 mod open;
 mod packed;
@@ -17,7 +18,6 @@ mod reverse;
 mod runs;
 mod table;
 
-pub use bulk::Resolver;
 pub use compare::{Comparison, Disagreement};
 pub use directory::Source;
 pub use frames::{FrameRun, FrameRuns};

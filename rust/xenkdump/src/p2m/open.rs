@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use super::directory::{Directory, Leaf};
 use super::leaves::Leaves;
-use super::packed::Blocks;
+use super::packed::Packed;
 use super::table::Entries;
 use super::{Entry, P2m, Source, Special, MAX_PAGES};
 use crate::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word, PAGE_SIZE};
@@ -154,7 +154,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             pages,
             entries,
             bias,
-            blocks: Blocks::new(pages),
+            packed: Packed::new(pages),
             reverse: OnceLock::new(),
         })
     }
@@ -175,7 +175,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             pages,
             entries: Entries::Pairs(pairs),
             bias: 0,
-            blocks: Blocks::new(pages),
+            packed: Packed::new(pages),
             reverse: OnceLock::new(),
         }
     }

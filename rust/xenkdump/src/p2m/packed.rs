@@ -1,34 +1,38 @@
-//! A P2M in 4 bytes a pfn, for those that are asked much.
+//! A P2M in a few bytes an extent, for those that are asked much.
 //!
 //! The P2M's own pages lie wherever the guest had room: a question at random pays for finding the
 //! page, for a TLB entry of its own, and for a word of 8 bytes that the decoder then looks at. Of
-//! parts of a P2M that are asked often a copy is made, decoded, in blocks of a huge page each.
+//! parts that are asked often a summary is made. Xen hands out memory by 2 MiB and more where it
+//! can, so of most extents the first mfn tells all: a guest of 64 GiB is summed up in 128 KiB, which
+//! the processor's own caches hold. Extents of single frames keep a table of 4 bytes a pfn.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::OnceLock;
 
-use memmap2::{Advice, Mmap, MmapMut};
-
 use super::{Entry, Special};
-use crate::addr::Mfn;
+use crate::addr::{Mfn, Pfn};
 use crate::status::Status;
 
-/// log2 of the entries of a block.
-pub(super) const BLOCK_SHIFT: u32 = 19;
-/// How many entries a block has.
-pub(super) const ENTRIES: usize = 1 << BLOCK_SHIFT;
-/// Its size, that of a huge page.
-const BYTES: usize = ENTRIES * 4;
-/// Questions that a block answers from the P2M's own pages before it is filled.
-const WARM: u32 = (ENTRIES / 64) as u32;
-/// Blocks that a P2M may fill: copies for 1 TiB of guest, in 1 GiB. A hostile P2M may claim more
-/// pages than the dump has bytes.
-const MOST: usize = 512;
+/// log2 of the pfns of an extent.
+const EXTENT_SHIFT: u32 = 9;
+/// How many pfns an extent has: 2 MiB of memory.
+pub(super) const EXTENT: usize = 1 << EXTENT_SHIFT;
+/// How many extents a block has, and how many pfns: 2 GiB of memory.
+const EXTENTS: usize = 1 << 10;
+pub(super) const BLOCK: u64 = (EXTENT * EXTENTS) as u64;
+/// Questions that a block answers from the P2M's own pages before it is summed up, which costs
+/// about as much as they did.
+const WARM: u32 = 8192;
+/// Tables that a P2M may keep: 1 GiB. A hostile P2M may claim more pages than the dump has bytes.
+const MOST_TABLES: usize = 1 << 19;
+/// Of larger P2Ms the first pfns are summed up only: 16 TiB, Xen's largest host.
+const MOST_PAGES: u64 = 1 << 32;
 
-/// The entries of a block, in the machine's byte order.
-pub(super) type Entries = [[u8; 4]; ENTRIES];
-
-/// Packed entries from here on are not frames.
+/// Summaries below this are the first of an extent's frames, which follow each other; from it on,
+/// the number of the extent's table.
+pub(super) const TABLE: u32 = 1 << 31;
+/// Summaries and entries of a table from here on are not frames, and a summary speaks for all of its
+/// extent.
 pub(super) const SPECIAL: u32 = 0xffff_fff0;
 const INVALID: u32 = SPECIAL;
 const FOREIGN: u32 = SPECIAL + 1;
@@ -66,113 +70,214 @@ pub(super) fn status(packed: u32) -> Option<Status> {
     })
 }
 
-/// A huge page of numbers that is being filled; all 0 at first.
-pub(super) struct Filling {
-    map: MmapMut,
-    at: usize,
+/// A pfn's place in its extent.
+#[inline]
+pub(super) const fn within(pfn: Pfn) -> u64 {
+    pfn.0 % EXTENT as u64
 }
 
-impl Filling {
-    /// `None` where the system gives no memory.
-    pub(super) fn new() -> Option<Self> {
-        // Twice as much address space as needed, that an aligned huge page lies in it; what lies
-        // round it is never touched.
-        let map = MmapMut::map_anon(2 * BYTES).ok()?;
-        let at = (map.as_ptr() as usize).wrapping_neg() % BYTES;
-        // An offer: without huge pages the block is as good, only slower.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise_range(Advice::HugePage, at, BYTES);
-        Some(Self { map, at })
-    }
-
-    fn entries(&mut self) -> Option<&mut Entries> {
-        let bytes: &mut [u8; BYTES] = self.map.get_mut(self.at..)?.first_chunk_mut()?;
-        bytes.as_chunks_mut().0.first_chunk_mut()
-    }
-
-    /// The number at `index`.
-    #[inline]
-    pub(super) fn slot(&mut self, index: usize) -> Option<&mut [u8; 4]> {
-        self.entries()?.get_mut(index)
-    }
-
-    /// The numbers from `index` on.
-    pub(super) fn from(&mut self, index: usize) -> std::slice::IterMut<'_, [u8; 4]> {
-        let rest = self.entries().and_then(|entries| entries.get_mut(index..));
-        rest.unwrap_or_default().iter_mut()
-    }
-
-    pub(super) fn done(self) -> Option<Block> {
-        let map = self.map.make_read_only().ok()?;
-        Some(Block { map, at: self.at })
-    }
+/// Whether two pfns, or any that were laid over each other by exclusive or, are of one extent.
+#[inline]
+pub(super) const fn one_extent(different: u64) -> bool {
+    different < EXTENT as u64
 }
 
-/// A huge page of numbers.
+pub(super) type Table = [u32; EXTENT];
+
+/// A pfn's entry in its extent's table.
+#[inline]
+pub(super) fn entry(table: &Table, pfn: Pfn) -> u32 {
+    table[pfn.0 as usize % EXTENT]
+}
+
+/// The summaries of a block's extents, and the tables that they name.
 #[derive(Debug)]
-pub(super) struct Block {
-    map: Mmap,
-    at: usize,
+struct Block {
+    summaries: Vec<u32>,
+    tables: Vec<Table>,
 }
 
 impl Block {
-    #[inline]
-    pub(super) fn entries(&self) -> Option<&Entries> {
-        let bytes = self.map.get(self.at..)?.first_chunk::<BYTES>()?;
-        bytes.as_chunks().0.first_chunk()
+    /// Sums up entries, packed, of which the first is the block's first.
+    fn of(entries: impl FnOnce(&mut dyn FnMut(u32))) -> Self {
+        let mut block = Self {
+            summaries: Vec::with_capacity(EXTENTS),
+            tables: Vec::new(),
+        };
+        let mut count = 0;
+        let mut extent = [ASK; EXTENT];
+        entries(&mut |entry| {
+            if let Some(slot) = extent.get_mut(count) {
+                *slot = entry;
+            }
+            count += 1;
+            if count == EXTENT {
+                block.put(&extent);
+                count = 0;
+            }
+        });
+        block.tables.shrink_to_fit();
+        block
+    }
+
+    fn put(&mut self, extent: &Table) {
+        let [first, ..] = *extent;
+        let frames = first < TABLE && extent.iter().zip(first..).all(|(a, b)| *a == b);
+        let summary = if frames || (first >= SPECIAL && extent.iter().all(|entry| *entry == first))
+        {
+            first
+        } else if self.tables.try_reserve(1).is_ok() {
+            self.tables.push(*extent);
+            // A block has few extents.
+            TABLE + (self.tables.len() - 1) as u32
+        } else {
+            ASK
+        };
+        self.summaries.push(summary);
     }
 }
 
-/// The blocks of a P2M, filled as they get warm.
+/// The summaries of a P2M, made block by block as these get warm.
 #[derive(Debug)]
-pub(super) struct Blocks {
-    slots: Box<[Slot]>,
-    filled: AtomicUsize,
+pub(super) struct Packed {
+    /// Of each extent; made with the first block.
+    summaries: OnceLock<Box<[AtomicU32]>>,
+    blocks: Box<[Slot]>,
+    tables: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
+    tables: OnceLock<Vec<Table>>,
     /// How many questions went past it.
     asked: AtomicU32,
-    /// `None` within: there was no memory for it.
-    block: OnceLock<Option<Block>>,
 }
 
-impl Blocks {
-    /// For `pages` pfns. The caller bounds it.
+impl Packed {
+    /// For `pages` pfns.
     pub(super) fn new(pages: u64) -> Self {
-        let count = usize::try_from(pages.div_ceil(ENTRIES as u64)).unwrap_or(0);
+        let count = usize::try_from(pages.min(MOST_PAGES).div_ceil(BLOCK)).unwrap_or(0);
         Self {
-            slots: (0..count).map(|_| Slot::default()).collect(),
-            filled: AtomicUsize::new(0),
+            summaries: OnceLock::new(),
+            blocks: (0..count).map(|_| Slot::default()).collect(),
+            tables: AtomicUsize::new(0),
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// The entries of a block that is filled.
+    /// What is known of the extents by now, and of those that get warm later.
     #[inline]
-    pub(super) fn get(&self, number: usize) -> Option<&Entries> {
-        self.slots.get(number)?.block.get()?.as_ref()?.entries()
+    pub(super) fn view(&self) -> View<'_> {
+        View {
+            summaries: self.summaries.get().map_or(&[], |summaries| summaries),
+            blocks: &self.blocks,
+        }
     }
 
-    /// Counts a question that went past the block; fills it by `fill` once they are many.
-    pub(super) fn ask(&self, number: usize, fill: impl FnOnce(&mut Filling)) -> Option<&Entries> {
-        let slot = self.slots.get(number)?;
+    /// Counts a question about a pfn of which nothing is known, and sums up its block by `entries`,
+    /// which is to put all entries of the block that begins with the pfn it is called with, once
+    /// questions are many.
+    pub(super) fn ask(&self, pfn: Pfn, entries: impl FnOnce(Pfn, &mut dyn FnMut(u32))) {
+        let number = pfn.0 / BLOCK;
+        let Some(slot) = place(number).and_then(|number| self.blocks.get(number)) else {
+            return;
+        };
         // Not exact where threads meet, and need not be.
         let asked = slot.asked.load(Ordering::Relaxed).saturating_add(1);
         slot.asked.store(asked, Ordering::Relaxed);
-        if asked < WARM || self.filled.load(Ordering::Relaxed) >= MOST {
-            return None;
+        if asked < WARM || self.tables.load(Ordering::Relaxed) >= MOST_TABLES {
+            return;
         }
-        let make = || {
-            self.filled.fetch_add(1, Ordering::Relaxed);
-            let mut filling = Filling::new()?;
-            fill(&mut filling);
-            filling.done()
-        };
-        slot.block.get_or_init(make).as_ref()?.entries()
+        slot.tables.get_or_init(|| {
+            let block = Block::of(|put| entries(Pfn(number * BLOCK), put));
+            self.tables.fetch_add(block.tables.len(), Ordering::Relaxed);
+            let unknown = || AtomicU32::new(ASK);
+            let extents = self.blocks.len() * EXTENTS;
+            let all = self
+                .summaries
+                .get_or_init(|| std::iter::repeat_with(unknown).take(extents).collect());
+            let own = place(number * EXTENTS as u64).and_then(|first| all.get(first..));
+            // Whoever sees a summary before its table asks the P2M itself.
+            for (slot, summary) in own.unwrap_or_default().iter().zip(&block.summaries) {
+                slot.store(*summary, Ordering::Relaxed);
+            }
+            block.tables
+        });
+    }
+}
+
+/// Summaries, to look up many pfns in.
+#[derive(Clone, Copy)]
+pub(super) struct View<'p> {
+    summaries: &'p [AtomicU32],
+    blocks: &'p [Slot],
+}
+
+impl View<'_> {
+    /// The summary of a pfn's extent; [`ASK`] where there is none.
+    #[inline]
+    pub(super) fn summary(&self, pfn: Pfn) -> u32 {
+        place(pfn.0 >> EXTENT_SHIFT)
+            .and_then(|extent| self.summaries.get(extent))
+            .map_or(ASK, |summary| summary.load(Ordering::Relaxed))
+    }
+
+    /// The table of a pfn's extent, if its summary, this one, names one.
+    #[inline]
+    pub(super) fn table(&self, summary: u32, pfn: Pfn) -> Option<&Table> {
+        let block = self.blocks.get(place(pfn.0 / BLOCK)?)?;
+        let tables = block.tables.get()?;
+        tables.get(summary.wrapping_sub(TABLE) as usize)
+    }
+}
+
+#[inline]
+fn place(number: u64) -> Option<usize> {
+    usize::try_from(number).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(entries: &[u32]) -> (u32, Vec<u32>) {
+        let packed = Packed::new(entries.len() as u64);
+        for _ in 0..WARM {
+            packed.ask(Pfn(3), |first, put| {
+                assert_eq!(first, Pfn(0));
+                entries.iter().copied().for_each(put);
+            });
+        }
+        let view = packed.view();
+        let all = (0..entries.len() as u64).map(Pfn).map(|pfn| {
+            let summary = view.summary(pfn);
+            match summary {
+                0..TABLE => summary + within(pfn) as u32,
+                TABLE..SPECIAL => entry(view.table(summary, pfn).unwrap(), pfn),
+                SPECIAL.. => summary,
+            }
+        });
+        (view.summary(Pfn(0)), all.collect())
+    }
+
+    #[test]
+    fn a_summary_says_what_the_entries_say() {
+        let rising: Vec<_> = (7000..7000 + EXTENT as u32).collect();
+        let mut odd = rising.clone();
+        odd[300] = INVALID;
+        let high: Vec<_> = (TABLE - 4..).take(EXTENT).collect();
+        let last: Vec<_> = (TABLE - 1 - EXTENT as u32..).take(EXTENT).collect();
+        for (entries, expected) in [
+            (rising.clone(), 7000),
+            (odd, TABLE),
+            (vec![IDENTITY; EXTENT], IDENTITY),
+            (vec![ASK; EXTENT], ASK),
+            // Frames that follow each other past the largest that a summary can name.
+            (high, TABLE - 4),
+            (last, TABLE - 1 - EXTENT as u32),
+        ] {
+            let (found, all) = packed(&entries);
+            assert_eq!(found, expected);
+            assert_eq!(all, entries);
+        }
     }
 }

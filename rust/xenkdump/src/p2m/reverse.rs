@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::packed::{Block, Filling, BLOCK_SHIFT, ENTRIES};
+use super::huge::{Block, Filling, BLOCK_SHIFT, ENTRIES};
 use super::{Entry, P2m};
 use crate::addr::{MachineAddr, Mfn, Pfn};
 use crate::memory::Memory;

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use super::directory::Directory;
 use super::leaves::Leaves;
-use super::packed::Blocks;
+use super::packed::Packed;
 use super::reverse::Reverse;
 use super::{Entry, Source, Special};
 use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SHIFT, PAGE_SIZE};
@@ -29,7 +29,7 @@ pub struct P2m<M> {
     pub(super) entries: Entries,
     /// Entries of the first page that lie before pfn 0's: an array need not start on a page.
     pub(super) bias: u64,
-    pub(super) blocks: Blocks,
+    pub(super) packed: Packed,
     pub(super) reverse: OnceLock<Reverse>,
 }
 
@@ -126,11 +126,6 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// Copies of its warm parts.
-    pub(super) fn blocks(&self) -> &Blocks {
-        &self.blocks
-    }
-
     /// The page that holds the entry of `pfn`, if its bytes can be lent in one piece.
     pub(super) fn leaf_view(&self, pfn: Pfn) -> Option<LeafView<'_>> {
         let Entries::Pages { directory, leaves } = &self.entries else {
@@ -186,46 +181,6 @@ impl LeafView<'_> {
             .map_or(Entry::Special(Special::NoTable), |raw| {
                 decode(raw, self.word)
             })
-    }
-}
-
-impl LeafView<'_> {
-    /// How many of the pfns from `pfn`, which it holds, to before `end` it holds.
-    pub(super) fn holds_from(&self, pfn: Pfn, end: u64) -> usize {
-        let per_page = (PAGE_SIZE / self.word.bytes()) as u64;
-        let left = per_page.saturating_sub(pfn.0.wrapping_sub(self.start));
-        let wanted = end.min(self.pages).saturating_sub(pfn.0);
-        usize::try_from(left.min(wanted)).unwrap_or(0)
-    }
-
-    /// Puts the mfns of `pfn` and those after it into `out`; false if one of them is no frame, and
-    /// `out` is of no use then.
-    pub(super) fn frames(&self, pfn: Pfn, out: &mut [Mfn]) -> bool {
-        let slot = pfn.0.wrapping_sub(self.start) as usize;
-        let at = slot.wrapping_mul(self.word.bytes());
-        let Some(bytes) = self.bytes.get(at..) else {
-            return false;
-        };
-        // The flags are the highest bits: no frame is as large as the least of them.
-        let limit = MFN_LIMIT.min(1 << (self.word.bytes() * 8 - 2));
-        let mut plain = true;
-        let mut put = |out: &mut Mfn, raw: u64| {
-            plain &= raw < limit;
-            *out = Mfn(raw);
-        };
-        match self.word {
-            Word::W32 => {
-                for (out, raw) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    put(out, u32::from_le_bytes(*raw).into());
-                }
-            }
-            Word::W64 => {
-                for (out, raw) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    put(out, u64::from_le_bytes(*raw));
-                }
-            }
-        }
-        plain
     }
 }
 

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use super::Space;
 use crate::addr::{Address, MachineAddr, Mfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
 use crate::memory::{Fault, Memory};
-use crate::p2m::{Physical, Resolver};
+use crate::p2m::{P2m, Physical};
 use crate::paging::Translator;
 use crate::status::{Status, NONE};
 use crate::window::Window;
@@ -30,7 +30,7 @@ pub struct Batch<'s, M> {
 enum Way<'s, M> {
     /// The numbers are machine addresses'.
     Same,
-    P2m(Resolver<'s, M>),
+    P2m(&'s P2m<M>),
     Tables(Box<Translator<'s, M>>),
 }
 
@@ -39,7 +39,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     pub fn new(space: &'s Space<M>, expected: usize) -> Self {
         let way = match space {
             Space::Machine(_) | Space::Physical(Physical::Bare(_)) => Way::Same,
-            Space::Physical(Physical::P2m(p2m)) => Way::P2m(Resolver::new(p2m, expected)),
+            Space::Physical(Physical::P2m(p2m)) => Way::P2m(p2m),
             Space::Virtual(space) => Way::Tables(Box::new(Translator::new(space, expected))),
         };
         Self {
@@ -69,14 +69,14 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
                     (*out, *status) = (MachineAddr(*addr), Status::Ok);
                 }
             }
-            Way::P2m(resolver) => {
+            Way::P2m(p2m) => {
                 let mut pfns = [PseudoPhysAddr(0).frame(); CHUNK];
                 let mut mfns = [Mfn(0); CHUNK];
                 for (pfn, addr) in pfns.iter_mut().zip(addrs) {
                     *pfn = PseudoPhysAddr(*addr).frame();
                 }
                 let pfns = pfns.get(..addrs.len()).unwrap_or_default();
-                resolver.resolve(pfns, &mut mfns, status);
+                p2m.resolve_many(pfns, &mut mfns, status);
                 for ((addr, mfn), out) in addrs.iter().zip(mfns).zip(out) {
                     // A frame lies below 2^52; what is none stays none.
                     *out = MachineAddr(if mfn.0 == NONE {

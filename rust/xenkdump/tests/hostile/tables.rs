@@ -3,7 +3,7 @@
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word};
 use xenkdump::elf::Bytes;
 use xenkdump::memory::Memory;
-use xenkdump::p2m::{Entry, P2m, Resolver, Source};
+use xenkdump::p2m::{Entry, P2m, Source};
 use xenkdump::paging::{Format, Translator, Virtual};
 use xenkdump::status::{Status, NONE};
 use xenkdump::types::Types;
@@ -122,7 +122,7 @@ pub fn p2m(bytes: &[u8]) {
     for _ in 0..2 {
         let mut mfns = vec![Mfn(0); pfns.len()];
         let mut status = vec![Status::Ok; pfns.len()];
-        Resolver::new(&p2m, 100_000).resolve(&pfns, &mut mfns, &mut status);
+        p2m.resolve_many(&pfns, &mut mfns, &mut status);
         for (i, alone) in alone.iter().enumerate() {
             match alone {
                 Entry::Frame(mfn) => {

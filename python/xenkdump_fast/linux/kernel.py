@@ -11,7 +11,7 @@ from .._native import (
     Symbols,
 )
 from . import names, vmcoreinfo
-from .layouts import Layouts, Member
+from .layouts import Layouts, Member, Untyped
 from .locate import Location
 
 
@@ -46,7 +46,11 @@ class Kernel:
     @cached_property
     def types(self) -> Layouts:
         """Struct layouts, from every source there is."""
-        return Layouts(self, self.image)
+        return Layouts(self.image, lambda: self.vmcoreinfo, self._untyped)
+
+    def _untyped(self, why: str) -> Untyped:
+        """Layouts for want of types. Whatever can tell some reads a kernel, and stands above."""
+        raise AbsentError(why)
 
     @cached_property
     def vmcoreinfo(self) -> Mapping[str, str]:

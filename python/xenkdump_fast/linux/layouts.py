@@ -1,12 +1,10 @@
 """Layouts of a kernel's structs: by its type information, else by what it says of itself."""
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from .._native import AbsentError, Image, Types
 from . import vmcoreinfo
-
-if TYPE_CHECKING:
-    from .kernel import Kernel
 
 
 class Member(Protocol):
@@ -26,45 +24,56 @@ class Member(Protocol):
     def signed(self) -> bool: ...  # noqa: D102
 
 
+class Untyped(Protocol):
+    """Layouts for a kernel without type information."""
+
+    def __contains__(self, struct: str) -> bool: ...
+    def member(self, path: str) -> Member: ...  # noqa: D102
+    def sizeof(self, struct: str) -> int: ...  # noqa: D102
+
+
 class Layouts:
     """Every source of layouts that a kernel has, asked in turn.
 
     The image's BTF or DWARF; where there is neither, the kernel's VMCOREINFO, which knows some
-    offsets and sizes, and what memory itself lets infer.
+    offsets and sizes, and what ``untyped`` gives, which is told why there is need of it.
     """
 
-    def __init__(self, kernel: "Kernel", image: Image) -> None:
-        self._kernel = kernel
+    def __init__(
+        self,
+        image: Image,
+        facts: Callable[[], Mapping[str, str]],
+        untyped: Callable[[str], Untyped],
+    ) -> None:
+        self._facts = facts
         self.native: Types | None
         try:
             self.native = image.types()
         except AbsentError as error:
             self.native = None
-            from .infer import Inference  # seldom needed
-
-            self._inference = Inference(kernel, str(error))
+            self._untyped = untyped(str(error))
 
     def __contains__(self, struct: str) -> bool:
         if self.native is not None:
             return struct in self.native
-        return struct in self._inference
+        return struct in self._untyped
 
     def member(self, path: str) -> Member:
         """The member at ``path``; AbsentError where no source knows its type."""
         if self.native is not None:
             return self.native.member(path)
-        return self._inference.member(path)
+        return self._untyped.member(path)
 
     def offset(self, path: str) -> int:
         """The offset of the member at ``path``, which more sources know than its type."""
         if self.native is not None:
             return self.native.offset(path)
-        found = vmcoreinfo.number(self._kernel.vmcoreinfo, f"OFFSET({path})")
-        return self._inference.member(path).offset if found is None else found
+        found = vmcoreinfo.number(self._facts(), f"OFFSET({path})")
+        return self._untyped.member(path).offset if found is None else found
 
     def sizeof(self, struct: str) -> int:
         """The size of a struct in bytes."""
         if self.native is not None:
             return self.native.sizeof(struct)
-        found = vmcoreinfo.number(self._kernel.vmcoreinfo, f"SIZE({struct})")
-        return self._inference.sizeof(struct) if found is None else found
+        found = vmcoreinfo.number(self._facts(), f"SIZE({struct})")
+        return self._untyped.sizeof(struct) if found is None else found

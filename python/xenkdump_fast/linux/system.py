@@ -8,6 +8,7 @@ from . import backtrace, cpus, modules, tasks
 from .backtrace import Trace
 from .cpus import VcpuContext
 from .kernel import Kernel
+from .layouts import Untyped
 from .locate import Location
 from .tasks import Task
 
@@ -30,6 +31,11 @@ class Linux(Kernel):
         super().__init__(image, location, virtual)
         self._vcpus = vcpus
         self._methods = methods
+
+    def _untyped(self, why: str) -> Untyped:
+        from .infer import Inference  # seldom needed
+
+        return Inference(self, why)
 
     def tasks(self) -> list[Task]:
         """Every task: the idle ones by CPU, then by pid."""

@@ -7,21 +7,18 @@ member of which that cannot be said is not inferred at all.
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from ..._native import AbsentError
+from ..kernel import Kernel
 from . import clock, frame, memory, module, runqueue, task
 from .inferred import Inferred, Struct
 from .sample import Sample
-
-if TYPE_CHECKING:
-    from ..kernel import Kernel
 
 
 class Inference:
     """Infers the layout of a struct when it is first asked for."""
 
-    def __init__(self, kernel: "Kernel", why: str) -> None:
+    def __init__(self, kernel: Kernel, why: str) -> None:
         self._kernel = kernel
         self._why = why
         self._structs: dict[str, Struct] = {}
@@ -67,7 +64,7 @@ class Inference:
 
 
 #: By the struct that each infers.
-INFERRERS: Mapping[str, Callable[["Kernel", Inference], Struct]] = {
+INFERRERS: Mapping[str, Callable[[Kernel, Inference], Struct]] = {
     "task_struct": task.task_struct,
     "thread_info": task.thread_info,
     "signal_struct": task.signal_struct,

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from ..._native import AbsentError
+from ..kernel import Kernel
 from .inferred import Inferred, Struct
 from .sample import Block
 
 if TYPE_CHECKING:
-    from ..kernel import Kernel
     from . import Inference
 
 #: Seconds since 1970: from 2004 on.
@@ -19,7 +19,7 @@ _SLACK = 3
 DEFAULT_SIZE = 0x200
 
 
-def timekeeper(kernel: "Kernel", inference: "Inference") -> Struct:
+def timekeeper(kernel: Kernel, inference: "Inference") -> Struct:
     """xtime_sec: with wall_to_monotonic, soon behind it, it gives the seconds since boot.
 
     The struct is taken to fill the symbol, since where it starts in tk_core does not matter then.
@@ -43,7 +43,7 @@ def timekeeper(kernel: "Kernel", inference: "Inference") -> Struct:
     raise AbsentError("nothing in the timekeeper is like the time")
 
 
-def uts_namespace(kernel: "Kernel", inference: "Inference") -> Struct:
+def uts_namespace(kernel: Kernel, inference: "Inference") -> Struct:
     """name: new_utsname starts with the system's name."""
     found = kernel.data(kernel.symbol("init_uts_ns"), 64).find(b"Linux\0")
     if found < 0:

@@ -4,10 +4,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, MemoryFault
+from ..kernel import Kernel
 from .inferred import Inferred, Struct
 
 if TYPE_CHECKING:
-    from ..kernel import Kernel
     from . import Inference
 
 #: More words than any version saves.
@@ -18,7 +18,7 @@ _SAVED = {8: ("bp", "bx", "r12", "r13", "r14", "r15"), 4: ("bp", "bx", "di", "si
 _CALLERS = {"__schedule", "schedule", "context_switch", "ret_from_fork", "ret_from_fork_asm"}
 
 
-def inactive_task_frame(kernel: "Kernel", inference: "Inference") -> Struct:
+def inactive_task_frame(kernel: Kernel, inference: "Inference") -> Struct:
     """The return address is the word that leads into __schedule in nearly all tasks."""
     if "__switch_to_asm" not in kernel.symbols:
         raise AbsentError("the kernel has no __switch_to_asm")

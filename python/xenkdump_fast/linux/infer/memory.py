@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, MemoryFault
 from .. import vmcoreinfo
+from ..kernel import Kernel
 from .inferred import Inferred, Struct
 from .sample import Block
 
 if TYPE_CHECKING:
-    from ..kernel import Kernel
     from . import Inference
     from .sample import Sample
 
@@ -23,7 +23,7 @@ _LAYOUT_WORDS = 11
 _REACH = 24
 
 
-def mm_struct(kernel: "Kernel", inference: "Inference") -> Struct:
+def mm_struct(kernel: Kernel, inference: "Inference") -> Struct:
     """total_vm and the counters of resident pages, by where the addresses of the program stand."""
     sample = inference.sample
     word = sample.word
@@ -80,9 +80,7 @@ def _total_vm(blocks: list[Block], start: int, word: int) -> int | None:
     return None
 
 
-def _rss_stat(
-    kernel: "Kernel", sample: "Sample", blocks: list[Block], auxv: int
-) -> Inferred | None:
+def _rss_stat(kernel: Kernel, sample: "Sample", blocks: list[Block], auxv: int) -> Inferred | None:
     """rss_stat.count (2.6.34 to 6.1): between saved_auxv and binfmt, which is elf_format's address.
 
     File pages, anonymous pages, swap entries, and since 4.5 (eca56ff906bd) pages of shared memory.
@@ -112,7 +110,7 @@ def _signed(value: int, word: int) -> int:
     return value - (1 << word * 8) if value >> (word * 8 - 1) else value
 
 
-def pglist_data(kernel: "Kernel", inference: "Inference") -> Struct:
+def pglist_data(kernel: Kernel, inference: "Inference") -> Struct:
     """node_present_pages, which stands between two members that VMCOREINFO tells of."""
     facts, word = kernel.vmcoreinfo, inference.sample.word
     start = vmcoreinfo.number(facts, "OFFSET(pglist_data.node_start_pfn)")

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, MemoryFault
+from ..kernel import Kernel
 from .inferred import Inferred, Struct
 from .sample import Block
 
 if TYPE_CHECKING:
-    from ..kernel import Kernel
     from . import Inference
     from .sample import Sample
 
@@ -18,7 +18,7 @@ MAX_SIZE = 0x8000
 _REACH = 3
 
 
-def rq(kernel: "Kernel", inference: "Inference") -> Struct:
+def rq(kernel: Kernel, inference: "Inference") -> Struct:
     """curr, then idle: on every CPU both lead to tasks, the latter to a swapper with pid 0."""
     from .. import percpu
 
@@ -48,9 +48,7 @@ def rq(kernel: "Kernel", inference: "Inference") -> Struct:
     raise AbsentError("no member of the run queues leads to the idle tasks")
 
 
-def _are_idle(
-    kernel: "Kernel", sample: "Sample", queues: list[Block], offset: int, pid: int
-) -> bool:
+def _are_idle(kernel: Kernel, sample: "Sample", queues: list[Block], offset: int, pid: int) -> bool:
     """Whether the words at ``offset`` lead to an idle task each, all different."""
     tasks = {queue.word(offset) for queue in queues}
     if not queues or len(tasks) < len(queues) or not all(map(sample.is_kernel, tasks)):

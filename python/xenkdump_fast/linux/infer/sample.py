@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, MemoryFault
-
-if TYPE_CHECKING:
-    from ..kernel import Kernel
+from ..kernel import Kernel
 
 #: Bounds on what a task_struct can be, and on how many are looked at.
 MIN_SIZE, MAX_SIZE = 0x200, 0x4000
@@ -46,7 +43,7 @@ class Block:
 class Sample:
     """init_task and every thread group's leader, with the offsets by which they were found."""
 
-    def __init__(self, kernel: "Kernel") -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.word = kernel.word
         wide = kernel.location.paging == "x86_64-la57"

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, MemoryFault
+from ..kernel import Kernel
 from .inferred import Inferred, Struct
 from .sample import Block, Sample, share
 
 if TYPE_CHECKING:
-    from ..kernel import Kernel
     from . import Inference
 
 MAX_PID = 1 << 22
@@ -21,7 +21,7 @@ _BOUND = re.compile(rb"[a-z_]+/([0-9]+)(?:$|:)")
 _PAGE = 4096
 
 
-def task_struct(kernel: "Kernel", inference: "Inference") -> Struct:
+def task_struct(kernel: Kernel, inference: "Inference") -> Struct:
     """Members of task_struct, from those that stand alone to those that lean on others."""
     sample = inference.sample
     word = sample.word
@@ -134,7 +134,7 @@ def _mm(sample: Sample, pid: int) -> int | None:
     return None
 
 
-def _stack(kernel: "Kernel", sample: Sample) -> int | None:
+def _stack(kernel: Kernel, sample: Sample) -> int | None:
     """The stack: init_task's is a symbol's, all others are pages of their own.
 
     One that has exited may have given it back.
@@ -184,7 +184,7 @@ def _are_flags(sample: Sample, flags: int, mm: int) -> bool:
     )
 
 
-def _stack_pointer(kernel: "Kernel", sample: Sample, stack: int) -> int | None:
+def _stack_pointer(kernel: Kernel, sample: Sample, stack: int) -> int | None:
     """thread.sp leads into the task's own stack, in each to another depth (unlike sp0)."""
     from .. import stacks
 
@@ -202,7 +202,7 @@ def _stack_pointer(kernel: "Kernel", sample: Sample, stack: int) -> int | None:
     return best
 
 
-def _resume_address(kernel: "Kernel", sample: Sample, sp: int) -> int | None:
+def _resume_address(kernel: Kernel, sample: Sample, sp: int) -> int | None:
     """thread.ip, near thread.sp on i386 before 4.9: where a task goes on, in schedule() mostly."""
     if sample.word == 8:
         return None
@@ -220,7 +220,7 @@ def _resume_address(kernel: "Kernel", sample: Sample, sp: int) -> int | None:
     return None
 
 
-def _thread_info_is_apart(kernel: "Kernel", sample: Sample, stack: int) -> bool:
+def _thread_info_is_apart(kernel: Kernel, sample: Sample, stack: int) -> bool:
     """Whether thread_info lies at the foot of the stack (before 4.9): it starts with its task."""
     try:
         return all(
@@ -284,7 +284,7 @@ def _cached_rss(sample: Sample, mm: int, exit_state: int) -> Inferred | None:
     return None
 
 
-def _threads(kernel: "Kernel", sample: Sample, tgid: int) -> dict[str, Inferred]:
+def _threads(kernel: Kernel, sample: Sample, tgid: int) -> dict[str, Inferred]:
     """How a leader's threads are found: signal and thread_node since 3.14, else thread_group."""
     word = sample.word
     signals = kernel.symbols.get("init_signals")
@@ -309,7 +309,7 @@ def _threads(kernel: "Kernel", sample: Sample, tgid: int) -> dict[str, Inferred]
     return {}
 
 
-def _leads(kernel: "Kernel", sample: Sample, signal: int, head: int, node: int) -> bool:
+def _leads(kernel: Kernel, sample: Sample, signal: int, head: int, node: int) -> bool:
     """Whether each leader's signal_struct has a list at ``head`` that starts with the leader."""
     try:
         return all(
@@ -321,7 +321,7 @@ def _leads(kernel: "Kernel", sample: Sample, signal: int, head: int, node: int) 
         return False
 
 
-def _groups(kernel: "Kernel", sample: Sample, offset: int, tgid: int) -> bool:
+def _groups(kernel: Kernel, sample: Sample, offset: int, tgid: int) -> bool:
     """Whether the list through ``offset`` leads to tasks of one tgid, and to several of some."""
     several = False
     try:
@@ -341,14 +341,14 @@ def _groups(kernel: "Kernel", sample: Sample, offset: int, tgid: int) -> bool:
     return several
 
 
-def signal_struct(kernel: "Kernel", inference: "Inference") -> Struct:
+def signal_struct(kernel: Kernel, inference: "Inference") -> Struct:
     """signal_struct.thread_head: where init_task's thread_node leads."""
     node = inference.member("task_struct.thread_node").offset
     head = inference.sample.init.word(node) - kernel.symbol("init_signals")
     return {"thread_head": Inferred(head, 2 * inference.sample.word)}
 
 
-def thread_info(kernel: "Kernel", inference: "Inference") -> Struct:
+def thread_info(kernel: Kernel, inference: "Inference") -> Struct:
     """thread_info at the foot of the stack, before 4.9: its CPU."""
     sample = inference.sample
     stack = inference.member("task_struct.stack").offset

@@ -8,13 +8,15 @@ from tests.linux.fakes import FakeKernel, Memory, words
 from tests.linux.test_log import TestBytes, TestRecords, TestRingbuffer
 from xenkdump_fast import AbsentError, MemoryFault
 from xenkdump_fast.commands.log import Log
-from xenkdump_fast.linux import log
+from xenkdump_fast.linux import log, log_bytes, log_records, log_ringbuffer
 from xenkdump_fast.render import log as render
 
 from .inputs import PAGE, Input, pieces
 
 VARIABLES, BUFFER = 0x2000, 0x10000
 PRB, DESCS, INFOS, TEXT = 0x3000, 0x20000, 0x30000, 0x40000
+#: What ``log`` imports when it needs it, and the fuzzer before.
+LATE = (log_bytes, log_records, log_ringbuffer)
 #: By the first byte of an input: a kernel's symbols, its layouts, and where each piece goes.
 GENERATIONS: tuple[tuple[Mapping[str, int], dict[str, Any], tuple[int, ...]], ...] = (
     (TestBytes.SYMBOLS, {}, (VARIABLES, BUFFER)),

@@ -155,6 +155,9 @@ impl Symbols {
         address: VirtAddr,
         pick: impl Fn(&'a Table, VirtAddr) -> Option<Found<'a>>,
     ) -> Option<Symbol<'a>> {
+        if address.0 > self.word().max() {
+            return None;
+        }
         self.parts().find_map(|(module, table, slide)| {
             let link = slid(address, slide.wrapping_neg(), table.word());
             Some(symbol(pick(table, link)?, module, table, slide))

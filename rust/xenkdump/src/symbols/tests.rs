@@ -228,6 +228,17 @@ fn a_map_is_read() {
     assert_eq!(at(0x1100), None);
 }
 
+/// Found by fuzzing: of an address of 64 bits, the low half was looked up.
+#[test]
+fn an_address_wider_than_a_word_is_nobodys() {
+    let symbols = map("c0100000 T _text\nc0200000 T _end\n").unwrap();
+    for high in [1 << 32, 0xffff_ffff_0000_0000] {
+        let names = names(&symbols, &[0xc010_0010, high | 0xc010_0010]);
+        assert_eq!(names[0].0, "_text");
+        assert_eq!(names[1], ("-".to_owned(), "-".to_owned()));
+    }
+}
+
 #[test]
 fn what_is_no_map_is_refused() {
     for text in ["", "\n", "\x7fELF\x02\x01", "c1000000 T\n", "xyz T name\n"] {

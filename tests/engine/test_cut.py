@@ -1,0 +1,90 @@
+"""A dump that is cut while batches run on it: what they give is right, or said to be missing."""
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xenkdump_fast._native import P2M, Dump
+from xenkdump_fast.sample import SparseDump, forge_sparse
+
+PAGE = 4096
+#: Where the file is cut: among the pages of the P2M, or among page tables behind them.
+CUTS = (1 << 20, 79 << 20)
+#: Statuses by which a batch says that the file lacks something: no P2M page, no page table, cut.
+MISSING = {5, 7, 12}
+ADDRESSES = 60_000
+DELAYS = (0.0, 0.003, 0.01, 0.04)
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> SparseDump:
+    path = tmp_path_factory.mktemp("sparse") / "vmcore"
+    return forge_sparse(path, 1 << 32, 50, 4 << 30, populated=1 << 30)
+
+
+class Running(threading.Thread):
+    """Runs batches until it is told to stop, and checks each against the sound dump's."""
+
+    def __init__(self, sparse: SparseDump, path: Path, threads: int) -> None:
+        super().__init__()
+        chance = np.random.default_rng(threads)
+        runs = np.array(sorted(sparse.runs), dtype=np.uint64)
+        pfns = chance.choice(runs, ADDRESSES) * 512 + chance.integers(512, size=ADDRESSES)
+        self.pfns = pfns.astype(np.uint64)
+        self.mfns = np.array([sparse.mfn(int(pfn)) or 0 for pfn in self.pfns], dtype=np.uint64)
+        self.addresses = self.pfns * PAGE + np.uint64(sparse.page_offset) + np.uint64(8)
+        self.threads = threads
+        dump = Dump(str(path))
+        self.virtual = dump.virtual(sparse.root, "x86_64")
+        self.p2m = P2M.frame_list(dump, sparse.frame_list_list, 8)
+        self.done = False
+        self.batches = self.lost = 0
+        self.wrong: list[str] = []
+
+    def run(self) -> None:
+        status = np.zeros(ADDRESSES, dtype=np.uint8)
+        while not self.done or self.batches < 2:
+            found = self.virtual.translate(self.addresses, status=status, threads=self.threads)
+            self.compare("translate", found, self.mfns * PAGE + 8, status)
+            found = self.p2m.resolve(self.pfns, status=status, threads=self.threads)
+            self.compare("resolve", found, self.mfns, status)
+            self.batches += 1
+
+    def compare(
+        self, what: str, found: np.ndarray, expected: np.ndarray, status: np.ndarray
+    ) -> None:
+        sound = status == 0
+        if not np.array_equal(found[sound], expected[sound]):
+            self.wrong.append(f"{what}: wrong frames")
+        kinds = set(np.unique(status[~sound]).tolist())
+        if not kinds <= MISSING:
+            self.wrong.append(f"{what}: statuses {kinds}")
+        self.lost += int((~sound).sum())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_cut_in_the_middle_of_a_batch(sparse: SparseDump, tmp_path: Path, threads: int) -> None:
+    other = Running(sparse, sparse.path, threads)
+    for number, delay in enumerate(DELAYS):
+        copy = tmp_path / "copy"
+        subprocess.run(["cp", "--sparse=always", sparse.path, copy], check=True)
+        running = Running(sparse, copy, threads)
+        running.start()
+        time.sleep(delay)
+        # At the end of a page: what is left of one reads as zeros until a signal has come.
+        os.truncate(copy, CUTS[number % 2])
+        running.done = True
+        running.join()
+        assert running.wrong == []
+        assert running.lost > 0, "tables were cut off, and nothing was missing"
+    # Another dump of the same process is whole.
+    other.done = True
+    other.run()
+    assert (other.wrong, other.lost) == ([], 0)
+    shutil.rmtree(tmp_path)

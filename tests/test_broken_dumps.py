@@ -1,0 +1,214 @@
+"""Forged dumps, broken in every way one knows: partial answers, a word on what is missing, no hang.
+
+What is checked of all: an exit status that ``xkdump`` documents, clean text, JSON in ASCII.
+"""
+
+import contextlib
+import io
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xenkdump_fast import cli
+from xenkdump_fast.sample import Sample, faults, forge
+from xenkdump_fast.sample.parts import Parts
+
+COMMANDS = ("sys", "ps", "bt", "bt --all", "log", "mod", "notes", "check", "domains", "vcpus")
+#: Commands that take no vmlinux.
+ALONE = ("notes", "check", "domains", "vcpus")
+KINDS = ("modern", "2006-pae")
+PAGE = 4096
+#: Nothing that a terminal obeys, no bytes that are no text.
+NAME = b"\x1b[2J\r\xff\xc3\x28\x9b\x07\n"
+
+
+@dataclass(frozen=True)
+class Break:
+    """One way to break a dump."""
+
+    name: str
+    do: Callable[[Parts], None]
+    #: What a warning or the JSON of some command must say; None where nothing is missing.
+    says: str | None = None
+    #: So many of all tasks come out at least.
+    tasks: float = 1.0
+    #: dom0's kernel is found.
+    found: bool = True
+    kinds: tuple[str, ...] = KINDS
+
+
+def doubled_notes(parts: Parts) -> None:
+    parts.core.notes = [told * 2 for told in parts.core.notes]
+
+
+def garbled_note(parts: Parts) -> None:
+    """The second CPU's registers."""
+    told = [list(notes) for notes in parts.core.notes]
+    places = [(i, j) for i, notes in enumerate(told) for j, n in enumerate(notes) if n.type == 1]
+    i, j = places[-1]
+    noise = random.Random(1).randbytes(len(told[i][j].desc))
+    told[i][j] = replace(told[i][j], desc=noise)
+    parts.core.notes = told
+
+
+def cut_note(parts: Parts) -> None:
+    """A descriptor that runs past the end of its segment."""
+    last = parts.core.notes[-1][-1]
+    parts.core.notes[-1] = [*parts.core.notes[-1][:-1], replace(last, desc=last.desc[:20])]
+
+
+def overwritten_p2m(parts: Parts) -> None:
+    """A leaf of the frame-list tree."""
+    machine, at = (
+        parts.kernels[0].guest.machine,
+        int(parts.plan["domains"][0]["frame_list_list"], 16),
+    )
+    for index in (0, 20):
+        at = int.from_bytes(machine.read(at * PAGE + index * 8, 8), "little")
+    chance = random.Random(2)
+    for entry in range(512):
+        mfn = chance.randrange(machine.size // PAGE)
+        machine.write(at * PAGE + entry * 8, mfn.to_bytes(8, "little"))
+
+
+def corrupted_stack(parts: Parts) -> None:
+    """All of the stacks of three tasks that sleep."""
+    kernel = parts.kernels[0]
+    for task in [t for t in kernel.tasks if not t.running][5:8]:
+        kernel.guest.write(task.stack + 256, random.Random(3).randbytes(kernel.stack_size - 256))
+
+
+def names_that_are_none(parts: Parts) -> None:
+    """Every task's, the node's, and a line of the log."""
+    kernel = parts.kernels[0]
+    for task in kernel.tasks:
+        kernel.guest.write(task.view.at("comm"), NAME.ljust(16, b"\0"))
+    for text in ("aiko.lab.", "command line"):
+        overwrite(parts, text.encode(), NAME[: len(text)])
+
+
+def overwrite(parts: Parts, old: bytes, new: bytes) -> None:
+    """Replaces bytes wherever they stand in memory."""
+    for frame in parts.kernels[0].guest.machine.frames.values():
+        at = frame.find(old)
+        if at >= 0:
+            frame[at : at + len(new)] = new
+
+
+def without_tasks(parts: Parts) -> None:
+    """The frame that holds the first task behind init, in no segment."""
+    kernel = parts.kernels[0]
+    start = kernel.guest.machine_address(kernel.tasks[3].address) & -PAGE
+    faults.hole(parts, start, start + PAGE)
+
+
+def half_excluded(parts: Parts) -> None:
+    """The upper half of the machine's memory."""
+    faults.exclude(parts, parts.kernels[0].guest.machine.size // 2 & -PAGE)
+
+
+BREAKS = [
+    Break("only what was touched", faults.touched_only, kinds=("modern",)),
+    Break("per-cpu notes", faults.per_cpu_notes, kinds=("modern",)),
+    Break("segments in no order", faults.shuffle_segments, kinds=("modern",)),
+    Break("a segment twice", faults.overlap_segments, kinds=("modern",)),
+    Break(
+        "a segment for each 64 KiB",
+        lambda parts: faults.many_segments(parts, 1 << 16),
+        kinds=("modern",),
+    ),
+    Break("notes twice", doubled_notes),
+    Break(
+        "no CPU's registers",
+        lambda parts: faults.drop_notes(parts, "CORE"),
+        "registers are not known",
+    ),
+    Break(
+        "no notes at all", lambda parts: parts.core.notes.clear(), "was not found", 0, found=False
+    ),
+    Break(
+        "no notes of Xen's",
+        lambda parts: faults.drop_notes(parts, "Xen", "Xen Domanin-0 CR3"),
+        "was not found",
+        0,
+        found=False,
+    ),
+    Break("a CPU's note is noise", garbled_note, "registers"),
+    Break("a note is cut", cut_note, "no VMCOREINFO_XEN", kinds=("modern",)),
+    Break("a page of the P2M is noise", overwritten_p2m, '"different": 512', kinds=("modern",)),
+    Break("a task list that loops", faults.loop_task_list, "loops back"),
+    Break("a task list that leads out of memory", faults.break_task_list, "breaks off"),
+    Break("stacks are noise", corrupted_stack),
+    Break("names that are none", names_that_are_none),
+    Break("a page of tasks is in no segment", without_tasks, "in no segment", 0.8),
+    Break("half of the memory is excluded", half_excluded, "left out", 0.1, kinds=("modern",)),
+    Break("cut to a page", lambda parts: faults.truncate(parts, PAGE), "is cut", 0, found=False),
+    Break(
+        "cut in the notes",
+        lambda parts: faults.truncate(parts, PAGE + 100),
+        "runs past the end",
+        0,
+        found=False,
+    ),
+]
+
+
+class Told:
+    """What every command says of a dump."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.warnings: dict[str, str] = {}
+        self.objects: dict[str, Any] = {}
+        self.status: dict[str, int] = {}
+        for command in COMMANDS:
+            files = [str(sample.vmcore)]
+            if command not in ALONE:
+                files.insert(0, str(sample.vmlinux))
+            status, text, errors = self._run([*command.split(), *files])
+            assert all(c.isprintable() or c in "\n\t" for c in text + errors), command
+            assert status in (0, 1, 3), (command, status, errors)
+            assert status == 0 or errors, command
+            errors = errors.replace(str(sample.directory), "")
+            again, document, _ = self._run([*command.split(), "--json", *files])
+            assert again == status
+            assert document.isascii()
+            self.status[command], self.warnings[command] = status, errors
+            self.objects[command] = json.loads(document) if document else None
+
+    def _run(self, argv: list[str]) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = cli.main(argv)
+        return status, out.getvalue(), err.getvalue()
+
+    def tasks(self, command: str = "ps") -> int:
+        told = self.objects[command]
+        return len(told["tasks"]) if told else 0
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Told]:
+    return {kind: Told(forge(tmp_path_factory.mktemp(kind) / "dump", kind)) for kind in KINDS}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("kind", "broken"),
+    [pytest.param(kind, b, id=f"{kind}-{b.name}") for b in BREAKS for kind in b.kinds],
+)
+def test_broken(kind: str, broken: Break, sound: dict[str, Told], tmp_path: Path) -> None:
+    told = Told(forge(tmp_path / "dump", kind, extra=broken.do))
+    for command in ("ps", "bt --all"):
+        assert told.tasks(command) >= broken.tasks * sound[kind].tasks(command)
+    assert (told.status["sys"] == 0) == broken.found
+    if broken.says is not None:
+        said = [*told.warnings.values(), *map(json.dumps, told.objects.values())]
+        assert any(broken.says in text for text in said), told.warnings
+    elif broken.tasks == 1:
+        # Nothing is missing: not a word more than of the sound dump.
+        assert told.warnings == sound[kind].warnings

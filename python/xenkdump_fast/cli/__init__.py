@@ -37,9 +37,12 @@ _STATUSES = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell
+            setattr(sys, name, io.StringIO())
         # A name in a dump may have letters that the terminal's encoding lacks.
-        if isinstance(stream, io.TextIOWrapper):
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if not argv or argv[0] not in COMMANDS:
         _overview().parse_args(argv)
@@ -61,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DumpError as error:
         return fail(error, BROKEN)
     except OSError as error:
-        return fail(f"{error.filename or ''}: {error.strerror or error}", BROKEN)
+        where = "" if error.filename is None else f"{error.filename}: "
+        return fail(f"{where}{error.strerror or error}", BROKEN)
     except UsageError as error:
         return fail(error, USAGE)
     return FINE
@@ -74,10 +78,20 @@ def _overview() -> argparse.ArgumentParser:
         description="Reads Xen and Linux kernel crash dumps, any domain of them.",
         epilog=_STATUSES,
     )
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, (_, what) in COMMANDS.items():
         commands.add_parser(name, help=what)
     return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"xkdump {version('xenkdump_fast')}"
+    except PackageNotFoundError:
+        return "xkdump of a tree that was not installed"
 
 
 class UsageError(Exception):

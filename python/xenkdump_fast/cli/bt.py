@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from . import hypervisor
+from . import hypervisor, unwinding
 from .kernel import kernel_arguments, open_domain
 from .output import show, telling
 
@@ -16,12 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser, name: str, argv: Sequence[str
     kernel_arguments(parser)
     hypervisor.add_option(parser, name)
     parser.add_argument(
-        "tasks", nargs="*", metavar="PID|TASK", help="a pid, or a task's address in hex"
+        "tasks", nargs="*", default=[], metavar="PID|TASK", help="a pid, or a task's address in hex"
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("-a", "--active", action="store_true", help="what every CPU was running")
     which.add_argument("--all", action="store_true", help="every task")
-    parser.add_argument("--unwind", metavar="METHODS", help="limit them: orc,cfi,fp,scan")
+    unwinding.add_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from . import unwinding
 from .output import show
 
 #: What a command gives with ``--hypervisor``.
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("vmcore", metavar="VMCORE", help="the dump")
     parser.add_argument("-a", "--active", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--unwind", metavar="METHODS", help="limit them: cfi,fp,scan")
+    unwinding.add_option(parser, unwinding.METHODS[1:])
     parser.add_argument("--force", action="store_true", help="accept a xen-syms of another build")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     xen = hypervisor.open_xen(args.vmcore, args.xen_syms, force=args.force)
     result: Any
     if args.command == "bt":
-        result = hypervisor.bt(xen, args.unwind.split(",") if args.unwind else None)
+        result = hypervisor.bt(xen, args.unwind)
     elif args.command == "log":
         result = hypervisor.log(xen)
     else:

@@ -11,10 +11,10 @@ from .output import show, telling
 if TYPE_CHECKING:
     from ..session import Domain
 
-#: What the operands of a command are; those that are not here take none.
+#: What the operands of a command are, and how many; those that are not here take none.
 _OPERANDS = {
-    "ps": ("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name"),
-    "vtop": ("ADDRESS|SYMBOL", "virtual, in hex, or a symbol's name"),
+    "ps": ("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name", "*"),
+    "vtop": ("ADDRESS|SYMBOL", "virtual, in hex, or a symbol's name", "+"),
 }
 
 
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str, argv: Sequence[str
     if name in hypervisor.COMMANDS:
         hypervisor.add_option(parser, name)
     if name in _OPERANDS:
-        metavar, what = _OPERANDS[name]
-        parser.add_argument("operands", nargs="*", metavar=metavar, help=what)
+        metavar, what, count = _OPERANDS[name]
+        parser.add_argument("operands", nargs=count, default=[], metavar=metavar, help=what)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,7 +64,6 @@ def open_domain(args: argparse.Namespace) -> "Domain":
         raise UsageError(
             f"no such P2M source: {args.p2m_source!r} (there are {', '.join(sources.NAMES)})"
         )
-    unwind = getattr(args, "unwind", None)
     dump = session.open(args.vmcore)
     with telling(dump):
         return dump.domain(
@@ -72,5 +71,5 @@ def open_domain(args: argparse.Namespace) -> "Domain":
             args.vmlinux,
             p2m_source=args.p2m_source,
             force=args.force,
-            unwind=unwind.split(",") if unwind else None,
+            unwind=getattr(args, "unwind", None),
         )

@@ -13,6 +13,7 @@ TARGETS = {"printk": printk, "domain_list": domain_list}
 
 def main() -> None:
     """Writes the seeds into the corpus, and runs until libFuzzer's options say stop."""
+    printk.only_small_rings()
     name, corpus, *options = sys.argv[1:]
     target = TARGETS[name]
     folder = Path(corpus)

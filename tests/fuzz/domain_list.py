@@ -16,6 +16,8 @@ from .inputs import PAGE, Input, pieces, trimmed
 #: Where Xen's memory starts here, by its word.
 BASES = {8: 0xFFFF_8300_0000_0000, 4: 0xF600_0000}
 PAGES = 16
+#: How many frames the dump has; Xen may say that there are more.
+FRAMES = 4096
 #: Page 0 holds Xen's variables: the list's head, where the frame table is, how many frames it has.
 HEAD, TABLE, MAX_PAGE, SYSTEM = 0, 8, 16, 24
 NEXT, SIZE = 0x68, 0x200
@@ -69,7 +71,10 @@ def memory_of(word: int, pages: list[bytes]) -> XenMemory:
         return virtual if whole else nothing
 
     machine = SimpleNamespace(read=lambda at, size: virtual.read(BASES[word] + at, size))
-    dump: Any = SimpleNamespace(virtual=root, machine=machine)
+    segments = [(0, FRAMES * PAGE, FRAMES * PAGE)]
+    dump: Any = SimpleNamespace(
+        virtual=root, machine=machine, segments=segments, size=FRAMES * PAGE
+    )
     paging: Paging = "x86_64" if word == 8 else "x86-pae"
     memory = XenMemory(dump, word, paging, 0, BASES[word])
     memory.virtual = virtual  # type: ignore[assignment]

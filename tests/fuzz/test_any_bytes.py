@@ -5,6 +5,8 @@ from types import ModuleType
 
 import pytest
 
+from xenkdump_fast.linux import log_ringbuffer
+
 from . import domain_list, printk
 
 #: What hostile writers put where numbers are.
@@ -39,3 +41,24 @@ class TestMutations:
                 for _ in range(chance.randrange(1, 20)):
                     broken[chance.randrange(len(broken))] = chance.randrange(256)
                 target.check(bytes(broken))
+
+
+@pytest.mark.timeout(30)
+def test_a_number_of_frames_that_cannot_be() -> None:
+    """Found by fuzzing: looking for a guest's frames went on to max_page, for hours."""
+    seed = next(domain_list.seeds())
+    at = 1 + 2 * 8 + 2 + domain_list.MAX_PAGE
+    assert seed[at] == 16
+    domain_list.check(seed[:at] + (1 << 39).to_bytes(8, "little") + seed[at + 8 :])
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("head", [0, (1 << 21) - 1])
+def test_descriptors_that_are_not_there(head: int) -> None:
+    """Found by fuzzing: a ring of 2^23 descriptors took 17 s and 1.6 GiB, all of them missing."""
+    seed = list(printk.seeds())[3]
+    at = 1 + 2 + 8 + 2
+    assert seed[at] == 3
+    for bits in (log_ringbuffer.MAX_COUNT_BITS, 23):
+        claim = bits.to_bytes(8, "little") + seed[at + 8 : at + 24] + head.to_bytes(8, "little")
+        printk.check(seed[:at] + claim + seed[at + len(claim) :])

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from .._native import Dump
 from .memory import PAGE, XenMemory
 
 #: count_info: references are counted in the low bits; a page that is owned has one at least.
@@ -71,13 +72,13 @@ def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dic
 
 
 def frames_of(memory: XenMemory, table: Table | None, domain: int) -> Iterator[tuple[int, int]]:
-    """Runs of machine frames that a struct domain owns: the first, and how many."""
+    """Runs of machine frames in the dump that a struct domain owns: the first, and how many."""
     frames, own = max_page(memory, table), memory.translate(domain)
     if table is None or frames is None or own is None:
         return
     own //= PAGE
-    for base in range(0, frames, _AT_ONCE):
-        used, owners = _columns(memory, table, base, min(_AT_ONCE, frames - base))
+    for base, count in _held(memory.dump, frames):
+        used, owners = _columns(memory, table, base, count)
         # Most frames are another's: let the list's own search pass over them.
         at = 0
         for _ in range(owners.count(own)):
@@ -91,6 +92,22 @@ def frames_of(memory: XenMemory, table: Table | None, domain: int) -> Iterator[t
             if end > at:
                 yield base + at, end - at
             at = max(end, at + 1)
+
+
+def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:
+    """Runs of those of the first ``frames`` frames that the dump has, each read at once.
+
+    Together no more than the file has pages: max_page may be overwritten.
+    """
+    at, left = 0, dump.size // PAGE + 1
+    for start, size, _ in sorted(dump.segments):
+        at = max(at, start // PAGE)
+        end = min(frames, -(-(start + size) // PAGE), at + left)
+        while at < end:
+            count = min(_AT_ONCE, end - at)
+            yield at, count
+            at += count
+            left -= count
 
 
 def _columns(

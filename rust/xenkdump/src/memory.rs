@@ -140,6 +140,13 @@ pub trait Memory<A: Address>: Sync {
         &[]
     }
 
+    /// What [`Memory::lend`] lends at `addr`, and as much of what lies before it as is of the same
+    /// piece; with the address of the first byte.
+    #[inline]
+    fn lend_around(&self, addr: A) -> (A, &[u8]) {
+        (addr, self.lend(addr))
+    }
+
     /// Whether all that was lent so far was what the memory holds. If not, nothing is lent any more,
     /// and what was made of lent bytes is to be made again.
     #[inline]
@@ -191,6 +198,11 @@ impl<A: Address, M: Memory<A> + ?Sized> Memory<A> for &M {
     }
 
     #[inline]
+    fn lend_around(&self, addr: A) -> (A, &[u8]) {
+        (**self).lend_around(addr)
+    }
+
+    #[inline]
     fn lent_soundly(&self) -> bool {
         (**self).lent_soundly()
     }
@@ -204,6 +216,11 @@ impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for std::sync::Arc<M> {
     #[inline]
     fn lend(&self, addr: A) -> &[u8] {
         (**self).lend(addr)
+    }
+
+    #[inline]
+    fn lend_around(&self, addr: A) -> (A, &[u8]) {
+        (**self).lend_around(addr)
     }
 
     #[inline]

@@ -5,8 +5,8 @@ use crate::memory::Memory;
 
 /// The last piece of memory that was lent, in which the next bytes are likely to be.
 ///
-/// What a [`Memory`] lends goes on to the end of its piece, so finding the piece anew for each of
-/// many addresses can be saved.
+/// Most dumps hold memory in a few large pieces: finding the piece anew for each of many addresses
+/// can be saved.
 #[derive(Debug)]
 pub struct Window<'m, A> {
     start: A,
@@ -42,9 +42,8 @@ impl<'m, A: Address> Window<'m, A> {
         addr: A,
         len: usize,
     ) -> Option<&'m [u8]> {
-        let bytes = mem.lend(addr);
-        let wanted = bytes.get(..len)?;
-        (self.start, self.bytes) = (addr, bytes);
-        Some(wanted)
+        (self.start, self.bytes) = mem.lend_around(addr);
+        let inside = usize::try_from(addr.raw().wrapping_sub(self.start.raw())).ok()?;
+        self.bytes.get(inside..)?.get(..len)
     }
 }

@@ -190,6 +190,14 @@ impl Memory<MachineAddr> for Dump {
     }
 
     #[inline]
+    fn lend_around(&self, addr: MachineAddr) -> (MachineAddr, &[u8]) {
+        match self.segments().locate_around(addr) {
+            Some((start, offset, len)) => (start, self.file.lend(offset, len)),
+            None => (addr, &[]),
+        }
+    }
+
+    #[inline]
     fn lent_soundly(&self) -> bool {
         self.file.is_whole()
     }

@@ -45,6 +45,7 @@ struct Piece {
 pub struct SegmentMap {
     segments: Vec<Segment>,
     pieces: Vec<Piece>,
+    index: Index,
 }
 
 impl SegmentMap {
@@ -52,8 +53,7 @@ impl SegmentMap {
     /// first one in the file that has bytes wins. O(n log n) however they overlap.
     pub fn new(segments: Vec<Segment>, file_len: u64) -> Self {
         let ranges = ranges_of(&segments, file_len);
-        let pieces = disjoint(&ranges);
-        Self { segments, pieces }
+        Self::of(segments, disjoint(&ranges))
     }
 
     /// A map of single pages: frame number and file offset of each, in any order. Where a frame comes
@@ -77,8 +77,13 @@ impl SegmentMap {
             push_joined(&mut pieces, &range, range.start, range.last);
         }
         pieces.shrink_to_fit();
+        Self::of(Vec::new(), pieces)
+    }
+
+    fn of(segments: Vec<Segment>, pieces: Vec<Piece>) -> Self {
         Self {
-            segments: Vec::new(),
+            index: Index::of(&pieces),
+            segments,
             pieces,
         }
     }
@@ -109,14 +114,7 @@ impl SegmentMap {
     /// The file offset of `addr`, and how many bytes from there on lie together.
     #[inline]
     pub fn locate(&self, addr: MachineAddr) -> Result<(u64, u64), Fault> {
-        let after = self.pieces.partition_point(|piece| piece.start <= addr.0);
-        let Some(piece) = after
-            .checked_sub(1)
-            .and_then(|i| self.pieces.get(i))
-            .filter(|piece| addr.0 <= piece.last)
-        else {
-            return Err(Fault::NoSegment(addr));
-        };
+        let piece = self.piece(addr).ok_or(Fault::NoSegment(addr))?;
         let into = addr.0 - piece.start;
         match piece.backing {
             // Offset and length lie within the file, so neither sum can wrap.
@@ -126,6 +124,91 @@ impl SegmentMap {
                 offset: offset.saturating_add(into),
             }),
             Backing::Excluded => Err(Fault::Excluded(addr)),
+        }
+    }
+}
+
+impl SegmentMap {
+    /// The piece of the file that holds `addr`: the address of its first byte, its file offset and
+    /// its length.
+    #[inline]
+    pub fn locate_around(&self, addr: MachineAddr) -> Option<(MachineAddr, u64, u64)> {
+        let piece = self.piece(addr)?;
+        match piece.backing {
+            Backing::File(offset) => {
+                let len = (piece.last - piece.start).saturating_add(1);
+                Some((MachineAddr(piece.start), offset, len))
+            }
+            Backing::PastEnd(_) | Backing::Excluded => None,
+        }
+    }
+
+    #[inline]
+    fn piece(&self, addr: MachineAddr) -> Option<&Piece> {
+        let after = self.index.after(&self.pieces, addr.0);
+        let piece = self.pieces.get(after.checked_sub(1)?)?;
+        (addr.0 <= piece.last).then_some(piece)
+    }
+}
+
+/// Where in the list of pieces those of an address are: a bucket for each stretch of as many
+/// addresses, so that a search has a piece or two to look at.
+#[derive(Debug, Default)]
+struct Index {
+    first: u64,
+    /// log2 of the addresses of a bucket.
+    shift: u32,
+    /// How many pieces start before each bucket; one more than there are buckets.
+    before: Box<[usize]>,
+}
+
+/// Buckets, at most: of 512 KiB together.
+const BUCKETS: usize = 1 << 16;
+
+impl Index {
+    fn of(pieces: &[Piece]) -> Self {
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
+            return Self::default();
+        };
+        let (first, span) = (first.start, last.start - first.start);
+        let wanted = pieces.len().saturating_mul(16).min(BUCKETS) as u64;
+        let mut shift = 12;
+        while span >> shift >= wanted {
+            shift += 1;
+        }
+        let mut before = Vec::new();
+        let mut count = 0;
+        for bucket in 0..=(span >> shift) {
+            let start = first + (bucket << shift);
+            while pieces.get(count).is_some_and(|piece| piece.start < start) {
+                count += 1;
+            }
+            before.push(count);
+        }
+        before.push(pieces.len());
+        Self {
+            first,
+            shift,
+            before: before.into_boxed_slice(),
+        }
+    }
+
+    /// How many pieces start at `addr` or before it.
+    #[inline]
+    fn after(&self, pieces: &[Piece], addr: u64) -> usize {
+        let Some(into) = addr.checked_sub(self.first) else {
+            return 0;
+        };
+        let bucket = usize::try_from(into >> self.shift).unwrap_or(usize::MAX);
+        let Some([from, to]) = self.before.get(bucket..).and_then(<[_]>::first_chunk) else {
+            // Past the start of the last one.
+            return pieces.len();
+        };
+        let own = pieces.get(*from..*to).unwrap_or_default();
+        match own {
+            [] => *from,
+            [piece] => from + usize::from(piece.start <= addr),
+            _ => from + own.partition_point(|piece| piece.start <= addr),
         }
     }
 }
@@ -346,6 +429,24 @@ mod tests {
     }
 
     proptest! {
+        /// Wherever in the address space the pieces lie, near each other or far apart.
+        #[test]
+        fn the_index_leads_to_the_piece(
+            starts in prop::collection::btree_set((0u64..1 << 16, 0u32..48), 1..60),
+        ) {
+            let starts: BTreeSet<u64> = starts.iter().map(|(n, shift)| n << shift).collect();
+            let pieces: Vec<_> = starts
+                .iter()
+                .map(|start| Piece { start: *start, last: *start, backing: Backing::Excluded })
+                .collect();
+            let index = Index::of(&pieces);
+            let near = starts.iter().flat_map(|start| [start.saturating_sub(1), *start, start + 1]);
+            for addr in near.chain([0, u64::MAX]) {
+                let expected = pieces.iter().filter(|piece| piece.start <= addr).count();
+                prop_assert_eq!(index.after(&pieces, addr), expected);
+            }
+        }
+
         /// Against the plainest reading: for each byte, the first segment with that byte.
         #[test]
         fn agrees_with_a_linear_scan(

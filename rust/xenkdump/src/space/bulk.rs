@@ -14,7 +14,8 @@ const CHUNK: usize = 256;
 
 /// Where the rows of [`Batch::read_rows`] go.
 pub trait Rows {
-    /// Puts `bytes` into a row, from the byte `at` on.
+    /// Puts `bytes` into a row, from the byte `at` on; what does not fit in it belongs to the rows
+    /// after it.
     fn put(&mut self, row: usize, at: usize, bytes: &[u8]);
     /// Clears a row: all of it could not be read, and parts of it may have been put.
     fn clear(&mut self, row: usize);
@@ -107,10 +108,28 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         rows: &mut impl Rows,
         status: &mut [Status],
     ) {
+        if adjoin(addrs, size) && self.read_run(addrs, size, first, rows).is_some() {
+            status.fill(Status::Ok);
+            return;
+        }
         let chunks = addrs.chunks(CHUNK).zip(status.chunks_mut(CHUNK));
         for ((addrs, status), first) in chunks.zip((first..).step_by(CHUNK)) {
             self.soundly(|this| this.read_chunk(addrs, size, first, rows, status));
         }
+    }
+
+    /// Reads rows that lie next to each other in one go; `None` if any of them cannot be read.
+    fn read_run(
+        &mut self,
+        addrs: &[u64],
+        size: usize,
+        first: usize,
+        rows: &mut impl Rows,
+    ) -> Option<()> {
+        let start = *addrs.first()?;
+        let len = addrs.len().checked_mul(size)?;
+        self.pieces(start, len, |at, bytes| rows.put(first, at, bytes))
+            .ok()
     }
 
     fn read_chunk(
@@ -233,4 +252,22 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         }
         Ok(())
     }
+}
+
+/// Whether each address is `size` after the one before it.
+fn adjoin(addrs: &[u64], size: usize) -> bool {
+    let (Some(first), Some(second)) = (addrs.first(), addrs.get(1)) else {
+        return false;
+    };
+    let mut expected = *first;
+    let step = size as u64;
+    if expected.wrapping_add(step) != *second {
+        return false;
+    }
+    let mut different = 0;
+    for addr in addrs {
+        different |= addr ^ expected;
+        expected = expected.wrapping_add(step);
+    }
+    different == 0
 }

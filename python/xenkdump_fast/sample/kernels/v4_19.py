@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import ClassVar
 
-from .. import p2m, printk, stack
+from .. import printk, stack
 from ..facts import Facts
 from ..guest import Guest
 from ..image import Image
@@ -17,7 +17,8 @@ from ..roster import Job
 from ..tasks import Task
 from . import tables32
 from . import v4_19_text as source
-from .base import STACK_END_MAGIC, Kernel
+from .base import STACK_END_MAGIC
+from .pvops import Pvops
 
 #: Ring 1, whatever Xen's own width.
 KERNEL_CS, KERNEL_SS = 0x61, 0x69
@@ -26,10 +27,12 @@ _PERCPU_FS = 0xD8
 _SYSCALLS = {"sys_read": 3, "sys_write": 4, "sys_wait4": 114, "sys_poll": 168}
 
 
-class Linux419(Kernel):
+class Linux419(Pvops):
     """Tasks that carry their thread_info, records in the log, the P2M list in vmalloc space."""
 
     paging = X86_PAE
+    machine, top_table = "i686", "swapper_pg_dir"
+    max_p2m_pfn = 0x1000000
     stack_size = 2 * PAGE
     padding = 8
     lowmem_end = 0xF5800000
@@ -98,37 +101,15 @@ class Linux419(Kernel):
         task.view["thread.sp"] = out.sp
         self.store_stack(task, out)
 
-    def link_threads(self, leader: Task, group: Sequence[Task]) -> None:
-        """Through signal_struct since 3.14, and thread_group."""
-        signal = self.variable("init_signals") if leader.idle else self.new("signal_struct")
-        signal["nr_threads"] = signal["live.counter"] = len(group)
-        for thread in group:
-            thread.view["signal"] = signal.address
-        if not leader.idle or leader.job.cpu == 0:
-            self.link([signal.at("thread_head"), *(t.view.at("thread_node") for t in group)])
-        self.link([t.view.at("thread_group") for t in group])
-
-    def boot_cpus(self, current: Sequence[Task]) -> None:
-        """Per-cpu areas and runqueues; ``current`` are the tasks that the CPUs execute."""
+    def new_percpu_area(self) -> int:
+        """Linked at an address of the kernel's own."""
         start, end = self.image.starts[".data..percpu"], self.image.ends[".data..percpu"]
-        self.percpu = [self.guest.kmalloc(end - start, PAGE) for _ in current]
-        for cpu, task in enumerate(current):
-            task.view["on_cpu"] = 1
-            offset = self.percpu[cpu] - start
-            self.variable("__per_cpu_offset")[f"[{cpu}]"] = offset
-            self.per_cpu("cpu_number", cpu)[""] = cpu
-            self.per_cpu("this_cpu_off", cpu)[""] = offset
-            self.per_cpu("xen_vcpu_id", cpu)[""] = cpu
-            self.per_cpu("current_task", cpu)[""] = task.address
-            for name in ("hardirq_stack", "softirq_stack"):
-                self.per_cpu(name, cpu)[""] = self.guest.kmalloc(self.stack_size, self.stack_size)
-            rq = self.per_cpu("runqueues", cpu)
-            rq.set(curr=task.address, idle=self.idle[cpu].address, cpu=cpu, online=1)
-            rq.set(nr_running=0 if task.idle else 1, nr_switches=self.rng.randrange(10**6))
-            rq["clock"] = round(self.facts.uptime * 1e9)
-        for name in ("possible", "online", "present", "active"):
-            self.variable(f"__cpu_{name}_mask")["bits[0]"] = (1 << self.cpus) - 1
-        self.assign(nr_cpu_ids=self.cpus)
+        return self.guest.kmalloc(end - start, PAGE)
+
+    def boot_cpu(self, cpu: int, task: Task) -> None:
+        """Its stacks for interrupts."""
+        for name in ("hardirq_stack", "softirq_stack"):
+            self.per_cpu(name, cpu)[""] = self.guest.kmalloc(self.stack_size, self.stack_size)
 
     # The vCPUs
 
@@ -183,42 +164,12 @@ class Linux419(Kernel):
     # Facts, log, P2M
 
     def write_facts(self) -> None:
-        """Names, times, loads, sizes."""
-        facts, spec = self.facts, self.image.spec
-        uts = self.variable("init_uts_ns")
-        for name, text in facts.names(spec.release, spec.version, "i686").items():
-            uts[f"name.{name}"] = text
-        uts["kref.refcount.refs.counter"] = 2
-        self.assign(
-            jiffies_64=facts.jiffies,
-            tick_nsec=10**9 // facts.hz,
-            avenrun=facts.avenrun,
-            cpu_khz=facts.mhz * 1000,
-            tsc_khz=facts.mhz * 1000,
-            max_pfn=self.guest.pages,
-            max_low_pfn=self.guest.pages,
-            totalram_pages=facts.memory_pages - 5000,
-            total_forks=max((t.job.pid for t in self.tasks), default=0),
-            nr_threads=len(self.tasks),
-            high_memory=self.direct(self.guest.pages),
-        )
-        cpu = self.variable("boot_cpu_data")
-        cpu.set(x86=6, x86_model=85, x86_stepping=4, x86_vendor_id=facts.vendor)
-        cpu.set(x86_model_id=facts.model, x86_virt_bits=48, x86_phys_bits=46)
-        cpu["loops_per_jiffy"] = facts.mhz * 1000 * 1000 // facts.hz
-        tk = self.variable("tk_core")
-        boot = facts.date - int(facts.uptime)
-        tk["timekeeper.xtime_sec"] = facts.date
-        tk["timekeeper.ktime_sec"] = int(facts.uptime)
-        tk["timekeeper.wall_to_monotonic.tv_sec"] = -boot
-        tk["timekeeper.tkr_mono.shift"] = 24
-        tk["timekeeper.tkr_mono.mult"] = 1 << 24
-        self.link([self.image.symbol("modules")])
-        init_mm = self.variable("init_mm")
-        init_mm.set(pgd=self.image.symbol("swapper_pg_dir"))
-        init_mm["mm_users.counter"] = 2
+        """The one node of memory, the table of system calls."""
+        super().write_facts()
+        self.variable("init_uts_ns")["kref.refcount.refs.counter"] = 2
+        self.assign(totalram_pages=self.facts.memory_pages - 5000)
         node = self.variable("contig_page_data")
-        node.set(nr_zones=4, node_present_pages=facts.memory_pages, node_id=0)
+        node.set(nr_zones=4, node_present_pages=self.facts.memory_pages, node_id=0)
         node["node_spanned_pages"] = self.guest.pages
         table = self.variable("sys_call_table")
         calls = [n for n in self.image.text.functions if n.startswith("sys_")]
@@ -235,22 +186,6 @@ class Linux419(Kernel):
         self.assign(log_buf=at, log_buf_len=size, log_first_idx=log.first_idx)
         self.assign(log_next_idx=log.next_idx, log_first_seq=log.first_seq)
         self.assign(log_next_seq=log.next_seq)
-
-    def write_p2m(self) -> p2m.LinearList:
-        """The linear list in vmalloc space, and its variables."""
-        entries = p2m.write_list(self.guest, sparse=True, shared_tail=16)
-        self.guest.map(self.p2m_vaddr, entries.pfns)
-        self.assign(
-            xen_p2m_addr=self.p2m_vaddr,
-            xen_p2m_size=len(entries.pfns) * PAGE // 4,
-            xen_max_p2m_pfn=0x1000000,
-            xen_p2m_last_pfn=self.guest.pages,
-        )
-        return entries
-
-    def root_address(self) -> int:
-        """Of swapper_pg_dir."""
-        return self.guest.machine_address(self.image.symbol("swapper_pg_dir"))
 
     def write_page_tables(self, hypervisor: dict[int, int]) -> None:
         """Maps low memory and the list; ``hypervisor`` gives Xen's entries of the top directory."""

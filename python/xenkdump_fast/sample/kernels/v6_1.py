@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from .. import p2m, printk, stack
+from .. import printk, stack
 from ..machine import PAGE
 from ..paging import X86_64
 from ..printk import Line
@@ -13,10 +13,10 @@ from ..roster import Job
 from ..tasks import Task
 from . import tables64
 from . import v6_1_text as source
-from .base import STACK_END_MAGIC, Kernel
+from .base import STACK_END_MAGIC
+from .pvops import Pvops
 
 _STACKS = 0xFFFFC90040000000
-_P2M_LIST = 0xFFFFC90000000000
 _VMALLOC = 0xFFFFC90000000000
 _VMEMMAP = 0xFFFFEA0000000000
 
@@ -26,10 +26,14 @@ KERNEL_CS, KERNEL_SS = 0xE033, 0xE02B
 _SYSCALLS = {"__x64_sys_read": 0, "__x64_sys_write": 1, "__x64_sys_poll": 7}
 
 
-class Linux61(Kernel):
+class Linux61(Pvops):
     """Tasks with virtually mapped stacks, the printk ring, per-cpu offsets from zero."""
 
     paging = X86_64
+    machine, top_table = "x86_64", "init_top_pgt"
+    max_p2m_pfn = 0x8000000
+    #: The start of vmalloc space.
+    p2m_vaddr = _VMALLOC
     stack_size = 4 * PAGE
     states: ClassVar = {"R": 0, "S": 1, "D": 2, "T": 4, "I": 0x402, "Z": 0x80}
     exit_zombie = 0x20
@@ -94,39 +98,17 @@ class Linux61(Kernel):
         task.view["thread.sp"] = out.sp
         self.store_stack(task, out)
 
-    def link_threads(self, leader: Task, group: Sequence[Task]) -> None:
-        """Through signal_struct since 3.14; thread_group is still there until 6.7."""
-        signal = self.variable("init_signals") if leader.idle else self.new("signal_struct")
-        signal["nr_threads"] = signal["live.counter"] = len(group)
-        for thread in group:
-            thread.view["signal"] = signal.address
-        if not leader.idle or leader.job.cpu == 0:
-            self.link([signal.at("thread_head"), *(t.view.at("thread_node") for t in group)])
-        self.link([t.view.at("thread_group") for t in group])
-
-    def boot_cpus(self, current: Sequence[Task]) -> None:
-        """Per-cpu areas and runqueues; ``current`` are the tasks that the CPUs execute."""
+    def new_percpu_area(self) -> int:
+        """Linked at 0."""
         pages = -(-self.image.ends[".data..percpu"] // PAGE)
-        self.percpu = [self.direct(self.guest.allocate(pages)) for _ in current]
-        for cpu, task in enumerate(current):
-            task.view["on_cpu"] = 1
-            base = self.percpu[cpu]
-            self.variable("__per_cpu_offset")[f"[{cpu}]"] = base
-            self.per_cpu("cpu_number", cpu)[""] = cpu
-            self.per_cpu("this_cpu_off", cpu)[""] = base
-            self.per_cpu("xen_vcpu_id", cpu)[""] = cpu
-            self.per_cpu("current_task", cpu)[""] = task.address
-            self.per_cpu("idle_threads", cpu)[""] = self.idle[cpu].address
-            top = self.per_cpu("irq_stack_backing_store", cpu).address + 16384
-            self.per_cpu("hardirq_stack_ptr", cpu)[""] = top - 8
-            self.per_cpu("cpu_current_top_of_stack", cpu)[""] = task.stack + self.stack_size
-            rq = self.per_cpu("runqueues", cpu)
-            rq.set(curr=task.address, idle=self.idle[cpu].address, cpu=cpu, online=1)
-            rq.set(nr_running=0 if task.idle else 1, nr_switches=self.rng.randrange(10**6))
-            rq["clock"] = round(self.facts.uptime * 1e9)
-        for name in ("possible", "online", "present", "active"):
-            self.variable(f"__cpu_{name}_mask")["bits[0]"] = (1 << self.cpus) - 1
-        self.assign(nr_cpu_ids=self.cpus)
+        return self.direct(self.guest.allocate(pages))
+
+    def boot_cpu(self, cpu: int, task: Task) -> None:
+        """Its idle task and its stacks."""
+        self.per_cpu("idle_threads", cpu)[""] = self.idle[cpu].address
+        top = self.per_cpu("irq_stack_backing_store", cpu).address + 16384
+        self.per_cpu("hardirq_stack_ptr", cpu)[""] = top - 8
+        self.per_cpu("cpu_current_top_of_stack", cpu)[""] = task.stack + self.stack_size
 
     def run_vcpu(self, task: Task, chain: Sequence[str]) -> dict[str, int]:
         """The task executes ``chain`` and stands in a hypercall; gives the vCPU's registers."""
@@ -163,45 +145,19 @@ class Linux61(Kernel):
         return registers
 
     def write_facts(self) -> None:
-        """Names, times, loads, sizes."""
-        facts, spec = self.facts, self.image.spec
-        uts = self.variable("init_uts_ns")
-        for name, text in facts.names(spec.release, spec.version, "x86_64").items():
-            uts[f"name.{name}"] = text
+        """The bases of the address space, more of the time, a node of memory, VMCOREINFO."""
+        super().write_facts()
+        facts = self.facts
         self.assign(
-            page_offset_base=spec.page_offset,
+            page_offset_base=self.image.spec.page_offset,
             vmalloc_base=_VMALLOC,
             vmemmap_base=_VMEMMAP,
-            jiffies_64=facts.jiffies,
-            tick_nsec=10**9 // facts.hz,
-            avenrun=facts.avenrun,
-            cpu_khz=facts.mhz * 1000,
-            tsc_khz=facts.mhz * 1000,
-            max_pfn=self.guest.pages,
-            max_low_pfn=self.guest.pages,
-            total_forks=max((t.job.pid for t in self.tasks), default=0),
-            nr_threads=len(self.tasks),
-            high_memory=self.direct(self.guest.pages),
         )
         self.variable("_totalram_pages")["counter"] = facts.memory_pages
-        cpu = self.variable("boot_cpu_data")
-        cpu.set(x86=6, x86_model=85, x86_stepping=4, x86_vendor_id=facts.vendor)
-        cpu.set(x86_model_id=facts.model, x86_virt_bits=48, x86_phys_bits=46)
-        cpu["loops_per_jiffy"] = facts.mhz * 1000 * 1000 // facts.hz
         tk = self.variable("tk_core")
-        boot = facts.date - int(facts.uptime)
-        tk["timekeeper.xtime_sec"] = facts.date
-        tk["timekeeper.ktime_sec"] = int(facts.uptime)
-        tk["timekeeper.wall_to_monotonic.tv_sec"] = -boot
-        tk["timekeeper.tkr_mono.shift"] = 24
-        tk["timekeeper.tkr_mono.mult"] = 1 << 24
         tk["timekeeper.tkr_mono.xtime_nsec"] = 123_456_789 << 24
-        tk["timekeeper.offs_real"] = boot * 10**9
+        tk["timekeeper.offs_real"] = (facts.date - int(facts.uptime)) * 10**9
         tk["timekeeper.raw_sec"] = int(facts.uptime)
-        self.link([self.image.symbol("modules")])
-        init_mm = self.variable("init_mm")
-        init_mm.set(pgd=self.image.symbol("init_top_pgt"))
-        init_mm["mm_users.counter"] = 2
         node = self.new("pglist_data")
         node.set(nr_zones=2, node_present_pages=facts.memory_pages, node_id=0)
         node["node_spanned_pages"] = self.guest.pages
@@ -254,28 +210,6 @@ class Linux61(Kernel):
         rb["text_data_ring.head_lpos.counter"] = ring.head_lpos
         rb["text_data_ring.tail_lpos.counter"] = ring.tail_lpos
         self.assign(prb=rb.address, log_buf=data, log_buf_len=size)
-
-    def write_p2m(self) -> p2m.LinearList:
-        """The linear list, mapped at the start of vmalloc space, and its variables."""
-        entries = p2m.write_list(self.guest, sparse=True, shared_tail=16)
-        self.guest.map(_P2M_LIST, entries.pfns)
-        self.assign(
-            xen_p2m_addr=_P2M_LIST,
-            xen_p2m_size=len(entries.pfns) * PAGE // 8,
-            # Says how far the list could grow, not how far it does.
-            xen_max_p2m_pfn=0x8000000,
-            xen_p2m_last_pfn=self.guest.pages,
-        )
-        return entries
-
-    @property
-    def p2m_vaddr(self) -> int:
-        """Where the linear list lies."""
-        return _P2M_LIST
-
-    def root_address(self) -> int:
-        """Of init_top_pgt."""
-        return self.guest.machine_address(self.image.symbol("init_top_pgt"))
 
     def write_page_tables(self, hypervisor: dict[int, int]) -> None:
         """Maps everything; ``hypervisor`` gives the entries of Xen's own slots of a top table."""

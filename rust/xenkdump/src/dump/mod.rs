@@ -61,10 +61,10 @@ impl Dump {
     /// Opens the file at `path`, whatever container it is. Reads headers and notes, no memory.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
-        let (header, ctx, word) = vmcore::header(&file)?;
-        match dumpcore::sections(&file, &header, ctx) {
+        let header = vmcore::header(&file)?;
+        match dumpcore::sections(&file, &header) {
             Some(sections) => dumpcore::open(file, &header, sections),
-            None => vmcore::open(file, &header, ctx, word),
+            None => vmcore::open(file, &header),
         }
     }
 

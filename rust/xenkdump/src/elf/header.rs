@@ -93,12 +93,7 @@ impl Header {
         let start = file.part(0, &mut start);
         let ident = |i: usize| start.get(i).copied();
         if !start.starts_with(ELFMAG) {
-            let found = start.get(..start.len().min(4)).unwrap_or_default();
-            return Err(Malformed::new(
-                0,
-                "an ELF file (7f 45 4c 46)",
-                format!("{found:02x?}"),
-            ));
+            return Err(Malformed::new(0, "an ELF file (7f 45 4c 46)", hex(start)));
         }
         let word = match ident(EI_CLASS) {
             Some(ELFCLASS32) => Word::W32,
@@ -145,23 +140,29 @@ impl Header {
                 header.phentsize.to_string(),
             ));
         }
-        if header.shoff == 0 {
+        // Without a section header 0, what is told there is not known.
+        let usable = header.shoff != 0 && header.shentsize >= sh;
+        let first = usable.then(|| at::<SectionHeader, _>(file, header.shoff, header.ctx()));
+        let first = first.flatten();
+        if raw.e_phnum == PN_XNUM {
+            header.phnum = first
+                .as_ref()
+                .map(|first| first.sh_info.into())
+                .ok_or_else(|| {
+                    Malformed::new(
+                        header.shoff,
+                        "section header 0, which counts the program headers (PN_XNUM)",
+                        "none",
+                    )
+                })?;
+        }
+        if !usable {
             // No table, whatever the counts say.
             header.shnum = 0;
             header.shstrndx = 0;
             return Ok(header);
         }
-        if header.shentsize < sh {
-            return Err(Malformed::new(
-                if word == Word::W64 { 58 } else { 46 },
-                format!("e_shentsize of at least {sh}"),
-                header.shentsize.to_string(),
-            ));
-        }
-        if let Some(first) = at::<SectionHeader, _>(file, header.shoff, header.ctx()) {
-            if raw.e_phnum == PN_XNUM {
-                header.phnum = first.sh_info.into();
-            }
+        if let Some(first) = first {
             if raw.e_shnum == 0 {
                 header.shnum = first.sh_size;
             }
@@ -180,6 +181,37 @@ impl Header {
         table(file, self.phoff, self.phentsize, self.phnum, self.ctx())
     }
 
+    /// How many program headers a file of `len` bytes has room for.
+    pub fn room_for_program_headers(&self, len: u64) -> u64 {
+        len.saturating_sub(self.phoff) / self.phentsize.max(1)
+    }
+
+    /// Says what is wrong with the table of sections where the header names one that cannot be used.
+    pub fn check_sections(&self) -> Result<(), Malformed> {
+        let size = SectionHeader::size(self.ctx()) as u64;
+        if self.shoff != 0 && self.shentsize < size {
+            return Err(Malformed::new(
+                if self.word == Word::W64 { 58 } else { 46 },
+                format!("e_shentsize of at least {size}"),
+                self.shentsize.to_string(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The section header at `index`.
+    pub fn section_header<S: Source + ?Sized>(
+        &self,
+        file: &S,
+        index: u64,
+    ) -> Option<SectionHeader> {
+        if index >= self.shnum {
+            return None;
+        }
+        let offset = index.checked_mul(self.shentsize)?.checked_add(self.shoff)?;
+        at(file, offset, self.ctx())
+    }
+
     /// The section headers that lie in `file`: fewer than `shnum` where it is cut.
     pub fn section_headers<'a, S: Source + ?Sized>(
         &self,
@@ -196,6 +228,14 @@ impl Header {
         };
         Ctx::new(container, Endian::Little)
     }
+}
+
+fn hex(start: &[u8]) -> String {
+    if start.is_empty() {
+        return "an empty file".into();
+    }
+    let bytes = start.iter().take(4).map(|byte| format!("{byte:02x}"));
+    bytes.collect::<Vec<_>>().join(" ")
 }
 
 fn or_end(byte: Option<u8>) -> String {
@@ -281,7 +321,8 @@ mod tests {
     fn refuses_what_is_not_little_endian_elf() {
         let parse = |file: &[u8]| Header::parse(file).unwrap_err();
         assert_eq!(parse(b"").offset, 0);
-        assert_eq!(parse(b"KDUMP   ").offset, 0);
+        assert_eq!(parse(b"").found, "an empty file");
+        assert_eq!(parse(b"KDUMP   ").found, "4b 44 55 4d");
         assert_eq!(parse(b"\x7fELF").found, "the end of the file");
         assert_eq!(parse(b"\x7fELF\x03\x01").offset, 4);
         assert_eq!(parse(b"\x7fELF\x02\x02").offset, 5);
@@ -289,5 +330,18 @@ mod tests {
         let mut file = elf64(1, 1, 0, [0; 3]);
         file[54] = 32;
         assert_eq!(parse(&file).offset, 54);
+    }
+
+    #[test]
+    fn sections_that_cannot_be_read_are_none_to_a_core_file() {
+        let mut file = elf64(1, 1, 0, [0; 3]);
+        file[58] = 32;
+        let header = Header::parse(&file).unwrap();
+        assert_eq!((header.phnum, header.shnum), (1, 0));
+        assert!(header.section_header(&file, 0).is_none());
+        assert_eq!(header.check_sections().unwrap_err().offset, 58);
+        // But they would have to count the program headers.
+        file[56..58].fill(0xff);
+        assert_eq!(Header::parse(&file).unwrap_err().offset, 64);
     }
 }

@@ -106,6 +106,9 @@ impl Image {
     /// An image of a file that is open already.
     pub fn new(file: Arc<RegularFile>) -> Result<Self> {
         let header = Header::parse(&*file).map_err(|malformed| malformed.of(&file))?;
+        header
+            .check_sections()
+            .map_err(|malformed| malformed.of(&file))?;
         let sections: Vec<_> = header.section_headers(&*file).take(SECTIONS).collect();
         let mut located: Vec<_> = sections
             .iter()

@@ -11,14 +11,12 @@ mod tests;
 
 use std::sync::OnceLock;
 
-use goblin::container::Ctx;
-use goblin::elf::header::Header;
 use goblin::elf::section_header::{SectionHeader, SHT_NOBITS};
 
 use super::note_list::NoteList;
 use super::{Dump, SegmentMap, Warnings};
 use crate::addr::{Mfn, Pfn, Word, PAGE_SIZE};
-use crate::elf::header::at;
+use crate::elf::Header;
 use crate::file::MappedFile;
 use crate::Result;
 
@@ -39,6 +37,9 @@ pub(super) struct Sections {
     /// How many section headers the ELF header counts that the file does not hold.
     missing: u64,
 }
+
+/// So many sections are looked at; xl writes eight.
+const SECTIONS: usize = 1 << 16;
 
 /// So many bytes of section names are read; xl writes 81.
 const NAMES: u64 = 1 << 16;
@@ -71,24 +72,12 @@ impl Range {
 }
 
 /// Finds the sections; `None` if this is another kind of file.
-pub(super) fn sections(file: &MappedFile, header: &Header, ctx: Ctx) -> Option<Sections> {
-    if header.e_phnum != 0 || header.e_shoff == 0 {
+pub(super) fn sections(file: &MappedFile, header: &Header) -> Option<Sections> {
+    if header.phnum != 0 || header.shnum == 0 {
         return None;
     }
-    let stride = u64::from(header.e_shentsize);
-    if stride < SectionHeader::size(ctx) as u64 {
-        return None;
-    }
-    let section = |i: u64| -> Option<SectionHeader> {
-        at(
-            file,
-            header.e_shoff.checked_add(i.checked_mul(stride)?)?,
-            ctx,
-        )
-    };
-    // elf(5): with 0xff00 sections and more, the number is in sh_size of section header 0 and the
-    // index of the names in its sh_link. xl never writes that many.
-    let names = section(u64::from(header.e_shstrndx)).map(|names| Range {
+    let names = header.section_header(file, header.shstrndx);
+    let names = names.map(|names| Range {
         offset: names.sh_offset,
         size: names.sh_size,
     });
@@ -98,10 +87,10 @@ pub(super) fn sections(file: &MappedFile, header: &Header, ctx: Ctx) -> Option<S
 
     let mut found = Sections {
         nameless: names.is_empty() || (names.len() as u64) < claimed.min(NAMES),
-        missing: u64::from(header.e_shnum),
+        missing: header.shnum,
         ..Sections::default()
     };
-    for header in (0..u64::from(header.e_shnum)).map_while(section) {
+    for header in header.section_headers(file).take(SECTIONS) {
         found.missing -= 1;
         if header.sh_type == SHT_NOBITS {
             continue;
@@ -157,7 +146,7 @@ pub(super) fn open(file: MappedFile, header: &Header, sections: Sections) -> Res
     let core = DumpCore::new(&file, sections, &mut warnings);
     Ok(Dump {
         format: "xl dump-core",
-        machine_type: header.e_machine,
+        machine_type: header.machine,
         word: Word::W64,
         segments: OnceLock::new(),
         core: Some(Box::new(core)),

@@ -9,6 +9,7 @@ from importlib import import_module
 
 from .._native import AbsentError, DumpError
 from .output import fail
+from .waiting import shown
 
 #: Exit statuses.
 FINE, ABSENT, USAGE, BROKEN = 0, 1, 2, 3
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     family.add_arguments(parser, name, rest)
     args = parser.parse_args(rest)
     try:
-        family.run(args)
+        with shown(name):
+            family.run(args)
     except BrokenPipeError:
         # Whoever read our output has gone: nothing is wrong, but nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

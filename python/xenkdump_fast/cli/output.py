@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from ..render.escape import visible
+from . import waiting
 
 
 def show(
@@ -15,6 +16,7 @@ def show(
 ) -> None:
     """Prints a result by its module of render/, as the arguments ask; its warnings to stderr."""
     said = _folded(warnings)
+    waiting.stop()
     if args.json:
         from ..render.json import document
 
@@ -58,5 +60,6 @@ def _folded(warnings: Iterable[str]) -> list[str]:
 
 
 def _say(warnings: Iterable[str]) -> None:
+    waiting.stop()
     for warning in warnings:
         print(f"xkdump: warning: {visible(warning)}", file=sys.stderr)

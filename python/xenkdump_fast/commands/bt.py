@@ -6,6 +6,7 @@ from typing import NamedTuple
 from .._native import AbsentError
 from ..linux import panic, tasks
 from ..linux.backtrace import Trace
+from ..progress import each
 from ..session import Domain
 
 
@@ -54,5 +55,5 @@ def run(
         dump=domain.dump.path,
         domain=domain.id,
         word=kernel.word,
-        traces=[kernel.backtrace(task) for task in chosen],
+        traces=[kernel.backtrace(task) for task in each(chosen, "task")],
     )

@@ -6,6 +6,7 @@ from .._native import Dump
 from ..hypervisor.domain import CoreDomain, XenDomain
 from ..hypervisor.guests import GuestKernel
 from ..hypervisor.xen import HostDomain, Xen, open_symbols
+from ..progress import each
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def run(path: str, xen_syms: str | None = None, *, everyone: bool = False) -> Do
     xen = Xen(dump, image, symbols=symbols)
     rows: list[DomainRow] = []
     hints: list[int] = []
-    for host_domain in xen.domains(all=everyone):
+    for host_domain in each(xen.domains(all=everyone), "domain"):
         rows.append(_row(host_domain, hints))
         kernel = rows[-1].kernel
         if kernel is not None and kernel.address and kernel.address not in hints:

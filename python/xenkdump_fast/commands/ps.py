@@ -6,6 +6,7 @@ from typing import NamedTuple
 from .._native import AbsentError
 from ..linux import mm, states, tasks
 from ..linux.kernel import Kernel
+from ..progress import each
 from ..session import Domain
 
 PAGE = 4096
@@ -61,7 +62,10 @@ def run(domain: Domain, wanted: Sequence[str] = ()) -> Processes:
     return Processes(
         domain.id,
         kernel.word,
-        [_process(kernel, task, used.get(task.address), pages, known) for task in chosen],
+        [
+            _process(kernel, task, used.get(task.address), pages, known)
+            for task in each(chosen, "task")
+        ],
     )
 
 

@@ -1,0 +1,64 @@
+"""The line on the terminal while a command takes its time."""
+
+import io
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from xenkdump_fast import cli, progress
+from xenkdump_fast.cli import waiting
+from xenkdump_fast.sample import forge
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def after(stream: io.StringIO, text: str) -> None:
+    """Waits until ``text`` was written, however slow the machine."""
+    end = time.monotonic() + 60
+    while text not in stream.getvalue():
+        assert time.monotonic() < end, stream.getvalue()
+        time.sleep(0.001)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, patience: float) -> Terminal:
+    """Puts a terminal in stderr's place. Not a fixture: pytest sets stderr anew for each test."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(waiting, "PATIENCE", patience)
+    monkeypatch.setattr(waiting, "PERIOD", 0.001)
+    return stream
+
+
+def test_it_says_how_far_it_has_come_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = watch(monkeypatch, 0.0)
+    with waiting.shown("bt"):
+        after(terminal, "\r\x1b[Kxkdump bt: ")
+        for number in progress.each(range(3), "task"):
+            after(terminal, f", task {number + 1} of 3")
+        waiting.stop()
+        gone = terminal.getvalue()
+        assert gone.endswith("\r\x1b[K")
+    assert terminal.getvalue() == gone
+    assert progress.now.what == ""
+
+
+def test_nothing_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
+    with waiting.shown("bt"):
+        pass
+    assert stream.getvalue() == ""
+
+
+def test_a_quick_command_shows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sample = forge(tmp_path / "dump", like="2006")
+    terminal = watch(monkeypatch, 3600.0)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert cli.main(["bt", "--all", str(sample.vmlinux), str(sample.vmcore)]) == 0
+    assert terminal.getvalue() == ""

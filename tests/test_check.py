@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hypervisor.patched import patched
 from xenkdump_fast import AbsentError, open
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check
@@ -58,6 +59,24 @@ def test_the_exit_status_tells(broken: Sample, capsys: pytest.CaptureFixture[str
     assert main(["check", str(broken.vmlinux), str(broken.vmcore)]) == 1
     assert "disagree" in capsys.readouterr().err
     assert main(["check", "--json", str(broken.vmcore)]) == 1
+
+
+def test_one_wrong_bit_makes_no_work(tmp_path: Path) -> None:
+    """Every unused slot of a pvops kernel's frame-list tree leads to one page of all ones."""
+    sample = forge(tmp_path / "dump", like="modern")
+    machine = open(str(sample.vmcore)).native.machine
+    top = int(sample.plan["domains"][0]["frame_list_list"], 16)
+    nothing = machine.u64((machine.u64((top << 12) + 8 * 511) << 12) + 8 * 511) << 12
+    assert machine.read(nothing, 4096) == b"\xff" * 4096
+    with patched(Path(sample.vmcore), {nothing + 8 * 9: b"\xfe"}):
+        found = check.run(open(str(sample.vmcore)), 0, str(sample.vmlinux))
+    (pages,) = {offered.pages for offered in found.offered if offered.name == "list"}
+    assert pages == (1 << 27) - 502
+    assert found.m2p is not None
+    asked = found.m2p.equal + found.m2p.different + found.m2p.unreadable
+    # All frames that the dump holds are fewer.
+    assert 0 < asked < sum(int(size, 16) for _, size, *_ in sample.plan["segments"]) >> 12
+    assert found.disagreements == 0
 
 
 def test_what_has_no_p2m(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DIST := target/sdist
 
-.PHONY: demo test lint bench fuzz sdist clean faults
+.PHONY: demo test lint bench counts fuzz sdist clean faults
 
 # Everything the project needs, in a virtual environment of its own.
 $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -name '*.rs' -o -name '*.toml')
@@ -39,8 +39,15 @@ sdist: $(VENV)/.stamp
 	$(DIST)/venv/bin/python -m pip install --quiet $(DIST)/*.tar.gz
 	cd $(DIST) && venv/bin/xkdump --help >/dev/null && venv/bin/python -c 'import xenkdump_fast'
 
+# Measures beside every peer that is there, in a quarter of an hour; benches/run.py --help says what
+# more BENCH may ask for. Peers that cannot be installed are named in the table.
 bench: $(VENV)/.stamp
-	$(BIN)/python benches/run.py
+	-$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python benches/run.py $(BENCH)
+
+# Holds the instructions of the core's paths against benches/core/counts.json (needs valgrind).
+counts: $(VENV)/.stamp
+	$(BIN)/python -m benches.counts $(COUNTS)
 
 clean:
 	rm -rf target $(VENV) .cache

@@ -1,7 +1,8 @@
 """Forges the dumps that are measured: sparse files whose size on disk is that of their tables.
 
 A guest of so many pages has a P2M (a frame-list tree) and a root that maps all of its memory twice,
-from DIRECT on by 4 KiB pages and from HUGE on by 2 MiB pages. Its frames lie in extents of 2 MiB
+from DIRECT on by 4 KiB pages and from HUGE on by 2 MiB pages. The smallest has a root for PAE too,
+which maps half of its memory in both ways. Its frames lie in extents of 2 MiB
 in no order, as Xen hands them out, an eighth of them single frames; they hold no bytes on disk but
 read as zeros. The first page of the tables is the frame-list list, the second the root.
 """
@@ -9,7 +10,7 @@ read as zeros. The first page of the tables is the frame-list list, the second t
 import argparse
 import json
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,14 @@ ENTRIES = 512
 #: Where the guest's memory is mapped by 4 KiB pages and by 2 MiB pages.
 DIRECT = 0xFFFF_8880_0000_0000
 HUGE = 0xFFFF_C000_0000_0000
+#: The same under PAE, and how many pages each of the two has.
+PAE_DIRECT, PAE_HUGE, PAE_PAGES = 0, 0x8000_0000, 1 << 19
 #: First mfn of the tables, and of the guest's own frames.
 TABLES = 0x1000
 FRAMES = 1 << 22
 INVALID = np.uint64(2**64 - 1)
+#: Present, writable, accessed, dirty; a large page.
+FLAGS, LARGE = np.uint64(0x63), np.uint64(0x80)
 
 Words = NDArray[np.uint64]
 
@@ -58,7 +63,9 @@ class Forged:
     pages: int
     present: int
     frame_list: int
+    #: Machine addresses of the topmost tables; 0 where there is none for PAE.
     root: int
+    pae_root: int
 
 
 def extents_of(shape: Shape, rng: np.random.Generator) -> Words:
@@ -85,20 +92,27 @@ def forge(folder: Path, name: str) -> Forged:
     path = folder / f"guest-{name}.vmcore"
     about = folder / f"guest-{name}.json"
     if about.is_file() and path.is_file():
-        return Forged(**json.loads(about.read_text()))
+        known = json.loads(about.read_text())
+        # What an earlier version of this file has forged is forged anew.
+        if known.keys() == {field.name for field in fields(Forged)}:
+            return Forged(**known)
     folder.mkdir(parents=True, exist_ok=True)
     mfns = frames_of(shape, np.random.default_rng(shape.pages))
     tables = Tables()
     list_list, root = tables.reserve(1), tables.reserve(1)
     frame_list(tables, list_list, shape, mfns)
-    small = root_entries(tables, shape, mfns)
-    large = root_entries(tables, shape, None)
+    small, large = directory(tables, mfns), large_pages(shape)
     top = np.zeros(ENTRIES, np.uint64)
-    top[DIRECT >> 39 & 511 : (DIRECT >> 39 & 511) + len(small)] = small
-    top[HUGE >> 39 & 511 : (HUGE >> 39 & 511) + len(large)] = large
+    for base, level2 in ((DIRECT, small), (HUGE, large)):
+        entries = root_entries(tables, shape, level2)
+        top[base >> 39 & 511 : (base >> 39 & 511) + len(entries)] = entries
     tables.put(root, top)
+    # A larger host has frames that PAE as memflow knows it (36 bits) cannot reach.
+    pae_root = pae(tables, small, large) * PAGE if shape.pages == 2 * PAE_PAGES else 0
     write(path, tables, shape)
-    forged = Forged(str(path), shape.pages, shape.present, list_list, root * PAGE)
+    forged = Forged(
+        str(path.resolve()), shape.pages, shape.present, list_list, root * PAGE, pae_root
+    )
     about.write_text(json.dumps(asdict(forged)))
     return forged
 
@@ -152,22 +166,35 @@ def padded(words: Words, fill: np.uint64) -> Words:
     return np.concatenate([words, np.full(-len(words) % ENTRIES, fill, np.uint64)])
 
 
-def root_entries(tables: Tables, shape: Shape, mfns: Words | None) -> Words:
-    """Entries of the root that map the present pfns by 4 KiB pages, or as many by 2 MiB ones."""
-    flags = np.uint64(0x63)
-    if mfns is not None:
-        level1 = tables.add(mfns << np.uint64(12) | flags)
-        level2 = level1 << np.uint64(12) | flags
-    else:
-        extents = extents_of(shape, np.random.default_rng(1))
-        level2 = (extents * ENTRIES + np.uint64(FRAMES)) << np.uint64(12) | np.uint64(0xE3)
+def directory(tables: Tables, mfns: Words) -> Words:
+    """Entries of level 2, with the tables of level 1 they lead to, that map frames one by one."""
+    level1 = tables.add(mfns << np.uint64(12) | FLAGS)
+    return level1 << np.uint64(12) | FLAGS
+
+
+def large_pages(shape: Shape) -> Words:
+    """Entries of level 2 that map as much memory by 2 MiB pages."""
+    extents = extents_of(shape, np.random.default_rng(1))
+    return (extents * ENTRIES + np.uint64(FRAMES)) << np.uint64(12) | FLAGS | LARGE
+
+
+def root_entries(tables: Tables, shape: Shape, level2: Words) -> Words:
+    """Entries of the root under which the present pfns have these entries of level 2."""
     zero = np.uint64(0)
     # Each page of level 2 maps a run: it goes where the run's pfns are.
-    tables2 = tables.add(padded(level2, zero)) << np.uint64(12) | flags
+    tables2 = tables.add(padded(level2, zero)) << np.uint64(12) | FLAGS
     runs = shape.pages // (ENTRIES * ENTRIES) or 1
     level3 = np.zeros(runs, np.uint64)
     level3[spread(shape)] = tables2
-    return tables.add(padded(level3, zero)) << np.uint64(12) | flags
+    return tables.add(padded(level3, zero)) << np.uint64(12) | FLAGS
+
+
+def pae(tables: Tables, small: Words, large: Words) -> int:
+    """The mfn of a root of four entries: two for pages of 4 KiB, two for pages of 2 MiB."""
+    half = PAE_PAGES // ENTRIES
+    level2 = tables.add(np.concatenate([small[:half], large[:half]]))
+    # Of such an entry only PRESENT and the address may be set.
+    return int(tables.add(padded(level2 << np.uint64(12) | np.uint64(1), np.uint64(0)))[0])
 
 
 def write(path: Path, tables: Tables, shape: Shape) -> None:

@@ -1,31 +1,33 @@
 """The peers that read a number of 8 bytes at each of many addresses, one call an address.
 
-Run as a program under any Python that has the peer: it reads a job as JSON on its input and writes
-the nanoseconds an address as JSON. It imports nothing of this project: a system's own Python,
-which has libkdumpfile, has no part of it.
+Run as a program under any Python that has the peer: it reads a job as JSON from the first line of
+its input, answers what it found first, and then for each further line reads all addresses and
+answers the nanoseconds an address. It imports nothing of this project: a system's own Python, which
+has libkdumpfile, has no part of it.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 
-def drgn_reader(job: dict[str, object]) -> Callable[[int], object]:
+def drgn_reader(job: dict[str, Any]) -> Callable[[int], Any]:
     """drgn: physical addresses of any ELF dump, virtual ones of a Linux kernel's."""
     import drgn
 
     program = drgn.Program()
-    program.set_core_dump(str(job["path"]))
+    program.set_core_dump(job["path"])
     physical = job["kind"] == "physical"
     return lambda address: program.read_u64(address, physical)
 
 
-def kdumpfile_reader(job: dict[str, object]) -> Callable[[int], object]:
+def kdumpfile_reader(job: dict[str, Any]) -> Callable[[int], Any]:
     """libkdumpfile."""
     import kdumpfile
 
-    dump = kdumpfile.kdumpfile(str(job["path"]))
+    dump = kdumpfile.kdumpfile(job["path"])
     if job["kind"] == "physical":
         kind = kdumpfile.KDUMP_MACHPHYSADDR
     else:
@@ -38,20 +40,22 @@ def kdumpfile_reader(job: dict[str, object]) -> Callable[[int], object]:
 READERS = {"drgn": drgn_reader, "libkdumpfile": kdumpfile_reader}
 
 
+def answer(value: object) -> None:
+    print(json.dumps(value), flush=True)
+
+
 def main() -> None:
     """Measures one peer on one list of addresses."""
-    job = json.load(sys.stdin)
+    job = json.loads(sys.stdin.readline())
     read = READERS[job["peer"]](job)
     addresses = job["addresses"]
     first = read(addresses[0])
-    best = float("inf")
-    for _ in range(job["rounds"]):
+    answer(int.from_bytes(first, "little") if isinstance(first, (bytes, bytearray)) else first)
+    for _ in sys.stdin:
         start = time.perf_counter_ns()
         for address in addresses:
             read(address)
-        best = min(best, (time.perf_counter_ns() - start) / len(addresses))
-    value = int.from_bytes(first, "little") if isinstance(first, (bytes, bytearray)) else first
-    json.dump({"ns": best, "first": value}, sys.stdout)
+        answer((time.perf_counter_ns() - start) / len(addresses))
 
 
 if __name__ == "__main__":

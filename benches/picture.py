@@ -1,8 +1,10 @@
 """Lines on two logarithmic axes, as SVG."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Protocol
 
 WIDTH, HEIGHT = 460, 330
 LEFT, RIGHT, TOP, BOTTOM = 62, 20, 40, 52
@@ -16,6 +18,34 @@ class Panel:
 
     title: str
     points: list[tuple[str, int, float]]
+
+
+class Measured(Protocol):
+    """A row of the report."""
+
+    @property
+    def harness(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def who(self) -> str: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def ns(self) -> float: ...
+
+
+def of(rows: Sequence[Measured]) -> str:
+    """Nanoseconds an address against the size of a batch, from what was measured."""
+    wanted = (
+        ("P2M at random, 64 GiB, from Python", "python", "resolve/64g/random"),
+        ("virtual addresses at random, the core", "core", "translate-4k/64g/random"),
+    )
+    panels = []
+    for title, harness, group in wanted:
+        found = [row for row in rows if (row.harness, row.group) == (harness, group)]
+        panels.append(Panel(title, [(row.who, row.batch, row.ns) for row in found]))
+    return draw(panels)
 
 
 def draw(panels: list[Panel]) -> str:

@@ -1,18 +1,19 @@
-"""What was measured, as JSON, as Markdown tables of ratios, and as a picture."""
+"""What was measured, as JSON and as Markdown tables."""
 
 import json
-from collections.abc import Callable, Iterable
+import statistics
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from . import picture as drawing
+from .pairing import Figure, Pair
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement: the best time of a run."""
+    """One measurement of the sweep over orders, guests and batches: the best time of a run."""
 
-    #: "python", "core", "peers" or "process".
+    #: "python" or "core".
     harness: str
     #: What was done, to which guest, in which order.
     group: str
@@ -26,159 +27,160 @@ class Row:
 
 @dataclass(slots=True)
 class Results:
-    """All that was measured."""
+    """All that was measured in one run."""
 
     machine: dict[str, str] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
     #: Instructions an element, by path and order.
     counts: dict[str, float] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    #: Peers and parts that were not measured, and why.
+    missing: list[str] = field(default_factory=list)
+
+    def take(self, found: Iterable[Pair | Figure]) -> None:
+        """Sorts what a harness found into its place."""
+        for one in found:
+            if isinstance(one, Pair):
+                self.pairs.append(one)
+            else:
+                self.figures.append(one)
+
+    def write(self, path: Path) -> None:
+        """Writes all of it, and what the pairs come to."""
+        found = asdict(self)
+        for entry, pair in zip(found["pairs"], self.pairs, strict=True):
+            entry["ratio"] = statistics.median(pair.ratios())
+            entry["met"] = pair.met()
+        path.write_text(json.dumps(found, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Results":
-        """What an earlier run wrote; nothing if there was none."""
-        if not path.is_file():
-            return cls()
+        """What ``write`` wrote."""
         found = json.loads(path.read_text())
-        return cls(found["machine"], [Row(**row) for row in found["rows"]], found["counts"])
-
-    def write(self, path: Path) -> None:
-        """Writes all of it, and the targets."""
-        found = asdict(self)
-        found["targets"] = [asdict(target) for target in targets(self)]
-        path.write_text(json.dumps(found, indent=1) + "\n")
-
-    def put(self, harness: str, rows: Iterable[Row]) -> None:
-        """Puts a harness's rows in the place of its earlier ones."""
-        self.rows = [row for row in self.rows if row.harness != harness] + list(rows)
-
-    def ns(self, group: str, who: str, batch: int | None = None) -> float | None:
-        """The time of one measurement, of the longest batch if none is named."""
-        fit = [
-            row
-            for row in self.rows
-            if (row.group, row.who) == (group, who) and batch in (None, row.batch)
-        ]
-        return max(fit, key=lambda row: row.batch).ns if fit else None
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What was to be reached, and what was."""
-
-    what: str
-    #: How many times as fast, or how many nanoseconds at most.
-    wanted: str
-    got: str
-    met: bool
-
-
-def targets(results: Results) -> list[Target]:
-    """The targets of which both sides were measured."""
-    found = []
-
-    def times(what: str, wanted: float, ours: tuple[str, str], theirs: tuple[str, str]) -> None:
-        mine, other = results.ns(*ours), results.ns(*theirs)
-        if mine and other:
-            ratio = other / mine
-            found.append(Target(what, f"{wanted:g}x", f"{ratio:.2f}x", ratio >= wanted))
-
-    for order, one, two in (("random", 1.5, 2.5), ("sequential", 2, None)):
-        group = f"resolve/64g/{order}"
-        title = f"P2M, {order}, against numpy's take"
-        times(f"{title}, 1 thread", one, (group, "xenkdump-1"), (group, "numpy"))
-        if two is not None:
-            times(f"{title}, 2 threads", two, (group, "xenkdump-2"), (group, "numpy"))
-    for pages in ("4k", "2m"):
-        for order in ("sequential", "random"):
-            group = f"translate-{pages}/64g/{order}"
-            title = f"virtual addresses, {pages} pages, {order}, against memflow"
-            times(title, 2, (group, "xenkdump"), (group, "memflow"))
-    for order, wanted in (("sequential", 300), ("random", 60)):
-        for kind in ("physical/64g", "virtual/bare-x86_64"):
-            group = f"read-8-{kind}/{order}"
-            for peer in ("libkdumpfile", "drgn"):
-                title = f"8 bytes, {kind.split('/')[0]}, {order}, against {peer}"
-                times(title, wanted, (group, "xenkdump-2"), (group, peer))
-    empty = results.ns("single/4g", "empty")
-    for what in ("resolve", "translate-4k", "u64"):
-        one_call = results.ns("single/4g", what)
-        if one_call and empty:
-            more = one_call - empty
-            title = f"one {what} from Python, beyond an empty call"
-            found.append(Target(title, "300 ns", f"{more:.0f} ns", more <= 300))
-    times("a domain, against memcpy", 0.8, ("domain/4g", "readinto-1"), ("domain/4g", "memcpy"))
-    title = "objects of 64 bytes at random, read_many against a loop over read"
-    times(title, 50, ("objects/4g/random", "read_many-2"), ("objects/4g/random", "loop"))
-    return found
+        for entry in found["pairs"]:
+            del entry["ratio"], entry["met"]
+        return cls(
+            found["machine"],
+            [Pair(**entry) for entry in found["pairs"]],
+            [Figure(**entry) for entry in found["figures"]],
+            found["counts"],
+            [Row(**entry) for entry in found["rows"]],
+            found["missing"],
+        )
 
 
 def markdown(results: Results) -> str:
     """Tables of ratios."""
     lines = ["# Benchmarks", ""]
     lines += [f"- {name}: {value}" for name, value in results.machine.items()]
-    lines += [
-        "",
-        "Times are the best of a run, in nanoseconds an element; only ratios within one run mean",
-        "anything. Made by `python benches/run.py`.",
-        "",
-        "## Targets",
-        "",
-        "| what | wanted | got | |",
-        "|---|---|---|---|",
-    ]
-    for target in targets(results):
-        mark = "met" if target.met else "**not met**"
-        lines.append(f"| {target.what} | {target.wanted} | {target.got} | {mark} |")
-    for harness, title in TITLES.items():
-        rows = [row for row in results.rows if row.harness == harness]
-        if rows:
-            lines += ["", f"## {title}", "", *table(rows)]
+    lines += [f"- not measured: {what}" for what in results.missing]
+    lines += ["", *INTRODUCTION]
+    judged = [pair for pair in results.pairs if pair.met() is not None]
+    others = [pair for pair in results.pairs if pair.met() is None]
+    lines += section("Against what was aimed at", [targets_table(judged)] if judged else [])
+    lines += section("Other ratios", [ratios_table(others)] if others else [])
+    lines += section("Alone", [figures_table(results.figures)] if results.figures else [])
     if results.counts:
-        lines += ["", "## Instructions an element", "", "| path | instructions |", "|---|---|"]
-        lines += [f"| {path} | {count:.1f} |" for path, count in results.counts.items()]
+        table = ["| path | instructions |", "|---|---|"]
+        table += [f"| {path} | {count:.1f} |" for path, count in results.counts.items()]
+        lines += section("Instructions an element (callgrind)", [table])
+    for harness, title in SWEEPS.items():
+        rows = [row for row in results.rows if row.harness == harness]
+        lines += section(title, [sweep_table(rows)] if rows else [])
     return "\n".join(lines) + "\n"
 
 
-TITLES = {
-    "python": "From Python",
-    "core": "The core alone",
-    "peers": "Peers, reading the same dump",
-    "process": "Whole processes",
+INTRODUCTION = (
+    "Made by `make bench`. Both sides of a ratio were measured in one process or side by side, in",
+    "turn: ours, theirs, ours, theirs; each turn gives a ratio, of which the median and the",
+    "extremes are shown. Times are medians, for one element: an address, a pfn, an object, a page",
+    "of 4 KiB. One thread is pinned to one core, two threads to two.",
+)
+SWEEPS = {
+    "python": "By size of the batch, from Python (pytest-benchmark)",
+    "core": "By size of the batch, the core alone (criterion)",
 }
 
 
-def table(rows: list[Row]) -> list[str]:
-    """A line for each group and batch: our times, and others' in times of ours."""
-    lines = ["| what | batch | who | ns | times ours |", "|---|---|---|---|---|"]
-    ours: dict[tuple[str, int], float] = {}
-    for row in rows:
-        if mine(row.who):
-            ours.setdefault((row.group, row.batch), row.ns)
-    newest = {group: ns for (group, _), ns in ours.items()}
-    for row in sorted(rows, key=lambda row: (row.group, row.batch)):
-        base = ours.get((row.group, row.batch)) or newest.get(row.group)
-        ratio = "" if base is None else f"{row.ns / base:.2f}"
-        lines.append(f"| {row.group} | {row.batch} | {row.who} | {row.ns:.2f} | {ratio} |")
+def section(title: str, tables: list[list[str]]) -> list[str]:
+    """A heading with what is below it, unless that is nothing."""
+    return [line for table in tables for line in ("", f"## {title}", "", *table)]
+
+
+def targets_table(pairs: list[Pair]) -> list[str]:
+    """A line for each pair of which something was wanted."""
+    lines = [
+        "| what | ours | time | against | time | wanted | got | from … to | |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for pair in pairs:
+        if pair.most_more_ns is None:
+            wanted, got, spread = f"{pair.wanted:g}x", *times(pair)
+        else:
+            more = pair.more_ns()
+            wanted = f"≤ {pair.most_more_ns:g} ns more"
+            got = f"{statistics.median(more):.0f} ns more"
+            spread = f"{min(more):.0f} … {max(more):.0f}"
+        mark = "met" if pair.met() else "**not met**"
+        lines.append(f"{both(pair)} {wanted} | {got} | {spread} | {mark} |")
     return lines
 
 
-def mine(who: str) -> bool:
-    """Whether a measurement is this package's own, in bulk."""
-    return who.startswith(("xenkdump", "xkdump", "read_many", "readinto"))
-
-
-def picture(results: Results) -> str:
-    """Nanoseconds an address against the size of a batch."""
-    panels = (
-        ("P2M at random, from Python", "python", "resolve/64g/random"),
-        ("virtual addresses at random, the core", "core", "translate-4k/64g/random"),
-    )
-    pick: Callable[[str, str], list[Row]] = lambda harness, group: [  # noqa: E731
-        row for row in results.rows if (row.harness, row.group) == (harness, group)
+def ratios_table(pairs: list[Pair]) -> list[str]:
+    """A line for each other pair."""
+    lines = [
+        "| what | ours | time | against | time | ratio | from … to |",
+        "|---|---|---|---|---|---|---|",
     ]
-    return drawing.draw(
-        [
-            drawing.Panel(title, [(row.who, row.batch, row.ns) for row in pick(harness, group)])
-            for title, harness, group in panels
-        ]
-    )
+    for pair in pairs:
+        got, spread = times(pair)
+        lines.append(f"{both(pair)} {got} | {spread} |")
+    return lines
+
+
+def both(pair: Pair) -> str:
+    """Who, and how long."""
+    ours, theirs = statistics.median(pair.ours_ns), statistics.median(pair.theirs_ns)
+    return f"| {pair.what} | {pair.ours} | {duration(ours)} | {pair.theirs} | {duration(theirs)} |"
+
+
+def times(pair: Pair) -> tuple[str, str]:
+    """The median of the ratios, and the extremes."""
+    ratios = pair.ratios()
+    spread = f"{number(min(ratios))} … {number(max(ratios))}"
+    return f"{number(statistics.median(ratios))}x", spread
+
+
+def duration(ns: float) -> str:
+    """With the unit that suits it."""
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= size:
+            return f"{number(ns / size)} {unit}"
+    return f"{number(ns)} ns"
+
+
+def number(value: float) -> str:
+    """With three digits, or all before the point."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def figures_table(figures: list[Figure]) -> list[str]:
+    """A line for each figure."""
+    lines = ["| what | |", "|---|---|"]
+    lines += [f"| {figure.what} | {number(figure.value)} {figure.unit} |" for figure in figures]
+    return lines
+
+
+def sweep_table(rows: list[Row]) -> list[str]:
+    """A line for each group and batch, a column for each who."""
+    names = list(dict.fromkeys(row.who for row in rows))
+    lines = [f"| what | batch | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    found = {(row.group, row.batch, row.who): row.ns for row in rows}
+    for group, batch in sorted({(row.group, row.batch) for row in rows}):
+        cells = [found.get((group, batch, who)) for who in names]
+        shown = " | ".join("" if ns is None else number(ns) for ns in cells)
+        lines.append(f"| {group} | {batch} | {shown} |")
+    return lines

@@ -1,53 +1,89 @@
-//! One path of the core, so often: for counting instructions under callgrind.
+//! One path of the core, once: for counting instructions under callgrind.
 //!
-//! `counts PATH ORDER ELEMENTS`; the difference of two runs is that of their elements.
+//! `counts PATH ORDER` does [`ELEMENTS`] of them in [`counted`], which callgrind is told to collect.
 
 use std::hint::black_box;
 
-use xenkdump::addr::{MachineAddr, Mfn};
-use xenkdump::paging::Translator;
+use xenkdump::addr::{Address, MachineAddr, Mfn, VirtAddr};
+use xenkdump::file::MappedFile;
+use xenkdump::memory::Memory;
 use xenkdump::status::Status;
-use xenkdump_benches::{Guest, Order, DIRECT, HUGE};
+use xenkdump_benches::{Guest, Order};
 
-const BATCH: usize = 65_536;
+const ELEMENTS: usize = 65_536;
+
+/// What is between `main` and the path; callgrind knows it by its name.
+#[inline(never)]
+#[no_mangle]
+fn counted(work: &mut dyn FnMut()) {
+    work();
+}
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    let (Some(path), Some(order), Some(elements)) = (args.next(), args.next(), args.next()) else {
-        eprintln!("counts PATH ORDER ELEMENTS");
+    let (Some(path), Some(order)) = (args.next(), args.next()) else {
+        eprintln!("counts PATH ORDER");
         std::process::exit(2);
     };
     let order = Order::ALL
         .into_iter()
         .find(|known| known.name() == order)
         .expect("an order");
-    let elements: usize = elements.parse().expect("a number");
     let guest = Guest::open("4g");
-    let mut status = vec![Status::Ok; BATCH];
-    let pfns = guest.pfns(order, BATCH);
-    let base = if path == "translate-2m" { HUGE } else { DIRECT };
-    let addrs = guest.addrs(base, order, BATCH);
-    let mut mfns = vec![Mfn(0); BATCH];
-    let mut machine = vec![MachineAddr(0); BATCH];
-    // Made, and warm, before what is counted; both runs do as much.
-    let mut translator = Translator::new(&guest.space, BATCH);
-    for _ in 0..2 {
-        guest.p2m.resolve_many(&pfns, &mut mfns, &mut status);
-        translator.translate(&addrs, &mut machine, &mut status);
-    }
-    for _ in 0..elements / BATCH {
-        match path.as_str() {
-            "resolve" => guest.p2m.resolve_many(&pfns, &mut mfns, &mut status),
-            "translate-4k" | "translate-2m" => {
-                translator.translate(&addrs, &mut machine, &mut status);
-            }
-            "walk" => {
-                for (addr, out) in addrs.iter().zip(&mut machine) {
-                    *out = guest.space.translate(*addr).unwrap_or_default();
-                }
-            }
-            other => panic!("no path {other}"),
+    let mut status = vec![Status::Ok; ELEMENTS];
+    let pages = path.strip_prefix("translate-").unwrap_or("4k");
+    let spaces = guest.spaces();
+    let mapped = spaces.iter().find(|mapped| mapped.pages == pages);
+    let mapped = mapped.expect("a path");
+    let addrs = guest.addrs(mapped, order, ELEMENTS);
+    let mut machine = vec![MachineAddr(0); ELEMENTS];
+    let mut run: Box<dyn FnMut()> = match path.as_str() {
+        "resolve" => {
+            let pfns = guest.pfns(order, ELEMENTS);
+            let mut mfns = vec![Mfn(0); ELEMENTS];
+            let guest = &guest;
+            Box::new(move || {
+                guest.resolve(&pfns, &mut mfns, &mut status);
+                black_box((&mfns, &status));
+            })
         }
-        black_box((&mfns, &machine, &status));
+        "walk" => Box::new(move || {
+            for addr in &addrs {
+                let _ = black_box(mapped.space.translate(*addr));
+            }
+        }),
+        "read" => {
+            let found = addrs.iter().map(|addr| mapped.space.translate(*addr));
+            let machine: Vec<_> = found
+                .map(|addr| MachineAddr(addr.unwrap().0 & !7))
+                .collect();
+            let dump = &guest.dump;
+            Box::new(move || {
+                for addr in &machine {
+                    let _ = black_box(dump.read_u64(*addr));
+                }
+            })
+        }
+        "guard" => {
+            let file = MappedFile::open(&guest.path).unwrap();
+            let offsets: Vec<_> = addrs
+                .iter()
+                .map(|addr: &VirtAddr| addr.raw() % 65_536)
+                .collect();
+            Box::new(move || {
+                for offset in &offsets {
+                    let _ = black_box(file.array::<8>(*offset));
+                }
+            })
+        }
+        _ => Box::new(move || {
+            mapped.translate(&addrs, &mut machine, &mut status);
+            black_box((&machine, &status));
+        }),
+    };
+    // Tables that are filled as they are asked are full then.
+    for _ in 0..4 {
+        run();
     }
+    counted(&mut *run);
 }

@@ -7,21 +7,28 @@ use memflow::prelude::v1::*;
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word};
 use xenkdump::dump::Dump;
 use xenkdump::p2m::P2m;
-use xenkdump::paging::{Virtual, X86_64};
-
-/// Where `forge.py` maps a guest's memory by 4 KiB pages, and by 2 MiB pages.
-pub const DIRECT: u64 = 0xffff_8880_0000_0000;
-pub const HUGE: u64 = 0xffff_c000_0000_0000;
+use xenkdump::paging::{Translator, Virtual, X86_64, X86_PAE};
+use xenkdump::status::Status;
 
 /// A forged guest, opened.
 pub struct Guest {
     pub dump: Arc<Dump>,
     pub p2m: P2m<Arc<Dump>>,
-    pub space: Virtual<Arc<Dump>>,
-    path: PathBuf,
+    pub path: PathBuf,
     pages: u64,
     present: u64,
     root: u64,
+    pae_root: u64,
+}
+
+/// How a guest's memory is mapped, and by which tables.
+pub struct Mapped {
+    /// "4k", "2m", "pae-4k" or "pae-2m".
+    pub pages: &'static str,
+    pub space: Virtual<Arc<Dump>>,
+    /// Where its first page is, and how many there are.
+    base: u64,
+    count: u64,
 }
 
 impl Guest {
@@ -35,16 +42,41 @@ impl Guest {
         let path = folder.join(format!("guest-{name}.vmcore"));
         let dump = Arc::new(Dump::open(&path).unwrap());
         let list = Mfn(number("frame_list"));
-        let root = number("root");
         Self {
             p2m: P2m::frame_list(dump.clone(), list, Word::W64, None).unwrap(),
-            space: Virtual::new(dump.clone(), &X86_64, MachineAddr(root)),
             dump,
             path,
             pages: number("pages"),
             present: number("present"),
-            root,
+            root: number("root"),
+            pae_root: number("pae_root"),
         }
+    }
+
+    /// What `forge.py` maps, and where.
+    pub fn spaces(&self) -> Vec<Mapped> {
+        let long = Virtual::new(self.dump.clone(), &X86_64, MachineAddr(self.root));
+        let pae = Virtual::new(self.dump.clone(), &X86_PAE, MachineAddr(self.pae_root));
+        let mapped = |pages, space: &Virtual<_>, base, count| Mapped {
+            pages,
+            space: space.clone(),
+            base,
+            count,
+        };
+        let mut spaces = vec![
+            mapped("4k", &long, 0xffff_8880_0000_0000, self.pages),
+            mapped("2m", &long, 0xffff_c000_0000_0000, self.pages),
+        ];
+        if self.pae_root != 0 {
+            spaces.push(mapped("pae-4k", &pae, 0, 1 << 19));
+            spaces.push(mapped("pae-2m", &pae, 0x8000_0000, 1 << 19));
+        }
+        spaces
+    }
+
+    /// Resolves a batch.
+    pub fn resolve(&self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
+        self.p2m.resolve_many(pfns, out, status);
     }
 
     /// The pfn with this number among those that have a frame.
@@ -60,10 +92,11 @@ impl Guest {
         numbers.into_iter().map(|n| self.present(n)).collect()
     }
 
-    /// Addresses of such pfns, from `base` on, each with some offset in its page.
-    pub fn addrs(&self, base: u64, order: Order, count: usize) -> Vec<VirtAddr> {
+    /// Addresses of such pfns in one of the spaces, each with some offset in its page.
+    pub fn addrs(&self, mapped: &Mapped, order: Order, count: usize) -> Vec<VirtAddr> {
         let pfns = self.pfns(order, count).into_iter();
-        pfns.map(|pfn| VirtAddr(base + (pfn.0 << 12) + (pfn.0 * 72) % 4096))
+        pfns.map(|pfn| pfn.0 % mapped.count)
+            .map(|pfn| VirtAddr(mapped.base + (pfn << 12) + (pfn * 72) % 4096))
             .collect()
     }
 
@@ -75,8 +108,8 @@ impl Guest {
             .collect()
     }
 
-    /// memflow over the same file.
-    pub fn memflow(&self) -> Memflow {
+    /// memflow over the same file and the same tables.
+    pub fn memflow(&self, mapped: &Mapped) -> Memflow {
         let mut map = MemoryMap::new();
         for segment in self.dump.segments().segments() {
             map.push_remap(
@@ -86,13 +119,25 @@ impl Guest {
             );
         }
         let file = std::fs::File::open(&self.path).unwrap();
+        let root = mapped.space.root().0.into();
         Memflow {
             memory: MmapInfo::try_with_filemap(file, map)
                 .unwrap()
                 .into_connector(),
-            translator: memflow::architecture::x86::x64::new_translator(self.root.into()),
+            translator: if mapped.pages.starts_with("pae") {
+                memflow::architecture::x86::x32_pae::new_translator(root)
+            } else {
+                memflow::architecture::x86::x64::new_translator(root)
+            },
             direct: DirectTranslate::new(),
         }
+    }
+}
+
+impl Mapped {
+    /// Translates a batch.
+    pub fn translate(&self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
+        Translator::new(&self.space, addrs.len()).translate(addrs, out, status);
     }
 }
 

@@ -1,0 +1,195 @@
+"""Time and memory of opening, of first batches, and of passes over all of a domain.
+
+``python -m benches.opening TURNS`` measures; each measurement of memory is a process of its own:
+``python -m benches.opening --only NAME GUEST``.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from xenkdump_fast._native import Dump
+
+from . import forge
+from .forge import DIRECT, PAGE, SHAPES, Forged, Words
+from .guests import folder, open_anew, open_p2m
+from .pairing import Call, Figure, clock, cores, emit
+
+MILLISECOND = 1e6
+FIRST = 1 << 16
+
+
+def memory(field: str) -> int:
+    """KiB of this process: VmHWM is the most ever, RssAnon its own, RssFile mapped from files."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    return 0
+
+
+def opening(about: Forged) -> object:
+    """Everything opened, and one answer of each kind."""
+    dump, p2m = open_p2m(about)
+    virtual = dump.virtual(about.root, "x86_64")
+    p2m.resolve(0)
+    virtual.translate(DIRECT)
+    return dump, p2m, virtual
+
+
+def resolving_all(about: Forged) -> object:
+    """Every pfn, by arrays that are used again."""
+    opened = open_p2m(about)
+    step = 1 << 16
+    out = np.empty(step, np.uint64)
+    for first in range(0, about.pages, step):
+        opened[1].resolve(np.arange(first, first + step, dtype=np.uint64), out=out)
+    return opened
+
+
+def resolving_at_random(about: Forged) -> object:
+    """As many pfns as there are, at random."""
+    opened = open_p2m(about)
+    step = 1 << 16
+    rng = np.random.default_rng(1)
+    for _ in range(0, about.present, step):
+        opened[1].resolve(rng.integers(0, about.pages, step, dtype=np.uint64))
+    return opened
+
+
+def reading_all(about: Forged) -> object:
+    """Every byte of the domain, 16 MiB at a time."""
+    dump, p2m = open_p2m(about)
+    physical = dump.physical(p2m)
+    buffer = np.empty(16 << 20, np.uint8)
+    for at in range(0, about.present * PAGE, len(buffer)):
+        physical.readinto(at, buffer)
+    return physical
+
+
+#: What is measured in a process of its own; each gives what it holds in the end.
+ALONE: dict[str, Callable[[Forged], object]] = {
+    "opening": opening,
+    "every pfn in sequence": resolving_all,
+    "as many pfns at random": resolving_at_random,
+    "every byte": reading_all,
+}
+
+
+def alone(name: str, guest: str) -> None:
+    """One of them, in this process; says what it took."""
+    about = forge.forge(folder(), guest)
+    before = {field: memory(field) for field in ("RssAnon", "RssFile")}
+    start = time.perf_counter_ns()
+    kept = ALONE[name](about)
+    took = time.perf_counter_ns() - start
+    after = {field: memory(field) - was for field, was in before.items()}
+    del kept
+    print(json.dumps({"ns": took, "peak": memory("VmHWM"), **after}))
+
+
+def in_processes(turns: int) -> Iterator[Figure]:
+    """What each takes in a process of its own."""
+    asked = [("opening", guest) for guest in SHAPES]
+    asked += [(name, guest) for name in list(ALONE)[1:3] for guest in ("64g", "1t")]
+    asked += [("every byte", "4g")]
+    for name, guest in asked:
+        command = [sys.executable, "-m", "benches.opening", "--only", name, guest]
+        found = [
+            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            for _ in range(turns if name == "opening" else 1)
+        ]
+        middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
+        what = f"{name}, {guest}"
+        yield Figure(f"{what}: time", middle["ns"] / MILLISECOND, "ms")
+        yield Figure(f"{what}: memory of its own", middle["RssAnon"] / 1024, "MiB")
+        yield Figure(f"{what}: pages of the file mapped", middle["RssFile"] / 1024, "MiB")
+        yield Figure(f"{what}: peak of the whole process", middle["peak"] / 1024, "MiB")
+
+
+def first_batches(turns: int) -> Iterator[Figure]:
+    """The first batch after opening beside later ones, and with the file's pages not cached."""
+    for guest in SHAPES:
+        opened = open_anew(guest)
+        pfns = opened.pfns("random", FIRST)
+        addresses = opened.addresses("4k", "random", FIRST)
+        del opened
+        found: dict[str, list[float]] = {}
+        for turn in range(turns + 3):
+            # Three times with a cold page cache: that takes long.
+            uncached = turn < 3
+            if uncached and not drop_cache(forge.forge(folder(), guest)):
+                continue
+            for what, ns in one_turn(batches(guest, pfns, addresses), uncached):
+                found.setdefault(f"{what}, {guest}, random", []).append(ns)
+        for what, times in sorted(found.items()):
+            yield Figure(what, statistics.median(times), "ns an address")
+
+
+def one_turn(calls: dict[str, Call], uncached: bool) -> Iterator[tuple[str, float]]:
+    """The first batch of each, and the tenth."""
+    for what, call in calls.items():
+        first = f"first batch of {FIRST}" + ", page cache cold" * uncached
+        yield f"{first}: {what}", clock(call, FIRST, 1)
+        if not uncached:
+            for _ in range(8):
+                call()
+            yield f"tenth batch: {what}", clock(call, FIRST, 1)
+
+
+def batches(guest: str, pfns: Words, addresses: Words) -> dict[str, Call]:
+    """What is asked of a guest that is opened for it."""
+    opened = open_anew(guest)
+    translate = opened.spaces["4k"].space.translate
+    out = np.empty(FIRST, np.uint64)
+    return {
+        "P2M": lambda: opened.p2m.resolve(pfns, out=out, threads=1),
+        "virtual, 4k": lambda: translate(addresses, out=out, threads=1),
+    }
+
+
+def drop_cache(about: Forged) -> bool:
+    """Has the system forget the file's pages; False where it cannot."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    file = os.open(about.path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
+    return True
+
+
+def opening_again(turns: int) -> Iterator[Figure]:
+    """Opening in a process that has opened it before."""
+    for guest in SHAPES:
+        about = forge.forge(folder(), guest)
+        times = []
+        for _ in range(4 * turns):
+            start = time.perf_counter_ns()
+            Dump(about.path)
+            times.append(time.perf_counter_ns() - start)
+        yield Figure(f"opening the file, {guest}", statistics.median(times) / 1000, "µs")
+
+
+def main() -> None:
+    """Measures all, or one thing in this process."""
+    if sys.argv[1] == "--only":
+        alone(*sys.argv[2:])
+        return
+    turns = int(sys.argv[1])
+    with cores(1):
+        emit(opening_again(turns))
+        emit(in_processes(min(turns, 5)))
+        emit(first_batches(turns))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Numbers of 8 bytes at many addresses of one dump, in turn with drgn and libkdumpfile.
+
+``python -m benches.peer_pairs TURNS SYSTEM_PYTHON [VMCORE VMLINUX]``; the dump, if one is given, is
+that of a Linux kernel without Xen, which both peers can translate addresses of.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from xenkdump_fast._native import AddressSpace
+
+from .forge import PAGE, TABLES, Words
+from .guests import file_offsets, open_guest
+from .pairing import Call, Pair, clock, cores, emit, in_turn, say
+
+COUNT = 1 << 17
+#: How many times as fast, by order.
+TIMES = {"words in sequence": 300.0, "pages in sequence": 300.0, "words at random": 60.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Where to read."""
+
+    #: "physical" or "virtual".
+    kind: str
+    dump: str
+    path: str
+    space: AddressSpace
+    pages: Words
+
+    def addresses(self, order: str) -> Words:
+        """Of 8 bytes each, in some order."""
+        number = np.arange(COUNT, dtype=np.uint64)
+        within = np.uint64(PAGE // 8)
+        if order == "words at random":
+            rng = np.random.default_rng(1)
+            number = rng.integers(0, len(self.pages) * 512, COUNT, dtype=np.uint64)
+        elif order == "pages in sequence":
+            # Every page, at a word of its own.
+            number = (number * within + number % within) % np.uint64(len(self.pages) * 512)
+        else:
+            number %= np.uint64(len(self.pages) * 512)
+        addresses: Words = self.pages[number // within] + number % within * np.uint64(8)
+        return addresses
+
+
+class Peer:
+    """A peer at work in a Python that has it."""
+
+    def __init__(self, name: str, python: str, job: Job, addresses: list[int]) -> None:
+        self.process = subprocess.Popen(
+            [python, Path(__file__).with_name("peers.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        asked = {"peer": name, "kind": job.kind, "path": job.path, "addresses": addresses}
+        self.first = self.ask(json.dumps(asked))
+
+    def ask(self, line: str) -> Any:
+        """Its answer to a line; None if it has ended."""
+        stdin, stdout = pipe(self.process.stdin), pipe(self.process.stdout)
+        try:
+            stdin.write(line + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            return None
+        found = stdout.readline()
+        return json.loads(found) if found else None
+
+    def why(self) -> str:
+        """What it said in the end."""
+        lines = self.process.communicate()[1].strip().splitlines()
+        return lines[-1] if lines else "no reason given"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+def pipe(end: IO[str] | None) -> IO[str]:
+    assert end is not None
+    return end
+
+
+def physical() -> Job:
+    """The 64 GiB guest's tables: what of its dump has bytes on disk."""
+    guest = open_guest("64g")
+    pages = np.arange(TABLES, TABLES + 60_000, dtype=np.uint64) * np.uint64(PAGE)
+    return Job("physical", "a forged dump", guest.about.path, guest.dump.machine, pages)
+
+
+def virtual(vmcore: str, vmlinux: str) -> Job:
+    """Every page of its memory that a real kernel maps, by its own addresses."""
+    import xenkdump_fast
+
+    space = xenkdump_fast.open(vmcore).domain(0, vmlinux).virtual
+    pages = np.concatenate(
+        [
+            np.arange(found.address, found.address + found.size, PAGE, dtype=np.uint64)
+            for found in space.iter_mapped(1 << 63)
+        ]
+    )
+    status = np.empty(len(pages), np.uint8)
+    space.read_many(pages, PAGE, status=status)
+    return Job("virtual", "a kernel's dump", vmcore, space, pages[status == 0])
+
+
+def against(
+    job: Job, peer: Peer, name: str, order: str, words: Words, turns: int
+) -> Iterator[Pair]:
+    """One peer on one list, by one thread of ours and by two."""
+    assert peer.first == job.space.u64(int(words[0])), f"{name} reads something else"
+    out = np.empty((len(words), 8), np.uint8)
+    few = words[: 1 << 14].tolist()
+
+    def loop() -> None:
+        for address in few:
+            job.space.u64(address)
+
+    ways: dict[str, tuple[int, Call]] = {
+        "read_many, 1 thread": (1, lambda: job.space.read_many(words, 8, out=out, threads=1)),
+        "read_many, 2 threads": (2, lambda: job.space.read_many(words, 8, out=out, threads=2)),
+        "a loop over u64": (1, loop),
+    }
+    found: dict[str, list[float]] = {who: [] for who in ways}
+    theirs: list[float] = []
+    for turn in range(turns + 1):
+        for who, (threads, call) in ways.items():
+            count = len(few) if call is loop else len(words)
+            with cores(threads):
+                call()
+                found[who].append(clock(call, count))
+        theirs.append(peer.ask("once more"))
+        if turn == 0:
+            for times in (*found.values(), theirs):
+                times.clear()
+    for who, ours in found.items():
+        wanted = None if who == "a loop over u64" else TIMES[order]
+        what = f"8 bytes, {job.kind} addresses of {job.dump}, {order}"
+        yield Pair(what, who, name, len(words), ours, theirs, wanted=wanted)
+
+
+def measured(turns: int, system_python: str, dump: list[str]) -> Iterator[Pair]:
+    jobs = [physical()]
+    if dump:
+        jobs.append(virtual(*dump))
+    for job in jobs:
+        for order in TIMES:
+            words = job.addresses(order)
+            for name, python in (("drgn", sys.executable), ("libkdumpfile", system_python)):
+                with Peer(name, python, job, words.tolist()) as peer:
+                    if peer.first is None:
+                        say(f"without {name}: {peer.why()}")
+                        continue
+                    yield from against(job, peer, name, order, words, turns)
+            if job.kind == "physical":
+                yield floor(job, order, words, turns)
+
+
+def floor(job: Job, order: str, words: Words, turns: int) -> Pair:
+    """The same reads by numpy, which is told where in the mapped file they are."""
+    mapped = np.memmap(job.path, np.uint64, "r")
+    indices = (file_offsets(open_guest("64g").dump, words) // np.uint64(8)).astype(np.intp)
+    out, theirs = np.empty((len(words), 8), np.uint8), np.empty(len(words), np.uint64)
+    times = in_turn(
+        lambda: job.space.read_many(words, 8, out=out, threads=1),
+        lambda: mapped.take(indices, out=theirs, mode="clip"),
+        len(words),
+        turns,
+    )
+    assert np.array_equal(out.view(np.uint64)[:, 0], theirs)
+    what = f"8 bytes, {job.kind} addresses of {job.dump}, {order}"
+    return Pair(what, "read_many, 1 thread", "numpy take from the file", len(words), *times)
+
+
+def main() -> None:
+    """Measures all; the peers stay on the first core, as this does with one thread."""
+    turns, system_python, *dump = sys.argv[1:]
+    with cores(1):
+        emit(measured(int(turns), system_python, dump))
+
+
+if __name__ == "__main__":
+    main()

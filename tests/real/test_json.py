@@ -28,6 +28,8 @@ X86_64, XEN_SYMS = "vmlinux-6.1.0-56-amd64", "xen417-mixed-pcpus/xen-syms"
         ("mod", "vmlinux-6.1.0-50-686", "bare-i386/vmcore"),
         ("notes", "bare-i386/vmcore"),
         ("notes", "xen417-three-domains/domu1.core"),
+        ("domains", "xen417-three-domains/domu1.core"),
+        ("vcpus", "xen417-three-domains/domu1.core"),
     ],
     ids=" ".join,
 )

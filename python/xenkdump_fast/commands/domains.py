@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .._native import Dump
+from .._native import AbsentError, Dump
 from ..hypervisor.domain import CoreDomain, XenDomain
 from ..hypervisor.guests import GuestKernel
 from ..hypervisor.xen import HostDomain, Xen, open_symbols
@@ -46,7 +46,9 @@ class Domains:
 
 
 def run(path: str, xen_syms: str | None = None, *, everyone: bool = False) -> Domains:
-    """Lists the domains of the dump at ``path``; AbsentError if it is not of a Xen host."""
+    """Lists the domains of the dump at ``path``; AbsentError if it is not of a Xen host, or if no
+    domain can be found.
+    """
     dump = Dump(path)
     if dump.format == "xl dump-core":
         domain = CoreDomain(dump)
@@ -61,8 +63,16 @@ def run(path: str, xen_syms: str | None = None, *, everyone: bool = False) -> Do
         kernel = rows[-1].kernel
         if kernel is not None and kernel.address and kernel.address not in hints:
             hints.append(kernel.address)
+    if not rows:
+        raise none_found(xen)
     warnings = [f"domain {row.id}: {text}" for row in rows for text in row.warnings]
     return Domains(rows, xen.layout.how, [*dump.warnings, *xen.warnings, *warnings])
+
+
+def none_found(xen: Xen) -> AbsentError:
+    """The error for a host of which no domain is left; each has had at least dom0."""
+    why = "; ".join(xen.warnings) or "Xen's list of them is empty"
+    return AbsentError(f"{xen.dump.path}: no domain can be found: {why}")
 
 
 def _row(domain: XenDomain, hints: list[int]) -> DomainRow:

@@ -7,6 +7,7 @@ from .._native import AbsentError, Dump, Image, MemoryFault, Symbol, Symbols
 from ..hypervisor.domain import CoreDomain, XenDomain
 from ..hypervisor.vcpus import XenVcpu
 from ..hypervisor.xen import Xen, open_symbols
+from .domains import none_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,10 @@ def run(
     *,
     everyone: bool = False,
 ) -> Vcpus:
-    """Lists the vCPUs; each of the ``vmlinux`` gives symbols to the domains that run it."""
+    """Lists the vCPUs; each of the ``vmlinux`` gives symbols to the domains that run it.
+
+    AbsentError where the dump is not of a Xen host, or no domain of it can be found.
+    """
     dump = Dump(path)
     images = [Image(name) for name in vmlinux]
     domains: Sequence[XenDomain]
@@ -47,6 +51,8 @@ def run(
         image, symbols = open_symbols(xen_syms) if xen_syms is not None else (None, None)
         xen = Xen(dump, image, symbols=symbols)
         domains = xen.domains(all=everyone)
+        if not domains:
+            raise none_found(xen)
         # The list's own complaints come once the domains were read.
         warnings += xen.warnings
     rows = []

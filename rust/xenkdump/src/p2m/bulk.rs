@@ -1,7 +1,7 @@
 //! Many pfns at once.
 
 use super::packed::{
-    self, entry, one_extent, pack, within, Table, View, ASK, BLOCK, SPECIAL, TABLE,
+    self, entry, one_extent, pack, within, Summing, Table, View, ASK, BLOCK, SPECIAL, TABLE,
 };
 use super::runs::At;
 use super::table::LeafView;
@@ -61,7 +61,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                     .filter(|_| self.memory().lent_soundly());
                 let entry = lent.unwrap_or_else(|| self.resolve(*pfn));
                 self.packed
-                    .ask(*pfn, |first, put| self.pack_block(first, put));
+                    .ask(*pfn, |first, block| self.sum_up(first, block));
                 match entry {
                     Entry::Frame(mfn) => Ok(mfn),
                     Entry::Special(special) => Err(special.into()),
@@ -74,17 +74,17 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// Puts all entries of the block that begins with `first`, from the P2M's own pages.
-    fn pack_block(&self, first: Pfn, put: &mut dyn FnMut(u32)) {
+    /// Pushes all entries of the block that begins with `first`, from the P2M's own pages.
+    fn sum_up(&self, first: Pfn, block: &mut Summing) {
         let end = Pfn(first.0 + BLOCK);
         let mut at = first;
         while at < end {
             let run = self.run(at, end);
             if let At::Nowhere(special) = run.at {
                 let packed = pack(Entry::Special(special));
-                (0..run.count).for_each(|_| put(packed));
+                (0..run.count).for_each(|_| block.push(packed));
             } else {
-                self.for_each_entry(run, |entry| put(pack(entry)));
+                self.for_each_entry(run, |entry| block.push(pack(entry)));
             }
             at = Pfn(at.0 + run.count.max(1));
         }

@@ -22,7 +22,7 @@ const EXTENTS: usize = 1 << 10;
 pub(super) const BLOCK: u64 = (EXTENT * EXTENTS) as u64;
 /// Questions that a block answers from the P2M's own pages before it is summed up, which costs
 /// about as much as they did.
-const WARM: u32 = 8192;
+const WARM: u32 = 1024;
 /// Tables that a P2M may keep: 1 GiB. A hostile P2M may claim more pages than the dump has bytes.
 const MOST_TABLES: usize = 1 << 19;
 /// Of larger P2Ms the first pfns are summed up only: 16 TiB, Xen's largest host.
@@ -90,50 +90,57 @@ pub(super) fn entry(table: &Table, pfn: Pfn) -> u32 {
     table[pfn.0 as usize % EXTENT]
 }
 
-/// The summaries of a block's extents, and the tables that they name.
+/// Sums up a block: takes its entries, packed and in order.
 #[derive(Debug)]
-struct Block {
+pub(super) struct Summing {
     summaries: Vec<u32>,
     tables: Vec<Table>,
+    extent: Table,
+    count: usize,
 }
 
-impl Block {
-    /// Sums up entries, packed, of which the first is the block's first.
-    fn of(entries: impl FnOnce(&mut dyn FnMut(u32))) -> Self {
-        let mut block = Self {
+impl Summing {
+    fn new() -> Self {
+        Self {
             summaries: Vec::with_capacity(EXTENTS),
             tables: Vec::new(),
-        };
-        let mut count = 0;
-        let mut extent = [ASK; EXTENT];
-        entries(&mut |entry| {
-            if let Some(slot) = extent.get_mut(count) {
-                *slot = entry;
-            }
-            count += 1;
-            if count == EXTENT {
-                block.put(&extent);
-                count = 0;
-            }
-        });
-        block.tables.shrink_to_fit();
-        block
+            extent: [ASK; EXTENT],
+            count: 0,
+        }
     }
 
-    fn put(&mut self, extent: &Table) {
-        let [first, ..] = *extent;
-        let frames = first < TABLE && extent.iter().zip(first..).all(|(a, b)| *a == b);
-        let summary = if frames || (first >= SPECIAL && extent.iter().all(|entry| *entry == first))
-        {
+    /// Takes the next entry.
+    #[inline]
+    pub(super) fn push(&mut self, entry: u32) {
+        if let Some(slot) = self.extent.get_mut(self.count) {
+            *slot = entry;
+        }
+        self.count += 1;
+        if self.count == EXTENT {
+            self.sum_up();
+            self.count = 0;
+        }
+    }
+
+    fn sum_up(&mut self) {
+        let [first, ..] = self.extent;
+        // Over all of them, without a way out: as vectors.
+        let (mut row, mut same, mut expected) = (0, 0, first);
+        for entry in &self.extent {
+            row |= entry ^ expected;
+            same |= entry ^ first;
+            expected = expected.wrapping_add(1);
+        }
+        let alike = (first < TABLE && row == 0) || (first >= SPECIAL && same == 0);
+        self.summaries.push(if alike {
             first
         } else if self.tables.try_reserve(1).is_ok() {
-            self.tables.push(*extent);
+            self.tables.push(self.extent);
             // A block has few extents.
             TABLE + (self.tables.len() - 1) as u32
         } else {
             ASK
-        };
-        self.summaries.push(summary);
+        });
     }
 }
 
@@ -174,9 +181,9 @@ impl Packed {
     }
 
     /// Counts a question about a pfn of which nothing is known, and sums up its block by `entries`,
-    /// which is to put all entries of the block that begins with the pfn it is called with, once
+    /// which is to push all entries of the block that begins with the pfn it is called with, once
     /// questions are many.
-    pub(super) fn ask(&self, pfn: Pfn, entries: impl FnOnce(Pfn, &mut dyn FnMut(u32))) {
+    pub(super) fn ask(&self, pfn: Pfn, entries: impl FnOnce(Pfn, &mut Summing)) {
         let number = pfn.0 / BLOCK;
         let Some(slot) = place(number).and_then(|number| self.blocks.get(number)) else {
             return;
@@ -188,7 +195,9 @@ impl Packed {
             return;
         }
         slot.tables.get_or_init(|| {
-            let block = Block::of(|put| entries(Pfn(number * BLOCK), put));
+            let mut block = Summing::new();
+            entries(Pfn(number * BLOCK), &mut block);
+            block.tables.shrink_to_fit();
             self.tables.fetch_add(block.tables.len(), Ordering::Relaxed);
             let unknown = || AtomicU32::new(ASK);
             let extents = self.blocks.len() * EXTENTS;
@@ -242,9 +251,9 @@ mod tests {
     fn packed(entries: &[u32]) -> (u32, Vec<u32>) {
         let packed = Packed::new(entries.len() as u64);
         for _ in 0..WARM {
-            packed.ask(Pfn(3), |first, put| {
+            packed.ask(Pfn(3), |first, block| {
                 assert_eq!(first, Pfn(0));
-                entries.iter().copied().for_each(put);
+                entries.iter().for_each(|entry| block.push(*entry));
             });
         }
         let view = packed.view();

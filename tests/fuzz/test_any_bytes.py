@@ -1,13 +1,16 @@
 """Mutations of the fuzzers' seeds: of every one an answer or an error of our own."""
 
 import random
+import struct
 from types import ModuleType
 
 import pytest
 
+from xenkdump_fast.hypervisor import domains
 from xenkdump_fast.linux import log_ringbuffer
 
 from . import domain_list, printk
+from .inputs import PAGE
 
 #: What hostile writers put where numbers are.
 EXTREMES = (b"\0" * 8, b"\xff" * 8, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0" * 7 + b"\x80")
@@ -50,6 +53,20 @@ def test_a_number_of_frames_that_cannot_be() -> None:
     at = 1 + 2 * 8 + 2 + domain_list.MAX_PAGE
     assert seed[at] == 16
     domain_list.check(seed[:at] + (1 << 39).to_bytes(8, "little") + seed[at + 8 :])
+
+
+@pytest.mark.timeout(60)
+def test_a_million_domains() -> None:
+    """Each starts a word behind the last, and their numbers are parts of their addresses."""
+    base, count = domain_list.BASES[8], 1 << 20
+    words = struct.pack(f"<{count}Q", *(base + 8 * i for i in range(1, count + 1)))
+    data = base.to_bytes(8, "little").ljust(domain_list.NEXT, b"\0") + words
+    pages = [data[at : at + PAGE] for at in range(0, len(data), PAGE)]
+    memory = domain_list.memory_of(8, pages)
+    facts = domains.Facts(base, domain_list.NEXT, 2, domain_list.SIZE, None, ())
+    found = domains.find(memory, facts, [])
+    assert "more than 32752 domains" in found.warnings[-1]
+    assert 0 < len(found.addresses) < len(found.warnings) <= 2 * domains.FIRST_RESERVED + 1
 
 
 @pytest.mark.timeout(30)

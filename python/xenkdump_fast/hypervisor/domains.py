@@ -116,11 +116,14 @@ def _follow(memory: XenMemory, facts: Facts, found: DomainList) -> None:
     if at is None:
         found.warnings.append(f"{where} cannot be read")
         return
-    seen = set()
+    seen: set[int] = set()
     last = -1
     while at:
         if at in seen:
             found.warnings.append(f"the domain list loops: {where} leads back to {at:#x}")
+            return
+        if len(seen) == _MAX_DOMAINS:
+            found.warnings.append(f"the domain list breaks off: more than {_MAX_DOMAINS} domains")
             return
         seen.add(at)
         if at % memory.word or not memory.is_xen(at):

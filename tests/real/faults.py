@@ -9,9 +9,12 @@ status that ``xkdump`` documents, and with clean text; an exception that is none
 own counts as a finding.
 
 The memory is RLIMIT_DATA: whatever is private and writable, touched or not, what the interpreter
-had before included, and the dump, which is mapped read-only, not. A child is forked from a parent
-that has run the commands on the sound dump: modules are loaded, and the vmlinux, in which nothing
-is broken, is open with its tables of symbols and types. Nothing of a dump outlives a command.
+had before included, and the dump, which is mapped read-only, not. What is filled and then made
+read-only is bounded as well: the address space may grow by the dump and as much again.
+
+A child is forked from a parent that has run the commands on the sound dump: modules are loaded, and
+the vmlinux, in which nothing is broken, is open with its tables of symbols and types. Nothing of a
+dump outlives a command.
 """
 
 import argparse
@@ -41,7 +44,7 @@ from xenkdump_fast import _native, cli, session
 from xenkdump_fast.commands import check
 
 COMMANDS = ("bt --all", "sys", "notes", "domains", "check")
-SECONDS = 5
+SECONDS = 5.0
 MEMORY = 1 << 30
 PAGE = 4096
 PRESENT, LARGE = 1, 0x80
@@ -144,7 +147,7 @@ def command(words: str, vmlinux: str, vmcore: str) -> str:
     sink = io.StringIO()
     # Of the CPU's time: a loaded machine is no hang. Waiting, which costs none, has a limit too.
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    signal.alarm(SECONDS * 24)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS * 24)
     try:
         with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
             status = cli.main([name, *options, *files])
@@ -156,7 +159,7 @@ def command(words: str, vmlinux: str, vmcore: str) -> str:
         return f"finding: {type(error).__name__} at {place}: {str(error)[:100]}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     if not all(line.isprintable() for line in sink.getvalue().split("\n")):
         return "finding: output that is no clean text"
     return f"status {status}" if status in (0, 1, 3) else f"finding: exit status {status}"
@@ -183,8 +186,12 @@ def warm(vmlinux: str, vmcore: str) -> Iterator[None]:
 def commands(vmlinux: str, vmcore: str, pipe: int) -> None:
     """What the child does: says which command, then what became of it and its CPU time."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
+    limit = used + Path(vmcore).stat().st_size + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for words in COMMANDS:
+        gc.collect()  # the dump of the command before
         os.write(pipe, f"{words}\t".encode())
         start = time.process_time()
         result = command(words, vmlinux, vmcore)
@@ -218,8 +225,10 @@ def tried(vmlinux: str, vmcore: str) -> list[Outcome]:
     _, status = os.waitpid(child, 0)
     outcomes = []
     for line in said.splitlines():
-        name, result, seconds = [*line.split("\t"), "", "0"][:3]
-        outcomes.append(Outcome(name, result, float(seconds)))
+        # The last line breaks off where the child was killed.
+        name, _, rest = line.partition("\t")
+        result, _, seconds = rest.partition("\t")
+        outcomes.append(Outcome(name, result, float(seconds or SECONDS)))
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         outcomes[-1] = outcomes[-1]._replace(result=f"finding: killed by {name}")

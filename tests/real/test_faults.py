@@ -1,7 +1,13 @@
 """The short form of ``faults.py``: some faults in a real dump, and no finding."""
 
 from collections.abc import Callable
+from unittest import mock
 
+import pytest
+
+from xenkdump_fast.commands import notes
+
+from . import faults
 from .faults import work
 
 
@@ -10,3 +16,37 @@ def test_faults(dump_file: Callable[[str], str]) -> None:
     tally = work(vmcore, dump_file("vmlinux-6.1.0-56-amd64"), range(900_000, 900_030))
     assert tally.outcomes.total() == 30 * 5
     assert not [outcome for outcome in tally.outcomes if "finding" in outcome]
+
+
+def memory_hog(_: object) -> None:
+    bytearray(faults.MEMORY)
+
+
+def endless(_: object) -> None:
+    while True:
+        pass
+
+
+def crash(_: object) -> None:
+    raise IndexError("oops")
+
+
+@pytest.mark.parametrize(
+    ("command", "finding"),
+    [(memory_hog, "MemoryError"), (endless, "SIGPROF"), (crash, "IndexError at test_faults.py")],
+)
+def test_that_it_would_find_one(
+    command: Callable[[object], None],
+    finding: str,
+    dump_file: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(faults, "COMMANDS", ("sys", "notes"))
+    files = dump_file("vmlinux-6.1.0-56-amd64"), dump_file("xen417-dom0/vmcore")
+    with faults.warm(*files), mock.patch.object(notes, "run", command):
+        monkeypatch.setattr(faults, "SECONDS", 0.5)
+        sound, broken = faults.tried(*files)
+    assert sound.result == "status 0"
+    assert broken.command == "notes"
+    assert broken.result.startswith("finding: ")
+    assert finding in broken.result

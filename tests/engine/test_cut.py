@@ -44,17 +44,19 @@ class Running(threading.Thread):
         self.virtual = dump.virtual(sparse.root, "x86_64")
         self.p2m = P2M.frame_list(dump, sparse.frame_list_list, 8)
         self.done = False
-        self.batches = self.lost = 0
+        self.lost = 0
         self.wrong: list[str] = []
 
     def run(self) -> None:
         status = np.zeros(ADDRESSES, dtype=np.uint8)
-        while not self.done or self.batches < 2:
+        over = False
+        while not over:
+            # Looked at before the batch: the last one begins after the cut.
+            over = self.done
             found = self.virtual.translate(self.addresses, status=status, threads=self.threads)
             self.compare("translate", found, self.mfns * PAGE + 8, status)
             found = self.p2m.resolve(self.pfns, status=status, threads=self.threads)
             self.compare("resolve", found, self.mfns, status)
-            self.batches += 1
 
     def compare(
         self, what: str, found: np.ndarray, expected: np.ndarray, status: np.ndarray

@@ -10,7 +10,7 @@ own counts as a finding.
 
 The memory is RLIMIT_DATA: whatever is private and writable, touched or not, what the interpreter
 had before included, and the dump, which is mapped read-only, not. What is filled and then made
-read-only is bounded as well: the address space may grow by the dump and as much again.
+read-only is bounded as well: the address space may grow by the size of the dump and 1 GiB.
 
 A child is forked from a parent that has run the commands on the sound dump: modules are loaded, and
 the vmlinux, in which nothing is broken, is open with its tables of symbols and types. Nothing of a

@@ -172,7 +172,8 @@ def warm(vmlinux: str, vmcore: str) -> Iterator[None]:
     with mock.patch.object(session, "Image", image), mock.patch.object(check, "Image", image):
         for words in COMMANDS:
             result = command(words, vmlinux, vmcore)
-            if result != "status 0":
+            # 1 is for what the dump lacks: one without Xen has no domains.
+            if result not in ("status 0", "status 1"):
                 raise SystemExit(f"{words} on the sound dump: {result}")
         # A collection in a child would copy the pages of all that the parent has.
         gc.collect()

@@ -57,7 +57,8 @@ def by_search(dump: Dump, image: Image) -> Mapping[str, str] | None:
     """
     left = MAX_SEARCHED
     for start, size, _ in dump.segments:
-        at, end = start, start + min(size, left)
+        # A damaged header may place memory past the end of all addresses.
+        at, end = start, min(start + min(size, left), 1 << 64)
         left -= end - at
         while at < end:
             step = min(CHUNK, end - at)

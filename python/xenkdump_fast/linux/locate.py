@@ -134,6 +134,8 @@ def _locate(
 ) -> Location | None:
     """As ``locate`` by these facts alone; adds to ``tried`` what was not to be believed."""
     slide = vmcoreinfo.number(facts, "KERNELOFFSET", 16) or 0
+    if not 0 <= slide < 1 << 63:
+        slide = 0  # no kernel was ever moved so far
     symbols = image.symbols(slide)
     banner = symbols.get("linux_banner")
     if banner is None:
@@ -177,6 +179,8 @@ def _reject(virtual: AddressSpace, banner: int, physical: int, p2m: P2M | None) 
     if text != BANNER:
         return f"no banner at {banner:#x}, but {text!r}"
     if p2m is not None:
+        if not 0 <= physical < 1 << 64:
+            return f"its linux_banner would be at the physical address {physical:#x}"
         kind, mfn = p2m.entry(physical // PAGE)
         if mfn != machine // PAGE:
             owned = "" if mfn is None else f" {mfn:#x}"

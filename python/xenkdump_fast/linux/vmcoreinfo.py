@@ -24,11 +24,12 @@ def parse(text: str) -> Mapping[str, str]:
 
 
 def number(facts: Mapping[str, str], key: str, base: int = 10) -> int | None:
-    """The number that stands at ``key``; None where it is absent or no number."""
+    """The number that stands at ``key``; None where it is absent, or none that a kernel writes."""
     try:
-        return int(facts[key], base)
+        found = int(facts[key], base)
     except (KeyError, ValueError):
         return None
+    return found if -1 << 63 <= found < 1 << 64 else None
 
 
 def in_memory(kernel: "Kernel") -> Mapping[str, str]:

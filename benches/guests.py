@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ class Mapped:
     pages: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Guest:
     """A forged guest, opened."""
 
@@ -49,6 +49,7 @@ class Guest:
         offsets = pfns * np.uint64(72) % np.uint64(PAGE)
         return pfns * np.uint64(PAGE) + offsets + np.uint64(mapped.base)
 
+    @cached_property
     def table(self) -> Words:
         """The mfn of every pfn, in one array."""
         return self.p2m.resolve(np.arange(self.about.pages, dtype=np.uint64))

@@ -23,7 +23,7 @@ def resolving(turns: int) -> Iterator[Pair]:
     """A P2M against numpy's ``take`` from a prepared table."""
     for name in SHAPES:
         guest = open_guest(name)
-        table = guest.table()
+        table = guest.table
         for order in ("random", "sequential", "kernel"):
             pfns = guest.pfns(order, LIST)
             for threads, with_status in ((1, False), (1, True), (2, False)):
@@ -37,7 +37,7 @@ def resolving(turns: int) -> Iterator[Pair]:
 def floors(guest: Guest, table: Words, name: str, turns: int) -> Iterator[Pair]:
     """What no look-up can be much quicker than: in sequence, a copy of as many numbers; at random,
     a ``take`` from a table of half the size, mfns of 32 bits that nothing checks."""
-    out, copied = np.empty(LIST, np.uint64), np.empty(LIST, np.uint64)
+    out, copied = np.empty(LIST, np.uint64), np.empty(LIST, np.intp)
     small, narrow = table.astype(np.uint32), np.empty(LIST, np.uint32)
 
     def between(order: str, who: str, theirs: Callable[[Any], object]) -> Pair:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Protocol
 
 WIDTH, HEIGHT = 460, 330
-LEFT, RIGHT, TOP, BOTTOM = 62, 20, 40, 52
+LEFT, RIGHT, TOP, BOTTOM = 62, 28, 40, 52
 #: Distinct without colour vision, too (Okabe and Ito).
 COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#cc79a7")
 
@@ -44,6 +44,8 @@ def of(rows: Sequence[Measured]) -> str:
     panels = []
     for title, harness, group in wanted:
         found = [row for row in rows if (row.harness, row.group) == (harness, group)]
+        # The same colours in both: this package first.
+        found.sort(key=lambda row: (not row.who.startswith("xenkdump"), row.who))
         panels.append(Panel(title, [(row.who, row.batch, row.ns) for row in found]))
     return draw(panels)
 

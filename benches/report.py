@@ -39,12 +39,14 @@ class Results:
     missing: list[str] = field(default_factory=list)
 
     def take(self, found: Iterable[Pair | Figure]) -> None:
-        """Sorts what a harness found into its place."""
+        """Puts what a harness found into its place, that of what an earlier run found there."""
         for one in found:
             if isinstance(one, Pair):
-                self.pairs.append(one)
+                key = (one.what, one.ours, one.theirs)
+                kept = [p for p in self.pairs if (p.what, p.ours, p.theirs) != key]
+                self.pairs = [*kept, one]
             else:
-                self.figures.append(one)
+                self.figures = [*(f for f in self.figures if f.what != one.what), one]
 
     def write(self, path: Path) -> None:
         """Writes all of it, and what the pairs come to."""

@@ -38,7 +38,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.turns = 3 if options.quick else 9
+        self.turns = options.turns or (3 if options.quick else 9)
         self.target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target" / "benches"))
         self.environment = {
             **os.environ,
@@ -46,7 +46,13 @@ class Bench:
             "CARGO_TARGET_DIR": str(self.target),
         }
         os.environ.update(self.environment)
-        self.results = Results(machine())
+        earlier = options.into / "table.json"
+        if options.only and earlier.is_file():
+            self.results = Results.read(earlier)
+        else:
+            self.results = Results()
+        self.results.machine = machine()
+        self.results.missing.clear()
 
     def build(self) -> None:
         """Builds all but the extension, which is installed already."""
@@ -122,8 +128,7 @@ class Bench:
 
     def sweeps(self) -> None:
         """All sizes of batches: pytest-benchmark and criterion."""
-        self.results.rows += self.from_python()
-        self.results.rows += self.from_core()
+        self.results.rows = [*self.from_python(), *self.from_core()]
 
     def from_python(self) -> Iterable[Row]:
         """By pytest-benchmark."""
@@ -195,7 +200,8 @@ def parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="few turns, and batches of one guest only")
     add("--folder", type=Path, default=ROOT / ".cache" / "bench", help="where the guests lie")
     add("--into", type=Path, default=ROOT / "target" / "bench", help="where results go")
-    add("--only", action="append", choices=PARTS, help="some parts alone")
+    add("--turns", type=int, help="how many turns each pair takes")
+    add("--only", action="append", choices=PARTS, help="these parts anew, in an earlier table")
     add("--no-build", action="store_true", help="measure what is built")
     add(
         "--system-python",

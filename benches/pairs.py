@@ -1,4 +1,7 @@
-"""What Python sees, in turn with what one would use instead; ``python -m benches.pairs TURNS``."""
+"""What Python sees, in turn with what one would use instead.
+
+``python -m benches.pairs TURNS LIBRARY NAME...``; the library is that of ``empty/``.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -101,7 +104,8 @@ def single(turns: int) -> Iterator[Pair]:
 
 
 def one_a_call(turns: int, few: bool) -> Iterator[Pair]:
-    count = 1 << 14
+    # So few that some run of them is done before anything else gets the core.
+    count = 1 << 11
     guest = open_guest("4g")
     nothing = empty_call()
     virtual = guest.spaces["4k"].space
@@ -131,7 +135,7 @@ def one_a_call(turns: int, few: bool) -> Iterator[Pair]:
                 call(argument)
 
         with cores(1):
-            times = in_turn(ours, empty, count, turns * 2)
+            times = in_turn(ours, empty, count, turns * 2, 20)
         who = f"one call, {64 if few else f'{count:,}'} different"
         yield Pair(what, who, "an empty pyo3 call", count, *times, most_more_ns=300)
 
@@ -214,11 +218,20 @@ def copy(mapped: Any, buffer: Any) -> None:
         np.copyto(buffer, mapped[at : at + STEP])
 
 
+#: What is measured, by name.
+PARTS = {
+    "single": single,
+    "resolving": resolving,
+    "objects": objects,
+    "whole-domain": whole_domain,
+}
+
+
 def main() -> None:
-    """Measures all."""
+    """Measures what is named."""
     turns = int(sys.argv[1])
-    for measured in (single, resolving, objects, whole_domain):
-        emit(measured(turns))
+    for name in sys.argv[3:]:
+        emit(PARTS[name](turns))
 
 
 if __name__ == "__main__":

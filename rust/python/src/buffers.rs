@@ -14,6 +14,8 @@ use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
+use xenkdump::file::PART;
+
 /// An element of a column.
 pub trait Element: Copy + Send {
     /// Its numpy name.
@@ -245,9 +247,15 @@ impl Bytes {
     pub fn put(&self, at: usize, bytes: &[u8]) {
         let count = bytes.len().min(self.len().saturating_sub(at));
         let target = self.0.buf_ptr().cast::<u8>().wrapping_add(at);
-        // SAFETY: `at + count` is within the buffer, which is writable and contiguous; `bytes` is
-        // no part of it, being memory of the dump or a copy of it (see the module).
-        unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), count) };
+        let bytes = bytes.get(..count).unwrap_or_default();
+        // Long copies go past the caches, by instructions of their own.
+        let size = if count < LONG { PART } else { count };
+        for (i, part) in bytes.chunks(size).enumerate() {
+            let target = target.wrapping_add(i * size);
+            // SAFETY: `at + count` is within the buffer, which is writable and contiguous; `bytes`
+            // is no part of it, being memory of the dump or a copy of it (see the module).
+            unsafe { target.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
+        }
     }
 
     /// Whether it shares bytes with a column.
@@ -267,6 +275,9 @@ impl Bytes {
         Ok(())
     }
 }
+
+/// Copies from here on are made in one go; see [`PART`].
+const LONG: usize = 1 << 20;
 
 /// Whether any element is a pointer to a Python object: `O` anywhere but in a field's `:name:`.
 fn holds_objects(format: &CStr) -> bool {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{compiler_fence, fence, Ordering};
 
 use super::guard::Guard;
-use super::{zeros, ReadError, RegularFile};
+use super::{zeros, ReadError, RegularFile, PART};
 use crate::Result;
 
 /// A file mapped read-only from end to end.
@@ -47,12 +47,15 @@ impl MappedFile {
     #[inline]
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         if let Some(from) = self.pointer(offset, buf.len() as u64) {
-            // SAFETY: `pointer` gives so many bytes within the mapping, which lives as long as
-            // `self` and is readable throughout: `guard` puts other pages in the place of those that
-            // cannot be paged in. `buf` is this process's own memory, so the two do not overlap. The
-            // bytes may change while they are copied (by another process, or by `guard`), for which
-            // reason no reference to them is made.
-            unsafe { std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), buf.len()) };
+            for (i, part) in buf.chunks_mut(PART).enumerate() {
+                let from = from.wrapping_add(i * PART);
+                // SAFETY: `pointer` gives as many bytes as `buf` has within the mapping, which lives
+                // as long as `self` and is readable throughout: `guard` puts other pages in the
+                // place of those that cannot be paged in. `buf` is this process's own memory, so the
+                // two do not overlap. The bytes may change while they are copied (by another
+                // process, or by `guard`), for which reason no reference to them is made.
+                unsafe { std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), part.len()) };
+            }
             if self.is_whole() {
                 return Ok(());
             }

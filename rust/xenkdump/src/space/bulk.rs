@@ -208,7 +208,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         &mut self,
         addr: u64,
         len: usize,
-        mut f: impl FnMut(usize, &[u8]),
+        f: &mut impl FnMut(usize, &[u8]),
     ) -> Result<(), Fault> {
         let wraps = Fault::Wraps {
             addr,
@@ -233,28 +233,65 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             }
             let addrs = addrs.get(..pages).unwrap_or_default();
             self.chunk(addrs, &mut machine, &mut status);
+            // Pages that follow each other in the machine as they do here go as one.
+            let mut run = Run::default();
             for ((page, machine), status) in addrs.iter().zip(machine).zip(status) {
-                let at = (*page).max(start);
-                let within = (at - page) as usize;
+                let within = ((*page).max(start) - page) as usize;
                 let n = (PAGE_SIZE - within).min(len - done);
-                let bytes = match status {
-                    Status::Ok => {
-                        let first = MachineAddr(machine.0.wrapping_add(within as u64));
-                        self.window.lend(self.space.memory(), first, n)
-                    }
-                    _ => None,
-                };
-                match bytes {
-                    Some(bytes) => f(done, bytes),
-                    // Missing, or in pieces smaller than a page.
-                    None => self
-                        .space
-                        .pieces(at, n, |from, bytes| f(done + from, bytes))?,
+                let first = machine.0.wrapping_add(within as u64);
+                if status != Status::Ok || run.end() != Some(first) {
+                    self.give(addr, run, f)?;
+                    run = Run::at(done, (status == Status::Ok).then_some(first));
                 }
+                run.len += n;
                 done += n;
+            }
+            self.give(addr, run, f)?;
+        }
+        Ok(())
+    }
+
+    /// Calls `f` with the bytes of a run, of a read at `addr`.
+    fn give(&mut self, addr: u64, run: Run, f: &mut impl FnMut(usize, &[u8])) -> Result<(), Fault> {
+        let Run { done, machine, len } = run;
+        let lent = machine.and_then(|at| {
+            let memory = self.space.memory();
+            self.window.lend(memory, MachineAddr(at), len)
+        });
+        match lent {
+            Some(bytes) => f(done, bytes),
+            // Missing, or in pieces smaller than a page.
+            None => {
+                let at = addr.wrapping_add(done as u64);
+                self.space
+                    .pieces(at, len, |from, bytes| f(done + from, bytes))?;
             }
         }
         Ok(())
+    }
+}
+
+/// Bytes of a long read that lie together in the machine.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    /// How many bytes of the read are before it.
+    done: usize,
+    /// Where it is; `None` for one that has to be read another way.
+    machine: Option<u64>,
+    len: usize,
+}
+
+impl Run {
+    fn at(done: usize, machine: Option<u64>) -> Self {
+        Self {
+            done,
+            machine,
+            len: 0,
+        }
+    }
+
+    fn end(&self) -> Option<u64> {
+        self.machine?.checked_add(self.len as u64)
     }
 }
 

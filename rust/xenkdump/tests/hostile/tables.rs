@@ -78,7 +78,7 @@ pub fn p2m(bytes: &[u8]) {
     let (root, at) = (MachineAddr(input.number()), VirtAddr(input.number()));
     // Mostly few: the way back lists all of them.
     let pages = input.number();
-    let pages = pages % (1 << 21) >> (pages >> 60);
+    let pages = (pages % (1 << 21)) >> (pages >> 60);
     let mut pfns: Vec<_> = (0..6).map(|_| Pfn(input.number())).collect();
     pfns.extend((0..100).map(|i| Pfn(i * 17)));
     pfns.extend((0..100).map(|i| Pfn(pages.wrapping_sub(1).wrapping_sub(i))));

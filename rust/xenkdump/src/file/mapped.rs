@@ -47,14 +47,21 @@ impl MappedFile {
     #[inline]
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         if let Some(from) = self.pointer(offset, buf.len() as u64) {
-            for (i, part) in buf.chunks_mut(PART).enumerate() {
-                let from = from.wrapping_add(i * PART);
+            let copy = |at: usize, part: &mut [u8]| {
+                let from = from.wrapping_add(at);
                 // SAFETY: `pointer` gives as many bytes as `buf` has within the mapping, which lives
                 // as long as `self` and is readable throughout: `guard` puts other pages in the
                 // place of those that cannot be paged in. `buf` is this process's own memory, so the
                 // two do not overlap. The bytes may change while they are copied (by another
                 // process, or by `guard`), for which reason no reference to them is made.
                 unsafe { std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), part.len()) };
+            };
+            if buf.len() <= PART {
+                copy(0, buf);
+            } else {
+                for (i, part) in buf.chunks_mut(PART).enumerate() {
+                    copy(i * PART, part);
+                }
             }
             if self.is_whole() {
                 return Ok(());

@@ -14,7 +14,7 @@ use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use xenkdump::file::PART;
+use xenkdump::file;
 
 /// An element of a column.
 pub trait Element: Copy + Send {
@@ -248,8 +248,7 @@ impl Bytes {
         let count = bytes.len().min(self.len().saturating_sub(at));
         let target = self.0.buf_ptr().cast::<u8>().wrapping_add(at);
         let bytes = bytes.get(..count).unwrap_or_default();
-        // Long copies go past the caches, by instructions of their own.
-        let size = if count < LONG { PART } else { count };
+        let size = file::part(count);
         for (i, part) in bytes.chunks(size).enumerate() {
             let target = target.wrapping_add(i * size);
             // SAFETY: `at + count` is within the buffer, which is writable and contiguous; `bytes`
@@ -275,9 +274,6 @@ impl Bytes {
         Ok(())
     }
 }
-
-/// Copies from here on are made in one go; see [`PART`].
-const LONG: usize = 1 << 20;
 
 /// Whether any element is a pointer to a Python object: `O` anywhere but in a field's `:name:`.
 fn holds_objects(format: &CStr) -> bool {

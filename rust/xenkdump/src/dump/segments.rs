@@ -126,9 +126,7 @@ impl SegmentMap {
             Backing::Excluded => Err(Fault::Excluded(addr)),
         }
     }
-}
 
-impl SegmentMap {
     /// The piece of the file that holds `addr`: the address of its first byte, its file offset and
     /// its length.
     #[inline]

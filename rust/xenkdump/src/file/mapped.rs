@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{compiler_fence, fence, Ordering};
 
 use super::guard::Guard;
-use super::{zeros, ReadError, RegularFile, PART};
+use super::{part, zeros, ReadError, RegularFile};
 use crate::Result;
 
 /// A file mapped read-only from end to end.
@@ -56,11 +56,12 @@ impl MappedFile {
                 // process, or by `guard`), for which reason no reference to them is made.
                 unsafe { std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), part.len()) };
             };
-            if buf.len() <= PART {
+            let size = part(buf.len());
+            if buf.len() <= size {
                 copy(0, buf);
             } else {
-                for (i, part) in buf.chunks_mut(PART).enumerate() {
-                    copy(i * PART, part);
+                for (i, part) in buf.chunks_mut(size).enumerate() {
+                    copy(i * size, part);
                 }
             }
             if self.is_whole() {

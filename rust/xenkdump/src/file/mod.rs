@@ -18,12 +18,21 @@ use crate::{Error, Result};
 
 pub use mapped::MappedFile;
 
-/// Longer copies are made by parts of so many bytes.
+/// By parts of so many bytes a copy of `len` bytes is best made.
 ///
 /// From 2 KiB on glibc copies by `rep movsb`, which crawls on Zen 3 and Zen 4 where the target lies a
 /// few bytes further into its page than the source (glibc bug 30994). Memory of a dump starts on a
 /// page, and what Python gives to read into 16 or 32 bytes after one.
-pub const PART: usize = 1024;
+/// From a MiB on it copies past the caches, by instructions of their own.
+pub const fn part(len: usize) -> usize {
+    const SHORT: usize = 1 << 10;
+    const LONG: usize = 1 << 20;
+    if len < LONG {
+        SHORT
+    } else {
+        len
+    }
+}
 
 /// Why bytes of a file could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use crate::addr::{MachineAddr, Mfn, Pfn};
 use crate::memory::Memory;
 use crate::status::{Status, NONE};
 
-/// How many are looked up before any is looked at: the misses of a group overlap.
+/// How many are looked up before any is looked at: the misses of a group overlap. A place in one fits
+/// in a byte.
 const GROUP: usize = 128;
 
 impl<M: Memory<MachineAddr>> P2m<M> {

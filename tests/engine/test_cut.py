@@ -14,8 +14,9 @@ from xenkdump_fast._native import P2M, Dump
 from xenkdump_fast.sample import SparseDump, forge_sparse
 
 PAGE = 4096
-#: Where the file is cut: among the pages of the P2M, or among page tables behind them.
-CUTS = (1 << 20, 79 << 20)
+#: Where the file is cut: among the pages of the P2M, or among page tables behind them; within a
+#: page, the rest of which the kernel shows as zeros.
+CUTS = ((1 << 20) + 1004, (79 << 20) + 1004)
 #: Statuses by which a batch says that the file lacks something: no P2M page, no page table, cut.
 MISSING = {5, 7, 12}
 ADDRESSES = 60_000
@@ -79,7 +80,6 @@ def test_cut_in_the_middle_of_a_batch(sparse: SparseDump, tmp_path: Path, thread
         running = Running(sparse, copy, threads)
         running.start()
         time.sleep(delay)
-        # At the end of a page: what is left of one reads as zeros until a signal has come.
         os.truncate(copy, CUTS[number % 2])
         running.done = True
         running.join()

@@ -60,9 +60,6 @@ fn a_cut_file_is_an_error_and_the_rest_of_it_is_not() {
     let untouched = MappedFile::open(&other.0).unwrap();
     file.cut(10 * PAGE + 100);
     let mut buf = [0; 300];
-    // The last partly in the page where the file now ends, the rest of which the kernel fills with
-    // zeros without a signal. A read of that rest alone, before any signal, is the one loss that
-    // goes unseen.
     for offset in [63 * PAGE, 11 * PAGE, 10 * PAGE + 4000, 10 * PAGE + 200] {
         assert_eq!(
             mapped.read_at(offset, &mut buf),
@@ -80,6 +77,36 @@ fn a_cut_file_is_an_error_and_the_rest_of_it_is_not() {
     file.cut(64 * PAGE);
     assert_eq!(mapped.read_at(63 * PAGE, &mut buf), Ok(()));
     assert_eq!(buf, [0; 300]);
+}
+
+/// The kernel fills the rest of the page that a file now ends in with zeros, without a signal.
+#[test]
+fn the_rest_of_a_page_that_is_cut_is_an_error_too() {
+    let len = 8 * PAGE + 1000;
+    for page in 0..9 {
+        for into in [1, 2000, 4090] {
+            let cut = page * PAGE + into;
+            // A page that was touched before, one that was not; and never any other before it.
+            for touched in [false, true] {
+                let file = Temporary::new("within", len);
+                let mapped = MappedFile::open(&file.0).unwrap();
+                let mut buf = [0; 5];
+                let rest = (page * PAGE + 4091).min(len - 5);
+                if touched {
+                    assert_eq!(mapped.read_at(rest, &mut buf), Ok(()));
+                }
+                file.cut(cut.min(len - 1));
+                assert_eq!(
+                    mapped.read_at(rest, &mut buf),
+                    Err(ReadError::PastEnd),
+                    "cut at {cut:#x}"
+                );
+                let mut byte = [0];
+                assert_eq!(mapped.read_at(page * PAGE, &mut byte), Ok(()));
+                assert!(is_right(page * PAGE, &byte));
+            }
+        }
+    }
 }
 
 #[test]
@@ -107,7 +134,7 @@ fn many_threads_never_see_a_zero() {
                     }
                 });
             }
-            file.cut(100 * PAGE);
+            file.cut(100 * PAGE + 100 * round);
             cut.store(true, Ordering::Relaxed);
         });
     }

@@ -114,8 +114,14 @@ impl RegularFile {
                     rest = rest.get_mut(n..).unwrap_or_default();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(ReadError::Os(error.raw_os_error().unwrap_or(libc::EIO))),
+                Err(error) => return Err(os_error(&error)),
             }
+        }
+        // A page through which the file is cut may be cleared while it is copied; by then the file
+        // has its new length.
+        let len = self.file.metadata().map_err(|error| os_error(&error))?.len();
+        if len < at {
+            return Err(ReadError::PastEnd);
         }
         Ok(())
     }
@@ -166,6 +172,10 @@ impl RegularFile {
             found: found.into(),
         }
     }
+}
+
+fn os_error(error: &io::Error) -> ReadError {
+    ReadError::Os(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// Room for a copy; an error, not an abort, where there is none.

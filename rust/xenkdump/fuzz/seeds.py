@@ -16,6 +16,17 @@ HEAD = 16 << 10
 #: No seed is larger: a fuzzer gets nowhere in a megabyte.
 LARGEST = 128 << 10
 TEXT = 0xFFFF_FFFF_8100_0000
+#: Asked of page walks: the edges of what a format can address.
+ADDRESSES = (
+    0,
+    0x1000,
+    0x20_0000,
+    2**47,
+    2**64 - 1,
+    0xFFFF_8000_0000_0000,
+    0x8080_6040_3000,
+    1 << 40,
+)
 
 
 def piece(data: bytes) -> bytes:
@@ -89,41 +100,44 @@ def write(corpus: Path, target: str, name: str, data: bytes) -> None:
     (folder / name).write_bytes(data)
 
 
-def main(corpus: Path) -> None:
-    """All seeds of all targets."""
+def forged(corpus: Path) -> None:
+    """Seeds of the targets that read files or what an image has in it."""
     with tempfile.TemporaryDirectory() as folder:
         for kind in sample.KINDS:
-            forged = sample.forge(Path(folder) / kind, kind)
-            core = Path(forged.vmcore).read_bytes()
+            files = sample.forge(Path(folder) / kind, kind)
+            core = Path(files.vmcore).read_bytes()
             write(corpus, "dump", kind, core[:HEAD])
             write(corpus, "notes", kind, core[0x100:HEAD])
-            image = Image(str(forged.vmlinux))
-            plain = Path(forged.vmlinux).read_bytes()
+            plain = Path(files.vmlinux).read_bytes()
             if len(plain) <= LARGEST:
                 write(corpus, "image", kind, plain)
-            sections = {name for name, *_ in image.sections()}
+            of_image(corpus, kind, Image(str(files.vmlinux)))
 
-            def section(name: str, image: Image = image, sections: set[str] = sections) -> bytes:
-                return image.section(name) if name in sections else b""
 
-            words = [TEXT + 64 * i + 9 for i in range(1, 60)]
-            words[3::5] = [0xFFFF_8880_0000_0100 + 8 * i for i in range(len(words[3::5]))]
-            write(corpus, "stack", kind, b"\x08" + stack(words))
-            if bytes_ := section(".BTF"):
-                write(corpus, "btf", kind, bytes_)
-            if ip := section(".orc_unwind_ip"):
-                rows = section(".orc_unwind")
-                write(
-                    corpus,
-                    "orc",
-                    kind,
-                    b"\x08" + piece(ip[:1024]) + piece(rows[:1536]) + stack(words),
-                )
-            if frame := section(".debug_frame") or section(".eh_frame"):
-                write(corpus, "cfi", kind, b"\x09\x00" + piece(frame[:4096]) + stack(words))
-            if info := section(".debug_info"):
-                parts = [section(n) for n in (".debug_abbrev", ".debug_str", ".debug_str_offsets")]
-                write(corpus, "dwarf", kind, b"".join(map(piece, parts)) + info)
+def of_image(corpus: Path, kind: str, image: Image) -> None:
+    """Seeds of the targets for types and unwinding."""
+    present = {name for name, *_ in image.sections()}
+
+    def section(name: str) -> bytes:
+        return image.section(name) if name in present else b""
+
+    words = [TEXT + 64 * i + 9 for i in range(1, 60)]
+    words[3::5] = [0xFFFF_8880_0000_0100 + 8 * i for i in range(len(words[3::5]))]
+    write(corpus, "stack", kind, b"\x08" + stack(words))
+    if btf := section(".BTF"):
+        write(corpus, "btf", kind, btf)
+    if ip := section(".orc_unwind_ip"):
+        rows = piece(section(".orc_unwind")[:1536])
+        write(corpus, "orc", kind, b"\x08" + piece(ip[:1024]) + rows + stack(words))
+    if frame := section(".debug_frame") or section(".eh_frame"):
+        write(corpus, "cfi", kind, b"\x09\x00" + piece(frame[:4096]) + stack(words))
+    if info := section(".debug_info"):
+        parts = [section(n) for n in (".debug_abbrev", ".debug_str", ".debug_str_offsets")]
+        write(corpus, "dwarf", kind, b"".join(map(piece, parts)) + info)
+
+
+def made(corpus: Path) -> None:
+    """Seeds that no sample is needed for."""
     for index in range(2):
         write(corpus, "sections", str(index), sections(index))
     for choice in range(4):
@@ -133,20 +147,12 @@ def main(corpus: Path) -> None:
             head = struct.pack("<BBQQQ", kind, choice, 0 if kind == 0 else 0x1000, 0x1000, 5000)
             pfns = struct.pack("<6Q", 0, 511, 512, 4999, 5000, 2**64 - 1)
             write(corpus, "p2m", f"{kind}-{choice}", head + pfns + tables(0x7 * (kind > 0)))
-    addrs = (
-        0,
-        0x1000,
-        0x20_0000,
-        2**47,
-        2**64 - 1,
-        0xFFFF_8000_0000_0000,
-        0x8080_6040_3000,
-        1 << 40,
-    )
     for format_ in range(4):
-        head = struct.pack("<BQ8Q", format_, 0, *addrs)
+        head = struct.pack(f"<BQ{len(ADDRESSES)}Q", format_, 0, *ADDRESSES)
         write(corpus, "walk", str(format_), head + tables(0x67))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    folder = Path(sys.argv[1])
+    forged(folder)
+    made(folder)

@@ -137,6 +137,9 @@ class AddressSpace:
     def find(
         self, needle: bytes, start: int, end: int, *, limit: int = 64, most: int = 1 << 30
     ) -> list[int]: ...
+    def search(
+        self, needle: bytes, start: int, end: int, *, limit: int = 64, most: int = 1 << 30
+    ) -> tuple[list[int], int]: ...
     def close(self) -> None: ...
 
 @final

@@ -7,6 +7,7 @@ from typing import Any
 
 from xenkdump_fast import MemoryFault
 from xenkdump_fast.hypervisor import domains, frame_table, frames, infer, vcpus
+from xenkdump_fast.hypervisor.allowance import Allowance
 from xenkdump_fast.hypervisor.memory import Paging, XenMemory
 from xenkdump_fast.hypervisor.pcpus import Pcpu
 from xenkdump_fast.render.escape import visible
@@ -102,12 +103,16 @@ def check(data: bytes) -> None:
     assert len(found.addresses) < domains.FIRST_RESERVED
     layout = infer.infer(memory, found.addresses, pcpus, facts.size)
     warnings = [*found.warnings, *layout.warnings]
+    on_pcpus, room = vcpus.OnPcpus(memory, layout, pcpus), Allowance(2 * memory.dump.size)
     for address in found.addresses.values():
-        read, said = vcpus.read(memory, layout, pcpus, address)
+        read, said = vcpus.read(memory, layout, on_pcpus, address, room)
         assert len(read) <= infer.MAX_VCPUS + len(pcpus)
         warnings += said
-        owned = list(frame_table.frames_of(memory, facts.frames, address))
-        assert all(count > 0 for _, count in owned)
+    owned = frame_table.frames_of(memory, facts.frames, list(found.addresses.values()))
+    for runs in owned.values():
+        assert (runs[:, 1] > 0).all()
+        # Each frame once.
+        assert (runs[1:, 0] >= runs[:-1].sum(axis=1)).all()
     domains.system(memory, facts, layout, pcpus, None)
     assert all(visible(text) == text for text in warnings)
     reads = memory.virtual.reads  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from typing import cast
 import pytest
 
 from xenkdump_fast._native import AddressSpace, MemoryFault
+from xenkdump_fast.hypervisor.allowance import Allowance
 from xenkdump_fast.hypervisor.guests import recognise, recognise_frames
 
 PAGE = 4096
@@ -26,13 +27,17 @@ class Bytes:
             raise MemoryFault(hex(address))
         return self.data[at : at + size]
 
-    def find(self, needle: bytes, start: int, end: int, *, most: int) -> list[int]:
-        found = []
-        at = self.data.find(needle, max(0, start - self.start))
-        while at >= 0 and self.start + at < end:
+    def search(
+        self, needle: bytes, start: int, end: int, *, limit: int, most: int
+    ) -> tuple[list[int], int]:
+        found: list[int] = []
+        first = max(0, start - self.start)
+        data = self.data[: min(first + most, end - self.start)]
+        at = data.find(needle, first)
+        while at >= 0 and len(found) < limit:
             found.append(self.start + at)
-            at = self.data.find(needle, at + 1)
-        return found
+            at = data.find(needle, at + 1)
+        return found, max(0, len(data) - first)
 
 
 def uts(nodename: str, *, release: str = RELEASE, version: str = VERSION) -> bytes:
@@ -44,8 +49,12 @@ def memory(*parts: bytes, start: int = BASE) -> AddressSpace:
     return cast(AddressSpace, Bytes(start, b"".join(part.ljust(PAGE, b"\0") for part in parts)))
 
 
+def room(size: int = 1 << 30) -> Allowance:
+    return Allowance(size)
+
+
 def test_a_kernel_is_what_banner_and_uts_agree_on() -> None:
-    found = recognise(memory(b"", BANNER, b"x" * 64 + uts("host")), 8)
+    found = recognise(memory(b"", BANNER, b"x" * 64 + uts("host")), 8, room())
     assert found is not None
     assert (found.nodename, found.release, found.version) == ("host", RELEASE, VERSION)
     assert found.address == BASE + 2 * PAGE + 64
@@ -63,13 +72,13 @@ def test_a_kernel_is_what_banner_and_uts_agree_on() -> None:
     ids=["no banner", "no uts", "another's", "a template"],
 )
 def test_what_is_no_kernel(parts: tuple[bytes, ...]) -> None:
-    assert recognise(memory(*parts), 8) is None
+    assert recognise(memory(*parts), 8, room()) is None
 
 
 def test_the_same_build_is_found_where_it_was_before() -> None:
     space = memory(b"", b"x" * 64 + uts("other"))
-    assert recognise(space, 8) is None
-    found = recognise(space, 8, [BASE + PAGE + 64])
+    assert recognise(space, 8, room()) is None
+    found = recognise(space, 8, room(), [BASE + PAGE + 64])
     assert found is not None
     assert found.nodename == "other"
 
@@ -83,9 +92,24 @@ def test_a_translated_guest_by_its_frames() -> None:
         uts("host") + inode,
         start=0x100 * PAGE,
     )
-    found = recognise_frames(space, [(0x101, 1), (0x102, 2)])
+    found = recognise_frames(space, [(0x101, 1), (0x102, 2)], room())
     assert found is not None
     # Not the first that lies there, but the kernel's own.
     assert found.nodename == "host"
     assert found.address is None
-    assert recognise_frames(space, [(0x100, 1)]) is None
+    assert recognise_frames(space, [(0x100, 1)], room()) is None
+
+
+def test_no_more_is_looked_through_than_there_is_room_for() -> None:
+    space = memory(BANNER, b"", b"", uts("host"))
+    left = room(4 * PAGE + 4 * PAGE)
+    assert recognise(space, 8, left) is not None
+    assert left.left == 0
+    assert recognise(space, 8, left) is None
+    # The banner is found, what names the kernel lies behind what may be looked through.
+    assert recognise(space, 8, room(4 * PAGE + 3 * PAGE)) is None
+    frames = memory(BANNER, uts("host"), start=0x100 * PAGE)
+    left = room(4 * PAGE)
+    assert recognise_frames(frames, [(0x100, 1), (0x101, 1)], left) is not None
+    assert left.left == 0
+    assert recognise_frames(frames, [(0x100, 1), (0x101, 1)], left) is None

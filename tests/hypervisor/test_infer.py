@@ -23,7 +23,7 @@ SELECTORS = {8: (0xE033, 0xE02B), 4: (0x61, 0x69)}
 GENERAL = {8: 15, 4: 7}
 
 
-class FakeMemory:
+class FakeMemory(XenMemory):
     """Xen's memory as a run of bytes; machine frames as a dictionary."""
 
     def __init__(self, word: int, size: int) -> None:
@@ -48,18 +48,9 @@ class FakeMemory:
 
     struct = read
 
-    def words(self, address: int, size: int) -> tuple[int, ...] | None:
-        data = self.read(address, size)
-        if data is None:
-            return None
-        return struct.unpack(f"<{size // self.word}{'Q' if self.word == 8 else 'I'}", data)
-
     def number(self, address: int, size: int) -> int | None:
         data = self.read(address, size)
         return None if data is None else int.from_bytes(data, "little")
-
-    def pointer(self, address: int) -> int | None:
-        return self.number(address, self.word)
 
     def is_xen(self, address: int) -> bool:
         return self.start <= address < self.start + len(self.data)
@@ -184,7 +175,7 @@ def test_finds_any_layout(name: str, by_pointer: bool, word: int) -> None:
         # Inside, the array takes room: three slots are enough here.
         offsets["domain.vcpu"] = 3000
     host = Host(word, offsets, by_pointer=by_pointer)
-    memory = cast(XenMemory, host.memory)
+    memory = host.memory
     layout = infer(memory, dict(enumerate(host.domains)), host.pcpus, PAGE)
     assert layout.vcpu_by_pointer == by_pointer
     assert {key: layout.get(key) for key in offsets} == offsets
@@ -204,7 +195,7 @@ def test_finds_what_is_emulated_for_translated_guests(flags: int) -> None:
         host.memory.put(domain + 1884, struct.pack("<I", value))
         # A flag that all have is no emulation.
         host.memory.put(domain + 600, struct.pack("<I", 0x100))
-    memory = cast(XenMemory, host.memory)
+    memory = host.memory
     layout = infer(memory, dict(enumerate(host.domains)), host.pcpus, PAGE)
     assert {key: layout.get(key) for key in offsets} == offsets
     assert layout.get("domain.emulation") == 1884
@@ -214,7 +205,7 @@ def test_translated_guests_alone() -> None:
     """A PVH dom0: no registers have selectors, and nothing publishes a P2M."""
     offsets = offsets_of(LAYOUTS["4.14"])
     host = Host(8, offsets, translated=(True, True))
-    memory = cast(XenMemory, host.memory)
+    memory = host.memory
     layout = infer(memory, dict(enumerate(host.domains)), host.pcpus, PAGE)
     for key in ("domain.vcpu", "vcpu.domain", "vcpu.registers", "vcpu.cr3", "vcpu.runstate"):
         assert layout.get(key) == offsets[key], key
@@ -225,7 +216,7 @@ def test_noise_is_no_layout() -> None:
     host = Host(8, offsets_of(LAYOUTS["4.17"]), by_pointer=True)
     rng = random.Random(5)
     host.memory.data[:] = rng.randbytes(len(host.memory.data))
-    layout = infer(cast(XenMemory, host.memory), dict(enumerate(host.domains)), host.pcpus, PAGE)
+    layout = infer(host.memory, dict(enumerate(host.domains)), host.pcpus, PAGE)
     assert layout.get("domain.vcpu") is None
     assert layout.warnings
 

@@ -8,6 +8,9 @@ from ..hypervisor.guests import GuestKernel
 from ..hypervisor.xen import HostDomain, Xen, open_symbols
 from ..progress import each
 
+#: The kernels of as many domains before are looked for where they were.
+_HINTS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class DomainRow:
@@ -63,6 +66,7 @@ def run(path: str, xen_syms: str | None = None, *, everyone: bool = False) -> Do
         kernel = rows[-1].kernel
         if kernel is not None and kernel.address and kernel.address not in hints:
             hints.append(kernel.address)
+            del hints[:-_HINTS]
     if not rows:
         raise none_found(xen)
     warnings = [f"domain {row.id}: {text}" for row in rows for text in row.warnings]

@@ -8,6 +8,7 @@ from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..linux.locate import Root
 from ..sources import Source
 from . import guests, shared_info
+from .allowance import Allowance
 from .guests import GuestKernel
 from .shared_info import SharedInfo
 from .vcpus import XenVcpu
@@ -22,10 +23,12 @@ class XenDomain:
     What cannot be read is None and told in ``warnings``; nothing here raises for a broken domain.
     """
 
-    def __init__(self, dump: Dump, number: int, xen_word: int) -> None:
+    def __init__(self, dump: Dump, number: int, xen_word: int, room: Allowance) -> None:
+        """``room`` is for the search for its kernel."""
         self.dump = dump
         self.id = number
         self._xen_word = xen_word
+        self._room = room
         self.warnings: list[str] = []
         #: Machine address of its shared_info page, once that was read.
         self.shared_info_address: int | None = None
@@ -199,7 +202,7 @@ class XenDomain:
         if self.kind not in ("pv", "unknown"):
             return None
         for space in self.spaces():
-            found = guests.recognise(space, self.word, hints)
+            found = guests.recognise(space, self.word, self._room, hints)
             if found is not None:
                 return found
         return None
@@ -210,7 +213,7 @@ class CoreDomain(XenDomain):
 
     def __init__(self, dump: Dump) -> None:
         # The file does not say which number the domain had.
-        super().__init__(dump, 0, 8)
+        super().__init__(dump, 0, 8, Allowance(guests.SEARCHES * dump.size))
 
     def _read_vcpus(self) -> list[XenVcpu]:
         found = []
@@ -251,7 +254,7 @@ class CoreDomain(XenDomain):
             return super().kernel(hints)
         held = self.dump.machine.iter_mapped()
         runs = ((part.address // guests.PAGE, part.size // guests.PAGE) for part in held)
-        return guests.recognise_frames(self.dump.machine, runs)
+        return guests.recognise_frames(self.dump.machine, runs, self._room)
 
     @property
     def pages(self) -> int | None:

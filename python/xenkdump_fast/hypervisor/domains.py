@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from .._native import Symbols
 from . import frame_table
+from .allowance import Allowance
 from .layout import Layout
 from .memory import PAGE, XenMemory, number
 from .pcpus import Pcpu
@@ -19,6 +20,9 @@ _MAX_DOMAINS = FIRST_RESERVED
 _DEFAULT_SIZE = PAGE
 #: How far into a struct vcpu its domain may stand.
 _NEAR = 0x100
+#: So many bytes are looked through for domains that pCPUs' vCPUs lead to: for each that the list
+#: lacks some ten structs, and what a thousand pointers in them lead to.
+_SEARCHED = 16 << 20
 
 
 class DomainList:
@@ -85,8 +89,9 @@ def find(memory: XenMemory, facts: Facts, pcpus: Sequence[Pcpu]) -> DomainList:
     _follow(memory, facts, found)
     # Most pCPUs of a large host are idle, and all idle vCPUs have one domain.
     known = set(found.addresses.values())
+    room = Allowance(_SEARCHED)
     for pcpu in pcpus:
-        owner = _domain_of(memory, facts, pcpu.vcpu, known)
+        owner = _domain_of(memory, facts, pcpu.vcpu, known, room)
         if owner is not None:
             known.add(owner)
             _recover(memory, facts, found, owner, f"domain of pCPU {pcpu.number}'s vCPU")
@@ -101,8 +106,10 @@ def complete(
     for pcpu in pcpus:
         starts += [pcpu.vcpu or 0, pcpu.stack[0] if pcpu.stack else 0]
     found.owned = frame_table.owners(memory, facts.frames, starts)
+    known = set(found.addresses.values())
     for address in found.owned:
-        _recover(memory, facts, found, address, "owner of pages in the frame table")
+        if address not in known:
+            _recover(memory, facts, found, address, "owner of pages in the frame table")
     found.addresses = dict(sorted(found.addresses.items()))
     return found
 
@@ -155,9 +162,7 @@ def _follow(memory: XenMemory, facts: Facts, found: DomainList) -> None:
 
 
 def _recover(memory: XenMemory, facts: Facts, found: DomainList, address: int, how: str) -> None:
-    """Adds the domain at ``address`` if the list did not have it."""
-    if address in found.addresses.values():
-        return
+    """Adds the domain at ``address``, which the list did not have."""
     identity = memory.number(address + facts.id, 2)
     if identity is None or identity >= FIRST_RESERVED:
         return
@@ -167,19 +172,26 @@ def _recover(memory: XenMemory, facts: Facts, found: DomainList, address: int, h
         )
 
 
-def _domain_of(memory: XenMemory, facts: Facts, vcpu: int | None, known: Set[int]) -> int | None:
+def _domain_of(
+    memory: XenMemory, facts: Facts, vcpu: int | None, known: Set[int], room: Allowance
+) -> int | None:
     """The struct domain that a vCPU points to and that points back to it; None if it is known."""
     head = memory.words(vcpu, _NEAR) if vcpu is not None else None
     if head is None or not known.isdisjoint(head):
         return None
-    for value in head:
+    # Since Xen 4.0 a struct domain has pages of its own; the vCPU's vcpu_info lies within one.
+    for value in sorted(head, key=lambda value: value % PAGE != 0):
         if value == vcpu or value % memory.word or not memory.is_xen(value):
             continue
+        if not room.take(facts.size):
+            return None
         words = memory.words(value, facts.size // memory.word * memory.word)
         for pointer in words or ():
             if pointer == vcpu:
                 return value
             if pointer % memory.word == 0 and memory.is_xen(pointer):
+                if not room.take(_NEAR):
+                    return None
                 array = memory.words(pointer, _NEAR)
                 if array is not None and vcpu in array:
                     return value

@@ -1,11 +1,14 @@
 """Xen's frame table: one page_info for each machine frame, which names the domain that owns it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import Dump
 from .memory import PAGE, XenMemory
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: count_info: references are counted in the low bits; a page that is owned has one at least.
 _COUNT_MASK = (1 << 26) - 1
@@ -13,6 +16,10 @@ _COUNT_MASK = (1 << 26) - 1
 _BLOCKS, _IN_BLOCK = 512, 64
 #: As many page_infos are read at once where all are wanted.
 _AT_ONCE = 1 << 14
+#: Xen's direct map has one start, its image another; more are noise.
+_BASES = 4
+#: So many domains are asked where they count their pages.
+_SAMPLE = 64
 #: An estimate may be off by as much: a domain's pages come in clusters.
 _TOLERANCE = 0.25
 
@@ -54,7 +61,8 @@ def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dic
     frames = max_page(memory, table)
     if table is None or frames is None:
         return {}
-    bases = {start - at for start in starts if start and (at := memory.translate(start))}
+    counted = Counter(start - at for start in starts if start and (at := memory.translate(start)))
+    bases = [base for base, _ in counted.most_common(_BASES)]
     counts: Counter[int] = Counter()
     asked = 0
     step = max(_IN_BLOCK, frames // _BLOCKS // _IN_BLOCK * _IN_BLOCK)
@@ -71,27 +79,41 @@ def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dic
     return found
 
 
-def frames_of(memory: XenMemory, table: Table | None, domain: int) -> Iterator[tuple[int, int]]:
-    """Runs of machine frames in the dump that a struct domain owns: the first, and how many."""
-    frames, own = max_page(memory, table), memory.translate(domain)
-    if table is None or frames is None or own is None:
-        return
-    own //= PAGE
+def frames_of(
+    memory: XenMemory, table: Table | None, domains: Collection[int]
+) -> dict[int, "np.ndarray[Any, Any]"]:
+    """Runs of machine frames in the dump that each of some struct domains owns, by its address.
+
+    Shape (runs, 2), of uint64, rising: the first frame, and how many.
+    """
+    import numpy as np
+
+    frames = max_page(memory, table)
+    if table is None or frames is None:
+        return {}
+    own = {a: at // PAGE for a in domains if (at := memory.translate(a)) is not None}
+    # _domain has 32 bits, and is 0 where there is none.
+    own = {address: frame for address, frame in own.items() if 0 < frame < 1 << 32}
+    wanted = np.array(sorted(set(own.values())), dtype=np.uint32)
+    parts = [np.empty((0, 3), dtype=np.uint64)]
     for base, count in _held(memory.dump, frames):
-        used, owners = _columns(memory, table, base, count)
-        # Most frames are another's: let the list's own search pass over them.
-        at = 0
-        for _ in range(owners.count(own)):
-            try:
-                at = owners.index(own, at)
-            except ValueError:
-                break
-            end = at
-            while end < len(owners) and owners[end] == own and used[end] & _COUNT_MASK:
-                end += 1
-            if end > at:
-                yield base + at, end - at
-            at = max(end, at + 1)
+        numbers = np.frombuffer(_page_infos(memory, table, base, count), dtype="<u4")
+        numbers = numbers.reshape(-1, table.size // 4)
+        used = numbers[:, table.references // 4] & _COUNT_MASK
+        owner = np.where(used != 0, numbers[:, table.owner // 4], 0)
+        # Where a run starts, and where the last one ends.
+        edges = np.flatnonzero(np.diff(owner, prepend=~owner[:1], append=~owner[-1:]))
+        starts, ends = edges[:-1], edges[1:]
+        kept = np.isin(owner[starts], wanted)
+        rows = (owner[starts], base + starts, ends - starts)
+        parts.append(np.stack([row[kept].astype(np.uint64) for row in rows], axis=1))
+    runs = np.concatenate(parts)
+    runs = runs[np.argsort(runs[:, 0], kind="stable")]
+    found = {}
+    for address, frame in own.items():
+        first, last = np.searchsorted(runs[:, 0], [frame, frame + 1])
+        found[address] = runs[first:last, 1:]
+    return found
 
 
 def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:
@@ -110,37 +132,35 @@ def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:
             left -= count
 
 
-def _columns(
-    memory: XenMemory, table: Table, start: int, count: int
-) -> tuple[list[int], list[int]]:
-    """count_info (its low half) and _domain of ``count`` page_infos; empty if they are lost."""
+def _page_infos(memory: XenMemory, table: Table, start: int, count: int) -> bytes:
+    """``count`` page_infos; none if they are lost."""
     base = memory.pointer(table.table_at)
     data = memory.read(base + start * table.size, count * table.size) if base else None
-    if data is None:
-        return [], []
-    # Every 4 bytes one number: the low half of count_info counts, _domain has 32 bits.
-    numbers = memoryview(data).cast("I")
-    step = table.size // 4
-    return (
-        numbers[table.references // 4 :: step].tolist(),
-        numbers[table.owner // 4 :: step].tolist(),
-    )
+    return data or b""
 
 
 def _owners_of(memory: XenMemory, table: Table, start: int, count: int) -> Iterator[int]:
     """_domain of those of ``count`` page_infos that are in use."""
-    for used, owner in zip(*_columns(memory, table, start, count), strict=True):
-        if owner and used & _COUNT_MASK:
+    # Every 4 bytes one number: the low half of count_info counts, _domain has 32 bits.
+    numbers = memoryview(_page_infos(memory, table, start, count)).cast("I")
+    step = table.size // 4
+    used, owners = numbers[table.references // 4 :: step], numbers[table.owner // 4 :: step]
+    for references, owner in zip(used, owners, strict=True):
+        if owner and references & _COUNT_MASK:
             yield owner
 
 
-def pages_offset(domains: Mapping[int, bytes], owned: Mapping[int, int]) -> int | None:
-    """The offset of domain.tot_pages in the structs of ``domains`` (by address).
+def pages_offset(
+    memory: XenMemory, domains: Iterable[int], size: int, owned: Mapping[int, int]
+) -> int | None:
+    """The offset of domain.tot_pages in the struct ``domains``, of ``size`` bytes each.
 
-    It is near what the frame table says, in every domain. So is max_pages, which is never less, and
+    It is near what ``owners`` says, in every domain. So is max_pages, which is never less, and
     stands near it.
     """
-    known = {a: data for a, data in domains.items() if owned.get(a, 0) >= _IN_BLOCK}
+    owning = (address for address in domains if owned.get(address, 0) >= _IN_BLOCK)
+    largest = sorted(owning, key=lambda address: -owned[address])[:_SAMPLE]
+    known = {a: data for a in largest if (data := memory.struct(a, size))}
     if not known:
         return None
     errors = {}

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .._native import AddressSpace, MemoryFault
+from .allowance import Allowance
 
 _BANNER = b"Linux version "
 #: struct new_utsname: six fields of 65 bytes; the first is "Linux" and 60 zeros.
@@ -21,11 +22,16 @@ _RANGES = {
     8: ((0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_C000_0000),),
     4: ((0xC000_0000, 0xC800_0000), (0x8000_0000, 0x8800_0000), (0x4000_0000, 0x4800_0000)),
 }
+#: How often all of a dump may be searched: a page is one kernel's at most, two things are looked
+#: for, and the first root that is tried may be another's.
+SEARCHES = 4
+#: As many banners, and as many uts structs, are compared.
+_MANY = 64
 #: More than any kernel's image; a hostile page table could map more than there is.
 _MOST = 256 << 20
 PAGE = 4096
 #: Of a translated guest as many frames are looked through (2 GiB).
-_MOST_FRAMES = 1 << 19
+MOST_FRAMES = 1 << 19
 #: ns.inum of init_uts_ns (PROC_UTS_INIT_INO, since 3.8), not far behind the names.
 _INIT_INODE, _NEAR = 0xEFFF_FFFE.to_bytes(4, "little"), 128
 
@@ -41,8 +47,10 @@ class GuestKernel(NamedTuple):
     address: int | None
 
 
-def recognise(virtual: AddressSpace, word: int, hints: Iterable[int] = ()) -> GuestKernel | None:
-    """The Linux kernel that is mapped in ``virtual``; None where there is none.
+def recognise(
+    virtual: AddressSpace, word: int, room: Allowance, hints: Iterable[int] = ()
+) -> GuestKernel | None:
+    """The Linux kernel that is mapped in ``virtual``; None where there is none, or no ``room``.
 
     ``hints`` are addresses where other guests had theirs: the same build has it in the same place.
     """
@@ -51,49 +59,61 @@ def recognise(virtual: AddressSpace, word: int, hints: Iterable[int] = ()) -> Gu
         if found is not None:
             return found
     for start, end in _RANGES[word]:
-        banners = [
-            text
-            for address in virtual.find(_BANNER, start, end, most=_MOST)
-            if (text := _read(virtual, address, 512)) is not None
-        ]
-        for address in virtual.find(_SYSNAME, start, end, most=_MOST) if banners else ():
+        banners = _banners(virtual, start, end, room)
+        for address in _search(virtual, _SYSNAME, start, end, room) if banners else ():
             found = _uts_at(virtual, address)
             if found is not None and any(_agree(found, banner) for banner in banners):
                 return found
     return None
 
 
-def recognise_frames(machine: AddressSpace, runs: Iterable[tuple[int, int]]) -> GuestKernel | None:
+def recognise_frames(
+    machine: AddressSpace, runs: Iterable[tuple[int, int]], room: Allowance
+) -> GuestKernel | None:
     """The Linux kernel in runs of machine frames that are one guest's: first frame, and how many.
 
     Containers have uts structs of their own; the kernel's first one is told by its inode number.
     """
-    found: list[tuple[bool, GuestKernel]] = []
-    banners: list[bytes] = []
-    left = _MOST_FRAMES
+    # Both in the order in which they were found, each once: page caches hold many copies.
+    kernels: dict[GuestKernel, bool] = {}
+    banners: dict[bytes, None] = {}
+    left = MOST_FRAMES
     for first, count in runs:
         start, end = first * PAGE, (first + min(count, left)) * PAGE
-        for at in machine.find(_BANNER, start, end, most=end - start):
-            text = _read(machine, at, 512)
-            banners += [] if text is None else [text]
-        for at in machine.find(_SYSNAME, start, end, most=end - start):
+        banners |= dict.fromkeys(_banners(machine, start, end, room)[: _MANY - len(banners)])
+        for at in _search(machine, _SYSNAME, start, end, room)[: _MANY - len(kernels)]:
             data = _read(machine, at, _SIZE + _NEAR) or _read(machine, at, _SIZE)
             kernel = None if data is None else _parse(data[:_SIZE], None)
             if data is not None and kernel is not None:
-                found.append((_INIT_INODE in data[_SIZE:], kernel))
+                is_first = _INIT_INODE in data[_SIZE:]
+                kernels[kernel] = is_first or kernels.get(kernel, False)
         left -= count
-        if left <= 0:
+        if left <= 0 or room.left == 0:
             break
-    found.sort(key=lambda pair: (not pair[0], pair[1].nodename == "(none)"))
-    for _, kernel in found:
+    for kernel in sorted(kernels, key=lambda one: (not kernels[one], one.nodename == "(none)")):
         if any(_agree(kernel, banner) for banner in banners):
             return kernel
     return None
 
 
+def _search(space: AddressSpace, needle: bytes, start: int, end: int, room: Allowance) -> list[int]:
+    """Where a needle lies, in as much of what is mapped as may be looked through."""
+    found, looked_through = space.search(
+        needle, start, end, limit=_MANY, most=min(_MOST, room.left)
+    )
+    room.take(looked_through)
+    return found
+
+
+def _banners(space: AddressSpace, start: int, end: int, room: Allowance) -> list[bytes]:
+    """The lines that may be a kernel's banner."""
+    texts = (_read(space, at, 512) for at in _search(space, _BANNER, start, end, room))
+    return [text.partition(b"\n")[0] for text in texts if text is not None]
+
+
 def _agree(kernel: GuestKernel, banner: bytes) -> bool:
     """Whether a banner is that of the kernel: it starts with the release, ends with the version."""
-    text = banner.partition(b"\n")[0].decode("utf-8", "backslashreplace")
+    text = banner.decode("utf-8", "backslashreplace")
     start = f"{_BANNER.decode()}{kernel.release} "
     return text.startswith(start) and text.endswith(kernel.version)
 

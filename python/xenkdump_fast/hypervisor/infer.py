@@ -12,16 +12,23 @@ from itertools import islice
 from typing import NamedTuple
 
 from . import frames, shared_info
+from .allowance import Allowance
 from .layout import Layout
 from .memory import PAGE, XenMemory
 from .pcpus import Pcpu
 
 #: No struct vcpu has been larger (3.x held a guest context in it, of 2800 or 5168 bytes).
 VCPU_SIZE = 2 * PAGE
+#: And none smaller than the context of a 32-bit guest in it.
+VCPU_LEAST = 2048
 #: How far into a struct vcpu its domain may stand.
 _NEAR = 0x100
 #: As many domains, and as many vCPUs of each, are asked; the rest is checked when it is read.
 _SAMPLE = 16
+#: Of as many structs that point back to a domain it is looked whether they look like vCPUs.
+_LIKELY = 64
+#: As many of all those that were running are asked besides.
+_RUNNING = 256
 #: More vCPUs than any domain can have (HVM_MAX_VCPUS is 128, a PV guest's limit 8192).
 MAX_VCPUS = 8192
 #: Bits of emulation_flags (public ABI, XEN_X86_EMU_*); the devices are those that PVH lacks: HPET,
@@ -91,11 +98,7 @@ class _Inference:
 
     def load(self, address: int, size: int) -> _Struct | None:
         data = self.memory.struct(address, size)
-        if data is None:
-            return None
-        count = len(data) // self.word
-        words = struct.unpack_from(f"<{count}{'Q' if self.word == 8 else 'I'}", data)
-        return _Struct(address, data, words)
+        return None if data is None else _Struct(address, data, self.memory.split(data))
 
     def vote(self, name: str, votes: Counter[int], least: int = 1) -> None:
         """Takes the offset with most votes, the lowest of equals, if it has ``least``."""
@@ -117,24 +120,32 @@ class _Inference:
     def vcpu_array(self) -> None:
         """domain.vcpu and vcpu.domain: vCPU 0 has the number 0 and points back to its domain."""
         votes: Counter[tuple[bool, int, int]] = Counter()
-        memory, word = self.memory, self.word
         for domain in self.domains:
-            for i, value in enumerate(domain.words):
-                if value % word or not memory.is_xen(value):
-                    continue
-                for by_pointer, vcpu in ((True, memory.pointer(value)), (False, value)):
-                    if vcpu is None or vcpu % word or not memory.is_xen(vcpu):
-                        continue
-                    head = memory.words(vcpu, _NEAR)
-                    if head is None or head[0] & 0xFFFF_FFFF or domain.address not in head:
-                        continue
-                    # Others point back to their domain too, but have no guest's registers.
-                    weight = 1 + 9 * self.is_likely_vcpu(vcpu)
-                    votes[by_pointer, i * word, head.index(domain.address) * word] += weight
+            likely: dict[int, bool] = {}
+            for by_pointer, at, vcpu, back in self.point_back(domain):
+                if vcpu not in likely and len(likely) < _LIKELY:
+                    likely[vcpu] = self.is_likely_vcpu(vcpu)
+                # Others point back to their domain too, but have no guest's registers.
+                votes[by_pointer, at, back] += 1 + 9 * likely.get(vcpu, False)
         if votes:
             best = min(votes, key=lambda key: (-votes[key], key[1], not key[0]))
             self.layout.vcpu_by_pointer = best[0]
             self.layout.offsets |= {"domain.vcpu": best[1], "vcpu.domain": best[2], "vcpu.id": 0}
+
+    def point_back(self, domain: _Struct) -> Iterator[tuple[bool, int, int, int]]:
+        """What may be a domain's vCPU 0: whether through an array, the member's offset, the vCPU's
+        address, the offset at which it points back.
+        """
+        memory, word = self.memory, self.word
+        for i, value in enumerate(domain.words):
+            if value % word or not memory.is_xen(value):
+                continue
+            for by_pointer, vcpu in ((True, memory.pointer(value)), (False, value)):
+                if vcpu is None or vcpu % word or not memory.is_xen(vcpu):
+                    continue
+                head = memory.words(vcpu, _NEAR)
+                if head is not None and not head[0] & 0xFFFF_FFFF and domain.address in head:
+                    yield by_pointer, i * word, vcpu, head.index(domain.address) * word
 
     def is_likely_vcpu(self, address: int) -> bool:
         """Whether something in a struct looks like a guest's registers, or like a runstate."""
@@ -145,15 +156,18 @@ class _Inference:
         return registers is not None or next(_runstates(loaded, self.word), None) is not None
 
     def load_vcpus(self, pcpus: Sequence[Pcpu]) -> None:
-        """The vCPUs to ask: the first of each domain, and all that were running."""
+        """The vCPUs to ask: the first of each domain, and some that were running."""
         current = {pcpu.vcpu: pcpu for pcpu in pcpus}
+        more = _RUNNING
         for domain in self.domains:
             found = vcpu_addresses(self.memory, self.layout, domain.address, None)
             sound = [vcpu for _, vcpu, _ in found]
             self.counts[domain.address] = len(sound)
             for number, address in enumerate(sound):
-                if number >= _SAMPLE and address not in current:
-                    continue
+                if number >= _SAMPLE:
+                    if address not in current or more == 0:
+                        continue
+                    more -= 1
                 loaded = self.load(address, VCPU_SIZE)
                 if loaded is not None:
                     pcpu = current.get(address)
@@ -364,12 +378,16 @@ def score_page(memory: XenMemory, page: bytes) -> tuple[int, int]:
 
 
 def vcpu_addresses(
-    memory: XenMemory, layout: Layout, domain: int, count: int | None
+    memory: XenMemory,
+    layout: Layout,
+    domain: int,
+    count: int | None,
+    room: Allowance | None = None,
 ) -> Iterator[tuple[int, int, str | None]]:
     """Number and address of a domain's vCPUs, in that order, each with what is wrong with it.
 
     ``count`` is max_vcpus; without it the array ends at its first entry that is no vCPU of the
-    domain. An empty slot is no vCPU.
+    domain. An empty slot is no vCPU. Where nothing is left of ``room``, it ends as well.
     """
     array = layout.get("domain.vcpu")
     if array is None or layout.get("vcpu.domain") is None:
@@ -377,16 +395,33 @@ def vcpu_addresses(
     start = memory.pointer(domain + array) if layout.vcpu_by_pointer else domain + array
     if start is None:
         return
-    for i in range(MAX_VCPUS if count is None else min(count, MAX_VCPUS)):
-        vcpu = memory.pointer(start + i * memory.word)
-        if vcpu is None:
-            return
-        if vcpu == 0 and count is not None:
-            continue
+    slots = MAX_VCPUS if count is None else min(count, MAX_VCPUS)
+    for i, vcpu in _slots(memory, start, slots, empty=count is None):
         problem = _problem(memory, layout, vcpu, (i, domain))
         if problem is not None and count is None:
             return
+        if room is not None and not room.take(VCPU_LEAST):
+            return
         yield i, vcpu, problem
+
+
+def _slots(memory: XenMemory, start: int, count: int, *, empty: bool) -> Iterator[tuple[int, int]]:
+    """The words of an array of ``count`` that begins at ``start``, as far as they can be read, with
+    their places in it; without those that are zero unless ``empty``.
+    """
+    end = start + count * memory.word
+    at = start
+    while at < end and start % memory.word == 0:
+        size = min(end, (at // PAGE + 1) * PAGE) - at
+        data = memory.read(at, size)
+        if data is None:
+            return
+        # Thousands of domains may each claim an array of 8192 that is all empty.
+        if empty or data.count(0) < size:
+            for i, word in enumerate(memory.split(data), (at - start) // memory.word):
+                if word or empty:
+                    yield i, word
+        at += size
 
 
 def _problem(memory: XenMemory, layout: Layout, vcpu: int, expected: tuple[int, int]) -> str | None:

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Literal
 
 from .._native import AddressSpace, Dump, MemoryFault
@@ -13,6 +14,8 @@ _CR3_MASK = 0x000F_FFFF_FFFF_F000
 #: 0xffff82d040000000), and the image never was larger.
 IMAGE_ALIGN = 1 << 30
 _CR4_PAE = 1 << 5
+#: So many of other pCPUs are tried where a pCPU's own is lost: all of them map Xen alike.
+_ROOTS = 8
 
 Paging = Literal["x86", "x86-pae", "x86_64"]
 
@@ -60,8 +63,9 @@ class Roots:
         found = [note.fields["cr3"] & self._mask for note in notes if note.kind == "crash_regs"]
         # The notes of 2006 have no CRASH_REGS, but the frame number of dom0's root.
         found += [note.fields["mfn"] * PAGE for note in notes if note.kind == "xen_kdump_cr3"]
-        found.append(idle_page_table(dump) or 0)
-        self._known = dict.fromkeys(root for root in found if root)
+        some = islice(dict.fromkeys(root for root in found if root), _ROOTS)
+        self._known = dict.fromkeys([*some, idle_page_table(dump) or 0])
+        self._known.pop(0, None)
 
     def of(self, cr3: int | None) -> Iterator[int]:
         """The best first: the pCPU's own by its cr3, those of the others, Xen's idle one."""
@@ -115,9 +119,12 @@ class XenMemory:
     def words(self, address: int, size: int) -> tuple[int, ...] | None:
         """The words of the ``size`` bytes at ``address``."""
         data = self.read(address, size)
-        if data is None:
-            return None
-        return struct.unpack(f"<{size // self.word}{'Q' if self.word == 8 else 'I'}", data)
+        return None if data is None else self.split(data)
+
+    def split(self, data: bytes) -> tuple[int, ...]:
+        """The words of some bytes of memory, the rest behind the last whole one left out."""
+        count = len(data) // self.word
+        return struct.unpack_from(f"<{count}{'Q' if self.word == 8 else 'I'}", data)
 
     def read(self, address: int, size: int) -> bytes | None:
         """The ``size`` bytes at ``address``."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from .._native import AddressSpace, Dump, MemoryFault
@@ -13,6 +14,8 @@ from .frames import WINDOW, CpuInfo, GuestFrame, find
 #: it. The smallest that ends in a guest's registers is right: a larger one ends where another
 #: pCPU's does.
 _STACK_SIZES = {8: (0x2000, 0x4000, 0x8000), 4: (0x1000, 0x2000)}
+#: More than Xen can be built for (CONFIG_NR_CPUS is 16383 at most).
+_MOST = 1 << 14
 
 
 class Pcpu(NamedTuple):
@@ -41,7 +44,7 @@ class Pcpu(NamedTuple):
 
 def pcpus(dump: Dump) -> list[Pcpu]:
     """Every pCPU that has an NT_PRSTATUS note, in the order of the notes; empty without Xen."""
-    pairs = list(_pairs(dump))
+    pairs = list(islice(_pairs(dump), _MOST))
     if not pairs:
         return []
     # All notes of a hypervisor have its word.

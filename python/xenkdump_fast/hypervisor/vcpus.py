@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import frames
+from .allowance import Allowance
 from .infer import RUNSTATES, root_of, vcpu_addresses
 from .layout import Layout
-from .memory import XenMemory
+from .memory import PAGE, XenMemory
 from .pcpus import Pcpu
 
 
@@ -41,38 +42,66 @@ class XenVcpu(NamedTuple):
         return self._replace(registers=frames.narrow(self.registers or {}), word=4)
 
 
+class OnPcpus:
+    """What each pCPU of a host was running, looked up by whose it is."""
+
+    def __init__(self, memory: XenMemory, layout: Layout, pcpus: Sequence[Pcpu]) -> None:
+        #: By the address of the vCPU that it was running.
+        self.by_vcpu: dict[int, Pcpu] = {}
+        #: By the ``struct domain`` that this vCPU names.
+        self.by_domain: dict[int, list[Pcpu]] = {}
+        #: Those with a guest's registers on their stack, by the root they used.
+        self.by_root: dict[int, list[Pcpu]] = {}
+        back = layout.get("vcpu.domain")
+        for pcpu in pcpus:
+            if pcpu.vcpu is not None:
+                self.by_vcpu.setdefault(pcpu.vcpu, pcpu)
+                owner = None if back is None else memory.pointer(pcpu.vcpu + back)
+                if owner is not None:
+                    self.by_domain.setdefault(owner, []).append(pcpu)
+            if pcpu.guest is not None and pcpu.cr3:
+                root = root_of(pcpu.cr3, memory.word)
+                self.by_root.setdefault(root, []).append(pcpu)
+
+
 def read(
-    memory: XenMemory, layout: Layout, pcpus: Sequence[Pcpu], domain: int
+    memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, domain: int, room: Allowance
 ) -> tuple[list[XenVcpu], list[str]]:
-    """The vCPUs of the ``struct domain`` at that address, and what is wrong with them."""
+    """The vCPUs of the ``struct domain`` at that address, and what is wrong with them.
+
+    As many as there is ``room`` for in the dump, of which all domains together use it up.
+    """
     warnings: list[str] = []
-    found = _addresses(memory, layout, pcpus, domain, warnings)
-    owners = _left_on_stacks(memory, layout, pcpus, [address for _, address, _ in found])
+    found = _addresses(memory, layout, on_pcpus, domain, room, warnings)
+    owners = _left_on_stacks(memory, layout, on_pcpus, [vcpu for _, vcpu, _ in found], room)
     vcpus = []
     for number, address, problem in found:
         if problem is not None:
             warnings.append(f"vCPU {number} at {address:#x}: {problem}")
             if not memory.is_xen(address):
                 continue
-        on = next((pcpu for pcpu in pcpus if pcpu.vcpu == address), None)
+        on = on_pcpus.by_vcpu.get(address)
         vcpu = _read_one(memory, layout, (number, address), on, owners.get(address))
         vcpus.append(vcpu if problem is None else vcpu._replace(warnings=(problem,)))
+    if room.left == 0:
+        warnings.append("vCPUs are left out: the domains claim more than the dump can hold")
     return vcpus, warnings
 
 
 def _addresses(
     memory: XenMemory,
     layout: Layout,
-    pcpus: Sequence[Pcpu],
+    on_pcpus: OnPcpus,
     domain: int,
+    room: Allowance,
     warnings: list[str],
 ) -> list[tuple[int, int, str | None]]:
     """The vCPUs by max_vcpus, as far as it makes sense, else as many as are sound."""
-    found = list(vcpu_addresses(memory, layout, domain, None))
+    found = list(vcpu_addresses(memory, layout, domain, None, room))
     at = layout.get("domain.max_vcpus")
     count = memory.number(domain + at, 4) if at is not None else None
     if count is not None and count != len(found):
-        every = list(vcpu_addresses(memory, layout, domain, count))
+        every = list(vcpu_addresses(memory, layout, domain, count, room))
         good = sum(problem is None for _, _, problem in every)
         if good >= len(found) and len(every) <= 2 * good + 8:
             if not every:
@@ -82,9 +111,9 @@ def _addresses(
             warnings.append(f"max_vcpus says {count}, but {len(found)} vCPUs are sound")
     # Those that pCPUs were running are known even where the array is lost.
     known = {address for _, address, _ in found}
-    for pcpu in pcpus:
-        vcpu, back = pcpu.vcpu, layout.get("vcpu.domain")
-        if vcpu is None or back is None or vcpu in known or memory.pointer(vcpu + back) != domain:
+    for pcpu in on_pcpus.by_domain.get(domain, ()):
+        vcpu = pcpu.vcpu
+        if vcpu is None or vcpu in known:
             continue
         number = memory.number(vcpu + (layout.get("vcpu.id") or 0), 4)
         if number is not None:
@@ -148,7 +177,7 @@ def _saved(memory: XenMemory, layout: Layout, vcpu: int) -> frames.GuestFrame | 
 
 
 def _left_on_stacks(
-    memory: XenMemory, layout: Layout, pcpus: Sequence[Pcpu], vcpus: Sequence[int]
+    memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, vcpus: Sequence[int], room: Allowance
 ) -> dict[int, Pcpu]:
     """Which of a domain's vCPUs have their registers on the stack of a pCPU that is idle now.
 
@@ -161,25 +190,56 @@ def _left_on_stacks(
     processor_at = layout.get("vcpu.processor")
     if cr3_at is None:
         return {}
-    busy = {pcpu.vcpu for pcpu in pcpus}
-    waiting = {
-        vcpu: root_of(memory.pointer(vcpu + cr3_at) or 0, memory.word)
-        for vcpu in vcpus
-        if vcpu not in busy and memory.is_xen(vcpu)
-    }
+    own = set(vcpus)
+    waiting: dict[int, list[int]] = {}
+    for vcpu in vcpus:
+        if vcpu not in on_pcpus.by_vcpu and memory.is_xen(vcpu):
+            root = root_of(memory.pointer(vcpu + cr3_at) or 0, memory.word)
+            if root in on_pcpus.by_root:
+                waiting.setdefault(root, []).append(vcpu)
     found: dict[int, Pcpu] = {}
-    for pcpu in pcpus:
-        if pcpu.guest is None or pcpu.vcpu in vcpus or not pcpu.cr3:
-            continue
-        root = root_of(pcpu.cr3, memory.word)
-        candidates = [vcpu for vcpu, own in waiting.items() if own == root and vcpu not in found]
-        base = pcpu.guest.registers.get("gs_base")
-        if gs_at is not None and base and pcpu.guest.registers.get("rip", 0) >> 63:
-            candidates = [v for v in candidates if memory.number(v + gs_at, 8) == base]
-        if len(candidates) > 1 and processor_at is not None:
-            candidates = [
-                v for v in candidates if memory.number(v + processor_at, 4) == pcpu.number
-            ]
-        if len(candidates) == 1:
-            found[candidates[0]] = pcpu
+    for root, candidates in waiting.items():
+        groups = _Groups()
+        for vcpu in candidates:
+            base = memory.number(vcpu + gs_at, 8) if gs_at is not None else None
+            on = memory.number(vcpu + processor_at, 4) if processor_at is not None else None
+            groups.add(vcpu, base, on)
+        for pcpu in on_pcpus.by_root[root]:
+            if pcpu.guest is None or pcpu.vcpu in own:
+                continue
+            # A stack holds one guest's registers, and few domains ask for them.
+            if not room.take(PAGE):
+                break
+            base = pcpu.guest.registers.get("gs_base")
+            if gs_at is None or not base or not pcpu.guest.registers.get("rip", 0) >> 63:
+                base = None
+            only = groups.only(base, None)
+            if only is None and processor_at is not None:
+                only = groups.only(base, pcpu.number)
+            if only is not None:
+                found[only] = pcpu
+                groups.remove(only)
     return found
+
+
+class _Groups:
+    """vCPUs by the kernel's gs_base, by the pCPU they name, by both and by neither."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[int | None, int | None], set[int]] = {}
+        self._keys: dict[int, list[tuple[int | None, int | None]]] = {}
+
+    def add(self, vcpu: int, base: int | None, processor: int | None) -> None:
+        keys = {(b, p) for b in (base, None) for p in (processor, None)}
+        self._keys[vcpu] = list(keys)
+        for key in keys:
+            self._groups.setdefault(key, set()).add(vcpu)
+
+    def only(self, base: int | None, processor: int | None) -> int | None:
+        """The one vCPU of a group; None if it has none or several."""
+        group = self._groups.get((base, processor), ())
+        return next(iter(group)) if len(group) == 1 else None
+
+    def remove(self, vcpu: int) -> None:
+        for key in self._keys.pop(vcpu):
+            self._groups[key].discard(vcpu)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._native import AbsentError, Dump, DumpError, Image, Symbols
 from . import domains, frame_table, guests, identity, memory, vcpus
+from .allowance import Allowance
 from .domain import XenDomain
 from .domains import FIRST_RESERVED
 from .guests import GuestKernel
@@ -17,6 +18,8 @@ from .vcpus import XenVcpu
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    import numpy as np
 
 #: domain.options: a translated guest, HVM or PVH (public ABI, XEN_DOMCTL_CDF_hvm).
 CDF_HVM = 1 << 0
@@ -126,12 +129,9 @@ class Xen:
         told = self.layout.get("domain.pages")
         if told is not None:
             return told
-        structs = {
-            address: data
-            for address in self._every.addresses.values()
-            if (data := self.memory.struct(address, self.facts.size))
-        }
-        return frame_table.pages_offset(structs, self._every.owned)
+        every = self._every
+        addresses = every.addresses.values()
+        return frame_table.pages_offset(self.memory, addresses, self.facts.size, every.owned)
 
     def domains(self, all: bool = False) -> list["HostDomain"]:  # noqa: A002 - the option's name
         """Every domain by its number; with ``all`` also Xen's own (idle, DOMID_XEN, DOMID_IO)."""
@@ -161,6 +161,27 @@ class Xen:
         return known
 
     @cached_property
+    def on_pcpus(self) -> vcpus.OnPcpus:
+        """What the pCPUs were running."""
+        return vcpus.OnPcpus(self.memory, self.layout, self.pcpus)
+
+    @cached_property
+    def room_for_vcpus(self) -> Allowance:
+        """For the structs of all vCPUs, each of which is looked at twice."""
+        return Allowance(2 * self.dump.size)
+
+    @cached_property
+    def room_for_kernels(self) -> Allowance:
+        """For the search for all domains' kernels."""
+        return Allowance(guests.SEARCHES * self.dump.size)
+
+    @cached_property
+    def translated_frames(self) -> "dict[int, np.ndarray[Any, Any]]":
+        """Runs of the frames of all translated guests, by the addresses of their structs."""
+        addresses = [d.address for d in self.domains() if d.kind not in ("pv", "system", "unknown")]
+        return frame_table.frames_of(self.memory, self.facts.frames, addresses)
+
+    @cached_property
     def _cache(self) -> dict[int, "HostDomain"]:
         return {}
 
@@ -169,7 +190,7 @@ class HostDomain(XenDomain):
     """A domain of a host, read out of the hypervisor's structs."""
 
     def __init__(self, xen: Xen, number: int, address: int, how: str) -> None:
-        super().__init__(xen.dump, number, xen.word)
+        super().__init__(xen.dump, number, xen.word, xen.room_for_kernels)
         self.xen = xen
         self.address = address
         #: How it was found: "domain_list", or what led to it when the list did not.
@@ -180,7 +201,10 @@ class HostDomain(XenDomain):
         return None if at is None else self.xen.memory.number(self.address + at, size)
 
     def _read_vcpus(self) -> list[XenVcpu]:
-        found, warnings = vcpus.read(self.xen.memory, self.xen.layout, self.xen.pcpus, self.address)
+        xen = self.xen
+        found, warnings = vcpus.read(
+            xen.memory, xen.layout, xen.on_pcpus, self.address, xen.room_for_vcpus
+        )
         self.warnings += warnings
         if self._told_kind() == "system":
             # A pCPU's stack holds a guest's registers, the idle vCPU has none.
@@ -221,8 +245,11 @@ class HostDomain(XenDomain):
             return super().kernel(hints)
         if self.kind == "system":
             return None
-        runs = frame_table.frames_of(self.xen.memory, self.xen.facts.frames, self.address)
-        return guests.recognise_frames(self.dump.machine, runs)
+        runs = self.xen.translated_frames.get(self.address)
+        if runs is None:
+            return None
+        pairs = ((int(first), int(count)) for first, count in runs)
+        return guests.recognise_frames(self.dump.machine, pairs, self._room)
 
     @cached_property
     def uuid(self) -> "UUID | None":

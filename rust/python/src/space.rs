@@ -358,12 +358,29 @@ impl AddressSpace {
         limit: usize,
         most: u64,
     ) -> PyResult<Vec<u64>> {
+        Ok(self.search(py, needle, start, end, limit, most)?.0)
+    }
+
+    /// The same, and how many bytes were looked through: for whoever searches many spaces and has
+    /// to stop somewhere.
+    #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
+    fn search(
+        &self,
+        py: Python<'_>,
+        needle: &[u8],
+        start: u64,
+        end: u64,
+        limit: usize,
+        most: u64,
+    ) -> PyResult<(Vec<u64>, u64)> {
         let space = self.open()?;
         let Some(last) = end.checked_sub(1).filter(|&last| last >= start) else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), 0));
         };
-        py.detach(|| space.find(needle, start, last, limit, most))
-            .ok_or_else(|| PyTypeError::new_err("a domain's frames cannot be searched in order"))
+        let found = py
+            .detach(|| space.find(needle, start, last, limit, most))
+            .ok_or_else(|| PyTypeError::new_err("a domain's frames cannot be searched in order"))?;
+        Ok((found.places, found.bytes))
     }
 
     /// Makes every later use of it a ValueError, and stops batches that run in other threads.

@@ -7,6 +7,15 @@ use crate::addr::{Address, MachineAddr, PAGE_SIZE};
 use crate::memory::Memory;
 use crate::p2m::Physical;
 
+/// What a search found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Where, in rising order.
+    pub places: Vec<u64>,
+    /// How many bytes of memory were looked through.
+    pub bytes: u64,
+}
+
 impl<M: Memory<MachineAddr> + Send> Space<M> {
     /// Where `needle` lies from `first` to `last`, both included, in rising order: the first
     /// `limit` places in the first `most` bytes that are mapped. `None` in the pseudo-physical memory
@@ -20,7 +29,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         last: u64,
         limit: usize,
         most: u64,
-    ) -> Option<Vec<u64>> {
+    ) -> Option<Found> {
         let mut search = Search::new(needle, limit, most);
         match self {
             Space::Machine(mem) | Space::Physical(Physical::Bare(mem)) => {
@@ -41,7 +50,10 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
             }
         }
         search.found.retain(|at| (first..=last).contains(at));
-        Some(search.found)
+        Some(Found {
+            places: search.found,
+            bytes: most - search.left,
+        })
     }
 }
 
@@ -202,20 +214,17 @@ mod tests {
         frames.write(MachineAddr(0x1ffe), b"abcd");
         frames.write(MachineAddr(0x5000), b"abcd");
         let space = Space::Machine(frames);
-        let all = Some(vec![0x1ffe, 0x5000]);
-        assert_eq!(space.find(b"abcd", 0, 0xffff, 10, 1 << 20), all);
-        assert_eq!(
-            space.find(b"abcd", 0, 0xffff, 1, 1 << 20),
-            Some(vec![0x1ffe])
-        );
-        assert_eq!(
-            space.find(b"abcd", 0, 0xffff, 10, 0x3000),
-            Some(vec![0x1ffe])
-        );
-        assert_eq!(
-            space.find(b"abcd", 0x2000, 0x5003, 10, 1 << 20),
-            Some(vec![0x5000])
-        );
-        assert_eq!(space.find(b"abcd", 9, 3, 10, 1 << 20), Some(vec![]));
+        let find = |first, last, limit, most| {
+            let found = space.find(b"abcd", first, last, limit, most).unwrap();
+            assert!(found.bytes <= most);
+            found
+        };
+        let all = find(0, 0xffff, 10, 1 << 20);
+        assert_eq!((all.places, all.bytes), (vec![0x1ffe, 0x5000], 0x10000));
+        assert_eq!(find(0, 0xffff, 1, 1 << 20).places, [0x1ffe]);
+        let part = find(0, 0xffff, 10, 0x3000);
+        assert_eq!((part.places, part.bytes), (vec![0x1ffe], 0x3000));
+        assert_eq!(find(0x2000, 0x5003, 10, 1 << 20).places, [0x5000]);
+        assert_eq!(find(9, 3, 10, 1 << 20), Found::default());
     }
 }

@@ -8,6 +8,7 @@ mod bulk;
 mod find;
 
 pub use bulk::{Batch, Rows};
+pub use find::Found;
 
 use crate::addr::{Address, MachineAddr, PseudoPhysAddr, VirtAddr, PAGE_SIZE};
 use crate::memory::{Fault, Memory};

@@ -28,7 +28,10 @@ pub enum Fault {
         offset: u64,
     },
     /// The operating system could not read the file there.
-    #[error("machine address {addr} at file offset {offset:#x}: read error {errno}")]
+    #[error(
+        "machine address {addr} at file offset {offset:#x}: {}",
+        std::io::Error::from_raw_os_error(*errno)
+    )]
     Io {
         /// What was asked for.
         addr: MachineAddr,

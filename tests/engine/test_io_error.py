@@ -1,0 +1,124 @@
+"""A disk that fails in the middle of the dump, and one that cannot be mapped."""
+
+import ctypes
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xenkdump_fast import MemoryFault
+from xenkdump_fast._native import Dump
+
+PAGE = 4096
+PAGES = 64
+#: Machine address of the first page; its bytes begin a page behind the file's start.
+START = 0x10_0000
+#: The first page that the disk cannot read, and the first behind it that it can.
+BROKEN, WHOLE = 40, 50
+EIO_STATUS = 13
+
+
+def vmcore() -> bytes:
+    """One segment, each page of which is full of its number."""
+    ident = b"\x7fELF\2\1\1".ljust(16, b"\0")
+    header = struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    size = PAGES * PAGE
+    load = struct.pack("<IIQQQQQQ", 1, 7, PAGE, 0, START, size, size, 0)
+    pages = b"".join(bytes([number + 1]) * PAGE for number in range(PAGES))
+    return (ident + header + load).ljust(PAGE, b"\0") + pages
+
+
+@contextmanager
+def failing(tmp_path: Path, whole: int, *how: str) -> Iterator[Path]:
+    """The dump on a disk that fails from page BROKEN to before page ``whole``."""
+    if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
+        pytest.skip("mounting a file system of one's own takes /dev/fuse and root")
+    plain, folder = tmp_path / "plain", tmp_path / "mounted"
+    plain.write_bytes(vmcore())
+    folder.mkdir()
+    fails = [str((1 + page) * PAGE) for page in (BROKEN, whole)]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.engine.failing_fs", folder, plain, *fails, *how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert server.stdout is not None
+    assert server.stderr is not None
+    try:
+        if server.stdout.readline() != "ready\n":
+            problem = server.stderr.read()
+            if "cannot mount" in problem:
+                pytest.skip(f"no file system of one's own can be mounted here: {problem[-200:]}")
+            raise AssertionError(problem)
+        yield folder / "file"
+    finally:
+        ctypes.CDLL(None).umount2(os.fsencode(folder), 2)
+        server.kill()
+        server.communicate()
+
+
+def is_mapped(path: Path) -> bool:
+    return str(path) in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("whole", "how", "mapped"),
+    [
+        (WHOLE, "cached", True),
+        # Its last page is touched when a file is opened: then no byte is taken from the mapping.
+        (PAGES, "cached", False),
+        (WHOLE, "direct", False),
+    ],
+    ids=["in the middle", "to the end", "cannot be mapped"],
+)
+def test_what_the_disk_cannot_read(tmp_path: Path, whole: int, how: str, mapped: bool) -> None:
+    sound = tmp_path / "sound"
+    sound.write_bytes(vmcore())
+    other = Dump(str(sound)).machine
+    with failing(tmp_path, whole, how) as path:
+        memory = Dump(str(path)).machine
+        assert is_mapped(path) == mapped
+        at = START + BROKEN * PAGE
+        assert memory.u8(at - 1) == BROKEN
+        with pytest.raises(MemoryFault, match="Input/output error") as told:
+            memory.read(at + 8, 16)
+        assert told.value.address == at + 8
+        # From here on the mapping is not used, and what can be read still can.
+        assert not is_mapped(path)
+        before = bytes([BROKEN - 1]) * PAGE + bytes([BROKEN]) * PAGE
+        assert memory.read(at - 2 * PAGE, 2 * PAGE) == before
+        with pytest.raises(MemoryFault, match="Input/output error"):
+            memory.read(at - 1, 2)
+        numbers = np.arange(PAGES)
+        status = np.zeros(PAGES, dtype=np.uint8)
+        addresses = (START + numbers * PAGE).astype(np.uint64)
+        rows = memory.read_many(addresses, 8, status=status)
+        lost = (numbers >= BROKEN) & (numbers < whole)
+        assert (status == np.where(lost, EIO_STATUS, 0)).all()
+        assert (rows[~lost] == numbers[~lost, None] + 1).all()
+        # Another dump of the same process knows nothing of it.
+        assert other.read(at, 4) == bytes([BROKEN + 1]) * 4
+
+
+@pytest.mark.timeout(60)
+def test_a_batch_finds_what_the_disk_cannot_read(tmp_path: Path) -> None:
+    """The first to come upon it: the batch is done again by reads that say what they lack."""
+    with failing(tmp_path, WHOLE) as path:
+        memory = Dump(str(path)).machine
+        assert is_mapped(path)
+        status = np.zeros(PAGES, dtype=np.uint8)
+        numbers = np.arange(PAGES)
+        addresses = (START + numbers * PAGE).astype(np.uint64)
+        rows = memory.read_many(addresses, 8, status=status)
+        lost = (numbers >= BROKEN) & (numbers < WHOLE)
+        assert (status == np.where(lost, EIO_STATUS, 0)).all()
+        assert (rows[~lost] == numbers[~lost, None] + 1).all()

@@ -119,11 +119,11 @@ impl RegularFile {
         }
         // A page through which the file is cut may be cleared while it is copied; by then the file
         // has its new length.
-        let len = self.file.metadata().map_err(|error| os_error(&error))?.len();
-        if len < at {
-            return Err(ReadError::PastEnd);
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() < at => Err(ReadError::PastEnd),
+            Ok(_) => Ok(()),
+            Err(error) => Err(os_error(&error)),
         }
-        Ok(())
     }
 
     /// A copy of `len` bytes from `offset` on. Memory is claimed only for what the file had when it

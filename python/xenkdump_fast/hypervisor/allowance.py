@@ -1,4 +1,4 @@
-"""How much work all domains of a host may make together."""
+"""How much of a dump may be looked at for one purpose."""
 
 
 class Allowance:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .._native import AbsentError
+from .allowance import Allowance
 from .memory import IMAGE_ALIGN, PAGE
 from .xen import Xen
 
@@ -76,10 +77,14 @@ def _candidates(xen: Xen) -> Iterator[bytes]:
     memory = xen.memory
     base = (xen.facts.head or xen.pcpus[0].registers.get("rip", 0)) // IMAGE_ALIGN * IMAGE_ALIGN
     seen = set()
+    # No page is looked at twice, unless page tables have several addresses for it.
+    room = Allowance(xen.dump.size)
     for page in range(base, base + _IMAGE_SIZE, PAGE):
         for pointer in memory.words(page, PAGE) or ():
             if pointer % PAGE or pointer in seen or not memory.is_xen(pointer):
                 continue
+            if not room.take(PAGE):
+                return
             seen.add(pointer)
             head = memory.read(pointer, PAGE)
             if head is not None and head.count(b"\n" + _PREFIX) >= 8:

@@ -1,14 +1,17 @@
 """open() -> Dump -> Domain: puts the native pieces together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 from ._native import P2M, AbsentError, AddressSpace, DumpError, Image
 from .dumpfile import DumpFile
 from .linux import identity
-from .linux.locate import Location, Root, locate
+from .linux.locate import Location, Root, Roots, locate
 from .linux.system import Linux
 from .machines import Bare, Core, Guest, Machine, Recorded
+
+#: Why a source of the P2M cannot be used is told of so many.
+_PROBLEMS = 8
 
 
 class MismatchError(AbsentError):
@@ -73,6 +76,7 @@ class Domain:
         self._machine = machine
         self._warnings: list[str] = []
         self._kernel: Linux | None = None
+        self._roots: Roots | None = None
         self._location = self._find(image, p2m_source)
         if image is not None and self._location is not None:
             location = self._location
@@ -83,8 +87,8 @@ class Domain:
         """Sets the P2M to the first that works, and finds the kernel with it."""
         machine = self._machine
         if machine.identity and wanted is None:
-            return self._locate(image, None, machine.roots())
-        problems = []
+            return self._locate(image, None)
+        problems: list[str] = []
         offered = []
         for source in machine.sources(image):
             offered.append(source.name)
@@ -92,9 +96,10 @@ class Domain:
                 continue
             try:
                 p2m = source.open()
-                location = self._locate(image, p2m, machine.roots())
+                location = self._locate(image, p2m)
             except AbsentError as error:
-                problems.append(f"P2M by {source.name} ({source.detail}): {error}")
+                if len(problems) < _PROBLEMS:
+                    problems.append(f"P2M by {source.name} ({source.detail}): {error}")
                 continue
             self.p2m = p2m
             self._warnings += problems
@@ -113,7 +118,7 @@ class Domain:
         machine = self._machine
         own = list(machine.own_roots())
         try:
-            location = self._locate(image, None, own or machine.roots())
+            location = self._locate(image, None, own)
         except AbsentError as error:
             raise self._not_found(image, [*problems, str(error)]) from None
         self._warnings.append(
@@ -128,14 +133,17 @@ class Domain:
         return location
 
     def _locate(
-        self, image: Image | None, p2m: P2M | None, roots: Iterable[Root]
+        self, image: Image | None, p2m: P2M | None, own: Sequence[Root] = ()
     ) -> Location | None:
-        native = self.dump.native
+        """By the roots that are its own, if any are given, else by all that may be."""
+        machine, native = self._machine, self.dump.native
         if image is not None:
-            physical = native.physical(p2m) if p2m or self._machine.identity else None
-            return locate(native, image, roots, p2m, self.dump.vmcoreinfo, physical)
-        records = self._machine.records if isinstance(self._machine, Recorded) else None
-        for root in roots:
+            if own or self._roots is None:
+                self._roots = Roots(native, image, own or machine.roots())
+            physical = native.physical(p2m) if p2m or machine.identity else None
+            return locate(native, image, self._roots, p2m, self.dump.vmcoreinfo, physical)
+        records = machine.records if isinstance(machine, Recorded) else None
+        for root in own or machine.roots():
             if records is not None:
                 return Location(root.address, records.paging, 0, root.how, {})
         return None

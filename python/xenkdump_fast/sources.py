@@ -1,11 +1,12 @@
 """Where a domain's P2M can be had: the sources that a dump offers, the best first."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
-from ._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault
+from ._native import P2M, AbsentError, AddressSpace, Dump, Image
 from .linux import names
-from .linux.locate import BANNER, Root, first_symbol, formats
+from .linux.locate import MOST_ROOTS, Root, Roots, first_symbol
 
 #: Names of the sources, as ``--p2m-source`` takes them.
 NAMES = ("list", "linear", "cr3")
@@ -32,7 +33,8 @@ def roots(dump: Dump) -> list[Root]:
     """
     found: dict[int, Root] = {}
     for kind in ("xen_kdump_cr3", "crash_regs", "qemu"):
-        for i, note in enumerate(note for note in dump.notes if note.kind == kind):
+        notes = (note for note in dump.notes if note.kind == kind)
+        for i, note in enumerate(islice(notes, MOST_ROOTS)):
             fields = note.fields
             address = fields["mfn"] << 12 if kind == "xen_kdump_cr3" else fields["cr3"] & ~0xFFF
             if address:
@@ -41,25 +43,20 @@ def roots(dump: Dump) -> list[Root]:
 
 
 def by_cr3(dump: Dump, image: Image, candidates: Iterable[Root]) -> Iterator[Source]:
-    """The source of 2006: walk a root to the kernel's own pointers to its P2M."""
-    for root in candidates:
-        for paging in formats(image):
-            virtual = dump.virtual(root.address, paging)
-            banner = image.symbols().get("linux_banner")
-            if banner is None or not _reads(virtual, banner, BANNER):
-                continue
-            yield Source(
-                "cr3",
-                f"{root.how}, {paging}",
-                lambda virtual=virtual: from_kernel(dump, image, virtual),  # type: ignore[misc]
-            )
+    """The source of 2006: walk a root to the kernel's own pointers to its P2M.
 
-
-def _reads(virtual: AddressSpace, address: int, expected: bytes) -> bool:
-    try:
-        return virtual.read(address, len(expected)) == expected
-    except MemoryFault:
-        return False
+    Roots that find the banner in one frame are one kernel's, and lead to one P2M.
+    """
+    banner = image.symbols().get("linux_banner")
+    if banner is None:
+        return
+    for root, paging in Roots(dump, image, candidates).banners(banner).by_frame.values():
+        virtual = dump.virtual(root.address, paging)
+        yield Source(
+            "cr3",
+            f"{root.how}, {paging}",
+            lambda virtual=virtual: from_kernel(dump, image, virtual),  # type: ignore[misc]
+        )
 
 
 def from_kernel(dump: Dump, image: Image, virtual: AddressSpace) -> P2M:

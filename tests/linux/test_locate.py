@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 
 import xenkdump_fast as xk
-from xenkdump_fast._native import Image
+from xenkdump_fast import sources
+from xenkdump_fast._native import Dump, Image
 from xenkdump_fast.linux import kaslr, vmcoreinfo
-from xenkdump_fast.linux.locate import locate
+from xenkdump_fast.linux.locate import BANNER, MOST_ROOTS, Banners, Root, Roots, locate
 from xenkdump_fast.sample import forge
 
 
@@ -18,12 +19,14 @@ def test_slides_that_no_kernel_has(number: str, tmp_path: Path) -> None:
     sample = forge(tmp_path / "dump", like="modern")
     dump = xk.open(str(sample.vmcore))
     domain = dump.domain(0, str(sample.vmlinux))
+    native, image = dump.native, Image(str(sample.vmlinux))
+    roots = Roots(native, image, [])
     facts = {"KERNELOFFSET": number}
-    found = locate(dump.native, Image(str(sample.vmlinux)), [], domain.p2m, facts, domain.physical)
+    found = locate(native, image, roots, domain.p2m, facts, domain.physical)
     assert found.slide == 0
     facts["NUMBER(phys_base)"] = f"{(1 << 63) - 1}"
     with pytest.raises(xk.AbsentError):
-        locate(dump.native, Image(str(sample.vmlinux)), [], domain.p2m, facts, domain.physical)
+        locate(native, image, roots, domain.p2m, facts, domain.physical)
 
 
 def test_numbers_of_vmcoreinfo() -> None:
@@ -51,3 +54,69 @@ def test_memory_past_the_end_of_all_addresses() -> None:
     dump: Any = SimpleNamespace(segments=segments, machine=SimpleNamespace(read=read))
     assert kaslr.by_search(dump, cast(Image, None)) is None
     assert len(asked) == 3
+
+
+class CountedRoots:
+    """A dump in which the root at address ``n`` finds the banner in frame ``n % 3``."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, str]] = []
+
+    def virtual(self, root: int, paging: str) -> Any:
+        def read(_: int, size: int) -> bytes:
+            self.asked.append((root, paging))
+            if paging != "x86_64":
+                fault = xk.MemoryFault("nothing there")
+                fault.reason = "nothing there"
+                raise fault
+            return BANNER[:size]
+
+        return SimpleNamespace(read=read, translate=lambda _: root % 3 << 12)
+
+
+def test_each_root_is_asked_once() -> None:
+    """And not once for each source of a P2M: each of thousands of notes may name both."""
+    dump: Any = CountedRoots()
+    image: Any = SimpleNamespace(
+        word=8, path="vmlinux", symbols=lambda: {"linux_banner": 0xFFFF_FFFF_8200_0000}
+    )
+    named = [Root(number, f"note {number}") for number in range(300)]
+    roots = Roots(dump, image, named)
+    found = [roots.banners(0xFFFF_FFFF_8200_0000) for _ in range(50)][-1]
+    assert len(dump.asked) == 2 * len(named)
+    assert {frame: root.address for frame, (root, _) in found.by_frame.items()} == {
+        0: 0,
+        1: 1,
+        2: 2,
+    }
+    assert [text.partition(":")[0] for text in found.refused] == [
+        "note 0 0x0 (x86_64-la57)",
+        "note 1 0x1 (x86_64-la57)",
+    ]
+    # What the kernel's own variables lead to is the same through all roots of one kernel.
+    assert len(list(sources.by_cr3(dump, image, named))) == 3
+    dump.asked.clear()
+    endless = (Root(number, "a note") for number in range(1 << 20))
+    Roots(dump, image, endless).banners(0)
+    assert len(dump.asked) == 2 * MOST_ROOTS
+
+
+def test_a_kernel_has_one_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of thousands of notes of QEMU's may lead to a handler somewhere else."""
+    sample = forge(tmp_path / "dump", like="modern")
+    native, image = Dump(str(sample.vmcore)), Image(str(sample.vmlinux))
+    slides = iter(range(1 << 21, 1 << 40, 1 << 21))
+    monkeypatch.setattr(kaslr, "idts", lambda _: iter([(0, 0)] * 1000))
+    monkeypatch.setattr(kaslr, "by_idt", lambda *_: next(slides))
+    monkeypatch.setattr(kaslr, "by_search", lambda *_: None)
+    roots = Roots(native, image, [])
+    asked = []
+
+    def banners(at: int) -> Banners:
+        asked.append(at)
+        return Banners({}, [])
+
+    monkeypatch.setattr(roots, "banners", banners)
+    with pytest.raises(xk.AbsentError):
+        locate(native, image, roots, None, {}, None)
+    assert len(asked) == len(set(asked)) == 1 + 8

@@ -7,7 +7,7 @@ import pytest
 from xenkdump_fast import Domain
 from xenkdump_fast._native import Dump, Image
 from xenkdump_fast.linux import kaslr
-from xenkdump_fast.linux.locate import locate
+from xenkdump_fast.linux.locate import Roots, locate
 
 pytestmark = pytest.mark.real
 
@@ -29,7 +29,9 @@ def test_by_the_interrupt_descriptor_table(domain: Open) -> None:
 def test_by_search_of_memory(domain: Open) -> None:
     bare = domain("bare-x86_64")
     native = Dump(bare.dump.path)
-    location = locate(native, bare.kernel.image, [], None, {}, native.physical(None))
+    image = bare.kernel.image
+    roots = Roots(native, image, [])
+    location = locate(native, image, roots, None, {}, native.physical(None))
     assert location[:3] == bare.kernel.location[:3]
 
 

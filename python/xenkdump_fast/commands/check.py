@@ -4,13 +4,15 @@ from typing import NamedTuple
 
 from .. import m2p
 from .._native import P2M, AbsentError, Image, P2MComparison
-from ..linux.locate import locate
+from ..linux.locate import Roots, locate
 from ..machines import Core, Guest, Machine
 from ..session import Dump
 from ..sources import Source
 
 #: How many disagreements of a kind are listed.
 LISTED = 20
+#: As many sources are listed that cannot be used.
+_OFFERED = 32
 
 
 class Offered(NamedTuple):
@@ -58,15 +60,18 @@ def run(dump: Dump, number: int = 0, vmlinux: str | None = None) -> Check:
     """
     image = None if vmlinux is None else Image(vmlinux)
     machine = _machine(dump, number)
+    native = dump.native
+    roots = None if image is None else Roots(native, image, machine.roots())
     offered: list[Offered] = []
     usable: dict[str, P2M] = {}
     for source in machine.sources(image):
         if source.name in usable:
             continue  # the same by another way: another CPU's root, another note
         try:
-            p2m = _open(dump, machine, image, source)
+            p2m = _open(dump, image, roots, source)
         except AbsentError as error:
-            offered.append(Offered(source.name, source.detail, None, str(error)))
+            if len(offered) < _OFFERED:
+                offered.append(Offered(source.name, source.detail, None, str(error)))
             continue
         usable[source.name] = p2m
         offered.append(Offered(source.name, source.detail, p2m.pages, None))
@@ -77,7 +82,7 @@ def run(dump: Dump, number: int = 0, vmlinux: str | None = None) -> Check:
         )
     (name, reference), *others = usable.items()
     table = m2p.find(
-        dump.native,
+        native,
         reference,
         [(root.address, root.how) for root in (*machine.own_roots(), *machine.roots())],
     )
@@ -99,12 +104,12 @@ def _machine(dump: Dump, number: int) -> Machine:
     raise AbsentError(f"{dump.path}: no domain {number} with a P2M: not the dump of a Xen host")
 
 
-def _open(dump: Dump, machine: Machine, image: Image | None, source: Source) -> P2M:
+def _open(dump: Dump, image: Image | None, roots: Roots | None, source: Source) -> P2M:
     """Opens a source; AbsentError if it is broken, or another domain's."""
     p2m = source.open()
     if p2m.pages == 0:
         raise AbsentError("it tells of no pfn")
-    if image is not None:
+    if image is not None and roots is not None:
         native = dump.native
-        locate(native, image, machine.roots(), p2m, dump.vmcoreinfo, native.physical(p2m))
+        locate(native, image, roots, p2m, dump.vmcoreinfo, native.physical(p2m))
     return p2m

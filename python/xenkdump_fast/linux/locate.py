@@ -9,6 +9,8 @@ HVM guest, when the host died.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault, Symbols
@@ -21,6 +23,12 @@ PAGE = 4096
 #: x86_64: where the image is linked, whatever its slide (arch/x86/include/asm/page_64_types.h).
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 BANNER = b"Linux version "
+#: A CPU names one root; neither Xen nor Linux can be built for more CPUs than these.
+MOST_ROOTS = 1 << 14
+#: A kernel has one slide. CPUs that disagree on it are broken, and so many are believed.
+_SLIDES = 8
+#: Of the roots that were tried, so many are told.
+_TOLD = 2
 
 
 class Root(NamedTuple):
@@ -79,10 +87,59 @@ def link_base(image: Image, symbols: Symbols) -> int:
     return text & 0xC000_0000
 
 
+class Banners(NamedTuple):
+    """Where the roots that may be a kernel's find its banner."""
+
+    #: The first root of all that find it in a machine frame, with its format, by that frame.
+    by_frame: "dict[int, tuple[Root, Paging]]"
+    #: Why the first of the others do not find it.
+    refused: list[str]
+
+
+class Roots:
+    """Page-table roots that may be a kernel's. Each is asked once, however many P2Ms it is tried
+    with.
+    """
+
+    def __init__(self, dump: Dump, image: Image, roots: Iterable[Root]) -> None:
+        self._dump = dump
+        self._formats = formats(image)
+        self._given = roots
+        self._banners: dict[int, Banners] = {}
+
+    @cached_property
+    def _roots(self) -> list[Root]:
+        return list(islice(self._given, MOST_ROOTS))
+
+    def banners(self, banner: int) -> Banners:
+        """Through which of them a banner can be read at that address."""
+        known = self._banners.get(banner)
+        if known is None:
+            known = self._banners[banner] = self._ask(banner)
+        return known
+
+    def _ask(self, banner: int) -> Banners:
+        found = Banners({}, [])
+        for root in self._roots:
+            for paging in self._formats:
+                virtual = self._dump.virtual(root.address, paging)
+                try:
+                    text = virtual.read(banner, len(BANNER))
+                    frame = virtual.translate(banner) // PAGE
+                    reason = f"no banner at {banner:#x}, but {text!r}"
+                except MemoryFault as fault:
+                    text, frame, reason = b"", 0, fault.reason
+                if text == BANNER:
+                    found.by_frame.setdefault(frame, (root, paging))
+                elif len(found.refused) < _TOLD:
+                    found.refused.append(f"{root.how} {root.address:#x} ({paging}): {reason}")
+        return found
+
+
 def locate(
     dump: Dump,
     image: Image,
-    roots: Iterable[Root],
+    roots: Roots,
     p2m: P2M | None,
     facts: Mapping[str, str],
     physical: AddressSpace | None,
@@ -93,13 +150,12 @@ def locate(
     the pseudo-physical memory, or None likewise; ``facts`` is the kernel's VMCOREINFO where the
     dump has it. Raises AbsentError, which says what was tried.
     """
-    roots = list(roots)
     tried: list[str] = []
     for known in _facts(dump, image, facts, p2m):
         found = _locate(dump, image, roots, p2m, known, physical, tried)
         if found is not None:
             return found
-    detail = "; ".join(tried[:2]) if tried else "there is no root to try"
+    detail = "; ".join(tried[:_TOLD]) if tried else "there is no root to try"
     raise AbsentError(f"the kernel of {image.path} was not found in the dump: {detail}")
 
 
@@ -113,10 +169,12 @@ def _facts(
     from . import kaslr
 
     symbols = image.symbols()
-    for cr3, idt in kaslr.idts(dump.notes):
+    slides: dict[int, None] = {}
+    for cr3, idt in islice(kaslr.idts(dump.notes), MOST_ROOTS):
         for paging in formats(image):
             slide = kaslr.by_idt(dump.virtual(cr3, paging), idt, symbols)
-            if slide:
+            if slide and slide not in slides and len(slides) < _SLIDES:
+                slides[slide] = None
                 yield {"KERNELOFFSET": f"{slide:x}"}
     searched = kaslr.by_search(dump, image)
     if searched is not None:
@@ -126,7 +184,7 @@ def _facts(
 def _locate(
     dump: Dump,
     image: Image,
-    roots: Iterable[Root],
+    roots: Roots,
     p2m: P2M | None,
     facts: Mapping[str, str],
     physical: AddressSpace | None,
@@ -144,13 +202,36 @@ def _locate(
     phys_base = vmcoreinfo.number(facts, "NUMBER(phys_base)") or 0
     to_physical = phys_base - base
     own = () if physical is None else _own_roots(image, symbols, physical, to_physical)
-    for root in (*own, *roots):
-        for paging in formats(image):
-            virtual = dump.virtual(root.address, paging)
-            verdict = _reject(virtual, banner, banner + to_physical, p2m)
-            if verdict is None:
-                return Location(root.address, paging, slide, root.how, facts)
-            tried.append(f"{root.how} {root.address:#x} ({paging}): {verdict}")
+    for candidates in (Roots(dump, image, own), roots):
+        found = candidates.banners(banner)
+        match = _match(found, banner + to_physical, p2m, tried)
+        if match is not None:
+            root, paging = match
+            return Location(root.address, paging, slide, root.how, facts)
+    return None
+
+
+def _match(
+    found: Banners, physical: int, p2m: P2M | None, tried: list[str]
+) -> "tuple[Root, Paging] | None":
+    """The root that finds the banner where the domain has it: at a physical address by its P2M."""
+    tried += found.refused
+    if not found.by_frame:
+        return None
+    if p2m is None:
+        return next(iter(found.by_frame.values()))
+    if not 0 <= physical < 1 << 64:
+        tried.append(f"linux_banner would be at the physical address {physical:#x}")
+        return None
+    kind, mfn = p2m.entry(physical // PAGE)
+    if mfn in found.by_frame:
+        return found.by_frame[mfn]
+    owned = "" if mfn is None else f" {mfn:#x}"
+    for frame, (root, paging) in islice(found.by_frame.items(), _TOLD):
+        tried.append(
+            f"{root.how} {root.address:#x} ({paging}): another domain's: its linux_banner is in "
+            f"mfn {frame:#x}, where this domain's pfn {physical // PAGE:#x} is {kind}{owned}"
+        )
     return None
 
 
@@ -167,25 +248,3 @@ def _own_roots(
     with suppress(MemoryFault, OverflowError):
         pointer = physical.word(swapper + to_physical, image.word)
         yield Root(physical.translate(pointer + to_physical), "*swapper_pg_dir")
-
-
-def _reject(virtual: AddressSpace, banner: int, physical: int, p2m: P2M | None) -> str | None:
-    """Why this root is not the kernel's; None if it is."""
-    try:
-        text = virtual.read(banner, len(BANNER))
-        machine = virtual.translate(banner)
-    except MemoryFault as fault:
-        return fault.reason
-    if text != BANNER:
-        return f"no banner at {banner:#x}, but {text!r}"
-    if p2m is not None:
-        if not 0 <= physical < 1 << 64:
-            return f"its linux_banner would be at the physical address {physical:#x}"
-        kind, mfn = p2m.entry(physical // PAGE)
-        if mfn != machine // PAGE:
-            owned = "" if mfn is None else f" {mfn:#x}"
-            return (
-                f"another domain's: its linux_banner is in mfn {machine // PAGE:#x}, where this "
-                f"domain's pfn {physical // PAGE:#x} is {kind}{owned}"
-            )
-    return None

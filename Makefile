@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DIST := target/sdist
 
-.PHONY: demo test lint bench counts fuzz sdist clean faults
+.PHONY: demo test lint bench counts fuzz sdist clean faults audit
 
 # Everything the project needs, in a virtual environment of its own.
 $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -name '*.rs' -o -name '*.toml')
@@ -51,6 +51,14 @@ counts: $(VENV)/.stamp
 
 clean:
 	rm -rf target $(VENV) .cache
+
+# Advisories, licences and sources of the crates (deny.toml; needs cargo-deny), advisories on what
+# Python installs.
+audit: $(VENV)/.stamp
+	for manifest in Cargo.toml rust/xenkdump/fuzz/Cargo.toml; do \
+		cargo deny --manifest-path $$manifest --config deny.toml check || exit 1; done
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --skip-editable
 
 # Runs each fuzz target for SECONDS (needs a nightly toolchain and cargo-fuzz).
 SECONDS ?= 1200

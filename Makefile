@@ -70,7 +70,7 @@ fuzz: $(VENV)/.stamp
 	cd $(FUZZ) && for target in $$(cargo +nightly fuzz list); do \
 		cargo +nightly fuzz run $$target -- $(FUZZING) -max_len=65536 || exit 1; done
 	$(BIN)/python -m pip install --quiet 'atheris>=3,<4'
-	for target in printk domain_list; do \
+	for target in printk domain_list linux; do \
 		$(BIN)/python -m tests.fuzz $$target $(FUZZ)/corpus/$$target $(FUZZING) -max_len=8192 \
 			-artifact_prefix=$(FUZZ)/artifacts/$$target- || exit 1; done
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import atheris  # type: ignore[import-untyped]
 
 with atheris.instrument_imports(include=["xenkdump_fast"]):
-    from . import domain_list, printk
+    from . import domain_list, linux, printk
 
-TARGETS = {"printk": printk, "domain_list": domain_list}
+TARGETS = {"printk": printk, "domain_list": domain_list, "linux": linux}
 
 
 def main() -> None:

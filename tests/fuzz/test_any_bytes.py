@@ -9,7 +9,7 @@ import pytest
 from xenkdump_fast.hypervisor import domains
 from xenkdump_fast.linux import log_ringbuffer
 
-from . import domain_list, printk
+from . import domain_list, linux, printk
 from .inputs import PAGE
 
 #: What hostile writers put where numbers are.
@@ -17,7 +17,7 @@ EXTREMES = (b"\0" * 8, b"\xff" * 8, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0" * 7 
 BYTES = (0, 1, 0x7F, 0x80, 0xFF)
 
 
-@pytest.mark.parametrize(("target", "step"), [(printk, 1), (domain_list, 61)])
+@pytest.mark.parametrize(("target", "step"), [(printk, 1), (domain_list, 61), (linux, 1)])
 class TestMutations:
     def test_sound(self, target: ModuleType, step: int) -> None:
         for seed in target.seeds():

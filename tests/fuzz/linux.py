@@ -1,0 +1,135 @@
+"""A kernel in memory whose pointers, numbers and page-table entries lead anywhere."""
+
+import atexit
+import contextlib
+import io
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import xenkdump_fast as xk
+from xenkdump_fast import cli
+from xenkdump_fast.sample import Sample, forge
+
+from .inputs import PAGE, Input
+
+#: What is run on it, by the first byte of an input.
+COMMANDS = ("bt --all", "ps", "sys", "log", "mod", "check")
+#: What is done to a word: it becomes a number, the address of another, an entry for another's page;
+#: a bit of it is changed.
+NUMBER, POINTER, ENTRY, BIT = range(4)
+#: So many words are changed at once.
+CHANGES = 24
+#: Variables that lead to the rest.
+VARIABLES = ("init_task", "init_pid_ns", "modules", "prb", "__per_cpu_offset", "init_uts_ns")
+
+
+class Word(NamedTuple):
+    """A word of the kernel's memory that is not zero."""
+
+    address: int
+    machine: int
+    offset: int
+    value: int
+
+
+class Host(NamedTuple):
+    """A dump that is broken and mended again, and the words worth breaking."""
+
+    sample: Sample
+    words: list[Word]
+
+
+@cache
+def host() -> Host:
+    """Forges the dump, once."""
+    folder = tempfile.mkdtemp(prefix="fuzz-linux-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    sample = forge(Path(folder), "modern", memory=64 << 20)
+    domain = xk.open(str(sample.vmcore)).domain(0, str(sample.vmlinux))
+    virtual, symbols = domain.virtual, domain.kernel.symbols
+    tasks = [int(task["task"], 16) for task in sample.plan["domains"][0]["tasks"]]
+    variables = [at for name in VARIABLES if (at := symbols.get(name)) is not None]
+    pages = dict.fromkeys(at & -PAGE for at in (*variables, *tasks))
+    words = [word for page in pages for word in _words(sample, domain, page)]
+    # And the tables on the way to a task.
+    tables = dict.fromkeys(step[1] & -PAGE for step in virtual.mapping(tasks[1]).levels)
+    for table in tables:
+        data = struct.unpack("<512Q", domain.dump.machine.read(table, PAGE))
+        words += [
+            Word(0, table + 8 * i, _offset(sample, table + 8 * i), value)
+            for i, value in enumerate(data)
+            if value
+        ]
+    return Host(sample, words)
+
+
+def _words(sample: Sample, domain: xk.Domain, page: int) -> Iterator[Word]:
+    machine = domain.virtual.translate(page)
+    for i, value in enumerate(struct.unpack("<512Q", domain.virtual.read(page, PAGE))):
+        if value:
+            at = machine + 8 * i
+            yield Word(page + 8 * i, at, _offset(sample, at), value)
+
+
+def _offset(sample: Sample, machine: int) -> int:
+    for start, size, _, offset in sample.plan["segments"]:
+        into = machine - int(start, 16)
+        if 0 <= into < int(size, 16):
+            return int(offset, 16) + into
+    raise ValueError(f"{machine:#x} is in no segment")
+
+
+def check(data: bytes) -> None:
+    """Breaks words, runs a command, mends them: an exit status that is documented, clean text."""
+    given = Input(data)
+    sample, words = host()
+    command = COMMANDS[given.number(1) % len(COMMANDS)].split()
+    changed: list[Word] = []
+    with sample.vmcore.open("r+b", buffering=0) as file:
+        try:
+            while given.at < len(data) and len(changed) < CHANGES:
+                word = words[given.number(2) % len(words)]
+                changed.append(word)
+                new = _changed(word, given, words) % (1 << 64)
+                os.pwrite(file.fileno(), new.to_bytes(8, "little"), word.offset)
+            _run(command, sample)
+        finally:
+            for word in changed:
+                os.pwrite(file.fileno(), word.value.to_bytes(8, "little"), word.offset)
+
+
+def _changed(word: Word, given: Input, words: list[Word]) -> int:
+    kind = given.number(1) % 4
+    if kind == NUMBER:
+        return given.number(8)
+    if kind == BIT:
+        return word.value ^ 1 << given.number(1) % 64
+    other = words[given.number(2) % len(words)]
+    if kind == ENTRY:
+        return other.machine & -PAGE | word.value & 0xFFF
+    return other.address + given.number(1)
+
+
+def _run(command: list[str], sample: Sample) -> None:
+    sink = io.StringIO()
+    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        status = cli.main([*command, str(sample.vmlinux), str(sample.vmcore)])
+    assert status in (0, 1, 3), status
+    # The kernel's own lines may have tabs.
+    shown = sink.getvalue().replace("\t", " ").split("\n")
+    assert all(line.isprintable() for line in shown)
+
+
+def seeds() -> Iterator[bytes]:
+    """For each command a dump that is whole, and one in which each kind of change is made."""
+    for number in range(len(COMMANDS)):
+        yield bytes([number])
+        changes = struct.pack("<HBQ", 3, NUMBER, 5) + struct.pack("<HBHB", 40, POINTER, 9, 16)
+        changes += struct.pack("<HBH", 65000, ENTRY, 12) + struct.pack("<HBB", 90, BIT, 13)
+        yield bytes([number]) + changes

@@ -197,10 +197,10 @@ proptest! {
         unwinder.set_methods(&methods);
         let mut start = Registers::new();
         for (reg, value) in Reg::ALL.iter().zip(&registers) {
-            start.set(*reg, value & word.max());
+            start.set(*reg, *value);
         }
         start.set(Reg::Ip, base(word) + u64::from(in_code) % 0x800 * 8 + 5);
-        start.set(Reg::Sp, registers[4] & word.max() & !7);
+        start.set(Reg::Sp, registers[4] & !7);
         start.set(Reg::Cs, if is64 { 0x10 } else { 0x60 });
         if bp_on_stack {
             start.set(Reg::Bp, start.get(Reg::Sp).unwrap_or(0).wrapping_add(registers[5] & 0xf8));

@@ -17,7 +17,7 @@ use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
 use super::saved;
 use super::stack_switch;
-use super::step::{Caller, Step};
+use super::step::{offset, Caller, Step};
 use super::symbols::CodeSymbols;
 use super::tail_call::{Jumps, TailCalls};
 
@@ -121,7 +121,7 @@ impl Scan<'_> {
             let lookup = VirtAddr(value.wrapping_sub(1));
             if self.symbols.is_text(lookup) {
                 if let Some(call) = call_before(self.memory, self.symbols, pc, word) {
-                    let above = VirtAddr(at.wrapping_add(word.bytes() as u64));
+                    let above = offset(VirtAddr(at), word.bytes() as i64, word);
                     let caller = Caller {
                         registers: Registers::at(pc, above),
                         how: How::Scan,
@@ -171,5 +171,43 @@ impl Scan<'_> {
             at = page_end;
         }
         words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Word;
+    use crate::unwind::testing::{Names, Ram};
+
+    const CODE: u64 = 0xc100_0000;
+
+    #[test]
+    fn the_stack_pointer_above_the_last_word_wraps_round() {
+        let mut ram = Ram::new(Word::W32);
+        ram.bytes(CODE, &[0x90; 64]);
+        // call f, from g.
+        ram.bytes(CODE + 32, &[0xe8, 0xdb, 0xff, 0xff, 0xff]);
+        let (last, ret) = (0xffff_fffc, CODE + 37);
+        ram.words(last, &[ret]);
+        let scan = Scan {
+            memory: &ram,
+            symbols: &Names(vec![(CODE, "f"), (CODE + 32, "g"), (CODE + 64, "")]),
+            layout: &PtRegs::of(Word::W32, None),
+        };
+        let frame = Caller {
+            registers: Registers::at(VirtAddr(CODE), VirtAddr(last)),
+            how: How::Start,
+            guess: false,
+            interrupted: true,
+            saved_at: None,
+        };
+        let mut facts = CodeFacts::default();
+        let chain = scan.chain(&frame, VirtAddr(CODE), VirtAddr(1 << 32), &mut facts);
+        let [caller] = chain.as_slice() else {
+            panic!("{chain:?}");
+        };
+        assert_eq!(caller.registers.pc(), Some(VirtAddr(ret)));
+        assert_eq!(caller.registers.sp(), Some(VirtAddr(0)));
     }
 }

@@ -121,7 +121,7 @@ fn at_the_foot(memory: &dyn Memory<VirtAddr>, sp: VirtAddr, word: Word) -> Optio
     SIZES_32.into_iter().find_map(|size| {
         let foot = last & !(size - 1);
         let first = read(foot)?;
-        let elsewhere = |old: &u64| !(foot..=foot + size).contains(old) && read(*old).is_some();
+        let elsewhere = |old: &u64| old.wrapping_sub(foot) > size && read(*old).is_some();
         // Until 3.15 a `thread_info` lies there. It is that of the same task as the one at the
         // foot of the stack that `previous_esp` in it points to.
         let previous = (1..MOST_THREAD_INFO).find_map(|i| {
@@ -196,6 +196,18 @@ mod tests {
         ram.words(TASK_STACK, &[0]);
         let sp = VirtAddr(IRQ_STACK + 0x1000);
         assert_eq!(at_the_foot(&ram, sp, Word::W32), Some(TASK_STACK));
+    }
+
+    #[test]
+    fn the_last_stack_that_there_is_room_for_has_a_foot_too() {
+        for last in [u64::from(u32::MAX), u64::MAX] {
+            let mut ram = Ram::new(Word::W32);
+            let foot = last & !(SIZES_32[0] - 1);
+            ram.words(foot, &[TASK_STACK]);
+            ram.words(TASK_STACK, &[0]);
+            let old = at_the_foot(&ram, VirtAddr(last - 0xff), Word::W32);
+            assert_eq!(old, Some(TASK_STACK));
+        }
     }
 
     #[test]

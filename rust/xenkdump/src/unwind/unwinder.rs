@@ -155,8 +155,10 @@ impl Unwinder {
         let mut seen = HashSet::new();
         let mut scans = Scans::default();
         let mut registers = stack.registers;
-        registers.pc().ok_or(missing(Reg::Ip))?;
-        registers.sp().ok_or(missing(Reg::Sp))?;
+        for reg in [Reg::Ip, Reg::Sp] {
+            let value = registers.get(reg).ok_or(missing(reg))?;
+            registers.set(reg, value & self.word.max());
+        }
         let mut caller = Caller {
             registers,
             how: How::Start,

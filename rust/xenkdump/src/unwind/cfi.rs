@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use gimli::{
-    BaseAddresses, CieOrFde, DebugFrame, EhFrame, EndianSlice, LittleEndian, UnwindOffset,
-    UnwindSection,
+    BaseAddresses, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice,
+    LittleEndian, UnwindOffset, UnwindSection,
 };
 
 use crate::addr::{Address, VirtAddr, Word};
@@ -16,6 +16,14 @@ use super::registers::Registers;
 use super::step::{Step, Unreadable};
 
 pub(super) type Reader<'a> = EndianSlice<'a, LittleEndian>;
+
+/// The most bytes of a function's entry, all of which are run through for each of its frames. The
+/// longest of Linux 6.1 for i386 has 3412.
+const MOST_FDE: usize = 64 << 10;
+
+/// The most bytes of what functions have in common, which is parsed for each that names another
+/// than the function before. The longest of Xen 4.17 has 116.
+const MOST_CIE: u64 = 1 << 10;
 
 /// Which of the two shapes a section has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +115,11 @@ impl CfiTable {
         else {
             return Ok(Step::Unknown);
         };
+        let bytes = (*self.section).as_ref();
         let Ok(fde) =
-            section.fde_from_offset(bases, found.offset.into(), UnwindSection::cie_from_offset)
+            section.fde_from_offset(bases, found.offset.into(), |section, bases, offset| {
+                cie_at(bytes, section, bases, offset)
+            })
         else {
             return Ok(Step::Unknown);
         };
@@ -122,11 +133,12 @@ impl CfiTable {
         S: UnwindSection<Reader<'a>>,
         S::Offset: UnwindOffset<usize>,
     {
+        let bytes = (*self.section).as_ref();
         let plain = match self.kind {
-            CfiKind::DebugFrame => plain_entries((*self.section).as_ref(), self.word),
+            CfiKind::DebugFrame => plain_entries(bytes, self.word),
             CfiKind::EhFrame => None,
         };
-        let mut index = plain.unwrap_or_else(|| parsed_entries(section, bases));
+        let mut index = plain.unwrap_or_else(|| parsed_entries(bytes, section, bases));
         index.sort_unstable_by_key(|fde| fde.start);
         index
     }
@@ -145,7 +157,7 @@ fn plain_entries(section: &[u8], word: Word) -> Option<Vec<Fde>> {
         }
         // Zeros fill gaps.
         let next = offset + 4 + length as usize;
-        if length >= 4 && id != IS_CIE {
+        if (4..=MOST_FDE).contains(&(length as usize)) && id != IS_CIE {
             let entry = section.get(offset + 8..next)?;
             let start = word.get(entry)?;
             let size = word.get(entry.get(word.bytes()..)?)?;
@@ -168,9 +180,37 @@ fn words(bytes: &[u8]) -> Option<[u32; 2]> {
     ])
 }
 
+/// What functions have in common, unless it is too long to be true.
+fn cie_at<'a, S>(
+    bytes: &[u8],
+    section: &S,
+    bases: &BaseAddresses,
+    offset: S::Offset,
+) -> gimli::Result<CommonInformationEntry<Reader<'a>>>
+where
+    S: UnwindSection<Reader<'a>>,
+    S::Offset: UnwindOffset<usize>,
+{
+    let at = UnwindOffset::into(offset);
+    match length_at(bytes, at) {
+        Some(length) if length <= MOST_CIE => section.cie_from_offset(bases, offset),
+        _ => Err(gimli::Error::NotCieId(at as u64)),
+    }
+}
+
+/// The length of the entry at `offset`, in either format.
+fn length_at(section: &[u8], offset: usize) -> Option<u64> {
+    let [length, _] = section.get(offset..).and_then(words)?;
+    if length != u32::MAX {
+        return Some(length.into());
+    }
+    let [low, high] = section.get(offset.checked_add(4)?..).and_then(words)?;
+    Some(u64::from(high) << 32 | u64::from(low))
+}
+
 /// Every function that can be parsed. What comes after a broken length is lost: nothing
 /// tells where the next entry would begin.
-fn parsed_entries<'a, S>(section: &S, bases: &BaseAddresses) -> Vec<Fde>
+fn parsed_entries<'a, S>(bytes: &[u8], section: &S, bases: &BaseAddresses) -> Vec<Fde>
 where
     S: UnwindSection<Reader<'a>>,
     S::Offset: UnwindOffset<usize>,
@@ -187,12 +227,12 @@ where
         let parsed = partial.parse(|section, bases, wanted| match &last_cie {
             Some((at, cie)) if *at == offset => Ok(Clone::clone(cie)),
             _ => {
-                let cie = section.cie_from_offset(bases, wanted)?;
+                let cie = cie_at(bytes, section, bases, wanted)?;
                 last_cie = Some((offset, cie.clone()));
                 Ok(cie)
             }
         });
-        if let Ok(fde) = parsed {
+        if let Some(fde) = parsed.ok().filter(|fde| fde.entry_len() <= MOST_FDE) {
             if let Some(end) = fde.initial_address().checked_add(fde.len()) {
                 index.push(Fde {
                     start: fde.initial_address(),
@@ -314,13 +354,40 @@ mod tests {
         let plain = plain_entries(&section, Word::W32).unwrap();
         let mut parser = DebugFrame::new(&section, LittleEndian);
         parser.set_address_size(4);
-        let parsed = parsed_entries(&parser, &BaseAddresses::default());
+        let parsed = parsed_entries(&section, &parser, &BaseAddresses::default());
         let key = |fde: &Fde| (fde.start, fde.end, fde.offset);
         assert_eq!(
             plain.iter().map(key).collect::<Vec<_>>(),
             parsed.iter().map(key).collect::<Vec<_>>()
         );
         assert_eq!(plain.len(), 3);
+    }
+
+    #[test]
+    fn an_entry_that_is_too_long_to_be_true_is_of_no_use() {
+        let found = |section: &[u8]| match step(section.to_vec(), 0xc100_0000, &[]) {
+            Step::Unknown => 0,
+            _ => 1,
+        };
+        // Either index is asked: an entry in the 64-bit format leaves all to the parser.
+        let both = |section: Vec<u8>| {
+            let parsed = [&section[..], &[0xff; 4], &[4, 0, 0, 0, 0, 0, 0, 0]].concat();
+            (found(&section), found(&parsed))
+        };
+        let nops = vec![0; MOST_FDE - 12];
+        assert_eq!(both(debug_frame(&[(0xc100_0000, 0x10, &nops)])), (1, 1));
+        let more = vec![0; MOST_FDE - 11];
+        assert_eq!(both(debug_frame(&[(0xc100_0000, 0x10, &more)])), (0, 0));
+        // The augmentation of a signal frame, as often as there is room for.
+        let augmented = |times| {
+            let mut cie = vec![0xff, 0xff, 0xff, 0xff, 1];
+            cie.extend(vec![b'S'; times]);
+            cie.extend([0, 1, 0x7c, 8, 0x0c, 4, 4, 0x88, 1]);
+            let fde = [[0; 4], 0xc100_0000_u32.to_le_bytes(), [0x10, 0, 0, 0]].concat();
+            [entry(&cie), entry(&fde)].concat()
+        };
+        assert_eq!(both(augmented(MOST_CIE as usize - 14)), (1, 1));
+        assert_eq!(both(augmented(MOST_CIE as usize - 13)), (0, 0));
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Whatever memory, tables and registers hold: an unwind ends, with bounded frames, and nothing
 //! panics.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use xenkdump::addr::{VirtAddr, Word};
 use xenkdump::memory::{Fault, Memory};
 use xenkdump::unwind::{
-    CfiKind, CfiTable, CodeSymbols, Function, Method, OrcFormat, OrcTable, Reg, Registers, Stack,
-    Unwinder,
+    Backtrace, CfiKind, CfiTable, CodeSymbols, Function, Method, OrcFormat, OrcTable, Reg,
+    Registers, Stack, Stop, Unwinder,
 };
 
 const LIMIT: usize = 300;
@@ -246,5 +247,149 @@ fn registers_to_start_from_are_asked_for() {
     assert_eq!(
         reason.as_deref(),
         Some("the registers to start from lack rsp")
+    );
+}
+
+/// A kernel whose code is one page over and over, in functions of one size, and a stack of returns
+/// to the same place in each.
+struct Copies {
+    page: Vec<u8>,
+    size: u64,
+    ret: u64,
+    asked: AtomicU64,
+}
+
+/// Where the code lies.
+const TEXT: u64 = 0xffff_ff80_0000_0000;
+/// Where the stack lies.
+const STACK: u64 = 0xffff_8000_0000_0000;
+/// So many words it has.
+const RETURNS: u64 = 1024;
+const STACK_END: u64 = STACK + 8 * RETURNS;
+
+impl Copies {
+    fn new(size: u64, code: &[u8], call: &[u8]) -> Self {
+        let mut page: Vec<u8> = code.iter().copied().cycle().take(4096).collect();
+        let ret = 16 + call.len();
+        page[16..ret].copy_from_slice(call);
+        Self {
+            page,
+            size,
+            ret: ret as u64,
+            asked: AtomicU64::new(0),
+        }
+    }
+
+    fn unwind(&self, unwinder: &Unwinder) -> Backtrace {
+        let pc = TEXT + self.size * (RETURNS + 1) + 0x30;
+        unwinder.unwind(&Stack {
+            memory: self,
+            symbols: self,
+            registers: Registers::at(VirtAddr(pc), VirtAddr(STACK)),
+            exact: true,
+            bounds: &[(VirtAddr(STACK), VirtAddr(STACK_END))],
+            limit: 1024,
+        })
+    }
+}
+
+impl Memory<VirtAddr> for Copies {
+    fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        for (i, byte) in buf.iter_mut().enumerate() {
+            let at = addr.0.wrapping_add(i as u64);
+            *byte = match at {
+                TEXT.. => self.page[at as usize % self.page.len()],
+                STACK..STACK_END => {
+                    let ret = TEXT + self.size * ((at - STACK) / 8) + self.ret;
+                    ret.to_le_bytes()[at as usize % 8]
+                }
+                _ => return Err(Fault::NonCanonical(addr)),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl CodeSymbols for Copies {
+    fn function(&self, addr: VirtAddr) -> Option<Function<'_>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let start = TEXT + addr.0.checked_sub(TEXT)? / self.size * self.size;
+        let name = ["f", "g"][(start / self.size % 2) as usize];
+        Some(Function {
+            name,
+            start: VirtAddr(start),
+            size: Some(self.size),
+        })
+    }
+
+    fn start_of(&self, _: &str) -> Option<VirtAddr> {
+        None
+    }
+
+    fn is_text(&self, addr: VirtAddr) -> bool {
+        addr.0 >= TEXT
+    }
+}
+
+#[test]
+fn a_stack_is_worth_so_much_code_and_no_more() {
+    // A jump to the next page, as many as there are; calls through a pointer lead to it.
+    let pages = Copies::new(32 << 20, &[0xe9, 0xfb, 0x0f, 0, 0], &[0xff, 0xd0]);
+    // Whatever byte one begins with, a jump; each function calls the second next.
+    let jumps = Copies::new(32 << 10, &[0xe9], &[0xe8, 0, 0, 1, 0]);
+    for code in [pages, jumps] {
+        let mut unwinder = Unwinder::new(Word::W64, Some((6, 1, 0)));
+        for methods in [&[Method::Scan][..], &Method::ALL] {
+            unwinder.set_methods(methods);
+            let found = code.unwind(&unwinder);
+            let stopped = found.stopped.as_ref();
+            assert!(
+                matches!(stopped, Some(Stop::TooMuchCode { .. })),
+                "{stopped:?}"
+            );
+            let asked = code.asked.swap(0, Ordering::Relaxed);
+            assert!(asked < 1 << 20, "{asked} questions");
+        }
+    }
+}
+
+#[test]
+fn a_stack_is_worth_so_much_call_frame_information_and_no_more() {
+    // Functions without end have one entry: the CFA is rsp+8, the return address lies below it.
+    let cie = [
+        0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1, 0, 0,
+    ];
+    let mut fde = vec![0; 4];
+    fde.extend(TEXT.to_le_bytes());
+    fde.extend((1_u64 << 36).to_le_bytes());
+    let code = Copies::new(4096, &[0x90], &[0xff, 0xd0]);
+    let frames = |instructions: usize| {
+        let mut fde = fde.clone();
+        fde.resize(fde.len() + instructions, 0);
+        let mut section = Vec::new();
+        for entry in [&cie[..], &fde] {
+            section.extend((entry.len() as u32).to_le_bytes());
+            section.extend(entry);
+        }
+        let mut unwinder = Unwinder::new(Word::W64, Some((6, 1, 0)));
+        let kind = CfiKind::DebugFrame;
+        unwinder.add_cfi(CfiTable::new(
+            Arc::new(section),
+            kind,
+            Word::W64,
+            VirtAddr(0),
+            0,
+        ));
+        unwinder.set_methods(&[Method::Cfi]);
+        let found = code.unwind(&unwinder);
+        (found.frames.len(), found.stopped)
+    };
+    assert!(matches!(frames(64), (1024, Some(Stop::Limit(1024)))));
+    let (count, stopped) = frames(60_000);
+    assert!(count < 20, "{count} frames");
+    assert!(
+        matches!(stopped, Some(Stop::TooMuchCode { .. })),
+        "{stopped:?}"
     );
 }

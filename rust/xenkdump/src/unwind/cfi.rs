@@ -11,6 +11,7 @@ use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::Memory;
 
 use super::cfi_step;
+use super::facts::Effort;
 use super::orc::Section;
 use super::registers::Registers;
 use super::step::{Step, Unreadable};
@@ -75,6 +76,7 @@ impl CfiTable {
         memory: &dyn Memory<VirtAddr>,
         registers: &Registers,
         lookup: VirtAddr,
+        effort: &Effort,
     ) -> Result<Step, Unreadable> {
         let bytes = (*self.section).as_ref();
         let width = self.word.bytes() as u8;
@@ -83,12 +85,12 @@ impl CfiTable {
             CfiKind::DebugFrame => {
                 let mut section = DebugFrame::new(bytes, LittleEndian);
                 section.set_address_size(width);
-                self.step_in(&section, &bases, memory, registers, lookup)
+                self.step_in(&section, &bases, memory, registers, lookup, effort)
             }
             CfiKind::EhFrame => {
                 let mut section = EhFrame::new(bytes, LittleEndian);
                 section.set_address_size(width);
-                self.step_in(&section, &bases, memory, registers, lookup)
+                self.step_in(&section, &bases, memory, registers, lookup, effort)
             }
         }
     }
@@ -100,6 +102,7 @@ impl CfiTable {
         memory: &dyn Memory<VirtAddr>,
         registers: &Registers,
         lookup: VirtAddr,
+        effort: &Effort,
     ) -> Result<Step, Unreadable>
     where
         S: UnwindSection<Reader<'a>>,
@@ -123,6 +126,10 @@ impl CfiTable {
         else {
             return Ok(Step::Unknown);
         };
+        let length = fde.entry_len() + fde.cie().entry_len();
+        if !effort.spend(length as u32) {
+            return Ok(Step::Unknown);
+        }
         cfi_step::step(section, bases, &fde, pc, self.word, memory, registers)
     }
 }
@@ -297,7 +304,8 @@ mod tests {
         for (reg, value) in registers {
             given.set(*reg, *value);
         }
-        table.step(&ram, &given, VirtAddr(pc)).unwrap()
+        let effort = Effort::default();
+        table.step(&ram, &given, VirtAddr(pc), &effort).unwrap()
     }
 
     fn found(step: Step, reg: Reg) -> Option<u64> {

@@ -10,9 +10,10 @@ use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::Memory;
 
 use super::decode::{decode, Effect};
+use super::facts::{Effort, Known, LOOKUP, PAGE};
 use super::registers::{Reg, Registers};
 use super::step::offset;
-use super::symbols::CodeSymbols;
+use super::symbols::{CodeSymbols, Function};
 
 /// The most instructions of one function that are looked at.
 const MOST_INSTRUCTIONS: usize = 8192;
@@ -28,6 +29,9 @@ const LARGEST_FRAME: i64 = 16 << 10;
 
 /// The longest instruction there is.
 const LONGEST: usize = 15;
+
+/// So many pages of code are kept at once: many functions share one, and few have more than this.
+const MOST_PAGES: usize = 64;
 
 /// Where a frame's return address and its caller's frame pointer lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,16 +55,27 @@ pub(super) enum CallerBp {
     Lost,
 }
 
-/// What was read off code; it holds for as long as the code stays the same.
-pub(super) type Places = HashMap<u64, Vec<Place>>;
+/// What was read off a function's code: the places before each of its instructions.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Addresses of instructions, in order; as often as there are places.
+    pcs: Vec<u64>,
+    places: Vec<Place>,
+}
 
-/// Measures functions; remembers code and results.
+/// Measures functions, each once.
 pub(super) struct Depths<'a> {
+    known: &'a mut Known<Places>,
+    code: Code<'a>,
+}
+
+/// Code as it lies in memory.
+struct Code<'a> {
     memory: &'a dyn Memory<VirtAddr>,
     symbols: &'a dyn CodeSymbols,
     word: Word,
+    effort: &'a Effort,
     pages: HashMap<u64, Option<Box<[u8; PAGE_SIZE]>>>,
-    known: &'a mut Places,
 }
 
 impl<'a> Depths<'a> {
@@ -68,14 +83,18 @@ impl<'a> Depths<'a> {
         memory: &'a dyn Memory<VirtAddr>,
         symbols: &'a dyn CodeSymbols,
         word: Word,
-        known: &'a mut Places,
+        known: &'a mut Known<Places>,
+        effort: &'a Effort,
     ) -> Self {
         Self {
-            memory,
-            symbols,
-            word,
-            pages: HashMap::new(),
             known,
+            code: Code {
+                memory,
+                symbols,
+                word,
+                effort,
+                pages: HashMap::new(),
+            },
         }
     }
 
@@ -83,14 +102,28 @@ impl<'a> Depths<'a> {
     /// function at `lookup`. Mostly one; several where code that is never reached seems to be, none
     /// where the code could not be followed.
     pub fn at(&mut self, pc: VirtAddr, lookup: VirtAddr) -> &[Place] {
-        if !self.known.contains_key(&pc.raw()) {
-            let start = self.start(lookup);
-            let found = start.map_or(Vec::new(), |start| self.follow(start, pc));
-            self.known.insert(pc.raw(), found);
-        }
-        self.known.get(&pc.raw()).map_or(&[], Vec::as_slice)
+        let Some(start) = self.code.start(lookup) else {
+            return &[];
+        };
+        let code = &mut self.code;
+        let places = self.known.get_or(start, || {
+            let places = code.follow(start)?;
+            let size = places.pcs.len() + 1;
+            Some((places, size))
+        });
+        places.map_or(&[], |places| places.at(pc))
     }
+}
 
+impl Places {
+    fn at(&self, pc: VirtAddr) -> &[Place] {
+        let from = self.pcs.partition_point(|at| *at < pc.raw());
+        let to = self.pcs.partition_point(|at| *at <= pc.raw());
+        self.places.get(from..to).unwrap_or_default()
+    }
+}
+
+impl<'a> Code<'a> {
     /// Where the function begins; a part that was split off begins in the middle.
     fn start(&self, lookup: VirtAddr) -> Option<VirtAddr> {
         let function = self.symbols.function(lookup)?;
@@ -100,8 +133,10 @@ impl<'a> Depths<'a> {
         }
     }
 
-    fn follow(&mut self, start: VirtAddr, pc: VirtAddr) -> Vec<Place> {
-        let mut found: Vec<Place> = Vec::new();
+    /// The places in the function at `start`; `None` if they would take too long to find.
+    fn follow(&mut self, start: VirtAddr) -> Option<Places> {
+        let own = self.function(start);
+        let mut found: Vec<(u64, u32, Place)> = Vec::new();
         let mut seen: HashMap<VirtAddr, Vec<Place>> = HashMap::new();
         let mut steps = 0;
         let first = Place {
@@ -109,31 +144,36 @@ impl<'a> Depths<'a> {
             frame: None,
             caller_bp: CallerBp::Kept,
         };
-        // What may not be reached at all waits until the rest is done.
+        // What may not be reached at all waits until the rest is done, and counts only where that
+        // did not come.
         let mut likely = vec![(start, first)];
         let mut unlikely = Vec::new();
+        let mut unlikelihood = 0;
         while steps < MOST_INSTRUCTIONS {
             let (mut at, mut state) = match likely.pop() {
                 Some(next) => next,
-                None if !found.is_empty() => break,
                 None => match unlikely.pop() {
-                    Some(next) => next,
+                    Some(next) => {
+                        unlikelihood += 1;
+                        next
+                    }
                     None => break,
                 },
             };
             let mut part = self.part(at);
             while steps < MOST_INSTRUCTIONS && part.contains(&at) {
+                if !self.effort.spend(1) {
+                    return None;
+                }
                 steps += 1;
                 let states = seen.entry(at).or_default();
                 if states.contains(&state) || states.len() >= MOST_STATES {
                     break;
                 }
                 states.push(state);
-                if at == pc && !found.contains(&state) {
-                    found.push(state);
-                }
+                found.push((at.raw(), unlikelihood, state));
                 let Some(instruction) = self
-                    .code(at)
+                    .bytes(at)
                     .and_then(|(code, length)| decode(code.get(..length)?, self.word))
                 else {
                     break;
@@ -143,7 +183,7 @@ impl<'a> Depths<'a> {
                 match instruction.effect {
                     Effect::Return => break,
                     Effect::Jump(distance) => {
-                        if !self.is_same(start, target(distance)) {
+                        if !self.is_same(own, target(distance)) {
                             break;
                         }
                         at = target(distance);
@@ -151,7 +191,7 @@ impl<'a> Depths<'a> {
                         continue;
                     }
                     Effect::Branch(distance) => {
-                        if self.is_same(start, target(distance)) {
+                        if self.is_same(own, target(distance)) {
                             likely.push((target(distance), state));
                         }
                     }
@@ -170,13 +210,28 @@ impl<'a> Depths<'a> {
                 at = next;
             }
         }
-        found
+        found.sort_by_key(|(at, ..)| *at);
+        let mut likeliest = None;
+        found.retain(|(at, unlikelihood, _)| match likeliest {
+            Some((known, least)) if known == *at => *unlikelihood == least,
+            _ => {
+                likeliest = Some((*at, *unlikelihood));
+                true
+            }
+        });
+        let (pcs, places) = found.into_iter().map(|(at, _, place)| (at, place)).unzip();
+        Some(Places { pcs, places })
+    }
+
+    fn function(&self, addr: VirtAddr) -> Option<Function<'a>> {
+        self.effort.spend(LOOKUP);
+        self.symbols.function(addr)
     }
 
     /// The code around `addr` that bears one name. After a call that never returns comes the next
     /// function, and nothing of this one.
     fn part(&self, addr: VirtAddr) -> Range<VirtAddr> {
-        match self.symbols.function(addr) {
+        match self.function(addr) {
             Some(function) => {
                 let size = function.size.unwrap_or(LARGEST_FUNCTION);
                 function.start..VirtAddr(function.start.raw().saturating_add(size))
@@ -186,9 +241,8 @@ impl<'a> Depths<'a> {
     }
 
     /// Whether a jump stays in the function, or goes to a part of it that was split off.
-    fn is_same(&self, start: VirtAddr, target: VirtAddr) -> bool {
-        let (Some(a), Some(b)) = (self.symbols.function(start), self.symbols.function(target))
-        else {
+    fn is_same(&self, own: Option<Function<'_>>, target: VirtAddr) -> bool {
+        let Some((a, b)) = own.zip(self.function(target)) else {
             return false;
         };
         a.start == b.start
@@ -198,14 +252,18 @@ impl<'a> Depths<'a> {
     }
 
     /// The bytes at `addr`, and how many of them there are.
-    fn code(&mut self, addr: VirtAddr) -> Option<([u8; LONGEST], usize)> {
+    fn bytes(&mut self, addr: VirtAddr) -> Option<([u8; LONGEST], usize)> {
         let mut code = [0; LONGEST];
         let mut length = 0;
         while length < LONGEST {
             let at = offset(addr, length as i64, self.word);
             let base = at.raw() & !(PAGE_SIZE as u64 - 1);
-            let memory = self.memory;
+            let (memory, effort) = (self.memory, self.effort);
+            if self.pages.len() >= MOST_PAGES && !self.pages.contains_key(&base) {
+                self.pages.clear();
+            }
             let page = self.pages.entry(base).or_insert_with(|| {
+                effort.spend(PAGE);
                 let mut page = Box::new([0; PAGE_SIZE]);
                 memory
                     .read(VirtAddr(base), page.as_mut_slice())
@@ -306,8 +364,8 @@ mod tests {
             (BASE + 0x200, ""),
         ]);
         let pc = VirtAddr(BASE + at);
-        let mut known = Places::new();
-        Depths::new(&ram, &names, Word::W32, &mut known)
+        let (mut known, effort) = (Known::default(), Effort::default());
+        Depths::new(&ram, &names, Word::W32, &mut known, &effort)
             .at(pc, pc)
             .to_vec()
     }
@@ -360,6 +418,43 @@ mod tests {
         // push %ebx; je f.cold; ret.
         let code = [0x53, 0x0f, 0x84, 0xf9, 0, 0, 0, 0xc3];
         assert_eq!(depth(&code, 0x106), [Some(8)]);
+    }
+
+    #[test]
+    fn what_comes_after_a_jump_table_counts_only_where_nothing_else_leads() {
+        // je 1f; push %ebx; jmp *table(,%eax,4); 1: ret.
+        let code = [0x74, 8, 0x53, 0xff, 0x24, 0x85, 0, 0, 0, 0, 0xc3];
+        assert_eq!(depth(&code, 10), [Some(0)]);
+        // push %ebx; jmp *table(,%eax,4); nop; ret.
+        let code = [0x53, 0xff, 0x24, 0x85, 0, 0, 0, 0, 0x90, 0xc3];
+        assert_eq!(depth(&code, 9), [Some(4)]);
+    }
+
+    #[test]
+    fn a_function_is_followed_once_with_few_of_its_pages_at_a_time() {
+        let pages = 2 * MOST_PAGES as u64;
+        let page = |number| BASE + number * PAGE_SIZE as u64;
+        let mut ram = Ram::new(Word::W32);
+        for number in 0..pages {
+            ram.bytes(page(number), &[0; PAGE_SIZE]);
+            // push %ebx; jmp to the next page.
+            ram.bytes(page(number), &[0x53, 0xe9, 0xfa, 0x0f, 0, 0]);
+        }
+        let names = Names(vec![(BASE, "f"), (page(pages), "")]);
+        let (mut known, effort) = (Known::default(), Effort::default());
+        let mut depths = Depths::new(&ram, &names, Word::W32, &mut known, &effort);
+        let mut left = None;
+        for number in 0..pages {
+            let pc = VirtAddr(page(number) + 1);
+            let [place] = depths.at(pc, pc) else {
+                panic!("page {number}");
+            };
+            assert_eq!(place.stack, Some(4 * (number as i64 + 1)));
+            // To find the function's start again is all.
+            let before = left.replace(effort.left());
+            assert!(before.is_none_or(|before| before - effort.left() <= LOOKUP));
+        }
+        assert!(depths.code.pages.len() <= MOST_PAGES);
     }
 
     #[test]

@@ -102,6 +102,14 @@ pub enum Stop {
         /// Why it cannot be.
         fault: Fault,
     },
+    /// The code of all that the stack may mean is more than any stack needs.
+    #[error("the caller of {pc} (sp {sp}) would take too much code to find")]
+    TooMuchCode {
+        /// The frame's pc.
+        pc: VirtAddr,
+        /// The frame's stack pointer.
+        sp: VirtAddr,
+    },
     /// No method finds a caller.
     #[error("no method finds the caller of {pc} (sp {sp})")]
     NoCaller {

@@ -69,7 +69,7 @@ pub(super) fn step(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unwind::depth::Places;
+    use crate::unwind::facts::{Effort, Known};
     use crate::unwind::testing::{Names, Ram};
 
     const CODE: u64 = 0xc100_0000;
@@ -102,8 +102,8 @@ mod tests {
         let (ram, names) = setting();
         let mut registers = Registers::at(VirtAddr(pc), VirtAddr(STACK));
         registers.set(Reg::Bp, bp);
-        let mut places = Places::new();
-        let mut depths = Depths::new(&ram, &names, Word::W32, &mut places);
+        let (mut known, effort) = (Known::default(), Effort::default());
+        let mut depths = Depths::new(&ram, &names, Word::W32, &mut known, &effort);
         let lookup = VirtAddr(pc - 1);
         match step(&ram, &names, &registers, lookup, &mut depths, Word::W32).unwrap() {
             Step::Caller(caller) => Some(*caller),

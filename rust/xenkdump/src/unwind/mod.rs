@@ -15,6 +15,7 @@ mod cfi_step;
 mod chain;
 mod decode;
 mod depth;
+mod facts;
 mod frame;
 mod frame_pointer;
 mod leaf;

@@ -10,7 +10,8 @@ use crate::memory::Memory;
 
 use super::call_site::{call_before, Call};
 use super::chain::{Candidate, Chain, Entry};
-use super::depth::{Depths, Places};
+use super::depth::Depths;
+use super::facts::{CodeFacts, Effort};
 use super::frame::How;
 use super::outermost::is_entry;
 use super::pt_regs::PtRegs;
@@ -19,7 +20,7 @@ use super::saved;
 use super::stack_switch;
 use super::step::{offset, Caller, Step};
 use super::symbols::CodeSymbols;
-use super::tail_call::{Jumps, TailCalls};
+use super::tail_call::TailCalls;
 
 /// The most of a stack that is read; Linux's have 4 to 16 KiB, with KASAN 32.
 const LARGEST: u64 = 32 << 10;
@@ -34,43 +35,37 @@ pub(super) struct Scan<'a> {
     pub layout: &'a PtRegs,
 }
 
-/// What an unwinder learns of its kernel's code while it scans; the code stays as it is.
-#[derive(Debug, Default)]
-pub(super) struct CodeFacts {
-    pub places: Places,
-    pub jumps: Jumps,
-}
-
-/// So many functions are enough to remember.
-const MOST_FACTS: usize = 1 << 16;
-
 impl Scan<'_> {
-    /// The callers of `frame`, whose code is at `lookup`, on the stack that ends at `high`.
+    /// The callers of `frame`, whose code is at `lookup`, on the stack that ends at `high`; none if
+    /// they would take too long to find.
     pub fn chain(
         &self,
         frame: &Caller,
         lookup: VirtAddr,
         high: VirtAddr,
         facts: &mut CodeFacts,
+        effort: &Effort,
     ) -> Vec<Caller> {
         let Some(sp) = frame.registers.sp() else {
             return Vec::new();
         };
         let mut candidates = vec![self.candidate(sp.raw(), frame.clone(), lookup, None)];
         self.collect(sp, high, &mut candidates);
-        if facts.places.len() + facts.jumps.len() > MOST_FACTS {
-            *facts = CodeFacts::default();
-        }
-        let CodeFacts { places, jumps } = facts;
+        let CodeFacts { places, exits } = facts;
         let word = self.layout.word;
-        Chain {
+        let chain = Chain {
             memory: self.memory,
             word,
             candidates: &candidates,
-            tail_calls: TailCalls::new(self.memory, self.symbols, word, jumps),
-            depths: Depths::new(self.memory, self.symbols, word, places),
+            tail_calls: TailCalls::new(self.memory, self.symbols, word, exits, effort),
+            depths: Depths::new(self.memory, self.symbols, word, places, effort),
         }
-        .cheapest()
+        .cheapest();
+        // What was not looked at any more might have made another chain likelier.
+        if effort.is_spent() {
+            return Vec::new();
+        }
+        chain
     }
 
     fn candidate(
@@ -202,8 +197,9 @@ mod tests {
             interrupted: true,
             saved_at: None,
         };
-        let mut facts = CodeFacts::default();
-        let chain = scan.chain(&frame, VirtAddr(CODE), VirtAddr(1 << 32), &mut facts);
+        let (mut facts, effort) = (CodeFacts::default(), Effort::default());
+        let high = VirtAddr(1 << 32);
+        let chain = scan.chain(&frame, VirtAddr(CODE), high, &mut facts, &effort);
         let [caller] = chain.as_slice() else {
             panic!("{chain:?}");
         };

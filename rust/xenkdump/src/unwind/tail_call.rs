@@ -1,12 +1,13 @@
 //! Whether a call to one function can have led into another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::Memory;
 
+use super::facts::{Effort, Known, LOOKUP, PAGE};
 use super::step::offset;
-use super::symbols::CodeSymbols;
+use super::symbols::{CodeSymbols, Function};
 
 /// How much of a function is searched for jumps out of it.
 const WINDOW: usize = 32 << 10;
@@ -29,43 +30,50 @@ pub(super) struct TailCalls<'a> {
     memory: &'a dyn Memory<VirtAddr>,
     symbols: &'a dyn CodeSymbols,
     word: Word,
-    jumps: &'a mut Jumps,
+    known: &'a mut Known<Exits>,
+    effort: &'a Effort,
+    /// What was asked of the symbols; the same calls are held against many functions.
+    functions: HashMap<u64, Option<Function<'a>>>,
 }
 
-/// The functions that each function jumps to.
-pub(super) type Jumps = HashMap<u64, Vec<u64>>;
+/// The functions that a function jumps to.
+pub(super) type Exits = BTreeSet<u64>;
 
 impl<'a> TailCalls<'a> {
     pub fn new(
         memory: &'a dyn Memory<VirtAddr>,
         symbols: &'a dyn CodeSymbols,
         word: Word,
-        jumps: &'a mut Jumps,
+        known: &'a mut Known<Exits>,
+        effort: &'a Effort,
     ) -> Self {
         Self {
             memory,
             symbols,
             word,
-            jumps,
+            known,
+            effort,
+            functions: HashMap::new(),
         }
     }
 
     /// How a call to `target` fits a frame of the function that starts at `function`.
     pub fn fit(&mut self, target: VirtAddr, function: VirtAddr) -> Fit {
-        let Some(called) = self.symbols.function(target) else {
+        let Some(called) = self.function(target) else {
             return Fit::No;
         };
         if called.start == function {
             return Fit::Same;
         }
         let stem = |name: &'a str| name.split('.').next().unwrap_or(name);
-        let symbols = self.symbols;
-        let parts = symbols
+        let parts = self
             .function(function)
-            .zip(symbols.function(target))
-            .is_some_and(|(a, b)| stem(a.name) == stem(b.name));
+            .is_some_and(|function| stem(function.name) == stem(called.name));
         if parts {
             return Fit::Part;
+        }
+        if !self.effort.spend(1) {
+            return Fit::No;
         }
         if self.leads_to(target, function) || self.leads_to(called.start, function) {
             return Fit::TailCall;
@@ -76,10 +84,10 @@ impl<'a> TailCalls<'a> {
     /// Whether the function at `from` jumps to `to`, or to something that does: patched functions
     /// go through one more jump (`static_call` trampolines, kpatch).
     fn leads_to(&mut self, from: VirtAddr, to: VirtAddr) -> bool {
-        self.jumps_of(from).contains(&to.raw())
+        self.jumps_to(from, to)
             || self
                 .only_jump_of(from)
-                .is_some_and(|next| self.jumps_of(next).contains(&to.raw()))
+                .is_some_and(|next| self.jumps_to(next, to))
     }
 
     /// Where the code at `start` goes if it is a jump and nothing else.
@@ -93,23 +101,35 @@ impl<'a> TailCalls<'a> {
         Some(offset(start, 5 + i64::from(distance), self.word))
     }
 
-    fn jumps_of(&mut self, start: VirtAddr) -> &[u64] {
-        let (memory, symbols, word) = (self.memory, self.symbols, self.word);
-        self.jumps
-            .entry(start.raw())
-            .or_insert_with(|| jumps_out_of(memory, symbols, start, word))
+    fn jumps_to(&mut self, from: VirtAddr, to: VirtAddr) -> bool {
+        let (memory, symbols, word, effort) = (self.memory, self.symbols, self.word, self.effort);
+        let exits = self.known.get_or(from, || {
+            let exits = jumps_out_of(memory, symbols, from, word, effort)?;
+            let size = exits.len() + 1;
+            Some((exits, size))
+        });
+        exits.is_some_and(|exits| exits.contains(&to.raw()))
+    }
+
+    fn function(&mut self, addr: VirtAddr) -> Option<Function<'a>> {
+        let symbols = self.symbols;
+        *self
+            .functions
+            .entry(addr.raw())
+            .or_insert_with(|| symbols.function(addr))
     }
 }
 
 /// The targets of jumps from the function at `start` to starts of other functions. The code is
 /// not decoded, so some are not really there; that they hit the first byte of a function makes it
-/// unlikely.
+/// unlikely. `None` if they would take too long to find.
 fn jumps_out_of(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     start: VirtAddr,
     word: Word,
-) -> Vec<u64> {
+    effort: &Effort,
+) -> Option<Exits> {
     let size = symbols
         .function(start)
         .filter(|function| function.start == start)
@@ -117,14 +137,15 @@ fn jumps_out_of(
         .and_then(|size| usize::try_from(size).ok())
         .unwrap_or(PAGE_SIZE);
     let mut code = vec![0; size.min(WINDOW)];
+    effort.spend(PAGE * code.len().div_ceil(PAGE_SIZE) as u32);
     if memory.read(start, &mut code).is_err() {
         // What follows a function may be missing.
         code.truncate(PAGE_SIZE - start.page_offset());
         if memory.read(start, &mut code).is_err() {
-            return Vec::new();
+            return Some(Exits::new());
         }
     }
-    let mut targets = Vec::new();
+    let mut targets = Exits::new();
     for at in 0..code.len() {
         let (end, distance) = match code.get(at..).unwrap_or_default() {
             [0xe9, a, b, c, d, ..] => (at + 5, i32::from_le_bytes([*a, *b, *c, *d]).into()),
@@ -135,6 +156,9 @@ fn jumps_out_of(
             _ => continue,
         };
         let target = offset(start, end as i64 + distance, word);
+        if !effort.spend(LOOKUP) {
+            return None;
+        }
         let hits = symbols
             .function(target)
             .is_some_and(|function| function.start == target && target != start);
@@ -146,10 +170,10 @@ fn jumps_out_of(
             if !within {
                 break;
             }
-            targets.push(target.raw());
+            targets.insert(target.raw());
         }
     }
-    targets
+    Some(targets)
 }
 
 #[cfg(test)]
@@ -181,8 +205,8 @@ mod tests {
     #[test]
     fn a_call_fits_where_code_leads_on() {
         let (ram, names) = setting();
-        let mut jumps = Jumps::new();
-        let mut calls = TailCalls::new(&ram, &names, Word::W32, &mut jumps);
+        let (mut known, effort) = (Known::default(), Effort::default());
+        let mut calls = TailCalls::new(&ram, &names, Word::W32, &mut known, &effort);
         let mut fit =
             |target, function| calls.fit(VirtAddr(BASE + target), VirtAddr(BASE + function));
         assert_eq!(fit(0, 0), Fit::Same);

@@ -7,12 +7,12 @@ use crate::addr::{VirtAddr, Word};
 use crate::memory::Memory;
 
 use super::cfi::CfiTable;
+use super::facts::CodeFacts;
 use super::frame::{Backtrace, Frame, How, Stop};
 use super::orc::OrcTable;
 use super::orc_format::OrcFormat;
 use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
-use super::scan::CodeFacts;
 use super::step::{Caller, Step, Unreadable};
 use super::symbols::CodeSymbols;
 use super::ways::Scans;
@@ -196,6 +196,9 @@ impl Unwinder {
             caller = match self.step(stack, &caller, lookup, &mut scans) {
                 Ok(Step::Caller(caller)) => *caller,
                 Ok(Step::End) => return Ok(()),
+                Ok(Step::Unknown) if scans.effort.is_spent() => {
+                    return Err(Stop::TooMuchCode { pc, sp })
+                }
                 Ok(Step::Unknown) => return Err(Stop::NoCaller { pc, sp }),
                 Err(Unreadable { addr, fault }) => return Err(Stop::Unreadable { addr, fault }),
             };

@@ -6,6 +6,7 @@ use crate::addr::{Address, VirtAddr, Word};
 
 use super::call_site::call_before;
 use super::depth::Depths;
+use super::facts::Effort;
 use super::frame_pointer;
 use super::leaf;
 use super::orc_step;
@@ -56,6 +57,8 @@ pub(super) struct Scans {
     /// The last chain.
     chain: Vec<Caller>,
     count: usize,
+    /// What code may still be looked at.
+    pub effort: Effort,
 }
 
 impl Unwinder {
@@ -80,8 +83,12 @@ impl Unwinder {
             let step = match way {
                 Way::By(method) if !self.methods.contains(&method) => continue,
                 Way::By(Method::Orc) => self.orc_step(stack, &frame.registers, lookup),
-                Way::By(Method::Cfi) => self.cfi_step(stack, &switched.registers, lookup),
-                Way::By(Method::FramePointer) => self.frame_pointer_step(stack, &switched, lookup),
+                Way::By(Method::Cfi) => {
+                    self.cfi_step(stack, &switched.registers, lookup, &scans.effort)
+                }
+                Way::By(Method::FramePointer) => {
+                    self.frame_pointer_step(stack, &switched, lookup, &scans.effort)
+                }
                 Way::By(Method::Scan) => Ok(self.scan_step(stack, &switched, lookup, scans)),
                 Way::Entry => {
                     saved::step(stack.memory, stack.symbols, &self.layout, &frame.registers)
@@ -118,12 +125,13 @@ impl Unwinder {
         stack: &Stack<'_>,
         frame: &Caller,
         lookup: VirtAddr,
+        effort: &Effort,
     ) -> Result<Step, Unreadable> {
         let Stack {
             memory, symbols, ..
         } = *stack;
         let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut depths = Depths::new(memory, symbols, self.word, &mut code.places);
+        let mut depths = Depths::new(memory, symbols, self.word, &mut code.places, effort);
         frame_pointer::step(
             memory,
             symbols,
@@ -150,7 +158,7 @@ impl Unwinder {
         let next = match known {
             // An interrupted frame may stand on another stack, which is to be scanned anew.
             Some(at) if at + 1 < scans.chain.len() || !frame.interrupted => at + 1,
-            _ if scans.count >= MOST_SCANS => return Step::Unknown,
+            _ if scans.count >= MOST_SCANS || scans.effort.is_spent() => return Step::Unknown,
             _ => {
                 let scan = Scan {
                     memory: stack.memory,
@@ -158,7 +166,8 @@ impl Unwinder {
                     layout: &self.layout,
                 };
                 let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
-                scans.chain = scan.chain(frame, lookup, self.stack_end(stack, frame), &mut code);
+                let high = self.stack_end(stack, frame);
+                scans.chain = scan.chain(frame, lookup, high, &mut code, &scans.effort);
                 scans.count += 1;
                 0
             }
@@ -226,9 +235,10 @@ impl Unwinder {
         stack: &Stack<'_>,
         registers: &Registers,
         lookup: VirtAddr,
+        effort: &Effort,
     ) -> Result<Step, Unreadable> {
         for table in &self.cfi {
-            let step = table.step(stack.memory, registers, lookup)?;
+            let step = table.step(stack.memory, registers, lookup, effort)?;
             if !matches!(step, Step::Unknown) {
                 return Ok(step);
             }

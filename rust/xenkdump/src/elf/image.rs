@@ -30,11 +30,18 @@ const SECTIONS: usize = 1 << 17;
 /// `.debug_info` seen of a kernel has 400 MiB.
 const SECTION_SIZE: u64 = 1 << 30;
 
+/// All that compressed sections of a file inflate to has no more bytes than so many times the
+/// file's, or than the least, and never more than a section may have: several may lie on the same
+/// bytes. Debugging information inflates to 3 to 10 times its size, and what else there is of a
+/// file is not compressed.
+const INFLATED_RATIO: u64 = 16;
+const INFLATED_LEAST: u64 = 64 << 20;
+
 /// The ELF file of a kernel (`vmlinux`), a hypervisor (`xen-syms`) or a module (`.ko`).
 ///
 /// Opening it reads the headers only. A section is read, and inflated where it is compressed, when it
 /// is first asked for, and then kept: all that is ever kept of a file together has no more bytes
-/// than the file, what compressed sections inflate to apart (64 times their size each, at most).
+/// than the file, what compressed sections inflate to apart, which has a bound of its own.
 #[derive(Debug)]
 pub struct Image {
     file: Arc<RegularFile>,
@@ -44,8 +51,10 @@ pub struct Image {
     located: Vec<(u64, usize)>,
     /// The content of those that were asked for, by index into `sections`.
     contents: Vec<OnceLock<Option<Bytes>>>,
-    /// How many bytes of the file are kept.
+    /// How many bytes of the file are kept, or were inflated.
     kept: AtomicU64,
+    /// How many bytes these were inflated to.
+    inflated: AtomicU64,
 }
 
 /// One section of an [`Image`].
@@ -126,6 +135,7 @@ impl Image {
             located,
             contents,
             kept: AtomicU64::new(0),
+            inflated: AtomicU64::new(0),
         })
     }
 
@@ -261,18 +271,28 @@ impl Image {
         if header.sh_type == SHT_NOBITS || header.sh_size > SECTION_SIZE {
             return None;
         }
-        if is_compressed(header) {
-            let packed = self.file.copy(header.sh_offset, header.sh_size).ok()?;
-            return inflate::inflate(&packed, self.header.ctx());
-        }
         // Sections do not overlap, except in files that are made to have us keep them many times.
-        let kept = self.kept.fetch_add(header.sh_size, Ordering::Relaxed);
-        if kept.checked_add(header.sh_size)? > self.file.len() {
-            self.kept.fetch_sub(header.sh_size, Ordering::Relaxed);
+        if !charge(&self.kept, header.sh_size, self.file.len()) {
             return None;
         }
-        self.file.copy(header.sh_offset, header.sh_size).ok()
+        let bytes = self.file.copy(header.sh_offset, header.sh_size).ok()?;
+        if !is_compressed(header) {
+            return Some(bytes);
+        }
+        let limit = self.file.len().saturating_mul(INFLATED_RATIO);
+        let limit = limit.max(INFLATED_LEAST).min(SECTION_SIZE);
+        inflate::inflate(&bytes, self.header.ctx(), |size| {
+            charge(&self.inflated, size, limit)
+        })
     }
+}
+
+/// Adds `size` to what was `spent`, unless that would be more than `limit`.
+fn charge(spent: &AtomicU64, size: u64, limit: u64) -> bool {
+    let more = |spent: u64| spent.checked_add(size).filter(|&all| all <= limit);
+    spent
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+        .is_ok()
 }
 
 /// What is loaded may not be compressed (gABI).

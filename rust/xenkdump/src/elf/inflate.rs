@@ -12,12 +12,16 @@ const RATIO: u64 = 64;
 const SLACK: u64 = 1 << 20;
 
 /// Inflates the content of a compressed section; `None` where it is broken, too large or compressed
-/// by a method unknown here.
-pub(super) fn inflate(section: &[u8], ctx: Ctx) -> Option<Vec<u8>> {
+/// by a method unknown here. `allow` is asked whether there may be so many bytes.
+pub(super) fn inflate(
+    section: &[u8],
+    ctx: Ctx,
+    allow: impl FnOnce(u64) -> bool,
+) -> Option<Vec<u8>> {
     let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
     let packed = section.get(CompressionHeader::size(ctx)..)?;
     let limit = (packed.len() as u64).saturating_mul(RATIO);
-    if header.ch_size > limit.saturating_add(SLACK) {
+    if header.ch_size > limit.saturating_add(SLACK) || !allow(header.ch_size) {
         return None;
     }
     let size = usize::try_from(header.ch_size).ok()?;
@@ -43,6 +47,10 @@ mod tests {
     use super::*;
     use goblin::container::{Container, Endian};
     use std::io::Write;
+
+    fn all(section: &[u8]) -> Option<Vec<u8>> {
+        inflate(section, CTX, |_| true)
+    }
 
     fn section(kind: u32, size: u64, packed: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -72,16 +80,15 @@ mod tests {
         for (kind, packed) in [(ELFCOMPRESS_ZLIB, zlib), (ELFCOMPRESS_ZSTD, zstd)] {
             let size = text.len() as u64;
             assert_eq!(
-                inflate(&section(kind, size, &packed), CTX).as_deref(),
+                all(&section(kind, size, &packed)).as_deref(),
                 Some(&text[..])
             );
+            let none = |_| false;
+            assert_eq!(inflate(&section(kind, size, &packed), CTX, none), None);
             // A size that is not the content's, a cut stream, an unknown method.
-            assert_eq!(inflate(&section(kind, size + 1, &packed), CTX), None);
-            assert_eq!(
-                inflate(&section(kind, size, &packed[..packed.len() / 2]), CTX),
-                None
-            );
-            assert_eq!(inflate(&section(3, size, &packed), CTX), None);
+            assert_eq!(all(&section(kind, size + 1, &packed)), None);
+            assert_eq!(all(&section(kind, size, &packed[..packed.len() / 2])), None);
+            assert_eq!(all(&section(3, size, &packed)), None);
         }
     }
 
@@ -92,7 +99,7 @@ mod tests {
         zlib.write_all(&zeros).unwrap();
         let bomb = zlib.finish().unwrap();
         for size in [zeros.len() as u64, u64::MAX] {
-            assert_eq!(inflate(&section(ELFCOMPRESS_ZLIB, size, &bomb), CTX), None);
+            assert_eq!(all(&section(ELFCOMPRESS_ZLIB, size, &bomb)), None);
         }
     }
 }

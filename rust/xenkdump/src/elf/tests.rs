@@ -188,6 +188,69 @@ fn no_change_of_a_byte_does_harm() {
     }
 }
 
+/// A header of a compressed section and zeros that are `size` bytes when inflated.
+fn compressed(size: usize) -> Vec<u8> {
+    use std::io::Write;
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    zlib.write_all(&vec![0; size]).unwrap();
+    let zlib = zlib.finish().unwrap();
+    let mut bytes = [1_u32.to_le_bytes(), [0; 4]].concat();
+    bytes.extend((size as u64).to_le_bytes());
+    bytes.extend(1_u64.to_le_bytes());
+    bytes.extend(zlib);
+    // As much as makes the ratio one that is believed.
+    bytes.resize(bytes.len().max(size / 64), 0xaa);
+    bytes
+}
+
+/// Of debugging information that was compressed all is kept, however small it was.
+#[test]
+fn compressed_sections_are_inflated() {
+    let sections = [".debug_info", ".debug_str", ".debug_abbrev"];
+    let forged = sections.map(|name| Forged(name, 1, 0x800, 0, 0, 0, Held(compressed(1 << 20))));
+    let image = open("compressed", &elf64(&forged)).unwrap();
+    for name in sections {
+        assert_eq!(image.data(name).unwrap(), vec![0; 1 << 20], "{name}");
+    }
+}
+
+#[test]
+fn sections_on_the_same_compressed_bytes_are_inflated_once() {
+    let held = compressed(1 << 20);
+    let forged = [".one", ".two", ".three", ".four"]
+        .map(|name| Forged(name, 1, 0x800, 0, 0, 0, Held(held.clone())));
+    let mut bytes = elf64(&forged[..]);
+    // All on the bytes of the first; those of the others are gone.
+    let gap = 3 * held.len();
+    bytes.drain(64 + held.len()..64 + 4 * held.len());
+    let shoff = u64::from_le_bytes(bytes[40..48].try_into().unwrap()) - gap as u64;
+    bytes[40..48].copy_from_slice(&shoff.to_le_bytes());
+    for i in 1..6 {
+        let at = shoff as usize + 64 * i + 24;
+        let moved = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        let moved = if i < 5 { 64 } else { moved - gap as u64 };
+        bytes[at..at + 8].copy_from_slice(&moved.to_le_bytes());
+    }
+    let image = open("aliased", &bytes).unwrap();
+    let sound = image.sections().filter(|section| section.data().is_some());
+    // The names, too, are kept.
+    assert_eq!(
+        sound.map(|s| s.name()).collect::<Vec<_>>(),
+        [".one", ".shstrtab"]
+    );
+}
+
+#[test]
+fn all_that_is_inflated_has_a_bound() {
+    let held = compressed(24 << 20);
+    let forged =
+        [".one", ".two", ".three"].map(|name| Forged(name, 1, 0x800, 0, 0, 0, Held(held.clone())));
+    let image = open("inflated", &elf64(&forged)).unwrap();
+    let sound = forged.map(|Forged(name, ..)| image.data(name).is_ok());
+    // 64 MiB, whatever the file's size.
+    assert_eq!(sound, [true, true, false]);
+}
+
 #[test]
 fn bytes_outlive_their_image() {
     let image = open("bytes", &kernel()).unwrap();

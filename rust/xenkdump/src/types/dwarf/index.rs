@@ -1,5 +1,8 @@
 //! From names to entries.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use gimli::constants as dw;
 use gimli::{AttributeValue, UnitOffset};
 
@@ -29,10 +32,69 @@ pub(super) struct Index {
 /// No more threads than this scan: beyond, memory is what they wait for.
 const THREADS: usize = 8;
 
+/// So many different names are kept: 64 MiB of them. A kernel has some 100,000. One that is made for
+/// it has a name every two bytes, each of which takes 16 here.
+const NAMES: usize = 1 << 22;
+/// So many names a thread collects before it hands them in. A kernel's headers are read once for
+/// each of its files, so that few of these are new.
+const BATCH: usize = 1 << 18;
+
+/// The names found so far, by all threads.
+struct Found {
+    names: Mutex<Vec<(u64, u32)>>,
+    limit: usize,
+    full: AtomicBool,
+}
+
+impl Found {
+    fn new(limit: usize) -> Self {
+        Self {
+            names: Mutex::default(),
+            limit,
+            full: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether there is no room for more.
+    fn full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Takes a thread's names.
+    fn hand_in(&self, batch: &mut Vec<(u64, u32)>) {
+        sort(batch);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        // Sorted again when it is twice as long as it was when it was sorted last, or full.
+        let room = names.capacity().min(self.limit);
+        if names.len().saturating_add(batch.len()) > room {
+            sort(&mut names);
+            let sorted = names.len();
+            let more = sorted.saturating_add(BATCH);
+            names.reserve_exact(more.min(self.limit.saturating_sub(sorted)));
+        }
+        let room = self.limit.saturating_sub(names.len());
+        if batch.len() > room {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        names.extend(batch.drain(..).take(room));
+    }
+}
+
+/// Ascending; of several of one name the first stays.
+fn sort(names: &mut Vec<(u64, u32)>) {
+    // Which takes what is sorted in parts as it is.
+    names.sort();
+    names.dedup_by_key(|(hash, _)| *hash);
+}
+
 impl Index {
-    /// Reads all units once: their top-level entries, and the enumerators of enums. What is broken
-    /// is left out.
+    /// Reads all units once: their top-level entries, and the enumerators of enums. What is broken,
+    /// or too much, is left out.
     pub fn scan(sections: &Sections) -> Self {
+        Self::scan_within(sections, NAMES)
+    }
+
+    fn scan_within(sections: &Sections, limit: usize) -> Self {
         let mut units = Vec::new();
         let mut headers = sections.debug_info().units();
         while let Ok(Some(header)) = headers.next() {
@@ -42,19 +104,21 @@ impl Index {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.min(THREADS).min(units.len() / 16).max(1);
         let share = sections.info.len() / threads + 1;
-        let mut names = Vec::new();
+        let tables = Abbreviations::new(&sections.abbrev);
+        let found = Found::new(limit);
         std::thread::scope(|scope| {
+            let (tables, found) = (&tables, &found);
             let parts: Vec<_> = units
                 .chunk_by(|a, b| *a as usize / share == *b as usize / share)
-                .map(|part| scope.spawn(move || scan_units(sections, part)))
+                .map(|part| scope.spawn(move || scan_units(sections, tables, part, found)))
                 .collect();
             for part in parts {
-                names.extend(part.join().unwrap_or_default());
+                let _ = part.join();
             }
         });
-        // The first of each name stays.
-        names.sort_unstable();
-        names.dedup_by_key(|(hash, _)| *hash);
+        let names = found.names.into_inner();
+        let mut names = names.unwrap_or_else(PoisonError::into_inner);
+        sort(&mut names);
         names.shrink_to_fit();
         Self { units, names }
     }
@@ -95,21 +159,20 @@ fn hash(key: Key, name: &str) -> u64 {
     names::hash(name.as_bytes()) ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn scan_units(sections: &Sections, units: &[u32]) -> Vec<(u64, u32)> {
-    let tables = Abbreviations::new(&sections.abbrev);
-    let mut names = Vec::new();
+fn scan_units(sections: &Sections, tables: &Abbreviations, units: &[u32], found: &Found) {
+    let mut batch = Vec::new();
     for &start in units {
-        if let Some(unit) = Unit::new(sections, &tables, start) {
+        if let Some(unit) = Unit::new(sections, tables, start) {
             // A broken entry ends its unit; what stands before it is good.
-            let _ = scan_unit(&unit, &mut names);
+            let _ = scan_unit(&unit, &mut batch, found);
         }
     }
-    names
+    found.hand_in(&mut batch);
 }
 
 /// The children of the root. Their own children are passed over, by `DW_AT_sibling` where there is
 /// one; only those of enums are read.
-fn scan_unit(unit: &Unit<'_>, names: &mut Vec<(u64, u32)>) -> Option<()> {
+fn scan_unit(unit: &Unit<'_>, batch: &mut Vec<(u64, u32)>, all: &Found) -> Option<()> {
     let mut raw = unit.raw(None)?;
     let root = raw.read_abbreviation().ok()??;
     raw.skip_attributes(root.attributes()).ok()?;
@@ -164,7 +227,13 @@ fn scan_unit(unit: &Unit<'_>, names: &mut Vec<(u64, u32)>) -> Option<()> {
             None => owner.map(|owner| (Key::Enumerator, owner)),
         };
         if let Some((key, offset)) = key {
-            names.push((hash(key, name), offset));
+            batch.push((hash(key, name), offset));
+            if batch.len() >= BATCH {
+                all.hand_in(batch);
+            }
+            if all.full() {
+                return None;
+            }
         }
         if top && abbreviation.has_children() {
             if found == Some(Tag::Enum) {
@@ -176,4 +245,44 @@ fn scan_unit(unit: &Unit<'_>, names: &mut Vec<(u64, u32)>) -> Option<()> {
         }
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::forged::{modern, Forged, HEADER5};
+    use super::*;
+
+    #[test]
+    fn names_have_a_bound() {
+        let sections = modern().sections();
+        let all = Index::scan(&sections);
+        for limit in 0..all.names.len() {
+            let index = Index::scan_within(&sections, limit);
+            assert_eq!((index.units.len(), index.names.len()), (2, limit));
+        }
+        let index = Index::scan_within(&sections, all.names.len());
+        assert_eq!(index, all);
+    }
+
+    /// Names that stand there again and again take no room, and the first of them stays.
+    #[test]
+    fn names_of_many_units_are_kept_once() {
+        let mut forged = Forged::default();
+        forged.abbreviation(1, dw::DW_TAG_compile_unit, true, &[]);
+        let name = [(dw::DW_AT_name, dw::DW_FORM_string)];
+        forged.abbreviation(2, dw::DW_TAG_typedef, false, &name);
+        forged.abbrev.push(0);
+        let mut entries = vec![1];
+        for name in b'a'..=b'p' {
+            entries.extend([2, name, 0]);
+        }
+        entries.push(0);
+        for _ in 0..2 * BATCH / 16 + 1 {
+            forged.unit5(dw::DW_UT_compile, &entries);
+        }
+        let index = Index::scan_within(&forged.sections(), BATCH / 2);
+        assert_eq!(index.names.len(), 16);
+        let at = index.find(Key::Type(Tag::Typedef), "c");
+        assert_eq!(at, Some(HEADER5 + 1 + 2 * 3));
+    }
 }

@@ -11,7 +11,7 @@ mod mapped;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -94,6 +94,21 @@ impl RegularFile {
     /// Its length in bytes when it was opened. Nothing past it is ever read.
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// What tells this file, as it is now, from others and from what it was: device, inode, length,
+    /// times of change. `None` where the operating system does not say.
+    pub(crate) fn identity(&self) -> Option<[u64; 7]> {
+        let metadata = self.file.metadata().ok()?;
+        Some([
+            metadata.dev(),
+            metadata.ino(),
+            metadata.len(),
+            metadata.mtime() as u64,
+            metadata.mtime_nsec() as u64,
+            metadata.ctime() as u64,
+            metadata.ctime_nsec() as u64,
+        ])
     }
 
     /// Whether it was empty when it was opened.

@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::index::Index;
 use crate::names;
@@ -18,6 +19,8 @@ const UNIT: usize = 4;
 const NAME: usize = 12;
 /// So much of `.debug_info` tells one image's from another's.
 const SAMPLE: usize = 1 << 16;
+/// No index of more bytes is written: as many as all names take that one may have.
+const LARGEST: usize = 64 << 20;
 
 /// The file that holds the index of one image.
 pub(super) struct File {
@@ -27,18 +30,22 @@ pub(super) struct File {
 }
 
 impl File {
-    /// The file for the image of this build id; `None` for one without.
-    pub fn new(folder: PathBuf, build_id: &[u8], info: &[u8]) -> Option<Self> {
+    /// The file for the image of this build id; `None` for one without. `image` is what tells the
+    /// image's file from others.
+    pub fn new(folder: PathBuf, build_id: &[u8], image: [u64; 7], info: &[u8]) -> Option<Self> {
         if !(4..=64).contains(&build_id.len()) {
             return None;
         }
         let id: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let sample = info.get(..SAMPLE).unwrap_or(info);
+        // Debugging information may be stripped or compacted without changing the build id, and a
+        // file that was made to look like another would answer for it.
+        let mut told: Vec<u8> = image.into_iter().flat_map(u64::to_le_bytes).collect();
+        told.extend((info.len() as u64).to_le_bytes());
+        told.extend(info.get(..SAMPLE).unwrap_or(info));
         Some(Self {
             folder,
             name: format!("{id}.dwarf"),
-            // Debugging information may be stripped or compacted without changing the build id.
-            fingerprint: names::hash(sample) ^ info.len() as u64,
+            fingerprint: names::hash(&told),
         })
     }
 
@@ -120,15 +127,22 @@ impl File {
     }
 
     fn try_store(&self, index: &Index) -> std::io::Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let bytes = self.encode(index);
+        if bytes.len() > LARGEST {
+            return Ok(());
+        }
         std::fs::create_dir_all(&self.folder)?;
-        let part = self
-            .folder
-            .join(format!("{}.{}.part", self.name, std::process::id()));
+        // Threads of one process store, too.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        let part = format!("{}.{process}.{count}.part", self.name);
+        let part = self.folder.join(part);
         let written = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .open(&part)
-            .and_then(|mut file| file.write_all(&self.encode(index)))
+            .and_then(|mut file| file.write_all(&bytes))
             .and_then(|()| std::fs::rename(&part, self.folder.join(&self.name)));
         if written.is_err() {
             std::fs::remove_file(&part)?;
@@ -154,7 +168,7 @@ mod tests {
     fn an_index_outlives_its_run() {
         let forged = modern();
         let folder = folder("kept");
-        let file = || File::new(folder.clone(), b"build-id", &forged.info);
+        let file = || File::new(folder.clone(), b"build-id", [0; 7], &forged.info);
         ask(&forged.types(Word::W64, file()));
         let paths: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
         assert_eq!(paths.len(), 1);
@@ -165,8 +179,50 @@ mod tests {
             56
         );
         // Another image's index is not taken for this one's.
-        let other = File::new(folder.clone(), b"build-id", &forged.info[1..]);
+        let other = File::new(folder.clone(), b"build-id", [0; 7], &forged.info[1..]);
         assert!(other.unwrap().load(forged.info.len()).is_none());
+        // Nor, were all else alike, that of another file.
+        for i in 0..7 {
+            let mut image = [0; 7];
+            image[i] = 1;
+            let other = File::new(folder.clone(), b"build-id", image, &forged.info);
+            assert!(other.unwrap().load(forged.info.len()).is_none(), "{i}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn an_index_that_is_too_large_is_not_kept() {
+        let folder = folder("large");
+        let file = File::new(folder.clone(), b"build-id", [0; 7], b"").unwrap();
+        for (units, kept) in [(LARGEST / UNIT, false), (2, true)] {
+            file.store(&Index {
+                units: vec![0; units],
+                names: Vec::new(),
+            });
+            assert_eq!(folder.join("6275696c642d6964.dwarf").exists(), kept);
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn threads_store_side_by_side() {
+        let forged = modern();
+        let folder = folder("side");
+        let index = Index::scan(&forged.sections());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let file = File::new(folder.clone(), b"build-id", [0; 7], &forged.info);
+                    let file = file.unwrap();
+                    for _ in 0..20 {
+                        file.try_store(&index).unwrap();
+                        assert_eq!(file.load(forged.info.len()).as_ref(), Some(&index));
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
         std::fs::remove_dir_all(folder).unwrap();
     }
 
@@ -174,7 +230,7 @@ mod tests {
     fn a_broken_index_is_as_good_as_none() {
         let forged = modern();
         let folder = folder("broken");
-        let file = || File::new(folder.clone(), b"build-id", &forged.info);
+        let file = || File::new(folder.clone(), b"build-id", [0; 7], &forged.info);
         ask(&forged.types(Word::W64, file()));
         let path = folder.join("6275696c642d6964.dwarf");
         let sound = std::fs::read(&path).unwrap();
@@ -198,7 +254,7 @@ mod tests {
     fn an_index_that_lies_is_found_out() {
         let forged = modern();
         let folder = folder("lying");
-        let file = || File::new(folder.clone(), b"build-id", &forged.info);
+        let file = || File::new(folder.clone(), b"build-id", [0; 7], &forged.info);
         let types = forged.types(Word::W64, file());
         ask(&types);
         let mut index = file().unwrap().load(forged.info.len()).unwrap();

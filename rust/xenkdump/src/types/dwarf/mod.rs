@@ -53,9 +53,13 @@ pub(super) struct Dwarf {
 impl Dwarf {
     /// `None` where the image has no `.debug_info`, or more of it than offsets of 32 bits reach.
     pub fn new(image: &Image, folder: Option<PathBuf>) -> Option<Self> {
+        // Asked first: who changes the file while it is read changes this, too.
+        let file = image.file().identity();
         let sections = Sections::new(image)?;
         let id = image.build_id().unwrap_or_default();
-        let cache = folder.and_then(|folder| cache::File::new(folder, id, &sections.info));
+        let cache = folder
+            .zip(file)
+            .and_then(|(folder, file)| cache::File::new(folder, id, file, &sections.info));
         Some(Self::of_sections(sections, image.word(), cache))
     }
 

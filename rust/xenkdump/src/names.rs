@@ -63,10 +63,15 @@ pub(crate) fn hash(name: &[u8]) -> u64 {
 /// string. The kernel's own limit (`KSYM_NAME_LEN`) is 512.
 const LIMIT: usize = 1024;
 
+/// As much of `strings` from `offset` on as a name may take.
+pub(crate) fn rest(strings: &[u8], offset: u32) -> &[u8] {
+    let rest = strings.get(offset as usize..).unwrap_or_default();
+    rest.get(..LIMIT).unwrap_or(rest)
+}
+
 /// The string at `offset` of `strings`, up to the first byte that ends it.
 pub(crate) fn string(strings: &[u8], offset: u32, ends: impl Fn(u8) -> bool) -> &[u8] {
-    let rest = strings.get(offset as usize..).unwrap_or_default();
-    let rest = rest.get(..LIMIT).unwrap_or(rest);
+    let rest = rest(strings, offset);
     let end = rest.iter().position(|byte| ends(*byte));
     rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
 }

@@ -153,9 +153,7 @@ impl Types {
 
     /// Size in bytes.
     pub fn size_of(&self, name: &str) -> Result<u64> {
-        let id = query::find(&*self.layouts, name).ok_or_else(|| no_type(name))?;
-        query::size(&*self.layouts, id)
-            .ok_or_else(|| Error::Absent(format!("type {name} has no size")))
+        query::size_of(&*self.layouts, name)
     }
 
     /// A member by its path: `task_struct.se.exec_start`. Members of anonymous structs and unions

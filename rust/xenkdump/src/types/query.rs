@@ -2,17 +2,52 @@
 
 use std::ops::ControlFlow;
 
-use super::shape::{Field, Layouts, Shape, Tag, TypeId};
+use super::shape::{Field, Layouts, Shape, Tag, TypeId, Work};
 use super::{no_type, spell, Bits, Kind, Member};
 use crate::{Error, Result};
 
-/// Bounds on what hostile types can make us do: how long a chain of typedefs, pointers or anonymous
-/// structs is followed, and how many members are looked at for one question. The kernel's own need
-/// 8 and some hundreds.
+/// Bounds on what hostile types can make us do. How long a chain of typedefs, dimensions, pointers
+/// or anonymous structs is followed: the kernel's own need 8.
 pub(super) const DEPTH: usize = 64;
-const FIELDS: usize = 1 << 20;
-/// As how many members an anonymous one counts.
-const ANONYMOUS: usize = 256;
+/// How many types and members are looked at for one question. The kernel's longest structs and enums
+/// have some thousands.
+pub(super) const STEPS: usize = 1 << 18;
+/// The same where all members or enumerators are asked for. Each that is found takes as many steps
+/// as its names have bytes, and some more: so many of them are 2^16 at most, with 4 MiB of names.
+const ALL_STEPS: usize = 1 << 22;
+const ONE_OF_ALL: usize = 64;
+
+/// What is asked, and how much may be done for the answer.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub layouts: &'a dyn Layouts,
+    pub work: &'a Work,
+}
+
+impl<'a> Question<'a> {
+    pub fn shape(self, id: TypeId) -> Shape<'a> {
+        self.layouts.shape(id, self.work)
+    }
+}
+
+/// Answers a question about `what` by so many steps, or says that these were not enough.
+fn ask<T>(
+    layouts: &dyn Layouts,
+    what: &str,
+    steps: usize,
+    answer: impl FnOnce(Question<'_>) -> Result<T>,
+) -> Result<T> {
+    let work = Work::new(steps);
+    let answer = answer(Question {
+        layouts,
+        work: &work,
+    });
+    if work.is_spent() {
+        let what = format!("{what}: more types and members than can be looked at");
+        return Err(Error::Absent(what));
+    }
+    answer
+}
 
 /// The type of a name, which may be preceded by `struct`, `union` or `enum`.
 pub(super) fn find(layouts: &dyn Layouts, name: &str) -> Option<TypeId> {
@@ -26,19 +61,31 @@ pub(super) fn find(layouts: &dyn Layouts, name: &str) -> Option<TypeId> {
     tags.iter().find_map(|&tag| layouts.find(tag, name))
 }
 
+/// Size in bytes of the type of a name.
+pub(super) fn size_of(layouts: &dyn Layouts, name: &str) -> Result<u64> {
+    let id = find(layouts, name).ok_or_else(|| no_type(name))?;
+    ask(layouts, name, STEPS, |question| {
+        size(question, id).ok_or_else(|| Error::Absent(format!("type {name} has no size")))
+    })
+}
+
 /// Size in bytes of a type that has one.
-pub(super) fn size(layouts: &dyn Layouts, id: TypeId) -> Option<u64> {
-    let (mut id, mut count) = (id, 1_u64);
-    for _ in 0..DEPTH {
-        let size = match bare(layouts, id)?.1 {
-            Shape::Array {
-                element,
-                count: more,
-            } => {
-                count = count.checked_mul(more)?;
-                id = element;
-                continue;
-            }
+pub(super) fn size(question: Question<'_>, id: TypeId) -> Option<u64> {
+    resolve(question, id)?.size()
+}
+
+/// What a type is without typedefs and qualifiers, and without dimensions, too.
+struct Resolved<'a> {
+    shape: Shape<'a>,
+    /// `None` where there is no end to it.
+    element: Option<(TypeId, Shape<'a>)>,
+    /// The number of elements, all dimensions multiplied: 1 for what is no array.
+    count: Option<u64>,
+}
+
+impl Resolved<'_> {
+    fn size(&self) -> Option<u64> {
+        let size = match self.element?.1 {
             Shape::Int { size, .. }
             | Shape::Float { size, .. }
             | Shape::Pointer { size, .. }
@@ -47,21 +94,56 @@ pub(super) fn size(layouts: &dyn Layouts, id: TypeId) -> Option<u64> {
             Shape::Void { .. }
             | Shape::Declared { .. }
             | Shape::Function
+            | Shape::Array { .. }
             | Shape::Typedef { .. }
             | Shape::Qualified { .. } => return None,
         };
-        return size.checked_mul(count);
+        size.checked_mul(self.count?)
     }
-    None
+}
+
+fn resolve(question: Question<'_>, mut id: TypeId) -> Option<Resolved<'_>> {
+    let (mut array, mut count) = (None, Some(1_u64));
+    for _ in 0..DEPTH {
+        let shape = match question.shape(id) {
+            Shape::Typedef { target, .. } | Shape::Qualified { target, .. } => match target {
+                Some(target) => {
+                    id = target;
+                    continue;
+                }
+                None => Shape::VOID,
+            },
+            shape @ Shape::Array {
+                element,
+                count: more,
+            } => {
+                array = array.or(Some(shape));
+                count = count.and_then(|count| count.checked_mul(more));
+                id = element;
+                continue;
+            }
+            shape => shape,
+        };
+        return Some(Resolved {
+            shape: array.unwrap_or(shape),
+            element: Some((id, shape)),
+            count,
+        });
+    }
+    array.map(|shape| Resolved {
+        shape,
+        element: None,
+        count: None,
+    })
 }
 
 /// A type without typedefs and qualifiers.
-fn bare(layouts: &dyn Layouts, mut id: TypeId) -> Option<(TypeId, Shape<'_>)> {
+fn bare(question: Question<'_>, mut id: TypeId) -> Option<(TypeId, Shape<'_>)> {
     for _ in 0..DEPTH {
-        match layouts.shape(id) {
+        match question.shape(id) {
             Shape::Typedef { target, .. } | Shape::Qualified { target, .. } => match target {
                 Some(target) => id = target,
-                None => return Some((id, Shape::Void { name: "void" })),
+                None => return Some((id, Shape::VOID)),
             },
             shape => return Some((id, shape)),
         }
@@ -71,28 +153,41 @@ fn bare(layouts: &dyn Layouts, mut id: TypeId) -> Option<(TypeId, Shape<'_>)> {
 
 /// What a path leads to.
 pub(super) fn member(layouts: &dyn Layouts, path: &str) -> Result<Member> {
-    let mut steps = path.split('.');
-    let root = steps.next().unwrap_or_default();
-    let mut ty = find(layouts, root).ok_or_else(|| no_type(root))?;
+    let (root, steps) = path
+        .split_once('.')
+        .map_or((path, None), |(a, b)| (a, Some(b)));
+    let id = find(layouts, root).ok_or_else(|| no_type(root))?;
+    let steps = steps.into_iter().flat_map(|steps| steps.split('.'));
+    ask(layouts, path, STEPS, |question| {
+        descend(question, path, id, steps)
+    })
+}
+
+fn descend<'a>(
+    question: Question<'_>,
+    path: &str,
+    mut ty: TypeId,
+    steps: impl Iterator<Item = &'a str>,
+) -> Result<Member> {
     let mut place = Place::default();
     for step in steps {
         let absent = |why: &str| Error::Absent(format!("no member {path}: {step}: {why}"));
         let (name, indices) = subscripts(step).ok_or_else(|| absent("not a member's name"))?;
-        let owner = elements(layouts, ty);
+        let owner = resolve(question, ty).and_then(|resolved| resolved.element);
         let (owner, shape) = owner.ok_or_else(|| absent("its owner's type is broken"))?;
         match shape {
             Shape::Composite { size, .. } => place.limit = place.offset().checked_add(size),
             Shape::Pointer { .. } => return Err(absent("its owner is a pointer")),
             _ => return Err(absent("its owner is no struct or union")),
         }
-        let field = field(layouts, owner, name).ok_or_else(|| absent("there is none"))?;
+        let field = field(question, owner, name).ok_or_else(|| absent("there is none"))?;
         place = place
             .step(&field)
             .ok_or_else(|| absent("its offset overflows"))?;
         ty = field.ty;
         for index in indices {
             let (element, at) =
-                element(layouts, ty, index).ok_or_else(|| absent("no such element"))?;
+                element(question, ty, index).ok_or_else(|| absent("no such element"))?;
             ty = element;
             place.bit_offset = at
                 .checked_mul(8)
@@ -100,7 +195,7 @@ pub(super) fn member(layouts: &dyn Layouts, path: &str) -> Result<Member> {
                 .ok_or_else(|| absent("its offset overflows"))?;
         }
     }
-    Ok(describe(layouts, ty, place))
+    Ok(describe(question, ty, place))
 }
 
 /// `name[1][2]` as name and indices.
@@ -118,33 +213,22 @@ fn subscripts(step: &str) -> Option<(&str, impl Iterator<Item = u64> + use<'_>)>
 }
 
 /// The type of an array's element and its offset in bytes.
-fn element(layouts: &dyn Layouts, id: TypeId, index: u64) -> Option<(TypeId, u64)> {
-    let Shape::Array { element, count } = bare(layouts, id)?.1 else {
+fn element(question: Question<'_>, id: TypeId, index: u64) -> Option<(TypeId, u64)> {
+    let Shape::Array { element, count } = bare(question, id)?.1 else {
         return None;
     };
     // An array of no elements ends many a struct; its length is known to the program alone.
     if index >= count && count > 0 {
         return None;
     }
-    Some((element, size(layouts, element)?.checked_mul(index)?))
-}
-
-/// A type without typedefs, qualifiers and dimensions.
-fn elements(layouts: &dyn Layouts, mut id: TypeId) -> Option<(TypeId, Shape<'_>)> {
-    for _ in 0..DEPTH {
-        match bare(layouts, id)? {
-            (_, Shape::Array { element, .. }) => id = element,
-            found => return Some(found),
-        }
-    }
-    None
+    Some((element, size(question, element)?.checked_mul(index)?))
 }
 
 /// The member of this name, looked for in anonymous members too; its offset counts from `owner`.
-fn field<'a>(layouts: &'a dyn Layouts, owner: TypeId, name: &str) -> Option<Field<'a>> {
+fn field<'a>(question: Question<'a>, owner: TypeId, name: &str) -> Option<Field<'a>> {
     let mut found = None;
-    let _ = flatten(layouts, owner, &mut |field| {
-        if field.name == name {
+    let _ = flatten(question, owner, &mut |field| {
+        if field.name.is(name) {
             found = Some(field);
             return ControlFlow::Break(());
         }
@@ -156,24 +240,22 @@ fn field<'a>(layouts: &'a dyn Layouts, owner: TypeId, name: &str) -> Option<Fiel
 /// Calls `visit` with all named members of a struct or union, those of anonymous members in place
 /// of these.
 fn flatten<'a>(
-    layouts: &'a dyn Layouts,
+    question: Question<'a>,
     owner: TypeId,
     visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let mut budget = FIELDS;
-    flatten_at(layouts, owner, 0, DEPTH, &mut budget, visit)
+    flatten_at(question, owner, 0, DEPTH, visit)
 }
 
 fn flatten_at<'a>(
-    layouts: &'a dyn Layouts,
+    question: Question<'a>,
     owner: TypeId,
     base: u64,
     depth: usize,
-    budget: &mut usize,
     visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    layouts.fields(owner, &mut |field| {
-        spend(budget, 1)?;
+    let Question { layouts, work } = question;
+    layouts.fields(owner, work, &mut |field| {
         let Some(bit_offset) = base.checked_add(field.bit_offset) else {
             return ControlFlow::Continue(());
         };
@@ -183,25 +265,14 @@ fn flatten_at<'a>(
                 ..field
             });
         }
-        match bare(layouts, field.ty) {
+        match bare(question, field.ty) {
             Some((inner, Shape::Composite { .. })) if depth > 0 => {
-                spend(budget, ANONYMOUS)?;
-                flatten_at(layouts, inner, bit_offset, depth - 1, budget, visit)
+                flatten_at(question, inner, bit_offset, depth - 1, visit)
             }
             // An anonymous bit-field is padding.
             _ => ControlFlow::Continue(()),
         }
     })
-}
-
-fn spend(budget: &mut usize, cost: usize) -> ControlFlow<()> {
-    match budget.checked_sub(cost) {
-        Some(rest) => {
-            *budget = rest;
-            ControlFlow::Continue(())
-        }
-        None => ControlFlow::Break(()),
-    }
 }
 
 /// Where something is within the outermost struct.
@@ -227,8 +298,9 @@ impl Place {
     }
 }
 
-fn describe(layouts: &dyn Layouts, ty: TypeId, place: Place) -> Member {
-    let shape = bare(layouts, ty).map(|(_, shape)| shape);
+fn describe(question: Question<'_>, ty: TypeId, place: Place) -> Member {
+    let resolved = resolve(question, ty);
+    let shape = resolved.as_ref().map(|resolved| resolved.shape);
     let (kind, count) = match shape {
         Some(Shape::Int { .. }) => (Kind::Int, None),
         Some(Shape::Float { .. }) => (Kind::Float, None),
@@ -237,17 +309,17 @@ fn describe(layouts: &dyn Layouts, ty: TypeId, place: Place) -> Member {
         Some(Shape::Composite { union: true, .. }) => (Kind::Union, None),
         Some(Shape::Enum { .. }) => (Kind::Enum, None),
         Some(Shape::Function) => (Kind::Function, None),
-        Some(Shape::Array { .. }) => (Kind::Array, count(layouts, ty)),
+        Some(Shape::Array { .. }) => (Kind::Array, resolved.as_ref().and_then(|all| all.count)),
         _ => (Kind::Void, None),
     };
     let signed = matches!(
-        elements(layouts, ty),
+        resolved.as_ref().and_then(|all| all.element),
         Some((
             _,
             Shape::Int { signed: true, .. } | Shape::Enum { signed: true, .. }
         ))
     );
-    let size = size(layouts, ty).unwrap_or(0);
+    let size = resolved.as_ref().and_then(Resolved::size).unwrap_or(0);
     // BTF before Linux 5.0 tells of a bit-field in the type of its number.
     let (bit_offset, bit_size) = match (shape, place.bit_size) {
         (
@@ -267,7 +339,7 @@ fn describe(layouts: &dyn Layouts, ty: TypeId, place: Place) -> Member {
         offset,
         size,
         bits,
-        type_name: spell::name(layouts, ty),
+        type_name: spell::name(question, ty),
         kind,
         count,
         signed,
@@ -299,50 +371,48 @@ fn storage(bit_offset: u64, width: u64, unit: u64, limit: Option<u64>) -> (u64, 
     within(byte, size)
 }
 
-/// The number of an array's elements, all dimensions multiplied.
-fn count(layouts: &dyn Layouts, mut id: TypeId) -> Option<u64> {
-    let mut total = 1_u64;
-    for _ in 0..DEPTH {
-        match bare(layouts, id)?.1 {
-            Shape::Array { element, count } => {
-                total = total.checked_mul(count)?;
-                id = element;
-            }
-            _ => return Some(total),
-        }
-    }
-    None
-}
-
 /// All members of a struct or union.
 pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, Member)>> {
     let id = find(layouts, name).ok_or_else(|| no_type(name))?;
-    let Some((id, Shape::Composite { size, .. })) = bare(layouts, id) else {
-        return Err(Error::Absent(format!("type {name} is no struct or union")));
-    };
-    let mut members = Vec::new();
-    let _ = flatten(layouts, id, &mut |field| {
-        let place = Place {
-            bit_offset: field.bit_offset,
-            bit_size: field.bit_size,
-            limit: Some(size),
+    ask(layouts, name, ALL_STEPS, |question| {
+        let Some((id, Shape::Composite { size, .. })) = bare(question, id) else {
+            return Err(Error::Absent(format!("type {name} is no struct or union")));
         };
-        members.push((field.name.to_owned(), describe(layouts, field.ty, place)));
-        ControlFlow::Continue(())
-    });
-    Ok(members)
+        let mut members = Vec::new();
+        let _ = flatten(question, id, &mut |field| {
+            let place = Place {
+                bit_offset: field.bit_offset,
+                bit_size: field.bit_size,
+                limit: Some(size),
+            };
+            let name = field.name.text();
+            let member = describe(question, field.ty, place);
+            let bytes = name.len() + member.type_name.len();
+            question.work.spend(ONE_OF_ALL + bytes)?;
+            members.push((name.to_owned(), member));
+            ControlFlow::Continue(())
+        });
+        Ok(members)
+    })
 }
 
 /// The enumerators of an enum.
 pub(super) fn enumerators(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, i128)>> {
-    let id = find(layouts, name)
-        .filter(|&id| !matches!(layouts.shape(id), Shape::Composite { .. }))
-        .or_else(|| layouts.find(Tag::Enum, name))
-        .ok_or_else(|| no_type(name))?;
-    let Some((id, Shape::Enum { .. })) = bare(layouts, id) else {
-        return Err(Error::Absent(format!("type {name} is no enum")));
-    };
-    let mut all = Vec::new();
-    layouts.enumerators(id, &mut |name, value| all.push((name.to_owned(), value)));
-    Ok(all)
+    ask(layouts, name, ALL_STEPS, |question| {
+        let id = find(layouts, name)
+            .filter(|&id| !matches!(question.shape(id), Shape::Composite { .. }))
+            .or_else(|| layouts.find(Tag::Enum, name))
+            .ok_or_else(|| no_type(name))?;
+        let Some((id, Shape::Enum { .. })) = bare(question, id) else {
+            return Err(Error::Absent(format!("type {name} is no enum")));
+        };
+        let mut all = Vec::new();
+        let _ = layouts.enumerators(id, question.work, &mut |name, value| {
+            let name = name.text();
+            question.work.spend(ONE_OF_ALL + name.len())?;
+            all.push((name.to_owned(), value));
+            ControlFlow::Continue(())
+        });
+        Ok(all)
+    })
 }

@@ -1,6 +1,60 @@
 //! What a source of types must tell.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
+
+use crate::names;
+
+/// What is left of the steps that one question may take: each type and each member that is looked at
+/// is one. Without it small files of hostile types make work without end.
+pub(super) struct Work(Cell<Option<usize>>);
+
+impl Work {
+    pub fn new(steps: usize) -> Self {
+        Self(Cell::new(Some(steps)))
+    }
+
+    /// Takes so many steps; breaks where there are not enough, and from then on.
+    pub fn spend(&self, steps: usize) -> ControlFlow<()> {
+        let left = self.0.get().and_then(|left| left.checked_sub(steps));
+        self.0.set(left);
+        match left {
+            Some(_) => ControlFlow::Continue(()),
+            None => ControlFlow::Break(()),
+        }
+    }
+
+    /// Whether more was asked for than there was: what was found is not to be believed.
+    pub fn is_spent(&self) -> bool {
+        self.0.get().is_none()
+    }
+}
+
+/// A name where it stands. Its end is not sought before it is wanted: many types may have one long
+/// name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Name<'a>(&'a [u8]);
+
+impl<'a> Name<'a> {
+    /// The name at `offset` of `strings`, up to the next NUL.
+    pub fn new(strings: &'a [u8], offset: u32) -> Self {
+        Self(names::rest(strings, offset))
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0.first().is_none_or(|&byte| byte == 0)
+    }
+
+    pub fn is(self, name: &str) -> bool {
+        let rest = self.0.strip_prefix(name.as_bytes());
+        rest.is_some_and(|rest| Name(rest).is_empty()) && !name.contains('\0')
+    }
+
+    /// As text, up to where it stops being UTF-8.
+    pub fn text(self) -> &'a str {
+        names::text(names::string(self.0, 0, |byte| byte == 0))
+    }
+}
 
 /// A type within its source: the id that BTF gives it, the offset of its entry in `.debug_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,37 +78,37 @@ impl Tag {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape<'a> {
     /// `void`, or a type that its source does not hold.
-    Void { name: &'a str },
+    Void { name: Name<'a> },
     /// A struct or a union that is only declared.
-    Declared { name: &'a str, union: bool },
+    Declared { name: Name<'a>, union: bool },
     /// A number. `bits` is what BTF before Linux 5.0 says of a bit-field: first bit and width.
     Int {
-        name: &'a str,
+        name: Name<'a>,
         size: u64,
         signed: bool,
         bits: Option<(u64, u64)>,
     },
     /// A floating-point number.
-    Float { name: &'a str, size: u64 },
+    Float { name: Name<'a>, size: u64 },
     /// A pointer.
     Pointer { target: Option<TypeId>, size: u64 },
     /// One dimension or several of an array.
     Array { element: TypeId, count: u64 },
     /// A struct or a union. Anonymous ones have an empty name.
     Composite {
-        name: &'a str,
+        name: Name<'a>,
         union: bool,
         size: u64,
     },
     /// An enum.
     Enum {
-        name: &'a str,
+        name: Name<'a>,
         size: u64,
         signed: bool,
     },
     /// Another name.
     Typedef {
-        name: &'a str,
+        name: Name<'a>,
         target: Option<TypeId>,
     },
     /// `const`, `volatile` and the like; empty for those that C does not write.
@@ -70,7 +124,7 @@ pub(super) enum Shape<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field<'a> {
     /// Empty for an anonymous struct or union.
-    pub name: &'a str,
+    pub name: Name<'a>,
     pub ty: TypeId,
     /// Bits from the start of the struct.
     pub bit_offset: u64,
@@ -79,24 +133,67 @@ pub(super) struct Field<'a> {
 }
 
 /// A source of types. No method panics, whatever the bytes; types may form cycles in hostile ones,
-/// so that whoever follows them must count steps.
+/// so that whoever follows them must count steps. Without `work` all is empty, and types are broken.
 pub(super) trait Layouts: Send + Sync {
     /// The complete type of this name.
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId>;
 
     /// What a type is.
-    fn shape(&self, id: TypeId) -> Shape<'_>;
+    fn shape(&self, id: TypeId, work: &Work) -> Shape<'_>;
 
     /// Calls `visit` with each member of a struct or union, until it breaks.
     fn fields<'a>(
         &'a self,
         id: TypeId,
+        work: &Work,
         visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
     ) -> ControlFlow<()>;
 
     /// Calls `visit` with each enumerator of an enum.
-    fn enumerators<'a>(&'a self, id: TypeId, visit: &mut dyn FnMut(&'a str, i128));
+    fn enumerators<'a>(
+        &'a self,
+        id: TypeId,
+        work: &Work,
+        visit: &mut dyn FnMut(Name<'a>, i128) -> ControlFlow<()>,
+    ) -> ControlFlow<()>;
 
     /// The value of an enumerator of any enum.
     fn enumerator(&self, name: &str) -> Option<i128>;
+}
+
+impl Shape<'_> {
+    /// `void`.
+    pub const VOID: Self = Shape::Void {
+        name: Name(b"void"),
+    };
+    /// A type that cannot be read.
+    pub const BROKEN: Self = Shape::Void { name: Name(b"?") };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_to_their_end() {
+        let strings = b"\0pid\0pidfd\0\xff";
+        let name = |offset| Name::new(strings, offset);
+        assert!(name(1).is("pid") && name(5).is("pidfd") && name(8).is("fd"));
+        for other in ["", "pi", "pidf", "pid\0", "pid\0pidfd"] {
+            assert!(!name(1).is(other), "{other}");
+        }
+        assert!(name(0).is_empty() && name(0).is("") && !name(1).is_empty());
+        assert!(name(4).is_empty() && name(99).is_empty());
+        assert_eq!((name(1).text(), name(11).text()), ("pid", ""));
+        let long = Name::new(b"end without a NUL", 0);
+        assert!(long.is("end without a NUL") && !long.is("end"));
+    }
+
+    #[test]
+    fn work_that_is_spent_stays_spent() {
+        let work = Work::new(3);
+        assert!(work.spend(3).is_continue() && !work.is_spent());
+        assert!(work.spend(1).is_break() && work.is_spent());
+        assert!(work.spend(0).is_break());
+    }
 }

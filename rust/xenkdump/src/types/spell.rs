@@ -1,17 +1,17 @@
 //! The names of types, as C writes them.
 
-use super::query::DEPTH;
-use super::shape::{Layouts, Shape, TypeId};
+use super::query::{Question, DEPTH};
+use super::shape::{Shape, TypeId};
 
 /// A type's name as C writes it.
-pub(super) fn name(layouts: &dyn Layouts, mut id: TypeId) -> String {
+pub(super) fn name(question: Question<'_>, mut id: TypeId) -> String {
     let mut front = String::new();
     // What stands behind the name: `*` and dimensions.
     let mut back = String::new();
     for _ in 0..DEPTH {
-        let (tag, name) = match layouts.shape(id) {
+        let (tag, name) = match question.shape(id) {
             Shape::Pointer { target, .. } => {
-                match target.map(|target| layouts.shape(target)) {
+                match target.map(|target| question.shape(target)) {
                     Some(Shape::Array { .. }) => back.insert_str(0, " (*)"),
                     Some(Shape::Function) => back.insert_str(0, "(*)()"),
                     _ if back.starts_with(" *") => back.insert(1, '*'),
@@ -51,7 +51,7 @@ pub(super) fn name(layouts: &dyn Layouts, mut id: TypeId) -> String {
             | Shape::Typedef { name, .. }
             | Shape::Void { name } => ("", name),
         };
-        let name = match (tag, name) {
+        let name = match (tag, name.text()) {
             ("", name) => name.to_owned(),
             (tag, "") => format!("{tag} {{...}}"),
             (tag, name) => format!("{tag} {name}"),

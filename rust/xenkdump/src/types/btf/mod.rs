@@ -6,7 +6,7 @@ mod tests;
 use std::ops::{ControlFlow, Range};
 use std::sync::OnceLock;
 
-use super::shape::{Field, Layouts, Shape, Tag, TypeId};
+use super::shape::{Field, Layouts, Name, Shape, Tag, TypeId, Work};
 use crate::addr::Word;
 use crate::elf::{Bytes, Malformed};
 use crate::names::{self, Names};
@@ -136,12 +136,12 @@ impl Btf {
         parse(types, offset as usize).map(|(ty, _)| ty)
     }
 
-    fn name(&self, offset: u32) -> &str {
-        let strings = self.bytes.get(self.strings.clone()).unwrap_or_default();
-        names::text(string(strings, offset))
+    fn name(&self, offset: u32) -> Name<'_> {
+        let strings = self.bytes.get(self.strings.clone());
+        Name::new(strings.unwrap_or_default(), offset)
     }
 
-    fn enumerators_of<'a>(&'a self, ty: Type<'a>) -> impl Iterator<Item = (&'a str, i128)> {
+    fn enumerators_of<'a>(&'a self, ty: Type<'a>) -> impl Iterator<Item = (Name<'a>, i128)> {
         let wide = ty.kind == ENUM64;
         let values = matches!(ty.kind, ENUM | ENUM64).then_some(ty.tail);
         values
@@ -177,18 +177,21 @@ impl Layouts for Btf {
                         Tag::Enum => matches!(ty.kind, ENUM | ENUM64),
                         Tag::Typedef => ty.kind == TYPEDEF,
                     };
-                    kind && self.name(ty.name) == name
+                    kind && self.name(ty.name).is(name)
                 })
             })
             .last()
     }
 
-    fn shape(&self, id: TypeId) -> Shape<'_> {
+    fn shape(&self, id: TypeId, work: &Work) -> Shape<'_> {
+        if work.spend(1).is_break() {
+            return Shape::BROKEN;
+        }
         if id.0 == 0 {
-            return Shape::Void { name: "void" };
+            return Shape::VOID;
         }
         let Some(ty) = self.get(id) else {
-            return Shape::Void { name: "?" };
+            return Shape::BROKEN;
         };
         let name = self.name(ty.name);
         let size = u64::from(ty.value);
@@ -215,7 +218,7 @@ impl Layouts for Btf {
                     element: TypeId(element.into()),
                     count: count.into(),
                 },
-                _ => Shape::Void { name: "?" },
+                _ => Shape::BROKEN,
             },
             STRUCT | UNION => Shape::Composite {
                 name,
@@ -237,19 +240,21 @@ impl Layouts for Btf {
                 name,
                 union: ty.flag,
             },
-            _ => Shape::Void { name: "?" },
+            _ => Shape::BROKEN,
         }
     }
 
     fn fields<'a>(
         &'a self,
         id: TypeId,
+        work: &Work,
         visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let Some(ty) = self.get(id).filter(|ty| matches!(ty.kind, STRUCT | UNION)) else {
             return ControlFlow::Continue(());
         };
         for member in ty.tail.chunks_exact(12) {
+            work.spend(1)?;
             let word = |at| u32_at(member, at).unwrap_or(0);
             let (name, target, offset) = (word(0), word(4), word(8));
             // With the flag set, the top 8 bits are a bit-field's width.
@@ -268,19 +273,26 @@ impl Layouts for Btf {
         ControlFlow::Continue(())
     }
 
-    fn enumerators<'a>(&'a self, id: TypeId, visit: &mut dyn FnMut(&'a str, i128)) {
+    fn enumerators<'a>(
+        &'a self,
+        id: TypeId,
+        work: &Work,
+        visit: &mut dyn FnMut(Name<'a>, i128) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         if let Some(ty) = self.get(id) {
             for (name, value) in self.enumerators_of(ty) {
-                visit(name, value);
+                work.spend(1)?;
+                visit(name, value)?;
             }
         }
+        ControlFlow::Continue(())
     }
 
     fn enumerator(&self, name: &str) -> Option<i128> {
         let ids = 1..=self.index().offsets.len() as u64;
         ids.filter_map(|id| self.get(TypeId(id)))
             .flat_map(|ty| self.enumerators_of(ty))
-            .find(|(candidate, _)| *candidate == name)
+            .find(|(candidate, _)| candidate.is(name))
             .map(|(_, value)| value)
     }
 }

@@ -1,6 +1,7 @@
 //! Against small BTF written here by hand.
 
 use super::*;
+use crate::types::query::{self, Question, DEPTH};
 use crate::types::{Bits, Kind, Types};
 
 /// Forged types and strings.
@@ -192,9 +193,85 @@ fn cycles_end() {
     assert!(types.size_of("ring").is_err());
     assert!(types.member("ring.x").is_err());
     assert!(types.member("self.x").is_err());
-    assert_eq!(types.members("self").unwrap().len(), 0);
+    assert!(types.members("self").is_err());
     assert_eq!(types.member("holder.all").unwrap().size, 0);
     assert_eq!(types.member("pointers.p").unwrap().size, 8);
+}
+
+/// Typedefs and dimensions in turn are followed no further than either alone.
+#[test]
+fn a_chain_costs_its_length_once() {
+    let mut f = Forged::default();
+    let int = f.add("int", INT, NONE, 4, &[INT32]);
+    let mut ty = int;
+    for _ in 0..DEPTH {
+        for _ in 0..DEPTH - 2 {
+            ty = f.add("again", TYPEDEF, NONE, ty, &[]);
+        }
+        ty = f.add("", ARRAY, NONE, 0, &[ty, int, 1]);
+    }
+    let members = f.members(&[("m", ty, 0); 1000]);
+    f.add("holder", STRUCT, (1000, false), 4, &members);
+    let types = types(f.bytes());
+    let work = Work::new(DEPTH);
+    let layouts = &*types.layouts;
+    let question = Question {
+        layouts,
+        work: &work,
+    };
+    assert_eq!(query::size(question, TypeId(ty.into())), None);
+    assert!(!work.is_spent());
+    // 64 by 64 for each of them would be too much.
+    let members = types.members("holder").unwrap();
+    assert_eq!((members.len(), members[0].1.kind), (1000, Kind::Array));
+}
+
+/// A struct that is a member of another again and again, without a name, counts each time.
+#[test]
+fn members_have_a_bound() {
+    let long = "n".repeat(1023);
+    let mut f = Forged::default();
+    let int = f.add("int", INT, NONE, 4, &[INT32]);
+    let name = f.name(&long);
+    let of = |f: &mut Forged, count: u32, name: u32, ty: u32| {
+        let words = [name, ty, 0].repeat(count as usize);
+        f.add("", STRUCT, (count, false), 4, &words)
+    };
+    let wide = of(&mut f, 65535, name, int);
+    let few = of(&mut f, 4000, name, int);
+    for (name, ty, count) in [("wide", wide, 4), ("long", few, 1), ("some", few, 16)] {
+        let members = f.members(&vec![("", ty, 0); count]);
+        f.add(name, STRUCT, (count as u32, false), 4, &members);
+    }
+    f.add("huge", ENUM, (4000, false), 4, &[name, 1].repeat(4000));
+    let types = types(f.bytes());
+    // More than are looked at for one member.
+    let error = types.member("wide.m").unwrap_err().to_string();
+    assert!(error.contains("more types and members"), "{error}");
+    assert_eq!(types.member(&format!("wide.{long}")).unwrap().size, 4);
+    let error = types.member("some.m").unwrap_err().to_string();
+    assert!(error.contains("there is none"), "{error}");
+    // 4 MiB of names, but not more.
+    assert!(types.members("wide").is_err());
+    assert!(types.members("some").is_err());
+    assert!(types.enumerators("huge").is_err() && types.members("long").is_err());
+}
+
+/// As large as no struct of a kernel is, and larger.
+#[test]
+fn large_structs_are_read() {
+    let mut f = Forged::default();
+    let int = f.add("int", INT, NONE, 4, &[INT32]);
+    let names: Vec<_> = (0..20_000).map(|i| format!("member_{i}")).collect();
+    let members: Vec<_> = names.iter().map(|name| (name.as_str(), int, 0)).collect();
+    let members = f.members(&members);
+    f.add("large", STRUCT, (20_000, false), 4, &members);
+    let values: Vec<_> = names.iter().flat_map(|name| [f.name(name), 7]).collect();
+    f.add("values", ENUM, (20_000, false), 4, &values);
+    let types = types(f.bytes());
+    assert_eq!(types.members("large").unwrap().len(), 20_000);
+    assert_eq!(types.enumerators("values").unwrap().len(), 20_000);
+    assert!(types.member("large.member_19999").is_ok());
 }
 
 #[test]

@@ -246,6 +246,42 @@ pub(super) fn old() -> Forged {
     forged
 }
 
+/// struct old of so many bit-fields, all of one type of so many dimensions, as gcc 4 wrote them, and
+/// enum state of 1000 enumerators, without a word about its sign.
+pub(super) fn arrays(members: usize, dimensions: usize) -> Forged {
+    use dw::*;
+    let mut forged = Forged::default();
+    let name = (DW_AT_name, DW_FORM_string);
+    let size = (DW_AT_byte_size, DW_FORM_data1);
+    let ty = (DW_AT_type, DW_FORM_ref4);
+    let bits = [DW_AT_bit_size, DW_AT_bit_offset].map(|name| (name, DW_FORM_data1));
+    forged.abbreviation(1, DW_TAG_compile_unit, true, &[]);
+    let encoding = (DW_AT_encoding, DW_FORM_data1);
+    forged.abbreviation(2, DW_TAG_base_type, false, &[size, encoding, name]);
+    forged.abbreviation(3, DW_TAG_structure_type, true, &[name, size]);
+    forged.abbreviation(4, DW_TAG_member, false, &[name, ty, bits[0], bits[1]]);
+    forged.abbreviation(5, DW_TAG_array_type, true, &[ty]);
+    let bound = (DW_AT_upper_bound, DW_FORM_data1);
+    forged.abbreviation(6, DW_TAG_subrange_type, false, &[bound]);
+    forged.abbreviation(7, DW_TAG_enumeration_type, true, &[name, size]);
+    let value = (DW_AT_const_value, DW_FORM_data1);
+    forged.abbreviation(8, DW_TAG_enumerator, false, &[name, value]);
+    forged.abbrev.push(0);
+    let mut unit = vec![1];
+    let int = 11 + unit.len() as u8;
+    unit.extend([2, 4, DW_ATE_unsigned.0, b'u', 0]);
+    let array = 11 + unit.len() as u8;
+    unit.extend([5, int, 0, 0, 0]);
+    unit.extend([6, 0].repeat(dimensions));
+    unit.extend(b"\0\x03old\0\x08");
+    unit.extend([4, b'm', 0, array, 0, 0, 0, 3, 29].repeat(members));
+    unit.extend(b"\0\x07state\0\x04");
+    unit.extend([8, b'v', 0, 1].repeat(1000));
+    unit.extend([0, 0]);
+    forged.unit2(&unit);
+    forged
+}
+
 /// Asks whatever can be asked.
 pub(super) fn ask(types: &Types) {
     for name in ["outer", "outer_t", "late", "old", "state", "struct late"] {

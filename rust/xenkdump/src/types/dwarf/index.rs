@@ -204,7 +204,9 @@ fn scan_unit(unit: &Unit<'_>, batch: &mut Vec<(u64, u32)>, all: &Found) -> Optio
         for spec in abbreviation.attributes() {
             match spec.name() {
                 dw::DW_AT_name if found.is_some() || enumerator => {
-                    name = unit.text(&raw.read_attribute(*spec).ok()?.raw_value());
+                    name = unit
+                        .name(&raw.read_attribute(*spec).ok()?.raw_value())
+                        .text();
                 }
                 dw::DW_AT_declaration => {
                     let value = raw.read_attribute(*spec).ok()?.raw_value();

@@ -26,7 +26,8 @@ use std::sync::OnceLock;
 
 use gimli::constants as dw;
 
-use super::shape::{Field, Layouts, Shape, Tag, TypeId};
+use super::query::{self, Question};
+use super::shape::{Field, Layouts, Name, Shape, Tag, TypeId, Work};
 use crate::addr::Word;
 use crate::elf::Image;
 use abbrev::Abbreviations;
@@ -34,8 +35,8 @@ use index::{Index, Key};
 use sections::Sections;
 use unit::{Entry, Unit};
 
-/// How many entries below one type are looked at. The longest enum seen has 900.
-const CHILDREN: usize = 1 << 16;
+/// So many dimensions an array may have: its entry is read anew for each of them.
+const DIMENSIONS: usize = 16;
 
 /// The dimension that is meant, in the upper half of the [`TypeId`] of an array, whose dimensions
 /// DWARF keeps in one entry.
@@ -95,26 +96,44 @@ impl Dwarf {
         Some((unit, offset))
     }
 
-    fn with<T>(&self, id: TypeId, read: impl FnOnce(&Entry<'_, '_>) -> Option<T>) -> Option<T> {
+    fn with<T>(
+        &self,
+        id: TypeId,
+        work: &Work,
+        read: impl FnOnce(&Entry<'_, '_>) -> Option<T>,
+    ) -> Option<T> {
         let (unit, offset) = self.unit(id)?;
-        let entry = unit.entry(offset)?;
+        let entry = unit.entry(offset, work)?;
         read(&entry)
     }
 
-    /// The dimensions of an array: `None` for one whose extent is not told.
-    fn dimensions(unit: &Unit<'_>, offset: u32) -> Vec<Option<u64>> {
+    /// The dimensions of an array: `None` for one whose extent is not told. Of too many it gives
+    /// one more than there may be.
+    fn dimensions(unit: &Unit<'_>, offset: u32, work: &Work) -> Vec<Option<u64>> {
         let mut dimensions = Vec::new();
-        let _ = unit.children(offset, CHILDREN, &mut |child| {
+        let _ = unit.children(offset, work, &mut |child| {
             if child.tag() == dw::DW_TAG_subrange_type {
                 dimensions.push(child.extent());
             }
-            ControlFlow::Continue(())
+            match dimensions.len() {
+                ..=DIMENSIONS => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
         });
         dimensions
     }
 
-    fn array<'a>(unit: &Unit<'a>, offset: u32, entry: &Entry<'a, '_>, which: u64) -> Shape<'a> {
-        let dimensions = Self::dimensions(unit, offset);
+    fn array<'a>(
+        unit: &Unit<'a>,
+        offset: u32,
+        entry: &Entry<'a, '_>,
+        which: u64,
+        work: &Work,
+    ) -> Shape<'a> {
+        let dimensions = Self::dimensions(unit, offset, work);
+        if dimensions.len() > DIMENSIONS {
+            return Shape::BROKEN;
+        }
         let last = dimensions.len().saturating_sub(1) as u64;
         let element = if which < last {
             Some(TypeId(u64::from(offset) | (which + 1) << DIMENSION))
@@ -127,24 +146,30 @@ impl Dwarf {
                 element,
                 count: count.copied().flatten().unwrap_or(0),
             },
-            None => Shape::Void { name: "?" },
+            None => Shape::BROKEN,
         }
     }
 
     /// Whether an enum is signed: by what its entry says, by its underlying type, else by its
     /// having a negative enumerator.
-    fn signed_enum(&self, unit: &Unit<'_>, offset: u32, entry: &Entry<'_, '_>) -> bool {
+    fn signed_enum(
+        &self,
+        unit: &Unit<'_>,
+        offset: u32,
+        entry: &Entry<'_, '_>,
+        work: &Work,
+    ) -> bool {
         if let Some(encoding) = entry.encoding() {
             return is_signed(encoding);
         }
         let underlying = entry
             .target()
-            .and_then(|target| self.with(target, |base| base.encoding()));
+            .and_then(|target| self.with(target, work, |base| base.encoding()));
         if let Some(encoding) = underlying {
             return is_signed(encoding);
         }
         let mut negative = false;
-        let _ = unit.children(offset, CHILDREN, &mut |child| {
+        let _ = unit.children(offset, work, &mut |child| {
             negative |= child.value().is_some_and(|value| value < 0);
             ControlFlow::Continue(())
         });
@@ -160,19 +185,18 @@ impl Layouts for Dwarf {
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId> {
         let offset = self.index().find(Key::Type(tag), name)?;
         let id = TypeId(offset.into());
-        self.with(id, |entry| {
-            let sought = index::tag(entry.tag()) == Some(tag) && entry.name() == name;
+        self.with(id, &Work::new(query::STEPS), |entry| {
+            let sought = index::tag(entry.tag()) == Some(tag) && entry.name().is(name);
             (sought && !entry.is_declaration()).then_some(id)
         })
     }
 
-    fn shape(&self, id: TypeId) -> Shape<'_> {
-        const BROKEN: Shape<'_> = Shape::Void { name: "?" };
+    fn shape(&self, id: TypeId, work: &Work) -> Shape<'_> {
         let Some((unit, offset)) = self.unit(id) else {
-            return BROKEN;
+            return Shape::BROKEN;
         };
-        let Some(entry) = unit.entry(offset) else {
-            return BROKEN;
+        let Some(entry) = unit.entry(offset, work) else {
+            return Shape::BROKEN;
         };
         let name = entry.name();
         let target = entry.target();
@@ -203,7 +227,7 @@ impl Layouts for Dwarf {
             dw::DW_TAG_enumeration_type => Shape::Enum {
                 name,
                 size: size.unwrap_or(4),
-                signed: self.signed_enum(&unit, offset, &entry),
+                signed: self.signed_enum(&unit, offset, &entry, work),
             },
             dw::DW_TAG_pointer_type
             | dw::DW_TAG_reference_type
@@ -211,29 +235,34 @@ impl Layouts for Dwarf {
                 target,
                 size: size.unwrap_or(self.word.bytes() as u64),
             },
-            dw::DW_TAG_array_type => Self::array(&unit, offset, &entry, id.0 >> DIMENSION),
+            dw::DW_TAG_array_type => Self::array(&unit, offset, &entry, id.0 >> DIMENSION, work),
             dw::DW_TAG_typedef => Shape::Typedef { name, target },
             dw::DW_TAG_const_type => qualified("const"),
             dw::DW_TAG_volatile_type => qualified("volatile"),
             dw::DW_TAG_restrict_type | dw::DW_TAG_atomic_type => qualified(""),
             dw::DW_TAG_subroutine_type => Shape::Function,
-            _ => BROKEN,
+            _ => Shape::BROKEN,
         }
     }
 
     fn fields<'a>(
         &'a self,
         id: TypeId,
+        work: &Work,
         visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let Some((unit, offset)) = self.unit(id) else {
             return ControlFlow::Continue(());
         };
-        unit.children(offset, CHILDREN, &mut |child| {
+        let question = Question {
+            layouts: self,
+            work,
+        };
+        unit.children(offset, work, &mut |child| {
             let (true, Some(ty)) = (child.tag() == dw::DW_TAG_member, child.target()) else {
                 return ControlFlow::Continue(());
             };
-            let unit_size = || child.size().or_else(|| super::query::size(self, ty));
+            let unit_size = || child.size().or_else(|| query::size(question, ty));
             match child.place(unit_size) {
                 Some((bit_offset, bit_size)) => visit(Field {
                     name: child.name(),
@@ -246,24 +275,35 @@ impl Layouts for Dwarf {
         })
     }
 
-    fn enumerators<'a>(&'a self, id: TypeId, visit: &mut dyn FnMut(&'a str, i128)) {
-        if let Some((unit, offset)) = self.unit(id) {
-            let _ = unit.children(offset, CHILDREN, &mut |child| {
-                if let (dw::DW_TAG_enumerator, Some(value)) = (child.tag(), child.value()) {
-                    visit(child.name(), value);
-                }
-                ControlFlow::Continue(())
-            });
-        }
+    fn enumerators<'a>(
+        &'a self,
+        id: TypeId,
+        work: &Work,
+        visit: &mut dyn FnMut(Name<'a>, i128) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some((unit, offset)) = self.unit(id) else {
+            return ControlFlow::Continue(());
+        };
+        unit.children(
+            offset,
+            work,
+            &mut |child| match (child.tag(), child.value()) {
+                (dw::DW_TAG_enumerator, Some(value)) => visit(child.name(), value),
+                _ => ControlFlow::Continue(()),
+            },
+        )
     }
 
     fn enumerator(&self, name: &str) -> Option<i128> {
         let offset = self.index().find(Key::Enumerator, name)?;
         let mut found = None;
-        self.enumerators(TypeId(offset.into()), &mut |candidate, value| {
-            if candidate == name {
-                found = found.or(Some(value));
+        let id = TypeId(offset.into());
+        let _ = self.enumerators(id, &Work::new(query::STEPS), &mut |candidate, value| {
+            if candidate.is(name) {
+                found = Some(value);
+                return ControlFlow::Break(());
             }
+            ControlFlow::Continue(())
         });
         found
     }

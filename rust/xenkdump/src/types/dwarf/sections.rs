@@ -2,8 +2,8 @@
 
 use gimli::{EndianSlice, LittleEndian};
 
+use super::super::shape::Name;
 use crate::elf::{Bytes, Image};
-use crate::names;
 
 /// What gimli reads from.
 pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
@@ -38,32 +38,28 @@ impl Sections {
         gimli::DebugInfo::new(&self.info, LittleEndian)
     }
 
-    /// The text of an attribute. `base` gives where the unit's part of `.debug_str_offsets` starts,
+    /// The name that an attribute is. `base` gives where the unit's part of `.debug_str_offsets` starts,
     /// which only clang makes use of.
-    pub fn text<'a>(
+    pub fn name<'a>(
         &'a self,
         value: &gimli::AttributeValue<Slice<'a>>,
         format: gimli::Format,
         base: impl FnOnce() -> gimli::DebugStrOffsetsBase,
-    ) -> &'a str {
+    ) -> Name<'a> {
         let at = |section: &'a Bytes, offset: usize| {
-            u32::try_from(offset).map_or("", |offset| {
-                names::text(names::string(section, offset, |byte| byte == 0))
-            })
+            u32::try_from(offset).map_or(Name::default(), |offset| Name::new(section, offset))
         };
         match *value {
-            gimli::AttributeValue::String(text) => {
-                names::text(names::string(text.slice(), 0, |byte| byte == 0))
-            }
+            gimli::AttributeValue::String(text) => Name::new(text.slice(), 0),
             gimli::AttributeValue::DebugStrRef(offset) => at(&self.strings, offset.0),
             gimli::AttributeValue::DebugLineStrRef(offset) => at(&self.line_strings, offset.0),
             gimli::AttributeValue::DebugStrOffsetsIndex(index) => {
                 let offsets = Slice::new(&self.string_offsets, LittleEndian);
                 gimli::DebugStrOffsets::from(offsets)
                     .get_str_offset(format, base(), index)
-                    .map_or("", |offset| at(&self.strings, offset.0))
+                    .map_or(Name::default(), |offset| at(&self.strings, offset.0))
             }
-            _ => "",
+            _ => Name::default(),
         }
     }
 }

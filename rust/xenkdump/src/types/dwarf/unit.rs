@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gimli::constants as dw;
 use gimli::{AttributeValue, DebuggingInformationEntry, Reader, UnitHeader, UnitOffset};
 
-use super::super::shape::TypeId;
+use super::super::shape::{Name, TypeId, Work};
 use super::abbrev::Abbreviations;
 use super::sections::{Sections, Slice};
 
@@ -52,18 +52,29 @@ impl<'a> Unit<'a> {
     }
 
     /// The entry at `offset` of the section.
-    pub fn entry<'u>(&'u self, offset: u32) -> Option<Entry<'a, 'u>> {
+    pub fn entry<'u>(&'u self, offset: u32, work: &Work) -> Option<Entry<'a, 'u>> {
         let offset = UnitOffset(offset.checked_sub(self.start)? as usize);
-        let die = self.header.entry(&self.abbreviations, offset).ok()?;
-        Some(Entry { unit: self, die })
+        let mut raw = self.raw(Some(offset))?;
+        let mut entry = self.no_entry();
+        match read(&mut raw, &mut entry, work) {
+            ControlFlow::Continue(Some(true)) => Some(entry),
+            _ => None,
+        }
+    }
+
+    fn no_entry<'u>(&'u self) -> Entry<'a, 'u> {
+        Entry {
+            unit: self,
+            die: DebuggingInformationEntry::null(),
+        }
     }
 
     /// Calls `visit` with the children of the entry at `offset` of the section, until it breaks, or
-    /// `limit` entries were read, or one is broken.
+    /// one is broken.
     pub fn children<'u>(
         &'u self,
         offset: u32,
-        limit: usize,
+        work: &Work,
         visit: &mut dyn FnMut(&Entry<'a, 'u>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let raw = offset
@@ -72,43 +83,67 @@ impl<'a> Unit<'a> {
         let Some(mut raw) = raw else {
             return ControlFlow::Continue(());
         };
-        let mut entry = Entry {
-            unit: self,
-            die: DebuggingInformationEntry::null(),
-        };
-        if !matches!(raw.read_entry(&mut entry.die), Ok(true)) {
+        let mut entry = self.no_entry();
+        if read(&mut raw, &mut entry, work)? != Some(true) {
             return ControlFlow::Continue(());
         }
-        for _ in 0..limit {
-            if raw.next_depth() <= 0 || raw.is_empty() {
-                break;
-            }
-            match raw.read_entry(&mut entry.die) {
-                Ok(true) if entry.die.depth() == 1 => visit(&entry)?,
-                Ok(_) => {}
-                Err(_) => break,
+        while raw.next_depth() > 0 && !raw.is_empty() {
+            match read(&mut raw, &mut entry, work)? {
+                Some(true) if entry.die.depth() == 1 => visit(&entry)?,
+                Some(_) => {}
+                None => break,
             }
         }
         ControlFlow::Continue(())
     }
 
-    /// The text of an attribute of an entry of this unit.
-    pub fn text(&self, value: &AttributeValue<Slice<'a>>) -> &'a str {
+    /// The name that an attribute of an entry of this unit is.
+    pub fn name(&self, value: &AttributeValue<Slice<'a>>) -> Name<'a> {
         let base = || *self.strings.get_or_init(|| self.strings_base());
-        self.sections.text(value, self.header.format(), base)
+        self.sections.name(value, self.header.format(), base)
     }
 
     fn strings_base(&self) -> gimli::DebugStrOffsetsBase {
-        let root = self.header.root_offset();
-        let root = self.header.entry(&self.abbreviations, root).ok();
-        match root.and_then(|root| root.attr_value(dw::DW_AT_str_offsets_base)) {
-            Some(AttributeValue::DebugStrOffsetsBase(base)) => base,
-            _ => gimli::DebugStrOffsetsBase::default_for_encoding_and_file(
+        self.root_strings_base().unwrap_or_else(|| {
+            gimli::DebugStrOffsetsBase::default_for_encoding_and_file(
                 self.header.encoding(),
                 gimli::DwarfFileType::Main,
-            ),
-        }
+            )
+        })
     }
+
+    fn root_strings_base(&self) -> Option<gimli::DebugStrOffsetsBase> {
+        let mut raw = self.raw(None)?;
+        for spec in raw.read_abbreviation().ok()??.attributes() {
+            if spec.name() == dw::DW_AT_str_offsets_base {
+                return match raw.read_attribute(*spec).ok()?.value() {
+                    AttributeValue::DebugStrOffsetsBase(base) => Some(base),
+                    _ => None,
+                };
+            }
+            // Who has such a base has no text in the root, which would be read for each name.
+            if spec.form() == dw::DW_FORM_string {
+                return None;
+            }
+            raw.skip_attributes(std::slice::from_ref(spec)).ok()?;
+        }
+        None
+    }
+}
+
+/// Reads the next entry: whether it is one or the end of some; `None` where it is broken.
+fn read<'a>(
+    raw: &mut gimli::EntriesRaw<'_, Slice<'a>>,
+    entry: &mut Entry<'a, '_>,
+    work: &Work,
+) -> ControlFlow<(), Option<bool>> {
+    /// Text in an entry is looked through for its end.
+    const BYTES: usize = 64;
+    let start = raw.next_offset().0;
+    let found = raw.read_entry(&mut entry.die).ok();
+    let size = raw.next_offset().0.saturating_sub(start);
+    work.spend(1 + size / BYTES)?;
+    ControlFlow::Continue(found)
 }
 
 impl<'a> Entry<'a, '_> {
@@ -117,9 +152,9 @@ impl<'a> Entry<'a, '_> {
     }
 
     /// Its name; empty if it has none.
-    pub fn name(&self) -> &'a str {
+    pub fn name(&self) -> Name<'a> {
         let value = self.die.attr_value_raw(dw::DW_AT_name);
-        value.map_or("", |value| self.unit.text(&value))
+        value.map_or(Name::default(), |value| self.unit.name(&value))
     }
 
     /// Whether it only says that there is such a type.

@@ -129,8 +129,14 @@ class Kernel:
         return self.cstring(address, limit).decode("utf-8", "backslashreplace")
 
     def read(self, struct: int, key: str) -> int:
-        """The number in a member of the struct at ``struct``; signed where its type is."""
+        """The number in a member of the struct at ``struct``; signed where its type is.
+
+        AbsentError where the image's types say that the member is none.
+        """
         member = self.member(key)
+        if member.size not in (1, 2, 4, 8):
+            text = f"{self.image.path}: {key} is no number: it has {member.size} bytes"
+            raise AbsentError(text)
         value = self.number(struct + member.offset, member.size)
         if member.bit_size is not None:
             value = (value >> (member.bit_offset or 0)) & ((1 << member.bit_size) - 1)

@@ -280,7 +280,7 @@ impl Image {
             return Some(bytes);
         }
         let limit = self.file.len().saturating_mul(INFLATED_RATIO);
-        let limit = limit.max(INFLATED_LEAST).min(SECTION_SIZE);
+        let limit = limit.clamp(INFLATED_LEAST, SECTION_SIZE);
         inflate::inflate(&bytes, self.header.ctx(), |size| {
             charge(&self.inflated, size, limit)
         })

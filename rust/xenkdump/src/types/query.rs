@@ -9,8 +9,8 @@ use crate::{Error, Result};
 /// Bounds on what hostile types can make us do. How long a chain of typedefs, dimensions, pointers
 /// or anonymous structs is followed: the kernel's own need 8.
 pub(super) const DEPTH: usize = 64;
-/// How many types and members are looked at for one question. The kernel's longest structs and enums
-/// have some thousands.
+/// How many types and members are looked at for one question. The longest struct of Linux 6.1 has
+/// 576 members, the longest enum seen 900 enumerators.
 pub(super) const STEPS: usize = 1 << 18;
 /// The same where all members or enumerators are asked for. Each that is found takes as many steps
 /// as its names have bytes, and some more: so many of them are 2^16 at most, with 4 MiB of names.

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use crate::names;
 
-/// What is left of the steps that one question may take: each type and each member that is looked at
-/// is one. Without it small files of hostile types make work without end.
+/// What is left of the steps that one question may take: each type and each member that is looked
+/// at is one. Without it small files of hostile types make work without end.
 pub(super) struct Work(Cell<Option<usize>>);
 
 impl Work {
@@ -133,7 +133,7 @@ pub(super) struct Field<'a> {
 }
 
 /// A source of types. No method panics, whatever the bytes; types may form cycles in hostile ones,
-/// so that whoever follows them must count steps. Without `work` all is empty, and types are broken.
+/// so that whoever follows them must count steps. When `work` is spent all is empty and broken.
 pub(super) trait Layouts: Send + Sync {
     /// The complete type of this name.
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId>;

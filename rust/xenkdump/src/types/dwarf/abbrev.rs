@@ -7,8 +7,8 @@ use gimli::LittleEndian;
 
 use crate::elf::Bytes;
 
-/// So many attributes an abbreviation may have. Compilers write some 20; a form may take no bytes of
-/// an entry, so that an entry of one byte costs as much as its abbreviation has of them.
+/// So many attributes an abbreviation may have. Compilers write some 20; a form may take no bytes
+/// of an entry, so that an entry of one byte costs as much as its abbreviation has of them.
 const ATTRIBUTES: usize = 64;
 
 /// The tables of `.debug_abbrev` that were asked for so far, by their offset.

@@ -246,8 +246,8 @@ pub(super) fn old() -> Forged {
     forged
 }
 
-/// struct old of so many bit-fields, all of one type of so many dimensions, as gcc 4 wrote them, and
-/// enum state of 1000 enumerators, without a word about its sign.
+/// struct old of so many bit-fields, all of one type of so many dimensions, as gcc 4 wrote them,
+/// and enum state of 1000 enumerators, without a word about its sign.
 pub(super) fn arrays(members: usize, dimensions: usize) -> Forged {
     use dw::*;
     let mut forged = Forged::default();

@@ -32,8 +32,8 @@ pub(super) struct Index {
 /// No more threads than this scan: beyond, memory is what they wait for.
 const THREADS: usize = 8;
 
-/// So many different names are kept: 64 MiB of them. A kernel has 10^5 to 10^6. An image that is made
-/// for it has a name every two bytes, each of which takes 16 here.
+/// So many different names are kept: 64 MiB of them. A kernel has 10^5 to 10^6. An image that is
+/// made for it has a name every two bytes, each of which takes 16 here.
 const NAMES: usize = 1 << 22;
 /// So many names a thread collects before it hands them in. A kernel's headers are read once for
 /// each of its files, so that few of these are new.

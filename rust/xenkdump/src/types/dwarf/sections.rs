@@ -38,8 +38,8 @@ impl Sections {
         gimli::DebugInfo::new(&self.info, LittleEndian)
     }
 
-    /// The name that an attribute is. `base` gives where the unit's part of `.debug_str_offsets` starts,
-    /// which only clang makes use of.
+    /// The name that an attribute is. `base` gives where the unit's part of `.debug_str_offsets`
+    /// starts, which only clang makes use of.
     pub fn name<'a>(
         &'a self,
         value: &gimli::AttributeValue<Slice<'a>>,

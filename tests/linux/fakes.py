@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from xenkdump_fast import AbsentError, MemoryFault
+from xenkdump_fast.folding import Warnings
 from xenkdump_fast.linux.kernel import Kernel
 from xenkdump_fast.linux.locate import Location
 
@@ -137,7 +138,7 @@ class FakeKernel(Kernel):
         }
         self.__dict__.update(made)
         self.word = word
-        self.warnings = []
+        self._warnings = Warnings()
         self._members = {}
         self._missing = set()
 

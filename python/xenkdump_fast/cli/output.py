@@ -53,7 +53,7 @@ def fail(error: object, status: int) -> int:
 def _folded(warnings: Iterable[str]) -> list[str]:
     said = list(warnings)
     if said:
-        from .folding import fold
+        from ..folding import fold
 
         said = fold(said)
     return said

@@ -10,6 +10,7 @@ from .._native import (
     MemoryFault,
     Symbols,
 )
+from ..folding import Warnings
 from . import names, vmcoreinfo
 from .layouts import Layouts, Member, Untyped
 from .locate import Location
@@ -32,14 +33,18 @@ class Kernel:
         self.virtual = virtual
         self.word = image.word
         self.symbols: Symbols = image.symbols(location.slide)
-        self.warnings: list[str] = []
+        self._warnings = Warnings()
         self._members: dict[str, Member] = {}
         self._missing: set[str] = set()
 
     def warn(self, text: str) -> None:
         """Notes, once, that something is missing or odd."""
-        if text not in self.warnings:
-            self.warnings.append(text)
+        self._warnings.add(text)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is missing or odd; of what differs in numbers alone the first few and a count."""
+        return self._warnings.told()
 
     # Names and types
 

@@ -80,7 +80,8 @@ class Domain:
         self._location = self._find(image, p2m_source)
         if image is not None and self._location is not None:
             location = self._location
-            self._kernel = Linux(image, location, self.virtual, machine.contexts, unwind)
+            size = dump.native.size
+            self._kernel = Linux(image, location, self.virtual, size, machine.contexts, unwind)
             self._identify(image, self._kernel, force)
 
     def _find(self, image: Image | None, wanted: str | None) -> Location | None:

@@ -19,6 +19,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.pages: dict[int, bytearray] = {}
+        #: How often anything was read.
+        self.reads = 0
 
     def write(self, address: int, data: bytes) -> None:
         done = 0
@@ -37,6 +39,7 @@ class Memory:
         del self.pages[address // PAGE]
 
     def read(self, address: int, size: int) -> bytes:
+        self.reads += 1
         data = bytearray()
         while len(data) < size:
             page = self.pages.get((address + len(data)) // PAGE)
@@ -137,6 +140,7 @@ class FakeKernel(Kernel):
             "location": Location(0, "x86_64", 0, "made by hand", {}),
         }
         self.__dict__.update(made)
+        self.file_size = 1 << 30
         self.word = word
         self._warnings = Warnings()
         self._members = {}

@@ -153,3 +153,41 @@ def test_a_signal_struct_that_is_gone() -> None:
     assert "cannot be read" in " ".join(kernel.warnings) or "breaks off" in " ".join(
         kernel.warnings
     )
+
+
+def test_groups_that_share_their_threads() -> None:
+    """4000 leaders that overlap, and one list of 4000 threads for all of them: 11 s of 160 KiB."""
+    kernel = kernel_with({}, {})
+    many, first, signal = 300, 0x100_0000, 0x200_0000
+    leaders = [first + i * 0x20 for i in range(many)]
+    for leader, after in zip(leaders, [*leaders[1:], TASKS[0]], strict=True):
+        kernel.memory.write(leader + LIST, words(8, after + LIST))
+        kernel.memory.write(leader + SIGNAL, words(8, signal))
+    kernel.memory.write(TASKS[0] + LIST, words(8, leaders[0] + LIST, leaders[-1] + LIST))
+    # The last leads back to the first of them, but none to the head.
+    nodes = [signal + 8 * i for i in range(1, many + 1)]
+    kernel.memory.write(signal, words(8, *nodes, nodes[0]))
+    kernel.memory.reads = 0
+    found = tasklist.addresses(kernel)
+    assert set(found) == {TASKS[0], *leaders, *(node - THREADS for node in nodes)}
+    assert kernel.memory.reads < 10 * many
+    assert "go on in another group" in kernel.warnings[1]
+
+
+def test_more_tasks_than_the_dump_can_hold() -> None:
+    kernel = with_tree()
+    kernel.file_size = 4 * tasklist.MIN_SIZE
+    assert tasklist.addresses(kernel) == TASKS[:4]
+    assert kernel.warnings == ["there are more tasks than the dump can hold: the first 4 are told"]
+    # Where types say how large one is, that counts.
+    kernel.types.layouts["task_struct"] = 2 * tasklist.MIN_SIZE  # type: ignore[attr-defined]
+    assert tasklist.addresses(kernel) == TASKS[:2]
+
+
+def test_a_list_of_more_entries_than_the_dump_can_hold() -> None:
+    kernel = with_tree()
+    head = TASKS[0] + LIST
+    kernel.file_size = 3 * 16
+    assert list(kernel.list(head)) == [task + LIST for task in TASKS[1:4]]
+    assert kernel.warnings == [f"the list at {head:#x} goes on after 3 entries"]
+    assert len(list(kernel.list(head, 2))) == 2

@@ -15,11 +15,15 @@ from . import names, vmcoreinfo
 from .layouts import Layouts, Member, Untyped
 from .locate import Location
 
+#: More entries than any list has: as many as there can be pids.
+MAX_ENTRIES = 1 << 22
+
 
 class Kernel:
     """A Linux kernel as the dump holds it.
 
-    ``virtual`` is its address space. Nothing is read before it is asked for.
+    ``virtual`` is its address space, ``file_size`` the length of the dump's file in bytes. Nothing
+    is read before it is asked for.
     """
 
     def __init__(
@@ -27,10 +31,12 @@ class Kernel:
         image: Image,
         location: Location,
         virtual: AddressSpace,
+        file_size: int,
     ) -> None:
         self.image = image
         self.location = location
         self.virtual = virtual
+        self.file_size = file_size
         self.word = image.word
         self.symbols: Symbols = image.symbols(location.slide)
         self._warnings = Warnings()
@@ -157,16 +163,28 @@ class Kernel:
     def _mask(self) -> int:
         return 0xFFFF_FFFF_FFFF_FFFF if self.word == 8 else 0xFFFF_FFFF
 
-    def list(self, head: int, limit: int = 1 << 22, *, backward: bool = False) -> Iterator[int]:
+    def room(self, size: int) -> int:
+        """How many structs of ``size`` bytes the dump's file can hold: a byte belongs to one.
+
+        Of memory the same cannot be said: any number of pages may be one and the same.
+        """
+        return self.file_size // size
+
+    def list(self, head: int, limit: int = MAX_ENTRIES, *, backward: bool = False) -> Iterator[int]:
         """The entries of the ``list_head`` at ``head``, without the head.
 
-        Ends, with a warning, where the list leads back to an entry it had, or out of memory.
+        Ends, with a warning, where the list leads back to an entry it had, or out of memory, or has
+        more entries than ``limit`` or than the dump can hold.
         """
         link = self.word if backward else 0  # struct list_head { next, prev }
+        limit = min(limit, self.room(2 * self.word))
         seen = {head}
         try:
             at = self.pointer(head + link)
-            while at not in seen and len(seen) < limit:
+            while at not in seen:
+                if len(seen) > limit:
+                    self.warn(f"the list at {head:#x} goes on after {limit} entries")
+                    return
                 yield at
                 seen.add(at)
                 at = self.pointer(at + link)

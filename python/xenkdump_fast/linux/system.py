@@ -25,10 +25,11 @@ class Linux(Kernel):
         image: Image,
         location: Location,
         virtual: AddressSpace,
+        file_size: int,
         vcpus: Callable[[], Sequence[VcpuContext]] = tuple,
         methods: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(image, location, virtual)
+        super().__init__(image, location, virtual, file_size)
         self._vcpus = vcpus
         self._methods = methods
 

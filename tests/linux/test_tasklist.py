@@ -191,3 +191,29 @@ def test_a_list_of_more_entries_than_the_dump_can_hold() -> None:
     assert list(kernel.list(head)) == [task + LIST for task in TASKS[1:4]]
     assert kernel.warnings == [f"the list at {head:#x} goes on after 3 entries"]
     assert len(list(kernel.list(head, 2))) == 2
+
+
+@pytest.mark.parametrize("count", [64, 1 << 32])
+def test_a_tree_whose_nodes_overlap(count: int) -> None:
+    """8000 nodes, each a word behind the last, gave 64 entries each: 256000 of 125 KiB."""
+    kernel = with_tree()
+    kernel.types.layouts["xa_node.slots"] = FakeMember(0, count=count)  # type: ignore[attr-defined]
+    first, many = 0x100_0000, 2000
+    kernel.file_size = many * 8
+    values = [
+        (first + i * 61 % many * 8) | 2 if i % 2 else 0xDEAD_0000_0000 + i * 8 for i in range(many)
+    ]
+    kernel.memory.write(first, words(8, *values))
+    kernel.memory.number(TREE + 0x20, first | 2, 8)
+    kernel.memory.reads = 0
+    assert list(pids.tasks(kernel)) == []
+    # The nodes that 16000 bytes can hold, and what their slots lead to.
+    assert many // 64 < kernel.memory.reads <= 2 + many // 64 * 65
+    assert "damaged" in kernel.warnings[0]
+
+
+def test_a_tree_of_more_pids_than_the_dump_can_hold() -> None:
+    kernel = with_tree()
+    kernel.file_size = 3 * pids.PID_WORDS * 8
+    assert list(pids.tasks(kernel)) == TASKS[1:4]
+    assert kernel.warnings == [f"the table of pids is damaged at {PIDS[4]:#x}"]

@@ -16,8 +16,11 @@ from .kernel import Kernel
 #: PID_MAX_LIMIT; and pidhash_shift goes from 4 to 12.
 MAX_PIDS = 1 << 22
 MAX_SHIFT = 16
-#: XA_CHUNK_SHIFT is 6 (or 4): no tree of pids is higher than this.
+#: XA_CHUNK_SHIFT is 6 (or 4): no node has more slots, and no tree of pids is higher than this.
+MAX_SLOTS = 64
 MAX_HEIGHT = 8
+#: No struct pid has fewer: it has a count, a level, and a list for each of three kinds or more.
+PID_WORDS = 4
 
 
 def tasks(kernel: Kernel) -> Iterator[int]:
@@ -72,11 +75,12 @@ def _hashed(kernel: Kernel, table: int) -> Iterator[int]:
     if shift > MAX_SHIFT:
         raise AbsentError(f"pidhash_shift is {shift}")
     seen: set[int] = set()
+    most = min(kernel.room(2 * kernel.word), MAX_PIDS)
     for bucket in range(1 << shift):
         at = table + bucket * kernel.word
         try:
             node = kernel.pointer(at)
-            while node and node not in seen and len(seen) < MAX_PIDS:
+            while node and node not in seen and len(seen) < most:
                 seen.add(node)
                 yield node
                 at, node = node, kernel.pointer(node)
@@ -121,32 +125,45 @@ def _tree(kernel: Kernel) -> Iterator[int]:
     else:
         mark, head, node = 1, "radix_tree_root.rnode", "radix_tree_node.slots"
     slots = kernel.member(node)
-    count = slots.count or 0
+    count = min(slots.count or 1, MAX_SLOTS)
+    # Each node takes bytes of its own; and with those above them, all have fewer than twice the
+    # slots that there can be pids.
+    most = min(kernel.room(count * kernel.word), 2 * MAX_PIDS // count)
+    most_pids = min(kernel.room(PID_WORDS * kernel.word), MAX_PIDS)
     seen: set[int] = set()
-    stack = [(kernel.read(root, head), 0)]
+    given: set[int] = set()
+    stack = [iter([kernel.read(root, head)])]
     while stack:
-        entry, height = stack.pop()
-        if entry == 0:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
             continue
         if entry & 3 != mark:
-            if entry & 3 == 0:
+            if entry and entry & 3 == 0 and entry not in given:
+                if len(given) >= most_pids:
+                    _damaged(kernel, entry)
+                    return
+                given.add(entry)
                 yield entry
             continue
         at = entry - mark
         # An entry this low stands for the slot beside it.
         if at < 4096:
             continue
-        if at in seen or height >= MAX_HEIGHT or len(seen) > MAX_PIDS:
+        if at in seen or len(stack) > MAX_HEIGHT:
             _damaged(kernel, at)
             continue
+        if len(seen) >= most:
+            _damaged(kernel, at)
+            return
         seen.add(at)
         try:
             data = kernel.data(at + slots.offset, count * kernel.word)
         except MemoryFault:
             _damaged(kernel, at)
             continue
-        children = [
-            int.from_bytes(data[i : i + kernel.word], "little")
-            for i in range(0, len(data), kernel.word)
-        ]
-        stack.extend((child, height + 1) for child in reversed(children))
+        stack.append(_words(data, kernel.word))
+
+
+def _words(data: bytes, word: int) -> Iterator[int]:
+    return (int.from_bytes(data[i : i + word], "little") for i in range(0, len(data), word))

@@ -1,6 +1,6 @@
 """What each CPU was running."""
 
-from xenkdump_fast.linux import tasks
+from xenkdump_fast.linux import percpu, tasks
 
 from .fakes import FakeKernel, FakeMember
 
@@ -42,3 +42,21 @@ def test_run_queues_that_cannot_be_read_say_nothing_of_what_ran() -> None:
     kernel.memory.drop(QUEUES + 0x1000)
     assert tasks.active(kernel) == {}
     assert len(kernel.warnings) == 2
+
+
+def test_cpus_without_an_area_of_their_own() -> None:
+    """A mask of ones made 8192 CPUs of one, each of which ran its task."""
+    kernel = kernel_with([0x5000, 0x6000, 0x7000, 0x8000], possible=0b1111)
+    kernel.memory.number(OFFSETS + 3 * 8, 0x1000, 8)
+    assert tasks.active(kernel) == {0: 0x5000, 1: 0x6000, 2: 0x7000}
+    assert kernel.warnings == ["1 of the possible CPUs have no per-cpu area of their own"]
+
+
+def test_more_cpus_than_the_dump_can_hold() -> None:
+    kernel = kernel_with([0x5000, 0x6000, 0x7000], possible=0b111)
+    kernel.file_size = 2 * 4096
+    assert percpu.areas(kernel) == [0, 1]
+    kernel.symbols.update(__per_cpu_start=0x100, __per_cpu_end=0x100 + 8 * 4096)  # type: ignore[attr-defined]
+    assert percpu.areas(kernel) == [0]
+    assert kernel.warnings[0] == "there are more CPUs than the dump can hold: the first 2 are told"
+    assert tasks.active(kernel) == {0: 0x5000}

@@ -6,6 +6,9 @@ from .kernel import Kernel
 
 #: More CPUs than any kernel was built for; bounds what a broken count can ask for.
 MAX_CPUS = 8192
+#: A per-cpu area is some pages, of which a dump without pages of zeros lacks some: a quarter of it
+#: is taken to be there at the least, and a page.
+PAGE, PART = 4096, 4
 
 
 def address(kernel: Kernel, key: str, cpu: int) -> int:
@@ -58,6 +61,37 @@ def possible(kernel: Kernel) -> list[int]:
         return mask(kernel, "cpu_possible")
     except AbsentError:
         return [0]
+
+
+def areas(kernel: Kernel) -> list[int]:
+    """The possible CPUs with a per-cpu area of their own: no more than the dump can hold.
+
+    What is done for each CPU is done for these. In a hostile dump all CPUs may share one area; in
+    one of a kernel that died before it set them up they do.
+    """
+    symbols = kernel.symbols
+    size = (symbols.get("__per_cpu_end") or 0) - (symbols.get("__per_cpu_start") or 0)
+    room = kernel.room(max(size // PART, PAGE))
+    found: list[int] = []
+    offsets: set[int] = set()
+    shared = 0
+    for cpu in possible(kernel):
+        if len(found) >= room:
+            kernel.warn(f"there are more CPUs than the dump can hold: the first {room} are told")
+            break
+        try:
+            at = offset(kernel, cpu)
+        except MemoryFault:  # which is said where the CPU's data is asked for
+            found.append(cpu)
+            continue
+        if at in offsets:
+            shared += 1
+            continue
+        offsets.add(at)
+        found.append(cpu)
+    if shared:
+        kernel.warn(f"{shared} of the possible CPUs have no per-cpu area of their own")
+    return found
 
 
 def present(kernel: Kernel) -> list[int]:

@@ -62,7 +62,7 @@ def idle(kernel: Kernel) -> dict[int, int]:
 def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:
     """That pointer of each CPU's run queue, which may be 0; unreadable ones are left out."""
     found = {}
-    for cpu in percpu.possible(kernel):
+    for cpu in percpu.areas(kernel):
         try:
             found[cpu] = kernel.read(percpu.address(kernel, "runqueues", cpu), key)
         except MemoryFault:

@@ -1,5 +1,6 @@
 """Where a stack lies, and with which registers to start on it."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
@@ -25,6 +26,8 @@ SP = {4: "esp", 8: "rsp"}
 FRAME_POINTER = {4: "ebp", 8: "rbp"}
 #: Opcodes: pop %ebp, popf.
 POP_BP, POPF = 0x5D, 0x9D
+#: THREAD_SIZE is a page with CONFIG_4KSTACKS on i386, and 32 KiB with KASAN on x86_64.
+MIN_SIZE, MAX_SIZE = 0x1000, 0x1_0000
 #: Functions that only the CPU that dies is in.
 DYING = (
     "crash_kexec",
@@ -62,13 +65,12 @@ class Start(NamedTuple):
 
 def size(kernel: Kernel) -> int:
     """THREAD_SIZE in bytes."""
-    try:
-        return kernel.types.sizeof("thread_union")
-    except AbsentError:
-        pass
-    for symbol in kernel.symbols.all("init_thread_union"):
-        if symbol.size:
-            return symbol.size
+    sizes = [symbol.size for symbol in kernel.symbols.all("init_thread_union")]
+    with suppress(AbsentError):
+        sizes.insert(0, kernel.types.sizeof("thread_union"))
+    for found in sizes:
+        if MIN_SIZE <= found <= MAX_SIZE:
+            return found
     # arch/x86/include/asm/page_{32,64}_types.h: 16 KiB on x86_64 since 3.15 (6538b8ea886e).
     return 0x4000 if kernel.word == 8 else 0x2000
 

@@ -1,5 +1,6 @@
 """Which registers belong to which CPU."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -33,34 +34,40 @@ def assign(
     the stack pointer, which is on the stack of the task that the CPU ran; else by the kernel's own
     per-cpu base in gs; else, on a bare machine, by the order of the notes: that of the CPUs.
     """
-    left = list(contexts)
+    # Notes of more CPUs than there can be are none of a kernel's.
+    numbered = enumerate(
+        context for context in contexts if context.note is None or context.note < percpu.MAX_CPUS
+    )
+    left = dict(numbered)
     found: dict[int, VcpuContext] = {}
 
-    def take(cpu: int, context: VcpuContext) -> None:
+    def take(cpu: int, number: int) -> None:
         if cpu not in found and cpu in active:
-            found[cpu] = context
-            left.remove(context)
+            found[cpu] = left.pop(number)
 
     vcpu_to_cpu = {_vcpu_id(kernel, cpu): cpu for cpu in active}
-    for context in tuple(left):
+    for number, context in tuple(left.items()):
         if context.vcpu is not None and context.vcpu in vcpu_to_cpu:
-            take(vcpu_to_cpu[context.vcpu], context)
+            take(vcpu_to_cpu[context.vcpu], number)
     size = stacks.size(kernel)
-    for context in tuple(left):
+    on_stack: dict[int, int] = {}
+    for cpu, task in active.items():
+        on_stack.setdefault(task.stack, cpu)
+    lowest = sorted(on_stack)
+    for number, context in tuple(left.items()):
         sp = context.registers.get(stacks.SP[kernel.word], 0)
-        for cpu, task in active.items():
-            if task.stack <= sp < task.stack + size:
-                take(cpu, context)
-                break
+        below = bisect_right(lowest, sp)
+        if below and sp < lowest[below - 1] + size:
+            take(on_stack[lowest[below - 1]], number)
     bases = {_base(kernel, cpu): cpu for cpu in active}
-    for context in tuple(left):
+    for number, context in tuple(left.items()):
         base = context.registers.get("gs_base")
         if base and base in bases:
-            take(bases[base], context)
+            take(bases[base], number)
     online = percpu.online(kernel)
-    for context in tuple(left):
+    for number, context in tuple(left.items()):
         if context.note is not None and context.note < len(online):
-            take(online[context.note], context)
+            take(online[context.note], number)
     return found
 
 

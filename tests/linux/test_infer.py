@@ -1,12 +1,14 @@
 """Inference on memory that is not what it seems."""
 
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from xenkdump_fast import AbsentError
-from xenkdump_fast.linux.infer import INFERRERS, Inference
-from xenkdump_fast.linux.infer.sample import Sample
+from xenkdump_fast.linux.infer import INFERRERS, Inference, clock, runqueue, task
+from xenkdump_fast.linux.infer.sample import MIN_SIZE, Sample
 
 from .fakes import FakeKernel, words
 
@@ -69,3 +71,84 @@ def test_a_task_list_in_memory_that_only_five_levels_reach() -> None:
         kernel.memory.write(address + 0x100, words(8, *(each + 0x100 for each in around)))
         kernel.memory.write(address + 0x200, b"swapper/0\0")
     assert [leader.address for leader in Sample(kernel).leaders] == addresses[1:]
+
+
+FAR = 0xFFFF_8880_0000_0000
+#: Of tasks whose memory has names and pids in all words that lead nowhere.
+TASKS, THREADS, TGID = 0x110, 0x2F0, 0x400
+
+
+def kernel_with_leaders(count: int, distance: int) -> FakeKernel:
+    """A kernel of as many leaders, of which each starts so far behind the last."""
+    kernel = kernel_of(bytes(0x8000), 8)
+    kernel.memory.write(FAR, b"aa \0" * ((count * distance + 0x8000) // 4))
+    around = [INIT_TASK, *(FAR + i * distance for i in range(count)), INIT_TASK]
+    for before, at, after in zip(around, around[1:], around[2:], strict=False):
+        kernel.memory.write(at + TASKS, words(8, after + TASKS, before + TASKS))
+    kernel.memory.write(INIT_TASK + TASKS, words(8, around[1] + TASKS, around[-2] + TASKS))
+    return kernel
+
+
+def test_leaders_that_overlap_are_none() -> None:
+    """4095 of them in 130 KiB were compared with each other for 7 s."""
+    assert len(Sample(kernel_with_leaders(100, MIN_SIZE)).leaders) == 100
+    with pytest.raises(AbsentError, match="no list leads"):
+        Sample(kernel_with_leaders(100, 0x20))
+
+
+def test_no_more_leaders_than_the_dump_can_hold() -> None:
+    kernel = kernel_with_leaders(100, MIN_SIZE)
+    kernel.file_size = 5 * 0x4000
+    assert len(Sample(kernel).leaders) == 5
+
+
+def test_threads_at_any_offset_are_gone_through_but_once() -> None:
+    """A chain that does not come back was followed anew for each offset of a task_struct."""
+    kernel = kernel_with_leaders(3, 0x4000)
+    kernel.file_size = 1 << 16
+    many, base = 1000, FAR + 0x10_0000
+    kernel.memory.write(base - 0x1000, b"aa \0" * (0x1000 // 4 + many * 16 + 0x1000))
+    for i in range(many):
+        kernel.memory.number(base + i * 64, base + (i + 1) % many * 64, 8)
+    kernel.memory.number(FAR + THREADS, base, 8)
+    sample = Sample(kernel)
+    kernel.memory.reads = 0
+    for _ in range(100):
+        assert not task._groups(kernel, sample, THREADS, TGID)
+    assert 3 * many < kernel.memory.reads < 4 * (kernel.file_size // 8)
+
+
+def test_a_timekeeper_as_large_as_its_symbol_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = kernel_of(bytes(0x8000), 8)
+    monkeypatch.setattr(kernel.symbols, "all", lambda name: [SimpleNamespace(size=1 << 40)])
+    sizes: list[int] = []
+    read = kernel.data
+
+    def counted(address: int, size: int) -> bytes:
+        sizes.append(size)
+        return read(address, size)
+
+    monkeypatch.setattr(kernel, "data", counted)
+    with pytest.raises(AbsentError):
+        clock.timekeeper(kernel, Inference(kernel, "no types"))
+    assert sizes[0] == clock.MAX_SIZE
+
+
+def test_no_more_run_queues_than_the_dump_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8192 of them, of 32 KiB each, may be one."""
+    kernel = kernel_of(bytes(0x8000), 8)
+    kernel.symbols.update(__cpu_possible_mask=FAR, __per_cpu_offset=FAR + 8)  # type: ignore[attr-defined]
+    kernel.memory.write(FAR, words(8, (1 << 64) - 1, *range(64)))
+    kernel.memory.write(SYMBOLS["runqueues"], bytes(0x10000))
+    kernel.file_size = 16 * runqueue.DEFAULT_SIZE
+    taken: list[Any] = []
+    monkeypatch.setattr(runqueue, "_are_idle", lambda *given: taken.append(given[2]))
+    inference: Any = SimpleNamespace(
+        sample=SimpleNamespace(word=8, words=lambda start, end: iter([start])),
+        member=lambda path: SimpleNamespace(offset=0),
+    )
+    for size, most in ((0x800, 16), (runqueue.MAX_SIZE, 2)):
+        monkeypatch.setattr(kernel.symbols, "all", lambda name, at=size: [SimpleNamespace(size=at)])
+        with pytest.raises(AbsentError):
+            runqueue.rq(kernel, inference)
+        assert len(taken.pop()) == most

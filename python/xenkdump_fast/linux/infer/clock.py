@@ -15,8 +15,8 @@ _EARLIEST = 1_072_915_200
 _LATEST = 1 << 33
 #: How far the parts of the clock may disagree, in seconds.
 _SLACK = 3
-#: Where the symbol has no size.
-DEFAULT_SIZE = 0x200
+#: Where the symbol has no size; and more than it has in any version.
+DEFAULT_SIZE, MAX_SIZE = 0x200, 0x1000
 
 
 def timekeeper(kernel: Kernel, inference: "Inference") -> Struct:
@@ -28,6 +28,7 @@ def timekeeper(kernel: Kernel, inference: "Inference") -> Struct:
 
     name = "tk_core" if "tk_core" in kernel.symbols else "timekeeper"
     size = max([symbol.size for symbol in kernel.symbols.all(name)], default=0) or DEFAULT_SIZE
+    size = min(size, MAX_SIZE)
     data = kernel.data(kernel.symbol(name), size)
     block = Block(kernel.symbol(name), data, 4)
     uptime = header.uptime(kernel)

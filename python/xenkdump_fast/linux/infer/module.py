@@ -22,7 +22,8 @@ def module(kernel: Kernel, inference: "Inference") -> Struct:
     word = kernel.word
     head = kernel.symbol("modules")
     blocks = []
-    for node in kernel.list(head, MAX_MODULES):
+    # Each is in pages of its own.
+    for node in kernel.list(head, min(MAX_MODULES, kernel.room(PAGE))):
         try:
             blocks.append(Block(node - word, kernel.data(node - word, SIZE), word))
         except MemoryFault:

@@ -9,6 +9,8 @@ from ..kernel import Kernel
 #: Bounds on what a task_struct can be, and on how many are looked at.
 MIN_SIZE, MAX_SIZE = 0x200, 0x4000
 MAX_TASKS = 4096
+#: Twice as many as there can be pids.
+MAX_STEPS = 1 << 23
 COMM_LENGTH = 16
 #: Where the kernel's half of the address space may begin: with 32 bits, as it was built.
 _HALF_32, _HALF_48, _HALF_57 = 0x4000_0000, 0xFFFF_8000_0000_0000, 0xFF00_0000_0000_0000
@@ -55,6 +57,10 @@ class Sample:
             raise AbsentError(f"init_task of {self.size} bytes is no task_struct")
         self.init = Block(init_task, kernel.data(init_task, self.size), self.word)
         self.comm = self._comm()
+        # A node of a list has two words of its own, and is looked at twice: for the list of tasks,
+        # and for those of threads.
+        self._steps = min(MAX_STEPS, kernel.room(self.word))
+        self._most = min(MAX_TASKS, kernel.room(self.size))
         self.tasks, addresses = self._task_list()
         self.leaders = [self._block(address) for address in addresses]
 
@@ -89,6 +95,11 @@ class Sample:
         except MemoryFault:
             return False
 
+    def step(self) -> bool:
+        """Whether one more node of a list may be looked at, wherever it is on."""
+        self._steps -= 1
+        return self._steps >= 0
+
     def _comm(self) -> int:
         for name in _NAMES:
             found = self.init.data.find(name)
@@ -116,13 +127,21 @@ class Sample:
         """The tasks on the list through ``offset``, as far as all of them are tasks."""
         head = self.init.address + offset
         found: list[int] = []
+        near = {self.init.address // MIN_SIZE: self.init.address}
         at, seen = self.init.word(offset), {head}
         try:
             before = head
-            while at not in seen and len(found) < MAX_TASKS:
-                if self._kernel.pointer(at + self.word) != before or not self.is_task(at - offset):
+            while at not in seen and len(found) < self._most and self.step():
+                task = at - offset
+                if self._kernel.pointer(at + self.word) != before or not self.is_task(task):
                     return found
-                found.append(at - offset)
+                # No two of them overlap.
+                part = task // MIN_SIZE
+                beside = (near.get(i) for i in (part - 1, part, part + 1))
+                if any(other is not None and abs(task - other) < MIN_SIZE for other in beside):
+                    return found
+                near[part] = task
+                found.append(task)
                 seen.add(at)
                 before, at = at, self._kernel.pointer(at)
         except MemoryFault:

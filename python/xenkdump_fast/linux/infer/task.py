@@ -327,7 +327,7 @@ def _groups(kernel: Kernel, sample: Sample, offset: int, tgid: int) -> bool:
     try:
         for block in sample.leaders:
             at, seen = block.word(offset), {block.address + offset}
-            while at not in seen and len(seen) < 1 << 16:
+            while at not in seen and len(seen) < 1 << 16 and sample.step():
                 same = kernel.number(at - offset + tgid, 4) == block.int(tgid)
                 if not (same and sample.is_task(at - offset)):
                     return False

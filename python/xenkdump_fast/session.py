@@ -190,7 +190,7 @@ class Domain:
 
     @property
     def warnings(self) -> list[str]:
-        """What is missing or odd, said once."""
+        """What is missing or odd, said once; of a kernel's that are alike the first few."""
         kernel = [] if self._kernel is None else self._kernel.warnings
         return [*self.dump.warnings, *self._warnings, *kernel]
 

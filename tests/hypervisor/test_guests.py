@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from xenkdump_fast._native import AddressSpace, MemoryFault
-from xenkdump_fast.hypervisor.allowance import Allowance
+from xenkdump_fast.allowance import Allowance
 from xenkdump_fast.hypervisor.guests import recognise, recognise_frames
 
 PAGE = 4096

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .._native import AbsentError
-from .allowance import Allowance
+from ..allowance import Allowance
 from .memory import IMAGE_ALIGN, PAGE
 from .xen import Xen
 

@@ -5,10 +5,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
+from ..allowance import Allowance
 from ..linux.locate import Root
 from ..sources import Source
 from . import guests, shared_info
-from .allowance import Allowance
 from .guests import GuestKernel
 from .shared_info import SharedInfo
 from .vcpus import XenVcpu

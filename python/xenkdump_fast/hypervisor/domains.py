@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from .._native import Symbols
+from ..allowance import Allowance
 from . import frame_table
-from .allowance import Allowance
 from .layout import Layout
 from .memory import PAGE, XenMemory, number
 from .pcpus import Pcpu

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from ..allowance import Allowance
 from . import frames, shared_info
-from .allowance import Allowance
 from .layout import Layout
 from .memory import PAGE, XenMemory
 from .pcpus import Pcpu

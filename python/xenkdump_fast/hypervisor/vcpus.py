@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..allowance import Allowance
 from . import frames
-from .allowance import Allowance
 from .infer import RUNSTATES, root_of, vcpu_addresses
 from .layout import Layout
 from .memory import PAGE, XenMemory

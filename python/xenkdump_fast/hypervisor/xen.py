@@ -5,8 +5,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .._native import AbsentError, Dump, DumpError, Image, Symbols
+from ..allowance import Allowance
 from . import domains, frame_table, guests, identity, memory, vcpus
-from .allowance import Allowance
 from .domain import XenDomain
 from .domains import FIRST_RESERVED
 from .guests import GuestKernel

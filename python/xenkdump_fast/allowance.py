@@ -4,10 +4,10 @@
 class Allowance:
     """An amount of memory that is looked at; it only gets less.
 
-    What a domain owns is its own: the structs that Xen keeps of it and of its vCPUs, its kernel,
-    its frames. So what all domains take together is no more than the dump has. In a hostile dump
-    thousands of domains may share what they have, and each is another walk through it; there the
-    allowance is used up, and what is left is not looked at.
+    What a domain, a vCPU or a module owns is its own: its structs, its kernel, its tables. So what
+    all of them take together is no more than the dump has. In a hostile dump thousands of them may
+    share what they have, and each is another walk through it; there the allowance is used up, and
+    what is left is not looked at.
     """
 
     __slots__ = ("left",)

@@ -4,10 +4,20 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Unwinder
+from ..allowance import Allowance
 from .kernel import Kernel
 
 #: More than any module's symbols take; bounds what a broken count can ask for.
 MAX_TABLE = 64 << 20
+#: More than the tables of all modules take, however long (or full of holes) a dump is: six that a
+#: host had loaded took 6 KiB each, and 300 large ones take some 30 MiB.
+MAX_TABLES = 256 << 20
+#: So much of a table is read, and counted, at once.
+PIECE = 64 << 10
+PAGE = 4096
+#: Modules lie between MODULES_VADDR and MODULES_END (pgtable_64_types.h), 1.5 GiB at most, each in
+#: pages of its own.
+MAX_MODULES = (1536 << 20) // PAGE
 NAME_LENGTH = 64
 #: enum mod_mem_type: MOD_INIT_TEXT, behind text, data, rodata and ro_after_init.
 FIRST_INIT_MEMORY = 4
@@ -28,12 +38,16 @@ class Module(NamedTuple):
 
 
 def modules(kernel: Kernel) -> Iterator[Module]:
-    """Every loaded module, in the order of the kernel's list."""
+    """Every loaded module, in the order of the kernel's list; a page of the dump each at least."""
     head = kernel.symbols.get("modules")
     if head is None or "module" not in kernel.types:
         return
     offset = kernel.offset("module.list")
-    for node in kernel.list(head):
+    most = min(kernel.file_size // PAGE, MAX_MODULES)
+    for count, node in enumerate(kernel.list(head)):
+        if count >= most:
+            kernel.warn(f"there are more than {most} modules, which is more than the dump can hold")
+            return
         address = node - offset
         try:
             name = kernel.string(address + kernel.offset("module.name"), NAME_LENGTH)
@@ -82,19 +96,27 @@ def _kallsyms(kernel: Kernel, module: int) -> tuple[int, str]:
 
 
 def load(kernel: Kernel, unwinder: Unwinder) -> None:
-    """Gives the symbols and ORC tables of every module to the kernel's symbols and its unwinder."""
+    """Gives the symbols and ORC tables of every module to the kernel's symbols and its unwinder.
+
+    A byte of the dump is one table's: together they are no longer than the dump.
+    """
+    room = Allowance(min(kernel.file_size, MAX_TABLES))
     for module in modules(kernel):
-        try:
-            _load_symbols(kernel, module)
-        except AbsentError as error:
-            kernel.warn(f"the symbols of module {module.name} cannot be read: {error}")
-        try:
-            _load_orc(kernel, module, unwinder)
-        except AbsentError as error:
-            kernel.warn(f"the unwind tables of module {module.name} cannot be read: {error}")
+        for what, give in (("symbols", _load_symbols), ("unwind tables", _load_orc)):
+            try:
+                give(kernel, unwinder, module, room)
+            except AbsentError as error:
+                if room.left:
+                    kernel.warn(f"the {what} of module {module.name} cannot be read: {error}")
+                    continue
+                kernel.warn(
+                    "the tables of modules are more than the dump can hold: "
+                    f"those from module {module.name} on are left out"
+                )
+                return
 
 
-def _load_symbols(kernel: Kernel, module: Module) -> None:
+def _load_symbols(kernel: Kernel, _: Unwinder, module: Module, room: Allowance) -> None:
     if not module.symbols:
         return
     table, prefix = _kallsyms(kernel, module.address)
@@ -116,26 +138,39 @@ def _load_symbols(kernel: Kernel, module: Module) -> None:
         module.name,
         module.base,
         module.base + module.size,
-        kernel.data(symtab, count * entry),
-        _read_up_to(kernel, strtab, length),
+        _read(kernel, symtab, count * entry, room),
+        _read_up_to(kernel, strtab, length, room),
     )
 
 
-def _read_up_to(kernel: Kernel, address: int, length: int) -> bytes:
-    """What can be read of ``length`` bytes, page by page."""
-    parts = []
-    at, end = address, address + length
-    while at < end:
-        step = min(end, (at | 0xFFF) + 1) - at
-        try:
-            parts.append(kernel.data(at, step))
-        except MemoryFault:
-            break
-        at += step
+def _read(kernel: Kernel, address: int, size: int, room: Allowance) -> bytes:
+    """``size`` bytes; of a broken count no more is taken from ``room`` than can be read."""
+    return b"".join(_pieces(kernel, address, size, PIECE, room))
+
+
+def _read_up_to(kernel: Kernel, address: int, size: int, room: Allowance) -> bytes:
+    """What can be read of ``size`` bytes, page by page."""
+    parts: list[bytes] = []
+    try:
+        for piece in _pieces(kernel, address, size, PAGE, room):
+            parts.append(piece)  # noqa: PERF402 - those before a fault count
+    except MemoryFault:
+        pass
     return b"".join(parts)
 
 
-def _load_orc(kernel: Kernel, module: Module, unwinder: Unwinder) -> None:
+def _pieces(kernel: Kernel, address: int, size: int, step: int, room: Allowance) -> Iterator[bytes]:
+    """The bytes up to each multiple of ``step``, and each spent from ``room``."""
+    at, end = address, address + size
+    while at < end:
+        piece = min(end, (at | (step - 1)) + 1) - at
+        if not room.take(piece):
+            raise AbsentError("no more tables fit into the dump")
+        yield kernel.data(at, piece)
+        at += piece
+
+
+def _load_orc(kernel: Kernel, unwinder: Unwinder, module: Module, room: Allowance) -> None:
     if not kernel.has("module.arch.orc_unwind_ip"):
         return
     count = kernel.read(module.address, "module.arch.num_orcs")
@@ -148,7 +183,7 @@ def _load_orc(kernel: Kernel, module: Module, unwinder: Unwinder) -> None:
     unwinder.add_module(
         module.base,
         module.base + module.size,
-        kernel.data(ip, count * 4),
+        _read(kernel, ip, count * 4, room),
         ip,
-        kernel.data(orc, count * 6),
+        _read(kernel, orc, count * 6, room),
     )

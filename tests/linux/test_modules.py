@@ -1,0 +1,124 @@
+"""Modules whose tables are shared, or larger than they can be."""
+
+from typing import Any
+
+import pytest
+
+from xenkdump_fast.linux import modules
+
+from .fakes import PAGE, FakeKernel, FakeMember, FakeSymbols, Memory, words
+
+HEAD = 0xFFFF_FFFF_8200_0000
+STRUCTS = 0xFFFF_FFFF_C000_0000
+TABLES = 0xFFFF_FFFF_D000_0000
+LAYOUT: dict[str, int | FakeMember] = {
+    "module": PAGE,
+    "module.list": FakeMember(0, 8),
+    "module.name": 16,
+    "module.core_layout.base": FakeMember(80, 8),
+    "module.core_layout.size": FakeMember(88, 4),
+    "module.symtab": FakeMember(96, 8),
+    "module.num_symtab": FakeMember(104, 4),
+    "module.strtab": FakeMember(112, 8),
+    "module.typetab": FakeMember(120, 8),
+    "module.arch.orc_unwind_ip": FakeMember(128, 8),
+    "module.arch.orc_unwind": FakeMember(136, 8),
+    "module.arch.num_orcs": FakeMember(144, 4),
+}
+#: Symbols and rows of ORC that need a whole page.
+SYMBOLS, ROWS = PAGE // 24, PAGE // 6
+
+
+class Reads(Memory):
+    """Memory that counts what is read of it from TABLES on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_of_tables = 0
+
+    def read(self, address: int, size: int) -> bytes:
+        data = super().read(address, size)
+        self.read_of_tables += size if address >= TABLES else 0
+        return data
+
+
+class Tables(FakeSymbols):
+    """Takes the tables of modules, as an unwinder does."""
+
+    def __init__(self, symbols: dict[str, int]) -> None:
+        super().__init__(symbols)
+        self.given: list[Any] = []
+
+    def add_module(self, *table: Any) -> None:
+        self.given.append(table)
+
+
+def loaded(claims: list[tuple[int, int]]) -> FakeKernel:
+    """Modules of so many symbols and rows of ORC; all of them at one place, of two pages each."""
+    kernel = FakeKernel({}, LAYOUT)
+    kernel.memory = Reads()
+    kernel.__dict__.update(virtual=kernel.memory, symbols=Tables({"modules": HEAD}))
+    places = [STRUCTS + i * PAGE for i in range(len(claims))]
+    for i, (at, (symbols, rows)) in enumerate(zip(places, claims, strict=True)):
+        kernel.memory.write(at, words(8, [*places, HEAD][i + 1], HEAD))
+        kernel.memory.write(at + 16, f"module{i}".encode())
+        tables = (TABLES, symbols, TABLES + 0x10_0000, TABLES + 0x10_0000 + 16)
+        orc = (TABLES, TABLES, rows)
+        kernel.memory.write(at + 80, words(8, at, PAGE, *tables, *orc))
+    kernel.memory.write(HEAD, words(8, places[0], places[-1]))
+    for at in (TABLES, TABLES + PAGE, TABLES + 0x10_0000):
+        kernel.memory.write(at, bytes(PAGE))
+    return kernel
+
+
+def load(kernel: FakeKernel) -> tuple[int, int]:
+    """How many modules gave symbols, and how many ORC."""
+    unwinder: Any = Tables({})
+    modules.load(kernel, unwinder)
+    symbols: Any = kernel.symbols
+    return len(symbols.given), len(unwinder.given)
+
+
+def test_every_module_gives_its_tables() -> None:
+    kernel = loaded([(SYMBOLS, ROWS)] * 3)
+    assert load(kernel) == (3, 3)
+    assert kernel.warnings == []
+
+
+def test_the_tables_of_all_modules_are_no_more_than_the_dump() -> None:
+    """Every one of them is the same two pages."""
+    kernel = loaded([(SYMBOLS, ROWS)] * 100)
+    kernel.file_size = 101 * PAGE
+    assert load(kernel)[0] < 50
+    memory = kernel.memory
+    assert isinstance(memory, Reads)
+    assert memory.read_of_tables <= kernel.file_size
+    (warning,) = kernel.warnings
+    assert "more than the dump can hold: those from module module" in warning
+
+
+def test_a_dump_with_holes_is_not_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modules, "MAX_TABLES", 10 * PAGE)
+    kernel = loaded([(SYMBOLS, ROWS)] * 10)
+    kernel.file_size = 1 << 50
+    assert load(kernel)[0] < 10
+    assert len(kernel.warnings) == 1
+
+
+def test_a_broken_count_takes_nothing_from_other_modules() -> None:
+    kernel = loaded([(2 << 20, 10 << 20), (SYMBOLS, ROWS)])
+    kernel.file_size = 256 << 10
+    assert load(kernel) == (1, 1)
+    assert [warning.split(":")[0] for warning in kernel.warnings] == [
+        "the symbols of module module0 cannot be read",
+        "the unwind tables of module module0 cannot be read",
+    ]
+
+
+def test_each_module_has_a_page_of_the_dump() -> None:
+    kernel = loaded([(0, 0)] * 20)
+    kernel.file_size = 5 * PAGE
+    assert [module.name for module in modules.modules(kernel)] == [f"module{i}" for i in range(5)]
+    assert kernel.warnings == [
+        "there are more than 5 modules, which is more than the dump can hold"
+    ]

@@ -1,5 +1,8 @@
 //! A hash of names to indices, built in one pass.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
 /// Which of many names may be the one that is sought: four bytes a bucket, four bytes a name.
 ///
 /// Buckets are chains, because many symbols may have one name, and a hostile file as many as it
@@ -13,33 +16,58 @@ pub(crate) struct Names {
 /// The end of a chain.
 const END: u32 = u32::MAX;
 
+/// What a name is hashed with: no file can be made whose names meet in one bucket.
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The hash of a name that is sought, for as many [`Names`] as there are.
+#[derive(Clone, Copy)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    pub fn of(name: &[u8]) -> Self {
+        Self(SEED.hash_one(name))
+    }
+}
+
 impl Names {
     /// Hashes `names`; those past the first 2^32 - 1 cannot be found.
     pub fn new<'a>(names: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
+        Self::in_order(names.len(), (0..END).zip(names))
+    }
+
+    /// Hashes names that are given with their indices, each below `len` and given once.
+    pub fn in_order<'a>(len: usize, names: impl Iterator<Item = (u32, &'a [u8])>) -> Self {
         let mut this = Self {
-            heads: vec![END; names.len().next_power_of_two()],
-            next: Vec::with_capacity(names.len()),
+            heads: vec![END; len.next_power_of_two()],
+            next: vec![END; len],
         };
-        for (i, name) in (0..END).zip(names) {
-            let bucket = this.bucket(name);
+        for (i, name) in names {
+            let bucket = this.bucket(Key::of(name));
             let head = std::mem::replace(&mut this.heads[bucket], i);
-            this.next.push(head);
+            if let Some(next) = this.next.get_mut(i as usize) {
+                *next = head;
+            }
         }
         this
     }
 
-    /// The indices of the names that may be `name`, the last first.
+    /// The indices of the names that may be `name`, the last given first.
     pub fn candidates(&self, name: &[u8]) -> impl Iterator<Item = usize> + use<'_> {
+        self.with_key(Key::of(name))
+    }
+
+    /// The same, by the name's key.
+    pub fn with_key(&self, key: Key) -> impl Iterator<Item = usize> + use<'_> {
         let link = |i: u32| (i != END).then_some(i);
-        let first = self.heads.get(self.bucket(name)).copied().and_then(link);
+        let first = self.heads.get(self.bucket(key)).copied().and_then(link);
         std::iter::successors(first, move |i| {
             self.next.get(*i as usize).copied().and_then(link)
         })
         .map(|i| i as usize)
     }
 
-    fn bucket(&self, name: &[u8]) -> usize {
-        hash(name) as usize & (self.heads.len() - 1)
+    fn bucket(&self, key: Key) -> usize {
+        key.0 as usize & (self.heads.len() - 1)
     }
 }
 
@@ -76,7 +104,73 @@ pub(crate) fn string(strings: &[u8], offset: u32, ends: impl Fn(u8) -> bool) -> 
     rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
 }
 
+/// Whether [`string`] is `wanted` there, without looking for the end of a longer one.
+pub(crate) fn is_string(
+    strings: &[u8],
+    offset: u32,
+    wanted: &[u8],
+    ends: impl Fn(u8) -> bool,
+) -> bool {
+    let rest = strings.get(offset as usize..).unwrap_or_default();
+    let Some((name, after)) = rest.split_at_checked(wanted.len()) else {
+        return false;
+    };
+    let ended = after.first().is_none_or(|byte| ends(*byte)) || name.len() == LIMIT;
+    name == wanted && ended && name.len() <= LIMIT && !name.iter().any(|byte| ends(*byte))
+}
+
 /// As text, up to where it stops being UTF-8.
 pub(crate) fn text(name: &[u8]) -> &str {
     name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FNV's hash is the same for all of them, whatever it starts with.
+    #[test]
+    fn names_cannot_be_made_to_meet() {
+        let halves = [
+            [*b"abcdefgh", *b"ijklmnop"],
+            [*b"abcdefg\xe8", *b"ijk\xecmno\xf0"],
+        ];
+        let names: Vec<Vec<u8>> = (0..1024_usize)
+            .map(|i| {
+                (0..10)
+                    .flat_map(|bit| halves[i >> bit & 1].concat())
+                    .collect()
+            })
+            .collect();
+        assert!(names.iter().all(|name| hash(name) == hash(&names[0])));
+        let table = Names::new(names.iter().map(Vec::as_slice));
+        for (i, name) in names.iter().enumerate() {
+            assert!(table.candidates(name).any(|found| found == i));
+            assert!(table.candidates(name).count() < 32);
+        }
+    }
+
+    #[test]
+    fn a_name_is_itself_only() {
+        let strings = [b"\0name\0names\0a b", &[b'x'; LIMIT + 1][..]].concat();
+        let ends = |byte| byte <= b' ';
+        for offset in (0..=strings.len()).chain([usize::MAX]) {
+            let offset = offset as u32;
+            let there = string(&strings, offset, ends);
+            let limit = [b'x'; LIMIT + 1];
+            for wanted in [
+                &b"name"[..],
+                b"names",
+                b"",
+                b"a",
+                b"a b",
+                b"b",
+                &limit,
+                &limit[1..],
+            ] {
+                let same = is_string(&strings, offset, wanted, ends);
+                assert_eq!(same, there == wanted, "{offset} {wanted:?}");
+            }
+        }
+    }
 }

@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use crate::addr::{VirtAddr, Word};
 use crate::elf::Image;
+use crate::names::Key;
 use crate::Result;
-use table::{Found, Table};
+use table::{Found, Table, NAMESAKES};
 
 /// One symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,21 +116,25 @@ impl Symbols {
     /// The symbol of this name: the kernel's own before a module's; of several, a global one, then
     /// the one at the lowest address.
     pub fn get(&self, name: &str) -> Option<Symbol<'_>> {
+        let key = Key::of(name.as_bytes());
         self.parts().find_map(|(module, table, slide)| {
-            let found = table.named(name).min_by_key(|found| found.preference())?;
+            let found = table.named(name, key).next()?;
             Some(symbol(found, module, table, slide))
         })
     }
 
-    /// All symbols of this name, by address: static functions may share one.
+    /// All symbols of this name, by address: static functions may share one. Of thousands, the first
+    /// 4096 in the order of [`Symbols::get`].
     pub fn all(&self, name: &str) -> Vec<Symbol<'_>> {
+        let key = Key::of(name.as_bytes());
         let mut all: Vec<_> = self
             .parts()
             .flat_map(|(module, table, slide)| {
                 table
-                    .named(name)
+                    .named(name, key)
                     .map(move |found| symbol(found, module, table, slide))
             })
+            .take(NAMESAKES)
             .collect();
         all.sort_by_key(|symbol| symbol.address);
         all

@@ -5,11 +5,15 @@ use std::sync::OnceLock;
 
 use crate::addr::{VirtAddr, Word};
 use crate::elf::Bytes;
-use crate::names::{self, Names};
+use crate::names::{self, Key, Names};
 
 /// How many symbols below an address may be asked whether they cover it. The most labels seen
 /// within one function are 60.
 const LABELS: usize = 256;
+
+/// How many symbols of one name are told. Of no name that is asked for are there more than a few;
+/// the most there are of one is 489 of `.LC0` in a kernel of 127398 symbols.
+pub(super) const NAMESAKES: usize = 4096;
 
 /// What a symbol names. The order is that of preference among aliases, best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,16 +48,25 @@ pub(super) struct Entry {
     pub located: bool,
 }
 
-/// The name at `offset` of a table's strings: it ends at a NUL in an ELF file, at a newline or a
-/// blank in a map.
+/// The name at `offset` of a table's strings.
 fn name(strings: &[u8], offset: u32) -> &[u8] {
-    names::string(strings, offset, |byte| byte <= b' ')
+    names::string(strings, offset, ends_name)
+}
+
+/// A name ends at a NUL in an ELF file, at a newline or a blank in a map.
+fn ends_name(byte: u8) -> bool {
+    byte <= b' '
 }
 
 impl Entry {
     /// Which of several symbols at one address to take: the greatest.
     fn rank(&self) -> u8 {
         u8::from(self.size > 0) << 4 | (self.kind as u8) << 2 | self.binding as u8
+    }
+
+    /// Which of several symbols of one name to take: the greatest, then that of the least address.
+    fn class(&self) -> usize {
+        self.binding as usize * 3 + self.kind as usize
     }
 }
 
@@ -64,16 +77,6 @@ pub(super) struct Found<'a> {
     pub address: VirtAddr,
     pub size: u64,
     pub located: bool,
-    kind: Kind,
-    binding: Binding,
-}
-
-impl Found<'_> {
-    /// Which of several symbols of one name to take: the least.
-    pub fn preference(&self) -> impl Ord {
-        let Self { kind, binding, .. } = *self;
-        (std::cmp::Reverse((binding, kind)), self.address)
-    }
 }
 
 type Source = Box<dyn Fn(&[u8]) -> Vec<Entry> + Send + Sync>;
@@ -115,20 +118,43 @@ impl Table {
         self.entries().len()
     }
 
-    /// The symbols of this name, in no order.
+    /// The symbols of this name, whose key is `key`: a global one first, then code, then data, then
+    /// by address.
     pub fn named<'a, 'n>(
         &'a self,
         wanted: &'n str,
+        key: Key,
     ) -> impl Iterator<Item = Found<'a>> + use<'a, 'n> {
         let entries = self.entries();
-        let names = self
-            .names
-            .get_or_init(|| Names::new(entries.iter().map(|e| name(&self.strings, e.name))));
+        let names = self.names.get_or_init(|| self.hashed(entries));
         names
-            .candidates(wanted.as_bytes())
+            .with_key(key)
             .filter_map(|i| entries.get(i))
+            .filter(|entry| {
+                names::is_string(&self.strings, entry.name, wanted.as_bytes(), ends_name)
+            })
             .map(|entry| self.found(entry))
-            .filter(move |found| found.name == wanted)
+    }
+
+    /// The names of all symbols. Of one name there may be any number: whoever asks gets the best
+    /// without looking at the rest.
+    fn hashed(&self, entries: &[Entry]) -> Names {
+        let mut classes: [Vec<u32>; 9] = Default::default();
+        let mut end = entries.len();
+        for same in entries.chunk_by(|a, b| a.address == b.address).rev() {
+            end -= same.len();
+            for (i, entry) in (end..).zip(same) {
+                if let (Some(class), Ok(i)) = (classes.get_mut(entry.class()), i.try_into()) {
+                    class.push(i);
+                }
+            }
+        }
+        let named = |i: u32| {
+            let entry = entries.get(i as usize);
+            (i, entry.map_or(&[][..], |e| name(&self.strings, e.name)))
+        };
+        let order = classes.into_iter().flatten();
+        Names::in_order(entries.len(), order.map(named))
     }
 
     /// The innermost symbol whose size covers `address`.
@@ -168,8 +194,6 @@ impl Table {
             address: entry.address,
             size: entry.size,
             located: entry.located,
-            kind: entry.kind,
-            binding: entry.binding,
         }
     }
 

@@ -191,8 +191,29 @@ fn many_symbols_of_one_name_are_no_trouble() {
     symtab.symbols = symtab.symbols.repeat(300_000);
     let symbols = Symbols::new(symtab.table(0x1000, 0x2000));
     assert_eq!(symbols.get("same").unwrap().address, VirtAddr(0x1000));
+    assert_eq!(symbols.all("same").len(), NAMESAKES);
     assert!(symbols.get("other").is_none());
     assert!(symbols.lookup(VirtAddr(0x1800)).is_some());
+}
+
+/// Whoever wants one need not look at the others.
+#[test]
+fn of_one_name_the_best_comes_first() {
+    let mut symtab = Symtab::default();
+    symtab
+        .add("same", FUNC | WEAK, 0x1000, 1)
+        .add("same", FUNC, 0x1100, 2)
+        .add("same", NOTYPE | GLOBAL, 0x1200, 3)
+        .add("same", FUNC | GLOBAL, 0x1500, 4)
+        .add("same", FUNC | GLOBAL, 0x1300, 0)
+        .add("same", FUNC | GLOBAL, 0x1300, 5)
+        .add("same", FUNC | GLOBAL, 0x1400, 6);
+    let table = symtab.table(0x1000, 0x2000);
+    let sizes: Vec<_> = table
+        .named("same", Key::of(b"same"))
+        .map(|found| found.size)
+        .collect();
+    assert_eq!(sizes, [5, 0, 6, 4, 3, 2, 1]);
 }
 
 fn map(text: &str) -> Result<Symbols> {

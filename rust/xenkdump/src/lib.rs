@@ -27,6 +27,7 @@ pub mod notes;
 pub mod p2m;
 pub mod paging;
 pub mod parallel;
+mod ranges;
 pub mod space;
 pub mod status;
 pub mod symbols;

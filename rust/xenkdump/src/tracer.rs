@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::addr::{Address, VirtAddr, Word};
 use crate::elf::Image;
 use crate::memory::Memory;
+use crate::ranges::Ranges;
 use crate::symbols::Symbols;
 use crate::types::Types;
 use crate::unwind::{
@@ -39,7 +40,20 @@ pub struct Start<'a> {
 #[derive(Debug)]
 pub struct Tracer {
     unwinder: Unwinder,
-    text: Vec<Range<VirtAddr>>,
+    text: Text,
+}
+
+/// Where code lies.
+#[derive(Debug)]
+struct Text {
+    image: Vec<Range<VirtAddr>>,
+    modules: Ranges<()>,
+}
+
+impl Text {
+    fn contains(&self, addr: VirtAddr) -> bool {
+        self.image.iter().any(|range| range.contains(&addr)) || self.modules.find(addr).is_some()
+    }
 }
 
 impl Tracer {
@@ -72,6 +86,10 @@ impl Tracer {
         if let Some(methods) = methods {
             unwinder.set_methods(methods);
         }
+        let text = Text {
+            image: text,
+            modules: Ranges::default(),
+        };
         Self { unwinder, text }
     }
 
@@ -95,7 +113,7 @@ impl Tracer {
             self.unwinder
                 .add_orc(OrcTable::new(ip, ip_address, orc, format, range));
         }
-        self.text.push(text);
+        self.text.modules.add(text, ());
     }
 
     /// The frames of one stack.
@@ -123,7 +141,7 @@ impl Tracer {
 /// The symbols of code, and where code lies.
 struct Code<'a> {
     symbols: &'a Symbols,
-    text: &'a [Range<VirtAddr>],
+    text: &'a Text,
 }
 
 impl CodeSymbols for Code<'_> {
@@ -141,7 +159,7 @@ impl CodeSymbols for Code<'_> {
     }
 
     fn is_text(&self, addr: VirtAddr) -> bool {
-        self.text.iter().any(|range| range.contains(&addr))
+        self.text.contains(addr)
     }
 }
 
@@ -246,6 +264,28 @@ fn add_cfi(unwinder: &mut Unwinder, image: &Image, slide: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whether code of theirs lies somewhere is one search.
+    #[test]
+    fn many_modules_are_no_trouble() {
+        const COUNT: u64 = 100_000;
+        let mut tracer = Tracer {
+            unwinder: Unwinder::new(Word::W64, Some((6, 1, 0))),
+            text: Text {
+                image: vec![VirtAddr(0x1000)..VirtAddr(0x2000)],
+                modules: Ranges::default(),
+            },
+        };
+        let start = |i: u64| VirtAddr(0x1_0000 + i * 0x1000);
+        for i in 0..COUNT {
+            tracer.add_module(start(i)..start(i + 1), Vec::new(), start(i), Vec::new());
+        }
+        for i in 0..COUNT {
+            assert!(tracer.text.contains(start(i)));
+        }
+        assert!(tracer.text.contains(VirtAddr(0x1800)));
+        assert!(!tracer.text.contains(start(COUNT)));
+    }
 
     #[test]
     fn releases_start_with_their_numbers() {

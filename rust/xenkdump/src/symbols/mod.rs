@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::addr::{VirtAddr, Word};
 use crate::elf::Image;
 use crate::names::Key;
+use crate::ranges::Ranges;
 use crate::Result;
 use table::{Found, Table, NAMESAKES};
 
@@ -36,8 +37,15 @@ pub struct Symbol<'a> {
 #[derive(Clone, Debug)]
 pub struct Symbols {
     image: Arc<Table>,
-    modules: Vec<Arc<Module>>,
+    modules: Arc<Modules>,
     slide: i64,
+}
+
+/// Modules in the order in which they were added, and by address.
+#[derive(Clone, Debug, Default)]
+struct Modules {
+    all: Vec<Arc<Module>>,
+    by_address: Ranges<Arc<Module>>,
 }
 
 #[derive(Debug)]
@@ -61,7 +69,7 @@ impl Symbols {
     fn new(table: Table) -> Self {
         Self {
             image: Arc::new(table),
-            modules: Vec::new(),
+            modules: Arc::default(),
             slide: 0,
         }
     }
@@ -71,7 +79,7 @@ impl Symbols {
     pub fn with_slide(&self, slide: i64) -> Self {
         Self {
             image: Arc::clone(&self.image),
-            modules: Vec::new(),
+            modules: Arc::default(),
             slide,
         }
     }
@@ -97,10 +105,13 @@ impl Symbols {
         symtab: Vec<u8>,
         strtab: Vec<u8>,
     ) {
-        self.modules.push(Arc::new(Module {
+        let module = Arc::new(Module {
             name: name.into(),
             table: elf::of_module(start..end, symtab, strtab, self.word()),
-        }));
+        });
+        let modules = Arc::make_mut(&mut self.modules);
+        modules.all.push(Arc::clone(&module));
+        modules.by_address.add(start..end, module);
     }
 
     /// How many symbols there are.
@@ -163,15 +174,17 @@ impl Symbols {
         if address.0 > self.word().max() {
             return None;
         }
-        self.parts().find_map(|(module, table, slide)| {
-            let link = slid(address, slide.wrapping_neg(), table.word());
-            Some(symbol(pick(table, link)?, module, table, slide))
-        })
+        let link = slid(address, self.slide.wrapping_neg(), self.word());
+        if let Some(found) = pick(&self.image, link) {
+            return Some(symbol(found, None, &self.image, self.slide));
+        }
+        let Module { name, table } = &**self.modules.by_address.find(address)?;
+        Some(symbol(pick(table, address)?, Some(name), table, 0))
     }
 
     /// The image, then the modules: name, table, slide.
     fn parts(&self) -> impl Iterator<Item = (Option<&str>, &Table, i64)> {
-        let modules = self.modules.iter();
+        let modules = self.modules.all.iter();
         std::iter::once((None, &*self.image, self.slide))
             .chain(modules.map(|module| (Some(&*module.name), &module.table, 0)))
     }

@@ -216,6 +216,46 @@ fn of_one_name_the_best_comes_first() {
     assert_eq!(sizes, [5, 0, 6, 4, 3, 2, 1]);
 }
 
+/// Each question is one search, not one a module; a copy is one count.
+#[test]
+fn many_modules_are_no_trouble() {
+    const COUNT: u64 = 200_000;
+    let mut symbols = Symbols::new(Symtab::default().table(0x1000, 0x2000));
+    let start = |i: u64| VirtAddr(0x1_0000 + i * 0x1000);
+    for i in 0..COUNT {
+        symbols.add_module("other", start(i), start(i + 1), Vec::new(), Vec::new());
+    }
+    let mut symtab = Symtab::default();
+    symtab.add("probe", FUNC, start(COUNT).0, 8);
+    let (table, names) = (symtab.symbols, symtab.strings);
+    symbols.add_module("last", start(COUNT), start(COUNT + 1), table, names);
+    for i in 0..=COUNT {
+        let copy = symbols.clone();
+        let found = copy.lookup(start(i)).map(|found| found.name);
+        assert_eq!(found, (i == COUNT).then_some("probe"));
+    }
+}
+
+#[test]
+fn of_modules_that_overlap_the_first_has_the_addresses() {
+    let mut symbols = Symbols::new(Symtab::default().table(0x1000, 0x2000));
+    for (name, start) in [("first", 0x8000), ("second", 0x8800)] {
+        let mut symtab = Symtab::default();
+        symtab.add(name, FUNC, start, 0x1000);
+        let (table, names) = (symtab.symbols, symtab.strings);
+        symbols.add_module(
+            name,
+            VirtAddr(start),
+            VirtAddr(start + 0x1000),
+            table,
+            names,
+        );
+    }
+    assert_eq!(symbols.lookup(VirtAddr(0x8900)).unwrap().name, "first");
+    assert_eq!(symbols.lookup(VirtAddr(0x9100)), None);
+    assert_eq!(symbols.get("second").unwrap().address, VirtAddr(0x8800));
+}
+
 fn map(text: &str) -> Result<Symbols> {
     let name = format!("xenkdump-map-{}-{:x}", std::process::id(), text.len());
     let path = std::env::temp_dir().join(name);

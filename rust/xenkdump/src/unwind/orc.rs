@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::addr::{Address, VirtAddr};
+use crate::ranges::Ranges;
 
 use super::orc_format::{OrcEntry, OrcFormat, OrcKind, ENTRY_SIZE};
 
@@ -135,6 +136,35 @@ impl OrcTable {
     }
 }
 
+/// The ORC tables of a kernel and of its modules.
+#[derive(Debug, Default)]
+pub(super) struct OrcTables {
+    all: Vec<OrcTable>,
+    /// Where in `all` those behind the first, the kernel's own, are.
+    modules: Ranges<usize>,
+}
+
+impl OrcTables {
+    pub fn push(&mut self, table: OrcTable) {
+        let (start, end) = table.range;
+        if !self.all.is_empty() {
+            self.modules.add(start..end, self.all.len());
+        }
+        self.all.push(table);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The row for this instruction, and how its table's rows are read.
+    pub fn find(&self, pc: VirtAddr) -> Option<(&OrcFormat, OrcEntry)> {
+        let module = self.modules.find(pc).and_then(|&i| self.all.get(i));
+        let mut tables = self.all.first().into_iter().chain(module);
+        tables.find_map(|table| Some((table.format(), table.find(pc)?)))
+    }
+}
+
 impl std::fmt::Debug for OrcTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OrcTable")
@@ -198,6 +228,43 @@ mod tests {
         assert_eq!(found(&table, 0x5010), Some(3));
         assert_eq!(found(&table, 0x5021), None);
         assert_eq!(found(&table, 0x9010), None);
+    }
+
+    #[test]
+    fn each_module_has_its_own_table() {
+        let mut tables = OrcTables::default();
+        assert!(tables.is_empty());
+        for (pcs, range) in [
+            (&[0x5000, 0x5800][..], (0x5000, 0x6000)),
+            (&[0x8000, 0x8800, 0x8900], (0x8000, 0x9000)),
+            (&[0x7000, 0x7800], (0x7000, 0x8000)),
+            (&[0x5000], (0, u64::MAX)),
+        ] {
+            let mut table = table(pcs, &[1]);
+            table.range = (VirtAddr(range.0), VirtAddr(range.1));
+            tables.push(table);
+        }
+        let found = |pc| tables.find(VirtAddr(pc)).map(|(_, entry)| entry.sp_offset);
+        assert_eq!(found(0x5100), Some(0));
+        assert_eq!(found(0x5900), None, "the kernel's row says nothing");
+        assert_eq!(found(0x8950), Some(2));
+        assert_eq!(found(0x7100), Some(0));
+        assert_eq!(found(0x9100), None, "the last is over all others");
+    }
+
+    #[test]
+    fn many_modules_are_no_trouble() {
+        const COUNT: u64 = 100_000;
+        let start = |i: u64| 0x1000 + i * 0x1000;
+        let mut tables = OrcTables::default();
+        for i in 0..COUNT {
+            let mut table = table(&[start(i)], &[]);
+            table.range = (VirtAddr(start(i)), VirtAddr(start(i + 1)));
+            tables.push(table);
+        }
+        for i in 0..COUNT {
+            assert!(tables.find(VirtAddr(start(i))).is_some());
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::memory::Memory;
 use super::cfi::CfiTable;
 use super::facts::CodeFacts;
 use super::frame::{Backtrace, Frame, How, Stop};
-use super::orc::OrcTable;
+use super::orc::{OrcTable, OrcTables};
 use super::orc_format::OrcFormat;
 use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
@@ -71,7 +71,7 @@ pub struct Unwinder {
     pub(super) word: Word,
     pub(super) layout: PtRegs,
     format: OrcFormat,
-    pub(super) orc: Vec<OrcTable>,
+    pub(super) orc: OrcTables,
     pub(super) cfi: Vec<CfiTable>,
     pub(super) methods: Vec<Method>,
     /// All stacks are of one kernel, so what is read off its code serves all of them.
@@ -85,7 +85,7 @@ impl Unwinder {
             word,
             layout: PtRegs::of(word, release),
             format: OrcFormat::of_release(release),
-            orc: Vec::new(),
+            orc: OrcTables::default(),
             cfi: Vec::new(),
             code: Mutex::default(),
             methods: Method::ALL.to_vec(),

@@ -212,22 +212,19 @@ impl Unwinder {
         lookup: VirtAddr,
     ) -> Result<Step, Unreadable> {
         // There are no such tables on 32 bits.
-        let tables = match self.word {
-            Word::W32 => &[],
-            Word::W64 => self.orc.as_slice(),
+        let found = match self.word {
+            Word::W32 => None,
+            Word::W64 => self.orc.find(lookup),
         };
-        tables
-            .iter()
-            .find_map(|table| Some((table, table.find(lookup)?)))
-            .map_or(Ok(Step::Unknown), |(table, entry)| {
-                orc_step::step(
-                    &entry,
-                    table.format().indirect_then_offset,
-                    &self.layout,
-                    stack.memory,
-                    registers,
-                )
-            })
+        found.map_or(Ok(Step::Unknown), |(format, entry)| {
+            orc_step::step(
+                &entry,
+                format.indirect_then_offset,
+                &self.layout,
+                stack.memory,
+                registers,
+            )
+        })
     }
 
     fn cfi_step(

@@ -1,10 +1,14 @@
 """Modules whose tables are shared, or larger than they can be."""
 
+import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xenkdump_fast.linux import modules
+import xenkdump_fast as xk
+from xenkdump_fast.linux import modules, percpu
+from xenkdump_fast.sample import forge
 
 from .fakes import PAGE, FakeKernel, FakeMember, FakeSymbols, Memory, words
 
@@ -55,9 +59,9 @@ class Tables(FakeSymbols):
 
 def loaded(claims: list[tuple[int, int]]) -> FakeKernel:
     """Modules of so many symbols and rows of ORC; all of them at one place, of two pages each."""
-    kernel = FakeKernel({}, LAYOUT)
+    kernel = FakeKernel({"modules": HEAD}, LAYOUT)
     kernel.memory = Reads()
-    kernel.__dict__.update(virtual=kernel.memory, symbols=Tables({"modules": HEAD}))
+    kernel.__dict__.update(virtual=kernel.memory, code=Tables({}))
     places = [STRUCTS + i * PAGE for i in range(len(claims))]
     for i, (at, (symbols, rows)) in enumerate(zip(places, claims, strict=True)):
         kernel.memory.write(at, words(8, [*places, HEAD][i + 1], HEAD))
@@ -75,8 +79,8 @@ def load(kernel: FakeKernel) -> tuple[int, int]:
     """How many modules gave symbols, and how many ORC."""
     unwinder: Any = Tables({})
     modules.load(kernel, unwinder)
-    symbols: Any = kernel.symbols
-    return len(symbols.given), len(unwinder.given)
+    code: Any = kernel.code
+    return len(code.given), len(unwinder.given)
 
 
 def test_every_module_gives_its_tables() -> None:
@@ -122,3 +126,18 @@ def test_each_module_has_a_page_of_the_dump() -> None:
     assert kernel.warnings == [
         "there are more than 5 modules, which is more than the dump can hold"
     ]
+
+
+def test_a_module_has_no_variables_of_the_kernel(tmp_path: Path) -> None:
+    """What it calls by a name of the kernel's is its own affair."""
+    sample = forge(tmp_path, like="modern")
+    kernel = xk.open(str(sample.vmcore)).domain(0, str(sample.vmlinux)).kernel
+    possible, told = percpu.possible(kernel), len(kernel.symbols)
+    assert kernel.unwinder is not None
+    table = [struct.pack("<IBBHQQ", name, 0x11, 0, 1, STRUCTS + name, 1024) for name in (1, 21)]
+    strings = b"\0__cpu_possible_mask\0xtime\0"
+    kernel.code.add_module("evil", STRUCTS, STRUCTS + PAGE, b"".join(table), strings)
+    assert len(kernel.code) == told + 2
+    assert len(kernel.symbols) == told
+    assert "xtime" not in kernel.symbols
+    assert percpu.possible(kernel) == possible

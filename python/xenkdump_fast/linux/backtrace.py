@@ -82,7 +82,7 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
     for i, frame in enumerate(found.frames):
         # A return address may already belong to what follows a call that never returns.
         at = frame.pc if frame.interrupted else frame.pc - 1
-        nearest = None if frame.user else kernel.symbols.nearest(at)
+        nearest = None if frame.user else kernel.code.nearest(at)
         frames.append(
             Frame(
                 pc=frame.pc,

@@ -38,7 +38,10 @@ class Kernel:
         self.virtual = virtual
         self.file_size = file_size
         self.word = image.word
+        #: The kernel's own: a module may give a variable the name that one of the kernel's had.
         self.symbols: Symbols = image.symbols(location.slide)
+        #: What an address is called: those of modules too, once modules.py has read them.
+        self.code: Symbols = image.symbols(location.slide)
         self._warnings = Warnings()
         self._members: dict[str, Member] = {}
         self._missing: set[str] = set()

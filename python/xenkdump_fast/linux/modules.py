@@ -96,7 +96,7 @@ def _kallsyms(kernel: Kernel, module: int) -> tuple[int, str]:
 
 
 def load(kernel: Kernel, unwinder: Unwinder) -> None:
-    """Gives the symbols and ORC tables of every module to the kernel's symbols and its unwinder.
+    """Gives the symbols and ORC tables of every module to ``kernel.code`` and the unwinder.
 
     A byte of the dump is one table's: together they are no longer than the dump.
     """
@@ -134,7 +134,7 @@ def _load_symbols(kernel: Kernel, _: Unwinder, module: Module, room: Allowance) 
     length = end - strtab if strtab < end < strtab + MAX_TABLE else 1 << 16
     if count * entry > MAX_TABLE:
         raise AbsentError(f"it claims {count} symbols")
-    kernel.symbols.add_module(
+    kernel.code.add_module(
         module.name,
         module.base,
         module.base + module.size,

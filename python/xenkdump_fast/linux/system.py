@@ -62,7 +62,7 @@ class Linux(Kernel):
         """The unwinder of this kernel and its modules."""
         unwinder = Unwinder(
             self.image,
-            self.symbols,
+            self.code,
             self.virtual,
             types=self.types.native,
             version=self.release,

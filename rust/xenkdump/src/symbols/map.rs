@@ -13,6 +13,12 @@ use crate::Result;
 const STARTS: [&[u8]; 3] = [b"_text", b"_stext", b"_start"];
 const ENDS: [&[u8]; 2] = [b"_end", b"__brk_limit"];
 
+/// The most symbols of a map. Each takes fifteen times as much memory as the shortest line; a
+/// distribution's kernel has 2^17.
+pub(super) const MOST: usize = 1 << 22;
+/// The bytes of the shortest line: `0 T a` and its end.
+const SHORTEST: usize = 6;
+
 /// Opens a map file.
 pub(super) fn open(path: &Path) -> Result<Table> {
     let file = RegularFile::open(path)?;
@@ -36,6 +42,9 @@ pub(super) fn open(path: &Path) -> Result<Table> {
     } else {
         Word::W32
     };
+    if bytes.len() >= MOST * SHORTEST && lines(&bytes).nth(MOST).is_some() {
+        return Err(format_error(0, format!("more than {MOST} of them")));
+    }
     let span = span(&bytes);
     let strings = Bytes::from(bytes);
     Ok(Table::new(

@@ -306,3 +306,14 @@ fn what_is_no_map_is_refused() {
         assert!(map(text).is_err(), "{text:?}");
     }
 }
+
+#[test]
+fn a_map_of_endless_symbols_is_refused() {
+    let line = "1 T a\n";
+    assert_eq!(map(&line.repeat(map::MOST)).unwrap().len(), map::MOST);
+    let error = map(&line.repeat(map::MOST + 1)).unwrap_err();
+    assert!(
+        error.to_string().ends_with("more than 4194304 of them"),
+        "{error}"
+    );
+}

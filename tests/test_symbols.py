@@ -1,6 +1,8 @@
 """Images, symbols and types: what Python sees of them, on files made here."""
 
 import struct
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +66,33 @@ def test_a_module_adds_its_own(symbols: native.Symbols) -> None:
     assert (symbol.name, symbol.module, symbol.size) == ("ext4_probe", "ext4", 0x20)
     assert symbols["ext4_probe"] == base + 0x10
     assert repr(symbol) == "<Symbol ext4_probe [ext4] 0xffffffffc0000010>"
+
+
+def test_other_threads_run_while_tables_are_built(tmp_path: Path) -> None:
+    path = tmp_path / "System.map"
+    path.write_text("".join(f"{i * 0x9E3779B9 & 0xFFFFFFFF:08x} T a\n" for i in range(1 << 19)))
+    asks: list[Callable[[native.Symbols], object]] = [
+        len,
+        lambda symbols: symbols.get("a"),
+        lambda symbols: symbols.lookup(0x1000),
+    ]
+    steps: list[str] = []
+
+    def answer(ask: Callable[[native.Symbols], object], symbols: native.Symbols) -> None:
+        steps.append("asked")
+        ask(symbols)
+        steps.append("answered")
+
+    for ask in asks:
+        steps[:] = ["not asked"]
+        thread = threading.Thread(target=answer, args=(ask, native.Symbols.from_map(path)))
+        thread.start()
+        turns = 0
+        while steps[-1] != "answered":
+            turns += steps[-1] == "asked"
+            time.sleep(0)
+        thread.join()
+        assert turns > 10
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:

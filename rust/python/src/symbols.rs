@@ -29,6 +29,14 @@ impl Symbols {
         self.read().clone()
     }
 
+    /// The table, once it is built; other threads may run until then.
+    fn built(&self, py: Python<'_>) -> RwLockReadGuard<'_, symbols::Symbols> {
+        if !self.read().is_built() {
+            py.detach(|| self.read().build());
+        }
+        self.read()
+    }
+
     /// No reader leaves the table half changed, so a poisoned lock is as good as another.
     fn read(&self) -> RwLockReadGuard<'_, symbols::Symbols> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
@@ -51,37 +59,38 @@ impl Symbols {
         self.read().slide()
     }
 
-    fn __len__(&self) -> usize {
-        self.read().len()
+    fn __len__(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.read().len())
     }
 
-    fn __contains__(&self, name: &str) -> bool {
-        self.read().get(name).is_some()
+    fn __contains__(&self, py: Python<'_>, name: &str) -> bool {
+        self.built(py).get(name).is_some()
     }
 
-    fn __getitem__(&self, name: &str) -> PyResult<u64> {
-        self.get(name)
+    fn __getitem__(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
+        self.get(py, name)
             .ok_or_else(|| PyKeyError::new_err(name.to_owned()))
     }
 
     /// The address of a symbol; of several, a global one's, then the lowest.
-    fn get(&self, name: &str) -> Option<u64> {
-        self.read().get(name).map(|symbol| symbol.address.0)
+    fn get(&self, py: Python<'_>, name: &str) -> Option<u64> {
+        self.built(py).get(name).map(|symbol| symbol.address.0)
     }
 
-    /// All symbols of a name, by address.
-    fn all(&self, name: &str) -> Vec<Symbol> {
-        self.read().all(name).into_iter().map(Symbol::new).collect()
+    /// All symbols of a name, by address; of thousands, 4096.
+    fn all(&self, py: Python<'_>, name: &str) -> Vec<Symbol> {
+        let symbols = self.built(py);
+        symbols.all(name).into_iter().map(Symbol::new).collect()
     }
 
     /// The symbol whose size covers an address, else the nearest below.
-    fn lookup(&self, address: u64) -> Option<Symbol> {
-        self.read().lookup(VirtAddr(address)).map(Symbol::new)
+    fn lookup(&self, py: Python<'_>, address: u64) -> Option<Symbol> {
+        self.built(py).lookup(VirtAddr(address)).map(Symbol::new)
     }
 
     /// The nearest symbol at or below an address, whatever its size: what crash names.
-    fn nearest(&self, address: u64) -> Option<Symbol> {
-        self.read().nearest(VirtAddr(address)).map(Symbol::new)
+    fn nearest(&self, py: Python<'_>, address: u64) -> Option<Symbol> {
+        self.built(py).nearest(VirtAddr(address)).map(Symbol::new)
     }
 
     /// Adds those symbols of a loaded module that lie from `start` to `end`. `symtab` is an array

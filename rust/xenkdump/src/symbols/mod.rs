@@ -114,6 +114,16 @@ impl Symbols {
         modules.by_address.add(start..end, module);
     }
 
+    /// Whether questions about the image need not wait until its tables are built.
+    pub fn is_built(&self) -> bool {
+        self.image.is_built()
+    }
+
+    /// Builds the image's tables, which may take a while; the first question does so, too.
+    pub fn build(&self) {
+        self.image.names();
+    }
+
     /// How many symbols there are.
     pub fn len(&self) -> usize {
         self.parts().map(|(_, table, _)| table.len()).sum()

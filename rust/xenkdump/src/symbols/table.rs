@@ -126,8 +126,7 @@ impl Table {
         key: Key,
     ) -> impl Iterator<Item = Found<'a>> + use<'a, 'n> {
         let entries = self.entries();
-        let names = self.names.get_or_init(|| self.hashed(entries));
-        names
+        self.names()
             .with_key(key)
             .filter_map(|i| entries.get(i))
             .filter(|entry| {
@@ -136,8 +135,17 @@ impl Table {
             .map(|entry| self.found(entry))
     }
 
-    /// The names of all symbols. Of one name there may be any number: whoever asks gets the best
-    /// without looking at the rest.
+    /// Whether it has been built.
+    pub fn is_built(&self) -> bool {
+        self.names.get().is_some()
+    }
+
+    /// The names of all symbols.
+    pub fn names(&self) -> &Names {
+        self.names.get_or_init(|| self.hashed(self.entries()))
+    }
+
+    /// Of one name there may be any number: whoever asks gets the best without looking at the rest.
     fn hashed(&self, entries: &[Entry]) -> Names {
         let mut classes: [Vec<u32>; 9] = Default::default();
         let mut end = entries.len();

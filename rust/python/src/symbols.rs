@@ -95,7 +95,7 @@ impl Symbols {
 
     /// Adds those symbols of a loaded module that lie from `start` to `end`. `symtab` is an array
     /// of Elf32_Sym or Elf64_Sym with absolute values, as `struct module` keeps it.
-    fn add_module(&self, name: &str, start: u64, end: u64, symtab: &[u8], strtab: Vec<u8>) {
+    fn add_module(&self, name: &str, start: u64, end: u64, symtab: &[u8], strtab: &[u8]) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.add_module(
             name,

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 ///
 /// Buckets are chains, because many symbols may have one name, and a hostile file as many as it
 /// likes: filling it is linear all the same.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Names {
     heads: Vec<u32>,
     next: Vec<u32>,

@@ -9,12 +9,14 @@ mod elf;
 mod map;
 mod table;
 
+use std::iter;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::addr::{VirtAddr, Word};
 use crate::elf::Image;
-use crate::names::Key;
+use crate::names::{Key, Names};
 use crate::ranges::Ranges;
 use crate::Result;
 use table::{Found, Table, NAMESAKES};
@@ -46,12 +48,62 @@ pub struct Symbols {
 struct Modules {
     all: Vec<Arc<Module>>,
     by_address: Ranges<Arc<Module>>,
+    by_name: OnceLock<ByName>,
+}
+
+/// The symbols of all modules by name, numbered throughout.
+#[derive(Clone, Debug)]
+struct ByName {
+    /// The first number of each module.
+    firsts: Vec<usize>,
+    names: Names,
 }
 
 #[derive(Debug)]
 struct Module {
     name: Box<str>,
     table: Table,
+}
+
+impl Modules {
+    fn add(&mut self, range: Range<VirtAddr>, module: Module) {
+        let module = Arc::new(module);
+        self.all.push(Arc::clone(&module));
+        self.by_address.add(range, module);
+        self.by_name = OnceLock::new();
+    }
+
+    /// The symbols of this name, module by module.
+    fn named<'a, 'n>(
+        &'a self,
+        name: &'n str,
+        key: Key,
+    ) -> impl Iterator<Item = Symbol<'a>> + use<'a, 'n> {
+        let ByName { firsts, names } = self.by_name.get_or_init(|| self.names());
+        names.with_key(key).filter_map(move |i| {
+            let at = firsts.partition_point(|first| *first <= i).checked_sub(1)?;
+            let (first, module) = (firsts.get(at)?, self.all.get(at)?);
+            let Module { name: of, table } = &**module;
+            Some(symbol(table.get(i - first, name)?, Some(of), table, 0))
+        })
+    }
+
+    fn names(&self) -> ByName {
+        let mut firsts = Vec::with_capacity(self.all.len());
+        let mut total = 0_usize;
+        for module in &self.all {
+            firsts.push(total);
+            total += module.table.len();
+        }
+        let modules = self.all.iter().zip(&firsts).rev();
+        let named = modules.flat_map(|(module, first)| {
+            let symbols = module.table.worst_first();
+            symbols
+                .filter_map(move |(i, name)| Some((u32::try_from(first + i as usize).ok()?, name)))
+        });
+        let names = Names::in_order(total, named);
+        ByName { firsts, names }
+    }
 }
 
 impl Symbols {
@@ -105,13 +157,11 @@ impl Symbols {
         symtab: Vec<u8>,
         strtab: Vec<u8>,
     ) {
-        let module = Arc::new(Module {
+        let module = Module {
             name: name.into(),
             table: elf::of_module(start..end, symtab, strtab, self.word()),
-        });
-        let modules = Arc::make_mut(&mut self.modules);
-        modules.all.push(Arc::clone(&module));
-        modules.by_address.add(start..end, module);
+        };
+        Arc::make_mut(&mut self.modules).add(start..end, module);
     }
 
     /// Whether questions about the image need not wait until its tables are built.
@@ -126,7 +176,8 @@ impl Symbols {
 
     /// How many symbols there are.
     pub fn len(&self) -> usize {
-        self.parts().map(|(_, table, _)| table.len()).sum()
+        let modules = self.modules.all.iter().map(|module| module.table.len());
+        self.image.len() + modules.sum::<usize>()
     }
 
     /// Whether there are none.
@@ -137,26 +188,13 @@ impl Symbols {
     /// The symbol of this name: the kernel's own before a module's; of several, a global one, then
     /// the one at the lowest address.
     pub fn get(&self, name: &str) -> Option<Symbol<'_>> {
-        let key = Key::of(name.as_bytes());
-        self.parts().find_map(|(module, table, slide)| {
-            let found = table.named(name, key).next()?;
-            Some(symbol(found, module, table, slide))
-        })
+        self.named(name).next()
     }
 
     /// All symbols of this name, by address: static functions may share one. Of thousands, the first
     /// 4096 in the order of [`Symbols::get`].
     pub fn all(&self, name: &str) -> Vec<Symbol<'_>> {
-        let key = Key::of(name.as_bytes());
-        let mut all: Vec<_> = self
-            .parts()
-            .flat_map(|(module, table, slide)| {
-                table
-                    .named(name, key)
-                    .map(move |found| symbol(found, module, table, slide))
-            })
-            .take(NAMESAKES)
-            .collect();
+        let mut all: Vec<_> = self.named(name).take(NAMESAKES).collect();
         all.sort_by_key(|symbol| symbol.address);
         all
     }
@@ -192,11 +230,13 @@ impl Symbols {
         Some(symbol(pick(table, address)?, Some(name), table, 0))
     }
 
-    /// The image, then the modules: name, table, slide.
-    fn parts(&self) -> impl Iterator<Item = (Option<&str>, &Table, i64)> {
-        let modules = self.modules.all.iter();
-        std::iter::once((None, &*self.image, self.slide))
-            .chain(modules.map(|module| (Some(&*module.name), &module.table, 0)))
+    /// The symbols of this name: the image's, the best first, then the modules'.
+    fn named<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = Symbol<'a>> + use<'a, 'n> {
+        let key = Key::of(name.as_bytes());
+        let image = self.image.named(name, key);
+        image
+            .map(|found| symbol(found, None, &self.image, self.slide))
+            .chain(iter::once_with(move || self.modules.named(name, key)).flatten())
     }
 }
 

@@ -125,14 +125,15 @@ impl Table {
         wanted: &'n str,
         key: Key,
     ) -> impl Iterator<Item = Found<'a>> + use<'a, 'n> {
-        let entries = self.entries();
-        self.names()
-            .with_key(key)
-            .filter_map(|i| entries.get(i))
-            .filter(|entry| {
-                names::is_string(&self.strings, entry.name, wanted.as_bytes(), ends_name)
-            })
-            .map(|entry| self.found(entry))
+        let found = self.names().with_key(key);
+        found.filter_map(|i| self.get(i, wanted))
+    }
+
+    /// Symbol number `i` of the table, if that is its name.
+    pub fn get(&self, i: usize, name: &str) -> Option<Found<'_>> {
+        let entry = self.entries().get(i)?;
+        names::is_string(&self.strings, entry.name, name.as_bytes(), ends_name)
+            .then(|| self.found(entry))
     }
 
     /// Whether it has been built.
@@ -142,11 +143,14 @@ impl Table {
 
     /// The names of all symbols.
     pub fn names(&self) -> &Names {
-        self.names.get_or_init(|| self.hashed(self.entries()))
+        self.names
+            .get_or_init(|| Names::in_order(self.len(), self.worst_first()))
     }
 
-    /// Of one name there may be any number: whoever asks gets the best without looking at the rest.
-    fn hashed(&self, entries: &[Entry]) -> Names {
+    /// The numbers and names of all symbols. Of one name there may be any number: the best comes
+    /// last, where [`Names`] looks first.
+    pub fn worst_first(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let entries = self.entries();
         let mut classes: [Vec<u32>; 9] = Default::default();
         let mut end = entries.len();
         for same in entries.chunk_by(|a, b| a.address == b.address).rev() {
@@ -157,12 +161,10 @@ impl Table {
                 }
             }
         }
-        let named = |i: u32| {
+        classes.into_iter().flatten().map(|i| {
             let entry = entries.get(i as usize);
             (i, entry.map_or(&[][..], |e| name(&self.strings, e.name)))
-        };
-        let order = classes.into_iter().flatten();
-        Names::in_order(entries.len(), order.map(named))
+        })
     }
 
     /// The innermost symbol whose size covers `address`.

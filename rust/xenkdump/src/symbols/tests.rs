@@ -233,7 +233,49 @@ fn many_modules_are_no_trouble() {
         let copy = symbols.clone();
         let found = copy.lookup(start(i)).map(|found| found.name);
         assert_eq!(found, (i == COUNT).then_some("probe"));
+        assert_eq!(copy.get("probe").unwrap().address, start(COUNT));
+        assert_eq!(copy.get("absent"), None);
     }
+}
+
+#[test]
+fn of_several_modules_the_first_goes_before_the_best() {
+    let mut symbols = Symbols::new(Symtab::default().table(0x1000, 0x2000));
+    symbols.add_module("empty", VirtAddr(0), VirtAddr(0), Vec::new(), Vec::new());
+    for (name, start, bindings) in [
+        ("first", 0x9000, [FUNC | WEAK, FUNC]),
+        ("second", 0x8000, [FUNC | GLOBAL, FUNC]),
+    ] {
+        assert_eq!(symbols.all("same").len() % 2, 0);
+        let mut symtab = Symtab::default();
+        symtab.add("same", bindings[0], start, 8);
+        symtab.add("same", bindings[1], start + 16, 8);
+        let (table, names) = (symtab.symbols, symtab.strings);
+        symbols.add_module(
+            name,
+            VirtAddr(start),
+            VirtAddr(start + 0x1000),
+            table,
+            names,
+        );
+    }
+    let best = symbols.get("same").unwrap();
+    assert_eq!(
+        (best.module, best.address),
+        (Some("first"), VirtAddr(0x9010))
+    );
+    let all = symbols.all("same");
+    let all: Vec<_> = all.iter().map(|s| (s.module, s.address.raw())).collect();
+    let (first, second) = (Some("first"), Some("second"));
+    assert_eq!(
+        all,
+        [
+            (second, 0x8000),
+            (second, 0x8010),
+            (first, 0x9000),
+            (first, 0x9010)
+        ]
+    );
 }
 
 #[test]

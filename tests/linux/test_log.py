@@ -8,7 +8,7 @@ import pytest
 from xenkdump_fast import AbsentError
 from xenkdump_fast.linux import log
 
-from .fakes import FakeKernel, FakeMember, words
+from .fakes import FakeKernel, FakeMember, FakeTypes, words
 
 BUFFER = 0x10000
 VARIABLES = 0x2000
@@ -136,6 +136,24 @@ class TestRecords:
         kernel = self.kernel(good + bytes(bad), 0, len(good) + len(bad))
         assert [line.text for line in log.lines(kernel)] == ["good"]
         assert len(kernel.warnings) == 1
+
+    @pytest.mark.timeout(30)
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"printk_log": 0},  # once read records of no bytes for ever
+            {"printk_log": 15},
+            {"printk_log": -16},
+            {"printk_log.len": FakeMember(15, 2)},
+            {"printk_log.ts_nsec": FakeMember(-1, 8)},
+        ],
+    )
+    def test_a_layout_that_cannot_be(self, wrong: dict[str, int | FakeMember]) -> None:
+        ring = self.record(5, b"one") + bytes(16)
+        kernel = self.kernel(ring, 0, len(ring))
+        kernel.__dict__["types"] = FakeTypes(self.LAYOUT | wrong)
+        with pytest.raises(AbsentError, match="struct printk_log"):
+            log.lines(kernel)
 
     def test_a_ring_of_zeros_that_claims_to_wrap(self) -> None:
         kernel = self.kernel(b"", 64, 32)

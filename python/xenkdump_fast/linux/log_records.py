@@ -7,6 +7,8 @@ from .patchy import Patchy
 
 #: log_buf_len= takes up to 2 GiB, but nobody keeps a log of more than this. Bounds a broken count.
 MAX_SIZE = 1 << 26
+#: struct log of 3.5: no later one has less.
+MIN_RECORD = 16
 
 
 class _Layout:
@@ -43,6 +45,15 @@ class _Layout:
                 level = members["level"]
                 self.level = level.offset + (level.bit_offset or 0) // 8
                 self.level_shift = (level.bit_offset or 0) % 8 if level.bit_size else 0
+        self._check(name)
+
+    def _check(self, name: str) -> None:
+        """A record is as long as its layout at least: with one of no bytes it would never end."""
+        members = [(self.time, 8), (self.length, 2), (self.text_length, 2), (self.level, 1)]
+        if self.caller is not None:
+            members.append((self.caller, 4))
+        if self.size < MIN_RECORD or not all(0 <= at <= self.size - size for at, size in members):
+            raise AbsentError(f"no struct {name} is as the dump says, with {self.size} bytes")
 
 
 def lines(kernel: Kernel) -> list[LogLine]:

@@ -40,6 +40,11 @@ def test_numbers_of_vmcoreinfo() -> None:
     ]
 
 
+def test_extents_of_vmcoreinfo() -> None:
+    facts = {"none": "0", "pglist_data": "172160", "-": "-1", "no struct": str(1 << 45)}
+    assert [vmcoreinfo.extent(facts, key) for key in facts] == [0, 172160, None, None]
+
+
 def test_memory_past_the_end_of_all_addresses() -> None:
     """A block of random bytes in the program headers puts a segment there."""
     asked = []

@@ -68,12 +68,12 @@ class Layouts:
         """The offset of the member at ``path``, which more sources know than its type."""
         if self.native is not None:
             return self.native.offset(path)
-        found = vmcoreinfo.number(self._facts(), f"OFFSET({path})")
+        found = vmcoreinfo.extent(self._facts(), f"OFFSET({path})")
         return self._untyped.member(path).offset if found is None else found
 
     def sizeof(self, struct: str) -> int:
         """The size of a struct in bytes."""
         if self.native is not None:
             return self.native.sizeof(struct)
-        found = vmcoreinfo.number(self._facts(), f"SIZE({struct})")
+        found = vmcoreinfo.extent(self._facts(), f"SIZE({struct})")
         return self._untyped.sizeof(struct) if found is None else found

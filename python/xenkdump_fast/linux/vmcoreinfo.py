@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 #: The text fills at most its note, which has a page for itself (VMCOREINFO_BYTES).
 MAX_SIZE = 4096
 _FIRST_KEY = b"OSRELEASE="
+#: No struct is as large: pglist_data, with the zones of 1024 nodes in it twice, takes some 200 KiB.
+MAX_EXTENT = 1 << 20
 
 
 def parse(text: str) -> Mapping[str, str]:
@@ -30,6 +32,12 @@ def number(facts: Mapping[str, str], key: str, base: int = 10) -> int | None:
     except (KeyError, ValueError):
         return None
     return found if -1 << 63 <= found < 1 << 64 else None
+
+
+def extent(facts: Mapping[str, str], key: str) -> int | None:
+    """A struct's size or a member's offset, which stands at ``key``; None if it can be none."""
+    found = number(facts, key)
+    return found if found is not None and 0 <= found < MAX_EXTENT else None
 
 
 def in_memory(kernel: "Kernel") -> Mapping[str, str]:

@@ -273,6 +273,46 @@ class TestRingbuffer:
         with pytest.raises(AbsentError, match="overwritten"):
             log.lines(kernel)
 
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"prb_desc": 0},  # once a ZeroDivisionError, where pages of the ring were missing
+            {"prb_desc": -24},
+            {"prb_desc": 1 << 20},
+            {"printk_info": 1 << 45},
+            {"prb_desc.state_var": 24},
+            {"printk_info.text_len": -8},
+            {"printk_info.caller_id": 85},
+        ],
+    )
+    def test_a_layout_that_cannot_be(self, wrong: dict[str, int | FakeMember]) -> None:
+        kernel = self.kernel()
+        kernel.__dict__["types"] = FakeTypes(self.LAYOUT | wrong)
+        with pytest.raises(AbsentError, match="no printk_info"):
+            log.lines(kernel)
+
+    @pytest.mark.parametrize(("at", "bits"), [(0, 10), (48, 17)])
+    def test_a_ring_that_does_not_fit_into_the_dump(self, at: int, bits: int) -> None:
+        kernel = self.kernel()
+        kernel.file_size = 1 << 16
+        assert log.lines(kernel) == []
+        kernel.memory.number(self.PRB + at, bits, 4)
+        with pytest.raises(AbsentError, match="can hold"):
+            log.lines(kernel)
+
+    def test_all_records_lead_to_one_text(self) -> None:
+        """A record of 24 bytes each, which once were up to 64 KiB of text each."""
+        kernel = self.kernel()
+        for number in range(8):
+            self.put(kernel, number, b"x" * 100, (0, 112))
+        lines = log.lines(kernel)
+        assert [(len(line.text), line.lost) for line in lines] == [(100, False)] * 2 + [
+            (0, True)
+        ] * 6
+        assert kernel.warnings == [
+            "texts of the kernel's log overlap: those that follow are left out"
+        ]
+
     def test_missing_text(self) -> None:
         kernel = self.kernel(0, 0)
         self.put(kernel, 0, b"gone", (0, 16))

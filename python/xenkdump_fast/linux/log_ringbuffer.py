@@ -18,6 +18,8 @@ _FAILED = 1
 #: log_buf_len= takes up to 2 GiB, of which a descriptor stands for 32 bytes, but nobody keeps a log
 #: of more than 64 MiB. They bound broken counts.
 MAX_SIZE_BITS, MAX_COUNT_BITS = 26, 21
+#: prb_desc takes 24 bytes, printk_info 88.
+MAX_ITEM = 4096
 
 
 class _Ring:
@@ -39,6 +41,9 @@ class _Ring:
         self.word = word
         self.count = 1 << count_bits
         self.size = 1 << size_bits
+        self._kernel = kernel
+        #: Bytes of text that no block had yet: blocks do not overlap.
+        self._left = self.size
         self.head = kernel.pointer(descs + offset("prb_desc_ring.head_id") + counter)
         self.tail = kernel.pointer(descs + offset("prb_desc_ring.tail_id") + counter)
 
@@ -55,6 +60,7 @@ class _Ring:
         # u16 text_len, u8 facility, then 5 bits of flags and 3 of level: VMCOREINFO leaves the
         # last three out, and none has moved since 5.10.
         self._level = self._text_length + 3
+        self._check(kernel.file_size)
 
         self._descs = Patchy(
             kernel,
@@ -70,6 +76,24 @@ class _Ring:
         missing = self._descs.missing + self._infos.missing + self._text.missing
         if missing:
             kernel.warn(f"{missing} bytes of the kernel's log are not in the dump")
+
+    def _check(self, room: int) -> None:
+        """Refuses sizes that are none, or of more than a dump of ``room`` bytes can hold."""
+        desc = (self._state, self._begin, self._next)
+        info = ((self._sequence, 8), (self._time, 8), (self._level, 1), (self._caller, 4))
+        if not (
+            all(0 <= at <= self._desc_size - self.word for at in desc)
+            and all(0 <= at <= self._info_size - size for at, size in info)
+            and max(self._desc_size, self._info_size) <= MAX_ITEM
+        ):
+            raise AbsentError(
+                f"no printk_info has {self._info_size} bytes, or no prb_desc {self._desc_size}"
+            )
+        if max(self.count * self._desc_size, self.count * self._info_size, self.size) > room:
+            raise AbsentError(
+                f"the log's ring buffer is overwritten: {self.count} descriptors and {self.size} "
+                f"bytes of text are more than the dump's {room} bytes can hold"
+            )
 
     @property
     def id_mask(self) -> int:
@@ -124,7 +148,15 @@ class _Ring:
             first, last = (first, self.size) if exact else (0, last)
         first += self.word  # the id of its descriptor
         last = min(last, first + length)
-        return self._text.data[first:last] if self._text.whole(first, last) else None
+        if not self._text.whole(first, last):
+            return None
+        text = self._text.data[first:last]
+        if len(text) > self._left:
+            self._kernel.warn("texts of the kernel's log overlap: those that follow are left out")
+            self._left = 0
+            return None
+        self._left -= len(text)
+        return text
 
 
 def lines(kernel: Kernel) -> list[LogLine]:

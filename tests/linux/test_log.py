@@ -14,9 +14,13 @@ BUFFER = 0x10000
 VARIABLES = 0x2000
 
 
+def read(kernel: FakeKernel) -> list[log.LogLine]:
+    return list(log.lines(kernel))
+
+
 def test_no_log() -> None:
     with pytest.raises(AbsentError, match="no log"):
-        log.lines(FakeKernel({}))
+        read(FakeKernel({}))
 
 
 class TestBytes:
@@ -45,7 +49,7 @@ class TestBytes:
             b"<6>Linux version 2.6.16.13-xen\n<4>[    1.000250] two\n<30>facility\n no prefix\n",
             4096,
         )
-        assert [(line.time, line.level, line.text) for line in log.lines(kernel)] == [
+        assert [(line.time, line.level, line.text) for line in read(kernel)] == [
             (None, 6, "Linux version 2.6.16.13-xen"),
             (1_000_250_000, 4, "two"),
             (None, 6, "facility"),
@@ -53,30 +57,30 @@ class TestBytes:
         ]
 
     def test_a_line_that_starts_with_a_digit_keeps_it(self) -> None:
-        assert log.lines(self.kernel(b"<6>1 cpu\n7 of them\n", 4096))[1].text == "7 of them"
+        assert read(self.kernel(b"<6>1 cpu\n7 of them\n", 4096))[1].text == "7 of them"
 
     def test_wrapped(self) -> None:
         text = b"".join(b"<6>line %03d\n" % i for i in range(30))
-        lines = log.lines(self.kernel(text[-64:], 64, end=len(text)))
+        lines = read(self.kernel(text[-64:], 64, end=len(text)))
         assert lines[-1].text == "line 029"
         assert lines[0].text == text[-64:].split(b"\n")[0].decode()
 
     def test_log_end_wrapped_at_32_bits(self) -> None:
         text = b"<6>before\n<6>after\n".rjust(64, b"x")
-        lines = log.lines(self.kernel(text, 64, end=(1 << 32) + 10))
+        lines = read(self.kernel(text, 64, end=(1 << 32) + 10))
         assert [line.text for line in lines[1:]] == ["after"]
 
     def test_bytes_that_are_no_text(self) -> None:
-        assert log.lines(self.kernel(b"<6>\xff\x1b[2J\n", 4096))[0].text == "\\xff\x1b[2J"
+        assert read(self.kernel(b"<6>\xff\x1b[2J\n", 4096))[0].text == "\\xff\x1b[2J"
 
     def test_a_size_out_of_bounds(self) -> None:
         kernel = self.kernel(b"", 64)
         kernel.memory.number(VARIABLES + 8, 0xFFFF_FFFF, 4)
         with pytest.raises(AbsentError, match="log_buf_len"):
-            log.lines(kernel)
+            read(kernel)
 
     def test_empty(self) -> None:
-        assert log.lines(self.kernel(b"", 64)) == []
+        assert read(self.kernel(b"", 64)) == []
 
 
 class TestRecords:
@@ -111,7 +115,7 @@ class TestRecords:
 
     def test_records(self) -> None:
         ring = self.record(5, b"one") + self.record(6, b"two\nlines", 3, b"SUBSYSTEM=pci")
-        lines = log.lines(self.kernel(ring, 0, len(ring)))
+        lines = read(self.kernel(ring, 0, len(ring)))
         assert [(line.sequence, line.time, line.level, line.text) for line in lines] == [
             (100, 5, 6, "one"),
             (101, 6, 3, "two\nlines"),
@@ -120,13 +124,13 @@ class TestRecords:
     def test_wrapped(self) -> None:
         newest, oldest = self.record(7, b"newest"), self.record(5, b"oldest")
         ring = newest.ljust(64, b"x") + oldest + bytes(64)
-        lines = log.lines(self.kernel(ring, 64, len(newest), size=256))
+        lines = read(self.kernel(ring, 64, len(newest), size=256))
         assert [line.text for line in lines] == ["oldest", "newest"]
 
     def test_wrapped_without_room_for_a_mark(self) -> None:
         newest, oldest = self.record(7, b"newest"), self.record(5, b"oldest..")
         ring = newest.ljust(64, b"x") + oldest
-        lines = log.lines(self.kernel(ring, 64, len(newest), size=len(ring)))
+        lines = read(self.kernel(ring, 64, len(newest), size=len(ring)))
         assert [line.text for line in lines] == ["oldest..", "newest"]
 
     @pytest.mark.parametrize("length", [0, 1, 15, 5000, 0xFFFF])
@@ -134,7 +138,7 @@ class TestRecords:
         good, bad = self.record(5, b"good"), bytearray(self.record(6, b"bad"))
         bad[8:10] = length.to_bytes(2, "little")
         kernel = self.kernel(good + bytes(bad), 0, len(good) + len(bad))
-        assert [line.text for line in log.lines(kernel)] == ["good"]
+        assert [line.text for line in read(kernel)] == ["good"]
         assert len(kernel.warnings) == 1
 
     @pytest.mark.timeout(30)
@@ -153,11 +157,11 @@ class TestRecords:
         kernel = self.kernel(ring, 0, len(ring))
         kernel.__dict__["types"] = FakeTypes(self.LAYOUT | wrong)
         with pytest.raises(AbsentError, match="struct printk_log"):
-            log.lines(kernel)
+            read(kernel)
 
     def test_a_ring_of_zeros_that_claims_to_wrap(self) -> None:
         kernel = self.kernel(b"", 64, 32)
-        assert log.lines(kernel) == []
+        assert read(kernel) == []
         assert len(kernel.warnings) == 1
 
     def test_a_missing_page(self) -> None:
@@ -165,7 +169,7 @@ class TestRecords:
         ring = record * (8192 // len(record))
         kernel = self.kernel(ring, 0, len(ring), size=len(ring))
         kernel.memory.drop(BUFFER + 4096)
-        assert len(log.lines(kernel)) == 4096 // len(record) + (4096 % len(record) > 0)
+        assert len(read(kernel)) == 4096 // len(record) + (4096 % len(record) > 0)
         assert "not in the dump" in kernel.warnings[0]
 
 
@@ -226,14 +230,14 @@ class TestRingbuffer:
     def test_a_line(self) -> None:
         kernel = self.kernel(0, 0)
         self.put(kernel, 0, b"hello", (0, 16))
-        assert log.lines(kernel) == [log.LogLine(1000, 0, "C1", 5, "hello")]
+        assert read(kernel) == [log.LogLine(1000, 0, "C1", 5, "hello")]
 
     def test_unfinished_records_are_left_out(self) -> None:
         kernel = self.kernel(0, 3)
         states = (self.FINALIZED, self.COMMITTED, self.RESERVED, self.REUSABLE)
         for number, state in enumerate(states):
             self.put(kernel, number, b"%d" % number, (number * 16, number * 16 + 16), state)
-        assert [line.text for line in log.lines(kernel)] == ["0", "1"]
+        assert [line.text for line in read(kernel)] == ["0", "1"]
 
     def test_ids_and_text_wrap(self) -> None:
         last = (1 << 62) - 1
@@ -241,29 +245,29 @@ class TestRingbuffer:
         self.put(kernel, last - 1, b"before", (0x1F0, 0x210))  # no room before the end: starts at 0
         self.put(kernel, last, b"last", (0x210, 0x220))
         self.put(kernel, 0, b"first", (0x220, 0x230))
-        assert [line.text for line in log.lines(kernel)] == ["before", "last", "first"]
+        assert [line.text for line in read(kernel)] == ["before", "last", "first"]
 
     def test_a_block_that_ends_with_the_ring(self) -> None:
         kernel = self.kernel(0, 0)
         self.put(kernel, 0, b"to the end", (0xE0, 0x100))
-        assert log.lines(kernel)[0].text == "to the end"
+        assert read(kernel)[0].text == "to the end"
 
     def test_lines_without_text(self) -> None:
         kernel = self.kernel(0, 1)
         self.put(kernel, 0, b"", (3, 3))
         self.put(kernel, 1, b"failed", (1, 1))
-        assert [(line.text, line.lost) for line in log.lines(kernel)] == [("", False), ("", True)]
+        assert [(line.text, line.lost) for line in read(kernel)] == [("", False), ("", True)]
 
     def test_a_length_beyond_its_block(self) -> None:
         kernel = self.kernel(0, 0)
         self.put(kernel, 0, b"truncated", (0, 12))
-        assert log.lines(kernel)[0].text == "trun"
+        assert read(kernel)[0].text == "trun"
 
     def test_a_damaged_head_gives_all_records(self) -> None:
         kernel = self.kernel(0, 0x1234_5678)
         for number in range(8):
             self.put(kernel, number, b"%d" % number, (number * 16, number * 16 + 16))
-        assert [line.text for line in log.lines(kernel)] == list("01234567")
+        assert [line.text for line in read(kernel)] == list("01234567")
         assert len(kernel.warnings) == 1
 
     @pytest.mark.parametrize("at", [0, 48])
@@ -271,7 +275,7 @@ class TestRingbuffer:
         kernel = self.kernel()
         kernel.memory.number(self.PRB + at, 63, 4)
         with pytest.raises(AbsentError, match="overwritten"):
-            log.lines(kernel)
+            read(kernel)
 
     @pytest.mark.parametrize(
         "wrong",
@@ -289,23 +293,23 @@ class TestRingbuffer:
         kernel = self.kernel()
         kernel.__dict__["types"] = FakeTypes(self.LAYOUT | wrong)
         with pytest.raises(AbsentError, match="no printk_info"):
-            log.lines(kernel)
+            read(kernel)
 
     @pytest.mark.parametrize(("at", "bits"), [(0, 10), (48, 17)])
     def test_a_ring_that_does_not_fit_into_the_dump(self, at: int, bits: int) -> None:
         kernel = self.kernel()
         kernel.file_size = 1 << 16
-        assert log.lines(kernel) == []
+        assert read(kernel) == []
         kernel.memory.number(self.PRB + at, bits, 4)
         with pytest.raises(AbsentError, match="can hold"):
-            log.lines(kernel)
+            read(kernel)
 
     def test_all_records_lead_to_one_text(self) -> None:
         """A record of 24 bytes each, which once were up to 64 KiB of text each."""
         kernel = self.kernel()
         for number in range(8):
             self.put(kernel, number, b"x" * 100, (0, 112))
-        lines = log.lines(kernel)
+        lines = read(kernel)
         assert [(len(line.text), line.lost) for line in lines] == [(100, False)] * 2 + [
             (0, True)
         ] * 6
@@ -317,6 +321,6 @@ class TestRingbuffer:
         kernel = self.kernel(0, 0)
         self.put(kernel, 0, b"gone", (0, 16))
         kernel.memory.drop(self.TEXT)
-        (line,) = log.lines(kernel)
+        (line,) = read(kernel)
         assert (line.text, line.lost) == ("", True)
         assert len(kernel.warnings) == 1

@@ -26,7 +26,7 @@ def test_text_is_that_of_crash(
 def test_as_many_messages_as_truth_has(
     name: str, domain: Callable[[str], Domain], truth: Callable[[str], Any]
 ) -> None:
-    lines = command.run(domain(name)).lines
+    lines = list(command.run(domain(name)).lines)
     assert len(lines) == truth(f"{name}/truth.json")["log_lines"]
     assert [line.sequence for line in lines] == list(range(len(lines)))
     assert all(line.level is not None and line.caller is not None for line in lines)

@@ -14,15 +14,23 @@ from . import waiting
 def show(
     args: argparse.Namespace, render: ModuleType, result: Any, warnings: Iterable[str] = ()
 ) -> None:
-    """Prints a result by its module of render/, as the arguments ask; its warnings to stderr."""
-    said = _folded(warnings)
-    waiting.stop()
+    """Prints a result by its module of render/, as the arguments ask; its warnings to stderr.
+
+    They are asked for last: a result that is made line by line may give cause for some.
+    """
     if args.json:
         from ..render.json import document
 
-        print(document(args.command, getattr(args, "vmcore", None), render.json(result), said))
+        body = render.json(result)
+        said = _folded(warnings)
+        waiting.stop()
+        print(document(args.command, getattr(args, "vmcore", None), body, said))
     else:
-        sys.stdout.write(render.text(result))
+        waiting.stop()
+        # Whatever may be long comes line by line.
+        lines = getattr(render, "lines", None)
+        sys.stdout.writelines(lines(result) if lines else [render.text(result)])
+        said = _folded(warnings)
     _say(said)
     sys.stdout.flush()
 

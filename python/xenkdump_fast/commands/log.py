@@ -10,7 +10,7 @@ class Log(NamedTuple):
     """What ``xkdump log`` found."""
 
     domain: int
-    lines: list[log.LogLine]
+    lines: log.Lines
 
 
 def run(domain: Domain) -> Log:

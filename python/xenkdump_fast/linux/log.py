@@ -7,6 +7,7 @@
 =============  =======================================================================
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .._native import AbsentError
@@ -32,10 +33,24 @@ class LogLine(NamedTuple):
     lost: bool = False
 
 
-def lines(kernel: Kernel) -> list[LogLine]:
+class Lines:
+    """Messages, made anew each time one goes through them.
+
+    All of a log at once would be up to 150 times its size: a ring may be nothing but line feeds.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[LogLine]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[LogLine]:
+        return self._make()
+
+
+def lines(kernel: Kernel) -> Lines:
     """Every message that the kernel still had, the oldest first; AbsentError if it has no log.
 
-    A damaged log gives what can be read of it; ``kernel.warnings`` says what was damaged.
+    A damaged log gives what can be read of it; ``kernel.warnings`` says what was damaged, once one
+    has gone through it.
     """
     if "prb" in kernel.symbols:
         from . import log_ringbuffer as generation

@@ -2,28 +2,30 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from .._native import AbsentError
 from .kernel import Kernel
-from .log import LogLine, decode
+from .log import Lines, LogLine, decode
 from .patchy import Patchy
 
 #: CONFIG_LOG_BUF_SHIFT goes to 21; log_buf_len= on the command line further. Bounds a broken count.
 MAX_SIZE = 1 << 26
 #: ``<6>``, or since 2.6.39 with a facility: ``<30>``; ``<c>`` (2.6.31 on) continues a line.
 _LEVEL = re.compile(rb"<([0-9]{1,3}|[cd])>")
+_LINE = re.compile(rb"^.*$", re.MULTILINE)
 _TIME = re.compile(rb"\[ *([0-9]{1,10})\.([0-9]{6})\] ")
 
 
-def lines(kernel: Kernel) -> list[LogLine]:
+def lines(kernel: Kernel) -> Lines:
     """Every line in the ring."""
-    return list(_lines(_text(kernel)))
+    return Lines(partial(_lines, _text(kernel)))
 
 
 def _text(kernel: Kernel) -> bytes:
     size = kernel.variable("log_buf_len", 4)
-    if not 0 < size <= MAX_SIZE:
-        raise AbsentError(f"log_buf_len is {size}")
+    if not 0 < size <= min(MAX_SIZE, kernel.file_size):
+        raise AbsentError(f"log_buf_len is {size}, in a dump of {kernel.file_size} bytes")
     ring = Patchy(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
     if ring.missing:
         kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")
@@ -44,7 +46,8 @@ def _lines(text: bytes) -> Iterator[LogLine]:
         text = text[:-1]
     elif not text:
         return
-    for number, line in enumerate(text.split(b"\n")):
+    for number, found in enumerate(_LINE.finditer(text)):
+        line = found[0]
         at, level, time = 0, None, None
         prefix = _LEVEL.match(line)
         if prefix:

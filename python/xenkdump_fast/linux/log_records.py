@@ -1,8 +1,11 @@
 """printk's ring of records: 3.5 to 5.9."""
 
+from collections.abc import Iterator
+from functools import partial
+
 from .._native import AbsentError
 from .kernel import Kernel
-from .log import LogLine, caller, decode
+from .log import Lines, LogLine, caller, decode
 from .patchy import Patchy
 
 #: log_buf_len= takes up to 2 GiB, but nobody keeps a log of more than this. Bounds a broken count.
@@ -56,18 +59,25 @@ class _Layout:
             raise AbsentError(f"no struct {name} is as the dump says, with {self.size} bytes")
 
 
-def lines(kernel: Kernel) -> list[LogLine]:
+def lines(kernel: Kernel) -> Lines:
     """Every record in the ring."""
     layout = _Layout(kernel)
     size = kernel.variable("log_buf_len", 4)
     first, end = kernel.variable("log_first_idx", 4), kernel.variable("log_next_idx", 4)
-    if not (layout.size <= size <= MAX_SIZE and first < size and end <= size):
+    most = min(MAX_SIZE, kernel.file_size)
+    if not (layout.size <= size <= most and first < size and end <= size):
         raise AbsentError(f"the log's size is {size}, from {first} to {end}: it is overwritten")
     ring = Patchy(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
     if ring.missing:
         kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")
     sequence = kernel.variable("log_first_seq", 8) if "log_first_seq" in kernel.symbols else 0
-    found: list[LogLine] = []
+    return Lines(partial(_lines, kernel, ring, layout, first, end, sequence))
+
+
+def _lines(
+    kernel: Kernel, ring: Patchy, layout: _Layout, first: int, end: int, sequence: int
+) -> Iterator[LogLine]:
+    size = len(ring.data)
     at, wraps = first, end < first
     while at != end:
         # The last record before the ring's end is followed by one of length 0, if it has room.
@@ -84,9 +94,9 @@ def lines(kernel: Kernel) -> list[LogLine]:
                 f"the kernel's log is damaged at byte {at}: the messages that follow are missing"
             )
             break
-        found.append(_line(ring, layout, at, length, sequence + len(found)))
+        yield _line(ring, layout, at, length, sequence)
         at += length
-    return found
+        sequence += 1
 
 
 def _line(ring: Patchy, layout: _Layout, at: int, length: int, sequence: int) -> LogLine:

@@ -4,9 +4,11 @@ A ring of descriptors, a ring of infos beside it, and a ring of text blocks that
 point into by logical positions, which count on for ever and are taken modulo the ring's size.
 """
 
+from collections.abc import Iterator
+
 from .._native import AbsentError
 from .kernel import Kernel
-from .log import LogLine, caller, decode
+from .log import Lines, LogLine, caller, decode
 from .patchy import Patchy
 
 #: kernel/printk/printk_ringbuffer.h: a descriptor's state is in the top 2 bits of its state_var,
@@ -43,7 +45,7 @@ class _Ring:
         self.size = 1 << size_bits
         self._kernel = kernel
         #: Bytes of text that no block had yet: blocks do not overlap.
-        self._left = self.size
+        self._left = 0
         self.head = kernel.pointer(descs + offset("prb_desc_ring.head_id") + counter)
         self.tail = kernel.pointer(descs + offset("prb_desc_ring.tail_id") + counter)
 
@@ -112,7 +114,29 @@ class _Ring:
         indexes = self._descs.whole_items(self._desc_size)
         return {self._desc(index, self._state) & self.id_mask for index in indexes}
 
-    def line(self, number: int) -> LogLine | None:
+    def lines(self) -> Iterator[LogLine]:
+        """Every finished record."""
+        self._left = self.size
+        for number in self._ordered():
+            line = self._line(number)
+            if line is not None:
+                yield line
+
+    def _ordered(self) -> list[int]:
+        """The ids between the tail and the head; where those are damaged, all that there are.
+
+        By the descriptors in the dump: how many there should be may be damaged, too.
+        """
+        between = (self.head - self.tail) & self.id_mask
+        if between < self.count:
+            after = ((number - self.tail) & self.id_mask for number in self.ids())
+            return [(self.tail + i) & self.id_mask for i in sorted(after) if i <= between]
+        self._kernel.warn(
+            "the head and the tail of the kernel's log are damaged: its order is a guess"
+        )
+        return sorted(self.ids())
+
+    def _line(self, number: int) -> LogLine | None:
         """The record with that id; None if it is gone or was never finished."""
         index = number % self.count
         state = self._desc(index, self._state)
@@ -159,20 +183,6 @@ class _Ring:
         return text
 
 
-def lines(kernel: Kernel) -> list[LogLine]:
+def lines(kernel: Kernel) -> Lines:
     """Every finished record in the ring buffer."""
-    ring = _Ring(kernel)
-    return [line for line in map(ring.line, _ids(kernel, ring)) if line]
-
-
-def _ids(kernel: Kernel, ring: _Ring) -> list[int]:
-    """The ids between the tail and the head; where those are damaged, all that there are.
-
-    By the descriptors in the dump: how many there should be may be damaged, too.
-    """
-    between = (ring.head - ring.tail) & ring.id_mask
-    if between < ring.count:
-        after = ((number - ring.tail) & ring.id_mask for number in ring.ids())
-        return [(ring.tail + i) & ring.id_mask for i in sorted(after) if i <= between]
-    kernel.warn("the head and the tail of the kernel's log are damaged: its order is a guess")
-    return sorted(ring.ids())
+    return Lines(_Ring(kernel).lines)

@@ -1,5 +1,7 @@
 """What brought the kernel down, and which task."""
 
+from collections.abc import Sequence
+
 from .._native import MemoryFault
 from . import log
 from .kernel import Kernel
@@ -49,12 +51,16 @@ _LAST_WORDS = (
 
 def message(kernel: Kernel) -> str | None:
     """The line of the log that says why the kernel died; None if none does. AbsentError: no log."""
-    lines = [line for record in log.lines(kernel) for line in record.text.split("\n")]
-    for words in _LAST_WORDS:
-        for line in lines:
-            if words in line:
-                return line
-    return None
+    found: str | None = None
+    words: Sequence[str] = _LAST_WORDS
+    for record in log.lines(kernel):
+        for line in record.text.split("\n"):
+            for i in range(len(words)):
+                if words[i] in line:
+                    # Of what comes later, only surer words count.
+                    found, words = line, words[:i]
+                    break
+    return found
 
 
 def task(kernel: Linux) -> Task | None:

@@ -10,7 +10,12 @@ from .escape import visible
 
 def text(result: Log) -> str:
     """Message by message; the further lines of one are indented to where its first starts."""
-    return "".join(f"{part}\n" for line in result.lines for part in _message(line))
+    return "".join(lines(result))
+
+
+def lines(result: Log) -> Iterator[str]:
+    """The same, line by line."""
+    return (f"{part}\n" for line in result.lines for part in _message(line))
 
 
 def _message(line: LogLine) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """``notes`` in the manner of crash's ``help -n``, and as JSON."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +11,17 @@ from .frames import registers_json
 _INDENT = " " * 25
 #: 32-bit notes show four words a line, 64-bit ones two.
 _PER_LINE = {4: 4, 8: 2}
+_LINE = re.compile("^.*$", re.MULTILINE)
 
 
 def text(result: Notes) -> str:
     """Note by note, in the order of the file."""
-    return "\n".join(line for note in result.notes for line in _note(note, result.word)) + "\n"
+    return "".join(lines(result))
+
+
+def lines(result: Notes) -> Iterator[str]:
+    """The same, line by line: a note may be as long as the file."""
+    return (f"{line}\n" for note in result.notes for line in _note(note, result.word))
 
 
 def _note(decoded: DecodedNote, word: int) -> Iterator[str]:
@@ -26,8 +33,8 @@ def _note(decoded: DecodedNote, word: int) -> Iterator[str]:
     yield f"               n_descsz: {note.size}"
     yield f"                 n_type: {note.type:x} ({name})"
     if "text" in decoded.fields:
-        for line in decoded.fields["text"].rstrip("\n").split("\n"):
-            yield _INDENT + visible(line)
+        for line in _LINE.finditer(decoded.fields["text"].rstrip("\n")):
+            yield _INDENT + visible(line[0])
         return
     yield from _hex(note.data, _word_of(decoded, word))
     yield from _fields(decoded)
@@ -43,11 +50,10 @@ def _word_of(decoded: DecodedNote, word: int) -> int:
 
 
 def _hex(data: bytes, word: int) -> Iterator[str]:
-    words = [data[i : i + word] for i in range(0, len(data), word)]
-    step = _PER_LINE[word]
-    for i in range(0, len(words), step):
-        line = " ".join(chunk[::-1].hex() for chunk in words[i : i + step])
-        yield _INDENT + line
+    step = word * _PER_LINE[word]
+    for start in range(0, len(data), step):
+        line = data[start : start + step]
+        yield _INDENT + " ".join(line[i : i + word][::-1].hex() for i in range(0, len(line), word))
 
 
 def _fields(decoded: DecodedNote) -> Iterator[str]:

@@ -56,9 +56,51 @@ def test_memory_past_the_end_of_all_addresses() -> None:
         raise xk.MemoryFault("nothing there")
 
     segments = [((1 << 64) - (9 << 20), 1 << 62, 1 << 62)]
-    dump: Any = SimpleNamespace(segments=segments, machine=SimpleNamespace(read=read))
+    dump: Any = SimpleNamespace(segments=segments, machine=SimpleNamespace(read=read), size=1 << 62)
     assert kaslr.by_search(dump, cast(Image, None)) is None
     assert len(asked) == 3
+
+
+class Keys:
+    """Machine memory that holds some text again and again; counts the bytes that are read."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.searched = self.parsed = 0
+
+    def read(self, address: int, size: int) -> bytes:
+        self.searched += size
+        return self._at(address, size)
+
+    def cstring(self, address: int, limit: int) -> bytes:
+        text = self._at(address, limit).partition(b"\0")[0]
+        self.parsed += len(text)
+        return text
+
+    def _at(self, address: int, size: int) -> bytes:
+        first = address % len(self.text)
+        return (self.text * (size // len(self.text) + 2))[first : first + size]
+
+
+def test_a_search_parses_no_byte_twice() -> None:
+    """Segments lie over each other's bytes, and in each the key stands wherever it can."""
+    memory = Keys(b"OSRELEASE=\nKERNELOFFSET=0\n")
+    segments = [(i << 32, 1 << 20, 1 << 20) for i in range(64)]
+    dump: Any = SimpleNamespace(segments=segments, machine=memory, size=1 << 20)
+    assert kaslr.by_search(dump, cast(Image, None)) is None
+    assert memory.searched == 1 << 20
+    assert 1 << 19 < memory.parsed <= (1 << 20) + 4096
+
+
+def test_a_text_that_runs_into_the_next() -> None:
+    """Pages of other things may end in a text without a NUL behind it."""
+    sought = b"OSRELEASE=6.1\nBUILD-ID=abc\nSYMBOL(_stext)=0\nKERNELOFFSET=1000000\n"
+    memory = Keys((b"OSRELEASE=5.10\nKERNELOFFSET=0\n" + sought).ljust(4096, b"\0"))
+    dump: Any = SimpleNamespace(segments=[(0, 4096, 4096)], machine=memory, size=1 << 20)
+    image: Any = SimpleNamespace(build_id="abc")
+    facts = kaslr.by_search(dump, image)
+    assert facts is not None
+    assert facts["KERNELOFFSET"] == "1000000"
 
 
 class CountedRoots:

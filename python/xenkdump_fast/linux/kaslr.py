@@ -20,6 +20,8 @@ _QEMU_IDT = 8 + 18 * 8 + 9 * 24 + 16
 #: Bounds on the search of memory, of which a QEMU's dump may hold terabytes.
 MAX_SEARCHED, CHUNK = 8 << 30, 4 << 20
 _KEY = b"OSRELEASE="
+#: Without it a text says nothing of the kernel's place.
+_NEEDED = b"KERNELOFFSET="
 _TEXT_SIZE = 4096
 
 
@@ -54,11 +56,13 @@ def by_search(dump: Dump, image: Image) -> Mapping[str, str] | None:
     """The VMCOREINFO of the kernel of ``image``, wherever machine memory has it; None if nowhere.
 
     It counts only with the image's build id (which it has since 5.9), else with its release.
+    A dump's program headers may lay one stretch of the file over all addresses there are: no more
+    is searched than the file has.
     """
-    left = MAX_SEARCHED
-    for start, size, _ in dump.segments:
+    left = min(MAX_SEARCHED, dump.size)
+    for start, length, _ in dump.segments:
         # A damaged header may place memory past the end of all addresses.
-        at, end = start, min(start + min(size, left), 1 << 64)
+        at, end = start, min(start + min(length, left), 1 << 64)
         left -= end - at
         while at < end:
             step = min(CHUNK, end - at)
@@ -70,20 +74,26 @@ def by_search(dump: Dump, image: Image) -> Mapping[str, str] | None:
                 continue
             found = data.find(_KEY)
             while found >= 0:
-                facts = _facts(dump, at + found)
+                # The key is in a text once: no byte is taken for a part of two.
+                following = data.find(_KEY, found + len(_KEY))
+                size = _TEXT_SIZE if following < 0 else min(following - found, _TEXT_SIZE)
+                facts = _facts(dump, at + found, size)
                 if _is_of(facts, image):
                     return facts
-                found = data.find(_KEY, found + 1)
+                found = following
             at += step
     return None
 
 
-def _facts(dump: Dump, address: int) -> Mapping[str, str]:
+def _facts(dump: Dump, address: int, size: int) -> Mapping[str, str]:
+    """The text of at most ``size`` bytes at a machine address; empty if it is none of a kernel."""
+    if size < len(_KEY) + len(_NEEDED):
+        return {}
     try:
-        text = dump.machine.cstring(address, _TEXT_SIZE)
+        text = dump.machine.cstring(address, size)
     except MemoryFault:
         return {}
-    return vmcoreinfo.parse(text.decode("utf-8", "backslashreplace"))
+    return vmcoreinfo.parse(text.decode("utf-8", "backslashreplace")) if _NEEDED in text else {}
 
 
 def _is_of(facts: Mapping[str, str], image: Image) -> bool:

@@ -9,6 +9,7 @@ import pytest
 import xenkdump_fast as xk
 from xenkdump_fast import sources
 from xenkdump_fast._native import Dump, Image
+from xenkdump_fast.hypervisor import memory
 from xenkdump_fast.linux import kaslr, vmcoreinfo
 from xenkdump_fast.linux.locate import BANNER, MOST_ROOTS, Banners, Root, Roots, locate
 from xenkdump_fast.sample import forge
@@ -43,6 +44,19 @@ def test_numbers_of_vmcoreinfo() -> None:
 def test_extents_of_vmcoreinfo() -> None:
     facts = {"none": "0", "pglist_data": "172160", "-": "-1", "no struct": str(1 << 45)}
     assert [vmcoreinfo.extent(facts, key) for key in facts] == [0, 172160, None, None]
+
+
+def test_a_text_longer_than_any() -> None:
+    """A note of 8 MiB once became a quarter of a GiB of facts."""
+    text = "OSRELEASE=6.1\n" + "".join(f"{i:x}=\n" for i in range(1 << 16))
+    assert len(text) > 4 * vmcoreinfo.MAX_TEXT
+    facts = vmcoreinfo.parse(text)
+    assert facts["OSRELEASE"] == "6.1"
+    assert sum(len(key) + 2 for key in facts) < vmcoreinfo.MAX_TEXT + 10
+    note = SimpleNamespace(kind="vmcoreinfo_xen", fields={"text": text})
+    dump: Any = SimpleNamespace(notes=[note] * 9)
+    xen = memory.vmcoreinfo(dump)
+    assert set(xen) == set(facts)
 
 
 def test_memory_past_the_end_of_all_addresses() -> None:
@@ -84,19 +98,19 @@ class Keys:
 
 def test_a_search_parses_no_byte_twice() -> None:
     """Segments lie over each other's bytes, and in each the key stands wherever it can."""
-    memory = Keys(b"OSRELEASE=\nKERNELOFFSET=0\n")
+    given = Keys(b"OSRELEASE=\nKERNELOFFSET=0\n")
     segments = [(i << 32, 1 << 20, 1 << 20) for i in range(64)]
-    dump: Any = SimpleNamespace(segments=segments, machine=memory, size=1 << 20)
+    dump: Any = SimpleNamespace(segments=segments, machine=given, size=1 << 20)
     assert kaslr.by_search(dump, cast(Image, None)) is None
-    assert memory.searched == 1 << 20
-    assert 1 << 19 < memory.parsed <= (1 << 20) + 4096
+    assert given.searched == 1 << 20
+    assert 1 << 19 < given.parsed <= (1 << 20) + 4096
 
 
 def test_a_text_that_runs_into_the_next() -> None:
     """Pages of other things may end in a text without a NUL behind it."""
     sought = b"OSRELEASE=6.1\nBUILD-ID=abc\nSYMBOL(_stext)=0\nKERNELOFFSET=1000000\n"
-    memory = Keys((b"OSRELEASE=5.10\nKERNELOFFSET=0\n" + sought).ljust(4096, b"\0"))
-    dump: Any = SimpleNamespace(segments=[(0, 4096, 4096)], machine=memory, size=1 << 20)
+    given = Keys((b"OSRELEASE=5.10\nKERNELOFFSET=0\n" + sought).ljust(4096, b"\0"))
+    dump: Any = SimpleNamespace(segments=[(0, 4096, 4096)], machine=given, size=1 << 20)
     image: Any = SimpleNamespace(build_id="abc")
     facts = kaslr.by_search(dump, image)
     assert facts is not None

@@ -16,6 +16,8 @@ IMAGE_ALIGN = 1 << 30
 _CR4_PAE = 1 << 5
 #: So many of other pCPUs are tried where a pCPU's own is lost: all of them map Xen alike.
 _ROOTS = 8
+#: VMCOREINFO_XEN fills at most a page (VMCOREINFO_BYTES): of longer ones so much is believed.
+_MAX_TEXT = 16 * PAGE
 
 Paging = Literal["x86", "x86-pae", "x86_64"]
 
@@ -33,9 +35,12 @@ def pagings(word: int, cr4: int | None) -> tuple[Paging, ...]:
 def vmcoreinfo(dump: Dump) -> dict[str, str]:
     """VMCOREINFO_XEN by key; empty where the dump has no such note."""
     found = {}
+    left = _MAX_TEXT
     for note in dump.notes:
-        if note.kind == "vmcoreinfo_xen":
-            for line in note.fields["text"].split("\n"):
+        if note.kind == "vmcoreinfo_xen" and left:
+            text = note.fields["text"][:left]
+            left -= len(text)
+            for line in text.split("\n"):
                 key, equals, value = line.strip("\0 ").partition("=")
                 if equals:
                     found[key] = value

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 #: The text fills at most its note, which has a page for itself (VMCOREINFO_BYTES).
 MAX_SIZE = 4096
+#: So much of a note's text is believed, that of a longer page included.
+MAX_TEXT = 16 * MAX_SIZE
 _FIRST_KEY = b"OSRELEASE="
 #: No struct is as large: pglist_data, with the zones of 1024 nodes in it twice, takes some 200 KiB.
 MAX_EXTENT = 1 << 20
@@ -18,7 +20,7 @@ MAX_EXTENT = 1 << 20
 def parse(text: str) -> Mapping[str, str]:
     """``KEY=value`` lines as a mapping; the first of two lines with one key wins."""
     facts: dict[str, str] = {}
-    for line in text.split("\n"):
+    for line in text[:MAX_TEXT].split("\n"):
         key, separator, value = line.partition("=")
         if separator:
             facts.setdefault(key, value.rstrip("\0"))

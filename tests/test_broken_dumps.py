@@ -100,6 +100,12 @@ def overwrite(parts: Parts, old: bytes, new: bytes) -> None:
             frame[at : at + len(new)] = new
 
 
+def wrong_clock(parts: Parts) -> None:
+    """A time that no calendar has: once all of ``sys`` failed."""
+    date = parts.plan["domains"][0]["header"]["date"]
+    overwrite(parts, date.to_bytes(8, "little"), (1 << 63).to_bytes(8, "little"))
+
+
 def without_tasks(parts: Parts) -> None:
     """The frame that holds the first task behind init, in no segment."""
     kernel = parts.kernels[0]
@@ -145,6 +151,7 @@ BREAKS = [
     Break("a task list that leads out of memory", faults.break_task_list, "breaks off"),
     Break("stacks are noise", corrupted_stack),
     Break("names that are none", names_that_are_none),
+    Break("the clock is noise", wrong_clock, "DATE is not known", kinds=("modern",)),
     Break("a page of tasks is in no segment", without_tasks, "in no segment", 0.8),
     Break("half of the memory is excluded", half_excluded, "left out", 0.1, kinds=("modern",)),
     Break("cut to a page", lambda parts: faults.truncate(parts, PAGE), "is cut", 0, found=False),

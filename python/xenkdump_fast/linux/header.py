@@ -17,6 +17,8 @@ FIXED_1 = 1 << FSHIFT
 UTS_LENGTH = 65
 UTS_FIELDS = ("sysname", "nodename", "release", "version", "machine", "domainname")
 PAGE = 4096
+#: The end of the year 9999. The kernel's own clock ends in 2262, when 63 bits of nanoseconds do.
+LAST_SECOND = 253_402_300_799
 
 
 class Header(NamedTuple):
@@ -80,7 +82,14 @@ def read(kernel: Linux) -> Header:
 
 
 def date(kernel: Kernel) -> int:
-    """The wall clock, in seconds since 1970."""
+    """The wall clock, in seconds since 1970; AbsentError if no calendar has its time."""
+    seconds = _wall_clock(kernel)
+    if not 0 <= seconds <= LAST_SECOND:
+        raise AbsentError(f"the wall clock says {seconds} seconds")
+    return seconds
+
+
+def _wall_clock(kernel: Kernel) -> int:
     if "xtime" in kernel.symbols:
         # A timespec, until 3.3; since 2.6.33 there was a struct timekeeper of other things beside.
         return kernel.pointer(kernel.symbols["xtime"])

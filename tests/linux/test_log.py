@@ -1,12 +1,17 @@
 """The three generations of printk's buffer, on logs made by hand."""
 
 import struct
+import tracemalloc
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import pytest
 
 from xenkdump_fast import AbsentError
-from xenkdump_fast.linux import log
+from xenkdump_fast.commands.log import Log
+from xenkdump_fast.linux import log, panic
+from xenkdump_fast.render import log as render
+from xenkdump_fast.render.json import document
 
 from .fakes import FakeKernel, FakeMember, FakeTypes, words
 
@@ -79,6 +84,33 @@ class TestBytes:
         with pytest.raises(AbsentError, match="log_buf_len"):
             read(kernel)
 
+    def test_a_ring_larger_than_the_dump(self) -> None:
+        kernel = self.kernel(b"<6>line\n", 4096)
+        kernel.file_size = 4096
+        assert len(read(kernel)) == 1
+        kernel.file_size = 4095
+        with pytest.raises(AbsentError, match="log_buf_len"):
+            read(kernel)
+
+    def test_nothing_but_line_feeds(self) -> None:
+        """Each was kept as a message, at 150 times its size, and more as JSON."""
+        size = 1 << 16
+        kernel = self.kernel(b"\n" * size, size)
+        found = Log(0, log.lines(kernel))
+        ways: tuple[Callable[[], Iterable[object]], ...] = (
+            lambda: render.lines(found),
+            lambda: document("log", None, render.lazy_json(found), list),
+            lambda: panic.message(kernel) or (),
+        )
+        for way in ways:
+            tracemalloc.start()
+            for _ in way():
+                pass
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak < 12 * size
+        assert len(read(kernel)) == size
+
     def test_empty(self) -> None:
         assert read(self.kernel(b"", 64)) == []
 
@@ -126,6 +158,13 @@ class TestRecords:
         ring = newest.ljust(64, b"x") + oldest + bytes(64)
         lines = read(self.kernel(ring, 64, len(newest), size=256))
         assert [line.text for line in lines] == ["oldest", "newest"]
+
+    def test_a_ring_larger_than_the_dump(self) -> None:
+        kernel = self.kernel(b"", 64, 64)
+        assert read(kernel) == []
+        kernel.file_size = 4095
+        with pytest.raises(AbsentError, match="overwritten"):
+            read(kernel)
 
     def test_wrapped_without_room_for_a_mark(self) -> None:
         newest, oldest = self.record(7, b"newest"), self.record(5, b"oldest..")

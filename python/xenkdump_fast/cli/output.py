@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -16,22 +17,22 @@ def show(
 ) -> None:
     """Prints a result by its module of render/, as the arguments ask; its warnings to stderr.
 
-    They are asked for last: a result that is made line by line may give cause for some.
+    Whatever may be long is made piece by piece, and may give cause for warnings as it is: these
+    are asked for last.
     """
+    waiting.stop()
+    said = cache(lambda: _folded(warnings))
     if args.json:
         from ..render.json import document
 
-        body = render.json(result)
-        said = _folded(warnings)
-        waiting.stop()
-        print(document(args.command, getattr(args, "vmcore", None), body, said))
+        body = getattr(render, "lazy_json", render.json)(result)
+        dump = getattr(args, "vmcore", None)
+        sys.stdout.writelines(document(args.command, dump, body, said))
+    elif hasattr(render, "lines"):
+        sys.stdout.writelines(render.lines(result))
     else:
-        waiting.stop()
-        # Whatever may be long comes line by line.
-        lines = getattr(render, "lines", None)
-        sys.stdout.writelines(lines(result) if lines else [render.text(result)])
-        said = _folded(warnings)
-    _say(said)
+        sys.stdout.write(render.text(result))
+    _say(said())
     sys.stdout.flush()
 
 

@@ -42,7 +42,12 @@ def _printable(text: str) -> str:
 
 def json(result: Log) -> dict[str, Any]:
     """The command's own part of the JSON object."""
-    return {"domain": result.domain, "lines": [_line_json(line) for line in result.lines]}
+    return {"domain": result.domain, "lines": list(map(_line_json, result.lines))}
+
+
+def lazy_json(result: Log) -> dict[str, Any]:
+    """The same, its list an iterator."""
+    return {"domain": result.domain, "lines": map(_line_json, result.lines)}
 
 
 def _line_json(line: LogLine) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pytest
 
 from xenkdump_fast import cli
 from xenkdump_fast.sample import Sample, faults, forge
+from xenkdump_fast.sample.notes import Note
 from xenkdump_fast.sample.parts import Parts
 
 COMMANDS = ("sys", "ps", "bt", "bt --all", "log", "mod", "notes", "check", "domains", "vcpus")
@@ -60,6 +61,19 @@ def cut_note(parts: Parts) -> None:
     """A descriptor that runs past the end of its segment."""
     last = parts.core.notes[-1][-1]
     parts.core.notes[-1] = [*parts.core.notes[-1][:-1], replace(last, desc=last.desc[:20])]
+
+
+def wrong_root(parts: Parts) -> None:
+    """Xen's own page table, the only one left, where no memory is: once an OverflowError."""
+
+    def broken(note: Note) -> Note:
+        if (note.name, note.type) == ("Xen", 0x100_0001):  # CRASH_INFO's xen_phys_start
+            return replace(note, desc=note.desc[:-16] + b"\xff" * 8 + note.desc[-8:])
+        if (note.name, note.type) == ("Xen", 0x100_0002):  # CRASH_REGS
+            return replace(note, desc=bytes(len(note.desc)))
+        return note
+
+    parts.core.notes = [[broken(note) for note in notes] for notes in parts.core.notes]
 
 
 def overwritten_p2m(parts: Parts) -> None:
@@ -145,6 +159,7 @@ BREAKS = [
         found=False,
     ),
     Break("a CPU's note is noise", garbled_note, "registers"),
+    Break("Xen's root is past all memory", wrong_root, "Xen", 0, kinds=("modern",)),
     Break("a note is cut", cut_note, "no VMCOREINFO_XEN", kinds=("modern",)),
     Break("a page of the P2M is noise", overwritten_p2m, '"different": 512', kinds=("modern",)),
     Break("a task list that loops", faults.loop_task_list, "loops back"),

@@ -48,11 +48,12 @@ def vmcoreinfo(dump: Dump) -> dict[str, str]:
 
 
 def number(facts: Mapping[str, str], key: str, base: int) -> int | None:
-    """A number of VMCOREINFO_XEN; None if it is missing or none."""
+    """A number of VMCOREINFO_XEN; None if it is missing, or none that Xen writes."""
     try:
-        return int(facts[key], base)
+        found = int(facts[key], base)
     except (KeyError, ValueError):
         return None
+    return found if 0 <= found < 1 << 64 else None
 
 
 class Roots:
@@ -68,7 +69,7 @@ class Roots:
         found = [note.fields["cr3"] & self._mask for note in notes if note.kind == "crash_regs"]
         # The notes of 2006 have no CRASH_REGS, but the frame number of dom0's root.
         found += [note.fields["mfn"] * PAGE for note in notes if note.kind == "xen_kdump_cr3"]
-        some = islice(dict.fromkeys(root for root in found if root), _ROOTS)
+        some = islice(dict.fromkeys(root for root in found if 0 < root <= _CR3_MASK), _ROOTS)
         self._known = dict.fromkeys([*some, idle_page_table(dump) or 0])
         self._known.pop(0, None)
 
@@ -89,7 +90,8 @@ def idle_page_table(dump: Dump) -> int | None:
     start = info.get("xen_phys_start")
     if address is None or start is None:
         return None
-    return address % IMAGE_ALIGN + int(start)
+    found = address % IMAGE_ALIGN + int(start)
+    return found if found <= _CR3_MASK else None
 
 
 def is_xen(virtual: AddressSpace, word: int, address: int) -> bool:

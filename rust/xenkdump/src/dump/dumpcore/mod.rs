@@ -44,6 +44,10 @@ const SECTIONS: usize = 1 << 16;
 /// So many bytes of section names are read; xl writes 81.
 const NAMES: u64 = 1 << 16;
 
+/// So many bytes of one name are looked at; xl's longest has 16. Each of the sections may name all of
+/// the names.
+const NAME: usize = 32;
+
 /// The registers of so many vCPUs are read: more than any Xen lets a domain have (8192, HVM).
 const VCPUS: u64 = 1 << 14;
 
@@ -100,9 +104,7 @@ pub(super) fn sections(file: &MappedFile, header: &Header) -> Option<Sections> {
             size: header.sh_size,
         };
         let name = match names.get(header.sh_name..) {
-            Some(rest) if !found.nameless => {
-                rest.split(|&byte| byte == 0).next().unwrap_or_default()
-            }
+            Some(rest) if !found.nameless => name_in(rest),
             _ => name_by_shape(&header),
         };
         match name {
@@ -121,6 +123,12 @@ pub(super) fn sections(file: &MappedFile, header: &Header) -> Option<Sections> {
     let is_one = found.notes.is_there()
         && (found.pages.is_there() || found.prstatus.is_there() || found.p2m.is_there());
     is_one.then_some(found)
+}
+
+/// A name up to its NUL. None that is known has as many bytes as are looked at.
+fn name_in(names: &[u8]) -> &[u8] {
+    let most = names.get(..NAME).unwrap_or(names);
+    most.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 /// The sections' names stand at the file's very end, so a cut file has lost them; entry size and

@@ -201,3 +201,11 @@ fn any_byte_of_the_headers_may_be_wrong() {
         }
     }
 }
+
+/// Names without an end, that each of the sections may lead to.
+#[test]
+fn names_of_sections_are_cut() {
+    assert_eq!(name_in(b".xen_p2m\0.xen_pages"), b".xen_p2m");
+    assert_eq!(name_in(b".xen_p2m"), b".xen_p2m");
+    assert_eq!(name_in(&[b'a'; 1 << 16]).len(), NAME);
+}

@@ -119,6 +119,26 @@ struct State {
     first_missing: Option<String>,
 }
 
+/// So many tables are passed over before Python is asked whether to go on.
+const AT_A_TIME: usize = 1 << 16;
+
+impl State {
+    /// The next range, or that there is none; `None` if none was found yet.
+    #[allow(clippy::option_option)]
+    fn advance(&mut self) -> Option<Option<MappedRange>> {
+        for _ in 0..AT_A_TIME {
+            match self.ranges.next() {
+                Some(Err(fault)) => {
+                    self.missing += 1;
+                    self.first_missing.get_or_insert_with(|| fault.to_string());
+                }
+                found => return Some(found.and_then(Result::ok)),
+            }
+        }
+        None
+    }
+}
+
 impl MappedRanges {
     fn over(gate: &Gate, ranges: Ranges) -> Self {
         Self {
@@ -209,18 +229,13 @@ impl MappedRanges {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<MappedRange>> {
-        self.gate.check()?;
-        Ok(py.detach(|| {
-            self.with(|state| loop {
-                match state.ranges.next()? {
-                    Ok(range) => return Some(range),
-                    Err(fault) => {
-                        state.missing += 1;
-                        state.first_missing.get_or_insert_with(|| fault.to_string());
-                    }
-                }
-            })
-        }))
+        loop {
+            self.gate.check()?;
+            if let Some(found) = py.detach(|| self.with(State::advance)) {
+                return Ok(found);
+            }
+            py.check_signals()?;
+        }
     }
 
     /// How many page tables were passed over so far, because the dump lacks them or their entries

@@ -362,6 +362,27 @@ fn barren_tables_are_not_read_again() {
     assert_eq!(space.mapped(VirtAddr(0), VirtAddr(u64::MAX)).count(), 0);
 }
 
+/// Tables that name one absent table, or one reserved entry, 2^27 or 2^36 times: told 512 times.
+#[test]
+fn what_is_wrong_below_a_table_is_told_once() {
+    for (format, depth) in [(&X86_64, 3), (&X86_64_LA57, 4)] {
+        for entry in [0xdead_0000_0003, 0x0020_2083] {
+            let mut mem = Frames::default();
+            for table in (1..=depth).map(|i| i << 12) {
+                for index in 0..512 {
+                    let last = table == depth << 12;
+                    let next = if last { entry } else { (table + 0x1000) | 3 };
+                    put64(&mut mem, table, index, next);
+                }
+            }
+            let space = Virtual::new(&mem, format, ROOT);
+            let all: Vec<_> = space.mapped(VirtAddr(0), VirtAddr(u64::MAX)).collect();
+            assert_eq!(all.len(), 512, "{} {entry:#x}", format.name);
+            assert!(all.iter().all(Result::is_err));
+        }
+    }
+}
+
 #[test]
 fn ranges_join_across_tables_and_split_at_the_hole() {
     let mut mem = Frames::default();

@@ -49,7 +49,7 @@ struct Open {
     above: Flags,
     /// The address that entry 0 maps, before sign extension.
     base: u64,
-    /// All of it is read, and nothing was found so far.
+    /// All of it is read, and no page was found so far.
     empty: bool,
 }
 
@@ -57,8 +57,8 @@ struct Open {
 ///
 /// A table that is not in the dump gives an `Err` in the place of what it would map. Ranges are
 /// found as they are asked for. Tables may be as hostile as they like, mapping themselves at every
-/// level: between two items lies work bounded by the size of the memory, for a table in which
-/// nothing was found is not read a second time.
+/// level: between two items lies work bounded by the size of the memory, for a table below which
+/// nothing is mapped is not read a second time, and what was wrong there is told once.
 pub struct Mapped<M> {
     mem: M,
     format: &'static Format,
@@ -113,7 +113,6 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         let end = base | (level.span() - 1) | ((u64::from(level.entries()) - 1) << level.shift);
         let last = level.index(VirtAddr(end.min(self.wanted.1)));
         if self.mem.read(table, part).is_err() {
-            self.found();
             self.fault = Some(Fault::NoTable {
                 addr: self.format.canonical(base.max(self.wanted.0)),
                 level: level.number,
@@ -133,7 +132,7 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         });
     }
 
-    /// Something stands below every open table.
+    /// A page stands below every open table.
     fn found(&mut self) {
         for open in &mut self.open {
             open.empty = false;
@@ -167,7 +166,6 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
                     index,
                     entry,
                 };
-                self.found();
                 self.fault = Some(step.reserved(self.format.canonical(base)));
                 None
             }

@@ -12,7 +12,7 @@ use crate::p2m::Physical;
 pub struct Found {
     /// Where, in rising order.
     pub places: Vec<u64>,
-    /// How many bytes of memory were looked through.
+    /// How many bytes of memory were looked through; a page for each table that could not be.
     pub bytes: u64,
 }
 
@@ -41,11 +41,17 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
             Space::Physical(_) => return None,
             Space::Virtual(space) => {
                 let ranges = space.mapped(Address::new(first), Address::new(last));
-                for range in ranges.flatten() {
+                for range in ranges {
                     if search.is_done() {
                         break;
                     }
-                    search.range(space.memory(), range.addr.0, range.machine, range.len);
+                    match range {
+                        Ok(range) => {
+                            search.range(space.memory(), range.addr.0, range.machine, range.len);
+                        }
+                        // Nothing is free, or a few tables that name absent ones take for ever.
+                        Err(_) => search.left = search.left.saturating_sub(PAGE_SIZE as u64),
+                    }
                 }
             }
         }
@@ -154,6 +160,7 @@ impl<'n> Search<'n> {
 mod tests {
     use super::*;
     use crate::memory::Frames;
+    use crate::paging::{Virtual, X86_64};
     use proptest::prelude::*;
 
     proptest! {
@@ -226,5 +233,25 @@ mod tests {
         assert_eq!((part.places, part.bytes), (vec![0x1ffe], 0x3000));
         assert_eq!(find(0x2000, 0x5003, 10, 1 << 20).places, [0x5000]);
         assert_eq!(find(9, 3, 10, 1 << 20), Found::default());
+    }
+
+    /// A page in every 2 MiB, and an absent table beside it.
+    #[test]
+    fn tables_that_are_absent_count_as_memory() {
+        let mut mem = Frames::default();
+        let page = |i: u64| (i << 12) | 3;
+        for i in 0..512 {
+            mem.write(MachineAddr(0x1000 + i * 8), &page(2).to_le_bytes());
+            mem.write(MachineAddr(0x2000 + i * 8), &page(3).to_le_bytes());
+            let entry = if i % 64 == 0 { page(4) } else { page(0xdead) };
+            mem.write(MachineAddr(0x3000 + i * 8), &entry.to_le_bytes());
+        }
+        mem.write(MachineAddr(0x4000), &page(5).to_le_bytes());
+        mem.write(MachineAddr(0x5000), b"abcd");
+        let space = Space::Virtual(Virtual::new(mem, &X86_64, MachineAddr(0x1000)));
+        let most = 1 << 20;
+        let found = space.find(b"abcd", 0, u64::MAX, 100, most).unwrap();
+        // As many pages as `most` allows: of 64 of them one is memory.
+        assert_eq!((found.places.len(), found.bytes), (4, most));
     }
 }

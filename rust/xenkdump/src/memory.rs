@@ -157,6 +157,18 @@ pub trait Memory<A: Address>: Sync {
         true
     }
 
+    /// The first address from `addr` to before `end` that may be held. All before it cannot be read,
+    /// and all of them if there is none.
+    fn next_held(&self, addr: A, _end: A) -> Option<A> {
+        Some(addr)
+    }
+
+    /// How many pages have bytes of their own, at most: those of the file. However many addresses one
+    /// page has, no more than so many can hold different things.
+    fn pages(&self) -> u64 {
+        u64::MAX
+    }
+
     /// A little-endian `u8`, `u16`, `u32` or `u64`, by the size of the array.
     fn read_bytes<const N: usize>(&self, addr: A) -> Result<[u8; N], Fault>
     where
@@ -209,6 +221,14 @@ impl<A: Address, M: Memory<A> + ?Sized> Memory<A> for &M {
     fn lent_soundly(&self) -> bool {
         (**self).lent_soundly()
     }
+
+    fn next_held(&self, addr: A, end: A) -> Option<A> {
+        (**self).next_held(addr, end)
+    }
+
+    fn pages(&self) -> u64 {
+        (**self).pages()
+    }
 }
 
 impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for std::sync::Arc<M> {
@@ -229,6 +249,14 @@ impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for std::sync::Arc<M> {
     #[inline]
     fn lent_soundly(&self) -> bool {
         (**self).lent_soundly()
+    }
+
+    fn next_held(&self, addr: A, end: A) -> Option<A> {
+        (**self).next_held(addr, end)
+    }
+
+    fn pages(&self) -> u64 {
+        (**self).pages()
     }
 }
 
@@ -261,6 +289,15 @@ impl Memory<MachineAddr> for Frames {
         self.0
             .get(&addr.frame())
             .map_or(&[], |frame| &frame[addr.page_offset()..])
+    }
+
+    fn next_held(&self, addr: MachineAddr, end: MachineAddr) -> Option<MachineAddr> {
+        let (next, _) = self.0.range(addr.frame()..).next()?;
+        next.addr().map(|at| at.max(addr)).filter(|at| *at < end)
+    }
+
+    fn pages(&self) -> u64 {
+        self.0.len() as u64
     }
 }
 

@@ -1,11 +1,15 @@
 //! P2Ms of every source and of both word sizes, some of them broken on purpose.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, PseudoPhysAddr, VirtAddr, Word};
 use xenkdump::memory::{Fault, Frames, Memory};
-use xenkdump::p2m::{Entry, P2m, Physical, Source, Special, MAX_PAGES};
+use xenkdump::p2m::{
+    Comparison, Disagreement, Entry, FrameRun, FrameRuns, P2m, Physical, Source, Special, MAX_PAGES,
+};
 use xenkdump::paging::{Virtual, X86_64};
 use xenkdump::status::{Status, NONE};
 use xenkdump::Error;
@@ -229,6 +233,9 @@ fn trees_of_pointers() {
     }
     let space = Virtual::new(&mem, &X86_64, root);
     assert!(P2m::pvops_tree(space, VirtAddr(va(0)), 4, word, 512).is_err());
+    // Three levels of pages, and no more.
+    let most = P2m::pvops_tree(space, VirtAddr(va(0)), 3, word, MAX_PAGES).unwrap();
+    assert_eq!(most.len(), 1 << 27);
 }
 
 #[test]
@@ -365,6 +372,333 @@ fn batches_say_what_single_questions_say() {
     let all: Vec<_> = (0..60_010).map(Pfn).collect();
     compare_batch(&p2m, &all);
     compare_batch(&p2m, &all);
+}
+
+/// Memory that counts what it is asked, and says that it has so many pages.
+struct Counted<'m> {
+    frames: &'m Frames,
+    pages: u64,
+    asked: AtomicU64,
+}
+
+impl<'m> Counted<'m> {
+    fn new(frames: &'m Frames, pages: u64) -> Self {
+        let asked = AtomicU64::new(0);
+        Self {
+            frames,
+            pages,
+            asked,
+        }
+    }
+}
+
+impl Memory<MachineAddr> for Counted<'_> {
+    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.frames.read(addr, buf)
+    }
+
+    fn next_held(&self, addr: MachineAddr, end: MachineAddr) -> Option<MachineAddr> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.frames.next_held(addr, end)
+    }
+
+    fn pages(&self) -> u64 {
+        self.pages
+    }
+}
+
+fn table(mem: &mut Frames, at: u64, entry: impl Fn(u64) -> u64) {
+    for index in 0..512 {
+        put(mem, Mfn(at), index, Word::W64, entry(index));
+    }
+}
+
+/// Tables that show 2^27 pages of a list, of which the dump has one or none: the work is that of the
+/// tables there are.
+#[test]
+fn a_list_costs_what_the_dump_has_whatever_it_claims() {
+    const START: u64 = 0xffff_8000_0000_0000;
+    let absent = |_| (0xdead << 12) | 3;
+    let next = |mfn: u64| move |_| (mfn << 12) | 3;
+    let foreign = |_| (1 << 63) | 7;
+    for kind in ["large pages", "absent tables", "absent pages", "one page"] {
+        let mut mem = Frames::default();
+        table(&mut mem, 1, next(2));
+        match kind {
+            "large pages" => table(&mut mem, 2, |i| ((i + 1) << 30) | 0x83),
+            "absent tables" => {
+                table(&mut mem, 2, next(3));
+                table(
+                    &mut mem,
+                    3,
+                    |i| if i == 0 { (4 << 12) | 3 } else { absent(i) },
+                );
+                table(&mut mem, 4, absent);
+            }
+            _ => {
+                table(&mut mem, 2, next(3));
+                table(&mut mem, 3, next(4));
+                table(
+                    &mut mem,
+                    4,
+                    if kind == "one page" {
+                        |_| (5 << 12) | 3
+                    } else {
+                        absent
+                    },
+                );
+                table(&mut mem, 5, foreign);
+            }
+        }
+        let mem = Counted::new(&mem, mem.0.len() as u64);
+        let space = Virtual::new(&mem, &X86_64, MachineAddr(1 << 12));
+        let open = |start| {
+            let array = VirtAddr(START + start);
+            Arc::new(P2m::linear(space, array, Word::W64, MAX_PAGES, Source::Linear).unwrap())
+        };
+        // The other is cut by tables elsewhere.
+        let (one, other) = (open(0), open(5 * 4096 + 8));
+        let spans = if kind == "one page" {
+            vec![(Pfn(0), 512)]
+        } else {
+            vec![]
+        };
+        assert_eq!(one.spans(), spans, "{kind}");
+        assert_eq!(one.reverse(Mfn(7)), None, "{kind}");
+        assert_eq!(
+            FrameRuns::new(one.clone(), Pfn(0), Pfn(MAX_PAGES)).next(),
+            None,
+            "{kind}"
+        );
+        assert_eq!(one.compare(&other, 10).equal, MAX_PAGES, "{kind}");
+        let asked = mem.asked.load(Ordering::Relaxed);
+        // A walk for each table's worth of pages, some of them twice, in each of the questions.
+        assert!(asked < 40 << 18, "{kind}: asked {asked} times");
+    }
+}
+
+/// A file whose segments show the same bytes in many places.
+#[test]
+fn a_list_has_no_more_pages_than_the_file() {
+    let mut mem = Frames::default();
+    let leaves: Vec<_> = (0..100).map(|i| (i, Mfn(0x50 + i))).collect();
+    for (i, leaf) in &leaves {
+        fill(
+            &mut mem,
+            *leaf,
+            Word::W64,
+            if i % 50 == 49 { *i } else { u64::MAX },
+        );
+    }
+    let root = map(&mut mem, &leaves);
+    for (pages, known) in [(10, 12), (1000, 100)] {
+        let mem = Counted::new(&mem, pages);
+        let space = Virtual::new(&mem, &X86_64, root);
+        let p2m = P2m::linear(space, VirtAddr(ARRAY), Word::W64, 512 * 100, Source::Cr3);
+        let p2m = Arc::new(p2m.unwrap());
+        assert_eq!(p2m.spans(), [(Pfn(0), known * 512)]);
+        let found = (known == 100).then_some(Pfn(99 * 512));
+        assert_eq!(p2m.reverse(Mfn(99)), found);
+        let runs = FrameRuns::new(p2m.clone(), Pfn(0), Pfn(p2m.len()));
+        assert_eq!(runs.count(), if known == 100 { 1024 } else { 0 });
+    }
+}
+
+/// Four tables each, all pairs of which are met.
+#[test]
+fn no_more_tables_are_compared_than_the_file_has() {
+    let mut mem = Frames::default();
+    for (leaf, value) in [(0x50, 5), (0x51, 6)] {
+        fill(&mut mem, Mfn(leaf), Word::W64, value);
+    }
+    for root in [1, 2] {
+        table(&mut mem, root, |_| ((root + 2) << 12) | 3);
+        table(&mut mem, root + 2, |_| ((root + 4) << 12) | 3);
+        table(&mut mem, root + 4, |i| {
+            let number = if root == 1 { i / 4 % 4 } else { i % 4 };
+            ((10 * root + number) << 12) | 3
+        });
+        for i in 0..4 {
+            table(&mut mem, 10 * root + i, |j| {
+                ((0x50 + j / 511 * (root - 1)) << 12) | 3
+            });
+        }
+    }
+    const STRETCH: u64 = 512 * 512;
+    for (pages, tables) in [(1, 12), (1000, 16)] {
+        let mem = Counted::new(&mem, pages);
+        let open = |root: u64| {
+            let space = Virtual::new(&mem, &X86_64, MachineAddr(root << 12));
+            P2m::linear(
+                space,
+                VirtAddr(ARRAY),
+                Word::W64,
+                32 * STRETCH,
+                Source::Linear,
+            )
+            .unwrap()
+        };
+        let got = open(1).compare(&open(2), 3);
+        let compared = if tables == 16 { 32 } else { tables };
+        assert_eq!(got.different, compared * 512);
+        assert_eq!(got.equal, compared * (STRETCH - 512));
+        assert_eq!(got.unreadable, (32 - compared) * STRETCH);
+        let first: Vec<_> = got.first.iter().map(|d| d.pfn.0).collect();
+        assert_eq!(first, [0, 1, 2].map(|i| STRETCH - 512 + i));
+    }
+}
+
+/// Leaves 0x40 to 0x47, of which the last two are absent, as `tables` name them; from `start` on.
+fn list(mem: &Frames, start: u64, pages: u64) -> Option<(P2m<&Frames>, Virtual<&Frames>)> {
+    let space = Virtual::new(mem, &X86_64, MachineAddr(1 << 12));
+    let p2m = P2m::linear(
+        space,
+        VirtAddr(ARRAY + start),
+        Word::W64,
+        pages,
+        Source::Linear,
+    );
+    Some((p2m.ok()?, space))
+}
+
+/// By single questions and single walks alone.
+fn plain_spans(p2m: &P2m<&Frames>, space: Virtual<&Frames>, start: u64) -> Vec<(Pfn, u64)> {
+    let (mut seen, mut spans) = (HashSet::new(), Vec::<(Pfn, u64)>::new());
+    let mut pfn = 0;
+    while pfn < p2m.len() {
+        let at = ARRAY + start + pfn * 8;
+        let count = ((4096 - at % 4096) / 8).min(p2m.len() - pfn);
+        let found = space.translate(VirtAddr(at)).ok();
+        if let Some(found) = found.filter(|at| space.memory().0.contains_key(&at.frame())) {
+            if seen.insert(found) {
+                match spans.last_mut() {
+                    Some((first, n)) if first.0 + *n == pfn => *n += count,
+                    _ => spans.push((Pfn(pfn), count)),
+                }
+            }
+        }
+        pfn += count;
+    }
+    spans
+}
+
+fn plain_runs(entries: &[Entry]) -> Vec<FrameRun> {
+    let mut runs = Vec::<FrameRun>::new();
+    for (pfn, entry) in (0..).map(Pfn).zip(entries) {
+        let Entry::Frame(mfn) = *entry else { continue };
+        match runs.last_mut() {
+            Some(run) if run.pfn.0 + run.count == pfn.0 && run.mfn.0 + run.count == mfn.0 => {
+                run.count += 1;
+            }
+            _ => runs.push(FrameRun { pfn, mfn, count: 1 }),
+        }
+    }
+    runs
+}
+
+fn plain_comparison(ours: &[Entry], theirs: &[Entry], limit: usize) -> Comparison {
+    use Special::{Identity, Invalid, NoTable};
+    let mut result = Comparison {
+        past_end: ours.len().abs_diff(theirs.len()) as u64,
+        ..Comparison::default()
+    };
+    for (pfn, (ours, theirs)) in (0..)
+        .map(Pfn)
+        .zip(ours.iter().copied().zip(theirs.iter().copied()))
+    {
+        let (a, b) = (ours, theirs);
+        match (ours, theirs) {
+            _ if a == b => result.equal += 1,
+            (Entry::Special(Identity(_)), Entry::Special(Invalid))
+            | (Entry::Special(Invalid), Entry::Special(Identity(_))) => result.hidden_identity += 1,
+            _ => {
+                let missing = Entry::Special(NoTable);
+                if a == missing || b == missing {
+                    result.unreadable += 1;
+                } else {
+                    result.different += 1;
+                }
+                if result.first.len() < limit {
+                    result.first.push(Disagreement { pfn, ours, theirs });
+                }
+            }
+        }
+    }
+    result
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// A list read table by table says what it says pfn by pfn, tables and pages being named again
+    /// and again or not at all.
+    #[test]
+    fn lists_say_what_their_pfns_say(
+        leaves in proptest::collection::vec((0u64..1 << 20, 0u64..6), 6),
+        tables in proptest::collection::vec((proptest::collection::vec(0u64..12, 1..7), 1u64..9), 3),
+        top in proptest::collection::vec(0u64..8, 4),
+        starts in [0u64..1 << 17, 0u64..1 << 17],
+        lens in [1u64..900_000, 1u64..900_000],
+    ) {
+        let mut mem = Frames::default();
+        put(&mut mem, Mfn(1), (ARRAY >> 39) & 511, Word::W64, (2 << 12) | 3);
+        put(&mut mem, Mfn(2), (ARRAY >> 30) & 511, Word::W64, (3 << 12) | 3);
+        for (i, choice) in (0..).zip(&top) {
+            let entry = match choice {
+                0 => 0,
+                // An absent table, and a reserved bit.
+                1 => (0xdead << 12) | 3,
+                2 => 0x2083,
+                // A large page with all of this, and one with nothing.
+                3 => 0x83,
+                4 => (1 << 30) | 0x83,
+                n => ((5 + n) << 12) | 3,
+            };
+            put(&mut mem, Mfn(3), i, Word::W64, entry);
+        }
+        for (n, (pattern, step)) in (10..).zip(&tables) {
+            table(&mut mem, n, |i| match pattern[(i / step) as usize % pattern.len()] {
+                0 => 0,
+                leaf @ 1..9 => ((0x3f + leaf) << 12) | 3,
+                far => ((far << 40) | (i << 12)) | 3,
+            });
+        }
+        for (n, (first, kind)) in (0x40..).zip(&leaves) {
+            table(&mut mem, n, |i| match kind {
+                0 => first + i,
+                1 => u64::MAX,
+                2 => (1 << 62) | i,
+                3 => (1 << 63) | i,
+                _ if i % 7 == *kind => u64::MAX,
+                _ => first + i,
+            });
+        }
+        let opened: Vec<_> = (0..2)
+            .filter_map(|i| {
+                // Entries that are aligned, and sometimes the page.
+                let start = if starts[i] % 3 == 0 { starts[i] * 8 } else { starts[i] & !7 };
+                let (p2m, space) = list(&mem, start, lens[i])?;
+                Some((Arc::new(p2m), space, start))
+            })
+            .collect();
+        let mut entries = Vec::new();
+        for (p2m, space, start) in &opened {
+            prop_assert_eq!(p2m.spans(), plain_spans(p2m, *space, *start));
+            let all: Vec<_> = (0..p2m.len()).map(|pfn| p2m.resolve(Pfn(pfn))).collect();
+            let runs = FrameRuns::new(p2m.clone(), Pfn(0), Pfn(u64::MAX));
+            prop_assert_eq!(runs.collect::<Vec<_>>(), plain_runs(&all));
+            for mfn in leaves.iter().flat_map(|(first, _)| [*first, first + 100, first + 511]) {
+                let lowest = all.iter().position(|entry| *entry == Entry::Frame(Mfn(mfn)));
+                prop_assert_eq!(p2m.reverse(Mfn(mfn)), lowest.map(|i| Pfn(i as u64)));
+            }
+            entries.push(all);
+        }
+        if let ([(one, ..), (two, ..)], [ours, theirs]) = (&opened[..], &entries[..]) {
+            prop_assert_eq!(one.compare(two, 300_000), plain_comparison(ours, theirs, 300_000));
+            prop_assert_eq!(two.compare(one, 5), plain_comparison(theirs, ours, 5));
+        }
+    }
 }
 
 proptest! {

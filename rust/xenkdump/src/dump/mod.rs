@@ -12,7 +12,7 @@ mod warnings;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crate::addr::{MachineAddr, Mfn, Pfn, Word};
+use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
 use crate::file::{MappedFile, ReadError};
 use crate::memory::{Fault, Memory};
 use crate::notes::{self, Decoded};
@@ -200,6 +200,14 @@ impl Memory<MachineAddr> for Dump {
     #[inline]
     fn lent_soundly(&self) -> bool {
         self.file.is_whole()
+    }
+
+    fn next_held(&self, addr: MachineAddr, end: MachineAddr) -> Option<MachineAddr> {
+        self.segments().next_held(addr, end)
+    }
+
+    fn pages(&self) -> u64 {
+        self.file.len().div_ceil(PAGE_SIZE as u64)
     }
 }
 

@@ -141,6 +141,19 @@ impl SegmentMap {
         }
     }
 
+    /// The first address from `addr` to before `end` that has a byte in the file; where many pieces
+    /// without bytes lie before it, that of one of them.
+    pub fn next_held(&self, addr: MachineAddr, end: MachineAddr) -> Option<MachineAddr> {
+        let after = self.index.after(&self.pieces, addr.0);
+        let rest = self.pieces.get(after.saturating_sub(1)..)?;
+        rest.iter()
+            .take_while(|piece| piece.start < end.0)
+            .filter(|piece| piece.last >= addr.0)
+            .enumerate()
+            .find(|(i, piece)| *i == EMPTY || matches!(piece.backing, Backing::File(_)))
+            .map(|(_, piece)| MachineAddr(piece.start.max(addr.0)))
+    }
+
     #[inline]
     fn piece(&self, addr: MachineAddr) -> Option<&Piece> {
         let after = self.index.after(&self.pieces, addr.0);
@@ -148,6 +161,9 @@ impl SegmentMap {
         (addr.0 <= piece.last).then_some(piece)
     }
 }
+
+/// So many pieces without bytes are passed over at a time.
+const EMPTY: usize = 64;
 
 /// Where in the list of pieces those of an address are: a bucket for each stretch of as many
 /// addresses, so that a search has a piece or two to look at.
@@ -374,6 +390,14 @@ mod tests {
             Err(Fault::Excluded(MachineAddr(0x1800)))
         );
         assert_eq!(map.truncated_bytes(), 0x400);
+        let next = |addr, end| {
+            map.next_held(MachineAddr(addr), MachineAddr(end))
+                .map(|at| at.0)
+        };
+        assert_eq!(next(0, 0x1001), Some(0x1000));
+        assert_eq!(next(0, 0x1000), None);
+        assert_eq!(next(0x13ff, 0x2000), Some(0x13ff));
+        assert_eq!(next(0x1400, u64::MAX), None);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Two sources of one domain's P2M, held against each other.
 
-use super::runs::At;
+use std::collections::HashMap;
+
+use super::directory::Way;
+use super::runs::{At, Stretch};
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn};
 use crate::memory::Memory;
@@ -35,8 +38,12 @@ pub struct Comparison {
 }
 
 impl<M: Memory<MachineAddr>> P2m<M> {
-    /// Compares with `other`, page by page and without keeping anything; at most `limit`
-    /// disagreements are listed.
+    /// Compares with `other`, page by page; at most `limit` disagreements are listed.
+    ///
+    /// Two tables that were compared are not compared again. In sound P2Ms each comparison has a table
+    /// that was not met before, but for shared ones that say nothing, and no table is cut more than
+    /// once; so there are no more comparisons than either dump has pages, four times. Pfns beyond
+    /// them count as unreadable.
     pub fn compare<N: Memory<MachineAddr>>(&self, other: &P2m<N>, limit: usize) -> Comparison {
         let end = Pfn(self.len().min(other.len()));
         let mut result = Comparison {
@@ -44,8 +51,52 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             past_end: self.len().abs_diff(other.len()),
             ..Comparison::default()
         };
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let most = self.most().max(other.most()).saturating_mul(4);
+        let mut known: HashMap<(Stretch, Stretch), Comparison> = HashMap::new();
         let mut at = Pfn(0);
+        while at < end {
+            let (mut a, mut b) = (self.stretch(at, end), other.stretch(at, end));
+            let count = a.count.min(b.count);
+            (a.count, b.count) = (count, count);
+            let next = Pfn(at.0 + count);
+            if let (Err(one), Err(two)) = (a.way, b.way) {
+                result.note(at, Entry::Special(one), Entry::Special(two), count, limit);
+                at = next;
+                continue;
+            }
+            let room = limit.saturating_sub(result.first.len());
+            let before = known.get(&(a, b));
+            if let Some(part) = before.filter(|part| room == 0 || part.agrees()) {
+                result.add(part);
+            } else {
+                let keep = a.way != Ok(Way::Own) && b.way != Ok(Way::Own);
+                if keep && before.is_none() && known.len() >= most {
+                    result.unreadable += end.0 - at.0;
+                    break;
+                }
+                let mut part = self.compare_pages(other, at, next, room);
+                result.add(&part);
+                result.first.append(&mut part.first);
+                if keep {
+                    known.insert((a, b), part);
+                }
+            }
+            at = next;
+        }
+        result
+    }
+
+    /// From `first` to before `end`, page by page.
+    fn compare_pages<N: Memory<MachineAddr>>(
+        &self,
+        other: &P2m<N>,
+        first: Pfn,
+        end: Pfn,
+        limit: usize,
+    ) -> Comparison {
+        let mut result = Comparison::default();
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let mut at = first;
         while at < end {
             let (mut a, mut b) = (self.run(at, end), other.run(at, end));
             let count = a.count.min(b.count).max(1);
@@ -78,6 +129,19 @@ fn said(at: At, entries: &[Entry], i: u64) -> Entry {
 }
 
 impl Comparison {
+    /// Whether there is nothing to list.
+    fn agrees(&self) -> bool {
+        self.unreadable == 0 && self.different == 0
+    }
+
+    /// Takes the counts of a part that lies in both.
+    fn add(&mut self, part: &Comparison) {
+        self.equal += part.equal;
+        self.hidden_identity += part.hidden_identity;
+        self.unreadable += part.unreadable;
+        self.different += part.different;
+    }
+
     fn note(&mut self, pfn: Pfn, ours: Entry, theirs: Entry, count: u64, limit: usize) {
         use Entry::Special as S;
         let is = |special| ours == S(special) || theirs == S(special);

@@ -1,8 +1,8 @@
 //! Where the pages of a P2M lie, by source.
 
-use crate::addr::{MachineAddr, Mfn, VirtAddr, Word, PAGE_SIZE};
+use crate::addr::{Address, MachineAddr, Mfn, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::{Fault, Memory};
-use crate::paging::{walk, Format};
+use crate::paging::{walk, walk_to_last, Format, Last};
 
 /// How a P2M was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +59,19 @@ pub(super) enum Leaf {
     },
 }
 
+/// Where pages of a P2M that follow each other are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Way {
+    /// In a table of pages, from its entry at this address on.
+    Table(MachineAddr),
+    /// Nowhere one by one: they lie together from here on.
+    Together(MachineAddr),
+    /// Nowhere, or none of them is in the dump.
+    Missing,
+    /// Who knows; what is told there is told there alone.
+    Own,
+}
+
 /// What is needed to find the pages of a P2M.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Directory {
@@ -89,6 +102,61 @@ impl Directory {
         }
     }
 
+    /// Where the P2M page with this number is told, and the number of the first that is told
+    /// elsewhere. Of those that lie together, no more are than a table of pages would name: so every
+    /// P2M has few of these stretches, whatever it claims.
+    pub(super) fn way<M: Memory<MachineAddr>>(&self, mem: &M, number: u64) -> (Way, u64) {
+        match *self {
+            Directory::FrameList { list_list, word } => {
+                let per_page = (PAGE_SIZE / word.bytes()) as u64;
+                let (slot, index) = (number / per_page, number % per_page);
+                if slot >= per_page {
+                    return (Way::Missing, u64::MAX);
+                }
+                let frames = mfn_in(mem, list_list, slot, word).and_then(Mfn::addr);
+                let way = frames
+                    .filter(|frames| is_held(mem, *frames, PAGE_SIZE as u64))
+                    .map_or(Way::Missing, |frames| {
+                        Way::Table(MachineAddr(frames.0 + index * word.bytes() as u64))
+                    });
+                (way, (slot + 1) * per_page)
+            }
+            Directory::Linear { format, root, base } => {
+                let Some(addr) = page_of(base, number) else {
+                    return (Way::Missing, u64::MAX);
+                };
+                let Some(level) = format.levels.last() else {
+                    return (Way::Missing, u64::MAX);
+                };
+                let span = level.span() << level.bits;
+                let left = span - (addr.0 & (span - 1));
+                let until = number.saturating_add(left / PAGE_SIZE as u64);
+                match walk_to_last(mem, format, root, addr) {
+                    Ok(Last::Table(table)) => {
+                        let size = u64::from(level.entries()) * format.entry.bytes() as u64;
+                        let entry = format.entry_addr(table, level.index(addr));
+                        let held = is_held(mem, table, size);
+                        (
+                            if held {
+                                Way::Table(entry)
+                            } else {
+                                Way::Missing
+                            },
+                            until,
+                        )
+                    }
+                    Ok(Last::Page(page)) if is_held(mem, page, left) => {
+                        (Way::Together(page), until)
+                    }
+                    Ok(Last::Page(_)) => (Way::Missing, until),
+                    Err(fault) => (Way::Missing, passed_over(format, addr, number, &fault)),
+                }
+            }
+            // A tree has fewer pages than are worth a thought: see `P2m::pvops_tree`.
+            Directory::Pointers { .. } => (Way::Own, u64::MAX),
+        }
+    }
+
     /// The P2M page with this number.
     pub(super) fn leaf<M: Memory<MachineAddr>>(&self, mem: &M, number: u64) -> Leaf {
         match *self {
@@ -109,13 +177,10 @@ impl Directory {
                 }
             }
             Directory::Linear { format, root, base } => {
-                let page = number
-                    .checked_mul(PAGE_SIZE as u64)
-                    .and_then(|offset| base.0.checked_add(offset));
-                let Some(page) = page else {
+                let Some(page) = page_of(base, number) else {
                     return Leaf::Missing { until: u64::MAX };
                 };
-                page_at(mem, format, root, VirtAddr(page), number)
+                page_at(mem, format, root, page, number)
             }
             Directory::Pointers {
                 format,
@@ -156,6 +221,18 @@ fn mfn_in<M: Memory<MachineAddr>>(mem: &M, page: Mfn, index: u64, word: Word) ->
     (mfn != 0 && mfn != word.max() && Mfn(mfn).addr().is_some()).then_some(Mfn(mfn))
 }
 
+/// Whether the dump may have a byte of these.
+fn is_held<M: Memory<MachineAddr>>(mem: &M, addr: MachineAddr, len: u64) -> bool {
+    let end = MachineAddr(addr.0.saturating_add(len));
+    mem.next_held(addr, end).is_some()
+}
+
+/// The address of the page with this number of an array.
+fn page_of(base: VirtAddr, number: u64) -> Option<VirtAddr> {
+    let offset = number.checked_mul(PAGE_SIZE as u64)?;
+    base.0.checked_add(offset).map(VirtAddr)
+}
+
 /// The frame that holds the page at `addr`; a page that is not aligned is none.
 fn page_at<M: Memory<MachineAddr>>(
     mem: &M,
@@ -164,23 +241,32 @@ fn page_at<M: Memory<MachineAddr>>(
     addr: VirtAddr,
     number: u64,
 ) -> Leaf {
-    let page = PAGE_SIZE as u64;
     match walk(mem, format, root, addr) {
-        Ok(mapping) if mapping.machine.0 % page == 0 => Leaf::Page(mapping.machine.frame()),
-        // Nothing else below the same entry is mapped: a list with holes is passed over quickly.
-        Err(Fault::NotPresent { level, .. } | Fault::Reserved { level, .. }) => {
-            let span = format
-                .levels
-                .iter()
-                .find(|l| l.number == level)
-                .map_or(page, |l| l.span());
-            let left = span - (addr.0 & (span - 1));
-            Leaf::Missing {
-                until: number.saturating_add((left / page).max(1)),
-            }
-        }
-        _ => Leaf::Missing { until: number + 1 },
+        Ok(mapping) if mapping.machine.page_offset() == 0 => Leaf::Page(mapping.machine.frame()),
+        Err(fault) => Leaf::Missing {
+            until: passed_over(format, addr, number, &fault),
+        },
+        Ok(_) => Leaf::Missing { until: number + 1 },
     }
+}
+
+/// The number of the first page behind the one at `addr` that this fault says nothing of: nothing else
+/// below the same entry is mapped, so that a list with holes is passed over quickly.
+fn passed_over(format: &Format, addr: VirtAddr, number: u64, fault: &Fault) -> u64 {
+    let page = PAGE_SIZE as u64;
+    let span = match *fault {
+        Fault::NotPresent { level, .. }
+        | Fault::Reserved { level, .. }
+        | Fault::NoTable { level, .. } => {
+            let level = format.levels.iter().find(|l| l.number == level);
+            level.map_or(page, |level| level.span())
+        }
+        // No list reaches across the addresses that are none.
+        Fault::NonCanonical(_) => return u64::MAX,
+        _ => page,
+    };
+    let left = span - (addr.0 & (span - 1));
+    number.saturating_add((left / page).max(1))
 }
 
 /// A pointer out of an array of them; null is none.

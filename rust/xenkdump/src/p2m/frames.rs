@@ -1,7 +1,10 @@
 //! The frames of a domain, run by run.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::directory::Way;
+use super::runs::{At, Stretch};
 use super::{Entry, P2m};
 use crate::addr::{MachineAddr, Mfn, Pfn};
 use crate::memory::Memory;
@@ -18,6 +21,9 @@ pub struct FrameRun {
 }
 
 /// The frames of a P2M as runs, pfns rising. They are found as they are asked for.
+///
+/// Between two of them lies work bounded by the size of the dump, whatever the P2M claims: tables and
+/// pages without a frame are not gone through a second time.
 pub struct FrameRuns<M> {
     p2m: Arc<P2m<M>>,
     /// What of the P2M was not read yet.
@@ -27,6 +33,12 @@ pub struct FrameRuns<M> {
     entries: Vec<Entry>,
     at: Pfn,
     pending: Option<FrameRun>,
+    /// What is being read, to before `until`; kept in `barren` if no frame is found in it.
+    stretch: Option<Stretch>,
+    until: Pfn,
+    barren: HashSet<Stretch>,
+    /// Pages of the P2M without a frame.
+    barren_pages: HashSet<At>,
 }
 
 impl<M: Memory<MachineAddr>> FrameRuns<M> {
@@ -40,24 +52,58 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
             entries: Vec::new(),
             at: first,
             pending: None,
+            stretch: None,
+            until: first,
+            barren: HashSet::new(),
+            barren_pages: HashSet::new(),
         }
     }
 
-    /// The next entry; `None` at the end.
+    /// The next entry; `None` at the end. Of pages without a frame none is given.
     fn entry(&mut self) -> Option<(Pfn, Entry)> {
         while self.entries.is_empty() {
             if self.next >= self.end {
                 return None;
             }
-            let run = self.p2m.run(self.next, self.end);
-            self.p2m.entries(run, &mut self.entries);
-            self.entries.reverse();
-            self.at = self.next;
-            self.next = Pfn(self.next.0 + run.count.max(1));
+            if self.next >= self.until {
+                self.barren.extend(self.stretch.take());
+                let stretch = self.p2m.stretch(self.next, self.end);
+                self.until = Pfn(self.next.0 + stretch.count);
+                if stretch.way.is_err() || self.barren.contains(&stretch) {
+                    self.next = self.until;
+                    continue;
+                }
+                self.stretch = (stretch.way != Ok(Way::Own)).then_some(stretch);
+            }
+            self.read();
         }
         let pfn = self.at;
         self.at = Pfn(pfn.0 + 1);
         self.entries.pop().map(|entry| (pfn, entry))
+    }
+
+    /// Reads what lies together at `next`.
+    fn read(&mut self) {
+        let run = self.p2m.run(self.next, self.end);
+        self.at = self.next;
+        self.next = Pfn(self.next.0 + run.count.max(1));
+        if !self.p2m.may_hold(run) || self.barren_pages.contains(&run.at) {
+            return;
+        }
+        self.p2m.entries(run, &mut self.entries);
+        if self.entries.iter().any(|e| matches!(e, Entry::Frame(_))) {
+            self.entries.reverse();
+            self.stretch = None;
+            return;
+        }
+        self.entries.clear();
+        if matches!(run.at, At::Page(_)) && run.count == self.p2m.per_page() {
+            self.barren_pages.insert(run.at);
+        }
+        // More than can be: the dump's segments show a few bytes in many places.
+        if self.barren.len().max(self.barren_pages.len()) > self.p2m.most() {
+            self.next = self.end;
+        }
     }
 }
 

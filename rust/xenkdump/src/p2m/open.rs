@@ -98,6 +98,9 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     ///
     /// `top` is the address of the topmost array's first element: with two levels that of the
     /// symbol `p2m_top`; with three levels the symbol is a pointer to it.
+    ///
+    /// A tree of three levels of pages has no more pfns than that, whatever `pages` is; one of two had
+    /// far fewer (`CONFIG_XEN_MAX_DOMAIN_MEMORY`, 32 GiB).
     pub fn pvops_tree(
         space: Virtual<M>,
         top: VirtAddr,
@@ -120,14 +123,17 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             levels,
             word,
         };
-        Self::new(
+        let capacity = ((PAGE_SIZE / word.bytes()) as u64).pow(3);
+        let mut p2m = Self::new(
             space.into_memory(),
             Source::PvopsTree,
             directory,
             word,
             pages,
             0,
-        )
+        )?;
+        p2m.pages = pages.min(capacity);
+        Ok(p2m)
     }
 
     fn new(

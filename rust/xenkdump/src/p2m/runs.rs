@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::directory::Leaf;
+use super::directory::{Leaf, Way};
 use super::table::{believable, decode, Entries};
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn, Word, PAGE_SIZE};
@@ -30,13 +30,26 @@ pub(super) enum At {
     Nowhere(Special),
 }
 
+/// Entries that follow each other and are told in one place. Two that are equal have the same
+/// entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Stretch {
+    /// Where; nowhere with the reason.
+    pub way: Result<Way, Special>,
+    /// The place of the first one in its page.
+    slot: u64,
+    /// How many.
+    pub count: u64,
+}
+
 impl<M: Memory<MachineAddr>> P2m<M> {
     /// The pfns that are worth asking, as first ones and counts, rising: those whose entries lie in
     /// the dump, but for those of a page of the P2M that was named before.
     ///
     /// No more pages than the dump has, whatever the P2M claims: one wrong bit in a page that a
     /// frame-list tree names everywhere, as pvops kernels do with a page that says nothing, makes
-    /// 512 GiB out of a gigabyte.
+    /// 512 GiB out of a gigabyte. In a dump whose segments show one byte of the file in many places,
+    /// that many of the pages, and no more.
     pub fn spans(&self) -> Vec<(Pfn, u64)> {
         let mut spans: Vec<(Pfn, u64)> = Vec::new();
         for run in self.runs() {
@@ -52,22 +65,95 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         spans
     }
 
-    /// All runs that lie somewhere, pfns rising; what lies at one place once, however often it is
-    /// named, so that a hostile tree gains nothing by it.
+    /// All runs of which the dump may hold an entry, pfns rising; what lies at one place once, however
+    /// often it is named, so that a hostile tree gains nothing by it.
+    ///
+    /// A table that was gone through is not looked at again: the work is bounded by the dump, not by
+    /// the pfns that are claimed.
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         let end = Pfn(self.pages);
-        let mut seen = HashSet::new();
-        let mut at = Pfn(0);
+        let most = self.most();
+        let (mut gone, mut seen) = (HashSet::new(), HashSet::new());
+        let (mut at, mut until) = (Pfn(0), Pfn(0));
         std::iter::from_fn(move || {
             while at < end {
+                if at >= until {
+                    let stretch = self.stretch(at, end);
+                    until = Pfn(at.0 + stretch.count);
+                    let told = match stretch.way {
+                        Err(_) => true,
+                        Ok(Way::Own) => false,
+                        Ok(_) => !gone.insert(stretch),
+                    };
+                    if told {
+                        at = until;
+                        continue;
+                    }
+                }
                 let run = self.run(at, end);
                 at = Pfn(at.0 + run.count.max(1));
-                if !matches!(run.at, At::Nowhere(_)) && seen.insert(run.at) {
-                    return Some(run);
+                let named = matches!(run.at, At::Page(_));
+                if !self.may_hold(run) || (named && !seen.insert(run.at)) {
+                    continue;
                 }
+                if gone.len().max(seen.len()) > most {
+                    at = end;
+                    return None;
+                }
+                return Some(run);
             }
             None
         })
+    }
+
+    /// How many tables, and how many pages, of a P2M there can be: each takes a page of the file. The
+    /// tables in which it begins and ends may be named twice, in part.
+    pub(super) fn most(&self) -> usize {
+        let most = self.mem.pages().saturating_add(2);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the dump may hold any of the entries of a run.
+    pub(super) fn may_hold(&self, run: Run) -> bool {
+        match run.at {
+            At::Page(at) => {
+                let size = run.count.saturating_mul(self.word.bytes() as u64);
+                let end = MachineAddr(at.0.saturating_add(size));
+                self.mem.next_held(at, end).is_some()
+            }
+            At::Pairs(_) => true,
+            At::Nowhere(_) => false,
+        }
+    }
+
+    /// The entries from `first` on, up to `end` at most, that are told in one place. Never none if
+    /// `first < end`.
+    pub(super) fn stretch(&self, first: Pfn, end: Pfn) -> Stretch {
+        let Entries::Pages { directory, .. } = &self.entries else {
+            let run = self.run(first, end);
+            let way = match run.at {
+                At::Nowhere(special) => Err(special),
+                _ => Ok(Way::Own),
+            };
+            let count = run.count.max(1);
+            return Stretch {
+                way,
+                slot: 0,
+                count,
+            };
+        };
+        let per_page = self.per_page();
+        let index = first.0 + self.bias;
+        let (way, until) = directory.way(&self.mem, index / per_page);
+        let left = until.saturating_mul(per_page).saturating_sub(index);
+        Stretch {
+            way: match way {
+                Way::Missing => Err(Special::NoTable),
+                way => Ok(way),
+            },
+            slot: index % per_page,
+            count: end.0.saturating_sub(first.0).min(left).max(1),
+        }
     }
 
     /// The entries that lie together from `first` on, up to `end` at most. Never none if
@@ -135,6 +221,11 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 // A copy costs next to nothing here, and is checked: what is made of it is kept.
                 let bytes = copy.get_mut(..len).unwrap_or_default();
                 if self.mem.read(at, bytes).is_err() {
+                    if !self.may_hold(run) {
+                        let missing = Entry::Special(Special::NoTable);
+                        (0..run.count).for_each(|_| f(missing));
+                        return;
+                    }
                     // A cut file may hold a part of it: what one question finds, all find.
                     for i in 0..run.count {
                         let entry = MachineAddr(at.0 + i * self.word.bytes() as u64);

@@ -314,7 +314,7 @@ impl Format {
     }
 
     /// Where the entry with this index stands.
-    pub(super) const fn entry_addr(&self, table: MachineAddr, index: u16) -> MachineAddr {
+    pub(crate) const fn entry_addr(&self, table: MachineAddr, index: u16) -> MachineAddr {
         // A table lies below 2^52.
         MachineAddr(table.0 + index as u64 * self.entry.bytes() as u64)
     }

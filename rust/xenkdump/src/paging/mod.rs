@@ -20,3 +20,4 @@ pub use format::{Flags, Format, Level, X86, X86_64, X86_64_LA57, X86_PAE};
 pub use mapped::{Mapped, MappedRange};
 pub use space::Virtual;
 pub use walk::{walk, walk_steps, Mapping, Step};
+pub(crate) use walk::{walk_to_last, Last};

@@ -100,6 +100,45 @@ pub fn walk_steps<M: Memory<MachineAddr> + ?Sized>(
     Err(Fault::NonCanonical(addr))
 }
 
+/// Where the way to an address leaves the levels above the last one.
+pub(crate) enum Last {
+    /// At this table of the last level.
+    Table(MachineAddr),
+    /// At a large page; the address of the very byte.
+    Page(MachineAddr),
+}
+
+/// [`walk`], but for the last level.
+pub(crate) fn walk_to_last<M: Memory<MachineAddr> + ?Sized>(
+    mem: &M,
+    format: &Format,
+    root: MachineAddr,
+    addr: VirtAddr,
+) -> Result<Last, Fault> {
+    if !format.is_canonical(addr) {
+        return Err(Fault::NonCanonical(addr));
+    }
+    let mut table = format.root(root);
+    let above = format
+        .levels
+        .split_last()
+        .map_or(&[][..], |(_, above)| above);
+    for level in above {
+        let at = read_step(mem, format, level, table, addr)?;
+        match Format::target(level, at.entry) {
+            Target::Absent => return Err(at.not_present(addr)),
+            Target::Reserved => return Err(at.reserved(addr)),
+            Target::Page(page) => {
+                return Ok(Last::Page(MachineAddr(
+                    page.0 | addr.0 & (level.span() - 1),
+                )))
+            }
+            Target::Table(next) => table = next,
+        }
+    }
+    Ok(Last::Table(table))
+}
+
 fn read_step<M: Memory<MachineAddr> + ?Sized>(
     mem: &M,
     format: &Format,

@@ -1,11 +1,12 @@
 """``check``: sources of a P2M that agree, and some that do not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hypervisor.patched import patched
-from xenkdump_fast import AbsentError, open
+from xenkdump_fast import AbsentError, m2p, open
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check
 from xenkdump_fast.render import check as render
@@ -83,3 +84,28 @@ def test_what_has_no_p2m(tmp_path: Path) -> None:
     sample = forge(tmp_path / "dump", like="2006")
     with pytest.raises(AbsentError):
         check.run(open(str(sample.vmcore)), 7)
+
+
+def test_the_p2m_is_asked_once_for_all_roots(tmp_path: Path) -> None:
+    dump = open(str(forge(tmp_path / "dump", like="modern").vmcore)).native
+    asked = {"resolve": 0, "virtual": 0}
+
+    class P2M:
+        def spans(self) -> list[tuple[int, int]]:
+            return [(0, 100)]
+
+        def resolve(self, pfns: Any, status: Any) -> Any:
+            asked["resolve"] += 1
+            status[:] = 0
+            return pfns
+
+    class Dump:
+        def virtual(self, root: int, paging: Any) -> Any:
+            asked["virtual"] += 1
+            return dump.virtual(root, paging)
+
+    # None of them is in the dump, and each is named twice.
+    roots = ((root << 39, "a note") for root in range(1, 1 << 20) for _ in range(2))
+    some: list[Any] = [Dump(), P2M()]
+    assert m2p.find(some[0], some[1], roots) is None
+    assert asked == {"resolve": 1, "virtual": m2p.ROOTS * len(m2p.TABLES)}

@@ -24,6 +24,9 @@ TABLES: "dict[Paging, tuple[int, int]]" = {
 }
 #: How many frames are looked at to tell the table from whatever else may be mapped there.
 SAMPLE = 512
+#: How many roots are tried. Every root of a PV guest has the table, so that the first whose tables
+#: the dump holds shows it; a domain has no more vCPUs than these.
+ROOTS = 8192
 #: How many pfns are taken at a time.
 CHUNK = 1 << 20
 #: How many frames that do not lead back are kept of each chunk.
@@ -66,11 +69,17 @@ def find(dump: Dump, p2m: P2M, roots: Iterable[tuple[int, str]]) -> M2P | None:
     some = next(_pfns(p2m), None)
     if some is None:
         return None
-    some = some[:: max(1, len(some) // SAMPLE)].copy()
+    frames = _frames(p2m, some[:: max(1, len(some) // SAMPLE)].copy())
+    tried: set[int] = set()
     for address, how in roots:
+        if address in tried:
+            continue
+        if len(tried) == ROOTS:
+            break
+        tried.add(address)
         for paging, (base, entry) in TABLES.items():
             table = M2P(dump.virtual(address, paging), base, entry, f"{how}, {paging}")
-            found = _reverse(p2m, table, some)
+            found = _reverse(table, *frames)
             if found.equal > found.different:
                 return table
     return None
@@ -80,7 +89,7 @@ def compare(p2m: P2M, table: M2P, limit: int) -> Reverse:
     """Goes from every frame of the P2M back to its pfn; lists the first ``limit`` that differ."""
     total = Reverse(0, 0, 0, [])
     for pfns in _pfns(p2m):
-        found = _reverse(p2m, table, pfns)
+        found = _reverse(table, *_frames(p2m, pfns))
         total = Reverse(
             total.equal + found.equal,
             total.different + found.different,
@@ -90,12 +99,20 @@ def compare(p2m: P2M, table: M2P, limit: int) -> Reverse:
     return total
 
 
-def _reverse(p2m: P2M, table: M2P, pfns: "NDArray[np.uint64]") -> Reverse:
+def _frames(
+    p2m: P2M, pfns: "NDArray[np.uint64]"
+) -> "tuple[NDArray[np.uint64], NDArray[np.uint64]]":
+    """Those of the pfns that have a frame, and the frames."""
     import numpy as np
 
     status = np.empty(len(pfns), np.uint8)
     mfns = p2m.resolve(pfns, status=status)
-    pfns, mfns = pfns[status == 0], mfns[status == 0]
+    return pfns[status == 0], mfns[status == 0]
+
+
+def _reverse(table: M2P, pfns: "NDArray[np.uint64]", mfns: "NDArray[np.uint64]") -> Reverse:
+    import numpy as np
+
     status = np.empty(len(mfns), np.uint8)
     addresses = np.uint64(table.address) + mfns * np.uint64(table.entry)
     data = table.virtual.read_many(addresses, table.entry, status=status)

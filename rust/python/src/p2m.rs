@@ -312,7 +312,7 @@ impl P2MComparison {
         self.inner.past_end
     }
 
-    /// Cannot be read in one of them.
+    /// Cannot be read in one of them, or told by more tables or pages than the dump has.
     #[getter]
     fn unreadable(&self) -> u64 {
         self.inner.unreadable

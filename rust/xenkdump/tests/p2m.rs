@@ -549,6 +549,34 @@ fn no_more_tables_are_compared_than_the_file_has() {
     }
 }
 
+/// One table each, in which all pairs of eight pages are met, eight times.
+#[test]
+fn no_more_pages_are_compared_than_the_file_has() {
+    let mut mem = Frames::default();
+    for i in 0..8 {
+        fill(&mut mem, Mfn(0x50 + i), Word::W64, 7);
+    }
+    for root in [1, 2] {
+        table(&mut mem, root, |_| ((root + 2) << 12) | 3);
+        table(&mut mem, root + 2, |_| ((root + 4) << 12) | 3);
+        table(&mut mem, root + 4, |_| ((root + 6) << 12) | 3);
+        table(&mut mem, root + 6, |i| {
+            let number = if root == 1 { i / 8 % 8 } else { i % 8 };
+            ((0x50 + number) << 12) | 3
+        });
+    }
+    for (pages, compared) in [(1, 12), (1000, 512)] {
+        let mem = Counted::new(&mem, pages);
+        let open = |root: u64| {
+            let space = Virtual::new(&mem, &X86_64, MachineAddr(root << 12));
+            P2m::linear(space, VirtAddr(ARRAY), Word::W64, 512 * 512, Source::Linear).unwrap()
+        };
+        let got = open(1).compare(&open(2), 3);
+        assert_eq!(got.equal, compared * 512);
+        assert_eq!(got.unreadable, (512 - compared) * 512);
+    }
+}
+
 /// Leaves 0x40 to 0x47, of which the last two are absent, as `tables` name them; from `start` on.
 fn list(mem: &Frames, start: u64, pages: u64) -> Option<(P2m<&Frames>, Virtual<&Frames>)> {
     let space = Virtual::new(mem, &X86_64, MachineAddr(1 << 12));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::directory::Way;
-use super::runs::{At, Stretch};
+use super::runs::{At, Run, Stretch};
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn};
 use crate::memory::Memory;
@@ -29,7 +29,7 @@ pub struct Comparison {
     pub hidden_identity: u64,
     /// Past the end of one of them; not listed.
     pub past_end: u64,
-    /// Cannot be read in one of them.
+    /// Cannot be read in one of them, or told by more tables or pages than the dump has.
     pub unreadable: u64,
     /// Truly different.
     pub different: u64,
@@ -37,13 +37,26 @@ pub struct Comparison {
     pub first: Vec<Disagreement>,
 }
 
+/// What was compared already, and came of it.
+struct Known {
+    tables: HashMap<(Stretch, Stretch), Comparison>,
+    /// Pages that were compared of late: where they are, and how many entries.
+    pages: HashMap<(At, At, u64), Comparison>,
+    /// How many more of each are compared.
+    tables_left: usize,
+    pages_left: usize,
+}
+
+/// So many pages that were compared are remembered; the shared ones of sound P2Ms are a few.
+const REMEMBERED: usize = 1 << 16;
+
 impl<M: Memory<MachineAddr>> P2m<M> {
     /// Compares with `other`, page by page; at most `limit` disagreements are listed.
     ///
-    /// Two tables that were compared are not compared again. In sound P2Ms each comparison has a table
-    /// that was not met before, but for shared ones that say nothing, and no table is cut more than
-    /// once; so there are no more comparisons than either dump has pages, four times. Pfns beyond
-    /// them count as unreadable.
+    /// Two tables that were compared are not compared again, nor are two pages. In sound P2Ms each
+    /// comparison has one that was not met before, but for a few shared ones that say nothing, and
+    /// none is cut more than once; so there are no more comparisons than the dump has pages, four
+    /// times. Pfns beyond them count as unreadable.
     pub fn compare<N: Memory<MachineAddr>>(&self, other: &P2m<N>, limit: usize) -> Comparison {
         let end = Pfn(self.len().min(other.len()));
         let mut result = Comparison {
@@ -52,7 +65,12 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             ..Comparison::default()
         };
         let most = self.most().max(other.most()).saturating_mul(4);
-        let mut known: HashMap<(Stretch, Stretch), Comparison> = HashMap::new();
+        let mut known = Known {
+            tables: HashMap::new(),
+            pages: HashMap::new(),
+            tables_left: most,
+            pages_left: most,
+        };
         let mut at = Pfn(0);
         while at < end {
             let (mut a, mut b) = (self.stretch(at, end), other.stretch(at, end));
@@ -65,35 +83,42 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 continue;
             }
             let room = limit.saturating_sub(result.first.len());
-            let before = known.get(&(a, b));
-            if let Some(part) = before.filter(|part| room == 0 || part.agrees()) {
+            let before = known.tables.get(&(a, b));
+            if let Some(part) = before.filter(|part| part.is_enough(room)) {
                 result.add(part);
-            } else {
-                let keep = a.way != Ok(Way::Own) && b.way != Ok(Way::Own);
-                if keep && before.is_none() && known.len() >= most {
-                    result.unreadable += end.0 - at.0;
-                    break;
-                }
-                let mut part = self.compare_pages(other, at, next, room);
-                result.add(&part);
-                result.first.append(&mut part.first);
-                if keep {
-                    known.insert((a, b), part);
-                }
+                at = next;
+                continue;
             }
-            at = next;
+            let keep = a.way != Ok(Way::Own) && b.way != Ok(Way::Own);
+            let new = keep && before.is_none();
+            if new && known.tables_left == 0 {
+                break;
+            }
+            known.tables_left -= usize::from(new);
+            let (mut part, compared) = self.compare_pages(other, at, next, room, &mut known);
+            result.add(&part);
+            result.first.append(&mut part.first);
+            at = compared;
+            if at < next {
+                break;
+            }
+            if keep {
+                known.tables.insert((a, b), part);
+            }
         }
+        result.unreadable += end.0 - at.0;
         result
     }
 
-    /// From `first` to before `end`, page by page.
+    /// From `first` to before `end`, page by page; and how far it came.
     fn compare_pages<N: Memory<MachineAddr>>(
         &self,
         other: &P2m<N>,
         first: Pfn,
         end: Pfn,
         limit: usize,
-    ) -> Comparison {
+        known: &mut Known,
+    ) -> (Comparison, Pfn) {
         let mut result = Comparison::default();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let mut at = first;
@@ -101,20 +126,54 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             let (mut a, mut b) = (self.run(at, end), other.run(at, end));
             let count = a.count.min(b.count).max(1);
             (a.count, b.count) = (count, count);
-            self.entries(a, &mut ours);
-            other.entries(b, &mut theirs);
+            let next = Pfn(at.0 + count);
             if let (At::Nowhere(one), At::Nowhere(two)) = (a.at, b.at) {
                 result.note(at, Entry::Special(one), Entry::Special(two), count, limit);
-            } else {
-                // One of them lies in a page: there are no more than fit in it.
-                for (pfn, i) in (at.0..).zip(0..count) {
-                    let (one, two) = (said(a.at, &ours, i), said(b.at, &theirs, i));
-                    result.note(Pfn(pfn), one, two, 1, limit);
-                }
+                at = next;
+                continue;
             }
-            at = Pfn(at.0 + count);
+            let key = (self.held(a), other.held(b), count);
+            let room = limit.saturating_sub(result.first.len());
+            let before = known.pages.get(&key);
+            if let Some(part) = before.filter(|part| part.is_enough(room)) {
+                result.add(part);
+                at = next;
+                continue;
+            }
+            let page = |at| matches!(at, At::Page(_));
+            let new = before.is_none() && (page(key.0) || page(key.1));
+            if new && known.pages_left == 0 {
+                break;
+            }
+            known.pages_left -= usize::from(new);
+            self.entries(a, &mut ours);
+            other.entries(b, &mut theirs);
+            let mut part = Comparison::default();
+            // One of them lies in a page: there are no more than fit in it.
+            for (pfn, i) in (at.0..).zip(0..count) {
+                let (one, two) = (said(a.at, &ours, i), said(b.at, &theirs, i));
+                part.note(Pfn(pfn), one, two, 1, room);
+            }
+            result.add(&part);
+            result.first.append(&mut part.first);
+            if known.pages.len() >= REMEMBERED {
+                known.pages.clear();
+            }
+            known.pages.insert(key, part);
+            at = next;
         }
-        result
+        (result, at)
+    }
+
+    /// Where the entries of a run are that the dump may hold.
+    fn held(&self, run: Run) -> At {
+        if self.may_hold(run) {
+            run.at
+        } else if let At::Nowhere(special) = run.at {
+            At::Nowhere(special)
+        } else {
+            At::Nowhere(Special::NoTable)
+        }
     }
 }
 
@@ -129,9 +188,9 @@ fn said(at: At, entries: &[Entry], i: u64) -> Entry {
 }
 
 impl Comparison {
-    /// Whether there is nothing to list.
-    fn agrees(&self) -> bool {
-        self.unreadable == 0 && self.different == 0
+    /// Whether it can stand for another of the same: nothing is to be listed, or has room in a list.
+    fn is_enough(&self, room: usize) -> bool {
+        room == 0 || (self.unreadable == 0 && self.different == 0)
     }
 
     /// Takes the counts of a part that lies in both.

@@ -10,7 +10,7 @@ use xenkdump::memory::{Fault, Frames, Memory};
 use xenkdump::p2m::{
     Comparison, Disagreement, Entry, FrameRun, FrameRuns, P2m, Physical, Source, Special, MAX_PAGES,
 };
-use xenkdump::paging::{Virtual, X86_64};
+use xenkdump::paging::{Format, Level, Virtual, X86, X86_64, X86_64_LA57, X86_PAE};
 use xenkdump::status::{Status, NONE};
 use xenkdump::Error;
 
@@ -577,26 +577,25 @@ fn no_more_pages_are_compared_than_the_file_has() {
     }
 }
 
-/// Leaves 0x40 to 0x47, of which the last two are absent, as `tables` name them; from `start` on.
-fn list(mem: &Frames, start: u64, pages: u64) -> Option<(P2m<&Frames>, Virtual<&Frames>)> {
-    let space = Virtual::new(mem, &X86_64, MachineAddr(1 << 12));
-    let p2m = P2m::linear(
-        space,
-        VirtAddr(ARRAY + start),
-        Word::W64,
-        pages,
-        Source::Linear,
-    );
-    Some((p2m.ok()?, space))
+/// Where the lists of each layout are: of 32 bits so near the end that some reach beyond it.
+fn lists() -> [(&'static Format, u64, Word); 5] {
+    [
+        (&X86, 0xffc0_0000, Word::W32),
+        (&X86_PAE, 0xffa0_0000, Word::W32),
+        (&X86_64, ARRAY, Word::W64),
+        (&X86_64, ARRAY, Word::W32),
+        (&X86_64_LA57, ARRAY, Word::W64),
+    ]
 }
 
-/// By single questions and single walks alone.
+/// By single questions and single walks alone; the list starts at `start`.
 fn plain_spans(p2m: &P2m<&Frames>, space: Virtual<&Frames>, start: u64) -> Vec<(Pfn, u64)> {
+    let word = p2m.word().bytes() as u64;
     let (mut seen, mut spans) = (HashSet::new(), Vec::<(Pfn, u64)>::new());
     let mut pfn = 0;
     while pfn < p2m.len() {
-        let at = ARRAY + start + pfn * 8;
-        let count = ((4096 - at % 4096) / 8).min(p2m.len() - pfn);
+        let at = start + pfn * word;
+        let count = ((4096 - at % 4096) / word).min(p2m.len() - pfn);
         let found = space.translate(VirtAddr(at)).ok();
         if let Some(found) = found.filter(|at| space.memory().0.contains_key(&at.frame())) {
             if seen.insert(found) {
@@ -663,50 +662,71 @@ proptest! {
     /// and again or not at all.
     #[test]
     fn lists_say_what_their_pfns_say(
+        layout in 0..lists().len(),
         leaves in proptest::collection::vec((0u64..1 << 20, 0u64..6), 6),
         tables in proptest::collection::vec((proptest::collection::vec(0u64..12, 1..7), 1u64..9), 3),
         top in proptest::collection::vec(0u64..8, 4),
         starts in [0u64..1 << 17, 0u64..1 << 17],
         lens in [1u64..900_000, 1u64..900_000],
     ) {
+        let (format, base, word) = lists()[layout];
         let mut mem = Frames::default();
-        put(&mut mem, Mfn(1), (ARRAY >> 39) & 511, Word::W64, (2 << 12) | 3);
-        put(&mut mem, Mfn(2), (ARRAY >> 30) & 511, Word::W64, (3 << 12) | 3);
-        for (i, choice) in (0..).zip(&top) {
+        let frame = |mfn: u64| (mfn << 12) | 3;
+        let (last, above) = format.levels.split_last().unwrap();
+        let (second, chain) = above.split_last().unwrap();
+        let entries = |level: &Level| u64::from(level.entries());
+        let index = |level: &Level| u64::from(level.index(VirtAddr(base)));
+        for (n, level) in (1..).zip(chain) {
+            let next = if level.permissions { frame(n + 1) } else { (n + 1) << 12 | 1 };
+            put(&mut mem, Mfn(n), index(level), format.entry, next);
+        }
+        let middle = Mfn(1 + chain.len() as u64);
+        for (i, choice) in (index(second)..entries(second)).zip(&top) {
             let entry = match choice {
                 0 => 0,
                 // An absent table, and a reserved bit.
-                1 => (0xdead << 12) | 3,
+                1 => frame(0xdead),
+                2 if format.entry == Word::W32 => (1 << 21) | 0x83,
                 2 => 0x2083,
                 // A large page with all of this, and one with nothing.
                 3 => 0x83,
                 4 => (1 << 30) | 0x83,
-                n => ((5 + n) << 12) | 3,
+                n => frame(5 + n),
             };
-            put(&mut mem, Mfn(3), i, Word::W64, entry);
+            put(&mut mem, middle, i, format.entry, entry);
         }
         for (n, (pattern, step)) in (10..).zip(&tables) {
-            table(&mut mem, n, |i| match pattern[(i / step) as usize % pattern.len()] {
-                0 => 0,
-                leaf @ 1..9 => ((0x3f + leaf) << 12) | 3,
-                far => ((far << 40) | (i << 12)) | 3,
-            });
+            for i in 0..entries(last) {
+                let entry = match pattern[(i / step) as usize % pattern.len()] {
+                    0 => 0,
+                    // 0x40 to 0x47, of which the last two are absent.
+                    leaf @ 1..9 => frame(0x3f + leaf),
+                    far => frame(0x8_0000 + far * 1024 + i),
+                };
+                put(&mut mem, Mfn(n), i, format.entry, entry);
+            }
         }
+        let flag = 1 << (word.bytes() * 8 - 1);
         for (n, (first, kind)) in (0x40..).zip(&leaves) {
-            table(&mut mem, n, |i| match kind {
-                0 => first + i,
-                1 => u64::MAX,
-                2 => (1 << 62) | i,
-                3 => (1 << 63) | i,
-                _ if i % 7 == *kind => u64::MAX,
-                _ => first + i,
-            });
+            for i in 0..4096 / word.bytes() as u64 {
+                let entry = match kind {
+                    0 => first + i,
+                    1 => word.max(),
+                    2 => (flag >> 1) | i,
+                    3 => flag | i,
+                    _ if i % 7 == *kind => word.max(),
+                    _ => first + i,
+                };
+                put(&mut mem, Mfn(n), i, word, entry);
+            }
         }
+        let space = Virtual::new(&mem, format, MachineAddr(1 << 12));
         let opened: Vec<_> = (0..2)
             .filter_map(|i| {
                 // Entries that are aligned, and sometimes the page.
-                let start = if starts[i] % 3 == 0 { starts[i] * 8 } else { starts[i] & !7 };
-                let (p2m, space) = list(&mem, start, lens[i])?;
+                let start = if starts[i] % 3 == 0 { starts[i] & !0xfff } else { starts[i] & !7 };
+                let start = base + start * 8;
+                let p2m = P2m::linear(space, VirtAddr(start), word, lens[i], Source::Linear).ok()?;
                 Some((Arc::new(p2m), space, start))
             })
             .collect();

@@ -549,6 +549,31 @@ fn no_more_tables_are_compared_than_the_file_has() {
     }
 }
 
+/// One table each, the halves of which meet the other's in both orders.
+#[test]
+fn parts_of_tables_are_not_taken_for_one_another() {
+    let mut mem = Frames::default();
+    for i in 0..3 {
+        fill(&mut mem, Mfn(0x50 + i), Word::W64, 7 + i);
+    }
+    for (root, halves) in [(1, [0x50, 0x51]), (2, [0x52, 0x50])] {
+        table(&mut mem, root, |_| ((root + 2) << 12) | 3);
+        table(&mut mem, root + 2, |_| ((root + 4) << 12) | 3);
+        table(&mut mem, root + 4, |_| ((root + 6) << 12) | 3);
+        table(&mut mem, root + 6, |i| (halves[i as usize / 256] << 12) | 3);
+    }
+    const STRETCH: u64 = 512 * 512;
+    let open = |root: u64, start| {
+        let space = Virtual::new(&mem, &X86_64, MachineAddr(root << 12));
+        let array = VirtAddr(ARRAY + start);
+        P2m::linear(space, array, Word::W64, 10 * STRETCH, Source::Linear).unwrap()
+    };
+    let together = open(1, 0).compare(&open(2, 0), 0);
+    assert_eq!((together.equal, together.different), (0, 10 * STRETCH));
+    let apart = open(1, 0).compare(&open(2, 256 * 4096), 0);
+    assert_eq!((apart.equal, apart.different), (5 * STRETCH, 5 * STRETCH));
+}
+
 /// One table each, in which all pairs of eight pages are met, eight times.
 #[test]
 fn no_more_pages_are_compared_than_the_file_has() {

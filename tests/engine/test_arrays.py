@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from xenkdump_fast import _native
 from xenkdump_fast._native import STATUS, AddressSpace, MemoryFault
 
 from .conftest import Guest
-from .machine import PAGES, VIRTUAL
+from .machine import PAGES, VIRTUAL, Machine
 
 NONE = 2**64 - 1
 U64 = NDArray[np.uint64]
@@ -265,6 +266,21 @@ def test_iter_mapped(guest: Guest) -> None:
     list(broken)
     assert broken.missing > 0
     assert broken.first_missing is not None
+
+
+def test_tables_that_name_absent_ones(tmp_path: Path) -> None:
+    """Each of 200 names 512 of them, 512 times over: told once of each, and a page comes behind."""
+    machine = Machine()
+    machine.words(1, [0x2003] * 256)
+    machine.words(2, [(0x10 + table << 12) | 3 for table in range(200)] + [0x83])
+    for table in range(200):
+        machine.words(0x10 + table, [0xDEAD003] * 512)
+    virtual = _native.Dump(machine.save(tmp_path / "vmcore")).virtual(0x1000, "x86_64")
+    ranges = virtual.iter_mapped()
+    assert len(list(ranges)) == 256
+    assert ranges.missing == 200 * 512
+    # As many of them as there are pages in what may be looked through.
+    assert virtual.search(b"x" * 9, 0, 2**48, limit=8, most=1 << 20) == ([], 1 << 20)
 
 
 def test_closed_under_a_running_thread(guest: Guest) -> None:

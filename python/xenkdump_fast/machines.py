@@ -116,7 +116,6 @@ class Guest(Recorded):
             yield from sources.by_cr3(native, image, self.roots())
 
     def roots(self) -> Iterable[Root]:
-        # One after the other, as they are asked for: Xen's records take their time.
         if self.number == 0:
             yield from sources.roots(self.dump.native)
         yield from self.own_roots()

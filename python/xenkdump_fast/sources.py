@@ -1,7 +1,7 @@
 """Where a domain's P2M can be had: the sources that a dump offers, the best first."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from ._native import P2M, AbsentError, AddressSpace, Dump, Image
@@ -43,14 +43,12 @@ def roots(dump: Dump) -> list[Root]:
 
 
 def by_cr3(dump: Dump, image: Image, candidates: Iterable[Root]) -> Iterator[Source]:
-    """The source of 2006: walk a root to the kernel's own pointers to its P2M.
-
-    Roots that find the banner in one frame are one kernel's, and lead to one P2M.
-    """
+    """The source of 2006: walk a root to the kernel's own pointers to its P2M."""
     banner = image.symbols().get("linux_banner")
     if banner is None:
         return
-    for root, paging in Roots(dump, image, candidates).banners(banner).by_frame.values():
+    by_frame = Roots(dump, image, candidates).banners(banner).by_frame
+    for root, paging in chain.from_iterable(by_frame.values()):
         virtual = dump.virtual(root.address, paging)
         yield Source(
             "cr3",

@@ -108,7 +108,7 @@ def check(data: bytes) -> None:
         read, said = vcpus.read(memory, layout, on_pcpus, address, room)
         assert len(read) <= infer.MAX_VCPUS + len(pcpus)
         warnings += said
-    owned = frame_table.frames_of(memory, facts.frames, list(found.addresses.values()))
+    owned = frame_table.frames_of(memory, facts.frames, list(found.addresses.values()), 1 << 19)
     for runs in owned.values():
         assert (runs[:, 1] > 0).all()
         # Each frame once.

@@ -145,17 +145,17 @@ def test_each_root_is_asked_once() -> None:
     roots = Roots(dump, image, named)
     found = [roots.banners(0xFFFF_FFFF_8200_0000) for _ in range(50)][-1]
     assert len(dump.asked) == 2 * len(named)
-    assert {frame: root.address for frame, (root, _) in found.by_frame.items()} == {
-        0: 0,
-        1: 1,
-        2: 2,
+    by_frame = {
+        frame: [root.address for root, _ in alike] for frame, alike in found.by_frame.items()
     }
+    assert by_frame == {frame: [frame + 3 * i for i in range(4)] for frame in range(3)}
     assert [text.partition(":")[0] for text in found.refused] == [
         "note 0 0x0 (x86_64-la57)",
         "note 1 0x1 (x86_64-la57)",
     ]
-    # What the kernel's own variables lead to is the same through all roots of one kernel.
-    assert len(list(sources.by_cr3(dump, image, named))) == 3
+    # What the kernel's own variables lead to is the same through all roots of one kernel, but that
+    # in a cut dump one may lead further.
+    assert len(list(sources.by_cr3(dump, image, named))) == 3 * 4
     dump.asked.clear()
     endless = (Root(number, "a note") for number in range(1 << 20))
     Roots(dump, image, endless).banners(0)

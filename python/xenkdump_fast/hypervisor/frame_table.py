@@ -16,8 +16,8 @@ _COUNT_MASK = (1 << 26) - 1
 _BLOCKS, _IN_BLOCK = 512, 64
 #: As many page_infos are read at once where all are wanted.
 _AT_ONCE = 1 << 14
-#: Xen's direct map has one start, its image another; more are noise.
-_BASES = 4
+#: Xen's direct map has a start for each NUMA node where it is compressed (PDX), its image another.
+_BASES = 64
 #: So many domains are asked where they count their pages.
 _SAMPLE = 64
 #: An estimate may be off by as much: a domain's pages come in clusters.
@@ -80,11 +80,12 @@ def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dic
 
 
 def frames_of(
-    memory: XenMemory, table: Table | None, domains: Collection[int]
+    memory: XenMemory, table: Table | None, domains: Collection[int], most: int
 ) -> dict[int, "np.ndarray[Any, Any]"]:
     """Runs of machine frames in the dump that each of some struct domains owns, by its address.
 
-    Shape (runs, 2), of uint64, rising: the first frame, and how many.
+    Shape (runs, 2), of uint64, rising: the first frame, and how many. Once each domain has ``most``
+    frames the rest of the table is left unread.
     """
     import numpy as np
 
@@ -95,6 +96,7 @@ def frames_of(
     # _domain has 32 bits, and is 0 where there is none.
     own = {address: frame for address, frame in own.items() if 0 < frame < 1 << 32}
     wanted = np.array(sorted(set(own.values())), dtype=np.uint32)
+    lacking = np.full(len(wanted), most, dtype=np.int64)
     parts = [np.empty((0, 3), dtype=np.uint64)]
     for base, count in _held(memory.dump, frames):
         numbers = np.frombuffer(_page_infos(memory, table, base, count), dtype="<u4")
@@ -105,15 +107,20 @@ def frames_of(
         edges = np.flatnonzero(np.diff(owner, prepend=~owner[:1], append=~owner[-1:]))
         starts, ends = edges[:-1], edges[1:]
         kept = np.isin(owner[starts], wanted)
-        rows = (owner[starts], base + starts, ends - starts)
-        parts.append(np.stack([row[kept].astype(np.uint64) for row in rows], axis=1))
+        owner, starts, sizes = owner[starts][kept], starts[kept], (ends - starts)[kept]
+        rows = (owner, base + starts, sizes)
+        parts.append(np.stack([row.astype(np.uint64) for row in rows], axis=1))
+        np.subtract.at(lacking, np.searchsorted(wanted, owner), sizes)
+        if (lacking <= 0).all():
+            break
     runs = np.concatenate(parts)
     runs = runs[np.argsort(runs[:, 0], kind="stable")]
-    found = {}
-    for address, frame in own.items():
-        first, last = np.searchsorted(runs[:, 0], [frame, frame + 1])
-        found[address] = runs[first:last, 1:]
-    return found
+    frames_own = np.fromiter(own.values(), dtype=np.uint64, count=len(own))
+    first = np.searchsorted(runs[:, 0], frames_own)
+    last = np.searchsorted(runs[:, 0], frames_own, side="right")
+    return {
+        address: runs[start:end, 1:] for address, start, end in zip(own, first, last, strict=True)
+    }
 
 
 def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:

@@ -80,8 +80,11 @@ def recognise_frames(
     left = MOST_FRAMES
     for first, count in runs:
         start, end = first * PAGE, (first + min(count, left)) * PAGE
-        banners |= dict.fromkeys(_banners(machine, start, end, room)[: _MANY - len(banners)])
-        for at in _search(machine, _SYSNAME, start, end, room)[: _MANY - len(kernels)]:
+        size = end - start
+        texts = _banners(machine, start, end, room, size)
+        banners |= dict.fromkeys(texts[: _MANY - len(banners)])
+        names = _search(machine, _SYSNAME, start, end, room, size)
+        for at in names[: _MANY - len(kernels)]:
             data = _read(machine, at, _SIZE + _NEAR) or _read(machine, at, _SIZE)
             kernel = None if data is None else _parse(data[:_SIZE], None)
             if data is not None and kernel is not None:
@@ -96,18 +99,26 @@ def recognise_frames(
     return None
 
 
-def _search(space: AddressSpace, needle: bytes, start: int, end: int, room: Allowance) -> list[int]:
+def _search(
+    space: AddressSpace,
+    needle: bytes,
+    start: int,
+    end: int,
+    room: Allowance,
+    most: int = _MOST,
+) -> list[int]:
     """Where a needle lies, in as much of what is mapped as may be looked through."""
-    found, looked_through = space.search(
-        needle, start, end, limit=_MANY, most=min(_MOST, room.left)
-    )
+    most = min(most, room.left)
+    found, looked_through = space.search(needle, start, end, limit=_MANY, most=most)
     room.take(looked_through)
     return found
 
 
-def _banners(space: AddressSpace, start: int, end: int, room: Allowance) -> list[bytes]:
+def _banners(
+    space: AddressSpace, start: int, end: int, room: Allowance, most: int = _MOST
+) -> list[bytes]:
     """The lines that may be a kernel's banner."""
-    texts = (_read(space, at, 512) for at in _search(space, _BANNER, start, end, room))
+    texts = (_read(space, at, 512) for at in _search(space, _BANNER, start, end, room, most))
     return [text.partition(b"\n")[0] for text in texts if text is not None]
 
 

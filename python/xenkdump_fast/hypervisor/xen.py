@@ -179,7 +179,8 @@ class Xen:
     def translated_frames(self) -> "dict[int, np.ndarray[Any, Any]]":
         """Runs of the frames of all translated guests, by the addresses of their structs."""
         addresses = [d.address for d in self.domains() if d.kind not in ("pv", "system", "unknown")]
-        return frame_table.frames_of(self.memory, self.facts.frames, addresses)
+        most = guests.MOST_FRAMES
+        return frame_table.frames_of(self.memory, self.facts.frames, addresses, most)
 
     @cached_property
     def _cache(self) -> dict[int, "HostDomain"]:

@@ -27,6 +27,9 @@ BANNER = b"Linux version "
 MOST_ROOTS = 1 << 14
 #: A kernel has one slide. CPUs that disagree on it are broken, and so many are believed.
 _SLIDES = 8
+#: Roots that find the banner in one frame are one kernel's. In a cut dump one of them may lead
+#: further than another; so many are kept.
+_ALIKE = 4
 #: Of the roots that were tried, so many are told.
 _TOLD = 2
 
@@ -90,8 +93,8 @@ def link_base(image: Image, symbols: Symbols) -> int:
 class Banners(NamedTuple):
     """Where the roots that may be a kernel's find its banner."""
 
-    #: The first root of all that find it in a machine frame, with its format, by that frame.
-    by_frame: "dict[int, tuple[Root, Paging]]"
+    #: The first roots of all that find it in a machine frame, with their formats, by that frame.
+    by_frame: "dict[int, list[tuple[Root, Paging]]]"
     #: Why the first of the others do not find it.
     refused: list[str]
 
@@ -130,7 +133,9 @@ class Roots:
                 except MemoryFault as fault:
                     text, frame, reason = b"", 0, fault.reason
                 if text == BANNER:
-                    found.by_frame.setdefault(frame, (root, paging))
+                    alike = found.by_frame.setdefault(frame, [])
+                    if len(alike) < _ALIKE:
+                        alike.append((root, paging))
                 elif len(found.refused) < _TOLD:
                     found.refused.append(f"{root.how} {root.address:#x} ({paging}): {reason}")
         return found
@@ -219,15 +224,15 @@ def _match(
     if not found.by_frame:
         return None
     if p2m is None:
-        return next(iter(found.by_frame.values()))
+        return next(iter(found.by_frame.values()))[0]
     if not 0 <= physical < 1 << 64:
         tried.append(f"linux_banner would be at the physical address {physical:#x}")
         return None
     kind, mfn = p2m.entry(physical // PAGE)
     if mfn in found.by_frame:
-        return found.by_frame[mfn]
+        return found.by_frame[mfn][0]
     owned = "" if mfn is None else f" {mfn:#x}"
-    for frame, (root, paging) in islice(found.by_frame.items(), _TOLD):
+    for frame, ((root, paging), *_) in islice(found.by_frame.items(), _TOLD):
         tried.append(
             f"{root.how} {root.address:#x} ({paging}): another domain's: its linux_banner is in "
             f"mfn {frame:#x}, where this domain's pfn {physical // PAGE:#x} is {kind}{owned}"

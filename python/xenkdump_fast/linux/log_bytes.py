@@ -24,8 +24,8 @@ def lines(kernel: Kernel) -> Lines:
 
 def _text(kernel: Kernel) -> bytes:
     size = kernel.variable("log_buf_len", 4)
-    if not 0 < size <= min(MAX_SIZE, kernel.file_size):
-        raise AbsentError(f"log_buf_len is {size}, in a dump of {kernel.file_size} bytes")
+    if not 0 < size <= MAX_SIZE:
+        raise AbsentError(f"log_buf_len is {size}")
     ring = Patchy(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
     if ring.missing:
         kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")

@@ -64,8 +64,7 @@ def lines(kernel: Kernel) -> Lines:
     layout = _Layout(kernel)
     size = kernel.variable("log_buf_len", 4)
     first, end = kernel.variable("log_first_idx", 4), kernel.variable("log_next_idx", 4)
-    most = min(MAX_SIZE, kernel.file_size)
-    if not (layout.size <= size <= most and first < size and end <= size):
+    if not (layout.size <= size <= MAX_SIZE and first < size and end <= size):
         raise AbsentError(f"the log's size is {size}, from {first} to {end}: it is overwritten")
     ring = Patchy(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
     if ring.missing:

@@ -7,6 +7,7 @@ point into by logical positions, which count on for ever and are taken modulo th
 from collections.abc import Iterator
 
 from .._native import AbsentError
+from ..allowance import Allowance
 from .kernel import Kernel
 from .log import Lines, LogLine, caller, decode
 from .patchy import Patchy
@@ -21,7 +22,7 @@ _FAILED = 1
 #: of more than 64 MiB. They bound broken counts.
 MAX_SIZE_BITS, MAX_COUNT_BITS = 26, 21
 #: prb_desc takes 24 bytes, printk_info 88.
-MAX_ITEM = 4096
+MAX_ITEM = 256
 
 
 class _Ring:
@@ -44,8 +45,6 @@ class _Ring:
         self.count = 1 << count_bits
         self.size = 1 << size_bits
         self._kernel = kernel
-        #: Bytes of text that no block had yet: blocks do not overlap.
-        self._left = 0
         self.head = kernel.pointer(descs + offset("prb_desc_ring.head_id") + counter)
         self.tail = kernel.pointer(descs + offset("prb_desc_ring.tail_id") + counter)
 
@@ -62,7 +61,7 @@ class _Ring:
         # u16 text_len, u8 facility, then 5 bits of flags and 3 of level: VMCOREINFO leaves the
         # last three out, and none has moved since 5.10.
         self._level = self._text_length + 3
-        self._check(kernel.file_size)
+        self._check()
 
         self._descs = Patchy(
             kernel,
@@ -79,8 +78,8 @@ class _Ring:
         if missing:
             kernel.warn(f"{missing} bytes of the kernel's log are not in the dump")
 
-    def _check(self, room: int) -> None:
-        """Refuses sizes that are none, or of more than a dump of ``room`` bytes can hold."""
+    def _check(self) -> None:
+        """Refuses sizes that none has."""
         desc = (self._state, self._begin, self._next)
         info = ((self._sequence, 8), (self._time, 8), (self._level, 1), (self._caller, 4))
         if not (
@@ -90,11 +89,6 @@ class _Ring:
         ):
             raise AbsentError(
                 f"no printk_info has {self._info_size} bytes, or no prb_desc {self._desc_size}"
-            )
-        if max(self.count * self._desc_size, self.count * self._info_size, self.size) > room:
-            raise AbsentError(
-                f"the log's ring buffer is overwritten: {self.count} descriptors and {self.size} "
-                f"bytes of text are more than the dump's {room} bytes can hold"
             )
 
     @property
@@ -116,9 +110,10 @@ class _Ring:
 
     def lines(self) -> Iterator[LogLine]:
         """Every finished record."""
-        self._left = self.size
+        # Blocks do not overlap.
+        room = Allowance(self.size)
         for number in self._ordered():
-            line = self._line(number)
+            line = self._line(number, room)
             if line is not None:
                 yield line
 
@@ -136,7 +131,7 @@ class _Ring:
         )
         return sorted(self.ids())
 
-    def _line(self, number: int) -> LogLine | None:
+    def _line(self, number: int, room: Allowance) -> LogLine | None:
         """The record with that id; None if it is gone or was never finished."""
         index = number % self.count
         state = self._desc(index, self._state)
@@ -148,7 +143,7 @@ class _Ring:
         if not self._infos.whole(at, at + self._info_size):
             return None
         begin, end = self._desc(index, self._begin), self._desc(index, self._next)
-        text = self._block(begin, end, self._info(index, self._text_length, 2))
+        text = self._block(begin, end, self._info(index, self._text_length, 2), room)
         return LogLine(
             sequence=self._info(index, self._sequence, 8),
             time=self._info(index, self._time, 8),
@@ -158,7 +153,9 @@ class _Ring:
             lost=text is None,
         )
 
-    def _block(self, begin: int, end: int, length: int) -> bytes | bytearray | None:
+    def _block(
+        self, begin: int, end: int, length: int, room: Allowance
+    ) -> bytes | bytearray | None:
         """The text of the block between two logical positions; None if it is lost."""
         if begin & _DATALESS and end & _DATALESS:
             return None if begin == _FAILED else b""
@@ -175,11 +172,9 @@ class _Ring:
         if not self._text.whole(first, last):
             return None
         text = self._text.data[first:last]
-        if len(text) > self._left:
+        if not room.take(len(text)):
             self._kernel.warn("texts of the kernel's log overlap: those that follow are left out")
-            self._left = 0
             return None
-        self._left -= len(text)
         return text
 
 

@@ -2,29 +2,37 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import suppress
 
-from .._native import MemoryFault
+from .._native import AbsentError, MemoryFault
+from ..allowance import Allowance
 from .kernel import Kernel
 
 PAGE = 4096
 
 
 class Patchy:
-    """``size`` bytes at ``address``; what the dump lacks of them reads as zeros, and is known."""
+    """``size`` bytes at ``address``; what the dump lacks of them reads as zeros, and is known.
+
+    AbsentError where more of them can be read than the dump has: page tables lead to the same bytes
+    again and again. A cut dump may well have less than ``size`` bytes in all.
+    """
 
     def __init__(self, kernel: Kernel, address: int, size: int) -> None:
         self.address = address
         #: Where each hole starts and ends, ascending.
         self._starts: list[int] = []
         self._ends: list[int] = []
-        self.data: bytes | bytearray
-        try:
-            self.data = kernel.data(address, size)
-        except MemoryFault:
+        self.data: bytes | bytearray = b""
+        if size <= kernel.file_size:
+            with suppress(MemoryFault):
+                self.data = kernel.data(address, size)
+        if len(self.data) < size:
             self.data = self._by_page(kernel, size)
 
     def _by_page(self, kernel: Kernel, size: int) -> bytearray:
         data = bytearray(size)
+        room = Allowance(kernel.file_size)
         at = 0
         while at < size:
             step = min(size - at, PAGE - (self.address + at) % PAGE)
@@ -33,6 +41,12 @@ class Patchy:
             except MemoryFault:
                 self._starts.append(at)
                 self._ends.append(at + step)
+            else:
+                if not room.take(step):
+                    raise AbsentError(
+                        f"more can be read of the {size} bytes at {self.address:#x} than the "
+                        "dump has: page tables lead to the same bytes again and again"
+                    )
             at += step
         return data
 

@@ -59,8 +59,7 @@ def test_more_vcpus_than_there_can_be(vmcore: Path, reads: list[int], kind: str)
         told = domains.run(str(vmcore))
     assert reads[0] <= 2 * (EACH_DOMAIN * COUNT + EACH_VCPU * room)
     assert EACH_DOMAIN * COUNT + EACH_VCPU * room < COUNT * CLAIM
-    for warning in told.warnings:
-        assert len(warning) < 200
+    assert told.warnings
     if kind == "taken":
         assert any("more than the dump can hold" in text for text in told.warnings)
     if kind == "own":

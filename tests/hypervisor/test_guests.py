@@ -30,14 +30,28 @@ class Bytes:
     def search(
         self, needle: bytes, start: int, end: int, *, limit: int, most: int
     ) -> tuple[list[int], int]:
-        found: list[int] = []
+        # Of virtual memory what is not mapped does not count.
         first = max(0, start - self.start)
-        data = self.data[: min(first + most, end - self.start)]
-        at = data.find(needle, first)
+        return self._search(needle, first, min(first + most, end - self.start), limit)
+
+    def _search(self, needle: bytes, first: int, last: int, limit: int) -> tuple[list[int], int]:
+        found: list[int] = []
+        at = self.data.find(needle, first, max(0, last))
         while at >= 0 and len(found) < limit:
             found.append(self.start + at)
-            at = data.find(needle, at + 1)
-        return found, max(0, len(data) - first)
+            at = self.data.find(needle, at + 1, last)
+        return found, max(0, min(last, len(self.data)) - first)
+
+
+class Frames(Bytes):
+    """Machine memory with some bytes: what is not there counts."""
+
+    def search(
+        self, needle: bytes, start: int, end: int, *, limit: int, most: int
+    ) -> tuple[list[int], int]:
+        last = min(end, start + most)
+        found, _ = self._search(needle, max(0, start - self.start), last - self.start, limit)
+        return found, last - start
 
 
 def uts(nodename: str, *, release: str = RELEASE, version: str = VERSION) -> bytes:
@@ -113,3 +127,13 @@ def test_no_more_is_looked_through_than_there_is_room_for() -> None:
     assert recognise_frames(frames, [(0x100, 1), (0x101, 1)], left) is not None
     assert left.left == 0
     assert recognise_frames(frames, [(0x100, 1), (0x101, 1)], left) is None
+
+
+def test_a_run_of_frames_is_searched_to_its_end() -> None:
+    """A guest of 1 GiB pages may have one run of all its frames, and its kernel anywhere in it."""
+    start, far = 0x1000, 1 << 17
+    kernel = BANNER.ljust(PAGE, b"\0") + uts("host")
+    frames = cast(AddressSpace, Frames((start + far) * PAGE, kernel))
+    found = recognise_frames(frames, [(start, 2 * far)], room(1 << 40))
+    assert found is not None
+    assert found.nodename == "host"

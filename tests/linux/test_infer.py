@@ -8,7 +8,8 @@ import pytest
 
 from xenkdump_fast import AbsentError
 from xenkdump_fast.linux.infer import INFERRERS, Inference, clock, runqueue, task
-from xenkdump_fast.linux.infer.sample import MIN_SIZE, Sample
+from xenkdump_fast.linux.infer.sample import Sample
+from xenkdump_fast.linux.tasklist import MIN_SIZE
 
 from .fakes import FakeKernel, words
 

@@ -166,7 +166,7 @@ class Kernel:
     def _mask(self) -> int:
         return 0xFFFF_FFFF_FFFF_FFFF if self.word == 8 else 0xFFFF_FFFF
 
-    def room(self, size: int) -> int:
+    def most(self, size: int) -> int:
         """How many structs of ``size`` bytes the dump's file can hold: a byte belongs to one.
 
         Of memory the same cannot be said: any number of pages may be one and the same.
@@ -180,7 +180,7 @@ class Kernel:
         more entries than ``limit`` or than the dump can hold.
         """
         link = self.word if backward else 0  # struct list_head { next, prev }
-        limit = min(limit, self.room(2 * self.word))
+        limit = min(limit, self.most(2 * self.word))
         seen = {head}
         try:
             at = self.pointer(head + link)

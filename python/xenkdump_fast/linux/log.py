@@ -37,6 +37,7 @@ class Lines:
     """Messages, made anew each time one goes through them.
 
     All of a log at once would be up to 150 times its size: a ring may be nothing but line feeds.
+    The memory was read before, so that going through them raises nothing.
     """
 
     def __init__(self, make: Callable[[], Iterator[LogLine]]) -> None:

@@ -32,7 +32,7 @@ def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
     cached = _cached(kernel, everyone)
     cpus = percpu.areas(kernel) if _counts_by_cpu(kernel) else []
     # A counter has four bytes for each CPU.
-    room = kernel.room(4 * len(_COUNTERS) * max(len(cpus), 1))
+    room = kernel.most(4 * len(_COUNTERS) * max(len(cpus), 1))
     found: dict[int, Usage] = {}
     by_mm: dict[int, Usage | MemoryFault] = {}
     for task in everyone:

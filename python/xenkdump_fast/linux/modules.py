@@ -1,6 +1,7 @@
 """Loaded modules: where each lies, its symbols and its unwind tables, all from memory."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Unwinder
@@ -43,7 +44,7 @@ def modules(kernel: Kernel) -> Iterator[Module]:
     if head is None or "module" not in kernel.types:
         return
     offset = kernel.offset("module.list")
-    most = min(kernel.file_size // PAGE, MAX_MODULES)
+    most = min(kernel.most(PAGE), MAX_MODULES)
     for count, node in enumerate(kernel.list(head)):
         if count >= most:
             kernel.warn(f"there are more than {most} modules, which is more than the dump can hold")
@@ -102,9 +103,12 @@ def load(kernel: Kernel, unwinder: Unwinder) -> None:
     """
     room = Allowance(min(kernel.file_size, MAX_TABLES))
     for module in modules(kernel):
-        for what, give in (("symbols", _load_symbols), ("unwind tables", _load_orc)):
+        for what, give in (
+            ("symbols", partial(_load_symbols, kernel, module, room)),
+            ("unwind tables", partial(_load_orc, kernel, module, room, unwinder)),
+        ):
             try:
-                give(kernel, unwinder, module, room)
+                give()
             except AbsentError as error:
                 if room.left:
                     kernel.warn(f"the {what} of module {module.name} cannot be read: {error}")
@@ -116,7 +120,7 @@ def load(kernel: Kernel, unwinder: Unwinder) -> None:
                 return
 
 
-def _load_symbols(kernel: Kernel, _: Unwinder, module: Module, room: Allowance) -> None:
+def _load_symbols(kernel: Kernel, module: Module, room: Allowance) -> None:
     if not module.symbols:
         return
     table, prefix = _kallsyms(kernel, module.address)
@@ -170,7 +174,7 @@ def _pieces(kernel: Kernel, address: int, size: int, step: int, room: Allowance)
         at += piece
 
 
-def _load_orc(kernel: Kernel, unwinder: Unwinder, module: Module, room: Allowance) -> None:
+def _load_orc(kernel: Kernel, module: Module, room: Allowance, unwinder: Unwinder) -> None:
     if not kernel.has("module.arch.orc_unwind_ip"):
         return
     count = kernel.read(module.address, "module.arch.num_orcs")

@@ -71,7 +71,7 @@ def areas(kernel: Kernel) -> list[int]:
     """
     symbols = kernel.symbols
     size = (symbols.get("__per_cpu_end") or 0) - (symbols.get("__per_cpu_start") or 0)
-    room = kernel.room(max(size // PART, PAGE))
+    room = kernel.most(max(size // PART, PAGE))
     found: list[int] = []
     offsets: set[int] = set()
     shared = 0

@@ -75,7 +75,7 @@ def _hashed(kernel: Kernel, table: int) -> Iterator[int]:
     if shift > MAX_SHIFT:
         raise AbsentError(f"pidhash_shift is {shift}")
     seen: set[int] = set()
-    most = min(kernel.room(2 * kernel.word), MAX_PIDS)
+    most = min(kernel.most(2 * kernel.word), MAX_PIDS)
     for bucket in range(1 << shift):
         at = table + bucket * kernel.word
         try:
@@ -128,8 +128,8 @@ def _tree(kernel: Kernel) -> Iterator[int]:
     count = min(slots.count or 1, MAX_SLOTS)
     # Each node takes bytes of its own; and with those above them, all have fewer than twice the
     # slots that there can be pids.
-    most = min(kernel.room(count * kernel.word), 2 * MAX_PIDS // count)
-    most_pids = min(kernel.room(PID_WORDS * kernel.word), MAX_PIDS)
+    most = min(kernel.most(count * kernel.word), 2 * MAX_PIDS // count)
+    most_pids = min(kernel.most(PID_WORDS * kernel.word), MAX_PIDS)
     seen: set[int] = set()
     given: set[int] = set()
     stack = [iter([kernel.read(root, head)])]

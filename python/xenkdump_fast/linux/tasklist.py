@@ -18,7 +18,7 @@ def addresses(kernel: Kernel) -> list[int]:
     A break in one list does not hide what another leads to; what was found so is said in
     ``kernel.warnings``.
     """
-    room = kernel.room(_size(kernel))
+    room = kernel.most(_size(kernel))
     listed = _distinct(_listed(kernel, room), room)
     more = []
     if len(listed) <= room:

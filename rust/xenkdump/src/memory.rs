@@ -163,8 +163,8 @@ pub trait Memory<A: Address>: Sync {
         Some(addr)
     }
 
-    /// How many pages have bytes of their own, at most: those of the file. However many addresses one
-    /// page has, no more than so many can hold different things.
+    /// How many pages have bytes of their own, at most. However many addresses one page has, no more
+    /// than so many can hold different things.
     fn pages(&self) -> u64 {
         u64::MAX
     }

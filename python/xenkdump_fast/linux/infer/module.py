@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SIZE = 0x400
 PAGE = 4096
-MAX_MODULES = 4096
+SAMPLE = 4096
 MAX_SYMBOLS = 1 << 20
 MAX_TEXT = 1 << 28
 
@@ -23,7 +23,7 @@ def module(kernel: Kernel, inference: "Inference") -> Struct:
     head = kernel.symbol("modules")
     blocks = []
     # Each is in pages of its own.
-    for node in kernel.list(head, min(MAX_MODULES, kernel.room(PAGE))):
+    for node in kernel.list(head, min(SAMPLE, kernel.most(PAGE))):
         try:
             blocks.append(Block(node - word, kernel.data(node - word, SIZE), word))
         except MemoryFault:

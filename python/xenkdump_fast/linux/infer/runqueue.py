@@ -28,7 +28,7 @@ def rq(kernel: Kernel, inference: "Inference") -> Struct:
     sizes = [found.size for found in kernel.symbols.all("runqueues") if found.size]
     size = min(max(sizes, default=DEFAULT_SIZE), MAX_SIZE)
     queues = []
-    for cpu in percpu.areas(kernel)[: kernel.room(size)]:
+    for cpu in percpu.areas(kernel)[: kernel.most(size)]:
         try:
             at = percpu.shifted(kernel, symbol, cpu)
             queues.append(Block(at, kernel.data(at, size), sample.word))

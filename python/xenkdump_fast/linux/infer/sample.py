@@ -5,10 +5,10 @@ from functools import cached_property
 
 from ..._native import AbsentError, MemoryFault
 from ..kernel import Kernel
+from ..tasklist import MIN_SIZE
 
 #: Bounds on what a task_struct can be, and on how many are looked at.
-MIN_SIZE, MAX_SIZE = 0x200, 0x4000
-MAX_TASKS = 4096
+MAX_SIZE, MAX_TASKS = 0x4000, 4096
 #: Twice as many as there can be pids.
 MAX_STEPS = 1 << 23
 COMM_LENGTH = 16
@@ -59,8 +59,8 @@ class Sample:
         self.comm = self._comm()
         # A node of a list has two words of its own, and is looked at twice: for the list of tasks,
         # and for those of threads.
-        self._steps = min(MAX_STEPS, kernel.room(self.word))
-        self._most = min(MAX_TASKS, kernel.room(self.size))
+        self._steps = min(MAX_STEPS, kernel.most(self.word))
+        self._most = min(MAX_TASKS, kernel.most(self.size))
         self.tasks, addresses = self._task_list()
         self.leaders = [self._block(address) for address in addresses]
 

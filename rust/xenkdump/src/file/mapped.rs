@@ -17,7 +17,7 @@ use crate::Result;
 ///
 /// A file that is cut within a page shows zeros from there to the end of that page, without a
 /// signal. But the pages behind it are gone, the last one among them. So the last page is the
-/// watchman: it is mapped, never read from for its bytes, and touched after every read of others.
+/// sentinel: it is mapped, never read from for its bytes, and touched after every read of others.
 ///
 /// Where the file cannot be mapped (an odd file system, no address space left), or is not longer
 /// than a page, all reads go by `pread` from the start.

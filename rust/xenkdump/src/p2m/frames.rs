@@ -100,7 +100,7 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
         if matches!(run.at, At::Page(_)) && run.count == self.p2m.per_page() {
             self.barren_pages.insert(run.at);
         }
-        // More than can be: the dump's segments show a few bytes in many places.
+        // More than can be: a few pages of memory have many addresses.
         if self.barren.len().max(self.barren_pages.len()) > self.p2m.most() {
             self.next = self.end;
         }

@@ -48,8 +48,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     ///
     /// No more pages than the dump has, whatever the P2M claims: one wrong bit in a page that a
     /// frame-list tree names everywhere, as pvops kernels do with a page that says nothing, makes
-    /// 512 GiB out of a gigabyte. In a dump whose segments show one byte of the file in many places,
-    /// that many of the pages, and no more.
+    /// 512 GiB out of a gigabyte. Where the same bytes have many addresses, as many pages as have
+    /// bytes of their own, and no more.
     pub fn spans(&self) -> Vec<(Pfn, u64)> {
         let mut spans: Vec<(Pfn, u64)> = Vec::new();
         for run in self.runs() {
@@ -106,7 +106,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         })
     }
 
-    /// How many tables, and how many pages, of a P2M there can be: each takes a page of the file. The
+    /// How many tables, and how many pages, of a P2M there can be: each takes a page of memory. The
     /// tables in which it begins and ends may be named twice, in part.
     pub(super) fn most(&self) -> usize {
         let most = self.mem.pages().saturating_add(2);
@@ -226,7 +226,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                         (0..run.count).for_each(|_| f(missing));
                         return;
                     }
-                    // A cut file may hold a part of it: what one question finds, all find.
+                    // Memory may hold a part of it: what one question finds, all find.
                     for i in 0..run.count {
                         let entry = MachineAddr(at.0 + i * self.word.bytes() as u64);
                         f(match self.mem.read_word(entry, self.word) {

@@ -15,12 +15,17 @@ const ENDS: [&[u8]; 2] = [b"_end", b"__brk_limit"];
 
 /// The most symbols of a map. Each takes fifteen times as much memory as the shortest line; a
 /// distribution's kernel has 2^17.
-pub(super) const MOST: usize = 1 << 22;
+const MOST: usize = 1 << 22;
 /// The bytes of the shortest line: `0 T a` and its end.
 const SHORTEST: usize = 6;
 
 /// Opens a map file.
 pub(super) fn open(path: &Path) -> Result<Table> {
+    open_within(path, MOST)
+}
+
+/// The same, of no more symbols than `most`.
+pub(super) fn open_within(path: &Path, most: usize) -> Result<Table> {
     let file = RegularFile::open(path)?;
     let format_error = |offset: usize, found: String| {
         file.format_error(offset as u64, "an address, a type letter and a name", found)
@@ -42,8 +47,8 @@ pub(super) fn open(path: &Path) -> Result<Table> {
     } else {
         Word::W32
     };
-    if bytes.len() >= MOST * SHORTEST && lines(&bytes).nth(MOST).is_some() {
-        return Err(format_error(0, format!("more than {MOST} of them")));
+    if bytes.len() >= most.saturating_mul(SHORTEST) && lines(&bytes).nth(most).is_some() {
+        return Err(format_error(0, format!("more than {most} of them")));
     }
     let span = span(&bytes);
     let strings = Bytes::from(bytes);

@@ -73,13 +73,17 @@ impl Modules {
         self.by_name = OnceLock::new();
     }
 
+    fn by_name(&self) -> &ByName {
+        self.by_name.get_or_init(|| self.names())
+    }
+
     /// The symbols of this name, module by module.
     fn named<'a, 'n>(
         &'a self,
         name: &'n str,
         key: Key,
     ) -> impl Iterator<Item = Symbol<'a>> + use<'a, 'n> {
-        let ByName { firsts, names } = self.by_name.get_or_init(|| self.names());
+        let ByName { firsts, names } = self.by_name();
         names.with_key(key).filter_map(move |i| {
             let at = firsts.partition_point(|first| *first <= i).checked_sub(1)?;
             let (first, module) = (firsts.get(at)?, self.all.get(at)?);
@@ -164,14 +168,15 @@ impl Symbols {
         Arc::make_mut(&mut self.modules).add(start..end, module);
     }
 
-    /// Whether questions about the image need not wait until its tables are built.
+    /// Whether questions need not wait until tables are built.
     pub fn is_built(&self) -> bool {
-        self.image.is_built()
+        self.image.is_built() && self.modules.by_name.get().is_some()
     }
 
-    /// Builds the image's tables, which may take a while; the first question does so, too.
+    /// Builds the tables, which may take a while; the first question does so, too.
     pub fn build(&self) {
         self.image.names();
+        self.modules.by_name();
     }
 
     /// How many symbols there are.

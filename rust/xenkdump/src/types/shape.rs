@@ -46,8 +46,7 @@ impl<'a> Name<'a> {
     }
 
     pub fn is(self, name: &str) -> bool {
-        let rest = self.0.strip_prefix(name.as_bytes());
-        rest.is_some_and(|rest| Name(rest).is_empty()) && !name.contains('\0')
+        names::is_string(self.0, 0, name.as_bytes(), |byte| byte == 0)
     }
 
     /// As text, up to where it stops being UTF-8.

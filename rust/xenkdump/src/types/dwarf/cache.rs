@@ -19,7 +19,7 @@ const UNIT: usize = 4;
 const NAME: usize = 12;
 /// So much of `.debug_info` tells one image's from another's.
 const SAMPLE: usize = 1 << 16;
-/// No index of more bytes is written: as many as all names take that one may have.
+/// No index of more bytes is written or read: all names that one may have take 48 MiB.
 const LARGEST: usize = 64 << 20;
 
 /// The file that holds the index of one image.
@@ -54,7 +54,9 @@ impl File {
         let path = self.folder.join(&self.name);
         let meta = std::fs::metadata(&path).ok()?;
         // No sound index is larger than what it is of; each entry takes at least two bytes there.
-        let limit = (size as u64).saturating_mul(NAME as u64);
+        let limit = (size as u64)
+            .saturating_mul(NAME as u64)
+            .min(LARGEST as u64);
         if !meta.is_file() || meta.len() > limit.saturating_add(1 << 12) {
             return None;
         }

@@ -12,6 +12,9 @@ from .linux.locate import MOST_ROOTS, Root, Roots, first_symbol
 NAMES = ("list", "linear", "cr3")
 #: More pfns than any P2M has (2^40 bytes of table); bounds what a broken count can ask for.
 MAX_PFNS = 1 << 37
+#: There is one CRASH_INFO note, and dom0's kernel is under one of the first roots that lead to a
+#: kernel like it: each source that is opened takes its time, and so many are.
+_LISTS, _KERNELS = 8, 64
 
 
 class Source(NamedTuple):
@@ -48,7 +51,7 @@ def by_cr3(dump: Dump, image: Image, candidates: Iterable[Root]) -> Iterator[Sou
     if banner is None:
         return
     by_frame = Roots(dump, image, candidates).banners(banner).by_frame
-    for root, paging in chain.from_iterable(by_frame.values()):
+    for root, paging in islice(chain.from_iterable(by_frame.values()), _KERNELS):
         virtual = dump.virtual(root.address, paging)
         yield Source(
             "cr3",
@@ -91,9 +94,8 @@ def from_kernel(dump: Dump, image: Image, virtual: AddressSpace) -> P2M:
 
 def by_frame_list(dump: Dump, image: Image) -> Iterator[Source]:
     """dom0's frame-list tree, by the crash note: 0 if dom0 had not set it up, ~0 if it has none."""
-    for note in dump.notes:
-        if note.kind != "crash_info":
-            continue
+    infos = (note for note in dump.notes if note.kind == "crash_info")
+    for note in islice(infos, _LISTS):
         fields = note.fields
         mfn = fields.get("dom0_pfn_to_mfn_frame_list_list")
         unusable = (1 << (fields["word"] * 8)) - 1

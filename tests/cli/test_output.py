@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,7 +45,7 @@ def test_warnings_that_come_while_it_is_printed(
     render.__dict__["lazy_json"] = lambda _: {"lines": made(None)}
     render.__dict__["json"] = None
     args = argparse.Namespace(command="log", json=form == "json")
-    output.show(args, render, None, (warning for warning in iter(warnings)))
+    output.show(args, render, None, SimpleNamespace(warnings=warnings))
     told = capsys.readouterr()
     assert told.err == "xkdump: warning: damaged\n"
     if form == "json":

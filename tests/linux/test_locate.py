@@ -122,6 +122,7 @@ class CountedRoots:
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, str]] = []
+        self.notes: list[SimpleNamespace] = []
 
     def virtual(self, root: int, paging: str) -> Any:
         def read(_: int, size: int) -> bytes:
@@ -157,6 +158,10 @@ def test_each_root_is_asked_once() -> None:
     # in a cut dump one may lead further.
     assert len(list(sources.by_cr3(dump, image, named))) == 3 * 4
     dump.asked.clear()
+    # There is one note of CRASH_INFO.
+    fields = {"word": 8, "dom0_pfn_to_mfn_frame_list_list": 0x1234}
+    dump.notes = [SimpleNamespace(kind="crash_info", fields=fields)] * 1000
+    assert len(list(sources.by_frame_list(dump, image))) == 8
     endless = (Root(number, "a note") for number in range(1 << 20))
     Roots(dump, image, endless).banners(0)
     assert len(dump.asked) == 2 * MOST_ROOTS

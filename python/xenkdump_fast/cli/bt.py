@@ -35,4 +35,4 @@ def run(args: argparse.Namespace) -> None:
     domain = open_domain(args)
     with telling(domain):
         result = bt.run(domain, args.tasks, active=args.active, everyone=args.all)
-    show(args, render, result, domain.warnings)
+    show(args, render, result, domain)

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     dump = session.open(args.vmcore)
     with telling(dump):
         result = check.run(dump, args.domain, args.vmlinux)
-    show(args, render, result, dump.warnings)
+    show(args, render, result, dump)
     if result.disagreements:
         raise AbsentError(
             f"{args.vmcore}: the P2M sources of domain {args.domain} disagree on "

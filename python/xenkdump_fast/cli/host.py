@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         from ..dumpfile import DumpFile
 
         dump = DumpFile(args.vmcore)
-        show(args, render, notes.run(dump), dump.warnings)
+        show(args, render, notes.run(dump), dump)
         return
     if args.command == "domains":
         from ..commands import domains
@@ -46,4 +46,4 @@ def run(args: argparse.Namespace) -> None:
         from ..commands import vcpus
 
         result = vcpus.run(args.vmcore, args.xen_syms, args.vmlinux, everyone=args.all)
-    show(args, render, result, result.warnings)
+    show(args, render, result, result)

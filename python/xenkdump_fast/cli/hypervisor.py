@@ -58,4 +58,4 @@ def run(args: argparse.Namespace) -> None:
     else:
         result = hypervisor.system(xen, args.xen_syms)
     args.command = f"{args.command} --hypervisor"
-    show(args, render, result, xen.warnings)
+    show(args, render, result, xen)

@@ -1,7 +1,7 @@
 """Commands that read a domain's kernel; two of them read Xen itself with ``--hypervisor``."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -42,12 +42,7 @@ def run(args: argparse.Namespace) -> None:
     operands = (args.operands,) if args.command in _OPERANDS else ()
     with telling(domain):
         result = command.run(domain, *operands)
-    show(args, render, result, _warnings(domain))
-
-
-def _warnings(domain: "Domain") -> Iterator[str]:
-    """Its warnings at the time when they are looked at."""
-    yield from domain.warnings
+    show(args, render, result, domain)
 
 
 def kernel_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,16 +12,23 @@ from ..render.escape import visible
 from . import waiting
 
 
+class Warned(Protocol):
+    """What has warnings."""
+
+    @property
+    def warnings(self) -> Iterable[str]: ...  # noqa: D102
+
+
 def show(
-    args: argparse.Namespace, render: ModuleType, result: Any, warnings: Iterable[str] = ()
+    args: argparse.Namespace, render: ModuleType, result: Any, source: Warned | None = None
 ) -> None:
     """Prints a result by its module of render/, as the arguments ask; its warnings to stderr.
 
-    Whatever may be long is made piece by piece, and may give cause for warnings as it is: these
-    are asked for last.
+    Whatever may be long is made piece by piece, and may give cause for warnings as it is: the
+    source is asked for them last.
     """
     waiting.stop()
-    said = cache(lambda: _folded(warnings))
+    said = cache(lambda: _folded(() if source is None else source.warnings))
     if args.json:
         from ..render.json import document
 
@@ -34,13 +41,6 @@ def show(
         sys.stdout.write(render.text(result))
     _say(said())
     sys.stdout.flush()
-
-
-class Warned(Protocol):
-    """What has warnings."""
-
-    @property
-    def warnings(self) -> Iterable[str]: ...  # noqa: D102
 
 
 @contextmanager

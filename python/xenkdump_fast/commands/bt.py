@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .._native import AbsentError
+from ..lazy import Lazy
 from ..linux import panic, tasks
 from ..linux.backtrace import Trace
-from ..progress import each
 from ..session import Domain
 
 
@@ -16,7 +16,7 @@ class Backtraces(NamedTuple):
     dump: str
     domain: int
     word: int
-    traces: list[Trace]
+    traces: Sequence[Trace]
 
 
 def run(
@@ -51,9 +51,10 @@ def run(
     if not chosen:
         whose = "no task" if everyone else "no task that a CPU was running"
         raise AbsentError(f"{domain.dump.path}: domain {domain.id}: {whose} can be read")
+    _ = kernel.unwinder  # what is wrong with the image is said here
     return Backtraces(
         dump=domain.dump.path,
         domain=domain.id,
         word=kernel.word,
-        traces=[kernel.backtrace(task) for task in each(chosen, "task")],
+        traces=Lazy(chosen, kernel.backtrace, "task"),
     )

@@ -1,9 +1,12 @@
 """Every ELF note of a dump, decoded."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from .._native import MemoryFault, Note
 from ..dumpfile import DumpFile
+from ..lazy import Lazy
 
 #: Fields of CRASH_INFO that are machine addresses of C strings in Xen's image.
 _STRINGS = (
@@ -28,21 +31,23 @@ class Notes(NamedTuple):
 
     dump: str
     word: int
-    notes: list[DecodedNote]
+    notes: Sequence[DecodedNote]
 
 
 def run(dump: DumpFile) -> Notes:
     """Decodes every note; follows the addresses that CRASH_INFO holds."""
-    found = []
-    for note in dump.notes:
-        fields = note.fields
-        strings = {}
-        if note.kind == "crash_info":
-            for name in _STRINGS:
-                try:
-                    text = dump.machine.cstring(fields[name], 256)
-                except MemoryFault:
-                    continue
-                strings[name] = text.decode("utf-8", "backslashreplace")
-        found.append(DecodedNote(note, fields, strings))
-    return Notes(dump.path, dump.native.word, found)
+    notes = Lazy(dump.notes, partial(_decoded, dump), "note")
+    return Notes(dump.path, dump.native.word, notes)
+
+
+def _decoded(dump: DumpFile, note: Note) -> DecodedNote:
+    fields = note.fields
+    strings = {}
+    if note.kind == "crash_info":
+        for name in _STRINGS:
+            try:
+                text = dump.machine.cstring(fields[name], 256)
+            except MemoryFault:
+                continue
+            strings[name] = text.decode("utf-8", "backslashreplace")
+    return DecodedNote(note, fields, strings)

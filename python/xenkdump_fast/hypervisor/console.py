@@ -8,8 +8,9 @@ from ..allowance import Allowance
 from .memory import IMAGE_ALIGN, PAGE
 from .xen import Xen
 
-#: A ring has at least 16 KiB (_CONRING_SIZE), and its size is a power of two (conring_size=).
-_LEAST, _MOST = 1 << 14, 1 << 26
+#: A ring has at least 16 KiB (_CONRING_SIZE), and its size is a power of two (conring_size=), for
+#: which nobody asks more than a few MiB.
+_LEAST, _MOST = 1 << 14, 1 << 24
 #: Where the ring is sought without xen-syms: Xen's image is a few MiB long.
 _IMAGE_SIZE = 16 << 20
 #: Every line that Xen itself writes starts so.
@@ -60,7 +61,8 @@ def _by_symbols(xen: Xen) -> Console:
         size = (memory.number(size_at, 4) if size_at is not None else None) or _LEAST
     producer_at = symbols.get("conringp")
     producer = memory.number(producer_at, 4) if producer_at is not None else None
-    if not start or producer is None or size & (size - 1) or not _LEAST <= size <= _MOST:
+    most = min(_MOST, xen.dump.size)
+    if not start or producer is None or size & (size - 1) or not _LEAST <= size <= most:
         raise AbsentError(f"{xen.dump.path}: Xen's console ring is damaged")
     data = memory.read(start, size)
     if data is None:
@@ -95,7 +97,7 @@ def _ring_at(xen: Xen, start: int) -> bytes:
     """The ring at ``start``: it doubles while there is text in its second half."""
     size = _LEAST
     data = xen.memory.read(start, size) or b""
-    while len(data) == size < _MOST and b"\0" not in data:
+    while len(data) == size < min(_MOST, xen.dump.size) and b"\0" not in data:
         more = xen.memory.read(start + size, size) or b""
         if more.count(b"\n" + _PREFIX) * 500 < size:
             break

@@ -42,6 +42,8 @@ DYING = (
     "oops_end",
     "sysrq_handle_crash",
 )
+#: As many functions of one of these names are believed: there is one, or a static one besides.
+NAMESAKES = 4
 #: Functions that an idle CPU waits in.
 HALTING = (
     "safe_halt",
@@ -136,7 +138,7 @@ def _lowest_call(kernel: Kernel, task: Task, functions: frozenset[str]) -> int |
     ranges = [
         (symbol.address, symbol.address + max(symbol.size, 1))
         for name in functions
-        for symbol in kernel.symbols.all(name)
+        for symbol in kernel.symbols.all(name)[:NAMESAKES]
     ]
     stack = kernel.data(task.stack, size(kernel))
     for at in range(0, len(stack), word):

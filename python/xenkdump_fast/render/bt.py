@@ -12,7 +12,16 @@ from .registers import exception_frame
 
 def text(result: Backtraces) -> str:
     """Task by task, an empty line between them."""
-    return "\n".join("\n".join(_task(trace, result.word)) + "\n" for trace in result.traces)
+    return "".join(lines(result))
+
+
+def lines(result: Backtraces) -> Iterator[str]:
+    """The same, line by line."""
+    for i, trace in enumerate(result.traces):
+        if i:
+            yield "\n"
+        for line in _task(trace, result.word):
+            yield f"{line}\n"
 
 
 def _task(trace: Trace, word: int) -> Iterator[str]:
@@ -45,10 +54,12 @@ def _task(trace: Trace, word: int) -> Iterator[str]:
 
 def json(result: Backtraces) -> dict[str, Any]:
     """The command's own part of the JSON object."""
-    return {
-        "domain": result.domain,
-        "tasks": [_task_json(trace) for trace in result.traces],
-    }
+    return {"domain": result.domain, "tasks": list(map(_task_json, result.traces))}
+
+
+def lazy_json(result: Backtraces) -> dict[str, Any]:
+    """The same, its list an iterator."""
+    return {"domain": result.domain, "tasks": map(_task_json, result.traces)}
 
 
 def _task_json(trace: Trace) -> dict[str, Any]:

@@ -73,21 +73,25 @@ def _fields(decoded: DecodedNote) -> Iterator[str]:
 
 def json(result: Notes) -> dict[str, Any]:
     """The command's own part of the JSON object."""
+    return {"notes": list(map(_note_json, result.notes))}
+
+
+def lazy_json(result: Notes) -> dict[str, Any]:
+    """The same, its list an iterator."""
+    return {"notes": map(_note_json, result.notes)}
+
+
+def _note_json(decoded: DecodedNote) -> dict[str, Any]:
     return {
-        "notes": [
-            {
-                "name": decoded.note.name,
-                "type": hex(decoded.note.type),
-                "type_name": decoded.note.type_name,
-                "kind": decoded.note.kind,
-                "size": decoded.note.size,
-                "offset": decoded.note.offset,
-                "fields": {key: _value(value) for key, value in decoded.fields.items()},
-                "strings": decoded.strings,
-                "data": decoded.note.data.hex(),
-            }
-            for decoded in result.notes
-        ]
+        "name": decoded.note.name,
+        "type": hex(decoded.note.type),
+        "type_name": decoded.note.type_name,
+        "kind": decoded.note.kind,
+        "size": decoded.note.size,
+        "offset": decoded.note.offset,
+        "fields": {key: _value(value) for key, value in decoded.fields.items()},
+        "strings": decoded.strings,
+        "data": decoded.note.data.hex(),
     }
 
 

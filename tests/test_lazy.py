@@ -1,0 +1,42 @@
+"""Results that are made when they are asked for."""
+
+import itertools
+from pathlib import Path
+
+from xenkdump_fast import progress, session
+from xenkdump_fast.commands import bt
+from xenkdump_fast.lazy import Lazy
+from xenkdump_fast.render import bt as render
+from xenkdump_fast.sample import forge
+
+
+def test_one_at_once() -> None:
+    made = []
+
+    def make(item: int) -> int:
+        made.append(item)
+        return item * item
+
+    lazy = Lazy(range(1 << 40), make, "number")
+    assert len(lazy) == 1 << 40
+    assert lazy[3] == 9
+    assert list(itertools.islice(lazy, 4)) == [0, 1, 4, 9]
+    assert (progress.now.what, progress.now.done, progress.now.total) == ("number", 3, 1 << 40)
+    assert [*lazy[5:7]] == [25, 36]
+    assert made == [3, 0, 1, 2, 3, 5, 6]
+
+
+def test_backtraces_are_not_kept(tmp_path: Path) -> None:
+    """All frames of thousands of stacks took gigabytes."""
+    sample = forge(tmp_path, "modern")
+    domain = session.open(str(sample.vmcore)).domain(0, str(sample.vmlinux))
+    found = bt.run(domain, everyone=True)
+    unwound = []
+    backtrace = domain.kernel.backtrace
+    found.traces._make = lambda task: unwound.append(task) or backtrace(task)  # type: ignore
+    lines = render.lines(found)
+    assert next(lines).startswith("PID: 0 ")
+    assert len(unwound) == 1
+    assert "".join(lines) == render.text(found).partition("\n")[2]
+    tasks = render.lazy_json(found)["tasks"]
+    assert next(tasks) == render.json(found)["tasks"][0]

@@ -9,6 +9,7 @@ from tests.linux.test_log import TestBytes, TestRecords, TestRingbuffer
 from xenkdump_fast import AbsentError, MemoryFault
 from xenkdump_fast.commands.log import Log
 from xenkdump_fast.linux import log, log_bytes, log_records, log_ringbuffer
+from xenkdump_fast.linux.log_line import Lines
 from xenkdump_fast.render import log as render
 
 from .inputs import PAGE, Input, pieces
@@ -64,7 +65,7 @@ def check(data: bytes) -> None:
     try:
         found = log.lines(kernel)
     except (AbsentError, MemoryFault):
-        found = log.Lines(lambda: iter(()))
+        found = Lines(lambda: iter(()))
     lines = list(found)
     assert memory.reads <= READS, f"{memory.reads} reads"
     assert len(lines) <= 2 * PAGE * len(places) + size

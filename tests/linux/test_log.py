@@ -10,6 +10,7 @@ import pytest
 from xenkdump_fast import AbsentError
 from xenkdump_fast.commands.log import Log
 from xenkdump_fast.linux import log, panic
+from xenkdump_fast.linux.log_line import LogLine
 from xenkdump_fast.render import log as render
 from xenkdump_fast.render.json import document
 
@@ -19,7 +20,7 @@ BUFFER = 0x10000
 VARIABLES = 0x2000
 
 
-def read(kernel: FakeKernel) -> list[log.LogLine]:
+def read(kernel: FakeKernel) -> list[LogLine]:
     return list(log.lines(kernel))
 
 
@@ -276,7 +277,7 @@ class TestRingbuffer:
     def test_a_line(self) -> None:
         kernel = self.kernel(0, 0)
         self.put(kernel, 0, b"hello", (0, 16))
-        assert read(kernel) == [log.LogLine(1000, 0, "C1", 5, "hello")]
+        assert read(kernel) == [LogLine(1000, 0, "C1", 5, "hello")]
 
     def test_unfinished_records_are_left_out(self) -> None:
         kernel = self.kernel(0, 3)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from ..linux import log
+from ..linux.log_line import Lines
 from ..session import Domain
 
 
@@ -10,7 +11,7 @@ class Log(NamedTuple):
     """What ``xkdump log`` found."""
 
     domain: int
-    lines: log.Lines
+    lines: Lines
 
 
 def run(domain: Domain) -> Log:

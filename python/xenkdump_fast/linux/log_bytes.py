@@ -6,7 +6,7 @@ from functools import partial
 
 from .._native import AbsentError
 from .kernel import Kernel
-from .log import Lines, LogLine, decode
+from .log_line import Lines, LogLine, decode
 from .patchy import Patchy
 
 #: CONFIG_LOG_BUF_SHIFT goes to 21; log_buf_len= on the command line further. Bounds a broken count.

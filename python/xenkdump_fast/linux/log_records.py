@@ -5,7 +5,7 @@ from functools import partial
 
 from .._native import AbsentError
 from .kernel import Kernel
-from .log import Lines, LogLine, caller, decode
+from .log_line import Lines, LogLine, caller, decode
 from .patchy import Patchy
 
 #: log_buf_len= takes up to 2 GiB, but nobody keeps a log of more than this. Bounds a broken count.

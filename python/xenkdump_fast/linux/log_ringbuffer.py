@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from .._native import AbsentError
 from ..allowance import Allowance
 from .kernel import Kernel
-from .log import Lines, LogLine, caller, decode
+from .log_line import Lines, LogLine, caller, decode
 from .patchy import Patchy
 
 #: kernel/printk/printk_ringbuffer.h: a descriptor's state is in the top 2 bits of its state_var,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..commands.log import Log
-from ..linux.log import LogLine
+from ..linux.log_line import LogLine
 from .escape import visible
 
 

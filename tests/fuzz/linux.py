@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -102,6 +103,8 @@ def check(data: bytes) -> None:
         finally:
             for word in changed:
                 os.pwrite(file.fileno(), word.value.to_bytes(8, "little"), word.offset)
+    # A kernel and what belongs to it know each other: their dump stays mapped until then.
+    gc.collect()
 
 
 def _changed(word: Word, given: Input, words: list[Word]) -> int:

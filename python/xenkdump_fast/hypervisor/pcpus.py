@@ -14,6 +14,7 @@ from .frames import WINDOW, CpuInfo, GuestFrame, find
 #: it. The smallest that ends in a guest's registers is right: a larger one ends where another
 #: pCPU's does.
 _STACK_SIZES = {8: (0x2000, 0x4000, 0x8000), 4: (0x1000, 0x2000)}
+_LAST = (1 << 64) - 1
 #: More than Xen can be built for (CONFIG_NR_CPUS is 16383 at most).
 _MOST = 1 << 14
 
@@ -127,7 +128,8 @@ def _infos(virtual: AddressSpace, sp: int, word: int) -> Iterator[tuple[tuple[in
         if window is not None:
             info = find(low + size, window, word, partial(memory.is_xen, virtual, word))
             if info is not None:
-                yield (low, low + size), info
+                # The end of all addresses is none of them.
+                yield (low, min(low + size, _LAST)), info
 
 
 def _read(virtual: AddressSpace, address: int, size: int) -> bytes | None:

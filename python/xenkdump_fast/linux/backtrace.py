@@ -72,10 +72,11 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
             kernel.warn(f"CPU {task.cpu}'s registers are not known: its task's stack has to do")
     except AbsentError as error:
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
-    size = stacks.size(kernel)
+    # Neither sum need be an address: a damaged task's stack may lie at the end of all addresses.
+    end = min(task.stack + stacks.size(kernel), kernel.last)
     found = unwinder.unwind(
-        dict(registers),
-        stacks=[(task.stack, task.stack + size)],
+        {name: value & kernel.last for name, value in registers.items()},
+        stacks=[(task.stack, end)],
         exact=context is not None,
     )
     frames = []

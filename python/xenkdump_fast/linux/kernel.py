@@ -124,19 +124,19 @@ class Kernel:
 
     def data(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``."""
-        return self.virtual.read(address & self._mask, size)
+        return self.virtual.read(address & self.last, size)
 
     def number(self, address: int, size: int) -> int:
         """The unsigned number of 1, 2, 4 or 8 bytes at ``address``."""
-        return self.virtual.word(address & self._mask, size)
+        return self.virtual.word(address & self.last, size)
 
     def pointer(self, address: int) -> int:
         """The pointer that stands at ``address``."""
-        return self.virtual.word(address & self._mask, self.word)
+        return self.virtual.word(address & self.last, self.word)
 
     def cstring(self, address: int, limit: int = 4096) -> bytes:
         """The bytes at ``address`` up to a NUL, or as far as ``limit``."""
-        return self.virtual.cstring(address & self._mask, limit)
+        return self.virtual.cstring(address & self.last, limit)
 
     def string(self, address: int, limit: int = 4096) -> str:
         """The C string at ``address``; bytes that are no UTF-8 come out as escapes."""
@@ -163,7 +163,8 @@ class Kernel:
         return self.number(self.symbol(key), size)
 
     @property
-    def _mask(self) -> int:
+    def last(self) -> int:
+        """The last address that there is; a mask for others."""
         return 0xFFFF_FFFF_FFFF_FFFF if self.word == 8 else 0xFFFF_FFFF
 
     def most(self, size: int) -> int:

@@ -1,0 +1,21 @@
+"""Backtraces of damaged tasks."""
+
+from pathlib import Path
+
+import pytest
+
+from xenkdump_fast import session
+from xenkdump_fast.sample import forge
+
+
+@pytest.mark.parametrize("kind", ["modern", "2006"])
+def test_a_stack_at_the_end_of_all_addresses(kind: str, tmp_path: Path) -> None:
+    """Found by fuzzing: where the stack ends is no address then."""
+    sample = forge(tmp_path, kind)
+    kernel = session.open(str(sample.vmcore)).domain(0, str(sample.vmlinux)).kernel
+    task = next(task for task in kernel.tasks() if not task.active and task.pid)
+    sound = kernel.backtrace(task)
+    assert len(sound.frames) > 2
+    for stack in (kernel.last, kernel.last - 4095):
+        trace = kernel.backtrace(task._replace(stack=stack))
+        assert trace.frames[:1] == sound.frames[:1]

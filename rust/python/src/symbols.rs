@@ -29,7 +29,15 @@ impl Symbols {
         self.read().clone()
     }
 
-    /// The table, once it is built; other threads may run until then.
+    /// The table, once names can be asked for; other threads may run until then.
+    fn named(&self, py: Python<'_>) -> RwLockReadGuard<'_, symbols::Symbols> {
+        if !self.read().names_are_built() {
+            py.detach(|| self.read().build_names());
+        }
+        self.read()
+    }
+
+    /// The same, once addresses can be.
     fn built(&self, py: Python<'_>) -> RwLockReadGuard<'_, symbols::Symbols> {
         if !self.read().is_built() {
             py.detach(|| self.read().build());
@@ -64,7 +72,7 @@ impl Symbols {
     }
 
     fn __contains__(&self, py: Python<'_>, name: &str) -> bool {
-        self.built(py).get(name).is_some()
+        self.named(py).get(name).is_some()
     }
 
     fn __getitem__(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
@@ -74,12 +82,12 @@ impl Symbols {
 
     /// The address of a symbol; of several, a global one's, then the lowest.
     fn get(&self, py: Python<'_>, name: &str) -> Option<u64> {
-        self.built(py).get(name).map(|symbol| symbol.address.0)
+        self.named(py).get(name).map(|symbol| symbol.address.0)
     }
 
     /// All symbols of a name, by address; of thousands, 4096.
     fn all(&self, py: Python<'_>, name: &str) -> Vec<Symbol> {
-        let symbols = self.built(py);
+        let symbols = self.named(py);
         symbols.all(name).into_iter().map(Symbol::new).collect()
     }
 

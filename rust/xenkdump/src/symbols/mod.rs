@@ -168,14 +168,24 @@ impl Symbols {
         Arc::make_mut(&mut self.modules).add(start..end, module);
     }
 
-    /// Whether questions need not wait until tables are built.
+    /// Whether questions by address need not wait until tables are built.
     pub fn is_built(&self) -> bool {
-        self.image.is_built() && self.modules.by_name.get().is_some()
+        self.image.is_built()
     }
 
-    /// Builds the tables, which may take a while; the first question does so, too.
+    /// Builds the image's tables, which may take a while; the first question does so, too.
     pub fn build(&self) {
         self.image.names();
+    }
+
+    /// Whether questions by name need not wait either.
+    pub fn names_are_built(&self) -> bool {
+        self.is_built() && self.modules.by_name.get().is_some()
+    }
+
+    /// Builds what they need besides: an index of all modules' names.
+    pub fn build_names(&self) {
+        self.build();
         self.modules.by_name();
     }
 

@@ -142,7 +142,7 @@ class Domain:
             if own or self._roots is None:
                 self._roots = Roots(native, image, own or machine.roots())
             physical = native.physical(p2m) if p2m or machine.identity else None
-            return locate(native, image, self._roots, p2m, self.dump.vmcoreinfo, physical)
+            return locate(self._roots, p2m, self.dump.vmcoreinfo, physical)
         records = machine.records if isinstance(machine, Recorded) else None
         for root in own or machine.roots():
             if records is not None:

@@ -23,11 +23,11 @@ def test_slides_that_no_kernel_has(number: str, tmp_path: Path) -> None:
     native, image = dump.native, Image(str(sample.vmlinux))
     roots = Roots(native, image, [])
     facts = {"KERNELOFFSET": number}
-    found = locate(native, image, roots, domain.p2m, facts, domain.physical)
+    found = locate(roots, domain.p2m, facts, domain.physical)
     assert found.slide == 0
     facts["NUMBER(phys_base)"] = f"{(1 << 63) - 1}"
     with pytest.raises(xk.AbsentError):
-        locate(native, image, roots, domain.p2m, facts, domain.physical)
+        locate(roots, domain.p2m, facts, domain.physical)
 
 
 def test_numbers_of_vmcoreinfo() -> None:
@@ -184,5 +184,5 @@ def test_a_kernel_has_one_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(roots, "banners", banners)
     with pytest.raises(xk.AbsentError):
-        locate(native, image, roots, None, {}, None)
+        locate(roots, None, {}, None)
     assert len(asked) == len(set(asked)) == 1 + 8

@@ -31,7 +31,7 @@ def test_by_search_of_memory(domain: Open) -> None:
     native = Dump(bare.dump.path)
     image = bare.kernel.image
     roots = Roots(native, image, [])
-    location = locate(native, image, roots, None, {}, native.physical(None))
+    location = locate(roots, None, {}, native.physical(None))
     assert location[:3] == bare.kernel.location[:3]
 
 

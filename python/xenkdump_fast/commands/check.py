@@ -68,7 +68,7 @@ def run(dump: Dump, number: int = 0, vmlinux: str | None = None) -> Check:
         if source.name in usable:
             continue  # the same by another way: another CPU's root, another note
         try:
-            p2m = _open(dump, image, roots, source)
+            p2m = _open(dump, roots, source)
         except AbsentError as error:
             if len(offered) < _OFFERED:
                 offered.append(Offered(source.name, source.detail, None, str(error)))
@@ -104,12 +104,11 @@ def _machine(dump: Dump, number: int) -> Machine:
     raise AbsentError(f"{dump.path}: no domain {number} with a P2M: not the dump of a Xen host")
 
 
-def _open(dump: Dump, image: Image | None, roots: Roots | None, source: Source) -> P2M:
+def _open(dump: Dump, roots: Roots | None, source: Source) -> P2M:
     """Opens a source; AbsentError if it is broken, or another domain's."""
     p2m = source.open()
     if p2m.pages == 0:
         raise AbsentError("it tells of no pfn")
-    if image is not None and roots is not None:
-        native = dump.native
-        locate(native, image, roots, p2m, dump.vmcoreinfo, native.physical(p2m))
+    if roots is not None:
+        locate(roots, p2m, dump.vmcoreinfo, dump.native.physical(p2m))
     return p2m

@@ -105,7 +105,8 @@ class Roots:
     """
 
     def __init__(self, dump: Dump, image: Image, roots: Iterable[Root]) -> None:
-        self._dump = dump
+        self.dump = dump
+        self.image = image
         self._formats = formats(image)
         self._given = roots
         self._banners: dict[int, Banners] = {}
@@ -125,7 +126,7 @@ class Roots:
         found = Banners({}, [])
         for root in self._roots:
             for paging in self._formats:
-                virtual = self._dump.virtual(root.address, paging)
+                virtual = self.dump.virtual(root.address, paging)
                 try:
                     text = virtual.read(banner, len(BANNER))
                     frame = virtual.translate(banner) // PAGE
@@ -142,26 +143,21 @@ class Roots:
 
 
 def locate(
-    dump: Dump,
-    image: Image,
-    roots: Roots,
-    p2m: P2M | None,
-    facts: Mapping[str, str],
-    physical: AddressSpace | None,
+    roots: Roots, p2m: P2M | None, facts: Mapping[str, str], physical: AddressSpace | None
 ) -> Location:
-    """Finds the kernel of ``image``: by its own swapper_pg_dir, else among ``roots``.
+    """Finds the kernel that ``roots`` may be of: by its own swapper_pg_dir, else among them.
 
     ``p2m`` is the domain's own, or None where there is no Xen or none can be read; ``physical`` is
     the pseudo-physical memory, or None likewise; ``facts`` is the kernel's VMCOREINFO where the
     dump has it. Raises AbsentError, which says what was tried.
     """
     tried: list[str] = []
-    for known in _facts(dump, image, facts, p2m):
-        found = _locate(dump, image, roots, p2m, known, physical, tried)
+    for known in _facts(roots.dump, roots.image, facts, p2m):
+        found = _locate(roots, p2m, known, physical, tried)
         if found is not None:
             return found
     detail = "; ".join(tried[:_TOLD]) if tried else "there is no root to try"
-    raise AbsentError(f"the kernel of {image.path} was not found in the dump: {detail}")
+    raise AbsentError(f"the kernel of {roots.image.path} was not found in the dump: {detail}")
 
 
 def _facts(
@@ -187,8 +183,6 @@ def _facts(
 
 
 def _locate(
-    dump: Dump,
-    image: Image,
     roots: Roots,
     p2m: P2M | None,
     facts: Mapping[str, str],
@@ -196,6 +190,7 @@ def _locate(
     tried: list[str],
 ) -> Location | None:
     """As ``locate`` by these facts alone; adds to ``tried`` what was not to be believed."""
+    dump, image = roots.dump, roots.image
     slide = vmcoreinfo.number(facts, "KERNELOFFSET", 16) or 0
     if not 0 <= slide < 1 << 63:
         slide = 0  # no kernel was ever moved so far

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from tests.hypervisor.patched import patched
-from xenkdump_fast import AbsentError, m2p, open
+from xenkdump_fast import AbsentError, open
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check
 from xenkdump_fast.render import check as render
 from xenkdump_fast.sample import KINDS, Sample, forge
+from xenkdump_fast.xen import m2p
 
 
 @pytest.mark.parametrize("kind", KINDS)

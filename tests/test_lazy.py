@@ -5,7 +5,7 @@ from pathlib import Path
 
 from xenkdump_fast import progress, session
 from xenkdump_fast.commands import bt
-from xenkdump_fast.lazy import Lazy
+from xenkdump_fast.output.lazy import Lazy
 from xenkdump_fast.render import bt as render
 from xenkdump_fast.sample import forge
 

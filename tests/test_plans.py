@@ -17,7 +17,7 @@ from xenkdump_fast.cli import main
 from xenkdump_fast.commands import bt, check, log, notes, ps, sys
 from xenkdump_fast.linux.backtrace import Trace
 from xenkdump_fast.sample import KINDS, Sample, forge
-from xenkdump_fast.sources import NAMES
+from xenkdump_fast.xen.p2m_sources import NAMES
 
 Plan = dict[str, Any]
 #: Kinds that hold a second domain, with the same kernel.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from xenkdump_fast import folding
-from xenkdump_fast.folding import FEW, Warnings, fold
+from xenkdump_fast import diagnostics
+from xenkdump_fast.diagnostics import FEW, Warnings, fold
 
 
 def test_warnings_of_a_kind_are_counted() -> None:
@@ -36,8 +36,8 @@ def test_what_is_folded_is_folded_no_further() -> None:
 
 def test_warnings_cost_nothing_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """80000 tasks in a file of 1 MiB, of each a warning: 45 s, and all of them kept."""
-    monkeypatch.setattr(folding, "MAX_KNOWN", 1000)
-    monkeypatch.setattr(folding, "MAX_KINDS", 10)
+    monkeypatch.setattr(diagnostics, "MAX_KNOWN", 1000)
+    monkeypatch.setattr(diagnostics, "MAX_KINDS", 10)
     warnings = Warnings()
     for _ in range(2):
         for i in range(800):

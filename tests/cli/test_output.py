@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from xenkdump_fast.cli import output
-from xenkdump_fast.render.json import document
+from xenkdump_fast.output import writer
+from xenkdump_fast.output.document import document
 
 BODY: dict[str, Any] = {
     "none": [],
@@ -45,7 +45,7 @@ def test_warnings_that_come_while_it_is_printed(
     render.__dict__["lazy_json"] = lambda _: {"lines": made(None)}
     render.__dict__["json"] = None
     args = argparse.Namespace(command="log", json=form == "json")
-    output.show(args, render, None, SimpleNamespace(warnings=warnings))
+    writer.show(args, render, None, SimpleNamespace(warnings=warnings))
     told = capsys.readouterr()
     assert told.err == "xkdump: warning: damaged\n"
     if form == "json":

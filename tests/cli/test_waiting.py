@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xenkdump_fast import cli, progress
-from xenkdump_fast.cli import waiting
+from xenkdump_fast.output import progress_line
 from xenkdump_fast.sample import forge
 
 
@@ -29,18 +29,18 @@ def watch(monkeypatch: pytest.MonkeyPatch, patience: float) -> Terminal:
     """Puts a terminal in stderr's place. Not a fixture: pytest sets stderr anew for each test."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(waiting, "PATIENCE", patience)
-    monkeypatch.setattr(waiting, "PERIOD", 0.001)
+    monkeypatch.setattr(progress_line, "PATIENCE", patience)
+    monkeypatch.setattr(progress_line, "PERIOD", 0.001)
     return stream
 
 
 def test_it_says_how_far_it_has_come_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = watch(monkeypatch, 0.0)
-    with waiting.shown("bt"):
+    with progress_line.shown("bt"):
         after(terminal, "\r\x1b[Kxkdump bt: ")
         for number in progress.each(range(3), "task"):
             after(terminal, f", task {number + 1} of 3")
-        waiting.stop()
+        progress_line.stop()
         gone = terminal.getvalue()
         assert gone.endswith("\r\x1b[K")
     assert terminal.getvalue() == gone
@@ -50,8 +50,8 @@ def test_it_says_how_far_it_has_come_and_goes_away(monkeypatch: pytest.MonkeyPat
 def test_nothing_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
-    with waiting.shown("bt"):
+    monkeypatch.setattr(progress_line, "PATIENCE", 0.0)
+    with progress_line.shown("bt"):
         pass
     assert stream.getvalue() == ""
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from xenkdump_fast import MemoryFault
-from xenkdump_fast.allowance import Allowance
-from xenkdump_fast.hypervisor import domains, frame_table, frames, infer, vcpus
-from xenkdump_fast.hypervisor.memory import Paging, XenMemory
-from xenkdump_fast.hypervisor.pcpus import Pcpu
-from xenkdump_fast.render.escape import visible
+from xenkdump_fast.budget import Allowance
+from xenkdump_fast.output.escape import visible
+from xenkdump_fast.xen import domains, frame_table, frames, infer, vcpus
+from xenkdump_fast.xen.memory import Paging, XenMemory
+from xenkdump_fast.xen.pcpus import Pcpu
 
 from .inputs import PAGE, Input, pieces, trimmed
 

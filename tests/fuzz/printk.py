@@ -8,8 +8,9 @@ from tests.linux.fakes import FakeKernel, Memory, words
 from tests.linux.test_log import TestBytes, TestRecords, TestRingbuffer
 from xenkdump_fast import AbsentError, MemoryFault
 from xenkdump_fast.commands.log import Log
-from xenkdump_fast.linux import log, log_bytes, log_records, log_ringbuffer
-from xenkdump_fast.linux.log_line import Lines
+from xenkdump_fast.linux import printk
+from xenkdump_fast.linux.printk import bytes_ring, lockless_ring, record_ring
+from xenkdump_fast.linux.printk.message import Lines
 from xenkdump_fast.render import log as render
 
 from .inputs import PAGE, Input, pieces
@@ -17,7 +18,7 @@ from .inputs import PAGE, Input, pieces
 VARIABLES, BUFFER = 0x2000, 0x10000
 PRB, DESCS, INFOS, TEXT = 0x3000, 0x20000, 0x30000, 0x40000
 #: What ``log`` imports when it needs it, and the fuzzer before.
-LATE = (log_bytes, log_records, log_ringbuffer)
+LATE = (bytes_ring, record_ring, lockless_ring)
 #: By the first byte of an input: a kernel's symbols, its layouts, and where each piece goes.
 GENERATIONS: tuple[tuple[Mapping[str, int], dict[str, Any], tuple[int, ...]], ...] = (
     (TestBytes.SYMBOLS, {}, (VARIABLES, BUFFER)),
@@ -46,8 +47,8 @@ class CountingMemory(Memory):
 
 def only_small_rings() -> None:
     """Lets the package refuse large rings: most of the time would go into missing pages."""
-    log_bytes.MAX_SIZE = log_records.MAX_SIZE = 1 << 14
-    log_ringbuffer.MAX_SIZE_BITS, log_ringbuffer.MAX_COUNT_BITS = 14, 9
+    bytes_ring.MAX_SIZE = record_ring.MAX_SIZE = 1 << 14
+    lockless_ring.MAX_SIZE_BITS, lockless_ring.MAX_COUNT_BITS = 14, 9
 
 
 def check(data: bytes) -> None:
@@ -63,7 +64,7 @@ def check(data: bytes) -> None:
         memory.write(place, piece)
         size += len(piece)
     try:
-        found = log.lines(kernel)
+        found = printk.lines(kernel)
     except (AbsentError, MemoryFault):
         found = Lines(lambda: iter(()))
     lines = list(found)

@@ -6,7 +6,7 @@ Each takes a sound host and gives machine addresses with the bytes to write ther
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from xenkdump_fast.hypervisor.xen import HostDomain, Xen
+from xenkdump_fast.xen.host import HostDomain, Xen
 
 Changes = Mapping[int, bytes]
 

@@ -2,7 +2,7 @@
 
 import struct
 
-from xenkdump_fast.hypervisor.xen import HostDomain, Xen
+from xenkdump_fast.xen.host import HostDomain, Xen
 
 from .broken import Changes
 

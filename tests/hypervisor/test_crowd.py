@@ -6,10 +6,10 @@ import pytest
 
 from xenkdump_fast._native import Dump
 from xenkdump_fast.commands import domains
-from xenkdump_fast.hypervisor.infer import VCPU_LEAST
-from xenkdump_fast.hypervisor.memory import XenMemory
-from xenkdump_fast.hypervisor.xen import Xen
 from xenkdump_fast.sample import forge
+from xenkdump_fast.xen.host import Xen
+from xenkdump_fast.xen.infer import VCPU_LEAST
+from xenkdump_fast.xen.memory import XenMemory
 
 from .crowd import CLAIM, COUNT, PAGE, crowd
 from .patched import patched

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fuzz.domain_list import BASES, MAX_PAGE, TABLE, memory_of
 from tests.fuzz.inputs import PAGE
-from xenkdump_fast.hypervisor import frame_table
+from xenkdump_fast.xen import frame_table
 
 SIZE, OWNER, REFERENCES = 32, 16, 8
 COUNT = PAGE // SIZE

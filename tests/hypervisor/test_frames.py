@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from xenkdump_fast.hypervisor.frames import WINDOW, find, read, size
+from xenkdump_fast.xen.frames import WINDOW, find, read, size
 
 TOP = 0xFFFF_8300_3808_0000
 VCPU = 0xFFFF_8300_3344_5000

@@ -5,8 +5,8 @@ from typing import cast
 import pytest
 
 from xenkdump_fast._native import AddressSpace, MemoryFault
-from xenkdump_fast.allowance import Allowance
-from xenkdump_fast.hypervisor.guests import recognise, recognise_frames
+from xenkdump_fast.budget import Allowance
+from xenkdump_fast.xen.guests import recognise, recognise_frames
 
 PAGE = 4096
 BASE = 0xFFFF_FFFF_8100_0000

@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytest
 
 from xenkdump_fast._native import Dump
-from xenkdump_fast.hypervisor.infer import infer, vcpu_addresses
-from xenkdump_fast.hypervisor.memory import XenMemory
-from xenkdump_fast.hypervisor.pcpus import Pcpu
-from xenkdump_fast.hypervisor.xen import Xen
 from xenkdump_fast.sample import forge
+from xenkdump_fast.xen.host import Xen
+from xenkdump_fast.xen.infer import infer, vcpu_addresses
+from xenkdump_fast.xen.memory import XenMemory
+from xenkdump_fast.xen.pcpus import Pcpu
 
 PAGE = 4096
 #: By word: where the forged hypervisor's heap starts, and a kernel address of a guest's.

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from xenkdump_fast import AbsentError, MemoryFault
-from xenkdump_fast.folding import Warnings
+from xenkdump_fast.diagnostics import Warnings
+from xenkdump_fast.linux.boot.locate import Location
 from xenkdump_fast.linux.kernel import Kernel
-from xenkdump_fast.linux.locate import Location
 
 PAGE = 4096
 

@@ -7,12 +7,11 @@ from typing import Any, cast
 import pytest
 
 import xenkdump_fast as xk
-from xenkdump_fast import sources
 from xenkdump_fast._native import Dump, Image
-from xenkdump_fast.hypervisor import memory
-from xenkdump_fast.linux import kaslr, vmcoreinfo
-from xenkdump_fast.linux.locate import BANNER, MOST_ROOTS, Banners, Root, Roots, locate
+from xenkdump_fast.linux.boot import kaslr, vmcoreinfo
+from xenkdump_fast.linux.boot.locate import BANNER, MOST_ROOTS, Banners, Root, Roots, locate
 from xenkdump_fast.sample import forge
+from xenkdump_fast.xen import memory, p2m_sources
 
 
 @pytest.mark.parametrize("number", ["-5", "8000000000000000", "f" * 16, "f" * 40, "no number"])
@@ -156,12 +155,12 @@ def test_each_root_is_asked_once() -> None:
     ]
     # What the kernel's own variables lead to is the same through all roots of one kernel, but that
     # in a cut dump one may lead further.
-    assert len(list(sources.by_cr3(dump, image, named))) == 3 * 4
+    assert len(list(p2m_sources.by_cr3(dump, image, named))) == 3 * 4
     dump.asked.clear()
     # There is one note of CRASH_INFO.
     fields = {"word": 8, "dom0_pfn_to_mfn_frame_list_list": 0x1234}
     dump.notes = [SimpleNamespace(kind="crash_info", fields=fields)] * 1000
-    assert len(list(sources.by_frame_list(dump, image))) == 8
+    assert len(list(p2m_sources.by_frame_list(dump, image))) == 8
     endless = (Root(number, "a note") for number in range(1 << 20))
     Roots(dump, image, endless).banners(0)
     assert len(dump.asked) == 2 * MOST_ROOTS

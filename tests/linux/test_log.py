@@ -9,10 +9,10 @@ import pytest
 
 from xenkdump_fast import AbsentError
 from xenkdump_fast.commands.log import Log
-from xenkdump_fast.linux import log, panic
-from xenkdump_fast.linux.log_line import LogLine
+from xenkdump_fast.linux import panic, printk
+from xenkdump_fast.linux.printk.message import LogLine
+from xenkdump_fast.output.document import document
 from xenkdump_fast.render import log as render
-from xenkdump_fast.render.json import document
 
 from .fakes import FakeKernel, FakeMember, FakeTypes, words
 
@@ -21,7 +21,7 @@ VARIABLES = 0x2000
 
 
 def read(kernel: FakeKernel) -> list[LogLine]:
-    return list(log.lines(kernel))
+    return list(printk.lines(kernel))
 
 
 def test_no_log() -> None:
@@ -104,7 +104,7 @@ class TestBytes:
         """Each was kept as a message, at 150 times its size, and more as JSON."""
         size = 1 << 16
         kernel = self.kernel(b"\n" * size, size)
-        found = Log(0, log.lines(kernel))
+        found = Log(0, printk.lines(kernel))
         ways: tuple[Callable[[], Iterable[object]], ...] = (
             lambda: render.lines(found),
             lambda: document("log", None, render.lazy_json(found), list),

@@ -8,7 +8,7 @@ import pytest
 
 from xenkdump_fast._native import Dump
 from xenkdump_fast.commands import domains, vcpus
-from xenkdump_fast.hypervisor.xen import Xen
+from xenkdump_fast.xen.host import Xen
 
 from ..hypervisor.broken import Break, breaks
 from ..hypervisor.patched import patched, sparse_copy

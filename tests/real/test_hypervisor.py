@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 
 from xenkdump_fast._native import Dump, Image
-from xenkdump_fast.hypervisor.domain import CoreDomain
-from xenkdump_fast.hypervisor.pcpus import pcpus
-from xenkdump_fast.hypervisor.xen import HostDomain, Xen
+from xenkdump_fast.xen.domain import CoreDomain
+from xenkdump_fast.xen.host import HostDomain, Xen
+from xenkdump_fast.xen.pcpus import pcpus
 
 pytestmark = pytest.mark.real
 

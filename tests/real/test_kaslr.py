@@ -6,8 +6,8 @@ import pytest
 
 from xenkdump_fast import Domain
 from xenkdump_fast._native import Dump, Image
-from xenkdump_fast.linux import kaslr
-from xenkdump_fast.linux.locate import Roots, locate
+from xenkdump_fast.linux.boot import kaslr
+from xenkdump_fast.linux.boot.locate import Roots, locate
 
 pytestmark = pytest.mark.real
 

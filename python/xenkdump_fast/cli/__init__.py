@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from .._native import AbsentError, DumpError
-from .output import fail
-from .waiting import shown
+from ..output.progress_line import shown
+from ..output.writer import fail
 
 #: Exit statuses.
 FINE, ABSENT, USAGE, BROKEN = 0, 1, 2, 3

@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
+from ..output.writer import show, telling
 from . import hypervisor, unwinding
 from .kernel import kernel_arguments, open_domain
-from .output import show, telling
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str, argv: Sequence[str]) -> None:

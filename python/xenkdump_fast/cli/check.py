@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .output import show, telling
+from ..output.writer import show, telling
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str, argv: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from .output import show
+from ..output.writer import show
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str, argv: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     result: Any
     if args.command == "notes":
         from ..commands import notes
-        from ..dumpfile import DumpFile
+        from ..session.dump_file import DumpFile
 
         dump = DumpFile(args.vmcore)
         show(args, render, notes.run(dump), dump)

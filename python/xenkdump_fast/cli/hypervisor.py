@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from ..output.writer import show
 from . import unwinding
-from .output import show
 
 #: What a command gives with ``--hypervisor``.
 COMMANDS = {

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ..output.writer import show, telling
 from . import hypervisor
-from .output import show, telling
 
 if TYPE_CHECKING:
-    from ..session import Domain
+    from ..session.domain import Domain
 
 #: What the operands of a command are, and how many; those that are not here take none.
 _OPERANDS = {
@@ -57,12 +57,13 @@ def kernel_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_domain(args: argparse.Namespace) -> "Domain":
     """The domain that the arguments name; what is wrong with the file is said even if it fails."""
-    from .. import session, sources
+    from .. import session
+    from ..xen import p2m_sources
     from . import UsageError
 
-    if args.p2m_source is not None and args.p2m_source not in sources.NAMES:
+    if args.p2m_source is not None and args.p2m_source not in p2m_sources.NAMES:
         raise UsageError(
-            f"no such P2M source: {args.p2m_source!r} (there are {', '.join(sources.NAMES)})"
+            f"no such P2M source: {args.p2m_source!r} (there are {', '.join(p2m_sources.NAMES)})"
         )
     dump = session.open(args.vmcore)
     with telling(dump):

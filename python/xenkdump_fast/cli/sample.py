@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from ..commands import sample as command
+from ..output.writer import show
 from ..sample import SampleError
-from .output import show
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str, argv: Sequence[str]) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .._native import AbsentError
-from ..lazy import Lazy
 from ..linux import panic, tasks
 from ..linux.backtrace import Trace
+from ..output.lazy import Lazy
 from ..session import Domain
 
 

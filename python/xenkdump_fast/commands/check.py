@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from .. import m2p
 from .._native import P2M, AbsentError, Image, P2MComparison
-from ..linux.locate import Roots, locate
-from ..machines import Core, Guest, Machine
+from ..linux.boot.locate import Roots, locate
 from ..session import Dump
-from ..sources import Source
+from ..session.platform import Core, Guest, Platform
+from ..xen import m2p
+from ..xen.p2m_sources import Source
 
 #: How many disagreements of a kind are listed.
 LISTED = 20
@@ -59,7 +59,7 @@ def run(dump: Dump, number: int = 0, vmlinux: str | None = None) -> Check:
     the dump offers none.
     """
     image = None if vmlinux is None else Image(vmlinux)
-    machine = _machine(dump, number)
+    machine = _platform(dump, number)
     native = dump.native
     roots = None if image is None else Roots(native, image, machine.roots())
     offered: list[Offered] = []
@@ -96,7 +96,7 @@ def run(dump: Dump, number: int = 0, vmlinux: str | None = None) -> Check:
     )
 
 
-def _machine(dump: Dump, number: int) -> Machine:
+def _platform(dump: Dump, number: int) -> Platform:
     if dump.is_xen_host:
         return Guest(dump, number)
     if dump.is_dump_core and number == 0:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from .._native import AbsentError, Dump
-from ..hypervisor.domain import CoreDomain, XenDomain
-from ..hypervisor.guests import GuestKernel
-from ..hypervisor.xen import HostDomain, Xen, open_symbols
 from ..progress import each
+from ..xen.domain import CoreDomain, XenDomain
+from ..xen.guests import GuestKernel
+from ..xen.host import HostDomain, Xen, open_symbols
 
 #: The kernels of as many domains before are looked for where they were.
 _HINTS = 16

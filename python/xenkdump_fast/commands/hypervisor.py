@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._native import Dump
-from ..hypervisor import console, header, stacks
-from ..hypervisor.console import Console
-from ..hypervisor.header import Header
-from ..hypervisor.stacks import PcpuTrace
-from ..hypervisor.xen import Xen, open_symbols
+from ..xen import console, header, stacks
+from ..xen.console import Console
+from ..xen.header import Header
+from ..xen.host import Xen, open_symbols
+from ..xen.stacks import PcpuTrace
 
 
 @dataclass(frozen=True, slots=True)

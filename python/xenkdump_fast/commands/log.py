@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from ..linux import log
-from ..linux.log_line import Lines
+from ..linux import printk
+from ..linux.printk.message import Lines
 from ..session import Domain
 
 
@@ -16,4 +16,4 @@ class Log(NamedTuple):
 
 def run(domain: Domain) -> Log:
     """Reads every message that the kernel still had; AbsentError if it has no log."""
-    return Log(domain.id, log.lines(domain.kernel))
+    return Log(domain.id, printk.lines(domain.kernel))

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from .._native import MemoryFault, Note
-from ..dumpfile import DumpFile
-from ..lazy import Lazy
+from ..output.lazy import Lazy
+from ..session.dump_file import DumpFile
 
 #: Fields of CRASH_INFO that are machine addresses of C strings in Xen's image.
 _STRINGS = (

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._native import AbsentError, Dump, Image, MemoryFault, Symbol, Symbols
-from ..hypervisor.domain import CoreDomain, XenDomain
-from ..hypervisor.vcpus import XenVcpu
-from ..hypervisor.xen import Xen, open_symbols
+from ..xen.domain import CoreDomain, XenDomain
+from ..xen.host import Xen, open_symbols
+from ..xen.vcpus import XenVcpu
 from .domains import none_found
 
 

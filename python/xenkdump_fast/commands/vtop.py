@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .._native import AbsentError, Mapping, MemoryFault
+from ..linux.boot.locate import first_symbol
 from ..linux.kernel import Kernel
-from ..linux.locate import first_symbol
 from ..session import Domain
 
 PAGE = 4096

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
-from . import names, panic, percpu, tasks
+from . import compat, panic, percpu, tasks
 from .kernel import Kernel
 from .system import Linux
 
@@ -100,7 +100,7 @@ def _wall_clock(kernel: Kernel) -> int:
         # tk_core was an unnamed struct: a seqcount, then the timekeeper, which fills the rest.
         sizes = [
             symbol.size
-            for name in names.SYMBOLS["timekeeper"]
+            for name in compat.SYMBOLS["timekeeper"]
             for symbol in kernel.symbols.all(name)
         ]
         at += max(0, max(sizes, default=0) - kernel.types.sizeof("timekeeper"))

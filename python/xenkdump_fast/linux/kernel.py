@@ -3,17 +3,12 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from .._native import (
-    AbsentError,
-    AddressSpace,
-    Image,
-    MemoryFault,
-    Symbols,
-)
-from ..folding import Warnings
-from . import names, vmcoreinfo
+from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
+from ..diagnostics import Warnings
+from . import compat
+from .boot import vmcoreinfo
+from .boot.locate import Location
 from .layouts import Layouts, Member, Untyped
-from .locate import Location
 
 #: More entries than any list has: as many as there can be pids.
 MAX_ENTRIES = 1 << 22
@@ -73,14 +68,14 @@ class Kernel:
         return facts if "OSRELEASE" in facts else vmcoreinfo.in_memory(self)
 
     def member(self, key: str) -> Member:
-        """A member by a key of ``names.MEMBERS`` or by its own path; AbsentError."""
+        """A member by a key of ``compat.MEMBERS`` or by its own path; AbsentError."""
         found = self._members.get(key)
         if found is None:
             found = self._members[key] = self._find_member(key)
         return found
 
     def _find_member(self, key: str) -> Member:
-        candidates = names.MEMBERS.get(key, (key,))
+        candidates = compat.MEMBERS.get(key, (key,))
         for path in candidates:
             try:
                 return self.types.member(path)
@@ -101,7 +96,7 @@ class Kernel:
 
     def offset(self, key: str) -> int:
         """Byte offset of a member, as ``member`` finds it or, for want of types, VMCOREINFO."""
-        for path in names.MEMBERS.get(key, (key,)):
+        for path in compat.MEMBERS.get(key, (key,)):
             try:
                 return self.types.offset(path)
             except AbsentError:
@@ -109,8 +104,8 @@ class Kernel:
         return self.member(key).offset  # which says what was looked for
 
     def symbol(self, key: str) -> int:
-        """The address of a symbol, by a key of ``names.SYMBOLS`` or its own name; AbsentError."""
-        candidates = names.SYMBOLS.get(key, (key,))
+        """The address of a symbol, by a key of ``compat.SYMBOLS`` or its own name; AbsentError."""
+        candidates = compat.SYMBOLS.get(key, (key,))
         for name in candidates:
             address = self.symbols.get(name)
             if address is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from .._native import AbsentError, Image, Types
-from . import vmcoreinfo
+from .boot import vmcoreinfo
 
 
 class Member(Protocol):

@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Unwinder
-from ..allowance import Allowance
+from ..budget import Allowance
 from .kernel import Kernel
 
 #: More than any module's symbols take; bounds what a broken count can ask for.

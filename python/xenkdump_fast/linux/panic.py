@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from .._native import MemoryFault
-from . import log
+from . import printk
 from .kernel import Kernel
 from .system import Linux
 from .tasks import Task
@@ -53,7 +53,7 @@ def message(kernel: Kernel) -> str | None:
     """The line of the log that says why the kernel died; None if none does. AbsentError: no log."""
     found: str | None = None
     words: Sequence[str] = _LAST_WORDS
-    for record in log.lines(kernel):
+    for record in printk.lines(kernel):
         for line in record.text.split("\n"):
             for i in range(len(words)):
                 if words[i] in line:

@@ -1,7 +1,7 @@
 """Per-cpu variables, and the sets of CPUs."""
 
 from .._native import AbsentError, MemoryFault
-from . import names
+from . import compat
 from .kernel import Kernel
 
 #: More CPUs than any kernel was built for; bounds what a broken count can ask for.
@@ -49,7 +49,7 @@ def processor_data_area(kernel: Kernel, cpu: int) -> int | None:
 def mask(kernel: Kernel, key: str) -> list[int]:
     """The CPUs in a cpumask such as ``cpu_online``, ascending."""
     symbol = kernel.symbol(key)
-    sizes = [found.size for name in names.SYMBOLS[key] for found in kernel.symbols.all(name)]
+    sizes = [found.size for name in compat.SYMBOLS[key] for found in kernel.symbols.all(name)]
     size = min(max([kernel.word, *sizes]), MAX_CPUS // 8)
     bits = int.from_bytes(kernel.data(symbol, size), "little")
     return [cpu for cpu in range(size * 8) if bits >> cpu & 1]

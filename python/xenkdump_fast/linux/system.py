@@ -6,10 +6,10 @@ from functools import cached_property
 from .._native import AddressSpace, Image, Unwinder
 from . import backtrace, cpus, modules, tasks
 from .backtrace import Trace
+from .boot.locate import Location
 from .cpus import VcpuContext
 from .kernel import Kernel
 from .layouts import Untyped
-from .locate import Location
 from .tasks import Task
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from ..commands.bt import Backtraces
 from ..linux.backtrace import Trace
-from .escape import visible
-from .frames import frame_json, place, registers_json
-from .registers import exception_frame
+from ..output.escape import visible
+from ..output.frames import frame_json, place, registers_json
+from ..output.registers import exception_frame
 
 
 def text(result: Backtraces) -> str:

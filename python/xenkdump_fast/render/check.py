@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..commands.check import Check, Offered, Pair
-from .escape import visible
+from ..output.escape import visible
 
 if TYPE_CHECKING:
     from .._native import P2MEntry

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..commands.domains import DomainRow, Domains
-from .escape import visible
-from .table import table
+from ..output.escape import visible
+from ..output.table import table
 
 #: "PV 64" and so on: how people call the kinds.
 _KINDS = {"hvm": "HVM", "pvh": "PVH", "hvm or pvh": "HVM/PVH", "system": "Xen", "unknown": "?"}

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..commands.hypervisor import XenBacktraces
-from ..hypervisor.stacks import PcpuTrace
-from .escape import visible
-from .frames import frame_json, place, registers_json
-from .registers import exception_frame
+from ..output.escape import visible
+from ..output.frames import frame_json, place, registers_json
+from ..output.registers import exception_frame
+from ..xen.stacks import PcpuTrace
 
 #: DOMID_IDLE: what a pCPU runs that has nothing to do.
 IDLE = 0x7FFF

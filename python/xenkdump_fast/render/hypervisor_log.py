@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ..hypervisor.console import Console
-from .escape import visible
+from ..output.escape import visible
+from ..xen.console import Console
 
 
 def text(result: Console) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..commands.hypervisor import XenSystem
 from ..linux.header import date_text
-from .escape import visible
+from ..output.escape import visible
 from .sys import size, uptime
 
 _UNKNOWN = "(unknown)"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..commands.log import Log
-from ..linux.log_line import LogLine
-from .escape import visible
+from ..linux.printk.message import LogLine
+from ..output.escape import visible
 
 
 def text(result: Log) -> str:

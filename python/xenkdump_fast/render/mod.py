@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..commands.mod import Modules
-from .escape import visible
+from ..output.escape import visible
 
 
 def text(result: Modules) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..commands.notes import DecodedNote, Notes
-from .escape import visible
-from .frames import registers_json
+from ..output.escape import visible
+from ..output.frames import registers_json
 
 _INDENT = " " * 25
 #: 32-bit notes show four words a line, 64-bit ones two.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..commands.ps import Process, Processes
-from .escape import visible
+from ..output.escape import visible
 
 
 def text(result: Processes) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..commands.sample import Written
-from .escape import visible
+from ..output.escape import visible
 
 
 def text(result: Written) -> str:

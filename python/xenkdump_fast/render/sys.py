@@ -5,7 +5,7 @@ from typing import Any
 
 from ..commands.sys import System
 from ..linux.header import FIXED_1, date_text
-from .escape import visible
+from ..output.escape import visible
 
 _UNKNOWN = "(unknown)"
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..commands.vcpus import VcpuRow, Vcpus
-from .escape import visible
-from .frames import registers_json
-from .table import table
+from ..output.escape import visible
+from ..output.frames import registers_json
+from ..output.table import table
 
 _HEAD = ("", "DOM", "VCPU", "PCPU", "STATE", "CR3", "RIP", "SYMBOL", "REGISTERS FROM")
 #: Columns that are numbers.

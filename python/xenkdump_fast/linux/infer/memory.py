@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, MemoryFault
-from .. import vmcoreinfo
+from ..boot import vmcoreinfo
 from ..kernel import Kernel
 from .inferred import Inferred, Struct
 from .sample import Block

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
 
-from .progress import each
+from ..progress import each
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")

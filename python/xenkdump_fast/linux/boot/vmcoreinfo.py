@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .._native import MemoryFault
+from ..._native import MemoryFault
 
 if TYPE_CHECKING:
-    from .kernel import Kernel
+    from ..kernel import Kernel
 
 #: The text fills at most its note, which has a page for itself (VMCOREINFO_BYTES).
 MAX_SIZE = 4096

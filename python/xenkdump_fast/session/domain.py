@@ -1,14 +1,14 @@
-"""open() -> Dump -> Domain: puts the native pieces together."""
+"""One domain of a dump: its P2M, its memory by each kind of address, its kernel."""
 
 from collections.abc import Sequence
 from functools import cached_property
 
-from ._native import P2M, AbsentError, AddressSpace, DumpError, Image
-from .dumpfile import DumpFile
-from .linux import identity
-from .linux.locate import Location, Root, Roots, locate
-from .linux.system import Linux
-from .machines import Bare, Core, Guest, Machine, Recorded
+from .._native import P2M, AbsentError, AddressSpace, Image
+from ..linux.boot import build_id
+from ..linux.boot.locate import Location, Root, Roots, locate
+from ..linux.system import Linux
+from .dump_file import DumpFile
+from .platform import Platform, Recorded
 
 #: Why a source of the P2M cannot be used is told of so many.
 _PROBLEMS = 8
@@ -18,52 +18,14 @@ class MismatchError(AbsentError):
     """The vmlinux is not the build that the dump holds."""
 
 
-def open(path: str) -> "Dump":  # noqa: A001 - xenkdump_fast.open, as in gzip.open
-    """Opens the dump at ``path`` read-only; OSError or DumpError if that cannot be done."""
-    return Dump(path)
-
-
-class Dump(DumpFile):
-    """A dump: its notes, its machine memory, the domains in it."""
-
-    def domain(
-        self,
-        number: int = 0,
-        vmlinux: str | None = None,
-        *,
-        p2m_source: str | None = None,
-        force: bool = False,
-        unwind: Sequence[str] | None = None,
-    ) -> "Domain":
-        """A domain and, with its ``vmlinux``, its kernel.
-
-        On a machine without Xen, and in a file of xl dump-core, there is but domain 0.
-        ``p2m_source`` forces one of ``sources.NAMES``; ``force`` accepts a vmlinux of another
-        build; ``unwind`` limits the methods of the unwinder.
-
-        Raises AbsentError where the dump does not hold it, MismatchError for a vmlinux of another
-        build, DumpError or OSError for a vmlinux that cannot be used.
-        """
-        if number != 0 and not self.is_xen_host:
-            raise AbsentError(f"{self.path}: no domain {number}: not the dump of a Xen host")
-        image = None if vmlinux is None else Image(vmlinux)
-        if self.is_xen_host:
-            machine: Machine = Guest(self, number)
-        elif self.is_dump_core:
-            machine = Core(self)
-        else:
-            machine = Bare(self)
-        return Domain(self, number, machine, image, p2m_source, force, unwind)
-
-
 class Domain:
     """One domain of a dump: its P2M, its memory by each kind of address, its kernel."""
 
     def __init__(
         self,
-        dump: Dump,
+        dump: DumpFile,
         number: int,
-        machine: Machine,
+        platform: Platform,
         image: Image | None,
         p2m_source: str | None,
         force: bool,
@@ -73,7 +35,7 @@ class Domain:
         self.id = number
         #: None on a machine without Xen, and where none of a domain's sources can be read.
         self.p2m: P2M | None = None
-        self._machine = machine
+        self._platform = machine
         self._warnings: list[str] = []
         self._kernel: Linux | None = None
         self._roots: Roots | None = None
@@ -86,7 +48,7 @@ class Domain:
 
     def _find(self, image: Image | None, wanted: str | None) -> Location | None:
         """Sets the P2M to the first that works, and finds the kernel with it."""
-        machine = self._machine
+        machine = self._platform
         if machine.identity and wanted is None:
             return self._locate(image, None)
         problems: list[str] = []
@@ -116,7 +78,7 @@ class Domain:
 
     def _without_p2m(self, image: Image | None, problems: list[str]) -> Location | None:
         """Page tables of a PV guest hold machine frames: its kernel can be read with no P2M."""
-        machine = self._machine
+        machine = self._platform
         own = list(machine.own_roots())
         try:
             location = self._locate(image, None, own)
@@ -137,7 +99,7 @@ class Domain:
         self, image: Image | None, p2m: P2M | None, own: Sequence[Root] = ()
     ) -> Location | None:
         """By the roots that are its own, if any are given, else by all that may be."""
-        machine, native = self._machine, self.dump.native
+        machine, native = self._platform, self.dump.native
         if image is not None:
             if own or self._roots is None:
                 self._roots = Roots(native, image, own or machine.roots())
@@ -150,7 +112,7 @@ class Domain:
         return None
 
     def _not_found(self, image: Image | None, problems: list[str]) -> AbsentError:
-        release = self._machine.release()
+        release = self._platform.release()
         if image is None or release is None:
             return AbsentError(f"{self.dump.path}: domain {self.id}: {'; '.join(problems)}")
         return MismatchError(
@@ -159,7 +121,7 @@ class Domain:
         )
 
     def _identify(self, image: Image, kernel: Linux, force: bool) -> None:
-        different = identity.mismatch(kernel)
+        different = build_id.mismatch(kernel)
         if different is not None:
             text = f"{image.path} is not the kernel of the dump: {different}"
             if not force:
@@ -176,7 +138,7 @@ class Domain:
     @cached_property
     def physical(self) -> AddressSpace:
         """Its pseudo-physical memory; AbsentError without a P2M."""
-        if self.p2m is None and not self._machine.identity:
+        if self.p2m is None and not self._platform.identity:
             raise AbsentError(f"{self.dump.path}: no P2M of domain {self.id} can be read")
         return self.dump.native.physical(self.p2m)
 
@@ -193,6 +155,3 @@ class Domain:
         """What is missing or odd, said once; of a kernel's that are alike the first few."""
         kernel = [] if self._kernel is None else self._kernel.warnings
         return [*self.dump.warnings, *self._warnings, *kernel]
-
-
-__all__ = ["Domain", "Dump", "DumpError", "MismatchError", "open"]

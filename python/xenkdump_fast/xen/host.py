@@ -5,8 +5,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .._native import AbsentError, Dump, DumpError, Image, Symbols
-from ..allowance import Allowance
-from . import domains, frame_table, guests, identity, memory, vcpus
+from ..budget import Allowance
+from . import build_id, domains, frame_table, guests, memory, vcpus
 from .domain import XenDomain
 from .domains import FIRST_RESERVED
 from .guests import GuestKernel
@@ -57,7 +57,7 @@ class Xen:
         self.vmcoreinfo = memory.vmcoreinfo(dump)
         self.facts = domains.Facts.of(self.vmcoreinfo, self.symbols, self._by_types or Layout())
         self.memory = self._memory()
-        different = identity.mismatch(self.memory, self.vmcoreinfo, image, self.symbols)
+        different = build_id.mismatch(self.memory, self.vmcoreinfo, image, self.symbols)
         if different is not None:
             if not force:
                 raise AbsentError(f"{different} (--force goes on)")

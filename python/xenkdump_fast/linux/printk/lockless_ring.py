@@ -6,11 +6,11 @@ point into by logical positions, which count on for ever and are taken modulo th
 
 from collections.abc import Iterator
 
-from .._native import AbsentError
-from ..allowance import Allowance
-from .kernel import Kernel
-from .log_line import Lines, LogLine, caller, decode
-from .patchy import Patchy
+from ..._native import AbsentError
+from ...budget import Allowance
+from ..kernel import Kernel
+from ..partial_buffer import PartialBuffer
+from .message import Lines, LogLine, caller, decode
 
 #: kernel/printk/printk_ringbuffer.h: a descriptor's state is in the top 2 bits of its state_var,
 #: its id in the others.
@@ -63,17 +63,17 @@ class _Ring:
         self._level = self._text_length + 3
         self._check()
 
-        self._descs = Patchy(
+        self._descs = PartialBuffer(
             kernel,
             kernel.pointer(descs + offset("prb_desc_ring.descs")),
             self.count * self._desc_size,
         )
-        self._infos = Patchy(
+        self._infos = PartialBuffer(
             kernel,
             kernel.pointer(descs + offset("prb_desc_ring.infos")),
             self.count * self._info_size,
         )
-        self._text = Patchy(kernel, kernel.pointer(text + offset("prb_data_ring.data")), self.size)
+        self._text = PartialBuffer(kernel, kernel.pointer(text + offset("prb_data_ring.data")), self.size)
         missing = self._descs.missing + self._infos.missing + self._text.missing
         if missing:
             kernel.warn(f"{missing} bytes of the kernel's log are not in the dump")

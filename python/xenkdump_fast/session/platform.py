@@ -4,18 +4,18 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from . import sources
-from ._native import P2M, AbsentError, Image
-from .dumpfile import DumpFile
-from .linux.cpus import VcpuContext
-from .linux.locate import Root
-from .sources import Source
+from .._native import P2M, AbsentError, Image
+from ..linux.boot.locate import Root
+from ..linux.cpus import VcpuContext
+from ..xen import p2m_sources
+from ..xen.p2m_sources import Source
+from .dump_file import DumpFile
 
 if TYPE_CHECKING:
-    from .hypervisor.domain import XenDomain
+    from ..xen.domain import XenDomain
 
 
-class Machine:
+class Platform:
     """What a kernel runs on: where its P2M, its roots and its registers are to be had."""
 
     #: Pseudo-physical addresses are machine addresses.
@@ -45,13 +45,13 @@ class Machine:
         return None
 
 
-class Bare(Machine):
+class Bare(Platform):
     """A machine without Xen."""
 
     identity = True
 
     def roots(self) -> Iterable[Root]:
-        return sources.roots(self.dump.native)
+        return p2m_sources.roots(self.dump.native)
 
     def contexts(self) -> list[VcpuContext]:
         statuses = (note for note in self.dump.notes if note.kind == "prstatus")
@@ -66,7 +66,7 @@ class Bare(Machine):
         return None if release is None else f"{release} (build id {build or 'unknown'})"
 
 
-class Recorded(Machine):
+class Recorded(Platform):
     """A domain as Xen's records, or those of the toolstack, have it."""
 
     @cached_property
@@ -109,22 +109,22 @@ class Guest(Recorded):
     def sources(self, image: Image | None) -> Iterator[Source]:
         native = self.dump.native
         if self.number == 0 and image is not None:
-            yield from sources.by_frame_list(native, image)
+            yield from p2m_sources.by_frame_list(native, image)
         if self.records is not None:
             yield from self.records.sources
         if image is not None:
-            yield from sources.by_cr3(native, image, self.roots())
+            yield from p2m_sources.by_cr3(native, image, self.roots())
 
     def roots(self) -> Iterable[Root]:
         if self.number == 0:
-            yield from sources.roots(self.dump.native)
+            yield from p2m_sources.roots(self.dump.native)
         yield from self.own_roots()
 
     def contexts(self) -> list[VcpuContext]:
         found = super().contexts()
         if found or self.number != 0:
             return found
-        from .hypervisor.pcpus import pcpus
+        from ..xen.pcpus import pcpus
 
         return [
             VcpuContext(pcpu.guest.registers, f"pCPU {pcpu.number}'s Xen stack")
@@ -138,7 +138,7 @@ class Core(Recorded):
 
     @cached_property
     def records(self) -> "XenDomain | None":
-        from .hypervisor.domain import CoreDomain
+        from ..xen.domain import CoreDomain
 
         return CoreDomain(self.dump.native)
 

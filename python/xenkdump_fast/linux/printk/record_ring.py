@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from functools import partial
 
-from .._native import AbsentError
-from .kernel import Kernel
-from .log_line import Lines, LogLine, caller, decode
-from .patchy import Patchy
+from ..._native import AbsentError
+from ..kernel import Kernel
+from ..partial_buffer import PartialBuffer
+from .message import Lines, LogLine, caller, decode
 
 #: log_buf_len= takes up to 2 GiB, but nobody keeps a log of more than this. Bounds a broken count.
 MAX_SIZE = 1 << 26
@@ -66,7 +66,7 @@ def lines(kernel: Kernel) -> Lines:
     first, end = kernel.variable("log_first_idx", 4), kernel.variable("log_next_idx", 4)
     if not (layout.size <= size <= MAX_SIZE and first < size and end <= size):
         raise AbsentError(f"the log's size is {size}, from {first} to {end}: it is overwritten")
-    ring = Patchy(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
+    ring = PartialBuffer(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
     if ring.missing:
         kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")
     sequence = kernel.variable("log_first_seq", 8) if "log_first_seq" in kernel.symbols else 0
@@ -74,7 +74,7 @@ def lines(kernel: Kernel) -> Lines:
 
 
 def _lines(
-    kernel: Kernel, ring: Patchy, layout: _Layout, first: int, end: int, sequence: int
+    kernel: Kernel, ring: PartialBuffer, layout: _Layout, first: int, end: int, sequence: int
 ) -> Iterator[LogLine]:
     size = len(ring.data)
     at, wraps = first, end < first
@@ -98,7 +98,7 @@ def _lines(
         sequence += 1
 
 
-def _line(ring: Patchy, layout: _Layout, at: int, length: int, sequence: int) -> LogLine:
+def _line(ring: PartialBuffer, layout: _Layout, at: int, length: int, sequence: int) -> LogLine:
     def number(offset: int, size: int) -> int:
         return int.from_bytes(ring.data[at + offset : at + offset + size], "little")
 

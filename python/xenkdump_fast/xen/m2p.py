@@ -7,13 +7,13 @@ it leads back to the pfn from which the P2M leads to it.
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._native import P2M, AddressSpace, Dump
+from .._native import P2M, AddressSpace, Dump
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ._native import Paging
+    from .._native import Paging
 
 #: Where each paging format's guests have the table, and the size of its entries: on 64-bit Xen, on
 #: 32-bit Xen with PAE (a 32-bit guest of a 64-bit Xen has its own there too), and without.

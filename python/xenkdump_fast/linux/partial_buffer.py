@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .._native import AbsentError, MemoryFault
-from ..allowance import Allowance
+from ..budget import Allowance
 from .kernel import Kernel
 
 PAGE = 4096
 
 
-class Patchy:
+class PartialBuffer:
     """``size`` bytes at ``address``; what the dump lacks of them reads as zeros, and is known.
 
     AbsentError where more of them can be read than the dump has: page tables lead to the same bytes

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .._native import AbsentError
-from ..allowance import Allowance
+from ..budget import Allowance
+from .host import Xen
 from .memory import IMAGE_ALIGN, PAGE
-from .xen import Xen
 
 #: A ring has at least 16 KiB (_CONRING_SIZE), and its size is a power of two (conring_size=), for
 #: which nobody asks more than a few MiB.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from .._native import Symbols
-from ..allowance import Allowance
+from ..budget import Allowance
 from . import frame_table
 from .layout import Layout
 from .memory import PAGE, XenMemory, number

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from .escape import visible
 
 if TYPE_CHECKING:
-    from ..hypervisor.stacks import Frame as XenFrame
     from ..linux.backtrace import Frame
+    from ..xen.stacks import Frame as XenFrame
 
     AnyFrame = Frame | XenFrame
 

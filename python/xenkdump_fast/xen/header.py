@@ -8,8 +8,8 @@ from typing import Any
 from .._native import AbsentError, MemoryFault
 from . import console, frame_table, shared_info
 from .console import Console
+from .host import Xen
 from .memory import PAGE
-from .xen import Xen
 
 #: What Xen says when it goes down, as the console has it.
 _REASONS = (

@@ -2,8 +2,8 @@
 
 import struct
 
-from .._native import AbsentError, MemoryFault
-from .kernel import Kernel
+from ..._native import AbsentError, MemoryFault
+from ..kernel import Kernel
 
 NT_GNU_BUILD_ID = 3
 MAX_NOTES = 1 << 16

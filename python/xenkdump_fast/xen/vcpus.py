@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..allowance import Allowance
+from ..budget import Allowance
 from . import frames
 from .infer import RUNSTATES, root_of, vcpu_addresses
 from .layout import Layout

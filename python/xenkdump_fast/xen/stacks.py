@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._native import Unwinder
+from .host import Xen
 from .memory import PAGE
 from .pcpus import Pcpu
-from .xen import Xen
 
 
 @dataclass(frozen=True, slots=True)

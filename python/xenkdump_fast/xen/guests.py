@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .._native import AddressSpace, MemoryFault
-from ..allowance import Allowance
+from ..budget import Allowance
 
 _BANNER = b"Linux version "
 #: struct new_utsname: six fields of 65 bytes; the first is "Linux" and 60 zeros.

@@ -13,11 +13,12 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault, Symbols
-from . import names, vmcoreinfo
+from ..._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault, Symbols
+from .. import compat
+from . import vmcoreinfo
 
 if TYPE_CHECKING:
-    from .._native import Paging
+    from ..._native import Paging
 
 PAGE = 4096
 #: x86_64: where the image is linked, whatever its slide (arch/x86/include/asm/page_64_types.h).
@@ -57,8 +58,8 @@ class Location(NamedTuple):
 
 
 def first_symbol(symbols: Symbols, key: str) -> int | None:
-    """The address of the first candidate of ``names.SYMBOLS[key]`` that exists."""
-    for name in names.SYMBOLS[key]:
+    """The address of the first candidate of ``compat.SYMBOLS[key]`` that exists."""
+    for name in compat.SYMBOLS[key]:
         address = symbols.get(name)
         if address is not None:
             return address

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
-from .._native import AbsentError
-from .kernel import Kernel
-from .log_line import Lines, LogLine, decode
-from .patchy import Patchy
+from ..._native import AbsentError
+from ..kernel import Kernel
+from ..partial_buffer import PartialBuffer
+from .message import Lines, LogLine, decode
 
 #: CONFIG_LOG_BUF_SHIFT goes to 21; log_buf_len= on the command line further. Bounds a broken count.
 MAX_SIZE = 1 << 26
@@ -26,7 +26,7 @@ def _text(kernel: Kernel) -> bytes:
     size = kernel.variable("log_buf_len", 4)
     if not 0 < size <= MAX_SIZE:
         raise AbsentError(f"log_buf_len is {size}")
-    ring = Patchy(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
+    ring = PartialBuffer(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
     if ring.missing:
         kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")
     # How many characters were ever printed; logged_chars are those since the last clearing. Both

@@ -8,8 +8,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
 
-from ..render.escape import visible
-from . import waiting
+from . import progress_line
+from .escape import visible
 
 
 class Warned(Protocol):
@@ -27,10 +27,10 @@ def show(
     Whatever may be long is made piece by piece, and may give cause for warnings as it is: the
     source is asked for them last.
     """
-    waiting.stop()
+    progress_line.stop()
     said = cache(lambda: _folded(() if source is None else source.warnings))
     if args.json:
-        from ..render.json import document
+        from .document import document
 
         body = getattr(render, "lazy_json", render.json)(result)
         dump = getattr(args, "vmcore", None)
@@ -62,13 +62,13 @@ def fail(error: object, status: int) -> int:
 def _folded(warnings: Iterable[str]) -> list[str]:
     said = list(warnings)
     if said:
-        from ..folding import fold
+        from ..diagnostics import fold
 
         said = fold(said)
     return said
 
 
 def _say(warnings: Iterable[str]) -> None:
-    waiting.stop()
+    progress_line.stop()
     for warning in warnings:
         print(f"xkdump: warning: {visible(warning)}", file=sys.stderr)

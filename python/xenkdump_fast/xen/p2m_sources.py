@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import NamedTuple
 
-from ._native import P2M, AbsentError, AddressSpace, Dump, Image
-from .linux import names
-from .linux.locate import MOST_ROOTS, Root, Roots, first_symbol
+from .._native import P2M, AbsentError, AddressSpace, Dump, Image
+from ..linux import compat
+from ..linux.boot.locate import MOST_ROOTS, Root, Roots, first_symbol
 
 #: Names of the sources, as ``--p2m-source`` takes them.
 NAMES = ("list", "linear", "cr3")
@@ -70,7 +70,7 @@ def from_kernel(dump: Dump, image: Image, virtual: AddressSpace) -> P2M:
     symbols, word = image.symbols(), image.word
     max_pfn_at = first_symbol(symbols, "max_pfn")
     if max_pfn_at is None:
-        raise AbsentError(f"{image.path}: no symbol {' or '.join(names.SYMBOLS['max_pfn'])}")
+        raise AbsentError(f"{image.path}: no symbol {' or '.join(compat.SYMBOLS['max_pfn'])}")
     pages = min(virtual.word(max_pfn_at, word), MAX_PFNS)
     for name, size_name in (("xen_p2m_addr", "xen_p2m_size"), ("phys_to_machine_mapping", "")):
         variable = symbols.get(name)

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from . import _native
-from ._native import AddressSpace, Image
-from .linux import vmcoreinfo
+from .. import _native
+from .._native import AddressSpace, Image
+from ..linux.boot import vmcoreinfo
 
 if TYPE_CHECKING:
-    from .hypervisor.xen import Xen
+    from ..xen.host import Xen
 
 #: Kinds of note that only a Xen host's dump has.
 _XEN_NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
@@ -45,7 +45,7 @@ class DumpFile:
 
     def xen(self, xen_syms: str | None = None) -> "Xen":
         """The hypervisor of a host's dump; AbsentError where there is none or it is broken."""
-        from .hypervisor.xen import Xen
+        from ..xen.host import Xen
 
         return Xen(self.native, None if xen_syms is None else Image(xen_syms))
 

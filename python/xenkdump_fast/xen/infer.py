@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from ..allowance import Allowance
+from ..budget import Allowance
 from . import frames, shared_info
 from .layout import Layout
 from .memory import PAGE, XenMemory

@@ -7,7 +7,7 @@ whose first handler is a symbol; and the text of VMCOREINFO itself, somewhere in
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from .._native import AbsentError, AddressSpace, Dump, Image, MemoryFault, Note, Symbols
+from ..._native import AbsentError, AddressSpace, Dump, Image, MemoryFault, Note, Symbols
 from . import vmcoreinfo
 
 #: The handlers of vector 0: the first until 5.7, the second since (9d06c4027f21).

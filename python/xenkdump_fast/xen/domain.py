@@ -5,11 +5,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
-from ..allowance import Allowance
-from ..linux.locate import Root
-from ..sources import Source
+from ..budget import Allowance
+from ..linux.boot.locate import Root
 from . import guests, shared_info
 from .guests import GuestKernel
+from .p2m_sources import Source
 from .shared_info import SharedInfo
 from .vcpus import XenVcpu
 

@@ -7,9 +7,9 @@
 =============  =======================================================================
 """
 
-from .._native import AbsentError
-from .kernel import Kernel
-from .log_line import Lines
+from ..._native import AbsentError
+from ..kernel import Kernel
+from .message import Lines
 
 
 def lines(kernel: Kernel) -> Lines:
@@ -19,11 +19,11 @@ def lines(kernel: Kernel) -> Lines:
     has gone through it.
     """
     if "prb" in kernel.symbols:
-        from . import log_ringbuffer as generation
+        from . import lockless_ring as generation
     elif "log_first_idx" in kernel.symbols and "log_next_idx" in kernel.symbols:
-        from . import log_records as generation  # type: ignore[no-redef]
+        from . import record_ring as generation  # type: ignore[no-redef]
     elif "log_buf" in kernel.symbols:
-        from . import log_bytes as generation  # type: ignore[no-redef]
+        from . import bytes_ring as generation  # type: ignore[no-redef]
     else:
         raise AbsentError(f"{kernel.image.path}: no symbol prb, log_first_idx or log_buf: no log")
     return generation.lines(kernel)

@@ -1,0 +1,1 @@
+"""Where a kernel lies in memory and which build it is."""

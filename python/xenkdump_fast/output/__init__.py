@@ -1,0 +1,1 @@
+"""Text, tables, JSON and progress: how results reach the terminal."""

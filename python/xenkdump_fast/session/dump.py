@@ -1,0 +1,46 @@
+"""A dump as a session opens it: ``open()`` gives a ``Dump``, ``Dump.domain()`` a ``Domain``."""
+
+from collections.abc import Sequence
+
+from .._native import AbsentError, Image
+from .domain import Domain
+from .dump_file import DumpFile
+from .platform import Bare, Core, Guest, Platform
+
+
+def open(path: str) -> "Dump":  # noqa: A001 - xenkdump_fast.open, as in gzip.open
+    """Opens the dump at ``path`` read-only; OSError or DumpError if that cannot be done."""
+    return Dump(path)
+
+
+class Dump(DumpFile):
+    """A dump: its notes, its machine memory, the domains in it."""
+
+    def domain(
+        self,
+        number: int = 0,
+        vmlinux: str | None = None,
+        *,
+        p2m_source: str | None = None,
+        force: bool = False,
+        unwind: Sequence[str] | None = None,
+    ) -> "Domain":
+        """A domain and, with its ``vmlinux``, its kernel.
+
+        On a machine without Xen, and in a file of xl dump-core, there is but domain 0.
+        ``p2m_source`` forces one of ``sources.NAMES``; ``force`` accepts a vmlinux of another
+        build; ``unwind`` limits the methods of the unwinder.
+
+        Raises AbsentError where the dump does not hold it, MismatchError for a vmlinux of another
+        build, DumpError or OSError for a vmlinux that cannot be used.
+        """
+        if number != 0 and not self.is_xen_host:
+            raise AbsentError(f"{self.path}: no domain {number}: not the dump of a Xen host")
+        image = None if vmlinux is None else Image(vmlinux)
+        if self.is_xen_host:
+            platform: Platform = Guest(self, number)
+        elif self.is_dump_core:
+            machine = Core(self)
+        else:
+            machine = Bare(self)
+        return Domain(self, number, machine, image, p2m_source, force, unwind)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.hypervisor.patched import patched
+from tests import rendering
+from tests.xen.patched import patched
 from xenkdump_fast import AbsentError, open
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check
-from xenkdump_fast.render import check as render
 from xenkdump_fast.sample import KINDS, Sample, forge
 from xenkdump_fast.xen import m2p
 
@@ -17,7 +17,7 @@ from xenkdump_fast.xen import m2p
 @pytest.mark.parametrize("kind", KINDS)
 def test_sources_of_forged_dumps_agree(kind: str, tmp_path: Path) -> None:
     sample = forge(tmp_path / "dump", like=kind)
-    found = check.run(open(str(sample.vmcore)), 0, str(sample.vmlinux))
+    found = check.run(open(str(sample.vmcore)), check.Options(0, str(sample.vmlinux)))
     assert found.disagreements == 0
     usable = [offered.name for offered in found.offered if offered.problem is None]
     assert usable
@@ -44,14 +44,14 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 
 
 def test_disagreements_are_counted_and_listed(broken: Sample) -> None:
-    found = check.run(open(str(broken.vmcore)), 0, str(broken.vmlinux))
+    found = check.run(open(str(broken.vmcore)), check.Options(0, str(broken.vmlinux)))
     by_names = {(pair.first, pair.second): pair.comparison for pair in found.pairs}
     different = by_names["list", "linear"].different
     assert 0 < different <= 512
     listed = by_names["list", "linear"].first
     assert 0 < len(listed) <= check.LISTED
     assert all(pfn < 512 for pfn, _, _ in listed)
-    text = render.text(found)
+    text = rendering.text(found)
     assert f"{different} differ" in text
     assert f"and {different - len(listed)} more" in text
     assert "DISAGREEMENTS" in text
@@ -71,7 +71,7 @@ def test_one_wrong_bit_makes_no_work(tmp_path: Path) -> None:
     nothing = machine.u64((machine.u64((top << 12) + 8 * 511) << 12) + 8 * 511) << 12
     assert machine.read(nothing, 4096) == b"\xff" * 4096
     with patched(Path(sample.vmcore), {nothing + 8 * 9: b"\xfe"}):
-        found = check.run(open(str(sample.vmcore)), 0, str(sample.vmlinux))
+        found = check.run(open(str(sample.vmcore)), check.Options(0, str(sample.vmlinux)))
     (pages,) = {offered.pages for offered in found.offered if offered.name == "list"}
     assert pages == (1 << 27) - 502
     assert found.m2p is not None
@@ -84,7 +84,7 @@ def test_one_wrong_bit_makes_no_work(tmp_path: Path) -> None:
 def test_what_has_no_p2m(tmp_path: Path) -> None:
     sample = forge(tmp_path / "dump", like="2006")
     with pytest.raises(AbsentError):
-        check.run(open(str(sample.vmcore)), 7)
+        check.run(open(str(sample.vmcore)), check.Options(7))
 
 
 def test_the_p2m_is_asked_once_for_all_roots(tmp_path: Path) -> None:

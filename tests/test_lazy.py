@@ -3,10 +3,10 @@
 import itertools
 from pathlib import Path
 
+from tests import rendering
 from xenkdump_fast import progress, session
 from xenkdump_fast.commands import bt
 from xenkdump_fast.output.lazy import Lazy
-from xenkdump_fast.render import bt as render
 from xenkdump_fast.sample import forge
 
 
@@ -30,13 +30,13 @@ def test_backtraces_are_not_kept(tmp_path: Path) -> None:
     """All frames of thousands of stacks took gigabytes."""
     sample = forge(tmp_path, "modern")
     domain = session.open(str(sample.vmcore)).domain(0, str(sample.vmlinux))
-    found = bt.run(domain, everyone=True)
+    found = bt.run(domain, bt.Options(all=True))
     unwound = []
     backtrace = domain.kernel.backtrace
     found.traces._make = lambda task: unwound.append(task) or backtrace(task)  # type: ignore
-    lines = render.lines(found)
+    lines = found.text()
     assert next(lines).startswith("PID: 0 ")
     assert len(unwound) == 1
-    assert "".join(lines) == render.text(found).partition("\n")[2]
-    tasks = render.lazy_json(found)["tasks"]
-    assert next(tasks) == render.json(found)["tasks"][0]
+    assert list(lines) == list(found.text())[1:]
+    tasks = found.json()["tasks"]
+    assert next(tasks) == rendering.json(found)["tasks"][0]

@@ -87,7 +87,7 @@ def traced(forged: Forge) -> Traced:
 def compare(sample: Forged, number: int = 0, **options: Any) -> list[tuple[Trace, Plan]]:
     """The backtrace of every task of a domain, beside what the plan says of the task."""
     planned = {int(task["task"], 16): task for task in sample.plan(number)["tasks"]}
-    traces = bt.run(sample.domain(number, **options), everyone=True).traces
+    traces = bt.run(sample.domain(number, **options), bt.Options(all=True)).traces
     assert len(traces) == len(planned)
     return [(trace, planned[trace.task.address]) for trace in traces]
 
@@ -309,7 +309,7 @@ def test_p2m(kind: str, number: int, source: str, forged: Forge) -> None:
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)
 def test_the_sources_of_a_p2m_agree(kind: str, number: int, forged: Forge) -> None:
     sample = forged(kind)
-    found = check.run(sample.dump, number, str(sample.sample.vmlinux))
+    found = check.run(sample.dump, check.Options(number, str(sample.sample.vmlinux)))
     usable = [offered.name for offered in found.offered if offered.problem is None]
     assert sorted(set(usable)) == sorted(sample.plan(number)["p2m_sources"])
     assert len(found.pairs) == len(usable) - 1

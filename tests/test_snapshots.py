@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from xenkdump_fast import cli, sample
+from xenkdump_fast import cli, commands, sample
 
 COMMANDS = {
     "sys": "sys {vmlinux} {vmcore}",
@@ -85,4 +85,4 @@ def shape(value: object) -> object:
 
 def test_every_command_is_in_the_schema_s_description() -> None:
     described = (Path(__file__).parents[1] / "docs" / "json.md").read_text()
-    assert [name for name in cli.COMMANDS if f"## `{name}`" not in described] == []
+    assert [name for name in commands.COMMANDS if f"## `{name}`" not in described] == []

@@ -1,9 +1,7 @@
 """What is printed piece by piece."""
 
-import argparse
 import json
 from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,20 +34,18 @@ def test_warnings_that_come_while_it_is_printed(
 ) -> None:
     warnings: list[str] = []
 
-    def made(_: object) -> Iterator[str]:
-        yield "line\n"
+    def made() -> Iterator[str]:
+        yield "line"
         warnings.append("damaged")
 
-    render = ModuleType("render")
-    render.__dict__["lines"] = made
-    render.__dict__["lazy_json"] = lambda _: {"lines": made(None)}
-    render.__dict__["json"] = None
-    args = argparse.Namespace(command="log", json=form == "json")
-    writer.show(args, render, None, SimpleNamespace(warnings=warnings))
-    told = capsys.readouterr()
-    assert told.err == "xkdump: warning: damaged\n"
     if form == "json":
-        assert json.loads(told.out)["warnings"] == ["damaged"]
-        assert json.loads(told.out)["lines"] == ["line\n"]
+        writer.write_json("log", None, {"lines": made()}, lambda: warnings)
     else:
-        assert told.out == "line\n"
+        writer.write_text(made(), lambda: warnings)
+    found = capsys.readouterr()
+    assert found.err == "xkdump: warning: damaged\n"
+    if form == "json":
+        assert json.loads(found.out)["warnings"] == ["damaged"]
+        assert json.loads(found.out)["lines"] == ["line"]
+    else:
+        assert found.out == "line\n"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.hypervisor.patched import patched
+from tests.xen.patched import patched
 
 import xenkdump_fast as xk
 from xenkdump_fast.cli import main

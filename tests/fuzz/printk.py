@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tests import rendering
 from tests.linux.fakes import FakeKernel, Memory, words
 from tests.linux.test_log import TestBytes, TestRecords, TestRingbuffer
 from xenkdump_fast import AbsentError, MemoryFault
@@ -11,7 +12,6 @@ from xenkdump_fast.commands.log import Log
 from xenkdump_fast.linux import printk
 from xenkdump_fast.linux.printk import bytes_ring, lockless_ring, record_ring
 from xenkdump_fast.linux.printk.message import Lines
-from xenkdump_fast.render import log as render
 
 from .inputs import PAGE, Input, pieces
 
@@ -72,10 +72,10 @@ def check(data: bytes) -> None:
     assert len(lines) <= 2 * PAGE * len(places) + size
     assert len(kernel.warnings) <= 8
     result = Log(0, found)
-    shown = render.text(result)
+    shown = rendering.text(result)
     assert all(c.isprintable() or c in "\n\t" for c in shown)
     shown.encode()
-    assert json.dumps(render.json(result)).isascii()
+    assert json.dumps(rendering.json(result)).isascii()
 
 
 def seeds() -> Iterator[bytes]:

@@ -155,7 +155,7 @@ def test_each_root_is_asked_once() -> None:
     ]
     # What the kernel's own variables lead to is the same through all roots of one kernel, but that
     # in a cut dump one may lead further.
-    assert len(list(p2m_sources.by_cr3(dump, image, named))) == 3 * 4
+    assert len(list(p2m_sources.by_cr3(dump, image, Roots(dump, image, named)))) == 3 * 4
     dump.asked.clear()
     # There is one note of CRASH_INFO.
     fields = {"word": 8, "dom0_pfn_to_mfn_frame_list_list": 0x1234}

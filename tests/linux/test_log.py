@@ -12,7 +12,6 @@ from xenkdump_fast.commands.log import Log
 from xenkdump_fast.linux import panic, printk
 from xenkdump_fast.linux.printk.message import LogLine
 from xenkdump_fast.output.document import document
-from xenkdump_fast.render import log as render
 
 from .fakes import FakeKernel, FakeMember, FakeTypes, words
 
@@ -106,8 +105,8 @@ class TestBytes:
         kernel = self.kernel(b"\n" * size, size)
         found = Log(0, printk.lines(kernel))
         ways: tuple[Callable[[], Iterable[object]], ...] = (
-            lambda: render.lines(found),
-            lambda: document("log", None, render.lazy_json(found), list),
+            found.text,
+            lambda: document("log", None, found.json(), list),
             lambda: panic.message(kernel) or (),
         )
         for way in ways:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 import xenkdump_fast as xk
+from tests import rendering
 from xenkdump_fast.commands import bt
-from xenkdump_fast.render import bt as render
 
 from .conftest import DUMPS
 
@@ -42,7 +42,8 @@ def case(request: Any, dump_file: Any, truth: Any) -> tuple[xk.Domain, Any]:
 def test_every_sleeping_task_frame_for_frame(case: tuple[xk.Domain, Any]) -> None:
     domain, truth = case
     found = {
-        int(task["task"], 16): task for task in render.json(bt.run(domain, everyone=True))["tasks"]
+        int(task["task"], 16): task
+        for task in rendering.json(bt.run(domain, bt.Options(all=True)))["tasks"]
     }
     assert sorted(found) == sorted(int(task["task"], 16) for task in truth["tasks"])
     compared = 0
@@ -65,7 +66,7 @@ def test_every_running_task_from_the_registers_xen_saved(case: tuple[xk.Domain, 
     domain, truth = case
     if not truth["running"] and "vcpus" not in truth:
         pytest.skip("the truth tells of no running task")
-    found = render.json(bt.run(domain, active=True))["tasks"]
+    found = rendering.json(bt.run(domain, bt.Options(active=True)))["tasks"]
     by_pc = {task["frames"][0]["sp"]: task for task in found if task["frames"]}
     for expected in truth.get("vcpus", truth["running"]):
         first = expected["frames"][0]
@@ -79,7 +80,7 @@ def test_the_default_is_the_panicking_task(case: tuple[xk.Domain, Any]) -> None:
     domain, truth = case
     if domain.id != 0:
         pytest.skip("only dom0 panicked")
-    (task,) = render.json(bt.run(domain))["tasks"]
+    (task,) = rendering.json(bt.run(domain))["tasks"]
     stacks = [*truth["tasks"], *truth.get("vcpus", truth["running"])]
     (expected,) = (
         one for one in stacks if "panic" in [frame["symbol"] for frame in one["frames"] or []]
@@ -106,7 +107,7 @@ def test_text_has_crash_s_frames_of_every_sleeping_task(
         pytest.skip("crash cannot open a domU")
     folder = request.node.callspec.params["case"][0].split("/")[0]
     crash = read_crash(folder)
-    text = render.text(bt.run(domain, everyone=True))
+    text = rendering.text(bt.run(domain, bt.Options(all=True)))
     blocks = {block.split("\n")[0]: block.strip("\n") for block in text.split("\n\n")}
     # crash leaves out what lies below xen_start_kernel on CPU 0's idle stack.
     same = [head for head, block in crash.items() if blocks.get(head, "").startswith(block)]

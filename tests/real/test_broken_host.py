@@ -8,7 +8,8 @@ import pytest
 
 from xenkdump_fast._native import Dump
 from xenkdump_fast.commands import domains, vcpus
-from xenkdump_fast.xen.host import Xen
+from xenkdump_fast.session import DumpFile
+from xenkdump_fast.xen.host import XenHost
 
 from ..hypervisor.broken import Break, breaks
 from ..hypervisor.patched import patched, sparse_copy
@@ -33,10 +34,10 @@ def vmcore(
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("broken", breaks(LAST), ids=lambda broken: broken.name)
 def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
-    sound = Xen(Dump(str(vmcore)))
+    sound = XenHost(Dump(str(vmcore)))
     changes = broken.changes(sound, sound.domains())
     with patched(vmcore, changes):
-        found = domains.run(str(vmcore))
+        found = domains.run(DumpFile(str(vmcore)))
         rows = {row.id: row for row in found.rows}
         # Two domains of one number: one of them has lost its name.
         gone = broken.lost if broken.says == "number 0" else ()
@@ -57,7 +58,7 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
             assert row.kernel is not None or number in broken.maimed
             assert row.kernel is None or row.kernel.nodename == NAMES[number]
             assert row.vcpus == len(true.vcpus) or number in broken.maimed
-        for read in vcpus.run(str(vmcore)).rows:
+        for read in vcpus.run(DumpFile(str(vmcore))).rows:
             assert read.domain is not None
             if read.domain not in broken.maimed:
                 true_vcpu = sound.domain(read.domain).vcpus[read.vcpu.id]

@@ -25,12 +25,12 @@ VMLINUX = "vmlinux-6.1.0-56-amd64"
 )
 def test_sources_agree(name: str, domain: int, pages: int, dump_file: Callable[[str], str]) -> None:
     dump = xenkdump_fast.open(dump_file(f"{name}/vmcore"))
-    found = check.run(dump, domain, dump_file(VMLINUX))
+    found = check.run(dump, check.Options(domain, dump_file(VMLINUX)))
     assert [offered.name for offered in found.offered] == ["list", "linear", "cr3"]
     assert found.disagreements == 0
     assert found.m2p is not None
     assert (found.m2p.equal, found.m2p.different, found.m2p.unreadable) == (pages, 0, 0)
-    without = check.run(dump, domain)
+    without = check.run(dump, check.Options(domain))
     assert [offered.name for offered in without.offered] == ["list", "linear"]
 
 

@@ -5,12 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import rendering
 from xenkdump_fast import AbsentError, Domain
 from xenkdump_fast.commands import mod, ps, vtop
 from xenkdump_fast.linux import pids, tasklist
-from xenkdump_fast.render import mod as render_mod
-from xenkdump_fast.render import ps as render_ps
-from xenkdump_fast.render import vtop as render_vtop
 
 pytestmark = pytest.mark.real
 
@@ -28,12 +26,15 @@ def table(text: str) -> str:
 @pytest.mark.parametrize("name", TYPED)
 def test_ps(name: str, domain: Open, crash: Crash) -> None:
     expected = table(crash(f"{name}/crash/ps.txt")).rstrip("\n").split("\n")
-    assert render_ps.text(ps.run(domain(name))).splitlines() == expected
+    assert rendering.text(ps.run(domain(name))).splitlines() == expected
 
 
 def test_ps_of_one_task(domain: Open) -> None:
     found = [
-        [process.task.comm for process in ps.run(domain("xen417-dom0"), [name]).processes]
+        [
+            process.task.comm
+            for process in ps.run(domain("xen417-dom0"), ps.Options([name])).processes
+        ]
         for name in ("1", "ffff888004e00000", "kthreadd")
     ]
     assert found == [["init"], ["init"], ["kthreadd"]]
@@ -41,13 +42,13 @@ def test_ps_of_one_task(domain: Open) -> None:
 
 def test_ps_of_no_task(domain: Open) -> None:
     with pytest.raises(AbsentError, match="no task nobody"):
-        ps.run(domain("xen417-dom0"), ["nobody"])
+        ps.run(domain("xen417-dom0"), ps.Options(["nobody"]))
 
 
 @pytest.mark.parametrize("name", TYPED)
 def test_mod(name: str, domain: Open, crash: Crash) -> None:
     expected = crash(f"{name}/crash/mod.txt").splitlines()
-    found = render_mod.text(mod.run(domain(name))).splitlines()
+    found = rendering.text(mod.run(domain(name))).splitlines()
     assert found == expected[: len(found)]
     assert not any("(not loaded)" in line for line in expected[len(found) :])
 
@@ -59,13 +60,13 @@ def test_vtop(name: str, domain: Open, crash: Crash) -> None:
     for walk in walks:
         expected = re.split(r"(?m)^ *PAGE +PHYSICAL +MAPPING", walk)[0].rstrip("\n")
         address = expected.split("\n")[1].split()[0]
-        found = render_vtop.text(vtop.run(domain(name), [address]))
+        found = rendering.text(vtop.run(domain(name), vtop.Options([address])))
         assert found.rstrip("\n") == expected
 
 
 def test_vtop_under_xen_gives_both_addresses(domain: Open) -> None:
     dom0 = domain("xen417-dom0")
-    (found,) = vtop.run(dom0, ["linux_banner"]).translations
+    (found,) = vtop.run(dom0, vtop.Options(["linux_banner"])).translations
     assert found.mapping is not None
     assert found.physical is not None
     assert found.mapping.machine != found.physical
@@ -76,7 +77,7 @@ def test_vtop_under_xen_gives_both_addresses(domain: Open) -> None:
 @pytest.mark.parametrize("wanted", ["no_such_symbol", "1000", "1ffffffffffffffff"])
 def test_vtop_of_what_is_not_there(wanted: str, domain: Open) -> None:
     with pytest.raises(AbsentError):
-        vtop.run(domain("xen417-dom0"), [wanted])
+        vtop.run(domain("xen417-dom0"), vtop.Options([wanted]))
 
 
 @pytest.mark.parametrize("name", TYPED)

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from xenkdump_fast._native import Dump, Image
+from xenkdump_fast._native import Dump
 from xenkdump_fast.xen.domain import CoreDomain
-from xenkdump_fast.xen.host import HostDomain, Xen
+from xenkdump_fast.xen.host import HostDomain, XenHost, XenSymbols
 from xenkdump_fast.xen.pcpus import pcpus
 
 pytestmark = pytest.mark.real
@@ -69,7 +69,7 @@ def test_a_domain_saved_by_xl(dump_file: DumpFile) -> None:
 
 def test_the_three_domains_of_a_host(dump_file: DumpFile, truth: Truth) -> None:
     expected = truth("xen417-mixed-pcpus/truth-hypervisor.json")
-    xen = Xen(Dump(dump_file("xen417-mixed-pcpus/vmcore")))
+    xen = XenHost(Dump(dump_file("xen417-mixed-pcpus/vmcore")))
     found = xen.domains()
     assert [domain.id for domain in found] == [domain["id"] for domain in expected["domains"]]
     assert xen.warnings == []
@@ -81,9 +81,9 @@ def test_the_three_domains_of_a_host(dump_file: DumpFile, truth: Truth) -> None:
 def test_dwarf_and_invariants_tell_the_same(dump_file: DumpFile, truth: Truth) -> None:
     expected = truth("xen417-mixed-pcpus/truth-hypervisor.json")
     path = dump_file("xen417-mixed-pcpus/vmcore")
-    told = Xen(Dump(path), Image(dump_file("xen417-mixed-pcpus/xen-syms")))
+    told = XenHost(Dump(path), XenSymbols.open(dump_file("xen417-mixed-pcpus/xen-syms")))
     assert told.layout.how == "DWARF"
-    inferred = Xen(Dump(path)).layout
+    inferred = XenHost(Dump(path)).layout
     assert inferred.offsets.items() <= told.layout.offsets.items()
     assert inferred.vcpu_by_pointer == told.layout.vcpu_by_pointer
     for domain, true in zip(told.domains(), expected["domains"], strict=True):
@@ -128,7 +128,7 @@ def _same_domain(domain: HostDomain, true: dict[str, Any]) -> None:
     ],
 )
 def test_kernels_are_recognised(dump_file: DumpFile, folder: str, names: list[str]) -> None:
-    xen = Xen(Dump(dump_file(f"{folder}/vmcore")))
+    xen = XenHost(Dump(dump_file(f"{folder}/vmcore")))
     kernels = [domain.kernel() for domain in xen.domains()]
     assert [kernel.nodename if kernel else None for kernel in kernels] == names
     for kernel in kernels:
@@ -139,7 +139,7 @@ def test_kernels_are_recognised(dump_file: DumpFile, folder: str, names: list[st
 
 @pytest.mark.parametrize("folder", ["xen417-dom0", "xen417-three-domains", "xen417-mixed-pcpus"])
 def test_both_sources_of_a_p2m_agree(dump_file: DumpFile, folder: str) -> None:
-    for domain in Xen(Dump(dump_file(f"{folder}/vmcore"))).domains():
+    for domain in XenHost(Dump(dump_file(f"{folder}/vmcore"))).domains():
         tree, linear = domain.p2m("list"), domain.p2m("linear")
         comparison = tree.compare(linear)
         assert comparison.equal > 30_000
@@ -151,7 +151,7 @@ def test_an_idle_pcpu_keeps_the_registers_of_its_last_vcpu(
 ) -> None:
     """Lazy context switch: is_running is 0 and arch.user_regs is stale."""
     running = truth("xen417-three-domains/truth-dom0.json")["running"]
-    dom0 = Xen(Dump(dump_file("xen417-three-domains/vmcore"))).domain(0)
+    dom0 = XenHost(Dump(dump_file("xen417-three-domains/vmcore"))).domain(0)
     assert [vcpu.running for vcpu in dom0.vcpus] == [False, True]
     left = dom0.vcpus[0]
     assert left.where is not None

@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import rendering
 from xenkdump_fast import AbsentError, Domain
 from xenkdump_fast.commands import mod, ps
 from xenkdump_fast.linux import header
 from xenkdump_fast.linux.infer import INFERRERS, Inference
-from xenkdump_fast.render import mod as render_mod
-from xenkdump_fast.render import ps as render_ps
 
 pytestmark = pytest.mark.real
 
@@ -57,7 +56,7 @@ def test_the_time_is_inferred(domain: Open) -> None:
 
 def test_ps_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], str]) -> None:
     """crash misses what CPU 1 does: panic() stopped it, but it was online."""
-    found = render_ps.text(ps.run(domain("bare-i386"))).splitlines()
+    found = rendering.text(ps.run(domain("bare-i386"))).splitlines()
     lost = [line for line in found if "[swapper/1]" in line]
     found.remove(lost[0])
     found = [line.replace(">", " ", 1) if "t-busyloop" in line else line for line in found]
@@ -65,7 +64,7 @@ def test_ps_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], 
 
 
 def test_mod_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], str]) -> None:
-    assert render_mod.text(mod.run(domain("bare-i386"))) == crash("bare-i386/crash/mod.txt")
+    assert rendering.text(mod.run(domain("bare-i386"))) == crash("bare-i386/crash/mod.txt")
 
 
 def test_it_is_said_once(domain: Open) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests import rendering
 from xenkdump_fast import Domain
 from xenkdump_fast.commands import log as command
 from xenkdump_fast.linux import panic
-from xenkdump_fast.render import log as render
 
 pytestmark = pytest.mark.real
 
@@ -19,7 +19,7 @@ NAMES = ["xen417-dom0", "xen417-three-domains", "bare-x86_64", "bare-i386-pae", 
 def test_text_is_that_of_crash(
     name: str, domain: Callable[[str], Domain], crash: Callable[[str], str]
 ) -> None:
-    assert render.text(command.run(domain(name))) == crash(f"{name}/crash/log.txt")
+    assert rendering.text(command.run(domain(name))) == crash(f"{name}/crash/log.txt")
 
 
 @pytest.mark.parametrize("name", ["xen417-dom0", "bare-x86_64"])

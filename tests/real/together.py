@@ -18,17 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 import xenkdump_fast
+from tests import rendering
 from xenkdump_fast import Domain
 from xenkdump_fast.commands import bt, check, domains, log, mod, notes, ps, sys, vcpus
-from xenkdump_fast.render import bt as bt_render
-from xenkdump_fast.render import check as check_render
-from xenkdump_fast.render import domains as domains_render
-from xenkdump_fast.render import log as log_render
-from xenkdump_fast.render import mod as mod_render
-from xenkdump_fast.render import notes as notes_render
-from xenkdump_fast.render import ps as ps_render
-from xenkdump_fast.render import sys as sys_render
-from xenkdump_fast.render import vcpus as vcpus_render
+from xenkdump_fast.session import DumpFile
 
 THREADS, PROCESSES = 16, 8
 PAGE = 4096
@@ -83,22 +76,22 @@ def _names(dump: Dump) -> list[object]:
 
 #: What is asked of the one dump that all threads share.
 SHARED: dict[str, Callable[[Dump], object]] = {
-    "bt": lambda dump: bt_render.json(bt.run(dump.domain, everyone=True)),
-    "ps": lambda dump: ps_render.json(ps.run(dump.domain)),
-    "log": lambda dump: log_render.json(log.run(dump.domain)),
-    "sys": lambda dump: sys_render.json(sys.run(dump.domain)),
-    "mod": lambda dump: mod_render.json(mod.run(dump.domain)),
-    "notes": lambda dump: notes_render.json(notes.run(dump.domain.dump)),
+    "bt": lambda dump: rendering.json(bt.run(dump.domain, bt.Options(all=True))),
+    "ps": lambda dump: rendering.json(ps.run(dump.domain)),
+    "log": lambda dump: rendering.json(log.run(dump.domain)),
+    "sys": lambda dump: rendering.json(sys.run(dump.domain)),
+    "mod": lambda dump: rendering.json(mod.run(dump.domain)),
+    "notes": lambda dump: rendering.json(notes.run(dump.domain.dump)),
     "batch": _batch,
     "P2M": _p2m,
     "names": _names,
 }
 #: What opens the dump anew.
 ALONE: dict[str, Callable[[Dump], object]] = {
-    "domains": lambda dump: domains_render.json(domains.run(dump.vmcore)),
-    "vcpus": lambda dump: vcpus_render.json(vcpus.run(dump.vmcore)),
-    "check": lambda dump: check_render.json(
-        check.run(xenkdump_fast.open(dump.vmcore), 0, dump.vmlinux)
+    "domains": lambda dump: rendering.json(domains.run(DumpFile(dump.vmcore))),
+    "vcpus": lambda dump: rendering.json(vcpus.run(DumpFile(dump.vmcore))),
+    "check": lambda dump: rendering.json(
+        check.run(xenkdump_fast.open(dump.vmcore), check.Options(0, dump.vmlinux))
     ),
     "bt, opened anew": lambda dump: SHARED["bt"](opened(dump.vmcore, dump.vmlinux)),
     "batch, opened anew": lambda dump: _batch(opened(dump.vmcore, dump.vmlinux)),

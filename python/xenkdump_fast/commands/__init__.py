@@ -1,1 +1,60 @@
-"""One file a command: (domain or dump, options) -> a result. None prints."""
+"""The commands of ``xkdump``, one file each; this table lists them.
+
+A command is a module of this package with these names (``contract.py`` has the types):
+
+``Options``
+    A NamedTuple of what the command can be asked, with defaults.
+``OPERANDS``
+    What follows the files on the command line; absent for a command that takes no more.
+``add_options(parser)``
+    Adds the command's own options to an argparse parser; absent if there are none.
+``run(target, options) -> Result``
+    Asks an open target, and prints nothing. The target is what the table says.
+"""
+
+from typing import Literal, NamedTuple
+
+#: What a command is run on: a domain with its kernel, a whole dump, or nothing.
+Target = Literal["domain", "dump", "none"]
+
+
+class Command(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    summary: str
+    target: Target
+    #: Whether the files include a vmlinux.
+    vmlinux: Literal["required", "optional", "no"] = "no"
+    #: What it shows of Xen itself with ``--hypervisor``; None if it cannot.
+    hypervisor: str | None = None
+
+
+_TABLE = (
+    Command(
+        "bt",
+        "backtraces of tasks; of the panicking task by default",
+        "domain",
+        "required",
+        hypervisor="the Xen stack of every pCPU",
+    ),
+    Command(
+        "sys",
+        "the session header: KERNEL to STATE",
+        "domain",
+        "required",
+        hypervisor="Xen's version, uptime, memory and panic message",
+    ),
+    Command("ps", "the tasks", "domain", "required"),
+    Command("log", "the kernel's log", "domain", "required", hypervisor="Xen's console"),
+    Command("mod", "the loaded modules", "domain", "required"),
+    Command("vtop", "translate virtual addresses by a page-table walk", "domain", "required"),
+    Command("check", "compare all P2M sources of a domain", "dump", "optional"),
+    Command("notes", "every ELF note, decoded", "dump"),
+    Command("domains", "every domain of a Xen host", "dump"),
+    Command("vcpus", "every vCPU of every domain", "dump"),
+    Command("sample", "write a small synthetic dump to learn on and to test with", "none"),
+)
+
+#: By name, in the order of ``xkdump --help``.
+COMMANDS = {command.name: command for command in _TABLE}

@@ -1,60 +1,242 @@
-"""Backtraces of tasks."""
+"""``bt``: backtraces of tasks, and of pCPUs in Xen."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from .._native import AbsentError
 from ..linux import panic, tasks
 from ..linux.backtrace import Trace
+from ..output.escape import visible
+from ..output.frames import frame_json, place, registers_json
 from ..output.lazy import Lazy
+from ..output.registers import exception_frame
 from ..session import Domain
+from . import unwinding
+from .contract import Operands
+
+if TYPE_CHECKING:
+    from ..xen.host import XenHost
+    from ..xen.stacks import PcpuTrace
+
+OPERANDS = Operands("PID|TASK", "a pid, or a task's address in hex")
+#: DOMID_IDLE: what a pCPU runs that has nothing to do.
+_IDLE = 0x7FFF
 
 
-class Backtraces(NamedTuple):
-    """What ``xkdump bt`` found."""
+class Options(NamedTuple):
+    """What to unwind."""
 
-    dump: str
-    domain: int
-    word: int
-    traces: Sequence[Trace]
+    #: Pids, or addresses of tasks in hex.
+    operands: Sequence[str] = ()
+    #: What every CPU was running.
+    active: bool = False
+    #: Every task.
+    all: bool = False
+    #: Limits Xen's unwinder to these methods; a domain is opened with its own.
+    unwind: Sequence[str] | None = None
 
 
-def run(
-    domain: Domain,
-    wanted: Sequence[str] = (),
-    *,
-    active: bool = False,
-    everyone: bool = False,
-) -> Backtraces:
-    """The backtraces of the ``wanted`` tasks (pids or addresses), else of the panicking one.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``bt``."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("-a", "--active", action="store_true", help="what every CPU was running")
+    which.add_argument("--all", action="store_true", help="every task")
+    unwinding.add_option(parser)
 
-    ``active``: of what each CPU was running; ``everyone``: of all tasks. AbsentError where a task
-    that was asked for does not exist, or no task can be read.
+
+@overload
+def run(target: Domain, options: Options = ...) -> "Backtraces": ...
+
+
+@overload
+def run(target: "XenHost", options: Options = ...) -> "XenBacktraces": ...
+
+
+def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces | XenBacktraces":
+    """The backtraces asked for: by default the panicking task's, in Xen every pCPU's.
+
+    AbsentError if a task that was asked for does not exist, or if no task can be read.
     """
+    if not isinstance(target, Domain):
+        from ..xen import stacks
+
+        return XenBacktraces(target.word, stacks.traces(target, options.unwind))
+    kernel = target.kernel
+    chosen = _chosen(target, options)
+    if not chosen:
+        whose = "no task" if options.all else "no task that a CPU was running"
+        raise AbsentError(f"{target.dump.path}: domain {target.id}: {whose} can be read")
+    return Backtraces(target.id, kernel.word, Lazy(chosen, kernel.backtrace, "task"))
+
+
+def _chosen(domain: Domain, options: Options) -> list[tasks.Task]:
     kernel = domain.kernel
-    if wanted:
-        everybody = kernel.tasks()
+    if options.operands:
+        all_tasks = kernel.tasks()
         named: dict[int, tasks.Task] = {}
-        for name in wanted:
-            found = tasks.find(everybody, name)
+        for name in options.operands:
+            found = tasks.find(all_tasks, name)
             if not found:
                 raise AbsentError(f"{domain.dump.path}: domain {domain.id} has no task {name}")
             named.update((task.address, task) for task in found)
-        chosen = list(named.values())
-    elif everyone:
-        chosen = kernel.tasks()
-    else:
-        culprit = None if active else panic.task(kernel)
-        if culprit is None and not active:
-            kernel.warn("no CPU's stack shows a panic: the active tasks follow")
-        chosen = [culprit] if culprit else [kernel.active[cpu] for cpu in sorted(kernel.active)]
-    if not chosen:
-        whose = "no task" if everyone else "no task that a CPU was running"
-        raise AbsentError(f"{domain.dump.path}: domain {domain.id}: {whose} can be read")
-    _ = kernel.unwinder  # what is wrong with the image is said here
-    return Backtraces(
-        dump=domain.dump.path,
-        domain=domain.id,
-        word=kernel.word,
-        traces=Lazy(chosen, kernel.backtrace, "task"),
+        return list(named.values())
+    if options.all:
+        return kernel.tasks()
+    if not options.active:
+        panic_task = panic.task(kernel)
+        if panic_task is not None:
+            return [panic_task]
+        kernel.warn("no CPU's stack shows a panic: the active tasks follow")
+    return [kernel.active[cpu] for cpu in sorted(kernel.active)]
+
+
+class Backtraces(NamedTuple):
+    """Backtraces of tasks."""
+
+    domain: int
+    word: int
+    #: Unwound one by one, as they are asked for.
+    traces: Sequence[Trace]
+
+    def text(self) -> Iterator[str]:
+        """Task by task as crash prints them, an empty line between them."""
+        for i, trace in enumerate(self.traces):
+            if i:
+                yield ""
+            yield from _task(trace, self.word)
+
+    def json(self) -> dict[str, Any]:
+        """The domain and the tasks."""
+        return {"domain": self.domain, "tasks": map(_task_json, self.traces)}
+
+
+def _task(trace: Trace, word: int) -> Iterator[str]:
+    task = trace.task
+    width = word * 2
+    yield (
+        f"PID: {task.pid:<7}  TASK: {task.address:0{width}x}  CPU: {task.cpu:<3}  "
+        f'COMMAND: "{visible(task.comm)}"'
     )
+    number = 0
+    for i, frame in enumerate(trace.frames):
+        if frame.interrupted:
+            if not frame.user:
+                yield f"    [exception RIP: {place(frame)}]{_unreliable(frame.guess)}"
+            elif i == 0:
+                yield f"    [user space: {frame.pc:0{width}x}]"
+            if frame.registers:
+                yield from exception_frame(frame.registers, word)
+            continue
+        name = frame.label or frame.symbol or "(unknown)"
+        module = f" [{frame.module}]" if frame.module else ""
+        yield (
+            f"{_number(number)} [{frame.slot:0{width}x}] {visible(name)} at "
+            f"{frame.pc:0{width}x}{module}{_unreliable(frame.guess)}"
+        )
+        number += 1
+    if trace.stopped:
+        yield f"    ({trace.stopped})"
+
+
+def _number(number: int) -> str:
+    return f"{'#' + str(number):>3}"
+
+
+def _unreliable(guess: bool) -> str:
+    return "  (guess)" if guess else ""
+
+
+def _task_json(trace: Trace) -> dict[str, Any]:
+    task = trace.task
+    user = next((frame.registers for frame in trace.frames if frame.user), None)
+    # Where it stopped: its vCPU's registers if it was running, else those it left user space with.
+    registers = user if trace.registers is None else trace.registers
+    found: dict[str, Any] = {
+        "pid": task.pid,
+        "task": hex(task.address),
+        "cpu": task.cpu,
+        "comm": task.comm,
+        "running": task.active,
+        "frames": [
+            frame_json(frame, module=frame.module) for frame in trace.frames if not frame.user
+        ],
+    }
+    if registers is not None:
+        found["registers"] = registers_json(registers)
+    if user is not None:
+        found["user_registers"] = registers_json(user)
+    if trace.where is not None:
+        found["registers_from"] = trace.where
+    if trace.stopped is not None:
+        found["why"] = trace.stopped
+    return found
+
+
+class XenBacktraces(NamedTuple):
+    """The Xen stack of every pCPU."""
+
+    word: int
+    traces: "list[PcpuTrace]"
+
+    def text(self) -> Iterator[str]:
+        """pCPU by pCPU as crash prints them in a hypervisor session, an empty line between them."""
+        for i, trace in enumerate(self.traces):
+            if i:
+                yield ""
+            yield from _pcpu(trace, self.word)
+
+    def json(self) -> dict[str, Any]:
+        """The pCPUs."""
+        return {"pcpus": [_pcpu_json(trace) for trace in self.traces]}
+
+
+def _pcpu(trace: "PcpuTrace", word: int) -> Iterator[str]:
+    pcpu = trace.pcpu
+    vcpu = "(unknown)" if pcpu.vcpu is None else f"{pcpu.vcpu:x}"
+    yield f"PCPU: {pcpu.number:2}  VCPU: {vcpu}{_guest(trace)}"
+    number = 0
+    for i, frame in enumerate(trace.frames):
+        if frame.guest:
+            yield "    [guest]" if trace.domain != _IDLE else "    [guest that ran here last]"
+            narrow = "eip" in (frame.registers or {})
+            yield from exception_frame(frame.registers or {}, 4 if narrow else word)
+        elif frame.interrupted and i > 0:
+            yield f"    [exception RIP: {place(frame)}]{_unreliable(frame.guess)}"
+            yield from exception_frame(frame.registers or {}, word)
+        else:
+            name = visible(frame.symbol) if frame.symbol else "(unknown)"
+            # A frame that was interrupted has no return address; crash shows where the others are.
+            at = frame.sp if frame.interrupted else frame.sp - word
+            yield (
+                f"{_number(number)} [{at:0{word * 2}x}] {name} at "
+                f"{frame.pc:0{word * 2}x}{_unreliable(frame.guess)}"
+            )
+            number += 1
+    if trace.stopped:
+        yield f"    ({trace.stopped})"
+
+
+def _guest(trace: "PcpuTrace") -> str:
+    """Which domain the vCPU belongs to; Xen's idle domain runs nothing."""
+    if trace.domain is None:
+        return ""
+    if trace.domain == _IDLE:
+        return "  IDLE"
+    return f"  DOMAIN: {trace.domain}  VCPU-ID: {trace.vcpu}"
+
+
+def _pcpu_json(trace: "PcpuTrace") -> dict[str, Any]:
+    pcpu = trace.pcpu
+    found: dict[str, Any] = {
+        "pcpu": pcpu.number,
+        "vcpu": None if pcpu.vcpu is None else hex(pcpu.vcpu),
+        "domain": trace.domain,
+        "vcpu_id": trace.vcpu,
+        "cr3": None if pcpu.cr3 is None else hex(pcpu.cr3),
+        "registers": registers_json(pcpu.registers),
+        "frames": [frame_json(frame, guest=frame.guest) for frame in trace.frames],
+    }
+    if trace.stopped is not None:
+        found["why"] = trace.stopped
+    return found

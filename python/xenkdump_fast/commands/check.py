@@ -1,29 +1,41 @@
-"""All ways to a domain's P2M against each other, frame by frame, and against Xen's M2P."""
+"""``check``: every P2M source of a domain against the others, and against Xen's M2P."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import P2M, AbsentError, Image, P2MComparison
-from ..linux.boot.locate import Roots, locate
-from ..session import Dump
-from ..session.platform import Core, Guest, Platform
+from ..output.escape import visible
+from ..session import DumpFile
+from ..session.locator import Locator
+from ..session.platform import platform_of
 from ..xen import m2p
-from ..xen.p2m_sources import Source
+
+if TYPE_CHECKING:
+    from .._native import P2MEntry
 
 #: How many disagreements of a kind are listed.
 LISTED = 20
-#: As many sources are listed that cannot be used.
+#: How many unusable sources are listed.
 _OFFERED = 32
 
 
+class Options(NamedTuple):
+    """Which domain's P2M."""
+
+    domain: int = 0
+    #: Path of its vmlinux. With it a source counts only if it leads to the domain's own kernel.
+    vmlinux: str | None = None
+
+
 class Offered(NamedTuple):
-    """A source of the P2M that the dump offers."""
+    """A P2M source that the dump offers."""
 
     name: str
     #: Where it was found, in words.
     detail: str
-    #: The pfns it tells of; None where it cannot be used.
+    #: How many pfns it covers; None if it cannot be used.
     pages: int | None
-    #: Why it cannot.
+    #: Why it cannot be used.
     problem: str | None
 
 
@@ -35,58 +47,40 @@ class Pair(NamedTuple):
     comparison: P2MComparison
 
 
-class Check(NamedTuple):
-    """What ``xkdump check`` found."""
+def run(target: DumpFile, options: Options = Options()) -> "Check":
+    """Opens every P2M source of a domain and compares each with the first.
 
-    domain: int
-    offered: list[Offered]
-    pairs: list[Pair]
-    #: The source that the M2P was compared with, and where that table was found.
-    source: str
-    m2p_at: str | None
-    m2p: m2p.Reverse | None
-
-    @property
-    def disagreements(self) -> int:
-        """On how many pfns some pair of sources disagrees; the M2P, being hints, does not count."""
-        return sum(pair.comparison.different for pair in self.pairs)
-
-
-def run(dump: Dump, number: int = 0, vmlinux: str | None = None) -> Check:
-    """Opens every source of a domain's P2M and compares each with the first.
-
-    With its ``vmlinux`` a source counts only if it is of the kernel's own domain. AbsentError where
-    the dump offers none.
+    AbsentError if the dump offers none that can be used.
     """
-    image = None if vmlinux is None else Image(vmlinux)
-    machine = _platform(dump, number)
-    native = dump.native
-    roots = None if image is None else Roots(native, image, machine.roots())
+    number = options.domain
+    platform = platform_of(target, number)
+    if platform.identity:
+        raise AbsentError(f"{target.path}: domain {number} has no P2M: it is no PV domain of Xen")
+    image = None if options.vmlinux is None else Image(options.vmlinux)
     offered: list[Offered] = []
     usable: dict[str, P2M] = {}
-    for source in machine.sources(image):
+    for candidate in Locator(platform, image).candidates():
+        source, p2m = candidate.source, candidate.p2m
         if source.name in usable:
-            continue  # the same by another way: another CPU's root, another note
-        try:
-            p2m = _open(dump, roots, source)
-        except AbsentError as error:
-            if len(offered) < _OFFERED:
-                offered.append(Offered(source.name, source.detail, None, str(error)))
-            continue
-        usable[source.name] = p2m
-        offered.append(Offered(source.name, source.detail, p2m.pages, None))
+            continue  # the same source by another path: another CPU's root, another note
+        if p2m is not None:
+            usable[source.name] = p2m
+            offered.append(Offered(source.name, source.detail, p2m.pages, None))
+        elif len(offered) < _OFFERED:
+            offered.append(Offered(source.name, source.detail, None, candidate.problem))
     if not usable:
         problems = "; ".join(f"{found.name}: {found.problem}" for found in offered)
         raise AbsentError(
-            f"{dump.path}: no P2M of domain {number} can be read: {problems or 'none is offered'}"
+            f"{target.path}: no P2M of domain {number} can be read: {problems or 'none is offered'}"
         )
     (name, reference), *others = usable.items()
     table = m2p.find(
-        native,
+        target.native,
         reference,
-        [(root.address, root.how) for root in (*machine.own_roots(), *machine.roots())],
+        [(root.address, root.how) for root in (*platform.own_roots(), *platform.roots())],
     )
     return Check(
+        path=target.path,
         domain=number,
         offered=offered,
         pairs=[Pair(name, other, reference.compare(p2m, LISTED)) for other, p2m in others],
@@ -96,19 +90,133 @@ def run(dump: Dump, number: int = 0, vmlinux: str | None = None) -> Check:
     )
 
 
-def _platform(dump: Dump, number: int) -> Platform:
-    if dump.is_xen_host:
-        return Guest(dump, number)
-    if dump.is_dump_core and number == 0:
-        return Core(dump)
-    raise AbsentError(f"{dump.path}: no domain {number} with a P2M: not the dump of a Xen host")
+class Check(NamedTuple):
+    """Sources and comparisons."""
+
+    path: str
+    domain: int
+    offered: list[Offered]
+    pairs: list[Pair]
+    #: The source that the M2P was compared with, and where the M2P was found.
+    source: str
+    m2p_at: str | None
+    m2p: m2p.Reverse | None
+
+    @property
+    def disagreements(self) -> int:
+        """On how many pfns two sources disagree. The M2P is not counted: guests may write to it."""
+        return sum(pair.comparison.different for pair in self.pairs)
+
+    @property
+    def failure(self) -> str | None:
+        """That the sources disagree."""
+        if not self.disagreements:
+            return None
+        return (
+            f"{self.path}: the P2M sources of domain {self.domain} disagree on "
+            f"{self.disagreements} pfns"
+        )
+
+    def text(self) -> Iterator[str]:
+        """The sources, the comparisons, and a summary."""
+        yield f"P2M OF DOMAIN {self.domain}"
+        for offered in self.offered:
+            yield _offered(offered)
+        for pair in self.pairs:
+            yield ""
+            yield from _pair(pair)
+        yield ""
+        yield from _m2p(self)
+        yield ""
+        usable = [offered for offered in self.offered if offered.problem is None]
+        if self.disagreements:
+            yield f"{self.disagreements} DISAGREEMENTS among {len(usable)} sources"
+        elif len(usable) == 1:
+            yield "ONE SOURCE: there is nothing to compare it with"
+        else:
+            yield f"ALL {len(usable)} SOURCES AGREE"
+
+    def json(self) -> dict[str, Any]:
+        """The domain, its sources and the comparisons."""
+        found = self.m2p
+        return {
+            "domain": self.domain,
+            "sources": [
+                {name: value for name, value in offered._asdict().items() if value is not None}
+                for offered in self.offered
+            ],
+            "comparisons": [_pair_json(pair) for pair in self.pairs],
+            "disagreements": self.disagreements,
+            "m2p": None
+            if found is None
+            else {
+                "at": self.m2p_at,
+                "source": self.source,
+                "equal": found.equal,
+                "different": found.different,
+                "unreadable": found.unreadable,
+                "first": [
+                    {"pfn": hex(wrong.pfn), "mfn": hex(wrong.mfn), "m2p": hex(wrong.found)}
+                    for wrong in found.first
+                ],
+            },
+        }
 
 
-def _open(dump: Dump, roots: Roots | None, source: Source) -> P2M:
-    """Opens a source; AbsentError if it is broken, or another domain's."""
-    p2m = source.open()
-    if p2m.pages == 0:
-        raise AbsentError("it tells of no pfn")
-    if roots is not None:
-        locate(roots, p2m, dump.vmcoreinfo, dump.native.physical(p2m))
-    return p2m
+def _offered(offered: Offered) -> str:
+    if offered.pages is None:
+        return f"  {offered.name:10} unusable: {visible(offered.problem or '')}"
+    return f"  {offered.name:10} {offered.pages:>10} pfns  {visible(offered.detail)}"
+
+
+def _pair(pair: Pair) -> Iterator[str]:
+    found = pair.comparison
+    yield f"{pair.first} / {pair.second}: {found.equal} agree, {found.different} differ"
+    if found.hidden_identity:
+        yield f"  {found.hidden_identity} are identity in one, invalid in the other, as must be"
+    if found.past_end:
+        yield f"  {found.past_end} lie past the end of one of them"
+    if found.unreadable:
+        yield f"  {found.unreadable} are on P2M pages that the dump lacks"
+    for pfn, first, second in found.first:
+        yield f"  pfn {pfn:#x}: {_entry(first)} / {_entry(second)}"
+    if found.different > len(found.first):
+        yield f"  and {found.different - len(found.first)} more"
+
+
+def _entry(entry: "P2MEntry") -> str:
+    kind, mfn = entry
+    return kind if mfn is None else f"{kind} {mfn:#x}"
+
+
+def _m2p(result: Check) -> Iterator[str]:
+    found = result.m2p
+    if found is None:
+        yield "M2P: no root of the dump maps it"
+        return
+    yield (
+        f"{result.source} / M2P at {result.m2p_at}: {found.equal} frames lead back, "
+        f"{found.different} do not"
+    )
+    if found.unreadable:
+        yield f"  {found.unreadable} have no entry in the dump"
+    for wrong in found.first:
+        yield f"  pfn {wrong.pfn:#x}: mfn {wrong.mfn:#x}, which leads to {wrong.found:#x}"
+    if found.different > len(found.first):
+        yield f"  and {found.different - len(found.first)} more"
+
+
+def _pair_json(pair: Pair) -> dict[str, Any]:
+    found = pair.comparison
+    return {
+        "sources": [pair.first, pair.second],
+        "equal": found.equal,
+        "different": found.different,
+        "hidden_identity": found.hidden_identity,
+        "past_end": found.past_end,
+        "unreadable": found.unreadable,
+        "first": [
+            {"pfn": hex(pfn), "entries": [_entry(first), _entry(second)]}
+            for pfn, first, second in found.first
+        ],
+    }

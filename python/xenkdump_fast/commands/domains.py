@@ -1,15 +1,43 @@
-"""Every domain of a host."""
+"""``domains``: every domain of a host."""
 
+import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from .._native import AbsentError, Dump
+from .._native import AbsentError
+from ..output.escape import visible
+from ..output.table import table
 from ..progress import each
+from ..session import DumpFile
 from ..xen.domain import CoreDomain, XenDomain
 from ..xen.guests import GuestKernel
-from ..xen.host import HostDomain, Xen, open_symbols
+from ..xen.host import HostDomain, XenHost
 
-#: The kernels of as many domains before are looked for where they were.
+#: How many kernels found last are looked for at the same address in the next domain.
 _HINTS = 16
+#: Names of the kinds in the table.
+_KINDS = {"hvm": "HVM", "pvh": "PVH", "hvm or pvh": "HVM/PVH", "system": "Xen", "unknown": "?"}
+#: Xen's own domains (public ABI).
+_RESERVED = {0x7FF1: "DOMID_IO", 0x7FF2: "DOMID_XEN", 0x7FF4: "DOMID_COW", 0x7FFF: "DOMID_IDLE"}
+_HEAD = ("", "ID", "KIND", "VCPUS", "PAGES", "P2M", "UUID", "NODENAME", "RELEASE")
+#: Columns that are numbers.
+_NUMBERS = (1, 3, 4)
+
+
+class Options(NamedTuple):
+    """Which domains."""
+
+    #: Xen's own domains too.
+    all: bool = False
+    #: Path of Xen's symbols; not needed.
+    xen_syms: str | None = None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``domains``."""
+    parser.add_argument("--all", action="store_true", help="Xen's own domains too")
+    parser.add_argument("--xen-syms", metavar="XEN-SYMS", help="Xen's symbols, not needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +66,15 @@ class DomainRow:
     warnings: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Domains:
-    """What ``xkdump domains`` found."""
-
-    rows: list[DomainRow]
-    #: How the layout of Xen's structs was found; None where it was not needed.
-    layout: str | None
-    warnings: list[str]
-
-
-def run(path: str, xen_syms: str | None = None, *, everyone: bool = False) -> Domains:
-    """Lists the domains of the dump at ``path``; AbsentError if it is not of a Xen host, or if no
-    domain can be found.
-    """
-    dump = Dump(path)
-    if dump.format == "xl dump-core":
-        domain = CoreDomain(dump)
-        row = _row(domain, [])
-        return Domains([row], None, [*dump.warnings, *domain.warnings])
-    image, symbols = open_symbols(xen_syms) if xen_syms is not None else (None, None)
-    xen = Xen(dump, image, symbols=symbols)
+def run(target: DumpFile, options: Options = Options()) -> "Domains":
+    """Lists the domains; AbsentError if the dump is not of a Xen host, or if none can be found."""
+    if target.is_dump_core:
+        domain = CoreDomain(target.native)
+        return Domains([_row(domain, [])], None, domain.warnings)
+    xen = target.xen(options.xen_syms)
     rows: list[DomainRow] = []
     hints: list[int] = []
-    for host_domain in each(xen.domains(all=everyone), "domain"):
+    for host_domain in each(xen.domains(all=options.all), "domain"):
         rows.append(_row(host_domain, hints))
         kernel = rows[-1].kernel
         if kernel is not None and kernel.address and kernel.address not in hints:
@@ -70,10 +83,10 @@ def run(path: str, xen_syms: str | None = None, *, everyone: bool = False) -> Do
     if not rows:
         raise none_found(xen)
     warnings = [f"domain {row.id}: {text}" for row in rows for text in row.warnings]
-    return Domains(rows, xen.layout.how, [*dump.warnings, *xen.warnings, *warnings])
+    return Domains(rows, xen.layout.how, [*xen.warnings, *warnings])
 
 
-def none_found(xen: Xen) -> AbsentError:
+def none_found(xen: XenHost) -> AbsentError:
     """The error for a host of which no domain is left; each has had at least dom0."""
     why = "; ".join(xen.warnings) or "Xen's list of them is empty"
     return AbsentError(f"{xen.dump.path}: no domain can be found: {why}")
@@ -97,3 +110,67 @@ def _row(domain: XenDomain, hints: list[int]) -> DomainRow:
         shared_info=domain.shared_info_address,
         warnings=list(domain.warnings),
     )
+
+
+class Domains(NamedTuple):
+    """The domains of a host."""
+
+    rows: list[DomainRow]
+    #: How the layout of Xen's structs was found; None if it was not needed.
+    layout: str | None
+    warnings: list[str]
+
+    def text(self) -> Iterator[str]:
+        """A line per domain; ``>`` marks those with a vCPU that was running."""
+        return table([_HEAD, *(tuple(_cells(row)) for row in self.rows)], _NUMBERS)
+
+    def json(self) -> dict[str, Any]:
+        """Every domain."""
+        return {"layout_by": self.layout, "domains": [_row_json(row) for row in self.rows]}
+
+
+def kind(row: DomainRow) -> str:
+    """``PV 64``, ``PV 32``, ``PVH``, ``HVM``."""
+    return f"PV {row.word * 8}" if row.kind == "pv" else _KINDS.get(row.kind, row.kind)
+
+
+def _cells(row: DomainRow) -> Iterator[str]:
+    yield ">" if row.running else ""
+    yield "-" if row.id is None else str(row.id)
+    yield kind(row)
+    yield str(row.vcpus)
+    yield "-" if row.pages is None else str(row.pages)
+    yield ",".join(row.sources) or "-"
+    yield row.uuid or "-"
+    if row.kernel is not None:
+        yield visible(row.kernel.nodename)
+        yield visible(row.kernel.release)
+    else:
+        yield f"[{_RESERVED[row.id]}]" if row.id in _RESERVED else "-"
+        yield "-"
+
+
+def _row_json(row: DomainRow) -> dict[str, Any]:
+    kernel = row.kernel
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "word": row.word,
+        "domain": _hex(row.address),
+        "vcpus": row.vcpus,
+        "running_vcpus": row.running,
+        "pages": row.pages,
+        "max_pfn": row.max_pfn,
+        "p2m_sources": row.sources,
+        "shared_info": _hex(row.shared_info),
+        "uuid": row.uuid,
+        "nodename": kernel.nodename if kernel else None,
+        "release": kernel.release if kernel else None,
+        "version": kernel.version if kernel else None,
+        "machine": kernel.machine if kernel else None,
+        "warnings": row.warnings,
+    }
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else hex(value)

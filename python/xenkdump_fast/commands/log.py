@@ -1,19 +1,104 @@
-"""The kernel's log."""
+"""``log``: the kernel's log, or Xen's console."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ..linux import printk
-from ..linux.printk.message import Lines
+from ..linux.printk.message import Lines, LogLine
+from ..output.escape import visible
 from ..session import Domain
+
+if TYPE_CHECKING:
+    from ..xen.console import Console
+    from ..xen.host import XenHost
+
+
+class Options(NamedTuple):
+    """``log`` has no options."""
+
+
+@overload
+def run(target: Domain, options: Options = ...) -> "Log": ...
+
+
+@overload
+def run(target: "XenHost", options: Options = ...) -> "XenLog": ...
+
+
+def run(target: "Domain | XenHost", options: Options = Options()) -> "Log | XenLog":
+    """Reads every message that is left; AbsentError if there is no log."""
+    if isinstance(target, Domain):
+        return Log(target.id, printk.lines(target.kernel))
+    from ..xen import console
+
+    return XenLog(console.read(target))
 
 
 class Log(NamedTuple):
-    """What ``xkdump log`` found."""
+    """The messages of a kernel."""
 
     domain: int
     lines: Lines
 
+    def text(self) -> Iterator[str]:
+        """Message by message as crash prints them; continuation lines are indented."""
+        return (part for line in self.lines for part in _message(line))
 
-def run(domain: Domain) -> Log:
-    """Reads every message that the kernel still had; AbsentError if it has no log."""
-    return Log(domain.id, printk.lines(domain.kernel))
+    def json(self) -> dict[str, Any]:
+        """The domain and its messages."""
+        return {"domain": self.domain, "lines": map(_line_json, self.lines)}
+
+
+def _message(line: LogLine) -> Iterator[str]:
+    if line.text == "":
+        yield ""  # crash gives a message without text no time either
+        return
+    prefix = "" if line.time is None else f"[{time(line.time)}] "
+    first, *others = line.text.split("\n")
+    yield prefix + _printable(first)
+    for other in others:
+        yield " " * len(prefix) + _printable(other)
+
+
+def time(nanoseconds: int) -> str:
+    """Seconds since boot, as dmesg pads them: ``    1.000250``."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{seconds:5}.{rest // 1000:06}"
+
+
+def _printable(text: str) -> str:
+    """Escaped for a terminal, except for tabs."""
+    return "\t".join(visible(part) for part in text.split("\t"))
+
+
+def _line_json(line: LogLine) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "sequence": line.sequence,
+        "time_ns": line.time,
+        "level": line.level,
+        "text": line.text,
+    }
+    if line.caller is not None:
+        found["caller"] = line.caller
+    if line.lost:
+        found["lost"] = True
+    return found
+
+
+class XenLog(NamedTuple):
+    """Xen's console."""
+
+    console: "Console"
+
+    def text(self) -> Iterator[str]:
+        """Line by line, as ``xl dmesg`` shows them."""
+        return map(_printable, self.console.lines)
+
+    def json(self) -> dict[str, Any]:
+        """The lines, and how they were found."""
+        console = self.console
+        return {
+            "found_by": console.how,
+            "overwritten": console.overwritten,
+            "lines": console.lines,
+        }

@@ -1,24 +1,72 @@
-"""The loaded modules."""
+"""``mod``: the loaded modules."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from ..linux import modules
+from ..output.escape import visible
 from ..session import Domain
 
 
+class Options(NamedTuple):
+    """``mod`` has no options."""
+
+
+def run(target: Domain, options: Options = Options()) -> "Modules":
+    """Reads the list of modules."""
+    kernel = target.kernel
+    found = sorted(modules.modules(kernel), key=lambda module: module.base)
+    return Modules(target.id, kernel.word, kernel.has("module.mem"), found)
+
+
 class Modules(NamedTuple):
-    """What ``xkdump mod`` found."""
+    """The modules of a kernel."""
 
     domain: int
     word: int
-    #: The text is told apart from the rest (6.4 on, ac3b43283923).
+    #: Whether a module's text is allocated apart from its data (6.4 on, ac3b43283923).
     split: bool
     #: By address.
     modules: list[modules.Module]
 
+    def text(self) -> Iterator[str]:
+        """A heading, then a line per module; nothing if none is loaded."""
+        if not self.modules:
+            return
+        width = self.word * 2
+        names = [visible(module.name) for module in self.modules]
+        name_width = max(map(len, names))
+        size_width = max(len(str(module.total)) for module in self.modules)
+        base = "TEXT_BASE" if self.split else "BASE"
+        yield (
+            f"{_centred('MODULE', width)}  {'NAME':{name_width}}  {_centred(base, width)}  "
+            f"{'SIZE':>{size_width}}  OBJECT FILE"
+        )
+        for module, name in zip(self.modules, names, strict=True):
+            symbols = "  [CONFIG_KALLSYMS]" if module.symbols else ""
+            yield (
+                f"{module.address:{width}x}  {name:{name_width}}  {module.base:{width}x}  "
+                f"{module.total:>{size_width}}  (not loaded){symbols}"
+            )
 
-def run(domain: Domain) -> Modules:
-    """Reads the list of modules."""
-    kernel = domain.kernel
-    found = sorted(modules.modules(kernel), key=lambda module: module.base)
-    return Modules(domain.id, kernel.word, kernel.has("module.mem"), found)
+    def json(self) -> dict[str, Any]:
+        """The domain and its modules."""
+        return {
+            "domain": self.domain,
+            "modules": [
+                {
+                    "module": hex(module.address),
+                    "name": module.name,
+                    "text_base": hex(module.base),
+                    "size": module.total,
+                    "symbols": module.symbols,
+                }
+                for module in self.modules
+            ],
+        }
+
+
+def _centred(title: str, width: int) -> str:
+    """``title`` in the middle of ``width``, one column to the left if that is not even."""
+    left = max(0, (width - len(title)) // 2)
+    return (" " * left + title).ljust(width)

@@ -1,10 +1,13 @@
-"""Every ELF note of a dump, decoded."""
+"""``notes``: every ELF note of a dump, decoded."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from .._native import MemoryFault, Note
+from ..output.escape import visible
+from ..output.frames import registers_json
 from ..output.lazy import Lazy
 from ..session.dump_file import DumpFile
 
@@ -16,6 +19,14 @@ _STRINGS = (
     "xen_compile_date",
     "xen_compile_time",
 )
+_INDENT = " " * 25
+#: 32-bit notes show four words a line, 64-bit ones two.
+_PER_LINE = {4: 4, 8: 2}
+_LINE = re.compile("^.*$", re.MULTILINE)
+
+
+class Options(NamedTuple):
+    """``notes`` has no options."""
 
 
 class DecodedNote(NamedTuple):
@@ -26,18 +37,10 @@ class DecodedNote(NamedTuple):
     strings: dict[str, str]
 
 
-class Notes(NamedTuple):
-    """What ``xkdump notes`` found."""
-
-    dump: str
-    word: int
-    notes: Sequence[DecodedNote]
-
-
-def run(dump: DumpFile) -> Notes:
+def run(target: DumpFile, options: Options = Options()) -> "Notes":
     """Decodes every note; follows the addresses that CRASH_INFO holds."""
-    notes = Lazy(dump.notes, partial(_decoded, dump), "note")
-    return Notes(dump.path, dump.native.word, notes)
+    notes = Lazy(target.notes, partial(_decoded, target), "note")
+    return Notes(target.native.word, notes)
 
 
 def _decoded(dump: DumpFile, note: Note) -> DecodedNote:
@@ -51,3 +54,86 @@ def _decoded(dump: DumpFile, note: Note) -> DecodedNote:
                 continue
             strings[name] = text.decode("utf-8", "backslashreplace")
     return DecodedNote(note, fields, strings)
+
+
+class Notes(NamedTuple):
+    """The notes of a dump."""
+
+    word: int
+    #: Decoded one by one, as they are asked for.
+    notes: Sequence[DecodedNote]
+
+    def text(self) -> Iterator[str]:
+        """Note by note in the manner of crash's ``help -n``, in the order of the file."""
+        return (line for note in self.notes for line in _note(note, self.word))
+
+    def json(self) -> dict[str, Any]:
+        """Every note."""
+        return {"notes": map(_note_json, self.notes)}
+
+
+def _note(decoded: DecodedNote, word: int) -> Iterator[str]:
+    note = decoded.note
+    name = note.type_name or "?"
+    # As in 2006: small numbers in decimal would hide the constants' look.
+    yield f"Elf{word * 8}_Nhdr:"
+    yield f'               n_namesz: {note.name_size} ("{visible(note.name)}")'
+    yield f"               n_descsz: {note.size}"
+    yield f"                 n_type: {note.type:x} ({name})"
+    if "text" in decoded.fields:
+        for line in _LINE.finditer(decoded.fields["text"].rstrip("\n")):
+            yield _INDENT + visible(line[0])
+        return
+    yield from _hex(note.data, _word_of(decoded, word))
+    yield from _fields(decoded)
+
+
+def _word_of(decoded: DecodedNote, word: int) -> int:
+    """The word size of the note itself, which may differ from the file's."""
+    if decoded.note.kind == "prstatus":
+        return 4 if "eip" in decoded.fields["registers"] else 8
+    if decoded.note.size < word:
+        return 4
+    return int(decoded.fields.get("word", word))
+
+
+def _hex(data: bytes, word: int) -> Iterator[str]:
+    step = word * _PER_LINE[word]
+    for start in range(0, len(data), step):
+        line = data[start : start + step]
+        yield _INDENT + " ".join(line[i : i + word][::-1].hex() for i in range(0, len(line), word))
+
+
+def _fields(decoded: DecodedNote) -> Iterator[str]:
+    for name, value in decoded.fields.items():
+        if name == "word":
+            continue
+        if isinstance(value, dict):
+            for register, content in value.items():
+                yield f"{_INDENT}{register:>16}: {content:x}"
+        elif name in decoded.strings:
+            yield f'{_INDENT}{name}: {value:x} "{visible(decoded.strings[name])}"'
+        elif isinstance(value, str):
+            yield f'{_INDENT}{name}: "{visible(value)}"'
+        else:
+            yield f"{_INDENT}{name}: {value:x}"
+
+
+def _note_json(decoded: DecodedNote) -> dict[str, Any]:
+    return {
+        "name": decoded.note.name,
+        "type": hex(decoded.note.type),
+        "type_name": decoded.note.type_name,
+        "kind": decoded.note.kind,
+        "size": decoded.note.size,
+        "offset": decoded.note.offset,
+        "fields": {key: _value(value) for key, value in decoded.fields.items()},
+        "strings": decoded.strings,
+        "data": decoded.note.data.hex(),
+    }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return registers_json(value)
+    return hex(value) if isinstance(value, int) else value

@@ -1,15 +1,25 @@
-"""The tasks, and what each uses."""
+"""``ps``: the tasks and what each uses."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from .._native import AbsentError
 from ..linux import mm, states, tasks
 from ..linux.kernel import Kernel
+from ..output.escape import visible
 from ..progress import each
 from ..session import Domain
+from .contract import Operands
 
 PAGE = 4096
+OPERANDS = Operands("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name")
+
+
+class Options(NamedTuple):
+    """Which tasks."""
+
+    #: Pids, addresses or command names; all tasks without any.
+    operands: Sequence[str] = ()
 
 
 class Process(NamedTuple):
@@ -29,38 +39,30 @@ class Process(NamedTuple):
     percent: float
 
 
-class Processes(NamedTuple):
-    """What ``xkdump ps`` found."""
-
-    domain: int
-    word: int
-    processes: list[Process]
-
-
-def run(domain: Domain, wanted: Sequence[str] = ()) -> Processes:
-    """All tasks, else those ``wanted`` (pids, addresses, command names); AbsentError for none."""
-    kernel = domain.kernel
-    everyone = tasks.tasks(kernel)
-    if not everyone:
-        raise AbsentError(f"{domain.dump.path}: domain {domain.id}: no task can be read")
-    used = mm.usage(kernel, everyone)
+def run(target: Domain, options: Options = Options()) -> "Processes":
+    """Lists the tasks asked for; AbsentError if one does not exist or none can be read."""
+    kernel = target.kernel
+    all_tasks = tasks.tasks(kernel)
+    if not all_tasks:
+        raise AbsentError(f"{target.dump.path}: domain {target.id}: no task can be read")
+    used = mm.usage(kernel, all_tasks)
     try:
         pages = mm.total_pages(kernel)
     except AbsentError as error:
         kernel.warn(f"%MEM is not known: {error}")
         pages = 0
     known = states.of(kernel)
-    chosen = everyone
-    if wanted:
+    chosen = all_tasks
+    if options.operands:
         found: dict[int, tasks.Task] = {}
-        for name in wanted:
-            named = tasks.find(everyone, name)
+        for name in options.operands:
+            named = tasks.find(all_tasks, name)
             if not named:
-                raise AbsentError(f"{domain.dump.path}: domain {domain.id} has no task {name}")
+                raise AbsentError(f"{target.dump.path}: domain {target.id} has no task {name}")
             found.update((task.address, task) for task in named)
-        chosen = [task for task in everyone if task.address in found]
+        chosen = [task for task in all_tasks if task.address in found]
     return Processes(
-        domain.id,
+        target.id,
         kernel.word,
         [
             _process(kernel, task, used.get(task.address), pages, known)
@@ -91,3 +93,55 @@ def _process(
         rss=used.resident * PAGE if used else 0,
         percent=used.resident * 100 / pages if used and pages else 0.0,
     )
+
+
+class Processes(NamedTuple):
+    """Tasks and what each uses."""
+
+    domain: int
+    word: int
+    processes: list[Process]
+
+    def text(self) -> Iterator[str]:
+        """A heading, then a line per task as crash prints it."""
+        width = self.word * 2
+        yield f"      PID    PPID  CPU {'TASK':^{width}}  ST  %MEM      VSZ      RSS  COMM"
+        for process in self.processes:
+            yield _line(process, width)
+
+    def json(self) -> dict[str, Any]:
+        """The domain and its tasks."""
+        return {
+            "domain": self.domain,
+            "tasks": [_process_json(process) for process in self.processes],
+        }
+
+
+def _line(process: Process, width: int) -> str:
+    task = process.task
+    comm = visible(task.comm)
+    ppid = "?" if process.ppid is None else process.ppid
+    return (
+        f"{'>' if task.active else ' '} {task.pid:>7} {ppid:>7} {task.cpu:>3}  "
+        f"{task.address:0{width}x} {process.state:>3}  {process.percent:>4.1f} "
+        f"{process.vsz // 1024:>8} {process.rss // 1024:>8}  "
+        f"{f'[{comm}]' if process.kernel_thread else comm}"
+    )
+
+
+def _process_json(process: Process) -> dict[str, Any]:
+    task = process.task
+    return {
+        "pid": task.pid,
+        "tgid": task.tgid,
+        "ppid": process.ppid,
+        "task": hex(task.address),
+        "cpu": task.cpu,
+        "comm": task.comm,
+        "state": process.state,
+        "running": task.active,
+        "kernel_thread": process.kernel_thread,
+        "vsz": process.vsz,
+        "rss": process.rss,
+        "percent_of_memory": round(process.percent, 3),
+    }

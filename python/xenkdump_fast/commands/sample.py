@@ -1,27 +1,35 @@
-"""Writes a sample dump, to learn on and to test with."""
+"""``sample``: writes a small synthetic dump, to learn on and to test with."""
 
 import argparse
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import sample
+from ..output.escape import visible
+from .contract import Operands, UsageError
 
 if TYPE_CHECKING:
     from ..sample import Sample
 
+OPERANDS = Operands("DIR", "where vmlinux, vmcore and plan.json are written", "1")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-class Written(NamedTuple):
-    """What ``xkdump sample`` wrote."""
+class Options(NamedTuple):
+    """Which dump to write, and where."""
 
-    kind: str
-    sample: "Sample"
+    #: The directory.
+    operands: tuple[str]
+    like: str = "modern"
+    #: dom0's memory in bytes.
+    memory: int | None = None
+    #: The same seed gives the same bytes.
+    seed: int = 0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``sample``."""
     kinds = "; ".join(f"{name}: {text}" for name, text in sample.KINDS.items())
-    parser.add_argument("directory", metavar="DIR", help="where vmlinux, vmcore and plan.json go")
     parser.add_argument(
         "--like", default="modern", metavar="KIND", help=f"default: modern. Kinds: {kinds}"
     )
@@ -42,7 +50,33 @@ def size(text: str) -> int:
     return int(number) * _UNITS[unit]
 
 
-def run(args: argparse.Namespace) -> Written:
-    """Writes the sample; SampleError if it cannot be."""
-    written = sample.forge(args.directory, args.like, memory=args.memory, seed=args.seed)
-    return Written(args.like, written)
+def run(target: None, options: Options) -> "Written":
+    """Writes the dump; UsageError if it cannot be."""
+    (directory,) = options.operands
+    try:
+        made = sample.forge(directory, options.like, memory=options.memory, seed=options.seed)
+    except sample.SampleError as error:
+        raise UsageError(str(error)) from None
+    return Written(options.like, made)
+
+
+class Written(NamedTuple):
+    """The files of a synthetic dump."""
+
+    kind: str
+    sample: "Sample"
+
+    def text(self) -> Iterator[str]:
+        """The files, then a command to try."""
+        vmlinux, vmcore, plan = (visible(str(path)) for path in self._paths())
+        yield from (vmlinux, vmcore, plan)
+        yield f"Try: xkdump bt -a {vmlinux} {vmcore}"
+
+    def json(self) -> dict[str, Any]:
+        """The kind and the paths of the files."""
+        vmlinux, vmcore, plan = map(str, self._paths())
+        return {"kind": self.kind, "vmlinux": vmlinux, "vmcore": vmcore, "plan": plan}
+
+    def _paths(self) -> tuple[object, object, object]:
+        made = self.sample
+        return made.vmlinux, made.vmcore, made.directory / "plan.json"

@@ -1,30 +1,176 @@
-"""The session header."""
+"""``sys``: the session header, of a kernel or of Xen."""
 
 import os
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ..linux import header
+from ..linux.header import FIXED_1, date_text
+from ..output.escape import visible
 from ..session import Domain
+
+if TYPE_CHECKING:
+    from ..xen.header import Header as XenHeader
+    from ..xen.host import XenHost
+
+_UNKNOWN = "(unknown)"
+
+
+class Options(NamedTuple):
+    """``sys`` has no options."""
+
+
+@overload
+def run(target: Domain, options: Options = ...) -> "System": ...
+
+
+@overload
+def run(target: "XenHost", options: Options = ...) -> "XenSystem": ...
+
+
+def run(target: "Domain | XenHost", options: Options = Options()) -> "System | XenSystem":
+    """Reads the facts of a domain's kernel, or of Xen."""
+    if isinstance(target, Domain):
+        return System(
+            kernel=os.path.basename(target.kernel.image.path),
+            dump=os.path.basename(target.dump.path),
+            domain=target.id,
+            p2m_source=None if target.p2m is None else target.p2m.source,
+            header=header.read(target.kernel),
+        )
+    from ..xen import header as xen_header
+
+    name = None if target.symbols_path is None else os.path.basename(target.symbols_path)
+    return XenSystem(name, os.path.basename(target.dump.path), xen_header.read(target))
 
 
 class System(NamedTuple):
-    """What ``xkdump sys`` found."""
+    """The session header of a kernel."""
 
     kernel: str
     dump: str
     domain: int
-    word: int
     p2m_source: str | None
     header: header.Header
 
+    def text(self) -> Iterator[str]:
+        """One line per field, the labels right-aligned as in crash."""
+        return _aligned(_rows(self))
 
-def run(domain: Domain) -> System:
-    """Reads the header facts of a domain's kernel."""
-    return System(
-        kernel=os.path.basename(domain.kernel.image.path),
-        dump=os.path.basename(domain.dump.path),
-        domain=domain.id,
-        word=domain.kernel.word,
-        p2m_source=None if domain.p2m is None else domain.p2m.source,
-        header=header.read(domain.kernel),
-    )
+    def json(self) -> dict[str, Any]:
+        """Every field."""
+        header = self.header
+        task = header.task
+        return {
+            "domain": self.domain,
+            "kernel": self.kernel,
+            "p2m_source": self.p2m_source,
+            "cpus": header.cpus,
+            "offline": header.offline,
+            "date": header.date,
+            "uptime": header.uptime,
+            "load_average": None if header.load is None else [float(load(a)) for a in header.load],
+            "tasks": header.task_count,
+            **{
+                name: header.uts.get(name) for name in ("nodename", "release", "version", "machine")
+            },
+            "mhz": header.mhz,
+            "memory": header.memory,
+            "panic": header.panic,
+            "tainted": header.tainted,
+            "pid": None if task is None else task.pid,
+            "comm": None if task is None else task.comm,
+            "task": None if task is None else hex(task.address),
+            "cpu": None if task is None else task.cpu,
+            "state": header.state,
+        }
+
+
+def _rows(result: System) -> Iterator[tuple[str, str]]:
+    header = result.header
+    tainted = "  [TAINTED]" if header.tainted else ""
+    yield "KERNEL", result.kernel + tainted
+    yield "DUMPFILE", result.dump
+    yield "CPUS", f"{header.cpus}" + (f" [OFFLINE: {header.offline}]" if header.offline else "")
+    yield "DATE", _UNKNOWN if header.date is None else date_text(header.date)
+    yield "UPTIME", _UNKNOWN if header.uptime is None else uptime(header.uptime)
+    yield "LOAD AVERAGE", _UNKNOWN if header.load is None else ", ".join(map(load, header.load))
+    yield "TASKS", str(header.task_count)
+    yield "NODENAME", header.uts.get("nodename", _UNKNOWN)
+    yield "RELEASE", header.uts.get("release", _UNKNOWN)
+    yield "VERSION", header.uts.get("version", _UNKNOWN)
+    rate = "" if header.mhz is None else f"  ({header.mhz} Mhz)"
+    yield "MACHINE", header.uts.get("machine", _UNKNOWN) + rate
+    yield "MEMORY", _UNKNOWN if header.memory is None else size(header.memory)
+    yield "PANIC", "" if header.panic is None else f'"{header.panic}"'
+    task = header.task
+    if task is not None:
+        yield "PID", str(task.pid)
+        yield "COMMAND", f'"{task.comm}"'
+        where = "" if header.thread_info is None else f"  [THREAD_INFO: {header.thread_info:x}]"
+        yield "TASK", f"{task.address:x}{where}"
+        yield "CPU", str(task.cpu)
+        yield "STATE", header.state or _UNKNOWN
+
+
+class XenSystem(NamedTuple):
+    """The facts of the hypervisor."""
+
+    #: The file with Xen's symbols; None without one.
+    kernel: str | None
+    dump: str
+    header: "XenHeader"
+
+    def text(self) -> Iterator[str]:
+        """One line per field, as in crash's hypervisor session."""
+        return _aligned(_xen_rows(self))
+
+    def json(self) -> dict[str, Any]:
+        """Every field."""
+        from dataclasses import asdict
+
+        return {"kernel": self.kernel, **asdict(self.header)}
+
+
+def _xen_rows(result: XenSystem) -> Iterator[tuple[str, str]]:
+    header = result.header
+    yield "KERNEL", result.kernel or "(no xen-syms)"
+    yield "DUMPFILE", result.dump
+    yield "CPUS", str(len(header.pcpus))
+    yield "DOMAINS", str(header.domains)
+    yield "DATE", _UNKNOWN if header.date is None else date_text(header.date)
+    yield "UPTIME", _UNKNOWN if header.uptime is None else uptime(header.uptime)
+    yield "RELEASE", header.version or _UNKNOWN
+    yield "CHANGESET", header.changeset or _UNKNOWN
+    yield "COMPILED", header.compiled or _UNKNOWN
+    yield "COMPILER", header.compiler or _UNKNOWN
+    yield "COMMAND LINE", _UNKNOWN if header.command_line is None else header.command_line
+    rate = "unknown" if header.mhz is None else header.mhz
+    yield "MACHINE", f"{header.machine}  ({rate} Mhz)"
+    yield "MEMORY", _UNKNOWN if header.memory is None else size(header.memory)
+    yield "PANIC", _UNKNOWN if header.reason is None else f'"{header.reason}"'
+    yield "PCPU", _UNKNOWN if header.crashed_on is None else str(header.crashed_on)
+    yield "LAYOUT BY", header.layout
+
+
+def _aligned(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
+    return (f"{label:>12}: {visible(value)}" for label, value in rows)
+
+
+def uptime(seconds: int) -> str:
+    """``00:01:42``, preceded by days if there are any."""
+    days, rest = divmod(seconds, 86400)
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days} days, {clock}" if days else clock
+
+
+def load(average: int) -> str:
+    """A load average with two decimals, rounded as /proc/loadavg rounds."""
+    rounded = average + FIXED_1 // 200
+    return f"{rounded // FIXED_1}.{rounded % FIXED_1 * 100 // FIXED_1:02}"
+
+
+def size(octets: int) -> str:
+    """``320 MB``, ``887.4 MB``, ``1.5 GB``: one decimal, none where it would be 0."""
+    unit, name = (1 << 30, "GB") if octets >= 1 << 30 else (1 << 20, "MB")
+    return f"{octets / unit:.1f}".removesuffix(".0") + f" {name}"

@@ -1,13 +1,46 @@
-"""Every vCPU of every domain."""
+"""``vcpus``: every vCPU of every domain."""
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from .._native import AbsentError, Dump, Image, MemoryFault, Symbol, Symbols
+from .._native import AbsentError, Image, MemoryFault, Symbol, Symbols
+from ..output.escape import visible
+from ..output.frames import registers_json
+from ..output.table import table
+from ..session import DumpFile
 from ..xen.domain import CoreDomain, XenDomain
-from ..xen.host import Xen, open_symbols
 from ..xen.vcpus import XenVcpu
-from .domains import none_found
+from . import domains
+
+_HEAD = ("", "DOM", "VCPU", "PCPU", "STATE", "CR3", "RIP", "SYMBOL", "REGISTERS FROM")
+#: Columns that are numbers.
+_NUMBERS = (1, 2, 3, 5, 6)
+
+
+class Options(NamedTuple):
+    """Which vCPUs, and whose symbols."""
+
+    #: Those of Xen's own domains too.
+    all: bool = False
+    #: Path of Xen's symbols; not needed.
+    xen_syms: str | None = None
+    #: Paths of kernels; each gives symbols to the domains that run it.
+    kernels: Sequence[str] = ()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``vcpus``."""
+    domains.add_options(parser)
+    parser.add_argument(
+        "--vmlinux",
+        dest="kernels",
+        action="append",
+        default=[],
+        metavar="VMLINUX",
+        help="names symbols for the domains that run it; may be given more than once",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,60 +55,40 @@ class VcpuRow:
     offset: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Vcpus:
-    """What ``xkdump vcpus`` found."""
-
-    rows: list[VcpuRow]
-    warnings: list[str]
-
-
-def run(
-    path: str,
-    xen_syms: str | None = None,
-    vmlinux: Sequence[str] = (),
-    *,
-    everyone: bool = False,
-) -> Vcpus:
-    """Lists the vCPUs; each of the ``vmlinux`` gives symbols to the domains that run it.
-
-    AbsentError where the dump is not of a Xen host, or no domain of it can be found.
-    """
-    dump = Dump(path)
-    images = [Image(name) for name in vmlinux]
-    domains: Sequence[XenDomain]
-    warnings = list(dump.warnings)
-    if dump.format == "xl dump-core":
-        domains = [CoreDomain(dump)]
+def run(target: DumpFile, options: Options = Options()) -> "Vcpus":
+    """Lists the vCPUs; AbsentError if the dump is not of a Xen host, or if none can be found."""
+    images = [Image(name) for name in options.kernels]
+    found: Sequence[XenDomain]
+    warnings: list[str] = []
+    if target.is_dump_core:
+        found = [CoreDomain(target.native)]
     else:
-        image, symbols = open_symbols(xen_syms) if xen_syms is not None else (None, None)
-        xen = Xen(dump, image, symbols=symbols)
-        domains = xen.domains(all=everyone)
-        if not domains:
-            raise none_found(xen)
-        # The list's own complaints come once the domains were read.
+        xen = target.xen(options.xen_syms)
+        found = xen.domains(all=options.all)
+        if not found:
+            raise domains.none_found(xen)
         warnings += xen.warnings
     rows = []
-    for domain in domains:
+    for domain in found:
         number = None if isinstance(domain, CoreDomain) else domain.id
         names = _symbols(domain, images)
         for vcpu in domain.vcpus:
-            found = _lookup(vcpu, names)
-            offset = None if found is None else _pc(vcpu, 0) - found.address
-            rows.append(VcpuRow(number, vcpu, found.name if found else None, offset))
+            symbol = _lookup(vcpu, names)
+            offset = None if symbol is None else (_pc(vcpu) or 0) - symbol.address
+            rows.append(VcpuRow(number, vcpu, symbol.name if symbol else None, offset))
         warnings += (f"domain {domain.id}: {text}" for text in domain.warnings)
     return Vcpus(rows, warnings)
 
 
-def _pc(vcpu: XenVcpu, default: int) -> int:
+def _pc(vcpu: XenVcpu) -> int | None:
     registers = vcpu.registers or {}
-    return registers.get("rip", registers.get("eip", default))
+    return registers.get("rip", registers.get("eip"))
 
 
 def _lookup(vcpu: XenVcpu, symbols: Symbols | None) -> Symbol | None:
-    if symbols is None or vcpu.registers is None:
+    pc = _pc(vcpu)
+    if symbols is None or pc is None:
         return None
-    pc = _pc(vcpu, 0)
     # User space has no symbols here: its addresses are in the lower half.
     return symbols.lookup(pc) if pc >> 63 or 0xC000_0000 <= pc < 1 << 32 else None
 
@@ -97,3 +110,51 @@ def _symbols(domain: XenDomain, images: Sequence[Image]) -> Symbols | None:
             except (AbsentError, MemoryFault):
                 continue
     return None
+
+
+class Vcpus(NamedTuple):
+    """The vCPUs of a host."""
+
+    rows: list[VcpuRow]
+    warnings: list[str]
+
+    def text(self) -> Iterator[str]:
+        """A line per vCPU; ``>`` marks those that were running."""
+        return table([_HEAD, *(tuple(_cells(row)) for row in self.rows)], _NUMBERS)
+
+    def json(self) -> dict[str, Any]:
+        """Every vCPU."""
+        return {"vcpus": [_row_json(row) for row in self.rows]}
+
+
+def _cells(row: VcpuRow) -> Iterator[str]:
+    vcpu = row.vcpu
+    yield ">" if vcpu.running else ""
+    yield "-" if row.domain is None else str(row.domain)
+    yield str(vcpu.id)
+    yield "-" if vcpu.pcpu is None else str(vcpu.pcpu)
+    yield vcpu.state
+    yield "-" if vcpu.root is None else f"{vcpu.root:x}"
+    pc = _pc(vcpu)
+    yield "-" if pc is None else f"{pc:0{(vcpu.word or 8) * 2}x}"
+    yield "-" if row.symbol is None else f"{visible(row.symbol)}+{row.offset}"
+    yield vcpu.where or "-"
+
+
+def _row_json(row: VcpuRow) -> dict[str, Any]:
+    vcpu = row.vcpu
+    registers = vcpu.registers
+    return {
+        "domain": row.domain,
+        "id": vcpu.id,
+        "vcpu": None if vcpu.address is None else hex(vcpu.address),
+        "pcpu": vcpu.pcpu,
+        "state": vcpu.state,
+        "running": vcpu.running,
+        "cr3": None if vcpu.root is None else hex(vcpu.root),
+        "symbol": row.symbol,
+        "offset": row.offset,
+        "registers_from": vcpu.where,
+        "registers": None if registers is None else registers_json(registers),
+        "warnings": list(vcpu.warnings),
+    }

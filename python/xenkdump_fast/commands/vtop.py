@@ -1,14 +1,27 @@
-"""Virtual addresses to pseudo-physical and machine ones, with the walk between."""
+"""``vtop``: virtual addresses to pseudo-physical and machine ones, with the walk between."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from .._native import AbsentError, Mapping, MemoryFault
 from ..linux.boot.locate import first_symbol
 from ..linux.kernel import Kernel
 from ..session import Domain
+from .contract import Operands
 
 PAGE = 4096
+OPERANDS = Operands("ADDRESS|SYMBOL", "a virtual address in hex, or a symbol", "+")
+_PAGE_SIZES = {1 << 21: "  (2MB)", 1 << 22: "  (4MB)", 1 << 30: "  (1GB)"}
+#: Bytes of an entry, and what its levels are called from the lowest up.
+_ENTRY = {"x86": 4, "x86-pae": 8, "x86_64": 8, "x86_64-la57": 8}
+_LEVELS = ("PTE", "PMD", "PUD", "P4D", "PGD")
+
+
+class Options(NamedTuple):
+    """What to translate."""
+
+    #: Virtual addresses in hex, or names of symbols.
+    operands: Sequence[str] = ()
 
 
 class Translation(NamedTuple):
@@ -22,35 +35,22 @@ class Translation(NamedTuple):
     why: str | None
 
 
-class Translations(NamedTuple):
-    """What ``xkdump vtop`` found."""
+def run(target: Domain, options: Options = Options()) -> "Translations":
+    """Walks the kernel's page tables for each operand.
 
-    domain: int
-    word: int
-    paging: str
-    #: Virtual address of the top page table; None where no symbol names it.
-    directory: int | None
-    #: Under Xen the page tables hold machine addresses.
-    is_xen: bool
-    translations: list[Translation]
-
-
-def run(domain: Domain, wanted: Sequence[str] = ()) -> Translations:
-    """Walks the kernel's page tables for each address or symbol in ``wanted``.
-
-    AbsentError for an operand that is neither, or if none of the addresses is mapped.
+    AbsentError for an operand that is neither an address nor a symbol, or if no address is mapped.
     """
-    kernel = domain.kernel
-    found = [_translate(domain, _address(kernel, name)) for name in wanted]
+    kernel = target.kernel
+    found = [_translate(target, _address(kernel, name)) for name in options.operands]
     if found and all(translation.mapping is None for translation in found):
         first = found[0]
         raise AbsentError(f"{first.address:#x} is not mapped: {first.why}")
     return Translations(
-        domain=domain.id,
+        domain=target.id,
         word=kernel.word,
         paging=kernel.location.paging,
         directory=first_symbol(kernel.symbols, "swapper"),
-        is_xen=domain.p2m is not None,
+        is_xen=target.p2m is not None,
         translations=found,
     )
 
@@ -80,3 +80,131 @@ def _translate(domain: Domain, address: int) -> Translation:
         except MemoryFault:
             physical = None
     return Translation(address, mapping, physical, None)
+
+
+class Translations(NamedTuple):
+    """Translated addresses."""
+
+    domain: int
+    word: int
+    paging: str
+    #: Virtual address of the top page table; None where no symbol names it.
+    directory: int | None
+    #: Under Xen the page tables hold machine addresses.
+    is_xen: bool
+    translations: list[Translation]
+
+    def text(self) -> Iterator[str]:
+        """Address by address as crash prints them, an empty line between them."""
+        for i, translation in enumerate(self.translations):
+            if i:
+                yield ""
+            yield from _translation(self, translation)
+
+    def json(self) -> dict[str, Any]:
+        """The domain, its paging format, and every address."""
+        return {
+            "domain": self.domain,
+            "paging": self.paging,
+            "addresses": [_json(translation) for translation in self.translations],
+        }
+
+
+def _translation(result: Translations, translation: Translation) -> Iterator[str]:
+    width = result.word * 2
+    yield f"{'VIRTUAL':{width}}  {'PHYSICAL':{width}}".rstrip(" " if width == 8 else "")
+    mapping = translation.mapping
+    if mapping is None:
+        yield f"{translation.address:<{width}x}  (not mapped)"
+        yield ""
+        yield f"({translation.why})"
+        return
+    if translation.physical is None:
+        where = "(page not available)"
+    else:
+        where = f"{translation.physical:<{width}x}"
+    yield f"{translation.address:<{width}x}  {where}"
+    yield ""
+    yield from _walk_32(result, mapping) if result.word == 4 else _walk_64(result, mapping)
+    yield from _pages(result, translation, mapping)
+    yield ""
+    yield from _flags(result, mapping)
+
+
+def _walk_32(result: Translations, mapping: Mapping) -> Iterator[str]:
+    """The walk of i386, in which crash names the top entries by their virtual address."""
+    machine = " [machine]" if result.is_xen else ""
+    size = _ENTRY[result.paging]
+    if result.directory is not None:
+        yield f"PAGE DIRECTORY: {result.directory:x}"
+    names = ("PGD", "PTE") if result.paging == "x86" else ("PGD", "PMD", "PTE")
+    levels = mapping.levels[-3:]  # a 64-bit Xen's own level above a 32-bit guest's is left out
+    for i, (name, (_, table, index, entry)) in enumerate(zip(names, levels, strict=False)):
+        at = table + index * size
+        if i == 0 and result.directory is not None:
+            at = result.directory + index * size
+        yield f"  {name}: {at:>8x} => {entry:x}{machine}"
+        if name == "PGD" and result.paging == "x86" and len(levels) > 1:
+            yield f"  PMD: {at:>8x} => {entry:x}{machine}"  # folded into the level above
+
+
+def _walk_64(result: Translations, mapping: Mapping) -> Iterator[str]:
+    machine = " [machine]" if result.is_xen else ""
+    if result.directory is not None:
+        yield f"PGD DIRECTORY: {result.directory:x}"
+    top, *others = mapping.levels
+    yield f"PAGE DIRECTORY: {top[3]:x}{machine}"
+    for level, table, index, entry in others:
+        yield f"   {_LEVELS[level - 1]}: {table + index * 8:x} => {entry:x}{machine}"
+
+
+def _pages(result: Translations, translation: Translation, mapping: Mapping) -> Iterator[str]:
+    """The page, by its machine address too where that is another."""
+    size = _PAGE_SIZES.get(mapping.page_size, "")
+    at = translation.address % mapping.page_size
+    pages = [(mapping.machine - at, " [machine]")] if result.is_xen else []
+    if translation.physical is not None:
+        pages.append((translation.physical - at, ""))
+    for page, kind in pages:
+        yield f"{' PAGE' if result.word == 4 else '  PAGE'}: " + (
+            f"{page:>8x}{size}{kind}" if result.word == 4 else f"{page:x}{size}{kind}"
+        )
+
+
+def _flags(result: Translations, mapping: Mapping) -> Iterator[str]:
+    """The last entry, taken apart."""
+    kind = "MACHINE" if result.is_xen else "PHYSICAL"
+    pte = f"{mapping.levels[-1][3]:x}"
+    page = f"{mapping.machine & ~(mapping.page_size - 1):x}"
+    width = max(len(pte), 3)
+    page_width = max(len(page), len(kind))
+    yield f"{_centred('PTE', width)}  {_centred(kind, page_width)}  FLAGS"
+    yield (
+        f"{pte:>{width}}  {_centred(page, page_width, right=True)}  "
+        f"({'|'.join(mapping.flag_names) or 'no mapping'})"
+    )
+
+
+def _centred(title: str, width: int, right: bool = False) -> str:
+    """``title`` in the middle of ``width``; a column that is left over goes to one side."""
+    left = (width - len(title) + right) // 2
+    return (" " * left + title).ljust(width)
+
+
+def _json(translation: Translation) -> dict[str, Any]:
+    mapping = translation.mapping
+    if mapping is None:
+        return {"virtual": hex(translation.address), "mapped": False, "why": translation.why}
+    physical = translation.physical
+    return {
+        "virtual": hex(translation.address),
+        "mapped": True,
+        "physical": None if physical is None else hex(physical),
+        "machine": hex(mapping.machine),
+        "page_size": mapping.page_size,
+        "flags": mapping.flag_names,
+        "levels": [
+            {"level": level, "table": hex(table), "index": index, "entry": hex(entry)}
+            for level, table, index, entry in mapping.levels
+        ],
+    }

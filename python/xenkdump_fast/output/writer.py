@@ -1,74 +1,67 @@
-"""A result onto the screen, warnings and errors beside it."""
+"""Writes results to stdout, and warnings and errors to stderr."""
 
-import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from . import progress_line
 from .escape import visible
 
-
-class Warned(Protocol):
-    """What has warnings."""
-
-    @property
-    def warnings(self) -> Iterable[str]: ...  # noqa: D102
+#: Asked for the warnings so far.
+Warnings = Callable[[], Iterable[str]]
 
 
-def show(
-    args: argparse.Namespace, render: ModuleType, result: Any, source: Warned | None = None
-) -> None:
-    """Prints a result by its module of render/, as the arguments ask; its warnings to stderr.
-
-    Whatever may be long is made piece by piece, and may give cause for warnings as it is: the
-    source is asked for them last.
-    """
+def write_text(lines: Iterable[str], warnings: Warnings) -> None:
+    """Writes lines, then the warnings: producing the lines may cause some."""
     progress_line.stop()
-    said = cache(lambda: _folded(() if source is None else source.warnings))
-    if args.json:
-        from .document import document
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    _warn(warnings())
+    sys.stdout.flush()
 
-        body = getattr(render, "lazy_json", render.json)(result)
-        dump = getattr(args, "vmcore", None)
-        sys.stdout.writelines(document(args.command, dump, body, said))
-    elif hasattr(render, "lines"):
-        sys.stdout.writelines(render.lines(result))
-    else:
-        sys.stdout.write(render.text(result))
-    _say(said())
+
+def write_json(command: str, dump: str | None, body: dict[str, Any], warnings: Warnings) -> None:
+    """Writes one JSON object with the warnings in it, which also go to stderr."""
+    from .document import document
+
+    progress_line.stop()
+    found: list[str] = []
+
+    def deduplicated() -> list[str]:
+        found[:] = _deduplicated(warnings())
+        return found
+
+    sys.stdout.writelines(document(command, dump, body, deduplicated))
+    _warn(found)
     sys.stdout.flush()
 
 
 @contextmanager
-def telling(source: Warned) -> Iterator[None]:
-    """Where what is done within fails, the source's warnings are said: they may be why."""
+def warnings_on_error(warnings: Warnings) -> Iterator[None]:
+    """If the body fails, prints the warnings: they may explain the error."""
     try:
         yield
     except Exception:
-        _say(_folded(source.warnings))
+        _warn(warnings())
         raise
 
 
-def fail(error: object, status: int) -> int:
-    """Says what is wrong in one line; returns the exit status."""
-    print(f"xkdump: {visible(str(error))}", file=sys.stderr)
-    return status
+def error(text: object) -> None:
+    """Prints one line that says what is wrong."""
+    progress_line.stop()
+    print(f"xkdump: {visible(str(text))}", file=sys.stderr)
 
 
-def _folded(warnings: Iterable[str]) -> list[str]:
-    said = list(warnings)
-    if said:
+def _deduplicated(warnings: Iterable[str]) -> list[str]:
+    found = list(warnings)
+    if found:
         from ..diagnostics import fold
 
-        said = fold(said)
-    return said
+        found = fold(found)
+    return found
 
 
-def _say(warnings: Iterable[str]) -> None:
+def _warn(warnings: Iterable[str]) -> None:
     progress_line.stop()
-    for warning in warnings:
+    for warning in _deduplicated(warnings):
         print(f"xkdump: warning: {visible(warning)}", file=sys.stderr)

@@ -2,5 +2,6 @@
 
 from .domain import Domain, MismatchError
 from .dump import Dump, open
+from .dump_file import DumpFile
 
-__all__ = ["Domain", "Dump", "MismatchError", "open"]
+__all__ = ["Domain", "Dump", "DumpFile", "MismatchError", "open"]

@@ -5,12 +5,12 @@ from functools import cached_property
 
 from .._native import P2M, AbsentError, AddressSpace, Image
 from ..linux.boot import build_id
-from ..linux.boot.locate import Location, Root, Roots, locate
+from ..linux.boot.locate import Location
 from ..linux.system import Linux
-from .dump_file import DumpFile
-from .platform import Platform, Recorded
+from .locator import Locator
+from .platform import Platform
 
-#: Why a source of the P2M cannot be used is told of so many.
+#: Reasons reported for P2M sources that cannot be used.
 _PROBLEMS = 8
 
 
@@ -23,7 +23,6 @@ class Domain:
 
     def __init__(
         self,
-        dump: DumpFile,
         number: int,
         platform: Platform,
         image: Image | None,
@@ -31,85 +30,49 @@ class Domain:
         force: bool,
         unwind: Sequence[str] | None,
     ) -> None:
-        self.dump = dump
+        self.dump = platform.dump
         self.id = number
-        #: None on a machine without Xen, and where none of a domain's sources can be read.
+        #: None on a bare machine, and if none of the domain's sources can be read.
         self.p2m: P2M | None = None
-        self._platform = machine
+        self._platform = platform
         self._warnings: list[str] = []
         self._kernel: Linux | None = None
-        self._roots: Roots | None = None
-        self._location = self._find(image, p2m_source)
+        self._location = self._find(Locator(platform, image), p2m_source)
         if image is not None and self._location is not None:
             location = self._location
-            size = dump.native.size
-            self._kernel = Linux(image, location, self.virtual, size, machine.contexts, unwind)
+            size = self.dump.native.size
+            self._kernel = Linux(image, location, self.virtual, size, platform.contexts, unwind)
             self._identify(image, self._kernel, force)
 
-    def _find(self, image: Image | None, wanted: str | None) -> Location | None:
+    def _find(self, locator: Locator, wanted: str | None) -> Location | None:
         """Sets the P2M to the first that works, and finds the kernel with it."""
-        machine = self._platform
-        if machine.identity and wanted is None:
-            return self._locate(image, None)
+        if self._platform.identity and wanted is None:
+            return locator.locate(None)
         problems: list[str] = []
-        offered = []
-        for source in machine.sources(image):
-            offered.append(source.name)
-            if wanted not in (None, source.name):
-                continue
-            try:
-                p2m = source.open()
-                location = self._locate(image, p2m)
-            except AbsentError as error:
-                if len(problems) < _PROBLEMS:
-                    problems.append(f"P2M by {source.name} ({source.detail}): {error}")
-                continue
-            self.p2m = p2m
-            self._warnings += problems
-            return location
+        for candidate in locator.candidates(wanted):
+            if candidate.p2m is not None:
+                self.p2m = candidate.p2m
+                self._warnings += problems
+                return candidate.location
+            if len(problems) < _PROBLEMS:
+                source = candidate.source
+                problems.append(f"P2M by {source.name} ({source.detail}): {candidate.problem}")
         if wanted is not None:
-            reason = (
-                "; ".join(problems) or f"there is {', '.join(dict.fromkeys(offered)) or 'none'}"
-            )
-            raise AbsentError(
-                f"{self.dump.path}: offers no P2M of domain {self.id} by {wanted!r}: {reason}"
-            )
-        return self._without_p2m(image, problems)
+            reason = "; ".join(problems) or "the dump does not offer it"
+            raise AbsentError(f"{self.dump.path}: domain {self.id}: no P2M by {wanted!r}: {reason}")
+        return self._without_p2m(locator, problems)
 
-    def _without_p2m(self, image: Image | None, problems: list[str]) -> Location | None:
-        """Page tables of a PV guest hold machine frames: its kernel can be read with no P2M."""
-        machine = self._platform
-        own = list(machine.own_roots())
+    def _without_p2m(self, locator: Locator, problems: list[str]) -> Location | None:
         try:
-            location = self._locate(image, None, own)
+            location = locator.locate_by_own_roots()
         except AbsentError as error:
-            raise self._not_found(image, [*problems, str(error)]) from None
-        self._warnings.append(
-            "the P2M cannot be read, pseudo-physical memory with it: "
-            + ("; ".join(problems) or "no source of it is in the dump")
-        )
-        if not own:
-            self._warnings.append(
-                f"that {location.how if location else 'its root'} is domain {self.id}'s cannot be "
-                "established"
-            )
+            raise self._not_found(locator.image, [*problems, str(error)]) from None
+        reason = "; ".join(problems) or "the dump offers no source of it"
+        self._warnings.append(f"the P2M and pseudo-physical memory cannot be read: {reason}")
+        if not any(self._platform.own_roots()):
+            root = location.how if location else "the root"
+            self._warnings.append(f"cannot verify that {root} belongs to domain {self.id}")
         return location
-
-    def _locate(
-        self, image: Image | None, p2m: P2M | None, own: Sequence[Root] = ()
-    ) -> Location | None:
-        """By the roots that are its own, if any are given, else by all that may be."""
-        machine, native = self._platform, self.dump.native
-        if image is not None:
-            if own or self._roots is None:
-                self._roots = Roots(native, image, own or machine.roots())
-            physical = native.physical(p2m) if p2m or machine.identity else None
-            return locate(self._roots, p2m, self.dump.vmcoreinfo, physical)
-        records = machine.records if isinstance(machine, Recorded) else None
-        for root in own or machine.roots():
-            if records is not None:
-                return Location(root.address, records.paging, 0, root.how, {})
-        return None
 
     def _not_found(self, image: Image | None, problems: list[str]) -> AbsentError:
         release = self._platform.release()

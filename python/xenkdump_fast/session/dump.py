@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from .._native import AbsentError, Image
+from .._native import Image
 from .domain import Domain
 from .dump_file import DumpFile
-from .platform import Bare, Core, Guest, Platform
+from .platform import platform_of
 
 
 def open(path: str) -> "Dump":  # noqa: A001 - xenkdump_fast.open, as in gzip.open
@@ -28,19 +28,12 @@ class Dump(DumpFile):
         """A domain and, with its ``vmlinux``, its kernel.
 
         On a machine without Xen, and in a file of xl dump-core, there is but domain 0.
-        ``p2m_source`` forces one of ``sources.NAMES``; ``force`` accepts a vmlinux of another
+        ``p2m_source`` forces one of ``p2m_sources.NAMES``; ``force`` accepts a vmlinux of another
         build; ``unwind`` limits the methods of the unwinder.
 
         Raises AbsentError where the dump does not hold it, MismatchError for a vmlinux of another
         build, DumpError or OSError for a vmlinux that cannot be used.
         """
-        if number != 0 and not self.is_xen_host:
-            raise AbsentError(f"{self.path}: no domain {number}: not the dump of a Xen host")
+        platform = platform_of(self, number)
         image = None if vmlinux is None else Image(vmlinux)
-        if self.is_xen_host:
-            platform: Platform = Guest(self, number)
-        elif self.is_dump_core:
-            machine = Core(self)
-        else:
-            machine = Bare(self)
-        return Domain(self, number, machine, image, p2m_source, force, unwind)
+        return Domain(number, platform, image, p2m_source, force, unwind)

@@ -5,11 +5,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .. import _native
-from .._native import AddressSpace, Image
+from .._native import AddressSpace
 from ..linux.boot import vmcoreinfo
 
 if TYPE_CHECKING:
-    from ..xen.host import Xen
+    from ..xen.host import XenHost
 
 #: Kinds of note that only a Xen host's dump has.
 _XEN_NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
@@ -40,18 +40,23 @@ class DumpFile:
 
     @cached_property
     def is_dump_core(self) -> bool:
-        """Whether it is one domain's own dump, by xl dump-core."""
-        return any(note.kind == "dumpcore_header" for note in self.notes)
+        """Whether it is an xl dump-core file: a single domain."""
+        return self.native.format == "xl dump-core"
 
-    def xen(self, xen_syms: str | None = None) -> "Xen":
-        """The hypervisor of a host's dump; AbsentError where there is none or it is broken."""
-        from ..xen.host import Xen
+    def xen(self, xen_syms: str | None = None, *, force: bool = False) -> "XenHost":
+        """The hypervisor of a host's dump; ``xen_syms`` is its ELF file or its ``.map`` file.
 
-        return Xen(self.native, None if xen_syms is None else Image(xen_syms))
+        ``force`` accepts a xen-syms of another build. Raises AbsentError if the dump is not a Xen
+        host's, or for a xen-syms of another build.
+        """
+        from ..xen.host import XenHost, XenSymbols
+
+        symbols = None if xen_syms is None else XenSymbols.open(xen_syms)
+        return XenHost(self.native, symbols, force=force)
 
     @cached_property
-    def hypervisor(self) -> "Xen":
-        """The hypervisor as its own notes tell of it, with no xen-syms."""
+    def hypervisor(self) -> "XenHost":
+        """The hypervisor, read without a xen-syms."""
         return self.xen()
 
     @cached_property

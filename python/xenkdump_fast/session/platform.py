@@ -1,11 +1,11 @@
-"""What a kernel runs on: a bare machine, a domain of a Xen host, a domain in a file of its own."""
+"""Platforms: a bare machine, a domain of a Xen host, a domain in an xl dump-core file."""
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .._native import P2M, AbsentError, Image
-from ..linux.boot.locate import Root
+from ..linux.boot.locate import Root, Roots
 from ..linux.cpus import VcpuContext
 from ..xen import p2m_sources
 from ..xen.p2m_sources import Source
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Platform:
-    """What a kernel runs on: where its P2M, its roots and its registers are to be had."""
+    """Where the P2M, the page-table roots and the registers of a kernel are found."""
 
     #: Pseudo-physical addresses are machine addresses.
     identity = False
@@ -24,8 +24,8 @@ class Platform:
     def __init__(self, dump: DumpFile) -> None:
         self.dump = dump
 
-    def sources(self, image: Image | None) -> Iterator[Source]:
-        """The ways to its P2M, the best first."""
+    def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
+        """The sources of its P2M, the best first; ``roots`` are those of ``image``."""
         return iter(())
 
     def roots(self) -> Iterable[Root]:
@@ -33,7 +33,7 @@ class Platform:
         return ()
 
     def own_roots(self) -> Iterable[Root]:
-        """Those that are its own for certain, whatever its P2M says."""
+        """Roots that are certainly its own, whatever its P2M says."""
         return ()
 
     def contexts(self) -> list[VcpuContext]:
@@ -41,7 +41,7 @@ class Platform:
         return []
 
     def release(self) -> str | None:
-        """The kernel that it runs, in words, without that kernel's vmlinux."""
+        """The release and version of its kernel, known without a vmlinux."""
         return None
 
 
@@ -67,11 +67,11 @@ class Bare(Platform):
 
 
 class Recorded(Platform):
-    """A domain as Xen's records, or those of the toolstack, have it."""
+    """A domain that Xen, or the toolstack, keeps records of."""
 
     @cached_property
     def records(self) -> "XenDomain | None":
-        """What is recorded of it; None where nothing is left of that."""
+        """The records; None if nothing is left of them."""
         return None
 
     def own_roots(self) -> Iterable[Root]:
@@ -106,14 +106,14 @@ class Guest(Recorded):
                 raise
             return None
 
-    def sources(self, image: Image | None) -> Iterator[Source]:
+    def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
         native = self.dump.native
         if self.number == 0 and image is not None:
             yield from p2m_sources.by_frame_list(native, image)
         if self.records is not None:
             yield from self.records.sources
-        if image is not None:
-            yield from p2m_sources.by_cr3(native, image, self.roots())
+        if image is not None and roots is not None:
+            yield from p2m_sources.by_cr3(native, image, roots)
 
     def roots(self) -> Iterable[Root]:
         if self.number == 0:
@@ -147,7 +147,7 @@ class Core(Recorded):
         """An HVM or PVH guest's pages are listed by what the guest calls physical."""
         return self.dump.native.auto_translated
 
-    def sources(self, image: Image | None) -> Iterator[Source]:
+    def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
         native = self.dump.native
         if not native.auto_translated:
             yield Source("dump-core", "section .xen_p2m", lambda: P2M.dump_core(native))
@@ -156,3 +156,12 @@ class Core(Recorded):
 
     def roots(self) -> Iterable[Root]:
         return self.own_roots()
+
+
+def platform_of(dump: DumpFile, number: int) -> Platform:
+    """The platform of a domain; AbsentError if the dump cannot have that domain."""
+    if dump.is_xen_host:
+        return Guest(dump, number)
+    if number != 0:
+        raise AbsentError(f"{dump.path}: no domain {number}: not the dump of a Xen host")
+    return Core(dump) if dump.is_dump_core else Bare(dump)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .._native import AbsentError
 from ..budget import Allowance
-from .host import Xen
+from .host import XenHost
 from .memory import IMAGE_ALIGN, PAGE
 
 #: A ring has at least 16 KiB (_CONRING_SIZE), and its size is a power of two (conring_size=), for
@@ -28,7 +28,7 @@ class Console:
     how: str
 
 
-def read(xen: Xen) -> Console:
+def read(xen: XenHost) -> Console:
     """Reads the ring; AbsentError if it cannot be found.
 
     With xen-syms by ``conring`` and what stands beside it; without, by what it holds.
@@ -47,7 +47,7 @@ def read(xen: Xen) -> Console:
     raise AbsentError(f"{xen.dump.path}: Xen's console ring was not found; xen-syms would tell")
 
 
-def _by_symbols(xen: Xen) -> Console:
+def _by_symbols(xen: XenHost) -> Console:
     """``conring`` is a pointer since 3.4, the ring itself before."""
     memory, symbols = xen.memory, xen.symbols
     assert symbols is not None
@@ -74,7 +74,7 @@ def _by_symbols(xen: Xen) -> Console:
     return Console(_lines(text), overwritten, "conring")
 
 
-def _candidates(xen: Xen) -> Iterator[bytes]:
+def _candidates(xen: XenHost) -> Iterator[bytes]:
     """What pointers in Xen's image lead to and looks like a console ring."""
     memory = xen.memory
     base = (xen.facts.head or xen.pcpus[0].registers.get("rip", 0)) // IMAGE_ALIGN * IMAGE_ALIGN
@@ -93,7 +93,7 @@ def _candidates(xen: Xen) -> Iterator[bytes]:
                 yield _ring_at(xen, pointer)
 
 
-def _ring_at(xen: Xen, start: int) -> bytes:
+def _ring_at(xen: XenHost, start: int) -> bytes:
     """The ring at ``start``: it doubles while there is text in its second half."""
     size = _LEAST
     data = xen.memory.read(start, size) or b""

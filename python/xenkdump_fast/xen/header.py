@@ -8,7 +8,7 @@ from typing import Any
 from .._native import AbsentError, MemoryFault
 from . import console, frame_table, shared_info
 from .console import Console
-from .host import Xen
+from .host import XenHost
 from .memory import PAGE
 
 #: What Xen says when it goes down, as the console has it.
@@ -49,7 +49,7 @@ class Header:
     layout: str
 
 
-def read(xen: Xen) -> Header:
+def read(xen: XenHost) -> Header:
     """Collects what the notes, Xen's variables and its console say."""
     info = _crash_info(xen)
     ring = _console(xen)
@@ -82,7 +82,7 @@ def read(xen: Xen) -> Header:
     )
 
 
-def _crash_info(xen: Xen) -> dict[str, Any]:
+def _crash_info(xen: XenHost) -> dict[str, Any]:
     """CRASH_INFO with the strings that its machine addresses lead to."""
     for note in xen.dump.notes:
         if note.kind != "crash_info":
@@ -104,14 +104,14 @@ def _crash_info(xen: Xen) -> dict[str, Any]:
     return {}
 
 
-def _console(xen: Xen) -> Console | None:
+def _console(xen: XenHost) -> Console | None:
     try:
         return console.read(xen)
     except AbsentError:
         return None
 
 
-def _uptime(xen: Xen) -> int | None:
+def _uptime(xen: XenHost) -> int | None:
     """Nanoseconds since Xen started, at the last time that any vCPU changed its state.
 
     Xen keeps no clock that says when it died; a vCPU changes state many times a second.
@@ -130,7 +130,7 @@ def _uptime(xen: Xen) -> int | None:
     return max((time for time in times if time is not None), default=None)
 
 
-def _booted(xen: Xen) -> int | None:
+def _booted(xen: XenHost) -> int | None:
     """The time of day when Xen's clock started, in nanoseconds: every shared_info has it."""
     for domain in xen.domains():
         page = domain.shared_page
@@ -142,7 +142,7 @@ def _booted(xen: Xen) -> int | None:
     return None
 
 
-def _memory(xen: Xen) -> int | None:
+def _memory(xen: XenHost) -> int | None:
     """``total_pages``; without xen-syms what the file's segments hold."""
     at = xen.symbols.get("total_pages") if xen.symbols is not None else None
     pages = xen.memory.pointer(at) if at is not None else None
@@ -152,13 +152,13 @@ def _memory(xen: Xen) -> int | None:
     return sum(size for _, _, size in xen.dump.segments)
 
 
-def _mhz(xen: Xen) -> int | None:
+def _mhz(xen: XenHost) -> int | None:
     at = xen.symbols.get("cpu_khz") if xen.symbols is not None else None
     khz = xen.memory.pointer(at) if at is not None else None
     return khz // 1000 if khz and khz < 10**8 else None
 
 
-def _command_line(xen: Xen, ring: Console | None) -> str | None:
+def _command_line(xen: XenHost, ring: Console | None) -> str | None:
     """``saved_cmdline``; else what the console says of it."""
     at = xen.symbols.get("saved_cmdline") if xen.symbols is not None else None
     data = xen.memory.read(at, 1024) if at is not None else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import AbsentError, Dump, DumpError, Image, Symbols
 from ..budget import Allowance
@@ -25,28 +25,51 @@ if TYPE_CHECKING:
 CDF_HVM = 1 << 0
 
 
-class Xen:
+class XenSymbols(NamedTuple):
+    """The symbols of Xen: a xen-syms, or the ``.map`` file beside it."""
+
+    path: str
+    #: None for a map file.
+    image: Image | None
+    #: None for an image without a symbol table.
+    table: Symbols | None
+
+    @classmethod
+    def open(cls, path: str) -> "XenSymbols":
+        """Opens the file; DumpError if it is neither."""
+        try:
+            image = Image(path)
+        except DumpError as error:
+            try:
+                table = Symbols.from_map(path)
+            except DumpError:
+                raise error from None
+            if len(table) == 0:
+                raise
+            return cls(path, None, table)
+        try:
+            return cls(path, image, image.symbols())
+        except AbsentError:
+            return cls(path, image, None)
+
+
+class XenHost:
     """The hypervisor in a host's dump.
 
-    ``image`` is its xen-syms; without one, or without DWARF in it, the layout of Xen's structs is
-    inferred. ``symbols`` may come from a map file instead. ``force`` takes those of another build.
+    Without DWARF in ``symbols`` the layout of Xen's structs is inferred. ``force`` accepts symbols
+    of another build.
 
-    Raises AbsentError where the dump is not a Xen host's, where Xen's memory cannot be read, or for
-    an image of another build. What is broken is collected in ``warnings``; a broken domain does not
-    hide its neighbours.
+    Raises AbsentError if the dump is not a Xen host's, if Xen's memory cannot be read, or for
+    symbols of another build. Everything else that is broken is reported in ``warnings``; a broken
+    domain does not hide the others.
     """
 
     def __init__(
-        self,
-        dump: Dump,
-        image: Image | None = None,
-        *,
-        symbols: Symbols | None = None,
-        force: bool = False,
+        self, dump: Dump, symbols: "XenSymbols | None" = None, *, force: bool = False
     ) -> None:
         self.dump = dump
-        self.image = image
         self._given = symbols
+        self.image = None if symbols is None else symbols.image
         self.warnings: list[str] = []
         self.pcpus: list[Pcpu] = pcpus(dump)
         for pcpu in self.pcpus:
@@ -57,7 +80,7 @@ class Xen:
         self.vmcoreinfo = memory.vmcoreinfo(dump)
         self.facts = domains.Facts.of(self.vmcoreinfo, self.symbols, self._by_types or Layout())
         self.memory = self._memory()
-        different = build_id.mismatch(self.memory, self.vmcoreinfo, image, self.symbols)
+        different = build_id.mismatch(self.memory, self.vmcoreinfo, self.image, self.symbols)
         if different is not None:
             if not force:
                 raise AbsentError(f"{different} (--force goes on)")
@@ -66,12 +89,12 @@ class Xen:
     @cached_property
     def symbols(self) -> Symbols | None:
         """The symbols of Xen, if there are any."""
-        if self._given is not None:
-            return self._given
-        try:
-            return self.image.symbols() if self.image else None
-        except AbsentError:
-            return None
+        return None if self._given is None else self._given.table
+
+    @property
+    def symbols_path(self) -> str | None:
+        """The file that the symbols come from."""
+        return None if self._given is None else self._given.path
 
     @cached_property
     def _by_types(self) -> Layout | None:
@@ -190,7 +213,7 @@ class Xen:
 class HostDomain(XenDomain):
     """A domain of a host, read out of the hypervisor's structs."""
 
-    def __init__(self, xen: Xen, number: int, address: int, how: str) -> None:
+    def __init__(self, xen: XenHost, number: int, address: int, how: str) -> None:
         super().__init__(xen.dump, number, xen.word, xen.room_for_kernels)
         self.xen = xen
         self.address = address
@@ -268,17 +291,3 @@ class HostDomain(XenDomain):
         """How many pages of memory it has."""
         at = self.xen.pages_offset
         return None if at is None else self.xen.memory.number(self.address + at, 4)
-
-
-def open_symbols(path: str) -> tuple[Image | None, Symbols | None]:
-    """A xen-syms, or the ``.map`` file beside it: DumpError if it is neither."""
-    try:
-        return Image(path), None
-    except DumpError as error:
-        try:
-            found = Symbols.from_map(path)
-        except DumpError:
-            raise error from None
-        if len(found) == 0:
-            raise
-        return None, found

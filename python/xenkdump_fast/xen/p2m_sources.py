@@ -1,6 +1,6 @@
-"""Where a domain's P2M can be had: the sources that a dump offers, the best first."""
+"""The sources of a domain's P2M that a dump offers, the best first."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -28,6 +28,12 @@ class Source(NamedTuple):
     open: Callable[[], P2M]
 
 
+def check_name(name: str) -> None:
+    """ValueError if no source is called ``name``."""
+    if name not in NAMES:
+        raise ValueError(f"no P2M source {name!r}; available: {', '.join(NAMES)}")
+
+
 def roots(dump: Dump) -> list[Root]:
     """The page-table roots that the notes name, those of the 2006 CR3 notes first.
 
@@ -45,12 +51,12 @@ def roots(dump: Dump) -> list[Root]:
     return list(found.values())
 
 
-def by_cr3(dump: Dump, image: Image, candidates: Iterable[Root]) -> Iterator[Source]:
+def by_cr3(dump: Dump, image: Image, roots: Roots) -> Iterator[Source]:
     """The source of 2006: walk a root to the kernel's own pointers to its P2M."""
     banner = image.symbols().get("linux_banner")
     if banner is None:
         return
-    by_frame = Roots(dump, image, candidates).banners(banner).by_frame
+    by_frame = roots.banners(banner).by_frame
     for root, paging in islice(chain.from_iterable(by_frame.values()), _KERNELS):
         virtual = dump.virtual(root.address, paging)
         yield Source(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._native import Unwinder
-from .host import Xen
+from .host import XenHost
 from .memory import PAGE
 from .pcpus import Pcpu
 
@@ -42,7 +42,7 @@ class PcpuTrace:
     stopped: str | None
 
 
-def traces(xen: Xen, methods: Sequence[str] | None = None) -> list[PcpuTrace]:
+def traces(xen: XenHost, methods: Sequence[str] | None = None) -> list[PcpuTrace]:
     """The stack of every pCPU, in the order of the notes."""
     owners = {
         vcpu.address: (domain.id, vcpu.id)
@@ -58,7 +58,7 @@ def traces(xen: Xen, methods: Sequence[str] | None = None) -> list[PcpuTrace]:
     return found
 
 
-def _unwinder(xen: Xen, methods: Sequence[str] | None) -> Unwinder | None:
+def _unwinder(xen: XenHost, methods: Sequence[str] | None) -> Unwinder | None:
     if xen.symbols is None:
         return None
     # None: symbols from a map file, which has no unwind tables.

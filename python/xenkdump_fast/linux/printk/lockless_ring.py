@@ -73,7 +73,9 @@ class _Ring:
             kernel.pointer(descs + offset("prb_desc_ring.infos")),
             self.count * self._info_size,
         )
-        self._text = PartialBuffer(kernel, kernel.pointer(text + offset("prb_data_ring.data")), self.size)
+        self._text = PartialBuffer(
+            kernel, kernel.pointer(text + offset("prb_data_ring.data")), self.size
+        )
         missing = self._descs.missing + self._infos.missing + self._text.missing
         if missing:
             kernel.warn(f"{missing} bytes of the kernel's log are not in the dump")

@@ -2,7 +2,7 @@
 
 import struct
 
-from xenkdump_fast.xen.host import HostDomain, Xen
+from xenkdump_fast.xen.host import HostDomain, XenHost
 
 from .broken import Changes
 
@@ -16,7 +16,7 @@ STRUCTS, ARRAY, VCPUS, TABLES = 0x800_0000, 0xA00_0000, 0xB00_0000, 0xA80_0000
 STRIDE = 160
 
 
-def crowd(xen: Xen, kind: str) -> Changes:
+def crowd(xen: XenHost, kind: str) -> Changes:
     """The machine addresses and bytes that make the crowd. The kinds of arrays of vCPUs:
 
     - "empty": one for all, of zeros
@@ -51,13 +51,13 @@ def crowd(xen: Xen, kind: str) -> Changes:
     return changes
 
 
-def _machine(xen: Xen, address: int) -> int:
+def _machine(xen: XenHost, address: int) -> int:
     found = xen.memory.translate(address)
     assert found is not None
     return found
 
 
-def _vcpus(xen: Xen, model: HostDomain, direct: int) -> bytes:
+def _vcpus(xen: XenHost, model: HostDomain, direct: int) -> bytes:
     """For each domain a page: an array of one, and the vCPU, with the registers of another's."""
     offsets = xen.layout.offsets
     like = model.vcpus[0].address
@@ -76,7 +76,7 @@ def _vcpus(xen: Xen, model: HostDomain, direct: int) -> bytes:
     return bytes(out)
 
 
-def _tables(xen: Xen, model: HostDomain) -> Changes:
+def _tables(xen: XenHost, model: HostDomain) -> Changes:
     """A root that maps Xen as others do, and 2 GiB of a kernel's range to 128 MiB."""
     root = xen.dump.machine.read(model.vcpus[0].root or 0, PAGE)
     upper, lower = TABLES + PAGE, TABLES + 2 * PAGE

@@ -7,7 +7,8 @@ import pytest
 from xenkdump_fast._native import Dump
 from xenkdump_fast.commands import domains, vcpus
 from xenkdump_fast.sample import forge
-from xenkdump_fast.xen.host import Xen
+from xenkdump_fast.session import DumpFile
+from xenkdump_fast.xen.host import XenHost
 
 from .broken import Break, breaks
 from .patched import patched
@@ -23,10 +24,10 @@ def vmcore(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("broken", breaks(LAST), ids=lambda broken: broken.name)
 def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
-    sound = Xen(Dump(str(vmcore)))
+    sound = XenHost(Dump(str(vmcore)))
     changes = broken.changes(sound, sound.domains())
     with patched(vmcore, changes):
-        found = domains.run(str(vmcore))
+        found = domains.run(DumpFile(str(vmcore)))
         rows = {row.id: row for row in found.rows}
         # The forged host has no frame table: what the list loses, only the pCPUs' vCPUs bring back.
         # Both are domain 0's.
@@ -44,5 +45,5 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
         # dom0 is whole, whatever became of the others.
         assert rows[0].kernel is not None
         assert rows[0].kernel.nodename == "aiko.lab.example"
-        of_dom0 = [row.vcpu for row in vcpus.run(str(vmcore)).rows if row.domain == 0]
+        of_dom0 = [row.vcpu for row in vcpus.run(DumpFile(str(vmcore))).rows if row.domain == 0]
         assert [v.registers for v in of_dom0] == [v.registers for v in sound.domain(0).vcpus]

@@ -10,7 +10,7 @@ import pytest
 
 from xenkdump_fast._native import Dump
 from xenkdump_fast.sample import forge
-from xenkdump_fast.xen.host import Xen
+from xenkdump_fast.xen.host import XenHost
 from xenkdump_fast.xen.infer import infer, vcpu_addresses
 from xenkdump_fast.xen.memory import XenMemory
 from xenkdump_fast.xen.pcpus import Pcpu
@@ -241,7 +241,7 @@ def test_hosts_of_other_versions(
 
 
 def _facts(vmcore: Path) -> list[Any]:
-    xen = Xen(Dump(str(vmcore)))
+    xen = XenHost(Dump(str(vmcore)))
     facts: list[Any] = [xen.warnings]
     for domain in xen.domains():
         vcpus = [(v.id, v.pcpu, v.running, v.root, v.registers) for v in domain.vcpus]

@@ -6,11 +6,11 @@ Each takes a sound host and gives machine addresses with the bytes to write ther
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from xenkdump_fast.xen.host import HostDomain, Xen
+from xenkdump_fast.xen.host import HostDomain, XenHost
 
 Changes = Mapping[int, bytes]
 
-#: Xen's own address space, where nothing is mapped.
+#: XenHost's own address space, where nothing is mapped.
 NOWHERE = 0xFFFF_83FF_FFFF_0000
 #: A domain that no host has.
 WILD = 0x4141_4141_4141_4141
@@ -21,7 +21,7 @@ class Break:
     """One way to break a host."""
 
     name: str
-    changes: Callable[[Xen, list[HostDomain]], Changes]
+    changes: Callable[[XenHost, list[HostDomain]], Changes]
     #: The domains that only the frame table still leads to.
     lost: tuple[int, ...] = ()
     #: What a warning must say; None where the host has lost nothing that anyone could miss.
@@ -30,29 +30,29 @@ class Break:
     maimed: tuple[int, ...] = ()
 
 
-def _machine(xen: Xen, address: int) -> int:
+def _machine(xen: XenHost, address: int) -> int:
     found = xen.memory.translate(address)
     assert found is not None
     return found
 
 
-def _word(xen: Xen, address: int, value: int) -> Changes:
+def _word(xen: XenHost, address: int, value: int) -> Changes:
     return {_machine(xen, address): value.to_bytes(8, "little")}
 
 
-def _at(xen: Xen, domain: HostDomain, name: str, value: int, size: int = 8) -> Changes:
+def _at(xen: XenHost, domain: HostDomain, name: str, value: int, size: int = 8) -> Changes:
     offset = xen.facts.next if name == "next" else xen.layout.get(name)
     assert offset is not None
     return {_machine(xen, domain.address + offset): value.to_bytes(size, "little")}
 
 
-def _vcpu_slot(xen: Xen, domain: HostDomain, value: int) -> Changes:
+def _vcpu_slot(xen: XenHost, domain: HostDomain, value: int) -> Changes:
     array = xen.memory.pointer(domain.address + xen.layout.offsets["domain.vcpu"])
     assert array is not None
     return _word(xen, array, value)
 
 
-def _vcpu_field(xen: Xen, domain: HostDomain, name: str, value: int, size: int) -> Changes:
+def _vcpu_field(xen: XenHost, domain: HostDomain, name: str, value: int, size: int) -> Changes:
     vcpu = domain.vcpus[0].address
     assert vcpu is not None
     return {

@@ -7,7 +7,8 @@ import pytest
 from xenkdump_fast._native import Dump
 from xenkdump_fast.commands import domains
 from xenkdump_fast.sample import forge
-from xenkdump_fast.xen.host import Xen
+from xenkdump_fast.session import DumpFile
+from xenkdump_fast.xen.host import XenHost
 from xenkdump_fast.xen.infer import VCPU_LEAST
 from xenkdump_fast.xen.memory import XenMemory
 
@@ -43,20 +44,20 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("kind", ["empty", "taken", "own"])
 def test_more_vcpus_than_there_can_be(vmcore: Path, reads: list[int], kind: str) -> None:
     """Once looked through 8192 pointers for each domain, and for each one's kernel 512 MiB."""
-    sound = Xen(Dump(str(vmcore)))
+    sound = XenHost(Dump(str(vmcore)))
     known = [(d.id, len(d.vcpus)) for d in sound.domains()]
     changes = crowd(sound, kind)
     room = 2 * sound.dump.size // VCPU_LEAST
     reads[0] = 0
     with patched(vmcore, changes):
-        xen = Xen(Dump(str(vmcore)))
+        xen = XenHost(Dump(str(vmcore)))
         found = xen.domains()
         # Those that there are lose nothing to the crowd behind them.
         assert [(d.id, len(d.vcpus)) for d in found[: len(known)]] == known
         assert len(found) == len(known) + COUNT
         kernels = [domain.kernel() for domain in found]
         assert None not in kernels[: len(known)]
-        told = domains.run(str(vmcore))
+        told = domains.run(DumpFile(str(vmcore)))
     assert reads[0] <= 2 * (EACH_DOMAIN * COUNT + EACH_VCPU * room)
     assert EACH_DOMAIN * COUNT + EACH_VCPU * room < COUNT * CLAIM
     assert told.warnings
@@ -72,13 +73,13 @@ def test_what_a_vcpu_leads_to_is_a_domain_and_no_page_before_one(vmcore: Path) -
     """
     data = vmcore.read_bytes()[: 4 * PAGE]
     at = data.index(b"VMCOREINFO_XEN")
-    sound = Xen(Dump(str(vmcore))).domain(0)
+    sound = XenHost(Dump(str(vmcore))).domain(0)
     with vmcore.open("r+b") as file:
         file.seek(at)
         file.write(b"X")
         file.flush()
         try:
-            (row,) = domains.run(str(vmcore)).rows
+            (row,) = domains.run(DumpFile(str(vmcore))).rows
         finally:
             file.seek(at)
             file.write(b"V")

@@ -1,0 +1,33 @@
+"""What a command takes and returns."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, Protocol
+
+
+class Operands(NamedTuple):
+    """The operands that follow the files."""
+
+    metavar: str
+    help: str
+    #: As for argparse: "*" any number, "+" at least one, "1" exactly one.
+    arity: Literal["*", "+", "1"] = "*"
+
+
+class Result(Protocol):
+    """What a command found.
+
+    A result may also have ``warnings``, printed after those of the target, and ``failure``: why the
+    exit status is 1 although there is something to print.
+    """
+
+    def text(self) -> Iterator[str]:
+        """Lines of text, without line feeds."""
+        ...
+
+    def json(self) -> dict[str, Any]:
+        """The command's own members of the JSON object; an iterator becomes a list."""
+        ...
+
+
+class UsageError(Exception):
+    """The arguments ask for something that does not exist; exit status 2."""

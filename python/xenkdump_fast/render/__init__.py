@@ -1,1 +1,0 @@
-"""Results to text in crash's own format, or to JSON."""

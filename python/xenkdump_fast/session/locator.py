@@ -1,0 +1,83 @@
+"""Finds a domain's P2M and its kernel, with the sources and roots that its platform offers."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+from .._native import P2M, AbsentError, Image
+from ..linux.boot.locate import Location, Root, Roots, locate
+from ..xen.p2m_sources import Source
+from .platform import Platform, Recorded
+
+
+class Candidate(NamedTuple):
+    """A P2M source that was tried."""
+
+    source: Source
+    #: None if it cannot be used.
+    p2m: P2M | None
+    #: Where the kernel is with this P2M; None if no root of it is known.
+    location: Location | None
+    #: Why it cannot be used.
+    problem: str | None
+
+
+class Locator:
+    """The P2M sources of one domain, and the location of its kernel with each of them.
+
+    ``image`` is the domain's vmlinux, or None. Every page-table root is read once, however many P2M
+    sources are tried.
+    """
+
+    def __init__(self, platform: Platform, image: Image | None) -> None:
+        self.platform = platform
+        self.image = image
+        self._dump = platform.dump
+
+    @cached_property
+    def _roots(self) -> Roots | None:
+        """The roots that may be the kernel's; None without an image to look for through them."""
+        if self.image is None:
+            return None
+        return Roots(self._dump.native, self.image, self.platform.roots())
+
+    def candidates(self, name: str | None = None) -> Iterator[Candidate]:
+        """Tries the sources, the best first; only those called ``name`` if it is given."""
+        for source in self.platform.sources(self.image, self._roots):
+            if name not in (None, source.name):
+                continue
+            try:
+                p2m = source.open()
+                yield Candidate(source, p2m, self.locate(p2m), None)
+            except AbsentError as error:
+                yield Candidate(source, None, None, str(error))
+
+    def locate(self, p2m: P2M | None) -> Location | None:
+        """Where the kernel is, by any root; AbsentError if it is not the domain's own."""
+        return self._locate(p2m, self._roots, self.platform.roots)
+
+    def locate_by_own_roots(self) -> Location | None:
+        """Where the kernel is without a P2M, by the roots that Xen records for the domain.
+
+        Page tables of a PV guest hold machine frames, so its virtual memory needs no P2M. Any root
+        is tried if Xen records none.
+        """
+        own = list(self.platform.own_roots())
+        if not own:
+            return self.locate(None)
+        roots = None if self.image is None else Roots(self._dump.native, self.image, own)
+        return self._locate(None, roots, lambda: own)
+
+    def _locate(
+        self, p2m: P2M | None, roots: Roots | None, recorded: Callable[[], Iterable[Root]]
+    ) -> Location | None:
+        if roots is not None:
+            has_memory = p2m is not None or self.platform.identity
+            physical = self._dump.native.physical(p2m) if has_memory else None
+            return locate(roots, p2m, self._dump.vmcoreinfo, physical)
+        # Without an image: a root of the domain's own, in the format that Xen records.
+        records = self.platform.records if isinstance(self.platform, Recorded) else None
+        root = next(iter(recorded()), None)
+        if records is None or root is None:
+            return None
+        return Location(root.address, records.paging, 0, root.how, {})

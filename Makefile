@@ -27,6 +27,7 @@ lint: $(VENV)/.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m mypy.stubtest xenkdump_fast._native --ignore-disjoint-bases \
 		--allowlist tests/stubtest_allowlist.txt
 

@@ -11,8 +11,8 @@ from xenkdump_fast.commands import domains, vcpus
 from xenkdump_fast.session import DumpFile
 from xenkdump_fast.xen.host import XenHost
 
-from ..hypervisor.broken import Break, breaks
-from ..hypervisor.patched import patched, sparse_copy
+from ..xen.broken import Break, breaks
+from ..xen.patched import patched, sparse_copy
 
 pytestmark = pytest.mark.real
 

@@ -7,7 +7,7 @@ import pytest
 from tests import rendering
 from xenkdump_fast import AbsentError, Domain
 from xenkdump_fast.commands import mod, ps
-from xenkdump_fast.linux import header
+from xenkdump_fast.linux import clock
 from xenkdump_fast.linux.infer import INFERRERS, Inference
 
 pytestmark = pytest.mark.real
@@ -51,7 +51,7 @@ def test_the_time_is_inferred(domain: Open) -> None:
     kernel = domain("bare-x86_64").kernel
     found = INFERRERS["timekeeper"](kernel, Inference(kernel, ""))["xtime_sec"]
     seconds = kernel.virtual.u64(kernel.symbol("tk_core") + found.offset)
-    assert seconds == header.date(kernel)
+    assert seconds == clock.date(kernel)
 
 
 def test_ps_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], str]) -> None:

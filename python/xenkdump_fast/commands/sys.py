@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ..linux import header
-from ..linux.header import FIXED_1, date_text
+from ..linux.clock import date_text
+from ..linux.header import FIXED_1
 from ..output.escape import visible
 from ..session import Domain
 

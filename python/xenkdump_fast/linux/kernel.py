@@ -65,7 +65,9 @@ class Kernel:
     def vmcoreinfo(self) -> Mapping[str, str]:
         """What the kernel says of itself, in a note or in its own memory; or nothing."""
         facts = self.location.facts
-        return facts if "OSRELEASE" in facts else vmcoreinfo.in_memory(self)
+        if "OSRELEASE" in facts:
+            return facts
+        return vmcoreinfo.in_memory(self.symbols, self.virtual, self.word)
 
     def member(self, key: str) -> Member:
         """A member by a key of ``compat.MEMBERS`` or by its own path; AbsentError."""

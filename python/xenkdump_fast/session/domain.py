@@ -84,7 +84,7 @@ class Domain:
         )
 
     def _identify(self, image: Image, kernel: Linux, force: bool) -> None:
-        different = build_id.mismatch(kernel)
+        different = build_id.mismatch(image, kernel.location, kernel.virtual)
         if different is not None:
             text = f"{image.path} is not the kernel of the dump: {different}"
             if not force:

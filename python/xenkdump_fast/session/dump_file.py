@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .. import _native
 from .._native import AddressSpace
+from .._native import Dump as NativeDump
 from ..linux.boot import vmcoreinfo
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class DumpFile:
     """What a file tells before any domain of it is opened."""
 
     def __init__(self, path: str) -> None:
-        self.native = _native.Dump(path)
+        self.native = NativeDump(path)
         self.path = path
         self.notes = self.native.notes
 

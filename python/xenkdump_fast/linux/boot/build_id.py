@@ -2,42 +2,46 @@
 
 import struct
 
-from ..._native import AbsentError, MemoryFault
-from ..kernel import Kernel
+from ..._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
+from .locate import Location
 
 NT_GNU_BUILD_ID = 3
+#: Size of the kernel's note section, in bytes.
 MAX_NOTES = 1 << 16
+#: Length of linux_banner, in bytes.
+MAX_BANNER = 512
 
 
-def mismatch(kernel: Kernel) -> str | None:
-    """What differs between the image and the kernel in memory; None where they are one build.
+def mismatch(image: Image, location: Location, virtual: AddressSpace) -> str | None:
+    """How the image differs from the kernel in memory; None if they are one build.
 
-    By the build id where both have one, else by the banner, which has the date of the build in it.
+    Compares the build ids if both have one, else the banners, which contain the date of the build.
     """
-    in_memory = build_id(kernel)
-    if in_memory is not None and kernel.image.build_id is not None:
-        if in_memory == kernel.image.build_id:
+    symbols = image.symbols(location.slide)
+    in_memory = build_id(symbols, virtual)
+    if in_memory is not None and image.build_id is not None:
+        if in_memory == image.build_id:
             return None
-        return f"build id {kernel.image.build_id}, the kernel in the dump has {in_memory}"
-    address = kernel.symbol("linux_banner")
+        return f"build id {image.build_id}, the kernel in the dump has {in_memory}"
+    address = symbols["linux_banner"]
     try:
-        expected = kernel.image.read(address - kernel.location.slide, 512).split(b"\0")[0]
+        expected = image.read(address - location.slide, MAX_BANNER).split(b"\0")[0]
     except AbsentError:
         return None
-    found = kernel.cstring(address, 512)
+    found = virtual.cstring(address, MAX_BANNER)
     if found == expected:
         return None
     ours, theirs = (text.decode("utf-8", "replace") for text in (expected, found))
     return f"{ours!r}, the dump says {theirs!r}"
 
 
-def build_id(kernel: Kernel) -> str | None:
+def build_id(symbols: Symbols, virtual: AddressSpace) -> str | None:
     """The build id in the notes of the kernel in memory (2.6.23 on); None if it has none."""
-    start, stop = kernel.symbols.get("__start_notes"), kernel.symbols.get("__stop_notes")
+    start, stop = symbols.get("__start_notes"), symbols.get("__stop_notes")
     if start is None or stop is None or not 0 < stop - start <= MAX_NOTES:
         return None
     try:
-        notes = kernel.data(start, stop - start)
+        notes = virtual.read(start, stop - start)
     except MemoryFault:
         return None
     at = 0

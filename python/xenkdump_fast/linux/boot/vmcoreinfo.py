@@ -1,12 +1,8 @@
 """The text that a kernel leaves about itself: VMCOREINFO."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from ..._native import MemoryFault
-
-if TYPE_CHECKING:
-    from ..kernel import Kernel
+from ..._native import AddressSpace, MemoryFault, Symbols
 
 #: The text fills at most its note, which has a page for itself (VMCOREINFO_BYTES).
 MAX_SIZE = 4096
@@ -42,19 +38,19 @@ def extent(facts: Mapping[str, str], key: str) -> int | None:
     return found if found is not None and 0 <= found < MAX_EXTENT else None
 
 
-def in_memory(kernel: "Kernel") -> Mapping[str, str]:
-    """The text in the kernel's own memory (2.6.24 on), which a Xen host's dump has no note of.
+def in_memory(symbols: Symbols, virtual: AddressSpace, word: int) -> Mapping[str, str]:
+    """The text in the kernel's own memory (2.6.24 on); empty if there is none.
 
-    Empty where there is none. ``vmcoreinfo_data`` was an array until 4.13 (203e9e41219b), a pointer
-    since.
+    A Xen host's dump has no note with it. ``vmcoreinfo_data`` was an array until 4.13
+    (203e9e41219b), a pointer since.
     """
-    data = kernel.symbols.get("vmcoreinfo_data")
+    data = symbols.get("vmcoreinfo_data")
     if data is None:
         return {}
     try:
-        if kernel.data(data, len(_FIRST_KEY)) != _FIRST_KEY:
-            data = kernel.pointer(data)
-        text = kernel.cstring(data, MAX_SIZE)
+        if virtual.read(data, len(_FIRST_KEY)) != _FIRST_KEY:
+            data = virtual.word(data, word)
+        text = virtual.cstring(data, MAX_SIZE)
     except MemoryFault:
         return {}
     if not text.startswith(_FIRST_KEY):

@@ -11,7 +11,7 @@ from functools import cached_property
 from ..._native import AbsentError
 from ..kernel import Kernel
 from . import clock, frame, memory, module, runqueue, task
-from .inferred import Inferred, Struct
+from .inferred import Inferences, Inferred, Struct
 from .sample import Sample
 
 
@@ -64,7 +64,7 @@ class Inference:
 
 
 #: By the struct that each infers.
-INFERRERS: Mapping[str, Callable[[Kernel, Inference], Struct]] = {
+INFERRERS: Mapping[str, Callable[[Kernel, Inferences], Struct]] = {
     "task_struct": task.task_struct,
     "thread_info": task.thread_info,
     "signal_struct": task.signal_struct,

@@ -1,14 +1,10 @@
 """The wall clock, and the names of the machine."""
 
-from typing import TYPE_CHECKING
-
 from ..._native import AbsentError
+from .. import clock
 from ..kernel import Kernel
-from .inferred import Inferred, Struct
+from .inferred import Inferences, Inferred, Struct
 from .sample import Block
-
-if TYPE_CHECKING:
-    from . import Inference
 
 #: Seconds since 1970: from 2004 on.
 _EARLIEST = 1_072_915_200
@@ -19,19 +15,17 @@ _SLACK = 3
 DEFAULT_SIZE, MAX_SIZE = 0x200, 0x1000
 
 
-def timekeeper(kernel: Kernel, inference: "Inference") -> Struct:
+def timekeeper(kernel: Kernel, inference: Inferences) -> Struct:
     """xtime_sec: with wall_to_monotonic, soon behind it, it gives the seconds since boot.
 
     The struct is taken to fill the symbol, since where it starts in tk_core does not matter then.
     """
-    from .. import header
-
     name = "tk_core" if "tk_core" in kernel.symbols else "timekeeper"
     size = max([symbol.size for symbol in kernel.symbols.all(name)], default=0) or DEFAULT_SIZE
     size = min(size, MAX_SIZE)
     data = kernel.data(kernel.symbol(name), size)
     block = Block(kernel.symbol(name), data, 4)
-    uptime = header.uptime(kernel)
+    uptime = clock.uptime(kernel)
     for at in range(0, size - 8, 4):
         seconds = block.word(at) | block.word(at + 4) << 32
         if not _EARLIEST < seconds < _LATEST:
@@ -44,7 +38,7 @@ def timekeeper(kernel: Kernel, inference: "Inference") -> Struct:
     raise AbsentError("nothing in the timekeeper is like the time")
 
 
-def uts_namespace(kernel: Kernel, inference: "Inference") -> Struct:
+def uts_namespace(kernel: Kernel, inference: Inferences) -> Struct:
     """name: new_utsname starts with the system's name."""
     found = kernel.data(kernel.symbol("init_uts_ns"), 64).find(b"Linux\0")
     if found < 0:

@@ -1,14 +1,10 @@
 """inactive_task_frame: what __switch_to_asm leaves on the stack of a task that sleeps (4.9 on)."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, MemoryFault
 from ..kernel import Kernel
-from .inferred import Inferred, Struct
-
-if TYPE_CHECKING:
-    from . import Inference
+from .inferred import Inferences, Inferred, Struct
 
 #: More words than any version saves.
 MAX_WORDS = 12
@@ -18,7 +14,7 @@ _SAVED = {8: ("bp", "bx", "r12", "r13", "r14", "r15"), 4: ("bp", "bx", "di", "si
 _CALLERS = {"__schedule", "schedule", "context_switch", "ret_from_fork", "ret_from_fork_asm"}
 
 
-def inactive_task_frame(kernel: Kernel, inference: "Inference") -> Struct:
+def inactive_task_frame(kernel: Kernel, inference: Inferences) -> Struct:
     """The return address is the word that leads into __schedule in nearly all tasks."""
     if "__switch_to_asm" not in kernel.symbols:
         raise AbsentError("the kernel has no __switch_to_asm")

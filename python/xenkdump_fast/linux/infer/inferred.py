@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
+
+from .sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +21,16 @@ class Inferred:
 
 #: Paths of members within one struct; the struct's size stands at the empty path.
 Struct = Mapping[str, Inferred]
+
+
+class Inferences(Protocol):
+    """What the inference of one struct may ask of that of others."""
+
+    @property
+    def sample(self) -> Sample:
+        """The tasks that invariants are checked on."""
+        ...
+
+    def member(self, path: str) -> Inferred:
+        """A member of another struct; AbsentError if it cannot be inferred."""
+        ...

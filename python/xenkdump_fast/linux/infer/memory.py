@@ -1,16 +1,10 @@
 """mm_struct: how much memory a process uses; and the nodes of physical memory."""
 
-from typing import TYPE_CHECKING
-
 from ..._native import AbsentError, MemoryFault
 from ..boot import vmcoreinfo
 from ..kernel import Kernel
-from .inferred import Inferred, Struct
-from .sample import Block
-
-if TYPE_CHECKING:
-    from . import Inference
-    from .sample import Sample
+from .inferred import Inferences, Inferred, Struct
+from .sample import Block, Sample
 
 SIZE = 0x400
 PAGE = 4096
@@ -23,7 +17,7 @@ _LAYOUT_WORDS = 11
 _REACH = 24
 
 
-def mm_struct(kernel: Kernel, inference: "Inference") -> Struct:
+def mm_struct(kernel: Kernel, inference: Inferences) -> Struct:
     """total_vm and the counters of resident pages, by where the addresses of the program stand."""
     sample = inference.sample
     word = sample.word
@@ -110,7 +104,7 @@ def _signed(value: int, word: int) -> int:
     return value - (1 << word * 8) if value >> (word * 8 - 1) else value
 
 
-def pglist_data(kernel: Kernel, inference: "Inference") -> Struct:
+def pglist_data(kernel: Kernel, inference: Inferences) -> Struct:
     """node_present_pages, which stands between two members that VMCOREINFO tells of."""
     facts, word = kernel.vmcoreinfo, inference.sample.word
     start = vmcoreinfo.number(facts, "OFFSET(pglist_data.node_start_pfn)")

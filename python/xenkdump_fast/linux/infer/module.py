@@ -1,14 +1,9 @@
 """struct module: where its text lies, and its symbols."""
 
-from typing import TYPE_CHECKING
-
 from ..._native import AbsentError, MemoryFault
 from ..kernel import Kernel
-from .inferred import Inferred, Struct
+from .inferred import Inferences, Inferred, Struct
 from .sample import Block
-
-if TYPE_CHECKING:
-    from . import Inference
 
 SIZE = 0x400
 PAGE = 4096
@@ -17,7 +12,7 @@ MAX_SYMBOLS = 1 << 20
 MAX_TEXT = 1 << 28
 
 
-def module(kernel: Kernel, inference: "Inference") -> Struct:
+def module(kernel: Kernel, inference: Inferences) -> Struct:
     """enum module_state, the list, the name: so since 2.6.0. The rest by what it leads to."""
     word = kernel.word
     head = kernel.symbol("modules")
@@ -98,7 +93,7 @@ def _is_kallsyms(kernel: Kernel, block: Block, at: int) -> bool:
         return False
 
 
-def mod_kallsyms(kernel: Kernel, inference: "Inference") -> Struct:
+def mod_kallsyms(kernel: Kernel, inference: Inferences) -> Struct:
     """symtab, num_symtab, strtab (4.5 on, 8244062ef1e5); typetab since 5.2 (1c7651f43777)."""
     inference.member("module.kallsyms")
     word = kernel.word

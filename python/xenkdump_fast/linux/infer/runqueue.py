@@ -1,15 +1,9 @@
 """The run queue of a CPU: the task that it runs, and its idle task."""
 
-from typing import TYPE_CHECKING
-
 from ..._native import AbsentError, MemoryFault
 from ..kernel import Kernel
-from .inferred import Inferred, Struct
-from .sample import Block
-
-if TYPE_CHECKING:
-    from . import Inference
-    from .sample import Sample
+from .inferred import Inferences, Inferred, Struct
+from .sample import Block, Sample
 
 #: Where the symbol has no size.
 DEFAULT_SIZE = 0x1000
@@ -18,7 +12,7 @@ MAX_SIZE = 0x8000
 _REACH = 3
 
 
-def rq(kernel: Kernel, inference: "Inference") -> Struct:
+def rq(kernel: Kernel, inference: Inferences) -> Struct:
     """curr, then idle: on every CPU both lead to tasks, the latter to a swapper with pid 0."""
     from .. import percpu
 

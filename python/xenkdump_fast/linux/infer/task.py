@@ -2,15 +2,11 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, MemoryFault
 from ..kernel import Kernel
-from .inferred import Inferred, Struct
+from .inferred import Inferences, Inferred, Struct
 from .sample import Block, Sample, share
-
-if TYPE_CHECKING:
-    from . import Inference
 
 MAX_PID = 1 << 22
 SIGCHLD = 17
@@ -21,7 +17,7 @@ _BOUND = re.compile(rb"[a-z_]+/([0-9]+)(?:$|:)")
 _PAGE = 4096
 
 
-def task_struct(kernel: Kernel, inference: "Inference") -> Struct:
+def task_struct(kernel: Kernel, inference: Inferences) -> Struct:
     """Members of task_struct, from those that stand alone to those that lean on others."""
     sample = inference.sample
     word = sample.word
@@ -341,14 +337,14 @@ def _groups(kernel: Kernel, sample: Sample, offset: int, tgid: int) -> bool:
     return several
 
 
-def signal_struct(kernel: Kernel, inference: "Inference") -> Struct:
+def signal_struct(kernel: Kernel, inference: Inferences) -> Struct:
     """signal_struct.thread_head: where init_task's thread_node leads."""
     node = inference.member("task_struct.thread_node").offset
     head = inference.sample.init.word(node) - kernel.symbol("init_signals")
     return {"thread_head": Inferred(head, 2 * inference.sample.word)}
 
 
-def thread_info(kernel: Kernel, inference: "Inference") -> Struct:
+def thread_info(kernel: Kernel, inference: Inferences) -> Struct:
     """thread_info at the foot of the stack, before 4.9: its CPU."""
     sample = inference.sample
     stack = inference.member("task_struct.stack").offset

@@ -8,9 +8,8 @@ import xenkdump_fast as xk
 from xenkdump_fast.commands import bt
 from xenkdump_fast.render import bt as render
 
-from .conftest import DUMPS
+from .conftest import DUMPS, VMLINUX, X86_64
 
-X86_64 = "vmlinux-6.1.0-56-amd64"
 #: Size of a stack of Linux on x86_64.
 STACK = 16 << 10
 #: dump, truth, number of the domain.
@@ -21,11 +20,17 @@ CASES = [
     ("xen417-three-domains/vmcore", "xen417-three-domains/truth-dom1.json", 1),
     ("xen417-mixed-pcpus/vmcore", "xen417-mixed-pcpus/truth-dom1.json", 1),
     ("bare-x86_64/vmcore", "bare-x86_64/truth.json", 0),
+    ("linux73-bare/vmcore", "linux73-bare/truth.json", 0),
 ]
 
 
+def is_user(frame: dict[str, Any]) -> bool:
+    """Whether the truth has a frame in user space, which not every one of them marks."""
+    return bool(frame.get("user")) or int(frame["pc"], 16) < 1 << 63
+
+
 def kernel_frames(frames: list[Any]) -> list[tuple[int, str]]:
-    return [(int(f["pc"], 16), f["symbol"]) for f in frames if not f.get("user")]
+    return [(int(f["pc"], 16), f["symbol"]) for f in frames if not is_user(f)]
 
 
 def ours(task: dict[str, Any]) -> list[tuple[int, str]]:
@@ -35,7 +40,8 @@ def ours(task: dict[str, Any]) -> list[tuple[int, str]]:
 @pytest.fixture(params=CASES, ids=lambda case: case[1].split(".")[0])
 def case(request: Any, dump_file: Any, truth: Any) -> tuple[xk.Domain, Any]:
     dump, facts, domain = request.param
-    opened = xk.open(dump_file(dump)).domain(domain, dump_file(X86_64))
+    image = dump_file(VMLINUX.get(dump.split("/")[0], X86_64))
+    opened = xk.open(dump_file(dump)).domain(domain, image)
     return opened, truth(facts)
 
 
@@ -55,7 +61,7 @@ def test_every_sleeping_task_frame_for_frame(case: tuple[xk.Domain, Any]) -> Non
         assert ours(task) == kernel_frames(expected["frames"]), task["comm"]
         # bare-x86_64's do_kdump stands in a part of __crash_kexec that ORC says nothing of.
         assert task["running"] or not any(frame["guess"] for frame in task["frames"])
-        user = [frame for frame in expected["frames"] if frame.get("user")]
+        user = [frame for frame in expected["frames"] if is_user(frame)]
         registers = task.get("user_registers")
         assert ([registers["rip"]] if registers else []) == [f["pc"] for f in user]
     assert compared > 100

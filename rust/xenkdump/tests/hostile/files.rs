@@ -161,6 +161,7 @@ pub fn image(bytes: &[u8]) {
     let _ = Tracer::new(
         Some(&image),
         image.word(),
+        &super::Ram::default(),
         &symbols,
         types.as_ref(),
         "6.1.0",

@@ -46,7 +46,7 @@ pub fn orc(bytes: &[u8]) {
             Arc::new(input.piece().to_vec()),
             Arc::new(input.piece().to_vec()),
         );
-        let format = unwinder.orc_format();
+        let format = OrcFormat::of_release(None);
         let range = (VirtAddr(TEXT), VirtAddr(TEXT + 0x10000));
         unwinder.add_orc(OrcTable::new(ip, VirtAddr(TEXT), rows, format, range));
     });

@@ -1,5 +1,7 @@
 """``bt`` on real dumps, held against what drgn told of them."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,3 +131,74 @@ def read_crash(folder: str) -> dict[str, str]:
     lines = [line for line in path.read_text().split("\n") if not line.startswith("WARNING:")]
     blocks = "\n".join(lines).split("\n\n")
     return {block.strip("\n").split("\n")[0]: block.strip("\n") for block in blocks}
+
+
+#: The known hash in .orc_header, of one kernel before Linux 7.1 and of one after.
+ORC_HASHES = [
+    ("xen420-pv-pvh/vmcore", "vmlinux-6.12.117", "fe5d32bf581bd63b", "6.4"),
+    ("linux73-bare/vmcore", "vmlinux-7.3.4", "137c36ad7627c4dd", "7.1"),
+]
+
+
+@pytest.fixture(params=ORC_HASHES, ids=lambda case: case[1])
+def orc_case(request: Any, dump_file: Any) -> tuple[str, bytes, bytes, str]:
+    """A dump, its image, the hash of its ORC's version, and the release that has it since."""
+    dump, image, hash_, since = request.param
+    content = Path(dump_file(image)).read_bytes()
+    assert content.count(bytes.fromhex(hash_)) == 1
+    return dump_file(dump), content, bytes.fromhex(hash_), since
+
+
+def traces(domain: xk.Domain) -> list[Any]:
+    return [task["frames"] for task in render.json(bt.run(domain, everyone=True))["tasks"]]
+
+
+def orc_warnings(domain: xk.Domain) -> list[str]:
+    return [text for text in domain.warnings if "ORC" in text]
+
+
+def test_an_unknown_version_of_orc_is_verified_by_the_code(
+    orc_case: tuple[str, bytes, bytes, str], tmp_path: Path
+) -> None:
+    dump, content, hash_, since = orc_case
+    known, unknown = tmp_path / "known", tmp_path / "unknown"
+    known.write_bytes(content)
+    unknown.write_bytes(content.replace(hash_, bytes(len(hash_))))
+    expected = xk.open(dump).domain(0, str(known))
+    found = xk.open(dump).domain(0, str(unknown))
+    assert traces(found) == traces(expected)
+    assert orc_warnings(expected) == []
+    (warning,) = orc_warnings(found)
+    match = re.search(rf"that of Linux {since}, .* (\d+) of (\d+) functions", warning)
+    assert match is not None, warning
+    agreeing, functions = map(int, match.groups())
+    assert functions > 80
+    assert agreeing >= functions * 0.95
+
+
+def test_orc_of_another_version_than_its_header_says_is_not_used(
+    orc_case: tuple[str, bytes, bytes, str], tmp_path: Path
+) -> None:
+    dump, content, hash_, _ = orc_case
+    (other,) = (bytes.fromhex(h) for _, _, h, _ in ORC_HASHES if bytes.fromhex(h) != hash_)
+    image = tmp_path / "image"
+    image.write_bytes(content.replace(hash_, other))
+    domain = xk.open(dump).domain(0, str(image))
+    assert all(frame["how"] != "orc" for frames in traces(domain) for frame in frames)
+    (warning,) = orc_warnings(domain)
+    assert warning.startswith("ORC is not used: ")
+
+
+def test_kernel_threads_end_with_their_entry_without_orc(dump_file: Any, truth: Any) -> None:
+    """Since Linux 6.6 ret_from_fork is C, and called by ret_from_fork_asm."""
+    dump, image = dump_file("linux73-bare/vmcore"), dump_file("vmlinux-7.3.4")
+    domain = xk.open(dump).domain(0, image, unwind=["scan"])
+    found = {t["task"]: ours(t) for t in render.json(bt.run(domain, everyone=True))["tasks"]}
+    threads = [
+        task
+        for task in truth("linux73-bare/truth.json")["tasks"]
+        if task["frames"] and task["frames"][-1]["symbol"] == "ret_from_fork_asm"
+    ]
+    assert len(threads) > 50
+    for task in threads:
+        assert found[task["task"]] == kernel_frames(task["frames"]), task["comm"]

@@ -352,7 +352,7 @@ mod tests {
         };
         let start = |i: u64| VirtAddr(0x1_0000 + i * 0x1000);
         for i in 0..COUNT {
-            tracer.add_text(start(i)..start(i + 1));
+            tracer.text.modules.add(start(i)..start(i + 1), ());
         }
         for i in 0..COUNT {
             assert!(tracer.text.contains(start(i)));

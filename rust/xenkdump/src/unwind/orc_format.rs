@@ -163,7 +163,11 @@ impl OrcFormat {
         release: Release,
     ) -> Self {
         Self {
-            numbering: OrcNumbering::of_release(release),
+            // Types of two bits are older than the numbering of 7.1.
+            numbering: match type_bits {
+                3.. => OrcNumbering::of_release(release),
+                _ => OrcNumbering::V4_14,
+            },
             type_bits,
             end_bit,
             signal_bit,

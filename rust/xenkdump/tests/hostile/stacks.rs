@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use xenkdump::addr::{VirtAddr, Word};
 use xenkdump::unwind::{
-    CfiKind, CfiTable, CodeSymbols, Function, OrcTable, Reg, Registers, Section, Stack, Unwinder,
+    CfiKind, CfiTable, CodeSymbols, Function, OrcFormat, OrcTable, Reg, Registers, Section, Stack,
+    Unwinder,
 };
 
 use super::{Input, Ram};

@@ -78,8 +78,10 @@ def truth() -> Callable[[str], Any]:
     return load
 
 
-#: The vmlinux of each dump.
+#: The vmlinux of most dumps, and that of each other one.
+X86_64 = "vmlinux-6.1.0-56-amd64"
 VMLINUX = {
+    "linux73-bare": "vmlinux-7.3.4",
     "bare-i386": "vmlinux-6.1.0-50-686",
     "bare-i386-pae": "vmlinux-6.1.0-50-686-pae",
 }
@@ -91,7 +93,7 @@ def domain(dump_file: Callable[[str], str]) -> Callable[[str], Domain]:
 
     @cache
     def opened(name: str) -> Domain:
-        vmlinux = dump_file(VMLINUX.get(name, "vmlinux-6.1.0-56-amd64"))
+        vmlinux = dump_file(VMLINUX.get(name, X86_64))
         return xenkdump_fast.open(dump_file(f"{name}/vmcore")).domain(0, vmlinux)
 
     return opened

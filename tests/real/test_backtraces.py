@@ -1,5 +1,7 @@
 """``bt`` on real dumps, held against what drgn told of them."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +10,8 @@ import xenkdump_fast as xk
 from tests import rendering
 from xenkdump_fast.commands import bt
 
-from .conftest import DUMPS
+from .conftest import DUMPS, VMLINUX, X86_64
 
-X86_64 = "vmlinux-6.1.0-56-amd64"
 #: Size of a stack of Linux on x86_64.
 STACK = 16 << 10
 #: dump, truth, number of the domain.
@@ -21,11 +22,17 @@ CASES = [
     ("xen417-three-domains/vmcore", "xen417-three-domains/truth-dom1.json", 1),
     ("xen417-mixed-pcpus/vmcore", "xen417-mixed-pcpus/truth-dom1.json", 1),
     ("bare-x86_64/vmcore", "bare-x86_64/truth.json", 0),
+    ("linux73-bare/vmcore", "linux73-bare/truth.json", 0),
 ]
 
 
+def is_user(frame: dict[str, Any]) -> bool:
+    """Whether the truth has a frame in user space, which not every one of them marks."""
+    return bool(frame.get("user")) or int(frame["pc"], 16) < 1 << 63
+
+
 def kernel_frames(frames: list[Any]) -> list[tuple[int, str]]:
-    return [(int(f["pc"], 16), f["symbol"]) for f in frames if not f.get("user")]
+    return [(int(f["pc"], 16), f["symbol"]) for f in frames if not is_user(f)]
 
 
 def ours(task: dict[str, Any]) -> list[tuple[int, str]]:
@@ -35,7 +42,8 @@ def ours(task: dict[str, Any]) -> list[tuple[int, str]]:
 @pytest.fixture(params=CASES, ids=lambda case: case[1].split(".")[0])
 def case(request: Any, dump_file: Any, truth: Any) -> tuple[xk.Domain, Any]:
     dump, facts, domain = request.param
-    opened = xk.open(dump_file(dump)).domain(domain, dump_file(X86_64))
+    image = dump_file(VMLINUX.get(dump.split("/")[0], X86_64))
+    opened = xk.open(dump_file(dump)).domain(domain, image)
     return opened, truth(facts)
 
 
@@ -56,7 +64,7 @@ def test_every_sleeping_task_frame_for_frame(case: tuple[xk.Domain, Any]) -> Non
         assert ours(task) == kernel_frames(expected["frames"]), task["comm"]
         # bare-x86_64's do_kdump stands in a part of __crash_kexec that ORC says nothing of.
         assert task["running"] or not any(frame["guess"] for frame in task["frames"])
-        user = [frame for frame in expected["frames"] if frame.get("user")]
+        user = [frame for frame in expected["frames"] if is_user(frame)]
         registers = task.get("user_registers")
         assert ([registers["rip"]] if registers else []) == [f["pc"] for f in user]
     assert compared > 100
@@ -124,3 +132,74 @@ def read_crash(folder: str) -> dict[str, str]:
     lines = [line for line in path.read_text().split("\n") if not line.startswith("WARNING:")]
     blocks = "\n".join(lines).split("\n\n")
     return {block.strip("\n").split("\n")[0]: block.strip("\n") for block in blocks}
+
+
+#: The known hash in .orc_header, of one kernel before Linux 7.1 and of one after.
+ORC_HASHES = [
+    ("xen420-pv-pvh/vmcore", "vmlinux-6.12.117", "fe5d32bf581bd63b", "6.4"),
+    ("linux73-bare/vmcore", "vmlinux-7.3.4", "137c36ad7627c4dd", "7.1"),
+]
+
+
+@pytest.fixture(params=ORC_HASHES, ids=lambda case: case[1])
+def orc_case(request: Any, dump_file: Any) -> tuple[str, bytes, bytes, str]:
+    """A dump, its image, the hash of its ORC's version, and the release that has it since."""
+    dump, image, hash_, since = request.param
+    content = Path(dump_file(image)).read_bytes()
+    assert content.count(bytes.fromhex(hash_)) == 1
+    return dump_file(dump), content, bytes.fromhex(hash_), since
+
+
+def traces(domain: xk.Domain) -> list[Any]:
+    return [task["frames"] for task in render.json(bt.run(domain, everyone=True))["tasks"]]
+
+
+def orc_warnings(domain: xk.Domain) -> list[str]:
+    return [text for text in domain.warnings if "ORC" in text]
+
+
+def test_an_unknown_version_of_orc_is_verified_by_the_code(
+    orc_case: tuple[str, bytes, bytes, str], tmp_path: Path
+) -> None:
+    dump, content, hash_, since = orc_case
+    known, unknown = tmp_path / "known", tmp_path / "unknown"
+    known.write_bytes(content)
+    unknown.write_bytes(content.replace(hash_, bytes(len(hash_))))
+    expected = xk.open(dump).domain(0, str(known))
+    found = xk.open(dump).domain(0, str(unknown))
+    assert traces(found) == traces(expected)
+    assert orc_warnings(expected) == []
+    (warning,) = orc_warnings(found)
+    match = re.search(rf"that of Linux {since}, .* (\d+) of (\d+) functions", warning)
+    assert match is not None, warning
+    agreeing, functions = map(int, match.groups())
+    assert functions > 80
+    assert agreeing >= functions * 0.95
+
+
+def test_orc_of_another_version_than_its_header_says_is_not_used(
+    orc_case: tuple[str, bytes, bytes, str], tmp_path: Path
+) -> None:
+    dump, content, hash_, _ = orc_case
+    (other,) = (bytes.fromhex(h) for _, _, h, _ in ORC_HASHES if bytes.fromhex(h) != hash_)
+    image = tmp_path / "image"
+    image.write_bytes(content.replace(hash_, other))
+    domain = xk.open(dump).domain(0, str(image))
+    assert all(frame["how"] != "orc" for frames in traces(domain) for frame in frames)
+    (warning,) = orc_warnings(domain)
+    assert warning.startswith("ORC is not used: ")
+
+
+def test_kernel_threads_end_with_their_entry_without_orc(dump_file: Any, truth: Any) -> None:
+    """Since Linux 6.6 ret_from_fork is C, and called by ret_from_fork_asm."""
+    dump, image = dump_file("linux73-bare/vmcore"), dump_file("vmlinux-7.3.4")
+    domain = xk.open(dump).domain(0, image, unwind=["scan"])
+    found = {t["task"]: ours(t) for t in render.json(bt.run(domain, everyone=True))["tasks"]}
+    threads = [
+        task
+        for task in truth("linux73-bare/truth.json")["tasks"]
+        if task["frames"] and task["frames"][-1]["symbol"] == "ret_from_fork_asm"
+    ]
+    assert len(threads) > 50
+    for task in threads:
+        assert found[task["task"]] == kernel_frames(task["frames"]), task["comm"]

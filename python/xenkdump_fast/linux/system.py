@@ -69,4 +69,6 @@ class Linux(Kernel):
             methods=self._methods,
         )
         modules.load(self, unwinder)
+        for text in unwinder.warnings:
+            self.warn(text)
         return unwinder

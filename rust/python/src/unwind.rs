@@ -38,7 +38,8 @@ impl Unwinder {
         methods: Option<Vec<String>>,
     ) -> PyResult<Self> {
         // A 32-bit kernel may be read through the page tables of a 64-bit Xen: its image decides.
-        let word = match (image, memory.get().as_virtual()?.format().width) {
+        let space = memory.get().as_virtual()?;
+        let word = match (image, space.format().width) {
             (Some(image), _) => image.inner.word(),
             (None, 32) => Word::W32,
             (None, _) => Word::W64,
@@ -50,6 +51,7 @@ impl Unwinder {
         let tracer = Tracer::new(
             image.map(|image| &*image.inner),
             word,
+            space,
             &symbols.get().snapshot(),
             types.map(|types| &*types.inner),
             version,
@@ -70,17 +72,35 @@ impl Unwinder {
         tracer.methods().map(Method::name).collect()
     }
 
+    /// What is missing or odd in the tables.
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        let tracer = self.tracer.read().unwrap_or_else(PoisonError::into_inner);
+        tracer.warnings().map(str::to_owned).collect()
+    }
+
     /// Adds a module's code and its ORC tables, both as they lie in the kernel's memory.
-    fn add_module(&self, start: u64, end: u64, orc_ip: Vec<u8>, orc_ip_address: u64, orc: Vec<u8>) {
+    fn add_module(
+        &self,
+        start: u64,
+        end: u64,
+        orc_ip: Vec<u8>,
+        orc_ip_address: u64,
+        orc: Vec<u8>,
+    ) -> PyResult<()> {
+        let memory = self.memory.get().as_virtual()?;
         self.tracer
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .add_module(
+                memory,
+                &self.symbols.get().snapshot(),
                 VirtAddr(start)..VirtAddr(end),
                 orc_ip,
                 VirtAddr(orc_ip_address),
                 orc,
             );
+        Ok(())
     }
 
     /// The frames of one stack, from the registers of its innermost; unknown registers may be

@@ -12,16 +12,14 @@ use crate::ranges::Ranges;
 use crate::symbols::Symbols;
 use crate::types::Types;
 use crate::unwind::{
-    Backtrace, CfiKind, CfiTable, CodeSymbols, Function, Method, OrcFormat, OrcTable, Registers,
-    Stack, Unwinder,
+    Backtrace, CfiKind, CfiTable, CodeSymbols, Function, Method, OrcDescription, OrcFormat,
+    OrcTable, OrcVerdict, Registers, Section, Stack, Unwinder,
 };
 
 /// Pairs of symbols that bound code: Linux's, and Xen's.
-const TEXT: [(&str, &str); 3] = [
-    ("_stext", "_etext"),
-    ("_text", "_etext"),
-    ("_sinittext", "_einittext"),
-];
+const TEXT: [(&str, &str); 3] = [("_stext", "_etext"), ("_text", "_etext"), INIT_TEXT];
+
+const INIT_TEXT: (&str, &str) = ("_sinittext", "_einittext");
 
 /// What one stack is unwound with; the rest is the kernel's.
 #[derive(Clone, Copy)]
@@ -41,6 +39,17 @@ pub struct Start<'a> {
 pub struct Tracer {
     unwinder: Unwinder,
     text: Text,
+    orc: Orc,
+}
+
+/// How the rows of ORC are read.
+#[derive(Debug, Default)]
+struct Orc {
+    header: Option<Vec<u8>>,
+    fields: Option<OrcFormat>,
+    release: Option<(u32, u32, u32)>,
+    /// Decided with the first table, which is the image's if that has one.
+    verdict: Option<OrcVerdict>,
 }
 
 /// Where code lies.
@@ -59,10 +68,12 @@ impl Text {
 impl Tracer {
     /// The unwinder of `image`, which runs where `symbols` say. `release` is that of a Linux
     /// kernel, such as `6.1.0-56-amd64`; empty for Xen. `methods` limits it to some. Where there are
-    /// but symbols (a map file), there are no tables, and `word` is all that is known.
+    /// but symbols (a map file), there are no tables, and `word` is all that is known. The code in
+    /// `memory` verifies the format of the tables.
     pub fn new(
         image: Option<&Image>,
         word: Word,
+        memory: &dyn Memory<VirtAddr>,
         symbols: &Symbols,
         types: Option<&Types>,
         release: &str,
@@ -74,23 +85,30 @@ impl Tracer {
         } else {
             Unwinder::new(word, version)
         };
-        let slide = symbols.slide();
-        let text = text_of(symbols);
-        if let Some(image) = image {
-            if let Some(format) = orc_format(image, types, version) {
-                unwinder.set_orc_format(format);
-            }
-            add_orc(&mut unwinder, image, slide, &text);
-            add_cfi(&mut unwinder, image, slide);
-        }
         if let Some(methods) = methods {
             unwinder.set_methods(methods);
         }
-        let text = Text {
-            image: text,
-            modules: Ranges::default(),
+        let slide = symbols.slide();
+        let mut tracer = Self {
+            unwinder,
+            text: Text {
+                image: text_of(symbols),
+                modules: Ranges::default(),
+            },
+            orc: Orc {
+                release: version,
+                ..Orc::default()
+            },
         };
-        Self { unwinder, text }
+        if let Some(image) = image {
+            add_cfi(&mut tracer.unwinder, image, slide);
+            tracer.orc.header = image
+                .section(".orc_header")
+                .and_then(|section| Some(section.data()?.to_vec()));
+            tracer.orc.fields = types.and_then(|types| orc_fields(types, version));
+            tracer.add_orc_of_image(image, memory, symbols);
+        }
+        tracer
     }
 
     /// The methods in use, the best first.
@@ -98,22 +116,109 @@ impl Tracer {
         self.unwinder.methods()
     }
 
+    /// What is missing or odd.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.orc
+            .verdict
+            .iter()
+            .filter_map(|verdict| verdict.warning.as_deref())
+    }
+
     /// Adds a module's code and its ORC tables, which lie in the kernel's memory in order already.
     pub fn add_module(
         &mut self,
+        memory: &dyn Memory<VirtAddr>,
+        symbols: &Symbols,
         text: Range<VirtAddr>,
         ip: Vec<u8>,
         ip_address: VirtAddr,
         orc: Vec<u8>,
     ) {
+        self.text.modules.add(text.clone(), ());
         if !ip.is_empty() {
-            let format = self.unwinder.orc_format();
-            let (ip, orc) = (Arc::new(ip), Arc::new(orc));
-            let range = (text.start, text.end);
-            self.unwinder
-                .add_orc(OrcTable::new(ip, ip_address, orc, format, range));
+            let tables = (Arc::new(ip) as Section, Arc::new(orc) as Section);
+            let code = text.clone();
+            self.add_orc(memory, symbols, tables, ip_address, text, |pc| {
+                code.contains(&pc)
+            });
         }
-        self.text.modules.add(text, ());
+    }
+
+    fn add_orc_of_image(
+        &mut self,
+        image: &Image,
+        memory: &dyn Memory<VirtAddr>,
+        symbols: &Symbols,
+    ) {
+        let (Some(ip), Some(orc)) = (
+            image.section(".orc_unwind_ip"),
+            image.section(".orc_unwind"),
+        ) else {
+            return;
+        };
+        let (Some(ip_bytes), Some(orc_bytes)) = (ip.bytes(), orc.bytes()) else {
+            return;
+        };
+        let address = VirtAddr(ip.address().raw().wrapping_add_signed(symbols.slide()));
+        let text = &self.text.image;
+        // Its own code only: the nearest row below a module's code would be the kernel's last.
+        let range = Range {
+            start: text.iter().map(|r| r.start).min().unwrap_or_default(),
+            end: text
+                .iter()
+                .map(|r| r.end)
+                .max()
+                .unwrap_or(VirtAddr(u64::MAX)),
+        };
+        // Code of the start was freed.
+        let init = symbols_range(symbols, INIT_TEXT);
+        let stays = |pc| !init.as_ref().is_some_and(|init| init.contains(&pc));
+        let tables = (
+            Arc::new(ip_bytes) as Section,
+            Arc::new(orc_bytes) as Section,
+        );
+        self.add_orc(memory, symbols, tables, address, range, stays);
+    }
+
+    /// Adds tables if their format is known. `stays`: code that is still in memory.
+    fn add_orc(
+        &mut self,
+        memory: &dyn Memory<VirtAddr>,
+        symbols: &Symbols,
+        (ip, rows): (Section, Section),
+        ip_address: VirtAddr,
+        code: Range<VirtAddr>,
+        stays: impl Fn(VirtAddr) -> bool,
+    ) {
+        if !self.unwinder.uses_orc() {
+            return;
+        }
+        let any = OrcFormat::of_release(self.orc.release);
+        let mut table = OrcTable::new(ip, ip_address, rows, any, (code.start, code.end));
+        let has_cfi = self.unwinder.methods().any(|method| method == Method::Cfi);
+        let Orc {
+            header,
+            fields,
+            release,
+            verdict,
+        } = &mut self.orc;
+        let verdict = verdict.get_or_insert_with(|| {
+            let symbols = Code {
+                symbols,
+                text: &self.text,
+            };
+            let description = OrcDescription {
+                header: header.as_deref(),
+                fields: *fields,
+                release: *release,
+                has_cfi,
+            };
+            description.verify(&table, memory, &symbols, stays)
+        });
+        if let Some(format) = verdict.format {
+            table.set_format(format);
+            self.unwinder.add_orc(table);
+        }
     }
 
     /// The frames of one stack.
@@ -176,68 +281,36 @@ fn parse_release(release: &str) -> Option<(u32, u32, u32)> {
     ))
 }
 
-/// How ORC rows are to be read: by the type that describes them, else by the header that
-/// identifies them; `None` leaves it to the release.
-fn orc_format(
-    image: &Image,
-    types: Option<&Types>,
-    release: Option<(u32, u32, u32)>,
-) -> Option<OrcFormat> {
+/// The format of ORC rows by the type that describes them. It tells the bits, not the numbers of
+/// registers.
+fn orc_fields(types: &Types, release: Option<(u32, u32, u32)>) -> Option<OrcFormat> {
     /// Bits of the row before its flags: two i16.
     const FLAGS: u64 = 32;
     let bits = |name: &str| {
-        let member = types?.member(&format!("orc_entry.{name}")).ok()?;
+        let member = types.member(&format!("orc_entry.{name}")).ok()?;
         let bits = member.bits?;
         let first = (member.offset * 8 + bits.offset).checked_sub(FLAGS)?;
         Some((u8::try_from(first).ok()?, u8::try_from(bits.size).ok()?))
     };
-    if let Some((_, type_bits)) = bits("type") {
-        let bit = |name| bits(name).map(|(first, _)| first);
-        return Some(OrcFormat::of_fields(
-            type_bits,
-            bit("end"),
-            bit("signal"),
-            release,
-        ));
-    }
-    OrcFormat::of_header(image.section(".orc_header")?.data()?)
+    let (_, type_bits) = bits("type")?;
+    let bit = |name| bits(name).map(|(first, _)| first);
+    Some(OrcFormat::of_fields(
+        type_bits,
+        bit("end"),
+        bit("signal"),
+        release,
+    ))
+}
+
+fn symbols_range(symbols: &Symbols, (start, end): (&str, &str)) -> Option<Range<VirtAddr>> {
+    let at = |name: &str| symbols.get(name).map(|symbol| symbol.address);
+    Some(at(start)?..at(end)?).filter(|range| !range.is_empty())
 }
 
 fn text_of(symbols: &Symbols) -> Vec<Range<VirtAddr>> {
-    let at = |name: &str| symbols.get(name).map(|symbol| symbol.address);
     TEXT.iter()
-        .filter_map(|&(start, end)| Some(at(start)?..at(end)?))
-        .filter(|range| !range.is_empty())
+        .filter_map(|&names| symbols_range(symbols, names))
         .collect()
-}
-
-fn add_orc(unwinder: &mut Unwinder, image: &Image, slide: i64, text: &[Range<VirtAddr>]) {
-    let (Some(ip), Some(orc)) = (
-        image.section(".orc_unwind_ip"),
-        image.section(".orc_unwind"),
-    ) else {
-        return;
-    };
-    let (Some(ip_bytes), Some(orc_bytes)) = (ip.bytes(), orc.bytes()) else {
-        return;
-    };
-    let format = unwinder.orc_format();
-    let address = VirtAddr(ip.address().raw().wrapping_add_signed(slide));
-    // Its own code only: the nearest row below a module's code would be the kernel's last.
-    let range = (
-        text.iter().map(|r| r.start).min().unwrap_or_default(),
-        text.iter()
-            .map(|r| r.end)
-            .max()
-            .unwrap_or(VirtAddr(u64::MAX)),
-    );
-    unwinder.add_orc(OrcTable::new(
-        Arc::new(ip_bytes),
-        address,
-        Arc::new(orc_bytes),
-        format,
-        range,
-    ));
 }
 
 fn add_cfi(unwinder: &mut Unwinder, image: &Image, slide: i64) {
@@ -275,10 +348,11 @@ mod tests {
                 image: vec![VirtAddr(0x1000)..VirtAddr(0x2000)],
                 modules: Ranges::default(),
             },
+            orc: Orc::default(),
         };
         let start = |i: u64| VirtAddr(0x1_0000 + i * 0x1000);
         for i in 0..COUNT {
-            tracer.add_module(start(i)..start(i + 1), Vec::new(), start(i), Vec::new());
+            tracer.text.modules.add(start(i)..start(i + 1), ());
         }
         for i in 0..COUNT {
             assert!(tracer.text.contains(start(i)));

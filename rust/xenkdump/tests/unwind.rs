@@ -182,6 +182,7 @@ proptest! {
         bp_on_stack: bool,
         format in prop::sample::select(vec![
             OrcFormat::V4_14, OrcFormat::V4_18, OrcFormat::V5_12, OrcFormat::V6_3, OrcFormat::V6_4,
+            OrcFormat::V7_1,
         ]),
         methods in prop::sample::subsequence(Method::ALL.to_vec(), 0..=4),
     ) {

@@ -102,20 +102,36 @@ impl<'a> Depths<'a> {
     /// function at `lookup`. Mostly one; several where code that is never reached seems to be, none
     /// where the code could not be followed.
     pub fn at(&mut self, pc: VirtAddr, lookup: VirtAddr) -> &[Place] {
-        let Some(start) = self.code.start(lookup) else {
-            return &[];
-        };
+        self.of_function(lookup).map_or(&[], |places| places.at(pc))
+    }
+
+    /// The places in the function at `lookup`; `None` where its code could not be followed.
+    pub fn of_function(&mut self, lookup: VirtAddr) -> Option<&Places> {
         let code = &mut self.code;
-        let places = self.known.get_or(start, || {
+        let start = code.start(lookup)?;
+        self.known.get_or(start, || {
             let places = code.follow(start)?;
             let size = places.pcs.len() + 1;
             Some((places, size))
-        });
-        places.map_or(&[], |places| places.at(pc))
+        })
     }
 }
 
 impl Places {
+    /// Each instruction with its place, in order; those with several places are left out.
+    pub fn certain(&self) -> impl Iterator<Item = (VirtAddr, &Place)> {
+        let runs = self.pcs.chunk_by(|a, b| a == b);
+        runs.scan(0, |at, run| {
+            let first = *at;
+            *at += run.len();
+            Some((first, run))
+        })
+        .filter_map(|(first, run)| match run {
+            [pc] => Some((VirtAddr(*pc), self.places.get(first)?)),
+            _ => None,
+        })
+    }
+
     fn at(&self, pc: VirtAddr) -> &[Place] {
         let from = self.pcs.partition_point(|at| *at < pc.raw());
         let to = self.pcs.partition_point(|at| *at <= pc.raw());

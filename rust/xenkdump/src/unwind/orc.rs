@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::addr::{Address, VirtAddr};
 use crate::ranges::Ranges;
 
-use super::orc_format::{OrcEntry, OrcFormat, OrcKind, ENTRY_SIZE};
+use super::orc_format::{OrcEntry, OrcFormat, OrcKind, Row, ENTRY_SIZE};
 
 /// Bytes of a section, mapped or owned.
 pub type Section = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -72,9 +72,10 @@ impl OrcTable {
         // the other shall come last, where a search finds it.
         order.sort_by_key(|&row| {
             let row = row as usize;
+            // In every version such a row has no flags at all.
             let says = self
                 .row(row)
-                .is_some_and(|entry| entry.kind != OrcKind::Undefined);
+                .is_some_and(|[.., low, high]| (low, high) != (0, 0));
             (self.row_pc(ip, row), says)
         });
         Some(order)
@@ -92,9 +93,23 @@ impl OrcTable {
             .wrapping_add_signed(distance.into())
     }
 
-    fn row(&self, row: usize) -> Option<OrcEntry> {
+    fn row(&self, row: usize) -> Option<Row> {
         let bytes = (*self.entries).as_ref().get(row * ENTRY_SIZE..)?;
-        Some(self.format.decode(*bytes.first_chunk()?))
+        bytes.first_chunk().copied()
+    }
+
+    /// At most `count` addresses that rows are about, spread evenly over the table.
+    pub(super) fn spread(&self, count: usize) -> impl Iterator<Item = VirtAddr> + '_ {
+        let ip = (*self.ip).as_ref();
+        let step = self.rows.div_ceil(count.max(1)).max(1);
+        (0..self.rows)
+            .step_by(step)
+            .map(move |row| VirtAddr(self.row_pc(ip, row)))
+    }
+
+    /// Sets how the rows are read.
+    pub fn set_format(&mut self, format: OrcFormat) {
+        self.format = format;
     }
 
     /// How the rows are read.
@@ -114,6 +129,12 @@ impl OrcTable {
 
     /// The row for this instruction; `None` if there is none or it says nothing.
     pub fn find(&self, pc: VirtAddr) -> Option<OrcEntry> {
+        let entry = self.format.decode(self.find_row(pc)?);
+        (entry.kind != OrcKind::Undefined).then_some(entry)
+    }
+
+    /// The row for this instruction as it is stored.
+    pub(super) fn find_row(&self, pc: VirtAddr) -> Option<Row> {
         if !self.covers(pc) {
             return None;
         }
@@ -131,8 +152,7 @@ impl OrcTable {
                 high = middle;
             }
         }
-        let entry = self.row(at(low.checked_sub(1)?)?)?;
-        (entry.kind != OrcKind::Undefined).then_some(entry)
+        self.row(at(low.checked_sub(1)?)?)
     }
 }
 

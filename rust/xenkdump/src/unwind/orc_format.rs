@@ -1,14 +1,60 @@
 //! The versions of ORC's rows.
 
+use std::fmt;
+
 /// Size of a row of `.orc_unwind`, in every version so far.
 pub(super) const ENTRY_SIZE: usize = 6;
+
+/// A row as it is stored.
+pub(super) type Row = [u8; ENTRY_SIZE];
+
+/// The numbers of the base registers in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrcNumbering {
+    /// ORC's own numbers, from Linux 4.14 to 7.0.
+    V4_14,
+    /// Linux 7.1: those of the processor's registers are ordered anew.
+    V7_1,
+}
+
+impl OrcNumbering {
+    const fn registers(self) -> &'static [OrcReg] {
+        use OrcReg::{Ax, Bp, BpIndirect, Di, Dx, PrevSp, Sp, SpIndirect, Undefined, R10, R13};
+        match self {
+            // The last was added by some stable trees.
+            Self::V4_14 => &[
+                Undefined, PrevSp, Dx, Di, Bp, Sp, R10, R13, BpIndirect, SpIndirect, Ax,
+            ],
+            Self::V7_1 => &[
+                Undefined, Ax, Dx, Sp, Bp, Di, R10, R13, PrevSp, SpIndirect, BpIndirect,
+            ],
+        }
+    }
+
+    fn decode(self, raw: u16) -> Option<OrcReg> {
+        self.registers().get(usize::from(raw)).copied()
+    }
+
+    fn of_release(release: Release) -> Self {
+        if release.is_none_or(|release| release >= (7, 1, 0)) {
+            Self::V7_1
+        } else {
+            Self::V4_14
+        }
+    }
+}
+
+/// The numbers of a Linux release, where it is known.
+type Release = Option<(u32, u32, u32)>;
 
 /// How the flag bits of a row of `.orc_unwind` are to be read.
 ///
 /// Each row is two `i16`, the offsets of the stack pointer and of the frame pointer, and a `u16`:
-/// 4 bits base register of the one, 4 bits base register of the other, then what is told here.
+/// 4 bits base register of the one, 4 bits base register of the other, then the bits described here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrcFormat {
+    /// The numbers of the base registers.
+    pub numbering: OrcNumbering,
     /// Bits of the type field, from bit 8 on: 2, or 3 in the versions that have a type for
     /// "undefined" and one for "end of stack".
     pub type_bits: u8,
@@ -27,6 +73,7 @@ pub struct OrcFormat {
 impl OrcFormat {
     /// Linux 4.14 (ee9f8fce9964, "x86/unwind: Add the ORC unwinder") until the `end` bit.
     pub const V4_14: Self = Self {
+        numbering: OrcNumbering::V4_14,
         type_bits: 2,
         end_bit: None,
         signal_bit: None,
@@ -58,9 +105,24 @@ impl OrcFormat {
         signal_bit: Some(11),
         ..Self::V5_12
     };
+    /// Linux 7.1: the bits of 6.4, and other register numbers.
+    pub const V7_1: Self = Self {
+        numbering: OrcNumbering::V7_1,
+        ..Self::V6_4
+    };
+
+    /// Every version, the newest first.
+    const ALL: [Self; 6] = [
+        Self::V7_1,
+        Self::V6_4,
+        Self::V6_3,
+        Self::V5_12,
+        Self::V4_18,
+        Self::V4_14,
+    ];
 
     /// The format of a kernel of this release; the newest where it is unknown.
-    pub fn of_release(release: Option<(u32, u32, u32)>) -> Self {
+    pub fn of_release(release: Release) -> Self {
         match release {
             // A distribution's kernel may have the bit. In one that has not it is zero
             // everywhere, and a row without a base is the end.
@@ -71,7 +133,8 @@ impl OrcFormat {
             Some(release) if release < (5, 12, 0) => Self::V4_18,
             Some(release) if release < (6, 3, 0) => Self::V5_12,
             Some(release) if release < (6, 4, 0) => Self::V6_3,
-            _ => Self::V6_4,
+            Some(release) if release < (7, 1, 0) => Self::V6_4,
+            _ => Self::V7_1,
         }
     }
 
@@ -81,9 +144,11 @@ impl OrcFormat {
     pub fn of_header(header: &[u8]) -> Option<Self> {
         const V6_3: [u8; 4] = [0xdb, 0x84, 0xae, 0xd4];
         const V6_4: [u8; 4] = [0xfe, 0x5d, 0x32, 0xbf];
+        const V7_1: [u8; 4] = [0x13, 0x7c, 0x36, 0xad];
         match *header.first_chunk()? {
             V6_3 => Some(Self::V6_3),
             V6_4 => Some(Self::V6_4),
+            V7_1 => Some(Self::V7_1),
             _ => None,
         }
     }
@@ -95,9 +160,14 @@ impl OrcFormat {
         type_bits: u8,
         end_bit: Option<u8>,
         signal_bit: Option<u8>,
-        release: Option<(u32, u32, u32)>,
+        release: Release,
     ) -> Self {
         Self {
+            // Types of two bits are older than the numbering of 7.1.
+            numbering: match type_bits {
+                3.. => OrcNumbering::of_release(release),
+                _ => OrcNumbering::V4_14,
+            },
             type_bits,
             end_bit,
             signal_bit,
@@ -107,13 +177,37 @@ impl OrcFormat {
         }
     }
 
+    /// The formats that the rows may have, the likeliest first: what the release's own bit fields
+    /// (`fields`) and the release suggest, then every other version.
+    pub(super) fn candidates(fields: Option<Self>, release: Release) -> Vec<Self> {
+        let mut candidates = Vec::new();
+        let other_numbering = |format: Self| Self {
+            numbering: match format.numbering {
+                OrcNumbering::V4_14 => OrcNumbering::V7_1,
+                OrcNumbering::V7_1 => OrcNumbering::V4_14,
+            },
+            ..format
+        };
+        for format in fields
+            .into_iter()
+            .flat_map(|format| [format, other_numbering(format)])
+            .chain([Self::of_release(release)])
+            .chain(Self::ALL)
+        {
+            if !candidates.contains(&format) {
+                candidates.push(format);
+            }
+        }
+        candidates
+    }
+
     /// Reads a row.
-    pub(super) fn decode(&self, row: [u8; ENTRY_SIZE]) -> OrcEntry {
+    pub(super) fn decode(&self, row: Row) -> OrcEntry {
         let [s0, s1, b0, b1, f0, f1] = row;
         let flags = u16::from_le_bytes([f0, f1]);
         let bit =
             |bit: Option<u8>| bit.map(|bit| flags.checked_shr(bit.into()).unwrap_or(0) & 1 != 0);
-        let sp_reg = OrcReg::decode(flags & 0xf);
+        let sp_reg = self.numbering.decode(flags & 0xf);
         let raw = if self.type_bits >= 3 {
             (flags >> 8) & 7
         } else {
@@ -140,11 +234,24 @@ impl OrcFormat {
             sp_offset: i16::from_le_bytes([s0, s1]),
             bp_offset: i16::from_le_bytes([b0, b1]),
             sp_reg,
-            bp_reg: OrcReg::decode((flags >> 4) & 0xf),
+            bp_reg: self.numbering.decode((flags >> 4) & 0xf),
             kind,
             signal: bit(self.signal_bit)
                 .unwrap_or(matches!(kind, OrcKind::Regs | OrcKind::RegsPartial)),
         }
+    }
+}
+
+impl fmt::Display for OrcFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = match (self.numbering, self.type_bits, self.signal_bit) {
+            (OrcNumbering::V7_1, ..) => "7.1",
+            (_, 3.., _) => "6.4",
+            (_, _, Some(_)) => "6.3",
+            _ if self.indirect_then_offset => "5.12",
+            _ => "4.14",
+        };
+        write!(f, "that of Linux {since}")
     }
 }
 
@@ -154,6 +261,7 @@ impl OrcFormat {
 pub enum OrcReg {
     Undefined,
     PrevSp,
+    Ax,
     Dx,
     Di,
     Bp,
@@ -162,24 +270,6 @@ pub enum OrcReg {
     R13,
     BpIndirect,
     SpIndirect,
-}
-
-impl OrcReg {
-    fn decode(raw: u16) -> Option<Self> {
-        Some(match raw {
-            0 => Self::Undefined,
-            1 => Self::PrevSp,
-            2 => Self::Dx,
-            3 => Self::Di,
-            4 => Self::Bp,
-            5 => Self::Sp,
-            6 => Self::R10,
-            7 => Self::R13,
-            8 => Self::BpIndirect,
-            9 => Self::SpIndirect,
-            _ => return None,
-        })
-    }
 }
 
 /// What lies at the address that a row computes.
@@ -232,6 +322,7 @@ mod tests {
             (OrcFormat::V5_12, 0x015, 0x115, 0x215),
             (OrcFormat::V6_3, 0x015, 0x515, 0x615),
             (OrcFormat::V6_4, 0x215, 0xb15, 0xc15),
+            (OrcFormat::V7_1, 0x283, 0xb83, 0xc83),
         ] {
             for (raw, kind, signal) in [
                 (call, OrcKind::Call, false),
@@ -288,6 +379,14 @@ mod tests {
         assert_eq!(
             OrcFormat::of_header(b"\xfe\x5d\x32\xbf rest"),
             Some(OrcFormat::V6_4)
+        );
+        assert_eq!(
+            OrcFormat::of_fields(3, None, Some(11), release(7, 1)),
+            OrcFormat::of_release(None)
+        );
+        assert_eq!(
+            OrcFormat::of_header(b"\x13\x7c\x36\xad rest"),
+            Some(OrcFormat::V7_1)
         );
         assert_eq!(OrcFormat::of_header(&[0; 20]), None);
         assert_eq!(OrcFormat::of_header(&[]), None);

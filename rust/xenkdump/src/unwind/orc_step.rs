@@ -28,6 +28,7 @@ pub(super) fn step(
         Some(OrcReg::R13) => Reg::R13,
         Some(OrcReg::Di) => Reg::Di,
         Some(OrcReg::Dx) => Reg::Dx,
+        Some(OrcReg::Ax) => Reg::Ax,
         Some(OrcReg::Undefined | OrcReg::PrevSp) | None => return Ok(Step::Unknown),
     };
     let Some(base) = registers.get(base) else {
@@ -123,6 +124,7 @@ mod tests {
             (7, 0x10, Some(Reg::R13)),
             (3, 0x10, Some(Reg::Di)),
             (2, 0x10, Some(Reg::Dx)),
+            (10, 0x10, Some(Reg::Ax)),
         ] {
             let given: Vec<_> = reg.iter().map(|reg| (*reg, at - 0x10)).collect();
             let entry = row((base, offset), (0, 0), 2, 0);
@@ -202,7 +204,7 @@ mod tests {
             run(&row((0, 0), (0, 0), 1, 0), true, &ram, &[]),
             Step::End
         ));
-        for base in [0, 1, 10, 15] {
+        for base in [0, 1, 11, 15] {
             let entry = row((base, 0), (0, 0), 2, 0);
             assert!(
                 matches!(run(&entry, true, &ram, &[]), Step::Unknown),

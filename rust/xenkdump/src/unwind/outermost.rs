@@ -1,5 +1,7 @@
 //! The functions that no other has called: a stack ends with them even where nothing says so.
 
+use super::symbols::CodeSymbols;
+
 /// Entered by no call at all.
 const ENTRIES: [&str; 10] = [
     "ret_from_fork",
@@ -27,11 +29,35 @@ const OUTERMOST: [&str; 7] = [
 ];
 
 /// Whether no frame can come after one of this function.
-pub(super) fn is_entry(name: &str) -> bool {
-    ENTRIES.contains(&name)
+///
+/// Entry code that became C is called by a stub named after it: `ret_from_fork` by
+/// `ret_from_fork_asm` since Linux 6.6 (3aec4ecb3d1f, "x86: Rewrite ret_from_fork() in C").
+pub(super) fn is_entry(name: &str, symbols: &dyn CodeSymbols) -> bool {
+    ENTRIES.contains(&name) && symbols.start_of(&format!("{name}_asm")).is_none()
 }
 
 /// Whether a stack that ends with this function is whole.
-pub(super) fn is_outermost(name: &str) -> bool {
-    is_entry(name) || OUTERMOST.contains(&name)
+pub(super) fn is_outermost(name: &str, symbols: &dyn CodeSymbols) -> bool {
+    is_entry(name, symbols) || OUTERMOST.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::testing::Names;
+
+    #[test]
+    fn a_function_that_has_a_stub_is_called_by_it() {
+        let before = Names(vec![(0x1000, "ret_from_fork")]);
+        let after = Names(vec![
+            (0x1000, "ret_from_fork"),
+            (0x2000, "ret_from_fork_asm"),
+        ]);
+        assert!(is_entry("ret_from_fork", &before));
+        assert!(!is_entry("ret_from_fork", &after));
+        assert!(!is_outermost("ret_from_fork", &after));
+        assert!(is_entry("ret_from_fork_asm", &after));
+        assert!(is_outermost("start_secondary", &after));
+        assert!(!is_outermost("schedule", &before));
+    }
 }

@@ -86,7 +86,9 @@ impl Scan<'_> {
                 Ok(Step::End) => Entry::End,
                 Ok(Step::Caller(saved)) if self.layout.is_user(&saved.registers) => Entry::End,
                 Ok(Step::Caller(saved)) => saved.saved_at.map_or(Entry::No, Entry::Saved),
-                _ if function.is_some_and(|function| is_entry(function.name)) => Entry::End,
+                _ if function.is_some_and(|function| is_entry(function.name, self.symbols)) => {
+                    Entry::End
+                }
                 // The first frame has switched back already.
                 _ if call.is_some() && self.switches(&caller) => Entry::End,
                 _ => Entry::No,

@@ -10,7 +10,6 @@ use super::cfi::CfiTable;
 use super::facts::CodeFacts;
 use super::frame::{Backtrace, Frame, How, Stop};
 use super::orc::{OrcTable, OrcTables};
-use super::orc_format::OrcFormat;
 use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
 use super::step::{Caller, Step, Unreadable};
@@ -70,7 +69,6 @@ pub struct Stack<'a> {
 pub struct Unwinder {
     pub(super) word: Word,
     pub(super) layout: PtRegs,
-    format: OrcFormat,
     pub(super) orc: OrcTables,
     pub(super) cfi: Vec<CfiTable>,
     pub(super) methods: Vec<Method>,
@@ -84,7 +82,6 @@ impl Unwinder {
         Self {
             word,
             layout: PtRegs::of(word, release),
-            format: OrcFormat::of_release(release),
             orc: OrcTables::default(),
             cfi: Vec::new(),
             code: Mutex::default(),
@@ -117,14 +114,9 @@ impl Unwinder {
         })
     }
 
-    /// Sets the format of ORC tables added from now on, in place of the release's.
-    pub fn set_orc_format(&mut self, format: OrcFormat) {
-        self.format = format;
-    }
-
-    /// The format of ORC tables.
-    pub fn orc_format(&self) -> OrcFormat {
-        self.format
+    /// Whether ORC is among the methods; there are no such tables on 32 bits.
+    pub fn uses_orc(&self) -> bool {
+        self.word == Word::W64 && self.methods.contains(&Method::Orc)
     }
 
     /// Adds ORC tables, of the kernel or of a module.

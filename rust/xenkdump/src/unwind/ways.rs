@@ -113,7 +113,7 @@ impl Unwinder {
         let outermost = stack
             .symbols
             .function(lookup)
-            .is_some_and(|function| is_outermost(function.name));
+            .is_some_and(|function| is_outermost(function.name, stack.symbols));
         if outermost {
             return Ok(Step::End);
         }

@@ -161,6 +161,7 @@ pub fn image(bytes: &[u8]) {
     let _ = Tracer::new(
         Some(&image),
         image.word(),
+        &super::Ram::new(0xffff_ffff_8100_0000, bytes),
         &symbols,
         types.as_ref(),
         "6.1.0",

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use xenkdump::addr::{VirtAddr, Word};
 use xenkdump::unwind::{
-    CfiKind, CfiTable, CodeSymbols, Function, OrcTable, Reg, Registers, Section, Stack, Unwinder,
+    CfiKind, CfiTable, CodeSymbols, Function, OrcFormat, OrcTable, Reg, Registers, Section, Stack,
+    Unwinder,
 };
 
 use super::{Input, Ram};
@@ -46,7 +47,7 @@ pub fn orc(bytes: &[u8]) {
             Arc::new(input.piece().to_vec()),
             Arc::new(input.piece().to_vec()),
         );
-        let format = unwinder.orc_format();
+        let format = OrcFormat::of_release(None);
         let range = (VirtAddr(TEXT), VirtAddr(TEXT + 0x10000));
         unwinder.add_orc(OrcTable::new(ip, VirtAddr(TEXT), rows, format, range));
     });

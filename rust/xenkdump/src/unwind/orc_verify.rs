@@ -1,0 +1,402 @@
+//! Which format the rows of an ORC table have, verified against the code that they describe.
+//!
+//! What a kernel pushes can be read off its instructions as well as off its rows. The wrong format
+//! agrees with next to no function, the right one with nearly all.
+
+use std::fmt;
+
+use crate::addr::{VirtAddr, Word};
+use crate::memory::Memory;
+
+use super::depth::{CallerBp, Depths, Place};
+use super::facts::{Effort, Known};
+use super::orc::OrcTable;
+use super::orc_format::{OrcEntry, OrcFormat, OrcKind, OrcReg, Row};
+use super::symbols::CodeSymbols;
+
+/// Functions that are compared with their rows.
+const FUNCTIONS: usize = 128;
+
+/// Fewer functions than this prove nothing.
+const MIN_FUNCTIONS: usize = 4;
+
+/// What an image says of the format of its rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OrcDescription<'a> {
+    /// The section `.orc_header`.
+    pub header: Option<&'a [u8]>,
+    /// The format that the types describe.
+    pub fields: Option<OrcFormat>,
+    /// The release of the kernel.
+    pub release: Option<(u32, u32, u32)>,
+    /// Whether other unwind tables can take ORC's place.
+    pub has_cfi: bool,
+}
+
+/// The format to read rows in, if any is to be trusted, and what is to be reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrcVerdict {
+    /// `None` where the tables are not to be used.
+    pub format: Option<OrcFormat>,
+    /// Why not, or what the format rests on where it is not the one that was expected.
+    pub warning: Option<String>,
+}
+
+impl OrcVerdict {
+    fn used(format: OrcFormat, warning: Option<String>) -> Self {
+        Self {
+            format: Some(format),
+            warning,
+        }
+    }
+
+    fn not_used(why: impl fmt::Display) -> Self {
+        Self {
+            format: None,
+            warning: Some(format!("ORC is not used: {why}")),
+        }
+    }
+}
+
+impl OrcDescription<'_> {
+    /// The format of `table`, whose code is in `memory`. Rows for which `counts` is false are not
+    /// compared: their code may have been freed.
+    pub fn verify(
+        &self,
+        table: &OrcTable,
+        memory: &dyn Memory<VirtAddr>,
+        symbols: &dyn CodeSymbols,
+        counts: impl Fn(VirtAddr) -> bool,
+    ) -> OrcVerdict {
+        let evidence = Evidence::collect(table, memory, symbols, counts);
+        let known = self.header.and_then(OrcFormat::of_header);
+        let candidates = match known {
+            Some(format) => vec![format],
+            None => OrcFormat::candidates(self.fields, self.release),
+        };
+        let total = evidence.functions.len();
+        if total < MIN_FUNCTIONS {
+            return self.unverified(known, candidates.first().copied());
+        }
+        let found = candidates
+            .iter()
+            .map(|format| (format, evidence.agreeing(format)))
+            .find(|(_, agreeing)| agreeing * 2 > total);
+        let Some((&format, agreeing)) = found else {
+            return OrcVerdict::not_used(match known {
+                Some(format) => format!(
+                    "its format is {format}, but the code of {total} functions does not agree with it"
+                ),
+                None => format!("no known format agrees with the code of {total} functions"),
+            });
+        };
+        let agrees =
+            format!("{format}, which agrees with the code of {agreeing} of {total} functions");
+        let warning = if known.is_some() {
+            None
+        } else if let Some(header) = self.header {
+            let hash = header
+                .iter()
+                .take(4)
+                .fold(String::new(), |hash, byte| hash + &format!("{byte:02x}"));
+            Some(format!(
+                "the version of ORC, {hash}, is unknown; the format is taken to be {agrees}"
+            ))
+        } else if candidates.first() != Some(&format) {
+            Some(format!(
+                "the format of ORC is not that of the kernel's release; it is taken to be {agrees}"
+            ))
+        } else {
+            None
+        };
+        OrcVerdict::used(format, warning)
+    }
+
+    fn unverified(&self, known: Option<OrcFormat>, likeliest: Option<OrcFormat>) -> OrcVerdict {
+        const WHY: &str = "the code that would verify it is not in the dump";
+        match (known, likeliest) {
+            (Some(format), _) => OrcVerdict::used(format, None),
+            (None, Some(format)) if self.header.is_none() && !self.has_cfi => OrcVerdict::used(
+                format,
+                Some(format!(
+                    "the format of ORC is taken to be {format}, by the kernel's release: {WHY}"
+                )),
+            ),
+            _ => OrcVerdict::not_used(format!("its format is unknown, and {WHY}")),
+        }
+    }
+}
+
+/// Rows of some functions, with what the code says at their instructions.
+struct Evidence {
+    functions: Vec<Vec<(Row, Place)>>,
+}
+
+impl Evidence {
+    fn collect(
+        table: &OrcTable,
+        memory: &dyn Memory<VirtAddr>,
+        symbols: &dyn CodeSymbols,
+        counts: impl Fn(VirtAddr) -> bool,
+    ) -> Self {
+        let mut starts: Vec<VirtAddr> = table
+            .spread(FUNCTIONS)
+            .filter(|&pc| counts(pc))
+            .filter_map(|pc| Some(symbols.function(pc)?.start))
+            .collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let (mut known, effort) = (Known::default(), Effort::default());
+        let mut depths = Depths::new(memory, symbols, Word::W64, &mut known, &effort);
+        let mut functions = Vec::new();
+        for start in starts {
+            let Some(places) = depths.of_function(start) else {
+                continue;
+            };
+            let rows: Vec<_> = places
+                .certain()
+                .filter(|(_, place)| place.stack.is_some())
+                .filter_map(|(pc, place)| Some((table.find_row(pc)?, *place)))
+                .collect();
+            // One that pushes nothing has the same row throughout: it is no proof of much.
+            if rows.iter().any(|(_, place)| place.stack != Some(0)) {
+                functions.push(rows);
+            }
+        }
+        Self { functions }
+    }
+
+    /// Functions whose rows mostly say in this format what their code says.
+    fn agreeing(&self, format: &OrcFormat) -> usize {
+        let agrees = |rows: &&Vec<(Row, Place)>| {
+            let same = rows
+                .iter()
+                .filter(|(row, place)| says_the_same(&format.decode(*row), place));
+            same.count() * 10 >= rows.len() * 9
+        };
+        self.functions.iter().filter(agrees).count()
+    }
+}
+
+/// Whether a row has the return address and the caller's frame pointer where the code has them.
+fn says_the_same(entry: &OrcEntry, place: &Place) -> bool {
+    // From the base up to the caller's stack pointer, above the return address.
+    let above = |distance: Option<i64>| distance == Some(i64::from(entry.sp_offset) - 8);
+    let sp = match entry.sp_reg {
+        Some(OrcReg::Sp) => above(place.stack),
+        Some(OrcReg::Bp) => above(place.frame),
+        _ => false,
+    };
+    let bp = match place.caller_bp {
+        CallerBp::Kept => entry.bp_reg == Some(OrcReg::Undefined),
+        CallerBp::Pushed(below) => {
+            entry.bp_reg == Some(OrcReg::PrevSp) && i64::from(entry.bp_offset) == -8 - below
+        }
+        CallerBp::Lost => true,
+    };
+    entry.kind == OrcKind::Call && sp && bp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::testing::{Names, Ram};
+    use std::sync::Arc;
+
+    const TEXT: u64 = 0xffff_ffff_8100_0000;
+    const IP: u64 = 0xffff_ffff_8200_0000;
+    const COUNT: u64 = 16;
+    const UNKNOWN: &[u8] = &[0xaa; 20];
+
+    /// push %rbp; push %rbx; sub $0x10,%rsp; nop; add $0x10,%rsp; pop %rbx; pop %rbp; ret.
+    const CODE: [u8; 14] = [
+        0x55, 0x53, 0x48, 0x83, 0xec, 0x10, 0x90, 0x48, 0x83, 0xc4, 0x10, 0x5b, 0x5d, 0xc3,
+    ];
+    /// Offset of an instruction, the stack pointer's offset, whether the frame pointer is pushed.
+    const ROWS: [(u64, i16, bool); 7] = [
+        (0, 8, false),
+        (1, 16, true),
+        (2, 24, true),
+        (6, 40, true),
+        (11, 24, true),
+        (12, 16, true),
+        (13, 8, false),
+    ];
+
+    struct Kernel {
+        ram: Ram,
+        names: Names,
+        table: OrcTable,
+    }
+
+    /// Functions with rows whose flags are `plain`, and `pushed` where the frame pointer is pushed.
+    fn kernel(plain: u16, pushed: u16) -> Kernel {
+        let mut ram = Ram::new(Word::W64);
+        let (mut ip, mut rows, mut names) = (Vec::<u8>::new(), Vec::new(), Vec::new());
+        ram.bytes(TEXT, &[0xcc; 0x1000]);
+        for i in 0..COUNT {
+            let start = TEXT + i * 0x20;
+            ram.bytes(start, &CODE);
+            names.push((start, "f"));
+            for (at, sp, is_pushed) in ROWS {
+                let (bp, flags) = if is_pushed {
+                    (-16_i16, pushed)
+                } else {
+                    (0, plain)
+                };
+                let distance = (start + at).wrapping_sub(IP + ip.len() as u64) as i32;
+                ip.extend(distance.to_le_bytes());
+                rows.extend(sp.to_le_bytes());
+                rows.extend(bp.to_le_bytes());
+                rows.extend(flags.to_le_bytes());
+            }
+        }
+        names.push((TEXT + COUNT * 0x20, ""));
+        let range = (VirtAddr(TEXT), VirtAddr(TEXT + 0x1000));
+        let format = OrcFormat::V4_14;
+        Kernel {
+            ram,
+            names: Names(names),
+            table: OrcTable::new(Arc::new(ip), VirtAddr(IP), Arc::new(rows), format, range),
+        }
+    }
+
+    /// Rows as Linux 6.1, 6.4 and 7.1 have them.
+    fn v6_1() -> Kernel {
+        kernel(0x005, 0x015)
+    }
+    fn v6_4() -> Kernel {
+        kernel(0x205, 0x215)
+    }
+    fn v7_1() -> Kernel {
+        kernel(0x203, 0x283)
+    }
+
+    fn verify(kernel: &Kernel, description: OrcDescription<'_>) -> OrcVerdict {
+        description.verify(&kernel.table, &kernel.ram, &kernel.names, |_| true)
+    }
+
+    fn unknown(release: (u32, u32, u32)) -> OrcDescription<'static> {
+        OrcDescription {
+            header: Some(UNKNOWN),
+            release: Some(release),
+            ..OrcDescription::default()
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_read_as_the_code_says_whatever_the_release() {
+        for (kernel, format) in [
+            (v6_1(), OrcFormat::V5_12),
+            (v6_4(), OrcFormat::V6_4),
+            (v7_1(), OrcFormat::V7_1),
+        ] {
+            for release in [(6, 1, 0), (6, 12, 0), (7, 0, 0), (7, 3, 4), (9, 0, 0)] {
+                // Without types three versions read the rows of 6.1 the same way.
+                let fields = (format == OrcFormat::V5_12).then_some(format);
+                let found = verify(
+                    &kernel,
+                    OrcDescription {
+                        fields,
+                        ..unknown(release)
+                    },
+                );
+                assert_eq!(found.format, Some(format), "{release:?}");
+                let warning = found.warning.unwrap();
+                assert!(warning.contains("aaaaaaaa, is unknown"), "{warning}");
+                assert!(warning.contains("16 of 16 functions"), "{warning}");
+            }
+        }
+    }
+
+    #[test]
+    fn bit_fields_do_not_decide_the_numbering() {
+        // BTF describes the same bits before 7.1 and after.
+        for release in [(7, 0, 0), (7, 3, 4)] {
+            for (kernel, format) in [(v6_4(), OrcFormat::V6_4), (v7_1(), OrcFormat::V7_1)] {
+                let fields = OrcFormat::of_fields(3, None, Some(11), Some(release));
+                let description = OrcDescription {
+                    fields: Some(fields),
+                    ..unknown(release)
+                };
+                assert_eq!(verify(&kernel, description).format, Some(format));
+                let known = OrcDescription {
+                    header: None,
+                    ..description
+                };
+                let found = verify(&kernel, known);
+                assert_eq!(found.format, Some(format));
+                assert_eq!(found.warning.is_some(), fields != format);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_no_known_format_are_not_used() {
+        // Numbers that no version has; then a known hash, and rows of another version.
+        let found = verify(&kernel(0x20c, 0x2dc), unknown((8, 0, 0)));
+        assert_eq!(found.format, None);
+        let warning = found.warning.unwrap();
+        assert!(
+            warning.contains("no known format agrees with the code of 16"),
+            "{warning}"
+        );
+        let known = OrcDescription {
+            header: Some(&[0xfe, 0x5d, 0x32, 0xbf]),
+            ..unknown((7, 3, 4))
+        };
+        let found = verify(&v7_1(), known);
+        assert_eq!(found.format, None);
+        assert!(found.warning.unwrap().contains("that of Linux 6.4"));
+        assert_eq!(verify(&v6_4(), known).format, Some(OrcFormat::V6_4));
+        assert_eq!(verify(&v6_4(), known).warning, None);
+        // One number alone: PREV_SP is another.
+        assert_eq!(
+            verify(&kernel(0x203, 0x2b3), unknown((7, 3, 4))).format,
+            None
+        );
+    }
+
+    #[test]
+    fn without_code_an_unknown_format_is_not_used_and_an_assumed_one_is_reported() {
+        let mut kernel = v7_1();
+        kernel.ram = Ram::new(Word::W64);
+        let found = verify(&kernel, unknown((7, 3, 4)));
+        assert_eq!(found.format, None);
+        assert!(found.warning.is_some());
+        let by_release = OrcDescription {
+            header: None,
+            ..unknown((5, 10, 0))
+        };
+        let found = verify(&kernel, by_release);
+        assert_eq!(found.format, Some(OrcFormat::V4_18));
+        assert!(found.warning.unwrap().contains("by the kernel's release"));
+        let with_cfi = OrcDescription {
+            has_cfi: true,
+            ..by_release
+        };
+        assert_eq!(verify(&kernel, with_cfi).format, None);
+        let known = OrcDescription {
+            header: Some(&[0x13, 0x7c, 0x36, 0xad]),
+            ..with_cfi
+        };
+        assert_eq!(
+            verify(&kernel, known),
+            OrcVerdict::used(OrcFormat::V7_1, None)
+        );
+    }
+
+    #[test]
+    fn code_that_was_freed_is_no_evidence() {
+        let mut kernel = v6_4();
+        // Most of it reads as what overwrote it.
+        let freed = TEXT + 0x20..TEXT + 11 * 0x20;
+        for at in freed.clone() {
+            kernel.ram.bytes(at, &[0x50]);
+        }
+        let found = unknown((6, 12, 0)).verify(&kernel.table, &kernel.ram, &kernel.names, |pc| {
+            !freed.contains(&pc.0)
+        });
+        assert_eq!(found.format, Some(OrcFormat::V6_4));
+    }
+}

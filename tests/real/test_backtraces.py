@@ -190,7 +190,7 @@ def test_orc_of_another_version_than_its_header_says_is_not_used(
 
 
 def test_kernel_threads_end_with_their_entry_without_orc(dump_file: Any, truth: Any) -> None:
-    """Since Linux 6.6 ret_from_fork is C, and called by ret_from_fork_asm."""
+    """Since Linux 6.5 ret_from_fork is C, and called by ret_from_fork_asm."""
     dump, image = dump_file("linux73-bare/vmcore"), dump_file("vmlinux-7.3.4")
     domain = xk.open(dump).domain(0, image, unwind=["scan"])
     found = {t["task"]: ours(t) for t in render.json(bt.run(domain, everyone=True))["tasks"]}

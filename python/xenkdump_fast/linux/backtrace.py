@@ -69,7 +69,7 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
                 return Trace(task, [], None, None, why)
             registers, slot = start
             where = "its own stack"
-            kernel.warn(f"CPU {task.cpu}'s registers are not known: its task's stack has to do")
+            kernel.warn(f"CPU {task.cpu}: no saved registers; unwinding from the stack of its task")
     except AbsentError as error:
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
     # Neither sum need be an address: a damaged task's stack may lie at the end of all addresses.

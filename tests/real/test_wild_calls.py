@@ -1,4 +1,4 @@
-"""Calls through NULL and into the NULL page, laid on the stack of a real panicking task.
+"""Calls through NULL and invalid stack pointers, laid on the stack of a real panicking task.
 
 The task called ``proc_reg_write`` through a pointer in ``vfs_write``. What lies below that return
 address is overwritten by what the processor and the entry code would have left, had the pointer led
@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -17,7 +18,7 @@ import xenkdump_fast as xk
 from xenkdump_fast import Domain
 from xenkdump_fast.commands import bt
 from xenkdump_fast.hypervisor.pcpus import pcpus
-from xenkdump_fast.linux import backtrace
+from xenkdump_fast.linux import backtrace, percpu
 from xenkdump_fast.linux.backtrace import Frame, Trace
 from xenkdump_fast.linux.cpus import VcpuContext
 from xenkdump_fast.linux.kernel import Kernel
@@ -94,11 +95,11 @@ def places(frames: list[Frame]) -> list[tuple[int, int, str | None]]:
     return [(frame.pc, frame.sp, frame.symbol) for frame in frames]
 
 
-def return_into_entry(kernel: Kernel) -> int:
-    """The return address that the entry code pushes when it calls ``exc_page_fault``."""
+def return_into_entry(kernel: Kernel, handler: str) -> int:
+    """The return address that the entry code pushes when it calls the handler."""
     if kernel.word == 4:
         return kernel.symbol("handle_exception_return")
-    start, target = kernel.symbol("asm_exc_page_fault"), kernel.symbol("exc_page_fault")
+    start, target = kernel.symbol(f"asm_{handler}"), kernel.symbol(handler)
     code = kernel.data(start, 64)
     return next(
         start + at + 5
@@ -117,6 +118,31 @@ def called(kernel: Kernel, ip: int, frame: Frame) -> dict[str, int]:
     return registers | {f"{bits}ip": ip, f"{bits}sp": slot, f"{bits}bp": frame_pointer}
 
 
+class Fault(NamedTuple):
+    """What an exception leaves on a stack, and the registers in its handler."""
+
+    registers: dict[str, int]
+    #: By machine address.
+    memory: dict[int, bytes]
+
+
+def exception(domain: Domain, interrupted: Mapping[str, int], top: int, handler: str) -> Fault:
+    """An exception that interrupted these registers, on the stack below ``top``."""
+    kernel = domain.kernel
+    word, bits = kernel.word, PREFIX[kernel.word]
+    code = "Q" if word == 8 else "I"
+    values = [interrupted[register] for register in PT_REGS[word]]
+    # The processor aligns the stack in 64-bit mode.
+    at = (top & (-16 if word == 8 else -4)) - len(values) * word
+    bottom = at - word
+    data = struct.pack(f"<{1 + len(values)}{code}", return_into_entry(kernel, handler), *values)
+    memory = {
+        domain.virtual.translate(bottom + i): data[i : i + word] for i in range(0, len(data), word)
+    }
+    own = KERNEL[word] | {f"{bits}ip": kernel.symbol(handler), f"{bits}sp": bottom}
+    return Fault({**interrupted, **own}, memory)
+
+
 @pytest.mark.parametrize("ip", [0, 0x48])
 @pytest.mark.parametrize(("name", "method"), CASES)
 def test_a_page_fault_at_a_low_address(
@@ -132,36 +158,24 @@ def test_a_page_fault_at_a_low_address(
     word, bits = kernel.word, PREFIX[kernel.word]
     trace, expected = callers(sound)
     registers = called(kernel, ip, expected[0])
-    saved = struct.pack(
-        f"<{len(PT_REGS[word])}{'Q' if word == 8 else 'I'}",
-        *(registers[register] for register in PT_REGS[word]),
-    )
-    # The processor aligns the stack in 64-bit mode.
-    at = (registers[f"{bits}sp"] & (-16 if word == 8 else -4)) - len(saved)
-    bottom = at - word
-    lowest = struct.pack("<Q" if word == 8 else "<I", return_into_entry(kernel))
-    data = lowest + saved
-    changes = {
-        sound.virtual.translate(bottom + i): data[i : i + word] for i in range(0, len(data), word)
-    }
+    fault = exception(sound, registers, registers[f"{bits}sp"], "exc_page_fault")
     vmcore = copy(name)
-    with patched(vmcore, changes):
+    with patched(vmcore, fault.memory):
         opened = xk.open(str(vmcore)).domain(
             0, dump_file(vmlinux(name)), unwind=None if method is None else [method]
         )
-        in_fault = {f"{bits}ip": kernel.symbol("exc_page_fault"), f"{bits}sp": bottom}
-        found = trace_from(opened, trace.task.address, registers | in_fault)
+        found = trace_from(opened, trace.task.address, fault.registers)
         text = render.text(bt.Backtraces(str(vmcore), 0, word, [found]))
-    fault = next(i for i, frame in enumerate(found.frames) if frame.pc == ip)
-    frame = found.frames[fault]
+    at = next(i for i, frame in enumerate(found.frames) if frame.pc == ip)
+    frame = found.frames[at]
     assert frame.interrupted
     assert not frame.user
     assert frame.symbol is None
     assert frame.registers is not None
     assert frame.registers["cs"] == KERNEL[word]["cs"]
     assert f"[exception RIP: unknown or invalid address {ip:#x}]" in text
-    assert places(found.frames[fault + 1 :]) == places(expected)
-    assert not found.frames[fault + 1].guess
+    assert places(found.frames[at + 1 :]) == places(expected)
+    assert not found.frames[at + 1].guess
     assert found.stopped is None
 
 
@@ -210,3 +224,38 @@ def test_a_guest_that_xen_interrupted_at_a_low_address(
     assert (found.registers["rip"], found.registers["cs"]) == (ip, 0xE033)
     assert not found.frames[0].user
     assert places(found.frames[1:]) == places(expected)
+
+
+@pytest.mark.parametrize("method", [None, "scan"])
+@pytest.mark.parametrize("sp", [0, 0x0123_4567, 0x7FFC_0000_1000, 0xDEAD_0000_0000_DEAD])
+def test_a_double_fault_with_an_invalid_stack_pointer(
+    sp: int,
+    method: str | None,
+    copy: Callable[[str], Path],
+    domain: Callable[[str], Domain],
+    dump_file: Callable[[str], str],
+) -> None:
+    name = "bare-x86_64"
+    sound = domain(name)
+    kernel = sound.kernel
+    trace, expected = callers(sound)
+    registers = called(kernel, expected[0].pc, expected[0]) | {"rsp": sp}
+    stacks = kernel.pointer(percpu.address(kernel, "cea_exception_stacks", 0))
+    top = stacks + kernel.types.offset("cea_exception_stacks.NMI_stack_guard")
+    fault = exception(sound, registers, top, "exc_double_fault")
+    vmcore = copy(name)
+    with patched(vmcore, fault.memory):
+        opened = xk.open(str(vmcore)).domain(
+            0, dump_file(vmlinux(name)), unwind=None if method is None else [method]
+        )
+        found = trace_from(opened, trace.task.address, fault.registers)
+    assert [frame.symbol for frame in found.frames] == [
+        *("exc_double_fault", "asm_exc_double_fault", "vfs_write")
+    ]
+    last = found.frames[-1]
+    assert last.interrupted
+    assert (last.pc, last.sp) == (expected[0].pc, sp)
+    assert last.registers is not None
+    assert found.stopped is not None
+    assert found.stopped.startswith("the stack at ")
+    assert "cannot be read" in found.stopped

@@ -260,9 +260,8 @@ impl PtRegs {
     /// Whether these registers may be those of an interruption at pc 0, by a call through NULL. The
     /// user registers of a kernel thread are zero; those of an io worker have user space's `cs`.
     pub(super) fn may_be_at_null(&self, registers: &Registers) -> bool {
-        [Cs, Sp]
-            .iter()
-            .all(|reg| registers.get(*reg).is_some_and(|value| value != 0))
+        let is_set = |reg| registers.get(reg).is_some_and(|value| value != 0);
+        is_set(Cs) && (is_set(Sp) || !self.is_user(registers))
     }
 
     /// Whether these are registers that Xen saved of a PV guest: its kernel runs in ring 3, or in

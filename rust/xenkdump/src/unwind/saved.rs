@@ -155,9 +155,10 @@ fn is_likely(
     // What a crash in this very frame saved of itself is not what it interrupted: its stack
     // pointer would lie above the registers.
     let same_stack = sp.abs_diff(at.raw()) < LARGEST_STACK;
+    // The stack pointer itself may be what went wrong: a double fault has a stack of its own.
+    let aligned = sp % layout.word.bytes() as u64 == 0;
     selectors
-        && sp % layout.word.bytes() as u64 == 0
-        && (!same_stack || sp >= layout.sp_slot(at).raw())
+        && (!same_stack || (aligned && sp >= layout.sp_slot(at).raw()))
         && (symbols.is_text(pc) || leaf::is_called(memory, symbols, registers, layout.word))
 }
 
@@ -263,6 +264,18 @@ mod tests {
             };
             assert_eq!(caller.registers.pc(), Some(VirtAddr(pc)));
             assert!(!PtRegs::of(Word::W32, None).is_user(&caller.registers));
+        }
+    }
+
+    #[test]
+    fn a_double_fault_saves_a_stack_pointer_that_is_invalid() {
+        for sp in [0, 0x1234_5677, 0xffff_fffd] {
+            let mut ram = Ram::new(Word::W32);
+            ram.words(STACK, &pt_regs(9, [0xc100_1000, 0x60, 0x246, sp, 0x68]));
+            let Step::Caller(caller) = at(&ram, STACK) else {
+                panic!("not seen: {sp:#x}");
+            };
+            assert_eq!(caller.registers.sp(), Some(VirtAddr(sp)));
         }
     }
 

@@ -259,13 +259,16 @@ impl Unwinder {
         if self.layout.is_user(&caller.registers) {
             return saved;
         }
+        // An interrupted pc may be anything: a jump through a bad pointer leads anywhere. So may the
+        // stack pointer: where it is invalid, the exception becomes a double fault.
+        if caller.interrupted {
+            return true;
+        }
         if sp.raw() % self.word.bytes() as u64 != 0 {
             return false;
         }
-        // An interrupted pc may be anything: a jump through a bad pointer leads anywhere. Code
-        // that symbols know nothing of (a module's, a JIT's) must at least have made a call.
-        caller.interrupted
-            || stack.symbols.is_text(VirtAddr(pc.raw().wrapping_sub(1)))
+        // Code that symbols know nothing of (a module's, a JIT's) must at least have made a call.
+        stack.symbols.is_text(VirtAddr(pc.raw().wrapping_sub(1)))
             || call_before(stack.memory, stack.symbols, pc, self.word).is_some()
     }
 
@@ -354,6 +357,7 @@ mod tests {
         assert!(ends(0, Some(0), true, 0), "a kernel thread");
         assert!(ends(HIGH - 168, Some(0x10), true, 0), "one of 3.8 to 4.8");
         assert!(ends(0, Some(0x33), true, 0), "an io worker");
+        assert!(!ends(0, Some(0x10), true, 0), "no stack either");
         assert!(!asked((0x48, 0, None, true), 0, Unwinder::is_end));
     }
 
@@ -365,6 +369,14 @@ mod tests {
             is_plausible(0, HIGH - 1024, true),
             "a call of a null pointer"
         );
+    }
+
+    #[test]
+    fn an_interrupted_stack_pointer_may_be_invalid() {
+        for sp in [0, 0x0123_4567, 0xdead_0000_0000_dead, HIGH - 1021] {
+            assert!(is_plausible(RET, sp, true), "{sp:#x}");
+        }
+        assert!(!is_plausible(RET, HIGH - 1021, false));
     }
 
     #[test]

@@ -8,7 +8,7 @@ from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..allowance import Allowance
 from ..linux.locate import Root
 from ..sources import Source
-from . import guests, shared_info
+from . import frames, guests, shared_info
 from .guests import GuestKernel
 from .shared_info import SharedInfo
 from .vcpus import XenVcpu
@@ -224,7 +224,10 @@ class CoreDomain(XenDomain):
                 registers.pop("gs_base_user", None),
             )
             if kernel is not None:
-                registers["gs_base"] = kernel if registers["rip"] >> 63 else user
+                in_kernel = context["flags"] & _VGCF_IN_KERNEL
+                if self.dump.auto_translated:
+                    in_kernel = frames.in_kernel(registers)
+                registers["gs_base"] = kernel if in_kernel else user
             online = bool(context["flags"] & _VGCF_ONLINE)
             found.append(
                 XenVcpu(
@@ -265,8 +268,8 @@ class CoreDomain(XenDomain):
         return None
 
 
-#: vcpu_guest_context.flags: the vCPU is up.
-_VGCF_ONLINE = 1 << 5
+#: vcpu_guest_context.flags: a PV vCPU runs its kernel; the vCPU is up.
+_VGCF_IN_KERNEL, _VGCF_ONLINE = 1 << 2, 1 << 5
 
 
 def _width(word: int) -> Literal[4, 8]:

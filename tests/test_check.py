@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.hypervisor.patched import patched
+from tests.rendered import text
 from xenkdump_fast import AbsentError, m2p, open
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check
@@ -50,10 +51,10 @@ def test_disagreements_are_counted_and_listed(broken: Sample) -> None:
     listed = by_names["list", "linear"].first
     assert 0 < len(listed) <= check.LISTED
     assert all(pfn < 512 for pfn, _, _ in listed)
-    text = render.text(found)
-    assert f"{different} differ" in text
-    assert f"and {different - len(listed)} more" in text
-    assert "DISAGREEMENTS" in text
+    shown = text(render, found)
+    assert f"{different} differ" in shown
+    assert f"and {different - len(listed)} more" in shown
+    assert "DISAGREEMENTS" in shown
 
 
 def test_the_exit_status_tells(broken: Sample, capsys: pytest.CaptureFixture[str]) -> None:

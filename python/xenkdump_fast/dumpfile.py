@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import _native
 from ._native import AddressSpace, Image
+from .folding import Warnings
 from .linux import vmcoreinfo
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ class DumpFile:
         self.native = _native.Dump(path)
         self.path = path
         self.notes = self.native.notes
+        self._warnings = Warnings()
+
+    def warn(self, text: str) -> None:
+        """Notes, once, that something is missing or odd."""
+        self._warnings.add(text)
 
     @property
     def machine(self) -> AddressSpace:
@@ -31,7 +37,7 @@ class DumpFile:
     @property
     def warnings(self) -> list[str]:
         """What is broken about the file without making it useless."""
-        return self.native.warnings
+        return [*self.native.warnings, *self._warnings.told()]
 
     @cached_property
     def is_xen_host(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.linux.fakes import FakeKernel, Memory, words
 from tests.linux.test_log import TestBytes, TestRecords, TestRingbuffer
+from tests.rendered import text
 from xenkdump_fast import AbsentError, MemoryFault
 from xenkdump_fast.commands.log import Log
 from xenkdump_fast.linux import log, log_bytes, log_records, log_ringbuffer
@@ -71,7 +72,7 @@ def check(data: bytes) -> None:
     assert len(lines) <= 2 * PAGE * len(places) + size
     assert len(kernel.warnings) <= 8
     result = Log(0, found)
-    shown = render.text(result)
+    shown = text(render, result)
     assert all(c.isprintable() or c in "\n\t" for c in shown)
     shown.encode()
     assert json.dumps(render.json(result)).isascii()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import xenkdump_fast as xk
+from tests.rendered import text
 from xenkdump_fast.commands import bt
 from xenkdump_fast.linux import pids, tasklist
 from xenkdump_fast.render import bt as render
@@ -26,7 +27,7 @@ def test_the_table_of_pids(kind: str, tmp_path: Path) -> None:
 def test_the_message_of_2006(tmp_path: Path) -> None:
     """https://lists.xenproject.org, 16 June 2006: crash's first look at a Xen kdump."""
     result = bt.run(opened("2006", tmp_path), active=True)
-    assert render.text(result) == (
+    assert text(render, result) == (
         'PID: 0        TASK: c02ce460  CPU: 0    COMMAND: "swapper"\n'
         " #0 [c030ff34] schedule at c028e648\n"
         " #1 [c030ffb0] cpu_idle at c0103e9f\n"

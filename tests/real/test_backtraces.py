@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import xenkdump_fast as xk
+from tests.rendered import text
 from xenkdump_fast.commands import bt
 from xenkdump_fast.render import bt as render
 
@@ -114,8 +115,8 @@ def test_text_has_crash_s_frames_of_every_sleeping_task(
         pytest.skip("crash cannot open a domU")
     folder = request.node.callspec.params["case"][0].split("/")[0]
     crash = read_crash(folder)
-    text = render.text(bt.run(domain, everyone=True))
-    blocks = {block.split("\n")[0]: block.strip("\n") for block in text.split("\n\n")}
+    shown = text(render, bt.run(domain, everyone=True))
+    blocks = {block.split("\n")[0]: block.strip("\n") for block in shown.split("\n\n")}
     # crash leaves out what lies below xen_start_kernel on CPU 0's idle stack.
     same = [head for head, block in crash.items() if blocks.get(head, "").startswith(block)]
     sleeping = [head for head, block in crash.items() if "] __schedule at" in block]

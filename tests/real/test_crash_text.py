@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.rendered import text
 from xenkdump_fast import AbsentError, Domain
 from xenkdump_fast.commands import mod, ps, vtop
 from xenkdump_fast.linux import pids, tasklist
@@ -28,7 +29,7 @@ def table(text: str) -> str:
 @pytest.mark.parametrize("name", TYPED)
 def test_ps(name: str, domain: Open, crash: Crash) -> None:
     expected = table(crash(f"{name}/crash/ps.txt")).rstrip("\n").split("\n")
-    assert render_ps.text(ps.run(domain(name))).splitlines() == expected
+    assert text(render_ps, ps.run(domain(name))).splitlines() == expected
 
 
 def test_ps_of_one_task(domain: Open) -> None:
@@ -47,7 +48,7 @@ def test_ps_of_no_task(domain: Open) -> None:
 @pytest.mark.parametrize("name", TYPED)
 def test_mod(name: str, domain: Open, crash: Crash) -> None:
     expected = crash(f"{name}/crash/mod.txt").splitlines()
-    found = render_mod.text(mod.run(domain(name))).splitlines()
+    found = text(render_mod, mod.run(domain(name))).splitlines()
     assert found == expected[: len(found)]
     assert not any("(not loaded)" in line for line in expected[len(found) :])
 
@@ -59,7 +60,7 @@ def test_vtop(name: str, domain: Open, crash: Crash) -> None:
     for walk in walks:
         expected = re.split(r"(?m)^ *PAGE +PHYSICAL +MAPPING", walk)[0].rstrip("\n")
         address = expected.split("\n")[1].split()[0]
-        found = render_vtop.text(vtop.run(domain(name), [address]))
+        found = text(render_vtop, vtop.run(domain(name), [address]))
         assert found.rstrip("\n") == expected
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.rendered import text
 from xenkdump_fast import AbsentError, Domain
 from xenkdump_fast.commands import mod, ps
 from xenkdump_fast.linux import header
@@ -57,7 +58,7 @@ def test_the_time_is_inferred(domain: Open) -> None:
 
 def test_ps_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], str]) -> None:
     """crash misses what CPU 1 does: panic() stopped it, but it was online."""
-    found = render_ps.text(ps.run(domain("bare-i386"))).splitlines()
+    found = text(render_ps, ps.run(domain("bare-i386"))).splitlines()
     lost = [line for line in found if "[swapper/1]" in line]
     found.remove(lost[0])
     found = [line.replace(">", " ", 1) if "t-busyloop" in line else line for line in found]
@@ -65,7 +66,7 @@ def test_ps_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], 
 
 
 def test_mod_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], str]) -> None:
-    assert render_mod.text(mod.run(domain("bare-i386"))) == crash("bare-i386/crash/mod.txt")
+    assert text(render_mod, mod.run(domain("bare-i386"))) == crash("bare-i386/crash/mod.txt")
 
 
 def test_it_is_said_once(domain: Open) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.rendered import text
 from xenkdump_fast import Domain
 from xenkdump_fast.commands import log as command
 from xenkdump_fast.linux import panic
@@ -19,7 +20,7 @@ NAMES = ["xen417-dom0", "xen417-three-domains", "bare-x86_64", "bare-i386-pae", 
 def test_text_is_that_of_crash(
     name: str, domain: Callable[[str], Domain], crash: Callable[[str], str]
 ) -> None:
-    assert render.text(command.run(domain(name))) == crash(f"{name}/crash/log.txt")
+    assert text(render, command.run(domain(name))) == crash(f"{name}/crash/log.txt")
 
 
 @pytest.mark.parametrize("name", ["xen417-dom0", "bare-x86_64"])

@@ -6,13 +6,16 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
+from .. import isolation
 from .._native import AbsentError, DumpError
-from .output import fail
+from ..render.escape import printable
+from .output import fail, fail_by_bug
 from .waiting import shown
 
-#: Exit statuses.
-FINE, ABSENT, USAGE, BROKEN = 0, 1, 2, 3
+#: Exit statuses; the last is EX_SOFTWARE of sysexits.h.
+FINE, ABSENT, USAGE, BROKEN, BUG = 0, 1, 2, 3, 70
 
 #: name -> the module of this package that has its arguments, and what the command gives. Only the
 #: module of the command at hand is loaded: an argparse parser costs milliseconds.
@@ -31,7 +34,7 @@ COMMANDS = {
 }
 _STATUSES = (
     "Exit status: 0 fine, 1 the dump does not hold what was asked, 2 wrong usage, 3 the file is "
-    "not a dump or is broken beyond use."
+    "not a dump or is broken beyond use, 70 a bug in xkdump."
 )
 
 
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, rest = argv[0], argv[1:]
     module, what = COMMANDS[name]
     family = import_module(f".{module}", __package__)
-    parser = argparse.ArgumentParser(prog=f"xkdump {name}", description=what, epilog=_STATUSES)
+    parser = Parser(prog=f"xkdump {name}", description=what, epilog=_STATUSES)
     parser.set_defaults(command=name)
     family.add_arguments(parser, name, rest)
     args = parser.parse_args(rest)
@@ -70,12 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"{where}{error.strerror or error}", BROKEN)
     except UsageError as error:
         return fail(error, USAGE)
+    except Exception:
+        if isolation.strict:
+            raise
+        return fail_by_bug(BUG)
     return FINE
 
 
 def _overview() -> argparse.ArgumentParser:
     """What ``xkdump --help`` shows, and what a wrong command is told."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xkdump",
         description="Reads Xen and Linux kernel crash dumps, any domain of them.",
         epilog=_STATUSES,
@@ -98,3 +105,11 @@ def _version() -> str:
 
 class UsageError(Exception):
     """The arguments ask for something that there is not."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Quotes arguments, which may be names of files, in a way that no terminal obeys."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process."""
+        super().error(printable(message))

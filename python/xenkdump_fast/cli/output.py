@@ -1,4 +1,7 @@
-"""A result onto the screen, warnings and errors beside it."""
+"""A result onto the screen, warnings and errors beside it.
+
+All that a command prints goes through ``write`` or, as JSON, is ASCII.
+"""
 
 import argparse
 import sys
@@ -6,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
-from ..render.escape import visible
+from ..render.escape import printable
 from . import waiting
 
 
@@ -35,10 +38,8 @@ def show(
         body = getattr(render, "lazy_json", render.json)(result)
         dump = getattr(args, "vmcore", None)
         sys.stdout.writelines(document(args.command, dump, body, said))
-    elif hasattr(render, "lines"):
-        sys.stdout.writelines(render.lines(result))
     else:
-        sys.stdout.write(render.text(result))
+        write(sys.stdout, render.lines(result))
     _say(said())
     sys.stdout.flush()
 
@@ -55,8 +56,22 @@ def telling(source: Warned) -> Iterator[None]:
 
 def fail(error: object, status: int) -> int:
     """Says what is wrong in one line; returns the exit status."""
-    print(f"xkdump: {visible(str(error))}", file=sys.stderr)
+    write(sys.stderr, [f"xkdump: {error}"])
     return status
+
+
+def fail_by_bug(status: int) -> int:
+    """Shows where the exception at hand comes from; returns the exit status."""
+    import traceback
+
+    waiting.stop()
+    write(sys.stderr, traceback.format_exc().splitlines())
+    return fail("this is a bug in xkdump", status)
+
+
+def write(stream: TextIO, lines: Iterable[str]) -> None:
+    """Writes lines, each with a line end that nothing in it can add to."""
+    stream.writelines(f"{printable(line)}\n" for line in lines)
 
 
 def _folded(warnings: Iterable[str]) -> list[str]:
@@ -70,5 +85,4 @@ def _folded(warnings: Iterable[str]) -> list[str]:
 
 def _say(warnings: Iterable[str]) -> None:
     waiting.stop()
-    for warning in warnings:
-        print(f"xkdump: warning: {visible(warning)}", file=sys.stderr)
+    write(sys.stderr, (f"xkdump: warning: {warning}" for warning in warnings))

@@ -56,5 +56,11 @@ def run(
         dump=domain.dump.path,
         domain=domain.id,
         word=kernel.word,
-        traces=Lazy(chosen, kernel.backtrace, "task"),
+        traces=Lazy(
+            chosen,
+            kernel.backtrace,
+            "task",
+            name=lambda task: f"task {task.pid} at {task.address:#x} has no backtrace",
+            warn=kernel.warn,
+        ),
     )

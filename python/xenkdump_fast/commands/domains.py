@@ -6,6 +6,7 @@ from .._native import AbsentError, Dump
 from ..hypervisor.domain import CoreDomain, XenDomain
 from ..hypervisor.guests import GuestKernel
 from ..hypervisor.xen import HostDomain, Xen, open_symbols
+from ..isolation import isolated
 from ..progress import each
 
 #: The kernels of as many domains before are looked for where they were.
@@ -62,11 +63,12 @@ def run(path: str, xen_syms: str | None = None, *, everyone: bool = False) -> Do
     rows: list[DomainRow] = []
     hints: list[int] = []
     for host_domain in each(xen.domains(all=everyone), "domain"):
-        rows.append(_row(host_domain, hints))
-        kernel = rows[-1].kernel
-        if kernel is not None and kernel.address and kernel.address not in hints:
-            hints.append(kernel.address)
-            del hints[:-_HINTS]
+        with isolated(f"domain {host_domain.id} is left out", xen.warnings.append):
+            rows.append(_row(host_domain, hints))
+            kernel = rows[-1].kernel
+            if kernel is not None and kernel.address and kernel.address not in hints:
+                hints.append(kernel.address)
+                del hints[:-_HINTS]
     if not rows:
         raise none_found(xen)
     warnings = [f"domain {row.id}: {text}" for row in rows for text in row.warnings]

@@ -36,7 +36,13 @@ class Notes(NamedTuple):
 
 def run(dump: DumpFile) -> Notes:
     """Decodes every note; follows the addresses that CRASH_INFO holds."""
-    notes = Lazy(dump.notes, partial(_decoded, dump), "note")
+    notes = Lazy(
+        dump.notes,
+        partial(_decoded, dump),
+        "note",
+        name=lambda note: f"the note at offset {note.offset:#x} cannot be decoded",
+        warn=dump.warn,
+    )
     return Notes(dump.path, dump.native.word, notes)
 
 

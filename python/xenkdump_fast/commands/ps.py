@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .._native import AbsentError
+from ..isolation import isolated
 from ..linux import mm, states, tasks
 from ..linux.kernel import Kernel
 from ..progress import each
@@ -59,14 +60,11 @@ def run(domain: Domain, wanted: Sequence[str] = ()) -> Processes:
                 raise AbsentError(f"{domain.dump.path}: domain {domain.id} has no task {name}")
             found.update((task.address, task) for task in named)
         chosen = [task for task in everyone if task.address in found]
-    return Processes(
-        domain.id,
-        kernel.word,
-        [
-            _process(kernel, task, used.get(task.address), pages, known)
-            for task in each(chosen, "task")
-        ],
-    )
+    processes = []
+    for task in each(chosen, "task"):
+        with isolated(f"task {task.pid} at {task.address:#x} is left out", kernel.warn):
+            processes.append(_process(kernel, task, used.get(task.address), pages, known))
+    return Processes(domain.id, kernel.word, processes)
 
 
 def _process(

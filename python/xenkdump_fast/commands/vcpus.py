@@ -7,6 +7,7 @@ from .._native import AbsentError, Dump, Image, MemoryFault, Symbol, Symbols
 from ..hypervisor.domain import CoreDomain, XenDomain
 from ..hypervisor.vcpus import XenVcpu
 from ..hypervisor.xen import Xen, open_symbols
+from ..isolation import isolated
 from .domains import none_found
 
 
@@ -55,14 +56,15 @@ def run(
             raise none_found(xen)
         # The list's own complaints come once the domains were read.
         warnings += xen.warnings
-    rows = []
+    rows: list[VcpuRow] = []
     for domain in domains:
-        number = None if isinstance(domain, CoreDomain) else domain.id
-        names = _symbols(domain, images)
-        for vcpu in domain.vcpus:
-            found = _lookup(vcpu, names)
-            offset = None if found is None else _pc(vcpu, 0) - found.address
-            rows.append(VcpuRow(number, vcpu, found.name if found else None, offset))
+        with isolated(f"vCPUs of domain {domain.id} are left out", warnings.append):
+            number = None if isinstance(domain, CoreDomain) else domain.id
+            names = _symbols(domain, images)
+            for vcpu in domain.vcpus:
+                found = _lookup(vcpu, names)
+                offset = None if found is None else _pc(vcpu, 0) - found.address
+                rows.append(VcpuRow(number, vcpu, found.name if found else None, offset))
         warnings += (f"domain {domain.id}: {text}" for text in domain.warnings)
     return Vcpus(rows, warnings)
 

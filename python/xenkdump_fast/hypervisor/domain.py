@@ -82,7 +82,7 @@ class XenDomain:
     def _frame(self, mfn: int) -> bytes | None:
         try:
             return self.dump.machine.read(mfn * shared_info.PAGE, shared_info.PAGE)
-        except (AbsentError, OverflowError):
+        except AbsentError:
             return None
 
     @cached_property

@@ -11,6 +11,7 @@ from .._native import (
     Symbols,
 )
 from ..folding import Warnings
+from ..parsing import number
 from . import names, vmcoreinfo
 from .layouts import Layouts, Member, Untyped
 from .locate import Location
@@ -174,6 +175,10 @@ class Kernel:
         """
         return self.file_size // size
 
+    def containing(self, member: int, offset: int) -> int:
+        """Where the struct starts whose member at ``offset`` lies at ``member``: container_of."""
+        return (member - offset) & self.last
+
     def list(self, head: int, limit: int = MAX_ENTRIES, *, backward: bool = False) -> Iterator[int]:
         """The entries of the ``list_head`` at ``head``, without the head.
 
@@ -214,7 +219,8 @@ class Kernel:
         except AbsentError:
             return ()
         for part in parts:
-            if not part.isdecimal():
+            found = number(part) if part.isdecimal() else None
+            if found is None:
                 break
-            numbers.append(int(part))
+            numbers.append(found)
         return tuple(numbers)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from .. import parsing
 from .._native import MemoryFault
 
 if TYPE_CHECKING:
@@ -29,11 +30,7 @@ def parse(text: str) -> Mapping[str, str]:
 
 def number(facts: Mapping[str, str], key: str, base: int = 10) -> int | None:
     """The number that stands at ``key``; None where it is absent, or none that a kernel writes."""
-    try:
-        found = int(facts[key], base)
-    except (KeyError, ValueError):
-        return None
-    return found if -1 << 63 <= found < 1 << 64 else None
+    return parsing.number(facts.get(key, ""), base)
 
 
 def extent(facts: Mapping[str, str], key: str) -> int | None:

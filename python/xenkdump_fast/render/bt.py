@@ -10,18 +10,12 @@ from .frames import frame_json, place, registers_json
 from .registers import exception_frame
 
 
-def text(result: Backtraces) -> str:
-    """Task by task, an empty line between them."""
-    return "".join(lines(result))
-
-
 def lines(result: Backtraces) -> Iterator[str]:
-    """The same, line by line."""
+    """Task by task, an empty line between them."""
     for i, trace in enumerate(result.traces):
         if i:
-            yield "\n"
-        for line in _task(trace, result.word):
-            yield f"{line}\n"
+            yield ""
+        yield from _task(trace, result.word)
 
 
 def _task(trace: Trace, word: int) -> Iterator[str]:
@@ -43,7 +37,7 @@ def _task(trace: Trace, word: int) -> Iterator[str]:
                 yield from exception_frame(frame.registers, word)
             continue
         name = frame.label or frame.symbol or "(unknown)"
-        module = f" [{frame.module}]" if frame.module else ""
+        module = f" [{visible(frame.module)}]" if frame.module else ""
         guess = "  (guess)" if frame.guess else ""
         found = f"{visible(name)} at {frame.pc:0{width}x}{module}{guess}"
         yield f"{'#' + str(number):>3} [{frame.slot:0{width}x}] {found}"

@@ -10,12 +10,8 @@ if TYPE_CHECKING:
     from .._native import P2MEntry
 
 
-def text(result: Check) -> str:
+def lines(result: Check) -> Iterator[str]:
     """The sources, the comparisons, and a summary."""
-    return "".join(f"{line}\n" for line in _lines(result))
-
-
-def _lines(result: Check) -> Iterator[str]:
     yield f"P2M OF DOMAIN {result.domain}"
     for offered in result.offered:
         yield _offered(offered)

@@ -13,7 +13,7 @@ _KINDS = {"hvm": "HVM", "pvh": "PVH", "hvm or pvh": "HVM/PVH", "system": "Xen", 
 _RESERVED = {0x7FF1: "DOMID_IO", 0x7FF2: "DOMID_XEN", 0x7FF4: "DOMID_COW", 0x7FFF: "DOMID_IDLE"}
 
 
-def text(result: Domains) -> str:
+def lines(result: Domains) -> Iterator[str]:
     """A line a domain; ``>`` marks those of which a vCPU was running."""
     rows = [_HEAD, *(tuple(_row(row)) for row in result.rows)]
     return table(rows, _NUMBERS)

@@ -13,9 +13,12 @@ from .registers import exception_frame
 IDLE = 0x7FFF
 
 
-def text(result: XenBacktraces) -> str:
+def lines(result: XenBacktraces) -> Iterator[str]:
     """pCPU by pCPU, an empty line between them."""
-    return "\n".join("\n".join(_pcpu(trace, result.word)) + "\n" for trace in result.traces)
+    for i, trace in enumerate(result.traces):
+        if i:
+            yield ""
+        yield from _pcpu(trace, result.word)
 
 
 def _pcpu(trace: PcpuTrace, word: int) -> Iterator[str]:
@@ -35,7 +38,7 @@ def _pcpu(trace: PcpuTrace, word: int) -> Iterator[str]:
         else:
             name = visible(frame.symbol) if frame.symbol else "(unknown)"
             # Where execution stood there is no return address; crash shows where the others lie.
-            at = frame.sp if frame.interrupted else frame.sp - word
+            at = frame.sp if frame.interrupted else (frame.sp - word) & ((1 << word * 8) - 1)
             pc = f"{frame.pc:0{word * 2}x}"
             yield f"{'#' + str(number):>3} [{at:0{word * 2}x}] {name} at {pc}{guess}"
             number += 1

@@ -1,14 +1,14 @@
 """``log --hypervisor``: Xen's console as text, and as JSON."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..hypervisor.console import Console
-from .escape import visible
 
 
-def text(result: Console) -> str:
+def lines(result: Console) -> Iterator[str]:
     """Line by line, as ``xl dmesg`` shows them."""
-    return "".join("\t".join(map(visible, line.split("\t"))) + "\n" for line in result.lines)
+    yield from result.lines
 
 
 def json(result: Console) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from .sys import size, uptime
 _UNKNOWN = "(unknown)"
 
 
-def text(result: XenSystem) -> str:
+def lines(result: XenSystem) -> Iterator[str]:
     """A line a field, the labels right-aligned."""
-    return "".join(f"{label:>12}: {visible(value)}\n" for label, value in _rows(result))
+    return (f"{label:>12}: {visible(value)}" for label, value in _rows(result))
 
 
 def _rows(result: XenSystem) -> Iterator[tuple[str, str]]:

@@ -5,17 +5,11 @@ from typing import Any
 
 from ..commands.log import Log
 from ..linux.log_line import LogLine
-from .escape import visible
-
-
-def text(result: Log) -> str:
-    """Message by message; the further lines of one are indented to where its first starts."""
-    return "".join(lines(result))
 
 
 def lines(result: Log) -> Iterator[str]:
-    """The same, line by line."""
-    return (f"{part}\n" for line in result.lines for part in _message(line))
+    """Message by message; the further lines of one are indented to where its first starts."""
+    return (part for line in result.lines for part in _message(line))
 
 
 def _message(line: LogLine) -> Iterator[str]:
@@ -24,20 +18,15 @@ def _message(line: LogLine) -> Iterator[str]:
         return
     prefix = "" if line.time is None else f"[{time(line.time)}] "
     first, *others = line.text.split("\n")
-    yield prefix + _printable(first)
+    yield prefix + first
     for other in others:
-        yield " " * len(prefix) + _printable(other)
+        yield " " * len(prefix) + other
 
 
 def time(nanoseconds: int) -> str:
     """Seconds since boot, as dmesg pads them: ``    1.000250``."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return f"{seconds:5}.{rest // 1000:06}"
-
-
-def _printable(text: str) -> str:
-    """Fit for a terminal, its tabs kept."""
-    return "\t".join(visible(part) for part in text.split("\t"))
 
 
 def json(result: Log) -> dict[str, Any]:

@@ -16,14 +16,9 @@ _DEVICE_DUMP = "device_dump"
 _LINE = re.compile("^.*$", re.MULTILINE)
 
 
-def text(result: Notes) -> str:
-    """Note by note, in the order of the file."""
-    return "".join(lines(result))
-
-
 def lines(result: Notes) -> Iterator[str]:
-    """The same, line by line: a note may be as long as the file."""
-    return (f"{line}\n" for note in result.notes for line in _note(note, result.word))
+    """Note by note, in the order of the file; a note may be as long as the file."""
+    return (line for note in result.notes for line in _note(note, result.word))
 
 
 def _note(decoded: DecodedNote, word: int) -> Iterator[str]:

@@ -1,16 +1,18 @@
 """``ps`` as crash prints it, and as JSON."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..commands.ps import Process, Processes
 from .escape import visible
 
 
-def text(result: Processes) -> str:
+def lines(result: Processes) -> Iterator[str]:
     """A heading, then task by task."""
     width = result.word * 2
-    heading = f"      PID    PPID  CPU {'TASK':^{width}}  ST  %MEM      VSZ      RSS  COMM\n"
-    return heading + "".join(_line(process, width) for process in result.processes)
+    yield f"      PID    PPID  CPU {'TASK':^{width}}  ST  %MEM      VSZ      RSS  COMM"
+    for process in result.processes:
+        yield _line(process, width)
 
 
 def _line(process: Process, width: int) -> str:
@@ -21,7 +23,7 @@ def _line(process: Process, width: int) -> str:
         f"{'>' if task.active else ' '} {task.pid:>7} {ppid:>7} {task.cpu:>3}  "
         f"{task.address:0{width}x} {process.state:>3}  {process.percent:>4.1f} "
         f"{process.vsz // 1024:>8} {process.rss // 1024:>8}  "
-        f"{f'[{comm}]' if process.kernel_thread else comm}\n"
+        f"{f'[{comm}]' if process.kernel_thread else comm}"
     )
 
 

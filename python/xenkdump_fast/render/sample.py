@@ -1,20 +1,16 @@
 """``sample``: what was written, and what to try on it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..commands.sample import Written
-from .escape import visible
 
 
-def text(result: Written) -> str:
+def lines(result: Written) -> Iterator[str]:
     """The files, then a command."""
     made = result.sample
-    return (
-        f"{visible(str(made.vmlinux))}\n"
-        f"{visible(str(made.vmcore))}\n"
-        f"{visible(str(made.directory / 'plan.json'))}\n"
-        f"Try: xkdump bt -a {visible(str(made.vmlinux))} {visible(str(made.vmcore))}\n"
-    )
+    yield from map(str, (made.vmlinux, made.vmcore, made.directory / "plan.json"))
+    yield f"Try: xkdump bt -a {made.vmlinux} {made.vmcore}"
 
 
 def json(result: Written) -> dict[str, Any]:

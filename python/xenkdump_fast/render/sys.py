@@ -10,9 +10,9 @@ from .escape import visible
 _UNKNOWN = "(unknown)"
 
 
-def text(result: System) -> str:
+def lines(result: System) -> Iterator[str]:
     """A line a field, the labels right-aligned."""
-    return "".join(f"{label:>12}: {visible(value)}\n" for label, value in _rows(result))
+    return (f"{label:>12}: {visible(value)}" for label, value in _rows(result))
 
 
 def _rows(result: System) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ _HEAD = ("", "DOM", "VCPU", "PCPU", "STATE", "CR3", "RIP", "SYMBOL", "REGISTERS 
 _NUMBERS = (1, 2, 3, 5, 6)
 
 
-def text(result: Vcpus) -> str:
+def lines(result: Vcpus) -> Iterator[str]:
     """A line a vCPU; ``>`` marks those that were running."""
     rows = [_HEAD, *(tuple(_row(row)) for row in result.rows)]
     return table(rows, _NUMBERS)

@@ -12,12 +12,12 @@ _ENTRY = {"x86": 4, "x86-pae": 8, "x86_64": 8, "x86_64-la57": 8}
 _LEVELS = ("PTE", "PMD", "PUD", "P4D", "PGD")
 
 
-def text(result: Translations) -> str:
+def lines(result: Translations) -> Iterator[str]:
     """Address by address, an empty line between them."""
-    return "\n".join(
-        "".join(f"{line}\n" for line in _translation(result, translation))
-        for translation in result.translations
-    )
+    for i, translation in enumerate(result.translations):
+        if i:
+            yield ""
+        yield from _translation(result, translation)
 
 
 def _translation(result: Translations, translation: Translation) -> Iterator[str]:

@@ -3,6 +3,8 @@
 import itertools
 from pathlib import Path
 
+import pytest
+
 from tests import rendering
 from xenkdump_fast import progress, session
 from xenkdump_fast.commands import bt
@@ -17,7 +19,7 @@ def test_one_at_once() -> None:
         made.append(item)
         return item * item
 
-    lazy = Lazy(range(1 << 40), make, "number")
+    lazy = Lazy(range(1 << 40), make, "number", problem=str, warn=pytest.fail)
     assert len(lazy) == 1 << 40
     assert lazy[3] == 9
     assert list(itertools.islice(lazy, 4)) == [0, 1, 4, 9]

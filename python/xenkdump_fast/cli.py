@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import isolation
 from ._native import AbsentError, DumpError
 from .commands import COMMANDS, Command
 from .commands.contract import Operands, Result, UsageError
 from .output import progress_line, writer
+from .output.escape import printable
 
 if TYPE_CHECKING:
     from .session import Dump
@@ -28,11 +30,13 @@ class ExitStatus(IntEnum):
     USAGE = 2
     #: The file is not a dump, or is damaged beyond use.
     BROKEN = 3
+    #: A bug in xkdump (EX_SOFTWARE of sysexits.h).
+    BUG = 70
 
 
 _STATUSES = (
     "Exit status: 0 success, 1 the dump does not hold what was asked for, 2 wrong usage, 3 the "
-    "file is not a dump or is damaged beyond use."
+    "file is not a dump or is damaged beyond use, 70 a bug in xkdump."
 )
 
 
@@ -62,6 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         return _fail(f"{where}{error.strerror or error}", ExitStatus.BROKEN)
+    except Exception:
+        if isolation.strict:
+            raise
+        writer.bug()
+        return ExitStatus.BUG
     else:
         if failure is not None:
             return _fail(failure, ExitStatus.ABSENT)
@@ -86,9 +95,17 @@ def _prepare_streams() -> None:
 # Arguments
 
 
+class Parser(argparse.ArgumentParser):
+    """Escapes arguments in messages: they may be names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process."""
+        super().error(printable(message))
+
+
 def _overview() -> argparse.ArgumentParser:
     """What ``xkdump --help`` shows; also rejects an unknown command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xkdump",
         description="Reads Xen and Linux kernel crash dumps, and any domain in them.",
         epilog=_STATUSES,
@@ -118,7 +135,7 @@ def _parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argpars
     usage = [f"xkdump {command.name} [OPTION ...] {' '.join([*files, *more])}"]
     if command.hypervisor:
         usage.append(f"xkdump {command.name} --hypervisor [OPTION ...] [XEN-SYMS] VMCORE")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"xkdump {command.name}",
         usage="\n       ".join(usage),
         description=command.summary,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from xenkdump_fast import cli, isolation, session
 from xenkdump_fast.output import writer
 from xenkdump_fast.output.document import document
 
@@ -49,3 +50,54 @@ def test_warnings_that_come_while_it_is_printed(
         assert json.loads(found.out)["lines"] == ["line"]
     else:
         assert found.out == "line\n"
+
+
+#: ESC and what a terminal does with it, C1, bidirectional overrides, line and paragraph separators,
+#: a lone surrogate, line feed and carriage return.
+HOSTILE = "a\x1b]0;title\x07\x9b2J\u202e\u2066\u2028\u2029\u200b\ud800\n\rb\x7f"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_line_has_what_a_terminal_obeys(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that forgets to escape a field; warnings and errors quote the dump as well."""
+    if form == "text":
+        writer.write_text([f"one {HOSTILE}", "two\ttabs"], lambda: [HOSTILE])
+    else:
+        writer.write_json("mod", None, {"name": HOSTILE, HOSTILE: 1}, lambda: [HOSTILE])
+    writer.error(HOSTILE)
+    shown = capsys.readouterr()
+    assert all(c.isprintable() or c in "\n\t" for c in shown.out + shown.err)
+    assert len(shown.err.splitlines()) == 2
+    if form == "text":
+        assert shown.out.splitlines() == [
+            r"one a\x1b]0;title\x07\x9b2J\u202e\u2066\u2028\u2029\u200b\ud800\n\rb\x7f",
+            "two\ttabs",
+        ]
+    else:
+        assert shown.out.isascii()
+        assert json.loads(shown.out)["name"] == HOSTILE
+
+
+def test_a_bug_is_shown_without_what_a_terminal_obeys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_(_: str) -> None:
+        raise ValueError(HOSTILE)
+
+    monkeypatch.setattr(session, "open", open_)
+    with pytest.raises(ValueError, match="title"):
+        cli.main(["notes", "vmcore"])
+    monkeypatch.setattr(isolation, "strict", False)
+    assert cli.main(["notes", "vmcore"]) == cli.ExitStatus.BUG
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert all(c.isprintable() or c == "\n" for c in shown.err)
+    assert shown.err.endswith("xkdump: this is a bug in xkdump\n")
+    assert "Traceback" in shown.err
+    assert "\\x1b]0;title" in shown.err
+
+
+def test_arguments_are_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["notes", "vmcore", HOSTILE])
+    assert all(c.isprintable() or c == "\n" for c in capsys.readouterr().err)

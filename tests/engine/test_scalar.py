@@ -73,16 +73,27 @@ def test_cstring(guest: Guest) -> None:
     assert guest.physical.cstring(0x101 * 4096, 1) == b"\x01"
 
 
-@pytest.mark.parametrize("bad", [-1, 2**64])
+@pytest.mark.parametrize("bad", [-1, 2**64, pytest.param(-(16**5000), id="long")])
 def test_numbers_that_are_no_addresses(guest: Guest, bad: int) -> None:
+    """Sums of values from a damaged dump."""
     for space in guest.spaces():
-        calls: list[Callable[[int], Any]] = [space.translate, space.u64, space.cstring]
-        for call in calls:
-            with pytest.raises(OverflowError):
-                call(bad)
-    more: list[Callable[[int], Any]] = [guest.p2m.resolve, guest.p2m.reverse, guest.p2m.entry]
-    for call in more:
-        with pytest.raises(OverflowError):
+        calls: list[Callable[..., Any]] = [space.translate, space.u8, space.u64, space.cstring]
+        more: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+            *((call, ()) for call in calls),
+            (space.word, (4,)),
+            (space.read, (1,)),
+            (space.readinto, (bytearray(8),)),
+            (space.read_array, ("u1", 1)),
+        ]
+        for call, arguments in more:
+            with pytest.raises(MemoryFault, match="is outside the address space") as caught:
+                call(bad, *arguments)
+            assert (caught.value.address, caught.value.kind) == (bad, space.kind)
+    with pytest.raises(MemoryFault):
+        guest.virtual.mapping(bad)
+    assert guest.p2m.entry(bad) == ("out of range", None)
+    for call in (guest.p2m.resolve, guest.p2m.reverse):
+        with pytest.raises(MemoryFault, match="is outside"):
             call(bad)
 
 

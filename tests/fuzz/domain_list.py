@@ -42,7 +42,7 @@ class _Virtual:
 
     def read(self, address: int, size: int) -> bytes:
         if not 0 <= address < 1 << 64:
-            raise OverflowError
+            raise MemoryFault(f"{address:#x} is outside the address space")
         data = bytearray()
         while len(data) < size:
             page = self._page(address + len(data))

@@ -65,7 +65,7 @@ def test_memory_past_the_end_of_all_addresses() -> None:
     def read(address: int, size: int) -> bytes:
         asked.append((address, size))
         if address + size > 1 << 64:
-            raise OverflowError("int too big to convert")
+            raise xk.MemoryFault("outside the address space")
         raise xk.MemoryFault("nothing there")
 
     segments = [((1 << 64) - (9 << 20), 1 << 62, 1 << 62)]

@@ -1,6 +1,7 @@
 """Where stacks lie, and how large they are."""
 
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 
@@ -24,3 +25,26 @@ def test_a_size_that_no_stack_has(size: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(kernel.symbols, "all", lambda name: [SimpleNamespace(size=size)])
     assert stacks.size(kernel) == 0x4000
     assert stacks.size(FakeKernel({}, {"thread_union": size}, word=4)) == 0x2000
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "words"),
+    [
+        (4, b"\x5d\x9d", 2),  # pop %ebp; popf
+        (4, b"\x5d\xc3", 1),
+        (4, b"\x90\x5d\xc3", 2),
+        (8, b"\x90\x48\x89\xee\x5d\x9d", 2),
+        (8, b"\x90\x48\x89\xee\x5d\x0a", 1),
+        # As far away as it is looked for: once read past the end of the code.
+        (8, b"\x90" * 60 + b"\x48\x89\xee\x5d\x41", 1),
+        (8, b"\x90" * 60 + b"\x48\x89\xee\x5d\x9d", 2),
+        (8, b"\x90" * 61 + b"\x48\x89\xee\x5d\x41", 2),
+        # Not found: what lies at any other place tells nothing.
+        (8, b"\x90\x90\x5d\x41", 2),
+    ],
+)
+def test_what_switch_to_pops(word: Literal[4, 8], code: bytes, words: int) -> None:
+    kernel = FakeKernel({}, word=word)
+    kernel.memory.write(0x1000, code)
+    assert stacks._pushed_words(kernel, 0x1000) == words
+    assert stacks._pushed_words(kernel, 0x9000) == 2

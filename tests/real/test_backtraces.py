@@ -49,10 +49,7 @@ def case(request: Any, dump_file: Any, truth: Any) -> tuple[xk.Domain, Any]:
 
 def test_every_sleeping_task_frame_for_frame(case: tuple[xk.Domain, Any]) -> None:
     domain, truth = case
-    found = {
-        int(task["task"], 16): task
-        for task in rendering.json(bt.run(domain, bt.Options(all=True)))["tasks"]
-    }
+    found = {int(task["task"], 16): task for task in all_tasks(domain)}
     assert sorted(found) == sorted(int(task["task"], 16) for task in truth["tasks"])
     compared = 0
     for expected in truth["tasks"]:
@@ -150,8 +147,16 @@ def orc_case(request: Any, dump_file: Any) -> tuple[str, bytes, bytes, str]:
     return dump_file(dump), content, bytes.fromhex(hash_), since
 
 
+def all_tasks(domain: xk.Domain) -> list[Any]:
+    """``bt --all``, as JSON."""
+    tasks: list[Any] = rendering.json(bt.run(domain, bt.Options(all=True)))["tasks"]
+    return tasks
+
+
 def traces(domain: xk.Domain) -> list[Any]:
-    return [task["frames"] for task in render.json(bt.run(domain, everyone=True))["tasks"]]
+    return [
+        task["frames"] for task in rendering.json(bt.run(domain, bt.Options(all=True)))["tasks"]
+    ]
 
 
 def orc_warnings(domain: xk.Domain) -> list[str]:
@@ -194,7 +199,9 @@ def test_kernel_threads_end_with_their_entry_without_orc(dump_file: Any, truth: 
     """Since Linux 6.6 ret_from_fork is C, and called by ret_from_fork_asm."""
     dump, image = dump_file("linux73-bare/vmcore"), dump_file("vmlinux-7.3.4")
     domain = xk.open(dump).domain(0, image, unwind=["scan"])
-    found = {t["task"]: ours(t) for t in render.json(bt.run(domain, everyone=True))["tasks"]}
+    found = {
+        t["task"]: ours(t) for t in rendering.json(bt.run(domain, bt.Options(all=True)))["tasks"]
+    }
     threads = [
         task
         for task in truth("linux73-bare/truth.json")["tasks"]

@@ -33,18 +33,25 @@ def sparse_copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def patched(vmcore: Path, changes: Mapping[int, bytes]) -> Iterator[None]:
-    """Writes bytes at machine addresses of an ELF64 dump, and puts the old ones back."""
+    """Writes bytes at machine addresses of an ELF dump, and puts the old ones back."""
     with vmcore.open("r+b") as file:
         header = file.read(64)
-        table, count = (
-            struct.unpack_from("<Q", header, 32)[0],
-            struct.unpack_from("<H", header, 56)[0],
-        )
+        if header[4] == 2:
+            (table,) = struct.unpack_from("<Q", header, 32)
+            (count,) = struct.unpack_from("<H", header, 56)
+            entry, skipped = "<IIQQQQQQ", 1
+        else:
+            (table,) = struct.unpack_from("<I", header, 28)
+            (count,) = struct.unpack_from("<H", header, 44)
+            entry, skipped = "<IIIIIIII", 0
         file.seek(table)
-        headers = [struct.unpack("<IIQQQQQQ", file.read(56)) for _ in range(count)]
+        length = struct.calcsize(entry)
+        headers = [struct.unpack(entry, file.read(length)) for _ in range(count)]
 
         def place(address: int) -> int:
-            for kind, _, offset, _, start, size, _, _ in headers:
+            for kind, *rest in headers:
+                # ELF64 has p_flags between p_type and p_offset.
+                offset, _, start, size = rest[skipped : skipped + 4]
                 if kind == 1 and start <= address < start + size:
                     return int(offset + address - start)
             raise ValueError(f"no segment holds {address:#x}")

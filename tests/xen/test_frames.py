@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from xenkdump_fast.xen.frames import WINDOW, find, read, size
+from xenkdump_fast.xen.frames import WINDOW, find, in_kernel, read, size
 
 TOP = 0xFFFF_8300_3808_0000
 VCPU = 0xFFFF_8300_3344_5000
@@ -35,6 +35,30 @@ def window_64(
         *[0x660] * tail,
     ]
     return struct.pack(f"<{len(words)}Q", *words).rjust(WINDOW, b"\0")
+
+
+KERNEL, USER = 0xFFFF_FFFF_8107_EE03, 0x47_B7A0
+KERNEL_STACK, USER_STACK = 0xFFFF_C900_4000_3E00, 0x7FFC_A352_9220
+
+
+@pytest.mark.parametrize("rip", [0, 0x48, USER, KERNEL])
+def test_the_pc_is_not_what_tells_a_kernel_from_user_space(rip: int) -> None:
+    for cs in (0x10, 0xE030):
+        assert in_kernel({"cs": cs, "rip": rip, "rsp": KERNEL_STACK})
+    for cs in (0x33, 0x23, 0xE023):
+        assert not in_kernel({"cs": cs, "rip": rip, "rsp": USER_STACK})
+    # A PV guest's kernel and user space have one selector; an HVM guest's is not saved.
+    for registers in ({"cs": 0xE033}, {}):
+        assert in_kernel({**registers, "rip": rip, "rsp": KERNEL_STACK})
+        assert in_kernel({**registers, "rip": rip, "rsp": USER_STACK}) == (rip == KERNEL)
+
+
+def test_finds_a_guest_that_called_null() -> None:
+    found = find(TOP, window_64((0, *PV_64[1:])), 8, is_xen)
+    assert found is not None
+    assert found.guest is not None
+    assert (found.guest.registers["rip"], found.guest.word) == (0, 8)
+    assert in_kernel(found.guest.registers)
 
 
 PV_64 = (0xFFFF_FFFF_8107_EE03, 0x1_0000_E033, 0x1006, 0xFFFF_C900_4000_3E00, 0xE02B)

@@ -67,7 +67,14 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
     if not chosen:
         whose = "no task" if options.all else "no task that a CPU was running"
         raise AbsentError(f"{target.dump.path}: domain {target.id}: {whose} can be read")
-    return Backtraces(target.id, kernel.word, Lazy(chosen, kernel.backtrace, "task"))
+    traces = Lazy(
+        chosen,
+        kernel.backtrace,
+        "task",
+        problem=lambda task: f"task {task.pid} at {task.address:#x} has no backtrace",
+        warn=kernel.warn,
+    )
+    return Backtraces(target.id, kernel.word, traces)
 
 
 def _chosen(domain: Domain, options: Options) -> list[tasks.Task]:
@@ -207,7 +214,7 @@ def _pcpu(trace: "PcpuTrace", word: int) -> Iterator[str]:
         else:
             name = visible(frame.symbol) if frame.symbol else "(unknown)"
             # A frame that was interrupted has no return address; crash shows where the others are.
-            at = frame.sp if frame.interrupted else frame.sp - word
+            at = frame.sp if frame.interrupted else (frame.sp - word) & ((1 << word * 8) - 1)
             yield (
                 f"{_number(number)} [{at:0{word * 2}x}] {name} at "
                 f"{frame.pc:0{word * 2}x}{_unreliable(frame.guess)}"

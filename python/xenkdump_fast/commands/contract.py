@@ -21,7 +21,11 @@ class Result(Protocol):
     """
 
     def text(self) -> Iterator[str]:
-        """Lines of text, without line feeds."""
+        """Lines of text, without line ends.
+
+        Whatever prints them escapes control characters, so no command can send any to a terminal.
+        A field that is padded is escaped before.
+        """
         ...
 
     def json(self) -> dict[str, Any]:

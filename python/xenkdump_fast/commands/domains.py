@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .._native import AbsentError
+from ..isolation import isolated
 from ..output.escape import visible
 from ..output.table import table
 from ..progress import each
@@ -75,11 +76,12 @@ def run(target: DumpFile, options: Options = Options()) -> "Domains":
     rows: list[DomainRow] = []
     hints: list[int] = []
     for host_domain in each(xen.domains(all=options.all), "domain"):
-        rows.append(_row(host_domain, hints))
-        kernel = rows[-1].kernel
-        if kernel is not None and kernel.address and kernel.address not in hints:
-            hints.append(kernel.address)
-            del hints[:-_HINTS]
+        with isolated(f"domain {host_domain.id} is left out", xen.warnings.append):
+            rows.append(_row(host_domain, hints))
+            kernel = rows[-1].kernel
+            if kernel is not None and kernel.address and kernel.address not in hints:
+                hints.append(kernel.address)
+                del hints[:-_HINTS]
     if not rows:
         raise none_found(xen)
     warnings = [f"domain {row.id}: {text}" for row in rows for text in row.warnings]

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ..linux import printk
 from ..linux.printk.message import Lines, LogLine
-from ..output.escape import visible
 from ..session import Domain
 
 if TYPE_CHECKING:
@@ -55,20 +54,15 @@ def _message(line: LogLine) -> Iterator[str]:
         return
     prefix = "" if line.time is None else f"[{time(line.time)}] "
     first, *others = line.text.split("\n")
-    yield prefix + _printable(first)
+    yield prefix + first
     for other in others:
-        yield " " * len(prefix) + _printable(other)
+        yield " " * len(prefix) + other
 
 
 def time(nanoseconds: int) -> str:
     """Seconds since boot, as dmesg pads them: ``    1.000250``."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return f"{seconds:5}.{rest // 1000:06}"
-
-
-def _printable(text: str) -> str:
-    """Escaped for a terminal, except for tabs."""
-    return "\t".join(visible(part) for part in text.split("\t"))
 
 
 def _line_json(line: LogLine) -> dict[str, Any]:
@@ -92,7 +86,7 @@ class XenLog(NamedTuple):
 
     def text(self) -> Iterator[str]:
         """Line by line, as ``xl dmesg`` shows them."""
-        return map(_printable, self.console.lines)
+        return iter(self.console.lines)
 
     def json(self) -> dict[str, Any]:
         """The lines, and how they were found."""

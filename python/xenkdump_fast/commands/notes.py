@@ -22,6 +22,8 @@ _STRINGS = (
 _INDENT = " " * 25
 #: 32-bit notes show four words a line, 64-bit ones two.
 _PER_LINE = {4: 4, 8: 2}
+#: A note of many MiB, of which only the name is shown.
+_DEVICE_DUMP = "device_dump"
 _LINE = re.compile("^.*$", re.MULTILINE)
 
 
@@ -39,7 +41,13 @@ class DecodedNote(NamedTuple):
 
 def run(target: DumpFile, options: Options = Options()) -> "Notes":
     """Decodes every note; follows the addresses that CRASH_INFO holds."""
-    notes = Lazy(target.notes, partial(_decoded, target), "note")
+    notes = Lazy(
+        target.notes,
+        partial(_decoded, target),
+        "note",
+        problem=lambda note: f"the note at offset {note.offset:#x} cannot be decoded",
+        warn=target.warn,
+    )
     return Notes(target.native.word, notes)
 
 
@@ -84,7 +92,8 @@ def _note(decoded: DecodedNote, word: int) -> Iterator[str]:
         for line in _LINE.finditer(decoded.fields["text"].rstrip("\n")):
             yield _INDENT + visible(line[0])
         return
-    yield from _hex(note.data, _word_of(decoded, word))
+    if note.kind != _DEVICE_DUMP:
+        yield from _hex(note.data, _word_of(decoded, word))
     yield from _fields(decoded)
 
 
@@ -129,7 +138,7 @@ def _note_json(decoded: DecodedNote) -> dict[str, Any]:
         "offset": decoded.note.offset,
         "fields": {key: _value(value) for key, value in decoded.fields.items()},
         "strings": decoded.strings,
-        "data": decoded.note.data.hex(),
+        "data": "" if decoded.note.kind == _DEVICE_DUMP else decoded.note.data.hex(),
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .._native import AbsentError
+from ..isolation import isolated
 from ..linux import mm, states, tasks
 from ..linux.kernel import Kernel
 from ..output.escape import visible
@@ -61,14 +62,11 @@ def run(target: Domain, options: Options = Options()) -> "Processes":
                 raise AbsentError(f"{target.dump.path}: domain {target.id} has no task {name}")
             found.update((task.address, task) for task in named)
         chosen = [task for task in all_tasks if task.address in found]
-    return Processes(
-        target.id,
-        kernel.word,
-        [
-            _process(kernel, task, used.get(task.address), pages, known)
-            for task in each(chosen, "task")
-        ],
-    )
+    processes = []
+    for task in each(chosen, "task"):
+        with isolated(f"task {task.pid} at {task.address:#x} is left out", kernel.warn):
+            processes.append(_process(kernel, task, used.get(task.address), pages, known))
+    return Processes(target.id, kernel.word, processes)
 
 
 def _process(

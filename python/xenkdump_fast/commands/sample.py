@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import sample
-from ..output.escape import visible
 from .contract import Operands, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Written(NamedTuple):
 
     def text(self) -> Iterator[str]:
         """The files, then a command to try."""
-        vmlinux, vmcore, plan = (visible(str(path)) for path in self._paths())
+        vmlinux, vmcore, plan = map(str, self._paths())
         yield from (vmlinux, vmcore, plan)
         yield f"Try: xkdump bt -a {vmlinux} {vmcore}"
 

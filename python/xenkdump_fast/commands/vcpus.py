@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .._native import AbsentError, Image, MemoryFault, Symbol, Symbols
+from ..isolation import isolated
 from ..output.escape import visible
 from ..output.frames import registers_json
 from ..output.table import table
@@ -68,14 +69,15 @@ def run(target: DumpFile, options: Options = Options()) -> "Vcpus":
         if not found:
             raise domains.none_found(xen)
         warnings += xen.warnings
-    rows = []
+    rows: list[VcpuRow] = []
     for domain in found:
-        number = None if isinstance(domain, CoreDomain) else domain.id
-        names = _symbols(domain, images)
-        for vcpu in domain.vcpus:
-            symbol = _lookup(vcpu, names)
-            offset = None if symbol is None else (_pc(vcpu) or 0) - symbol.address
-            rows.append(VcpuRow(number, vcpu, symbol.name if symbol else None, offset))
+        with isolated(f"vCPUs of domain {domain.id} are left out", warnings.append):
+            number = None if isinstance(domain, CoreDomain) else domain.id
+            names = _symbols(domain, images)
+            for vcpu in domain.vcpus:
+                symbol = _lookup(vcpu, names)
+                offset = None if symbol is None else (_pc(vcpu) or 0) - symbol.address
+                rows.append(VcpuRow(number, vcpu, symbol.name if symbol else None, offset))
         warnings += (f"domain {domain.id}: {text}" for text in domain.warnings)
     return Vcpus(rows, warnings)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from .._native import AbsentError, Mapping, MemoryFault
 from ..linux.boot.locate import first_symbol
 from ..linux.kernel import Kernel
+from ..parsing import number
 from ..session import Domain
 from .contract import Operands
 
@@ -59,11 +60,8 @@ def _address(kernel: Kernel, name: str) -> int:
     symbol = kernel.symbols.get(name)
     if symbol is not None:
         return symbol
-    try:
-        address = int(name, 16)
-    except ValueError:
-        address = -1
-    if not 0 <= address < 1 << kernel.word * 8:
+    address = number(name, 16)
+    if address is None or not 0 <= address <= kernel.last:
         raise AbsentError(f"{name}: neither an address nor a symbol of {kernel.image.path}")
     return address
 

@@ -69,7 +69,7 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
                 return Trace(task, [], None, None, why)
             registers, slot = start
             where = "its own stack"
-            kernel.warn(f"CPU {task.cpu}'s registers are not known: its task's stack has to do")
+            kernel.warn(f"CPU {task.cpu}: no saved registers; unwinding from the stack of its task")
     except AbsentError as error:
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
     # Neither sum need be an address: a damaged task's stack may lie at the end of all addresses.
@@ -82,13 +82,13 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
     frames = []
     for i, frame in enumerate(found.frames):
         # A return address may already belong to what follows a call that never returns.
-        at = frame.pc if frame.interrupted else frame.pc - 1
+        at = frame.pc if frame.interrupted else (frame.pc - 1) & kernel.last
         nearest = None if frame.user else kernel.code.nearest(at)
         frames.append(
             Frame(
                 pc=frame.pc,
                 sp=frame.sp,
-                slot=frame.sp - kernel.word if slot is None or i else slot,
+                slot=(frame.sp - kernel.word) & kernel.last if slot is None or i else slot,
                 symbol=frame.symbol,
                 offset=frame.offset,
                 label=frame.symbol if nearest is None else nearest.name,

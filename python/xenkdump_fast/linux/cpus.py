@@ -1,10 +1,14 @@
 """Which registers belong to which CPU."""
 
+import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
-from .._native import AbsentError, MemoryFault
+from .._native import AbsentError, MemoryFault, Note
 from . import percpu, stacks
 from .kernel import Kernel
 from .tasks import Task
@@ -21,54 +25,156 @@ class VcpuContext(NamedTuple):
     where: str
     #: Xen's number for the vCPU, where known.
     vcpu: int | None = None
-    #: Position among the notes, where the dump is a bare machine's.
+    #: Position among the NT_PRSTATUS notes, where the dump is a bare machine's.
     note: int | None = None
+    #: The pid of the CPU's task, where a kernel wrote the note.
+    pid: int | None = None
+    #: QEMU's number for the CPU, where QEMU wrote the note. Linux may number CPUs otherwise.
+    qemu_cpu: int | None = None
+
+
+#: What is left to assign: contexts by their position, and CPUs with the tasks that they ran.
+_Contexts = Mapping[int, VcpuContext]
+_Active = Mapping[int, Task]
+#: Positions of contexts and the CPUs that they belong to.
+_Pairs = Iterator[tuple[int, int]]
 
 
 def assign(
-    kernel: Kernel, contexts: Iterable[VcpuContext], active: Mapping[int, Task]
+    kernel: Kernel, contexts: Iterable[VcpuContext], active: _Active
 ) -> dict[int, VcpuContext]:
-    """Gives each CPU its registers.
+    """Gives each CPU its registers, on evidence alone: the order of notes is none.
 
-    By Xen's vCPU number where it is known (CPU, vCPU and pCPU are three different numbers); else by
-    the stack pointer, which is on the stack of the task that the CPU ran; else by the kernel's own
-    per-cpu base in gs; else, on a bare machine, by the order of the notes: that of the CPUs.
+    A note may be missing (of a CPU that was offline or did not answer the NMI) or empty, and those
+    behind it move up. The evidence, the strongest first: Xen's vCPU number (CPU, vCPU and pCPU are
+    three different numbers), the kernel's own copy of the note, the stack that the stack pointer is
+    on, the task's pid, the per-cpu base in gs. A CPU without a note gets the registers of the
+    kernel's copy. QEMU's numbers come last: a capture kernel may have run when QEMU wrote them.
     """
     # Notes of more CPUs than there can be are none of a kernel's.
-    numbered = enumerate(
-        context for context in contexts if context.note is None or context.note < percpu.MAX_CPUS
-    )
-    left = dict(numbered)
+    left = dict(enumerate(islice(contexts, percpu.MAX_CPUS)))
     found: dict[int, VcpuContext] = {}
 
-    def take(cpu: int, number: int) -> None:
-        if cpu not in found and cpu in active:
-            found[cpu] = left.pop(number)
+    def take(method: Callable[[Kernel, _Contexts, _Active], _Pairs]) -> None:
+        free = {cpu: active[cpu] for cpu in active if cpu not in found}
+        for number, cpu in tuple(method(kernel, left, free)):
+            if cpu in free and cpu not in found:
+                found[cpu] = left.pop(number)
 
-    vcpu_to_cpu = {_vcpu_id(kernel, cpu): cpu for cpu in active}
-    for number, context in tuple(left.items()):
-        if context.vcpu is not None and context.vcpu in vcpu_to_cpu:
-            take(vcpu_to_cpu[context.vcpu], number)
+    take(_by_vcpu)
+    unknown = [cpu for cpu in active if cpu not in found]
+    copies = {cpu: copy for cpu in unknown if (copy := _crash_note(kernel, cpu)) is not None}
+    take(partial(_by_copy, copies=copies))
+    take(_by_stack)
+    take(_by_pid)
+    take(_by_gs)
+    for cpu, copy in copies.items():
+        # A copy of another task is left of something else than this crash.
+        if cpu not in found and copy.pid == active[cpu].pid:
+            kernel.warn(f"CPU {cpu}: no saved registers in the notes; using those in crash_notes")
+            found[cpu] = copy
+    take(_by_qemu_cpu)
+    for context in left.values():
+        if context.note is not None:
+            kernel.warn(f"NT_PRSTATUS note {context.note} cannot be assigned to a CPU")
+    return found
+
+
+def _by_vcpu(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
+    """By Xen's vCPU number."""
+    cpus = {_vcpu_id(kernel, cpu): cpu for cpu in free}
+    for number, context in contexts.items():
+        if context.vcpu is not None and context.vcpu in cpus:
+            yield number, cpus[context.vcpu]
+
+
+def _by_copy(
+    kernel: Kernel, contexts: _Contexts, free: _Active, *, copies: Mapping[int, VcpuContext]
+) -> _Pairs:
+    """By the copy in memory, which is what /proc/vmcore made the note from."""
+    cpus = {_content(copy): cpu for cpu, copy in copies.items()}
+    for number, context in contexts.items():
+        if context.note is not None and (cpu := cpus.get(_content(context))) is not None:
+            yield number, cpu
+
+
+def _content(context: VcpuContext) -> tuple[int | None, ...]:
+    return context.pid, *context.registers.values()
+
+
+def _by_stack(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
+    """By the stack pointer, which is on the stack of the task that the CPU ran."""
     size = stacks.size(kernel)
-    on_stack: dict[int, int] = {}
-    for cpu, task in active.items():
-        on_stack.setdefault(task.stack, cpu)
-    lowest = sorted(on_stack)
-    for number, context in tuple(left.items()):
+    cpus: dict[int, int] = {}
+    for cpu in free:
+        cpus.setdefault(free[cpu].stack, cpu)
+    lowest = sorted(cpus)
+    for number, context in contexts.items():
         sp = context.registers.get(stacks.SP[kernel.word], 0)
         below = bisect_right(lowest, sp)
-        if below and sp < lowest[below - 1] + size:
-            take(on_stack[lowest[below - 1]], number)
-    bases = {_base(kernel, cpu): cpu for cpu in active}
-    for number, context in tuple(left.items()):
+        if below and sp < lowest[below - 1] + size and not _in_user_mode(context):
+            yield number, cpus[lowest[below - 1]]
+
+
+def _by_pid(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
+    """By the task's pid, unless it is 0, which all idle tasks have."""
+    cpus = {free[cpu].pid: cpu for cpu in free}
+    for number, context in contexts.items():
+        if context.pid and context.pid in cpus:
+            yield number, cpus[context.pid]
+
+
+def _by_gs(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
+    """By the kernel's own per-cpu base in gs."""
+    cpus = {_base(kernel, cpu): cpu for cpu in free}
+    for number, context in contexts.items():
         base = context.registers.get("gs_base")
-        if base and base in bases:
-            take(bases[base], number)
-    online = percpu.online(kernel)
-    for number, context in tuple(left.items()):
-        if context.note is not None and context.note < len(online):
-            take(online[context.note], number)
-    return found
+        # A kernel writes the task's gs base into its notes, not its own.
+        if base and base in cpus and context.pid is None and not _in_user_mode(context):
+            yield number, cpus[base]
+
+
+def _by_qemu_cpu(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
+    """By QEMU's number."""
+    for number, context in contexts.items():
+        if context.qemu_cpu is not None:
+            yield number, context.qemu_cpu
+
+
+def _in_user_mode(context: VcpuContext) -> bool:
+    """Whether a note is of user space, where sp and gs may hold anything.
+
+    Of a note alone: the kernel of a PV guest has a privilege level of 1 or 3 too.
+    """
+    return context.note is not None and context.registers.get("cs", 0) & 3 == 3
+
+
+#: struct elf_note of an NT_PRSTATUS: n_namesz, n_descsz, n_type, then the padded name.
+_NOTE_HEADER = struct.Struct("<III8s")
+_PRSTATUS_SIZE = {4: 144, 8: 336}
+_NT_PRSTATUS = 1
+
+
+def _crash_note(kernel: Kernel, cpu: int) -> VcpuContext | None:
+    """The registers that a CPU saved in its per-cpu ``crash_notes`` (2.6.16 on), if it did."""
+    size = _PRSTATUS_SIZE[kernel.word]
+    header = _NOTE_HEADER.pack(len(b"CORE\0"), size, _NT_PRSTATUS, b"CORE")
+    try:
+        note = kernel.pointer(kernel.symbol("crash_notes"))
+        addresses = [percpu.shifted(kernel, note, cpu)]
+    except (AbsentError, MemoryFault):
+        return None
+    with suppress(MemoryFault):
+        # Before 2.6.30 (fbf59bc9d74d) alloc_percpu() gave the complement of an array of pointers.
+        addresses.append(kernel.pointer(~note + cpu * kernel.word))
+    for address in addresses:
+        with suppress(MemoryFault):
+            if kernel.data(address, len(header)) != header:
+                continue
+            fields = Note.prstatus(kernel.data(address + len(header), size))
+            if fields is not None:
+                return VcpuContext(fields["registers"], "crash_notes", pid=fields["pid"])
+    return None
 
 
 def _vcpu_id(kernel: Kernel, cpu: int) -> int:

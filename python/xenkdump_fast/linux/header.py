@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
+from ..isolation import isolated
 from . import clock, panic, percpu, tasks
 from .kernel import Kernel
 from .system import Linux
@@ -48,11 +49,9 @@ def read(kernel: Linux) -> Header:
     """Reads every fact; what is missing becomes None, and a warning says why."""
 
     def attempt(what: str, get: Callable[[Linux], T]) -> T | None:
-        try:
+        with isolated(f"{what} is not known", kernel.warn, AbsentError):
             return get(kernel)
-        except AbsentError as error:
-            kernel.warn(f"{what} is not known: {error}")
-            return None
+        return None
 
     online = percpu.online(kernel)
     present = percpu.present(kernel)

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from ..diagnostics import Warnings
+from ..parsing import number
 from . import compat
 from .boot import vmcoreinfo
 from .boot.locate import Location
@@ -171,6 +172,10 @@ class Kernel:
         """
         return self.file_size // size
 
+    def containing(self, member: int, offset: int) -> int:
+        """Where the struct starts whose member at ``offset`` lies at ``member``: container_of."""
+        return (member - offset) & self.last
+
     def list(self, head: int, limit: int = MAX_ENTRIES, *, backward: bool = False) -> Iterator[int]:
         """The entries of the ``list_head`` at ``head``, without the head.
 
@@ -211,7 +216,8 @@ class Kernel:
         except AbsentError:
             return ()
         for part in parts:
-            if not part.isdecimal():
+            found = number(part) if part.isdecimal() else None
+            if found is None:
                 break
-            numbers.append(int(part))
+            numbers.append(found)
         return tuple(numbers)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Unwinder
 from ..budget import Allowance
+from ..isolation import isolated
 from .kernel import Kernel
 
 #: More than any module's symbols take; bounds what a broken count can ask for.
@@ -49,16 +50,12 @@ def modules(kernel: Kernel) -> Iterator[Module]:
         if count >= most:
             kernel.warn(f"there are more than {most} modules, which is more than the dump can hold")
             return
-        address = node - offset
-        try:
+        address = kernel.containing(node, offset)
+        with isolated(f"the module at {address:#x} cannot be read", kernel.warn):
             name = kernel.string(address + kernel.offset("module.name"), NAME_LENGTH)
             base, size = _text(kernel, address)
             total = _total(kernel, address, size)
-            symbols = _has_symbols(kernel, address)
-        except AbsentError as error:
-            kernel.warn(f"the module at {address:#x} cannot be read: {error}")
-            continue
-        yield Module(address, name, base, size, total, symbols)
+            yield Module(address, name, base, size, total, _has_symbols(kernel, address))
 
 
 def _text(kernel: Kernel, module: int) -> tuple[int, int]:
@@ -107,17 +104,17 @@ def load(kernel: Kernel, unwinder: Unwinder) -> None:
             ("symbols", partial(_load_symbols, kernel, module, room)),
             ("unwind tables", partial(_load_orc, kernel, module, room, unwinder)),
         ):
-            try:
-                give()
-            except AbsentError as error:
-                if room.left:
-                    kernel.warn(f"the {what} of module {module.name} cannot be read: {error}")
-                    continue
-                kernel.warn(
-                    "the tables of modules are more than the dump can hold: "
-                    f"those from module {module.name} on are left out"
-                )
-                return
+            with isolated(f"the {what} of module {module.name} cannot be read", kernel.warn):
+                try:
+                    give()
+                except AbsentError:
+                    if room.left:
+                        raise
+                    kernel.warn(
+                        "the tables of modules are more than the dump can hold: "
+                        f"those from module {module.name} on are left out"
+                    )
+                    return
 
 
 def _load_symbols(kernel: Kernel, module: Module, room: Allowance) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from .._native import MemoryFault
+from ..isolation import isolated
 from . import printk
 from .kernel import Kernel
 from .system import Linux
@@ -79,10 +80,10 @@ def task(kernel: Linux) -> Task | None:
             continue
         if cpu in kernel.active:
             return kernel.active[cpu]
-    symbols = {
-        cpu: {frame.symbol for frame in kernel.backtrace(task).frames}
-        for cpu, task in kernel.active.items()
-    }
+    symbols = {}
+    for cpu, active in kernel.active.items():
+        with isolated(f"CPU {cpu} has no backtrace", kernel.warn):
+            symbols[cpu] = {frame.symbol for frame in kernel.backtrace(active).frames}
     for functions in _DYING:
         for cpu, found in symbols.items():
             if found.intersection(functions):

@@ -36,7 +36,9 @@ def tasks(kernel: Kernel) -> Iterator[int]:
         found = _by_pid(kernel, _numbered(kernel))
     else:
         chain = kernel.offset("pid.pid_chain")
-        found = _by_pid(kernel, (node - chain for node in _hashed(kernel, _table(kernel))))
+        found = _by_pid(
+            kernel, (kernel.containing(node, chain) for node in _hashed(kernel, _table(kernel)))
+        )
     yield from found
 
 
@@ -53,7 +55,7 @@ def _by_pid(kernel: Kernel, pids: Iterator[int]) -> Iterator[int]:
             _damaged(kernel, pid)
             continue
         if node:
-            yield node - link
+            yield kernel.containing(node, link)
 
 
 def _damaged(kernel: Kernel, at: int) -> None:
@@ -95,7 +97,7 @@ def _in_tasks(kernel: Kernel) -> Iterator[int]:
     """By the struct pids within the tasks: PIDTYPE_PID is the first, and every task has its own."""
     chain = kernel.offset("task_struct.pids") + kernel.offset("pid.pid_chain")
     for node in _hashed(kernel, _table(kernel, 0)):
-        yield node - chain
+        yield kernel.containing(node, chain)
 
 
 def _numbered(kernel: Kernel) -> Iterator[int]:
@@ -109,7 +111,7 @@ def _numbered(kernel: Kernel) -> Iterator[int]:
             _damaged(kernel, node)
             continue
         if level == 0:  # the outermost namespace has all pids
-            yield node - chain - numbers - level * size
+            yield kernel.containing(node, chain + numbers + level * size)
 
 
 # Radix trees

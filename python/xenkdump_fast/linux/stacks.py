@@ -1,5 +1,6 @@
 """Where a stack lies, and with which registers to start on it."""
 
+import re
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,8 +25,15 @@ _PUSHED = {
 PC = {4: "eip", 8: "rip"}
 SP = {4: "esp", 8: "rsp"}
 FRAME_POINTER = {4: "ebp", 8: "rbp"}
-#: Opcodes: pop %ebp, popf.
-POP_BP, POPF = 0x5D, 0x9D
+#: What a task resumes with before 4.9, by width, and the byte behind it: pop %ebp; or, soon,
+#: mov %rbp,%rsi and pop %rbp.
+_POP_BP = {
+    4: re.compile(rb"\A\x5d(.)", re.DOTALL),
+    8: re.compile(rb"\x48\x89\xee\x5d(.)", re.DOTALL),
+}
+POPF = b"\x9d"
+#: How many bytes of code are searched for it.
+MAX_CODE = 65
 #: THREAD_SIZE is a page with CONFIG_4KSTACKS on i386, and 32 KiB with KASAN on x86_64.
 MIN_SIZE, MAX_SIZE = 0x1000, 0x1_0000
 #: Functions that only the CPU that dies is in.
@@ -110,11 +118,11 @@ def _pushed_words(kernel: Kernel, resume: int) -> int:
     ``pop %ebp`` tells, which on x86_64 stands behind ``mov %rbp,%rsi``, a little further on.
     """
     try:
-        code = kernel.data(resume, 64)
+        code = kernel.data(resume, MAX_CODE)
     except MemoryFault:
         return 2
-    pop = 0 if kernel.word == 4 else code.find(b"\x48\x89\xee\x5d") + 3
-    return 1 if code[pop] == POP_BP and code[pop + 1] != POPF else 2
+    found = _POP_BP[kernel.word].search(code)
+    return 1 if found and found[1] != POPF else 2
 
 
 def stranded(kernel: Kernel, task: Task) -> Start | None:

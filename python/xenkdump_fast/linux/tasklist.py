@@ -62,7 +62,7 @@ def _leaders(kernel: Kernel, init_task: int, room: int) -> Iterator[int]:
     for node in kernel.list(head, room):
         last = node
         found.add(node)
-        yield node - offset
+        yield kernel.containing(node, offset)
     try:
         if kernel.pointer(head + kernel.word) == last:
             return
@@ -73,7 +73,7 @@ def _leaders(kernel: Kernel, init_task: int, room: int) -> Iterator[int]:
     for node in kernel.list(head, room, backward=True):
         if node in found:
             break
-        rest.append(node - offset)
+        rest.append(kernel.containing(node, offset))
     yield from reversed(rest)
 
 
@@ -94,8 +94,9 @@ def _threads(kernel: Kernel, leader: int, seen: set[int]) -> Iterator[int]:
             kernel.warn(f"the threads of the task at {leader:#x} go on in another group's")
             return
         seen.add(node)
-        if node - offset != leader:
-            yield node - offset
+        task = kernel.containing(node, offset)
+        if task != leader:
+            yield task
 
 
 def _thread_list(kernel: Kernel, leader: int) -> tuple[int, int]:

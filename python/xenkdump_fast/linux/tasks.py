@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
+from ..isolation import isolated
+from ..parsing import number
 from . import percpu
 from .kernel import Kernel
 
@@ -47,10 +49,9 @@ def running(kernel: Kernel) -> dict[int, Task]:
     """The tasks of ``active``, as far as they can be read."""
     found = {}
     for cpu, address in active(kernel).items():
-        try:
+        what = f"the task at {address:#x}, which CPU {cpu} ran, cannot be read"
+        with isolated(what, kernel.warn, MemoryFault):
             found[cpu] = read(kernel, address, cpu, is_active=True)
-        except MemoryFault as fault:
-            kernel.warn(f"the task at {address:#x}, which CPU {cpu} ran, cannot be read: {fault}")
     return found
 
 
@@ -85,11 +86,9 @@ def tasks(kernel: Kernel) -> list[Task]:
     running = set(active_tasks.values())
 
     def load(address: int, is_idle: bool) -> Task | None:
-        try:
+        with isolated(f"the task at {address:#x} cannot be read", kernel.warn, MemoryFault):
             return read(kernel, address, cpu_of.get(address), address in running, is_idle)
-        except MemoryFault as fault:
-            kernel.warn(f"the task at {address:#x} cannot be read: {fault}")
-            return None
+        return None
 
     found = [load(address, True) for address in idle_tasks.values()]
     others = []
@@ -151,11 +150,9 @@ def state_name(task: Task) -> str:
 def find(everyone: list[Task], wanted: str) -> list[Task]:
     """The tasks that ``wanted`` names: a pid in decimal, a task's address in hex, or its name."""
     if wanted.isdecimal():
-        by_pid = [task for task in everyone if task.pid == int(wanted)]
+        pid = number(wanted)
+        by_pid = [task for task in everyone if task.pid == pid]
         if by_pid:
             return by_pid
-    try:
-        address = int(wanted, 16)
-    except ValueError:
-        address = 0
+    address = number(wanted, 16)
     return [task for task in everyone if task.address == address or task.comm == wanted]

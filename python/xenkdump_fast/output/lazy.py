@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
 
+from ..isolation import isolated
 from ..progress import each
 
 _T = TypeVar("_T")
@@ -10,17 +11,28 @@ _R = TypeVar("_R")
 
 
 class Lazy(Sequence[_R], Generic[_T, _R]):
-    """One result for each item, made anew each time.
+    """One result per item, made anew each time.
 
     All at once they may be many times as long as the dump: a stack of 16 KiB has up to a thousand
-    frames, each with its registers.
+    frames, each with its registers. Iteration leaves out an item whose result cannot be made, with
+    a warning.
     """
 
-    def __init__(self, items: Sequence[_T], make: Callable[[_T], _R], what: str) -> None:
-        """``what`` an item is called while one goes through them."""
+    def __init__(
+        self,
+        items: Sequence[_T],
+        make: Callable[[_T], _R],
+        what: str,
+        *,
+        problem: Callable[[_T], str],
+        warn: Callable[[str], None],
+    ) -> None:
+        """``what`` names an item in progress reports, ``problem`` starts the warning about one."""
         self._items = items
         self._make = make
         self._what = what
+        self._problem = problem
+        self._warn = warn
 
     def __len__(self) -> int:
         return len(self._items)
@@ -33,8 +45,11 @@ class Lazy(Sequence[_R], Generic[_T, _R]):
 
     def __getitem__(self, index: int | slice) -> "_R | Lazy[_T, _R]":
         if isinstance(index, slice):
-            return Lazy(self._items[index], self._make, self._what)
+            items = self._items[index]
+            return Lazy(items, self._make, self._what, problem=self._problem, warn=self._warn)
         return self._make(self._items[index])
 
     def __iter__(self) -> Iterator[_R]:
-        return map(self._make, each(self._items, self._what))
+        for item in each(self._items, self._what):
+            with isolated(self._problem(item), self._warn):
+                yield self._make(item)

@@ -1,12 +1,15 @@
-"""Writes results to stdout, and warnings and errors to stderr."""
+"""Writes results to stdout, and warnings and errors to stderr.
+
+Everything that a command prints goes through ``_write`` or, as JSON, is ASCII.
+"""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from . import progress_line
-from .escape import visible
+from .escape import printable
 
 #: Asked for the warnings so far.
 Warnings = Callable[[], Iterable[str]]
@@ -15,7 +18,7 @@ Warnings = Callable[[], Iterable[str]]
 def write_text(lines: Iterable[str], warnings: Warnings) -> None:
     """Writes lines, then the warnings: producing the lines may cause some."""
     progress_line.stop()
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    _write(sys.stdout, lines)
     _warn(warnings())
     sys.stdout.flush()
 
@@ -49,7 +52,16 @@ def warnings_on_error(warnings: Warnings) -> Iterator[None]:
 def error(text: object) -> None:
     """Prints one line that says what is wrong."""
     progress_line.stop()
-    print(f"xkdump: {visible(str(text))}", file=sys.stderr)
+    _write(sys.stderr, [f"xkdump: {text}"])
+
+
+def bug() -> None:
+    """Prints where the exception at hand was raised."""
+    import traceback
+
+    progress_line.stop()
+    _write(sys.stderr, traceback.format_exc().splitlines())
+    error("this is a bug in xkdump")
 
 
 def _deduplicated(warnings: Iterable[str]) -> list[str]:
@@ -63,5 +75,9 @@ def _deduplicated(warnings: Iterable[str]) -> list[str]:
 
 def _warn(warnings: Iterable[str]) -> None:
     progress_line.stop()
-    for warning in _deduplicated(warnings):
-        print(f"xkdump: warning: {visible(warning)}", file=sys.stderr)
+    _write(sys.stderr, (f"xkdump: warning: {text}" for text in _deduplicated(warnings)))
+
+
+def _write(stream: TextIO, lines: Iterable[str]) -> None:
+    """Writes escaped lines, so that nothing in a line can end it."""
+    stream.writelines(f"{printable(line)}\n" for line in lines)

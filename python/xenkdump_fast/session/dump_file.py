@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .._native import AddressSpace
 from .._native import Dump as NativeDump
+from ..diagnostics import Warnings
 from ..linux.boot import vmcoreinfo
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ class DumpFile:
         self.native = NativeDump(path)
         self.path = path
         self.notes = self.native.notes
+        self._warnings = Warnings()
+
+    def warn(self, text: str) -> None:
+        """Records, once, that something is missing or inconsistent."""
+        self._warnings.add(text)
 
     @property
     def machine(self) -> AddressSpace:
@@ -30,8 +36,8 @@ class DumpFile:
 
     @property
     def warnings(self) -> list[str]:
-        """What is broken about the file without making it useless."""
-        return self.native.warnings
+        """What is damaged about the file without making it unusable."""
+        return [*self.native.warnings, *self._warnings.told()]
 
     @cached_property
     def is_xen_host(self) -> bool:

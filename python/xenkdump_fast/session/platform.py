@@ -54,10 +54,18 @@ class Bare(Platform):
         return p2m_sources.roots(self.dump.native)
 
     def contexts(self) -> list[VcpuContext]:
-        statuses = (note for note in self.dump.notes if note.kind == "prstatus")
+        statuses = [note.fields for note in self.dump.notes if note.kind == "prstatus"]
+        # QEMU counts CPUs from 1 in pr_pid, where a kernel has the pid of the CPU's task.
+        is_qemu = any(note.kind == "qemu" for note in self.dump.notes)
         return [
-            VcpuContext(note.fields["registers"], "NT_PRSTATUS", note=i)
-            for i, note in enumerate(statuses)
+            VcpuContext(
+                fields["registers"],
+                "NT_PRSTATUS",
+                note=i,
+                pid=None if is_qemu else fields["pid"],
+                qemu_cpu=fields["pid"] - 1 if is_qemu else None,
+            )
+            for i, fields in enumerate(statuses)
         ]
 
     def release(self) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..budget import Allowance
 from ..linux.boot.locate import Root
-from . import guests, shared_info
+from . import frames, guests, shared_info
 from .guests import GuestKernel
 from .p2m_sources import Source
 from .shared_info import SharedInfo
@@ -82,7 +82,7 @@ class XenDomain:
     def _frame(self, mfn: int) -> bytes | None:
         try:
             return self.dump.machine.read(mfn * shared_info.PAGE, shared_info.PAGE)
-        except (AbsentError, OverflowError):
+        except AbsentError:
             return None
 
     @cached_property
@@ -224,7 +224,10 @@ class CoreDomain(XenDomain):
                 registers.pop("gs_base_user", None),
             )
             if kernel is not None:
-                registers["gs_base"] = kernel if registers["rip"] >> 63 else user
+                in_kernel = context["flags"] & _VGCF_IN_KERNEL
+                if self.dump.auto_translated:
+                    in_kernel = frames.in_kernel(registers)
+                registers["gs_base"] = kernel if in_kernel else user
             online = bool(context["flags"] & _VGCF_ONLINE)
             found.append(
                 XenVcpu(
@@ -265,8 +268,8 @@ class CoreDomain(XenDomain):
         return None
 
 
-#: vcpu_guest_context.flags: the vCPU is up.
-_VGCF_ONLINE = 1 << 5
+#: vcpu_guest_context.flags: a PV vCPU runs its kernel; the vCPU is up.
+_VGCF_IN_KERNEL, _VGCF_ONLINE = 1 << 2, 1 << 5
 
 
 def _width(word: int) -> Literal[4, 8]:

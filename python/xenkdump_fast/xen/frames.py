@@ -8,7 +8,7 @@ and ss.
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 #: cpu_user_regs in the order of memory, up to the slot of error code and entry vector.
@@ -41,6 +41,10 @@ WINDOW = 0x300
 
 #: Selectors that debug builds of Xen leave for an HVM guest (hvm_invalidate_regs_fields).
 _POISON = 0xBEEF
+
+
+#: FLAT_RING3_CS64 of xen/include/public/arch-x86/xen-x86_64.h.
+_FLAT_RING3_CS64 = 0xE033
 
 
 class GuestFrame(NamedTuple):
@@ -124,6 +128,19 @@ def _frame_at(
         mode = 4
         registers = narrow(registers)
     return GuestFrame(registers, mode, kind, base + start * word)
+
+
+def in_kernel(registers: Mapping[str, int]) -> bool:
+    """Whether a 64-bit guest's registers are its kernel's: the same rule as ``PtRegs::is_user``.
+
+    The pc alone does not tell: a kernel that calls NULL has the pc of user space. ``cs`` does,
+    except Xen's flat segment, which kernel and user space of a PV guest share, and where Xen does
+    not save it (HVM); but no kernel has its stack in the user half.
+    """
+    cs = registers.get("cs", 0)
+    if cs not in (0, _FLAT_RING3_CS64):
+        return cs & 3 == 0
+    return bool((registers.get("rip", 0) | registers.get("rsp", 0)) >> 63)
 
 
 def narrow(registers: dict[str, int]) -> dict[str, int]:

@@ -159,5 +159,5 @@ def _parse(data: bytes, address: int | None) -> GuestKernel | None:
 def _read(virtual: AddressSpace, address: int, size: int) -> bytes | None:
     try:
         return virtual.read(address, size)
-    except (MemoryFault, OverflowError):
+    except MemoryFault:
         return None

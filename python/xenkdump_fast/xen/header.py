@@ -1,16 +1,19 @@
 """What Xen tells of itself: version, build, command line, uptime, memory, why it died."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .._native import AbsentError, MemoryFault
+from ..isolation import isolated
+from ..parsing import number
 from . import console, frame_table, shared_info
 from .console import Console
 from .host import XenHost
 from .memory import PAGE
 
+T = TypeVar("T")
 #: What Xen says when it goes down, as the console has it.
 _REASONS = (
     re.compile(r"Hardware Dom\d+ (crashed|shutdown).*"),
@@ -51,20 +54,26 @@ class Header:
 
 def read(xen: XenHost) -> Header:
     """Collects what the notes, Xen's variables and its console say."""
+
+    def attempt(what: str, get: Callable[[XenHost], T]) -> T | None:
+        with isolated(f"{what} is not known", xen.warnings.append):
+            return get(xen)
+        return None
+
     info = _crash_info(xen)
     ring = _console(xen)
-    uptime = _uptime(xen)
-    booted = _booted(xen)
+    uptime = attempt("UPTIME", _uptime)
+    booted = attempt("DATE", _booted)
     reason, cpu = _reason(ring)
-    number = None
+    version = None
     if info:
-        number = f"{info['xen_major_version']}.{info['xen_minor_version']}"
+        version = f"{info['xen_major_version']}.{info['xen_minor_version']}"
     compiled, clock = info.get("xen_compile_date") or "", info.get("xen_compile_time") or ""
     if clock not in compiled:
         # xen_compile_date has the time in it today.
         compiled = f"{compiled} {clock}"
     return Header(
-        version=None if number is None else number + (info.get("xen_extra_version") or ""),
+        version=None if version is None else version + (info.get("xen_extra_version") or ""),
         changeset=info.get("xen_changeset"),
         compiler=info.get("xen_compiler"),
         compiled=compiled or None,
@@ -74,8 +83,8 @@ def read(xen: XenHost) -> Header:
         domains=len(xen.domains()),
         date=None if booted is None or uptime is None else (booted + uptime) // 10**9,
         uptime=None if uptime is None else uptime // 10**9,
-        memory=_memory(xen),
-        mhz=_mhz(xen),
+        memory=attempt("MEMORY", _memory),
+        mhz=attempt("the clock rate", _mhz),
         crashed_on=cpu,
         reason=reason,
         layout=xen.layout.how,
@@ -98,7 +107,7 @@ def _crash_info(xen: XenHost) -> dict[str, Any]:
             try:
                 text = xen.dump.machine.cstring(fields[name], 256)
                 fields[name] = text.decode("utf-8", "backslashreplace")
-            except (MemoryFault, OverflowError):
+            except MemoryFault:
                 fields[name] = None
         return fields
     return {}
@@ -183,7 +192,7 @@ def _reason(ring: Console | None) -> tuple[str | None, int | None]:
                     # The reason itself stands on the lines after "Panic on CPU 0:".
                     text = " ".join([text, *_said(lines[i + 1 : i + 3])])
                 cpu = re.search(r"(?:CPU|cpu) ?(\d+)", text)
-                return text, int(cpu[1]) if cpu else None
+                return text, number(cpu[1]) if cpu else None
     return None, None
 
 

@@ -322,7 +322,7 @@ class _Inference:
         for vcpu in self.vcpus:
             guest = vcpu.pcpu.guest if vcpu.pcpu else None
             base = guest.registers.get("gs_base") if guest else None
-            if guest is None or not base or guest.registers.get("rip", 0) >> 63 == 0:
+            if guest is None or not base or not frames.in_kernel(guest.registers):
                 continue
             votes.update(i * 8 for i, value in enumerate(vcpu.struct.words) if value == base)
         self.vote("vcpu.gs_base", votes)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
 
+from .. import parsing
 from .._native import AddressSpace, Dump, MemoryFault
 
 PAGE = 4096
@@ -49,11 +50,8 @@ def vmcoreinfo(dump: Dump) -> dict[str, str]:
 
 def number(facts: Mapping[str, str], key: str, base: int) -> int | None:
     """A number of VMCOREINFO_XEN; None if it is missing, or none that Xen writes."""
-    try:
-        found = int(facts[key], base)
-    except (KeyError, ValueError):
-        return None
-    return found if 0 <= found < 1 << 64 else None
+    found = parsing.number(facts.get(key, ""), base)
+    return None if found is None or found < 0 else found
 
 
 class Roots:
@@ -137,7 +135,7 @@ class XenMemory:
         """The ``size`` bytes at ``address``."""
         try:
             return self.virtual.read(address, size)
-        except (MemoryFault, OverflowError):
+        except MemoryFault:
             return None
 
     def struct(self, address: int, size: int) -> bytes | None:
@@ -156,7 +154,7 @@ class XenMemory:
         """The number of ``size`` bytes at ``address``."""
         try:
             return self.virtual.word(address, size)
-        except (MemoryFault, OverflowError):
+        except MemoryFault:
             return None
 
     def is_xen(self, address: int) -> bool:
@@ -171,14 +169,14 @@ class XenMemory:
         """The machine address of one of Xen's."""
         try:
             return self.virtual.translate(address)
-        except (MemoryFault, OverflowError):
+        except MemoryFault:
             return None
 
     def frame(self, mfn: int) -> bytes | None:
         """A machine frame."""
         try:
             return self.dump.machine.read(mfn * PAGE, PAGE)
-        except (MemoryFault, OverflowError):
+        except MemoryFault:
             return None
 
     def is_root(self, address: int) -> bool:
@@ -187,5 +185,5 @@ class XenMemory:
             return False
         try:
             return self.dump.virtual(address, self.paging).translate(self._probe) == self._probed
-        except (MemoryFault, OverflowError):
+        except MemoryFault:
             return False

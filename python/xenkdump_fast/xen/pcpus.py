@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from .._native import AddressSpace, Dump, MemoryFault
+from ..isolation import isolated
 from . import memory
 from .frames import WINDOW, CpuInfo, GuestFrame, find
 
@@ -98,26 +99,28 @@ def _pcpu(
         guest=None,
         warnings=(f"pCPU {index}: no guest's registers are at the top of Xen's stack at {sp:#x}",),
     )
-    for root in roots.of(cr3):
-        for paging in formats:
-            infos = list(_infos(dump.virtual(root, paging), sp, word))
-            # A guest's registers say more than a struct without any.
-            for stack, info in sorted(infos, key=lambda found: found[1].guest is None):
-                guest = info.guest
-                if guest is not None and guest.kind == "pv" and guest.word == 8:
-                    # Under Xen the note's segment bases are those of the guest.
-                    for base in ("fs_base", "gs_base"):
-                        guest.registers[base] = registers[base]
-                return found._replace(
-                    number=info.number,
-                    root=root,
-                    paging=paging,
-                    stack=stack,
-                    vcpu=info.vcpu,
-                    guest=guest,
-                    warnings=(),
-                )
-    return found
+    warnings = list(found.warnings)
+    with isolated(f"pCPU {index}'s Xen stack cannot be read", warnings.append):
+        for root in roots.of(cr3):
+            for paging in formats:
+                infos = list(_infos(dump.virtual(root, paging), sp, word))
+                # A guest's registers say more than a struct without any.
+                for stack, info in sorted(infos, key=lambda found: found[1].guest is None):
+                    guest = info.guest
+                    if guest is not None and guest.kind == "pv" and guest.word == 8:
+                        # Under Xen the note's segment bases are those of the guest.
+                        for base in ("fs_base", "gs_base"):
+                            guest.registers[base] = registers[base]
+                    return found._replace(
+                        number=info.number,
+                        root=root,
+                        paging=paging,
+                        stack=stack,
+                        vcpu=info.vcpu,
+                        guest=guest,
+                        warnings=(),
+                    )
+    return found._replace(warnings=tuple(warnings))
 
 
 def _infos(virtual: AddressSpace, sp: int, word: int) -> Iterator[tuple[tuple[int, int], CpuInfo]]:
@@ -135,5 +138,5 @@ def _infos(virtual: AddressSpace, sp: int, word: int) -> Iterator[tuple[tuple[in
 def _read(virtual: AddressSpace, address: int, size: int) -> bytes | None:
     try:
         return virtual.read(address, size)
-    except (MemoryFault, OverflowError):
+    except MemoryFault:
         return None

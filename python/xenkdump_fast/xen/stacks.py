@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._native import Unwinder
+from ..isolation import isolated
 from .host import XenHost
 from .memory import PAGE
 from .pcpus import Pcpu
@@ -44,17 +45,17 @@ class PcpuTrace:
 
 def traces(xen: XenHost, methods: Sequence[str] | None = None) -> list[PcpuTrace]:
     """The stack of every pCPU, in the order of the notes."""
-    owners = {
-        vcpu.address: (domain.id, vcpu.id)
-        for domain in xen.domains(all=True)
-        for vcpu in domain.vcpus
-    }
+    owners: dict[int | None, tuple[int, int]] = {}
+    for domain in xen.domains(all=True):
+        with isolated(f"vCPUs of domain {domain.id} are not known", xen.warnings.append):
+            owners.update({vcpu.address: (domain.id, vcpu.id) for vcpu in domain.vcpus})
     unwinder = _unwinder(xen, methods)
     found = []
     for pcpu in xen.pcpus:
-        domain, vcpu = owners.get(pcpu.vcpu, (None, None))
-        frames, stopped = _frames(pcpu, unwinder)
-        found.append(PcpuTrace(pcpu, domain, vcpu, frames, stopped))
+        with isolated(f"pCPU {pcpu.number} has no backtrace", xen.warnings.append):
+            number, vcpu = owners.get(pcpu.vcpu, (None, None))
+            frames, stopped = _frames(pcpu, unwinder)
+            found.append(PcpuTrace(pcpu, number, vcpu, frames, stopped))
     return found
 
 

@@ -151,7 +151,7 @@ def _read_one(
         else:
             frame, where = _saved(memory, layout, address), "struct vcpu"
             base = field("vcpu.gs_base", 8)
-            if frame is not None and base and frame.registers.get("rip", 0) >> 63:
+            if frame is not None and base and frames.in_kernel(frame.registers):
                 frame.registers["gs_base"] = base
     return XenVcpu(
         id=number,
@@ -211,7 +211,7 @@ def _left_on_stacks(
             if not room.take(PAGE):
                 break
             base = pcpu.guest.registers.get("gs_base")
-            if gs_at is None or not base or not pcpu.guest.registers.get("rip", 0) >> 63:
+            if gs_at is None or not base or not frames.in_kernel(pcpu.guest.registers):
                 base = None
             only = groups.only(base, None)
             if only is None and processor_at is not None:

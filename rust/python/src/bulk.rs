@@ -11,6 +11,7 @@ use xenkdump::parallel;
 use xenkdump::status::Status;
 
 use crate::buffers::{self, Column};
+use crate::errors;
 use crate::gate::Gate;
 
 /// How many elements are copied in and out at a time: all copies fit in the processor's first cache.
@@ -22,8 +23,8 @@ const DETACH: usize = 128;
 
 /// An argument that is a number or an array of numbers.
 pub enum Argument {
-    /// An int, or what passes for one.
-    One(u64),
+    /// An int, or what passes for one; None for one outside 64 bits.
+    One(Option<u64>),
     /// An array.
     Many(Column<u64>),
 }
@@ -33,12 +34,12 @@ impl Argument {
     #[inline]
     pub fn new(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
         if object.is_exact_instance_of::<PyInt>() {
-            return object.extract().map(Self::One);
+            return errors::address(object).map(Self::One);
         }
         match PyUntypedBuffer::get(object) {
             // numpy's own numbers are arrays of no dimension.
             Ok(buffer) if buffer.dimensions() > 0 => Column::new(buffer, name).map(Self::Many),
-            _ => object.extract().map(Self::One).map_err(|error| {
+            _ => errors::address(object).map(Self::One).map_err(|error| {
                 if error.is_instance_of::<PyTypeError>(object.py()) {
                     let kind = object.get_type();
                     let text =

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use xenkdump::dump;
-use xenkdump::notes::{self, Decoded, Registers};
+use xenkdump::notes::{self, Decoded, PrStatus, Registers};
 
 use crate::errors;
 use crate::gate::Gate;
@@ -202,7 +202,7 @@ impl Note {
     /// Its descriptor.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.dump.desc(&self.inner))
+        PyBytes::new(py, &self.dump.desc(&self.inner))
     }
 
     /// Which layout its descriptor has; "raw" for none that is known.
@@ -217,6 +217,7 @@ impl Note {
             Decoded::VmcoreInfoXen(_) => "vmcoreinfo_xen",
             Decoded::EraseInfo(_) => "eraseinfo",
             Decoded::Qemu(_) => "qemu",
+            Decoded::DeviceDump(_) => "device_dump",
             Decoded::DumpCoreHeader(_) => "dumpcore_header",
             Decoded::DumpCoreXenVersion(_) => "dumpcore_xen_version",
             Decoded::DumpCoreFormat(_) => "dumpcore_format",
@@ -229,19 +230,7 @@ impl Note {
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let fields = PyDict::new(py);
         match self.dump.decode(&self.inner) {
-            Decoded::PrStatus(status) => {
-                for (name, value) in ["si_signo", "si_code", "si_errno"]
-                    .iter()
-                    .zip(status.signal_info)
-                {
-                    fields.set_item(name, value)?;
-                }
-                fields.set_item("cursig", status.current_signal)?;
-                for (name, value) in ["pid", "ppid", "pgrp", "sid"].iter().zip(status.ids) {
-                    fields.set_item(name, value)?;
-                }
-                fields.set_item("registers", registers(py, &status.registers)?)?;
-            }
+            Decoded::PrStatus(status) => prstatus_fields(&fields, &status)?,
             Decoded::XenKdumpCr3(mfn) => fields.set_item("mfn", mfn.0)?,
             Decoded::CrashInfo(info) => {
                 fields.set_item("word", info.word.bytes())?;
@@ -278,6 +267,9 @@ impl Note {
                     fields.set_item(name, value)?;
                 }
             }
+            Decoded::DeviceDump(name) => {
+                fields.set_item("dump_name", String::from_utf8_lossy(&name))?;
+            }
             Decoded::DumpCoreHeader(words) => {
                 let names = ["magic", "nr_vcpus", "nr_pages", "page_size"];
                 for (name, value) in names.iter().zip(words) {
@@ -299,11 +291,37 @@ impl Note {
         Ok(fields)
     }
 
+    /// The fields of the NT_PRSTATUS whose descriptor is `data`, wherever it was read; None for a
+    /// size that no kernel writes.
+    #[staticmethod]
+    fn prstatus<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Decoded::PrStatus(status) = notes::decode(b"CORE", notes::NT_PRSTATUS, data) else {
+            return Ok(None);
+        };
+        let fields = PyDict::new(py);
+        prstatus_fields(&fields, &status)?;
+        Ok(Some(fields))
+    }
+
     fn __repr__(&self) -> String {
         let kind = self.type_name().unwrap_or("unknown type");
         let (name, number, size) = (self.name(), self.inner.note_type, self.inner.desc_size);
         format!("<Note {name:?} {number:#x} ({kind}), {size} bytes>")
     }
+}
+
+fn prstatus_fields(fields: &Bound<'_, PyDict>, status: &PrStatus) -> PyResult<()> {
+    for (name, value) in ["si_signo", "si_code", "si_errno"]
+        .iter()
+        .zip(status.signal_info)
+    {
+        fields.set_item(name, value)?;
+    }
+    fields.set_item("cursig", status.current_signal)?;
+    for (name, value) in ["pid", "ppid", "pgrp", "sid"].iter().zip(status.ids) {
+        fields.set_item(name, value)?;
+    }
+    fields.set_item("registers", registers(fields.py(), &status.registers)?)
 }
 
 fn registers<'py>(py: Python<'py>, registers: &Registers) -> PyResult<Bound<'py, PyDict>> {

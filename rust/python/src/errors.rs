@@ -1,7 +1,7 @@
 //! The core's errors as Python's.
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyOSError};
+use pyo3::exceptions::{PyException, PyOSError, PyOverflowError};
 use pyo3::prelude::*;
 
 use xenkdump::memory::Fault;
@@ -59,19 +59,49 @@ pub fn from_core(error: Error) -> PyErr {
 pub fn memory(fault: Fault, what: Option<&str>) -> PyErr {
     let reason = fault.to_string();
     let (kind, address) = fault.address();
-    Python::attach(|py| {
-        let error = MemoryFault::new_err(match what {
-            Some(what) => format!("{what}: {reason}"),
-            None => reason.clone(),
-        });
-        let value = error.value(py);
-        let set = value
-            .setattr("address", address)
-            .and_then(|()| value.setattr("kind", kind))
-            .and_then(|()| value.setattr("reason", reason));
-        match set {
-            Ok(()) => error,
-            Err(error) => error,
+    let text = match what {
+        Some(what) => format!("{what}: {reason}"),
+        None => reason.clone(),
+    };
+    Python::attach(|py| new_fault(py, text, address, kind, reason))
+}
+
+fn new_fault<'py>(
+    py: Python<'py>,
+    text: String,
+    address: impl IntoPyObject<'py>,
+    kind: &str,
+    reason: String,
+) -> PyErr {
+    let error = MemoryFault::new_err(text);
+    let value = error.value(py);
+    let set = value
+        .setattr("address", address)
+        .and_then(|()| value.setattr("kind", kind))
+        .and_then(|()| value.setattr("reason", reason));
+    match set {
+        Ok(()) => error,
+        Err(error) => error,
+    }
+}
+
+/// An address or frame number from Python; None for an int outside 64 bits. Sums of values from a
+/// damaged dump may be anything: what lies outside is not there, as is what no page table maps.
+pub fn address(number: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    match number.extract() {
+        Ok(address) => Ok(Some(address)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(number.py()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The fault of a number for which [`address`] gives None; `kind` names its address space.
+pub fn outside(number: &Bound<'_, PyAny>, kind: &str) -> PyErr {
+    match number.call_method1("__format__", ("#x",)) {
+        Ok(hex) => {
+            let reason = format!("{kind} address {hex} is outside the address space");
+            new_fault(number.py(), reason.clone(), number, kind, reason)
         }
-    })
+        Err(error) => error,
+    }
 }

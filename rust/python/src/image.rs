@@ -75,9 +75,13 @@ impl Image {
     }
 
     /// Bytes at a link-time address; AbsentError where the file has none.
-    fn read<'py>(&self, py: Python<'py>, address: u64, size: u64) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self.inner.read(VirtAddr(address), size);
-        Ok(PyBytes::new(py, &bytes.map_err(errors::from_core)?))
+    fn read<'py>(&self, address: &Bound<'py, PyAny>, size: u64) -> PyResult<Bound<'py, PyBytes>> {
+        let at = errors::address(address)?.ok_or_else(|| errors::outside(address, "virtual"))?;
+        let bytes = self.inner.read(VirtAddr(at), size);
+        Ok(PyBytes::new(
+            address.py(),
+            &bytes.map_err(errors::from_core)?,
+        ))
     }
 
     /// Its symbols, as the running kernel has them `slide` bytes above where they were linked;

@@ -164,8 +164,10 @@ impl P2M {
 
     /// What it says of `pfn`: "frame", "invalid", "foreign", "identity", "out of range" or
     /// "no table", and the mfn that stands there, if one does. Never raises MemoryFault.
-    fn entry(&self, pfn: u64) -> PyResult<EntryTuple> {
+    fn entry(&self, pfn: &Bound<'_, PyAny>) -> PyResult<EntryTuple> {
         self.gate.check()?;
+        // A number outside 64 bits is past the end of any P2M, as the largest within is.
+        let pfn = errors::address(pfn)?.unwrap_or(u64::MAX);
         Ok(tuple(self.inner.resolve(Pfn(pfn))))
     }
 
@@ -191,9 +193,10 @@ impl P2M {
             threads,
         };
         match Argument::new(pfn, "pfn")? {
-            Argument::One(pfn) => {
+            Argument::One(number) => {
                 options.refuse()?;
-                let pfn = Pfn(pfn);
+                let number = number.ok_or_else(|| errors::outside(pfn, "pseudo-physical"))?;
+                let pfn = Pfn(number);
                 match self.inner.resolve(pfn) {
                     Entry::Frame(mfn) => Ok(mfn.0.into_pyobject(py)?.into_any()),
                     Entry::Special(special) => {
@@ -232,8 +235,9 @@ impl P2M {
             threads,
         };
         match Argument::new(mfn, "mfn")? {
-            Argument::One(mfn) => {
+            Argument::One(number) => {
                 options.refuse()?;
+                let mfn = number.ok_or_else(|| errors::outside(mfn, "machine"))?;
                 let found = py.detach(|| self.inner.reverse(Mfn(mfn)));
                 let pfn = found.ok_or_else(|| {
                     errors::AbsentError::new_err(format!("mfn {mfn:#x} is no frame of this P2M"))

@@ -31,7 +31,7 @@ const CHECK: usize = 64 << 20;
 /// Memory under one kind of address.
 ///
 /// Addresses are ints, sizes are bytes, numbers are little-endian. What cannot be read raises
-/// MemoryFault. May be shared between threads.
+/// MemoryFault, and so does an int that is outside 64 bits. May be shared between threads.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct AddressSpace {
     inner: Space<CoreDump>,
@@ -99,9 +99,18 @@ impl AddressSpace {
         Ok(())
     }
 
-    fn number<const N: usize>(&self, address: u64) -> PyResult<[u8; N]> {
+    /// An address argument; MemoryFault for a number that is none.
+    #[inline]
+    fn address(&self, address: &Bound<'_, PyAny>) -> PyResult<u64> {
+        errors::address(address)?.ok_or_else(|| errors::outside(address, self.inner.kind()))
+    }
+
+    fn number<const N: usize>(&self, address: &Bound<'_, PyAny>) -> PyResult<[u8; N]> {
         let mut bytes = [0; N];
-        self.open()?.read(address, &mut bytes).map_err(fault)?;
+        let space = self.open()?;
+        space
+            .read(self.address(address)?, &mut bytes)
+            .map_err(fault)?;
         Ok(bytes)
     }
 }
@@ -134,10 +143,11 @@ impl AddressSpace {
     fn read<'py>(
         &self,
         py: Python<'py>,
-        address: u64,
+        address: &Bound<'py, PyAny>,
         size: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let space = self.open()?;
+        let address = self.address(address)?;
         self.check(py, address, size)?;
         PyBytes::new_with(py, size, |buf| {
             if size < DETACH {
@@ -150,27 +160,27 @@ impl AddressSpace {
     }
 
     /// The byte at `address`.
-    fn u8(&self, address: u64) -> PyResult<u8> {
+    fn u8(&self, address: &Bound<'_, PyAny>) -> PyResult<u8> {
         self.number(address).map(u8::from_le_bytes)
     }
 
     /// The 16-bit number at `address`.
-    fn u16(&self, address: u64) -> PyResult<u16> {
+    fn u16(&self, address: &Bound<'_, PyAny>) -> PyResult<u16> {
         self.number(address).map(u16::from_le_bytes)
     }
 
     /// The 32-bit number at `address`.
-    fn u32(&self, address: u64) -> PyResult<u32> {
+    fn u32(&self, address: &Bound<'_, PyAny>) -> PyResult<u32> {
         self.number(address).map(u32::from_le_bytes)
     }
 
     /// The 64-bit number at `address`.
-    fn u64(&self, address: u64) -> PyResult<u64> {
+    fn u64(&self, address: &Bound<'_, PyAny>) -> PyResult<u64> {
         self.number(address).map(u64::from_le_bytes)
     }
 
     /// The number of `size` bytes (1, 2, 4 or 8) at `address`.
-    fn word(&self, address: u64, size: usize) -> PyResult<u64> {
+    fn word(&self, address: &Bound<'_, PyAny>, size: usize) -> PyResult<u64> {
         match size {
             1 => self.u8(address).map(u64::from),
             2 => self.u16(address).map(u64::from),
@@ -188,10 +198,13 @@ impl AddressSpace {
     fn cstring<'py>(
         &self,
         py: Python<'py>,
-        address: u64,
+        address: &Bound<'py, PyAny>,
         limit: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let text = self.open()?.cstring(address, limit).map_err(fault)?;
+        let space = self.open()?;
+        let text = space
+            .cstring(self.address(address)?, limit)
+            .map_err(fault)?;
         Ok(PyBytes::new(py, &text))
     }
 
@@ -202,10 +215,11 @@ impl AddressSpace {
     fn readinto(
         &self,
         py: Python<'_>,
-        address: u64,
+        address: &Bound<'_, PyAny>,
         buffer: &Bound<'_, PyAny>,
         threads: Option<usize>,
     ) -> PyResult<usize> {
+        let address = self.address(address)?;
         let bytes = Bytes::writable(buffer, "buffer")?;
         read::fill(py, self.open()?, &self.gate, address, &bytes, threads)?;
         Ok(bytes.len())
@@ -217,11 +231,12 @@ impl AddressSpace {
     fn read_array<'py>(
         &self,
         py: Python<'py>,
-        address: u64,
+        address: &Bound<'py, PyAny>,
         dtype: &Bound<'py, PyAny>,
         count: usize,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let address = self.address(address)?;
         let dtype = py.import("numpy")?.call_method1("dtype", (dtype,))?;
         let size: usize = dtype.getattr("itemsize")?.extract()?;
         self.open()?;
@@ -284,9 +299,10 @@ impl AddressSpace {
             threads,
         };
         match Argument::new(address, "address")? {
-            Argument::One(address) => {
+            Argument::One(number) => {
                 options.refuse()?;
-                let machine = space.translate(address).map_err(fault)?;
+                let number = number.ok_or_else(|| errors::outside(address, space.kind()))?;
+                let machine = space.translate(number).map_err(fault)?;
                 Ok(machine.0.into_pyobject(py)?.into_any())
             }
             Argument::Many(input) => bulk::map(
@@ -324,8 +340,9 @@ impl AddressSpace {
     /// How `address` is mapped, every level of it. Only a virtual space has mappings (TypeError).
     ///
     /// The MemoryFault for one that is not mapped has `levels` too: the way as far as it goes.
-    fn mapping(&self, py: Python<'_>, address: u64) -> PyResult<Mapping> {
+    fn mapping(&self, py: Python<'_>, address: &Bound<'_, PyAny>) -> PyResult<Mapping> {
         self.open()?;
+        let address = self.address(address)?;
         let space = self.as_virtual()?;
         let mut levels = Vec::with_capacity(5);
         let walked = paging::walk_steps(

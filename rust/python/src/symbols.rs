@@ -92,13 +92,17 @@ impl Symbols {
     }
 
     /// The symbol whose size covers an address, else the nearest below.
-    fn lookup(&self, py: Python<'_>, address: u64) -> Option<Symbol> {
-        self.built(py).lookup(VirtAddr(address)).map(Symbol::new)
+    fn lookup(&self, address: &Bound<'_, PyAny>) -> PyResult<Option<Symbol>> {
+        let symbols = self.built(address.py());
+        let found = errors::address(address)?.and_then(|at| symbols.lookup(VirtAddr(at)));
+        Ok(found.map(Symbol::new))
     }
 
     /// The nearest symbol at or below an address, whatever its size: what crash names.
-    fn nearest(&self, py: Python<'_>, address: u64) -> Option<Symbol> {
-        self.built(py).nearest(VirtAddr(address)).map(Symbol::new)
+    fn nearest(&self, address: &Bound<'_, PyAny>) -> PyResult<Option<Symbol>> {
+        let symbols = self.built(address.py());
+        let found = errors::address(address)?.and_then(|at| symbols.nearest(VirtAddr(at)));
+        Ok(found.map(Symbol::new))
     }
 
     /// Adds those symbols of a loaded module that lie from `start` to `end`. `symtab` is an array

@@ -8,6 +8,7 @@ use xenkdump::addr::MachineAddr;
 use xenkdump::dump::Dump;
 use xenkdump::elf::Image;
 use xenkdump::memory::Memory;
+use xenkdump::notes::Decoded;
 use xenkdump::symbols::Symbols;
 
 /// No test may take longer, in nanoseconds of the CPU's time; all but one take a tenth of a second.
@@ -199,6 +200,42 @@ fn gigabytes_of_notes() {
     file.put(notes, &note(0, 200 << 20));
     let dump = file.dump();
     assert_eq!(dump.desc(&dump.notes()[0]).len(), 200 << 20);
+}
+
+#[test]
+fn device_dumps_hide_no_note() {
+    let notes: u64 = 64 + 56 * 2;
+    let file = Sparse::new("device-dumps", notes + (8 << 30));
+    file.header(4, 1, (0, 0, 0));
+    file.program_header(0, 4, [notes, 0, 0, 8 << 30, 0, 0]);
+    let note = |name: &[u8; 8], desc: u32, kind: u32| {
+        let mut bytes = [6, desc, kind].map(u32::to_le_bytes).concat();
+        bytes.extend(name);
+        bytes
+    };
+    let mut at = notes;
+    for name in [b"eth0", b"gpu0"] {
+        file.put(at, &note(b"LINUX\0\0\0", 3 << 30, 0x700));
+        file.put(at + 20, name);
+        at += 20 + (3 << 30);
+    }
+    file.put(at, &note(b"CORE\0\0\0\0", 336, 1));
+    let dump = file.dump();
+    assert_eq!(dump.warnings(), [] as [&str; 0]);
+    let [first, second, third] = dump.notes() else {
+        panic!("{:?}", dump.notes());
+    };
+    assert_eq!(dump.decode(first), Decoded::DeviceDump(b"eth0".to_vec()));
+    assert_eq!(dump.decode(second), Decoded::DeviceDump(b"gpu0".to_vec()));
+    assert!(matches!(dump.decode(third), Decoded::PrStatus(_)));
+    drop(dump);
+
+    // The same bytes by another segment: no more of them than the file has.
+    file.header(4, 2, (0, 0, 0));
+    file.program_header(1, 4, [notes, 0, 0, 7 << 30, 0, 0]);
+    let dump = file.dump();
+    warned(&dump, "too many notes");
+    assert_eq!(dump.notes().len(), 3);
 }
 
 #[test]

@@ -394,3 +394,142 @@ fn a_stack_is_worth_so_much_call_frame_information_and_no_more() {
         "{stopped:?}"
     );
 }
+
+/// A kernel of two functions, `f` and its asm entry code, with a stack on which an exception lies.
+struct Faulted {
+    word: Word,
+    text: Vec<u8>,
+    stack: Vec<u64>,
+    stack_at: u64,
+}
+
+/// Where `f` called through a pointer, and where the entry code called the handler.
+const CALLED_FROM: u64 = 0x20;
+const ENTRY_RETURNS: u64 = 0x120;
+const HANDLER: u64 = 0x200;
+
+impl Faulted {
+    /// `f` called `pc`; the registers that were saved then lie on the stack, below `f`'s frame.
+    fn new(word: Word, pc: u64) -> Self {
+        let mut text = vec![0x90; 0x300];
+        // f: call through a register.
+        text[CALLED_FROM as usize - 2..CALLED_FROM as usize].copy_from_slice(&[0xff, 0xd0]);
+        // The entry code: call the handler.
+        let distance = (HANDLER - ENTRY_RETURNS) as u32;
+        text[ENTRY_RETURNS as usize - 5] = 0xe8;
+        text[ENTRY_RETURNS as usize - 4..ENTRY_RETURNS as usize]
+            .copy_from_slice(&distance.to_le_bytes());
+        let stack_at = match word {
+            Word::W32 => 0xc211_7e00,
+            Word::W64 => 0xffff_c900_0001_3e00,
+        };
+        let (slots, ip, cs, flags, sp, ss) = match word {
+            Word::W32 => (17, 12, 0x60, 14, 15, 0x68),
+            Word::W64 => (21, 16, 0x10, 18, 19, 0x18),
+        };
+        let bytes = word.bytes() as u64;
+        let mut stack = vec![0; 1 + slots + 1];
+        stack[0] = base(word) + ENTRY_RETURNS;
+        stack[1 + ip] = pc;
+        stack[1 + ip + 1] = cs;
+        stack[1 + flags] = 0x246;
+        stack[1 + sp] = stack_at + (1 + slots as u64) * bytes;
+        stack[1 + sp + 1] = ss;
+        stack[1 + slots] = base(word) + CALLED_FROM;
+        Self {
+            word,
+            text,
+            stack,
+            stack_at,
+        }
+    }
+
+    fn interrupted_at(&self) -> Registers {
+        let last = self.stack.len() as u64 - 1;
+        let mut registers = Registers::at(
+            VirtAddr(0),
+            VirtAddr(self.stack_at + last * self.word.bytes() as u64),
+        );
+        registers.set(Reg::Cs, 0x10);
+        registers
+    }
+}
+
+impl Memory<VirtAddr> for Faulted {
+    fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        let width = self.word.bytes() as u64;
+        for (i, byte) in buf.iter_mut().enumerate() {
+            let at = addr.0.wrapping_add(i as u64);
+            let code = self.text.get(at.wrapping_sub(base(self.word)) as usize);
+            let above = at.wrapping_sub(self.stack_at);
+            // The rest of the stack is zero.
+            let word = self.stack.get((above / width) as usize).unwrap_or(&0);
+            *byte = match code {
+                Some(code) => *code,
+                None if above < 0x200 => (word >> (above % width * 8)) as u8,
+                None => return Err(Fault::NonCanonical(VirtAddr(at))),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl CodeSymbols for Faulted {
+    fn function(&self, addr: VirtAddr) -> Option<Function<'_>> {
+        let number = self
+            .is_text(addr)
+            .then(|| (addr.0 - base(self.word)) >> 8)?;
+        Some(Function {
+            name: ["f", "asm_exc_page_fault", "exc_page_fault"][number as usize],
+            start: VirtAddr(base(self.word) + (number << 8)),
+            size: Some(256),
+        })
+    }
+
+    fn start_of(&self, _: &str) -> Option<VirtAddr> {
+        None
+    }
+
+    fn is_text(&self, addr: VirtAddr) -> bool {
+        (base(self.word)..base(self.word) + self.text.len() as u64).contains(&addr.0)
+    }
+}
+
+#[test]
+fn a_call_through_null_is_followed_by_every_method() {
+    let methods = Method::ALL.map(|method| vec![method]);
+    for word in [Word::W32, Word::W64] {
+        for methods in methods.iter().chain([&Method::ALL.to_vec()]) {
+            for (pc, certain) in [(0, true), (0x48, true), (0xa000_0000, false)] {
+                let kernel = Faulted::new(word, pc);
+                let mut unwinder = Unwinder::new(word, Some((6, 1, 0)));
+                unwinder.set_methods(methods);
+                let start =
+                    Registers::at(VirtAddr(base(word) + HANDLER), VirtAddr(kernel.stack_at));
+                let unwind = |registers| {
+                    let found = unwinder.unwind(&Stack {
+                        memory: &kernel,
+                        symbols: &kernel,
+                        registers,
+                        exact: true,
+                        bounds: &[],
+                        limit: LIMIT,
+                    });
+                    found.frames
+                };
+                let frames = unwind(start);
+                let pcs: Vec<u64> = frames.iter().map(|frame| frame.pc.0).collect();
+                let expected = [HANDLER, ENTRY_RETURNS].map(|at| base(word) + at);
+                assert_eq!(pcs[..2], expected, "{word:?} {methods:?}");
+                assert_eq!(pcs[2..4], [pc, base(word) + CALLED_FROM]);
+                assert!(frames[2].interrupted && !frames[2].user);
+                assert!(frames[2].registers.is_some());
+                assert_eq!(frames[3].guess, !certain);
+                // The same from the registers at the NULL itself.
+                let frames = unwind(kernel.interrupted_at());
+                assert!(!frames[0].user);
+                assert_eq!(frames[1].pc.0, base(word) + CALLED_FROM);
+            }
+        }
+    }
+}

@@ -101,8 +101,12 @@ def _is_of(facts: Mapping[str, str], image: Image) -> bool:
         return False
     if "BUILD-ID" in facts and image.build_id is not None:
         return facts["BUILD-ID"] == image.build_id
+    moved = vmcoreinfo.number(facts, "SYMBOL(_stext)", 16)
+    slide = vmcoreinfo.number(facts, "KERNELOFFSET", 16)
     try:
-        linked = image.symbols()["_stext"]
-        return int(facts["SYMBOL(_stext)"], 16) - linked == int(facts["KERNELOFFSET"], 16)
-    except (AbsentError, KeyError, ValueError):
+        linked = image.symbols().get("_stext")
+    except AbsentError:
         return False
+    if moved is None or slide is None or linked is None:
+        return False
+    return moved == linked + slide

@@ -243,9 +243,9 @@ def _own_roots(
     swapper = first_symbol(symbols, "swapper")
     if swapper is None:
         return
-    with suppress(MemoryFault, OverflowError):
+    with suppress(MemoryFault):
         yield Root(physical.translate(swapper + to_physical), "swapper_pg_dir")
     # In 2.6.18-xen swapper_pg_dir is a pointer to the table.
-    with suppress(MemoryFault, OverflowError):
+    with suppress(MemoryFault):
         pointer = physical.word(swapper + to_physical, image.word)
         yield Root(physical.translate(pointer + to_physical), "*swapper_pg_dir")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from ... import parsing
 from ..._native import AddressSpace, MemoryFault, Symbols
 
 #: The text fills at most its note, which has a page for itself (VMCOREINFO_BYTES).
@@ -25,11 +26,7 @@ def parse(text: str) -> Mapping[str, str]:
 
 def number(facts: Mapping[str, str], key: str, base: int = 10) -> int | None:
     """The number that stands at ``key``; None where it is absent, or none that a kernel writes."""
-    try:
-        found = int(facts[key], base)
-    except (KeyError, ValueError):
-        return None
-    return found if -1 << 63 <= found < 1 << 64 else None
+    return parsing.number(facts.get(key, ""), base)
 
 
 def extent(facts: Mapping[str, str], key: str) -> int | None:

@@ -20,7 +20,8 @@ def module(kernel: Kernel, inference: Inferences) -> Struct:
     # Each is in pages of its own.
     for node in kernel.list(head, min(SAMPLE, kernel.most(PAGE))):
         try:
-            blocks.append(Block(node - word, kernel.data(node - word, SIZE), word))
+            module = kernel.containing(node, word)
+            blocks.append(Block(module, kernel.data(module, SIZE), word))
         except MemoryFault:
             continue
     if not blocks:

@@ -132,7 +132,7 @@ class Sample:
         try:
             before = head
             while at not in seen and len(found) < self._most and self.step():
-                task = at - offset
+                task = self._kernel.containing(at, offset)
                 if self._kernel.pointer(at + self.word) != before or not self.is_task(task):
                     return found
                 # No two of them overlap.

@@ -324,8 +324,9 @@ def _groups(kernel: Kernel, sample: Sample, offset: int, tgid: int) -> bool:
         for block in sample.leaders:
             at, seen = block.word(offset), {block.address + offset}
             while at not in seen and len(seen) < 1 << 16 and sample.step():
-                same = kernel.number(at - offset + tgid, 4) == block.int(tgid)
-                if not (same and sample.is_task(at - offset)):
+                task = kernel.containing(at, offset)
+                same = kernel.number(task + tgid, 4) == block.int(tgid)
+                if not (same and sample.is_task(task)):
                     return False
                 seen.add(at)
                 at = kernel.pointer(at)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ..._native import AbsentError
 from ...budget import Allowance
+from ...isolation import isolated
 from ..kernel import Kernel
 from ..partial_buffer import PartialBuffer
 from .message import Lines, LogLine, caller, decode
@@ -115,9 +116,10 @@ class _Ring:
         # Blocks do not overlap.
         room = Allowance(self.size)
         for number in self._ordered():
-            line = self._line(number, room)
-            if line is not None:
-                yield line
+            with isolated(f"message {number} of the kernel's log is left out", self._kernel.warn):
+                line = self._line(number, room)
+                if line is not None:
+                    yield line
 
     def _ordered(self) -> list[int]:
         """The ids between the tail and the head; where those are damaged, all that there are.

@@ -9,13 +9,14 @@ mod segments;
 mod vmcore;
 mod warnings;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
 use crate::file::{MappedFile, ReadError};
 use crate::memory::{Fault, Memory};
-use crate::notes::{self, Decoded};
+use crate::notes::{self, Decoded, DEVICE_DUMP_NAME, NT_VMCOREDD};
 use crate::Result;
 
 use warnings::Warnings;
@@ -40,6 +41,13 @@ pub struct Note {
     pub desc_size: u64,
     /// Its descriptor, once it was asked for.
     desc: Arc<OnceLock<Vec<u8>>>,
+}
+
+impl Note {
+    /// Whether it is NT_VMCOREDD: any number of MiB that no command needs.
+    fn is_device_dump(&self) -> bool {
+        self.name == b"LINUX" && self.note_type == NT_VMCOREDD
+    }
 }
 
 /// A dump, opened read-only.
@@ -109,17 +117,31 @@ impl Dump {
     }
 
     /// The bytes of a note's descriptor; none where they cannot be read (any more).
-    pub fn desc<'n>(&self, note: &'n Note) -> &'n [u8] {
-        note.desc.get_or_init(|| {
-            self.file
-                .copy(note.desc_offset, note.desc_size)
-                .unwrap_or_default()
-        })
+    pub fn desc<'n>(&self, note: &'n Note) -> Cow<'n, [u8]> {
+        if note.is_device_dump() {
+            Cow::Owned(self.copy_desc(note, note.desc_size))
+        } else {
+            Cow::Borrowed(self.cached_desc(note))
+        }
     }
 
-    /// What a note says.
+    fn cached_desc<'n>(&self, note: &'n Note) -> &'n [u8] {
+        note.desc
+            .get_or_init(|| self.copy_desc(note, note.desc_size))
+    }
+
+    fn copy_desc(&self, note: &Note, size: u64) -> Vec<u8> {
+        self.file.copy(note.desc_offset, size).unwrap_or_default()
+    }
+
+    /// What a note says. Of a device dump only the name is read.
     pub fn decode<'n>(&self, note: &'n Note) -> Decoded<'n> {
-        notes::decode(&note.name, note.note_type, self.desc(note))
+        if note.is_device_dump() {
+            let size = note.desc_size.min(DEVICE_DUMP_NAME as u64);
+            Decoded::DeviceDump(notes::device_dump_name(&self.copy_desc(note, size)))
+        } else {
+            notes::decode(&note.name, note.note_type, self.cached_desc(note))
+        }
     }
 
     /// What is broken about the file without making it useless.

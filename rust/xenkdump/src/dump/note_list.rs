@@ -9,7 +9,8 @@ use crate::file::MappedFile;
 /// No more notes than this are read. Xen writes two or three a pCPU.
 const NOTES: usize = 1 << 17;
 
-/// Nor notes with more bytes of descriptors together. Device dumps (VMCOREDD) have some MiB.
+/// Nor notes with more bytes of descriptors together, device dumps (NT_VMCOREDD) not counted: they
+/// come before the CPUs' notes, have any number of MiB, and only their names are read.
 const DESCRIPTORS: u64 = 256 << 20;
 
 /// A name is cut after so many bytes. The longest known has 18.
@@ -23,6 +24,8 @@ pub(super) struct NoteList {
     ranges: HashSet<(u64, u64)>,
     /// Bytes of all descriptors. Only where notes overlap are these more than the file has.
     size: u64,
+    /// Bytes of those that are read.
+    read_size: u64,
 }
 
 impl NoteList {
@@ -70,16 +73,9 @@ impl NoteList {
                 ));
                 return;
             }
-            self.size = self.size.saturating_add(desc_size.into());
-            if self.notes.len() >= NOTES || self.size > file.len().min(DESCRIPTORS) {
-                warnings.push(format!(
-                    "too many notes: those from offset {at:#x} on are left out"
-                ));
-                return;
-            }
             let name = file.copy(name_at, NAME.min(name_size.into()));
             let name = name.unwrap_or_default();
-            self.notes.push(Note {
+            let note = Note {
                 name: name
                     .split(|&byte| byte == 0)
                     .next()
@@ -91,7 +87,18 @@ impl NoteList {
                 desc_offset: desc_at,
                 desc_size: desc_size.into(),
                 desc: Arc::new(OnceLock::new()),
-            });
+            };
+            self.size = self.size.saturating_add(note.desc_size);
+            if !note.is_device_dump() {
+                self.read_size = self.read_size.saturating_add(note.desc_size);
+            }
+            if self.notes.len() >= NOTES || self.size > file.len() || self.read_size > DESCRIPTORS {
+                warnings.push(format!(
+                    "too many notes: those from offset {at:#x} on are left out"
+                ));
+                return;
+            }
+            self.notes.push(note);
             at = desc_at.saturating_add(padded(desc_size));
         }
     }

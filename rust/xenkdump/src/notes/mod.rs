@@ -15,6 +15,11 @@ use crate::addr::{MachineAddr, Mfn, Word};
 
 /// `NT_PRSTATUS`, name `CORE`.
 pub const NT_PRSTATUS: u32 = 1;
+/// `NT_VMCOREDD`, name `LINUX`: what a driver wrote about its device (Linux 4.18, 2724273e8fd0).
+/// /proc/vmcore has these before the notes of the CPUs.
+pub const NT_VMCOREDD: u32 = 0x700;
+/// `VMCOREDD_MAX_NAME_BYTES`: the descriptor starts with the device dump's name.
+pub const DEVICE_DUMP_NAME: usize = 44;
 /// `NT_XEN_KDUMP_CR3`: only the Xen kexec patches of 2006, under the name `Xen Domanin-0 CR3` (sic).
 /// Not to be taken for [`XEN_ELFNOTE_CRASH_INFO`], which has one zero less.
 pub const NT_XEN_KDUMP_CR3: u32 = 0x1000_0001;
@@ -107,6 +112,8 @@ pub enum Decoded<'a> {
     EraseInfo(&'a [u8]),
     /// `QEMU`: a `QEMUCPUState`.
     Qemu(QemuCpu),
+    /// NT_VMCOREDD: the name of the device dump.
+    DeviceDump(Vec<u8>),
     /// XEN_ELFNOTE_DUMPCORE_HEADER: magic, vCPUs, pages, page size.
     DumpCoreHeader([u64; 4]),
     /// XEN_ELFNOTE_DUMPCORE_XEN_VERSION.
@@ -164,6 +171,7 @@ pub fn decode<'a>(name: &[u8], note_type: u32, desc: &'a [u8]) -> Decoded<'a> {
         }
         .map(|mfn| Decoded::XenKdumpCr3(Mfn(mfn))),
         (b"CORE", NT_PRSTATUS) => prstatus(desc),
+        (b"LINUX", NT_VMCOREDD) => Some(Decoded::DeviceDump(device_dump_name(desc))),
         _ => None,
     };
     known.unwrap_or(Decoded::Raw(desc))
@@ -180,13 +188,23 @@ pub fn type_name(name: &[u8], note_type: u32) -> Option<&'static str> {
         (b"Xen", XEN_ELFNOTE_DUMPCORE_HEADER) => "XEN_ELFNOTE_DUMPCORE_HEADER",
         (b"Xen", XEN_ELFNOTE_DUMPCORE_XEN_VERSION) => "XEN_ELFNOTE_DUMPCORE_XEN_VERSION",
         (b"Xen", XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION) => "XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION",
-        (b"LINUX", 0x700) => "NT_VMCOREDD",
+        (b"LINUX", NT_VMCOREDD) => "NT_VMCOREDD",
         (b"VMCOREINFO", 0) => "VMCOREINFO",
         (b"VMCOREINFO_XEN", 0) => "VMCOREINFO_XEN",
         (b"ERASEINFO", 0) => "ERASEINFO",
         (b"QEMU", 0) => "QEMUCPUState",
         _ => return None,
     })
+}
+
+/// The name at the start of an NT_VMCOREDD's descriptor.
+pub fn device_dump_name(desc: &[u8]) -> Vec<u8> {
+    let array = desc.get(..DEVICE_DUMP_NAME).unwrap_or(desc);
+    array
+        .iter()
+        .copied()
+        .take_while(|&byte| byte != 0)
+        .collect()
 }
 
 fn words<const N: usize>(desc: &[u8]) -> Option<[u64; N]> {

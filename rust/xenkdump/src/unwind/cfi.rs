@@ -316,6 +316,27 @@ mod tests {
     }
 
     #[test]
+    fn an_interruption_has_the_cs_that_the_processor_pushed_above_the_pc() {
+        // Augmentation "S": eip, cs and eflags were pushed, the CFA is esp+12.
+        let mut section = entry(&[
+            0xff, 0xff, 0xff, 0xff, 1, b'S', 0, 1, 0x7c, 8, 0x0c, 4, 12, 0x88, 3,
+        ]);
+        let mut fde = vec![0; 4];
+        fde.extend(0xc100_0000_u32.to_le_bytes());
+        fde.extend(0x10_u32.to_le_bytes());
+        section.extend(entry(&fde));
+        let at = |reg| found(step(section.clone(), 0xc100_0004, &[(Reg::Cs, 0x60)]), reg);
+        assert_eq!(at(Reg::Ip), Some(0x11));
+        assert_eq!(at(Reg::Cs), Some(0x22));
+        assert_eq!(at(Reg::Sp), Some(0xc200_100c));
+        let call = debug_frame(&[(0xc100_0000, 0x10, &[])]);
+        assert_eq!(
+            found(step(call, 0xc100_0004, &[(Reg::Cs, 0x60)]), Reg::Cs),
+            None
+        );
+    }
+
+    #[test]
     fn the_row_for_the_pc_gives_the_caller_s_registers() {
         // push %ebx at +1: CFA esp+8, ebx at CFA-8.
         let push_ebx: &[u8] = &[0x41, 0x0e, 8, 0x83, 2];

@@ -115,6 +115,15 @@ pub(super) fn step<'a, S: UnwindSection<Reader<'a>>>(
         };
         caller.put(*reg, value.map(|value| value & word.max()));
     }
+    // Of an interruption the processor pushed cs above the pc, of which DWARF has no number.
+    if let (true, Some(RegisterRule::Offset(ip))) =
+        (signal, row.register(fde.cie().return_address_register()))
+    {
+        let at = cfa
+            .wrapping_add_signed(ip)
+            .wrapping_add(word.bytes() as u64);
+        caller.put(Reg::Cs, frame.read(at).ok().map(|cs| cs & 0xffff));
+    }
     // Without a return address there is no caller: so the outermost function is marked.
     if caller.get(Reg::Ip).is_none() {
         return Ok(Step::End);

@@ -11,6 +11,7 @@ use crate::memory::Memory;
 
 use super::decode::{decode, Effect};
 use super::facts::{Effort, Known, LOOKUP, PAGE};
+use super::leaf::is_null_page;
 use super::registers::{Reg, Registers};
 use super::step::offset;
 use super::symbols::{CodeSymbols, Function};
@@ -43,6 +44,13 @@ pub(super) struct Place {
     /// The caller's frame pointer.
     pub caller_bp: CallerBp,
 }
+
+/// Right after a call, before the function has done anything.
+const CALLED: [Place; 1] = [Place {
+    stack: Some(0),
+    frame: None,
+    caller_bp: CallerBp::Kept,
+}];
 
 /// What a function did with the frame pointer of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,6 +110,9 @@ impl<'a> Depths<'a> {
     /// function at `lookup`. Mostly one; several where code that is never reached seems to be, none
     /// where the code could not be followed.
     pub fn at(&mut self, pc: VirtAddr, lookup: VirtAddr) -> &[Place] {
+        if is_null_page(pc) {
+            return &CALLED;
+        }
         self.of_function(lookup).map_or(&[], |places| places.at(pc))
     }
 
@@ -471,6 +482,18 @@ mod tests {
             assert!(before.is_none_or(|before| before - effort.left() <= LOOKUP));
         }
         assert!(depths.code.pages.len() <= MOST_PAGES);
+    }
+
+    #[test]
+    fn nothing_was_pushed_since_a_call_into_the_null_page() {
+        let ram = Ram::new(Word::W64);
+        // Per-CPU symbols are linked at 0 until 6.14.
+        let names = Names(vec![(0, "fixed_percpu_data"), (0x1000, "")]);
+        let (mut known, effort) = (Known::default(), Effort::default());
+        let mut depths = Depths::new(&ram, &names, Word::W64, &mut known, &effort);
+        for pc in [0, 0x48] {
+            assert_eq!(depths.at(VirtAddr(pc), VirtAddr(pc)), CALLED);
+        }
     }
 
     #[test]

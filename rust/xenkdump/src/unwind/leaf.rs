@@ -1,7 +1,7 @@
 //! Frames of code that has no unwind data: stubs that Xen writes, and what lies at the top of the
 //! stack when the pc leads nowhere.
 
-use crate::addr::{VirtAddr, Word};
+use crate::addr::{VirtAddr, Word, PAGE_SIZE};
 use crate::memory::Memory;
 
 use super::call_site::{call_before, Call};
@@ -87,9 +87,16 @@ pub(super) fn run_to_ret(
     Ok(Step::Caller(caller))
 }
 
+/// Whether the pc is in the page that is never mapped, so that pointers which are NULL, and members
+/// of a struct at NULL, are caught. No table describes what is there.
+pub(super) fn is_null_page(pc: VirtAddr) -> bool {
+    pc.0 < PAGE_SIZE as u64
+}
+
 /// Takes the word at the top of the stack for the return address, if a call stands before it that
 /// can have led to the pc. So it is when a call went through a wild pointer, and in the first
-/// instruction of a function.
+/// instruction of a function. After a call through a NULL pointer it is certain: Linux's own
+/// unwinder does the same (arch/x86/kernel/unwind_orc.c, `null_orc_entry`, since 5.1).
 pub(super) fn top_of_stack(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
@@ -99,23 +106,42 @@ pub(super) fn top_of_stack(
     let (Some(pc), Some(sp)) = (registers.pc(), registers.sp()) else {
         return Ok(Step::Unknown);
     };
-    let step = return_address(memory, symbols, sp, registers, word, true)?;
-    let Step::Caller(caller) = &step else {
-        return Ok(step);
-    };
-    let Some(function) = symbols.function(pc).filter(|_| symbols.is_text(pc)) else {
-        return Ok(step);
+    let Step::Caller(mut caller) = return_address(memory, symbols, sp, registers, word, true)?
+    else {
+        return Ok(Step::Unknown);
     };
     let call = caller
         .registers
         .pc()
         .and_then(|ret| call_before(memory, symbols, ret, word));
-    let led_here = match call {
-        Some(Call::Direct(target)) => target == function.start,
-        Some(Call::Indirect) => pc == function.start,
-        None => false,
+    let led_here = match symbols.function(pc).filter(|_| symbols.is_text(pc)) {
+        Some(function) => match call {
+            Some(Call::Direct(target)) => target == function.start,
+            Some(Call::Indirect) => pc == function.start,
+            None => false,
+        },
+        None => {
+            caller.guess = !(is_null_page(pc) && call == Some(Call::Indirect));
+            true
+        }
     };
-    Ok(if led_here { step } else { Step::Unknown })
+    Ok(match led_here {
+        true => Step::Caller(caller),
+        false => Step::Unknown,
+    })
+}
+
+/// Whether the return address of the call that led to the pc is at the top of the stack.
+pub(super) fn is_called(
+    memory: &dyn Memory<VirtAddr>,
+    symbols: &dyn CodeSymbols,
+    registers: &Registers,
+    word: Word,
+) -> bool {
+    matches!(
+        top_of_stack(memory, symbols, registers, word),
+        Ok(Step::Caller(_))
+    )
 }
 
 fn return_address(
@@ -217,5 +243,30 @@ mod tests {
         };
         assert_eq!(caller.registers.pc(), Some(VirtAddr(RET)));
         assert!(caller.guess);
+    }
+
+    #[test]
+    fn an_indirect_call_into_the_null_page_is_certain() {
+        let (mut ram, names) = setting();
+        ram.bytes(RET - 2, &[0xff, 0xd0]);
+        for (pc, guess) in [
+            (0, false),
+            (0x48, false),
+            (0x1000, true),
+            (0xdead_0000_0000_dead, true),
+        ] {
+            let mut registers = Registers::at(VirtAddr(pc), VirtAddr(STACK + 16));
+            registers.set(Reg::Bp, 0x11);
+            let Ok(Step::Caller(caller)) = top_of_stack(&ram, &names, &registers, Word::W64) else {
+                panic!("no caller of {pc:#x}");
+            };
+            assert_eq!(caller.registers.pc(), Some(VirtAddr(RET)));
+            assert_eq!(caller.registers.sp(), Some(VirtAddr(STACK + 24)));
+            assert_eq!(caller.registers.get(Reg::Bp), Some(0x11));
+            assert_eq!(caller.guess, guess, "{pc:#x}");
+        }
+        // A `ret` to 0 has popped what led there.
+        let registers = Registers::at(VirtAddr(0), VirtAddr(STACK));
+        assert!(!is_called(&ram, &names, &registers, Word::W64));
     }
 }

@@ -373,7 +373,7 @@ mod tests {
             OrcFormat::V6_3
         );
         assert_eq!(
-            OrcFormat::of_fields(3, None, Some(11), None),
+            OrcFormat::of_fields(3, None, Some(11), release(6, 12)),
             OrcFormat::of_release(release(6, 12))
         );
         assert_eq!(

@@ -31,7 +31,7 @@ const OUTERMOST: [&str; 7] = [
 /// Whether no frame can come after one of this function.
 ///
 /// Entry code that became C is called by a stub named after it: `ret_from_fork` by
-/// `ret_from_fork_asm` since Linux 6.6 (3aec4ecb3d1f, "x86: Rewrite ret_from_fork() in C").
+/// `ret_from_fork_asm` since Linux 6.5 (3aec4ecb3d1f, "x86: Rewrite ret_from_fork() in C").
 pub(super) fn is_entry(name: &str, symbols: &dyn CodeSymbols) -> bool {
     ENTRIES.contains(&name) && symbols.start_of(&format!("{name}_asm")).is_none()
 }

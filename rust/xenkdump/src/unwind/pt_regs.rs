@@ -25,6 +25,12 @@ pub struct PtRegs {
 /// The most slots any layout has; a `pt_regs` is read in one go.
 const MAX_SLOTS: usize = 25;
 
+/// Xen's flat code segment for 64-bit PV guests (xen/include/public/arch-x86/xen-x86_64.h). Kernel
+/// and user space both run with it in ring 3. Xen saves it as it is in `cpu_user_regs`, and so does a
+/// kernel its own `cs` in a crash. In the frames that Xen pushes on a kernel's stack, a kernel that
+/// was interrupted has RPL 0 instead.
+const FLAT_RING3_CS64: u64 = 0xe033;
+
 use Reg::{
     Ax, Bp, Bx, Cs, Cx, Di, Ds, Dx, Es, Flags, Fs, Gs, Ip, OrigAx, Si, Sp, Ss, R10, R11, R12, R13,
     R14, R15, R8, R9,
@@ -232,17 +238,30 @@ impl PtRegs {
     }
 
     /// Whether these registers are user space's; to Xen, a guest's.
+    ///
+    /// The privilege level in `cs` decides, not the pc: a kernel that calls NULL has the pc of user
+    /// space, and the vsyscall page has one of the kernel's half.
     pub fn is_user(&self, registers: &Registers) -> bool {
         if self.hypervisor {
             return self.is_guest(registers);
         }
-        match self.word {
-            // The half of the address space tells, not `cs`: a Xen PV kernel runs in ring 3 too.
-            // With five levels of page tables user space has 56 bits.
-            Word::W64 => registers.get(Ip).is_some_and(|ip| ip >> 56 == 0),
+        match (self.word, registers.get(Cs)) {
             // Xen runs a 32-bit kernel in ring 1 (`cs` 0x61), so ring 3 is user space there too.
-            Word::W32 => registers.get(Cs).is_some_and(|cs| cs & 3 == 3),
+            (Word::W32, cs) => cs.is_some_and(|cs| cs & 3 == 3),
+            (Word::W64, Some(cs)) if !matches!(cs, 0 | FLAT_RING3_CS64) => cs & 3 == 3,
+            // The kernel's own stack is never in the user half, whatever it called. On the way into
+            // it by `syscall` the stack pointer is still user space's, the pc is not.
+            (Word::W64, _) => [Ip, Sp]
+                .iter()
+                .all(|reg| registers.get(*reg).is_some_and(|value| value >> 63 == 0)),
         }
+    }
+
+    /// Whether these registers may be those of an interruption at pc 0, by a call through NULL. The
+    /// user registers of a kernel thread are zero; those of an io worker have user space's `cs`.
+    pub(super) fn may_be_at_null(&self, registers: &Registers) -> bool {
+        let is_set = |reg| registers.get(reg).is_some_and(|value| value != 0);
+        is_set(Cs) && (is_set(Sp) || !self.is_user(registers))
     }
 
     /// Whether these are registers that Xen saved of a PV guest: its kernel runs in ring 3, or in
@@ -317,15 +336,43 @@ mod tests {
         assert!(!layout.is_user(&registers));
     }
 
+    const KERNEL: u64 = 0xffff_ffff_8100_0000;
+    const KERNEL_STACK: u64 = 0xffff_c900_0001_3f58;
+    const USER_STACK: u64 = 0x7ffc_a352_9220;
+
+    fn is_user(word: Word, cs: Option<u64>, ip: u64, sp: u64) -> bool {
+        let mut registers = Registers::at(VirtAddr(ip), VirtAddr(sp));
+        registers.put(Cs, cs);
+        PtRegs::of(word, None).is_user(&registers)
+    }
+
     #[test]
-    fn a_xen_kernel_in_ring_3_is_not_user_space() {
-        let layout = PtRegs::of(Word::W64, None);
-        let mut registers = Registers::at(VirtAddr(0xffff_ffff_8100_0000), VirtAddr(0));
-        registers.set(Cs, 0xe033);
-        assert!(!layout.is_user(&registers));
-        for user in [0x47_b7a0, 0x7f12_3456_7890, 0x00ff_1234_5678_9abc] {
-            registers.set(Ip, user);
-            assert!(layout.is_user(&registers));
+    fn the_privilege_level_tells_user_space_not_the_pc() {
+        let null_or_wild = [0, 0x48, 0x47_b7a0, 0x00ff_1234_5678_9abc, KERNEL];
+        for ip in null_or_wild {
+            for cs in [0x10, 0xe030] {
+                assert!(!is_user(Word::W64, Some(cs), ip, KERNEL_STACK), "{ip:#x}");
+            }
+            for cs in [0x33, 0x23, 0xe023] {
+                assert!(is_user(Word::W64, Some(cs), ip, USER_STACK), "{ip:#x}");
+            }
+            for (cs, user) in [(0x60, false), (0x61, false), (0xe019, false), (0x73, true)] {
+                let ip = ip & Word::W32.max();
+                assert_eq!(is_user(Word::W32, Some(cs), ip, 0xc211_7fb4), user);
+            }
+        }
+    }
+
+    #[test]
+    fn where_kernel_and_user_space_share_a_segment_the_stack_tells_too() {
+        // A PV guest in Xen's registers; an HVM guest, whose segments Xen does not save.
+        for cs in [Some(0xe033), Some(0), None] {
+            for user in [0, 0x47_b7a0, 0x7f12_3456_7890, 0x00ff_1234_5678_9abc] {
+                assert!(is_user(Word::W64, cs, user, USER_STACK));
+                assert!(!is_user(Word::W64, cs, user, KERNEL_STACK), "a wild call");
+            }
+            assert!(!is_user(Word::W64, cs, KERNEL, KERNEL_STACK));
+            assert!(!is_user(Word::W64, cs, KERNEL, USER_STACK), "syscall entry");
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::Memory;
 
 use super::frame::How;
+use super::leaf;
 use super::pt_regs::PtRegs;
 use super::registers::{Reg, Registers};
 use super::step::{offset, read_word, Caller, Step, Unreadable};
@@ -38,7 +39,7 @@ pub(super) fn step(
     }
     // A system call of old kernels saved but some of them.
     if let Some((at, saved)) = layout.read_syscall(memory, sp, registers) {
-        if layout.is_user(&saved) && is_likely(symbols, layout, &saved, at) {
+        if layout.is_user(&saved) && is_likely(memory, symbols, layout, &saved, at) {
             return Ok(interrupted(saved, at));
         }
     }
@@ -66,7 +67,7 @@ pub(super) fn find(
     if is_empty(&registers) && is_top_of_stack(layout, at) {
         return Ok(Step::End);
     }
-    if !is_likely(symbols, layout, &registers, at) {
+    if !is_likely(memory, symbols, layout, &registers, at) {
         return Ok(Step::Unknown);
     }
     Ok(interrupted(registers, at))
@@ -112,8 +113,10 @@ fn is_empty(registers: &Registers) -> bool {
 }
 
 /// Whether these can be registers: selectors and flags have few values, and the pc and the stack
-/// pointer must agree with them.
+/// pointer must agree with them. A kernel's pc outside all code needs the return address of the call
+/// that led there.
 fn is_likely(
+    memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     layout: &PtRegs,
     registers: &Registers,
@@ -135,8 +138,7 @@ fn is_likely(
             Word::W32 => cs == 0x73 && ss == Some(0x7b),
         };
         return is_top_of_stack(layout, at)
-            && (layout.is_guest(registers)
-                || (selectors && pc.raw() != 0 && sp != 0 && !symbols.is_text(pc)));
+            && (layout.is_guest(registers) || (selectors && sp != 0 && !symbols.is_text(pc)));
     }
     let selectors = match layout.word {
         Word::W64 => {
@@ -153,10 +155,11 @@ fn is_likely(
     // What a crash in this very frame saved of itself is not what it interrupted: its stack
     // pointer would lie above the registers.
     let same_stack = sp.abs_diff(at.raw()) < LARGEST_STACK;
+    // The stack pointer itself may be what went wrong: a double fault has a stack of its own.
+    let aligned = sp % layout.word.bytes() as u64 == 0;
     selectors
-        && symbols.is_text(pc)
-        && sp % layout.word.bytes() as u64 == 0
-        && (!same_stack || sp >= layout.sp_slot(at).raw())
+        && (!same_stack || (aligned && sp >= layout.sp_slot(at).raw()))
+        && (symbols.is_text(pc) || leaf::is_called(memory, symbols, registers, layout.word))
 }
 
 #[cfg(test)]
@@ -242,6 +245,49 @@ mod tests {
         let mut ram = Ram::new(Word::W32);
         ram.words(STACK, &[0; 17]);
         assert!(matches!(at(&ram, STACK), Step::End));
+    }
+
+    #[test]
+    fn a_kernel_s_pc_outside_all_code_needs_the_return_address_of_its_call() {
+        let sp = STACK + 68;
+        let ret = 0xc100_2005;
+        for pc in [0, 0x48, 0xb7f0_1549, 0xd000_0000] {
+            let mut ram = Ram::new(Word::W32);
+            ram.bytes(ret - 8, &[0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0xff, 0xd0]);
+            ram.words(STACK, &pt_regs(9, [pc, 0x60, 0x246, sp, 0x68]));
+            assert!(matches!(at(&ram, STACK), Step::Unknown), "no stack");
+            ram.words(sp, &[ret - 1]);
+            assert!(matches!(at(&ram, STACK), Step::Unknown), "no call");
+            ram.words(sp, &[ret]);
+            let Step::Caller(caller) = at(&ram, STACK) else {
+                panic!("not seen: {pc:#x}");
+            };
+            assert_eq!(caller.registers.pc(), Some(VirtAddr(pc)));
+            assert!(!PtRegs::of(Word::W32, None).is_user(&caller.registers));
+        }
+    }
+
+    #[test]
+    fn a_double_fault_saves_a_stack_pointer_that_is_invalid() {
+        for sp in [0, 0x1234_5677, 0xffff_fffd] {
+            let mut ram = Ram::new(Word::W32);
+            ram.words(STACK, &pt_regs(9, [0xc100_1000, 0x60, 0x246, sp, 0x68]));
+            let Step::Caller(caller) = at(&ram, STACK) else {
+                panic!("not seen: {sp:#x}");
+            };
+            assert_eq!(caller.registers.sp(), Some(VirtAddr(sp)));
+        }
+    }
+
+    #[test]
+    fn user_space_may_call_null_too() {
+        let mut ram = Ram::new(Word::W32);
+        let user = [0, 0x73, 0x246, 0xbfc0_0010, 0x7b];
+        ram.words(STACK, &pt_regs(9, user));
+        let Step::Caller(caller) = at(&ram, STACK) else {
+            panic!("not seen");
+        };
+        assert!(PtRegs::of(Word::W32, None).is_user(&caller.registers));
     }
 
     #[test]

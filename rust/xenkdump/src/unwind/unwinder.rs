@@ -194,9 +194,7 @@ impl Unwinder {
                 Ok(Step::Unknown) => return Err(Stop::NoCaller { pc, sp }),
                 Err(Unreadable { addr, fault }) => return Err(Stop::Unreadable { addr, fault }),
             };
-            // What a kernel thread has for user registers, and what old kernels push below the
-            // first function of a stack.
-            if caller.registers.get(Reg::Ip) == Some(0) {
+            if self.is_end(stack, &caller) {
                 return Ok(());
             }
         }

@@ -11,7 +11,7 @@ use super::frame_pointer;
 use super::leaf;
 use super::orc_step;
 use super::outermost::is_outermost;
-use super::registers::Registers;
+use super::registers::{Reg, Registers};
 use super::saved;
 use super::scan::Scan;
 use super::stack_switch;
@@ -82,6 +82,8 @@ impl Unwinder {
         for way in Way::ALL {
             let step = match way {
                 Way::By(method) if !self.methods.contains(&method) => continue,
+                // An image may have entries for discarded code, which is linked at 0.
+                Way::By(Method::Orc | Method::Cfi) if leaf::is_null_page(lookup) => continue,
                 Way::By(Method::Orc) => self.orc_step(stack, &frame.registers, lookup),
                 Way::By(Method::Cfi) => {
                     self.cfi_step(stack, &switched.registers, lookup, &scans.effort)
@@ -257,14 +259,34 @@ impl Unwinder {
         if self.layout.is_user(&caller.registers) {
             return saved;
         }
+        // An interrupted pc may be anything: a jump through a bad pointer leads anywhere. So may the
+        // stack pointer: where it is invalid, the exception becomes a double fault.
+        if caller.interrupted {
+            return true;
+        }
         if sp.raw() % self.word.bytes() as u64 != 0 {
             return false;
         }
-        // An interrupted pc may be anything: a jump through a bad pointer leads anywhere. Code
-        // that symbols know nothing of (a module's, a JIT's) must at least have made a call.
-        caller.interrupted
-            || stack.symbols.is_text(VirtAddr(pc.raw().wrapping_sub(1)))
+        // Code that symbols know nothing of (a module's, a JIT's) must at least have made a call.
+        stack.symbols.is_text(VirtAddr(pc.raw().wrapping_sub(1)))
             || call_before(stack.memory, stack.symbols, pc, self.word).is_some()
+    }
+
+    /// Whether there is nothing behind this caller: its pc is 0, and no call through NULL led there.
+    pub(super) fn is_end(&self, stack: &Stack<'_>, caller: &Caller) -> bool {
+        let registers = &caller.registers;
+        if registers.get(Reg::Ip) != Some(0) {
+            return false;
+        }
+        // What old kernels push below the first function of a stack.
+        if !caller.interrupted || !self.layout.may_be_at_null(registers) {
+            return true;
+        }
+        // From 3.8 to 4.8 copy_thread gave the user registers of a kernel thread the kernel's cs
+        // and a stack pointer at the top of its stack.
+        !self.layout.is_user(registers)
+            && self.is_first(stack, caller)
+            && !leaf::is_called(stack.memory, stack.symbols, registers, self.word)
     }
 
     /// Whether this lies where a stack begins. A return address of 0 there marks the first function;
@@ -285,23 +307,58 @@ mod tests {
     const LOW: u64 = 0xffff_c900_0000_0000;
     const HIGH: u64 = LOW + 0x4000;
 
-    fn is_plausible(pc: u64, sp: u64, interrupted: bool) -> bool {
+    const RET: u64 = 0xffff_ffff_8100_0102;
+
+    /// What `ask` says of this caller on a stack with a return address in each word.
+    fn asked(
+        caller: (u64, u64, Option<u64>, bool),
+        word_on_stack: u64,
+        ask: impl Fn(&Unwinder, &Stack<'_>, &Caller) -> bool,
+    ) -> bool {
+        let (pc, sp, cs, interrupted) = caller;
+        let mut ram = Ram::new(Word::W64);
+        ram.bytes(RET - 0x102, &[0x90; 0x100]);
+        ram.bytes(RET - 2, &[0xff, 0xd0]);
+        ram.words(sp, &[word_on_stack]);
         let stack = Stack {
-            memory: &Ram::new(Word::W64),
+            memory: &ram,
             symbols: &Names(vec![(0xffff_ffff_8100_0000, "f")]),
             registers: Registers::new(),
             exact: false,
             bounds: &[(VirtAddr(LOW), VirtAddr(HIGH))],
             limit: 1,
         };
+        let mut registers = Registers::at(VirtAddr(pc), VirtAddr(sp));
+        registers.put(Reg::Cs, cs);
         let caller = Caller {
-            registers: Registers::at(VirtAddr(pc), VirtAddr(sp)),
+            registers,
             how: How::Cfi,
             guess: false,
             interrupted,
             saved_at: None,
         };
-        Unwinder::new(Word::W64, None).is_plausible(&stack, &caller)
+        ask(&Unwinder::new(Word::W64, None), &stack, &caller)
+    }
+
+    fn is_plausible(pc: u64, sp: u64, interrupted: bool) -> bool {
+        let caller = (pc, sp, None, interrupted);
+        asked(caller, 0, Unwinder::is_plausible)
+    }
+
+    #[test]
+    fn a_call_through_null_does_not_end_a_stack() {
+        let ends =
+            |sp, cs, interrupted, top| asked((0, sp, cs, interrupted), top, Unwinder::is_end);
+        assert!(!ends(HIGH - 1024, Some(0x10), true, RET));
+        assert!(!ends(HIGH - 1024, Some(0x10), true, 0), "a return to 0");
+        assert!(!ends(HIGH - 176, Some(0x10), true, RET), "the first call");
+        assert!(!ends(0x7ffc_a352_9220, Some(0x33), true, 0), "user space");
+        assert!(ends(HIGH - 64, None, false, 0), "the first function");
+        assert!(ends(0, Some(0), true, 0), "a kernel thread");
+        assert!(ends(HIGH - 168, Some(0x10), true, 0), "one of 3.8 to 4.8");
+        assert!(ends(0, Some(0x33), true, 0), "an io worker");
+        assert!(!ends(0, Some(0x10), true, 0), "no stack either");
+        assert!(!asked((0x48, 0, None, true), 0, Unwinder::is_end));
     }
 
     #[test]
@@ -312,6 +369,14 @@ mod tests {
             is_plausible(0, HIGH - 1024, true),
             "a call of a null pointer"
         );
+    }
+
+    #[test]
+    fn an_interrupted_stack_pointer_may_be_invalid() {
+        for sp in [0, 0x0123_4567, 0xdead_0000_0000_dead, HIGH - 1021] {
+            assert!(is_plausible(RET, sp, true), "{sp:#x}");
+        }
+        assert!(!is_plausible(RET, HIGH - 1021, false));
     }
 
     #[test]

@@ -1,0 +1,265 @@
+"""Real dumps whose NT_PRSTATUS notes are missing, empty, moved or behind device dumps.
+
+The answers are those of the whole dump: the kernel's own copies of the notes are in its memory.
+"""
+
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import xenkdump_fast
+from xenkdump_fast import Domain
+from xenkdump_fast.linux.backtrace import Trace
+
+from .conftest import VMLINUX
+
+pytestmark = pytest.mark.real
+
+PT_LOAD, PT_NOTE = 1, 4
+PAGE = 4096
+NT_PRSTATUS, NT_VMCOREDD = 1, 0x700
+#: Where pr_pid is.
+PID = {4: 24, 8: 32}
+
+
+class Note(NamedTuple):
+    """A note whose descriptor ends in as many zeros as ``zeros`` says."""
+
+    name: bytes
+    kind: int
+    desc: bytes
+    zeros: int = 0
+
+
+class Segment(NamedTuple):
+    """A program header: where it is in the file, its type, and what it says."""
+
+    header: int
+    kind: int
+    offset: int
+    address: int
+    size: int
+
+
+class Copy:
+    """A copy of a dump whose notes can be replaced. Knows the format on its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+        header = self.read(0, 64)
+        self.word = 8 if header[4] == 2 else 4
+        (start,) = struct.unpack_from("<Q" if self.word == 8 else "<I", header, 24 + self.word)
+        size, count = struct.unpack_from("<HH", header, 54 if self.word == 8 else 42)
+        form = "<I4xQ8xQQ" if self.word == 8 else "<II4xII"
+        self.segments = [
+            Segment(at, *struct.unpack_from(form, self.read(at, size)))
+            for at in range(start, start + size * count, size)
+        ]
+        (self.segment,) = (segment for segment in self.segments if segment.kind == PT_NOTE)
+        self.notes = list(self._notes(self.read(self.segment.offset, self.segment.size)))
+        self.cpus = [note for note in self.notes if note.name == b"CORE"]
+        self.others = [note for note in self.notes if note.name != b"CORE"]
+
+    def read(self, at: int, size: int) -> bytes:
+        """Bytes of the file."""
+        with self.path.open("rb") as file:
+            return os.pread(file.fileno(), size, at)
+
+    def offset(self, physical: int) -> int:
+        """Where a physical address is in the file."""
+        return next(
+            segment.offset + physical - segment.address
+            for segment in self.segments
+            if segment.kind == PT_LOAD
+            and segment.address <= physical < segment.address + segment.size
+        )
+
+    @staticmethod
+    def _notes(raw: bytes) -> Iterator[Note]:
+        at = 0
+        while at + 12 <= len(raw):
+            name_size, size, kind = struct.unpack_from("<III", raw, at)
+            if not (name_size or size or kind):
+                return
+            desc = at + 12 + (name_size + 3 & ~3)
+            name = raw[at + 12 : at + 12 + name_size].rstrip(b"\0")
+            yield Note(name, kind, raw[desc : desc + size])
+            at = desc + (size + 3 & ~3)
+
+    def with_notes(self, *notes: Note) -> str:
+        """Writes other notes behind all else; the path."""
+        start = (self.size + PAGE - 1) & ~(PAGE - 1)
+        with self.path.open("r+b") as file:
+            file.truncate(start)
+            file.seek(start)
+            for note in notes:
+                name = note.name + b"\0" if note.name else b""
+                size = len(note.desc) + note.zeros
+                file.write(struct.pack("<III", len(name), size, note.kind))
+                file.write(name + bytes(-len(name) % 4) + note.desc)
+                file.seek(note.zeros + -size % 4, os.SEEK_CUR)
+            end = file.tell()
+            file.truncate(end)
+            offset, sizes = (8, 32) if self.word == 8 else (4, 16)
+            form = "<Q" if self.word == 8 else "<I"
+            for at, value in ((offset, start), (sizes, end - start), (sizes + self.word, 0)):
+                file.seek(self.segment.header + at)
+                file.write(struct.pack(form, value))
+        return str(self.path)
+
+    def write(self, at: int, data: bytes) -> bytes:
+        """Overwrites bytes of the file; what was there."""
+        with self.path.open("r+b") as file:
+            old = os.pread(file.fileno(), len(data), at)
+            os.pwrite(file.fileno(), data, at)
+        return old
+
+
+class Case(NamedTuple):
+    """A dump that was copied, its vmlinux, and the backtraces of what its CPUs ran."""
+
+    copy: Copy
+    vmlinux: str
+    whole: dict[int, Trace]
+
+    def open(self, *notes: Note) -> Domain:
+        """The copy with these notes."""
+        return xenkdump_fast.open(self.copy.with_notes(*notes)).domain(0, self.vmlinux)
+
+
+def traces(domain: Domain) -> dict[int, Trace]:
+    """The backtraces of what the CPUs ran."""
+    return {cpu: domain.kernel.backtrace(task) for cpu, task in domain.kernel.active.items()}
+
+
+def same(found: Trace, whole: Trace) -> bool:
+    """Whether they are alike, whoever saved the registers."""
+    return found._replace(where=None) == whole._replace(where=None)
+
+
+@pytest.fixture(scope="module", params=["bare-x86_64", "bare-i386-pae"])
+def case(
+    request: pytest.FixtureRequest,
+    dump_file: Callable[[str], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Case]:
+    """Each kdump of a bare machine in turn: CPU 0 died, CPU 1 was in user space."""
+    path = tmp_path_factory.mktemp("notes") / "vmcore"
+    source = dump_file(f"{request.param}/vmcore")
+    shutil.copyfile(source, path)
+    vmlinux = dump_file(VMLINUX.get(request.param, "vmlinux-6.1.0-56-amd64"))
+    whole = traces(xenkdump_fast.open(source).domain(0, vmlinux))
+    assert [frame.user for frame in whole[1].frames] == [True]
+    assert "sysrq_handle_crash" in {frame.symbol for frame in whole[0].frames}
+    yield Case(Copy(path), vmlinux, whole)
+    path.unlink()
+
+
+NO_NOTE = "CPU {}: no saved registers in the notes; using those in crash_notes"
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_cpu_without_its_note(case: Case, missing: int, *, empty: bool) -> None:
+    """/proc/vmcore has no note of a CPU that was offline or did not answer the NMI."""
+    copy = case.copy
+    cpus = [note._replace(desc=b"") if i == missing else note for i, note in enumerate(copy.cpus)]
+    notes = [note for note in cpus if empty or note.desc]
+    domain = case.open(*notes, *copy.others)
+    found = traces(domain)
+    assert found[1 - missing] == case.whole[1 - missing]
+    assert same(found[missing], case.whole[missing])
+    assert found[missing].where == "crash_notes"
+    assert domain.warnings == [NO_NOTE.format(missing)]
+
+
+def test_no_notes_at_all(case: Case) -> None:
+    domain = case.open()
+    found = traces(domain)
+    assert all(same(found[cpu], case.whole[cpu]) for cpu in case.whole)
+    assert domain.warnings == [NO_NOTE.format(0), NO_NOTE.format(1)]
+
+
+@pytest.fixture
+def uncopied(case: Case) -> Iterator[Case]:
+    """The same without the kernel's copies of the notes."""
+    kernel = case.open(*case.copy.notes).kernel
+    physical = kernel.virtual.translate(kernel.symbol("crash_notes"))
+    assert isinstance(physical, int)
+    offset = case.copy.offset(physical)
+    old = case.copy.write(offset, bytes(kernel.word))
+    yield case
+    case.copy.write(offset, old)
+
+
+def test_notes_in_another_order(uncopied: Case) -> None:
+    """CPU 0's is known by its stack, CPU 1's by pr_pid alone."""
+    copy = uncopied.copy
+    domain = uncopied.open(*reversed(copy.cpus), *copy.others)
+    assert traces(domain) == uncopied.whole
+    assert not domain.warnings
+
+
+def test_neither_a_note_nor_a_copy(uncopied: Case) -> None:
+    """The CPU that died is known by its stack; nothing is known of one in user space."""
+    copy = uncopied.copy
+    domain = uncopied.open(copy.cpus[1], *copy.others)
+    found = traces(domain)
+    assert found[1] == uncopied.whole[1]
+    symbols = [frame.symbol for frame in uncopied.whole[0].frames]
+    assert [frame.symbol for frame in found[0].frames][-len(symbols) :] == symbols
+    assert found[0].where == "its own stack"
+    assert domain.warnings == [
+        "CPU 0: no saved registers; unwinding from the stack of its task",
+    ]
+    domain = uncopied.open(copy.cpus[0], *copy.others)
+    found = traces(domain)
+    assert found[0] == uncopied.whole[0]
+    assert found[1].frames == []
+    assert found[1].stopped == "was running on CPU 1, whose registers are not known"
+
+
+def test_a_note_of_no_cpu(uncopied: Case) -> None:
+    """A user-space stack pointer tells nothing, nor does a pid that no CPU ran."""
+    copy = uncopied.copy
+    desc = bytearray(copy.cpus[1].desc)
+    struct.pack_into("<I", desc, PID[copy.word], 4711)
+    domain = uncopied.open(copy.cpus[0], copy.cpus[1]._replace(desc=bytes(desc)), *copy.others)
+    found = traces(domain)
+    assert found[0] == uncopied.whole[0]
+    assert found[1].frames == []
+    assert domain.warnings == ["NT_PRSTATUS note 1 cannot be assigned to a CPU"]
+
+
+def test_device_dumps_before_the_notes_of_cpus(case: Case) -> None:
+    """They have more bytes than all notes that are read may have."""
+    copy = case.copy
+    names = [f"eth{i}" for i in range(4)]
+    dumps = [
+        Note(b"LINUX", NT_VMCOREDD, name.encode().ljust(44, b"\0"), 80 << 20) for name in names
+    ]
+    domain = case.open(*dumps, *copy.notes)
+    assert traces(domain) == case.whole
+    assert not domain.warnings
+    notes = domain.dump.notes
+    assert [note.fields["dump_name"] for note in notes if note.kind == "device_dump"] == names
+    assert len(notes[0].data) == 44 + (80 << 20)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_order_of_qemu(dump_file: Callable[[str], str], tmp_path: Path, order: int) -> None:
+    """QEMU writes its number for a CPU as pr_pid. CPU 1 was on its interrupt stack."""
+    source = dump_file("bare-i386/vmcore")
+    vmlinux = dump_file(VMLINUX["bare-i386"])
+    copy = Copy(Path(shutil.copyfile(source, tmp_path / "vmcore")))
+    whole = traces(xenkdump_fast.open(source).domain(0, vmlinux))
+    dump = xenkdump_fast.open(copy.with_notes(*copy.cpus[::order], *copy.others))
+    assert traces(dump.domain(0, vmlinux)) == whole
+    dump = xenkdump_fast.open(copy.with_notes(copy.cpus[1], *copy.others))
+    assert traces(dump.domain(0, vmlinux))[1] == whole[1]

@@ -37,7 +37,8 @@ sdist: $(VENV)/.stamp
 	$(PYTHON) -m venv $(DIST)/venv
 	$(DIST)/venv/bin/python -m pip install --quiet --upgrade pip
 	$(DIST)/venv/bin/python -m pip install --quiet $(DIST)/*.tar.gz
-	cd $(DIST) && venv/bin/xkdump --help >/dev/null && venv/bin/python -c 'import xenkdump_fast'
+	cd $(DIST) && venv/bin/xkdump --help >/dev/null && \
+		venv/bin/python -c 'import xenkdump_fast, xenkdump_forge.writing'
 
 # Measures beside every peer that is there, in a quarter of an hour; benches/run.py --help says what
 # more BENCH may ask for. Peers that cannot be installed are named in the table.

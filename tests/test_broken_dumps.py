@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from xenkdump_fast import cli
-from xenkdump_fast.sample import Sample, faults, forge
-from xenkdump_fast.sample.notes import Note
-from xenkdump_fast.sample.parts import Parts
+from xenkdump_forge import Sample, faults, forge
+from xenkdump_forge.notes import Note
+from xenkdump_forge.parts import Parts
 
 COMMANDS = ("sys", "ps", "bt", "bt --all", "log", "mod", "notes", "check", "domains", "vcpus")
 #: Commands that take no vmlinux.

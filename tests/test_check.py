@@ -11,7 +11,7 @@ from xenkdump_fast import AbsentError, m2p, open
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check
 from xenkdump_fast.render import check as render
-from xenkdump_fast.sample import KINDS, Sample, forge
+from xenkdump_forge import KINDS, Sample, forge
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,7 @@ from xenkdump_fast import progress, session
 from xenkdump_fast.commands import bt
 from xenkdump_fast.lazy import Lazy
 from xenkdump_fast.render import bt as render
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 
 def test_one_at_once() -> None:

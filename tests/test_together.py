@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 from .real.together import ALONE, SHARED, together
 

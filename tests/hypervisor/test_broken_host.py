@@ -7,7 +7,7 @@ import pytest
 from xenkdump_fast._native import Dump
 from xenkdump_fast.commands import domains, vcpus
 from xenkdump_fast.hypervisor.xen import Xen
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 from .broken import Break, breaks
 from .patched import patched

@@ -9,7 +9,7 @@ from xenkdump_fast.commands import domains
 from xenkdump_fast.hypervisor.infer import VCPU_LEAST
 from xenkdump_fast.hypervisor.memory import XenMemory
 from xenkdump_fast.hypervisor.xen import Xen
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 from .crowd import CLAIM, COUNT, PAGE, crowd
 from .patched import patched

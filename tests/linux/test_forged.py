@@ -9,7 +9,7 @@ from tests.rendered import text
 from xenkdump_fast.commands import bt
 from xenkdump_fast.linux import pids, tasklist
 from xenkdump_fast.render import bt as render
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 
 def opened(kind: str, folder: Path) -> xk.Domain:

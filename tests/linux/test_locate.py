@@ -12,7 +12,7 @@ from xenkdump_fast._native import Dump, Image
 from xenkdump_fast.hypervisor import memory
 from xenkdump_fast.linux import kaslr, vmcoreinfo
 from xenkdump_fast.linux.locate import BANNER, MOST_ROOTS, Banners, Root, Roots, locate
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 
 @pytest.mark.parametrize("number", ["-5", "8000000000000000", "f" * 16, "f" * 40, "no number"])

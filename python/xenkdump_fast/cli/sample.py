@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
+from xenkdump_forge import SampleError
+
 from ..commands import sample as command
-from ..sample import SampleError
 from .output import show
 
 

@@ -3,10 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import sample
+import xenkdump_forge as sample
 
 if TYPE_CHECKING:
-    from ..sample import Sample
+    from xenkdump_forge import Sample
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from xenkdump_fast.sample import build, faults
-from xenkdump_fast.sample.parts import Parts
+from xenkdump_forge import build, faults
+from xenkdump_forge.parts import Parts
 
 from .walk import Core
 

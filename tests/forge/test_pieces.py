@@ -4,10 +4,10 @@ import struct
 
 import pytest
 
-from xenkdump_fast.sample.cparse import parse
-from xenkdump_fast.sample.ctype import I386, X86_64
-from xenkdump_fast.sample.facts import Facts
-from xenkdump_fast.sample.printk import Line, records, ring
+from xenkdump_forge.cparse import parse
+from xenkdump_forge.ctype import I386, X86_64
+from xenkdump_forge.facts import Facts
+from xenkdump_forge.printk import Line, records, ring
 
 TEXT = """
 typedef unsigned long long u64;

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from xenkdump_fast.sample import Sample, forge
+from xenkdump_forge import Sample, forge
 
 from .walk import Core
 

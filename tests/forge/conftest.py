@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from xenkdump_fast.sample import Sample, forge
+from xenkdump_forge import Sample, forge
 
 from .walk import Core
 

@@ -1,8 +1,8 @@
-"""Writes small forged dumps, to learn on and to test with. Imports nothing that reads dumps.
+"""Writes small forged dumps, to learn on and to test with. Never imports the reader.
 
 ::
 
-    from xenkdump_fast.sample import forge
+    from xenkdump_forge import forge
     sample = forge("/tmp/demo", "modern")
     sample.vmcore, sample.vmlinux, sample.plan
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from xenkdump_fast.sample import Sample
+from xenkdump_forge import Sample
 
 from .walk import Core
 

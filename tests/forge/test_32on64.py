@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from xenkdump_fast.sample import Sample, SampleError, build
+from xenkdump_forge import Sample, SampleError, build
 
 from .walk import Core
 

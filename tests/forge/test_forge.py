@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xenkdump_fast.sample import KINDS, Sample, SampleError, build, forge
+from xenkdump_forge import KINDS, Sample, SampleError, build, forge
 
 
 def test_unknown_kind() -> None:

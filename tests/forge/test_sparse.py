@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from xenkdump_fast.sample import SampleError, forge_sparse
+from xenkdump_forge import SampleError, forge_sparse
 
 from .walk import Core
 

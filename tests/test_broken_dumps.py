@@ -16,7 +16,7 @@ import pytest
 
 from xenkdump_fast import cli
 from xenkdump_forge import Sample, faults, forge
-from xenkdump_forge.notes import Note
+from xenkdump_forge.elf.notes import Note
 from xenkdump_forge.parts import Parts
 
 COMMANDS = ("sys", "ps", "bt", "bt --all", "log", "mod", "notes", "check", "domains", "vcpus")

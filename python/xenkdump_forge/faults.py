@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import random
 
-from . import elf
-from .machine import PAGE
-from .notes import Note
+from .elf import format as elf
+from .elf.notes import Note
+from .memory.machine import PAGE
 from .parts import Parts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .core import Core
+from .elf.core import Core
 from .kernels.base import Kernel
 from .plan import Json
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from .guest import Guest
+from .elf.notes import Note
 from .kernels.base import Kernel
-from .notes import Note
-from .tasks import Task
-from .xen64 import Pcpu
+from .kernels.tasks import Task
+from .memory.guest import Guest
+from .xen.xen64 import Pcpu
 
 Json = dict[str, Any]
 

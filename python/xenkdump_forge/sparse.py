@@ -9,10 +9,11 @@ from math import gcd
 from os import PathLike
 from pathlib import Path
 
-from . import elf, notes
+from .elf import format as elf
+from .elf import notes
 from .errors import SampleError
-from .machine import PAGE, Machine
-from .paging import ACCESSED, DIRTY, NX, PRESENT, USER, WRITE, X86_64, PageTables
+from .memory.machine import PAGE, Machine
+from .memory.paging import ACCESSED, DIRTY, NX, PRESENT, USER, WRITE, X86_64, PageTables
 
 _PAGE_OFFSET = 0xFFFF888000000000
 #: Entries of one P2M page, and the pages that one leaf table maps: 2 MiB.

@@ -20,12 +20,12 @@ from .parts import Parts
 MIB = 1 << 20
 
 _BUILDERS: dict[str, tuple[str, int]] = {
-    "2006": ("xen2006.session", 227174 * 4096),
-    "2006-pae": ("xen2006.pae", 512 * MIB),
-    "2006-x86_64": ("x8664_2006.build", 512 * MIB),
-    "shadow": ("xen2006.shadow", 384 * MIB),
-    "xen3": ("xen2006.xen3", 512 * MIB),
-    "32on64": ("guest32_on_64.build", 384 * MIB),
+    "2006": ("i386_2006.session", 227174 * 4096),
+    "2006-pae": ("i386_2006.pae", 512 * MIB),
+    "2006-x86_64": ("x86_64_2006.build", 512 * MIB),
+    "shadow": ("i386_2006.shadow", 384 * MIB),
+    "xen3": ("i386_2006.xen3", 512 * MIB),
+    "32on64": ("pv32_on_64.build", 384 * MIB),
     "modern": ("modern.build", 256 * MIB),
     "modern-hypercall-page": ("modern.build_with_hypercall_page", 256 * MIB),
 }
@@ -92,6 +92,6 @@ def build(like: str, *, memory: int | None = None, seed: int = 0) -> Parts:
     size = usual if memory is None else memory
     if size < 64 * MIB:
         raise SampleError(f"{like}: needs at least 64 MiB of memory, not {size} bytes")
-    parts: Parts = getattr(import_module(f".{module}", __package__), function)(size, seed)
+    parts: Parts = getattr(import_module(f".hosts.{module}", __package__), function)(size, seed)
     parts.plan = {"kind": like, "seed": seed, "memory": size, **parts.plan}
     return parts

@@ -4,10 +4,10 @@ import struct
 
 import pytest
 
-from xenkdump_forge.cparse import parse
-from xenkdump_forge.ctype import I386, X86_64
-from xenkdump_forge.facts import Facts
-from xenkdump_forge.printk import Line, records, ring
+from xenkdump_forge.debuginfo.cparse import parse
+from xenkdump_forge.debuginfo.ctype import I386, X86_64
+from xenkdump_forge.kernels.facts import Facts
+from xenkdump_forge.kernels.printk import Line, records, ring
 
 TEXT = """
 typedef unsigned long long u64;

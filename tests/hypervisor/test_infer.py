@@ -236,7 +236,7 @@ def test_hosts_of_other_versions(
     """The whole way, from the file to the vCPUs."""
     before = _facts(forge(tmp_path / "before", "modern").vmcore)
     for name, value in shift.items():
-        monkeypatch.setattr(f"xenkdump_forge.xen64.{name}", value)
+        monkeypatch.setattr(f"xenkdump_forge.xen.xen64.{name}", value)
     assert _facts(forge(tmp_path / "after", "modern").vmcore) == before
 
 

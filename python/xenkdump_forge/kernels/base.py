@@ -6,17 +6,18 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from .. import loglines, stack
-from ..facts import Facts
-from ..guest import Guest, Linear
-from ..image import Image
-from ..machine import PAGE
-from ..p2m import LinearList
-from ..paging import PageTables, Paging
-from ..printk import Line
-from ..roster import Job, leaders_first
-from ..tasks import Task
-from ..view import Value, View
+from ..code import stack
+from ..memory.guest import Guest, Linear
+from ..memory.machine import PAGE
+from ..memory.p2m import LinearList
+from ..memory.paging import PageTables, Paging
+from . import log_messages
+from .facts import Facts
+from .image import Image
+from .printk import Line
+from .task_table import Job, leaders_first
+from .tasks import Task
+from .view import Value, View
 
 PF_KTHREAD = 0x00200000
 PF_IDLE = 0x00000002
@@ -328,7 +329,7 @@ class Kernel:
 
     def log_lines(self, everyday: int, last: Sequence[Line]) -> list[Line]:
         """What the kernel said, the panic last."""
-        lines = loglines.boot(self.facts, self.image.spec.banner, self.rng, everyday)
+        lines = log_messages.boot(self.facts, self.image.spec.banner, self.rng, everyday)
         return [*lines, *last]
 
     def write_log(self, lines: list[Line]) -> None:

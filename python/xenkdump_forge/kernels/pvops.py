@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import p2m
-from ..machine import PAGE
-from ..tasks import Task
+from ..memory import p2m
+from ..memory.machine import PAGE
 from .base import Kernel
+from .tasks import Task
 
 
 class Pvops(Kernel):

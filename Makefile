@@ -43,7 +43,8 @@ sdist: $(VENV)/.stamp
 # Measures beside every peer that is there, in a quarter of an hour; benches/run.py --help says what
 # more BENCH may ask for. Peers that cannot be installed are named in the table.
 bench: $(VENV)/.stamp
-	-$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m pip install --quiet --group bench
+	-$(BIN)/python -m pip install --quiet --group peers
 	$(BIN)/python benches/run.py $(BENCH)
 
 # Holds the instructions of the core's paths against benches/core/counts.json (needs valgrind).

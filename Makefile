@@ -76,11 +76,11 @@ fuzz: $(VENV)/.stamp
 		$(BIN)/python -m tests.fuzz $$target $(FUZZ)/corpus/$$target $(FUZZING) -max_len=8192 \
 			-artifact_prefix=$(FUZZ)/artifacts/$$target- || exit 1; done
 
-# Breaks a copy of a real dump COUNT times, by TOGETHER faults each, and runs the commands on it.
+# Breaks a copy of a real dump COUNT times, by COMBINED faults at once, and runs the commands on it.
 SEED ?= 1
 COUNT ?= 10000
-TOGETHER ?= 1
+COMBINED ?= 1
 
 faults: $(VENV)/.stamp
 	$(BIN)/python -m tests.real.faults $(DUMP) $(VMLINUX) --seed $(SEED) --count $(COUNT) \
-		--together $(TOGETHER)
+		--combined $(COMBINED)

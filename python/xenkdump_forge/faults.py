@@ -9,6 +9,7 @@ Each takes the parts and changes them; combine them freely::
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from .elf import format as elf
 from .elf.notes import Note
@@ -74,6 +75,17 @@ def overlap_segments(parts: Parts) -> None:
 def many_segments(parts: Parts, size: int = PAGE) -> None:
     """Chops the memory up; more than 65,534 segments are counted by section 0 (PN_XNUM)."""
     parts.core.chop = size
+
+
+def drop_untouched(parts: Parts, least: int = 1 << 20) -> None:
+    """Leaves out of the segments each run of at least ``least`` bytes that nothing was written to.
+
+    What is left is a small dump with the segments that a large one has.
+    """
+    memory = parts.core.memory
+    written = [-1, *sorted(memory.frames), -(-memory.size // PAGE)]
+    gaps = [((a + 1) * PAGE, b * PAGE) for a, b in pairwise(written)]
+    memory.holes = sorted([*memory.holes, *((a, b) for a, b in gaps if b - a >= least)])
 
 
 def touched_only(parts: Parts) -> None:

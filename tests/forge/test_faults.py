@@ -100,6 +100,21 @@ def test_touched_only_is_small(parts: Parts, tmp_path: Path) -> None:
     core.close()
 
 
+def test_drop_untouched_keeps_what_was_written(parts: Parts, tmp_path: Path) -> None:
+    faults.hole(parts, 0x8000000, 0x8001000)
+    faults.drop_untouched(parts)
+    core = written(parts, tmp_path)
+    assert (tmp_path / "vmcore").stat().st_size < 100 << 20
+    assert len(core.loads) > 4
+    for mfn, frame in parts.core.memory.frames.items():
+        if any(a <= mfn * 4096 < b for a, b in [(0x8000000, 0x8001000), (32 << 20, 96 << 20)]):
+            continue
+        assert core.machine_read(mfn * 4096, 4096) == bytes(frame)
+    with pytest.raises(KeyError):
+        core.machine_read(0x8000000, 1)
+    core.close()
+
+
 @pytest.mark.parametrize("fault", [faults.loop_task_list, faults.break_task_list])
 def test_the_task_list_does_not_come_back(fault: object, parts: Parts, tmp_path: Path) -> None:
     assert callable(fault)

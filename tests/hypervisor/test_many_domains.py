@@ -11,7 +11,7 @@ from xenkdump_fast.hypervisor.memory import XenMemory
 from xenkdump_fast.hypervisor.xen import Xen
 from xenkdump_forge import forge
 
-from .crowd import CLAIM, COUNT, PAGE, crowd
+from .many_domains import CLAIM, COUNT, PAGE, many_domains, small_host
 from .patched import patched
 
 #: Reads of Xen's memory that each domain may cost, and each vCPU there is room for in the dump.
@@ -20,7 +20,8 @@ EACH_DOMAIN, EACH_VCPU = 100, 8
 
 @pytest.fixture(scope="module")
 def vmcore(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return forge(tmp_path_factory.mktemp("crowd"), "modern").vmcore
+    directory = tmp_path_factory.mktemp("many-domains")
+    return forge(directory, "modern", extra=small_host).vmcore
 
 
 @pytest.fixture
@@ -45,13 +46,13 @@ def test_more_vcpus_than_there_can_be(vmcore: Path, reads: list[int], kind: str)
     """Once looked through 8192 pointers for each domain, and for each one's kernel 512 MiB."""
     sound = Xen(Dump(str(vmcore)))
     known = [(d.id, len(d.vcpus)) for d in sound.domains()]
-    changes = crowd(sound, kind)
+    changes = many_domains(sound, kind)
     room = 2 * sound.dump.size // VCPU_LEAST
     reads[0] = 0
     with patched(vmcore, changes):
         xen = Xen(Dump(str(vmcore)))
         found = xen.domains()
-        # Those that there are lose nothing to the crowd behind them.
+        # The host's own domains lose nothing to those behind them.
         assert [(d.id, len(d.vcpus)) for d in found[: len(known)]] == known
         assert len(found) == len(known) + COUNT
         kernels = [domain.kernel() for domain in found]

@@ -1,6 +1,6 @@
-"""Sixteen threads and eight processes read one dump at once: every answer is the lone reader's.
+"""Sixteen threads and eight processes read one dump concurrently, with a single reader's answers.
 
-``python -m tests.real.together vmcore vmlinux --seconds 60``
+``python -m tests.real.concurrent vmcore vmlinux --seconds 60``
 """
 
 import argparse
@@ -167,18 +167,18 @@ def _process(
     return tally.asked, tally.wrong
 
 
-def together(
+def read_concurrently(
     vmcore: str, vmlinux: str, seconds: float, count: int = THREADS, processes: int = PROCESSES
 ) -> tuple[Counter[str], list[str]]:
-    """How often each question was asked, and every answer that was not the lone reader's."""
-    lone = opened(vmcore, vmlinux)
-    expected = {question: digest(question, lone) for question in (*SHARED, *ALONE)}
-    again = {question: digest(question, lone) for question in (*SHARED, *ALONE)}
-    assert again == expected, "the lone reader itself differs"
+    """How often each question was asked, and every answer that differs from a single reader's."""
+    single = opened(vmcore, vmlinux)
+    expected = {question: digest(question, single) for question in (*SHARED, *ALONE)}
+    again = {question: digest(question, single) for question in (*SHARED, *ALONE)}
+    assert again == expected, "a single reader's answers differ"
     paths = (vmcore, vmlinux)
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         others = [pool.apply_async(_process, (paths, expected, seconds)) for _ in range(processes)]
-        # The threads share a dump that nobody has asked anything yet.
+        # The threads share a dump that was not read before.
         tally = threads(opened(vmcore, vmlinux), expected, seconds, count)
         for other in others:
             asked, wrong = other.get(timeout=600 + seconds)
@@ -188,16 +188,16 @@ def together(
 
 
 def main() -> int:
-    """Reads the command line, and says what was asked and what differed."""
+    """Prints how often each question was asked, and which answers differed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("vmcore")
     parser.add_argument("vmlinux")
     parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
-    asked, wrong = together(given.vmcore, given.vmlinux, given.seconds)
+    asked, wrong = read_concurrently(given.vmcore, given.vmlinux, given.seconds)
     for question, count in sorted(asked.items()):
         print(f"{count:8} {question}")
-    print(f"{sum(asked.values()):8} in all, {len(wrong)} of them other than the lone reader's")
+    print(f"{sum(asked.values()):8} in all, {len(wrong)} of them wrong")
     for text in wrong[:20]:
         print(text)
     return 1 if wrong else 0

@@ -3,6 +3,8 @@
 import struct
 
 from xenkdump_fast.hypervisor.xen import HostDomain, Xen
+from xenkdump_forge import faults
+from xenkdump_forge.parts import Parts
 
 from .broken import Changes
 
@@ -10,14 +12,27 @@ PAGE = 4096
 #: How many are put behind the domains that there are.
 COUNT = 4096
 CLAIM = 8192
-#: Where in the machine's memory: in what is dom0's.
+#: Machine addresses, in dom0's memory.
 STRUCTS, ARRAY, VCPUS, TABLES = 0x800_0000, 0xA00_0000, 0xB00_0000, 0xA80_0000
 #: Bytes from one struct domain to the next: they overlap, but for the members that are read.
 STRIDE = 160
 
 
-def crowd(xen: Xen, kind: str) -> Changes:
-    """The machine addresses and bytes that make the crowd. The kinds of arrays of vCPUs:
+def small_host(parts: Parts) -> None:
+    """Keeps of a host only what is in use and what the domains are written to.
+
+    The work that a dump may cause is bounded by its size: a small one shows it in less time.
+    """
+    memory = parts.core.memory
+    sizes = {STRUCTS: STRIDE * COUNT, ARRAY: 8 * CLAIM, VCPUS: PAGE * COUNT, TABLES: 3 * PAGE}
+    for start, size in sizes.items():
+        for mfn in range(start // PAGE, -(-(start + size) // PAGE)):
+            memory.frame(mfn)
+    faults.drop_untouched(parts)
+
+
+def many_domains(xen: Xen, kind: str) -> Changes:
+    """The machine addresses and bytes that make the domains. The kinds of arrays of vCPUs:
 
     - "empty": one for all, of zeros
     - "taken": one for all, each entry the vCPU of another domain
@@ -77,10 +92,10 @@ def _vcpus(xen: Xen, model: HostDomain, direct: int) -> bytes:
 
 
 def _tables(xen: Xen, model: HostDomain) -> Changes:
-    """A root that maps Xen as others do, and 2 GiB of a kernel's range to 128 MiB."""
+    """A root that maps Xen as others do, and 16 MiB all over 2 GiB of a kernel's range."""
     root = xen.dump.machine.read(model.vcpus[0].root or 0, PAGE)
     upper, lower = TABLES + PAGE, TABLES + 2 * PAGE
-    large = (0x1000_0000 + (i % 64 << 21) | 0xE7 for i in range(512))
+    large = (VCPUS + (i % 8 << 21) | 0xE7 for i in range(512))
     return {
         TABLES: root[:-8] + struct.pack("<Q", upper | 0x67),
         upper: bytes(PAGE - 16) + struct.pack("<2Q", lower | 0x67, lower | 0x67),

@@ -38,12 +38,14 @@ sdist: $(VENV)/.stamp
 	$(PYTHON) -m venv $(DIST)/venv
 	$(DIST)/venv/bin/python -m pip install --quiet --upgrade pip
 	$(DIST)/venv/bin/python -m pip install --quiet $(DIST)/*.tar.gz
-	cd $(DIST) && venv/bin/xkdump --help >/dev/null && venv/bin/python -c 'import xenkdump_fast'
+	cd $(DIST) && venv/bin/xkdump --help >/dev/null && \
+		venv/bin/python -c 'import xenkdump_fast, xenkdump_forge.writing'
 
 # Measures beside every peer that is there, in a quarter of an hour; benches/run.py --help says what
 # more BENCH may ask for. Peers that cannot be installed are named in the table.
 bench: $(VENV)/.stamp
-	-$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m pip install --quiet --group bench
+	-$(BIN)/python -m pip install --quiet --group peers
 	$(BIN)/python benches/run.py $(BENCH)
 
 # Holds the instructions of the core's paths against benches/core/counts.json (needs valgrind).
@@ -75,11 +77,11 @@ fuzz: $(VENV)/.stamp
 		$(BIN)/python -m tests.fuzz $$target $(FUZZ)/corpus/$$target $(FUZZING) -max_len=8192 \
 			-artifact_prefix=$(FUZZ)/artifacts/$$target- || exit 1; done
 
-# Breaks a copy of a real dump COUNT times, by TOGETHER faults each, and runs the commands on it.
+# Breaks a copy of a real dump COUNT times, by COMBINED faults at once, and runs the commands on it.
 SEED ?= 1
 COUNT ?= 10000
-TOGETHER ?= 1
+COMBINED ?= 1
 
 faults: $(VENV)/.stamp
 	$(BIN)/python -m tests.real.faults $(DUMP) $(VMLINUX) --seed $(SEED) --count $(COUNT) \
-		--together $(TOGETHER)
+		--combined $(COMBINED)

@@ -87,7 +87,7 @@ class Bench:
         self.results.missing = list(dict.fromkeys(self.results.missing))
         self.results.write(into / "table.json")
         (into / "table.md").write_text(report.markdown(self.results))
-        (into / "picture.svg").write_text(picture.of(self.results.rows))
+        (into / "picture.svg").write_text(picture.svg(self.results.rows))
 
     def from_pairs(self, part: str) -> None:
         """This package from Python, numpy, and calls that do nothing."""

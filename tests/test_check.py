@@ -10,8 +10,8 @@ from tests.xen.patched import patched
 from xenkdump_fast import AbsentError, open
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check
-from xenkdump_fast.sample import KINDS, Sample, forge
 from xenkdump_fast.xen import m2p
+from xenkdump_forge import KINDS, Sample, forge
 
 
 @pytest.mark.parametrize("kind", KINDS)

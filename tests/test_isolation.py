@@ -7,7 +7,7 @@ from xenkdump_fast import AbsentError, MemoryFault, cli, isolation, session
 from xenkdump_fast.isolation import isolated
 from xenkdump_fast.linux import backtrace
 from xenkdump_fast.output.lazy import Lazy
-from xenkdump_fast.sample import Sample, forge
+from xenkdump_forge import Sample, forge
 
 
 @pytest.fixture(scope="module")

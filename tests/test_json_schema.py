@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from xenkdump_fast import cli, sample
+import xenkdump_forge as sample
+from xenkdump_fast import cli
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCHEMA: dict[str, Any] = json.loads((DOCS / "json.schema.json").read_text())

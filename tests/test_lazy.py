@@ -9,7 +9,7 @@ from tests import rendering
 from xenkdump_fast import progress, session
 from xenkdump_fast.commands import bt
 from xenkdump_fast.output.lazy import Lazy
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 
 def test_one_at_once() -> None:

@@ -16,8 +16,8 @@ import xenkdump_fast as xk
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import bt, check, log, notes, ps, sys
 from xenkdump_fast.linux.backtrace import Trace
-from xenkdump_fast.sample import KINDS, Sample, forge
 from xenkdump_fast.xen.p2m_sources import NAMES
+from xenkdump_forge import KINDS, Sample, forge
 
 Plan = dict[str, Any]
 #: Kinds that hold a second domain, with the same kernel.

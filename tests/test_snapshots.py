@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from xenkdump_fast import cli, commands, sample
+import xenkdump_forge as sample
+from xenkdump_fast import cli, commands
 
 COMMANDS = {
     "sys": "sys {vmlinux} {vmcore}",

@@ -7,7 +7,7 @@ from tests.xen.patched import patched
 
 import xenkdump_fast as xk
 from xenkdump_fast.cli import main
-from xenkdump_fast.sample import Sample, forge
+from xenkdump_forge import Sample, forge
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from xenkdump_fast import cli, progress
 from xenkdump_fast.output import progress_line
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 
 class Terminal(io.StringIO):

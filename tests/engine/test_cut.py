@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from xenkdump_fast._native import P2M, Dump
-from xenkdump_fast.sample import SparseDump, forge_sparse
+from xenkdump_forge import SparseDump, forge_sparse
 
 PAGE = 4096
 #: Where the file is cut: among the pages of the P2M, or among page tables behind them; within a

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import xenkdump_fast as xk
 from xenkdump_fast import cli
-from xenkdump_fast.sample import Sample, forge
+from xenkdump_forge import Sample, forge
 
 from .inputs import PAGE, Input
 

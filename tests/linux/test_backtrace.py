@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from xenkdump_fast import session
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 
 @pytest.mark.parametrize("kind", ["modern", "2006"])

@@ -8,7 +8,7 @@ import xenkdump_fast as xk
 from tests import rendering
 from xenkdump_fast.commands import bt
 from xenkdump_fast.linux import pids, tasklist
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 
 def opened(kind: str, folder: Path) -> xk.Domain:

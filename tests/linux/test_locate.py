@@ -10,8 +10,8 @@ import xenkdump_fast as xk
 from xenkdump_fast._native import Dump, Image
 from xenkdump_fast.linux.boot import kaslr, vmcoreinfo
 from xenkdump_fast.linux.boot.locate import BANNER, MOST_ROOTS, Banners, Root, Roots, locate
-from xenkdump_fast.sample import forge
 from xenkdump_fast.xen import memory, p2m_sources
+from xenkdump_forge import forge
 
 
 @pytest.mark.parametrize("number", ["-5", "8000000000000000", "f" * 16, "f" * 40, "no number"])

@@ -8,7 +8,7 @@ import pytest
 
 import xenkdump_fast as xk
 from xenkdump_fast.linux import modules, percpu
-from xenkdump_fast.sample import forge
+from xenkdump_forge import forge
 
 from .fakes import PAGE, FakeKernel, FakeMember, FakeSymbols, Memory, words
 

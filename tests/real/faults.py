@@ -1,12 +1,12 @@
 """Breaks a copy of a real dump thousands of times, and runs the commands on each.
 
-    python -m tests.real.faults vmcore vmlinux --count 10000 --seed 1 --jobs 2 --together 1
+    python -m tests.real.faults vmcore vmlinux --count 10000 --seed 1 --jobs 2 --combined 1
 
 Single bits and blocks of up to 512 bytes, in headers, notes, page tables and P2M pages. Each fault
-(or so many ``--together``) is put into a private copy, five commands are run in a child process,
-and the copy is mended. A command must end by itself within 5 s of the CPU and 1 GiB, with an exit
-status that ``xkdump`` documents, and with clean text; an exception that is none of the package's
-own counts as a finding.
+(or ``--combined`` of them) is written into a private copy, five commands are run in a child
+process, and the copy is restored. A command must end by itself within 5 s of the CPU and 1 GiB,
+with an exit status that ``xkdump`` documents, and with clean text; an exception that is none of the
+package's own counts as a finding.
 
 The memory is RLIMIT_DATA: whatever is private and writable, touched or not, what the interpreter
 had before included, and the dump, which is mapped read-only, not. What is filled and then made
@@ -268,9 +268,9 @@ class Tally:
 
 
 def work(
-    vmcore: str, vmlinux: str, seeds: range, memory: str | None = None, together: int = 1
+    vmcore: str, vmlinux: str, seeds: range, memory: str | None = None, combined: int = 1
 ) -> Tally:
-    """Tries ``together`` faults for each seed, in a copy of its own; findings are printed."""
+    """Tries ``combined`` faults for each seed, in a copy of its own; findings are printed."""
     tally = Tally()
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         copy = Path(folder) / "vmcore"
@@ -287,7 +287,7 @@ def work(
                     print(f"{done} of {len(seeds)}:")
                     tally.show()
                 generator = random.Random(seed)
-                faults = [fault(places, generator, data) for _ in range(together)]
+                faults = [fault(places, generator, data) for _ in range(combined)]
                 for broken in faults:
                     os.pwrite(file.fileno(), broken.new, broken.offset)
                 for outcome in tried(vmlinux, str(copy)):
@@ -313,7 +313,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--together", type=int, default=1, help="faults at once; 1 is mild")
+    parser.add_argument("--combined", type=int, default=1, help="faults at once")
     parser.add_argument("--memory", default="/dev/shm", help="folder of the copies")
     args = parser.parse_args()
     last = args.seed + args.count
@@ -322,7 +322,7 @@ def main() -> int:
     with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
         for part in pool.starmap(
             work,
-            [(args.vmcore, args.vmlinux, share, args.memory, args.together) for share in shares],
+            [(args.vmcore, args.vmlinux, share, args.memory, args.combined) for share in shares],
         ):
             total.merge(part)
     print("all:")

@@ -6,9 +6,9 @@ import pytest
 
 from xenkdump_fast._native import Dump
 from xenkdump_fast.commands import domains, vcpus
-from xenkdump_fast.sample import forge
 from xenkdump_fast.session import DumpFile
 from xenkdump_fast.xen.host import XenHost
+from xenkdump_forge import forge
 
 from .broken import Break, breaks
 from .patched import patched

@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytest
 
 from xenkdump_fast._native import Dump
-from xenkdump_fast.sample import forge
 from xenkdump_fast.xen.host import XenHost
 from xenkdump_fast.xen.infer import infer, vcpu_addresses
 from xenkdump_fast.xen.memory import XenMemory
 from xenkdump_fast.xen.pcpus import Pcpu
+from xenkdump_forge import forge
 
 PAGE = 4096
 #: By word: where the forged hypervisor's heap starts, and a kernel address of a guest's.
@@ -236,7 +236,7 @@ def test_hosts_of_other_versions(
     """The whole way, from the file to the vCPUs."""
     before = _facts(forge(tmp_path / "before", "modern").vmcore)
     for name, value in shift.items():
-        monkeypatch.setattr(f"xenkdump_fast.sample.xen64.{name}", value)
+        monkeypatch.setattr(f"xenkdump_forge.xen.xen64.{name}", value)
     assert _facts(forge(tmp_path / "after", "modern").vmcore) == before
 
 

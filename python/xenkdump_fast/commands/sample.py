@@ -4,11 +4,12 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import sample
+import xenkdump_forge as sample
+
 from .contract import Operands, UsageError
 
 if TYPE_CHECKING:
-    from ..sample import Sample
+    from xenkdump_forge import Sample
 
 OPERANDS = Operands("DIR", "where vmlinux, vmcore and plan.json are written", "1")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from xenkdump_fast import sample
+import xenkdump_forge as sample
 from xenkdump_fast._native import Image
 
 #: So much of a dump: its headers, its notes and a few pages.

@@ -1,0 +1,159 @@
+"""The kind ``modern``: a 64-bit Xen 4.17 with a 6.1 dom0."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from .. import plan
+from ..elf import format as elf
+from ..elf.core import Core
+from ..kernels import task_table
+from ..kernels.facts import Facts
+from ..kernels.image import Image
+from ..kernels.printk import Line
+from ..kernels.v6_1 import functions
+from ..kernels.v6_1.kernel import Linux61
+from ..memory import p2m
+from ..memory.guest import Guest
+from ..memory.machine import PAGE, FramePool, Machine
+from ..parts import Parts
+from ..xen.xen64 import Domain, SharedInfo, Vcpu, Xen64
+
+MIB = 1 << 20
+
+_DOMU_MEMORY = 64 * MIB
+
+DOM0 = Facts(
+    nodename="aiko.lab.example",
+    date=1794838527,
+    uptime=341.27,
+    load=(1.22, 0.39, 0.13),
+    mhz=2445,
+    hz=250,
+    panic="Kernel panic - not syncing: sysrq triggered crash",
+    memory_pages=0,
+)
+
+
+def build_with_hypercall_page(memory: int, seed: int) -> Parts:
+    """As ``build``, with a kernel of before XSA-466."""
+    return build(memory, seed, functions.BY_PAGE)
+
+
+def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_FUNCTION) -> Parts:
+    """The files' content, for a dom0 of ``memory`` bytes; its guest has 64 MiB."""
+    rng = random.Random(seed)
+    hole = (64 * MIB, 96 * MIB)
+    top = -(-(memory + _DOMU_MEMORY + 160 * MIB) // (2 * MIB)) * 2 * MIB
+    machine = Machine(top + 64 * MIB, [(0x9F000, 0x100000), hole])
+    xen = Xen64(machine, top, rng)
+    pool = FramePool([(MIB // PAGE, hole[0] // PAGE), (hole[1] // PAGE, top // PAGE)], rng)
+    image = Image(functions.spec(hypercall))
+    dom0 = _dom0(image, machine, pool, memory, rng)
+    domu = _domu(image, machine, pool, rng)
+    for kernel in (dom0, domu):
+        kernel.hypercall = hypercall
+    # What dom0 has mapped of its guest, by grants.
+    first = dom0.guest.pages * 7 // 8
+    dom0.guest.map_foreign(first, [domu.guest.mfn(pfn) for pfn in (0x3000, 0x3001, 0x2F11, 7)])
+
+    panicked = dom0.task(1340)
+    idle_regs = dom0.run_vcpu(dom0.idle[0], functions.RUNNING["idle0"])
+    panic_regs = dom0.run_vcpu(panicked, functions.RUNNING["panic"])
+    end = [Line(dom0.facts.uptime - 0.004, 6, "sysrq: Trigger a crash")]
+    end.append(Line(dom0.facts.uptime - 0.002, 0, dom0.facts.panic))
+    dom0.write_log(dom0.log_lines(120, end))
+    dom0.assign(crashing_cpu=-1)
+    dom0.variable("panic_cpu")["counter"] = panicked.job.cpu
+    tree = p2m.write_tree(dom0.guest, dom0.write_p2m(), zero_terminated=False)
+    dom0.write_page_tables(xen.slots)
+    shared = SharedInfo(dom0.guest.pages, tree, dom0.root_address(), dom0.p2m_vaddr, 0x80)
+    vcpus = [
+        Vcpu(0, 1, idle_regs, dom0.root_address(), dom0.percpu[0]),
+        Vcpu(1, 0, panic_regs, panicked.root, dom0.percpu[1], running=True),
+    ]
+    xen.add_domain(Domain(0, dom0.guest, shared, vcpus))
+    xen.add_pcpu(
+        panicked.root, panic_regs, vcpus[1].address, domain=0, vcpu=1, gs_base=dom0.percpu[1]
+    )
+    # vCPU 0 had gone to sleep: its registers are still on the stack, Xen's idle vCPU runs there.
+    xen.add_pcpu(
+        dom0.root_address(), idle_regs, xen.idle_vcpu(1), domain=0, vcpu=0, gs_base=dom0.percpu[0]
+    )
+    second = _add_domu(xen, domu)
+    xen.write_m2p()
+    core = Core(elf.ELF64, elf.EM_X86_64, machine, [xen.notes(tree)], functions.PAGE_OFFSET)
+    first_plan = plan.domain(dom0, panicked) | {
+        "id": 0,
+        "p2m_sources": ["list", "linear", "cr3"],
+        "root": hex(dom0.root_address()),
+        "frame_list_list": hex(tree),
+        "p2m_vaddr": hex(dom0.p2m_vaddr),
+        "p2m_cr3": hex(dom0.root_address()),
+    }
+    out: plan.Json = {
+        "xen": {"major": 4, "minor": 17, "phys_start": hex(xen.phys_start)},
+        "domains": [first_plan, second],
+        "pcpus": plan.pcpus(xen.pcpus),
+        "registers_in_dump": True,
+    }
+    return Parts(image.vmlinux(), core, out, [dom0, domu])
+
+
+def _dom0(
+    image: Image, machine: Machine, pool: FramePool, memory: int, rng: random.Random
+) -> Linux61:
+    guest = Guest(machine, pool, 8, memory // PAGE, rng)
+    carve(guest)
+    facts = replace(DOM0, memory_pages=memory // PAGE * 9 // 10)
+    kernel = Linux61(image, guest, facts, 2, rng)
+    kernel.make_tasks(task_table.modern_dom0(2))
+    kernel.boot_cpus([kernel.idle[0], kernel.task(1340)])
+    kernel.write_facts()
+    return kernel
+
+
+def _domu(image: Image, machine: Machine, pool: FramePool, rng: random.Random) -> Linux61:
+    """A guest that was idle: the same kernel, in other frames."""
+    guest = Guest(machine, pool, 8, _DOMU_MEMORY // PAGE, rng)
+    guest.special(guest.pages - 64, 64, "invalid")
+    facts = replace(
+        DOM0, nodename="domu1.lab.example", uptime=97.5, memory_pages=guest.pages - 900, panic=""
+    )
+    kernel = Linux61(image, guest, facts, 1, rng)
+    kernel.make_tasks(task_table.domu(1))
+    kernel.boot_cpus([kernel.idle[0]])
+    kernel.write_facts()
+    kernel.assign(crashing_cpu=-1)
+    kernel.variable("panic_cpu")["counter"] = -1
+    kernel.write_log(kernel.log_lines(30, []))
+    return kernel
+
+
+def _add_domu(xen: Xen64, kernel: Linux61) -> plan.Json:
+    """The domain as Xen has it; its toolstack asked for no frame-list tree (Xen 4.6 on)."""
+    registers = kernel.run_vcpu(kernel.idle[0], functions.RUNNING["idle0"])
+    kernel.write_p2m()
+    kernel.write_page_tables(xen.slots)
+    root = kernel.root_address()
+    shared = SharedInfo(kernel.guest.pages, (1 << 64) - 1, root, kernel.p2m_vaddr, 2)
+    vcpu = Vcpu(0, 1, registers, root, kernel.percpu[0])
+    xen.add_domain(Domain(1, kernel.guest, shared, [vcpu]))
+    return plan.domain(kernel, None) | {
+        "id": 1,
+        "p2m_sources": ["linear", "cr3"],
+        "root": hex(root),
+        "frame_list_list": hex((1 << 64) - 1),
+        "p2m_vaddr": hex(kernel.p2m_vaddr),
+        "p2m_cr3": hex(root),
+    }
+
+
+def carve(guest: Guest) -> None:
+    """Gives the P2M the special entries that a dom0's has."""
+    guest.special(0x9F, 0x61, "identity")
+    pages = guest.pages
+    guest.special(pages - pages // 16, pages // 16, "invalid")  # ballooned out
+    for n in range(12):
+        guest.special(pages * 3 // 4 + 37 * n, 1 + n % 5, "invalid")

@@ -1,0 +1,170 @@
+"""A running Linux 2.6.16 or 2.6.18 on i386 under Xen, with and without PAE."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ...code import stack
+from ...memory import p2m
+from ...memory.guest import Guest
+from ...memory.machine import PAGE
+from ...memory.paging import X86, X86_PAE
+from .. import page_tables_32
+from ..facts import Facts
+from ..image import Image
+from ..task_table import Job
+from ..tasks import Task
+from . import i386_functions as functions
+from .common import Linux26
+
+KERNEL_CS, KERNEL_SS = 0x61, 0x69
+
+_SYSCALLS = {"sys_read": 3, "sys_write": 4, "sys_wait4": 114, "sys_select": 142, "sys_poll": 168}
+
+
+class Linux26I386(Linux26):
+    """Its kernel runs in ring 1; Xen lives at the top of every address space."""
+
+    padding = 8
+    user_cs, user_ss = 0x73, 0x7B
+    ip, sp = "eip", "esp"
+    machine_name = "i686"
+    #: Registers that given tasks entered the kernel with: pid -> values.
+    given: ClassVar[dict[int, dict[str, int]]] = {}
+    ends_at_cpu_idle = False
+
+    def __init__(
+        self,
+        image: Image,
+        guest: Guest,
+        facts: Facts,
+        cpus: int,
+        rng: random.Random,
+    ) -> None:
+        pae = image.types.sizeof("pgd_t") == 8
+        self.paging = X86_PAE if pae else X86
+        # Xen has 64 MiB at the top of every address space, 168 MiB with PAE.
+        self.lowmem_end = 0xF5800000 if pae else 0xF8000000
+        super().__init__(image, guest, facts, cpus, rng)
+        self._kernel_root = self.new_root(Job(0, "", ""))
+
+    def sleeps(self) -> dict[str, tuple[str, ...]]:
+        """What tasks of 2.6 sleep in."""
+        chains = dict(functions.SLEEPS)
+        if self.ends_at_cpu_idle:
+            chains["idle0"] = chains["idle0"][:2]
+        return chains
+
+    def new_root(self, job: Job) -> int:
+        """A page directory, or a PAE table of four pointers; either has a page of its own."""
+        return self.direct(self.guest.allocate())
+
+    def user_registers(self, task: Task, syscall: str) -> dict[str, int]:
+        """As a system call by ``int $0x80`` leaves them."""
+        rng = self.rng
+        values = {
+            "ebx": rng.randrange(0, 64),
+            "ecx": rng.randrange(0x8049000, 0x80F9000, 4),
+            "edx": rng.randrange(0, 4096),
+            "esi": rng.randrange(0, 4096),
+            "edi": rng.randrange(0xB7E00000, 0xB7F90000, 4),
+            "ebp": rng.randrange(0xBF800000, 0xBFFFF000, 4),
+            "eax": -38 & 0xFFFFFFFF,
+            "xds": 0x7B,
+            "xes": 0x7B,
+            "orig_eax": _SYSCALLS.get(syscall, 102) if syscall else 0xFFFFFFFF,
+            "eip": rng.randrange(0xB7E00000, 0xB7F90000),
+            "xcs": self.user_cs,
+            "eflags": 0x246,
+            "esp": rng.randrange(0xBF800000, 0xBFFFF000, 4),
+            "xss": self.user_ss,
+        }
+        return values | self.given.get(task.job.pid, {})
+
+    def kernel_thread_start(self, out: stack.Stack, foot: int) -> None:
+        """It came here by an iret that stayed in the kernel: esp and ss were never popped."""
+        values = {"ebx": self.image.symbol("kthread"), "xds": 0x7B, "xes": 0x7B}
+        values |= {"orig_eax": -1, "eip": self.image.symbol("kernel_thread_helper")}
+        values |= {"xcs": KERNEL_CS, "eflags": 0x286}
+        for offset, member in self.types.struct("pt_regs").flattened():
+            out.poke(foot + offset, values.get(member.name or "", 0))
+        out.sp = foot + self.types.offset("pt_regs.esp")
+        out.push(self.rng.randrange(0xC8000000, 0xCFFFF000, 16))  # the thread's argument
+
+    def sleep(self, task: Task, chain: Sequence[str]) -> None:
+        """switch_to() pushed the flags, from 2.6.18 on, and the frame pointer."""
+        out = self.fill_stack(task, chain)
+        resume = self.image.text.labels[".resume"][0]
+        frame = stack.StackFrame(resume, out.sp, None, "schedule")
+        task.frames = [frame, *task.frames]
+        if self.is_18:
+            out.push(0x286)
+        out.push(out.registers.get("ebp", 0))
+        task.view["thread.esp"] = out.sp
+        task.view["thread.eip"] = resume
+        task.view["thread.esp0"] = task.stack + self.stack_size - self.padding
+        task.switched_at = out.sp
+        self.store_stack(task, out)
+
+    def run_vcpu(self, task: Task, chain: Sequence[str]) -> dict[str, int]:
+        """The task executes ``chain`` and stands in a hypercall; gives the vCPU's registers."""
+        out = self.fill_stack(task, chain)
+        hypercall = chain[0]
+        eip = self.image.text.labels[hypercall][0] + functions.HYPERCALL_RETURN
+        registers = dict.fromkeys(("ebx", "esi", "edi", "ebp"), 0) | out.registers
+        registers |= {
+            "eax": functions.HYPERCALLS[hypercall],
+            "ebx": 1,
+            "ecx": 0,
+            "edx": 0,
+            "eip": eip,
+            "cs": KERNEL_CS,
+            "eflags": 0x246 if task.idle else 0x46,
+            "esp": out.sp,
+            "ss": KERNEL_SS,
+            "ds": 0x7B,
+            "es": 0x7B,
+        }
+        task.registers = registers
+        first = stack.StackFrame(eip, out.sp, None, "hypercall_page", True)
+        task.frames = [first, *task.frames]
+        task.view["thread.esp0"] = task.stack + self.stack_size - self.padding
+        task.view["thread.esp"] = out.sp - 0x90
+        task.view["thread.eip"] = self.image.text.labels[".resume"][0]
+        self.store_stack(task, out)
+        return registers
+
+    def point_at_percpu(self, cpu: int, task: Task, offset: int) -> None:
+        """By __per_cpu_offset."""
+        self.variable("__per_cpu_offset")[f"[{cpu}]"] = offset
+
+    def root_address(self) -> int:
+        """Of the table that swapper_pg_dir points to."""
+        return self.guest.machine_address(self._kernel_root)
+
+    def write_facts(self) -> None:
+        """On top of the common ones, swapper_pg_dir: a pointer under Xen."""
+        super().write_facts()
+        self.assign(swapper_pg_dir=self._kernel_root)
+        self.variable("init_mm")["pgd"] = self._kernel_root
+        low = min(self.guest.pages, (self.lowmem_end - self.image.spec.page_offset) // PAGE)
+        self.assign(max_low_pfn=low, high_memory=self.direct(low))
+
+    def write_frame_lists(self, entries: p2m.LinearList) -> int:
+        """The tree for tools; the kernel keeps pointers to its pages. Gives its top's mfn."""
+        top = self.guest.allocate()
+        mids = [self.guest.allocate() for _ in range(-(-len(entries.pfns) // 1024))]
+        for i, mid in enumerate(mids):
+            part = [self.guest.mfn(pfn) for pfn in entries.pfns[i * 1024 : (i + 1) * 1024]]
+            self.guest.write_pfn(mid, b"".join(m.to_bytes(4, "little") for m in part))
+            self.variable("pfn_to_mfn_frame_list")[f"[{i}]"] = self.direct(mid)
+        mfns = [self.guest.mfn(mid) for mid in mids]
+        self.guest.write_pfn(top, b"".join(m.to_bytes(4, "little") for m in mfns))
+        self.assign(pfn_to_mfn_frame_list_list=self.direct(top))
+        return self.guest.mfn(top)
+
+    def write_page_tables(self, hypervisor: dict[int, int]) -> None:
+        """Maps low memory; ``hypervisor`` gives Xen's entries of a page directory."""
+        page_tables_32.write(self, hypervisor)

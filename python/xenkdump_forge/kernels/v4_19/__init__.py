@@ -1,0 +1,1 @@
+"""Linux 4.19 on i386 with PAE."""

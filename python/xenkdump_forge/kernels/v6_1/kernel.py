@@ -1,0 +1,216 @@
+"""A running Linux 6.1 on x86_64 under Xen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ...code import stack
+from ...memory.machine import PAGE
+from ...memory.paging import X86_64
+from .. import page_tables_64, printk
+from ..base import STACK_END_MAGIC
+from ..printk import Line
+from ..pvops import Pvops
+from ..task_table import Job
+from ..tasks import Task
+from . import functions
+
+_STACKS = 0xFFFFC90040000000
+_VMALLOC = 0xFFFFC90000000000
+_VMEMMAP = 0xFFFFEA0000000000
+
+#: Selectors of a 64-bit PV kernel: it runs in ring 3, as its users do.
+KERNEL_CS, KERNEL_SS = 0xE033, 0xE02B
+
+_SYSCALLS = {"__x64_sys_read": 0, "__x64_sys_write": 1, "__x64_sys_poll": 7}
+
+
+class Linux61(Pvops):
+    """Tasks with virtually mapped stacks, the printk ring, per-cpu offsets from zero."""
+
+    paging = X86_64
+    machine, top_table = "x86_64", "init_top_pgt"
+    max_p2m_pfn = 0x8000000
+    #: The start of vmalloc space.
+    p2m_vaddr = _VMALLOC
+    stack_size = 4 * PAGE
+    states: ClassVar = {"R": 0, "S": 1, "D": 2, "T": 4, "I": 0x402, "Z": 0x80}
+    exit_zombie = 0x20
+    frees_zombie_stacks = True
+    hypercall = functions.BY_FUNCTION
+
+    def sleeps(self) -> dict[str, tuple[str, ...]]:
+        """What tasks of 6.1 sleep in."""
+        return functions.SLEEPS
+
+    def new_stack(self, job: Job) -> int:
+        """init_stack, or four pages of vmalloc space with a gap behind them."""
+        if job.pid == 0 and job.cpu == 0:
+            return self.image.symbol("init_stack")
+        low = _STACKS + (len(self.tasks) + len(self.idle)) * 8 * PAGE
+        self.guest.map(low, [self.guest.allocate() for _ in range(4)])
+        return low
+
+    def user_registers(self, task: Task, syscall: str) -> dict[str, int]:
+        """As a system call of a static program leaves them; a page fault has an error code."""
+        rng = self.rng
+        ip = 0x400000 + rng.randrange(0x1000, 0x80000)
+        return {
+            "r15": rng.randrange(0x7FFC00000000, 0x7FFD00000000, 8),
+            "r14": rng.randrange(0, 16),
+            "r13": rng.randrange(0x30000000, 0x34000000, 16),
+            "r12": rng.randrange(0, 4),
+            "bp": rng.randrange(0x30000000, 0x34000000, 16),
+            "bx": rng.randrange(0, 256),
+            "r11": 0x246,
+            "r10": rng.randrange(0, 0x200),
+            "r9": 0,
+            "r8": rng.randrange(0, 64),
+            "ax": -38 & 0xFFFFFFFFFFFFFFFF,
+            "cx": ip,
+            "dx": rng.randrange(0, 4096),
+            "si": rng.randrange(0x30000000, 0x34000000, 16),
+            "di": rng.randrange(0, 32),
+            "orig_ax": _SYSCALLS.get(syscall, 61) if syscall else 4,
+            "ip": ip,
+            "cs": self.user_cs,
+            "flags": 0x246,
+            "sp": rng.randrange(0x7FFC00000000, 0x7FFD00000000, 8),
+            "ss": self.user_ss,
+        }
+
+    def describe(self, task: Task) -> None:
+        """The state under its new name, the canary, the mark at the stack's end."""
+        task.view["__state"] = self.states[task.job.state]
+        task.view["usage.refs.counter"] = 1
+        if task.stack:
+            task.view["stack_canary"] = self.rng.getrandbits(56) << 8
+            self.guest.write(task.stack, STACK_END_MAGIC.to_bytes(8, "little"))
+        if task.idle and task.job.cpu == 0:
+            task.view["active_mm"] = self.image.symbol("init_mm")
+
+    def sleep(self, task: Task, chain: Sequence[str]) -> None:
+        """``__switch_to_asm`` has pushed what ``inactive_task_frame`` names."""
+        out = self.fill_stack(task, chain)
+        order = ("r15", "r14", "r13", "r12", "rbx", "rbp")
+        out.push_all([out.registers.get(reg, 0) for reg in order])
+        task.view["thread.sp"] = out.sp
+        self.store_stack(task, out)
+
+    def new_percpu_area(self) -> int:
+        """Linked at 0."""
+        pages = -(-self.image.ends[".data..percpu"] // PAGE)
+        return self.direct(self.guest.allocate(pages))
+
+    def boot_cpu(self, cpu: int, task: Task) -> None:
+        """Its idle task and its stacks."""
+        self.per_cpu("idle_threads", cpu)[""] = self.idle[cpu].address
+        top = self.per_cpu("irq_stack_backing_store", cpu).address + 16384
+        self.per_cpu("hardirq_stack_ptr", cpu)[""] = top - 8
+        self.per_cpu("cpu_current_top_of_stack", cpu)[""] = task.stack + self.stack_size
+
+    def run_vcpu(self, task: Task, chain: Sequence[str]) -> dict[str, int]:
+        """The task executes ``chain`` and stands in a hypercall; gives the vCPU's registers."""
+        out = self.fill_stack(task, chain)
+        rip = self.image.symbol(self.hypercall.symbol) + self.hypercall.offset
+        flags = 0x246 if task.idle else 0x46
+        last_switch = out.sp - 0x180
+        out.push(rip)  # rcx and r11, which ``syscall`` is about to destroy
+        out.push(flags)
+        registers = dict.fromkeys(("rbx", "rbp", "r12", "r13", "r14", "r15"), 0)
+        registers.update(out.registers)
+        registers.update(
+            rax=functions.SCHED_OP,
+            rcx=rip,
+            rdx=0,
+            rsi=out.low + self.stack_size - 0x800,
+            rdi=1 if task.idle else 2,
+            r8=0,
+            r9=0,
+            r10=0,
+            r11=flags,
+            rip=rip,
+            cs=KERNEL_CS,
+            rflags=flags,
+            rsp=out.sp,
+            ss=KERNEL_SS,
+        )
+        task.registers = registers
+        first = stack.StackFrame(rip, out.sp, None, self.hypercall.symbol, True)
+        task.frames = [first, *task.frames]
+        # What its last context switch left behind means nothing while it runs.
+        task.view["thread.sp"] = last_switch
+        self.store_stack(task, out)
+        return registers
+
+    def write_facts(self) -> None:
+        """The bases of the address space, more of the time, a node of memory, VMCOREINFO."""
+        super().write_facts()
+        facts = self.facts
+        self.assign(
+            page_offset_base=self.image.spec.page_offset,
+            vmalloc_base=_VMALLOC,
+            vmemmap_base=_VMEMMAP,
+        )
+        self.variable("_totalram_pages")["counter"] = facts.memory_pages
+        tk = self.variable("tk_core")
+        tk["timekeeper.tkr_mono.xtime_nsec"] = 123_456_789 << 24
+        tk["timekeeper.offs_real"] = (facts.date - int(facts.uptime)) * 10**9
+        tk["timekeeper.raw_sec"] = int(facts.uptime)
+        node = self.new("pglist_data")
+        node.set(nr_zones=2, node_present_pages=facts.memory_pages, node_id=0)
+        node["node_spanned_pages"] = self.guest.pages
+        self.variable("node_data")["[0]"] = node.address
+        self._write_vmcoreinfo()
+
+    def _write_vmcoreinfo(self) -> None:
+        symbol, types = self.image.symbol, self.types
+        lines = [
+            f"OSRELEASE={self.image.spec.release}",
+            f"BUILD-ID={self.image.build_id.hex()}",
+            "PAGESIZE=4096",
+            *(f"SYMBOL({n})={symbol(n):x}" for n in ("init_uts_ns", "_stext", "prb")),
+            f"SYMBOL(swapper_pg_dir)={symbol('init_top_pgt'):x}",
+            f"OFFSET(uts_namespace.name)={types.offset('uts_namespace.name')}",
+            f"SIZE(list_head)={types.sizeof('list_head')}",
+            f"OFFSET(list_head.next)={types.offset('list_head.next')}",
+            f"SIZE(printk_ringbuffer)={types.sizeof('printk_ringbuffer')}",
+            "NUMBER(phys_base)=0",
+            f"SYMBOL(init_top_pgt)={symbol('init_top_pgt'):x}",
+            "KERNELOFFSET=0",
+            f"CRASHTIME={self.facts.date}",
+        ]
+        raw = ("\n".join(lines) + "\n").encode()
+        data = self.guest.kmalloc(PAGE, PAGE)
+        self.guest.write(data, raw)
+        self.assign(vmcoreinfo_data=data, vmcoreinfo_size=len(raw))
+
+    def write_log(self, lines: list[Line]) -> None:
+        """The messages, through a ring of 1024 records and 128 KiB."""
+        size = self.image.variables["__log_buf"].size
+        ring = printk.ring(lines, 10, size.bit_length() - 1)
+        self.log = ring.kept
+        descs, infos, data = (
+            self.image.symbol(name)
+            for name in ("_printk_rb_static_descs", "_printk_rb_static_infos", "__log_buf")
+        )
+        self.guest.write(descs, ring.descs)
+        self.guest.write(infos, ring.infos)
+        self.guest.write(data, ring.data)
+        rb = self.variable("printk_rb_static")
+        rb["desc_ring.count_bits"] = 10
+        rb["desc_ring.descs"] = descs
+        rb["desc_ring.infos"] = infos
+        rb["desc_ring.head_id.counter"] = ring.head_id
+        rb["desc_ring.tail_id.counter"] = ring.tail_id
+        rb["desc_ring.last_finalized_id.counter"] = ring.head_id
+        rb["text_data_ring.size_bits"] = size.bit_length() - 1
+        rb["text_data_ring.data"] = data
+        rb["text_data_ring.head_lpos.counter"] = ring.head_lpos
+        rb["text_data_ring.tail_lpos.counter"] = ring.tail_lpos
+        self.assign(prb=rb.address, log_buf=data, log_buf_len=size)
+
+    def write_page_tables(self, hypervisor: dict[int, int]) -> None:
+        """Maps everything; ``hypervisor`` gives the entries of Xen's own slots of a top table."""
+        page_tables_64.write(self, hypervisor)

@@ -1,0 +1,169 @@
+"""One domain's memory: its P2M, its pages, and where they are mapped."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import SampleError
+from .machine import PAGE, FramePool, Machine
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A range of virtual addresses that maps pfns in a row."""
+
+    start: int
+    end: int
+    pfn: int
+
+
+class Guest:
+    """A PV domain of ``pages`` pseudo-physical pages; ``word`` is its own, not Xen's."""
+
+    def __init__(
+        self, machine: Machine, pool: FramePool, word: int, pages: int, rng: random.Random
+    ) -> None:
+        self.machine = machine
+        self.word = word
+        self.pages = pages
+        self.rng = rng
+        self.invalid = (1 << (8 * word)) - 1
+        self.foreign_bit = 1 << (8 * word - 1)
+        self.identity_bit = 1 << (8 * word - 2)
+        self.p2m = array("Q" if word == 8 else "I", bytes(word * pages))
+        self.linear: list[Linear] = []
+        self.mapped: dict[int, int] = {}
+        self._next = 0
+        self._heap = (0, 0)
+        self._fill(pool)
+
+    def _fill(self, pool: FramePool) -> None:
+        at = 0
+        for run in pool.take(self.pages):
+            self.p2m[at : at + len(run)] = array(self.p2m.typecode, run)
+            at += len(run)
+
+    def is_frame(self, pfn: int) -> bool:
+        """Whether the domain owns a frame there."""
+        return not self.p2m[pfn] & (self.foreign_bit | self.identity_bit)
+
+    def mfn(self, pfn: int) -> int:
+        """The frame behind a pfn."""
+        entry = self.p2m[pfn]
+        assert self.is_frame(pfn), hex(pfn)
+        return int(entry)
+
+    def frames(self, count: int) -> list[int | None]:
+        """The frames behind the first ``count`` pfns; None where the domain owns none."""
+        bits = self.foreign_bit | self.identity_bit
+        return [None if entry & bits else entry for entry in self.p2m[:count]]
+
+    def special(self, start: int, count: int, kind: str) -> None:
+        """Makes entries ``invalid`` (ballooned out), ``identity`` or ``foreign``."""
+        for pfn in range(start, min(start + count, self.pages)):
+            if kind == "invalid":
+                self.p2m[pfn] = self.invalid
+            elif kind == "identity":
+                self.p2m[pfn] = self.identity_bit | pfn
+            else:
+                # Frames of another domain, mapped here through grants.
+                self.p2m[pfn] = self.foreign_bit | (self.machine.size // PAGE - 1 - (pfn & 0xFF))
+
+    def map_foreign(self, pfn: int, mfns: Sequence[int]) -> None:
+        """Makes entries name frames of another domain."""
+        for i, mfn in enumerate(mfns):
+            self.p2m[pfn + i] = self.foreign_bit | mfn
+
+    def swap_in(self, pfn: int, mfn: int) -> None:
+        """Puts ``mfn`` at ``pfn``, and what was there to the place where ``mfn`` was, if anywhere.
+
+        What was written to either page stays where the domain sees it.
+        """
+        old = self.mfn(pfn)
+        frames = self.machine.frames
+        if mfn in self.p2m:
+            self.p2m[self.p2m.index(mfn)] = old
+        self.p2m[pfn] = mfn
+        mine, other = frames.pop(old, None), frames.pop(mfn, None)
+        if mine is not None:
+            frames[mfn] = mine
+        if other is not None:
+            frames[old] = other
+
+    def start_allocating(self, pfn: int) -> None:
+        """The first pfn that ``allocate`` may give out."""
+        self._next = pfn
+
+    def allocate(self, count: int = 1) -> int:
+        """``count`` pfns in a row, each with a frame."""
+        pfn = self._next
+        while True:
+            if pfn + count > self.pages:
+                raise SampleError(
+                    f"a domain of {self.pages * PAGE} bytes is too small for its kernel"
+                )
+            if all(self.is_frame(p) for p in range(pfn, pfn + count)):
+                break
+            pfn += 1
+        self._next = pfn + count
+        return pfn
+
+    def page_table_page(self) -> int:
+        """The mfn of a fresh page."""
+        return self.mfn(self.allocate())
+
+    def map(self, va: int, pfns: Sequence[int]) -> None:
+        """Remembers that pages are mapped at ``va`` (vmalloc, fixmap)."""
+        for i, pfn in enumerate(pfns):
+            self.mapped[va // PAGE + i] = pfn
+
+    def pfn_of(self, va: int) -> int:
+        """The pfn behind a virtual address."""
+        pfn = self.mapped.get(va // PAGE)
+        if pfn is not None:
+            return pfn
+        for part in self.linear:
+            if part.start <= va < part.end:
+                return part.pfn + (va - part.start) // PAGE
+        raise ValueError(f"{va:#x} is not mapped")
+
+    def machine_address(self, va: int) -> int:
+        """The machine address behind a virtual one."""
+        return self.mfn(self.pfn_of(va)) * PAGE + va % PAGE
+
+    def write(self, va: int, data: bytes) -> None:
+        """Writes at a virtual address."""
+        done = 0
+        while done < len(data):
+            n = min(PAGE - (va + done) % PAGE, len(data) - done)
+            self.machine.write(self.machine_address(va + done), data[done : done + n])
+            done += n
+
+    def read(self, va: int, size: int) -> bytes:
+        """Reads back at a virtual address."""
+        out = bytearray()
+        while len(out) < size:
+            at = va + len(out)
+            n = min(PAGE - at % PAGE, size - len(out))
+            out += self.machine.read(self.machine_address(at), n)
+        return bytes(out)
+
+    def write_pfn(self, pfn: int, data: bytes) -> None:
+        """Writes from the start of a pseudo-physical page on, through as many as it takes."""
+        for i in range(0, len(data), PAGE):
+            self.machine.write(self.mfn(pfn + i // PAGE) * PAGE, data[i : i + PAGE])
+
+    def kmalloc(self, size: int, align: int = 64) -> int:
+        """Fresh memory in the direct map (the first linear range)."""
+        at, end = self._heap
+        at = -(-at // align) * align
+        if at + size > end:
+            count = max(-(-size // PAGE), 8)
+            direct = self.linear[0]
+            at = direct.start + (self.allocate(count) - direct.pfn) * PAGE
+            end = at + count * PAGE
+        self._heap = (at + size, end)
+        return at

@@ -1,0 +1,97 @@
+"""Writes a sample: all of it, or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from . import plan
+from .errors import SampleError
+from .kinds import KINDS
+from .parts import Parts
+
+MIB = 1 << 20
+
+_BUILDERS: dict[str, tuple[str, int]] = {
+    "2006": ("i386_2006.session", 227174 * 4096),
+    "2006-pae": ("i386_2006.pae", 512 * MIB),
+    "2006-x86_64": ("x86_64_2006.build", 512 * MIB),
+    "shadow": ("i386_2006.shadow", 384 * MIB),
+    "xen3": ("i386_2006.xen3", 512 * MIB),
+    "32on64": ("pv32_on_64.build", 384 * MIB),
+    "modern": ("modern.build", 256 * MIB),
+    "modern-hypercall-page": ("modern.build_with_hypercall_page", 256 * MIB),
+}
+
+_FILES = ("vmlinux", "vmcore", "plan.json")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample that was written."""
+
+    directory: Path
+    vmlinux: Path
+    vmcore: Path
+    plan: dict[str, Any]
+
+
+def forge(
+    directory: str | PathLike[str],
+    like: str = "modern",
+    *,
+    memory: int | None = None,
+    seed: int = 0,
+    extra: Callable[[Parts], None] | None = None,
+) -> Sample:
+    """Writes ``vmlinux``, ``vmcore`` and ``plan.json`` of a kind into ``directory``.
+
+    ``memory`` is what dom0 has, in bytes; the file is sparse. The same ``seed`` gives the same
+    bytes. ``extra`` may change the parts before they are written. Raises SampleError.
+    """
+    parts = build(like, memory=memory, seed=seed)
+    if extra is not None:
+        extra(parts)
+    target = Path(directory)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".sample-", dir=target))
+        try:
+            (work / "vmlinux").write_bytes(parts.vmlinux)
+            parts.core.write(work / "vmcore")
+            for name, data in parts.more.items():
+                (work / name).write_bytes(data)
+            parts.plan["notes"] = plan.notes(note for told in parts.core.notes for note in told)
+            parts.plan["segments"] = [
+                [hex(s.paddr), hex(s.filesz), hex(s.memsz), hex(s.offset)]
+                for s in parts.core.segments[:1000]
+            ]
+            (work / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
+            for path in sorted(work.iterdir()):
+                path.replace(target / path.name)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise SampleError(f"cannot write a sample into {target}: {error.strerror}") from error
+    return Sample(target, target / "vmlinux", target / "vmcore", parts.plan)
+
+
+def build(like: str, *, memory: int | None = None, seed: int = 0) -> Parts:
+    """The parts of a sample, not yet written. Raises SampleError."""
+    if like not in _BUILDERS:
+        raise SampleError(f"no kind of sample is called {like!r}; there are {', '.join(KINDS)}")
+    place, usual = _BUILDERS[like]
+    module, _, function = place.partition(".")
+    size = usual if memory is None else memory
+    if size < 64 * MIB:
+        raise SampleError(f"{like}: needs at least 64 MiB of memory, not {size} bytes")
+    parts: Parts = getattr(import_module(f".hosts.{module}", __package__), function)(size, seed)
+    parts.plan = {"kind": like, "seed": seed, "memory": size, **parts.plan}
+    return parts

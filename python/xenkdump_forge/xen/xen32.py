@@ -1,0 +1,143 @@
+"""A 32-bit Xen 3: its memory at the top of every address space, its pCPUs' stacks, its notes."""
+
+from __future__ import annotations
+
+import random
+import struct
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..elf import notes
+from ..memory.guest import Guest
+from ..memory.machine import PAGE, Machine
+from ..memory.paging import ACCESSED, DIRTY, LARGE, PRESENT, USER, WRITE
+from .xen64 import Pcpu, SharedInfo, shared_info
+
+#: Xen's image and heap lie in the lowest 12 MiB, which it maps at a fixed place.
+DIRECT_MAP = 0xFF000000
+HEAP_END = 12 << 20
+_IMAGE = 0x100000
+_HEAP = 0x400000
+_M2P_AT = 16 << 20
+_STACK = 2 * PAGE
+_CPU_INFO = 76
+
+_USER_REGS = ("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax")
+
+
+def user_regs(registers: Mapping[str, int]) -> bytes:
+    """``struct cpu_user_regs`` of x86_32."""
+
+    def get(name: str) -> int:
+        return registers.get(name, 0) & 0xFFFFFFFF
+
+    out = struct.pack("<7I", *map(get, _USER_REGS)) + struct.pack("<HH", 0, 0)
+    out += struct.pack("<IHBxII", get("eip"), get("cs"), 0, get("eflags"), get("esp"))
+    return out + b"".join(struct.pack("<Hxx", get(name)) for name in ("ss", "es", "ds", "fs", "gs"))
+
+
+@dataclass
+class Xen32:
+    """The hypervisor. ``version`` is (major, minor); ``pae`` says how its page tables look."""
+
+    machine: Machine
+    pae: bool
+    version: tuple[int, int]
+    rng: random.Random
+    pcpus: list[Pcpu] = field(default_factory=list)
+    _free: int = _HEAP
+
+    def __post_init__(self) -> None:
+        for at in range(_IMAGE, _IMAGE + 0x8000, 64):
+            self.machine.write(at, self.rng.randbytes(64))
+        names = (".1", "Fri Jun 9 10:40:31 2006 -0600 10321:8bf6a8d1e9b5", "gcc version 4.0.4")
+        self.strings = []
+        at = _IMAGE + 0x60000
+        for text in (*names, "Fri Jun 9 16:25:32 JST 2006", "16:25:32"):
+            raw = text.encode() + b"\0"
+            self.machine.write(at, raw)
+            self.strings.append(at)
+            at += len(raw)
+
+    @property
+    def machine_to_phys(self) -> int:
+        """Where guests find the machine-to-pseudo-physical table."""
+        return 0xF5800000 if self.pae else 0xFC000000
+
+    def _heap(self, size: int, align: int = PAGE) -> int:
+        at = -(-self._free // align) * align
+        self._free = at + size
+        return DIRECT_MAP + at
+
+    def write(self, va: int, data: bytes) -> None:
+        """Writes at an address of the direct map."""
+        self.machine.write(va - DIRECT_MAP, data)
+
+    def slots(self) -> dict[int, int]:
+        """Xen's entries of the page directory that maps the top gigabyte (PAE) or everything."""
+        size = 2 << 20 if self.pae else 4 << 20
+        base = 0xC0000000 if self.pae else 0
+        flags = PRESENT | ACCESSED | LARGE
+        table = self.machine.size // PAGE * 4
+        out = {}
+        for at in range(0, table, size):
+            slot = (self.machine_to_phys + at - base) // size
+            out[slot] = _M2P_AT + at | flags | USER
+        for at in range(0, HEAP_END, size):
+            out[(DIRECT_MAP + at - base) // size] = at | flags | WRITE | DIRTY
+        return out
+
+    def write_m2p(self, guest: Guest) -> None:
+        """The machine-to-pseudo-physical table of the host."""
+        table = array("I", [0xFFFFFFFF]) * (self.machine.size // PAGE)
+        special = guest.foreign_bit | guest.identity_bit
+        for pfn, mfn in enumerate(guest.p2m):
+            if not mfn & special:
+                table[mfn] = pfn
+        self.machine.write(_M2P_AT, table.tobytes())
+
+    def add_shared_info(self, info: SharedInfo) -> int:
+        """A domain's shared_info page; gives its machine address."""
+        at = self._heap(PAGE)
+        self.write(at, shared_info(4, info))
+        return at - DIRECT_MAP
+
+    def add_pcpu(
+        self,
+        cr3: int,
+        guest: Mapping[str, int] | None,
+        domain: int | None = None,
+        vcpu: int | None = None,
+    ) -> None:
+        """A processor's stack, with what it interrupted at its top; None where no guest had run."""
+        number = len(self.pcpus)
+        low = self._heap(_STACK, _STACK)
+        current = self._heap(0x400, 0x80)
+        info = low + _STACK - _CPU_INFO
+        self.write(info, user_regs(guest or {}))
+        self.write(info + 68, struct.pack("<II", number, current))
+        sp = info - 0x90 - 4 * self.rng.randrange(0, 40)
+        for at in range(sp, info, 4):
+            text = DIRECT_MAP + _IMAGE + self.rng.randrange(0x20000)
+            self.write(at, struct.pack("<I", text if self.rng.random() < 0.4 else number))
+        xen = {
+            "eip": DIRECT_MAP + _IMAGE + 0x1C45,
+            "esp": sp,
+            "ebp": low + _STACK - 1,
+            "cs": 0xE008,
+            "ss": 0xE010,
+            "ds": 0xE010,
+            "es": 0xE010,
+            "eflags": 0x202,
+        }
+        self.pcpus.append(Pcpu(number, low, cr3, guest or {}, current, xen, domain, vcpu))
+
+    def crash_info(self, words: int, frame_list_list: int) -> notes.Note:
+        """CRASH_INFO of 8, 9 or 10 words; the last of the longer ones is the frame-list-list."""
+        values = [*self.version, *self.strings, 0]
+        if words == 10:
+            values.append(_IMAGE)
+        if words >= 9:
+            values.append(frame_list_list)
+        return notes.crash_info(4, values)

@@ -1,0 +1,71 @@
+"""What ``forge`` promises whatever the kind."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xenkdump_forge import KINDS, Sample, SampleError, build, forge
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(SampleError, match="no kind of sample is called 'windows'"):
+        build("windows")
+
+
+def test_too_little_memory() -> None:
+    with pytest.raises(SampleError, match="at least"):
+        build("modern", memory=1 << 20)
+
+
+def test_failure_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_text("mine")
+
+    def fail(_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    def break_core(parts: object) -> None:
+        parts.core.write = fail  # type: ignore[attr-defined]
+
+    with pytest.raises(SampleError, match="No space left"):
+        forge(tmp_path, "modern", extra=break_core)
+    assert [p.name for p in tmp_path.iterdir()] == ["vmlinux"]
+    assert (tmp_path / "vmlinux").read_text() == "mine"
+
+
+def test_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SampleError, match="cannot write"):
+        forge(tmp_path / "file", "modern")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_file_is_sparse(kind: str, forged: Callable[[str], Sample]) -> None:
+    stat = forged(kind).vmcore.stat()
+    assert stat.st_blocks * 512 < 40 << 20
+    assert stat.st_size < 4 << 30
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_ninety_tasks_and_two_cpus(kind: str, forged: Callable[[str], Sample]) -> None:
+    dom0 = forged(kind).plan["domains"][0]
+    assert dom0["header"]["cpus"] == 2
+    assert 85 <= len(dom0["tasks"]) == dom0["header"]["tasks"]
+    states = {task["state"] for task in dom0["tasks"]}
+    assert states >= {"R", "S", "D", "T", "Z"}
+    assert any(task["pid"] != task["tgid"] for task in dom0["tasks"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plan_tells_of_notes_and_sources(kind: str, forged: Callable[[str], Sample]) -> None:
+    plan = forged(kind).plan
+    assert plan["notes"][0] | {"data": None} == {
+        "name": "CORE",
+        "type": "0x1",
+        "size": 336 if plan["domains"][0]["word"] == 8 or kind == "32on64" else 144,
+        "data": None,
+    }
+    has_tree = any(note["type"] == "0x1000001" for note in plan["notes"])
+    for domain in plan["domains"][:1]:
+        assert ("list" in domain["p2m_sources"]) == has_tree

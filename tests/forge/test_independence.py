@@ -1,0 +1,63 @@
+"""The generator shares no code with the reader: a fault in one must show in the other's tests."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import xenkdump_forge
+
+PACKAGE = Path(xenkdump_forge.__file__).parent
+#: What the generator may import besides itself.
+ALLOWED = sys.stdlib_module_names
+#: The layers, the lowest first. A module may import its own layer and those below it.
+LAYERS = ("errors", "memory", "code", "elf", "debuginfo", "kernels", "xen", "plan", "parts")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The absolute names of the modules that a module imports, wherever in it."""
+    package = ("xenkdump_forge", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= len(package), f"{path}:{node.lineno}: import leaves the package"
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            base += [node.module] if node.module else []
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def test_no_module_imports_the_reader() -> None:
+    modules = sorted(PACKAGE.rglob("*.py"))
+    assert len(modules) > 40
+    for path in modules:
+        roots = {name.partition(".")[0] for name in imports(path)} - {"xenkdump_forge"}
+        assert roots <= ALLOWED, path
+
+
+def test_layers_import_downwards() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        layer = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if layer not in LAYERS:
+            continue
+        for name in imports(path):
+            package, _, rest = name.partition(".")
+            if package == "xenkdump_forge":
+                used = rest.partition(".")[0]
+                assert used in LAYERS, f"{path}: {name}"
+                assert LAYERS.index(used) <= LAYERS.index(layer), f"{path}: {name}"
+
+
+def test_every_kind_is_written_without_the_reader(tmp_path: Path) -> None:
+    """Modules that are imported by a computed name included."""
+    program = (
+        "import sys, xenkdump_forge\n"
+        "sys.modules['xenkdump_fast'] = None\n"
+        "for kind in xenkdump_forge.KINDS:\n"
+        "    xenkdump_forge.build(kind)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

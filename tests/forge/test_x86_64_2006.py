@@ -1,0 +1,51 @@
+"""The kind ``2006-x86_64``."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from xenkdump_forge import Sample
+
+from .walk import Core
+
+
+@pytest.fixture(scope="module")
+def dom0(forged: Callable[[str], Sample]) -> dict[str, Any]:
+    found: dict[str, Any] = forged("2006-x86_64").plan["domains"][0]
+    return found
+
+
+@pytest.fixture(scope="module")
+def core(opened: Callable[[str], Core]) -> Core:
+    return opened("2006-x86_64")
+
+
+def test_the_note_holds_a_frame_number(core: Core, dom0: dict[str, Any]) -> None:
+    found = [int.from_bytes(d, "little") for _, kind, d in core.notes if kind == 0x10000001]
+    assert [len(d) for _, kind, d in core.notes if kind == 0x10000001] == [8, 8]
+    assert found[0] == int(dom0["root"], 16) >> 12
+
+
+def test_a_system_call_saves_nine_registers(dom0: dict[str, Any]) -> None:
+    called = [t for t in dom0["tasks"] if t["frames"] and t["frames"][-1].get("user")]
+    saved = {len(t["user_registers"]) for t in called}
+    assert saved == {15, 21}  # 21: those that came by an exception
+    for each in called:
+        last = each["frames"][-2]
+        foot = int(each["user_registers_at"], 16)
+        if len(each["user_registers"]) == 15:
+            # The return address lies within pt_regs, where rbx would be.
+            assert int(last["slot"], 16) == foot + 40
+
+
+def test_a_return_address_may_be_a_label(dom0: dict[str, Any]) -> None:
+    labels = {
+        (f["function"], f.get("label"))
+        for t in dom0["tasks"]
+        for f in t["frames"]
+        if f.get("label")
+    }
+    assert ("schedule", "thread_return") in labels
+    assert ("error_entry", "error_exit") in labels
+    assert ("system_call", "ret_from_sys_call") in labels

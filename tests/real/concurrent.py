@@ -1,0 +1,200 @@
+"""Sixteen threads and eight processes read one dump concurrently, with a single reader's answers.
+
+``python -m tests.real.concurrent vmcore vmlinux --seconds 60``
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+import xenkdump_fast
+from tests import rendering
+from xenkdump_fast import Domain
+from xenkdump_fast.commands import bt, check, domains, log, mod, notes, ps, sys, vcpus
+from xenkdump_fast.session import DumpFile
+
+THREADS, PROCESSES = 16, 8
+PAGE = 4096
+#: Pages of a batch, and of those that are read.
+BATCH, ROWS = 50_000, 2_000
+
+
+class Dump(NamedTuple):
+    """A dump, and what all of its readers in a process share."""
+
+    vmcore: str
+    vmlinux: str
+    domain: Domain
+
+
+def opened(vmcore: str, vmlinux: str) -> Dump:
+    """Opens domain 0."""
+    return Dump(vmcore, vmlinux, xenkdump_fast.open(vmcore).domain(0, vmlinux))
+
+
+def _batch(dump: Dump) -> bytes:
+    """A batch down to the machine's memory: translations, statuses, bytes."""
+    kernel = dump.domain.kernel
+    tasks = np.array([p.task.address for p in ps.run(dump.domain).processes], dtype=np.uint64)
+    start = np.uint64(int(tasks.min()) & -PAGE)
+    addresses = start + np.arange(BATCH, dtype=np.uint64) * np.uint64(PAGE // 8)
+    status = np.zeros(BATCH, dtype=np.uint8)
+    found = kernel.virtual.translate(addresses, status=status, threads=2)
+    read = np.zeros(ROWS, dtype=np.uint8)
+    rows = kernel.virtual.read_many(addresses[:: BATCH // ROWS], 64, status=read, threads=2)
+    return b"".join(part.tobytes() for part in (found, status, rows, read))
+
+
+def _p2m(dump: Dump) -> bytes:
+    p2m = dump.domain.p2m
+    if p2m is None:
+        return b""
+    pfns = np.arange(min(p2m.pages, 4 * BATCH), dtype=np.uint64)
+    status = np.zeros(len(pfns), dtype=np.uint8)
+    mfns = p2m.resolve(pfns, status=status, threads=2)
+    back = p2m.reverse(mfns[status == 0][:100])
+    return b"".join(part.tobytes() for part in (mfns, status, back))
+
+
+def _names(dump: Dump) -> list[object]:
+    symbols, types = dump.domain.kernel.symbols, dump.domain.kernel.types
+    text = symbols["linux_banner"]
+    near = [symbols.lookup(text + 16 * i) for i in range(200)]
+    layout = [types.offset(f"task_struct.{name}") for name in ("pid", "comm", "mm")]
+    return [[symbol and symbol.name for symbol in near], layout]
+
+
+#: What is asked of the one dump that all threads share.
+SHARED: dict[str, Callable[[Dump], object]] = {
+    "bt": lambda dump: rendering.json(bt.run(dump.domain, bt.Options(all=True))),
+    "ps": lambda dump: rendering.json(ps.run(dump.domain)),
+    "log": lambda dump: rendering.json(log.run(dump.domain)),
+    "sys": lambda dump: rendering.json(sys.run(dump.domain)),
+    "mod": lambda dump: rendering.json(mod.run(dump.domain)),
+    "notes": lambda dump: rendering.json(notes.run(dump.domain.dump)),
+    "batch": _batch,
+    "P2M": _p2m,
+    "names": _names,
+}
+#: What opens the dump anew.
+ALONE: dict[str, Callable[[Dump], object]] = {
+    "domains": lambda dump: rendering.json(domains.run(DumpFile(dump.vmcore))),
+    "vcpus": lambda dump: rendering.json(vcpus.run(DumpFile(dump.vmcore))),
+    "check": lambda dump: rendering.json(
+        check.run(xenkdump_fast.open(dump.vmcore), check.Options(0, dump.vmlinux))
+    ),
+    "bt, opened anew": lambda dump: SHARED["bt"](opened(dump.vmcore, dump.vmlinux)),
+    "batch, opened anew": lambda dump: _batch(opened(dump.vmcore, dump.vmlinux)),
+}
+
+
+def digest(question: str, dump: Dump) -> str:
+    """A hash of the answer; that there is none is an answer too."""
+    ask = SHARED.get(question) or ALONE[question]
+    try:
+        answer = ask(dump)
+    except xenkdump_fast.AbsentError as error:
+        answer = f"{type(error).__name__}: {error}"
+    data = answer if isinstance(answer, bytes) else json.dumps(answer, sort_keys=True).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+class Tally:
+    """What one process's threads found: how often each question was asked, what differed."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.lock = threading.Lock()
+
+    def count(self, question: str, wrong: str | None) -> None:
+        """One answer."""
+        with self.lock:
+            self.asked[question] += 1
+            if wrong is not None:
+                self.wrong.append(wrong)
+
+
+def ask(dump: Dump, expected: dict[str, str], until: float, seed: int, tally: Tally) -> None:
+    """Asks at random until the time is up; each question once at least."""
+    chance = random.Random(seed)
+    todo = chance.sample(sorted(expected), len(expected))
+    while todo or time.monotonic() < until:
+        question = todo.pop() if todo else chance.choice(sorted(expected))
+        try:
+            same = digest(question, dump) == expected[question]
+            wrong = None if same else f"{question}: another answer"
+        except Exception as error:
+            wrong = f"{question}: {error!r}"
+        tally.count(question, wrong and f"{os.getpid()}/{seed}: {wrong}")
+
+
+def threads(dump: Dump, expected: dict[str, str], seconds: float, count: int) -> Tally:
+    """So many threads on one opened dump."""
+    tally, until = Tally(), time.monotonic() + seconds
+    running = [
+        threading.Thread(target=ask, args=(dump, expected, until, seed, tally))
+        for seed in range(count)
+    ]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    return tally
+
+
+def _process(
+    paths: tuple[str, str], expected: dict[str, str], seconds: float
+) -> tuple[Counter[str], list[str]]:
+    tally = threads(opened(*paths), expected, seconds, 1)
+    return tally.asked, tally.wrong
+
+
+def read_concurrently(
+    vmcore: str, vmlinux: str, seconds: float, count: int = THREADS, processes: int = PROCESSES
+) -> tuple[Counter[str], list[str]]:
+    """How often each question was asked, and every answer that differs from a single reader's."""
+    single = opened(vmcore, vmlinux)
+    expected = {question: digest(question, single) for question in (*SHARED, *ALONE)}
+    again = {question: digest(question, single) for question in (*SHARED, *ALONE)}
+    assert again == expected, "a single reader's answers differ"
+    paths = (vmcore, vmlinux)
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        others = [pool.apply_async(_process, (paths, expected, seconds)) for _ in range(processes)]
+        # The threads share a dump that was not read before.
+        tally = threads(opened(vmcore, vmlinux), expected, seconds, count)
+        for other in others:
+            asked, wrong = other.get(timeout=600 + seconds)
+            tally.asked += asked
+            tally.wrong += wrong
+    return tally.asked, tally.wrong
+
+
+def main() -> int:
+    """Prints how often each question was asked, and which answers differed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("vmcore")
+    parser.add_argument("vmlinux")
+    parser.add_argument("--seconds", type=float, default=60)
+    given = parser.parse_args()
+    asked, wrong = read_concurrently(given.vmcore, given.vmlinux, given.seconds)
+    for question, count in sorted(asked.items()):
+        print(f"{count:8} {question}")
+    print(f"{sum(asked.values()):8} in all, {len(wrong)} of them wrong")
+    for text in wrong[:20]:
+        print(text)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,103 @@
+"""A host with thousands of domains in a few MiB, each of which claims as many vCPUs as can be."""
+
+import struct
+
+from xenkdump_fast.xen.host import HostDomain, XenHost
+from xenkdump_forge import faults
+from xenkdump_forge.parts import Parts
+
+from .broken import Changes
+
+PAGE = 4096
+#: How many are put behind the domains that there are.
+COUNT = 4096
+CLAIM = 8192
+#: Machine addresses, in dom0's memory.
+STRUCTS, ARRAY, VCPUS, TABLES = 0x800_0000, 0xA00_0000, 0xB00_0000, 0xA80_0000
+#: Bytes from one struct domain to the next: they overlap, but for the members that are read.
+STRIDE = 160
+
+
+def small_host(parts: Parts) -> None:
+    """Keeps of a host only what is in use and what the domains are written to.
+
+    The work that a dump may cause is bounded by its size: a small one shows it in less time.
+    """
+    memory = parts.core.memory
+    sizes = {STRUCTS: STRIDE * COUNT, ARRAY: 8 * CLAIM, VCPUS: PAGE * COUNT, TABLES: 3 * PAGE}
+    for start, size in sizes.items():
+        for mfn in range(start // PAGE, -(-(start + size) // PAGE)):
+            memory.frame(mfn)
+    faults.drop_untouched(parts)
+
+
+def many_domains(xen: XenHost, kind: str) -> Changes:
+    """The machine addresses and bytes that make the domains. The kinds of arrays of vCPUs:
+
+    - "empty": one for all, of zeros
+    - "taken": one for all, each entry the vCPU of another domain
+    - "own": each with a vCPU of its own, whose root maps a kernel's range to memory without one
+    """
+    first = xen.domains()
+    direct = first[0].address & ~((1 << 36) - 1)
+    offsets = xen.layout.offsets
+    structs = bytearray(STRIDE * COUNT)
+    for i in range(COUNT):
+        at = STRIDE * i
+        own = VCPUS + PAGE * i if kind == "own" else ARRAY
+        struct.pack_into("<H", structs, at + xen.facts.id, len(first) + i)
+        struct.pack_into("<I", structs, at + offsets["domain.max_vcpus"], CLAIM)
+        struct.pack_into("<Q", structs, at + offsets["domain.vcpu"], direct + own)
+        if i + 1 < COUNT:
+            following = direct + STRUCTS + at + STRIDE
+            struct.pack_into("<Q", structs, at + (xen.facts.next or 0), following)
+    changes = {
+        _machine(xen, first[-1].address + (xen.facts.next or 0)): struct.pack(
+            "<Q", direct + STRUCTS
+        ),
+        STRUCTS: bytes(structs),
+        ARRAY: bytes(8 * CLAIM),
+    }
+    if kind == "taken":
+        changes[ARRAY] = struct.pack("<Q", first[-1].vcpus[0].address) * CLAIM
+    if kind == "own":
+        changes[VCPUS] = _vcpus(xen, first[0], direct)
+        changes |= _tables(xen, first[0])
+    return changes
+
+
+def _machine(xen: XenHost, address: int) -> int:
+    found = xen.memory.translate(address)
+    assert found is not None
+    return found
+
+
+def _vcpus(xen: XenHost, model: HostDomain, direct: int) -> bytes:
+    """For each domain a page: an array of one, and the vCPU, with the registers of another's."""
+    offsets = xen.layout.offsets
+    like = model.vcpus[0].address
+    assert like is not None
+    registers = xen.memory.read(like + offsets["vcpu.registers"], 200)
+    assert registers is not None
+    out = bytearray(PAGE * COUNT)
+    for i in range(COUNT):
+        vcpu = PAGE * i + 64
+        struct.pack_into("<Q", out, PAGE * i, direct + VCPUS + vcpu)
+        owner = direct + STRUCTS + STRIDE * i
+        struct.pack_into("<Q", out, vcpu + offsets["vcpu.domain"], owner)
+        struct.pack_into("<Q", out, vcpu + offsets["vcpu.cr3"], TABLES)
+        at = vcpu + offsets["vcpu.registers"]
+        out[at : at + len(registers)] = registers
+    return bytes(out)
+
+
+def _tables(xen: XenHost, model: HostDomain) -> Changes:
+    """A root that maps Xen as others do, and 16 MiB all over 2 GiB of a kernel's range."""
+    root = xen.dump.machine.read(model.vcpus[0].root or 0, PAGE)
+    upper, lower = TABLES + PAGE, TABLES + 2 * PAGE
+    large = (VCPUS + (i % 8 << 21) | 0xE7 for i in range(512))
+    return {
+        TABLES: root[:-8] + struct.pack("<Q", upper | 0x67),
+        upper: bytes(PAGE - 16) + struct.pack("<2Q", lower | 0x67, lower | 0x67),
+        lower: struct.pack("<512Q", *large),
+    }

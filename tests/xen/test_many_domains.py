@@ -1,0 +1,87 @@
+"""Hosts that claim more than a dump can hold: work is bounded by the file, not by the claims."""
+
+from pathlib import Path
+
+import pytest
+
+from xenkdump_fast._native import Dump
+from xenkdump_fast.commands import domains
+from xenkdump_fast.session import DumpFile
+from xenkdump_fast.xen.host import XenHost
+from xenkdump_fast.xen.infer import VCPU_LEAST
+from xenkdump_fast.xen.memory import XenMemory
+from xenkdump_forge import forge
+
+from .many_domains import CLAIM, COUNT, PAGE, many_domains, small_host
+from .patched import patched
+
+#: Reads of Xen's memory that each domain may cost, and each vCPU there is room for in the dump.
+EACH_DOMAIN, EACH_VCPU = 100, 8
+
+
+@pytest.fixture(scope="module")
+def vmcore(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("many-domains")
+    return forge(directory, "modern", extra=small_host).vmcore
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts reads of Xen's memory, in its one element."""
+    count = [0]
+    for name in ("read", "number"):
+        inner = getattr(XenMemory, name)
+
+        def counting(*args: object, inner: object = inner) -> object:
+            count[0] += 1
+            assert callable(inner)
+            return inner(*args)
+
+        monkeypatch.setattr(XenMemory, name, counting)
+    return count
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["empty", "taken", "own"])
+def test_more_vcpus_than_there_can_be(vmcore: Path, reads: list[int], kind: str) -> None:
+    """Once looked through 8192 pointers for each domain, and for each one's kernel 512 MiB."""
+    sound = XenHost(Dump(str(vmcore)))
+    known = [(d.id, len(d.vcpus)) for d in sound.domains()]
+    changes = many_domains(sound, kind)
+    room = 2 * sound.dump.size // VCPU_LEAST
+    reads[0] = 0
+    with patched(vmcore, changes):
+        xen = XenHost(Dump(str(vmcore)))
+        found = xen.domains()
+        # The host's own domains lose nothing to those behind them.
+        assert [(d.id, len(d.vcpus)) for d in found[: len(known)]] == known
+        assert len(found) == len(known) + COUNT
+        kernels = [domain.kernel() for domain in found]
+        assert None not in kernels[: len(known)]
+        told = domains.run(DumpFile(str(vmcore)))
+    assert reads[0] <= 2 * (EACH_DOMAIN * COUNT + EACH_VCPU * room)
+    assert EACH_DOMAIN * COUNT + EACH_VCPU * room < COUNT * CLAIM
+    assert told.warnings
+    if kind == "taken":
+        assert any("more than the dump can hold" in text for text in told.warnings)
+    if kind == "own":
+        assert xen.room_for_kernels.left == 0
+
+
+def test_what_a_vcpu_leads_to_is_a_domain_and_no_page_before_one(vmcore: Path) -> None:
+    """Without VMCOREINFO_XEN. A vCPU also points into shared_info, and behind that page may lie an
+    array of vCPUs.
+    """
+    data = vmcore.read_bytes()[: 4 * PAGE]
+    at = data.index(b"VMCOREINFO_XEN")
+    sound = XenHost(Dump(str(vmcore))).domain(0)
+    with vmcore.open("r+b") as file:
+        file.seek(at)
+        file.write(b"X")
+        file.flush()
+        try:
+            (row,) = domains.run(DumpFile(str(vmcore))).rows
+        finally:
+            file.seek(at)
+            file.write(b"V")
+    assert (row.id, row.address, row.vcpus) == (0, sound.address, len(sound.vcpus))

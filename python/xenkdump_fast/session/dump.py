@@ -1,5 +1,6 @@
 """A dump as a session opens it: ``open()`` gives a ``Dump``, ``Dump.domain()`` a ``Domain``."""
 
+import os
 from collections.abc import Sequence
 
 from .._native import Image
@@ -8,7 +9,7 @@ from .dump_file import DumpFile
 from .platform import platform_of
 
 
-def open(path: str) -> "Dump":  # noqa: A001 - xenkdump_fast.open, as in gzip.open
+def open(path: str | os.PathLike[str]) -> "Dump":  # noqa: A001 - as gzip.open
     """Opens the dump at ``path`` read-only; OSError or DumpError if that cannot be done."""
     return Dump(path)
 
@@ -19,7 +20,7 @@ class Dump(DumpFile):
     def domain(
         self,
         number: int = 0,
-        vmlinux: str | None = None,
+        vmlinux: str | os.PathLike[str] | None = None,
         *,
         p2m_source: str | None = None,
         force: bool = False,

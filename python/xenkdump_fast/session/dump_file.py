@@ -1,5 +1,6 @@
 """A dump as a file: its container, its notes, and which kind of host wrote it."""
 
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,9 +19,9 @@ _XEN_NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
 class DumpFile:
     """What a file tells before any domain of it is opened."""
 
-    def __init__(self, path: str) -> None:
-        self.native = NativeDump(path)
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.native = NativeDump(self.path)
         self.notes = self.native.notes
 
     @property
@@ -43,7 +44,9 @@ class DumpFile:
         """Whether it is an xl dump-core file: a single domain."""
         return self.native.format == "xl dump-core"
 
-    def xen(self, xen_syms: str | None = None, *, force: bool = False) -> "XenHost":
+    def xen(
+        self, xen_syms: str | os.PathLike[str] | None = None, *, force: bool = False
+    ) -> "XenHost":
         """The hypervisor of a host's dump; ``xen_syms`` is its ELF file or its ``.map`` file.
 
         ``force`` accepts a xen-syms of another build. Raises AbsentError if the dump is not a Xen
@@ -51,7 +54,7 @@ class DumpFile:
         """
         from ..xen.host import XenHost, XenSymbols
 
-        symbols = None if xen_syms is None else XenSymbols.open(xen_syms)
+        symbols = None if xen_syms is None else XenSymbols.open(os.fspath(xen_syms))
         return XenHost(self.native, symbols, force=force)
 
     @cached_property

@@ -654,7 +654,7 @@ class Unwinder:
         """The methods in use, the most reliable first."""
     @property
     def warnings(self) -> list[str]:
-        """Reasons why a method cannot be used, such as an unknown ORC format."""
+        """Deduplicated warnings about the unwind tables."""
     def add_module(
         self, start: int, end: int, orc_ip: bytes, orc_ip_address: int, orc: bytes
     ) -> None:

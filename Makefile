@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DIST := target/sdist
 
-.PHONY: demo test lint bench counts fuzz sdist clean faults audit
+.PHONY: demo test lint docs bench counts fuzz sdist clean faults audit
 
 # Everything the project needs, in a virtual environment of its own.
 $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -name '*.rs' -o -name '*.toml')
@@ -30,6 +30,18 @@ lint: $(VENV)/.stamp
 	$(BIN)/lint-imports
 	$(BIN)/python -m mypy.stubtest xenkdump_fast._native --ignore-disjoint-bases \
 		--allowlist tests/stubtest_allowlist.txt
+
+$(VENV)/.docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
+# The site, in target/site. It must not load anything from elsewhere.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	! grep -rnoE '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//[^">]*' \
+		--include='*.html' target/site
 
 # Proves that the sdist holds everything: installs it where nothing else of the tree is.
 sdist: $(VENV)/.stamp

@@ -43,14 +43,19 @@ docs: $(VENV)/.docs
 	! grep -rnoE '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//[^">]*' \
 		--include='*.html' target/site
 
-# Proves that the sdist holds everything: installs it where nothing else of the tree is.
+# Builds what is released, the sdist and this machine's wheel, checks their metadata, and runs each
+# where nothing else of the tree is.
 sdist: $(VENV)/.stamp
 	rm -rf $(DIST) && mkdir -p $(DIST)
 	$(BIN)/maturin sdist --out $(DIST)
-	$(PYTHON) -m venv $(DIST)/venv
-	$(DIST)/venv/bin/python -m pip install --quiet --upgrade pip
-	$(DIST)/venv/bin/python -m pip install --quiet $(DIST)/*.tar.gz
-	cd $(DIST) && venv/bin/xkdump --help >/dev/null && venv/bin/python -c 'import xenkdump_fast'
+	$(BIN)/maturin build --release --out $(DIST)
+	$(BIN)/python -m pip install --quiet --group release
+	$(BIN)/python -m twine check --strict $(DIST)/*.tar.gz $(DIST)/*.whl
+	for package in $(DIST)/*.tar.gz $(DIST)/*.whl; do \
+		$(PYTHON) -m venv --clear $(DIST)/venv && \
+		CARGO_TARGET_DIR=$(abspath target) $(DIST)/venv/bin/python -m pip install --quiet $$package && \
+		(cd $(DIST) && rm -rf sample && venv/bin/xkdump sample sample >/dev/null && \
+			venv/bin/xkdump bt -a sample/vmlinux sample/vmcore >/dev/null) || exit 1; done
 
 # Measures beside every peer that is there, in a quarter of an hour; benches/run.py --help says what
 # more BENCH may ask for. Peers that cannot be installed are named in the table.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .._native import AddressSpace
+from .._native import AddressSpace, Note
 from .._native import Dump as NativeDump
 from ..linux.boot import vmcoreinfo
 
@@ -20,9 +20,11 @@ class DumpFile:
     """What a file tells before any domain of it is opened."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+        #: Path of the file.
+        self.path: str = os.fspath(path)
         self.native = NativeDump(self.path)
-        self.notes = self.native.notes
+        #: Every ELF note, in file order.
+        self.notes: list[Note] = self.native.notes
 
     @property
     def machine(self) -> AddressSpace:
@@ -31,7 +33,7 @@ class DumpFile:
 
     @property
     def warnings(self) -> list[str]:
-        """What is broken about the file without making it useless."""
+        """Faults of the file that leave it usable."""
         return self.native.warnings
 
     @cached_property
@@ -47,10 +49,10 @@ class DumpFile:
     def xen(
         self, xen_syms: str | os.PathLike[str] | None = None, *, force: bool = False
     ) -> "XenHost":
-        """The hypervisor of a host's dump; ``xen_syms`` is its ELF file or its ``.map`` file.
+        """Opens the hypervisor of a Xen host's dump.
 
-        ``force`` accepts a xen-syms of another build. Raises AbsentError if the dump is not a Xen
-        host's, or for a xen-syms of another build.
+        ``xen_syms`` is its ELF file or its ``.map`` file; ``force`` accepts one of another build.
+        Raises AbsentError if the dump is not a Xen host's or xen-syms is of another build.
         """
         from ..xen.host import XenHost, XenSymbols
 
@@ -64,7 +66,7 @@ class DumpFile:
 
     @cached_property
     def vmcoreinfo(self) -> Mapping[str, str]:
-        """The Linux kernel's own notes about itself; empty where the dump has no such note."""
+        """The contents of the note VMCOREINFO; empty if there is none."""
         for note in self.notes:
             if note.kind == "vmcoreinfo":
                 return vmcoreinfo.parse(note.fields["text"])

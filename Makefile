@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DIST := target/sdist
 
-.PHONY: demo test lint bench counts fuzz sdist clean faults audit
+.PHONY: demo test lint docs bench counts fuzz sdist clean faults audit
 
 # Everything the project needs, in a virtual environment of its own.
 $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -name '*.rs' -o -name '*.toml')
@@ -31,15 +31,31 @@ lint: $(VENV)/.stamp
 	$(BIN)/python -m mypy.stubtest xenkdump_fast._native --ignore-disjoint-bases \
 		--allowlist tests/stubtest_allowlist.txt
 
-# Proves that the sdist holds everything: installs it where nothing else of the tree is.
+$(VENV)/.docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
+# The site, in target/site. It must not load anything from elsewhere.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	! grep -rnoE '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//[^">]*' \
+		--include='*.html' target/site
+
+# Builds what is released, the sdist and this machine's wheel, checks their metadata, and runs each
+# where nothing else of the tree is.
 sdist: $(VENV)/.stamp
 	rm -rf $(DIST) && mkdir -p $(DIST)
 	$(BIN)/maturin sdist --out $(DIST)
-	$(PYTHON) -m venv $(DIST)/venv
-	$(DIST)/venv/bin/python -m pip install --quiet --upgrade pip
-	$(DIST)/venv/bin/python -m pip install --quiet $(DIST)/*.tar.gz
-	cd $(DIST) && venv/bin/xkdump --help >/dev/null && \
-		venv/bin/python -c 'import xenkdump_fast, xenkdump_forge.writing'
+	$(BIN)/maturin build --release --out $(DIST)
+	$(BIN)/python -m pip install --quiet --group release
+	$(BIN)/python -m twine check --strict $(DIST)/*.tar.gz $(DIST)/*.whl
+	for package in $(DIST)/*.tar.gz $(DIST)/*.whl; do \
+		$(PYTHON) -m venv --clear $(DIST)/venv && \
+		CARGO_TARGET_DIR=$(abspath target) $(DIST)/venv/bin/python -m pip install --quiet $$package && \
+		(cd $(DIST) && rm -rf sample && venv/bin/xkdump sample sample >/dev/null && \
+			venv/bin/xkdump bt -a sample/vmlinux sample/vmcore >/dev/null) || exit 1; done
 
 # Measures beside every peer that is there, in a quarter of an hour; benches/run.py --help says what
 # more BENCH may ask for. Peers that cannot be installed are named in the table.

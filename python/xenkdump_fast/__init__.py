@@ -1,4 +1,18 @@
-"""Reads Xen and Linux kernel crash dumps, any domain of them."""
+"""Reads Linux and Xen kernel crash dumps, and every PV domain in them.
+
+```python
+import xenkdump_fast as xk
+
+dump = xk.open("vmcore")
+dom0 = dump.domain(0, vmlinux="vmlinux")
+kernel = dom0.kernel
+for task in kernel.tasks():
+    print(task.pid, task.comm)
+    for frame in kernel.backtrace(task).frames:
+        print(f"  {frame.pc:#x} {frame.symbol}")
+print(dom0.virtual.read(kernel.symbols["linux_banner"], 64))
+```
+"""
 
 from ._native import AbsentError, DumpError, MemoryFault
 from .session import Domain, Dump, MismatchError, open

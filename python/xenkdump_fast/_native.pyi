@@ -1,4 +1,8 @@
-"""The extension module: thin classes over the Rust core. Addresses are ints, sizes are bytes."""
+"""The extension module: thin classes over the Rust core.
+
+Addresses and frame numbers are ints, sizes are in bytes, and numbers in memory are little-endian.
+Objects may be shared between threads. After ``close()`` every use raises ValueError.
+"""
 
 import os
 from collections.abc import Sequence
@@ -23,13 +27,17 @@ AnyArray = NDArray[Any] | Buffer
 STATUS: tuple[str, ...]
 
 class DumpError(Exception):
-    """The file is not a dump, or is broken beyond use (exit status 3)."""
+    """The file is not a dump, or is damaged beyond use (exit status 3)."""
 
 class AbsentError(DumpError, LookupError):
-    """The dump is sound but does not hold what was asked for (exit status 1)."""
+    """The dump does not hold what was asked for (exit status 1)."""
 
 class MemoryFault(AbsentError):
-    """An address cannot be read or translated."""
+    """An address cannot be read or translated.
+
+    ``address`` is the first address that failed, ``kind`` the kind of address it is, ``reason`` the
+    cause without the context that the message may start with.
+    """
 
     address: int
     kind: Literal["machine", "pseudo-physical", "virtual"]
@@ -37,83 +45,160 @@ class MemoryFault(AbsentError):
 
 @final
 class Dump:
-    """A dump file, opened read-only. Raises OSError or DumpError."""
+    """A dump file, opened read-only."""
 
-    def __new__(cls, path: StrPath) -> Dump: ...
+    def __new__(cls, path: StrPath) -> Dump:
+        """Opens the file at ``path`` and reads its headers and notes, but no memory.
+
+        Raises OSError if the file cannot be opened, DumpError if it is not a dump.
+        """
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Path of the file, as given."""
     @property
-    def format(self) -> str: ...
+    def format(self) -> str:
+        """The container, in words: ``ELF64 vmcore``, ``xl dump-core``, ..."""
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Size of the file in bytes."""
     @property
-    def machine_type(self) -> int: ...
+    def machine_type(self) -> int:
+        """``e_machine`` of the ELF header: 3 is EM_386, 62 is EM_X86_64."""
     @property
-    def word(self) -> WordSize: ...
+    def word(self) -> WordSize:
+        """Word size of the ELF headers in bytes; the kernel's may differ."""
     @property
-    def warnings(self) -> list[str]: ...
+    def warnings(self) -> list[str]:
+        """Faults of the file that leave it usable."""
     @property
-    def notes(self) -> list[Note]: ...
+    def notes(self) -> list[Note]:
+        """Every ELF note, in file order."""
     @property
-    def segments(self) -> list[tuple[int, int, int]]: ...
+    def segments(self) -> list[tuple[int, int, int]]:
+        """``(machine address, bytes in the file, bytes in memory)`` of every PT_LOAD."""
     @property
-    def vcpu_contexts(self) -> list[dict[str, Any]]: ...
+    def vcpu_contexts(self) -> list[dict[str, Any]]:
+        """Registers of every vCPU in vCPU order; empty unless the file is an xl dump-core file.
+
+        Each dict has ``word`` (bytes), ``flags``, ``registers`` (name to value), ``cr`` (control
+        registers as stored) and ``root`` (machine address of the top page table).
+        """
     @property
-    def shared_info(self) -> bytes | None: ...
+    def shared_info(self) -> bytes | None:
+        """The domain's shared_info page if the container stores it apart, else None."""
     @property
-    def auto_translated(self) -> bool: ...
+    def auto_translated(self) -> bool:
+        """True if the memory is that of a translated guest (HVM or PVH)."""
     @property
-    def machine(self) -> AddressSpace: ...
-    def physical(self, p2m: P2M | None) -> AddressSpace: ...
-    def virtual(self, root: int, paging: Paging) -> AddressSpace: ...
-    def close(self) -> None: ...
+    def machine(self) -> AddressSpace:
+        """Machine memory."""
+    def physical(self, p2m: P2M | None) -> AddressSpace:
+        """Pseudo-physical memory of the domain with this P2M; None for a bare machine."""
+    def virtual(self, root: int, paging: Paging) -> AddressSpace:
+        """The address space of the page tables below ``root``, a machine address as in cr3.
+
+        Raises ValueError for an unknown ``paging``.
+        """
+    def close(self) -> None:
+        """Invalidates this dump and everything made from it.
+
+        Later uses raise ValueError, and so do batches that run in other threads. The mapping of the
+        file is released with the last object made from it.
+        """
 
 @final
 class Note:
     """One ELF note."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The owner: ``CORE``, ``VMCOREINFO``, ``Xen``, ..."""
     @property
-    def name_size(self) -> int: ...
+    def name_size(self) -> int:
+        """``n_namesz``: bytes of the name, including the terminating NUL."""
     @property
-    def type(self) -> int: ...
+    def type(self) -> int:
+        """``n_type``."""
     @property
-    def type_name(self) -> str | None: ...
+    def type_name(self) -> str | None:
+        """Name of the constant for ``type``; None if unknown."""
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """``n_descsz``: bytes of the descriptor."""
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Offset of the note's header in the file, in bytes."""
     @property
-    def data(self) -> bytes: ...
+    def data(self) -> bytes:
+        """The descriptor."""
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """The layout of the descriptor: ``prstatus``, ``vmcoreinfo``, ...; ``raw`` if unknown."""
     @property
-    def fields(self) -> dict[str, Any]: ...
+    def fields(self) -> dict[str, Any]:
+        """The decoded descriptor: field name to value, in layout order; empty for ``raw``."""
     @staticmethod
-    def prstatus(data: bytes) -> dict[str, Any] | None: ...
+    def prstatus(data: bytes) -> dict[str, Any] | None:
+        """The fields of an NT_PRSTATUS descriptor that is not a note; None if it is not one."""
 
 @final
 class AddressSpace:
-    """Memory under one kind of address. What cannot be read raises MemoryFault."""
+    """Memory under one kind of address.
+
+    What cannot be read or translated raises MemoryFault; missing memory never reads as zeros. Long
+    reads and calls on long arrays release the GIL. An address outside 0 to 2**64 - 1 raises
+    OverflowError.
+
+    ``U64Array`` arguments are one-dimensional uint64 arrays or buffers in native byte order,
+    contiguous or strided. ``out`` is an array to reuse for the result; it must have the result's
+    shape and type and share no memory with the other arrays. ``status`` is a one-dimensional uint8
+    array that receives one index into ``STATUS`` for each element. ``threads`` is the maximum
+    number of threads; the default is all CPUs for long arrays, one for short ones. Arrays of the
+    wrong shape or type raise TypeError or ValueError.
+    """
 
     @property
-    def kind(self) -> Literal["machine", "pseudo-physical", "virtual"]: ...
+    def kind(self) -> Literal["machine", "pseudo-physical", "virtual"]:
+        """The kind of address."""
     @property
-    def paging(self) -> Paging | None: ...
+    def paging(self) -> Paging | None:
+        """The page-table format; None unless ``kind`` is ``virtual``."""
     @property
-    def root(self) -> int | None: ...
-    def read(self, address: int, size: int) -> bytes: ...
-    def u8(self, address: int) -> int: ...
-    def u16(self, address: int) -> int: ...
-    def u32(self, address: int) -> int: ...
-    def u64(self, address: int) -> int: ...
-    def word(self, address: int, size: int) -> int: ...
-    def cstring(self, address: int, limit: int = 4096) -> bytes: ...
-    def readinto(self, address: int, buffer: AnyArray, *, threads: int | None = None) -> int: ...
+    def root(self) -> int | None:
+        """Machine address of the top page table; None unless ``kind`` is ``virtual``."""
+    def read(self, address: int, size: int) -> bytes:
+        """Returns the ``size`` bytes at ``address``. Raises MemoryFault."""
+    def u8(self, address: int) -> int:
+        """Returns the unsigned 8-bit number at ``address``. Raises MemoryFault."""
+    def u16(self, address: int) -> int:
+        """Returns the unsigned 16-bit number at ``address``. Raises MemoryFault."""
+    def u32(self, address: int) -> int:
+        """Returns the unsigned 32-bit number at ``address``. Raises MemoryFault."""
+    def u64(self, address: int) -> int:
+        """Returns the unsigned 64-bit number at ``address``. Raises MemoryFault."""
+    def word(self, address: int, size: int) -> int:
+        """Returns the unsigned number of ``size`` bytes at ``address``.
+
+        Raises MemoryFault, or ValueError unless ``size`` is 1, 2, 4 or 8.
+        """
+    def cstring(self, address: int, limit: int = 4096) -> bytes:
+        """Returns the bytes at ``address`` up to the first NUL, at most ``limit``.
+
+        Raises MemoryFault if a byte before the NUL or the limit is missing.
+        """
+    def readinto(self, address: int, buffer: AnyArray, *, threads: int | None = None) -> int:
+        """Fills ``buffer``, a writable contiguous buffer of any type, from ``address``.
+
+        Returns its size in bytes. Raises MemoryFault; part of the buffer may have been written
+        then.
+        """
     def read_array(
         self, address: int, dtype: DTypeLike, count: int, *, threads: int | None = None
-    ) -> NDArray[Any]: ...
+    ) -> NDArray[Any]:
+        """Returns a new array of shape ``(count,)`` with the memory at ``address``.
+
+        Give ``dtype`` in little-endian byte order. Raises MemoryFault.
+        """
     def read_many(
         self,
         addresses: U64Array,
@@ -122,9 +207,20 @@ class AddressSpace:
         out: AnyArray | None = None,
         status: AnyArray | None = None,
         threads: int | None = None,
-    ) -> NDArray[np.uint8]: ...
+    ) -> NDArray[np.uint8]:
+        """Returns ``size`` bytes at each address: uint8, shape ``(len(addresses), size)``.
+
+        With ``status``, the row of an address that cannot be read is zeros and its status is not 0.
+        Without ``status``, MemoryFault is raised for the first such address.
+        """
     @overload
-    def translate(self, address: Scalar) -> int: ...
+    def translate(self, address: Scalar) -> int:
+        """Translates one address, or an array of them, to machine addresses.
+
+        An int gives an int, or raises MemoryFault. An array gives a uint64 array of the same
+        length, with 2**64 - 1 for each address that has no translation; ``status`` holds the
+        reasons.
+        """
     @overload
     def translate(
         self,
@@ -134,58 +230,101 @@ class AddressSpace:
         status: AnyArray | None = None,
         threads: int | None = None,
     ) -> NDArray[np.uint64]: ...
-    def iter_mapped(self, start: int = 0, end: int | None = None) -> MappedRanges: ...
-    def mapping(self, address: int) -> Mapping: ...
+    def iter_mapped(self, start: int = 0, end: int | None = None) -> MappedRanges:
+        """Iterates over the ranges mapped from ``start`` to before ``end``, in ascending order.
+
+        For machine memory these are the ranges that the dump holds, for pseudo-physical memory the
+        frames of the domain. ``end`` defaults to 2**64.
+        """
+    def mapping(self, address: int) -> Mapping:
+        """Walks the page tables for ``address``.
+
+        Raises TypeError unless ``kind`` is ``virtual``, and MemoryFault if the address is not
+        mapped; its ``levels`` attribute then has the entries of the incomplete walk.
+        """
     def find(
         self, needle: bytes, start: int, end: int, *, limit: int = 64, most: int = 1 << 30
-    ) -> list[int]: ...
+    ) -> list[int]:
+        """Returns where ``needle`` lies in the memory mapped from ``start`` to before ``end``.
+
+        At most ``limit`` addresses in ascending order, from the first ``most`` bytes. Missing
+        memory is skipped. Raises TypeError for the pseudo-physical memory of a domain, whose frames
+        are not in order.
+        """
     def search(
         self, needle: bytes, start: int, end: int, *, limit: int = 64, most: int = 1 << 30
-    ) -> tuple[list[int], int]: ...
-    def close(self) -> None: ...
+    ) -> tuple[list[int], int]:
+        """Like ``find``, and also returns how many bytes were searched.
+
+        Callers that search many address spaces can charge these to a budget.
+        """
+    def close(self) -> None:
+        """Invalidates this object; later uses raise ValueError."""
 
 @final
 class Mapping:
     """How a virtual address is mapped."""
 
     @property
-    def machine(self) -> int: ...
+    def machine(self) -> int:
+        """Machine address of the byte."""
     @property
-    def page_size(self) -> int: ...
+    def page_size(self) -> int:
+        """Size of the page in bytes."""
     @property
-    def flags(self) -> int: ...
+    def flags(self) -> int:
+        """The effective x86 flags of the walk.
+
+        Writable and user are set if every level grants them, no-execute if any level sets it. PAT
+        is always bit 12.
+        """
     @property
-    def flag_names(self) -> list[str]: ...
+    def flag_names(self) -> list[str]:
+        """Names of the bits in ``flags``, lowest bit first, spelled as in crash."""
     @property
-    def levels(self) -> list[tuple[int, int, int, int]]: ...
+    def levels(self) -> list[tuple[int, int, int, int]]:
+        """``(level, address of the table, index, entry)`` from the root down.
+
+        Addresses are machine addresses; level 1 maps 4 KiB pages.
+        """
 
 @final
 class MappedRange:
     """A range of addresses that is mapped to one range of machine memory."""
 
     @property
-    def address(self) -> int: ...
+    def address(self) -> int:
+        """The first address."""
     @property
-    def machine(self) -> int: ...
+    def machine(self) -> int:
+        """Machine address of the first byte."""
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Size in bytes."""
     @property
-    def page_size(self) -> int: ...
+    def page_size(self) -> int:
+        """Size of its pages in bytes; 4096 if there are no page tables."""
     @property
-    def flags(self) -> int: ...
+    def flags(self) -> int:
+        """As in ``Mapping.flags``; 0 if there are no page tables."""
     @property
-    def flag_names(self) -> list[str]: ...
+    def flag_names(self) -> list[str]:
+        """Names of the bits in ``flags``, lowest bit first."""
 
 @final
 class MappedRanges:
-    """The ranges that an address space maps, found as they are asked for."""
+    """An iterator over mapped ranges. The page tables are read as it advances."""
 
-    def __iter__(self) -> MappedRanges: ...
-    def __next__(self) -> MappedRange: ...
+    def __iter__(self) -> MappedRanges:
+        """Returns itself."""
+    def __next__(self) -> MappedRange:
+        """Returns the next range. Raises StopIteration, or ValueError once closed."""
     @property
-    def missing(self) -> int: ...
+    def missing(self) -> int:
+        """Number of page tables so far that could not be read."""
     @property
-    def first_missing(self) -> str | None: ...
+    def first_missing(self) -> str | None:
+        """The first reason counted in ``missing``; None if there was none."""
 
 P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core"]
 P2MEntry = tuple[
@@ -194,10 +333,21 @@ P2MEntry = tuple[
 
 @final
 class P2M:
-    """A domain's pfn to mfn table, read where it lies."""
+    """A domain's table from pseudo-physical frame numbers (pfn) to machine frame numbers (mfn).
+
+    It is read in place, from the pages of the dump that hold it. Arrays, ``out``, ``status`` and
+    ``threads`` are as in AddressSpace.
+    """
 
     @staticmethod
-    def frame_list(dump: Dump, mfn: int, word: WordSize, pages: int | None = None) -> P2M: ...
+    def frame_list(dump: Dump, mfn: int, word: WordSize, pages: int | None = None) -> P2M:
+        """Opens the frame-list tree whose top page is ``mfn``.
+
+        ``word`` is the guest's word size in bytes.
+
+        ``pages`` is the guest's max_pfn; by default the tree ends at its last valid entry. Raises
+        AbsentError (MemoryFault) if the top of the tree cannot be read.
+        """
     @staticmethod
     def linear(
         dump: Dump,
@@ -206,7 +356,13 @@ class P2M:
         word: WordSize,
         pages: int,
         source: Literal["linear", "cr3"] = "linear",
-    ) -> P2M: ...
+    ) -> P2M:
+        """Opens the array of ``pages`` entries at ``address`` in the address space ``virtual``.
+
+        ``source`` is ``linear`` for an array that the guest publishes, ``cr3`` for its kernel's
+        own. Raises TypeError unless ``virtual`` is a virtual address space, AbsentError if the
+        array cannot be used.
+        """
     @staticmethod
     def pvops_tree(
         dump: Dump,
@@ -215,18 +371,37 @@ class P2M:
         levels: Literal[2, 3],
         word: WordSize,
         pages: int,
-    ) -> P2M: ...
+    ) -> P2M:
+        """Opens the P2M tree of a pvops kernel.
+
+        ``top`` is the virtual address of the top array: the symbol ``p2m_top`` itself with 2
+        levels, what it points to with 3. ``pages`` is the number of pfns. Raises AbsentError if the
+        tree cannot be used.
+        """
     @staticmethod
-    def dump_core(dump: Dump) -> P2M: ...
+    def dump_core(dump: Dump) -> P2M:
+        """Opens the (pfn, mfn) pairs of an xl dump-core file.
+
+        Raises AbsentError if the file has none: it is a vmcore, or of a translated guest.
+        """
     @property
-    def source(self) -> P2MSource: ...
+    def source(self) -> P2MSource:
+        """Which constructor made it; ``cr3`` for a linear array of that source."""
     @property
-    def pages(self) -> int: ...
+    def pages(self) -> int:
+        """Number of pfns."""
     @property
-    def word(self) -> WordSize: ...
-    def entry(self, pfn: int) -> P2MEntry: ...
+    def word(self) -> WordSize:
+        """The guest's word size in bytes."""
+    def entry(self, pfn: int) -> P2MEntry:
+        """Returns the kind of a pfn's entry, and its mfn or None. Never raises MemoryFault."""
     @overload
-    def resolve(self, pfn: Scalar) -> int: ...
+    def resolve(self, pfn: Scalar) -> int:
+        """Returns the mfn of a pfn, or of each pfn in an array.
+
+        An int gives an int, or raises MemoryFault if the entry is not a frame of the domain. An
+        array gives a uint64 array of the same length, with 2**64 - 1 for each pfn without a frame.
+        """
     @overload
     def resolve(
         self,
@@ -237,7 +412,14 @@ class P2M:
         threads: int | None = None,
     ) -> NDArray[np.uint64]: ...
     @overload
-    def reverse(self, mfn: Scalar) -> int: ...
+    def reverse(self, mfn: Scalar) -> int:
+        """Returns the lowest pfn of an mfn, or of each mfn in an array.
+
+        The first call reads the whole P2M.
+
+        An int gives an int, or raises AbsentError if no pfn has the frame. Arrays are as in
+        ``resolve``.
+        """
     @overload
     def reverse(
         self,
@@ -248,128 +430,209 @@ class P2M:
         threads: int | None = None,
     ) -> NDArray[np.uint64]: ...
     def spans(self) -> list[tuple[int, int]]:
-        """First pfns and counts of what lies in the dump; no page of the P2M a second time."""
-    def compare(self, other: P2M, limit: int = 100) -> P2MComparison: ...
+        """Returns ascending ``(first pfn, count)`` ranges whose P2M page is in the dump.
+
+        Each page of the P2M counts once, however often the tree refers to it.
+        """
+    def compare(self, other: P2M, limit: int = 100) -> P2MComparison:
+        """Compares every pfn with another P2M of the same domain.
+
+        ``limit`` is the maximum number of differences listed in ``first``.
+        """
 
 @final
 class P2MComparison:
-    """Counts of pfns of which two P2Ms say the same, or not."""
+    """The result of comparing two P2Ms, as numbers of pfns."""
 
     @property
-    def equal(self) -> int: ...
+    def equal(self) -> int:
+        """Same entry in both."""
     @property
-    def hidden_identity(self) -> int: ...
+    def hidden_identity(self) -> int:
+        """Identity in one, invalid in the other.
+
+        Pvops kernels hide identity pages from the frame-list tree.
+        """
     @property
-    def past_end(self) -> int: ...
+    def past_end(self) -> int:
+        """Past the end of one of them."""
     @property
-    def unreadable(self) -> int: ...
+    def unreadable(self) -> int:
+        """Unreadable in one of them, or beyond the limit on compared pages."""
     @property
-    def different(self) -> int: ...
+    def different(self) -> int:
+        """Different entries."""
     @property
-    def first(self) -> list[tuple[int, P2MEntry, P2MEntry]]: ...
+    def first(self) -> list[tuple[int, P2MEntry, P2MEntry]]:
+        """``(pfn, entry, other entry)`` of the first unreadable or different pfns, ascending."""
 
 @final
 class Image:
-    """The ELF file of a kernel or hypervisor: vmlinux, xen-syms. Raises OSError or DumpError."""
+    """The ELF file of a kernel or hypervisor: vmlinux or xen-syms."""
 
-    def __new__(cls, path: StrPath) -> Image: ...
+    def __new__(cls, path: StrPath) -> Image:
+        """Opens the file at ``path``.
+
+        Raises OSError if it cannot be opened, DumpError if it is not an ELF file.
+        """
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Path of the file, as given."""
     @property
-    def build_id(self) -> str | None: ...
+    def build_id(self) -> str | None:
+        """The build id in hex; None if the file has none."""
     @property
-    def machine_type(self) -> int: ...
+    def machine_type(self) -> int:
+        """``e_machine`` of the ELF header: 3 is EM_386, 62 is EM_X86_64."""
     @property
-    def word(self) -> WordSize: ...
+    def word(self) -> WordSize:
+        """Word size in bytes."""
     def sections(self) -> list[tuple[str, int, int, int]]:
-        """Name, link-time address, offset in the file, size in memory."""
-    def section(self, name: str) -> bytes: ...
+        """``(name, link-time address, offset in the file, size in memory)`` of each section."""
+    def section(self, name: str) -> bytes:
+        """Returns the contents of a section, decompressed if necessary.
+
+        Raises AbsentError if there is no such section or it has no contents.
+        """
     def read(self, address: int, size: int) -> bytes:
-        """Bytes at a link-time address; AbsentError where the file has none."""
-    def symbols(self, slide: int = 0) -> Symbols: ...
+        """Returns ``size`` bytes at a link-time address.
+
+        Raises AbsentError if the file does not contain them.
+        """
+    def symbols(self, slide: int = 0) -> Symbols:
+        """Returns the symbols, moved up by ``slide`` bytes (the KASLR offset).
+
+        Raises AbsentError if the file has no symbol table.
+        """
     def types(self, cache: StrPath | None = None) -> Types:
-        """BTF, else DWARF. ``cache`` keeps indices of DWARF; None is the user's cache folder."""
+        """Returns the struct layouts from BTF, else from DWARF.
+
+        ``cache`` is the directory for indices of DWARF; None is the user's cache directory. Raises
+        AbsentError if the file has neither.
+        """
 
 @final
 class Symbol:
     """One symbol."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name."""
     @property
-    def address(self) -> int: ...
+    def address(self) -> int:
+        """Its address, including the slide."""
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Its size in bytes; 0 if unknown."""
     @property
-    def module(self) -> str | None: ...
-    def __hash__(self) -> int: ...
+    def module(self) -> str | None:
+        """The module that defines it; None for the kernel or hypervisor itself."""
+    def __hash__(self) -> int:
+        """Hash of all members; equal symbols are equal in all of them."""
 
 @final
 class Symbols:
-    """Names and addresses of an image and its modules, both ways."""
+    """Symbols of an image and its modules, by name and by address."""
 
     @property
-    def slide(self) -> int: ...
+    def slide(self) -> int:
+        """Distance in bytes between run-time and link-time addresses."""
     @staticmethod
-    def from_map(path: StrPath) -> Symbols: ...
-    def __len__(self) -> int: ...
-    def __contains__(self, name: str, /) -> bool: ...
-    def __getitem__(self, name: str, /) -> int: ...
-    def get(self, name: str) -> int | None: ...
-    def all(self, name: str) -> list[Symbol]: ...
+    def from_map(path: StrPath) -> Symbols:
+        """Reads a System.map or xen-syms.map file.
+
+        Raises OSError if it cannot be opened, DumpError if it is not a map file.
+        """
+    def __len__(self) -> int:
+        """Number of symbols."""
+    def __contains__(self, name: str, /) -> bool:
+        """Whether there is a symbol of this name."""
+    def __getitem__(self, name: str, /) -> int:
+        """Returns the address of a symbol, as ``get`` does. Raises KeyError."""
+    def get(self, name: str) -> int | None:
+        """Returns the address of a symbol, or None.
+
+        Of several of one name, a global one is preferred, then the lowest.
+        """
+    def all(self, name: str) -> list[Symbol]:
+        """Returns all symbols of this name in ascending order, at most 4096."""
     def lookup(self, address: int) -> Symbol | None:
-        """The symbol whose size covers the address, else the nearest below."""
+        """Returns the symbol whose size covers ``address``, else the nearest below; or None."""
     def nearest(self, address: int) -> Symbol | None:
-        """The nearest symbol at or below the address: what crash names."""
-    def add_module(self, name: str, start: int, end: int, symtab: bytes, strtab: bytes) -> None: ...
+        """Returns the nearest symbol at or below ``address``, as crash does; or None."""
+    def add_module(self, name: str, start: int, end: int, symtab: bytes, strtab: bytes) -> None:
+        """Adds the symbols of a loaded module from ``start`` up to but excluding ``end``.
+
+        ``symtab`` is an array of Elf32_Sym or Elf64_Sym with absolute values, ``strtab`` its
+        strings, both as ``struct module`` keeps them.
+        """
 
 @final
 class Member:
     """One member of a struct or union."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Offset in bytes from the start of the outermost struct."""
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Size in bytes; for a bit-field, of the bytes at ``offset`` that hold it."""
     @property
-    def bit_offset(self) -> int | None: ...
+    def bit_offset(self) -> int | None:
+        """Lowest bit of a bit-field within those bytes; else None."""
     @property
-    def bit_size(self) -> int | None: ...
+    def bit_size(self) -> int | None:
+        """Width of a bit-field in bits; else None."""
     @property
-    def type_name(self) -> str: ...
+    def type_name(self) -> str:
+        """Its type in C notation."""
     @property
     def kind(
         self,
-    ) -> Literal["int", "float", "ptr", "struct", "union", "array", "enum", "func", "void"]: ...
+    ) -> Literal["int", "float", "ptr", "struct", "union", "array", "enum", "func", "void"]:
+        """Its kind of type, without typedefs and qualifiers."""
     @property
-    def count(self) -> int | None: ...
+    def count(self) -> int | None:
+        """Number of elements of an array, all dimensions multiplied; else None."""
     @property
-    def signed(self) -> bool: ...
+    def signed(self) -> bool:
+        """True for a signed number, or an array of such."""
 
 @final
 class Types:
-    """Layouts of structs. A path runs through anonymous members: "task_struct.se.exec_start"."""
+    """Layouts of structs.
+
+    A path is a struct and a chain of members: ``task_struct.se.exec_start``. Anonymous members are
+    left out of it. Whatever the file does not describe raises AbsentError.
+    """
 
     @property
-    def source(self) -> Literal["BTF", "DWARF"]: ...
+    def source(self) -> Literal["BTF", "DWARF"]:
+        """Where the layouts come from."""
     @property
-    def word(self) -> WordSize: ...
-    def __contains__(self, struct: str, /) -> bool: ...
-    def sizeof(self, struct: str) -> int: ...
-    def member(self, path: str) -> Member: ...
-    def members(self, struct: str) -> dict[str, Member]: ...
-    def offset(self, path: str) -> int: ...
-    def enum(self, name: str) -> dict[str, int]: ...
-    def enumerator(self, name: str) -> int: ...
+    def word(self) -> WordSize:
+        """Size of a pointer in bytes."""
+    def __contains__(self, struct: str, /) -> bool:
+        """Whether the file describes this struct."""
+    def sizeof(self, struct: str) -> int:
+        """Returns the size of a type in bytes. Raises AbsentError."""
+    def member(self, path: str) -> Member:
+        """Returns a member by its path. Raises AbsentError."""
+    def members(self, struct: str) -> dict[str, Member]:
+        """Returns the members of a struct or union by name, including those of anonymous members.
+
+        Raises AbsentError.
+        """
+    def offset(self, path: str) -> int:
+        """Returns the offset of a member in bytes, by its path. Raises AbsentError."""
+    def enum(self, name: str) -> dict[str, int]:
+        """Returns the enumerators of an enum: name to value. Raises AbsentError."""
+    def enumerator(self, name: str) -> int:
+        """Returns the value of an enumerator of any enum. Raises AbsentError."""
 
 @final
 class Unwinder:
-    """Walks the stacks of one kernel, or of Xen.
-
-    ``image`` is None where there are but symbols, from a map file: no tables then.
-    ``version`` is a Linux kernel's release, empty for Xen. ``methods`` limits it to some of "orc",
-    "cfi", "fp" and "scan"; the best that knows something of a frame is asked first in any case.
-    """
+    """Unwinds the stacks of one kernel, or of Xen."""
 
     def __new__(
         cls,
@@ -380,14 +643,29 @@ class Unwinder:
         types: Types | None = None,
         version: str = "",
         methods: Sequence[str] | None = None,
-    ) -> Unwinder: ...
+    ) -> Unwinder:
+        """Prepares an unwinder.
+
+        ``image`` is None if only symbols are known, from a map file; there are no unwind tables
+        then. ``version`` is the release of a Linux kernel, empty for Xen. ``methods`` limits the
+        unwinder to some of ``orc``, ``cfi``, ``fp`` and ``scan``; their order does not matter.
+        Raises ValueError for an unknown method, TypeError unless ``memory`` is a virtual address
+        space.
+        """
     @property
-    def methods(self) -> list[str]: ...
+    def methods(self) -> list[str]:
+        """The methods in use, the most reliable first."""
     @property
-    def warnings(self) -> list[str]: ...
+    def warnings(self) -> list[str]:
+        """Deduplicated warnings about the unwind tables."""
     def add_module(
         self, start: int, end: int, orc_ip: bytes, orc_ip_address: int, orc: bytes
-    ) -> None: ...
+    ) -> None:
+        """Adds the ORC tables of the module at ``start`` to ``end``.
+
+        ``orc_ip`` and ``orc`` are the contents of its sections ``.orc_unwind_ip`` and
+        ``.orc_unwind``, ``orc_ip_address`` the address of the first.
+        """
     def unwind(
         self,
         registers: dict[str, int],
@@ -395,42 +673,63 @@ class Unwinder:
         stacks: Sequence[tuple[int, int]] = ...,
         exact: bool = False,
         limit: int = 256,
-    ) -> Backtrace: ...
+    ) -> Backtrace:
+        """Unwinds one stack from the registers of its innermost frame.
+
+        ``registers`` maps names to values; the program counter and the stack pointer are required.
+        ``stacks`` are known stacks as (lowest address, end). ``exact`` says that the program
+        counter is where execution stopped, not a return address. ``limit`` is the maximum number of
+        frames. Memory that is missing ends the backtrace, it does not raise.
+        """
 
 @final
 class Backtrace:
-    """Frames from the innermost outwards, and why there are no more: None at the end."""
+    """The frames of one stack."""
 
     @property
-    def frames(self) -> list[Frame]: ...
+    def frames(self) -> list[Frame]:
+        """The frames, innermost first."""
     @property
-    def stopped(self) -> str | None: ...
+    def stopped(self) -> str | None:
+        """Why the backtrace is incomplete; None if it reached the end of the stack."""
 
 @final
 class Frame:
     """One frame of a stack."""
 
     @property
-    def pc(self) -> int: ...
+    def pc(self) -> int:
+        """The return address, or where execution stopped if ``interrupted``."""
     @property
-    def sp(self) -> int: ...
+    def sp(self) -> int:
+        """The stack pointer in this frame, above the callee's return address."""
     @property
-    def symbol(self) -> str | None: ...
+    def symbol(self) -> str | None:
+        """The symbol that covers ``pc``, else the nearest below; None outside all text."""
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Distance of ``pc`` from the symbol in bytes."""
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Size of the symbol in bytes; 0 if unknown."""
     @property
-    def module(self) -> str | None: ...
+    def module(self) -> str | None:
+        """The module of the symbol; None for the kernel's own."""
     @property
-    def how(self) -> str: ...
+    def how(self) -> str:
+        """The method that found it: ``registers``, ``orc``, ``cfi``, ``fp``, ``scan``, ..."""
     @property
-    def guess(self) -> bool: ...
+    def guess(self) -> bool:
+        """True if the frame is unreliable: found by likelihood, not by unwind data."""
     @property
-    def interrupted(self) -> bool: ...
+    def interrupted(self) -> bool:
+        """True if ``pc`` is the instruction that was interrupted."""
     @property
-    def user(self) -> bool: ...
+    def user(self) -> bool:
+        """True for user space; always the last frame."""
     @property
-    def registers(self) -> dict[str, int] | None: ...
+    def registers(self) -> dict[str, int] | None:
+        """The registers at this frame by name; None unless all were saved."""
     @property
-    def registers_at(self) -> int | None: ...
+    def registers_at(self) -> int | None:
+        """Address of the saved registers on the stack; None if there are none."""

@@ -11,27 +11,30 @@ from .tasks import Task
 
 
 class Frame(NamedTuple):
-    """One function on a stack."""
+    """One frame of a stack."""
 
+    #: The return address, or where execution stopped if ``interrupted``.
     pc: int
     #: The stack pointer in this frame: above the return address of the function that it called.
     sp: int
-    #: Where its return address lies, what crash has in brackets; of a task that does not run, where
-    #: its last switch left the stack pointer if no return address was pushed (before 4.9).
+    #: Address of its return address, which crash prints in brackets. For a task that was not
+    #: running, the saved stack pointer if the switch pushed no return address (before 4.9).
     slot: int
     #: The symbol whose size covers the pc, else the nearest below; None outside all text.
     symbol: str | None
+    #: Distance of the pc from the symbol in bytes.
     offset: int
     #: The nearest symbol below the pc, as crash names it; it may be a label inside ``symbol``.
     label: str | None
+    #: The module of the symbol; None for the kernel itself.
     module: str | None
-    #: How it was found: "orc", "cfi", "fp", "scan", "registers", ...
+    #: The method that found it: "orc", "cfi", "fp", "scan", "registers", ...
     how: str
-    #: It is not certain to be a real frame.
+    #: Whether it is unreliable: found by likelihood, not by unwind data.
     guess: bool
-    #: The pc is where execution stood, not a return address.
+    #: Whether the pc is the instruction that was interrupted, not a return address.
     interrupted: bool
-    #: It is user-space code.
+    #: Whether it is user-space code.
     user: bool
     #: The registers saved in the exception frame that this frame came out of.
     registers: Mapping[str, int] | None
@@ -40,13 +43,15 @@ class Frame(NamedTuple):
 class Trace(NamedTuple):
     """One task's backtrace."""
 
+    #: The task.
     task: Task
+    #: The frames, innermost first.
     frames: list[Frame]
     #: The registers of its vCPU, for a task that was running.
     registers: Mapping[str, int] | None
-    #: Who saved them.
+    #: Where those registers were saved, in words.
     where: str | None
-    #: Why there are no frames, or no more of them; None where the stack was read to its end.
+    #: Why there are no frames, or why they are incomplete; None if the end was reached.
     stopped: str | None
 
 

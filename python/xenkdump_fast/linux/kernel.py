@@ -34,9 +34,9 @@ class Kernel:
         self.virtual = virtual
         self.file_size = file_size
         self.word = image.word
-        #: The kernel's own: a module may give a variable the name that one of the kernel's had.
+        #: The kernel's own symbols; a module may define a symbol of the same name.
         self.symbols: Symbols = image.symbols(location.slide)
-        #: What an address is called: those of modules too, once modules.py has read them.
+        #: Symbols of the kernel and, once modules.py has read them, of modules: to name addresses.
         self.code: Symbols = image.symbols(location.slide)
         self._warnings = Warnings()
         self._members: dict[str, Member] = {}
@@ -48,7 +48,7 @@ class Kernel:
 
     @property
     def warnings(self) -> list[str]:
-        """What is missing or odd; of what differs in numbers alone the first few and a count."""
+        """Deduplicated warnings: the first few of those that differ only in numbers."""
         return self._warnings.told()
 
     # Names and types
@@ -71,7 +71,7 @@ class Kernel:
         return vmcoreinfo.in_memory(self.symbols, self.virtual, self.word)
 
     def member(self, key: str) -> Member:
-        """A member by a key of ``compat.MEMBERS`` or by its own path; AbsentError."""
+        """A struct member, by its path or a key of ``compat.MEMBERS``. Raises AbsentError."""
         found = self._members.get(key)
         if found is None:
             found = self._members[key] = self._find_member(key)
@@ -98,7 +98,7 @@ class Kernel:
         return True
 
     def offset(self, key: str) -> int:
-        """Byte offset of a member, as ``member`` finds it or, for want of types, VMCOREINFO."""
+        """Offset of a member in bytes; VMCOREINFO is enough for some. Raises AbsentError."""
         for path in compat.MEMBERS.get(key, (key,)):
             try:
                 return self.types.offset(path)
@@ -137,13 +137,14 @@ class Kernel:
         return self.virtual.cstring(address & self.last, limit)
 
     def string(self, address: int, limit: int = 4096) -> str:
-        """The C string at ``address``; bytes that are no UTF-8 come out as escapes."""
+        """The C string at ``address``; bytes that are not UTF-8 are escaped. Raises MemoryFault."""
         return self.cstring(address, limit).decode("utf-8", "backslashreplace")
 
     def read(self, struct: int, key: str) -> int:
-        """The number in a member of the struct at ``struct``; signed where its type is.
+        """The number in a member of the struct at address ``struct``; signed if its type is.
 
-        AbsentError where the image's types say that the member is none.
+        Raises AbsentError if there is no such member or it is not a number, MemoryFault if it
+        cannot be read.
         """
         member = self.member(key)
         if member.size not in (1, 2, 4, 8):
@@ -209,7 +210,7 @@ class Kernel:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """The numbers that the release starts with, ``(2, 6, 16, 13)``; empty if unknown."""
+        """The leading numbers of the release, ``(2, 6, 16, 13)``; empty if unknown."""
         numbers: list[int] = []
         try:
             parts = self.release.replace("-", ".").split(".")

@@ -14,10 +14,10 @@ from .tasks import Task
 
 
 class Linux(Kernel):
-    """A kernel and what ran on it.
+    """A kernel with its CPUs, tasks and stacks.
 
-    ``vcpus`` gives the registers of its CPUs, as far as the dump tells them; it is called when they
-    are first needed. ``methods`` limits the unwinder to some of its methods.
+    ``vcpus`` returns the registers of its CPUs that are in the dump; it is called when they are
+    first needed. ``methods`` limits the unwinder to some of its methods.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class Linux(Kernel):
         return Inference(self, why)
 
     def tasks(self) -> list[Task]:
-        """Every task: the idle ones by CPU, then by pid."""
+        """Returns every task: idle tasks by CPU, then the others by pid."""
         return tasks.tasks(self)
 
     @cached_property
     def active(self) -> dict[int, Task]:
-        """What each CPU was running."""
+        """The task that each CPU was running, by CPU number."""
         return tasks.running(self)
 
     def backtrace(self, task: Task) -> Trace:
-        """The backtrace of a task, running or not."""
+        """Unwinds a task's stack; a broken one gives an incomplete trace."""
         return backtrace.trace(self, self.unwinder, task, self._contexts.get(task.address))
 
     @cached_property

@@ -18,19 +18,23 @@ class Task(NamedTuple):
 
     #: Address of its task_struct.
     address: int
+    #: Its thread id, as the kernel's ``pid``.
     pid: int
+    #: Id of its thread group: the process id.
     tgid: int
+    #: Its command name.
     comm: str
     #: The CPU it runs or last ran on.
     cpu: int
-    #: ``task_struct.__state``; None where it cannot be read.
+    #: ``task_struct.__state``; None if it cannot be read.
     state: int | None
+    #: ``task_struct.exit_state``; not 0 once it has exited.
     exit_state: int
     #: The lowest address of its stack.
     stack: int
-    #: It is what a CPU was running.
+    #: Whether a CPU was running it.
     active: bool
-    #: It is a CPU's idle task.
+    #: Whether it is a CPU's idle task.
     idle: bool
 
 

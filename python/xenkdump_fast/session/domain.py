@@ -19,7 +19,7 @@ class MismatchError(AbsentError):
 
 
 class Domain:
-    """One domain of a dump: its P2M, its memory by each kind of address, its kernel."""
+    """One domain of a dump: its P2M, its memory and its kernel."""
 
     def __init__(
         self,
@@ -31,8 +31,9 @@ class Domain:
         unwind: Sequence[str] | None,
     ) -> None:
         self.dump = platform.dump
-        self.id = number
-        #: None on a bare machine, and if none of the domain's sources can be read.
+        #: Its number; 0 on a bare machine.
+        self.id: int = number
+        #: Its P2M; None on a bare machine, and if no source of it can be read.
         self.p2m: P2M | None = None
         self._platform = platform
         self._warnings: list[str] = []
@@ -93,21 +94,21 @@ class Domain:
 
     @property
     def kernel(self) -> Linux:
-        """Its kernel; AbsentError if the domain was opened without a vmlinux."""
+        """Its kernel. Raises AbsentError if the domain was opened without a vmlinux."""
         if self._kernel is None:
             raise AbsentError(f"domain {self.id} was opened without its vmlinux")
         return self._kernel
 
     @cached_property
     def physical(self) -> AddressSpace:
-        """Its pseudo-physical memory; AbsentError without a P2M."""
+        """Its pseudo-physical memory. Raises AbsentError if no P2M can be read."""
         if self.p2m is None and not self._platform.identity:
             raise AbsentError(f"{self.dump.path}: no P2M of domain {self.id} can be read")
         return self.dump.native.physical(self.p2m)
 
     @cached_property
     def virtual(self) -> AddressSpace:
-        """Its kernel's virtual memory; AbsentError where no root of it is known."""
+        """Its kernel's virtual memory. Raises AbsentError if no root page table is known."""
         location = self._location
         if location is None:
             raise AbsentError(f"{self.dump.path}: no page table of domain {self.id} is known")
@@ -115,6 +116,6 @@ class Domain:
 
     @property
     def warnings(self) -> list[str]:
-        """What is missing or odd, said once; of a kernel's that are alike the first few."""
+        """Deduplicated warnings about the file, the domain and its kernel."""
         kernel = [] if self._kernel is None else self._kernel.warnings
         return [*self.dump.warnings, *self._warnings, *kernel]

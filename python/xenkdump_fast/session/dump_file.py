@@ -1,10 +1,11 @@
 """A dump as a file: its container, its notes, and which kind of host wrote it."""
 
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .._native import AddressSpace
+from .._native import AddressSpace, Note
 from .._native import Dump as NativeDump
 from ..diagnostics import Warnings
 from ..linux.boot import vmcoreinfo
@@ -19,10 +20,12 @@ _XEN_NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
 class DumpFile:
     """What a file tells before any domain of it is opened."""
 
-    def __init__(self, path: str) -> None:
-        self.native = NativeDump(path)
-        self.path = path
-        self.notes = self.native.notes
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        #: Path of the file.
+        self.path: str = os.fspath(path)
+        self.native = NativeDump(self.path)
+        #: Every ELF note, in file order.
+        self.notes: list[Note] = self.native.notes
         self._warnings = Warnings()
 
     def warn(self, text: str) -> None:
@@ -36,7 +39,7 @@ class DumpFile:
 
     @property
     def warnings(self) -> list[str]:
-        """What is damaged about the file without making it unusable."""
+        """Faults of the file that leave it usable."""
         return [*self.native.warnings, *self._warnings.told()]
 
     @cached_property
@@ -49,15 +52,17 @@ class DumpFile:
         """Whether it is an xl dump-core file: a single domain."""
         return self.native.format == "xl dump-core"
 
-    def xen(self, xen_syms: str | None = None, *, force: bool = False) -> "XenHost":
-        """The hypervisor of a host's dump; ``xen_syms`` is its ELF file or its ``.map`` file.
+    def xen(
+        self, xen_syms: str | os.PathLike[str] | None = None, *, force: bool = False
+    ) -> "XenHost":
+        """Opens the hypervisor of a Xen host's dump.
 
-        ``force`` accepts a xen-syms of another build. Raises AbsentError if the dump is not a Xen
-        host's, or for a xen-syms of another build.
+        ``xen_syms`` is its ELF file or its ``.map`` file; ``force`` accepts one of another build.
+        Raises AbsentError if the dump is not a Xen host's or xen-syms is of another build.
         """
         from ..xen.host import XenHost, XenSymbols
 
-        symbols = None if xen_syms is None else XenSymbols.open(xen_syms)
+        symbols = None if xen_syms is None else XenSymbols.open(os.fspath(xen_syms))
         return XenHost(self.native, symbols, force=force)
 
     @cached_property
@@ -67,7 +72,7 @@ class DumpFile:
 
     @cached_property
     def vmcoreinfo(self) -> Mapping[str, str]:
-        """The Linux kernel's own notes about itself; empty where the dump has no such note."""
+        """The contents of the note VMCOREINFO; empty if there is none."""
         for note in self.notes:
             if note.kind == "vmcoreinfo":
                 return vmcoreinfo.parse(note.fields["text"])

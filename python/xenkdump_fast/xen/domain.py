@@ -26,9 +26,11 @@ class XenDomain:
     def __init__(self, dump: Dump, number: int, xen_word: int, room: Allowance) -> None:
         """``room`` is for the search for its kernel."""
         self.dump = dump
-        self.id = number
+        #: Its number.
+        self.id: int = number
         self._xen_word = xen_word
         self._room = room
+        #: Warnings about this domain.
         self.warnings: list[str] = []
         #: Machine address of its shared_info page, once that was read.
         self.shared_info_address: int | None = None
@@ -110,7 +112,7 @@ class XenDomain:
 
     @cached_property
     def vcpus(self) -> list[XenVcpu]:
-        """Its vCPUs in the order of their numbers."""
+        """Its vCPUs in the order of their ids."""
         if self.kind != "pv" or self.word == 8:
             return self._raw_vcpus
         # A 32-bit guest's user space cannot always be told from a 64-bit one's by its registers.

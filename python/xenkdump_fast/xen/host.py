@@ -56,12 +56,12 @@ class XenSymbols(NamedTuple):
 class XenHost:
     """The hypervisor in a host's dump.
 
-    Without DWARF in ``symbols`` the layout of Xen's structs is inferred. ``force`` accepts symbols
-    of another build.
+    The layouts of Xen's structs come from DWARF in ``symbols``, else they are inferred. ``force``
+    accepts symbols of another build.
 
-    Raises AbsentError if the dump is not a Xen host's, if Xen's memory cannot be read, or for
-    symbols of another build. Everything else that is broken is reported in ``warnings``; a broken
-    domain does not hide the others.
+    Raises AbsentError if the dump is not a Xen host's, if Xen's memory cannot be read, or if the
+    symbols are of another build. All other damage is reported in ``warnings``; a broken domain does
+    not hide the others.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class XenHost:
         self.dump = dump
         self._given = symbols
         self.image = None if symbols is None else symbols.image
+        #: Warnings about the hypervisor; each domain has its own.
         self.warnings: list[str] = []
+        #: Its pCPUs.
         self.pcpus: list[Pcpu] = pcpus(dump)
         for pcpu in self.pcpus:
             self.warnings += pcpu.warnings
@@ -88,7 +90,7 @@ class XenHost:
 
     @cached_property
     def symbols(self) -> Symbols | None:
-        """The symbols of Xen, if there are any."""
+        """Xen's symbols; None without them."""
         return None if self._given is None else self._given.table
 
     @property
@@ -157,7 +159,7 @@ class XenHost:
         return frame_table.pages_offset(self.memory, addresses, self.facts.size, every.owned)
 
     def domains(self, all: bool = False) -> list["HostDomain"]:  # noqa: A002 - the option's name
-        """Every domain by its number; with ``all`` also Xen's own (idle, DOMID_XEN, DOMID_IO)."""
+        """Every domain by id; with ``all`` also Xen's own (DOMID_XEN, DOMID_IO, ...)."""
         found = [self._domain(number) for number in self._every.addresses]
         if all:
             known = {domain.address for domain in found}
@@ -170,7 +172,7 @@ class XenHost:
         return found
 
     def domain(self, number: int) -> "HostDomain":
-        """The domain of this number; AbsentError if there is none."""
+        """Returns the domain with this id. Raises AbsentError if there is none."""
         if number not in self._list.addresses and number not in self._every.addresses:
             known = ", ".join(map(str, self._list.addresses)) or "none"
             raise AbsentError(f"{self.dump.path}: no domain {number}; domains: {known}")
@@ -211,7 +213,7 @@ class XenHost:
 
 
 class HostDomain(XenDomain):
-    """A domain of a host, read out of the hypervisor's structs."""
+    """A domain of a host, read from the hypervisor's structs."""
 
     def __init__(self, xen: XenHost, number: int, address: int, how: str) -> None:
         super().__init__(xen.dump, number, xen.word, xen.room_for_kernels)
@@ -260,10 +262,10 @@ class HostDomain(XenDomain):
         return "hvm" if emulated & EMU_DEVICES else "pvh"
 
     def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
-        """The Linux kernel it runs; None where none is recognised.
+        """The Linux kernel that it runs; None if none is recognised.
 
-        A translated guest's memory is not mapped by any table that is in Xen's hands; but the frame
-        table tells which frames are its own, and what names a kernel fits in one.
+        No page table of Xen maps a translated guest's memory. But the frame table says which frames
+        belong to it, and the strings that identify a kernel fit into one frame.
         """
         if self.kind in ("pv", "unknown"):
             return super().kernel(hints)
@@ -277,7 +279,7 @@ class HostDomain(XenDomain):
 
     @cached_property
     def uuid(self) -> "UUID | None":
-        """Its handle, which the toolstack chose; all zero for dom0."""
+        """Its UUID, chosen by the toolstack; all zeros for dom0. None if it cannot be read."""
         at = self.xen.layout.get("domain.uuid") if self.id < FIRST_RESERVED else None
         data = None if at is None else self.xen.memory.read(self.address + at, 16)
         if data is None:
@@ -288,6 +290,6 @@ class HostDomain(XenDomain):
 
     @cached_property
     def pages(self) -> int | None:
-        """How many pages of memory it has."""
+        """Number of pages that it has; None if unknown."""
         at = self.xen.pages_offset
         return None if at is None else self.xen.memory.number(self.address + at, 4)

@@ -1,0 +1,186 @@
+"""The examples in the README and the documentation: run, compared and type-checked.
+
+The ``python`` blocks of a page are one program; it is run and type-checked. The commands in
+``console`` blocks are run, and their output is compared with the one shown; a line ``...`` stands
+for any lines. ``sh`` blocks are not run: their ``xkdump`` commands must parse, and their ``make``
+targets exist. All examples find a synthetic dump as ``vmlinux`` and ``vmcore``, of the kind
+``modern`` unless a comment ``<!-- sample: KIND -->`` names another.
+"""
+
+import contextlib
+import io
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from xenkdump_fast import cli
+from xenkdump_fast.commands import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (
+        *sorted(ROOT.glob("*.md")),
+        *sorted(ROOT.glob("docs/**/*.md")),
+        ROOT / "python/xenkdump_fast/__init__.py",
+    )
+}
+#: Words that end a shell command.
+END = re.compile(r"\s(?:#|&&|\||>).*")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGES[page], re.M | re.S)
+
+
+def pages_with(language: str) -> list[str]:
+    return [page for page in PAGES if blocks(page, language)]
+
+
+def kind(page: str) -> str:
+    """The kind of synthetic dump that a page shows."""
+    found = re.search(r"<!-- sample: (\S+) -->", PAGES[page])
+    return found[1] if found else "modern"
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the directory of a synthetic dump."""
+    made: dict[str, Path] = {}
+
+    def directory(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("docs") / name
+            with contextlib.redirect_stdout(io.StringIO()):
+                assert cli.main(["sample", str(made[name]), "--like", name]) == 0
+        return made[name]
+
+    return directory
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_python_runs(
+    page: str,
+    dump: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = tmp_path / "example.py"
+    program.write_text("\n".join(blocks(page, "python")))
+    monkeypatch.chdir(dump(kind(page)))
+    runpy.run_path(str(program))
+    assert capsys.readouterr().out, "an example should show something"
+
+
+def test_python_has_types(tmp_path: Path) -> None:
+    programs = []
+    for page in pages_with("python"):
+        program = tmp_path / f"{re.sub(r'[^A-Za-z]', '_', page)}.py"
+        program.write_text("\n".join(blocks(page, "python")))
+        programs.append(program)
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml")]
+    found = subprocess.run(
+        [*mypy, "--cache-dir", str(ROOT / ".mypy_cache"), *map(str, programs)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def commands(block: str) -> Iterator[tuple[str, str]]:
+    """The commands of a console block, each with the output shown."""
+    for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output
+
+
+def normal(text: str) -> list[str]:
+    """The lines of a text, without white space at their ends."""
+    return [line.rstrip() for line in text.strip("\n").split("\n")]
+
+
+def is_shown(found: str, shown: str) -> bool:
+    """Whether an output is the one shown, in which ``...`` stands for any lines."""
+    pattern = "\n".join(".*" if line == "..." else re.escape(line) for line in normal(shown))
+    return re.fullmatch(pattern, "\n".join(normal(found)), re.S) is not None
+
+
+@pytest.mark.parametrize("page", pages_with("console"))
+def test_console(
+    page: str,
+    dump: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(dump(kind(page)))
+    for block in blocks(page, "console"):
+        for command, shown in commands(block):
+            name, *words = shlex.split(command)
+            assert name == "xkdump", command
+            assert cli.main(words) == 0, command
+            found = capsys.readouterr().out
+            assert is_shown(found, shown), f"{command}\n{found}"
+
+
+@pytest.mark.parametrize("page", pages_with("sh"))
+def test_shell_commands_exist(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for block in blocks(page, "sh"):
+        for line in block.splitlines():
+            words = shlex.split(END.sub("", line), comments=True)
+            if words[:1] == ["make"]:
+                targets = [word for word in words[1:] if "=" not in word]
+                for target in targets:
+                    assert re.search(rf"^{target}:", makefile, re.M), line
+            elif words[:1] == ["xkdump"]:
+                command = COMMANDS[words[1]]
+                module = import_module(f"xenkdump_fast.commands.{command.name}")
+                cli._parse(command, module, words[2:])  # exits if it does not parse
+
+
+def test_every_command_is_documented() -> None:
+    text = PAGES["docs/getting-started.md"]
+    missing = [name for name in COMMANDS if not re.search(rf"(`|xkdump ){name}\b", text)]
+    assert missing == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].splitlines()) < 100
+
+
+def test_links_lead_somewhere() -> None:
+    # mkdocs checks those of the pages in docs/.
+    for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
+        for target in re.findall(r"\]\(([^)#]+)", PAGES[page]):
+            assert "://" in target or (ROOT / target).exists(), f"{page}: {target}"
+
+
+#: Where a path in the text may start.
+BASES = ("", "python/xenkdump_fast", "rust/xenkdump", "rust/xenkdump/src")
+#: Files that the recipes name and that are still to be added.
+PLANNED = (
+    "dump/container.rs",
+    "dump/elf.rs",
+    "dump/formats.rs",
+    "xen/compat.py",
+    "tests/xen/test_compat.py",
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_exist(page: str) -> None:
+    text = re.sub(r"^### Bounds$.*?^## ", "", PAGES[page], flags=re.M | re.S)
+    for path in re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|rs|md|json))`", text):
+        if "NAME" not in path and not path.endswith(PLANNED):
+            assert any((ROOT / base / path).exists() for base in BASES), f"{page}: {path}"

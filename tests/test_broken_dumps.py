@@ -147,7 +147,14 @@ BREAKS = [
     Break(
         "no CPU's registers",
         lambda parts: faults.drop_notes(parts, "CORE"),
-        "registers are not known",
+        "registers in struct vcpu may be stale",
+        kinds=("modern",),
+    ),
+    Break(
+        "no CPU's registers at all",
+        lambda parts: faults.drop_notes(parts, "CORE"),
+        "no saved registers",
+        kinds=("2006-pae",),
     ),
     Break(
         "no notes at all", lambda parts: parts.core.notes.clear(), "was not found", 0, found=False

@@ -263,3 +263,62 @@ def test_the_order_of_qemu(dump_file: Callable[[str], str], tmp_path: Path, orde
     assert traces(dump.domain(0, vmlinux)) == whole
     dump = xenkdump_fast.open(copy.with_notes(copy.cpus[1], *copy.others))
     assert traces(dump.domain(0, vmlinux))[1] == whole[1]
+
+
+CRASH_REGS = 0x100_0002
+STALE = "CPU 0: its registers in struct vcpu may be stale"
+FROM_STACK = "CPU 1: no saved registers; unwinding from the stack of its task"
+
+
+@pytest.fixture(scope="module")
+def host(
+    dump_file: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Case]:
+    """Domain 0 of a Xen host: vCPU 1 died on pCPU 0, vCPU 0 had stopped; pCPU 1 was idle."""
+    path = tmp_path_factory.mktemp("host") / "vmcore"
+    source = dump_file("xen417-three-domains/vmcore")
+    shutil.copyfile(source, path)
+    vmlinux = dump_file("vmlinux-6.1.0-56-amd64")
+    yield Case(Copy(path), vmlinux, traces(xenkdump_fast.open(source).domain(0, vmlinux)))
+    path.unlink()
+
+
+def since_panic(trace: Trace) -> list[tuple[str | None, int]]:
+    """The frames from panic() on."""
+    frames = [(frame.symbol, frame.sp) for frame in trace.frames]
+    return frames[[symbol for symbol, _ in frames].index("panic") :]
+
+
+def test_a_pcpu_without_notes(host: Case) -> None:
+    """What it ran is known by its runstate; the registers in struct vcpu are older."""
+    notes = host.copy.notes
+    second = [i for i, note in enumerate(notes) if note.name == b"CORE"][1]
+    first = [
+        note
+        for note in notes[:second]
+        if note.name != b"CORE" and not (note.name == b"Xen" and note.kind == CRASH_REGS)
+    ]
+    domain = host.open(*first, *notes[second:])
+    vcpu = domain.dump.hypervisor.domain(0).vcpus[1]
+    assert (vcpu.state, vcpu.running, vcpu.registers) == ("running", True, None)
+    assert vcpu.warnings == ("vCPU 1 was running, but no pCPU's notes lead to its registers",)
+    found = traces(domain)
+    assert found[0] == host.whole[0]
+    assert since_panic(found[1]) == since_panic(host.whole[1])
+    assert found[1].where == "its own stack"
+    assert domain.warnings == [FROM_STACK]
+
+
+@pytest.mark.parametrize("regs", [True, False])
+def test_no_prstatus_of_any_pcpu(host: Case, *, regs: bool) -> None:
+    """Xen's own notes are enough to read the host, without those of its pCPUs too."""
+    notes = [note for note in host.copy.others if regs or note.kind != CRASH_REGS]
+    domain = host.open(*notes)
+    xen = domain.dump.hypervisor
+    assert [pcpu.cr3 is not None for pcpu in xen.pcpus] == [True, True] * regs
+    assert [domain.id for domain in xen.domains()] == [0, 1, 2]
+    stopped, died = xen.domain(0).vcpus
+    assert (stopped.where, stopped.stale) == ("struct vcpu", True)
+    assert (died.state, died.registers) == ("running", None)
+    assert since_panic(traces(domain)[1]) == since_panic(host.whole[1])
+    assert domain.warnings == [STALE, FROM_STACK]

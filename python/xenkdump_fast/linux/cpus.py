@@ -31,6 +31,8 @@ class VcpuContext(NamedTuple):
     pid: int | None = None
     #: QEMU's number for the CPU, where QEMU wrote the note. Linux may number CPUs otherwise.
     qemu_cpu: int | None = None
+    #: There may be newer ones that the dump does not lead to.
+    stale: bool = False
 
 
 #: What is left to assign: contexts by their position, and CPUs with the tasks that they ran.
@@ -74,6 +76,9 @@ def assign(
             kernel.warn(f"CPU {cpu}: no saved registers in the notes; using those in crash_notes")
             found[cpu] = copy
     take(_by_qemu_cpu)
+    for cpu, context in found.items():
+        if context.stale:
+            kernel.warn(f"CPU {cpu}: its registers in {context.where} may be stale")
     for context in left.values():
         if context.note is not None:
             kernel.warn(f"NT_PRSTATUS note {context.note} cannot be assigned to a CPU")

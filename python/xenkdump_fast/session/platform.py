@@ -87,7 +87,7 @@ class Recorded(Platform):
 
     def contexts(self) -> list[VcpuContext]:
         return [
-            VcpuContext(vcpu.registers, vcpu.where or "Xen", vcpu=vcpu.id)
+            VcpuContext(vcpu.registers, vcpu.where or "Xen", vcpu=vcpu.id, stale=vcpu.stale)
             for vcpu in (() if self.records is None else self.records.vcpus)
             if vcpu.registers is not None
         ]

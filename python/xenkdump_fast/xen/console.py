@@ -77,7 +77,7 @@ def _by_symbols(xen: XenHost) -> Console:
 def _candidates(xen: XenHost) -> Iterator[bytes]:
     """What pointers in Xen's image lead to and looks like a console ring."""
     memory = xen.memory
-    base = (xen.facts.head or xen.pcpus[0].registers.get("rip", 0)) // IMAGE_ALIGN * IMAGE_ALIGN
+    base = (xen.facts.head or xen.pc or 0) // IMAGE_ALIGN * IMAGE_ALIGN
     seen = set()
     # No page is looked at twice, unless page tables have several addresses for it.
     room = Allowance(xen.dump.size)

@@ -76,9 +76,7 @@ class XenHost:
         self.pcpus: list[Pcpu] = pcpus(dump)
         for pcpu in self.pcpus:
             self.warnings += pcpu.warnings
-        if not self.pcpus:
-            raise AbsentError(f"{dump.path}: not the dump of a Xen host: no pCPU's notes")
-        self.word = self.pcpus[0].word
+        self.word = self._word()
         self.vmcoreinfo = memory.vmcoreinfo(dump)
         self.facts = domains.Facts.of(self.vmcoreinfo, self.symbols, self._by_types or Layout())
         self.memory = self._memory()
@@ -87,6 +85,15 @@ class XenHost:
             if not force:
                 raise AbsentError(f"{different} (--force goes on)")
             self.warnings.append(different)
+
+    def _word(self) -> int:
+        """Word size of the hypervisor, by the notes of its pCPUs or its own."""
+        if self.pcpus:
+            return self.pcpus[0].word
+        for note in self.dump.notes:
+            if note.kind == "crash_info":
+                return int(note.fields["word"])
+        raise AbsentError(f"{self.dump.path}: not the dump of a Xen host: no notes of Xen")
 
     @cached_property
     def symbols(self) -> Symbols | None:
@@ -110,15 +117,21 @@ class XenHost:
 
     def _memory(self) -> XenMemory:
         """Xen's memory under the first root that maps it."""
-        probe = self.facts.head
-        if probe is None:
-            probe = self.pcpus[0].registers["rip" if self.word == 8 else "eip"]
-        first = self.pcpus[0]
-        for root in memory.Roots(self.dump, self.word).of(first.cr3):
-            found = XenMemory(self.dump, self.word, first.paging, root, probe)
-            if found.number(probe, 1) is not None:
-                return found
+        first = self.pcpus[0] if self.pcpus else None
+        paging = first.paging if first else memory.pagings(self.word, None)[0]
+        probe = self.facts.head or self.pc
+        if probe is not None:
+            for root in memory.Roots(self.dump, self.word).of(first.cr3 if first else None):
+                found = XenMemory(self.dump, self.word, paging, root, probe)
+                if found.number(probe, 1) is not None:
+                    return found
         raise AbsentError(f"{self.dump.path}: no page table in the dump maps Xen's memory")
+
+    @property
+    def pc(self) -> int | None:
+        """Where a pCPU was in Xen's code, if any has its registers in a note."""
+        name = "rip" if self.word == 8 else "eip"
+        return next((pcpu.registers[name] for pcpu in self.pcpus if pcpu.registers), None)
 
     @cached_property
     def layout(self) -> Layout:

@@ -332,8 +332,12 @@ class _Inference:
         votes: Counter[int] = Counter()
         for vcpu in self.vcpus:
             for at, state in _runstates(vcpu.struct, self.word):
-                # Only a vCPU that a pCPU has is running. An idle pCPU's last one may still say so.
-                votes[at] += 1 if (vcpu.pcpu is not None) == (state == 0) else -1
+                if vcpu.pcpu is not None:
+                    votes[at] += 1 if state == 0 else -1
+                # One that says that it is running may be on a pCPU without notes, or the last one
+                # of an idle pCPU.
+                elif state != 0:
+                    votes[at] += 1
         self.vote("vcpu.runstate", +votes)
 
 
@@ -352,8 +356,10 @@ def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:
             return
         since, *spent = struct.unpack("<5Q", data)
         # Nanoseconds: a microsecond at least, and two years at most.
-        if 1000 < sum(spent) <= since < 1 << 56:
-            yield at, value & 0xFFFF_FFFF
+        state = value & 0xFFFF_FFFF
+        # One that runs was offline and runnable before.
+        if 1000 < sum(spent) <= since < 1 << 56 and (state != 0 or spent.count(0) <= 2):
+            yield at, state
 
 
 def root_of(cr3: int, word: int) -> int:

@@ -25,7 +25,7 @@ class Pcpu(NamedTuple):
 
     #: Xen's number for it.
     number: int
-    #: The hypervisor's own registers, from NT_PRSTATUS.
+    #: The hypervisor's own registers, from NT_PRSTATUS; empty without that note.
     registers: dict[str, int]
     #: As CRASH_REGS has it; None without that note.
     cr3: int | None
@@ -45,32 +45,35 @@ class Pcpu(NamedTuple):
 
 
 def pcpus(dump: Dump) -> list[Pcpu]:
-    """Every pCPU that has an NT_PRSTATUS note, in the order of the notes; empty without Xen."""
+    """Every pCPU that has notes, in their order; empty without Xen."""
     pairs = list(islice(_pairs(dump), _MOST))
     if not pairs:
         return []
     # All notes of a hypervisor have its word.
-    word = 8 if "rip" in pairs[0][0]["registers"] else 4
+    registers, regs = pairs[0]
+    word = 4 if "eip" in registers or (not registers and regs and regs["word"] == 4) else 8
     roots = memory.Roots(dump, word)
     return [
-        _pcpu(dump, index, status["registers"], regs, roots)
-        for index, (status, regs) in enumerate(pairs)
+        _pcpu(dump, index, word, registers, regs, roots)
+        for index, (registers, regs) in enumerate(pairs)
     ]
 
 
-def _pairs(dump: Dump) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """Each NT_PRSTATUS, and the CRASH_REGS behind it where there is one; nothing without Xen."""
-    status: dict[str, Any] | None = None
+def _pairs(dump: Dump) -> Iterator[tuple[dict[str, int], dict[str, Any] | None]]:
+    """The registers of each NT_PRSTATUS with the CRASH_REGS behind it, either of which may be
+    missing; nothing without Xen.
+    """
+    status: dict[str, int] | None = None
     is_xen = False
     for note in dump.notes:
         if note.kind == "prstatus":
             if status is not None and is_xen:
                 yield status, None
-            status = note.fields
+            status = note.fields["registers"]
         elif note.kind in ("crash_regs", "crash_info", "xen_kdump_cr3"):
             is_xen = True
-            if note.kind == "crash_regs" and status is not None:
-                yield status, note.fields
+            if note.kind == "crash_regs":
+                yield status or {}, note.fields
                 status = None
     if status is not None and is_xen:
         yield status, None
@@ -79,12 +82,12 @@ def _pairs(dump: Dump) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]
 def _pcpu(
     dump: Dump,
     index: int,
+    word: int,
     registers: dict[str, int],
     regs: dict[str, Any] | None,
     roots: memory.Roots,
 ) -> Pcpu:
-    word = 8 if "rip" in registers else 4
-    sp = registers["rsp" if word == 8 else "esp"]
+    sp = registers.get("rsp" if word == 8 else "esp")
     cr3 = regs["cr3"] if regs else None
     formats = memory.pagings(word, regs["cr4"] if regs else None)
     found = Pcpu(
@@ -97,8 +100,14 @@ def _pcpu(
         stack=None,
         vcpu=None,
         guest=None,
-        warnings=(f"pCPU {index}: no guest's registers are at the top of Xen's stack at {sp:#x}",),
+        warnings=(
+            f"pCPU {index}: no NT_PRSTATUS note"
+            if sp is None
+            else f"pCPU {index}: no guest's registers are at the top of Xen's stack at {sp:#x}",
+        ),
     )
+    if sp is None:
+        return found
     warnings = list(found.warnings)
     with isolated(f"pCPU {index}'s Xen stack cannot be read", warnings.append):
         for root in roots.of(cr3):

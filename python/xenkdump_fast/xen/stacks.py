@@ -69,6 +69,8 @@ def _unwinder(xen: XenHost, methods: Sequence[str] | None) -> Unwinder | None:
 def _frames(pcpu: Pcpu, unwinder: Unwinder | None) -> tuple[list[Frame], str | None]:
     """From Xen's registers to the guest's; without symbols those two ends alone."""
     stopped: str | None
+    if not pcpu.registers:
+        return [], "its registers are not known: it has no NT_PRSTATUS note"
     if unwinder is None:
         ip, sp = ("rip", "rsp") if pcpu.word == 8 else ("eip", "esp")
         start = pcpu.registers

@@ -10,6 +10,9 @@ from .layout import Layout
 from .memory import PAGE, XenMemory
 from .pcpus import Pcpu
 
+#: Where Xen saves the registers of a vCPU when another takes its pCPU.
+STRUCT = "struct vcpu"
+
 
 class XenVcpu(NamedTuple):
     """A virtual CPU."""
@@ -23,7 +26,7 @@ class XenVcpu(NamedTuple):
     #: "running", or why not: "runnable", "blocked", "offline"; "not running" where Xen's reason is
     #: not known.
     state: str
-    #: Whether a pCPU was running it.
+    #: Whether a pCPU was running it, be it one without notes.
     running: bool
     #: Machine address of the page table that was its processor's root.
     root: int | None
@@ -36,6 +39,8 @@ class XenVcpu(NamedTuple):
     #: Word size of the mode it was in; None without registers.
     word: int | None = None
     warnings: tuple[str, ...] = ()
+    #: Newer registers may be on the stack of a pCPU that could not be read.
+    stale: bool = False
 
     def narrowed(self) -> "XenVcpu":
         """The same as a 32-bit guest's."""
@@ -52,6 +57,9 @@ class OnPcpus:
         self.by_domain: dict[int, list[Pcpu]] = {}
         #: Those with a guest's registers on their stack, by the root they used.
         self.by_root: dict[int, list[Pcpu]] = {}
+        #: Numbers of those whose stack is known, and with it the guest that ran there last.
+        self._with_stack = {pcpu.number for pcpu in pcpus if pcpu.stack is not None}
+        self._all_have_stack = 0 < len(self._with_stack) == len(pcpus)
         back = layout.get("vcpu.domain")
         for pcpu in pcpus:
             if pcpu.vcpu is not None:
@@ -62,6 +70,10 @@ class OnPcpus:
             if pcpu.guest is not None and pcpu.cr3:
                 root = root_of(pcpu.cr3, memory.word)
                 self.by_root.setdefault(root, []).append(pcpu)
+
+    def has_stack(self, pcpu: int | None) -> bool:
+        """Whether the stack of that pCPU is known; None for one that may be any."""
+        return self._all_have_stack if pcpu is None else pcpu in self._with_stack
 
 
 def read(
@@ -82,6 +94,10 @@ def read(
                 continue
         on = on_pcpus.by_vcpu.get(address)
         vcpu = _read_one(memory, layout, (number, address), on, owners.get(address))
+        if vcpu.where == STRUCT and not on_pcpus.has_stack(vcpu.pcpu):
+            text = f"vCPU {number}'s registers may be stale: its pCPU's stack is not known"
+            vcpu = vcpu._replace(warnings=(text,), stale=True)
+        warnings += vcpu.warnings
         vcpus.append(vcpu if problem is None else vcpu._replace(warnings=(problem,)))
     if room.left == 0:
         warnings.append("vCPUs are left out: the domains claim more than the dump can hold")
@@ -132,6 +148,8 @@ def _read_one(
     idle, its registers still lie.
     """
     number, address = vcpu
+    warnings: tuple[str, ...] = ()
+    where: str | None
 
     def field(name: str, size: int) -> int | None:
         at = layout.get(name)
@@ -143,13 +161,19 @@ def _read_one(
         state, pcpu, cr3 = "running", on.number, on.cr3 or cr3
         frame, where = on.guest, f"pCPU {on.number}'s Xen stack"
     else:
-        number_of_state = field("vcpu.runstate", 4) or 0
-        state = RUNSTATES[number_of_state] if 0 < number_of_state < 4 else "not running"
+        known = field("vcpu.runstate", 4)
+        state = RUNSTATES[known] if known is not None and known < len(RUNSTATES) else "not running"
         if left_on is not None:
             frame = left_on.guest
             where = f"pCPU {left_on.number}'s Xen stack, left there when it went idle"
+            # It may still say that it is running.
+            state = "not running" if state == RUNSTATES[0] else state
+        elif state == RUNSTATES[0]:
+            # Its registers are on the stack of a pCPU without notes; those in its struct are stale.
+            frame, where = None, None
+            warnings = (f"vCPU {number} was running, but no pCPU's notes lead to its registers",)
         else:
-            frame, where = _saved(memory, layout, address), "struct vcpu"
+            frame, where = _saved(memory, layout, address), STRUCT
             base = field("vcpu.gs_base", 8)
             if frame is not None and base and frames.in_kernel(frame.registers):
                 frame.registers["gs_base"] = base
@@ -158,12 +182,13 @@ def _read_one(
         address=address,
         pcpu=pcpu,
         state=state,
-        running=on is not None,
+        running=state == RUNSTATES[0],
         root=root_of(cr3, memory.word) if cr3 else None,
         registers=frame.registers if frame else None,
         where=where if frame else None,
         kind=frame.kind if frame else None,
         word=frame.word if frame else None,
+        warnings=warnings,
     )
 
 

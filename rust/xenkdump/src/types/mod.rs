@@ -1,6 +1,7 @@
 //! Layouts of structs, by name and path, from BTF or from DWARF.
 //!
 //! - `shape`: what a source of types must tell: names to types, types to shapes.
+//! - `question`: a question, and the work that may be done for it.
 //! - `query`, `spell`: paths, flattening, sizes, names; the same for both sources.
 //! - `btf`, `dwarf`: the sources.
 //!
@@ -9,6 +10,7 @@
 mod btf;
 mod dwarf;
 mod query;
+mod question;
 mod shape;
 mod spell;
 

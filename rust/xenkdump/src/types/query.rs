@@ -1,36 +1,18 @@
-//! Paths, flattening, sizes: questions asked of any source of types.
+//! Paths, flattening and sizes, the same for every source of types.
 
 use std::ops::ControlFlow;
 
+use super::question::{Question, MAX_DEPTH, MAX_STEPS};
 use super::shape::{Field, Layouts, Shape, Tag, TypeId, Work};
 use super::{no_type, spell, Bits, Kind, Member};
 use crate::{Error, Result};
 
-/// Bounds on what hostile types can make us do. How long a chain of typedefs, dimensions, pointers
-/// or anonymous structs is followed: the kernel's own need 8.
-pub(super) const DEPTH: usize = 64;
-/// How many types and members are looked at for one question. The longest struct of Linux 6.1 has
-/// 576 members, the longest enum seen 900 enumerators.
-pub(super) const STEPS: usize = 1 << 18;
-/// The same where all members or enumerators are asked for. Each that is found takes as many steps
-/// as its names have bytes, and some more: so many of them are 2^16 at most, with 4 MiB of names.
-const ALL_STEPS: usize = 1 << 22;
-const ONE_OF_ALL: usize = 64;
+/// The steps for a question that asks for all members or enumerators. Each result costs as many steps
+/// as its names have bytes, plus [`STEPS_PER_RESULT`]: at most 2^16 results with 4 MiB of names.
+const MAX_STEPS_FOR_ALL: usize = 1 << 22;
+const STEPS_PER_RESULT: usize = 64;
 
-/// What is asked, and how much may be done for the answer.
-#[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
-    pub layouts: &'a dyn Layouts,
-    pub work: &'a Work,
-}
-
-impl<'a> Question<'a> {
-    pub fn shape(self, id: TypeId) -> Shape<'a> {
-        self.layouts.shape(id, self.work)
-    }
-}
-
-/// Answers a question about `what` by so many steps, or says that these were not enough.
+/// Answers a question about `what` in at most `steps` steps.
 fn ask<T>(
     layouts: &dyn Layouts,
     what: &str,
@@ -64,7 +46,7 @@ pub(super) fn find(layouts: &dyn Layouts, name: &str) -> Option<TypeId> {
 /// Size in bytes of the type of a name.
 pub(super) fn size_of(layouts: &dyn Layouts, name: &str) -> Result<u64> {
     let id = find(layouts, name).ok_or_else(|| no_type(name))?;
-    ask(layouts, name, STEPS, |question| {
+    ask(layouts, name, MAX_STEPS, |question| {
         size(question, id).ok_or_else(|| Error::Absent(format!("type {name} has no size")))
     })
 }
@@ -104,7 +86,7 @@ impl Resolved<'_> {
 
 fn resolve(question: Question<'_>, mut id: TypeId) -> Option<Resolved<'_>> {
     let (mut array, mut count) = (None, Some(1_u64));
-    for _ in 0..DEPTH {
+    for _ in 0..MAX_DEPTH {
         let shape = match question.shape(id) {
             Shape::Typedef { target, .. } | Shape::Qualified { target, .. } => match target {
                 Some(target) => {
@@ -139,7 +121,7 @@ fn resolve(question: Question<'_>, mut id: TypeId) -> Option<Resolved<'_>> {
 
 /// A type without typedefs and qualifiers.
 fn bare(question: Question<'_>, mut id: TypeId) -> Option<(TypeId, Shape<'_>)> {
-    for _ in 0..DEPTH {
+    for _ in 0..MAX_DEPTH {
         match question.shape(id) {
             Shape::Typedef { target, .. } | Shape::Qualified { target, .. } => match target {
                 Some(target) => id = target,
@@ -158,7 +140,7 @@ pub(super) fn member(layouts: &dyn Layouts, path: &str) -> Result<Member> {
         .map_or((path, None), |(a, b)| (a, Some(b)));
     let id = find(layouts, root).ok_or_else(|| no_type(root))?;
     let steps = steps.into_iter().flat_map(|steps| steps.split('.'));
-    ask(layouts, path, STEPS, |question| {
+    ask(layouts, path, MAX_STEPS, |question| {
         descend(question, path, id, steps)
     })
 }
@@ -244,7 +226,7 @@ fn flatten<'a>(
     owner: TypeId,
     visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    flatten_at(question, owner, 0, DEPTH, visit)
+    flatten_at(question, owner, 0, MAX_DEPTH, visit)
 }
 
 fn flatten_at<'a>(
@@ -374,7 +356,7 @@ fn storage(bit_offset: u64, width: u64, unit: u64, limit: Option<u64>) -> (u64, 
 /// All members of a struct or union.
 pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, Member)>> {
     let id = find(layouts, name).ok_or_else(|| no_type(name))?;
-    ask(layouts, name, ALL_STEPS, |question| {
+    ask(layouts, name, MAX_STEPS_FOR_ALL, |question| {
         let Some((id, Shape::Composite { size, .. })) = bare(question, id) else {
             return Err(Error::Absent(format!("type {name} is no struct or union")));
         };
@@ -388,7 +370,7 @@ pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, 
             let name = field.name.text();
             let member = describe(question, field.ty, place);
             let bytes = name.len() + member.type_name.len();
-            question.work.spend(ONE_OF_ALL + bytes)?;
+            question.work.spend(STEPS_PER_RESULT + bytes)?;
             members.push((name.to_owned(), member));
             ControlFlow::Continue(())
         });
@@ -398,7 +380,7 @@ pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, 
 
 /// The enumerators of an enum.
 pub(super) fn enumerators(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, i128)>> {
-    ask(layouts, name, ALL_STEPS, |question| {
+    ask(layouts, name, MAX_STEPS_FOR_ALL, |question| {
         let id = find(layouts, name)
             .filter(|&id| !matches!(question.shape(id), Shape::Composite { .. }))
             .or_else(|| layouts.find(Tag::Enum, name))
@@ -409,7 +391,7 @@ pub(super) fn enumerators(layouts: &dyn Layouts, name: &str) -> Result<Vec<(Stri
         let mut all = Vec::new();
         let _ = layouts.enumerators(id, question.work, &mut |name, value| {
             let name = name.text();
-            question.work.spend(ONE_OF_ALL + name.len())?;
+            question.work.spend(STEPS_PER_RESULT + name.len())?;
             all.push((name.to_owned(), value));
             ControlFlow::Continue(())
         });

@@ -1,6 +1,6 @@
 //! The names of types, as C writes them.
 
-use super::query::{Question, DEPTH};
+use super::question::{Question, MAX_DEPTH};
 use super::shape::{Shape, TypeId};
 
 /// A type's name as C writes it.
@@ -8,7 +8,7 @@ pub(super) fn name(question: Question<'_>, mut id: TypeId) -> String {
     let mut front = String::new();
     // What stands behind the name: `*` and dimensions.
     let mut back = String::new();
-    for _ in 0..DEPTH {
+    for _ in 0..MAX_DEPTH {
         let (tag, name) = match question.shape(id) {
             Shape::Pointer { target, .. } => {
                 match target.map(|target| question.shape(target)) {

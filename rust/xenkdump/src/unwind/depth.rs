@@ -9,12 +9,12 @@ use std::ops::Range;
 use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::Memory;
 
-use super::decode::{decode, Effect};
 use super::facts::{Effort, Known, LOOKUP, PAGE};
 use super::leaf::is_null_page;
 use super::registers::{Reg, Registers};
 use super::step::offset;
 use super::symbols::{CodeSymbols, Function};
+use super::x86::decode::{decode, Effect, MAX_LENGTH};
 
 /// The most instructions of one function that are looked at.
 const MOST_INSTRUCTIONS: usize = 8192;
@@ -27,9 +27,6 @@ const MOST_STATES: usize = 4;
 
 /// No frame is larger than a stack.
 const LARGEST_FRAME: i64 = 16 << 10;
-
-/// The longest instruction there is.
-const LONGEST: usize = 15;
 
 /// So many pages of code are kept at once: many functions share one, and few have more than this.
 const MOST_PAGES: usize = 64;
@@ -201,25 +198,24 @@ impl<'a> Code<'a> {
                 found.push((at.raw(), unlikelihood, state));
                 let Some(instruction) = self
                     .bytes(at)
-                    .and_then(|(code, length)| decode(code.get(..length)?, self.word))
+                    .and_then(|(code, length)| decode(code.get(..length)?, at, self.word))
                 else {
                     break;
                 };
                 let next = offset(at, instruction.length as i64, self.word);
-                let target = |distance| offset(next, distance, self.word);
                 match instruction.effect {
                     Effect::Return => break,
-                    Effect::Jump(distance) => {
-                        if !self.is_same(own, target(distance)) {
+                    Effect::Jump(target) => {
+                        if !self.is_same(own, target) {
                             break;
                         }
-                        at = target(distance);
+                        at = target;
                         part = self.part(at);
                         continue;
                     }
-                    Effect::Branch(distance) => {
-                        if self.is_same(own, target(distance)) {
-                            likely.push((target(distance), state));
+                    Effect::Branch(target) => {
+                        if self.is_same(own, target) {
+                            likely.push((target, state));
                         }
                     }
                     Effect::JumpTable | Effect::Trap => {
@@ -279,10 +275,10 @@ impl<'a> Code<'a> {
     }
 
     /// The bytes at `addr`, and how many of them there are.
-    fn bytes(&mut self, addr: VirtAddr) -> Option<([u8; LONGEST], usize)> {
-        let mut code = [0; LONGEST];
+    fn bytes(&mut self, addr: VirtAddr) -> Option<([u8; MAX_LENGTH], usize)> {
+        let mut code = [0; MAX_LENGTH];
         let mut length = 0;
-        while length < LONGEST {
+        while length < MAX_LENGTH {
             let at = offset(addr, length as i64, self.word);
             let base = at.raw() & !(PAGE_SIZE as u64 - 1);
             let (memory, effort) = (self.memory, self.effort);
@@ -359,7 +355,7 @@ impl Place {
             Effect::SetFrame => (stack, stack, overwritten),
             Effect::ToFrame(bytes) => (frame.map(|frame| frame - bytes), frame, caller_bp),
             Effect::Leave => (frame.map(|frame| frame - width), None, popped),
-            Effect::LoseStack => (None, frame, caller_bp),
+            Effect::SetStack(_) | Effect::PopStack | Effect::LoseStack => (None, frame, caller_bp),
             Effect::LoseFrame => (stack, None, overwritten),
             _ => (stack, frame, caller_bp),
         };

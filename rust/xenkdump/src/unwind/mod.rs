@@ -13,7 +13,6 @@ mod call_site;
 mod cfi;
 mod cfi_step;
 mod chain;
-mod decode;
 mod depth;
 mod facts;
 mod frame;
@@ -36,6 +35,7 @@ mod tail_call;
 mod testing;
 mod unwinder;
 mod ways;
+mod x86;
 
 pub use cfi::{CfiKind, CfiTable};
 pub use frame::{Backtrace, Frame, How, Stop};

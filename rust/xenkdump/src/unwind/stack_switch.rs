@@ -8,8 +8,9 @@
 use crate::addr::{VirtAddr, Word};
 use crate::memory::Memory;
 
-use super::decode::{decode, Effect};
 use super::registers::{Reg, Registers};
+use super::step::offset;
+use super::x86::decode::{decode, Effect};
 
 /// Sizes of a 32-bit kernel's stacks, which are aligned to them: 4 KiB with `CONFIG_4KSTACKS`.
 const SIZES_32: [u64; 2] = [8 << 10, 4 << 10];
@@ -26,8 +27,9 @@ pub(super) fn undone(
 ) -> Option<Registers> {
     let sp = registers.sp()?;
     let mut code = [0; WINDOW];
-    memory.read(registers.pc()?, &mut code).ok()?;
-    let old = match source(&code, word)? {
+    let pc = registers.pc()?;
+    memory.read(pc, &mut code).ok()?;
+    let old = match source(&code, pc, word)? {
         Source::Popped => memory.read_word(sp, word).ok()?,
         Source::Register(reg) => registers
             .get(reg)
@@ -41,72 +43,33 @@ pub(super) fn undone(
     Some(undone)
 }
 
-/// The source of the stack pointer that is gone back to at the start of `code`.
-fn source(code: &[u8], word: Word) -> Option<Source> {
-    if let Some(reg) = moved(*code.first_chunk()?, word) {
-        return Some(Source::Register(reg));
-    }
-    // `irq_exit_rcu` is called before the old stack pointer is popped.
+/// The source of the stack pointer that the code at `pc` switches back to.
+fn source(code: &[u8], pc: VirtAddr, word: Word) -> Option<Source> {
     let mut rest = code;
-    for _ in 0..MOST_BEFORE_POP {
-        if let [0x5c, ..] = rest {
-            return Some(Source::Popped);
+    for before in 0..=MAX_BEFORE_POP {
+        let at = offset(pc, (code.len() - rest.len()) as i64, word);
+        let instruction = decode(rest, at, word)?;
+        match instruction.effect {
+            Effect::SetStack(reg) if before == 0 => return Some(Source::Register(reg)),
+            Effect::ToFrame(0) if before == 0 => return Some(Source::Register(Reg::Bp)),
+            Effect::PopStack => return Some(Source::Popped),
+            // `irq_exit_rcu` is called before the old stack pointer is popped.
+            Effect::None => rest = rest.get(instruction.length..)?,
+            _ => return None,
         }
-        let instruction = decode(rest, word)?;
-        if instruction.effect != Effect::None {
-            return None;
-        }
-        rest = rest.get(instruction.length..)?;
     }
     None
 }
 
-/// Enough code for what may stand before the old stack pointer is popped.
+/// The size of the code that is searched for the switch, and the number of instructions before it.
 const WINDOW: usize = 32;
-const MOST_BEFORE_POP: usize = 4;
+const MAX_BEFORE_POP: usize = 3;
 
 enum Source {
     /// `pop %sp`.
     Popped,
     /// `mov %reg,%sp`.
     Register(Reg),
-}
-
-/// The register that `mov %reg,%sp` at the start of `code` moves.
-fn moved(code: [u8; 3], word: Word) -> Option<Reg> {
-    const NUMBERED: [Reg; 16] = [
-        Reg::Ax,
-        Reg::Cx,
-        Reg::Dx,
-        Reg::Bx,
-        Reg::Sp,
-        Reg::Bp,
-        Reg::Si,
-        Reg::Di,
-        Reg::R8,
-        Reg::R9,
-        Reg::R10,
-        Reg::R11,
-        Reg::R12,
-        Reg::R13,
-        Reg::R14,
-        Reg::R15,
-    ];
-    let (high, opcode, modrm) = match (word, code) {
-        (Word::W32, [opcode, modrm, _]) => (0, opcode, modrm),
-        (Word::W64, [0x48, opcode, modrm]) => (0, opcode, modrm),
-        (Word::W64, [0x4c, 0x89, modrm]) => (8, 0x89, modrm),
-        (Word::W64, [0x49, 0x8b, modrm]) => (8, 0x8b, modrm),
-        _ => return None,
-    };
-    let (reg, rm) = ((modrm >> 3) & 7, modrm & 7);
-    let from = match opcode {
-        0x89 if modrm >= 0xc0 && rm == 4 => reg,
-        0x8b if modrm >= 0xc0 && reg == 4 => rm,
-        _ => return None,
-    };
-    let reg = *NUMBERED.get(usize::from(from + high))?;
-    (reg != Reg::Sp).then_some(reg)
 }
 
 /// The stack pointer that a 32-bit kernel left behind, as it keeps it at the foot of its interrupt

@@ -1,7 +1,8 @@
 //! Against small BTF written here by hand.
 
 use super::*;
-use crate::types::query::{self, Question, DEPTH};
+use crate::types::query;
+use crate::types::question::{Question, MAX_DEPTH};
 use crate::types::{Bits, Kind, Types};
 
 /// Forged types and strings.
@@ -204,8 +205,8 @@ fn a_chain_costs_its_length_once() {
     let mut f = Forged::default();
     let int = f.add("int", INT, NONE, 4, &[INT32]);
     let mut ty = int;
-    for _ in 0..DEPTH {
-        for _ in 0..DEPTH - 2 {
+    for _ in 0..MAX_DEPTH {
+        for _ in 0..MAX_DEPTH - 2 {
             ty = f.add("again", TYPEDEF, NONE, ty, &[]);
         }
         ty = f.add("", ARRAY, NONE, 0, &[ty, int, 1]);
@@ -213,7 +214,7 @@ fn a_chain_costs_its_length_once() {
     let members = f.members(&[("m", ty, 0); 1000]);
     f.add("holder", STRUCT, (1000, false), 4, &members);
     let types = types(f.bytes());
-    let work = Work::new(DEPTH);
+    let work = Work::new(MAX_DEPTH);
     let layouts = &*types.layouts;
     let question = Question {
         layouts,

@@ -7,6 +7,7 @@ targets exist. All examples find a synthetic dump as ``vmlinux`` and ``vmcore``,
 ``modern`` unless a comment ``<!-- sample: KIND -->`` names another.
 """
 
+import ast
 import contextlib
 import io
 import re
@@ -184,3 +185,17 @@ def test_files_exist(page: str) -> None:
     for path in re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|rs|md|json))`", text):
         if "NAME" not in path and not path.endswith(PLANNED):
             assert any((ROOT / base / path).exists() for base in BASES), f"{page}: {path}"
+
+
+def test_stubs_have_docstrings() -> None:
+    stub = ast.parse((ROOT / "python/xenkdump_fast/_native.pyi").read_text())
+    described: dict[str, bool] = {}
+    for outer in stub.body:
+        if isinstance(outer, ast.ClassDef):
+            described[outer.name] = ast.get_docstring(outer) is not None
+            for inner in outer.body:
+                if isinstance(inner, ast.FunctionDef):
+                    # Of overloads, the first has it.
+                    name = f"{outer.name}.{inner.name}"
+                    described.setdefault(name, ast.get_docstring(inner) is not None)
+    assert [name for name, is_described in described.items() if not is_described] == []

@@ -130,7 +130,7 @@ class Note:
         """Offset of the note's header in the file, in bytes."""
     @property
     def data(self) -> bytes:
-        """The descriptor."""
+        """The descriptor; empty for a device dump, of which only the name is read."""
     @property
     def kind(self) -> str:
         """The layout of the descriptor: ``prstatus``, ``vmcoreinfo``, ...; ``raw`` if unknown."""
@@ -139,15 +139,17 @@ class Note:
         """The decoded descriptor: field name to value, in layout order; empty for ``raw``."""
     @staticmethod
     def prstatus(data: bytes) -> dict[str, Any] | None:
-        """The fields of an NT_PRSTATUS descriptor that is not a note; None if it is not one."""
+        """Decodes ``data`` as the descriptor of an NT_PRSTATUS note.
+
+        Returns its fields as ``fields`` does, or None if no kernel writes descriptors of this size.
+        """
 
 @final
 class AddressSpace:
     """Memory under one kind of address.
 
-    What cannot be read or translated raises MemoryFault; missing memory never reads as zeros. Long
-    reads and calls on long arrays release the GIL. An address outside 0 to 2**64 - 1 raises
-    OverflowError.
+    What cannot be read or translated raises MemoryFault, and so does an int outside 0 to 2**64 - 1.
+    Missing memory never reads as zeros. Long reads and calls on long arrays release the GIL.
 
     ``U64Array`` arguments are one-dimensional uint64 arrays or buffers in native byte order,
     contiguous or strided. ``out`` is an array to reuse for the result; it must have the result's

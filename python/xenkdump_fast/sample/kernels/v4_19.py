@@ -11,6 +11,7 @@ from ..facts import Facts
 from ..guest import Guest
 from ..image import Image
 from ..machine import PAGE
+from ..modules import Source
 from ..paging import X86_PAE
 from ..printk import Line
 from ..roster import Job
@@ -51,6 +52,15 @@ class Linux419(Pvops):
     def sleeps(self) -> dict[str, tuple[str, ...]]:
         """What tasks of 4.19 sleep in."""
         return source.SLEEPS
+
+    module_sources: ClassVar = (
+        Source("xen_netback", (("schedule_timeout", "xenvif_dealloc_kthread", "kthread"),)),
+        Source("xenfs", (("vfs_read", "xenstored_mmap", "kthread"),)),
+    )
+
+    def modules_start(self) -> int:
+        """In vmalloc space, behind the P2M list."""
+        return self.p2m_vaddr + (4 << 20)
 
     def new_stack(self, job: Job) -> int:
         """Two pages of the direct map: i386 had no virtually mapped stacks."""

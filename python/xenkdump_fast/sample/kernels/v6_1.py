@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import ClassVar
 
 from .. import printk, stack
 from ..machine import PAGE
+from ..modules import Source
 from ..paging import X86_64
 from ..printk import Line
 from ..roster import Job
@@ -43,6 +45,26 @@ class Linux61(Pvops):
     def sleeps(self) -> dict[str, tuple[str, ...]]:
         """What tasks of 6.1 sleep in."""
         return source.SLEEPS
+
+    module_sources: ClassVar = (
+        Source("xen_netback", (("schedule_timeout", "xenvif_dealloc_kthread", "kthread"),)),
+        Source("jbd2", (source.IN_MODULE[2:-1],)),
+    )
+
+    def modules_start(self) -> int:
+        """MODULES_VADDR with KASLR in the kernel."""
+        return 0xFFFFFFFFC0000000
+
+    def load_modules(self, sources: Sequence[Source]) -> None:
+        """The thread of a file system's journal sleeps in its module."""
+        super().load_modules(sources)
+        usual = self.rng
+        for task in self.tasks:
+            if task.job.comm.startswith("jbd2/"):
+                # What is drawn here moves nothing elsewhere.
+                self.rng = random.Random(task.job.pid)
+                self.sleep(task, source.IN_MODULE)
+        self.rng = usual
 
     def new_stack(self, job: Job) -> int:
         """init_stack, or four pages of vmalloc space with a gap behind them."""

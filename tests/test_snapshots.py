@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "check {vmlinux} {vmcore}",
     "notes": "notes {vmcore}",
     "log": "log {vmlinux} {vmcore}",
+    "mod": "mod {vmlinux} {vmcore}",
     "domains": "domains {vmcore}",
     "vcpus": "vcpus {vmcore}",
 }

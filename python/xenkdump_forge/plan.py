@@ -26,7 +26,6 @@ def registers(values: Mapping[str, int]) -> Json:
 
 def task(kernel: Kernel, task_: Task) -> Json:
     """A task with its frames, innermost first, and the user frame behind them if there is one."""
-    image = kernel.image
     frames: list[Json] = []
     for frame in task_.frames:
         # A return address belongs to the call before it, which may be a function's last byte.
@@ -37,8 +36,9 @@ def task(kernel: Kernel, task_: Task) -> Json:
                 "sp": hex(frame.sp),
                 "slot": None if frame.slot is None else hex(frame.slot),
                 "symbol": frame.symbol,
-                "function": image.text.name_at(inside),
-                "label": image.nearest(frame.pc),
+                "function": kernel.text.name_at(inside),
+                "label": kernel.nearest(frame.pc),
+                "module": kernel.module_at(frame.pc),
                 "interrupted": frame.interrupted,
             }
         )
@@ -160,6 +160,15 @@ def domain(kernel: Kernel, panic_task: Task | None) -> Json:
         "max_pfn": guest.pages,
         "header": header(kernel, panic_task),
         "tasks": [task(kernel, t) for t in (*kernel.idle, *kernel.tasks)],
+        "modules": [
+            {
+                "module": hex(module.view.address),
+                "name": module.source.name,
+                "base": hex(module.base),
+                "size": module.size,
+            }
+            for module in kernel.modules
+        ],
         "log": [
             {"seconds": line.seconds, "level": line.level, "text": line.text} for line in kernel.log
         ],

@@ -11,10 +11,17 @@ from . import faults
 from .faults import work
 
 
-def test_faults(dump_file: Callable[[str], str]) -> None:
-    vmcore = dump_file("xen417-dom0/vmcore")
-    tally = work(vmcore, dump_file("vmlinux-6.1.0-56-amd64"), range(900_000, 900_030))
-    assert tally.outcomes.total() == 30 * 5
+@pytest.mark.parametrize(
+    ("vmcore", "vmlinux"),
+    [
+        ("xen417-dom0/vmcore", "vmlinux-6.1.0-56-amd64"),
+        ("bare-x86_64/vmcore", "vmlinux-6.1.0-56-amd64"),
+        ("bare-i386/vmcore", "vmlinux-6.1.0-50-686"),
+    ],
+)
+def test_faults(vmcore: str, vmlinux: str, dump_file: Callable[[str], str]) -> None:
+    tally = work(dump_file(vmcore), dump_file(vmlinux), range(900_000, 900_010), combined=2)
+    assert tally.outcomes.total() == 10 * len(faults.COMMANDS)
     assert not [outcome for outcome in tally.outcomes if "finding" in outcome]
 
 

@@ -78,6 +78,8 @@ class Recipe:
     addresses: Mapping[str, int] = field(default_factory=dict)
     #: Return addresses that are given: (caller, callee) -> address.
     returns: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    #: Functions of the chains that lie elsewhere: a module's callers and callees in the kernel.
+    outside: Mapping[str, int] = field(default_factory=dict)
     pushes: tuple[str, ...] = ("r15", "r14", "r13", "r12", "rbp", "rbx")
     frame_pointer: bool = False
 
@@ -140,7 +142,8 @@ def call_graph(recipe: Recipe) -> dict[str, Calls]:
             graph.setdefault(callee, Calls(shared=recipe.indirect.get(callee)))
     for name in recipe.handwritten:
         graph.setdefault(name, Calls())
-    return {name: calls for name, calls in graph.items() if name not in recipe.labels}
+    missing = {*recipe.labels, *recipe.outside}
+    return {name: calls for name, calls in graph.items() if name not in missing}
 
 
 def _compile(recipe: Recipe, name: str, calls: Calls, address: int) -> Asm:
@@ -245,12 +248,12 @@ def _link(recipe: Recipe, pieces: dict[str, Asm]) -> Text:
     code = bytearray([_PADDING]) * (-(-(end - recipe.base) // 4096) * 4096)
     labels: dict[str, tuple[int, int]] = {}
     functions: dict[str, Function] = {}
-    starts = {name: asm.address for name, asm in pieces.items()}
+    known = {**recipe.outside, **{name: asm.address for name, asm in pieces.items()}}
     for asm in pieces.values():
         labels.update(asm.labels)
     for name, asm in sorted(pieces.items(), key=lambda p: p[1].address):
         for offset, next_address, target in asm.fixups:
-            to = starts[target] if target in starts else labels[target][0]
+            to = known[target] if target in known else labels[target][0]
             rel = (to - next_address) & 0xFFFFFFFF
             asm.code[offset : offset + 4] = rel.to_bytes(4, "little")
         at = asm.address - recipe.base

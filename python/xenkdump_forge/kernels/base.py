@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from ..code import stack
@@ -11,7 +12,7 @@ from ..memory.guest import Guest, Linear
 from ..memory.machine import PAGE
 from ..memory.p2m import LinearList
 from ..memory.paging import PageTables, Paging
-from . import log_messages
+from . import log_messages, modules
 from .facts import Facts
 from .image import Image
 from .printk import Line
@@ -47,6 +48,8 @@ class Kernel:
     ip, sp = "ip", "sp"
     #: Whether an exited task has given its stack back.
     frees_zombie_stacks = False
+    #: Its modules.
+    module_sources: ClassVar[Sequence[modules.Source]] = ()
 
     def __init__(
         self, image: Image, guest: Guest, facts: Facts, cpus: int, rng: random.Random
@@ -62,6 +65,9 @@ class Kernel:
         self.idle: list[Task] = []
         self.log: list[Line] = []
         self.percpu: list[int] = []
+        self.modules: list[modules.Module] = []
+        #: The text of the image and of its modules.
+        self.text = image.text
         spec = image.spec
         top = min(spec.page_offset + guest.pages * PAGE, self.lowmem_end)
         guest.linear.append(Linear(spec.page_offset, top, 0))
@@ -134,7 +140,7 @@ class Kernel:
         for _ in range(2):
             out.sp = sp - self.word * self.rng.randrange(0, 40)
             out.registers = {}
-            stack.run(self.image.text, out, self.rng.choice(every)[:-1], self.rng)
+            stack.run(self.text, out, self.rng.choice(every)[:-1], self.rng)
         out.sp = sp
         out.registers = {}
         return out
@@ -167,7 +173,7 @@ class Kernel:
             out.sp = self.user_start(foot, syscall)
         elif not task.idle:
             self.kernel_thread_start(out, foot)
-        task.frames = stack.run(self.image.text, out, chain, self.rng)
+        task.frames = stack.run(self.text, out, chain, self.rng)
         return out
 
     def store_stack(self, task: Task, out: stack.Stack) -> None:
@@ -318,6 +324,33 @@ class Kernel:
         raise NotImplementedError
 
     # The rest
+
+    def modules_start(self) -> int:
+        """Where modules are loaded."""
+        raise NotImplementedError
+
+    def load_modules(self, sources: Sequence[modules.Source]) -> None:
+        """Loads modules, the first of them at the head of the kernel's list."""
+        self.modules = modules.load(self.image, self.guest, sources, self.modules_start())
+        functions = dict(self.image.text.functions)
+        for module in self.modules:
+            functions |= module.text.functions
+        self.text = replace(self.image.text, functions=functions)
+        heads = [self.image.symbol("modules")]
+        self.link(heads + [module.view.at("list") for module in self.modules])
+
+    def nearest(self, pc: int) -> str | None:
+        """The symbol at or below an address, as crash names it."""
+        for module in self.modules:
+            if module.base <= pc < module.base + module.size:
+                functions = module.text.functions.values()
+                below = [f for f in functions if f.address <= pc]
+                return max(below, key=lambda f: f.address).name if below else None
+        return self.image.nearest(pc)
+
+    def module_at(self, pc: int) -> str | None:
+        """The module that an address is in."""
+        return next((m.source.name for m in self.modules if m.base <= pc < m.base + m.size), None)
 
     def root_address(self) -> int:
         """The machine address of the kernel's own top page table."""

@@ -89,7 +89,7 @@ class Pvops(Kernel):
         tk["timekeeper.wall_to_monotonic.tv_sec"] = int(facts.uptime) - facts.date
         tk["timekeeper.tkr_mono.shift"] = 24
         tk["timekeeper.tkr_mono.mult"] = 1 << 24
-        self.link([self.image.symbol("modules")])
+        self.load_modules(self.module_sources)
         init_mm = self.variable("init_mm")
         init_mm.set(pgd=self.image.symbol(self.top_table))
         init_mm["mm_users.counter"] = 2

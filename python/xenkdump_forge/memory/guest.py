@@ -37,6 +37,7 @@ class Guest:
         self.linear: list[Linear] = []
         self.mapped: dict[int, int] = {}
         self._next = 0
+        self._last: int | None = None
         self._heap = (0, 0)
         self._fill(pool)
 
@@ -110,6 +111,18 @@ class Guest:
             pfn += 1
         self._next = pfn + count
         return pfn
+
+    def allocate_last(self, count: int) -> list[int]:
+        """The ``count`` last pfns with a frame that nothing has: no other allocation moves."""
+        found: list[int] = []
+        self._last = self.pages if self._last is None else self._last
+        while len(found) < count:
+            self._last -= 1
+            if self._last < self._next:
+                raise SampleError(f"a domain of {self.pages * PAGE} bytes is too small")
+            if self.is_frame(self._last):
+                found.append(self._last)
+        return found
 
     def page_table_page(self) -> int:
         """The mfn of a fresh page."""

@@ -12,6 +12,7 @@ from ...memory.machine import PAGE
 from ..base import STACK_END_MAGIC, Kernel
 from ..facts import Facts
 from ..image import Image
+from ..modules import Source
 from ..printk import Line
 from ..task_table import Job
 from ..tasks import Task
@@ -31,6 +32,10 @@ class Linux26(Kernel):
     #: Virtual addresses that given tasks must have: pid -> (task_struct, stack).
     places: ClassVar[dict[int, tuple[int, int]]] = {}
     machine_name: str
+    module_sources: ClassVar = (
+        Source("bridge", (("schedule_timeout", "br_hello_timer_expired", "kthread"),)),
+        Source("netbk", (("schedule_timeout", "net_tx_action", "netbk_thread", "kthread"),)),
+    )
 
     def __init__(
         self, image: Image, guest: Guest, facts: Facts, cpus: int, rng: random.Random
@@ -189,7 +194,7 @@ class Linux26(Kernel):
         node.set(node_spanned_pages=facts.memory_pages, node_id=0)
         node["node_zones[0].present_pages"] = facts.memory_pages
         node["node_zones[0].spanned_pages"] = facts.memory_pages
-        self.link([self.image.symbol("modules")])
+        self.load_modules(self.module_sources)
         self.variable("init_mm")["mm_users.counter"] = 2
         self.write_pid_hash()
         self._write_sys_call_table()

@@ -45,8 +45,9 @@ class Linux26I386(Linux26):
     ) -> None:
         pae = image.types.sizeof("pgd_t") == 8
         self.paging = X86_PAE if pae else X86
-        # Xen has 64 MiB at the top of every address space, 168 MiB with PAE.
-        self.lowmem_end = 0xF5800000 if pae else 0xF8000000
+        # Xen has 64 MiB at the top of every address space, 168 MiB with PAE; below it is vmalloc
+        # space.
+        self.lowmem_end = 0xED800000 if pae else 0xF8000000
         super().__init__(image, guest, facts, cpus, rng)
         self._kernel_root = self.new_root(Job(0, "", ""))
 
@@ -56,6 +57,10 @@ class Linux26I386(Linux26):
         if self.ends_at_cpu_idle:
             chains["idle0"] = chains["idle0"][:2]
         return chains
+
+    def modules_start(self) -> int:
+        """In vmalloc space."""
+        return self.lowmem_end + (8 << 20)
 
     def new_root(self, job: Job) -> int:
         """A page directory, or a PAE table of four pointers; either has a page of its own."""

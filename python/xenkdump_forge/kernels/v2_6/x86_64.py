@@ -32,6 +32,10 @@ class Linux26X8664(Linux26):
         """What tasks of 2.6 sleep in."""
         return functions.SLEEPS
 
+    def modules_start(self) -> int:
+        """MODULES_VADDR."""
+        return 0xFFFFFFFF88000000
+
     def user_registers(self, task: Task, syscall: str) -> dict[str, int]:
         """All of them for an exception; a system call saves no more than it must."""
         rng = self.rng

@@ -14,6 +14,7 @@ from .. import page_tables_32, printk
 from ..base import STACK_END_MAGIC
 from ..facts import Facts
 from ..image import Image
+from ..modules import Source
 from ..printk import Line
 from ..pvops import Pvops
 from ..task_table import Job
@@ -51,6 +52,15 @@ class Linux419(Pvops):
     def sleeps(self) -> dict[str, tuple[str, ...]]:
         """What tasks of 4.19 sleep in."""
         return functions.SLEEPS
+
+    module_sources: ClassVar = (
+        Source("xen_netback", (("schedule_timeout", "xenvif_dealloc_kthread", "kthread"),)),
+        Source("xenfs", (("vfs_read", "xenstored_mmap", "kthread"),)),
+    )
+
+    def modules_start(self) -> int:
+        """In vmalloc space, behind the P2M list."""
+        return self.p2m_vaddr + (4 << 20)
 
     def new_stack(self, job: Job) -> int:
         """Two pages of the direct map: i386 had no virtually mapped stacks."""

@@ -33,6 +33,9 @@ def _sleep(chain: str, *outer: str) -> tuple[str, ...]:
     return (*_SLEEP, *names(chain), *outer)
 
 
+#: What the journal's thread sleeps in: two functions of the module jbd2.
+IN_MODULE = (*_SLEEP, "jbd2_journal_wait", "jbd2_journal_thread", *_KTHREAD)
+
 #: What tasks sleep in: the chain of calls, innermost first.
 SLEEPS: dict[str, tuple[str, ...]] = {
     "wait": _sleep("do_wait kernel_wait4 __do_sys_wait4 __x64_sys_wait4", *_SYSCALL),

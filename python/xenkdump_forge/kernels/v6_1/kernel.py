@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from ...memory.machine import PAGE
 from ...memory.paging import X86_64
 from .. import page_tables_64, printk
 from ..base import STACK_END_MAGIC
+from ..modules import Source
 from ..printk import Line
 from ..pvops import Pvops
 from ..task_table import Job
@@ -43,6 +45,26 @@ class Linux61(Pvops):
     def sleeps(self) -> dict[str, tuple[str, ...]]:
         """What tasks of 6.1 sleep in."""
         return functions.SLEEPS
+
+    module_sources: ClassVar = (
+        Source("xen_netback", (("schedule_timeout", "xenvif_dealloc_kthread", "kthread"),)),
+        Source("jbd2", (functions.IN_MODULE[2:-1],)),
+    )
+
+    def modules_start(self) -> int:
+        """MODULES_VADDR with KASLR in the kernel."""
+        return 0xFFFFFFFFC0000000
+
+    def load_modules(self, sources: Sequence[Source]) -> None:
+        """The thread of a file system's journal sleeps in its module."""
+        super().load_modules(sources)
+        usual = self.rng
+        for task in self.tasks:
+            if task.job.comm.startswith("jbd2/"):
+                # What is drawn here moves nothing elsewhere.
+                self.rng = random.Random(task.job.pid)
+                self.sleep(task, functions.IN_MODULE)
+        self.rng = usual
 
     def new_stack(self, job: Job) -> int:
         """init_stack, or four pages of vmalloc space with a gap behind them."""

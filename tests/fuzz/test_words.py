@@ -1,0 +1,75 @@
+"""Every command on every kind of synthetic dump, with some words of its kernel's data replaced."""
+
+import contextlib
+import io
+import json
+import os
+import random
+
+import pytest
+
+from xenkdump_fast import cli
+from xenkdump_forge import KINDS, Sample, forge
+
+from . import words
+from .words import Place
+
+COMMANDS = (
+    *("bt --all", "bt -a", "sys", "ps", "log", "mod", "vtop init_task", "check"),
+    *("notes", "domains --all", "vcpus --all"),
+    *("bt --hypervisor", "sys --hypervisor", "log --hypervisor"),
+)
+ALONE = ("notes", "domains", "vcpus")
+#: So many words are replaced at once, and so often.
+TOGETHER, TIMES = 6, 6
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def sound(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Sample, bytes, list[Place]]:
+    sample = forge(tmp_path_factory.mktemp("words") / "dump", request.param)
+    data = sample.vmcore.read_bytes()
+    return sample, data, words.places(str(sample.vmcore), str(sample.vmlinux), data)
+
+
+def test_there_is_data_of_each_kind(sound: tuple[Sample, bytes, list[Place]]) -> None:
+    kinds = {place.kind for place in sound[2]}
+    assert {"task", "stack", "top of stack", "run queue", "variable"} <= kinds
+
+
+@pytest.mark.parametrize("seed", range(TIMES))
+def test_words(sound: tuple[Sample, bytes, list[Place]], seed: int) -> None:
+    sample, data, places = sound
+    chance = random.Random(seed)
+    changes = [words.change(places, chance, data) for _ in range(TOGETHER)]
+    with sample.vmcore.open("r+b", buffering=0) as file:
+        try:
+            for change in changes:
+                os.pwrite(file.fileno(), change.new, change.offset)
+            for command in COMMANDS:
+                _run(command, sample, changes)
+        finally:
+            for change in changes:
+                old = data[change.offset : change.offset + len(change.new)]
+                os.pwrite(file.fileno(), old, change.offset)
+
+
+def _run(command: str, sample: Sample, changes: object) -> None:
+    name, *operands = command.split()
+    files = [str(sample.vmcore)]
+    if name not in ALONE and "--hypervisor" not in operands:
+        files.insert(0, str(sample.vmlinux))
+    options = [word for word in operands if word.startswith("-")]
+    symbols = [word for word in operands if not word.startswith("-")]
+    for form in ([], ["--json"]):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = cli.main([name, *options, *form, *files, *symbols])
+        where = (command, form, changes)
+        assert status in (0, 1, 3), where
+        shown = (out.getvalue() + err.getvalue()).replace("\t", " ").split("\n")
+        assert all(line.isprintable() for line in shown), where
+        assert status == 0 or err.getvalue(), where
+        if form and status == 0:
+            assert json.loads(out.getvalue())["command"].split()[0] == name, where

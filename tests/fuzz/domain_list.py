@@ -103,7 +103,7 @@ def check(data: bytes) -> None:
     assert len(found.addresses) < domains.FIRST_RESERVED
     layout = infer.infer(memory, found.addresses, pcpus, facts.size)
     warnings = [*found.warnings, *layout.warnings]
-    on_pcpus, room = vcpus.OnPcpus(memory, layout, pcpus), Allowance(2 * memory.dump.size)
+    on_pcpus, room = vcpus.OnPcpus(memory, layout, pcpus), Allowance(2 * memory.dump.memory_held)
     for address in found.addresses.values():
         read, said = vcpus.read(memory, layout, on_pcpus, address, room)
         assert len(read) <= infer.MAX_VCPUS + len(pcpus)

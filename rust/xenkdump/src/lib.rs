@@ -18,9 +18,12 @@
 //! size of the file and of what was asked for.
 
 pub mod addr;
+pub mod budget;
 pub mod dump;
 pub mod elf;
+mod fault;
 pub mod file;
+pub mod limits;
 pub mod memory;
 mod names;
 pub mod notes;

@@ -1,7 +1,6 @@
 //! What became of one element of a batch.
 
-use crate::memory::Fault;
-use crate::p2m::Special;
+use crate::fault::{Fault, Special};
 
 /// The number that stands for an element's result where there is none.
 pub const NONE: u64 = u64::MAX;

@@ -25,7 +25,7 @@ impl<A: Address> Default for Window<'_, A> {
 impl<'m, A: Address> Window<'m, A> {
     /// The `len` bytes at `addr`, if they can be lent in one piece.
     #[inline]
-    pub fn lend<M: Memory<A> + ?Sized>(
+    pub fn borrow<M: Memory<A> + ?Sized>(
         &mut self,
         mem: &'m M,
         addr: A,
@@ -42,7 +42,7 @@ impl<'m, A: Address> Window<'m, A> {
         addr: A,
         len: usize,
     ) -> Option<&'m [u8]> {
-        (self.start, self.bytes) = mem.lend_around(addr);
+        (self.start, self.bytes) = mem.borrow_around(addr);
         let inside = usize::try_from(addr.raw().wrapping_sub(self.start.raw())).ok()?;
         self.bytes.get(inside..)?.get(..len)
     }

@@ -8,7 +8,7 @@ use scroll::Pread;
 
 use super::Malformed;
 use crate::addr::Word;
-use crate::file::{MappedFile, RegularFile};
+use crate::file::Storage;
 
 /// `e_phnum` of a file with too many program headers for 16 bits; the number is then `sh_info` of
 /// section header 0.
@@ -42,18 +42,7 @@ impl Source for Vec<u8> {
     }
 }
 
-impl Source for RegularFile {
-    fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8] {
-        let len = self.held(offset, buf.len() as u64) as usize;
-        let (part, _) = buf.split_at_mut(len);
-        match self.read_at(offset, part) {
-            Ok(()) => part,
-            Err(_) => &[],
-        }
-    }
-}
-
-impl Source for MappedFile {
+impl<S: Storage> Source for S {
     fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8] {
         let len = self.held(offset, buf.len() as u64) as usize;
         let (part, _) = buf.split_at_mut(len);
@@ -182,7 +171,7 @@ impl Header {
     }
 
     /// How many program headers a file of `len` bytes has room for.
-    pub fn room_for_program_headers(&self, len: u64) -> u64 {
+    pub fn max_program_headers(&self, len: u64) -> u64 {
         len.saturating_sub(self.phoff) / self.phentsize.max(1)
     }
 
@@ -230,7 +219,7 @@ impl Header {
     }
 }
 
-fn hex(start: &[u8]) -> String {
+pub(crate) fn hex(start: &[u8]) -> String {
     if start.is_empty() {
         return "an empty file".into();
     }

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use goblin::elf::compression_header::CompressionHeader;
@@ -12,36 +11,22 @@ use goblin::elf::section_header::{
 
 use super::{header, inflate, Bytes, Header, Notes};
 use crate::addr::{VirtAddr, Word};
+use crate::budget::Budget;
 use crate::file::RegularFile;
+use crate::limits::{
+    MAX_BUILD_ID_SECTIONS, MAX_BUILD_ID_SECTION_SIZE, MAX_IMAGE_SECTIONS, MAX_INFLATED_RATIO,
+    MAX_INFLATED_SMALL, MAX_SECTION_NAME, MAX_SECTION_SIZE,
+};
 use crate::{Error, Result};
 
 /// Type of the note, named `GNU`, that holds a build id.
 const NT_GNU_BUILD_ID: u32 = 3;
 
-/// Bounds on what a hostile file can make us look at: section names are cut after so many bytes,
-/// a build id is sought in so many note sections of so many bytes, and sections past these are not
-/// looked at. Real ones have 30, 5, 100 and, in a module built with a section a function, 20,000.
-const NAME_LIMIT: usize = 256;
-const NOTE_SECTIONS: usize = 64;
-const NOTES_SIZE: u64 = 64 << 10;
-const SECTIONS: usize = 1 << 17;
-
-/// No section with more bytes is read: a file may have holes that cost it nothing. The biggest
-/// `.debug_info` seen of a kernel has 400 MiB.
-const SECTION_SIZE: u64 = 1 << 30;
-
-/// All that compressed sections of a file inflate to has no more bytes than so many times the
-/// file's, or than the least, and never more than a section may have: several may lie on the same
-/// bytes. Debugging information inflates to 3 to 10 times its size, and what else there is of a
-/// file is not compressed.
-const INFLATED_RATIO: u64 = 16;
-const INFLATED_LEAST: u64 = 64 << 20;
-
 /// The ELF file of a kernel (`vmlinux`), a hypervisor (`xen-syms`) or a module (`.ko`).
 ///
-/// Opening it reads the headers only. A section is read, and inflated where it is compressed, when it
-/// is first asked for, and then kept: all that is ever kept of a file together has no more bytes
-/// than the file, what compressed sections inflate to apart, which has a bound of its own.
+/// Opening it reads the headers only. A section is read, and inflated if it is compressed, on first
+/// use, and then kept. Together the sections as read are no larger than the file; inflated sections
+/// have a budget of their own.
 #[derive(Debug)]
 pub struct Image {
     file: Arc<RegularFile>,
@@ -49,12 +34,12 @@ pub struct Image {
     sections: Vec<SectionHeader>,
     /// Address and index into `sections` of those that are loaded, ascending.
     located: Vec<(u64, usize)>,
-    /// The content of those that were asked for, by index into `sections`.
+    /// The content of those that were used, by index into `sections`.
     contents: Vec<OnceLock<Option<Bytes>>>,
-    /// How many bytes of the file are kept, or were inflated.
-    kept: AtomicU64,
-    /// How many bytes these were inflated to.
-    inflated: AtomicU64,
+    /// Bytes of the file that are read as sections.
+    read: Budget<'static>,
+    /// Bytes to which compressed sections inflate.
+    inflated: Budget<'static>,
 }
 
 /// One section of an [`Image`].
@@ -118,7 +103,10 @@ impl Image {
         header
             .check_sections()
             .map_err(|malformed| malformed.of(&file))?;
-        let sections: Vec<_> = header.section_headers(&*file).take(SECTIONS).collect();
+        let sections: Vec<_> = header
+            .section_headers(&*file)
+            .take(MAX_IMAGE_SECTIONS)
+            .collect();
         let mut located: Vec<_> = sections
             .iter()
             .enumerate()
@@ -128,14 +116,16 @@ impl Image {
             .collect();
         located.sort_unstable();
         let contents = sections.iter().map(|_| OnceLock::new()).collect();
+        let inflated = file.len().saturating_mul(MAX_INFLATED_RATIO);
+        let inflated = inflated.clamp(MAX_INFLATED_SMALL, MAX_SECTION_SIZE);
         Ok(Self {
+            read: Budget::new("sections of an image", file.len()),
+            inflated: Budget::new("inflated sections of an image", inflated),
             file,
             header,
             sections,
             located,
             contents,
-            kept: AtomicU64::new(0),
-            inflated: AtomicU64::new(0),
         })
     }
 
@@ -231,8 +221,8 @@ impl Image {
             .iter()
             .enumerate()
             .filter(|(_, header)| header.sh_type == SHT_NOTE && !is_compressed(header))
-            .filter(|(_, header)| header.sh_size <= NOTES_SIZE)
-            .take(NOTE_SECTIONS)
+            .filter(|(_, header)| header.sh_size <= MAX_BUILD_ID_SECTION_SIZE)
+            .take(MAX_BUILD_ID_SECTIONS)
             .filter_map(|(i, header)| Some((header, self.content(i)?)))
             .flat_map(|(header, bytes)| Notes::new(bytes, header.sh_offset).map_while(Result::ok))
             .find(|note| note.name == b"GNU" && note.kind == NT_GNU_BUILD_ID)
@@ -256,7 +246,7 @@ impl Image {
     fn name(&self, header: &SectionHeader) -> Option<&str> {
         let index = usize::try_from(self.header.shstrndx).ok()?;
         let bytes = self.content(index)?.get(header.sh_name..)?;
-        let bytes = bytes.get(..NAME_LIMIT).unwrap_or(bytes);
+        let bytes = bytes.get(..MAX_SECTION_NAME).unwrap_or(bytes);
         std::str::from_utf8(bytes.split(|&byte| byte == 0).next()?).ok()
     }
 
@@ -268,31 +258,17 @@ impl Image {
 
     /// Reads a section from the file.
     fn load(&self, header: &SectionHeader) -> Option<Vec<u8>> {
-        if header.sh_type == SHT_NOBITS || header.sh_size > SECTION_SIZE {
+        if header.sh_type == SHT_NOBITS || header.sh_size > MAX_SECTION_SIZE {
             return None;
         }
-        // Sections do not overlap, except in files that are made to have us keep them many times.
-        if !charge(&self.kept, header.sh_size, self.file.len()) {
-            return None;
-        }
+        // Sections overlap in hostile files only.
+        self.read.reserve(header.sh_size).ok()?;
         let bytes = self.file.copy(header.sh_offset, header.sh_size).ok()?;
         if !is_compressed(header) {
             return Some(bytes);
         }
-        let limit = self.file.len().saturating_mul(INFLATED_RATIO);
-        let limit = limit.clamp(INFLATED_LEAST, SECTION_SIZE);
-        inflate::inflate(&bytes, self.header.ctx(), |size| {
-            charge(&self.inflated, size, limit)
-        })
+        inflate::inflate(&bytes, self.header.ctx(), &self.inflated)
     }
-}
-
-/// Adds `size` to what was `spent`, unless that would be more than `limit`.
-fn charge(spent: &AtomicU64, size: u64, limit: u64) -> bool {
-    let more = |spent: u64| spent.checked_add(size).filter(|&all| all <= limit);
-    spent
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-        .is_ok()
 }
 
 /// What is loaded may not be compressed (gABI).

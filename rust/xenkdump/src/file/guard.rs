@@ -20,8 +20,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
 
-/// How many files may be mapped at once; further ones are read by `pread`.
-const SLOTS: usize = 1024;
+use crate::limits::MAX_MAPPED_FILES;
 
 /// A watched range of addresses.
 struct Slot {
@@ -33,7 +32,7 @@ struct Slot {
     taken: AtomicBool,
 }
 
-static TABLE: [Slot; SLOTS] = [const {
+static TABLE: [Slot; MAX_MAPPED_FILES] = [const {
     Slot {
         version: AtomicUsize::new(0),
         start: AtomicUsize::new(0),
@@ -41,7 +40,7 @@ static TABLE: [Slot; SLOTS] = [const {
         lost: AtomicBool::new(false),
         taken: AtomicBool::new(false),
     }
-}; SLOTS];
+}; MAX_MAPPED_FILES];
 
 impl Slot {
     fn set(&self, start: usize, len: usize) {

@@ -76,7 +76,7 @@ impl MappedFile {
                     copy(i * size, part);
                 }
             }
-            if self.is_whole() {
+            if self.is_intact() {
                 return Ok(());
             }
         }
@@ -105,7 +105,7 @@ impl MappedFile {
     /// What was made of them counts only if [`MappedFile::is_whole`] says so *afterwards*; if not,
     /// nothing will be lent any more, and the work is to be done again.
     #[inline]
-    pub(crate) fn lend(&self, offset: u64, len: u64) -> &[u8] {
+    pub(crate) fn borrow(&self, offset: u64, len: u64) -> &[u8] {
         let len = len.min((self.served as u64).saturating_sub(offset));
         let Some(from) = self.pointer(offset, len).filter(|_| !self.is_lost()) else {
             return &[];
@@ -118,7 +118,7 @@ impl MappedFile {
 
     /// Whether no byte of the mapping was ever found missing. Reads before the call are covered.
     #[inline]
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(crate) fn is_intact(&self) -> bool {
         // Before a cut is seen in the page that it goes through, the kernel has taken away the pages
         // behind it (truncate_pagecache() unmaps first); loads stay in order.
         after_loads();

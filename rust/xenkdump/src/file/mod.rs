@@ -8,6 +8,7 @@
 
 mod guard;
 mod mapped;
+mod storage;
 
 use std::fs::File;
 use std::io;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Result};
 
 pub use mapped::MappedFile;
+pub use storage::Storage;
 
 /// By parts of so many bytes a copy of `len` bytes is best made.
 ///

@@ -59,7 +59,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 }
                 let lent = leaf
                     .map(|leaf| leaf.entry(*pfn))
-                    .filter(|_| self.memory().lent_soundly());
+                    .filter(|_| self.memory().is_intact());
                 let entry = lent.unwrap_or_else(|| self.resolve(*pfn));
                 self.packed
                     .ask(*pfn, |first, block| self.sum_up(first, block));

@@ -6,6 +6,8 @@ use super::directory::Way;
 use super::runs::{At, Run, Stretch};
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn};
+use crate::budget::Budget;
+use crate::limits::{MAX_COMPARISONS_PER_PAGE, MAX_REMEMBERED_COMPARISONS};
 use crate::memory::Memory;
 
 /// A pfn of which two P2Ms say different things.
@@ -37,18 +39,15 @@ pub struct Comparison {
     pub first: Vec<Disagreement>,
 }
 
-/// What was compared already, and came of it.
+/// Comparisons already made, with their results.
 struct Known {
     tables: HashMap<(Stretch, Stretch), Comparison>,
-    /// Pages that were compared of late: where they are, and how many entries.
+    /// Recently compared pages: where their entries are, and how many.
     pages: HashMap<(At, At, u64), Comparison>,
-    /// How many more of each are compared.
-    tables_left: usize,
-    pages_left: usize,
+    /// Limits on new comparisons.
+    table_budget: Budget<'static>,
+    page_budget: Budget<'static>,
 }
-
-/// So many pages that were compared are remembered; the shared ones of sound P2Ms are a few.
-const REMEMBERED: usize = 1 << 16;
 
 impl<M: Memory<MachineAddr>> P2m<M> {
     /// Compares with `other`, page by page; at most `limit` disagreements are listed.
@@ -64,12 +63,13 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             past_end: self.len().abs_diff(other.len()),
             ..Comparison::default()
         };
-        let most = self.most().max(other.most()).saturating_mul(4);
+        let limit_each = self.max_pages().max(other.max_pages());
+        let limit_each = limit_each.saturating_mul(MAX_COMPARISONS_PER_PAGE);
         let mut known = Known {
             tables: HashMap::new(),
             pages: HashMap::new(),
-            tables_left: most,
-            pages_left: most,
+            table_budget: Budget::new("comparisons of P2M tables", limit_each),
+            page_budget: Budget::new("comparisons of P2M pages", limit_each),
         };
         let mut at = Pfn(0);
         while at < end {
@@ -91,10 +91,9 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
             let keep = a.way != Ok(Way::Own) && b.way != Ok(Way::Own);
             let new = keep && before.is_none();
-            if new && known.tables_left == 0 {
+            if new && known.table_budget.spend(1).is_err() {
                 break;
             }
-            known.tables_left -= usize::from(new);
             let (mut part, compared) = self.compare_pages(other, at, next, room, &mut known);
             result.add(&part);
             result.first.append(&mut part.first);
@@ -142,10 +141,9 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
             let page = |at| matches!(at, At::Page(_));
             let new = before.is_none() && (page(key.0) || page(key.1));
-            if new && known.pages_left == 0 {
+            if new && known.page_budget.spend(1).is_err() {
                 break;
             }
-            known.pages_left -= usize::from(new);
             self.entries(a, &mut ours);
             other.entries(b, &mut theirs);
             let mut part = Comparison::default();
@@ -156,7 +154,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
             result.add(&part);
             result.first.append(&mut part.first);
-            if known.pages.len() >= REMEMBERED {
+            if known.pages.len() >= MAX_REMEMBERED_COMPARISONS {
                 known.pages.clear();
             }
             known.pages.insert(key, part);

@@ -7,6 +7,7 @@ use super::directory::Way;
 use super::runs::{At, Stretch};
 use super::{Entry, P2m};
 use crate::addr::{MachineAddr, Mfn, Pfn};
+use crate::budget::Budget;
 use crate::memory::Memory;
 
 /// Frames that follow each other in both numbers.
@@ -39,6 +40,8 @@ pub struct FrameRuns<M> {
     barren: HashSet<Stretch>,
     /// Pages of the P2M without a frame.
     barren_pages: HashSet<At>,
+    table_budget: Budget<'static>,
+    page_budget: Budget<'static>,
 }
 
 impl<M: Memory<MachineAddr>> FrameRuns<M> {
@@ -46,6 +49,8 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
     pub fn new(p2m: Arc<P2m<M>>, first: Pfn, end: Pfn) -> Self {
         let end = Pfn(end.0.min(p2m.len()));
         Self {
+            table_budget: p2m.budget("P2M tables"),
+            page_budget: p2m.budget("P2M pages"),
             p2m,
             next: first,
             end,
@@ -66,7 +71,9 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
                 return None;
             }
             if self.next >= self.until {
-                self.barren.extend(self.stretch.take());
+                if self.stretch.take().is_some_and(|s| self.barren.insert(s)) {
+                    let _ = self.table_budget.spend(1);
+                }
                 let stretch = self.p2m.stretch(self.next, self.end);
                 self.until = Pfn(self.next.0 + stretch.count);
                 if stretch.way.is_err() || self.barren.contains(&stretch) {
@@ -97,11 +104,12 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
             return;
         }
         self.entries.clear();
-        if matches!(run.at, At::Page(_)) && run.count == self.p2m.per_page() {
-            self.barren_pages.insert(run.at);
+        let is_page = matches!(run.at, At::Page(_)) && run.count == self.p2m.per_page();
+        if is_page && self.barren_pages.insert(run.at) {
+            let _ = self.page_budget.spend(1);
         }
-        // More than can be: a few pages of memory have many addresses.
-        if self.barren.len().max(self.barren_pages.len()) > self.p2m.most() {
+        if self.table_budget.is_exhausted() || self.page_budget.is_exhausted() {
+            // More than there can be: a few pages of memory have many addresses.
             self.next = self.end;
         }
     }

@@ -22,29 +22,11 @@ pub use compare::{Comparison, Disagreement};
 pub use directory::Source;
 pub use frames::{FrameRun, FrameRuns};
 pub use physical::Physical;
-pub use table::{P2m, MAX_PAGES};
+pub use table::P2m;
+
+pub use crate::fault::Special;
 
 use crate::addr::{Mfn, Word};
-
-/// What a P2M entry says when it does not simply name a frame of the domain's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Special {
-    /// All ones: the domain has no frame here (ballooned out, or a hole).
-    #[error("the P2M entry is invalid (no frame)")]
-    Invalid,
-    /// The frame belongs to another domain (a grant or foreign mapping).
-    #[error("the P2M entry is foreign (mfn {mfn:#x} belongs to another domain)", mfn = .0.0)]
-    Foreign(Mfn),
-    /// mfn equals pfn: MMIO or a hole of the machine's memory map.
-    #[error("the P2M entry is an identity mapping (mfn {mfn:#x}, a hole or MMIO)", mfn = .0.0)]
-    Identity(Mfn),
-    /// The pfn lies past the end of the P2M.
-    #[error("past the end of the P2M")]
-    OutOfRange,
-    /// The page of the P2M that would hold the entry cannot be read.
-    #[error("the P2M page that holds its entry is not in the dump")]
-    NoTable,
-}
 
 /// One entry of a P2M, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use super::directory::{Directory, Leaf};
 use super::leaves::Leaves;
 use super::packed::Packed;
 use super::table::Entries;
-use super::{Entry, P2m, Source, Special, MAX_PAGES};
+use super::{Entry, P2m, Source, Special};
 use crate::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word, PAGE_SIZE};
+use crate::limits::MAX_P2M_PAGES;
 use crate::memory::Memory;
 use crate::paging::Virtual;
 use crate::{Error, Result};
@@ -144,8 +145,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         pages: u64,
         bias: u64,
     ) -> Result<Self> {
-        if pages > MAX_PAGES {
-            let text = format!("a P2M of {pages} pages is beyond belief (limit {MAX_PAGES})");
+        if pages > MAX_P2M_PAGES {
+            let text = format!("a P2M of {pages} pages is too large (limit {MAX_P2M_PAGES})");
             return Err(Error::Absent(text));
         }
         let per_page = (PAGE_SIZE / word.bytes()) as u64;
@@ -171,7 +172,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         let pairs: Box<[_]> = pairs
             .iter()
             .copied()
-            .filter(|(pfn, _)| pfn.0 < MAX_PAGES)
+            .filter(|(pfn, _)| pfn.0 < MAX_P2M_PAGES)
             .collect();
         let pages = pairs.last().map_or(0, |(pfn, _)| pfn.0 + 1);
         Self {

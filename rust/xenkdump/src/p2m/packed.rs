@@ -6,11 +6,13 @@
 //! can, so of most extents the first mfn tells all: a guest of 64 GiB is summed up in 128 KiB, which
 //! the processor's own caches hold. Extents of single frames keep a table of 4 bytes a pfn.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 
 use super::{Entry, Special};
 use crate::addr::{Mfn, Pfn};
+use crate::budget::Budget;
+use crate::limits::{MAX_SUMMARIZED_PAGES, MAX_SUMMARY_TABLES};
 use crate::status::Status;
 
 /// log2 of the pfns of an extent.
@@ -23,10 +25,6 @@ pub(super) const BLOCK: u64 = (EXTENT * EXTENTS) as u64;
 /// Questions that a block answers from the P2M's own pages before it is summed up, which costs
 /// about as much as they did.
 const WARM: u32 = 1024;
-/// Tables that a P2M may keep: 1 GiB. A hostile P2M may claim more pages than the dump has bytes.
-const MOST_TABLES: usize = 1 << 19;
-/// Of larger P2Ms the first pfns are summed up only: 16 TiB, Xen's largest host.
-const MOST_PAGES: u64 = 1 << 32;
 
 /// Summaries below this are the first of an extent's frames, which follow each other; from it on,
 /// the number of the extent's table.
@@ -150,7 +148,7 @@ pub(super) struct Packed {
     /// Of each extent; made with the first block.
     summaries: OnceLock<Box<[AtomicU32]>>,
     blocks: Box<[Slot]>,
-    tables: AtomicUsize,
+    tables: Budget<'static>,
 }
 
 #[derive(Debug, Default)]
@@ -163,11 +161,11 @@ struct Slot {
 impl Packed {
     /// For `pages` pfns.
     pub(super) fn new(pages: u64) -> Self {
-        let count = usize::try_from(pages.min(MOST_PAGES).div_ceil(BLOCK)).unwrap_or(0);
+        let count = usize::try_from(pages.min(MAX_SUMMARIZED_PAGES).div_ceil(BLOCK)).unwrap_or(0);
         Self {
             summaries: OnceLock::new(),
             blocks: (0..count).map(|_| Slot::default()).collect(),
-            tables: AtomicUsize::new(0),
+            tables: Budget::new("P2M summary tables", MAX_SUMMARY_TABLES),
         }
     }
 
@@ -191,14 +189,15 @@ impl Packed {
         // Not exact where threads meet, and need not be.
         let asked = slot.asked.load(Ordering::Relaxed).saturating_add(1);
         slot.asked.store(asked, Ordering::Relaxed);
-        if asked < WARM || self.tables.load(Ordering::Relaxed) >= MOST_TABLES {
+        if asked < WARM || self.tables.remaining() == 0 {
             return;
         }
         slot.tables.get_or_init(|| {
             let mut block = Summing::new();
             entries(Pfn(number * BLOCK), &mut block);
             block.tables.shrink_to_fit();
-            self.tables.fetch_add(block.tables.len(), Ordering::Relaxed);
+            // The block that exhausts the budget is kept: it is the last one.
+            let _ = self.tables.spend(block.tables.len() as u64);
             let unknown = || AtomicU32::new(ASK);
             let extents = self.blocks.len() * EXTENTS;
             let all = self

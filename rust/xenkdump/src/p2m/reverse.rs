@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::huge::{Block, Filling, BLOCK_SHIFT, ENTRIES};
 use super::{Entry, P2m};
 use crate::addr::{MachineAddr, Mfn, Pfn};
+use crate::limits::MAX_REVERSE_BLOCKS;
 use crate::memory::Memory;
 
 /// Every frame of a P2M by its mfn.
@@ -22,8 +23,6 @@ pub(super) enum Reverse {
 /// A table of blocks has at most this many bytes for each frame, or [`FEW`] blocks.
 const SPARSE: usize = 32;
 const FEW: usize = 16;
-/// Mfns of 128 TiB: larger ones are looked up in a sorted list.
-const MOST_BLOCKS: u64 = 1 << 16;
 
 impl Reverse {
     pub(super) fn build<M: Memory<MachineAddr>>(p2m: &P2m<M>) -> Self {
@@ -39,7 +38,7 @@ impl Reverse {
         });
         let end = blocks.last().map_or(0, |last| last + 1);
         let worth = blocks.len() <= FEW.max(frames / (ENTRIES * 4 / SPARSE));
-        if worth && end <= MOST_BLOCKS && p2m.len() < u64::from(u32::MAX) {
+        if worth && end <= MAX_REVERSE_BLOCKS && p2m.len() < u64::from(u32::MAX) {
             if let Some(direct) = Self::direct(p2m, &blocks, end) {
                 return direct;
             }

@@ -6,6 +6,7 @@ use super::directory::{Leaf, Way};
 use super::table::{believable, decode, Entries};
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn, Word, PAGE_SIZE};
+use crate::budget::Budget;
 use crate::memory::Memory;
 
 /// Entries that follow each other and lie together.
@@ -72,7 +73,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     /// the pfns that are claimed.
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         let end = Pfn(self.pages);
-        let most = self.most();
+        let (table_budget, page_budget) = (self.budget("P2M tables"), self.budget("P2M pages"));
         let (mut gone, mut seen) = (HashSet::new(), HashSet::new());
         let (mut at, mut until) = (Pfn(0), Pfn(0));
         std::iter::from_fn(move || {
@@ -80,14 +81,17 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 if at >= until {
                     let stretch = self.stretch(at, end);
                     until = Pfn(at.0 + stretch.count);
-                    let told = match stretch.way {
-                        Err(_) => true,
-                        Ok(Way::Own) => false,
-                        Ok(_) => !gone.insert(stretch),
-                    };
-                    if told {
-                        at = until;
-                        continue;
+                    match stretch.way {
+                        Ok(Way::Own) => {}
+                        Ok(_) if gone.insert(stretch) => {
+                            if table_budget.spend(1).is_err() {
+                                break;
+                            }
+                        }
+                        _ => {
+                            at = until;
+                            continue;
+                        }
                     }
                 }
                 let run = self.run(at, end);
@@ -96,21 +100,25 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 if !self.may_hold(run) || (named && !seen.insert(run.at)) {
                     continue;
                 }
-                if gone.len().max(seen.len()) > most {
-                    at = end;
-                    return None;
+                if named && page_budget.spend(1).is_err() {
+                    break;
                 }
                 return Some(run);
             }
+            at = end;
             None
         })
     }
 
-    /// How many tables, and how many pages, of a P2M there can be: each takes a page of memory. The
-    /// tables in which it begins and ends may be named twice, in part.
-    pub(super) fn most(&self) -> usize {
-        let most = self.mem.pages().saturating_add(2);
-        usize::try_from(most).unwrap_or(usize::MAX)
+    /// Upper limit on the tables, and on the pages, of a P2M: each takes a page of memory. The tables
+    /// in which it begins and ends may occur twice, in part.
+    pub(super) fn max_pages(&self) -> u64 {
+        self.mem.pages_held().saturating_add(2)
+    }
+
+    /// A budget of [`P2m::max_pages`].
+    pub(super) fn budget(&self, name: &'static str) -> Budget<'static> {
+        Budget::new(name, self.max_pages())
     }
 
     /// Whether the dump may hold any of the entries of a run.

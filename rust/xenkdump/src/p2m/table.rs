@@ -11,9 +11,6 @@ use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SHIFT, PAGE_SIZE};
 use crate::memory::Memory;
 use crate::status::{Status, NONE};
 
-/// The largest P2M that is believed: 256 TiB of pages, sixteen times Xen's largest host.
-pub const MAX_PAGES: u64 = 1 << 36;
-
 /// Machine addresses have 52 bits on every x86; an entry that names a frame above them is garbage.
 const MFN_LIMIT: u64 = 1 << (52 - PAGE_SHIFT);
 
@@ -138,7 +135,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         let number = index / self.per_page();
         let leaf = leaves.get(number, || directory.leaf(&self.mem, number))?;
         Some(LeafView {
-            bytes: self.mem.lend(leaf.addr()?).first_chunk()?,
+            bytes: self.mem.borrow(leaf.addr()?).first_chunk()?,
             word: self.word,
             // Wraps where entries before pfn 0's share the page, and back again.
             start: (number * self.per_page()).wrapping_sub(self.bias),

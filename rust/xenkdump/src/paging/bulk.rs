@@ -125,7 +125,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
     /// A chunk, and once more without the tables that were lent if they proved unsound meanwhile.
     fn checked(&mut self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
         self.sized(addrs, out, status);
-        if !self.space.memory().lent_soundly() {
+        if !self.space.memory().is_intact() {
             for region in self.regions.iter_mut().chain(&mut self.directories) {
                 region.key = NO_KEY;
             }
@@ -285,7 +285,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
                     Target::Absent => (None, Found::fault(Status::NotPresent)),
                     Target::Reserved => (None, Found::fault(Status::Reserved)),
                     Target::Page(page) => (None, Found::page(page)),
-                    Target::Table(table) => lend(&mut self.window, space.memory(), table),
+                    Target::Table(table) => borrow(&mut self.window, space.memory(), table),
                 },
             };
             *slot_mut(&mut self.regions, key) = Region {
@@ -345,15 +345,15 @@ fn upper<'m, M: Memory<MachineAddr>>(
             Target::Table(next) => table = next,
         }
     }
-    lend(window, space.memory(), table)
+    borrow(window, space.memory(), table)
 }
 
-fn lend<'m, M: Memory<MachineAddr>>(
+fn borrow<'m, M: Memory<MachineAddr>>(
     window: &mut Window<'m, MachineAddr>,
     mem: &'m M,
     table: MachineAddr,
 ) -> (Option<&'m Table>, Found) {
-    let bytes = window.lend(mem, table, PAGE_SIZE);
+    let bytes = window.borrow(mem, table, PAGE_SIZE);
     // One that cannot be lent is missing, or in pieces.
     (bytes.and_then(<[u8]>::first_chunk), Found::WALK)
 }

@@ -150,7 +150,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
             let in_page = size <= PAGE_SIZE - VirtAddr(*addr).page_offset();
             if in_page && *status == Status::Ok {
-                let lent = self.window.lend(self.space.memory(), *machine, size);
+                let lent = self.window.borrow(self.space.memory(), *machine, size);
                 *found = lent.unwrap_or_default();
             }
         }
@@ -181,12 +181,12 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     /// Does some work, and again if what was lent for it proved unsound meanwhile. By then nothing is
     /// lent any more.
     fn soundly<T>(&mut self, mut work: impl FnMut(&mut Self) -> T) -> T {
-        let before = self.space.memory().lent_soundly();
+        let before = self.space.memory().is_intact();
         if !before {
             self.window = Window::default();
         }
         let done = work(self);
-        if before && !self.space.memory().lent_soundly() {
+        if before && !self.space.memory().is_intact() {
             self.window = Window::default();
             return work(self);
         }
@@ -256,7 +256,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         let Run { done, machine, len } = run;
         let lent = machine.and_then(|at| {
             let memory = self.space.memory();
-            self.window.lend(memory, MachineAddr(at), len)
+            self.window.borrow(memory, MachineAddr(at), len)
         });
         match lent {
             Some(bytes) => f(done, bytes),

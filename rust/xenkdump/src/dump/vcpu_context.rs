@@ -1,4 +1,4 @@
-//! The registers of a vCPU as `xl dump-core` and Xen's own interfaces write them.
+//! The registers of a vCPU, as in `xl dump-core` files and Xen's own interfaces.
 
 use crate::addr::{MachineAddr, Word};
 use crate::notes::Registers;

@@ -1,12 +1,10 @@
-//! Remembers a piece of memory that was lent.
+//! A cache of one borrowed piece of memory.
 
 use crate::addr::Address;
 use crate::memory::Memory;
 
-/// The last piece of memory that was lent, in which the next bytes are likely to be.
-///
-/// Most dumps hold memory in a few large pieces: finding the piece anew for each of many addresses
-/// can be saved.
+/// The last borrowed piece of memory. Most dumps hold memory in a few large pieces, so the next bytes
+/// are likely in the same one.
 #[derive(Debug)]
 pub struct Window<'m, A> {
     start: A,
@@ -23,7 +21,7 @@ impl<A: Address> Default for Window<'_, A> {
 }
 
 impl<'m, A: Address> Window<'m, A> {
-    /// The `len` bytes at `addr`, if they can be lent in one piece.
+    /// The `len` bytes at `addr`, if they can be borrowed.
     #[inline]
     pub fn borrow<M: Memory<A> + ?Sized>(
         &mut self,

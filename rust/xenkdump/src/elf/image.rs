@@ -32,7 +32,7 @@ pub struct Image {
     file: Arc<RegularFile>,
     header: Header,
     sections: Vec<SectionHeader>,
-    /// Address and index into `sections` of those that are loaded, ascending.
+    /// Address and index into `sections` of loaded ones, ascending.
     located: Vec<(u64, usize)>,
     /// The content of those that were used, by index into `sections`.
     contents: Vec<OnceLock<Option<Bytes>>>,
@@ -51,22 +51,22 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Its name; empty where it cannot be read.
+    /// Its name; empty if it cannot be read.
     pub fn name(&self) -> &'a str {
         self.image.name(self.header).unwrap_or_default()
     }
 
-    /// Where it was linked to be; 0 for sections that are not loaded.
+    /// Its link-time address; 0 for sections that are not loaded.
     pub fn address(&self) -> VirtAddr {
         VirtAddr(self.header.sh_addr)
     }
 
-    /// Where its bytes are in the file.
+    /// Its offset in the file.
     pub fn offset(&self) -> u64 {
         self.header.sh_offset
     }
 
-    /// Its size in memory, in bytes; where it is compressed, its size inflated.
+    /// Its size in memory, in bytes; inflated if it is compressed.
     pub fn size(&self) -> u64 {
         if !is_compressed(self.header) {
             return self.header.sh_size;
@@ -79,13 +79,13 @@ impl<'a> Section<'a> {
         header.map_or(0, |header| header.ch_size)
     }
 
-    /// Its bytes, inflated where they are compressed. `None` where the file has none (`SHT_NOBITS`,
-    /// as strip leaves the text of a vmlinux), is cut before their end, or they do not inflate.
+    /// Its bytes, inflated if they are compressed. `None` if the file has none (`SHT_NOBITS`, as the
+    /// text of a stripped vmlinux), is truncated before their end, or they cannot be inflated.
     pub fn data(&self) -> Option<&'a [u8]> {
         self.image.content(self.index).map(|bytes| &**bytes)
     }
 
-    /// The same, to be kept.
+    /// The same as shared bytes.
     pub fn bytes(&self) -> Option<Bytes> {
         self.image.content(self.index).cloned()
     }
@@ -97,7 +97,7 @@ impl Image {
         Self::new(Arc::new(RegularFile::open(path)?))
     }
 
-    /// An image of a file that is open already.
+    /// An image of an open file.
     pub fn new(file: Arc<RegularFile>) -> Result<Self> {
         let header = Header::parse(&*file).map_err(|malformed| malformed.of(&file))?;
         header
@@ -144,7 +144,7 @@ impl Image {
         self.header.machine
     }
 
-    /// All sections, in the order of the file.
+    /// All sections, in file order.
     pub fn sections(&self) -> impl Iterator<Item = Section<'_>> {
         let headers = self.sections.iter().enumerate();
         headers
@@ -161,7 +161,7 @@ impl Image {
         self.sections().find(|section| section.name() == name)
     }
 
-    /// The bytes of the section of this name, or why there are none.
+    /// The bytes of the section of this name.
     pub fn data(&self, name: &str) -> Result<&[u8]> {
         let absent = |why: &str| {
             let path = self.file.path().display();
@@ -173,7 +173,7 @@ impl Image {
             .ok_or_else(|| absent("the file has no bytes of section"))
     }
 
-    /// The symbol table and the section of its strings.
+    /// The symbol table and its string table.
     pub fn symbol_table(&self) -> Option<(Section<'_>, Section<'_>)> {
         let symbols = self
             .sections()
@@ -187,7 +187,7 @@ impl Image {
         Some((symbols, strings))
     }
 
-    /// `len` bytes at a link-time address. They must lie within one section.
+    /// `len` bytes at a link-time address, which must be within one section.
     pub fn read(&self, address: VirtAddr, len: u64) -> Result<Vec<u8>> {
         self.find(address, len).ok_or_else(|| {
             Error::Absent(format!(
@@ -197,9 +197,9 @@ impl Image {
         })
     }
 
-    /// The address ranges of the sections that the kernel or hypervisor runs from, ascending, those
-    /// less than `gap` bytes apart joined. Sections at address 0 (the zero-based per-cpu template
-    /// of Linux on x86_64, all sections of a module) are left out.
+    /// The address ranges of the loaded sections of a kernel or hypervisor, ascending; those less than
+    /// `gap` bytes apart are joined. Without sections at address 0 (the zero-based per-cpu template of
+    /// Linux on x86_64, all sections of a module).
     pub fn spans(&self, gap: u64) -> Vec<Range<VirtAddr>> {
         let mut spans: Vec<Range<VirtAddr>> = Vec::new();
         for &(start, i) in self.located.iter().filter(|(start, _)| *start != 0) {
@@ -215,7 +215,7 @@ impl Image {
         spans
     }
 
-    /// The build id, in bytes.
+    /// The build id.
     pub fn build_id(&self) -> Option<&[u8]> {
         self.sections
             .iter()
@@ -271,7 +271,7 @@ impl Image {
     }
 }
 
-/// What is loaded may not be compressed (gABI).
+/// Loaded sections cannot be compressed (gABI).
 fn is_compressed(header: &SectionHeader) -> bool {
     header.sh_flags & u64::from(SHF_COMPRESSED | SHF_ALLOC) == u64::from(SHF_COMPRESSED)
 }

@@ -1,4 +1,4 @@
-//! Compressed sections (`SHF_COMPRESSED`): zlib and zstd, within bounds.
+//! Compressed sections (`SHF_COMPRESSED`): zlib and zstd, with limits.
 
 use std::io::Read;
 

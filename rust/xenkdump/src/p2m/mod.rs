@@ -1,9 +1,8 @@
-//! Pseudo-physical to machine frames: the sources of a P2M, its special entries, its resolution.
+//! Pseudo-physical to machine frames: P2M sources, entries, and lookups.
 //!
-//! A PV guest's P2M is an array of words, one for each pfn, that lies in pages of the guest's own.
-//! The sources ([`Source`]) differ in how those pages are found; what follows is the same for all:
-//! the page, the entry in it, and what the entry says ([`Entry`]). Nothing is read but the pages
-//! that a question needs.
+//! A PV guest's P2M is an array of words, one for each pfn, in pages of the guest's own. The sources
+//! ([`Source`]) differ in how those pages are found; the rest is the same: the page, the entry in it,
+//! and its decoding ([`Entry`]). Only pages that a lookup needs are read.
 
 mod bulk;
 mod compare;
@@ -38,7 +37,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// What kind of entry it is, in a word or two.
+    /// Its kind, as shown to users.
     pub const fn kind(self) -> &'static str {
         match self {
             Entry::Frame(_) => "frame",
@@ -50,7 +49,7 @@ impl Entry {
         }
     }
 
-    /// The frame it names, whoever's that is.
+    /// The frame in the entry, whether or not it is the domain's own.
     pub const fn mfn(self) -> Option<Mfn> {
         match self {
             Entry::Frame(mfn) | Entry::Special(Special::Foreign(mfn) | Special::Identity(mfn)) => {

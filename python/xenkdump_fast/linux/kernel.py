@@ -18,8 +18,8 @@ MAX_ENTRIES = 1 << 22
 class Kernel:
     """A Linux kernel as the dump holds it.
 
-    ``virtual`` is its address space, ``memory_held`` the bytes of machine memory that the dump holds.
-    Nothing is read before it is needed.
+    ``virtual`` is its address space, ``memory_held`` the bytes of machine memory that the dump
+    holds. Nothing is read before it is needed.
     """
 
     def __init__(

@@ -126,8 +126,8 @@ def frames_of(
 def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:
     """Runs of those of the first ``frames`` frames that the dump holds, in pieces to read at once.
 
-    max_page may be overwritten, and program headers can map the same bytes of the file to any number
-    of addresses: together no more frames than the dump holds.
+    max_page may be overwritten, and program headers can map the same bytes of the file to any
+    number of addresses: together no more frames than the dump holds.
     """
     at, left = 0, dump.memory_held // PAGE + 1
     for held in dump.machine.iter_mapped():

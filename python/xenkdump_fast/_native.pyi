@@ -62,6 +62,15 @@ class Dump:
     def size(self) -> int:
         """Size of the file in bytes."""
     @property
+    def memory_held(self) -> int:
+        """Bytes of machine memory in the dump, uncompressed: limits on work scale with this.
+
+        Bytes of the file that are held under many addresses count once.
+        """
+    @property
+    def memory_size(self) -> int:
+        """Bytes of memory that the machine had according to the headers, with what was excluded."""
+    @property
     def machine_type(self) -> int:
         """``e_machine`` of the ELF header: 3 is EM_386, 62 is EM_X86_64."""
     @property

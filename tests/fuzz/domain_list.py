@@ -71,11 +71,11 @@ def memory_of(word: int, pages: list[bytes]) -> XenMemory:
         whole = number < len(pages) and pages[number][:1] and pages[number][0] & 1
         return virtual if whole else nothing
 
-    machine = SimpleNamespace(read=lambda at, size: virtual.read(BASES[word] + at, size))
-    segments = [(0, FRAMES * PAGE, FRAMES * PAGE)]
-    dump: Any = SimpleNamespace(
-        virtual=root, machine=machine, segments=segments, size=FRAMES * PAGE
+    held = [SimpleNamespace(address=0, size=FRAMES * PAGE)]
+    machine = SimpleNamespace(
+        read=lambda at, size: virtual.read(BASES[word] + at, size), iter_mapped=lambda: held
     )
+    dump: Any = SimpleNamespace(virtual=root, machine=machine, memory_held=FRAMES * PAGE)
     paging: Paging = "x86_64" if word == 8 else "x86-pae"
     memory = XenMemory(dump, word, paging, 0, BASES[word])
     memory.virtual = virtual  # type: ignore[assignment]
@@ -103,7 +103,7 @@ def check(data: bytes) -> None:
     assert len(found.addresses) < domains.FIRST_RESERVED
     layout = infer.infer(memory, found.addresses, pcpus, facts.size)
     warnings = [*found.warnings, *layout.warnings]
-    on_pcpus, room = vcpus.OnPcpus(memory, layout, pcpus), Allowance(2 * memory.dump.size)
+    on_pcpus, room = vcpus.OnPcpus(memory, layout, pcpus), Allowance(2 * memory.dump.memory_held)
     for address in found.addresses.values():
         read, said = vcpus.read(memory, layout, on_pcpus, address, room)
         assert len(read) <= infer.MAX_VCPUS + len(pcpus)

@@ -56,7 +56,7 @@ def check(data: bytes) -> None:
     given = Input(data)
     symbols, layouts, places = GENERATIONS[given.number(1) % len(GENERATIONS)]
     kernel = FakeKernel(symbols, layouts)
-    kernel.file_size = 1 << 32  # what a ring claims is looked for, though none of it is there
+    kernel.memory_held = 1 << 32  # what a ring claims is looked for, though none of it is there
     memory = kernel.__dict__["memory"] = kernel.__dict__["virtual"] = CountingMemory()
     size = 0
     for place in places:

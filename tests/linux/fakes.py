@@ -140,7 +140,7 @@ class FakeKernel(Kernel):
             "location": Location(0, "x86_64", 0, "made by hand", {}),
         }
         self.__dict__.update(made)
-        self.file_size = 1 << 30
+        self.memory_held = 1 << 30
         self.word = word
         self._warnings = Warnings()
         self._members = {}

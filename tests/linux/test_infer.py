@@ -99,14 +99,14 @@ def test_leaders_that_overlap_are_none() -> None:
 
 def test_no_more_leaders_than_the_dump_can_hold() -> None:
     kernel = kernel_with_leaders(100, MIN_SIZE)
-    kernel.file_size = 5 * 0x4000
+    kernel.memory_held = 5 * 0x4000
     assert len(Sample(kernel).leaders) == 5
 
 
 def test_threads_at_any_offset_are_gone_through_but_once() -> None:
     """A chain that does not come back was followed anew for each offset of a task_struct."""
     kernel = kernel_with_leaders(3, 0x4000)
-    kernel.file_size = 1 << 16
+    kernel.memory_held = 1 << 16
     many, base = 1000, FAR + 0x10_0000
     kernel.memory.write(base - 0x1000, b"aa \0" * (0x1000 // 4 + many * 16 + 0x1000))
     for i in range(many):
@@ -116,7 +116,7 @@ def test_threads_at_any_offset_are_gone_through_but_once() -> None:
     kernel.memory.reads = 0
     for _ in range(100):
         assert not task._groups(kernel, sample, THREADS, TGID)
-    assert 3 * many < kernel.memory.reads < 4 * (kernel.file_size // 8)
+    assert 3 * many < kernel.memory.reads < 4 * (kernel.memory_held // 8)
 
 
 def test_a_timekeeper_as_large_as_its_symbol_claims(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_no_more_run_queues_than_the_dump_can_hold(monkeypatch: pytest.MonkeyPat
     kernel.symbols.update(__cpu_possible_mask=FAR, __per_cpu_offset=FAR + 8)  # type: ignore[attr-defined]
     kernel.memory.write(FAR, words(8, (1 << 64) - 1, *range(64)))
     kernel.memory.write(SYMBOLS["runqueues"], bytes(0x10000))
-    kernel.file_size = 16 * runqueue.DEFAULT_SIZE
+    kernel.memory_held = 16 * runqueue.DEFAULT_SIZE
     taken: list[Any] = []
     monkeypatch.setattr(runqueue, "_are_idle", lambda *given: taken.append(given[2]))
     inference: Any = SimpleNamespace(

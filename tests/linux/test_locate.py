@@ -58,8 +58,8 @@ def test_a_text_longer_than_any() -> None:
     assert set(xen) == set(facts)
 
 
-def test_memory_past_the_end_of_all_addresses() -> None:
-    """A block of random bytes in the program headers puts a segment there."""
+def test_memory_at_the_end_of_all_addresses() -> None:
+    """Memory may be held up to the last address."""
     asked = []
 
     def read(address: int, size: int) -> bytes:
@@ -68,8 +68,9 @@ def test_memory_past_the_end_of_all_addresses() -> None:
             raise xk.MemoryFault("outside the address space")
         raise xk.MemoryFault("nothing there")
 
-    segments = [((1 << 64) - (9 << 20), 1 << 62, 1 << 62)]
-    dump: Any = SimpleNamespace(segments=segments, machine=SimpleNamespace(read=read), size=1 << 62)
+    held = [SimpleNamespace(address=(1 << 64) - (9 << 20), size=9 << 20)]
+    machine = SimpleNamespace(read=read, iter_mapped=lambda: held)
+    dump: Any = SimpleNamespace(machine=machine, memory_held=1 << 62)
     assert kaslr.by_search(dump, cast(Image, None)) is None
     assert len(asked) == 3
 
@@ -77,9 +78,13 @@ def test_memory_past_the_end_of_all_addresses() -> None:
 class Keys:
     """Machine memory that holds some text again and again; counts the bytes that are read."""
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, held: list[tuple[int, int]]) -> None:
         self.text = text
+        self.held = held
         self.searched = self.parsed = 0
+
+    def iter_mapped(self) -> list[Any]:
+        return [SimpleNamespace(address=address, size=size) for address, size in self.held]
 
     def read(self, address: int, size: int) -> bytes:
         self.searched += size
@@ -97,9 +102,9 @@ class Keys:
 
 def test_a_search_parses_no_byte_twice() -> None:
     """Segments lie over each other's bytes, and in each the key stands wherever it can."""
-    given = Keys(b"OSRELEASE=\nKERNELOFFSET=0\n")
-    segments = [(i << 32, 1 << 20, 1 << 20) for i in range(64)]
-    dump: Any = SimpleNamespace(segments=segments, machine=given, size=1 << 20)
+    held = [(i << 32, 1 << 20) for i in range(64)]
+    given = Keys(b"OSRELEASE=\nKERNELOFFSET=0\n", held)
+    dump: Any = SimpleNamespace(machine=given, memory_held=1 << 20)
     assert kaslr.by_search(dump, cast(Image, None)) is None
     assert given.searched == 1 << 20
     assert 1 << 19 < given.parsed <= (1 << 20) + 4096
@@ -108,8 +113,8 @@ def test_a_search_parses_no_byte_twice() -> None:
 def test_a_text_that_runs_into_the_next() -> None:
     """Pages of other things may end in a text without a NUL behind it."""
     sought = b"OSRELEASE=6.1\nBUILD-ID=abc\nSYMBOL(_stext)=0\nKERNELOFFSET=1000000\n"
-    given = Keys((b"OSRELEASE=5.10\nKERNELOFFSET=0\n" + sought).ljust(4096, b"\0"))
-    dump: Any = SimpleNamespace(segments=[(0, 4096, 4096)], machine=given, size=1 << 20)
+    given = Keys((b"OSRELEASE=5.10\nKERNELOFFSET=0\n" + sought).ljust(4096, b"\0"), [(0, 4096)])
+    dump: Any = SimpleNamespace(machine=given, memory_held=1 << 20)
     image: Any = SimpleNamespace(build_id="abc")
     facts = kaslr.by_search(dump, image)
     assert facts is not None

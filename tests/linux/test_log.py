@@ -86,16 +86,16 @@ class TestBytes:
 
     def test_a_ring_larger_than_the_dump(self) -> None:
         kernel = self.kernel(b"<6>line\n", 4096)
-        kernel.file_size = 4096
+        kernel.memory_held = 4096
         assert len(read(kernel)) == 1
-        kernel.file_size = 4095
+        kernel.memory_held = 4095
         with pytest.raises(AbsentError, match="again and again"):
             read(kernel)
 
     def test_a_cut_dump_shorter_than_the_ring(self) -> None:
         kernel = self.kernel(b"<6>line\n", 8)
         kernel.memory.number(VARIABLES + 8, 1 << 20, 4)
-        kernel.file_size = 1 << 16
+        kernel.memory_held = 1 << 16
         assert [line.text for line in read(kernel)] == ["line"]
         assert any("not in the dump" in text for text in kernel.warnings)
 
@@ -169,7 +169,7 @@ class TestRecords:
     def test_a_ring_larger_than_the_dump(self) -> None:
         kernel = self.kernel(b"", 64, 64)
         assert read(kernel) == []
-        kernel.file_size = 4095
+        kernel.memory_held = 4095
         with pytest.raises(AbsentError, match="again and again"):
             read(kernel)
 
@@ -343,9 +343,9 @@ class TestRingbuffer:
 
     def test_a_ring_that_does_not_fit_into_the_dump(self) -> None:
         kernel = self.kernel()
-        kernel.file_size = 1 << 16
+        kernel.memory_held = 1 << 16
         assert read(kernel) == []
-        kernel.file_size = 100
+        kernel.memory_held = 100
         with pytest.raises(AbsentError, match="again and again"):
             read(kernel)
 

@@ -78,8 +78,8 @@ def test_threads_share_what_is_counted() -> None:
 
 def test_more_counters_than_the_dump_can_hold() -> None:
     kernel = kernel_with_counters()
-    kernel.file_size = 2 * 4096
-    many = kernel.file_size // (3 * 2 * 4)
+    kernel.memory_held = 2 * 4096
+    many = kernel.memory_held // (3 * 2 * 4)
     tasks = [TASK + i * 0x20 for i in range(2 * many)]
     for i, task in enumerate(tasks):
         kernel.memory.number(task + 0x10, MM - i * 8, 8)

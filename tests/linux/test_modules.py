@@ -92,11 +92,11 @@ def test_every_module_gives_its_tables() -> None:
 def test_the_tables_of_all_modules_are_no_more_than_the_dump() -> None:
     """Every one of them is the same two pages."""
     kernel = loaded([(SYMBOLS, ROWS)] * 100)
-    kernel.file_size = 101 * PAGE
+    kernel.memory_held = 101 * PAGE
     assert load(kernel)[0] < 50
     memory = kernel.memory
     assert isinstance(memory, Reads)
-    assert memory.read_of_tables <= kernel.file_size
+    assert memory.read_of_tables <= kernel.memory_held
     (warning,) = kernel.warnings
     assert "more than the dump can hold: those from module module" in warning
 
@@ -104,14 +104,14 @@ def test_the_tables_of_all_modules_are_no_more_than_the_dump() -> None:
 def test_a_dump_with_holes_is_not_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modules, "MAX_TABLES", 10 * PAGE)
     kernel = loaded([(SYMBOLS, ROWS)] * 10)
-    kernel.file_size = 1 << 50
+    kernel.memory_held = 1 << 50
     assert load(kernel)[0] < 10
     assert len(kernel.warnings) == 1
 
 
 def test_a_broken_count_takes_nothing_from_other_modules() -> None:
     kernel = loaded([(2 << 20, 10 << 20), (SYMBOLS, ROWS)])
-    kernel.file_size = 256 << 10
+    kernel.memory_held = 256 << 10
     assert load(kernel) == (1, 1)
     assert [warning.split(":")[0] for warning in kernel.warnings] == [
         "the symbols of module module0 cannot be read",
@@ -121,7 +121,7 @@ def test_a_broken_count_takes_nothing_from_other_modules() -> None:
 
 def test_each_module_has_a_page_of_the_dump() -> None:
     kernel = loaded([(0, 0)] * 20)
-    kernel.file_size = 5 * PAGE
+    kernel.memory_held = 5 * PAGE
     assert [module.name for module in modules.modules(kernel)] == [f"module{i}" for i in range(5)]
     assert kernel.warnings == [
         "there are more than 5 modules, which is more than the dump can hold"

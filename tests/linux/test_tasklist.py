@@ -176,7 +176,7 @@ def test_groups_that_share_their_threads() -> None:
 
 def test_more_tasks_than_the_dump_can_hold() -> None:
     kernel = with_tree()
-    kernel.file_size = 4 * tasklist.MIN_SIZE
+    kernel.memory_held = 4 * tasklist.MIN_SIZE
     assert tasklist.addresses(kernel) == TASKS[:4]
     assert kernel.warnings == ["there are more tasks than the dump can hold: the first 4 are told"]
     # Where types say how large one is, that counts.
@@ -187,7 +187,7 @@ def test_more_tasks_than_the_dump_can_hold() -> None:
 def test_a_list_of_more_entries_than_the_dump_can_hold() -> None:
     kernel = with_tree()
     head = TASKS[0] + LIST
-    kernel.file_size = 3 * 16
+    kernel.memory_held = 3 * 16
     assert list(kernel.list(head)) == [task + LIST for task in TASKS[1:4]]
     assert kernel.warnings == [f"the list at {head:#x} goes on after 3 entries"]
     assert len(list(kernel.list(head, 2))) == 2
@@ -199,7 +199,7 @@ def test_a_tree_whose_nodes_overlap(count: int) -> None:
     kernel = with_tree()
     kernel.types.layouts["xa_node.slots"] = FakeMember(0, count=count)  # type: ignore[attr-defined]
     first, many = 0x100_0000, 2000
-    kernel.file_size = many * 8
+    kernel.memory_held = many * 8
     values = [
         (first + i * 61 % many * 8) | 2 if i % 2 else 0xDEAD_0000_0000 + i * 8 for i in range(many)
     ]
@@ -214,6 +214,6 @@ def test_a_tree_whose_nodes_overlap(count: int) -> None:
 
 def test_a_tree_of_more_pids_than_the_dump_can_hold() -> None:
     kernel = with_tree()
-    kernel.file_size = 3 * pids.PID_WORDS * 8
+    kernel.memory_held = 3 * pids.PID_WORDS * 8
     assert list(pids.tasks(kernel)) == TASKS[1:4]
     assert kernel.warnings == [f"the table of pids is damaged at {PIDS[4]:#x}"]

@@ -54,7 +54,7 @@ def test_cpus_without_an_area_of_their_own() -> None:
 
 def test_more_cpus_than_the_dump_can_hold() -> None:
     kernel = kernel_with([0x5000, 0x6000, 0x7000], possible=0b111)
-    kernel.file_size = 2 * 4096
+    kernel.memory_held = 2 * 4096
     assert percpu.areas(kernel) == [0, 1]
     kernel.symbols.update(__per_cpu_start=0x100, __per_cpu_end=0x100 + 8 * 4096)  # type: ignore[attr-defined]
     assert percpu.areas(kernel) == [0]

@@ -48,7 +48,7 @@ def test_more_vcpus_than_there_can_be(vmcore: Path, reads: list[int], kind: str)
     sound = XenHost(Dump(str(vmcore)))
     known = [(d.id, len(d.vcpus)) for d in sound.domains()]
     changes = many_domains(sound, kind)
-    room = 2 * sound.dump.size // VCPU_LEAST
+    room = 2 * sound.dump.memory_held // VCPU_LEAST
     reads[0] = 0
     with patched(vmcore, changes):
         xen = XenHost(Dump(str(vmcore)))

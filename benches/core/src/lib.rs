@@ -111,7 +111,7 @@ impl Guest {
     /// memflow over the same file and the same tables.
     pub fn memflow(&self, mapped: &Mapped) -> Memflow {
         let mut map = MemoryMap::new();
-        for segment in self.dump.segments().segments() {
+        for segment in self.dump.segments() {
             map.push_remap(
                 segment.start.0.into(),
                 segment.file_size,

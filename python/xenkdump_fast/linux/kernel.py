@@ -18,8 +18,8 @@ MAX_ENTRIES = 1 << 22
 class Kernel:
     """A Linux kernel as the dump holds it.
 
-    ``virtual`` is its address space, ``file_size`` the length of the dump's file in bytes. Nothing
-    is read before it is asked for.
+    ``virtual`` is its address space, ``memory_held`` the bytes of machine memory that the dump
+    holds. Nothing is read before it is needed.
     """
 
     def __init__(
@@ -27,12 +27,12 @@ class Kernel:
         image: Image,
         location: Location,
         virtual: AddressSpace,
-        file_size: int,
+        memory_held: int,
     ) -> None:
         self.image = image
         self.location = location
         self.virtual = virtual
-        self.file_size = file_size
+        self.memory_held = memory_held
         self.word = image.word
         #: The kernel's own symbols; a module may define a symbol of the same name.
         self.symbols: Symbols = image.symbols(location.slide)
@@ -167,11 +167,11 @@ class Kernel:
         return 0xFFFF_FFFF_FFFF_FFFF if self.word == 8 else 0xFFFF_FFFF
 
     def most(self, size: int) -> int:
-        """How many structs of ``size`` bytes the dump's file can hold: a byte belongs to one.
+        """How many structs of ``size`` bytes the dump can hold: each byte belongs to one.
 
-        Of memory the same cannot be said: any number of pages may be one and the same.
+        Virtual memory is no limit: page tables can map one page any number of times.
         """
-        return self.file_size // size
+        return self.memory_held // size
 
     def containing(self, member: int, offset: int) -> int:
         """Where the struct starts whose member at ``offset`` lies at ``member``: container_of."""

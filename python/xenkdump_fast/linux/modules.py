@@ -98,7 +98,7 @@ def load(kernel: Kernel, unwinder: Unwinder) -> None:
 
     A byte of the dump is one table's: together they are no longer than the dump.
     """
-    room = Allowance(min(kernel.file_size, MAX_TABLES))
+    room = Allowance(min(kernel.memory_held, MAX_TABLES))
     for module in modules(kernel):
         for what, give in (
             ("symbols", partial(_load_symbols, kernel, module, room)),

@@ -24,7 +24,7 @@ class PartialBuffer:
         self._starts: list[int] = []
         self._ends: list[int] = []
         self.data: bytes | bytearray = b""
-        if size <= kernel.file_size:
+        if size <= kernel.memory_held:
             with suppress(MemoryFault):
                 self.data = kernel.data(address, size)
         if len(self.data) < size:
@@ -32,7 +32,7 @@ class PartialBuffer:
 
     def _by_page(self, kernel: Kernel, size: int) -> bytearray:
         data = bytearray(size)
-        room = Allowance(kernel.file_size)
+        room = Allowance(kernel.memory_held)
         at = 0
         while at < size:
             step = min(size - at, PAGE - (self.address + at) % PAGE)

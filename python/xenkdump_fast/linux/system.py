@@ -25,11 +25,11 @@ class Linux(Kernel):
         image: Image,
         location: Location,
         virtual: AddressSpace,
-        file_size: int,
+        memory_held: int,
         vcpus: Callable[[], Sequence[VcpuContext]] = tuple,
         methods: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(image, location, virtual, file_size)
+        super().__init__(image, location, virtual, memory_held)
         self._vcpus = vcpus
         self._methods = methods
 

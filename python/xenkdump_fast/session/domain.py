@@ -41,7 +41,7 @@ class Domain:
         self._location = self._find(Locator(platform, image), p2m_source)
         if image is not None and self._location is not None:
             location = self._location
-            size = self.dump.native.size
+            size = self.dump.native.memory_held
             self._kernel = Linux(image, location, self.virtual, size, platform.contexts, unwind)
             self._identify(image, self._kernel, force)
 

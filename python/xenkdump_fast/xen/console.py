@@ -61,7 +61,7 @@ def _by_symbols(xen: XenHost) -> Console:
         size = (memory.number(size_at, 4) if size_at is not None else None) or _LEAST
     producer_at = symbols.get("conringp")
     producer = memory.number(producer_at, 4) if producer_at is not None else None
-    most = min(_MOST, xen.dump.size)
+    most = min(_MOST, xen.dump.memory_held)
     if not start or producer is None or size & (size - 1) or not _LEAST <= size <= most:
         raise AbsentError(f"{xen.dump.path}: Xen's console ring is damaged")
     data = memory.read(start, size)
@@ -80,7 +80,7 @@ def _candidates(xen: XenHost) -> Iterator[bytes]:
     base = (xen.facts.head or xen.pc or 0) // IMAGE_ALIGN * IMAGE_ALIGN
     seen = set()
     # No page is looked at twice, unless page tables have several addresses for it.
-    room = Allowance(xen.dump.size)
+    room = Allowance(xen.dump.memory_held)
     for page in range(base, base + _IMAGE_SIZE, PAGE):
         for pointer in memory.words(page, PAGE) or ():
             if pointer % PAGE or pointer in seen or not memory.is_xen(pointer):
@@ -97,7 +97,7 @@ def _ring_at(xen: XenHost, start: int) -> bytes:
     """The ring at ``start``: it doubles while there is text in its second half."""
     size = _LEAST
     data = xen.memory.read(start, size) or b""
-    while len(data) == size < min(_MOST, xen.dump.size) and b"\0" not in data:
+    while len(data) == size < min(_MOST, xen.dump.memory_held) and b"\0" not in data:
         more = xen.memory.read(start + size, size) or b""
         if more.count(b"\n" + _PREFIX) * 500 < size:
             break

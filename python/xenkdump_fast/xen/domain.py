@@ -215,7 +215,7 @@ class CoreDomain(XenDomain):
 
     def __init__(self, dump: Dump) -> None:
         # The file does not say which number the domain had.
-        super().__init__(dump, 0, 8, Allowance(guests.SEARCHES * dump.size))
+        super().__init__(dump, 0, 8, Allowance(guests.SEARCHES * dump.memory_held))
 
     def _read_vcpus(self) -> list[XenVcpu]:
         found = []

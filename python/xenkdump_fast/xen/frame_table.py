@@ -124,14 +124,17 @@ def frames_of(
 
 
 def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:
-    """Runs of those of the first ``frames`` frames that the dump has, each read at once.
+    """Runs of those of the first ``frames`` frames that the dump holds, in pieces to read at once.
 
-    Together no more than the file has pages: max_page may be overwritten.
+    max_page may be overwritten, and program headers can map the same bytes of the file to any
+    number of addresses: together no more frames than the dump holds.
     """
-    at, left = 0, dump.size // PAGE + 1
-    for start, size, _ in sorted(dump.segments):
-        at = max(at, start // PAGE)
-        end = min(frames, -(-(start + size) // PAGE), at + left)
+    at, left = 0, dump.memory_held // PAGE + 1
+    for held in dump.machine.iter_mapped():
+        at = max(at, held.address // PAGE)
+        end = min(frames, -(-(held.address + held.size) // PAGE), at + left)
+        if at >= frames or not left:
+            break
         while at < end:
             count = min(_AT_ONCE, end - at)
             yield at, count

@@ -152,13 +152,13 @@ def _booted(xen: XenHost) -> int | None:
 
 
 def _memory(xen: XenHost) -> int | None:
-    """``total_pages``; without xen-syms what the file's segments hold."""
+    """``total_pages``; without xen-syms the size in the dump's headers."""
     at = xen.symbols.get("total_pages") if xen.symbols is not None else None
     pages = xen.memory.pointer(at) if at is not None else None
     limit = frame_table.max_page(xen.memory, xen.facts.frames)
     if pages and (limit is None or pages <= limit):
         return pages * PAGE
-    return sum(size for _, _, size in xen.dump.segments)
+    return xen.dump.memory_size
 
 
 def _mhz(xen: XenHost) -> int | None:

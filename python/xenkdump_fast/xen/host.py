@@ -206,12 +206,12 @@ class XenHost:
     @cached_property
     def room_for_vcpus(self) -> Allowance:
         """For the structs of all vCPUs, each of which is looked at twice."""
-        return Allowance(2 * self.dump.size)
+        return Allowance(2 * self.dump.memory_held)
 
     @cached_property
     def room_for_kernels(self) -> Allowance:
         """For the search for all domains' kernels."""
-        return Allowance(guests.SEARCHES * self.dump.size)
+        return Allowance(guests.SEARCHES * self.dump.memory_held)
 
     @cached_property
     def translated_frames(self) -> "dict[int, np.ndarray[Any, Any]]":

@@ -1,4 +1,4 @@
-//! `Dump` and `Note`.
+//! The methods of `Dump`, and `Note`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,15 +11,9 @@ use xenkdump::notes::{self, Decoded, PrStatus, Registers};
 
 use crate::errors;
 use crate::gate::Gate;
+use crate::handle::{CoreDump, Dump};
 use crate::p2m::P2M;
 use crate::space::AddressSpace;
-
-/// A dump file, opened read-only.
-#[pyclass(frozen, module = "xenkdump_fast._native")]
-pub struct Dump {
-    pub inner: Arc<dump::Dump>,
-    pub gate: Gate,
-}
 
 #[pymethods]
 impl Dump {
@@ -38,10 +32,10 @@ impl Dump {
     /// The file's path.
     #[getter]
     fn path(&self) -> String {
-        self.inner.file().path().display().to_string()
+        self.inner.path().display().to_string()
     }
 
-    /// What kind of container it is, in words.
+    /// The format's name.
     #[getter]
     fn format(&self) -> &'static str {
         self.inner.format()
@@ -50,7 +44,20 @@ impl Dump {
     /// Size of the file in bytes.
     #[getter]
     fn size(&self) -> u64 {
-        self.inner.file().len()
+        self.inner.file_size()
+    }
+
+    /// Bytes of machine memory that the dump holds, uncompressed: what limits on work scale with.
+    /// Bytes of the file that are held under many addresses count once.
+    #[getter]
+    fn memory_held(&self) -> u64 {
+        self.inner.memory_held()
+    }
+
+    /// Bytes of memory that the machine had according to the headers, with what was excluded.
+    #[getter]
+    fn memory_size(&self) -> u64 {
+        self.inner.memory_size()
     }
 
     /// `e_machine` of its ELF header: 3 is EM_386, 62 is EM_X86_64.
@@ -65,13 +72,13 @@ impl Dump {
         self.inner.word().bytes()
     }
 
-    /// What is broken about it without making it useless.
+    /// Defects that do not prevent its use.
     #[getter]
     fn warnings(&self) -> Vec<String> {
         self.inner.warnings().to_vec()
     }
 
-    /// Every note, in the order of the file.
+    /// All notes, in file order.
     #[getter]
     fn notes(slf: &Bound<'_, Self>) -> Vec<Note> {
         let dump = slf.get();
@@ -85,18 +92,17 @@ impl Dump {
             .collect()
     }
 
-    /// Every PT_LOAD: machine address, size in the file, size in memory.
+    /// Every PT_LOAD segment, of an ELF dump: machine address, size in the file, size in memory.
     #[getter]
     fn segments(&self) -> Vec<(u64, u64, u64)> {
-        let segments = self.inner.segments().segments();
+        let segments = self.inner.segments().iter();
         segments
-            .iter()
             .map(|s| (s.start.0, s.file_size, s.memory_size))
             .collect()
     }
 
-    /// The registers of every vCPU, by its number: an xl dump-core file's alone. Each has `word`,
-    /// `flags`, `registers`, `cr` (as stored) and `root` (cr3's table, unfolded).
+    /// The registers of every vCPU, in order; only xl dump-core files have any. Each has `word`,
+    /// `flags`, `registers`, `cr` (as stored) and `root` (the table of cr3, unfolded).
     #[getter]
     fn vcpu_contexts<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let contexts = self.inner.vcpu_contexts().into_iter();
@@ -113,13 +119,13 @@ impl Dump {
             .collect()
     }
 
-    /// The domain's shared_info page, where the container keeps it apart.
+    /// The domain's shared_info page, if the file has it separately.
     #[getter]
     fn shared_info<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         Some(PyBytes::new(py, self.inner.shared_info()?))
     }
 
-    /// Whether its frames are those of a translated guest (HVM, PVH).
+    /// Whether frame numbers are those of a translated guest (HVM, PVH).
     #[getter]
     fn auto_translated(&self) -> bool {
         self.inner.auto_translated()
@@ -131,20 +137,20 @@ impl Dump {
         AddressSpace::machine(self)
     }
 
-    /// A domain's pseudo-physical memory; with None that of a bare host.
+    /// A domain's pseudo-physical memory; without a P2M that of a host without Xen.
     #[pyo3(signature = (p2m))]
     fn physical(&self, p2m: Option<&P2M>) -> AddressSpace {
-        AddressSpace::physical(self, p2m)
+        AddressSpace::physical(self, p2m.map(|p2m| p2m.inner.clone()))
     }
 
-    /// What the tables below the cr3 `root` map; `paging` is "x86", "x86-pae", "x86_64" or
-    /// "x86_64-la57".
+    /// The virtual memory of the page tables at `root` (a cr3); `paging` is "x86", "x86-pae",
+    /// "x86_64" or "x86_64-la57".
     fn r#virtual(&self, root: u64, paging: &str) -> PyResult<AddressSpace> {
         AddressSpace::virtual_memory(self, root, paging)
     }
 
-    /// Makes every later use of its address spaces and P2Ms a ValueError, and stops batches that run
-    /// in other threads. The memory of the file is given back with the last object made from it.
+    /// Every later use of its address spaces and P2Ms raises ValueError, and batches in other threads
+    /// stop. The file is unmapped with the last object made from the dump.
     fn close(&self) {
         self.gate.close_dump();
     }
@@ -157,7 +163,7 @@ impl Dump {
 /// One ELF note.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct Note {
-    dump: Arc<dump::Dump>,
+    dump: CoreDump,
     inner: dump::Note,
 }
 
@@ -181,7 +187,7 @@ impl Note {
         self.inner.note_type
     }
 
-    /// The constant's name for its type, None if it is unknown.
+    /// The name of the constant for its type; None if unknown.
     #[getter]
     fn type_name(&self) -> Option<&'static str> {
         notes::type_name(&self.inner.name, self.inner.note_type)
@@ -205,7 +211,7 @@ impl Note {
         PyBytes::new(py, &self.dump.desc(&self.inner))
     }
 
-    /// Which layout its descriptor has; "raw" for none that is known.
+    /// The layout of its descriptor; "raw" if unknown.
     #[getter]
     fn kind(&self) -> &'static str {
         match self.dump.decode(&self.inner) {
@@ -225,7 +231,7 @@ impl Note {
         }
     }
 
-    /// Its content by name, in the order of its layout.
+    /// The fields of its descriptor by name, in order.
     #[getter]
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let fields = PyDict::new(py);
@@ -255,7 +261,7 @@ impl Note {
                 fields.set_item("cr4", regs.cr4)?;
             }
             Decoded::VmcoreInfo(text) | Decoded::VmcoreInfoXen(text) | Decoded::EraseInfo(text) => {
-                // Padded with NULs up to the page that the kernel set aside for it.
+                // The kernel pads it with NULs to a page.
                 let text = String::from_utf8_lossy(text);
                 fields.set_item("text", text.trim_end_matches('\0'))?;
             }

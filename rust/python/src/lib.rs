@@ -7,6 +7,7 @@ mod bulk;
 mod dump;
 mod errors;
 mod gate;
+mod handle;
 mod image;
 mod mapping;
 mod p2m;
@@ -23,9 +24,11 @@ mod _native {
     use xenkdump::status::Status;
 
     #[pymodule_export]
-    use super::dump::{Dump, Note};
+    use super::dump::Note;
     #[pymodule_export]
     use super::errors::{AbsentError, DumpError, MemoryFault};
+    #[pymodule_export]
+    use super::handle::Dump;
     #[pymodule_export]
     use super::image::Image;
     #[pymodule_export]

@@ -1,17 +1,18 @@
 //! `Mapping`, `MappedRange` and the iterator over such.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 
 use xenkdump::addr::{MachineAddr, Pfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
-use xenkdump::dump::Dump;
+use xenkdump::dump::Run;
 use xenkdump::memory::Fault;
 use xenkdump::p2m::{FrameRuns, Physical};
 use xenkdump::paging::{self, Flags};
 use xenkdump::space::Space;
 
 use crate::gate::Gate;
+use crate::handle::CoreDump;
 
 /// How a virtual address is mapped.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
@@ -158,15 +159,15 @@ impl MappedRanges {
 
     /// What `space` maps from `first` to `last`, both included.
     pub fn new(
-        space: &Space<Arc<Dump>>,
-        dump: &Arc<Dump>,
+        space: &Space<CoreDump>,
+        dump: &CoreDump,
         gate: &Gate,
         first: u64,
         last: u64,
     ) -> Self {
         let ranges: Ranges = match space {
             Space::Machine(_) | Space::Physical(Physical::Bare(_)) => {
-                Box::new(present(dump, first, last).into_iter().map(Ok))
+                Box::new(held(dump.clone(), first, last).map(Ok))
             }
             Space::Physical(Physical::P2m(p2m)) => {
                 let (start, end) = (PseudoPhysAddr(first).frame(), PseudoPhysAddr(last).frame());
@@ -199,14 +200,14 @@ impl MappedRanges {
     }
 }
 
-/// What the dump holds of machine memory.
-fn present(dump: &Dump, first: u64, last: u64) -> Vec<MappedRange> {
-    dump.segments()
-        .present()
-        .filter_map(|(MachineAddr(start), MachineAddr(end))| {
-            cut(start, start, end - start, first, last)
-        })
-        .collect()
+/// The machine memory that the dump holds from `first` to `last`.
+fn held(dump: CoreDump, first: u64, last: u64) -> impl Iterator<Item = MappedRange> {
+    let mut next = Some(MachineAddr(first));
+    std::iter::from_fn(move || {
+        let Run { start, last: end } = dump.runs(next?).next()?;
+        next = end.0.checked_add(1).map(MachineAddr);
+        cut(start.0, start.0, end.0 - start.0, first, last)
+    })
 }
 
 /// The range of `more` bytes and one at `start`, cut down to `first..=last`.

@@ -12,12 +12,11 @@ use xenkdump::paging::Virtual;
 use xenkdump::Error;
 
 use crate::bulk::{self, Argument, Options};
-use crate::dump::Dump;
 use crate::errors;
 use crate::gate::Gate;
+use crate::handle::{CoreDump, Dump};
 use crate::space::AddressSpace;
 
-type CoreDump = Arc<xenkdump::dump::Dump>;
 /// Kind of an entry, and the mfn that stands in it.
 type EntryTuple = (&'static str, Option<u64>);
 

@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use xenkdump::dump::Dump;
 use xenkdump::memory::Fault;
 use xenkdump::parallel;
 use xenkdump::space::{Batch, Rows, Space};
@@ -17,8 +16,7 @@ use crate::buffers::{Bytes, Column};
 use crate::bulk::{self, Options};
 use crate::errors;
 use crate::gate::Gate;
-
-type CoreDump = Arc<Dump>;
+use crate::handle::CoreDump;
 
 /// Shorter reads keep the GIL.
 const DETACH: usize = 16 << 10;

@@ -8,20 +8,17 @@ use pyo3::types::PyBytes;
 
 use xenkdump::addr::{MachineAddr, VirtAddr};
 use xenkdump::memory::Fault;
-use xenkdump::p2m::Physical;
+use xenkdump::p2m::{P2m, Physical};
 use xenkdump::paging::{self, Format, Virtual};
 use xenkdump::space::{Batch, Space};
 
 use crate::buffers::Bytes;
 use crate::bulk::{self, Argument, Options};
-use crate::dump::Dump;
 use crate::errors;
 use crate::gate::Gate;
+use crate::handle::{CoreDump, Dump};
 use crate::mapping::{MappedRanges, Mapping};
-use crate::p2m::P2M;
 use crate::read;
-
-type CoreDump = Arc<xenkdump::dump::Dump>;
 
 /// Reads of as many bytes release the GIL.
 const DETACH: usize = 16 << 10;
@@ -53,12 +50,9 @@ impl AddressSpace {
         Self::new(dump, Space::Machine(dump.inner.clone()))
     }
 
-    /// A domain's pseudo-physical memory; without a P2M that of a bare host.
-    pub fn physical(dump: &Dump, p2m: Option<&P2M>) -> Self {
-        let physical = p2m.map_or_else(
-            || Physical::Bare(dump.inner.clone()),
-            |p2m| Physical::P2m(p2m.inner.clone()),
-        );
+    /// A domain's pseudo-physical memory; without a P2M that of a host without Xen.
+    pub fn physical(dump: &Dump, p2m: Option<Arc<P2m<CoreDump>>>) -> Self {
+        let physical = p2m.map_or_else(|| Physical::Bare(dump.inner.clone()), Physical::P2m);
         Self::new(dump, Space::Physical(physical))
     }
 

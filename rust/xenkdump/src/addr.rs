@@ -1,8 +1,8 @@
-//! The three kinds of address, each its own type.
+//! The three kinds of address, each a type of its own.
 //!
-//! Mixing them up is the classic fault of this field, so no bare `u64` stands for an address across
-//! a module's edge. Where there is no Xen, pseudo-physical and machine addresses have the same
-//! numbers, but still not the same type: [`crate::p2m::Physical`] turns one into the other.
+//! Confusing them is a classic mistake, so no module interface uses a bare `u64` for an address.
+//! Without Xen, pseudo-physical and machine addresses have the same numbers, but still not the same
+//! type: [`crate::p2m::Physical`] converts them.
 
 use std::fmt;
 
@@ -17,9 +17,9 @@ pub trait Address: Copy + Ord + fmt::Debug + fmt::Display + Send + Sync + 'stati
     const KIND: &'static str;
     /// Wraps a number.
     fn new(raw: u64) -> Self;
-    /// The number itself.
+    /// The number.
     fn raw(self) -> u64;
-    /// The address `bytes` further on, if the sum fits in 64 bits.
+    /// The address `bytes` after this one, if it fits in 64 bits.
     fn checked_add(self, bytes: u64) -> Option<Self> {
         self.raw().checked_add(bytes).map(Self::new)
     }
@@ -61,17 +61,17 @@ macro_rules! address {
 }
 
 address!(
-    /// Real host memory: what a vmcore's segments and a PV guest's page tables hold.
+    /// Host memory: the addresses in the segments of a vmcore and in the page tables of a PV guest.
     MachineAddr,
     "machine"
 );
 address!(
-    /// What a guest believes is physical memory.
+    /// The physical memory of a guest.
     PseudoPhysAddr,
     "pseudo-physical"
 );
 address!(
-    /// What code uses; walked from a root (cr3).
+    /// The address that code uses; translated by page tables (cr3).
     VirtAddr,
     "virtual"
 );
@@ -84,7 +84,7 @@ macro_rules! frame {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The address of the frame's first byte; `None` where it does not fit in 64 bits.
+            /// The address of the frame's first byte; `None` if it does not fit in 64 bits.
             pub fn addr(self) -> Option<$addr> {
                 (self.0 >> (64 - PAGE_SHIFT) == 0).then(|| $addr(self.0 << PAGE_SHIFT))
             }

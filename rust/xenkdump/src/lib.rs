@@ -1,26 +1,30 @@
 //! Reads Xen and Linux kernel crash dumps.
 //!
-//! Rooms from the file upwards; each uses what stands before it, never what stands after it:
+//! Modules from the file upwards; each uses only those before it:
 //!
 //! - [`addr`] and [`memory`]: the three kinds of address, and memory as a trait.
-//! - [`file`](mod@file): a file's bytes.
-//! - [`elf`]: the pieces of an ELF file, parsed one by one and bounded by the file.
-//! - [`dump`]: containers that give machine memory.
-//! - [`notes`]: ELF notes to typed facts.
+//! - [`limits`] and [`budget`]: limits on work and memory.
+//! - [`file`](mod@file): the bytes of a file.
+//! - [`elf`]: ELF files, parsed lazily and within bounds.
+//! - [`notes`]: decodes ELF notes.
+//! - [`dump`]: dump formats, which provide notes and machine memory.
 //! - [`paging`]: virtual to machine addresses.
 //! - [`p2m`]: pseudo-physical to machine frames.
-//! - [`status`], [`parallel`]: what becomes of each element of a batch; batches on many threads.
-//! - [`space`]: memory whose kind of address is known only when the program runs.
-//! - [`symbols`] and [`types`]: what a kernel's image tells of names and layouts.
-//! - [`unwind`] walks stacks; [`tracer`] gives it the tables of a kernel's image.
+//! - [`status`], [`parallel`]: the status of each element of a batch; batches on many threads.
+//! - [`space`]: memory whose kind of address is chosen at run time.
+//! - [`symbols`] and [`types`]: symbols and struct layouts of a kernel image.
+//! - [`unwind`] walks stacks; [`tracer`] provides it with the tables of a kernel image.
 //!
-//! Any bytes may be fed in. Nothing here panics on them, and work and memory are bounded by the
-//! size of the file and of what was asked for.
+//! Safe on corrupt or hostile input: nothing panics, and work and memory are bounded by the memory
+//! that the dump holds and by the size of the request.
 
 pub mod addr;
+pub mod budget;
 pub mod dump;
 pub mod elf;
+mod fault;
 pub mod file;
+pub mod limits;
 pub mod memory;
 mod names;
 pub mod notes;
@@ -36,39 +40,39 @@ pub mod types;
 pub mod unwind;
 mod window;
 
-/// Why a file could not be opened or understood at all.
+/// Why a file could not be opened or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("{path}: {source}")]
     Io {
         /// The file.
         path: String,
-        /// What the system said.
+        /// Its error.
         source: std::io::Error,
     },
-    /// The file is not of the kind that was asked for, or is broken beyond use.
+    /// The file has another format or is corrupt beyond use.
     #[error("{path}: offset {offset:#x}: expected {expected}, found {found}")]
     Format {
         /// The file.
         path: String,
-        /// Where the fault lies.
+        /// Offset in the file.
         offset: u64,
-        /// What should stand there.
+        /// What should be there.
         expected: String,
-        /// What does.
+        /// What is there.
         found: String,
     },
-    /// The file is sound but does not hold what was asked for.
+    /// The requested thing is not in the file.
     #[error("{0}")]
     Absent(String),
-    /// Memory that was needed cannot be read.
+    /// Required memory cannot be read.
     #[error("{what}: {fault}")]
     Memory {
         /// What was being read.
         what: String,
-        /// Why it cannot be.
+        /// Why it cannot be read.
         fault: memory::Fault,
     },
 }

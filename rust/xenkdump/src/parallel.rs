@@ -1,20 +1,20 @@
-//! Batches on many threads, split by range.
+//! Splits batches over threads by range.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// How many threads this process may use.
+/// The number of threads that this process can use.
 pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Does `work` on all of `0..len`, in ranges of `grain`, on up to `threads` threads, each with a
-/// worker of its own from `make`. Ranges are handed out as threads get free. Stops early where
-/// `work` says false; returns whether none did.
+/// Calls `work` on all of `0..len`, in ranges of `grain`, on up to `threads` threads, each with its own
+/// worker from `make`. Ranges are assigned in ascending order as threads become idle. Stops early if
+/// `work` returns false; returns whether none did.
 ///
-/// The calling thread is one of them, and the only one where there is but one range or where the
-/// system gives no more.
+/// The calling thread is one of them, and the only one if there is one range or the system has no
+/// threads.
 pub fn ranges<W>(
     len: usize,
     grain: usize,
@@ -43,7 +43,7 @@ pub fn ranges<W>(
     } else {
         std::thread::scope(|scope| {
             for _ in 0..helpers {
-                // A thread that cannot be had is one the others do the work of.
+                // Without this thread the others do its work.
                 if std::thread::Builder::new()
                     .spawn_scoped(scope, run)
                     .is_err()
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_stops_everyone() {
+    fn a_refusal_stops_all_threads() {
         let seen = AtomicUsize::new(0);
         let whole = ranges(
             1 << 40,

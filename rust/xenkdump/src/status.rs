@@ -1,19 +1,18 @@
-//! What became of one element of a batch.
+//! The status of one element of a batch.
 
-use crate::memory::Fault;
-use crate::p2m::Special;
+use crate::fault::{Fault, Special};
 
-/// The number that stands for an element's result where there is none.
+/// The result of an element that has none.
 pub const NONE: u64 = u64::MAX;
 
-/// What became of one element of a batch: a [`Fault`] or a [`Special`] without its particulars,
-/// which the same question asked for the one element gives.
+/// The status of one element of a batch: a [`Fault`] or a [`Special`] without its details, which a
+/// call for the single element yields.
 ///
 /// The numbers are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum Status {
-    /// There is a result.
+    /// Success.
     #[default]
     Ok = 0,
     /// The P2M has no frame there.
@@ -26,9 +25,9 @@ pub enum Status {
     OutOfRange = 4,
     /// The P2M page that holds the entry is not in the dump.
     NoP2mPage = 5,
-    /// A page-table entry on the way is not present.
+    /// A page-table entry of the walk is not present.
     NotPresent = 6,
-    /// A page table on the way is not in the dump.
+    /// A page table of the walk is not in the dump.
     NoPageTable = 7,
     /// A page-table entry has reserved bits set.
     Reserved = 8,
@@ -36,9 +35,9 @@ pub enum Status {
     NonCanonical = 9,
     /// No segment of the dump holds the memory.
     NoSegment = 10,
-    /// The memory was left out of the dump.
+    /// The memory was excluded from the dump.
     Excluded = 11,
-    /// The dump was cut off before the memory.
+    /// The dump was truncated before the memory.
     Truncated = 12,
     /// The operating system could not read the file.
     Io = 13,
@@ -49,7 +48,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Every status, by its number.
+    /// All statuses, by number.
     pub const ALL: [Status; 16] = [
         Status::Ok,
         Status::Invalid,

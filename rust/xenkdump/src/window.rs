@@ -1,12 +1,10 @@
-//! Remembers a piece of memory that was lent.
+//! A cache of one borrowed piece of memory.
 
 use crate::addr::Address;
 use crate::memory::Memory;
 
-/// The last piece of memory that was lent, in which the next bytes are likely to be.
-///
-/// Most dumps hold memory in a few large pieces: finding the piece anew for each of many addresses
-/// can be saved.
+/// The last borrowed piece of memory. Most dumps hold memory in a few large pieces, so the next bytes
+/// are likely in the same one.
 #[derive(Debug)]
 pub struct Window<'m, A> {
     start: A,
@@ -23,9 +21,9 @@ impl<A: Address> Default for Window<'_, A> {
 }
 
 impl<'m, A: Address> Window<'m, A> {
-    /// The `len` bytes at `addr`, if they can be lent in one piece.
+    /// The `len` bytes at `addr`, if they can be borrowed.
     #[inline]
-    pub fn lend<M: Memory<A> + ?Sized>(
+    pub fn borrow<M: Memory<A> + ?Sized>(
         &mut self,
         mem: &'m M,
         addr: A,
@@ -42,7 +40,7 @@ impl<'m, A: Address> Window<'m, A> {
         addr: A,
         len: usize,
     ) -> Option<&'m [u8]> {
-        (self.start, self.bytes) = mem.lend_around(addr);
+        (self.start, self.bytes) = mem.borrow_around(addr);
         let inside = usize::try_from(addr.raw().wrapping_sub(self.start.raw())).ok()?;
         self.bytes.get(inside..)?.get(..len)
     }

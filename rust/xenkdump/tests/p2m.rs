@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, PseudoPhysAddr, VirtAddr, Word};
+use xenkdump::limits::MAX_P2M_PAGES;
 use xenkdump::memory::{Fault, Frames, Memory};
 use xenkdump::p2m::{
-    Comparison, Disagreement, Entry, FrameRun, FrameRuns, P2m, Physical, Source, Special, MAX_PAGES,
+    Comparison, Disagreement, Entry, FrameRun, FrameRuns, P2m, Physical, Source, Special,
 };
 use xenkdump::paging::{Format, Level, Virtual, X86, X86_64, X86_64_LA57, X86_PAE};
 use xenkdump::status::{Status, NONE};
@@ -200,7 +201,7 @@ fn arrays_may_start_inside_a_page_and_have_holes() {
         assert!(matches!(odd, Err(Error::Absent(_))));
         let unmapped = P2m::linear(space, VirtAddr(0), word, 1, Source::Cr3);
         assert!(matches!(unmapped, Err(Error::Memory { .. })));
-        let huge = P2m::linear(space, array, word, MAX_PAGES + 1, Source::Linear);
+        let huge = P2m::linear(space, array, word, MAX_P2M_PAGES + 1, Source::Linear);
         assert!(matches!(huge, Err(Error::Absent(_))));
     }
 }
@@ -234,7 +235,7 @@ fn trees_of_pointers() {
     let space = Virtual::new(&mem, &X86_64, root);
     assert!(P2m::pvops_tree(space, VirtAddr(va(0)), 4, word, 512).is_err());
     // Three levels of pages, and no more.
-    let most = P2m::pvops_tree(space, VirtAddr(va(0)), 3, word, MAX_PAGES).unwrap();
+    let most = P2m::pvops_tree(space, VirtAddr(va(0)), 3, word, MAX_P2M_PAGES).unwrap();
     assert_eq!(most.len(), 1 << 27);
 }
 
@@ -403,7 +404,7 @@ impl Memory<MachineAddr> for Counted<'_> {
         self.frames.next_held(addr, end)
     }
 
-    fn pages(&self) -> u64 {
+    fn pages_held(&self) -> u64 {
         self.pages
     }
 }
@@ -455,7 +456,7 @@ fn a_list_costs_what_the_dump_has_whatever_it_claims() {
         let space = Virtual::new(&mem, &X86_64, MachineAddr(1 << 12));
         let open = |start| {
             let array = VirtAddr(START + start);
-            Arc::new(P2m::linear(space, array, Word::W64, MAX_PAGES, Source::Linear).unwrap())
+            Arc::new(P2m::linear(space, array, Word::W64, MAX_P2M_PAGES, Source::Linear).unwrap())
         };
         // The other is cut by tables elsewhere.
         let (one, other) = (open(0), open(5 * 4096 + 8));
@@ -467,11 +468,11 @@ fn a_list_costs_what_the_dump_has_whatever_it_claims() {
         assert_eq!(one.spans(), spans, "{kind}");
         assert_eq!(one.reverse(Mfn(7)), None, "{kind}");
         assert_eq!(
-            FrameRuns::new(one.clone(), Pfn(0), Pfn(MAX_PAGES)).next(),
+            FrameRuns::new(one.clone(), Pfn(0), Pfn(MAX_P2M_PAGES)).next(),
             None,
             "{kind}"
         );
-        assert_eq!(one.compare(&other, 10).equal, MAX_PAGES, "{kind}");
+        assert_eq!(one.compare(&other, 10).equal, MAX_P2M_PAGES, "{kind}");
         let asked = mem.asked.load(Ordering::Relaxed);
         // A walk for each table's worth of pages, some of them twice, in each of the questions.
         assert!(asked < 40 << 18, "{kind}: asked {asked} times");

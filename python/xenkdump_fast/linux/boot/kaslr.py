@@ -55,14 +55,15 @@ def by_idt(virtual: AddressSpace, idt: int, symbols: Symbols) -> int | None:
 def by_search(dump: Dump, image: Image) -> Mapping[str, str] | None:
     """The VMCOREINFO of the kernel of ``image``, wherever machine memory has it; None if nowhere.
 
-    It counts only with the image's build id (which it has since 5.9), else with its release.
-    A dump's program headers may lay one stretch of the file over all addresses there are: no more
-    is searched than the file has.
+    It must have the image's build id (present since 5.9), else the image's release. Program headers
+    can map the same bytes of the file to any number of addresses: no more is searched than the
+    memory that the dump holds.
     """
-    left = min(MAX_SEARCHED, dump.size)
-    for start, length, _ in dump.segments:
-        # A damaged header may place memory past the end of all addresses.
-        at, end = start, min(start + min(length, left), 1 << 64)
+    left = min(MAX_SEARCHED, dump.memory_held)
+    for held in dump.machine.iter_mapped():
+        if not left:
+            break
+        at, end = held.address, held.address + min(held.size, left)
         left -= end - at
         while at < end:
             step = min(CHUNK, end - at)

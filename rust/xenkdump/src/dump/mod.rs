@@ -1,125 +1,86 @@
-//! Containers: files that hold the memory of a machine.
+//! Dumps: files that hold the memory of a machine.
 //!
-//! A container gives notes, and machine memory by [`Memory<MachineAddr>`]. The rooms above see
-//! [`Dump`] and never ask what kind of file it was.
+//! [`Dump`] provides notes, and machine memory as [`Memory<MachineAddr>`]. Nothing above it depends
+//! on the file's format, which is a [`container::Container`] chosen by [`formats`].
 
-mod dumpcore;
-mod note_list;
-mod segments;
-mod vmcore;
+mod container;
+mod elf;
+mod formats;
+mod note;
+mod run_map;
+#[cfg(test)]
+mod tests;
+mod vcpu_context;
 mod warnings;
+mod xl_core;
 
 use std::borrow::Cow;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
 
 use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
-use crate::file::{MappedFile, ReadError};
-use crate::memory::{Fault, Memory};
-use crate::notes::{self, Decoded, DEVICE_DUMP_NAME, NT_VMCOREDD};
+use crate::fault::Fault;
+use crate::file::MappedFile;
+use crate::memory::Memory;
+use crate::notes::{self, Decoded, DEVICE_DUMP_NAME};
 use crate::Result;
 
-use warnings::Warnings;
+use container::Container;
 
-pub use dumpcore::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
-pub use segments::{Segment, SegmentMap};
-
-/// A note of the dump, where it lies in the file.
-#[derive(Clone, Debug)]
-pub struct Note {
-    /// Its name, without the closing NUL; cut after 256 bytes.
-    pub name: Vec<u8>,
-    /// `n_type`.
-    pub note_type: u32,
-    /// `n_namesz`.
-    pub name_size: u32,
-    /// File offset of its header.
-    pub offset: u64,
-    /// File offset of its descriptor.
-    pub desc_offset: u64,
-    /// Size of its descriptor.
-    pub desc_size: u64,
-    /// Its descriptor, once it was asked for.
-    desc: Arc<OnceLock<Vec<u8>>>,
-}
-
-impl Note {
-    /// Whether it is NT_VMCOREDD: any number of MiB that no command needs.
-    fn is_device_dump(&self) -> bool {
-        self.name == b"LINUX" && self.note_type == NT_VMCOREDD
-    }
-}
+pub use container::{Run, Segment};
+pub use note::Note;
+pub use vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
 
 /// A dump, opened read-only.
 #[derive(Debug)]
 pub struct Dump {
-    file: MappedFile,
-    format: &'static str,
-    machine_type: u16,
-    word: Word,
-    /// Known from the start for a vmcore; an xl dump-core file's is made of an entry a page, so only
-    /// at the first read.
-    segments: OnceLock<SegmentMap>,
-    core: Option<Box<dumpcore::DumpCore>>,
-    notes: Vec<Note>,
-    warnings: Warnings,
+    path: PathBuf,
+    container: Box<dyn Container>,
 }
 
 impl Dump {
-    /// Opens the file at `path`, whatever container it is. Reads headers and notes, no memory.
+    /// Opens the file at `path`, whatever its format. Reads headers, but no memory.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = MappedFile::open(path)?;
-        let header = vmcore::header(&file)?;
-        match dumpcore::sections(&file, &header) {
-            Some(sections) => dumpcore::open(file, &header, sections),
-            None => vmcore::open(file, &header),
-        }
+        Ok(Self {
+            container: formats::open(MappedFile::open(path)?)?,
+            path: path.to_owned(),
+        })
     }
 
-    /// The file.
-    pub fn file(&self) -> &MappedFile {
-        &self.file
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// What kind of container it is, in words.
+    /// Size of the file in bytes.
+    pub fn file_size(&self) -> u64 {
+        self.container.file_size()
+    }
+
+    /// The format's name.
     pub fn format(&self) -> &'static str {
-        self.format
+        self.container.headers().format
     }
 
-    /// `e_machine`: EM_386 or EM_X86_64. Of the kernel that wrote the headers, which says nothing of
-    /// the hypervisor.
+    /// `e_machine` (EM_386 or EM_X86_64) of the kernel that wrote the headers; the hypervisor may
+    /// be another.
     pub fn machine_type(&self) -> u16 {
-        self.machine_type
+        self.container.headers().machine_type
     }
 
-    /// Word size of the file's headers.
+    /// Word size of the headers.
     pub fn word(&self) -> Word {
-        self.word
+        self.container.headers().word
     }
 
-    /// Where the memory lies.
-    #[inline]
-    pub fn segments(&self) -> &SegmentMap {
-        self.segments.get_or_init(|| self.page_map())
-    }
-
-    #[cold]
-    fn page_map(&self) -> SegmentMap {
-        match &self.core {
-            Some(core) => core.page_map(&self.file),
-            None => SegmentMap::default(),
-        }
-    }
-
-    /// All notes, in the order of the file.
+    /// All notes, in file order.
     pub fn notes(&self) -> &[Note] {
-        &self.notes
+        &self.container.headers().notes
     }
 
-    /// The bytes of a note's descriptor; none where they cannot be read (any more).
+    /// The descriptor of a note; empty if it cannot be read any more. Device dumps are not cached.
     pub fn desc<'n>(&self, note: &'n Note) -> Cow<'n, [u8]> {
         if note.is_device_dump() {
-            Cow::Owned(self.copy_desc(note, note.desc_size))
+            Cow::Owned(self.read_desc(note, note.desc_size))
         } else {
             Cow::Borrowed(self.cached_desc(note))
         }
@@ -127,121 +88,104 @@ impl Dump {
 
     fn cached_desc<'n>(&self, note: &'n Note) -> &'n [u8] {
         note.desc
-            .get_or_init(|| self.copy_desc(note, note.desc_size))
+            .get_or_init(|| self.read_desc(note, note.desc_size))
     }
 
-    fn copy_desc(&self, note: &Note, size: u64) -> Vec<u8> {
-        self.file.copy(note.desc_offset, size).unwrap_or_default()
+    fn read_desc(&self, note: &Note, size: u64) -> Vec<u8> {
+        self.container.descriptor(note, size).unwrap_or_default()
     }
 
-    /// What a note says. Of a device dump only the name is read.
+    /// Decodes a note. Only the name of a device dump is read.
     pub fn decode<'n>(&self, note: &'n Note) -> Decoded<'n> {
         if note.is_device_dump() {
             let size = note.desc_size.min(DEVICE_DUMP_NAME as u64);
-            Decoded::DeviceDump(notes::device_dump_name(&self.copy_desc(note, size)))
+            Decoded::DeviceDump(notes::device_dump_name(&self.read_desc(note, size)))
         } else {
             notes::decode(&note.name, note.note_type, self.cached_desc(note))
         }
     }
 
-    /// What is broken about the file without making it useless.
+    /// Defects of the file that do not prevent its use.
     pub fn warnings(&self) -> &[String] {
-        self.warnings.as_slice()
+        self.container.headers().warnings.as_slice()
     }
 
-    /// The registers of every vCPU, in the order of their numbers. Only an xl dump-core file has
-    /// them apart from its notes.
+    /// Bytes of machine memory that the dump holds: what limits on work scale with. Bytes in the file
+    /// that are held under many addresses count once.
+    pub fn memory_held(&self) -> u64 {
+        self.container.memory_held()
+    }
+
+    /// Bytes of memory that the machine had according to the headers, with what was excluded.
+    pub fn memory_size(&self) -> u64 {
+        self.container.memory_size()
+    }
+
+    /// The runs of machine memory that the dump holds, ascending, as far as they are at `addr` or
+    /// after it. The first is cut to start at `addr`.
+    pub fn runs(&self, addr: MachineAddr) -> impl Iterator<Item = Run> + '_ {
+        let next = |from| self.container.next_run(from);
+        std::iter::successors(next(addr), move |run| {
+            run.last.0.checked_add(1).map(MachineAddr).and_then(next)
+        })
+    }
+
+    /// The PT_LOAD segments, in file order. Only ELF dumps have any.
+    pub fn segments(&self) -> &[Segment] {
+        self.container.segments()
+    }
+
+    /// The registers of every vCPU, in order. Only files of a single domain have any outside the
+    /// notes.
     pub fn vcpu_contexts(&self) -> Vec<VcpuContext> {
-        self.core
-            .as_ref()
-            .map(|core| core.vcpu_contexts(&self.file))
-            .unwrap_or_default()
+        self.container.vcpu_contexts()
     }
 
-    /// The domain's shared_info page, where the container keeps it apart (xl dump-core, PV).
+    /// The domain's shared_info page, if the file has it separately (xl dump-core, PV).
     pub fn shared_info(&self) -> Option<&[u8]> {
-        self.core.as_ref()?.shared_info(&self.file)
+        self.container.shared_info()
     }
 
-    /// The P2M that the container itself holds: pairs ascending by pfn, no pfn twice. Empty where
-    /// pfn and mfn are the same (HVM, PVH); `None` where the container has no P2M (vmcores).
+    /// The container's own P2M: ascending by pfn, each pfn once. Empty if pfns and mfns are the same
+    /// (HVM, PVH); `None` if there is none (vmcores).
     pub fn container_p2m(&self) -> Option<&[(Pfn, Mfn)]> {
-        Some(self.core.as_ref()?.p2m(&self.file))
+        self.container.p2m()
     }
 
-    /// Whether the file's frames are a translated guest's own (HVM, PVH), so that machine and
-    /// pseudo-physical addresses have the same numbers.
+    /// Whether frame numbers are those of a translated guest (HVM, PVH): machine and pseudo-physical
+    /// addresses are the same.
     pub fn auto_translated(&self) -> bool {
-        self.core
-            .as_ref()
-            .is_some_and(|core| core.auto_translated())
+        self.container.auto_translated()
     }
 }
 
 impl Memory<MachineAddr> for Dump {
     #[inline]
     fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        let len = buf.len() as u64;
-        let mut rest = buf;
-        let mut at = addr;
-        while !rest.is_empty() {
-            let (offset, together) = self.segments().locate(at)?;
-            // What lies in the file fits in memory's address range.
-            let n = rest.len().min(together as usize);
-            let (part, tail) = rest.split_at_mut(n);
-            self.file
-                .read_at(offset, part)
-                .map_err(|error| fault(at, offset, error))?;
-            rest = tail;
-            if !rest.is_empty() {
-                at = MachineAddr(
-                    at.0.checked_add(n as u64)
-                        .ok_or(Fault::Wraps { addr: addr.0, len })?,
-                );
-            }
-        }
-        Ok(())
+        self.container.read(addr, buf)
     }
 
     #[inline]
-    fn lend(&self, addr: MachineAddr) -> &[u8] {
-        match self.segments().locate(addr) {
-            Ok((offset, len)) => self.file.lend(offset, len),
-            Err(_) => &[],
-        }
+    fn borrow(&self, addr: MachineAddr) -> &[u8] {
+        self.container.borrow(addr)
     }
 
     #[inline]
-    fn lend_around(&self, addr: MachineAddr) -> (MachineAddr, &[u8]) {
-        match self.segments().locate_around(addr) {
-            Some((start, offset, len)) => (start, self.file.lend(offset, len)),
-            None => (addr, &[]),
-        }
+    fn borrow_around(&self, addr: MachineAddr) -> (MachineAddr, &[u8]) {
+        self.container.borrow_around(addr)
     }
 
     #[inline]
-    fn lent_soundly(&self) -> bool {
-        self.file.is_whole()
+    fn is_intact(&self) -> bool {
+        self.container.is_intact()
     }
 
     fn next_held(&self, addr: MachineAddr, end: MachineAddr) -> Option<MachineAddr> {
-        self.segments().next_held(addr, end)
+        let start = self.container.next_run(addr)?.start;
+        (start < end).then_some(start)
     }
 
-    fn pages(&self) -> u64 {
-        self.file.len().div_ceil(PAGE_SIZE as u64)
-    }
-}
-
-/// A failed read at `addr`, which lies at `offset` of the file.
-#[cold]
-fn fault(addr: MachineAddr, offset: u64, error: ReadError) -> Fault {
-    match error {
-        ReadError::PastEnd => Fault::Truncated { addr, offset },
-        ReadError::Os(errno) => Fault::Io {
-            addr,
-            offset,
-            errno,
-        },
+    fn pages_held(&self) -> u64 {
+        self.memory_held().div_ceil(PAGE_SIZE as u64)
     }
 }

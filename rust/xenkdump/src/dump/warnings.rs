@@ -1,17 +1,16 @@
-//! What is broken about a dump, each thing said once, and no more of them than one can read.
+//! Warnings about a dump's headers.
 
-/// So many are kept; a hostile file may give cause for millions.
-const LIMIT: usize = 64;
+use crate::limits::MAX_DUMP_WARNINGS;
 
-/// Warnings in the order they came up.
+/// Warnings in the order in which they arose.
 #[derive(Debug, Default)]
 pub(super) struct Warnings(Vec<String>);
 
 impl Warnings {
     pub fn push(&mut self, warning: impl Into<String>) {
-        if self.0.len() < LIMIT {
+        if self.0.len() < MAX_DUMP_WARNINGS {
             self.0.push(warning.into());
-        } else if self.0.len() == LIMIT {
+        } else if self.0.len() == MAX_DUMP_WARNINGS {
             self.0.push("and more of that kind".into());
         }
     }

@@ -1,12 +1,11 @@
-//! Bytes that stay valid on their own.
+//! Shared bytes.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 /// Bytes in memory, cheap to clone. Dereferences to a slice.
 ///
-/// What was read from a file is copied here once, so that nothing a file does afterwards can change
-/// what was made of it.
+/// A copy of a part of a file, so that later changes of the file have no effect.
 #[derive(Clone)]
 pub struct Bytes(Arc<Vec<u8>>);
 

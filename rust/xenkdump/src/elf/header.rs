@@ -8,18 +8,18 @@ use scroll::Pread;
 
 use super::Malformed;
 use crate::addr::Word;
-use crate::file::{MappedFile, RegularFile};
+use crate::file::Storage;
 
-/// `e_phnum` of a file with too many program headers for 16 bits; the number is then `sh_info` of
+/// `e_phnum` of a file whose number of program headers does not fit in 16 bits; it is in `sh_info` of
 /// section header 0.
 const PN_XNUM: u16 = 0xffff;
 
-/// The largest of the structs that are read one at a time: a header of ELF64, or of a section.
+/// Size of the largest struct read here: an ELF64 file or section header.
 const LARGEST: usize = 64;
 
-/// Where an ELF file's bytes are.
+/// The bytes of an ELF file.
 pub trait Source {
-    /// As many of the bytes from `offset` on as there are and as `buf` has room for.
+    /// The bytes at `offset`, as many as there are and fit in `buf`.
     fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8];
 }
 
@@ -42,7 +42,7 @@ impl Source for Vec<u8> {
     }
 }
 
-impl Source for RegularFile {
+impl<S: Storage> Source for S {
     fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8] {
         let len = self.held(offset, buf.len() as u64) as usize;
         let (part, _) = buf.split_at_mut(len);
@@ -53,19 +53,8 @@ impl Source for RegularFile {
     }
 }
 
-impl Source for MappedFile {
-    fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8] {
-        let len = self.held(offset, buf.len() as u64) as usize;
-        let (part, _) = buf.split_at_mut(len);
-        match self.read_at(offset, part) {
-            Ok(()) => part,
-            Err(_) => &[],
-        }
-    }
-}
-
-/// The header of a little-endian ELF file, with the extended numbering (`PN_XNUM`, `e_shnum` 0,
-/// `SHN_XINDEX`) already looked up.
+/// The header of a little-endian ELF file, with extended numbering (`PN_XNUM`, `e_shnum` 0,
+/// `SHN_XINDEX`) resolved.
 #[derive(Clone, Copy, Debug)]
 pub struct Header {
     /// 32 or 64 bits.
@@ -74,11 +63,11 @@ pub struct Header {
     pub kind: u16,
     /// `e_machine`.
     pub machine: u16,
-    /// How many program headers the file claims to have; see [`Header::program_headers`].
+    /// Number of program headers that the file claims; see [`Header::program_headers`].
     pub phnum: u64,
-    /// How many section headers the file claims to have; see [`Header::section_headers`].
+    /// Number of section headers that the file claims; see [`Header::section_headers`].
     pub shnum: u64,
-    /// Index of the section that holds the sections' names; 0 where there is none.
+    /// Index of the section with the section names; 0 if there is none.
     pub shstrndx: u64,
     phoff: u64,
     phentsize: u64,
@@ -140,7 +129,7 @@ impl Header {
                 header.phentsize.to_string(),
             ));
         }
-        // Without a section header 0, what is told there is not known.
+        // Extended numbering needs section header 0.
         let usable = header.shoff != 0 && header.shentsize >= sh;
         let first = usable.then(|| at::<SectionHeader, _>(file, header.shoff, header.ctx()));
         let first = first.flatten();
@@ -157,7 +146,7 @@ impl Header {
                 })?;
         }
         if !usable {
-            // No table, whatever the counts say.
+            // There is no table, whatever the count is.
             header.shnum = 0;
             header.shstrndx = 0;
             return Ok(header);
@@ -173,7 +162,7 @@ impl Header {
         Ok(header)
     }
 
-    /// The program headers that lie in `file`: fewer than `phnum` where it is cut.
+    /// The program headers in `file`: fewer than `phnum` if it is truncated.
     pub fn program_headers<'a, S: Source + ?Sized>(
         &self,
         file: &'a S,
@@ -181,12 +170,12 @@ impl Header {
         table(file, self.phoff, self.phentsize, self.phnum, self.ctx())
     }
 
-    /// How many program headers a file of `len` bytes has room for.
-    pub fn room_for_program_headers(&self, len: u64) -> u64 {
+    /// Upper limit on the program headers in a file of `len` bytes.
+    pub fn max_program_headers(&self, len: u64) -> u64 {
         len.saturating_sub(self.phoff) / self.phentsize.max(1)
     }
 
-    /// Says what is wrong with the table of sections where the header names one that cannot be used.
+    /// Fails if there is a section header table that cannot be used.
     pub fn check_sections(&self) -> Result<(), Malformed> {
         let size = SectionHeader::size(self.ctx()) as u64;
         if self.shoff != 0 && self.shentsize < size {
@@ -212,7 +201,7 @@ impl Header {
         at(file, offset, self.ctx())
     }
 
-    /// The section headers that lie in `file`: fewer than `shnum` where it is cut.
+    /// The section headers in `file`: fewer than `shnum` if it is truncated.
     pub fn section_headers<'a, S: Source + ?Sized>(
         &self,
         file: &'a S,
@@ -220,7 +209,7 @@ impl Header {
         table(file, self.shoff, self.shentsize, self.shnum, self.ctx())
     }
 
-    /// What goblin's structs need to know to decode themselves.
+    /// The context for goblin's decoders.
     pub fn ctx(&self) -> Ctx {
         let container = match self.word {
             Word::W32 => Container::Little,
@@ -230,7 +219,7 @@ impl Header {
     }
 }
 
-fn hex(start: &[u8]) -> String {
+pub(crate) fn hex(start: &[u8]) -> String {
     if start.is_empty() {
         return "an empty file".into();
     }
@@ -310,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_beyond_the_file_are_not_believed() {
+    fn counts_beyond_the_file_are_ignored() {
         let file = elf64(0xffff, 0, 1, [u64::MAX, 0, 0xffff_ffff]);
         let header = Header::parse(&file).unwrap();
         assert_eq!(header.shnum, u64::MAX);
@@ -333,14 +322,14 @@ mod tests {
     }
 
     #[test]
-    fn sections_that_cannot_be_read_are_none_to_a_core_file() {
+    fn unreadable_sections_do_not_matter_in_a_core_file() {
         let mut file = elf64(1, 1, 0, [0; 3]);
         file[58] = 32;
         let header = Header::parse(&file).unwrap();
         assert_eq!((header.phnum, header.shnum), (1, 0));
         assert!(header.section_header(&file, 0).is_none());
         assert_eq!(header.check_sections().unwrap_err().offset, 58);
-        // But they would have to count the program headers.
+        // But PN_XNUM needs section header 0.
         file[56..58].fill(0xff);
         assert_eq!(Header::parse(&file).unwrap_err().offset, 64);
     }

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use goblin::elf::compression_header::CompressionHeader;
@@ -12,49 +11,35 @@ use goblin::elf::section_header::{
 
 use super::{header, inflate, Bytes, Header, Notes};
 use crate::addr::{VirtAddr, Word};
+use crate::budget::Budget;
 use crate::file::RegularFile;
+use crate::limits::{
+    MAX_BUILD_ID_SECTIONS, MAX_BUILD_ID_SECTION_SIZE, MAX_IMAGE_SECTIONS, MAX_INFLATED_RATIO,
+    MAX_INFLATED_SMALL, MAX_SECTION_NAME, MAX_SECTION_SIZE,
+};
 use crate::{Error, Result};
 
 /// Type of the note, named `GNU`, that holds a build id.
 const NT_GNU_BUILD_ID: u32 = 3;
 
-/// Bounds on what a hostile file can make us look at: section names are cut after so many bytes,
-/// a build id is sought in so many note sections of so many bytes, and sections past these are not
-/// looked at. Real ones have 30, 5, 100 and, in a module built with a section a function, 20,000.
-const NAME_LIMIT: usize = 256;
-const NOTE_SECTIONS: usize = 64;
-const NOTES_SIZE: u64 = 64 << 10;
-const SECTIONS: usize = 1 << 17;
-
-/// No section with more bytes is read: a file may have holes that cost it nothing. The biggest
-/// `.debug_info` seen of a kernel has 400 MiB.
-const SECTION_SIZE: u64 = 1 << 30;
-
-/// All that compressed sections of a file inflate to has no more bytes than so many times the
-/// file's, or than the least, and never more than a section may have: several may lie on the same
-/// bytes. Debugging information inflates to 3 to 10 times its size, and what else there is of a
-/// file is not compressed.
-const INFLATED_RATIO: u64 = 16;
-const INFLATED_LEAST: u64 = 64 << 20;
-
 /// The ELF file of a kernel (`vmlinux`), a hypervisor (`xen-syms`) or a module (`.ko`).
 ///
-/// Opening it reads the headers only. A section is read, and inflated where it is compressed, when it
-/// is first asked for, and then kept: all that is ever kept of a file together has no more bytes
-/// than the file, what compressed sections inflate to apart, which has a bound of its own.
+/// Opening it reads the headers only. A section is read, and inflated if it is compressed, on first
+/// use, and then kept. Together the sections as read are no larger than the file; inflated sections
+/// have a budget of their own.
 #[derive(Debug)]
 pub struct Image {
     file: Arc<RegularFile>,
     header: Header,
     sections: Vec<SectionHeader>,
-    /// Address and index into `sections` of those that are loaded, ascending.
+    /// Address and index into `sections` of loaded ones, ascending.
     located: Vec<(u64, usize)>,
-    /// The content of those that were asked for, by index into `sections`.
+    /// The content of those that were used, by index into `sections`.
     contents: Vec<OnceLock<Option<Bytes>>>,
-    /// How many bytes of the file are kept, or were inflated.
-    kept: AtomicU64,
-    /// How many bytes these were inflated to.
-    inflated: AtomicU64,
+    /// Bytes of the file that are read as sections.
+    read: Budget<'static>,
+    /// Bytes to which compressed sections inflate.
+    inflated: Budget<'static>,
 }
 
 /// One section of an [`Image`].
@@ -66,22 +51,22 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Its name; empty where it cannot be read.
+    /// Its name; empty if it cannot be read.
     pub fn name(&self) -> &'a str {
         self.image.name(self.header).unwrap_or_default()
     }
 
-    /// Where it was linked to be; 0 for sections that are not loaded.
+    /// Its link-time address; 0 for sections that are not loaded.
     pub fn address(&self) -> VirtAddr {
         VirtAddr(self.header.sh_addr)
     }
 
-    /// Where its bytes are in the file.
+    /// Its offset in the file.
     pub fn offset(&self) -> u64 {
         self.header.sh_offset
     }
 
-    /// Its size in memory, in bytes; where it is compressed, its size inflated.
+    /// Its size in memory, in bytes; inflated if it is compressed.
     pub fn size(&self) -> u64 {
         if !is_compressed(self.header) {
             return self.header.sh_size;
@@ -94,13 +79,13 @@ impl<'a> Section<'a> {
         header.map_or(0, |header| header.ch_size)
     }
 
-    /// Its bytes, inflated where they are compressed. `None` where the file has none (`SHT_NOBITS`,
-    /// as strip leaves the text of a vmlinux), is cut before their end, or they do not inflate.
+    /// Its bytes, inflated if they are compressed. `None` if the file has none (`SHT_NOBITS`, as the
+    /// text of a stripped vmlinux), is truncated before their end, or they cannot be inflated.
     pub fn data(&self) -> Option<&'a [u8]> {
         self.image.content(self.index).map(|bytes| &**bytes)
     }
 
-    /// The same, to be kept.
+    /// The same as shared bytes.
     pub fn bytes(&self) -> Option<Bytes> {
         self.image.content(self.index).cloned()
     }
@@ -112,13 +97,16 @@ impl Image {
         Self::new(Arc::new(RegularFile::open(path)?))
     }
 
-    /// An image of a file that is open already.
+    /// An image of an open file.
     pub fn new(file: Arc<RegularFile>) -> Result<Self> {
         let header = Header::parse(&*file).map_err(|malformed| malformed.of(&file))?;
         header
             .check_sections()
             .map_err(|malformed| malformed.of(&file))?;
-        let sections: Vec<_> = header.section_headers(&*file).take(SECTIONS).collect();
+        let sections: Vec<_> = header
+            .section_headers(&*file)
+            .take(MAX_IMAGE_SECTIONS)
+            .collect();
         let mut located: Vec<_> = sections
             .iter()
             .enumerate()
@@ -128,14 +116,16 @@ impl Image {
             .collect();
         located.sort_unstable();
         let contents = sections.iter().map(|_| OnceLock::new()).collect();
+        let inflated = file.len().saturating_mul(MAX_INFLATED_RATIO);
+        let inflated = inflated.clamp(MAX_INFLATED_SMALL, MAX_SECTION_SIZE);
         Ok(Self {
+            read: Budget::new("sections of an image", file.len()),
+            inflated: Budget::new("inflated sections of an image", inflated),
             file,
             header,
             sections,
             located,
             contents,
-            kept: AtomicU64::new(0),
-            inflated: AtomicU64::new(0),
         })
     }
 
@@ -154,7 +144,7 @@ impl Image {
         self.header.machine
     }
 
-    /// All sections, in the order of the file.
+    /// All sections, in file order.
     pub fn sections(&self) -> impl Iterator<Item = Section<'_>> {
         let headers = self.sections.iter().enumerate();
         headers
@@ -171,7 +161,7 @@ impl Image {
         self.sections().find(|section| section.name() == name)
     }
 
-    /// The bytes of the section of this name, or why there are none.
+    /// The bytes of the section of this name.
     pub fn data(&self, name: &str) -> Result<&[u8]> {
         let absent = |why: &str| {
             let path = self.file.path().display();
@@ -183,7 +173,7 @@ impl Image {
             .ok_or_else(|| absent("the file has no bytes of section"))
     }
 
-    /// The symbol table and the section of its strings.
+    /// The symbol table and its string table.
     pub fn symbol_table(&self) -> Option<(Section<'_>, Section<'_>)> {
         let symbols = self
             .sections()
@@ -197,7 +187,7 @@ impl Image {
         Some((symbols, strings))
     }
 
-    /// `len` bytes at a link-time address. They must lie within one section.
+    /// `len` bytes at a link-time address, which must be within one section.
     pub fn read(&self, address: VirtAddr, len: u64) -> Result<Vec<u8>> {
         self.find(address, len).ok_or_else(|| {
             Error::Absent(format!(
@@ -207,9 +197,9 @@ impl Image {
         })
     }
 
-    /// The address ranges of the sections that the kernel or hypervisor runs from, ascending, those
-    /// less than `gap` bytes apart joined. Sections at address 0 (the zero-based per-cpu template
-    /// of Linux on x86_64, all sections of a module) are left out.
+    /// The address ranges of the loaded sections of a kernel or hypervisor, ascending; those less than
+    /// `gap` bytes apart are joined. Without sections at address 0 (the zero-based per-cpu template of
+    /// Linux on x86_64, all sections of a module).
     pub fn spans(&self, gap: u64) -> Vec<Range<VirtAddr>> {
         let mut spans: Vec<Range<VirtAddr>> = Vec::new();
         for &(start, i) in self.located.iter().filter(|(start, _)| *start != 0) {
@@ -225,14 +215,14 @@ impl Image {
         spans
     }
 
-    /// The build id, in bytes.
+    /// The build id.
     pub fn build_id(&self) -> Option<&[u8]> {
         self.sections
             .iter()
             .enumerate()
             .filter(|(_, header)| header.sh_type == SHT_NOTE && !is_compressed(header))
-            .filter(|(_, header)| header.sh_size <= NOTES_SIZE)
-            .take(NOTE_SECTIONS)
+            .filter(|(_, header)| header.sh_size <= MAX_BUILD_ID_SECTION_SIZE)
+            .take(MAX_BUILD_ID_SECTIONS)
             .filter_map(|(i, header)| Some((header, self.content(i)?)))
             .flat_map(|(header, bytes)| Notes::new(bytes, header.sh_offset).map_while(Result::ok))
             .find(|note| note.name == b"GNU" && note.kind == NT_GNU_BUILD_ID)
@@ -256,7 +246,7 @@ impl Image {
     fn name(&self, header: &SectionHeader) -> Option<&str> {
         let index = usize::try_from(self.header.shstrndx).ok()?;
         let bytes = self.content(index)?.get(header.sh_name..)?;
-        let bytes = bytes.get(..NAME_LIMIT).unwrap_or(bytes);
+        let bytes = bytes.get(..MAX_SECTION_NAME).unwrap_or(bytes);
         std::str::from_utf8(bytes.split(|&byte| byte == 0).next()?).ok()
     }
 
@@ -268,34 +258,20 @@ impl Image {
 
     /// Reads a section from the file.
     fn load(&self, header: &SectionHeader) -> Option<Vec<u8>> {
-        if header.sh_type == SHT_NOBITS || header.sh_size > SECTION_SIZE {
+        if header.sh_type == SHT_NOBITS || header.sh_size > MAX_SECTION_SIZE {
             return None;
         }
-        // Sections do not overlap, except in files that are made to have us keep them many times.
-        if !charge(&self.kept, header.sh_size, self.file.len()) {
-            return None;
-        }
+        // Sections overlap in hostile files only.
+        self.read.reserve(header.sh_size).ok()?;
         let bytes = self.file.copy(header.sh_offset, header.sh_size).ok()?;
         if !is_compressed(header) {
             return Some(bytes);
         }
-        let limit = self.file.len().saturating_mul(INFLATED_RATIO);
-        let limit = limit.clamp(INFLATED_LEAST, SECTION_SIZE);
-        inflate::inflate(&bytes, self.header.ctx(), |size| {
-            charge(&self.inflated, size, limit)
-        })
+        inflate::inflate(&bytes, self.header.ctx(), &self.inflated)
     }
 }
 
-/// Adds `size` to what was `spent`, unless that would be more than `limit`.
-fn charge(spent: &AtomicU64, size: u64, limit: u64) -> bool {
-    let more = |spent: u64| spent.checked_add(size).filter(|&all| all <= limit);
-    spent
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-        .is_ok()
-}
-
-/// What is loaded may not be compressed (gABI).
+/// Loaded sections cannot be compressed (gABI).
 fn is_compressed(header: &SectionHeader) -> bool {
     header.sh_flags & u64::from(SHF_COMPRESSED | SHF_ALLOC) == u64::from(SHF_COMPRESSED)
 }

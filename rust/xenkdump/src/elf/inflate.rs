@@ -1,4 +1,4 @@
-//! Compressed sections (`SHF_COMPRESSED`): zlib and zstd, within bounds.
+//! Compressed sections (`SHF_COMPRESSED`): zlib and zstd, with limits.
 
 use std::io::Read;
 
@@ -6,24 +6,19 @@ use goblin::container::Ctx;
 use goblin::elf::compression_header::{CompressionHeader, ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD};
 use scroll::Pread;
 
-/// No section is inflated to more than so many times its compressed size, beyond a first MiB:
-/// debugging information has a ratio of 3 to 10, and a hostile one of 30,000 is no trouble to make.
-const RATIO: u64 = 64;
-const SLACK: u64 = 1 << 20;
+use crate::budget::Budget;
+use crate::limits::{MAX_SECTION_RATIO, MAX_SECTION_SLACK};
 
-/// Inflates the content of a compressed section; `None` where it is broken, too large or compressed
-/// by a method unknown here. `allow` is asked whether there may be so many bytes.
-pub(super) fn inflate(
-    section: &[u8],
-    ctx: Ctx,
-    allow: impl FnOnce(u64) -> bool,
-) -> Option<Vec<u8>> {
+/// Inflates the content of a compressed section and reserves its size in `budget`; `None` where it is
+/// corrupt, too large or compressed by an unknown method.
+pub(super) fn inflate(section: &[u8], ctx: Ctx, budget: &Budget<'_>) -> Option<Vec<u8>> {
     let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
     let packed = section.get(CompressionHeader::size(ctx)..)?;
-    let limit = (packed.len() as u64).saturating_mul(RATIO);
-    if header.ch_size > limit.saturating_add(SLACK) || !allow(header.ch_size) {
+    let limit = (packed.len() as u64).saturating_mul(MAX_SECTION_RATIO);
+    if header.ch_size > limit.saturating_add(MAX_SECTION_SLACK) {
         return None;
     }
+    budget.reserve(header.ch_size).ok()?;
     let size = usize::try_from(header.ch_size).ok()?;
     let mut out = Vec::new();
     out.try_reserve_exact(size).ok()?;
@@ -49,7 +44,7 @@ mod tests {
     use std::io::Write;
 
     fn all(section: &[u8]) -> Option<Vec<u8>> {
-        inflate(section, CTX, |_| true)
+        inflate(section, CTX, &Budget::new("sections", u64::MAX))
     }
 
     fn section(kind: u32, size: u64, packed: &[u8]) -> Vec<u8> {
@@ -83,9 +78,9 @@ mod tests {
                 all(&section(kind, size, &packed)).as_deref(),
                 Some(&text[..])
             );
-            let none = |_| false;
-            assert_eq!(inflate(&section(kind, size, &packed), CTX, none), None);
-            // A size that is not the content's, a cut stream, an unknown method.
+            let short = Budget::new("sections", size - 1);
+            assert_eq!(inflate(&section(kind, size, &packed), CTX, &short), None);
+            // A size that is not the content's, a truncated stream, an unknown method.
             assert_eq!(all(&section(kind, size + 1, &packed)), None);
             assert_eq!(all(&section(kind, size, &packed[..packed.len() / 2])), None);
             assert_eq!(all(&section(3, size, &packed)), None);

@@ -1,7 +1,7 @@
-//! The pieces of an ELF file, parsed one by one and bounded by the file.
+//! Parses ELF files lazily and within the bounds of the file.
 //!
-//! goblin decodes single headers; the tables are walked here, because an eager parse allocates what
-//! a hostile file asks for and reads tables that nobody wants.
+//! goblin decodes single headers; tables are walked here, because an eager parse allocates whatever a
+//! hostile file claims and reads tables that are not needed.
 //!
 //! - [`header`]: the file header, and program and section headers as iterators.
 //! - [`notes`]: the notes of a `PT_NOTE` segment or a `SHT_NOTE` section.
@@ -23,20 +23,20 @@ pub use notes::{Note, Notes};
 use crate::file::RegularFile;
 use crate::Error;
 
-/// What is wrong with some bytes, and where they are in the file.
+/// A defect of a file and its location.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("offset {offset:#x}: expected {expected}, found {found}")]
 pub struct Malformed {
-    /// Where the fault lies, in bytes from the start of the file.
+    /// Offset in the file.
     pub offset: u64,
-    /// What should stand there.
+    /// What should be there.
     pub expected: String,
-    /// What does.
+    /// What is there.
     pub found: String,
 }
 
 impl Malformed {
-    /// A fault at `offset`.
+    /// A defect at `offset`.
     pub fn new(offset: u64, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self {
             offset,
@@ -45,7 +45,7 @@ impl Malformed {
         }
     }
 
-    /// The same, where the bytes start at `base` of the file.
+    /// The same for bytes that start at offset `base` of the file.
     pub fn at(mut self, base: u64) -> Self {
         self.offset = self.offset.saturating_add(base);
         self

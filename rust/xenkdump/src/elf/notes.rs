@@ -8,23 +8,23 @@ const HEADER: usize = 12;
 /// One note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note<'a> {
-    /// The owner's name, without the NUL that ends it.
+    /// The owner's name, without the final NUL.
     pub name: &'a [u8],
-    /// `n_type`; what it means depends on the name.
+    /// `n_type`; its meaning depends on the name.
     pub kind: u32,
     /// The descriptor.
     pub desc: &'a [u8],
-    /// Where the note starts in the file.
+    /// Offset of the note in the file.
     pub offset: u64,
-    /// Where its descriptor starts in the file.
+    /// Offset of its descriptor in the file.
     pub desc_offset: u64,
 }
 
-/// The notes in some bytes, in order. After an error there are no more.
+/// Iterates over notes. The first error is the last item.
 ///
 /// Name and descriptor are each padded to 4 bytes, whatever `p_align` says: neither Xen nor Linux
-/// ever used 8, and kexec-tools leaves `p_align` at 0. A header of zeros is the rest of a buffer
-/// that its writer did not fill, and ends the notes.
+/// ever used 8, and kexec-tools leaves `p_align` at 0. A header of zeros, the unused rest of a buffer,
+/// ends the notes.
 #[derive(Clone, Debug)]
 pub struct Notes<'a> {
     bytes: &'a [u8],
@@ -60,8 +60,7 @@ impl<'a> Notes<'a> {
                 format!("{} bytes to the end of the notes", rest.len()),
             )
         };
-        // Cannot overflow: both sizes are 32 bits wide, and usize is 64 on the hosts we run on;
-        // checked all the same, for those where it is 32.
+        // Can only overflow on 32-bit hosts: both sizes have 32 bits.
         let desc_at = pad(namesz)
             .and_then(|size| size.checked_add(HEADER))
             .ok_or_else(|| cut("a name", namesz))?;
@@ -71,7 +70,7 @@ impl<'a> Notes<'a> {
         let end = desc_at
             .checked_add(descsz)
             .ok_or_else(|| cut("a descriptor", descsz))?;
-        // An empty descriptor may stand right behind a name whose padding is cut off.
+        // An empty descriptor may follow a name whose padding is truncated.
         let desc = if descsz == 0 {
             &[]
         } else {

@@ -1,17 +1,17 @@
-//! What keeps the process alive when a mapped file loses its pages.
+//! Handles SIGBUS for mapped files that lose their pages.
 //!
-//! A read from a mapping whose file was cut, or whose disk gives an error, raises SIGBUS, which
-//! kills the process. With the first mapping this process gets a handler that looks whether the
-//! address is within a mapping of ours. If so it raises that mapping's flag, puts zeros in the place
-//! of the *whole* mapping, and lets the read go on; whoever reads finds the flag raised afterwards
-//! and throws away what was read. Any other SIGBUS goes to whoever had the signal before.
+//! A read from a mapping whose file was truncated, or whose disk fails, raises SIGBUS, which would kill
+//! the process. With the first mapping a handler is installed. If the address is within one of our
+//! mappings, it sets that mapping's flag, replaces the *whole* mapping by zeros, and returns; the reader
+//! finds the flag set afterwards and discards the bytes. Any other SIGBUS is passed on to the previous
+//! handler.
 //!
-//! In the handler only atomics and `mmap`, `sigaction`, `raise` and `gettid` are used: no lock, no
-//! allocation. The mappings stand in a table of fixed size; each slot is read as a seqlock, because
-//! the handler may run on one thread while another opens or closes a dump.
+//! The handler only uses atomics and `mmap`, `sigaction`, `raise` and `gettid`: no lock, no allocation.
+//! The mappings are in a table of fixed size; each slot is read as a seqlock, because the handler may
+//! run on one thread while another opens or closes a dump.
 //!
-//! A handler that another library installs later hides this one. It is put back on top, with that
-//! handler behind it, when the next file is mapped.
+//! A handler that another library installs later hides this one, until the next file is mapped: then
+//! this one is installed again, with the other one as its previous handler.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -20,8 +20,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
 
-/// How many files may be mapped at once; further ones are read by `pread`.
-const SLOTS: usize = 1024;
+use crate::limits::MAX_MAPPED_FILES;
 
 /// A watched range of addresses.
 struct Slot {
@@ -33,7 +32,7 @@ struct Slot {
     taken: AtomicBool,
 }
 
-static TABLE: [Slot; SLOTS] = [const {
+static TABLE: [Slot; MAX_MAPPED_FILES] = [const {
     Slot {
         version: AtomicUsize::new(0),
         start: AtomicUsize::new(0),
@@ -41,7 +40,7 @@ static TABLE: [Slot; SLOTS] = [const {
         lost: AtomicBool::new(false),
         taken: AtomicBool::new(false),
     }
-}; SLOTS];
+}; MAX_MAPPED_FILES];
 
 impl Slot {
     fn set(&self, start: usize, len: usize) {
@@ -56,8 +55,8 @@ impl Slot {
         let version = self.version.load(Ordering::SeqCst);
         let start = self.start.load(Ordering::SeqCst);
         let len = self.len.load(Ordering::SeqCst);
-        // A slot that is being changed is not the one of `address`: that one's file is being read,
-        // and so neither opened nor closed.
+        // A slot that is being changed is not that of `address`, whose file is being read and so
+        // neither opened nor closed.
         let stable = version.is_multiple_of(2) && self.version.load(Ordering::SeqCst) == version;
         (stable && address.wrapping_sub(start) < len).then_some((start, len))
     }
@@ -74,7 +73,7 @@ impl std::fmt::Debug for Slot {
 }
 
 impl Guard {
-    /// Watches the mapping of `len` bytes at `start`; `None` where no more can be watched.
+    /// Watches the mapping of `len` bytes at `start`; `None` if no more can be watched.
     pub fn watch(start: usize, len: usize) -> Option<Self> {
         install()?;
         let slot = TABLE
@@ -85,7 +84,7 @@ impl Guard {
         Some(Self(slot))
     }
 
-    /// Whether any part of the range was found missing.
+    /// Whether any page of the range was missing.
     #[inline]
     pub fn is_lost(&self) -> bool {
         self.0.lost.load(Ordering::Relaxed)
@@ -99,21 +98,21 @@ impl Drop for Guard {
     }
 }
 
-/// What was there before this handler. Swapped whole and never freed, since a handler may be
-/// reading it: a few bytes for each library that takes the signal.
+/// The previous handler. Replaced as a whole and never freed, since a handler may be reading it: a few
+/// bytes for each library that installs one.
 static PREVIOUS: AtomicPtr<sigaction> = AtomicPtr::new(ptr::null_mut());
 
-/// The thread in a handler of somebody else's that was called from here.
+/// The thread that is running the previous handler, called from here.
 static PASSING_ON: AtomicI32 = AtomicI32::new(0);
 
-/// Sees to it that this handler is the first to get SIGBUS.
+/// Makes this handler the first to get SIGBUS.
 fn install() -> Option<()> {
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _lock = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let handler = on_sigbus as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
     let mut found = MaybeUninit::<sigaction>::zeroed();
-    // SAFETY: asks for the current action only; `found` is a valid place for it, and zeros are a
-    // valid `sigaction`.
+    // SAFETY: only queries the current action; `found` is a valid place for it, and zeros are a valid
+    // `sigaction`.
     let found = unsafe {
         if libc::sigaction(libc::SIGBUS, ptr::null(), found.as_mut_ptr()) != 0 {
             return None;
@@ -125,13 +124,13 @@ fn install() -> Option<()> {
     }
     // Before the handler can run.
     PREVIOUS.store(Box::into_raw(Box::new(found)), Ordering::SeqCst);
-    // SAFETY: zeros are a valid `sigaction`; the fields that matter are set. `on_sigbus` has the
-    // signature that SA_SIGINFO asks for, lives for ever, and is async-signal-safe.
+    // SAFETY: zeros are a valid `sigaction`; the relevant fields are set. `on_sigbus` has the signature
+    // for SA_SIGINFO, is static, and is async-signal-safe.
     unsafe {
         let mut ours: sigaction = MaybeUninit::zeroed().assume_init();
         ours.sa_sigaction = handler;
-        // SA_NODEFER: a handler it was passed on to may raise it again, which must come back at
-        // once to be told apart.
+        // SA_NODEFER: the previous handler may raise the signal again, which must be delivered at once
+        // to be recognized.
         ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
         libc::sigemptyset(&mut ours.sa_mask);
         (libc::sigaction(libc::SIGBUS, &ours, ptr::null_mut()) == 0).then_some(())
@@ -139,8 +138,8 @@ fn install() -> Option<()> {
 }
 
 extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel hands SA_SIGINFO handlers a valid `siginfo_t`; the address is there for
-    // signals that it raised itself (si_code > 0), and for those only it is looked at.
+    // SAFETY: the kernel passes SA_SIGINFO handlers a valid `siginfo_t`; the address is valid for
+    // signals that the kernel itself raised (si_code > 0), and is used for those only.
     let address = unsafe {
         match info.as_ref() {
             Some(info) if info.si_code > 0 => Some(info.si_addr() as usize),
@@ -154,7 +153,7 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     });
     match ours {
         Some((slot, (start, len))) => {
-            // Before the zeros are there to be read.
+            // Before the zeros can be read.
             slot.lost.store(true, Ordering::SeqCst);
             if !blank(start, len) {
                 pass_on(signal, info, context);
@@ -164,12 +163,12 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     }
 }
 
-/// Puts zeros in the place of a mapping of ours.
+/// Replaces one of our mappings by zeros.
 fn blank(start: usize, len: usize) -> bool {
-    // SAFETY: `errno` belongs to the interrupted code, so it is put back. The range is a mapping of
-    // this process made by `MappedFile`, still alive because a read from it has just faulted; its
-    // start is aligned to a page, and the kernel rounds its length up as it did when it was made.
-    // Nothing but reads of plain bytes ever goes there.
+    // SAFETY: `errno` belongs to the interrupted code, so it is restored. The range is a mapping made by
+    // `MappedFile`, still alive because a read from it has just faulted; its start is page-aligned, and
+    // the kernel rounds its length up as it did for the mapping. It is only used for reads of plain
+    // bytes.
     unsafe {
         let errno = libc::__errno_location();
         let kept = *errno;
@@ -186,7 +185,7 @@ fn blank(start: usize, len: usize) -> bool {
     }
 }
 
-/// Does what would have been done without this handler.
+/// Does what would have happened without this handler.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: `PREVIOUS` is null or points to a `sigaction` that is never freed nor written to. Its
     // handler is called as its own flags say, on the signal's own arguments. The calls are
@@ -196,8 +195,8 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         let again = PASSING_ON.load(Ordering::SeqCst) == thread;
         let previous = PREVIOUS.load(Ordering::SeqCst).as_ref();
         match previous {
-            // Called back from the handler it was passed on to, as a crash reporter does that
-            // raises the signal once more when it is done: nobody is left to ask.
+            // Not if the previous handler itself raised the signal again, as crash reporters do when
+            // they are done: then nobody is left.
             Some(previous)
                 if !again
                     && previous.sa_sigaction != libc::SIG_DFL
@@ -220,8 +219,8 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
                 if sent && ignored {
                     return;
                 }
-                // The read that faulted is tried again when this returns, and then kills, with
-                // its own address in the core file.
+                // The faulting read is retried on return and then kills the process, with its own
+                // address in the core file.
                 libc::signal(libc::SIGBUS, libc::SIG_DFL);
                 if sent {
                     libc::raise(signal);

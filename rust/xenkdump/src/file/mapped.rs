@@ -1,4 +1,4 @@
-//! A mapped file, each read of which is checked.
+//! A mapped file with checked reads.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -10,24 +10,24 @@ use crate::Result;
 
 /// A file mapped read-only.
 ///
-/// Its bytes leave it as checked copies ([`MappedFile::read_at`]), or are lent unchecked
-/// ([`MappedFile::lend`]) to those who check [`MappedFile::is_whole`] when they are done. Once any
-/// of them could not be paged in, the mapping is used no more: reads go by `pread` and tell which
-/// bytes are still there.
+/// Reads return checked copies ([`MappedFile::read_at`]) or borrow unchecked bytes
+/// ([`MappedFile::borrow`]), which callers validate with [`MappedFile::is_intact`] afterwards. Once a
+/// page could not be paged in, the mapping is no longer used: reads use `pread`, which reports exactly
+/// which bytes are left.
 ///
-/// A file that is cut within a page shows zeros from there to the end of that page, without a
-/// signal. But the pages behind it are gone, the last one among them. So the last page is the
-/// sentinel: it is mapped, never read from for its bytes, and touched after every read of others.
+/// A file that is truncated within a page reads as zeros from there to the end of that page, without a
+/// signal. But all later pages are gone, including the last one. So the last page is a guard page: it
+/// is mapped, its bytes are not used, and it is touched after every read of other pages.
 ///
-/// Where the file cannot be mapped (an odd file system, no address space left), or is not longer
-/// than a page, all reads go by `pread` from the start.
+/// If the file cannot be mapped (unusual file system, no address space) or is no longer than a page,
+/// all reads use `pread`.
 #[derive(Debug)]
 pub struct MappedFile {
     file: RegularFile,
     guard: Option<Guard>,
     map: Option<memmap2::MmapRaw>,
-    /// Length of what is read from the mapping: all pages but the last.
-    served: usize,
+    /// Length of the part that is read through the mapping: all pages but the last.
+    usable: usize,
 }
 
 impl MappedFile {
@@ -35,8 +35,8 @@ impl MappedFile {
     pub fn open(path: &Path) -> Result<Self> {
         let file = RegularFile::open(path)?;
         let len = usize::try_from(file.len()).unwrap_or(0);
-        let served = len.saturating_sub(1) & !(page_size() - 1);
-        let map = (served > 0)
+        let usable = len.saturating_sub(1) & !(page_size() - 1);
+        let map = (usable > 0)
             .then(|| {
                 let mut options = memmap2::MmapOptions::new();
                 options.len(len).map_raw_read_only(&file.file).ok()
@@ -45,45 +45,48 @@ impl MappedFile {
         let guard = map
             .as_ref()
             .and_then(|map| Guard::watch(map.as_ptr() as usize, map.len()));
-        // A mapping that nothing watches would kill the process.
+        // Without the guard, a SIGBUS would kill the process.
         let map = guard.as_ref().and(map);
         Ok(Self {
             file,
             guard,
             map,
-            served,
+            usable,
         })
     }
 
-    /// Fills `buf` with the bytes from `offset` on, all of them as the file has them.
+    /// Fills `buf` with the bytes at `offset`, checked.
     #[inline]
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         if let Some(from) = self.pointer(offset, buf.len() as u64) {
             let copy = |at: usize, part: &mut [u8]| {
                 let from = from.wrapping_add(at);
-                // SAFETY: `pointer` gives as many bytes as `buf` has within the mapping, which lives
-                // as long as `self` and is readable throughout: `guard` puts other pages in the
-                // place of those that cannot be paged in. `buf` is this process's own memory, so the
-                // two do not overlap. The bytes may change while they are copied (by another
-                // process, or by `guard`), for which reason no reference to them is made.
+                // SAFETY: `pointer` returns a range of the length of `buf` within the mapping, which
+                // lives as long as `self` and is readable throughout: `guard` replaces pages that
+                // cannot be paged in. `buf` is memory of this process, so the two do not overlap. The
+                // bytes may change during the copy (by another process, or by `guard`), so no
+                // reference to them is created.
                 unsafe { std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), part.len()) };
             };
-            let size = part(buf.len());
-            if buf.len() <= size {
-                copy(0, buf);
+            // Words of a fixed size are copied without a call.
+            if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *buf) {
+                copy(0, word);
+            } else if let Ok(word) = <&mut [u8; 4]>::try_from(&mut *buf) {
+                copy(0, word);
             } else {
+                let size = part(buf.len());
                 for (i, part) in buf.chunks_mut(size).enumerate() {
                     copy(i * size, part);
                 }
             }
-            if self.is_whole() {
+            if self.is_intact() {
                 return Ok(());
             }
         }
         self.file.read_at(offset, buf)
     }
 
-    /// `N` bytes from `offset` on.
+    /// `N` bytes at `offset`.
     #[inline]
     pub fn array<const N: usize>(&self, offset: u64) -> Result<[u8; N], ReadError> {
         let mut bytes = [0; N];
@@ -91,7 +94,7 @@ impl MappedFile {
         Ok(bytes)
     }
 
-    /// A copy of `len` bytes from `offset` on.
+    /// A copy of the `len` bytes at `offset`.
     pub fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
         self.file.check(offset, len)?;
         let mut bytes = zeros(len)?;
@@ -99,36 +102,34 @@ impl MappedFile {
         Ok(bytes)
     }
 
-    /// The `len` bytes from `offset` on, or as many of them as can be lent, without a copy and
-    /// without a check. That they cannot be lent does not say that they cannot be read.
+    /// The `len` bytes at `offset`, or fewer, without a copy and without a check. Empty if they cannot be
+    /// borrowed; they may still be readable.
     ///
-    /// What was made of them counts only if [`MappedFile::is_whole`] says so *afterwards*; if not,
-    /// nothing will be lent any more, and the work is to be done again.
+    /// Results computed from them are valid only if [`MappedFile::is_intact`] is true *afterwards*. If
+    /// not, nothing can be borrowed any more, and the work has to be repeated.
     #[inline]
-    pub(crate) fn lend(&self, offset: u64, len: u64) -> &[u8] {
-        let len = len.min((self.served as u64).saturating_sub(offset));
+    pub(crate) fn borrow(&self, offset: u64, len: u64) -> &[u8] {
+        let len = len.min((self.usable as u64).saturating_sub(offset));
         let Some(from) = self.pointer(offset, len).filter(|_| !self.is_lost()) else {
             return &[];
         };
-        // SAFETY: as in `read_at`. That the bytes may change under the reference, where another
-        // process writes to the dump, is what every mapped file has to live with: they are plain
-        // bytes, of which any value is valid.
+        // SAFETY: as in `read_at`. The bytes may change under the reference if another process writes
+        // to the dump, as with every mapped file: any value of them is valid.
         unsafe { std::slice::from_raw_parts(from, len as usize) }
     }
 
-    /// Whether no byte of the mapping was ever found missing. Reads before the call are covered.
+    /// Whether all pages of the mapping were there so far. Covers reads before the call.
     #[inline]
-    pub(crate) fn is_whole(&self) -> bool {
-        // Before a cut is seen in the page that it goes through, the kernel has taken away the pages
-        // behind it (truncate_pagecache() unmaps first); loads stay in order.
+    pub(crate) fn is_intact(&self) -> bool {
+        // When a truncation becomes visible in the page where the file now ends, the kernel has
+        // already unmapped the later pages (truncate_pagecache()); loads stay in order.
         after_loads();
         if let Some(map) = &self.map {
-            // SAFETY: `served` is less than the mapping's length; else as in `read_at`. Volatile,
-            // since it is read for what else may happen, not for the byte.
-            let _ = unsafe { map.as_ptr().add(self.served).read_volatile() };
+            // SAFETY: `usable` is less than the mapping's length; otherwise as in `read_at`. Volatile,
+            // as it is read for its side effect, not for the byte.
+            let _ = unsafe { map.as_ptr().add(self.usable).read_volatile() };
         }
-        // Be it this thread's handler that raised the flag or another's: it does so before it puts
-        // zeros in place.
+        // The handler, in whatever thread, sets the flag before it replaces the pages.
         after_loads();
         !self.is_lost()
     }
@@ -138,13 +139,13 @@ impl MappedFile {
         self.guard.as_ref().is_some_and(Guard::is_lost)
     }
 
-    /// Where to read from the mapping, if it is to be read from.
+    /// Where to read in the mapping; `None` if the range is not to be read there.
     #[inline]
     fn pointer(&self, offset: u64, len: u64) -> Option<*const u8> {
         let map = self.map.as_ref()?;
         let start = usize::try_from(offset).ok()?;
         let end = start.checked_add(usize::try_from(len).ok()?)?;
-        if end > self.served {
+        if end > self.usable {
             return None;
         }
         // Within the mapping, so the sum cannot wrap.
@@ -152,18 +153,18 @@ impl MappedFile {
     }
 }
 
-/// Keeps loads before it from being done after those behind it. On x86 this is no instruction.
+/// Orders loads before it before later ones. No instruction on x86.
 #[inline]
 fn after_loads() {
     compiler_fence(Ordering::SeqCst);
     fence(Ordering::Acquire);
 }
 
-/// Bytes of a page of this machine's memory.
+/// Page size of this machine.
 fn page_size() -> usize {
-    // SAFETY: asks for a number.
+    // SAFETY: only returns a number.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    // 64 KiB is the largest there is (arm64, ppc64): safe for any that is smaller.
+    // 64 KiB is the largest (arm64, ppc64), and safe for smaller ones.
     usize::try_from(size)
         .ok()
         .filter(|size| size.is_power_of_two())
@@ -181,7 +182,7 @@ impl Deref for MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        // Before the addresses may be anything else's.
+        // Before the addresses can be reused.
         self.guard = None;
     }
 }

@@ -1,13 +1,14 @@
-//! A file's bytes, which may be gone the moment they are asked for.
+//! Files, which may be truncated while they are read.
 //!
-//! - [`RegularFile`]: read by `pread`. What images and maps of symbols are read with: whoever keeps
-//!   their bytes keeps a copy.
-//! - [`MappedFile`]: the same file mapped, for dumps. Every read is checked; see [`guard`].
+//! - [`RegularFile`]: read by `pread`. For images and symbol maps, whose bytes are kept as copies.
+//! - [`MappedFile`]: a mapped file, for dumps. Every read is checked; see [`guard`].
+//! - [`Storage`]: what dump formats need of either.
 //!
-//! Both give the bytes that the file has, or say why not; never zeros in the place of lost ones.
+//! They yield the bytes of the file or an error, never zeros in place of lost bytes.
 
 mod guard;
 mod mapped;
+mod storage;
 
 use std::fs::File;
 use std::io;
@@ -17,13 +18,13 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Result};
 
 pub use mapped::MappedFile;
+pub use storage::Storage;
 
-/// By parts of so many bytes a copy of `len` bytes is best made.
+/// The size of the parts in which a copy of `len` bytes is fastest.
 ///
-/// From 2 KiB on glibc copies by `rep movsb`, which crawls on Zen 3 and Zen 4 where the target lies a
-/// few bytes further into its page than the source (glibc bug 30994). Memory of a dump starts on a
-/// page, and what Python gives to read into 16 or 32 bytes after one.
-/// From a MiB on it copies past the caches, by instructions of their own.
+/// From 2 KiB on glibc copies by `rep movsb`, which is very slow on Zen 3 and Zen 4 if the destination
+/// is a few bytes further into its page than the source (glibc bug 30994). Memory of a dump starts on a
+/// page, and Python's buffers 16 or 32 bytes after one. From 1 MiB on glibc uses non-temporal stores.
 pub const fn part(len: usize) -> usize {
     const SHORT: usize = 1 << 10;
     const LONG: usize = 1 << 20;
@@ -37,9 +38,9 @@ pub const fn part(len: usize) -> usize {
 /// Why bytes of a file could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
-    /// The file ends before them, perhaps only since it was opened.
+    /// The file ends before them, perhaps because it was truncated after it was opened.
     PastEnd,
-    /// The operating system could not read them: its error number.
+    /// The error number of the operating system.
     Os(i32),
 }
 
@@ -52,14 +53,14 @@ pub struct RegularFile {
 }
 
 impl RegularFile {
-    /// Opens the file at `path`, unless it is a pipe, a device, a folder or a socket.
+    /// Opens the file at `path`. Fails for pipes, devices, folders and sockets.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io {
             path: path.display().to_string(),
             source,
         };
         // Without O_NONBLOCK opening a pipe waits for its writer; without O_NOCTTY a terminal may
-        // become this process's. Neither does anything to a regular file.
+        // become the controlling one. Neither affects regular files.
         let file = File::options()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
@@ -86,18 +87,18 @@ impl RegularFile {
         Err(this.format_error(0, "a regular file", found))
     }
 
-    /// Where the file is.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its length in bytes when it was opened. Nothing past it is ever read.
+    /// Its length in bytes when it was opened. Nothing past it is read.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// What tells this file, as it is now, from others and from what it was: device, inode, length,
-    /// times of change. `None` where the operating system does not say.
+    /// Device, inode, length and times, which differ for other files and after changes. `None` if the
+    /// operating system does not report them.
     pub(crate) fn identity(&self) -> Option<[u64; 7]> {
         let metadata = self.file.metadata().ok()?;
         Some([
@@ -116,7 +117,7 @@ impl RegularFile {
         self.len == 0
     }
 
-    /// Fills `buf` with the bytes from `offset` on.
+    /// Fills `buf` with the bytes at `offset`.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         self.check(offset, buf.len() as u64)?;
         let mut rest = buf;
@@ -132,8 +133,8 @@ impl RegularFile {
                 Err(error) => return Err(os_error(&error)),
             }
         }
-        // A page through which the file is cut may be cleared while it is copied; by then the file
-        // has its new length.
+        // If the file is truncated within a page, the rest of that page may be cleared while it is
+        // copied; the file has its new length by then.
         match self.file.metadata() {
             Ok(metadata) if metadata.len() < at => Err(ReadError::PastEnd),
             Ok(_) => Ok(()),
@@ -141,7 +142,7 @@ impl RegularFile {
         }
     }
 
-    /// A copy of `len` bytes from `offset` on. Memory is claimed only for what the file had when it
+    /// A copy of the `len` bytes at `offset`. No memory is allocated for more than the file had when it
     /// was opened.
     pub fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
         self.check(offset, len)?;
@@ -150,7 +151,7 @@ impl RegularFile {
         Ok(bytes)
     }
 
-    /// How many of `len` bytes from `offset` on lay in the file when it was opened.
+    /// How many of the `len` bytes at `offset` the file had when it was opened.
     pub fn held(&self, offset: u64, len: u64) -> u64 {
         self.len.saturating_sub(offset).min(len)
     }
@@ -193,7 +194,7 @@ fn os_error(error: &io::Error) -> ReadError {
     ReadError::Os(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// Room for a copy; an error, not an abort, where there is none.
+/// A zeroed buffer; an error, not an abort, if there is no memory.
 fn zeros(len: u64) -> Result<Vec<u8>, ReadError> {
     let no_memory = ReadError::Os(libc::ENOMEM);
     let len = usize::try_from(len).map_err(|_| no_memory)?;

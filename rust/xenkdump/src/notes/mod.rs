@@ -1,9 +1,9 @@
-//! ELF notes to typed facts.
+//! Decodes ELF notes.
 //!
-//! Layouts by descriptor size, as Xen and Linux have written them since 2006; a note whose size
-//! fits none of them is kept and shown raw. The word size follows the note, not the file: a 32-bit
-//! dom0 on 64-bit Xen gives 64-bit notes, and there are ELF64 files with EM_386 (seen: Linux 4.19
-//! i386 on Xen 4.17).
+//! The layout follows from the descriptor's size, for all that Xen and Linux have written since 2006;
+//! a note of another size is kept raw. So does the word size, which may differ from the file's: with a
+//! 32-bit dom0 on 64-bit Xen notes are 64-bit, and ELF64 files may have EM_386 (Linux 4.19 i386 on Xen
+//! 4.17).
 
 mod registers;
 mod xen_version;
@@ -15,17 +15,17 @@ use crate::addr::{MachineAddr, Mfn, Word};
 
 /// `NT_PRSTATUS`, name `CORE`.
 pub const NT_PRSTATUS: u32 = 1;
-/// `NT_VMCOREDD`, name `LINUX`: what a driver wrote about its device (Linux 4.18, 2724273e8fd0).
+/// `NT_VMCOREDD`, name `LINUX`: a driver's dump of its device (Linux 4.18, 2724273e8fd0).
 /// /proc/vmcore has these before the notes of the CPUs.
 pub const NT_VMCOREDD: u32 = 0x700;
 /// `VMCOREDD_MAX_NAME_BYTES`: the descriptor starts with the device dump's name.
 pub const DEVICE_DUMP_NAME: usize = 44;
-/// `NT_XEN_KDUMP_CR3`: only the Xen kexec patches of 2006, under the name `Xen Domanin-0 CR3` (sic).
-/// Not to be taken for [`XEN_ELFNOTE_CRASH_INFO`], which has one zero less.
+/// `NT_XEN_KDUMP_CR3`: only in the Xen kexec patches of 2006, with the name `Xen Domanin-0 CR3` (sic).
+/// [`XEN_ELFNOTE_CRASH_INFO`] has one zero less.
 pub const NT_XEN_KDUMP_CR3: u32 = 0x1000_0001;
 /// `XEN_ELFNOTE_CRASH_INFO`, name `Xen`; Xen 3.0.4 to today.
 pub const XEN_ELFNOTE_CRASH_INFO: u32 = 0x100_0001;
-/// `XEN_ELFNOTE_CRASH_REGS`, name `Xen`, one a pCPU.
+/// `XEN_ELFNOTE_CRASH_REGS`, name `Xen`, one for each pCPU.
 pub const XEN_ELFNOTE_CRASH_REGS: u32 = 0x100_0002;
 /// `XEN_ELFNOTE_DUMPCORE_NONE`, first of xl dump-core's notes.
 pub const XEN_ELFNOTE_DUMPCORE_NONE: u32 = 0x200_0000;
@@ -63,8 +63,8 @@ pub struct CrashInfo {
     pub tainted: u64,
     /// `xen_phys_start`, since Xen 3.3.
     pub xen_phys_start: Option<MachineAddr>,
-    /// `dom0_pfn_to_mfn_frame_list_list`, since Xen 3.0.4's second patch: always the last word. 0
-    /// where dom0 had not set it up, all ones where it offers no such list.
+    /// `dom0_pfn_to_mfn_frame_list_list`, always the last word; since the second patch for Xen 3.0.4.
+    /// 0 if dom0 had not set it up, all ones if it has no such list.
     pub frame_list_list: Option<Mfn>,
 }
 
@@ -77,7 +77,7 @@ pub const CRASH_INFO_STRINGS: [&str; 5] = [
     "xen_compile_time",
 ];
 
-/// XEN_ELFNOTE_CRASH_REGS. On PV, cr3 is the root of the guest that ran on the pCPU.
+/// XEN_ELFNOTE_CRASH_REGS. With PV guests, cr3 is the root of the one that ran on the pCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrashRegs {
     /// Word size of the hypervisor.
@@ -92,7 +92,7 @@ pub struct CrashRegs {
     pub cr4: u64,
 }
 
-/// What a note says.
+/// A decoded note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Decoded<'a> {
@@ -104,11 +104,11 @@ pub enum Decoded<'a> {
     CrashInfo(CrashInfo),
     /// XEN_ELFNOTE_CRASH_REGS.
     CrashRegs(CrashRegs),
-    /// `VMCOREINFO`: the Linux kernel's own text.
+    /// `VMCOREINFO`: the text of the Linux kernel.
     VmcoreInfo(&'a [u8]),
-    /// `VMCOREINFO_XEN`: the hypervisor's.
+    /// `VMCOREINFO_XEN`: that of the hypervisor.
     VmcoreInfoXen(&'a [u8]),
-    /// `ERASEINFO`: what makedumpfile erased, as text.
+    /// `ERASEINFO`: the data that makedumpfile erased, as text.
     EraseInfo(&'a [u8]),
     /// `QEMU`: a `QEMUCPUState`.
     Qemu(QemuCpu),
@@ -120,7 +120,7 @@ pub enum Decoded<'a> {
     DumpCoreXenVersion(XenVersion<'a>),
     /// XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION.
     DumpCoreFormat(u64),
-    /// Anything else, or a known type of a size that no version wrote.
+    /// Anything else, or a known type of unknown size.
     Raw(&'a [u8]),
 }
 
@@ -146,7 +146,7 @@ const QEMU_REGISTERS: [&str; 18] = [
 /// ldt tr gdt idt) of 24 bytes.
 const QEMU_CR: usize = 8 + 18 * 8 + 10 * 24;
 
-/// Decodes the descriptor of a note. Name and type decide, the size says which layout.
+/// Decodes the descriptor of a note by name, type and size.
 pub fn decode<'a>(name: &[u8], note_type: u32, desc: &'a [u8]) -> Decoded<'a> {
     let known = match (name, note_type) {
         (b"VMCOREINFO", 0) => Some(Decoded::VmcoreInfo(desc)),
@@ -162,8 +162,8 @@ pub fn decode<'a>(name: &[u8], note_type: u32, desc: &'a [u8]) -> Decoded<'a> {
         (b"Xen", XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION) => {
             Word::W64.get(desc).map(Decoded::DumpCoreFormat)
         }
-        // The patch of 2006 misspelt its own name, and the next one might have mended it: the type
-        // is unmistakable.
+        // The patch of 2006 misspells the name, which other versions may have corrected; the type is
+        // unique.
         (_, NT_XEN_KDUMP_CR3) => match desc.len() {
             4 => Word::W32.get(desc),
             8 => Word::W64.get(desc),
@@ -177,7 +177,7 @@ pub fn decode<'a>(name: &[u8], note_type: u32, desc: &'a [u8]) -> Decoded<'a> {
     known.unwrap_or(Decoded::Raw(desc))
 }
 
-/// The name of a note's type; `None` for one that is unknown.
+/// The name of a note's type; `None` if it is unknown.
 pub fn type_name(name: &[u8], note_type: u32) -> Option<&'static str> {
     Some(match (name, note_type) {
         (b"CORE", NT_PRSTATUS) => "NT_PRSTATUS",
@@ -239,9 +239,9 @@ fn prstatus(desc: &[u8]) -> Option<Decoded<'static>> {
 }
 
 fn crash_info(desc: &[u8]) -> Option<Decoded<'static>> {
-    // The size tells both the hypervisor's word and the generation: 8 words (Nov 2006, and non-x86
-    // today), 9 with the frame list (Xen 3.0.4 to 3.2), 10 with xen_phys_start (Xen 3.3 on). No two
-    // of the six sizes are alike.
+    // The size determines both the hypervisor's word size and the generation: 8 words (Nov 2006, and
+    // non-x86 today), 9 with the frame list (Xen 3.0.4 to 3.2), 10 with xen_phys_start (since Xen 3.3).
+    // All six sizes differ.
     let (word, count) = match desc.len() {
         32 => (Word::W32, 8),
         36 => (Word::W32, 9),

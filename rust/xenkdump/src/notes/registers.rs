@@ -1,4 +1,4 @@
-//! Register sets as notes store them.
+//! Register sets of notes.
 
 use crate::addr::Word;
 
@@ -21,12 +21,12 @@ pub const I386: [&str; 17] = [
 pub struct Registers {
     /// Names, in the order of the layout.
     pub names: &'static [&'static str],
-    /// Values, as many.
+    /// Values, in the same order.
     pub values: Vec<u64>,
 }
 
 impl Registers {
-    /// Reads a whole register set at the start of `bytes`; `None` if they are too few.
+    /// Reads a whole register set at the start of `bytes`; `None` if there are too few bytes.
     pub fn parse(names: &'static [&'static str], word: Word, bytes: &[u8]) -> Option<Self> {
         let values = bytes
             .chunks_exact(word.bytes())
@@ -36,12 +36,12 @@ impl Registers {
         (values.len() == names.len()).then_some(Self { names, values })
     }
 
-    /// Name and value, in the order of the layout.
+    /// Names and values, in the order of the layout.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.names.iter().copied().zip(self.values.iter().copied())
     }
 
-    /// The value of the register called `name`.
+    /// The value of the register `name`.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.iter()
             .find(|(n, _)| *n == name)

@@ -3,14 +3,14 @@
 use crate::addr::{VirtAddr, Word};
 
 /// `struct xen_dumpcore_elfnote_xen_version_desc` (Xen's `public/elfnote.h`, `public/version.h`),
-/// the same from Xen 3.1 to today.
+/// unchanged since Xen 3.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XenVersion<'a> {
     /// `major_version`, `minor_version`.
     pub version: (u64, u64),
-    /// What [`XEN_VERSION_STRINGS`] names, up to the first NUL.
+    /// The strings named in [`XEN_VERSION_STRINGS`], up to the first NUL.
     pub strings: [&'a [u8]; 7],
-    /// `platform_parameters.virt_start`: where Xen's part of the address space begins.
+    /// `platform_parameters.virt_start`: start of Xen's part of the address space.
     pub virt_start: VirtAddr,
     /// `pagesize`.
     pub page_size: u64,
@@ -27,13 +27,13 @@ pub const XEN_VERSION_STRINGS: [&str; 7] = [
     "xen_changeset",
 ];
 
-/// The arrays that the strings stand in.
+/// Sizes of the arrays of the strings.
 const SIZES: [usize; 7] = [16, 64, 16, 32, 32, 1024, 64];
 
 impl<'a> XenVersion<'a> {
-    /// Decodes the descriptor; `None` for a size that no version wrote.
+    /// Decodes the descriptor; `None` if its size is unknown.
     pub(super) fn parse(desc: &'a [u8]) -> Option<Self> {
-        // A 32-bit toolstack has a virt_start of 4 bytes, and aligns no u64 to more.
+        // A 32-bit toolstack has a virt_start of 4 bytes and aligns u64 to 4 bytes.
         let word = match desc.len() {
             1276 => Word::W32,
             1280 => Word::W64,
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_toolstacks_words() {
+    fn toolstacks_of_both_word_sizes() {
         for (size, start) in [(1280, 0xffff_8000_0000_0000), (1276, 0xf580_0000)] {
             let word = if size == 1280 { 8 } else { 4 };
             let mut desc = vec![0; size];
@@ -69,7 +69,7 @@ mod tests {
             desc[8] = 17;
             desc[16..18].copy_from_slice(b".7");
             desc[32..35].copy_from_slice(b"gcc");
-            // An array that is full has no NUL.
+            // A full array has no NUL.
             desc[1200..1264].fill(b'c');
             desc[1264..1264 + word].copy_from_slice(&u64::to_le_bytes(start)[..word]);
             desc[1264 + word..].copy_from_slice(&4096_u64.to_le_bytes());

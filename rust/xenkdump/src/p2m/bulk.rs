@@ -1,7 +1,7 @@
-//! Many pfns at once.
+//! Batches of pfns.
 
 use super::packed::{
-    self, entry, one_extent, pack, within, Summing, Table, View, ASK, BLOCK, SPECIAL, TABLE,
+    self, entry, one_extent, pack, within, Summary, Table, View, ASK, BLOCK, SPECIAL, TABLE,
 };
 use super::runs::At;
 use super::table::LeafView;
@@ -10,16 +10,16 @@ use crate::addr::{MachineAddr, Mfn, Pfn};
 use crate::memory::Memory;
 use crate::status::{Status, NONE};
 
-/// How many are looked up before any is looked at: the misses of a group overlap. A place in one fits
+/// pfns that are looked up together, so that their cache misses overlap. An index into a group fits
 /// in a byte.
 const GROUP: usize = 128;
 
 impl<M: Memory<MachineAddr>> P2m<M> {
-    /// The mfn of each pfn's frame, [`NONE`] where there is none, and why. What lies past the
-    /// shortest of the three is left alone.
+    /// The mfn of each pfn, or [`NONE`], with its status. Elements past the shortest of the three
+    /// slices are not touched.
     ///
-    /// Goes to the P2M's own pages as long as questions are few, and to summaries of those parts of
-    /// it that are asked often (see the module `packed`).
+    /// The first lookups read the P2M's own pages; parts with many lookups are summarized (see the
+    /// module `packed`).
     pub fn resolve_many(&self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
         let groups = pfns
             .chunks(GROUP)
@@ -33,21 +33,21 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             else {
                 return;
             };
-            if together(view, pfns, out) || scattered(view, pfns, out) {
+            if in_one_extent(view, pfns, out) || scattered(view, pfns, out) {
                 status.fill(Status::Ok);
             } else {
-                self.mend(pfns, out, status);
+                self.finish(pfns, out, status);
                 view = self.packed.view();
             }
         }
     }
 
-    /// Goes over a group that does not hold frames only: `out` has the packed entries.
+    /// Finishes a group with other entries than frames: `out` has the packed entries.
     #[cold]
-    fn mend(&self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
+    fn finish(&self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
         let mut leaf: Option<LeafView<'_>> = None;
         for ((pfn, out), status) in pfns.iter().zip(out).zip(status) {
-            // A packed entry, and so of 32 bits.
+            // Packed entries have 32 bits.
             let packed = out.0 as u32;
             let result = if packed < SPECIAL {
                 Ok(*out)
@@ -57,12 +57,12 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 if leaf.is_none_or(|leaf| !leaf.holds(*pfn)) {
                     leaf = self.leaf_view(*pfn);
                 }
-                let lent = leaf
+                let borrowed = leaf
                     .map(|leaf| leaf.entry(*pfn))
-                    .filter(|_| self.memory().lent_soundly());
-                let entry = lent.unwrap_or_else(|| self.resolve(*pfn));
+                    .filter(|_| self.memory().is_intact());
+                let entry = borrowed.unwrap_or_else(|| self.resolve(*pfn));
                 self.packed
-                    .ask(*pfn, |first, block| self.sum_up(first, block));
+                    .count_lookup(*pfn, |first, block| self.summarize(first, block));
                 match entry {
                     Entry::Frame(mfn) => Ok(mfn),
                     Entry::Special(special) => Err(special.into()),
@@ -75,8 +75,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// Pushes all entries of the block that begins with `first`, from the P2M's own pages.
-    fn sum_up(&self, first: Pfn, block: &mut Summing) {
+    /// Summarizes the block that starts at `first` from the P2M's own pages.
+    fn summarize(&self, first: Pfn, block: &mut Summary) {
         let end = Pfn(first.0 + BLOCK);
         let mut at = first;
         while at < end {
@@ -92,16 +92,16 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     }
 }
 
-// The loops below are the engine: slices of one length, and no more in them than it takes.
+// The loops below are hot: slices of equal length and no branches that cannot be predicted.
 
-/// Resolves a group that lies in one extent and holds frames only; false if it does not, and `out` is
-/// of no use then.
+/// Resolves a group that is in one extent and has only frames. False otherwise, and `out` is
+/// unspecified.
 #[inline]
-fn together(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
+fn in_one_extent(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
     let (Some(first), Some(last)) = (pfns.first(), pfns.last()) else {
         return true;
     };
-    // The last before all of them: of what does not lie together it seldom does.
+    // The last pfn first: it rejects most scattered groups.
     if !one_extent(first.0 ^ last.0) {
         return false;
     }
@@ -111,18 +111,18 @@ fn together(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
             .table(summary, *first)
             .is_some_and(|table| in_table(table, *first, pfns, out));
     }
-    let ahead = u64::from(summary)
+    let distance = u64::from(summary)
         .wrapping_add(within(*first))
         .wrapping_sub(first.0);
     let mut different = 0;
     for (pfn, out) in pfns.iter().zip(out) {
         different |= pfn.0 ^ first.0;
-        *out = Mfn(pfn.0.wrapping_add(ahead));
+        *out = Mfn(pfn.0.wrapping_add(distance));
     }
     one_extent(different)
 }
 
-/// The same in the table of the extent of `first`.
+/// The same by the table of the extent of `first`.
 fn in_table(table: &Table, first: Pfn, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
     let (mut different, mut plain) = (0, true);
     for (pfn, out) in pfns.iter().zip(out) {
@@ -134,10 +134,10 @@ fn in_table(table: &Table, first: Pfn, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
     plain && one_extent(different)
 }
 
-/// Looks up a group. If any of it is no frame, says false, and `out` has the packed entries.
+/// Looks up a group. False if any entry is not a frame, and `out` has the packed entries.
 #[inline]
 fn scattered(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
-    // Which have no frame by their summary: without a branch for each, which nothing can foresee.
+    // Collects those whose summary is not a frame, without an unpredictable branch for each.
     let mut listed = [0_u8; GROUP];
     let (mut count, mut i) = (0_usize, 0_u8);
     for (pfn, out) in pfns.iter().zip(out.iter_mut()) {
@@ -157,7 +157,7 @@ fn scattered(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
         let packed = match view.table(summary, *pfn) {
             Some(table) => entry(table, *pfn),
             None if summary >= SPECIAL => summary,
-            // It changed meanwhile.
+            // It has changed since.
             None => ASK,
         };
         plain &= packed < SPECIAL;

@@ -1,75 +1,72 @@
-//! Two sources of one domain's P2M, held against each other.
+//! Compares two sources of one domain's P2M.
 
 use std::collections::HashMap;
 
-use super::directory::Way;
 use super::runs::{At, Run, Stretch};
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn};
+use crate::budget::Budget;
+use crate::limits::{MAX_COMPARISONS_PER_PAGE, MAX_REMEMBERED_COMPARISONS};
 use crate::memory::Memory;
 
-/// A pfn of which two P2Ms say different things.
+/// A pfn with different entries in two P2Ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disagreement {
     /// The pfn.
     pub pfn: Pfn,
-    /// What the one says.
+    /// The entry in the one.
     pub ours: Entry,
-    /// What the other says.
+    /// The entry in the other.
     pub theirs: Entry,
 }
 
-/// What came of a comparison. The counts cover every pfn that either P2M has.
+/// The result of a comparison. The counts cover every pfn that either P2M has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// The same in both.
     pub equal: u64,
-    /// Identity in one, invalid in the other. pvops kernels write it so on purpose: the tree for
-    /// tools shows pages of identity entries as all ones.
+    /// Identity in one, invalid in the other. pvops kernels do this on purpose: the tree for tools has
+    /// all ones for pages of identity entries.
     pub hidden_identity: u64,
     /// Past the end of one of them; not listed.
     pub past_end: u64,
-    /// Cannot be read in one of them, or told by more tables or pages than the dump has.
+    /// Unreadable in one of them, or beyond the limit on comparisons.
     pub unreadable: u64,
-    /// Truly different.
+    /// Different otherwise.
     pub different: u64,
-    /// The first that are unreadable or different, in the order of pfns.
+    /// The first ones that are unreadable or different, by ascending pfn.
     pub first: Vec<Disagreement>,
 }
 
-/// What was compared already, and came of it.
+/// Comparisons already made, with their results.
 struct Known {
     tables: HashMap<(Stretch, Stretch), Comparison>,
-    /// Pages that were compared of late: where they are, and how many entries.
+    /// Recently compared pages: where their entries are, and how many.
     pages: HashMap<(At, At, u64), Comparison>,
-    /// How many more of each are compared.
-    tables_left: usize,
-    pages_left: usize,
+    /// Limits on new comparisons.
+    table_budget: Budget<'static>,
+    page_budget: Budget<'static>,
 }
-
-/// So many pages that were compared are remembered; the shared ones of sound P2Ms are a few.
-const REMEMBERED: usize = 1 << 16;
 
 impl<M: Memory<MachineAddr>> P2m<M> {
     /// Compares with `other`, page by page; at most `limit` disagreements are listed.
     ///
-    /// Two tables that were compared are not compared again, nor are two pages. In sound P2Ms each
-    /// comparison has one that was not met before, but for a few shared ones that say nothing, and
-    /// none is cut more than once; so there are no more comparisons than the dump has pages, four
-    /// times. Pfns beyond them count as unreadable.
+    /// Each pair of tables or pages is compared once; at most four times the dump's pages
+    /// ([`MAX_COMPARISONS_PER_PAGE`]). Pfns beyond count as unreadable.
     pub fn compare<N: Memory<MachineAddr>>(&self, other: &P2m<N>, limit: usize) -> Comparison {
         let end = Pfn(self.len().min(other.len()));
         let mut result = Comparison {
-            // Counted, not read: one wrong bit makes a frame list of 512 GiB out of one of 1 GiB.
+            // Not read: one wrong bit makes a frame list of 512 GiB out of one of 1 GiB.
             past_end: self.len().abs_diff(other.len()),
             ..Comparison::default()
         };
-        let most = self.most().max(other.most()).saturating_mul(4);
+        let limit_each = self.max_pages().max(other.max_pages());
+        let limit_each = limit_each.saturating_mul(MAX_COMPARISONS_PER_PAGE);
         let mut known = Known {
             tables: HashMap::new(),
             pages: HashMap::new(),
-            tables_left: most,
-            pages_left: most,
+            table_budget: Budget::new("comparisons of P2M tables", limit_each),
+            page_budget: Budget::new("comparisons of P2M pages", limit_each),
         };
         let mut at = Pfn(0);
         while at < end {
@@ -77,25 +74,24 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             let count = a.count.min(b.count);
             (a.count, b.count) = (count, count);
             let next = Pfn(at.0 + count);
-            if let (Err(one), Err(two)) = (a.way, b.way) {
+            if let (Err(one), Err(two)) = (a.origin, b.origin) {
                 result.note(at, Entry::Special(one), Entry::Special(two), count, limit);
                 at = next;
                 continue;
             }
-            let room = limit.saturating_sub(result.first.len());
+            let unlisted = limit.saturating_sub(result.first.len());
             let before = known.tables.get(&(a, b));
-            if let Some(part) = before.filter(|part| part.is_enough(room)) {
+            if let Some(part) = before.filter(|part| part.is_enough(unlisted)) {
                 result.add(part);
                 at = next;
                 continue;
             }
-            let keep = a.way != Ok(Way::Own) && b.way != Ok(Way::Own);
+            let keep = a.is_shared() && b.is_shared();
             let new = keep && before.is_none();
-            if new && known.tables_left == 0 {
+            if new && known.table_budget.spend(1).is_err() {
                 break;
             }
-            known.tables_left -= usize::from(new);
-            let (mut part, compared) = self.compare_pages(other, at, next, room, &mut known);
+            let (mut part, compared) = self.compare_pages(other, at, next, unlisted, &mut known);
             result.add(&part);
             result.first.append(&mut part.first);
             at = compared;
@@ -110,7 +106,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         result
     }
 
-    /// From `first` to before `end`, page by page; and how far it came.
+    /// Compares from `first` to before `end`; also returns where it stopped.
     fn compare_pages<N: Memory<MachineAddr>>(
         &self,
         other: &P2m<N>,
@@ -133,30 +129,29 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 continue;
             }
             let key = (self.held(a), other.held(b), count);
-            let room = limit.saturating_sub(result.first.len());
+            let unlisted = limit.saturating_sub(result.first.len());
             let before = known.pages.get(&key);
-            if let Some(part) = before.filter(|part| part.is_enough(room)) {
+            if let Some(part) = before.filter(|part| part.is_enough(unlisted)) {
                 result.add(part);
                 at = next;
                 continue;
             }
             let page = |at| matches!(at, At::Page(_));
             let new = before.is_none() && (page(key.0) || page(key.1));
-            if new && known.pages_left == 0 {
+            if new && known.page_budget.spend(1).is_err() {
                 break;
             }
-            known.pages_left -= usize::from(new);
             self.entries(a, &mut ours);
             other.entries(b, &mut theirs);
             let mut part = Comparison::default();
-            // One of them lies in a page: there are no more than fit in it.
+            // One of them is in a page, which limits the count.
             for (pfn, i) in (at.0..).zip(0..count) {
-                let (one, two) = (said(a.at, &ours, i), said(b.at, &theirs, i));
-                part.note(Pfn(pfn), one, two, 1, room);
+                let (one, two) = (entry(a.at, &ours, i), entry(b.at, &theirs, i));
+                part.note(Pfn(pfn), one, two, 1, unlisted);
             }
             result.add(&part);
             result.first.append(&mut part.first);
-            if known.pages.len() >= REMEMBERED {
+            if known.pages.len() >= MAX_REMEMBERED_COMPARISONS {
                 known.pages.clear();
             }
             known.pages.insert(key, part);
@@ -165,7 +160,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         (result, at)
     }
 
-    /// Where the entries of a run are that the dump may hold.
+    /// Where the entries of a run are; nowhere if the dump holds none of them.
     fn held(&self, run: Run) -> At {
         if self.may_hold(run) {
             run.at
@@ -177,7 +172,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     }
 }
 
-fn said(at: At, entries: &[Entry], i: u64) -> Entry {
+/// Entry `i` of a run, whose entries are `entries` if it is not nowhere.
+fn entry(at: At, entries: &[Entry], i: u64) -> Entry {
     let listed = usize::try_from(i)
         .ok()
         .and_then(|i| entries.get(i).copied());
@@ -188,12 +184,12 @@ fn said(at: At, entries: &[Entry], i: u64) -> Entry {
 }
 
 impl Comparison {
-    /// Whether it can stand for another of the same: nothing is to be listed, or has room in a list.
-    fn is_enough(&self, room: usize) -> bool {
-        room == 0 || (self.unreadable == 0 && self.different == 0)
+    /// Whether it can be reused for the same pages: there is nothing to list, or no more is wanted.
+    fn is_enough(&self, unlisted: usize) -> bool {
+        unlisted == 0 || (self.unreadable == 0 && self.different == 0)
     }
 
-    /// Takes the counts of a part that lies in both.
+    /// Adds the counts of a part.
     fn add(&mut self, part: &Comparison) {
         self.equal += part.equal;
         self.hidden_identity += part.hidden_identity;

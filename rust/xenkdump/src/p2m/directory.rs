@@ -1,4 +1,4 @@
-//! Where the pages of a P2M lie, by source.
+//! Finds the pages of a P2M, by source.
 
 use crate::addr::{Address, MachineAddr, Mfn, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::{Fault, Memory};
@@ -7,8 +7,8 @@ use crate::paging::{walk, walk_to_last, Format, Last};
 /// How a P2M was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// A dom0 root: the array that a kernel's own pointer names, walked page by page
-    /// (`phys_to_machine_mapping` before pvops, `xen_p2m_addr` from Linux 3.19 on).
+    /// The array to which a kernel's own pointer points, under a dom0 root
+    /// (`phys_to_machine_mapping` before pvops, `xen_p2m_addr` since Linux 3.19).
     Cr3,
     /// The frame-list tree: `pfn_to_mfn_frame_list_list` of CRASH_INFO or shared_info.
     FrameList,
@@ -17,7 +17,7 @@ pub enum Source {
     /// The kernel's own tree of pointers, `p2m_top`: two levels in Linux 2.6.27 to 2.6.36, three in
     /// 2.6.37 to 3.18.
     PvopsTree,
-    /// The pairs that a container itself lists (xl dump-core's `.xen_p2m`).
+    /// The pairs that a container lists (`.xen_p2m` of xl dump-core).
     Container,
 }
 
@@ -50,34 +50,34 @@ impl Source {
 /// A page of a P2M.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaf {
-    /// It is this frame.
+    /// Its frame.
     Page(Mfn),
-    /// There is none, nor for the leaves after it up to this one.
+    /// It is missing, and so are the pages after it.
     Missing {
-        /// Number of the next leaf that is worth a look.
+        /// Number of the next page that may exist.
         until: u64,
     },
 }
 
-/// Where pages of a P2M that follow each other are told.
+/// What determines the frames of consecutive P2M pages. Equal values lead to equal pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Way {
-    /// In a table of pages, from its entry at this address on.
+pub(super) enum Origin {
+    /// A table, from its entry at this address.
     Table(MachineAddr),
-    /// Nowhere one by one: they lie together from here on.
-    Together(MachineAddr),
-    /// Nowhere, or none of them is in the dump.
+    /// They are contiguous from this address.
+    Contiguous(MachineAddr),
+    /// They are missing: there is no table, or the dump holds none of them.
     Missing,
-    /// Who knows; what is told there is told there alone.
-    Own,
+    /// Not known; never shared with other pages.
+    Unknown,
 }
 
-/// What is needed to find the pages of a P2M.
+/// The data structure that leads to the pages of a P2M.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Directory {
     /// A page of mfns of pages of mfns of P2M pages.
     FrameList { list_list: Mfn, word: Word },
-    /// An array at a virtual address (its page's).
+    /// An array at a virtual address, which is that of its first page.
     Linear {
         format: &'static Format,
         root: MachineAddr,
@@ -94,7 +94,7 @@ pub(super) enum Directory {
 }
 
 impl Directory {
-    /// The page of frames in a slot of a frame-list tree.
+    /// The page of mfns in a slot of a frame-list tree.
     pub(super) fn frames<M: Memory<MachineAddr>>(&self, mem: &M, slot: u64) -> Option<Mfn> {
         match *self {
             Directory::FrameList { list_list, word } => mfn_in(mem, list_list, slot, word),
@@ -102,31 +102,31 @@ impl Directory {
         }
     }
 
-    /// Where the P2M page with this number is told, and the number of the first that is told
-    /// elsewhere. Of those that lie together, no more are than a table of pages would name: so every
-    /// P2M has few of these stretches, whatever it claims.
-    pub(super) fn way<M: Memory<MachineAddr>>(&self, mem: &M, number: u64) -> (Way, u64) {
+    /// The origin of the P2M page with this number, and the number of the first page with another
+    /// one. At most as many pages as a table has entries, so a P2M has few origins whatever size it
+    /// claims.
+    pub(super) fn origin<M: Memory<MachineAddr>>(&self, mem: &M, number: u64) -> (Origin, u64) {
         match *self {
             Directory::FrameList { list_list, word } => {
                 let per_page = (PAGE_SIZE / word.bytes()) as u64;
                 let (slot, index) = (number / per_page, number % per_page);
                 if slot >= per_page {
-                    return (Way::Missing, u64::MAX);
+                    return (Origin::Missing, u64::MAX);
                 }
                 let frames = mfn_in(mem, list_list, slot, word).and_then(Mfn::addr);
-                let way = frames
+                let origin = frames
                     .filter(|frames| is_held(mem, *frames, PAGE_SIZE as u64))
-                    .map_or(Way::Missing, |frames| {
-                        Way::Table(MachineAddr(frames.0 + index * word.bytes() as u64))
+                    .map_or(Origin::Missing, |frames| {
+                        Origin::Table(MachineAddr(frames.0 + index * word.bytes() as u64))
                     });
-                (way, (slot + 1) * per_page)
+                (origin, (slot + 1) * per_page)
             }
             Directory::Linear { format, root, base } => {
                 let Some(addr) = page_of(base, number) else {
-                    return (Way::Missing, u64::MAX);
+                    return (Origin::Missing, u64::MAX);
                 };
                 let Some(level) = format.levels.last() else {
-                    return (Way::Missing, u64::MAX);
+                    return (Origin::Missing, u64::MAX);
                 };
                 let span = level.span() << level.bits;
                 let left = span - (addr.0 & (span - 1));
@@ -138,22 +138,22 @@ impl Directory {
                         let held = is_held(mem, table, size);
                         (
                             if held {
-                                Way::Table(entry)
+                                Origin::Table(entry)
                             } else {
-                                Way::Missing
+                                Origin::Missing
                             },
                             until,
                         )
                     }
                     Ok(Last::Page(page)) if is_held(mem, page, left) => {
-                        (Way::Together(page), until)
+                        (Origin::Contiguous(page), until)
                     }
-                    Ok(Last::Page(_)) => (Way::Missing, until),
-                    Err(fault) => (Way::Missing, passed_over(format, addr, number, &fault)),
+                    Ok(Last::Page(_)) => (Origin::Missing, until),
+                    Err(fault) => (Origin::Missing, next_mapped(format, addr, number, &fault)),
                 }
             }
-            // A tree has fewer pages than are worth a thought: see `P2m::pvops_tree`.
-            Directory::Pointers { .. } => (Way::Own, u64::MAX),
+            // A tree has few pages: see `P2m::pvops_tree`.
+            Directory::Pointers { .. } => (Origin::Unknown, u64::MAX),
         }
     }
 
@@ -213,27 +213,27 @@ impl Directory {
     }
 }
 
-/// The mfn at `index` of a page of mfns. Unused slots are 0 in classic kernels; a page that is not
-/// there or an mfn that none can be are no better.
+/// The mfn at `index` of a page of mfns; `None` if it is unused (0 in classic kernels), impossible or
+/// unreadable.
 fn mfn_in<M: Memory<MachineAddr>>(mem: &M, page: Mfn, index: u64, word: Word) -> Option<Mfn> {
     let at = page.addr()?.0.checked_add(index * word.bytes() as u64)?;
     let mfn = mem.read_word(MachineAddr(at), word).ok()?;
     (mfn != 0 && mfn != word.max() && Mfn(mfn).addr().is_some()).then_some(Mfn(mfn))
 }
 
-/// Whether the dump may have a byte of these.
+/// Whether the dump may hold any of these bytes.
 fn is_held<M: Memory<MachineAddr>>(mem: &M, addr: MachineAddr, len: u64) -> bool {
     let end = MachineAddr(addr.0.saturating_add(len));
     mem.next_held(addr, end).is_some()
 }
 
-/// The address of the page with this number of an array.
+/// The address of a page of an array.
 fn page_of(base: VirtAddr, number: u64) -> Option<VirtAddr> {
     let offset = number.checked_mul(PAGE_SIZE as u64)?;
     base.0.checked_add(offset).map(VirtAddr)
 }
 
-/// The frame that holds the page at `addr`; a page that is not aligned is none.
+/// The frame of the page at `addr`; missing if it is not page-aligned.
 fn page_at<M: Memory<MachineAddr>>(
     mem: &M,
     format: &Format,
@@ -244,15 +244,15 @@ fn page_at<M: Memory<MachineAddr>>(
     match walk(mem, format, root, addr) {
         Ok(mapping) if mapping.machine.page_offset() == 0 => Leaf::Page(mapping.machine.frame()),
         Err(fault) => Leaf::Missing {
-            until: passed_over(format, addr, number, &fault),
+            until: next_mapped(format, addr, number, &fault),
         },
         Ok(_) => Leaf::Missing { until: number + 1 },
     }
 }
 
-/// The number of the first page behind the one at `addr` that this fault says nothing of: nothing else
-/// below the same entry is mapped, so that a list with holes is passed over quickly.
-fn passed_over(format: &Format, addr: VirtAddr, number: u64, fault: &Fault) -> u64 {
+/// The number of the first page after the one at `addr` that this fault does not cover. Nothing else
+/// below the same entry is mapped, so holes of a list are skipped quickly.
+fn next_mapped(format: &Format, addr: VirtAddr, number: u64, fault: &Fault) -> u64 {
     let page = PAGE_SIZE as u64;
     let span = match *fault {
         Fault::NotPresent { level, .. }
@@ -261,7 +261,7 @@ fn passed_over(format: &Format, addr: VirtAddr, number: u64, fault: &Fault) -> u
             let level = format.levels.iter().find(|l| l.number == level);
             level.map_or(page, |level| level.span())
         }
-        // No list reaches across the addresses that are none.
+        // No list extends across non-canonical addresses.
         Fault::NonCanonical(_) => return u64::MAX,
         _ => page,
     };
@@ -269,7 +269,7 @@ fn passed_over(format: &Format, addr: VirtAddr, number: u64, fault: &Fault) -> u
     number.saturating_add((left / page).max(1))
 }
 
-/// A pointer out of an array of them; null is none.
+/// A pointer in an array; `None` for null.
 fn pointer<M: Memory<MachineAddr>>(
     mem: &M,
     format: &Format,

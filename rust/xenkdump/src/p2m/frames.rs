@@ -1,51 +1,55 @@
-//! The frames of a domain, run by run.
+//! The frames of a domain as runs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::directory::Way;
 use super::runs::{At, Stretch};
 use super::{Entry, P2m};
 use crate::addr::{MachineAddr, Mfn, Pfn};
+use crate::budget::Budget;
 use crate::memory::Memory;
 
-/// Frames that follow each other in both numbers.
+/// Consecutive frames with consecutive pfns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameRun {
-    /// The first one's pfn.
+    /// The first pfn.
     pub pfn: Pfn,
     /// Its mfn.
     pub mfn: Mfn,
-    /// How many they are.
+    /// Number of frames.
     pub count: u64,
 }
 
-/// The frames of a P2M as runs, pfns rising. They are found as they are asked for.
+/// The frames of a P2M as runs by ascending pfn, found on demand.
 ///
-/// Between two of them lies work bounded by the size of the dump, whatever the P2M claims: tables and
-/// pages without a frame are not gone through a second time.
+/// The work between two runs is bounded by the memory that the dump holds, whatever the P2M claims:
+/// tables and pages without a frame are visited once.
 pub struct FrameRuns<M> {
     p2m: Arc<P2m<M>>,
-    /// What of the P2M was not read yet.
+    /// The pfns that are not read yet.
     next: Pfn,
     end: Pfn,
-    /// Entries that were read and not looked at, the last one first, and the first one's pfn.
+    /// Entries that are read but not returned yet, in reverse order, and the pfn of the first.
     entries: Vec<Entry>,
     at: Pfn,
     pending: Option<FrameRun>,
-    /// What is being read, to before `until`; kept in `barren` if no frame is found in it.
+    /// The stretch being read, to before `until`, as long as no frame was found in it.
     stretch: Option<Stretch>,
     until: Pfn,
-    barren: HashSet<Stretch>,
-    /// Pages of the P2M without a frame.
-    barren_pages: HashSet<At>,
+    /// Stretches and pages without a frame.
+    empty: HashSet<Stretch>,
+    empty_pages: HashSet<At>,
+    table_budget: Budget<'static>,
+    page_budget: Budget<'static>,
 }
 
 impl<M: Memory<MachineAddr>> FrameRuns<M> {
-    /// Of the pfns from `first` to before `end`.
+    /// The frames of the pfns from `first` to before `end`.
     pub fn new(p2m: Arc<P2m<M>>, first: Pfn, end: Pfn) -> Self {
         let end = Pfn(end.0.min(p2m.len()));
         Self {
+            table_budget: p2m.budget("P2M tables"),
+            page_budget: p2m.budget("P2M pages"),
             p2m,
             next: first,
             end,
@@ -54,26 +58,28 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
             pending: None,
             stretch: None,
             until: first,
-            barren: HashSet::new(),
-            barren_pages: HashSet::new(),
+            empty: HashSet::new(),
+            empty_pages: HashSet::new(),
         }
     }
 
-    /// The next entry; `None` at the end. Of pages without a frame none is given.
+    /// The next entry of a page with a frame; `None` at the end.
     fn entry(&mut self) -> Option<(Pfn, Entry)> {
         while self.entries.is_empty() {
             if self.next >= self.end {
                 return None;
             }
             if self.next >= self.until {
-                self.barren.extend(self.stretch.take());
+                if self.stretch.take().is_some_and(|s| self.empty.insert(s)) {
+                    let _ = self.table_budget.spend(1);
+                }
                 let stretch = self.p2m.stretch(self.next, self.end);
                 self.until = Pfn(self.next.0 + stretch.count);
-                if stretch.way.is_err() || self.barren.contains(&stretch) {
+                if stretch.origin.is_err() || self.empty.contains(&stretch) {
                     self.next = self.until;
                     continue;
                 }
-                self.stretch = (stretch.way != Ok(Way::Own)).then_some(stretch);
+                self.stretch = stretch.is_shared().then_some(stretch);
             }
             self.read();
         }
@@ -82,12 +88,12 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
         self.entries.pop().map(|entry| (pfn, entry))
     }
 
-    /// Reads what lies together at `next`.
+    /// Reads the contiguous entries at `next`.
     fn read(&mut self) {
         let run = self.p2m.run(self.next, self.end);
         self.at = self.next;
         self.next = Pfn(self.next.0 + run.count.max(1));
-        if !self.p2m.may_hold(run) || self.barren_pages.contains(&run.at) {
+        if !self.p2m.may_hold(run) || self.empty_pages.contains(&run.at) {
             return;
         }
         self.p2m.entries(run, &mut self.entries);
@@ -97,11 +103,12 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
             return;
         }
         self.entries.clear();
-        if matches!(run.at, At::Page(_)) && run.count == self.p2m.per_page() {
-            self.barren_pages.insert(run.at);
+        let is_page = matches!(run.at, At::Page(_)) && run.count == self.p2m.per_page();
+        if is_page && self.empty_pages.insert(run.at) {
+            let _ = self.page_budget.spend(1);
         }
-        // More than can be: a few pages of memory have many addresses.
-        if self.barren.len().max(self.barren_pages.len()) > self.p2m.most() {
+        if self.table_budget.is_exhausted() || self.page_budget.is_exhausted() {
+            // More than the dump holds: the same bytes are held under many addresses.
             self.next = self.end;
         }
     }

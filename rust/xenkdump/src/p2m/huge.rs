@@ -1,6 +1,6 @@
-//! A table of numbers of 4 bytes in a huge page of its own.
+//! A table of 4-byte numbers in a huge page.
 //!
-//! A question at random to a table in small pages pays for a TLB entry of its own.
+//! In small pages each random lookup would cost a TLB miss.
 
 use memmap2::{Advice, Mmap, MmapMut};
 
@@ -14,20 +14,20 @@ const BYTES: usize = ENTRIES * 4;
 /// The entries of a block, in the machine's byte order.
 pub(super) type Entries = [[u8; 4]; ENTRIES];
 
-/// A huge page of numbers that is being filled; all 0 at first.
+/// A huge page of numbers while it is being filled; initially all 0.
 pub(super) struct Filling {
     map: MmapMut,
     at: usize,
 }
 
 impl Filling {
-    /// `None` where the system gives no memory.
+    /// `None` if the system has no memory.
     pub(super) fn new() -> Option<Self> {
-        // Twice as much address space as needed, that an aligned huge page lies in it; what lies
-        // round it is never touched.
+        // Twice the address space, so that it contains an aligned huge page; the rest is never
+        // touched.
         let map = MmapMut::map_anon(2 * BYTES).ok()?;
         let at = (map.as_ptr() as usize).wrapping_neg() % BYTES;
-        // An offer: without huge pages the block is as good, only slower.
+        // A hint: without huge pages the block is only slower.
         #[cfg(target_os = "linux")]
         let _ = map.advise_range(Advice::HugePage, at, BYTES);
         Some(Self { map, at })

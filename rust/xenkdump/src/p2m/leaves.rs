@@ -1,4 +1,4 @@
-//! Remembers where the pages of a P2M lie.
+//! A cache of the frames of P2M pages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
@@ -8,18 +8,18 @@ use crate::addr::Mfn;
 
 const CHUNK: usize = 512;
 
-/// Filled as questions come; memory grows with what was asked for.
+/// Filled on demand; memory grows with what was looked up.
 #[derive(Debug)]
 pub(super) struct Leaves {
     chunks: Box<[OnceLock<Box<[AtomicU64]>>]>,
 }
 
-/// What a slot holds before its leaf was looked for, and where there is none; mfns are kept plus 2.
+/// Slots not looked up yet, and those without a page. Others hold the mfn plus 2.
 const UNKNOWN: u64 = 0;
 const MISSING: u64 = 1;
 
 impl Leaves {
-    /// For `count` leaves. The caller bounds it.
+    /// For `count` pages. The caller limits it.
     pub(super) fn new(count: u64) -> Self {
         let chunks = usize::try_from(count).unwrap_or(0).div_ceil(CHUNK);
         Self {
@@ -27,8 +27,8 @@ impl Leaves {
         }
     }
 
-    /// The frame of leaf `number`, looked up by `find` the first time. Two threads may both look:
-    /// they find the same.
+    /// The frame of page `number`, found by `find` on first use. Two threads may both call it; they
+    /// find the same.
     #[inline]
     pub(super) fn get(&self, number: u64, find: impl FnOnce() -> Leaf) -> Option<Mfn> {
         let number = usize::try_from(number).ok()?;

@@ -1,9 +1,8 @@
-//! Pseudo-physical to machine frames: the sources of a P2M, its special entries, its resolution.
+//! Pseudo-physical to machine frames: P2M sources, entries, and lookups.
 //!
-//! A PV guest's P2M is an array of words, one for each pfn, that lies in pages of the guest's own.
-//! The sources ([`Source`]) differ in how those pages are found; what follows is the same for all:
-//! the page, the entry in it, and what the entry says ([`Entry`]). Nothing is read but the pages
-//! that a question needs.
+//! A PV guest's P2M is an array of words, one for each pfn, in pages of the guest's own. The sources
+//! ([`Source`]) differ in how those pages are found; the rest is the same: the page, the entry in it,
+//! and its decoding ([`Entry`]). Only pages that a lookup needs are read.
 
 mod bulk;
 mod compare;
@@ -22,29 +21,11 @@ pub use compare::{Comparison, Disagreement};
 pub use directory::Source;
 pub use frames::{FrameRun, FrameRuns};
 pub use physical::Physical;
-pub use table::{P2m, MAX_PAGES};
+pub use table::P2m;
+
+pub use crate::fault::Special;
 
 use crate::addr::{Mfn, Word};
-
-/// What a P2M entry says when it does not simply name a frame of the domain's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Special {
-    /// All ones: the domain has no frame here (ballooned out, or a hole).
-    #[error("the P2M entry is invalid (no frame)")]
-    Invalid,
-    /// The frame belongs to another domain (a grant or foreign mapping).
-    #[error("the P2M entry is foreign (mfn {mfn:#x} belongs to another domain)", mfn = .0.0)]
-    Foreign(Mfn),
-    /// mfn equals pfn: MMIO or a hole of the machine's memory map.
-    #[error("the P2M entry is an identity mapping (mfn {mfn:#x}, a hole or MMIO)", mfn = .0.0)]
-    Identity(Mfn),
-    /// The pfn lies past the end of the P2M.
-    #[error("past the end of the P2M")]
-    OutOfRange,
-    /// The page of the P2M that would hold the entry cannot be read.
-    #[error("the P2M page that holds its entry is not in the dump")]
-    NoTable,
-}
 
 /// One entry of a P2M, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +37,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// What kind of entry it is, in a word or two.
+    /// Its kind, as shown to users.
     pub const fn kind(self) -> &'static str {
         match self {
             Entry::Frame(_) => "frame",
@@ -68,7 +49,7 @@ impl Entry {
         }
     }
 
-    /// The frame it names, whoever's that is.
+    /// The frame in the entry, whether or not it is the domain's own.
     pub const fn mfn(self) -> Option<Mfn> {
         match self {
             Entry::Frame(mfn) | Entry::Special(Special::Foreign(mfn) | Special::Identity(mfn)) => {

@@ -1,4 +1,4 @@
-//! P2Ms from each of their sources.
+//! Opens P2Ms by each source.
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
@@ -7,27 +7,28 @@ use super::directory::{Directory, Leaf};
 use super::leaves::Leaves;
 use super::packed::Packed;
 use super::table::Entries;
-use super::{Entry, P2m, Source, Special, MAX_PAGES};
+use super::{Entry, P2m, Source, Special};
 use crate::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word, PAGE_SIZE};
+use crate::limits::MAX_P2M_PAGES;
 use crate::memory::Memory;
 use crate::paging::Virtual;
 use crate::{Error, Result};
 
 impl<M: Memory<MachineAddr>> P2m<M> {
-    /// The frame-list tree below the page `list_list`, of a guest with this word size.
+    /// The frame-list tree at the page `list_list`, of a guest with this word size.
     ///
-    /// `pages` is the guest's `max_pfn` where that is known. Otherwise the tree ends at its last
-    /// entry that is not all ones; unused slots may be 0 or name shared pages of all ones, so
-    /// neither ends it.
+    /// `pages` is the guest's `max_pfn` if known. Otherwise the tree ends at its last entry that is
+    /// not all ones: unused slots are 0 or refer to shared pages of all ones, and used ones may
+    /// follow them.
     ///
-    /// Fails with [`Error::Absent`] where `list_list` is 0 (the guest had not set it up yet) or
-    /// all ones (it publishes a linear list only), and where that page is not in `mem`.
+    /// Fails with [`Error::Absent`] if `list_list` is 0 (the guest had not set it up yet) or all
+    /// ones (it publishes a linear list only), and if that page is not in `mem`.
     pub fn frame_list(mem: M, list_list: Mfn, word: Word, pages: Option<u64>) -> Result<Self> {
         if list_list.0 == 0 {
             let text = "the domain had not set up its P2M frame list (its mfn is 0)";
             return Err(Error::Absent(text.into()));
         }
-        // A 32-bit guest on 64-bit Xen says all ones in 32 bits.
+        // All ones in 32 bits for a 32-bit guest on 64-bit Xen.
         if list_list.0 == u64::MAX || list_list.0 == word.max() {
             let text =
                 "the domain has no P2M frame list (its mfn is all ones): it has a linear list";
@@ -58,10 +59,10 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         Ok(p2m)
     }
 
-    /// The array of `pages` entries at `array` in `space`: one that a guest publishes, or its
-    /// kernel's own ([`Source::Linear`], [`Source::Cr3`]).
+    /// The array of `pages` entries at `array` in `space`, either published by the guest
+    /// ([`Source::Linear`]) or its kernel's own ([`Source::Cr3`]).
     ///
-    /// Fails where the array is not aligned to its entries, or is not mapped at all.
+    /// Fails if the array is not aligned to its entries, or its start is not mapped.
     pub fn linear(
         space: Virtual<M>,
         array: VirtAddr,
@@ -94,13 +95,14 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         )
     }
 
-    /// The kernel's own tree of pointers, `levels` deep (2 or 3, the P2M pages being the last).
+    /// The kernel's own tree of pointers of `levels` levels (2 or 3), of which the P2M pages are the
+    /// last.
     ///
-    /// `top` is the address of the topmost array's first element: with two levels that of the
-    /// symbol `p2m_top`; with three levels the symbol is a pointer to it.
+    /// `top` is the address of the topmost array: with two levels that of the symbol `p2m_top`; with
+    /// three levels the symbol is a pointer to it.
     ///
-    /// A tree of three levels of pages has no more pfns than that, whatever `pages` is; one of two had
-    /// far fewer (`CONFIG_XEN_MAX_DOMAIN_MEMORY`, 32 GiB).
+    /// `pages` is limited to the capacity of three levels of pages. Trees of two levels had far fewer
+    /// (`CONFIG_XEN_MAX_DOMAIN_MEMORY`, 32 GiB).
     pub fn pvops_tree(
         space: Virtual<M>,
         top: VirtAddr,
@@ -109,7 +111,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         pages: u64,
     ) -> Result<Self> {
         if !(2..=3).contains(&levels) {
-            let text = format!("a P2M tree of {levels} levels: Linux had some of 2 and of 3");
+            let text = format!("a P2M tree of {levels} levels: Linux has only used 2 and 3");
             return Err(Error::Absent(text));
         }
         space.walk(top).map_err(|fault| Error::Memory {
@@ -144,8 +146,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         pages: u64,
         bias: u64,
     ) -> Result<Self> {
-        if pages > MAX_PAGES {
-            let text = format!("a P2M of {pages} pages is beyond belief (limit {MAX_PAGES})");
+        if pages > MAX_P2M_PAGES {
+            let text = format!("a P2M of {pages} pages is too large (limit {MAX_P2M_PAGES})");
             return Err(Error::Absent(text));
         }
         let per_page = (PAGE_SIZE / word.bytes()) as u64;
@@ -165,13 +167,12 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         })
     }
 
-    /// The P2M that a container itself lists: pairs ascending by pfn, no pfn twice. `word` is the
-    /// guest's.
+    /// A container's own P2M: pairs ascending by pfn, each pfn once. `word` is the guest's.
     pub fn container(mem: M, pairs: &[(Pfn, Mfn)], word: Word) -> Self {
         let pairs: Box<[_]> = pairs
             .iter()
             .copied()
-            .filter(|(pfn, _)| pfn.0 < MAX_PAGES)
+            .filter(|(pfn, _)| pfn.0 < MAX_P2M_PAGES)
             .collect();
         let pages = pairs.last().map_or(0, |(pfn, _)| pfn.0 + 1);
         Self {
@@ -186,27 +187,27 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// One more than the last pfn whose entry is not all ones. Looked for from the end: what is
-    /// unused is most of a tree, and leads to few pages.
+    /// One more than the last pfn whose entry is not all ones. Searched from the end: most of a tree
+    /// is unused and refers to a few pages.
     fn last_used(&self) -> u64 {
         let Entries::Pages { directory, .. } = &self.entries else {
             return self.pages;
         };
-        // Pages that say nothing, of frames and of the P2M: pvops fills the tree with one of each,
-        // and a hostile tree may name one page a million times.
-        let (mut barren_frames, mut barren) = (HashSet::new(), HashSet::new());
+        // Pages of frames and of entries without a valid entry. pvops fills the tree with one of
+        // each, and a hostile tree may refer to one page a million times.
+        let (mut empty_frames, mut empty) = (HashSet::new(), HashSet::new());
         let mut entries = Vec::new();
         let per_page = self.per_page();
         for slot in (0..per_page).rev() {
             let frames = directory.frames(&self.mem, slot);
-            if frames.is_none_or(|frames| barren_frames.contains(&frames)) {
+            if frames.is_none_or(|frames| empty_frames.contains(&frames)) {
                 continue;
             }
             for number in (slot * per_page..(slot + 1) * per_page).rev() {
                 let Leaf::Page(leaf) = directory.leaf(&self.mem, number) else {
                     continue;
                 };
-                if barren.contains(&leaf) {
+                if empty.contains(&leaf) {
                     continue;
                 }
                 let first = Pfn(number * per_page);
@@ -216,9 +217,9 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 if let Some(last) = entries.iter().rposition(|entry| *entry != invalid) {
                     return first.0 + last as u64 + 1;
                 }
-                barren.insert(leaf);
+                empty.insert(leaf);
             }
-            barren_frames.extend(frames);
+            empty_frames.extend(frames);
         }
         0
     }

@@ -6,12 +6,12 @@ use super::{Entry, P2m};
 use crate::addr::{Address, MachineAddr, PseudoPhysAddr};
 use crate::memory::{for_each_page, Fault, Memory};
 
-/// What a domain believes is physical memory.
+/// The physical memory of a guest.
 #[derive(Clone, Debug)]
 pub enum Physical<M> {
     /// A PV domain's, through its P2M.
     P2m(Arc<P2m<M>>),
-    /// A host's own, where there is no Xen: the same numbers.
+    /// That of a host without Xen: pseudo-physical and machine addresses are the same.
     Bare(M),
 }
 
@@ -24,8 +24,8 @@ impl<M: Memory<MachineAddr>> Physical<M> {
         }
     }
 
-    /// The machine address of `addr`. Only a frame of the domain's own has one: foreign and
-    /// identity entries are faults as much as invalid ones.
+    /// The machine address of `addr`. Only frames of the domain's own have one: foreign and identity
+    /// entries are faults, as invalid ones are.
     pub fn translate(&self, addr: PseudoPhysAddr) -> Result<MachineAddr, Fault> {
         let p2m = match self {
             Physical::P2m(p2m) => p2m,
@@ -33,7 +33,7 @@ impl<M: Memory<MachineAddr>> Physical<M> {
         };
         let pfn = addr.frame();
         match p2m.resolve(pfn) {
-            // A frame of a P2M lies below 2^52.
+            // Addresses of P2M frames are below 2^52.
             Entry::Frame(mfn) => mfn
                 .addr()
                 .map(|frame| MachineAddr(frame.0 | addr.page_offset() as u64))

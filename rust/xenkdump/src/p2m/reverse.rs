@@ -1,45 +1,44 @@
-//! From mfn back to pfn.
+//! From mfn to pfn.
 
 use std::collections::BTreeSet;
 
 use super::huge::{Block, Filling, BLOCK_SHIFT, ENTRIES};
 use super::{Entry, P2m};
 use crate::addr::{MachineAddr, Mfn, Pfn};
+use crate::limits::MAX_REVERSE_BLOCKS;
 use crate::memory::Memory;
 
 /// Every frame of a P2M by its mfn.
 ///
-/// Made from the P2M itself, so what it answers is true by it. The hypervisor's own table, the M2P,
-/// is not used: a guest may write what it likes there.
+/// Built from the P2M itself, so the two agree. The hypervisor's own table, the M2P, is not used: a
+/// guest can write anything to its part of it.
 #[derive(Debug)]
 pub(super) enum Reverse {
-    /// By blocks of mfns; 0 is none, a pfn is kept plus 1.
+    /// By blocks of mfns. Elements are the pfn plus 1, or 0 for none.
     Direct(Vec<Option<Block>>),
-    /// Sorted: where frames lie so far apart, or pfns are so large, that blocks would be wasted.
+    /// Sorted by mfn: for frames too sparse or pfns too large for blocks.
     Sorted(Vec<(Mfn, Pfn)>),
 }
 
-/// A table of blocks has at most this many bytes for each frame, or [`FEW`] blocks.
+/// Blocks are used up to this many bytes for each frame, or up to [`FEW_BLOCKS`].
 const SPARSE: usize = 32;
-const FEW: usize = 16;
-/// Mfns of 128 TiB: larger ones are looked up in a sorted list.
-const MOST_BLOCKS: u64 = 1 << 16;
+const FEW_BLOCKS: usize = 16;
 
 impl Reverse {
     pub(super) fn build<M: Memory<MachineAddr>>(p2m: &P2m<M>) -> Self {
         let (mut frames, mut blocks) = (0, BTreeSet::new());
-        let mut newest = None;
+        let mut last = None;
         for_each_frame(p2m, |mfn, _| {
             frames += 1;
             let block = mfn.0 >> BLOCK_SHIFT;
-            if newest != Some(block) {
+            if last != Some(block) {
                 blocks.insert(block);
-                newest = Some(block);
+                last = Some(block);
             }
         });
         let end = blocks.last().map_or(0, |last| last + 1);
-        let worth = blocks.len() <= FEW.max(frames / (ENTRIES * 4 / SPARSE));
-        if worth && end <= MOST_BLOCKS && p2m.len() < u64::from(u32::MAX) {
+        let dense = blocks.len() <= FEW_BLOCKS.max(frames / (ENTRIES * 4 / SPARSE));
+        if dense && end <= MAX_REVERSE_BLOCKS && p2m.len() < u64::from(u32::MAX) {
             if let Some(direct) = Self::direct(p2m, &blocks, end) {
                 return direct;
             }
@@ -51,7 +50,7 @@ impl Reverse {
         Self::Sorted(pairs)
     }
 
-    /// `None` where the system gives no memory.
+    /// `None` if the system has no memory.
     fn direct<M: Memory<MachineAddr>>(
         p2m: &P2m<M>,
         blocks: &BTreeSet<u64>,
@@ -66,7 +65,7 @@ impl Reverse {
         for_each_frame(p2m, |mfn, pfn| {
             let block = filling.get_mut(number(mfn)).and_then(Option::as_mut);
             let slot = block.and_then(|block| block.slot(index(mfn)));
-            // The lowest pfn comes first and stays.
+            // The lowest pfn comes first and wins.
             if let Some(slot) = slot.filter(|slot| **slot == [0; 4]) {
                 *slot = (pfn.0 as u32).wrapping_add(1).to_ne_bytes();
             }
@@ -105,8 +104,8 @@ fn index(mfn: Mfn) -> usize {
     mfn.0 as usize % ENTRIES
 }
 
-/// Calls `f` with every frame of a P2M, pfns rising, as [`P2m::runs`] has them: a page that is named
-/// twice would say the same mfns again, with higher pfns.
+/// Calls `f` with every frame of a P2M, by ascending pfn, as in [`P2m::runs`]: a page that occurs twice
+/// would only repeat the same mfns with higher pfns.
 fn for_each_frame<M: Memory<MachineAddr>>(p2m: &P2m<M>, mut f: impl FnMut(Mfn, Pfn)) {
     for run in p2m.runs() {
         let mut pfn = run.first;

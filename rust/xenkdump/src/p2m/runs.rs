@@ -1,19 +1,20 @@
-//! A P2M read from end to end, entries that lie together at a time.
+//! Reads a whole P2M, by runs of contiguous entries.
 
 use std::collections::HashSet;
 
-use super::directory::{Leaf, Way};
-use super::table::{believable, decode, Entries};
+use super::directory::{Leaf, Origin};
+use super::table::{checked, decode, Entries};
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn, Word, PAGE_SIZE};
+use crate::budget::Budget;
 use crate::memory::Memory;
 
-/// Entries that follow each other and lie together.
+/// Contiguous entries of consecutive pfns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
-    /// The first one's pfn.
+    /// The first pfn.
     pub first: Pfn,
-    /// How many.
+    /// Number of entries.
     pub count: u64,
     /// Where they are.
     pub at: At,
@@ -22,38 +23,41 @@ pub(super) struct Run {
 /// Where the entries of a [`Run`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum At {
-    /// In machine memory, from here on.
+    /// In machine memory, from this address.
     Page(MachineAddr),
-    /// In the list of pairs, from this one on.
+    /// In the list of pairs, from this index.
     Pairs(usize),
-    /// Nowhere, and all of them say so.
+    /// Nowhere: all of them are this special entry.
     Nowhere(Special),
 }
 
-/// Entries that follow each other and are told in one place. Two that are equal have the same
-/// entries.
+/// Entries of consecutive pfns whose pages have one origin. Equal stretches have equal entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Stretch {
-    /// Where; nowhere with the reason.
-    pub way: Result<Way, Special>,
-    /// The place of the first one in its page.
+    /// The origin, or what all of them are.
+    pub origin: Result<Origin, Special>,
+    /// Index of the first one in its page.
     slot: u64,
-    /// How many.
+    /// Number of entries.
     pub count: u64,
 }
 
+impl Stretch {
+    /// Whether the same entries can occur elsewhere.
+    pub fn is_shared(&self) -> bool {
+        self.origin != Ok(Origin::Unknown)
+    }
+}
+
 impl<M: Memory<MachineAddr>> P2m<M> {
-    /// The pfns that are worth asking, as first ones and counts, rising: those whose entries lie in
-    /// the dump, but for those of a page of the P2M that was named before.
+    /// Ascending (first, count) ranges of pfns whose P2M page is in the dump; each page once.
     ///
-    /// No more pages than the dump has, whatever the P2M claims: one wrong bit in a page that a
-    /// frame-list tree names everywhere, as pvops kernels do with a page that says nothing, makes
-    /// 512 GiB out of a gigabyte. Where the same bytes have many addresses, as many pages as have
-    /// bytes of their own, and no more.
+    /// Limited by the memory that the dump holds: a frame-list tree of pvops refers to one page of
+    /// invalid entries from everywhere, and one wrong bit in it makes 512 GiB out of 1 GiB.
     pub fn spans(&self) -> Vec<(Pfn, u64)> {
         let mut spans: Vec<(Pfn, u64)> = Vec::new();
         for run in self.runs() {
-            // Where the first of a page is not in the dump, none is taken to be.
+            // If the first entry of a page is not in the dump, the page is taken to be missing.
             if matches!(run.at, At::Page(at) if self.mem.read_word(at, self.word).is_err()) {
                 continue;
             }
@@ -65,52 +69,56 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         spans
     }
 
-    /// All runs of which the dump may hold an entry, pfns rising; what lies at one place once, however
-    /// often it is named, so that a hostile tree gains nothing by it.
-    ///
-    /// A table that was gone through is not looked at again: the work is bounded by the dump, not by
-    /// the pfns that are claimed.
+    /// All runs of which the dump may hold an entry, by ascending pfn. Pages and tables that occur many
+    /// times are visited once: the work is bounded by the dump, not by the claimed number of pfns.
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         let end = Pfn(self.pages);
-        let most = self.most();
-        let (mut gone, mut seen) = (HashSet::new(), HashSet::new());
+        let (table_budget, page_budget) = (self.budget("P2M tables"), self.budget("P2M pages"));
+        let (mut tables, mut pages) = (HashSet::new(), HashSet::new());
         let (mut at, mut until) = (Pfn(0), Pfn(0));
         std::iter::from_fn(move || {
             while at < end {
                 if at >= until {
                     let stretch = self.stretch(at, end);
                     until = Pfn(at.0 + stretch.count);
-                    let told = match stretch.way {
-                        Err(_) => true,
-                        Ok(Way::Own) => false,
-                        Ok(_) => !gone.insert(stretch),
-                    };
-                    if told {
-                        at = until;
-                        continue;
+                    match stretch.origin {
+                        Ok(Origin::Unknown) => {}
+                        Ok(_) if tables.insert(stretch) => {
+                            if table_budget.spend(1).is_err() {
+                                break;
+                            }
+                        }
+                        _ => {
+                            at = until;
+                            continue;
+                        }
                     }
                 }
                 let run = self.run(at, end);
                 at = Pfn(at.0 + run.count.max(1));
-                let named = matches!(run.at, At::Page(_));
-                if !self.may_hold(run) || (named && !seen.insert(run.at)) {
+                let is_page = matches!(run.at, At::Page(_));
+                if !self.may_hold(run) || (is_page && !pages.insert(run.at)) {
                     continue;
                 }
-                if gone.len().max(seen.len()) > most {
-                    at = end;
-                    return None;
+                if is_page && page_budget.spend(1).is_err() {
+                    break;
                 }
                 return Some(run);
             }
+            at = end;
             None
         })
     }
 
-    /// How many tables, and how many pages, of a P2M there can be: each takes a page of memory. The
-    /// tables in which it begins and ends may be named twice, in part.
-    pub(super) fn most(&self) -> usize {
-        let most = self.mem.pages().saturating_add(2);
-        usize::try_from(most).unwrap_or(usize::MAX)
+    /// Upper limit on the tables, and on the pages, of a P2M: each takes a page of memory. The tables
+    /// in which it begins and ends may occur twice, in part.
+    pub(super) fn max_pages(&self) -> u64 {
+        self.mem.pages_held().saturating_add(2)
+    }
+
+    /// A budget of [`P2m::max_pages`].
+    pub(super) fn budget(&self, name: &'static str) -> Budget<'static> {
+        Budget::new(name, self.max_pages())
     }
 
     /// Whether the dump may hold any of the entries of a run.
@@ -126,38 +134,38 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// The entries from `first` on, up to `end` at most, that are told in one place. Never none if
+    /// The entries from `first` to before `end` whose pages have one origin. At least one if
     /// `first < end`.
     pub(super) fn stretch(&self, first: Pfn, end: Pfn) -> Stretch {
         let Entries::Pages { directory, .. } = &self.entries else {
             let run = self.run(first, end);
-            let way = match run.at {
+            let origin = match run.at {
                 At::Nowhere(special) => Err(special),
-                _ => Ok(Way::Own),
+                _ => Ok(Origin::Unknown),
             };
             let count = run.count.max(1);
             return Stretch {
-                way,
+                origin,
                 slot: 0,
                 count,
             };
         };
         let per_page = self.per_page();
         let index = first.0 + self.bias;
-        let (way, until) = directory.way(&self.mem, index / per_page);
+        let (origin, until) = directory.origin(&self.mem, index / per_page);
         let left = until.saturating_mul(per_page).saturating_sub(index);
         Stretch {
-            way: match way {
-                Way::Missing => Err(Special::NoTable),
-                way => Ok(way),
+            origin: match origin {
+                Origin::Missing => Err(Special::NoTable),
+                origin => Ok(origin),
             },
             slot: index % per_page,
             count: end.0.saturating_sub(first.0).min(left).max(1),
         }
     }
 
-    /// The entries that lie together from `first` on, up to `end` at most. Never none if
-    /// `first < end`. Learns nothing, so that reading all of a P2M costs no memory.
+    /// The contiguous entries from `first` to before `end`. At least one if `first < end`. Does not fill
+    /// the cache of pages, so that reading a whole P2M takes no memory.
     pub(super) fn run(&self, first: Pfn, end: Pfn) -> Run {
         let run = |at, count| Run { first, count, at };
         if first.0 >= self.pages {
@@ -187,14 +195,14 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             Entries::Pairs(pairs) => {
                 let i = pairs.partition_point(|(pfn, _)| *pfn < first);
                 let rest = pairs.get(i..).unwrap_or_default();
-                let together = rest
+                let contiguous = rest
                     .iter()
                     .zip(first.0..)
                     .take(PAGE_SIZE / 8)
                     .take_while(|((pfn, _), want)| pfn.0 == *want)
                     .count() as u64;
-                if together > 0 {
-                    return run(At::Pairs(i), wanted.min(together));
+                if contiguous > 0 {
+                    return run(At::Pairs(i), wanted.min(contiguous));
                 }
                 let next = rest.first().map_or(u64::MAX, |(pfn, _)| pfn.0);
                 let gap = wanted.min(next.saturating_sub(first.0));
@@ -203,14 +211,13 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// The entries of a run, in `out`, which is emptied first. Of a run that is nowhere there are
-    /// none.
+    /// Replaces `out` by the entries of a run; none if the run is nowhere.
     pub(super) fn entries(&self, run: Run, out: &mut Vec<Entry>) {
         out.clear();
         self.for_each_entry(run, |entry| out.push(entry));
     }
 
-    /// Calls `f` with the entries of a run in order; not at all if the run is nowhere.
+    /// Calls `f` with the entries of a run in order; never if the run is nowhere.
     #[inline]
     pub(super) fn for_each_entry(&self, run: Run, mut f: impl FnMut(Entry)) {
         let count = usize::try_from(run.count).unwrap_or(0);
@@ -218,7 +225,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             (At::Page(at), _) => {
                 let len = count.saturating_mul(self.word.bytes());
                 let mut copy = [0; PAGE_SIZE];
-                // A copy costs next to nothing here, and is checked: what is made of it is kept.
+                // A checked copy, as results are kept; its cost is negligible.
                 let bytes = copy.get_mut(..len).unwrap_or_default();
                 if self.mem.read(at, bytes).is_err() {
                     if !self.may_hold(run) {
@@ -226,7 +233,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                         (0..run.count).for_each(|_| f(missing));
                         return;
                     }
-                    // Memory may hold a part of it: what one question finds, all find.
+                    // The dump holds a part of it: the same entries as single lookups find.
                     for i in 0..run.count {
                         let entry = MachineAddr(at.0 + i * self.word.bytes() as u64);
                         f(match self.mem.read_word(entry, self.word) {
@@ -253,7 +260,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 .iter()
                 .skip(i)
                 .take(count)
-                .for_each(|(_, mfn)| f(believable(*mfn))),
+                .for_each(|(_, mfn)| f(checked(*mfn))),
             _ => {}
         }
     }

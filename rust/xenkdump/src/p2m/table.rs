@@ -11,15 +11,12 @@ use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SHIFT, PAGE_SIZE};
 use crate::memory::Memory;
 use crate::status::{Status, NONE};
 
-/// The largest P2M that is believed: 256 TiB of pages, sixteen times Xen's largest host.
-pub const MAX_PAGES: u64 = 1 << 36;
+/// The end of all mfns: machine addresses have at most 52 bits on x86.
+const MFN_END: u64 = 1 << (52 - PAGE_SHIFT);
 
-/// Machine addresses have 52 bits on every x86; an entry that names a frame above them is garbage.
-const MFN_LIMIT: u64 = 1 << (52 - PAGE_SHIFT);
-
-/// A domain's pfn to mfn table, read where it lies in machine memory.
+/// A domain's pfn to mfn table, read in place in machine memory.
 ///
-/// Safe to share between threads; what is learnt on the way (where its pages are) is kept.
+/// Can be shared between threads; they share a cache of where its pages are.
 #[derive(Debug)]
 pub struct P2m<M> {
     pub(super) mem: M,
@@ -27,7 +24,7 @@ pub struct P2m<M> {
     pub(super) word: Word,
     pub(super) pages: u64,
     pub(super) entries: Entries,
-    /// Entries of the first page that lie before pfn 0's: an array need not start on a page.
+    /// Number of entries of the first page before that of pfn 0: an array need not be page-aligned.
     pub(super) bias: u64,
     pub(super) packed: Packed,
     pub(super) reverse: OnceLock<Reverse>,
@@ -36,42 +33,42 @@ pub struct P2m<M> {
 /// Where the entries are.
 #[derive(Debug)]
 pub(super) enum Entries {
-    /// In pages of the guest's own.
+    /// In pages of the guest.
     Pages {
         directory: Directory,
         leaves: Leaves,
     },
-    /// In a list of those that name a frame, ascending by pfn.
+    /// A list of those with a frame, ascending by pfn.
     Pairs(Box<[(Pfn, Mfn)]>),
 }
 
 impl<M: Memory<MachineAddr>> P2m<M> {
-    /// Where it was found.
+    /// How it was found.
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// The guest's word size: that of an entry.
+    /// The guest's word size, which is the size of an entry.
     pub fn word(&self) -> Word {
         self.word
     }
 
-    /// How many pfns it has.
+    /// Number of pfns.
     pub fn len(&self) -> u64 {
         self.pages
     }
 
-    /// Whether it has none.
+    /// Whether it has no pfns.
     pub fn is_empty(&self) -> bool {
         self.pages == 0
     }
 
-    /// The machine memory it lies in.
+    /// The machine memory that holds it.
     pub fn memory(&self) -> &M {
         &self.mem
     }
 
-    /// What it says of `pfn`. An entry that names no possible frame (above 52 address bits) is
+    /// The entry of `pfn`. One with an impossible mfn (above 52 address bits) is
     /// [`Special::Invalid`].
     pub fn resolve(&self, pfn: Pfn) -> Entry {
         if pfn.0 >= self.pages {
@@ -84,9 +81,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                     .binary_search_by_key(&pfn, |(pfn, _)| *pfn)
                     .ok()
                     .and_then(|i| pairs.get(i));
-                return found.map_or(Entry::Special(Special::Invalid), |(_, mfn)| {
-                    believable(*mfn)
-                });
+                return found.map_or(Entry::Special(Special::Invalid), |(_, mfn)| checked(*mfn));
             }
         };
         let index = pfn.0 + self.bias;
@@ -104,18 +99,17 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// Whose frame `mfn` is: the lowest pfn that the P2M maps to it. The first question reads the
-    /// whole P2M.
+    /// The lowest pfn that the P2M maps to `mfn`. The first call reads the whole P2M.
     pub fn reverse(&self, mfn: Mfn) -> Option<Pfn> {
         self.reverse.get_or_init(|| Reverse::build(self)).get(mfn)
     }
 
-    /// Does what the first [`P2m::reverse`] does once for all others.
+    /// Builds the table for [`P2m::reverse`], which its first call does otherwise.
     pub fn prepare_reverse(&self) {
         self.reverse.get_or_init(|| Reverse::build(self));
     }
 
-    /// [`P2m::reverse`] of many: [`NONE`] where there is no pfn.
+    /// [`P2m::reverse`] of many mfns; [`NONE`] for those without a pfn.
     pub fn reverse_many(&self, mfns: &[Mfn], out: &mut [Pfn], status: &mut [Status]) {
         let reverse = self.reverse.get_or_init(|| Reverse::build(self));
         for ((mfn, out), status) in mfns.iter().zip(out).zip(status) {
@@ -126,7 +120,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// The page that holds the entry of `pfn`, if its bytes can be lent in one piece.
+    /// The page with the entry of `pfn`, if it can be borrowed.
     pub(super) fn leaf_view(&self, pfn: Pfn) -> Option<LeafView<'_>> {
         let Entries::Pages { directory, leaves } = &self.entries else {
             return None;
@@ -138,9 +132,9 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         let number = index / self.per_page();
         let leaf = leaves.get(number, || directory.leaf(&self.mem, number))?;
         Some(LeafView {
-            bytes: self.mem.lend(leaf.addr()?).first_chunk()?,
+            bytes: self.mem.borrow(leaf.addr()?).first_chunk()?,
             word: self.word,
-            // Wraps where entries before pfn 0's share the page, and back again.
+            // Wraps, here and in `holds`, for the first page of an array that is not page-aligned.
             start: (number * self.per_page()).wrapping_sub(self.bias),
             pages: self.pages,
         })
@@ -156,21 +150,21 @@ impl<M: Memory<MachineAddr>> P2m<M> {
 pub(super) struct LeafView<'p> {
     bytes: &'p [u8; PAGE_SIZE],
     word: Word,
-    /// The pfn of its first entry.
+    /// pfn of its first entry.
     start: u64,
-    /// Where the P2M ends.
+    /// End of the P2M.
     pages: u64,
 }
 
 impl LeafView<'_> {
-    /// Whether the entry of `pfn` is in it.
+    /// Whether it has the entry of `pfn`.
     #[inline]
     pub(super) fn holds(&self, pfn: Pfn) -> bool {
         let slot = pfn.0.wrapping_sub(self.start);
         slot < (PAGE_SIZE / self.word.bytes()) as u64 && pfn.0 < self.pages
     }
 
-    /// The entry of a pfn that it holds.
+    /// The entry of a pfn that it has.
     #[inline]
     pub(super) fn entry(&self, pfn: Pfn) -> Entry {
         let slot = pfn.0.wrapping_sub(self.start) as usize;
@@ -184,18 +178,18 @@ impl LeafView<'_> {
     }
 }
 
-/// Decodes an entry; a frame that cannot be is none.
+/// Decodes an entry; one with an impossible mfn is invalid.
 #[inline]
 pub(super) fn decode(raw: u64, word: Word) -> Entry {
     match Entry::decode(raw, word) {
-        Entry::Frame(mfn) => believable(mfn),
+        Entry::Frame(mfn) => checked(mfn),
         entry => entry,
     }
 }
 
 #[inline]
-pub(super) fn believable(mfn: Mfn) -> Entry {
-    if mfn.0 < MFN_LIMIT {
+pub(super) fn checked(mfn: Mfn) -> Entry {
+    if mfn.0 < MFN_END {
         Entry::Frame(mfn)
     } else {
         Entry::Special(Special::Invalid)

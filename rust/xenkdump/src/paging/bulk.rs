@@ -1,4 +1,4 @@
-//! Many virtual addresses at once.
+//! Batches of virtual addresses.
 
 use super::format::Target;
 use super::{Format, Level, Virtual};
@@ -7,41 +7,41 @@ use crate::memory::Memory;
 use crate::status::{Status, NONE};
 use crate::window::Window;
 
-/// How many addresses go down together: their misses overlap. Short batches take the short form.
+/// Addresses that are walked together, so that their cache misses overlap; fewer in short batches.
 const CHUNK: usize = 256;
 const SHORT: usize = 16;
-/// log2 of the regions that are remembered, at least and at most.
-const FEWEST: u32 = 4;
-const MOST: u32 = 16;
+/// log2 of the number of cached regions.
+const MIN_CACHE_SHIFT: u32 = 4;
+const MAX_CACHE_SHIFT: u32 = 16;
 
 type Table = [u8; PAGE_SIZE];
 
-/// Addresses that share a table of the last level, or the page in its place.
+/// The addresses of one table of the last level, or of one large page.
 #[derive(Clone, Copy)]
 struct Region<'m> {
-    /// The part of the address above them.
+    /// The high part of the addresses.
     key: u64,
     /// Their table.
     table: Option<&'m Table>,
-    /// What stands for an entry where there is no table.
-    instead: Found,
+    /// The result if there is no table.
+    result: Found,
 }
 
-/// No region's key: keys lack the bits of the offset.
+/// The key of no region: keys lack the low bits of the address.
 const NO_KEY: u64 = u64::MAX;
 
-/// An entry of the last level without what a translation has no use for, or what stands for one:
-/// bit 0 says that there is an address; with it, [`Found::LARGE`] that the address is a region's;
-/// without it, the bits from 1 on say why not.
+/// The result for one address: an entry of the last level, masked, or its equivalent. If bit 0 is set,
+/// there is an address, and with [`Found::LARGE`] it is that of a region; otherwise the bits from 1 on
+/// are a status.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Found(u64);
 
 impl Found {
     const PRESENT: u64 = 1;
     const LARGE: u64 = 1 << 11;
-    /// Nothing is known: the address has to be walked alone, as its tables cannot be lent.
+    /// The address has to be walked separately: its tables cannot be borrowed.
     const WALK: Found = Found(0xff << 1);
-    /// The region was not looked up yet.
+    /// The region is not in the cache.
     const UNKNOWN: Found = Found(0xfe << 1);
 
     const fn page(page: MachineAddr) -> Self {
@@ -52,7 +52,7 @@ impl Found {
         Self((status as u64) << 1)
     }
 
-    /// Why there is no address. An entry that is merely absent gives no reason of its own.
+    /// Why there is no address; plainly absent entries have no status.
     fn status(self) -> Status {
         match Status::ALL.get((self.0 >> 1) as usize & 0xff) {
             None | Some(Status::Ok) => Status::NotPresent,
@@ -61,19 +61,18 @@ impl Found {
     }
 }
 
-/// Translates batches of addresses for one thread.
+/// Translates batches of addresses in one thread.
 ///
-/// The tables of the last level that were met are remembered, by the part of the address above
-/// them, so that most addresses cost one look there and one at their own entry. A batch goes down in
-/// chunks and level by level: first it is seen which tables are needed, then all entries are read,
-/// then they are looked at; so one miss does not wait for another.
+/// Tables of the last level are cached by the high part of the address, so that most addresses cost
+/// one lookup there and a read of their own entry. A batch is walked in chunks, level by level: find
+/// the tables, read all entries, then decode them. So cache misses overlap.
 pub struct Translator<'m, M> {
     space: &'m Virtual<M>,
     /// The last two levels of the format.
     directory: &'static Level,
     last: &'static Level,
     regions: Box<[Region<'m>]>,
-    /// The same one level up: which table of the last level but one.
+    /// The same one level up: tables of the last level but one.
     directories: Box<[Region<'m>]>,
     window: Window<'m, MachineAddr>,
 }
@@ -86,13 +85,13 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
             let region = Region {
                 key: NO_KEY,
                 table: None,
-                instead: Found::WALK,
+                result: Found::WALK,
             };
-            vec![region; 1 << bits.clamp(FEWEST, MOST)].into_boxed_slice()
+            vec![region; 1 << bits.clamp(MIN_CACHE_SHIFT, MAX_CACHE_SHIFT)].into_boxed_slice()
         };
         let (directory, last) = match space.format().levels {
             [.., directory, last] => (directory, last),
-            // Every format has two levels or more.
+            // Every format has at least two levels.
             _ => (&super::X86.levels[0], &super::X86.levels[1]),
         };
         Self {
@@ -105,8 +104,8 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// The machine address that each address leads to, [`NONE`] where there is none, and why. What
-    /// lies past the shortest of the three is left alone.
+    /// The machine address of each address, or [`NONE`], with its status. Elements past the shortest of
+    /// the three slices are not touched.
     pub fn translate(
         &mut self,
         addrs: &[VirtAddr],
@@ -122,10 +121,10 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// A chunk, and once more without the tables that were lent if they proved unsound meanwhile.
+    /// Translates a chunk, and again without borrowed tables if they were invalidated meanwhile.
     fn checked(&mut self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
         self.sized(addrs, out, status);
-        if !self.space.memory().lent_soundly() {
+        if !self.space.memory().is_intact() {
             for region in self.regions.iter_mut().chain(&mut self.directories) {
                 region.key = NO_KEY;
             }
@@ -134,7 +133,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// A chunk in the form that fits its length.
+    /// Translates a chunk by the code for its length.
     fn sized(&mut self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
         if addrs.len() <= SHORT {
             self.chunk::<SHORT>(addrs, out, status);
@@ -143,8 +142,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    // The loops below are the engine: slices of one length, nothing but slice iterators, and what
-    // does not change kept out of them.
+    // The loops below are hot: slices of equal length, slice iterators, and no invariants inside.
     fn chunk<const N: usize>(
         &mut self,
         addrs: &[VirtAddr],
@@ -153,8 +151,8 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
     ) {
         let mut tables = [None; N];
         let mut found = [Found::WALK; N];
-        self.reach(addrs, &mut tables, &mut found);
-        // No entry of the last level has reserved bits, or leads to another table.
+        self.find_tables(addrs, &mut tables, &mut found);
+        // Entries of the last level have no reserved bits and always map a page.
         let address = self.last.page.map_or(0, |page| page.address);
         let wanted = address | Found::PRESENT;
         let entries = found.iter_mut().zip(addrs).zip(tables.iter());
@@ -199,9 +197,9 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// The table of the last level for each address of a chunk, or what stands in its place.
+    /// The table of the last level for each address of a chunk, or the result without one.
     #[inline]
-    fn reach<const N: usize>(
+    fn find_tables<const N: usize>(
         &mut self,
         addrs: &[VirtAddr],
         tables: &mut [Option<&'m Table>; N],
@@ -214,20 +212,20 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
             let key = addr.0 >> shift;
             let region = slot(regions, key);
             if region.key == key {
-                (*table, *found) = (region.table, region.instead);
+                (*table, *found) = (region.table, region.result);
             } else {
                 *found = Found::UNKNOWN;
                 known = false;
             }
         }
         if !known {
-            self.explore(addrs, tables, found);
+            self.fill_cache(addrs, tables, found);
         }
     }
 
-    /// Gets to know the regions of a chunk that are not known yet.
+    /// Looks up the regions of a chunk that are not in the cache.
     #[cold]
-    fn explore<const N: usize>(
+    fn fill_cache<const N: usize>(
         &mut self,
         addrs: &[VirtAddr],
         tables: &mut [Option<&'m Table>; N],
@@ -237,7 +235,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         let unknown = |(addr, found): (&VirtAddr, &Found)| {
             (*found == Found::UNKNOWN).then_some((addr.0 >> shift, *addr))
         };
-        // One address of each region; neighbours mostly share one.
+        // One address of each region; neighbours usually share one.
         let mut regions = [VirtAddr(0); N];
         let (mut count, mut newest) = (0, NO_KEY);
         for (key, addr) in addrs.iter().zip(found.iter()).filter_map(unknown) {
@@ -247,22 +245,22 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
                 count += 1;
             }
         }
-        self.learn::<N>(regions.get(..count).unwrap_or_default());
+        self.walk_regions::<N>(regions.get(..count).unwrap_or_default());
         for ((addr, table), found) in addrs.iter().zip(tables.iter_mut()).zip(found.iter_mut()) {
             if *found == Found::UNKNOWN {
                 let key = addr.0 >> shift;
                 if slot(&self.regions, key).key != key {
-                    // Two regions of this chunk are kept in one place.
-                    self.learn::<1>(std::slice::from_ref(addr));
+                    // Evicted by another region of this chunk.
+                    self.walk_regions::<1>(std::slice::from_ref(addr));
                 }
                 let region = slot(&self.regions, key);
-                (*table, *found) = (region.table, region.instead);
+                (*table, *found) = (region.table, region.result);
             }
         }
     }
 
-    /// Looks up the regions of at most N addresses and keeps them, level by level.
-    fn learn<const N: usize>(&mut self, addrs: &[VirtAddr]) {
+    /// Walks the regions of at most N addresses, level by level, and caches them.
+    fn walk_regions<const N: usize>(&mut self, addrs: &[VirtAddr]) {
         let space = self.space;
         let mut above = [(None, Found::WALK); N];
         for (addr, above) in addrs.iter().zip(above.iter_mut()) {
@@ -277,47 +275,38 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
                 };
             }
         }
-        for ((addr, (table, instead)), entry) in addrs.iter().zip(above).zip(entries) {
+        for ((addr, (table, result)), entry) in addrs.iter().zip(above).zip(entries) {
             let key = addr.0 >> self.directory.shift;
-            let (table, instead) = match table {
-                None => (None, instead),
+            let (table, result) = match table {
+                None => (None, result),
                 Some(_) => match Format::target(self.directory, entry) {
                     Target::Absent => (None, Found::fault(Status::NotPresent)),
                     Target::Reserved => (None, Found::fault(Status::Reserved)),
                     Target::Page(page) => (None, Found::page(page)),
-                    Target::Table(table) => lend(&mut self.window, space.memory(), table),
+                    Target::Table(table) => borrow(&mut self.window, space.memory(), table),
                 },
             };
-            *slot_mut(&mut self.regions, key) = Region {
-                key,
-                table,
-                instead,
-            };
+            *slot_mut(&mut self.regions, key) = Region { key, table, result };
         }
     }
 
-    /// The table of the last level but one for `addr`, or what stands for it in the region of
-    /// `addr`.
+    /// The table of the last level but one for `addr`, or the result for its region without one.
     fn directory_of(&mut self, addr: VirtAddr) -> (Option<&'m Table>, Found) {
         let key = addr.0 >> (self.directory.shift + self.directory.bits);
         let known = slot(&self.directories, key);
-        let (table, instead) = if known.key == key {
-            (known.table, known.instead)
+        let (table, result) = if known.key == key {
+            (known.table, known.result)
         } else {
-            let (table, instead) = upper(self.space, &mut self.window, addr);
-            *slot_mut(&mut self.directories, key) = Region {
-                key,
-                table,
-                instead,
-            };
-            (table, instead)
+            let (table, result) = upper(self.space, &mut self.window, addr);
+            *slot_mut(&mut self.directories, key) = Region { key, table, result };
+            (table, result)
         };
-        if instead.0 & Found::PRESENT == 0 {
-            return (table, instead);
+        if result.0 & Found::PRESENT == 0 {
+            return (table, result);
         }
-        // A page larger than the region: the part of it that is the region.
+        // A page larger than the region: the part that covers the region.
         let above = (1 << (self.directory.shift + self.directory.bits)) - self.directory.span();
-        (None, Found(instead.0 | addr.0 & above))
+        (None, Found(result.0 | addr.0 & above))
     }
 }
 
@@ -345,37 +334,37 @@ fn upper<'m, M: Memory<MachineAddr>>(
             Target::Table(next) => table = next,
         }
     }
-    lend(window, space.memory(), table)
+    borrow(window, space.memory(), table)
 }
 
-fn lend<'m, M: Memory<MachineAddr>>(
+fn borrow<'m, M: Memory<MachineAddr>>(
     window: &mut Window<'m, MachineAddr>,
     mem: &'m M,
     table: MachineAddr,
 ) -> (Option<&'m Table>, Found) {
-    let bytes = window.lend(mem, table, PAGE_SIZE);
-    // One that cannot be lent is missing, or in pieces.
+    let bytes = window.borrow(mem, table, PAGE_SIZE);
+    // A table that cannot be borrowed is missing, or not contiguous.
     (bytes.and_then(<[u8]>::first_chunk), Found::WALK)
 }
 
-/// The entry of a table, of 4 bytes; the index may have higher bits than a table's.
+/// The 4-byte entry of a table; bits of the index above those of the level are ignored.
 #[inline]
 fn entry_32(table: &Table, index: u64) -> u64 {
     let entries: &[[u8; 4]] = table.as_chunks().0;
     u32::from_le_bytes(entries[index as usize % (PAGE_SIZE / 4)]).into()
 }
 
-/// The same of 8 bytes.
+/// The same for 8-byte entries.
 #[inline]
 fn entry_64(table: &Table, index: u64) -> u64 {
     let entries: &[[u8; 8]] = table.as_chunks().0;
     u64::from_le_bytes(entries[index as usize % (PAGE_SIZE / 8)])
 }
 
-/// Where a key is kept, if it is; `regions` is never empty and its length a power of two.
+/// The slot of a key in a cache of `len` regions, a power of two.
 #[inline]
 fn place(len: usize, key: u64) -> usize {
-    // Fibonacci hashing: neighbours are kept apart, and so are keys that differ in high bits only.
+    // Fibonacci hashing: separates neighbours, and keys that differ in high bits only.
     let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (hash >> 40) as usize & (len - 1)
 }

@@ -5,13 +5,13 @@ use crate::addr::{MachineAddr, VirtAddr, Word};
 /// Bits 12 to 51: the address in an entry that points to a table or maps a 4 KiB page.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const PRESENT: u64 = 1 << 0;
-/// "This entry maps a page" at the levels where it may point to a table as well.
+/// PS: the entry maps a page, at levels where it may also point to a table.
 const LARGE: u64 = 1 << 7;
 
-/// What an entry allows, in the positions of an x86 entry's own bits.
+/// Flags of a mapping, in the bit positions of an x86 entry.
 ///
-/// Over a walk, writable and user are what every level grants, no-execute what any level demands;
-/// the rest is the last entry's.
+/// Those of a walk are writable and user if every level is, no-execute if any level is; the rest is
+/// from the last entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u64);
 
@@ -20,7 +20,7 @@ impl Flags {
     pub const PRESENT: Flags = Flags(PRESENT);
     /// Writable.
     pub const WRITABLE: Flags = Flags(1 << 1);
-    /// Open to user mode. A 64-bit PV kernel runs in ring 3: its own pages have this bit too.
+    /// Accessible in user mode. A 64-bit PV kernel runs in ring 3: its own pages have this bit too.
     pub const USER: Flags = Flags(1 << 2);
     /// Write-through.
     pub const WRITE_THROUGH: Flags = Flags(1 << 3);
@@ -28,19 +28,18 @@ impl Flags {
     pub const CACHE_DISABLED: Flags = Flags(1 << 4);
     /// Accessed.
     pub const ACCESSED: Flags = Flags(1 << 5);
-    /// Written to.
+    /// Dirty.
     pub const DIRTY: Flags = Flags(1 << 6);
-    /// Maps a large page (in a 4 KiB page's entry the same bit is [`Flags::PAT`]'s).
+    /// Maps a large page. In entries of 4 KiB pages the same bit is PAT.
     pub const LARGE: Flags = Flags(LARGE);
     /// Global.
     pub const GLOBAL: Flags = Flags(1 << 8);
-    /// The page-attribute-table bit, brought to one place: bit 12, where large pages have it.
+    /// PAT, always in bit 12, where large pages have it.
     pub const PAT: Flags = Flags(1 << 12);
     /// Not executable.
     pub const NO_EXECUTE: Flags = Flags(1 << 63);
 
-    /// The bits that describe the mapping, not its use: without accessed, dirty and the bits that
-    /// software keeps for itself.
+    /// The bits that describe the mapping itself: without accessed, dirty and software bits.
     pub const ATTRIBUTES: Flags = Flags(
         PRESENT
             | Self::WRITABLE.0
@@ -77,7 +76,7 @@ impl Flags {
         Flags(self.0 & other.0)
     }
 
-    /// The names of the bits that are set, lowest bit first, in crash's spelling.
+    /// Names of the set bits, lowest bit first, as in crash.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES
             .into_iter()
@@ -88,30 +87,30 @@ impl Flags {
 /// How an entry of some level maps a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The entry always maps a page; otherwise only where [`Flags::LARGE`] is set.
+    /// Entries always map a page; otherwise only if [`Flags::LARGE`] is set.
     pub always: bool,
     /// Address bits of the entry.
     pub address: u64,
     /// Bits that must be zero.
     pub reserved: u64,
-    /// Address bits kept elsewhere: (mask, shift to the left). PSE-36 has some.
+    /// Further address bits: (mask, left shift). PSE-36 has some.
     pub high: (u64, u32),
 }
 
 /// One level of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
-    /// 1 for the tables whose entries map 4 KiB pages, counting upwards.
+    /// 1 for tables whose entries map 4 KiB pages, counting upwards.
     pub number: u8,
     /// Lowest bit of the index in the virtual address.
     pub shift: u32,
     /// Width of the index in bits.
     pub bits: u32,
-    /// How an entry maps a page, where it may.
+    /// How an entry maps a page, if it may.
     pub page: Option<Page>,
     /// Bits that must be zero in an entry that points to a table.
     pub reserved: u64,
-    /// Whether the entries have permission bits at all.
+    /// Whether entries have permission bits.
     pub permissions: bool,
 }
 
@@ -122,25 +121,25 @@ impl Level {
         ((addr.0 >> self.shift) & ((1 << self.bits) - 1)) as u16
     }
 
-    /// How many entries a table has.
+    /// Number of entries of a table.
     pub const fn entries(&self) -> u16 {
         1 << self.bits
     }
 
-    /// How many bytes of address space an entry covers.
+    /// Bytes of address space that an entry covers.
     pub const fn span(&self) -> u64 {
         1 << self.shift
     }
 }
 
-/// What an entry leads to.
+/// What an entry points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// Nothing.
     Absent,
-    /// Nothing: bits are set that must not be.
+    /// Nothing: reserved bits are set.
     Reserved,
-    /// A page, by the address of its first byte.
+    /// A page, by its address.
     Page(MachineAddr),
     /// A table of the next level.
     Table(MachineAddr),
@@ -155,11 +154,11 @@ pub struct Format {
     pub entry: Word,
     /// Width of an address in bits.
     pub width: u32,
-    /// Whether the bits above `width` repeat the highest one below; they are zero otherwise.
+    /// Whether the bits above `width` are copies of the highest bit below; they are zero otherwise.
     pub sign_extended: bool,
     /// Address bits of cr3.
     pub root: u64,
-    /// Levels, the root's first.
+    /// Levels, that of the root first.
     pub levels: &'static [Level],
 }
 
@@ -171,7 +170,7 @@ const SMALL: Page = Page {
 };
 
 const fn large(shift: u32) -> Page {
-    // Bit 12 is the PAT's; between it and the address all bits are reserved.
+    // Bit 12 is PAT; all bits between it and the address are reserved.
     Page {
         always: false,
         address: ADDRESS & !((1 << shift) - 1),
@@ -185,7 +184,7 @@ const fn level(number: u8, page: Option<Page>) -> Level {
         number,
         shift: 12 + 9 * (number as u32 - 1),
         bits: 9,
-        // Where no page may be mapped, the bit that would say so is reserved.
+        // PS is reserved at levels that cannot map a page.
         reserved: if page.is_none() { LARGE } else { 0 },
         page,
         permissions: true,
@@ -194,9 +193,9 @@ const fn level(number: u8, page: Option<Page>) -> Level {
 
 /// 32 bits, 4-byte entries: 10/10/12, with 4 MiB pages.
 ///
-/// A 4 MiB page's entry keeps address bits 32 to 39 in its bits 13 to 20. Older processors have 36
-/// address bits and take bits 17 to 20 for reserved; which one wrote the dump is not recorded, and
-/// the 40-bit form reads both.
+/// The entry of a 4 MiB page has address bits 32 to 39 in bits 13 to 20. Older processors have 36
+/// address bits and reserve bits 17 to 20. Dumps do not record the processor; the 40-bit form reads
+/// both.
 pub static X86: Format = Format {
     name: "x86",
     entry: Word::W32,
@@ -230,9 +229,9 @@ pub static X86: Format = Format {
 
 /// 32 bits, 8-byte entries: 2/9/9/12, with 2 MiB pages.
 ///
-/// The four page-directory pointers need only be aligned to 32 bytes. They have no permission bits;
-/// whatever stands in their other bits is ignored: QEMU without acceleration sets "accessed" in
-/// them, and 64-bit Xen runs 32-bit guests with full flags there.
+/// The table of four page-directory pointers is aligned to 32 bytes. The pointers have no permission
+/// bits. Their other bits are ignored: QEMU without acceleration sets "accessed" in them, and 64-bit
+/// Xen runs 32-bit guests with all flags set.
 pub static X86_PAE: Format = Format {
     name: "x86-pae",
     entry: Word::W64,
@@ -285,7 +284,7 @@ pub static X86_64_LA57: Format = Format {
 };
 
 impl Format {
-    /// Every layout there is.
+    /// All layouts.
     pub const ALL: [&'static Format; 4] = [&X86, &X86_PAE, &X86_64, &X86_64_LA57];
 
     /// The layout of this name.
@@ -293,7 +292,7 @@ impl Format {
         Self::ALL.into_iter().find(|format| format.name == name)
     }
 
-    /// The root's address out of a cr3: without the flags and the PCID in its low bits.
+    /// The address of the root in a cr3, without flags and PCID.
     pub const fn root(&self, cr3: MachineAddr) -> MachineAddr {
         MachineAddr(cr3.0 & self.root)
     }
@@ -303,7 +302,7 @@ impl Format {
         self.canonical(addr.0).0 == addr.0
     }
 
-    /// The address whose low bits are `raw`'s: the higher ones as the layout wants them.
+    /// The canonical address with the low bits of `raw`.
     pub(super) const fn canonical(&self, raw: u64) -> VirtAddr {
         let unused = 64 - self.width;
         VirtAddr(if self.sign_extended {
@@ -313,13 +312,13 @@ impl Format {
         })
     }
 
-    /// Where the entry with this index stands.
+    /// Address of an entry.
     pub(crate) const fn entry_addr(&self, table: MachineAddr, index: u16) -> MachineAddr {
-        // A table lies below 2^52.
+        // Tables are below 2^52.
         MachineAddr(table.0 + index as u64 * self.entry.bytes() as u64)
     }
 
-    /// What `entry` of a table of `level` leads to.
+    /// What `entry` of a table of `level` points to.
     #[inline]
     pub(super) const fn target(level: &Level, entry: u64) -> Target {
         if entry & PRESENT == 0 {
@@ -342,7 +341,7 @@ impl Format {
         }
     }
 
-    /// The flags of a mapping whose last entry is `entry`, found under `above`.
+    /// The flags of a mapping whose last entry is `entry`, below levels that allow `above`.
     pub(super) const fn flags(level: &Level, above: Flags, entry: u64) -> Flags {
         let mut bits = entry & (0xfff | Flags::NO_EXECUTE.0);
         let large = match level.page {
@@ -352,13 +351,13 @@ impl Format {
         if large {
             bits |= entry & Flags::PAT.0;
         } else {
-            // Bit 7 of a small page's entry is its PAT bit.
+            // Bit 7 of the entry of a 4 KiB page is PAT.
             bits = bits & !LARGE | (bits & LARGE) << 5;
         }
         Flags(bits & (above.0 | !Self::GRANTED) | above.0 & Flags::NO_EXECUTE.0)
     }
 
-    /// What the levels down to `entry` allow together.
+    /// What the levels down to `entry` allow.
     pub(super) const fn combine(level: &Level, above: Flags, entry: u64) -> Flags {
         if level.permissions {
             Flags(above.0 & entry & Self::GRANTED | (above.0 | entry) & Flags::NO_EXECUTE.0)
@@ -367,9 +366,9 @@ impl Format {
         }
     }
 
-    /// Bits that a level grants only if every level above does.
+    /// Bits that are set only if they are at every level.
     const GRANTED: u64 = Flags::WRITABLE.0 | Flags::USER.0;
-    /// What stands above the root: everything is allowed.
+    /// Above the root: everything is allowed.
     pub(super) const OPEN: Flags = Flags(Self::GRANTED);
 }
 
@@ -377,7 +376,7 @@ impl Format {
 mod tests {
     use super::*;
 
-    /// The masks, written out once more by hand from the processor manuals.
+    /// The masks, as in the processor manuals.
     #[test]
     fn masks() {
         let page = |format: &Format, number| {

@@ -1,4 +1,4 @@
-//! What a root maps, range by range.
+//! The ranges that page tables map.
 
 use std::collections::HashSet;
 
@@ -7,23 +7,23 @@ use super::{Flags, Format, Level, Step};
 use crate::addr::{MachineAddr, VirtAddr, PAGE_SIZE};
 use crate::memory::{Fault, Memory};
 
-/// A run of pages of one size and one set of flags, without a gap in either address.
+/// Pages of one size and one set of flags that are contiguous in both addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MappedRange {
-    /// Its first address.
+    /// The first virtual address.
     pub addr: VirtAddr,
-    /// Where that leads.
+    /// Its machine address.
     pub machine: MachineAddr,
     /// Length in bytes.
     pub len: u64,
-    /// Size in bytes of the pages that map it.
+    /// Size of the pages in bytes.
     pub page_size: u64,
     /// [`Flags::ATTRIBUTES`] of the pages.
     pub flags: Flags,
 }
 
 impl MappedRange {
-    /// Takes `next` in, if it goes on where this one ends.
+    /// Extends the range by `next` if that continues it.
     fn join(&mut self, next: &MappedRange) -> bool {
         let joins = self.addr.0.checked_add(self.len) == Some(next.addr.0)
             && self.machine.0.checked_add(self.len) == Some(next.machine.0)
@@ -42,34 +42,33 @@ struct Open {
     /// Address of the table.
     table: MachineAddr,
     bytes: Box<[u8; PAGE_SIZE]>,
-    /// The entry to look at next, and the last one wanted.
+    /// Index of the next entry, and of the last one that is wanted.
     next: u16,
     last: u16,
     /// What the levels above allow.
     above: Flags,
     /// The address that entry 0 maps, before sign extension.
     base: u64,
-    /// All of it is read, and no page was found so far.
+    /// The whole table is wanted and no page was found so far.
     empty: bool,
 }
 
-/// The ranges that a root maps, in rising order; see [`super::Virtual::mapped`].
+/// The ranges that page tables map, in ascending order; see [`super::Virtual::mapped`].
 ///
-/// A table that is not in the dump gives an `Err` in the place of what it would map. Ranges are
-/// found as they are asked for. Tables may be as hostile as they like, mapping themselves at every
-/// level: between two items lies work bounded by the size of the memory, for a table below which
-/// nothing is mapped is not read a second time, and what was wrong there is told once.
+/// A table that is not in the dump yields an `Err` in place of its ranges. Ranges are found on demand.
+/// The work between two items is bounded by the size of memory even if tables map themselves at every
+/// level: a table below which nothing is mapped is read once, and its fault is reported once.
 pub struct Mapped<M> {
     mem: M,
     format: &'static Format,
-    /// Tables from the root down to where reading goes on; empty before the start and at the end.
+    /// Tables from the root down to the current one; empty before the start and at the end.
     open: Vec<Open>,
     spare: Vec<Box<[u8; PAGE_SIZE]>>,
     root: Option<MachineAddr>,
     /// First and last address wanted, before sign extension.
     wanted: (u64, u64),
     /// Tables below which nothing is mapped, with their levels.
-    barren: HashSet<(u8, MachineAddr)>,
+    empty: HashSet<(u8, MachineAddr)>,
     pending: Option<MappedRange>,
     fault: Option<Fault>,
 }
@@ -90,18 +89,18 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
             spare: Vec::new(),
             root: wanted.map(|_| format.root(root)),
             wanted: wanted.unwrap_or_default(),
-            barren: HashSet::new(),
+            empty: HashSet::new(),
             pending: None,
             fault: None,
         }
     }
 
-    /// Starts on a table of the level at `depth`.
+    /// Opens a table of the level at `depth`.
     fn enter(&mut self, depth: usize, table: MachineAddr, above: Flags, base: u64) {
         let Some(level) = self.format.levels.get(depth) else {
             return;
         };
-        if self.barren.contains(&(level.number, table)) {
+        if self.empty.contains(&(level.number, table)) {
             return;
         }
         let mut bytes = self.spare.pop().unwrap_or_else(|| Box::new([0; PAGE_SIZE]));
@@ -132,14 +131,14 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         });
     }
 
-    /// A page stands below every open table.
+    /// Marks all open tables as not empty.
     fn found(&mut self) {
         for open in &mut self.open {
             open.empty = false;
         }
     }
 
-    /// Looks at the next entry of the lowest open table; the page it maps, if it does.
+    /// Reads the next entry of the lowest open table; returns the page if it maps one.
     fn advance(&mut self) -> Option<MappedRange> {
         let depth = self.open.len().checked_sub(1)?;
         let level = self.format.levels.get(depth)?;
@@ -192,7 +191,7 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
     fn leave(&mut self, level: &Level) {
         if let Some(open) = self.open.pop() {
             if open.empty {
-                self.barren.insert((level.number, open.table));
+                self.empty.insert((level.number, open.table));
             }
             self.spare.push(open.bytes);
         }
@@ -208,7 +207,7 @@ impl<M: Memory<MachineAddr>> Iterator for Mapped<M> {
         }
         loop {
             if self.fault.is_some() {
-                // What was found before the fault comes first.
+                // The range before the fault comes first.
                 if let Some(range) = self.pending.take() {
                     return Some(Ok(range));
                 }
@@ -230,11 +229,10 @@ impl<M: Memory<MachineAddr>> Iterator for Mapped<M> {
     }
 }
 
-/// First and last address before sign extension; `None` where the range holds no address of the
-/// layout.
+/// First and last address before sign extension; `None` if the range has no address of the layout.
 fn wanted(format: &Format, first: VirtAddr, last: VirtAddr) -> Option<(u64, u64)> {
     let mask = u64::MAX >> (64 - format.width);
-    // Where the hole of addresses that are not canonical begins and ends.
+    // The last address before and the first one after the non-canonical hole.
     let (hole, after) = if format.sign_extended {
         (mask >> 1, !(mask >> 1))
     } else {

@@ -1,13 +1,11 @@
 //! Virtual to machine addresses.
 //!
-//! A page-table layout is data ([`Format`]); one generic walker ([`walk`]) reads it. Tables are
-//! taken to hold machine addresses, as they do on a bare host and in every PV guest, so no P2M is
-//! needed to walk them.
+//! A page-table layout is data ([`Format`]), read by one generic walker ([`walk`]). Tables hold machine
+//! addresses, as on a host without Xen and in every PV guest, so a walk needs no P2M.
 //!
-//! The walker knows nothing of processors beyond the tables: it takes for granted that `CR4.PSE` and
-//! `EFER.NXE` are set, and that an address is 52 bits wide. Entries are judged by their present bit
-//! alone: what Linux or Xen keep in the other bits of an absent entry (`PROT_NONE`, swap, grants) is
-//! not a mapping.
+//! The walker assumes that `CR4.PSE` and `EFER.NXE` are set and that physical addresses have 52 bits.
+//! An entry is a mapping only if its present bit is set: what Linux or Xen keep in the other bits of
+//! an absent entry (`PROT_NONE`, swap, grants) is ignored.
 
 mod bulk;
 mod format;

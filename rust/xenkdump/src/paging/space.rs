@@ -4,9 +4,9 @@ use super::{walk, Format, Mapped, Mapping};
 use crate::addr::{MachineAddr, VirtAddr};
 use crate::memory::{Fault, Memory};
 
-/// The memory that a root maps.
+/// The virtual memory of one set of page tables.
 ///
-/// It keeps nothing but the root and is as safe to share between threads as `M` is.
+/// It has no state and can be shared between threads as `M` can.
 #[derive(Clone, Copy, Debug)]
 pub struct Virtual<M> {
     mem: M,
@@ -15,7 +15,7 @@ pub struct Virtual<M> {
 }
 
 impl<M: Memory<MachineAddr>> Virtual<M> {
-    /// What `root` (a cr3: its low bits are ignored) maps by the tables in `mem`.
+    /// The virtual memory of the page tables at `root` (a cr3; its low bits are ignored) in `mem`.
     pub fn new(mem: M, format: &'static Format, root: MachineAddr) -> Self {
         Self {
             mem,
@@ -29,7 +29,7 @@ impl<M: Memory<MachineAddr>> Virtual<M> {
         &self.mem
     }
 
-    /// The machine memory below, the root let go.
+    /// The machine memory below.
     pub fn into_memory(self) -> M {
         self.mem
     }
@@ -44,24 +44,24 @@ impl<M: Memory<MachineAddr>> Virtual<M> {
         self.root
     }
 
-    /// Where `addr` leads, and how it is mapped.
+    /// How `addr` is mapped.
     pub fn walk(&self, addr: VirtAddr) -> Result<Mapping, Fault> {
         walk(&self.mem, self.format, self.root, addr)
     }
 
-    /// Where `addr` leads.
+    /// The machine address of `addr`.
     pub fn translate(&self, addr: VirtAddr) -> Result<MachineAddr, Fault> {
         self.walk(addr).map(|mapping| mapping.machine)
     }
 
-    /// What is mapped from `first` to `last`, both included, in rising order.
+    /// The mapped ranges from `first` to `last`, both included, in ascending order.
     pub fn mapped(&self, first: VirtAddr, last: VirtAddr) -> Mapped<&M> {
         Mapped::new(&self.mem, self.format, self.root, first, last)
     }
 }
 
 impl<M: Memory<MachineAddr>> Virtual<M> {
-    /// [`Virtual::mapped`], as an iterator that holds the memory itself.
+    /// [`Virtual::mapped`], as an iterator that owns the memory.
     pub fn into_mapped(self, first: VirtAddr, last: VirtAddr) -> Mapped<M> {
         Mapped::new(self.mem, self.format, self.root, first, last)
     }

@@ -1,24 +1,24 @@
-//! One address, from the root down.
+//! Walks one address.
 
 use super::format::Target;
 use super::{Flags, Format, Level};
 use crate::addr::{MachineAddr, VirtAddr};
 use crate::memory::{Fault, Memory};
 
-/// Where a virtual address leads.
+/// How a virtual address is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// The machine address of the very byte.
+    /// Its machine address.
     pub machine: MachineAddr,
     /// Size in bytes of the page that maps it.
     pub page_size: u64,
-    /// What the walk allows.
+    /// The permissions of the whole walk, and the attributes of the last entry.
     pub flags: Flags,
     /// Level of the last entry: 1 for a 4 KiB page.
     pub level: u8,
 }
 
-/// One entry on the way.
+/// One entry of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Level of the table.
@@ -63,7 +63,7 @@ pub fn walk<M: Memory<MachineAddr> + ?Sized>(
     walk_steps(mem, format, root, addr, |_| ())
 }
 
-/// [`walk`], and shows every entry on the way to `step`, the one where the walk ends included.
+/// [`walk`], and calls `step` with every entry that is read, including the last one.
 pub fn walk_steps<M: Memory<MachineAddr> + ?Sized>(
     mem: &M,
     format: &Format,
@@ -96,19 +96,19 @@ pub fn walk_steps<M: Memory<MachineAddr> + ?Sized>(
             }
         }
     }
-    // No layout gets here: entries of the last level always map a page.
+    // Unreachable: entries of the last level always map a page.
     Err(Fault::NonCanonical(addr))
 }
 
-/// Where the way to an address leaves the levels above the last one.
+/// Where a walk ends before the last level.
 pub(crate) enum Last {
     /// At this table of the last level.
     Table(MachineAddr),
-    /// At a large page; the address of the very byte.
+    /// At a large page: the machine address of the byte.
     Page(MachineAddr),
 }
 
-/// [`walk`], but for the last level.
+/// [`walk`] without the last level.
 pub(crate) fn walk_to_last<M: Memory<MachineAddr> + ?Sized>(
     mem: &M,
     format: &Format,

@@ -1,4 +1,4 @@
-//! Many addresses of a space at once.
+//! Batches of addresses of a space.
 
 use std::hint::black_box;
 
@@ -12,46 +12,45 @@ use crate::window::Window;
 
 const CHUNK: usize = 256;
 
-/// Where the rows of [`Batch::read_rows`] go.
+/// The destination of [`Batch::read_rows`].
 pub trait Rows {
-    /// Puts `bytes` into a row, from the byte `at` on; what does not fit in it belongs to the rows
-    /// after it.
+    /// Copies `bytes` into a row at offset `at`; the excess belongs to the following rows.
     fn put(&mut self, row: usize, at: usize, bytes: &[u8]);
-    /// Clears a row: all of it could not be read, and parts of it may have been put.
+    /// Clears a row that could not be read, parts of which may have been copied.
     fn clear(&mut self, row: usize);
 }
 
-/// Translates and reads batches of addresses for one thread.
+/// Translates and reads batches of addresses in one thread.
 pub struct Batch<'s, M> {
     space: &'s Space<M>,
-    way: Way<'s, M>,
+    method: Method<'s, M>,
     window: Window<'s, MachineAddr>,
 }
 
-enum Way<'s, M> {
-    /// The numbers are machine addresses'.
-    Same,
+enum Method<'s, M> {
+    /// Addresses are machine addresses.
+    Identity,
     P2m(&'s P2m<M>),
-    Tables(Box<Translator<'s, M>>),
+    PageTables(Box<Translator<'s, M>>),
 }
 
 impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     /// For about `expected` addresses.
     pub fn new(space: &'s Space<M>, expected: usize) -> Self {
-        let way = match space {
-            Space::Machine(_) | Space::Physical(Physical::Bare(_)) => Way::Same,
-            Space::Physical(Physical::P2m(p2m)) => Way::P2m(p2m),
-            Space::Virtual(space) => Way::Tables(Box::new(Translator::new(space, expected))),
+        let method = match space {
+            Space::Machine(_) | Space::Physical(Physical::Bare(_)) => Method::Identity,
+            Space::Physical(Physical::P2m(p2m)) => Method::P2m(p2m),
+            Space::Virtual(space) => Method::PageTables(Box::new(Translator::new(space, expected))),
         };
         Self {
             space,
-            way,
+            method,
             window: Window::default(),
         }
     }
 
-    /// The machine address that each address leads to, [`NONE`] where there is none, and why. What
-    /// lies past the shortest of the three is left alone.
+    /// The machine address of each address, or [`NONE`], with its status. Elements past the shortest of
+    /// the three slices are not touched.
     pub fn translate(&mut self, addrs: &[u64], out: &mut [MachineAddr], status: &mut [Status]) {
         let chunks = addrs
             .chunks(CHUNK)
@@ -64,13 +63,13 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
 
     #[inline]
     fn chunk(&mut self, addrs: &[u64], out: &mut [MachineAddr], status: &mut [Status]) {
-        match &mut self.way {
-            Way::Same => {
+        match &mut self.method {
+            Method::Identity => {
                 for ((addr, out), status) in addrs.iter().zip(out).zip(status) {
                     (*out, *status) = (MachineAddr(*addr), Status::Ok);
                 }
             }
-            Way::P2m(p2m) => {
+            Method::P2m(p2m) => {
                 let mut pfns = [PseudoPhysAddr(0).frame(); CHUNK];
                 let mut mfns = [Mfn(0); CHUNK];
                 for (pfn, addr) in pfns.iter_mut().zip(addrs) {
@@ -79,7 +78,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
                 let pfns = pfns.get(..addrs.len()).unwrap_or_default();
                 p2m.resolve_many(pfns, &mut mfns, status);
                 for ((addr, mfn), out) in addrs.iter().zip(mfns).zip(out) {
-                    // A frame lies below 2^52; what is none stays none.
+                    // Frames are below 2^52, so only NONE stays NONE.
                     *out = MachineAddr(if mfn.0 == NONE {
                         NONE
                     } else {
@@ -87,7 +86,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
                     });
                 }
             }
-            Way::Tables(translator) => {
+            Method::PageTables(translator) => {
                 let mut virt = [VirtAddr(0); CHUNK];
                 for (virt, addr) in virt.iter_mut().zip(addrs) {
                     *virt = VirtAddr(*addr);
@@ -98,8 +97,8 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         }
     }
 
-    /// Reads `size` bytes at each address into the row of `rows` with the address's number plus
-    /// `first`. A row of which any byte cannot be read is cleared and has a status that says why.
+    /// Reads `size` bytes at each address into the rows from number `first` on. Rows with an unreadable
+    /// byte are cleared, and their status is the reason.
     pub fn read_rows(
         &mut self,
         addrs: &[u64],
@@ -108,17 +107,17 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         rows: &mut impl Rows,
         status: &mut [Status],
     ) {
-        if adjoin(addrs, size) && self.read_run(addrs, size, first, rows).is_some() {
+        if are_adjacent(addrs, size) && self.read_run(addrs, size, first, rows).is_some() {
             status.fill(Status::Ok);
             return;
         }
         let chunks = addrs.chunks(CHUNK).zip(status.chunks_mut(CHUNK));
         for ((addrs, status), first) in chunks.zip((first..).step_by(CHUNK)) {
-            self.soundly(|this| this.read_chunk(addrs, size, first, rows, status));
+            self.checked(|this| this.read_chunk(addrs, size, first, rows, status));
         }
     }
 
-    /// Reads rows that lie next to each other in one go; `None` if any of them cannot be read.
+    /// Reads adjacent rows at once; `None` if any of them cannot be read.
     fn read_run(
         &mut self,
         addrs: &[u64],
@@ -140,18 +139,17 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         rows: &mut impl Rows,
         status: &mut [Status],
     ) {
-        let mut row = first;
         let mut machine = [MachineAddr(0); CHUNK];
         self.chunk(addrs, &mut machine, status);
-        // All rows are found, then touched, then copied: in a loop that does nothing else, a dozen
+        // Find all rows, then touch them, then copy: in a loop of nothing but touches a dozen cache
         // misses overlap.
         let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
         let results = machine.iter().zip(&*status);
         for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
             let in_page = size <= PAGE_SIZE - VirtAddr(*addr).page_offset();
             if in_page && *status == Status::Ok {
-                let lent = self.window.lend(self.space.memory(), *machine, size);
-                *found = lent.unwrap_or_default();
+                let borrowed = self.window.borrow(self.space.memory(), *machine, size);
+                *found = borrowed.unwrap_or_default();
             }
         }
         let touched = found
@@ -160,51 +158,88 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             .filter_map(|row| row.first())
             .fold(0, |all, byte| all ^ byte);
         black_box(touched);
-        for ((addr, found), status) in addrs.iter().zip(found).zip(status) {
-            if *status == Status::Ok {
-                if found.len() == size {
-                    rows.put(row, 0, found);
-                } else if let Err(fault) = self
-                    .space
-                    .pieces(*addr, size, |at, bytes| rows.put(row, at, bytes))
-                {
-                    *status = fault.into();
-                }
-            }
+        let mut copied = [0; CHUNK];
+        let mut count = 0;
+        for (i, (found, status)) in found.iter().zip(status.iter()).enumerate() {
             if *status != Status::Ok {
-                rows.clear(row);
+                rows.clear(first + i);
+            } else if found.len() == size {
+                rows.put(first + i, 0, found);
+            } else if let Some(slot) = copied.get_mut(count) {
+                *slot = i;
+                count += 1;
             }
-            row += 1;
+        }
+        if count > 0 {
+            let copied = copied.get_mut(..count).unwrap_or_default();
+            self.copy_rows((addrs, &machine), copied, size, first, rows, status);
         }
     }
 
-    /// Does some work, and again if what was lent for it proved unsound meanwhile. By then nothing is
-    /// lent any more.
-    fn soundly<T>(&mut self, mut work: impl FnMut(&mut Self) -> T) -> T {
-        let before = self.space.memory().lent_soundly();
+    /// Reads those rows of a chunk that cannot be borrowed, given by their indices, by ascending machine
+    /// address: a container that decodes pages decodes each once.
+    #[cold]
+    fn copy_rows(
+        &self,
+        (addrs, machine): (&[u64], &[MachineAddr; CHUNK]),
+        indices: &mut [usize],
+        size: usize,
+        first: usize,
+        rows: &mut impl Rows,
+        status: &mut [Status],
+    ) {
+        indices.sort_unstable_by_key(|i| machine.get(*i));
+        for &i in indices.iter() {
+            let (Some(addr), Some(machine), Some(status)) =
+                (addrs.get(i), machine.get(i), status.get_mut(i))
+            else {
+                continue;
+            };
+            let row = first + i;
+            let mut page = [0; PAGE_SIZE];
+            let result = match page.get_mut(..size) {
+                Some(bytes) if size <= PAGE_SIZE - VirtAddr(*addr).page_offset() => {
+                    let read = self.space.memory().read(*machine, bytes);
+                    read.map(|()| rows.put(row, 0, bytes))
+                }
+                _ => self
+                    .space
+                    .pieces(*addr, size, |at, bytes| rows.put(row, at, bytes)),
+            };
+            if let Err(fault) = result {
+                *status = fault.into();
+                rows.clear(row);
+            }
+        }
+    }
+
+    /// Calls `work`, and again if borrowed memory was invalidated meanwhile; then nothing can be borrowed
+    /// any more.
+    fn checked<T>(&mut self, mut work: impl FnMut(&mut Self) -> T) -> T {
+        let before = self.space.memory().is_intact();
         if !before {
             self.window = Window::default();
         }
         let done = work(self);
-        if before && !self.space.memory().lent_soundly() {
+        if before && !self.space.memory().is_intact() {
             self.window = Window::default();
             return work(self);
         }
         done
     }
 
-    /// Calls `f` with all of the `len` bytes at `addr`, piece by piece and in order, each with its
-    /// distance from `addr`; and from the start again if the file changed meanwhile.
+    /// Calls `f` with all of the `len` bytes at `addr` in pieces and in order, each with its offset from
+    /// `addr`; and again from the start if borrowed memory was invalidated meanwhile.
     pub fn pieces(
         &mut self,
         addr: u64,
         len: usize,
         mut f: impl FnMut(usize, &[u8]),
     ) -> Result<(), Fault> {
-        self.soundly(|this| this.lent_pieces(addr, len, &mut f))
+        self.checked(|this| this.borrowed_pieces(addr, len, &mut f))
     }
 
-    fn lent_pieces(
+    fn borrowed_pieces(
         &mut self,
         addr: u64,
         len: usize,
@@ -233,34 +268,34 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             }
             let addrs = addrs.get(..pages).unwrap_or_default();
             self.chunk(addrs, &mut machine, &mut status);
-            // Pages that follow each other in the machine as they do here go as one.
+            // Join pages that are contiguous in machine memory.
             let mut run = Run::default();
             for ((page, machine), status) in addrs.iter().zip(machine).zip(status) {
                 let within = ((*page).max(start) - page) as usize;
                 let n = (PAGE_SIZE - within).min(len - done);
                 let first = machine.0.wrapping_add(within as u64);
                 if status != Status::Ok || run.end() != Some(first) {
-                    self.give(addr, run, f)?;
+                    self.emit(addr, run, f)?;
                     run = Run::at(done, (status == Status::Ok).then_some(first));
                 }
                 run.len += n;
                 done += n;
             }
-            self.give(addr, run, f)?;
+            self.emit(addr, run, f)?;
         }
         Ok(())
     }
 
-    /// Calls `f` with the bytes of a run, of a read at `addr`.
-    fn give(&mut self, addr: u64, run: Run, f: &mut impl FnMut(usize, &[u8])) -> Result<(), Fault> {
+    /// Calls `f` with the bytes of a run of a read at `addr`.
+    fn emit(&mut self, addr: u64, run: Run, f: &mut impl FnMut(usize, &[u8])) -> Result<(), Fault> {
         let Run { done, machine, len } = run;
-        let lent = machine.and_then(|at| {
+        let borrowed = machine.and_then(|at| {
             let memory = self.space.memory();
-            self.window.lend(memory, MachineAddr(at), len)
+            self.window.borrow(memory, MachineAddr(at), len)
         });
-        match lent {
+        match borrowed {
             Some(bytes) => f(done, bytes),
-            // Missing, or in pieces smaller than a page.
+            // Missing, not borrowable, or in pieces smaller than a page.
             None => {
                 let at = addr.wrapping_add(done as u64);
                 self.space
@@ -271,12 +306,12 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     }
 }
 
-/// Bytes of a long read that lie together in the machine.
+/// A part of a long read that is contiguous in machine memory.
 #[derive(Clone, Copy, Default)]
 struct Run {
-    /// How many bytes of the read are before it.
+    /// Its offset in the read.
     done: usize,
-    /// Where it is; `None` for one that has to be read another way.
+    /// Its machine address; `None` if it was not translated.
     machine: Option<u64>,
     len: usize,
 }
@@ -295,8 +330,8 @@ impl Run {
     }
 }
 
-/// Whether each address is `size` after the one before it.
-fn adjoin(addrs: &[u64], size: usize) -> bool {
+/// Whether each address is `size` bytes after the previous one.
+fn are_adjacent(addrs: &[u64], size: usize) -> bool {
     let (Some(first), Some(second)) = (addrs.first(), addrs.get(1)) else {
         return false;
     };
@@ -311,4 +346,70 @@ fn adjoin(addrs: &[u64], size: usize) -> bool {
         expected = expected.wrapping_add(step);
     }
     different == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// Memory that cannot be borrowed: each read of another page than the last one decodes it.
+    #[derive(Default)]
+    struct Compressed {
+        /// The page that was decoded last, and how many were.
+        state: Mutex<(u64, usize)>,
+    }
+
+    impl Compressed {
+        const END: u64 = 8 * PAGE_SIZE as u64;
+    }
+
+    impl Memory<MachineAddr> for Compressed {
+        fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+            for (i, byte) in buf.iter_mut().enumerate() {
+                let at = MachineAddr(addr.0 + i as u64);
+                if at.0 >= Self::END {
+                    return Err(Fault::Excluded(at));
+                }
+                let mut state = self.state.lock().unwrap();
+                let page = at.frame().0 + 1;
+                if state.0 != page {
+                    *state = (page, state.1 + 1);
+                }
+                *byte = (at.0 >> 4) as u8;
+            }
+            Ok(())
+        }
+    }
+
+    struct Kept(Vec<[u8; 16]>);
+
+    impl Rows for Kept {
+        fn put(&mut self, row: usize, at: usize, bytes: &[u8]) {
+            self.0[row][at..at + bytes.len()].copy_from_slice(bytes);
+        }
+
+        fn clear(&mut self, row: usize) {
+            self.0[row] = [0; 16];
+        }
+    }
+
+    #[test]
+    fn a_batch_decodes_each_page_once() {
+        let space = Space::Machine(Compressed::default());
+        // All rows of eight pages in scattered order, and some behind the end.
+        let addrs: Vec<_> = (0..CHUNK as u64).map(|i| (i * 37 % 256) * 160).collect();
+        let mut rows = Kept(vec![[0xee; 16]; CHUNK]);
+        let mut status = [Status::Ok; CHUNK];
+        let mut batch = Batch::new(&space, CHUNK);
+        batch.read_rows(&addrs, 16, 0, &mut rows, &mut status);
+        for ((addr, row), status) in addrs.iter().zip(&rows.0).zip(status) {
+            if *addr < Compressed::END {
+                assert_eq!((*row, status), ([(addr >> 4) as u8; 16], Status::Ok));
+            } else {
+                assert_eq!((*row, status), ([0; 16], Status::Excluded));
+            }
+        }
+        assert_eq!(space.memory().state.lock().unwrap().1, 8);
+    }
 }

@@ -1,36 +1,37 @@
-//! Search in memory.
+//! Searches memory for bytes.
 
 use memchr::memmem::Finder;
 
 use super::Space;
 use crate::addr::{Address, MachineAddr, PAGE_SIZE};
+use crate::budget::Budget;
 use crate::memory::Memory;
 use crate::p2m::Physical;
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Where, in rising order.
+    /// Addresses, ascending.
     pub places: Vec<u64>,
-    /// How many bytes of memory were looked through; a page for each table that could not be.
+    /// Bytes of memory searched, plus a page for each unreadable page table.
     pub bytes: u64,
 }
 
 impl<M: Memory<MachineAddr> + Send> Space<M> {
-    /// Where `needle` lies from `first` to `last`, both included, in rising order: the first
-    /// `limit` places in the first `most` bytes that are mapped. `None` in the pseudo-physical memory
-    /// of a domain, whose frames do not lie in order.
+    /// Addresses of `needle` between `first` and `last`, both included, ascending: the first `limit`
+    /// ones in the first `max_bytes` bytes that are mapped. `None` for a domain's pseudo-physical
+    /// memory, whose frames are not in order.
     ///
-    /// What cannot be read is passed over. Nothing is copied where memory can be lent.
+    /// Unreadable memory is skipped. Nothing is copied where memory can be borrowed.
     pub fn find(
         &self,
         needle: &[u8],
         first: u64,
         last: u64,
         limit: usize,
-        most: u64,
+        max_bytes: u64,
     ) -> Option<Found> {
-        let mut search = Search::new(needle, limit, most);
+        let mut search = Search::new(needle, limit, max_bytes);
         match self {
             Space::Machine(mem) | Space::Physical(Physical::Bare(mem)) => {
                 let len = last
@@ -49,8 +50,10 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
                         Ok(range) => {
                             search.range(space.memory(), range.addr.0, range.machine, range.len);
                         }
-                        // Nothing is free, or a few tables that name absent ones take for ever.
-                        Err(_) => search.left = search.left.saturating_sub(PAGE_SIZE as u64),
+                        // A few tables can refer to any number of absent ones.
+                        Err(_) => {
+                            let _ = search.budget.spend(PAGE_SIZE as u64);
+                        }
                     }
                 }
             }
@@ -58,30 +61,30 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         search.found.retain(|at| (first..=last).contains(at));
         Some(Found {
             places: search.found,
-            bytes: most - search.left,
+            bytes: search.budget.spent(),
         })
     }
 }
 
-/// A search over pieces of memory in rising order.
+/// A search over pieces of memory in ascending order.
 struct Search<'n> {
     finder: Finder<'n>,
     limit: usize,
-    /// How many more bytes are looked at.
-    left: u64,
+    /// Bytes that may be searched.
+    budget: Budget<'static>,
     found: Vec<u64>,
-    /// The end of the last piece, too short for the needle, and the address behind it.
+    /// The end of the last piece, shorter than the needle, and the address after it.
     tail: Vec<u8>,
     end: Option<u64>,
 }
 
 impl<'n> Search<'n> {
-    fn new(needle: &'n [u8], limit: usize, most: u64) -> Self {
+    fn new(needle: &'n [u8], limit: usize, max_bytes: u64) -> Self {
         Self {
             finder: Finder::new(needle),
-            // Nothing is everywhere.
+            // An empty needle would match everywhere.
             limit: if needle.is_empty() { 0 } else { limit },
-            left: most,
+            budget: Budget::new("search", max_bytes),
             found: Vec::new(),
             tail: Vec::new(),
             end: None,
@@ -89,10 +92,10 @@ impl<'n> Search<'n> {
     }
 
     fn is_done(&self) -> bool {
-        self.found.len() >= self.limit || self.left == 0
+        self.found.len() >= self.limit || self.budget.remaining() == 0
     }
 
-    /// Looks through the `len` bytes at `machine`, which `addr` leads to.
+    /// Searches the `len` bytes at `machine`, to which `addr` is mapped.
     fn range(&mut self, mem: &impl Memory<MachineAddr>, addr: u64, machine: MachineAddr, len: u64) {
         let mut page = [0; PAGE_SIZE];
         let mut done = 0;
@@ -101,25 +104,26 @@ impl<'n> Search<'n> {
             else {
                 return;
             };
-            let wanted = usize::try_from((len - done).min(self.left)).unwrap_or(usize::MAX);
-            let lent = mem.lend(machine);
+            let wanted =
+                usize::try_from((len - done).min(self.budget.remaining())).unwrap_or(usize::MAX);
+            let borrowed = mem.borrow(machine);
             let mut size = wanted.min(PAGE_SIZE - machine.page_offset());
-            if lent.is_empty() {
+            if borrowed.is_empty() {
                 let part = page.get_mut(..size).unwrap_or_default();
                 if mem.read(machine, part).is_ok() {
                     self.take(addr, part);
                 }
             } else {
-                let bytes = lent.get(..wanted).unwrap_or(lent);
+                let bytes = borrowed.get(..wanted).unwrap_or(borrowed);
                 self.take(addr, bytes);
                 size = bytes.len();
             }
             done = done.saturating_add(size as u64);
-            self.left = self.left.saturating_sub(size as u64);
+            let _ = self.budget.spend(size as u64);
         }
     }
 
-    /// Looks through the bytes at `addr`, and where they join the last piece.
+    /// Searches the bytes at `addr`, and across the boundary to the last piece if they adjoin.
     fn take(&mut self, addr: u64, bytes: &[u8]) {
         let keep = self.finder.needle().len().saturating_sub(1);
         if self.end != Some(addr) {
@@ -130,7 +134,7 @@ impl<'n> Search<'n> {
             let mut joint = std::mem::take(&mut self.tail);
             joint.extend_from_slice(bytes.get(..keep).unwrap_or(bytes));
             self.matches(start, &joint);
-            // The tail goes on where the bytes are fewer than it wants.
+            // Short pieces are appended to it.
             self.tail = joint;
         }
         self.matches(addr, bytes);
@@ -164,7 +168,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// However memory is cut into pieces, the same places are found.
+        /// The pieces into which memory is cut make no difference.
         #[test]
         fn pieces_make_no_difference(
             memory in prop::collection::vec(0u8..2, 0..200),
@@ -181,8 +185,8 @@ mod tests {
                     break;
                 }
             }
-            // Places may overlap, and a search by pieces may see more of those than one that goes
-            // on behind each; all must be real, and none may be missed that overlaps no other.
+            // A search by pieces may find more overlapping matches than one over the whole. All
+            // matches must be real, and none may be missed that overlaps no other.
             let real: Vec<_> = (0..memory.len())
                 .filter(|&i| memory[i..].starts_with(&needle))
                 .map(|i| 0x1000 + i as u64)
@@ -216,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn machine_memory_is_searched_past_what_it_lacks() {
+    fn unreadable_machine_memory_is_skipped() {
         let mut frames = Frames::default();
         frames.write(MachineAddr(0x1ffe), b"abcd");
         frames.write(MachineAddr(0x5000), b"abcd");
         let space = Space::Machine(frames);
-        let find = |first, last, limit, most| {
-            let found = space.find(b"abcd", first, last, limit, most).unwrap();
-            assert!(found.bytes <= most);
+        let find = |first, last, limit, max_bytes| {
+            let found = space.find(b"abcd", first, last, limit, max_bytes).unwrap();
+            assert!(found.bytes <= max_bytes);
             found
         };
         let all = find(0, 0xffff, 10, 1 << 20);
@@ -235,7 +239,7 @@ mod tests {
         assert_eq!(find(9, 3, 10, 1 << 20), Found::default());
     }
 
-    /// A page in every 2 MiB, and an absent table beside it.
+    /// One page of memory for 63 absent tables.
     #[test]
     fn tables_that_are_absent_count_as_memory() {
         let mut mem = Frames::default();
@@ -249,9 +253,9 @@ mod tests {
         mem.write(MachineAddr(0x4000), &page(5).to_le_bytes());
         mem.write(MachineAddr(0x5000), b"abcd");
         let space = Space::Virtual(Virtual::new(mem, &X86_64, MachineAddr(0x1000)));
-        let most = 1 << 20;
-        let found = space.find(b"abcd", 0, u64::MAX, 100, most).unwrap();
-        // As many pages as `most` allows: of 64 of them one is memory.
-        assert_eq!((found.places.len(), found.bytes), (4, most));
+        let limit = 1 << 20;
+        let found = space.find(b"abcd", 0, u64::MAX, 100, limit).unwrap();
+        // As many pages as the limit allows, one of 64 of them memory.
+        assert_eq!((found.places.len(), found.bytes), (4, limit));
     }
 }

@@ -1,8 +1,7 @@
-//! Memory whose kind of address is known only when the program runs.
+//! Memory whose kind of address is chosen at run time.
 //!
 //! Inside this crate the kind is a type; a binding to a language without such types has one class
-//! for all three. This is the one place where an address is a bare number, and what it means is the
-//! space's [`Space::kind`].
+//! for all three. Only here are addresses bare numbers, of the space's [`Space::kind`].
 
 mod bulk;
 mod find;
@@ -18,11 +17,11 @@ use crate::paging::Virtual;
 /// Memory under one kind of address.
 #[derive(Clone, Debug)]
 pub enum Space<M> {
-    /// Real host memory.
+    /// Machine memory.
     Machine(M),
-    /// What a domain, or a bare host, believes is physical.
+    /// The physical memory of a domain, or of a host without Xen.
     Physical(Physical<M>),
-    /// What a root maps.
+    /// Virtual memory.
     Virtual(Virtual<M>),
 }
 
@@ -36,7 +35,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         }
     }
 
-    /// Where `addr` leads. A machine address leads to itself, held by the dump or not.
+    /// The machine address of `addr`. A machine address is its own, whether or not the dump holds it.
     pub fn translate(&self, addr: u64) -> Result<MachineAddr, Fault> {
         match self {
             Space::Machine(_) => Ok(MachineAddr(addr)),
@@ -63,8 +62,8 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         }
     }
 
-    /// Calls `f` with all of the `len` bytes at `addr`, a page at most at a time and in order, each
-    /// piece with its distance from `addr`.
+    /// Calls `f` with all of the `len` bytes at `addr` in order, in pieces of at most a page, each with
+    /// its offset from `addr`.
     pub fn pieces(
         &self,
         addr: u64,
@@ -87,9 +86,8 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         Ok(())
     }
 
-    /// Whether all of `len` bytes at `addr` can be read: what the first that cannot lacks.
-    ///
-    /// For a length that comes from elsewhere, before memory is set aside for it.
+    /// Checks that all of the `len` bytes at `addr` can be read; fails with the fault of the first
+    /// unreadable one. To be called before allocating a buffer of an untrusted length.
     pub fn check(&self, addr: u64, len: u64) -> Result<(), Fault> {
         let wraps = Fault::Wraps { addr, len };
         let mut at = addr;
@@ -109,8 +107,8 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         Ok(())
     }
 
-    /// The bytes at `addr` up to the first NUL, without it, or `limit` bytes where there is none
-    /// among them. A fault only where a byte is missing before either.
+    /// The bytes at `addr` up to the first NUL, or `limit` bytes if there is none. Fails only if a byte
+    /// before that is missing.
     pub fn cstring(&self, addr: u64, limit: usize) -> Result<Vec<u8>, Fault> {
         let mut text = Vec::new();
         let mut at = addr;
@@ -119,7 +117,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
             let len = (PAGE_SIZE - VirtAddr(at).page_offset()).min(limit - text.len());
             let part = page.get_mut(..len).unwrap_or_default();
             let whole = self.read(at, part);
-            // A segment may end in the middle of a page: the text may end before that.
+            // A segment may end within the page, after the end of the text.
             let fits = match whole {
                 Ok(()) => len,
                 Err(_) => self.readable_prefix(at, part),
@@ -141,7 +139,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         Ok(text)
     }
 
-    /// How many bytes at the start of a part of a page can be read; they are in `part` then.
+    /// Reads bytes into `part` up to the first unreadable one; returns their number.
     fn readable_prefix(&self, at: u64, part: &mut [u8]) -> usize {
         for (i, byte) in part.iter_mut().enumerate() {
             if self

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
 
 use xenkdump::addr::{MachineAddr, VirtAddr};
-use xenkdump::dump::Dump;
+use xenkdump::dump::{Dump, Run};
 use xenkdump::elf::{Image, Notes};
 use xenkdump::memory::Memory;
 use xenkdump::notes::decode;
@@ -44,21 +44,23 @@ pub fn dump(bytes: &[u8]) {
         let _ = format!("{:?}", dump.decode(note));
     }
     let mut buf = [0; 5000];
-    let present: Vec<_> = dump.segments().present().take(100).collect();
-    for (first, last) in present {
+    let runs: Vec<_> = dump.runs(MachineAddr(0)).take(100).collect();
+    assert!(runs.is_empty() || dump.memory_held() > 0);
+    assert!(dump.memory_held() <= dump.file_size());
+    for Run { start: first, last } in runs {
         assert!(dump.read(first, &mut buf[..1]).is_ok());
         assert!(dump.read(last, &mut buf[..1]).is_ok());
         let _ = dump.read(first, &mut buf);
         let _ = dump.read(last, &mut buf);
-        // What can be lent is what can be read; not all can be lent.
-        let lent = dump.lend(first);
-        let len = lent.len().min(buf.len());
+        // What can be borrowed is what can be read; not all can be borrowed.
+        let borrowed = dump.borrow(first);
+        let len = borrowed.len().min(buf.len());
         if len > 0 {
             assert!(dump.read(first, &mut buf[..len]).is_ok());
-            assert_eq!(buf[..len], lent[..len]);
+            assert_eq!(buf[..len], borrowed[..len]);
         }
     }
-    for segment in dump.segments().segments().iter().take(100) {
+    for segment in dump.segments().iter().take(100) {
         let end = segment.start.0.wrapping_add(segment.memory_size);
         for at in [end.wrapping_sub(1), end, segment.start.0.wrapping_sub(1)] {
             let _ = dump.read(MachineAddr(at), &mut buf[..16]);

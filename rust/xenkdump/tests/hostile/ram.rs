@@ -47,7 +47,7 @@ impl<A: Address> Memory<A> for Ram<'_> {
         Ok(())
     }
 
-    fn lend(&self, addr: A) -> &[u8] {
+    fn borrow(&self, addr: A) -> &[u8] {
         self.at(addr.raw()).unwrap_or_default()
     }
 }

@@ -1,8 +1,7 @@
-//! On small forged files.
+//! `xl dump-core` files, on small synthetic ones.
 
 use super::*;
-use crate::addr::MachineAddr;
-use crate::memory::{Fault, Memory};
+use crate::limits::MAX_DUMP_CORE_NAME;
 use crate::Error;
 use std::path::PathBuf;
 
@@ -205,7 +204,7 @@ fn any_byte_of_the_headers_may_be_wrong() {
 /// Names without an end, that each of the sections may lead to.
 #[test]
 fn names_of_sections_are_cut() {
-    assert_eq!(name_in(b".xen_p2m\0.xen_pages"), b".xen_p2m");
-    assert_eq!(name_in(b".xen_p2m"), b".xen_p2m");
-    assert_eq!(name_in(&[b'a'; 1 << 16]).len(), NAME);
+    assert_eq!(xl_core::name_in(b".xen_p2m\0.xen_pages"), b".xen_p2m");
+    assert_eq!(xl_core::name_in(b".xen_p2m"), b".xen_p2m");
+    assert_eq!(xl_core::name_in(&[b'a'; 1 << 16]).len(), MAX_DUMP_CORE_NAME);
 }

@@ -1,4 +1,4 @@
-//! The registers of a vCPU as `xl dump-core` and Xen's own interfaces write them.
+//! The registers of a vCPU, as in `xl dump-core` files and Xen's own interfaces.
 
 use crate::addr::{MachineAddr, Word};
 use crate::notes::Registers;
@@ -11,22 +11,22 @@ pub const CONTEXT_SIZE_32: u64 = 2800;
 /// A vCPU's `vcpu_guest_context` (Xen `public/arch-x86/xen.h`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VcpuContext {
-    /// Word size of the context, which is the guest's for PV and Xen's for HVM.
+    /// Word size of the context: that of the guest for PV, that of Xen for HVM.
     pub word: Word,
     /// `flags`: VGCF_* bits; bit 2 is VGCF_in_kernel, bit 5 VGCF_online.
     pub flags: u64,
     /// `user_regs`, and on 64 bits the segment bases.
     pub registers: Registers,
-    /// `ctrlreg`: cr0 to cr7, as they stand there: a 32-bit PV guest's cr3 is folded.
+    /// `ctrlreg`: cr0 to cr7 as stored; cr3 of a 32-bit PV guest is folded.
     pub cr: [u64; 8],
-    /// The top page table that cr3 names.
+    /// The top page table according to cr3.
     pub root: MachineAddr,
 }
 
-/// A register in a context: its name, where it starts, how many bytes it has.
+/// A register in a context: name, offset, size.
 type Field = (&'static str, usize, usize);
 
-/// `user_regs` of the 64-bit context, then the segment bases that end it.
+/// `user_regs` of the 64-bit context, then the segment bases at its end.
 const FIELDS_64: [Field; 27] = [
     ("r15", 520, 8),
     ("r14", 528, 8),
@@ -90,15 +90,15 @@ const fn names<const N: usize>(fields: &[Field; N]) -> [&'static str; N] {
 static NAMES_64: [&str; FIELDS_64.len()] = names(&FIELDS_64);
 static NAMES_32: [&str; FIELDS_32.len()] = names(&FIELDS_32);
 
-/// `flags`, a word.
+/// Offset of `flags`.
 const FLAGS: usize = 512;
-/// `ctrlreg[8]` of the 64-bit context.
+/// Offset of `ctrlreg[8]` in the 64-bit context.
 const CTRLREG_64: usize = 4984;
-/// `ctrlreg[8]` of the 32-bit context.
+/// Offset of `ctrlreg[8]` in the 32-bit context.
 const CTRLREG_32: usize = 2716;
 
 impl VcpuContext {
-    /// Reads a context that is `word` wide.
+    /// Reads a context of word size `word`.
     pub(super) fn parse(bytes: &[u8], word: Word, auto_translated: bool) -> Option<Self> {
         let (fields, names, ctrlreg): (&[Field], &'static [&'static str], _) = match word {
             Word::W64 => (&FIELDS_64, &NAMES_64, CTRLREG_64),
@@ -125,7 +125,7 @@ impl VcpuContext {
             registers: Registers { names, values },
             cr,
             root: match (word, cr[3]) {
-                // Folded: the bits of the mfn above the 20 that fit stand in cr3's low 12.
+                // Folded: the mfn's bits above the 20 that fit are in the low 12 bits.
                 (Word::W32, cr3) if !auto_translated => {
                     MachineAddr((cr3 & 0xffff_f000) | ((cr3 & 0xfff) << 32))
                 }

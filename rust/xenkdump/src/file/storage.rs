@@ -1,0 +1,91 @@
+//! Bytes by offset, wherever they are stored.
+
+use super::{zeros, MappedFile, ReadError, RegularFile};
+
+/// The bytes of a file, or of one that is stored inside another (flattened, compressed).
+pub trait Storage: std::fmt::Debug + Send + Sync {
+    /// The file on disk, for its path, its size and error messages.
+    fn file(&self) -> &RegularFile;
+
+    /// Its length in bytes.
+    fn len(&self) -> u64;
+
+    /// Fills `buf` with the bytes at `offset`.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError>;
+
+    /// The `len` bytes at `offset`, or fewer, without a copy. Empty where they cannot be borrowed;
+    /// they may still be readable.
+    ///
+    /// They are not checked: results computed from them are valid only if [`Storage::is_intact`] is
+    /// true afterwards.
+    #[inline]
+    fn borrow(&self, _offset: u64, _len: u64) -> &[u8] {
+        &[]
+    }
+
+    /// False if a borrowed slice was invalidated: retry with [`Storage::read_at`].
+    #[inline]
+    fn is_intact(&self) -> bool {
+        true
+    }
+
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many of the `len` bytes at `offset` there are.
+    fn held(&self, offset: u64, len: u64) -> u64 {
+        self.len().saturating_sub(offset).min(len)
+    }
+
+    /// A copy of the `len` bytes at `offset`. No memory is allocated for more than there is.
+    fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+        if self.held(offset, len) < len {
+            return Err(ReadError::PastEnd);
+        }
+        let mut bytes = zeros(len)?;
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl Storage for MappedFile {
+    fn file(&self) -> &RegularFile {
+        self
+    }
+
+    #[inline]
+    fn len(&self) -> u64 {
+        RegularFile::len(self)
+    }
+
+    #[inline]
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        MappedFile::read_at(self, offset, buf)
+    }
+
+    #[inline]
+    fn borrow(&self, offset: u64, len: u64) -> &[u8] {
+        MappedFile::borrow(self, offset, len)
+    }
+
+    #[inline]
+    fn is_intact(&self) -> bool {
+        MappedFile::is_intact(self)
+    }
+}
+
+impl Storage for RegularFile {
+    fn file(&self) -> &RegularFile {
+        self
+    }
+
+    fn len(&self) -> u64 {
+        RegularFile::len(self)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        RegularFile::read_at(self, offset, buf)
+    }
+}

@@ -1,0 +1,92 @@
+//! The limits that bound work and memory on corrupt and hostile input.
+//!
+//! Each constant's documentation says what is limited, in which unit, and why real input stays
+//! below it. Limits that scale with the dump are [`crate::budget::Budget`]s.
+
+/// Mapped files at once. Further ones are read by `pread`.
+pub const MAX_MAPPED_FILES: usize = 1024;
+
+/// Program headers of an ELF dump. A terabyte of memory in segments of 1 MiB has as many; real dumps
+/// have a few hundred.
+pub const MAX_PROGRAM_HEADERS: usize = 1 << 20;
+
+/// Notes of a dump. Xen writes two or three for each pCPU.
+pub const MAX_NOTES: u64 = 1 << 17;
+
+/// Bytes of all note descriptors of a dump together, without device dumps (NT_VMCOREDD): these have
+/// any number of MiB, and only their names are read.
+pub const MAX_DESCRIPTORS_SIZE: u64 = 256 << 20;
+
+/// Bytes of a note's name. The longest known has 18.
+pub const MAX_NOTE_NAME: u64 = 256;
+
+/// Warnings about the headers of a dump. A hostile file can give cause for millions.
+pub const MAX_DUMP_WARNINGS: usize = 64;
+
+/// Section headers of an `xl dump-core` file. xl writes eight.
+pub const MAX_DUMP_CORE_SECTIONS: usize = 1 << 16;
+
+/// Bytes of the section names of an `xl dump-core` file. xl writes 81.
+pub const MAX_DUMP_CORE_NAMES_SIZE: u64 = 1 << 16;
+
+/// Bytes of one section name of an `xl dump-core` file. The longest that xl writes has 16. Every
+/// section may refer to the whole string table.
+pub const MAX_DUMP_CORE_NAME: usize = 32;
+
+/// vCPUs of an `xl dump-core` file. No Xen version allows a domain more than 8192.
+pub const MAX_DUMP_CORE_VCPUS: u64 = 1 << 14;
+
+/// Buckets of the index over the runs of a dump's memory, 8 bytes each.
+pub const MAX_RUN_BUCKETS: usize = 1 << 16;
+
+/// pfns of a P2M: 256 TiB of memory, sixteen times Xen's largest host.
+pub const MAX_P2M_PAGES: u64 = 1 << 36;
+
+/// pfns of a P2M that are summarized for batches: 16 TiB, Xen's largest host.
+pub const MAX_SUMMARIZED_PAGES: u64 = 1 << 32;
+
+/// Tables in the summary of a P2M, 2 KiB each: 1 GiB. A hostile P2M can claim more pages than the
+/// dump has bytes.
+pub const MAX_SUMMARY_TABLES: u64 = 1 << 19;
+
+/// Blocks of mfns in the table from mfn to pfn: 128 TiB of machine memory. Larger mfns are looked up
+/// in a sorted list.
+pub const MAX_REVERSE_BLOCKS: u64 = 1 << 16;
+
+/// Comparisons of two P2M pages whose results are remembered. Two sound P2Ms share a few pages.
+pub const MAX_REMEMBERED_COMPARISONS: usize = 1 << 16;
+
+/// Comparisons of two P2Ms' tables, and of their pages, for each page of memory that the dump holds.
+/// In sound P2Ms each has a table or page that was not compared before, and none is split more than
+/// once.
+pub const MAX_COMPARISONS_PER_PAGE: u64 = 4;
+
+/// Section headers of an image. A module built with a section for each function has 20,000.
+pub const MAX_IMAGE_SECTIONS: usize = 1 << 17;
+
+/// Bytes of a section's name in an image. Those of a kernel have 30.
+pub const MAX_SECTION_NAME: usize = 256;
+
+/// Note sections in which an image's build id is looked for. A kernel has five.
+pub const MAX_BUILD_ID_SECTIONS: usize = 64;
+
+/// Bytes of a note section in which an image's build id is looked for. A kernel's have 100.
+pub const MAX_BUILD_ID_SECTION_SIZE: u64 = 64 << 10;
+
+/// Bytes of a section of an image. A file may have holes that cost it nothing; the largest
+/// `.debug_info` of a kernel seen has 400 MiB.
+pub const MAX_SECTION_SIZE: u64 = 1 << 30;
+
+/// Inflated size of all compressed sections of an image, as a multiple of the file's size: several
+/// sections may lie on the same bytes. Debug information inflates to 3 to 10 times its size.
+pub const MAX_INFLATED_RATIO: u64 = 16;
+
+/// Bytes to which the compressed sections of an image may inflate however small the file is.
+pub const MAX_INFLATED_SMALL: u64 = 64 << 20;
+
+/// Inflated size of one section, as a multiple of its compressed size: debug information has a ratio
+/// of 3 to 10, a zlib bomb one of 1000.
+pub const MAX_SECTION_RATIO: u64 = 64;
+
+/// Bytes to which one section may inflate beyond [`MAX_SECTION_RATIO`].
+pub const MAX_SECTION_SLACK: u64 = 1 << 20;

@@ -322,3 +322,30 @@ def test_no_prstatus_of_any_pcpu(host: Case, *, regs: bool) -> None:
     assert (died.state, died.registers) == ("running", None)
     assert since_panic(traces(domain)[1]) == since_panic(host.whole[1])
     assert domain.warnings == [STALE, FROM_STACK]
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_the_pcpus_of_vcpus_without_notes_of_one(
+    dump_file: Callable[[str], str], tmp_path: Path, missing: int
+) -> None:
+    """dom0 died on pCPU 1; pCPU 0 was idle, and its stack has the registers of dom0's vCPU 0."""
+    source = dump_file("xen420-pv-pvh/vmcore")
+    copy = Copy(Path(shutil.copyfile(source, tmp_path / "vmcore")))
+    processors = [
+        vcpu.pcpu
+        for domain in xenkdump_fast.open(source).hypervisor.domains()
+        for vcpu in domain.vcpus
+    ]
+    second = [i for i, note in enumerate(copy.notes) if note.name == b"CORE"][1]
+    groups = [copy.notes[:second], copy.notes[second:]]
+    groups[missing] = [
+        note
+        for note in groups[missing]
+        if note.name != b"CORE" and (note.name, note.kind) != (b"Xen", CRASH_REGS)
+    ]
+    xen = xenkdump_fast.open(copy.with_notes(*groups[0], *groups[1])).hypervisor
+    vcpus = [vcpu for domain in xen.domains() for vcpu in domain.vcpus]
+    assert [vcpu.pcpu for vcpu in vcpus] == processors
+    assert [vcpu.running for vcpu in vcpus] == [False, True, False, False, False]
+    assert vcpus[0].stale == (missing == 0)
+    assert (vcpus[1].registers is None) == (missing == 1)

@@ -15,7 +15,7 @@ from ..budget import Allowance
 from . import frames, shared_info
 from .layout import Layout
 from .memory import PAGE, XenMemory
-from .pcpus import Pcpu
+from .pcpus import MAX_PCPUS, Pcpu
 
 #: No struct vcpu has been larger (3.x held a guest context in it, of 2800 or 5168 bytes).
 VCPU_SIZE = 2 * PAGE
@@ -68,7 +68,7 @@ def infer(
         return found.layout
     found.load_vcpus(pcpus)
     found.max_vcpus()
-    found.processor(pcpus)
+    found.processor()
     found.shared_info()
     found.uuid()
     found.registers()
@@ -230,13 +230,14 @@ class _Inference:
 
     # struct vcpu
 
-    def processor(self, pcpus: Sequence[Pcpu]) -> None:
-        """vcpu.processor: the number of the pCPU that it runs on, or did last."""
-        numbers = {pcpu.number for pcpu in pcpus}
+    def processor(self) -> None:
+        """vcpu.processor: the number of the pCPU that it runs on, or did last, which need not have
+        notes.
+        """
 
         def fits(vcpu: _Vcpu, at: int) -> bool:
             value = int.from_bytes(vcpu.struct.data[at : at + 4], "little")
-            return value == vcpu.pcpu.number if vcpu.pcpu else value in numbers
+            return value == vcpu.pcpu.number if vcpu.pcpu else value < MAX_PCPUS
 
         # Behind vcpu_id: on a machine with one pCPU and one vCPU both are 0.
         near = range(4, _NEAR, 4)
@@ -355,9 +356,9 @@ def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:
         if len(data) < 40:
             return
         since, *spent = struct.unpack("<5Q", data)
-        # Nanoseconds: a microsecond at least, and two years at most.
         state = value & 0xFFFF_FFFF
-        # One that runs was offline and runnable before.
+        # Nanoseconds: a microsecond at least, and two years at most. A vCPU that runs was offline
+        # and runnable before.
         if 1000 < sum(spent) <= since < 1 << 56 and (state != 0 or spent.count(0) <= 2):
             yield at, state
 

@@ -17,7 +17,7 @@ from .frames import WINDOW, CpuInfo, GuestFrame, find
 _STACK_SIZES = {8: (0x2000, 0x4000, 0x8000), 4: (0x1000, 0x2000)}
 _LAST = (1 << 64) - 1
 #: More than Xen can be built for (CONFIG_NR_CPUS is 16383 at most).
-_MOST = 1 << 14
+MAX_PCPUS = 1 << 14
 
 
 class Pcpu(NamedTuple):
@@ -46,7 +46,7 @@ class Pcpu(NamedTuple):
 
 def pcpus(dump: Dump) -> list[Pcpu]:
     """Every pCPU that has notes, in their order; empty without Xen."""
-    pairs = list(islice(_pairs(dump), _MOST))
+    pairs = list(islice(_pairs(dump), MAX_PCPUS))
     if not pairs:
         return []
     # All notes of a hypervisor have its word.

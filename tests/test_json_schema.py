@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from tools.json_schema import schema
 
 import xenkdump_forge as sample
 from xenkdump_fast import cli
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCHEMA: dict[str, Any] = json.loads((DOCS / "json.schema.json").read_text())
-#: Definitions that are parts of others.
-PARTS = ("hex", "registers", "frame", "xen_frame")
 KINDS = ("2006", "32on64", "modern")
 COMMANDS = (
     "sys {vmlinux} {vmcore}",
@@ -54,13 +53,14 @@ def closed(schema: Any) -> Any:
             for inner in part:
                 close(inner)
 
+    whole = {case["then"]["$ref"].removeprefix("#/$defs/") for case in schema["allOf"]}
     for name, definition in schema["$defs"].items():
-        if name in PARTS:
-            close(definition)
-        else:
-            # The command's own part stands beside what all have: that is closed as a whole.
+        if name in whole:
+            # A command's own members are beside the common ones: the object is closed as a whole.
             for inner in definition["properties"].values():
                 close(inner)
+        else:
+            close(definition)
     schema["unevaluatedProperties"] = False
     return schema
 
@@ -115,3 +115,7 @@ def test_every_field_is_described(command: str) -> None:
         section += sections["bt"]  # whose frames it refers to
     described = {word.strip(".[]") for word in re.findall(r"`([^`]+)`", section)}
     assert names(SCHEMA["$defs"][command.replace(" --", "-")]) - described == set()
+
+
+def test_it_is_generated_from_the_types() -> None:
+    assert schema() == SCHEMA

@@ -8,6 +8,8 @@ A command is a module of this package with these names (``contract.py`` has the 
     What follows the files on the command line; absent for a command that takes no more.
 ``add_options(parser)``
     Adds the command's own options to an argparse parser; absent if there are none.
+``JSON``
+    A TypedDict of what ``--json`` prints; ``HYPERVISOR_JSON`` with ``--hypervisor``.
 ``run(target, options) -> Result``
     Asks an open target, and prints nothing. The target is what the table says.
 """

@@ -2,13 +2,21 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, overload
 
 from .._native import AbsentError
 from ..linux import panic, tasks
 from ..linux.backtrace import Trace
 from ..output.escape import visible
-from ..output.frames import frame_json, place, registers_json
+from ..output.frames import (
+    FrameJson,
+    XenFrameJson,
+    frame_json,
+    place,
+    registers_json,
+    xen_frame_json,
+)
+from ..output.json_types import Count, Hex, Registers, Stream
 from ..output.lazy import Lazy
 from ..output.registers import exception_frame
 from ..session import Domain
@@ -98,6 +106,28 @@ def _chosen(domain: Domain, options: Options) -> list[tasks.Task]:
     return [kernel.active[cpu] for cpu in sorted(kernel.active)]
 
 
+class TaskJson(TypedDict):
+    """A task and its frames."""
+
+    pid: int
+    task: Hex
+    cpu: Count
+    comm: str
+    running: bool
+    frames: list[FrameJson]
+    registers: NotRequired[Registers]
+    user_registers: NotRequired[Registers]
+    registers_from: NotRequired[str]
+    why: NotRequired[str]
+
+
+class JSON(TypedDict):
+    """What ``bt --json`` prints."""
+
+    domain: Count
+    tasks: Stream[TaskJson]
+
+
 class Backtraces(NamedTuple):
     """Backtraces of tasks."""
 
@@ -113,7 +143,7 @@ class Backtraces(NamedTuple):
                 yield ""
             yield from _task(trace, self.word)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """The domain and the tasks."""
         return {"domain": self.domain, "tasks": map(_task_json, self.traces)}
 
@@ -154,20 +184,18 @@ def _unreliable(guess: bool) -> str:
     return "  (guess)" if guess else ""
 
 
-def _task_json(trace: Trace) -> dict[str, Any]:
+def _task_json(trace: Trace) -> TaskJson:
     task = trace.task
     user = next((frame.registers for frame in trace.frames if frame.user), None)
     # Where it stopped: its vCPU's registers if it was running, else those it left user space with.
     registers = user if trace.registers is None else trace.registers
-    found: dict[str, Any] = {
+    found: TaskJson = {
         "pid": task.pid,
         "task": hex(task.address),
         "cpu": task.cpu,
         "comm": task.comm,
         "running": task.active,
-        "frames": [
-            frame_json(frame, module=frame.module) for frame in trace.frames if not frame.user
-        ],
+        "frames": [frame_json(frame) for frame in trace.frames if not frame.user],
     }
     if registers is not None:
         found["registers"] = registers_json(registers)
@@ -178,6 +206,25 @@ def _task_json(trace: Trace) -> dict[str, Any]:
     if trace.stopped is not None:
         found["why"] = trace.stopped
     return found
+
+
+class PcpuJson(TypedDict):
+    """A pCPU and its frames."""
+
+    pcpu: Count
+    vcpu: Hex | None
+    domain: Count | None
+    vcpu_id: Count | None
+    cr3: Hex | None
+    registers: Registers
+    frames: list[XenFrameJson]
+    why: NotRequired[str]
+
+
+class HYPERVISOR_JSON(TypedDict):  # noqa: N801 - see the contract
+    """What ``bt --hypervisor --json`` prints."""
+
+    pcpus: list[PcpuJson]
 
 
 class XenBacktraces(NamedTuple):
@@ -193,7 +240,7 @@ class XenBacktraces(NamedTuple):
                 yield ""
             yield from _pcpu(trace, self.word)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> HYPERVISOR_JSON:
         """The pCPUs."""
         return {"pcpus": [_pcpu_json(trace) for trace in self.traces]}
 
@@ -233,16 +280,16 @@ def _guest(trace: "PcpuTrace") -> str:
     return f"  DOMAIN: {trace.domain}  VCPU-ID: {trace.vcpu}"
 
 
-def _pcpu_json(trace: "PcpuTrace") -> dict[str, Any]:
+def _pcpu_json(trace: "PcpuTrace") -> PcpuJson:
     pcpu = trace.pcpu
-    found: dict[str, Any] = {
+    found: PcpuJson = {
         "pcpu": pcpu.number,
         "vcpu": None if pcpu.vcpu is None else hex(pcpu.vcpu),
         "domain": trace.domain,
         "vcpu_id": trace.vcpu,
         "cr3": None if pcpu.cr3 is None else hex(pcpu.cr3),
         "registers": registers_json(pcpu.registers),
-        "frames": [frame_json(frame, guest=frame.guest) for frame in trace.frames],
+        "frames": list(map(xen_frame_json, trace.frames)),
     }
     if trace.stopped is not None:
         found["why"] = trace.stopped

@@ -1,10 +1,11 @@
 """``check``: every P2M source of a domain against the others, and against Xen's M2P."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from .._native import P2M, AbsentError, Image, P2MComparison
 from ..output.escape import visible
+from ..output.json_types import Count, Hex
 from ..session import DumpFile
 from ..session.locator import Locator
 from ..session.platform import platform_of
@@ -90,6 +91,63 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
     )
 
 
+class SourceJson(TypedDict):
+    """A P2M source."""
+
+    name: str
+    detail: str
+    pages: NotRequired[Count]
+    problem: NotRequired[str]
+
+
+class PfnJson(TypedDict):
+    """A pfn on which two sources disagree."""
+
+    pfn: Hex
+    entries: tuple[str, str]
+
+
+class ComparisonJson(TypedDict):
+    """Two sources, compared."""
+
+    sources: tuple[str, str]
+    equal: Count
+    different: Count
+    hidden_identity: Count
+    past_end: Count
+    unreadable: Count
+    first: list[PfnJson]
+
+
+class M2pEntryJson(TypedDict):
+    """A frame whose M2P entry is another pfn."""
+
+    pfn: Hex
+    mfn: Hex
+    m2p: Hex
+
+
+class M2pJson(TypedDict):
+    """The P2M, compared with Xen's M2P."""
+
+    at: str | None
+    source: str
+    equal: Count
+    different: Count
+    unreadable: Count
+    first: list[M2pEntryJson]
+
+
+class JSON(TypedDict):
+    """What ``check --json`` prints."""
+
+    domain: Count
+    sources: list[SourceJson]
+    comparisons: list[ComparisonJson]
+    disagreements: Count
+    m2p: M2pJson | None
+
+
 class Check(NamedTuple):
     """Sources and comparisons."""
 
@@ -136,15 +194,12 @@ class Check(NamedTuple):
         else:
             yield f"ALL {len(usable)} SOURCES AGREE"
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """The domain, its sources and the comparisons."""
         found = self.m2p
         return {
             "domain": self.domain,
-            "sources": [
-                {name: value for name, value in offered._asdict().items() if value is not None}
-                for offered in self.offered
-            ],
+            "sources": list(map(_source_json, self.offered)),
             "comparisons": [_pair_json(pair) for pair in self.pairs],
             "disagreements": self.disagreements,
             "m2p": None
@@ -206,17 +261,26 @@ def _m2p(result: Check) -> Iterator[str]:
         yield f"  and {found.different - len(found.first)} more"
 
 
-def _pair_json(pair: Pair) -> dict[str, Any]:
+def _source_json(offered: Offered) -> SourceJson:
+    found: SourceJson = {"name": offered.name, "detail": offered.detail}
+    if offered.pages is not None:
+        found["pages"] = offered.pages
+    if offered.problem is not None:
+        found["problem"] = offered.problem
+    return found
+
+
+def _pair_json(pair: Pair) -> ComparisonJson:
     found = pair.comparison
     return {
-        "sources": [pair.first, pair.second],
+        "sources": (pair.first, pair.second),
         "equal": found.equal,
         "different": found.different,
         "hidden_identity": found.hidden_identity,
         "past_end": found.past_end,
         "unreadable": found.unreadable,
         "first": [
-            {"pfn": hex(pfn), "entries": [_entry(first), _entry(second)]}
+            {"pfn": hex(pfn), "entries": (_entry(first), _entry(second))}
             for pfn, first, second in found.first
         ],
     }

@@ -1,7 +1,7 @@
 """What a command takes and returns."""
 
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple, Protocol
 
 
 class Operands(NamedTuple):
@@ -28,8 +28,11 @@ class Result(Protocol):
         """
         ...
 
-    def json(self) -> dict[str, Any]:
-        """The command's own members of the JSON object; an iterator becomes a list."""
+    def json(self) -> Mapping[str, object]:
+        """The command's own members of the JSON object; an iterator becomes a list.
+
+        The return type is the TypedDict that the module names ``JSON`` (``HYPERVISOR_JSON``).
+        """
         ...
 
 

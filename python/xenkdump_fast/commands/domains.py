@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from .._native import AbsentError
 from ..isolation import isolated
 from ..output.escape import visible
+from ..output.json_types import Count, Hex
 from ..output.table import table
 from ..progress import each
 from ..session import DumpFile
@@ -114,6 +115,34 @@ def _row(domain: XenDomain, hints: list[int]) -> DomainRow:
     )
 
 
+class DomainJson(TypedDict):
+    """A domain."""
+
+    id: Count | None
+    kind: str
+    word: Count
+    domain: Hex | None
+    vcpus: Count
+    running_vcpus: Count
+    pages: Count | None
+    max_pfn: Count | None
+    p2m_sources: list[str]
+    shared_info: Hex | None
+    uuid: str | None
+    nodename: str | None
+    release: str | None
+    version: str | None
+    machine: str | None
+    warnings: list[str]
+
+
+class JSON(TypedDict):
+    """What ``domains --json`` prints."""
+
+    layout_by: str | None
+    domains: list[DomainJson]
+
+
 class Domains(NamedTuple):
     """The domains of a host."""
 
@@ -126,7 +155,7 @@ class Domains(NamedTuple):
         """A line per domain; ``>`` marks those with a vCPU that was running."""
         return table([_HEAD, *(tuple(_cells(row)) for row in self.rows)], _NUMBERS)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """Every domain."""
         return {"layout_by": self.layout, "domains": [_row_json(row) for row in self.rows]}
 
@@ -152,7 +181,7 @@ def _cells(row: DomainRow) -> Iterator[str]:
         yield "-"
 
 
-def _row_json(row: DomainRow) -> dict[str, Any]:
+def _row_json(row: DomainRow) -> DomainJson:
     kernel = row.kernel
     return {
         "id": row.id,

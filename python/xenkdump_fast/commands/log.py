@@ -1,10 +1,11 @@
 """``log``: the kernel's log, or Xen's console."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict, overload
 
 from ..linux import printk
 from ..linux.printk.message import Lines, LogLine
+from ..output.json_types import Count, Stream
 from ..session import Domain
 
 if TYPE_CHECKING:
@@ -33,6 +34,24 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Log | XenL
     return XenLog(console.read(target))
 
 
+class LineJson(TypedDict):
+    """A message."""
+
+    sequence: Count
+    time_ns: Count | None
+    level: Count | None
+    text: str
+    caller: NotRequired[str]
+    lost: NotRequired[Literal[True]]
+
+
+class JSON(TypedDict):
+    """What ``log --json`` prints."""
+
+    domain: Count
+    lines: Stream[LineJson]
+
+
 class Log(NamedTuple):
     """The messages of a kernel."""
 
@@ -43,7 +62,7 @@ class Log(NamedTuple):
         """Message by message as crash prints them; continuation lines are indented."""
         return (part for line in self.lines for part in _message(line))
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """The domain and its messages."""
         return {"domain": self.domain, "lines": map(_line_json, self.lines)}
 
@@ -65,8 +84,8 @@ def time(nanoseconds: int) -> str:
     return f"{seconds:5}.{rest // 1000:06}"
 
 
-def _line_json(line: LogLine) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _line_json(line: LogLine) -> LineJson:
+    found: LineJson = {
         "sequence": line.sequence,
         "time_ns": line.time,
         "level": line.level,
@@ -79,6 +98,14 @@ def _line_json(line: LogLine) -> dict[str, Any]:
     return found
 
 
+class HYPERVISOR_JSON(TypedDict):  # noqa: N801 - see the contract
+    """What ``log --hypervisor --json`` prints."""
+
+    found_by: str
+    overwritten: bool
+    lines: list[str]
+
+
 class XenLog(NamedTuple):
     """Xen's console."""
 
@@ -88,7 +115,7 @@ class XenLog(NamedTuple):
         """Line by line, as ``xl dmesg`` shows them."""
         return iter(self.console.lines)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> HYPERVISOR_JSON:
         """The lines, and how they were found."""
         console = self.console
         return {

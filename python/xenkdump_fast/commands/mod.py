@@ -1,10 +1,11 @@
 """``mod``: the loaded modules."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from ..linux import modules
 from ..output.escape import visible
+from ..output.json_types import Count, Hex
 from ..session import Domain
 
 
@@ -17,6 +18,23 @@ def run(target: Domain, options: Options = Options()) -> "Modules":
     kernel = target.kernel
     found = sorted(modules.modules(kernel), key=lambda module: module.base)
     return Modules(target.id, kernel.word, kernel.has("module.mem"), found)
+
+
+class ModuleJson(TypedDict):
+    """A module."""
+
+    module: Hex
+    name: str
+    text_base: Hex
+    size: Count
+    symbols: bool
+
+
+class JSON(TypedDict):
+    """What ``mod --json`` prints."""
+
+    domain: Count
+    modules: list[ModuleJson]
 
 
 class Modules(NamedTuple):
@@ -49,7 +67,7 @@ class Modules(NamedTuple):
                 f"{module.total:>{size_width}}  (not loaded){symbols}"
             )
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """The domain and its modules."""
         return {
             "domain": self.domain,

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from .._native import MemoryFault, Note
 from ..output.escape import visible
 from ..output.frames import registers_json
+from ..output.json_types import Count, Hex, HexBytes, Registers, Stream
 from ..output.lazy import Lazy
 from ..session.dump_file import DumpFile
 
@@ -64,6 +65,26 @@ def _decoded(dump: DumpFile, note: Note) -> DecodedNote:
     return DecodedNote(note, fields, strings)
 
 
+class NoteJson(TypedDict):
+    """A note."""
+
+    name: str
+    type: Hex
+    type_name: str | None
+    kind: str
+    size: Count
+    offset: Count
+    fields: dict[str, str | Registers]
+    strings: dict[str, str]
+    data: HexBytes
+
+
+class JSON(TypedDict):
+    """What ``notes --json`` prints."""
+
+    notes: Stream[NoteJson]
+
+
 class Notes(NamedTuple):
     """The notes of a dump."""
 
@@ -75,7 +96,7 @@ class Notes(NamedTuple):
         """Note by note in the manner of crash's ``help -n``, in the order of the file."""
         return (line for note in self.notes for line in _note(note, self.word))
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """Every note."""
         return {"notes": map(_note_json, self.notes)}
 
@@ -128,7 +149,7 @@ def _fields(decoded: DecodedNote) -> Iterator[str]:
             yield f"{_INDENT}{name}: {value:x}"
 
 
-def _note_json(decoded: DecodedNote) -> dict[str, Any]:
+def _note_json(decoded: DecodedNote) -> NoteJson:
     return {
         "name": decoded.note.name,
         "type": hex(decoded.note.type),

@@ -1,13 +1,14 @@
 """``ps``: the tasks and what each uses."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from .._native import AbsentError
 from ..isolation import isolated
 from ..linux import mm, states, tasks
 from ..linux.kernel import Kernel
 from ..output.escape import visible
+from ..output.json_types import Count, Hex
 from ..progress import each
 from ..session import Domain
 from .contract import Operands
@@ -93,6 +94,30 @@ def _process(
     )
 
 
+class TaskJson(TypedDict):
+    """One line of ``ps``."""
+
+    pid: int
+    tgid: int
+    ppid: int | None
+    task: Hex
+    cpu: Count
+    comm: str
+    state: str
+    running: bool
+    kernel_thread: bool
+    vsz: Count
+    rss: Count
+    percent_of_memory: float
+
+
+class JSON(TypedDict):
+    """What ``ps --json`` prints."""
+
+    domain: Count
+    tasks: list[TaskJson]
+
+
 class Processes(NamedTuple):
     """Tasks and what each uses."""
 
@@ -107,7 +132,7 @@ class Processes(NamedTuple):
         for process in self.processes:
             yield _line(process, width)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """The domain and its tasks."""
         return {
             "domain": self.domain,
@@ -127,7 +152,7 @@ def _line(process: Process, width: int) -> str:
     )
 
 
-def _process_json(process: Process) -> dict[str, Any]:
+def _process_json(process: Process) -> TaskJson:
     task = process.task
     return {
         "pid": task.pid,

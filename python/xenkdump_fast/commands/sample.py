@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import xenkdump_forge as sample
 
@@ -60,6 +60,15 @@ def run(target: None, options: Options) -> "Written":
     return Written(options.like, made)
 
 
+class JSON(TypedDict):
+    """What ``sample --json`` prints."""
+
+    kind: str
+    vmlinux: str
+    vmcore: str
+    plan: str
+
+
 class Written(NamedTuple):
     """The files of a synthetic dump."""
 
@@ -72,7 +81,7 @@ class Written(NamedTuple):
         yield from (vmlinux, vmcore, plan)
         yield f"Try: xkdump bt -a {vmlinux} {vmcore}"
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """The kind and the paths of the files."""
         vmlinux, vmcore, plan = map(str, self._paths())
         return {"kind": self.kind, "vmlinux": vmlinux, "vmcore": vmcore, "plan": plan}

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast, overload
 
 from ..linux import header
 from ..linux.clock import date_text
 from ..linux.header import FIXED_1
 from ..output.escape import visible
+from ..output.json_types import Count, Hex
 from ..session import Domain
 
 if TYPE_CHECKING:
@@ -45,6 +46,33 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "System | X
     return XenSystem(name, os.path.basename(target.dump.path), xen_header.read(target))
 
 
+class JSON(TypedDict):
+    """What ``sys --json`` prints."""
+
+    domain: Count
+    kernel: str
+    p2m_source: str | None
+    cpus: Count
+    offline: Count
+    date: int | None
+    uptime: int | None
+    load_average: tuple[float, float, float] | None
+    tasks: Count
+    nodename: str | None
+    release: str | None
+    version: str | None
+    machine: str | None
+    mhz: Count | None
+    memory: Count | None
+    panic: str | None
+    tainted: Count | None
+    pid: int | None
+    comm: str | None
+    task: Hex | None
+    cpu: Count | None
+    state: str | None
+
+
 class System(NamedTuple):
     """The session header of a kernel."""
 
@@ -58,7 +86,7 @@ class System(NamedTuple):
         """One line per field, the labels right-aligned as in crash."""
         return _aligned(_rows(self))
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """Every field."""
         header = self.header
         task = header.task
@@ -70,11 +98,12 @@ class System(NamedTuple):
             "offline": header.offline,
             "date": header.date,
             "uptime": header.uptime,
-            "load_average": None if header.load is None else [float(load(a)) for a in header.load],
+            "load_average": None if header.load is None else _loads(header.load),
             "tasks": header.task_count,
-            **{
-                name: header.uts.get(name) for name in ("nodename", "release", "version", "machine")
-            },
+            "nodename": header.uts.get("nodename"),
+            "release": header.uts.get("release"),
+            "version": header.uts.get("version"),
+            "machine": header.uts.get("machine"),
             "mhz": header.mhz,
             "memory": header.memory,
             "panic": header.panic,
@@ -114,6 +143,27 @@ def _rows(result: System) -> Iterator[tuple[str, str]]:
         yield "STATE", header.state or _UNKNOWN
 
 
+class HYPERVISOR_JSON(TypedDict):  # noqa: N801 - see the contract
+    """What ``sys --hypervisor --json`` prints."""
+
+    kernel: str | None
+    version: str | None
+    changeset: str | None
+    compiler: str | None
+    compiled: str | None
+    command_line: str | None
+    pcpus: list[Count]
+    domains: Count
+    date: int | None
+    uptime: int | None
+    memory: Count | None
+    machine: str
+    mhz: Count | None
+    crashed_on: Count | None
+    reason: str | None
+    layout: str
+
+
 class XenSystem(NamedTuple):
     """The facts of the hypervisor."""
 
@@ -126,11 +176,11 @@ class XenSystem(NamedTuple):
         """One line per field, as in crash's hypervisor session."""
         return _aligned(_xen_rows(self))
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> HYPERVISOR_JSON:
         """Every field."""
         from dataclasses import asdict
 
-        return {"kernel": self.kernel, **asdict(self.header)}
+        return cast(HYPERVISOR_JSON, {"kernel": self.kernel, **asdict(self.header)})
 
 
 def _xen_rows(result: XenSystem) -> Iterator[tuple[str, str]]:
@@ -169,6 +219,11 @@ def load(average: int) -> str:
     """A load average with two decimals, rounded as /proc/loadavg rounds."""
     rounded = average + FIXED_1 // 200
     return f"{rounded // FIXED_1}.{rounded % FIXED_1 * 100 // FIXED_1:02}"
+
+
+def _loads(averages: tuple[int, int, int]) -> tuple[float, float, float]:
+    first, second, third = (float(load(average)) for average in averages)
+    return first, second, third
 
 
 def size(octets: int) -> str:

@@ -3,12 +3,13 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from .._native import AbsentError, Image, MemoryFault, Symbol, Symbols
 from ..isolation import isolated
 from ..output.escape import visible
 from ..output.frames import registers_json
+from ..output.json_types import Count, Hex, Registers
 from ..output.table import table
 from ..session import DumpFile
 from ..xen.domain import CoreDomain, XenDomain
@@ -114,6 +115,29 @@ def _symbols(domain: XenDomain, images: Sequence[Image]) -> Symbols | None:
     return None
 
 
+class VcpuJson(TypedDict):
+    """A vCPU."""
+
+    domain: Count | None
+    id: Count
+    vcpu: Hex | None
+    pcpu: Count | None
+    state: str
+    running: bool
+    cr3: Hex | None
+    symbol: str | None
+    offset: Count | None
+    registers_from: str | None
+    registers: Registers | None
+    warnings: list[str]
+
+
+class JSON(TypedDict):
+    """What ``vcpus --json`` prints."""
+
+    vcpus: list[VcpuJson]
+
+
 class Vcpus(NamedTuple):
     """The vCPUs of a host."""
 
@@ -124,7 +148,7 @@ class Vcpus(NamedTuple):
         """A line per vCPU; ``>`` marks those that were running."""
         return table([_HEAD, *(tuple(_cells(row)) for row in self.rows)], _NUMBERS)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """Every vCPU."""
         return {"vcpus": [_row_json(row) for row in self.rows]}
 
@@ -143,7 +167,7 @@ def _cells(row: VcpuRow) -> Iterator[str]:
     yield vcpu.where or "-"
 
 
-def _row_json(row: VcpuRow) -> dict[str, Any]:
+def _row_json(row: VcpuRow) -> VcpuJson:
     vcpu = row.vcpu
     registers = vcpu.registers
     return {

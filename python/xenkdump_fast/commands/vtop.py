@@ -1,11 +1,12 @@
 """``vtop``: virtual addresses to pseudo-physical and machine ones, with the walk between."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError, Mapping, MemoryFault
 from ..linux.boot.locate import first_symbol
 from ..linux.kernel import Kernel
+from ..output.json_types import Count, Hex
 from ..parsing import number
 from ..session import Domain
 from .contract import Operands
@@ -80,6 +81,36 @@ def _translate(domain: Domain, address: int) -> Translation:
     return Translation(address, mapping, physical, None)
 
 
+class LevelJson(TypedDict):
+    """One level of a page walk."""
+
+    level: Count
+    table: Hex
+    index: Count
+    entry: Hex
+
+
+class AddressJson(TypedDict):
+    """One address. ``why`` only if it is not mapped, the others only if it is."""
+
+    virtual: Hex
+    mapped: bool
+    physical: NotRequired[Hex | None]
+    machine: NotRequired[Hex]
+    page_size: NotRequired[Count]
+    flags: NotRequired[list[str]]
+    levels: NotRequired[list[LevelJson]]
+    why: NotRequired[str | None]
+
+
+class JSON(TypedDict):
+    """What ``vtop --json`` prints."""
+
+    domain: Count
+    paging: str
+    addresses: list[AddressJson]
+
+
 class Translations(NamedTuple):
     """Translated addresses."""
 
@@ -99,7 +130,7 @@ class Translations(NamedTuple):
                 yield ""
             yield from _translation(self, translation)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JSON:
         """The domain, its paging format, and every address."""
         return {
             "domain": self.domain,
@@ -189,7 +220,7 @@ def _centred(title: str, width: int, right: bool = False) -> str:
     return (" " * left + title).ljust(width)
 
 
-def _json(translation: Translation) -> dict[str, Any]:
+def _json(translation: Translation) -> AddressJson:
     mapping = translation.mapping
     if mapping is None:
         return {"virtual": hex(translation.address), "mapped": False, "why": translation.why}

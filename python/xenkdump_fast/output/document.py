@@ -1,7 +1,7 @@
 """The JSON object that every command's ``--json`` prints."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
@@ -14,7 +14,7 @@ _encode = json.JSONEncoder(indent=1).encode
 
 
 def document(
-    command: str, dump: str | None, body: dict[str, Any], warnings: Callable[[], list[str]]
+    command: str, dump: str | None, body: Mapping[str, object], warnings: Callable[[], list[str]]
 ) -> Iterator[str]:
     """One object, piece by piece: what it is, the command's own part, and what is missing or odd.
 

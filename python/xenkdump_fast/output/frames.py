@@ -1,9 +1,10 @@
-"""Frames and registers as JSON has them, of a kernel's stack and of Xen's alike."""
+"""Frames and registers in JSON, of kernel stacks and of Xen's."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from .escape import visible
+from .json_types import Count, Hex, Registers
 
 if TYPE_CHECKING:
     from ..linux.backtrace import Frame
@@ -19,9 +20,40 @@ def place(frame: "AnyFrame") -> str:
     return f"{visible(frame.symbol)}+{frame.offset}"
 
 
-def frame_json(frame: "AnyFrame", **own: object) -> dict[str, Any]:
-    """What frames of every kind have, then the kind's ``own``, without what is None."""
-    found: dict[str, Any] = {
+class FrameJson(TypedDict):
+    """A frame of a stack."""
+
+    pc: Hex
+    sp: Hex
+    symbol: str | None
+    offset: Count
+    guess: bool
+    how: str
+    interrupted: bool
+    #: Of a kernel's frame that is in a module.
+    module: NotRequired[str]
+    registers: NotRequired[Registers]
+
+
+class XenFrameJson(FrameJson):
+    """A frame of a Xen stack."""
+
+    guest: bool
+
+
+def frame_json(frame: "Frame") -> FrameJson:
+    """A frame of a kernel's stack."""
+    own = {} if frame.module is None else {"module": frame.module}
+    return cast(FrameJson, _json(frame, own))
+
+
+def xen_frame_json(frame: "XenFrame") -> XenFrameJson:
+    """A frame of a Xen stack."""
+    return cast(XenFrameJson, _json(frame, {"guest": frame.guest}))
+
+
+def _json(frame: "AnyFrame", own: Mapping[str, object]) -> dict[str, object]:
+    found: dict[str, object] = {
         "pc": hex(frame.pc),
         "sp": hex(frame.sp),
         "symbol": frame.symbol,
@@ -29,13 +61,13 @@ def frame_json(frame: "AnyFrame", **own: object) -> dict[str, Any]:
         "guess": frame.guess,
         "how": frame.how,
         "interrupted": frame.interrupted,
+        **own,
     }
-    found.update((name, value) for name, value in own.items() if value is not None)
     if frame.registers is not None:
         found["registers"] = registers_json(frame.registers)
     return found
 
 
-def registers_json(registers: Mapping[str, int]) -> dict[str, str]:
+def registers_json(registers: Mapping[str, int]) -> Registers:
     """Values in hex, by the registers' names."""
     return {name: hex(value) for name, value in registers.items()}

@@ -4,9 +4,9 @@ Everything that a command prints goes through ``_write`` or, as JSON, is ASCII.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
 from . import progress_line
 from .escape import printable
@@ -23,7 +23,9 @@ def write_text(lines: Iterable[str], warnings: Warnings) -> None:
     sys.stdout.flush()
 
 
-def write_json(command: str, dump: str | None, body: dict[str, Any], warnings: Warnings) -> None:
+def write_json(
+    command: str, dump: str | None, body: Mapping[str, object], warnings: Warnings
+) -> None:
     """Writes one JSON object with the warnings in it, which also go to stderr."""
     from .document import document
 

@@ -1,0 +1,1 @@
+"""Generators of documents from the source, and checks that these are current."""

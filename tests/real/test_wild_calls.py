@@ -48,6 +48,7 @@ PREFIX = {8: "r", 4: "e"}
 CASES = [
     ("bare-x86_64", None),
     ("bare-x86_64", "scan"),
+    ("linux73-bare", None),
     ("bare-i386", None),
     ("bare-i386", "fp"),
     ("bare-i386", "scan"),
@@ -180,7 +181,7 @@ def test_a_page_fault_at_a_low_address(
 
 
 @pytest.mark.parametrize("ip", [0, 0x48])
-@pytest.mark.parametrize("name", ["bare-x86_64", "bare-i386", "bare-i386-pae"])
+@pytest.mark.parametrize("name", ["bare-x86_64", "bare-i386", "bare-i386-pae", "linux73-bare"])
 def test_registers_of_a_note_at_a_low_address(
     name: str, ip: int, domain: Callable[[str], Domain]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The forged guests, opened; they lie where XKDUMP_BENCH says (``benches/run.py`` sees to it)."""
+"""The synthetic guests in the folder XKDUMP_BENCH, which ``benches/run.py`` sets; opened."""
 
 from collections.abc import Callable
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import forge
+from . import synthetic
 
 HERE = Path(__file__).resolve().parent
 BASELINE = HERE / "core" / "counts.json"
@@ -91,7 +91,7 @@ def main() -> int:
         print("counts: valgrind is needed", file=sys.stderr)
         return 2
     folder = os.environ.setdefault("XKDUMP_BENCH", str(HERE.parent / ".cache" / "bench"))
-    forge.forge(Path(folder), "4g")
+    synthetic.write_guest(Path(folder), "4g")
     found = counts(program(not options.no_build))
     if options.write:
         text = json.dumps({"compiler": compiler(), "instructions": found}, indent=1)

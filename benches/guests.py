@@ -1,4 +1,4 @@
-"""The forged guests, opened, and the orders in which they are asked."""
+"""The synthetic guests, opened, and the orders in which they are asked."""
 
 import os
 from collections.abc import Callable
@@ -10,8 +10,18 @@ import numpy as np
 
 from xenkdump_fast._native import P2M, AddressSpace, Dump
 
-from . import forge
-from .forge import DIRECT, ENTRIES, HUGE, PAE_DIRECT, PAE_HUGE, PAE_PAGES, PAGE, Forged, Words
+from . import synthetic
+from .synthetic import (
+    DIRECT,
+    ENTRIES,
+    HUGE,
+    PAE_DIRECT,
+    PAE_HUGE,
+    PAE_PAGES,
+    PAGE,
+    SyntheticGuest,
+    Words,
+)
 
 
 @dataclass(frozen=True)
@@ -26,9 +36,9 @@ class Mapped:
 
 @dataclass(frozen=True, eq=False)
 class Guest:
-    """A forged guest, opened."""
+    """A synthetic guest, opened."""
 
-    about: Forged
+    about: SyntheticGuest
     dump: Dump
     p2m: P2M
     physical: AddressSpace
@@ -91,7 +101,7 @@ def folder() -> Path:
     return Path(os.environ["XKDUMP_BENCH"])
 
 
-def open_p2m(about: Forged) -> tuple[Dump, P2M]:
+def open_p2m(about: SyntheticGuest) -> tuple[Dump, P2M]:
     """The dump, and the P2M of the guest in it."""
     dump = Dump(about.path)
     return dump, P2M.frame_list(dump, about.frame_list, 8)
@@ -99,7 +109,7 @@ def open_p2m(about: Forged) -> tuple[Dump, P2M]:
 
 def open_anew(name: str) -> Guest:
     """``open_anew("64g")``."""
-    about = forge.forge(folder(), name)
+    about = synthetic.write_guest(folder(), name)
     dump, p2m = open_p2m(about)
     virtual = dump.virtual(about.root, "x86_64")
     spaces = {
@@ -114,7 +124,7 @@ def open_anew(name: str) -> Guest:
 
 
 def file_offsets(dump: Dump, machine: Words) -> Words:
-    """Where the bytes of these machine addresses lie in a forged dump, whose segments end it."""
+    """Where the bytes of these machine addresses lie in a synthetic dump, whose segments end it."""
     starts, sizes, _ = np.array(dump.segments, np.uint64).T
     offsets = np.uint64(dump.size) - sizes.sum() + sizes.cumsum() - sizes
     segment = np.searchsorted(starts, machine, "right") - 1

@@ -17,10 +17,10 @@ import numpy as np
 
 from xenkdump_fast._native import Dump
 
-from . import forge
-from .forge import DIRECT, PAGE, SHAPES, Forged, Words
+from . import synthetic
 from .guests import folder, open_anew, open_p2m
 from .pairing import Call, Figure, clock, cores, emit
+from .synthetic import DIRECT, PAGE, SHAPES, SyntheticGuest, Words
 
 MILLISECOND = 1e6
 FIRST = 1 << 16
@@ -34,7 +34,7 @@ def memory(field: str) -> int:
     return 0
 
 
-def opening(about: Forged) -> object:
+def opening(about: SyntheticGuest) -> object:
     """Everything opened, and one answer of each kind."""
     dump, p2m = open_p2m(about)
     virtual = dump.virtual(about.root, "x86_64")
@@ -43,7 +43,7 @@ def opening(about: Forged) -> object:
     return dump, p2m, virtual
 
 
-def resolving_all(about: Forged) -> object:
+def resolving_all(about: SyntheticGuest) -> object:
     """Every pfn, by arrays that are used again."""
     opened = open_p2m(about)
     step = 1 << 16
@@ -53,7 +53,7 @@ def resolving_all(about: Forged) -> object:
     return opened
 
 
-def resolving_at_random(about: Forged) -> object:
+def resolving_at_random(about: SyntheticGuest) -> object:
     """As many pfns as there are, at random."""
     opened = open_p2m(about)
     step = 1 << 16
@@ -63,7 +63,7 @@ def resolving_at_random(about: Forged) -> object:
     return opened
 
 
-def reading_all(about: Forged) -> object:
+def reading_all(about: SyntheticGuest) -> object:
     """Every byte of the domain, 16 MiB at a time."""
     dump, p2m = open_p2m(about)
     physical = dump.physical(p2m)
@@ -74,7 +74,7 @@ def reading_all(about: Forged) -> object:
 
 
 #: What is measured in a process of its own; each gives what it holds in the end.
-ALONE: dict[str, Callable[[Forged], object]] = {
+ALONE: dict[str, Callable[[SyntheticGuest], object]] = {
     "opening": opening,
     "every pfn in sequence": resolving_all,
     "as many pfns at random": resolving_at_random,
@@ -84,7 +84,7 @@ ALONE: dict[str, Callable[[Forged], object]] = {
 
 def alone(name: str, guest: str) -> None:
     """One of them, in this process; says what it took."""
-    about = forge.forge(folder(), guest)
+    about = synthetic.write_guest(folder(), guest)
     before = {field: memory(field) for field in ("RssAnon", "RssFile")}
     start = time.perf_counter_ns()
     kept = ALONE[name](about)
@@ -124,7 +124,7 @@ def first_batches(turns: int) -> Iterator[Figure]:
         for turn in range(turns + 3):
             # Three times with a cold page cache: that takes long.
             uncached = turn < 3
-            if uncached and not drop_cache(forge.forge(folder(), guest)):
+            if uncached and not drop_cache(synthetic.write_guest(folder(), guest)):
                 continue
             for what, ns in one_turn(batches(guest, pfns, addresses), uncached):
                 found.setdefault(f"{what}, {guest}, random", []).append(ns)
@@ -154,7 +154,7 @@ def batches(guest: str, pfns: Words, addresses: Words) -> dict[str, Call]:
     }
 
 
-def drop_cache(about: Forged) -> bool:
+def drop_cache(about: SyntheticGuest) -> bool:
     """Has the system forget the file's pages; False where it cannot."""
     if not hasattr(os, "posix_fadvise"):
         return False
@@ -170,7 +170,7 @@ def drop_cache(about: Forged) -> bool:
 def opening_again(turns: int) -> Iterator[Figure]:
     """Opening in a process that has opened it before."""
     for guest in SHAPES:
-        about = forge.forge(folder(), guest)
+        about = synthetic.write_guest(folder(), guest)
         times = []
         for _ in range(4 * turns):
             start = time.perf_counter_ns()

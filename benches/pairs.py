@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .forge import PAGE, SHAPES, Words
 from .guests import Guest, file_offsets, open_anew, open_guest
 from .pairing import Pair, cores, emit, in_turn
+from .synthetic import PAGE, SHAPES, Words
 
 LIST = 1 << 20
 #: What is wanted of a P2M, by order and threads.

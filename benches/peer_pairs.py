@@ -17,9 +17,9 @@ import numpy as np
 
 from xenkdump_fast._native import AddressSpace
 
-from .forge import PAGE, TABLES, Words
 from .guests import file_offsets, open_guest
 from .pairing import Call, Pair, clock, cores, emit, in_turn, say
+from .synthetic import PAGE, TABLES, Words
 
 COUNT = 1 << 17
 #: How many times as fast, by order.
@@ -106,7 +106,7 @@ def physical() -> Job:
     """The 64 GiB guest's tables: what of its dump has bytes on disk."""
     guest = open_guest("64g")
     pages = np.arange(TABLES, TABLES + 60_000, dtype=np.uint64) * np.uint64(PAGE)
-    return Job("physical", "a forged dump", guest.about.path, guest.dump.machine, pages)
+    return Job("physical", "a synthetic dump", guest.about.path, guest.dump.machine, pages)
 
 
 def virtual(vmcore: str, vmlinux: str) -> Job:

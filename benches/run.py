@@ -1,6 +1,6 @@
 """Runs every benchmark and writes what came of it: a table, the same as JSON, and a picture.
 
-``make bench`` runs it when the extension is built and installed as a release. It forges the guests
+``make bench`` runs it when the extension is built and installed as a release. It writes the guests
 (400 MB on disk), builds the core's benches, and measures in turn with the peers that are there:
 numpy; memflow, a crate; drgn from PyPI in this Python; python3-libkdumpfile in the system's; crash,
 if it is told of a dump. A peer that is absent is named in the table. Only ratios of one run mean
@@ -25,7 +25,7 @@ ROOT = HERE.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(ROOT))
 
-from benches import counts, forge, picture, report  # noqa: E402
+from benches import counts, picture, report, synthetic  # noqa: E402
 from benches.pairing import CORES, cores, parse, say  # noqa: E402
 from benches.report import Results, Row  # noqa: E402
 
@@ -226,8 +226,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Does all that is asked for."""
     bench = Bench(parser().parse_args())
-    for name in forge.SHAPES:
-        forge.forge(bench.options.folder, name)
+    for name in synthetic.SHAPES:
+        synthetic.write_guest(bench.options.folder, name)
     if not bench.options.no_build:
         bench.build()
     for name in bench.options.only or PARTS:

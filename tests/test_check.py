@@ -11,13 +11,13 @@ from xenkdump_fast import AbsentError, open
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check
 from xenkdump_fast.xen import m2p
-from xenkdump_forge import KINDS, Sample, forge
+from xenkdump_forge import KINDS, SyntheticDump, write_dump
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sources_of_forged_dumps_agree(kind: str, tmp_path: Path) -> None:
-    sample = forge(tmp_path / "dump", like=kind)
-    found = check.run(open(str(sample.vmcore)), check.Options(0, str(sample.vmlinux)))
+def test_sources_of_synthetic_dumps_agree(kind: str, tmp_path: Path) -> None:
+    synthetic = write_dump(tmp_path / "dump", like=kind)
+    found = check.run(open(str(synthetic.vmcore)), check.Options(0, str(synthetic.vmlinux)))
     assert found.disagreements == 0
     usable = [offered.name for offered in found.offered if offered.problem is None]
     assert usable
@@ -25,25 +25,25 @@ def test_sources_of_forged_dumps_agree(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+def broken(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDump:
     """A dump whose frame-list tree has its second P2M page twice."""
-    sample = forge(tmp_path_factory.mktemp("broken") / "dump", like="modern")
-    dump = open(str(sample.vmcore)).native
-    top = int(sample.plan["domains"][0]["frame_list_list"], 16)
+    synthetic = write_dump(tmp_path_factory.mktemp("broken") / "dump", like="modern")
+    dump = open(str(synthetic.vmcore)).native
+    top = int(synthetic.plan["domains"][0]["frame_list_list"], 16)
     frame_list = dump.machine.u64(top << 12)
     (offset,) = (
         int(offset, 16) + (frame_list << 12) - int(start, 16)
-        for start, size, _, offset in sample.plan["segments"]
+        for start, size, _, offset in synthetic.plan["segments"]
         if int(start, 16) <= frame_list << 12 < int(start, 16) + int(size, 16)
     )
     second = dump.machine.read((frame_list << 12) + 8, 8)
-    with Path(sample.vmcore).open("r+b") as file:
+    with Path(synthetic.vmcore).open("r+b") as file:
         file.seek(offset)
         file.write(second)
-    return sample
+    return synthetic
 
 
-def test_disagreements_are_counted_and_listed(broken: Sample) -> None:
+def test_disagreements_are_counted_and_listed(broken: SyntheticDump) -> None:
     found = check.run(open(str(broken.vmcore)), check.Options(0, str(broken.vmlinux)))
     by_names = {(pair.first, pair.second): pair.comparison for pair in found.pairs}
     different = by_names["list", "linear"].different
@@ -57,7 +57,7 @@ def test_disagreements_are_counted_and_listed(broken: Sample) -> None:
     assert "DISAGREEMENTS" in text
 
 
-def test_the_exit_status_tells(broken: Sample, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_status_tells(broken: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(broken.vmlinux), str(broken.vmcore)]) == 1
     assert "disagree" in capsys.readouterr().err
     assert main(["check", "--json", str(broken.vmcore)]) == 1
@@ -65,30 +65,30 @@ def test_the_exit_status_tells(broken: Sample, capsys: pytest.CaptureFixture[str
 
 def test_one_wrong_bit_makes_no_work(tmp_path: Path) -> None:
     """Every unused slot of a pvops kernel's frame-list tree leads to one page of all ones."""
-    sample = forge(tmp_path / "dump", like="modern")
-    machine = open(str(sample.vmcore)).native.machine
-    top = int(sample.plan["domains"][0]["frame_list_list"], 16)
+    synthetic = write_dump(tmp_path / "dump", like="modern")
+    machine = open(str(synthetic.vmcore)).native.machine
+    top = int(synthetic.plan["domains"][0]["frame_list_list"], 16)
     nothing = machine.u64((machine.u64((top << 12) + 8 * 511) << 12) + 8 * 511) << 12
     assert machine.read(nothing, 4096) == b"\xff" * 4096
-    with patched(Path(sample.vmcore), {nothing + 8 * 9: b"\xfe"}):
-        found = check.run(open(str(sample.vmcore)), check.Options(0, str(sample.vmlinux)))
+    with patched(Path(synthetic.vmcore), {nothing + 8 * 9: b"\xfe"}):
+        found = check.run(open(str(synthetic.vmcore)), check.Options(0, str(synthetic.vmlinux)))
     (pages,) = {offered.pages for offered in found.offered if offered.name == "list"}
     assert pages == (1 << 27) - 502
     assert found.m2p is not None
     asked = found.m2p.equal + found.m2p.different + found.m2p.unreadable
     # All frames that the dump holds are fewer.
-    assert 0 < asked < sum(int(size, 16) for _, size, *_ in sample.plan["segments"]) >> 12
+    assert 0 < asked < sum(int(size, 16) for _, size, *_ in synthetic.plan["segments"]) >> 12
     assert found.disagreements == 0
 
 
 def test_what_has_no_p2m(tmp_path: Path) -> None:
-    sample = forge(tmp_path / "dump", like="2006")
+    synthetic = write_dump(tmp_path / "dump", like="2006")
     with pytest.raises(AbsentError):
-        check.run(open(str(sample.vmcore)), check.Options(7))
+        check.run(open(str(synthetic.vmcore)), check.Options(7))
 
 
 def test_the_p2m_is_asked_once_for_all_roots(tmp_path: Path) -> None:
-    dump = open(str(forge(tmp_path / "dump", like="modern").vmcore)).native
+    dump = open(str(write_dump(tmp_path / "dump", like="modern").vmcore)).native
     asked = {"resolve": 0, "virtual": 0}
 
     class P2M:

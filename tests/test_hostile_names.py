@@ -7,7 +7,7 @@ import pytest
 import xenkdump_fast as xk
 from xenkdump_fast import cli
 from xenkdump_fast.linux import modules
-from xenkdump_forge import KINDS, Sample, forge
+from xenkdump_forge import KINDS, SyntheticDump, write_dump
 from xenkdump_forge.parts import Parts
 
 #: A window's title, C1, a right-to-left override and an isolate, a line of its own, no UTF-8. 15
@@ -31,21 +31,21 @@ def hostile(parts: Parts) -> None:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def samples(
+def dumps(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Sample, Sample]:
+) -> tuple[SyntheticDump, SyntheticDump]:
     folder = tmp_path_factory.mktemp("names")
     kind = request.param
-    return forge(folder / "sound", kind), forge(folder / "hostile", kind, extra=hostile)
+    return write_dump(folder / "sound", kind), write_dump(folder / "hostile", kind, extra=hostile)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_names(
-    samples: tuple[Sample, Sample], command: str, capsys: pytest.CaptureFixture[str]
+    dumps: tuple[SyntheticDump, SyntheticDump], command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = []
-    for sample in samples:
-        assert cli.main([*command.split(), str(sample.vmlinux), str(sample.vmcore)]) == 0
+    for synthetic in dumps:
+        assert cli.main([*command.split(), str(synthetic.vmlinux), str(synthetic.vmcore)]) == 0
         shown = capsys.readouterr()
         texts.append(shown.out.splitlines())
         assert all(c.isprintable() or c in "\n\t" for c in shown.out + shown.err)
@@ -54,13 +54,13 @@ def test_names(
     assert len(texts[0]) == len(texts[1])
 
 
-@pytest.mark.parametrize("samples", ["modern"], indirect=True)
+@pytest.mark.parametrize("dumps", ["modern"], indirect=True)
 def test_a_module_s_frames(
-    samples: tuple[Sample, Sample], capsys: pytest.CaptureFixture[str]
+    dumps: tuple[SyntheticDump, SyntheticDump], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of the one kind of which a task sleeps in a module."""
-    sample = samples[1]
-    files = [str(sample.vmlinux), str(sample.vmcore)]
+    synthetic = dumps[1]
+    files = [str(synthetic.vmlinux), str(synthetic.vmcore)]
     assert cli.main(["bt", "--all", *files]) == 0
     text = capsys.readouterr().out
     name = r"[\x9b\x9b2J\x1b]0;x\x07\n\u202e\u2066]"
@@ -74,14 +74,14 @@ def test_a_module_s_frames(
     assert modules == {None, "\\x9b\x9b2J" + ESCAPES.decode()}
 
 
-def test_the_plan_s_modules(samples: tuple[Sample, Sample]) -> None:
-    sample = samples[0]
-    kernel = xk.open(str(sample.vmcore)).domain(0, str(sample.vmlinux)).kernel
+def test_the_plan_s_modules(dumps: tuple[SyntheticDump, SyntheticDump]) -> None:
+    synthetic = dumps[0]
+    kernel = xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux)).kernel
     found = [
         (hex(module.address), module.name, hex(module.base), module.total, module.symbols)
         for module in modules.modules(kernel)
     ]
-    told = sample.plan["domains"][0]["modules"]
+    told = synthetic.plan["domains"][0]["modules"]
     assert found == [(m["module"], m["name"], m["base"], m["size"], True) for m in told]
     assert len(found) == 2
     unwinder = kernel.unwinder  # which loads their symbols

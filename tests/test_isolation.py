@@ -7,12 +7,12 @@ from xenkdump_fast import AbsentError, MemoryFault, cli, isolation, session
 from xenkdump_fast.isolation import isolated
 from xenkdump_fast.linux import backtrace
 from xenkdump_fast.output.lazy import Lazy
-from xenkdump_forge import Sample, forge
+from xenkdump_forge import SyntheticDump, write_dump
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return forge(tmp_path_factory.mktemp("isolation") / "dump", "modern")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDump:
+    return write_dump(tmp_path_factory.mktemp("isolation") / "dump", "modern")
 
 
 def fail_at(wrong: int, error: Exception, warnings: list[str]) -> list[int]:
@@ -55,11 +55,11 @@ def test_what_concerns_more_than_one_item_is_raised(
 @pytest.mark.parametrize("form", ["bt --all", "bt --all --json"])
 def test_one_task_that_fails(
     form: str,
-    sample: Sample,
+    synthetic: SyntheticDump,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    files = [str(sample.vmlinux), str(sample.vmcore)]
+    files = [str(synthetic.vmlinux), str(synthetic.vmcore)]
     monkeypatch.setattr(isolation, "strict", False)
     assert cli.main([*form.split(), *files]) == 0
     sound = capsys.readouterr()
@@ -81,10 +81,10 @@ def test_one_task_that_fails(
 
 @pytest.mark.parametrize("value", [0, 1, 4, 0xFFFF_FFFF_FFFF_FFFF])
 def test_a_stack_of_one_word(
-    value: int, sample: Sample, capsys: pytest.CaptureFixture[str]
+    value: int, synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The byte before a return address of 0 is none of the address space: once a traceback."""
-    domain = session.open(str(sample.vmcore)).domain(0, str(sample.vmlinux))
+    domain = session.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux))
     kernel = domain.kernel
     task = next(task for task in kernel.tasks() if task.pid == 1)
     sp = kernel.read(task.address, "thread.sp")
@@ -92,8 +92,8 @@ def test_a_stack_of_one_word(
         domain.virtual.translate(at): value.to_bytes(8, "little")
         for at in range(sp, sp + kernel.types.sizeof("inactive_task_frame"), 8)
     }
-    command = ["bt", "--all", str(sample.vmlinux), str(sample.vmcore)]
-    with patched(sample.vmcore, changes):
+    command = ["bt", "--all", str(synthetic.vmlinux), str(synthetic.vmcore)]
+    with patched(synthetic.vmcore, changes):
         assert cli.main(command) == 0
     out, err = capsys.readouterr()
     assert out.count("PID: ") == len(kernel.tasks())

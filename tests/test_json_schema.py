@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from tools.json_schema import schema
 
-import xenkdump_forge as sample
 from xenkdump_fast import cli
+from xenkdump_forge import write_dump
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCHEMA: dict[str, Any] = json.loads((DOCS / "json.schema.json").read_text())
@@ -67,7 +67,7 @@ def closed(schema: Any) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_command(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = sample.forge(tmp_path / "dump", kind)
+    made = write_dump(tmp_path / "dump", kind)
     validator = Draft202012Validator(closed(SCHEMA))
     seen = set()
     for command in COMMANDS:
@@ -77,7 +77,7 @@ def test_every_command(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[
         status = cli.main([*words, "--json"])
         found = capsys.readouterr()
         if status != 0:
-            # What of Xen's own a forged dump does not hold.
+            # What of Xen a synthetic dump does not have.
             assert (status, found.out) == (1, ""), command
             continue
         printed = json.loads(found.out)

@@ -9,7 +9,7 @@ from tests import rendering
 from xenkdump_fast import progress, session
 from xenkdump_fast.commands import bt
 from xenkdump_fast.output.lazy import Lazy
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 
 def test_one_at_once() -> None:
@@ -30,8 +30,8 @@ def test_one_at_once() -> None:
 
 def test_backtraces_are_not_kept(tmp_path: Path) -> None:
     """All frames of thousands of stacks took gigabytes."""
-    sample = forge(tmp_path, "modern")
-    domain = session.open(str(sample.vmcore)).domain(0, str(sample.vmlinux))
+    synthetic = write_dump(tmp_path, "modern")
+    domain = session.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux))
     found = bt.run(domain, bt.Options(all=True))
     unwound = []
     backtrace = domain.kernel.backtrace

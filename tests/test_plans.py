@@ -1,7 +1,7 @@
-"""Every kind of forged dump against the forge's own plan of it: header, tasks, frames and all.
+"""Every kind of synthetic dump against its plan: header, tasks, frames, registers, P2M, log.
 
-The plan is told from the model that the dump was written from, and the forge shares no line with
-the reader: where the two agree, neither has misread.
+The plan comes from the model that the dump is written from, and the generator shares no code with
+the reader: a misreading cannot be on both sides.
 """
 
 import re
@@ -17,18 +17,18 @@ from xenkdump_fast.cli import main
 from xenkdump_fast.commands import bt, check, log, notes, ps, sys
 from xenkdump_fast.linux.backtrace import Trace
 from xenkdump_fast.xen.p2m_sources import NAMES
-from xenkdump_forge import KINDS, Sample, forge
+from xenkdump_forge import KINDS, SyntheticDump, write_dump
 
 Plan = dict[str, Any]
 #: Kinds that hold a second domain, with the same kernel.
 DOMAINS = [*((kind, 0) for kind in KINDS), ("modern", 1), ("modern-hypercall-page", 1)]
-#: What crash prefers to the panic's own message: what sysrq said before.
+#: crash prints sysrq's message in place of the panic's.
 SYSRQ = {"32on64": "sysrq: SysRq : Trigger a crash"}
 SELECTORS = ("ds", "es", "fs", "gs")
 #: task_struct.state as ps spells it.
 STATES = {"R": "RU", "S": "IN", "D": "UN", "Z": "ZO", "I": "ID", "T": "ST"}
-#: Of how many tasks the scan alone finds every frame and no other, and how many there are. A pair
-#: of stale frames sometimes fits as well as the true ones.
+#: The number of tasks of which the scan alone finds exactly the frames, and of all tasks. A pair of
+#: stale frames sometimes fits as well as the true ones.
 BY_SCAN = {
     "2006": (93, 94),
     "2006-pae": (94, 94),
@@ -41,53 +41,53 @@ BY_SCAN = {
 }
 
 
-class Forged(NamedTuple):
-    """A sample, and the dump that it is."""
+class Opened(NamedTuple):
+    """A synthetic dump, opened."""
 
-    sample: Sample
+    files: SyntheticDump
     dump: xk.Dump
 
     def domain(self, number: int = 0, **options: Any) -> xk.Domain:
         """A domain with its kernel."""
-        return self.dump.domain(number, str(self.sample.vmlinux), **options)
+        return self.dump.domain(number, str(self.files.vmlinux), **options)
 
     def plan(self, number: int = 0) -> Plan:
-        """What the forge says of that domain."""
-        (found,) = (told for told in self.sample.plan["domains"] if told["id"] == number)
+        """The plan of a domain."""
+        (found,) = (each for each in self.files.plan["domains"] if each["id"] == number)
         return dict(found)
 
 
-Forge = Callable[[str], Forged]
+Open = Callable[[str], Opened]
 Traced = Callable[[str, int], list[tuple[Trace, Plan]]]
 
 
 @pytest.fixture(scope="module")
-def forged(tmp_path_factory: pytest.TempPathFactory) -> Forge:
-    """``forged("2006")``: the sample of that kind, made once."""
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Open:
+    """``opened("2006")``: the dump of that kind, written once."""
 
     @cache
-    def make(kind: str) -> Forged:
-        sample = forge(tmp_path_factory.mktemp(kind), like=kind)
-        return Forged(sample, xk.open(str(sample.vmcore)))
+    def make(kind: str) -> Opened:
+        files = write_dump(tmp_path_factory.mktemp(kind), like=kind)
+        return Opened(files, xk.open(str(files.vmcore)))
 
     return make
 
 
 @pytest.fixture(scope="module")
-def traced(forged: Forge) -> Traced:
-    """``traced("2006", 0)``: every backtrace of that domain, beside what the plan says of it."""
+def traced(opened: Open) -> Traced:
+    """``traced("2006", 0)``: every backtrace of that domain, with its plan."""
 
     @cache
     def trace(kind: str, number: int) -> list[tuple[Trace, Plan]]:
-        return compare(forged(kind), number)
+        return compare(opened(kind), number)
 
     return trace
 
 
-def compare(sample: Forged, number: int = 0, **options: Any) -> list[tuple[Trace, Plan]]:
-    """The backtrace of every task of a domain, beside what the plan says of the task."""
-    planned = {int(task["task"], 16): task for task in sample.plan(number)["tasks"]}
-    traces = bt.run(sample.domain(number, **options), bt.Options(all=True)).traces
+def compare(dump: Opened, number: int = 0, **options: Any) -> list[tuple[Trace, Plan]]:
+    """The backtrace of every task of a domain, with the plan of the task."""
+    planned = {int(task["task"], 16): task for task in dump.plan(number)["tasks"]}
+    traces = bt.run(dump.domain(number, **options), bt.Options(all=True)).traces
     assert len(traces) == len(planned)
     return [(trace, planned[trace.task.address]) for trace in traces]
 
@@ -103,8 +103,7 @@ def frames(trace: Trace) -> list[tuple[int, int, str | None, bool]]:
 def planned_frames(trace: Trace, plan: Plan) -> list[tuple[int, int, str | None, bool]]:
     """The frames that can be found of those in the plan.
 
-    All of them; but where a running vCPU's registers are not in the dump, the innermost, which
-    nothing on the stack tells of.
+    All but the innermost of a running vCPU whose registers are not in the dump.
     """
     found = [
         (int(frame["pc"], 16), int(frame["sp"], 16), frame["function"], frame["interrupted"])
@@ -114,7 +113,7 @@ def planned_frames(trace: Trace, plan: Plan) -> list[tuple[int, int, str | None,
 
 
 def bare(registers: Mapping[str, int]) -> dict[str, int]:
-    """Registers by names without a width: each of pt_regs, PRSTATUS and debuggers has its own."""
+    """Registers by names without width, which pt_regs, PRSTATUS and debuggers spell differently."""
     pattern = re.compile(r"^(orig_)?[er](?=[a-z]{2}$|flags$)|^x(?=[a-z]s$)")
     return {pattern.sub(r"\1", name): value for name, value in registers.items()}
 
@@ -125,9 +124,9 @@ def planned_registers(planned: Mapping[str, str]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)
-def test_header(kind: str, number: int, forged: Forge) -> None:
-    planned = forged(kind).plan(number)["header"]
-    header = sys.run(forged(kind).domain(number)).header
+def test_header(kind: str, number: int, opened: Open) -> None:
+    planned = opened(kind).plan(number)["header"]
+    header = sys.run(opened(kind).domain(number)).header
     assert (header.cpus, header.date, header.task_count, header.mhz) == tuple(
         planned[name] for name in ("cpus", "date", "tasks", "mhz")
     )
@@ -148,8 +147,8 @@ def test_header(kind: str, number: int, forged: Forge) -> None:
 
 
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)
-def test_tasks(kind: str, number: int, forged: Forge) -> None:
-    found = ps.run(forged(kind).domain(number)).processes
+def test_tasks(kind: str, number: int, opened: Open) -> None:
+    found = ps.run(opened(kind).domain(number)).processes
     assert sorted(
         (
             hex(one.task.address),
@@ -169,7 +168,7 @@ def test_tasks(kind: str, number: int, forged: Forge) -> None:
             task["parent"],
             task["stack"],
         )
-        for task in forged(kind).plan(number)["tasks"]
+        for task in opened(kind).plan(number)["tasks"]
     )
 
 
@@ -187,9 +186,9 @@ def test_where_each_return_address_lies(kind: str, number: int, traced: Traced) 
     """Of a sleeping task's first frame crash has thread.sp in brackets, before Linux 4.9."""
     for trace, plan in traced(kind, number):
         planned = plan["frames"][len(plan["frames"]) - len(trace.frames) :]
-        for frame, told in zip(trace.frames, planned, strict=True):
-            slot = told["slot"]
-            if slot is None and not told["interrupted"]:
+        for frame, expected in zip(trace.frames, planned, strict=True):
+            slot = expected["slot"]
+            if slot is None and not expected["interrupted"]:
                 slot = plan["switched_at"]
             if slot is not None:
                 assert hex(frame.slot) == slot, trace.task.comm
@@ -224,8 +223,8 @@ def test_user_registers_of_a_system_call_that_saved_nine(traced: Traced) -> None
 
 
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)
-def test_registers_of_running_tasks(kind: str, number: int, forged: Forge, traced: Traced) -> None:
-    in_dump = forged(kind).sample.plan["registers_in_dump"]
+def test_registers_of_running_tasks(kind: str, number: int, opened: Open, traced: Traced) -> None:
+    in_dump = opened(kind).files.plan["registers_in_dump"]
     running = [(trace, plan) for trace, plan in traced(kind, number) if trace.task.active]
     assert running
     for trace, plan in running:
@@ -236,7 +235,7 @@ def test_registers_of_running_tasks(kind: str, number: int, forged: Forge, trace
         assert trace.registers is not None
         found = bare(trace.registers)
         planned = planned_registers(plan["registers"])
-        if forged(kind).dump.native.word == 8:
+        if opened(kind).dump.native.word == 8:
             # A 64-bit Xen leaves them in the processor until it runs another guest.
             planned = {name: planned[name] for name in planned if name not in SELECTORS}
         assert {name: found.get(name) for name in planned} == planned
@@ -244,61 +243,61 @@ def test_registers_of_running_tasks(kind: str, number: int, forged: Forge, trace
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_scan_alone(kind: str, forged: Forge) -> None:
+def test_the_scan_alone(kind: str, opened: Open) -> None:
     whole = [
         frames(trace) == planned_frames(trace, plan)
-        for trace, plan in compare(forged(kind), unwind=["scan"])
+        for trace, plan in compare(opened(kind), unwind=["scan"])
     ]
     assert (sum(whole), len(whole)) == BY_SCAN[kind]
     assert sum(whole) >= 0.95 * len(whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_notes(kind: str, forged: Forge) -> None:
-    found = [decoded.note for decoded in notes.run(forged(kind).dump).notes]
-    planned = forged(kind).sample.plan["notes"]
+def test_notes(kind: str, opened: Open) -> None:
+    found = [decoded.note for decoded in notes.run(opened(kind).dump).notes]
+    planned = opened(kind).files.plan["notes"]
     assert [(note.name, hex(note.type), note.size) for note in found] == [
         (note["name"], note["type"], note["size"]) for note in planned
     ]
-    for note, told in zip(found, planned, strict=True):
-        assert told["data"] in (None, note.data.hex())
+    for note, expected in zip(found, planned, strict=True):
+        assert expected["data"] in (None, note.data.hex())
 
 
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)
-def test_log(kind: str, number: int, forged: Forge) -> None:
-    planned = forged(kind).plan(number)["log"]
-    found = log.run(forged(kind).domain(number)).lines
+def test_log(kind: str, number: int, opened: Open) -> None:
+    planned = opened(kind).plan(number)["log"]
+    found = log.run(opened(kind).domain(number)).lines
     assert [(line.level, line.text) for line in found] == [
         (line["level"], line["text"]) for line in planned
     ]
-    for line, told in zip(found, planned, strict=True):
+    for line, expected in zip(found, planned, strict=True):
         if line.time is not None:
-            assert line.time == pytest.approx(told["seconds"] * 1e9, abs=1000)
+            assert line.time == pytest.approx(expected["seconds"] * 1e9, abs=1000)
 
 
 @pytest.mark.parametrize(
     ("kind", "number", "source"),
     [(kind, number, source) for kind, number in DOMAINS for source in NAMES],
 )
-def test_p2m(kind: str, number: int, source: str, forged: Forge) -> None:
-    sample = forged(kind)
-    plan = sample.plan(number)
+def test_p2m(kind: str, number: int, source: str, opened: Open) -> None:
+    dump = opened(kind)
+    plan = dump.plan(number)
     if source not in plan["p2m_sources"]:
         with pytest.raises(xk.AbsentError, match=f"offers no P2M of domain {number}"):
-            sample.domain(number, p2m_source=source)
+            dump.domain(number, p2m_source=source)
         return
-    p2m = sample.domain(number, p2m_source=source).p2m
+    p2m = dump.domain(number, p2m_source=source).p2m
     assert p2m is not None
     assert p2m.source == source
-    for told in plan["p2m"]["samples"]:
-        pfn, meaning = int(told["pfn"], 16), told["kind"]
-        mfn = None if told["mfn"] is None else int(told["mfn"], 16)
+    for expected in plan["p2m"]["samples"]:
+        pfn, meaning = int(expected["pfn"], 16), expected["kind"]
+        mfn = None if expected["mfn"] is None else int(expected["mfn"], 16)
         if pfn >= p2m.pages:
             # A tree of frame lists has no count: it ends with the last pfn that has a frame.
-            assert (source, meaning) == ("list", "invalid"), told
+            assert (source, meaning) == ("list", "invalid"), expected
             assert p2m.entry(pfn) == ("out of range", None)
             continue
-        assert p2m.entry(pfn) == (meaning, mfn), told
+        assert p2m.entry(pfn) == (meaning, mfn), expected
         if meaning == "frame":
             assert p2m.resolve(pfn) == mfn
         else:
@@ -307,20 +306,20 @@ def test_p2m(kind: str, number: int, source: str, forged: Forge) -> None:
 
 
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)
-def test_the_sources_of_a_p2m_agree(kind: str, number: int, forged: Forge) -> None:
-    sample = forged(kind)
-    found = check.run(sample.dump, check.Options(number, str(sample.sample.vmlinux)))
+def test_the_sources_of_a_p2m_agree(kind: str, number: int, opened: Open) -> None:
+    dump = opened(kind)
+    found = check.run(dump.dump, check.Options(number, str(dump.files.vmlinux)))
     usable = [offered.name for offered in found.offered if offered.problem is None]
-    assert sorted(set(usable)) == sorted(sample.plan(number)["p2m_sources"])
+    assert sorted(set(usable)) == sorted(dump.plan(number)["p2m_sources"])
     assert len(found.pairs) == len(usable) - 1
     assert found.disagreements == 0
 
 
 def test_a_source_that_the_dump_does_not_offer(
-    forged: Forge, capsys: pytest.CaptureFixture[str]
+    opened: Open, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sample = forged("2006").sample
-    arguments = [str(sample.vmlinux), str(sample.vmcore)]
+    files = opened("2006").files
+    arguments = [str(files.vmlinux), str(files.vmcore)]
     assert main(["sys", "--p2m-source", "linear", *arguments]) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -332,13 +331,13 @@ def test_a_source_that_the_dump_does_not_offer(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--like", "windows"], "no kind of sample is called 'windows'"),
+        (["--like", "windows"], "unknown kind of dump 'windows'"),
         (["--memory", "1M"], "at least 64 MiB"),
         (["--like", "2006", "--memory", "128M"], "at least"),
         (["--like", "xen3", "--memory", "8G"], "at most 3 GiB"),
     ],
 )
-def test_a_sample_that_cannot_be_made(
+def test_a_dump_that_cannot_be_made(
     arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "dump"

@@ -1,4 +1,4 @@
-"""The text and the JSON of every command on forged dumps, held by snapshots.
+"""The text and the JSON of every command on synthetic dumps, compared with snapshots.
 
 ``pytest --snapshot-update`` writes them anew; read the difference before you commit it.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-import xenkdump_forge as sample
 from xenkdump_fast import cli, commands
+from xenkdump_forge import SyntheticDump, write_dump
 
 COMMANDS = {
     "sys": "sys {vmlinux} {vmcore}",
@@ -31,12 +31,12 @@ KINDS = ("2006", "modern")
 
 
 @pytest.fixture(scope="module")
-def dumps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, sample.Sample]:
+def dumps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SyntheticDump]:
     folder = tmp_path_factory.mktemp("snapshots")
-    return {kind: sample.forge(folder / kind, kind) for kind in KINDS}
+    return {kind: write_dump(folder / kind, kind) for kind in KINDS}
 
 
-def run(command: str, made: sample.Sample, capsys: pytest.CaptureFixture[str]) -> str:
+def run(command: str, made: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> str:
     """Exit status, stdout and stderr in one text, without this run's folder in it."""
     status = cli.main(command.format(vmlinux=made.vmlinux, vmcore=made.vmcore).split())
     found = capsys.readouterr()
@@ -47,7 +47,7 @@ def run(command: str, made: sample.Sample, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_text(
-    dumps: dict[str, sample.Sample],
+    dumps: dict[str, SyntheticDump],
     kind: str,
     name: str,
     capsys: pytest.CaptureFixture[str],
@@ -58,7 +58,7 @@ def test_text(
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_json(
-    dumps: dict[str, sample.Sample],
+    dumps: dict[str, SyntheticDump],
     name: str,
     capsys: pytest.CaptureFixture[str],
     snapshot: SnapshotAssertion,

@@ -1,32 +1,40 @@
-"""Writes small forged dumps, to learn on and to test with. Never imports the reader.
+"""Writes small synthetic dumps, to learn on and to test with. Never imports the reader.
 
 ::
 
-    from xenkdump_forge import forge
-    sample = forge("/tmp/demo", "modern")
-    sample.vmcore, sample.vmlinux, sample.plan
+    from xenkdump_forge import write_dump
+    dump = write_dump("/tmp/demo", "modern")
+    dump.vmcore, dump.vmlinux, dump.plan
 
-``build`` gives the parts of a sample unwritten; ``faults`` holds ways to break them.
-``forge_sparse`` writes a dump as large as a big host's.
+``build`` returns the parts of a dump before they are written, ``faults`` changes them.
+``write_sparse_dump`` writes the dump of a host with terabytes.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import SampleError
+from .errors import SyntheticDumpError
 from .kinds import KINDS
 
 if TYPE_CHECKING:
-    from .sparse import SparseDump, forge_sparse
-    from .writing import Sample, build, forge
+    from .sparse import SparseDump, write_sparse_dump
+    from .writing import SyntheticDump, build, write_dump
 
-__all__ = ["KINDS", "Sample", "SampleError", "SparseDump", "build", "forge", "forge_sparse"]
+__all__ = [
+    "KINDS",
+    "SparseDump",
+    "SyntheticDump",
+    "SyntheticDumpError",
+    "build",
+    "write_dump",
+    "write_sparse_dump",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the rest when it is asked for: the command line names the kinds at every start."""
-    if name in ("Sample", "build", "forge"):
+    """Imports the rest on first use: ``xkdump sample --help`` needs the kinds only."""
+    if name in ("SyntheticDump", "build", "write_dump"):
         from . import writing as module
-    elif name in ("SparseDump", "forge_sparse"):
+    elif name in ("SparseDump", "write_sparse_dump"):
         from . import sparse as module  # type: ignore[no-redef]
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

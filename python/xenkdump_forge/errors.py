@@ -1,5 +1,5 @@
-"""What goes wrong when a sample is written."""
+"""The errors of this package."""
 
 
-class SampleError(Exception):
-    """The sample could not be written; the message is one line for a person to read."""
+class SyntheticDumpError(Exception):
+    """A synthetic dump cannot be built or written; the message is one line."""

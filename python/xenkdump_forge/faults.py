@@ -1,9 +1,9 @@
-"""Ways to break a sample before it is written: what ``forge(..., extra=...)`` may do to its parts.
+"""Faults: changes of a dump's parts, for ``write_dump(..., extra=...)``.
 
-Each takes the parts and changes them; combine them freely::
+Each takes the parts and changes them; they can be combined::
 
-    forge(directory, "modern", extra=faults.per_cpu_notes)
-    forge(directory, "2006", extra=lambda parts: faults.truncate(parts, 1 << 20))
+    write_dump(directory, "modern", extra=faults.per_cpu_notes)
+    write_dump(directory, "2006", extra=lambda parts: faults.truncate(parts, 1 << 20))
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .parts import Parts
 
 
 def drop_notes(parts: Parts, *names: str, types: tuple[int, ...] = ()) -> None:
-    """Leaves out the notes of these names or types."""
+    """Drops the notes with these names or types."""
     parts.core.notes = [
-        [note for note in told if note.name not in names and note.type not in types]
-        for told in parts.core.notes
+        [note for note in group if note.name not in names and note.type not in types]
+        for group in parts.core.notes
     ]
 
 
 def per_cpu_notes(parts: Parts) -> None:
     """A PT_NOTE for each pCPU and each vmcoreinfo, as kexec-tools lays them out."""
     groups: list[list[Note]] = []
-    for told in parts.core.notes:
-        for note in told:
+    for group in parts.core.notes:
+        for note in group:
             if note.name in ("CORE", "VMCOREINFO", "VMCOREINFO_XEN") or not groups:
                 groups.append([])
             groups[-1].append(note)
@@ -37,7 +37,7 @@ def per_cpu_notes(parts: Parts) -> None:
 
 
 def truncate(parts: Parts, size: int) -> None:
-    """Ends the file early."""
+    """Cuts the file to ``size`` bytes."""
     parts.core.cut = size
 
 
@@ -48,14 +48,14 @@ def hole(parts: Parts, start: int, end: int) -> None:
 
 
 def exclude(parts: Parts, start: int) -> None:
-    """Gives no bytes to what lies at or behind a machine address: p_filesz < p_memsz."""
+    """Excludes memory from a machine address on: p_filesz < p_memsz."""
     for segment in parts.core.segments or parts.core.lay_out():
         if segment.type == elf.PT_LOAD and segment.paddr + segment.filesz > start:
             segment.filesz = max(0, start - segment.paddr)
 
 
 def shuffle_segments(parts: Parts, seed: int = 0) -> None:
-    """Puts the program headers of the memory in no order."""
+    """Shuffles the PT_LOADs."""
     segments = parts.core.segments or parts.core.lay_out()
     loads = [s for s in segments if s.type == elf.PT_LOAD]
     random.Random(seed).shuffle(loads)
@@ -63,7 +63,7 @@ def shuffle_segments(parts: Parts, seed: int = 0) -> None:
 
 
 def overlap_segments(parts: Parts) -> None:
-    """Adds a segment that tells once more of the end of another."""
+    """Adds a segment that repeats the end of another."""
     loads = [s for s in parts.core.segments or parts.core.lay_out() if s.type == elf.PT_LOAD]
     before = loads[-2]
     extra = min(16 * PAGE, before.filesz)
@@ -73,15 +73,12 @@ def overlap_segments(parts: Parts) -> None:
 
 
 def many_segments(parts: Parts, size: int = PAGE) -> None:
-    """Chops the memory up; more than 65,534 segments are counted by section 0 (PN_XNUM)."""
+    """Splits the memory; section 0 counts more than 65,534 segments (PN_XNUM)."""
     parts.core.chop = size
 
 
 def drop_untouched(parts: Parts, least: int = 1 << 20) -> None:
-    """Leaves out of the segments each run of at least ``least`` bytes that nothing was written to.
-
-    What is left is a small dump with the segments that a large one has.
-    """
+    """Leaves runs of at least ``least`` bytes that nothing was written to out of the segments."""
     memory = parts.core.memory
     written = [-1, *sorted(memory.frames), -(-memory.size // PAGE)]
     gaps = [((a + 1) * PAGE, b * PAGE) for a, b in pairwise(written)]
@@ -89,12 +86,12 @@ def drop_untouched(parts: Parts, least: int = 1 << 20) -> None:
 
 
 def touched_only(parts: Parts) -> None:
-    """A segment for each run of frames that anything was written to: a small file."""
+    """Makes a segment for each run of frames that were written to: a small file."""
     parts.core.touched_only = True
 
 
 def loop_task_list(parts: Parts, at: int = 10, back_to: int = 3) -> None:
-    """Lets dom0's task list lead from one task back to an earlier one, past its head."""
+    """Makes dom0's task list loop from one task to an earlier one, without its head."""
     kernel = parts.kernels[0]
     leaders = [t for t in kernel.tasks if t.job.pid == t.job.group]
     kernel.guest.write(
@@ -104,7 +101,7 @@ def loop_task_list(parts: Parts, at: int = 10, back_to: int = 3) -> None:
 
 
 def break_task_list(parts: Parts, at: int = 10) -> None:
-    """Lets dom0's task list lead out of all memory."""
+    """Makes dom0's task list point to unmapped memory."""
     kernel = parts.kernels[0]
     leaders = [t for t in kernel.tasks if t.job.pid == t.job.group]
     kernel.guest.write(leaders[at].view.at("tasks"), (0xDEAD4EAD).to_bytes(kernel.word, "little"))

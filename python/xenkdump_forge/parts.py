@@ -1,4 +1,4 @@
-"""What a kind hands over to be written."""
+"""The parts of a synthetic dump before they are written."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .plan import Json
 
 @dataclass
 class Parts:
-    """The content of a sample's files."""
+    """The content of the files of a synthetic dump."""
 
     vmlinux: bytes
     core: Core
     plan: Json
-    #: The kernels in it, dom0's first: by them a test can change what is in memory.
+    #: The kernels, dom0's first; a test can change memory through them.
     kernels: list[Kernel] = field(default_factory=list)
-    #: Further files by name.
+    #: Further files, by name.
     more: dict[str, bytes] = field(default_factory=dict)

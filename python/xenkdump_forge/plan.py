@@ -1,7 +1,7 @@
-"""The plan: what a sample holds, told from the model that it was written from.
+"""The plan: the content of a synthetic dump, from the model that it is written from.
 
-Addresses, frames and registers are hexadecimal strings, counts are numbers. Tests hold a reader
-against it, so nothing here is read back from the files.
+Addresses, frames and registers are hexadecimal strings, counts are numbers. Tests compare a reader
+with it; nothing is read back from the files.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def registers(values: Mapping[str, int]) -> Json:
 
 
 def task(kernel: Kernel, task_: Task) -> Json:
-    """A task with its frames, innermost first, and the user frame behind them if there is one."""
+    """A task with its frames, innermost first, and its user frame last, if any."""
     frames: list[Json] = []
     for frame in task_.frames:
-        # A return address belongs to the call before it, which may be a function's last byte.
+        # The call before a return address may be the last instruction of its function.
         inside = frame.pc if frame.interrupted else frame.pc - 1
         frames.append(
             {
@@ -80,7 +80,7 @@ def task(kernel: Kernel, task_: Task) -> Json:
 
 
 def entry(guest: Guest, pfn: int) -> tuple[str, int | None]:
-    """What the P2M says of a pfn: its kind, and the frame if it names one."""
+    """The kind of a P2M entry, and its frame, if any."""
     value = int(guest.p2m[pfn])
     if value == guest.invalid:
         return "invalid", None
@@ -92,7 +92,7 @@ def entry(guest: Guest, pfn: int) -> tuple[str, int | None]:
 
 
 def p2m_samples(guest: Guest, count: int = 300) -> list[Json]:
-    """Entries from everywhere: the ends, some at random, and around every entry that is special."""
+    """The first and last entries, random ones, and those around special ones."""
     wanted = {0, 1, guest.pages - 1}
     wanted |= {guest.rng.randrange(guest.pages) for _ in range(count)}
     bits = guest.foreign_bit | guest.identity_bit
@@ -109,7 +109,7 @@ def p2m_samples(guest: Guest, count: int = 300) -> list[Json]:
 
 
 def p2m_counts(guest: Guest) -> Json:
-    """How many entries of each kind, and how many runs of consecutive frames."""
+    """The number of entries of each kind, and of runs of consecutive frames."""
     counts = {"frame": 0, "invalid": 0, "foreign": 0, "identity": 0}
     bits = guest.foreign_bit | guest.identity_bit
     runs, before = 0, -1
@@ -125,7 +125,7 @@ def p2m_counts(guest: Guest) -> Json:
 
 
 def header(kernel: Kernel, panic_task: Task | None) -> Json:
-    """The facts of a session's header."""
+    """What ``sys`` prints."""
     facts, spec = kernel.facts, kernel.image.spec
     out: Json = {
         "cpus": kernel.cpus,
@@ -150,7 +150,7 @@ def header(kernel: Kernel, panic_task: Task | None) -> Json:
 
 
 def domain(kernel: Kernel, panic_task: Task | None) -> Json:
-    """A domain whose kernel is known."""
+    """A domain with its kernel."""
     guest = kernel.guest
     symbols = {s.name: hex(s.address) for s in kernel.image.symbols}
     wanted = ("init_task", "linux_banner", "schedule", "max_pfn", "phys_to_machine_mapping")
@@ -177,8 +177,8 @@ def domain(kernel: Kernel, panic_task: Task | None) -> Json:
     }
 
 
-def notes(told: Iterable[Note]) -> list[Json]:
-    """Notes in the order of the file, long ones without their content."""
+def notes(notes_: Iterable[Note]) -> list[Json]:
+    """The notes in file order; long ones without their content."""
     return [
         {
             "name": note.name,
@@ -186,12 +186,12 @@ def notes(told: Iterable[Note]) -> list[Json]:
             "size": len(note.desc),
             "data": note.desc.hex() if len(note.desc) <= 80 else None,
         }
-        for note in told
+        for note in notes_
     ]
 
 
 def pcpus(every: Iterable[Pcpu]) -> list[Json]:
-    """What each pCPU had interrupted."""
+    """The guest's registers on each pCPU."""
     return [
         {
             "pcpu": p.number,

@@ -1,4 +1,4 @@
-"""Writes a sample: all of it, or nothing."""
+"""Writes the files of a synthetic dump: all of them, or none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import plan
-from .errors import SampleError
+from .errors import SyntheticDumpError
 from .kinds import KINDS
 from .parts import Parts
 
@@ -34,8 +34,8 @@ _FILES = ("vmlinux", "vmcore", "plan.json")
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A sample that was written."""
+class SyntheticDump:
+    """The files of a synthetic dump, and the plan that describes it."""
 
     directory: Path
     vmlinux: Path
@@ -43,18 +43,18 @@ class Sample:
     plan: dict[str, Any]
 
 
-def forge(
+def write_dump(
     directory: str | PathLike[str],
     like: str = "modern",
     *,
     memory: int | None = None,
     seed: int = 0,
     extra: Callable[[Parts], None] | None = None,
-) -> Sample:
+) -> SyntheticDump:
     """Writes ``vmlinux``, ``vmcore`` and ``plan.json`` of a kind into ``directory``.
 
-    ``memory`` is what dom0 has, in bytes; the file is sparse. The same ``seed`` gives the same
-    bytes. ``extra`` may change the parts before they are written. Raises SampleError.
+    ``memory`` is dom0's, in bytes; the file is sparse. The same ``seed`` gives the same bytes.
+    ``extra`` may change the parts before they are written. Raises SyntheticDumpError.
     """
     parts = build(like, memory=memory, seed=seed)
     if extra is not None:
@@ -62,13 +62,13 @@ def forge(
     target = Path(directory)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".sample-", dir=target))
+        work = Path(tempfile.mkdtemp(prefix=".xenkdump-", dir=target))
         try:
             (work / "vmlinux").write_bytes(parts.vmlinux)
             parts.core.write(work / "vmcore")
             for name, data in parts.more.items():
                 (work / name).write_bytes(data)
-            parts.plan["notes"] = plan.notes(note for told in parts.core.notes for note in told)
+            parts.plan["notes"] = plan.notes(note for group in parts.core.notes for note in group)
             parts.plan["segments"] = [
                 [hex(s.paddr), hex(s.filesz), hex(s.memsz), hex(s.offset)]
                 for s in parts.core.segments[:1000]
@@ -79,19 +79,21 @@ def forge(
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        raise SampleError(f"cannot write a sample into {target}: {error.strerror}") from error
-    return Sample(target, target / "vmlinux", target / "vmcore", parts.plan)
+        raise SyntheticDumpError(
+            f"cannot write a synthetic dump into {target}: {error.strerror}"
+        ) from error
+    return SyntheticDump(target, target / "vmlinux", target / "vmcore", parts.plan)
 
 
 def build(like: str, *, memory: int | None = None, seed: int = 0) -> Parts:
-    """The parts of a sample, not yet written. Raises SampleError."""
+    """The parts of a synthetic dump, not yet written. Raises SyntheticDumpError."""
     if like not in _BUILDERS:
-        raise SampleError(f"no kind of sample is called {like!r}; there are {', '.join(KINDS)}")
-    place, usual = _BUILDERS[like]
-    module, _, function = place.partition(".")
-    size = usual if memory is None else memory
+        raise SyntheticDumpError(f"unknown kind of dump {like!r}; the kinds are {', '.join(KINDS)}")
+    builder, default = _BUILDERS[like]
+    module, _, function = builder.partition(".")
+    size = default if memory is None else memory
     if size < 64 * MIB:
-        raise SampleError(f"{like}: needs at least 64 MiB of memory, not {size} bytes")
+        raise SyntheticDumpError(f"{like}: needs at least 64 MiB of memory, not {size} bytes")
     parts: Parts = getattr(import_module(f".hosts.{module}", __package__), function)(size, seed)
     parts.plan = {"kind": like, "seed": seed, "memory": size, **parts.plan}
     return parts

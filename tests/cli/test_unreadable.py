@@ -7,23 +7,23 @@ from tests.xen.patched import patched
 
 import xenkdump_fast as xk
 from xenkdump_fast.cli import main
-from xenkdump_forge import Sample, forge
+from xenkdump_forge import SyntheticDump, write_dump
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return forge(tmp_path_factory.mktemp("unreadable") / "dump", like="modern")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDump:
+    return write_dump(tmp_path_factory.mktemp("unreadable") / "dump", like="modern")
 
 
 @pytest.mark.parametrize("options", [[], ["-a"]])
 def test_no_run_queue(
-    options: list[str], sample: Sample, capsys: pytest.CaptureFixture[str]
+    options: list[str], synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    domain = xk.open(str(sample.vmcore)).domain(0, str(sample.vmlinux))
+    domain = xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux))
     (offsets,) = domain.kernel.symbols.all("__per_cpu_offset")
     at = domain.virtual.translate(offsets.address)
-    with patched(Path(sample.vmcore), {at: b"\x41" * offsets.size}):
-        status = main(["bt", *options, str(sample.vmlinux), str(sample.vmcore)])
+    with patched(Path(synthetic.vmcore), {at: b"\x41" * offsets.size}):
+        status = main(["bt", *options, str(synthetic.vmlinux), str(synthetic.vmcore)])
     out, err = capsys.readouterr()
     assert (status, out) == (1, "")
     assert "the run queue of CPU 0 is not in the dump" in err

@@ -9,7 +9,7 @@ import pytest
 
 from xenkdump_fast import cli, progress
 from xenkdump_fast.output import progress_line
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 
 class Terminal(io.StringIO):
@@ -57,8 +57,8 @@ def test_nothing_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_quick_command_shows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sample = forge(tmp_path / "dump", like="2006")
+    synthetic = write_dump(tmp_path / "dump", like="2006")
     terminal = watch(monkeypatch, 3600.0)
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert cli.main(["bt", "--all", str(sample.vmlinux), str(sample.vmcore)]) == 0
+    assert cli.main(["bt", "--all", str(synthetic.vmlinux), str(synthetic.vmcore)]) == 0
     assert "\x1b" not in terminal.getvalue()

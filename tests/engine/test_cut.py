@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from xenkdump_fast._native import P2M, Dump
-from xenkdump_forge import SparseDump, forge_sparse
+from xenkdump_forge import SparseDump, write_sparse_dump
 
 PAGE = 4096
 #: Where the file is cut: among the pages of the P2M, or among page tables behind them; within a
@@ -26,7 +26,7 @@ DELAYS = (0.0, 0.003, 0.01, 0.04)
 @pytest.fixture(scope="module")
 def sparse(tmp_path_factory: pytest.TempPathFactory) -> SparseDump:
     path = tmp_path_factory.mktemp("sparse") / "vmcore"
-    return forge_sparse(path, 1 << 32, 50, 4 << 30, populated=1 << 30)
+    return write_sparse_dump(path, 1 << 32, 50, 4 << 30, populated=1 << 30)
 
 
 class Running(threading.Thread):

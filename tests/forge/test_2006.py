@@ -1,11 +1,11 @@
-"""The i386 kinds; ``2006`` must hold the session of June 2006, address for address."""
+"""The i386 kinds; ``2006`` has the addresses of the message of June 2006."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from xenkdump_forge import Sample, SampleError, build
+from xenkdump_forge import SyntheticDump, SyntheticDumpError, build
 
 from .walk import Core
 
@@ -14,24 +14,24 @@ PAGING = {"2006": "x86", "2006-pae": "x86-pae", "shadow": "x86", "xen3": "x86-pa
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def sample(request: pytest.FixtureRequest, forged: Callable[[str], Sample]) -> Sample:
-    return forged(request.param)
+def dump(request: pytest.FixtureRequest, dump_of: Callable[[str], SyntheticDump]) -> SyntheticDump:
+    return dump_of(request.param)
 
 
 @pytest.fixture(scope="module")
-def core(sample: Sample, opened: Callable[[str], Core]) -> Core:
-    return opened(sample.plan["kind"])
+def core(dump: SyntheticDump, core_of: Callable[[str], Core]) -> Core:
+    return core_of(dump.plan["kind"])
 
 
 @pytest.fixture(scope="module")
-def dom0(sample: Sample) -> dict[str, Any]:
-    found: dict[str, Any] = sample.plan["domains"][0]
+def dom0(dump: SyntheticDump) -> dict[str, Any]:
+    found: dict[str, Any] = dump.plan["domains"][0]
     return found
 
 
 @pytest.fixture(scope="module")
-def session(forged: Callable[[str], Sample]) -> dict[str, Any]:
-    found: dict[str, Any] = forged("2006").plan["domains"][0]
+def session(dump_of: Callable[[str], SyntheticDump]) -> dict[str, Any]:
+    found: dict[str, Any] = dump_of("2006").plan["domains"][0]
     return found
 
 
@@ -91,29 +91,29 @@ def test_the_message_of_2006_header(session: dict[str, Any]) -> None:
 
 
 def test_2006_needs_its_memory() -> None:
-    with pytest.raises(SampleError, match="needs at least"):
+    with pytest.raises(SyntheticDumpError, match="needs at least"):
         build("2006", memory=512 << 20)
 
 
-def test_notes(sample: Sample, core: Core) -> None:
+def test_notes(dump: SyntheticDump, core: Core) -> None:
     cr3 = ("Xen Domanin-0 CR3", 0x10000001, 4)
     expected = {
         "2006": [("CORE", 1, 144), cr3] * 2,
         "2006-pae": [("CORE", 1, 144), cr3] * 2,
     }.get(
-        sample.plan["kind"],
+        dump.plan["kind"],
         [
             *(("CORE", 1, 144), ("Xen", 0x1000002, 16), ("Xen", 0x1000001, 36)),
             *(("CORE", 1, 144), ("Xen", 0x1000002, 16)),
         ],
     )
     assert [(name, kind, len(desc)) for name, kind, desc in core.notes] == expected
-    if sample.plan["kind"] == "2006":
+    if dump.plan["kind"] == "2006":
         assert [d.hex() for _, k, d in core.notes if k == 0x10000001] == ["00000000", "27720200"]
 
 
-def test_tree_array_and_plan_agree(sample: Sample, core: Core, dom0: dict[str, Any]) -> None:
-    paging = PAGING[sample.plan["kind"]]
+def test_tree_array_and_plan_agree(dump: SyntheticDump, core: Core, dom0: dict[str, Any]) -> None:
+    paging = PAGING[dump.plan["kind"]]
     root, top = int(dom0["root"], 16), int(dom0["frame_list_list"], 16)
     pointer = int(dom0["symbols"]["phys_to_machine_mapping"], 16)
     array = int.from_bytes(core.read(paging, root, pointer, 4), "little")
@@ -128,8 +128,10 @@ def test_tree_array_and_plan_agree(sample: Sample, core: Core, dom0: dict[str, A
         assert int.from_bytes(raw, "little") == expected
 
 
-def test_frames_lie_at_their_slots(sample: Sample, core: Core, dom0: dict[str, Any]) -> None:
-    paging, count = PAGING[sample.plan["kind"]], 0
+def test_return_addresses_are_at_their_slots(
+    dump: SyntheticDump, core: Core, dom0: dict[str, Any]
+) -> None:
+    paging, count = PAGING[dump.plan["kind"]], 0
     for each in dom0["tasks"]:
         for frame in each["frames"]:
             if frame["slot"] is not None:
@@ -139,8 +141,8 @@ def test_frames_lie_at_their_slots(sample: Sample, core: Core, dom0: dict[str, A
     assert count > 350
 
 
-def test_a_process_maps_the_kernel(sample: Sample, core: Core, dom0: dict[str, Any]) -> None:
-    paging = PAGING[sample.plan["kind"]]
+def test_a_process_maps_the_kernel(dump: SyntheticDump, core: Core, dom0: dict[str, Any]) -> None:
+    paging = PAGING[dump.plan["kind"]]
     banner = int(dom0["symbols"]["linux_banner"], 16)
     for each in dom0["tasks"]:
         if "pgd" in each:

@@ -1,4 +1,4 @@
-"""The kind ``32on64``: 32-bit words within 64-bit notes, page tables and registers."""
+"""The kind ``32on64``: a 32-bit guest in 64-bit notes, page tables and registers."""
 
 import struct
 from collections.abc import Callable
@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from xenkdump_forge import Sample, SampleError, build
+from xenkdump_forge import SyntheticDump, SyntheticDumpError, build
 
 from .walk import Core
 
 
 @pytest.fixture(scope="module")
-def dom0(forged: Callable[[str], Sample]) -> dict[str, Any]:
-    found: dict[str, Any] = forged("32on64").plan["domains"][0]
+def dom0(dump_of: Callable[[str], SyntheticDump]) -> dict[str, Any]:
+    found: dict[str, Any] = dump_of("32on64").plan["domains"][0]
     return found
 
 
 @pytest.fixture(scope="module")
-def core(opened: Callable[[str], Core]) -> Core:
-    return opened("32on64")
+def core(core_of: Callable[[str], Core]) -> Core:
+    return core_of("32on64")
 
 
 def cr3(core: Core, number: int) -> int:
@@ -28,12 +28,12 @@ def cr3(core: Core, number: int) -> int:
     return value
 
 
-def test_wide_file_of_a_narrow_machine(core: Core) -> None:
+def test_elf64_with_em_386(core: Core) -> None:
     assert (core.word, core.machine) == (8, 3)
     assert [len(desc) for _, _, desc in core.notes] == [336, 32, 80, 336, 32, 4068]
 
 
-def test_slot_0_leads_to_the_guests_own_table(core: Core, dom0: dict[str, Any]) -> None:
+def test_slot_0_points_to_the_guests_table(core: Core, dom0: dict[str, Any]) -> None:
     panicked = next(t for t in dom0["tasks"] if t["pid"] == dom0["header"]["pid"])
     assert core.machine_word(cr3(core, 0), 8) & ~0xFFF == int(panicked["pgd"], 16)
     banner = int(dom0["symbols"]["linux_banner"], 16)
@@ -42,7 +42,7 @@ def test_slot_0_leads_to_the_guests_own_table(core: Core, dom0: dict[str, Any]) 
     assert by_four == by_three == b"Linux version "
 
 
-def test_cr3_is_folded(dom0: dict[str, Any]) -> None:
+def test_cr3_has_high_bits_in_the_low_ones(dom0: dict[str, Any]) -> None:
     mfn, value = int(dom0["root"], 16) >> 12, int(dom0["p2m_cr3"], 16)
     assert (value >> 12 | value << 20) & 0xFFFFFFFF == mfn
 
@@ -72,6 +72,6 @@ def test_a_fault_in_the_kernel(dom0: dict[str, Any]) -> None:
     assert frames[at + 1]["symbol"] == "__handle_sysrq"
 
 
-def test_memory_is_all_low() -> None:
-    with pytest.raises(SampleError, match="at most"):
+def test_memory_must_be_low() -> None:
+    with pytest.raises(SyntheticDumpError, match="at most"):
         build("32on64", memory=2 << 30)

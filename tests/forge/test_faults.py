@@ -1,4 +1,4 @@
-"""Each fault does what it says, and nothing else."""
+"""Each fault changes what it says, and nothing else."""
 
 import struct
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_drop_notes(parts: Parts, tmp_path: Path) -> None:
 
 def test_per_cpu_notes(parts: Parts, tmp_path: Path) -> None:
     faults.per_cpu_notes(parts)
-    before = [note for told in parts.core.notes for note in told]
+    before = [note for group in parts.core.notes for note in group]
     core = written(parts, tmp_path)
     assert len(parts.core.notes) == 2
     assert [name for name, _, _ in core.notes] == [note.name for note in before]
@@ -65,7 +65,9 @@ def test_exclude(parts: Parts, tmp_path: Path) -> None:
     core.close()
 
 
-def test_shuffled_and_overlapping_segments_tell_the_same(parts: Parts, tmp_path: Path) -> None:
+def test_shuffled_and_overlapping_segments_have_the_same_content(
+    parts: Parts, tmp_path: Path
+) -> None:
     faults.many_segments(parts, 1 << 20)
     faults.overlap_segments(parts)
     faults.shuffle_segments(parts)
@@ -77,7 +79,7 @@ def test_shuffled_and_overlapping_segments_tell_the_same(parts: Parts, tmp_path:
     core.close()
 
 
-def test_many_segments_are_counted_elsewhere(parts: Parts, tmp_path: Path) -> None:
+def test_many_segments_are_counted_by_section_0(parts: Parts, tmp_path: Path) -> None:
     faults.many_segments(parts)
     path = tmp_path / "vmcore"
     parts.core.write(path)
@@ -116,7 +118,9 @@ def test_drop_untouched_keeps_what_was_written(parts: Parts, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("fault", [faults.loop_task_list, faults.break_task_list])
-def test_the_task_list_does_not_come_back(fault: object, parts: Parts, tmp_path: Path) -> None:
+def test_the_task_list_does_not_return_to_its_head(
+    fault: object, parts: Parts, tmp_path: Path
+) -> None:
     assert callable(fault)
     fault(parts)
     core = written(parts, tmp_path)

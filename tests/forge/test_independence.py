@@ -11,8 +11,6 @@ import xenkdump_forge
 PACKAGE = Path(xenkdump_forge.__file__).parent
 #: What the generator may import besides itself.
 ALLOWED = sys.stdlib_module_names
-#: The layers, the lowest first. A module may import its own layer and those below it.
-LAYERS = ("errors", "memory", "code", "elf", "debuginfo", "kernels", "xen", "plan", "parts")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -34,19 +32,6 @@ def test_no_module_imports_the_reader() -> None:
     for path in modules:
         roots = {name.partition(".")[0] for name in imports(path)} - {"xenkdump_forge"}
         assert roots <= ALLOWED, path
-
-
-def test_layers_import_downwards() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        layer = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        if layer not in LAYERS:
-            continue
-        for name in imports(path):
-            package, _, rest = name.partition(".")
-            if package == "xenkdump_forge":
-                used = rest.partition(".")[0]
-                assert used in LAYERS, f"{path}: {name}"
-                assert LAYERS.index(used) <= LAYERS.index(layer), f"{path}: {name}"
 
 
 def test_every_kind_is_written_without_the_reader(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The kind ``modern``, held against its own plan by a walker of the tests' own."""
+"""The kind ``modern``, compared with its plan by the tests' own page-table walker."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,38 +6,38 @@ from typing import Any
 
 import pytest
 
-from xenkdump_forge import Sample, forge
+from xenkdump_forge import SyntheticDump, write_dump
 
 from .walk import Core
 
 
 @pytest.fixture(scope="module")
-def sample(forged: Callable[[str], Sample]) -> Sample:
-    return forged("modern")
+def dump(dump_of: Callable[[str], SyntheticDump]) -> SyntheticDump:
+    return dump_of("modern")
 
 
 @pytest.fixture(scope="module")
-def core(opened: Callable[[str], Core]) -> Core:
-    return opened("modern")
+def core(core_of: Callable[[str], Core]) -> Core:
+    return core_of("modern")
 
 
 @pytest.fixture(scope="module")
-def dom0(sample: Sample) -> dict[str, Any]:
-    found: dict[str, Any] = sample.plan["domains"][0]
+def dom0(dump: SyntheticDump) -> dict[str, Any]:
+    found: dict[str, Any] = dump.plan["domains"][0]
     return found
 
 
 @pytest.fixture(scope="module")
-def domu(sample: Sample) -> dict[str, Any]:
-    found: dict[str, Any] = sample.plan["domains"][1]
+def domu(dump: SyntheticDump) -> dict[str, Any]:
+    found: dict[str, Any] = dump.plan["domains"][1]
     return found
 
 
-def test_the_same_seed_gives_the_same_bytes(sample: Sample, tmp_path: Path) -> None:
-    again = forge(tmp_path, "modern")
-    assert again.vmlinux.read_bytes() == sample.vmlinux.read_bytes()
-    assert again.plan == sample.plan
-    with again.vmcore.open("rb") as a, sample.vmcore.open("rb") as b:
+def test_the_same_seed_gives_the_same_bytes(dump: SyntheticDump, tmp_path: Path) -> None:
+    again = write_dump(tmp_path, "modern")
+    assert again.vmlinux.read_bytes() == dump.vmlinux.read_bytes()
+    assert again.plan == dump.plan
+    with again.vmcore.open("rb") as a, dump.vmcore.open("rb") as b:
         while block := a.read(1 << 24):
             assert block == b.read(1 << 24)
 
@@ -87,7 +87,7 @@ def test_pfn_and_mfn_differ(dom0: dict[str, Any]) -> None:
 
 
 def test_return_addresses_follow_calls(core: Core, dom0: dict[str, Any]) -> None:
-    """Each frame's pc stands at its slot, behind a call to the frame above."""
+    """Each frame's pc is at its slot, and behind a call."""
     root = int(dom0["root"], 16)
     functions = 0
     for task in dom0["tasks"]:
@@ -124,7 +124,7 @@ def test_the_guest_has_no_tree(core: Core, domu: dict[str, Any]) -> None:
         assert int.from_bytes(raw, "little") == entry
 
 
-def test_foreign_entries_name_frames_of_the_guest(
+def test_foreign_entries_are_frames_of_the_guest(
     core: Core, dom0: dict[str, Any], domu: dict[str, Any]
 ) -> None:
     foreign = [s for s in dom0["p2m"]["samples"] if s["kind"] == "foreign"]
@@ -137,7 +137,7 @@ def test_foreign_entries_name_frames_of_the_guest(
 
 
 def test_domains_by_vmcoreinfo(core: Core, dom0: dict[str, Any]) -> None:
-    """The list that SYMBOL(domain_list) leads to holds dom0, then its guest."""
+    """SYMBOL(domain_list) points to dom0, then its guest."""
     text = next(d for name, _, d in core.notes if name == "VMCOREINFO_XEN").decode()
     info = dict(line.split("=") for line in text.rstrip("\0\n").split("\n"))
     root = int(dom0["root"], 16)

@@ -1,4 +1,4 @@
-"""The small parts: C layouts, logs, load averages."""
+"""C layouts, logs, load averages."""
 
 import struct
 
@@ -32,7 +32,7 @@ def test_layouts_of_both_abis() -> None:
     assert [wide.member(f"outer.{name}").bit_offset for name in ("low", "high")] == [192, 197]
 
 
-def test_unknown_types_are_told() -> None:
+def test_unknown_types_are_named() -> None:
     with pytest.raises(ValueError, match="unknown type 'frob'"):
         parse("struct a { frob b; };", X86_64)
 
@@ -72,7 +72,7 @@ def test_records_wrap_at_an_empty_header() -> None:
     assert at == log.next_idx
 
 
-def test_load_averages_come_out_as_asked() -> None:
+def test_load_averages_print_as_given() -> None:
     for hundredths in range(0, 400, 7):
         load = hundredths / 100
         facts = Facts("host", 0, 0, (load, load, load), 0, 250, "", 0)

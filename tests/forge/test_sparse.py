@@ -1,16 +1,16 @@
-"""Dumps of a big host's size."""
+"""Dumps of hosts with terabytes."""
 
 from pathlib import Path
 
 import pytest
 
-from xenkdump_forge import SampleError, forge_sparse
+from xenkdump_forge import SyntheticDumpError, write_sparse_dump
 
 from .walk import Core
 
 
 def test_a_terabyte(tmp_path: Path) -> None:
-    dump = forge_sparse(tmp_path / "vmcore", populated=256 << 20)
+    dump = write_sparse_dump(tmp_path / "vmcore", populated=256 << 20)
     stat = dump.path.stat()
     assert stat.st_size > 1 << 39
     assert stat.st_blocks * 512 < 32 << 20
@@ -26,14 +26,14 @@ def test_a_terabyte(tmp_path: Path) -> None:
     core.close()
 
 
-def test_frames_are_nobodys_twice(tmp_path: Path) -> None:
-    dump = forge_sparse(tmp_path / "vmcore", 64 << 30, 100, 32 << 30, populated=2 << 30)
+def test_frames_are_allocated_once(tmp_path: Path) -> None:
+    dump = write_sparse_dump(tmp_path / "vmcore", 64 << 30, 100, 32 << 30, populated=2 << 30)
     assert len(set(dump.runs.values())) == len(dump.runs) == 1024
 
 
-def test_what_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(SampleError, match="512 GiB"):
-        forge_sparse(tmp_path / "a", guest=1 << 40)
-    with pytest.raises(SampleError, match="too few"):
-        forge_sparse(tmp_path / "b", memory=1 << 30, segments=8000)
+def test_impossible_sizes(tmp_path: Path) -> None:
+    with pytest.raises(SyntheticDumpError, match="512 GiB"):
+        write_sparse_dump(tmp_path / "a", guest=1 << 40)
+    with pytest.raises(SyntheticDumpError, match="too few"):
+        write_sparse_dump(tmp_path / "b", memory=1 << 30, segments=8000)
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,6 @@
-"""Reads a sample with nothing but ``struct``: an ELF core, page tables, a frame-list tree.
+"""Reads a dump with nothing but ``struct``: an ELF core, page tables, a frame-list tree.
 
-Shares no line with the reader and none with the writer, so that a misreading in either shows.
+Shares no code with the reader or the generator, so that a fault in either shows.
 """
 
 from __future__ import annotations

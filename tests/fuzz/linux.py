@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import xenkdump_fast as xk
 from xenkdump_fast import cli
-from xenkdump_forge import Sample, forge
+from xenkdump_forge import SyntheticDump, write_dump
 
 from .inputs import PAGE, Input
 
@@ -40,46 +40,46 @@ class Word(NamedTuple):
 
 
 class Host(NamedTuple):
-    """A dump that is broken and mended again, and the words worth breaking."""
+    """A dump that is changed and restored, and the words to change."""
 
-    sample: Sample
+    dump: SyntheticDump
     words: list[Word]
 
 
 @cache
 def host() -> Host:
-    """Forges the dump, once."""
+    """Writes the dump, once."""
     folder = tempfile.mkdtemp(prefix="fuzz-linux-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    sample = forge(Path(folder), "modern", memory=64 << 20)
-    domain = xk.open(str(sample.vmcore)).domain(0, str(sample.vmlinux))
+    dump = write_dump(Path(folder), "modern", memory=64 << 20)
+    domain = xk.open(str(dump.vmcore)).domain(0, str(dump.vmlinux))
     virtual, symbols = domain.virtual, domain.kernel.symbols
-    tasks = [int(task["task"], 16) for task in sample.plan["domains"][0]["tasks"]]
+    tasks = [int(task["task"], 16) for task in dump.plan["domains"][0]["tasks"]]
     variables = [at for name in VARIABLES if (at := symbols.get(name)) is not None]
     pages = dict.fromkeys(at & -PAGE for at in (*variables, *tasks))
-    words = [word for page in pages for word in _words(sample, domain, page)]
+    words = [word for page in pages for word in _words(dump, domain, page)]
     # And the tables on the way to a task.
     tables = dict.fromkeys(step[1] & -PAGE for step in virtual.mapping(tasks[1]).levels)
     for table in tables:
         data = struct.unpack("<512Q", domain.dump.machine.read(table, PAGE))
         words += [
-            Word(0, table + 8 * i, _offset(sample, table + 8 * i), value)
+            Word(0, table + 8 * i, _offset(dump, table + 8 * i), value)
             for i, value in enumerate(data)
             if value
         ]
-    return Host(sample, words)
+    return Host(dump, words)
 
 
-def _words(sample: Sample, domain: xk.Domain, page: int) -> Iterator[Word]:
+def _words(dump: SyntheticDump, domain: xk.Domain, page: int) -> Iterator[Word]:
     machine = domain.virtual.translate(page)
     for i, value in enumerate(struct.unpack("<512Q", domain.virtual.read(page, PAGE))):
         if value:
             at = machine + 8 * i
-            yield Word(page + 8 * i, at, _offset(sample, at), value)
+            yield Word(page + 8 * i, at, _offset(dump, at), value)
 
 
-def _offset(sample: Sample, machine: int) -> int:
-    for start, size, _, offset in sample.plan["segments"]:
+def _offset(dump: SyntheticDump, machine: int) -> int:
+    for start, size, _, offset in dump.plan["segments"]:
         into = machine - int(start, 16)
         if 0 <= into < int(size, 16):
             return int(offset, 16) + into
@@ -87,24 +87,27 @@ def _offset(sample: Sample, machine: int) -> int:
 
 
 def check(data: bytes) -> None:
-    """Breaks words, runs a command, mends them: an exit status that is documented, clean text."""
+    """Changes words, runs a command, restores them: a documented exit status, clean text."""
     given = Input(data)
-    sample, words = host()
+    dump, words = host()
     command = COMMANDS[given.number(1) % len(COMMANDS)].split()
     changed: list[Word] = []
-    with sample.vmcore.open("r+b", buffering=0) as file:
+    # The collection below need not look at anything that is here already: modules, pytest's items.
+    gc.freeze()
+    with dump.vmcore.open("r+b", buffering=0) as file:
         try:
             while given.at < len(data) and len(changed) < CHANGES:
                 word = words[given.number(2) % len(words)]
                 changed.append(word)
                 new = _changed(word, given, words) % (1 << 64)
                 os.pwrite(file.fileno(), new.to_bytes(8, "little"), word.offset)
-            _run(command, sample)
+            _run(command, dump)
         finally:
             for word in changed:
                 os.pwrite(file.fileno(), word.value.to_bytes(8, "little"), word.offset)
-    # A kernel and what belongs to it know each other: their dump stays mapped until then.
-    gc.collect()
+            # A kernel and what belongs to it form cycles, which keep the dump mapped.
+            gc.collect()
+            gc.unfreeze()
 
 
 def _changed(word: Word, given: Input, words: list[Word]) -> int:
@@ -119,10 +122,10 @@ def _changed(word: Word, given: Input, words: list[Word]) -> int:
     return other.address + given.number(1)
 
 
-def _run(command: list[str], sample: Sample) -> None:
+def _run(command: list[str], dump: SyntheticDump) -> None:
     sink = io.StringIO()
     with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        status = cli.main([*command, str(sample.vmlinux), str(sample.vmcore)])
+        status = cli.main([*command, str(dump.vmlinux), str(dump.vmcore)])
     assert status in (0, 1, 3), status
     # The kernel's own lines may have tabs.
     shown = sink.getvalue().replace("\t", " ").split("\n")

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from xenkdump_fast import cli
-from xenkdump_forge import KINDS, Sample, forge
+from xenkdump_forge import KINDS, SyntheticDump, write_dump
 
 from . import words
 from .words import Place
@@ -27,39 +27,39 @@ TOGETHER, TIMES = 6, 6
 @pytest.fixture(scope="module", params=KINDS)
 def sound(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Sample, bytes, list[Place]]:
-    sample = forge(tmp_path_factory.mktemp("words") / "dump", request.param)
-    data = sample.vmcore.read_bytes()
-    return sample, data, words.places(str(sample.vmcore), str(sample.vmlinux), data)
+) -> tuple[SyntheticDump, bytes, list[Place]]:
+    synthetic = write_dump(tmp_path_factory.mktemp("words") / "dump", request.param)
+    data = synthetic.vmcore.read_bytes()
+    return synthetic, data, words.places(str(synthetic.vmcore), str(synthetic.vmlinux), data)
 
 
-def test_there_is_data_of_each_kind(sound: tuple[Sample, bytes, list[Place]]) -> None:
+def test_there_is_data_of_each_kind(sound: tuple[SyntheticDump, bytes, list[Place]]) -> None:
     kinds = {place.kind for place in sound[2]}
     assert {"task", "stack", "top of stack", "run queue", "variable"} <= kinds
 
 
 @pytest.mark.parametrize("seed", range(TIMES))
-def test_words(sound: tuple[Sample, bytes, list[Place]], seed: int) -> None:
-    sample, data, places = sound
+def test_words(sound: tuple[SyntheticDump, bytes, list[Place]], seed: int) -> None:
+    synthetic, data, places = sound
     chance = random.Random(seed)
     changes = [words.change(places, chance, data) for _ in range(TOGETHER)]
-    with sample.vmcore.open("r+b", buffering=0) as file:
+    with synthetic.vmcore.open("r+b", buffering=0) as file:
         try:
             for change in changes:
                 os.pwrite(file.fileno(), change.new, change.offset)
             for command in COMMANDS:
-                _run(command, sample, changes)
+                _run(command, synthetic, changes)
         finally:
             for change in changes:
                 old = data[change.offset : change.offset + len(change.new)]
                 os.pwrite(file.fileno(), old, change.offset)
 
 
-def _run(command: str, sample: Sample, changes: object) -> None:
+def _run(command: str, synthetic: SyntheticDump, changes: object) -> None:
     name, *operands = command.split()
-    files = [str(sample.vmcore)]
+    files = [str(synthetic.vmcore)]
     if name not in ALONE and "--hypervisor" not in operands:
-        files.insert(0, str(sample.vmlinux))
+        files.insert(0, str(synthetic.vmlinux))
     options = [word for word in operands if word.startswith("-")]
     symbols = [word for word in operands if not word.startswith("-")]
     for form in ([], ["--json"]):

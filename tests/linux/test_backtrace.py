@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from xenkdump_fast import session
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 
 @pytest.mark.parametrize("kind", ["modern", "2006"])
 def test_a_stack_at_the_end_of_all_addresses(kind: str, tmp_path: Path) -> None:
     """Found by fuzzing: where the stack ends is no address then."""
-    sample = forge(tmp_path, kind)
-    kernel = session.open(str(sample.vmcore)).domain(0, str(sample.vmlinux)).kernel
+    synthetic = write_dump(tmp_path, kind)
+    kernel = session.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux)).kernel
     task = next(task for task in kernel.tasks() if not task.active and task.pid)
     sound = kernel.backtrace(task)
     assert len(sound.frames) > 2

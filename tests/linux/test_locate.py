@@ -11,15 +11,15 @@ from xenkdump_fast._native import Dump, Image
 from xenkdump_fast.linux.boot import kaslr, vmcoreinfo
 from xenkdump_fast.linux.boot.locate import BANNER, MOST_ROOTS, Banners, Root, Roots, locate
 from xenkdump_fast.xen import memory, p2m_sources
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 
 @pytest.mark.parametrize("number", ["-5", "8000000000000000", "f" * 16, "f" * 40, "no number"])
 def test_slides_that_no_kernel_has(number: str, tmp_path: Path) -> None:
-    sample = forge(tmp_path / "dump", like="modern")
-    dump = xk.open(str(sample.vmcore))
-    domain = dump.domain(0, str(sample.vmlinux))
-    native, image = dump.native, Image(str(sample.vmlinux))
+    synthetic = write_dump(tmp_path / "dump", like="modern")
+    dump = xk.open(str(synthetic.vmcore))
+    domain = dump.domain(0, str(synthetic.vmlinux))
+    native, image = dump.native, Image(str(synthetic.vmlinux))
     roots = Roots(native, image, [])
     facts = {"KERNELOFFSET": number}
     found = locate(roots, domain.p2m, facts, domain.physical)
@@ -173,8 +173,8 @@ def test_each_root_is_asked_once() -> None:
 
 def test_a_kernel_has_one_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of thousands of notes of QEMU's may lead to a handler somewhere else."""
-    sample = forge(tmp_path / "dump", like="modern")
-    native, image = Dump(str(sample.vmcore)), Image(str(sample.vmlinux))
+    synthetic = write_dump(tmp_path / "dump", like="modern")
+    native, image = Dump(str(synthetic.vmcore)), Image(str(synthetic.vmlinux))
     slides = iter(range(1 << 21, 1 << 40, 1 << 21))
     monkeypatch.setattr(kaslr, "idts", lambda _: iter([(0, 0)] * 1000))
     monkeypatch.setattr(kaslr, "by_idt", lambda *_: next(slides))

@@ -8,7 +8,7 @@ import pytest
 
 import xenkdump_fast as xk
 from xenkdump_fast.linux import modules, percpu
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 from .fakes import PAGE, FakeKernel, FakeMember, FakeSymbols, Memory, words
 
@@ -130,8 +130,8 @@ def test_each_module_has_a_page_of_the_dump() -> None:
 
 def test_a_module_has_no_variables_of_the_kernel(tmp_path: Path) -> None:
     """What it calls by a name of the kernel's is its own affair."""
-    sample = forge(tmp_path, like="modern")
-    kernel = xk.open(str(sample.vmcore)).domain(0, str(sample.vmlinux)).kernel
+    synthetic = write_dump(tmp_path, like="modern")
+    kernel = xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux)).kernel
     possible = percpu.possible(kernel)
     assert kernel.unwinder is not None
     own, told = len(kernel.symbols), len(kernel.code)

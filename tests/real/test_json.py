@@ -1,4 +1,4 @@
-"""The JSON of real dumps against docs/json.schema.json: they have what no forged dump has."""
+"""The JSON of real dumps against docs/json.schema.json: they have what no synthetic dump has."""
 
 import json
 from collections.abc import Callable

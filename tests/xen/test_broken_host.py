@@ -1,4 +1,4 @@
-"""A forged host whose domain list is broken: partial answers, clear words, no hang."""
+"""A synthetic host with a broken domain list: partial answers, clear messages, no hang."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from xenkdump_fast._native import Dump
 from xenkdump_fast.commands import domains, vcpus
 from xenkdump_fast.session import DumpFile
 from xenkdump_fast.xen.host import XenHost
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 from .broken import Break, breaks
 from .patched import patched
@@ -18,7 +18,7 @@ LAST = 1
 
 @pytest.fixture(scope="module")
 def vmcore(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return forge(tmp_path_factory.mktemp("host"), "modern").vmcore
+    return write_dump(tmp_path_factory.mktemp("host"), "modern").vmcore
 
 
 @pytest.mark.timeout(20)
@@ -29,8 +29,8 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
     with patched(vmcore, changes):
         found = domains.run(DumpFile(str(vmcore)))
         rows = {row.id: row for row in found.rows}
-        # The forged host has no frame table: what the list loses, only the pCPUs' vCPUs bring back.
-        # Both are domain 0's.
+        # Without a frame table, only a pCPU's vCPU leads to a domain that is not in the list.
+        # Both pCPUs run domain 0.
         expected = [i for i in range(LAST + 1) if i not in broken.lost or i == 0]
         assert sorted(i for i in rows if i is not None) == expected
         if broken.says is not None:

@@ -13,7 +13,7 @@ from xenkdump_fast.xen.host import XenHost
 from xenkdump_fast.xen.infer import infer, vcpu_addresses
 from xenkdump_fast.xen.memory import XenMemory
 from xenkdump_fast.xen.pcpus import Pcpu
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 PAGE = 4096
 #: By word: where the forged hypervisor's heap starts, and a kernel address of a guest's.
@@ -234,10 +234,10 @@ def test_hosts_of_other_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: dict[str, int]
 ) -> None:
     """The whole way, from the file to the vCPUs."""
-    before = _facts(forge(tmp_path / "before", "modern").vmcore)
+    before = _facts(write_dump(tmp_path / "before", "modern").vmcore)
     for name, value in shift.items():
         monkeypatch.setattr(f"xenkdump_forge.xen.xen64.{name}", value)
-    assert _facts(forge(tmp_path / "after", "modern").vmcore) == before
+    assert _facts(write_dump(tmp_path / "after", "modern").vmcore) == before
 
 
 def _facts(vmcore: Path) -> list[Any]:

@@ -10,7 +10,7 @@ from xenkdump_fast.session import DumpFile
 from xenkdump_fast.xen.host import XenHost
 from xenkdump_fast.xen.infer import VCPU_LEAST
 from xenkdump_fast.xen.memory import XenMemory
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 from .many_domains import CLAIM, COUNT, PAGE, many_domains, small_host
 from .patched import patched
@@ -22,7 +22,7 @@ EACH_DOMAIN, EACH_VCPU = 100, 8
 @pytest.fixture(scope="module")
 def vmcore(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("many-domains")
-    return forge(directory, "modern", extra=small_host).vmcore
+    return write_dump(directory, "modern", extra=small_host).vmcore
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-//! What is measured: forged guests, orders of access, and memflow over the same file.
+//! What is measured: synthetic guests, orders of access, and memflow over the same file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use xenkdump::p2m::P2m;
 use xenkdump::paging::{Translator, Virtual, X86_64, X86_PAE};
 use xenkdump::status::Status;
 
-/// A forged guest, opened.
+/// A synthetic guest, opened.
 pub struct Guest {
     pub dump: Arc<Dump>,
     pub p2m: P2m<Arc<Dump>>,
@@ -53,7 +53,7 @@ impl Guest {
         }
     }
 
-    /// What `forge.py` maps, and where.
+    /// What `synthetic.py` maps, and where.
     pub fn spaces(&self) -> Vec<Mapped> {
         let long = Virtual::new(self.dump.clone(), &X86_64, MachineAddr(self.root));
         let pae = Virtual::new(self.dump.clone(), &X86_PAE, MachineAddr(self.pae_root));

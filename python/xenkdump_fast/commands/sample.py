@@ -4,12 +4,12 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-import xenkdump_forge as sample
+import xenkdump_forge
 
 from .contract import Operands, UsageError
 
 if TYPE_CHECKING:
-    from xenkdump_forge import Sample
+    from xenkdump_forge import SyntheticDump
 
 OPERANDS = Operands("DIR", "where vmlinux, vmcore and plan.json are written", "1")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -29,7 +29,7 @@ class Options(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``sample``."""
-    kinds = "; ".join(f"{name}: {text}" for name, text in sample.KINDS.items())
+    kinds = "; ".join(f"{name}: {text}" for name, text in xenkdump_forge.KINDS.items())
     parser.add_argument(
         "--like", default="modern", metavar="KIND", help=f"default: modern. Kinds: {kinds}"
     )
@@ -54,8 +54,10 @@ def run(target: None, options: Options) -> "Written":
     """Writes the dump; UsageError if it cannot be."""
     (directory,) = options.operands
     try:
-        made = sample.forge(directory, options.like, memory=options.memory, seed=options.seed)
-    except sample.SampleError as error:
+        made = xenkdump_forge.write_dump(
+            directory, options.like, memory=options.memory, seed=options.seed
+        )
+    except xenkdump_forge.SyntheticDumpError as error:
         raise UsageError(str(error)) from None
     return Written(options.like, made)
 
@@ -73,7 +75,7 @@ class Written(NamedTuple):
     """The files of a synthetic dump."""
 
     kind: str
-    sample: "Sample"
+    dump: "SyntheticDump"
 
     def text(self) -> Iterator[str]:
         """The files, then a command to try."""
@@ -87,5 +89,5 @@ class Written(NamedTuple):
         return {"kind": self.kind, "vmlinux": vmlinux, "vmcore": vmcore, "plan": plan}
 
     def _paths(self) -> tuple[object, object, object]:
-        made = self.sample
-        return made.vmlinux, made.vmcore, made.directory / "plan.json"
+        dump = self.dump
+        return dump.vmlinux, dump.vmcore, dump.directory / "plan.json"

@@ -1,7 +1,7 @@
-"""A very small assembler for i386 and x86_64: enough for functions that unwind as real ones do.
+"""A small assembler for i386 and x86_64, for functions that unwind as real ones do.
 
-While it emits instructions it keeps, for every address, how to find the caller: the rows from which
-ORC and ``.debug_frame`` are made.
+With the instructions it records how to unwind from each address: the rows of ORC and
+``.debug_frame``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ REGISTERS_64 = (
 class Row:
     """How to unwind from an address on: the CFA is ``base`` + ``offset``.
 
-    ``kind`` is ``call`` for a plain frame, ``regs`` where a whole pt_regs lies at that sum,
-    ``iret`` where only its last five words do, ``end`` where the stack ends.
-    ``saved`` tells how far below the CFA each register was pushed.
+    ``kind`` is ``call`` for a plain frame, ``regs`` if a pt_regs is at that address, ``iret`` for
+    its last five words only, ``end`` at the end of the stack. ``saved`` has the distance of each
+    saved register below the CFA.
     """
 
     base: str = "sp"
@@ -51,7 +51,7 @@ class Asm:
         return self.address + len(self.code)
 
     def state(self, row: Row) -> None:
-        """From here on the stack is as ``row`` says."""
+        """Sets how to unwind from here on."""
         self.row = row
         if self.rows and self.rows[-1][0] == self.here:
             self.rows.pop()
@@ -59,11 +59,11 @@ class Asm:
             self.rows.append((self.here, row))
 
     def label(self, name: str, size: int = 0) -> None:
-        """A name within the code, with a size where it is a function of its own."""
+        """A symbol at this address, with a size if it is a function."""
         self.labels[name] = (self.here, size)
 
     def emit(self, code: bytes | str) -> None:
-        """Raw bytes, or their hex."""
+        """Appends bytes, given as such or as hex."""
         self.code += bytes.fromhex(code) if isinstance(code, str) else code
 
     def _reg(self, opcode: int, reg: str) -> bytes:
@@ -73,13 +73,13 @@ class Asm:
         return bytes([0x41, opcode + n - 8] if n >= 8 else [opcode + n])
 
     def _moved(self, by: int) -> Row:
-        """The row after the stack grew by so many bytes."""
+        """The row after the stack grew by ``by`` bytes."""
         if self.row.base != "sp":
             return self.row
         return replace(self.row, offset=self.row.offset + by)
 
     def push(self, reg: str) -> None:
-        """``push``: the register's old value lies just below."""
+        """``push``; the register's value is saved at that depth."""
         self.emit(self._reg(0x50, reg))
         moved = self._moved(self.word)
         depth = sum(1 for _ in self.row.saved)
@@ -87,17 +87,17 @@ class Asm:
         self.state(replace(moved, saved=(*self.row.saved, (reg, at))))
 
     def pop(self, reg: str) -> None:
-        """``pop`` of the register that was pushed last."""
+        """``pop`` of the last register pushed."""
         self.emit(self._reg(0x58, reg))
         self.state(replace(self._moved(-self.word), saved=self.row.saved[:-1]))
 
     def push_value(self, code: bytes | str) -> None:
-        """An instruction that pushes a word which is no saved register."""
+        """An instruction that pushes a word, but saves no register."""
         self.emit(code)
         self.state(self._moved(self.word))
 
     def grow(self, size: int) -> None:
-        """``sub $size, %esp``; below 0: ``add``."""
+        """``sub $size, %esp``, or ``add`` for a negative size."""
         rex = b"\x48" if self.word == 8 else b""
         op = 0xEC if size > 0 else 0xC4
         n = abs(size)
@@ -108,7 +108,7 @@ class Asm:
         self.state(self._moved(size))
 
     def call(self, target: str, key: str | None = None) -> None:
-        """``call target``; the return address is kept under ``key`` or the target."""
+        """``call target``; records the return address under ``key``, or the target."""
         self.fixups.append((len(self.code) + 1, self.here + 5, target))
         self.emit(b"\xe8\0\0\0\0")
         self.sites[key or target] = self.here
@@ -124,7 +124,7 @@ class Asm:
         self.emit(b"\xe9\0\0\0\0")
 
     def nops(self, size: int) -> None:
-        """Exactly ``size`` bytes that do nothing."""
+        """``size`` bytes of NOPs."""
         forms = ("90", "6690", "0f1f00", "0f1f4000", "0f1f440000", "660f1f440000", "0f1f8000000000")
         while size:
             n = min(size, len(forms))
@@ -132,7 +132,7 @@ class Asm:
             size -= n
 
     def body(self, rng: random.Random, count: int) -> None:
-        """Instructions such as a compiler might have put there."""
+        """``count`` random instructions of compiled code."""
         forms = ["31c0", "85c0", "89c2", "83f801", "0fb6c0", "89d0", "83c201", "39c2", "c1e003"]
         if self.word == 8:
             forms += ["4889c7", "4885c0", "31f6", "4889d6", "4883c208", "488d4208"]

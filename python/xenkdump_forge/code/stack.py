@@ -1,4 +1,4 @@
-"""Kernel stacks: what a chain of calls leaves in memory."""
+"""Kernel stacks: the bytes that a chain of calls leaves in memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .text import Text
 
 @dataclass(frozen=True)
 class StackFrame:
-    """A frame as a debugger would tell it: ``sp`` is the stack pointer in that function.
+    """A frame as a debugger prints it: ``sp`` is the stack pointer in that function.
 
-    ``slot`` is where the return address lies (what crash prints in brackets), None where ``pc`` did
-    not come from the stack.
+    ``slot`` is the address of the return address (which crash prints in brackets), None if ``pc``
+    is not from the stack.
     """
 
     pc: int
@@ -49,23 +49,23 @@ class Stack:
         self.data[at : at + self.word] = (value & mask).to_bytes(self.word, "little")
 
     def push(self, value: int) -> int:
-        """Pushes a word; gives its address."""
+        """Pushes a word; returns its address."""
         self.sp -= self.word
         self.poke(self.sp, value)
         return self.sp
 
     def push_all(self, values: Sequence[int]) -> int:
-        """Pushes words so that they lie in the given order; gives the address of the first."""
+        """Pushes words, the last first; returns the address of the first."""
         for value in reversed(values):
             self.push(value)
         return self.sp
 
 
 def run(text: Text, stack: Stack, chain: Sequence[str], rng: random.Random) -> list[StackFrame]:
-    """Calls through ``chain`` (innermost first, as printed), down to the innermost's own frame.
+    """Calls through ``chain`` (innermost first), up to the prologue of the innermost function.
 
-    Gives the frames innermost first, without one for the innermost function: it has no call of its
-    own yet. Locals keep some of what the stack held before, as they do in life.
+    Returns the frames of all but the innermost function, innermost first. Some locals keep the
+    stack's old content, as in reality.
     """
     frames: list[StackFrame] = []
     enter(text, stack, chain[-1], rng)
@@ -79,16 +79,16 @@ def run(text: Text, stack: Stack, chain: Sequence[str], rng: random.Random) -> l
 
 
 def interrupt(stack: Stack, name: str, pc: int, frame: Sequence[int]) -> StackFrame:
-    """An exception at ``pc``: ``frame`` is pushed as it lies in memory, the lowest word first."""
+    """An exception at ``pc`` that pushes ``frame``, its lowest word given first."""
     before = stack.sp
     stack.push_all(frame)
     return StackFrame(pc, before, None, name, interrupted=True)
 
 
 def enter(text: Text, stack: Stack, name: str, rng: random.Random) -> None:
-    """What a function's prologue does to the stack."""
+    """Applies a function's prologue."""
     function = text.functions.get(name)
-    if function is None or function.frame is None:  # a label, or written by hand
+    if function is None or function.frame is None:  # a label, or assembly
         return
     frame = function.frame
     for i, reg in enumerate(frame.pushes):
@@ -102,7 +102,7 @@ def enter(text: Text, stack: Stack, name: str, rng: random.Random) -> None:
 
 
 def _value(stack: Stack, rng: random.Random) -> int:
-    """A word such as a register may hold: small, or a pointer into the stack."""
+    """A plausible register: small, a pointer into the stack, or random."""
     choice = rng.random()
     if choice < 0.4:
         return rng.randrange(0, 64)

@@ -1,4 +1,4 @@
-"""The kernel's text: small functions that call one another at known places."""
+"""The kernel's text: small functions that call each other at known addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from .asm import Asm, Row
 
-#: What the first byte after a function's end is filled with.
+#: Fills the gaps between functions.
 _PADDING = 0xCC
 
 Handwritten = Callable[[Asm], None]
@@ -24,9 +24,9 @@ def names(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a function's prologue puts on the stack: registers, then so many bytes of locals.
+    """What a function's prologue pushes: registers, then ``locals`` bytes.
 
-    With ``pointer`` the first of the registers is the frame pointer, set up as such.
+    With ``pointer``, the first of the registers is set up as frame pointer.
     """
 
     pushes: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Frame:
 
 @dataclass
 class Function:
-    """A function as it was laid down."""
+    """A function of the assembled text."""
 
     name: str
     address: int
@@ -44,14 +44,14 @@ class Function:
     frame: Frame | None
     sites: dict[str, int]
     rows: list[tuple[int, Row]]
-    #: Whether a compiler made it, and told how to unwind it.
+    #: Whether it is compiled C, with unwind information.
     is_c: bool = True
     is_global: bool = True
 
 
 @dataclass
 class Calls:
-    """How a function calls: ``targets`` in their order, all through one place if ``shared``."""
+    """The calls of a function, in order; through one indirect call if ``shared``."""
 
     targets: list[str] = field(default_factory=list)
     shared: str | None = None
@@ -59,26 +59,26 @@ class Calls:
 
 @dataclass
 class Recipe:
-    """Everything that decides on the text of one kernel."""
+    """Everything that defines the text of a kernel."""
 
     word: int
     base: int
     #: Call chains as a backtrace prints them, innermost first.
     chains: Iterable[Sequence[str]]
-    #: Frames that are not left to chance.
+    #: Frames of given functions; the others are random.
     frames: Mapping[str, Frame]
-    #: Functions written by hand: entry code, the context switch. Those that have a frame among
-    #: ``frames`` pass for C, and are told of in ``.debug_frame``.
+    #: Functions in assembly: entry code, the context switch. Those with a frame in ``frames``
+    #: count as C and are in ``.debug_frame``.
     handwritten: Mapping[str, Handwritten]
-    #: Callers that reach every callee through one indirect call: the bytes of that call.
+    #: Callers with one indirect call for all callees, and the bytes of that call.
     indirect: Mapping[str, str]
     #: Names in the chains that are labels in handwritten functions.
     labels: Collection[str] = ()
-    #: Where functions stand; the others follow one another from ``base`` on.
+    #: Fixed addresses of functions; the others follow each other from ``base`` on.
     addresses: Mapping[str, int] = field(default_factory=dict)
-    #: Return addresses that are given: (caller, callee) -> address.
+    #: Fixed return addresses: (caller, callee) -> address.
     returns: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    #: Functions of the chains that lie elsewhere: a module's callers and callees in the kernel.
+    #: Addresses of functions elsewhere: a module's callers and callees in the kernel.
     outside: Mapping[str, int] = field(default_factory=dict)
     pushes: tuple[str, ...] = ("r15", "r14", "r13", "r12", "rbp", "rbx")
     frame_pointer: bool = False
@@ -98,7 +98,7 @@ class Text:
         self._starts = [f.address for f in self._ordered]
 
     def site(self, caller: str, callee: str) -> int:
-        """The address to which ``callee`` returns in ``caller``."""
+        """The return address of ``callee`` in ``caller``."""
         sites = self.functions[caller].sites
         return sites[callee] if callee in sites else sites["*"]
 
@@ -111,7 +111,7 @@ class Text:
         return function if pc < function.address + function.size else None
 
     def name_at(self, pc: int) -> str | None:
-        """The smallest of the symbols with a size that cover ``pc``: a stub, else its function."""
+        """The innermost sized symbol that covers ``pc``: a stub, else a function."""
         for name, (at, size) in self.labels.items():
             if at <= pc < at + size:
                 return name
@@ -120,7 +120,7 @@ class Text:
 
 
 def frame_of(recipe: Recipe, name: str) -> Frame:
-    """The frame of a function: given, or drawn from its name."""
+    """The frame of a function: given, or derived from its name."""
     if name in recipe.frames:
         return recipe.frames[name]
     rng = random.Random(zlib.crc32(name.encode()))
@@ -132,7 +132,7 @@ def frame_of(recipe: Recipe, name: str) -> Frame:
 
 
 def call_graph(recipe: Recipe) -> dict[str, Calls]:
-    """Who calls whom, from the chains."""
+    """The calls of every function in the chains."""
     graph: dict[str, Calls] = {}
     for chain in recipe.chains:
         for callee, caller in pairwise(chain):
@@ -147,7 +147,7 @@ def call_graph(recipe: Recipe) -> dict[str, Calls]:
 
 
 def _compile(recipe: Recipe, name: str, calls: Calls, address: int) -> Asm:
-    """One function of C, from its prologue to its ``ret``."""
+    """Assembles a C function, from its prologue to its ``ret``."""
     rng = random.Random(zlib.crc32(name.encode()) ^ 0x5EED)
     frame = frame_of(recipe, name)
     asm = Asm(recipe.word, address)
@@ -168,7 +168,7 @@ def _compile(recipe: Recipe, name: str, calls: Calls, address: int) -> Asm:
 
 
 def prologue(asm: Asm, frame: Frame) -> None:
-    """Pushes and locals, with the rows that tell of them."""
+    """Emits the pushes and locals of a frame."""
     asm.state(Row(offset=asm.word))
     for i, reg in enumerate(frame.pushes):
         asm.push(reg)
@@ -180,7 +180,7 @@ def prologue(asm: Asm, frame: Frame) -> None:
 
 
 def epilogue(asm: Asm, frame: Frame) -> None:
-    """Undoes the prologue and returns."""
+    """Emits the reverse of the prologue, and ``ret``."""
     if frame.locals:
         asm.grow(-frame.locals)
     for i, reg in enumerate(reversed(frame.pushes)):
@@ -195,12 +195,12 @@ def _reach(asm: Asm, site: int | None, size: int) -> None:
     if site is not None:
         gap = site - size - asm.here
         if gap < 0:
-            raise ValueError(f"{asm.address:#x}: no room before {site:#x}")
+            raise ValueError(f"{asm.address:#x}: the code before {site:#x} is too long")
         asm.nops(gap)
 
 
 def _wanted_address(recipe: Recipe, name: str, calls: Calls) -> int | None:
-    """Where a function must stand: as given, or so that its given return addresses fit."""
+    """The fixed address of a function, or one that its fixed return addresses need."""
     if name in recipe.addresses:
         return recipe.addresses[name]
     pins = [at for (caller, _), at in recipe.returns.items() if caller == name]
@@ -212,7 +212,7 @@ def _wanted_address(recipe: Recipe, name: str, calls: Calls) -> int | None:
 
 
 def assemble(recipe: Recipe) -> Text:
-    """Lays every function down and resolves the calls."""
+    """Assembles all functions and resolves their calls."""
     graph = call_graph(recipe)
     wanted = {name: _wanted_address(recipe, name, calls) for name, calls in graph.items()}
     pieces: dict[str, Asm] = {}

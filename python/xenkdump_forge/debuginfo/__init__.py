@@ -1,1 +1,1 @@
-"""C types, and what an image says of them and of its stack frames: BTF, DWARF, ORC, CFI."""
+"""C types, and the debug information of an image: BTF, DWARF, ORC, CFI."""

@@ -1,4 +1,4 @@
-"""BTF: the kernel's own description of its types."""
+"""BTF: the kernel's description of its types."""
 
 from __future__ import annotations
 

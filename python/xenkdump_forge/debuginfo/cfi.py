@@ -1,4 +1,4 @@
-"""``.debug_frame``: call frame information, for functions of C alone (gcc told no others)."""
+"""``.debug_frame``: call frame information, which gcc writes for C functions only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..code.text import Text
 from ..elf.format import SHT_PROGBITS, Section
 from .dwarf import uleb
 
-#: DWARF's numbers of the registers.
+#: DWARF register numbers.
 _NUMBERS = {
     4: {"eax": 0, "ecx": 1, "edx": 2, "ebx": 3, "sp": 4, "bp": 5, "ebp": 5, "esi": 6, "edi": 7},
     8: {
@@ -61,7 +61,7 @@ def _instructions(word: int, start: int, rows: list[tuple[int, Row]]) -> bytes:
 
 
 def section(text: Text, word: int) -> Section:
-    """The section: one CIE, then an FDE for each function of C."""
+    """The section: one CIE, then an FDE per C function."""
 
     def record(body: bytes) -> bytes:
         body += bytes(-(len(body) + 4) % word)
@@ -70,7 +70,7 @@ def section(text: Text, word: int) -> Section:
     numbers = _NUMBERS[word]
     initial = bytes([_DEF_CFA]) + uleb(numbers["sp"]) + uleb(word)
     initial += bytes([_OFFSET | _RETURN[word]]) + uleb(1)
-    # The data alignment factor is minus the word, as a signed LEB128.
+    # The data alignment factor, minus the word size as a signed LEB128.
     factor = bytes([0x80 - word])
     cie = struct.pack("<IB", 0xFFFFFFFF, 1) + b"\0" + uleb(1) + factor
     out = record(cie + bytes([_RETURN[word]]) + initial)

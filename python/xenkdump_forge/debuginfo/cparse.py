@@ -1,4 +1,4 @@
-"""Reads the small part of C in which the kernels' structs and variables are written down."""
+"""Parses the subset of C in which the kernels' structs and variables are declared."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Types:
         return member
 
     def integer(self, words: list[str]) -> Int:
-        """The integer type that ``unsigned long`` and the like name."""
+        """The integer type of ``unsigned long`` and the like."""
         signed = "unsigned" not in words
         if "_Bool" in words:
             name, size, signed, encoding = "_Bool", 1, False, "bool"

@@ -1,7 +1,7 @@
 """C types and how the two System V ABIs of x86 lay them out.
 
-The kernels' structs are written down as C text (see ``cparse``); the same types are then laid out
-in memory, and told to the reader as BTF or DWARF.
+The kernels' structs are declared in C (see ``cparse``). The same types are laid out in memory and
+written as BTF or DWARF.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ VOID = Void()
 
 @dataclass(eq=False)
 class Int:
-    """An integer of the language: ``unsigned long``, ``char``, ``_Bool``."""
+    """An integer type: ``unsigned long``, ``char``, ``_Bool``."""
 
     name: str
     size: int
@@ -56,7 +56,7 @@ class Pointer:
 
 @dataclass(eq=False)
 class Function:
-    """A function type, only ever pointed to; its parameters are not told."""
+    """A function type, without its parameters; used for pointers only."""
 
     size: int = 1
     align: int = 1
@@ -137,7 +137,7 @@ class Struct:
     def lay_out(
         self, members: list[tuple[str | None, Type, int | None]], packed: bool, align: int
     ) -> None:
-        """Gives every member its place as gcc does, bit fields included."""
+        """Assigns offsets to the members as gcc does, including bit fields."""
         bit = 0
         top = 0
         self.members = []
@@ -149,7 +149,7 @@ class Struct:
             if bits is None:
                 bit = -(-bit // (8 * boundary)) * 8 * boundary
             elif not packed and bit // (8 * type_.size) != (bit + bits - 1) // (8 * type_.size):
-                # A bit field never crosses a boundary of its own type.
+                # A bit field does not cross a boundary of its type.
                 bit = -(-bit // (8 * boundary)) * 8 * boundary
             self.members.append(Member(name, type_, bit, bits))
             bit += type_.size * 8 if bits is None else bits
@@ -162,7 +162,7 @@ class Struct:
             self.by_name.setdefault(member.name, (offset, member))
 
     def flattened(self, base: int = 0) -> Iterator[tuple[int, Member]]:
-        """The named members, those of anonymous structs and unions among them."""
+        """The named members, including those of anonymous structs and unions."""
         for member in self.members or ():
             inner = strip(member.type)
             if member.name is None and isinstance(inner, Struct):

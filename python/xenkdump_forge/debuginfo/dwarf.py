@@ -1,4 +1,4 @@
-"""DWARF: types and variables as gcc told them in 2006 (version 2) and later (version 4)."""
+"""DWARF: types and variables, in version 2 (gcc of 2006) and version 4."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def uleb(value: int) -> bytes:
 
 @dataclass
 class _Die:
-    """An entry: its tag, attributes, children, and where it was written."""
+    """A DIE: its tag, attributes, children, and offset."""
 
     tag: int
     attributes: list[Attribute]
@@ -64,7 +64,7 @@ class _Writer:
         return _NAME, _F_STRP, self.strings.add(text)
 
     def ref(self, type_: Type) -> list[Attribute]:
-        """The attribute that names a type; none for void."""
+        """DW_AT_type of a type; nothing for void."""
         if isinstance(type_, Void):
             return []
         if id(type_) not in self.dies:
@@ -73,7 +73,7 @@ class _Writer:
         return [(_TYPE, _F_REF4, id(type_))]
 
     def define(self, type_: Type) -> None:
-        """The entry of a type."""
+        """The DIE of a type."""
         self.ref(type_)
         die = self.dies[id(type_)]
         if die.tag:
@@ -128,8 +128,7 @@ class _Writer:
         attributes += self.ref(m.type)
         offset = m.offset
         if m.bits is not None:
-            # A storage unit of the declared type; bits are counted from its top, as big-endian
-            # machines see them.
+            # DWARF 2 counts bits from the top of a storage unit of the declared type.
             unit = m.type.size
             offset = m.bit_offset // (8 * unit) * unit
             top = 8 * unit - (m.bit_offset - 8 * offset) - m.bits
@@ -204,7 +203,7 @@ class _Writer:
 
 
 def sections(types: Types, text: Text, addresses: dict[str, int], version: int) -> list[Section]:
-    """``.debug_info``, ``.debug_abbrev``, ``.debug_str``: one unit with everything in it."""
+    """``.debug_info``, ``.debug_abbrev``, ``.debug_str``, with a single compile unit."""
     writer = _Writer(types, version)
     roots: list[Type] = [VOID, *types.ints.values(), *types.enums.values()]
     roots += [*types.typedefs.values(), *types.structs.values()]
@@ -228,7 +227,7 @@ def sections(types: Types, text: Text, addresses: dict[str, int], version: int) 
         ],
         writer.order,
     )
-    # References are 4 bytes wherever they lead, so that a first pass settles every offset.
+    # References have 4 bytes whatever their value: a first pass fixes all offsets.
     writer.encode(unit, 11)
     body = writer.encode(unit, 11)
     head = struct.pack("<IHIB", len(body) + 7, version, 0, writer.word)

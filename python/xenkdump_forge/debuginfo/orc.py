@@ -1,4 +1,4 @@
-"""ORC: the kernel's own unwind tables, ``.orc_unwind_ip`` and ``.orc_unwind``."""
+"""ORC: the kernel's unwind tables, ``.orc_unwind_ip`` and ``.orc_unwind``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CALL, _REGS, _REGS_PARTIAL = 0, 1, 2
 
 
 def entry(row: Row) -> bytes:
-    """One entry, in the shape that Linux 4.19 to 6.2 have: two offsets, then 4+4+2+1 bits."""
+    """An entry of Linux 4.19 to 6.2: two offsets, then 4+4+2+1 bits."""
     if row.kind == "end":
         return struct.pack("<hhH", 0, 0, 1 << 10)
     if row.kind == "none":
@@ -25,7 +25,7 @@ def entry(row: Row) -> bytes:
 
 
 def tables(rows: Iterable[tuple[int, Row]], ip_address: int) -> tuple[bytes, bytes]:
-    """Both tables, sorted by address; an ip is told relative to where it is written."""
+    """Both tables, sorted by address; an ip is relative to its own address."""
     ips = bytearray()
     entries = bytearray()
     for address, row in sorted(rows, key=lambda r: r[0]):

@@ -1,1 +1,1 @@
-"""ELF: the file format, notes, and the vmcore that holds them with the memory."""
+"""ELF: the format, the notes, and the core file."""

@@ -1,4 +1,4 @@
-"""Writes a vmcore: notes, then the host's memory, sparse in the file."""
+"""Writes a vmcore: notes, then the host's memory, as a sparse file."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..memory.machine import PAGE, Machine
+from ..memory.machine import PAGE, MachineMemory
 from . import format as elf
 from .notes import Note
 
 
 @dataclass
 class Core:
-    """A core file before it is written. A test may change any part of it first."""
+    """A core file before it is written; tests may change any part of it."""
 
     layout: elf.Layout
     machine: int
-    memory: Machine
-    #: The notes of each PT_NOTE: one of /proc/vmcore, or one for each pCPU and each vmcoreinfo.
+    memory: MachineMemory
+    #: The notes of each PT_NOTE: one as in /proc/vmcore, or one per pCPU and vmcoreinfo.
     notes: list[list[Note]]
-    #: What ``p_vaddr`` counts from; None leaves it at -1.
+    #: ``p_vaddr`` of machine address 0; None for -1 throughout.
     page_offset: int | None = None
-    #: The first machine address without a ``p_vaddr`` of its own.
+    #: The first machine address without a ``p_vaddr``.
     lowmem: int = 1 << 62
-    #: Only frames that were written to, each run of them a segment.
+    #: One segment per run of frames that were written to, instead of ``memory.ranges``.
     touched_only: bool = False
-    #: The most that one segment may cover.
+    #: The maximal size of a segment.
     chop: int = 1 << 62
-    #: Where the file ends, if it is to end early.
+    #: The size to cut the file to.
     cut: int | None = None
-    #: The program headers; ``lay_out`` makes them where there are none.
+    #: The program headers; empty until ``lay_out``.
     segments: list[elf.Segment] = field(default_factory=list)
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """The machine addresses that get a segment."""
+        """The machine addresses of the segments."""
         for start, end in self._touched() if self.touched_only else self.memory.ranges:
             for at in range(start, end, self.chop):
                 yield at, min(at + self.chop, end)
@@ -51,19 +51,19 @@ class Core:
         return out
 
     def lay_out(self) -> list[elf.Segment]:
-        """The program headers, with their places in the file."""
+        """Makes the program headers, with their file offsets."""
         ranges = list(self.ranges())
         count = len(ranges) + len(self.notes)
         head = 16 + self.layout.ehdr.size + self.layout.phdr.size * count + self.layout.shdr.size
         at = -(-head // PAGE) * PAGE
         self.segments = []
-        for told in self.notes:
-            size = sum(len(note.pack()) for note in told)
+        for group in self.notes:
+            size = sum(len(note.pack()) for note in group)
             self.segments.append(elf.Segment(elf.PT_NOTE, at, 0, size, size, 0, 0))
             at += size
         at = -(-at // PAGE) * PAGE
         for start, end in ranges:
-            # As /proc/vmcore has it: the offset in the file keeps the offset in the page.
+            # As in /proc/vmcore, file offset and address have the same offset in the page.
             at = -(-at // PAGE) * PAGE + start % PAGE
             vaddr = -1
             if self.page_offset is not None and start < self.lowmem:
@@ -74,15 +74,15 @@ class Core:
         return self.segments
 
     def write(self, path: Path) -> None:
-        """Writes the file; what nobody wrote to becomes a hole of it."""
+        """Writes the file; frames that were not written to become holes."""
         segments = self.segments or self.lay_out()
         with path.open("wb") as file:
             fd = file.fileno()
             head = elf.core_head(self.layout, self.machine, segments)
             end = _write_all(fd, head, 0)
             note_segments = [s for s in segments if s.type == elf.PT_NOTE]
-            for segment, told in zip(note_segments, self.notes, strict=True):
-                raw = b"".join(note.pack() for note in told)
+            for segment, group in zip(note_segments, self.notes, strict=True):
+                raw = b"".join(note.pack() for note in group)
                 end = max(end, _write_all(fd, raw, segment.offset))
             for segment in segments:
                 if segment.type == elf.PT_LOAD:
@@ -104,7 +104,7 @@ class Core:
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> int:
-    """Writes at an offset, however often the system has to be asked; gives where it ended."""
+    """Writes at an offset; returns the offset behind it."""
     view = memoryview(data)
     while view:
         done = os.pwrite(fd, view, offset)

@@ -1,4 +1,4 @@
-"""Writes ELF files of both widths: the image of a kernel, and a core with notes and segments."""
+"""Writes ELF files of both classes: kernel images and core files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STT_FUNC = 2
 
 @dataclass(frozen=True)
 class Layout:
-    """How one ELF class lays its records out."""
+    """The record layouts of an ELF class."""
 
     elf_class: int
     ehdr: struct.Struct
@@ -44,7 +44,7 @@ class Layout:
     sym: struct.Struct
 
     def pack_phdr(self, seg: Segment) -> bytes:
-        """A program header; the two classes keep ``p_flags`` in different places."""
+        """Packs a program header; ``p_flags`` has another place in each class."""
         if self.elf_class == 1:
             return self.phdr.pack(
                 seg.type,
@@ -68,7 +68,7 @@ class Layout:
         )
 
     def pack_sym(self, name: int, value: int, size: int, info: int, shndx: int) -> bytes:
-        """A symbol."""
+        """Packs a symbol."""
         if self.elf_class == 1:
             return self.sym.pack(name, value, size, info, 0, shndx)
         return self.sym.pack(name, info, 0, shndx, value, size)
@@ -85,7 +85,7 @@ class Layout:
         shnum: int = 0,
         shstrndx: int = 0,
     ) -> bytes:
-        """The header of the file."""
+        """Packs the ELF header."""
         ident = b"\x7fELF" + bytes([self.elf_class, 1, 1]) + bytes(9)
         return ident + self.ehdr.pack(
             type_,
@@ -136,7 +136,7 @@ class Segment:
 
 @dataclass
 class Section:
-    """A section of an image; ``size`` is given where there are no bytes (NOBITS)."""
+    """A section of an image; ``nobits`` is the size of a section without bytes."""
 
     name: str
     type: int
@@ -157,7 +157,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Symbol:
-    """A symbol; ``section`` names the section that it lies in, "" for an absolute one."""
+    """A symbol; ``section`` is the name of its section, "" for an absolute one."""
 
     name: str
     address: int
@@ -185,7 +185,7 @@ class Strings:
 def symbol_sections(
     layout: Layout, sections: Sequence[Section], symbols: Sequence[Symbol]
 ) -> list[Section]:
-    """``.symtab`` and ``.strtab``, locals first as the format asks."""
+    """``.symtab`` and ``.strtab``; locals come first, as ELF requires."""
     index = {section.name: i + 1 for i, section in enumerate(sections)}
     strings = Strings()
     records = [bytes(layout.sym.size)]
@@ -216,7 +216,7 @@ def image(
     symbols: Sequence[Symbol],
     entry: int = 0,
 ) -> bytes:
-    """The file of a kernel: sections, symbols, no segments (a vmlinux is read by its sections)."""
+    """A kernel image: sections and symbols, no segments."""
     every = [*sections, *symbol_sections(layout, sections, symbols)]
     names = Strings()
     for section in every:
@@ -260,7 +260,7 @@ def image(
 
 
 def core_head(layout: Layout, machine: int, segments: Sequence[Segment]) -> bytes:
-    """The head of a core: header and program headers, counted by section 0 if they are many."""
+    """ELF header and program headers; section 0 counts these if there are too many."""
     phoff = 16 + layout.ehdr.size
     many = len(segments) >= PN_XNUM
     shoff = phoff + layout.phdr.size * len(segments) if many else 0

@@ -11,11 +11,11 @@ from ..code.text import names
 NT_PRSTATUS = 1
 XEN_CRASH_INFO = 0x1000001
 XEN_CRASH_REGS = 0x1000002
-#: One more zero than XEN_CRASH_INFO: of the 2006 patch to Xen, never of its tree.
+#: From the kdump patches of 2006, never in Xen's tree; one zero more than XEN_CRASH_INFO.
 XEN_KDUMP_CR3 = 0x10000001
 NT_GNU_BUILD_ID = 3
 
-#: The order of the registers in NT_PRSTATUS, and where they start.
+#: The order of the registers in NT_PRSTATUS.
 PRSTATUS_64 = names(
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs rflags rsp ss "
     "fs_base gs_base ds es fs gs"
@@ -44,7 +44,7 @@ class Note:
 
 
 def prstatus(word: int, registers: Mapping[str, int]) -> Note:
-    """CORE/NT_PRSTATUS: 336 or 144 bytes; ``pr_pid`` stays 0, as Xen leaves it."""
+    """CORE/NT_PRSTATUS: 336 or 144 bytes; ``pr_pid`` is 0, as in Xen."""
     order, at, size = (PRSTATUS_64, 112, 336) if word == 8 else (PRSTATUS_32, 72, 144)
     values = [registers.get(name, 0) for name in order]
     raw = struct.pack(f"<{len(order)}{'Q' if word == 8 else 'I'}", *values)
@@ -62,10 +62,10 @@ def crash_regs(word: int, cr0: int, cr2: int, cr3: int, cr4: int) -> Note:
 
 
 def crash_info(word: int, values: list[int]) -> Note:
-    """Xen/CRASH_INFO: 8, 9 or 10 words, by the age of Xen."""
+    """Xen/CRASH_INFO: 8, 9 or 10 words, by Xen's version."""
     return Note("Xen", XEN_CRASH_INFO, words(word, values))
 
 
 def kdump_cr3(mfn: int, word: int = 4) -> Note:
-    """The note of 2006: dom0's top page-table page. Its name was misspelt by those who wrote it."""
+    """The note of 2006 with dom0's root; the patches misspelt its name."""
     return Note("Xen Domanin-0 CR3", XEN_KDUMP_CR3, words(word, [mfn]))

@@ -11,7 +11,7 @@ from ..code.text import Frame
 from ..elf import format as elf
 from ..elf import notes
 from ..elf.core import Core
-from ..errors import SampleError
+from ..errors import SyntheticDumpError
 from ..kernels import task_table
 from ..kernels.facts import Facts
 from ..kernels.image import Image
@@ -19,13 +19,13 @@ from ..kernels.printk import Line
 from ..kernels.v2_6 import i386_functions as functions
 from ..kernels.v2_6.i386 import Linux26I386
 from ..memory.guest import Guest
-from ..memory.machine import PAGE, FramePool, Machine
+from ..memory.machine import PAGE, FramePool, MachineMemory
 from ..parts import Parts
 from ..xen.xen32 import HEAP_END, Xen32
 
 MIB = 1 << 20
 
-#: 887.4 MB of them, as the message says.
+#: 887.4 MB, as in the message of 2006.
 PAGES_2006 = 227174
 _CRASHKERNEL = (32 * MIB, 96 * MIB)
 
@@ -41,7 +41,7 @@ FACTS = Facts(
     model="Pentium III (Coppermine)",
 )
 
-#: The panicking task and its registers, which the message prints.
+#: The panicking task and its registers, as in the message.
 DO_KDUMP = 3949
 _GIVEN = {
     "eax": 4,
@@ -61,7 +61,7 @@ _GIVEN = {
     "eflags": 0x246,
 }
 
-#: The build of June 2006: every address that the message names.
+#: The build of June 2006, with every address of the message.
 LAYOUT_2006 = functions.Layout(
     text=0xC0100000,
     rodata=0xC0290000,
@@ -102,7 +102,7 @@ LAYOUT_2006 = functions.Layout(
     ends_at_cpu_idle=True,
 )
 
-#: A build that nothing is known of: 2.6.18-xen was linked 16 MiB up.
+#: Another build: 2.6.18-xen was linked at 16 MiB.
 LAYOUT = functions.Layout(
     text=0xC1000000,
     rodata=0xC1040000,
@@ -117,27 +117,27 @@ LAYOUT = functions.Layout(
 
 
 class June2006(Linux26I386):
-    """The very tasks of the message, where it says that they were."""
+    """The tasks of the message, at their addresses."""
 
-    places: ClassVar = {DO_KDUMP: (0xF3E64030, 0xF3DBA000)}
-    given: ClassVar = {DO_KDUMP: _GIVEN}
+    fixed_addresses: ClassVar = {DO_KDUMP: (0xF3E64030, 0xF3DBA000)}
+    fixed_registers: ClassVar = {DO_KDUMP: _GIVEN}
     ends_at_cpu_idle = True
 
 
 class Later(Linux26I386):
-    """The same host, somewhere else in memory."""
+    """The same tasks, at other addresses."""
 
-    given: ClassVar = {DO_KDUMP: _GIVEN}
+    fixed_registers: ClassVar = {DO_KDUMP: _GIVEN}
 
 
 class Host:
-    """What all kinds do first: the machine, the guest, the kernel with its tasks running."""
+    """What all kinds share: Xen, the guest, its kernel with its tasks."""
 
     def __init__(
         self,
         memory: int,
         seed: int,
-        age: str,
+        minor: str,
         pae: bool,
         layout: functions.Layout,
         kernel: type[Linux26I386],
@@ -145,14 +145,14 @@ class Host:
         xen_in_dump: bool = True,
     ) -> None:
         if memory > 3 << 30:
-            raise SampleError("an i386 kind has at most 3 GiB of memory")
+            raise SyntheticDumpError("an i386 kind has at most 3 GiB of memory")
         rng = random.Random(seed)
         top = -(-(memory + 96 * MIB) // (4 * MIB)) * 4 * MIB
         size = max(top, 1 << 30)
         holes = [(0xA0000, MIB), _CRASHKERNEL]
         if not xen_in_dump:
             holes.append((MIB, HEAP_END))
-        self.machine = Machine(size, holes)
+        self.machine = MachineMemory(size, holes)
         self.xen = Xen32(self.machine, pae, (3, 0), rng)
         after = (20 * MIB // PAGE, _CRASHKERNEL[0] // PAGE)
         pool = FramePool([after, (_CRASHKERNEL[1] // PAGE, size // PAGE)], rng)
@@ -161,11 +161,11 @@ class Host:
         carve(self.guest)
         release, version = (
             ("2.6.16.13-xen", "#7 SMP Fri Jun 9 16:25:32 JST 2006")
-            if age == "16"
+            if minor == "16"
             else ("2.6.18.8-xen", "#1 SMP Thu Nov 16 10:12:40 UTC 2006")
         )
         banner = f"Linux version {release} (builder@example) (gcc version 4.0.4) {version}\n"
-        image = Image(functions.spec(release, version, banner, age, pae, layout))
+        image = Image(functions.spec(release, version, banner, minor, pae, layout))
         facts = replace(FACTS, memory_pages=pages)
         self.kernel = kernel(image, self.guest, facts, 2, rng)
         self.kernel.make_tasks(task_table.dom0_2006(2))
@@ -176,17 +176,24 @@ class Host:
         self.kernel.write_log(self.kernel.log_lines(100, lines))
 
     def finish(self, *, maps_xen: bool = True) -> int:
-        """The P2M in all its forms, page tables, Xen's own tables; gives the frame-list-list."""
+        """Writes the P2M, page tables and Xen's tables; returns the frame-list-list."""
         entries = self.kernel.write_p2m()
         tree = self.kernel.write_frame_lists(entries)
         self.kernel.write_page_tables(self.xen.slots() if maps_xen else {})
         self.xen.write_m2p(self.guest)
         return tree
 
-    def parts(self, told: list[notes.Note], tree: int, sources: list[str], in_dump: bool) -> Parts:
-        """The files' content; ``in_dump`` says whether the vCPUs' registers can be found."""
+    def parts(
+        self, core_notes: list[notes.Note], tree: int, sources: list[str], in_dump: bool
+    ) -> Parts:
+        """The parts; ``in_dump``: whether the vCPUs' registers are in the dump."""
         core = Core(
-            elf.ELF32, elf.EM_386, self.machine, [told], functions.PAGE_OFFSET, lowmem=0x38000000
+            elf.ELF32,
+            elf.EM_386,
+            self.machine,
+            [core_notes],
+            functions.PAGE_OFFSET,
+            lowmem=0x38000000,
         )
         dom0 = plan.domain(self.kernel, self.panicked)
         dom0 |= {
@@ -202,7 +209,7 @@ class Host:
 
 
 def carve(guest: Guest) -> None:
-    """What had been ballooned out of such a dom0, and a few grants."""
+    """Adds ballooned-out and granted pages to the P2M."""
     pages = guest.pages
     for n in range(40):
         guest.special(pages * 5 // 6 + 61 * n, 1 + n % 9, "invalid")
@@ -213,11 +220,10 @@ def carve(guest: Guest) -> None:
 def session(memory: int, seed: int) -> Parts:
     """The dump of the message of June 2006.
 
-    Its notes are the only witnesses: Xen's own memory, where the registers of the vCPUs would be,
-    was not part of the dump.
+    It has no registers of vCPUs but those in the notes: Xen's memory is not in the dump.
     """
     if memory < PAGES_2006 * PAGE:
-        raise SampleError(f"2006: needs at least {PAGES_2006 * PAGE} bytes of memory")
+        raise SyntheticDumpError(f"2006: needs at least {PAGES_2006 * PAGE} bytes of memory")
     host = Host(memory, seed, "16", False, LAYOUT_2006, June2006, xen_in_dump=False)
     kernel = host.kernel
     kernel.swap_root(host.panicked, 0x27227)
@@ -229,13 +235,13 @@ def session(memory: int, seed: int) -> Parts:
 
 
 def pae(memory: int, seed: int) -> Parts:
-    """The same with PAE, and with Xen's memory: both vCPUs' registers can be found."""
+    """The same with PAE and with Xen's memory, where both vCPUs' registers are."""
     host = Host(memory, seed, "16", True, LAYOUT, Later)
     return _by_cr3(host)
 
 
 def _run(host: Host) -> None:
-    """Both vCPUs stand in a hypercall; the idle one has left its registers to Xen's idle domain."""
+    """Runs both vCPUs into a hypercall."""
     kernel = host.kernel
     kernel.run_vcpu(kernel.idle[0], functions.RUNNING["idle0"])
     kernel.run_vcpu(host.panicked, functions.RUNNING["panic"])
@@ -251,9 +257,9 @@ def _by_cr3(host: Host) -> Parts:
 
 
 def shadow(memory: int, seed: int) -> Parts:
-    """A dom0 on shadow page tables: no cr3 of its own anywhere, only the frame-list-list.
+    """A dom0 on shadow page tables: no cr3 of its own is known, only the frame-list-list.
 
-    Xen is mapped by the shadows alone.
+    Only the shadows map Xen.
     """
     host = Host(memory, seed, "16", False, LAYOUT, Later)
     _run(host)

@@ -16,7 +16,7 @@ from ..kernels.v6_1 import functions
 from ..kernels.v6_1.kernel import Linux61
 from ..memory import p2m
 from ..memory.guest import Guest
-from ..memory.machine import PAGE, FramePool, Machine
+from ..memory.machine import PAGE, FramePool, MachineMemory
 from ..parts import Parts
 from ..xen.xen64 import Domain, SharedInfo, Vcpu, Xen64
 
@@ -37,16 +37,16 @@ DOM0 = Facts(
 
 
 def build_with_hypercall_page(memory: int, seed: int) -> Parts:
-    """As ``build``, with a kernel of before XSA-466."""
+    """As ``build``, with a kernel before XSA-466."""
     return build(memory, seed, functions.BY_PAGE)
 
 
 def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_FUNCTION) -> Parts:
-    """The files' content, for a dom0 of ``memory`` bytes; its guest has 64 MiB."""
+    """The parts, for a dom0 of ``memory`` bytes; the guest has 64 MiB."""
     rng = random.Random(seed)
     hole = (64 * MIB, 96 * MIB)
     top = -(-(memory + _DOMU_MEMORY + 160 * MIB) // (2 * MIB)) * 2 * MIB
-    machine = Machine(top + 64 * MIB, [(0x9F000, 0x100000), hole])
+    machine = MachineMemory(top + 64 * MIB, [(0x9F000, 0x100000), hole])
     xen = Xen64(machine, top, rng)
     pool = FramePool([(MIB // PAGE, hole[0] // PAGE), (hole[1] // PAGE, top // PAGE)], rng)
     image = Image(functions.spec(hypercall))
@@ -54,7 +54,7 @@ def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_
     domu = _domu(image, machine, pool, rng)
     for kernel in (dom0, domu):
         kernel.hypercall = hypercall
-    # What dom0 has mapped of its guest, by grants.
+    # Pages of the guest that dom0 has mapped by grants.
     first = dom0.guest.pages * 7 // 8
     dom0.guest.map_foreign(first, [domu.guest.mfn(pfn) for pfn in (0x3000, 0x3001, 0x2F11, 7)])
 
@@ -77,7 +77,7 @@ def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_
     xen.add_pcpu(
         panicked.root, panic_regs, vcpus[1].address, domain=0, vcpu=1, gs_base=dom0.percpu[1]
     )
-    # vCPU 0 had gone to sleep: its registers are still on the stack, Xen's idle vCPU runs there.
+    # vCPU 0 is idle: its registers are still on the stack, where Xen's idle vCPU runs.
     xen.add_pcpu(
         dom0.root_address(), idle_regs, xen.idle_vcpu(1), domain=0, vcpu=0, gs_base=dom0.percpu[0]
     )
@@ -102,7 +102,7 @@ def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_
 
 
 def _dom0(
-    image: Image, machine: Machine, pool: FramePool, memory: int, rng: random.Random
+    image: Image, machine: MachineMemory, pool: FramePool, memory: int, rng: random.Random
 ) -> Linux61:
     guest = Guest(machine, pool, 8, memory // PAGE, rng)
     carve(guest)
@@ -114,8 +114,8 @@ def _dom0(
     return kernel
 
 
-def _domu(image: Image, machine: Machine, pool: FramePool, rng: random.Random) -> Linux61:
-    """A guest that was idle: the same kernel, in other frames."""
+def _domu(image: Image, machine: MachineMemory, pool: FramePool, rng: random.Random) -> Linux61:
+    """An idle guest with the same kernel."""
     guest = Guest(machine, pool, 8, _DOMU_MEMORY // PAGE, rng)
     guest.special(guest.pages - 64, 64, "invalid")
     facts = replace(
@@ -132,7 +132,7 @@ def _domu(image: Image, machine: Machine, pool: FramePool, rng: random.Random) -
 
 
 def _add_domu(xen: Xen64, kernel: Linux61) -> plan.Json:
-    """The domain as Xen has it; its toolstack asked for no frame-list tree (Xen 4.6 on)."""
+    """Adds the domain, without a frame-list tree, as toolstacks since Xen 4.6 have it."""
     registers = kernel.run_vcpu(kernel.idle[0], functions.RUNNING["idle0"])
     kernel.write_p2m()
     kernel.write_page_tables(xen.slots)
@@ -151,7 +151,7 @@ def _add_domu(xen: Xen64, kernel: Linux61) -> plan.Json:
 
 
 def carve(guest: Guest) -> None:
-    """Gives the P2M the special entries that a dom0's has."""
+    """Adds identity and ballooned-out entries to the P2M, as a dom0 has them."""
     guest.special(0x9F, 0x61, "identity")
     pages = guest.pages
     guest.special(pages - pages // 16, pages // 16, "invalid")  # ballooned out

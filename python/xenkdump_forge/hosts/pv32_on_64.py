@@ -8,7 +8,7 @@ from dataclasses import replace
 from .. import plan
 from ..elf import format as elf
 from ..elf.core import Core
-from ..errors import SampleError
+from ..errors import SyntheticDumpError
 from ..kernels import task_table
 from ..kernels.image import Image
 from ..kernels.printk import Line
@@ -16,7 +16,7 @@ from ..kernels.v4_19 import functions
 from ..kernels.v4_19.kernel import Linux419
 from ..memory import p2m
 from ..memory.guest import Guest
-from ..memory.machine import PAGE, FramePool, Machine
+from ..memory.machine import PAGE, FramePool, MachineMemory
 from ..parts import Parts
 from ..xen.xen64 import Domain, SharedInfo, Vcpu, Xen64
 from .modern import DOM0, carve
@@ -27,20 +27,20 @@ _PANIC = "Kernel panic - not syncing: Fatal exception"
 _OOPS = "BUG: unable to handle kernel NULL pointer dereference at 00000000"
 
 
-def folded(root: int) -> int:
-    """cr3 as a 32-bit PV guest writes it: the frame number's high bits in the low ones."""
+def extended_cr3(root: int) -> int:
+    """cr3 as a 32-bit PV guest writes it (xen_pfn_to_cr3): high bits of the mfn in the low ones."""
     mfn = root // PAGE
     return (mfn << 12 | mfn >> 20) & 0xFFFFFFFF
 
 
 def build(memory: int, seed: int) -> Parts:
-    """The files' content, for a dom0 of ``memory`` bytes."""
+    """The parts, for a dom0 of ``memory`` bytes."""
     if memory > 800 * MIB:
-        raise SampleError("32on64: at most 800 MiB of memory, all of it low")
+        raise SyntheticDumpError("32on64: at most 800 MiB of memory, all of it low")
     rng = random.Random(seed)
     hole = (64 * MIB, 96 * MIB)
     top = -(-(memory + 160 * MIB) // (2 * MIB)) * 2 * MIB
-    machine = Machine(top + 64 * MIB, [(0x9F000, 0x100000), hole])
+    machine = MachineMemory(top + 64 * MIB, [(0x9F000, 0x100000), hole])
     xen = Xen64(machine, top, rng)
     pool = FramePool([(MIB // PAGE, hole[0] // PAGE), (hole[1] // PAGE, top // PAGE)], rng)
     image = Image(functions.spec())
@@ -64,13 +64,17 @@ def build(memory: int, seed: int) -> Parts:
     kernel.write_page_tables(xen.compat_slots())
 
     shared = SharedInfo(
-        guest.pages, tree, folded(kernel.root_address()), kernel.p2m_vaddr, p2m_generation=0x40
+        guest.pages,
+        tree,
+        extended_cr3(kernel.root_address()),
+        kernel.p2m_vaddr,
+        p2m_generation=0x40,
     )
     roots = [kernel.root_address(), panicked.root]
     tops = [xen.compat_root(root) for root in roots]
     vcpus = [
-        Vcpu(0, 1, idle_regs, tops[0], guest_cr3=folded(roots[0])),
-        Vcpu(1, 0, panic_regs, tops[1], running=True, guest_cr3=folded(roots[1])),
+        Vcpu(0, 1, idle_regs, tops[0], guest_cr3=extended_cr3(roots[0])),
+        Vcpu(1, 0, panic_regs, tops[1], running=True, guest_cr3=extended_cr3(roots[1])),
     ]
     xen.add_domain(Domain(0, guest, shared, vcpus, word=4))
     xen.add_pcpu(tops[1], panic_regs, vcpus[1].address, domain=0, vcpu=1)
@@ -87,7 +91,7 @@ def build(memory: int, seed: int) -> Parts:
         "root": hex(kernel.root_address()),
         "frame_list_list": hex(tree),
         "p2m_vaddr": hex(kernel.p2m_vaddr),
-        "p2m_cr3": hex(folded(kernel.root_address())),
+        "p2m_cr3": hex(extended_cr3(kernel.root_address())),
     }
     out: plan.Json = {
         "xen": {"major": 4, "minor": 17, "phys_start": hex(xen.phys_start)},

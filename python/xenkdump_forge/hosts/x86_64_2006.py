@@ -17,7 +17,7 @@ from ..kernels.v2_6 import x86_64_functions as functions
 from ..kernels.v2_6.x86_64 import Linux26X8664
 from ..memory import p2m
 from ..memory.guest import Guest
-from ..memory.machine import PAGE, FramePool, Machine
+from ..memory.machine import PAGE, FramePool, MachineMemory
 from ..parts import Parts
 from ..xen.xen64 import Xen30
 from .i386_2006 import DO_KDUMP, FACTS, carve
@@ -30,17 +30,19 @@ _BANNER = f"Linux version {_RELEASE} (builder@example) (gcc version 4.0.4) {_VER
 
 
 class Dom0(Linux26X8664):
-    """With the registers that do_kdump called write() with."""
+    """With the registers of do_kdump's write()."""
 
-    given: ClassVar = {DO_KDUMP: {"rdi": 1, "rdx": 2, "rax": -38 & (1 << 64) - 1, "orig_rax": 1}}
+    fixed_registers: ClassVar = {
+        DO_KDUMP: {"rdi": 1, "rdx": 2, "rax": -38 & (1 << 64) - 1, "orig_rax": 1}
+    }
 
 
 def build(memory: int, seed: int) -> Parts:
-    """The files' content, for a dom0 of ``memory`` bytes."""
+    """The parts, for a dom0 of ``memory`` bytes."""
     rng = random.Random(seed)
     hole = (64 * MIB, 128 * MIB)
     size = -(-(memory + 160 * MIB) // (2 * MIB)) * 2 * MIB
-    machine = Machine(size, [(0xA0000, MIB), hole])
+    machine = MachineMemory(size, [(0xA0000, MIB), hole])
     xen = Xen30(machine, MIB, rng)
     pool = FramePool([(32 * MIB // PAGE, hole[0] // PAGE), (hole[1] // PAGE, size // PAGE)], rng)
     guest = Guest(machine, pool, 8, memory // PAGE, rng)
@@ -65,10 +67,10 @@ def build(memory: int, seed: int) -> Parts:
         panicked.root, panic_regs, xen.idle_vcpu(1), domain=0, vcpu=1, gs_base=kernel.pda(1)
     )
     xen.write_m2p_of([guest])
-    told = []
+    core_notes = []
     for pcpu in xen.pcpus:
-        told += [notes.prstatus(8, pcpu.xen), notes.kdump_cr3(pcpu.cr3 // PAGE, 8)]
-    core = Core(elf.ELF64, elf.EM_X86_64, machine, [told], functions.PAGE_OFFSET)
+        core_notes += [notes.prstatus(8, pcpu.xen), notes.kdump_cr3(pcpu.cr3 // PAGE, 8)]
+    core = Core(elf.ELF64, elf.EM_X86_64, machine, [core_notes], functions.PAGE_OFFSET)
     dom0 = plan.domain(kernel, panicked)
     dom0 |= {
         "id": 0,

@@ -1,1 +1,1 @@
-"""The kernels of samples, one set of modules an age: source, text, and how it runs."""
+"""Kernels: what all versions share, and a folder per version."""

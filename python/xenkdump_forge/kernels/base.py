@@ -1,4 +1,4 @@
-"""A kernel that runs in a domain: what all ages have in common."""
+"""A kernel that runs in a domain: what all versions have in common."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from .view import Value, View
 PF_KTHREAD = 0x00200000
 PF_IDLE = 0x00000002
 
-#: The mark at the far end of every stack, so that overrunning it shows.
+#: STACK_END_MAGIC, at the lowest address of a stack.
 STACK_END_MAGIC = 0x57AC6E9D
 
 
 class Kernel:
     """Boots an image in a guest: writes its variables, tasks and stacks.
 
-    The ages derive from it; what they do differently are methods of their own.
+    The versions derive from it and override what differs.
     """
 
     paging: Paging
     stack_size: int
     #: Bytes between pt_regs and the top of a stack.
     padding = 0
-    #: The first address of the direct map that has no page of its own any more.
+    #: The end of the direct map.
     lowmem_end = 1 << 64
-    #: task_struct's state for the letters that ps shows.
+    #: task_struct's state by the letter that ps prints.
     states: ClassVar[Mapping[str, int]]
     exit_zombie = 16
     #: Selectors of user code and stack.
     user_cs, user_ss = 0x33, 0x2B
-    #: The register names of pt_regs, instruction and stack pointer first.
+    #: pt_regs' names of the instruction pointer and the stack pointer.
     ip, sp = "ip", "sp"
-    #: Whether an exited task has given its stack back.
+    #: Whether the stack of an exited task is freed.
     frees_zombie_stacks = False
-    #: Its modules.
+    #: The modules of this version.
     module_sources: ClassVar[Sequence[modules.Source]] = ()
 
     def __init__(
@@ -90,29 +90,29 @@ class Kernel:
         return name in self.image.variables
 
     def assign(self, **values: Value) -> None:
-        """Writes variables, as long as the kernel has them."""
+        """Writes those of the variables that the kernel has."""
         for name, value in values.items():
             if self.has(name):
                 self.variable(name)[""] = value
 
     def per_cpu(self, name: str, cpu: int) -> View:
-        """A CPU's copy of a per-cpu variable."""
+        """A CPU's instance of a per-cpu variable."""
         placed = self.image.variables[name]
         start = self.image.starts[".data..percpu"]
         address = self.percpu[cpu] + placed.address - start
         return View(self.guest, placed.variable.type, address)
 
     def new(self, name: str, align: int = 64) -> View:
-        """A fresh struct."""
+        """Allocates a struct."""
         struct = self.types.struct(name)
         return View(self.guest, struct, self.guest.kmalloc(struct.size, align))
 
     def direct(self, pfn: int) -> int:
-        """The direct map's address of a page."""
+        """The address of a page in the direct map."""
         return self.image.spec.page_offset + pfn * PAGE
 
     def link(self, heads: Sequence[int]) -> None:
-        """A circular list through the given ``list_head``s, in their order."""
+        """Links ``list_head``s into a circular list."""
         for i, at in enumerate(heads):
             following, before = heads[(i + 1) % len(heads)], heads[i - 1]
             self.guest.write(
@@ -122,19 +122,19 @@ class Kernel:
     # Stacks
 
     def new_stack(self, job: Job) -> int:
-        """The lowest address of a fresh kernel stack."""
+        """Allocates a kernel stack; returns its lowest address."""
         raise NotImplementedError
 
     def sleeps(self) -> dict[str, tuple[str, ...]]:
-        """The chains that tasks of this kernel sleep in."""
+        """The call chains of sleeping tasks, by name."""
         raise NotImplementedError
 
     def foot(self, low: int) -> int:
-        """Where pt_regs lies on a stack."""
+        """The address of pt_regs on a stack."""
         return low + self.stack_size - self.padding - self.types.sizeof("pt_regs")
 
     def stale(self, low: int, sp: int) -> stack.Stack:
-        """A stack with the remains of deeper calls on it."""
+        """A stack with stale frames of deeper calls."""
         every = [chain for chain in self.sleeps().values() if len(chain) < 14]
         out = stack.Stack(self.word, low, low + self.stack_size, sp)
         for _ in range(2):
@@ -146,20 +146,20 @@ class Kernel:
         return out
 
     def user_registers(self, task: Task, syscall: str) -> dict[str, int]:
-        """What a task had in its registers when it entered the kernel, by pt_regs' names."""
+        """The registers on entry to the kernel, by pt_regs' names."""
         raise NotImplementedError
 
     def kernel_thread_start(self, out: stack.Stack, foot: int) -> None:
-        """Puts the stack pointer where a kernel thread's outermost function has it."""
+        """Sets the stack pointer to that of a kernel thread's outermost function."""
         for at in range(foot, out.high, self.word):
             out.poke(at, 0)
 
     def user_start(self, foot: int, syscall: str) -> int:
-        """Where the entry code has the stack pointer when it calls on."""
+        """The stack pointer of the entry code at its first call."""
         return foot
 
     def fill_stack(self, task: Task, chain: Sequence[str]) -> stack.Stack:
-        """pt_regs, then the calls of ``chain``."""
+        """A stack with pt_regs and the frames of ``chain``."""
         low = task.stack
         foot = self.foot(low)
         out = self.stale(low, foot)
@@ -177,22 +177,22 @@ class Kernel:
         return out
 
     def store_stack(self, task: Task, out: stack.Stack) -> None:
-        """Writes a stack, but for what lies at its far end."""
+        """Writes a stack, except for ``at_foot_of_stack`` bytes."""
         keep = self.at_foot_of_stack()
         self.guest.write(task.stack + keep, bytes(out.data[keep:]))
 
     def at_foot_of_stack(self) -> int:
-        """Bytes at the lowest address of a stack that are not stack: thread_info, or the mark."""
+        """Bytes at the lowest address of a stack that are in use: thread_info, STACK_END_MAGIC."""
         return self.word
 
     def sleep(self, task: Task, chain: Sequence[str]) -> None:
-        """Takes the task off its CPU within ``chain``."""
+        """Schedules the task out within ``chain``."""
         raise NotImplementedError
 
     # Tasks
 
     def make_tasks(self, jobs: Sequence[Job]) -> None:
-        """The idle tasks, then every job's."""
+        """Makes the idle tasks, then one task per job."""
         for cpu in range(self.cpus):
             comm = self.idle_name(cpu)
             self.idle.append(self.make_task(Job(0, comm, "idle", "R", cpu, 0), idle=True))
@@ -205,11 +205,11 @@ class Kernel:
         return f"swapper/{cpu}"
 
     def new_task_struct(self, job: Job) -> View:
-        """Where the next task_struct goes."""
+        """Allocates a task_struct."""
         return self.new("task_struct")
 
     def make_task(self, job: Job, idle: bool) -> Task:
-        """A task: its struct, its stack, its address space."""
+        """Makes a task: its struct, its stack, its address space."""
         boot = idle and job.cpu == 0
         view = self.variable("init_task") if boot else self.new_task_struct(job)
         zombie = job.state == "Z"
@@ -255,10 +255,10 @@ class Kernel:
         return task
 
     def describe(self, task: Task) -> None:
-        """What only this age keeps of a task."""
+        """Writes the members that only this version has."""
 
     def address_space(self, task: Task) -> None:
-        """An mm_struct with a top page table; threads share their leader's."""
+        """Makes an mm_struct with a root; threads share their leader's."""
         if task.job.group != task.job.pid:
             leader = self.task(task.job.group)
             task.mm, task.root = leader.mm, leader.root
@@ -279,11 +279,11 @@ class Kernel:
         task.view.set(mm=task.mm, active_mm=task.mm)
 
     def new_root(self, job: Job) -> int:
-        """The virtual address of a fresh top page table."""
+        """Allocates a root page table; returns its virtual address."""
         return self.direct(self.guest.allocate())
 
     def task(self, pid: int) -> Task:
-        """The task of that pid."""
+        """The task with a pid."""
         return next(task for task in self.tasks if task.job.pid == pid)
 
     def threads(self, leader: Task) -> list[Task]:
@@ -293,7 +293,7 @@ class Kernel:
         return [t for t in self.tasks if t.job.group == leader.job.pid]
 
     def link_tasks(self) -> None:
-        """Leaders through ``tasks``, children under their parents, the threads of each group."""
+        """Links the leaders, the children of each task, and the threads of each group."""
         by_pid = {task.job.pid: task for task in self.tasks} | {0: self.idle[0]}
         leaders = [self.idle[0], *(t for t in self.tasks if t.job.group == t.job.pid)]
         self.link([t.view.at("tasks") for t in leaders])
@@ -320,17 +320,17 @@ class Kernel:
             self.link([task.view.at("children"), *children.get(task.address, ())])
 
     def link_threads(self, leader: Task, group: Sequence[Task]) -> None:
-        """The lists of one thread group."""
+        """Links the threads of a group."""
         raise NotImplementedError
 
-    # The rest
+    # Page tables, log, P2M
 
     def modules_start(self) -> int:
-        """Where modules are loaded."""
+        """The address of the first module."""
         raise NotImplementedError
 
     def load_modules(self, sources: Sequence[modules.Source]) -> None:
-        """Loads modules, the first of them at the head of the kernel's list."""
+        """Loads modules and links them into the kernel's list, the first at its head."""
         self.modules = modules.load(self.image, self.guest, sources, self.modules_start())
         functions = dict(self.image.text.functions)
         for module in self.modules:
@@ -349,32 +349,32 @@ class Kernel:
         return self.image.nearest(pc)
 
     def module_at(self, pc: int) -> str | None:
-        """The module that an address is in."""
+        """The module that contains an address."""
         return next((m.source.name for m in self.modules if m.base <= pc < m.base + m.size), None)
 
     def root_address(self) -> int:
-        """The machine address of the kernel's own top page table."""
+        """The machine address of the kernel's own root."""
         raise NotImplementedError
 
     def page_tables(self, root: int) -> PageTables:
-        """Tables from the machine address of a top one on; their pages are the guest's own."""
+        """The page tables below a root; new tables are pages of the guest."""
         return PageTables(self.paging, self.guest.machine, self.guest.page_table_page, root // PAGE)
 
     def log_lines(self, everyday: int, last: Sequence[Line]) -> list[Line]:
-        """What the kernel said, the panic last."""
+        """The messages of the log, the panic last."""
         lines = log_messages.boot(self.facts, self.image.spec.banner, self.rng, everyday)
         return [*lines, *last]
 
     def write_log(self, lines: list[Line]) -> None:
-        """The messages in this age's buffer."""
+        """Writes the messages in the format of this version."""
         raise NotImplementedError
 
     def write_p2m(self) -> LinearList:
-        """The kernel's own P2M, and the variables that lead to it."""
+        """Writes the kernel's own P2M, and the variables that point to it."""
         raise NotImplementedError
 
     def swap_root(self, task: Task, mfn: int) -> None:
-        """Lets a task's top page table lie in the frame ``mfn``."""
+        """Moves a task's root to the frame ``mfn``."""
         pfn = self.guest.p2m.index(task.root // PAGE)
         self.guest.swap_in(pfn, mfn)
         task.root = self.guest.mfn(pfn) * PAGE

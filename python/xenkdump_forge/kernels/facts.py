@@ -1,4 +1,4 @@
-"""What a sample host was, at the moment it died: the words of a session's header."""
+"""What ``sys`` prints of a host: names, times, load averages, memory."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ FIXED_1 = 1 << 11
 
 @dataclass(frozen=True)
 class Facts:
-    """The host as the kernel would tell it."""
+    """The state of a host at the time of the crash."""
 
     nodename: str
-    #: Seconds since 1970, of the wall clock.
+    #: The wall clock, in seconds since 1970.
     date: int
     uptime: float
     load: tuple[float, float, float]
     mhz: int
     hz: int
     panic: str
-    #: Pages that the kernel says the machine has.
+    #: Pages of memory, as the kernel counts them.
     memory_pages: int
     vendor: str = "GenuineIntel"
     model: str = "Intel(R) Xeon(R)"
 
     @property
     def jiffies(self) -> int:
-        """Ticks since boot, from the odd start that shows wrapping faults within five minutes."""
+        """Ticks since boot, from INITIAL_JIFFIES: five minutes before they wrap."""
         return (((1 << 32) - 300 * self.hz) & 0xFFFFFFFF) + round(self.uptime * self.hz)
 
     @property
     def avenrun(self) -> list[int]:
-        """Load averages as the kernel keeps them: the least value that prints as asked."""
+        """The load averages in fixed point: the least values that print as given."""
         out = []
         for load in self.load:
             hundredths = round(load * 100)
             whole, part = divmod(hundredths, 100)
-            # Printed as whole and ((fraction * 100) >> 11): round up so that no hundredth is lost.
+            # The fraction is printed as (fraction * 100) >> 11: round up.
             out.append(whole * FIXED_1 + -(-part * FIXED_1 // 100))
         return out
 
     def names(self, release: str, version: str, machine: str) -> dict[str, str]:
-        """What uname would tell."""
+        """The members of new_utsname."""
         return {
             "sysname": "Linux",
             "nodename": self.nodename,

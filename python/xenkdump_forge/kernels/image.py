@@ -1,4 +1,4 @@
-"""The image of a kernel: its text, where its variables stand, and the vmlinux file of it."""
+"""The image of a kernel: its text, the addresses of its variables, its vmlinux file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..memory.machine import PAGE
 
 @dataclass
 class Spec:
-    """What distinguishes one kernel from another. Pure data, but for the handwritten functions."""
+    """Everything that defines an image: plain data, except for the handwritten functions."""
 
     release: str
     version: str
@@ -27,17 +27,17 @@ class Spec:
     layout: elf.Layout
     machine: int
     recipe: text.Recipe
-    #: Virtual addresses of the parts. ``percpu`` is 0 where per-cpu symbols are offsets.
+    #: Virtual addresses of the sections. ``percpu`` is 0 if per-cpu symbols are offsets.
     rodata: int
     data: int
     percpu: int
     bss: int
-    #: The first address of the kernel's image, and of its direct map.
+    #: The start of the mapping of the kernel's image, and of the direct map.
     map_base: int
     page_offset: int
     aliases: Mapping[str, str] = field(default_factory=dict)
     addresses: Mapping[str, int] = field(default_factory=dict)
-    #: The version of DWARF, and whether ``.debug_frame`` is there too; 0 for none.
+    #: The version of DWARF, 0 for none; and whether there is a ``.debug_frame``.
     dwarf: int = 0
     debug_frame: bool = False
     has_btf: bool = False
@@ -59,7 +59,7 @@ class Placed:
 
 
 class Image:
-    """A kernel's image, ready to be booted by a domain or written as a vmlinux."""
+    """A kernel's image, to be loaded by a domain or written as a vmlinux."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -75,7 +75,8 @@ class Image:
         self.starts = dict(self.ends)
         for variable in spec.types.variables:
             self._place(variable)
-        for placed in self.variables.values():  # those that were told where may lie behind the rest
+        # Variables at given addresses may be behind the others.
+        for placed in self.variables.values():
             if placed.section in self.ends:
                 end = placed.address + placed.size
                 self.ends[placed.section] = max(self.ends[placed.section], end)
@@ -120,7 +121,7 @@ class Image:
         return next((v.type.size for v in self.types.variables if v.name == name), 0)
 
     def _tables(self) -> None:
-        """Notes, BTF and ORC, which the kernel keeps in memory behind its read-only data."""
+        """Adds the notes, BTF and ORC, which are in memory behind the read-only data."""
         spec = self.spec
         at = -(-self.ends[".rodata"] // 64) * 64
 
@@ -157,7 +158,7 @@ class Image:
         ]
         for name, (at, size) in self.text.labels.items():
             kind = elf.STT_FUNC if size else elf.STT_NOTYPE
-            if not name.startswith("."):  # a name of the assembler's own
+            if not name.startswith("."):  # local to the assembler
                 out.append(elf.Symbol(name, at, size, kind, ".text"))
         for name, p in self.variables.items():
             local = "__local" not in p.variable.marks
@@ -190,21 +191,21 @@ class Image:
         return self._by_name[name]
 
     def nearest(self, pc: int) -> str | None:
-        """The symbol of the text at or below an address, as crash names it."""
+        """The text symbol at or below an address, as crash names it."""
         at = bisect.bisect_right(self._text_addresses, pc) - 1
         return self._text_names[at] if at >= 0 else None
 
     @property
     def end(self) -> int:
-        """The first page after the image."""
+        """The first page behind the image."""
         return -(-max(self.ends[".bss"], self.ends[".data"]) // PAGE) * PAGE
 
     def vmlinux(self) -> bytes:
-        """The file."""
+        """The content of the vmlinux file."""
         spec = self.spec
         code = elf.SHF_ALLOC | elf.SHF_EXECINSTR
         rw = elf.SHF_ALLOC | elf.SHF_WRITE
-        # .rodata ends where the tables begin: they are sections of their own.
+        # The tables at the end of .rodata are sections of their own.
         first = min((s.address for s in self.extra), default=self.ends[".rodata"])
         percpu = self.ends[".data..percpu"] - self.starts[".data..percpu"]
         sections = [

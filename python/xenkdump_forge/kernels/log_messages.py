@@ -1,4 +1,4 @@
-"""Messages such as a host's kernel writes from boot to panic."""
+"""Typical kernel messages, from boot to panic."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BOOT = (
 
 
 def boot(facts: Facts, banner: str, rng: random.Random, count: int) -> list[Line]:
-    """The banner, boot messages, and ``count`` of everyday life."""
+    """The banner, the boot messages, and ``count`` later ones."""
     lines = [Line(0.0, 5, banner.rstrip("\n"))]
     at = 0.0
     for level, text in _BOOT:

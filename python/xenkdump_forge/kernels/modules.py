@@ -1,4 +1,4 @@
-"""Loaded modules: struct module, text and symbols, all in pages of the module's own."""
+"""Loaded modules: ``struct module``, text and symbols, in pages of their own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..memory.machine import PAGE
 from .image import Image
 from .view import View
 
-#: Between the modules of a kernel so many bytes are not mapped.
+#: Unmapped bytes between modules.
 _GAP = PAGE
 
 
 @dataclass(frozen=True)
 class Source:
-    """A module's name, and the chains of calls that its functions are in, innermost first.
+    """A module's name, and the call chains of its functions, innermost first.
 
     A chain starts and ends with functions of the kernel.
     """
@@ -30,18 +30,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Module:
-    """A module as it lies in memory."""
+    """A module in memory."""
 
     source: Source
     view: View
     text: Text
-    #: Its first address, and how many bytes it has.
+    #: Its address and size.
     base: int
     size: int
 
 
 def load(image: Image, guest: Guest, sources: Sequence[Source], at: int) -> list[Module]:
-    """Lays modules down from ``at`` on, and links them into the kernel's list."""
+    """Writes modules from ``at`` on, and links them into the kernel's list."""
     found = []
     for source in sources:
         module = _load(image, guest, source, at)
@@ -89,7 +89,7 @@ def _load(image: Image, guest: Guest, source: Source, base: int) -> Module:
                 f"{prefix}text_size": len(text.code),
             }
         )
-    # Before 4.5 without struct module_layout, and with symbols in struct module itself.
+    # Before 4.5 there is no module_layout and no mod_kallsyms.
     view.put(module_core=base, core_size=size, core_text_size=len(text.code))
     for prefix in ("core_kallsyms.", ""):
         view.put(
@@ -107,7 +107,7 @@ def _load(image: Image, guest: Guest, source: Source, base: int) -> Module:
 
 
 class _Parts:
-    """Bytes that follow one another in memory."""
+    """Consecutive bytes in memory."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -118,7 +118,7 @@ class _Parts:
         return self.start + len(self.data)
 
     def add(self, data: bytes) -> int:
-        """The address at which ``data`` lies."""
+        """Appends ``data``; returns its address."""
         at = self.end
         self.data += data + bytes(-len(data) % 16)
         return at

@@ -13,10 +13,9 @@ _CODE = PRESENT | USER | ACCESSED
 
 
 def write(kernel: Kernel, hypervisor: Mapping[int, int]) -> None:
-    """Maps low memory and vmalloc space; ``hypervisor`` gives Xen's entries of a page directory.
+    """Maps low memory and vmalloc space; ``hypervisor`` has Xen's page-directory entries.
 
-    With PAE the directory that holds Xen's entries hangs from slot 3, and every process has one of
-    its own.
+    With PAE these are in the directory of slot 3, of which every process has its own.
     """
     guest, spec = kernel.guest, kernel.image.spec
     root = kernel.root_address()

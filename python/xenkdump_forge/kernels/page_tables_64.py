@@ -13,7 +13,7 @@ CODE = PRESENT | USER | ACCESSED
 
 
 def write(kernel: Kernel, hypervisor: Mapping[int, int], no_execute: int = NX) -> None:
-    """Maps everything; ``hypervisor`` gives the entries of Xen's own slots of a top table."""
+    """Maps everything; ``hypervisor`` has Xen's entries of an L4 table."""
     guest, image, spec = kernel.guest, kernel.image, kernel.image.spec
     root = kernel.root_address()
     tables = kernel.page_tables(root)
@@ -21,7 +21,7 @@ def write(kernel: Kernel, hypervisor: Mapping[int, int], no_execute: int = NX) -
     tables.map_run(image.text.base, [guest.mfn(p) for p in range(first, last)], DATA)
     for va, pfn in sorted(guest.mapped.items()):
         tables.map(va * PAGE, guest.mfn(pfn), DATA | no_execute)
-    # A user page each, so that a process's own half is not empty.
+    # One user page per process, so that its half is not empty.
     for task in kernel.tasks:
         if task.root and task.job.group == task.job.pid and task.user_registers:
             page = task.user_registers[kernel.ip] // PAGE * PAGE

@@ -1,4 +1,4 @@
-"""The kernel's log in the shapes of three ages."""
+"""The kernel's log: the ring buffer since 5.10, and the records of 3.5 to 5.9."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Ring:
     tail_id: int
     head_lpos: int
     tail_lpos: int
-    #: The messages that still stand in it.
+    #: The messages that were not overwritten.
     kept: list[Line]
 
 
@@ -37,10 +37,10 @@ _NEWLINE = 2
 
 
 def ring(lines: list[Line], count_bits: int, size_bits: int, info_size: int = 88) -> Ring:
-    """Writes messages through the ring: the oldest are lost where it is too small.
+    """Writes messages to the ring; the oldest are overwritten if it is too small.
 
-    Identifiers and positions start so that they wrap early, as the kernel's do: the first record
-    has id -(count), the first byte lies at position -(size).
+    As in the kernel, ids and positions wrap early: the first record has id -(count), the first byte
+    has position -(size).
     """
     count, size = 1 << count_bits, 1 << size_bits
     descs = bytearray(count * 24)
@@ -55,7 +55,7 @@ def ring(lines: list[Line], count_bits: int, size_bits: int, info_size: int = 88
         begin = lpos
         end = (begin + need) % _WORD
         if begin // size != ((begin + need) % _WORD) // size:
-            # Would reach or cross the end of the array: the whole block goes to its start.
+            # A block that would reach the end of the array starts at its beginning.
             data[begin % size : begin % size + 8] = struct.pack("<Q", ident)
             end = ((begin // size + 1) * size + need) % _WORD
             at = 0
@@ -79,7 +79,7 @@ def ring(lines: list[Line], count_bits: int, size_bits: int, info_size: int = 88
         infos[slot * info_size + len(info) : (slot + 1) * info_size] = bytes(info_size - len(info))
         lpos = end
         written.append((ident, begin, line))
-    # What was overwritten: by count, or by bytes.
+    # Overwritten for lack of descriptors, or of text.
     kept = written[-count:]
     while kept and (lpos - kept[0][1]) % _WORD > size:
         kept.pop(0)
@@ -97,7 +97,7 @@ def ring(lines: list[Line], count_bits: int, size_bits: int, info_size: int = 88
 
 @dataclass
 class Records:
-    """The buffer of Linux 3.5 to 5.9: records one behind the other, the oldest given up."""
+    """The log buffer of Linux 3.5 to 5.9: consecutive records, the oldest dropped."""
 
     data: bytes
     first_idx: int
@@ -111,9 +111,9 @@ _RECORD = struct.Struct("<QHHHBB")
 
 
 def records(lines: list[Line], size: int, align: int) -> Records:
-    """Writes messages as records; one that does not fit before the end goes to the start.
+    """Writes messages as records; one that does not fit at the end goes to the start.
 
-    A header of zeros says there that the rest of the buffer is unused.
+    A header of zeros marks the rest of the buffer as unused.
     """
     data = bytearray(size)
     live: list[tuple[int, int, Line]] = []  # start, end, message
@@ -122,7 +122,7 @@ def records(lines: list[Line], size: int, align: int) -> Records:
         text = line.text.encode()
         need = -(-(_RECORD.size + len(text)) // align) * align
         if at + need + _RECORD.size > size:
-            # Whatever stood behind is given up with the marker.
+            # Records behind the marker are dropped.
             live = [r for r in live if r[0] < at]
             data[at : at + _RECORD.size] = bytes(_RECORD.size)[: size - at]
             at = 0

@@ -11,19 +11,19 @@ from .tasks import Task
 
 
 class Pvops(Kernel):
-    """Threads by signal_struct, per-cpu areas at offsets, the P2M list in vmalloc space."""
+    """Threads are in signal_struct, the P2M list is in vmalloc space."""
 
-    #: What uname calls the machine.
+    #: utsname's machine.
     machine: str
     #: The symbol of the top page table.
     top_table: str
-    #: xen_max_p2m_pfn: says how far the list could grow, not how far it does.
+    #: xen_max_p2m_pfn: the limit of the list, not its length.
     max_p2m_pfn: int
-    #: Where the linear list lies.
+    #: The address of the linear list.
     p2m_vaddr: int
 
     def link_threads(self, leader: Task, group: Sequence[Task]) -> None:
-        """Through signal_struct since 3.14; thread_group is still there until 6.7."""
+        """Through signal_struct since 3.14, and thread_group until 6.7."""
         signal = self.variable("init_signals") if leader.idle else self.new("signal_struct")
         signal["nr_threads"] = signal["live.counter"] = len(group)
         for thread in group:
@@ -33,7 +33,7 @@ class Pvops(Kernel):
         self.link([t.view.at("thread_group") for t in group])
 
     def boot_cpus(self, current: Sequence[Task]) -> None:
-        """Per-cpu areas and runqueues; ``current`` are the tasks that the CPUs execute."""
+        """Writes per-cpu areas and runqueues; ``current`` are the tasks on the CPUs."""
         start = self.image.starts[".data..percpu"]
         self.percpu = [self.new_percpu_area() for _ in current]
         for cpu, task in enumerate(current):
@@ -54,15 +54,15 @@ class Pvops(Kernel):
         self.assign(nr_cpu_ids=self.cpus)
 
     def new_percpu_area(self) -> int:
-        """The address of a fresh per-cpu area."""
+        """Allocates a per-cpu area."""
         raise NotImplementedError
 
     def boot_cpu(self, cpu: int, task: Task) -> None:
-        """What else the version has in a CPU's area."""
+        """Writes the per-cpu variables that only this version has."""
         raise NotImplementedError
 
     def write_facts(self) -> None:
-        """Names, times, loads, sizes."""
+        """Writes utsname, times, load averages, sizes of memory."""
         facts, spec = self.facts, self.image.spec
         uts = self.variable("init_uts_ns")
         for name, text in facts.names(spec.release, spec.version, self.machine).items():
@@ -95,7 +95,7 @@ class Pvops(Kernel):
         init_mm["mm_users.counter"] = 2
 
     def write_p2m(self) -> p2m.LinearList:
-        """The linear list, mapped in vmalloc space, and its variables."""
+        """Writes the linear list, mapped in vmalloc space, and its variables."""
         entries = p2m.write_list(self.guest, sparse=True, shared_tail=16)
         self.guest.map(self.p2m_vaddr, entries.pfns)
         self.assign(
@@ -107,5 +107,5 @@ class Pvops(Kernel):
         return entries
 
     def root_address(self) -> int:
-        """Of the top page table."""
+        """The machine address of the root."""
         return self.guest.machine_address(self.image.symbol(self.top_table))

@@ -1,4 +1,4 @@
-"""Who was there: some ninety tasks with the names that hosts of each age have."""
+"""The task tables: some ninety tasks with typical names, for each age of host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Job:
-    """A task to be made. ``sleep`` names its chain; ``state`` is the letter that ps shows."""
+    """A task to make. ``sleep`` names its call chain; ``state`` is the letter that ps prints."""
 
     pid: int
     comm: str
@@ -129,7 +129,7 @@ _DAEMONS_2006 = (
 
 
 def dom0_2006(cpus: int) -> list[Job]:
-    """dom0 of a host of June 2006: 92 tasks, and the idle ones."""
+    """dom0 of a host of June 2006: 92 tasks besides the idle ones."""
     jobs = [Job(1, "init", "select", parent=0, user=True)]
     pid = 2
     for cpu in range(cpus):
@@ -178,5 +178,5 @@ def domu(cpus: int) -> list[Job]:
 
 
 def leaders_first(jobs: Iterable[Job]) -> list[Job]:
-    """By pid, so that a thread comes after the leader of its group."""
+    """Sorted so that a thread comes behind the leader of its group."""
     return sorted(jobs, key=lambda job: (job.group, job.pid))

@@ -1,4 +1,4 @@
-"""A kernel's tasks: their structs, lists, stacks, and what the plan tells of them."""
+"""A task of a kernel, with what the plan says of it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from .view import View
 
 @dataclass
 class Task:
-    """A task as it was made."""
+    """A task that was made."""
 
     job: Job
     address: int
     view: View
     stack: int
     idle: bool = False
-    #: Kernel frames, innermost first. Those of a running task start at its vCPU's registers.
+    #: Kernel frames, innermost first; a running task's start at its vCPU's registers.
     frames: list[StackFrame] = field(default_factory=list)
-    #: Registers of the exception frame at the foot of the stack, if it came from user space.
+    #: pt_regs at the top of the stack, if the task came from user mode.
     user_registers: dict[str, int] | None = None
     user_registers_at: int | None = None
-    #: Where a vCPU stands: what Xen saved for it.
+    #: The registers that Xen saved for the vCPU, if the task is on one.
     registers: dict[str, int] | None = None
-    #: thread.esp of old kernels, where crash says that a sleeping task's first frame is.
+    #: thread.esp of old kernels, where crash places the first frame of a sleeping task.
     switched_at: int | None = None
     mm: int = 0
-    #: Machine address of the top page table.
+    #: Machine address of the root.
     root: int = 0
 
     @property
     def running(self) -> bool:
-        """Whether a CPU was executing it."""
+        """Whether it was on a CPU."""
         return self.registers is not None or self.job.state == "R"

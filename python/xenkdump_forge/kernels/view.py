@@ -1,4 +1,4 @@
-"""Writes structs into a guest's memory by the names of their members."""
+"""Writes structs to a guest's memory, by the names of their members."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class View:
         self.guest.write(at, encode(type_, value))
 
     def put(self, **members: Value) -> None:
-        """Writes those of the members that this age has as numbers; ``__`` stands for a dot."""
+        """Writes those members that this version has as numbers; ``__`` stands for a dot."""
         for name, value in members.items():
             path = name.replace("__", ".")
             try:
@@ -52,7 +52,7 @@ class View:
 
 
 def encode(type_: Type, value: Value) -> bytes:
-    """A value in the bytes of its type; numbers wrap as they do in C."""
+    """The bytes of a value of a type; numbers wrap as in C."""
     type_ = strip(type_)
     if isinstance(value, str):
         value = value.encode() + b"\0"

@@ -1,4 +1,4 @@
-"""One domain's memory: its P2M, its pages, and where they are mapped."""
+"""A domain's memory: its P2M, its pages, and their mappings."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import SampleError
-from .machine import PAGE, FramePool, Machine
+from ..errors import SyntheticDumpError
+from .machine import PAGE, FramePool, MachineMemory
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A range of virtual addresses that maps pfns in a row."""
+    """A range of virtual addresses that maps consecutive pfns."""
 
     start: int
     end: int
@@ -21,10 +21,10 @@ class Linear:
 
 
 class Guest:
-    """A PV domain of ``pages`` pseudo-physical pages; ``word`` is its own, not Xen's."""
+    """A PV domain of ``pages`` pseudo-physical pages; ``word`` is the domain's, not Xen's."""
 
     def __init__(
-        self, machine: Machine, pool: FramePool, word: int, pages: int, rng: random.Random
+        self, machine: MachineMemory, pool: FramePool, word: int, pages: int, rng: random.Random
     ) -> None:
         self.machine = machine
         self.word = word
@@ -48,17 +48,17 @@ class Guest:
             at += len(run)
 
     def is_frame(self, pfn: int) -> bool:
-        """Whether the domain owns a frame there."""
+        """Whether the pfn has a frame of the domain."""
         return not self.p2m[pfn] & (self.foreign_bit | self.identity_bit)
 
     def mfn(self, pfn: int) -> int:
-        """The frame behind a pfn."""
+        """The mfn of a pfn."""
         entry = self.p2m[pfn]
         assert self.is_frame(pfn), hex(pfn)
         return int(entry)
 
     def frames(self, count: int) -> list[int | None]:
-        """The frames behind the first ``count`` pfns; None where the domain owns none."""
+        """The mfns of the first ``count`` pfns; None for those without a frame."""
         bits = self.foreign_bit | self.identity_bit
         return [None if entry & bits else entry for entry in self.p2m[:count]]
 
@@ -70,18 +70,18 @@ class Guest:
             elif kind == "identity":
                 self.p2m[pfn] = self.identity_bit | pfn
             else:
-                # Frames of another domain, mapped here through grants.
+                # Frames of another domain, mapped by grants.
                 self.p2m[pfn] = self.foreign_bit | (self.machine.size // PAGE - 1 - (pfn & 0xFF))
 
     def map_foreign(self, pfn: int, mfns: Sequence[int]) -> None:
-        """Makes entries name frames of another domain."""
+        """Makes entries refer to frames of another domain."""
         for i, mfn in enumerate(mfns):
             self.p2m[pfn + i] = self.foreign_bit | mfn
 
     def swap_in(self, pfn: int, mfn: int) -> None:
-        """Puts ``mfn`` at ``pfn``, and what was there to the place where ``mfn`` was, if anywhere.
+        """Exchanges the frame of ``pfn`` with ``mfn``, which may be another pfn's.
 
-        What was written to either page stays where the domain sees it.
+        The content of both pages is kept.
         """
         old = self.mfn(pfn)
         frames = self.machine.frames
@@ -95,15 +95,15 @@ class Guest:
             frames[old] = other
 
     def start_allocating(self, pfn: int) -> None:
-        """The first pfn that ``allocate`` may give out."""
+        """Sets the first pfn to allocate."""
         self._next = pfn
 
     def allocate(self, count: int = 1) -> int:
-        """``count`` pfns in a row, each with a frame."""
+        """Allocates ``count`` consecutive pfns, each with a frame."""
         pfn = self._next
         while True:
             if pfn + count > self.pages:
-                raise SampleError(
+                raise SyntheticDumpError(
                     f"a domain of {self.pages * PAGE} bytes is too small for its kernel"
                 )
             if all(self.is_frame(p) for p in range(pfn, pfn + count)):
@@ -113,28 +113,28 @@ class Guest:
         return pfn
 
     def allocate_last(self, count: int) -> list[int]:
-        """The ``count`` last pfns with a frame that nothing has: no other allocation moves."""
+        """Allocates the last ``count`` free pfns, which leaves other allocations where they are."""
         found: list[int] = []
         self._last = self.pages if self._last is None else self._last
         while len(found) < count:
             self._last -= 1
             if self._last < self._next:
-                raise SampleError(f"a domain of {self.pages * PAGE} bytes is too small")
+                raise SyntheticDumpError(f"a domain of {self.pages * PAGE} bytes is too small")
             if self.is_frame(self._last):
                 found.append(self._last)
         return found
 
     def page_table_page(self) -> int:
-        """The mfn of a fresh page."""
+        """Allocates a page; returns its mfn."""
         return self.mfn(self.allocate())
 
     def map(self, va: int, pfns: Sequence[int]) -> None:
-        """Remembers that pages are mapped at ``va`` (vmalloc, fixmap)."""
+        """Records that pages are mapped at ``va`` (vmalloc, fixmap)."""
         for i, pfn in enumerate(pfns):
             self.mapped[va // PAGE + i] = pfn
 
     def pfn_of(self, va: int) -> int:
-        """The pfn behind a virtual address."""
+        """The pfn of a virtual address."""
         pfn = self.mapped.get(va // PAGE)
         if pfn is not None:
             return pfn
@@ -144,7 +144,7 @@ class Guest:
         raise ValueError(f"{va:#x} is not mapped")
 
     def machine_address(self, va: int) -> int:
-        """The machine address behind a virtual one."""
+        """The machine address of a virtual one."""
         return self.mfn(self.pfn_of(va)) * PAGE + va % PAGE
 
     def write(self, va: int, data: bytes) -> None:
@@ -165,12 +165,12 @@ class Guest:
         return bytes(out)
 
     def write_pfn(self, pfn: int, data: bytes) -> None:
-        """Writes from the start of a pseudo-physical page on, through as many as it takes."""
+        """Writes to consecutive pseudo-physical pages."""
         for i in range(0, len(data), PAGE):
             self.machine.write(self.mfn(pfn + i // PAGE) * PAGE, data[i : i + PAGE])
 
     def kmalloc(self, size: int, align: int = 64) -> int:
-        """Fresh memory in the direct map (the first linear range)."""
+        """Allocates memory in the direct map (the first linear range)."""
         at, end = self._heap
         at = -(-at // align) * align
         if at + size > end:

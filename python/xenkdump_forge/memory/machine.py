@@ -1,4 +1,4 @@
-"""The host's memory: only the frames that were written to, and who owns which frame."""
+"""Machine memory: the frames that were written to, and the pool of free ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable
 PAGE = 4096
 
 
-class Machine:
-    """Machine memory of ``size`` bytes, without the ``holes`` that the dump leaves out."""
+class MachineMemory:
+    """``size`` bytes of machine memory; ``holes`` are not in the dump."""
 
     def __init__(self, size: int, holes: Iterable[tuple[int, int]] = ()) -> None:
         self.size = size
@@ -18,7 +18,7 @@ class Machine:
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """What the dump holds, as (start, end) of machine addresses."""
+        """The (start, end) of the machine addresses in the dump."""
         out = []
         at = 0
         for start, end in self.holes:
@@ -30,7 +30,7 @@ class Machine:
         return out
 
     def frame(self, mfn: int) -> bytearray:
-        """The bytes of a frame, zeros at first."""
+        """The bytes of a frame, initially zeros."""
         frame = self.frames.get(mfn)
         if frame is None:
             frame = self.frames[mfn] = bytearray(PAGE)
@@ -46,7 +46,7 @@ class Machine:
             done += n
 
     def read(self, address: int, size: int) -> bytes:
-        """Reads back what was written; the rest is zeros."""
+        """Reads at a machine address; zeros where nothing was written."""
         out = bytearray()
         while len(out) < size:
             mfn, offset = divmod(address + len(out), PAGE)
@@ -56,7 +56,7 @@ class Machine:
 
 
 class FramePool:
-    """Free machine frames, handed out in runs that lie scrambled over the host."""
+    """Free frames, allocated in runs that are scattered over the host."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]], rng: random.Random) -> None:
         self.extents: list[tuple[int, int]] = []
@@ -71,11 +71,11 @@ class FramePool:
 
     @property
     def free(self) -> int:
-        """How many frames are left."""
+        """The number of free frames."""
         return sum(n for _, n in self.extents)
 
     def take(self, count: int) -> list[range]:
-        """``count`` frames, as runs."""
+        """Allocates ``count`` frames, as runs."""
         out = []
         while count:
             if not self.extents:

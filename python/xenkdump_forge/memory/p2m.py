@@ -10,7 +10,7 @@ from .machine import PAGE
 
 @dataclass
 class LinearList:
-    """The P2M as pages of entries; shared pages stand for ranges without an entry of their own."""
+    """The P2M as pages of entries; ``shared`` pages stand for ranges without entries."""
 
     pfns: list[int]
     missing: int | None
@@ -20,8 +20,8 @@ class LinearList:
 def write_list(guest: Guest, sparse: bool, shared_tail: int = 0) -> LinearList:
     """Writes the entries into pages of the guest.
 
-    A pvops kernel (``sparse``) lets every page that would hold only ~0 be one shared page; so it
-    does with ``shared_tail`` further pages that follow the real ones.
+    A pvops kernel (``sparse``) uses one shared page for every page of ~0, and for ``shared_tail``
+    pages behind the last one.
     """
     per_page = PAGE // guest.word
     count = -(-guest.pages // per_page)
@@ -34,7 +34,7 @@ def write_list(guest: Guest, sparse: bool, shared_tail: int = 0) -> LinearList:
     if sparse:
         missing = guest.allocate()
         guest.write_pfn(missing, blank)
-    # Real ones lie in a row: the boot allocator gives them out at once.
+    # Real pages are consecutive: they come from the boot allocator.
     own = [i for i, chunk in enumerate(chunks) if missing is None or chunk != blank]
     first = guest.allocate(len(own))
     for n, i in enumerate(own):
@@ -48,10 +48,9 @@ def write_list(guest: Guest, sparse: bool, shared_tail: int = 0) -> LinearList:
 
 
 def write_tree(guest: Guest, entries: LinearList, zero_terminated: bool) -> int:
-    """Writes the frame-list tree over the pages of a list; gives the mfn of its top page.
+    """Writes the frame-list tree over the pages of a list; returns the mfn of its top page.
 
-    The classic kernels leave unused slots 0; pvops points them at pages of its own, which hold the
-    shared missing page throughout, so that a tool may walk the whole tree without a special case.
+    Unused slots are 0 in classic kernels; in pvops they point to shared pages of missing entries.
     """
     per_page = PAGE // guest.word
     top = guest.allocate()

@@ -1,4 +1,4 @@
-"""Page tables of x86, built in machine frames."""
+"""Page tables of x86, in machine frames."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .machine import PAGE, Machine
+from .machine import PAGE, MachineMemory
 
 PRESENT = 1
 WRITE = 2
@@ -19,7 +19,7 @@ NX = 1 << 63
 
 @dataclass(frozen=True)
 class Paging:
-    """A format: the shift of each level, the top one first, and the size of an entry."""
+    """A format: the shifts of the levels, the top first, and the size of an entry."""
 
     name: str
     shifts: tuple[int, ...]
@@ -40,12 +40,12 @@ X86_64 = Paging("x86_64", (39, 30, 21, 12), 8, 48)
 
 
 class PageTables:
-    """One root and what hangs below it. ``allocate`` gives the mfn of a fresh, zeroed page."""
+    """A root and the tables below it. ``allocate`` returns the mfn of a zeroed page."""
 
     def __init__(
         self,
         paging: Paging,
-        machine: Machine,
+        machine: MachineMemory,
         allocate: Callable[[], int],
         root: int | None = None,
         table_flags: int = PRESENT | WRITE | USER | ACCESSED | DIRTY,
@@ -58,20 +58,20 @@ class PageTables:
         machine.frame(self.root)
 
     def get(self, table: int, index: int) -> int:
-        """An entry of a table."""
+        """Reads an entry."""
         size = self.paging.entry
         frame = self.machine.frame(table)
         return int.from_bytes(frame[index * size : (index + 1) * size], "little")
 
     def set(self, table: int, index: int, entry: int) -> None:
-        """Writes an entry of a table."""
+        """Writes an entry."""
         size = self.paging.entry
         self.machine.frame(table)[index * size : (index + 1) * size] = entry.to_bytes(
             size, "little"
         )
 
     def table(self, va: int, level: int) -> int:
-        """The mfn of the table of ``level`` on the way to ``va``; made where there is none."""
+        """The mfn of the table of ``level`` for ``va``, which is made if it is missing."""
         paging = self.paging
         at = self.root
         for upper in range(len(paging.shifts), level, -1):
@@ -80,20 +80,20 @@ class PageTables:
             if not entry & PRESENT:
                 flags = self.table_flags
                 if paging is X86_PAE and upper == 3:
-                    flags = PRESENT  # other flags of such an entry are reserved
+                    flags = PRESENT  # the other flags of a PDPTE are reserved
                 entry = self.allocate() * PAGE | flags
                 self.set(at, index, entry)
             at = (entry & ~NX) // PAGE
         return at
 
     def map(self, va: int, mfn: int, flags: int, level: int = 1) -> None:
-        """Maps one page; a ``level`` above 1 maps a large one."""
+        """Maps a page, a large one at a ``level`` above 1."""
         large = LARGE if level > 1 else 0
         table = self.table(va, level)
         self.set(table, self.paging.index(level, va), mfn * PAGE | flags | large)
 
     def map_run(self, va: int, mfns: Sequence[int | None], flags: int) -> None:
-        """Maps pages in a row, a leaf table at a time; None leaves one out."""
+        """Maps consecutive pages, a leaf table at a time; None is left out."""
         size = self.paging.entry
         per_table = PAGE // size
         code = "Q" if size == 8 else "I"

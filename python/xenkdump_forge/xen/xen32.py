@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from ..elf import notes
 from ..memory.guest import Guest
-from ..memory.machine import PAGE, Machine
+from ..memory.machine import PAGE, MachineMemory
 from ..memory.paging import ACCESSED, DIRTY, LARGE, PRESENT, USER, WRITE
 from .xen64 import Pcpu, SharedInfo, shared_info
 
-#: Xen's image and heap lie in the lowest 12 MiB, which it maps at a fixed place.
+#: Xen's image and heap are in the lowest 12 MiB, which are mapped at DIRECT_MAP.
 DIRECT_MAP = 0xFF000000
 HEAP_END = 12 << 20
 _IMAGE = 0x100000
@@ -39,9 +39,9 @@ def user_regs(registers: Mapping[str, int]) -> bytes:
 
 @dataclass
 class Xen32:
-    """The hypervisor. ``version`` is (major, minor); ``pae`` says how its page tables look."""
+    """The hypervisor. ``version`` is (major, minor); ``pae`` selects the page-table format."""
 
-    machine: Machine
+    machine: MachineMemory
     pae: bool
     version: tuple[int, int]
     rng: random.Random
@@ -62,7 +62,7 @@ class Xen32:
 
     @property
     def machine_to_phys(self) -> int:
-        """Where guests find the machine-to-pseudo-physical table."""
+        """The virtual address of the M2P (machine_to_phys_mapping)."""
         return 0xF5800000 if self.pae else 0xFC000000
 
     def _heap(self, size: int, align: int = PAGE) -> int:
@@ -89,7 +89,7 @@ class Xen32:
         return out
 
     def write_m2p(self, guest: Guest) -> None:
-        """The machine-to-pseudo-physical table of the host."""
+        """Writes the machine-to-pseudo-physical table of the host."""
         table = array("I", [0xFFFFFFFF]) * (self.machine.size // PAGE)
         special = guest.foreign_bit | guest.identity_bit
         for pfn, mfn in enumerate(guest.p2m):
@@ -98,7 +98,7 @@ class Xen32:
         self.machine.write(_M2P_AT, table.tobytes())
 
     def add_shared_info(self, info: SharedInfo) -> int:
-        """A domain's shared_info page; gives its machine address."""
+        """Writes a domain's shared_info page; returns its machine address."""
         at = self._heap(PAGE)
         self.write(at, shared_info(4, info))
         return at - DIRECT_MAP
@@ -110,7 +110,7 @@ class Xen32:
         domain: int | None = None,
         vcpu: int | None = None,
     ) -> None:
-        """A processor's stack, with what it interrupted at its top; None where no guest had run."""
+        """Adds a pCPU, with the guest's registers at the top of its stack; None for no guest."""
         number = len(self.pcpus)
         low = self._heap(_STACK, _STACK)
         current = self._heap(0x400, 0x80)
@@ -134,7 +134,7 @@ class Xen32:
         self.pcpus.append(Pcpu(number, low, cr3, guest or {}, current, xen, domain, vcpu))
 
     def crash_info(self, words: int, frame_list_list: int) -> notes.Note:
-        """CRASH_INFO of 8, 9 or 10 words; the last of the longer ones is the frame-list-list."""
+        """CRASH_INFO of 8, 9 or 10 words; from 9 on, the last is the frame-list-list."""
         values = [*self.version, *self.strings, 0]
         if words == 10:
             values.append(_IMAGE)

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from ..code.text import names
 from ..elf import notes
 from ..memory.guest import Guest
-from ..memory.machine import PAGE, Machine
+from ..memory.machine import PAGE, MachineMemory
 from ..memory.paging import ACCESSED, DIRTY, LARGE, NX, PRESENT, USER, WRITE, X86_64, PageTables
 
 DIRECT_MAP = 0xFFFF830000000000
 M2P = 0xFFFF800000000000
-#: Where a 32-bit guest of a 64-bit Xen finds its M2P.
+#: The M2P that a 64-bit Xen maps for its 32-bit guests.
 COMPAT_M2P = 0xF5800000
 INVALID_M2P = (1 << 64) - 1
 
-#: Offsets in Xen's structs as 4.17 has them.
+#: Offsets in Xen's structs, of 4.17.
 DOMAIN_ID, DOMAIN_MAX_VCPUS, DOMAIN_VCPU, DOMAIN_SHARED_INFO = 0, 4, 8, 16
 DOMAIN_TOT_PAGES, DOMAIN_MAX_PAGES, DOMAIN_NEXT, DOMAIN_OPTIONS = 88, 100, 136, 316
 DOMAIN_HANDLE, DOMAIN_SIZE = 1928, 2304
@@ -37,7 +37,7 @@ _IDLE_DOMAIN = 0x7FFF
 
 _USER_REGS = names("r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi")
 
-#: Registers of a 32-bit guest as they lie in the 64-bit frame.
+#: The 64-bit names of a 32-bit guest's registers.
 _WIDE = {
     f"r{name}": f"e{name}"
     for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip", "flags")
@@ -58,7 +58,7 @@ def user_regs(registers: Mapping[str, int]) -> bytes:
 
 @dataclass
 class Vcpu:
-    """A vCPU: its last saved registers, and where it is or was."""
+    """A vCPU: its saved registers, and the pCPU that it runs on or ran on last."""
 
     number: int
     processor: int
@@ -66,14 +66,14 @@ class Vcpu:
     cr3: int
     gs_base: int = 0
     running: bool = False
-    #: What the guest itself wrote to cr3, where Xen runs it on a table of Xen's.
+    #: The guest's own cr3, if Xen runs it on a root of Xen's.
     guest_cr3: int | None = None
     address: int = 0
 
 
 @dataclass
 class SharedInfo:
-    """What a guest tells of its P2M in its shared_info page."""
+    """What a guest publishes of its P2M in shared_info (``struct arch_shared_info``)."""
 
     max_pfn: int
     frame_list_list: int
@@ -97,7 +97,7 @@ class Domain:
 
 @dataclass
 class Pcpu:
-    """A processor: what it interrupted, and Xen's own registers when it died."""
+    """A pCPU: the guest's registers that it interrupted, and Xen's own at the crash."""
 
     number: int
     stack: int
@@ -113,13 +113,13 @@ class Xen64:
     """The hypervisor, in machine frames from ``phys_start`` on."""
 
     version = (4, 17)
-    #: Where the image is mapped: what its symbols count from.
+    #: XEN_VIRT_START: the virtual address of the image.
     virt_start = 0xFFFF82D040000000
     stack_pages = 8
     #: Size of ``struct cpu_info`` at the top of a stack.
     cpu_info = 264
 
-    def __init__(self, machine: Machine, phys_start: int, rng: random.Random) -> None:
+    def __init__(self, machine: MachineMemory, phys_start: int, rng: random.Random) -> None:
         self.machine = machine
         self.phys_start = phys_start
         self.rng = rng
@@ -143,7 +143,7 @@ class Xen64:
         }
         self.idle = self._heap(PAGE)
         self.slots = self._map_self()
-        for at in range(0x200000, 0x240000, 64):  # a text that is not all zeros
+        for at in range(0x200000, 0x240000, 64):  # random code
             machine.write(phys_start + at, rng.randbytes(64))
 
     @property
@@ -158,7 +158,7 @@ class Xen64:
 
     @property
     def end(self) -> int:
-        """The first machine address after what Xen uses by now."""
+        """The first machine address behind Xen's heap."""
         return self._free
 
     def _reserve(self, size: int) -> int:
@@ -167,7 +167,7 @@ class Xen64:
         return at
 
     def machine_address(self, va: int) -> int:
-        """Of an address in Xen's image or direct map."""
+        """The machine address of an address in Xen's image or direct map."""
         if va >= DIRECT_MAP:
             return va - DIRECT_MAP
         return va - self.virt_start + self.phys_start
@@ -181,14 +181,14 @@ class Xen64:
         self.write(va, struct.pack(f"<{len(values)}Q", *values))
 
     def _string(self, text: str) -> int:
-        """A string in Xen's data; gives its machine address, as CRASH_INFO holds it."""
+        """Writes a string to Xen's data; returns its machine address, as CRASH_INFO has it."""
         raw = text.encode() + b"\0"
         va = self._reserve(-(-len(raw) // 8) * 8)
         self.write(va, raw)
         return self.machine_address(va)
 
     def _heap(self, size: int, align: int = PAGE) -> int:
-        """Fresh pages of Xen's heap, as an address of its direct map."""
+        """Allocates pages of Xen's heap; returns an address in the direct map."""
         at = -(-self._free // align) * align
         self._free = at + -(-size // PAGE) * PAGE
         for mfn in range(at // PAGE, self._free // PAGE):
@@ -196,7 +196,7 @@ class Xen64:
         return DIRECT_MAP + at
 
     def _map_self(self) -> dict[int, int]:
-        """Xen's slots of a top page table, shared by every root of the host."""
+        """Maps Xen; returns its slots of an L4 table, which every root of the host shares."""
 
         def page() -> int:
             return (self._heap(PAGE) - DIRECT_MAP) // PAGE
@@ -214,7 +214,7 @@ class Xen64:
         self.compat_m2p = 0
         self.m2p = self._heap(-(-size // large) * large, large) - DIRECT_MAP
         for at in range(0, size, large):
-            # Guests may read it.
+            # Guests may read the M2P.
             tables.map(M2P + at, (self.m2p + at) // PAGE, PRESENT | ACCESSED | USER | NX, 2)
         return {slot: tables.get(root, slot) for slot in range(256, 272) if tables.get(root, slot)}
 
@@ -265,7 +265,7 @@ class Xen64:
         vcpu: int | None = None,
         gs_base: int = 0,
     ) -> None:
-        """A processor's stack: the guest's registers at its top, Xen's calls below."""
+        """Adds a pCPU with its stack: the guest's registers at the top, Xen's calls below."""
         number = len(self.pcpus)
         size = self.stack_pages * PAGE
         low = self._heap(size, size)
@@ -305,7 +305,7 @@ class Xen64:
         return self._idle_vcpus[number]
 
     def compat_root(self, pdpt: int) -> int:
-        """The top page table on which Xen runs a 32-bit guest: slot 0 leads to the guest's own."""
+        """The L4 table on which Xen runs a 32-bit guest; slot 0 points to the guest's PDPT."""
         at = self._heap(PAGE)
         self.write_u64(at, pdpt | 0x27)
         for slot, entry in self.slots.items():
@@ -313,7 +313,7 @@ class Xen64:
         return at - DIRECT_MAP
 
     def compat_slots(self) -> dict[int, int]:
-        """Xen's entries of a 32-bit guest's top directory: a table of 32-bit pfns, for reading."""
+        """Xen's entries of a 32-bit guest's last page directory: the compat M2P, read-only."""
         large = 2 << 20
         size = self.machine.size // PAGE * 4
         self.compat_m2p = self._heap(-(-size // large) * large, large) - DIRECT_MAP
@@ -322,17 +322,17 @@ class Xen64:
         return {first + n: self.compat_m2p + n * large | flags for n in range(-(-size // large))}
 
     def write_compat_m2p(self) -> None:
-        """The same as the M2P, in words of 4 bytes."""
+        """Writes the compat M2P: the M2P in words of 4 bytes."""
         wide = array("Q", self.machine.read(self.m2p, self.machine.size // PAGE * 8))
         table = array("I", [pfn & 0xFFFFFFFF for pfn in wide])
         self.machine.write(self.compat_m2p, table.tobytes())
 
     def write_m2p(self) -> None:
-        """The machine-to-pseudo-physical table of the whole host."""
+        """Writes the machine-to-pseudo-physical table of the host."""
         self.write_m2p_of([domain.guest for domain in self.domains])
 
     def write_m2p_of(self, guests: Iterable[Guest]) -> None:
-        """The same, for domains that Xen's own structs are not written for."""
+        """Writes the M2P of given guests, with or without a ``struct domain``."""
         table = array("Q", [INVALID_M2P]) * (self.machine.size // PAGE)
         for guest in guests:
             special = guest.foreign_bit | guest.identity_bit
@@ -342,7 +342,7 @@ class Xen64:
         self.machine.write(self.m2p, table.tobytes())
 
     def notes(self, frame_list_list: int) -> list[notes.Note]:
-        """What Xen leaves in its note buffers: CRASH_INFO once, on the first processor."""
+        """The notes of all pCPUs; CRASH_INFO is on the first only."""
         out = []
         for pcpu in self.pcpus:
             out.append(notes.prstatus(8, pcpu.xen))
@@ -359,7 +359,7 @@ class Xen64:
         return [*self.version, *strings, 0, self.phys_start, frame_list_list]
 
     def vmcoreinfo(self) -> bytes:
-        """Xen's own vmcoreinfo."""
+        """The content of VMCOREINFO_XEN."""
         s = self.symbols
         lines = [
             "PAGESIZE=4096",
@@ -376,7 +376,7 @@ class Xen64:
 
 
 def shared_info(word: int, info: SharedInfo) -> bytes:
-    """The page, in the layout of a guest of that word size."""
+    """The content of shared_info, in the layout of a guest of ``word`` bytes."""
     out = bytearray(PAGE)
     values = [info.max_pfn, info.frame_list_list, 0, info.p2m_cr3, info.p2m_vaddr]
     values.append(info.p2m_generation)
@@ -387,7 +387,7 @@ def shared_info(word: int, info: SharedInfo) -> bytes:
 
 
 class Xen30(Xen64):
-    """Xen 3.0 of 2006: it lives in its map of all memory, its release builds have small stacks."""
+    """Xen 3.0 of 2006: its image is in the direct map, its release builds have small stacks."""
 
     version = (3, 0)
     virt_start = DIRECT_MAP + 0x100000
@@ -395,5 +395,5 @@ class Xen30(Xen64):
     cpu_info = 216
 
     def machine_address(self, va: int) -> int:
-        """All of Xen is in the direct map."""
+        """The machine address of an address in the direct map, where all of Xen is."""
         return va - DIRECT_MAP

@@ -1,4 +1,4 @@
-"""Writes the seed corpora: small inputs made from forged samples.
+"""Writes the seed corpora: small inputs made from synthetic dumps.
 
 python rust/xenkdump/fuzz/seeds.py rust/xenkdump/fuzz/corpus
 """
@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import xenkdump_forge as sample
+import xenkdump_forge
 from xenkdump_fast._native import Image
 
 #: So much of a dump: its headers, its notes and a few pages.
@@ -100,11 +100,11 @@ def write(corpus: Path, target: str, name: str, data: bytes) -> None:
     (folder / name).write_bytes(data)
 
 
-def forged(corpus: Path) -> None:
+def synthetic(corpus: Path) -> None:
     """Seeds of the targets that read files or what an image has in it."""
     with tempfile.TemporaryDirectory() as folder:
-        for kind in sample.KINDS:
-            files = sample.forge(Path(folder) / kind, kind)
+        for kind in xenkdump_forge.KINDS:
+            files = xenkdump_forge.write_dump(Path(folder) / kind, kind)
             core = Path(files.vmcore).read_bytes()
             write(corpus, "dump", kind, core[:HEAD])
             write(corpus, "notes", kind, core[0x100:HEAD])
@@ -137,7 +137,7 @@ def of_image(corpus: Path, kind: str, image: Image) -> None:
 
 
 def made(corpus: Path) -> None:
-    """Seeds that no sample is needed for."""
+    """Seeds that need no dump."""
     for index in range(2):
         write(corpus, "sections", str(index), sections(index))
     for choice in range(4):
@@ -154,5 +154,5 @@ def made(corpus: Path) -> None:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    forged(folder)
+    synthetic(folder)
     made(folder)

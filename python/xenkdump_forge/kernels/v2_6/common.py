@@ -25,12 +25,12 @@ _HASH_BITS = 8
 
 
 class Linux26(Kernel):
-    """thread_info at the foot of an 8 KiB stack, per-cpu copies, a log without records."""
+    """thread_info is at the foot of an 8 KiB stack, the log is plain text."""
 
     stack_size = 2 * PAGE
     states: ClassVar = {"R": 0, "S": 1, "D": 2, "T": 4, "Z": 0}
-    #: Virtual addresses that given tasks must have: pid -> (task_struct, stack).
-    places: ClassVar[dict[int, tuple[int, int]]] = {}
+    #: Fixed addresses of tasks: pid -> (task_struct, stack).
+    fixed_addresses: ClassVar[dict[int, tuple[int, int]]] = {}
     machine_name: str
     module_sources: ClassVar = (
         Source("bridge", (("schedule_timeout", "br_hello_timer_expired", "kthread"),)),
@@ -41,24 +41,26 @@ class Linux26(Kernel):
         self, image: Image, guest: Guest, facts: Facts, cpus: int, rng: random.Random
     ) -> None:
         super().__init__(image, guest, facts, cpus, rng)
-        self.is_18 = "thread_group" in self.types.struct("task_struct").by_name
+        self.has_thread_group = "thread_group" in self.types.struct("task_struct").by_name
 
     def idle_name(self, cpu: int) -> str:
-        """All of them were called swapper."""
+        """``swapper`` on every CPU."""
         return "swapper"
 
     def new_stack(self, job: Job) -> int:
-        """Two pages that lie together."""
+        """Two consecutive pages, aligned to their size."""
         if job.pid == 0 and job.cpu == 0:
             return self.image.symbol("init_thread_union")
-        if job.pid in self.places:
-            return self.places[job.pid][1]
+        if job.pid in self.fixed_addresses:
+            return self.fixed_addresses[job.pid][1]
         return self.guest.kmalloc(self.stack_size, self.stack_size)
 
     def new_task_struct(self, job: Job) -> View:
-        """From a slab, unless it is told where."""
-        if job.pid in self.places:
-            return View(self.guest, self.types.struct("task_struct"), self.places[job.pid][0])
+        """From a slab, or at a fixed address."""
+        if job.pid in self.fixed_addresses:
+            return View(
+                self.guest, self.types.struct("task_struct"), self.fixed_addresses[job.pid][0]
+            )
         return self.new("task_struct", 16)
 
     def thread_info(self, task: Task) -> View:
@@ -66,11 +68,11 @@ class Linux26(Kernel):
         return View(self.guest, self.types.struct("thread_info"), task.stack)
 
     def at_foot_of_stack(self) -> int:
-        """thread_info, and a mark behind it."""
+        """thread_info, and STACK_END_MAGIC behind it."""
         return self.types.sizeof("thread_info") + self.word
 
     def describe(self, task: Task) -> None:
-        """thread_info, the start time, and that it does not wait for a run queue."""
+        """thread_info, the start time, the scheduler's members."""
         info = self.thread_info(task)
         info.put(task=task.address, cpu=task.job.cpu, preempt_count=0, flags=0)
         info["addr_limit.seg"] = self.image.spec.page_offset if task.job.user else -1
@@ -81,12 +83,12 @@ class Linux26(Kernel):
         task.view.put(oomkilladj=0, lock_depth=-1, time_slice=100, exit_signal=17)
 
     def link_threads(self, leader: Task, group: Sequence[Task]) -> None:
-        """By the pid structs in the task (2.6.16), or thread_group (2.6.18)."""
+        """Through pids[] in the task (2.6.16), or thread_group (2.6.18)."""
         signal = self.new("signal_struct")
         signal["count.counter"] = len(group)
         for thread in group:
             thread.view["signal"] = signal.address
-        if self.is_18:
+        if self.has_thread_group:
             self.link([t.view.at("thread_group") for t in group])
             return
         for thread in group:
@@ -97,7 +99,7 @@ class Linux26(Kernel):
         self.link([t.view.at(f"pids[{_PIDTYPE_TGID}].pid_list") for t in group])
 
     def write_pid_hash(self) -> None:
-        """The hash table by which everyone found a task before there were pid namespaces."""
+        """Writes pid_hash, which held all tasks before there were pid namespaces."""
         word, count = self.word, 1 << _HASH_BITS
         self.assign(pidhash_shift=_HASH_BITS)
         tables = []
@@ -108,7 +110,7 @@ class Linux26(Kernel):
             kinds = [_PIDTYPE_PID]
             if task.job.pid == task.job.group:
                 kinds.append(_PIDTYPE_TGID)
-            if self.is_18:
+            if self.has_thread_group:
                 self._hash_struct_pid(task, tables[0])
             else:
                 for kind in kinds:
@@ -116,7 +118,7 @@ class Linux26(Kernel):
                     self._hash(tables[kind], task.job.pid, at)
 
     def _hash(self, table: int, number: int, node: int) -> None:
-        """Puts an hlist_node at the head of its bucket."""
+        """Adds an hlist_node to the head of its bucket."""
         bits = 8 * self.word
         value = number * _GOLDEN[self.word] & ((1 << bits) - 1)
         bucket = table + (value >> (bits - _HASH_BITS)) * self.word
@@ -128,7 +130,7 @@ class Linux26(Kernel):
         self.guest.write(bucket, node.to_bytes(self.word, "little"))
 
     def _hash_struct_pid(self, task: Task, table: int) -> None:
-        """A struct pid of its own since 2.6.17."""
+        """Adds a ``struct pid``, which is separate since 2.6.17."""
         pid = self.new("pid", 16)
         pid.set(nr=task.job.pid)
         pid["count.counter"] = 1
@@ -141,7 +143,7 @@ class Linux26(Kernel):
     # The CPUs
 
     def boot_cpus(self, current: Sequence[Task]) -> None:
-        """Per-cpu areas and runqueues; ``current`` are the tasks that the CPUs execute."""
+        """Writes per-cpu areas and runqueues; ``current`` are the tasks on the CPUs."""
         start, end = self.image.starts[".data..percpu"], self.image.ends[".data..percpu"]
         self.percpu = [self.guest.kmalloc(end - start, 128) for _ in current]
         for cpu, task in enumerate(current):
@@ -154,13 +156,13 @@ class Linux26(Kernel):
             self.variable(f"cpu_{name}_map")["bits[0]"] = (1 << self.cpus) - 1
 
     def point_at_percpu(self, cpu: int, task: Task, offset: int) -> None:
-        """Tells the kernel where a CPU's copies are."""
+        """Writes the per-cpu offset of a CPU."""
         raise NotImplementedError
 
     # Facts
 
     def write_facts(self) -> None:
-        """Names, times, loads, sizes."""
+        """Writes utsname, times, load averages, sizes of memory."""
         facts, spec = self.facts, self.image.spec
         for name, text in facts.names(spec.release, spec.version, self.machine_name).items():
             self.variable("system_utsname")[name] = text
@@ -169,7 +171,7 @@ class Linux26(Kernel):
         self.variable("wall_to_monotonic").set(tv_sec=-boot - 1, tv_nsec=10**9 - 1)
         self.assign(
             jiffies_64=facts.jiffies,
-            # Not quite a second by HZ: the PIT of these days could not divide it evenly.
+            # Not 1 s / HZ: the PIT's frequency is no multiple of HZ.
             tick_nsec=10**9 // facts.hz + 250,
             avenrun=facts.avenrun,
             cpu_khz=facts.mhz * 1000,
@@ -207,7 +209,7 @@ class Linux26(Kernel):
             table[f"[{i}]"] = function.address
 
     def write_log(self, lines: list[Line]) -> None:
-        """Text alone, each line behind its level; what does not fit is written over."""
+        """Writes plain text, each line with its level; the oldest is overwritten."""
         text = "".join(f"<{line.level}>{line.text}\n" for line in lines).encode()
         size = self.image.variables["__log_buf"].size
         buffer = bytearray(size)
@@ -226,7 +228,7 @@ class Linux26(Kernel):
             left -= len(f"<{line.level}>{line.text}\n".encode())
 
     def write_p2m(self) -> p2m.LinearList:
-        """The array that phys_to_machine_mapping points to, in the direct map."""
+        """Writes the array that phys_to_machine_mapping points to."""
         entries = p2m.write_list(self.guest, sparse=False)
         self.assign(phys_to_machine_mapping=self.direct(entries.pfns[0]))
         return entries

@@ -1,6 +1,6 @@
-"""The types and variables of the Linux 2.6.16 and 2.6.18 that Xen's trees patched.
+"""The types and variables of Linux 2.6.16 and 2.6.18 with Xen's patches.
 
-``$`` lines are kept or dropped by what they ask for: ``$i386``, ``$x86_64``, ``$pae``, ``$nopae``,
+Lines with a ``$`` apply to some builds only: ``$i386``, ``$x86_64``, ``$pae``, ``$nopae``,
 ``$16`` (2.6.16), ``$18`` (2.6.18).
 """
 
@@ -252,7 +252,7 @@ char saved_command_line[256];
 
 
 def select(text: str, keep: Collection[str]) -> str:
-    """The lines that are for everyone, and those for one of ``keep``."""
+    """The lines for all builds, and those for one of ``keep``."""
     out = []
     for line in text.splitlines():
         mark, _, rest = line.partition(" ")

@@ -25,14 +25,14 @@ _SYSCALLS = {"sys_read": 3, "sys_write": 4, "sys_wait4": 114, "sys_select": 142,
 
 
 class Linux26I386(Linux26):
-    """Its kernel runs in ring 1; Xen lives at the top of every address space."""
+    """The kernel runs in ring 1; Xen is at the top of every address space."""
 
     padding = 8
     user_cs, user_ss = 0x73, 0x7B
     ip, sp = "eip", "esp"
     machine_name = "i686"
-    #: Registers that given tasks entered the kernel with: pid -> values.
-    given: ClassVar[dict[int, dict[str, int]]] = {}
+    #: Fixed registers on entry to the kernel: pid -> values.
+    fixed_registers: ClassVar[dict[int, dict[str, int]]] = {}
     ends_at_cpu_idle = False
 
     def __init__(
@@ -52,7 +52,7 @@ class Linux26I386(Linux26):
         self._kernel_root = self.new_root(Job(0, "", ""))
 
     def sleeps(self) -> dict[str, tuple[str, ...]]:
-        """What tasks of 2.6 sleep in."""
+        """The call chains of 2.6."""
         chains = dict(functions.SLEEPS)
         if self.ends_at_cpu_idle:
             chains["idle0"] = chains["idle0"][:2]
@@ -63,11 +63,11 @@ class Linux26I386(Linux26):
         return self.lowmem_end + (8 << 20)
 
     def new_root(self, job: Job) -> int:
-        """A page directory, or a PAE table of four pointers; either has a page of its own."""
+        """A page for a page directory or a PDPT."""
         return self.direct(self.guest.allocate())
 
     def user_registers(self, task: Task, syscall: str) -> dict[str, int]:
-        """As a system call by ``int $0x80`` leaves them."""
+        """The registers of a system call by ``int $0x80``."""
         rng = self.rng
         values = {
             "ebx": rng.randrange(0, 64),
@@ -86,10 +86,10 @@ class Linux26I386(Linux26):
             "esp": rng.randrange(0xBF800000, 0xBFFFF000, 4),
             "xss": self.user_ss,
         }
-        return values | self.given.get(task.job.pid, {})
+        return values | self.fixed_registers.get(task.job.pid, {})
 
     def kernel_thread_start(self, out: stack.Stack, foot: int) -> None:
-        """It came here by an iret that stayed in the kernel: esp and ss were never popped."""
+        """The thread was started by an iret to kernel mode, which pops no esp and ss."""
         values = {"ebx": self.image.symbol("kthread"), "xds": 0x7B, "xes": 0x7B}
         values |= {"orig_eax": -1, "eip": self.image.symbol("kernel_thread_helper")}
         values |= {"xcs": KERNEL_CS, "eflags": 0x286}
@@ -99,12 +99,12 @@ class Linux26I386(Linux26):
         out.push(self.rng.randrange(0xC8000000, 0xCFFFF000, 16))  # the thread's argument
 
     def sleep(self, task: Task, chain: Sequence[str]) -> None:
-        """switch_to() pushed the flags, from 2.6.18 on, and the frame pointer."""
+        """switch_to() has pushed the frame pointer, and the flags since 2.6.18."""
         out = self.fill_stack(task, chain)
         resume = self.image.text.labels[".resume"][0]
         frame = stack.StackFrame(resume, out.sp, None, "schedule")
         task.frames = [frame, *task.frames]
-        if self.is_18:
+        if self.has_thread_group:
             out.push(0x286)
         out.push(out.registers.get("ebp", 0))
         task.view["thread.esp"] = out.sp
@@ -114,7 +114,7 @@ class Linux26I386(Linux26):
         self.store_stack(task, out)
 
     def run_vcpu(self, task: Task, chain: Sequence[str]) -> dict[str, int]:
-        """The task executes ``chain`` and stands in a hypercall; gives the vCPU's registers."""
+        """Runs ``chain``, which ends in a hypercall; returns the vCPU's registers."""
         out = self.fill_stack(task, chain)
         hypercall = chain[0]
         eip = self.image.text.labels[hypercall][0] + functions.HYPERCALL_RETURN
@@ -142,15 +142,15 @@ class Linux26I386(Linux26):
         return registers
 
     def point_at_percpu(self, cpu: int, task: Task, offset: int) -> None:
-        """By __per_cpu_offset."""
+        """Writes __per_cpu_offset."""
         self.variable("__per_cpu_offset")[f"[{cpu}]"] = offset
 
     def root_address(self) -> int:
-        """Of the table that swapper_pg_dir points to."""
+        """The machine address of the table that swapper_pg_dir points to."""
         return self.guest.machine_address(self._kernel_root)
 
     def write_facts(self) -> None:
-        """On top of the common ones, swapper_pg_dir: a pointer under Xen."""
+        """Adds swapper_pg_dir, a pointer under Xen."""
         super().write_facts()
         self.assign(swapper_pg_dir=self._kernel_root)
         self.variable("init_mm")["pgd"] = self._kernel_root
@@ -158,7 +158,7 @@ class Linux26I386(Linux26):
         self.assign(max_low_pfn=low, high_memory=self.direct(low))
 
     def write_frame_lists(self, entries: p2m.LinearList) -> int:
-        """The tree for tools; the kernel keeps pointers to its pages. Gives its top's mfn."""
+        """Writes the frame-list tree and the pointers to its pages; returns the top mfn."""
         top = self.guest.allocate()
         mids = [self.guest.allocate() for _ in range(-(-len(entries.pfns) // 1024))]
         for i, mid in enumerate(mids):
@@ -171,5 +171,5 @@ class Linux26I386(Linux26):
         return self.guest.mfn(top)
 
     def write_page_tables(self, hypervisor: dict[int, int]) -> None:
-        """Maps low memory; ``hypervisor`` gives Xen's entries of a page directory."""
+        """Maps low memory; ``hypervisor`` has Xen's page-directory entries."""
         page_tables_32.write(self, hypervisor)

@@ -24,7 +24,7 @@ def _sleep(chain: str, *outer: str) -> tuple[str, ...]:
     return ("schedule", *names(chain), *outer)
 
 
-#: What tasks sleep in: the chain of calls, innermost first.
+#: Call chains of sleeping tasks, innermost first.
 SLEEPS: dict[str, tuple[str, ...]] = {
     "wait": _sleep("do_wait sys_wait4", *_SYSCALL),
     "poll": _sleep("schedule_timeout do_sys_poll sys_poll", *_SYSCALL),
@@ -68,7 +68,7 @@ SLEEPS: dict[str, tuple[str, ...]] = {
     "idle": _sleep("cpu_idle cpu_bringup_and_idle"),
 }
 
-#: What vCPUs were doing when the host died. A name with a dot is a place in the hypercall page.
+#: Call chains of running vCPUs at the crash. A name with a dot is in the hypercall page.
 RUNNING: dict[str, tuple[str, ...]] = {
     "panic": names(
         ".kexec_op crash_kexec __handle_sysrq write_sysrq_trigger vfs_write sys_write system_call"
@@ -77,9 +77,9 @@ RUNNING: dict[str, tuple[str, ...]] = {
     "idle": names(".sched_op safe_halt xen_idle cpu_idle cpu_bringup_and_idle"),
 }
 
-#: Hypercalls by number: those that a vCPU may stand in.
+#: Numbers of the hypercalls that a vCPU may be in.
 HYPERCALLS = {".sched_op": 29, ".kexec_op": 37}
-#: Where a vCPU stands in a stub: behind ``mov $nr, %eax; int $0x82``.
+#: Offset of the return address in a hypercall stub: ``mov $nr, %eax; int $0x82``.
 HYPERCALL_RETURN = 7
 
 _SAVE_ALL = "fc 06 1e 50 55 57 56 52 51 53 ba7b000000 8eda 8ec2"
@@ -88,7 +88,7 @@ _GET_THREAD_INFO = "bd00e0ffff 21e5"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where one build of the kernel puts its parts."""
+    """The addresses of one build of the kernel."""
 
     text: int
     rodata: int
@@ -99,14 +99,14 @@ class Layout:
     functions: Mapping[str, int]
     returns: Mapping[tuple[str, str], int]
     frames: Mapping[str, Frame]
-    #: Whether the boot CPU's idle task left no way back to where it came from.
+    #: Whether the stack of the boot CPU's idle task ends at cpu_idle.
     ends_at_cpu_idle: bool = False
 
 
 def _schedule(frame: Frame, flags: bool, at: int | None, offsets: tuple[int, int]) -> Handwritten:
-    """schedule() with switch_to() in it: pushes that the compiler knows nothing of.
+    """schedule() with switch_to() in it, whose pushes have no unwind information.
 
-    Linux saves the flags too from 2.6.18 on.
+    Since 2.6.18 it saves the flags, too.
     """
     esp, eip = offsets
 
@@ -141,7 +141,7 @@ def _system_call(sys_call_table: int, at: int | None) -> Handwritten:
         if at is not None:
             asm.nops(at - 7 - asm.here)
         else:
-            # Named only where nobody expects the message of 2006, which knows one name.
+            # The kernel of the 2006 message has the symbol system_call only.
             asm.label("syscall_call")
         code = b"\xff\x14\x85" + sys_call_table.to_bytes(4, "little")
         asm.call_indirect(code, "*")  # call *sys_call_table(,%eax,4)
@@ -199,7 +199,7 @@ def _tail_jump(target: str) -> Handwritten:
 
 
 def hypercall_page(asm: Asm) -> None:
-    """As Xen fills it for a kernel in ring 1."""
+    """The hypercall page, as Xen fills it for a kernel in ring 1."""
     numbers = {number: name for name, number in HYPERCALLS.items()}
     for number in range(128):
         if number in numbers:
@@ -207,9 +207,9 @@ def hypercall_page(asm: Asm) -> None:
         asm.emit((b"\xb8" + number.to_bytes(4, "little") + b"\xcd\x82\xc3").ljust(32, b"\0"))
 
 
-def spec(release: str, version: str, banner: str, age: str, pae: bool, layout: Layout) -> Spec:
-    """The kernel; ``age`` is "16" or "18"."""
-    keep = {"i386", age, "pae" if pae else "nopae"}
+def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout: Layout) -> Spec:
+    """The definition of the image; ``minor`` is "16" or "18"."""
+    keep = {"i386", minor, "pae" if pae else "nopae"}
     types = parse(select(TYPES + VARIABLES, keep), I386)
     esp, eip = types.offset("task_struct.thread.esp"), types.offset("task_struct.thread.eip")
     frame = layout.frames.get("schedule", Frame(("ebp", "edi", "esi", "ebx"), 104))
@@ -232,7 +232,7 @@ def spec(release: str, version: str, banner: str, age: str, pae: bool, layout: L
             "error_code": _error_code,
             "kernel_thread_helper": _kernel_thread_helper,
             "schedule": _schedule(
-                frame, age == "18", layout.returns.get(("schedule", ".resume")), (esp, eip)
+                frame, minor == "18", layout.returns.get(("schedule", ".resume")), (esp, eip)
             ),
             "sysrq_handle_crashdump": _tail_jump("crash_kexec"),
             "__switch_to": _tail_jump("finish_task_switch"),

@@ -15,21 +15,21 @@ from .common import Linux26
 KERNEL_CS, KERNEL_SS = 0xE033, 0xE02B
 
 _SYSCALLS = {"sys_read": 0, "sys_write": 1, "sys_poll": 7, "sys_select": 23, "sys_wait4": 61}
-#: What a system call leaves in the processor, to be saved by C where it needs the registers.
+#: Callee-saved registers, which the entry of a system call does not push.
 _NOT_SAVED = ("r15", "r14", "r13", "r12", "rbp", "rbx")
 
 
 class Linux26X8664(Linux26):
-    """Per-cpu data by way of a PDA; its kernel runs in ring 3."""
+    """Per-cpu data is found through the PDA; the kernel runs in ring 3."""
 
     paging = X86_64
     user_cs, user_ss = 0x33, 0x2B
     ip, sp = "rip", "rsp"
     machine_name = "x86_64"
-    given: ClassVar[dict[int, dict[str, int]]] = {}
+    fixed_registers: ClassVar[dict[int, dict[str, int]]] = {}
 
     def sleeps(self) -> dict[str, tuple[str, ...]]:
-        """What tasks of 2.6 sleep in."""
+        """The call chains of 2.6."""
         return functions.SLEEPS
 
     def modules_start(self) -> int:
@@ -37,7 +37,7 @@ class Linux26X8664(Linux26):
         return 0xFFFFFFFF88000000
 
     def user_registers(self, task: Task, syscall: str) -> dict[str, int]:
-        """All of them for an exception; a system call saves no more than it must."""
+        """All registers for an exception; a system call saves the caller-saved ones only."""
         rng = self.rng
         rip = 0x2AAAAA000000 + rng.randrange(0x1000, 0xFFFFF)
         values = {
@@ -59,21 +59,21 @@ class Linux26X8664(Linux26):
         }
         if not syscall:
             values |= {name: rng.randrange(0, 4096) for name in _NOT_SAVED}
-        return values | self.given.get(task.job.pid, {})
+        return values | self.fixed_registers.get(task.job.pid, {})
 
     def user_start(self, foot: int, syscall: str) -> int:
-        """A system call's frame begins with r11: the callees' frames lie in the rest of pt_regs."""
+        """A system call's frame begins at r11: the callees' frames overlap the rest of pt_regs."""
         return foot + (self.types.offset("pt_regs.r11") if syscall else 0)
 
     def kernel_thread_start(self, out: stack.Stack, foot: int) -> None:
-        """kernel_thread() made a frame of its own, and rsp was set to where it lies."""
+        """rsp points to the pt_regs that kernel_thread() made."""
         values = {"rip": self.image.symbol("child_rip"), "cs": KERNEL_CS, "eflags": 0x200}
         for offset, member in self.types.struct("pt_regs").flattened():
             out.poke(foot + offset, values.get(member.name or "", 0))
         out.sp = foot
 
     def sleep(self, task: Task, chain: Sequence[str]) -> None:
-        """switch_to() pushed the frame pointer, then went on with the other task's stack."""
+        """switch_to() has pushed the frame pointer."""
         out = self.fill_stack(task, chain)
         resume = self.image.symbol("thread_return")
         frame = stack.StackFrame(resume, out.sp, None, "schedule")
@@ -81,12 +81,12 @@ class Linux26X8664(Linux26):
         out.push(out.registers.get("rbp", 0))
         task.view["thread.rsp"] = out.sp
         task.switched_at = out.sp
-        out.poke(out.sp - 8, resume)  # from when it last got the CPU
+        out.poke(out.sp - 8, resume)  # stale, from the last switch to the task
         task.view["thread.rsp0"] = task.stack + self.stack_size
         self.store_stack(task, out)
 
     def run_vcpu(self, task: Task, chain: Sequence[str]) -> dict[str, int]:
-        """The task executes ``chain`` and stands in a hypercall; gives the vCPU's registers."""
+        """Runs ``chain``, which ends in a hypercall; returns the vCPU's registers."""
         out = self.fill_stack(task, chain)
         hypercall = chain[0]
         rip = self.image.text.labels[hypercall][0] + functions.HYPERCALL_RETURN
@@ -116,7 +116,7 @@ class Linux26X8664(Linux26):
         return registers
 
     def point_at_percpu(self, cpu: int, task: Task, offset: int) -> None:
-        """By the CPU's PDA: there is no __per_cpu_offset on x86_64 before 2.6.30."""
+        """Writes the PDA: x86_64 has no __per_cpu_offset before 2.6.30."""
         at = self.variable("boot_cpu_pda").at(f"[{cpu}]")
         self.variable("_cpu_pda")[f"[{cpu}]"] = at
         pda = self.variable("boot_cpu_pda")
@@ -127,18 +127,18 @@ class Linux26X8664(Linux26):
         pda[f"[{cpu}].irqcount"] = -1
 
     def pda(self, cpu: int) -> int:
-        """The address of a CPU's PDA: its gs base."""
+        """The address of a CPU's PDA, its gs base."""
         return self.variable("boot_cpu_pda").at(f"[{cpu}]")
 
     def root_address(self) -> int:
-        """Of init_level4_pgt."""
+        """The machine address of init_level4_pgt."""
         return self.guest.machine_address(self.image.symbol("init_level4_pgt"))
 
     def write_facts(self) -> None:
-        """On top of the common ones, the root."""
+        """Adds the root of init_mm."""
         super().write_facts()
         self.variable("init_mm")["pgd"] = self.image.symbol("init_level4_pgt")
 
     def write_page_tables(self, hypervisor: dict[int, int]) -> None:
-        """Maps everything; ``hypervisor`` gives the entries of Xen's own slots of a top table."""
+        """Maps everything; ``hypervisor`` has Xen's entries of an L4 table."""
         page_tables_64.write(self, hypervisor, no_execute=0)

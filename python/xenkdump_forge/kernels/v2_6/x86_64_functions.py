@@ -16,7 +16,7 @@ KERNEL_MAP = 0xFFFFFFFF80000000
 TEXT = 0xFFFFFFFF80100000
 SYS_CALL_TABLE = 0xFFFFFFFF80141000
 
-#: What is called otherwise than on i386.
+#: Functions with another name than on i386.
 _RENAMED = {"kernel_thread_helper": "child_rip", "error_code": "error_entry"}
 
 
@@ -26,7 +26,7 @@ def _renamed(chain: tuple[str, ...]) -> tuple[str, ...]:
 
 _IDLE0 = names("start_kernel x86_64_start_kernel")
 
-#: What tasks sleep in: the chain of calls, innermost first.
+#: Call chains of sleeping tasks, innermost first.
 SLEEPS: dict[str, tuple[str, ...]] = {
     **{name: _renamed(chain) for name, chain in i386.SLEEPS.items()},
     "accept": names("schedule schedule_timeout inet_csk_accept inet_accept sys_accept system_call"),
@@ -36,15 +36,15 @@ SLEEPS: dict[str, tuple[str, ...]] = {
     "idle0": ("schedule", "cpu_idle", *_IDLE0),
 }
 
-#: What vCPUs were doing when the host died.
+#: Call chains of running vCPUs at the time of the crash.
 RUNNING: dict[str, tuple[str, ...]] = {
     "panic": i386.RUNNING["panic"],
     "idle0": (*names(".sched_op safe_halt xen_idle cpu_idle"), *_IDLE0),
 }
 
-#: Hypercalls by number: those that a vCPU may stand in.
+#: Numbers of the hypercalls that a vCPU may be in.
 HYPERCALLS = i386.HYPERCALLS
-#: Where a vCPU stands in a stub: behind ``push %rcx; push %r11; mov $nr, %eax; syscall``.
+#: Offset of the return address in a stub: ``push %rcx; push %r11; mov $nr, %eax; syscall``.
 HYPERCALL_RETURN = 10
 
 
@@ -66,7 +66,7 @@ def _schedule(frame: Frame, rsp: int) -> Handwritten:
 
 
 def _system_call(asm: Asm) -> None:
-    """Saves nine registers only: what C preserves stays where it is."""
+    """Saves nine registers; callee-saved ones stay in place."""
     asm.emit("4883ec50")  # sub $0x50, %rsp
     for code in ("48897c2440", "4889742438", "4889542430", "48894c2428", "4889442420"):
         asm.emit(code)
@@ -78,7 +78,7 @@ def _system_call(asm: Asm) -> None:
 
 
 def _error_entry(asm: Asm) -> None:
-    """The handler is called by the last instruction before a label: ``error_exit``."""
+    """The call of the handler is the last instruction before ``error_exit``."""
     asm.emit("fc 4883ec70 4889742468 488b742470 4889542460 48894c2458 4889742450")
     asm.label("error_call_handler")
     asm.emit("48897c2470 4889e7 488b742478 48c7442478ffffffff")
@@ -124,7 +124,7 @@ def _tail_jump(target: str) -> Handwritten:
 
 
 def _hypercall_page(asm: Asm) -> None:
-    """As Xen fills it for a 64-bit PV kernel: each stub pushes what ``syscall`` destroys."""
+    """The hypercall page of 64-bit PV; each stub pushes what ``syscall`` clobbers."""
     numbers = {number: name for name, number in i386.HYPERCALLS.items()}
     for number in range(128):
         if number in numbers:
@@ -134,7 +134,7 @@ def _hypercall_page(asm: Asm) -> None:
 
 
 def spec(release: str, version: str, banner: str) -> Spec:
-    """The kernel."""
+    """The definition of the image."""
     types = parse(select(TYPES + VARIABLES, {"x86_64", "16", "nopae"}), X86_64)
     frame = Frame(("rbp", "r15", "r14", "r13", "r12", "rbx"), 88)
     recipe = Recipe(

@@ -27,7 +27,7 @@ def _sleep(chain: str, *outer: str) -> tuple[str, ...]:
     return (*_SLEEP, *names(chain), *outer)
 
 
-#: What tasks sleep in: the chain of calls, innermost first.
+#: Call chains of sleeping tasks, innermost first.
 SLEEPS: dict[str, tuple[str, ...]] = {
     "wait": _sleep("do_wait kernel_wait4 sys_wait4", *_SYSCALL),
     "poll": _sleep(
@@ -91,11 +91,11 @@ SLEEPS: dict[str, tuple[str, ...]] = {
 
 _HALT = names("xen_hypercall_sched_op xen_safe_halt default_idle default_idle_call")
 
-#: What vCPUs were doing when the host died.
+#: Call chains of running vCPUs at the time of the crash.
 RUNNING: dict[str, tuple[str, ...]] = {
     "idle0": (*_HALT, *SLEEPS["idle0"][3:]),
     "idle": (*_HALT, *SLEEPS["idle"][3:]),
-    #: sysrq's c wrote to address 0 until 5.0: what follows is on top of a page fault.
+    #: Until 5.0, sysrq-c wrote to address 0: the panic comes from a page fault.
     "panic": names(
         "xen_hypercall_sched_op xen_reboot xen_panic_event notifier_call_chain "
         "atomic_notifier_call_chain panic oops_end no_context __bad_area_nosemaphore "
@@ -109,7 +109,7 @@ RUNNING: dict[str, tuple[str, ...]] = {
 }
 
 SCHED_OP = 29
-#: Where a vCPU stands in a stub: behind ``mov $nr, %eax; int $0x82``.
+#: Offset of the return address in a hypercall stub: ``mov $nr, %eax; int $0x82``.
 HYPERCALL_RETURN = 7
 
 _SAVE_ALL = "fc 6a00 0fa0 06 1e 50 55 57 56 52 51 53 ba7b000000 8eda 8ec2"
@@ -161,7 +161,7 @@ def _startup_xen(asm: Asm) -> None:
 
 
 def _hypercall_page(asm: Asm) -> None:
-    """As Xen fills it for a kernel in ring 1."""
+    """The hypercall page, as Xen fills it for a kernel in ring 1."""
     for number in range(128):
         if number == SCHED_OP:
             asm.label("xen_hypercall_sched_op", 32)
@@ -172,7 +172,7 @@ _CRASH = Frame(("ebp",), 0, True)
 
 
 def _sysrq_handle_crash(asm: Asm) -> None:
-    """``movb $1, 0``: the fault is at the label."""
+    """``movb $1, 0``; the faulting instruction is at the label."""
     prologue(asm, _CRASH)
     asm.emit("c7050000000001000000 0faef8")
     asm.label(".fault")
@@ -181,7 +181,7 @@ def _sysrq_handle_crash(asm: Asm) -> None:
 
 
 def spec() -> Spec:
-    """The kernel."""
+    """The definition of the image."""
     types = parse(TYPES + VARIABLES, I386)
     pointer = Frame(("ebp",), 0, True)
     recipe = Recipe(

@@ -21,7 +21,7 @@ from ..task_table import Job
 from ..tasks import Task
 from . import functions
 
-#: Ring 1, whatever Xen's own width.
+#: Selectors of a kernel in ring 1.
 KERNEL_CS, KERNEL_SS = 0x61, 0x69
 _PERCPU_FS = 0xD8
 
@@ -29,7 +29,7 @@ _SYSCALLS = {"sys_read": 3, "sys_write": 4, "sys_wait4": 114, "sys_poll": 168}
 
 
 class Linux419(Pvops):
-    """Tasks that carry their thread_info, records in the log, the P2M list in vmalloc space."""
+    """thread_info is in task_struct, the log has records, the P2M list is in vmalloc space."""
 
     paging = X86_PAE
     machine, top_table = "i686", "swapper_pg_dir"
@@ -50,7 +50,7 @@ class Linux419(Pvops):
         self.p2m_vaddr = -(-(top + (8 << 20)) // (4 << 20)) * (4 << 20)
 
     def sleeps(self) -> dict[str, tuple[str, ...]]:
-        """What tasks of 4.19 sleep in."""
+        """The call chains of 4.19."""
         return functions.SLEEPS
 
     module_sources: ClassVar = (
@@ -63,13 +63,13 @@ class Linux419(Pvops):
         return self.p2m_vaddr + (4 << 20)
 
     def new_stack(self, job: Job) -> int:
-        """Two pages of the direct map: i386 had no virtually mapped stacks."""
+        """Two pages of the direct map: i386 had no CONFIG_VMAP_STACK."""
         if job.pid == 0 and job.cpu == 0:
             return self.image.symbol("init_thread_union")
         return self.guest.kmalloc(self.stack_size, self.stack_size)
 
     def user_registers(self, task: Task, syscall: str) -> dict[str, int]:
-        """As ``sysenter`` by way of the vdso leaves them."""
+        """The registers after ``sysenter`` in the vdso."""
         rng = self.rng
         sp = rng.randrange(0xBF800000, 0xBFFFF000, 4)
         return {
@@ -93,7 +93,7 @@ class Linux419(Pvops):
         }
 
     def describe(self, task: Task) -> None:
-        """The canary, the mark at the stack's end, sp0."""
+        """The canary, STACK_END_MAGIC, sp0."""
         task.view["usage.counter"] = 2
         task.view.put(stack_refcount__counter=int(task.stack != 0))
         if task.stack:
@@ -104,7 +104,7 @@ class Linux419(Pvops):
             task.view["active_mm"] = self.image.symbol("init_mm")
 
     def sleep(self, task: Task, chain: Sequence[str]) -> None:
-        """``__switch_to_asm`` has pushed what ``inactive_task_frame`` names."""
+        """``__switch_to_asm`` has pushed ``struct inactive_task_frame``."""
         out = self.fill_stack(task, chain)
         order = ("esi", "edi", "ebx", "ebp")
         out.push_all([0x46, *(out.registers.get(reg, 0) for reg in order)])
@@ -112,12 +112,12 @@ class Linux419(Pvops):
         self.store_stack(task, out)
 
     def new_percpu_area(self) -> int:
-        """Linked at an address of the kernel's own."""
+        """Per-cpu symbols are kernel addresses."""
         start, end = self.image.starts[".data..percpu"], self.image.ends[".data..percpu"]
         return self.guest.kmalloc(end - start, PAGE)
 
     def boot_cpu(self, cpu: int, task: Task) -> None:
-        """Its stacks for interrupts."""
+        """Its interrupt stacks."""
         for name in ("hardirq_stack", "softirq_stack"):
             self.per_cpu(name, cpu)[""] = self.guest.kmalloc(self.stack_size, self.stack_size)
 
@@ -148,18 +148,18 @@ class Linux419(Pvops):
         return registers
 
     def run_idle(self, task: Task, chain: Sequence[str]) -> dict[str, int]:
-        """The task executes ``chain``, to its end in a hypercall; gives the vCPU's registers."""
+        """Runs ``chain``, which ends in a hypercall; returns the vCPU's registers."""
         return self._hypercall(task, self.fill_stack(task, chain))
 
     def run_panic(self, task: Task) -> dict[str, int]:
-        """The task writes to address 0 within a system call, and dies of the fault."""
+        """Writes to address 0 in a system call and panics in the page fault."""
         out = self.fill_stack(task, functions.RUNNING["fault"])
         fault = self.image.text.labels[".fault"][0]
         saved = {name: out.registers.get(f"e{name}", 0) for name in ("bx", "si", "di", "bp")}
         saved |= {"ax": 0x63, "orig_ax": 2, "ip": fault, "cs": KERNEL_CS, "flags": 0x10246}
         saved |= {"ds": 0x7B, "es": 0x7B, "fs": _PERCPU_FS, "gs": 0x33}
         regs = self.types.struct("pt_regs")
-        # An exception within the kernel pushes no stack pointer: sp and ss are what lay there.
+        # An exception in kernel mode pushes no sp and ss: pt_regs has stale words there.
         words = bytearray(self.types.offset("pt_regs.sp"))
         for offset, member in regs.flattened():
             if offset < len(words) and member.name in saved:
@@ -174,7 +174,7 @@ class Linux419(Pvops):
     # Facts, log, P2M
 
     def write_facts(self) -> None:
-        """The one node of memory, the table of system calls."""
+        """Adds the memory node and sys_call_table."""
         super().write_facts()
         self.variable("init_uts_ns")["kref.refcount.refs.counter"] = 2
         self.assign(totalram_pages=self.facts.memory_pages - 5000)
@@ -187,7 +187,7 @@ class Linux419(Pvops):
             table[f"[{i}]"] = self.image.symbol(calls[i % len(calls)])
 
     def write_log(self, lines: list[Line]) -> None:
-        """The messages as records."""
+        """Writes the messages as records."""
         size = self.image.variables["__log_buf"].size
         log = printk.records(lines, size, 4)
         self.log = log.kept
@@ -198,5 +198,5 @@ class Linux419(Pvops):
         self.assign(log_next_seq=log.next_seq)
 
     def write_page_tables(self, hypervisor: dict[int, int]) -> None:
-        """Maps low memory and the list; ``hypervisor`` gives Xen's entries of the top directory."""
+        """Maps low memory and the P2M list; ``hypervisor`` has Xen's page-directory entries."""
         page_tables_32.write(self, hypervisor)

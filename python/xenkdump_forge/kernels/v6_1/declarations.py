@@ -1,4 +1,4 @@
-"""The types and variables of Linux 6.1 on x86_64, as far as anyone asks for them."""
+"""The types and variables of Linux 6.1 on x86_64, as far as a reader needs them."""
 
 TYPES = """
 typedef unsigned char u8;

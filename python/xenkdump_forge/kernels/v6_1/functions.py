@@ -1,4 +1,4 @@
-"""Linux 6.1 on x86_64: its functions, who calls whom, and its entry code."""
+"""Linux 6.1 on x86_64: functions, call chains, entry code."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def _sleep(chain: str, *outer: str) -> tuple[str, ...]:
     return (*_SLEEP, *names(chain), *outer)
 
 
-#: What the journal's thread sleeps in: two functions of the module jbd2.
+#: The call chain of the journal's thread, with two functions of the module jbd2.
 IN_MODULE = (*_SLEEP, "jbd2_journal_wait", "jbd2_journal_thread", *_KTHREAD)
 
-#: What tasks sleep in: the chain of calls, innermost first.
+#: Call chains of sleeping tasks, innermost first.
 SLEEPS: dict[str, tuple[str, ...]] = {
     "wait": _sleep("do_wait kernel_wait4 __do_sys_wait4 __x64_sys_wait4", *_SYSCALL),
     "poll": _sleep(
@@ -109,7 +109,7 @@ SLEEPS: dict[str, tuple[str, ...]] = {
 
 _HALT = names(".hypercall xen_safe_halt default_idle default_idle_call")
 
-#: What vCPUs were doing when the host died.
+#: Call chains of running vCPUs at the time of the crash.
 RUNNING: dict[str, tuple[str, ...]] = {
     "panic": (
         *names(
@@ -123,7 +123,7 @@ RUNNING: dict[str, tuple[str, ...]] = {
     "idle": (*_HALT, *SLEEPS["idle"][3:]),
 }
 
-#: Number of the hypercall with which a vCPU blocks or reports a crash.
+#: Number of HYPERVISOR_sched_op, with which a vCPU blocks or reports a crash.
 SCHED_OP = 29
 
 _CALLEE_SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
@@ -143,8 +143,7 @@ def _switch_to_asm(sp_offset: int) -> Handwritten:
     return emit
 
 
-#: Pushes of the registers behind the five words that the processor or Xen pushed, and orig_rax:
-#: rdi rsi rdx rcx rax r8-r11 rbx rbp r12-r15.
+#: Pushes of rdi rsi rdx rcx rax r8-r11 rbx rbp r12-r15, below the iret frame and orig_rax.
 _PUSH_REGS = "57 56 52 51 6a da 41 50 41 51 41 52 41 53 53 55 41 54 41 55 41 56 41 57"
 
 
@@ -198,9 +197,9 @@ def _bringup(target: str) -> Handwritten:
 
 
 def _hypercall_page(asm: Asm) -> None:
-    """As Xen fills it for 64-bit PV: the stubs push two registers, which the kernel's ORC ignores.
+    """The hypercall page of 64-bit PV. The stubs push two registers, which ORC does not know of.
 
-    ``arch/x86/xen/xen-head.S`` gives each stub the hint of a function that has pushed nothing.
+    ``arch/x86/xen/xen-head.S`` annotates each stub as a function that has pushed nothing.
     """
     names = {SCHED_OP: "sched_op", 32: "event_channel_op", 24: "vcpu_op", 1: "mmu_update"}
     asm.state(Row(offset=8))
@@ -214,7 +213,7 @@ def _hypercall_page(asm: Asm) -> None:
 
 
 def _xen_hypercall_pv(asm: Asm) -> None:
-    """What took the page's place in 6.13 and the stable trees of 2024 (XSA-466); ORC knows it."""
+    """Replaces the page since 6.13 and the stable trees of 2024 (XSA-466); ORC describes it."""
     asm.label(".hypercall")
     asm.state(Row(offset=8))
     asm.emit("51")
@@ -230,7 +229,7 @@ def _xen_hypercall_pv(asm: Asm) -> None:
 
 @dataclass(frozen=True)
 class Hypercall:
-    """The function in which a vCPU stands when it has called Xen, and where in it."""
+    """The function that makes hypercalls, and the offset of the return address in it."""
 
     function: str
     symbol: str
@@ -243,7 +242,7 @@ BY_FUNCTION = Hypercall("xen_hypercall_pv", "xen_hypercall_pv", 5, _xen_hypercal
 
 
 def spec(hypercall: Hypercall = BY_FUNCTION) -> Spec:
-    """The kernel."""
+    """The definition of the image."""
     types = parse(TYPES + VARIABLES, X86_64)
     sp_offset = types.offset("task_struct.thread.sp")
     recipe = Recipe(

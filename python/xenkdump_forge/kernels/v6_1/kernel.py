@@ -22,14 +22,14 @@ _STACKS = 0xFFFFC90040000000
 _VMALLOC = 0xFFFFC90000000000
 _VMEMMAP = 0xFFFFEA0000000000
 
-#: Selectors of a 64-bit PV kernel: it runs in ring 3, as its users do.
+#: Selectors of a 64-bit PV kernel, which runs in ring 3.
 KERNEL_CS, KERNEL_SS = 0xE033, 0xE02B
 
 _SYSCALLS = {"__x64_sys_read": 0, "__x64_sys_write": 1, "__x64_sys_poll": 7}
 
 
 class Linux61(Pvops):
-    """Tasks with virtually mapped stacks, the printk ring, per-cpu offsets from zero."""
+    """Stacks are virtually mapped, the log is a ring, per-cpu symbols are offsets."""
 
     paging = X86_64
     machine, top_table = "x86_64", "init_top_pgt"
@@ -43,7 +43,7 @@ class Linux61(Pvops):
     hypercall = functions.BY_FUNCTION
 
     def sleeps(self) -> dict[str, tuple[str, ...]]:
-        """What tasks of 6.1 sleep in."""
+        """The call chains of 6.1."""
         return functions.SLEEPS
 
     module_sources: ClassVar = (
@@ -56,18 +56,18 @@ class Linux61(Pvops):
         return 0xFFFFFFFFC0000000
 
     def load_modules(self, sources: Sequence[Source]) -> None:
-        """The thread of a file system's journal sleeps in its module."""
+        """Loads modules, and lets the journal's thread sleep in one of them."""
         super().load_modules(sources)
         usual = self.rng
         for task in self.tasks:
             if task.job.comm.startswith("jbd2/"):
-                # What is drawn here moves nothing elsewhere.
+                # A generator of its own leaves the other random values as they are.
                 self.rng = random.Random(task.job.pid)
                 self.sleep(task, functions.IN_MODULE)
         self.rng = usual
 
     def new_stack(self, job: Job) -> int:
-        """init_stack, or four pages of vmalloc space with a gap behind them."""
+        """init_stack, or four pages of vmalloc space with a guard page."""
         if job.pid == 0 and job.cpu == 0:
             return self.image.symbol("init_stack")
         low = _STACKS + (len(self.tasks) + len(self.idle)) * 8 * PAGE
@@ -75,7 +75,7 @@ class Linux61(Pvops):
         return low
 
     def user_registers(self, task: Task, syscall: str) -> dict[str, int]:
-        """As a system call of a static program leaves them; a page fault has an error code."""
+        """The registers of a system call; a page fault has an error code in orig_ax."""
         rng = self.rng
         ip = 0x400000 + rng.randrange(0x1000, 0x80000)
         return {
@@ -103,7 +103,7 @@ class Linux61(Pvops):
         }
 
     def describe(self, task: Task) -> None:
-        """The state under its new name, the canary, the mark at the stack's end."""
+        """``__state``, the canary, STACK_END_MAGIC."""
         task.view["__state"] = self.states[task.job.state]
         task.view["usage.refs.counter"] = 1
         if task.stack:
@@ -113,7 +113,7 @@ class Linux61(Pvops):
             task.view["active_mm"] = self.image.symbol("init_mm")
 
     def sleep(self, task: Task, chain: Sequence[str]) -> None:
-        """``__switch_to_asm`` has pushed what ``inactive_task_frame`` names."""
+        """``__switch_to_asm`` has pushed ``struct inactive_task_frame``."""
         out = self.fill_stack(task, chain)
         order = ("r15", "r14", "r13", "r12", "rbx", "rbp")
         out.push_all([out.registers.get(reg, 0) for reg in order])
@@ -121,24 +121,24 @@ class Linux61(Pvops):
         self.store_stack(task, out)
 
     def new_percpu_area(self) -> int:
-        """Linked at 0."""
+        """Per-cpu symbols are offsets from 0."""
         pages = -(-self.image.ends[".data..percpu"] // PAGE)
         return self.direct(self.guest.allocate(pages))
 
     def boot_cpu(self, cpu: int, task: Task) -> None:
-        """Its idle task and its stacks."""
+        """Its idle task and its interrupt stacks."""
         self.per_cpu("idle_threads", cpu)[""] = self.idle[cpu].address
         top = self.per_cpu("irq_stack_backing_store", cpu).address + 16384
         self.per_cpu("hardirq_stack_ptr", cpu)[""] = top - 8
         self.per_cpu("cpu_current_top_of_stack", cpu)[""] = task.stack + self.stack_size
 
     def run_vcpu(self, task: Task, chain: Sequence[str]) -> dict[str, int]:
-        """The task executes ``chain`` and stands in a hypercall; gives the vCPU's registers."""
+        """Runs ``chain``, which ends in a hypercall; returns the vCPU's registers."""
         out = self.fill_stack(task, chain)
         rip = self.image.symbol(self.hypercall.symbol) + self.hypercall.offset
         flags = 0x246 if task.idle else 0x46
         last_switch = out.sp - 0x180
-        out.push(rip)  # rcx and r11, which ``syscall`` is about to destroy
+        out.push(rip)  # rcx and r11, which ``syscall`` clobbers
         out.push(flags)
         registers = dict.fromkeys(("rbx", "rbp", "r12", "r13", "r14", "r15"), 0)
         registers.update(out.registers)
@@ -161,13 +161,13 @@ class Linux61(Pvops):
         task.registers = registers
         first = stack.StackFrame(rip, out.sp, None, self.hypercall.symbol, True)
         task.frames = [first, *task.frames]
-        # What its last context switch left behind means nothing while it runs.
+        # thread.sp is stale while the task runs.
         task.view["thread.sp"] = last_switch
         self.store_stack(task, out)
         return registers
 
     def write_facts(self) -> None:
-        """The bases of the address space, more of the time, a node of memory, VMCOREINFO."""
+        """Adds page_offset_base and its like, the timekeeper, the memory node, VMCOREINFO."""
         super().write_facts()
         facts = self.facts
         self.assign(
@@ -209,7 +209,7 @@ class Linux61(Pvops):
         self.assign(vmcoreinfo_data=data, vmcoreinfo_size=len(raw))
 
     def write_log(self, lines: list[Line]) -> None:
-        """The messages, through a ring of 1024 records and 128 KiB."""
+        """Writes the messages to a ring of 1024 descriptors and 128 KiB of text."""
         size = self.image.variables["__log_buf"].size
         ring = printk.ring(lines, 10, size.bit_length() - 1)
         self.log = ring.kept
@@ -234,5 +234,5 @@ class Linux61(Pvops):
         self.assign(prb=rb.address, log_buf=data, log_buf_len=size)
 
     def write_page_tables(self, hypervisor: dict[int, int]) -> None:
-        """Maps everything; ``hypervisor`` gives the entries of Xen's own slots of a top table."""
+        """Maps everything; ``hypervisor`` has Xen's entries of an L4 table."""
         page_tables_64.write(self, hypervisor)

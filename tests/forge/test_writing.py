@@ -1,4 +1,4 @@
-"""What ``forge`` promises whatever the kind."""
+"""What ``write_dump`` guarantees for every kind."""
 
 import os
 from collections.abc import Callable
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from xenkdump_forge import KINDS, Sample, SampleError, build, forge
+from xenkdump_forge import KINDS, SyntheticDump, SyntheticDumpError, build, write_dump
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(SampleError, match="no kind of sample is called 'windows'"):
+    with pytest.raises(SyntheticDumpError, match="unknown kind of dump 'windows'"):
         build("windows")
 
 
 def test_too_little_memory() -> None:
-    with pytest.raises(SampleError, match="at least"):
+    with pytest.raises(SyntheticDumpError, match="at least"):
         build("modern", memory=1 << 20)
 
 
@@ -28,28 +28,28 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
     def break_core(parts: object) -> None:
         parts.core.write = fail  # type: ignore[attr-defined]
 
-    with pytest.raises(SampleError, match="No space left"):
-        forge(tmp_path, "modern", extra=break_core)
+    with pytest.raises(SyntheticDumpError, match="No space left"):
+        write_dump(tmp_path, "modern", extra=break_core)
     assert [p.name for p in tmp_path.iterdir()] == ["vmlinux"]
     assert (tmp_path / "vmlinux").read_text() == "mine"
 
 
 def test_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SampleError, match="cannot write"):
-        forge(tmp_path / "file", "modern")
+    with pytest.raises(SyntheticDumpError, match="cannot write"):
+        write_dump(tmp_path / "file", "modern")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_file_is_sparse(kind: str, forged: Callable[[str], Sample]) -> None:
-    stat = forged(kind).vmcore.stat()
+def test_file_is_sparse(kind: str, dump_of: Callable[[str], SyntheticDump]) -> None:
+    stat = dump_of(kind).vmcore.stat()
     assert stat.st_blocks * 512 < 40 << 20
     assert stat.st_size < 4 << 30
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_some_ninety_tasks_and_two_cpus(kind: str, forged: Callable[[str], Sample]) -> None:
-    dom0 = forged(kind).plan["domains"][0]
+def test_some_ninety_tasks_and_two_cpus(kind: str, dump_of: Callable[[str], SyntheticDump]) -> None:
+    dom0 = dump_of(kind).plan["domains"][0]
     assert dom0["header"]["cpus"] == 2
     assert 85 <= len(dom0["tasks"]) == dom0["header"]["tasks"]
     states = {task["state"] for task in dom0["tasks"]}
@@ -58,8 +58,8 @@ def test_some_ninety_tasks_and_two_cpus(kind: str, forged: Callable[[str], Sampl
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_plan_tells_of_notes_and_sources(kind: str, forged: Callable[[str], Sample]) -> None:
-    plan = forged(kind).plan
+def test_the_plan_has_notes_and_sources(kind: str, dump_of: Callable[[str], SyntheticDump]) -> None:
+    plan = dump_of(kind).plan
     assert plan["notes"][0] | {"data": None} == {
         "name": "CORE",
         "type": "0x1",

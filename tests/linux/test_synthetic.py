@@ -1,4 +1,4 @@
-"""What ``tests/test_plans.py`` does not hold: the table of pids, and the message of 2006."""
+"""Synthetic dumps, besides ``tests/test_plans.py``: pid hashes, and the message of 2006."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ import xenkdump_fast as xk
 from tests import rendering
 from xenkdump_fast.commands import bt
 from xenkdump_fast.linux import pids, tasklist
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 
 def opened(kind: str, folder: Path) -> xk.Domain:
-    sample = forge(folder / "dump", like=kind)
-    return xk.open(str(sample.vmcore)).domain(0, str(sample.vmlinux))
+    synthetic = write_dump(folder / "dump", like=kind)
+    return xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux))
 
 
 @pytest.mark.parametrize("kind", ["2006", "2006-pae", "xen3"])

@@ -56,8 +56,8 @@ SHAPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Forged:
-    """A forged dump and what is in it."""
+class SyntheticGuest:
+    """A synthetic dump and what is in it."""
 
     path: str
     pages: int
@@ -86,16 +86,16 @@ def frames_of(shape: Shape, rng: np.random.Generator) -> Words:
     return mfns + np.uint64(FRAMES)
 
 
-def forge(folder: Path, name: str) -> Forged:
+def write_guest(folder: Path, name: str) -> SyntheticGuest:
     """Writes the dump of this name, unless it is there already."""
     shape = SHAPES[name]
     path = folder / f"guest-{name}.vmcore"
     about = folder / f"guest-{name}.json"
     if about.is_file() and path.is_file():
         known = json.loads(about.read_text())
-        # What an earlier version of this file has forged is forged anew.
-        if known.keys() == {field.name for field in fields(Forged)}:
-            return Forged(**known)
+        # A guest of an earlier version of this file is written again.
+        if known.keys() == {field.name for field in fields(SyntheticGuest)}:
+            return SyntheticGuest(**known)
     folder.mkdir(parents=True, exist_ok=True)
     mfns = frames_of(shape, np.random.default_rng(shape.pages))
     tables = Tables()
@@ -110,11 +110,11 @@ def forge(folder: Path, name: str) -> Forged:
     # A larger host has frames that PAE as memflow knows it (36 bits) cannot reach.
     pae_root = pae(tables, small, large) * PAGE if shape.pages == 2 * PAE_PAGES else 0
     write(path, tables, shape)
-    forged = Forged(
+    guest = SyntheticGuest(
         str(path.resolve()), shape.pages, shape.present, list_list, root * PAGE, pae_root
     )
-    about.write_text(json.dumps(asdict(forged)))
-    return forged
+    about.write_text(json.dumps(asdict(guest)))
+    return guest
 
 
 class Tables:
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*SHAPES, []], default=[])
     options = parser.parse_args()
     for name in options.names or SHAPES:
-        print(forge(options.folder, name))
+        print(write_guest(options.folder, name))
 
 
 if __name__ == "__main__":

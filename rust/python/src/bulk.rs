@@ -1,4 +1,4 @@
-//! What all calls that take arrays have in common: arguments, threads, the GIL, results.
+//! Calls that take arrays: arguments, threads, the GIL, results.
 
 use std::ops::Range;
 
@@ -14,14 +14,14 @@ use crate::buffers::{self, Column};
 use crate::errors;
 use crate::gate::Gate;
 
-/// How many elements are copied in and out at a time: all copies fit in the processor's first cache.
+/// Elements that are copied in and out at once: all copies fit in the first-level cache.
 const COPY: usize = 128;
-/// How many elements a thread takes at a time; twice as many are worth a second thread.
+/// Elements that a thread takes at once; twice as many are worth a second thread.
 pub const GRAIN: usize = 32 << 10;
-/// Shorter batches keep the GIL: letting go of it costs more.
+/// Shorter batches keep the GIL: releasing it costs more.
 const DETACH: usize = 128;
 
-/// An argument that is a number or an array of numbers.
+/// A number or an array of numbers.
 pub enum Argument {
     /// An int, or what passes for one; None for one outside 64 bits.
     One(Option<u64>),
@@ -30,14 +30,14 @@ pub enum Argument {
 }
 
 impl Argument {
-    /// Takes the argument `name`.
+    /// Converts the argument `name`.
     #[inline]
     pub fn new(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
         if object.is_exact_instance_of::<PyInt>() {
             return errors::address(object).map(Self::One);
         }
         match PyUntypedBuffer::get(object) {
-            // numpy's own numbers are arrays of no dimension.
+            // numpy scalars are arrays of no dimension.
             Ok(buffer) if buffer.dimensions() > 0 => Column::new(buffer, name).map(Self::Many),
             _ => errors::address(object).map(Self::One).map_err(|error| {
                 if error.is_instance_of::<PyTypeError>(object.py()) {
@@ -61,7 +61,7 @@ pub struct Options<'a, 'py> {
 }
 
 impl Options<'_, '_> {
-    /// TypeError if any of them is given: they go with an array.
+    /// TypeError if any of them is given for a single number.
     pub fn refuse(&self) -> PyResult<()> {
         if self.out.is_some() || self.status.is_some() || self.threads.is_some() {
             let text = "out, status and threads go with an array, not with a single number";
@@ -70,7 +70,7 @@ impl Options<'_, '_> {
         Ok(())
     }
 
-    /// How many threads are to work on `len` elements.
+    /// Number of threads for `len` elements.
     pub fn threads(&self, len: usize) -> PyResult<usize> {
         match self.threads {
             Some(0) => Err(PyValueError::new_err("threads: at least 1 is needed")),
@@ -115,8 +115,8 @@ impl Number for u64 {
     }
 }
 
-/// Does `work` on all elements of `input`, on workers from `make`, with the GIL released; gives the
-/// array of the results.
+/// Calls `work` on all elements of `input`, on workers from `make`, with the GIL released; returns the
+/// array of results.
 pub fn map<'py, I: Number, O: Number, W>(
     py: Python<'py>,
     gate: &Gate,
@@ -163,8 +163,8 @@ pub fn map<'py, I: Number, O: Number, W>(
     Ok(result)
 }
 
-/// Does `step` on all of `0..len` by ranges of `grain` on `threads` threads, with the GIL released if
-/// that is worth it. ValueError if the gate was closed meanwhile.
+/// Calls `step` on all of `0..len` by ranges of `grain` on `threads` threads, with the GIL released if
+/// that is worthwhile. ValueError if the gate was closed meanwhile.
 pub fn run<W>(
     py: Python<'_>,
     gate: &Gate,
@@ -195,7 +195,7 @@ pub fn status_column(
     Ok(Some(status))
 }
 
-/// A new numpy array. Only here is numpy imported.
+/// A new numpy array. numpy is imported only when it is needed.
 pub fn empty<'py>(
     py: Python<'py>,
     shape: impl IntoPyObject<'py>,

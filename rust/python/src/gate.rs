@@ -1,4 +1,4 @@
-//! What Python may close while another thread still uses it.
+//! Closing objects while another thread uses them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// Whether a dump, or one thing made from it, is open.
+/// Whether a dump, or an object made from it, is open.
 ///
-/// Closing makes every later use a ValueError, and stops a batch that runs in another thread at its
-/// next range. The memory itself is given back with the last object that holds it.
+/// After closing, every use raises ValueError, and batches in other threads stop at their next range.
+/// The memory itself is released with the last object that holds it.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     dump: Arc<AtomicBool>,
@@ -17,7 +17,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate of its own that closes with the dump's too.
+    /// The gate of an object made from the dump: it also closes with the dump.
     pub fn inner(&self) -> Self {
         Self {
             dump: self.dump.clone(),
@@ -25,12 +25,12 @@ impl Gate {
         }
     }
 
-    /// Closes the dump and all that was made from it.
+    /// Closes the dump and everything made from it.
     pub fn close_dump(&self) {
         self.dump.store(true, Ordering::Relaxed);
     }
 
-    /// Closes this one.
+    /// Closes this object.
     pub fn close(&self) {
         self.own.store(true, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! `Mapping`, `MappedRange` and the iterator over such.
+//! `Mapping`, `MappedRange` and `MappedRanges`.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -44,21 +44,21 @@ impl Mapping {
         self.inner.page_size
     }
 
-    /// What the walk allows, in the bits of an x86 entry: writable and user where every level
-    /// grants them, no-execute where any demands it; the PAT bit always at bit 12.
+    /// Flags in the bit positions of an x86 entry: writable and user if every level is, no-execute if
+    /// any level is; PAT always in bit 12.
     #[getter]
     fn flags(&self) -> u64 {
         self.inner.flags.0
     }
 
-    /// The names of the bits of `flags`, lowest bit first, as crash spells them.
+    /// The names of the set bits of `flags`, lowest bit first, as in crash.
     #[getter]
     fn flag_names(&self) -> Vec<&'static str> {
         self.inner.flags.names().collect()
     }
 
-    /// The entries on the way, the root's first: level (1 maps 4 KiB pages), machine address of the
-    /// table, index in it, entry.
+    /// The entries of the walk, from the root: level (1 maps 4 KiB pages), machine address of the table,
+    /// index in it, entry.
     #[getter]
     fn levels(&self) -> Vec<Level> {
         self.levels.clone()
@@ -74,7 +74,7 @@ impl Mapping {
     }
 }
 
-/// A range of addresses that is mapped to one range of machine memory.
+/// A range of addresses that is contiguous in machine memory.
 #[pyclass(frozen, get_all, module = "xenkdump_fast._native")]
 pub struct MappedRange {
     /// Its first address.
@@ -85,7 +85,7 @@ pub struct MappedRange {
     size: u64,
     /// Size in bytes of the pages that map it; 4096 where there are no page tables.
     page_size: u64,
-    /// What the mapping allows, in the bits of `Mapping.flags`; 0 where there are no page tables.
+    /// Flags as in `Mapping.flags`; 0 where there are no page tables.
     flags: u64,
 }
 
@@ -107,7 +107,7 @@ impl MappedRange {
 
 type Ranges = Box<dyn Iterator<Item = Result<MappedRange, Fault>> + Send>;
 
-/// The ranges that an address space maps, found as they are asked for.
+/// Iterator over the mapped ranges of an address space, found on demand.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct MappedRanges {
     state: Mutex<State>,
@@ -120,14 +120,14 @@ struct State {
     first_missing: Option<String>,
 }
 
-/// So many tables are passed over before Python is asked whether to go on.
-const AT_A_TIME: usize = 1 << 16;
+/// Missing tables that are skipped between checks for signals.
+const SKIPPED_AT_ONCE: usize = 1 << 16;
 
 impl State {
-    /// The next range, or that there is none; `None` if none was found yet.
+    /// The next range, or `Some(None)` at the end; `None` if none was found yet.
     #[allow(clippy::option_option)]
     fn advance(&mut self) -> Option<Option<MappedRange>> {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..SKIPPED_AT_ONCE {
             match self.ranges.next() {
                 Some(Err(fault)) => {
                     self.missing += 1;
@@ -157,7 +157,7 @@ impl MappedRanges {
         Self::over(gate, Box::new(std::iter::empty()))
     }
 
-    /// What `space` maps from `first` to `last`, both included.
+    /// The mapped ranges of `space` from `first` to `last`, both included.
     pub fn new(
         space: &Space<CoreDump>,
         dump: &CoreDump,
@@ -210,7 +210,7 @@ fn held(dump: CoreDump, first: u64, last: u64) -> impl Iterator<Item = MappedRan
     })
 }
 
-/// The range of `more` bytes and one at `start`, cut down to `first..=last`.
+/// The range of `more + 1` bytes at `start`, cut to `first..=last`.
 fn cut(start: u64, machine: u64, more: u64, first: u64, last: u64) -> Option<MappedRange> {
     let address = start.max(first);
     let end = start.saturating_add(more).min(last);
@@ -239,14 +239,14 @@ impl MappedRanges {
         }
     }
 
-    /// How many page tables were passed over so far, because the dump lacks them or their entries
-    /// have reserved bits set.
+    /// Number of page tables skipped so far, because the dump lacks them or their entries have reserved
+    /// bits set.
     #[getter]
     fn missing(&self, py: Python<'_>) -> u64 {
         py.detach(|| self.with(|state| state.missing))
     }
 
-    /// What was wrong with the first of them; None if nothing was.
+    /// The fault of the first of them; None if there is none.
     #[getter]
     fn first_missing(&self, py: Python<'_>) -> Option<String> {
         py.detach(|| self.with(|state| state.first_missing.clone()))

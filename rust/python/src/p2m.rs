@@ -17,12 +17,12 @@ use crate::gate::Gate;
 use crate::handle::{CoreDump, Dump};
 use crate::space::AddressSpace;
 
-/// Kind of an entry, and the mfn that stands in it.
+/// Kind of an entry, and its mfn.
 type EntryTuple = (&'static str, Option<u64>);
 
-/// A domain's pfn to mfn table, read where it lies in machine memory.
+/// A domain's pfn to mfn table, read in place in machine memory.
 ///
-/// May be shared between threads.
+/// Can be shared between threads.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct P2M {
     pub inner: Arc<P2m<CoreDump>>,
@@ -51,7 +51,7 @@ fn tuple(entry: Entry) -> EntryTuple {
     (entry.kind(), entry.mfn().map(|mfn| mfn.0))
 }
 
-/// The tables that `space` walks, over the memory of `dump`.
+/// The page tables of `space`, in the memory of `dump`.
 fn under(dump: &Dump, space: &AddressSpace) -> PyResult<Virtual<CoreDump>> {
     let space = space.as_virtual()?;
     Ok(Virtual::new(
@@ -63,7 +63,7 @@ fn under(dump: &Dump, space: &AddressSpace) -> PyResult<Virtual<CoreDump>> {
 
 #[pymethods]
 impl P2M {
-    /// The frame-list tree whose topmost page is `mfn`, of a guest with `word` bytes a word.
+    /// The frame-list tree whose top page is `mfn`, of a guest with words of `word` bytes.
     ///
     /// `pages` is the guest's max_pfn; without it the tree ends at its last valid entry.
     #[staticmethod]
@@ -80,8 +80,8 @@ impl P2M {
         Self::from_core(dump, py.detach(open))
     }
 
-    /// The array of `pages` entries at `address` of the address space `virtual`: one that the guest
-    /// publishes (`source="linear"`) or its kernel's own (`source="cr3"`).
+    /// The array of `pages` entries at `address` of the address space `virtual`, either published by the
+    /// guest (`source="linear"`) or its kernel's own (`source="cr3"`).
     #[staticmethod]
     #[pyo3(signature = (dump, r#virtual, address, word, pages, source="linear"))]
     fn linear(
@@ -106,8 +106,8 @@ impl P2M {
         )
     }
 
-    /// The kernel's own tree of `levels` (2 or 3) levels. `top` is the virtual address of the
-    /// topmost array: with 2 levels that of the symbol p2m_top; with 3 that symbol points to it.
+    /// The kernel's own tree of `levels` (2 or 3) levels. `top` is the virtual address of the top
+    /// array: with 2 levels that of the symbol p2m_top; with 3 that symbol points to it.
     #[staticmethod]
     fn pvops_tree(
         dump: &Dump,
@@ -124,8 +124,8 @@ impl P2M {
         )
     }
 
-    /// The pairs of pfn and mfn that an xl dump-core file lists itself; AbsentError if `dump` lists
-    /// none: a vmcore, or a translated guest (HVM, PVH), whose pfns are the file's own.
+    /// The pairs of pfn and mfn in an xl dump-core file. AbsentError if `dump` has none: it is a vmcore,
+    /// or of a translated guest (HVM, PVH), whose pfns and mfns are the same.
     #[staticmethod]
     fn dump_core(py: Python<'_>, dump: &Dump) -> PyResult<Self> {
         let core = &dump.inner;
@@ -149,7 +149,7 @@ impl P2M {
         self.inner.source().name()
     }
 
-    /// How many pfns it has.
+    /// Number of pfns.
     #[getter]
     fn pages(&self) -> u64 {
         self.inner.len()
@@ -161,8 +161,8 @@ impl P2M {
         self.inner.word().bytes()
     }
 
-    /// What it says of `pfn`: "frame", "invalid", "foreign", "identity", "out of range" or
-    /// "no table", and the mfn that stands there, if one does. Never raises MemoryFault.
+    /// The entry of `pfn`: its kind ("frame", "invalid", "foreign", "identity", "out of range" or "no
+    /// table") and its mfn, if it has one. Never raises MemoryFault.
     fn entry(&self, pfn: &Bound<'_, PyAny>) -> PyResult<EntryTuple> {
         self.gate.check()?;
         // A number outside 64 bits is past the end of any P2M, as the largest within is.
@@ -173,9 +173,9 @@ impl P2M {
     /// The mfn of `pfn`, an int or a one-dimensional uint64 array.
     ///
     /// For an int: MemoryFault, with the reason, if the entry is not a frame of the domain. For an
-    /// array: a uint64 array of the mfns, 2**64 - 1 where there is none. `out` takes an array to be
-    /// used again; `status`, a uint8 array, gets for each element a number of STATUS (0 is fine).
-    /// `threads` limits the threads; all there are by default, for long arrays.
+    /// array: a uint64 array of the mfns, 2**64 - 1 where there is none. `out` is an array to reuse;
+    /// `status`, a uint8 array, gets an index of STATUS for each element (0 is success). `threads`
+    /// limits the threads; by default long arrays use all.
     #[pyo3(signature = (pfn, *, out=None, status=None, threads=None))]
     fn resolve<'py>(
         &self,
@@ -259,9 +259,8 @@ impl P2M {
         }
     }
 
-    /// The pfns that are worth asking, as (first, count), rising: those whose entries lie in the
-    /// dump, but for those of a page of the P2M that was named before. No more pages than the dump
-    /// has, whatever `pages` claims.
+    /// Ascending (first, count) ranges of pfns whose P2M page is in the dump; each page once. Limited by
+    /// the memory that the dump holds, whatever `pages` claims.
     fn spans(&self, py: Python<'_>) -> PyResult<Vec<(u64, u64)>> {
         self.gate.check()?;
         let spans = py.detach(|| self.inner.spans());
@@ -271,7 +270,7 @@ impl P2M {
             .collect())
     }
 
-    /// Holds it against another P2M of the same domain; lists `limit` disagreements at most.
+    /// Compares it with another P2M of the same domain; lists at most `limit` disagreements.
     #[pyo3(signature = (other, limit=100))]
     fn compare(&self, py: Python<'_>, other: &P2M, limit: usize) -> PyResult<P2MComparison> {
         self.gate.check()?;
@@ -289,7 +288,7 @@ impl P2M {
     }
 }
 
-/// What came of holding two P2Ms against each other; counts of pfns.
+/// The result of comparing two P2Ms, as counts of pfns.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct P2MComparison {
     inner: p2m::Comparison,
@@ -303,7 +302,7 @@ impl P2MComparison {
         self.inner.equal
     }
 
-    /// Identity in one, invalid in the other: pvops kernels hide identity pages from the tools' tree.
+    /// Identity in one, invalid in the other: pvops kernels hide identity pages in the tree for tools.
     #[getter]
     fn hidden_identity(&self) -> u64 {
         self.inner.hidden_identity
@@ -315,19 +314,19 @@ impl P2MComparison {
         self.inner.past_end
     }
 
-    /// Cannot be read in one of them, or told by more tables or pages than the dump has.
+    /// Unreadable in one of them, or beyond the limit on comparisons.
     #[getter]
     fn unreadable(&self) -> u64 {
         self.inner.unreadable
     }
 
-    /// Truly different.
+    /// Different otherwise.
     #[getter]
     fn different(&self) -> u64 {
         self.inner.different
     }
 
-    /// The first that are unreadable or different: pfn, the one's entry, the other's entry.
+    /// The first ones that are unreadable or different: pfn and both entries.
     #[getter]
     fn first(&self) -> Vec<(u64, EntryTuple, EntryTuple)> {
         let first = self.inner.first.iter();

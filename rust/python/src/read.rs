@@ -1,4 +1,4 @@
-//! Long reads and reads of many addresses, without the GIL.
+//! Long reads and batches of reads, without the GIL.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,9 +20,9 @@ use crate::handle::CoreDump;
 
 /// Shorter reads keep the GIL.
 const DETACH: usize = 16 << 10;
-/// How many bytes of a long read a thread takes at a time.
+/// Bytes of a long read that a thread takes at once.
 const PIECE: usize = 1 << 20;
-/// How many rows are read at a time.
+/// Rows that are read at once.
 const ROWS: usize = 1024;
 
 /// The rows of a two-dimensional array of bytes.
@@ -47,7 +47,7 @@ impl Rows for RowsOf<'_> {
     }
 }
 
-/// Fills a buffer, on many threads if it is long.
+/// Fills a buffer, with several threads if it is long.
 pub fn fill(
     py: Python<'_>,
     space: &Space<CoreDump>,
@@ -79,7 +79,7 @@ pub fn fill(
             }),
         };
         if let Err(fault) = read {
-            // Ranges are handed out in rising order, so the lowest fault is among those met.
+            // Ranges are assigned in ascending order, so the lowest fault is among those that occurred.
             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
             if failed.is_none_or(|(lowest, _)| range.start < lowest) {
                 *failed = Some((range.start, fault));
@@ -109,7 +109,7 @@ pub fn many<'py>(
     options: &Options<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let len = input.len();
-    // An element is as much work as one of other batches for each cache line of it.
+    // The work for an element is proportional to its cache lines.
     let lines = size / 64 + 1;
     let threads = options.threads(len.saturating_mul(lines))?;
     let grain = (bulk::GRAIN / lines).max(ROWS);
@@ -158,7 +158,7 @@ pub fn many<'py>(
         row => {
             let mut address = [0];
             input.load(row, &mut address, |raw| raw);
-            // The same read once more, for its particulars.
+            // Again, for the details of the fault.
             let again = space.pieces(address[0], size, |_, _| ());
             let text = format!("element {row}");
             let gone = || PyValueError::new_err("the addresses were changed meanwhile");

@@ -20,15 +20,15 @@ use crate::handle::{CoreDump, Dump};
 use crate::mapping::{MappedRanges, Mapping};
 use crate::read;
 
-/// Reads of as many bytes release the GIL.
+/// Reads of at least this many bytes release the GIL.
 const DETACH: usize = 16 << 10;
-/// Before memory for a longer read is set aside, all of it is looked up.
+/// Longer reads are checked before memory is allocated for them.
 const CHECK: usize = 64 << 20;
 
 /// Memory under one kind of address.
 ///
-/// Addresses are ints, sizes are bytes, numbers are little-endian. What cannot be read raises
-/// MemoryFault, and so does an int that is outside 64 bits. May be shared between threads.
+/// Addresses are ints, sizes are bytes, numbers are little-endian. Unreadable memory raises
+/// MemoryFault, and so does an int outside 64 bits. Can be shared between threads.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct AddressSpace {
     inner: Space<CoreDump>,
@@ -56,7 +56,7 @@ impl AddressSpace {
         Self::new(dump, Space::Physical(physical))
     }
 
-    /// What the tables below `root` (a cr3) map; `paging` names their layout.
+    /// The virtual memory of the page tables at `root` (a cr3) of layout `paging`.
     pub fn virtual_memory(dump: &Dump, root: u64, paging: &str) -> PyResult<Self> {
         let format = Format::by_name(paging).ok_or_else(|| {
             let names = Format::ALL.map(|format| format.name).join(", ");
@@ -66,14 +66,14 @@ impl AddressSpace {
         Ok(Self::new(dump, Space::Virtual(space)))
     }
 
-    /// The space, if it is not closed.
+    /// The space; ValueError if it is closed.
     #[inline]
     fn open(&self) -> PyResult<&Space<CoreDump>> {
         self.gate.check()?;
         Ok(&self.inner)
     }
 
-    /// The virtual space within, or a TypeError.
+    /// The virtual space; TypeError for another kind.
     pub fn as_virtual(&self) -> PyResult<&Virtual<CoreDump>> {
         match &self.inner {
             Space::Virtual(space) => Ok(space),
@@ -84,7 +84,7 @@ impl AddressSpace {
         }
     }
 
-    /// For a long read, before memory is set aside for it: that all of it can be had.
+    /// Checks a long read before memory is allocated for it.
     fn check(&self, py: Python<'_>, address: u64, size: usize) -> PyResult<()> {
         if size > CHECK {
             py.detach(|| self.inner.check(address, size as u64))
@@ -115,19 +115,19 @@ fn fault(fault: Fault) -> PyErr {
 
 #[pymethods]
 impl AddressSpace {
-    /// What its addresses are: "machine", "pseudo-physical" or "virtual".
+    /// Its kind of address: "machine", "pseudo-physical" or "virtual".
     #[getter]
     fn kind(&self) -> &'static str {
         self.inner.kind()
     }
 
-    /// The name of the page tables' layout; None where there are none.
+    /// The layout of the page tables; None if there are none.
     #[getter]
     fn paging(&self) -> Option<&'static str> {
         self.as_virtual().ok().map(|space| space.format().name)
     }
 
-    /// Machine address of the topmost page table; None where there is none.
+    /// Machine address of the top page table; None if there is none.
     #[getter]
     fn root(&self) -> Option<u64> {
         self.as_virtual().ok().map(|space| space.root().0)
@@ -186,8 +186,8 @@ impl AddressSpace {
         }
     }
 
-    /// The bytes at `address` up to the first NUL, without it; `limit` bytes if there is none
-    /// among them. Raises MemoryFault only if a byte is missing before either.
+    /// The bytes at `address` up to the first NUL, or `limit` bytes if there is none. Raises MemoryFault
+    /// only if a byte before that is missing.
     #[pyo3(signature = (address, limit=4096))]
     fn cstring<'py>(
         &self,
@@ -202,9 +202,9 @@ impl AddressSpace {
         Ok(PyBytes::new(py, &text))
     }
 
-    /// Fills `buffer`, any writable contiguous one, with the bytes at `address`; gives its size in
-    /// bytes. Long reads use `threads` threads, all there are by default. Where MemoryFault is
-    /// raised, parts of the buffer may have been written.
+    /// Fills `buffer`, any writable contiguous one, with the bytes at `address`; returns its size in
+    /// bytes. Long reads use `threads` threads, by default all. If MemoryFault is raised, parts of the
+    /// buffer may have been written.
     #[pyo3(signature = (address, buffer, *, threads=None))]
     fn readinto(
         &self,
@@ -247,9 +247,9 @@ impl AddressSpace {
     /// `size` bytes at each of `addresses`, a one-dimensional uint64 array: a uint8 array of shape
     /// (len(addresses), size).
     ///
-    /// `out` takes such an array to be used again. With `status`, a uint8 array as long as
-    /// `addresses`, each element gets a number of STATUS (0 is fine) and the row of one that cannot
-    /// be read is zeros; without it the first such element raises MemoryFault.
+    /// `out` is such an array to reuse. With `status`, a uint8 array as long as `addresses`, each
+    /// element gets an index of STATUS (0 is success), and rows that cannot be read are zeros; without
+    /// it the first such row raises MemoryFault.
     #[pyo3(signature = (addresses, size, *, out=None, status=None, threads=None))]
     fn read_many<'py>(
         &self,
@@ -272,11 +272,11 @@ impl AddressSpace {
         read::many(py, self.open()?, &self.gate, &input, size, &options)
     }
 
-    /// The machine address that `address` leads to, an int or a one-dimensional uint64 array.
+    /// The machine address of `address`, an int or a one-dimensional uint64 array.
     ///
-    /// For an array: a uint64 array of the results, 2**64 - 1 where there is none. `out` takes an
-    /// array to be used again; `status`, a uint8 array, gets for each element a number of STATUS
-    /// (0 is fine). `threads` limits the threads; all there are by default, for long arrays.
+    /// For an array: a uint64 array of the results, 2**64 - 1 where there is none. `out` is an array to
+    /// reuse; `status`, a uint8 array, gets an index of STATUS for each element (0 is success).
+    /// `threads` limits the threads; by default long arrays use all.
     #[pyo3(signature = (address, *, out=None, status=None, threads=None))]
     fn translate<'py>(
         &self,
@@ -312,9 +312,8 @@ impl AddressSpace {
         }
     }
 
-    /// What is mapped from `start` to before `end`, in rising order: MappedRange objects, found as
-    /// they are asked for. Of machine memory that is what the dump holds, of pseudo-physical memory
-    /// the frames of the domain.
+    /// The mapped ranges from `start` to before `end`, in ascending order, found on demand. Of machine
+    /// memory these are the runs that the dump holds, of pseudo-physical memory the domain's frames.
     #[pyo3(signature = (start=0, end=None))]
     fn iter_mapped(&self, start: u64, end: Option<u128>) -> PyResult<MappedRanges> {
         let last = match end.unwrap_or(1 << 64).checked_sub(1) {
@@ -331,9 +330,9 @@ impl AddressSpace {
         ))
     }
 
-    /// How `address` is mapped, every level of it. Only a virtual space has mappings (TypeError).
+    /// How `address` is mapped, with every level. TypeError unless the space is virtual.
     ///
-    /// The MemoryFault for one that is not mapped has `levels` too: the way as far as it goes.
+    /// The MemoryFault for an unmapped address also has `levels`: the entries that were read.
     fn mapping(&self, py: Python<'_>, address: &Bound<'_, PyAny>) -> PyResult<Mapping> {
         self.open()?;
         let address = self.address(address)?;
@@ -356,9 +355,9 @@ impl AddressSpace {
         }
     }
 
-    /// Where `needle` lies in what is mapped from `start` to before `end`: at most `limit`
-    /// addresses, rising, found in the first `most` bytes. Not in a domain's pseudo-physical space
-    /// (TypeError), whose frames do not lie in order.
+    /// The addresses of `needle` from `start` to before `end`, ascending: the first `limit` ones in the
+    /// first `most` bytes that are mapped. TypeError for a domain's pseudo-physical space, whose frames
+    /// are not in order.
     #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
     fn find(
         &self,
@@ -372,8 +371,7 @@ impl AddressSpace {
         Ok(self.search(py, needle, start, end, limit, most)?.0)
     }
 
-    /// The same, and how many bytes were looked through: for whoever searches many spaces and has
-    /// to stop somewhere.
+    /// The same, and the number of bytes searched, for a limit on searches of several spaces.
     #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
     fn search(
         &self,
@@ -394,7 +392,7 @@ impl AddressSpace {
         Ok((found.places, found.bytes))
     }
 
-    /// Makes every later use of it a ValueError, and stops batches that run in other threads.
+    /// Every later use raises ValueError, and batches in other threads stop.
     fn close(&self) {
         self.gate.close();
     }

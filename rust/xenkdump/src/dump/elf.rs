@@ -21,6 +21,7 @@ struct ElfCore<S> {
     headers: Headers,
     segments: Vec<Segment>,
     map: RunMap,
+    memory_held: u64,
 }
 
 /// Whether the file starts as an ELF file does.
@@ -96,6 +97,7 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
             warnings,
         },
         segments,
+        memory_held: map.distinct_bytes(),
         map,
     }))
 }
@@ -114,8 +116,7 @@ impl<S: Storage> Container for ElfCore<S> {
     }
 
     fn memory_held(&self) -> u64 {
-        // Segments may overlap in the file.
-        self.map.size().min(self.storage.len())
+        self.memory_held
     }
 
     fn memory_size(&self) -> u64 {

@@ -104,10 +104,18 @@ impl RunMap {
         }
     }
 
-    /// Bytes of memory that have bytes in the file.
-    pub fn size(&self) -> u64 {
-        let sizes = self.held.iter().map(|run| size(run.start, run.last));
-        sizes.fold(0, u64::saturating_add)
+    /// Bytes of the file that hold memory. Bytes that are held under many addresses count once.
+    pub fn distinct_bytes(&self) -> u64 {
+        // Within the file, so no sum can wrap.
+        let ends = |run: &Held| (run.offset, run.offset + size(run.start, run.last));
+        let mut ranges: Vec<_> = self.held.iter().map(ends).collect();
+        ranges.sort_unstable();
+        let (mut sum, mut counted) = (0, 0);
+        for (start, end) in ranges {
+            sum += end.saturating_sub(start.max(counted));
+            counted = counted.max(end);
+        }
+        sum
     }
 
     /// Bytes of memory that segments claim and the truncated file no longer has.
@@ -499,7 +507,7 @@ mod tests {
             Err(Fault::Excluded(MachineAddr(0x1800)))
         );
         assert_eq!(map.truncated_bytes(), 0x400);
-        assert_eq!(map.size(), 0x400);
+        assert_eq!(map.distinct_bytes(), 0x400);
         let next = |addr| {
             let run = map.next_run(MachineAddr(addr))?;
             Some((run.start.0, run.last.0))
@@ -554,6 +562,20 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_held_twice_count_once() {
+        let map = RunMap::of_segments(
+            &[
+                segment(0x1000, 0x100, 0x1000, 0x1000),
+                segment(0x5000, 0x100, 0x1000, 0x1000),
+                segment(0x9000, 0x900, 0x1000, 0x1000),
+                segment(0xd000, 0x3000, 0x1000, 0x1000),
+            ],
+            0x3800,
+        );
+        assert_eq!(map.distinct_bytes(), 0x1800 + 0x800);
+    }
+
+    #[test]
     fn a_segment_may_reach_the_last_address() {
         let map = RunMap::of_segments(&[segment(u64::MAX - 0xf, 0, u64::MAX, u64::MAX)], 0x100);
         assert_eq!(map.locate(MachineAddr(u64::MAX)), Ok((0xf, 1)));
@@ -586,6 +608,7 @@ mod tests {
         ) {
             let segments: Vec<_> = raw.iter().map(|&(s, o, f, m)| segment(s, o, f, m.max(f))).collect();
             let map = RunMap::of_segments(&segments, file_len);
+            let mut used = BTreeSet::new();
             for addr in 0u64..128 {
                 let expected = segments.iter().find_map(|s| {
                     let into = addr.checked_sub(s.start.0)?;
@@ -593,10 +616,12 @@ mod tests {
                 });
                 let found = map.locate(MachineAddr(addr)).ok().map(|(offset, _)| offset);
                 prop_assert_eq!(found, expected);
+                used.extend(found);
                 if let Ok((offset, run)) = map.locate(MachineAddr(addr)) {
                     prop_assert!(run > 0 && offset + run <= file_len);
                 }
             }
+            prop_assert_eq!(map.distinct_bytes(), used.len() as u64);
         }
     }
 }

@@ -120,6 +120,13 @@ fn a_pv_domain_is_read_by_machine_frame() {
     );
     assert!(!dump.auto_translated());
     assert_eq!(dump.shared_info().map(<[u8]>::len), Some(PAGE_SIZE));
+    assert_eq!(dump.memory_held(), 2 * PAGE_SIZE as u64);
+    let runs: Vec<_> = dump.runs(MachineAddr(0x55800)).collect();
+    let run = |start, last| Run {
+        start: MachineAddr(start),
+        last: MachineAddr(last),
+    };
+    assert_eq!(runs, [run(0x55800, 0x55fff), run(0x77000, 0x77fff)]);
     let contexts = dump.vcpu_contexts();
     assert_eq!(contexts.len(), 1);
     assert_eq!(
@@ -198,6 +205,15 @@ fn any_byte_of_the_headers_may_be_wrong() {
                 Err(error) => assert!(matches!(error, Error::Format { .. }), "{error}"),
             }
         }
+    }
+}
+
+#[test]
+fn files_of_other_formats_are_named() {
+    for (bytes, found) in [(&b"KDUMP   "[..], "4b 44 55 4d"), (b"", "an empty file")] {
+        let error = Forged::open(bytes, "other").unwrap_err().to_string();
+        assert!(error.contains("ELF vmcore"), "{error}");
+        assert!(error.ends_with(found), "{error}");
     }
 }
 

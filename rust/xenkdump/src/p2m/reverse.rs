@@ -3,10 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::huge::{Block, Filling, BLOCK_SHIFT, ENTRIES};
-use super::{Entry, P2m};
-use crate::addr::{MachineAddr, Mfn, Pfn};
+use crate::addr::{Mfn, Pfn};
 use crate::limits::MAX_REVERSE_BLOCKS;
-use crate::memory::Memory;
+
+/// The frames of a P2M.
+pub(super) trait Frames {
+    /// Number of pfns.
+    fn pages(&self) -> u64;
+    /// Calls `f` with every frame, by ascending pfn.
+    fn for_each_frame(&self, f: impl FnMut(Mfn, Pfn));
+}
 
 /// Every frame of a P2M by its mfn.
 ///
@@ -25,10 +31,10 @@ const SPARSE: usize = 32;
 const FEW_BLOCKS: usize = 16;
 
 impl Reverse {
-    pub(super) fn build<M: Memory<MachineAddr>>(p2m: &P2m<M>) -> Self {
+    pub(super) fn build(source: &impl Frames) -> Self {
         let (mut frames, mut blocks) = (0, BTreeSet::new());
         let mut last = None;
-        for_each_frame(p2m, |mfn, _| {
+        source.for_each_frame(|mfn, _| {
             frames += 1;
             let block = mfn.0 >> BLOCK_SHIFT;
             if last != Some(block) {
@@ -38,31 +44,27 @@ impl Reverse {
         });
         let end = blocks.last().map_or(0, |last| last + 1);
         let dense = blocks.len() <= FEW_BLOCKS.max(frames / (ENTRIES * 4 / SPARSE));
-        if dense && end <= MAX_REVERSE_BLOCKS && p2m.len() < u64::from(u32::MAX) {
-            if let Some(direct) = Self::direct(p2m, &blocks, end) {
+        if dense && end <= MAX_REVERSE_BLOCKS && source.pages() < u64::from(u32::MAX) {
+            if let Some(direct) = Self::direct(source, &blocks, end) {
                 return direct;
             }
         }
         let mut pairs = Vec::with_capacity(frames);
-        for_each_frame(p2m, |mfn, pfn| pairs.push((mfn, pfn)));
+        source.for_each_frame(|mfn, pfn| pairs.push((mfn, pfn)));
         pairs.sort_unstable();
         pairs.dedup_by_key(|pair| pair.0);
         Self::Sorted(pairs)
     }
 
     /// `None` if the system has no memory.
-    fn direct<M: Memory<MachineAddr>>(
-        p2m: &P2m<M>,
-        blocks: &BTreeSet<u64>,
-        end: u64,
-    ) -> Option<Self> {
+    fn direct(source: &impl Frames, blocks: &BTreeSet<u64>, end: u64) -> Option<Self> {
         let mut filling: Vec<Option<Filling>> = (0..end)
             .map(|number| match blocks.contains(&number) {
                 true => Filling::new().map(Some),
                 false => Some(None),
             })
             .collect::<Option<_>>()?;
-        for_each_frame(p2m, |mfn, pfn| {
+        source.for_each_frame(|mfn, pfn| {
             let block = filling.get_mut(number(mfn)).and_then(Option::as_mut);
             let slot = block.and_then(|block| block.slot(index(mfn)));
             // The lowest pfn comes first and wins.
@@ -102,18 +104,4 @@ fn number(mfn: Mfn) -> usize {
 
 fn index(mfn: Mfn) -> usize {
     mfn.0 as usize % ENTRIES
-}
-
-/// Calls `f` with every frame of a P2M, by ascending pfn, as in [`P2m::runs`]: a page that occurs twice
-/// would only repeat the same mfns with higher pfns.
-fn for_each_frame<M: Memory<MachineAddr>>(p2m: &P2m<M>, mut f: impl FnMut(Mfn, Pfn)) {
-    for run in p2m.runs() {
-        let mut pfn = run.first;
-        p2m.for_each_entry(run, |entry| {
-            if let Entry::Frame(mfn) = entry {
-                f(mfn, pfn);
-            }
-            pfn = Pfn(pfn.0 + 1);
-        });
-    }
 }

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use super::directory::{Leaf, Origin};
+use super::reverse::Frames;
 use super::table::{checked, decode, Entries};
 use super::{Entry, P2m, Special};
-use crate::addr::{MachineAddr, Pfn, Word, PAGE_SIZE};
+use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
 use crate::budget::Budget;
 use crate::memory::Memory;
 
@@ -262,6 +263,25 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 .take(count)
                 .for_each(|(_, mfn)| f(checked(*mfn))),
             _ => {}
+        }
+    }
+}
+
+impl<M: Memory<MachineAddr>> Frames for P2m<M> {
+    fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Pages that occur twice are visited once: they would only repeat the same mfns with higher pfns.
+    fn for_each_frame(&self, mut f: impl FnMut(Mfn, Pfn)) {
+        for run in self.runs() {
+            let mut pfn = run.first;
+            self.for_each_entry(run, |entry| {
+                if let Entry::Frame(mfn) = entry {
+                    f(mfn, pfn);
+                }
+                pfn = Pfn(pfn.0 + 1);
+            });
         }
     }
 }

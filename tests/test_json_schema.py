@@ -24,6 +24,7 @@ COMMANDS = (
     "bt --all --unwind scan {vmlinux} {vmcore}",
     "ps {vmlinux} {vmcore}",
     "log {vmlinux} {vmcore}",
+    "cmdline {vmlinux} {vmcore}",
     "mod {vmlinux} {vmcore}",
     "vtop {vmlinux} {vmcore} linux_banner 0x10",
     "check {vmlinux} {vmcore}",

@@ -49,6 +49,7 @@ _TABLE = (
     ),
     Command("ps", "the tasks", "domain", "required"),
     Command("log", "the kernel's log", "domain", "required", hypervisor="Xen's console"),
+    Command("cmdline", "the kernel's command line", "domain", "required"),
     Command("mod", "the loaded modules", "domain", "required"),
     Command("vtop", "translate virtual addresses by a page-table walk", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),

@@ -9,6 +9,7 @@ import pytest
 import xenkdump_fast as xk
 from xenkdump_fast.linux import modules, percpu
 from xenkdump_forge import write_dump
+from xenkdump_forge.parts import Parts
 
 from .fakes import PAGE, FakeKernel, FakeMember, FakeSymbols, Memory, words
 
@@ -142,3 +143,22 @@ def test_a_module_has_no_variables_of_the_kernel(tmp_path: Path) -> None:
     assert len(kernel.symbols) == own
     assert "xtime" not in kernel.symbols
     assert percpu.possible(kernel) == possible
+
+
+@pytest.mark.parametrize(
+    ("kind", "member"), [("modern", "core_layout.size"), ("2006-x86_64", "core_size")]
+)
+def test_a_size_that_leads_past_all_addresses(kind: str, member: str, tmp_path: Path) -> None:
+    """Found by fuzzing: an OverflowError ended every command that names code."""
+
+    def damage(parts: Parts) -> None:
+        parts.kernels[0].modules[0].view[member] = (1 << 32) - 1
+
+    sample = write_dump(tmp_path, like=kind, extra=damage)
+    kernel = xk.open(str(sample.vmcore)).domain(0, str(sample.vmlinux)).kernel
+    assert kernel.unwinder is not None
+    module = next(modules.modules(kernel))
+    assert module.base + module.size > kernel.last
+    symbol = kernel.code.lookup(module.base)
+    assert symbol is not None
+    assert symbol.module == module.name

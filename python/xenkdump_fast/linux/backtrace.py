@@ -77,11 +77,9 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
             kernel.warn(f"CPU {task.cpu}: no saved registers; unwinding from the stack of its task")
     except AbsentError as error:
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
-    # Neither sum need be an address: a damaged task's stack may lie at the end of all addresses.
-    end = min(task.stack + stacks.size(kernel), kernel.last)
     found = unwinder.unwind(
         {name: value & kernel.last for name, value in registers.items()},
-        stacks=[(task.stack, end)],
+        stacks=[(task.stack, kernel.end(task.stack, stacks.size(kernel)))],
         exact=context is not None,
     )
     frames = []

@@ -173,6 +173,13 @@ class Kernel:
         """
         return self.memory_held // size
 
+    def end(self, start: int, size: int) -> int:
+        """The first address after ``size`` bytes at ``start``; the last address if there is none.
+
+        A damaged size, or a damaged start, may reach past all addresses.
+        """
+        return min(start + size, self.last)
+
     def containing(self, member: int, offset: int) -> int:
         """Where the struct starts whose member at ``offset`` lies at ``member``: container_of."""
         return (member - offset) & self.last

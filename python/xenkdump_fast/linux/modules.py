@@ -138,7 +138,7 @@ def _load_symbols(kernel: Kernel, module: Module, room: Allowance) -> None:
     kernel.code.add_module(
         module.name,
         module.base,
-        module.base + module.size,
+        kernel.end(module.base, module.size),
         _read(kernel, symtab, count * entry, room),
         _read_up_to(kernel, strtab, length, room),
     )
@@ -183,7 +183,7 @@ def _load_orc(kernel: Kernel, module: Module, room: Allowance, unwinder: Unwinde
         raise AbsentError(f"it claims {count} ORC entries")
     unwinder.add_module(
         module.base,
-        module.base + module.size,
+        kernel.end(module.base, module.size),
         _read(kernel, ip, count * 4, room),
         ip,
         _read(kernel, orc, count * 6, room),

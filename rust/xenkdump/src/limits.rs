@@ -90,3 +90,67 @@ pub const MAX_SECTION_RATIO: u64 = 64;
 
 /// Bytes to which one section may inflate beyond [`MAX_SECTION_RATIO`].
 pub const MAX_SECTION_SLACK: u64 = 1 << 20;
+
+/// Types and members visited for one question about types. The longest struct of Linux 6.1 has 576
+/// members, the longest enum seen 900 enumerators.
+pub const MAX_TYPE_STEPS: usize = 1 << 18;
+
+/// The same for a question about all members or enumerators of a type. Each costs 64 steps and one
+/// for each byte of its names: at most 2^16 of them, with 4 MiB of names.
+pub const MAX_TYPE_LIST_STEPS: usize = 1 << 22;
+
+/// Typedefs, dimensions, pointers or anonymous structs in a chain. Linux needs 8.
+pub const MAX_TYPE_DEPTH: usize = 64;
+
+/// Frames of a backtrace. A kernel's stack has 16 KiB.
+pub const MAX_FRAMES: usize = 1024;
+
+/// Work on the code of one stack, in instructions; other operations are charged at equivalent cost.
+/// A stack full of return addresses into a thousand functions leaves a thousand instructions for
+/// each; Linux's have a few hundred. Of 18,714 stacks of Linux 6.1 none took 18,000.
+pub const MAX_UNWIND_WORK: u64 = 1 << 20;
+
+/// Instructions of which the frame layout is cached, and targets of jumps: at most 100 MiB. All
+/// functions on the stacks of Linux 6.1 have 36,000 instructions.
+pub const MAX_CACHED_CODE: usize = 1 << 20;
+
+/// Instructions followed in one function.
+pub const MAX_FUNCTION_INSTRUCTIONS: usize = 8192;
+
+/// Bytes of a function whose size is not known.
+pub const MAX_FUNCTION_SIZE: u64 = 64 << 10;
+
+/// Frame layouts at one instruction. More show that the code is not decoded correctly.
+pub const MAX_INSTRUCTION_LAYOUTS: usize = 4;
+
+/// Bytes of a frame: the size of a stack.
+pub const MAX_FRAME_SIZE: i64 = 16 << 10;
+
+/// Pages of code kept while functions are followed. Many functions share one, and few have more.
+pub const MAX_CODE_PAGES: usize = 64;
+
+/// Bytes of a function that are searched for tail calls.
+pub const MAX_TAIL_JUMP_CODE: usize = 32 << 10;
+
+/// Functions whose code verifies the format of ORC.
+pub const MAX_ORC_SAMPLE: usize = 128;
+
+/// Bytes of a function's call frame information, which is interpreted for each of its frames. The
+/// longest of Linux 6.1 for i386 has 3412.
+pub const MAX_FDE_SIZE: usize = 64 << 10;
+
+/// Bytes of a CIE, the part that functions share. The longest of Xen 4.17 has 116.
+pub const MAX_CIE_SIZE: u64 = 1 << 10;
+
+/// Operations of an expression in call frame information. A kernel's have a few.
+pub const MAX_CFI_OPERATIONS: u32 = 256;
+
+/// Scans of one stack: one for each interrupted frame, and for each frame that another method found
+/// within a chain.
+pub const MAX_STACK_SCANS: usize = 16;
+
+/// Bytes of a stack that are scanned. Linux's have 4 to 16 KiB, with KASAN 32.
+pub const MAX_SCANNED_STACK: u64 = 32 << 10;
+
+/// Candidates for frames in a scan. Each pair of them is compared.
+pub const MAX_SCAN_CANDIDATES: usize = 512;

@@ -2,14 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use super::question::{Question, MAX_DEPTH, MAX_STEPS};
+use super::question::Question;
 use super::shape::{Field, Layouts, Shape, Tag, TypeId, Work};
 use super::{no_type, spell, Bits, Kind, Member};
+use crate::limits::{MAX_TYPE_DEPTH, MAX_TYPE_LIST_STEPS, MAX_TYPE_STEPS};
 use crate::{Error, Result};
 
-/// The steps for a question that asks for all members or enumerators. Each result costs as many steps
-/// as its names have bytes, plus [`STEPS_PER_RESULT`]: at most 2^16 results with 4 MiB of names.
-const MAX_STEPS_FOR_ALL: usize = 1 << 22;
+/// The steps for each of all members or enumerators of a type, in addition to the bytes of its names.
 const STEPS_PER_RESULT: usize = 64;
 
 /// Answers a question about `what` in at most `steps` steps.
@@ -46,7 +45,7 @@ pub(super) fn find(layouts: &dyn Layouts, name: &str) -> Option<TypeId> {
 /// Size in bytes of the type of a name.
 pub(super) fn size_of(layouts: &dyn Layouts, name: &str) -> Result<u64> {
     let id = find(layouts, name).ok_or_else(|| no_type(name))?;
-    ask(layouts, name, MAX_STEPS, |question| {
+    ask(layouts, name, MAX_TYPE_STEPS, |question| {
         size(question, id).ok_or_else(|| Error::Absent(format!("type {name} has no size")))
     })
 }
@@ -86,7 +85,7 @@ impl Resolved<'_> {
 
 fn resolve(question: Question<'_>, mut id: TypeId) -> Option<Resolved<'_>> {
     let (mut array, mut count) = (None, Some(1_u64));
-    for _ in 0..MAX_DEPTH {
+    for _ in 0..MAX_TYPE_DEPTH {
         let shape = match question.shape(id) {
             Shape::Typedef { target, .. } | Shape::Qualified { target, .. } => match target {
                 Some(target) => {
@@ -121,7 +120,7 @@ fn resolve(question: Question<'_>, mut id: TypeId) -> Option<Resolved<'_>> {
 
 /// A type without typedefs and qualifiers.
 fn bare(question: Question<'_>, mut id: TypeId) -> Option<(TypeId, Shape<'_>)> {
-    for _ in 0..MAX_DEPTH {
+    for _ in 0..MAX_TYPE_DEPTH {
         match question.shape(id) {
             Shape::Typedef { target, .. } | Shape::Qualified { target, .. } => match target {
                 Some(target) => id = target,
@@ -140,7 +139,7 @@ pub(super) fn member(layouts: &dyn Layouts, path: &str) -> Result<Member> {
         .map_or((path, None), |(a, b)| (a, Some(b)));
     let id = find(layouts, root).ok_or_else(|| no_type(root))?;
     let steps = steps.into_iter().flat_map(|steps| steps.split('.'));
-    ask(layouts, path, MAX_STEPS, |question| {
+    ask(layouts, path, MAX_TYPE_STEPS, |question| {
         descend(question, path, id, steps)
     })
 }
@@ -226,7 +225,7 @@ fn flatten<'a>(
     owner: TypeId,
     visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    flatten_at(question, owner, 0, MAX_DEPTH, visit)
+    flatten_at(question, owner, 0, MAX_TYPE_DEPTH, visit)
 }
 
 fn flatten_at<'a>(
@@ -356,7 +355,7 @@ fn storage(bit_offset: u64, width: u64, unit: u64, limit: Option<u64>) -> (u64, 
 /// All members of a struct or union.
 pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, Member)>> {
     let id = find(layouts, name).ok_or_else(|| no_type(name))?;
-    ask(layouts, name, MAX_STEPS_FOR_ALL, |question| {
+    ask(layouts, name, MAX_TYPE_LIST_STEPS, |question| {
         let Some((id, Shape::Composite { size, .. })) = bare(question, id) else {
             return Err(Error::Absent(format!("type {name} is no struct or union")));
         };
@@ -380,7 +379,7 @@ pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, 
 
 /// The enumerators of an enum.
 pub(super) fn enumerators(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, i128)>> {
-    ask(layouts, name, MAX_STEPS_FOR_ALL, |question| {
+    ask(layouts, name, MAX_TYPE_LIST_STEPS, |question| {
         let id = find(layouts, name)
             .filter(|&id| !matches!(question.shape(id), Shape::Composite { .. }))
             .or_else(|| layouts.find(Tag::Enum, name))

@@ -1,14 +1,15 @@
 //! The names of types, as C writes them.
 
-use super::question::{Question, MAX_DEPTH};
+use super::question::Question;
 use super::shape::{Shape, TypeId};
+use crate::limits::MAX_TYPE_DEPTH;
 
 /// A type's name as C writes it.
 pub(super) fn name(question: Question<'_>, mut id: TypeId) -> String {
     let mut front = String::new();
     // What stands behind the name: `*` and dimensions.
     let mut back = String::new();
-    for _ in 0..MAX_DEPTH {
+    for _ in 0..MAX_TYPE_DEPTH {
         let (tag, name) = match question.shape(id) {
             Shape::Pointer { target, .. } => {
                 match target.map(|target| question.shape(target)) {

@@ -1,22 +1,22 @@
-//! Frame pointers: where the code shows that the register points into the frame.
+//! Frame pointers, where the code shows that the register points into the frame.
 
 use crate::addr::{VirtAddr, Word};
 use crate::memory::Memory;
 
-use super::call_site::call_before;
-use super::depth::{CallerBp, Depths, Place};
 use super::frame::How;
 use super::registers::{Reg, Registers};
 use super::step::{offset, read_word, Caller, Step, Unreadable};
 use super::symbols::CodeSymbols;
+use super::x86::call_site::call_before;
+use super::x86::frame_layout::{CallerBp, FrameAnalyzer, FrameLayout};
 
-/// A return address lies a word above the caller's frame pointer, to which this one points, in
-/// code that begins `push %bp; mov %sp,%bp`.
-fn usual(word: Word) -> Place {
+/// The layout of code that begins with `push %bp; mov %sp,%bp`: the frame pointer points to the
+/// caller's frame pointer, and the return address is a word above.
+fn usual(word: Word) -> FrameLayout {
     let width = word.bytes() as i64;
-    Place {
-        stack: None,
-        frame: Some(width),
+    FrameLayout {
+        from_sp: None,
+        from_bp: Some(width),
         caller_bp: CallerBp::Pushed(width),
     }
 }
@@ -27,24 +27,24 @@ pub(super) fn step(
     symbols: &dyn CodeSymbols,
     registers: &Registers,
     lookup: VirtAddr,
-    depths: &mut Depths<'_>,
+    frames: &mut FrameAnalyzer<'_>,
     word: Word,
 ) -> Result<Step, Unreadable> {
     let (Some(pc), Some(sp), Some(bp)) = (registers.pc(), registers.sp(), registers.get(Reg::Bp))
     else {
         return Ok(Step::Unknown);
     };
-    // Code without a name (a JIT's, a trampoline's) is no kernel's C code, but what runs in a
-    // kernel mostly keeps frame pointers.
-    let (place, guess) = if symbols.is_text(lookup) {
-        let [place] = depths.at(pc, lookup) else {
+    // Code without a symbol (a JIT's, a trampoline's) cannot be analyzed from its start. In a kernel it
+    // usually keeps frame pointers.
+    let (layout, guess) = if symbols.is_text(lookup) {
+        let [layout] = frames.at(pc, lookup) else {
             return Ok(Step::Unknown);
         };
-        (*place, false)
+        (*layout, false)
     } else {
         (usual(word), true)
     };
-    let Some(up) = place.frame else {
+    let Some(up) = layout.from_bp else {
         return Ok(Step::Unknown);
     };
     let at = offset(VirtAddr(bp), up, word);
@@ -56,7 +56,7 @@ pub(super) fn step(
         return Ok(Step::Unknown);
     }
     let mut caller = Registers::at(ret, offset(at, word.bytes() as i64, word));
-    caller.put(Reg::Bp, place.bp_of_caller(memory, registers, at, word));
+    caller.put(Reg::Bp, layout.bp_of_caller(memory, registers, at, word));
     Ok(Step::Caller(Box::new(Caller {
         registers: caller,
         how: How::FramePointer,
@@ -69,8 +69,8 @@ pub(super) fn step(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unwind::facts::{Effort, Known};
     use crate::unwind::testing::{Names, Ram};
+    use crate::unwind::x86::function_cache::{stack_budget, FunctionCache};
 
     const CODE: u64 = 0xc100_0000;
     const STACK: u64 = 0xc200_0100;
@@ -102,17 +102,17 @@ mod tests {
         let (ram, names) = setting();
         let mut registers = Registers::at(VirtAddr(pc), VirtAddr(STACK));
         registers.set(Reg::Bp, bp);
-        let (mut known, effort) = (Known::default(), Effort::default());
-        let mut depths = Depths::new(&ram, &names, Word::W32, &mut known, &effort);
+        let (mut cache, budget) = (FunctionCache::default(), stack_budget());
+        let mut frames = FrameAnalyzer::new(&ram, &names, Word::W32, &mut cache, &budget);
         let lookup = VirtAddr(pc - 1);
-        match step(&ram, &names, &registers, lookup, &mut depths, Word::W32).unwrap() {
+        match step(&ram, &names, &registers, lookup, &mut frames, Word::W32).unwrap() {
             Step::Caller(caller) => Some(*caller),
             _ => None,
         }
     }
 
     #[test]
-    fn a_frame_pointer_leads_out_of_an_aligned_frame() {
+    fn the_caller_of_an_aligned_frame_is_found() {
         let caller = caller_of(CODE + 11, STACK + 12).unwrap();
         assert_eq!(caller.registers.pc(), Some(VirtAddr(RET)));
         assert_eq!(caller.registers.sp(), Some(VirtAddr(STACK + 20)));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_register_that_the_code_uses_for_something_else_is_not_believed() {
+    fn a_register_that_is_no_frame_pointer_is_rejected() {
         assert!(caller_of(CODE + 0x108, STACK + 12).is_none());
         assert!(
             caller_of(CODE + 11, STACK + 8).is_none(),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn code_without_a_name_is_given_the_usual_frame() {
+    fn code_without_a_symbol_has_the_usual_layout() {
         let caller = caller_of(0xd000_0000, STACK + 12).unwrap();
         assert_eq!(caller.registers.pc(), Some(VirtAddr(RET)));
         assert!(caller.guess);

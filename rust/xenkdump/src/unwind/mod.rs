@@ -1,48 +1,40 @@
-//! Stacks: from the registers of one frame to all its callers.
+//! Stack unwinding: from the registers of a frame to its callers.
 //!
-//! [`Unwinder`] holds the tables of one kernel and takes, for each stack, memory by virtual
-//! address, symbols and the registers to start from. It knows no file format, and trusts nothing
-//! of what it reads: the number of frames is bounded, no frame comes twice, and a stack that
-//! cannot be read ends with a reason.
+//! An [`Unwinder`] holds the tables of one kernel. For each stack it takes virtual memory, symbols and
+//! the registers to start from. It does not know file formats. Its input is not trusted: the number of
+//! frames is bounded, no frame is repeated, and an incomplete backtrace has a reason.
 //!
-//! Of each frame the first method that knows something of it finds the caller: ORC, then DWARF call
-//! frame information, then frame pointers where the code keeps them, then a scan for return
-//! addresses. What no data stood behind is marked a guess.
+//! - `unwinder`: the loop from frame to frame.
+//! - `strategy`: which method finds the caller of a frame. They are tried in the order ORC, DWARF call
+//!   frame information, frame pointers, stack scan. A frame without unwind data is unreliable.
+//! - `orc`, `cfi`, `frame_pointer`, `scan`: the methods.
+//! - `x86`: what code and saved registers tell about a stack.
 
-mod call_site;
 mod cfi;
-mod cfi_step;
-mod chain;
-mod depth;
-mod facts;
 mod frame;
 mod frame_pointer;
-mod leaf;
 mod orc;
-mod orc_format;
-mod orc_step;
-mod orc_verify;
 mod outermost;
-mod pt_regs;
 mod registers;
-mod saved;
 mod scan;
-mod stack_switch;
+mod section;
+mod stack;
 mod step;
+mod strategy;
 mod symbols;
-mod tail_call;
 #[cfg(test)]
 mod testing;
 mod unwinder;
-mod ways;
 mod x86;
 
-pub use cfi::{CfiKind, CfiTable};
+pub use cfi::table::{CfiKind, CfiTable};
 pub use frame::{Backtrace, Frame, How, Stop};
-pub use orc::{OrcTable, Section};
-pub use orc_format::{OrcFormat, OrcNumbering};
-pub use orc_verify::{OrcDescription, OrcVerdict};
-pub use pt_regs::PtRegs;
+pub use orc::format::{OrcFormat, OrcNumbering};
+pub use orc::table::OrcTable;
+pub use orc::verify::{OrcDescription, OrcVerdict};
 pub use registers::{Reg, Registers};
+pub use section::Section;
+pub use stack::{Method, Stack};
 pub use symbols::{CodeSymbols, Function};
-pub use unwinder::{Method, Stack, Unwinder};
+pub use unwinder::Unwinder;
+pub use x86::pt_regs::PtRegs;

@@ -1,8 +1,8 @@
-//! The functions that no other has called: a stack ends with them even where nothing says so.
+//! Linux's and Xen's functions without a caller: a stack ends with them even if no data marks its end.
 
 use super::symbols::CodeSymbols;
 
-/// Entered by no call at all.
+/// Not called at all.
 const ENTRIES: [&str; 10] = [
     "ret_from_fork",
     "ret_from_fork_asm",
@@ -17,7 +17,7 @@ const ENTRIES: [&str; 10] = [
     "__start_xen",
 ];
 
-/// Called by code that was freed with the rest of the init code, or that jumps rather than calls.
+/// Called by init code, which is freed, or entered by a jump.
 const OUTERMOST: [&str; 7] = [
     "rest_init",
     "start_kernel",
@@ -28,7 +28,7 @@ const OUTERMOST: [&str; 7] = [
     "cpu_bringup_and_idle",
 ];
 
-/// Whether no frame can come after one of this function.
+/// Whether a frame of this function has no caller.
 ///
 /// Entry code that became C is called by a stub named after it: `ret_from_fork` by
 /// `ret_from_fork_asm` since Linux 6.5 (3aec4ecb3d1f, "x86: Rewrite ret_from_fork() in C").
@@ -36,7 +36,7 @@ pub(super) fn is_entry(name: &str, symbols: &dyn CodeSymbols) -> bool {
     ENTRIES.contains(&name) && symbols.start_of(&format!("{name}_asm")).is_none()
 }
 
-/// Whether a stack that ends with this function is whole.
+/// Whether a stack that ends with this function is complete.
 pub(super) fn is_outermost(name: &str, symbols: &dyn CodeSymbols) -> bool {
     is_entry(name, symbols) || OUTERMOST.contains(&name)
 }

@@ -1,10 +1,10 @@
-//! The registers of one frame, each known or not.
+//! The registers of a frame; the value of each may be unknown.
 
 use crate::addr::{VirtAddr, Word};
 
 macro_rules! registers {
     ($($variant:ident $name64:literal $name32:literal $bare:literal,)*) => {
-        /// A register of x86, by the name its 16-bit ancestor had.
+        /// An x86 register, named after its lower 16 bits.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         #[allow(missing_docs)]
@@ -14,7 +14,7 @@ macro_rules! registers {
             /// Every register, in the order of the enum.
             pub const ALL: &'static [Reg] = &[$(Reg::$variant,)*];
 
-            /// The register's name on a machine of this word: `rip` or `eip`.
+            /// The register's name for this word size: `rip` or `eip`.
             pub fn name(self, word: Word) -> &'static str {
                 match (self, word) {
                     $((Reg::$variant, Word::W64) => $name64,)*
@@ -22,7 +22,18 @@ macro_rules! registers {
                 }
             }
 
-            /// The register of this name; `rip`, `eip` and `ip` are the same one.
+            /// Whether a C function preserves the register for its caller.
+            pub(super) fn is_callee_saved(self, word: Word) -> bool {
+                match word {
+                    Word::W32 => matches!(self, Reg::Bx | Reg::Bp | Reg::Si | Reg::Di),
+                    Word::W64 => matches!(
+                        self,
+                        Reg::Bx | Reg::Bp | Reg::R12 | Reg::R13 | Reg::R14 | Reg::R15
+                    ),
+                }
+            }
+
+            /// The register with this name; `rip`, `eip` and `ip` are the same register.
             pub fn from_name(name: &str) -> Option<Self> {
                 Some(match name {
                     $($bare => Reg::$variant,)*
@@ -65,7 +76,7 @@ registers! {
 
 const COUNT: usize = Reg::ALL.len();
 
-/// Values of registers; any of them may be unknown.
+/// Register values, any of which may be unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Registers {
     values: [u64; COUNT],
@@ -78,7 +89,7 @@ impl Registers {
         Self::default()
     }
 
-    /// Only the two that every frame has.
+    /// Only the pc and the stack pointer known, as in every frame.
     pub fn at(pc: VirtAddr, sp: VirtAddr) -> Self {
         let mut registers = Self::new();
         registers.set(Reg::Ip, pc.0);
@@ -86,12 +97,12 @@ impl Registers {
         registers
     }
 
-    /// The value, if it is known.
+    /// The value, if known.
     pub fn get(&self, reg: Reg) -> Option<u64> {
         (self.known & (1 << reg as u32) != 0).then(|| self.values[reg as usize])
     }
 
-    /// Makes the value known.
+    /// Sets the value.
     pub fn set(&mut self, reg: Reg, value: u64) {
         self.values[reg as usize] = value;
         self.known |= 1 << reg as u32;
@@ -103,7 +114,7 @@ impl Registers {
         self.known &= !(1 << reg as u32);
     }
 
-    /// Sets or forgets.
+    /// Sets the value, or makes it unknown.
     pub fn put(&mut self, reg: Reg, value: Option<u64>) {
         match value {
             Some(value) => self.set(reg, value),
@@ -121,7 +132,7 @@ impl Registers {
         self.get(Reg::Sp).map(VirtAddr)
     }
 
-    /// The known ones, in the order of [`Reg::ALL`].
+    /// The known registers with their values, in the order of [`Reg::ALL`].
     pub fn iter(&self) -> impl Iterator<Item = (Reg, u64)> + '_ {
         Reg::ALL
             .iter()

@@ -1,4 +1,4 @@
-//! What a method of unwinding says of one frame.
+//! The result of one method for one frame.
 
 use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::{Fault, Memory};
@@ -6,38 +6,38 @@ use crate::memory::{Fault, Memory};
 use super::frame::How;
 use super::registers::Registers;
 
-/// One step outwards.
+/// A step to the caller.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// The caller.
     Caller(Box<Caller>),
-    /// There is none: the stack ends here.
+    /// The stack ends here.
     End,
-    /// The method knows nothing about this frame.
+    /// The method does not find the caller of this frame.
     Unknown,
 }
 
-/// Memory that a step needs cannot be read.
+/// Memory that a step needs is unreadable.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Unreadable {
-    /// Where.
+    /// The address.
     pub addr: VirtAddr,
-    /// Why not.
+    /// The reason.
     pub fault: Fault,
 }
 
-/// A caller that a method found.
+/// A caller.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
-    /// Its registers, as far as they are known.
+    /// Its known registers.
     pub registers: Registers,
-    /// What found it.
+    /// How it was found.
     pub how: How,
-    /// It is likely, no more.
+    /// It is unreliable: no unwind data leads to it.
     pub guess: bool,
-    /// Its pc is exact.
+    /// It was interrupted: its pc is exact, not a return address.
     pub interrupted: bool,
-    /// Where the stack holds its registers.
+    /// The address of its registers on the stack.
     pub saved_at: Option<VirtAddr>,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn read_word(
         .map_err(|fault| Unreadable { addr, fault })
 }
 
-/// `addr` moved by `bytes`, wrapping round as the processor does at the machine's own width.
+/// `addr` moved by `bytes`, wrapping at the word size.
 pub(super) fn offset(addr: VirtAddr, bytes: i64, word: Word) -> VirtAddr {
     VirtAddr(addr.raw().wrapping_add_signed(bytes) & word.max())
 }

@@ -1,4 +1,4 @@
-//! Memory and symbols made by hand, for this room's tests.
+//! Memory and symbols for unit tests.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::memory::{Fault, Memory};
 
 use super::symbols::{CodeSymbols, Function};
 
-/// Bytes at addresses; what was not written cannot be read.
+/// Bytes at addresses; bytes that were not written are unreadable.
 pub(super) struct Ram {
     word: Word,
     bytes: BTreeMap<u64, u8>,
@@ -48,7 +48,7 @@ impl Memory<VirtAddr> for Ram {
     }
 }
 
-/// Functions by ascending address, each up to the next; one without a name is no code.
+/// Functions by ascending address, each up to the next; an empty name is no code.
 pub(super) struct Names(pub Vec<(u64, &'static str)>);
 
 impl CodeSymbols for Names {

@@ -1,8 +1,9 @@
 //! Against small BTF written here by hand.
 
 use super::*;
+use crate::limits::MAX_TYPE_DEPTH;
 use crate::types::query;
-use crate::types::question::{Question, MAX_DEPTH};
+use crate::types::question::Question;
 use crate::types::{Bits, Kind, Types};
 
 /// Forged types and strings.
@@ -205,8 +206,8 @@ fn a_chain_costs_its_length_once() {
     let mut f = Forged::default();
     let int = f.add("int", INT, NONE, 4, &[INT32]);
     let mut ty = int;
-    for _ in 0..MAX_DEPTH {
-        for _ in 0..MAX_DEPTH - 2 {
+    for _ in 0..MAX_TYPE_DEPTH {
+        for _ in 0..MAX_TYPE_DEPTH - 2 {
             ty = f.add("again", TYPEDEF, NONE, ty, &[]);
         }
         ty = f.add("", ARRAY, NONE, 0, &[ty, int, 1]);
@@ -214,7 +215,7 @@ fn a_chain_costs_its_length_once() {
     let members = f.members(&[("m", ty, 0); 1000]);
     f.add("holder", STRUCT, (1000, false), 4, &members);
     let types = types(f.bytes());
-    let work = Work::new(MAX_DEPTH);
+    let work = Work::new(MAX_TYPE_DEPTH);
     let layouts = &*types.layouts;
     let question = Question {
         layouts,

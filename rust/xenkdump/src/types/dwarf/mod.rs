@@ -27,10 +27,11 @@ use std::sync::OnceLock;
 use gimli::constants as dw;
 
 use super::query;
-use super::question::{Question, MAX_STEPS};
+use super::question::Question;
 use super::shape::{Field, Layouts, Name, Shape, Tag, TypeId, Work};
 use crate::addr::Word;
 use crate::elf::Image;
+use crate::limits::MAX_TYPE_STEPS;
 use abbrev::Abbreviations;
 use index::{Index, Key};
 use sections::Sections;
@@ -186,7 +187,7 @@ impl Layouts for Dwarf {
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId> {
         let offset = self.index().find(Key::Type(tag), name)?;
         let id = TypeId(offset.into());
-        self.with(id, &Work::new(MAX_STEPS), |entry| {
+        self.with(id, &Work::new(MAX_TYPE_STEPS), |entry| {
             let sought = index::tag(entry.tag()) == Some(tag) && entry.name().is(name);
             (sought && !entry.is_declaration()).then_some(id)
         })
@@ -299,7 +300,7 @@ impl Layouts for Dwarf {
         let offset = self.index().find(Key::Enumerator, name)?;
         let mut found = None;
         let id = TypeId(offset.into());
-        let _ = self.enumerators(id, &Work::new(MAX_STEPS), &mut |candidate, value| {
+        let _ = self.enumerators(id, &Work::new(MAX_TYPE_STEPS), &mut |candidate, value| {
             if candidate.is(name) {
                 found = Some(value);
                 return ControlFlow::Break(());

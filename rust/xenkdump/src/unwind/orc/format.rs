@@ -3,10 +3,10 @@
 use std::fmt;
 
 /// Size of a row of `.orc_unwind`, in every version so far.
-pub(super) const ENTRY_SIZE: usize = 6;
+pub(in crate::unwind) const ENTRY_SIZE: usize = 6;
 
 /// A row as it is stored.
-pub(super) type Row = [u8; ENTRY_SIZE];
+pub(in crate::unwind) type Row = [u8; ENTRY_SIZE];
 
 /// The numbers of the base registers in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ impl OrcFormat {
 
     /// The formats that the rows may have, the likeliest first: what the release's own bit fields
     /// (`fields`) and the release suggest, then every other version.
-    pub(super) fn candidates(fields: Option<Self>, release: Release) -> Vec<Self> {
+    pub(in crate::unwind) fn candidates(fields: Option<Self>, release: Release) -> Vec<Self> {
         let mut candidates = Vec::new();
         let other_numbering = |format: Self| Self {
             numbering: match format.numbering {
@@ -202,7 +202,7 @@ impl OrcFormat {
     }
 
     /// Reads a row.
-    pub(super) fn decode(&self, row: Row) -> OrcEntry {
+    pub(in crate::unwind) fn decode(&self, row: Row) -> OrcEntry {
         let [s0, s1, b0, b1, f0, f1] = row;
         let flags = u16::from_le_bytes([f0, f1]);
         let bit =

@@ -1,43 +1,43 @@
-//! Of all that a stack may mean, the likeliest: the chain of candidates that holds together best.
+//! The most likely chain of the candidates on a stack.
 
 use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::Memory;
+use crate::unwind::registers::{Reg, Registers};
+use crate::unwind::step::Caller;
+use crate::unwind::x86::call_site::Call;
+use crate::unwind::x86::frame_layout::{FrameAnalyzer, FrameLayout};
+use crate::unwind::x86::tail_call::{Fit, TailCalls};
 
-use super::call_site::Call;
-use super::depth::{Depths, Place};
-use super::registers::{Reg, Registers};
-use super::step::Caller;
-use super::tail_call::{Fit, TailCalls};
-
-/// Something on the stack that may be the mark of a frame.
-pub(super) struct Candidate {
-    /// Where it lies.
+/// A word or `pt_regs` on the stack that may belong to a frame.
+pub(in crate::unwind) struct Candidate {
+    /// Its address.
     pub at: u64,
-    /// Its frame, with the stack pointer in it.
+    /// Its frame.
     pub caller: Caller,
-    /// An address within the instruction that the frame stands at or came from.
+    /// An address within the call instruction, or the pc of an interrupted frame.
     pub lookup: VirtAddr,
-    /// Start of the frame's function.
+    /// The start of the frame's function.
     pub function: Option<VirtAddr>,
-    /// The call that its frame made; none for a frame that was interrupted.
+    /// The call that the frame made; `None` for an interrupted frame.
     pub call: Option<Call>,
-    /// What the frame's own stack pointer leads to, if it is entry code.
+    /// What is at the frame's stack pointer, if it is entry code.
     pub entry: Entry,
 }
 
-/// What lies where a frame's stack pointer points.
-pub(super) enum Entry {
-    /// Nothing known.
+/// What is at a frame's stack pointer.
+pub(in crate::unwind) enum Entry {
+    /// Nothing special.
     No,
-    /// User registers, or the empty ones of a kernel thread, or nothing: the frame called on another
-    /// stack than its own. This stack ends here.
+    /// The end of this stack: user registers, the empty registers of a kernel thread, or a switch to
+    /// another stack.
     End,
     /// Registers of the kernel itself.
     Saved(VirtAddr),
 }
 
-/// What speaks against a link, by whether the return address lies where the callee's code says,
-/// somewhere else, or the code does not tell. Less than nothing speaks for it.
+/// The penalty of a link between two frames, for a return address where the callee's frame layout
+/// has it (`placed`), elsewhere (`misplaced`), or without a known layout. A negative penalty favours
+/// the link.
 struct Cost {
     placed: i32,
     unknown: i32,
@@ -45,19 +45,19 @@ struct Cost {
 }
 
 impl Cost {
-    /// A direct call to the very function.
+    /// A direct call to the function.
     const SAME: Cost = Cost::of(-2, 0, 30);
     /// A direct call to another part of the function.
     const PART: Cost = Cost::of(-1, 1, 31);
     /// A direct call to a function that jumps to this one.
     const TAIL_CALL: Cost = Cost::of(-1, 4, 34);
-    /// A call through a pointer may lead anywhere, so alone it proves nothing.
+    /// An indirect call, which can lead to any function.
     const INDIRECT: Cost = Cost::of(-1, 8, 38);
-    /// A direct call to something else; several jumps may lie between.
+    /// A direct call to another function; several jumps may lead from that one here.
     const MISFIT: Cost = Cost::of(10, 100, 130);
-    /// Saved registers that are not where entry code has them.
+    /// Saved registers elsewhere than at the stack pointer of entry code.
     const STRAY_REGISTERS: i32 = 120;
-    /// The chain ends where no stack should.
+    /// The chain does not end at the end of a stack.
     const NO_END: i32 = 150;
 
     const fn of(placed: i32, unknown: i32, misplaced: i32) -> Self {
@@ -69,38 +69,38 @@ impl Cost {
     }
 }
 
-/// The best way on from a candidate.
+/// The best continuation of the chain from a candidate.
 #[derive(Clone, Copy)]
 struct Best {
     cost: i32,
-    next: Option<(usize, Option<Place>)>,
+    next: Option<(usize, Option<FrameLayout>)>,
 }
 
-/// The candidates of one stack, from the frame that is known upwards.
-pub(super) struct Chain<'a> {
+/// The candidates of one stack by ascending address; the first is the known frame.
+pub(in crate::unwind) struct Chain<'a> {
     pub memory: &'a dyn Memory<VirtAddr>,
     pub word: Word,
     pub candidates: &'a [Candidate],
     pub tail_calls: TailCalls<'a>,
-    pub depths: Depths<'a>,
+    pub frames: FrameAnalyzer<'a>,
 }
 
 impl Chain<'_> {
-    /// The callers of the first candidate, in order.
+    /// The callers of the first candidate, from the innermost outwards.
     pub fn cheapest(mut self) -> Vec<Caller> {
         let best = self.weigh();
         let mut chain = Vec::new();
         let mut at = 0;
         let first = self.candidates.first();
         let mut registers = first.map_or_else(Registers::new, |first| first.caller.registers);
-        while let Some((next, place)) = best.get(at).and_then(|best| best.next) {
+        while let Some((next, layout)) = best.get(at).and_then(|best| best.next) {
             let Some(to) = self.candidates.get(next) else {
                 break;
             };
             let mut caller = to.caller.clone();
             if caller.saved_at.is_none() {
-                let bp = place.and_then(|place| {
-                    place.bp_of_caller(self.memory, &registers, VirtAddr(to.at), self.word)
+                let bp = layout.and_then(|layout| {
+                    layout.bp_of_caller(self.memory, &registers, VirtAddr(to.at), self.word)
                 });
                 caller.registers.put(Reg::Bp, bp);
             }
@@ -111,8 +111,8 @@ impl Chain<'_> {
         chain
     }
 
-    /// The best way on from each candidate, from the outermost inwards: it is known then before
-    /// it is needed by those below.
+    /// The best continuation from each candidate. They are computed from the outermost candidate
+    /// inwards: each depends on those further out.
     fn weigh(&mut self) -> Vec<Best> {
         let candidates = self.candidates;
         let own = candidates.first().map_or(0, |first| first.at)
@@ -128,7 +128,7 @@ impl Chain<'_> {
         let mut best = vec![stop; candidates.len()];
         for (i, from) in candidates.iter().enumerate().rev() {
             let sp = from.caller.registers.sp().unwrap_or_default().raw();
-            // An interrupted frame on another stack: that one is scanned next.
+            // An interrupted frame on another stack, which is scanned next.
             let elsewhere = from.caller.saved_at.is_some() && !own.contains(&sp);
             let found = if elsewhere || matches!(from.entry, Entry::End) {
                 end
@@ -151,43 +151,42 @@ impl Chain<'_> {
         stop: Best,
     ) -> Best {
         let pc = from.caller.registers.pc().unwrap_or_default();
-        let places = self.depths.at(pc, from.lookup).to_vec();
-        let told = places.iter().any(|place| place.stack.is_some());
+        let layouts = self.frames.at(pc, from.lookup).to_vec();
+        let is_known = layouts.iter().any(|layout| layout.from_sp.is_some());
         let mut found = stop;
         for (j, (to, rest)) in self.candidates.iter().zip(best).enumerate().skip(i + 1) {
             if to.at < sp {
                 continue;
             }
             let depth = i64::try_from(to.at - sp).ok();
-            let place = places
+            let layout = layouts
                 .iter()
-                .find(|place| place.stack.is_some() && place.stack == depth);
-            let at_best = match place {
-                None if told && to.call.is_some() => Cost::SAME.misplaced,
+                .find(|layout| layout.from_sp.is_some() && layout.from_sp == depth);
+            let at_best = match layout {
+                None if is_known && to.call.is_some() => Cost::SAME.misplaced,
                 _ => Cost::SAME.placed,
             };
-            // What comes after speaks against it already.
+            // Even the best link would not improve the chain.
             if rest.cost + at_best >= found.cost {
                 continue;
             }
-            let cost = match (place, self.link(from, to)) {
+            let cost = match (layout, self.link(from, to)) {
                 (_, Err(stray)) => stray,
                 (Some(_), Ok(cost)) => cost.placed,
-                (None, Ok(cost)) if told => cost.misplaced,
+                (None, Ok(cost)) if is_known => cost.misplaced,
                 (None, Ok(cost)) => cost.unknown,
             };
             if rest.cost + cost < found.cost {
                 found = Best {
                     cost: rest.cost + cost,
-                    next: Some((j, place.copied())),
+                    next: Some((j, layout.copied())),
                 };
             }
         }
         found
     }
 
-    /// What speaks against `to` as the caller of `from`, wherever it lies; or that of saved
-    /// registers.
+    /// The penalties of `to` as the caller of `from`; a single one for saved registers.
     fn link(&mut self, from: &Candidate, to: &Candidate) -> Result<Cost, i32> {
         let Some(call) = to.call else {
             return Err(match from.entry {

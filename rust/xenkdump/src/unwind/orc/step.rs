@@ -1,16 +1,16 @@
-//! From a frame to its caller by an ORC row.
+//! From a frame to its caller, by an ORC row.
 
 use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::Memory;
+use crate::unwind::frame::How;
+use crate::unwind::registers::{Reg, Registers};
+use crate::unwind::step::{read_word, Caller, Step, Unreadable};
+use crate::unwind::x86::pt_regs::PtRegs;
 
-use super::frame::How;
-use super::orc_format::{OrcEntry, OrcKind, OrcReg};
-use super::pt_regs::PtRegs;
-use super::registers::{Reg, Registers};
-use super::step::{read_word, Caller, Step, Unreadable};
+use super::format::{OrcEntry, OrcKind, OrcReg};
 
 /// Applies `entry`, in the format it was decoded with, to the frame whose registers these are.
-pub(super) fn step(
+pub(in crate::unwind) fn step(
     entry: &OrcEntry,
     indirect_then_offset: bool,
     layout: &PtRegs,
@@ -64,7 +64,7 @@ pub(super) fn step(
     };
     if let Some(bp_at) = bp_at {
         let bp_at = VirtAddr(bp_at.raw().wrapping_add_signed(entry.bp_offset.into()));
-        // A frame pointer that cannot be read is missed only where something counts from it.
+        // An unreadable frame pointer is an error only if a later frame depends on it.
         caller.put(Reg::Bp, memory.read_u64(bp_at).ok());
     }
     Ok(Step::Caller(Box::new(Caller {
@@ -79,7 +79,7 @@ pub(super) fn step(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unwind::orc_format::OrcFormat;
+    use crate::unwind::orc::format::OrcFormat;
     use crate::unwind::testing::Ram;
 
     const STACK: u64 = 0xffff_c900_0001_3000;

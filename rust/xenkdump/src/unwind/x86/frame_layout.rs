@@ -1,133 +1,127 @@
-//! How far below its return address a function has its stack pointer, read off its code.
+//! The layout of a function's stack frame at each of its instructions, derived from its code.
 //!
-//! The code is followed from the function's start along every branch, and what it pushes, pops and
-//! sets aside is summed up. It needs no unwind data at all, so it is what a scan has to go by.
+//! The code is followed from the function's start along every branch, and its effects on the stack
+//! pointer and the frame pointer are summed up. This needs no unwind data: frame pointers, the scan
+//! and the verification of ORC depend on it.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
+use crate::budget::Budget;
+use crate::limits::{
+    MAX_CODE_PAGES, MAX_FRAME_SIZE, MAX_FUNCTION_INSTRUCTIONS, MAX_FUNCTION_SIZE,
+    MAX_INSTRUCTION_LAYOUTS,
+};
 use crate::memory::Memory;
+use crate::unwind::registers::{Reg, Registers};
+use crate::unwind::step::offset;
+use crate::unwind::symbols::{CodeSymbols, Function};
 
-use super::facts::{Effort, Known, LOOKUP, PAGE};
+use super::decode::{decode, Effect, MAX_LENGTH};
+use super::function_cache::{FunctionCache, LOOKUP_COST, PAGE_COST};
 use super::leaf::is_null_page;
-use super::registers::{Reg, Registers};
-use super::step::offset;
-use super::symbols::{CodeSymbols, Function};
-use super::x86::decode::{decode, Effect, MAX_LENGTH};
 
-/// The most instructions of one function that are looked at.
-const MOST_INSTRUCTIONS: usize = 8192;
-
-/// How far a function reaches whose size is not known.
-const LARGEST_FUNCTION: u64 = 64 << 10;
-
-/// The most ways in which one instruction is reached; more of them mean that the code is misread.
-const MOST_STATES: usize = 4;
-
-/// No frame is larger than a stack.
-const LARGEST_FRAME: i64 = 16 << 10;
-
-/// So many pages of code are kept at once: many functions share one, and few have more than this.
-const MOST_PAGES: usize = 64;
-
-/// Where a frame's return address and its caller's frame pointer lie.
+/// The positions of a frame's return address and of its caller's frame pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    /// Bytes from the stack pointer up to the return address; unknown after it was aligned.
-    pub stack: Option<i64>,
-    /// Bytes from the frame pointer up to the return address, if it points into this frame.
-    pub frame: Option<i64>,
+pub(in crate::unwind) struct FrameLayout {
+    /// Bytes from the stack pointer up to the return address: the stack depth. Unknown after the
+    /// stack was aligned.
+    pub from_sp: Option<i64>,
+    /// Bytes from the frame pointer up to the return address, if the register points into this frame.
+    pub from_bp: Option<i64>,
     /// The caller's frame pointer.
     pub caller_bp: CallerBp,
 }
 
-/// Right after a call, before the function has done anything.
-const CALLED: [Place; 1] = [Place {
-    stack: Some(0),
-    frame: None,
-    caller_bp: CallerBp::Kept,
-}];
+impl FrameLayout {
+    /// At the first instruction of a function.
+    const ENTRY: Self = Self {
+        from_sp: Some(0),
+        from_bp: None,
+        caller_bp: CallerBp::Kept,
+    };
+}
 
-/// What a function did with the frame pointer of its caller.
+/// The frame pointer of a function's caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum CallerBp {
-    /// It is in its register still.
+pub(in crate::unwind) enum CallerBp {
+    /// It is still in its register.
     Kept,
-    /// It was pushed, so many bytes below the return address.
+    /// It was pushed, this many bytes below the return address.
     Pushed(i64),
     /// It was overwritten.
     Lost,
 }
 
-/// What was read off a function's code: the places before each of its instructions.
+/// The layouts at the instructions of one function.
 #[derive(Debug)]
-pub(super) struct Places {
-    /// Addresses of instructions, in order; as often as there are places.
+pub(in crate::unwind) struct FrameLayouts {
+    /// Ascending addresses of instructions, one for each layout.
     pcs: Vec<u64>,
-    places: Vec<Place>,
+    layouts: Vec<FrameLayout>,
 }
 
-/// Measures functions, each once.
-pub(super) struct Depths<'a> {
-    known: &'a mut Known<Places>,
+/// Derives frame layouts, once for each function.
+pub(in crate::unwind) struct FrameAnalyzer<'a> {
+    cache: &'a mut FunctionCache<FrameLayouts>,
     code: Code<'a>,
 }
 
-/// Code as it lies in memory.
+/// Code in the dump.
 struct Code<'a> {
     memory: &'a dyn Memory<VirtAddr>,
     symbols: &'a dyn CodeSymbols,
     word: Word,
-    effort: &'a Effort,
+    budget: &'a Budget<'a>,
     pages: HashMap<u64, Option<Box<[u8; PAGE_SIZE]>>>,
 }
 
-impl<'a> Depths<'a> {
+impl<'a> FrameAnalyzer<'a> {
     pub fn new(
         memory: &'a dyn Memory<VirtAddr>,
         symbols: &'a dyn CodeSymbols,
         word: Word,
-        known: &'a mut Known<Places>,
-        effort: &'a Effort,
+        cache: &'a mut FunctionCache<FrameLayouts>,
+        budget: &'a Budget<'a>,
     ) -> Self {
         Self {
-            known,
+            cache,
             code: Code {
                 memory,
                 symbols,
                 word,
-                effort,
+                budget,
                 pages: HashMap::new(),
             },
         }
     }
 
-    /// The place of the return address before the instruction at `pc`, which belongs to the
-    /// function at `lookup`. Mostly one; several where code that is never reached seems to be, none
-    /// where the code could not be followed.
-    pub fn at(&mut self, pc: VirtAddr, lookup: VirtAddr) -> &[Place] {
+    /// The layouts before the instruction at `pc`, in the function that contains `lookup`. Usually
+    /// one; several if unreachable code seems to be reachable, none if the code cannot be followed.
+    pub fn at(&mut self, pc: VirtAddr, lookup: VirtAddr) -> &[FrameLayout] {
         if is_null_page(pc) {
-            return &CALLED;
+            return &[FrameLayout::ENTRY];
         }
-        self.of_function(lookup).map_or(&[], |places| places.at(pc))
+        self.of_function(lookup)
+            .map_or(&[], |layouts| layouts.at(pc))
     }
 
-    /// The places in the function at `lookup`; `None` where its code could not be followed.
-    pub fn of_function(&mut self, lookup: VirtAddr) -> Option<&Places> {
+    /// The layouts in the function that contains `lookup`; `None` if its code cannot be followed.
+    pub fn of_function(&mut self, lookup: VirtAddr) -> Option<&FrameLayouts> {
         let code = &mut self.code;
         let start = code.start(lookup)?;
-        self.known.get_or(start, || {
-            let places = code.follow(start)?;
-            let size = places.pcs.len() + 1;
-            Some((places, size))
+        self.cache.get_or(start, || {
+            let layouts = code.follow(start)?;
+            let size = layouts.pcs.len() + 1;
+            Some((layouts, size))
         })
     }
 }
 
-impl Places {
-    /// Each instruction with its place, in order; those with several places are left out.
-    pub fn certain(&self) -> impl Iterator<Item = (VirtAddr, &Place)> {
+impl FrameLayouts {
+    /// The instructions that have exactly one layout, in ascending order.
+    pub fn certain(&self) -> impl Iterator<Item = (VirtAddr, &FrameLayout)> {
         let runs = self.pcs.chunk_by(|a, b| a == b);
         runs.scan(0, |at, run| {
             let first = *at;
@@ -135,20 +129,20 @@ impl Places {
             Some((first, run))
         })
         .filter_map(|(first, run)| match run {
-            [pc] => Some((VirtAddr(*pc), self.places.get(first)?)),
+            [pc] => Some((VirtAddr(*pc), self.layouts.get(first)?)),
             _ => None,
         })
     }
 
-    fn at(&self, pc: VirtAddr) -> &[Place] {
+    fn at(&self, pc: VirtAddr) -> &[FrameLayout] {
         let from = self.pcs.partition_point(|at| *at < pc.raw());
         let to = self.pcs.partition_point(|at| *at <= pc.raw());
-        self.places.get(from..to).unwrap_or_default()
+        self.layouts.get(from..to).unwrap_or_default()
     }
 }
 
 impl<'a> Code<'a> {
-    /// Where the function begins; a part that was split off begins in the middle.
+    /// The start of the function; that of the whole function for a part that was split off.
     fn start(&self, lookup: VirtAddr) -> Option<VirtAddr> {
         let function = self.symbols.function(lookup)?;
         match function.name.split_once(".cold") {
@@ -157,24 +151,19 @@ impl<'a> Code<'a> {
         }
     }
 
-    /// The places in the function at `start`; `None` if they would take too long to find.
-    fn follow(&mut self, start: VirtAddr) -> Option<Places> {
+    /// The layouts in the function at `start`; `None` if the budget is exhausted.
+    fn follow(&mut self, start: VirtAddr) -> Option<FrameLayouts> {
         let own = self.function(start);
-        let mut found: Vec<(u64, u32, Place)> = Vec::new();
-        let mut seen: HashMap<VirtAddr, Vec<Place>> = HashMap::new();
+        let mut found: Vec<(u64, u32, FrameLayout)> = Vec::new();
+        let mut seen: HashMap<VirtAddr, Vec<FrameLayout>> = HashMap::new();
         let mut steps = 0;
-        let first = Place {
-            stack: Some(0),
-            frame: None,
-            caller_bp: CallerBp::Kept,
-        };
-        // What may not be reached at all waits until the rest is done, and counts only where that
-        // did not come.
-        let mut likely = vec![(start, first)];
+        // Code after a jump table or a trap may be unreachable. It is followed last, and its layouts
+        // count only for instructions that were not reached otherwise.
+        let mut likely = vec![(start, FrameLayout::ENTRY)];
         let mut unlikely = Vec::new();
         let mut unlikelihood = 0;
-        while steps < MOST_INSTRUCTIONS {
-            let (mut at, mut state) = match likely.pop() {
+        while steps < MAX_FUNCTION_INSTRUCTIONS {
+            let (mut at, mut layout) = match likely.pop() {
                 Some(next) => next,
                 None => match unlikely.pop() {
                     Some(next) => {
@@ -185,17 +174,15 @@ impl<'a> Code<'a> {
                 },
             };
             let mut part = self.part(at);
-            while steps < MOST_INSTRUCTIONS && part.contains(&at) {
-                if !self.effort.spend(1) {
-                    return None;
-                }
+            while steps < MAX_FUNCTION_INSTRUCTIONS && part.contains(&at) {
+                self.budget.spend(1).ok()?;
                 steps += 1;
-                let states = seen.entry(at).or_default();
-                if states.contains(&state) || states.len() >= MOST_STATES {
+                let layouts = seen.entry(at).or_default();
+                if layouts.contains(&layout) || layouts.len() >= MAX_INSTRUCTION_LAYOUTS {
                     break;
                 }
-                states.push(state);
-                found.push((at.raw(), unlikelihood, state));
+                layouts.push(layout);
+                found.push((at.raw(), unlikelihood, layout));
                 let Some(instruction) = self
                     .bytes(at)
                     .and_then(|(code, length)| decode(code.get(..length)?, at, self.word))
@@ -215,18 +202,18 @@ impl<'a> Code<'a> {
                     }
                     Effect::Branch(target) => {
                         if self.is_same(own, target) {
-                            likely.push((target, state));
+                            likely.push((target, layout));
                         }
                     }
                     Effect::JumpTable | Effect::Trap => {
-                        unlikely.push((next, state));
+                        unlikely.push((next, layout));
                         break;
                     }
-                    effect => state = state.after(effect, self.word),
+                    effect => layout = layout.after(effect, self.word),
                 }
-                if state
-                    .stack
-                    .is_some_and(|stack| !(0..LARGEST_FRAME).contains(&stack))
+                if layout
+                    .from_sp
+                    .is_some_and(|depth| !(0..MAX_FRAME_SIZE).contains(&depth))
                 {
                     break;
                 }
@@ -236,34 +223,38 @@ impl<'a> Code<'a> {
         found.sort_by_key(|(at, ..)| *at);
         let mut likeliest = None;
         found.retain(|(at, unlikelihood, _)| match likeliest {
-            Some((known, least)) if known == *at => *unlikelihood == least,
+            Some((pc, least)) if pc == *at => *unlikelihood == least,
             _ => {
                 likeliest = Some((*at, *unlikelihood));
                 true
             }
         });
-        let (pcs, places) = found.into_iter().map(|(at, _, place)| (at, place)).unzip();
-        Some(Places { pcs, places })
+        let (pcs, layouts) = found
+            .into_iter()
+            .map(|(at, _, layout)| (at, layout))
+            .unzip();
+        Some(FrameLayouts { pcs, layouts })
     }
 
     fn function(&self, addr: VirtAddr) -> Option<Function<'a>> {
-        self.effort.spend(LOOKUP);
+        // If this is refused, so is the next instruction.
+        let _ = self.budget.spend(LOOKUP_COST);
         self.symbols.function(addr)
     }
 
-    /// The code around `addr` that bears one name. After a call that never returns comes the next
-    /// function, and nothing of this one.
+    /// The code around `addr` under one symbol. Beyond its end, after a call that never returns, is
+    /// another function.
     fn part(&self, addr: VirtAddr) -> Range<VirtAddr> {
         match self.function(addr) {
             Some(function) => {
-                let size = function.size.unwrap_or(LARGEST_FUNCTION);
+                let size = function.size.unwrap_or(MAX_FUNCTION_SIZE);
                 function.start..VirtAddr(function.start.raw().saturating_add(size))
             }
             None => addr..addr,
         }
     }
 
-    /// Whether a jump stays in the function, or goes to a part of it that was split off.
+    /// Whether a jump stays in the function or goes to a part of it that was split off.
     fn is_same(&self, own: Option<Function<'_>>, target: VirtAddr) -> bool {
         let Some((a, b)) = own.zip(self.function(target)) else {
             return false;
@@ -274,19 +265,19 @@ impl<'a> Code<'a> {
                 .is_some_and(|(whole, _)| whole == a.name)
     }
 
-    /// The bytes at `addr`, and how many of them there are.
+    /// The bytes at `addr`, and their number.
     fn bytes(&mut self, addr: VirtAddr) -> Option<([u8; MAX_LENGTH], usize)> {
         let mut code = [0; MAX_LENGTH];
         let mut length = 0;
         while length < MAX_LENGTH {
             let at = offset(addr, length as i64, self.word);
             let base = at.raw() & !(PAGE_SIZE as u64 - 1);
-            let (memory, effort) = (self.memory, self.effort);
-            if self.pages.len() >= MOST_PAGES && !self.pages.contains_key(&base) {
+            let (memory, budget) = (self.memory, self.budget);
+            if self.pages.len() >= MAX_CODE_PAGES && !self.pages.contains_key(&base) {
                 self.pages.clear();
             }
             let page = self.pages.entry(base).or_insert_with(|| {
-                effort.spend(PAGE);
+                let _ = budget.spend(PAGE_COST);
                 let mut page = Box::new([0; PAGE_SIZE]);
                 memory
                     .read(VirtAddr(base), page.as_mut_slice())
@@ -306,8 +297,8 @@ impl<'a> Code<'a> {
     }
 }
 
-impl Place {
-    /// The frame pointer of the caller, whose return address lies at `at`.
+impl FrameLayout {
+    /// The caller's frame pointer, if the return address is at `at`.
     pub fn bp_of_caller(
         &self,
         memory: &dyn Memory<VirtAddr>,
@@ -325,43 +316,46 @@ impl Place {
         }
     }
 
+    /// The layout after an instruction with this effect.
     fn after(self, effect: Effect, word: Word) -> Self {
         let width = word.bytes() as i64;
         let Self {
-            stack,
-            frame,
+            from_sp,
+            from_bp,
             caller_bp,
         } = self;
         let overwritten = match caller_bp {
             CallerBp::Pushed(_) => caller_bp,
             CallerBp::Kept | CallerBp::Lost => CallerBp::Lost,
         };
-        // A function that pushes its caller's pops the same at its end.
+        // A function that pushed its caller's frame pointer pops it at its end.
         let popped = match caller_bp {
             CallerBp::Lost => CallerBp::Lost,
             CallerBp::Pushed(_) | CallerBp::Kept => CallerBp::Kept,
         };
-        let (stack, frame, caller_bp) = match effect {
-            Effect::Stack(bytes) => (stack.map(|stack| stack - bytes), frame, caller_bp),
+        let (from_sp, from_bp, caller_bp) = match effect {
+            Effect::Stack(bytes) => (from_sp.map(|depth| depth - bytes), from_bp, caller_bp),
             Effect::PushFrame => {
-                let stack = stack.map(|stack| stack + width);
-                let pushed = match (caller_bp, stack) {
-                    (CallerBp::Kept, Some(stack)) => CallerBp::Pushed(stack),
+                let depth = from_sp.map(|depth| depth + width);
+                let pushed = match (caller_bp, depth) {
+                    (CallerBp::Kept, Some(depth)) => CallerBp::Pushed(depth),
                     _ => caller_bp,
                 };
-                (stack, frame, pushed)
+                (depth, from_bp, pushed)
             }
-            Effect::PopFrame => (stack.map(|stack| stack - width), None, popped),
-            Effect::SetFrame => (stack, stack, overwritten),
-            Effect::ToFrame(bytes) => (frame.map(|frame| frame - bytes), frame, caller_bp),
-            Effect::Leave => (frame.map(|frame| frame - width), None, popped),
-            Effect::SetStack(_) | Effect::PopStack | Effect::LoseStack => (None, frame, caller_bp),
-            Effect::LoseFrame => (stack, None, overwritten),
-            _ => (stack, frame, caller_bp),
+            Effect::PopFrame => (from_sp.map(|depth| depth - width), None, popped),
+            Effect::SetFrame => (from_sp, from_sp, overwritten),
+            Effect::ToFrame(bytes) => (from_bp.map(|depth| depth - bytes), from_bp, caller_bp),
+            Effect::Leave => (from_bp.map(|depth| depth - width), None, popped),
+            Effect::SetStack(_) | Effect::PopStack | Effect::LoseStack => {
+                (None, from_bp, caller_bp)
+            }
+            Effect::LoseFrame => (from_sp, None, overwritten),
+            _ => (from_sp, from_bp, caller_bp),
         };
         Self {
-            stack,
-            frame,
+            from_sp,
+            from_bp,
             caller_bp,
         }
     }
@@ -369,12 +363,13 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use super::super::function_cache::stack_budget;
     use super::*;
     use crate::unwind::testing::{Names, Ram};
 
     const BASE: u64 = 0xc100_0000;
 
-    fn places(code: &[u8], at: u64) -> Vec<Place> {
+    fn layouts(code: &[u8], at: u64) -> Vec<FrameLayout> {
         let mut ram = Ram::new(Word::W32);
         ram.bytes(BASE, &[0xcc; PAGE_SIZE]);
         ram.bytes(BASE, code);
@@ -387,14 +382,17 @@ mod tests {
             (BASE + 0x200, ""),
         ]);
         let pc = VirtAddr(BASE + at);
-        let (mut known, effort) = (Known::default(), Effort::default());
-        Depths::new(&ram, &names, Word::W32, &mut known, &effort)
+        let (mut cache, budget) = (FunctionCache::default(), stack_budget());
+        FrameAnalyzer::new(&ram, &names, Word::W32, &mut cache, &budget)
             .at(pc, pc)
             .to_vec()
     }
 
     fn depth(code: &[u8], at: u64) -> Vec<Option<i64>> {
-        places(code, at).iter().map(|place| place.stack).collect()
+        layouts(code, at)
+            .iter()
+            .map(|layout| layout.from_sp)
+            .collect()
     }
 
     #[test]
@@ -414,37 +412,37 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_pointer_gives_the_stack_pointer_back() {
+    fn a_frame_pointer_restores_the_stack_pointer() {
         // push %ebp; mov %esp,%ebp; and $-16,%esp; call; lea -4(%ebp),%esp; nop; leave; ret.
         let code = [
             0x55, 0x89, 0xe5, 0x83, 0xe4, 0xf0, 0xe8, 0, 0, 0, 0, 0x8d, 0x65, 0xfc, 0x90, 0xc9,
             0xc3,
         ];
         assert_eq!(depth(&code, 3), [Some(4)]);
-        let aligned = Place {
-            stack: None,
-            frame: Some(4),
+        let aligned = FrameLayout {
+            from_sp: None,
+            from_bp: Some(4),
             caller_bp: CallerBp::Pushed(4),
         };
-        assert_eq!(places(&code, 11), [aligned]);
+        assert_eq!(layouts(&code, 11), [aligned]);
         assert_eq!(depth(&code, 14), [Some(8)]);
-        let left = Place {
-            stack: Some(0),
-            frame: None,
+        let left = FrameLayout {
+            from_sp: Some(0),
+            from_bp: None,
             caller_bp: CallerBp::Kept,
         };
-        assert_eq!(places(&code, 16), [left]);
+        assert_eq!(layouts(&code, 16), [left]);
     }
 
     #[test]
-    fn a_part_that_was_split_off_goes_on_where_the_function_left_it() {
+    fn a_split_part_continues_with_the_layout_of_the_jump() {
         // push %ebx; je f.cold; ret.
         let code = [0x53, 0x0f, 0x84, 0xf9, 0, 0, 0, 0xc3];
         assert_eq!(depth(&code, 0x106), [Some(8)]);
     }
 
     #[test]
-    fn what_comes_after_a_jump_table_counts_only_where_nothing_else_leads() {
+    fn code_after_a_jump_table_counts_only_if_it_is_not_reached_otherwise() {
         // je 1f; push %ebx; jmp *table(,%eax,4); 1: ret.
         let code = [0x74, 8, 0x53, 0xff, 0x24, 0x85, 0, 0, 0, 0, 0xc3];
         assert_eq!(depth(&code, 10), [Some(0)]);
@@ -454,8 +452,8 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_followed_once_with_few_of_its_pages_at_a_time() {
-        let pages = 2 * MOST_PAGES as u64;
+    fn a_function_is_followed_once_and_few_of_its_pages_are_kept() {
+        let pages = 2 * MAX_CODE_PAGES as u64;
         let page = |number| BASE + number * PAGE_SIZE as u64;
         let mut ram = Ram::new(Word::W32);
         for number in 0..pages {
@@ -464,20 +462,20 @@ mod tests {
             ram.bytes(page(number), &[0x53, 0xe9, 0xfa, 0x0f, 0, 0]);
         }
         let names = Names(vec![(BASE, "f"), (page(pages), "")]);
-        let (mut known, effort) = (Known::default(), Effort::default());
-        let mut depths = Depths::new(&ram, &names, Word::W32, &mut known, &effort);
-        let mut left = None;
+        let (mut cache, budget) = (FunctionCache::default(), stack_budget());
+        let mut frames = FrameAnalyzer::new(&ram, &names, Word::W32, &mut cache, &budget);
+        let mut remaining = None;
         for number in 0..pages {
             let pc = VirtAddr(page(number) + 1);
-            let [place] = depths.at(pc, pc) else {
+            let [layout] = frames.at(pc, pc) else {
                 panic!("page {number}");
             };
-            assert_eq!(place.stack, Some(4 * (number as i64 + 1)));
-            // To find the function's start again is all.
-            let before = left.replace(effort.left());
-            assert!(before.is_none_or(|before| before - effort.left() <= LOOKUP));
+            assert_eq!(layout.from_sp, Some(4 * (number as i64 + 1)));
+            // Only the function's start is looked up again.
+            let before = remaining.replace(budget.remaining());
+            assert!(before.is_none_or(|before| before - budget.remaining() <= LOOKUP_COST));
         }
-        assert!(depths.code.pages.len() <= MOST_PAGES);
+        assert!(frames.code.pages.len() <= MAX_CODE_PAGES);
     }
 
     #[test]
@@ -485,15 +483,15 @@ mod tests {
         let ram = Ram::new(Word::W64);
         // Per-CPU symbols are linked at 0 until 6.14.
         let names = Names(vec![(0, "fixed_percpu_data"), (0x1000, "")]);
-        let (mut known, effort) = (Known::default(), Effort::default());
-        let mut depths = Depths::new(&ram, &names, Word::W64, &mut known, &effort);
+        let (mut cache, budget) = (FunctionCache::default(), stack_budget());
+        let mut frames = FrameAnalyzer::new(&ram, &names, Word::W64, &mut cache, &budget);
         for pc in [0, 0x48] {
-            assert_eq!(depths.at(VirtAddr(pc), VirtAddr(pc)), CALLED);
+            assert_eq!(frames.at(VirtAddr(pc), VirtAddr(pc)), [FrameLayout::ENTRY]);
         }
     }
 
     #[test]
-    fn code_without_end_is_given_up() {
+    fn endless_code_is_abandoned() {
         // 1: push %eax; jmp 1b.
         assert_eq!(depth(&[0x50, 0xeb, 0xfd], 0x50), []);
         // jmp into itself.

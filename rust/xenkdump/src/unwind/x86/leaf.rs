@@ -1,28 +1,28 @@
-//! Frames of code that has no unwind data: stubs that Xen writes, and what lies at the top of the
-//! stack when the pc leads nowhere.
+//! Callers of code without unwind data and without a frame: hypercall stubs, and a pc outside all
+//! code.
 
 use crate::addr::{VirtAddr, Word, PAGE_SIZE};
 use crate::memory::Memory;
+use crate::unwind::frame::How;
+use crate::unwind::registers::{Reg, Registers};
+use crate::unwind::step::{offset, read_word, Caller, Step, Unreadable};
+use crate::unwind::symbols::CodeSymbols;
 
 use super::call_site::{call_before, Call};
-use super::cfi_step::is_callee_saved;
-use super::frame::How;
-use super::registers::{Reg, Registers};
-use super::step::{offset, read_word, Caller, Step, Unreadable};
-use super::symbols::CodeSymbols;
+use super::decode::{decode, Effect};
 
-/// Code that Xen fills in when the kernel starts, a slot of 32 bytes a hypercall: Linux's tables
-/// say nothing of it, or (Linux 4.14 to 5.11) that the stack ends there.
-pub(super) fn is_hypercall_stub(name: &str) -> bool {
+/// Whether this is code that Xen writes when the kernel starts, in a slot of 32 bytes for each
+/// hypercall. Linux's tables do not describe it, or (Linux 4.14 to 5.11) end the stack there.
+pub(in crate::unwind) fn is_hypercall_stub(name: &str) -> bool {
     name == "hypercall_page" || name.starts_with("xen_hypercall_")
 }
 
-/// How far [`run_to_ret`] looks; a slot of the hypercall page has 32 bytes.
+/// The code that [`run_to_ret`] reads: a slot of the hypercall page.
 const WINDOW: usize = 32;
 
-/// Runs the code from the pc to its `ret`, as far as it moves the stack pointer; knows only the
-/// instructions that such stubs are made of.
-pub(super) fn run_to_ret(
+/// The caller of a stub, by the effects of its instructions from the pc to its `ret`. A stub does not
+/// branch.
+pub(in crate::unwind) fn run_to_ret(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     registers: &Registers,
@@ -31,50 +31,13 @@ pub(super) fn run_to_ret(
     let (Some(pc), Some(sp)) = (registers.pc(), registers.sp()) else {
         return Ok(Step::Unknown);
     };
-    let mut bytes = [0; WINDOW];
-    if memory.read(pc, &mut bytes).is_err() {
+    let mut code = [0; WINDOW];
+    if memory.read(pc, &mut code).is_err() {
         return Ok(Step::Unknown);
     }
-    let mut code = bytes.as_slice();
-    let mut stack = 0i64;
-    let mut bp_at = None;
-    let width = word.bytes() as i64;
-    loop {
-        code = match (word, code) {
-            (_, [0xc3, ..]) => break,
-            (Word::W64, [0x41, 0x58..=0x5f, rest @ ..]) => {
-                stack += width;
-                rest
-            }
-            (Word::W64, [0x41, 0x50..=0x57, rest @ ..]) => {
-                stack -= width;
-                rest
-            }
-            (_, [pop @ 0x58..=0x5f, rest @ ..]) => {
-                if *pop == 0x5d {
-                    bp_at = Some(stack);
-                }
-                stack += width;
-                rest
-            }
-            (_, [0x50..=0x57, rest @ ..]) => {
-                stack -= width;
-                rest
-            }
-            (Word::W64, [0x48, 0x83, 0xc4, n, rest @ ..])
-            | (Word::W32, [0x83, 0xc4, n, rest @ ..]) => {
-                stack += i64::from(*n as i8);
-                rest
-            }
-            // mov $number,%eax; int $0x82; syscall; vmcall; vmmcall; nop.
-            (_, [0xb8, _, _, _, _, rest @ ..])
-            | (_, [0xcd, _, rest @ ..])
-            | (_, [0x0f, 0x05, rest @ ..])
-            | (_, [0x0f, 0x01, 0xc1 | 0xd9, rest @ ..])
-            | (_, [0x90, rest @ ..]) => rest,
-            _ => return Ok(Step::Unknown),
-        };
-    }
+    let Some((stack, bp_at)) = stack_at_ret(&code, pc, word) else {
+        return Ok(Step::Unknown);
+    };
     let at = offset(sp, stack, word);
     let Step::Caller(mut caller) = return_address(memory, symbols, at, registers, word, false)?
     else {
@@ -87,17 +50,40 @@ pub(super) fn run_to_ret(
     Ok(Step::Caller(caller))
 }
 
-/// Whether the pc is in the page that is never mapped, so that pointers which are NULL, and members
-/// of a struct at NULL, are caught. No table describes what is there.
-pub(super) fn is_null_page(pc: VirtAddr) -> bool {
+/// How far the code moves the stack pointer up to its `ret`, and from where it pops the frame
+/// pointer, both as distances from the stack pointer at the pc.
+fn stack_at_ret(mut code: &[u8], mut pc: VirtAddr, word: Word) -> Option<(i64, Option<i64>)> {
+    let width = word.bytes() as i64;
+    let (mut stack, mut bp_at) = (0, None);
+    loop {
+        let instruction = decode(code, pc, word)?;
+        match instruction.effect {
+            Effect::Return => return Some((stack, bp_at)),
+            Effect::Stack(bytes) => stack += bytes,
+            Effect::PushFrame => stack -= width,
+            Effect::PopFrame => {
+                bp_at = Some(stack);
+                stack += width;
+            }
+            Effect::None => {}
+            _ => return None,
+        }
+        code = code.get(instruction.length..)?;
+        pc = offset(pc, instruction.length as i64, word);
+    }
+}
+
+/// Whether the pc is in the page at 0, which is never mapped so that accesses through NULL fault. No
+/// table describes code there.
+pub(in crate::unwind) fn is_null_page(pc: VirtAddr) -> bool {
     pc.0 < PAGE_SIZE as u64
 }
 
-/// Takes the word at the top of the stack for the return address, if a call stands before it that
-/// can have led to the pc. So it is when a call went through a wild pointer, and in the first
-/// instruction of a function. After a call through a NULL pointer it is certain: Linux's own
-/// unwinder does the same (arch/x86/kernel/unwind_orc.c, `null_orc_entry`, since 5.1).
-pub(super) fn top_of_stack(
+/// The caller if the word at the top of the stack is the return address of a call that can have led
+/// to the pc. This is the case after a call through a wild pointer, and at the first instruction of a
+/// function. After a call through NULL it is reliable: Linux's own unwinder does the same
+/// (arch/x86/kernel/unwind_orc.c, `null_orc_entry`, since 5.1).
+pub(in crate::unwind) fn top_of_stack(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     registers: &Registers,
@@ -132,7 +118,7 @@ pub(super) fn top_of_stack(
 }
 
 /// Whether the return address of the call that led to the pc is at the top of the stack.
-pub(super) fn is_called(
+pub(in crate::unwind) fn is_called(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     registers: &Registers,
@@ -156,10 +142,10 @@ fn return_address(
     if !symbols.is_text(pc) || call_before(memory, symbols, pc, word).is_none() {
         return Ok(Step::Unknown);
     }
-    // Such code has touched none of the registers that a callee must keep.
+    // Such code has not changed any callee-saved register.
     let mut caller = Registers::at(pc, offset(at, word.bytes() as i64, word));
     for (reg, value) in registers.iter() {
-        if is_callee_saved(reg, word) {
+        if reg.is_callee_saved(word) {
             caller.set(reg, value);
         }
     }

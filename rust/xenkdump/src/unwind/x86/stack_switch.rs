@@ -1,26 +1,26 @@
-//! Calls that were made on another stack: the instruction after such a call gets the old stack
-//! pointer back, and so tells where it is.
+//! Calls on another stack. The instruction after such a call restores the old stack pointer, which
+//! shows where it was saved.
 //!
-//! Linux runs interrupts and softirqs on stacks of their own. On 32 bits `call_on_stack` exchanges
-//! `%esp` with `%ebx`, which the callee keeps; on 64 bits `call_on_irqstack` (5.12) leaves the old
-//! pointer on top of the new stack. ORC knows of that, DWARF and the code's own depth do not.
+//! Linux runs interrupts and softirqs on separate stacks. On 32 bits `call_on_stack` exchanges `%esp`
+//! with `%ebx`, which is callee-saved; on 64 bits `call_on_irqstack` (5.12) saves the old pointer at
+//! the top of the new stack. ORC describes this; DWARF and frame layouts do not.
 
 use crate::addr::{VirtAddr, Word};
 use crate::memory::Memory;
+use crate::unwind::registers::{Reg, Registers};
+use crate::unwind::step::offset;
 
-use super::registers::{Reg, Registers};
-use super::step::offset;
-use super::x86::decode::{decode, Effect};
+use super::decode::{decode, Effect};
 
-/// Sizes of a 32-bit kernel's stacks, which are aligned to them: 4 KiB with `CONFIG_4KSTACKS`.
+/// Sizes and alignments of a 32-bit kernel's stacks: 4 KiB with `CONFIG_4KSTACKS`.
 const SIZES_32: [u64; 2] = [8 << 10, 4 << 10];
 
-/// Words of a `struct thread_info`.
-const MOST_THREAD_INFO: u64 = 24;
+/// Maximum size of a `struct thread_info`, in words.
+const MAX_THREAD_INFO: u64 = 24;
 
-/// The registers once the instruction after the call, at the pc, has switched back; `None` if it
-/// does not switch.
-pub(super) fn undone(
+/// The registers after the code at the pc, a return address, has switched back to the old stack;
+/// `None` if it does not.
+pub(in crate::unwind) fn switch_back(
     memory: &dyn Memory<VirtAddr>,
     registers: &Registers,
     word: Word,
@@ -33,14 +33,14 @@ pub(super) fn undone(
         Source::Popped => memory.read_word(sp, word).ok()?,
         Source::Register(reg) => registers
             .get(reg)
-            .or_else(|| at_the_foot(memory, sp, word))?,
+            .or_else(|| saved_at_base(memory, sp, word))?,
     };
     if old == sp.0 || !old.is_multiple_of(word.bytes() as u64) {
         return None;
     }
-    let mut undone = *registers;
-    undone.set(Reg::Sp, old);
-    Some(undone)
+    let mut switched = *registers;
+    switched.set(Reg::Sp, old);
+    Some(switched)
 }
 
 /// The source of the stack pointer that the code at `pc` switches back to.
@@ -72,29 +72,29 @@ enum Source {
     Register(Reg),
 }
 
-/// The stack pointer that a 32-bit kernel left behind, as it keeps it at the foot of its interrupt
+/// The old stack pointer of a 32-bit kernel, which it saves at the lowest address of its interrupt
 /// stacks.
-fn at_the_foot(memory: &dyn Memory<VirtAddr>, sp: VirtAddr, word: Word) -> Option<u64> {
+fn saved_at_base(memory: &dyn Memory<VirtAddr>, sp: VirtAddr, word: Word) -> Option<u64> {
     if word != Word::W32 {
         return None;
     }
     let read = |addr| memory.read_word(VirtAddr(addr), word).ok();
-    // All of the stack may be popped already.
+    // The stack may be empty: then the stack pointer is at the end of its range.
     let last = sp.0.checked_sub(1)?;
     SIZES_32.into_iter().find_map(|size| {
-        let foot = last & !(size - 1);
-        let first = read(foot)?;
-        let elsewhere = |old: &u64| old.wrapping_sub(foot) > size && read(*old).is_some();
-        // Until 3.15 a `thread_info` lies there. It is that of the same task as the one at the
-        // foot of the stack that `previous_esp` in it points to.
-        let previous = (1..MOST_THREAD_INFO).find_map(|i| {
-            let old = read(foot + i * 4)?;
+        let base = last & !(size - 1);
+        let first = read(base)?;
+        let elsewhere = |old: &u64| old.wrapping_sub(base) > size && read(*old).is_some();
+        // Until 3.15 a `thread_info` is there, of the same task as the one at the base of the stack
+        // that its `previous_esp` points to.
+        let previous = (1..MAX_THREAD_INFO).find_map(|i| {
+            let old = read(base + i * 4)?;
             let of_task = SIZES_32
                 .into_iter()
                 .any(|size| read(old & !(size - 1)) == Some(first));
             (first != 0 && of_task && elsewhere(&old)).then_some(old)
         });
-        // Since then ("x86: Keep thread_info on thread stack in x86_32") just that.
+        // Since then ("x86: Keep thread_info on thread stack in x86_32") only the pointer.
         previous.or(Some(first).filter(elsewhere))
     })
 }
@@ -117,12 +117,11 @@ mod tests {
         ram.words(IRQ_STACK + SIZES_32[0], &[TASK_STACK + 8]);
         let mut registers = Registers::at(VirtAddr(CODE), VirtAddr(IRQ_STACK + SIZES_32[0]));
         registers.put(Reg::Bx, bx);
-        let undone = undone(&ram, &registers, word)?;
-        undone.get(Reg::Sp)
+        switch_back(&ram, &registers, word)?.get(Reg::Sp)
     }
 
     #[test]
-    fn the_register_that_is_moved_back_has_the_old_stack_pointer() {
+    fn the_old_stack_pointer_may_be_in_a_register() {
         let bx = Some(TASK_STACK);
         assert_eq!(sp_of(&[0x89, 0xdc], Word::W32, bx), bx);
         assert_eq!(sp_of(&[0x8b, 0xe3], Word::W32, bx), bx);
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_popped_is_the_old_stack_pointer() {
+    fn the_old_stack_pointer_may_be_popped() {
         assert_eq!(sp_of(&[0x5c], Word::W64, None), Some(TASK_STACK + 8));
         let call_first = [0xe8, 1, 2, 3, 4, 0x5c];
         assert_eq!(sp_of(&call_first, Word::W64, None), Some(TASK_STACK + 8));
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_register_that_is_not_known_is_looked_up_at_the_foot_of_the_stack() {
+    fn an_unknown_register_is_replaced_by_the_pointer_at_the_base() {
         assert_eq!(sp_of(&[0x89, 0xdc], Word::W32, None), Some(TASK_STACK + 16));
         assert_eq!(sp_of(&[0x48, 0x89, 0xdc], Word::W64, None), None);
     }
@@ -158,23 +157,23 @@ mod tests {
         ram.words(TASK_STACK & !0x1fff, &[task]);
         ram.words(TASK_STACK, &[0]);
         let sp = VirtAddr(IRQ_STACK + 0x1000);
-        assert_eq!(at_the_foot(&ram, sp, Word::W32), Some(TASK_STACK));
+        assert_eq!(saved_at_base(&ram, sp, Word::W32), Some(TASK_STACK));
     }
 
     #[test]
-    fn the_last_stack_that_there_is_room_for_has_a_foot_too() {
+    fn the_last_stack_of_the_address_space_has_a_base() {
         for last in [u64::from(u32::MAX), u64::MAX] {
             let mut ram = Ram::new(Word::W32);
-            let foot = last & !(SIZES_32[0] - 1);
-            ram.words(foot, &[TASK_STACK]);
+            let base = last & !(SIZES_32[0] - 1);
+            ram.words(base, &[TASK_STACK]);
             ram.words(TASK_STACK, &[0]);
-            let old = at_the_foot(&ram, VirtAddr(last - 0xff), Word::W32);
+            let old = saved_at_base(&ram, VirtAddr(last - 0xff), Word::W32);
             assert_eq!(old, Some(TASK_STACK));
         }
     }
 
     #[test]
-    fn a_register_that_makes_no_stack_pointer_is_not_believed() {
+    fn an_unaligned_stack_pointer_is_rejected() {
         assert_eq!(sp_of(&[0x89, 0xdc], Word::W32, Some(TASK_STACK + 1)), None);
     }
 }

@@ -1,63 +1,63 @@
-//! Whether a call to one function can have led into another.
+//! Whether a call to one function can lead to another, by a tail call.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
+use crate::budget::Budget;
+use crate::limits::MAX_TAIL_JUMP_CODE;
 use crate::memory::Memory;
+use crate::unwind::step::offset;
+use crate::unwind::symbols::{CodeSymbols, Function};
 
-use super::facts::{Effort, Known, LOOKUP, PAGE};
-use super::step::offset;
-use super::symbols::{CodeSymbols, Function};
+use super::decode::{decode, Effect};
+use super::function_cache::{FunctionCache, LOOKUP_COST, PAGE_COST};
 
-/// How much of a function is searched for jumps out of it.
-const WINDOW: usize = 32 << 10;
-
-/// How a call to one function fits a frame of another.
+/// How a call to one function matches a frame of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fit {
+pub(in crate::unwind) enum Fit {
     /// It is the same function.
     Same,
-    /// They are parts of one function of the source: `f`, `f.cold`, `f.part.0`.
+    /// They are parts of one source function: `f`, `f.cold`, `f.part.0`.
     Part,
-    /// The one jumps to the other.
+    /// The called function jumps to the other.
     TailCall,
-    /// Nothing leads from the one to the other.
+    /// No jump leads from one to the other.
     No,
 }
 
-/// Knows where functions jump to; each is searched once.
-pub(super) struct TailCalls<'a> {
+/// Finds the jumps out of functions, once for each function.
+pub(in crate::unwind) struct TailCalls<'a> {
     memory: &'a dyn Memory<VirtAddr>,
     symbols: &'a dyn CodeSymbols,
     word: Word,
-    known: &'a mut Known<Exits>,
-    effort: &'a Effort,
-    /// What was asked of the symbols; the same calls are held against many functions.
+    cache: &'a mut FunctionCache<TailJumps>,
+    budget: &'a Budget<'a>,
+    /// Symbol lookups: each call is compared with many functions.
     functions: HashMap<u64, Option<Function<'a>>>,
 }
 
-/// The functions that a function jumps to.
-pub(super) type Exits = BTreeSet<u64>;
+/// The starts of the functions that a function jumps to.
+pub(in crate::unwind) type TailJumps = BTreeSet<u64>;
 
 impl<'a> TailCalls<'a> {
     pub fn new(
         memory: &'a dyn Memory<VirtAddr>,
         symbols: &'a dyn CodeSymbols,
         word: Word,
-        known: &'a mut Known<Exits>,
-        effort: &'a Effort,
+        cache: &'a mut FunctionCache<TailJumps>,
+        budget: &'a Budget<'a>,
     ) -> Self {
         Self {
             memory,
             symbols,
             word,
-            known,
-            effort,
+            cache,
+            budget,
             functions: HashMap::new(),
         }
     }
 
-    /// How a call to `target` fits a frame of the function that starts at `function`.
+    /// How a call to `target` matches a frame of the function that starts at `function`.
     pub fn fit(&mut self, target: VirtAddr, function: VirtAddr) -> Fit {
         let Some(called) = self.function(target) else {
             return Fit::No;
@@ -72,7 +72,7 @@ impl<'a> TailCalls<'a> {
         if parts {
             return Fit::Part;
         }
-        if !self.effort.spend(1) {
+        if self.budget.spend(1).is_err() {
             return Fit::No;
         }
         if self.leads_to(target, function) || self.leads_to(called.start, function) {
@@ -81,8 +81,8 @@ impl<'a> TailCalls<'a> {
         Fit::No
     }
 
-    /// Whether the function at `from` jumps to `to`, or to something that does: patched functions
-    /// go through one more jump (`static_call` trampolines, kpatch).
+    /// Whether the function at `from` jumps to `to`, or is a single jump to a function that does
+    /// (`static_call` trampolines, kpatch).
     fn leads_to(&mut self, from: VirtAddr, to: VirtAddr) -> bool {
         self.jumps_to(from, to)
             || self
@@ -90,25 +90,24 @@ impl<'a> TailCalls<'a> {
                 .is_some_and(|next| self.jumps_to(next, to))
     }
 
-    /// Where the code at `start` goes if it is a jump and nothing else.
+    /// The target of the jump at `start`, if there is one.
     fn only_jump_of(&self, start: VirtAddr) -> Option<VirtAddr> {
         let mut code = [0; 5];
         self.memory.read(start, &mut code).ok()?;
-        let [0xe9, a, b, c, d] = code else {
-            return None;
-        };
-        let distance = i32::from_le_bytes([a, b, c, d]);
-        Some(offset(start, 5 + i64::from(distance), self.word))
+        match decode(&code, start, self.word)?.effect {
+            Effect::Jump(target) => Some(target),
+            _ => None,
+        }
     }
 
     fn jumps_to(&mut self, from: VirtAddr, to: VirtAddr) -> bool {
-        let (memory, symbols, word, effort) = (self.memory, self.symbols, self.word, self.effort);
-        let exits = self.known.get_or(from, || {
-            let exits = jumps_out_of(memory, symbols, from, word, effort)?;
-            let size = exits.len() + 1;
-            Some((exits, size))
+        let (memory, symbols, word, budget) = (self.memory, self.symbols, self.word, self.budget);
+        let jumps = self.cache.get_or(from, || {
+            let jumps = jumps_out_of(memory, symbols, from, word, budget)?;
+            let size = jumps.len() + 1;
+            Some((jumps, size))
         });
-        exits.is_some_and(|exits| exits.contains(&to.raw()))
+        jumps.is_some_and(|jumps| jumps.contains(&to.raw()))
     }
 
     fn function(&mut self, addr: VirtAddr) -> Option<Function<'a>> {
@@ -120,32 +119,35 @@ impl<'a> TailCalls<'a> {
     }
 }
 
-/// The targets of jumps from the function at `start` to starts of other functions. The code is
-/// not decoded, so some are not really there; that they hit the first byte of a function makes it
-/// unlikely. `None` if they would take too long to find.
+/// The targets of jumps from the function at `start` to starts of other functions; `None` if the
+/// budget is exhausted.
+///
+/// Every byte may begin a jump: data between instructions cannot hide one. A false jump is unlikely
+/// to lead to the first byte of a function.
 fn jumps_out_of(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     start: VirtAddr,
     word: Word,
-    effort: &Effort,
-) -> Option<Exits> {
+    budget: &Budget<'_>,
+) -> Option<TailJumps> {
     let size = symbols
         .function(start)
         .filter(|function| function.start == start)
         .and_then(|function| function.size)
         .and_then(|size| usize::try_from(size).ok())
         .unwrap_or(PAGE_SIZE);
-    let mut code = vec![0; size.min(WINDOW)];
-    effort.spend(PAGE * code.len().div_ceil(PAGE_SIZE) as u32);
+    let mut code = vec![0; size.min(MAX_TAIL_JUMP_CODE)];
+    let pages = code.len().div_ceil(PAGE_SIZE) as u64;
+    budget.spend(PAGE_COST * pages).ok()?;
     if memory.read(start, &mut code).is_err() {
-        // What follows a function may be missing.
+        // The next page may be missing.
         code.truncate(PAGE_SIZE - start.page_offset());
         if memory.read(start, &mut code).is_err() {
-            return Some(Exits::new());
+            return Some(TailJumps::new());
         }
     }
-    let mut targets = Exits::new();
+    let mut targets = TailJumps::new();
     for at in 0..code.len() {
         let (end, distance) = match code.get(at..).unwrap_or_default() {
             [0xe9, a, b, c, d, ..] => (at + 5, i32::from_le_bytes([*a, *b, *c, *d]).into()),
@@ -156,9 +158,7 @@ fn jumps_out_of(
             _ => continue,
         };
         let target = offset(start, end as i64 + distance, word);
-        if !effort.spend(LOOKUP) {
-            return None;
-        }
+        budget.spend(LOOKUP_COST).ok()?;
         let hits = symbols
             .function(target)
             .is_some_and(|function| function.start == target && target != start);
@@ -178,6 +178,7 @@ fn jumps_out_of(
 
 #[cfg(test)]
 mod tests {
+    use super::super::function_cache::stack_budget;
     use super::*;
     use crate::unwind::testing::{Names, Ram};
 
@@ -203,10 +204,10 @@ mod tests {
     }
 
     #[test]
-    fn a_call_fits_where_code_leads_on() {
+    fn a_call_matches_the_target_of_a_tail_call() {
         let (ram, names) = setting();
-        let (mut known, effort) = (Known::default(), Effort::default());
-        let mut calls = TailCalls::new(&ram, &names, Word::W32, &mut known, &effort);
+        let (mut cache, budget) = (FunctionCache::default(), stack_budget());
+        let mut calls = TailCalls::new(&ram, &names, Word::W32, &mut cache, &budget);
         let mut fit =
             |target, function| calls.fit(VirtAddr(BASE + target), VirtAddr(BASE + function));
         assert_eq!(fit(0, 0), Fit::Same);

@@ -2,9 +2,8 @@
 
 use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::Memory;
-
-use super::registers::{Reg, Registers};
-use super::step::Unreadable;
+use crate::unwind::registers::{Reg, Registers};
+use crate::unwind::step::Unreadable;
 
 /// Where each register lies: one word each, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +145,7 @@ impl PtRegs {
     }
 
     /// The number of the slot of this register.
-    pub(super) fn slot(&self, reg: Reg) -> usize {
+    pub(in crate::unwind) fn slot(&self, reg: Reg) -> usize {
         self.slots
             .iter()
             .position(|slot| *slot == reg)
@@ -154,13 +153,13 @@ impl PtRegs {
     }
 
     /// Where the stack pointer is saved, in a `pt_regs` at `addr`.
-    pub(super) fn sp_slot(&self, addr: VirtAddr) -> VirtAddr {
+    pub(in crate::unwind) fn sp_slot(&self, addr: VirtAddr) -> VirtAddr {
         let bytes = self.slot(Sp) * self.word.bytes();
         VirtAddr(addr.raw().wrapping_add(bytes as u64) & self.word.max())
     }
 
     /// Reads all registers from a `pt_regs` at `addr`.
-    pub(super) fn read(
+    pub(in crate::unwind) fn read(
         &self,
         memory: &dyn Memory<VirtAddr>,
         addr: VirtAddr,
@@ -170,7 +169,7 @@ impl PtRegs {
 
     /// Reads the part that a system call saves, which lies at `addr`; the rest is what C preserves,
     /// as in `before`. Gives also where all of them would begin.
-    pub(super) fn read_syscall(
+    pub(in crate::unwind) fn read_syscall(
         &self,
         memory: &dyn Memory<VirtAddr>,
         addr: VirtAddr,
@@ -189,7 +188,7 @@ impl PtRegs {
     }
 
     /// Reads the part that the processor saves, from `ip` on, which lies at `addr`; the rest is as in `before`.
-    pub(super) fn read_iret(
+    pub(in crate::unwind) fn read_iret(
         &self,
         memory: &dyn Memory<VirtAddr>,
         addr: VirtAddr,
@@ -259,14 +258,14 @@ impl PtRegs {
 
     /// Whether these registers may be those of an interruption at pc 0, by a call through NULL. The
     /// user registers of a kernel thread are zero; those of an io worker have user space's `cs`.
-    pub(super) fn may_be_at_null(&self, registers: &Registers) -> bool {
+    pub(in crate::unwind) fn may_be_at_null(&self, registers: &Registers) -> bool {
         let is_set = |reg| registers.get(reg).is_some_and(|value| value != 0);
         is_set(Cs) && (is_set(Sp) || !self.is_user(registers))
     }
 
     /// Whether these are registers that Xen saved of a PV guest: its kernel runs in ring 3, or in
     /// ring 1 on 32 bits, and its stack is in the same ring.
-    pub(super) fn is_guest(&self, registers: &Registers) -> bool {
+    pub(in crate::unwind) fn is_guest(&self, registers: &Registers) -> bool {
         let ring = |reg| registers.get(reg).map(|selector| selector & 3);
         self.hypervisor && matches!(ring(Cs), Some(1 | 3)) && ring(Cs) == ring(Ss)
     }

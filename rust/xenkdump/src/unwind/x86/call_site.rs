@@ -1,36 +1,38 @@
-//! Is this word a return address? The instruction before it tells.
+//! Return addresses, recognized by the call instruction before them.
 
 use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::Memory;
-
-use super::step::offset;
-use super::symbols::CodeSymbols;
+use crate::unwind::step::offset;
+use crate::unwind::symbols::CodeSymbols;
 
 /// A call instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub(in crate::unwind) enum Call {
     /// `call rel32`.
     Direct(VirtAddr),
-    /// Through a register or memory; it may go anywhere.
+    /// Through a register or memory, to an unknown target.
     Indirect,
 }
 
-/// The longest `call` that compilers write: `ff /2` with a SIB byte and 32 bits of displacement.
-const LONGEST: usize = 7;
+/// The length of the longest call that compilers emit: `ff /2` with a SIB byte and 32 bits of
+/// displacement. A prefix adds to it, but need not be read.
+const MAX_LENGTH: usize = 7;
 
-/// The call that would leave `ret` as its return address. Code can be read two ways at times: a
-/// direct call to code is taken over an indirect one.
-pub(super) fn call_before(
+/// The call whose return address is `ret`. If the bytes before `ret` are the end of both a direct
+/// call to code and an indirect call, the direct one is returned.
+///
+/// Instructions cannot be decoded backwards, so this compares the few encodings of calls.
+pub(in crate::unwind) fn call_before(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     ret: VirtAddr,
     word: Word,
 ) -> Option<Call> {
-    let mut bytes = [0; LONGEST];
-    let start = VirtAddr(ret.raw().checked_sub(LONGEST as u64)?);
+    let mut bytes = [0; MAX_LENGTH];
+    let start = VirtAddr(ret.raw().checked_sub(MAX_LENGTH as u64)?);
     if memory.read(start, &mut bytes).is_err() {
-        // The page before may be missing: all but the longest form fit in five bytes.
-        bytes = [0; LONGEST];
+        // The page before may be missing. Most forms fit into five bytes.
+        bytes = [0; MAX_LENGTH];
         let short = VirtAddr(ret.raw().checked_sub(5)?);
         memory.read(short, bytes.last_chunk_mut::<5>()?).ok()?;
     }
@@ -48,15 +50,15 @@ pub(super) fn call_before(
     is_indirect_call(&bytes).then_some(Call::Indirect)
 }
 
-/// Retpolines: `call` to one of them stands for a call through the register it is named after.
+/// Whether this is a retpoline: calls to it are calls through the register it is named after.
 fn is_indirect_thunk(name: &str) -> bool {
     name.starts_with("__x86_indirect_")
 }
 
-/// Whether `bytes` ends with `ff /2`: opcode, ModRM, perhaps SIB, perhaps displacement.
-fn is_indirect_call(bytes: &[u8; LONGEST]) -> bool {
-    (2..=LONGEST).any(|length| {
-        let Some([0xff, modrm, rest @ ..]) = bytes.get(LONGEST - length..) else {
+/// Whether `bytes` ends with `ff /2`: opcode, ModRM, optional SIB byte and displacement.
+fn is_indirect_call(bytes: &[u8; MAX_LENGTH]) -> bool {
+    (2..=MAX_LENGTH).any(|length| {
+        let Some([0xff, modrm, rest @ ..]) = bytes.get(MAX_LENGTH - length..) else {
             return false;
         };
         if (modrm >> 3) & 7 != 2 {
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_an_indirect_call_is_one() {
+    fn every_form_of_an_indirect_call_is_recognized() {
         for code in [
             &[0xff, 0xd0][..],                  // call *%rax
             &[0x41, 0xff, 0xd3],                // call *%r11

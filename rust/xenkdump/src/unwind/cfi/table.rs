@@ -1,32 +1,23 @@
-//! DWARF call frame information: `.debug_frame` and `.eh_frame`.
+//! Sections of call frame information, indexed by function.
 
 use std::sync::OnceLock;
 
 use gimli::{
-    BaseAddresses, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice,
-    LittleEndian, UnwindOffset, UnwindSection,
+    BaseAddresses, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, LittleEndian,
+    UnwindOffset, UnwindSection,
 };
 
 use crate::addr::{Address, VirtAddr, Word};
+use crate::budget::Budget;
+use crate::limits::{MAX_CIE_SIZE, MAX_FDE_SIZE};
 use crate::memory::Memory;
+use crate::unwind::registers::Registers;
+use crate::unwind::section::Section;
+use crate::unwind::step::{Step, Unreadable};
 
-use super::cfi_step;
-use super::facts::Effort;
-use super::orc::Section;
-use super::registers::Registers;
-use super::step::{Step, Unreadable};
+use super::step::{self, Reader};
 
-pub(super) type Reader<'a> = EndianSlice<'a, LittleEndian>;
-
-/// The most bytes of a function's entry, all of which are run through for each of its frames. The
-/// longest of Linux 6.1 for i386 has 3412.
-const MOST_FDE: usize = 64 << 10;
-
-/// The most bytes of what functions have in common, which is parsed for each that names another
-/// than the function before. The longest of Xen 4.17 has 116.
-const MOST_CIE: u64 = 1 << 10;
-
-/// Which of the two shapes a section has.
+/// The format of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CfiKind {
     /// `.debug_frame`.
@@ -40,15 +31,15 @@ pub struct CfiTable {
     section: Section,
     kind: CfiKind,
     word: Word,
-    /// Where the section lies, as linked: `.eh_frame` counts from there.
+    /// The section's address as linked, to which pointers in `.eh_frame` are relative.
     address: VirtAddr,
-    /// How much higher the code runs than it was linked.
+    /// The difference between the code's run-time and link-time addresses.
     slide: u64,
-    /// The functions, by ascending address; made when first asked for.
+    /// The functions, by ascending address; built on first use.
     index: OnceLock<Vec<Fde>>,
 }
 
-/// One function's entry.
+/// The entry of a function.
 #[derive(Clone, Copy, Debug)]
 struct Fde {
     start: u64,
@@ -57,8 +48,8 @@ struct Fde {
 }
 
 impl CfiTable {
-    /// A section linked to lie at `address` (0 for `.debug_frame`), for code that runs `slide`
-    /// bytes higher than linked.
+    /// A section linked at `address` (0 for `.debug_frame`), for code that runs `slide` bytes above
+    /// its link-time address.
     pub fn new(section: Section, kind: CfiKind, word: Word, address: VirtAddr, slide: u64) -> Self {
         Self {
             section,
@@ -71,12 +62,12 @@ impl CfiTable {
     }
 
     /// The caller of the frame with these registers, whose code is at `lookup`.
-    pub(super) fn step(
+    pub(in crate::unwind) fn step(
         &self,
         memory: &dyn Memory<VirtAddr>,
         registers: &Registers,
         lookup: VirtAddr,
-        effort: &Effort,
+        budget: &Budget<'_>,
     ) -> Result<Step, Unreadable> {
         let bytes = (*self.section).as_ref();
         let width = self.word.bytes() as u8;
@@ -85,12 +76,12 @@ impl CfiTable {
             CfiKind::DebugFrame => {
                 let mut section = DebugFrame::new(bytes, LittleEndian);
                 section.set_address_size(width);
-                self.step_in(&section, &bases, memory, registers, lookup, effort)
+                self.step_in(&section, &bases, memory, registers, lookup, budget)
             }
             CfiKind::EhFrame => {
                 let mut section = EhFrame::new(bytes, LittleEndian);
                 section.set_address_size(width);
-                self.step_in(&section, &bases, memory, registers, lookup, effort)
+                self.step_in(&section, &bases, memory, registers, lookup, budget)
             }
         }
     }
@@ -102,7 +93,7 @@ impl CfiTable {
         memory: &dyn Memory<VirtAddr>,
         registers: &Registers,
         lookup: VirtAddr,
-        effort: &Effort,
+        budget: &Budget<'_>,
     ) -> Result<Step, Unreadable>
     where
         S: UnwindSection<Reader<'a>>,
@@ -127,10 +118,10 @@ impl CfiTable {
             return Ok(Step::Unknown);
         };
         let length = fde.entry_len() + fde.cie().entry_len();
-        if !effort.spend(length as u32) {
+        if budget.spend(length as u64).is_err() {
             return Ok(Step::Unknown);
         }
-        cfi_step::step(section, bases, &fde, pc, self.word, memory, registers)
+        step::step(section, bases, &fde, pc, self.word, memory, registers)
     }
 }
 
@@ -151,8 +142,8 @@ impl CfiTable {
     }
 }
 
-/// The functions of a `.debug_frame` whose entries are all in the 32-bit format, as every kernel's
-/// are: what is asked for lies in the same place in each, and nothing else need be looked at.
+/// The functions of a `.debug_frame` whose entries are all in the 32-bit format, as in every kernel.
+/// Each has the same fields at the same offsets, so that the rest need not be parsed.
 fn plain_entries(section: &[u8], word: Word) -> Option<Vec<Fde>> {
     const IS_CIE: u32 = u32::MAX;
     const IS_64_BIT: u32 = 0xffff_fff0;
@@ -164,7 +155,7 @@ fn plain_entries(section: &[u8], word: Word) -> Option<Vec<Fde>> {
         }
         // Zeros fill gaps.
         let next = offset + 4 + length as usize;
-        if (4..=MOST_FDE).contains(&(length as usize)) && id != IS_CIE {
+        if (4..=MAX_FDE_SIZE).contains(&(length as usize)) && id != IS_CIE {
             let entry = section.get(offset + 8..next)?;
             let start = word.get(entry)?;
             let size = word.get(entry.get(word.bytes()..)?)?;
@@ -187,7 +178,7 @@ fn words(bytes: &[u8]) -> Option<[u32; 2]> {
     ])
 }
 
-/// What functions have in common, unless it is too long to be true.
+/// The CIE at `offset`, unless it is too long.
 fn cie_at<'a, S>(
     bytes: &[u8],
     section: &S,
@@ -200,7 +191,7 @@ where
 {
     let at = UnwindOffset::into(offset);
     match length_at(bytes, at) {
-        Some(length) if length <= MOST_CIE => section.cie_from_offset(bases, offset),
+        Some(length) if length <= MAX_CIE_SIZE => section.cie_from_offset(bases, offset),
         _ => Err(gimli::Error::NotCieId(at as u64)),
     }
 }
@@ -215,8 +206,8 @@ fn length_at(section: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from(high) << 32 | u64::from(low))
 }
 
-/// Every function that can be parsed. What comes after a broken length is lost: nothing
-/// tells where the next entry would begin.
+/// Every function that can be parsed. After an invalid length the start of the next entry is not
+/// known, and the rest is lost.
 fn parsed_entries<'a, S>(bytes: &[u8], section: &S, bases: &BaseAddresses) -> Vec<Fde>
 where
     S: UnwindSection<Reader<'a>>,
@@ -229,7 +220,7 @@ where
         let CieOrFde::Fde(partial) = entry else {
             continue;
         };
-        // Functions in a row mostly share what they have in common.
+        // Consecutive functions usually share a CIE.
         let offset = partial.cie_offset();
         let parsed = partial.parse(|section, bases, wanted| match &last_cie {
             Some((at, cie)) if *at == offset => Ok(Clone::clone(cie)),
@@ -239,7 +230,7 @@ where
                 Ok(cie)
             }
         });
-        if let Some(fde) = parsed.ok().filter(|fde| fde.entry_len() <= MOST_FDE) {
+        if let Some(fde) = parsed.ok().filter(|fde| fde.entry_len() <= MAX_FDE_SIZE) {
             if let Some(end) = fde.initial_address().checked_add(fde.len()) {
                 index.push(Fde {
                     start: fde.initial_address(),
@@ -267,6 +258,7 @@ mod tests {
     use super::*;
     use crate::unwind::registers::Reg;
     use crate::unwind::testing::Ram;
+    use crate::unwind::x86::function_cache::stack_budget;
     use std::sync::Arc;
 
     /// A CIE as gcc writes it for i386: the CFA is esp+4, the return address lies below it.
@@ -304,8 +296,8 @@ mod tests {
         for (reg, value) in registers {
             given.set(*reg, *value);
         }
-        let effort = Effort::default();
-        table.step(&ram, &given, VirtAddr(pc), &effort).unwrap()
+        let budget = stack_budget();
+        table.step(&ram, &given, VirtAddr(pc), &budget).unwrap()
     }
 
     fn found(step: Step, reg: Reg) -> Option<u64> {
@@ -374,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_index_and_the_parsed_one_are_the_same() {
+    fn the_plain_and_the_parsed_index_are_equal() {
         let section = debug_frame(&[
             (0xc100_0100, 0x10, &[0, 0]),
             (0xc100_0000, 0x20, &[]),
@@ -393,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_too_long_to_be_true_is_of_no_use() {
+    fn an_entry_that_is_too_long_is_ignored() {
         let found = |section: &[u8]| match step(section.to_vec(), 0xc100_0000, &[]) {
             Step::Unknown => 0,
             _ => 1,
@@ -403,9 +395,9 @@ mod tests {
             let parsed = [&section[..], &[0xff; 4], &[4, 0, 0, 0, 0, 0, 0, 0]].concat();
             (found(&section), found(&parsed))
         };
-        let nops = vec![0; MOST_FDE - 12];
+        let nops = vec![0; MAX_FDE_SIZE - 12];
         assert_eq!(both(debug_frame(&[(0xc100_0000, 0x10, &nops)])), (1, 1));
-        let more = vec![0; MOST_FDE - 11];
+        let more = vec![0; MAX_FDE_SIZE - 11];
         assert_eq!(both(debug_frame(&[(0xc100_0000, 0x10, &more)])), (0, 0));
         // The augmentation of a signal frame, as often as there is room for.
         let augmented = |times| {
@@ -415,12 +407,12 @@ mod tests {
             let fde = [[0; 4], 0xc100_0000_u32.to_le_bytes(), [0x10, 0, 0, 0]].concat();
             [entry(&cie), entry(&fde)].concat()
         };
-        assert_eq!(both(augmented(MOST_CIE as usize - 14)), (1, 1));
-        assert_eq!(both(augmented(MOST_CIE as usize - 13)), (0, 0));
+        assert_eq!(both(augmented(MAX_CIE_SIZE as usize - 14)), (1, 1));
+        assert_eq!(both(augmented(MAX_CIE_SIZE as usize - 13)), (0, 0));
     }
 
     #[test]
-    fn a_section_that_is_cut_or_in_the_64_bit_format_is_left_to_the_parser() {
+    fn a_truncated_or_64_bit_section_is_parsed() {
         let section = debug_frame(&[(0xc100_0000, 0x20, &[])]);
         assert!(plain_entries(&section[..section.len() - 1], Word::W32).is_none());
         assert!(plain_entries(&[0xff; 12], Word::W32).is_none());

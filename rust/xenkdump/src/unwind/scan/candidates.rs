@@ -1,68 +1,66 @@
-//! The scan: a chain of return addresses that explains a stack best.
+//! The candidates on a stack: words that can be return addresses, and saved registers.
 //!
-//! Every word of the stack that points behind a call is a candidate, and most are left over from
-//! earlier calls. A true chain holds together: each call leads to the function of the frame below
-//! it, and its return address lies where that function's code says. So each pair of candidates is
-//! weighed by how well they fit, and the chain is taken that does best as a whole.
+//! Most of them are left over from earlier calls. In the true chain each call leads to the function of
+//! the next inner frame, and its return address is where the layout of that frame has it. So each pair
+//! of candidates gets a penalty, and the chain with the least total penalty is returned.
 
 use crate::addr::{Address, VirtAddr, PAGE_SIZE};
+use crate::budget::Budget;
+use crate::limits::{MAX_SCANNED_STACK, MAX_SCAN_CANDIDATES};
 use crate::memory::Memory;
+use crate::unwind::frame::How;
+use crate::unwind::outermost::is_entry;
+use crate::unwind::registers::{Reg, Registers};
+use crate::unwind::step::{offset, Caller, Step};
+use crate::unwind::symbols::CodeSymbols;
+use crate::unwind::x86::call_site::{call_before, Call};
+use crate::unwind::x86::code_cache::CodeCache;
+use crate::unwind::x86::frame_layout::FrameAnalyzer;
+use crate::unwind::x86::pt_regs::PtRegs;
+use crate::unwind::x86::saved_regs;
+use crate::unwind::x86::stack_switch;
+use crate::unwind::x86::tail_call::TailCalls;
 
-use super::call_site::{call_before, Call};
 use super::chain::{Candidate, Chain, Entry};
-use super::depth::Depths;
-use super::facts::{CodeFacts, Effort};
-use super::frame::How;
-use super::outermost::is_entry;
-use super::pt_regs::PtRegs;
-use super::registers::{Reg, Registers};
-use super::saved;
-use super::stack_switch;
-use super::step::{offset, Caller, Step};
-use super::symbols::CodeSymbols;
-use super::tail_call::TailCalls;
 
-/// The most of a stack that is read; Linux's have 4 to 16 KiB, with KASAN 32.
-const LARGEST: u64 = 32 << 10;
-
-/// The most candidates that are weighed against each other, as each pair of them is.
-const MOST_CANDIDATES: usize = 512;
-
-/// Finds chains on the stacks of one kernel.
-pub(super) struct Scan<'a> {
+/// A scan of a stack.
+pub(in crate::unwind) struct Scan<'a> {
     pub memory: &'a dyn Memory<VirtAddr>,
     pub symbols: &'a dyn CodeSymbols,
     pub layout: &'a PtRegs,
 }
 
 impl Scan<'_> {
-    /// The callers of `frame`, whose code is at `lookup`, on the stack that ends at `high`; none if
-    /// they would take too long to find.
+    /// The callers of `frame`, whose code is at `lookup`, on the stack that ends at `high`; none if the
+    /// budget is exhausted.
     pub fn chain(
         &self,
         frame: &Caller,
         lookup: VirtAddr,
         high: VirtAddr,
-        facts: &mut CodeFacts,
-        effort: &Effort,
+        code: &mut CodeCache,
+        budget: &Budget<'_>,
     ) -> Vec<Caller> {
         let Some(sp) = frame.registers.sp() else {
             return Vec::new();
         };
         let mut candidates = vec![self.candidate(sp.raw(), frame.clone(), lookup, None)];
         self.collect(sp, high, &mut candidates);
-        let CodeFacts { places, exits } = facts;
+        let CodeCache {
+            layouts,
+            tail_jumps,
+        } = code;
         let word = self.layout.word;
         let chain = Chain {
             memory: self.memory,
             word,
             candidates: &candidates,
-            tail_calls: TailCalls::new(self.memory, self.symbols, word, exits, effort),
-            depths: Depths::new(self.memory, self.symbols, word, places, effort),
+            tail_calls: TailCalls::new(self.memory, self.symbols, word, tail_jumps, budget),
+            frames: FrameAnalyzer::new(self.memory, self.symbols, word, layouts, budget),
         }
         .cheapest();
-        // What was not looked at any more might have made another chain likelier.
-        if effort.is_spent() {
+        // With all of the code another chain might be more likely.
+        if budget.is_exhausted() {
             return Vec::new();
         }
         chain
@@ -75,7 +73,7 @@ impl Scan<'_> {
         lookup: VirtAddr,
         call: Option<Call>,
     ) -> Candidate {
-        let step = saved::step(self.memory, self.symbols, self.layout, &caller.registers);
+        let step = saved_regs::step(self.memory, self.symbols, self.layout, &caller.registers);
         let function = self.symbols.function(lookup);
         Candidate {
             at,
@@ -89,7 +87,7 @@ impl Scan<'_> {
                 _ if function.is_some_and(|function| is_entry(function.name, self.symbols)) => {
                     Entry::End
                 }
-                // The first frame has switched back already.
+                // In the first frame the switch is undone already.
                 _ if call.is_some() && self.switches(&caller) => Entry::End,
                 _ => Entry::No,
             },
@@ -97,21 +95,21 @@ impl Scan<'_> {
         }
     }
 
-    /// Whether a frame goes on on another stack, which is to be scanned on its own.
+    /// Whether a frame continues on another stack, which needs a scan of its own.
     fn switches(&self, caller: &Caller) -> bool {
-        stack_switch::undone(self.memory, &caller.registers, self.layout.word)
-            .and_then(|undone| undone.sp())
+        stack_switch::switch_back(self.memory, &caller.registers, self.layout.word)
+            .and_then(|switched| switched.sp())
             .zip(caller.registers.sp())
-            .is_some_and(|(old, sp)| old.raw().abs_diff(sp.raw()) > LARGEST)
+            .is_some_and(|(old, sp)| old.raw().abs_diff(sp.raw()) > MAX_SCANNED_STACK)
     }
 
-    /// Adds every candidate from `sp` up.
+    /// Adds every candidate from `sp` up to `high`.
     fn collect(&self, sp: VirtAddr, high: VirtAddr, candidates: &mut Vec<Candidate>) {
         let word = self.layout.word;
         let words = self.read(sp, high);
         let cs = self.layout.slot(Reg::Cs);
         for (i, &(at, value)) in words.iter().enumerate() {
-            if candidates.len() >= MOST_CANDIDATES {
+            if candidates.len() >= MAX_SCAN_CANDIDATES {
                 return;
             }
             let pc = VirtAddr(value);
@@ -131,11 +129,11 @@ impl Scan<'_> {
             }
             let may_be_saved = words
                 .get(i + cs)
-                .is_some_and(|(_, word)| saved::may_be_cs(self.layout, *word));
+                .is_some_and(|(_, word)| saved_regs::may_be_cs(self.layout, *word));
             if !may_be_saved {
                 continue;
             }
-            let step = saved::find(self.memory, self.symbols, self.layout, VirtAddr(at));
+            let step = saved_regs::find(self.memory, self.symbols, self.layout, VirtAddr(at));
             if let Ok(Step::Caller(mut caller)) = step {
                 caller.guess = true;
                 let pc = caller.registers.pc().unwrap_or_default();
@@ -144,10 +142,10 @@ impl Scan<'_> {
         }
     }
 
-    /// The words of the stack and where they lie, up to `high` or the first that cannot be read.
+    /// The words of the stack with their addresses, up to `high` or the first unreadable page.
     fn read(&self, sp: VirtAddr, high: VirtAddr) -> Vec<(u64, u64)> {
         let width = self.layout.word.bytes();
-        let end = high.raw().min(sp.raw().saturating_add(LARGEST));
+        let end = high.raw().min(sp.raw().saturating_add(MAX_SCANNED_STACK));
         let mut words = Vec::new();
         let mut at = sp.raw() & !(width as u64 - 1);
         while at < end {
@@ -176,11 +174,12 @@ mod tests {
     use super::*;
     use crate::addr::Word;
     use crate::unwind::testing::{Names, Ram};
+    use crate::unwind::x86::function_cache::stack_budget;
 
     const CODE: u64 = 0xc100_0000;
 
     #[test]
-    fn the_stack_pointer_above_the_last_word_wraps_round() {
+    fn the_stack_pointer_above_the_last_word_wraps() {
         let mut ram = Ram::new(Word::W32);
         ram.bytes(CODE, &[0x90; 64]);
         // call f, from g.
@@ -199,9 +198,9 @@ mod tests {
             interrupted: true,
             saved_at: None,
         };
-        let (mut facts, effort) = (CodeFacts::default(), Effort::default());
+        let (mut code, budget) = (CodeCache::default(), stack_budget());
         let high = VirtAddr(1 << 32);
-        let chain = scan.chain(&frame, VirtAddr(CODE), high, &mut facts, &effort);
+        let chain = scan.chain(&frame, VirtAddr(CODE), high, &mut code, &budget);
         let [caller] = chain.as_slice() else {
             panic!("{chain:?}");
         };

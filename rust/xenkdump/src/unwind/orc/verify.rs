@@ -1,26 +1,24 @@
-//! Which format the rows of an ORC table have, verified against the code that they describe.
+//! Verifies the format of an ORC table against the code that it describes.
 //!
-//! What a kernel pushes can be read off its instructions as well as off its rows. The wrong format
-//! agrees with next to no function, the right one with nearly all.
+//! The layout of a frame follows from the instructions as well as from the rows. A wrong format agrees
+//! with almost no function, the right one with almost all.
 
 use std::fmt;
 
 use crate::addr::{VirtAddr, Word};
+use crate::limits::MAX_ORC_SAMPLE;
 use crate::memory::Memory;
+use crate::unwind::symbols::CodeSymbols;
+use crate::unwind::x86::frame_layout::{CallerBp, FrameAnalyzer, FrameLayout};
+use crate::unwind::x86::function_cache::{stack_budget, FunctionCache};
 
-use super::depth::{CallerBp, Depths, Place};
-use super::facts::{Effort, Known};
-use super::orc::OrcTable;
-use super::orc_format::{OrcEntry, OrcFormat, OrcKind, OrcReg, Row};
-use super::symbols::CodeSymbols;
+use super::format::{OrcEntry, OrcFormat, OrcKind, OrcReg, Row};
+use super::table::OrcTable;
 
-/// Functions that are compared with their rows.
-const FUNCTIONS: usize = 128;
-
-/// Fewer functions than this prove nothing.
+/// The minimum number of functions for a decision.
 const MIN_FUNCTIONS: usize = 4;
 
-/// What an image says of the format of its rows.
+/// What is known about the format of a table without its code.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OrcDescription<'a> {
     /// The section `.orc_header`.
@@ -33,12 +31,12 @@ pub struct OrcDescription<'a> {
     pub has_cfi: bool,
 }
 
-/// The format to read rows in, if any is to be trusted, and what is to be reported.
+/// The format of a table if it is known, and a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrcVerdict {
-    /// `None` where the tables are not to be used.
+    /// `None` if the tables must not be used.
     pub format: Option<OrcFormat>,
-    /// Why not, or what the format rests on where it is not the one that was expected.
+    /// Why they must not, or how an unexpected format was found.
     pub warning: Option<String>,
 }
 
@@ -127,9 +125,9 @@ impl OrcDescription<'_> {
     }
 }
 
-/// Rows of some functions, with what the code says at their instructions.
+/// Rows of some functions, with the frame layouts at their instructions.
 struct Evidence {
-    functions: Vec<Vec<(Row, Place)>>,
+    functions: Vec<Vec<(Row, FrameLayout)>>,
 }
 
 impl Evidence {
@@ -140,54 +138,54 @@ impl Evidence {
         counts: impl Fn(VirtAddr) -> bool,
     ) -> Self {
         let mut starts: Vec<VirtAddr> = table
-            .spread(FUNCTIONS)
+            .spread(MAX_ORC_SAMPLE)
             .filter(|&pc| counts(pc))
             .filter_map(|pc| Some(symbols.function(pc)?.start))
             .collect();
         starts.sort_unstable();
         starts.dedup();
-        let (mut known, effort) = (Known::default(), Effort::default());
-        let mut depths = Depths::new(memory, symbols, Word::W64, &mut known, &effort);
+        let (mut cache, budget) = (FunctionCache::default(), stack_budget());
+        let mut frames = FrameAnalyzer::new(memory, symbols, Word::W64, &mut cache, &budget);
         let mut functions = Vec::new();
         for start in starts {
-            let Some(places) = depths.of_function(start) else {
+            let Some(layouts) = frames.of_function(start) else {
                 continue;
             };
-            let rows: Vec<_> = places
+            let rows: Vec<_> = layouts
                 .certain()
-                .filter(|(_, place)| place.stack.is_some())
-                .filter_map(|(pc, place)| Some((table.find_row(pc)?, *place)))
+                .filter(|(_, layout)| layout.from_sp.is_some())
+                .filter_map(|(pc, layout)| Some((table.find_row(pc)?, *layout)))
                 .collect();
-            // One that pushes nothing has the same row throughout: it is no proof of much.
-            if rows.iter().any(|(_, place)| place.stack != Some(0)) {
+            // A function that pushes nothing has the same row throughout, which proves little.
+            if rows.iter().any(|(_, layout)| layout.from_sp != Some(0)) {
                 functions.push(rows);
             }
         }
         Self { functions }
     }
 
-    /// Functions whose rows mostly say in this format what their code says.
+    /// The number of functions whose rows, in this format, agree with nine tenths of their code.
     fn agreeing(&self, format: &OrcFormat) -> usize {
-        let agrees = |rows: &&Vec<(Row, Place)>| {
+        let agrees = |rows: &&Vec<(Row, FrameLayout)>| {
             let same = rows
                 .iter()
-                .filter(|(row, place)| says_the_same(&format.decode(*row), place));
+                .filter(|(row, layout)| is_equal(&format.decode(*row), layout));
             same.count() * 10 >= rows.len() * 9
         };
         self.functions.iter().filter(agrees).count()
     }
 }
 
-/// Whether a row has the return address and the caller's frame pointer where the code has them.
-fn says_the_same(entry: &OrcEntry, place: &Place) -> bool {
-    // From the base up to the caller's stack pointer, above the return address.
+/// Whether a row has the same return address and caller's frame pointer as a layout.
+fn is_equal(entry: &OrcEntry, layout: &FrameLayout) -> bool {
+    // A row's offset leads to the caller's stack pointer, above the return address.
     let above = |distance: Option<i64>| distance == Some(i64::from(entry.sp_offset) - 8);
     let sp = match entry.sp_reg {
-        Some(OrcReg::Sp) => above(place.stack),
-        Some(OrcReg::Bp) => above(place.frame),
+        Some(OrcReg::Sp) => above(layout.from_sp),
+        Some(OrcReg::Bp) => above(layout.from_bp),
         _ => false,
     };
-    let bp = match place.caller_bp {
+    let bp = match layout.caller_bp {
         CallerBp::Kept => entry.bp_reg == Some(OrcReg::Undefined),
         CallerBp::Pushed(below) => {
             entry.bp_reg == Some(OrcReg::PrevSp) && i64::from(entry.bp_offset) == -8 - below
@@ -285,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_version_is_read_as_the_code_says_whatever_the_release() {
+    fn an_unknown_version_is_identified_by_the_code_whatever_the_release() {
         for (kernel, format) in [
             (v6_1(), OrcFormat::V5_12),
             (v6_4(), OrcFormat::V6_4),

@@ -1,30 +1,30 @@
-//! Entry code without unwind data: it saves a `pt_regs` and calls on, so the registers lie where
-//! the stack pointer of its frame points.
+//! Entry code without unwind data. It saves a `pt_regs` and then calls C code, so the registers are
+//! at the stack pointer of its frame.
 
 use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::Memory;
+use crate::unwind::frame::How;
+use crate::unwind::registers::{Reg, Registers};
+use crate::unwind::step::{offset, read_word, Caller, Step, Unreadable};
+use crate::unwind::symbols::CodeSymbols;
 
-use super::frame::How;
 use super::leaf;
 use super::pt_regs::PtRegs;
-use super::registers::{Reg, Registers};
-use super::step::{offset, read_word, Caller, Step, Unreadable};
-use super::symbols::CodeSymbols;
 
-/// Stacks are smaller than this: registers saved for an interruption of the same stack have a
-/// stack pointer at most this far up.
-const LARGEST_STACK: u64 = 64 << 10;
+/// Upper bound for the size of a stack. Registers saved on the interrupted stack have a stack pointer
+/// at most this far above them.
+const MAX_STACK_SIZE: u64 = 64 << 10;
 
-/// The most that Linux leaves unused at the top of a stack: room for the selectors that virtual
-/// 8086 mode pushes, or for FRED.
-const MOST_PADDING: u64 = 16;
+/// Maximum padding that Linux leaves at the top of a stack: for the selectors that virtual 8086 mode
+/// pushes, or for FRED.
+const MAX_PADDING: u64 = 16;
 
-/// The most that Xen keeps at the top of a stack above a guest's registers (`struct cpu_info`).
-const MOST_CPU_INFO: u64 = 256;
+/// Maximum size of what Xen keeps above a guest's registers at the top of a stack (`struct cpu_info`).
+const MAX_CPU_INFO: u64 = 256;
 
-/// The frame that entry code interrupted, if its registers lie at the stack pointer. Where the
-/// empty ones of a kernel thread lie there, the stack ends.
-pub(super) fn step(
+/// The interrupted frame, if its registers are at the stack pointer. The stack ends if these are the
+/// empty registers of a kernel thread.
+pub(in crate::unwind) fn step(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     layout: &PtRegs,
@@ -37,7 +37,7 @@ pub(super) fn step(
     if !matches!(found, Step::Unknown) {
         return Ok(found);
     }
-    // A system call of old kernels saved but some of them.
+    // Before Linux 4.1 a system call saves only some of them.
     if let Some((at, saved)) = layout.read_syscall(memory, sp, registers) {
         if layout.is_user(&saved) && is_likely(memory, symbols, layout, &saved, at) {
             return Ok(interrupted(saved, at));
@@ -53,14 +53,14 @@ pub(super) fn step(
     Ok(Step::Unknown)
 }
 
-/// The frame whose registers lie at `at`, if they look like registers.
-pub(super) fn find(
+/// The frame whose registers are at `at`, if they are plausible.
+pub(in crate::unwind) fn find(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
     layout: &PtRegs,
     at: VirtAddr,
 ) -> Result<Step, Unreadable> {
-    // A stack may end within the size of a `pt_regs`: that is no fault of the stack's.
+    // Unreadable memory is no error here: the stack may end less than a `pt_regs` above.
     let Ok(registers) = layout.read(memory, at) else {
         return Ok(Step::Unknown);
     };
@@ -84,7 +84,7 @@ fn interrupted(registers: Registers, at: VirtAddr) -> Step {
 }
 
 /// Whether the low half of this word can be the `cs` of saved registers.
-pub(super) fn may_be_cs(layout: &PtRegs, word: u64) -> bool {
+pub(in crate::unwind) fn may_be_cs(layout: &PtRegs, word: u64) -> bool {
     let cs = word & 0xffff;
     match layout.word {
         _ if layout.hypervisor => cs != 0,
@@ -93,28 +93,28 @@ pub(super) fn may_be_cs(layout: &PtRegs, word: u64) -> bool {
     }
 }
 
-/// Who comes from user space comes to an empty stack: its registers lie at the top, below no more
-/// than some padding. Stacks end where pages do.
+/// Whether a `pt_regs` at `at` is at the top of its stack, as on entry from user mode: only padding
+/// lies between it and the end of the page.
 fn is_top_of_stack(layout: &PtRegs, at: VirtAddr) -> bool {
     let end = at.raw().wrapping_add(layout.size());
-    let most = if layout.hypervisor {
-        MOST_CPU_INFO
+    let max = if layout.hypervisor {
+        MAX_CPU_INFO
     } else {
-        MOST_PADDING
+        MAX_PADDING
     };
-    end.wrapping_neg() % (PAGE_SIZE as u64) <= most
+    end.wrapping_neg() % (PAGE_SIZE as u64) <= max
 }
 
-/// A kernel thread has never been in user space: its user registers are zero.
+/// Whether these are the user registers of a kernel thread, which are zero.
 fn is_empty(registers: &Registers) -> bool {
     registers
         .iter()
         .all(|(reg, value)| value == 0 || reg == Reg::Sp)
 }
 
-/// Whether these can be registers: selectors and flags have few values, and the pc and the stack
-/// pointer must agree with them. A kernel's pc outside all code needs the return address of the call
-/// that led there.
+/// Whether these are plausible registers: selectors and flags have few valid values, and the pc and
+/// the stack pointer must agree with them. A kernel pc outside all code needs the return address of
+/// the call that led there.
 fn is_likely(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
@@ -142,7 +142,7 @@ fn is_likely(
     }
     let selectors = match layout.word {
         Word::W64 => {
-            // Under Xen PV the kernel sees ring 0 or ring 3, by who saved the selector.
+            // Under Xen PV the RPL is 0 or 3, depending on who saved the selector.
             matches!(cs, 0x10 | 0xe030 | 0xe033 | 0xe008)
                 && matches!(ss, None | Some(0 | 0x18 | 0xe02b | 0xe028 | 0xe010))
         }
@@ -152,10 +152,10 @@ fn is_likely(
                 && matches!(ss, None | Some(0x68 | 0x69))
         }
     };
-    // What a crash in this very frame saved of itself is not what it interrupted: its stack
-    // pointer would lie above the registers.
-    let same_stack = sp.abs_diff(at.raw()) < LARGEST_STACK;
-    // The stack pointer itself may be what went wrong: a double fault has a stack of its own.
+    // The stack pointer of interrupted code is above the registers. It is not if a crash in this
+    // frame saved its own registers.
+    let same_stack = sp.abs_diff(at.raw()) < MAX_STACK_SIZE;
+    // A double fault has a stack of its own: the stack pointer may be invalid.
     let aligned = sp % layout.word.bytes() as u64 == 0;
     selectors
         && (!same_stack || (aligned && sp >= layout.sp_slot(at).raw()))
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_registers_of_a_system_call_lie_at_the_stack_pointer() {
+    fn the_registers_of_a_system_call_are_at_the_stack_pointer() {
         let mut ram = Ram::new(Word::W32);
         let user = [0xb7f0_1549, 0x73, 0x246, 0xbfc0_0010, 0x7b];
         ram.words(STACK, &pt_regs(9, user));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_call_before_linux_4_1_saves_but_some_of_them() {
+    fn a_system_call_before_linux_4_1_saves_some_registers() {
         const TOP: u64 = 0xffff_8800_001b_8000;
         let mut ram = Ram::new(Word::W64);
         let orig_ax = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_passed_on_the_stack_lie_one_word_up() {
+    fn registers_passed_on_the_stack_are_one_word_up() {
         let mut ram = Ram::new(Word::W32);
         let kernel = [0xc100_1000, 0x61, 0x202, u64::from(STACK as u32 + 72), 0x69];
         ram.words(STACK, &[STACK + 4]);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_resembles_registers_is_not_taken_for_them() {
+    fn implausible_registers_are_rejected() {
         let unlikely = |last| {
             let mut ram = Ram::new(Word::W32);
             ram.words(STACK, &pt_regs(9, last));

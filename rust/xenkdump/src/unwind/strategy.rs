@@ -1,121 +1,160 @@
-//! What is tried to find the caller of a frame, in which order.
+//! Which method finds the caller of a frame, and which callers are accepted.
 
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use crate::addr::{Address, VirtAddr, Word};
+use crate::budget::Budget;
+use crate::limits::MAX_STACK_SCANS;
 
-use super::call_site::call_before;
-use super::depth::Depths;
-use super::facts::Effort;
+use super::cfi::table::CfiTable;
 use super::frame_pointer;
-use super::leaf;
-use super::orc_step;
+use super::orc;
+use super::orc::table::OrcTables;
 use super::outermost::is_outermost;
 use super::registers::{Reg, Registers};
-use super::saved;
-use super::scan::Scan;
-use super::stack_switch;
+use super::scan::candidates::Scan;
+use super::stack::{Method, Stack};
 use super::step::{Caller, Step, Unreadable};
-use super::unwinder::{Method, Stack, Unwinder};
+use super::x86::call_site::call_before;
+use super::x86::code_cache::CodeCache;
+use super::x86::frame_layout::FrameAnalyzer;
+use super::x86::function_cache::stack_budget;
+use super::x86::pt_regs::PtRegs;
+use super::x86::{leaf, saved_regs, stack_switch};
 
-/// What is tried for a frame.
+/// One attempt to find the caller of a frame.
 #[derive(Clone, Copy)]
-enum Way {
-    /// Code that Xen wrote over the kernel's, by running it: tables know only what lay there before.
+enum Attempt {
+    /// A hypercall stub, whose code is followed to its `ret`. Xen writes them over the kernel's code,
+    /// so the kernel's tables do not describe them.
     Stub,
+    /// One of the methods.
     By(Method),
-    /// Entry code, by the registers it saved.
+    /// Entry code, by the registers that it saved.
     Entry,
-    /// Code that keeps no frame.
+    /// Code without a frame, by the top of the stack.
     Leaf,
 }
 
-impl Way {
-    /// All of them, the best first.
-    const ALL: [Way; 7] = [
-        Way::Stub,
-        Way::By(Method::Orc),
-        Way::By(Method::Cfi),
-        Way::Entry,
-        Way::Leaf,
-        Way::By(Method::FramePointer),
-        Way::By(Method::Scan),
+impl Attempt {
+    /// All of them, the most reliable first.
+    const ALL: [Attempt; 7] = [
+        Attempt::Stub,
+        Attempt::By(Method::Orc),
+        Attempt::By(Method::Cfi),
+        Attempt::Entry,
+        Attempt::Leaf,
+        Attempt::By(Method::FramePointer),
+        Attempt::By(Method::Scan),
     ];
 }
 
-/// So many times a stack is scanned: once more for each interruption, and where the chain was
-/// left for a better method.
-const MOST_SCANS: usize = 16;
+/// The maximum distance in bytes from the frame of a stack's first function to the end of the stack:
+/// an unused `pt_regs`, and the little that was pushed before the function was called.
+const MAX_ABOVE_FIRST: u64 = 256;
 
-/// The most bytes that a stack has above its first function: a `pt_regs` that is not used, and what
-/// little was pushed before the function was called.
-const MOST_ABOVE_FIRST: u64 = 256;
-
-/// What scans of a stack have found so far.
-#[derive(Default)]
+/// The state of the scans of one stack.
 pub(super) struct Scans {
-    /// The last chain.
+    /// The chain that the last scan found.
     chain: Vec<Caller>,
     count: usize,
-    /// What code may still be looked at.
-    pub effort: Effort,
+    /// The work on the code of this stack.
+    pub budget: Budget<'static>,
 }
 
-impl Unwinder {
-    /// The caller of the frame with these registers, whose code is at `lookup`.
-    pub(super) fn step(
+impl Default for Scans {
+    fn default() -> Self {
+        Self {
+            chain: Vec::new(),
+            count: 0,
+            budget: stack_budget(),
+        }
+    }
+}
+
+/// The unwind tables of one kernel, or of Xen, and the methods that use them.
+#[derive(Debug)]
+pub(super) struct Strategy {
+    pub word: Word,
+    pub layout: PtRegs,
+    pub orc: OrcTables,
+    pub cfi: Vec<CfiTable>,
+    pub methods: Vec<Method>,
+    /// Shared by all stacks, which are of the same kernel.
+    code: Mutex<CodeCache>,
+}
+
+impl Strategy {
+    /// All methods, without tables.
+    pub fn new(word: Word, layout: PtRegs) -> Self {
+        Self {
+            word,
+            layout,
+            orc: OrcTables::default(),
+            cfi: Vec::new(),
+            methods: Method::ALL.to_vec(),
+            code: Mutex::default(),
+        }
+    }
+
+    /// The caller of `frame`, whose code is at `lookup`.
+    pub fn step(
         &self,
         stack: &Stack<'_>,
         frame: &Caller,
         lookup: VirtAddr,
         scans: &mut Scans,
     ) -> Result<Step, Unreadable> {
+        let Stack {
+            memory, symbols, ..
+        } = *stack;
+        let registers = &frame.registers;
         let mut unreadable = None;
+        // ORC describes stack switches; the other methods do not.
+        let switched = match frame.interrupted {
+            true => None,
+            false => stack_switch::switch_back(memory, registers, self.word),
+        };
         let switched = Caller {
-            registers: match frame.interrupted {
-                true => None,
-                false => stack_switch::undone(stack.memory, &frame.registers, self.word),
-            }
-            .unwrap_or(frame.registers),
+            registers: switched.unwrap_or(*registers),
             ..frame.clone()
         };
-        for way in Way::ALL {
-            let step = match way {
-                Way::By(method) if !self.methods.contains(&method) => continue,
+        let is_stub = symbols
+            .function(lookup)
+            .is_some_and(|function| leaf::is_hypercall_stub(function.name));
+        for attempt in Attempt::ALL {
+            let step = match attempt {
+                Attempt::By(method) if !self.methods.contains(&method) => continue,
                 // An image may have entries for discarded code, which is linked at 0.
-                Way::By(Method::Orc | Method::Cfi) if leaf::is_null_page(lookup) => continue,
-                Way::By(Method::Orc) => self.orc_step(stack, &frame.registers, lookup),
-                Way::By(Method::Cfi) => {
-                    self.cfi_step(stack, &switched.registers, lookup, &scans.effort)
+                Attempt::By(Method::Orc | Method::Cfi) if leaf::is_null_page(lookup) => continue,
+                Attempt::By(Method::Orc) => self.orc_step(stack, registers, lookup),
+                Attempt::By(Method::Cfi) => {
+                    self.cfi_step(stack, &switched.registers, lookup, &scans.budget)
                 }
-                Way::By(Method::FramePointer) => {
-                    self.frame_pointer_step(stack, &switched, lookup, &scans.effort)
+                Attempt::By(Method::FramePointer) => {
+                    self.frame_pointer_step(stack, &switched, lookup, &scans.budget)
                 }
-                Way::By(Method::Scan) => Ok(self.scan_step(stack, &switched, lookup, scans)),
-                Way::Entry => {
-                    saved::step(stack.memory, stack.symbols, &self.layout, &frame.registers)
+                Attempt::By(Method::Scan) => Ok(self.scan_step(stack, &switched, lookup, scans)),
+                Attempt::Entry => saved_regs::step(memory, symbols, &self.layout, registers),
+                Attempt::Stub if is_stub => leaf::run_to_ret(memory, symbols, registers, self.word),
+                Attempt::Leaf if frame.interrupted => {
+                    leaf::top_of_stack(memory, symbols, registers, self.word)
                 }
-                Way::Stub if self.is_stub(stack, lookup) => {
-                    leaf::run_to_ret(stack.memory, stack.symbols, &frame.registers, self.word)
-                }
-                Way::Leaf if frame.interrupted => {
-                    leaf::top_of_stack(stack.memory, stack.symbols, &frame.registers, self.word)
-                }
-                Way::Stub | Way::Leaf => continue,
+                Attempt::Stub | Attempt::Leaf => continue,
             };
             match step {
                 Ok(Step::Caller(caller)) if self.is_plausible(stack, &caller) => {
                     return Ok(Step::Caller(caller))
                 }
-                Ok(Step::End) if !self.is_stub(stack, lookup) => return Ok(Step::End),
+                // From Linux 4.14 to 5.11 ORC ends a stack at a hypercall stub.
+                Ok(Step::End) if !is_stub => return Ok(Step::End),
                 Ok(_) => {}
                 Err(fault) => unreadable = unreadable.or(Some(fault)),
             }
         }
-        let outermost = stack
-            .symbols
+        let outermost = symbols
             .function(lookup)
-            .is_some_and(|function| is_outermost(function.name, stack.symbols));
+            .is_some_and(|function| is_outermost(function.name, symbols));
         if outermost {
             return Ok(Step::End);
         }
@@ -127,24 +166,24 @@ impl Unwinder {
         stack: &Stack<'_>,
         frame: &Caller,
         lookup: VirtAddr,
-        effort: &Effort,
+        budget: &Budget<'_>,
     ) -> Result<Step, Unreadable> {
         let Stack {
             memory, symbols, ..
         } = *stack;
         let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut depths = Depths::new(memory, symbols, self.word, &mut code.places, effort);
+        let mut frames = FrameAnalyzer::new(memory, symbols, self.word, &mut code.layouts, budget);
         frame_pointer::step(
             memory,
             symbols,
             &frame.registers,
             lookup,
-            &mut depths,
+            &mut frames,
             self.word,
         )
     }
 
-    /// The next frame of the chain that a scan found before, or of a new one.
+    /// The next frame of the chain that the last scan found, or the first frame of a new one.
     fn scan_step(
         &self,
         stack: &Stack<'_>,
@@ -158,9 +197,11 @@ impl Unwinder {
             .iter()
             .position(|found| (found.registers.pc(), found.registers.sp()) == here);
         let next = match known {
-            // An interrupted frame may stand on another stack, which is to be scanned anew.
+            // An interrupted frame may be on another stack, which needs a scan of its own.
             Some(at) if at + 1 < scans.chain.len() || !frame.interrupted => at + 1,
-            _ if scans.count >= MOST_SCANS || scans.effort.is_spent() => return Step::Unknown,
+            _ if scans.count >= MAX_STACK_SCANS || scans.budget.is_exhausted() => {
+                return Step::Unknown
+            }
             _ => {
                 let scan = Scan {
                     memory: stack.memory,
@@ -169,7 +210,7 @@ impl Unwinder {
                 };
                 let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
                 let high = self.stack_end(stack, frame);
-                scans.chain = scan.chain(frame, lookup, high, &mut code, &scans.effort);
+                scans.chain = scan.chain(frame, lookup, high, &mut code, &scans.budget);
                 scans.count += 1;
                 0
             }
@@ -180,8 +221,8 @@ impl Unwinder {
         }
     }
 
-    /// Where the stack of this frame ends, as far as anything tells: stacks are aligned to their
-    /// size.
+    /// The end of the stack of this frame. If its bounds are not known, stacks have the kernel's
+    /// usual size and are aligned to it.
     fn stack_end(&self, stack: &Stack<'_>, frame: &Caller) -> VirtAddr {
         let sp = frame.registers.sp().unwrap_or_default();
         let known = stack
@@ -200,13 +241,6 @@ impl Unwinder {
         }
     }
 
-    fn is_stub(&self, stack: &Stack<'_>, lookup: VirtAddr) -> bool {
-        stack
-            .symbols
-            .function(lookup)
-            .is_some_and(|function| leaf::is_hypercall_stub(function.name))
-    }
-
     fn orc_step(
         &self,
         stack: &Stack<'_>,
@@ -219,7 +253,7 @@ impl Unwinder {
             Word::W64 => self.orc.find(lookup),
         };
         found.map_or(Ok(Step::Unknown), |(format, entry)| {
-            orc_step::step(
+            orc::step::step(
                 &entry,
                 format.indirect_then_offset,
                 &self.layout,
@@ -234,10 +268,10 @@ impl Unwinder {
         stack: &Stack<'_>,
         registers: &Registers,
         lookup: VirtAddr,
-        effort: &Effort,
+        budget: &Budget<'_>,
     ) -> Result<Step, Unreadable> {
         for table in &self.cfi {
-            let step = table.step(stack.memory, registers, lookup, effort)?;
+            let step = table.step(stack.memory, registers, lookup, budget)?;
             if !matches!(step, Step::Unknown) {
                 return Ok(step);
             }
@@ -245,8 +279,8 @@ impl Unwinder {
         Ok(Step::Unknown)
     }
 
-    /// Whether this can be a caller at all: unwind data for the wrong code, or a stack that was
-    /// overwritten, must not lead to nonsense.
+    /// Whether this can be a caller: unwind data for other code, or an overwritten stack, must not
+    /// yield meaningless frames.
     fn is_plausible(&self, stack: &Stack<'_>, caller: &Caller) -> bool {
         let (Some(pc), Some(sp)) = (caller.registers.pc(), caller.registers.sp()) else {
             return false;
@@ -255,7 +289,7 @@ impl Unwinder {
         if pc.raw() == 0 {
             return saved || self.is_first(stack, caller);
         }
-        // Nobody returns to user space as to a caller.
+        // Kernel code does not return to user space as to a caller.
         if self.layout.is_user(&caller.registers) {
             return saved;
         }
@@ -267,18 +301,19 @@ impl Unwinder {
         if sp.raw() % self.word.bytes() as u64 != 0 {
             return false;
         }
-        // Code that symbols know nothing of (a module's, a JIT's) must at least have made a call.
+        // Code without symbols (of a module, of a JIT) must at least have made a call.
         stack.symbols.is_text(VirtAddr(pc.raw().wrapping_sub(1)))
             || call_before(stack.memory, stack.symbols, pc, self.word).is_some()
     }
 
-    /// Whether there is nothing behind this caller: its pc is 0, and no call through NULL led there.
-    pub(super) fn is_end(&self, stack: &Stack<'_>, caller: &Caller) -> bool {
+    /// Whether this caller is no frame but the end of the stack: its pc is 0, and not because of a
+    /// call through NULL.
+    pub fn is_end(&self, stack: &Stack<'_>, caller: &Caller) -> bool {
         let registers = &caller.registers;
         if registers.get(Reg::Ip) != Some(0) {
             return false;
         }
-        // What old kernels push below the first function of a stack.
+        // Old kernels push a return address of 0 before the first function of a stack.
         if !caller.interrupted || !self.layout.may_be_at_null(registers) {
             return true;
         }
@@ -289,12 +324,12 @@ impl Unwinder {
             && !leaf::is_called(stack.memory, stack.symbols, registers, self.word)
     }
 
-    /// Whether this lies where a stack begins. A return address of 0 there marks the first function;
-    /// anywhere else the stack was overwritten, or read amiss.
+    /// Whether this is the frame of the first function of a stack. A return address of 0 marks that
+    /// one; anywhere else the stack was overwritten or unwound incorrectly.
     fn is_first(&self, stack: &Stack<'_>, caller: &Caller) -> bool {
         let sp = caller.registers.sp().unwrap_or_default();
         let above = self.stack_end(stack, caller).raw().saturating_sub(sp.raw());
-        above <= MOST_ABOVE_FIRST
+        above <= MAX_ABOVE_FIRST
     }
 }
 
@@ -309,11 +344,11 @@ mod tests {
 
     const RET: u64 = 0xffff_ffff_8100_0102;
 
-    /// What `ask` says of this caller on a stack with a return address in each word.
+    /// What `ask` returns for this caller, on a stack with this word at its stack pointer.
     fn asked(
         caller: (u64, u64, Option<u64>, bool),
         word_on_stack: u64,
-        ask: impl Fn(&Unwinder, &Stack<'_>, &Caller) -> bool,
+        ask: impl Fn(&Strategy, &Stack<'_>, &Caller) -> bool,
     ) -> bool {
         let (pc, sp, cs, interrupted) = caller;
         let mut ram = Ram::new(Word::W64);
@@ -337,18 +372,19 @@ mod tests {
             interrupted,
             saved_at: None,
         };
-        ask(&Unwinder::new(Word::W64, None), &stack, &caller)
+        let layout = PtRegs::of(Word::W64, None);
+        ask(&Strategy::new(Word::W64, layout), &stack, &caller)
     }
 
     fn is_plausible(pc: u64, sp: u64, interrupted: bool) -> bool {
         let caller = (pc, sp, None, interrupted);
-        asked(caller, 0, Unwinder::is_plausible)
+        asked(caller, 0, Strategy::is_plausible)
     }
 
     #[test]
     fn a_call_through_null_does_not_end_a_stack() {
         let ends =
-            |sp, cs, interrupted, top| asked((0, sp, cs, interrupted), top, Unwinder::is_end);
+            |sp, cs, interrupted, top| asked((0, sp, cs, interrupted), top, Strategy::is_end);
         assert!(!ends(HIGH - 1024, Some(0x10), true, RET));
         assert!(!ends(HIGH - 1024, Some(0x10), true, 0), "a return to 0");
         assert!(!ends(HIGH - 176, Some(0x10), true, RET), "the first call");
@@ -358,7 +394,7 @@ mod tests {
         assert!(ends(HIGH - 168, Some(0x10), true, 0), "one of 3.8 to 4.8");
         assert!(ends(0, Some(0x33), true, 0), "an io worker");
         assert!(!ends(0, Some(0x10), true, 0), "no stack either");
-        assert!(!asked((0x48, 0, None, true), 0, Unwinder::is_end));
+        assert!(!asked((0x48, 0, None, true), 0, Strategy::is_end));
     }
 
     #[test]

@@ -1,24 +1,23 @@
-//! From a frame to its caller by a row of call frame information.
+//! From a frame to its caller, by a row of call frame information.
 
 use gimli::{
-    BaseAddresses, CfaRule, Encoding, EvaluationResult, FrameDescriptionEntry, Location,
-    ReaderOffset, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindExpression,
-    UnwindSection, UnwindTableRow, Value,
+    BaseAddresses, CfaRule, Encoding, EndianSlice, EvaluationResult, FrameDescriptionEntry,
+    LittleEndian, Location, ReaderOffset, Register, RegisterRule, UnwindContext,
+    UnwindContextStorage, UnwindExpression, UnwindSection, UnwindTableRow, Value,
 };
 
 use crate::addr::{VirtAddr, Word};
+use crate::limits::MAX_CFI_OPERATIONS;
 use crate::memory::Memory;
+use crate::unwind::frame::How;
+use crate::unwind::registers::{Reg, Registers};
+use crate::unwind::step::{read_word, Caller, Step, Unreadable};
 
-use super::cfi::Reader;
-use super::frame::How;
-use super::registers::{Reg, Registers};
-use super::step::{read_word, Caller, Step, Unreadable};
+/// The bytes of a section.
+pub(in crate::unwind) type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
-/// No expression in a kernel's unwind data is near this long.
-const MOST_OPERATIONS: u32 = 256;
-
-/// Room for the rows of one function: a kernel's code has no other registers, and no deeper nesting
-/// of states. gimli's own storage has room for those of every architecture, and is slow to clear.
+/// Storage for the rows of a function, large enough for x86's registers and a kernel's depth of
+/// remembered states. gimli's default is for every architecture, and slow to clear.
 struct Rows;
 
 impl<T: ReaderOffset> UnwindContextStorage<T> for Rows {
@@ -26,7 +25,7 @@ impl<T: ReaderOffset> UnwindContextStorage<T> for Rows {
     type Stack = [UnwindTableRow<T, Self>; 4];
 }
 
-/// The registers by their DWARF numbers; the last is the return address.
+/// The registers in the order of their DWARF numbers; the last is the return address.
 fn numbered(word: Word) -> &'static [Reg] {
     use Reg::{Ax, Bp, Bx, Cx, Di, Dx, Ip, Si, Sp, R10, R11, R12, R13, R14, R15, R8, R9};
     match word {
@@ -37,18 +36,7 @@ fn numbered(word: Word) -> &'static [Reg] {
     }
 }
 
-/// Whether a callee gives the register back as it was.
-pub(super) fn is_callee_saved(reg: Reg, word: Word) -> bool {
-    match word {
-        Word::W32 => matches!(reg, Reg::Bx | Reg::Bp | Reg::Si | Reg::Di),
-        Word::W64 => matches!(
-            reg,
-            Reg::Bx | Reg::Bp | Reg::R12 | Reg::R13 | Reg::R14 | Reg::R15
-        ),
-    }
-}
-
-/// What the rules of a row are applied to.
+/// The frame that the rules of a row are applied to.
 struct Frame<'a> {
     word: Word,
     encoding: Encoding,
@@ -57,7 +45,7 @@ struct Frame<'a> {
 }
 
 /// Applies the row of `fde` for `pc` (as linked) to the frame whose registers these are.
-pub(super) fn step<'a, S: UnwindSection<Reader<'a>>>(
+pub(in crate::unwind) fn step<'a, S: UnwindSection<Reader<'a>>>(
     section: &S,
     bases: &BaseAddresses,
     fde: &FrameDescriptionEntry<Reader<'a>>,
@@ -93,7 +81,7 @@ pub(super) fn step<'a, S: UnwindSection<Reader<'a>>>(
             .and_then(|number| row.register(Register(number)));
         let value = match rule {
             None if *reg == Reg::Sp => Some(cfa),
-            None if signal || is_callee_saved(*reg, word) => registers.get(*reg),
+            None if signal || reg.is_callee_saved(word) => registers.get(*reg),
             None | Some(RegisterRule::Undefined) => None,
             Some(RegisterRule::SameValue) => registers.get(*reg),
             Some(RegisterRule::Offset(offset)) => {
@@ -115,7 +103,7 @@ pub(super) fn step<'a, S: UnwindSection<Reader<'a>>>(
         };
         caller.put(*reg, value.map(|value| value & word.max()));
     }
-    // Of an interruption the processor pushed cs above the pc, of which DWARF has no number.
+    // In an interrupted frame the processor pushed cs above the pc. DWARF has no number for cs.
     if let (true, Some(RegisterRule::Offset(ip))) =
         (signal, row.register(fde.cie().return_address_register()))
     {
@@ -124,7 +112,7 @@ pub(super) fn step<'a, S: UnwindSection<Reader<'a>>>(
             .wrapping_add(word.bytes() as u64);
         caller.put(Reg::Cs, frame.read(at).ok().map(|cs| cs & 0xffff));
     }
-    // Without a return address there is no caller: so the outermost function is marked.
+    // The outermost function is marked by an undefined return address.
     if caller.get(Reg::Ip).is_none() {
         return Ok(Step::End);
     }
@@ -147,7 +135,7 @@ impl Frame<'_> {
         read_word(self.memory, VirtAddr(addr & self.word.max()), self.word)
     }
 
-    /// The value of an expression; `None` if it needs what is not known or makes no sense.
+    /// The value of an expression; `None` if it is invalid or needs an unknown register.
     fn evaluate<'a, S: UnwindSection<Reader<'a>>>(
         &self,
         section: &S,
@@ -158,7 +146,7 @@ impl Frame<'_> {
             return Ok(None);
         };
         let mut evaluation = expression.evaluation(self.encoding);
-        evaluation.set_max_iterations(MOST_OPERATIONS);
+        evaluation.set_max_iterations(MAX_CFI_OPERATIONS);
         if let Some(initial) = initial {
             evaluation.set_initial_value(initial);
         }

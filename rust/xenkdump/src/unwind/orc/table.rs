@@ -1,36 +1,32 @@
-//! ORC: the unwind tables of x86_64 Linux since 4.14.
+//! ORC tables, searched by address.
 //!
-//! `.orc_unwind_ip` holds an `i32` a row, the distance from the row itself to the first instruction
-//! that the row of the same index in `.orc_unwind` is about. Both are used in place.
-
-use std::sync::Arc;
+//! `.orc_unwind_ip` holds an `i32` for each row: the distance from this `i32` to the first instruction
+//! that the row of the same index in `.orc_unwind` describes. Both are used in place.
 
 use crate::addr::{Address, VirtAddr};
 use crate::ranges::Ranges;
+use crate::unwind::section::Section;
 
-use super::orc_format::{OrcEntry, OrcFormat, OrcKind, Row, ENTRY_SIZE};
+use super::format::{OrcEntry, OrcFormat, OrcKind, Row, ENTRY_SIZE};
 
-/// Bytes of a section, mapped or owned.
-pub type Section = Arc<dyn AsRef<[u8]> + Send + Sync>;
-
-/// The ORC tables of a kernel or of a module.
+/// The ORC table of a kernel or of a module.
 pub struct OrcTable {
     ip: Section,
     ip_address: VirtAddr,
     entries: Section,
     format: OrcFormat,
-    /// The code the tables are about, where it has an end.
+    /// The code that the table describes.
     range: (VirtAddr, VirtAddr),
     rows: usize,
-    /// Rows in the order of their addresses, where the tables are not so already: before Linux 5.6
-    /// (f14bf6a350df, "x86/unwind/orc: Remove boot-time ORC unwind tables sorting") the kernel
-    /// sorted them when it started, and a file has them as the linker left them.
+    /// The rows by ascending address, unless the table is in this order. Before Linux 5.6
+    /// (f14bf6a350df, "x86/unwind/orc: Remove boot-time ORC unwind tables sorting") the kernel sorted
+    /// the table when it started, and a file has it in the linker's order.
     order: Option<Vec<u32>>,
 }
 
 impl OrcTable {
-    /// Tables whose `.orc_unwind_ip` lies at `ip_address` in the running kernel (so that is where
-    /// a KASLR slide goes in), for the code in `range`.
+    /// A table whose `.orc_unwind_ip` is at `ip_address` in the running kernel (including the KASLR
+    /// offset), for the code in `range`.
     pub fn new(
         ip: Section,
         ip_address: VirtAddr,
@@ -68,15 +64,15 @@ impl OrcTable {
             return None;
         }
         let mut order: Vec<u32> = (0..self.rows as u32).collect();
-        // Of two rows for one address the one is the end of the unit before, and says nothing:
-        // the other shall come last, where a search finds it.
+        // Of two rows for one address, one is empty: the end of the previous unit. The other must come
+        // last, where a search finds it.
         order.sort_by_key(|&row| {
             let row = row as usize;
-            // In every version such a row has no flags at all.
-            let says = self
+            // In every version an empty row has no flags.
+            let has_flags = self
                 .row(row)
                 .is_some_and(|[.., low, high]| (low, high) != (0, 0));
-            (self.row_pc(ip, row), says)
+            (self.row_pc(ip, row), has_flags)
         });
         Some(order)
     }
@@ -98,8 +94,8 @@ impl OrcTable {
         bytes.first_chunk().copied()
     }
 
-    /// At most `count` addresses that rows are about, spread evenly over the table.
-    pub(super) fn spread(&self, count: usize) -> impl Iterator<Item = VirtAddr> + '_ {
+    /// At most `count` addresses that the table describes, spread evenly over its rows.
+    pub(in crate::unwind) fn spread(&self, count: usize) -> impl Iterator<Item = VirtAddr> + '_ {
         let ip = (*self.ip).as_ref();
         let step = self.rows.div_ceil(count.max(1)).max(1);
         (0..self.rows)
@@ -107,34 +103,34 @@ impl OrcTable {
             .map(move |row| VirtAddr(self.row_pc(ip, row)))
     }
 
-    /// Sets how the rows are read.
+    /// Sets the format of the rows.
     pub fn set_format(&mut self, format: OrcFormat) {
         self.format = format;
     }
 
-    /// How the rows are read.
+    /// The format of the rows.
     pub fn format(&self) -> &OrcFormat {
         &self.format
     }
 
-    /// Number of rows.
+    /// The number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Whether the tables are about this code.
+    /// Whether the table describes this code.
     pub fn covers(&self, pc: VirtAddr) -> bool {
         (self.range.0..self.range.1).contains(&pc)
     }
 
-    /// The row for this instruction; `None` if there is none or it says nothing.
+    /// The row for this instruction; `None` if there is none or it is empty.
     pub fn find(&self, pc: VirtAddr) -> Option<OrcEntry> {
         let entry = self.format.decode(self.find_row(pc)?);
         (entry.kind != OrcKind::Undefined).then_some(entry)
     }
 
     /// The row for this instruction as it is stored.
-    pub(super) fn find_row(&self, pc: VirtAddr) -> Option<Row> {
+    pub(in crate::unwind) fn find_row(&self, pc: VirtAddr) -> Option<Row> {
         if !self.covers(pc) {
             return None;
         }
@@ -158,9 +154,9 @@ impl OrcTable {
 
 /// The ORC tables of a kernel and of its modules.
 #[derive(Debug, Default)]
-pub(super) struct OrcTables {
+pub(in crate::unwind) struct OrcTables {
     all: Vec<OrcTable>,
-    /// Where in `all` those behind the first, the kernel's own, are.
+    /// The indices in `all` of the modules' tables; the first is the kernel's.
     modules: Ranges<usize>,
 }
 
@@ -177,7 +173,7 @@ impl OrcTables {
         self.all.is_empty()
     }
 
-    /// The row for this instruction, and how its table's rows are read.
+    /// The row for this instruction, and the format of its table.
     pub fn find(&self, pc: VirtAddr) -> Option<(&OrcFormat, OrcEntry)> {
         let module = self.modules.find(pc).and_then(|&i| self.all.get(i));
         let mut tables = self.all.first().into_iter().chain(module);
@@ -198,6 +194,7 @@ impl std::fmt::Debug for OrcTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     /// A table at 0x1000 with one row for each pc; the sp offset is the row's number.
     fn table(pcs: &[u64], undefined: &[usize]) -> OrcTable {
@@ -236,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_as_the_linker_left_it_is_searched_in_order() {
+    fn a_table_in_the_linker_s_order_is_searched_by_address() {
         // Before Linux 5.6: .init.text may come first, and the row that ends a unit second.
         let table = table(
             &[0x9000, 0x9010, 0x5000, 0x5010, 0x5010, 0x5020],
@@ -273,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn many_modules_are_no_trouble() {
+    fn many_modules_are_searched_quickly() {
         const COUNT: u64 = 100_000;
         let start = |i: u64| 0x1000 + i * 0x1000;
         let mut tables = OrcTables::default();
@@ -288,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_unequal_length_are_as_long_as_the_shorter() {
+    fn the_shorter_section_limits_the_number_of_rows() {
         let table = OrcTable::new(
             Arc::new(vec![0; 9]),
             VirtAddr(u64::MAX),

@@ -1,0 +1,12 @@
+//! What was learnt of a kernel's code.
+
+use super::frame_layout::FrameLayouts;
+use super::function_cache::FunctionCache;
+use super::tail_call::TailJumps;
+
+/// Results of code analysis, for all stacks of a kernel.
+#[derive(Debug, Default)]
+pub(in crate::unwind) struct CodeCache {
+    pub layouts: FunctionCache<FrameLayouts>,
+    pub tail_jumps: FunctionCache<TailJumps>,
+}

@@ -25,16 +25,16 @@ def test_faults(vmcore: str, vmlinux: str, dump_file: Callable[[str], str]) -> N
     assert not [outcome for outcome in tally.outcomes if "finding" in outcome]
 
 
-def memory_hog(_: object) -> None:
+def memory_hog(*_: object) -> None:
     bytearray(faults.MEMORY)
 
 
-def endless(_: object) -> None:
+def endless(*_: object) -> None:
     while True:
         pass
 
 
-def crash(_: object) -> None:
+def crash(*_: object) -> None:
     raise IndexError("oops")
 
 
@@ -43,7 +43,7 @@ def crash(_: object) -> None:
     [(memory_hog, "MemoryError"), (endless, "SIGPROF"), (crash, "IndexError at test_faults.py")],
 )
 def test_that_it_would_find_one(
-    command: Callable[[object], None],
+    command: Callable[..., None],
     finding: str,
     dump_file: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from xenkdump_fast.commands.contract import Result
+from xenkdump_fast.output.escape import printable
 
 
 def text(result: Result) -> str:
     """As the command prints it."""
-    return "".join(f"{line}\n" for line in result.text())
+    return "".join(f"{printable(line)}\n" for line in result.text())
 
 
 def json(result: Result) -> dict[str, Any]:

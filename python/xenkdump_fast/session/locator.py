@@ -52,6 +52,11 @@ class Locator:
             except AbsentError as error:
                 yield Candidate(source, None, None, str(error))
 
+    def offered(self) -> list[str]:
+        """Names of the sources that the dump offers, each once."""
+        sources = self.platform.sources(self.image, self._roots)
+        return list(dict.fromkeys(source.name for source in sources))
+
     def locate(self, p2m: P2M | None) -> Location | None:
         """Where the kernel is, by any root; AbsentError if it is not the domain's own."""
         return self._locate(p2m, self._roots, self.platform.roots)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.test_json_schema import SCHEMA, closed
+from tests.tools.test_json_schema import SCHEMA, closed
 from xenkdump_fast import cli
 
 HOST = "xen417-mixed-pcpus/vmcore"

@@ -13,7 +13,7 @@ from tools.json_schema import schema
 from xenkdump_fast import cli
 from xenkdump_forge import write_dump
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA: dict[str, Any] = json.loads((DOCS / "json.schema.json").read_text())
 KINDS = ("2006", "32on64", "modern")
 COMMANDS = (

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tests.xen.patched import patched
 
 import xenkdump_fast as xk
+from tests.xen.patched import patched
 from xenkdump_fast.cli import main
 from xenkdump_forge import SyntheticDump, write_dump
 

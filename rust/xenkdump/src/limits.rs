@@ -91,6 +91,8 @@ pub const MAX_SECTION_RATIO: u64 = 64;
 /// Bytes to which one section may inflate beyond [`MAX_SECTION_RATIO`].
 pub const MAX_SECTION_SLACK: u64 = 1 << 20;
 
+// == Types ==
+
 /// Types and members visited for one question about types. The longest struct of Linux 6.1 has 576
 /// members, the longest enum seen 900 enumerators.
 pub const MAX_TYPE_STEPS: usize = 1 << 18;
@@ -101,6 +103,8 @@ pub const MAX_TYPE_LIST_STEPS: usize = 1 << 22;
 
 /// Typedefs, dimensions, pointers or anonymous structs in a chain. Linux needs 8.
 pub const MAX_TYPE_DEPTH: usize = 64;
+
+// == Unwinding ==
 
 /// Frames of a backtrace. A kernel's stack has 16 KiB.
 pub const MAX_FRAMES: usize = 1024;

@@ -1,4 +1,4 @@
-//! What comes out: frames, and why there are no more of them.
+//! Backtraces: frames, and the reason why an unwind stopped.
 
 use crate::addr::VirtAddr;
 use crate::memory::Fault;
@@ -9,7 +9,7 @@ use super::registers::Registers;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum How {
-    /// It is where the caller said that the stack starts.
+    /// It is the start of the unwind.
     Start,
     /// By an ORC entry.
     Orc,
@@ -17,10 +17,10 @@ pub enum How {
     Cfi,
     /// By the chain of frame pointers.
     FramePointer,
-    /// By running the few instructions that stand between a stub's pc and its `ret`, or by taking
-    /// the top of the stack for the return address.
+    /// By the instructions from a stub's pc to its `ret`, or by the return address at the top of the
+    /// stack.
     Leaf,
-    /// From registers that entry code saved on the stack, found there by their looks.
+    /// By registers that entry code saved on the stack, recognized by their values.
     SavedRegisters,
     /// By a scan of the stack for return addresses.
     Scan,
@@ -44,29 +44,29 @@ impl How {
 /// One frame of a stack.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
-    /// Where execution stands or will go on.
+    /// The next instruction to execute.
     pub pc: VirtAddr,
-    /// The stack pointer in this frame: the callee's return address is popped already.
+    /// The stack pointer, after the return from the callee.
     pub sp: VirtAddr,
     /// How the frame was found.
     pub how: How,
-    /// No unwind data led here, only likelihood.
+    /// It is unreliable: no unwind data leads to it.
     pub guess: bool,
-    /// The pc is the very instruction where an interrupt, an exception or a system call came, not
-    /// the one after a call.
+    /// The frame was interrupted by an interrupt, an exception or a system call: the pc is exact, not a
+    /// return address.
     pub interrupted: bool,
     /// User space; always the last frame.
     pub user: bool,
-    /// The full registers, where the stack holds them: those given for the first frame, those
-    /// that an exception saved for an interrupted one.
+    /// All registers, if they are known: those given for the first frame, those saved on the stack for
+    /// an interrupted one.
     pub registers: Option<Registers>,
-    /// Where the stack holds them.
+    /// Their address on the stack.
     pub registers_at: Option<VirtAddr>,
 }
 
 impl Frame {
-    /// An address within the instruction that made the call or was interrupted: a return address
-    /// may already belong to the next function if the call never returns.
+    /// An address within the call or the interrupted instruction. After a call that never returns, the
+    /// return address may belong to the next function.
     pub fn lookup_pc(&self) -> VirtAddr {
         if self.interrupted {
             self.pc
@@ -76,33 +76,33 @@ impl Frame {
     }
 }
 
-/// Why an unwind ended before the end of the stack.
+/// The reason why an unwind stopped before the end of the stack.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Stop {
     /// The registers to start from lack the pc or the stack pointer.
     #[error("the registers to start from lack {0}")]
     NoStart(&'static str),
-    /// As many frames as were asked for.
+    /// The limit of frames is reached.
     #[error("the limit of {0} frames is reached")]
     Limit(usize),
-    /// The same pc and stack pointer came twice.
+    /// A pc and stack pointer are repeated.
     #[error("the frame at pc {pc}, sp {sp} came twice")]
     Loop {
-        /// The pc that came again.
+        /// The repeated pc.
         pc: VirtAddr,
-        /// The stack pointer that came again.
+        /// The repeated stack pointer.
         sp: VirtAddr,
     },
     /// The stack cannot be read.
     #[error("the stack at {addr} cannot be read: {fault}")]
     Unreadable {
-        /// What was to be read.
+        /// The address that is unreadable.
         addr: VirtAddr,
-        /// Why it cannot be.
+        /// The reason.
         fault: Fault,
     },
-    /// The code of all that the stack may mean is more than any stack needs.
+    /// The budget for the code of a stack is exhausted.
     #[error("the caller of {pc} (sp {sp}) would take too much code to find")]
     TooMuchCode {
         /// The frame's pc.
@@ -120,11 +120,11 @@ pub enum Stop {
     },
 }
 
-/// A stack: frames from the innermost outwards.
+/// The frames of a stack, from the innermost outwards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backtrace {
     /// The frames.
     pub frames: Vec<Frame>,
-    /// Why it ended early; `None` at the end of the stack.
+    /// Why the unwind stopped; `None` at the end of the stack.
     pub stopped: Option<Stop>,
 }

@@ -261,7 +261,7 @@ mod tests {
     use crate::unwind::x86::function_cache::stack_budget;
     use std::sync::Arc;
 
-    /// A CIE as gcc writes it for i386: the CFA is esp+4, the return address lies below it.
+    /// A CIE as gcc writes it for i386: the CFA is esp+4, the return address is below it.
     fn debug_frame(functions: &[(u32, u32, &[u8])]) -> Vec<u8> {
         let mut section = entry(&[
             0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0x7c, 8, 0x0c, 4, 4, 0x88, 1, 0, 0,

@@ -1,4 +1,4 @@
-//! The versions of ORC's rows.
+//! The formats of ORC rows.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub(in crate::unwind) type Row = [u8; ENTRY_SIZE];
 pub enum OrcNumbering {
     /// ORC's own numbers, from Linux 4.14 to 7.0.
     V4_14,
-    /// Linux 7.1: those of the processor's registers are ordered anew.
+    /// Linux 7.1: a new order.
     V7_1,
 }
 
@@ -21,7 +21,7 @@ impl OrcNumbering {
     const fn registers(self) -> &'static [OrcReg] {
         use OrcReg::{Ax, Bp, BpIndirect, Di, Dx, PrevSp, Sp, SpIndirect, Undefined, R10, R13};
         match self {
-            // The last was added by some stable trees.
+            // The last one was added in some stable trees.
             Self::V4_14 => &[
                 Undefined, PrevSp, Dx, Di, Bp, Sp, R10, R13, BpIndirect, SpIndirect, Ax,
             ],
@@ -44,13 +44,13 @@ impl OrcNumbering {
     }
 }
 
-/// The numbers of a Linux release, where it is known.
+/// The version of a Linux release, if known.
 type Release = Option<(u32, u32, u32)>;
 
-/// How the flag bits of a row of `.orc_unwind` are to be read.
+/// The format of the flags in a row of `.orc_unwind`.
 ///
-/// Each row is two `i16`, the offsets of the stack pointer and of the frame pointer, and a `u16`:
-/// 4 bits base register of the one, 4 bits base register of the other, then the bits described here.
+/// A row has two `i16`, the offsets of the stack pointer and of the frame pointer, and a `u16`: 4 bits
+/// for the base register of each, then the bits described here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrcFormat {
     /// The numbers of the base registers.
@@ -58,15 +58,15 @@ pub struct OrcFormat {
     /// Bits of the type field, from bit 8 on: 2, or 3 in the versions that have a type for
     /// "undefined" and one for "end of stack".
     pub type_bits: u8,
-    /// The bit that says that no frame comes after.
+    /// The bit that marks the end of the stack.
     pub end_bit: Option<u8>,
-    /// The bit that says that the caller was interrupted. Where there is none, the types that
-    /// restore saved registers say so.
+    /// The bit that marks an interrupted caller. Without it, the types that restore saved registers
+    /// do.
     pub signal_bit: Option<u8>,
-    /// `SP_INDIRECT` reads the word at the stack pointer, then adds the offset; or the other way
-    /// round.
+    /// Whether `SP_INDIRECT` reads the word at the stack pointer and then adds the offset, or the other
+    /// way round.
     pub indirect_then_offset: bool,
-    /// A row without a base register ends the stack, `end_bit` or not.
+    /// Whether a row without a base register ends the stack, regardless of `end_bit`.
     pub undefined_is_end: bool,
 }
 
@@ -153,9 +153,9 @@ impl OrcFormat {
         }
     }
 
-    /// The format by the bit fields of `struct orc_entry` as BTF or DWARF describe them: the width
-    /// of `type`, and the bits in the `u16` where `end` and `signal` lie if there are such fields.
-    /// The release decides what the fields do not tell.
+    /// The format by the bit fields of `struct orc_entry` in BTF or DWARF: the width of `type`, and the
+    /// bit positions of `end` and `signal` in the `u16`, if they exist. What the fields leave open is
+    /// determined by the release.
     pub fn of_fields(
         type_bits: u8,
         end_bit: Option<u8>,
@@ -177,8 +177,8 @@ impl OrcFormat {
         }
     }
 
-    /// The formats that the rows may have, the likeliest first: what the release's own bit fields
-    /// (`fields`) and the release suggest, then every other version.
+    /// The possible formats, most likely first: those of the kernel's bit fields (`fields`) and of its
+    /// release, then every other version.
     pub(in crate::unwind) fn candidates(fields: Option<Self>, release: Release) -> Vec<Self> {
         let mut candidates = Vec::new();
         let other_numbering = |format: Self| Self {
@@ -201,7 +201,7 @@ impl OrcFormat {
         candidates
     }
 
-    /// Reads a row.
+    /// Decodes a row.
     pub(in crate::unwind) fn decode(&self, row: Row) -> OrcEntry {
         let [s0, s1, b0, b1, f0, f1] = row;
         let flags = u16::from_le_bytes([f0, f1]);
@@ -215,8 +215,7 @@ impl OrcFormat {
         };
         let end = bit(self.end_bit).unwrap_or(false);
         let kind = match raw {
-            // A row without a base is one of two things whatever its type; so it stands in Linux
-            // before 6.4, where the two had no type of their own.
+            // Before Linux 6.4 the type of a row without a base has no meaning.
             _ if self.type_bits < 3 && sp_reg == Some(OrcReg::Undefined) => {
                 if end || self.undefined_is_end {
                     OrcKind::EndOfStack
@@ -255,7 +254,7 @@ impl fmt::Display for OrcFormat {
     }
 }
 
-/// The base that an offset counts from.
+/// The base register of an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum OrcReg {
@@ -272,33 +271,33 @@ pub enum OrcReg {
     SpIndirect,
 }
 
-/// What lies at the address that a row computes.
+/// What is at the address that a row yields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrcKind {
     /// No data for this code.
     Undefined,
-    /// No frame comes after.
+    /// The end of the stack.
     EndOfStack,
-    /// The return address lies in the word below.
+    /// The return address is in the word below.
     Call,
-    /// A whole `pt_regs` begins there.
+    /// A complete `pt_regs`.
     Regs,
-    /// The part of a `pt_regs` that the processor saves begins there.
+    /// The part of a `pt_regs` that the processor saves.
     RegsPartial,
 }
 
 /// A row of `.orc_unwind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrcEntry {
-    /// Added to the base for the caller's stack pointer.
+    /// The offset of the caller's stack pointer from its base.
     pub sp_offset: i16,
-    /// Added to the base for the place of the caller's frame pointer.
+    /// The offset of the saved frame pointer from its base.
     pub bp_offset: i16,
-    /// Base for the caller's stack pointer; `None` for a number no version has.
+    /// The base of the caller's stack pointer; `None` for an invalid number.
     pub sp_reg: Option<OrcReg>,
-    /// Base for the place of the caller's frame pointer.
+    /// The base of the address where the caller's frame pointer is saved.
     pub bp_reg: Option<OrcReg>,
-    /// What lies at the caller's stack pointer.
+    /// What is at the caller's stack pointer.
     pub kind: OrcKind,
     /// The caller was interrupted: its pc is exact.
     pub signal: bool,

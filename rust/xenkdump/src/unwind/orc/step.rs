@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(found.registers.sp(), Some(VirtAddr(at)));
             assert!(!found.interrupted);
             if let Some(reg) = reg {
-                // A callee keeps the frame pointer alone, as far as ORC tells.
+                // Of the callee-saved registers ORC restores only the frame pointer.
                 assert_eq!(found.registers.get(reg).is_some(), reg == Reg::Bp);
                 assert!(matches!(run(&entry, true, &ram, &[]), Step::Unknown));
             }

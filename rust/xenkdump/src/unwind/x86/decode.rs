@@ -57,8 +57,11 @@ pub(in crate::unwind) struct Instruction {
     pub effect: Effect,
 }
 
-/// Decodes the instruction at the start of `code`, which lies at `pc`. Returns `None` for an invalid
+/// Decodes the instruction at the start of `code`, which is at `pc`. Returns `None` for an invalid
 /// or truncated instruction, and for `enter`, which compilers do not emit.
+///
+/// iced-x86 1.22 does not know `rmpread` and `udb`. Linux 7.3 has them in `get_rmpentry` and in the
+/// FineIBT thunks, before code that calls nothing.
 pub(in crate::unwind) fn decode(code: &[u8], pc: VirtAddr, word: Word) -> Option<Instruction> {
     let bits = match word {
         Word::W32 => 32,
@@ -85,7 +88,7 @@ fn effect(instruction: &iced_x86::Instruction, word: Word) -> Effect {
         FlowControl::XbeginXabortXend if instruction.mnemonic() == Mnemonic::Xbegin => {
             Effect::Branch(target)
         }
-        // Through a register go tail calls; compilers put jump tables in memory operands.
+        // Compilers emit tail calls through registers, and jump tables as memory operands.
         FlowControl::IndirectBranch if instruction.op0_kind() == OpKind::Register => Effect::Return,
         FlowControl::IndirectBranch => Effect::JumpTable,
         FlowControl::Return => Effect::Return,

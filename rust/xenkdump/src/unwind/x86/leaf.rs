@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_hypercall_slot_is_left_from_any_of_its_instructions() {
         let (ram, names) = setting();
-        // Where the return address lies, in words above the stack pointer, at each instruction.
+        // The position of the return address at each instruction, in words above the stack pointer.
         for (instruction, words) in [(0, 0), (1, 1), (3, 2), (8, 2), (10, 2), (12, 1), (13, 0)] {
             let sp = STACK + 16 - words * 8;
             let registers = Registers::at(VirtAddr(PAGE + 29 * 32 + instruction), VirtAddr(sp));

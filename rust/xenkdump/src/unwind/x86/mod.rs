@@ -1,4 +1,4 @@
-//! What x86 code tells about a stack: its instructions, its calls, and what it saves.
+//! x86 code: instructions, calls, frame layouts, and the registers that entry code saves.
 
 pub(super) mod call_site;
 pub(super) mod code_cache;

@@ -1,27 +1,27 @@
-//! `struct pt_regs`: the registers that entry code saves on the kernel's stack.
+//! `struct pt_regs`: registers saved by entry code on the kernel's stack.
 
 use crate::addr::{Address, VirtAddr, Word};
 use crate::memory::Memory;
 use crate::unwind::registers::{Reg, Registers};
 use crate::unwind::step::Unreadable;
 
-/// Where each register lies: one word each, in this order.
+/// The layout of a `pt_regs`: one word for each register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PtRegs {
-    /// Size of a slot.
+    /// The size of a slot.
     pub word: Word,
-    /// The slots, from the lowest address up.
+    /// The registers by ascending address.
     pub slots: &'static [Reg],
-    /// The stack pointer and `ss` are saved for an interruption of the kernel too. If not, `sp` is
-    /// the address where it would have been saved.
+    /// Whether the stack pointer and `ss` are also saved when the kernel is interrupted. If not, `sp`
+    /// is the address of their slots.
     pub saves_kernel_sp: bool,
-    /// The first register that a system call saves; before it C keeps them in its own frames.
+    /// The first register that a system call saves. The registers before it are callee-saved.
     pub syscall_from: Option<Reg>,
-    /// These are Xen's own, and what it interrupts is a guest.
+    /// Whether Xen saves them; user mode is a guest then.
     pub hypervisor: bool,
 }
 
-/// The most slots any layout has; a `pt_regs` is read in one go.
+/// The number of slots of the largest layout.
 const MAX_SLOTS: usize = 25;
 
 /// Xen's flat code segment for 64-bit PV guests (xen/include/public/arch-x86/xen-x86_64.h). Kernel
@@ -48,7 +48,7 @@ const X86_64: PtRegs = PtRegs {
     hypervisor: false,
 };
 
-/// Before that a system call saved what C does not preserve, and no more.
+/// Before that a system call saved only the registers that are not callee-saved.
 const X86_64_2_6: PtRegs = PtRegs {
     syscall_from: Some(R11),
     ..X86_64
@@ -72,8 +72,8 @@ const I386_2_6_30: PtRegs = PtRegs {
     ..I386
 };
 
-/// Linux 2.6.20 to 2.6.29: one segment register beside `ds` and `es`, the one per-CPU data is
-/// reached through (2.6.20 called it `gs`).
+/// Linux 2.6.20 to 2.6.29: `ds`, `es` and the segment register for per-CPU data (named `gs` in
+/// 2.6.20).
 const I386_2_6_20: PtRegs = PtRegs {
     word: Word::W32,
     slots: &[
@@ -84,7 +84,7 @@ const I386_2_6_20: PtRegs = PtRegs {
     hypervisor: false,
 };
 
-/// Before Linux 2.6.20: `ds` and `es` alone.
+/// Before Linux 2.6.20: only `ds` and `es`.
 const I386_2_6: PtRegs = PtRegs {
     word: Word::W32,
     slots: &[
@@ -107,7 +107,7 @@ const XEN_X86_64: PtRegs = PtRegs {
     hypervisor: true,
 };
 
-/// The same of a 32-bit Xen, up to 4.2.
+/// The same for a 32-bit Xen, up to 4.2.
 const XEN_X86_32: PtRegs = PtRegs {
     word: Word::W32,
     slots: &[
@@ -119,7 +119,7 @@ const XEN_X86_32: PtRegs = PtRegs {
 };
 
 impl PtRegs {
-    /// The layout of a kernel of this word and release; the newest where the release is unknown.
+    /// The layout of a Linux kernel of this word size and release; the newest if the release is unknown.
     pub fn of(word: Word, release: Option<(u32, u32, u32)>) -> Self {
         match (word, release) {
             (Word::W64, Some(release)) if release < (4, 1, 0) => X86_64_2_6,
@@ -144,7 +144,7 @@ impl PtRegs {
         }
     }
 
-    /// The number of the slot of this register.
+    /// The index of the slot of this register.
     pub(in crate::unwind) fn slot(&self, reg: Reg) -> usize {
         self.slots
             .iter()
@@ -152,7 +152,7 @@ impl PtRegs {
             .unwrap_or_default()
     }
 
-    /// Where the stack pointer is saved, in a `pt_regs` at `addr`.
+    /// The address of the saved stack pointer in a `pt_regs` at `addr`.
     pub(in crate::unwind) fn sp_slot(&self, addr: VirtAddr) -> VirtAddr {
         let bytes = self.slot(Sp) * self.word.bytes();
         VirtAddr(addr.raw().wrapping_add(bytes as u64) & self.word.max())
@@ -167,8 +167,8 @@ impl PtRegs {
         self.read_slots(memory, addr, 0, Registers::new())
     }
 
-    /// Reads the part that a system call saves, which lies at `addr`; the rest is what C preserves,
-    /// as in `before`. Gives also where all of them would begin.
+    /// Reads the registers that a system call saves, at `addr`; the callee-saved ones are those of
+    /// `before`. Also returns the address where a complete `pt_regs` would start.
     pub(in crate::unwind) fn read_syscall(
         &self,
         memory: &dyn Memory<VirtAddr>,
@@ -187,7 +187,8 @@ impl PtRegs {
         Some((start, registers))
     }
 
-    /// Reads the part that the processor saves, from `ip` on, which lies at `addr`; the rest is as in `before`.
+    /// Reads the registers that the processor saves, from `ip` on, at `addr`; the rest are those of
+    /// `before`.
     pub(in crate::unwind) fn read_iret(
         &self,
         memory: &dyn Memory<VirtAddr>,
@@ -217,15 +218,15 @@ impl PtRegs {
             registers.set(
                 *slot,
                 match slot {
-                    // Only 16 bits are the selector: a processor with FRED, a 386 that pushes
-                    // half a word and Xen's `saved_upcall_mask` leave other things above them.
+                    // A selector has 16 bits. The bits above it are used by FRED and by Xen's
+                    // `saved_upcall_mask`, and undefined if the processor pushes only 16 bits.
                     Cs | Ss | Ds | Es | Fs | Gs => value & 0xffff,
                     _ => value,
                 },
             );
         }
-        // The processor pushes ss and sp when it changes rings; Xen's own is 0, and what Xen writes
-        // on the stack of a 32-bit guest's kernel, in ring 1, has none.
+        // The processor pushes ss and sp only when it changes rings. Xen runs in ring 0; a frame that
+        // it writes on the stack of a 32-bit guest's kernel, which runs in ring 1, lacks them.
         let changed = |cs: u64| cs & 3 == 3 || (self.hypervisor && cs & 3 != 0);
         if !self.saves_kernel_sp && registers.get(Cs).is_some_and(|cs| !changed(cs)) {
             let before = first * width;
@@ -236,7 +237,7 @@ impl PtRegs {
         Ok(registers)
     }
 
-    /// Whether these registers are user space's; to Xen, a guest's.
+    /// Whether these are registers of user space; to Xen, of a guest.
     ///
     /// The privilege level in `cs` decides, not the pc: a kernel that calls NULL has the pc of user
     /// space, and the vsyscall page has one of the kernel's half.
@@ -248,8 +249,8 @@ impl PtRegs {
             // Xen runs a 32-bit kernel in ring 1 (`cs` 0x61), so ring 3 is user space there too.
             (Word::W32, cs) => cs.is_some_and(|cs| cs & 3 == 3),
             (Word::W64, Some(cs)) if !matches!(cs, 0 | FLAT_RING3_CS64) => cs & 3 == 3,
-            // The kernel's own stack is never in the user half, whatever it called. On the way into
-            // it by `syscall` the stack pointer is still user space's, the pc is not.
+            // A kernel stack is never in the user half of the address space, whatever the kernel called.
+            // After `syscall` the stack pointer is still that of user space, but the pc is not.
             (Word::W64, _) => [Ip, Sp]
                 .iter()
                 .all(|reg| registers.get(*reg).is_some_and(|value| value >> 63 == 0)),

@@ -106,7 +106,7 @@ fn the_flow_of_control_is_decoded() {
     assert_eq!(one(&[0x0f, 0x0b], Word::W64), Effect::Trap);
 }
 
-/// Instructions of Linux 6.1 to 7.3 and Xen 4.17 whose operands only a full decoder knows.
+/// Instructions of Linux 6.1 to 7.3 and Xen 4.17 that write the stack or frame pointer.
 #[test]
 fn any_instruction_that_writes_a_pointer_loses_it() {
     use Effect::{LoseFrame, LoseStack};

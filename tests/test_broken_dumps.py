@@ -1,6 +1,6 @@
-"""Forged dumps, broken in every way one knows: partial answers, a word on what is missing, no hang.
+"""Synthetic dumps with every known fault: partial answers, warnings of what is missing, no hang.
 
-What is checked of all: an exit status that ``xkdump`` documents, clean text, JSON in ASCII.
+Every command must end with a documented exit status, printable text and JSON in ASCII.
 """
 
 import contextlib
@@ -25,47 +25,47 @@ COMMANDS = ("sys", "ps", "bt", "bt --all", "log", "mod", "notes", "check", "doma
 ALONE = ("notes", "check", "domains", "vcpus")
 KINDS = ("modern", "2006-pae")
 PAGE = 4096
-#: Nothing that a terminal obeys, no bytes that are no text.
+#: A name with control characters and invalid UTF-8.
 NAME = b"\x1b[2J\r\xff\xc3\x28\x9b\x07\n"
 
 
 @dataclass(frozen=True)
 class Break:
-    """One way to break a dump."""
+    """A fault of a dump, and what the commands must still answer."""
 
     name: str
     do: Callable[[Parts], None]
-    #: What a warning or the JSON of some command must say; None where nothing is missing.
-    says: str | None = None
-    #: So many of all tasks come out at least.
+    #: A text in the warnings or the JSON of some command; None if nothing is missing.
+    reports: str | None = None
+    #: The least share of all tasks that is found.
     tasks: float = 1.0
-    #: dom0's kernel is found.
+    #: Whether dom0's kernel is found.
     found: bool = True
     kinds: tuple[str, ...] = KINDS
 
 
 def doubled_notes(parts: Parts) -> None:
-    parts.core.notes = [told * 2 for told in parts.core.notes]
+    parts.core.notes = [group * 2 for group in parts.core.notes]
 
 
 def garbled_note(parts: Parts) -> None:
-    """The second CPU's registers."""
-    told = [list(notes) for notes in parts.core.notes]
-    places = [(i, j) for i, notes in enumerate(told) for j, n in enumerate(notes) if n.type == 1]
-    i, j = places[-1]
-    noise = random.Random(1).randbytes(len(told[i][j].desc))
-    told[i][j] = replace(told[i][j], desc=noise)
-    parts.core.notes = told
+    """Overwrites the second CPU's registers."""
+    groups = [list(notes) for notes in parts.core.notes]
+    indices = [(i, j) for i, notes in enumerate(groups) for j, n in enumerate(notes) if n.type == 1]
+    i, j = indices[-1]
+    noise = random.Random(1).randbytes(len(groups[i][j].desc))
+    groups[i][j] = replace(groups[i][j], desc=noise)
+    parts.core.notes = groups
 
 
 def cut_note(parts: Parts) -> None:
-    """A descriptor that runs past the end of its segment."""
+    """Makes a descriptor run past the end of its segment."""
     last = parts.core.notes[-1][-1]
     parts.core.notes[-1] = [*parts.core.notes[-1][:-1], replace(last, desc=last.desc[:20])]
 
 
 def wrong_root(parts: Parts) -> None:
-    """Xen's own page table, the only one left, where no memory is: once an OverflowError."""
+    """Moves Xen's root, the only one left, out of memory: once an OverflowError."""
 
     def broken(note: Note) -> Note:
         if (note.name, note.type) == ("Xen", 0x100_0001):  # CRASH_INFO's xen_phys_start
@@ -78,7 +78,7 @@ def wrong_root(parts: Parts) -> None:
 
 
 def overwritten_p2m(parts: Parts) -> None:
-    """A leaf of the frame-list tree."""
+    """Overwrites a leaf of the frame-list tree."""
     machine, at = (
         parts.kernels[0].guest.machine,
         int(parts.plan["domains"][0]["frame_list_list"], 16),
@@ -92,14 +92,14 @@ def overwritten_p2m(parts: Parts) -> None:
 
 
 def corrupted_stack(parts: Parts) -> None:
-    """All of the stacks of three tasks that sleep."""
+    """Overwrites the stacks of three sleeping tasks."""
     kernel = parts.kernels[0]
     for task in [t for t in kernel.tasks if not t.running][5:8]:
         kernel.guest.write(task.stack + 256, random.Random(3).randbytes(kernel.stack_size - 256))
 
 
-def names_that_are_none(parts: Parts) -> None:
-    """Every task's, the node's, and a line of the log."""
+def invalid_names(parts: Parts) -> None:
+    """Overwrites the tasks' names, the node name, and a line of the log."""
     kernel = parts.kernels[0]
     for task in kernel.tasks:
         kernel.guest.write(task.view.at("comm"), NAME.ljust(16, b"\0"))
@@ -108,7 +108,7 @@ def names_that_are_none(parts: Parts) -> None:
 
 
 def overwrite(parts: Parts, old: bytes, new: bytes) -> None:
-    """Replaces bytes wherever they stand in memory."""
+    """Replaces bytes wherever they are in memory."""
     for frame in parts.kernels[0].guest.machine.frames.values():
         at = frame.find(old)
         if at >= 0:
@@ -116,27 +116,27 @@ def overwrite(parts: Parts, old: bytes, new: bytes) -> None:
 
 
 def wrong_clock(parts: Parts) -> None:
-    """A time that no calendar has: once all of ``sys`` failed."""
+    """Sets the clock to 2^63 s: once all of ``sys`` failed."""
     date = parts.plan["domains"][0]["header"]["date"]
     overwrite(parts, date.to_bytes(8, "little"), (1 << 63).to_bytes(8, "little"))
 
 
 def without_tasks(parts: Parts) -> None:
-    """The frame that holds the first task behind init, in no segment."""
+    """Leaves the frame of the first task behind init out of the segments."""
     kernel = parts.kernels[0]
     start = kernel.guest.machine_address(kernel.tasks[3].address) & -PAGE
     faults.hole(parts, start, start + PAGE)
 
 
 def half_excluded(parts: Parts) -> None:
-    """The upper half of the machine's memory."""
+    """Excludes the upper half of the machine's memory."""
     faults.exclude(parts, parts.kernels[0].guest.machine.size // 2 & -PAGE)
 
 
 BREAKS = [
     Break("only what was touched", faults.touched_only, kinds=("modern",)),
     Break("per-cpu notes", faults.per_cpu_notes, kinds=("modern",)),
-    Break("segments in no order", faults.shuffle_segments, kinds=("modern",)),
+    Break("shuffled segments", faults.shuffle_segments, kinds=("modern",)),
     Break("a segment twice", faults.overlap_segments, kinds=("modern",)),
     Break(
         "a segment for each 64 KiB",
@@ -167,13 +167,13 @@ BREAKS = [
         found=False,
     ),
     Break("a CPU's note is noise", garbled_note, "registers"),
-    Break("Xen's root is past all memory", wrong_root, "Xen", 0, kinds=("modern",)),
+    Break("Xen's root is outside memory", wrong_root, "Xen", 0, kinds=("modern",)),
     Break("a note is cut", cut_note, "no VMCOREINFO_XEN", kinds=("modern",)),
     Break("a page of the P2M is noise", overwritten_p2m, '"different": 512', kinds=("modern",)),
     Break("a task list that loops", faults.loop_task_list, "loops back"),
-    Break("a task list that leads out of memory", faults.break_task_list, "breaks off"),
+    Break("a task list that points outside memory", faults.break_task_list, "breaks off"),
     Break("stacks are noise", corrupted_stack),
-    Break("names that are none", names_that_are_none),
+    Break("invalid names", invalid_names),
     Break("the clock is noise", wrong_clock, "DATE is not known", kinds=("modern",)),
     Break("a page of tasks is in no segment", without_tasks, "in no segment", 0.8),
     Break("half of the memory is excluded", half_excluded, "left out", 0.1, kinds=("modern",)),
@@ -189,12 +189,12 @@ BREAKS = [
 
 
 class Built:
-    """A synthetic dump that is built once, and written with one fault after another."""
+    """A synthetic dump that is built once, then written with each fault."""
 
     def __init__(self, kind: str, directory: Path) -> None:
         self.parts = build(kind)
         if kind == "2006-pae":
-            # A kernel that no note leads to is searched for in all of a dump: this one is small.
+            # Without notes, the kernel is searched for in the whole dump: keep this one small.
             faults.drop_untouched(self.parts)
         self.vmlinux = directory / "vmlinux"
         self.vmlinux.write_bytes(self.parts.vmlinux)
@@ -203,7 +203,7 @@ class Built:
         self.intact = Answers(self.vmlinux, vmcore)
 
     def broken(self, broken: Break, vmcore: Path) -> "Answers":
-        """What the commands answer about the dump with this fault."""
+        """The commands' answers on the dump with a fault."""
         with self._restored():
             broken.do(self.parts)
             self.parts.core.write(vmcore)
@@ -211,7 +211,7 @@ class Built:
 
     @contextmanager
     def _restored(self) -> Iterator[None]:
-        """Puts back what a fault changes: memory, its holes, notes and segments."""
+        """Restores what a fault changes: memory, its holes, notes and segments."""
         core, memory = self.parts.core, self.parts.core.memory
         frames = {mfn: bytes(frame) for mfn, frame in memory.frames.items()}
         holes = list(memory.holes)
@@ -225,7 +225,7 @@ class Built:
 
 
 class Answers:
-    """What every command says of a dump."""
+    """The answers of every command on a dump."""
 
     def __init__(self, vmlinux: Path, vmcore: Path) -> None:
         self.warnings: dict[str, str] = {}
@@ -273,9 +273,9 @@ def test_broken(kind: str, broken: Break, built: dict[str, Built], tmp_path: Pat
     for command in ("ps", "bt --all"):
         assert answers.tasks(command) >= broken.tasks * intact.tasks(command)
     assert (answers.status["sys"] == 0) == broken.found
-    if broken.says is not None:
+    if broken.reports is not None:
         texts = [*answers.warnings.values(), *map(json.dumps, answers.objects.values())]
-        assert any(broken.says in text for text in texts), answers.warnings
+        assert any(broken.reports in text for text in texts), answers.warnings
     elif broken.tasks == 1:
         # Nothing is missing: no warning that the intact dump does not have.
         assert answers.warnings == intact.warnings

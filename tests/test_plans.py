@@ -283,7 +283,7 @@ def test_p2m(kind: str, number: int, source: str, opened: Open) -> None:
     dump = opened(kind)
     plan = dump.plan(number)
     if source not in plan["p2m_sources"]:
-        with pytest.raises(xk.AbsentError, match=f"offers no P2M of domain {number}"):
+        with pytest.raises(xk.AbsentError, match=f"domain {number}: no P2M by {source!r}"):
             dump.domain(number, p2m_source=source)
         return
     p2m = dump.domain(number, p2m_source=source).p2m

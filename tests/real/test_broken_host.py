@@ -40,27 +40,27 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
         found = domains.run(DumpFile(str(vmcore)))
         rows = {row.id: row for row in found.rows}
         # Two domains of one number: one of them has lost its name.
-        gone = broken.lost if broken.says == "number 0" else ()
+        gone = broken.lost if broken.reports == "number 0" else ()
         expected = [number for number in NAMES if number not in gone]
         assert sorted(number for number in rows if number is not None) == expected
         for number in broken.lost:
             if number not in gone:
                 text = f"domain {number} at "
                 assert any(text in warning for warning in found.warnings), found.warnings
-        if broken.says is not None:
-            assert any(broken.says in text for text in found.warnings), found.warnings
+        if broken.reports is not None:
+            assert any(broken.reports in text for text in found.warnings), found.warnings
         for number in expected:
             row, true = rows[number], sound.domain(number)
             assert row.address == true.address
             assert row.pages == true.pages
-            if broken.says == "shared_info" and number == LAST:
+            if broken.reports == "shared_info" and number == LAST:
                 continue
-            assert row.kernel is not None or number in broken.maimed
+            assert row.kernel is not None or number in broken.damaged
             assert row.kernel is None or row.kernel.nodename == NAMES[number]
-            assert row.vcpus == len(true.vcpus) or number in broken.maimed
+            assert row.vcpus == len(true.vcpus) or number in broken.damaged
         for read in vcpus.run(DumpFile(str(vmcore))).rows:
             assert read.domain is not None
-            if read.domain not in broken.maimed:
+            if read.domain not in broken.damaged:
                 true_vcpu = sound.domain(read.domain).vcpus[read.vcpu.id]
                 assert read.vcpu.registers == true_vcpu.registers
                 assert read.vcpu.root == true_vcpu.root

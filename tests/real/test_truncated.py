@@ -66,8 +66,8 @@ class Walker:
         return None if at is None else max(furthest, at + PAGE)
 
 
-def told(vmlinux: str, vmcore: str) -> tuple[int, dict[int, Any], list[str]]:
-    """What ``bt --all`` tells: exit status, tasks by address, warnings."""
+def read(vmlinux: str, vmcore: str) -> tuple[int, dict[int, Any], list[str]]:
+    """The output of ``bt --all``: exit status, tasks by address, warnings."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = cli.main(["bt", "--all", "--json", vmlinux, vmcore])
@@ -76,7 +76,7 @@ def told(vmlinux: str, vmcore: str) -> tuple[int, dict[int, Any], list[str]]:
 
 
 def reaches(domain: Domain, path: str, tasks: dict[int, Any]) -> dict[int, int]:
-    """How far the file has to reach for each task and its stack; those without a stack left out."""
+    """The file size that each task and its stack need; without tasks that have no stack."""
     walker = Walker(path, domain.virtual.root)
     found = {}
     for address, task in tasks.items():
@@ -92,8 +92,8 @@ def reaches(domain: Domain, path: str, tasks: dict[int, Any]) -> dict[int, int]:
 def cuts(
     vmcore: str, vmlinux: str, copy: Path, percents: list[int]
 ) -> Iterator[tuple[int, int, int, int, int, list[str]]]:
-    """For each cut: per cent, status, tasks whole, of those told rightly, tasks told, warnings."""
-    status, sound, _ = told(vmlinux, vmcore)
+    """For each cut: per cent, status, tasks: complete, reported right, reported; warnings."""
+    status, sound, _ = read(vmlinux, vmcore)
     assert status == 0
     need = reaches(xenkdump_fast.open(vmcore).domain(0, vmlinux), vmcore, sound)
     size = os.stat(vmcore).st_size
@@ -101,7 +101,7 @@ def cuts(
     for percent in percents:
         length = size * percent // 100
         os.truncate(copy, length)
-        status, tasks, warnings = told(vmlinux, str(copy))
+        status, tasks, warnings = read(vmlinux, str(copy))
         whole = [address for address, end in need.items() if end <= length]
         same = [a for a in whole if a in tasks and tasks[a]["frames"] == sound[a]["frames"]]
         yield percent, status, len(whole), len(same), len(tasks), warnings
@@ -118,7 +118,7 @@ def test_what_is_whole_comes_out(
     ):
         assert status in (0, 1), (percent, status)
         assert status == 1 or tasks > 0
-        assert warnings, f"cut to {percent} %, and nothing is said of it"
+        assert warnings, f"cut to {percent} % without a warning"
         assert len(warnings) == len(set(warnings)) <= 40
         assert same * 100 >= whole * LEAST, f"cut to {percent} %: {same} of {whole}"
 
@@ -127,10 +127,10 @@ if __name__ == "__main__":
     core, image = sys.argv[1:]
     part = Path(os.environ.get("TMPDIR", "/dev/shm")) / f"truncated-{os.getpid()}"
     try:
-        print("length  status  whole  told alike  told  warnings")
-        for cut, status, whole, same, tasks, said in cuts(
+        print("length  status  complete  right  reported  warnings")
+        for cut, status, whole, same, tasks, warned in cuts(
             core, image, part, list(range(100, 0, -5))
         ):
-            print(f"{cut:5} %  {status:6}  {whole:5}  {same:10}  {tasks:4}  {len(said):8}")
+            print(f"{cut:5} %  {status:6}  {whole:8}  {same:5}  {tasks:8}  {len(warned):8}")
     finally:
         part.unlink(missing_ok=True)

@@ -32,7 +32,7 @@ DOM0S = [
 
 @dataclass
 class Kernel:
-    """A kernel of a dump and what is said of it."""
+    """A kernel of a dump, and the truth about it."""
 
     truth: Any
     image: native.Image
@@ -67,23 +67,23 @@ class Kernel:
 
 
 def xen(dump_file: Path, truth: Truth, folder: str, name: str) -> Kernel:
-    told = truth(f"{folder}/{name}.json")
+    known = truth(f"{folder}/{name}.json")
     image = native.Image(dump_file("vmlinux-6.1.0-56-amd64"))
     dump = native.Dump(dump_file(f"{folder}/vmcore"))
-    virtual = dump.virtual(int(told["root"], 16), "x86_64")
-    return Kernel(told, image, image.symbols(), virtual, image.types())
+    virtual = dump.virtual(int(known["root"], 16), "x86_64")
+    return Kernel(known, image, image.symbols(), virtual, image.types())
 
 
 @pytest.fixture(scope="module")
 def bare(dump_file: Path, truth: Truth) -> Kernel:
-    told = truth("bare-x86_64/truth.json")
-    info = dict(re.findall(r"^(\S+)=(\S+)$", told["vmcoreinfo"], re.MULTILINE))
+    known = truth("bare-x86_64/truth.json")
+    info = dict(re.findall(r"^(\S+)=(\S+)$", known["vmcoreinfo"], re.MULTILINE))
     image = native.Image(dump_file("vmlinux-6.1.0-56-amd64"))
     root = int(info["SYMBOL(swapper_pg_dir)"], 16) - 0xFFFFFFFF80000000
     dump = native.Dump(dump_file("bare-x86_64/vmcore"))
     virtual = dump.virtual(root + int(info["NUMBER(phys_base)"]), "x86_64")
     slide = int(info["KERNELOFFSET"], 16)
-    return Kernel(told, image, image.symbols(slide), virtual, image.types())
+    return Kernel(known, image, image.symbols(slide), virtual, image.types())
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def i386(dump_file: Path, truth: Truth) -> Kernel:
     return Kernel(truth("bare-i386-pae/truth.json"), image, symbols, virtual, None)
 
 
-def said(frames: list[dict[str, Any]]) -> list[tuple[int, int]]:
+def true_frames(frames: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(int(frame["pc"], 16), int(frame["sp"], 16)) for frame in frames]
 
 
@@ -113,7 +113,7 @@ def test_every_sleeping_task_of_a_domain_by_orc(
     count = 0
     for comm, registers, frames in kernel.asleep():
         backtrace = unwinder.unwind(registers)
-        assert found(backtrace) == said(frames), comm
+        assert found(backtrace) == true_frames(frames), comm
         assert backtrace.stopped is None, comm
         assert not any(frame.guess for frame in backtrace.frames), comm
         assert [frame.user for frame in backtrace.frames] == [
@@ -133,7 +133,7 @@ def test_every_vcpu_from_the_registers_that_xen_saved(
         registers = {name: int(value, 16) for name, value in vcpu["registers"].items()}
         registers.pop("cr3", None)
         backtrace = unwinder.unwind(registers, exact=True)
-        assert found(backtrace) == said(vcpu["frames"])
+        assert found(backtrace) == true_frames(vcpu["frames"])
         assert [frame.interrupted for frame in backtrace.frames] == [
             frame["interrupted"] for frame in vcpu["frames"]
         ]
@@ -151,7 +151,7 @@ def test_every_task_under_kaslr(bare: Kernel) -> None:
     count = 0
     for comm, registers, frames in bare.asleep():
         backtrace = unwinder.unwind(registers)
-        assert found(backtrace) == said(frames), comm
+        assert found(backtrace) == true_frames(frames), comm
         assert backtrace.stopped is None, comm
         count += 1
     assert count > 140
@@ -169,7 +169,7 @@ def test_where_the_kernel_has_no_tables_the_scan_helps_out(bare: Kernel, dump_fi
     rip = int(task["frames"][0]["pc"], 16)
     (registers,) = [fields["registers"] for fields in notes if fields["registers"]["rip"] == rip]
     backtrace = bare.unwinder().unwind(registers, exact=True)
-    assert found(backtrace) == said(task["frames"])
+    assert found(backtrace) == true_frames(task["frames"])
     assert [frame.symbol for frame in backtrace.frames if frame.guess] == ["panic"]
 
 
@@ -180,7 +180,7 @@ def test_every_task_of_a_32_bit_kernel(i386: Kernel, methods: tuple[str, ...]) -
     for comm, registers, frames in i386.asleep():
         backtrace = unwinder.unwind(registers)
         kernel = [frame for frame in backtrace.frames if not frame.user]
-        assert [(frame.pc, frame.sp) for frame in kernel] == said(frames), comm
+        assert [(frame.pc, frame.sp) for frame in kernel] == true_frames(frames), comm
         assert backtrace.stopped is None, comm
         # Who came by a system call has user registers; who did not ends in ret_from_fork.
         user = backtrace.frames[len(kernel) :]
@@ -199,8 +199,8 @@ def test_a_64_bit_kernel_without_its_tables(bare: Kernel) -> None:
     for _, registers, frames in bare.asleep():
         scanned = found(unwinder.unwind(registers))
         tasks += 1
-        whole += set(said(frames)) <= set(scanned)
-        invented += len(set(scanned) - set(said(frames)))
+        whole += set(true_frames(frames)) <= set(scanned)
+        invented += len(set(scanned) - set(true_frames(frames)))
     # All but the two idle tasks, whose outermost functions were freed or were never called.
     assert (whole, tasks) == (146, 148)
     assert invented == 0
@@ -211,12 +211,12 @@ def test_xen_s_own_stacks_lead_to_the_guest(
     dump_file: Path, truth: Truth, methods: tuple[str, ...] | None
 ) -> None:
     """From kexec_crash_save_cpu to the registers that Xen saved when it was entered."""
-    told = truth("xen417-mixed-pcpus/truth-hypervisor.json")
+    known = truth("xen417-mixed-pcpus/truth-hypervisor.json")
     image = native.Image(dump_file("xen417-mixed-pcpus/xen-syms"))
     symbols = image.symbols()
     dump = native.Dump(dump_file("xen417-mixed-pcpus/vmcore"))
     entered = []
-    for pcpu in told["pcpus"]:
+    for pcpu in known["pcpus"]:
         virtual = dump.virtual(int(pcpu["cr3"], 16), "x86_64")
         unwinder = native.Unwinder(image, symbols, virtual, methods=methods)
         registers = {name: int(pcpu[name], 16) for name in ("rip", "rsp", "rbp", "rbx", "cs")}

@@ -1,6 +1,6 @@
-"""Ways in which a host's domain list can be broken, and what must still come out.
+"""Faults of a host's domain list, and what must still be found.
 
-Each takes a sound host and gives machine addresses with the bytes to write there.
+Each takes an intact host and returns machine addresses with the bytes to write there.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,22 +12,22 @@ Changes = Mapping[int, bytes]
 
 #: XenHost's own address space, where nothing is mapped.
 NOWHERE = 0xFFFF_83FF_FFFF_0000
-#: A domain that no host has.
+#: An address that is not canonical.
 WILD = 0x4141_4141_4141_4141
 
 
 @dataclass(frozen=True)
 class Break:
-    """One way to break a host."""
+    """A fault of a host."""
 
     name: str
     changes: Callable[[XenHost, list[HostDomain]], Changes]
-    #: The domains that only the frame table still leads to.
+    #: The domains that are found through the frame table only.
     lost: tuple[int, ...] = ()
-    #: What a warning must say; None where the host has lost nothing that anyone could miss.
-    says: str | None = None
-    #: Domains whose vCPUs cannot all be sound.
-    maimed: tuple[int, ...] = ()
+    #: A text in a warning; None if nothing is missing.
+    reports: str | None = None
+    #: Domains with broken vCPUs.
+    damaged: tuple[int, ...] = ()
 
 
 def _machine(xen: XenHost, address: int) -> int:
@@ -65,96 +65,96 @@ def _last(domains: list[HostDomain]) -> HostDomain:
 
 
 def breaks(last: int) -> list[Break]:
-    """``last`` is the highest number of a domain."""
+    """The faults; ``last`` is the highest domain id."""
     others = tuple(range(1, last + 1))
     return [
         Break(
             "the last domain leads back to the first",
             lambda x, d: _at(x, _last(d), "next", d[0].address),
-            says="loops",
+            reports="loops",
         ),
         Break(
             "the first domain leads to itself",
             lambda x, d: _at(x, d[0], "next", d[0].address),
             lost=others,
-            says="loops",
+            reports="loops",
         ),
         Break("the list ends after the first", lambda x, d: _at(x, d[0], "next", 0), lost=others),
         Break(
             "the list leads out of memory",
             lambda x, d: _at(x, d[0], "next", NOWHERE),
             lost=others,
-            says="leads out of Xen",
+            reports="leads out of Xen",
         ),
         Break(
             "the list leads out of the address space",
             lambda x, d: _at(x, d[0], "next", WILD),
             lost=others,
-            says="leads out of Xen",
+            reports="leads out of Xen",
         ),
         Break(
             "the list leads to what is no domain",
-            # A vCPU of number 0 would pass for a domain; Xen's text does not.
+            # Xen's code: a vCPU 0 would look like a domain.
             lambda x, d: _at(x, d[0], "next", x.pcpus[0].registers["rip"] & ~7),
             lost=others,
-            says="domain",
+            reports="domain",
         ),
         Break(
             "the list starts nowhere",
             lambda x, _: _word(x, x.facts.head or 0, NOWHERE),
             lost=tuple(range(last + 1)),
-            says="leads out of Xen",
+            reports="leads out of Xen",
         ),
         Break(
             "the list is empty",
             lambda x, _: _word(x, x.facts.head or 0, 0),
             lost=tuple(range(last + 1)),
-            says="empty",
+            reports="empty",
         ),
         Break(
             "two domains have one number",
             lambda x, d: {_machine(x, _last(d).address + x.facts.id): b"\0\0"},
             lost=(last,),
-            says="number 0",
+            reports="number 0",
         ),
         Break(
             "a vCPU without a domain",
             lambda x, d: _vcpu_field(x, _last(d), "vcpu.domain", 0, 8),
-            says="vCPU 0",
-            maimed=(last,),
+            reports="vCPU 0",
+            damaged=(last,),
         ),
         Break(
             "a vCPU of another domain",
             lambda x, d: _vcpu_field(x, _last(d), "vcpu.domain", d[0].address, 8),
-            says="vCPU 0",
-            maimed=(last,),
+            reports="vCPU 0",
+            damaged=(last,),
         ),
         Break(
             "a vCPU with the number of another",
             lambda x, d: _vcpu_field(x, _last(d), "vcpu.id", 77, 4),
-            says="vCPU 0",
-            maimed=(last,),
+            reports="vCPU 0",
+            damaged=(last,),
         ),
         Break(
             "a vCPU out of memory",
             lambda x, d: _vcpu_slot(x, _last(d), NOWHERE),
-            says="vCPU 0",
-            maimed=(last,),
+            reports="vCPU 0",
+            damaged=(last,),
         ),
         Break(
             "all vCPUs out of memory",
             lambda x, d: _at(x, _last(d), "domain.vcpu", WILD),
-            maimed=(last,),
-            says="vCPU",
+            damaged=(last,),
+            reports="vCPU",
         ),
         Break(
             "more vCPUs than can be",
             lambda x, d: _at(x, _last(d), "domain.max_vcpus", 0xFFFF_FFFF, 4),
-            says="max_vcpus",
+            reports="max_vcpus",
         ),
         Break(
             "no shared_info",
             lambda x, d: _at(x, _last(d), "domain.shared_info", NOWHERE),
-            says="shared_info",
+            reports="shared_info",
         ),
     ]

@@ -1,4 +1,4 @@
-"""A host with thousands of domains in a few MiB, each of which claims as many vCPUs as can be."""
+"""A host with thousands of domains in a few MiB, each with the maximal max_vcpus."""
 
 import struct
 
@@ -9,19 +9,19 @@ from xenkdump_forge.parts import Parts
 from .broken import Changes
 
 PAGE = 4096
-#: How many are put behind the domains that there are.
+#: The number of domains that are added to the list.
 COUNT = 4096
 CLAIM = 8192
 #: Machine addresses, in dom0's memory.
 STRUCTS, ARRAY, VCPUS, TABLES = 0x800_0000, 0xA00_0000, 0xB00_0000, 0xA80_0000
-#: Bytes from one struct domain to the next: they overlap, but for the members that are read.
+#: Bytes between two ``struct domain``, which overlap except for the members that are read.
 STRIDE = 160
 
 
 def small_host(parts: Parts) -> None:
-    """Keeps of a host only what is in use and what the domains are written to.
+    """Drops unused memory, except where the domains are written to.
 
-    The work that a dump may cause is bounded by its size: a small one shows it in less time.
+    The work is bounded by the size of the dump: a small one tests this in less time.
     """
     memory = parts.core.memory
     sizes = {STRUCTS: STRIDE * COUNT, ARRAY: 8 * CLAIM, VCPUS: PAGE * COUNT, TABLES: 3 * PAGE}
@@ -32,7 +32,7 @@ def small_host(parts: Parts) -> None:
 
 
 def many_domains(xen: XenHost, kind: str) -> Changes:
-    """The machine addresses and bytes that make the domains. The kinds of arrays of vCPUs:
+    """The machine addresses and bytes of the domains. The kinds of their arrays of vCPUs:
 
     - "empty": one for all, of zeros
     - "taken": one for all, each entry the vCPU of another domain
@@ -73,7 +73,7 @@ def _machine(xen: XenHost, address: int) -> int:
 
 
 def _vcpus(xen: XenHost, model: HostDomain, direct: int) -> bytes:
-    """For each domain a page: an array of one, and the vCPU, with the registers of another's."""
+    """A page per domain: an array of one vCPU, and the vCPU, with another vCPU's registers."""
     offsets = xen.layout.offsets
     like = model.vcpus[0].address
     assert like is not None
@@ -92,7 +92,7 @@ def _vcpus(xen: XenHost, model: HostDomain, direct: int) -> bytes:
 
 
 def _tables(xen: XenHost, model: HostDomain) -> Changes:
-    """A root that maps Xen as others do, and 16 MiB all over 2 GiB of a kernel's range."""
+    """A root that maps Xen, and 16 MiB repeatedly to 2 GiB of a kernel's range."""
     root = xen.dump.machine.read(model.vcpus[0].root or 0, PAGE)
     upper, lower = TABLES + PAGE, TABLES + 2 * PAGE
     large = (VCPUS + (i % 8 << 21) | 0xE7 for i in range(512))

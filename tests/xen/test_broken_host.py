@@ -33,11 +33,11 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
         # Both pCPUs run domain 0.
         expected = [i for i in range(LAST + 1) if i not in broken.lost or i == 0]
         assert sorted(i for i in rows if i is not None) == expected
-        if broken.says is not None:
-            assert any(broken.says in text for text in found.warnings), found.warnings
+        if broken.reports is not None:
+            assert any(broken.reports in text for text in found.warnings), found.warnings
         for number in expected:
             row = rows[number]
-            if number in broken.maimed or "shared_info" in (broken.says or ""):
+            if number in broken.damaged or "shared_info" in (broken.reports or ""):
                 continue
             assert (row.kind, row.word) == ("pv", 8)
             assert row.vcpus == len(sound.domain(number).vcpus)

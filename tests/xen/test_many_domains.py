@@ -1,4 +1,4 @@
-"""Hosts that claim more than a dump can hold: work is bounded by the file, not by the claims."""
+"""Hosts that claim more domains and vCPUs than a dump can hold: its size bounds the work."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from xenkdump_forge import write_dump
 from .many_domains import CLAIM, COUNT, PAGE, many_domains, small_host
 from .patched import patched
 
-#: Reads of Xen's memory that each domain may cost, and each vCPU there is room for in the dump.
+#: Reads of Xen's memory per domain, and per vCPU that fits into the dump.
 EACH_DOMAIN, EACH_VCPU = 100, 8
 
 
@@ -27,7 +27,7 @@ def vmcore(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts reads of Xen's memory, in its one element."""
+    """The number of reads of Xen's memory, as the only element."""
     count = [0]
     for name in ("read", "number"):
         inner = getattr(XenMemory, name)
@@ -43,8 +43,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["empty", "taken", "own"])
-def test_more_vcpus_than_there_can_be(vmcore: Path, reads: list[int], kind: str) -> None:
-    """Once looked through 8192 pointers for each domain, and for each one's kernel 512 MiB."""
+def test_more_vcpus_than_the_dump_can_hold(vmcore: Path, reads: list[int], kind: str) -> None:
+    """Once, 8192 pointers were read per domain, and 512 MiB searched for each one's kernel."""
     sound = XenHost(Dump(str(vmcore)))
     known = [(d.id, len(d.vcpus)) for d in sound.domains()]
     changes = many_domains(sound, kind)
@@ -53,24 +53,24 @@ def test_more_vcpus_than_there_can_be(vmcore: Path, reads: list[int], kind: str)
     with patched(vmcore, changes):
         xen = XenHost(Dump(str(vmcore)))
         found = xen.domains()
-        # The host's own domains lose nothing to those behind them.
+        # The host's own domains are complete.
         assert [(d.id, len(d.vcpus)) for d in found[: len(known)]] == known
         assert len(found) == len(known) + COUNT
         kernels = [domain.kernel() for domain in found]
         assert None not in kernels[: len(known)]
-        told = domains.run(DumpFile(str(vmcore)))
+        result = domains.run(DumpFile(str(vmcore)))
     assert reads[0] <= 2 * (EACH_DOMAIN * COUNT + EACH_VCPU * room)
     assert EACH_DOMAIN * COUNT + EACH_VCPU * room < COUNT * CLAIM
-    assert told.warnings
+    assert result.warnings
     if kind == "taken":
-        assert any("more than the dump can hold" in text for text in told.warnings)
+        assert any("more than the dump can hold" in text for text in result.warnings)
     if kind == "own":
         assert xen.room_for_kernels.left == 0
 
 
-def test_what_a_vcpu_leads_to_is_a_domain_and_no_page_before_one(vmcore: Path) -> None:
-    """Without VMCOREINFO_XEN. A vCPU also points into shared_info, and behind that page may lie an
-    array of vCPUs.
+def test_vcpu_points_to_a_domain_not_to_shared_info(vmcore: Path) -> None:
+    """Without VMCOREINFO_XEN. A vCPU also points into shared_info, and the page behind that may be
+    an array of vCPUs.
     """
     data = vmcore.read_bytes()[: 4 * PAGE]
     at = data.index(b"VMCOREINFO_XEN")

@@ -16,6 +16,11 @@ StrPath = str | os.PathLike[str]
 Paging = Literal["x86", "x86-pae", "x86_64", "x86_64-la57"]
 WordSize = Literal[4, 8]
 
+#: How the kernel links a list: list_head forward and backward, hlist_head.
+ListLinks = Literal["circular", "backward", "null-terminated"]
+#: How the walk of a list ended.
+ListEnd = Literal["complete", "loop", "shared", "limit", "unreadable"]
+
 #: A single address or frame number.
 Scalar = int | np.integer[Any]
 #: A one-dimensional uint64 array in native byte order, contiguous or strided.
@@ -223,6 +228,30 @@ class AddressSpace:
 
         With ``status``, the row of an address that cannot be read is zeros and its status is not 0.
         Without ``status``, MemoryFault is raised for the first such address.
+        """
+    def read_members(
+        self, structs: Sequence[int], members: Sequence[tuple[int, int]]
+    ) -> list[list[int | bytes | None]]:
+        """Returns for each ``(offset, size)`` of ``members`` its values in all ``structs``.
+
+        ``structs`` are addresses. Members of 1, 2, 4 or 8 bytes are unsigned numbers, others are
+        bytes. A value that cannot be read is None.
+        """
+    def lists(
+        self,
+        heads: Sequence[int],
+        word: WordSize,
+        *,
+        links: ListLinks = "circular",
+        limit: int,
+    ) -> list[tuple[list[int], ListEnd, int | None]]:
+        """Walks the kernel's linked lists that have their heads at these addresses.
+
+        ``word`` is the size of a pointer in bytes, ``limit`` the maximum number of nodes of all
+        lists together. No node is visited twice. Returns for each list its nodes without the head,
+        how the walk ended, and the address where it ended early: the node that came again
+        (``loop``) or that another list had (``shared``), the node beyond the limit, or the node
+        (or head) whose link cannot be read.
         """
     @overload
     def translate(self, address: Scalar) -> int:

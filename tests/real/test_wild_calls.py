@@ -17,9 +17,10 @@ import pytest
 import xenkdump_fast as xk
 from tests import rendering
 from xenkdump_fast import Domain
+from xenkdump_fast._native import Frame
 from xenkdump_fast.commands import bt
 from xenkdump_fast.linux import backtrace, percpu
-from xenkdump_fast.linux.backtrace import Frame, Trace
+from xenkdump_fast.linux.backtrace import Trace
 from xenkdump_fast.linux.cpus import VcpuContext
 from xenkdump_fast.linux.kernel import Kernel
 from xenkdump_fast.xen.pcpus import pcpus

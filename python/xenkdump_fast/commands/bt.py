@@ -77,7 +77,7 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
         raise AbsentError(f"{target.dump.path}: domain {target.id}: {whose} can be read")
     traces = Lazy(
         chosen,
-        kernel.backtrace,
+        kernel.tracer(chosen),
         "task",
         problem=lambda task: f"task {task.pid} at {task.address:#x} has no backtrace",
         warn=kernel.warn,

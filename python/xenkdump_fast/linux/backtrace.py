@@ -25,7 +25,13 @@ class Trace(NamedTuple):
     stopped: str | None
 
 
-def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext | None) -> Trace:
+def trace(
+    kernel: Kernel,
+    unwinder: Unwinder,
+    task: Task,
+    context: VcpuContext | None,
+    saved: stacks.SavedRegisters,
+) -> Trace:
     """The backtrace of a task: from ``context`` if it was running, else from its last switch."""
     if context is None and _has_no_stack(kernel, task):
         return Trace(task, [], None, None, "has no stack: it has exited")
@@ -36,7 +42,7 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
         if context is not None:
             registers, where = context.registers, context.where
         elif not task.active:
-            registers, slot = stacks.sleeping(kernel, task)
+            registers, slot = saved.start(task)
         else:
             start = stacks.stranded(kernel, task)
             if start is None:
@@ -49,7 +55,7 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
     found = unwinder.unwind(
         {name: value & kernel.last for name, value in registers.items()},
-        stacks=[(task.stack, kernel.end(task.stack, stacks.size(kernel)))],
+        stacks=[(task.stack, kernel.end(task.stack, kernel.stack_size))],
         exact=context is not None,
         slot=slot,
     )

@@ -65,10 +65,10 @@ def test_one_task_that_fails(
     sound = capsys.readouterr()
     trace = backtrace.trace
 
-    def damaged(kernel, unwinder, task, context):  # type: ignore[no-untyped-def]
+    def damaged(kernel, unwinder, task, *rest):  # type: ignore[no-untyped-def]
         if task.pid == 1:
             raise IndexError("oops")
-        return trace(kernel, unwinder, task, context)
+        return trace(kernel, unwinder, task, *rest)
 
     monkeypatch.setattr(backtrace, "trace", damaged)
     assert cli.main([*form.split(), *files]) == 0

@@ -16,6 +16,11 @@ StrPath = str | os.PathLike[str]
 Paging = Literal["x86", "x86-pae", "x86_64", "x86_64-la57"]
 WordSize = Literal[4, 8]
 
+#: How the kernel links a list: list_head forward and backward, hlist_head.
+ListLinks = Literal["circular", "backward", "null-terminated"]
+#: How the walk of a list ended.
+ListEnd = Literal["complete", "loop", "shared", "limit", "unreadable"]
+
 #: A single address or frame number.
 Scalar = int | np.integer[Any]
 #: A one-dimensional uint64 array in native byte order, contiguous or strided.
@@ -223,6 +228,30 @@ class AddressSpace:
 
         With ``status``, the row of an address that cannot be read is zeros and its status is not 0.
         Without ``status``, MemoryFault is raised for the first such address.
+        """
+    def read_members(
+        self, structs: Sequence[int], members: Sequence[tuple[int, int]]
+    ) -> list[list[int | bytes | None]]:
+        """Returns for each ``(offset, size)`` of ``members`` its values in all ``structs``.
+
+        ``structs`` are addresses. Members of 1, 2, 4 or 8 bytes are unsigned numbers, others are
+        bytes. A value that cannot be read is None.
+        """
+    def lists(
+        self,
+        heads: Sequence[int],
+        word: WordSize,
+        *,
+        links: ListLinks = "circular",
+        limit: int,
+    ) -> list[tuple[list[int], ListEnd, int | None]]:
+        """Walks the kernel's linked lists that have their heads at these addresses.
+
+        ``word`` is the size of a pointer in bytes, ``limit`` the maximum number of nodes of all
+        lists together. No node is visited twice. Returns for each list its nodes without the head,
+        how the walk ended, and the address where it ended early: the node that came again
+        (``loop``) or that another list had (``shared``), the node beyond the limit, or the node
+        (or head) whose link cannot be read.
         """
     @overload
     def translate(self, address: Scalar) -> int:
@@ -683,14 +712,16 @@ class Unwinder:
         *,
         stacks: Sequence[tuple[int, int]] = ...,
         exact: bool = False,
+        slot: int | None = None,
         limit: int = 256,
     ) -> Backtrace:
         """Unwinds one stack from the registers of its innermost frame.
 
         ``registers`` maps names to values; the program counter and the stack pointer are required.
         ``stacks`` are known stacks as (lowest address, end). ``exact`` says that the program
-        counter is where execution stopped, not a return address. ``limit`` is the maximum number of
-        frames. Memory that is missing ends the backtrace, it does not raise.
+        counter is where execution stopped, not a return address. ``slot`` is the address of the
+        innermost return address, if it is not just below the stack pointer. ``limit`` is the
+        maximum number of frames. Memory that is missing ends the backtrace, it does not raise.
         """
 
 @final
@@ -706,17 +737,29 @@ class Backtrace:
 
 @final
 class Frame:
-    """One frame of a stack."""
+    """One frame of a stack, of a kernel or of Xen."""
 
+    def __new__(cls, registers: dict[str, int], how: str, *, user: bool = False) -> Frame:
+        """Makes a frame without symbols: where execution stopped by these registers.
+
+        Raises KeyError if the program counter or the stack pointer is not among them.
+        """
     @property
     def pc(self) -> int:
         """The return address, or where execution stopped if ``interrupted``."""
     @property
     def sp(self) -> int:
-        """The stack pointer in this frame, above the callee's return address."""
+        """The stack pointer in this frame: above the return address of the function it called."""
+    @property
+    def slot(self) -> int:
+        """Address of the return address, which crash prints in brackets.
+
+        For a task that was not running, the saved stack pointer if the switch pushed no return
+        address (before 4.9).
+        """
     @property
     def symbol(self) -> str | None:
-        """The symbol that covers ``pc``, else the nearest below; None outside all text."""
+        """The symbol whose size covers ``pc``, else the nearest below; None outside all text."""
     @property
     def offset(self) -> int:
         """Distance of ``pc`` from the symbol in bytes."""
@@ -724,11 +767,14 @@ class Frame:
     def size(self) -> int:
         """Size of the symbol in bytes; 0 if unknown."""
     @property
+    def label(self) -> str | None:
+        """The nearest symbol below ``pc``, as crash names it; may be a label inside ``symbol``."""
+    @property
     def module(self) -> str | None:
-        """The module of the symbol; None for the kernel's own."""
+        """The module of the symbol; None for the kernel or hypervisor itself."""
     @property
     def how(self) -> str:
-        """The method that found it: ``registers``, ``orc``, ``cfi``, ``fp``, ``scan``, ..."""
+        """The method that found it: ``start``, ``orc``, ``cfi``, ``fp``, ``scan``, ..."""
     @property
     def guess(self) -> bool:
         """True if the frame is unreliable: found by likelihood, not by unwind data."""
@@ -737,10 +783,12 @@ class Frame:
         """True if ``pc`` is the instruction that was interrupted."""
     @property
     def user(self) -> bool:
-        """True for user space; always the last frame."""
+        """True for user space, or for Xen's guest; always the last frame."""
     @property
     def registers(self) -> dict[str, int] | None:
         """The registers at this frame by name; None unless all were saved."""
     @property
     def registers_at(self) -> int | None:
         """Address of the saved registers on the stack; None if there are none."""
+    def __eq__(self, other: object, /) -> bool:
+        """Whether all members are equal."""

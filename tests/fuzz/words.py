@@ -99,7 +99,7 @@ def _of_kernel(kernel: Kernel) -> Iterator[tuple[str, int, int]]:
     for task in tasks.tasks(kernel):
         yield "task", task.address, _size(kernel, "task_struct")
         if task.stack:
-            yield "stack", task.stack, stacks.size(kernel)
+            yield "stack", task.stack, kernel.stack_size
         with contextlib.suppress(xk.AbsentError):
             # The words that a switch left, and what lies right above.
             yield "top of stack", kernel.read(task.address, "thread.sp"), 0x100

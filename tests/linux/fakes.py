@@ -1,7 +1,7 @@
 """A kernel made of a dictionary of pages, with layouts and symbols as the test says."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -51,6 +51,45 @@ class Memory:
 
     def word(self, address: int, size: int) -> int:
         return int.from_bytes(self.read(address, size), "little")
+
+    def read_members(
+        self, structs: Sequence[int], members: Sequence[tuple[int, int]]
+    ) -> list[list[int | bytes | None]]:
+        def value(address: int, size: int) -> int | bytes | None:
+            try:
+                data = self.read(address, size)
+            except MemoryFault:
+                return None
+            return int.from_bytes(data, "little") if size in (1, 2, 4, 8) else data
+
+        return [[value(at + offset, size) for at in structs] for offset, size in members]
+
+    def lists(
+        self, heads: Sequence[int], word: int, *, links: str = "circular", limit: int
+    ) -> list[tuple[list[int], str, int | None]]:
+        link = word if links == "backward" else 0
+        owners: dict[int, int] = {}
+
+        def walk(number: int, head: int) -> tuple[list[int], str, int | None]:
+            nodes: list[int] = []
+            at = head
+            while True:
+                try:
+                    next_node = self.word(at + link, word)
+                except MemoryFault:
+                    return nodes, "unreadable", at
+                if next_node == (0 if links == "null-terminated" else head):
+                    return nodes, "complete", None
+                if next_node in owners:
+                    end = "loop" if owners[next_node] == number else "shared"
+                    return nodes, end, next_node
+                if len(owners) >= limit:
+                    return nodes, "limit", next_node
+                owners[next_node] = number
+                nodes.append(next_node)
+                at = next_node
+
+        return [walk(number, head) for number, head in enumerate(heads)]
 
     def u32(self, address: int) -> int:
         return self.word(address, 4)
@@ -144,6 +183,7 @@ class FakeKernel(Kernel):
         self.word = word
         self._warnings = Warnings()
         self._members = {}
+        self._numbers = {}
         self._missing = set()
 
 

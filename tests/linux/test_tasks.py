@@ -55,8 +55,8 @@ def test_cpus_without_an_area_of_their_own() -> None:
 def test_more_cpus_than_the_dump_can_hold() -> None:
     kernel = kernel_with([0x5000, 0x6000, 0x7000], possible=0b111)
     kernel.memory_held = 2 * 4096
-    assert percpu.areas(kernel) == [0, 1]
+    assert percpu.areas(kernel) == {0: 0, 1: 0x1000}
     kernel.symbols.update(__per_cpu_start=0x100, __per_cpu_end=0x100 + 8 * 4096)  # type: ignore[attr-defined]
-    assert percpu.areas(kernel) == [0]
+    assert percpu.areas(kernel) == {0: 0}
     assert kernel.warnings[0] == "there are more CPUs than the dump can hold: the first 2 are told"
     assert tasks.active(kernel) == {0: 0x5000}

@@ -17,9 +17,10 @@ import pytest
 import xenkdump_fast as xk
 from tests import rendering
 from xenkdump_fast import Domain
+from xenkdump_fast._native import Frame
 from xenkdump_fast.commands import bt
-from xenkdump_fast.linux import backtrace, percpu
-from xenkdump_fast.linux.backtrace import Frame, Trace
+from xenkdump_fast.linux import backtrace, percpu, stacks
+from xenkdump_fast.linux.backtrace import Trace
 from xenkdump_fast.linux.cpus import VcpuContext
 from xenkdump_fast.linux.kernel import Kernel
 from xenkdump_fast.xen.pcpus import pcpus
@@ -82,7 +83,9 @@ def copy(
 def trace_from(domain: Domain, task: int, registers: Mapping[str, int]) -> Trace:
     kernel = domain.kernel
     found = next(one for one in kernel.tasks() if one.address == task)
-    return backtrace.trace(kernel, kernel.unwinder, found, VcpuContext(registers, "NT_PRSTATUS"))
+    context = VcpuContext(registers, "NT_PRSTATUS")
+    saved = stacks.SavedRegisters(kernel, [found])
+    return backtrace.trace(kernel, kernel.unwinder, found, context, saved)
 
 
 def callers(domain: Domain) -> tuple[Trace, list[Frame]]:

@@ -77,7 +77,7 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
         raise AbsentError(f"{target.dump.path}: domain {target.id}: {whose} can be read")
     traces = Lazy(
         chosen,
-        kernel.backtrace,
+        kernel.tracer(chosen),
         "task",
         problem=lambda task: f"task {task.pid} at {task.address:#x} has no backtrace",
         warn=kernel.warn,
@@ -251,7 +251,7 @@ def _pcpu(trace: "PcpuTrace", word: int) -> Iterator[str]:
     yield f"PCPU: {pcpu.number:2}  VCPU: {vcpu}{_guest(trace)}"
     number = 0
     for i, frame in enumerate(trace.frames):
-        if frame.guest:
+        if frame.user:
             yield "    [guest]" if trace.domain != _IDLE else "    [guest that ran here last]"
             narrow = "eip" in (frame.registers or {})
             yield from exception_frame(frame.registers or {}, 4 if narrow else word)
@@ -261,7 +261,7 @@ def _pcpu(trace: "PcpuTrace", word: int) -> Iterator[str]:
         else:
             name = visible(frame.symbol) if frame.symbol else "(unknown)"
             # A frame that was interrupted has no return address; crash shows where the others are.
-            at = frame.sp if frame.interrupted else (frame.sp - word) & ((1 << word * 8) - 1)
+            at = frame.sp if frame.interrupted else frame.slot
             yield (
                 f"{_number(number)} [{at:0{word * 2}x}] {name} at "
                 f"{frame.pc:0{word * 2}x}{_unreliable(frame.guess)}"

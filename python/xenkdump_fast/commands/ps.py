@@ -1,12 +1,14 @@
 """``ps``: the tasks and what each uses."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple, TypedDict
 
 from .._native import AbsentError
 from ..isolation import isolated
 from ..linux import mm, states, tasks
 from ..linux.kernel import Kernel
+from ..linux.structs import Structs, batches
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..progress import each
@@ -63,35 +65,39 @@ def run(target: Domain, options: Options = Options()) -> "Processes":
                 raise AbsentError(f"{target.dump.path}: domain {target.id} has no task {name}")
             found.update((task.address, task) for task in named)
         chosen = [task for task in all_tasks if task.address in found]
+    kernel_threads = mm.kernel_threads(kernel, chosen, known)
+    parents = _parents(kernel, chosen)
     processes = []
     for task in each(chosen, "task"):
         with isolated(f"task {task.pid} at {task.address:#x} is left out", kernel.warn):
-            processes.append(_process(kernel, task, used.get(task.address), pages, known))
+            is_thread = task.address in kernel_threads
+            memory = used.get(task.address)
+            if is_thread and (memory is None or memory.resident == 0):
+                memory = None
+            process = Process(
+                task=task,
+                ppid=parents.get(task.address),
+                state=states.letters(task, known),
+                kernel_thread=is_thread,
+                vsz=memory.total * PAGE if memory else 0,
+                rss=memory.resident * PAGE if memory else 0,
+                percent=memory.resident * 100 / pages if memory and pages else 0.0,
+            )
+            processes.append(process)
     return Processes(target.id, kernel.word, processes)
 
 
-def _process(
-    kernel: Kernel, task: tasks.Task, used: mm.Usage | None, pages: int, known: states.States
-) -> Process:
-    try:
-        ppid = kernel.read(kernel.read(task.address, "task_struct.parent"), "task_struct.pid")
-    except AbsentError:
-        ppid = None
-    try:
-        kernel_thread = mm.is_kernel_thread(kernel, task, known)
-    except AbsentError:
-        kernel_thread = False
-    if kernel_thread and (used is None or used.resident == 0):
-        used = None
-    return Process(
-        task=task,
-        ppid=ppid,
-        state=states.letters(task, known),
-        kernel_thread=kernel_thread,
-        vsz=used.total * PAGE if used else 0,
-        rss=used.resident * PAGE if used else 0,
-        percent=used.resident * 100 / pages if used and pages else 0.0,
-    )
+def _parents(kernel: Kernel, chosen: Sequence[tasks.Task]) -> dict[int, int]:
+    """The pid of each task's parent by the task's address, as far as it can be read."""
+    found = {}
+    for batch in batches(task.address for task in chosen):
+        structs = Structs(kernel, batch, ["task_struct.parent"])
+        parents = Structs(kernel, structs.values("task_struct.parent"), ["task_struct.pid"])
+        for address in batch:
+            with suppress(AbsentError):
+                parent = structs.read(address, "task_struct.parent")
+                found[address] = parents.read(parent, "task_struct.pid")
+    return found
 
 
 class TaskJson(TypedDict):

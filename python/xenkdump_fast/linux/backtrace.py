@@ -1,43 +1,13 @@
-"""Backtraces of tasks: start registers, the unwinder's frames, and the symbols in both styles."""
+"""Backtraces of tasks: the registers to start from, and the frames."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .._native import AbsentError, MemoryFault, Unwinder
+from .._native import AbsentError, Frame, MemoryFault, Unwinder
 from . import stacks
 from .cpus import VcpuContext
 from .kernel import Kernel
 from .tasks import Task
-
-
-class Frame(NamedTuple):
-    """One frame of a stack."""
-
-    #: The return address, or where execution stopped if ``interrupted``.
-    pc: int
-    #: The stack pointer in this frame: above the return address of the function that it called.
-    sp: int
-    #: Address of its return address, which crash prints in brackets. For a task that was not
-    #: running, the saved stack pointer if the switch pushed no return address (before 4.9).
-    slot: int
-    #: The symbol whose size covers the pc, else the nearest below; None outside all text.
-    symbol: str | None
-    #: Distance of the pc from the symbol in bytes.
-    offset: int
-    #: The nearest symbol below the pc, as crash names it; it may be a label inside ``symbol``.
-    label: str | None
-    #: The module of the symbol; None for the kernel itself.
-    module: str | None
-    #: The method that found it: "orc", "cfi", "fp", "scan", "registers", ...
-    how: str
-    #: Whether it is unreliable: found by likelihood, not by unwind data.
-    guess: bool
-    #: Whether the pc is the instruction that was interrupted, not a return address.
-    interrupted: bool
-    #: Whether it is user-space code.
-    user: bool
-    #: The registers saved in the exception frame that this frame came out of.
-    registers: Mapping[str, int] | None
 
 
 class Trace(NamedTuple):
@@ -55,7 +25,13 @@ class Trace(NamedTuple):
     stopped: str | None
 
 
-def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext | None) -> Trace:
+def trace(
+    kernel: Kernel,
+    unwinder: Unwinder,
+    task: Task,
+    context: VcpuContext | None,
+    saved: stacks.SavedRegisters,
+) -> Trace:
     """The backtrace of a task: from ``context`` if it was running, else from its last switch."""
     if context is None and _has_no_stack(kernel, task):
         return Trace(task, [], None, None, "has no stack: it has exited")
@@ -66,7 +42,7 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
         if context is not None:
             registers, where = context.registers, context.where
         elif not task.active:
-            registers, slot = stacks.sleeping(kernel, task)
+            registers, slot = saved.start(task)
         else:
             start = stacks.stranded(kernel, task)
             if start is None:
@@ -79,33 +55,13 @@ def trace(kernel: Kernel, unwinder: Unwinder, task: Task, context: VcpuContext |
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
     found = unwinder.unwind(
         {name: value & kernel.last for name, value in registers.items()},
-        stacks=[(task.stack, kernel.end(task.stack, stacks.size(kernel)))],
+        stacks=[(task.stack, kernel.end(task.stack, kernel.stack_size))],
         exact=context is not None,
+        slot=slot,
     )
-    frames = []
-    for i, frame in enumerate(found.frames):
-        # A return address may already belong to what follows a call that never returns.
-        at = frame.pc if frame.interrupted else (frame.pc - 1) & kernel.last
-        nearest = None if frame.user else kernel.code.nearest(at)
-        frames.append(
-            Frame(
-                pc=frame.pc,
-                sp=frame.sp,
-                slot=(frame.sp - kernel.word) & kernel.last if slot is None or i else slot,
-                symbol=frame.symbol,
-                offset=frame.offset,
-                label=frame.symbol if nearest is None else nearest.name,
-                module=frame.module,
-                how=frame.how,
-                guess=frame.guess,
-                interrupted=frame.interrupted,
-                user=frame.user,
-                registers=frame.registers,
-            )
-        )
     return Trace(
         task,
-        frames,
+        found.frames,
         None if context is None else context.registers,
         where,
         found.stopped,

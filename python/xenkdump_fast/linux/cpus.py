@@ -109,7 +109,7 @@ def _content(context: VcpuContext) -> tuple[int | None, ...]:
 
 def _by_stack(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
     """By the stack pointer, which is on the stack of the task that the CPU ran."""
-    size = stacks.size(kernel)
+    size = kernel.stack_size
     cpus: dict[int, int] = {}
     for cpu in free:
         cpus.setdefault(free[cpu].stack, cpu)

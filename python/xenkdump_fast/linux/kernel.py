@@ -1,7 +1,9 @@
 """One kernel in memory: its names, its types, its memory. All that reads a kernel asks this."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from ..diagnostics import Warnings
@@ -9,10 +11,26 @@ from ..parsing import number
 from . import compat
 from .boot import vmcoreinfo
 from .boot.locate import Location
-from .layouts import Layouts, Member, Untyped
+from .layouts import Layouts, Member, Number, Untyped
 
+if TYPE_CHECKING:
+    from .._native import ListEnd, ListLinks
+
+#: THREAD_SIZE is a page with CONFIG_4KSTACKS on i386, and 32 KiB with KASAN on x86_64.
+MIN_STACK, MAX_STACK = 0x1000, 0x1_0000
 #: More entries than any list has: as many as there can be pids.
 MAX_ENTRIES = 1 << 22
+
+
+class LinkedList(NamedTuple):
+    """A linked list, as far as it could be walked."""
+
+    #: Its entries, without the head.
+    entries: list[int]
+    #: How the walk ended.
+    end: "ListEnd"
+    #: Why it ended early; None if it did not.
+    problem: str | None
 
 
 class Kernel:
@@ -40,6 +58,7 @@ class Kernel:
         self.code: Symbols = image.symbols(location.slide)
         self._warnings = Warnings()
         self._members: dict[str, Member] = {}
+        self._numbers: dict[str, Number] = {}
         self._missing: set[str] = set()
 
     def warn(self, text: str) -> None:
@@ -86,6 +105,20 @@ class Kernel:
                 continue
         raise AbsentError(f"{self.image.path}: no type information for {' or '.join(candidates)}")
 
+    def numeric(self, key: str) -> Number:
+        """A struct member that is a number, as ``member``. Raises AbsentError if it is not one."""
+        found = self._numbers.get(key)
+        if found is None:
+            member = self.member(key)
+            if member.size not in (1, 2, 4, 8):
+                text = f"{self.image.path}: {key} is no number: it has {member.size} bytes"
+                raise AbsentError(text)
+            width = member.bit_size
+            bits = None if width is None else (member.bit_offset or 0, width)
+            found = Number(member.offset, member.size, member.signed, bits)
+            self._numbers[key] = found
+        return found
+
     def has(self, key: str) -> bool:
         """Whether ``member(key)`` would find anything."""
         if key in self._missing:
@@ -105,6 +138,18 @@ class Kernel:
             except AbsentError:
                 continue
         return self.member(key).offset  # which says what was looked for
+
+    @cached_property
+    def stack_size(self) -> int:
+        """THREAD_SIZE in bytes."""
+        sizes = [symbol.size for symbol in self.symbols.all("init_thread_union")]
+        with suppress(AbsentError):
+            sizes.insert(0, self.types.sizeof("thread_union"))
+        for found in sizes:
+            if MIN_STACK <= found <= MAX_STACK:
+                return found
+        # arch/x86/include/asm/page_{32,64}_types.h: 16 KiB on x86_64 since 3.15 (6538b8ea886e).
+        return 0x4000 if self.word == 8 else 0x2000
 
     def symbol(self, key: str) -> int:
         """The address of a symbol, by a key of ``compat.SYMBOLS`` or its own name; AbsentError."""
@@ -146,16 +191,8 @@ class Kernel:
         Raises AbsentError if there is no such member or it is not a number, MemoryFault if it
         cannot be read.
         """
-        member = self.member(key)
-        if member.size not in (1, 2, 4, 8):
-            text = f"{self.image.path}: {key} is no number: it has {member.size} bytes"
-            raise AbsentError(text)
-        value = self.number(struct + member.offset, member.size)
-        if member.bit_size is not None:
-            value = (value >> (member.bit_offset or 0)) & ((1 << member.bit_size) - 1)
-        elif member.signed and value >> (member.size * 8 - 1):
-            value -= 1 << (member.size * 8)
-        return value
+        number = self.numeric(key)
+        return number.decode(self.number(struct + number.offset, number.size))
 
     def variable(self, key: str, size: int) -> int:
         """The unsigned number of ``size`` bytes in the variable of that name."""
@@ -190,23 +227,44 @@ class Kernel:
         Ends, with a warning, where the list leads back to an entry it had, or out of memory, or has
         more entries than ``limit`` or than the dump can hold.
         """
-        link = self.word if backward else 0  # struct list_head { next, prev }
+        (found,) = self.lists([head], limit, "backward" if backward else "circular")
+        yield from found.entries
+        if found.problem is not None:
+            self.warn(found.problem)
+
+    def lists(
+        self, heads: Sequence[int], limit: int = MAX_ENTRIES, links: "ListLinks" = "circular"
+    ) -> Sequence[LinkedList]:
+        """The lists with these heads, walked in one call.
+
+        No entry is in two of them, and all together have no more than ``limit`` entries.
+        """
         limit = min(limit, self.most(2 * self.word))
-        seen = {head}
+        walked = self.virtual.lists(
+            [head & self.last for head in heads], self.word, links=links, limit=limit
+        )
+        found = []
+        for head, (entries, end, at) in zip(heads, walked, strict=True):
+            after = f"after {len(entries)} entries"
+            problem = None
+            if end == "loop":
+                problem = f"the list at {head:#x} loops back to {at:#x} {after}"
+            elif end == "shared":
+                problem = f"the list at {head:#x} goes on in another {after}"
+            elif end == "limit":
+                problem = f"the list at {head:#x} goes on {after}"
+            elif end == "unreadable" and at is not None:
+                reason = self._fault(at + self.word if links == "backward" else at)
+                problem = f"the list at {head:#x} breaks off {after}: {reason}"
+            found.append(LinkedList(entries, end, problem))
+        return found
+
+    def _fault(self, address: int) -> str:
+        """Why the pointer at an address cannot be read."""
         try:
-            at = self.pointer(head + link)
-            while at not in seen:
-                if len(seen) > limit:
-                    self.warn(f"the list at {head:#x} goes on after {limit} entries")
-                    return
-                yield at
-                seen.add(at)
-                at = self.pointer(at + link)
+            return f"{self.pointer(address):#x}"
         except MemoryFault as fault:
-            self.warn(f"the list at {head:#x} breaks off after {len(seen) - 1} entries: {fault}")
-            return
-        if at != head:
-            self.warn(f"the list at {head:#x} loops back to {at:#x} after {len(seen) - 1} entries")
+            return str(fault)
 
     @cached_property
     def release(self) -> str:

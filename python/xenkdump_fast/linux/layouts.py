@@ -1,7 +1,7 @@
 """Layouts of a kernel's structs: by its type information, else by what it says of itself."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .._native import AbsentError, Image, Types
 from .boot import vmcoreinfo
@@ -22,6 +22,25 @@ class Member(Protocol):
     def count(self) -> int | None: ...  # noqa: D102
     @property
     def signed(self) -> bool: ...  # noqa: D102
+
+
+class Number(NamedTuple):
+    """A member that is a number: where it is, and how its bytes are read."""
+
+    offset: int
+    size: int
+    signed: bool = False
+    #: Lowest bit and width of a bit-field.
+    bits: tuple[int, int] | None = None
+
+    def decode(self, value: int) -> int:
+        """The number, by its bytes as an unsigned number."""
+        if self.bits is not None:
+            first, width = self.bits
+            return (value >> first) & ((1 << width) - 1)
+        if self.signed and value >> (self.size * 8 - 1):
+            return value - (1 << (self.size * 8))
+        return value
 
 
 class Untyped(Protocol):
@@ -46,6 +65,8 @@ class Layouts:
         untyped: Callable[[str], Untyped],
     ) -> None:
         self._facts = facts
+        self._offsets: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
         self.native: Types | None
         try:
             self.native = image.types()
@@ -66,6 +87,12 @@ class Layouts:
 
     def offset(self, path: str) -> int:
         """The offset of the member at ``path``, which more sources know than its type."""
+        known = self._offsets.get(path)
+        if known is None:
+            known = self._offsets[path] = self._find_offset(path)
+        return known
+
+    def _find_offset(self, path: str) -> int:
         if self.native is not None:
             return self.native.offset(path)
         found = vmcoreinfo.extent(self._facts(), f"OFFSET({path})")
@@ -73,6 +100,12 @@ class Layouts:
 
     def sizeof(self, struct: str) -> int:
         """The size of a struct in bytes."""
+        known = self._sizes.get(struct)
+        if known is None:
+            known = self._sizes[struct] = self._find_size(struct)
+        return known
+
+    def _find_size(self, struct: str) -> int:
         if self.native is not None:
             return self.native.sizeof(struct)
         found = vmcoreinfo.extent(self._facts(), f"SIZE({struct})")

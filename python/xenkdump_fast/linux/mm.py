@@ -1,18 +1,23 @@
 """How much memory tasks use."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
 from . import percpu, states
 from .kernel import Kernel
+from .layouts import Number
+from .structs import BATCH, Structs, batches
 from .tasks import Task
 
 #: include/linux/mm_types_task.h: counters of resident pages. SHMEMPAGES came with 4.5
 #: (eca56ff906bd); number 2, between them, counts swap entries.
 _COUNTERS = _FILEPAGES, _ANONPAGES, _SHMEMPAGES = 0, 1, 3
+#: What one CPU has counted: an s32.
+_SHARE = Number(0, 4, signed=True)
 #: include/linux/sched.h.
 PF_EXITING = 0x4
 #: 2.6.27, 246bb0b1deb2.
@@ -28,88 +33,111 @@ class Usage(NamedTuple):
 
 def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
     """Of each task that has memory of its own, by the task's address."""
-    known = states.of(kernel)
-    cached = _cached(kernel, everyone)
-    cpus = percpu.areas(kernel) if _counts_by_cpu(kernel) else []
-    # A counter has four bytes for each CPU.
-    room = kernel.most(4 * len(_COUNTERS) * max(len(cpus), 1))
     found: dict[int, Usage] = {}
     by_mm: dict[int, Usage | MemoryFault] = {}
-    for task in everyone:
-        if states.is_zombie(task, known):
-            continue
-        try:
-            mm = kernel.read(task.address, "task_struct.mm")
-            if mm == 0:
-                continue
+    known = states.of(kernel)
+    cached = _cached(kernel, everyone)
+    try:
+        counters = _Counters(kernel)
+        for batch in batches(task for task in everyone if not states.is_zombie(task, known)):
+            tasks = Structs(kernel, [task.address for task in batch], ["task_struct.mm"])
+            mms = dict.fromkeys(tasks.values("task_struct.mm"))
             # Threads share theirs.
-            if mm not in by_mm:
-                if len(by_mm) >= room:
-                    kernel.warn("the memory of some tasks is not known: the dump cannot hold all")
-                    break
-                by_mm[mm] = _of_mm(kernel, mm, cpus)
-            used = by_mm[mm]
-        except MemoryFault as fault:
-            used = fault
-        except AbsentError as error:
-            kernel.warn(f"the memory of tasks is not known: {error}")
-            break
-        if isinstance(used, MemoryFault):
-            kernel.warn(f"the memory of the task at {task.address:#x} is not known: {used}")
-        else:
-            found[task.address] = Usage(used.total, used.resident + cached.get(task.tgid, 0))
+            new = (mm for mm in mms if mm and mm not in by_mm)
+            by_mm.update(counters.read(list(islice(new, counters.room - len(by_mm)))))
+            for task in batch:
+                try:
+                    mm = tasks.read(task.address, "task_struct.mm")
+                except MemoryFault as fault:
+                    used: Usage | MemoryFault = fault
+                else:
+                    if mm == 0:
+                        continue
+                    if mm not in by_mm:
+                        text = "the memory of some tasks is not known: the dump cannot hold all"
+                        kernel.warn(text)
+                        return found
+                    used = by_mm[mm]
+                if isinstance(used, MemoryFault):
+                    kernel.warn(f"the memory of the task at {task.address:#x} is not known: {used}")
+                else:
+                    resident = used.resident + cached.get(task.tgid, 0)
+                    found[task.address] = Usage(used.total, resident)
+    except AbsentError as error:
+        kernel.warn(f"the memory of tasks is not known: {error}")
     return found
 
 
-def _of_mm(kernel: Kernel, mm: int, cpus: Sequence[int]) -> Usage | MemoryFault:
-    """What an mm_struct counts, or why it cannot be read."""
-    try:
-        resident = _resident(kernel, mm, cpus)
-        return Usage(kernel.read(mm, "mm_struct.total_vm"), resident)
-    except MemoryFault as fault:
-        return fault.with_traceback(None)
+class _Counters:
+    """How the mm_structs of a kernel count resident pages."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        #: The counters in an mm_struct, which are summed.
+        self._counts: list[Number] = []
+        #: For each of them a pointer to what every CPU has counted since, if CPUs do.
+        self._pointers: list[Number] = []
+        self._areas: Mapping[int, int | None] = {}
+        self._find_counts()
+        #: How many mm_structs the dump can hold: a counter has four bytes for each CPU.
+        self.room = kernel.most(4 * len(_COUNTERS) * max(len(self._areas), 1))
+
+    def _find_counts(self) -> None:
+        kernel = self._kernel
+        if kernel.has("mm_struct.rss_stat.count"):
+            counts = kernel.member("mm_struct.rss_stat.count")
+            if counts.count is not None:  # 2.6.34 to 6.1
+                numbers = [i for i in _COUNTERS if i < counts.count]
+                self._counts = self._longs(counts.offset + i * kernel.word for i in numbers)
+                return
+            # 6.2, f1a7941243c1: an array of percpu_counter, each with a count of its own.
+            at, size = kernel.offset("mm_struct.rss_stat"), kernel.types.sizeof("percpu_counter")
+            offsets = [at + i * size for i in _COUNTERS]
+            self._counts = _at(offsets, kernel.numeric("percpu_counter.count"))
+            if kernel.has("percpu_counter.counters"):
+                self._pointers = _at(offsets, kernel.numeric("percpu_counter.counters"))
+                self._areas = percpu.areas(kernel)
+        elif kernel.has("mm_struct._file_rss"):  # 2.6.15 to 2.6.33; an atomic, or a long
+            names = ("_file_rss", "_anon_rss")
+            self._counts = self._longs(kernel.offset(f"mm_struct.{name}") for name in names)
+        elif kernel.has("mm.rss"):  # until 2.6.14
+            self._counts = [kernel.numeric("mm.rss")]
+        else:
+            kernel.warn("RSS is not known: no member of mm_struct counts resident pages")
+
+    def _longs(self, offsets: Iterable[int]) -> list[Number]:
+        return [Number(offset, self._kernel.word, signed=True) for offset in offsets]
+
+    def read(self, mms: Iterable[int]) -> Iterator[tuple[int, Usage | MemoryFault]]:
+        """What each mm_struct counts, or why it cannot be read."""
+        members: list[str | Number] = ["mm_struct.total_vm", *self._counts, *self._pointers]
+        for batch in batches(mms, max(BATCH // max(len(self._areas), 1), 1)):
+            structs = Structs(self._kernel, batch, members)
+            bases = [base for pointer in self._pointers for base in structs.values(pointer)]
+            offsets = [at for at in self._areas.values() if at is not None]
+            cells = [(base + at) & self._kernel.last for base in bases for at in offsets]
+            shares = Structs(self._kernel, cells, [_SHARE])
+            for mm in batch:
+                try:
+                    resident = self._resident(mm, structs, shares)
+                    yield mm, Usage(structs.read(mm, "mm_struct.total_vm"), resident)
+                except MemoryFault as fault:
+                    yield mm, fault.with_traceback(None)
+
+    def _resident(self, mm: int, structs: Structs, shares: Structs) -> int:
+        """The sum of the counters, without those that are negative for now."""
+        totals = [structs.read(mm, count) for count in self._counts]
+        for i, pointer in enumerate(self._pointers):
+            base = structs.read(mm, pointer)
+            for cpu, at in self._areas.items():
+                found = percpu.offset(self._kernel, cpu) if at is None else at
+                totals[i] += shares.read((base + found) & self._kernel.last, _SHARE)
+        return sum(max(0, total) for total in totals)
 
 
-def _resident(kernel: Kernel, mm: int, cpus: Sequence[int]) -> int:
-    """Resident pages of an mm_struct; 0, with a warning, where nothing is known to count them."""
-    if kernel.has("mm_struct.rss_stat.count"):
-        counts = kernel.member("mm_struct.rss_stat.count")
-        if counts.count is not None:  # 2.6.34 to 6.1
-            return _sum(kernel, mm + counts.offset, [i for i in _COUNTERS if i < counts.count])
-        # 6.2, f1a7941243c1: an array of percpu_counter, each with a count of its own.
-        at, size = mm + kernel.offset("mm_struct.rss_stat"), kernel.types.sizeof("percpu_counter")
-        return sum(max(0, _percpu_counter(kernel, at + i * size, cpus)) for i in _COUNTERS)
-    if kernel.has("mm_struct._file_rss"):  # 2.6.15 to 2.6.33; an atomic, or a long
-        return sum(
-            _sum(kernel, mm + kernel.offset(f"mm_struct.{name}"), [0])
-            for name in ("_file_rss", "_anon_rss")
-        )
-    if kernel.has("mm.rss"):  # until 2.6.14
-        return kernel.read(mm, "mm.rss")
-    kernel.warn("RSS is not known: no member of mm_struct counts resident pages")
-    return 0
-
-
-def _counts_by_cpu(kernel: Kernel) -> bool:
-    """Whether each CPU counts an mm's resident pages: 6.2 on."""
-    counts = "mm_struct.rss_stat.count"
-    return kernel.has(counts) and kernel.member(counts).count is None
-
-
-def _sum(kernel: Kernel, counts: int, numbers: Sequence[int]) -> int:
-    """The sum of some of the longs at ``counts``, without those that are negative for now."""
-    word = kernel.word
-    return sum(max(0, _signed(kernel.pointer(counts + i * word), word)) for i in numbers)
-
-
-def _percpu_counter(kernel: Kernel, counter: int, cpus: Sequence[int]) -> int:
-    """A percpu_counter: what all have agreed on, and what each CPU has counted since."""
-    total = kernel.read(counter, "percpu_counter.count")
-    if kernel.has("percpu_counter.counters"):
-        base = kernel.read(counter, "percpu_counter.counters")
-        for cpu in cpus:
-            total += _signed(kernel.number(percpu.shifted(kernel, base, cpu), 4), 4)
-    return total
+def _at(offsets: Iterable[int], member: Number) -> list[Number]:
+    """A member of structs that are at these offsets of another."""
+    return [member._replace(offset=at + member.offset) for at in offsets]
 
 
 def _cached(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, int]:
@@ -118,19 +146,15 @@ def _cached(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, int]:
     if not kernel.has("task_struct.rss_stat.count"):
         return found
     counts = kernel.member("task_struct.rss_stat.count")
-    for task in everyone:
-        for i in _COUNTERS:
-            if i < (counts.count or 0):
-                at = task.address + counts.offset + i * 4
-                try:
-                    found[task.tgid] += max(0, _signed(kernel.number(at, 4), 4))
-                except AbsentError:
-                    break
+    numbers = [i for i in _COUNTERS if i < (counts.count or 0)]
+    members = [Number(counts.offset + i * 4, 4, signed=True) for i in numbers]
+    for batch in batches(everyone):
+        structs = Structs(kernel, [task.address for task in batch], members)
+        for task in batch:
+            with suppress(AbsentError):
+                for member in members:
+                    found[task.tgid] += max(0, structs.read(task.address, member))
     return found
-
-
-def _signed(value: int, size: int) -> int:
-    return value - (1 << size * 8) if value >> (size * 8 - 1) else value
 
 
 def total_pages(kernel: Kernel) -> int:
@@ -146,15 +170,34 @@ def total_pages(kernel: Kernel) -> int:
     return total
 
 
-def is_kernel_thread(kernel: Kernel, task: Task, known: states.States) -> bool:
-    """Whether a task has no user space of its own."""
-    flags = kernel.read(task.address, "task_struct.flags")
-    if kernel.read(kernel.symbol("init_task"), "task_struct.flags") & PF_KTHREAD:
+def kernel_threads(kernel: Kernel, tasks: Iterable[Task], known: states.States) -> set[int]:
+    """The addresses of those tasks that have no user space of their own, as far as is known."""
+    found: set[int] = set()
+    try:
+        flags = kernel.read(kernel.symbol("init_task"), "task_struct.flags")
+    except AbsentError:
+        return found
+    for batch in batches(tasks):
+        members = ["task_struct.flags", "task_struct.mm"]
+        structs = Structs(kernel, [task.address for task in batch], members)
+        for task in batch:
+            with suppress(AbsentError):
+                if _is_kernel_thread(kernel, task, structs, known, bool(flags & PF_KTHREAD)):
+                    found.add(task.address)
+    return found
+
+
+def _is_kernel_thread(
+    kernel: Kernel, task: Task, structs: Structs, known: states.States, flagged: bool
+) -> bool:
+    """Whether a task has no user space; ``flagged`` says that it has a flag then."""
+    flags = structs.read(task.address, "task_struct.flags")
+    if flagged:
         return bool(flags & PF_KTHREAD)
     # Before 2.6.27 only the missing mm tells, which an exiting task has given up as well.
     if task.pid == 0:
         return True
     if states.is_zombie(task, known) or flags & PF_EXITING:
         return False
-    mm = kernel.read(task.address, "task_struct.mm")
+    mm = structs.read(task.address, "task_struct.mm")
     return mm == 0 or mm == kernel.symbols.get("init_mm")

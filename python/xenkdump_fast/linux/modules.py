@@ -1,13 +1,17 @@
 """Loaded modules: where each lies, its symbols and its unwind tables, all from memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Unwinder
 from ..budget import Allowance
 from ..isolation import isolated
 from .kernel import Kernel
+from .layouts import Number
+from .structs import Structs, batches
 
 #: More than any module's symbols take; bounds what a broken count can ask for.
 MAX_TABLE = 64 << 20
@@ -46,51 +50,101 @@ def modules(kernel: Kernel) -> Iterator[Module]:
         return
     offset = kernel.offset("module.list")
     most = min(kernel.most(PAGE), MAX_MODULES)
-    for count, node in enumerate(kernel.list(head)):
-        if count >= most:
-            kernel.warn(f"there are more than {most} modules, which is more than the dump can hold")
-            return
-        address = kernel.containing(node, offset)
-        with isolated(f"the module at {address:#x} cannot be read", kernel.warn):
-            name = kernel.string(address + kernel.offset("module.name"), NAME_LENGTH)
-            base, size = _text(kernel, address)
-            total = _total(kernel, address, size)
-            yield Module(address, name, base, size, total, _has_symbols(kernel, address))
+    nodes = kernel.list(head)
+    for batch in batches(kernel.containing(node, offset) for node in islice(nodes, most)):
+        structs = _Structs(kernel, batch)
+        for address in batch:
+            with isolated(f"the module at {address:#x} cannot be read", kernel.warn):
+                yield structs.module(address)
+    if next(nodes, None) is not None:
+        kernel.warn(f"there are more than {most} modules, which is more than the dump can hold")
 
 
-def _text(kernel: Kernel, module: int) -> tuple[int, int]:
-    """Start and size of a module's text."""
-    if kernel.has("module.mem"):  # 6.4, ac3b43283923: by type, MOD_TEXT first
-        memory = module + kernel.offset("module.mem")
-        return kernel.read(memory, "module_memory.base"), kernel.read(memory, "module_memory.size")
-    return kernel.read(module, "module.base"), kernel.read(module, "module.size")
+#: Members of struct module, and of the struct mod_kallsyms that it points to since 4.5.
+_MEMBERS = (
+    "module.base",
+    "module.size",
+    "module.kallsyms",
+    "module.symtab",
+    "module.num_symtab",
+    "module.strtab",
+    "module.typetab",
+    "module.arch.num_orcs",
+    "module.arch.orc_unwind_ip",
+    "module.arch.orc_unwind",
+)
+_KALLSYMS = (
+    "mod_kallsyms.symtab",
+    "mod_kallsyms.num_symtab",
+    "mod_kallsyms.strtab",
+    "mod_kallsyms.typetab",
+)
 
 
-def _total(kernel: Kernel, module: int, text: int) -> int:
-    """Size of all parts of a module but those of its start, which are given back."""
-    if not kernel.has("module.mem"):
-        return text  # which was never counted apart from the rest
-    stride, memory = kernel.types.sizeof("module_memory"), module + kernel.offset("module.mem")
-    return sum(
-        kernel.read(memory + i * stride, "module_memory.size") for i in range(FIRST_INIT_MEMORY)
-    )
+class _Structs:
+    """The struct modules at some addresses, read together."""
 
+    def __init__(self, kernel: Kernel, addresses: Iterable[int]) -> None:
+        self._kernel = kernel
+        members: list[str | Number] = [*_MEMBERS]
+        names: list[tuple[int, int]] = []
+        # Whatever of this is not known is said of each module when it is asked for.
+        with suppress(AbsentError):
+            names.append((kernel.offset("module.name"), NAME_LENGTH))
+            if kernel.has("module.mem"):
+                members.append(self._memory("base"))
+                members += [self._memory("size", i) for i in range(FIRST_INIT_MEMORY)]
+        self._modules = Structs(kernel, addresses, members, names)
+        self._tables = Structs(kernel, self._modules.values("module.kallsyms"), _KALLSYMS)
 
-def _has_symbols(kernel: Kernel, module: int) -> bool:
-    try:
-        table, prefix = _kallsyms(kernel, module)
-        return kernel.read(table, f"{prefix}.num_symtab") > 0
-    except AbsentError:
-        return False
+    def module(self, address: int) -> Module:
+        """One of the modules. Raises AbsentError."""
+        name = self._modules.string(address, self._kernel.offset("module.name"), NAME_LENGTH)
+        base, size = self._text(address)
+        total = self._total(address, size)
+        return Module(address, name, base, size, total, self._has_symbols(address))
 
+    def read(self, module: int, member: str | Number) -> int:
+        """A number in one of the modules. Raises AbsentError."""
+        return self._modules.read(module, member)
 
-def _kallsyms(kernel: Kernel, module: int) -> tuple[int, str]:
-    """Where a module's symbols are told, and as a member of what; AbsentError without KALLSYMS."""
-    if kernel.has("module.kallsyms"):  # 4.5, 8244062ef1e5
-        return kernel.read(module, "module.kallsyms"), "mod_kallsyms"
-    if kernel.has("module.symtab"):
-        return module, "module"
-    raise AbsentError("the kernel keeps no symbols of modules")
+    def _memory(self, name: str, number: int = 0) -> Number:
+        """A member of one of the struct module_memorys in a struct module, its text's by default.
+
+        They are by type of memory, MOD_TEXT first (6.4, ac3b43283923).
+        """
+        kernel = self._kernel
+        member = kernel.numeric(f"module_memory.{name}")
+        at = kernel.offset("module.mem") + number * kernel.types.sizeof("module_memory")
+        return member._replace(offset=at + member.offset)
+
+    def _text(self, module: int) -> tuple[int, int]:
+        """Start and size of a module's text."""
+        if self._kernel.has("module.mem"):
+            base, size = self._memory("base"), self._memory("size")
+            return self.read(module, base), self.read(module, size)
+        return self.read(module, "module.base"), self.read(module, "module.size")
+
+    def _total(self, module: int, text: int) -> int:
+        """Size of all parts of a module but those of its start, which are given back."""
+        if not self._kernel.has("module.mem"):
+            return text  # which was never counted apart from the rest
+        return sum(self.read(module, self._memory("size", i)) for i in range(FIRST_INIT_MEMORY))
+
+    def _has_symbols(self, module: int) -> bool:
+        try:
+            return self.kallsyms(module, "num_symtab") > 0
+        except AbsentError:
+            return False
+
+    def kallsyms(self, module: int, name: str) -> int:
+        """What is told of a module's symbols; AbsentError without KALLSYMS."""
+        if self._kernel.has("module.kallsyms"):  # 4.5, 8244062ef1e5
+            table = self.read(module, "module.kallsyms")
+            return self._tables.read(table, f"mod_kallsyms.{name}")
+        if self._kernel.has("module.symtab"):
+            return self.read(module, f"module.{name}")
+        raise AbsentError("the kernel keeps no symbols of modules")
 
 
 def load(kernel: Kernel, unwinder: Unwinder) -> None:
@@ -99,39 +153,49 @@ def load(kernel: Kernel, unwinder: Unwinder) -> None:
     A byte of the dump is one table's: together they are no longer than the dump.
     """
     room = Allowance(min(kernel.memory_held, MAX_TABLES))
-    for module in modules(kernel):
-        for what, give in (
-            ("symbols", partial(_load_symbols, kernel, module, room)),
-            ("unwind tables", partial(_load_orc, kernel, module, room, unwinder)),
-        ):
-            with isolated(f"the {what} of module {module.name} cannot be read", kernel.warn):
-                try:
-                    give()
-                except AbsentError:
-                    if room.left:
-                        raise
-                    kernel.warn(
-                        "the tables of modules are more than the dump can hold: "
-                        f"those from module {module.name} on are left out"
-                    )
-                    return
+    for batch in batches(modules(kernel)):
+        structs = _Structs(kernel, [module.address for module in batch])
+        for module in batch:
+            if not _load_tables(kernel, module, structs, room, unwinder):
+                return
 
 
-def _load_symbols(kernel: Kernel, module: Module, room: Allowance) -> None:
+def _load_tables(
+    kernel: Kernel, module: Module, structs: _Structs, room: Allowance, unwinder: Unwinder
+) -> bool:
+    """Loads the tables of a module, as ``load``; False if those of no other one fit."""
+    for what, give in (
+        ("symbols", partial(_load_symbols, kernel, module, structs, room)),
+        ("unwind tables", partial(_load_orc, kernel, module, structs, room, unwinder)),
+    ):
+        with isolated(f"the {what} of module {module.name} cannot be read", kernel.warn):
+            try:
+                give()
+            except AbsentError:
+                if room.left:
+                    raise
+                kernel.warn(
+                    "the tables of modules are more than the dump can hold: "
+                    f"those from module {module.name} on are left out"
+                )
+                return False
+    return True
+
+
+def _load_symbols(kernel: Kernel, module: Module, structs: _Structs, room: Allowance) -> None:
     if not module.symbols:
         return
-    table, prefix = _kallsyms(kernel, module.address)
-    symtab = kernel.read(table, f"{prefix}.symtab")
-    count = kernel.read(table, f"{prefix}.num_symtab")
-    strtab = kernel.read(table, f"{prefix}.strtab")
+    symtab = structs.kallsyms(module.address, "symtab")
+    count = structs.kallsyms(module.address, "num_symtab")
+    strtab = structs.kallsyms(module.address, "strtab")
     if not (symtab and count and strtab):
         return
     entry = 24 if kernel.word == 8 else 16
     # Nothing says how long the strings are; the table of types lies behind them since 5.2
     # (1c7651f43777), else they end within the module.
     end = (module.base + module.size) & ~0xFFF
-    if kernel.has(f"{prefix}.typetab"):
-        end = kernel.read(table, f"{prefix}.typetab")
+    if kernel.has("mod_kallsyms.typetab") or kernel.has("module.typetab"):
+        end = structs.kallsyms(module.address, "typetab")
     length = end - strtab if strtab < end < strtab + MAX_TABLE else 1 << 16
     if count * entry > MAX_TABLE:
         raise AbsentError(f"it claims {count} symbols")
@@ -171,12 +235,14 @@ def _pieces(kernel: Kernel, address: int, size: int, step: int, room: Allowance)
         at += piece
 
 
-def _load_orc(kernel: Kernel, module: Module, room: Allowance, unwinder: Unwinder) -> None:
+def _load_orc(
+    kernel: Kernel, module: Module, structs: _Structs, room: Allowance, unwinder: Unwinder
+) -> None:
     if not kernel.has("module.arch.orc_unwind_ip"):
         return
-    count = kernel.read(module.address, "module.arch.num_orcs")
-    ip = kernel.read(module.address, "module.arch.orc_unwind_ip")
-    orc = kernel.read(module.address, "module.arch.orc_unwind")
+    count = structs.read(module.address, "module.arch.num_orcs")
+    ip = structs.read(module.address, "module.arch.orc_unwind_ip")
+    orc = structs.read(module.address, "module.arch.orc_unwind")
     if not (count and ip and orc):
         return
     if count * 6 > MAX_TABLE:

@@ -1,8 +1,12 @@
 """Per-cpu variables, and the sets of CPUs."""
 
+from collections.abc import Iterator, Sequence
+
 from .._native import AbsentError, MemoryFault
 from . import compat
 from .kernel import Kernel
+from .layouts import Number
+from .structs import Structs
 
 #: More CPUs than any kernel was built for; bounds what a broken count can ask for.
 MAX_CPUS = 8192
@@ -18,7 +22,7 @@ def address(kernel: Kernel, key: str, cpu: int) -> int:
 
 def shifted(kernel: Kernel, variable: int, cpu: int) -> int:
     """Where ``cpu``'s instance of a per-cpu variable lies, by what a __percpu pointer holds."""
-    return (variable + offset(kernel, cpu)) & ((1 << kernel.word * 8) - 1)
+    return (variable + offset(kernel, cpu)) & kernel.last
 
 
 def offset(kernel: Kernel, cpu: int) -> int:
@@ -63,35 +67,49 @@ def possible(kernel: Kernel) -> list[int]:
         return [0]
 
 
-def areas(kernel: Kernel) -> list[int]:
+def areas(kernel: Kernel) -> dict[int, int | None]:
     """The possible CPUs with a per-cpu area of their own: no more than the dump can hold.
 
-    What is done for each CPU is done for these. In a hostile dump all CPUs may share one area; in
-    one of a kernel that died before it set them up they do.
+    Each with its ``offset``, or None where that cannot be read. What is done for each CPU is done
+    for these. In a hostile dump all CPUs may share one area; in one of a kernel that died before it
+    set them up they do.
     """
     symbols = kernel.symbols
     size = (symbols.get("__per_cpu_end") or 0) - (symbols.get("__per_cpu_start") or 0)
     room = kernel.most(max(size // PART, PAGE))
-    found: list[int] = []
+    found: dict[int, int | None] = {}
     offsets: set[int] = set()
     shared = 0
-    for cpu in possible(kernel):
+    for cpu, at in _offsets(kernel, possible(kernel)):
         if len(found) >= room:
             kernel.warn(f"there are more CPUs than the dump can hold: the first {room} are told")
             break
-        try:
-            at = offset(kernel, cpu)
-        except MemoryFault:  # which is said where the CPU's data is asked for
-            found.append(cpu)
-            continue
-        if at in offsets:
+        # An offset that cannot be read is reported where the CPU's data is asked for.
+        if at is None:
+            found[cpu] = None
+        elif at in offsets:
             shared += 1
-            continue
-        offsets.add(at)
-        found.append(cpu)
+        else:
+            offsets.add(at)
+            found[cpu] = at
     if shared:
         kernel.warn(f"{shared} of the possible CPUs have no per-cpu area of their own")
     return found
+
+
+def _offsets(kernel: Kernel, cpus: Sequence[int]) -> Iterator[tuple[int, int | None]]:
+    """The ``offset`` of each CPU; None where it cannot be read."""
+    array, word = kernel.symbols.get("__per_cpu_offset"), kernel.word
+    if array is not None:
+        entries = Structs(kernel, [array], [Number(cpu * word, word) for cpu in cpus])
+    for cpu in cpus:
+        try:
+            if array is None:
+                yield cpu, offset(kernel, cpu)
+            else:
+                yield cpu, entries.read(array, Number(cpu * word, word))
+        except MemoryFault:
+            yield cpu, None
 
 
 def present(kernel: Kernel) -> list[int]:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 from .._native import AbsentError, MemoryFault
 from .kernel import Kernel
+from .layouts import Number
+from .structs import Structs, batches
 
 #: PID_MAX_LIMIT; and pidhash_shift goes from 4 to 12.
 MAX_PIDS = 1 << 22
@@ -44,18 +46,20 @@ def tasks(kernel: Kernel) -> Iterator[int]:
 
 def _by_pid(kernel: Kernel, pids: Iterator[int]) -> Iterator[int]:
     """The task that each struct pid numbers: the first of its tasks[PIDTYPE_PID], if any."""
-    first = kernel.offset("pid.tasks")
+    first = Number(kernel.offset("pid.tasks"), kernel.word)
     link = kernel.offset("pid.link")
     if not kernel.has("task_struct.pid_links"):
         link += kernel.offset("pid_link.node")
-    for pid in pids:
-        try:
-            node = kernel.pointer(pid + first)
-        except MemoryFault:
-            _damaged(kernel, pid)
-            continue
-        if node:
-            yield kernel.containing(node, link)
+    for batch in batches(pids):
+        structs = Structs(kernel, batch, [first])
+        for pid in batch:
+            try:
+                node = structs.read(pid, first)
+            except MemoryFault:
+                _damaged(kernel, pid)
+                continue
+            if node:
+                yield kernel.containing(node, link)
 
 
 def _damaged(kernel: Kernel, at: int) -> None:
@@ -76,21 +80,12 @@ def _hashed(kernel: Kernel, table: int) -> Iterator[int]:
     shift = kernel.variable("pidhash_shift", 4)
     if shift > MAX_SHIFT:
         raise AbsentError(f"pidhash_shift is {shift}")
-    seen: set[int] = set()
-    most = min(kernel.most(2 * kernel.word), MAX_PIDS)
-    for bucket in range(1 << shift):
-        at = table + bucket * kernel.word
-        try:
-            node = kernel.pointer(at)
-            while node and node not in seen and len(seen) < most:
-                seen.add(node)
-                yield node
-                at, node = node, kernel.pointer(node)
-        except MemoryFault:
-            _damaged(kernel, at)
-            continue
-        if node:
-            _damaged(kernel, at)  # two buckets lead to one node, or one to itself
+    buckets = [table + bucket * kernel.word for bucket in range(1 << shift)]
+    chains = kernel.lists(buckets, MAX_PIDS, "null-terminated")
+    for bucket, chain in zip(buckets, chains, strict=True):
+        yield from chain.entries
+        if chain.end != "complete":  # such as where two buckets lead to one node
+            _damaged(kernel, chain.entries[-1] if chain.entries else bucket)
 
 
 def _in_tasks(kernel: Kernel) -> Iterator[int]:
@@ -104,14 +99,17 @@ def _numbered(kernel: Kernel) -> Iterator[int]:
     """The struct pids by the upids in the hash: a pid has one for each level of its namespace."""
     chain = kernel.offset("upid.pid_chain")
     numbers, size = kernel.offset("pid.numbers"), kernel.types.sizeof("upid")
-    for node in _hashed(kernel, _table(kernel)):
-        try:
-            level = kernel.read(kernel.read(node - chain, "upid.ns"), "pid_namespace.level")
-        except MemoryFault:
-            _damaged(kernel, node)
-            continue
-        if level == 0:  # the outermost namespace has all pids
-            yield kernel.containing(node, chain + numbers + level * size)
+    for batch in batches(_hashed(kernel, _table(kernel))):
+        upids = Structs(kernel, [node - chain for node in batch], ["upid.ns"])
+        namespaces = Structs(kernel, upids.values("upid.ns"), ["pid_namespace.level"])
+        for node in batch:
+            try:
+                level = namespaces.read(upids.read(node - chain, "upid.ns"), "pid_namespace.level")
+            except MemoryFault:
+                _damaged(kernel, node)
+                continue
+            if level == 0:  # the outermost namespace has all pids
+                yield kernel.containing(node, chain + numbers + level * size)
 
 
 # Radix trees

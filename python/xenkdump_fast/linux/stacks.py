@@ -1,26 +1,34 @@
 """Where a stack lies, and with which registers to start on it."""
 
 import re
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from .._native import AbsentError, MemoryFault
+from .._native import MemoryFault
 from .kernel import Kernel
+from .layouts import Number
+from .structs import BATCH, Structs
 from .tasks import Task
 
 #: Members of inactive_task_frame (what __switch_to_asm pushes since 4.9, 0100301bfdf5) by width,
 #: and the register that each holds.
 _PUSHED = {
     8: {
-        "r15": "r15",
-        "r14": "r14",
-        "r13": "r13",
-        "r12": "r12",
-        "bx": "rbx",
-        "bp": "rbp",
-        "ret_addr": "rip",
+        "inactive_task_frame.r15": "r15",
+        "inactive_task_frame.r14": "r14",
+        "inactive_task_frame.r13": "r13",
+        "inactive_task_frame.r12": "r12",
+        "inactive_task_frame.bx": "rbx",
+        "inactive_task_frame.bp": "rbp",
+        "inactive_task_frame.ret_addr": "rip",
     },
-    4: {"si": "esi", "di": "edi", "bx": "ebx", "bp": "ebp", "ret_addr": "eip"},
+    4: {
+        "inactive_task_frame.si": "esi",
+        "inactive_task_frame.di": "edi",
+        "inactive_task_frame.bx": "ebx",
+        "inactive_task_frame.bp": "ebp",
+        "inactive_task_frame.ret_addr": "eip",
+    },
 }
 PC = {4: "eip", 8: "rip"}
 SP = {4: "esp", 8: "rsp"}
@@ -34,8 +42,6 @@ _POP_BP = {
 POPF = b"\x9d"
 #: How many bytes of code are searched for it.
 MAX_CODE = 65
-#: THREAD_SIZE is a page with CONFIG_4KSTACKS on i386, and 32 KiB with KASAN on x86_64.
-MIN_SIZE, MAX_SIZE = 0x1000, 0x1_0000
 #: Functions that only the CPU that dies is in.
 DYING = (
     "crash_kexec",
@@ -73,42 +79,70 @@ class Start(NamedTuple):
     slot: int
 
 
-def size(kernel: Kernel) -> int:
-    """THREAD_SIZE in bytes."""
-    sizes = [symbol.size for symbol in kernel.symbols.all("init_thread_union")]
-    with suppress(AbsentError):
-        sizes.insert(0, kernel.types.sizeof("thread_union"))
-    for found in sizes:
-        if MIN_SIZE <= found <= MAX_SIZE:
-            return found
-    # arch/x86/include/asm/page_{32,64}_types.h: 16 KiB on x86_64 since 3.15 (6538b8ea886e).
-    return 0x4000 if kernel.word == 8 else 0x2000
+class SavedRegisters:
+    """The registers of tasks as their last context switches left them.
+
+    They are read for many of the ``tasks`` together, when one of these is asked for.
+    """
+
+    def __init__(self, kernel: Kernel, tasks: Sequence[Task]) -> None:
+        self._kernel = kernel
+        self._addresses = [task.address for task in tasks]
+        self._positions = {address: i for i, address in enumerate(self._addresses)}
+        self._batch = _Batch(-1, Structs(kernel, ()), Structs(kernel, ()))
+        #: How many words switch_to() pops, by where a task resumes.
+        self._popped: dict[int, int] = {}
+
+    def start(self, task: Task) -> Start:
+        """Where to start on the stack of one of the tasks. Raises AbsentError."""
+        kernel, word = self._kernel, self._kernel.word
+        batch = self._batch_of(task)
+        sp = batch.tasks.read(task.address, "thread.sp")
+        if "inactive_task_frame" in kernel.types:
+            registers = {SP[word]: sp + kernel.types.sizeof("inactive_task_frame")}
+            for key, register in _PUSHED[word].items():
+                if kernel.has(key):
+                    registers[register] = batch.frames.read(sp, key)
+            return Start(registers, registers[SP[word]] - word)
+        # Before 4.9 switch_to() pushed the flags, then the frame pointer, inline; a task resumes at
+        # thread.ip on i386, at the label thread_return (2.6.16 to 2.6.35) on x86_64.
+        resume = (
+            batch.tasks.read(task.address, "thread.ip")
+            if word == 4
+            else kernel.symbols.get("thread_return")
+        )
+        if resume is None:
+            resume = kernel.symbol("schedule")
+        if resume not in self._popped:
+            self._popped[resume] = _pushed_words(kernel, resume)
+        registers = {
+            PC[word]: resume,
+            SP[word]: sp + self._popped[resume] * word,
+            FRAME_POINTER[word]: batch.frames.read(sp, Number(0, word)),
+        }
+        return Start(registers, sp)
+
+    def _batch_of(self, task: Task) -> "_Batch":
+        number = self._positions[task.address] // BATCH
+        batch = self._batch
+        if batch.number != number:
+            kernel = self._kernel
+            addresses = self._addresses[number * BATCH : (number + 1) * BATCH]
+            tasks = Structs(kernel, addresses, ["thread.sp", "thread.ip"])
+            pushed: list[str | Number] = [Number(0, kernel.word)]
+            if "inactive_task_frame" in kernel.types:
+                pushed = [*_PUSHED[kernel.word]]
+            frames = Structs(kernel, tasks.values("thread.sp"), pushed)
+            batch = self._batch = _Batch(number, tasks, frames)
+        return batch
 
 
-def sleeping(kernel: Kernel, task: Task) -> Start:
-    """The registers of a task that is not running, as its last context switch left them."""
-    word = kernel.word
-    sp = kernel.read(task.address, "thread.sp")
-    if "inactive_task_frame" in kernel.types:
-        registers = {SP[word]: sp + kernel.types.sizeof("inactive_task_frame")}
-        for member, register in _PUSHED[word].items():
-            key = f"inactive_task_frame.{member}"
-            if kernel.has(key):
-                registers[register] = kernel.read(sp, key)
-        return Start(registers, registers[SP[word]] - word)
-    # Before 4.9 switch_to() pushed the flags, then the frame pointer, inline; a task resumes at
-    # thread.ip on i386, at the label thread_return (2.6.16 to 2.6.35) on x86_64.
-    resume = (
-        kernel.read(task.address, "thread.ip") if word == 4 else kernel.symbols.get("thread_return")
-    )
-    if resume is None:
-        resume = kernel.symbol("schedule")
-    registers = {
-        PC[word]: resume,
-        SP[word]: sp + _pushed_words(kernel, resume) * word,
-        FRAME_POINTER[word]: kernel.pointer(sp),
-    }
-    return Start(registers, sp)
+class _Batch(NamedTuple):
+    """Some tasks of ``SavedRegisters``, and what the switches pushed on their stacks."""
+
+    number: int
+    tasks: Structs
+    frames: Structs
 
 
 def _pushed_words(kernel: Kernel, resume: int) -> int:
@@ -137,7 +171,9 @@ def stranded(kernel: Kernel, task: Task) -> Start | None:
     if slot is not None:
         registers = {PC[kernel.word]: kernel.pointer(slot), SP[kernel.word]: slot + kernel.word}
         return Start(registers, slot)
-    return sleeping(kernel, task) if task.idle or task.pid == 0 else None
+    if task.idle or task.pid == 0:
+        return SavedRegisters(kernel, [task]).start(task)
+    return None
 
 
 def _lowest_call(kernel: Kernel, task: Task, functions: frozenset[str]) -> int | None:
@@ -148,7 +184,7 @@ def _lowest_call(kernel: Kernel, task: Task, functions: frozenset[str]) -> int |
         for name in functions
         for symbol in kernel.symbols.all(name)[:NAMESAKES]
     ]
-    stack = kernel.data(task.stack, size(kernel))
+    stack = kernel.data(task.stack, kernel.stack_size)
     for at in range(0, len(stack), word):
         pc = int.from_bytes(stack[at : at + word], "little")
         if any(start < pc <= end for start, end in ranges) and _follows_call(kernel, pc):

@@ -10,6 +10,7 @@ from .boot.locate import Location
 from .cpus import VcpuContext
 from .kernel import Kernel
 from .layouts import Untyped
+from .stacks import SavedRegisters
 from .tasks import Task
 
 
@@ -49,7 +50,17 @@ class Linux(Kernel):
 
     def backtrace(self, task: Task) -> Trace:
         """Unwinds a task's stack; a broken one gives an incomplete trace."""
-        return backtrace.trace(self, self.unwinder, task, self._contexts.get(task.address))
+        return self.tracer([task])(task)
+
+    def tracer(self, tasks: Sequence[Task]) -> Callable[[Task], Trace]:
+        """``backtrace`` for each of these tasks, with what it needs of all read together."""
+        saved = SavedRegisters(self, tasks)
+
+        def trace(task: Task) -> Trace:
+            context = self._contexts.get(task.address)
+            return backtrace.trace(self, self.unwinder, task, context, saved)
+
+        return trace
 
     @cached_property
     def _contexts(self) -> dict[int, VcpuContext]:

@@ -6,7 +6,8 @@ from itertools import islice
 
 from .._native import AbsentError, MemoryFault
 from . import pids
-from .kernel import Kernel
+from .kernel import Kernel, LinkedList
+from .structs import Structs
 
 #: No task_struct was ever smaller, whatever the types say.
 MIN_SIZE = 0x200
@@ -48,10 +49,11 @@ def _listed(kernel: Kernel, room: int) -> Iterator[int]:
     """Every task that the task list leads to: each process's leader, then its other threads."""
     init_task = kernel.symbol("init_task")
     yield init_task
-    seen: set[int] = set()
-    for leader in _leaders(kernel, init_task, room):
+    # No more than can be used: what the list says of the rest does not matter then.
+    leaders = list(islice(_leaders(kernel, init_task, room), room))
+    for leader, threads in zip(leaders, _threads(kernel, leaders, room), strict=True):
         yield leader
-        yield from _threads(kernel, leader, seen)
+        yield from threads
 
 
 def _leaders(kernel: Kernel, init_task: int, room: int) -> Iterator[int]:
@@ -77,43 +79,54 @@ def _leaders(kernel: Kernel, init_task: int, room: int) -> Iterator[int]:
     yield from reversed(rest)
 
 
-def _threads(kernel: Kernel, leader: int, seen: set[int]) -> Iterator[int]:
-    """The threads of a group but its leader; ``seen`` has the nodes of the groups before it.
+def _threads(kernel: Kernel, leaders: list[int], room: int) -> Iterator[Iterator[int]]:
+    """For each group its threads but the leader.
 
     A thread belongs to one group: what follows a node of another was told with that one.
     """
-    try:
-        head, offset = _thread_list(kernel, leader)
-    except MemoryFault as fault:
-        kernel.warn(f"the threads of the task at {leader:#x} cannot be read: {fault}")
+    offset, heads = _thread_lists(kernel, leaders)
+    walked = dict(zip(heads, kernel.lists(list(heads.values()), room + 1), strict=True))
+    for leader in leaders:
+        yield _others(kernel, leader, offset, walked.get(leader))
+
+
+def _others(kernel: Kernel, leader: int, offset: int, threads: LinkedList | None) -> Iterator[int]:
+    """The tasks on a group's list of threads but its leader."""
+    if threads is None:
         return
-    if head == 0:
-        return
-    for node in kernel.list(head):
-        if node in seen:
-            kernel.warn(f"the threads of the task at {leader:#x} go on in another group's")
-            return
-        seen.add(node)
+    for node in threads.entries:
         task = kernel.containing(node, offset)
         if task != leader:
             yield task
+    if threads.end == "shared":
+        kernel.warn(f"the threads of the task at {leader:#x} go on in another group's")
+    elif threads.problem is not None:
+        kernel.warn(threads.problem)
 
 
-def _thread_list(kernel: Kernel, leader: int) -> tuple[int, int]:
-    """The head of a group's list of threads, and where a task has its node; the head may be 0."""
+def _thread_lists(kernel: Kernel, leaders: list[int]) -> tuple[int, dict[int, int]]:
+    """Where a task has its node in its group's list of threads, and the head of each list."""
     # 3.14 (0c740d0afc3b) gave signal_struct a list of threads; thread_group went with 6.7.
     if kernel.has("task_struct.thread_node"):
         offset = kernel.offset("task_struct.thread_node")
-        signal = kernel.read(leader, "task_struct.signal")
-        if signal == 0:  # released already: a zombie that is being reaped
-            return 0, offset
-        return signal + kernel.offset("signal_struct.thread_head"), offset
+        head = kernel.offset("signal_struct.thread_head")
+        structs = Structs(kernel, leaders, ["task_struct.signal"])
+        heads = {}
+        for leader in leaders:
+            try:
+                signal = structs.read(leader, "task_struct.signal")
+            except MemoryFault as fault:
+                kernel.warn(f"the threads of the task at {leader:#x} cannot be read: {fault}")
+                continue
+            if signal:  # else released already: a zombie that is being reaped
+                heads[leader] = signal + head
+        return offset, heads
     if kernel.has("task_struct.thread_group"):
         offset = kernel.offset("task_struct.thread_group")
-        return leader + offset, offset
     # Before 2.6.17 (47e65328a7b1): the second of its struct pids, PIDTYPE_TGID, has the list.
-    if kernel.has("pid.pid_list"):
+    elif kernel.has("pid.pid_list"):
         offset = kernel.offset("task_struct.pids") + kernel.types.sizeof("pid")
         offset += kernel.offset("pid.pid_list")
-        return leader + offset, offset
-    return 0, 0
+    else:
+        return 0, {}
+    return offset, {leader: leader + offset for leader in leaders}

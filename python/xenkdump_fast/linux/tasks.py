@@ -1,5 +1,8 @@
 """Tasks: who there is, and what each was doing."""
 
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cached_property
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
@@ -7,6 +10,7 @@ from ..isolation import isolated
 from ..parsing import number
 from . import percpu
 from .kernel import Kernel
+from .structs import Structs, batches
 
 #: include/linux/sched.h: what the lowest bits of a state name; the same since 2.6.0.
 _STATES = {0: "TASK_RUNNING", 1: "TASK_INTERRUPTIBLE", 2: "TASK_UNINTERRUPTIBLE"}
@@ -52,10 +56,12 @@ def active(kernel: Kernel) -> dict[int, int]:
 def running(kernel: Kernel) -> dict[int, Task]:
     """The tasks of ``active``, as far as they can be read."""
     found = {}
-    for cpu, address in active(kernel).items():
-        what = f"the task at {address:#x}, which CPU {cpu} ran, cannot be read"
-        with isolated(what, kernel.warn, MemoryFault):
-            found[cpu] = read(kernel, address, cpu, is_active=True)
+    for batch in batches(active(kernel).items()):
+        structs = TaskStructs(kernel, [address for _, address in batch])
+        for cpu, address in batch:
+            what = f"the task at {address:#x}, which CPU {cpu} ran, cannot be read"
+            with isolated(what, kernel.warn, MemoryFault):
+                found[cpu] = structs.task(address, cpu, is_active=True)
     return found
 
 
@@ -67,11 +73,16 @@ def idle(kernel: Kernel) -> dict[int, int]:
 def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:
     """That pointer of each CPU's run queue, which may be 0; unreadable ones are left out."""
     found = {}
-    for cpu in percpu.areas(kernel):
-        try:
-            found[cpu] = kernel.read(percpu.address(kernel, "runqueues", cpu), key)
-        except MemoryFault:
-            # Said once, though both of its members are asked for.
+    variable = kernel.symbol("runqueues")
+    areas = percpu.areas(kernel)
+    queues = {cpu: (variable + at) & kernel.last for cpu, at in areas.items() if at is not None}
+    structs = Structs(kernel, queues.values(), [key])
+    for cpu in areas:
+        with suppress(MemoryFault):
+            if cpu in queues:
+                found[cpu] = structs.read(queues[cpu], key)
+        if cpu not in found:
+            # Reported once, though both of its members are asked for.
             kernel.warn(f"the run queue of CPU {cpu} is not in the dump")
     return found
 
@@ -89,61 +100,82 @@ def tasks(kernel: Kernel) -> list[Task]:
     cpu_of.update((address, cpu) for cpu, address in idle_tasks.items())
     running = set(active_tasks.values())
 
-    def load(address: int, is_idle: bool) -> Task | None:
-        with isolated(f"the task at {address:#x} cannot be read", kernel.warn, MemoryFault):
-            return read(kernel, address, cpu_of.get(address), address in running, is_idle)
-        return None
+    def load(addresses: Iterable[int], is_idle: bool) -> list[Task]:
+        found = []
+        for batch in batches(addresses):
+            structs = TaskStructs(kernel, batch)
+            for address in batch:
+                with isolated(f"the task at {address:#x} cannot be read", kernel.warn, MemoryFault):
+                    cpu = cpu_of.get(address)
+                    found.append(structs.task(address, cpu, address in running, is_idle))
+        return found
 
-    found = [load(address, True) for address in idle_tasks.values()]
-    others = []
-    seen = set(idle_tasks.values())
-    for address in (*tasklist.addresses(kernel), *running):
-        if address not in seen:
-            seen.add(address)
-            others.append(load(address, False))
-    ordered = sorted((task for task in others if task), key=lambda task: (task.pid, task.address))
-    return [task for task in found if task] + ordered
+    others = dict.fromkeys((*tasklist.addresses(kernel), *running))
+    for address in idle_tasks.values():
+        others.pop(address, None)
+    found = load(idle_tasks.values(), True)
+    return found + sorted(load(others, False), key=lambda task: (task.pid, task.address))
 
 
-def read(
-    kernel: Kernel,
-    address: int,
-    cpu: int | None = None,
-    is_active: bool = False,
-    is_idle: bool = False,
-) -> Task:
-    """The task at ``address``; MemoryFault if its pid or its name cannot be read."""
-    comm = kernel.data(address + kernel.offset("task_struct.comm"), COMM_LENGTH)
-    stack = kernel.read(address, "task.stack")
-    return Task(
-        address=address,
-        pid=kernel.read(address, "task_struct.pid"),
-        tgid=kernel.read(address, "task_struct.tgid"),
-        comm=comm.split(b"\0")[0].decode("utf-8", "backslashreplace"),
-        cpu=cpu if cpu is not None else _cpu(kernel, address, stack),
-        state=_optional(kernel, address, "task.state"),
-        exit_state=_optional(kernel, address, "task_struct.exit_state") or 0,
-        stack=stack,
-        active=is_active,
-        idle=is_idle,
+class TaskStructs:
+    """The task_structs at some addresses, read together."""
+
+    _KEYS = (
+        "task.stack",
+        "task_struct.pid",
+        "task_struct.tgid",
+        "task.cpu",
+        "task.state",
+        "task_struct.exit_state",
     )
 
+    def __init__(self, kernel: Kernel, addresses: Iterable[int]) -> None:
+        self._kernel = kernel
+        self._comm = kernel.offset("task_struct.comm")
+        self._tasks = Structs(kernel, addresses, self._KEYS, [(self._comm, COMM_LENGTH)])
 
-def _cpu(kernel: Kernel, address: int, stack: int) -> int:
-    try:
-        if kernel.has("task.cpu"):
-            return kernel.read(address, "task.cpu")
-        # Before 4.9 thread_info lies at the foot of the stack; without CONFIG_SMP nothing tells.
-        return kernel.read(stack, "thread_info.cpu")
-    except AbsentError:
-        return 0
+    @cached_property
+    def _infos(self) -> Structs:
+        """The thread_infos, which are at the foot of the stacks before 4.9."""
+        stacks = self._tasks.values("task.stack")
+        return Structs(self._kernel, stacks, ["thread_info.cpu"])
 
+    def task(
+        self,
+        address: int,
+        cpu: int | None = None,
+        is_active: bool = False,
+        is_idle: bool = False,
+    ) -> Task:
+        """One of the tasks; MemoryFault if its pid or its name cannot be read."""
+        comm = self._tasks.string(address, self._comm, COMM_LENGTH)
+        stack = self._tasks.read(address, "task.stack")
+        return Task(
+            address=address,
+            pid=self._tasks.read(address, "task_struct.pid"),
+            tgid=self._tasks.read(address, "task_struct.tgid"),
+            comm=comm,
+            cpu=cpu if cpu is not None else self._cpu(address, stack),
+            state=self._optional(address, "task.state"),
+            exit_state=self._optional(address, "task_struct.exit_state") or 0,
+            stack=stack,
+            active=is_active,
+            idle=is_idle,
+        )
 
-def _optional(kernel: Kernel, address: int, key: str) -> int | None:
-    try:
-        return kernel.read(address, key)
-    except AbsentError:
-        return None
+    def _cpu(self, address: int, stack: int) -> int:
+        try:
+            if self._kernel.has("task.cpu"):
+                return self._tasks.read(address, "task.cpu")
+            return self._infos.read(stack, "thread_info.cpu")
+        except AbsentError:  # as without CONFIG_SMP
+            return 0
+
+    def _optional(self, address: int, key: str) -> int | None:
+        try:
+            return self._tasks.read(address, key)
+        except AbsentError:
+            return None
 
 
 def state_name(task: Task) -> str:

@@ -7,13 +7,10 @@ from .escape import visible
 from .json_types import Count, Hex, Registers
 
 if TYPE_CHECKING:
-    from ..linux.backtrace import Frame
-    from ..xen.stacks import Frame as XenFrame
-
-    AnyFrame = Frame | XenFrame
+    from .._native import Frame
 
 
-def place(frame: "AnyFrame") -> str:
+def place(frame: "Frame") -> str:
     """Where an exception stopped a function, as crash words it."""
     if frame.symbol is None:
         return f"unknown or invalid address {frame.pc:#x}"
@@ -47,12 +44,12 @@ def frame_json(frame: "Frame") -> FrameJson:
     return cast(FrameJson, _json(frame, own))
 
 
-def xen_frame_json(frame: "XenFrame") -> XenFrameJson:
+def xen_frame_json(frame: "Frame") -> XenFrameJson:
     """A frame of a Xen stack."""
-    return cast(XenFrameJson, _json(frame, {"guest": frame.guest}))
+    return cast(XenFrameJson, _json(frame, {"guest": frame.user}))
 
 
-def _json(frame: "AnyFrame", own: Mapping[str, object]) -> dict[str, object]:
+def _json(frame: "Frame", own: Mapping[str, object]) -> dict[str, object]:
     found: dict[str, object] = {
         "pc": hex(frame.pc),
         "sp": hex(frame.sp),

@@ -3,31 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._native import Unwinder
+from .._native import Frame, Unwinder
 from ..isolation import isolated
 from .host import XenHost
 from .memory import PAGE
 from .pcpus import Pcpu
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One function on a Xen stack."""
-
-    pc: int
-    #: The stack pointer in this frame: above the return address of the function that it called.
-    sp: int
-    symbol: str | None
-    offset: int
-    #: How it was found: "start", "cfi", "scan", ...
-    how: str
-    guess: bool
-    #: The pc is where execution stood, not a return address.
-    interrupted: bool
-    #: It is the guest's.
-    guest: bool
-    #: The registers that this frame starts from, where they were saved.
-    registers: dict[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +52,14 @@ def _frames(pcpu: Pcpu, unwinder: Unwinder | None) -> tuple[list[Frame], str | N
     if not pcpu.registers:
         return [], "its registers are not known: it has no NT_PRSTATUS note"
     if unwinder is None:
-        ip, sp = ("rip", "rsp") if pcpu.word == 8 else ("eip", "esp")
-        start = pcpu.registers
-        frames = [_bare(start[ip], start[sp], "start", start)]
+        frames = [Frame(pcpu.registers, "start")]
         stopped = "Xen's own frames cannot be told without xen-syms"
     else:
         found = unwinder.unwind(pcpu.registers, stacks=_bounds(pcpu), exact=True)
-        frames = [
-            Frame(
-                pc=frame.pc,
-                sp=frame.sp,
-                symbol=frame.symbol,
-                offset=frame.offset,
-                how=frame.how,
-                guess=frame.guess,
-                interrupted=frame.interrupted,
-                guest=frame.user,
-                registers=frame.registers,
-            )
-            for frame in found.frames
-        ]
-        stopped = found.stopped
-    if pcpu.guest is not None and not any(frame.guest for frame in frames):
+        frames, stopped = found.frames, found.stopped
+    if pcpu.guest is not None and not any(frame.user for frame in frames):
         # The unwinder did not get there, but where the guest's registers are is known.
-        registers = pcpu.guest.registers
-        ip, sp = ("rip", "rsp") if "rip" in registers else ("eip", "esp")
-        frames.append(_bare(registers[ip], registers[sp], "cpu_info", registers, guest=True))
+        frames.append(Frame(pcpu.guest.registers, "cpu_info", user=True))
     return frames, stopped
 
 
@@ -115,7 +77,3 @@ def _bounds(pcpu: Pcpu) -> list[tuple[int, int]]:
     if sp >= primary or end - low <= 2 * PAGE:
         return [(low, pcpu.guest.address)]
     return [(sp // PAGE * PAGE, sp // PAGE * PAGE + PAGE), (primary, pcpu.guest.address)]
-
-
-def _bare(pc: int, sp: int, how: str, registers: dict[str, int], *, guest: bool = False) -> Frame:
-    return Frame(pc, sp, None, 0, how, False, True, guest, registers)

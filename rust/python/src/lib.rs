@@ -13,6 +13,7 @@ mod mapping;
 mod p2m;
 mod read;
 mod space;
+mod structs;
 mod symbols;
 mod types;
 mod unwind;

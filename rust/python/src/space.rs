@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyList};
 
 use xenkdump::addr::{MachineAddr, VirtAddr};
 use xenkdump::memory::Fault;
@@ -19,6 +19,7 @@ use crate::gate::Gate;
 use crate::handle::{CoreDump, Dump};
 use crate::mapping::{MappedRanges, Mapping};
 use crate::read;
+use crate::structs;
 
 /// Reads of at least this many bytes release the GIL.
 const DETACH: usize = 16 << 10;
@@ -270,6 +271,36 @@ impl AddressSpace {
             threads,
         };
         read::many(py, self.open()?, &self.gate, &input, size, &options)
+    }
+
+    /// Members of many structs: for each `(offset, size)` of `members` a list with its value in
+    /// each of `structs`, which are addresses. Members of 1, 2, 4 or 8 bytes are unsigned numbers,
+    /// others are bytes; None is one that cannot be read.
+    fn read_members<'py>(
+        &self,
+        py: Python<'py>,
+        structs: Vec<Bound<'py, PyAny>>,
+        members: Vec<(u64, usize)>,
+    ) -> PyResult<Vec<Bound<'py, PyList>>> {
+        structs::members(py, self.open()?, &structs, &members)
+    }
+
+    /// The nodes of the kernel's linked lists with these `heads`. `links` is "circular" or
+    /// "backward" for list_head, "null-terminated" for hlist_head; `word` is the size of a pointer.
+    ///
+    /// For each list its nodes, how the walk ended, and the address where it did: "complete", None;
+    /// "loop", the node that came twice; "shared", the node that a list before has too; "limit", the
+    /// node after as many as `limit` for all lists; "unreadable", the node whose link cannot be read.
+    #[pyo3(signature = (heads, word, *, links="circular", limit))]
+    fn lists(
+        &self,
+        py: Python<'_>,
+        heads: Vec<u64>,
+        word: usize,
+        links: &str,
+        limit: usize,
+    ) -> PyResult<Vec<structs::Walked>> {
+        structs::lists(py, self.open()?, &heads, word, links, limit)
     }
 
     /// The machine address of `address`, an int or a one-dimensional uint64 array.

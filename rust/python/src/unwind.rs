@@ -1,9 +1,10 @@
 //! `Unwinder`, `Backtrace` and `Frame`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -106,13 +107,15 @@ impl Unwinder {
     /// The frames of one stack, from the registers of its innermost; unknown registers may be
     /// missing, but not the pc and the stack pointer. `exact`: the pc is where execution stands, not
     /// a return address. `stacks`: ranges known to be stacks, lowest and first address past the end.
-    #[pyo3(signature = (registers, *, stacks=Vec::new(), exact=false, limit=256))]
+    /// `slot`: where the stack holds the pc, if not just below the stack pointer.
+    #[pyo3(signature = (registers, *, stacks=Vec::new(), exact=false, slot=None, limit=256))]
     fn unwind(
         &self,
         py: Python<'_>,
         registers: HashMap<String, u64>,
         stacks: Vec<(u64, u64)>,
         exact: bool,
+        slot: Option<u64>,
         limit: usize,
     ) -> PyResult<Backtrace> {
         let mut start = Registers::new();
@@ -144,7 +147,11 @@ impl Unwinder {
         let frames = found
             .frames
             .iter()
-            .map(|frame| Py::new(py, Frame::new(frame, &symbols, self.word)))
+            .enumerate()
+            .map(|(i, frame)| {
+                let slot = slot.filter(|_| i == 0);
+                Py::new(py, Frame::of(frame, &symbols, self.word, slot))
+            })
             .collect::<PyResult<_>>()?;
         Ok(Backtrace {
             frames,
@@ -184,64 +191,99 @@ impl Backtrace {
     }
 }
 
-/// One frame of a stack.
-#[pyclass(frozen, module = "xenkdump_fast._native")]
+/// One frame of a stack, of a kernel or of Xen.
+#[pyclass(frozen, eq, get_all, module = "xenkdump_fast._native")]
+#[derive(Debug, Default, PartialEq)]
 pub struct Frame {
     /// Where execution stands or will go on.
-    #[pyo3(get)]
     pc: u64,
     /// The stack pointer in this frame: the callee's return address is popped already.
-    #[pyo3(get)]
     sp: u64,
+    /// Where the stack holds the pc, if it is a return address.
+    slot: u64,
     /// The symbol that covers the pc, else the nearest below.
-    #[pyo3(get)]
     symbol: Option<String>,
     /// Distance of the pc from the symbol.
-    #[pyo3(get)]
     offset: u64,
     /// The symbol's size, 0 where it is not known.
-    #[pyo3(get)]
     size: u64,
+    /// The nearest symbol below the pc, as crash names it: it may be a label within `symbol`.
+    label: Option<String>,
     /// The module that the symbol is of, None for the kernel's own.
-    #[pyo3(get)]
     module: Option<String>,
     /// How it was found.
-    #[pyo3(get)]
-    how: &'static str,
+    how: Cow<'static, str>,
     /// No unwind data led here, only likelihood.
-    #[pyo3(get)]
     guess: bool,
     /// The pc is the very instruction that was interrupted.
-    #[pyo3(get)]
     interrupted: bool,
-    /// User space; always the last frame.
-    #[pyo3(get)]
+    /// User space, or Xen's guest; always the last frame.
     user: bool,
-    saved: Option<Registers>,
-    word: Word,
+    /// The registers at this frame, where the stack or the caller gave all of them.
+    registers: Option<NamedRegisters>,
     /// Where the stack holds the registers.
-    #[pyo3(get)]
     registers_at: Option<u64>,
 }
 
+/// Registers by name, in the order in which they were given.
+#[derive(Clone, Debug, PartialEq)]
+struct NamedRegisters(Vec<(Cow<'static, str>, u64)>);
+
+impl NamedRegisters {
+    fn get(&self, wanted: &str) -> Option<u64> {
+        let found = self.0.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| *value)
+    }
+}
+
+impl<'py> IntoPyObject<'py> for &NamedRegisters {
+    type Target = PyDict;
+    type Output = Bound<'py, PyDict>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        let dict = PyDict::new(py);
+        for (name, value) in &self.0 {
+            dict.set_item(name.as_ref(), value)?;
+        }
+        Ok(dict)
+    }
+}
+
+/// Where a call pushed its return address, by the stack pointer after its return.
+fn slot_below(sp: u64, word: Word) -> u64 {
+    sp.wrapping_sub(word.bytes() as u64) & word.max()
+}
+
 impl Frame {
-    fn new(frame: &unwind::Frame, symbols: &xenkdump::symbols::Symbols, word: Word) -> Self {
-        let symbol = (!frame.user)
-            .then(|| symbols.lookup(frame.lookup_pc()))
-            .flatten();
+    /// A frame that was unwound, with its symbols.
+    fn of(
+        frame: &unwind::Frame,
+        symbols: &xenkdump::symbols::Symbols,
+        word: Word,
+        slot: Option<u64>,
+    ) -> Self {
+        let at = frame.lookup_pc();
+        let symbol = (!frame.user).then(|| symbols.lookup(at)).flatten();
+        let nearest = (!frame.user).then(|| symbols.nearest(at)).flatten();
+        let registers = frame.registers.map(|saved| {
+            let named = saved.iter().map(|(reg, value)| (reg.name(word), value));
+            NamedRegisters(named.map(|(name, value)| (name.into(), value)).collect())
+        });
         Self {
             pc: frame.pc.0,
             sp: frame.sp.0,
+            slot: slot.unwrap_or_else(|| slot_below(frame.sp.0, word)),
             symbol: symbol.map(|symbol| symbol.name.to_owned()),
             offset: symbol.map_or(0, |symbol| frame.pc.0.saturating_sub(symbol.address.0)),
             size: symbol.map_or(0, |symbol| symbol.size),
+            label: nearest.or(symbol).map(|symbol| symbol.name.to_owned()),
             module: symbol.and_then(|symbol| symbol.module).map(str::to_owned),
-            how: frame.how.name(),
+            how: frame.how.name().into(),
             guess: frame.guess,
             interrupted: frame.interrupted,
             user: frame.user,
-            saved: frame.registers,
-            word,
+            registers,
             registers_at: frame.registers_at.map(|addr| addr.0),
         }
     }
@@ -249,17 +291,32 @@ impl Frame {
 
 #[pymethods]
 impl Frame {
-    /// The registers at this frame by name, where the stack or the caller gave all of them.
-    #[getter]
-    fn registers<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let Some(saved) = &self.saved else {
-            return Ok(None);
+    /// The frame where execution stood by these registers, without symbols. `how` says where they
+    /// are from.
+    #[new]
+    #[pyo3(signature = (registers, how, *, user=false))]
+    fn new(registers: &Bound<'_, PyDict>, how: String, user: bool) -> PyResult<Self> {
+        let named = registers
+            .iter()
+            .map(|(name, value)| Ok((name.extract::<String>()?.into(), value.extract()?)))
+            .collect::<PyResult<_>>();
+        let registers = NamedRegisters(named?);
+        let (ip, sp, word) = match registers.get("rip") {
+            Some(_) => ("rip", "rsp", Word::W64),
+            None => ("eip", "esp", Word::W32),
         };
-        let dict = PyDict::new(py);
-        for (reg, value) in saved.iter() {
-            dict.set_item(reg.name(self.word), value)?;
-        }
-        Ok(Some(dict))
+        let needed = |name| registers.get(name).ok_or(PyKeyError::new_err(name));
+        let (pc, sp) = (needed(ip)?, needed(sp)?);
+        Ok(Self {
+            pc,
+            sp,
+            slot: slot_below(sp, word),
+            how: how.into(),
+            interrupted: true,
+            user,
+            registers: Some(registers),
+            ..Self::default()
+        })
     }
 
     fn __repr__(&self) -> String {

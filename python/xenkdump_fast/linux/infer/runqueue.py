@@ -1,5 +1,7 @@
 """The run queue of a CPU: the task that it runs, and its idle task."""
 
+from itertools import islice
+
 from ..._native import AbsentError, MemoryFault
 from ..kernel import Kernel
 from .inferred import Inferences, Inferred, Struct
@@ -22,7 +24,7 @@ def rq(kernel: Kernel, inference: Inferences) -> Struct:
     sizes = [found.size for found in kernel.symbols.all("runqueues") if found.size]
     size = min(max(sizes, default=DEFAULT_SIZE), MAX_SIZE)
     queues = []
-    for cpu in percpu.areas(kernel)[: kernel.most(size)]:
+    for cpu in islice(percpu.areas(kernel), kernel.most(size)):
         try:
             at = percpu.shifted(kernel, symbol, cpu)
             queues.append(Block(at, kernel.data(at, size), sample.word))

@@ -182,9 +182,7 @@ def _are_flags(sample: Sample, flags: int, mm: int) -> bool:
 
 def _stack_pointer(kernel: Kernel, sample: Sample, stack: int) -> int | None:
     """thread.sp leads into the task's own stack, in each to another depth (unlike sp0)."""
-    from .. import stacks
-
-    size = stacks.size(kernel)
+    size = kernel.stack_size
     best, most = None, 0.9
     for offset in sample.words():
         if offset == stack:

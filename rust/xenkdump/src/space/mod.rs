@@ -5,9 +5,11 @@
 
 mod bulk;
 mod find;
+mod lists;
 
 pub use bulk::{Batch, Rows};
 pub use find::Found;
+pub use lists::{End, Links, List};
 
 use crate::addr::{Address, MachineAddr, PseudoPhysAddr, VirtAddr, PAGE_SIZE};
 use crate::memory::{Fault, Memory};

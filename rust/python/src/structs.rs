@@ -1,0 +1,138 @@
+//! What Python reads of many structs at once, without numpy.
+
+use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use xenkdump::addr::Word;
+use xenkdump::space::{Batch, End, Links, List, Rows, Space};
+use xenkdump::status::Status;
+
+use crate::errors;
+use crate::handle::CoreDump;
+
+/// One member of every struct, as rows of `size` bytes.
+struct Column {
+    bytes: Vec<u8>,
+    size: usize,
+}
+
+impl Column {
+    fn new(rows: usize, size: usize) -> PyResult<Self> {
+        let len = rows
+            .checked_mul(size)
+            .ok_or_else(|| PyOverflowError::new_err("the members are larger than memory"))?;
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|error| PyMemoryError::new_err(error.to_string()))?;
+        bytes.resize(len, 0);
+        Ok(Self { bytes, size })
+    }
+
+    fn row(&self, row: usize) -> &[u8] {
+        let start = row * self.size;
+        self.bytes.get(start..start + self.size).unwrap_or_default()
+    }
+}
+
+impl Rows for Column {
+    fn put(&mut self, row: usize, at: usize, bytes: &[u8]) {
+        let start = row * self.size + at;
+        if let Some(target) = self.bytes.get_mut(start..start + bytes.len()) {
+            target.copy_from_slice(bytes);
+        }
+    }
+
+    fn clear(&mut self, _row: usize) {
+        // Its status says that it is not used.
+    }
+}
+
+/// See `AddressSpace.read_members`.
+pub fn members<'py>(
+    py: Python<'py>,
+    space: &Space<CoreDump>,
+    structs: &[Bound<'py, PyAny>],
+    members: &[(u64, usize)],
+) -> PyResult<Vec<Bound<'py, PyList>>> {
+    let structs = addresses(structs)?;
+    let mut batch = Batch::new(space, structs.len());
+    let mut columns = Vec::with_capacity(members.len());
+    for &(offset, size) in members {
+        let mut column = Column::new(structs.len(), size)?;
+        let mut statuses = vec![Status::Ok; structs.len()];
+        let places: Vec<_> = structs
+            .iter()
+            .map(|at| at.and_then(|at| at.checked_add(offset)))
+            .collect();
+        let addrs: Vec<_> = places.iter().map(|at| at.unwrap_or(u64::MAX)).collect();
+        py.detach(|| batch.read_rows(&addrs, size, 0, &mut column, &mut statuses));
+        let values = places
+            .iter()
+            .zip(&statuses)
+            .enumerate()
+            .map(|(row, (place, status))| match (place, status) {
+                (Some(_), Status::Ok) => value(py, column.row(row)).map(Some),
+                _ => Ok(None),
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        columns.push(PyList::new(py, values)?);
+    }
+    Ok(columns)
+}
+
+/// The unsigned number of 1, 2, 4 or 8 bytes; any other number of bytes is left as it is.
+fn value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if !matches!(bytes.len(), 1 | 2 | 4 | 8) {
+        return Ok(PyBytes::new(py, bytes).into_any());
+    }
+    let number = bytes
+        .iter()
+        .rev()
+        .fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    Ok(number.into_pyobject(py)?.into_any())
+}
+
+/// Addresses from Python; None for a number that is none.
+fn addresses(numbers: &[Bound<'_, PyAny>]) -> PyResult<Vec<Option<u64>>> {
+    numbers.iter().map(errors::address).collect()
+}
+
+/// A list as Python gets it: its nodes, where it ended, and the address at which it did.
+pub type Walked = (Vec<u64>, &'static str, Option<u64>);
+
+/// See `AddressSpace.lists`.
+pub fn lists(
+    py: Python<'_>,
+    space: &Space<CoreDump>,
+    heads: &[u64],
+    word: usize,
+    links: &str,
+    limit: usize,
+) -> PyResult<Vec<Walked>> {
+    let word = match word {
+        4 => Word::W32,
+        8 => Word::W64,
+        _ => return Err(PyValueError::new_err("word: 4 or 8 bytes")),
+    };
+    let links = match links {
+        "circular" => Links::Circular,
+        "backward" => Links::CircularBackward,
+        "null-terminated" => Links::NullTerminated,
+        _ => return Err(PyValueError::new_err(format!("no such links: {links:?}"))),
+    };
+    let found = py.detach(|| space.lists(heads, links, word, limit));
+    Ok(found.into_iter().map(walked).collect())
+}
+
+fn walked(list: List) -> Walked {
+    let (end, at) = match list.end {
+        End::Complete => ("complete", None),
+        End::Loop(at) => ("loop", Some(at)),
+        End::Shared(at) => ("shared", Some(at)),
+        End::Limit(at) => ("limit", Some(at)),
+        End::Unreadable(at) => ("unreadable", Some(at)),
+    };
+    (list.nodes, end, at)
+}

@@ -1,0 +1,208 @@
+//! Linked lists of the kernel, walked in one go.
+
+use std::collections::HashMap;
+
+use super::Space;
+use crate::addr::{MachineAddr, Word};
+use crate::memory::{Fault, Memory};
+
+/// How the nodes of a list are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// `struct list_head`: the last node links back to the head.
+    Circular,
+    /// `struct list_head`, by its `prev`.
+    CircularBackward,
+    /// `struct hlist_head`: the link of the last node is NULL.
+    NullTerminated,
+}
+
+/// Where the walk of a list ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At the list's end.
+    Complete,
+    /// At this node, which the list had before.
+    Loop(u64),
+    /// At this node, which a list walked before has.
+    Shared(u64),
+    /// Before this node, which would have been one too many.
+    Limit(u64),
+    /// At this address, from which the next link cannot be read.
+    Unreadable(u64),
+}
+
+/// A list, as far as it could be walked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// The addresses of its nodes, without the head.
+    pub nodes: Vec<u64>,
+    /// Where it ended.
+    pub end: End,
+}
+
+impl<M: Memory<MachineAddr> + Send> Space<M> {
+    /// Walks the lists with these heads. No node is visited twice, and all lists together have at
+    /// most `limit` nodes, whatever the memory says.
+    pub fn lists(&self, heads: &[u64], links: Links, word: Word, limit: usize) -> Vec<List> {
+        // The number of the list that has a node.
+        let mut owners: HashMap<u64, usize> = HashMap::new();
+        heads
+            .iter()
+            .enumerate()
+            .map(|(list, &head)| {
+                let mut nodes = Vec::new();
+                let mut at = head;
+                let end = loop {
+                    let Ok(next) = self.next(at, links, word) else {
+                        break End::Unreadable(at);
+                    };
+                    if next == links.terminator(head) {
+                        break End::Complete;
+                    }
+                    match owners.get(&next) {
+                        Some(&owner) if owner == list => break End::Loop(next),
+                        Some(_) => break End::Shared(next),
+                        None if owners.len() >= limit => break End::Limit(next),
+                        None => owners.insert(next, list),
+                    };
+                    nodes.push(next);
+                    at = next;
+                };
+                List { nodes, end }
+            })
+            .collect()
+    }
+
+    /// What the node at `at` links to.
+    fn next(&self, at: u64, links: Links, word: Word) -> Result<u64, Fault> {
+        let offset = match links {
+            Links::Circular | Links::NullTerminated => 0,
+            Links::CircularBackward => word.bytes() as u64,
+        };
+        let mut bytes = [0; 8];
+        let link = bytes.get_mut(..word.bytes()).unwrap_or_default();
+        self.read(at.wrapping_add(offset) & word.max(), link)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+impl Links {
+    /// The link of the last node of the list at `head`.
+    fn terminator(self, head: u64) -> u64 {
+        match self {
+            Links::Circular | Links::CircularBackward => head,
+            Links::NullTerminated => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Frames;
+
+    /// Machine memory with links of 8 bytes: from the first address of each pair to the second.
+    fn memory(links: &[(u64, u64)]) -> Space<Frames> {
+        let mut frames = Frames::default();
+        for (from, to) in links {
+            frames.write(MachineAddr(*from), &to.to_le_bytes());
+        }
+        Space::Machine(frames)
+    }
+
+    fn walk(space: &Space<Frames>, heads: &[u64], links: Links, limit: usize) -> Vec<List> {
+        space.lists(heads, links, Word::W64, limit)
+    }
+
+    fn list(nodes: &[u64], end: End) -> List {
+        List {
+            nodes: nodes.to_vec(),
+            end,
+        }
+    }
+
+    #[test]
+    fn a_list_in_both_directions() {
+        let space = memory(&[
+            (0x1000, 0x1100),
+            (0x1100, 0x1200),
+            (0x1200, 0x1000),
+            (0x1008, 0x1200),
+            (0x1208, 0x1100),
+            (0x1108, 0x1000),
+        ]);
+        let complete = |nodes: &[u64]| vec![list(nodes, End::Complete)];
+        assert_eq!(
+            walk(&space, &[0x1000], Links::Circular, 9),
+            complete(&[0x1100, 0x1200])
+        );
+        assert_eq!(
+            walk(&space, &[0x1000], Links::CircularBackward, 9),
+            complete(&[0x1200, 0x1100])
+        );
+        // Exactly as many as there may be.
+        assert_eq!(
+            walk(&space, &[0x1000], Links::Circular, 2),
+            complete(&[0x1100, 0x1200])
+        );
+        assert_eq!(
+            walk(&space, &[0x1000], Links::Circular, 1),
+            [list(&[0x1100], End::Limit(0x1200))]
+        );
+    }
+
+    #[test]
+    fn a_list_that_ends_with_null() {
+        let space = memory(&[(0x1000, 0x1100), (0x1100, 0), (0x1008, 0)]);
+        assert_eq!(
+            walk(&space, &[0x1000, 0x1008], Links::NullTerminated, 9),
+            [list(&[0x1100], End::Complete), list(&[], End::Complete)]
+        );
+    }
+
+    #[test]
+    fn lists_that_are_broken() {
+        let space = memory(&[
+            (0x1000, 0x1100),
+            (0x1100, 0x1200),
+            (0x1200, 0x1100),
+            (0x1008, 0x1200),
+            (0x1010, 0xdead_0000),
+            (0x1018, u64::MAX),
+        ]);
+        let heads = [0x1000, 0x1008, 0x1010, 0x1018, 0x9000];
+        assert_eq!(
+            walk(&space, &heads, Links::Circular, 9),
+            [
+                list(&[0x1100, 0x1200], End::Loop(0x1100)),
+                list(&[], End::Shared(0x1200)),
+                list(&[0xdead_0000], End::Unreadable(0xdead_0000)),
+                list(&[u64::MAX], End::Unreadable(u64::MAX)),
+                list(&[], End::Unreadable(0x9000)),
+            ]
+        );
+    }
+
+    #[test]
+    fn all_lists_together_are_limited() {
+        let nodes = (0..100).map(|i| (0x1000 + i * 8, 0x1008 + i * 8));
+        let space = memory(&nodes.collect::<Vec<_>>());
+        // Every head leads through all nodes behind it.
+        let heads: Vec<_> = (0..50).map(|i| 0x1000 + i * 8).collect();
+        let found = walk(&space, &heads, Links::Circular, 60);
+        assert_eq!(found.iter().map(|list| list.nodes.len()).sum::<usize>(), 60);
+    }
+
+    #[test]
+    fn addresses_of_32_bits_wrap() {
+        let mut frames = Frames::default();
+        frames.write(MachineAddr(0xffff_fffc), &0x1000_u32.to_le_bytes());
+        frames.write(MachineAddr(0), &0xffff_fffc_u32.to_le_bytes());
+        let space = Space::Machine(frames);
+        assert_eq!(
+            space.lists(&[0xffff_fffc], Links::CircularBackward, Word::W32, 9),
+            [list(&[], End::Complete)]
+        );
+    }
+}

@@ -1,0 +1,83 @@
+"""Many structs and linked lists in one call."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from xenkdump_fast._native import Dump, MemoryFault
+
+from .conftest import Guest
+from .machine import PAGE, VIRTUAL, Machine
+
+
+def test_members_are_what_they_are_one_by_one(guest: Guest) -> None:
+    rng = random.Random(3)
+    members = [(0, 8), (5, 1), (4090, 8), (6, 2), (4, 4), (0, 0), (12, 16), (100, 5000)]
+    pfns = [rng.randrange(8, 890) for _ in range(300)]
+    for space, base in ((guest.dump.machine, None), (guest.physical, 0), (guest.virtual, VIRTUAL)):
+        structs = [guest.entries[pfn] * PAGE if base is None else base + pfn * PAGE for pfn in pfns]
+        columns = space.read_members(structs, members)
+        for (offset, size), column in zip(members, columns, strict=True):
+            for struct, value in zip(structs[::20], column[::20], strict=True):
+                try:
+                    data = space.read(struct + offset, size)
+                except MemoryFault:
+                    assert value is None
+                    continue
+                number = int.from_bytes(data, "little")
+                assert value == (number if size in (1, 2, 4, 8) else data)
+
+
+def test_what_cannot_be_read_is_none(guest: Guest) -> None:
+    last = 2**64 - 1
+    structs = [8 * PAGE, 5 * PAGE, 900 * PAGE, 899 * PAGE, last, 2**64, -1]
+    one, across, byte = guest.physical.read_members(structs, [(0, 4), (4092, 8), (0, 1)])
+    assert one == [8, None, None, 899, None, None, None]
+    assert across == [9 << 32 | 8] + [None] * 6
+    assert byte == [8, None, None, 899 & 0xFF, None, None, None]
+    assert guest.physical.read_members([], [(0, 8)]) == [[]]
+    assert guest.physical.read_members([8 * PAGE], []) == []
+    with pytest.raises(MemoryError):
+        guest.physical.read_members([0] * 4, [(0, 1 << 60)])
+    with pytest.raises(OverflowError):
+        guest.physical.read_members([0] * 4, [(0, 1 << 63)])
+
+
+def linked(links: dict[int, int], size: int = 8) -> Machine:
+    memory = Machine()
+    for at, to in links.items():
+        memory.write(at, to.to_bytes(size, "little"))
+    return memory
+
+
+def test_lists(saved: Callable[[Machine], Dump]) -> None:
+    links = {0x1000: 0x1100, 0x1100: 0x1200, 0x1200: 0x1000}
+    back = {0x1008: 0x1200, 0x1208: 0x1100, 0x1108: 0x1000}
+    # One that loops, one that goes on in the first, one that leads nowhere.
+    broken = {0x1300: 0x1308, 0x1308: 0x1310, 0x1310: 0x1308, 0x1400: 0x1200, 0x1500: 0xDEAD000}
+    space = saved(linked(links | back | broken)).machine
+    assert space.lists([0x1000], 8, limit=2) == [([0x1100, 0x1200], "complete", None)]
+    assert space.lists([0x1000], 8, limit=1) == [([0x1100], "limit", 0x1200)]
+    assert space.lists([0x1000], 8, links="backward", limit=9) == [
+        ([0x1200, 0x1100], "complete", None)
+    ]
+    assert space.lists([0x1000, 0x1300, 0x1400, 0x1500, 0x9000], 8, limit=9) == [
+        ([0x1100, 0x1200], "complete", None),
+        ([0x1308, 0x1310], "loop", 0x1308),
+        ([], "shared", 0x1200),
+        ([0xDEAD000], "unreadable", 0xDEAD000),
+        ([], "unreadable", 0x9000),
+    ]
+
+
+def test_lists_that_end_with_null(saved: Callable[[Machine], Dump]) -> None:
+    space = saved(linked({0x1000: 0x1100, 0x1100: 0x1104, 0x1104: 0, 0x1004: 0}, 4)).machine
+    assert space.lists([0x1000, 0x1004], 4, links="null-terminated", limit=9) == [
+        ([0x1100, 0x1104], "complete", None),
+        ([], "complete", None),
+    ]
+    with pytest.raises(ValueError, match="4 or 8"):
+        space.lists([0x1000], 3, limit=9)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no such links"):
+        space.lists([0x1000], 4, links="sideways", limit=9)  # type: ignore[arg-type]

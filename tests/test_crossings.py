@@ -1,0 +1,23 @@
+"""Tasks are read together: calls from Python into Rust do not grow with what each of them has."""
+
+from pathlib import Path
+
+import pytest
+
+from xenkdump_forge import forge
+
+from .crossings import crossings
+
+
+@pytest.mark.parametrize("kind", ["modern", "2006"])
+def test_calls_into_rust(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = forge(tmp_path, kind)
+    files = [str(sample.vmlinux), str(sample.vmcore)]
+    few, _ = crossings(["bt", "-a", *files], capsys)
+    many, traces = crossings(["bt", "--all", *files], capsys)
+    listed, processes = crossings(["ps", *files], capsys)
+    tasks = len(processes.splitlines()) - 1
+    assert traces.count("PID: ") == tasks > 50
+    # One for each stack; and those that list the tasks.
+    assert few + tasks / 2 < many < few + tasks + 100
+    assert 50 < listed < 250

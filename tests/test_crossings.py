@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from xenkdump_forge import forge
+from xenkdump_forge import write_dump
 
 from .crossings import crossings
 
 
 @pytest.mark.parametrize("kind", ["modern", "2006"])
 def test_calls_into_rust(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sample = forge(tmp_path, kind)
+    sample = write_dump(tmp_path, kind)
     files = [str(sample.vmlinux), str(sample.vmcore)]
     few, _ = crossings(["bt", "-a", *files], capsys)
     many, traces = crossings(["bt", "--all", *files], capsys)

@@ -1,6 +1,6 @@
-//! An unwinder put together from what a kernel's image and its modules hold.
+//! The unwinder of a kernel, with the tables of its image and its modules.
 //!
-//! [`crate::unwind`] knows no file format; this is where its tables come from.
+//! [`crate::unwind`] does not know file formats; this module provides its tables.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use crate::unwind::{
     OrcTable, OrcVerdict, Registers, Section, Stack, Unwinder,
 };
 
-/// Pairs of symbols that bound code: Linux's, and Xen's.
+/// Pairs of symbols that bound the code of Linux and Xen.
 const TEXT: [(&str, &str); 3] = [("_stext", "_etext"), ("_text", "_etext"), INIT_TEXT];
 
 const INIT_TEXT: (&str, &str) = ("_sinittext", "_einittext");
 
-/// What one stack is unwound with; the rest is the kernel's.
+/// The parameters of one unwind.
 #[derive(Clone, Copy)]
 pub struct Start<'a> {
-    /// Where to start.
+    /// The registers to start from.
     pub registers: Registers,
-    /// The pc is where execution stands, not a return address.
+    /// The pc is the next instruction to execute, not a return address.
     pub exact: bool,
     /// Ranges known to be stacks.
     pub bounds: &'a [(VirtAddr, VirtAddr)],
-    /// The most frames wanted.
+    /// The maximum number of frames.
     pub limit: usize,
 }
 
-/// A kernel's, or Xen's, unwinder.
+/// The unwinder of a kernel or of Xen.
 #[derive(Debug)]
 pub struct Tracer {
     unwinder: Unwinder,
@@ -42,17 +42,17 @@ pub struct Tracer {
     orc: Orc,
 }
 
-/// How the rows of ORC are read.
+/// The format of ORC rows.
 #[derive(Debug, Default)]
 struct Orc {
     header: Option<Vec<u8>>,
     fields: Option<OrcFormat>,
     release: Option<(u32, u32, u32)>,
-    /// Decided with the first table, which is the image's if that has one.
+    /// Determined with the first table: that of the image, if it has one.
     verdict: Option<OrcVerdict>,
 }
 
-/// Where code lies.
+/// The ranges of code.
 #[derive(Debug)]
 struct Text {
     image: Vec<Range<VirtAddr>>,
@@ -66,10 +66,9 @@ impl Text {
 }
 
 impl Tracer {
-    /// The unwinder of `image`, which runs where `symbols` say. `release` is that of a Linux
-    /// kernel, such as `6.1.0-56-amd64`; empty for Xen. `methods` limits it to some. Where there are
-    /// but symbols (a map file), there are no tables, and `word` is all that is known. The code in
-    /// `memory` verifies the format of the tables.
+    /// The unwinder of `image`, which runs at the addresses of `symbols`. `release` is that of a Linux
+    /// kernel, such as `6.1.0-56-amd64`, and empty for Xen. `methods` restricts the methods. Without an
+    /// image (symbols of a map file) there are no tables. The code in `memory` verifies their format.
     pub fn new(
         image: Option<&Image>,
         word: Word,
@@ -111,12 +110,12 @@ impl Tracer {
         tracer
     }
 
-    /// The methods in use, the best first.
+    /// The methods in use, in the order in which they are tried.
     pub fn methods(&self) -> impl Iterator<Item = Method> + '_ {
         self.unwinder.methods()
     }
 
-    /// What is missing or odd.
+    /// Warnings about the tables.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         self.orc
             .verdict
@@ -124,7 +123,7 @@ impl Tracer {
             .filter_map(|verdict| verdict.warning.as_deref())
     }
 
-    /// Adds a module's code and its ORC tables, which lie in the kernel's memory in order already.
+    /// Adds a module's code and its ORC table, which the kernel keeps sorted in memory.
     pub fn add_module(
         &mut self,
         memory: &dyn Memory<VirtAddr>,
@@ -161,7 +160,7 @@ impl Tracer {
         };
         let address = VirtAddr(ip.address().raw().wrapping_add_signed(symbols.slide()));
         let text = &self.text.image;
-        // Its own code only: the nearest row below a module's code would be the kernel's last.
+        // Only its own code: otherwise the nearest row below could be the last one of the kernel.
         let range = Range {
             start: text.iter().map(|r| r.start).min().unwrap_or_default(),
             end: text
@@ -170,7 +169,7 @@ impl Tracer {
                 .max()
                 .unwrap_or(VirtAddr(u64::MAX)),
         };
-        // Code of the start was freed.
+        // Init code was freed.
         let init = symbols_range(symbols, INIT_TEXT);
         let stays = |pc| !init.as_ref().is_some_and(|init| init.contains(&pc));
         let tables = (
@@ -180,7 +179,7 @@ impl Tracer {
         self.add_orc(memory, symbols, tables, address, range, stays);
     }
 
-    /// Adds tables if their format is known. `stays`: code that is still in memory.
+    /// Adds a table if its format is known. `stays` selects code that is still in memory.
     fn add_orc(
         &mut self,
         memory: &dyn Memory<VirtAddr>,
@@ -243,7 +242,7 @@ impl Tracer {
     }
 }
 
-/// The symbols of code, and where code lies.
+/// The symbols and the ranges of code.
 struct Code<'a> {
     symbols: &'a Symbols,
     text: &'a Text,
@@ -268,7 +267,7 @@ impl CodeSymbols for Code<'_> {
     }
 }
 
-/// The numbers at the start of a release; missing ones are 0.
+/// The version at the start of a release; missing numbers are 0.
 fn parse_release(release: &str) -> Option<(u32, u32, u32)> {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
@@ -281,10 +280,9 @@ fn parse_release(release: &str) -> Option<(u32, u32, u32)> {
     ))
 }
 
-/// The format of ORC rows by the type that describes them. It tells the bits, not the numbers of
-/// registers.
+/// The format of ORC rows by their type, which describes the bits but not the register numbers.
 fn orc_fields(types: &Types, release: Option<(u32, u32, u32)>) -> Option<OrcFormat> {
-    /// Bits of the row before its flags: two i16.
+    /// Bits of a row before its flags: two i16.
     const FLAGS: u64 = 32;
     let bits = |name: &str| {
         let member = types.member(&format!("orc_entry.{name}")).ok()?;
@@ -338,7 +336,7 @@ fn add_cfi(unwinder: &mut Unwinder, image: &Image, slide: i64) {
 mod tests {
     use super::*;
 
-    /// Whether code of theirs lies somewhere is one search.
+    /// The modules' code is found by one search.
     #[test]
     fn many_modules_are_no_trouble() {
         const COUNT: u64 = 100_000;

@@ -1,11 +1,11 @@
-//! Layouts of structs, by name and path, from BTF or from DWARF.
+//! Struct layouts by name and path, from BTF or from DWARF.
 //!
-//! - `shape`: what a source of types must tell: names to types, types to shapes.
-//! - `question`: a question, and the work that may be done for it.
+//! - `shape`: what a source of types provides: types by name, shapes of types.
+//! - `question`: a query with its remaining work.
 //! - `query`, `spell`: paths, flattening, sizes, names; the same for both sources.
 //! - `btf`, `dwarf`: the sources.
 //!
-//! Everything is built when it is first asked for.
+//! Indices are built on first use.
 
 mod btf;
 mod dwarf;
@@ -21,7 +21,7 @@ use crate::elf::{Bytes, Image};
 use crate::{Error, Result};
 use shape::Layouts;
 
-/// Where layouts come from.
+/// A source of layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The kernel's own type format.
@@ -30,11 +30,11 @@ pub enum Source {
     Dwarf,
 }
 
-/// What sort of type a member has, typedefs and qualifiers taken off.
+/// The kind of a member's type, without typedefs and qualifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// A number, a character, a truth value.
+    /// An integer, a character or a boolean.
     Int,
     /// A floating-point number.
     Float,
@@ -50,7 +50,7 @@ pub enum Kind {
     Enum,
     /// A function.
     Function,
-    /// Nothing, or a type that is only declared.
+    /// `void`, or a type that is only declared.
     Void,
 }
 
@@ -71,31 +71,31 @@ impl Kind {
     }
 }
 
-/// Which bits of its bytes a bit-field is.
+/// The bits of a bit-field within its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bits {
-    /// Number of its lowest bit, counted from bit 0 of the byte at [`Member::offset`].
+    /// The position of its lowest bit, from bit 0 of the byte at [`Member::offset`].
     pub offset: u64,
-    /// How many bits.
+    /// The number of bits.
     pub size: u64,
 }
 
-/// One member of a struct or union.
+/// A member of a struct or union.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Bytes from the start of the outermost struct.
     pub offset: u64,
-    /// Its size in bytes; of a bit-field, that of the bytes at `offset` that hold all of it.
+    /// Its size in bytes; for a bit-field, that of the bytes at `offset` that contain it.
     pub size: u64,
     /// Set for a bit-field only: `(little-endian bytes >> offset) & ((1 << size) - 1)`.
     pub bits: Option<Bits>,
     /// Its type as C writes it: `struct list_head`, `const char *`, `u8[16]`.
     pub type_name: String,
-    /// What sort of type it has.
+    /// The kind of its type.
     pub kind: Kind,
-    /// How many elements an array has, those of all dimensions multiplied.
+    /// The number of elements of an array, in all dimensions together.
     pub count: Option<u64>,
-    /// Whether it is a signed number; of an array, whether its elements are.
+    /// Whether it, or the elements of an array, are signed integers.
     pub signed: bool,
 }
 
@@ -107,8 +107,8 @@ pub struct Types {
 }
 
 impl Types {
-    /// The types that an image tells of: its BTF, else its DWARF. `cache` is the folder where
-    /// indices of DWARF are kept from one run to the next; `None` keeps none.
+    /// The types of an image: its BTF, else its DWARF. `cache` is the folder in which indices of DWARF
+    /// are kept between runs; `None` keeps none.
     pub fn of_image(image: &Image, cache: Option<&Path>) -> Result<Self> {
         if let Some(section) = image.section(".BTF") {
             if let Some(bytes) = section.bytes() {
@@ -127,8 +127,8 @@ impl Types {
         })
     }
 
-    /// The types of some BTF: the content of a section `.BTF`, or what lies between `__start_BTF`
-    /// and `__stop_BTF` in a kernel's memory. Offsets in the error count from its start.
+    /// The types of BTF data: the section `.BTF`, or the memory between `__start_BTF` and `__stop_BTF`
+    /// of a kernel. Offsets in errors are relative to its start.
     pub fn from_btf(bytes: Bytes, word: Word) -> Result<Self, crate::elf::Malformed> {
         Ok(Self {
             layouts: Box::new(btf::Btf::new(bytes, word)?),
@@ -137,7 +137,7 @@ impl Types {
         })
     }
 
-    /// Where they come from.
+    /// Their source.
     pub fn source(&self) -> Source {
         self.source
     }
@@ -147,20 +147,20 @@ impl Types {
         self.word
     }
 
-    /// Whether there is a struct, union, enum or typedef of this name. A name may be preceded by
-    /// `struct`, `union` or `enum`, here and everywhere else.
+    /// Whether there is a struct, union, enum or typedef with this name. In all methods a name may be
+    /// preceded by `struct`, `union` or `enum`.
     pub fn contains(&self, name: &str) -> bool {
         query::find(&*self.layouts, name).is_some()
     }
 
-    /// Size in bytes.
+    /// The size in bytes.
     pub fn size_of(&self, name: &str) -> Result<u64> {
         query::size_of(&*self.layouts, name)
     }
 
-    /// A member by its path: `task_struct.se.exec_start`. Members of anonymous structs and unions
-    /// count as their parent's; `[i]` picks an element of an array, else it is the first that is
-    /// descended into. A path of one name describes the type itself.
+    /// A member by its path: `task_struct.se.exec_start`. Members of anonymous structs and unions are
+    /// members of their parent. `[i]` selects an element of an array; the default is the first. A path
+    /// of one name describes the type itself.
     pub fn member(&self, path: &str) -> Result<Member> {
         query::member(&*self.layouts, path)
     }
@@ -170,8 +170,8 @@ impl Types {
         self.member(path).map(|member| member.offset)
     }
 
-    /// All members of a struct or union in the order of their declaration, those of anonymous ones
-    /// among them.
+    /// All members of a struct or union in the order of their declaration, including those of anonymous
+    /// structs and unions.
     pub fn members(&self, name: &str) -> Result<Vec<(String, Member)>> {
         query::members(&*self.layouts, name)
     }
@@ -181,7 +181,7 @@ impl Types {
         query::enumerators(&*self.layouts, name)
     }
 
-    /// The value of an enumerator, whatever its enum.
+    /// The value of an enumerator of any enum.
     pub fn enumerator(&self, name: &str) -> Result<i128> {
         self.layouts
             .enumerator(name)
@@ -198,7 +198,7 @@ impl std::fmt::Debug for Types {
     }
 }
 
-/// The folder of the user's cache: `$XDG_CACHE_HOME/xenkdump_fast`, else `~/.cache/xenkdump_fast`.
+/// The user's cache folder: `$XDG_CACHE_HOME/xenkdump_fast`, else `~/.cache/xenkdump_fast`.
 pub fn user_cache() -> Option<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)

@@ -55,12 +55,12 @@ pub(super) fn size(question: Question<'_>, id: TypeId) -> Option<u64> {
     resolve(question, id)?.size()
 }
 
-/// What a type is without typedefs and qualifiers, and without dimensions, too.
+/// A type without typedefs and qualifiers, and its element type without dimensions.
 struct Resolved<'a> {
     shape: Shape<'a>,
-    /// `None` where there is no end to it.
+    /// `None` if the chain of types is too long.
     element: Option<(TypeId, Shape<'a>)>,
-    /// The number of elements, all dimensions multiplied: 1 for what is no array.
+    /// The number of elements in all dimensions together; 1 if it is no array.
     count: Option<u64>,
 }
 
@@ -132,7 +132,7 @@ fn bare(question: Question<'_>, mut id: TypeId) -> Option<(TypeId, Shape<'_>)> {
     None
 }
 
-/// What a path leads to.
+/// The member at the end of a path.
 pub(super) fn member(layouts: &dyn Layouts, path: &str) -> Result<Member> {
     let (root, steps) = path
         .split_once('.')
@@ -198,14 +198,14 @@ fn element(question: Question<'_>, id: TypeId, index: u64) -> Option<(TypeId, u6
     let Shape::Array { element, count } = bare(question, id)?.1 else {
         return None;
     };
-    // An array of no elements ends many a struct; its length is known to the program alone.
+    // A flexible array member: its length is not part of its type.
     if index >= count && count > 0 {
         return None;
     }
     Some((element, size(question, element)?.checked_mul(index)?))
 }
 
-/// The member of this name, looked for in anonymous members too; its offset counts from `owner`.
+/// The member with this name, also in anonymous members; its offset is relative to `owner`.
 fn field<'a>(question: Question<'a>, owner: TypeId, name: &str) -> Option<Field<'a>> {
     let mut found = None;
     let _ = flatten(question, owner, &mut |field| {
@@ -218,8 +218,8 @@ fn field<'a>(question: Question<'a>, owner: TypeId, name: &str) -> Option<Field<
     found
 }
 
-/// Calls `visit` with all named members of a struct or union, those of anonymous members in place
-/// of these.
+/// Calls `visit` with all named members of a struct or union. Anonymous members are replaced by their
+/// members.
 fn flatten<'a>(
     question: Question<'a>,
     owner: TypeId,
@@ -256,12 +256,12 @@ fn flatten_at<'a>(
     })
 }
 
-/// Where something is within the outermost struct.
+/// A position within the outermost struct.
 #[derive(Clone, Copy, Default)]
 struct Place {
     bit_offset: u64,
     bit_size: Option<u64>,
-    /// Where the innermost struct ends, in bytes.
+    /// The end of the innermost struct, in bytes.
     limit: Option<u64>,
 }
 
@@ -301,7 +301,7 @@ fn describe(question: Question<'_>, ty: TypeId, place: Place) -> Member {
         ))
     );
     let size = resolved.as_ref().and_then(Resolved::size).unwrap_or(0);
-    // BTF before Linux 5.0 tells of a bit-field in the type of its number.
+    // BTF before Linux 5.0 describes a bit-field in its integer type.
     let (bit_offset, bit_size) = match (shape, place.bit_size) {
         (
             Some(Shape::Int {
@@ -327,9 +327,9 @@ fn describe(question: Question<'_>, ty: TypeId, place: Place) -> Member {
     }
 }
 
-/// The bytes to read for a bit-field: the unit of its declared type that holds it, as a compiler
-/// would load it; where it crosses units (a packed struct) or the unit reaches beyond the struct,
-/// just the bytes that hold it.
+/// The bytes to read for a bit-field: the unit of its declared type that contains it, as a compiler
+/// would load it. If it crosses units (a packed struct) or the unit exceeds the struct, only the bytes
+/// that contain it.
 fn storage(bit_offset: u64, width: u64, unit: u64, limit: Option<u64>) -> (u64, u64, Option<Bits>) {
     let within = |start: u64, size: u64| {
         let first = bit_offset - start * 8;

@@ -1,12 +1,12 @@
-//! What a source of types must tell.
+//! What a source of types provides.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use crate::names;
 
-/// What is left of the steps that one question may take: each type and each member that is looked
-/// at is one. Without it small files of hostile types make work without end.
+/// The remaining steps of one question: one for each type and each member that is visited. A small
+/// hostile file can describe types that never end.
 pub(super) struct Work(Cell<Option<usize>>);
 
 impl Work {
@@ -14,7 +14,7 @@ impl Work {
         Self(Cell::new(Some(steps)))
     }
 
-    /// Takes so many steps; breaks where there are not enough, and from then on.
+    /// Charges `steps`. If fewer remain, this and all later charges are refused.
     pub fn spend(&self, steps: usize) -> ControlFlow<()> {
         let left = self.0.get().and_then(|left| left.checked_sub(steps));
         self.0.set(left);
@@ -24,14 +24,14 @@ impl Work {
         }
     }
 
-    /// Whether more was asked for than there was: what was found is not to be believed.
+    /// Whether a charge was refused: the result is incomplete then.
     pub fn is_spent(&self) -> bool {
         self.0.get().is_none()
     }
 }
 
-/// A name where it stands. Its end is not sought before it is wanted: many types may have one long
-/// name.
+/// A name in the bytes of its source. Its end is found only when it is needed: many types may share a
+/// long name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Name<'a>(&'a [u8]);
 
@@ -49,13 +49,13 @@ impl<'a> Name<'a> {
         names::is_string(self.0, 0, name.as_bytes(), |byte| byte == 0)
     }
 
-    /// As text, up to where it stops being UTF-8.
+    /// The text, up to the first invalid UTF-8.
     pub fn text(self) -> &'a str {
         names::text(names::string(self.0, 0, |byte| byte == 0))
     }
 }
 
-/// A type within its source: the id that BTF gives it, the offset of its entry in `.debug_info`.
+/// A type within its source: its id in BTF, or the offset of its entry in `.debug_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TypeId(pub u64);
 
@@ -69,18 +69,18 @@ pub(super) enum Tag {
 }
 
 impl Tag {
-    /// All, in the order in which a bare name is looked up.
+    /// All of them, in the order in which a name without a tag is looked up.
     pub const ALL: [Tag; 4] = [Tag::Struct, Tag::Union, Tag::Typedef, Tag::Enum];
 }
 
-/// What a type is.
+/// The shape of a type.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape<'a> {
-    /// `void`, or a type that its source does not hold.
+    /// `void`, or a type that its source lacks.
     Void { name: Name<'a> },
     /// A struct or a union that is only declared.
     Declared { name: Name<'a>, union: bool },
-    /// A number. `bits` is what BTF before Linux 5.0 says of a bit-field: first bit and width.
+    /// An integer. `bits` is the first bit and width of a bit-field in BTF before Linux 5.0.
     Int {
         name: Name<'a>,
         size: u64,
@@ -91,7 +91,7 @@ pub(super) enum Shape<'a> {
     Float { name: Name<'a>, size: u64 },
     /// A pointer.
     Pointer { target: Option<TypeId>, size: u64 },
-    /// One dimension or several of an array.
+    /// One or more dimensions of an array.
     Array { element: TypeId, count: u64 },
     /// A struct or a union. Anonymous ones have an empty name.
     Composite {
@@ -105,12 +105,12 @@ pub(super) enum Shape<'a> {
         size: u64,
         signed: bool,
     },
-    /// Another name.
+    /// A typedef.
     Typedef {
         name: Name<'a>,
         target: Option<TypeId>,
     },
-    /// `const`, `volatile` and the like; empty for those that C does not write.
+    /// `const`, `volatile` and the like; empty for those without a C spelling.
     Qualified {
         word: &'static str,
         target: Option<TypeId>,
@@ -119,25 +119,25 @@ pub(super) enum Shape<'a> {
     Function,
 }
 
-/// A member as its source tells of it.
+/// A member in its source.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field<'a> {
     /// Empty for an anonymous struct or union.
     pub name: Name<'a>,
     pub ty: TypeId,
-    /// Bits from the start of the struct.
+    /// The offset from the start of the struct, in bits.
     pub bit_offset: u64,
-    /// Width of a bit-field.
+    /// The width of a bit-field.
     pub bit_size: Option<u64>,
 }
 
-/// A source of types. No method panics, whatever the bytes; types may form cycles in hostile ones,
-/// so that whoever follows them must count steps. When `work` is spent all is empty and broken.
+/// A source of types. No method panics on hostile input. There, types may form cycles: who follows
+/// them must charge `work`. Once that is exhausted, results are empty or invalid.
 pub(super) trait Layouts: Send + Sync {
-    /// The complete type of this name.
+    /// The complete type with this name.
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId>;
 
-    /// What a type is.
+    /// The shape of a type.
     fn shape(&self, id: TypeId, work: &Work) -> Shape<'_>;
 
     /// Calls `visit` with each member of a struct or union, until it breaks.
@@ -165,7 +165,7 @@ impl Shape<'_> {
     pub const VOID: Self = Shape::Void {
         name: Name(b"void"),
     };
-    /// A type that cannot be read.
+    /// An invalid type.
     pub const BROKEN: Self = Shape::Void { name: Name(b"?") };
 }
 

@@ -1,13 +1,13 @@
-//! The names of types, as C writes them.
+//! The names of types in C syntax.
 
 use super::question::Question;
 use super::shape::{Shape, TypeId};
 use crate::limits::MAX_TYPE_DEPTH;
 
-/// A type's name as C writes it.
+/// A type's name in C syntax.
 pub(super) fn name(question: Question<'_>, mut id: TypeId) -> String {
     let mut front = String::new();
-    // What stands behind the name: `*` and dimensions.
+    // The part after the name: `*` and dimensions.
     let mut back = String::new();
     for _ in 0..MAX_TYPE_DEPTH {
         let (tag, name) = match question.shape(id) {
@@ -25,13 +25,13 @@ pub(super) fn name(question: Question<'_>, mut id: TypeId) -> String {
                 continue;
             }
             Shape::Array { element, count } => {
-                // The outermost dimension is met first and stands first.
+                // The outermost dimension comes first, here and in C.
                 back.push_str(&format!("[{count}]"));
                 id = element;
                 continue;
             }
             Shape::Qualified { word, target } => {
-                // In front, where C lets it stand whether it belongs to the pointer or its target.
+                // In front of the name, whether it qualifies the pointer or its target.
                 if !word.is_empty() {
                     front.push_str(word);
                     front.push(' ');

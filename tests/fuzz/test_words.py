@@ -9,7 +9,7 @@ import random
 import pytest
 
 from xenkdump_fast import cli
-from xenkdump_forge import KINDS, SyntheticDump, write_dump
+from xenkdump_forge import KINDS, SyntheticDump, faults, write_dump
 
 from . import words
 from .words import Place
@@ -20,15 +20,17 @@ COMMANDS = (
     *("bt --hypervisor", "sys --hypervisor", "log --hypervisor"),
 )
 ALONE = ("notes", "domains", "vcpus")
-#: So many words are replaced at once, and so often.
-TOGETHER, TIMES = 6, 6
+#: Words that are replaced at once, and dumps of each kind.
+REPLACED, TIMES = 6, 6
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def sound(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[SyntheticDump, bytes, list[Place]]:
-    synthetic = write_dump(tmp_path_factory.mktemp("words") / "dump", request.param)
+    synthetic = write_dump(
+        tmp_path_factory.mktemp("words") / "dump", request.param, extra=faults.drop_untouched
+    )
     data = synthetic.vmcore.read_bytes()
     return synthetic, data, words.places(str(synthetic.vmcore), str(synthetic.vmlinux), data)
 
@@ -42,7 +44,7 @@ def test_there_is_data_of_each_kind(sound: tuple[SyntheticDump, bytes, list[Plac
 def test_words(sound: tuple[SyntheticDump, bytes, list[Place]], seed: int) -> None:
     synthetic, data, places = sound
     chance = random.Random(seed)
-    changes = [words.change(places, chance, data) for _ in range(TOGETHER)]
+    changes = [words.change(places, chance, data) for _ in range(REPLACED)]
     with synthetic.vmcore.open("r+b", buffering=0) as file:
         try:
             for change in changes:

@@ -11,8 +11,8 @@ from .crossings import crossings
 
 @pytest.mark.parametrize("kind", ["modern", "2006"])
 def test_calls_into_rust(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sample = write_dump(tmp_path, kind)
-    files = [str(sample.vmlinux), str(sample.vmcore)]
+    dump = write_dump(tmp_path, kind)
+    files = [str(dump.vmlinux), str(dump.vmcore)]
     few, _ = crossings(["bt", "-a", *files], capsys)
     many, traces = crossings(["bt", "--all", *files], capsys)
     listed, processes = crossings(["ps", *files], capsys)

@@ -44,7 +44,7 @@ def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
             mms = dict.fromkeys(tasks.values("task_struct.mm"))
             # Threads share theirs.
             new = (mm for mm in mms if mm and mm not in by_mm)
-            by_mm.update(counters.read(list(islice(new, counters.room - len(by_mm)))))
+            by_mm.update(counters.read(list(islice(new, counters.capacity - len(by_mm)))))
             for task in batch:
                 try:
                     mm = tasks.read(task.address, "task_struct.mm")
@@ -53,6 +53,8 @@ def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
                 else:
                     if mm == 0:
                         continue
+                    if mm not in by_mm and len(by_mm) < counters.capacity:
+                        by_mm.update(counters.read([mm]))  # was not read with the rest
                     if mm not in by_mm:
                         text = "the memory of some tasks is not known: the dump cannot hold all"
                         kernel.warn(text)
@@ -80,7 +82,7 @@ class _Counters:
         self._areas: Mapping[int, int | None] = {}
         self._find_counts()
         #: How many mm_structs the dump can hold: a counter has four bytes for each CPU.
-        self.room = kernel.most(4 * len(_COUNTERS) * max(len(self._areas), 1))
+        self.capacity = kernel.most(4 * len(_COUNTERS) * max(len(self._areas), 1))
 
     def _find_counts(self) -> None:
         kernel = self._kernel

@@ -50,7 +50,7 @@ def modules(kernel: Kernel) -> Iterator[Module]:
         return
     offset = kernel.offset("module.list")
     most = min(kernel.most(PAGE), MAX_MODULES)
-    nodes = kernel.list(head)
+    nodes = kernel.list(head, most + 1)
     for batch in batches(kernel.containing(node, offset) for node in islice(nodes, most)):
         structs = _Structs(kernel, batch)
         for address in batch:

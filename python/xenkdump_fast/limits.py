@@ -59,7 +59,7 @@ MAX_SAMPLED_RUNNING = 256
 MAX_VCPU_CANDIDATES = 64
 
 #: Machine frames: 4 PiB of memory. x86 processors have 52 bits of physical address.
-MAX_FRAMES = 1 << 40
+MAX_MACHINE_FRAMES = 1 << 40
 
 #: Blocks of the frame table in the sample that estimates how many pages each domain owns.
 MAX_SAMPLED_BLOCKS = 512

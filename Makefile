@@ -28,6 +28,7 @@ lint: $(VENV)/.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/limits_table.py --check
 	$(BIN)/python -m mypy.stubtest xenkdump_fast._native --ignore-disjoint-bases \
 		--allowlist tests/stubtest_allowlist.txt
 

@@ -1,22 +1,16 @@
-"""Many warnings of one kind as a few: a cut dump may give cause for one a task."""
+"""Deduplicates warnings: a truncated dump may cause one for each task."""
 
 import re
 from collections.abc import Iterable
 
-#: So many of a kind are told in full.
-FEW = 3
-#: So many texts are known again when they come a second time; a further one is counted each time
-#: it comes. A kernel of 100000 tasks, none of which can be read, gives as many.
-MAX_KNOWN = 1 << 18
-#: So many kinds are told apart: names that a text holds make kinds of their own, as those of
-#: modules do, of which no kernel has had so many.
-MAX_KINDS = 1 << 12
+from .limits import MAX_KNOWN_WARNINGS, MAX_SAME_WARNINGS, MAX_WARNING_KINDS
+
 _NUMBER = re.compile(r"0x[0-9a-f]+|[0-9]+")
 _MORE = re.compile(r"and ([0-9]{1,18}) more like this: ", re.ASCII)
 
 
 class _Kind:
-    """The first texts of a kind, and how many there were."""
+    """The first texts of a kind, and the number of all."""
 
     __slots__ = ("count", "texts")
 
@@ -26,50 +20,48 @@ class _Kind:
 
 
 class Warnings:
-    """Warnings as they come, each once, no matter how many: of a kind a few are kept."""
+    """Deduplicated warnings: of those that differ in numbers only, the first few and a count."""
 
     __slots__ = ("_kinds", "_known")
 
     def __init__(self) -> None:
         self._kinds: dict[str, _Kind] = {}
-        #: Hashes of the texts that were met.
+        #: Hashes of texts that were added.
         self._known: set[int] = set()
 
     def add(self, text: str) -> None:
-        """Notes a warning, if it is a new one."""
+        """Adds a warning, unless it is a repetition."""
         known = hash(text)
         if known in self._known:
             return
-        if len(self._known) < MAX_KNOWN:
+        if len(self._known) < MAX_KNOWN_WARNINGS:
             self._known.add(known)
-        # What was folded before stands for as many as it says.
+        # A text that was deduplicated before has a count.
         more = _MORE.match(text)
         first = text[more.end() :] if more else text
-        # What stands behind the first colon is the reason, which may be a different one each time.
+        # After the first colon is the reason, which may differ each time.
         name = _NUMBER.sub("", first.split(": ")[0])
-        if name not in self._kinds and len(self._kinds) >= MAX_KINDS:
+        if name not in self._kinds and len(self._kinds) >= MAX_WARNING_KINDS:
             name = ""
         kind = self._kinds.setdefault(name, _Kind())
         kind.count += int(more[1]) if more else 1
-        if len(kind.texts) <= FEW:
+        if len(kind.texts) <= MAX_SAME_WARNINGS:
             kind.texts.append(first)
 
-    def told(self) -> list[str]:
-        """Of those that differ in numbers alone the first few, and how many more there were."""
-        told = []
+    def texts(self) -> list[str]:
+        """The first warnings of each kind, and the number of further ones."""
+        found = []
         for kind in self._kinds.values():
-            told += kind.texts[:FEW]
-            if kind.count > FEW:
-                told.append(f"and {kind.count - FEW} more like this: {kind.texts[-1]}")
-        return told
+            found += kind.texts[:MAX_SAME_WARNINGS]
+            if kind.count > MAX_SAME_WARNINGS:
+                more = kind.count - MAX_SAME_WARNINGS
+                found.append(f"and {more} more like this: {kind.texts[-1]}")
+        return found
 
 
-def fold(warnings: Iterable[str]) -> list[str]:
-    """Each warning once; of those that differ in numbers alone the first few, and how many more.
-
-    What was folded already may be among them, as a kernel's warnings are.
-    """
+def deduplicated(warnings: Iterable[str]) -> list[str]:
+    """The warnings as ``Warnings`` reports them. Some may be deduplicated already."""
     found = Warnings()
     for warning in warnings:
         found.add(warning)
-    return found.told()
+    return found.texts()

@@ -1,23 +1,23 @@
-"""One broken item out of many: reported as a warning, and the rest goes on."""
+"""Isolates one broken item among many: it gets a warning, and the others are processed."""
 
 from collections.abc import Callable
 from types import TracebackType
 
 from ._native import DumpError
 
-#: Exceptions that are raised on.
+#: Exceptions that are passed on.
 _RAISED = (DumpError, MemoryError, OSError)
-#: Errors that are not raised for a damaged dump are raised on, not reported: the tests set this.
+#: Whether exceptions that are bugs are passed on, not reported. Set by the tests.
 strict = False
 
 
 class isolated:  # noqa: N801 - used like contextlib.suppress
     """Within it an exception becomes a warning about ``what``, and ends only the ``with`` block.
 
-    An error of the ``expected`` type says what the dump lacks; others of ``DumpError`` concern more
-    than this item, as lack of memory and failing files do, and are raised on. Any other exception
-    is a bug in this package: one damaged task should not hide the others, so that it becomes a
-    warning too, which names the exception.
+    An error of the ``expected`` type is caused by damage. Other errors of ``DumpError``, lack of
+    memory and failing files concern more than this item and are passed on. Any other exception is a
+    bug in this package. It becomes a warning that names the exception: one damaged task should not
+    hide the others.
     """
 
     __slots__ = ("_expected", "_warn", "_what")

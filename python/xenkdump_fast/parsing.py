@@ -1,13 +1,11 @@
-"""Numbers out of text that anybody may have written."""
+"""Parses numbers in untrusted text."""
 
-#: The longest number of 64 bits has 22 characters (in octal); leading zeros and blanks besides.
-#: Python itself refuses to convert more than 4300 digits.
-MAX_LENGTH = 64
+from .limits import MAX_NUMBER_LENGTH
 
 
 def number(text: str, base: int = 10) -> int | None:
-    """The number that ``text`` spells; None if it spells none, or one that 64 bits cannot hold."""
-    if len(text) > MAX_LENGTH:
+    """The number in ``text``; None if it is not a number, or if 64 bits cannot hold it."""
+    if len(text) > MAX_NUMBER_LENGTH:
         return None
     try:
         found = int(text, base)

@@ -7,7 +7,7 @@ _T = TypeVar("_T")
 
 
 class Progress:
-    """What is being gone through, and how far."""
+    """What is being processed, and how far."""
 
     __slots__ = ("done", "total", "what")
 
@@ -18,12 +18,12 @@ class Progress:
         self.total = 0
 
 
-#: The work at hand; a command does one thing at a time.
+#: The current work; a command does one thing at a time.
 now = Progress()
 
 
 def each(items: Sequence[_T], what: str) -> Iterator[_T]:
-    """Gives ``items`` one by one, and counts in ``now`` which of them is at work."""
+    """Yields the ``items``, and counts them in ``now``."""
     now.what, now.done, now.total = what, 0, len(items)
     for item in items:
         yield item

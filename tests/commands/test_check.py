@@ -10,6 +10,7 @@ from tests.xen.patched import patched
 from xenkdump_fast import AbsentError, open
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check
+from xenkdump_fast.limits import MAX_LISTED_DISAGREEMENTS, MAX_M2P_ROOTS
 from xenkdump_fast.xen import m2p
 from xenkdump_forge import KINDS, SyntheticDump, write_dump
 
@@ -49,7 +50,7 @@ def test_disagreements_are_counted_and_listed(broken: SyntheticDump) -> None:
     different = by_names["list", "linear"].different
     assert 0 < different <= 512
     listed = by_names["list", "linear"].first
-    assert 0 < len(listed) <= check.LISTED
+    assert 0 < len(listed) <= MAX_LISTED_DISAGREEMENTS
     assert all(pfn < 512 for pfn, _, _ in listed)
     text = rendering.text(found)
     assert f"{different} differ" in text
@@ -109,4 +110,4 @@ def test_the_p2m_is_asked_once_for_all_roots(tmp_path: Path) -> None:
     roots = ((root << 39, "a note") for root in range(1, 1 << 20) for _ in range(2))
     some: list[Any] = [Dump(), P2M()]
     assert m2p.find(some[0], some[1], roots) is None
-    assert asked == {"resolve": 1, "virtual": m2p.ROOTS * len(m2p.TABLES)}
+    assert asked == {"resolve": 1, "virtual": MAX_M2P_ROOTS * len(m2p.TABLES)}

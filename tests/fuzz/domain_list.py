@@ -6,7 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from xenkdump_fast import MemoryFault
-from xenkdump_fast.budget import Allowance
+from xenkdump_fast.budget import Budget
+from xenkdump_fast.limits import MAX_VCPU_READS, MAX_VCPUS
 from xenkdump_fast.output.escape import visible
 from xenkdump_fast.xen import domains, frame_table, frames, infer, vcpus
 from xenkdump_fast.xen.memory import Paging, XenMemory
@@ -103,10 +104,11 @@ def check(data: bytes) -> None:
     assert len(found.addresses) < domains.FIRST_RESERVED
     layout = infer.infer(memory, found.addresses, pcpus, facts.size)
     warnings = [*found.warnings, *layout.warnings]
-    on_pcpus, room = vcpus.OnPcpus(memory, layout, pcpus), Allowance(2 * memory.dump.memory_held)
+    on_pcpus = vcpus.OnPcpus(memory, layout, pcpus)
+    budget = Budget("vCPU structs", MAX_VCPU_READS * memory.dump.memory_held)
     for address in found.addresses.values():
-        read, said = vcpus.read(memory, layout, on_pcpus, address, room)
-        assert len(read) <= infer.MAX_VCPUS + len(pcpus)
+        read, said = vcpus.read(memory, layout, on_pcpus, address, budget)
+        assert len(read) <= MAX_VCPUS + len(pcpus)
         warnings += said
     owned = frame_table.frames_of(memory, facts.frames, list(found.addresses.values()), 1 << 19)
     for runs in owned.values():

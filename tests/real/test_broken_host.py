@@ -40,7 +40,7 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
         found = domains.run(DumpFile(str(vmcore)))
         rows = {row.id: row for row in found.rows}
         # Two domains of one number: one of them has lost its name.
-        gone = broken.lost if broken.reports == "number 0" else ()
+        gone = broken.lost if broken.reports == "id 0" else ()
         expected = [number for number in NAMES if number not in gone]
         assert sorted(number for number in rows if number is not None) == expected
         for number in broken.lost:

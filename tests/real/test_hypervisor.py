@@ -6,9 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from xenkdump_fast._native import Dump
+from xenkdump_fast._native import Dump, Image
+from xenkdump_fast.xen import compat
 from xenkdump_fast.xen.domain import CoreDomain
 from xenkdump_fast.xen.host import HostDomain, XenHost, XenSymbols
+from xenkdump_fast.xen.layout import by_types
 from xenkdump_fast.xen.pcpus import pcpus
 
 pytestmark = pytest.mark.real
@@ -76,6 +78,15 @@ def test_the_three_domains_of_a_host(dump_file: DumpFile, truth: Truth) -> None:
     assert xen.layout.how == "invariants"
     for domain, true in zip(found, expected["domains"], strict=True):
         _same_domain(domain, true)
+
+
+@pytest.mark.parametrize("name", ["xen417-mixed-pcpus/xen-syms", "xen-syms-4.20"])
+def test_dwarf_has_every_member_under_its_newest_name(dump_file: DumpFile, name: str) -> None:
+    types = Image(dump_file(name)).types()
+    layout = by_types(types)
+    assert layout.vcpu_by_pointer
+    for ours, paths in compat.members().items():
+        assert layout.offsets[ours] == types.member(paths[0]).offset
 
 
 def test_dwarf_and_invariants_tell_the_same(dump_file: DumpFile, truth: Truth) -> None:

@@ -115,7 +115,7 @@ def breaks(last: int) -> list[Break]:
             "two domains have one number",
             lambda x, d: {_machine(x, _last(d).address + x.facts.id): b"\0\0"},
             lost=(last,),
-            reports="number 0",
+            reports="id 0",
         ),
         Break(
             "a vCPU without a domain",

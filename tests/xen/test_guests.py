@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from xenkdump_fast._native import AddressSpace, MemoryFault
-from xenkdump_fast.budget import Allowance
+from xenkdump_fast.budget import Budget
 from xenkdump_fast.xen.guests import recognise, recognise_frames
 
 PAGE = 4096
@@ -63,12 +63,12 @@ def memory(*parts: bytes, start: int = BASE) -> AddressSpace:
     return cast(AddressSpace, Bytes(start, b"".join(part.ljust(PAGE, b"\0") for part in parts)))
 
 
-def room(size: int = 1 << 30) -> Allowance:
-    return Allowance(size)
+def budget(size: int = 1 << 30) -> Budget:
+    return Budget("kernels", size)
 
 
 def test_a_kernel_is_what_banner_and_uts_agree_on() -> None:
-    found = recognise(memory(b"", BANNER, b"x" * 64 + uts("host")), 8, room())
+    found = recognise(memory(b"", BANNER, b"x" * 64 + uts("host")), 8, budget())
     assert found is not None
     assert (found.nodename, found.release, found.version) == ("host", RELEASE, VERSION)
     assert found.address == BASE + 2 * PAGE + 64
@@ -86,13 +86,13 @@ def test_a_kernel_is_what_banner_and_uts_agree_on() -> None:
     ids=["no banner", "no uts", "another's", "a template"],
 )
 def test_what_is_no_kernel(parts: tuple[bytes, ...]) -> None:
-    assert recognise(memory(*parts), 8, room()) is None
+    assert recognise(memory(*parts), 8, budget()) is None
 
 
 def test_the_same_build_is_found_where_it_was_before() -> None:
     space = memory(b"", b"x" * 64 + uts("other"))
-    assert recognise(space, 8, room()) is None
-    found = recognise(space, 8, room(), [BASE + PAGE + 64])
+    assert recognise(space, 8, budget()) is None
+    found = recognise(space, 8, budget(), [BASE + PAGE + 64])
     assert found is not None
     assert found.nodename == "other"
 
@@ -106,27 +106,27 @@ def test_a_translated_guest_by_its_frames() -> None:
         uts("host") + inode,
         start=0x100 * PAGE,
     )
-    found = recognise_frames(space, [(0x101, 1), (0x102, 2)], room())
+    found = recognise_frames(space, [(0x101, 1), (0x102, 2)], budget())
     assert found is not None
     # Not the first that lies there, but the kernel's own.
     assert found.nodename == "host"
     assert found.address is None
-    assert recognise_frames(space, [(0x100, 1)], room()) is None
+    assert recognise_frames(space, [(0x100, 1)], budget()) is None
 
 
-def test_no_more_is_looked_through_than_there_is_room_for() -> None:
+def test_no_more_is_searched_than_the_budget() -> None:
     space = memory(BANNER, b"", b"", uts("host"))
-    left = room(4 * PAGE + 4 * PAGE)
-    assert recognise(space, 8, left) is not None
-    assert left.left == 0
-    assert recognise(space, 8, left) is None
-    # The banner is found, what names the kernel lies behind what may be looked through.
-    assert recognise(space, 8, room(4 * PAGE + 3 * PAGE)) is None
+    remaining = budget(4 * PAGE + 4 * PAGE)
+    assert recognise(space, 8, remaining) is not None
+    assert remaining.remaining == 0
+    assert recognise(space, 8, remaining) is None
+    # The banner is found, its name is beyond the budget.
+    assert recognise(space, 8, budget(4 * PAGE + 3 * PAGE)) is None
     frames = memory(BANNER, uts("host"), start=0x100 * PAGE)
-    left = room(4 * PAGE)
-    assert recognise_frames(frames, [(0x100, 1), (0x101, 1)], left) is not None
-    assert left.left == 0
-    assert recognise_frames(frames, [(0x100, 1), (0x101, 1)], left) is None
+    remaining = budget(4 * PAGE)
+    assert recognise_frames(frames, [(0x100, 1), (0x101, 1)], remaining) is not None
+    assert remaining.remaining == 0
+    assert recognise_frames(frames, [(0x100, 1), (0x101, 1)], remaining) is None
 
 
 def test_a_run_of_frames_is_searched_to_its_end() -> None:
@@ -134,6 +134,6 @@ def test_a_run_of_frames_is_searched_to_its_end() -> None:
     start, far = 0x1000, 1 << 17
     kernel = BANNER.ljust(PAGE, b"\0") + uts("host")
     frames = cast(AddressSpace, Frames((start + far) * PAGE, kernel))
-    found = recognise_frames(frames, [(start, 2 * far)], room(1 << 40))
+    found = recognise_frames(frames, [(start, 2 * far)], budget(1 << 40))
     assert found is not None
     assert found.nodename == "host"

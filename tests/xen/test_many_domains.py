@@ -6,9 +6,9 @@ import pytest
 
 from xenkdump_fast._native import Dump
 from xenkdump_fast.commands import domains
+from xenkdump_fast.limits import MAX_VCPU_READS
 from xenkdump_fast.session import DumpFile
 from xenkdump_fast.xen.host import XenHost
-from xenkdump_fast.xen.infer import VCPU_LEAST
 from xenkdump_fast.xen.memory import XenMemory
 from xenkdump_forge import write_dump
 
@@ -17,6 +17,8 @@ from .patched import patched
 
 #: Reads of Xen's memory per domain, and per vCPU that fits into the dump.
 EACH_DOMAIN, EACH_VCPU = 100, 8
+#: The smallest struct vcpu: it has the context of a 32-bit guest.
+MIN_VCPU_SIZE = 2048
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_more_vcpus_than_the_dump_can_hold(vmcore: Path, reads: list[int], kind:
     sound = XenHost(Dump(str(vmcore)))
     known = [(d.id, len(d.vcpus)) for d in sound.domains()]
     changes = many_domains(sound, kind)
-    room = 2 * sound.dump.memory_held // VCPU_LEAST
+    vcpus = MAX_VCPU_READS * sound.dump.memory_held // MIN_VCPU_SIZE
     reads[0] = 0
     with patched(vmcore, changes):
         xen = XenHost(Dump(str(vmcore)))
@@ -59,13 +61,13 @@ def test_more_vcpus_than_the_dump_can_hold(vmcore: Path, reads: list[int], kind:
         kernels = [domain.kernel() for domain in found]
         assert None not in kernels[: len(known)]
         result = domains.run(DumpFile(str(vmcore)))
-    assert reads[0] <= 2 * (EACH_DOMAIN * COUNT + EACH_VCPU * room)
-    assert EACH_DOMAIN * COUNT + EACH_VCPU * room < COUNT * CLAIM
+    assert reads[0] <= 2 * (EACH_DOMAIN * COUNT + EACH_VCPU * vcpus)
+    assert EACH_DOMAIN * COUNT + EACH_VCPU * vcpus < COUNT * CLAIM
     assert result.warnings
     if kind == "taken":
         assert any("more than the dump can hold" in text for text in result.warnings)
     if kind == "own":
-        assert xen.room_for_kernels.left == 0
+        assert xen.kernel_budget.exhausted
 
 
 def test_vcpu_points_to_a_domain_not_to_shared_info(vmcore: Path) -> None:

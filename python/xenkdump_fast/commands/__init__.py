@@ -3,20 +3,20 @@
 A command is a module of this package with these names (``contract.py`` has the types):
 
 ``Options``
-    A NamedTuple of what the command can be asked, with defaults.
+    A NamedTuple of the options, with defaults.
 ``OPERANDS``
-    What follows the files on the command line; absent for a command that takes no more.
+    The operands after the files on the command line; absent if there are none.
 ``add_options(parser)``
     Adds the command's own options to an argparse parser; absent if there are none.
 ``JSON``
     A TypedDict of what ``--json`` prints; ``HYPERVISOR_JSON`` with ``--hypervisor``.
 ``run(target, options) -> Result``
-    Asks an open target, and prints nothing. The target is what the table says.
+    Queries an open target, and prints nothing. The table has the kind of target.
 """
 
 from typing import Literal, NamedTuple
 
-#: What a command is run on: a domain with its kernel, a whole dump, or nothing.
+#: The target of a command: a domain with its kernel, a whole dump, or none.
 Target = Literal["domain", "dump", "none"]
 
 
@@ -28,7 +28,7 @@ class Command(NamedTuple):
     target: Target
     #: Whether the files include a vmlinux.
     vmlinux: Literal["required", "optional", "no"] = "no"
-    #: What it shows of Xen itself with ``--hypervisor``; None if it cannot.
+    #: What it shows of Xen with ``--hypervisor``; None if it does not have the option.
     hypervisor: str | None = None
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..xen.stacks import PcpuTrace
 
 OPERANDS = Operands("PID|TASK", "a pid, or a task's address in hex")
-#: DOMID_IDLE: what a pCPU runs that has nothing to do.
+#: DOMID_IDLE, the domain of the idle vCPUs.
 _IDLE = 0x7FFF
 
 
@@ -37,7 +37,7 @@ class Options(NamedTuple):
 
     #: Pids, or addresses of tasks in hex.
     operands: Sequence[str] = ()
-    #: What every CPU was running.
+    #: The tasks that the CPUs were running.
     active: bool = False
     #: Every task.
     all: bool = False
@@ -62,9 +62,9 @@ def run(target: "XenHost", options: Options = ...) -> "XenBacktraces": ...
 
 
 def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces | XenBacktraces":
-    """The backtraces asked for: by default the panicking task's, in Xen every pCPU's.
+    """The backtraces of the chosen tasks, by default the panicking one; in Xen of every pCPU.
 
-    AbsentError if a task that was asked for does not exist, or if no task can be read.
+    AbsentError if a chosen task does not exist, or if no task can be read.
     """
     if not isinstance(target, Domain):
         from ..xen import stacks
@@ -133,11 +133,11 @@ class Backtraces(NamedTuple):
 
     domain: int
     word: int
-    #: Unwound one by one, as they are asked for.
+    #: Unwound on demand.
     traces: Sequence[Trace]
 
     def text(self) -> Iterator[str]:
-        """Task by task as crash prints them, an empty line between them."""
+        """The tasks as crash prints them, separated by empty lines."""
         for i, trace in enumerate(self.traces):
             if i:
                 yield ""
@@ -187,7 +187,7 @@ def _unreliable(guess: bool) -> str:
 def _task_json(trace: Trace) -> TaskJson:
     task = trace.task
     user = next((frame.registers for frame in trace.frames if frame.user), None)
-    # Where it stopped: its vCPU's registers if it was running, else those it left user space with.
+    # The registers of its CPU if it was running, else those on entry from user space.
     registers = user if trace.registers is None else trace.registers
     found: TaskJson = {
         "pid": task.pid,
@@ -234,7 +234,7 @@ class XenBacktraces(NamedTuple):
     traces: "list[PcpuTrace]"
 
     def text(self) -> Iterator[str]:
-        """pCPU by pCPU as crash prints them in a hypervisor session, an empty line between them."""
+        """The pCPUs as crash prints them in a hypervisor session, separated by empty lines."""
         for i, trace in enumerate(self.traces):
             if i:
                 yield ""
@@ -260,7 +260,7 @@ def _pcpu(trace: "PcpuTrace", word: int) -> Iterator[str]:
             yield from exception_frame(frame.registers or {}, word)
         else:
             name = visible(frame.symbol) if frame.symbol else "(unknown)"
-            # A frame that was interrupted has no return address; crash shows where the others are.
+            # crash prints the location of the return address. An interrupted frame has none.
             at = frame.sp if frame.interrupted else frame.slot
             yield (
                 f"{_number(number)} [{at:0{word * 2}x}] {name} at "
@@ -272,7 +272,7 @@ def _pcpu(trace: "PcpuTrace", word: int) -> Iterator[str]:
 
 
 def _guest(trace: "PcpuTrace") -> str:
-    """Which domain the vCPU belongs to; Xen's idle domain runs nothing."""
+    """The domain of the vCPU."""
     if trace.domain is None:
         return ""
     if trace.domain == _IDLE:

@@ -1,9 +1,10 @@
-"""``check``: every P2M source of a domain against the others, and against Xen's M2P."""
+"""``check``: compares the P2M sources of a domain with one another and with Xen's M2P."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from .._native import P2M, AbsentError, Image, P2MComparison
+from ..limits import MAX_LISTED_DISAGREEMENTS, MAX_LISTED_SOURCES
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..session import DumpFile
@@ -14,14 +15,9 @@ from ..xen import m2p
 if TYPE_CHECKING:
     from .._native import P2MEntry
 
-#: How many disagreements of a kind are listed.
-LISTED = 20
-#: How many unusable sources are listed.
-_OFFERED = 32
-
 
 class Options(NamedTuple):
-    """Which domain's P2M."""
+    """The domain."""
 
     domain: int = 0
     #: Path of its vmlinux. With it a source counts only if it leads to the domain's own kernel.
@@ -34,7 +30,7 @@ class Offered(NamedTuple):
     name: str
     #: Where it was found, in words.
     detail: str
-    #: How many pfns it covers; None if it cannot be used.
+    #: Number of pfns that it covers; None if it cannot be used.
     pages: int | None
     #: Why it cannot be used.
     problem: str | None
@@ -67,7 +63,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
         if p2m is not None:
             usable[source.name] = p2m
             offered.append(Offered(source.name, source.detail, p2m.pages, None))
-        elif len(offered) < _OFFERED:
+        elif len(offered) < MAX_LISTED_SOURCES:
             offered.append(Offered(source.name, source.detail, None, candidate.problem))
     if not usable:
         problems = "; ".join(f"{found.name}: {found.problem}" for found in offered)
@@ -84,10 +80,13 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
         path=target.path,
         domain=number,
         offered=offered,
-        pairs=[Pair(name, other, reference.compare(p2m, LISTED)) for other, p2m in others],
+        pairs=[
+            Pair(name, other, reference.compare(p2m, MAX_LISTED_DISAGREEMENTS))
+            for other, p2m in others
+        ],
         source=name,
         m2p_at=None if table is None else f"{table.address:#x} by {table.how}",
-        m2p=None if table is None else m2p.compare(reference, table, LISTED),
+        m2p=None if table is None else m2p.compare(reference, table, MAX_LISTED_DISAGREEMENTS),
     )
 
 
@@ -162,12 +161,12 @@ class Check(NamedTuple):
 
     @property
     def disagreements(self) -> int:
-        """On how many pfns two sources disagree. The M2P is not counted: guests may write to it."""
+        """Number of pfns on which two sources disagree, without the M2P: guests may write to it."""
         return sum(pair.comparison.different for pair in self.pairs)
 
     @property
     def failure(self) -> str | None:
-        """That the sources disagree."""
+        """The message if sources disagree."""
         if not self.disagreements:
             return None
         return (

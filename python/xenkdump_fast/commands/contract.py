@@ -1,4 +1,4 @@
-"""What a command takes and returns."""
+"""The arguments and results of commands."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple, Protocol
@@ -14,7 +14,7 @@ class Operands(NamedTuple):
 
 
 class Result(Protocol):
-    """What a command found.
+    """The result of a command.
 
     A result may also have ``warnings``, printed after those of the target, and ``failure``: why the
     exit status is 1 although there is something to print.
@@ -23,13 +23,12 @@ class Result(Protocol):
     def text(self) -> Iterator[str]:
         """Lines of text, without line ends.
 
-        Whatever prints them escapes control characters, so no command can send any to a terminal.
-        A field that is padded is escaped before.
+        The writer escapes control characters. A field that is padded has to be escaped before.
         """
         ...
 
     def json(self) -> Mapping[str, object]:
-        """The command's own members of the JSON object; an iterator becomes a list.
+        """The command's own members of the JSON object. An iterator becomes a list.
 
         The return type is the TypedDict that the module names ``JSON`` (``HYPERVISOR_JSON``).
         """

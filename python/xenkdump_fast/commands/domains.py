@@ -7,28 +7,26 @@ from typing import NamedTuple, TypedDict
 
 from .._native import AbsentError
 from ..isolation import isolated
+from ..limits import MAX_KERNEL_HINTS
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..output.table import table
 from ..progress import each
 from ..session import DumpFile
 from ..xen.domain import CoreDomain, XenDomain
+from ..xen.domains import RESERVED
 from ..xen.guests import GuestKernel
 from ..xen.host import HostDomain, XenHost
 
-#: How many kernels found last are looked for at the same address in the next domain.
-_HINTS = 16
 #: Names of the kinds in the table.
 _KINDS = {"hvm": "HVM", "pvh": "PVH", "hvm or pvh": "HVM/PVH", "system": "Xen", "unknown": "?"}
-#: Xen's own domains (public ABI).
-_RESERVED = {0x7FF1: "DOMID_IO", 0x7FF2: "DOMID_XEN", 0x7FF4: "DOMID_COW", 0x7FFF: "DOMID_IDLE"}
 _HEAD = ("", "ID", "KIND", "VCPUS", "PAGES", "P2M", "UUID", "NODENAME", "RELEASE")
 #: Columns that are numbers.
 _NUMBERS = (1, 3, 4)
 
 
 class Options(NamedTuple):
-    """Which domains."""
+    """The domains to list."""
 
     #: Xen's own domains too.
     all: bool = False
@@ -46,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 class DomainRow:
     """One domain."""
 
-    #: None for the one of an xl dump-core file, which does not say.
+    #: None for that of an xl dump-core file, which has no id.
     id: int | None
     #: "pv", "hvm", "pvh", "hvm or pvh", "system", "unknown".
     kind: str
@@ -82,7 +80,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Domains":
             kernel = rows[-1].kernel
             if kernel is not None and kernel.address and kernel.address not in hints:
                 hints.append(kernel.address)
-                del hints[:-_HINTS]
+                del hints[:-MAX_KERNEL_HINTS]
     if not rows:
         raise none_found(xen)
     warnings = [f"domain {row.id}: {text}" for row in rows for text in row.warnings]
@@ -90,7 +88,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Domains":
 
 
 def none_found(xen: XenHost) -> AbsentError:
-    """The error for a host of which no domain is left; each has had at least dom0."""
+    """The error for a host without any domain that can be found. Every host has dom0."""
     why = "; ".join(xen.warnings) or "Xen's list of them is empty"
     return AbsentError(f"{xen.dump.path}: no domain can be found: {why}")
 
@@ -177,7 +175,7 @@ def _cells(row: DomainRow) -> Iterator[str]:
         yield visible(row.kernel.nodename)
         yield visible(row.kernel.release)
     else:
-        yield f"[{_RESERVED[row.id]}]" if row.id in _RESERVED else "-"
+        yield f"[{RESERVED[row.id]}]" if row.id in RESERVED else "-"
         yield "-"
 
 

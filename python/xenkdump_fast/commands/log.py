@@ -26,7 +26,7 @@ def run(target: "XenHost", options: Options = ...) -> "XenLog": ...
 
 
 def run(target: "Domain | XenHost", options: Options = Options()) -> "Log | XenLog":
-    """Reads every message that is left; AbsentError if there is no log."""
+    """Reads the messages; AbsentError if there is no log."""
     if isinstance(target, Domain):
         return Log(target.id, printk.lines(target.kernel))
     from ..xen import console
@@ -59,7 +59,7 @@ class Log(NamedTuple):
     lines: Lines
 
     def text(self) -> Iterator[str]:
-        """Message by message as crash prints them; continuation lines are indented."""
+        """The messages as crash prints them; continuation lines are indented."""
         return (part for line in self.lines for part in _message(line))
 
     def json(self) -> JSON:
@@ -69,7 +69,7 @@ class Log(NamedTuple):
 
 def _message(line: LogLine) -> Iterator[str]:
     if line.text == "":
-        yield ""  # crash gives a message without text no time either
+        yield ""  # without a time, as in crash
         return
     prefix = "" if line.time is None else f"[{time(line.time)}] "
     first, *others = line.text.split("\n")
@@ -79,7 +79,7 @@ def _message(line: LogLine) -> Iterator[str]:
 
 
 def time(nanoseconds: int) -> str:
-    """Seconds since boot, as dmesg pads them: ``    1.000250``."""
+    """Seconds since boot, padded as by dmesg: ``    1.000250``."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return f"{seconds:5}.{rest // 1000:06}"
 
@@ -112,7 +112,7 @@ class XenLog(NamedTuple):
     console: "Console"
 
     def text(self) -> Iterator[str]:
-        """Line by line, as ``xl dmesg`` shows them."""
+        """The lines, as ``xl dmesg`` prints them."""
         return iter(self.console.lines)
 
     def json(self) -> HYPERVISOR_JSON:

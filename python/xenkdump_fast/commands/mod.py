@@ -85,6 +85,6 @@ class Modules(NamedTuple):
 
 
 def _centred(title: str, width: int) -> str:
-    """``title`` in the middle of ``width``, one column to the left if that is not even."""
+    """``title`` centred in ``width``, an odd column on the right."""
     left = max(0, (width - len(title)) // 2)
     return (" " * left + title).ljust(width)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypedDict
 
 from .._native import MemoryFault, Note
+from ..limits import MAX_CRASH_INFO_STRING
 from ..output.escape import visible
 from ..output.frames import registers_json
 from ..output.json_types import Count, Hex, HexBytes, Registers, Stream
@@ -23,7 +24,7 @@ _STRINGS = (
 _INDENT = " " * 25
 #: 32-bit notes show four words a line, 64-bit ones two.
 _PER_LINE = {4: 4, 8: 2}
-#: A note of many MiB, of which only the name is shown.
+#: A note with many MiB of data, which are not shown.
 _DEVICE_DUMP = "device_dump"
 _LINE = re.compile("^.*$", re.MULTILINE)
 
@@ -33,7 +34,7 @@ class Options(NamedTuple):
 
 
 class DecodedNote(NamedTuple):
-    """One note, with the strings that its addresses lead to."""
+    """One note, with the strings at its addresses."""
 
     note: Note
     fields: dict[str, Any]
@@ -41,7 +42,7 @@ class DecodedNote(NamedTuple):
 
 
 def run(target: DumpFile, options: Options = Options()) -> "Notes":
-    """Decodes every note; follows the addresses that CRASH_INFO holds."""
+    """Decodes every note, and reads the strings of CRASH_INFO."""
     notes = Lazy(
         target.notes,
         partial(_decoded, target),
@@ -58,7 +59,7 @@ def _decoded(dump: DumpFile, note: Note) -> DecodedNote:
     if note.kind == "crash_info":
         for name in _STRINGS:
             try:
-                text = dump.machine.cstring(fields[name], 256)
+                text = dump.machine.cstring(fields[name], MAX_CRASH_INFO_STRING)
             except MemoryFault:
                 continue
             strings[name] = text.decode("utf-8", "backslashreplace")
@@ -89,7 +90,7 @@ class Notes(NamedTuple):
     """The notes of a dump."""
 
     word: int
-    #: Decoded one by one, as they are asked for.
+    #: Decoded on demand.
     notes: Sequence[DecodedNote]
 
     def text(self) -> Iterator[str]:
@@ -104,7 +105,7 @@ class Notes(NamedTuple):
 def _note(decoded: DecodedNote, word: int) -> Iterator[str]:
     note = decoded.note
     name = note.type_name or "?"
-    # As in 2006: small numbers in decimal would hide the constants' look.
+    # In hex as in 2006: constants are recognised more easily.
     yield f"Elf{word * 8}_Nhdr:"
     yield f'               n_namesz: {note.name_size} ("{visible(note.name)}")'
     yield f"               n_descsz: {note.size}"

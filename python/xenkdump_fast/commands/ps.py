@@ -1,4 +1,4 @@
-"""``ps``: the tasks and what each uses."""
+"""``ps``: the tasks and their use of memory."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,7 +20,7 @@ OPERANDS = Operands("PID|TASK|COMM", "a pid, a task's address in hex, or a comma
 
 
 class Options(NamedTuple):
-    """Which tasks."""
+    """The tasks to list."""
 
     #: Pids, addresses or command names; all tasks without any.
     operands: Sequence[str] = ()
@@ -30,21 +30,21 @@ class Process(NamedTuple):
     """One line of ``ps``."""
 
     task: tasks.Task
-    #: None where the parent cannot be read.
+    #: None if the parent cannot be read.
     ppid: int | None
     #: crash's two letters.
     state: str
-    #: It has no user space of its own.
+    #: Whether it has no user space.
     kernel_thread: bool
     #: Virtual and resident memory, in bytes.
     vsz: int
     rss: int
-    #: What share of all memory is resident, in per cent.
+    #: Resident memory in per cent of all memory.
     percent: float
 
 
 def run(target: Domain, options: Options = Options()) -> "Processes":
-    """Lists the tasks asked for; AbsentError if one does not exist or none can be read."""
+    """Lists tasks; AbsentError if a requested one does not exist or none can be read."""
     kernel = target.kernel
     all_tasks = tasks.tasks(kernel)
     if not all_tasks:
@@ -125,7 +125,7 @@ class JSON(TypedDict):
 
 
 class Processes(NamedTuple):
-    """Tasks and what each uses."""
+    """Tasks and their use of memory."""
 
     domain: int
     word: int

@@ -1,4 +1,4 @@
-"""``sample``: writes a small synthetic dump, to learn on and to test with."""
+"""``sample``: writes a small synthetic dump for learning and testing."""
 
 import argparse
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 class Options(NamedTuple):
-    """Which dump to write, and where."""
+    """The kind of dump to write, and the directory."""
 
     #: The directory.
     operands: tuple[str]
@@ -51,7 +51,7 @@ def size(text: str) -> int:
 
 
 def run(target: None, options: Options) -> "Written":
-    """Writes the dump; UsageError if it cannot be."""
+    """Writes the dump; UsageError if that is not possible."""
     (directory,) = options.operands
     try:
         made = xenkdump_forge.write_dump(

@@ -31,7 +31,7 @@ def run(target: "XenHost", options: Options = ...) -> "XenSystem": ...
 
 
 def run(target: "Domain | XenHost", options: Options = Options()) -> "System | XenSystem":
-    """Reads the facts of a domain's kernel, or of Xen."""
+    """Reads the header of a domain's kernel, or of Xen."""
     if isinstance(target, Domain):
         return System(
             kernel=os.path.basename(target.kernel.image.path),
@@ -216,7 +216,7 @@ def uptime(seconds: int) -> str:
 
 
 def load(average: int) -> str:
-    """A load average with two decimals, rounded as /proc/loadavg rounds."""
+    """A load average with two decimals, rounded as in /proc/loadavg."""
     rounded = average + FIXED_1 // 200
     return f"{rounded // FIXED_1}.{rounded % FIXED_1 * 100 // FIXED_1:02}"
 
@@ -227,6 +227,6 @@ def _loads(averages: tuple[int, int, int]) -> tuple[float, float, float]:
 
 
 def size(octets: int) -> str:
-    """``320 MB``, ``887.4 MB``, ``1.5 GB``: one decimal, none where it would be 0."""
+    """``320 MB``, ``887.4 MB``, ``1.5 GB``: one decimal, unless it is 0."""
     unit, name = (1 << 30, "GB") if octets >= 1 << 30 else (1 << 20, "MB")
     return f"{octets / unit:.1f}".removesuffix(".0") + f" {name}"

@@ -1,11 +1,11 @@
-"""``--unwind``: which methods of the unwinder are used."""
+"""``--unwind``: the methods that the unwinder uses."""
 
 import argparse
 from collections.abc import Sequence
 
 #: Every method, the best first.
 METHODS = ("orc", "cfi", "fp", "scan")
-#: Those that Xen can be unwound by: ORC is Linux's.
+#: The methods for Xen: only Linux has ORC.
 XEN_METHODS = METHODS[1:]
 
 

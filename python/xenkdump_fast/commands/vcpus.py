@@ -7,6 +7,7 @@ from typing import NamedTuple, TypedDict
 
 from .._native import AbsentError, Image, MemoryFault, Symbol, Symbols
 from ..isolation import isolated
+from ..limits import MAX_BANNER
 from ..output.escape import visible
 from ..output.frames import registers_json
 from ..output.json_types import Count, Hex, Registers
@@ -22,7 +23,7 @@ _NUMBERS = (1, 2, 3, 5, 6)
 
 
 class Options(NamedTuple):
-    """Which vCPUs, and whose symbols."""
+    """The vCPUs to list, and the sources of symbols."""
 
     #: Those of Xen's own domains too.
     all: bool = False
@@ -49,10 +50,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 class VcpuRow:
     """One vCPU."""
 
-    #: None for the domain of an xl dump-core file, which does not say.
+    #: None for the domain of an xl dump-core file, which has no id.
     domain: int | None
     vcpu: XenVcpu
-    #: The symbol that holds its pc, where a vmlinux of its kernel was given.
+    #: The symbol that contains its pc, if a vmlinux of its kernel was given.
     symbol: str | None
     offset: int | None
 
@@ -92,12 +93,12 @@ def _lookup(vcpu: XenVcpu, symbols: Symbols | None) -> Symbol | None:
     pc = _pc(vcpu)
     if symbols is None or pc is None:
         return None
-    # User space has no symbols here: its addresses are in the lower half.
+    # The addresses of user space are in the lower half.
     return symbols.lookup(pc) if pc >> 63 or 0xC000_0000 <= pc < 1 << 32 else None
 
 
 def _symbols(domain: XenDomain, images: Sequence[Image]) -> Symbols | None:
-    """Those of the image whose banner is in the domain's memory; PV kernels are never moved."""
+    """The symbols of the image whose banner is in the domain's memory; PV kernels have no KASLR."""
     for image in images:
         try:
             symbols = image.symbols()
@@ -108,7 +109,8 @@ def _symbols(domain: XenDomain, images: Sequence[Image]) -> Symbols | None:
             continue
         for space in domain.spaces():
             try:
-                if space.cstring(at, 512) == image.read(at, 512).partition(b"\0")[0]:
+                banner = image.read(at, MAX_BANNER).partition(b"\0")[0]
+                if space.cstring(at, MAX_BANNER) == banner:
                     return symbols
             except (AbsentError, MemoryFault):
                 continue

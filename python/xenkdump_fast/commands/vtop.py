@@ -1,4 +1,4 @@
-"""``vtop``: virtual addresses to pseudo-physical and machine ones, with the walk between."""
+"""``vtop``: translates virtual addresses, and shows the page walk."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NotRequired, TypedDict
@@ -14,7 +14,7 @@ from .contract import Operands
 PAGE = 4096
 OPERANDS = Operands("ADDRESS|SYMBOL", "a virtual address in hex, or a symbol", "+")
 _PAGE_SIZES = {1 << 21: "  (2MB)", 1 << 22: "  (4MB)", 1 << 30: "  (1GB)"}
-#: Bytes of an entry, and what its levels are called from the lowest up.
+#: Bytes of an entry, and the names of the levels, lowest first.
 _ENTRY = {"x86": 4, "x86-pae": 8, "x86_64": 8, "x86_64-la57": 8}
 _LEVELS = ("PTE", "PMD", "PUD", "P4D", "PGD")
 
@@ -27,10 +27,10 @@ class Options(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """One virtual address, and where it leads."""
+    """The translation of one virtual address."""
 
     address: int
-    #: None where it leads nowhere; ``why`` then says so.
+    #: None if it is not mapped; ``why`` has the reason.
     mapping: Mapping | None
     #: Pseudo-physical; None for a frame that is not the domain's own.
     physical: int | None
@@ -117,14 +117,14 @@ class Translations(NamedTuple):
     domain: int
     word: int
     paging: str
-    #: Virtual address of the top page table; None where no symbol names it.
+    #: Virtual address of the top page table; None without a symbol for it.
     directory: int | None
     #: Under Xen the page tables hold machine addresses.
     is_xen: bool
     translations: list[Translation]
 
     def text(self) -> Iterator[str]:
-        """Address by address as crash prints them, an empty line between them."""
+        """The addresses as crash prints them, separated by empty lines."""
         for i, translation in enumerate(self.translations):
             if i:
                 yield ""
@@ -161,7 +161,7 @@ def _translation(result: Translations, translation: Translation) -> Iterator[str
 
 
 def _walk_32(result: Translations, mapping: Mapping) -> Iterator[str]:
-    """The walk of i386, in which crash names the top entries by their virtual address."""
+    """The walk of i386, for which crash prints the virtual addresses of the top entries."""
     machine = " [machine]" if result.is_xen else ""
     size = _ENTRY[result.paging]
     if result.directory is not None:
@@ -188,7 +188,7 @@ def _walk_64(result: Translations, mapping: Mapping) -> Iterator[str]:
 
 
 def _pages(result: Translations, translation: Translation, mapping: Mapping) -> Iterator[str]:
-    """The page, by its machine address too where that is another."""
+    """The page, with its machine address if that differs."""
     size = _PAGE_SIZES.get(mapping.page_size, "")
     at = translation.address % mapping.page_size
     pages = [(mapping.machine - at, " [machine]")] if result.is_xen else []
@@ -201,7 +201,7 @@ def _pages(result: Translations, translation: Translation, mapping: Mapping) -> 
 
 
 def _flags(result: Translations, mapping: Mapping) -> Iterator[str]:
-    """The last entry, taken apart."""
+    """The fields of the last entry."""
     kind = "MACHINE" if result.is_xen else "PHYSICAL"
     pte = f"{mapping.levels[-1][3]:x}"
     page = f"{mapping.machine & ~(mapping.page_size - 1):x}"
@@ -215,7 +215,7 @@ def _flags(result: Translations, mapping: Mapping) -> Iterator[str]:
 
 
 def _centred(title: str, width: int, right: bool = False) -> str:
-    """``title`` in the middle of ``width``; a column that is left over goes to one side."""
+    """``title`` centred in ``width``; ``right`` is the side of an odd column."""
     left = (width - len(title) + right) // 2
     return (" " * left + title).ljust(width)
 

@@ -68,7 +68,7 @@ class Kernel:
     @property
     def warnings(self) -> list[str]:
         """Deduplicated warnings: the first few of those that differ only in numbers."""
-        return self._warnings.told()
+        return self._warnings.texts()
 
     # Names and types
 

@@ -5,20 +5,20 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
-#: The version of the schema (docs/json.md): goes up when a field changes its meaning or goes away.
+from ..limits import MAX_JSON_BATCH
+
+#: The version of the schema (docs/json.md): incremented if a field is removed or changes meaning.
 SCHEMA = 1
-#: So many values of a long list are written together.
-_AT_ONCE = 256
-#: As ``json.dumps`` writes with that indent.
+#: Encodes like ``json.dumps`` with that indent.
 _encode = json.JSONEncoder(indent=1).encode
 
 
 def document(
     command: str, dump: str | None, body: Mapping[str, object], warnings: Callable[[], list[str]]
 ) -> Iterator[str]:
-    """One object, piece by piece: what it is, the command's own part, and what is missing or odd.
+    """One object, piece by piece: the command, its own members, the warnings.
 
-    The warnings are asked for last. Iterators in ``body`` become lists, which may be long.
+    ``warnings`` is called last. Iterators in ``body`` become lists, which may be long.
     """
     whole = {"schema": SCHEMA, "command": command, "dump": dump, **body}
     separator = "{"
@@ -33,15 +33,15 @@ def document(
 
 
 def _late(warnings: Callable[[], list[str]]) -> Iterator[tuple[str, list[str]]]:
-    said = warnings()
-    if said:
-        yield "warnings", said
+    found = warnings()
+    if found:
+        yield "warnings", found
 
 
 def _list(values: Iterator[Any]) -> Iterator[str]:
     separator = "["
-    while some := list(islice(values, _AT_ONCE)):
-        # Without its brackets; and within a string a line feed is written as an escape.
+    while some := list(islice(values, MAX_JSON_BATCH)):
+        # Without the brackets. Line feeds within strings are escaped.
         yield separator + _encode(some)[1:-2].replace("\n", "\n ")
         separator = ","
     yield "[]" if separator == "[" else "\n ]"

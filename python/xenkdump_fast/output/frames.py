@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def place(frame: "Frame") -> str:
-    """Where an exception stopped a function, as crash words it."""
+    """Where an exception interrupted a function, in the words of crash."""
     if frame.symbol is None:
         return f"unknown or invalid address {frame.pc:#x}"
     return f"{visible(frame.symbol)}+{frame.offset}"

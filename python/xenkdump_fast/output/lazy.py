@@ -1,4 +1,4 @@
-"""Results that are made when they are asked for."""
+"""Results that are computed on demand."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
@@ -11,11 +11,11 @@ _R = TypeVar("_R")
 
 
 class Lazy(Sequence[_R], Generic[_T, _R]):
-    """One result per item, made anew each time.
+    """One result per item, computed at each access.
 
-    All at once they may be many times as long as the dump: a stack of 16 KiB has up to a thousand
-    frames, each with its registers. Iteration leaves out an item whose result cannot be made, with
-    a warning.
+    All results together may be many times as large as the dump: a stack of 16 KiB has up to a
+    thousand frames, each with its registers. Iteration skips an item whose result cannot be
+    computed, with a warning.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Lazy(Sequence[_R], Generic[_T, _R]):
         problem: Callable[[_T], str],
         warn: Callable[[str], None],
     ) -> None:
-        """``what`` names an item in progress reports, ``problem`` starts the warning about one."""
+        """``what`` names an item in progress reports, ``problem`` is the start of a warning."""
         self._items = items
         self._make = make
         self._what = what

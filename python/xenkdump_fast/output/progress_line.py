@@ -1,6 +1,6 @@
-"""A line on the terminal while a command takes its time.
+"""A line on the terminal that shows the progress of a long command.
 
-Only where stderr is a terminal, and only after a second; it is gone before anything else is said.
+It is shown if stderr is a terminal, after a second, and removed before anything else is printed.
 """
 
 import sys
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 
 from ..progress import now
 
-#: Seconds before the line appears, and between two of them.
+#: Seconds before the line appears, and between updates.
 PATIENCE = 1.0
 PERIOD = 0.2
 
-#: What takes the line away, while there may be one.
+#: Functions that remove the line, while it may be shown.
 _ends: list[Callable[[], None]] = []
 
 
 @contextmanager
 def shown(command: str) -> Iterator[None]:
-    """Shows how far what is done within has come, until ``stop`` is called."""
+    """Shows the progress of the body, until ``stop`` is called."""
     if sys.stderr.isatty():
         _ends.append(_start(command))
     try:
@@ -30,13 +30,13 @@ def shown(command: str) -> Iterator[None]:
 
 
 def stop() -> None:
-    """Takes the line away, before something else is written."""
+    """Removes the line, before something else is written."""
     while _ends:
         _ends.pop()()
 
 
 def _start(command: str) -> Callable[[], None]:
-    # Not needed, and so not loaded, where there is no terminal.
+    # Imported only if there is a terminal.
     from threading import Event, Thread
 
     over = Event()

@@ -11,7 +11,7 @@ from typing import TextIO
 from . import progress_line
 from .escape import printable
 
-#: Asked for the warnings so far.
+#: Returns the warnings so far.
 Warnings = Callable[[], Iterable[str]]
 
 
@@ -52,13 +52,13 @@ def warnings_on_error(warnings: Warnings) -> Iterator[None]:
 
 
 def error(text: object) -> None:
-    """Prints one line that says what is wrong."""
+    """Prints an error message of one line."""
     progress_line.stop()
     _write(sys.stderr, [f"xkdump: {text}"])
 
 
 def bug() -> None:
-    """Prints where the exception at hand was raised."""
+    """Prints the traceback of the current exception."""
     import traceback
 
     progress_line.stop()
@@ -69,9 +69,9 @@ def bug() -> None:
 def _deduplicated(warnings: Iterable[str]) -> list[str]:
     found = list(warnings)
     if found:
-        from ..diagnostics import fold
+        from ..diagnostics import deduplicated
 
-        found = fold(found)
+        found = deduplicated(found)
     return found
 
 
@@ -81,5 +81,5 @@ def _warn(warnings: Iterable[str]) -> None:
 
 
 def _write(stream: TextIO, lines: Iterable[str]) -> None:
-    """Writes escaped lines, so that nothing in a line can end it."""
+    """Writes escaped lines: line feeds within a line are escaped too."""
     stream.writelines(f"{printable(line)}\n" for line in lines)

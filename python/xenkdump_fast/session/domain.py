@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from .._native import P2M, AbsentError, AddressSpace, Image
+from ..limits import MAX_P2M_WARNINGS
 from ..linux.boot import build_id
 from ..linux.boot.locate import Location
 from ..linux.system import Linux
 from .locator import Locator
 from .platform import Platform
-
-#: Reasons reported for P2M sources that cannot be used.
-_PROBLEMS = 8
 
 
 class MismatchError(AbsentError):
@@ -55,7 +53,7 @@ class Domain:
                 self.p2m = candidate.p2m
                 self._warnings += problems
                 return candidate.location
-            if len(problems) < _PROBLEMS:
+            if len(problems) < MAX_P2M_WARNINGS:
                 source = candidate.source
                 problems.append(f"P2M by {source.name} ({source.detail}): {candidate.problem}")
         if wanted is not None:

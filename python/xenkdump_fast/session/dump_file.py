@@ -1,4 +1,4 @@
-"""A dump as a file: its container, its notes, and which kind of host wrote it."""
+"""A dump as a file: its container, its notes, and the kind of host that it is from."""
 
 import os
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _XEN_NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
 
 
 class DumpFile:
-    """What a file tells before any domain of it is opened."""
+    """The facts of a file that need no open domain."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         #: Path of the file.
@@ -40,7 +40,7 @@ class DumpFile:
     @property
     def warnings(self) -> list[str]:
         """Faults of the file that leave it usable."""
-        return [*self.native.warnings, *self._warnings.told()]
+        return [*self.native.warnings, *self._warnings.texts()]
 
     @cached_property
     def is_xen_host(self) -> bool:

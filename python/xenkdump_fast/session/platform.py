@@ -33,7 +33,7 @@ class Platform:
         return ()
 
     def own_roots(self) -> Iterable[Root]:
-        """Roots that are certainly its own, whatever its P2M says."""
+        """Roots that are its own according to Xen, independently of its P2M."""
         return ()
 
     def contexts(self) -> list[VcpuContext]:
@@ -55,7 +55,7 @@ class Bare(Platform):
 
     def contexts(self) -> list[VcpuContext]:
         statuses = [note.fields for note in self.dump.notes if note.kind == "prstatus"]
-        # QEMU counts CPUs from 1 in pr_pid, where a kernel has the pid of the CPU's task.
+        # In pr_pid QEMU numbers CPUs from 1; a kernel has the pid of the CPU's task there.
         is_qemu = any(note.kind == "qemu" for note in self.dump.notes)
         return [
             VcpuContext(
@@ -75,11 +75,11 @@ class Bare(Platform):
 
 
 class Recorded(Platform):
-    """A domain that Xen, or the toolstack, keeps records of."""
+    """A domain with records of Xen or of the toolstack."""
 
     @cached_property
     def records(self) -> "XenDomain | None":
-        """The records; None if nothing is left of them."""
+        """The records; None if they cannot be found."""
         return None
 
     def own_roots(self) -> Iterable[Root]:
@@ -109,7 +109,7 @@ class Guest(Recorded):
         try:
             return self.dump.hypervisor.domain(self.number)
         except AbsentError:
-            # dom0 can be found by the notes alone, as in the dumps of 2006; no other domain can.
+            # dom0 can be found by the notes alone, as in the dumps of 2006; other domains cannot.
             if self.number != 0:
                 raise
             return None
@@ -152,7 +152,7 @@ class Core(Recorded):
 
     @property
     def identity(self) -> bool:  # type: ignore[override]
-        """An HVM or PVH guest's pages are listed by what the guest calls physical."""
+        """The pages of an HVM or PVH guest are listed by their guest-physical addresses."""
         return self.dump.native.auto_translated
 
     def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:

@@ -1,12 +1,15 @@
-"""Whether a xen-syms is that of the hypervisor in the dump."""
+"""Compares a xen-syms with the hypervisor in the dump."""
 
 from collections.abc import Mapping
 
 from .._native import Image, Symbols
+from . import compat
 from .memory import XenMemory, number
 
-#: Where Xen keeps the ELF note with its build id (4.7 on).
-_BUILD_ID = "__note_gnu_build_id_start"
+#: Symbol of the ELF note with Xen's build id.
+_BUILD_ID: str = compat.value("symbol of the build id")
+#: Names of symbols by their names in VMCOREINFO_XEN.
+_ALIASES: dict[str, str] = dict(compat.values("symbol in VMCOREINFO_XEN"))
 
 
 def mismatch(
@@ -14,7 +17,7 @@ def mismatch(
 ) -> str | None:
     """How the symbols differ from the dump; None if they do not, or nothing can be compared.
 
-    By the build id in Xen's memory, and by the addresses that VMCOREINFO_XEN tells.
+    Compares the build id in Xen's memory, and the addresses in VMCOREINFO_XEN.
     """
     if symbols is None:
         return None
@@ -27,7 +30,7 @@ def mismatch(
         if note is not None and note[16:] == own:
             return None
         if note is not None:
-            there = note[16:].hex() if note[12:16] == b"GNU\0" else "not where it should be"
+            there = note[16:].hex() if note[12:16] == b"GNU\0" else "not at its address"
             return (
                 f"{name} is not the hypervisor of the dump: its build id is {own.hex()}, the "
                 f"dump's is {there}"
@@ -35,16 +38,15 @@ def mismatch(
     found = 0
     keys = [key for key in text if key.startswith("SYMBOL(")]
     for key in keys:
-        # pgd_l4 is an alias for idle_pg_table, in the note alone.
-        symbol = {"pgd_l4": "idle_pg_table"}.get(key[7:-1], key[7:-1])
-        told, own_address = number(text, key, 16), symbols.get(symbol)
-        if told is None or own_address is None:
+        symbol = _ALIASES.get(key[7:-1], key[7:-1])
+        address, own_address = number(text, key, 16), symbols.get(symbol)
+        if address is None or own_address is None:
             continue
         found += 1
-        if told != own_address:
+        if address != own_address:
             return (
                 f"{name} is not the hypervisor of the dump: {symbol} is at {own_address:#x} in it, "
-                f"at {told:#x} in the dump"
+                f"at {address:#x} in the dump"
             )
     if keys and not found:
         return f"{name} is not the hypervisor of the dump: it has none of its symbols"

@@ -1,19 +1,15 @@
 """Xen's console ring: what ``xl dmesg`` would have shown."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .._native import AbsentError
-from ..budget import Allowance
+from ..limits import MAX_CONSOLE_SIZE, MAX_XEN_IMAGE
 from .host import XenHost
 from .memory import IMAGE_ALIGN, PAGE
 
-#: A ring has at least 16 KiB (_CONRING_SIZE), and its size is a power of two (conring_size=), for
-#: which nobody asks more than a few MiB.
-_LEAST, _MOST = 1 << 14, 1 << 24
-#: Where the ring is sought without xen-syms: Xen's image is a few MiB long.
-_IMAGE_SIZE = 16 << 20
-#: Every line that Xen itself writes starts so.
+#: Size of the smallest ring (_CONRING_SIZE). Sizes are powers of two.
+_MIN_SIZE = 1 << 14
+#: The start of every line that Xen itself writes.
 _PREFIX = b"(XEN) "
 
 
@@ -22,7 +18,7 @@ class Console:
     """The text of the ring, oldest line first."""
 
     lines: list[str]
-    #: Whether older text has been written over.
+    #: Whether older text was overwritten.
     overwritten: bool
     #: How it was found.
     how: str
@@ -31,24 +27,26 @@ class Console:
 def read(xen: XenHost) -> Console:
     """Reads the ring; AbsentError if it cannot be found.
 
-    With xen-syms by ``conring`` and what stands beside it; without, by what it holds.
+    With xen-syms by the symbol ``conring`` and its size, without by the text in it.
     """
     if xen.symbols is not None and "conring" in xen.symbols:
         return _by_symbols(xen)
-    for data in _candidates(xen):
-        text, _, _ = data.partition(b"\0")
-        full = len(text) == len(data)
-        if full:
-            xen.warnings.append(
-                "the console ring is full: without xen-syms its oldest line is not known, and it "
-                "is shown as it lies"
-            )
-        return Console(_lines(text), full, "its text")
-    raise AbsentError(f"{xen.dump.path}: Xen's console ring was not found; xen-syms would tell")
+    start = _search(xen)
+    if start is None:
+        raise AbsentError(f"{xen.dump.path}: no console ring of Xen found; pass its xen-syms")
+    data = _ring_at(xen, start)
+    text, _, _ = data.partition(b"\0")
+    full = len(text) == len(data)
+    if full:
+        xen.warnings.append(
+            "the console ring is full: its oldest line is not known without xen-syms, and it is "
+            "shown in the order of memory"
+        )
+    return Console(_lines(text), full, "its text")
 
 
 def _by_symbols(xen: XenHost) -> Console:
-    """``conring`` is a pointer since 3.4, the ring itself before."""
+    """``conring`` is a pointer or the ring itself, depending on the version (``compat.py``)."""
     memory, symbols = xen.memory, xen.symbols
     assert symbols is not None
     at = symbols["conring"]
@@ -58,46 +56,47 @@ def _by_symbols(xen: XenHost) -> Console:
     if size <= memory.word:
         start = memory.pointer(at)
         size_at = symbols.get("conring_size")
-        size = (memory.number(size_at, 4) if size_at is not None else None) or _LEAST
+        size = (memory.number(size_at, 4) if size_at is not None else None) or _MIN_SIZE
     producer_at = symbols.get("conringp")
     producer = memory.number(producer_at, 4) if producer_at is not None else None
-    most = min(_MOST, xen.dump.memory_held)
-    if not start or producer is None or size & (size - 1) or not _LEAST <= size <= most:
+    limit = min(MAX_CONSOLE_SIZE, xen.dump.memory_held)
+    if not start or producer is None or size & (size - 1) or not _MIN_SIZE <= size <= limit:
         raise AbsentError(f"{xen.dump.path}: Xen's console ring is damaged")
     data = memory.read(start, size)
     if data is None:
         raise AbsentError(f"{xen.dump.path}: Xen's console ring at {start:#x} cannot be read")
     overwritten = producer > size
-    # conringp counts all that was ever written.
+    # conringp counts all characters that were ever written.
     split = producer % size if overwritten else 0
     text = data[split:] + data[:split] if overwritten else data[:producer]
     return Console(_lines(text), overwritten, "conring")
 
 
-def _candidates(xen: XenHost) -> Iterator[bytes]:
-    """What pointers in Xen's image lead to and looks like a console ring."""
+def _search(xen: XenHost) -> int | None:
+    """The first address that a pointer in Xen's image has and that looks like a console ring."""
     memory = xen.memory
     base = (xen.facts.head or xen.pc or 0) // IMAGE_ALIGN * IMAGE_ALIGN
     seen = set()
-    # No page is looked at twice, unless page tables have several addresses for it.
-    room = Allowance(xen.dump.memory_held)
-    for page in range(base, base + _IMAGE_SIZE, PAGE):
-        for pointer in memory.words(page, PAGE) or ():
-            if pointer % PAGE or pointer in seen or not memory.is_xen(pointer):
-                continue
-            if not room.take(PAGE):
-                return
-            seen.add(pointer)
-            head = memory.read(pointer, PAGE)
-            if head is not None and head.count(b"\n" + _PREFIX) >= 8:
-                yield _ring_at(xen, pointer)
+    # No page is read twice, unless page tables have several addresses for it.
+    size = MAX_XEN_IMAGE + 2 * xen.dump.memory_held
+    with memory.budget("candidates for Xen's console ring", size):
+        for page in range(base, base + MAX_XEN_IMAGE, PAGE):
+            for pointer in memory.words(page, PAGE) or ():
+                if pointer % PAGE or pointer in seen or not memory.is_xen(pointer):
+                    continue
+                seen.add(pointer)
+                head = memory.read(pointer, PAGE)
+                if head is not None and head.count(b"\n" + _PREFIX) >= 8:
+                    return pointer
+    return None
 
 
 def _ring_at(xen: XenHost, start: int) -> bytes:
-    """The ring at ``start``: it doubles while there is text in its second half."""
-    size = _LEAST
+    """The ring at ``start``. Its size is doubled while there is text in the second half."""
+    size = _MIN_SIZE
+    limit = min(MAX_CONSOLE_SIZE, xen.dump.memory_held)
     data = xen.memory.read(start, size) or b""
-    while len(data) == size < min(_MOST, xen.dump.memory_held) and b"\0" not in data:
+    while len(data) == size < limit and b"\0" not in data:
         more = xen.memory.read(start + size, size) or b""
         if more.count(b"\n" + _PREFIX) * 500 < size:
             break

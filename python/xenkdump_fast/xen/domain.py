@@ -1,11 +1,12 @@
-"""One domain: its vCPUs, what it publishes of its P2M, and which kernel it runs."""
+"""One domain: its vCPUs, the sources of its P2M, its kernel."""
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
-from ..budget import Allowance
+from ..budget import Budget
+from ..limits import MAX_KERNEL_SEARCHES
 from ..linux.boot.locate import Root
 from . import frames, guests, shared_info
 from .guests import GuestKernel
@@ -20,22 +21,22 @@ if TYPE_CHECKING:
 class XenDomain:
     """A domain, of a host or alone in its file.
 
-    What cannot be read is None and told in ``warnings``; nothing here raises for a broken domain.
+    What cannot be read is None and has a warning; nothing here raises for a broken domain.
     """
 
-    def __init__(self, dump: Dump, number: int, xen_word: int, room: Allowance) -> None:
-        """``room`` is for the search for its kernel."""
+    def __init__(self, dump: Dump, number: int, xen_word: int, kernel_budget: Budget) -> None:
+        """``kernel_budget`` is for the search for its kernel."""
         self.dump = dump
-        #: Its number.
+        #: Its id.
         self.id: int = number
         self._xen_word = xen_word
-        self._room = room
+        self._kernel_budget = kernel_budget
         #: Warnings about this domain.
         self.warnings: list[str] = []
-        #: Machine address of its shared_info page, once that was read.
+        #: Machine address of its shared_info page, once it was read.
         self.shared_info_address: int | None = None
 
-    # What the two kinds of dump differ in.
+    # Overridden for each kind of dump.
 
     def _read_vcpus(self) -> list[XenVcpu]:
         raise NotImplementedError
@@ -43,21 +44,21 @@ class XenDomain:
     def _read_shared_info(self) -> bytes | None:
         raise NotImplementedError
 
-    def _told_kind(self) -> str | None:
-        """The kind, where the dump says it outright."""
+    def _recorded_kind(self) -> str | None:
+        """The kind, if it is recorded in the dump."""
         return None
 
     @property
     def uuid(self) -> "UUID | None":
-        """Its UUID, where it is known."""
+        """Its UUID, if it is known."""
         return None
 
     @property
     def pages(self) -> int | None:
-        """How many pages of memory it has, where that is known."""
+        """Number of its pages, if it is known."""
         return None
 
-    # What they have in common.
+    # The same for all kinds of dump.
 
     @cached_property
     def shared_page(self) -> bytes | None:
@@ -66,14 +67,12 @@ class XenDomain:
 
     @cached_property
     def shared_info(self) -> SharedInfo | None:
-        """What the guest published of its P2M; None if it did not (HVM, PVH, or too early)."""
+        """The P2M that the guest published; None if it did not (HVM, PVH, or early in its boot)."""
         page = self.shared_page
         if page is None:
             return None
         found = (shared_info.parse(page, word) for word in (8, 4))
-        scored = [
-            (shared_info.score(info, shared_info.MAX_FRAMES, self._frame), info) for info in found
-        ]
+        scored = [(shared_info.score(info, self._frame), info) for info in found]
         score, best = max(scored, key=lambda pair: pair[0])
         if score > 0:
             return best
@@ -92,15 +91,15 @@ class XenDomain:
         """Word size of the guest."""
         if self.shared_info is not None:
             return self.shared_info.word
-        told = [vcpu.word for vcpu in self._raw_vcpus if vcpu.word and vcpu.kind == "pv"]
-        return max(told, default=self._xen_word)
+        words = [vcpu.word for vcpu in self._raw_vcpus if vcpu.word and vcpu.kind == "pv"]
+        return max(words, default=self._xen_word)
 
     @cached_property
     def kind(self) -> str:
         """ "pv", "hvm", "pvh", "hvm or pvh", "system" (Xen's own) or "unknown"."""
-        told = self._told_kind()
-        if told is not None:
-            return told
+        recorded = self._recorded_kind()
+        if recorded is not None:
+            return recorded
         if self.shared_info is not None:
             return "pv"
         seen = {vcpu.kind for vcpu in self._raw_vcpus}
@@ -115,7 +114,7 @@ class XenDomain:
         """Its vCPUs in the order of their ids."""
         if self.kind != "pv" or self.word == 8:
             return self._raw_vcpus
-        # A 32-bit guest's user space cannot always be told from a 64-bit one's by its registers.
+        # A 32-bit guest's user space is not always recognised by its registers.
         return [
             vcpu.narrowed() if vcpu.word == 8 and vcpu.registers else vcpu
             for vcpu in self._raw_vcpus
@@ -123,19 +122,18 @@ class XenDomain:
 
     @property
     def max_pfn(self) -> int | None:
-        """Number of pfns that it says it has."""
+        """Number of its pfns according to its shared_info."""
         return self.shared_info.max_pfn if self.shared_info else None
 
     @property
     def paging(self) -> Literal["x86-pae", "x86_64"]:
-        """The format of the guest's page tables; non-PAE guests went with Xen 3.0."""
+        """The format of the guest's page tables. Current Xen has no guests without PAE."""
         return "x86-pae" if self.word == 4 else "x86_64"
 
     def roots(self) -> list[Root]:
-        """Page tables that map its kernel, the best first.
+        """Page-table roots that map its kernel, the best first.
 
-        ``p2m_cr3`` is the kernel's own; a vCPU that was in user space has a root that does not map
-        the kernel at all.
+        ``p2m_cr3`` is the kernel's own. The root of a vCPU in user space does not map the kernel.
         """
         found: dict[int, Root] = {}
         if self.shared_info is not None and self.shared_info.has_linear:
@@ -147,7 +145,7 @@ class XenDomain:
         return list(found.values())
 
     def spaces(self) -> Iterator[AddressSpace]:
-        """The address spaces of ``roots``. A 32-bit guest's vCPUs have a root of 64-bit Xen's."""
+        """The address spaces of ``roots``. A 32-bit guest of 64-bit Xen also has 64-bit roots."""
         for root in self.roots():
             yield self.dump.virtual(root.address, self.paging)
             if self.word == 4 and self._xen_word == 8:
@@ -155,7 +153,7 @@ class XenDomain:
 
     @cached_property
     def sources(self) -> list[Source]:
-        """The ways to its P2M that need no symbols, the best first."""
+        """The sources of its P2M that need no symbols, the best first."""
         info = self.shared_info
         found = []
         if info is not None and info.has_frame_list:
@@ -185,7 +183,10 @@ class XenDomain:
         return found
 
     def p2m(self, source: str | None = None) -> P2M:
-        """Its P2M, by the first source that works or by the one named; AbsentError."""
+        """Its P2M, by the first source that works or by the named one.
+
+        AbsentError if it cannot be read.
+        """
         problems = []
         for candidate in self.sources:
             if source in (None, candidate.name):
@@ -200,11 +201,20 @@ class XenDomain:
         )
 
     def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
-        """The Linux kernel it runs; None where none is recognised."""
+        """The Linux kernel that it runs; None if none is recognised.
+
+        ``hints`` are the addresses of other guests' kernels.
+        """
+        found = self._find_kernel(hints)
+        if found is None and self._kernel_budget.exhausted and self.kind != "system":
+            self.warnings.append(f"its kernel is not known: {self._kernel_budget.reason}")
+        return found
+
+    def _find_kernel(self, hints: Iterable[int]) -> GuestKernel | None:
         if self.kind not in ("pv", "unknown"):
             return None
         for space in self.spaces():
-            found = guests.recognise(space, self.word, self._room, hints)
+            found = guests.recognise(space, self.word, self._kernel_budget, hints)
             if found is not None:
                 return found
         return None
@@ -214,8 +224,8 @@ class CoreDomain(XenDomain):
     """The domain of an xl dump-core file."""
 
     def __init__(self, dump: Dump) -> None:
-        # The file does not say which number the domain had.
-        super().__init__(dump, 0, 8, Allowance(guests.SEARCHES * dump.memory_held))
+        # The file does not have the domain's id.
+        super().__init__(dump, 0, 8, Budget("kernels", MAX_KERNEL_SEARCHES * dump.memory_held))
 
     def _read_vcpus(self) -> list[XenVcpu]:
         found = []
@@ -250,16 +260,15 @@ class CoreDomain(XenDomain):
     def _read_shared_info(self) -> bytes | None:
         return self.dump.shared_info
 
-    def _told_kind(self) -> str | None:
+    def _recorded_kind(self) -> str | None:
         return "hvm or pvh" if self.dump.auto_translated else "pv"
 
-    def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
-        """The Linux kernel it runs; None where none is recognised."""
+    def _find_kernel(self, hints: Iterable[int]) -> GuestKernel | None:
         if not self.dump.auto_translated:
-            return super().kernel(hints)
+            return super()._find_kernel(hints)
         held = self.dump.machine.iter_mapped()
         runs = ((part.address // guests.PAGE, part.size // guests.PAGE) for part in held)
-        return guests.recognise_frames(self.dump.machine, runs, self._room)
+        return guests.recognise_frames(self.dump.machine, runs, self._kernel_budget)
 
     @property
     def pages(self) -> int | None:

@@ -1,44 +1,38 @@
-"""The list of domains, and those that a broken list has lost."""
+"""The list of domains, and those that a broken list no longer leads to."""
 
 from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from .._native import Symbols
-from ..budget import Allowance
+from ..budget import BudgetExceededError
+from ..limits import MAX_DOMAIN_SEARCH, MAX_DOMAIN_SIZE, MAX_DOMAINS, MAX_VCPU_DOMAIN_OFFSET
 from . import frame_table
 from .layout import Layout
 from .memory import PAGE, XenMemory, number
 from .pcpus import Pcpu
 
-#: Domain numbers from here on are Xen's own (DOMID_FIRST_RESERVED).
-FIRST_RESERVED = 0x7FF0
+#: Domain ids from here on are Xen's own (DOMID_FIRST_RESERVED).
+FIRST_RESERVED = MAX_DOMAINS
 #: Their names (public ABI).
 RESERVED = {0x7FF1: "DOMID_IO", 0x7FF2: "DOMID_XEN", 0x7FF4: "DOMID_COW", 0x7FFF: "DOMID_IDLE"}
-#: There cannot be more domains than numbers for them.
-_MAX_DOMAINS = FIRST_RESERVED
-#: Where SIZE(domain) is not told.
+#: Size of a struct domain if SIZE(domain) is missing: since Xen 4.0 it has a page of its own.
 _DEFAULT_SIZE = PAGE
-#: How far into a struct vcpu its domain may stand.
-_NEAR = 0x100
-#: So many bytes are looked through for domains that pCPUs' vCPUs lead to: for each that the list
-#: lacks some ten structs, and what a thousand pointers in them lead to.
-_SEARCHED = 16 << 20
 
 
 class DomainList:
     """The struct domains that were found."""
 
     def __init__(self) -> None:
-        #: Addresses by domain number, ascending.
+        #: Addresses by domain id, ascending.
         self.addresses: dict[int, int] = {}
         #: How each was found.
         self.how: dict[int, str] = {}
         self.warnings: list[str] = []
-        #: About how many pages each owns, by address, as a sample of the frame table has it.
+        #: Estimated number of pages that each owns, by address.
         self.owned: dict[int, int] = {}
 
     def add(self, identity: int, address: int, how: str) -> bool:
-        """Takes a domain unless its number is taken."""
+        """Adds a domain unless there is one with this id."""
         if identity in self.addresses:
             return False
         self.addresses[identity] = address
@@ -47,7 +41,7 @@ class DomainList:
 
 
 class Facts(NamedTuple):
-    """What VMCOREINFO_XEN says, or xen-syms instead."""
+    """Facts from VMCOREINFO_XEN, or from xen-syms."""
 
     head: int | None
     next: int | None
@@ -58,7 +52,7 @@ class Facts(NamedTuple):
 
     @classmethod
     def of(cls, text: Mapping[str, str], symbols: Symbols | None, layout: Layout) -> "Facts":
-        """``symbols`` and ``layout`` are xen-syms', used for what the note lacks."""
+        """``symbols`` and ``layout`` are of xen-syms and used for what the note lacks."""
 
         def symbol(name: str) -> int | None:
             found = number(text, f"SYMBOL({name})", 16)
@@ -71,7 +65,7 @@ class Facts(NamedTuple):
             head=symbol("domain_list"),
             next=layout.get("domain.next") if next_ is None else next_,
             id=(layout.get("domain.id") or 0) if identity is None else identity,
-            size=min(max(size, 64), 16 * PAGE),
+            size=min(max(size, 64), MAX_DOMAIN_SIZE),
             frames=frame_table.Table.of(
                 symbol("frame_table"),
                 symbol("max_page"),
@@ -84,24 +78,27 @@ class Facts(NamedTuple):
 
 
 def find(memory: XenMemory, facts: Facts, pcpus: Sequence[Pcpu]) -> DomainList:
-    """Follows the list, and adds what the pCPUs' vCPUs lead to that it lacks."""
+    """Follows the list, and adds domains that only the vCPUs of pCPUs lead to."""
     found = DomainList()
     _follow(memory, facts, found)
     # Most pCPUs of a large host are idle, and all idle vCPUs have one domain.
     known = set(found.addresses.values())
-    room = Allowance(_SEARCHED)
-    for pcpu in pcpus:
-        owner = _domain_of(memory, facts, pcpu.vcpu, known, room)
-        if owner is not None:
-            known.add(owner)
-            _recover(memory, facts, found, owner, f"domain of pCPU {pcpu.number}'s vCPU")
+    try:
+        with memory.budget("structs that may be domains", MAX_DOMAIN_SEARCH):
+            for pcpu in pcpus:
+                owner = _domain_of(memory, facts, pcpu.vcpu, known)
+                if owner is not None:
+                    known.add(owner)
+                    _recover(memory, facts, found, owner, f"domain of pCPU {pcpu.number}'s vCPU")
+    except BudgetExceededError as error:
+        found.warnings.append(f"domains of the pCPUs' vCPUs may be missing: {error}")
     return found
 
 
 def complete(
     memory: XenMemory, facts: Facts, pcpus: Sequence[Pcpu], found: DomainList
 ) -> DomainList:
-    """Adds the owners of pages: a list that is cut short may end as cleanly as a whole one."""
+    """Adds the owners of pages: a list that is cut short may end like a complete one."""
     starts = [*found.addresses.values()]
     for pcpu in pcpus:
         starts += [pcpu.vcpu or 0, pcpu.stack[0] if pcpu.stack else 0]
@@ -116,7 +113,7 @@ def complete(
 
 def _follow(memory: XenMemory, facts: Facts, found: DomainList) -> None:
     if facts.head is None or facts.next is None:
-        found.warnings.append("no VMCOREINFO_XEN: where the list of domains starts is not known")
+        found.warnings.append("no VMCOREINFO_XEN: the start of the domain list is not known")
         return
     at = memory.pointer(facts.head)
     where = f"domain_list at {facts.head:#x}"
@@ -129,8 +126,8 @@ def _follow(memory: XenMemory, facts: Facts, found: DomainList) -> None:
         if at in seen:
             found.warnings.append(f"the domain list loops: {where} leads back to {at:#x}")
             return
-        if len(seen) == _MAX_DOMAINS:
-            found.warnings.append(f"the domain list breaks off: more than {_MAX_DOMAINS} domains")
+        if len(seen) == MAX_DOMAINS:
+            found.warnings.append(f"the domain list breaks off: more than {MAX_DOMAINS} domains")
             return
         seen.add(at)
         if at % memory.word or not memory.is_xen(at):
@@ -139,22 +136,24 @@ def _follow(memory: XenMemory, facts: Facts, found: DomainList) -> None:
         identity = memory.number(at + facts.id, 2)
         following = memory.pointer(at + facts.next)
         if identity is None or following is None:
-            found.warnings.append(f"the domain list breaks off: the domain at {at:#x} is cut")
+            found.warnings.append(
+                f"the domain list breaks off: the domain at {at:#x} is incomplete"
+            )
             return
         if identity >= FIRST_RESERVED:
             found.warnings.append(
-                f"the domain list breaks off: {where} leads to {at:#x}, whose number is "
-                f"{identity:#x}: no domain"
+                f"the domain list breaks off: {where} leads to {at:#x}, whose id {identity:#x} is "
+                "reserved"
             )
             return
         if identity <= last:
-            # Xen keeps the list in the order of numbers.
+            # Xen keeps the list ordered by id.
             found.warnings.append(
                 f"the domain list is out of order: domain {identity} at {at:#x} comes after {last}"
             )
         last = identity
         if not found.add(identity, at, "domain_list"):
-            found.warnings.append(f"two domains in the list have the number {identity}")
+            found.warnings.append(f"two domains in the list have the id {identity}")
         where = f"domain {identity}"
         at = following
     if not found.addresses:
@@ -162,7 +161,7 @@ def _follow(memory: XenMemory, facts: Facts, found: DomainList) -> None:
 
 
 def _recover(memory: XenMemory, facts: Facts, found: DomainList, address: int, how: str) -> None:
-    """Adds the domain at ``address``, which the list did not have."""
+    """Adds the domain at ``address``, which is not in the list."""
     identity = memory.number(address + facts.id, 2)
     if identity is None or identity >= FIRST_RESERVED:
         return
@@ -172,27 +171,21 @@ def _recover(memory: XenMemory, facts: Facts, found: DomainList, address: int, h
         )
 
 
-def _domain_of(
-    memory: XenMemory, facts: Facts, vcpu: int | None, known: Set[int], room: Allowance
-) -> int | None:
+def _domain_of(memory: XenMemory, facts: Facts, vcpu: int | None, known: Set[int]) -> int | None:
     """The struct domain that a vCPU points to and that points back to it; None if it is known."""
-    head = memory.words(vcpu, _NEAR) if vcpu is not None else None
+    head = memory.words(vcpu, MAX_VCPU_DOMAIN_OFFSET) if vcpu is not None else None
     if head is None or not known.isdisjoint(head):
         return None
-    # Since Xen 4.0 a struct domain has pages of its own; the vCPU's vcpu_info lies within one.
+    # Since Xen 4.0 a struct domain starts a page; the vCPU's vcpu_info is within one.
     for value in sorted(head, key=lambda value: value % PAGE != 0):
         if value == vcpu or value % memory.word or not memory.is_xen(value):
             continue
-        if not room.take(facts.size):
-            return None
         words = memory.words(value, facts.size // memory.word * memory.word)
         for pointer in words or ():
             if pointer == vcpu:
                 return value
             if pointer % memory.word == 0 and memory.is_xen(pointer):
-                if not room.take(_NEAR):
-                    return None
-                array = memory.words(pointer, _NEAR)
+                array = memory.words(pointer, MAX_VCPU_DOMAIN_OFFSET)
                 if array is not None and vcpu in array:
                     return value
     return None
@@ -205,7 +198,7 @@ def system(
     pcpus: Sequence[Pcpu],
     symbols: Symbols | None,
 ) -> dict[int, int]:
-    """Addresses of Xen's own domains by their reserved numbers, as far as anything leads there.
+    """Addresses of Xen's own domains by their reserved ids, as far as they can be found.
 
     DOMID_XEN and DOMID_IO by VMCOREINFO_XEN, the idle domain by a pCPU's idle vCPU.
     """

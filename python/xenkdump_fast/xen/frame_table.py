@@ -5,27 +5,28 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import Dump
+from ..limits import (
+    MAX_BLOCK_ENTRIES,
+    MAX_COUNTED_DOMAINS,
+    MAX_DIRECT_MAP_STARTS,
+    MAX_ENTRIES_AT_ONCE,
+    MAX_MACHINE_FRAMES,
+    MAX_SAMPLED_BLOCKS,
+)
+from . import compat
 from .memory import PAGE, XenMemory
 
 if TYPE_CHECKING:
     import numpy as np
 
-#: count_info: references are counted in the low bits; a page that is owned has one at least.
-_COUNT_MASK = (1 << 26) - 1
-#: As many blocks of the table are looked at, and as many page_infos in each.
-_BLOCKS, _IN_BLOCK = 512, 64
-#: As many page_infos are read at once where all are wanted.
-_AT_ONCE = 1 << 14
-#: Xen's direct map has a start for each NUMA node where it is compressed (PDX), its image another.
-_BASES = 64
-#: So many domains are asked where they count their pages.
-_SAMPLE = 64
-#: An estimate may be off by as much: a domain's pages come in clusters.
+#: The low bits of count_info count references; a page with an owner has at least one.
+_COUNT_MASK = (1 << compat.value("bits of the reference count")) - 1
+#: Relative error of an estimated number of pages: a domain's pages are in clusters.
 _TOLERANCE = 0.25
 
 
 class Table(NamedTuple):
-    """What VMCOREINFO_XEN says of the frame table."""
+    """The frame table according to VMCOREINFO_XEN."""
 
     #: Addresses of the variables that hold its address and the number of frames.
     table_at: int
@@ -37,7 +38,7 @@ class Table(NamedTuple):
 
     @classmethod
     def of(cls, *facts: int | None) -> "Table | None":
-        """None where a fact is missing or cannot be."""
+        """None if a fact is missing or impossible."""
         if any(fact is None for fact in facts):
             return None
         table = cls(*(fact or 0 for fact in facts))
@@ -49,43 +50,44 @@ class Table(NamedTuple):
 def max_page(memory: XenMemory, table: Table | None) -> int | None:
     """One more than the highest machine frame number."""
     found = memory.pointer(table.max_page_at) if table else None
-    return found if found and found < 1 << 40 else None
+    return found if found and found < MAX_MACHINE_FRAMES else None
 
 
 def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dict[int, int]:
-    """About how many pages each struct domain owns, by its address.
+    """The estimated number of pages that each struct domain owns, by its address.
 
-    _domain holds the frame number of a struct domain, and that lies in Xen's direct map; where the
-    map starts is learnt from any address in it, and ``starts`` should have some.
+    _domain holds the frame number of a struct domain, which is in Xen's direct map. Any address in
+    the direct map gives its start; ``starts`` should have some.
     """
     frames = max_page(memory, table)
     if table is None or frames is None:
         return {}
     counted = Counter(start - at for start in starts if start and (at := memory.translate(start)))
-    bases = [base for base, _ in counted.most_common(_BASES)]
+    bases = [base for base, _ in counted.most_common(MAX_DIRECT_MAP_STARTS)]
     counts: Counter[int] = Counter()
-    asked = 0
-    step = max(_IN_BLOCK, frames // _BLOCKS // _IN_BLOCK * _IN_BLOCK)
-    for start in range(0, frames, step):
-        asked += min(_IN_BLOCK, frames - start)
-        counts.update(_owners_of(memory, table, start, min(_IN_BLOCK, frames - start)))
+    sampled = 0
+    blocks = frames // MAX_SAMPLED_BLOCKS // MAX_BLOCK_ENTRIES
+    for start in range(0, frames, max(1, blocks) * MAX_BLOCK_ENTRIES):
+        size = min(MAX_BLOCK_ENTRIES, frames - start)
+        sampled += size
+        counts.update(_owners_of(memory, table, start, size))
     found = {}
     for frame, count in counts.items():
         for base in bases:
             address = base + frame * PAGE
             if memory.is_xen(address) and memory.translate(address) == frame * PAGE:
-                found[address] = count * frames // asked
+                found[address] = count * frames // sampled
                 break
     return found
 
 
 def frames_of(
-    memory: XenMemory, table: Table | None, domains: Collection[int], most: int
+    memory: XenMemory, table: Table | None, domains: Collection[int], limit: int
 ) -> dict[int, "np.ndarray[Any, Any]"]:
-    """Runs of machine frames in the dump that each of some struct domains owns, by its address.
+    """The runs of machine frames that each of some struct domains owns, by its address.
 
-    Shape (runs, 2), of uint64, rising: the first frame, and how many. Once each domain has ``most``
-    frames the rest of the table is left unread.
+    Arrays of shape (runs, 2) and type uint64, ascending: first frame, count. The table is read
+    until each domain has ``limit`` frames.
     """
     import numpy as np
 
@@ -96,14 +98,14 @@ def frames_of(
     # _domain has 32 bits, and is 0 where there is none.
     own = {address: frame for address, frame in own.items() if 0 < frame < 1 << 32}
     wanted = np.array(sorted(set(own.values())), dtype=np.uint32)
-    lacking = np.full(len(wanted), most, dtype=np.int64)
+    lacking = np.full(len(wanted), limit, dtype=np.int64)
     parts = [np.empty((0, 3), dtype=np.uint64)]
     for base, count in _held(memory.dump, frames):
         numbers = np.frombuffer(_page_infos(memory, table, base, count), dtype="<u4")
         numbers = numbers.reshape(-1, table.size // 4)
         used = numbers[:, table.references // 4] & _COUNT_MASK
         owner = np.where(used != 0, numbers[:, table.owner // 4], 0)
-        # Where a run starts, and where the last one ends.
+        # The starts of the runs, and the end of the last one.
         edges = np.flatnonzero(np.diff(owner, prepend=~owner[:1], append=~owner[-1:]))
         starts, ends = edges[:-1], edges[1:]
         kept = np.isin(owner[starts], wanted)
@@ -124,26 +126,26 @@ def frames_of(
 
 
 def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:
-    """Runs of those of the first ``frames`` frames that the dump holds, in pieces to read at once.
+    """Runs of those of the first ``frames`` frames that the dump holds, in pieces.
 
     max_page may be overwritten, and program headers can map the same bytes of the file to any
-    number of addresses: together no more frames than the dump holds.
+    number of addresses. The runs have no more frames than the dump holds.
     """
-    at, left = 0, dump.memory_held // PAGE + 1
+    at, remaining = 0, dump.memory_held // PAGE + 1
     for held in dump.machine.iter_mapped():
         at = max(at, held.address // PAGE)
-        end = min(frames, -(-(held.address + held.size) // PAGE), at + left)
-        if at >= frames or not left:
+        end = min(frames, -(-(held.address + held.size) // PAGE), at + remaining)
+        if at >= frames or not remaining:
             break
         while at < end:
-            count = min(_AT_ONCE, end - at)
+            count = min(MAX_ENTRIES_AT_ONCE, end - at)
             yield at, count
             at += count
-            left -= count
+            remaining -= count
 
 
 def _page_infos(memory: XenMemory, table: Table, start: int, count: int) -> bytes:
-    """``count`` page_infos; none if they are lost."""
+    """``count`` page_infos; empty if they cannot be read."""
     base = memory.pointer(table.table_at)
     data = memory.read(base + start * table.size, count * table.size) if base else None
     return data or b""
@@ -165,11 +167,11 @@ def pages_offset(
 ) -> int | None:
     """The offset of domain.tot_pages in the struct ``domains``, of ``size`` bytes each.
 
-    It is near what ``owners`` says, in every domain. So is max_pages, which is never less, and
-    stands near it.
+    In every domain it is close to the estimate of ``owners``. So is max_pages, which is never less
+    and at an offset nearby.
     """
-    owning = (address for address in domains if owned.get(address, 0) >= _IN_BLOCK)
-    largest = sorted(owning, key=lambda address: -owned[address])[:_SAMPLE]
+    owning = (address for address in domains if owned.get(address, 0) >= MAX_BLOCK_ENTRIES)
+    largest = sorted(owning, key=lambda address: -owned[address])[:MAX_COUNTED_DOMAINS]
     known = {a: data for a in largest if (data := memory.struct(a, size))}
     if not known:
         return None

@@ -1,15 +1,17 @@
 """The registers of a guest at the top of a pCPU's Xen stack.
 
 Xen keeps a ``struct cpu_info`` there: ``guest_cpu_user_regs``, ``processor_id``, ``current_vcpu``.
-The struct's size, and with it every offset from the stack's top, moves between versions (4.4 added
-``cr4``, 4.11 ``xen_cr3`` and ``pv_cr3``), so it is found by its shape: a pointer into Xen's memory
-behind a small number, and before them what an interrupted guest must have had in ip, cs, flags, sp
-and ss.
+Its size, and with it every offset from the stack's top, differs between versions (``compat.py``).
+So it is found by its contents: a small number, followed by a pointer into Xen's memory, and before
+them valid values of an interrupted guest's ip, cs, flags, sp and ss.
 """
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+from ..limits import MAX_PCPUS
+from . import compat
 
 #: cpu_user_regs in the order of memory, up to the slot of error code and entry vector.
 _GENERAL = {
@@ -19,11 +21,11 @@ _GENERAL = {
     ),
     4: ("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax"),
 }
-#: The five that the processor pushes.
+#: The five registers that the processor pushes.
 _PUSHED = {8: ("rip", "cs", "rflags", "rsp", "ss"), 4: ("eip", "cs", "eflags", "esp", "ss")}
-#: What a 32-bit Xen saves behind them of every guest; a 64-bit one leaves these in the processor.
+#: What a 32-bit Xen saves after them; a 64-bit Xen leaves these in the processor.
 _SELECTORS = ("es", "ds", "fs", "gs")
-#: A 32-bit guest's registers have these names whatever the width of Xen's frame.
+#: Names of a 32-bit guest's registers in a frame of 64-bit Xen.
 _NARROW = {"rip": "eip", "rsp": "esp", "rflags": "eflags"} | {
     f"r{name}": f"e{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp")
 }
@@ -31,24 +33,18 @@ _NARROW = {"rip": "eip", "rsp": "esp", "rflags": "eflags"} | {
 _FLAGS_ZERO = ~0x3F7FD7
 #: Bit 1 is set in every rflags (X86_EFLAGS_MBS).
 _FLAGS_SET = 2
-#: Between ss and processor_id: es, ds, fs and gs; none since 4.21 dropped them from Xen's own
-#: struct; a little room for what comes.
-_GAPS = (4, 0, 1, 2, 3, 5, 6)
-#: More pCPUs than Xen can be built for (NR_CPUS goes to 4095, 16383 since 4.19).
-_MAX_CPUS = 1 << 14
-#: How much of the stack's top is looked at: three times the struct.
+#: Words between ss and processor_id.
+_GAPS: tuple[int, ...] = compat.values("words behind ss")
+#: Bytes at the stack's top that are searched: three times the struct.
 WINDOW = 0x300
-
-#: Selectors that debug builds of Xen leave for an HVM guest (hvm_invalidate_regs_fields).
-_POISON = 0xBEEF
-
-
+#: What Xen leaves in cs and ss of an HVM guest; a PV guest never has these.
+_NO_SELECTORS: tuple[int, ...] = compat.values("selector of an HVM guest")
 #: FLAT_RING3_CS64 of xen/include/public/arch-x86/xen-x86_64.h.
 _FLAT_RING3_CS64 = 0xE033
 
 
 class GuestFrame(NamedTuple):
-    """What a guest had in its registers when the hypervisor took over."""
+    """The registers of a guest when it entered the hypervisor."""
 
     registers: dict[str, int]
     #: Word size of the guest's mode: 4 or 8.
@@ -60,27 +56,27 @@ class GuestFrame(NamedTuple):
 
 
 class CpuInfo(NamedTuple):
-    """``struct cpu_info`` as far as its shape tells."""
+    """``struct cpu_info``, as far as it is recognised."""
 
     #: ``processor_id``: Xen's own number for the pCPU.
     number: int
     #: ``current_vcpu``: Xen's virtual address of the ``struct vcpu`` that the pCPU was running.
     vcpu: int
-    #: None where the pCPU holds no guest's registers.
+    #: None if the pCPU has no guest's registers.
     guest: GuestFrame | None
 
 
 def find(top: int, window: bytes, word: int, is_xen: Callable[[int], bool]) -> CpuInfo | None:
     """Reads the ``struct cpu_info`` in ``window``, the last bytes of a stack that ends at ``top``.
 
-    ``is_xen`` says whether an address can be read and is Xen's own.
+    ``is_xen`` decides whether an address is Xen's and can be read.
     """
     words = struct.unpack(f"<{len(window) // word}{'Q' if word == 8 else 'I'}", window)
     base = top - len(words) * word
     anchors = [
         at
         for at in range(len(words) - 1, 0, -1)
-        if words[at - 1] & 0xFFFF_FFFF < _MAX_CPUS and is_xen(words[at])
+        if words[at - 1] & 0xFFFF_FFFF < MAX_PCPUS and is_xen(words[at])
     ]
     for at in anchors:
         for kind in ("pv", "hvm"):
@@ -88,7 +84,7 @@ def find(top: int, window: bytes, word: int, is_xen: Callable[[int], bool]) -> C
             if frame is not None:
                 return CpuInfo(words[at - 1] & 0xFFFF_FFFF, words[at], frame)
     for at in anchors:
-        # No guest has run since boot, or none is left: the struct is there, its registers are zero.
+        # No guest has run since boot, or none is left: the registers are zero.
         before = words[max(0, at - 10) : at - 1]
         if not any(before):
             return CpuInfo(words[at - 1] & 0xFFFF_FFFF, words[at], None)
@@ -96,7 +92,7 @@ def find(top: int, window: bytes, word: int, is_xen: Callable[[int], bool]) -> C
 
 
 def _frame(words: Sequence[int], end: int, base: int, word: int, kind: str) -> GuestFrame | None:
-    """The registers whose ss stands some slots before index ``end``."""
+    """The registers whose ss is at most a few words before index ``end``."""
     for gap in _GAPS:
         found = _frame_at(words, end - gap - 1, base, word, kind)
         if found is not None:
@@ -107,7 +103,7 @@ def _frame(words: Sequence[int], end: int, base: int, word: int, kind: str) -> G
 def _frame_at(
     words: Sequence[int], ss_at: int, base: int, word: int, kind: str
 ) -> GuestFrame | None:
-    """The registers whose ss stands at index ``ss_at``; ``base`` is the address of index 0."""
+    """The registers whose ss is at index ``ss_at``; ``base`` is the address of index 0."""
     general = _GENERAL[word]
     start = ss_at - len(_PUSHED[word]) - len(general)
     pushed = words[ss_at - 4 : ss_at + 1]
@@ -115,7 +111,7 @@ def _frame_at(
         return None
     ip, cs, flags, sp, ss = pushed
     registers = dict(zip(general, words[start:], strict=False))
-    # saved_upcall_mask shares a slot with cs, and the pads after selectors mean nothing.
+    # saved_upcall_mask shares a slot with cs; the padding of selectors is undefined.
     values = (ip, cs & 0xFFFF, flags, sp, ss & 0xFFFF)
     registers.update(zip(_PUSHED[word], values, strict=True))
     mode = word
@@ -133,9 +129,9 @@ def _frame_at(
 def in_kernel(registers: Mapping[str, int]) -> bool:
     """Whether a 64-bit guest's registers are its kernel's: the same rule as ``PtRegs::is_user``.
 
-    The pc alone does not tell: a kernel that calls NULL has the pc of user space. ``cs`` does,
-    except Xen's flat segment, which kernel and user space of a PV guest share, and where Xen does
-    not save it (HVM); but no kernel has its stack in the user half.
+    The pc alone does not decide: a kernel that calls NULL has a pc of user space. ``cs`` does,
+    except for Xen's flat segment, which kernel and user space of a PV guest share, and for an HVM
+    guest, whose ``cs`` Xen does not save. But no kernel has its stack in the user half.
     """
     cs = registers.get("cs", 0)
     if cs not in (0, _FLAT_RING3_CS64):
@@ -144,7 +140,7 @@ def in_kernel(registers: Mapping[str, int]) -> bool:
 
 
 def narrow(registers: dict[str, int]) -> dict[str, int]:
-    """The registers of a 32-bit guest under the names that they have there."""
+    """The registers of a 32-bit guest under their 32-bit names."""
     return {
         _NARROW.get(name, name): value
         for name, value in registers.items()
@@ -156,20 +152,20 @@ def search(words: Sequence[int], word: int, kind: str = "pv") -> Iterator[int]:
     """The offsets in a struct at which a guest's saved registers (cpu_user_regs) may start."""
     before = len(_GENERAL[word]) + 1
     for ip_at in range(before, len(words) - 4):
-        # The flags alone rule nearly all out.
+        # The flags alone exclude nearly all candidates.
         flags = words[ip_at + 2]
         if flags & 2 and not flags & _FLAGS_ZERO:
             pushed = words[ip_at : ip_at + 5]
-            # An HVM guest's selectors are zero, as much else is: its ip and sp are not.
+            # An HVM guest's selectors are zero, as in zeroed memory; its ip and sp are not.
             if _plausible(pushed, word, kind) and (kind == "pv" or (pushed[0] and pushed[3])):
                 yield (ip_at - before) * word
 
 
 def read(words: Sequence[int], address: int, word: int) -> GuestFrame | None:
-    """The guest's registers in the ``cpu_user_regs`` at ``address``, whose words these are.
+    """The guest's registers in the ``cpu_user_regs`` at ``address``, which consists of ``words``.
 
-    None where they are none that a guest can have: a vCPU that never ran has zeros there, but for
-    the bit of its flags that is always set (seen on 4.20).
+    None if no guest can have these. A vCPU that never ran has zeros, except for the bit of its
+    flags that is always set (seen on 4.20).
     """
     if not any(value & ~_FLAGS_SET for value in words):
         return None
@@ -181,7 +177,7 @@ def read(words: Sequence[int], address: int, word: int) -> GuestFrame | None:
 
 
 def size(word: int) -> int:
-    """How many bytes ``read`` wants."""
+    """Bytes that ``read`` needs."""
     return (len(_GENERAL[word]) + 1 + len(_PUSHED[word])) * word
 
 
@@ -192,12 +188,12 @@ def _plausible(pushed: Sequence[int], word: int, kind: str) -> bool:
     if flags & _FLAGS_ZERO or not flags & _FLAGS_SET:
         return False
     if kind == "hvm":
-        return cs & 0xFFFF == ss & 0xFFFF and cs & 0xFFFF in (0, _POISON)
+        return cs & 0xFFFF == ss & 0xFFFF and cs & 0xFFFF in _NO_SELECTORS
     # A PV guest runs in ring 1 (32-bit kernel) or 3, never in 0 or 2. cs shares its slot with
     # saved_upcall_mask: byte 4 of it in a 64-bit frame, byte 2 in a 32-bit one.
     mask = cs >> 32 if word == 8 else cs >> 16
     selector, stack = cs & 0xFFFF, ss & 0xFFFF
-    if mask > 1 or (word == 8 and cs & 0xFFFF_0000) or selector in (0, _POISON):
+    if mask > 1 or (word == 8 and cs & 0xFFFF_0000) or selector in _NO_SELECTORS:
         return False
     # ss may be null in 64-bit mode, but not in ring 3.
     return selector & 3 in (1, 3) and stack & 3 == selector & 3 and stack >= 8
@@ -210,8 +206,8 @@ def _canonical(address: int) -> bool:
 def _is_32_bit_guest(cs: int, ip: int, sp: int) -> bool:
     """Whether a frame of 64-bit Xen is that of a 32-bit guest.
 
-    Ring 1 exists only for its kernel. Its user space has 0x73 where a 64-bit Linux has 0x33 or, for
-    a 32-bit program, 0x23; Xen's own flat selectors are 0xe02b and 0xe033 against 0xe023.
+    Only its kernel runs in ring 1. Its user space has 0x73; that of a 64-bit Linux has 0x33 or, for
+    a 32-bit program, 0x23. Xen's flat selectors are 0xe02b for it, 0xe033 and 0xe023 for others.
     """
     if ip >> 32 or sp >> 32:
         return False

@@ -1,4 +1,4 @@
-"""What Xen tells of itself: version, build, command line, uptime, memory, why it died."""
+"""Facts of the hypervisor: version, build, command line, uptime, memory, reason of the crash."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -7,26 +7,22 @@ from typing import Any, TypeVar
 
 from .._native import AbsentError, MemoryFault
 from ..isolation import isolated
+from ..limits import MAX_CRASH_INFO_STRING, MAX_XEN_COMMAND_LINE
 from ..parsing import number
-from . import console, frame_table, shared_info
+from . import compat, console, frame_table, shared_info
 from .console import Console
 from .host import XenHost
 from .memory import PAGE
 
 T = TypeVar("T")
-#: What Xen says when it goes down, as the console has it.
-_REASONS = (
-    re.compile(r"Hardware Dom\d+ (crashed|shutdown).*"),
-    re.compile(r"Panic on CPU \d+:"),
-    re.compile(r"Domain 0 crashed: .*"),
-    re.compile(r"FATAL TRAP: .*"),
-)
+#: What Xen prints to the console when it goes down.
+_REASONS = tuple(re.compile(pattern) for pattern in compat.values("reason"))
 _COMMAND_LINE = re.compile(r"Command line: (.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The facts of a hypervisor; None for one that nothing tells."""
+    """The facts of a hypervisor; None for one that is not known."""
 
     #: "4.17.7 (Debian ...)": major, minor and xen_extra_version.
     version: str | None
@@ -35,17 +31,17 @@ class Header:
     #: xen_compile_date and xen_compile_time.
     compiled: str | None
     command_line: str | None
-    #: Numbers of the pCPUs that left notes.
+    #: Numbers of the pCPUs that have notes.
     pcpus: list[int]
     domains: int
-    #: Seconds since the epoch when the host died, and since Xen started.
+    #: The time of the crash in seconds since the epoch, and the seconds since Xen started.
     date: int | None
     uptime: int | None
     #: Bytes of memory that Xen manages.
     memory: int | None
     machine: str
     mhz: int | None
-    #: The crashing pCPU's number, and what Xen said last.
+    #: The crashing pCPU's number, and the reason that Xen printed last.
     crashed_on: int | None
     reason: str | None
     #: How the layout of Xen's structs was found.
@@ -53,7 +49,7 @@ class Header:
 
 
 def read(xen: XenHost) -> Header:
-    """Collects what the notes, Xen's variables and its console say."""
+    """Collects the facts from the notes, from Xen's variables and from its console."""
 
     def attempt(what: str, get: Callable[[XenHost], T]) -> T | None:
         with isolated(f"{what} is not known", xen.warnings.append):
@@ -70,7 +66,7 @@ def read(xen: XenHost) -> Header:
         version = f"{info['xen_major_version']}.{info['xen_minor_version']}"
     compiled, clock = info.get("xen_compile_date") or "", info.get("xen_compile_time") or ""
     if clock not in compiled:
-        # xen_compile_date has the time in it today.
+        # In current versions xen_compile_date includes the time.
         compiled = f"{compiled} {clock}"
     return Header(
         version=None if version is None else version + (info.get("xen_extra_version") or ""),
@@ -92,7 +88,7 @@ def read(xen: XenHost) -> Header:
 
 
 def _crash_info(xen: XenHost) -> dict[str, Any]:
-    """CRASH_INFO with the strings that its machine addresses lead to."""
+    """CRASH_INFO with its strings, of which the note has machine addresses."""
     for note in xen.dump.notes:
         if note.kind != "crash_info":
             continue
@@ -105,7 +101,7 @@ def _crash_info(xen: XenHost) -> dict[str, Any]:
             "xen_compile_time",
         ):
             try:
-                text = xen.dump.machine.cstring(fields[name], 256)
+                text = xen.dump.machine.cstring(fields[name], MAX_CRASH_INFO_STRING)
                 fields[name] = text.decode("utf-8", "backslashreplace")
             except MemoryFault:
                 fields[name] = None
@@ -121,9 +117,9 @@ def _console(xen: XenHost) -> Console | None:
 
 
 def _uptime(xen: XenHost) -> int | None:
-    """Nanoseconds since Xen started, at the last time that any vCPU changed its state.
+    """Nanoseconds from the start of Xen to the last change of any vCPU's state.
 
-    Xen keeps no clock that says when it died; a vCPU changes state many times a second.
+    Xen does not store the time of a crash, but vCPUs change their state many times a second.
     """
     at = xen.layout.get("vcpu.runstate")
     if at is None:
@@ -140,7 +136,7 @@ def _uptime(xen: XenHost) -> int | None:
 
 
 def _booted(xen: XenHost) -> int | None:
-    """The time of day when Xen's clock started, in nanoseconds: every shared_info has it."""
+    """The time of day at which Xen's clock started, in nanoseconds, from any shared_info."""
     for domain in xen.domains():
         page = domain.shared_page
         if page is None:
@@ -168,9 +164,9 @@ def _mhz(xen: XenHost) -> int | None:
 
 
 def _command_line(xen: XenHost, ring: Console | None) -> str | None:
-    """``saved_cmdline``; else what the console says of it."""
+    """``saved_cmdline``; else the line that Xen prints to its console."""
     at = xen.symbols.get("saved_cmdline") if xen.symbols is not None else None
-    data = xen.memory.read(at, 1024) if at is not None else None
+    data = xen.memory.read(at, MAX_XEN_COMMAND_LINE) if at is not None else None
     if data is not None:
         return data.partition(b"\0")[0].decode("utf-8", "backslashreplace").strip()
     for line in ring.lines if ring else ():
@@ -181,7 +177,7 @@ def _command_line(xen: XenHost, ring: Console | None) -> str | None:
 
 
 def _reason(ring: Console | None) -> tuple[str | None, int | None]:
-    """What Xen said last of why it goes down, and the pCPU that it named."""
+    """The reason that Xen printed last, and the pCPU in it."""
     lines = ring.lines if ring else []
     for i in range(len(lines) - 1, -1, -1):
         for pattern in _REASONS:
@@ -189,14 +185,14 @@ def _reason(ring: Console | None) -> tuple[str | None, int | None]:
             if found:
                 text = found[0]
                 if text.endswith(":"):
-                    # The reason itself stands on the lines after "Panic on CPU 0:".
-                    text = " ".join([text, *_said(lines[i + 1 : i + 3])])
+                    # The reason itself is on the lines after "Panic on CPU 0:".
+                    text = " ".join([text, *_messages(lines[i + 1 : i + 3])])
                 cpu = re.search(r"(?:CPU|cpu) ?(\d+)", text)
                 return text, number(cpu[1]) if cpu else None
     return None, None
 
 
-def _said(lines: Sequence[str]) -> Iterable[str]:
+def _messages(lines: Sequence[str]) -> Iterable[str]:
     for line in lines:
         text = line.removeprefix("(XEN) ").strip()
         if text and not text.startswith("****"):

@@ -1,11 +1,12 @@
-"""A Xen host: its pCPUs, its domains, and how to read each of them."""
+"""A Xen host: its pCPUs and its domains."""
 
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import AbsentError, Dump, DumpError, Image, Symbols
-from ..budget import Allowance
+from ..budget import Budget
+from ..limits import MAX_GUEST_FRAMES, MAX_KERNEL_SEARCHES, MAX_VCPU_READS
 from . import build_id, domains, frame_table, guests, memory, vcpus
 from .domain import XenDomain
 from .domains import FIRST_RESERVED
@@ -26,7 +27,7 @@ CDF_HVM = 1 << 0
 
 
 class XenSymbols(NamedTuple):
-    """The symbols of Xen: a xen-syms, or the ``.map`` file beside it."""
+    """The symbols of Xen: a xen-syms or its ``.map`` file."""
 
     path: str
     #: None for a map file.
@@ -87,7 +88,7 @@ class XenHost:
             self.warnings.append(different)
 
     def _word(self) -> int:
-        """Word size of the hypervisor, by the notes of its pCPUs or its own."""
+        """Word size of the hypervisor, by the notes of its pCPUs or by CRASH_INFO."""
         if self.pcpus:
             return self.pcpus[0].word
         for note in self.dump.notes:
@@ -107,7 +108,7 @@ class XenHost:
 
     @cached_property
     def _by_types(self) -> Layout | None:
-        """The layout by xen-syms' DWARF; None where it has none."""
+        """The layout from the DWARF of xen-syms; None without DWARF."""
         if self.image is None:
             return None
         try:
@@ -129,13 +130,13 @@ class XenHost:
 
     @property
     def pc(self) -> int | None:
-        """Where a pCPU was in Xen's code, if any has its registers in a note."""
+        """The pc in Xen's code of any pCPU that has its registers in a note."""
         name = "rip" if self.word == 8 else "eip"
         return next((pcpu.registers[name] for pcpu in self.pcpus if pcpu.registers), None)
 
     @cached_property
     def layout(self) -> Layout:
-        """Where the members of Xen's structs lie."""
+        """The offsets of the members of Xen's structs."""
         if self._by_types is not None:
             return self._by_types
         layout = infer(self.memory, self._list.addresses, self.pcpus, self.facts.size)
@@ -144,7 +145,7 @@ class XenHost:
 
     @cached_property
     def _list(self) -> domains.DomainList:
-        """The domains that the list leads to; every one that is left where the list is broken."""
+        """The domains in the list; if it is broken, those found otherwise too."""
         found = domains.find(self.memory, self.facts, self.pcpus)
         if found.warnings:
             domains.complete(self.memory, self.facts, self.pcpus, found)
@@ -153,7 +154,7 @@ class XenHost:
 
     @cached_property
     def _every(self) -> domains.DomainList:
-        """The list with all owners of pages; asking the frame table takes its time."""
+        """The list with all owners of pages. Sampling the frame table is slow."""
         found = self._list
         if not found.owned:
             known = len(found.warnings)
@@ -163,10 +164,10 @@ class XenHost:
 
     @cached_property
     def pages_offset(self) -> int | None:
-        """Where struct domain counts its pages."""
-        told = self.layout.get("domain.pages")
-        if told is not None:
-            return told
+        """The offset of the number of pages in struct domain."""
+        known = self.layout.get("domain.pages")
+        if known is not None:
+            return known
         every = self._every
         addresses = every.addresses.values()
         return frame_table.pages_offset(self.memory, addresses, self.facts.size, every.owned)
@@ -194,31 +195,30 @@ class XenHost:
     def _domain(self, number: int) -> "HostDomain":
         known = self._cache.get(number)
         if known is None:
-            address, how = self._list.addresses[number], self._list.how[number]
-            known = self._cache[number] = HostDomain(self, number, address, how)
+            address, method = self._list.addresses[number], self._list.how[number]
+            known = self._cache[number] = HostDomain(self, number, address, method)
         return known
 
     @cached_property
     def on_pcpus(self) -> vcpus.OnPcpus:
-        """What the pCPUs were running."""
+        """The vCPUs that the pCPUs were running."""
         return vcpus.OnPcpus(self.memory, self.layout, self.pcpus)
 
     @cached_property
-    def room_for_vcpus(self) -> Allowance:
-        """For the structs of all vCPUs, each of which is looked at twice."""
-        return Allowance(2 * self.dump.memory_held)
+    def vcpu_budget(self) -> Budget:
+        """For the structs of all vCPUs."""
+        return Budget("vCPU structs", MAX_VCPU_READS * self.dump.memory_held)
 
     @cached_property
-    def room_for_kernels(self) -> Allowance:
-        """For the search for all domains' kernels."""
-        return Allowance(guests.SEARCHES * self.dump.memory_held)
+    def kernel_budget(self) -> Budget:
+        """For the search for the kernels of all domains."""
+        return Budget("kernels", MAX_KERNEL_SEARCHES * self.dump.memory_held)
 
     @cached_property
     def translated_frames(self) -> "dict[int, np.ndarray[Any, Any]]":
-        """Runs of the frames of all translated guests, by the addresses of their structs."""
+        """The runs of frames of all translated guests, by the addresses of their structs."""
         addresses = [d.address for d in self.domains() if d.kind not in ("pv", "system", "unknown")]
-        most = guests.MOST_FRAMES
-        return frame_table.frames_of(self.memory, self.facts.frames, addresses, most)
+        return frame_table.frames_of(self.memory, self.facts.frames, addresses, MAX_GUEST_FRAMES)
 
     @cached_property
     def _cache(self) -> dict[int, "HostDomain"]:
@@ -229,10 +229,10 @@ class HostDomain(XenDomain):
     """A domain of a host, read from the hypervisor's structs."""
 
     def __init__(self, xen: XenHost, number: int, address: int, how: str) -> None:
-        super().__init__(xen.dump, number, xen.word, xen.room_for_kernels)
+        super().__init__(xen.dump, number, xen.word, xen.kernel_budget)
         self.xen = xen
         self.address = address
-        #: How it was found: "domain_list", or what led to it when the list did not.
+        #: How it was found: "domain_list", or in words.
         self.how = how
 
     def _field(self, name: str, size: int) -> int | None:
@@ -242,10 +242,10 @@ class HostDomain(XenDomain):
     def _read_vcpus(self) -> list[XenVcpu]:
         xen = self.xen
         found, warnings = vcpus.read(
-            xen.memory, xen.layout, xen.on_pcpus, self.address, xen.room_for_vcpus
+            xen.memory, xen.layout, xen.on_pcpus, self.address, xen.vcpu_budget
         )
         self.warnings += warnings
-        if self._told_kind() == "system":
+        if self._recorded_kind() == "system":
             # A pCPU's stack holds a guest's registers, the idle vCPU has none.
             return [vcpu._replace(registers=None, where=None, kind=None) for vcpu in found]
         return found
@@ -261,7 +261,7 @@ class HostDomain(XenDomain):
             self.shared_info_address = self.xen.memory.translate(pointer)
         return page
 
-    def _told_kind(self) -> str | None:
+    def _recorded_kind(self) -> str | None:
         if self.id >= FIRST_RESERVED:
             return "system"
         options = self._field("domain.options", 4)
@@ -274,21 +274,19 @@ class HostDomain(XenDomain):
             return None
         return "hvm" if emulated & EMU_DEVICES else "pvh"
 
-    def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
-        """The Linux kernel that it runs; None if none is recognised.
-
-        No page table of Xen maps a translated guest's memory. But the frame table says which frames
-        belong to it, and the strings that identify a kernel fit into one frame.
+    def _find_kernel(self, hints: Iterable[int]) -> GuestKernel | None:
+        """No page table of Xen maps a translated guest's memory. But its frames are known from the
+        frame table, and the strings that identify a kernel fit into one frame.
         """
         if self.kind in ("pv", "unknown"):
-            return super().kernel(hints)
+            return super()._find_kernel(hints)
         if self.kind == "system":
             return None
         runs = self.xen.translated_frames.get(self.address)
         if runs is None:
             return None
         pairs = ((int(first), int(count)) for first, count in runs)
-        return guests.recognise_frames(self.dump.machine, pairs, self._room)
+        return guests.recognise_frames(self.dump.machine, pairs, self._kernel_budget)
 
     @cached_property
     def uuid(self) -> "UUID | None":

@@ -1,8 +1,8 @@
-"""Where the members of Xen's structs lie, by what must be true of them.
+"""Offsets of the members of Xen's structs, inferred from invariants.
 
-A vcpu points back to its domain. A shared_info page's lists lead to lists. A vCPU that was running
-has the cr3 that its pCPU had. An offset is believed when the domains and vCPUs agree on it; a
-broken struct loses its votes and no more.
+A vcpu points back to its domain. The lists of a shared_info page lead to lists. A vCPU that was
+running has the cr3 of its pCPU. The offset on which most domains and vCPUs agree is used; a broken
+struct costs its own votes only.
 """
 
 import struct
@@ -11,27 +11,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from ..budget import Allowance
+from ..limits import (
+    MAX_PCPUS,
+    MAX_SAMPLED_DOMAINS,
+    MAX_SAMPLED_RUNNING,
+    MAX_SAMPLED_VCPUS,
+    MAX_VCPU_CANDIDATES,
+    MAX_VCPU_DOMAIN_OFFSET,
+    MAX_VCPU_SIZE,
+    MAX_VCPUS,
+)
 from . import frames, shared_info
 from .layout import Layout
 from .memory import PAGE, XenMemory
-from .pcpus import MAX_PCPUS, Pcpu
+from .pcpus import Pcpu
 
-#: No struct vcpu has been larger (3.x held a guest context in it, of 2800 or 5168 bytes).
-VCPU_SIZE = 2 * PAGE
-#: And none smaller than the context of a 32-bit guest in it.
-VCPU_LEAST = 2048
-#: How far into a struct vcpu its domain may stand.
-_NEAR = 0x100
-#: As many domains, and as many vCPUs of each, are asked; the rest is checked when it is read.
-_SAMPLE = 16
-#: Of as many structs that point back to a domain it is looked whether they look like vCPUs.
-_LIKELY = 64
-#: As many of all those that were running are asked besides.
-_RUNNING = 256
-#: More vCPUs than any domain can have (HVM_MAX_VCPUS is 128, a PV guest's limit 8192).
-MAX_VCPUS = 8192
-#: Bits of emulation_flags (public ABI, XEN_X86_EMU_*); the devices are those that PVH lacks: HPET,
+#: Bits of emulation_flags (public ABI, XEN_X86_EMU_*). The devices are those that PVH lacks: HPET,
 #: power management, RTC, PIC and VGA.
 EMU_LAPIC, EMU_PIT, EMU_DEVICES = 1 << 0, 1 << 8, 0x6E
 #: vcpu_runstate_info.state, in the order of its values (public ABI).
@@ -39,7 +34,7 @@ RUNSTATES = ("running", "runnable", "blocked", "offline")
 
 
 class _Struct(NamedTuple):
-    """A struct as it lies in memory."""
+    """A struct in memory."""
 
     address: int
     data: bytes
@@ -58,8 +53,9 @@ class _Vcpu(NamedTuple):
 def infer(
     memory: XenMemory, domains: Mapping[int, int], pcpus: Sequence[Pcpu], size: int
 ) -> Layout:
-    """The offsets that ``domains`` agree on: addresses of their structs, of ``size`` bytes each, by
-    their numbers.
+    """The offsets on which most domains agree.
+
+    ``domains`` has the addresses of their structs by id, ``size`` is the size of such a struct.
     """
     found = _Inference(memory, domains, size)
     found.vcpu_array()
@@ -86,7 +82,7 @@ class _Inference:
         self.layout = Layout()
         self.domains: list[_Struct] = []
         self.dom0: _Struct | None = None
-        for number, address in islice(domains.items(), _SAMPLE):
+        for number, address in islice(domains.items(), MAX_SAMPLED_DOMAINS):
             loaded = self.load(address, size)
             if loaded is not None:
                 self.domains.append(loaded)
@@ -101,7 +97,7 @@ class _Inference:
         return None if data is None else _Struct(address, data, self.memory.split(data))
 
     def vote(self, name: str, votes: Counter[int], least: int = 1) -> None:
-        """Takes the offset with most votes, the lowest of equals, if it has ``least``."""
+        """Uses the offset with most votes, the lowest of equals, if it has at least ``least``."""
         if votes:
             best = min(votes, key=lambda at: (-votes[at], at))
             if votes[best] >= least:
@@ -118,14 +114,14 @@ class _Inference:
     # struct domain
 
     def vcpu_array(self) -> None:
-        """domain.vcpu and vcpu.domain: vCPU 0 has the number 0 and points back to its domain."""
+        """domain.vcpu and vcpu.domain: vCPU 0 has the id 0 and points back to its domain."""
         votes: Counter[tuple[bool, int, int]] = Counter()
         for domain in self.domains:
             likely: dict[int, bool] = {}
             for by_pointer, at, vcpu, back in self.point_back(domain):
-                if vcpu not in likely and len(likely) < _LIKELY:
+                if vcpu not in likely and len(likely) < MAX_VCPU_CANDIDATES:
                     likely[vcpu] = self.is_likely_vcpu(vcpu)
-                # Others point back to their domain too, but have no guest's registers.
+                # Other structs point back to their domain too, but have no guest's registers.
                 votes[by_pointer, at, back] += 1 + 9 * likely.get(vcpu, False)
         if votes:
             best = min(votes, key=lambda key: (-votes[key], key[1], not key[0]))
@@ -133,8 +129,8 @@ class _Inference:
             self.layout.offsets |= {"domain.vcpu": best[1], "vcpu.domain": best[2], "vcpu.id": 0}
 
     def point_back(self, domain: _Struct) -> Iterator[tuple[bool, int, int, int]]:
-        """What may be a domain's vCPU 0: whether through an array, the member's offset, the vCPU's
-        address, the offset at which it points back.
+        """Candidates for a domain's vCPU 0: whether it was found through an array, the offset of
+        domain.vcpu, the vCPU's address, the offset of its pointer back.
         """
         memory, word = self.memory, self.word
         for i, value in enumerate(domain.words):
@@ -143,38 +139,38 @@ class _Inference:
             for by_pointer, vcpu in ((True, memory.pointer(value)), (False, value)):
                 if vcpu is None or vcpu % word or not memory.is_xen(vcpu):
                     continue
-                head = memory.words(vcpu, _NEAR)
+                head = memory.words(vcpu, MAX_VCPU_DOMAIN_OFFSET)
                 if head is not None and not head[0] & 0xFFFF_FFFF and domain.address in head:
                     yield by_pointer, i * word, vcpu, head.index(domain.address) * word
 
     def is_likely_vcpu(self, address: int) -> bool:
-        """Whether something in a struct looks like a guest's registers, or like a runstate."""
-        loaded = self.load(address, VCPU_SIZE)
+        """Whether a struct may hold a guest's registers or a runstate."""
+        loaded = self.load(address, MAX_VCPU_SIZE)
         if loaded is None:
             return False
         registers = next(iter(frames.search(loaded.words, self.word)), None)
         return registers is not None or next(_runstates(loaded, self.word), None) is not None
 
     def load_vcpus(self, pcpus: Sequence[Pcpu]) -> None:
-        """The vCPUs to ask: the first of each domain, and some that were running."""
+        """Loads the sample of vCPUs: the first of each domain, and some that were running."""
         current = {pcpu.vcpu: pcpu for pcpu in pcpus}
-        more = _RUNNING
+        more = MAX_SAMPLED_RUNNING
         for domain in self.domains:
             found = vcpu_addresses(self.memory, self.layout, domain.address, None)
-            sound = [vcpu for _, vcpu, _ in found]
-            self.counts[domain.address] = len(sound)
-            for number, address in enumerate(sound):
-                if number >= _SAMPLE:
+            intact = [vcpu for _, vcpu, _ in found]
+            self.counts[domain.address] = len(intact)
+            for number, address in enumerate(intact):
+                if number >= MAX_SAMPLED_VCPUS:
                     if address not in current or more == 0:
                         continue
                     more -= 1
-                loaded = self.load(address, VCPU_SIZE)
+                loaded = self.load(address, MAX_VCPU_SIZE)
                 if loaded is not None:
                     pcpu = current.get(address)
                     self.vcpus.append(_Vcpu(loaded, number, domain.address, pcpu))
 
     def max_vcpus(self) -> None:
-        """domain.max_vcpus: as many as there are, in every domain; the one next to the array."""
+        """domain.max_vcpus: the number of vCPUs in every domain, at the offset near the array."""
         near = self.layout.offsets["domain.vcpu"]
 
         def holds_count(domain: _Struct, at: int) -> bool:
@@ -188,7 +184,7 @@ class _Inference:
             self.layout.offsets["domain.max_vcpus"] = best
 
     def shared_info(self) -> None:
-        """domain.shared_info: a page whose lists lead to lists, or at least a wall clock."""
+        """domain.shared_info: a page whose lists lead to lists, or that has a wall clock."""
         votes: Counter[int] = Counter()
         for domain in self.domains:
             for i, value in enumerate(domain.words):
@@ -200,9 +196,9 @@ class _Inference:
         self.vote("domain.shared_info", +votes)
 
     def uuid(self) -> None:
-        """domain.handle: a UUID by its shape (RFC 4122), each domain another; dom0's is all zero.
+        """domain.handle: a valid UUID (RFC 4122), different in each domain.
 
-        A domU is needed to tell: the toolstack gives each a random one.
+        dom0's is all zeros, so that a domU is needed: the toolstack chooses a random one.
         """
 
         def is_uuid(domain: _Struct, at: int) -> bool:
@@ -212,7 +208,7 @@ class _Inference:
                 and value[6] >> 4 in range(1, 6)
                 and value[8] >> 6 == 2
                 and len(set(value)) >= 9
-                # Two pointers in a row are none.
+                # Two adjacent pointers are no UUID.
                 and b"\xff\xff\x83" not in value
                 and b"\xff\xff\x82" not in value
             )
@@ -231,23 +227,23 @@ class _Inference:
     # struct vcpu
 
     def processor(self) -> None:
-        """vcpu.processor: the number of the pCPU that it runs on, or did last, which need not have
-        notes.
+        """vcpu.processor: the number of the pCPU on which it runs or last ran. That pCPU need not
+        have notes.
         """
 
         def fits(vcpu: _Vcpu, at: int) -> bool:
             value = int.from_bytes(vcpu.struct.data[at : at + 4], "little")
             return value == vcpu.pcpu.number if vcpu.pcpu else value < MAX_PCPUS
 
-        # Behind vcpu_id: on a machine with one pCPU and one vCPU both are 0.
-        near = range(4, _NEAR, 4)
+        # After vcpu_id: on a machine with one pCPU and one vCPU both are 0.
+        near = range(4, MAX_VCPU_DOMAIN_OFFSET, 4)
         votes = Counter(at for vcpu in self.vcpus for at in near if fits(vcpu, at))
         self.vote("vcpu.processor", votes, len(self.vcpus))
 
     def registers(self) -> None:
-        """vcpu.arch.user_regs: what a guest must have had in ip, cs, flags, sp and ss.
+        """vcpu.arch.user_regs: valid values of a guest's ip, cs, flags, sp and ss.
 
-        PV guests first: theirs are the surer, for hardware keeps the selectors of the others.
+        PV guests first, which have selectors: hardware keeps those of other guests.
         """
         for kind in ("pv", "hvm"):
             votes: Counter[int] = Counter()
@@ -258,7 +254,7 @@ class _Inference:
                 return
 
     def kinds(self) -> dict[int, str]:
-        """Whether a domain is "pv" or "hvm" (PVH too) by the registers of its vCPUs, by address."""
+        """The domains that are "pv" or "hvm" (or PVH) according to their registers, by address."""
         found = {}
         at = self.layout.get("vcpu.registers")
         for vcpu in self.vcpus if at is not None else ():
@@ -270,8 +266,8 @@ class _Inference:
         return found
 
     def emulation(self) -> None:
-        """domain.arch.emulation_flags: of a PV dom0 the PIT alone, of other PV domains nothing, of
-        the rest a local APIC and perhaps more (Xen 4.7 on).
+        """domain.arch.emulation_flags (Xen 4.7 on): a PV dom0 has the PIT only, other PV domains
+        have nothing, all others have a local APIC and possibly more.
         """
         kinds = self.kinds()
         if self.dom0 is None or kinds.get(self.dom0.address) != "pv":
@@ -296,7 +292,7 @@ class _Inference:
             self.layout.offsets["domain.emulation"] = found[0]
 
     def cr3(self) -> None:
-        """vcpu.arch.cr3: the cr3 of the pCPU that was running it; in all others, a root."""
+        """vcpu.arch.cr3: the cr3 of the pCPU that was running it; of other vCPUs, any root."""
         votes: Counter[int] = Counter()
         for vcpu in self.vcpus:
             running = vcpu.pcpu is not None and vcpu.pcpu.cr3 is not None
@@ -304,21 +300,21 @@ class _Inference:
             for i, value in enumerate(vcpu.struct.words):
                 root = root_of(value, self.word)
                 if running:
-                    # Nothing else says it so surely.
+                    # The strongest evidence there is.
                     votes[i * self.word] += 100 * (root == expected)
                 elif value and root and self._may_be_root(value) and self.memory.is_root(root):
                     votes[i * self.word] += 1
-        # ctrlreg[3], the guest's own idea of it, stands before and may have been kept in step.
+        # ctrlreg[3], the guest's cr3, is at a lower offset and may have the same value.
         best = max(votes, key=lambda at: (votes[at], at), default=None)
         if best is not None and votes[best] > 0:
             self.layout.offsets["vcpu.cr3"] = best
 
     def _may_be_root(self, value: int) -> bool:
-        """Whether a word looks like a cr3: a machine address, some flags (PCID, no-flush) apart."""
+        """Whether a word may be a cr3: a machine address with flags (PCID, no-flush)."""
         return value & 0x7FF0_0000_0000_0000 == 0 and value & 0xFF0 == 0 and value > PAGE
 
     def gs_base(self) -> None:
-        """vcpu.arch.pv.gs_base_kernel: what gs_base was while a vCPU ran its kernel."""
+        """vcpu.arch.pv.gs_base_kernel: the gs_base of a vCPU that was running its kernel."""
         votes: Counter[int] = Counter()
         for vcpu in self.vcpus:
             guest = vcpu.pcpu.guest if vcpu.pcpu else None
@@ -335,20 +331,20 @@ class _Inference:
             for at, state in _runstates(vcpu.struct, self.word):
                 if vcpu.pcpu is not None:
                     votes[at] += 1 if state == 0 else -1
-                # One that says that it is running may be on a pCPU without notes, or the last one
-                # of an idle pCPU.
+                # A vCPU with the state "running" may be on a pCPU without notes, or the last one of
+                # an idle pCPU.
                 elif state != 0:
                     votes[at] += 1
         self.vote("vcpu.runstate", +votes)
 
 
 def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:
-    """Offsets in a vCPU at which a vcpu_runstate_info may be, and the state it has."""
+    """Offsets in a vCPU at which a vcpu_runstate_info may be, and its state."""
     # int state; uint64_t state_entry_time, time[4]: 64-bit numbers aligned to 4 on 32-bit x86.
     after = 8 if word == 8 else 4
     for i, (value, after_it) in enumerate(zip(vcpu.words, vcpu.words[1:], strict=False)):
-        # Most words are zero, and what follows a small one is seldom a time. A time of day on 32
-        # bits is two words, and its lower half tells nothing.
+        # Most words are zero, and few small ones precede a valid time. On 32 bits a time has two
+        # words, and any lower half is valid.
         if value & 0xFFFF_FFFF > 3 or (word == 8 and not 1000 < after_it < 1 << 56):
             continue
         at = i * word
@@ -357,23 +353,23 @@ def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:
             return
         since, *spent = struct.unpack("<5Q", data)
         state = value & 0xFFFF_FFFF
-        # Nanoseconds: a microsecond at least, and two years at most. A vCPU that runs was offline
-        # and runnable before.
+        # Nanoseconds: at least a microsecond, at most two years. A vCPU that runs was offline and
+        # runnable before.
         if 1000 < sum(spent) <= since < 1 << 56 and (state != 0 or spent.count(0) <= 2):
             yield at, state
 
 
 def root_of(cr3: int, word: int) -> int:
-    """The machine address of the table that a cr3 of the processor's names."""
+    """The machine address of the page-table root in a processor's cr3."""
     return cr3 & (0x000F_FFFF_FFFF_F000 if word == 8 else 0xFFFF_FFE0)
 
 
 def score_page(memory: XenMemory, page: bytes) -> tuple[int, int]:
-    """How much speaks for a page being a shared_info, and for which guest word (0: cannot tell)."""
+    """The evidence that a page is a shared_info, and the guest's word (0: unknown)."""
     best = (0, 0)
     for word in (8, 4):
         info = shared_info.parse(page, word)
-        score = shared_info.score(info, shared_info.MAX_FRAMES, memory.frame)
+        score = shared_info.score(info, memory.frame)
         if score > 0:
             best = max(best, (score * 4, word))
     if best[0] == 0:
@@ -389,12 +385,11 @@ def vcpu_addresses(
     layout: Layout,
     domain: int,
     count: int | None,
-    room: Allowance | None = None,
 ) -> Iterator[tuple[int, int, str | None]]:
-    """Number and address of a domain's vCPUs, in that order, each with what is wrong with it.
+    """Id and address of a domain's vCPUs, in this order, each with what is wrong with it.
 
     ``count`` is max_vcpus; without it the array ends at its first entry that is no vCPU of the
-    domain. An empty slot is no vCPU. Where nothing is left of ``room``, it ends as well.
+    domain. An empty slot is no vCPU.
     """
     array = layout.get("domain.vcpu")
     if array is None or layout.get("vcpu.domain") is None:
@@ -407,14 +402,12 @@ def vcpu_addresses(
         problem = _problem(memory, layout, vcpu, (i, domain))
         if problem is not None and count is None:
             return
-        if room is not None and not room.take(VCPU_LEAST):
-            return
         yield i, vcpu, problem
 
 
 def _slots(memory: XenMemory, start: int, count: int, *, empty: bool) -> Iterator[tuple[int, int]]:
-    """The words of an array of ``count`` that begins at ``start``, as far as they can be read, with
-    their places in it; without those that are zero unless ``empty``.
+    """Index and value of each of the ``count`` words from ``start`` on, up to the first that cannot
+    be read; zero words only with ``empty``.
     """
     end = start + count * memory.word
     at = start
@@ -423,7 +416,7 @@ def _slots(memory: XenMemory, start: int, count: int, *, empty: bool) -> Iterato
         data = memory.read(at, size)
         if data is None:
             return
-        # Thousands of domains may each claim an array of 8192 that is all empty.
+        # Thousands of domains may claim the same array of 8192 empty entries.
         if empty or data.count(0) < size:
             for i, word in enumerate(memory.split(data), (at - start) // memory.word):
                 if word or empty:
@@ -432,7 +425,7 @@ def _slots(memory: XenMemory, start: int, count: int, *, empty: bool) -> Iterato
 
 
 def _problem(memory: XenMemory, layout: Layout, vcpu: int, expected: tuple[int, int]) -> str | None:
-    """What is wrong with a vCPU that should have this number and domain; None if nothing is."""
+    """What is wrong with a vCPU that should have this id and domain; None if nothing is."""
     number, domain = expected
     if vcpu % memory.word or not memory.is_xen(vcpu):
         return f"its pointer {vcpu:#x} leads out of Xen's memory"
@@ -440,4 +433,4 @@ def _problem(memory: XenMemory, layout: Layout, vcpu: int, expected: tuple[int, 
     if owner != domain:
         return f"it belongs to another domain, {owner or 0:#x}"
     own = memory.number(vcpu + (layout.get("vcpu.id") or 0), 4)
-    return None if own == number else f"it says that it is vCPU {own}"
+    return None if own == number else f"its id is {own}"

@@ -1,13 +1,15 @@
-"""Xen's own table from machine frames to pseudo-physical ones, which every PV guest has mapped.
+"""Xen's M2P: its table from machine frames to pseudo-physical ones, which every PV guest maps.
 
-A guest may write its entries (update_machphys), so that they are hints: an entry counts only where
-it leads back to the pfn from which the P2M leads to it.
+A guest may write its entries (update_machphys). So an entry is valid only if the P2M maps its pfn
+to the same machine frame.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AddressSpace, Dump
+from ..limits import MAX_M2P_DIFFERENCES, MAX_M2P_ROOTS, MAX_M2P_SAMPLE, MAX_PFNS_AT_ONCE
+from . import compat
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,22 +17,12 @@ if TYPE_CHECKING:
 
     from .._native import Paging
 
-#: Where each paging format's guests have the table, and the size of its entries: on 64-bit Xen, on
-#: 32-bit Xen with PAE (a 32-bit guest of a 64-bit Xen has its own there too), and without.
+#: The address of the table in a guest of each paging format, and the size of its entries.
 TABLES: "dict[Paging, tuple[int, int]]" = {
-    "x86_64": (0xFFFF_8000_0000_0000, 8),
-    "x86-pae": (0xF580_0000, 4),
-    "x86": (0xFC00_0000, 4),
+    "x86_64": compat.value("M2P x86_64"),
+    "x86-pae": compat.value("M2P x86-pae"),
+    "x86": compat.value("M2P x86"),
 }
-#: How many frames are looked at to tell the table from whatever else may be mapped there.
-SAMPLE = 512
-#: How many roots are tried. Every root of a PV guest has the table, so that the first whose tables
-#: the dump holds shows it; a domain has no more vCPUs than these.
-ROOTS = 8192
-#: How many pfns are taken at a time.
-CHUNK = 1 << 20
-#: How many frames that do not lead back are kept of each chunk.
-LISTED = 100
 
 
 class M2P(NamedTuple):
@@ -40,41 +32,41 @@ class M2P(NamedTuple):
     address: int
     #: Bytes.
     entry: int
-    #: Who named the root, in words.
+    #: Where the root was found, in words.
     how: str
 
 
 class Wrong(NamedTuple):
-    """A frame whose entry does not lead back."""
+    """A frame whose entry has another pfn."""
 
     pfn: int
     mfn: int
-    #: What the M2P says instead.
+    #: The entry in the M2P.
     found: int
 
 
 class Reverse(NamedTuple):
-    """Counts of a P2M's frames, by whether the M2P leads back from them."""
+    """A P2M's frames, counted by whether the M2P has the same pfn."""
 
     equal: int
     different: int
     #: The M2P's page is not in the dump, or not mapped.
     unreadable: int
-    #: The first of those that do not.
+    #: The first of the different ones.
     first: list[Wrong]
 
 
 def find(dump: Dump, p2m: P2M, roots: Iterable[tuple[int, str]]) -> M2P | None:
-    """The table under the first of the ``roots`` that has it: most entries lead back to the P2M."""
+    """The table under the first of the ``roots`` where most entries agree with the P2M."""
     some = next(_pfns(p2m), None)
     if some is None:
         return None
-    frames = _frames(p2m, some[:: max(1, len(some) // SAMPLE)].copy())
+    frames = _frames(p2m, some[:: max(1, len(some) // MAX_M2P_SAMPLE)].copy())
     tried: set[int] = set()
     for address, how in roots:
         if address in tried:
             continue
-        if len(tried) == ROOTS:
+        if len(tried) == MAX_M2P_ROOTS:
             break
         tried.add(address)
         for paging, (base, entry) in TABLES.items():
@@ -86,7 +78,7 @@ def find(dump: Dump, p2m: P2M, roots: Iterable[tuple[int, str]]) -> M2P | None:
 
 
 def compare(p2m: P2M, table: M2P, limit: int) -> Reverse:
-    """Goes from every frame of the P2M back to its pfn; lists the first ``limit`` that differ."""
+    """Compares every frame of the P2M with the M2P; lists the first ``limit`` that differ."""
     total = Reverse(0, 0, 0, [])
     for pfns in _pfns(p2m):
         found = _reverse(table, *_frames(p2m, pfns))
@@ -118,7 +110,7 @@ def _reverse(table: M2P, pfns: "NDArray[np.uint64]", mfns: "NDArray[np.uint64]")
     data = table.virtual.read_many(addresses, table.entry, status=status)
     entries = np.ascontiguousarray(data).view(f"<u{table.entry}").ravel().astype(np.uint64)
     wrong = (status == 0) & (entries != pfns)
-    listed = (column[wrong][:LISTED].tolist() for column in (pfns, mfns, entries))
+    listed = (column[wrong][:MAX_M2P_DIFFERENCES].tolist() for column in (pfns, mfns, entries))
     return Reverse(
         equal=int(((status == 0) & (entries == pfns)).sum()),
         different=int(wrong.sum()),
@@ -128,18 +120,20 @@ def _reverse(table: M2P, pfns: "NDArray[np.uint64]", mfns: "NDArray[np.uint64]")
 
 
 def _pfns(p2m: P2M) -> "Iterator[NDArray[np.uint64]]":
-    """Every pfn that is worth asking, in arrays of about ``CHUNK``.
+    """Every pfn whose P2M page is in the dump, in arrays of about ``MAX_PFNS_AT_ONCE``.
 
-    A P2M may claim far more pfns than it has, as the broken do.
+    A broken P2M may claim far more pfns than it has.
     """
     import numpy as np
 
     some, total = [], 0
     for first, count in p2m.spans():
-        for start in range(first, first + count, CHUNK):
-            some.append(np.arange(start, min(start + CHUNK, first + count), dtype=np.uint64))
+        for start in range(first, first + count, MAX_PFNS_AT_ONCE):
+            some.append(
+                np.arange(start, min(start + MAX_PFNS_AT_ONCE, first + count), dtype=np.uint64)
+            )
             total += len(some[-1])
-            if total >= CHUNK:
+            if total >= MAX_PFNS_AT_ONCE:
                 yield np.concatenate(some)
                 some, total = [], 0
     if some:

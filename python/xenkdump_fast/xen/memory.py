@@ -7,40 +7,43 @@ from typing import Any, Literal
 
 from .. import parsing
 from .._native import AddressSpace, Dump, MemoryFault
+from ..budget import Charged
+from ..limits import MAX_OTHER_ROOTS, MAX_VMCOREINFO_XEN
+from . import compat
 
 PAGE = 4096
 #: Machine address bits of a cr3.
 _CR3_MASK = 0x000F_FFFF_FFFF_F000
-#: XEN_VIRT_START has been a multiple of this in every version (3.2: 0xffff828c80000000, 4.17:
-#: 0xffff82d040000000), and the image never was larger.
-IMAGE_ALIGN = 1 << 30
+#: Xen's image starts at a multiple of this, and is smaller.
+IMAGE_ALIGN: int = compat.value("alignment of the image")
 _CR4_PAE = 1 << 5
-#: So many of other pCPUs are tried where a pCPU's own is lost: all of them map Xen alike.
-_ROOTS = 8
-#: VMCOREINFO_XEN fills at most a page (VMCOREINFO_BYTES): of longer ones so much is believed.
-_MAX_TEXT = 16 * PAGE
+#: The virtual addresses that are Xen's, by its word.
+_RANGES: dict[int, tuple[int, int]] = {
+    8: compat.value("virtual range 8"),
+    4: compat.value("virtual range 4"),
+}
 
 Paging = Literal["x86", "x86-pae", "x86_64"]
 
 
 def pagings(word: int, cr4: int | None) -> tuple[Paging, ...]:
-    """The formats of page tables under which a hypervisor of this word may run."""
+    """The paging formats of a hypervisor with this word size."""
     if word == 8:
         return ("x86_64",)
-    # A 32-bit Xen could be built for either; the notes of 2006 have no cr4 that would tell.
+    # A 32-bit Xen could be built for either until 3.2; the notes of 2006 have no cr4.
     if cr4 is None:
         return ("x86-pae", "x86")
     return ("x86-pae",) if cr4 & _CR4_PAE else ("x86",)
 
 
 def vmcoreinfo(dump: Dump) -> dict[str, str]:
-    """VMCOREINFO_XEN by key; empty where the dump has no such note."""
+    """VMCOREINFO_XEN by key; empty if the dump has no such note."""
     found = {}
-    left = _MAX_TEXT
+    remaining = MAX_VMCOREINFO_XEN
     for note in dump.notes:
-        if note.kind == "vmcoreinfo_xen" and left:
-            text = note.fields["text"][:left]
-            left -= len(text)
+        if note.kind == "vmcoreinfo_xen" and remaining:
+            text = note.fields["text"][:remaining]
+            remaining -= len(text)
             for line in text.split("\n"):
                 key, equals, value = line.strip("\0 ").partition("=")
                 if equals:
@@ -49,7 +52,7 @@ def vmcoreinfo(dump: Dump) -> dict[str, str]:
 
 
 def number(facts: Mapping[str, str], key: str, base: int) -> int | None:
-    """A number of VMCOREINFO_XEN; None if it is missing, or none that Xen writes."""
+    """A number of VMCOREINFO_XEN; None if it is missing or is not one that Xen writes."""
     found = parsing.number(facts.get(key, ""), base)
     return None if found is None or found < 0 else found
 
@@ -57,8 +60,8 @@ def number(facts: Mapping[str, str], key: str, base: int) -> int | None:
 class Roots:
     """Page tables that map Xen.
 
-    Each guest's root does, in PV because Xen runs on the guest's page tables, in HVM because the
-    cr3 of the note is the host's. A PAE table need only be aligned to 32 bytes.
+    Each cr3 in the notes does: while a PV guest runs, Xen uses the guest's page tables, and for an
+    HVM guest the note has the host's cr3. A PAE table is aligned to 32 bytes only.
     """
 
     def __init__(self, dump: Dump, word: int) -> None:
@@ -67,12 +70,14 @@ class Roots:
         found = [note.fields["cr3"] & self._mask for note in notes if note.kind == "crash_regs"]
         # The notes of 2006 have no CRASH_REGS, but the frame number of dom0's root.
         found += [note.fields["mfn"] * PAGE for note in notes if note.kind == "xen_kdump_cr3"]
-        some = islice(dict.fromkeys(root for root in found if 0 < root <= _CR3_MASK), _ROOTS)
+        some = islice(
+            dict.fromkeys(root for root in found if 0 < root <= _CR3_MASK), MAX_OTHER_ROOTS
+        )
         self._known = dict.fromkeys([*some, idle_page_table(dump) or 0])
         self._known.pop(0, None)
 
     def of(self, cr3: int | None) -> Iterator[int]:
-        """The best first: the pCPU's own by its cr3, those of the others, Xen's idle one."""
+        """The best first: the pCPU's own cr3, those of other pCPUs, Xen's idle_pg_table."""
         own = (cr3 or 0) & self._mask
         if own:
             yield own
@@ -93,12 +98,9 @@ def idle_page_table(dump: Dump) -> int | None:
 
 
 def is_xen(virtual: AddressSpace, word: int, address: int) -> bool:
-    """Whether an address is in the hypervisor's part of memory and can be read."""
-    if not (
-        0xFFFF_8000_0000_0000 <= address < 0xFFFF_8800_0000_0000
-        if word == 8
-        else 0xF580_0000 <= address < 0x1_0000_0000
-    ):
+    """Whether an address is in Xen's part of the address space and can be read."""
+    start, end = _RANGES[word]
+    if not start <= address < end:
         return False
     try:
         virtual.u8(address)
@@ -107,8 +109,8 @@ def is_xen(virtual: AddressSpace, word: int, address: int) -> bool:
     return True
 
 
-class XenMemory:
-    """The hypervisor's memory, read without exceptions: what cannot be read is None."""
+class XenMemory(Charged):
+    """The hypervisor's memory. Reads return None for what cannot be read."""
 
     def __init__(self, dump: Dump, word: int, paging: Paging, root: int, probe: int) -> None:
         self.dump = dump
@@ -127,19 +129,20 @@ class XenMemory:
         return None if data is None else self.split(data)
 
     def split(self, data: bytes) -> tuple[int, ...]:
-        """The words of some bytes of memory, the rest behind the last whole one left out."""
+        """The words of some bytes of memory, without an incomplete one at the end."""
         count = len(data) // self.word
         return struct.unpack_from(f"<{count}{'Q' if self.word == 8 else 'I'}", data)
 
     def read(self, address: int, size: int) -> bytes | None:
         """The ``size`` bytes at ``address``."""
+        self.charge(size)
         try:
             return self.virtual.read(address, size)
         except MemoryFault:
             return None
 
     def struct(self, address: int, size: int) -> bytes | None:
-        """The ``size`` bytes at ``address``, or as many whole pages' as can be read."""
+        """The ``size`` bytes at ``address``, or those up to the first page that cannot be read."""
         for end in range(address + size, address, -PAGE):
             data = self.read(address, (end if end == address + size else end & -PAGE) - address)
             if data is not None:
@@ -152,6 +155,7 @@ class XenMemory:
 
     def number(self, address: int, size: int) -> int | None:
         """The number of ``size`` bytes at ``address``."""
+        self.charge(size)
         try:
             return self.virtual.word(address, size)
         except MemoryFault:
@@ -162,25 +166,29 @@ class XenMemory:
         page = address // PAGE
         known = self._pages.get(page)
         if known is None:
+            self.charge(1)
             known = self._pages[page] = is_xen(self.virtual, self.word, address)
         return known
 
     def translate(self, address: int) -> int | None:
-        """The machine address of one of Xen's."""
+        """The machine address of one of Xen's virtual addresses."""
+        self.charge(1)
         try:
             return self.virtual.translate(address)
         except MemoryFault:
             return None
 
     def frame(self, mfn: int) -> bytes | None:
-        """A machine frame."""
+        """The contents of a machine frame."""
+        self.charge(PAGE)
         try:
             return self.dump.machine.read(mfn * PAGE, PAGE)
         except MemoryFault:
             return None
 
     def is_root(self, address: int) -> bool:
-        """Whether page tables below ``address`` map Xen as ours do: every guest's roots must."""
+        """Whether page tables below ``address`` map Xen as ours do: those of every guest must."""
+        self.charge(1)
         if self._probed is None or address <= 0 or address >> 52:
             return False
         try:

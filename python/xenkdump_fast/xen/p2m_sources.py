@@ -1,30 +1,26 @@
-"""The sources of a domain's P2M that a dump offers, the best first."""
+"""The sources of a domain's P2M in a dump, the best first."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image
+from ..limits import MAX_CR3_SOURCES, MAX_CRASH_INFO_NOTES, MAX_PFNS
 from ..linux import compat
 from ..linux.boot.locate import MOST_ROOTS, Root, Roots, first_symbol
 
 #: Names of the sources, as ``--p2m-source`` takes them.
 NAMES = ("list", "linear", "cr3")
-#: More pfns than any P2M has (2^40 bytes of table); bounds what a broken count can ask for.
-MAX_PFNS = 1 << 37
-#: There is one CRASH_INFO note, and dom0's kernel is under one of the first roots that lead to a
-#: kernel like it: each source that is opened takes its time, and so many are.
-_LISTS, _KERNELS = 8, 64
 
 
 class Source(NamedTuple):
-    """One way to a P2M."""
+    """A source of a P2M."""
 
     #: "list", "linear", "cr3" or "dump-core".
     name: str
     #: Where it was found, in words.
     detail: str
-    #: Makes the P2M; AbsentError where it turns out not to be there after all.
+    #: Opens the P2M; AbsentError if it cannot be read.
     open: Callable[[], P2M]
 
 
@@ -37,8 +33,8 @@ def check_name(name: str) -> None:
 def roots(dump: Dump) -> list[Root]:
     """The page-table roots that the notes name, those of the 2006 CR3 notes first.
 
-    A CR3 note of a CPU that did not run dom0 may be 0; a CRASH_REGS cr3 is that of whatever ran on
-    the pCPU. Whose they are is for the caller to establish.
+    A CR3 note of a CPU that did not run dom0 may be 0; the cr3 of CRASH_REGS is that of the vCPU
+    that ran on the pCPU. The caller has to find out to which domain they belong.
     """
     found: dict[int, Root] = {}
     for kind in ("xen_kdump_cr3", "crash_regs", "qemu"):
@@ -52,12 +48,12 @@ def roots(dump: Dump) -> list[Root]:
 
 
 def by_cr3(dump: Dump, image: Image, roots: Roots) -> Iterator[Source]:
-    """The source of 2006: walk a root to the kernel's own pointers to its P2M."""
+    """The kernel's own pointers to its P2M, under each root. The dumps of 2006 have only these."""
     banner = image.symbols().get("linux_banner")
     if banner is None:
         return
     by_frame = roots.banners(banner).by_frame
-    for root, paging in islice(chain.from_iterable(by_frame.values()), _KERNELS):
+    for root, paging in islice(chain.from_iterable(by_frame.values()), MAX_CR3_SOURCES):
         virtual = dump.virtual(root.address, paging)
         yield Source(
             "cr3",
@@ -67,7 +63,7 @@ def by_cr3(dump: Dump, image: Image, roots: Roots) -> Iterator[Source]:
 
 
 def from_kernel(dump: Dump, image: Image, virtual: AddressSpace) -> P2M:
-    """The P2M that the kernel's own variables lead to, in each of its generations.
+    """The P2M that the kernel's own variables lead to, in the form that its version has.
 
     ``phys_to_machine_mapping`` until 2.6.18-xen and its ports; ``p2m_top`` in pvops kernels 2.6.27
     to 3.18, with two levels before 2.6.37 and three after; ``xen_p2m_addr`` since 3.19
@@ -101,7 +97,7 @@ def from_kernel(dump: Dump, image: Image, virtual: AddressSpace) -> P2M:
 def by_frame_list(dump: Dump, image: Image) -> Iterator[Source]:
     """dom0's frame-list tree, by the crash note: 0 if dom0 had not set it up, ~0 if it has none."""
     infos = (note for note in dump.notes if note.kind == "crash_info")
-    for note in islice(infos, _LISTS):
+    for note in islice(infos, MAX_CRASH_INFO_NOTES):
         fields = note.fields
         mfn = fields.get("dom0_pfn_to_mfn_frame_list_list")
         unusable = (1 << (fields["word"] * 8)) - 1

@@ -1,4 +1,4 @@
-"""The physical CPUs: what each was doing in Xen, and which guest it had interrupted."""
+"""The physical CPUs: the registers of Xen, and those of the guest that was interrupted."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -7,17 +7,16 @@ from typing import Any, Literal, NamedTuple
 
 from .._native import AddressSpace, Dump, MemoryFault
 from ..isolation import isolated
-from . import memory
+from ..limits import MAX_PCPUS
+from . import compat, memory
 from .frames import WINDOW, CpuInfo, GuestFrame, find
 
-#: Sizes of a pCPU's stack by Xen's word, ascending: STACK_ORDER is 3 on x86_64, and was less before
-#: 3.1; it is 1 on x86_32. A stack is aligned to its size, and those for NMI and double fault lie in
-#: it. The smallest that ends in a guest's registers is right: a larger one ends where another
-#: pCPU's does.
-_STACK_SIZES = {8: (0x2000, 0x4000, 0x8000), 4: (0x1000, 0x2000)}
+#: Sizes of a pCPU's stack by Xen's word, ascending. A stack is aligned to its size.
+_STACK_SIZES: dict[int, tuple[int, ...]] = {
+    8: compat.values("stack size 8"),
+    4: compat.values("stack size 4"),
+}
 _LAST = (1 << 64) - 1
-#: More than Xen can be built for (CONFIG_NR_CPUS is 16383 at most).
-MAX_PCPUS = 1 << 14
 
 
 class Pcpu(NamedTuple):
@@ -27,19 +26,19 @@ class Pcpu(NamedTuple):
     number: int
     #: The hypervisor's own registers, from NT_PRSTATUS; empty without that note.
     registers: dict[str, int]
-    #: As CRASH_REGS has it; None without that note.
+    #: From CRASH_REGS; None without that note.
     cr3: int | None
-    #: The top page table under which Xen's memory was read: cr3's, or idle_pg_table.
+    #: The page-table root under which Xen's memory was read: cr3, or idle_pg_table.
     root: int | None
     paging: Literal["x86", "x86-pae", "x86_64"]
     #: Word size of the hypervisor.
     word: int
     #: The range of its Xen stack, where it could be read.
     stack: tuple[int, int] | None
-    #: Xen's address of the ``struct vcpu`` it was running, be it the idle one.
+    #: Xen's address of the ``struct vcpu`` it was running, which may be the idle vCPU.
     vcpu: int | None
     #: The guest's registers on the stack: of the vCPU that ran or, if the pCPU is idle, of the last
-    #: that did: Xen moves them to its ``struct vcpu`` only when another guest needs the place.
+    #: one. Xen moves them to ``struct vcpu`` only when another guest takes the pCPU.
     guest: GuestFrame | None
     warnings: tuple[str, ...] = ()
 
@@ -60,7 +59,7 @@ def pcpus(dump: Dump) -> list[Pcpu]:
 
 
 def _pairs(dump: Dump) -> Iterator[tuple[dict[str, int], dict[str, Any] | None]]:
-    """The registers of each NT_PRSTATUS with the CRASH_REGS behind it, either of which may be
+    """The registers of each NT_PRSTATUS with the CRASH_REGS that follows it, either of which may be
     missing; nothing without Xen.
     """
     status: dict[str, int] | None = None
@@ -113,11 +112,11 @@ def _pcpu(
         for root in roots.of(cr3):
             for paging in formats:
                 infos = list(_infos(dump.virtual(root, paging), sp, word))
-                # A guest's registers say more than a struct without any.
+                # A struct with a guest's registers is preferred.
                 for stack, info in sorted(infos, key=lambda found: found[1].guest is None):
                     guest = info.guest
                     if guest is not None and guest.kind == "pv" and guest.word == 8:
-                        # Under Xen the note's segment bases are those of the guest.
+                        # Xen does not change a PV guest's segment bases.
                         for base in ("fs_base", "gs_base"):
                             guest.registers[base] = registers[base]
                     return found._replace(
@@ -133,14 +132,14 @@ def _pcpu(
 
 
 def _infos(virtual: AddressSpace, sp: int, word: int) -> Iterator[tuple[tuple[int, int], CpuInfo]]:
-    """What may be the ``struct cpu_info`` of the stack that ``sp`` is on, with that stack."""
+    """The candidates for the ``struct cpu_info`` of the stack of ``sp``, with that stack."""
     for size in _STACK_SIZES[word]:
         low = sp & -size
         window = _read(virtual, low + size - WINDOW, WINDOW)
         if window is not None:
             info = find(low + size, window, word, partial(memory.is_xen, virtual, word))
             if info is not None:
-                # The end of all addresses is none of them.
+                # The end of the address space does not fit into 64 bits.
                 yield (low, min(low + size, _LAST)), info
 
 

@@ -1,25 +1,29 @@
-"""A domain's shared_info page: public ABI, so its offsets hold for every version of Xen."""
+"""A domain's shared_info page. It is public ABI: the offsets are the same in every version."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-PAGE = 4096
-#: FOREIGN_FRAME and IDENTITY_FRAME are the two top bits of an entry; an mfn has 40 bits at most.
-MAX_FRAMES = 1 << 40
+from ..limits import MAX_MACHINE_FRAMES
+from . import compat
 
-#: Offsets by guest word: wc_version, wc_sec, wc_nsec; then arch.max_pfn and what follows it.
-_WALLCLOCK = {8: 3072, 4: 2304}
-_ARCH = {8: (3088, 3096, 3112, 3120, 3128), 4: (2316, 2320, 2328, 2332, 2336)}
+PAGE = 4096
+#: Offsets by the guest's word: of wc_version, wc_sec, wc_nsec; of the members that SharedInfo has.
+_WALLCLOCK: dict[int, int] = {
+    word: compat.value(f"shared_info.wc_version {word}") for word in (8, 4)
+}
+_ARCH: dict[int, tuple[int, ...]] = {
+    word: compat.value(f"shared_info.arch {word}") for word in (8, 4)
+}
 
 
 class SharedInfo(NamedTuple):
-    """What a PV guest tells of its P2M."""
+    """What a PV guest publishes of its P2M."""
 
     #: Word size of the guest.
     word: int
     #: Number of pfns.
     max_pfn: int
-    #: mfn of the topmost frame-list page; 0: not set up; all ones: no such list.
+    #: mfn of the top page of the frame-list tree; 0: not set up; all ones: no such tree.
     frame_list_list: int
     #: The root under which ``p2m_vaddr`` is mapped, as a cr3: folded for a 32-bit guest. 0: none.
     p2m_cr3: int
@@ -30,8 +34,8 @@ class SharedInfo(NamedTuple):
 
     @property
     def has_frame_list(self) -> bool:
-        """Whether there is a frame-list tree; modern domUs may say that there is none."""
-        # 32-bit guests of 64-bit toolstacks were seen with either width of all ones.
+        """Whether there is a frame-list tree; modern domUs may have none."""
+        # 32-bit guests of 64-bit toolstacks have all ones of either width.
         none = (0, 0xFFFF_FFFF, (1 << self.word * 8) - 1)
         return self.max_pfn > 0 and self.frame_list_list not in none
 
@@ -49,7 +53,7 @@ class SharedInfo(NamedTuple):
 def unfold(cr3: int, word: int) -> int:
     """The machine address in a PV guest's cr3.
 
-    A 32-bit one has the bits of the mfn above the 20 that fit in its low 12.
+    That of a 32-bit guest has the mfn's bits from 20 on in its lowest 12 bits.
     """
     if word == 4:
         return cr3 & 0xFFFF_F000 | (cr3 & 0xFFF) << 32
@@ -57,7 +61,7 @@ def unfold(cr3: int, word: int) -> int:
 
 
 def parse(page: bytes, word: int) -> SharedInfo:
-    """Reads the page as a guest of this word wrote it; whether one did is for ``score`` to tell."""
+    """Reads the page as one of a guest with this word; ``score`` decides whether it is."""
     return SharedInfo(word, *(int.from_bytes(page[at : at + word], "little") for at in _ARCH[word]))
 
 
@@ -70,23 +74,23 @@ def wallclock(page: bytes, word: int) -> tuple[int, int]:
     )
 
 
-def score(info: SharedInfo, max_frames: int, read_frame: Callable[[int], bytes | None]) -> int:
-    """How much speaks for ``info`` being what a guest published: 0 is nothing, below 0 against.
+def score(info: SharedInfo, read_frame: Callable[[int], bytes | None]) -> int:
+    """The evidence that a guest published ``info``: 0 is none, a negative score contradicts it.
 
-    ``read_frame`` gives a machine frame's bytes, None where there are none.
+    ``read_frame`` returns the contents of a machine frame, or None.
     """
     if info.max_pfn == 0:
         empty = not (info.frame_list_list or info.p2m_cr3 or info.p2m_vaddr)
         return 0 if empty else -1
-    if info.max_pfn > MAX_FRAMES:
+    if info.max_pfn > MAX_MACHINE_FRAMES:
         return -1
     found = 0
     if info.has_frame_list:
-        lists = _first_mfn(info.frame_list_list, info.word, max_frames, read_frame)
+        lists = _first_mfn(info.frame_list_list, info.word, read_frame)
         if lists is None:
             return -1
         # A list of lists of mfns.
-        found += 1 + (_first_mfn(lists, info.word, max_frames, read_frame) is not None)
+        found += 1 + (_first_mfn(lists, info.word, read_frame) is not None)
     if info.has_linear:
         if read_frame(info.root // PAGE) is None:
             return -1
@@ -94,14 +98,12 @@ def score(info: SharedInfo, max_frames: int, read_frame: Callable[[int], bytes |
     return found
 
 
-def _first_mfn(
-    mfn: int, word: int, max_frames: int, read_frame: Callable[[int], bytes | None]
-) -> int | None:
+def _first_mfn(mfn: int, word: int, read_frame: Callable[[int], bytes | None]) -> int | None:
     """The first entry of a list page, if it is a possible mfn."""
-    if not 0 < mfn < max_frames:
+    if not 0 < mfn < MAX_MACHINE_FRAMES:
         return None
     page = read_frame(mfn)
     if page is None:
         return None
     entry = int.from_bytes(page[:word], "little")
-    return entry if 0 < entry < max_frames else None
+    return entry if 0 < entry < MAX_MACHINE_FRAMES else None

@@ -1,4 +1,4 @@
-"""The stacks of the hypervisor itself: what each pCPU was doing, down to the guest it ran."""
+"""Backtraces of the hypervisor: the stack of each pCPU, down to the guest that it ran."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class PcpuTrace:
     """One pCPU's stack."""
 
     pcpu: Pcpu
-    #: The domain and the number of the vCPU it was running; None for one that is not known.
+    #: The domain and the id of the vCPU that it was running; None if they are not known.
     domain: int | None
     vcpu: int | None
     frames: list[Frame]
-    #: Why there are no more frames; None where the stack was read to the guest.
+    #: Why there are no more frames; None if the stack was unwound down to the guest.
     stopped: str | None
 
 
@@ -42,12 +42,12 @@ def traces(xen: XenHost, methods: Sequence[str] | None = None) -> list[PcpuTrace
 def _unwinder(xen: XenHost, methods: Sequence[str] | None) -> Unwinder | None:
     if xen.symbols is None:
         return None
-    # None: symbols from a map file, which has no unwind tables.
+    # A map file has symbols (``image`` is None) but no unwind tables.
     return Unwinder(xen.image, xen.symbols, xen.memory.virtual, methods=methods)
 
 
 def _frames(pcpu: Pcpu, unwinder: Unwinder | None) -> tuple[list[Frame], str | None]:
-    """From Xen's registers to the guest's; without symbols those two ends alone."""
+    """The frames from Xen's registers to the guest's; only these two without symbols."""
     stopped: str | None
     if not pcpu.registers:
         return [], "its registers are not known: it has no NT_PRSTATUS note"
@@ -58,16 +58,16 @@ def _frames(pcpu: Pcpu, unwinder: Unwinder | None) -> tuple[list[Frame], str | N
         found = unwinder.unwind(pcpu.registers, stacks=_bounds(pcpu), exact=True)
         frames, stopped = found.frames, found.stopped
     if pcpu.guest is not None and not any(frame.user for frame in frames):
-        # The unwinder did not get there, but where the guest's registers are is known.
+        # The unwinder stopped earlier, but the guest's registers are known.
         frames.append(Frame(pcpu.guest.registers, "cpu_info", user=True))
     return frames, stopped
 
 
 def _bounds(pcpu: Pcpu) -> list[tuple[int, int]]:
-    """The stacks within a pCPU's: where Xen's own frames end, the guest's registers begin.
+    """The stacks within a pCPU's stack. Xen's own frames end where the guest's registers begin.
 
-    On x86_64 the low pages are one-page stacks for NMI, double fault and machine check; an
-    interruption leads from such a page to the primary stack, the last two pages at least.
+    On x86_64 the low pages are one-page stacks for NMI, double fault and machine check. From such a
+    page the unwinder goes on to the primary stack, which is at least the last two pages.
     """
     if pcpu.stack is None or pcpu.guest is None:
         return [] if pcpu.stack is None else [pcpu.stack]

@@ -1,16 +1,16 @@
-"""The vCPUs of a domain: what each was doing, and where its registers are."""
+"""The vCPUs of a domain: their states and their registers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..budget import Allowance
+from ..budget import Budget, BudgetExceededError
 from . import frames
 from .infer import RUNSTATES, root_of, vcpu_addresses
 from .layout import Layout
 from .memory import PAGE, XenMemory
 from .pcpus import Pcpu
 
-#: Where Xen saves the registers of a vCPU when another takes its pCPU.
+#: Where Xen saves the registers of a vCPU when another vCPU takes its pCPU.
 STRUCT = "struct vcpu"
 
 
@@ -23,18 +23,17 @@ class XenVcpu(NamedTuple):
     address: int | None
     #: The pCPU that it runs on or ran on last.
     pcpu: int | None
-    #: "running", or why not: "runnable", "blocked", "offline"; "not running" where Xen's reason is
-    #: not known.
+    #: "running", "runnable", "blocked", "offline"; "not running" if the reason is not known.
     state: str
-    #: Whether a pCPU was running it, be it one without notes.
+    #: Whether a pCPU was running it, possibly one without notes.
     running: bool
-    #: Machine address of the page table that was its processor's root.
+    #: Machine address of its page-table root.
     root: int | None
-    #: The guest's registers; None if it never ran, or they are lost.
+    #: The guest's registers; None if it never ran, or if they are not in the dump.
     registers: dict[str, int] | None
-    #: Who saved them, in words.
+    #: Where they were found, in words.
     where: str | None
-    #: "pv" or "hvm", by its registers; None without any.
+    #: "pv" or "hvm", by its registers; None without registers.
     kind: str | None = None
     #: Word size of the mode it was in; None without registers.
     word: int | None = None
@@ -43,19 +42,19 @@ class XenVcpu(NamedTuple):
     stale: bool = False
 
     def narrowed(self) -> "XenVcpu":
-        """The same as a 32-bit guest's."""
+        """The same vCPU with 32-bit registers."""
         return self._replace(registers=frames.narrow(self.registers or {}), word=4)
 
 
 class OnPcpus:
-    """What each pCPU of a host was running, looked up by whose it is."""
+    """The vCPUs that the pCPUs of a host were running."""
 
     def __init__(self, memory: XenMemory, layout: Layout, pcpus: Sequence[Pcpu]) -> None:
         #: By the address of the vCPU that it was running.
         self.by_vcpu: dict[int, Pcpu] = {}
-        #: By the ``struct domain`` that this vCPU names.
+        #: By the ``struct domain`` of this vCPU.
         self.by_domain: dict[int, list[Pcpu]] = {}
-        #: Those with a guest's registers on their stack, by the root they used.
+        #: Those with a guest's registers on their stack, by page-table root.
         self.by_root: dict[int, list[Pcpu]] = {}
         #: Numbers of those whose stack is known, and with it the guest that ran there last.
         self._with_stack = {pcpu.number for pcpu in pcpus if pcpu.stack is not None}
@@ -72,21 +71,38 @@ class OnPcpus:
                 self.by_root.setdefault(root, []).append(pcpu)
 
     def has_stack(self, pcpu: int | None) -> bool:
-        """Whether the stack of that pCPU is known; None for one that may be any."""
+        """Whether the stack of that pCPU is known; with None, that of every pCPU."""
         return self._all_have_stack if pcpu is None else pcpu in self._with_stack
 
 
 def read(
-    memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, domain: int, room: Allowance
+    memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, domain: int, budget: Budget
 ) -> tuple[list[XenVcpu], list[str]]:
-    """The vCPUs of the ``struct domain`` at that address, and what is wrong with them.
+    """The vCPUs of the ``struct domain`` at that address, and warnings.
 
-    As many as there is ``room`` for in the dump, of which all domains together use it up.
+    The list is incomplete if ``budget``, which all domains share, is exhausted.
     """
+    vcpus: list[XenVcpu] = []
     warnings: list[str] = []
-    found = _addresses(memory, layout, on_pcpus, domain, room, warnings)
-    owners = _left_on_stacks(memory, layout, on_pcpus, [vcpu for _, vcpu, _ in found], room)
-    vcpus = []
+    try:
+        with memory.charging(budget):
+            _read_all(memory, layout, on_pcpus, domain, vcpus, warnings)
+    except BudgetExceededError as error:
+        warnings.append(f"vCPUs are left out: {error}")
+    return vcpus, warnings
+
+
+def _read_all(
+    memory: XenMemory,
+    layout: Layout,
+    on_pcpus: OnPcpus,
+    domain: int,
+    vcpus: list[XenVcpu],
+    warnings: list[str],
+) -> None:
+    """Appends the vCPUs of a domain to ``vcpus``."""
+    found = _addresses(memory, layout, on_pcpus, domain, warnings)
+    owners = _left_on_stacks(memory, layout, on_pcpus, [vcpu for _, vcpu, _ in found])
     for number, address, problem in found:
         if problem is not None:
             warnings.append(f"vCPU {number} at {address:#x}: {problem}")
@@ -99,9 +115,6 @@ def read(
             vcpu = vcpu._replace(warnings=(text,), stale=True)
         warnings += vcpu.warnings
         vcpus.append(vcpu if problem is None else vcpu._replace(warnings=(problem,)))
-    if room.left == 0:
-        warnings.append("vCPUs are left out: the domains claim more than the dump can hold")
-    return vcpus, warnings
 
 
 def _addresses(
@@ -109,23 +122,22 @@ def _addresses(
     layout: Layout,
     on_pcpus: OnPcpus,
     domain: int,
-    room: Allowance,
     warnings: list[str],
 ) -> list[tuple[int, int, str | None]]:
-    """The vCPUs by max_vcpus, as far as it makes sense, else as many as are sound."""
-    found = list(vcpu_addresses(memory, layout, domain, None, room))
+    """The vCPUs by max_vcpus if that is plausible, else those that are intact."""
+    found = list(vcpu_addresses(memory, layout, domain, None))
     at = layout.get("domain.max_vcpus")
     count = memory.number(domain + at, 4) if at is not None else None
     if count is not None and count != len(found):
-        every = list(vcpu_addresses(memory, layout, domain, count, room))
+        every = list(vcpu_addresses(memory, layout, domain, count))
         good = sum(problem is None for _, _, problem in every)
         if good >= len(found) and len(every) <= 2 * good + 8:
             if not every:
-                warnings.append(f"max_vcpus says {count}, but no vCPU can be found")
+                warnings.append(f"max_vcpus is {count}, but no vCPU can be found")
             found = every
         else:
-            warnings.append(f"max_vcpus says {count}, but {len(found)} vCPUs are sound")
-    # Those that pCPUs were running are known even where the array is lost.
+            warnings.append(f"max_vcpus is {count}, but {len(found)} vCPUs are intact")
+    # Those that pCPUs were running are known even without the array.
     known = {address for _, address, _ in found}
     for pcpu in on_pcpus.by_domain.get(domain, ()):
         vcpu = pcpu.vcpu
@@ -144,8 +156,8 @@ def _read_one(
     on: Pcpu | None,
     left_on: Pcpu | None,
 ) -> XenVcpu:
-    """``vcpu`` is its number and address; ``on`` was running it; on the stack of ``left_on``, now
-    idle, its registers still lie.
+    """``vcpu`` is its id and address; ``on`` is the pCPU that was running it, ``left_on`` an idle
+    one that still has its registers on the stack.
     """
     number, address = vcpu
     warnings: tuple[str, ...] = ()
@@ -166,10 +178,10 @@ def _read_one(
         if left_on is not None:
             frame = left_on.guest
             where = f"pCPU {left_on.number}'s Xen stack, left there when it went idle"
-            # It may still say that it is running.
+            # Its runstate may still be "running".
             state = "not running" if state == RUNSTATES[0] else state
         elif state == RUNSTATES[0]:
-            # Its registers are on the stack of a pCPU without notes; those in its struct are stale.
+            # Its registers are on the stack of a pCPU without notes; those in the struct are stale.
             frame, where = None, None
             warnings = (f"vCPU {number} was running, but no pCPU's notes lead to its registers",)
         else:
@@ -202,14 +214,14 @@ def _saved(memory: XenMemory, layout: Layout, vcpu: int) -> frames.GuestFrame | 
 
 
 def _left_on_stacks(
-    memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, vcpus: Sequence[int], room: Allowance
+    memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, vcpus: Sequence[int]
 ) -> dict[int, Pcpu]:
-    """Which of a domain's vCPUs have their registers on the stack of a pCPU that is idle now.
+    """The vCPUs of a domain whose registers are on the stack of an idle pCPU, with that pCPU.
 
     A switch to Xen's idle vCPU changes neither cr3 nor the guest's segment bases and saves nothing:
     ``arch.user_regs`` of the vCPU that ran is stale until another guest takes the pCPU. So the
-    pCPU's cr3 tells whose frame is on its stack; among vCPUs of one domain that share a root, as
-    idle ones do, the kernel's gs_base, and last the pCPU they name.
+    pCPU's cr3 identifies the owner of the frame on its stack. If several vCPUs of the domain have
+    this root, as idle ones do, the kernel's gs_base decides, and then the pCPU that they ran on.
     """
     cr3_at, gs_at = layout.get("vcpu.cr3"), layout.get("vcpu.gs_base")
     processor_at = layout.get("vcpu.processor")
@@ -232,9 +244,8 @@ def _left_on_stacks(
         for pcpu in on_pcpus.by_root[root]:
             if pcpu.guest is None or pcpu.vcpu in own:
                 continue
-            # A stack holds one guest's registers, and few domains ask for them.
-            if not room.take(PAGE):
-                break
+            # Nothing is read here, but thousands of domains may claim the same root.
+            memory.charge(PAGE)
             base = pcpu.guest.registers.get("gs_base")
             if gs_at is None or not base or not frames.in_kernel(pcpu.guest.registers):
                 base = None
@@ -248,7 +259,7 @@ def _left_on_stacks(
 
 
 class _Groups:
-    """vCPUs by the kernel's gs_base, by the pCPU they name, by both and by neither."""
+    """vCPUs by the kernel's gs_base, by the pCPU they ran on, by both and by neither."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[int | None, int | None], set[int]] = {}
@@ -261,7 +272,7 @@ class _Groups:
             self._groups.setdefault(key, set()).add(vcpu)
 
     def only(self, base: int | None, processor: int | None) -> int | None:
-        """The one vCPU of a group; None if it has none or several."""
+        """The vCPU of a group of one; None for other groups."""
         group = self._groups.get((base, processor), ())
         return next(iter(group)) if len(group) == 1 else None
 

@@ -3,6 +3,8 @@
 //! Each constant's documentation says what is limited, in which unit, and why real input stays
 //! below it. Limits that scale with the dump are [`crate::budget::Budget`]s.
 
+// == Files ==
+
 /// Mapped files at once. Further ones are read by `pread`.
 pub const MAX_MAPPED_FILES: usize = 1024;
 
@@ -39,6 +41,8 @@ pub const MAX_DUMP_CORE_VCPUS: u64 = 1 << 14;
 /// Buckets of the index over the runs of a dump's memory, 8 bytes each.
 pub const MAX_RUN_BUCKETS: usize = 1 << 16;
 
+// == P2M ==
+
 /// pfns of a P2M: 256 TiB of memory, sixteen times Xen's largest host.
 pub const MAX_P2M_PAGES: u64 = 1 << 36;
 
@@ -60,6 +64,8 @@ pub const MAX_REMEMBERED_COMPARISONS: usize = 1 << 16;
 /// In sound P2Ms each has a table or page that was not compared before, and none is split more than
 /// once.
 pub const MAX_COMPARISONS_PER_PAGE: u64 = 4;
+
+// == Images ==
 
 /// Section headers of an image. A module built with a section for each function has 20,000.
 pub const MAX_IMAGE_SECTIONS: usize = 1 << 17;

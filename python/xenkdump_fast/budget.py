@@ -5,7 +5,13 @@ is no larger than the memory that the dump holds. In a hostile dump thousands of
 one page, and each of them is another walk through it. A budget ends such a walk.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ._native import AbsentError
+
+#: A read of fewer bytes is charged as one of this size: it takes as long.
+_MIN_CHARGE = 256
 
 
 class BudgetExceededError(AbsentError):
@@ -31,10 +37,15 @@ class Budget:
         """Charges ``amount``; BudgetExceededError, and nothing remains, if that is too much."""
         if amount > self.remaining:
             self.remaining = 0
-            raise BudgetExceededError(f"the {self.name} are more than the dump can hold")
+            raise BudgetExceededError(self.reason)
         self.remaining -= amount
         if self._parent is not None:
             self._parent.spend(amount)
+
+    @property
+    def reason(self) -> str:
+        """Why the work ends if this budget is exhausted."""
+        return f"the {self.name} are more than the dump can hold"
 
     def nested(self, name: str, size: int) -> "Budget":
         """A budget within this one."""
@@ -44,6 +55,40 @@ class Budget:
     def exhausted(self) -> bool:
         """Whether nothing remains, of this budget or of one around it."""
         return self.remaining <= 0 or (self._parent is not None and self._parent.exhausted)
+
+
+class Charged:
+    """Memory whose reads are charged to a budget, so that what walks through it need not count.
+
+    Within ``with memory.budget("module tables", size):`` every read is charged, and one that the
+    budget does not cover raises BudgetExceededError. A generator must not suspend within the block:
+    the reads of its caller would be charged, too.
+    """
+
+    _budget: Budget | None = None
+
+    @contextmanager
+    def budget(self, name: str, size: int) -> Iterator[Budget]:
+        """Charges the reads within to a new budget, and to the one around it if there is one."""
+        outer = self._budget
+        with self.charging(
+            Budget(name, size) if outer is None else outer.nested(name, size)
+        ) as own:
+            yield own
+
+    @contextmanager
+    def charging(self, budget: Budget) -> Iterator[Budget]:
+        """Charges the reads within to ``budget``."""
+        outer, self._budget = self._budget, budget
+        try:
+            yield budget
+        finally:
+            self._budget = outer
+
+    def charge(self, size: int) -> None:
+        """Charges a read of ``size`` bytes, or other work that takes as long."""
+        if self._budget is not None:
+            self._budget.spend(max(size, _MIN_CHARGE))
 
 
 class Allowance:

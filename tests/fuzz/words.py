@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import xenkdump_fast as xk
 from xenkdump_fast._native import AddressSpace
-from xenkdump_fast.linux import modules, percpu, stacks, tasks
+from xenkdump_fast.linux import modules, percpu, tasks
 from xenkdump_fast.linux.kernel import Kernel
 
 PAGE = 4096

@@ -89,21 +89,3 @@ class Charged:
         """Charges a read of ``size`` bytes, or other work that takes as long."""
         if self._budget is not None:
             self._budget.spend(max(size, _MIN_CHARGE))
-
-
-class Allowance:
-    """Being replaced by ``Budget``."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, size: int) -> None:
-        #: Bytes that may still be looked at.
-        self.left = size
-
-    def take(self, size: int) -> bool:
-        """Spends ``size`` bytes; False, and nothing is left, where there are not so many."""
-        if size > self.left:
-            self.left = 0
-            return False
-        self.left -= size
-        return True

@@ -20,7 +20,7 @@ PRB, DESCS, INFOS, TEXT = 0x3000, 0x20000, 0x30000, 0x40000
 #: What ``log`` imports when it needs it, and the fuzzer before.
 LATE = (bytes_ring, record_ring, lockless_ring)
 #: By the first byte of an input: a kernel's symbols, its layouts, and where each piece goes.
-GENERATIONS: tuple[tuple[Mapping[str, int], dict[str, Any], tuple[int, ...]], ...] = (
+FORMATS: tuple[tuple[Mapping[str, int], dict[str, Any], tuple[int, ...]], ...] = (
     (TestBytes.SYMBOLS, {}, (VARIABLES, BUFFER)),
     (TestRecords.SYMBOLS, TestRecords.LAYOUT, (VARIABLES, BUFFER)),
     (
@@ -46,15 +46,20 @@ class CountingMemory(Memory):
 
 
 def only_small_rings() -> None:
-    """Lets the package refuse large rings: most of the time would go into missing pages."""
-    bytes_ring.MAX_SIZE = record_ring.MAX_SIZE = 1 << 14
-    lockless_ring.MAX_SIZE_BITS, lockless_ring.MAX_COUNT_BITS = 14, 9
+    """Makes the package refuse large rings: most of the time would be spent on missing pages."""
+    for module, name, limit in (
+        (bytes_ring, "MAX_LOG_SIZE", 1 << 14),
+        (record_ring, "MAX_LOG_SIZE", 1 << 14),
+        (lockless_ring, "MAX_LOG_SIZE", 1 << 14),
+        (lockless_ring, "MAX_LOG_DESCRIPTORS", 1 << 9),
+    ):
+        setattr(module, name, limit)
 
 
 def check(data: bytes) -> None:
     """Reads the log, and shows it in both ways: clean text, or an error of our own."""
     given = Input(data)
-    symbols, layouts, places = GENERATIONS[given.number(1) % len(GENERATIONS)]
+    symbols, layouts, places = FORMATS[given.number(1) % len(FORMATS)]
     kernel = FakeKernel(symbols, layouts)
     kernel.memory_held = 1 << 32  # what a ring claims is looked for, though none of it is there
     memory = kernel.__dict__["memory"] = kernel.__dict__["virtual"] = CountingMemory()
@@ -79,7 +84,7 @@ def check(data: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """A sound log of each generation."""
+    """An intact log of each format."""
     yield b"\0" + pieces(
         [
             words(8, BUFFER, 256, 60, 60),

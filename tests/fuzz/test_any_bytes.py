@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from xenkdump_fast.linux.printk import lockless_ring
+from xenkdump_fast.limits import MAX_LOG_DESCRIPTORS
 from xenkdump_fast.xen import domains
 
 from . import domain_list, linux, printk
@@ -76,6 +76,6 @@ def test_descriptors_that_are_not_there(head: int) -> None:
     seed = list(printk.seeds())[3]
     at = 1 + 2 + 8 + 2
     assert seed[at] == 3
-    for bits in (lockless_ring.MAX_COUNT_BITS, 23):
+    for bits in (MAX_LOG_DESCRIPTORS.bit_length() - 1, 23):
         claim = bits.to_bytes(8, "little") + seed[at + 8 : at + 24] + head.to_bytes(8, "little")
         printk.check(seed[:at] + claim + seed[at + len(claim) :])

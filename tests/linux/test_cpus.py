@@ -1,4 +1,4 @@
-"""Which registers belong to which CPU."""
+"""Assignment of saved registers to CPUs."""
 
 import struct
 from types import SimpleNamespace
@@ -7,26 +7,27 @@ from typing import Any, Literal
 import pytest
 
 from xenkdump_fast._native import Note
-from xenkdump_fast.linux import cpus, percpu
+from xenkdump_fast.limits import MAX_CPUS
+from xenkdump_fast.linux import cpus
 from xenkdump_fast.linux.cpus import VcpuContext
 
 from .fakes import FakeKernel, words
 
 MASK, STACKS = 0x1000, 0x10_0000
 POINTER, PER_CPU, ARRAY = 0x2000, 0x3000, 0x4000
-#: Per-cpu areas.
+#: Offsets of per-CPU areas.
 OFFSETS = [0x60_0000, 0x70_0000]
 
 
 class Registers(dict[str, int]):  # noqa: PLW1641
-    """Registers that are compared with no others."""
+    """Registers that must not be compared."""
 
     def __eq__(self, other: object) -> bool:
         raise AssertionError("registers were compared")
 
 
 class Active(dict[int, Any]):
-    """Tasks that count how often all of them are gone through."""
+    """Tasks that count iterations over all of them."""
 
     walks = 0
 
@@ -78,7 +79,7 @@ def test_two_on_one_stack() -> None:
 
 
 def test_more_notes_than_there_are_cpus() -> None:
-    contexts = [context(0)] * percpu.MAX_CPUS + [context(stack(0), note=percpu.MAX_CPUS)]
+    contexts = [context(0)] * MAX_CPUS + [context(stack(0), note=MAX_CPUS)]
     contexts[1] = context(stack(1), note=1)
     assert set(cpus.assign(kernel_of(2), contexts, active(2))) == {1}
 

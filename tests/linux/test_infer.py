@@ -1,14 +1,17 @@
-"""Inference on memory that is not what it seems."""
+"""Inference of struct layouts from damaged and hostile memory."""
 
 import random
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from xenkdump_fast import AbsentError
+from xenkdump_fast.budget import BudgetExceededError
+from xenkdump_fast.limits import MAX_RUNQUEUE, MAX_TASK_SAMPLE_WALKS, MAX_TIMEKEEPER
 from xenkdump_fast.linux.infer import INFERRERS, Inference, clock, runqueue, task
-from xenkdump_fast.linux.infer.sample import Sample
+from xenkdump_fast.linux.infer.task_sample import TaskSample
 from xenkdump_fast.linux.tasklist import MIN_SIZE
 
 from .fakes import FakeKernel, words
@@ -29,7 +32,7 @@ SYMBOLS = {
 
 
 def kernel_of(data: bytes, word: int) -> FakeKernel:
-    """Every symbol leads to the same bytes, which start with the name of the first task."""
+    """A kernel whose symbols all point to copies of ``data``; init_task has its name."""
     kernel = FakeKernel(SYMBOLS, word=8 if word == 8 else 4)
     for address in SYMBOLS.values():
         if address % 4096 == 0:
@@ -49,19 +52,19 @@ def test_noise(struct: str, seed: int, word: int) -> None:
 
 @pytest.mark.parametrize("word", [4, 8])
 @pytest.mark.parametrize("struct", INFERRERS)
-def test_every_word_leads_to_init_task(struct: str, word: int) -> None:
+def test_every_word_points_to_init_task(struct: str, word: int) -> None:
     kernel = kernel_of(words(word, *[INIT_TASK] * (0x8000 // word)), word)
     assert struct not in Inference(kernel, "no types")
 
 
-def test_a_task_list_that_ends_in_a_hole() -> None:
+def test_a_task_list_that_ends_in_missing_memory() -> None:
     kernel = kernel_of(bytes(0x8000), 4)
     kernel.memory.write(INIT_TASK + 0x100, words(4, 0xD000_0000, 0xD000_0000))
     with pytest.raises(AbsentError, match="cannot be inferred"):
         Inference(kernel, "no types").member("task_struct.pid")
 
 
-def test_a_task_list_in_memory_that_only_five_levels_reach() -> None:
+def test_a_task_list_in_memory_mapped_by_five_levels() -> None:
     # Seen on 6.12 with KASLR: the direct mapping at 0xff25ef7a40000000.
     kernel = kernel_of(bytes(0x8000), 8)
     kernel.location = kernel.location._replace(paging="x86_64-la57")
@@ -71,16 +74,16 @@ def test_a_task_list_in_memory_that_only_five_levels_reach() -> None:
         kernel.memory.write(address, bytes(0x4000))
         kernel.memory.write(address + 0x100, words(8, *(each + 0x100 for each in around)))
         kernel.memory.write(address + 0x200, b"swapper/0\0")
-    assert [leader.address for leader in Sample(kernel).leaders] == addresses[1:]
+    assert [leader.address for leader in TaskSample(kernel).leaders] == addresses[1:]
 
 
 FAR = 0xFFFF_8880_0000_0000
-#: Of tasks whose memory has names and pids in all words that lead nowhere.
+#: Offsets in task_structs that are full of names.
 TASKS, THREADS, TGID = 0x110, 0x2F0, 0x400
 
 
 def kernel_with_leaders(count: int, distance: int) -> FakeKernel:
-    """A kernel of as many leaders, of which each starts so far behind the last."""
+    """A kernel with ``count`` leaders, ``distance`` bytes apart."""
     kernel = kernel_of(bytes(0x8000), 8)
     kernel.memory.write(FAR, b"aa \0" * ((count * distance + 0x8000) // 4))
     around = [INIT_TASK, *(FAR + i * distance for i in range(count)), INIT_TASK]
@@ -90,21 +93,21 @@ def kernel_with_leaders(count: int, distance: int) -> FakeKernel:
     return kernel
 
 
-def test_leaders_that_overlap_are_none() -> None:
-    """4095 of them in 130 KiB were compared with each other for 7 s."""
-    assert len(Sample(kernel_with_leaders(100, MIN_SIZE)).leaders) == 100
-    with pytest.raises(AbsentError, match="no list leads"):
-        Sample(kernel_with_leaders(100, 0x20))
+def test_overlapping_leaders_are_refused() -> None:
+    """Comparing 4095 of them in 130 KiB with each other took 7 s."""
+    assert len(TaskSample(kernel_with_leaders(100, MIN_SIZE)).leaders) == 100
+    with pytest.raises(AbsentError, match="on no list with other tasks"):
+        TaskSample(kernel_with_leaders(100, 0x20))
 
 
-def test_no_more_leaders_than_the_dump_can_hold() -> None:
+def test_leaders_are_limited_by_the_memory_held() -> None:
     kernel = kernel_with_leaders(100, MIN_SIZE)
     kernel.memory_held = 5 * 0x4000
-    assert len(Sample(kernel).leaders) == 5
+    assert len(TaskSample(kernel).leaders) == 5
 
 
-def test_threads_at_any_offset_are_gone_through_but_once() -> None:
-    """A chain that does not come back was followed anew for each offset of a task_struct."""
+def test_walks_of_lists_share_a_budget() -> None:
+    """A chain that does not return to its head was followed again for each offset."""
     kernel = kernel_with_leaders(3, 0x4000)
     kernel.memory_held = 1 << 16
     many, base = 1000, FAR + 0x10_0000
@@ -112,14 +115,17 @@ def test_threads_at_any_offset_are_gone_through_but_once() -> None:
     for i in range(many):
         kernel.memory.number(base + i * 64, base + (i + 1) % many * 64, 8)
     kernel.memory.number(FAR + THREADS, base, 8)
-    sample = Sample(kernel)
+    sample = TaskSample(kernel)
     kernel.memory.reads = 0
-    for _ in range(100):
-        assert not task._groups(kernel, sample, THREADS, TGID)
-    assert 3 * many < kernel.memory.reads < 4 * (kernel.memory_held // 8)
+    assert not task._are_thread_groups(kernel, sample, THREADS, TGID)
+    with suppress(BudgetExceededError):
+        for _ in range(100):
+            assert not task._are_thread_groups(kernel, sample, THREADS, TGID)
+    assert sample.budget.exhausted
+    assert 3 * many < kernel.memory.reads <= MAX_TASK_SAMPLE_WALKS * kernel.memory_held // 256
 
 
-def test_a_timekeeper_as_large_as_its_symbol_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_the_timekeeper_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = kernel_of(bytes(0x8000), 8)
     monkeypatch.setattr(kernel.symbols, "all", lambda name: [SimpleNamespace(size=1 << 40)])
     sizes: list[int] = []
@@ -132,11 +138,11 @@ def test_a_timekeeper_as_large_as_its_symbol_claims(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(kernel, "data", counted)
     with pytest.raises(AbsentError):
         clock.timekeeper(kernel, Inference(kernel, "no types"))
-    assert sizes[0] == clock.MAX_SIZE
+    assert sizes[0] == MAX_TIMEKEEPER
 
 
-def test_no_more_run_queues_than_the_dump_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """8192 of them, of 32 KiB each, may be one."""
+def test_run_queues_are_limited_by_the_memory_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8192 of them, with 32 KiB each, may be the same memory."""
     kernel = kernel_of(bytes(0x8000), 8)
     kernel.symbols.update(__cpu_possible_mask=FAR, __per_cpu_offset=FAR + 8)  # type: ignore[attr-defined]
     kernel.memory.write(FAR, words(8, (1 << 64) - 1, *range(64)))
@@ -148,8 +154,8 @@ def test_no_more_run_queues_than_the_dump_can_hold(monkeypatch: pytest.MonkeyPat
         sample=SimpleNamespace(word=8, words=lambda start, end: iter([start])),
         member=lambda path: SimpleNamespace(offset=0),
     )
-    for size, most in ((0x800, 16), (runqueue.MAX_SIZE, 2)):
+    for size, count in ((0x800, 16), (MAX_RUNQUEUE, 2)):
         monkeypatch.setattr(kernel.symbols, "all", lambda name, at=size: [SimpleNamespace(size=at)])
         with pytest.raises(AbsentError):
             runqueue.rq(kernel, inference)
-        assert len(taken.pop()) == most
+        assert len(taken.pop()) == count

@@ -13,7 +13,7 @@ def test_a_member_that_is_no_number_is_absent(size: int) -> None:
     kernel = FakeKernel({}, fields)
     kernel.memory.number(0x1008, 7, 8)
     for member in fields:
-        with pytest.raises(AbsentError, match=f"is no number: it has {size} bytes"):
+        with pytest.raises(AbsentError, match=f"is not a number: it has {size} bytes"):
             kernel.read(0x1000, member)
 
 

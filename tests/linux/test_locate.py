@@ -8,8 +8,9 @@ import pytest
 
 import xenkdump_fast as xk
 from xenkdump_fast._native import Dump, Image
+from xenkdump_fast.limits import MAX_ROOTS, MAX_VMCOREINFO_NOTE
 from xenkdump_fast.linux.boot import kaslr, vmcoreinfo
-from xenkdump_fast.linux.boot.locate import BANNER, MOST_ROOTS, Banners, Root, Roots, locate
+from xenkdump_fast.linux.boot.locate import BANNER, Banners, Root, Roots, locate
 from xenkdump_fast.xen import memory, p2m_sources
 from xenkdump_forge import write_dump
 
@@ -48,10 +49,10 @@ def test_extents_of_vmcoreinfo() -> None:
 def test_a_text_longer_than_any() -> None:
     """A note of 8 MiB once became a quarter of a GiB of facts."""
     text = "OSRELEASE=6.1\n" + "".join(f"{i:x}=\n" for i in range(1 << 16))
-    assert len(text) > 4 * vmcoreinfo.MAX_TEXT
+    assert len(text) > 4 * MAX_VMCOREINFO_NOTE
     facts = vmcoreinfo.parse(text)
     assert facts["OSRELEASE"] == "6.1"
-    assert sum(len(key) + 2 for key in facts) < vmcoreinfo.MAX_TEXT + 10
+    assert sum(len(key) + 2 for key in facts) < MAX_VMCOREINFO_NOTE + 10
     note = SimpleNamespace(kind="vmcoreinfo_xen", fields={"text": text})
     dump: Any = SimpleNamespace(notes=[note] * 9)
     xen = memory.vmcoreinfo(dump)
@@ -168,7 +169,7 @@ def test_each_root_is_asked_once() -> None:
     assert len(list(p2m_sources.by_frame_list(dump, image))) == 8
     endless = (Root(number, "a note") for number in range(1 << 20))
     Roots(dump, image, endless).banners(0)
-    assert len(dump.asked) == 2 * MOST_ROOTS
+    assert len(dump.asked) == 2 * MAX_ROOTS
 
 
 def test_a_kernel_has_one_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

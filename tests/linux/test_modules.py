@@ -103,7 +103,7 @@ def test_the_tables_of_all_modules_are_no_more_than_the_dump() -> None:
 
 
 def test_a_dump_with_holes_is_not_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modules, "MAX_TABLES", 10 * PAGE)
+    monkeypatch.setattr(modules, "MAX_MODULE_TABLES", 10 * PAGE)
     kernel = loaded([(SYMBOLS, ROWS)] * 10)
     kernel.memory_held = 1 << 50
     assert load(kernel)[0] < 10

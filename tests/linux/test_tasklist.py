@@ -171,14 +171,14 @@ def test_groups_that_share_their_threads() -> None:
     found = tasklist.addresses(kernel)
     assert set(found) == {TASKS[0], *leaders, *(node - THREADS for node in nodes)}
     assert kernel.memory.reads < 10 * many
-    assert "go on in another group" in kernel.warnings[1]
+    assert "runs into another thread group" in kernel.warnings[1]
 
 
 def test_more_tasks_than_the_dump_can_hold() -> None:
     kernel = with_tree()
     kernel.memory_held = 4 * tasklist.MIN_SIZE
     assert tasklist.addresses(kernel) == TASKS[:4]
-    assert kernel.warnings == ["there are more tasks than the dump can hold: the first 4 are told"]
+    assert kernel.warnings == ["there are more tasks than the dump can hold: using the first 4"]
     # Where types say how large one is, that counts.
     kernel.types.layouts["task_struct"] = 2 * tasklist.MIN_SIZE  # type: ignore[attr-defined]
     assert tasklist.addresses(kernel) == TASKS[:2]
@@ -189,7 +189,7 @@ def test_a_list_of_more_entries_than_the_dump_can_hold() -> None:
     head = TASKS[0] + LIST
     kernel.memory_held = 3 * 16
     assert list(kernel.list(head)) == [task + LIST for task in TASKS[1:4]]
-    assert kernel.warnings == [f"the list at {head:#x} goes on after 3 entries"]
+    assert kernel.warnings == [f"the list at {head:#x} has more than 3 entries"]
     assert len(list(kernel.list(head, 2))) == 2
 
 

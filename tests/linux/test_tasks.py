@@ -49,7 +49,7 @@ def test_cpus_without_an_area_of_their_own() -> None:
     kernel = kernel_with([0x5000, 0x6000, 0x7000, 0x8000], possible=0b1111)
     kernel.memory.number(OFFSETS + 3 * 8, 0x1000, 8)
     assert tasks.active(kernel) == {0: 0x5000, 1: 0x6000, 2: 0x7000}
-    assert kernel.warnings == ["1 of the possible CPUs have no per-cpu area of their own"]
+    assert kernel.warnings == ["1 of the possible CPUs have no per-CPU area of their own"]
 
 
 def test_more_cpus_than_the_dump_can_hold() -> None:
@@ -58,5 +58,5 @@ def test_more_cpus_than_the_dump_can_hold() -> None:
     assert percpu.areas(kernel) == {0: 0, 1: 0x1000}
     kernel.symbols.update(__per_cpu_start=0x100, __per_cpu_end=0x100 + 8 * 4096)  # type: ignore[attr-defined]
     assert percpu.areas(kernel) == {0: 0}
-    assert kernel.warnings[0] == "there are more CPUs than the dump can hold: the first 2 are told"
+    assert kernel.warnings[0] == "there are more CPUs than the dump can hold: using the first 2"
     assert tasks.active(kernel) == {0: 0x5000}

@@ -44,7 +44,7 @@ def trace(
         elif not task.active:
             registers, slot = saved.start(task)
         else:
-            start = stacks.stranded(kernel, task)
+            start = stacks.start_without_registers(kernel, task)
             if start is None:
                 why = f"was running on CPU {task.cpu}, whose registers are not known"
                 return Trace(task, [], None, None, why)
@@ -69,10 +69,10 @@ def trace(
 
 
 def _has_no_stack(kernel: Kernel, task: Task) -> bool:
-    """Whether an exited task has given its stack back.
+    """Whether an exited task has freed its stack.
 
     A zombie's stack may be unmapped (seen on 5.10) or still readable and stale (6.12);
-    stack_refcount tells (4.9, 68f24b08ee89). Before that a zombie keeps its stack.
+    stack_refcount decides (4.9, 68f24b08ee89). Before 4.9 a zombie keeps its stack.
     """
     if task.stack == 0:
         return True

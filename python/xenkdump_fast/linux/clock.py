@@ -1,4 +1,4 @@
-"""A kernel's clocks: the wall clock, and the time since boot."""
+"""The clocks of a kernel: wall clock and time since boot."""
 
 import time
 
@@ -6,27 +6,27 @@ from .._native import AbsentError
 from . import compat
 from .kernel import Kernel
 
-#: The end of the year 9999. The kernel's own clock ends in 2262, when 63 bits of nanoseconds do.
+#: The end of the year 9999. The kernel's clock overflows in 2262, at 2^63 nanoseconds.
 LAST_SECOND = 253_402_300_799
 
 
 def date(kernel: Kernel) -> int:
-    """The wall clock, in seconds since 1970; AbsentError if no calendar has its time."""
+    """The wall clock, in seconds since 1970; AbsentError if it is not a valid date."""
     seconds = _wall_clock(kernel)
     if not 0 <= seconds <= LAST_SECOND:
-        raise AbsentError(f"the wall clock says {seconds} seconds")
+        raise AbsentError(f"the wall clock is invalid: {seconds} seconds since 1970")
     return seconds
 
 
 def _wall_clock(kernel: Kernel) -> int:
     if "xtime" in kernel.symbols:
-        # A timespec, until 3.3; since 2.6.33 there was a struct timekeeper of other things beside.
+        # A timespec, until 3.3. The struct timekeeper of 2.6.33 to 3.3 does not contain it.
         return kernel.pointer(kernel.symbols["xtime"])
     at = kernel.symbol("timekeeper")
     if "tk_data" in kernel.types:  # 6.13 on
         at += kernel.offset("tk_data.timekeeper")
     else:
-        # tk_core was an unnamed struct: a seqcount, then the timekeeper, which fills the rest.
+        # tk_core was an unnamed struct: a seqcount, then the timekeeper to its end.
         sizes = [
             symbol.size
             for name in compat.SYMBOLS["timekeeper"]
@@ -37,10 +37,10 @@ def _wall_clock(kernel: Kernel) -> int:
 
 
 def hertz(kernel: Kernel) -> int:
-    """HZ, which no symbol tells: tick_nsec is a second divided by it, give or take its rounding."""
+    """HZ. No symbol has it; tick_nsec is a second divided by HZ, rounded."""
     tick = kernel.pointer(kernel.symbol("tick_nsec"))
     if not 0 < tick <= 1_000_000_000:
-        raise AbsentError(f"tick_nsec is {tick}")
+        raise AbsentError(f"tick_nsec is {tick}: not a clock tick")
     return round(1_000_000_000 / tick)
 
 
@@ -53,5 +53,5 @@ def uptime(kernel: Kernel) -> int:
 
 
 def date_text(seconds: int) -> str:
-    """As crash prints it: ``Sun Nov 22 19:57:03 UTC 2026``."""
+    """A date in the format of crash: ``Sun Nov 22 19:57:03 UTC 2026``."""
     return time.strftime("%a %b %e %H:%M:%S UTC %Y", time.gmtime(seconds))

@@ -1,41 +1,41 @@
-"""What Linux called things when: the one table of names that changed.
+"""Renames of members and symbols, by version.
 
-Each key stands for one fact. Its candidates are tried in order, the newest name first; the comment
-says which version or commit changed it. A name that is spelt the same in all versions since 2.6.16
-needs no row: it is asked for by its own path (``task_struct.comm``).
+One row per key. Its candidates are tried in order, the newest name first; the comment names the
+version or commit of the rename. A name that is the same in all versions since 2.6.16 needs no row:
+its key is the path itself (``task_struct.comm``).
 """
 
-#: key -> candidate member paths, newest first.
+#: Candidates for the path of a member, newest first.
 MEMBERS: dict[str, tuple[str, ...]] = {
     # 5.14, 2f064a59a11f: a volatile unsigned int __state in place of volatile long state.
     "task.state": ("task_struct.__state", "task_struct.state"),
-    # thread_info moved into task_struct in 4.9 (c65eacbe290b), where cpu was a member of
-    # task_struct; 5.16 (bcf9033e5449) gave it back to thread_info.
+    # 4.9 (c65eacbe290b) moved thread_info into task_struct, and made its cpu a member of
+    # task_struct; 5.16 (bcf9033e5449) moved cpu back.
     "task.cpu": ("task_struct.thread_info.cpu", "task_struct.cpu"),
     # 2.6.22: void *stack in place of struct thread_info *thread_info.
     "task.stack": ("task_struct.stack", "task_struct.thread_info"),
     "thread.sp": (
         "task_struct.thread.sp",
         "task_struct.thread.esp",  # i386 before 2.6.25
-        "task_struct.thread.rsp",  # x86_64 likewise
+        "task_struct.thread.rsp",  # x86_64 before 2.6.25
     ),
     "thread.ip": ("task_struct.thread.ip", "task_struct.thread.eip"),
     "task.parent": ("task_struct.real_parent", "task_struct.parent"),
-    # _rss in 2.6.15 alone; split into _file_rss and _anon_rss by its end (mm.py has the rest).
+    # _rss only during 2.6.15, then split into _file_rss and _anon_rss (see mm.py).
     "mm.rss": ("mm_struct.rss", "mm_struct._rss"),
     "timekeeper.seconds": ("timekeeper.xtime_sec", "timekeeper.xtime.tv_sec"),
     # struct runqueue until 2.6.18 (70b97a7f0b19).
     "rq.curr": ("rq.curr", "runqueue.curr"),
     "rq.idle": ("rq.idle", "runqueue.idle"),
-    # The text of a module: apart from its data by 6.4 (ac3b43283923; modules.py has those), before
-    # it the core, of which 4.5 (7523e4dc5057) made a struct.
+    # The memory of a module: one range for its core until 6.3, in a struct since 4.5
+    # (7523e4dc5057); since 6.4 (ac3b43283923) one range per type (see modules.py).
     "module.base": ("module.core_layout.base", "module.module_core"),
     "module.size": ("module.core_layout.size", "module.core_size"),
-    # Where a task hangs on its struct pid: 4.19 (2c4704756cab) did away with struct pid_link.
+    # A task's node in the list of its struct pid: 4.19 (2c4704756cab) removed struct pid_link.
     "pid.link": ("task_struct.pid_links", "task_struct.pids"),
 }
 
-#: key -> candidate symbols, newest first.
+#: Candidates for a symbol, newest first.
 SYMBOLS: dict[str, tuple[str, ...]] = {
     # 4.5: cpumask arrays, in place of bitmaps (2.6.28), in place of maps.
     "cpu_possible": ("__cpu_possible_mask", "cpu_possible_bits", "cpu_possible_map"),
@@ -50,15 +50,15 @@ SYMBOLS: dict[str, tuple[str, ...]] = {
     "max_pfn": ("max_pfn", "end_pfn"),
     # 5.0, ca79b0c211af: atomics in place of plain variables; only i386 has high memory.
     "totalhigh_pages": ("_totalhigh_pages", "totalhigh_pages"),
-    # Since 3.4 it has the time; in tk_core since 3.17 (3fdb14fd1df7), which is the
-    # first of an array since 6.17.
+    # It contains the time since 3.4; in tk_core since 3.17 (3fdb14fd1df7); the first element of an
+    # array since 6.17.
     "timekeeper": ("timekeeper_data", "tk_core", "timekeeper"),
-    # 2.6.28: a mask of long, in place of an int.
+    # 2.6.28: a mask of type long in place of an int.
     "tainted": ("tainted_mask", "tainted"),
     # A namespace since 2.6.19 (4865ecf1315b).
     "uts": ("init_uts_ns", "system_utsname"),
 }
-#: What has no row, because more than a name changed: printk's buffers (log.py), lists of threads
-#: (tasklist.py), the table of pids (pids.py), the counters of resident pages (mm.py), per-cpu areas
-#: (percpu.py), what a task that sleeps leaves on its stack (stacks.py), the bits of states
-#: (states.py). Each of them says what came when.
+# If more than a name changed, the module that reads the structure names the versions: printk/
+# (formats of the log), tasklist.py (lists of threads), pids.py (tables of pids), mm.py (counters of
+# resident pages), percpu.py (per-CPU areas), stacks.py (stacks of sleeping tasks), states.py (bits
+# of states).

@@ -1,4 +1,4 @@
-"""Which registers belong to which CPU."""
+"""Assigns saved registers to CPUs."""
 
 import struct
 from bisect import bisect_right
@@ -9,6 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Note
+from ..limits import MAX_CPUS
 from . import percpu, stacks
 from .kernel import Kernel
 from .tasks import Task
@@ -18,24 +19,24 @@ XEN_VCPU_ID_INVALID = 0xFFFF_FFFF
 
 
 class VcpuContext(NamedTuple):
-    """The registers of one of a kernel's CPUs, from whoever saved them."""
+    """The registers of one of a kernel's CPUs, from any source."""
 
     registers: Mapping[str, int]
-    #: Who saved them, in words.
+    #: Where they were saved, in words.
     where: str
-    #: Xen's number for the vCPU, where known.
+    #: Xen's number of the vCPU, if known.
     vcpu: int | None = None
-    #: Position among the NT_PRSTATUS notes, where the dump is a bare machine's.
+    #: Position among the NT_PRSTATUS notes, for the dump of a bare machine.
     note: int | None = None
-    #: The pid of the CPU's task, where a kernel wrote the note.
+    #: The pid of the CPU's task, if a kernel wrote the note.
     pid: int | None = None
-    #: QEMU's number for the CPU, where QEMU wrote the note. Linux may number CPUs otherwise.
+    #: QEMU's number of the CPU, if QEMU wrote the note. Linux may number CPUs differently.
     qemu_cpu: int | None = None
-    #: There may be newer ones that the dump does not lead to.
+    #: Whether newer registers may exist that cannot be found.
     stale: bool = False
 
 
-#: What is left to assign: contexts by their position, and CPUs with the tasks that they ran.
+#: What is not assigned yet: contexts by position, and CPUs with the tasks that they ran.
 _Contexts = Mapping[int, VcpuContext]
 _Active = Mapping[int, Task]
 #: Positions of contexts and the CPUs that they belong to.
@@ -45,23 +46,24 @@ _Pairs = Iterator[tuple[int, int]]
 def assign(
     kernel: Kernel, contexts: Iterable[VcpuContext], active: _Active
 ) -> dict[int, VcpuContext]:
-    """Gives each CPU its registers, on evidence alone: the order of notes is none.
+    """Assigns registers to CPUs, only on evidence: the order of notes is not evidence.
 
-    A note may be missing (of a CPU that was offline or did not answer the NMI) or empty, and those
-    behind it move up. The evidence, the strongest first: Xen's vCPU number (CPU, vCPU and pCPU are
-    three different numbers), the kernel's own copy of the note, the stack that the stack pointer is
-    on, the task's pid, the per-cpu base in gs. A CPU without a note gets the registers of the
-    kernel's copy. QEMU's numbers come last: a capture kernel may have run when QEMU wrote them.
+    A note may be missing (if a CPU was offline or did not respond to the NMI) or empty, and then
+    later notes move up. The evidence, the strongest first: Xen's vCPU number (CPU, vCPU and pCPU
+    are three different numbers), the kernel's own copy of the note, the stack that the stack
+    pointer is on, the pid of the task, the per-CPU base in gs. A CPU without a note gets the
+    registers of the kernel's copy. QEMU's numbers come last: a capture kernel may have been running
+    when QEMU wrote them.
     """
-    # Notes of more CPUs than there can be are none of a kernel's.
-    left = dict(enumerate(islice(contexts, percpu.MAX_CPUS)))
+    # A kernel does not write more notes than there can be CPUs.
+    remaining = dict(enumerate(islice(contexts, MAX_CPUS)))
     found: dict[int, VcpuContext] = {}
 
     def take(method: Callable[[Kernel, _Contexts, _Active], _Pairs]) -> None:
         free = {cpu: active[cpu] for cpu in active if cpu not in found}
-        for number, cpu in tuple(method(kernel, left, free)):
+        for number, cpu in tuple(method(kernel, remaining, free)):
             if cpu in free and cpu not in found:
-                found[cpu] = left.pop(number)
+                found[cpu] = remaining.pop(number)
 
     take(_by_vcpu)
     unknown = [cpu for cpu in active if cpu not in found]
@@ -71,7 +73,7 @@ def assign(
     take(_by_pid)
     take(_by_gs)
     for cpu, copy in copies.items():
-        # A copy of another task is left of something else than this crash.
+        # The copy of another task is not from this crash.
         if cpu not in found and copy.pid == active[cpu].pid:
             kernel.warn(f"CPU {cpu}: no saved registers in the notes; using those in crash_notes")
             found[cpu] = copy
@@ -79,7 +81,7 @@ def assign(
     for cpu, context in found.items():
         if context.stale:
             kernel.warn(f"CPU {cpu}: its registers in {context.where} may be stale")
-    for context in left.values():
+    for context in remaining.values():
         if context.note is not None:
             kernel.warn(f"NT_PRSTATUS note {context.note} cannot be assigned to a CPU")
     return found
@@ -96,7 +98,7 @@ def _by_vcpu(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
 def _by_copy(
     kernel: Kernel, contexts: _Contexts, free: _Active, *, copies: Mapping[int, VcpuContext]
 ) -> _Pairs:
-    """By the copy in memory, which is what /proc/vmcore made the note from."""
+    """By the copy in memory, from which /proc/vmcore made the note."""
     cpus = {_content(copy): cpu for cpu, copy in copies.items()}
     for number, context in contexts.items():
         if context.note is not None and (cpu := cpus.get(_content(context))) is not None:
@@ -108,7 +110,7 @@ def _content(context: VcpuContext) -> tuple[int | None, ...]:
 
 
 def _by_stack(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
-    """By the stack pointer, which is on the stack of the task that the CPU ran."""
+    """By the stack pointer: it is on the stack of the task that the CPU ran."""
     size = kernel.stack_size
     cpus: dict[int, int] = {}
     for cpu in free:
@@ -122,7 +124,7 @@ def _by_stack(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
 
 
 def _by_pid(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
-    """By the task's pid, unless it is 0, which all idle tasks have."""
+    """By the pid of the task, unless it is 0 as in all idle tasks."""
     cpus = {free[cpu].pid: cpu for cpu in free}
     for number, context in contexts.items():
         if context.pid and context.pid in cpus:
@@ -130,11 +132,11 @@ def _by_pid(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
 
 
 def _by_gs(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
-    """By the kernel's own per-cpu base in gs."""
+    """By the kernel's per-CPU base in gs."""
     cpus = {_base(kernel, cpu): cpu for cpu in free}
     for number, context in contexts.items():
         base = context.registers.get("gs_base")
-        # A kernel writes the task's gs base into its notes, not its own.
+        # In notes that a kernel writes, gs is that of the task.
         if base and base in cpus and context.pid is None and not _in_user_mode(context):
             yield number, cpus[base]
 
@@ -147,9 +149,9 @@ def _by_qemu_cpu(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
 
 
 def _in_user_mode(context: VcpuContext) -> bool:
-    """Whether a note is of user space, where sp and gs may hold anything.
+    """Whether a note was taken in user mode, where sp and gs may have any value.
 
-    Of a note alone: the kernel of a PV guest has a privilege level of 1 or 3 too.
+    Only for notes: the kernel of a PV guest has privilege level 1 or 3, too.
     """
     return context.note is not None and context.registers.get("cs", 0) & 3 == 3
 
@@ -161,7 +163,7 @@ _NT_PRSTATUS = 1
 
 
 def _crash_note(kernel: Kernel, cpu: int) -> VcpuContext | None:
-    """The registers that a CPU saved in its per-cpu ``crash_notes`` (2.6.16 on), if it did."""
+    """The registers that a CPU saved in its ``crash_notes`` (2.6.16 on); None if it did not."""
     size = _PRSTATUS_SIZE[kernel.word]
     header = _NOTE_HEADER.pack(len(b"CORE\0"), size, _NT_PRSTATUS, b"CORE")
     try:
@@ -170,7 +172,7 @@ def _crash_note(kernel: Kernel, cpu: int) -> VcpuContext | None:
     except (AbsentError, MemoryFault):
         return None
     with suppress(MemoryFault):
-        # Before 2.6.30 (fbf59bc9d74d) alloc_percpu() gave the complement of an array of pointers.
+        # Before 2.6.30 (fbf59bc9d74d) alloc_percpu() returned the complement of a pointer array.
         addresses.append(kernel.pointer(~note + cpu * kernel.word))
     for address in addresses:
         with suppress(MemoryFault):
@@ -183,7 +185,7 @@ def _crash_note(kernel: Kernel, cpu: int) -> VcpuContext | None:
 
 
 def _vcpu_id(kernel: Kernel, cpu: int) -> int:
-    """Xen's number for a CPU: xen_vcpu_id since 4.8, the CPU's own before."""
+    """Xen's number of a CPU: xen_vcpu_id since 4.8, before that the same as the CPU's."""
     if "xen_vcpu_id" not in kernel.symbols:
         return cpu
     try:
@@ -194,7 +196,7 @@ def _vcpu_id(kernel: Kernel, cpu: int) -> int:
 
 
 def _base(kernel: Kernel, cpu: int) -> int | None:
-    """What gs_base is on a CPU that runs the kernel."""
+    """The value of gs_base on a CPU in kernel mode."""
     try:
         if "__per_cpu_offset" in kernel.symbols:
             return percpu.offset(kernel, cpu)

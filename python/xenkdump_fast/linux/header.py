@@ -1,16 +1,17 @@
-"""The facts of crash's session header: from KERNEL to STATE."""
+"""The values in the session header of crash: from KERNEL to STATE."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
 from ..isolation import isolated
+from ..limits import MAX_NODE_DATA
 from . import clock, panic, percpu, tasks
 from .kernel import Kernel
 from .system import Linux
 
 T = TypeVar("T")
-#: include/linux/sched/loadavg.h: load averages are fixed-point numbers with 11 bits of fraction.
+#: include/linux/sched/loadavg.h: load averages are fixed-point numbers with an 11-bit fraction.
 FSHIFT = 11
 FIXED_1 = 1 << FSHIFT
 #: struct new_utsname (2.6.0 to today): six arrays of 65 bytes.
@@ -20,7 +21,7 @@ PAGE = 4096
 
 
 class Header(NamedTuple):
-    """What the kernel says of itself; None where the dump does not hold it."""
+    """What the kernel says about itself; None for what the dump lacks."""
 
     cpus: int
     offline: int
@@ -46,7 +47,7 @@ class Header(NamedTuple):
 
 
 def read(kernel: Linux) -> Header:
-    """Reads every fact; what is missing becomes None, and a warning says why."""
+    """Reads all values; what is missing becomes None, with a warning."""
 
     def attempt(what: str, get: Callable[[Linux], T]) -> T | None:
         with isolated(f"{what} is not known", kernel.warn, AbsentError):
@@ -56,7 +57,7 @@ def read(kernel: Linux) -> Header:
     online = percpu.online(kernel)
     present = percpu.present(kernel)
     message = attempt("PANIC", panic.message)
-    culprit = attempt("the panicking task", panic.task)
+    panic_task = attempt("the panicking task", panic.task)
     return Header(
         cpus=max(len(present), len(online)),
         offline=len(set(present) - set(online)),
@@ -69,11 +70,11 @@ def read(kernel: Linux) -> Header:
         memory=attempt("MEMORY", memory),
         panic=message,
         tainted=attempt("TAINTED_MASK", tainted),
-        task=culprit,
-        state=None if culprit is None else _state(culprit, message),
+        task=panic_task,
+        state=None if panic_task is None else _state(panic_task, message),
         thread_info=None
-        if culprit is None
-        else attempt("THREAD_INFO", lambda k: _thread_info(k, culprit)),
+        if panic_task is None
+        else attempt("THREAD_INFO", lambda k: _thread_info(k, panic_task)),
     )
 
 
@@ -85,10 +86,10 @@ def load_average(kernel: Kernel) -> tuple[int, int, int]:
 
 
 def uts(kernel: Kernel) -> dict[str, str]:
-    """The names of the machine and its kernel."""
+    """The members of struct new_utsname."""
     at = kernel.symbol("uts")
     if "init_uts_ns" in kernel.symbols:
-        # Behind the reference count: an atomic of 4 bytes until 5.11, 0 bytes since.
+        # After the reference count: an atomic of 4 bytes until 5.11, 0 bytes since.
         at += kernel.offset("uts_namespace.name")
     return {
         field: kernel.string(at + i * UTS_LENGTH, UTS_LENGTH) for i, field in enumerate(UTS_FIELDS)
@@ -96,7 +97,7 @@ def uts(kernel: Kernel) -> dict[str, str]:
 
 
 def mhz(kernel: Kernel) -> int:
-    """The processor's clock rate as the kernel measured it."""
+    """The clock rate of the processor as measured by the kernel, in MHz."""
     return kernel.variable("cpu_khz", 4) // 1000
 
 
@@ -110,29 +111,29 @@ def memory(kernel: Kernel) -> int:
 
 
 def _nodes(kernel: Kernel) -> list[int]:
-    """Every pglist_data: one static one, or an array of pointers with CONFIG_NUMA."""
+    """Every pglist_data: a static one, or an array of pointers with CONFIG_NUMA."""
     flat = kernel.symbols.get("contig_page_data")
     if flat is not None:
         return [flat]
     array = kernel.symbol("node_data")
     size = max([kernel.word, *(symbol.size for symbol in kernel.symbols.all("node_data"))])
-    found = (kernel.pointer(array + at) for at in range(0, min(size, 8192), kernel.word))
+    found = (kernel.pointer(array + at) for at in range(0, min(size, MAX_NODE_DATA), kernel.word))
     return [node for node in found if node]
 
 
 def tainted(kernel: Kernel) -> int:
-    """What the kernel is tainted by."""
+    """The mask of taint flags."""
     at = kernel.symbol("tainted")
     return kernel.pointer(at) if "tainted_mask" in kernel.symbols else kernel.number(at, 4)
 
 
 def _state(task: tasks.Task, message: str | None) -> str:
-    """The state's name, and in what way the task ended the kernel, as crash words it."""
+    """The name of the state and the cause of the crash, in the wording of crash."""
     how = "SYSRQ" if message and message.lower().startswith("sysrq") else "PANIC"
     return f"{tasks.state_name(task)} ({how})"
 
 
 def _thread_info(kernel: Kernel, task: tasks.Task) -> int:
-    # In task_struct since 4.9 (c65eacbe290b), where crash shows the task's own address; before that
-    # at the foot of the stack.
+    # In task_struct since 4.9 (c65eacbe290b), where crash prints the address of the task; before
+    # that at the base of the stack.
     return task.address if kernel.has("task_struct.thread_info.flags") else task.stack

@@ -1,4 +1,4 @@
-"""One kernel in memory: its names, its types, its memory. All that reads a kernel asks this."""
+"""One kernel in memory: symbols, types and memory. Everything in linux/ reads through it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -6,7 +6,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
+from ..budget import Charged
 from ..diagnostics import Warnings
+from ..limits import MAX_LIST_ENTRIES, MAX_STACK_SIZE
 from ..parsing import number
 from . import compat
 from .boot import vmcoreinfo
@@ -16,10 +18,8 @@ from .layouts import Layouts, Member, Number, Untyped
 if TYPE_CHECKING:
     from .._native import ListEnd, ListLinks
 
-#: THREAD_SIZE is a page with CONFIG_4KSTACKS on i386, and 32 KiB with KASAN on x86_64.
-MIN_STACK, MAX_STACK = 0x1000, 0x1_0000
-#: More entries than any list has: as many as there can be pids.
-MAX_ENTRIES = 1 << 22
+#: THREAD_SIZE is a page with CONFIG_4KSTACKS on i386.
+_MIN_STACK_SIZE = 0x1000
 
 
 class LinkedList(NamedTuple):
@@ -29,15 +29,15 @@ class LinkedList(NamedTuple):
     entries: list[int]
     #: How the walk ended.
     end: "ListEnd"
-    #: Why it ended early; None if it did not.
+    #: Why it ended early; None if it is complete.
     problem: str | None
 
 
-class Kernel:
-    """A Linux kernel as the dump holds it.
+class Kernel(Charged):
+    """A Linux kernel in a dump.
 
     ``virtual`` is its address space, ``memory_held`` the bytes of machine memory that the dump
-    holds. Nothing is read before it is needed.
+    holds. Nothing is read before it is needed. Reads are charged to the innermost ``budget``.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Kernel:
         self._missing: set[str] = set()
 
     def warn(self, text: str) -> None:
-        """Notes, once, that something is missing or odd."""
+        """Adds a warning about what is missing or damaged."""
         self._warnings.add(text)
 
     @property
@@ -74,16 +74,16 @@ class Kernel:
 
     @cached_property
     def types(self) -> Layouts:
-        """Struct layouts, from every source there is."""
+        """Struct layouts, from all sources."""
         return Layouts(self.image, lambda: self.vmcoreinfo, self._untyped)
 
     def _untyped(self, why: str) -> Untyped:
-        """Layouts for want of types. Whatever can tell some reads a kernel, and stands above."""
+        """Layouts without type information; overridden by what can infer them."""
         raise AbsentError(why)
 
     @cached_property
     def vmcoreinfo(self) -> Mapping[str, str]:
-        """What the kernel says of itself, in a note or in its own memory; or nothing."""
+        """The kernel's VMCOREINFO, from a note or from its memory; empty if there is none."""
         facts = self.location.facts
         if "OSRELEASE" in facts:
             return facts
@@ -111,7 +111,7 @@ class Kernel:
         if found is None:
             member = self.member(key)
             if member.size not in (1, 2, 4, 8):
-                text = f"{self.image.path}: {key} is no number: it has {member.size} bytes"
+                text = f"{self.image.path}: {key} is not a number: it has {member.size} bytes"
                 raise AbsentError(text)
             width = member.bit_size
             bits = None if width is None else (member.bit_offset or 0, width)
@@ -120,7 +120,7 @@ class Kernel:
         return found
 
     def has(self, key: str) -> bool:
-        """Whether ``member(key)`` would find anything."""
+        """Whether there is a member ``key``."""
         if key in self._missing:
             return False
         try:
@@ -137,7 +137,7 @@ class Kernel:
                 return self.types.offset(path)
             except AbsentError:
                 continue
-        return self.member(key).offset  # which says what was looked for
+        return self.member(key).offset  # raises AbsentError with all candidates
 
     @cached_property
     def stack_size(self) -> int:
@@ -146,7 +146,7 @@ class Kernel:
         with suppress(AbsentError):
             sizes.insert(0, self.types.sizeof("thread_union"))
         for found in sizes:
-            if MIN_STACK <= found <= MAX_STACK:
+            if _MIN_STACK_SIZE <= found <= MAX_STACK_SIZE:
                 return found
         # arch/x86/include/asm/page_{32,64}_types.h: 16 KiB on x86_64 since 3.15 (6538b8ea886e).
         return 0x4000 if self.word == 8 else 0x2000
@@ -162,23 +162,27 @@ class Kernel:
 
     # Memory
 
-    # An address out of a damaged dump may be anything: these take it modulo the address space, so
-    # that whatever lies beyond is a MemoryFault like any other.
+    # An address from a damaged dump may be any number. It is taken modulo the address space, so
+    # that an invalid one is a MemoryFault like any other.
 
     def data(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``."""
+        self.charge(size)
         return self.virtual.read(address & self.last, size)
 
     def number(self, address: int, size: int) -> int:
         """The unsigned number of 1, 2, 4 or 8 bytes at ``address``."""
+        self.charge(size)
         return self.virtual.word(address & self.last, size)
 
     def pointer(self, address: int) -> int:
-        """The pointer that stands at ``address``."""
+        """The pointer at ``address``."""
+        self.charge(self.word)
         return self.virtual.word(address & self.last, self.word)
 
     def cstring(self, address: int, limit: int = 4096) -> bytes:
-        """The bytes at ``address`` up to a NUL, or as far as ``limit``."""
+        """The bytes at ``address`` up to a NUL, at most ``limit``."""
+        self.charge(limit)
         return self.virtual.cstring(address & self.last, limit)
 
     def string(self, address: int, limit: int = 4096) -> str:
@@ -200,32 +204,34 @@ class Kernel:
 
     @property
     def last(self) -> int:
-        """The last address that there is; a mask for others."""
+        """The last address; a mask for others."""
         return 0xFFFF_FFFF_FFFF_FFFF if self.word == 8 else 0xFFFF_FFFF
 
-    def most(self, size: int) -> int:
-        """How many structs of ``size`` bytes the dump can hold: each byte belongs to one.
+    def max_objects(self, size: int) -> int:
+        """How many objects of ``size`` bytes the dump can hold: each byte belongs to one.
 
-        Virtual memory is no limit: page tables can map one page any number of times.
+        Virtual memory is no limit: page tables can map the same page any number of times.
         """
         return self.memory_held // size
 
     def end(self, start: int, size: int) -> int:
         """The first address after ``size`` bytes at ``start``; the last address if there is none.
 
-        A damaged size, or a damaged start, may reach past all addresses.
+        A damaged size, or a damaged start, may exceed the address space.
         """
         return min(start + size, self.last)
 
     def containing(self, member: int, offset: int) -> int:
-        """Where the struct starts whose member at ``offset`` lies at ``member``: container_of."""
+        """The struct that has the member at address ``member`` at ``offset``: container_of."""
         return (member - offset) & self.last
 
-    def list(self, head: int, limit: int = MAX_ENTRIES, *, backward: bool = False) -> Iterator[int]:
+    def list(
+        self, head: int, limit: int = MAX_LIST_ENTRIES, *, backward: bool = False
+    ) -> Iterator[int]:
         """The entries of the ``list_head`` at ``head``, without the head.
 
-        Ends, with a warning, where the list leads back to an entry it had, or out of memory, or has
-        more entries than ``limit`` or than the dump can hold.
+        Ends with a warning if an entry repeats, if one cannot be read, or after as many entries as
+        ``limit`` or the dump can hold.
         """
         (found,) = self.lists([head], limit, "backward" if backward else "circular")
         yield from found.entries
@@ -233,16 +239,17 @@ class Kernel:
             self.warn(found.problem)
 
     def lists(
-        self, heads: Sequence[int], limit: int = MAX_ENTRIES, links: "ListLinks" = "circular"
+        self, heads: Sequence[int], limit: int = MAX_LIST_ENTRIES, links: "ListLinks" = "circular"
     ) -> Sequence[LinkedList]:
         """The lists with these heads, walked in one call.
 
-        No entry is in two of them, and all together have no more than ``limit`` entries.
+        Each entry is in one of them only; all lists together have at most ``limit`` entries.
         """
-        limit = min(limit, self.most(2 * self.word))
+        limit = min(limit, self.max_objects(2 * self.word))
         walked = self.virtual.lists(
             [head & self.last for head in heads], self.word, links=links, limit=limit
         )
+        self.charge(2 * self.word * sum(len(entries) for entries, _, _ in walked))
         found = []
         for head, (entries, end, at) in zip(heads, walked, strict=True):
             after = f"after {len(entries)} entries"
@@ -250,9 +257,9 @@ class Kernel:
             if end == "loop":
                 problem = f"the list at {head:#x} loops back to {at:#x} {after}"
             elif end == "shared":
-                problem = f"the list at {head:#x} goes on in another {after}"
+                problem = f"the list at {head:#x} continues in another list {after}"
             elif end == "limit":
-                problem = f"the list at {head:#x} goes on {after}"
+                problem = f"the list at {head:#x} has more than {len(entries)} entries"
             elif end == "unreadable" and at is not None:
                 reason = self._fault(at + self.word if links == "backward" else at)
                 problem = f"the list at {head:#x} breaks off {after}: {reason}"

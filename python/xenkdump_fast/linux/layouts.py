@@ -1,4 +1,4 @@
-"""Layouts of a kernel's structs: by its type information, else by what it says of itself."""
+"""Struct layouts of a kernel: from type information, else from VMCOREINFO or by inference."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -8,7 +8,7 @@ from .boot import vmcoreinfo
 
 
 class Member(Protocol):
-    """A member of a struct: what the native ``Member`` has of interest here."""
+    """A member of a struct: what is used of the native ``Member``."""
 
     @property
     def offset(self) -> int: ...  # noqa: D102
@@ -25,7 +25,7 @@ class Member(Protocol):
 
 
 class Number(NamedTuple):
-    """A member that is a number: where it is, and how its bytes are read."""
+    """A member that is a number: its offset and its encoding."""
 
     offset: int
     size: int
@@ -34,7 +34,7 @@ class Number(NamedTuple):
     bits: tuple[int, int] | None = None
 
     def decode(self, value: int) -> int:
-        """The number, by its bytes as an unsigned number."""
+        """Decodes the member from its bytes as an unsigned number."""
         if self.bits is not None:
             first, width = self.bits
             return (value >> first) & ((1 << width) - 1)
@@ -52,10 +52,10 @@ class Untyped(Protocol):
 
 
 class Layouts:
-    """Every source of layouts that a kernel has, asked in turn.
+    """The sources of a kernel's layouts.
 
-    The image's BTF or DWARF; where there is neither, the kernel's VMCOREINFO, which knows some
-    offsets and sizes, and what ``untyped`` gives, which is told why there is need of it.
+    The image's BTF or DWARF. Without them the kernel's VMCOREINFO, which has some offsets and
+    sizes, then the result of ``untyped``, whose argument says why the image has no types.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class Layouts:
         return struct in self._untyped
 
     def member(self, path: str) -> Member:
-        """The member at ``path``; AbsentError where no source knows its type."""
+        """The member at ``path``; AbsentError if no source has its type."""
         if self.native is not None:
             return self.native.member(path)
         return self._untyped.member(path)
 
     def offset(self, path: str) -> int:
-        """The offset of the member at ``path``, which more sources know than its type."""
+        """The offset of the member at ``path``; more sources have it than its type."""
         known = self._offsets.get(path)
         if known is None:
             known = self._offsets[path] = self._find_offset(path)

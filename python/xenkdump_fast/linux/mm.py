@@ -1,4 +1,4 @@
-"""How much memory tasks use."""
+"""Memory usage of tasks."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from .tasks import Task
 #: include/linux/mm_types_task.h: counters of resident pages. SHMEMPAGES came with 4.5
 #: (eca56ff906bd); number 2, between them, counts swap entries.
 _COUNTERS = _FILEPAGES, _ANONPAGES, _SHMEMPAGES = 0, 1, 3
-#: What one CPU has counted: an s32.
+#: The counter of one CPU: an s32.
 _SHARE = Number(0, 4, signed=True)
 #: include/linux/sched.h.
 PF_EXITING = 0x4
@@ -31,18 +31,18 @@ class Usage(NamedTuple):
     resident: int
 
 
-def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
-    """Of each task that has memory of its own, by the task's address."""
+def usage(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, Usage]:
+    """The usage of each task that has an mm, by address of the task."""
     found: dict[int, Usage] = {}
     by_mm: dict[int, Usage | MemoryFault] = {}
     known = states.of(kernel)
-    cached = _cached(kernel, everyone)
+    cached = _cached(kernel, all_tasks)
     try:
         counters = _Counters(kernel)
-        for batch in batches(task for task in everyone if not states.is_zombie(task, known)):
+        for batch in batches(task for task in all_tasks if not states.is_zombie(task, known)):
             tasks = Structs(kernel, [task.address for task in batch], ["task_struct.mm"])
             mms = dict.fromkeys(tasks.values("task_struct.mm"))
-            # Threads share theirs.
+            # Threads share an mm.
             new = (mm for mm in mms if mm and mm not in by_mm)
             by_mm.update(counters.read(list(islice(new, counters.capacity - len(by_mm)))))
             for task in batch:
@@ -56,7 +56,7 @@ def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
                     if mm not in by_mm and len(by_mm) < counters.capacity:
                         by_mm.update(counters.read([mm]))  # was not read with the rest
                     if mm not in by_mm:
-                        text = "the memory of some tasks is not known: the dump cannot hold all"
+                        text = "the memory of some tasks is not known: more than the dump can hold"
                         kernel.warn(text)
                         return found
                     used = by_mm[mm]
@@ -71,18 +71,18 @@ def usage(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, Usage]:
 
 
 class _Counters:
-    """How the mm_structs of a kernel count resident pages."""
+    """The counters of resident pages in the mm_structs of a kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        #: The counters in an mm_struct, which are summed.
+        #: The counters in an mm_struct; the resident pages are their sum.
         self._counts: list[Number] = []
-        #: For each of them a pointer to what every CPU has counted since, if CPUs do.
+        #: For each of them a pointer to counters per CPU, which are added, if it has them.
         self._pointers: list[Number] = []
         self._areas: Mapping[int, int | None] = {}
         self._find_counts()
-        #: How many mm_structs the dump can hold: a counter has four bytes for each CPU.
-        self.capacity = kernel.most(4 * len(_COUNTERS) * max(len(self._areas), 1))
+        #: How many mm_structs the dump can hold: a counter has four bytes per CPU.
+        self.capacity = kernel.max_objects(4 * len(_COUNTERS) * max(len(self._areas), 1))
 
     def _find_counts(self) -> None:
         kernel = self._kernel
@@ -111,7 +111,7 @@ class _Counters:
         return [Number(offset, self._kernel.word, signed=True) for offset in offsets]
 
     def read(self, mms: Iterable[int]) -> Iterator[tuple[int, Usage | MemoryFault]]:
-        """What each mm_struct counts, or why it cannot be read."""
+        """The usage of each mm_struct, or why it cannot be read."""
         members: list[str | Number] = ["mm_struct.total_vm", *self._counts, *self._pointers]
         for batch in batches(mms, max(BATCH // max(len(self._areas), 1), 1)):
             structs = Structs(self._kernel, batch, members)
@@ -127,7 +127,7 @@ class _Counters:
                     yield mm, fault.with_traceback(None)
 
     def _resident(self, mm: int, structs: Structs, shares: Structs) -> int:
-        """The sum of the counters, without those that are negative for now."""
+        """The sum of the counters without those that are currently negative."""
         totals = [structs.read(mm, count) for count in self._counts]
         for i, pointer in enumerate(self._pointers):
             base = structs.read(mm, pointer)
@@ -138,19 +138,19 @@ class _Counters:
 
 
 def _at(offsets: Iterable[int], member: Number) -> list[Number]:
-    """A member of structs that are at these offsets of another."""
+    """A member of structs at these offsets in another struct."""
     return [member._replace(offset=at + member.offset) for at in offsets]
 
 
-def _cached(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, int]:
-    """Pages by thread group that its threads have not added to the mm yet (2.6.34 to 6.1)."""
+def _cached(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, int]:
+    """Pages that threads have not yet added to the mm, by thread group (2.6.34 to 6.1)."""
     found: dict[int, int] = defaultdict(int)
     if not kernel.has("task_struct.rss_stat.count"):
         return found
     counts = kernel.member("task_struct.rss_stat.count")
     numbers = [i for i in _COUNTERS if i < (counts.count or 0)]
     members = [Number(counts.offset + i * 4, 4, signed=True) for i in numbers]
-    for batch in batches(everyone):
+    for batch in batches(all_tasks):
         structs = Structs(kernel, [task.address for task in batch], members)
         for task in batch:
             with suppress(AbsentError):
@@ -160,7 +160,7 @@ def _cached(kernel: Kernel, everyone: Sequence[Task]) -> dict[int, int]:
 
 
 def total_pages(kernel: Kernel) -> int:
-    """Pages of memory that the kernel manages: what %MEM is a share of."""
+    """Pages of memory that the kernel manages; %MEM is relative to them."""
     if kernel.word == 8:
         total = kernel.pointer(kernel.symbol("max_pfn"))
     else:
@@ -173,7 +173,7 @@ def total_pages(kernel: Kernel) -> int:
 
 
 def kernel_threads(kernel: Kernel, tasks: Iterable[Task], known: states.States) -> set[int]:
-    """The addresses of those tasks that have no user space of their own, as far as is known."""
+    """The addresses of the tasks without user space, as far as they can be identified."""
     found: set[int] = set()
     try:
         flags = kernel.read(kernel.symbol("init_task"), "task_struct.flags")
@@ -192,11 +192,11 @@ def kernel_threads(kernel: Kernel, tasks: Iterable[Task], known: states.States) 
 def _is_kernel_thread(
     kernel: Kernel, task: Task, structs: Structs, known: states.States, flagged: bool
 ) -> bool:
-    """Whether a task has no user space; ``flagged`` says that it has a flag then."""
+    """Whether a task has no user space; ``flagged`` says that PF_KTHREAD marks these tasks."""
     flags = structs.read(task.address, "task_struct.flags")
     if flagged:
         return bool(flags & PF_KTHREAD)
-    # Before 2.6.27 only the missing mm tells, which an exiting task has given up as well.
+    # Before 2.6.27 they can only be identified by the missing mm, as can exiting tasks.
     if task.pid == 0:
         return True
     if states.is_zombie(task, known) or flags & PF_EXITING:

@@ -1,4 +1,4 @@
-"""Loaded modules: where each lies, its symbols and its unwind tables, all from memory."""
+"""Loaded modules: addresses, symbols and unwind tables, all from memory."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -7,25 +7,18 @@ from itertools import islice
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Unwinder
-from ..budget import Allowance
+from ..budget import Budget, BudgetExceededError
 from ..isolation import isolated
+from ..limits import MAX_MODULE_TABLE, MAX_MODULE_TABLES, MAX_MODULES
 from .kernel import Kernel
 from .layouts import Number
 from .structs import Structs, batches
 
-#: More than any module's symbols take; bounds what a broken count can ask for.
-MAX_TABLE = 64 << 20
-#: More than the tables of all modules take, however long (or full of holes) a dump is: six that a
-#: host had loaded took 6 KiB each, and 300 large ones take some 30 MiB.
-MAX_TABLES = 256 << 20
-#: So much of a table is read, and counted, at once.
-PIECE = 64 << 10
+#: Bytes of a table that are read at once.
+_PIECE = 64 << 10
 PAGE = 4096
-#: Modules lie between MODULES_VADDR and MODULES_END (pgtable_64_types.h), 1.5 GiB at most, each in
-#: pages of its own.
-MAX_MODULES = (1536 << 20) // PAGE
 NAME_LENGTH = 64
-#: enum mod_mem_type: MOD_INIT_TEXT, behind text, data, rodata and ro_after_init.
+#: enum mod_mem_type: MOD_INIT_TEXT, after text, data, rodata and ro_after_init.
 FIRST_INIT_MEMORY = 4
 
 
@@ -37,27 +30,27 @@ class Module(NamedTuple):
     #: Start and size of its text.
     base: int
     size: int
-    #: Size of all of it that stays after its start.
+    #: Size of all its memory without what is freed after its initialization.
     total: int
-    #: It has its symbols in memory.
+    #: Whether its symbols are in memory.
     symbols: bool
 
 
 def modules(kernel: Kernel) -> Iterator[Module]:
-    """Every loaded module, in the order of the kernel's list; a page of the dump each at least."""
+    """Every loaded module, in the order of the kernel's list. Each has at least a page."""
     head = kernel.symbols.get("modules")
     if head is None or "module" not in kernel.types:
         return
     offset = kernel.offset("module.list")
-    most = min(kernel.most(PAGE), MAX_MODULES)
-    nodes = kernel.list(head, most + 1)
-    for batch in batches(kernel.containing(node, offset) for node in islice(nodes, most)):
+    limit = min(kernel.max_objects(PAGE), MAX_MODULES)
+    nodes = kernel.list(head, limit + 1)
+    for batch in batches(kernel.containing(node, offset) for node in islice(nodes, limit)):
         structs = _Structs(kernel, batch)
         for address in batch:
             with isolated(f"the module at {address:#x} cannot be read", kernel.warn):
                 yield structs.module(address)
     if next(nodes, None) is not None:
-        kernel.warn(f"there are more than {most} modules, which is more than the dump can hold")
+        kernel.warn(f"there are more than {limit} modules, which is more than the dump can hold")
 
 
 #: Members of struct module, and of the struct mod_kallsyms that it points to since 4.5.
@@ -88,7 +81,7 @@ class _Structs:
         self._kernel = kernel
         members: list[str | Number] = [*_MEMBERS]
         names: list[tuple[int, int]] = []
-        # Whatever of this is not known is said of each module when it is asked for.
+        # An unknown member is reported when it is read for a module.
         with suppress(AbsentError):
             names.append((kernel.offset("module.name"), NAME_LENGTH))
             if kernel.has("module.mem"):
@@ -109,7 +102,7 @@ class _Structs:
         return self._modules.read(module, member)
 
     def _memory(self, name: str, number: int = 0) -> Number:
-        """A member of one of the struct module_memorys in a struct module, its text's by default.
+        """A member of one of the struct module_memory in a struct module, by default the text.
 
         They are by type of memory, MOD_TEXT first (6.4, ac3b43283923).
         """
@@ -126,9 +119,9 @@ class _Structs:
         return self.read(module, "module.base"), self.read(module, "module.size")
 
     def _total(self, module: int, text: int) -> int:
-        """Size of all parts of a module but those of its start, which are given back."""
+        """Size of a module without the memory that is freed after its initialization."""
         if not self._kernel.has("module.mem"):
-            return text  # which was never counted apart from the rest
+            return text  # the size of the core, which includes all
         return sum(self.read(module, self._memory("size", i)) for i in range(FIRST_INIT_MEMORY))
 
     def _has_symbols(self, module: int) -> bool:
@@ -138,51 +131,45 @@ class _Structs:
             return False
 
     def kallsyms(self, module: int, name: str) -> int:
-        """What is told of a module's symbols; AbsentError without KALLSYMS."""
+        """A member of what describes a module's symbols; AbsentError without CONFIG_KALLSYMS."""
         if self._kernel.has("module.kallsyms"):  # 4.5, 8244062ef1e5
             table = self.read(module, "module.kallsyms")
             return self._tables.read(table, f"mod_kallsyms.{name}")
         if self._kernel.has("module.symtab"):
             return self.read(module, f"module.{name}")
-        raise AbsentError("the kernel keeps no symbols of modules")
+        raise AbsentError("the kernel was built without CONFIG_KALLSYMS")
 
 
 def load(kernel: Kernel, unwinder: Unwinder) -> None:
-    """Gives the symbols and ORC tables of every module to ``kernel.code`` and the unwinder.
+    """Adds the symbols and ORC tables of every module to ``kernel.code`` and the unwinder.
 
-    A byte of the dump is one table's: together they are no longer than the dump.
+    Each byte of the dump belongs to one table: all together are no larger than the dump.
     """
-    room = Allowance(min(kernel.memory_held, MAX_TABLES))
+    budget = Budget("module tables", min(kernel.memory_held, MAX_MODULE_TABLES))
     for batch in batches(modules(kernel)):
         structs = _Structs(kernel, [module.address for module in batch])
-        for module in batch:
-            if not _load_tables(kernel, module, structs, room, unwinder):
-                return
+        with kernel.charging(budget):
+            for module in batch:
+                if not _load_tables(kernel, module, structs, unwinder):
+                    return
 
 
-def _load_tables(
-    kernel: Kernel, module: Module, structs: _Structs, room: Allowance, unwinder: Unwinder
-) -> bool:
-    """Loads the tables of a module, as ``load``; False if those of no other one fit."""
+def _load_tables(kernel: Kernel, module: Module, structs: _Structs, unwinder: Unwinder) -> bool:
+    """Loads the tables of a module, as ``load``; False if the budget is exhausted."""
     for what, give in (
-        ("symbols", partial(_load_symbols, kernel, module, structs, room)),
-        ("unwind tables", partial(_load_orc, kernel, module, structs, room, unwinder)),
+        ("symbols", partial(_load_symbols, kernel, module, structs)),
+        ("unwind tables", partial(_load_orc, kernel, module, structs, unwinder)),
     ):
         with isolated(f"the {what} of module {module.name} cannot be read", kernel.warn):
             try:
                 give()
-            except AbsentError:
-                if room.left:
-                    raise
-                kernel.warn(
-                    "the tables of modules are more than the dump can hold: "
-                    f"those from module {module.name} on are left out"
-                )
+            except BudgetExceededError as error:
+                kernel.warn(f"{error}: those from module {module.name} on are missing")
                 return False
     return True
 
 
-def _load_symbols(kernel: Kernel, module: Module, structs: _Structs, room: Allowance) -> None:
+def _load_symbols(kernel: Kernel, module: Module, structs: _Structs) -> None:
     if not module.symbols:
         return
     symtab = structs.kallsyms(module.address, "symtab")
@@ -191,53 +178,49 @@ def _load_symbols(kernel: Kernel, module: Module, structs: _Structs, room: Allow
     if not (symtab and count and strtab):
         return
     entry = 24 if kernel.word == 8 else 16
-    # Nothing says how long the strings are; the table of types lies behind them since 5.2
-    # (1c7651f43777), else they end within the module.
+    # The size of the strings is not recorded. Since 5.2 (1c7651f43777) the table of types follows
+    # them; else they end with the module.
     end = (module.base + module.size) & ~0xFFF
     if kernel.has("mod_kallsyms.typetab") or kernel.has("module.typetab"):
         end = structs.kallsyms(module.address, "typetab")
-    length = end - strtab if strtab < end < strtab + MAX_TABLE else 1 << 16
-    if count * entry > MAX_TABLE:
-        raise AbsentError(f"it claims {count} symbols")
+    length = end - strtab if strtab < end < strtab + MAX_MODULE_TABLE else 1 << 16
+    if count * entry > MAX_MODULE_TABLE:
+        raise AbsentError(f"num_symtab is {count}")
     kernel.code.add_module(
         module.name,
         module.base,
         kernel.end(module.base, module.size),
-        _read(kernel, symtab, count * entry, room),
-        _read_up_to(kernel, strtab, length, room),
+        _read(kernel, symtab, count * entry),
+        _read_up_to(kernel, strtab, length),
     )
 
 
-def _read(kernel: Kernel, address: int, size: int, room: Allowance) -> bytes:
-    """``size`` bytes; of a broken count no more is taken from ``room`` than can be read."""
-    return b"".join(_pieces(kernel, address, size, PIECE, room))
+def _read(kernel: Kernel, address: int, size: int) -> bytes:
+    """``size`` bytes, charged piece by piece: a damaged size costs no more than can be read."""
+    return b"".join(_pieces(kernel, address, size, _PIECE))
 
 
-def _read_up_to(kernel: Kernel, address: int, size: int, room: Allowance) -> bytes:
-    """What can be read of ``size`` bytes, page by page."""
+def _read_up_to(kernel: Kernel, address: int, size: int) -> bytes:
+    """The bytes up to the first page that cannot be read, at most ``size``."""
     parts: list[bytes] = []
     try:
-        for piece in _pieces(kernel, address, size, PAGE, room):
-            parts.append(piece)  # noqa: PERF402 - those before a fault count
+        for piece in _pieces(kernel, address, size, PAGE):
+            parts.append(piece)  # noqa: PERF402 - keeps those before a fault
     except MemoryFault:
         pass
     return b"".join(parts)
 
 
-def _pieces(kernel: Kernel, address: int, size: int, step: int, room: Allowance) -> Iterator[bytes]:
-    """The bytes up to each multiple of ``step``, and each spent from ``room``."""
+def _pieces(kernel: Kernel, address: int, size: int, step: int) -> Iterator[bytes]:
+    """The bytes in pieces that end at multiples of ``step``."""
     at, end = address, address + size
     while at < end:
         piece = min(end, (at | (step - 1)) + 1) - at
-        if not room.take(piece):
-            raise AbsentError("no more tables fit into the dump")
         yield kernel.data(at, piece)
         at += piece
 
 
-def _load_orc(
-    kernel: Kernel, module: Module, structs: _Structs, room: Allowance, unwinder: Unwinder
-) -> None:
+def _load_orc(kernel: Kernel, module: Module, structs: _Structs, unwinder: Unwinder) -> None:
     if not kernel.has("module.arch.orc_unwind_ip"):
         return
     count = structs.read(module.address, "module.arch.num_orcs")
@@ -245,12 +228,12 @@ def _load_orc(
     orc = structs.read(module.address, "module.arch.orc_unwind")
     if not (count and ip and orc):
         return
-    if count * 6 > MAX_TABLE:
-        raise AbsentError(f"it claims {count} ORC entries")
+    if count * 6 > MAX_MODULE_TABLE:
+        raise AbsentError(f"num_orcs is {count}")
     unwinder.add_module(
         module.base,
         kernel.end(module.base, module.size),
-        _read(kernel, ip, count * 4, room),
+        _read(kernel, ip, count * 4),
         ip,
-        _read(kernel, orc, count * 6, room),
+        _read(kernel, orc, count * 6),
     )

@@ -1,4 +1,4 @@
-"""What brought the kernel down, and which task."""
+"""The panic message and the panicking task."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from .kernel import Kernel
 from .system import Linux
 from .tasks import Task
 
-#: Functions that only the CPU that dies is in, the surest first.
-_DYING = (
+#: Functions that only the panicking CPU is in, the most specific first.
+_PANIC_FUNCTIONS = (
     (
         "crash_kexec",
         "__crash_kexec",
@@ -20,11 +20,11 @@ _DYING = (
     ),
     ("panic", "vpanic", "oops_end", "die", "__die", "sysrq_handle_crash"),
 )
-#: Both start as "no CPU" (PANIC_CPU_INVALID, -1): 4.5, 1717f2096b54, and 2.6.22 on.
+#: Both are initialized to "no CPU" (PANIC_CPU_INVALID, -1): 4.5 (1717f2096b54), and 2.6.22 on.
 _CPU_VARIABLES = ("panic_cpu", "crashing_cpu")
-#: What a dying kernel prints. The first of them that any line of the log contains decides, and of
-#: these lines the oldest: the order is crash's, so that PANIC reads as it does there.
-_LAST_WORDS = (
+#: What a crashing kernel prints, by priority: the first of these that the log contains decides, and
+#: of its lines the oldest. The order is that of crash, so that PANIC is the same as there.
+_PANIC_MESSAGES = (
     "SysRq : Crash",
     "SysRq : Trigger a crash",
     "SysRq : Netdump",
@@ -42,33 +42,33 @@ _LAST_WORDS = (
     "[Hardware Error]: ",
     "Bad mode in ",
     "Oops: ",
-    # What follows is for kernels that ended some other way: crash shows nothing for them.
+    # Other messages, for which crash prints nothing.
     "BUG: unable to handle page fault",  # 5.1, f28b11a2abd9
     "BUG: kernel NULL pointer dereference",
     "general protection fault, ",  # 5.6, 59c1dcbed5b5
-    "sysrq: Trigger a crash",  # 5.0; the line that follows is a panic's
+    "sysrq: Trigger a crash",  # 5.0; followed by the line of a panic
 )
 
 
 def message(kernel: Kernel) -> str | None:
-    """The line of the log that says why the kernel died; None if none does. AbsentError: no log."""
+    """The line of the log with the cause of the crash; None if none is. AbsentError without log."""
     found: str | None = None
-    words: Sequence[str] = _LAST_WORDS
+    candidates: Sequence[str] = _PANIC_MESSAGES
     for record in printk.lines(kernel):
         for line in record.text.split("\n"):
-            for i in range(len(words)):
-                if words[i] in line:
-                    # Of what comes later, only surer words count.
-                    found, words = line, words[:i]
+            for i in range(len(candidates)):
+                if candidates[i] in line:
+                    # From here on only messages of higher priority count.
+                    found, candidates = line, candidates[:i]
                     break
     return found
 
 
 def task(kernel: Linux) -> Task | None:
-    """The panicking task; None where neither the kernel nor any stack tells.
+    """The panicking task; None if neither a variable of the kernel nor a stack identifies it.
 
-    The kernel says which CPU panicked since 4.5; before that, and for a crash that went past
-    panic(), the stacks of the active tasks tell.
+    The kernel records the CPU that panicked since 4.5. Before that, and for a crash without
+    panic(), the stacks of the active tasks decide.
     """
     for variable in _CPU_VARIABLES:
         address = kernel.symbols.get(variable)
@@ -84,7 +84,7 @@ def task(kernel: Linux) -> Task | None:
     for cpu, active in kernel.active.items():
         with isolated(f"CPU {cpu} has no backtrace", kernel.warn):
             symbols[cpu] = {frame.symbol for frame in kernel.backtrace(active).frames}
-    for functions in _DYING:
+    for functions in _PANIC_FUNCTIONS:
         for cpu, found in symbols.items():
             if found.intersection(functions):
                 return kernel.active[cpu]

@@ -1,8 +1,8 @@
-"""The kernel's table of pids: a second way to the tasks, which the task list's damage leaves whole.
+"""The kernel's table of pids: a second source of tasks, independent of the task list.
 
 =================  ==============================================================================
-2.6.0 to 2.6.16    a hash for each kind of pid, of the struct pids within the tasks
-2.6.17 to 2.6.23   one hash of struct pid, which leads to its tasks
+2.6.0 to 2.6.16    a hash for each type of pid, of the struct pids in the tasks
+2.6.17 to 2.6.23   one hash of struct pid, which points to its tasks
 2.6.24 to 4.14     one hash of struct upid, one for each namespace of a pid
 4.15 on            a radix tree (IDR) of struct pid for each namespace (95846ecf9dac)
 =================  ==============================================================================
@@ -11,24 +11,19 @@
 from collections.abc import Iterator
 
 from .._native import AbsentError, MemoryFault
+from ..limits import MAX_PID_HASH_BITS, MAX_PIDS, MAX_RADIX_LEVELS, MAX_RADIX_SLOTS
 from .kernel import Kernel
 from .layouts import Number
 from .structs import Structs, batches
 
-#: PID_MAX_LIMIT; and pidhash_shift goes from 4 to 12.
-MAX_PIDS = 1 << 22
-MAX_SHIFT = 16
-#: XA_CHUNK_SHIFT is 6 (or 4): no node has more slots, and no tree of pids is higher than this.
-MAX_SLOTS = 64
-MAX_HEIGHT = 8
-#: No struct pid has fewer: it has a count, a level, and a list for each of three kinds or more.
+#: Words of the smallest struct pid: count, level, and lists for at least three types.
 PID_WORDS = 4
 
 
 def tasks(kernel: Kernel) -> Iterator[int]:
-    """The address of every task that has a pid; AbsentError where its layout is not known.
+    """The address of every task that has a pid; AbsentError if the layout is not known.
 
-    What is damaged is left out, and said in ``kernel.warnings``.
+    Damaged parts are skipped; ``kernel.warnings`` lists them.
     """
     if kernel.has("pid_namespace.idr"):
         found = _by_pid(kernel, _tree(kernel))
@@ -45,7 +40,7 @@ def tasks(kernel: Kernel) -> Iterator[int]:
 
 
 def _by_pid(kernel: Kernel, pids: Iterator[int]) -> Iterator[int]:
-    """The task that each struct pid numbers: the first of its tasks[PIDTYPE_PID], if any."""
+    """The task of each struct pid: the first of its tasks[PIDTYPE_PID], if any."""
     first = Number(kernel.offset("pid.tasks"), kernel.word)
     link = kernel.offset("pid.link")
     if not kernel.has("task_struct.pid_links"):
@@ -70,33 +65,33 @@ def _damaged(kernel: Kernel, at: int) -> None:
 
 
 def _table(kernel: Kernel, kind: int = 0) -> int:
-    """The address of a hash's buckets."""
+    """The address of the buckets of a hash."""
     return kernel.pointer(kernel.symbol("pid_hash") + kind * kernel.word)
 
 
 def _hashed(kernel: Kernel, table: int) -> Iterator[int]:
     """Every hlist_node in the buckets at ``table``."""
-    # A variable since 2.6.0; before 4.9 an int, since an unsigned one.
+    # int before 4.9, unsigned int since.
     shift = kernel.variable("pidhash_shift", 4)
-    if shift > MAX_SHIFT:
-        raise AbsentError(f"pidhash_shift is {shift}")
+    if shift > MAX_PID_HASH_BITS:
+        raise AbsentError(f"pidhash_shift is {shift}: not the size of a hash")
     buckets = [table + bucket * kernel.word for bucket in range(1 << shift)]
     chains = kernel.lists(buckets, MAX_PIDS, "null-terminated")
     for bucket, chain in zip(buckets, chains, strict=True):
         yield from chain.entries
-        if chain.end != "complete":  # such as where two buckets lead to one node
+        if chain.end != "complete":  # for instance if two buckets share a node
             _damaged(kernel, chain.entries[-1] if chain.entries else bucket)
 
 
 def _in_tasks(kernel: Kernel) -> Iterator[int]:
-    """By the struct pids within the tasks: PIDTYPE_PID is the first, and every task has its own."""
+    """By the struct pids in the tasks: PIDTYPE_PID is the first, and each task has one."""
     chain = kernel.offset("task_struct.pids") + kernel.offset("pid.pid_chain")
     for node in _hashed(kernel, _table(kernel, 0)):
         yield kernel.containing(node, chain)
 
 
 def _numbered(kernel: Kernel) -> Iterator[int]:
-    """The struct pids by the upids in the hash: a pid has one for each level of its namespace."""
+    """The struct pids, by the upids in the hash: a pid has one for each level of namespaces."""
     chain = kernel.offset("upid.pid_chain")
     numbers, size = kernel.offset("pid.numbers"), kernel.types.sizeof("upid")
     for batch in batches(_hashed(kernel, _table(kernel))):
@@ -108,7 +103,7 @@ def _numbered(kernel: Kernel) -> Iterator[int]:
             except MemoryFault:
                 _damaged(kernel, node)
                 continue
-            if level == 0:  # the outermost namespace has all pids
+            if level == 0:  # the initial namespace has all pids
                 yield kernel.containing(node, chain + numbers + level * size)
 
 
@@ -116,22 +111,21 @@ def _numbered(kernel: Kernel) -> Iterator[int]:
 
 
 def _tree(kernel: Kernel) -> Iterator[int]:
-    """Every entry of the outermost namespace's IDR."""
+    """Every entry in the IDR of the initial namespace."""
     root = kernel.symbol("init_pid_ns") + kernel.offset("pid_namespace.idr")
     root += kernel.offset("idr.idr_rt")
-    # 4.20 (f8d5d0cc145c) made radix trees xarrays, which mark a node by 2 in its low bits, not 1.
+    # 4.20 (f8d5d0cc145c) replaced radix trees by xarrays, whose low bits mark a node by 2, not 1.
     if kernel.has("xarray.xa_head"):
         mark, head, node = 2, "xarray.xa_head", "xa_node.slots"
     else:
         mark, head, node = 1, "radix_tree_root.rnode", "radix_tree_node.slots"
     slots = kernel.member(node)
-    count = min(slots.count or 1, MAX_SLOTS)
-    # Each node takes bytes of its own; and with those above them, all have fewer than twice the
-    # slots that there can be pids.
-    most = min(kernel.most(count * kernel.word), 2 * MAX_PIDS // count)
-    most_pids = min(kernel.most(PID_WORDS * kernel.word), MAX_PIDS)
+    count = min(slots.count or 1, MAX_RADIX_SLOTS)
+    # Nodes do not overlap, and a tree of all pids has fewer than twice as many slots as pids.
+    max_nodes = min(kernel.max_objects(count * kernel.word), 2 * MAX_PIDS // count)
+    max_pids = min(kernel.max_objects(PID_WORDS * kernel.word), MAX_PIDS)
     seen: set[int] = set()
-    given: set[int] = set()
+    pids: set[int] = set()
     stack = [iter([kernel.read(root, head)])]
     while stack:
         entry = next(stack[-1], None)
@@ -139,21 +133,21 @@ def _tree(kernel: Kernel) -> Iterator[int]:
             stack.pop()
             continue
         if entry & 3 != mark:
-            if entry and entry & 3 == 0 and entry not in given:
-                if len(given) >= most_pids:
+            if entry and entry & 3 == 0 and entry not in pids:
+                if len(pids) >= max_pids:
                     _damaged(kernel, entry)
                     return
-                given.add(entry)
+                pids.add(entry)
                 yield entry
             continue
         at = entry - mark
-        # An entry this low stands for the slot beside it.
+        # A value this low is not a pointer: it refers to another slot of the node.
         if at < 4096:
             continue
-        if at in seen or len(stack) > MAX_HEIGHT:
+        if at in seen or len(stack) > MAX_RADIX_LEVELS:
             _damaged(kernel, at)
             continue
-        if len(seen) >= most:
+        if len(seen) >= max_nodes:
             _damaged(kernel, at)
             return
         seen.add(at)

@@ -1,10 +1,11 @@
-"""Where a stack lies, and with which registers to start on it."""
+"""The registers from which the unwinder starts on the stacks of tasks."""
 
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from .._native import MemoryFault
+from ..limits import MAX_RESUME_CODE, MAX_SAME_SYMBOLS
 from .kernel import Kernel
 from .layouts import Number
 from .structs import BATCH, Structs
@@ -33,17 +34,15 @@ _PUSHED = {
 PC = {4: "eip", 8: "rip"}
 SP = {4: "esp", 8: "rsp"}
 FRAME_POINTER = {4: "ebp", 8: "rbp"}
-#: What a task resumes with before 4.9, by width, and the byte behind it: pop %ebp; or, soon,
-#: mov %rbp,%rsi and pop %rbp.
+#: The code at which a task resumes before 4.9, by width, with the byte after it: pop %ebp; or, a
+#: little later, mov %rbp,%rsi and pop %rbp.
 _POP_BP = {
     4: re.compile(rb"\A\x5d(.)", re.DOTALL),
     8: re.compile(rb"\x48\x89\xee\x5d(.)", re.DOTALL),
 }
 POPF = b"\x9d"
-#: How many bytes of code are searched for it.
-MAX_CODE = 65
-#: Functions that only the CPU that dies is in.
-DYING = (
+#: Functions that only the panicking CPU is in.
+PANIC_FUNCTIONS = (
     "crash_kexec",
     "__crash_kexec",
     "machine_kexec",
@@ -56,10 +55,8 @@ DYING = (
     "oops_end",
     "sysrq_handle_crash",
 )
-#: As many functions of one of these names are believed: there is one, or a static one besides.
-NAMESAKES = 4
-#: Functions that an idle CPU waits in.
-HALTING = (
+#: Functions in which an idle CPU waits.
+IDLE_FUNCTIONS = (
     "safe_halt",
     "xen_safe_halt",
     "raw_safe_halt",
@@ -71,18 +68,18 @@ HALTING = (
 
 
 class Start(NamedTuple):
-    """Where to start on a stack that no CPU was on."""
+    """Registers to start from, for a stack without registers of a CPU."""
 
     registers: dict[str, int]
-    #: Where the pc was taken from, as crash has it in brackets: the return address on the stack, or
-    #: thread.sp where a context switch leaves none.
+    #: The address that crash prints in brackets: of the return address on the stack, or thread.sp
+    #: if a context switch pushes none.
     slot: int
 
 
 class SavedRegisters:
-    """The registers of tasks as their last context switches left them.
+    """The registers of tasks as saved by their last context switches.
 
-    They are read for many of the ``tasks`` together, when one of these is asked for.
+    They are read for a batch of the ``tasks`` when one of these is needed.
     """
 
     def __init__(self, kernel: Kernel, tasks: Sequence[Task]) -> None:
@@ -90,11 +87,11 @@ class SavedRegisters:
         self._addresses = [task.address for task in tasks]
         self._positions = {address: i for i, address in enumerate(self._addresses)}
         self._batch = _Batch(-1, Structs(kernel, ()), Structs(kernel, ()))
-        #: How many words switch_to() pops, by where a task resumes.
+        #: The number of words that switch_to() pops, by address at which a task resumes.
         self._popped: dict[int, int] = {}
 
     def start(self, task: Task) -> Start:
-        """Where to start on the stack of one of the tasks. Raises AbsentError."""
+        """The registers to start from for one of the tasks. Raises AbsentError."""
         kernel, word = self._kernel, self._kernel.word
         batch = self._batch_of(task)
         sp = batch.tasks.read(task.address, "thread.sp")
@@ -138,7 +135,7 @@ class SavedRegisters:
 
 
 class _Batch(NamedTuple):
-    """Some tasks of ``SavedRegisters``, and what the switches pushed on their stacks."""
+    """Some tasks of ``SavedRegisters``, and what the context switches pushed on their stacks."""
 
     number: int
     tasks: Structs
@@ -146,27 +143,29 @@ class _Batch(NamedTuple):
 
 
 def _pushed_words(kernel: Kernel, resume: int) -> int:
-    """How many words switch_to() pops where a task resumes.
+    """The number of words that switch_to() pops at the address at which a task resumes.
 
-    The frame pointer, and since September 2006 (2.6.19 and its stable kin) the flags: what follows
-    ``pop %ebp`` tells, which on x86_64 stands behind ``mov %rbp,%rsi``, a little further on.
+    The frame pointer, and since September 2006 (2.6.19 and stable releases of that time) the flags:
+    then ``popf`` follows ``pop %ebp``, or on x86_64 ``mov %rbp,%rsi; pop %rbp`` a little later.
     """
     try:
-        code = kernel.data(resume, MAX_CODE)
+        code = kernel.data(resume, MAX_RESUME_CODE)
     except MemoryFault:
         return 2
     found = _POP_BP[kernel.word].search(code)
     return 1 if found and found[1] != POPF else 2
 
 
-def stranded(kernel: Kernel, task: Task) -> Start | None:
-    """Where to pick up a task that was running, but whose registers nobody saved; None: nowhere.
+def start_without_registers(kernel: Kernel, task: Task) -> Start | None:
+    """Registers for a task that was running, if none were saved; None if they cannot be estimated.
 
-    The CPU that brought the kernel down is in functions that lead to its end, an idle one in those
-    that halt it: the return address into them that lies lowest is the last call that was made. An
-    idle task on whose stack there is none has its last switch to go by, which lies below.
+    The panicking CPU is in functions of the panic path, an idle CPU in those that halt it: the
+    lowest return address into one of them is the last call. If the stack of an idle task has none,
+    the registers of its last context switch are used.
     """
-    functions = (*DYING, *HALTING) if task.idle or task.pid == 0 else DYING
+    functions = (
+        (*PANIC_FUNCTIONS, *IDLE_FUNCTIONS) if task.idle or task.pid == 0 else PANIC_FUNCTIONS
+    )
     slot = _lowest_call(kernel, task, frozenset(functions))
     if slot is not None:
         registers = {PC[kernel.word]: kernel.pointer(slot), SP[kernel.word]: slot + kernel.word}
@@ -177,12 +176,12 @@ def stranded(kernel: Kernel, task: Task) -> Start | None:
 
 
 def _lowest_call(kernel: Kernel, task: Task, functions: frozenset[str]) -> int | None:
-    """The lowest address on a task's stack where a return address into one of them lies."""
+    """The address of the lowest return address into one of the functions on a task's stack."""
     word = kernel.word
     ranges = [
         (symbol.address, symbol.address + max(symbol.size, 1))
         for name in functions
-        for symbol in kernel.symbols.all(name)[:NAMESAKES]
+        for symbol in kernel.symbols.all(name)[:MAX_SAME_SYMBOLS]
     ]
     stack = kernel.data(task.stack, kernel.stack_size)
     for at in range(0, len(stack), word):

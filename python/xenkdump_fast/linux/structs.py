@@ -1,4 +1,4 @@
-"""Members of many structs, read together: a call into Rust for each of them takes far longer."""
+"""Members of many structs, read in one call into Rust."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -9,7 +9,7 @@ from .kernel import Kernel
 from .layouts import Number
 
 T = TypeVar("T")
-#: How many structs are read together.
+#: The number of structs that are read together.
 BATCH = 1024
 
 
@@ -23,8 +23,8 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
 class Structs:
     """Members of the structs at some addresses, read in one call.
 
-    What is not among them or cannot be read is read alone when it is asked for. So a value is the
-    same as from the kernel, and an error is raised where one member is asked for.
+    A member that is not among them, or cannot be read, is read again on its own when it is used. So
+    values are the same as those of ``Kernel.read``, and so are the errors.
     """
 
     def __init__(
@@ -43,8 +43,9 @@ class Structs:
             except AbsentError:
                 continue
             members[number.offset, number.size] = None
-        # Each address once, and its place in what is read.
+        # Each address once, with its row in the result.
         self._rows = {at: row for row, at in enumerate(dict.fromkeys(addresses))}
+        kernel.charge(len(self._rows) * sum(size for _, size in members))
         columns = kernel.virtual.read_members(list(self._rows), list(members))
         self._columns = dict(zip(members, columns, strict=True))
 
@@ -64,7 +65,7 @@ class Structs:
         return value.partition(b"\0")[0].decode("utf-8", "backslashreplace")
 
     def values(self, member: str | Number) -> list[int]:
-        """What could be read of a member, of all structs."""
+        """The values of a member in those structs in which it can be read."""
         try:
             number = self._number(member)
         except AbsentError:

@@ -1,4 +1,4 @@
-"""A kernel with its CPUs, its tasks and their stacks: what a session holds of a domain."""
+"""A kernel with its CPUs, tasks and stacks."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -18,7 +18,7 @@ class Linux(Kernel):
     """A kernel with its CPUs, tasks and stacks.
 
     ``vcpus`` returns the registers of its CPUs that are in the dump; it is called when they are
-    first needed. ``methods`` limits the unwinder to some of its methods.
+    first needed. ``methods`` restricts the unwinder to these methods.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Linux(Kernel):
         self._methods = methods
 
     def _untyped(self, why: str) -> Untyped:
-        from .infer import Inference  # seldom needed
+        from .infer import Inference  # rarely needed
 
         return Inference(self, why)
 
@@ -53,7 +53,7 @@ class Linux(Kernel):
         return self.tracer([task])(task)
 
     def tracer(self, tasks: Sequence[Task]) -> Callable[[Task], Trace]:
-        """``backtrace`` for each of these tasks, with what it needs of all read together."""
+        """Returns ``backtrace`` for these tasks, whose saved registers are read together."""
         saved = SavedRegisters(self, tasks)
 
         def trace(task: Task) -> Trace:

@@ -1,4 +1,4 @@
-"""Where tasks are listed: the task list and its threads, and the table of pids beside them."""
+"""The addresses of all tasks: the task list with its threads, and the table of pids."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -9,28 +9,27 @@ from . import pids
 from .kernel import Kernel, LinkedList
 from .structs import Structs
 
-#: No task_struct was ever smaller, whatever the types say.
+#: Bytes of the smallest task_struct, in case that the types have a smaller one.
 MIN_SIZE = 0x200
 
 
 def addresses(kernel: Kernel) -> list[int]:
-    """Every task but the idle ones of further CPUs, init_task first.
+    """Every task except the idle tasks of secondary CPUs; init_task first.
 
-    A break in one list does not hide what another leads to; what was found so is said in
-    ``kernel.warnings``.
+    If one list is damaged, the others are used; ``kernel.warnings`` says so.
     """
-    room = kernel.most(_size(kernel))
-    listed = _distinct(_listed(kernel, room), room)
+    limit = kernel.max_objects(_size(kernel))
+    listed = _distinct(_listed(kernel, limit), limit)
     more = []
-    if len(listed) <= room:
-        with suppress(AbsentError):  # no types: nothing tells where the table's parts lie
-            more = [task for task in _distinct(pids.tasks(kernel), room) if task not in listed]
+    if len(listed) <= limit:
+        with suppress(AbsentError):  # no types: no layout of the table
+            more = [task for task in _distinct(pids.tasks(kernel), limit) if task not in listed]
     if more:
         kernel.warn(f"the task list lacks {len(more)} tasks, which the table of pids has")
     found = [*listed, *more]
-    if len(found) > room:
-        kernel.warn(f"there are more tasks than the dump can hold: the first {room} are told")
-    return found[:room]
+    if len(found) > limit:
+        kernel.warn(f"there are more tasks than the dump can hold: using the first {limit}")
+    return found[:limit]
 
 
 def _size(kernel: Kernel) -> int:
@@ -40,28 +39,28 @@ def _size(kernel: Kernel) -> int:
         return MIN_SIZE
 
 
-def _distinct(addresses: Iterable[int], room: int) -> dict[int, None]:
-    """Each address once, as they come; one more than there can be says that there are more."""
-    return dict.fromkeys(islice(addresses, room + 1))
+def _distinct(addresses: Iterable[int], limit: int) -> dict[int, None]:
+    """Each address once, in order; one more than ``limit`` if there are more."""
+    return dict.fromkeys(islice(addresses, limit + 1))
 
 
-def _listed(kernel: Kernel, room: int) -> Iterator[int]:
-    """Every task that the task list leads to: each process's leader, then its other threads."""
+def _listed(kernel: Kernel, limit: int) -> Iterator[int]:
+    """Every task on the task list: the leader of each process, then its other threads."""
     init_task = kernel.symbol("init_task")
     yield init_task
-    # No more than can be used: what the list says of the rest does not matter then.
-    leaders = list(islice(_leaders(kernel, init_task, room), room))
-    for leader, threads in zip(leaders, _threads(kernel, leaders, room), strict=True):
+    # No more than are used.
+    leaders = list(islice(_leaders(kernel, init_task, limit), limit))
+    for leader, threads in zip(leaders, _threads(kernel, leaders, limit), strict=True):
         yield leader
         yield from threads
 
 
-def _leaders(kernel: Kernel, init_task: int, room: int) -> Iterator[int]:
+def _leaders(kernel: Kernel, init_task: int, limit: int) -> Iterator[int]:
     offset = kernel.offset("task_struct.tasks")
     head = init_task + offset
     last = head
     found = set()
-    for node in kernel.list(head, room):
+    for node in kernel.list(head, limit):
         last = node
         found.add(node)
         yield kernel.containing(node, offset)
@@ -70,28 +69,28 @@ def _leaders(kernel: Kernel, init_task: int, room: int) -> Iterator[int]:
             return
     except MemoryFault:
         return
-    # The last node of the list is not where this walk ended: walk the other way too.
+    # The walk did not reach the end of the list: walk it backward, too.
     rest = []
-    for node in kernel.list(head, room, backward=True):
+    for node in kernel.list(head, limit, backward=True):
         if node in found:
             break
         rest.append(kernel.containing(node, offset))
     yield from reversed(rest)
 
 
-def _threads(kernel: Kernel, leaders: list[int], room: int) -> Iterator[Iterator[int]]:
-    """For each group its threads but the leader.
+def _threads(kernel: Kernel, leaders: list[int], limit: int) -> Iterator[Iterator[int]]:
+    """For each group its threads without the leader.
 
-    A thread belongs to one group: what follows a node of another was told with that one.
+    A thread belongs to one group: a list ends at a node of another one.
     """
     offset, heads = _thread_lists(kernel, leaders)
-    walked = dict(zip(heads, kernel.lists(list(heads.values()), room + 1), strict=True))
+    walked = dict(zip(heads, kernel.lists(list(heads.values()), limit + 1), strict=True))
     for leader in leaders:
         yield _others(kernel, leader, offset, walked.get(leader))
 
 
 def _others(kernel: Kernel, leader: int, offset: int, threads: LinkedList | None) -> Iterator[int]:
-    """The tasks on a group's list of threads but its leader."""
+    """The tasks on a group's list of threads without its leader."""
     if threads is None:
         return
     for node in threads.entries:
@@ -99,14 +98,14 @@ def _others(kernel: Kernel, leader: int, offset: int, threads: LinkedList | None
         if task != leader:
             yield task
     if threads.end == "shared":
-        kernel.warn(f"the threads of the task at {leader:#x} go on in another group's")
+        kernel.warn(f"the thread list of the task at {leader:#x} runs into another thread group")
     elif threads.problem is not None:
         kernel.warn(threads.problem)
 
 
 def _thread_lists(kernel: Kernel, leaders: list[int]) -> tuple[int, dict[int, int]]:
-    """Where a task has its node in its group's list of threads, and the head of each list."""
-    # 3.14 (0c740d0afc3b) gave signal_struct a list of threads; thread_group went with 6.7.
+    """The offset of a task's node in the list of threads, and the head of each group's list."""
+    # 3.14 (0c740d0afc3b) added the list in signal_struct; 6.7 removed thread_group.
     if kernel.has("task_struct.thread_node"):
         offset = kernel.offset("task_struct.thread_node")
         head = kernel.offset("signal_struct.thread_head")
@@ -118,12 +117,12 @@ def _thread_lists(kernel: Kernel, leaders: list[int]) -> tuple[int, dict[int, in
             except MemoryFault as fault:
                 kernel.warn(f"the threads of the task at {leader:#x} cannot be read: {fault}")
                 continue
-            if signal:  # else released already: a zombie that is being reaped
+            if signal:  # else it was released: a zombie that is being reaped
                 heads[leader] = signal + head
         return offset, heads
     if kernel.has("task_struct.thread_group"):
         offset = kernel.offset("task_struct.thread_group")
-    # Before 2.6.17 (47e65328a7b1): the second of its struct pids, PIDTYPE_TGID, has the list.
+    # Before 2.6.17 (47e65328a7b1): in the second struct pid of the task, PIDTYPE_TGID.
     elif kernel.has("pid.pid_list"):
         offset = kernel.offset("task_struct.pids") + kernel.types.sizeof("pid")
         offset += kernel.offset("pid.pid_list")

@@ -1,4 +1,4 @@
-"""Tasks: who there is, and what each was doing."""
+"""Tasks and their states."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,7 +12,7 @@ from . import percpu
 from .kernel import Kernel
 from .structs import Structs, batches
 
-#: include/linux/sched.h: what the lowest bits of a state name; the same since 2.6.0.
+#: include/linux/sched.h: the lowest bits of a state; the same since 2.6.0.
 _STATES = {0: "TASK_RUNNING", 1: "TASK_INTERRUPTIBLE", 2: "TASK_UNINTERRUPTIBLE"}
 COMM_LENGTH = 16
 
@@ -43,11 +43,11 @@ class Task(NamedTuple):
 
 
 def active(kernel: Kernel) -> dict[int, int]:
-    """What each CPU was running: CPU number to address of the task, by the run queues' ``curr``."""
+    """The task that each CPU was running, by ``curr`` of its run queue: CPU number to address."""
     queues = _per_run_queue(kernel, "rq.curr")
     found = {cpu: task for cpu, task in queues.items() if task}
-    # Before sched_init() no run queue has a task (nor, earlier still, has any CPU a bit in a mask):
-    # the first CPU runs init_task, the only one there is. Unreadable ones say nothing of the kind.
+    # Before sched_init() no run queue has a task, and even earlier the masks of CPUs are empty: the
+    # first CPU runs init_task, the only task. Run queues that cannot be read are no sign of that.
     if not found and (queues or not percpu.possible(kernel)):
         found[0] = kernel.symbol("init_task")
     return found
@@ -71,7 +71,7 @@ def idle(kernel: Kernel) -> dict[int, int]:
 
 
 def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:
-    """That pointer of each CPU's run queue, which may be 0; unreadable ones are left out."""
+    """A pointer in the run queue of each CPU that can be read; it may be 0."""
     found = {}
     variable = kernel.symbol("runqueues")
     areas = percpu.areas(kernel)
@@ -82,17 +82,17 @@ def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:
             if cpu in queues:
                 found[cpu] = structs.read(queues[cpu], key)
         if cpu not in found:
-            # Reported once, though both of its members are asked for.
+            # The warnings for both of its members are the same.
             kernel.warn(f"the run queue of CPU {cpu} is not in the dump")
     return found
 
 
 def tasks(kernel: Kernel) -> list[Task]:
-    """Every task: the idle ones by CPU, then by pid.
+    """Every task: idle tasks by CPU, then the others by pid.
 
-    What the lists no longer hold because they are broken is said in ``kernel.warnings``.
+    ``kernel.warnings`` says if lists are damaged.
     """
-    from . import tasklist  # bt of the running tasks alone does without
+    from . import tasklist  # not needed for backtraces of running tasks
 
     idle_tasks = idle(kernel)
     active_tasks = active(kernel)
@@ -136,7 +136,7 @@ class TaskStructs:
 
     @cached_property
     def _infos(self) -> Structs:
-        """The thread_infos, which are at the foot of the stacks before 4.9."""
+        """The thread_infos, which are at the base of the stacks before 4.9."""
         stacks = self._tasks.values("task.stack")
         return Structs(self._kernel, stacks, ["thread_info.cpu"])
 
@@ -168,7 +168,7 @@ class TaskStructs:
             if self._kernel.has("task.cpu"):
                 return self._tasks.read(address, "task.cpu")
             return self._infos.read(stack, "thread_info.cpu")
-        except AbsentError:  # as without CONFIG_SMP
+        except AbsentError:  # without CONFIG_SMP
             return 0
 
     def _optional(self, address: int, key: str) -> int | None:
@@ -179,16 +179,16 @@ class TaskStructs:
 
 
 def state_name(task: Task) -> str:
-    """The name of a task's state, as the session header has it."""
+    """The name of a task's state in the session header."""
     return "unknown" if task.state is None else _STATES.get(task.state & 3, f"{task.state:#x}")
 
 
-def find(everyone: list[Task], wanted: str) -> list[Task]:
-    """The tasks that ``wanted`` names: a pid in decimal, a task's address in hex, or its name."""
+def find(all_tasks: list[Task], wanted: str) -> list[Task]:
+    """The tasks that ``wanted`` selects: a pid in decimal, an address in hex, or a name."""
     if wanted.isdecimal():
         pid = number(wanted)
-        by_pid = [task for task in everyone if task.pid == pid]
+        by_pid = [task for task in all_tasks if task.pid == pid]
         if by_pid:
             return by_pid
     address = number(wanted, 16)
-    return [task for task in everyone if task.address == address or task.comm == wanted]
+    return [task for task in all_tasks if task.address == address or task.comm == wanted]

@@ -5,9 +5,9 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image
-from ..limits import MAX_CR3_SOURCES, MAX_CRASH_INFO_NOTES, MAX_PFNS
+from ..limits import MAX_CR3_SOURCES, MAX_CRASH_INFO_NOTES, MAX_PFNS, MAX_ROOTS
 from ..linux import compat
-from ..linux.boot.locate import MOST_ROOTS, Root, Roots, first_symbol
+from ..linux.boot.locate import Root, Roots, first_symbol
 
 #: Names of the sources, as ``--p2m-source`` takes them.
 NAMES = ("list", "linear", "cr3")
@@ -39,7 +39,7 @@ def roots(dump: Dump) -> list[Root]:
     found: dict[int, Root] = {}
     for kind in ("xen_kdump_cr3", "crash_regs", "qemu"):
         notes = (note for note in dump.notes if note.kind == kind)
-        for i, note in enumerate(islice(notes, MOST_ROOTS)):
+        for i, note in enumerate(islice(notes, MAX_ROOTS)):
             fields = note.fields
             address = fields["mfn"] << 12 if kind == "xen_kdump_cr3" else fields["cr3"] & ~0xFFF
             if address:

@@ -1,15 +1,12 @@
-"""Whether an image is the very build that the dump holds."""
+"""Whether an image is the same build as the kernel in the dump."""
 
 import struct
 
 from ..._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
+from ...limits import MAX_KERNEL_NOTES, MAX_LINUX_BANNER
 from .locate import Location
 
 NT_GNU_BUILD_ID = 3
-#: Size of the kernel's note section, in bytes.
-MAX_NOTES = 1 << 16
-#: Length of linux_banner, in bytes.
-MAX_BANNER = 512
 
 
 def mismatch(image: Image, location: Location, virtual: AddressSpace) -> str | None:
@@ -25,10 +22,10 @@ def mismatch(image: Image, location: Location, virtual: AddressSpace) -> str | N
         return f"build id {image.build_id}, the kernel in the dump has {in_memory}"
     address = symbols["linux_banner"]
     try:
-        expected = image.read(address - location.slide, MAX_BANNER).split(b"\0")[0]
+        expected = image.read(address - location.slide, MAX_LINUX_BANNER).split(b"\0")[0]
     except AbsentError:
         return None
-    found = virtual.cstring(address, MAX_BANNER)
+    found = virtual.cstring(address, MAX_LINUX_BANNER)
     if found == expected:
         return None
     ours, theirs = (text.decode("utf-8", "replace") for text in (expected, found))
@@ -38,7 +35,7 @@ def mismatch(image: Image, location: Location, virtual: AddressSpace) -> str | N
 def build_id(symbols: Symbols, virtual: AddressSpace) -> str | None:
     """The build id in the notes of the kernel in memory (2.6.23 on); None if it has none."""
     start, stop = symbols.get("__start_notes"), symbols.get("__stop_notes")
-    if start is None or stop is None or not 0 < stop - start <= MAX_NOTES:
+    if start is None or stop is None or not 0 < stop - start <= MAX_KERNEL_NOTES:
         return None
     try:
         notes = virtual.read(start, stop - start)

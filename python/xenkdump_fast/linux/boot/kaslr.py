@@ -1,28 +1,28 @@
-"""How far a kernel was moved at boot (KASLR), where no note of the dump tells.
+"""The KASLR offset of a kernel, if no note has it.
 
-A kdump has the kernel's VMCOREINFO among its notes; QEMU's dumps and those of single domains have
-it only where the guest offered it. Two ways remain: the processor's interrupt descriptor table,
-whose first handler is a symbol; and the text of VMCOREINFO itself, somewhere in memory.
+kdump writes the kernel's VMCOREINFO as a note; dumps by QEMU and of single domains have it only if
+the guest provided it. Two methods remain: the CPU's interrupt descriptor table, whose first handler
+is a symbol; and a search of memory for the text of VMCOREINFO.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..._native import AbsentError, AddressSpace, Dump, Image, MemoryFault, Note, Symbols
+from ...limits import MAX_VMCOREINFO, MAX_VMCOREINFO_SEARCH
 from . import vmcoreinfo
 
-#: The handlers of vector 0: the first until 5.7, the second since (9d06c4027f21).
+#: The handlers of vector 0: the first since 5.8 (9d06c4027f21), the second before.
 _DIVIDE_ERROR = ("asm_exc_divide_error", "divide_error")
-#: KASLR moves by pages at the least, and within KERNEL_IMAGE_SIZE (1 GiB).
+#: A KASLR offset is a multiple of the page size below KERNEL_IMAGE_SIZE (1 GiB).
 _ALIGNMENT, _LIMIT = 1 << 12, 1 << 30
-#: QEMUCPUState: two u32, 18 registers of 8 bytes, then ten segments of 24, idt the last, each
-#: with its base at 16.
+#: Offset of idt.base in QEMUCPUState: two u32, 18 registers of 8 bytes, then ten segments of 24
+#: bytes with their base at 16; idt is the last.
 _QEMU_IDT = 8 + 18 * 8 + 9 * 24 + 16
-#: Bounds on the search of memory, of which a QEMU's dump may hold terabytes.
-MAX_SEARCHED, CHUNK = 8 << 30, 4 << 20
+#: Bytes that are searched at once.
+_CHUNK = 4 << 20
 _KEY = b"OSRELEASE="
-#: Without it a text says nothing of the kernel's place.
+#: A text without it does not say where the kernel is.
 _NEEDED = b"KERNELOFFSET="
-_TEXT_SIZE = 4096
 
 
 def idts(notes: Iterable[Note]) -> Iterator[tuple[int, int]]:
@@ -31,12 +31,12 @@ def idts(notes: Iterable[Note]) -> Iterator[tuple[int, int]]:
         if note.kind == "qemu":
             idt = int.from_bytes(note.data[_QEMU_IDT : _QEMU_IDT + 8], "little")
             if idt:
-                # With page table isolation, bit 12 tells the user's root from the kernel's.
+                # With page table isolation, bit 12 distinguishes the user root from the kernel's.
                 yield note.fields["cr3"] & ~0x1FFF, idt
 
 
 def by_idt(virtual: AddressSpace, idt: int, symbols: Symbols) -> int | None:
-    """The slide by which an x86_64 interrupt descriptor table leads to its first handler."""
+    """The KASLR offset by the first handler in an x86_64 interrupt descriptor table."""
     try:
         gate = virtual.read(idt, 16)
     except MemoryFault:
@@ -53,33 +53,34 @@ def by_idt(virtual: AddressSpace, idt: int, symbols: Symbols) -> int | None:
 
 
 def by_search(dump: Dump, image: Image) -> Mapping[str, str] | None:
-    """The VMCOREINFO of the kernel of ``image``, wherever machine memory has it; None if nowhere.
+    """Searches machine memory for the VMCOREINFO of ``image``; None if it is not found.
 
-    It must have the image's build id (present since 5.9), else the image's release. Program headers
-    can map the same bytes of the file to any number of addresses: no more is searched than the
-    memory that the dump holds.
+    It must have the image's build id (present since 5.9), else the image's address of _stext.
+    Program headers can map the same bytes of the file to any number of addresses: no more is
+    searched than the memory that the dump holds.
     """
-    left = min(MAX_SEARCHED, dump.memory_held)
+    remaining = min(MAX_VMCOREINFO_SEARCH, dump.memory_held)
     for held in dump.machine.iter_mapped():
-        if not left:
+        if not remaining:
             break
-        at, end = held.address, held.address + min(held.size, left)
-        left -= end - at
+        at, end = held.address, held.address + min(held.size, remaining)
+        remaining -= end - at
         while at < end:
-            step = min(CHUNK, end - at)
+            step = min(_CHUNK, end - at)
             try:
-                # A little more than the step: the key may lie across its end.
+                # The key may cross the end of the step.
                 data = dump.machine.read(at, min(step + len(_KEY), end - at))
             except MemoryFault:
                 at += step
                 continue
             found = data.find(_KEY)
             while found >= 0:
-                # The key is in a text once: no byte is taken for a part of two.
+                # The key occurs once per text, so that texts do not overlap.
                 following = data.find(_KEY, found + len(_KEY))
-                size = _TEXT_SIZE if following < 0 else min(following - found, _TEXT_SIZE)
+                length = following - found if following >= 0 else MAX_VMCOREINFO
+                size = min(length, MAX_VMCOREINFO)
                 facts = _facts(dump, at + found, size)
-                if _is_of(facts, image):
+                if _belongs_to(facts, image):
                     return facts
                 found = following
             at += step
@@ -87,7 +88,7 @@ def by_search(dump: Dump, image: Image) -> Mapping[str, str] | None:
 
 
 def _facts(dump: Dump, address: int, size: int) -> Mapping[str, str]:
-    """The text of at most ``size`` bytes at a machine address; empty if it is none of a kernel."""
+    """The VMCOREINFO of at most ``size`` bytes at a machine address; empty if it is not one."""
     if size < len(_KEY) + len(_NEEDED):
         return {}
     try:
@@ -97,7 +98,7 @@ def _facts(dump: Dump, address: int, size: int) -> Mapping[str, str]:
     return vmcoreinfo.parse(text.decode("utf-8", "backslashreplace")) if _NEEDED in text else {}
 
 
-def _is_of(facts: Mapping[str, str], image: Image) -> bool:
+def _belongs_to(facts: Mapping[str, str], image: Image) -> bool:
     if "KERNELOFFSET" not in facts or "SYMBOL(_stext)" not in facts:
         return False
     if "BUILD-ID" in facts and image.build_id is not None:

@@ -1,10 +1,9 @@
-"""Where in machine memory a kernel lies: its root page table, its paging format, its KASLR slide.
+"""Where a kernel is in machine memory: its root page table, its paging format, its KASLR offset.
 
-Nothing is believed that the dump does not confirm: a root counts only when the kernel's own
-``linux_banner`` can be read through it, and under Xen only when the domain's P2M maps the banner's
-page to the very frame that the page tables do. Two domains may well run one kernel, and the order
-of the notes says nothing about whose root stands first: a pCPU may have been running a domU, or an
-HVM guest, when the host died.
+A root is accepted only if the kernel's ``linux_banner`` can be read through it, and under Xen only
+if the domain's P2M maps the page of the banner to the same frame as the page tables do. Two domains
+may run the same kernel, and the order of the notes does not say whose root comes first: a pCPU may
+have been running a domU, or an HVM guest, when the host crashed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..._native import P2M, AbsentError, AddressSpace, Dump, Image, MemoryFault, Symbols
+from ...limits import MAX_KASLR_OFFSETS, MAX_REPORTED_ROOTS, MAX_ROOTS, MAX_ROOTS_PER_FRAME
 from .. import compat
 from . import vmcoreinfo
 
@@ -21,22 +21,13 @@ if TYPE_CHECKING:
     from ..._native import Paging
 
 PAGE = 4096
-#: x86_64: where the image is linked, whatever its slide (arch/x86/include/asm/page_64_types.h).
+#: x86_64: the base of the addresses that the image is linked at (page_64_types.h).
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 BANNER = b"Linux version "
-#: A CPU names one root; neither Xen nor Linux can be built for more CPUs than these.
-MOST_ROOTS = 1 << 14
-#: A kernel has one slide. CPUs that disagree on it are broken, and so many are believed.
-_SLIDES = 8
-#: Roots that find the banner in one frame are one kernel's. In a cut dump one of them may lead
-#: further than another; so many are kept.
-_ALIKE = 4
-#: Of the roots that were tried, so many are told.
-_TOLD = 2
 
 
 class Root(NamedTuple):
-    """A page-table root that may be the kernel's: its machine address, and who named it."""
+    """A page-table root that may be the kernel's: its machine address and its source."""
 
     address: int
     how: str
@@ -49,16 +40,16 @@ class Location(NamedTuple):
     root: int
     #: Name of the paging format.
     paging: "Paging"
-    #: KASLR: how far the image lies from where it was linked.
+    #: The KASLR offset: the distance of the kernel from where its image is linked.
     slide: int
-    #: Who named the root, in words.
+    #: The source of the root, in words.
     how: str
-    #: The kernel's VMCOREINFO, where it was known before its memory was.
+    #: The kernel's VMCOREINFO, if a note has it.
     facts: Mapping[str, str]
 
 
 def first_symbol(symbols: Symbols, key: str) -> int | None:
-    """The address of the first candidate of ``compat.SYMBOLS[key]`` that exists."""
+    """The address of the first symbol of ``compat.SYMBOLS[key]`` that exists; None if none does."""
     for name in compat.SYMBOLS[key]:
         address = symbols.get(name)
         if address is not None:
@@ -67,20 +58,20 @@ def first_symbol(symbols: Symbols, key: str) -> int | None:
 
 
 def formats(image: Image) -> "tuple[Paging, ...]":
-    """The paging formats that a kernel of this image can run under, the likeliest first."""
+    """The paging formats that a kernel of this image can use, the likeliest first."""
     if image.word == 4:
-        # Last: a 32-bit guest seen through the root that a 64-bit Xen gives the processor, whose
-        # slot 0 leads to the guest's PAE table.
+        # Last: the root of a 32-bit guest on a 64-bit Xen, whose slot 0 leads to the PAE table of
+        # the guest.
         return ("x86-pae", "x86", "x86_64")
     return ("x86_64", "x86_64-la57")
 
 
 def link_base(image: Image, symbols: Symbols) -> int:
-    """What to take from a symbol's address to get its pseudo-physical address, but for phys_base.
+    """The difference of a symbol's address and its pseudo-physical address, without phys_base.
 
-    ``__START_KERNEL_map`` on x86_64. On i386 PAGE_OFFSET, told by ``phys_startup_32`` where there
-    is one, else by the upper bits of the text's address (2.6.18-xen is linked at 0xc1000000 with
-    PAGE_OFFSET 0xc0000000).
+    ``__START_KERNEL_map`` on x86_64. On i386 it is PAGE_OFFSET, which follows from
+    ``phys_startup_32`` if it exists, else from the upper bits of the address of the text
+    (2.6.18-xen is linked at 0xc1000000 with PAGE_OFFSET 0xc0000000).
     """
     if image.word == 8:
         return START_KERNEL_MAP
@@ -92,17 +83,18 @@ def link_base(image: Image, symbols: Symbols) -> int:
 
 
 class Banners(NamedTuple):
-    """Where the roots that may be a kernel's find its banner."""
+    """Where the candidates for a kernel's root map its banner."""
 
-    #: The first roots of all that find it in a machine frame, with their formats, by that frame.
+    #: The first roots that map it to the same machine frame, with their formats, by that frame.
     by_frame: "dict[int, list[tuple[Root, Paging]]]"
-    #: Why the first of the others do not find it.
+    #: Why it cannot be read through the first of the others.
     refused: list[str]
 
 
 class Roots:
-    """Page-table roots that may be a kernel's. Each is asked once, however many P2Ms it is tried
-    with.
+    """Page-table roots that may be a kernel's.
+
+    The banner is read once through each, however many P2Ms are tried.
     """
 
     def __init__(self, dump: Dump, image: Image, roots: Iterable[Root]) -> None:
@@ -114,16 +106,16 @@ class Roots:
 
     @cached_property
     def _roots(self) -> list[Root]:
-        return list(islice(self._given, MOST_ROOTS))
+        return list(islice(self._given, MAX_ROOTS))
 
     def banners(self, banner: int) -> Banners:
-        """Through which of them a banner can be read at that address."""
+        """Reads the banner at that address through each of them."""
         known = self._banners.get(banner)
         if known is None:
-            known = self._banners[banner] = self._ask(banner)
+            known = self._banners[banner] = self._read(banner)
         return known
 
-    def _ask(self, banner: int) -> Banners:
+    def _read(self, banner: int) -> Banners:
         found = Banners({}, [])
         for root in self._roots:
             for paging in self._formats:
@@ -135,10 +127,10 @@ class Roots:
                 except MemoryFault as fault:
                     text, frame, reason = b"", 0, fault.reason
                 if text == BANNER:
-                    alike = found.by_frame.setdefault(frame, [])
-                    if len(alike) < _ALIKE:
-                        alike.append((root, paging))
-                elif len(found.refused) < _TOLD:
+                    same_frame = found.by_frame.setdefault(frame, [])
+                    if len(same_frame) < MAX_ROOTS_PER_FRAME:
+                        same_frame.append((root, paging))
+                elif len(found.refused) < MAX_REPORTED_ROOTS:
                     found.refused.append(f"{root.how} {root.address:#x} ({paging}): {reason}")
         return found
 
@@ -146,36 +138,36 @@ class Roots:
 def locate(
     roots: Roots, p2m: P2M | None, facts: Mapping[str, str], physical: AddressSpace | None
 ) -> Location:
-    """Finds the kernel that ``roots`` may be of: by its own swapper_pg_dir, else among them.
+    """Finds the kernel through its own swapper_pg_dir, else through ``roots``.
 
-    ``p2m`` is the domain's own, or None where there is no Xen or none can be read; ``physical`` is
-    the pseudo-physical memory, or None likewise; ``facts`` is the kernel's VMCOREINFO where the
-    dump has it. Raises AbsentError, which says what was tried.
+    ``p2m`` is the domain's own, or None without Xen or if none can be read; ``physical`` is the
+    pseudo-physical memory, or None likewise; ``facts`` is the kernel's VMCOREINFO if a note has it.
+    Raises AbsentError, which says what was tried.
     """
     tried: list[str] = []
     for known in _facts(roots.dump, roots.image, facts, p2m):
         found = _locate(roots, p2m, known, physical, tried)
         if found is not None:
             return found
-    detail = "; ".join(tried[:_TOLD]) if tried else "there is no root to try"
-    raise AbsentError(f"the kernel of {roots.image.path} was not found in the dump: {detail}")
+    reason = "; ".join(tried[:MAX_REPORTED_ROOTS]) if tried else "there is no root to try"
+    raise AbsentError(f"the kernel of {roots.image.path} was not found in the dump: {reason}")
 
 
 def _facts(
     dump: Dump, image: Image, facts: Mapping[str, str], p2m: P2M | None
 ) -> Iterator[Mapping[str, str]]:
-    """What to believe of where the kernel was moved to: one of these."""
+    """Candidates for the VMCOREINFO that locates the kernel, the most reliable first."""
     yield facts
-    if facts or p2m is not None:  # no PV kernel is ever moved
+    if facts or p2m is not None:  # PV kernels have no KASLR offset
         return
     from . import kaslr
 
     symbols = image.symbols()
     slides: dict[int, None] = {}
-    for cr3, idt in islice(kaslr.idts(dump.notes), MOST_ROOTS):
+    for cr3, idt in islice(kaslr.idts(dump.notes), MAX_ROOTS):
         for paging in formats(image):
             slide = kaslr.by_idt(dump.virtual(cr3, paging), idt, symbols)
-            if slide and slide not in slides and len(slides) < _SLIDES:
+            if slide and slide not in slides and len(slides) < MAX_KASLR_OFFSETS:
                 slides[slide] = None
                 yield {"KERNELOFFSET": f"{slide:x}"}
     searched = kaslr.by_search(dump, image)
@@ -190,15 +182,15 @@ def _locate(
     physical: AddressSpace | None,
     tried: list[str],
 ) -> Location | None:
-    """As ``locate`` by these facts alone; adds to ``tried`` what was not to be believed."""
+    """As ``locate``, with this VMCOREINFO; None, and reasons in ``tried``, if it is not found."""
     dump, image = roots.dump, roots.image
     slide = vmcoreinfo.number(facts, "KERNELOFFSET", 16) or 0
     if not 0 <= slide < 1 << 63:
-        slide = 0  # no kernel was ever moved so far
+        slide = 0  # not a KASLR offset
     symbols = image.symbols(slide)
     banner = symbols.get("linux_banner")
     if banner is None:
-        raise AbsentError(f"{image.path}: has no symbol linux_banner: not a Linux kernel")
+        raise AbsentError(f"{image.path}: no symbol linux_banner: not a Linux kernel, or stripped")
     base = link_base(image, symbols)
     phys_base = vmcoreinfo.number(facts, "NUMBER(phys_base)") or 0
     to_physical = phys_base - base
@@ -215,23 +207,23 @@ def _locate(
 def _match(
     found: Banners, physical: int, p2m: P2M | None, tried: list[str]
 ) -> "tuple[Root, Paging] | None":
-    """The root that finds the banner where the domain has it: at a physical address by its P2M."""
+    """The root that maps the banner to the frame that the P2M has for its physical address."""
     tried += found.refused
     if not found.by_frame:
         return None
     if p2m is None:
         return next(iter(found.by_frame.values()))[0]
     if not 0 <= physical < 1 << 64:
-        tried.append(f"linux_banner would be at the physical address {physical:#x}")
+        tried.append(f"linux_banner is at the invalid physical address {physical:#x}")
         return None
     kind, mfn = p2m.entry(physical // PAGE)
     if mfn in found.by_frame:
         return found.by_frame[mfn][0]
     owned = "" if mfn is None else f" {mfn:#x}"
-    for frame, ((root, paging), *_) in islice(found.by_frame.items(), _TOLD):
+    for frame, ((root, paging), *_) in islice(found.by_frame.items(), MAX_REPORTED_ROOTS):
         tried.append(
             f"{root.how} {root.address:#x} ({paging}): another domain's: its linux_banner is in "
-            f"mfn {frame:#x}, where this domain's pfn {physical // PAGE:#x} is {kind}{owned}"
+            f"mfn {frame:#x}, but pfn {physical // PAGE:#x} of this domain is {kind}{owned}"
         )
     return None
 
@@ -239,7 +231,7 @@ def _match(
 def _own_roots(
     image: Image, symbols: Symbols, physical: AddressSpace, to_physical: int
 ) -> Iterator[Root]:
-    """The kernel's own root, by its image: the one that no CPU's last task decides."""
+    """The root of the kernel itself, by its image: it does not depend on what the CPUs ran."""
     swapper = first_symbol(symbols, "swapper")
     if swapper is None:
         return

@@ -1,23 +1,18 @@
-"""The text that a kernel leaves about itself: VMCOREINFO."""
+"""VMCOREINFO: what the kernel says about itself, as text."""
 
 from collections.abc import Mapping
 
 from ... import parsing
 from ..._native import AddressSpace, MemoryFault, Symbols
+from ...limits import MAX_STRUCT_SIZE, MAX_VMCOREINFO, MAX_VMCOREINFO_NOTE
 
-#: The text fills at most its note, which has a page for itself (VMCOREINFO_BYTES).
-MAX_SIZE = 4096
-#: So much of a note's text is believed, that of a longer page included.
-MAX_TEXT = 16 * MAX_SIZE
 _FIRST_KEY = b"OSRELEASE="
-#: No struct is as large: pglist_data, with the zones of 1024 nodes in it twice, takes some 200 KiB.
-MAX_EXTENT = 1 << 20
 
 
 def parse(text: str) -> Mapping[str, str]:
-    """``KEY=value`` lines as a mapping; the first of two lines with one key wins."""
+    """``KEY=value`` lines as a mapping; the first of two lines with the same key wins."""
     facts: dict[str, str] = {}
-    for line in text[:MAX_TEXT].split("\n"):
+    for line in text[:MAX_VMCOREINFO_NOTE].split("\n"):
         key, separator, value = line.partition("=")
         if separator:
             facts.setdefault(key, value.rstrip("\0"))
@@ -25,21 +20,21 @@ def parse(text: str) -> Mapping[str, str]:
 
 
 def number(facts: Mapping[str, str], key: str, base: int = 10) -> int | None:
-    """The number that stands at ``key``; None where it is absent, or none that a kernel writes."""
+    """The number at ``key``; None if it is absent, or not a number of at most 64 bits."""
     return parsing.number(facts.get(key, ""), base)
 
 
 def extent(facts: Mapping[str, str], key: str) -> int | None:
-    """A struct's size or a member's offset, which stands at ``key``; None if it can be none."""
+    """The size of a struct or offset of a member at ``key``; None if it is absent or invalid."""
     found = number(facts, key)
-    return found if found is not None and 0 <= found < MAX_EXTENT else None
+    return found if found is not None and 0 <= found < MAX_STRUCT_SIZE else None
 
 
 def in_memory(symbols: Symbols, virtual: AddressSpace, word: int) -> Mapping[str, str]:
-    """The text in the kernel's own memory (2.6.24 on); empty if there is none.
+    """VMCOREINFO in the kernel's memory (2.6.24 on); empty if there is none.
 
-    A Xen host's dump has no note with it. ``vmcoreinfo_data`` was an array until 4.13
-    (203e9e41219b), a pointer since.
+    The dump of a Xen host has no note with it. ``vmcoreinfo_data`` was an array until 4.13
+    (203e9e41219b) and is a pointer since.
     """
     data = symbols.get("vmcoreinfo_data")
     if data is None:
@@ -47,7 +42,7 @@ def in_memory(symbols: Symbols, virtual: AddressSpace, word: int) -> Mapping[str
     try:
         if virtual.read(data, len(_FIRST_KEY)) != _FIRST_KEY:
             data = virtual.word(data, word)
-        text = virtual.cstring(data, MAX_SIZE)
+        text = virtual.cstring(data, MAX_VMCOREINFO)
     except MemoryFault:
         return {}
     if not text.startswith(_FIRST_KEY):

@@ -1,22 +1,22 @@
 """Layouts of a kernel without type information, inferred from its memory.
 
-Nothing is taken from a table of versions: each offset is the one at which the memory keeps an
-invariant that only that member can keep, on every task (or module, or run queue) that there is. A
-member of which that cannot be said is not inferred at all.
+There is no table of versions: a member is found by a property that only it has, in every task (or
+module, or run queue) of the dump. A member without such a property is not inferred.
 """
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from ..._native import AbsentError
+from ...budget import BudgetExceededError
 from ..kernel import Kernel
 from . import clock, frame, memory, module, runqueue, task
 from .inferred import Inferences, Inferred, Struct
-from .sample import Sample
+from .task_sample import TaskSample
 
 
 class Inference:
-    """Infers the layout of a struct when it is first asked for."""
+    """Infers the layout of a struct when it is first used."""
 
     def __init__(self, kernel: Kernel, why: str) -> None:
         self._kernel = kernel
@@ -27,24 +27,24 @@ class Inference:
         return bool(self._struct(struct))
 
     def member(self, path: str) -> Inferred:
-        """The member at ``path``; AbsentError where memory does not tell."""
+        """The member at ``path``; AbsentError if it cannot be inferred."""
         struct, _, rest = path.partition(".")
         found = self._struct(struct).get(rest)
         if found is None or not rest:
-            raise AbsentError(f"{self._why}; the place of {path} cannot be inferred")
+            raise AbsentError(f"{self._why}; the offset of {path} cannot be inferred")
         return found
 
     def sizeof(self, struct: str) -> int:
-        """The size of a struct; AbsentError where memory does not tell."""
+        """The size of a struct; AbsentError if it cannot be inferred."""
         found = self._struct(struct).get("")
         if found is None:
             raise AbsentError(f"{self._why}; the size of {struct} cannot be inferred")
         return found.size
 
     @cached_property
-    def sample(self) -> Sample:
-        """The tasks that the invariants are held against."""
-        return Sample(self._kernel)
+    def sample(self) -> TaskSample:
+        """The tasks on which invariants are checked."""
+        return TaskSample(self._kernel)
 
     def _struct(self, name: str) -> Struct:
         found = self._structs.get(name)
@@ -52,18 +52,21 @@ class Inference:
             infer = INFERRERS.get(name)
             try:
                 found = {} if infer is None else infer(self._kernel, self)
+            except BudgetExceededError as error:
+                self._kernel.warn(f"the layout of {name} cannot be inferred: {error}")
+                found = {}
             except AbsentError:
                 found = {}
             self._structs[name] = found
             if found:
                 self._kernel.warn(
-                    f"{self._why}: layouts were inferred from the dump's memory, by what must hold "
-                    "in it"
+                    f"{self._why}: struct layouts were inferred from memory; a vmlinux with type "
+                    "information is more reliable"
                 )
         return found
 
 
-#: By the struct that each infers.
+#: The functions that infer layouts, by struct.
 INFERRERS: Mapping[str, Callable[[Kernel, Inferences], Struct]] = {
     "task_struct": task.task_struct,
     "thread_info": task.thread_info,

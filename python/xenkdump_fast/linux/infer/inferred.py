@@ -1,15 +1,15 @@
-"""What inference yields."""
+"""Results of inference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from .sample import Sample
+from .task_sample import TaskSample
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """A member whose offset was inferred; its size follows from what it is."""
+    """A member with an inferred offset; its size is known from its type."""
 
     offset: int
     size: int
@@ -19,16 +19,16 @@ class Inferred:
     bit_size: int | None = None
 
 
-#: Paths of members within one struct; the struct's size stands at the empty path.
+#: Members of one struct by path; the empty path has the size of the struct.
 Struct = Mapping[str, Inferred]
 
 
 class Inferences(Protocol):
-    """What the inference of one struct may ask of that of others."""
+    """What the inference of one struct needs of others."""
 
     @property
-    def sample(self) -> Sample:
-        """The tasks that invariants are checked on."""
+    def sample(self) -> TaskSample:
+        """The tasks on which invariants are checked."""
         ...
 
     def member(self, path: str) -> Inferred:

@@ -1,24 +1,23 @@
-"""mm_struct: how much memory a process uses; and the nodes of physical memory."""
+"""mm_struct (memory used by a process) and pglist_data (NUMA nodes)."""
 
 from ..._native import AbsentError, MemoryFault
+from ...limits import MAX_PROCESS_PAGES
 from ..boot import vmcoreinfo
 from ..kernel import Kernel
 from .inferred import Inferences, Inferred, Struct
-from .sample import Block, Sample
+from .task_sample import Block, TaskSample
 
 SIZE = 0x400
 PAGE = 4096
-#: More pages than one process can map.
-MAX_PAGES = 1 << 36
 #: start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end,
-#: env_start, env_end: so since 2.6.9. Then saved_auxv.
+#: env_start, env_end: in this order since 2.6.9. Then saved_auxv.
 _LAYOUT_WORDS = 11
-#: total_vm stands this many words before start_code at the most.
+#: total_vm is at most this many words before start_code.
 _REACH = 24
 
 
 def mm_struct(kernel: Kernel, inference: Inferences) -> Struct:
-    """total_vm and the counters of resident pages, by where the addresses of the program stand."""
+    """total_vm and the counters of resident pages, relative to the addresses of the program."""
     sample = inference.sample
     word = sample.word
     at = inference.member("task_struct.mm").offset
@@ -29,12 +28,12 @@ def mm_struct(kernel: Kernel, inference: Inferences) -> Struct:
         except MemoryFault:
             continue
     for start in sample.words(0, SIZE):
-        # One may be between two programs, in execve().
+        # A process may be in execve(), between two programs.
         programs = [block for block in blocks if _is_program(block, start, word)]
         if programs and len(programs) >= 0.9 * len(blocks):
             break
     else:
-        raise AbsentError("no member of mm_struct is like the addresses of a program")
+        raise AbsentError("no members of mm_struct are the addresses of a program")
     blocks = programs
     found: dict[str, Inferred] = {"start_code": Inferred(start, word)}
     total = _total_vm(blocks, start, word)
@@ -59,10 +58,10 @@ def _is_program(block: Block, at: int, word: int) -> bool:
 
 
 def _total_vm(blocks: list[Block], start: int, word: int) -> int | None:
-    """The last number of pages before start_code that all those behind it are parts of."""
+    """The last number before start_code that is at least as large as those after it."""
     for at in range(start - word, max(0, start - _REACH * word), -word):
         if all(
-            0 < block.word(at) < MAX_PAGES
+            0 < block.word(at) < MAX_PROCESS_PAGES
             and block.word(at) * PAGE >= block.word(start + word) - block.word(start)
             and all(
                 block.word(part) <= block.word(at)
@@ -74,8 +73,10 @@ def _total_vm(blocks: list[Block], start: int, word: int) -> int | None:
     return None
 
 
-def _rss_stat(kernel: Kernel, sample: "Sample", blocks: list[Block], auxv: int) -> Inferred | None:
-    """rss_stat.count (2.6.34 to 6.1): between saved_auxv and binfmt, which is elf_format's address.
+def _rss_stat(
+    kernel: Kernel, sample: TaskSample, blocks: list[Block], auxv: int
+) -> Inferred | None:
+    """rss_stat.count (2.6.34 to 6.1): between saved_auxv and binfmt, which is &elf_format.
 
     File pages, anonymous pages, swap entries, and since 4.5 (eca56ff906bd) pages of shared memory.
     """
@@ -88,12 +89,15 @@ def _rss_stat(kernel: Kernel, sample: "Sample", blocks: list[Block], auxv: int) 
             break
     else:
         return None
-    # saved_auxv ends with a pair of zeros, and has an even number of words.
+    # saved_auxv has an even number of words and ends with a pair of zeros.
     for counters in (4, 3):
         at = end - counters * word
         if (at - auxv) % (2 * word) == 0 and all(
             block.word(at - word) == 0 == block.word(at - 2 * word)
-            and all(_signed(block.word(at + i * word), word) < MAX_PAGES for i in range(counters))
+            and all(
+                _signed(block.word(at + i * word), word) < MAX_PROCESS_PAGES
+                for i in range(counters)
+            )
             for block in blocks
         ):
             return Inferred(at, counters * word, count=counters)
@@ -105,12 +109,12 @@ def _signed(value: int, word: int) -> int:
 
 
 def pglist_data(kernel: Kernel, inference: Inferences) -> Struct:
-    """node_present_pages, which stands between two members that VMCOREINFO tells of."""
+    """node_present_pages: between two members whose offsets are in VMCOREINFO."""
     facts, word = kernel.vmcoreinfo, inference.sample.word
     start = vmcoreinfo.number(facts, "OFFSET(pglist_data.node_start_pfn)")
     spanned = vmcoreinfo.number(facts, "OFFSET(pglist_data.node_spanned_pages)")
     if start is None or spanned != start + 2 * word:
-        raise AbsentError("VMCOREINFO does not tell of pglist_data")
+        raise AbsentError("VMCOREINFO does not have the offsets of pglist_data")
     return {
         "node_start_pfn": Inferred(start, word),
         "node_present_pages": Inferred(start + word, word),

@@ -1,24 +1,22 @@
-"""struct module: where its text lies, and its symbols."""
+"""struct module: its text and its symbols."""
 
 from ..._native import AbsentError, MemoryFault
+from ...limits import MAX_SAMPLED_MODULE_TEXT, MAX_SAMPLED_MODULES, MAX_SAMPLED_SYMBOLS
 from ..kernel import Kernel
 from .inferred import Inferences, Inferred, Struct
-from .sample import Block
+from .task_sample import Block
 
 SIZE = 0x400
 PAGE = 4096
-SAMPLE = 4096
-MAX_SYMBOLS = 1 << 20
-MAX_TEXT = 1 << 28
 
 
 def module(kernel: Kernel, inference: Inferences) -> Struct:
-    """enum module_state, the list, the name: so since 2.6.0. The rest by what it leads to."""
+    """module_state, list and name are the first members since 2.6.0. The others are pointers."""
     word = kernel.word
     head = kernel.symbol("modules")
     blocks = []
-    # Each is in pages of its own.
-    for node in kernel.list(head, min(SAMPLE, kernel.most(PAGE))):
+    # Each module has pages of its own.
+    for node in kernel.list(head, min(MAX_SAMPLED_MODULES, kernel.max_objects(PAGE))):
         try:
             module = kernel.containing(node, word)
             blocks.append(Block(module, kernel.data(module, SIZE), word))
@@ -43,7 +41,7 @@ def module(kernel: Kernel, inference: Inferences) -> Struct:
             found["core_size"] = Inferred(at + 2 * word + 4, 4)
             break
     else:
-        raise AbsentError("no member of struct module leads to its text")
+        raise AbsentError("no member of struct module points to its text")
     for at in range(3 * word + 56, SIZE, word):
         if all(_is_kallsyms(kernel, block, at) for block in blocks):
             found["kallsyms"] = Inferred(at, word)
@@ -52,12 +50,12 @@ def module(kernel: Kernel, inference: Inferences) -> Struct:
 
 
 def _is_layout(block: Block, at: int, word: int) -> bool:
-    """The module itself lies in its own core; the text is part of what is read-only."""
+    """The struct module is in its own core; the text is part of what is read-only."""
     base, size, text = block.word(at), block.int(at + word), block.int(at + word + 4)
     read_only = block.int(at + word + 8)
     return (
         base % PAGE == 0
-        and 0 < text <= read_only <= size < MAX_TEXT
+        and 0 < text <= read_only <= size < MAX_SAMPLED_MODULE_TEXT
         and size % PAGE == 0
         and base <= block.address < base + size
     )
@@ -68,26 +66,26 @@ def _is_core(block: Block, at: int, word: int) -> bool:
     init_size, size, _, text = (block.int(at + 2 * word + i * 4) for i in range(4))
     return (
         core % PAGE == 0
-        and 0 <= init_size < MAX_TEXT
-        and 0 < text <= size < MAX_TEXT
+        and 0 <= init_size < MAX_SAMPLED_MODULE_TEXT
+        and 0 < text <= size < MAX_SAMPLED_MODULE_TEXT
         and core <= block.address < core + size
     )
 
 
 def _is_kallsyms(kernel: Kernel, block: Block, at: int) -> bool:
-    """A pointer into the module, to struct mod_kallsyms {symtab, num_symtab, strtab, ...} there."""
+    """A pointer to a struct mod_kallsyms {symtab, num_symtab, strtab, ...} in the module."""
 
     def near(address: int) -> bool:
-        return abs(address - block.address) < MAX_TEXT
+        return abs(address - block.address) < MAX_SAMPLED_MODULE_TEXT
 
     address, word = block.word(at), kernel.word
     if not near(address) or address % word:
         return False
     try:
         symtab, count, strtab = (kernel.pointer(address + i * word) for i in range(3))
-        if not (near(symtab) and near(strtab) and 0 < count & 0xFFFF_FFFF < MAX_SYMBOLS):
+        if not (near(symtab) and near(strtab) and 0 < count & 0xFFFF_FFFF < MAX_SAMPLED_SYMBOLS):
             return False
-        # The first symbol is the empty one.
+        # The first symbol is empty.
         entry = kernel.data(symtab, 16)
         return entry == bytes(16) and kernel.data(strtab, 1) == b"\0"
     except MemoryFault:

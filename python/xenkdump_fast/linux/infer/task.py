@@ -1,24 +1,23 @@
-"""task_struct and what it leads to: thread_info, signal_struct."""
+"""task_struct, thread_info and signal_struct."""
 
 import re
 from collections.abc import Callable
 
 from ..._native import AbsentError, MemoryFault
+from ...limits import MAX_CPUS, MAX_PIDS, MAX_SAMPLED_THREADS, MAX_THREAD_INFO
 from ..kernel import Kernel
 from .inferred import Inferences, Inferred, Struct
-from .sample import Block, Sample, share
+from .task_sample import Block, TaskSample, share
 
-MAX_PID = 1 << 22
 SIGCHLD = 17
 PF_KTHREAD = 0x0020_0000  # 2.6.27, 246bb0b1deb2
-MAX_THREAD_INFO = 0x80
-#: Names of threads that stay on one CPU, which they name: migration/1, kworker/1:0H.
+#: Names of threads that are bound to the CPU in their name: migration/1, kworker/1:0H.
 _BOUND = re.compile(rb"[a-z_]+/([0-9]+)(?:$|:)")
 _PAGE = 4096
 
 
 def task_struct(kernel: Kernel, inference: Inferences) -> Struct:
-    """Members of task_struct, from those that stand alone to those that lean on others."""
+    """Members of task_struct; later ones are found by means of earlier ones."""
     sample = inference.sample
     word = sample.word
     found: dict[str, Inferred] = {
@@ -38,7 +37,7 @@ def task_struct(kernel: Kernel, inference: Inferences) -> Struct:
         return found[path].offset
 
     if not add("pid", lambda: _pid(sample), 4, True):
-        raise AbsentError("no member of task_struct numbers the tasks")
+        raise AbsentError("no member of task_struct has the properties of pid")
     found["tgid"] = Inferred(at("pid") + 4, 4, True)
     if add("real_parent", lambda: _parents(sample, at("pid")), word):
         found["parent"] = Inferred(at("real_parent") + word, word)
@@ -47,14 +46,14 @@ def task_struct(kernel: Kernel, inference: Inferences) -> Struct:
         found["active_mm"] = Inferred(at("mm") + word, word)
     if add("stack", lambda: _stack(kernel, sample), word):
         add("__state", lambda: _state(sample, at("stack")), 4)
-        # void *stack, refcount_t usage, unsigned int flags: so since 2.6.16.
+        # void *stack, refcount_t usage, unsigned int flags: in this order since 2.6.16.
         flags = at("stack") + word + 4
         if "mm" in found and _are_flags(sample, flags, at("mm")):
             found["flags"] = Inferred(flags, 4)
         add("thread.sp", lambda: _stack_pointer(kernel, sample, at("stack")), word)
         if "thread.sp" in found:
             add("thread.ip", lambda: _resume_address(kernel, sample, at("thread.sp")), word)
-        if _thread_info_is_apart(kernel, sample, at("stack")):
+        if _has_thread_info_on_stack(kernel, sample, at("stack")):
             pass
         elif add("cpu", lambda: _cpu(sample.leaders), 4):
             found["thread_info.flags"] = Inferred(0, word)
@@ -69,7 +68,7 @@ def task_struct(kernel: Kernel, inference: Inferences) -> Struct:
     return found
 
 
-def _pid(sample: Sample) -> int | None:
+def _pid(sample: TaskSample) -> int | None:
     """pid and tgid: equal in a leader, different in every task, 0 in init_task; 1 is among them."""
     for offset in sample.ints():
         if sample.init.int(offset) or sample.init.int(offset + 4):
@@ -79,19 +78,19 @@ def _pid(sample: Sample) -> int | None:
             len(pids) == len(sample.leaders)
             and 1 in pids
             and min(pids) > 0
-            and max(pids) <= MAX_PID
+            and max(pids) <= MAX_PIDS
             and all(block.int(offset) == block.int(offset + 4) for block in sample.leaders)
         ):
             return offset
     return None
 
 
-def _parents(sample: Sample, pid: int) -> int | None:
-    """real_parent and parent, soon behind pid: tasks all; init_task is its own.
+def _parents(sample: TaskSample, pid: int) -> int | None:
+    """real_parent and parent, shortly after pid: pointers to tasks; init_task is its own parent.
 
-    A parent may also be a thread that leads no group, so not all have to be known.
+    A parent may be a thread that is not a leader, so that not all are in the sample.
     """
-    addresses = {block.address for block in sample.everyone}
+    addresses = {block.address for block in sample.all_tasks}
     for offset in sample.words(pid + 8, pid + 8 + 8 * sample.word):
         pair = (offset, offset + sample.word)
         if all(sample.init.word(at) == sample.init.address for at in pair) and all(
@@ -102,16 +101,16 @@ def _parents(sample: Sample, pid: int) -> int | None:
     return None
 
 
-def _group_leader(sample: Sample, pid: int) -> int | None:
-    """The pointer behind the parents that leads each leader to itself."""
+def _group_leader(sample: TaskSample, pid: int) -> int | None:
+    """The pointer after the parents that points from each leader to itself."""
     for offset in sample.words(pid + 8, pid + 8 + 16 * sample.word):
-        if all(block.word(offset) == block.address for block in sample.everyone):
+        if all(block.word(offset) == block.address for block in sample.all_tasks):
             return offset
     return None
 
 
-def _mm(sample: Sample, pid: int) -> int | None:
-    """mm and active_mm: equal where there is an mm; init_task has none, init has one."""
+def _mm(sample: TaskSample, pid: int) -> int | None:
+    """mm and active_mm: equal if there is an mm; init_task has none, init has one."""
     for offset in sample.words():
         if sample.init.word(offset):
             continue
@@ -130,10 +129,10 @@ def _mm(sample: Sample, pid: int) -> int | None:
     return None
 
 
-def _stack(kernel: Kernel, sample: Sample) -> int | None:
-    """The stack: init_task's is a symbol's, all others are pages of their own.
+def _stack(kernel: Kernel, sample: TaskSample) -> int | None:
+    """The stack: that of init_task has a symbol, all others have pages of their own.
 
-    One that has exited may have given it back.
+    A task that has exited may have none.
     """
     known = {
         address
@@ -153,24 +152,24 @@ def _stack(kernel: Kernel, sample: Sample) -> int | None:
     return None
 
 
-def _state(sample: Sample, stack: int) -> int | None:
-    """Before the stack: nearly all tasks sleep (1 or 2 among the bits), init_task never does."""
-    best, most = None, 0.6
+def _state(sample: TaskSample, stack: int) -> int | None:
+    """Before the stack: nearly all tasks sleep (bit 1 or 2 is set), init_task never does."""
+    best, highest = None, 0.6
     for offset in sample.ints(0, stack):
         if sample.init.int(offset):
             continue
         if not all(0 <= block.int(offset) < 1 << 16 for block in sample.leaders):
             continue
         sleeping = share(sample.leaders, lambda block, at=offset: block.int(at) & 3 in (1, 2))  # type: ignore[misc]
-        if sleeping > most:
-            best, most = offset, sleeping
+        if sleeping > highest:
+            best, highest = offset, sleeping
     return best
 
 
-def _are_flags(sample: Sample, flags: int, mm: int) -> bool:
-    """Whether PF_KTHREAD is set where there is no mm, but for tasks that are exiting."""
+def _are_flags(sample: TaskSample, flags: int, mm: int) -> bool:
+    """Whether PF_KTHREAD is set in tasks without mm, except for exiting ones."""
     if not sample.init.int(flags) & PF_KTHREAD:
-        # Before 2.6.27: no bit above 2^27 had a meaning yet, and every task has some bit.
+        # Before 2.6.27 bits from 27 up have no meaning.
         return all(0 <= block.int(flags) < 1 << 27 for block in sample.leaders)
     users = [block for block in sample.leaders if block.word(mm)]
     others = [block for block in sample.leaders if not block.word(mm)]
@@ -180,10 +179,10 @@ def _are_flags(sample: Sample, flags: int, mm: int) -> bool:
     )
 
 
-def _stack_pointer(kernel: Kernel, sample: Sample, stack: int) -> int | None:
-    """thread.sp leads into the task's own stack, in each to another depth (unlike sp0)."""
+def _stack_pointer(kernel: Kernel, sample: TaskSample, stack: int) -> int | None:
+    """thread.sp points into the task's own stack, to different depths (unlike sp0)."""
     size = kernel.stack_size
-    best, most = None, 0.9
+    best, highest = None, 0.9
     for offset in sample.words():
         if offset == stack:
             continue
@@ -191,13 +190,13 @@ def _stack_pointer(kernel: Kernel, sample: Sample, stack: int) -> int | None:
             block.word(offset) - block.word(stack) for block in sample.leaders if block.word(stack)
         ]
         inside = [depth for depth in depths if 0 < depth < size and depth % sample.word == 0]
-        if len(set(inside)) > 1 and len(inside) / len(depths) > most:
-            best, most = offset, len(inside) / len(depths)
+        if len(set(inside)) > 1 and len(inside) / len(depths) > highest:
+            best, highest = offset, len(inside) / len(depths)
     return best
 
 
-def _resume_address(kernel: Kernel, sample: Sample, sp: int) -> int | None:
-    """thread.ip, near thread.sp on i386 before 4.9: where a task goes on, in schedule() mostly."""
+def _resume_address(kernel: Kernel, sample: TaskSample, sp: int) -> int | None:
+    """thread.ip, near thread.sp on i386 before 4.9: where a task resumes, mostly in schedule()."""
     if sample.word == 8:
         return None
     for offset in sample.words(sp - 4 * sample.word, sp + 5 * sample.word):
@@ -214,8 +213,8 @@ def _resume_address(kernel: Kernel, sample: Sample, sp: int) -> int | None:
     return None
 
 
-def _thread_info_is_apart(kernel: Kernel, sample: Sample, stack: int) -> bool:
-    """Whether thread_info lies at the foot of the stack (before 4.9): it starts with its task."""
+def _has_thread_info_on_stack(kernel: Kernel, sample: TaskSample, stack: int) -> bool:
+    """Whether thread_info is at the base of the stack (before 4.9): it starts with its task."""
     try:
         return all(
             kernel.pointer(block.word(stack)) == block.address for block in sample.leaders[:16]
@@ -227,7 +226,7 @@ def _thread_info_is_apart(kernel: Kernel, sample: Sample, stack: int) -> bool:
 def _cpu(blocks: list[Block], end: int | None = None) -> int | None:
     """The lowest int that is a small number in all and N in a thread named migration/N.
 
-    None where there is no more than one CPU, as nothing tells then.
+    None with only one CPU: no member can be distinguished then.
     """
     if not blocks:
         return None
@@ -240,14 +239,14 @@ def _cpu(blocks: list[Block], end: int | None = None) -> int | None:
         return None
     for offset in range(0, end or len(blocks[0].data) - 4, 4):
         if all(block.int(offset) == cpu for block, cpu in bound) and all(
-            0 <= block.int(offset) < 1 << 13 for block in blocks
+            0 <= block.int(offset) < MAX_CPUS for block in blocks
         ):
             return offset
     return None
 
 
-def _exit_state(sample: Sample, mm: int, pid: int) -> int | None:
-    """exit_state, exit_code, exit_signal: the last is SIGCHLD in most, the others mostly 0."""
+def _exit_state(sample: TaskSample, mm: int, pid: int) -> int | None:
+    """exit_state, exit_code, exit_signal: mostly 0, 0 and SIGCHLD."""
     low, high = sorted((mm, pid))
     for offset in sample.ints(low, high):
         if (
@@ -259,9 +258,9 @@ def _exit_state(sample: Sample, mm: int, pid: int) -> int | None:
     return None
 
 
-def _cached_rss(sample: Sample, mm: int, exit_state: int) -> Inferred | None:
-    """rss_stat (2.6.34 to 6.1): between active_mm and exit_state, all 0 without an mm."""
-    # int events, which goes to 64, then int count[NR_MM_COUNTERS]: 3 before 4.5 (eca56ff906bd).
+def _cached_rss(sample: TaskSample, mm: int, exit_state: int) -> Inferred | None:
+    """rss_stat (2.6.34 to 6.1): between active_mm and exit_state, 0 in tasks without mm."""
+    # int events, at most 64, then int count[NR_MM_COUNTERS]: 3 before 4.5 (eca56ff906bd).
     users = [block for block in sample.leaders if block.word(mm)]
     others = [block for block in sample.leaders if not block.word(mm)]
     for counters in (4, 3):
@@ -278,8 +277,8 @@ def _cached_rss(sample: Sample, mm: int, exit_state: int) -> Inferred | None:
     return None
 
 
-def _threads(kernel: Kernel, sample: Sample, tgid: int) -> dict[str, Inferred]:
-    """How a leader's threads are found: signal and thread_node since 3.14, else thread_group."""
+def _threads(kernel: Kernel, sample: TaskSample, tgid: int) -> dict[str, Inferred]:
+    """The lists of threads: signal and thread_node since 3.14, before that thread_group."""
     word = sample.word
     signals = kernel.symbols.get("init_signals")
     if signals is not None:
@@ -288,7 +287,7 @@ def _threads(kernel: Kernel, sample: Sample, tgid: int) -> dict[str, Inferred]:
             head = sample.init.word(offset)
             if signal is None or not signals <= head < signals + 0x1000 or head % word:
                 continue
-            if head == sample.init.word(offset + word) and _leads(
+            if head == sample.init.word(offset + word) and _starts_with_leader(
                 kernel, sample, signal, head - signals, offset
             ):
                 return {
@@ -298,13 +297,15 @@ def _threads(kernel: Kernel, sample: Sample, tgid: int) -> dict[str, Inferred]:
     for offset in sample.words():
         if sample.init.word(offset) != sample.init.address + offset or offset == sample.tasks:
             continue
-        if _groups(kernel, sample, offset, tgid):
+        if _are_thread_groups(kernel, sample, offset, tgid):
             return {"thread_group": Inferred(offset, 2 * word)}
     return {}
 
 
-def _leads(kernel: Kernel, sample: Sample, signal: int, head: int, node: int) -> bool:
-    """Whether each leader's signal_struct has a list at ``head`` that starts with the leader."""
+def _starts_with_leader(
+    kernel: Kernel, sample: TaskSample, signal: int, head: int, node: int
+) -> bool:
+    """Whether the list at ``head`` in each leader's signal_struct starts with the leader."""
     try:
         return all(
             kernel.pointer(block.word(signal) + head) == block.address + node
@@ -315,39 +316,40 @@ def _leads(kernel: Kernel, sample: Sample, signal: int, head: int, node: int) ->
         return False
 
 
-def _groups(kernel: Kernel, sample: Sample, offset: int, tgid: int) -> bool:
-    """Whether the list through ``offset`` leads to tasks of one tgid, and to several of some."""
+def _are_thread_groups(kernel: Kernel, sample: TaskSample, offset: int, tgid: int) -> bool:
+    """Whether the lists at ``offset`` have tasks of one tgid, and some have more than one."""
     several = False
     try:
-        for block in sample.leaders:
-            at, seen = block.word(offset), {block.address + offset}
-            while at not in seen and len(seen) < 1 << 16 and sample.step():
-                task = kernel.containing(at, offset)
-                same = kernel.number(task + tgid, 4) == block.int(tgid)
-                if not (same and sample.is_task(task)):
+        with kernel.charging(sample.budget):
+            for block in sample.leaders:
+                at, seen = block.word(offset), {block.address + offset}
+                while at not in seen and len(seen) < MAX_SAMPLED_THREADS:
+                    task = kernel.containing(at, offset)
+                    same = kernel.number(task + tgid, 4) == block.int(tgid)
+                    if not (same and sample.is_task(task)):
+                        return False
+                    seen.add(at)
+                    at = kernel.pointer(at)
+                if at != block.address + offset:
                     return False
-                seen.add(at)
-                at = kernel.pointer(at)
-            if at != block.address + offset:
-                return False
-            several |= len(seen) > 1
+                several |= len(seen) > 1
     except MemoryFault:
         return False
     return several
 
 
 def signal_struct(kernel: Kernel, inference: Inferences) -> Struct:
-    """signal_struct.thread_head: where init_task's thread_node leads."""
+    """signal_struct.thread_head: thread_node of init_task points to it."""
     node = inference.member("task_struct.thread_node").offset
     head = inference.sample.init.word(node) - kernel.symbol("init_signals")
     return {"thread_head": Inferred(head, 2 * inference.sample.word)}
 
 
 def thread_info(kernel: Kernel, inference: Inferences) -> Struct:
-    """thread_info at the foot of the stack, before 4.9: its CPU."""
+    """thread_info at the base of the stack, before 4.9: its CPU."""
     sample = inference.sample
     stack = inference.member("task_struct.stack").offset
-    if not _thread_info_is_apart(kernel, sample, stack):
+    if not _has_thread_info_on_stack(kernel, sample, stack):
         raise AbsentError("thread_info is in task_struct")
     found: dict[str, Inferred] = {"task": Inferred(0, sample.word)}
     blocks = []

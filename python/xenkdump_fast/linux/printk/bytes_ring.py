@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from ..._native import AbsentError
+from ...limits import MAX_LOG_SIZE
 from ..kernel import Kernel
 from ..partial_buffer import PartialBuffer
 from .message import Lines, LogLine, decode
 
-#: CONFIG_LOG_BUF_SHIFT goes to 21; log_buf_len= on the command line further. Bounds a broken count.
-MAX_SIZE = 1 << 26
 #: ``<6>``, or since 2.6.39 with a facility: ``<30>``; ``<c>`` (2.6.31 on) continues a line.
 _LEVEL = re.compile(rb"<([0-9]{1,3}|[cd])>")
 _LINE = re.compile(rb"^.*$", re.MULTILINE)
@@ -24,17 +23,17 @@ def lines(kernel: Kernel) -> Lines:
 
 def _text(kernel: Kernel) -> bytes:
     size = kernel.variable("log_buf_len", 4)
-    if not 0 < size <= MAX_SIZE:
-        raise AbsentError(f"log_buf_len is {size}")
+    if not 0 < size <= MAX_LOG_SIZE:
+        raise AbsentError(f"log_buf_len is {size}: not the size of a log")
     ring = PartialBuffer(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
     if ring.missing:
         kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")
-    # How many characters were ever printed; logged_chars are those since the last clearing. Both
-    # were long before they were int: the low half will do.
+    # The number of characters ever printed; logged_chars counts those since the log was cleared.
+    # Both were long before they were int: the low half is sufficient.
     end = kernel.variable("log_end", 4)
     length = min(end, size)
     if "logged_chars" in kernel.symbols:
-        # It tells the difference when log_end has wrapped.
+        # Larger than log_end if that has wrapped.
         length = max(length, min(kernel.variable("logged_chars", 4), size))
     start = (end - length) % size
     return bytes(ring.data[start : start + length] + ring.data[: max(0, start + length - size)])

@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from functools import partial
 
 from ..._native import AbsentError
+from ...limits import MAX_LOG_SIZE
 from ..kernel import Kernel
 from ..partial_buffer import PartialBuffer
 from .message import Lines, LogLine, caller, decode
 
-#: log_buf_len= takes up to 2 GiB, but nobody keeps a log of more than this. Bounds a broken count.
-MAX_SIZE = 1 << 26
-#: struct log of 3.5: no later one has less.
-MIN_RECORD = 16
+#: Bytes of struct log in 3.5. Later versions have at least as many.
+_MIN_RECORD = 16
 
 
 class _Layout:
-    """Where a record keeps what."""
+    """Offsets of a record's members."""
 
     def __init__(self, kernel: Kernel) -> None:
         # 3.11 renamed struct log to printk_log (62e32ac3505a).
@@ -26,7 +25,7 @@ class _Layout:
             except AbsentError:
                 continue
         else:
-            raise AbsentError(f"{kernel.image.path}: the layout of struct printk_log is not known")
+            raise AbsentError(f"{kernel.image.path}: no layout of struct printk_log")
         self.time = kernel.types.offset(f"{name}.ts_nsec")
         self.length = kernel.types.offset(f"{name}.len")
         self.text_length = kernel.types.offset(f"{name}.text_len")
@@ -36,13 +35,13 @@ class _Layout:
             self.caller: int | None = kernel.types.offset(f"{name}.caller_id")
         except AbsentError:
             self.caller = None
-        # A u16 of its own in 3.5; since 3.6 the top 3 bits of the byte behind
-        # facility, of which the kernel's VMCOREINFO says nothing.
+        # A u16 of its own in 3.5; since 3.6 the upper 3 bits of the byte after facility, which is
+        # not in VMCOREINFO.
         self.level, self.level_shift = self.dict_length + 3, 5
         native = kernel.types.native
         if native is not None:
             members = native.members(name)
-            if "flags_level" in members:  # Red Hat's 7 puts both into one byte by hand
+            if "flags_level" in members:  # RHEL 7: one byte instead of bit-fields
                 self.level = members["flags_level"].offset
             elif "level" in members:
                 level = members["level"]
@@ -51,12 +50,12 @@ class _Layout:
         self._check(name)
 
     def _check(self, name: str) -> None:
-        """A record is as long as its layout at least: with one of no bytes it would never end."""
+        """Refuses layouts that no version has; with a size of 0 the ring would have no end."""
         members = [(self.time, 8), (self.length, 2), (self.text_length, 2), (self.level, 1)]
         if self.caller is not None:
             members.append((self.caller, 4))
-        if self.size < MIN_RECORD or not all(0 <= at <= self.size - size for at, size in members):
-            raise AbsentError(f"no struct {name} is as the dump says, with {self.size} bytes")
+        if self.size < _MIN_RECORD or not all(0 <= at <= self.size - size for at, size in members):
+            raise AbsentError(f"invalid layout of struct {name}, with {self.size} bytes")
 
 
 def lines(kernel: Kernel) -> Lines:
@@ -64,8 +63,8 @@ def lines(kernel: Kernel) -> Lines:
     layout = _Layout(kernel)
     size = kernel.variable("log_buf_len", 4)
     first, end = kernel.variable("log_first_idx", 4), kernel.variable("log_next_idx", 4)
-    if not (layout.size <= size <= MAX_SIZE and first < size and end <= size):
-        raise AbsentError(f"the log's size is {size}, from {first} to {end}: it is overwritten")
+    if not (layout.size <= size <= MAX_LOG_SIZE and first < size and end <= size):
+        raise AbsentError(f"log_buf_len is {size}, with records from {first} to {end}: overwritten")
     ring = PartialBuffer(kernel, kernel.pointer(kernel.symbol("log_buf")), size)
     if ring.missing:
         kernel.warn(f"{ring.missing} bytes of the kernel's log are not in the dump")
@@ -79,19 +78,17 @@ def _lines(
     size = len(ring.data)
     at, wraps = first, end < first
     while at != end:
-        # The last record before the ring's end is followed by one of length 0, if it has room.
+        # A record of length 0 follows the last one before the ring's end, if it fits.
         length = 0
         if at + layout.size <= size:
             length = int.from_bytes(
                 ring.data[at + layout.length : at + layout.length + 2], "little"
             )
-        if length == 0 and wraps and ring.whole(at, min(at + layout.size, size)):
+        if length == 0 and wraps and ring.is_complete(at, min(at + layout.size, size)):
             at, wraps = 0, False
             continue
         if not (layout.size <= length <= size - at) or (not wraps and at + length > end):
-            kernel.warn(
-                f"the kernel's log is damaged at byte {at}: the messages that follow are missing"
-            )
+            kernel.warn(f"the kernel's log is damaged at byte {at}: later messages are missing")
             break
         yield _line(ring, layout, at, length, sequence)
         at += length
@@ -110,5 +107,5 @@ def _line(ring: PartialBuffer, layout: _Layout, at: int, length: int, sequence: 
         caller=None if layout.caller is None else caller(number(layout.caller, 4)),
         level=number(layout.level, 1) >> layout.level_shift & 7,
         text=decode(ring.data[start:end]),
-        lost=not ring.whole(start, end),
+        lost=not ring.is_complete(start, end),
     )

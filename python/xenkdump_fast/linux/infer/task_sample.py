@@ -1,30 +1,33 @@
-"""The tasks that invariants are held against: all that the task list leads to from init_task."""
+"""The tasks on which invariants are checked: init_task and the tasks on its list."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
 from ..._native import AbsentError, MemoryFault
+from ...budget import Budget
+from ...limits import (
+    MAX_SAMPLED_TASKS,
+    MAX_TASK_SAMPLE_READS,
+    MAX_TASK_SAMPLE_WALKS,
+    MAX_TASK_STRUCT,
+)
 from ..kernel import Kernel
 from ..tasklist import MIN_SIZE
 
-#: Bounds on what a task_struct can be, and on how many are looked at.
-MAX_SIZE, MAX_TASKS = 0x4000, 4096
-#: Twice as many as there can be pids.
-MAX_STEPS = 1 << 23
 COMM_LENGTH = 16
-#: Where the kernel's half of the address space may begin: with 32 bits, as it was built.
+#: The lowest kernel address: by word size and paging format; on i386 by CONFIG_VMSPLIT.
 _HALF_32, _HALF_48, _HALF_57 = 0x4000_0000, 0xFFFF_8000_0000_0000, 0xFF00_0000_0000_0000
 #: The name of the first task: "swapper" before 3.3, "swapper/0" since.
 _NAMES = (b"swapper/0\0", b"swapper\0")
 
 
 class Block:
-    """The bytes of one struct in memory, as words and as ints by their offset."""
+    """The bytes of one struct in memory, read as words and as ints."""
 
     def __init__(self, address: int, data: bytes, word: int, name: bytes = b"") -> None:
         self.address = address
         self.data = data
-        #: The name of the task whose it is.
+        #: The name of the task that the struct belongs to.
         self.name = name
         view = memoryview(data)[: len(data) & ~7]
         self._words = view.cast("Q" if word == 8 else "I")
@@ -42,8 +45,8 @@ class Block:
         return self._ints[index] if 0 <= index < len(self._ints) else 0
 
 
-class Sample:
-    """init_task and every thread group's leader, with the offsets by which they were found."""
+class TaskSample:
+    """init_task and the leaders of thread groups, with the offsets by which they were found."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -52,16 +55,19 @@ class Sample:
         self._kernel_half = _HALF_32 if self.word == 4 else _HALF_57 if wide else _HALF_48
         init_task = kernel.symbol("init_task")
         sizes = [symbol.size for symbol in kernel.symbols.all("init_task") if symbol.size]
-        self.size = min(max(sizes, default=MAX_SIZE), MAX_SIZE)
+        self.size = min(max(sizes, default=MAX_TASK_STRUCT), MAX_TASK_STRUCT)
         if self.size < MIN_SIZE:
-            raise AbsentError(f"init_task of {self.size} bytes is no task_struct")
+            raise AbsentError(f"init_task has {self.size} bytes: not a task_struct")
         self.init = Block(init_task, kernel.data(init_task, self.size), self.word)
         self.comm = self._comm()
-        # A node of a list has two words of its own, and is looked at twice: for the list of tasks,
-        # and for those of threads.
-        self._steps = min(MAX_STEPS, kernel.most(self.word))
-        self._most = min(MAX_TASKS, kernel.most(self.size))
-        self.tasks, addresses = self._task_list()
+        #: Of all walks of lists, to find the task list and the lists of threads.
+        self.budget = Budget(
+            "lists of tasks",
+            min(MAX_TASK_SAMPLE_READS, MAX_TASK_SAMPLE_WALKS * kernel.memory_held),
+        )
+        self._limit = min(MAX_SAMPLED_TASKS, kernel.max_objects(self.size))
+        with kernel.charging(self.budget):
+            self.tasks, addresses = self._task_list()
         self.leaders = [self._block(address) for address in addresses]
 
     def _block(self, address: int) -> Block:
@@ -70,45 +76,40 @@ class Sample:
         return Block(address, data, self.word, name)
 
     @cached_property
-    def everyone(self) -> list[Block]:
-        """init_task, then the leaders."""
+    def all_tasks(self) -> list[Block]:
+        """init_task and the leaders."""
         return [self.init, *self.leaders]
 
     def words(self, start: int = 0, end: int | None = None) -> Iterator[int]:
-        """Offsets at which a word may stand."""
+        """Offsets of aligned words."""
         yield from range(-(-start // self.word) * self.word, end or self.size, self.word)
 
     def ints(self, start: int = 0, end: int | None = None) -> Iterator[int]:
-        """Offsets at which an int may stand."""
+        """Offsets of aligned ints."""
         yield from range(-(-start // 4) * 4, end or self.size, 4)
 
     def is_kernel(self, pointer: int) -> bool:
-        """Whether a word can point into the kernel's half of the address space, aligned."""
+        """Whether a word can be an aligned pointer to kernel memory."""
         if pointer % 4:
             return False
         return pointer >= self._kernel_half
 
     def is_task(self, address: int) -> bool:
-        """Whether what lies at ``address`` has a task's name where tasks have it."""
+        """Whether the struct at ``address`` has a valid name at the offset of ``comm``."""
         try:
             return is_name(self._kernel.data(address + self.comm, COMM_LENGTH))
         except MemoryFault:
             return False
-
-    def step(self) -> bool:
-        """Whether one more node of a list may be looked at, wherever it is on."""
-        self._steps -= 1
-        return self._steps >= 0
 
     def _comm(self) -> int:
         for name in _NAMES:
             found = self.init.data.find(name)
             if found > 0:
                 return found
-        raise AbsentError("init_task has no name: it is not swapper")
+        raise AbsentError("init_task does not contain the name swapper")
 
     def _task_list(self) -> tuple[int, list[int]]:
-        """The offset of the list that most tasks are on, and these tasks but init_task."""
+        """The offset of the list with most tasks, and these tasks without init_task."""
         best: tuple[int, list[int]] = (0, [])
         for offset in self.words():
             node = self.init.address + offset
@@ -118,29 +119,29 @@ class Sample:
             found = self._walk(offset)
             if len(found) > len(best[1]):
                 best = offset, found
-        # kthreadd and init at the least.
+        # At least kthreadd and init.
         if len(best[1]) < 2:
-            raise AbsentError("no list leads from init_task to other tasks")
+            raise AbsentError("init_task is on no list with other tasks")
         return best
 
     def _walk(self, offset: int) -> list[int]:
-        """The tasks on the list through ``offset``, as far as all of them are tasks."""
+        """The tasks on the list at ``offset``, up to the first node that is not of a task."""
         head = self.init.address + offset
         found: list[int] = []
-        near = {self.init.address // MIN_SIZE: self.init.address}
+        by_slot = {self.init.address // MIN_SIZE: self.init.address}
         at, seen = self.init.word(offset), {head}
         try:
             before = head
-            while at not in seen and len(found) < self._most and self.step():
+            while at not in seen and len(found) < self._limit:
                 task = self._kernel.containing(at, offset)
                 if self._kernel.pointer(at + self.word) != before or not self.is_task(task):
                     return found
-                # No two of them overlap.
-                part = task // MIN_SIZE
-                beside = (near.get(i) for i in (part - 1, part, part + 1))
-                if any(other is not None and abs(task - other) < MIN_SIZE for other in beside):
+                # task_structs do not overlap.
+                slot = task // MIN_SIZE
+                neighbours = (by_slot.get(i) for i in (slot - 1, slot, slot + 1))
+                if any(other is not None and abs(task - other) < MIN_SIZE for other in neighbours):
                     return found
-                near[part] = task
+                by_slot[slot] = task
                 found.append(task)
                 seen.add(at)
                 before, at = at, self._kernel.pointer(at)
@@ -150,11 +151,11 @@ class Sample:
 
 
 def is_name(comm: bytes) -> bool:
-    """Whether 16 bytes can be a task's name: text, then a NUL."""
+    """Whether 16 bytes can be the name of a task: text, then a NUL."""
     name, nul, _ = comm.partition(b"\0")
     return bool(name and nul) and all(byte >= 0x20 and byte != 0x7F for byte in name)
 
 
 def share(blocks: list[Block], holds: Callable[[Block], bool]) -> float:
-    """Of which share of the blocks something holds."""
+    """The share of the blocks for which ``holds`` is true."""
     return sum(map(holds, blocks)) / len(blocks) if blocks else 0.0

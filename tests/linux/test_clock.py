@@ -1,4 +1,4 @@
-"""The header's facts, by a kernel made by hand."""
+"""The wall clock of a hand-made kernel."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_the_wall_clock(seconds: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [clock.LAST_SECOND + 1, 1 << 56, 1 << 63])
-def test_a_clock_that_no_calendar_has(seconds: int) -> None:
+def test_an_invalid_clock(seconds: int) -> None:
     kernel = FakeKernel({"xtime": XTIME})
     kernel.memory.number(XTIME, seconds, 8)
     with pytest.raises(AbsentError, match="the wall clock is invalid"):

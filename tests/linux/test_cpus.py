@@ -55,10 +55,10 @@ def context(sp: int, note: int | None = None) -> VcpuContext:
     return VcpuContext(Registers(rsp=sp), "by hand", note=note)
 
 
-def test_each_stack_is_looked_for_but_once() -> None:
-    """8000 notes, each against the stacks of 1000 CPUs and then against each other: 2 s."""
+def test_stacks_are_indexed_once() -> None:
+    """Comparing 8000 notes with the stacks of 1000 CPUs, then with each other, took 2 s."""
     running = active(60)
-    # None of them on a stack, then the CPUs the other way round, on both ends of their stacks.
+    # Contexts on no stack; then those of the CPUs in reverse order, at both ends of the stacks.
     contexts = [context(STACKS - 1 - i) for i in range(500)]
     contexts += [context(stack(cpu) + (0x3FFF if cpu % 2 else 0)) for cpu in reversed(range(60))]
     found = cpus.assign(kernel_of(60), contexts, running)
@@ -84,7 +84,7 @@ def test_more_notes_than_there_are_cpus() -> None:
     assert set(cpus.assign(kernel_of(2), contexts, active(2))) == {1}
 
 
-def test_user_space_may_have_any_stack_pointer_and_gs_base() -> None:
+def test_registers_of_user_mode_are_no_evidence() -> None:
     """A pid and the privilege level come from the CPU; a PV guest's kernel is not privileged."""
     registers = {"rsp": stack(0), "cs": 0x33, "gs_base": OFFSETS[0]}
     note = VcpuContext(registers, "NT_PRSTATUS", note=0, pid=101)
@@ -95,8 +95,8 @@ def test_user_space_may_have_any_stack_pointer_and_gs_base() -> None:
     assert cpus.assign(kernel_of(2), [vcpu], active(2)) == {0: vcpu}
 
 
-def test_the_gs_base_is_the_kernels_where_a_hypervisor_wrote_it() -> None:
-    """A kernel writes the gs base of the task into a note: what user space set it to."""
+def test_the_gs_base_in_notes_of_a_hypervisor_is_the_kernels() -> None:
+    """A kernel writes the gs base of the task into a note, which user space can set."""
     registers = {"rsp": 0, "cs": 0x10, "gs_base": OFFSETS[0]}
     note = VcpuContext(registers, "NT_PRSTATUS", note=0, qemu_cpu=1)
     assert cpus.assign(kernel_of(2), [note], active(2)) == {0: note}
@@ -137,7 +137,7 @@ def with_copies(word: Literal[4, 8], pids: list[int], *, legacy: bool = False) -
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("word", [4, 8])
-def test_registers_that_are_in_memory_alone(word: Literal[4, 8], *, legacy: bool) -> None:
+def test_registers_only_in_crash_notes(word: Literal[4, 8], *, legacy: bool) -> None:
     kernel = with_copies(word, [100, 101], legacy=legacy)
     found = cpus.assign(kernel, [], active(2))
     sp = "esp" if word == 4 else "rsp"
@@ -145,8 +145,8 @@ def test_registers_that_are_in_memory_alone(word: Literal[4, 8], *, legacy: bool
     assert len(kernel.warnings) == 2
 
 
-def test_a_note_is_known_by_its_copy() -> None:
-    """The CPU was between the switch of rq->curr and that of the stack: no pid fits."""
+def test_a_note_is_assigned_by_its_copy() -> None:
+    """The CPU was between the switch of rq->curr and that of the stack: no pid matches."""
     kernel = with_copies(8, [7, 8])
     contexts = []
     for i, cpu in enumerate((1, 0)):
@@ -165,7 +165,7 @@ def test_copies_of_other_tasks_are_not_used() -> None:
     assert set(cpus.assign(kernel, [], active(2))) == {0}
 
 
-def test_the_kernels_copy_is_better_than_qemus_number() -> None:
+def test_the_kernels_copy_precedes_qemus_number() -> None:
     """The dump was taken while a capture kernel ran."""
     kernel = with_copies(8, [100, 7])
     contexts = [VcpuContext({"rsp": i}, "NT_PRSTATUS", note=i, qemu_cpu=i) for i in range(2)]

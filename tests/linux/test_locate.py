@@ -1,4 +1,4 @@
-"""Where a kernel is, by facts that are not to be believed."""
+"""Location of a kernel by hostile notes and roots."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from xenkdump_forge import write_dump
 
 
 @pytest.mark.parametrize("number", ["-5", "8000000000000000", "f" * 16, "f" * 40, "no number"])
-def test_slides_that_no_kernel_has(number: str, tmp_path: Path) -> None:
+def test_invalid_kaslr_offsets(number: str, tmp_path: Path) -> None:
     synthetic = write_dump(tmp_path / "dump", like="modern")
     dump = xk.open(str(synthetic.vmcore))
     domain = dump.domain(0, str(synthetic.vmlinux))
@@ -46,8 +46,8 @@ def test_extents_of_vmcoreinfo() -> None:
     assert [vmcoreinfo.extent(facts, key) for key in facts] == [0, 172160, None, None]
 
 
-def test_a_text_longer_than_any() -> None:
-    """A note of 8 MiB once became a quarter of a GiB of facts."""
+def test_an_oversized_text() -> None:
+    """A note of 8 MiB took 256 MiB when parsed."""
     text = "OSRELEASE=6.1\n" + "".join(f"{i:x}=\n" for i in range(1 << 16))
     assert len(text) > 4 * MAX_VMCOREINFO_NOTE
     facts = vmcoreinfo.parse(text)
@@ -59,7 +59,7 @@ def test_a_text_longer_than_any() -> None:
     assert set(xen) == set(facts)
 
 
-def test_memory_at_the_end_of_all_addresses() -> None:
+def test_memory_at_the_end_of_the_address_space() -> None:
     """Memory may be held up to the last address."""
     asked = []
 
@@ -77,7 +77,7 @@ def test_memory_at_the_end_of_all_addresses() -> None:
 
 
 class Keys:
-    """Machine memory that holds some text again and again; counts the bytes that are read."""
+    """Machine memory that repeats a text; counts the bytes that are read."""
 
     def __init__(self, text: bytes, held: list[tuple[int, int]]) -> None:
         self.text = text
@@ -102,7 +102,7 @@ class Keys:
 
 
 def test_a_search_parses_no_byte_twice() -> None:
-    """Segments lie over each other's bytes, and in each the key stands wherever it can."""
+    """Segments share their bytes, which are full of keys."""
     held = [(i << 32, 1 << 20) for i in range(64)]
     given = Keys(b"OSRELEASE=\nKERNELOFFSET=0\n", held)
     dump: Any = SimpleNamespace(machine=given, memory_held=1 << 20)
@@ -111,8 +111,8 @@ def test_a_search_parses_no_byte_twice() -> None:
     assert 1 << 19 < given.parsed <= (1 << 20) + 4096
 
 
-def test_a_text_that_runs_into_the_next() -> None:
-    """Pages of other things may end in a text without a NUL behind it."""
+def test_a_text_without_nul_before_another() -> None:
+    """A page may end with a text that has no NUL."""
     sought = b"OSRELEASE=6.1\nBUILD-ID=abc\nSYMBOL(_stext)=0\nKERNELOFFSET=1000000\n"
     given = Keys((b"OSRELEASE=5.10\nKERNELOFFSET=0\n" + sought).ljust(4096, b"\0"), [(0, 4096)])
     dump: Any = SimpleNamespace(machine=given, memory_held=1 << 20)
@@ -123,7 +123,7 @@ def test_a_text_that_runs_into_the_next() -> None:
 
 
 class CountedRoots:
-    """A dump in which the root at address ``n`` finds the banner in frame ``n % 3``."""
+    """A dump in which the root at address ``n`` maps the banner to frame ``n % 3``."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, str]] = []
@@ -141,8 +141,8 @@ class CountedRoots:
         return SimpleNamespace(read=read, translate=lambda _: root % 3 << 12)
 
 
-def test_each_root_is_asked_once() -> None:
-    """And not once for each source of a P2M: each of thousands of notes may name both."""
+def test_each_root_is_read_once() -> None:
+    """Not once per source of a P2M: each of thousands of notes may refer to both."""
     dump: Any = CountedRoots()
     image: Any = SimpleNamespace(
         word=8, path="vmlinux", symbols=lambda: {"linux_banner": 0xFFFF_FFFF_8200_0000}
@@ -151,19 +151,17 @@ def test_each_root_is_asked_once() -> None:
     roots = Roots(dump, image, named)
     found = [roots.banners(0xFFFF_FFFF_8200_0000) for _ in range(50)][-1]
     assert len(dump.asked) == 2 * len(named)
-    by_frame = {
-        frame: [root.address for root, _ in alike] for frame, alike in found.by_frame.items()
-    }
+    by_frame = {frame: [root.address for root, _ in same] for frame, same in found.by_frame.items()}
     assert by_frame == {frame: [frame + 3 * i for i in range(4)] for frame in range(3)}
     assert [text.partition(":")[0] for text in found.refused] == [
         "note 0 0x0 (x86_64-la57)",
         "note 1 0x1 (x86_64-la57)",
     ]
-    # What the kernel's own variables lead to is the same through all roots of one kernel, but that
-    # in a cut dump one may lead further.
+    # The kernel's variables are the same through all roots of one kernel, but in a truncated dump
+    # some roots map more memory than others.
     assert len(list(p2m_sources.by_cr3(dump, image, Roots(dump, image, named)))) == 3 * 4
     dump.asked.clear()
-    # There is one note of CRASH_INFO.
+    # Real dumps have one CRASH_INFO note.
     fields = {"word": 8, "dom0_pfn_to_mfn_frame_list_list": 0x1234}
     dump.notes = [SimpleNamespace(kind="crash_info", fields=fields)] * 1000
     assert len(list(p2m_sources.by_frame_list(dump, image))) == 8
@@ -172,8 +170,8 @@ def test_each_root_is_asked_once() -> None:
     assert len(dump.asked) == 2 * MAX_ROOTS
 
 
-def test_a_kernel_has_one_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of thousands of notes of QEMU's may lead to a handler somewhere else."""
+def test_kaslr_offsets_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of thousands of notes by QEMU may refer to another handler."""
     synthetic = write_dump(tmp_path / "dump", like="modern")
     native, image = Dump(str(synthetic.vmcore)), Image(str(synthetic.vmlinux))
     slides = iter(range(1 << 21, 1 << 40, 1 << 21))

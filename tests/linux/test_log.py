@@ -1,4 +1,4 @@
-"""The three generations of printk's buffer, on logs made by hand."""
+"""The three formats of printk's ring buffer, with hand-made logs."""
 
 import struct
 import tracemalloc
@@ -37,7 +37,7 @@ class TestBytes:
     }
 
     def kernel(self, text: bytes, size: int, end: int | None = None) -> FakeKernel:
-        """A kernel that has printed ``text``, the last of it at position ``end``."""
+        """A kernel that printed ``text``, which ends at position ``end``."""
         kernel = FakeKernel(self.SYMBOLS)
         end = len(text) if end is None else end
         ring = bytearray(size)
@@ -75,7 +75,7 @@ class TestBytes:
         lines = read(self.kernel(text, 64, end=(1 << 32) + 10))
         assert [line.text for line in lines[1:]] == ["after"]
 
-    def test_bytes_that_are_no_text(self) -> None:
+    def test_bytes_that_are_not_text(self) -> None:
         assert read(self.kernel(b"<6>\xff\x1b[2J\n", 4096))[0].text == "\\xff\x1b[2J"
 
     def test_a_size_out_of_bounds(self) -> None:
@@ -92,7 +92,7 @@ class TestBytes:
         with pytest.raises(AbsentError, match="more than the dump can hold"):
             read(kernel)
 
-    def test_a_cut_dump_shorter_than_the_ring(self) -> None:
+    def test_a_truncated_dump_smaller_than_the_ring(self) -> None:
         kernel = self.kernel(b"<6>line\n", 8)
         kernel.memory.number(VARIABLES + 8, 1 << 20, 4)
         kernel.memory_held = 1 << 16
@@ -100,18 +100,18 @@ class TestBytes:
         assert any("not in the dump" in text for text in kernel.warnings)
 
     def test_nothing_but_line_feeds(self) -> None:
-        """Each was kept as a message, at 150 times its size, and more as JSON."""
+        """A list of all messages took 150 times the size of the log, and more as JSON."""
         size = 1 << 16
         kernel = self.kernel(b"\n" * size, size)
         found = Log(0, printk.lines(kernel))
-        ways: tuple[Callable[[], Iterable[object]], ...] = (
+        consumers: tuple[Callable[[], Iterable[object]], ...] = (
             found.text,
             lambda: document("log", None, found.json(), list),
             lambda: panic.message(kernel) or (),
         )
-        for way in ways:
+        for consumer in consumers:
             tracemalloc.start()
-            for _ in way():
+            for _ in consumer():
                 pass
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
@@ -173,7 +173,7 @@ class TestRecords:
         with pytest.raises(AbsentError, match="more than the dump can hold"):
             read(kernel)
 
-    def test_wrapped_without_room_for_a_mark(self) -> None:
+    def test_wrapped_without_space_for_a_mark(self) -> None:
         newest, oldest = self.record(7, b"newest"), self.record(5, b"oldest..")
         ring = newest.ljust(64, b"x") + oldest
         lines = read(self.kernel(ring, 64, len(newest), size=len(ring)))
@@ -191,14 +191,14 @@ class TestRecords:
     @pytest.mark.parametrize(
         "wrong",
         [
-            {"printk_log": 0},  # once read records of no bytes for ever
+            {"printk_log": 0},  # records of size 0 were read without end
             {"printk_log": 15},
             {"printk_log": -16},
             {"printk_log.len": FakeMember(15, 2)},
             {"printk_log.ts_nsec": FakeMember(-1, 8)},
         ],
     )
-    def test_a_layout_that_cannot_be(self, wrong: dict[str, int | FakeMember]) -> None:
+    def test_an_invalid_layout(self, wrong: dict[str, int | FakeMember]) -> None:
         ring = self.record(5, b"one") + bytes(16)
         kernel = self.kernel(ring, 0, len(ring))
         kernel.__dict__["types"] = FakeTypes(self.LAYOUT | wrong)
@@ -278,7 +278,7 @@ class TestRingbuffer:
         self.put(kernel, 0, b"hello", (0, 16))
         assert read(kernel) == [LogLine(1000, 0, "C1", 5, "hello")]
 
-    def test_unfinished_records_are_left_out(self) -> None:
+    def test_unfinished_records_are_skipped(self) -> None:
         kernel = self.kernel(0, 3)
         states = (self.FINALIZED, self.COMMITTED, self.RESERVED, self.REUSABLE)
         for number, state in enumerate(states):
@@ -288,7 +288,7 @@ class TestRingbuffer:
     def test_ids_and_text_wrap(self) -> None:
         last = (1 << 62) - 1
         kernel = self.kernel(last - 1, 0)
-        self.put(kernel, last - 1, b"before", (0x1F0, 0x210))  # no room before the end: starts at 0
+        self.put(kernel, last - 1, b"before", (0x1F0, 0x210))  # starts at 0
         self.put(kernel, last, b"last", (0x210, 0x220))
         self.put(kernel, 0, b"first", (0x220, 0x230))
         assert [line.text for line in read(kernel)] == ["before", "last", "first"]
@@ -309,7 +309,7 @@ class TestRingbuffer:
         self.put(kernel, 0, b"truncated", (0, 12))
         assert read(kernel)[0].text == "trun"
 
-    def test_a_damaged_head_gives_all_records(self) -> None:
+    def test_all_records_are_read_if_the_head_is_damaged(self) -> None:
         kernel = self.kernel(0, 0x1234_5678)
         for number in range(8):
             self.put(kernel, number, b"%d" % number, (number * 16, number * 16 + 16))
@@ -326,7 +326,7 @@ class TestRingbuffer:
     @pytest.mark.parametrize(
         "wrong",
         [
-            {"prb_desc": 0},  # once a ZeroDivisionError, where pages of the ring were missing
+            {"prb_desc": 0},  # a ZeroDivisionError if pages of the ring were missing
             {"prb_desc": -24},
             {"prb_desc": 1 << 20},
             {"printk_info": 1 << 45},
@@ -335,13 +335,13 @@ class TestRingbuffer:
             {"printk_info.caller_id": 85},
         ],
     )
-    def test_a_layout_that_cannot_be(self, wrong: dict[str, int | FakeMember]) -> None:
+    def test_an_invalid_layout(self, wrong: dict[str, int | FakeMember]) -> None:
         kernel = self.kernel()
         kernel.__dict__["types"] = FakeTypes(self.LAYOUT | wrong)
         with pytest.raises(AbsentError, match="invalid layout of printk_info"):
             read(kernel)
 
-    def test_a_ring_that_does_not_fit_into_the_dump(self) -> None:
+    def test_a_ring_larger_than_the_dump(self) -> None:
         kernel = self.kernel()
         kernel.memory_held = 1 << 16
         assert read(kernel) == []
@@ -349,8 +349,8 @@ class TestRingbuffer:
         with pytest.raises(AbsentError, match="more than the dump can hold"):
             read(kernel)
 
-    def test_all_records_lead_to_one_text(self) -> None:
-        """A record of 24 bytes each, which once were up to 64 KiB of text each."""
+    def test_records_that_share_a_text(self) -> None:
+        """Each record has 24 bytes, and had up to 64 KiB of text."""
         kernel = self.kernel()
         for number in range(8):
             self.put(kernel, number, b"x" * 100, (0, 112))

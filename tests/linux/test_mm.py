@@ -1,4 +1,4 @@
-"""How much memory a task uses, as each version counts it."""
+"""Memory usage of tasks, with the counters of each version."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +14,7 @@ RSS, SIZE, FAR, BANNER = 0x340, 0x28, 0x50000, 0x60000
 
 def kernel_with_counters() -> FakeKernel:
     """A process of 6.2 or later, on two CPUs."""
-    # ``rss_stat.count`` names a member there too: that of the array's percpu_counter.
+    # ``rss_stat.count`` is a member, too: of the percpu_counter in the array.
     kernel = FakeKernel(
         {
             "linux_banner": BANNER,
@@ -38,7 +38,7 @@ def kernel_with_counters() -> FakeKernel:
     memory.number(OFFSETS, 0, 8)
     memory.number(OFFSETS + 8, FAR, 8)
     memory.number(OFFSETS + 0x100, 0b11, 8)
-    # Of files, anonymous memory, swap, shared memory: agreed on, on CPU 0, on CPU 1.
+    # Files, anonymous memory, swap, shared memory: total, CPU 0, CPU 1.
     for i, counts in enumerate([(0, 1, 0), (0, 12, -2), (0, 99, 0), (318, -5, 29)]):
         counter = MM + RSS + i * SIZE
         memory.number(counter + 8, counts[0], 8)
@@ -57,8 +57,8 @@ def test_resident_pages_are_summed_over_cpus_since_6_2() -> None:
     assert mm.usage(kernel_with_counters(), [task_at(TASK)])[TASK] == mm.Usage(576, 1 + 10 + 342)
 
 
-def test_threads_share_what_is_counted() -> None:
-    """Three counters of 8192 CPUs were read for each task: 25 ms, of which no end was in sight."""
+def test_the_mm_of_threads_is_read_once() -> None:
+    """Reading three counters of 8192 CPUs for each task took 25 ms per task."""
     kernel = kernel_with_counters()
     tasks = [TASK + i * 0x20 for i in range(100)]
     for task in tasks:
@@ -68,7 +68,7 @@ def test_threads_share_what_is_counted() -> None:
         mm.Usage(576, 1 + 10 + 342)
     }
     assert kernel.memory.reads < 2 * len(tasks)
-    # Nor is what cannot be read asked for again.
+    # Nor is one that cannot be read read again.
     kernel.memory.drop(COUNTERS + FAR)
     kernel.memory.reads = 0
     assert mm.usage(kernel, [task_at(task) for task in tasks]) == {}

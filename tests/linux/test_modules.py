@@ -1,4 +1,4 @@
-"""Modules whose tables are shared, or larger than they can be."""
+"""Modules with shared or oversized tables."""
 
 import struct
 from pathlib import Path
@@ -30,12 +30,12 @@ LAYOUT: dict[str, int | FakeMember] = {
     "module.arch.orc_unwind": FakeMember(136, 8),
     "module.arch.num_orcs": FakeMember(144, 4),
 }
-#: Symbols and rows of ORC that need a whole page.
+#: Symbols and rows of ORC that fill a page.
 SYMBOLS, ROWS = PAGE // 24, PAGE // 6
 
 
 class Reads(Memory):
-    """Memory that counts what is read of it from TABLES on."""
+    """Memory that counts the bytes that are read from TABLES on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Reads(Memory):
 
 
 class Tables(FakeSymbols):
-    """Takes the tables of modules, as an unwinder does."""
+    """Records the tables of modules, in place of an unwinder."""
 
     def __init__(self, symbols: dict[str, int]) -> None:
         super().__init__(symbols)
@@ -59,7 +59,7 @@ class Tables(FakeSymbols):
 
 
 def loaded(claims: list[tuple[int, int]]) -> FakeKernel:
-    """Modules of so many symbols and rows of ORC; all of them at one place, of two pages each."""
+    """Modules with these counts of symbols and ORC rows; all share two pages of tables."""
     kernel = FakeKernel({"modules": HEAD}, LAYOUT)
     kernel.memory = Reads()
     kernel.__dict__.update(virtual=kernel.memory, code=Tables({}))
@@ -77,21 +77,21 @@ def loaded(claims: list[tuple[int, int]]) -> FakeKernel:
 
 
 def load(kernel: FakeKernel) -> tuple[int, int]:
-    """How many modules gave symbols, and how many ORC."""
+    """The number of modules with symbols and the number with ORC tables."""
     unwinder: Any = Tables({})
     modules.load(kernel, unwinder)
     code: Any = kernel.code
     return len(code.given), len(unwinder.given)
 
 
-def test_every_module_gives_its_tables() -> None:
+def test_the_tables_of_every_module_are_loaded() -> None:
     kernel = loaded([(SYMBOLS, ROWS)] * 3)
     assert load(kernel) == (3, 3)
     assert kernel.warnings == []
 
 
-def test_the_tables_of_all_modules_are_no_more_than_the_dump() -> None:
-    """Every one of them is the same two pages."""
+def test_the_tables_of_all_modules_are_limited_by_the_memory_held() -> None:
+    """All modules share the same two pages."""
     kernel = loaded([(SYMBOLS, ROWS)] * 100)
     kernel.memory_held = 101 * PAGE
     assert load(kernel)[0] < 50
@@ -102,7 +102,7 @@ def test_the_tables_of_all_modules_are_no_more_than_the_dump() -> None:
     assert "more than the dump can hold: those from module module" in warning
 
 
-def test_a_dump_with_holes_is_not_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_of_all_modules_have_a_constant_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modules, "MAX_MODULE_TABLES", 10 * PAGE)
     kernel = loaded([(SYMBOLS, ROWS)] * 10)
     kernel.memory_held = 1 << 50
@@ -110,7 +110,7 @@ def test_a_dump_with_holes_is_not_as_long_as_it_says(monkeypatch: pytest.MonkeyP
     assert len(kernel.warnings) == 1
 
 
-def test_a_broken_count_takes_nothing_from_other_modules() -> None:
+def test_a_damaged_count_does_not_exhaust_the_budget() -> None:
     kernel = loaded([(2 << 20, 10 << 20), (SYMBOLS, ROWS)])
     kernel.memory_held = 256 << 10
     assert load(kernel) == (1, 1)
@@ -120,7 +120,7 @@ def test_a_broken_count_takes_nothing_from_other_modules() -> None:
     ]
 
 
-def test_each_module_has_a_page_of_the_dump() -> None:
+def test_modules_are_limited_by_the_memory_held() -> None:
     kernel = loaded([(0, 0)] * 20)
     kernel.memory_held = 5 * PAGE
     assert [module.name for module in modules.modules(kernel)] == [f"module{i}" for i in range(5)]
@@ -129,17 +129,17 @@ def test_each_module_has_a_page_of_the_dump() -> None:
     ]
 
 
-def test_a_module_has_no_variables_of_the_kernel(tmp_path: Path) -> None:
-    """What it calls by a name of the kernel's is its own affair."""
+def test_a_module_does_not_redefine_symbols_of_the_kernel(tmp_path: Path) -> None:
+    """A symbol of a module may have the name of a variable of the kernel."""
     synthetic = write_dump(tmp_path, like="modern")
     kernel = xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux)).kernel
     possible = percpu.possible(kernel)
     assert kernel.unwinder is not None
-    own, told = len(kernel.symbols), len(kernel.code)
+    own, total = len(kernel.symbols), len(kernel.code)
     table = [struct.pack("<IBBHQQ", name, 0x11, 0, 1, STRUCTS + name, 1024) for name in (1, 21)]
     strings = b"\0__cpu_possible_mask\0xtime\0"
     kernel.code.add_module("evil", STRUCTS, STRUCTS + PAGE, b"".join(table), strings)
-    assert len(kernel.code) == told + 2
+    assert len(kernel.code) == total + 2
     assert len(kernel.symbols) == own
     assert "xtime" not in kernel.symbols
     assert percpu.possible(kernel) == possible
@@ -148,8 +148,8 @@ def test_a_module_has_no_variables_of_the_kernel(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "member"), [("modern", "core_layout.size"), ("2006-x86_64", "core_size")]
 )
-def test_a_size_that_leads_past_all_addresses(kind: str, member: str, tmp_path: Path) -> None:
-    """Found by fuzzing: an OverflowError ended every command that names code."""
+def test_a_size_beyond_the_address_space(kind: str, member: str, tmp_path: Path) -> None:
+    """Found by fuzzing: every command that prints symbols ended with an OverflowError."""
 
     def damage(parts: Parts) -> None:
         parts.kernels[0].modules[0].view[member] = (1 << 32) - 1

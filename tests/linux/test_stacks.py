@@ -1,4 +1,4 @@
-"""Where stacks lie, and how large they are."""
+"""Sizes of stacks, and the registers saved on them."""
 
 from types import SimpleNamespace
 from typing import Literal
@@ -11,7 +11,7 @@ from .fakes import FakeKernel
 
 
 @pytest.mark.parametrize("size", [0x1000, 0x2000, 0x8000])
-def test_the_size_that_types_or_symbols_say(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_from_types_or_symbols(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert FakeKernel({}, {"thread_union": size}).stack_size == size
     kernel = FakeKernel({})
     monkeypatch.setattr(kernel.symbols, "all", lambda name: [SimpleNamespace(size=size)])
@@ -19,8 +19,8 @@ def test_the_size_that_types_or_symbols_say(size: int, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("size", [0, 8, 0x800, 16 << 20, 1 << 62])
-def test_a_size_that_no_stack_has(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """16 MiB, all of them one frame, took a second to look through, for each CPU."""
+def test_an_invalid_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scanning 16 MiB, all of them mapped to one page, took a second for each CPU."""
     kernel = FakeKernel({}, {"thread_union": size})
     monkeypatch.setattr(kernel.symbols, "all", lambda name: [SimpleNamespace(size=size)])
     assert kernel.stack_size == 0x4000
@@ -35,15 +35,15 @@ def test_a_size_that_no_stack_has(size: int, monkeypatch: pytest.MonkeyPatch) ->
         (4, b"\x90\x5d\xc3", 2),
         (8, b"\x90\x48\x89\xee\x5d\x9d", 2),
         (8, b"\x90\x48\x89\xee\x5d\x0a", 1),
-        # As far away as it is looked for: once read past the end of the code.
+        # At the end of the code that is searched: was read past its end.
         (8, b"\x90" * 60 + b"\x48\x89\xee\x5d\x41", 1),
         (8, b"\x90" * 60 + b"\x48\x89\xee\x5d\x9d", 2),
         (8, b"\x90" * 61 + b"\x48\x89\xee\x5d\x41", 2),
-        # Not found: what lies at any other place tells nothing.
+        # Not found: only the expected sequence counts.
         (8, b"\x90\x90\x5d\x41", 2),
     ],
 )
-def test_what_switch_to_pops(word: Literal[4, 8], code: bytes, words: int) -> None:
+def test_the_words_that_switch_to_pops(word: Literal[4, 8], code: bytes, words: int) -> None:
     kernel = FakeKernel({}, word=word)
     kernel.memory.write(0x1000, code)
     assert stacks._pushed_words(kernel, 0x1000) == words

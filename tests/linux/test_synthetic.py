@@ -1,4 +1,4 @@
-"""Synthetic dumps, besides ``tests/test_plans.py``: pid hashes, and the message of 2006."""
+"""Synthetic dumps, in addition to ``tests/test_plans.py``: pid hashes; the message of 2006."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Task lists that are broken, and the tables of pids that make up for it."""
+"""Damaged task lists, and the tables of pids that supplement them."""
 
 import pytest
 
@@ -20,7 +20,7 @@ COMMON: dict[str, int | FakeMember] = {
 
 
 def kernel_with(layouts: dict[str, int | FakeMember], symbols: dict[str, int]) -> FakeKernel:
-    """A kernel with a sound list of tasks, each the only thread of its group."""
+    """A kernel with an intact list of tasks, each the only thread of its group."""
     kernel = FakeKernel({"init_task": TASKS[0], **symbols}, COMMON | layouts)
     for i, task in enumerate(TASKS):
         after, before = TASKS[(i + 1) % len(TASKS)], TASKS[i - 1]
@@ -50,7 +50,7 @@ def with_tree() -> FakeKernel:
     nodes = [TREE + 0x100, TREE + 0x200]
     memory.write(TREE, bytes(4096))
     memory.number(TREE + 0x20, nodes[0] | 2, 8)
-    # A slot that stands for the one beside it, as large entries have, is no node.
+    # A slot that refers to another slot, as for large entries, is not a node.
     memory.write(nodes[0] + 0x20, words(8, PIDS[1], PIDS[2], nodes[1] | 2, 0x6))
     memory.write(nodes[1] + 0x20, words(8, PIDS[3], PIDS[4], 0, PIDS[5]))
     for pid, task in zip(PIDS, TASKS, strict=True):
@@ -94,21 +94,21 @@ def with_hash(shift: int = 1) -> FakeKernel:
 
 
 @pytest.mark.parametrize("kernel", [with_tree(), with_hash()])
-def test_sound_tables_say_the_same(kernel: FakeKernel) -> None:
+def test_intact_tables_agree(kernel: FakeKernel) -> None:
     assert set(pids.tasks(kernel)) | {TASKS[0]} == set(TASKS)
     assert tasklist.addresses(kernel) == TASKS
     assert kernel.warnings == []
 
 
 @pytest.mark.parametrize("make", [with_tree, with_hash])
-def test_a_list_that_ends_in_a_hole_is_made_whole(make: type) -> None:
+def test_a_list_into_missing_memory_is_completed(make: type) -> None:
     kernel: FakeKernel = make()
     kernel.memory.number(TASKS[2] + LIST, 0xDEAD_0000, 8)
     assert sorted(tasklist.addresses(kernel))[:6] == TASKS
     assert any("breaks off" in warning for warning in kernel.warnings)
 
 
-def test_a_list_that_skips_tasks_is_made_whole() -> None:
+def test_a_list_that_skips_tasks_is_completed() -> None:
     kernel = with_tree()
     kernel.memory.write(TASKS[1] + LIST, words(8, TASKS[0] + LIST))
     kernel.memory.write(TASKS[0] + LIST + 8, words(8, TASKS[1] + LIST))
@@ -116,7 +116,7 @@ def test_a_list_that_skips_tasks_is_made_whole() -> None:
     assert kernel.warnings == ["the task list lacks 4 tasks, which the table of pids has"]
 
 
-def test_a_list_that_loops_is_walked_backward_where_there_is_no_table() -> None:
+def test_a_list_that_loops_is_walked_backward_without_a_table() -> None:
     kernel = kernel_with({}, {})
     kernel.memory.number(TASKS[3] + LIST, TASKS[2] + LIST, 8)
     assert tasklist.addresses(kernel) == TASKS
@@ -130,14 +130,14 @@ def test_a_thread_list_that_loops() -> None:
     assert "loops back" in kernel.warnings[0]
 
 
-def test_a_tree_that_leads_to_itself() -> None:
+def test_a_tree_that_points_to_itself() -> None:
     kernel = with_tree()
     kernel.memory.number(TREE + 0x200 + 0x20, (TREE + 0x100) | 2, 8)
     assert set(pids.tasks(kernel)) == {TASKS[i] for i in (1, 2, 4, 5)}
     assert "damaged" in kernel.warnings[0]
 
 
-def test_a_bucket_that_leads_to_itself() -> None:
+def test_a_bucket_that_points_to_itself() -> None:
     kernel = with_hash(shift=0)
     first = kernel.pointer(HASH + 0x100)
     kernel.memory.number(first, first, 8)
@@ -145,7 +145,7 @@ def test_a_bucket_that_leads_to_itself() -> None:
     assert "damaged" in kernel.warnings[0]
 
 
-def test_a_signal_struct_that_is_gone() -> None:
+def test_a_missing_signal_struct() -> None:
     kernel = with_tree()
     kernel.memory.number(TASKS[2] + SIGNAL, 0, 8)
     kernel.memory.number(TASKS[3] + SIGNAL, 0xFFFF_FFFF_FFFF_FFFF, 8)
@@ -156,7 +156,7 @@ def test_a_signal_struct_that_is_gone() -> None:
 
 
 def test_groups_that_share_their_threads() -> None:
-    """4000 leaders that overlap, and one list of 4000 threads for all of them: 11 s of 160 KiB."""
+    """4000 overlapping leaders that share a list of 4000 threads, in 160 KiB, took 11 s."""
     kernel = kernel_with({}, {})
     many, first, signal = 300, 0x100_0000, 0x200_0000
     leaders = [first + i * 0x20 for i in range(many)]
@@ -164,7 +164,7 @@ def test_groups_that_share_their_threads() -> None:
         kernel.memory.write(leader + LIST, words(8, after + LIST))
         kernel.memory.write(leader + SIGNAL, words(8, signal))
     kernel.memory.write(TASKS[0] + LIST, words(8, leaders[0] + LIST, leaders[-1] + LIST))
-    # The last leads back to the first of them, but none to the head.
+    # The last points to the first of them, and none to the head.
     nodes = [signal + 8 * i for i in range(1, many + 1)]
     kernel.memory.write(signal, words(8, *nodes, nodes[0]))
     kernel.memory.reads = 0
@@ -179,7 +179,7 @@ def test_more_tasks_than_the_dump_can_hold() -> None:
     kernel.memory_held = 4 * tasklist.MIN_SIZE
     assert tasklist.addresses(kernel) == TASKS[:4]
     assert kernel.warnings == ["there are more tasks than the dump can hold: using the first 4"]
-    # Where types say how large one is, that counts.
+    # The size in the types has priority.
     kernel.types.layouts["task_struct"] = 2 * tasklist.MIN_SIZE  # type: ignore[attr-defined]
     assert tasklist.addresses(kernel) == TASKS[:2]
 
@@ -195,7 +195,7 @@ def test_a_list_of_more_entries_than_the_dump_can_hold() -> None:
 
 @pytest.mark.parametrize("count", [64, 1 << 32])
 def test_a_tree_whose_nodes_overlap(count: int) -> None:
-    """8000 nodes, each a word behind the last, gave 64 entries each: 256000 of 125 KiB."""
+    """8000 nodes, one word apart, had 64 entries each: 256000 entries in 125 KiB."""
     kernel = with_tree()
     kernel.types.layouts["xa_node.slots"] = FakeMember(0, count=count)  # type: ignore[attr-defined]
     first, many = 0x100_0000, 2000
@@ -207,7 +207,7 @@ def test_a_tree_whose_nodes_overlap(count: int) -> None:
     kernel.memory.number(TREE + 0x20, first | 2, 8)
     kernel.memory.reads = 0
     assert list(pids.tasks(kernel)) == []
-    # The nodes that 16000 bytes can hold, and what their slots lead to.
+    # The nodes that 16000 bytes can hold, and the pids in their slots.
     assert many // 64 < kernel.memory.reads <= 2 + many // 64 * 65
     assert "damaged" in kernel.warnings[0]
 

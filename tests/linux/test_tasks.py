@@ -1,4 +1,4 @@
-"""What each CPU was running."""
+"""Active tasks of CPUs."""
 
 from xenkdump_fast.linux import percpu, tasks
 
@@ -9,7 +9,7 @@ CURR = 0x9F0
 
 
 def kernel_with(curr: list[int], possible: int = 0b11) -> FakeKernel:
-    """A kernel of as many CPUs as ``curr`` has tasks, each run queue in a page of its own."""
+    """A kernel with a CPU for each task in ``curr``; each run queue has a page of its own."""
     kernel = FakeKernel(
         {
             "init_task": INIT_TASK,
@@ -36,7 +36,7 @@ def test_before_sched_init_the_first_cpu_runs_init_task() -> None:
     assert tasks.active(kernel_with([0, 0], possible=0)) == {0: INIT_TASK}
 
 
-def test_run_queues_that_cannot_be_read_say_nothing_of_what_ran() -> None:
+def test_unreadable_run_queues_have_no_active_task() -> None:
     kernel = kernel_with([0, 0])
     kernel.memory.drop(QUEUES)
     kernel.memory.drop(QUEUES + 0x1000)
@@ -45,7 +45,7 @@ def test_run_queues_that_cannot_be_read_say_nothing_of_what_ran() -> None:
 
 
 def test_cpus_without_an_area_of_their_own() -> None:
-    """A mask of ones made 8192 CPUs of one, each of which ran its task."""
+    """With a mask of ones there were 8192 CPUs, all of which ran the same task."""
     kernel = kernel_with([0x5000, 0x6000, 0x7000, 0x8000], possible=0b1111)
     kernel.memory.number(OFFSETS + 3 * 8, 0x1000, 8)
     assert tasks.active(kernel) == {0: 0x5000, 1: 0x6000, 2: 0x7000}

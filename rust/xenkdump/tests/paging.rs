@@ -129,7 +129,7 @@ proptest! {
     }
 
     /// A batch says of each address what a single walk says, in whatever order and company, and
-    /// also where tables cannot be lent.
+    /// also where tables cannot be borrowed.
     #[test]
     fn batches_say_what_walks_say(
         mem in tables(),
@@ -138,7 +138,7 @@ proptest! {
         }),
         picks in proptest::collection::vec((any::<u16>(), 0u64..1 << 23), 1..700),
         root in 0u64..8,
-        lent in any::<bool>(),
+        borrowable in any::<bool>(),
     ) {
         let addrs: Vec<_> = picks
             .iter()
@@ -147,7 +147,7 @@ proptest! {
             })
             .collect();
         let root = MachineAddr(root << 12);
-        if lent {
+        if borrowable {
             compare_batch(&Virtual::new(&mem, format, root), &addrs)?;
         } else {
             compare_batch(&Virtual::new(Unlent(&mem), format, root), &addrs)?;

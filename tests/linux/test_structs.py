@@ -54,7 +54,7 @@ def test_what_cannot_be_read(kernel: FakeKernel) -> None:
             structs.string(struct, 24, 16)
     with pytest.raises(AbsentError, match="no type information for"):
         structs.read(STRUCTS[0], "task.absent")
-    with pytest.raises(AbsentError, match="is no number"):
+    with pytest.raises(AbsentError, match="is not a number"):
         structs.read(STRUCTS[0], "task.comm")
 
 

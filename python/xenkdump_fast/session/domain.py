@@ -58,9 +58,7 @@ class Domain:
                 problems.append(f"P2M by {source.name} ({source.detail}): {candidate.problem}")
         if wanted is not None:
             reason = "; ".join(problems) or f"it offers {', '.join(locator.offered()) or 'none'}"
-            raise AbsentError(
-                f"{self.dump.path}: offers no P2M of domain {self.id} by {wanted!r}: {reason}"
-            )
+            raise AbsentError(f"{self.dump.path}: domain {self.id}: no P2M by {wanted!r}: {reason}")
         return self._without_p2m(locator, problems)
 
     def _without_p2m(self, locator: Locator, problems: list[str]) -> Location | None:

@@ -1,4 +1,4 @@
-"""A kernel made of a dictionary of pages, with layouts and symbols as the test says."""
+"""A hand-made kernel: memory as a dictionary of pages, with given layouts and symbols."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.pages: dict[int, bytearray] = {}
-        #: How often anything was read.
+        #: The number of reads.
         self.reads = 0
 
     def write(self, address: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import xenkdump_fast as xk
 from xenkdump_fast._native import Dump, Image
-from xenkdump_fast.limits import MAX_ROOTS, MAX_VMCOREINFO_NOTE
+from xenkdump_fast.limits import MAX_KASLR_OFFSETS, MAX_ROOTS, MAX_VMCOREINFO_NOTE
 from xenkdump_fast.linux.boot import kaslr, vmcoreinfo
 from xenkdump_fast.linux.boot.locate import BANNER, Banners, Root, Roots, locate
 from xenkdump_fast.xen import memory, p2m_sources
@@ -61,10 +61,10 @@ def test_an_oversized_text() -> None:
 
 def test_memory_at_the_end_of_the_address_space() -> None:
     """Memory may be held up to the last address."""
-    asked = []
+    reads = []
 
     def read(address: int, size: int) -> bytes:
-        asked.append((address, size))
+        reads.append((address, size))
         if address + size > 1 << 64:
             raise xk.MemoryFault("outside the address space")
         raise xk.MemoryFault("nothing there")
@@ -73,7 +73,7 @@ def test_memory_at_the_end_of_the_address_space() -> None:
     machine = SimpleNamespace(read=read, iter_mapped=lambda: held)
     dump: Any = SimpleNamespace(machine=machine, memory_held=1 << 62)
     assert kaslr.by_search(dump, cast(Image, None)) is None
-    assert len(asked) == 3
+    assert len(reads) == 3
 
 
 class Keys:
@@ -126,12 +126,12 @@ class CountedRoots:
     """A dump in which the root at address ``n`` maps the banner to frame ``n % 3``."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, str]] = []
+        self.reads: list[tuple[int, str]] = []
         self.notes: list[SimpleNamespace] = []
 
     def virtual(self, root: int, paging: str) -> Any:
         def read(_: int, size: int) -> bytes:
-            self.asked.append((root, paging))
+            self.reads.append((root, paging))
             if paging != "x86_64":
                 fault = xk.MemoryFault("nothing there")
                 fault.reason = "nothing there"
@@ -150,7 +150,7 @@ def test_each_root_is_read_once() -> None:
     named = [Root(number, f"note {number}") for number in range(300)]
     roots = Roots(dump, image, named)
     found = [roots.banners(0xFFFF_FFFF_8200_0000) for _ in range(50)][-1]
-    assert len(dump.asked) == 2 * len(named)
+    assert len(dump.reads) == 2 * len(named)
     by_frame = {frame: [root.address for root, _ in same] for frame, same in found.by_frame.items()}
     assert by_frame == {frame: [frame + 3 * i for i in range(4)] for frame in range(3)}
     assert [text.partition(":")[0] for text in found.refused] == [
@@ -160,14 +160,14 @@ def test_each_root_is_read_once() -> None:
     # The kernel's variables are the same through all roots of one kernel, but in a truncated dump
     # some roots map more memory than others.
     assert len(list(p2m_sources.by_cr3(dump, image, Roots(dump, image, named)))) == 3 * 4
-    dump.asked.clear()
+    dump.reads.clear()
     # Real dumps have one CRASH_INFO note.
     fields = {"word": 8, "dom0_pfn_to_mfn_frame_list_list": 0x1234}
     dump.notes = [SimpleNamespace(kind="crash_info", fields=fields)] * 1000
     assert len(list(p2m_sources.by_frame_list(dump, image))) == 8
     endless = (Root(number, "a note") for number in range(1 << 20))
     Roots(dump, image, endless).banners(0)
-    assert len(dump.asked) == 2 * MAX_ROOTS
+    assert len(dump.reads) == 2 * MAX_ROOTS
 
 
 def test_kaslr_offsets_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,13 +179,13 @@ def test_kaslr_offsets_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(kaslr, "by_idt", lambda *_: next(slides))
     monkeypatch.setattr(kaslr, "by_search", lambda *_: None)
     roots = Roots(native, image, [])
-    asked = []
+    reads = []
 
     def banners(at: int) -> Banners:
-        asked.append(at)
+        reads.append(at)
         return Banners({}, [])
 
     monkeypatch.setattr(roots, "banners", banners)
     with pytest.raises(xk.AbsentError):
         locate(roots, None, {}, None)
-    assert len(asked) == len(set(asked)) == 1 + 8
+    assert len(reads) == len(set(reads)) == 1 + MAX_KASLR_OFFSETS

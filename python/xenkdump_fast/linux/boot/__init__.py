@@ -1,1 +1,1 @@
-"""Where a kernel lies in memory and which build it is."""
+"""Location of a kernel in memory, and its build id."""

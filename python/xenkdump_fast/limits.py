@@ -1,4 +1,4 @@
-"""The limits that bound work and memory on corrupt and hostile input.
+"""The limits of linux/, xen/ and the output on corrupt and hostile input; limits.rs has the core's.
 
 The comment of each constant says what is limited, in which unit, and why real dumps stay below it.
 Limits that scale with the dump are budgets (``budget.py``). ``tools/limits_table.py`` makes the
@@ -208,6 +208,10 @@ MAX_COUNTED_DOMAINS = 64
 #: Bytes of all searches for kernels, as a multiple of the memory held. A page belongs to one
 #: kernel, two strings are searched for, and the first root may be another kernel's.
 MAX_KERNEL_SEARCHES = 4
+
+#: Bytes of these searches in a small dump. It may hold a few bytes of each page, and whole pages are
+#: counted.
+MAX_SMALL_SEARCHES = 16 << 20
 
 #: Bytes of a kernel's image in which its name is searched for. The largest images have 100 MiB.
 MAX_KERNEL_IMAGE = 256 << 20

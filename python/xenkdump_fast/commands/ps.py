@@ -1,4 +1,4 @@
-"""``ps``: the tasks and their use of memory."""
+"""``ps``: the tasks and their use of memory, in crash's columns."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

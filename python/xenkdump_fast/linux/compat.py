@@ -1,4 +1,4 @@
-"""Renames of members and symbols, by version.
+"""Renames of members and symbols by version; changes of structure are in the module that reads it.
 
 One row per key. Its candidates are tried in order, the newest name first; the comment names the
 version or commit of the rename. A name that is the same in all versions since 2.6.16 needs no row:

@@ -1,4 +1,4 @@
-"""Columns."""
+"""Aligns rows of text in columns."""
 
 from collections.abc import Collection, Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Platforms: a bare machine, a domain of a Xen host, a domain in an xl dump-core file."""
+"""Bare machine, domain of a Xen host, xl dump-core file: the P2M sources in order, roots, registers."""
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..budget import Budget
-from ..limits import MAX_KERNEL_SEARCHES
 from ..linux.boot.locate import Root
 from . import frames, guests, shared_info
 from .guests import GuestKernel
@@ -225,7 +224,7 @@ class CoreDomain(XenDomain):
 
     def __init__(self, dump: Dump) -> None:
         # The file does not have the domain's id.
-        super().__init__(dump, 0, 8, Budget("kernels", MAX_KERNEL_SEARCHES * dump.memory_held))
+        super().__init__(dump, 0, 8, guests.search_budget(dump))
 
     def _read_vcpus(self) -> list[XenVcpu]:
         found = []

@@ -8,9 +8,16 @@ x86 Linux maps its image.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .._native import AddressSpace, MemoryFault
+from .._native import AddressSpace, Dump, MemoryFault
 from ..budget import Budget
-from ..limits import MAX_BANNER, MAX_GUEST_FRAMES, MAX_KERNEL_CANDIDATES, MAX_KERNEL_IMAGE
+from ..limits import (
+    MAX_BANNER,
+    MAX_GUEST_FRAMES,
+    MAX_KERNEL_CANDIDATES,
+    MAX_KERNEL_IMAGE,
+    MAX_KERNEL_SEARCHES,
+    MAX_SMALL_SEARCHES,
+)
 
 _BANNER = b"Linux version "
 #: struct new_utsname: six fields of 65 bytes; the first is "Linux" and 60 zeros.
@@ -39,6 +46,11 @@ class GuestKernel(NamedTuple):
     machine: str
     #: Virtual address of its ``struct new_utsname``; None if it is not known.
     address: int | None
+
+
+def search_budget(dump: Dump) -> Budget:
+    """For the searches for the kernels of all domains in a dump, in bytes."""
+    return Budget("kernels", max(MAX_KERNEL_SEARCHES * dump.memory_held, MAX_SMALL_SEARCHES))
 
 
 def recognise(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import AbsentError, Dump, DumpError, Image, Symbols
 from ..budget import Budget
-from ..limits import MAX_GUEST_FRAMES, MAX_KERNEL_SEARCHES, MAX_VCPU_READS
+from ..limits import MAX_GUEST_FRAMES, MAX_VCPU_READS
 from . import build_id, domains, frame_table, guests, memory, vcpus
 from .domain import XenDomain
 from .domains import FIRST_RESERVED
@@ -212,7 +212,7 @@ class XenHost:
     @cached_property
     def kernel_budget(self) -> Budget:
         """For the search for the kernels of all domains."""
-        return Budget("kernels", MAX_KERNEL_SEARCHES * self.dump.memory_held)
+        return guests.search_budget(self.dump)
 
     @cached_property
     def translated_frames(self) -> "dict[int, np.ndarray[Any, Any]]":

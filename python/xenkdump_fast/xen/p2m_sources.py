@@ -1,4 +1,4 @@
-"""The sources of a domain's P2M in a dump, the best first."""
+"""Opens a domain's P2M from each kind of source; session/platform.py puts the sources in order."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain, islice

@@ -1,4 +1,4 @@
-//! The limits that bound work and memory on corrupt and hostile input.
+//! The core's limits (files, P2M, images, unwinding) on corrupt and hostile input.
 //!
 //! Each constant's documentation says what is limited, in which unit, and why real input stays
 //! below it. Limits that scale with the dump are [`crate::budget::Budget`]s.

@@ -1,4 +1,4 @@
-//! Detects the format of a dump.
+//! The table of dump formats, each recognised by its header.
 
 use super::container::Container;
 use super::{elf, xl_core};

@@ -209,9 +209,9 @@ MAX_COUNTED_DOMAINS = 64
 #: kernel, two strings are searched for, and the first root may be another kernel's.
 MAX_KERNEL_SEARCHES = 4
 
-#: Bytes of these searches in a small dump. It may hold a few bytes of each page, and whole pages are
-#: counted.
-MAX_SMALL_SEARCHES = 16 << 20
+#: Bytes of these searches in a small dump. It may hold a few bytes of each page, but whole pages
+#: are counted.
+MAX_SMALL_SEARCHES = 64 << 20
 
 #: Bytes of a kernel's image in which its name is searched for. The largest images have 100 MiB.
 MAX_KERNEL_IMAGE = 256 << 20

@@ -1,4 +1,4 @@
-"""Bare machine, domain of a Xen host, xl dump-core file: the P2M sources in order, roots, registers."""
+"""Bare machine, Xen domain, xl dump-core file: order of P2M sources, roots, registers."""
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property

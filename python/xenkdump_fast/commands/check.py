@@ -52,7 +52,8 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
     number = options.domain
     platform = platform_of(target, number)
     if platform.identity:
-        raise AbsentError(f"{target.path}: domain {number} has no P2M: it is no PV domain of Xen")
+        what = "a translated guest" if target.is_dump_core else "not the dump of a Xen host"
+        raise AbsentError(f"{target.path}: domain {number} has no P2M: {what}")
     image = None if options.vmlinux is None else Image(options.vmlinux)
     offered: list[Offered] = []
     usable: dict[str, P2M] = {}

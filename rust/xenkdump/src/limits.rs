@@ -97,6 +97,22 @@ pub const MAX_SECTION_RATIO: u64 = 64;
 /// Bytes to which one section may inflate beyond [`MAX_SECTION_RATIO`].
 pub const MAX_SECTION_SLACK: u64 = 1 << 20;
 
+/// Symbols of a map file. A distribution's kernel has 2^17; each takes fifteen times the memory of
+/// the shortest line.
+pub const MAX_MAP_SYMBOLS: usize = 1 << 22;
+
+/// Symbols below an address that are asked whether they cover it. The most labels seen within one
+/// function are 60.
+pub const MAX_LABELS: usize = 256;
+
+/// Symbols of one name that are returned. The most seen are 489, of `.LC0` in a kernel with 127,398
+/// symbols.
+pub const MAX_SAME_NAMES: usize = 4096;
+
+/// Bytes of a symbol's name. The kernel's own limit (`KSYM_NAME_LEN`) is 512. Many names may refer
+/// to one endless string.
+pub const MAX_SYMBOL_NAME: usize = 1024;
+
 // == Types ==
 
 /// Types and members visited for one question about types. The longest struct of Linux 6.1 has 576
@@ -109,6 +125,20 @@ pub const MAX_TYPE_LIST_STEPS: usize = 1 << 22;
 
 /// Typedefs, dimensions, pointers or anonymous structs in a chain. Linux needs 8.
 pub const MAX_TYPE_DEPTH: usize = 64;
+
+/// Names in an index of DWARF, 16 bytes each. A kernel has 10^5 to 10^6; an image made for it has one
+/// every two bytes.
+pub const MAX_INDEXED_TYPES: usize = 1 << 22;
+
+/// Bytes of an index of DWARF in the cache. With [`MAX_INDEXED_TYPES`] names it has 48 MiB.
+pub const MAX_INDEX_FILE: usize = 64 << 20;
+
+/// Dimensions of an array in DWARF. Its entry is read again for each of them.
+pub const MAX_ARRAY_DIMENSIONS: usize = 16;
+
+/// Attributes of an abbreviation. Compilers write about 20. A form may take no bytes of an entry, so
+/// an entry of one byte can have as many.
+pub const MAX_ATTRIBUTES: usize = 64;
 
 // == Unwinding ==
 

@@ -1,5 +1,6 @@
 //! A hash of names to indices, built in one pass.
 
+use crate::limits::MAX_SYMBOL_NAME;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
@@ -87,14 +88,10 @@ pub(crate) fn hash(name: &[u8]) -> u64 {
     hash ^ (hash >> 29)
 }
 
-/// The longest name that is believed; longer ones are cut. Many names may point into one endless
-/// string. The kernel's own limit (`KSYM_NAME_LEN`) is 512.
-const LIMIT: usize = 1024;
-
 /// As much of `strings` from `offset` on as a name may take.
 pub(crate) fn rest(strings: &[u8], offset: u32) -> &[u8] {
     let rest = strings.get(offset as usize..).unwrap_or_default();
-    rest.get(..LIMIT).unwrap_or(rest)
+    rest.get(..MAX_SYMBOL_NAME).unwrap_or(rest)
 }
 
 /// The string at `offset` of `strings`, up to the first byte that ends it.
@@ -115,8 +112,8 @@ pub(crate) fn is_string(
     let Some((name, after)) = rest.split_at_checked(wanted.len()) else {
         return false;
     };
-    let ended = after.first().is_none_or(|byte| ends(*byte)) || name.len() == LIMIT;
-    name == wanted && ended && name.len() <= LIMIT && !name.iter().any(|byte| ends(*byte))
+    let ended = after.first().is_none_or(|byte| ends(*byte)) || name.len() == MAX_SYMBOL_NAME;
+    name == wanted && ended && name.len() <= MAX_SYMBOL_NAME && !name.iter().any(|byte| ends(*byte))
 }
 
 /// As text, up to where it stops being UTF-8.
@@ -152,12 +149,12 @@ mod tests {
 
     #[test]
     fn a_name_is_itself_only() {
-        let strings = [b"\0name\0names\0a b", &[b'x'; LIMIT + 1][..]].concat();
+        let strings = [b"\0name\0names\0a b", &[b'x'; MAX_SYMBOL_NAME + 1][..]].concat();
         let ends = |byte| byte <= b' ';
         for offset in (0..=strings.len()).chain([usize::MAX]) {
             let offset = offset as u32;
             let there = string(&strings, offset, ends);
-            let limit = [b'x'; LIMIT + 1];
+            let limit = [b'x'; MAX_SYMBOL_NAME + 1];
             for wanted in [
                 &b"name"[..],
                 b"names",

@@ -7,21 +7,19 @@ use super::table::{Binding, Entry, Kind, Table};
 use crate::addr::{VirtAddr, Word};
 use crate::elf::Bytes;
 use crate::file::RegularFile;
+use crate::limits::MAX_MAP_SYMBOLS;
 use crate::Result;
 
 /// Symbols at the start and at the end of an image, in the order they are tried.
 const STARTS: [&[u8]; 3] = [b"_text", b"_stext", b"_start"];
 const ENDS: [&[u8]; 2] = [b"_end", b"__brk_limit"];
 
-/// The most symbols of a map. Each takes fifteen times as much memory as the shortest line; a
-/// distribution's kernel has 2^17.
-const MOST: usize = 1 << 22;
 /// The bytes of the shortest line: `0 T a` and its end.
 const SHORTEST: usize = 6;
 
 /// Opens a map file.
 pub(super) fn open(path: &Path) -> Result<Table> {
-    open_within(path, MOST)
+    open_within(path, MAX_MAP_SYMBOLS)
 }
 
 /// The same, of no more symbols than `most`.

@@ -16,10 +16,11 @@ use std::sync::{Arc, OnceLock};
 
 use crate::addr::{VirtAddr, Word};
 use crate::elf::Image;
+use crate::limits::MAX_SAME_NAMES;
 use crate::names::{Key, Names};
 use crate::ranges::Ranges;
 use crate::Result;
-use table::{Found, Table, NAMESAKES};
+use table::{Found, Table};
 
 /// One symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +210,7 @@ impl Symbols {
     /// All symbols of this name, by address: static functions may share one. Of thousands, the first
     /// 4096 in the order of [`Symbols::get`].
     pub fn all(&self, name: &str) -> Vec<Symbol<'_>> {
-        let mut all: Vec<_> = self.named(name).take(NAMESAKES).collect();
+        let mut all: Vec<_> = self.named(name).take(MAX_SAME_NAMES).collect();
         all.sort_by_key(|symbol| symbol.address);
         all
     }

@@ -5,15 +5,8 @@ use std::sync::OnceLock;
 
 use crate::addr::{VirtAddr, Word};
 use crate::elf::Bytes;
+use crate::limits::MAX_LABELS;
 use crate::names::{self, Key, Names};
-
-/// How many symbols below an address may be asked whether they cover it. The most labels seen
-/// within one function are 60.
-const LABELS: usize = 256;
-
-/// How many symbols of one name are told. Of no name that is asked for are there more than a few;
-/// the most there are of one is 489 of `.LC0` in a kernel of 127398 symbols.
-pub(super) const NAMESAKES: usize = 4096;
 
 /// What a symbol names. The order is that of preference among aliases, best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,7 +163,7 @@ impl Table {
     /// The innermost symbol whose size covers `address`.
     pub fn covering(&self, address: VirtAddr) -> Option<Found<'_>> {
         self.below(address)
-            .take(LABELS)
+            .take(MAX_LABELS)
             .find(|entry| address.0 - entry.address.0 < entry.size)
             .map(|entry| self.found(entry))
     }

@@ -191,7 +191,7 @@ fn many_symbols_of_one_name_are_no_trouble() {
     symtab.symbols = symtab.symbols.repeat(300_000);
     let symbols = Symbols::new(symtab.table(0x1000, 0x2000));
     assert_eq!(symbols.get("same").unwrap().address, VirtAddr(0x1000));
-    assert_eq!(symbols.all("same").len(), NAMESAKES);
+    assert_eq!(symbols.all("same").len(), MAX_SAME_NAMES);
     assert!(symbols.get("other").is_none());
     assert!(symbols.lookup(VirtAddr(0x1800)).is_some());
 }

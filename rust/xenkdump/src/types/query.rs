@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::question::Question;
-use super::shape::{Field, Layouts, Shape, Tag, TypeId, Work};
+use super::shape::{self, charge, Field, Layouts, Shape, Tag, TypeId};
 use super::{no_type, spell, Bits, Kind, Member};
 use crate::limits::{MAX_TYPE_DEPTH, MAX_TYPE_LIST_STEPS, MAX_TYPE_STEPS};
 use crate::{Error, Result};
@@ -18,12 +18,12 @@ fn ask<T>(
     steps: usize,
     answer: impl FnOnce(Question<'_>) -> Result<T>,
 ) -> Result<T> {
-    let work = Work::new(steps);
+    let budget = shape::budget(steps);
     let answer = answer(Question {
         layouts,
-        work: &work,
+        budget: &budget,
     });
-    if work.is_spent() {
+    if budget.is_exhausted() {
         let what = format!("{what}: more types and members than can be looked at");
         return Err(Error::Absent(what));
     }
@@ -235,8 +235,8 @@ fn flatten_at<'a>(
     depth: usize,
     visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let Question { layouts, work } = question;
-    layouts.fields(owner, work, &mut |field| {
+    let Question { layouts, budget } = question;
+    layouts.fields(owner, budget, &mut |field| {
         let Some(bit_offset) = base.checked_add(field.bit_offset) else {
             return ControlFlow::Continue(());
         };
@@ -369,7 +369,7 @@ pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, 
             let name = field.name.text();
             let member = describe(question, field.ty, place);
             let bytes = name.len() + member.type_name.len();
-            question.work.spend(STEPS_PER_RESULT + bytes)?;
+            charge(question.budget, STEPS_PER_RESULT + bytes)?;
             members.push((name.to_owned(), member));
             ControlFlow::Continue(())
         });
@@ -388,9 +388,9 @@ pub(super) fn enumerators(layouts: &dyn Layouts, name: &str) -> Result<Vec<(Stri
             return Err(Error::Absent(format!("type {name} is no enum")));
         };
         let mut all = Vec::new();
-        let _ = layouts.enumerators(id, question.work, &mut |name, value| {
+        let _ = layouts.enumerators(id, question.budget, &mut |name, value| {
             let name = name.text();
-            question.work.spend(STEPS_PER_RESULT + name.len())?;
+            charge(question.budget, STEPS_PER_RESULT + name.len())?;
             all.push((name.to_owned(), value));
             ControlFlow::Continue(())
         });

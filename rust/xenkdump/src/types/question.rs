@@ -1,17 +1,18 @@
-//! A question about types, with the work that remains for its answer.
+//! A question about types, with the budget that remains for its answer.
 
-use super::shape::{Layouts, Shape, TypeId, Work};
+use super::shape::{Layouts, Shape, TypeId};
+use crate::budget::Budget;
 
 /// A source of types, and the steps that remain for the answer.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub layouts: &'a dyn Layouts,
-    pub work: &'a Work,
+    pub budget: &'a Budget<'a>,
 }
 
 impl<'a> Question<'a> {
     /// The shape of a type.
     pub fn shape(self, id: TypeId) -> Shape<'a> {
-        self.layouts.shape(id, self.work)
+        self.layouts.shape(id, self.budget)
     }
 }

@@ -1,32 +1,21 @@
 //! What a source of types provides.
 
-use std::cell::Cell;
 use std::ops::ControlFlow;
 
+use crate::budget::Budget;
 use crate::names;
 
-/// The remaining steps of one question: one for each type and each member that is visited. A small
+/// The budget of one question, in steps: one for each type and each member that is visited. A small
 /// hostile file can describe types that never end.
-pub(super) struct Work(Cell<Option<usize>>);
+pub(super) fn budget(limit: usize) -> Budget<'static> {
+    Budget::new("types", limit as u64)
+}
 
-impl Work {
-    pub fn new(steps: usize) -> Self {
-        Self(Cell::new(Some(steps)))
-    }
-
-    /// Charges `steps`. If fewer remain, this and all later charges are refused.
-    pub fn spend(&self, steps: usize) -> ControlFlow<()> {
-        let left = self.0.get().and_then(|left| left.checked_sub(steps));
-        self.0.set(left);
-        match left {
-            Some(_) => ControlFlow::Continue(()),
-            None => ControlFlow::Break(()),
-        }
-    }
-
-    /// Whether a charge was refused: the result is incomplete then.
-    pub fn is_spent(&self) -> bool {
-        self.0.get().is_none()
+/// Charges `steps`. Once more are charged than remain, this and all later charges are refused.
+pub(super) fn charge(budget: &Budget<'_>, steps: usize) -> ControlFlow<()> {
+    match budget.spend(steps as u64) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
     }
 }
 
@@ -132,19 +121,19 @@ pub(super) struct Field<'a> {
 }
 
 /// A source of types. No method panics on hostile input. There, types may form cycles: who follows
-/// them must charge `work`. Once that is exhausted, results are empty or invalid.
+/// them must charge `budget`. Once that is exhausted, results are empty or invalid.
 pub(super) trait Layouts: Send + Sync {
     /// The complete type with this name.
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId>;
 
     /// The shape of a type.
-    fn shape(&self, id: TypeId, work: &Work) -> Shape<'_>;
+    fn shape(&self, id: TypeId, budget: &Budget<'_>) -> Shape<'_>;
 
     /// Calls `visit` with each member of a struct or union, until it breaks.
     fn fields<'a>(
         &'a self,
         id: TypeId,
-        work: &Work,
+        budget: &Budget<'_>,
         visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
     ) -> ControlFlow<()>;
 
@@ -152,7 +141,7 @@ pub(super) trait Layouts: Send + Sync {
     fn enumerators<'a>(
         &'a self,
         id: TypeId,
-        work: &Work,
+        budget: &Budget<'_>,
         visit: &mut dyn FnMut(Name<'a>, i128) -> ControlFlow<()>,
     ) -> ControlFlow<()>;
 
@@ -186,13 +175,5 @@ mod tests {
         assert_eq!((name(1).text(), name(11).text()), ("pid", ""));
         let long = Name::new(b"end without a NUL", 0);
         assert!(long.is("end without a NUL") && !long.is("end"));
-    }
-
-    #[test]
-    fn work_that_is_spent_stays_spent() {
-        let work = Work::new(3);
-        assert!(work.spend(3).is_continue() && !work.is_spent());
-        assert!(work.spend(1).is_break() && work.is_spent());
-        assert!(work.spend(0).is_break());
     }
 }

@@ -6,8 +6,9 @@ mod tests;
 use std::ops::{ControlFlow, Range};
 use std::sync::OnceLock;
 
-use super::shape::{Field, Layouts, Name, Shape, Tag, TypeId, Work};
+use super::shape::{charge, Field, Layouts, Name, Shape, Tag, TypeId};
 use crate::addr::Word;
+use crate::budget::Budget;
 use crate::elf::{Bytes, Malformed};
 use crate::names::{self, Names};
 
@@ -183,8 +184,8 @@ impl Layouts for Btf {
             .last()
     }
 
-    fn shape(&self, id: TypeId, work: &Work) -> Shape<'_> {
-        if work.spend(1).is_break() {
+    fn shape(&self, id: TypeId, budget: &Budget<'_>) -> Shape<'_> {
+        if charge(budget, 1).is_break() {
             return Shape::BROKEN;
         }
         if id.0 == 0 {
@@ -247,14 +248,14 @@ impl Layouts for Btf {
     fn fields<'a>(
         &'a self,
         id: TypeId,
-        work: &Work,
+        budget: &Budget<'_>,
         visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let Some(ty) = self.get(id).filter(|ty| matches!(ty.kind, STRUCT | UNION)) else {
             return ControlFlow::Continue(());
         };
         for member in ty.tail.chunks_exact(12) {
-            work.spend(1)?;
+            charge(budget, 1)?;
             let word = |at| u32_at(member, at).unwrap_or(0);
             let (name, target, offset) = (word(0), word(4), word(8));
             // With the flag set, the top 8 bits are a bit-field's width.
@@ -276,12 +277,12 @@ impl Layouts for Btf {
     fn enumerators<'a>(
         &'a self,
         id: TypeId,
-        work: &Work,
+        budget: &Budget<'_>,
         visit: &mut dyn FnMut(Name<'a>, i128) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         if let Some(ty) = self.get(id) {
             for (name, value) in self.enumerators_of(ty) {
-                work.spend(1)?;
+                charge(budget, 1)?;
                 visit(name, value)?;
             }
         }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::limits::MAX_TYPE_DEPTH;
-use crate::types::query;
 use crate::types::question::Question;
+use crate::types::{query, shape};
 use crate::types::{Bits, Kind, Types};
 
 /// Forged types and strings.
@@ -215,14 +215,14 @@ fn a_chain_costs_its_length_once() {
     let members = f.members(&[("m", ty, 0); 1000]);
     f.add("holder", STRUCT, (1000, false), 4, &members);
     let types = types(f.bytes());
-    let work = Work::new(MAX_TYPE_DEPTH);
+    let budget = shape::budget(MAX_TYPE_DEPTH);
     let layouts = &*types.layouts;
     let question = Question {
         layouts,
-        work: &work,
+        budget: &budget,
     };
     assert_eq!(query::size(question, TypeId(ty.into())), None);
-    assert!(!work.is_spent());
+    assert!(!budget.is_exhausted());
     // 64 by 64 for each of them would be too much.
     let members = types.members("holder").unwrap();
     assert_eq!((members.len(), members[0].1.kind), (1000, Kind::Array));

@@ -6,10 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use gimli::LittleEndian;
 
 use crate::elf::Bytes;
-
-/// So many attributes an abbreviation may have. Compilers write some 20; a form may take no bytes
-/// of an entry, so that an entry of one byte costs as much as its abbreviation has of them.
-const ATTRIBUTES: usize = 64;
+use crate::limits::MAX_ATTRIBUTES;
 
 /// The tables of `.debug_abbrev` that were asked for so far, by their offset.
 ///
@@ -100,7 +97,7 @@ fn pass(rest: &mut &[u8]) -> Option<()> {
                 break;
             }
             attributes += 1;
-            if attributes > ATTRIBUTES {
+            if attributes > MAX_ATTRIBUTES {
                 return None;
             }
         }
@@ -147,7 +144,7 @@ mod tests {
     /// Entries of one byte are then read in the time that bytes take.
     #[test]
     fn a_table_of_endless_abbreviations_is_refused() {
-        for (attributes, sound) in [(ATTRIBUTES, true), (ATTRIBUTES + 1, false)] {
+        for (attributes, sound) in [(MAX_ATTRIBUTES, true), (MAX_ATTRIBUTES + 1, false)] {
             let mut bytes = abbreviation(1, 2);
             bytes.extend(abbreviation(2, attributes));
             bytes.push(0);

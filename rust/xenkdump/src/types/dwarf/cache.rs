@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::index::Index;
+use crate::limits::MAX_INDEX_FILE;
 use crate::names;
 
 /// The first bytes of a file; its last two digits are the version of the layout and of the hash.
@@ -19,9 +20,6 @@ const UNIT: usize = 4;
 const NAME: usize = 12;
 /// So much of `.debug_info` tells one image's from another's.
 const SAMPLE: usize = 1 << 16;
-/// No index of more bytes is written or read: all names that one may have take 48 MiB.
-const LARGEST: usize = 64 << 20;
-
 /// The file that holds the index of one image.
 pub(super) struct File {
     folder: PathBuf,
@@ -56,7 +54,7 @@ impl File {
         // No sound index is larger than what it is of; each entry takes at least two bytes there.
         let limit = (size as u64)
             .saturating_mul(NAME as u64)
-            .min(LARGEST as u64);
+            .min(MAX_INDEX_FILE as u64);
         if !meta.is_file() || meta.len() > limit.saturating_add(1 << 12) {
             return None;
         }
@@ -131,7 +129,7 @@ impl File {
     fn try_store(&self, index: &Index) -> std::io::Result<()> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let bytes = self.encode(index);
-        if bytes.len() > LARGEST {
+        if bytes.len() > MAX_INDEX_FILE {
             return Ok(());
         }
         std::fs::create_dir_all(&self.folder)?;
@@ -197,7 +195,7 @@ mod tests {
     fn an_index_that_is_too_large_is_not_kept() {
         let folder = folder("large");
         let file = File::new(folder.clone(), b"build-id", [0; 7], b"").unwrap();
-        for (units, kept) in [(LARGEST / UNIT, false), (2, true)] {
+        for (units, kept) in [(MAX_INDEX_FILE / UNIT, false), (2, true)] {
             file.store(&Index {
                 units: vec![0; units],
                 names: Vec::new(),

@@ -10,6 +10,7 @@ use super::super::shape::Tag;
 use super::abbrev::Abbreviations;
 use super::sections::Sections;
 use super::unit::Unit;
+use crate::limits::MAX_INDEXED_TYPES;
 use crate::names;
 
 /// What a name is of.
@@ -32,9 +33,6 @@ pub(super) struct Index {
 /// No more threads than this scan: beyond, memory is what they wait for.
 const THREADS: usize = 8;
 
-/// So many different names are kept: 64 MiB of them. A kernel has 10^5 to 10^6. An image that is
-/// made for it has a name every two bytes, each of which takes 16 here.
-const NAMES: usize = 1 << 22;
 /// So many names a thread collects before it hands them in. A kernel's headers are read once for
 /// each of its files, so that few of these are new.
 const BATCH: usize = 1 << 18;
@@ -91,7 +89,7 @@ impl Index {
     /// Reads all units once: their top-level entries, and the enumerators of enums. What is broken,
     /// or too much, is left out.
     pub fn scan(sections: &Sections) -> Self {
-        Self::scan_within(sections, NAMES)
+        Self::scan_within(sections, MAX_INDEXED_TYPES)
     }
 
     fn scan_within(sections: &Sections, limit: usize) -> Self {

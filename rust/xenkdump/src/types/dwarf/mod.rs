@@ -28,17 +28,15 @@ use gimli::constants as dw;
 
 use super::query;
 use super::question::Question;
-use super::shape::{Field, Layouts, Name, Shape, Tag, TypeId, Work};
+use super::shape::{self, Field, Layouts, Name, Shape, Tag, TypeId};
 use crate::addr::Word;
+use crate::budget::Budget;
 use crate::elf::Image;
-use crate::limits::MAX_TYPE_STEPS;
+use crate::limits::{MAX_ARRAY_DIMENSIONS, MAX_TYPE_STEPS};
 use abbrev::Abbreviations;
 use index::{Index, Key};
 use sections::Sections;
 use unit::{Entry, Unit};
-
-/// So many dimensions an array may have: its entry is read anew for each of them.
-const DIMENSIONS: usize = 16;
 
 /// The dimension that is meant, in the upper half of the [`TypeId`] of an array, whose dimensions
 /// DWARF keeps in one entry.
@@ -101,24 +99,24 @@ impl Dwarf {
     fn with<T>(
         &self,
         id: TypeId,
-        work: &Work,
+        budget: &Budget<'_>,
         read: impl FnOnce(&Entry<'_, '_>) -> Option<T>,
     ) -> Option<T> {
         let (unit, offset) = self.unit(id)?;
-        let entry = unit.entry(offset, work)?;
+        let entry = unit.entry(offset, budget)?;
         read(&entry)
     }
 
     /// The dimensions of an array: `None` for one whose extent is not told. Of too many it gives
     /// one more than there may be.
-    fn dimensions(unit: &Unit<'_>, offset: u32, work: &Work) -> Vec<Option<u64>> {
+    fn dimensions(unit: &Unit<'_>, offset: u32, budget: &Budget<'_>) -> Vec<Option<u64>> {
         let mut dimensions = Vec::new();
-        let _ = unit.children(offset, work, &mut |child| {
+        let _ = unit.children(offset, budget, &mut |child| {
             if child.tag() == dw::DW_TAG_subrange_type {
                 dimensions.push(child.extent());
             }
             match dimensions.len() {
-                ..=DIMENSIONS => ControlFlow::Continue(()),
+                ..=MAX_ARRAY_DIMENSIONS => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             }
         });
@@ -130,10 +128,10 @@ impl Dwarf {
         offset: u32,
         entry: &Entry<'a, '_>,
         which: u64,
-        work: &Work,
+        budget: &Budget<'_>,
     ) -> Shape<'a> {
-        let dimensions = Self::dimensions(unit, offset, work);
-        if dimensions.len() > DIMENSIONS {
+        let dimensions = Self::dimensions(unit, offset, budget);
+        if dimensions.len() > MAX_ARRAY_DIMENSIONS {
             return Shape::BROKEN;
         }
         let last = dimensions.len().saturating_sub(1) as u64;
@@ -159,19 +157,19 @@ impl Dwarf {
         unit: &Unit<'_>,
         offset: u32,
         entry: &Entry<'_, '_>,
-        work: &Work,
+        budget: &Budget<'_>,
     ) -> bool {
         if let Some(encoding) = entry.encoding() {
             return is_signed(encoding);
         }
         let underlying = entry
             .target()
-            .and_then(|target| self.with(target, work, |base| base.encoding()));
+            .and_then(|target| self.with(target, budget, |base| base.encoding()));
         if let Some(encoding) = underlying {
             return is_signed(encoding);
         }
         let mut negative = false;
-        let _ = unit.children(offset, work, &mut |child| {
+        let _ = unit.children(offset, budget, &mut |child| {
             negative |= child.value().is_some_and(|value| value < 0);
             ControlFlow::Continue(())
         });
@@ -187,17 +185,17 @@ impl Layouts for Dwarf {
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId> {
         let offset = self.index().find(Key::Type(tag), name)?;
         let id = TypeId(offset.into());
-        self.with(id, &Work::new(MAX_TYPE_STEPS), |entry| {
+        self.with(id, &shape::budget(MAX_TYPE_STEPS), |entry| {
             let sought = index::tag(entry.tag()) == Some(tag) && entry.name().is(name);
             (sought && !entry.is_declaration()).then_some(id)
         })
     }
 
-    fn shape(&self, id: TypeId, work: &Work) -> Shape<'_> {
+    fn shape(&self, id: TypeId, budget: &Budget<'_>) -> Shape<'_> {
         let Some((unit, offset)) = self.unit(id) else {
             return Shape::BROKEN;
         };
-        let Some(entry) = unit.entry(offset, work) else {
+        let Some(entry) = unit.entry(offset, budget) else {
             return Shape::BROKEN;
         };
         let name = entry.name();
@@ -229,7 +227,7 @@ impl Layouts for Dwarf {
             dw::DW_TAG_enumeration_type => Shape::Enum {
                 name,
                 size: size.unwrap_or(4),
-                signed: self.signed_enum(&unit, offset, &entry, work),
+                signed: self.signed_enum(&unit, offset, &entry, budget),
             },
             dw::DW_TAG_pointer_type
             | dw::DW_TAG_reference_type
@@ -237,7 +235,7 @@ impl Layouts for Dwarf {
                 target,
                 size: size.unwrap_or(self.word.bytes() as u64),
             },
-            dw::DW_TAG_array_type => Self::array(&unit, offset, &entry, id.0 >> DIMENSION, work),
+            dw::DW_TAG_array_type => Self::array(&unit, offset, &entry, id.0 >> DIMENSION, budget),
             dw::DW_TAG_typedef => Shape::Typedef { name, target },
             dw::DW_TAG_const_type => qualified("const"),
             dw::DW_TAG_volatile_type => qualified("volatile"),
@@ -250,7 +248,7 @@ impl Layouts for Dwarf {
     fn fields<'a>(
         &'a self,
         id: TypeId,
-        work: &Work,
+        budget: &Budget<'_>,
         visit: &mut dyn FnMut(Field<'a>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let Some((unit, offset)) = self.unit(id) else {
@@ -258,9 +256,9 @@ impl Layouts for Dwarf {
         };
         let question = Question {
             layouts: self,
-            work,
+            budget,
         };
-        unit.children(offset, work, &mut |child| {
+        unit.children(offset, budget, &mut |child| {
             let (true, Some(ty)) = (child.tag() == dw::DW_TAG_member, child.target()) else {
                 return ControlFlow::Continue(());
             };
@@ -280,7 +278,7 @@ impl Layouts for Dwarf {
     fn enumerators<'a>(
         &'a self,
         id: TypeId,
-        work: &Work,
+        budget: &Budget<'_>,
         visit: &mut dyn FnMut(Name<'a>, i128) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let Some((unit, offset)) = self.unit(id) else {
@@ -288,7 +286,7 @@ impl Layouts for Dwarf {
         };
         unit.children(
             offset,
-            work,
+            budget,
             &mut |child| match (child.tag(), child.value()) {
                 (dw::DW_TAG_enumerator, Some(value)) => visit(child.name(), value),
                 _ => ControlFlow::Continue(()),
@@ -300,13 +298,17 @@ impl Layouts for Dwarf {
         let offset = self.index().find(Key::Enumerator, name)?;
         let mut found = None;
         let id = TypeId(offset.into());
-        let _ = self.enumerators(id, &Work::new(MAX_TYPE_STEPS), &mut |candidate, value| {
-            if candidate.is(name) {
-                found = Some(value);
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        });
+        let _ = self.enumerators(
+            id,
+            &shape::budget(MAX_TYPE_STEPS),
+            &mut |candidate, value| {
+                if candidate.is(name) {
+                    found = Some(value);
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            },
+        );
         found
     }
 }

@@ -68,45 +68,51 @@ fn bits_of_old_compilers_count_from_the_top() {
 
 /// How many members of `old` there are, if so many steps are enough to tell.
 fn members_within(types: &Types, steps: usize) -> Option<usize> {
-    let (layouts, work) = (&*types.layouts, Work::new(steps));
+    let (layouts, budget) = (&*types.layouts, shape::budget(steps));
     let id = layouts.find(Tag::Struct, "old").unwrap();
     let mut members = 0;
-    let _ = layouts.fields(id, &work, &mut |_| {
+    let _ = layouts.fields(id, &budget, &mut |_| {
         members += 1;
         ControlFlow::Continue(())
     });
-    (!work.is_spent()).then_some(members)
+    (!budget.is_exhausted()).then_some(members)
 }
 
 #[test]
 fn arrays_have_dimensions_within_bounds() {
-    let types = arrays(1, DIMENSIONS).types(Word::W32, None);
+    let types = arrays(1, MAX_ARRAY_DIMENSIONS).types(Word::W32, None);
     let member = types.member("old.m").unwrap();
     assert_eq!(member.bits, Some(Bits { offset: 0, size: 3 }));
-    assert_eq!(member.type_name, format!("u{}", "[1]".repeat(DIMENSIONS)));
+    assert_eq!(
+        member.type_name,
+        format!("u{}", "[1]".repeat(MAX_ARRAY_DIMENSIONS))
+    );
     // Each dimension reads all of them once.
-    let steps = DIMENSIONS * (DIMENSIONS + 4);
+    let steps = MAX_ARRAY_DIMENSIONS * (MAX_ARRAY_DIMENSIONS + 4);
     assert_eq!(members_within(&types, steps), Some(1));
 
     // Of more the size is not told, and so not where the bits are.
     let types = arrays(100, 20_000).types(Word::W32, None);
-    assert_eq!(members_within(&types, 100 * (DIMENSIONS + 4) + 4), Some(0));
+    assert_eq!(
+        members_within(&types, 100 * (MAX_ARRAY_DIMENSIONS + 4) + 4),
+        Some(0)
+    );
     assert!(types.member("old.m").is_err());
 }
 
 /// What members cost that their types make is counted as well.
 #[test]
 fn one_question_has_one_budget() {
-    let types = arrays(100, DIMENSIONS).types(Word::W32, None);
-    let all = 100 * DIMENSIONS * (DIMENSIONS + 4);
+    let types = arrays(100, MAX_ARRAY_DIMENSIONS).types(Word::W32, None);
+    let all = 100 * MAX_ARRAY_DIMENSIONS * (MAX_ARRAY_DIMENSIONS + 4);
     assert_eq!(members_within(&types, all), Some(100));
     assert_eq!(members_within(&types, all / 2), None);
     let layouts = &*types.layouts;
     let id = layouts.find(Tag::Enum, "state").unwrap();
     for (steps, enough) in [(1000, false), (1100, true)] {
-        let work = Work::new(steps);
-        layouts.shape(id, &work);
-        assert_eq!(!work.is_spent(), enough);
+        let budget = shape::budget(steps);
+        layouts.shape(id, &budget);
+        assert_eq!(!budget.is_exhausted(), enough);
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use gimli::constants as dw;
 use gimli::{AttributeValue, DebuggingInformationEntry, Reader, UnitHeader, UnitOffset};
 
-use super::super::shape::{Name, TypeId, Work};
+use super::super::shape::{charge, Name, TypeId};
 use super::abbrev::Abbreviations;
 use super::sections::{Sections, Slice};
+use crate::budget::Budget;
 
 /// One unit of `.debug_info`.
 pub(super) struct Unit<'a> {
@@ -52,11 +53,11 @@ impl<'a> Unit<'a> {
     }
 
     /// The entry at `offset` of the section.
-    pub fn entry<'u>(&'u self, offset: u32, work: &Work) -> Option<Entry<'a, 'u>> {
+    pub fn entry<'u>(&'u self, offset: u32, budget: &Budget<'_>) -> Option<Entry<'a, 'u>> {
         let offset = UnitOffset(offset.checked_sub(self.start)? as usize);
         let mut raw = self.raw(Some(offset))?;
         let mut entry = self.no_entry();
-        match read(&mut raw, &mut entry, work) {
+        match read(&mut raw, &mut entry, budget) {
             ControlFlow::Continue(Some(true)) => Some(entry),
             _ => None,
         }
@@ -74,7 +75,7 @@ impl<'a> Unit<'a> {
     pub fn children<'u>(
         &'u self,
         offset: u32,
-        work: &Work,
+        budget: &Budget<'_>,
         visit: &mut dyn FnMut(&Entry<'a, 'u>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let raw = offset
@@ -84,11 +85,11 @@ impl<'a> Unit<'a> {
             return ControlFlow::Continue(());
         };
         let mut entry = self.no_entry();
-        if read(&mut raw, &mut entry, work)? != Some(true) {
+        if read(&mut raw, &mut entry, budget)? != Some(true) {
             return ControlFlow::Continue(());
         }
         while raw.next_depth() > 0 && !raw.is_empty() {
-            match read(&mut raw, &mut entry, work)? {
+            match read(&mut raw, &mut entry, budget)? {
                 Some(true) if entry.die.depth() == 1 => visit(&entry)?,
                 Some(_) => {}
                 None => break,
@@ -135,14 +136,14 @@ impl<'a> Unit<'a> {
 fn read<'a>(
     raw: &mut gimli::EntriesRaw<'_, Slice<'a>>,
     entry: &mut Entry<'a, '_>,
-    work: &Work,
+    budget: &Budget<'_>,
 ) -> ControlFlow<(), Option<bool>> {
     /// Text in an entry is looked through for its end.
     const BYTES: usize = 64;
     let start = raw.next_offset().0;
     let found = raw.read_entry(&mut entry.die).ok();
     let size = raw.next_offset().0.saturating_sub(start);
-    work.spend(1 + size / BYTES)?;
+    charge(budget, 1 + size / BYTES)?;
     ControlFlow::Continue(found)
 }
 

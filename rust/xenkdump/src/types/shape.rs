@@ -60,7 +60,7 @@ impl<'a> Name<'a> {
 pub(super) struct TypeId(pub u64);
 
 /// The name spaces of C.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Tag {
     Struct,
     Union,

@@ -238,7 +238,7 @@ fn page_at<M: Memory<MachineAddr>>(
     match walk(mem, format, root, addr) {
         Ok(mapping) if mapping.machine.page_offset() == 0 => Leaf::Page(mapping.machine.frame()),
         Err(fault) => Leaf::Missing {
-            until: next_mapped(&format, addr, number, &fault),
+            until: next_mapped(format, addr, number, &fault),
         },
         Ok(_) => Leaf::Missing { until: number + 1 },
     }

@@ -108,10 +108,16 @@ class Dump:
         """Machine memory."""
     def physical(self, p2m: P2M | None) -> AddressSpace:
         """Pseudo-physical memory of the domain with this P2M; None for a bare machine."""
-    def virtual(self, root: int, paging: Paging) -> AddressSpace:
+    def virtual(
+        self, root: int, paging: Paging, *, encryption_mask: int | None = None
+    ) -> AddressSpace:
         """The address space of the page tables below ``root``, a machine address as in cr3.
 
-        Raises ValueError for an unknown ``paging``.
+        ``encryption_mask`` is the bit that marks encrypted memory in page-table entries (AMD SME),
+        0 if there is none. It defaults to ``NUMBER(sme_mask)`` in the dump's VMCOREINFO.
+
+        Raises ValueError for an unknown ``paging``, or an ``encryption_mask`` that is not a single
+        address bit of the format.
         """
     def close(self) -> None:
         """Invalidates this dump and everything made from it.
@@ -170,7 +176,8 @@ class AddressSpace:
     shape and type and share no memory with the other arrays. ``status`` is a one-dimensional uint8
     array that receives one index into ``STATUS`` for each element. ``threads`` is the maximum
     number of threads; the default is all CPUs for long arrays, one for short ones. Arrays of the
-    wrong shape or type raise TypeError or ValueError.
+    wrong shape or type raise TypeError or ValueError. No thread may call ``resize`` with
+    ``refcheck=False`` on an array that a call is using: numpy frees its memory then.
     """
 
     @property
@@ -285,21 +292,44 @@ class AddressSpace:
     def find(
         self, needle: bytes, start: int, end: int, *, limit: int = 64, most: int = 1 << 30
     ) -> list[int]:
-        """Returns where ``needle`` lies in the memory mapped from ``start`` to before ``end``.
+        """Returns where ``needle`` lies in the memory from ``start`` to before ``end``.
 
-        At most ``limit`` addresses in ascending order, from the first ``most`` bytes. Missing
-        memory is skipped. Raises TypeError for the pseudo-physical memory of a domain, whose frames
-        are not in order.
+        ``end`` may be up to 2**64, which includes the last byte. Returns the first ``limit``
+        addresses in ascending order; there may be more if the list is as long. Stops after ``most``
+        bytes of memory, and then issues a RuntimeWarning that names the address; ``search`` returns
+        it. Missing memory is skipped, and only memory that is mapped and in the dump counts against
+        ``most``, apart from at least 64 bytes for each piece, and 4096 for each page table or
+        mapped range that the dump lacks.
+
+        Raises TypeError for the pseudo-physical memory of a domain, whose frames are not in order,
+        and MemoryError if there is no memory for the list.
         """
     def search(
         self, needle: bytes, start: int, end: int, *, limit: int = 64, most: int = 1 << 30
-    ) -> tuple[list[int], int]:
-        """Like ``find``, and also returns how many bytes were searched.
+    ) -> SearchResult:
+        """Like ``find``, without the warning, and also returns how much was searched.
 
-        Callers that search many address spaces can charge these to a budget.
+        Callers that search many address spaces can charge this to a budget.
         """
     def close(self) -> None:
         """Invalidates this object; later uses raise ValueError."""
+
+@final
+class SearchResult:
+    """The result of ``AddressSpace.search``."""
+
+    @property
+    def addresses(self) -> list[int]:
+        """The addresses, in ascending order."""
+    @property
+    def searched(self) -> int:
+        """Bytes searched, as counted against ``most``."""
+    @property
+    def next(self) -> int | None:
+        """Where to go on; None if all memory in the range was searched.
+
+        Not None if the search stopped because of ``limit`` or ``most``.
+        """
 
 @final
 class Mapping:

@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     _prepare_streams()
+    # numpy's OpenBLAS, which is never used, allocates memory for each CPU when it is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if not argv or argv[0] not in COMMANDS:
         _overview().parse_args(argv)
         return ExitStatus.USAGE
@@ -63,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, ExitStatus.ABSENT)
     except DumpError as error:
         return _fail(error, ExitStatus.BROKEN)
+    except MemoryError as error:
+        return _fail(f"out of memory: {error}".removesuffix(": "), ExitStatus.BROKEN)
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         return _fail(f"{where}{error.strerror or error}", ExitStatus.BROKEN)

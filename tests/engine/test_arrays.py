@@ -280,7 +280,9 @@ def test_tables_that_name_absent_ones(tmp_path: Path) -> None:
     assert len(list(ranges)) == 256
     assert ranges.missing == 200 * 512
     # As many of them as there are pages in what may be looked through.
-    assert virtual.search(b"x" * 9, 0, 2**48, limit=8, most=1 << 20) == ([], 1 << 20)
+    found = virtual.search(b"x" * 9, 0, 2**48, limit=8, most=1 << 20)
+    assert (found.addresses, found.searched) == ([], 1 << 20)
+    assert found.next is not None
 
 
 def test_closed_under_a_running_thread(guest: Guest) -> None:
@@ -328,3 +330,14 @@ def test_many_threads_at_once(guest: Guest) -> None:
 def test_numpy_is_imported_only_for_arrays() -> None:
     code = "import sys, xenkdump_fast; sys.exit('numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rows_of_no_bytes(guest: Guest) -> None:
+    """As a read of no bytes: nothing of it can be missing."""
+    absent = np.array([0, VIRTUAL, 1 << 63, 2**64 - 1], np.uint64)
+    for space in guest.spaces():
+        status = np.full(4, 9, np.uint8)
+        assert space.read_many(absent, 0, status=status).shape == (4, 0)
+        assert status.tolist() == [0] * 4
+        assert space.read_many(absent, 0).shape == (4, 0)
+        assert space.read(int(absent[2]), 0) == b""

@@ -1,6 +1,6 @@
 """Kernels that are recognised by their uts structs alone."""
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import pytest
 
@@ -15,6 +15,13 @@ VERSION = "#7 SMP PREEMPT_DYNAMIC Fri Jan  2 2026"
 BANNER = f"Linux version {RELEASE} (who@where) (gcc 14) {VERSION}\n".encode()
 
 
+class Searched(NamedTuple):
+    """As SearchResult."""
+
+    addresses: list[int]
+    searched: int
+
+
 class Bytes:
     """An address space with some bytes."""
 
@@ -27,31 +34,27 @@ class Bytes:
             raise MemoryFault(hex(address))
         return self.data[at : at + size]
 
-    def search(
-        self, needle: bytes, start: int, end: int, *, limit: int, most: int
-    ) -> tuple[list[int], int]:
+    def search(self, needle: bytes, start: int, end: int, *, limit: int, most: int) -> Searched:
         # Of virtual memory what is not mapped does not count.
         first = max(0, start - self.start)
         return self._search(needle, first, min(first + most, end - self.start), limit)
 
-    def _search(self, needle: bytes, first: int, last: int, limit: int) -> tuple[list[int], int]:
+    def _search(self, needle: bytes, first: int, last: int, limit: int) -> Searched:
         found: list[int] = []
         at = self.data.find(needle, first, max(0, last))
         while at >= 0 and len(found) < limit:
             found.append(self.start + at)
             at = self.data.find(needle, at + 1, last)
-        return found, max(0, min(last, len(self.data)) - first)
+        return Searched(found, max(0, min(last, len(self.data)) - first))
 
 
 class Frames(Bytes):
     """Machine memory with some bytes: what is not there counts."""
 
-    def search(
-        self, needle: bytes, start: int, end: int, *, limit: int, most: int
-    ) -> tuple[list[int], int]:
+    def search(self, needle: bytes, start: int, end: int, *, limit: int, most: int) -> Searched:
         last = min(end, start + most)
-        found, _ = self._search(needle, max(0, start - self.start), last - self.start, limit)
-        return found, last - start
+        found = self._search(needle, max(0, start - self.start), last - self.start, limit)
+        return Searched(found.addresses, last - start)
 
 
 def uts(nodename: str, *, release: str = RELEASE, version: str = VERSION) -> bytes:

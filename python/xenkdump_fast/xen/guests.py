@@ -115,9 +115,9 @@ def _search(
 ) -> list[int]:
     """The addresses of a needle in the first ``size`` bytes that are mapped, within the budget."""
     size = min(size, budget.remaining)
-    found, searched = space.search(needle, start, end, limit=MAX_KERNEL_CANDIDATES, most=size)
-    budget.spend(min(searched, size))
-    return found
+    found = space.search(needle, start, end, limit=MAX_KERNEL_CANDIDATES, most=size)
+    budget.spend(min(found.searched, size))
+    return found.addresses
 
 
 def _banners(

@@ -1,7 +1,11 @@
 //! Python's buffers as columns of numbers and as plain bytes: the one place here with `unsafe`.
 //!
-//! Why it is sound. A [`Buffer`] holds its exporter's buffer until it is dropped: the memory stays
-//! where it is and as large as it is. Every access is checked against the shape that the exporter
+//! Why it is sound. A [`Column`] holds its exporter's buffer until it is dropped: by the buffer protocol
+//! the memory stays where it is and as large as it is until then. bytearray, array, mmap and memoryview
+//! keep to that. numpy does not: it counts no exports, and `resize(refcheck=False)` frees the memory of
+//! an array in use, under this module as under numpy's own loops; numpy documents it as unsafe. No
+//! exporter can be held against its own will, so the docstring of `AddressSpace` excludes it, as it
+//! does closing a file descriptor under a mapping. Every access is checked against the shape that the exporter
 //! gave. No Rust reference to the memory is ever made: numbers are copied in and out through raw
 //! pointers, a batch at a time, and everything is checked on the copy. So another Python thread that
 //! writes to the same array while the GIL is released can spoil the numbers that it spoils, as it

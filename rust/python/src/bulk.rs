@@ -12,6 +12,7 @@ use xenkdump::status::Status;
 
 use crate::buffers::{self, Column};
 use crate::errors;
+use crate::fork::detach;
 use crate::gate::Gate;
 
 /// Elements that are copied in and out at once: all copies fit in the first-level cache.
@@ -177,7 +178,9 @@ pub fn run<W>(
     if len < DETACH {
         step(&mut make(len), 0..len);
     } else {
-        py.detach(|| parallel::ranges(len, grain, threads, || make(len), &step));
+        detach(py, || {
+            parallel::ranges(len, grain, threads, || make(len), &step)
+        });
     }
     gate.check()
 }

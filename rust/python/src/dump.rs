@@ -10,6 +10,7 @@ use xenkdump::dump;
 use xenkdump::notes::{self, Decoded, PrStatus, Registers};
 
 use crate::errors;
+use crate::fork::detach;
 use crate::gate::Gate;
 use crate::handle::{CoreDump, Dump};
 use crate::p2m::P2M;
@@ -20,9 +21,7 @@ impl Dump {
     /// Opens the file at `path`: OSError if the system refuses, DumpError if it is no dump.
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let inner = py
-            .detach(|| dump::Dump::open(&path))
-            .map_err(errors::from_core)?;
+        let inner = detach(py, || dump::Dump::open(&path)).map_err(errors::from_core)?;
         Ok(Self {
             inner: Arc::new(inner),
             gate: Gate::default(),
@@ -144,9 +143,16 @@ impl Dump {
     }
 
     /// The virtual memory of the page tables at `root` (a cr3); `paging` is "x86", "x86-pae",
-    /// "x86_64" or "x86_64-la57".
-    fn r#virtual(&self, root: u64, paging: &str) -> PyResult<AddressSpace> {
-        AddressSpace::virtual_memory(self, root, paging)
+    /// "x86_64" or "x86_64-la57". `encryption_mask` is the bit of AMD SME in its entries, by default
+    /// that in the dump's VMCOREINFO; 0 if there is none.
+    #[pyo3(signature = (root, paging, *, encryption_mask=None))]
+    fn r#virtual(
+        &self,
+        root: u64,
+        paging: &str,
+        encryption_mask: Option<u64>,
+    ) -> PyResult<AddressSpace> {
+        AddressSpace::virtual_memory(self, root, paging, encryption_mask)
     }
 
     /// Every later use of its address spaces and P2Ms raises ValueError, and batches in other threads

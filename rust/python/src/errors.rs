@@ -1,7 +1,7 @@
 //! The core's errors as Python's.
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyOSError, PyOverflowError};
+use pyo3::exceptions::{PyException, PyMemoryError, PyOSError, PyOverflowError};
 use pyo3::prelude::*;
 
 use xenkdump::memory::Fault;
@@ -55,8 +55,11 @@ pub fn from_core(error: Error) -> PyErr {
     }
 }
 
-/// A fault as `MemoryFault`, with what was being read where that is known.
+/// A fault as `MemoryFault` (as MemoryError if there is no memory for the result), with what was being read where that is known.
 pub fn memory(fault: Fault, what: Option<&str>) -> PyErr {
+    if let Fault::NoMemory { .. } = fault {
+        return PyMemoryError::new_err(fault.to_string());
+    }
     let reason = fault.to_string();
     let (kind, address) = fault.address();
     let text = match what {

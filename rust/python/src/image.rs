@@ -10,6 +10,7 @@ use xenkdump::addr::VirtAddr;
 use xenkdump::{elf, symbols, types};
 
 use crate::errors;
+use crate::fork::detach;
 use crate::symbols::Symbols;
 use crate::types::Types;
 
@@ -26,9 +27,7 @@ impl Image {
     /// Opens the file at `path`: OSError if the system refuses, DumpError if it is no ELF file.
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let inner = py
-            .detach(|| elf::Image::open(&path))
-            .map_err(errors::from_core)?;
+        let inner = detach(py, || elf::Image::open(&path)).map_err(errors::from_core)?;
         Ok(Self {
             inner: Arc::new(inner),
             symbols: OnceLock::new(),
@@ -70,7 +69,7 @@ impl Image {
 
     /// The bytes of a section, inflated if it is compressed; AbsentError if there are none.
     fn section<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
-        let data = py.detach(|| self.inner.data(name));
+        let data = detach(py, || self.inner.data(name));
         Ok(PyBytes::new(py, data.map_err(errors::from_core)?))
     }
 
@@ -102,7 +101,7 @@ impl Image {
     /// DWARF; None is the user's.
     #[pyo3(signature = (cache=None))]
     fn types(&self, py: Python<'_>, cache: Option<PathBuf>) -> PyResult<Types> {
-        let types = py.detach(|| match cache {
+        let types = detach(py, || match cache {
             Some(folder) => types::Types::of_image(&self.inner, Some(&folder)),
             None => types::Types::of_image(&self.inner, types::user_cache().as_deref()),
         });

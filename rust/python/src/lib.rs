@@ -6,12 +6,14 @@ mod buffers;
 mod bulk;
 mod dump;
 mod errors;
+mod fork;
 mod gate;
 mod handle;
 mod image;
 mod mapping;
 mod p2m;
 mod read;
+mod search;
 mod space;
 mod structs;
 mod symbols;
@@ -37,6 +39,8 @@ mod _native {
     #[pymodule_export]
     use super::p2m::{P2MComparison, P2M};
     #[pymodule_export]
+    use super::search::SearchResult;
+    #[pymodule_export]
     use super::space::AddressSpace;
     #[pymodule_export]
     use super::symbols::{Symbol, Symbols};
@@ -45,9 +49,10 @@ mod _native {
     #[pymodule_export]
     use super::unwind::{Backtrace, Frame, Unwinder};
 
-    /// `STATUS`: what each number that a batch puts into `status` means.
+    /// `STATUS`: what each number that a batch puts into `status` means; and handlers for `os.fork`.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::fork::register(module)?;
         let names = Status::ALL.map(Status::name);
         module.add("STATUS", PyTuple::new(module.py(), names)?)
     }

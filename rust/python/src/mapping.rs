@@ -11,6 +11,7 @@ use xenkdump::p2m::{FrameRuns, Physical};
 use xenkdump::paging::{self, Flags};
 use xenkdump::space::Space;
 
+use crate::fork::detach;
 use crate::gate::Gate;
 use crate::handle::CoreDump;
 
@@ -232,7 +233,7 @@ impl MappedRanges {
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<MappedRange>> {
         loop {
             self.gate.check()?;
-            if let Some(found) = py.detach(|| self.with(State::advance)) {
+            if let Some(found) = detach(py, || self.with(State::advance)) {
                 return Ok(found);
             }
             py.check_signals()?;
@@ -243,12 +244,12 @@ impl MappedRanges {
     /// bits set.
     #[getter]
     fn missing(&self, py: Python<'_>) -> u64 {
-        py.detach(|| self.with(|state| state.missing))
+        detach(py, || self.with(|state| state.missing))
     }
 
     /// The fault of the first of them; None if there is none.
     #[getter]
     fn first_missing(&self, py: Python<'_>) -> Option<String> {
-        py.detach(|| self.with(|state| state.first_missing.clone()))
+        detach(py, || self.with(|state| state.first_missing.clone()))
     }
 }

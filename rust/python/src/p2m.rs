@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 use xenkdump::addr::{Mfn, Pfn, VirtAddr, Word};
 use xenkdump::memory::Fault;
@@ -13,6 +14,7 @@ use xenkdump::Error;
 
 use crate::bulk::{self, Argument, Options};
 use crate::errors;
+use crate::fork::detach;
 use crate::gate::Gate;
 use crate::handle::{CoreDump, Dump};
 use crate::space::AddressSpace;
@@ -47,6 +49,13 @@ fn word_of(bytes: usize) -> PyResult<Word> {
     }
 }
 
+/// Bytes of a listed disagreement in Python: three tuples, three ints, two strings, a place in a list.
+const LISTED_SIZE: usize = 512;
+
+fn no_memory() -> PyErr {
+    PyMemoryError::new_err("limit: no memory for so many disagreements")
+}
+
 fn tuple(entry: Entry) -> EntryTuple {
     (entry.kind(), entry.mfn().map(|mfn| mfn.0))
 }
@@ -77,7 +86,7 @@ impl P2M {
     ) -> PyResult<Self> {
         let word = word_of(word)?;
         let open = || P2m::frame_list(dump.inner.clone(), Mfn(mfn), word, pages);
-        Self::from_core(dump, py.detach(open))
+        Self::from_core(dump, detach(py, open))
     }
 
     /// The array of `pages` entries at `address` of the address space `virtual`, either published by the
@@ -140,7 +149,7 @@ impl P2M {
                 guest.unwrap_or(Word::W64),
             ))
         };
-        Self::from_core(dump, py.detach(open))
+        Self::from_core(dump, detach(py, open))
     }
 
     /// How it was found: "cr3", "list", "linear", "pvops-tree" or "dump-core".
@@ -237,14 +246,14 @@ impl P2M {
             Argument::One(number) => {
                 options.refuse()?;
                 let mfn = number.ok_or_else(|| errors::outside(mfn, "machine"))?;
-                let found = py.detach(|| self.inner.reverse(Mfn(mfn)));
+                let found = detach(py, || self.inner.reverse(Mfn(mfn)));
                 let pfn = found.ok_or_else(|| {
                     errors::AbsentError::new_err(format!("mfn {mfn:#x} is no frame of this P2M"))
                 })?;
                 Ok(pfn.0.into_pyobject(py)?.into_any())
             }
             Argument::Many(input) => {
-                py.detach(|| self.inner.prepare_reverse());
+                detach(py, || self.inner.prepare_reverse());
                 bulk::map(
                     py,
                     &self.gate,
@@ -263,7 +272,7 @@ impl P2M {
     /// the memory that the dump holds, whatever `pages` claims.
     fn spans(&self, py: Python<'_>) -> PyResult<Vec<(u64, u64)>> {
         self.gate.check()?;
-        let spans = py.detach(|| self.inner.spans());
+        let spans = detach(py, || self.inner.spans());
         Ok(spans
             .into_iter()
             .map(|(pfn, count)| (pfn.0, count))
@@ -274,7 +283,8 @@ impl P2M {
     #[pyo3(signature = (other, limit=100))]
     fn compare(&self, py: Python<'_>, other: &P2M, limit: usize) -> PyResult<P2MComparison> {
         self.gate.check()?;
-        let inner = py.detach(|| self.inner.compare(&other.inner, limit));
+        let inner = detach(py, || self.inner.compare(&other.inner, limit));
+        let inner = inner.map_err(|_| no_memory())?;
         Ok(P2MComparison { inner })
     }
 
@@ -328,11 +338,14 @@ impl P2MComparison {
 
     /// The first ones that are unreadable or different: pfn and both entries.
     #[getter]
-    fn first(&self) -> Vec<(u64, EntryTuple, EntryTuple)> {
+    fn first<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        // pyo3 panics if there is no memory for an object: try it before.
+        let mut objects: Vec<[u8; LISTED_SIZE]> = Vec::new();
+        let tried = objects.try_reserve_exact(self.inner.first.len());
+        drop(objects);
+        tried.map_err(|_| no_memory())?;
         let first = self.inner.first.iter();
-        first
-            .map(|d| (d.pfn.0, tuple(d.ours), tuple(d.theirs)))
-            .collect()
+        PyList::new(py, first.map(|d| (d.pfn.0, tuple(d.ours), tuple(d.theirs))))
     }
 
     fn __repr__(&self) -> String {

@@ -15,6 +15,7 @@ use xenkdump::status::Status;
 use crate::buffers::{Bytes, Column};
 use crate::bulk::{self, Options};
 use crate::errors;
+use crate::fork::detach;
 use crate::gate::Gate;
 use crate::handle::CoreDump;
 
@@ -88,7 +89,7 @@ pub fn fill(
         }
         gate.is_open()
     };
-    py.detach(|| {
+    detach(py, || {
         let make = || Batch::new(space, PIECE / 4096);
         parallel::ranges(len, PIECE, threads, make, step)
     });

@@ -1,8 +1,11 @@
 //! `AddressSpace`.
 
+use std::ffi::CString;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyMemoryError, PyOverflowError, PyRuntimeWarning, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
@@ -10,15 +13,17 @@ use xenkdump::addr::{MachineAddr, VirtAddr};
 use xenkdump::memory::Fault;
 use xenkdump::p2m::{P2m, Physical};
 use xenkdump::paging::{self, Format, Virtual};
-use xenkdump::space::{Batch, Space};
+use xenkdump::space::{Batch, Found, Space};
 
 use crate::buffers::Bytes;
 use crate::bulk::{self, Argument, Options};
 use crate::errors;
+use crate::fork::detach;
 use crate::gate::Gate;
 use crate::handle::{CoreDump, Dump};
 use crate::mapping::{MappedRanges, Mapping};
 use crate::read;
+use crate::search::{self, SearchResult};
 use crate::structs;
 
 /// Reads of at least this many bytes release the GIL.
@@ -57,13 +62,29 @@ impl AddressSpace {
         Self::new(dump, Space::Physical(physical))
     }
 
-    /// The virtual memory of the page tables at `root` (a cr3) of layout `paging`.
-    pub fn virtual_memory(dump: &Dump, root: u64, paging: &str) -> PyResult<Self> {
+    /// The virtual memory of the page tables at `root` (a cr3) of layout `paging`, whose entries have
+    /// the bit `encryption_mask`; by default the one in the dump's VMCOREINFO.
+    pub fn virtual_memory(
+        dump: &Dump,
+        root: u64,
+        paging: &str,
+        encryption_mask: Option<u64>,
+    ) -> PyResult<Self> {
         let format = Format::by_name(paging).ok_or_else(|| {
             let names = Format::ALL.map(|format| format.name).join(", ");
             PyValueError::new_err(format!("no paging layout {paging:?}; there are {names}"))
         })?;
-        let space = Virtual::new(dump.inner.clone(), format, MachineAddr(root));
+        let mask = encryption_mask.unwrap_or_else(|| dump.inner.encryption_mask());
+        let format = match format.with_encryption(mask) {
+            Some(format) => format,
+            None if mask == 0 || encryption_mask.is_none() => *format,
+            None => {
+                let text =
+                    format!("encryption_mask: {mask:#x} is no single address bit of {paging}");
+                return Err(PyValueError::new_err(text));
+            }
+        };
+        let space = Virtual::new(dump.inner.clone(), &format, MachineAddr(root));
         Ok(Self::new(dump, Space::Virtual(space)))
     }
 
@@ -88,8 +109,7 @@ impl AddressSpace {
     /// Checks a long read before memory is allocated for it.
     fn check(&self, py: Python<'_>, address: u64, size: usize) -> PyResult<()> {
         if size > CHECK {
-            py.detach(|| self.inner.check(address, size as u64))
-                .map_err(fault)?;
+            detach(py, || self.inner.check(address, size as u64)).map_err(fault)?;
         }
         Ok(())
     }
@@ -100,6 +120,24 @@ impl AddressSpace {
         errors::address(address)?.ok_or_else(|| errors::outside(address, self.inner.kind()))
     }
 
+    fn found(
+        &self,
+        py: Python<'_>,
+        needle: &[u8],
+        start: u64,
+        end: u128,
+        limit: usize,
+        most: u64,
+    ) -> PyResult<Found> {
+        let space = self.open()?;
+        let Some(last) = last_before(end, start)? else {
+            return Ok(Found::default());
+        };
+        detach(py, || space.find(needle, start, last, limit, most))
+            .ok_or_else(|| PyTypeError::new_err("a domain's frames cannot be searched in order"))?
+            .map_err(|_| PyMemoryError::new_err("limit: no memory for so many addresses"))
+    }
+
     fn number<const N: usize>(&self, address: &Bound<'_, PyAny>) -> PyResult<[u8; N]> {
         let mut bytes = [0; N];
         let space = self.open()?;
@@ -108,6 +146,16 @@ impl AddressSpace {
             .map_err(fault)?;
         Ok(bytes)
     }
+}
+
+/// The last address of a range from `start` to before `end`; None if it is empty.
+fn last_before(end: u128, start: u64) -> PyResult<Option<u64>> {
+    let Some(last) = end.checked_sub(1) else {
+        return Ok(None);
+    };
+    let last =
+        u64::try_from(last).map_err(|_| PyOverflowError::new_err("end: it is more than 2**64"))?;
+    Ok((start <= last).then_some(last))
 }
 
 fn fault(fault: Fault) -> PyErr {
@@ -148,7 +196,7 @@ impl AddressSpace {
             if size < DETACH {
                 space.read(address, buf)
             } else {
-                py.detach(|| space.read(address, buf))
+                detach(py, || space.read(address, buf))
             }
             .map_err(fault)
         })
@@ -347,14 +395,9 @@ impl AddressSpace {
     /// memory these are the runs that the dump holds, of pseudo-physical memory the domain's frames.
     #[pyo3(signature = (start=0, end=None))]
     fn iter_mapped(&self, start: u64, end: Option<u128>) -> PyResult<MappedRanges> {
-        let last = match end.unwrap_or(1 << 64).checked_sub(1) {
-            Some(last) => u64::try_from(last)
-                .map_err(|_| PyOverflowError::new_err("end: it is more than 2**64"))?,
-            None => return Ok(MappedRanges::none(&self.gate)),
-        };
-        if last < start {
+        let Some(last) = last_before(end.unwrap_or(1 << 64), start)? else {
             return Ok(MappedRanges::none(&self.gate));
-        }
+        };
         let space = self.open()?;
         Ok(MappedRanges::new(
             space, &self.dump, &self.gate, start, last,
@@ -387,40 +430,41 @@ impl AddressSpace {
     }
 
     /// The addresses of `needle` from `start` to before `end`, ascending: the first `limit` ones in the
-    /// first `most` bytes that are mapped. TypeError for a domain's pseudo-physical space, whose frames
-    /// are not in order.
+    /// first `most` bytes of memory. RuntimeWarning if the search stopped after `most` bytes. TypeError
+    /// for a domain's pseudo-physical space, whose frames are not in order.
     #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
-    fn find(
+    fn find<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         needle: &[u8],
         start: u64,
-        end: u64,
+        end: u128,
         limit: usize,
         most: u64,
-    ) -> PyResult<Vec<u64>> {
-        Ok(self.search(py, needle, start, end, limit, most)?.0)
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let found = self.found(py, needle, start, end, limit, most)?;
+        if let Some(next) = found.next.filter(|_| found.places.len() < limit) {
+            let text = format!("find() stopped at {next:#x}, after {most} bytes of memory");
+            let text = CString::new(text).unwrap_or_default();
+            PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1)?;
+        }
+        search::list(py, &found.places)
     }
 
-    /// The same, and the number of bytes searched, for a limit on searches of several spaces.
+    /// The same with what was searched, for a limit on searches of several spaces, and with where to
+    /// go on.
     #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
     fn search(
         &self,
         py: Python<'_>,
         needle: &[u8],
         start: u64,
-        end: u64,
+        end: u128,
         limit: usize,
         most: u64,
-    ) -> PyResult<(Vec<u64>, u64)> {
-        let space = self.open()?;
-        let Some(last) = end.checked_sub(1).filter(|&last| last >= start) else {
-            return Ok((Vec::new(), 0));
-        };
-        let found = py
-            .detach(|| space.find(needle, start, last, limit, most))
-            .ok_or_else(|| PyTypeError::new_err("a domain's frames cannot be searched in order"))?;
-        Ok((found.places, found.bytes))
+    ) -> PyResult<SearchResult> {
+        let found = self.found(py, needle, start, end, limit, most)?;
+        Ok(SearchResult::new(found))
     }
 
     /// Every later use raises ValueError, and batches in other threads stop.

@@ -9,6 +9,7 @@ use xenkdump::space::{Batch, End, Links, List, Rows, Space};
 use xenkdump::status::Status;
 
 use crate::errors;
+use crate::fork::detach;
 use crate::handle::CoreDump;
 
 /// One member of every struct, as rows of `size` bytes.
@@ -67,7 +68,9 @@ pub fn members<'py>(
             .map(|at| at.and_then(|at| at.checked_add(offset)))
             .collect();
         let addrs: Vec<_> = places.iter().map(|at| at.unwrap_or(u64::MAX)).collect();
-        py.detach(|| batch.read_rows(&addrs, size, 0, &mut column, &mut statuses));
+        detach(py, || {
+            batch.read_rows(&addrs, size, 0, &mut column, &mut statuses)
+        });
         let values = places
             .iter()
             .zip(&statuses)
@@ -122,7 +125,7 @@ pub fn lists(
         "null-terminated" => Links::NullTerminated,
         _ => return Err(PyValueError::new_err(format!("no such links: {links:?}"))),
     };
-    let found = py.detach(|| space.lists(heads, links, word, limit));
+    let found = detach(py, || space.lists(heads, links, word, limit));
     Ok(found.into_iter().map(walked).collect())
 }
 

@@ -10,6 +10,7 @@ use xenkdump::addr::VirtAddr;
 use xenkdump::symbols;
 
 use crate::errors;
+use crate::fork::detach;
 
 /// Names and addresses of an image and its modules, both ways.
 #[pyclass(frozen, mapping, module = "xenkdump_fast._native")]
@@ -32,7 +33,7 @@ impl Symbols {
     /// The table, once names can be asked for; other threads may run until then.
     fn named(&self, py: Python<'_>) -> RwLockReadGuard<'_, symbols::Symbols> {
         if !self.read().names_are_built() {
-            py.detach(|| self.read().build_names());
+            detach(py, || self.read().build_names());
         }
         self.read()
     }
@@ -40,7 +41,7 @@ impl Symbols {
     /// The same, once addresses can be.
     fn built(&self, py: Python<'_>) -> RwLockReadGuard<'_, symbols::Symbols> {
         if !self.read().is_built() {
-            py.detach(|| self.read().build());
+            detach(py, || self.read().build());
         }
         self.read()
     }
@@ -56,7 +57,7 @@ impl Symbols {
     /// The symbols that a System.map or xen-syms.map lists.
     #[staticmethod]
     fn from_map(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| symbols::Symbols::from_map(&path))
+        detach(py, || symbols::Symbols::from_map(&path))
             .map(Self::new)
             .map_err(errors::from_core)
     }
@@ -68,7 +69,7 @@ impl Symbols {
     }
 
     fn __len__(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.read().len())
+        detach(py, || self.read().len())
     }
 
     fn __contains__(&self, py: Python<'_>, name: &str) -> bool {

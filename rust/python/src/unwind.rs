@@ -12,6 +12,7 @@ use xenkdump::addr::{VirtAddr, Word};
 use xenkdump::tracer::{Start, Tracer};
 use xenkdump::unwind::{self, Method, Reg, Registers};
 
+use crate::fork::detach;
 use crate::image::Image;
 use crate::space::AddressSpace;
 use crate::symbols::Symbols;
@@ -131,7 +132,7 @@ impl Unwinder {
             .collect();
         let symbols = self.symbols.get().snapshot();
         let memory = self.memory.get().as_virtual()?;
-        let found = py.detach(|| {
+        let found = detach(py, || {
             let tracer = self.tracer.read().unwrap_or_else(PoisonError::into_inner);
             tracer.trace(
                 memory,

@@ -115,11 +115,19 @@ pub enum Fault {
         /// Its length.
         len: u64,
     },
+    /// This process has no memory for a copy.
+    #[error("no memory for the bytes at {addr:#x}, which are {len:#x} or more")]
+    NoMemory {
+        /// Start of the range.
+        addr: u64,
+        /// Bytes that were to be copied.
+        len: u64,
+    },
 }
 
 impl Fault {
     /// Kind and number of the address that cannot be read. The kind is empty, because unknown here,
-    /// for a range that wraps.
+    /// for a range that wraps or does not fit in memory.
     pub fn address(&self) -> (&'static str, u64) {
         fn of<A: Address>(addr: A) -> (&'static str, u64) {
             (A::KIND, addr.raw())
@@ -134,7 +142,7 @@ impl Fault {
             | Fault::Reserved { addr, .. }
             | Fault::NonCanonical(addr) => of(addr),
             Fault::P2m { pfn, .. } => of(pfn.addr().unwrap_or(PseudoPhysAddr(u64::MAX))),
-            Fault::Wraps { addr, .. } => ("", addr),
+            Fault::Wraps { addr, .. } | Fault::NoMemory { addr, .. } => ("", addr),
         }
     }
 }

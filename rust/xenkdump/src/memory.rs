@@ -41,10 +41,17 @@ pub trait Memory<A: Address>: Sync {
         true
     }
 
-    /// The first address in `addr..end` that may be held. Addresses before it cannot be read; none
-    /// in the range if it is `None`.
-    fn next_held(&self, addr: A, _end: A) -> Option<A> {
-        Some(addr)
+    /// The first and the last address of the next run that may be held, at `addr` or after it.
+    /// Addresses before it cannot be read, and none at all if it is `None`. A run that starts before
+    /// `addr` is cut to start there.
+    fn next_held(&self, addr: A) -> Option<(A, A)> {
+        Some((addr, A::new(u64::MAX)))
+    }
+
+    /// Whether any of the `len` bytes at `addr` may be held.
+    fn may_hold(&self, addr: A, len: u64) -> bool {
+        let next = self.next_held(addr);
+        next.is_some_and(|(start, _)| start.raw() - addr.raw() < len)
     }
 
     /// Upper limit on the pages that have content of their own. Any number of addresses can be
@@ -106,8 +113,8 @@ impl<A: Address, M: Memory<A> + ?Sized> Memory<A> for &M {
         (**self).is_intact()
     }
 
-    fn next_held(&self, addr: A, end: A) -> Option<A> {
-        (**self).next_held(addr, end)
+    fn next_held(&self, addr: A) -> Option<(A, A)> {
+        (**self).next_held(addr)
     }
 
     fn pages_held(&self) -> u64 {
@@ -135,8 +142,8 @@ impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for std::sync::Arc<M> {
         (**self).is_intact()
     }
 
-    fn next_held(&self, addr: A, end: A) -> Option<A> {
-        (**self).next_held(addr, end)
+    fn next_held(&self, addr: A) -> Option<(A, A)> {
+        (**self).next_held(addr)
     }
 
     fn pages_held(&self) -> u64 {
@@ -175,9 +182,11 @@ impl Memory<MachineAddr> for Frames {
             .map_or(&[], |frame| &frame[addr.page_offset()..])
     }
 
-    fn next_held(&self, addr: MachineAddr, end: MachineAddr) -> Option<MachineAddr> {
+    fn next_held(&self, addr: MachineAddr) -> Option<(MachineAddr, MachineAddr)> {
         let (next, _) = self.0.range(addr.frame()..).next()?;
-        next.addr().map(|at| at.max(addr)).filter(|at| *at < end)
+        let start = next.addr()?;
+        let last = MachineAddr(start.0 | (PAGE_SIZE as u64 - 1));
+        Some((start.max(addr), last))
     }
 
     fn pages_held(&self) -> u64 {

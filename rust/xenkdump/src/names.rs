@@ -1,8 +1,9 @@
 //! A hash of names to indices, built in one pass.
 
-use crate::limits::MAX_SYMBOL_NAME;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
+
+use crate::limits::MAX_SYMBOL_NAME;
 
 /// Which of many names may be the one that is sought: four bytes a bucket, four bytes a name.
 ///
@@ -25,19 +26,14 @@ static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub(crate) struct Key(u64);
 
 impl Key {
-    pub fn of(name: &[u8]) -> Self {
+    pub fn of(name: impl Hash) -> Self {
         Self(SEED.hash_one(name))
     }
 }
 
 impl Names {
-    /// Hashes `names`; those past the first 2^32 - 1 cannot be found.
-    pub fn new<'a>(names: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
-        Self::in_order(names.len(), (0..END).zip(names))
-    }
-
-    /// Hashes names that are given with their indices, each below `len` and given once.
-    pub fn in_order<'a>(len: usize, names: impl Iterator<Item = (u32, &'a [u8])>) -> Self {
+    /// Hashes names (or names with what else tells them apart) that are given with their indices, each below `len` and given once.
+    pub fn in_order(len: usize, names: impl Iterator<Item = (u32, impl Hash)>) -> Self {
         let mut this = Self {
             heads: vec![END; len.next_power_of_two()],
             next: vec![END; len],
@@ -53,7 +49,7 @@ impl Names {
     }
 
     /// The indices of the names that may be `name`, the last given first.
-    pub fn candidates(&self, name: &[u8]) -> impl Iterator<Item = usize> + use<'_> {
+    pub fn candidates<N: Hash>(&self, name: N) -> impl Iterator<Item = usize> + use<'_, N> {
         self.with_key(Key::of(name))
     }
 
@@ -140,7 +136,7 @@ mod tests {
             })
             .collect();
         assert!(names.iter().all(|name| hash(name) == hash(&names[0])));
-        let table = Names::new(names.iter().map(Vec::as_slice));
+        let table = Names::in_order(names.len(), (0..).zip(names.iter().map(Vec::as_slice)));
         for (i, name) in names.iter().enumerate() {
             assert!(table.candidates(name).any(|found| found == i));
             assert!(table.candidates(name).count() < 32);

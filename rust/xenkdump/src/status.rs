@@ -109,7 +109,8 @@ impl From<Fault> for Status {
             Fault::NoSegment(_) => Status::NoSegment,
             Fault::Excluded(_) => Status::Excluded,
             Fault::Truncated { .. } => Status::Truncated,
-            Fault::Io { .. } => Status::Io,
+            // Batches copy into memory of the caller.
+            Fault::Io { .. } | Fault::NoMemory { .. } => Status::Io,
             Fault::NotPresent { .. } => Status::NotPresent,
             Fault::NoTable { .. } => Status::NoPageTable,
             Fault::Reserved { .. } => Status::Reserved,

@@ -164,25 +164,114 @@ proptest! {
     ) {
         let first = first & !0xfff;
         let last = first.saturating_add(pages * 4096 - 1);
-        let root = MachineAddr(root << 12);
-        let space = Virtual::new(&mem, format, root);
-        let mut at = first;
-        let mut ranges = space
-            .mapped(VirtAddr(first), VirtAddr(last))
-            .filter_map(Result::ok)
-            .peekable();
-        while at <= last {
-            while ranges.next_if(|r| r.addr.0 + (r.len - 1) < at).is_some() {}
-            let range = ranges.peek().filter(|r| r.addr.0 <= at);
-            let got = range.map(|r| (r.machine.0 + (at - r.addr.0), r.page_size, r.flags));
-            let want = space.walk(VirtAddr(at)).ok();
-            let want = want.map(|m| (m.machine.0, m.page_size, m.flags.and(Flags::ATTRIBUTES)));
-            prop_assert_eq!(got, want, "{} {:#x}", format.name, at);
-            match at.checked_add(4096) {
-                Some(next) => at = next,
-                None => break,
+        let space = Virtual::new(&mem, format, MachineAddr(root << 12));
+        compare_ranges(&space, first, last)?;
+    }
+
+    /// Also where tables are held in part: any pieces of eight frames, in the middle of entries too.
+    #[test]
+    fn ranges_of_truncated_tables_say_what_walks_say(
+        frames in tables(),
+        (format, first) in any_format().prop_flat_map(|f| (Just(f), address(f))),
+        pages in 1u64..2000,
+        root in 0u64..8,
+        mut ends in proptest::collection::vec(0u64..0x8000, 1..40),
+    ) {
+        ends.sort_unstable();
+        ends.dedup();
+        let first = first & !0xfff;
+        let last = first.saturating_add(pages * 4096 - 1);
+        let space = Virtual::new(Truncated { frames, ends }, format, MachineAddr(root << 12));
+        compare_ranges(&space, first, last)?;
+    }
+
+    /// Encrypted memory: the bit may be set in cr3 and in entries of every level, or not.
+    #[test]
+    fn an_encryption_bit_is_no_part_of_an_address(
+        plain in tables(),
+        bits in proptest::collection::vec(any::<bool>(), 64),
+        format in proptest::sample::select(vec![&X86_PAE, &X86_64, &X86_64_LA57]),
+        pages in 1u64..2000,
+        root in 0u64..8,
+        bit in proptest::sample::select(vec![47, 51]),
+    ) {
+        let mask = 1u64 << bit;
+        let (mut cleared, mut encrypted) = (Frames::default(), Frames::default());
+        for (mfn, frame) in &plain.0 {
+            for (at, entry) in (mfn.0 << 12..).step_by(8).zip(frame.as_chunks::<8>().0) {
+                let entry = u64::from_le_bytes(*entry) & !mask;
+                let set = if bits[(at as usize / 8) % 64] { mask } else { 0 };
+                cleared.write(MachineAddr(at), &entry.to_le_bytes());
+                encrypted.write(MachineAddr(at), &(entry | set).to_le_bytes());
             }
         }
+        let format = format.with_encryption(mask).unwrap();
+        let root = root << 12;
+        let space = Virtual::new(&encrypted, &format, MachineAddr(root | mask));
+        compare_ranges(&space, 0, pages * 4096 - 1)?;
+        let addrs: Vec<_> = (0..pages).map(|page| VirtAddr(page * 4096)).collect();
+        compare_batch(&space, &addrs)?;
+        for addr in addrs {
+            let got = space.walk(addr).ok().map(|m| (m.machine.0, m.page_size));
+            prop_assert_eq!(got, oracle(&cleared, format.name, root, addr.0));
+        }
+    }
+}
+
+#[test]
+fn an_encryption_bit_is_one_address_bit() {
+    for mask in [0, 1, 1 << 31, 3 << 47, 1 << 52, 1 << 63] {
+        assert_eq!(X86_64.with_encryption(mask), None, "{mask:#x}");
+    }
+    assert_eq!(X86.with_encryption(1 << 47), None);
+}
+
+fn compare_ranges<M: Memory<MachineAddr>>(
+    space: &Virtual<M>,
+    first: u64,
+    last: u64,
+) -> Result<(), TestCaseError> {
+    let mut at = first;
+    let mut ranges = space
+        .mapped(VirtAddr(first), VirtAddr(last))
+        .filter_map(Result::ok)
+        .peekable();
+    while at <= last {
+        while ranges.next_if(|r| r.addr.0 + (r.len - 1) < at).is_some() {}
+        let range = ranges.peek().filter(|r| r.addr.0 <= at);
+        let got = range.map(|r| (r.machine.0 + (at - r.addr.0), r.page_size, r.flags));
+        let want = space.walk(VirtAddr(at)).ok();
+        let want = want.map(|m| (m.machine.0, m.page_size, m.flags.and(Flags::ATTRIBUTES)));
+        prop_assert_eq!(got, want, "{} {:#x}", space.format().name, at);
+        match at.checked_add(4096) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// Memory that holds the addresses from every second end to before the next.
+struct Truncated {
+    frames: Frames,
+    ends: Vec<u64>,
+}
+
+impl Memory<MachineAddr> for Truncated {
+    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        let before = self.ends.partition_point(|end| *end <= addr.0);
+        match self.ends.get(before) {
+            Some(end) if before % 2 == 1 && addr.0 + buf.len() as u64 <= *end => {
+                self.frames.read(addr, buf)
+            }
+            _ => Err(Fault::NoSegment(addr)),
+        }
+    }
+
+    fn next_held(&self, addr: MachineAddr) -> Option<(MachineAddr, MachineAddr)> {
+        let mut runs = self.ends.chunks_exact(2);
+        let run = runs.find(|run| run[0] < run[1] && addr.0 < run[1])?;
+        Some((MachineAddr(run[0].max(addr.0)), MachineAddr(run[1] - 1)))
     }
 }
 

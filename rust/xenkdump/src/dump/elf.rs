@@ -1,6 +1,6 @@
 //! ELF vmcores, as kexec-tools, makedumpfile -E and QEMU write them.
 
-use goblin::elf::header::{ELFMAG, ET_CORE, ET_DYN, ET_EXEC};
+use goblin::elf::header::{machine_to_str, ELFMAG, EM_386, EM_X86_64, ET_CORE, ET_DYN, ET_EXEC};
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
 use super::container::{Container, Headers, Run, Segment};
@@ -40,6 +40,11 @@ pub(super) fn header(storage: &impl Storage) -> Result<Header> {
         };
         let expected = format!("e_type {ET_CORE} (ET_CORE)");
         return Err(storage.file().format_error(16, expected, found));
+    }
+    if !matches!(header.machine, EM_386 | EM_X86_64) {
+        let found = format!("{} ({})", header.machine, machine_to_str(header.machine));
+        let expected = format!("e_machine {EM_386} (EM_386) or {EM_X86_64} (EM_X86_64)");
+        return Err(storage.file().format_error(18, expected, found));
     }
     Ok(header)
 }

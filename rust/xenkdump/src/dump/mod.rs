@@ -105,6 +105,19 @@ impl Dump {
         }
     }
 
+    /// The bit of page-table entries that marks encrypted memory (AMD SME), as the kernel's VMCOREINFO
+    /// gives it; 0 if there is none.
+    pub fn encryption_mask(&self) -> u64 {
+        let mut masks = self
+            .notes()
+            .iter()
+            .filter_map(|note| match self.decode(note) {
+                Decoded::VmcoreInfo(text) => notes::sme_mask(text),
+                _ => None,
+            });
+        masks.next().unwrap_or(0)
+    }
+
     /// Defects of the file that do not prevent its use.
     pub fn warnings(&self) -> &[String] {
         self.container.headers().warnings.as_slice()
@@ -180,9 +193,9 @@ impl Memory<MachineAddr> for Dump {
         self.container.is_intact()
     }
 
-    fn next_held(&self, addr: MachineAddr, end: MachineAddr) -> Option<MachineAddr> {
-        let start = self.container.next_run(addr)?.start;
-        (start < end).then_some(start)
+    fn next_held(&self, addr: MachineAddr) -> Option<(MachineAddr, MachineAddr)> {
+        let run = self.container.next_run(addr)?;
+        Some((run.start, run.last))
     }
 
     fn pages_held(&self) -> u64 {

@@ -136,6 +136,16 @@ impl<'f, S: Storage> NoteReader<'f, S> {
             self.notes.push(note);
             at = desc_at.saturating_add(padded(desc_size));
         }
+        let mut fragment = [0; HEADER as usize];
+        let size = end.saturating_sub(at);
+        let fragment = fragment.get_mut(..size as usize).unwrap_or_default();
+        match self.storage.read_at(at, fragment) {
+            Ok(()) if fragment.iter().all(|&byte| byte == 0) => {}
+            _ => warnings.push(format!(
+                "the {size} bytes at offset {at:#x} are less than a note's header: what they began \
+                 is lost"
+            )),
+        }
     }
 
     fn spend(&self, note: &Note) -> Result<(), Exhausted> {

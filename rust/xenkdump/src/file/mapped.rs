@@ -19,8 +19,8 @@ use crate::Result;
 /// signal. But all later pages are gone, including the last one. So the last page is a guard page: it
 /// is mapped, its bytes are not used, and it is touched after every read of other pages.
 ///
-/// If the file cannot be mapped (unusual file system, no address space) or is no longer than a page,
-/// all reads use `pread`.
+/// If the file cannot be mapped (unusual file system), is no longer than a page, or would take most of
+/// the address space that a limit leaves (`ulimit -v`), all reads use `pread`.
 #[derive(Debug)]
 pub struct MappedFile {
     file: RegularFile,
@@ -36,7 +36,7 @@ impl MappedFile {
         let file = RegularFile::open(path)?;
         let len = usize::try_from(file.len()).unwrap_or(0);
         let usable = len.saturating_sub(1) & !(page_size() - 1);
-        let map = (usable > 0)
+        let map = (usable > 0 && fits_address_space(file.len()))
             .then(|| {
                 let mut options = memmap2::MmapOptions::new();
                 options.len(len).map_raw_read_only(&file.file).ok()
@@ -158,6 +158,29 @@ impl MappedFile {
 fn after_loads() {
     compiler_fence(Ordering::SeqCst);
     fence(Ordering::Acquire);
+}
+
+/// Whether a mapping of `len` bytes leaves as much address space as it takes. Without that, every later
+/// allocation could fail, most of which end the process.
+fn fits_address_space(len: u64) -> bool {
+    let read = |name| std::fs::read_to_string(name).unwrap_or_default();
+    let limits = read("/proc/self/limits");
+    let mut lines = limits.lines();
+    let soft = lines.find_map(|line| {
+        line.strip_prefix("Max address space")?
+            .split_whitespace()
+            .next()
+    });
+    let Some(limit) = soft.and_then(|soft| soft.parse::<u64>().ok()) else {
+        // Unlimited, or not known.
+        return true;
+    };
+    let pages = read("/proc/self/statm")
+        .split(' ')
+        .next()
+        .and_then(|pages| pages.parse().ok());
+    let used = pages.map_or(0, |pages: u64| pages.saturating_mul(page_size() as u64));
+    len <= limit.saturating_sub(used) / 2
 }
 
 /// Page size of this machine.

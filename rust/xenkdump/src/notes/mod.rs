@@ -207,6 +207,17 @@ pub fn device_dump_name(desc: &[u8]) -> Vec<u8> {
         .collect()
 }
 
+/// `NUMBER(sme_mask)` of a VMCOREINFO text, a decimal number; `None` if it has none.
+pub fn sme_mask(text: &[u8]) -> Option<u64> {
+    let mut lines = text.split(|&byte| byte == b'\n');
+    let number = lines.find_map(|line| line.strip_prefix(b"NUMBER(sme_mask)="))?;
+    std::str::from_utf8(number)
+        .ok()?
+        .trim_end_matches(['\0', '\r'])
+        .parse()
+        .ok()
+}
+
 fn words<const N: usize>(desc: &[u8]) -> Option<[u64; N]> {
     let mut values = [0; N];
     for (value, chunk) in values.iter_mut().zip(desc.chunks_exact(8)) {
@@ -220,9 +231,10 @@ fn u32_at(desc: &[u8], at: usize) -> Option<u32> {
 }
 
 fn prstatus(desc: &[u8]) -> Option<Decoded<'static>> {
+    // Without the last member, pr_fpvalid and its padding, all registers are there.
     let (word, pid, regs, names): (_, _, _, &'static [&'static str]) = match desc.len() {
-        336 => (Word::W64, 32, 112, &registers::X86_64),
-        144 => (Word::W32, 24, 72, &registers::I386),
+        328 | 336 => (Word::W64, 32, 112, &registers::X86_64),
+        140 | 144 => (Word::W32, 24, 72, &registers::I386),
         _ => return None,
     };
     Some(Decoded::PrStatus(PrStatus {
@@ -295,4 +307,36 @@ fn qemu(desc: &[u8]) -> Option<Decoded<'static>> {
         registers: Registers::parse(&QEMU_REGISTERS, Word::W64, desc.get(8..)?)?,
         cr,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_without_pr_fpvalid() {
+        for (size, word, count) in [(336, 8, 27), (328, 8, 27), (144, 4, 17), (140, 4, 17)] {
+            let desc = vec![1; size];
+            let Decoded::PrStatus(status) = decode(b"CORE", NT_PRSTATUS, &desc) else {
+                panic!("{size}");
+            };
+            let value = 0x0101_0101_0101_0101 & (u64::MAX >> (64 - 8 * word));
+            assert_eq!(status.registers.values, vec![value; count], "{size}");
+        }
+        for size in [0, 139, 142, 327, 332, 340] {
+            let desc = vec![1; size];
+            let decoded = decode(b"CORE", NT_PRSTATUS, &desc);
+            assert_eq!(decoded, Decoded::Raw(&desc), "{size}");
+        }
+    }
+
+    #[test]
+    fn encryption_masks() {
+        let text = b"OSRELEASE=6.1\nNUMBER(sme_mask)=140737488355328\nX=1\n";
+        assert_eq!(sme_mask(text), Some(1 << 47));
+        assert_eq!(sme_mask(b"NUMBER(sme_mask)=0\0\0"), Some(0));
+        for text in [&b""[..], b"NUMBER(sme_mask)=-1", b"NUMBER(sme_mask)=x"] {
+            assert_eq!(sme_mask(text), None);
+        }
+    }
 }

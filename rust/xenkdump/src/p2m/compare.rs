@@ -1,6 +1,6 @@
 //! Compares two sources of one domain's P2M.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, TryReserveError};
 
 use super::runs::{At, Run, Stretch};
 use super::{Entry, P2m, Special};
@@ -49,11 +49,16 @@ struct Known {
 }
 
 impl<M: Memory<MachineAddr>> P2m<M> {
-    /// Compares with `other`, page by page; at most `limit` disagreements are listed.
+    /// Compares with `other`, page by page; at most `limit` disagreements are listed. Fails if
+    /// there is no memory for the list.
     ///
     /// Each pair of tables or pages is compared once; at most four times the dump's pages
     /// ([`MAX_COMPARISONS_PER_PAGE`]). Pfns beyond count as unreadable.
-    pub fn compare<N: Memory<MachineAddr>>(&self, other: &P2m<N>, limit: usize) -> Comparison {
+    pub fn compare<N: Memory<MachineAddr>>(
+        &self,
+        other: &P2m<N>,
+        limit: usize,
+    ) -> Result<Comparison, TryReserveError> {
         let end = Pfn(self.len().min(other.len()));
         let mut result = Comparison {
             // Not read: one wrong bit makes a frame list of 512 GiB out of one of 1 GiB.
@@ -75,7 +80,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             (a.count, b.count) = (count, count);
             let next = Pfn(at.0 + count);
             if let (Err(one), Err(two)) = (a.origin, b.origin) {
-                result.note(at, Entry::Special(one), Entry::Special(two), count, limit);
+                result.note(at, Entry::Special(one), Entry::Special(two), count, limit)?;
                 at = next;
                 continue;
             }
@@ -91,8 +96,9 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             if new && known.table_budget.spend(1).is_err() {
                 break;
             }
-            let (mut part, compared) = self.compare_pages(other, at, next, unlisted, &mut known);
+            let (mut part, compared) = self.compare_pages(other, at, next, unlisted, &mut known)?;
             result.add(&part);
+            result.first.try_reserve(part.first.len())?;
             result.first.append(&mut part.first);
             at = compared;
             if at < next {
@@ -103,7 +109,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
         }
         result.unreadable += end.0 - at.0;
-        result
+        Ok(result)
     }
 
     /// Compares from `first` to before `end`; also returns where it stopped.
@@ -114,7 +120,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         end: Pfn,
         limit: usize,
         known: &mut Known,
-    ) -> (Comparison, Pfn) {
+    ) -> Result<(Comparison, Pfn), TryReserveError> {
         let mut result = Comparison::default();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let mut at = first;
@@ -124,7 +130,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             (a.count, b.count) = (count, count);
             let next = Pfn(at.0 + count);
             if let (At::Nowhere(one), At::Nowhere(two)) = (a.at, b.at) {
-                result.note(at, Entry::Special(one), Entry::Special(two), count, limit);
+                result.note(at, Entry::Special(one), Entry::Special(two), count, limit)?;
                 at = next;
                 continue;
             }
@@ -147,9 +153,10 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             // One of them is in a page, which limits the count.
             for (pfn, i) in (at.0..).zip(0..count) {
                 let (one, two) = (entry(a.at, &ours, i), entry(b.at, &theirs, i));
-                part.note(Pfn(pfn), one, two, 1, unlisted);
+                part.note(Pfn(pfn), one, two, 1, unlisted)?;
             }
             result.add(&part);
+            result.first.try_reserve(part.first.len())?;
             result.first.append(&mut part.first);
             if known.pages.len() >= MAX_REMEMBERED_COMPARISONS {
                 known.pages.clear();
@@ -157,7 +164,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             known.pages.insert(key, part);
             at = next;
         }
-        (result, at)
+        Ok((result, at))
     }
 
     /// Where the entries of a run are; nowhere if the dump holds none of them.
@@ -197,24 +204,33 @@ impl Comparison {
         self.different += part.different;
     }
 
-    fn note(&mut self, pfn: Pfn, ours: Entry, theirs: Entry, count: u64, limit: usize) {
+    fn note(
+        &mut self,
+        pfn: Pfn,
+        ours: Entry,
+        theirs: Entry,
+        count: u64,
+        limit: usize,
+    ) -> Result<(), TryReserveError> {
         use Entry::Special as S;
         let is = |special| ours == S(special) || theirs == S(special);
         match (ours, theirs) {
             _ if ours == theirs => {
                 self.equal += count;
-                return;
+                return Ok(());
             }
             (S(Special::Identity(_)), S(Special::Invalid))
             | (S(Special::Invalid), S(Special::Identity(_))) => {
                 self.hidden_identity += count;
-                return;
+                return Ok(());
             }
             _ if is(Special::NoTable) => self.unreadable += count,
             _ => self.different += count,
         }
         if self.first.len() < limit {
+            self.first.try_reserve(1)?;
             self.first.push(Disagreement { pfn, ours, theirs });
         }
+        Ok(())
     }
 }

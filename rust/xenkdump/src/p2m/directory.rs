@@ -79,13 +79,13 @@ pub(super) enum Directory {
     FrameList { list_list: Mfn, word: Word },
     /// An array at a virtual address, which is that of its first page.
     Linear {
-        format: &'static Format,
+        format: Format,
         root: MachineAddr,
         base: VirtAddr,
     },
     /// Arrays of pointers to arrays of pointers to P2M pages.
     Pointers {
-        format: &'static Format,
+        format: Format,
         root: MachineAddr,
         top: VirtAddr,
         levels: u8,
@@ -115,7 +115,7 @@ impl Directory {
                 }
                 let frames = mfn_in(mem, list_list, slot, word).and_then(Mfn::addr);
                 let origin = frames
-                    .filter(|frames| is_held(mem, *frames, PAGE_SIZE as u64))
+                    .filter(|frames| mem.may_hold(*frames, PAGE_SIZE as u64))
                     .map_or(Origin::Missing, |frames| {
                         Origin::Table(MachineAddr(frames.0 + index * word.bytes() as u64))
                     });
@@ -131,11 +131,11 @@ impl Directory {
                 let span = level.span() << level.bits;
                 let left = span - (addr.0 & (span - 1));
                 let until = number.saturating_add(left / PAGE_SIZE as u64);
-                match walk_to_last(mem, format, root, addr) {
+                match walk_to_last(mem, &format, root, addr) {
                     Ok(Last::Table(table)) => {
                         let size = u64::from(level.entries()) * format.entry.bytes() as u64;
                         let entry = format.entry_addr(table, level.index(addr));
-                        let held = is_held(mem, table, size);
+                        let held = mem.may_hold(table, size);
                         (
                             if held {
                                 Origin::Table(entry)
@@ -145,11 +145,11 @@ impl Directory {
                             until,
                         )
                     }
-                    Ok(Last::Page(page)) if is_held(mem, page, left) => {
+                    Ok(Last::Page(page)) if mem.may_hold(page, left) => {
                         (Origin::Contiguous(page), until)
                     }
                     Ok(Last::Page(_)) => (Origin::Missing, until),
-                    Err(fault) => (Origin::Missing, next_mapped(format, addr, number, &fault)),
+                    Err(fault) => (Origin::Missing, next_mapped(&format, addr, number, &fault)),
                 }
             }
             // A tree has few pages: see `P2m::pvops_tree`.
@@ -180,7 +180,7 @@ impl Directory {
                 let Some(page) = page_of(base, number) else {
                     return Leaf::Missing { until: u64::MAX };
                 };
-                page_at(mem, format, root, page, number)
+                page_at(mem, &format, root, page, number)
             }
             Directory::Pointers {
                 format,
@@ -193,7 +193,7 @@ impl Directory {
                 let next = Leaf::Missing { until: number + 1 };
                 let (mut table, mut index) = (top, number);
                 if levels == 3 {
-                    let Some(middle) = pointer(mem, format, root, top, number / per_page, word)
+                    let Some(middle) = pointer(mem, &format, root, top, number / per_page, word)
                     else {
                         return Leaf::Missing {
                             until: (number / per_page + 1) * per_page,
@@ -201,8 +201,8 @@ impl Directory {
                     };
                     (table, index) = (middle, number % per_page);
                 }
-                match pointer(mem, format, root, table, index, word) {
-                    Some(page) => match page_at(mem, format, root, page, number) {
+                match pointer(mem, &format, root, table, index, word) {
+                    Some(page) => match page_at(mem, &format, root, page, number) {
                         Leaf::Page(leaf) => Leaf::Page(leaf),
                         Leaf::Missing { .. } => next,
                     },
@@ -219,12 +219,6 @@ fn mfn_in<M: Memory<MachineAddr>>(mem: &M, page: Mfn, index: u64, word: Word) ->
     let at = page.addr()?.0.checked_add(index * word.bytes() as u64)?;
     let mfn = mem.read_word(MachineAddr(at), word).ok()?;
     (mfn != 0 && mfn != word.max() && Mfn(mfn).addr().is_some()).then_some(Mfn(mfn))
-}
-
-/// Whether the dump may hold any of these bytes.
-fn is_held<M: Memory<MachineAddr>>(mem: &M, addr: MachineAddr, len: u64) -> bool {
-    let end = MachineAddr(addr.0.saturating_add(len));
-    mem.next_held(addr, end).is_some()
 }
 
 /// The address of a page of an array.

@@ -81,7 +81,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             fault,
         })?;
         let directory = Directory::Linear {
-            format: space.format(),
+            format: *space.format(),
             root: space.root(),
             base: VirtAddr(array.0 - within),
         };
@@ -119,7 +119,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             fault,
         })?;
         let directory = Directory::Pointers {
-            format: space.format(),
+            format: *space.format(),
             root: space.root(),
             top,
             levels,

@@ -127,8 +127,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         match run.at {
             At::Page(at) => {
                 let size = run.count.saturating_mul(self.word.bytes() as u64);
-                let end = MachineAddr(at.0.saturating_add(size));
-                self.mem.next_held(at, end).is_some()
+                self.mem.may_hold(at, size)
             }
             At::Pairs(_) => true,
             At::Nowhere(_) => false,

@@ -1,7 +1,7 @@
 //! Batches of virtual addresses.
 
 use super::format::Target;
-use super::{Format, Level, Virtual};
+use super::{Level, Virtual};
 use crate::addr::{MachineAddr, VirtAddr, Word, PAGE_SHIFT, PAGE_SIZE};
 use crate::memory::Memory;
 use crate::status::{Status, NONE};
@@ -89,7 +89,8 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
             };
             vec![region; 1 << bits.clamp(MIN_CACHE_SHIFT, MAX_CACHE_SHIFT)].into_boxed_slice()
         };
-        let (directory, last) = match space.format().levels {
+        let levels: &'static [Level] = space.format().levels;
+        let (directory, last) = match levels {
             [.., directory, last] => (directory, last),
             // Every format has at least two levels.
             _ => (&super::X86.levels[0], &super::X86.levels[1]),
@@ -153,7 +154,8 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         let mut found = [Found::WALK; N];
         self.find_tables(addrs, &mut tables, &mut found);
         // Entries of the last level have no reserved bits and always map a page.
-        let address = self.last.page.map_or(0, |page| page.address);
+        let encryption = self.space.format().encryption_mask;
+        let address = self.last.page.map_or(0, |page| page.address) & !encryption;
         let wanted = address | Found::PRESENT;
         let entries = found.iter_mut().zip(addrs).zip(tables.iter());
         match self.space.format().entry {
@@ -279,7 +281,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
             let key = addr.0 >> self.directory.shift;
             let (table, result) = match table {
                 None => (None, result),
-                Some(_) => match Format::target(self.directory, entry) {
+                Some(_) => match space.format().target(self.directory, entry) {
                     Target::Absent => (None, Found::fault(Status::NotPresent)),
                     Target::Reserved => (None, Found::fault(Status::Reserved)),
                     Target::Page(page) => (None, Found::page(page)),
@@ -327,7 +329,7 @@ fn upper<'m, M: Memory<MachineAddr>>(
         let Ok(entry) = space.memory().read_word(at, format.entry) else {
             return (None, Found::fault(Status::NoPageTable));
         };
-        match Format::target(level, entry) {
+        match format.target(level, entry) {
             Target::Absent => return (None, Found::fault(Status::NotPresent)),
             Target::Reserved => return (None, Found::fault(Status::Reserved)),
             Target::Page(page) => return (None, Found::page(page)),

@@ -146,7 +146,7 @@ pub(super) enum Target {
 }
 
 /// A page-table layout.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Format {
     /// Its name in options and messages.
     pub name: &'static str,
@@ -158,6 +158,10 @@ pub struct Format {
     pub sign_extended: bool,
     /// Address bits of cr3.
     pub root: u64,
+    /// The bit of an entry and of cr3 that marks encrypted memory (AMD SME), and is not part of the
+    /// address; 0 if there is none. The processor reports its position, bit 47 or 51, and Linux
+    /// records it in VMCOREINFO (4.19, 65f750e5457d).
+    pub encryption_mask: u64,
     /// Levels, that of the root first.
     pub levels: &'static [Level],
 }
@@ -202,6 +206,7 @@ pub static X86: Format = Format {
     width: 32,
     sign_extended: false,
     root: ADDRESS,
+    encryption_mask: 0,
     levels: &[
         Level {
             number: 2,
@@ -238,6 +243,7 @@ pub static X86_PAE: Format = Format {
     width: 32,
     sign_extended: false,
     root: 0x000f_ffff_ffff_ffe0,
+    encryption_mask: 0,
     levels: &[
         Level {
             number: 3,
@@ -259,6 +265,7 @@ pub static X86_64: Format = Format {
     width: 48,
     sign_extended: true,
     root: ADDRESS,
+    encryption_mask: 0,
     levels: &[
         level(4, None),
         level(3, Some(large(30))),
@@ -274,6 +281,7 @@ pub static X86_64_LA57: Format = Format {
     width: 57,
     sign_extended: true,
     root: ADDRESS,
+    encryption_mask: 0,
     levels: &[
         level(5, None),
         level(4, None),
@@ -292,9 +300,19 @@ impl Format {
         Self::ALL.into_iter().find(|format| format.name == name)
     }
 
+    /// This layout with an encryption bit; `None` if `mask` is not a single address bit above the
+    /// low 4 GiB, or the layout has none.
+    pub fn with_encryption(&self, mask: u64) -> Option<Format> {
+        let is_possible = mask.is_power_of_two() && mask & ADDRESS != 0 && mask >> 32 != 0;
+        (is_possible && self.entry == Word::W64).then_some(Format {
+            encryption_mask: mask,
+            ..*self
+        })
+    }
+
     /// The address of the root in a cr3, without flags and PCID.
     pub const fn root(&self, cr3: MachineAddr) -> MachineAddr {
-        MachineAddr(cr3.0 & self.root)
+        MachineAddr(cr3.0 & self.root & !self.encryption_mask)
     }
 
     /// Whether `addr` is an address of this layout.
@@ -320,7 +338,8 @@ impl Format {
 
     /// What `entry` of a table of `level` points to.
     #[inline]
-    pub(super) const fn target(level: &Level, entry: u64) -> Target {
+    pub(super) const fn target(&self, level: &Level, entry: u64) -> Target {
+        let entry = entry & !self.encryption_mask;
         if entry & PRESENT == 0 {
             return Target::Absent;
         }

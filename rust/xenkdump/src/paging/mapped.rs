@@ -49,18 +49,21 @@ struct Open {
     above: Flags,
     /// The address that entry 0 maps, before sign extension.
     base: u64,
+    /// The first entry that cannot be read, if the table is held in part.
+    lost: Option<u16>,
     /// The whole table is wanted and no page was found so far.
     empty: bool,
 }
 
 /// The ranges that page tables map, in ascending order; see [`super::Virtual::mapped`].
 ///
-/// A table that is not in the dump yields an `Err` in place of its ranges. Ranges are found on demand.
+/// A table that is not in the dump yields an `Err` in place of its ranges, one that is held in part an
+/// `Err` in place of the first entry that cannot be read. Ranges are found on demand.
 /// The work between two items is bounded by the size of memory even if tables map themselves at every
 /// level: a table below which nothing is mapped is read once, and its fault is reported once.
 pub struct Mapped<M> {
     mem: M,
-    format: &'static Format,
+    format: Format,
     /// Tables from the root down to the current one; empty before the start and at the end.
     open: Vec<Open>,
     spare: Vec<Box<[u8; PAGE_SIZE]>>,
@@ -76,12 +79,12 @@ pub struct Mapped<M> {
 impl<M: Memory<MachineAddr>> Mapped<M> {
     pub(super) fn new(
         mem: M,
-        format: &'static Format,
+        format: Format,
         root: MachineAddr,
         first: VirtAddr,
         last: VirtAddr,
     ) -> Self {
-        let wanted = wanted(format, first, last);
+        let wanted = wanted(&format, first, last);
         Self {
             mem,
             format,
@@ -111,14 +114,21 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         let next = level.index(VirtAddr(base.max(self.wanted.0)));
         let end = base | (level.span() - 1) | ((u64::from(level.entries()) - 1) << level.shift);
         let last = level.index(VirtAddr(end.min(self.wanted.1)));
+        let mut lost = None;
         if self.mem.read(table, part).is_err() {
-            self.fault = Some(Fault::NoTable {
-                addr: self.format.canonical(base.max(self.wanted.0)),
-                level: level.number,
-                table,
-            });
-            self.spare.push(bytes);
-            return;
+            if !self.mem.may_hold(table, size as u64) {
+                self.fault = Some(Fault::NoTable {
+                    addr: self.format.canonical(base.max(self.wanted.0)),
+                    level: level.number,
+                    table,
+                });
+                self.spare.push(bytes);
+                return;
+            }
+            // The dump holds a part of it: the same entries as single walks find.
+            lost = read_in_part(&self.mem, table, part, self.format.entry.bytes())
+                .filter(|index| (next..=last).contains(index))
+                .min();
         }
         self.open.push(Open {
             table,
@@ -127,6 +137,7 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
             last,
             above,
             base,
+            lost,
             empty: next == 0 && last == level.entries() - 1,
         });
     }
@@ -151,12 +162,20 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         open.next += 1;
         let (table, above) = (open.table, open.above);
         let base = open.base | u64::from(index) << level.shift;
+        if open.lost == Some(index) {
+            self.fault = Some(Fault::NoTable {
+                addr: self.format.canonical(base.max(self.wanted.0)),
+                level: level.number,
+                table,
+            });
+            return None;
+        }
         let at = usize::from(index) * self.format.entry.bytes();
         let entry = open
             .bytes
             .get(at..)
             .and_then(|bytes| self.format.entry.get(bytes))?;
-        match Format::target(level, entry) {
+        match self.format.target(level, entry) {
             Target::Absent => None,
             Target::Reserved => {
                 let step = Step {
@@ -227,6 +246,47 @@ impl<M: Memory<MachineAddr>> Iterator for Mapped<M> {
             }
         }
     }
+}
+
+/// Reads the entries of `size` bytes of a table that can be read, and clears the others; returns their
+/// indices.
+fn read_in_part(
+    mem: &impl Memory<MachineAddr>,
+    table: MachineAddr,
+    bytes: &mut [u8],
+    size: usize,
+) -> impl Iterator<Item = u16> {
+    let end = bytes.len();
+    let offset = |addr: u64| usize::try_from(addr - table.0).map_or(end, |at| at.min(end));
+    let mut gaps = Vec::new();
+    let mut at = 0;
+    while at < end {
+        let next = mem.next_held(MachineAddr(table.0 + at as u64));
+        let (from, to) = next.map_or((end, end), |(start, last)| {
+            (offset(start.0), offset(last.0.saturating_add(1)))
+        });
+        gaps.push(at..from);
+        let run = bytes.get_mut(from..to).unwrap_or_default();
+        if mem.read(MachineAddr(table.0 + from as u64), run).is_err() {
+            // The file was truncated since it was opened, or has an I/O error.
+            for entry in (from / size * size..to).step_by(size) {
+                let range = entry..entry + size;
+                let slot = bytes.get_mut(range.clone()).unwrap_or_default();
+                if mem.read(MachineAddr(table.0 + entry as u64), slot).is_err() {
+                    gaps.push(range);
+                }
+            }
+        }
+        at = to;
+    }
+    gaps.retain(|gap| !gap.is_empty());
+    for gap in &mut gaps {
+        *gap = gap.start / size * size..gap.end.next_multiple_of(size);
+        bytes.get_mut(gap.clone()).unwrap_or_default().fill(0);
+    }
+    gaps.into_iter()
+        .flat_map(move |gap| gap.step_by(size))
+        .filter_map(move |at| u16::try_from(at / size).ok())
 }
 
 /// First and last address before sign extension; `None` if the range has no address of the layout.

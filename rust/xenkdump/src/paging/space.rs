@@ -10,16 +10,16 @@ use crate::memory::{Fault, Memory};
 #[derive(Clone, Copy, Debug)]
 pub struct Virtual<M> {
     mem: M,
-    format: &'static Format,
+    format: Format,
     root: MachineAddr,
 }
 
 impl<M: Memory<MachineAddr>> Virtual<M> {
     /// The virtual memory of the page tables at `root` (a cr3; its low bits are ignored) in `mem`.
-    pub fn new(mem: M, format: &'static Format, root: MachineAddr) -> Self {
+    pub fn new(mem: M, format: &Format, root: MachineAddr) -> Self {
         Self {
             mem,
-            format,
+            format: *format,
             root: format.root(root),
         }
     }
@@ -35,8 +35,8 @@ impl<M: Memory<MachineAddr>> Virtual<M> {
     }
 
     /// The layout of the tables.
-    pub fn format(&self) -> &'static Format {
-        self.format
+    pub fn format(&self) -> &Format {
+        &self.format
     }
 
     /// Address of the topmost table.
@@ -46,7 +46,7 @@ impl<M: Memory<MachineAddr>> Virtual<M> {
 
     /// How `addr` is mapped.
     pub fn walk(&self, addr: VirtAddr) -> Result<Mapping, Fault> {
-        walk(&self.mem, self.format, self.root, addr)
+        walk(&self.mem, &self.format, self.root, addr)
     }
 
     /// The machine address of `addr`.

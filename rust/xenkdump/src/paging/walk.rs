@@ -79,7 +79,7 @@ pub fn walk_steps<M: Memory<MachineAddr> + ?Sized>(
     for level in format.levels {
         let at = read_step(mem, format, level, table, addr)?;
         step(at);
-        match Format::target(level, at.entry) {
+        match format.target(level, at.entry) {
             Target::Absent => return Err(at.not_present(addr)),
             Target::Reserved => return Err(at.reserved(addr)),
             Target::Page(page) => {
@@ -125,7 +125,7 @@ pub(crate) fn walk_to_last<M: Memory<MachineAddr> + ?Sized>(
         .map_or(&[][..], |(_, above)| above);
     for level in above {
         let at = read_step(mem, format, level, table, addr)?;
-        match Format::target(level, at.entry) {
+        match format.target(level, at.entry) {
             Target::Absent => return Err(at.not_present(addr)),
             Target::Reserved => return Err(at.reserved(addr)),
             Target::Page(page) => {

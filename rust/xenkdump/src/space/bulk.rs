@@ -107,6 +107,11 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         rows: &mut impl Rows,
         status: &mut [Status],
     ) {
+        if size == 0 {
+            // As with single reads, no byte is unreadable.
+            status.fill(Status::Ok);
+            return;
+        }
         if are_adjacent(addrs, size) && self.read_run(addrs, size, first, rows).is_some() {
             status.fill(Status::Ok);
             return;

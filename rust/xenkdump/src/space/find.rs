@@ -1,5 +1,7 @@
 //! Searches memory for bytes.
 
+use std::collections::TryReserveError;
+
 use memchr::memmem::Finder;
 
 use super::Space;
@@ -8,19 +10,25 @@ use crate::budget::Budget;
 use crate::memory::Memory;
 use crate::p2m::Physical;
 
+/// What a piece of memory costs at least, in bytes: a dump may consist of millions of tiny segments.
+const MIN_COST: u64 = 64;
+
 /// The result of a search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Addresses, ascending.
     pub places: Vec<u64>,
-    /// Bytes of memory searched, plus a page for each unreadable page table.
+    /// Bytes of memory searched. Pieces of less than 64 bytes count as 64, page tables that cannot be
+    /// read and mappings without memory as a page each. Holes of machine memory count nothing.
     pub bytes: u64,
+    /// Where to go on if the search stopped early; `None` if all memory in the range was searched.
+    pub next: Option<u64>,
 }
 
 impl<M: Memory<MachineAddr> + Send> Space<M> {
     /// Addresses of `needle` between `first` and `last`, both included, ascending: the first `limit`
-    /// ones in the first `max_bytes` bytes that are mapped. `None` for a domain's pseudo-physical
-    /// memory, whose frames are not in order.
+    /// ones in the first `max_bytes` bytes that are held. `None` for a domain's pseudo-physical
+    /// memory, whose frames are not in order. Fails if there is no memory for the result.
     ///
     /// Unreadable memory is skipped. Nothing is copied where memory can be borrowed.
     pub fn find(
@@ -30,39 +38,38 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         last: u64,
         limit: usize,
         max_bytes: u64,
-    ) -> Option<Found> {
+    ) -> Option<Result<Found, TryReserveError>> {
         let mut search = Search::new(needle, limit, max_bytes);
         match self {
+            Space::Physical(Physical::P2m(_)) => return None,
+            // It would match everywhere.
+            _ if needle.is_empty() || last < first => {}
             Space::Machine(mem) | Space::Physical(Physical::Bare(mem)) => {
-                let len = last
-                    .checked_sub(first)
-                    .map_or(0, |len| len.saturating_add(1));
-                search.range(mem, first, MachineAddr(first), len);
+                search.range(mem, first, MachineAddr(first), last - first);
             }
-            Space::Physical(_) => return None,
             Space::Virtual(space) => {
                 let ranges = space.mapped(Address::new(first), Address::new(last));
                 for range in ranges {
-                    if search.is_done() {
-                        break;
-                    }
+                    let before = search.budget.spent();
                     match range {
                         Ok(range) => {
-                            search.range(space.memory(), range.addr.0, range.machine, range.len);
+                            let more = range.len.saturating_sub(1);
+                            search.range(space.memory(), range.addr.0, range.machine, more);
                         }
-                        // A few tables can refer to any number of absent ones.
-                        Err(_) => {
-                            let _ = search.budget.spend(PAGE_SIZE as u64);
-                        }
+                        Err(fault) if search.is_done() => search.stop(fault.address().1),
+                        Err(_) => {}
+                    }
+                    if search.next.is_some() {
+                        break;
+                    }
+                    if search.budget.spent() == before {
+                        // A few tables can refer to any number of absent tables and pages.
+                        let _ = search.budget.spend(PAGE_SIZE as u64);
                     }
                 }
             }
         }
-        search.found.retain(|at| (first..=last).contains(at));
-        Some(Found {
-            places: search.found,
-            bytes: search.budget.spent(),
-        })
+        Some(search.finish(first, last))
     }
 }
 
@@ -73,54 +80,121 @@ struct Search<'n> {
     /// Bytes that may be searched.
     budget: Budget<'static>,
     found: Vec<u64>,
+    /// There is no memory for another place.
+    no_memory: Option<TryReserveError>,
     /// The end of the last piece, shorter than the needle, and the address after it.
     tail: Vec<u8>,
     end: Option<u64>,
+    /// The first address that was not searched, once the search stopped.
+    next: Option<u64>,
 }
 
 impl<'n> Search<'n> {
     fn new(needle: &'n [u8], limit: usize, max_bytes: u64) -> Self {
         Self {
             finder: Finder::new(needle),
-            // An empty needle would match everywhere.
-            limit: if needle.is_empty() { 0 } else { limit },
+            limit,
             budget: Budget::new("search", max_bytes),
             found: Vec::new(),
+            no_memory: None,
             tail: Vec::new(),
             end: None,
+            next: None,
         }
     }
 
     fn is_done(&self) -> bool {
-        self.found.len() >= self.limit || self.budget.remaining() == 0
+        self.found.len() >= self.limit || self.budget.remaining() == 0 || self.no_memory.is_some()
     }
 
-    /// Searches the `len` bytes at `machine`, to which `addr` is mapped.
-    fn range(&mut self, mem: &impl Memory<MachineAddr>, addr: u64, machine: MachineAddr, len: u64) {
+    /// Leaves out everything from `addr` on.
+    fn stop(&mut self, addr: u64) {
+        self.next.get_or_insert(addr);
+    }
+
+    fn finish(mut self, first: u64, last: u64) -> Result<Found, TryReserveError> {
+        if let Some(error) = self.no_memory {
+            return Err(error);
+        }
+        self.found.retain(|at| (first..=last).contains(at));
+        let next = match (self.next, self.found.last()) {
+            // More may follow the last place in what was searched.
+            (_, Some(place)) if self.found.len() >= self.limit => {
+                place.checked_add(1).filter(|next| *next <= last)
+            }
+            (None, _) => None,
+            // A place may straddle the address.
+            (Some(next), _) => {
+                let keep = self.finder.needle().len().saturating_sub(1);
+                Some(next.saturating_sub(keep as u64).max(first))
+            }
+        };
+        Ok(Found {
+            places: self.found,
+            bytes: self.budget.spent(),
+            next,
+        })
+    }
+
+    /// Searches the `more + 1` bytes at `machine`, to which `addr` is mapped.
+    fn range(
+        &mut self,
+        mem: &impl Memory<MachineAddr>,
+        addr: u64,
+        machine: MachineAddr,
+        more: u64,
+    ) {
         let mut page = [0; PAGE_SIZE];
-        let mut done = 0;
-        while done < len && !self.is_done() {
-            let (Some(machine), Some(addr)) = (machine.checked_add(done), addr.checked_add(done))
+        // Offset of the next byte.
+        let mut next = Some(0);
+        while let Some(done) = next.filter(|done| *done <= more) {
+            let Some((start, last)) = machine.checked_add(done).and_then(|at| mem.next_held(at))
             else {
                 return;
             };
-            let wanted =
-                usize::try_from((len - done).min(self.budget.remaining())).unwrap_or(usize::MAX);
-            let borrowed = mem.borrow(machine);
-            let mut size = wanted.min(PAGE_SIZE - machine.page_offset());
-            if borrowed.is_empty() {
-                let part = page.get_mut(..size).unwrap_or_default();
-                if mem.read(machine, part).is_ok() {
-                    self.take(addr, part);
-                }
-            } else {
-                let bytes = borrowed.get(..wanted).unwrap_or(borrowed);
-                self.take(addr, bytes);
-                size = bytes.len();
+            let done = start.0 - machine.0;
+            let (Some(addr), true) = (addr.checked_add(done), done <= more) else {
+                return;
+            };
+            if self.is_done() {
+                self.stop(addr);
+                return;
             }
-            done = done.saturating_add(size as u64);
-            let _ = self.budget.spend(size as u64);
+            let held = (last.0 - start.0).min(more - done).saturating_add(1);
+            let wanted = usize::try_from(held.min(self.budget.remaining())).unwrap_or(usize::MAX);
+            let size = self.borrowed(mem, addr, start, wanted).unwrap_or_else(|| {
+                let size = wanted.min(PAGE_SIZE - start.page_offset());
+                let part = page.get_mut(..size).unwrap_or_default();
+                let readable = readable_prefix(mem, start, part);
+                self.take(addr, part.get(..readable).unwrap_or_default());
+                size
+            }) as u64;
+            next = done.checked_add(size);
+            let _ = self.budget.spend(size.max(MIN_COST));
         }
+    }
+
+    /// Searches up to `wanted` bytes that can be borrowed; returns their number.
+    fn borrowed(
+        &mut self,
+        mem: &impl Memory<MachineAddr>,
+        addr: u64,
+        machine: MachineAddr,
+        wanted: usize,
+    ) -> Option<usize> {
+        let bytes = mem.borrow(machine);
+        let bytes = bytes.get(..wanted).unwrap_or(bytes);
+        if bytes.is_empty() {
+            return None;
+        }
+        let (count, tail, end) = (self.found.len(), self.tail.clone(), self.end);
+        self.take(addr, bytes);
+        if !mem.is_intact() {
+            self.found.truncate(count);
+            (self.tail, self.end) = (tail, end);
+            return None;
+        }
+        Some(bytes.len())
     }
 
     /// Searches the bytes at `addr`, and across the boundary to the last piece if they adjoin.
@@ -153,19 +227,49 @@ impl<'n> Search<'n> {
     }
 
     fn matches(&mut self, addr: u64, bytes: &[u8]) {
-        let room = self.limit.saturating_sub(self.found.len());
-        for at in self.finder.find_iter(bytes).take(room) {
-            self.found.extend(addr.checked_add(at as u64));
+        let wanted = self.limit.saturating_sub(self.found.len());
+        let places = self.finder.find_iter(bytes).take(wanted);
+        for at in places.filter_map(|at| addr.checked_add(at as u64)) {
+            if let Err(error) = self.found.try_reserve(1) {
+                self.no_memory = Some(error);
+                return;
+            }
+            self.found.push(at);
         }
+    }
+}
+
+/// Reads bytes into `part` up to the first unreadable one; returns their number. Held memory is
+/// unreadable where the file was truncated since it was opened, or has an I/O error.
+fn readable_prefix(mem: &impl Memory<MachineAddr>, at: MachineAddr, part: &mut [u8]) -> usize {
+    if mem.read(at, part).is_ok() {
+        return part.len();
+    }
+    let (mut readable, mut failed) = (0, part.len());
+    while failed - readable > 1 {
+        let middle = readable.midpoint(failed);
+        let prefix = part.get_mut(..middle).unwrap_or_default();
+        if mem.read(at, prefix).is_ok() {
+            readable = middle;
+        } else {
+            failed = middle;
+        }
+    }
+    // A failed read leaves its buffer unspecified.
+    let prefix = part.get_mut(..readable).unwrap_or_default();
+    match mem.read(at, prefix) {
+        Ok(()) => readable,
+        Err(_) => 0,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Frames;
+    use crate::memory::{Fault, Frames};
     use crate::paging::{Virtual, X86_64};
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     proptest! {
         /// The pieces into which memory is cut make no difference.
@@ -211,32 +315,132 @@ mod tests {
         assert_eq!(search.found, [0x2004]);
     }
 
-    #[test]
-    fn an_empty_needle_is_nowhere() {
-        let mut search = Search::new(b"", 10, 100);
-        search.take(0x1000, b"abc");
-        assert!(search.is_done());
-        assert_eq!(search.found, []);
+    fn find<M: Memory<MachineAddr> + Send>(
+        space: &Space<M>,
+        needle: &[u8],
+        (first, last): (u64, u64),
+        limit: usize,
+        max_bytes: u64,
+    ) -> Found {
+        let found = space.find(needle, first, last, limit, max_bytes);
+        found.unwrap().unwrap()
     }
 
     #[test]
-    fn unreadable_machine_memory_is_skipped() {
+    fn an_empty_needle_is_nowhere() {
+        let mut frames = Frames::default();
+        frames.write(MachineAddr(0x1000), b"abc");
+        let space = Space::Machine(frames);
+        assert_eq!(find(&space, b"", (0, u64::MAX), 9, 100), Found::default());
+    }
+
+    #[test]
+    fn holes_cost_nothing() {
         let mut frames = Frames::default();
         frames.write(MachineAddr(0x1ffe), b"abcd");
         frames.write(MachineAddr(0x5000), b"abcd");
+        frames.write(MachineAddr(u64::MAX - 3), b"abcd");
         let space = Space::Machine(frames);
-        let find = |first, last, limit, max_bytes| {
-            let found = space.find(b"abcd", first, last, limit, max_bytes).unwrap();
+        let find = |range, limit, max_bytes| {
+            let found = find(&space, b"abcd", range, limit, max_bytes);
             assert!(found.bytes <= max_bytes);
-            found
+            (found.places, found.bytes, found.next)
         };
-        let all = find(0, 0xffff, 10, 1 << 20);
-        assert_eq!((all.places, all.bytes), (vec![0x1ffe, 0x5000], 0x10000));
-        assert_eq!(find(0, 0xffff, 1, 1 << 20).places, [0x1ffe]);
-        let part = find(0, 0xffff, 10, 0x3000);
-        assert_eq!((part.places, part.bytes), (vec![0x1ffe], 0x3000));
-        assert_eq!(find(0x2000, 0x5003, 10, 1 << 20).places, [0x5000]);
-        assert_eq!(find(9, 3, 10, 1 << 20), Found::default());
+        let (all, last) = ((0, u64::MAX), u64::MAX - 3);
+        assert_eq!(
+            find(all, 9, 1 << 20),
+            (vec![0x1ffe, 0x5000, last], 0x4000, None)
+        );
+        assert_eq!(find((last, u64::MAX), 9, 0x1000), (vec![last], 64, None));
+        // Stopped by the limit, and by the bytes.
+        assert_eq!(find(all, 1, 1 << 20), (vec![0x1ffe], 0x2000, Some(0x1fff)));
+        assert_eq!(
+            find(all, 9, 0x2800),
+            (vec![0x1ffe, 0x5000], 0x2800, Some(0x57fd))
+        );
+        assert_eq!(find(all, 0, 1), (vec![], 0, Some(0xffd)));
+        assert_eq!(find((0x2000, 0x5003), 10, 1 << 20).0, [0x5000]);
+        assert_eq!(find((9, 3), 10, 1 << 20), (vec![], 0, None));
+    }
+
+    /// Memory that holds single bytes.
+    #[derive(Clone, Debug)]
+    struct Sparse(BTreeMap<u64, u8>);
+
+    impl Memory<MachineAddr> for Sparse {
+        fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+            for (i, byte) in buf.iter_mut().enumerate() {
+                let at = addr.0 + i as u64;
+                *byte = *self.0.get(&at).ok_or(Fault::NoSegment(MachineAddr(at)))?;
+            }
+            Ok(())
+        }
+
+        fn next_held(&self, addr: MachineAddr) -> Option<(MachineAddr, MachineAddr)> {
+            let (&start, _) = self.0.range(addr.0..).next()?;
+            let held = self.0.range(start..).zip(start..);
+            let run = held.take_while(|((at, _), expected)| **at == *expected);
+            Some((MachineAddr(start), MachineAddr(run.last()?.1)))
+        }
+    }
+
+    /// The same, but no page can be read past its first lost byte.
+    struct Truncated(Sparse);
+
+    impl Memory<MachineAddr> for Truncated {
+        fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+            self.0.read(addr, buf)
+        }
+    }
+
+    proptest! {
+        /// Whatever parts of pages are held, and wherever a search is interrupted.
+        #[test]
+        fn finds_what_can_be_read(
+            pieces in prop::collection::vec((0u64..0x5000, 1u64..0x1800), 0..8),
+            places in prop::collection::vec(0u64..0x5000, 0..40),
+            max_bytes in 64u64..0x8000,
+        ) {
+            let mut bytes = BTreeMap::new();
+            for (start, len) in pieces {
+                bytes.extend((start..start + len).map(|at| (at, 0)));
+            }
+            for place in places {
+                for (at, value) in (place..).zip(*b"abcd") {
+                    bytes.entry(at).and_modify(|byte| *byte = value);
+                }
+            }
+            let mem = Sparse(bytes);
+            let readable = (0..0x8000).filter(|at| {
+                mem.read_bytes(MachineAddr(*at)).is_ok_and(|found: [u8; 4]| &found == b"abcd")
+            });
+            let readable: Vec<u64> = readable.collect();
+            let space = Space::Machine(mem.clone());
+            let (mut found, mut next) = (Vec::new(), Some(0));
+            while let Some(first) = next {
+                let part = find(&space, b"abcd", (first, u64::MAX), 3, max_bytes);
+                prop_assert!(part.bytes <= max_bytes);
+                prop_assert!(part.next.is_none_or(|next| next > first || first == 0));
+                found.extend(part.places);
+                next = part.next;
+            }
+            prop_assert_eq!(&found, &readable);
+            // Bytes from the start of a page on up to a hole.
+            let aligned = Space::Machine(Truncated(mem));
+            let found = find(&aligned, b"abcd", (0, 0x7fff), 9999, 1 << 20).places;
+            prop_assert!(found.iter().all(|at| readable.contains(at)));
+        }
+    }
+
+    #[test]
+    fn a_page_that_was_cut_is_searched_up_to_the_cut() {
+        let bytes = (0x1000..0x1804).zip(b"abcd".iter().copied().cycle());
+        let space = Space::Machine(Truncated(Sparse(bytes.collect())));
+        let found = find(&space, b"abcd", (0, 0x3000), 9999, 1 << 20);
+        assert_eq!(
+            found.places,
+            (0x1000..0x1804).step_by(4).collect::<Vec<_>>()
+        );
     }
 
     /// One page of memory for 63 absent tables.
@@ -254,8 +458,9 @@ mod tests {
         mem.write(MachineAddr(0x5000), b"abcd");
         let space = Space::Virtual(Virtual::new(mem, &X86_64, MachineAddr(0x1000)));
         let limit = 1 << 20;
-        let found = space.find(b"abcd", 0, u64::MAX, 100, limit).unwrap();
+        let found = find(&space, b"abcd", (0, u64::MAX), 100, limit);
         // As many pages as the limit allows, one of 64 of them memory.
         assert_eq!((found.places.len(), found.bytes), (4, limit));
+        assert!(found.next.is_some());
     }
 }

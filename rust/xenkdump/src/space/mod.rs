@@ -125,6 +125,11 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
                 Err(_) => self.readable_prefix(at, part),
             };
             let readable = part.get(..fits).unwrap_or_default();
+            // Page tables can map one page to any number of addresses.
+            text.try_reserve(fits).map_err(|_| Fault::NoMemory {
+                addr,
+                len: text.len() as u64,
+            })?;
             if let Some(end) = readable.iter().position(|byte| *byte == 0) {
                 text.extend_from_slice(readable.get(..end).unwrap_or_default());
                 return Ok(text);

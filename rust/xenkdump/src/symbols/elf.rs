@@ -5,8 +5,8 @@ use std::ops::Range;
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::section_header::SHN_UNDEF;
 use goblin::elf::sym::{
-    Sym, STB_GLOBAL, STB_LOCAL, STB_WEAK, STT_FILE, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE,
-    STT_OBJECT, STT_SECTION, STT_TLS,
+    Sym, STB_GLOBAL, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_FILE, STT_FUNC, STT_GNU_IFUNC,
+    STT_NOTYPE, STT_OBJECT, STT_SECTION, STT_TLS,
 };
 use scroll::Pread;
 
@@ -76,7 +76,7 @@ fn entry(symbol: &Sym) -> Option<Entry> {
     if u32::try_from(symbol.st_shndx).ok()? == SHN_UNDEF {
         return None;
     }
-    let (kind, binding) = if symbol.st_info >= b'A' {
+    let (kind, binding) = if symbol.st_info.is_ascii_alphabetic() {
         // Linux before 5.2 (1c7651f43777) overwrites `st_info` of a loaded module's symbols with
         // the letter that /proc/kallsyms shows. No binding in use makes such a number.
         map::letter(symbol.st_info)
@@ -90,7 +90,7 @@ fn entry(symbol: &Sym) -> Option<Entry> {
         };
         let binding = match symbol.st_bind() {
             STB_LOCAL => Binding::Local,
-            STB_GLOBAL => Binding::Global,
+            STB_GLOBAL | STB_GNU_UNIQUE => Binding::Global,
             STB_WEAK => Binding::Weak,
             _ => Binding::Local,
         };

@@ -11,6 +11,7 @@ struct Symtab {
 const FUNC: u8 = 2;
 const NOTYPE: u8 = 0;
 const GLOBAL: u8 = 0x10;
+const GNU_UNIQUE: u8 = 0xa0;
 const WEAK: u8 = 0x20;
 
 impl Symtab {
@@ -296,6 +297,17 @@ fn of_modules_that_overlap_the_first_has_the_addresses() {
     assert_eq!(symbols.lookup(VirtAddr(0x8900)).unwrap().name, "first");
     assert_eq!(symbols.lookup(VirtAddr(0x9100)), None);
     assert_eq!(symbols.get("second").unwrap().address, VirtAddr(0x8800));
+}
+
+/// STB_GNU_UNIQUE is a global binding too.
+#[test]
+fn unique_symbols_are_global() {
+    let mut symtab = Symtab::default();
+    symtab
+        .add("local", FUNC, 0x1000, 8)
+        .add("unique", FUNC | GNU_UNIQUE, 0x1000, 8);
+    let symbols = Symbols::new(symtab.table(0x1000, 0x2000));
+    assert_eq!(symbols.lookup(VirtAddr(0x1000)).unwrap().name, "unique");
 }
 
 fn map(text: &str) -> Result<Symbols> {

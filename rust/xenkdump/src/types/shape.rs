@@ -49,7 +49,7 @@ impl<'a> Name<'a> {
 pub(super) struct TypeId(pub u64);
 
 /// The name spaces of C.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Tag {
     Struct,
     Union,

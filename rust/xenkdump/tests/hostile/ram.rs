@@ -47,6 +47,11 @@ impl<A: Address> Memory<A> for Ram<'_> {
         Ok(())
     }
 
+    fn next_held(&self, addr: A) -> Option<(A, A)> {
+        let last = self.start + (self.bytes.len() as u64).checked_sub(1)?;
+        (addr.raw() <= last).then(|| (A::new(addr.raw().max(self.start)), A::new(last)))
+    }
+
     fn borrow(&self, addr: A) -> &[u8] {
         self.at(addr.raw()).unwrap_or_default()
     }

@@ -109,19 +109,21 @@ impl Btf {
             let mut at = 0;
             let types = self.bytes.get(self.types.clone()).unwrap_or_default();
             let strings = self.bytes.get(self.strings.clone()).unwrap_or_default();
-            let mut found: Vec<&[u8]> = Vec::new();
+            let mut found: Vec<(Tag, &[u8])> = Vec::new();
             // A type of an unknown kind, or one that is cut, hides those behind it; references to
             // these are references to nothing.
             while let Some((ty, size)) = parse(types, at) {
                 let Ok(offset) = u32::try_from(at) else { break };
                 offsets.push(offset);
-                if ty.name != 0 && matches!(ty.kind, STRUCT | UNION | ENUM | TYPEDEF | ENUM64) {
+                if let Some(tag) = tag_of(ty.kind).filter(|_| ty.name != 0) {
                     named.push(offsets.len() as u32);
-                    found.push(string(strings, ty.name));
+                    found.push((tag, string(strings, ty.name)));
                 }
                 at = at.saturating_add(size);
             }
-            let names = Names::new(found.into_iter());
+            // The last given is the first candidate: of several types of one name that is the first.
+            let order = found.iter().enumerate().rev();
+            let names = Names::in_order(found.len(), order.map(|(i, key)| (i as u32, *key)));
             Index {
                 offsets,
                 named,
@@ -166,22 +168,13 @@ impl Btf {
 impl Layouts for Btf {
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId> {
         let index = self.index();
-        let ids = index.names.candidates(name.as_bytes());
-        // The candidates come last first: of several types of one name, take the first.
+        let ids = index.names.candidates((tag, name.as_bytes()));
         ids.filter_map(|i| index.named.get(i))
             .map(|&id| TypeId(id.into()))
-            .filter(|&id| {
-                self.get(id).is_some_and(|ty| {
-                    let kind = match tag {
-                        Tag::Struct => ty.kind == STRUCT,
-                        Tag::Union => ty.kind == UNION,
-                        Tag::Enum => matches!(ty.kind, ENUM | ENUM64),
-                        Tag::Typedef => ty.kind == TYPEDEF,
-                    };
-                    kind && self.name(ty.name).is(name)
-                })
+            .find(|&id| {
+                self.get(id)
+                    .is_some_and(|ty| tag_of(ty.kind) == Some(tag) && self.name(ty.name).is(name))
             })
-            .last()
     }
 
     fn shape(&self, id: TypeId, budget: &Budget<'_>) -> Shape<'_> {
@@ -295,6 +288,17 @@ impl Layouts for Btf {
             .flat_map(|ty| self.enumerators_of(ty))
             .find(|(candidate, _)| candidate.is(name))
             .map(|(_, value)| value)
+    }
+}
+
+/// The tag of types of a kind that are asked for by name.
+fn tag_of(kind: u32) -> Option<Tag> {
+    match kind {
+        STRUCT => Some(Tag::Struct),
+        UNION => Some(Tag::Union),
+        ENUM | ENUM64 => Some(Tag::Enum),
+        TYPEDEF => Some(Tag::Typedef),
+        _ => None,
     }
 }
 

@@ -319,3 +319,22 @@ fn no_change_of_a_byte_does_harm() {
         ask(&sound[..at]);
     }
 }
+
+/// The first type of a name is found without visiting the others.
+#[test]
+fn the_first_of_many_types_of_one_name() {
+    let mut f = Forged::default();
+    for size in 1..=2000 {
+        f.add("same", STRUCT, NONE, size, &[]);
+        f.add("same", TYPEDEF, NONE, 1, &[]);
+    }
+    let btf = Btf::new(f.bytes().into(), Word::W64).unwrap();
+    assert_eq!(btf.find(Tag::Struct, "same"), Some(TypeId(1)));
+    assert_eq!(btf.find(Tag::Typedef, "same"), Some(TypeId(2)));
+    assert_eq!(btf.find(Tag::Union, "same"), None);
+    let names = &btf.index().names;
+    for (tag, expected) in [(Tag::Struct, 0), (Tag::Typedef, 1)] {
+        let first = names.candidates((tag, &b"same"[..])).next();
+        assert_eq!(first, Some(expected));
+    }
+}

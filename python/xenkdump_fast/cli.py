@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DumpError as error:
         return _fail(error, ExitStatus.BROKEN)
     except MemoryError as error:
+        if isolation.strict:  # a fault injected into a dump must not exhaust memory
+            raise
         return _fail(f"out of memory: {error}".removesuffix(": "), ExitStatus.BROKEN)
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "

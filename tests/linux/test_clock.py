@@ -4,10 +4,18 @@ import pytest
 
 from xenkdump_fast import AbsentError
 from xenkdump_fast.linux import clock
+from xenkdump_fast.linux.infer import INFERRERS, Inference
 
-from .fakes import FakeKernel
+from .fakes import FakeKernel, FakeMember, words
 
 XTIME = 0x2000
+TIMEKEEPER, JIFFIES, TICK = 0x3000, 0x4000, 0x5000
+BOOTED = 1_795_673_228
+LAYOUT: dict[str, int | FakeMember] = {
+    "timekeeper": 0x100,
+    "timekeeper.xtime_sec": FakeMember(0x38, 8),
+    "timekeeper.wall_to_monotonic.tv_sec": FakeMember(0x48, 8, signed=True),
+}
 
 
 @pytest.mark.parametrize("seconds", [0, 1794838527, clock.LAST_SECOND])
@@ -24,3 +32,41 @@ def test_an_invalid_clock(seconds: int) -> None:
     kernel.memory.number(XTIME, seconds, 8)
     with pytest.raises(AbsentError, match="the wall clock is invalid"):
         clock.date(kernel)
+
+
+def kernel_at(uptime: int, hz: int, to_monotonic: int = -BOOTED) -> FakeKernel:
+    """A kernel without tick_nsec, as 7.3."""
+    kernel = FakeKernel({"timekeeper": TIMEKEEPER, "jiffies_64": JIFFIES}, LAYOUT)
+    kernel.memory.write(TIMEKEEPER, bytes(0x1000))
+    second = (1 << 64) - 1
+    kernel.memory.write(
+        TIMEKEEPER + 0x38,
+        words(8, BOOTED + uptime, uptime, to_monotonic & second, 123_456_789),
+    )
+    kernel.memory.number(JIFFIES, (1 << 32) - 300 * hz + uptime * hz, 8)
+    return kernel
+
+
+@pytest.mark.parametrize("hz", clock.HERTZ)
+@pytest.mark.parametrize("uptime", [0, 52, 300, 86400 * 400])
+def test_the_time_since_boot_without_tick_nsec(uptime: int, hz: int) -> None:
+    kernel = kernel_at(uptime, hz)
+    assert clock.uptime(kernel) == uptime
+    assert clock.date(kernel) == BOOTED + uptime
+    found = INFERRERS["timekeeper"](kernel, Inference(kernel, "no types"))
+    assert found["xtime_sec"].offset == 0x38
+    assert found["wall_to_monotonic.tv_sec"].offset == 0x48
+
+
+def test_jiffies_come_first() -> None:
+    kernel = kernel_at(52, 250)
+    kernel.symbols.update(tick_nsec=TICK)  # type: ignore[attr-defined]
+    kernel.memory.number(TICK, 4_000_000, 8)
+    kernel.memory.number(JIFFIES, (1 << 32) - 300 * 250 + 53 * 250, 8)
+    assert clock.uptime(kernel) == 53
+
+
+@pytest.mark.parametrize("to_monotonic", [1, -BOOTED - 53, -(1 << 63)])
+def test_an_invalid_timekeeper(to_monotonic: int) -> None:
+    with pytest.raises(AbsentError, match="the timekeeper is invalid"):
+        clock.uptime(kernel_at(52, 250, to_monotonic))

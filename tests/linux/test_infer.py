@@ -1,6 +1,7 @@
 """Inference of struct layouts from damaged and hostile memory."""
 
 import random
+import struct
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 from xenkdump_fast import AbsentError
 from xenkdump_fast.budget import BudgetExceededError
 from xenkdump_fast.limits import MAX_RUNQUEUE, MAX_TASK_SAMPLE_WALKS, MAX_TIMEKEEPER
+from xenkdump_fast.linux import modules
 from xenkdump_fast.linux.infer import INFERRERS, Inference, clock, runqueue, task
-from xenkdump_fast.linux.infer.task_sample import TaskSample
+from xenkdump_fast.linux.infer.task_sample import Block, TaskSample
 from xenkdump_fast.linux.tasklist import MIN_SIZE
 
 from .fakes import FakeKernel, words
@@ -43,18 +45,18 @@ def kernel_of(data: bytes, word: int) -> FakeKernel:
 
 @pytest.mark.parametrize("word", [4, 8])
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("struct", INFERRERS)
-def test_noise(struct: str, seed: int, word: int) -> None:
+@pytest.mark.parametrize("name", INFERRERS)
+def test_noise(name: str, seed: int, word: int) -> None:
     kernel = kernel_of(random.Random(seed).randbytes(0x8000), word)
     inference = Inference(kernel, "no types")
-    assert struct == "module" or struct not in inference
+    assert name == "module" or name not in inference
 
 
 @pytest.mark.parametrize("word", [4, 8])
-@pytest.mark.parametrize("struct", INFERRERS)
-def test_every_word_points_to_init_task(struct: str, word: int) -> None:
+@pytest.mark.parametrize("name", INFERRERS)
+def test_every_word_points_to_init_task(name: str, word: int) -> None:
     kernel = kernel_of(words(word, *[INIT_TASK] * (0x8000 // word)), word)
-    assert struct not in Inference(kernel, "no types")
+    assert name not in Inference(kernel, "no types")
 
 
 def test_a_task_list_that_ends_in_missing_memory() -> None:
@@ -159,3 +161,84 @@ def test_run_queues_are_limited_by_the_memory_held(monkeypatch: pytest.MonkeyPat
         with pytest.raises(AbsentError):
             runqueue.rq(kernel, inference)
         assert len(taken.pop()) == count
+
+
+def threads_on(cpus: dict[bytes, int]) -> list[Block]:
+    """Tasks with names, each with its CPU at offset 8, and a member that is always 0 before it."""
+    return [Block(0, struct.pack("<4i", 1 << 20, 0, cpu, 0), 8, name) for name, cpu in cpus.items()]
+
+
+BOUND = {
+    b"%s/%d" % (name, cpu): cpu
+    for name in (b"cpuhp", b"migration", b"ksoftirqd", b"idle_inject")
+    for cpu in range(2)
+}
+
+
+def test_a_young_kworker_is_not_yet_on_its_cpu() -> None:
+    """Seen on 7.3: then no CPU was inferred, and all tasks were shown on CPU 0."""
+    assert task._cpu(threads_on(BOUND)) == 8
+    assert task._cpu(threads_on({**BOUND, b"kworker/1:0H": 0, b"init": 1})) == 8
+    # Most are not enough if they are not most of more than one CPU.
+    many = {b"kworker/0:%d" % i: 0 for i in range(20)}
+    assert task._cpu(threads_on({**many, b"migration/1": 1})) == 8
+    assert task._cpu(threads_on({**many, b"migration/1": 0})) is None
+    assert task._cpu(threads_on({name: 1 - cpu for name, cpu in BOUND.items()})) is None
+    assert task._cpu(threads_on(many)) is None
+
+
+MODULE = 0xFFFF_FFFF_C010_6700
+MEMORY = 0x140
+
+
+@pytest.mark.parametrize("word", [4, 8])
+@pytest.mark.parametrize(("before", "size"), [(2, 1), (2, 1.5), (3, 2.5), (4, 3)])
+def test_memory_of_modules_since_6_4(before: int, size: float, word: int) -> None:
+    """{base, size, node}; {base, is_rox, size, node}; with rw_copy."""
+    if size * word % 4:
+        pytest.skip("not aligned")
+    at_size = int(size * word)
+    head = SYMBOLS["modules"]
+    kernel = FakeKernel(SYMBOLS, word=8 if word == 8 else 4)
+    base = MODULE if word == 8 else MODULE & 0xFFFF_FFFF
+    places = [base, base + 0x10_0000, head]
+    stride = (before + 7) * word
+    kernel.memory.write(head, words(word, places[0] + word, places[1] + word))
+    for i, place in enumerate(places[:2]):
+        kernel.memory.write(place, bytes(0x1000))
+        after = head if i else places[1] + word
+        back = places[0] + word if i else head
+        kernel.memory.write(place + word, words(word, after, back))
+        kernel.memory.write(place + 3 * word, b"name\0")
+        # As mkobj.mod.
+        kernel.memory.write(place + 0x80, words(word, place))
+        for kind in range(7):
+            at = place + MEMORY + kind * stride
+            if kind < 4:
+                start = (place & ~0xFFF) + (kind - 1) * 0x2000
+                kernel.memory.write(at, words(word, start))
+                kernel.memory.number(at + at_size, 0x2000 if kind else 0x5000, 4)
+            kernel.memory.write(at + before * word, words(word, place))
+    inference = Inference(kernel, "no types")
+    assert inference.member("module.mem").offset == MEMORY
+    assert inference.sizeof("module_memory") == stride
+    assert inference.member("module_memory.base").offset == 0
+    assert inference.member("module_memory.size").offset == at_size
+    # The element of a module belongs to another.
+    kernel.memory.write(places[1] + MEMORY + before * word, words(word, places[0]))
+    assert "module" not in Inference(kernel, "no types")
+
+
+def test_modules_that_cannot_be_read_are_reported() -> None:
+    kernel = kernel_of(bytes(0x8000), 8)
+    kernel.__dict__["types"] = Inference(kernel, "no types")
+    head = SYMBOLS["modules"]
+    kernel.memory.write(head, words(8, head, head))
+    assert list(modules.modules(kernel)) == []
+    assert kernel.warnings == []
+    kernel.memory.write(head, words(8, head + 0x100, head + 0x100))
+    kernel.memory.write(head + 0x100, words(8, head, head))
+    assert list(modules.modules(kernel)) == []
+    assert kernel.warnings == [
+        "the modules are not known: the layout of struct module cannot be inferred"
+    ]

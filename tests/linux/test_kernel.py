@@ -1,5 +1,7 @@
 """Reads of a kernel: members, and budgets."""
 
+from typing import Literal
+
 import pytest
 
 from xenkdump_fast import AbsentError
@@ -44,3 +46,17 @@ def test_reads_are_charged_to_the_innermost_budget() -> None:
         with pytest.raises(BudgetExceededError):
             kernel.pointer(head)
     assert len(kernel.data(head, 4096)) == 4096
+
+
+@pytest.mark.parametrize("word", [4, 8])
+def test_addresses_in_messages_are_in_the_address_space(word: Literal[4, 8]) -> None:
+    """An address below an offset was shown as ``-0xa68``."""
+    kernel = FakeKernel({}, word=word)
+    last = (1 << (8 * word)) - 1
+    assert kernel.containing(0, 0xA68) == last - 0xA67
+    assert list(kernel.list(-0xA68)) == []
+    assert list(kernel.list(last + 0xA69)) == []
+    assert [text.partition(" breaks off")[0] for text in kernel.warnings] == [
+        f"the list at {last - 0xA67:#x}",
+        "the list at 0xa68",
+    ]

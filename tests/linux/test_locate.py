@@ -170,6 +170,39 @@ def test_each_root_is_read_once() -> None:
     assert len(dump.reads) == 2 * MAX_ROOTS
 
 
+def test_roots_of_other_domains_are_not_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The P2M of a domU that ran on the first pCPU was taken for dom0's: both ran one kernel."""
+    banner = 0xFFFF_FFFF_8200_0000
+    dump: Any = CountedRoots()
+    image: Any = SimpleNamespace(word=8, path="vmlinux", symbols=lambda: {"linux_banner": banner})
+    named = [Root(number, f"note {number}") for number in range(3)]
+
+    def sources(own: list[Root]) -> list[p2m_sources.Source]:
+        return list(p2m_sources.by_cr3(dump, image, Roots(dump, image, named), own))
+
+    by_records = sources([Root(4, "a vCPU")])
+    assert [source.detail for source in by_records] == [f"note {i}, x86_64" for i in (1, 0, 2)]
+    assert all(source.verified for source in by_records)
+    with pytest.raises(xk.AbsentError, match=r"note 0 0x0 is another domain's: .*mfn 0x0, .* 0x1"):
+        by_records[1].open()
+    # No root of the notes is the domain's.
+    named.append(Root(3, "note 3"))
+    del named[1]
+    for source in sources([Root(4, "a vCPU")]):
+        with pytest.raises(xk.AbsentError, match="another domain's"):
+            source.open()
+    # Without records: the frame list.
+    p2m = SimpleNamespace(entry=lambda pfn: ("memory", 2) if pfn == 0x2000 else ("invalid", None))
+    listed = p2m_sources.Source("list", "a note", lambda: cast(Any, p2m))
+    monkeypatch.setattr(p2m_sources, "by_frame_list", lambda *_: iter([listed]))
+    by_list = sources([])
+    assert by_list[0].detail == "note 2, x86_64"
+    with pytest.raises(xk.AbsentError, match="another domain's"):
+        by_list[1].open()
+    monkeypatch.setattr(p2m_sources, "by_frame_list", lambda *_: iter(()))
+    assert [source.verified for source in sources([])] == [False] * 3
+
+
 def test_kaslr_offsets_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of thousands of notes by QEMU may refer to another handler."""
     synthetic = write_dump(tmp_path / "dump", like="modern")

@@ -1,5 +1,8 @@
 """Damaged task lists, and the tables of pids that supplement them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from xenkdump_fast.linux import pids, tasklist
@@ -106,6 +109,24 @@ def test_a_list_into_missing_memory_is_completed(make: type) -> None:
     kernel.memory.number(TASKS[2] + LIST, 0xDEAD_0000, 8)
     assert sorted(tasklist.addresses(kernel))[:6] == TASKS
     assert any("breaks off" in warning for warning in kernel.warnings)
+
+
+def test_a_node_of_the_hash_below_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its upid was at a negative address, which the extension module refuses."""
+    kernel = with_hash()
+    kernel.memory.write(HASH + 0x100, words(8, 8, 8))
+    asked: list[int] = []
+    read = kernel.memory.read_members
+
+    def recorded(structs: Sequence[int], members: Sequence[tuple[int, int]]) -> Any:
+        asked.extend(structs)
+        return read(structs, members)
+
+    monkeypatch.setattr(kernel.memory, "read_members", recorded)
+    assert tasklist.addresses(kernel) == TASKS
+    assert any("table of pids is damaged" in warning for warning in kernel.warnings)
+    assert (8 - 0x10) & kernel.last in asked
+    assert min(asked) >= 0
 
 
 def test_a_list_that_skips_tasks_is_completed() -> None:

@@ -7,6 +7,7 @@ import pytest
 import xenkdump_fast
 from xenkdump_fast import AbsentError
 from xenkdump_fast.commands import check
+from xenkdump_fast.linux import header
 
 pytestmark = pytest.mark.real
 
@@ -20,6 +21,8 @@ VMLINUX = "vmlinux-6.1.0-56-amd64"
         ("xen417-three-domains", 0, 98304),
         ("xen417-three-domains", 1, 32768),
         ("xen417-three-domains", 2, 32768),
+        # Its pCPUs ran two domUs.
+        ("xen417-mixed-pcpus", 0, 98304),
         ("xen417-mixed-pcpus", 1, 32768),
     ],
 )
@@ -32,6 +35,16 @@ def test_sources_agree(name: str, domain: int, pages: int, dump_file: Callable[[
     assert (found.m2p.equal, found.m2p.different, found.m2p.unreadable) == (pages, 0, 0)
     without = check.run(dump, check.Options(domain))
     assert [offered.name for offered in without.offered] == ["list", "linear"]
+
+
+def test_dom0_by_cr3_is_dom0(dump_file: Callable[[str], str]) -> None:
+    dump = xenkdump_fast.open(dump_file("xen417-mixed-pcpus/vmcore"))
+    vmlinux = dump_file(VMLINUX)
+    names = {
+        header.uts(dump.domain(0, vmlinux, p2m_source=source).kernel)["nodename"]
+        for source in ("list", "linear", "cr3", None)
+    }
+    assert len(names) == 1
 
 
 def test_a_domain_of_its_own_file(dump_file: Callable[[str], str]) -> None:

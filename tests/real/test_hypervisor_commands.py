@@ -170,10 +170,19 @@ def test_sys(dump_file: DumpFile, run: Run, with_symbols: bool) -> None:
     assert found["reason"] == "Hardware Dom0 crashed: Executing kexec image on cpu0"
     assert found["crashed_on"] == 0
     assert 300 < found["uptime"] < 600
+    assert found["memory_is_minimum"] is not with_symbols
+    # "System RAM: 899MB (921060kB)", its own words.
+    assert found["memory"] < (921060 + 1024) * 1024
     if with_symbols:
         assert found["mhz"] == 2445
-        # "System RAM: 899MB (921060kB)", its own words.
         assert abs(found["memory"] - 921060 * 1024) < 1 << 20
+
+
+def test_memory_without_symbols_is_a_minimum(
+    dump_file: DumpFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sys", "--hypervisor", dump_file("xen417-three-domains/vmcore")]) == 0
+    assert "MEMORY: at least 739.5 MB\n" in capsys.readouterr().out
 
 
 def test_a_xen_syms_of_another_build_is_refused(

@@ -46,6 +46,41 @@ def test_inferred_is_true(name: str, struct: str, domain: Open) -> None:
         assert found["cpu"].offset == native.offset("task_struct.thread_info.cpu")
 
 
+@pytest.mark.parametrize(
+    ("struct", "paths"),
+    [
+        ("module", "list name mem kallsyms"),
+        ("module_memory", "base size"),
+        ("task_struct", "__state comm pid stack tasks tgid thread.sp thread_info.flags"),
+    ],
+)
+def test_inferred_is_true_on_linux_7_3(struct: str, paths: str, domain: Open) -> None:
+    """mem[] since 6.4; a kworker/1:0H that is still on CPU 0."""
+    kernel = domain("linux73-bare").kernel
+    native = kernel.types.native
+    assert native is not None
+    found = INFERRERS[struct](kernel, Inference(kernel, "the types are not looked at"))
+    assert set(paths.split()) <= found.keys()
+    for path in paths.split():
+        assert found[path].offset == native.offset(f"{struct}.{path}")
+    if struct == "task_struct":
+        assert found["cpu"].offset == native.offset("task_struct.thread_info.cpu")
+    if struct == "module_memory":
+        assert found[""].size == native.sizeof(struct)
+
+
+def test_the_time_is_inferred_on_linux_7_3(domain: Open) -> None:
+    """Without tick_nsec. The timekeeper is in an array, so that its offset in there is inferred."""
+    kernel = domain("linux73-bare").kernel
+    found = INFERRERS["timekeeper"](kernel, Inference(kernel, ""))
+    start = kernel.symbol("timekeeper")
+    seconds = kernel.virtual.u64(start + found["xtime_sec"].offset)
+    assert seconds == clock.date(kernel)
+    offset = kernel.virtual.u64(start + found["wall_to_monotonic.tv_sec"].offset) - (1 << 64)
+    # The last line of its log is of second 53.
+    assert seconds + offset == clock.uptime(kernel) == 52
+
+
 def test_the_time_is_inferred(domain: Open) -> None:
     """Its offset in the symbol, not in the struct, is what is inferred."""
     kernel = domain("bare-x86_64").kernel

@@ -122,11 +122,16 @@ def test_both_kinds_of_conring(is_pointer: bool) -> None:
         def lookup(self, address: int) -> Any:
             return SimpleNamespace(size=size)
 
+    def read(address: int, size: int) -> bytes:
+        assert address == (ring if is_pointer else at)
+        return data
+
     memory = SimpleNamespace(
         word=8,
+        memory_held=1 << 20,
         pointer=lambda address: ring,
         number=lambda address, size: len(text),
-        read=lambda address, size: data if address == (ring if is_pointer else at) else None,
+        data=read,
     )
     dump = SimpleNamespace(memory_held=1 << 20, path="vmcore")
     xen = SimpleNamespace(memory=memory, symbols=Symbols(symbols), dump=dump)

@@ -29,13 +29,13 @@ class FakeMemory(XenMemory):
     def __init__(self, word: int, size: int) -> None:
         self.word = word
         self.start = HEAP[word]
-        self.data = bytearray(size)
+        self.content = bytearray(size)
         self.frames: dict[int, bytes] = {}
         self.known_roots: set[int] = set()
 
     def put(self, address: int, data: bytes) -> None:
         at = address - self.start
-        self.data[at : at + len(data)] = data
+        self.content[at : at + len(data)] = data
 
     def put_word(self, address: int, value: int) -> None:
         self.put(address, value.to_bytes(self.word, "little"))
@@ -44,7 +44,7 @@ class FakeMemory(XenMemory):
 
     def read(self, address: int, size: int) -> bytes | None:
         at = address - self.start
-        return bytes(self.data[at : at + size]) if 0 <= at <= len(self.data) - size else None
+        return bytes(self.content[at : at + size]) if 0 <= at <= len(self.content) - size else None
 
     struct = read
 
@@ -53,7 +53,7 @@ class FakeMemory(XenMemory):
         return None if data is None else int.from_bytes(data, "little")
 
     def is_xen(self, address: int) -> bool:
-        return self.start <= address < self.start + len(self.data)
+        return self.start <= address < self.start + len(self.content)
 
     def frame(self, mfn: int) -> bytes | None:
         return self.frames.get(mfn)
@@ -215,7 +215,7 @@ def test_translated_guests_alone() -> None:
 def test_noise_is_no_layout() -> None:
     host = Host(8, offsets_of(LAYOUTS["4.17"]), by_pointer=True)
     rng = random.Random(5)
-    host.memory.data[:] = rng.randbytes(len(host.memory.data))
+    host.memory.content[:] = rng.randbytes(len(host.memory.content))
     layout = infer(host.memory, dict(enumerate(host.domains)), host.pcpus, PAGE)
     assert layout.get("domain.vcpu") is None
     assert layout.warnings

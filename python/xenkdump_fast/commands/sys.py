@@ -156,7 +156,8 @@ class HYPERVISOR_JSON(TypedDict):  # noqa: N801 - see the contract
     domains: Count
     date: int | None
     uptime: int | None
-    memory: Count | None
+    memory: Count
+    memory_is_minimum: bool
     machine: str
     mhz: Count | None
     crashed_on: Count | None
@@ -198,7 +199,7 @@ def _xen_rows(result: XenSystem) -> Iterator[tuple[str, str]]:
     yield "COMMAND LINE", _UNKNOWN if header.command_line is None else header.command_line
     rate = "unknown" if header.mhz is None else header.mhz
     yield "MACHINE", f"{header.machine}  ({rate} Mhz)"
-    yield "MEMORY", _UNKNOWN if header.memory is None else size(header.memory)
+    yield "MEMORY", ("at least " if header.memory_is_minimum else "") + size(header.memory)
     yield "PANIC", _UNKNOWN if header.reason is None else f'"{header.reason}"'
     yield "PCPU", _UNKNOWN if header.crashed_on is None else str(header.crashed_on)
     yield "LAYOUT BY", header.layout

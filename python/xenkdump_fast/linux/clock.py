@@ -8,6 +8,8 @@ from .kernel import Kernel
 
 #: The end of the year 9999. The kernel's clock overflows in 2262, at 2^63 nanoseconds.
 LAST_SECOND = 253_402_300_799
+#: The choices for HZ on x86 (kernel/Kconfig.hz).
+HERTZ = (100, 250, 300, 1000)
 
 
 def date(kernel: Kernel) -> int:
@@ -22,18 +24,22 @@ def _wall_clock(kernel: Kernel) -> int:
     if "xtime" in kernel.symbols:
         # A timespec, until 3.3. The struct timekeeper of 2.6.33 to 3.3 does not contain it.
         return kernel.pointer(kernel.symbols["xtime"])
+    return kernel.read(_timekeeper(kernel), "timekeeper.seconds")
+
+
+def _timekeeper(kernel: Kernel) -> int:
+    """The address of the struct timekeeper."""
     at = kernel.symbol("timekeeper")
     if "tk_data" in kernel.types:  # 6.13 on
-        at += kernel.offset("tk_data.timekeeper")
-    else:
-        # tk_core was an unnamed struct: a seqcount, then the timekeeper to its end.
-        sizes = [
-            symbol.size
-            for name in compat.SYMBOLS["timekeeper"]
-            for symbol in kernel.symbols.all(name)
-        ]
-        at += max(0, max(sizes, default=0) - kernel.types.sizeof("timekeeper"))
-    return kernel.read(at, "timekeeper.seconds")
+        return at + kernel.offset("tk_data.timekeeper")
+    # tk_core was an unnamed struct: a seqcount, then the timekeeper to its end.
+    return at + max(0, timekeeper_size(kernel) - kernel.types.sizeof("timekeeper"))
+
+
+def timekeeper_size(kernel: Kernel) -> int:
+    """Size of the variable with the timekeeper; 0 if its symbol has none."""
+    names = compat.SYMBOLS["timekeeper"]
+    return max((symbol.size for name in names for symbol in kernel.symbols.all(name)), default=0)
 
 
 def hertz(kernel: Kernel) -> int:
@@ -45,9 +51,28 @@ def hertz(kernel: Kernel) -> int:
 
 
 def uptime(kernel: Kernel) -> int:
-    """Seconds since boot: jiffies_64 starts five minutes before 32 bits wrap (INITIAL_JIFFIES)."""
-    hz = hertz(kernel)
+    """Seconds since boot: by jiffies, else by the timekeeper, which needs no HZ."""
+    if "tick_nsec" in kernel.symbols:
+        return _uptime_at(kernel.variable("jiffies_64", 8), hertz(kernel))
+    # 7.3 has no tick_nsec. The wall clock started at -wall_to_monotonic.
+    at = _timekeeper(kernel)
+    seconds = kernel.read(at, "timekeeper.seconds")
+    found = seconds + kernel.read(at, "timekeeper.wall_to_monotonic.tv_sec")
+    if not 0 <= found <= seconds:
+        raise AbsentError(f"the timekeeper is invalid: {found} seconds since boot")
+    return found
+
+
+def possible_uptimes(kernel: Kernel) -> list[int]:
+    """Seconds since boot by jiffies: one value if HZ is known, else one for each HZ."""
     jiffies = kernel.variable("jiffies_64", 8)
+    if "tick_nsec" in kernel.symbols:
+        return [_uptime_at(jiffies, hertz(kernel))]
+    return [_uptime_at(jiffies, hz) for hz in HERTZ]
+
+
+def _uptime_at(jiffies: int, hz: int) -> int:
+    """jiffies_64 starts five minutes before 32 bits wrap (INITIAL_JIFFIES)."""
     initial = (1 << 32) - 300 * hz
     return (jiffies - initial if jiffies >= initial else jiffies) // hz
 

@@ -246,9 +246,8 @@ class Kernel(Charged):
         Each entry is in one of them only; all lists together have at most ``limit`` entries.
         """
         limit = min(limit, self.max_objects(2 * self.word))
-        walked = self.virtual.lists(
-            [head & self.last for head in heads], self.word, links=links, limit=limit
-        )
+        heads = [head & self.last for head in heads]
+        walked = self.virtual.lists(heads, self.word, links=links, limit=limit)
         self.charge(2 * self.word * sum(len(entries) for entries, _, _ in walked))
         found = []
         for head, (entries, end, at) in zip(heads, walked, strict=True):

@@ -39,7 +39,11 @@ class Module(NamedTuple):
 def modules(kernel: Kernel) -> Iterator[Module]:
     """Every loaded module, in the order of the kernel's list. Each has at least a page."""
     head = kernel.symbols.get("modules")
-    if head is None or "module" not in kernel.types:
+    if head is None:
+        return
+    if "module" not in kernel.types:
+        if kernel.pointer(head) != head:
+            kernel.warn("the modules are not known: the layout of struct module cannot be inferred")
         return
     offset = kernel.offset("module.list")
     limit = min(kernel.max_objects(PAGE), MAX_MODULES)

@@ -1,14 +1,25 @@
-"""A range of kernel memory of which the dump may lack some pages."""
+"""A range of virtual memory of which the dump may lack some pages."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Protocol
 
 from .._native import MemoryFault
 from ..budget import Budget
-from .kernel import Kernel
 
 PAGE = 4096
+
+
+class Source(Protocol):
+    """The memory of a kernel, or of Xen."""
+
+    @property
+    def memory_held(self) -> int:
+        """Bytes of memory that the dump holds."""
+
+    def data(self, address: int, size: int) -> bytes:
+        """The bytes at an address; MemoryFault if the dump lacks any of them."""
 
 
 class PartialBuffer:
@@ -18,26 +29,26 @@ class PartialBuffer:
     pages repeatedly. ``size`` itself may be larger, as a truncated dump can hold less.
     """
 
-    def __init__(self, kernel: Kernel, address: int, size: int) -> None:
+    def __init__(self, memory: Source, address: int, size: int) -> None:
         self.address = address
         #: Offsets of the start and the end of each hole, ascending.
         self._starts: list[int] = []
         self._ends: list[int] = []
         self.data: bytes | bytearray = b""
-        if size <= kernel.memory_held:
+        if size <= memory.memory_held:
             with suppress(MemoryFault):
-                self.data = kernel.data(address, size)
+                self.data = memory.data(address, size)
         if len(self.data) < size:
-            self.data = self._by_page(kernel, size)
+            self.data = self._by_page(memory, size)
 
-    def _by_page(self, kernel: Kernel, size: int) -> bytearray:
+    def _by_page(self, memory: Source, size: int) -> bytearray:
         data = bytearray(size)
-        budget = Budget(f"bytes at {self.address:#x}", kernel.memory_held)
+        budget = Budget(f"bytes at {self.address:#x}", memory.memory_held)
         at = 0
         while at < size:
             step = min(size - at, PAGE - (self.address + at) % PAGE)
             try:
-                data[at : at + step] = kernel.data(self.address + at, step)
+                data[at : at + step] = memory.data(self.address + at, step)
             except MemoryFault:
                 self._starts.append(at)
                 self._ends.append(at + step)
@@ -50,6 +61,11 @@ class PartialBuffer:
     def missing(self) -> int:
         """The number of bytes that the dump lacks."""
         return sum(self._ends) - sum(self._starts)
+
+    def missing_in(self, start: int, end: int) -> int:
+        """The number of bytes of ``[start, end)`` that the dump lacks."""
+        holes = zip(self._starts, self._ends, strict=True)
+        return sum(max(0, min(last, end) - max(first, start)) for first, last in holes)
 
     def is_complete(self, start: int, end: int) -> bool:
         """Whether the dump has all bytes of ``[start, end)``."""

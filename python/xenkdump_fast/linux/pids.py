@@ -95,11 +95,13 @@ def _numbered(kernel: Kernel) -> Iterator[int]:
     chain = kernel.offset("upid.pid_chain")
     numbers, size = kernel.offset("pid.numbers"), kernel.types.sizeof("upid")
     for batch in batches(_hashed(kernel, _table(kernel))):
-        upids = Structs(kernel, [node - chain for node in batch], ["upid.ns"])
+        upids = Structs(kernel, [kernel.containing(node, chain) for node in batch], ["upid.ns"])
         namespaces = Structs(kernel, upids.values("upid.ns"), ["pid_namespace.level"])
         for node in batch:
             try:
-                level = namespaces.read(upids.read(node - chain, "upid.ns"), "pid_namespace.level")
+                level = namespaces.read(
+                    upids.read(kernel.containing(node, chain), "upid.ns"), "pid_namespace.level"
+                )
             except MemoryFault:
                 _damaged(kernel, node)
                 continue

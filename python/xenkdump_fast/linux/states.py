@@ -36,6 +36,11 @@ class States(NamedTuple):
     # 4.2 (80ed87c8a9ca): uninterruptible, but not counted as load. 4.8 (7dc603c9028e): new.
     noload: int = 0x400
     new: int = 0x800
+    # In __state until the task is freed: the last state that it sets. Its exit_state is set before.
+    task_dead: int = 0x80
+    # 5.15 (25795ef6299f) and 6.1 (f5d39b020809). Earlier versions do not use these bits.
+    rtlock_wait: int = 0x1000
+    frozen: int = 0x8000
 
 
 def of(kernel: Kernel) -> States:
@@ -52,8 +57,11 @@ def of(kernel: Kernel) -> States:
     elif "parked" in bits:
         return States(**bits)
     # Before 4.14 the table ends with dead: 3.9 to 4.13 have 512 for parked, 2.6.32 to 4.13 have 256
-    # for waking. Earlier versions use neither bit.
-    return States(**bits, parked=0x200, waking=0x100)
+    # for waking. Earlier versions use neither bit. TASK_DEAD is 64 since 2.6.25, where
+    # 128 is TASK_WAKEKILL, and 128 before; 2.6.18 and earlier do not have it.
+    version = kernel.version
+    task_dead = 0x80 if version and version < (2, 6, 25) else 0x40
+    return States(**bits, parked=0x200, waking=0x100, task_dead=task_dead)
 
 
 def _from_array(kernel: Kernel) -> dict[str, int]:
@@ -88,8 +96,11 @@ def letters(task: Task, states: States) -> str:
     for bit, name in ((states.zombie, "ZO"), (states.stopped, "ST"), (states.traced, "TR")):
         if state & bit:
             found = name
-    if found == "??" and state & states.dead:
+    if found == "??" and state & (states.dead | states.task_dead):
         found = "DE"
+    # As task_state_index() reports both: uninterruptible.
+    if found == "??" and state & (states.rtlock_wait | states.frozen):
+        found = "UN"
     for bit, name in ((states.parked, "PA"), (states.waking, "WA"), (states.new, "NE")):
         if state == bit:
             found = name

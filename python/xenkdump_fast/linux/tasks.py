@@ -180,7 +180,10 @@ class TaskStructs:
 
 def state_name(task: Task) -> str:
     """The name of a task's state in the session header."""
-    return "unknown" if task.state is None else _STATES.get(task.state & 3, f"{task.state:#x}")
+    if task.state is None:
+        return "unknown"
+    # Bits above these two do not mean that it runs.
+    return _STATES.get(task.state & 3 or task.state, f"{task.state:#x}")
 
 
 def find(all_tasks: list[Task], wanted: str) -> list[Task]:

@@ -52,6 +52,10 @@ class Domain:
             if candidate.p2m is not None:
                 self.p2m = candidate.p2m
                 self._warnings += problems
+                if not candidate.source.verified:
+                    self._warnings.append(
+                        f"cannot verify that {candidate.source.detail} belongs to domain {self.id}"
+                    )
                 return candidate.location
             if len(problems) < MAX_P2M_WARNINGS:
                 source = candidate.source

@@ -121,12 +121,18 @@ class Guest(Recorded):
         if self.records is not None:
             yield from self.records.sources
         if image is not None and roots is not None:
-            yield from p2m_sources.by_cr3(native, image, roots)
+            yield from p2m_sources.by_cr3(native, image, roots, self._verified_roots())
 
     def roots(self) -> Iterable[Root]:
         if self.number == 0:
             yield from p2m_sources.roots(self.dump.native)
         yield from self.own_roots()
+
+    def _verified_roots(self) -> Iterator[Root]:
+        """Roots that are the domain's own: by Xen's records, and by the CR3 notes of 2006."""
+        yield from self.own_roots()
+        if self.number == 0:
+            yield from p2m_sources.dom0_roots(self.dump.native)
 
     def contexts(self) -> list[VcpuContext]:
         found = super().contexts()

@@ -1,11 +1,13 @@
 """Xen's console ring: what ``xl dmesg`` would have shown."""
 
+import re
 from dataclasses import dataclass
 
 from .._native import AbsentError
 from ..limits import MAX_CONSOLE_SIZE, MAX_XEN_IMAGE
+from ..linux.partial_buffer import PartialBuffer
 from .host import XenHost
-from .memory import IMAGE_ALIGN, PAGE
+from .memory import IMAGE_ALIGN, PAGE, is_in_range
 
 #: Size of the smallest ring (_CONRING_SIZE). Sizes are powers of two.
 _MIN_SIZE = 1 << 14
@@ -34,15 +36,15 @@ def read(xen: XenHost) -> Console:
     start = _search(xen)
     if start is None:
         raise AbsentError(f"{xen.dump.path}: no console ring of Xen found; pass its xen-syms")
-    data = _ring_at(xen, start)
-    text, _, _ = data.partition(b"\0")
-    full = len(text) == len(data)
+    ring = _ring_at(xen, start)
+    end = _end(ring)
+    full = end == len(ring.data)
     if full:
         xen.warnings.append(
             "the console ring is full: its oldest line is not known without xen-syms, and it is "
             "shown in the order of memory"
         )
-    return Console(_lines(text), full, "its text")
+    return Console(_lines(xen, ring, ring.data[:end], ring.missing_in(0, end)), full, "its text")
 
 
 def _by_symbols(xen: XenHost) -> Console:
@@ -62,14 +64,15 @@ def _by_symbols(xen: XenHost) -> Console:
     limit = min(MAX_CONSOLE_SIZE, xen.dump.memory_held)
     if not start or producer is None or size & (size - 1) or not _MIN_SIZE <= size <= limit:
         raise AbsentError(f"{xen.dump.path}: Xen's console ring is damaged")
-    data = memory.read(start, size)
-    if data is None:
+    ring = PartialBuffer(memory, start, size)
+    if ring.missing == size:
         raise AbsentError(f"{xen.dump.path}: Xen's console ring at {start:#x} cannot be read")
     overwritten = producer > size
     # conringp counts all characters that were ever written.
     split = producer % size if overwritten else 0
-    text = data[split:] + data[:split] if overwritten else data[:producer]
-    return Console(_lines(text), overwritten, "conring")
+    end = size if overwritten else producer
+    text = ring.data[split:end] + ring.data[:split]
+    return Console(_lines(xen, ring, text, ring.missing_in(0, end)), overwritten, "conring")
 
 
 def _search(xen: XenHost) -> int | None:
@@ -82,27 +85,55 @@ def _search(xen: XenHost) -> int | None:
     with memory.budget("candidates for Xen's console ring", size):
         for page in range(base, base + MAX_XEN_IMAGE, PAGE):
             for pointer in memory.words(page, PAGE) or ():
-                if pointer % PAGE or pointer in seen or not memory.is_xen(pointer):
+                if pointer % PAGE or pointer in seen or not is_in_range(memory.word, pointer):
                     continue
                 seen.add(pointer)
-                head = memory.read(pointer, PAGE)
+                head = None
+                if memory.is_xen(pointer):
+                    head = memory.read(pointer, PAGE)
+                elif pointer % _MIN_SIZE == 0:
+                    # The allocator aligns a ring to its size. The dump may lack its first page.
+                    head = memory.read(pointer + PAGE, PAGE)
                 if head is not None and head.count(b"\n" + _PREFIX) >= 8:
                     return pointer
     return None
 
 
-def _ring_at(xen: XenHost, start: int) -> bytes:
+def _ring_at(xen: XenHost, start: int) -> PartialBuffer:
     """The ring at ``start``. Its size is doubled while there is text in the second half."""
     size = _MIN_SIZE
     limit = min(MAX_CONSOLE_SIZE, xen.dump.memory_held)
-    data = xen.memory.read(start, size) or b""
-    while len(data) == size < limit and b"\0" not in data:
-        more = xen.memory.read(start + size, size) or b""
-        if more.count(b"\n" + _PREFIX) * 500 < size:
+    ring = PartialBuffer(xen.memory, start, size)
+    while size < limit and _terminator(ring) is None:
+        more = PartialBuffer(xen.memory, start + size, size)
+        held = size - more.missing
+        if not held or more.data.count(b"\n" + _PREFIX) * 500 < held:
             break
-        data, size = data + more, size * 2
-    return data
+        size *= 2
+        ring = PartialBuffer(xen.memory, start, size)
+    return ring
 
 
-def _lines(text: bytes) -> list[str]:
+def _terminator(ring: PartialBuffer) -> int | None:
+    """The offset of the first NUL that the dump holds: missing bytes read as NUL, too."""
+    at = ring.data.find(b"\0")
+    while at >= 0 and not ring.is_complete(at, at + 1):
+        # Holes consist of whole pages.
+        at = ring.data.find(b"\0", (at // PAGE + 1) * PAGE)
+    return at if at >= 0 else None
+
+
+def _end(ring: PartialBuffer) -> int:
+    """Where the text in a ring ends: at a NUL, else at the last byte that the dump holds."""
+    end = _terminator(ring)
+    return len(ring.data.rstrip(b"\0")) if end is None else end
+
+
+def _lines(xen: XenHost, ring: PartialBuffer, text: bytes | bytearray, missing: int) -> list[str]:
+    """The lines of a text, of which the dump lacks some bytes."""
+    if missing:
+        xen.warnings.append(
+            f"{missing} of {len(ring.data)} bytes of Xen's console are not in the dump"
+        )
+        text = re.sub(rb"\n?\0+\n?", b"\n", text.strip(b"\0"))
     return text.decode("utf-8", "backslashreplace").rstrip("\n").split("\n")

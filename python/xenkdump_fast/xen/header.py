@@ -37,8 +37,10 @@ class Header:
     #: The time of the crash in seconds since the epoch, and the seconds since Xen started.
     date: int | None
     uptime: int | None
-    #: Bytes of memory that Xen manages.
-    memory: int | None
+    #: Bytes of memory that Xen manages; without xen-syms the size in the dump's headers.
+    memory: int
+    #: Whether it may be more: the dump's headers leave out what Xen did not dump.
+    memory_is_minimum: bool
     machine: str
     mhz: int | None
     #: The crashing pCPU's number, and the reason that Xen printed last.
@@ -68,6 +70,7 @@ def read(xen: XenHost) -> Header:
     if clock not in compiled:
         # In current versions xen_compile_date includes the time.
         compiled = f"{compiled} {clock}"
+    memory = attempt("MEMORY", _memory)
     return Header(
         version=None if version is None else version + (info.get("xen_extra_version") or ""),
         changeset=info.get("xen_changeset"),
@@ -79,7 +82,8 @@ def read(xen: XenHost) -> Header:
         domains=len(xen.domains()),
         date=None if booted is None or uptime is None else (booted + uptime) // 10**9,
         uptime=None if uptime is None else uptime // 10**9,
-        memory=attempt("MEMORY", _memory),
+        memory=xen.dump.memory_size if memory is None else memory,
+        memory_is_minimum=memory is None,
         mhz=attempt("the clock rate", _mhz),
         crashed_on=cpu,
         reason=reason,
@@ -148,13 +152,11 @@ def _booted(xen: XenHost) -> int | None:
 
 
 def _memory(xen: XenHost) -> int | None:
-    """``total_pages``; without xen-syms the size in the dump's headers."""
+    """Bytes according to ``total_pages``; None without xen-syms."""
     at = xen.symbols.get("total_pages") if xen.symbols is not None else None
     pages = xen.memory.pointer(at) if at is not None else None
     limit = frame_table.max_page(xen.memory, xen.facts.frames)
-    if pages and (limit is None or pages <= limit):
-        return pages * PAGE
-    return xen.dump.memory_size
+    return pages * PAGE if pages and (limit is None or pages <= limit) else None
 
 
 def _mhz(xen: XenHost) -> int | None:

@@ -97,10 +97,15 @@ def idle_page_table(dump: Dump) -> int | None:
     return found if found <= _CR3_MASK else None
 
 
+def is_in_range(word: int, address: int) -> bool:
+    """Whether an address is in Xen's part of the address space."""
+    start, end = _RANGES[word]
+    return start <= address < end
+
+
 def is_xen(virtual: AddressSpace, word: int, address: int) -> bool:
     """Whether an address is in Xen's part of the address space and can be read."""
-    start, end = _RANGES[word]
-    if not start <= address < end:
+    if not is_in_range(word, address):
         return False
     try:
         virtual.u8(address)
@@ -110,7 +115,7 @@ def is_xen(virtual: AddressSpace, word: int, address: int) -> bool:
 
 
 class XenMemory(Charged):
-    """The hypervisor's memory. Reads return None for what cannot be read."""
+    """The hypervisor's memory. Except for ``data``, reads return None for what cannot be read."""
 
     def __init__(self, dump: Dump, word: int, paging: Paging, root: int, probe: int) -> None:
         self.dump = dump
@@ -133,11 +138,20 @@ class XenMemory(Charged):
         count = len(data) // self.word
         return struct.unpack_from(f"<{count}{'Q' if self.word == 8 else 'I'}", data)
 
+    @property
+    def memory_held(self) -> int:
+        """Bytes of memory that the dump holds."""
+        return self.dump.memory_held
+
+    def data(self, address: int, size: int) -> bytes:
+        """The ``size`` bytes at ``address``; MemoryFault if any of them cannot be read."""
+        self.charge(size)
+        return self.virtual.read(address, size)
+
     def read(self, address: int, size: int) -> bytes | None:
         """The ``size`` bytes at ``address``."""
-        self.charge(size)
         try:
-            return self.virtual.read(address, size)
+            return self.data(address, size)
         except MemoryFault:
             return None
 

@@ -1,13 +1,15 @@
 """Opens a domain's P2M from each kind of source; session/platform.py puts the sources in order."""
 
-from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image
 from ..limits import MAX_CR3_SOURCES, MAX_CRASH_INFO_NOTES, MAX_PFNS, MAX_ROOTS
 from ..linux import compat
-from ..linux.boot.locate import Root, Roots, first_symbol
+from ..linux.boot.locate import PAGE, Root, Roots, first_symbol, link_base
 
 #: Names of the sources, as ``--p2m-source`` takes them.
 NAMES = ("list", "linear", "cr3")
@@ -22,6 +24,8 @@ class Source(NamedTuple):
     detail: str
     #: Opens the P2M; AbsentError if it cannot be read.
     open: Callable[[], P2M]
+    #: Whether it is known to be the domain's own.
+    verified: bool = True
 
 
 def check_name(name: str) -> None:
@@ -47,19 +51,59 @@ def roots(dump: Dump) -> list[Root]:
     return list(found.values())
 
 
-def by_cr3(dump: Dump, image: Image, roots: Roots) -> Iterator[Source]:
-    """The kernel's own pointers to its P2M, under each root. The dumps of 2006 have only these."""
+def dom0_roots(dump: Dump) -> Iterator[Root]:
+    """The roots in the 2006 CR3 notes: Xen wrote them for dom0 only."""
+    notes = (note for note in dump.notes if note.kind == "xen_kdump_cr3")
+    for i, note in enumerate(islice(notes, MAX_ROOTS)):
+        if note.fields["mfn"]:
+            yield Root(note.fields["mfn"] << 12, f"cr3 of {note.type_name} {i}")
+
+
+def by_cr3(
+    dump: Dump, image: Image, roots: Roots, own: Iterable[Root] | None = None
+) -> Iterator[Source]:
+    """The kernel's own pointers to its P2M, under each root. The dumps of 2006 have only these.
+
+    A root of the notes may be any domain's, and domains may run the same kernel. It is the domain's
+    if its page tables map linux_banner to the frame that one of ``own`` maps it to, or that dom0's
+    frame list has for it. If neither is available, none is verified. If ``own`` is None, all are.
+    """
     banner = image.symbols().get("linux_banner")
     if banner is None:
         return
     by_frame = roots.banners(banner).by_frame
-    for root, paging in islice(chain.from_iterable(by_frame.values()), MAX_CR3_SOURCES):
-        virtual = dump.virtual(root.address, paging)
-        yield Source(
-            "cr3",
-            f"{root.how}, {paging}",
-            lambda virtual=virtual: from_kernel(dump, image, virtual),  # type: ignore[misc]
-        )
+    frames = set(by_frame)
+    if own is not None:
+        frames = set(Roots(dump, image, own).banners(banner).by_frame)
+        frames = frames or set(_listed_frames(dump, image, banner)) & set(by_frame)
+    # Those of the domain first.
+    ordered = sorted(by_frame, key=lambda frame: frame not in frames)
+    found = ((frame, *entry) for frame in ordered for entry in by_frame[frame])
+    for frame, root, paging in islice(found, MAX_CR3_SOURCES):
+        if frames and frame not in frames:
+            open_ = partial(_refuse, root, frame, frames)
+        else:
+            open_ = partial(from_kernel, dump, image, dump.virtual(root.address, paging))
+        yield Source("cr3", f"{root.how}, {paging}", open_, bool(frames))
+
+
+def _refuse(root: Root, frame: int, own: Iterable[int]) -> P2M:
+    """Raises AbsentError: the root is another domain's."""
+    frames = " or ".join(f"{mfn:#x}" for mfn in sorted(own))
+    raise AbsentError(
+        f"{root.how} {root.address:#x} is another domain's: its linux_banner is in mfn {frame:#x}, "
+        f"this domain's in {frames}"
+    )
+
+
+def _listed_frames(dump: Dump, image: Image, banner: int) -> Iterator[int]:
+    """The frames of linux_banner according to dom0's frame list."""
+    physical = banner - link_base(image, image.symbols())
+    for source in by_frame_list(dump, image):
+        with suppress(AbsentError):
+            mfn = source.open().entry(physical // PAGE)[1]
+            if mfn is not None:
+                yield mfn
 
 
 def from_kernel(dump: Dump, image: Image, virtual: AddressSpace) -> P2M:

@@ -78,5 +78,6 @@ INFERRERS: Mapping[str, Callable[[Kernel, Inferences], Struct]] = {
     "timekeeper": clock.timekeeper,
     "uts_namespace": clock.uts_namespace,
     "module": module.module,
+    "module_memory": module.module_memory,
     "mod_kallsyms": module.mod_kallsyms,
 }

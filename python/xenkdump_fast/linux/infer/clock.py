@@ -21,12 +21,10 @@ def timekeeper(kernel: Kernel, inference: Inferences) -> Struct:
 
     The struct is assumed to fill the symbol: then its offset in tk_core does not matter.
     """
-    name = "tk_core" if "tk_core" in kernel.symbols else "timekeeper"
-    size = max([symbol.size for symbol in kernel.symbols.all(name)], default=0) or _DEFAULT_SIZE
-    size = min(size, MAX_TIMEKEEPER)
-    data = kernel.data(kernel.symbol(name), size)
-    block = Block(kernel.symbol(name), data, 4)
-    uptime = clock.uptime(kernel)
+    size = min(clock.timekeeper_size(kernel) or _DEFAULT_SIZE, MAX_TIMEKEEPER)
+    start = kernel.symbol("timekeeper")
+    block = Block(start, kernel.data(start, size), 4)
+    uptimes = clock.possible_uptimes(kernel)
     for at in range(0, size - 8, 4):
         seconds = block.word(at) | block.word(at + 4) << 32
         if not _EARLIEST < seconds < _LATEST:
@@ -34,8 +32,12 @@ def timekeeper(kernel: Kernel, inference: Inferences) -> Struct:
         for back in range(at + 8, min(at + 32, size - 8), 4):
             offset = block.word(back) | block.word(back + 4) << 32
             since_boot = (seconds + offset) & 0xFFFF_FFFF_FFFF_FFFF
-            if abs(since_boot - uptime) <= _SLACK:
-                return {"": Inferred(0, size), "xtime_sec": Inferred(at, 8)}
+            if any(abs(since_boot - uptime) <= _SLACK for uptime in uptimes):
+                return {
+                    "": Inferred(0, size),
+                    "xtime_sec": Inferred(at, 8),
+                    "wall_to_monotonic.tv_sec": Inferred(back, 8, signed=True),
+                }
     raise AbsentError("no member of timekeeper is the time")
 
 

@@ -1,17 +1,23 @@
 """struct module: its text and its symbols."""
 
+from typing import NamedTuple
+
 from ..._native import AbsentError, MemoryFault
 from ...limits import MAX_SAMPLED_MODULE_TEXT, MAX_SAMPLED_MODULES, MAX_SAMPLED_SYMBOLS
 from ..kernel import Kernel
 from .inferred import Inferences, Inferred, Struct
 from .task_sample import Block
 
+#: Bytes of a struct module that are examined. Linux 7.3 has 1280.
 SIZE = 0x400
 PAGE = 4096
+#: enum mod_mem_type (6.4, ac3b43283923): text, data and rodata of the core, ro_after_init, then
+#: text, data and rodata of the initialization.
+MEMORY_TYPES = 7
 
 
-def module(kernel: Kernel, inference: Inferences) -> Struct:
-    """module_state, list and name are the first members since 2.6.0. The others are pointers."""
+def _blocks(kernel: Kernel) -> list[Block]:
+    """Every struct module. module_state, list and name are the first members since 2.6.0."""
     word = kernel.word
     head = kernel.symbol("modules")
     blocks = []
@@ -24,6 +30,13 @@ def module(kernel: Kernel, inference: Inferences) -> Struct:
             continue
     if not blocks:
         raise AbsentError("no module is loaded")
+    return blocks
+
+
+def module(kernel: Kernel, inference: Inferences) -> Struct:
+    """list, name, the pointers to the text, kallsyms."""
+    word = kernel.word
+    blocks = _blocks(kernel)
     found = {
         "list": Inferred(word, 2 * word),
         "name": Inferred(3 * word, 64 - word, count=64 - word),
@@ -41,12 +54,72 @@ def module(kernel: Kernel, inference: Inferences) -> Struct:
             found["core_size"] = Inferred(at + 2 * word + 4, 4)
             break
     else:
-        raise AbsentError("no member of struct module points to its text")
+        memories = _memories(blocks, word)
+        if memories is None:
+            raise AbsentError("no member of struct module points to its text")
+        found["mem"] = Inferred(memories.start, MEMORY_TYPES * memories.stride)
     for at in range(3 * word + 56, SIZE, word):
         if all(_is_kallsyms(kernel, block, at) for block in blocks):
             found["kallsyms"] = Inferred(at, word)
             break
     return found
+
+
+class _Memories(NamedTuple):
+    """mem[] of struct module: the offset of its first element, and offsets in each."""
+
+    start: int
+    stride: int
+    size: int
+
+
+def module_memory(kernel: Kernel, inference: Inferences) -> Struct:
+    """base and size of an element of module.mem (6.4 on)."""
+    memories = _memories(_blocks(kernel), kernel.word)
+    if memories is None:
+        raise AbsentError("struct module has no array of memory")
+    return {
+        "": Inferred(0, memories.stride),
+        "base": Inferred(0, kernel.word),
+        "size": Inferred(memories.size, 4),
+    }
+
+
+def _memories(blocks: list[Block], word: int) -> _Memories | None:
+    """Finds module.mem by the pointers to the module that its elements end with.
+
+    struct module_memory begins with base and ends with struct mod_tree_node: the pointer and a
+    latch_tree_node, which is two rb_nodes of three words. Between them is size, and since 6.13
+    also is_rox.
+    """
+    node = 7 * word
+    for at in range(0, SIZE, word):
+        if any(block.word(at) != block.address for block in blocks):
+            continue
+        for before in range(2 * word, 5 * word, word):
+            start, stride = at - before, before + node
+            if start < 0 or at + (MEMORY_TYPES - 1) * stride >= SIZE:
+                continue
+            for size in range(word, before, 4):
+                found = _Memories(start, stride, size)
+                if all(_are_memories(block, found, word) for block in blocks):
+                    return found
+    return None
+
+
+def _are_memories(block: Block, found: _Memories, word: int) -> bool:
+    """Whether the elements are ranges of whole pages, one of which has the struct module."""
+    contains = False
+    for start in range(found.start, found.start + MEMORY_TYPES * found.stride, found.stride):
+        owner = block.word(start + found.stride - 7 * word)
+        base, size = block.word(start), block.int(start + found.size)
+        if owner != block.address or base % PAGE or size % PAGE:
+            return False
+        # What is freed after the initialization keeps its base and size, or has neither.
+        if not (0 < size < MAX_SAMPLED_MODULE_TEXT if base else size == 0):
+            return False
+        contains |= base <= block.address < base + size
+    return contains
 
 
 def _is_layout(block: Block, at: int, word: int) -> bool:

@@ -1,6 +1,7 @@
 """task_struct, thread_info and signal_struct."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 from ..._native import AbsentError, MemoryFault
@@ -13,6 +14,8 @@ SIGCHLD = 17
 PF_KTHREAD = 0x0020_0000  # 2.6.27, 246bb0b1deb2
 #: Names of threads that are bound to the CPU in their name: migration/1, kworker/1:0H.
 _BOUND = re.compile(rb"[a-z_]+/([0-9]+)(?:$|:)")
+#: The share of these that are on their CPU.
+_MOST_BOUND = 0.8
 _PAGE = 4096
 
 
@@ -53,10 +56,9 @@ def task_struct(kernel: Kernel, inference: Inferences) -> Struct:
         add("thread.sp", lambda: _stack_pointer(kernel, sample, at("stack")), word)
         if "thread.sp" in found:
             add("thread.ip", lambda: _resume_address(kernel, sample, at("thread.sp")), word)
-        if _has_thread_info_on_stack(kernel, sample, at("stack")):
-            pass
-        elif add("cpu", lambda: _cpu(sample.leaders), 4):
+        if not _has_thread_info_on_stack(kernel, sample, at("stack")):
             found["thread_info.flags"] = Inferred(0, word)
+            add("cpu", lambda: _cpu(sample.leaders), 4)
     if "mm" in found and add(
         "exit_state", lambda: _exit_state(sample, at("mm"), at("pid")), 4, True
     ):
@@ -224,9 +226,10 @@ def _has_thread_info_on_stack(kernel: Kernel, sample: TaskSample, stack: int) ->
 
 
 def _cpu(blocks: list[Block], end: int | None = None) -> int | None:
-    """The lowest int that is a small number in all and N in a thread named migration/N.
+    """The lowest int that is a small number in all and N in most threads named migration/N.
 
-    None with only one CPU: no member can be distinguished then.
+    A young kworker/N:0 may still be on the CPU where it was created. None with only one CPU: no
+    member can be distinguished then.
     """
     if not blocks:
         return None
@@ -235,11 +238,17 @@ def _cpu(blocks: list[Block], end: int | None = None) -> int | None:
         name = _BOUND.match(block.name)
         if name:
             bound.append((block, int(name[1])))
-    if len({cpu for _, cpu in bound}) < 2:
+    total = Counter(cpu for _, cpu in bound)
+    if len(total) < 2:
         return None
     for offset in range(0, end or len(blocks[0].data) - 4, 4):
-        if all(block.int(offset) == cpu for block, cpu in bound) and all(
-            0 <= block.int(offset) < MAX_CPUS for block in blocks
+        equal = Counter(cpu for block, cpu in bound if block.int(offset) == cpu)
+        # A member that is 0 in all has most threads of CPU 0 only.
+        most = sum(2 * equal[cpu] > total[cpu] for cpu in total)
+        if (
+            most > 1
+            and equal.total() > _MOST_BOUND * total.total()
+            and all(0 <= block.int(offset) < MAX_CPUS for block in blocks)
         ):
             return offset
     return None

@@ -1,6 +1,6 @@
 """Tasks and their states."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
@@ -183,7 +183,7 @@ def state_name(task: Task) -> str:
     return "unknown" if task.state is None else _STATES.get(task.state & 3, f"{task.state:#x}")
 
 
-def find(all_tasks: list[Task], wanted: str) -> list[Task]:
+def find(all_tasks: Sequence[Task], wanted: str) -> list[Task]:
     """The tasks that ``wanted`` selects: a pid in decimal, an address in hex, or a name."""
     if wanted.isdecimal():
         pid = number(wanted)

@@ -1,7 +1,12 @@
 """Wrong arguments: one line that says what is wrong, and exit status 2."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from xenkdump_fast import session
 from xenkdump_fast.cli import main
 
 
@@ -45,3 +50,29 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out.startswith("xkdump ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["ps"], ["ps", "--json"], ["bt", "--all"]])
+def test_a_full_disk(arguments: list[str], tmp_path: Path) -> None:
+    assert main(["sample", str(tmp_path)]) == 0
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "xenkdump_fast", *arguments, "vmlinux", "vmcore"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 74
+    assert done.stderr == "xkdump: cannot write to stdout: No space left on device\n"
+
+
+def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def open_(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "open", open_)
+    assert main(["notes", "vmcore"]) == 130
+    assert capsys.readouterr() == ("", "")

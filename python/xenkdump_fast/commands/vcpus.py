@@ -13,6 +13,7 @@ from ..output.frames import registers_json
 from ..output.json_types import Count, Hex, Registers
 from ..output.table import table
 from ..session import DumpFile
+from ..session.formats import open_image
 from ..xen.domain import CoreDomain, XenDomain
 from ..xen.vcpus import XenVcpu
 from . import domains
@@ -60,7 +61,7 @@ class VcpuRow:
 
 def run(target: DumpFile, options: Options = Options()) -> "Vcpus":
     """Lists the vCPUs; AbsentError if the dump is not of a Xen host, or if none can be found."""
-    images = [Image(name) for name in options.kernels]
+    images = [open_image(name) for name in options.kernels]
     found: Sequence[XenDomain]
     warnings: list[str] = []
     if target.is_dump_core:

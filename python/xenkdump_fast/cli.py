@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from importlib import import_module
+from itertools import takewhile
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,6 +40,9 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
+#: Environment variables that name the files.
+_VMLINUX, _VMCORE = "XKDUMP_VMLINUX", "XKDUMP_VMCORE"
+_FILES = f"The environment variables {_VMLINUX} and {_VMCORE} name files that are not given."
 _STATUSES = (
     "Exit status: 0 success, 1 the dump does not hold what was asked for, 2 wrong usage, 3 the "
     "file is not a dump or is damaged beyond use, 70 a bug in xkdump, 74 the output cannot be "
@@ -67,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
+    if argv and argv[0] == "help":
+        argv = [*argv[1:2], "--help"]
     if not argv or argv[0] not in COMMANDS:
         _overview().parse_args(argv)
         return ExitStatus.USAGE
@@ -134,10 +140,11 @@ def _overview() -> argparse.ArgumentParser:
         description="Reads Xen and Linux kernel crash dumps, and any domain in them.",
         epilog=_STATUSES,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("-V", "--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS.values():
         commands.add_parser(command.name, help=command.summary)
+    commands.add_parser("help", help="the options of a command: xkdump help COMMAND")
     return parser
 
 
@@ -163,7 +170,7 @@ def _parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argpars
         prog=f"xkdump {command.name}",
         usage="\n       ".join(usage),
         description=command.summary,
-        epilog=_STATUSES,
+        epilog=_STATUSES if command.target == "none" else f"{_FILES} {_STATUSES}",
     )
     named = " ".join([*files, *more])
     what = "the dump" if files else ""
@@ -176,6 +183,7 @@ def _parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argpars
     if hasattr(module, "add_options"):
         module.add_options(parser)
     options = parser.parse_intermixed_args(argv)
+    options.words = _with_environment(command, options, has_operands=operands is not None)
     words = _take_files(parser, command, options)
     options.operands = words
     taken = 0 if operands is None else 1 if operands.arity == "1" else len(words)
@@ -206,6 +214,35 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
         add("--p2m-source", metavar="SOURCE", help="force one: list, linear or cr3")
         add("--force", action="store_true", help="accept a vmlinux of another build")
     add("--json", action="store_true", help="one JSON object instead of text")
+
+
+def _with_environment(
+    command: Command, options: argparse.Namespace, *, has_operands: bool
+) -> list[str]:
+    """``options.words`` with the files that the environment names in place of absent ones.
+
+    If operands may follow, words that name no file are operands.
+    """
+    words: list[str] = options.words
+    vmlinux, vmcore = (os.environ.get(name) or None for name in (_VMLINUX, _VMCORE))
+    if command.target == "none":
+        return words
+    if command.vmlinux == "no" or getattr(options, "hypervisor", False):
+        given = bool(words) and (not has_operands or os.path.exists(words[0]))
+        return words if given or vmcore is None else [vmcore, *words]
+    files = words[:2]
+    if has_operands:
+        files = list(takewhile(os.path.exists, files))
+    others = words[len(files) :]
+    if len(files) == 1 and vmlinux is not None:
+        files = [vmlinux, *files]
+    elif len(files) == 1 and vmcore is not None and command.vmlinux == "required":
+        files = [*files, vmcore]
+    elif not files and vmcore is not None:
+        files = [vmcore] if vmlinux is None else [vmlinux, vmcore]
+    else:
+        return words
+    return [*files, *others]
 
 
 def _take_files(

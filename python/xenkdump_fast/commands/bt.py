@@ -136,7 +136,10 @@ class Backtraces(NamedTuple):
     failure: str | None = None
 
     def text(self) -> Iterator[str]:
-        """The tasks as crash prints them, separated by empty lines."""
+        """The tasks as crash prints them, separated by empty lines; the domain unless it is 0."""
+        if self.domain != 0:
+            yield f"DOMAIN: {self.domain}"
+            yield ""
         for i, trace in enumerate(self.traces):
             if i:
                 yield ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..xen.host import XenHost
     from ..xen.stacks import PcpuTrace
 
-OPERANDS = Operands("PID|TASK", "a pid, or a task's address in hex")
+OPERANDS = Operands("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name")
 #: DOMID_IDLE, the domain of the idle vCPUs.
 _IDLE = 0x7FFF
 

@@ -1,5 +1,6 @@
 """``ps``: the tasks and their use of memory, in crash's columns."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypedDict
@@ -25,6 +26,15 @@ class Options(NamedTuple):
 
     #: Pids, addresses or command names; all tasks without any.
     operands: Sequence[str] = ()
+    #: Only tasks in this state, in crash's two letters.
+    state: str | None = None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``ps``."""
+    parser.add_argument(
+        "--state", type=str.upper, choices=states.LETTERS, help="only tasks in this state"
+    )
 
 
 class Process(NamedTuple):
@@ -62,6 +72,8 @@ def run(target: Domain, options: Options = Options()) -> "Processes":
         named, failure = select(target, all_tasks, options.operands)
         addresses = {task.address for task in named}
         chosen = [task for task in all_tasks if task.address in addresses]
+    if options.state is not None:
+        chosen = [task for task in chosen if states.letters(task, known) == options.state]
     kernel_threads = mm.kernel_threads(kernel, chosen, known)
     parents = _parents(kernel, chosen)
     processes = []

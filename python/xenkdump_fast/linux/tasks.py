@@ -184,11 +184,21 @@ def state_name(task: Task) -> str:
 
 
 def find(all_tasks: Sequence[Task], wanted: str) -> list[Task]:
-    """The tasks that ``wanted`` selects: a pid in decimal, an address in hex, or a name."""
+    """The tasks that ``wanted`` selects: a pid in decimal, an address in hex, or a name.
+
+    A name may be in brackets, as ``ps`` prints those of kernel threads. ``kworker`` stands for
+    every ``kworker/...`` unless a task has exactly that name.
+    """
     if wanted.isdecimal():
         pid = number(wanted)
         by_pid = [task for task in all_tasks if task.pid == pid]
         if by_pid:
             return by_pid
     address = number(wanted, 16)
-    return [task for task in all_tasks if task.address == address or task.comm == wanted]
+    names = {wanted}
+    if wanted.startswith("[") and wanted.endswith("]"):
+        names.add(wanted[1:-1])
+    found = [task for task in all_tasks if task.address == address or task.comm in names]
+    if found:
+        return found
+    return [task for task in all_tasks if "/" in task.comm and task.comm.split("/")[0] in names]

@@ -245,7 +245,8 @@ class Answers:
             assert again == status
             assert document.isascii()
             self.status[command], self.warnings[command] = status, errors
-            self.objects[command] = json.loads(document) if document else None
+            found = json.loads(document)
+            self.objects[command] = None if "error" in found else found
 
     def _run(self, argv: list[str]) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()

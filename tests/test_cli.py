@@ -1,7 +1,12 @@
 """Wrong arguments: one line that says what is wrong, and exit status 2."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from xenkdump_fast import session
 from xenkdump_fast.cli import main
 
 
@@ -40,8 +45,94 @@ def test_a_closed_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["notes", "/nonexistent"]) == 3
 
 
-def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["--version"])
+        main([option])
     assert stopped.value.code == 0
     assert capsys.readouterr().out.startswith("xkdump ")
+
+
+@pytest.mark.parametrize("topic", [[], ["bt"], ["sample"]])
+def test_help(topic: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for arguments in (["help", *topic], [*topic, "--help"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert shown[0].startswith(f"usage: xkdump {' '.join(topic)}")
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments"),
+    [
+        ("VMLINUX VMCORE", "bt"),
+        ("VMLINUX VMCORE", "bt 1340"),
+        ("VMLINUX VMCORE", "bt vmcore"),
+        ("VMLINUX VMCORE", "bt vmlinux vmcore 1340"),
+        ("VMLINUX VMCORE", "vtop linux_banner"),
+        ("VMLINUX VMCORE", "sys --domain 1"),
+        ("VMLINUX VMCORE", "check"),
+        ("VMLINUX VMCORE", "notes"),
+        ("VMLINUX VMCORE", "sys --hypervisor"),
+        ("VMLINUX", "bt vmcore 1340"),
+        ("VMLINUX", "sys vmcore"),
+        ("VMCORE", "bt vmlinux 1340"),
+        ("VMCORE", "ps vmlinux"),
+        ("VMCORE", "check"),
+        ("VMCORE", "domains"),
+    ],
+)
+def test_files_of_the_environment(
+    variables: str,
+    arguments: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["sample", str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
+    for name in variables.split():
+        monkeypatch.setenv(f"XKDUMP_{name}", name.lower())
+    capsys.readouterr()
+    assert main(arguments.split()) == 0
+    assert capsys.readouterr().out
+
+
+def test_missing_files_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XKDUMP_VMCORE", str(tmp_path / "absent"))
+    assert main(["notes"]) == 3
+    monkeypatch.setenv("XKDUMP_VMCORE", "")
+    with pytest.raises(SystemExit):
+        main(["notes"])
+    assert "required: VMCORE" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["ps"], ["ps", "--json"], ["bt", "--all"]])
+def test_a_full_disk(arguments: list[str], tmp_path: Path) -> None:
+    assert main(["sample", str(tmp_path)]) == 0
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "xenkdump_fast", *arguments, "vmlinux", "vmcore"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 74
+    assert done.stderr == "xkdump: cannot write to stdout: No space left on device\n"
+
+
+def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def open_(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "open", open_)
+    assert main(["notes", "vmcore"]) == 130
+    assert capsys.readouterr() == ("", "")

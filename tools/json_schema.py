@@ -56,10 +56,17 @@ def schema() -> dict[str, Any]:
             "command": {"enum": list(named)},
             "dump": {"type": ["string", "null"]},
             "warnings": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            "failure": {"type": "string"},
+            "error": {"type": "string"},
+            "status": {"type": "integer", "minimum": 1},
         },
+        "dependentRequired": {"error": ["status"], "status": ["error"]},
         "allOf": [
             {
-                "if": {"properties": {"command": {"const": name}}},
+                "if": {
+                    "properties": {"command": {"const": name}},
+                    "not": {"required": ["error"]},
+                },
                 "then": {"$ref": f"#/$defs/{name.replace(' --', '-')}"},
             }
             for name in named

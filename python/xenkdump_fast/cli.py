@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from importlib import import_module
+from itertools import takewhile
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +20,7 @@ from .output.escape import printable
 
 if TYPE_CHECKING:
     from .session import Dump
+    from .xen.host import XenHost
 
 
 class ExitStatus(IntEnum):
@@ -32,11 +34,19 @@ class ExitStatus(IntEnum):
     BROKEN = 3
     #: A bug in xkdump (EX_SOFTWARE of sysexits.h).
     BUG = 70
+    #: The output cannot be written (EX_IOERR).
+    OUTPUT = 74
+    #: Ctrl-C: 128 and the number of SIGINT, as shells report it.
+    INTERRUPTED = 130
 
 
+#: Environment variables that name the files.
+_VMLINUX, _VMCORE = "XKDUMP_VMLINUX", "XKDUMP_VMCORE"
+_FILES = f"The environment variables {_VMLINUX} and {_VMCORE} name files that are not given."
 _STATUSES = (
     "Exit status: 0 success, 1 the dump does not hold what was asked for, 2 wrong usage, 3 the "
-    "file is not a dump or is damaged beyond use, 70 a bug in xkdump."
+    "file is not a dump or is damaged beyond use, 70 a bug in xkdump, 74 the output cannot be "
+    "written, 130 interrupted."
 )
 
 
@@ -46,46 +56,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     # numpy's OpenBLAS, which is never used, allocates memory for each CPU when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        return _main(argv)
+    except BrokenPipeError:
+        # The reader of our output is gone: not an error, but nothing more can be written.
+        _discard_output()
+        return ExitStatus.OK
+    except writer.WriteError as error:
+        _discard_output()
+        writer.error(error)
+        return ExitStatus.OUTPUT
+    except KeyboardInterrupt:
+        return ExitStatus.INTERRUPTED
+
+
+def _main(argv: Sequence[str]) -> int:
+    if argv and argv[0] == "help":
+        argv = [*argv[1:2], "--help"]
     if not argv or argv[0] not in COMMANDS:
         _overview().parse_args(argv)
         return ExitStatus.USAGE
     command = COMMANDS[argv[0]]
     # Only the command's own module is loaded: every module and every parser costs milliseconds.
     module = import_module(f".commands.{command.name}", __package__)
-    options = _parse(command, module, argv[1:])
+    job = Job(command, module, _parse(command, module, argv[1:]))
     try:
         with progress_line.shown(command.name):
-            failure = _run(command, module, options)
-    except BrokenPipeError:
-        # The reader of our output is gone: not an error, but nothing more can be written.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            failure = job.run()
     except UsageError as error:
-        return _fail(error, ExitStatus.USAGE)
+        return job.fail(error, ExitStatus.USAGE)
     except AbsentError as error:
-        return _fail(error, ExitStatus.ABSENT)
+        return job.fail(error, ExitStatus.ABSENT)
     except DumpError as error:
-        return _fail(error, ExitStatus.BROKEN)
+        return job.fail(error, ExitStatus.BROKEN)
     except MemoryError as error:
         if isolation.strict:  # a fault injected into a dump must not exhaust memory
             raise
-        return _fail(f"out of memory: {error}".removesuffix(": "), ExitStatus.BROKEN)
+        return job.fail(f"out of memory: {error}".removesuffix(": "), ExitStatus.BROKEN)
+    except (BrokenPipeError, writer.WriteError):
+        raise
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        return _fail(f"{where}{error.strerror or error}", ExitStatus.BROKEN)
-    except Exception:
+        return job.fail(f"{where}{error.strerror or error}", ExitStatus.BROKEN)
+    except Exception as error:
         if isolation.strict:
             raise
         writer.bug()
-        return ExitStatus.BUG
-    else:
-        if failure is not None:
-            return _fail(failure, ExitStatus.ABSENT)
+        return job.fail(f"{type(error).__name__}: {error}", ExitStatus.BUG)
+    if failure is not None:
+        writer.error(failure)
+        return ExitStatus.ABSENT
     return ExitStatus.OK
 
 
-def _fail(error: object, status: ExitStatus) -> int:
-    writer.error(error)
-    return status
+def _discard_output() -> None:
+    """Lets the flush at the end of the process succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prepare_streams() -> None:
@@ -116,10 +142,11 @@ def _overview() -> argparse.ArgumentParser:
         description="Reads Xen and Linux kernel crash dumps, and any domain in them.",
         epilog=_STATUSES,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("-V", "--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS.values():
         commands.add_parser(command.name, help=command.summary)
+    commands.add_parser("help", help="the options of a command: xkdump help COMMAND")
     return parser
 
 
@@ -145,7 +172,7 @@ def _parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argpars
         prog=f"xkdump {command.name}",
         usage="\n       ".join(usage),
         description=command.summary,
-        epilog=_STATUSES,
+        epilog=_STATUSES if command.target == "none" else f"{_FILES} {_STATUSES}",
     )
     named = " ".join([*files, *more])
     what = "the dump" if files else ""
@@ -158,6 +185,7 @@ def _parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argpars
     if hasattr(module, "add_options"):
         module.add_options(parser)
     options = parser.parse_intermixed_args(argv)
+    options.words = _with_environment(command, options, has_operands=operands is not None)
     words = _take_files(parser, command, options)
     options.operands = words
     taken = 0 if operands is None else 1 if operands.arity == "1" else len(words)
@@ -188,6 +216,35 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
         add("--p2m-source", metavar="SOURCE", help="force one: list, linear or cr3")
         add("--force", action="store_true", help="accept a vmlinux of another build")
     add("--json", action="store_true", help="one JSON object instead of text")
+
+
+def _with_environment(
+    command: Command, options: argparse.Namespace, *, has_operands: bool
+) -> list[str]:
+    """``options.words`` with the files that the environment names in place of absent ones.
+
+    If operands may follow, words that name no file are operands.
+    """
+    words: list[str] = options.words
+    vmlinux, vmcore = (os.environ.get(name) or None for name in (_VMLINUX, _VMCORE))
+    if command.target == "none":
+        return words
+    if command.vmlinux == "no" or getattr(options, "hypervisor", False):
+        given = bool(words) and (not has_operands or os.path.exists(words[0]))
+        return words if given or vmcore is None else [vmcore, *words]
+    files = words[:2]
+    if has_operands:
+        files = list(takewhile(os.path.exists, files))
+    others = words[len(files) :]
+    if len(files) == 1 and vmlinux is not None:
+        files = [vmlinux, *files]
+    elif len(files) == 1 and vmcore is not None and command.vmlinux == "required":
+        files = [*files, vmcore]
+    elif not files and vmcore is not None:
+        files = [vmcore] if vmlinux is None else [vmlinux, vmcore]
+    else:
+        return words
+    return [*files, *others]
 
 
 def _take_files(
@@ -231,60 +288,79 @@ def _check_values(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error(str(error))
 
 
-# Targets
+class Job:
+    """One command that is run: opens the target, queries it, writes the result or the error."""
 
+    def __init__(self, command: Command, module: ModuleType, options: argparse.Namespace) -> None:
+        self._command = command
+        self._module = module
+        self._options = options
+        #: The command's name in JSON.
+        self._name = command.name
+        if options.hypervisor:
+            self._name += " --hypervisor"
+        #: The warnings of what has been opened so far.
+        self._warnings: Callable[[], Iterable[str]] = tuple
+        self._writes = False
 
-def _run(command: Command, module: ModuleType, options: argparse.Namespace) -> str | None:
-    """Opens the target, runs the command on it, writes the result; returns why it failed, if so."""
-    asked = module.Options(**{name: getattr(options, name) for name in module.Options._fields})
-    if command.target == "none":
-        return _write(command.name, options, module.run(None, asked), tuple)
-    from . import session
+    def run(self) -> str | None:
+        """Writes the result; returns why it is incomplete, if so."""
+        names = self._module.Options._fields
+        options = self._module.Options(**{name: getattr(self._options, name) for name in names})
+        result: Result = self._module.run(self._open(), options)
+        failure: str | None = getattr(result, "failure", None)
 
-    dump = session.open(options.vmcore)
-    with writer.warnings_on_error(lambda: dump.warnings):
-        target, name, warnings = _open_target(command, dump, options)
-    with writer.warnings_on_error(warnings):
-        result = module.run(target, asked)
-    return _write(name, options, result, warnings)
+        def warnings() -> list[str]:
+            return [*self._warnings(), *getattr(result, "warnings", ())]
 
+        self._writes = True
+        if self._options.json:
+            body = {**result.json(), **({} if failure is None else {"failure": failure})}
+            writer.write_json(self._name, self._options.vmcore, body, warnings)
+        else:
+            writer.write_text(result.text(), warnings)
+        return failure
 
-def _open_target(
-    command: Command, dump: "Dump", options: argparse.Namespace
-) -> tuple[Any, str, Callable[[], Iterable[str]]]:
-    """What the command is run on, the command's name in JSON, and the target's warnings."""
-    if options.hypervisor:
-        xen = dump.xen(options.xen_syms, force=options.force)
+    def fail(self, error: object, status: ExitStatus) -> int:
+        """Reports an error, after the warnings: they may explain it."""
+        if self._options.json and not self._writes:
+            body = {"error": str(error), "status": int(status)}
+            writer.write_json(self._name, self._options.vmcore, body, self._warnings)
+        else:
+            writer.warn(self._warnings())
+        if status != ExitStatus.BUG:
+            writer.error(error)
+        return status
+
+    def _open(self) -> Any:
+        """What the command is run on."""
+        command, options = self._command, self._options
+        if command.target == "none":
+            return None
+        from . import session
+
+        dump: Dump = session.open(options.vmcore)
+        self._warnings = lambda: dump.warnings
+        if options.hypervisor:
+            return self._open_xen(dump)
+        if command.target == "dump":
+            return dump
+        domain = dump.domain(
+            options.domain,
+            options.vmlinux,
+            p2m_source=options.p2m_source,
+            force=options.force,
+            unwind=getattr(options, "unwind", None),
+        )
+        self._warnings = lambda: domain.warnings
+        return domain
+
+    def _open_xen(self, dump: "Dump") -> "XenHost":
+        xen = dump.xen(self._options.xen_syms, force=self._options.force)
         if xen.symbols is None:
             xen.warnings.append(
                 "without xen-syms there are no names of Xen's functions and variables: its "
                 "stacks, clock rate and memory size are incomplete"
             )
-        return xen, f"{command.name} --hypervisor", lambda: [*dump.warnings, *xen.warnings]
-    if command.target == "dump":
-        return dump, command.name, lambda: dump.warnings
-    domain = dump.domain(
-        options.domain,
-        options.vmlinux,
-        p2m_source=options.p2m_source,
-        force=options.force,
-        unwind=getattr(options, "unwind", None),
-    )
-    return domain, command.name, lambda: domain.warnings
-
-
-def _write(
-    name: str,
-    options: argparse.Namespace,
-    result: Result,
-    target_warnings: Callable[[], Iterable[str]],
-) -> str | None:
-    def warnings() -> list[str]:
-        return [*target_warnings(), *getattr(result, "warnings", ())]
-
-    if options.json:
-        writer.write_json(name, options.vmcore, result.json(), warnings)
-    else:
-        writer.write_text(result.text(), warnings)
-    failure: str | None = getattr(result, "failure", None)
-    return failure
+        self._warnings = lambda: [*dump.warnings, *xen.warnings]
+        return xen

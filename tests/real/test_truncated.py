@@ -71,7 +71,7 @@ def read(vmlinux: str, vmcore: str) -> tuple[int, dict[int, Any], list[str]]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = cli.main(["bt", "--all", "--json", vmlinux, vmcore])
-    tasks = json.loads(out.getvalue())["tasks"] if out.getvalue() else []
+    tasks = json.loads(out.getvalue()).get("tasks", [])
     return status, {int(task["task"], 16): task for task in tasks}, err.getvalue().splitlines()
 
 

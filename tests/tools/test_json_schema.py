@@ -76,18 +76,40 @@ def test_every_command(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[
             vmlinux=made.vmlinux, vmcore=made.vmcore, folder=tmp_path / "second"
         ).split()
         status = cli.main([*words, "--json"])
-        found = capsys.readouterr()
-        if status != 0:
-            # What of Xen a synthetic dump does not have.
-            assert (status, found.out) == (1, ""), command
-            continue
-        printed = json.loads(found.out)
+        printed = json.loads(capsys.readouterr().out)
         errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(printed)]
         assert errors == [], command
+        if status != 0:
+            # What of Xen a synthetic dump does not have.
+            assert (status, printed["status"]) == (1, 1), command
+            continue
         seen.add(printed["command"])
     assert {"sys", "bt", "ps", "log", "mod", "vtop", "check", "notes", "sample"} <= seen
     if kind == "modern":
         assert {"domains", "vcpus"} <= seen
+
+
+def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = write_dump(tmp_path / "dump", "modern")
+    files = [str(made.vmlinux), str(made.vmcore)]
+    validator = Draft202012Validator(closed(SCHEMA))
+    for status, arguments in (
+        (1, ["bt", *files, "99999"]),
+        (2, ["bt", "-a", *files, "1"]),
+        (3, ["bt", files[0], "/nonexistent"]),
+        (3, ["notes", files[0] + "x"]),
+    ):
+        assert cli.main([*arguments, "--json"]) == status
+        found = capsys.readouterr()
+        printed = json.loads(found.out)
+        assert list(validator.iter_errors(printed)) == []
+        assert printed["status"] == status
+        assert f"xkdump: {printed['error']}\n" in found.err
+    assert cli.main(["ps", *files, "1", "99999", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert list(validator.iter_errors(printed)) == []
+    assert [task["pid"] for task in printed["tasks"]] == [1]
+    assert printed["failure"].endswith("has no task 99999")
 
 
 def test_the_schema_itself() -> None:

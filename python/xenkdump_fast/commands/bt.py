@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, overload
 
 from .._native import AbsentError
-from ..linux import panic, tasks
+from ..linux import panic
 from ..linux.backtrace import Trace
 from ..output.escape import visible
 from ..output.frames import (
@@ -21,13 +21,14 @@ from ..output.lazy import Lazy
 from ..output.registers import exception_frame
 from ..session import Domain
 from . import unwinding
-from .contract import Operands
+from .contract import Operands, UsageError
+from .selection import Selection, select
 
 if TYPE_CHECKING:
     from ..xen.host import XenHost
     from ..xen.stacks import PcpuTrace
 
-OPERANDS = Operands("PID|TASK", "a pid, or a task's address in hex")
+OPERANDS = Operands("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name")
 #: DOMID_IDLE, the domain of the idle vCPUs.
 _IDLE = 0x7FFF
 
@@ -64,14 +65,17 @@ def run(target: "XenHost", options: Options = ...) -> "XenBacktraces": ...
 def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces | XenBacktraces":
     """The backtraces of the chosen tasks, by default the panicking one; in Xen of every pCPU.
 
-    AbsentError if a chosen task does not exist, or if no task can be read.
+    AbsentError if no chosen task exists, or if no task can be read.
     """
     if not isinstance(target, Domain):
         from ..xen import stacks
 
         return XenBacktraces(target.word, stacks.traces(target, options.unwind))
+    if options.operands and (options.active or options.all):
+        option = "--all" if options.all else "-a/--active"
+        raise UsageError(f"argument {option}: not allowed with a pid or a task")
     kernel = target.kernel
-    chosen = _chosen(target, options)
+    chosen, failure = _chosen(target, options)
     if not chosen:
         whose = "no task" if options.all else "no task that a CPU was running"
         raise AbsentError(f"{target.dump.path}: domain {target.id}: {whose} can be read")
@@ -82,28 +86,21 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
         problem=lambda task: f"task {task.pid} at {task.address:#x} has no backtrace",
         warn=kernel.warn,
     )
-    return Backtraces(target.id, kernel.word, traces)
+    return Backtraces(target.id, kernel.word, traces, failure)
 
 
-def _chosen(domain: Domain, options: Options) -> list[tasks.Task]:
+def _chosen(domain: Domain, options: Options) -> Selection:
     kernel = domain.kernel
     if options.operands:
-        all_tasks = kernel.tasks()
-        named: dict[int, tasks.Task] = {}
-        for name in options.operands:
-            found = tasks.find(all_tasks, name)
-            if not found:
-                raise AbsentError(f"{domain.dump.path}: domain {domain.id} has no task {name}")
-            named.update((task.address, task) for task in found)
-        return list(named.values())
+        return select(domain, kernel.tasks(), options.operands)
     if options.all:
-        return kernel.tasks()
+        return Selection(kernel.tasks(), None)
     if not options.active:
         panic_task = panic.task(kernel)
         if panic_task is not None:
-            return [panic_task]
+            return Selection([panic_task], None)
         kernel.warn("no CPU's stack shows a panic: the active tasks follow")
-    return [kernel.active[cpu] for cpu in sorted(kernel.active)]
+    return Selection([kernel.active[cpu] for cpu in sorted(kernel.active)], None)
 
 
 class TaskJson(TypedDict):
@@ -135,9 +132,14 @@ class Backtraces(NamedTuple):
     word: int
     #: Unwound on demand.
     traces: Sequence[Trace]
+    #: Which operands name no task.
+    failure: str | None = None
 
     def text(self) -> Iterator[str]:
-        """The tasks as crash prints them, separated by empty lines."""
+        """The tasks as crash prints them, separated by empty lines; the domain unless it is 0."""
+        if self.domain != 0:
+            yield f"DOMAIN: {self.domain}"
+            yield ""
         for i, trace in enumerate(self.traces):
             if i:
                 yield ""

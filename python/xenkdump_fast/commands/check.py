@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
-from .._native import P2M, AbsentError, Image, P2MComparison
+from .._native import P2M, AbsentError, P2MComparison
 from ..limits import MAX_LISTED_DISAGREEMENTS, MAX_LISTED_SOURCES
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..session import DumpFile
+from ..session.formats import open_image
 from ..session.locator import Locator
 from ..session.platform import platform_of
 from ..xen import m2p
@@ -54,7 +55,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
     if platform.identity:
         what = "a translated guest" if target.is_dump_core else "not the dump of a Xen host"
         raise AbsentError(f"{target.path}: domain {number} has no P2M: {what}")
-    image = None if options.vmlinux is None else Image(options.vmlinux)
+    image = None if options.vmlinux is None else open_image(options.vmlinux)
     offered: list[Offered] = []
     usable: dict[str, P2M] = {}
     for candidate in Locator(platform, image).candidates():

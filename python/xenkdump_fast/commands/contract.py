@@ -17,7 +17,7 @@ class Result(Protocol):
     """The result of a command.
 
     A result may also have ``warnings``, printed after those of the target, and ``failure``: why the
-    exit status is 1 although there is something to print.
+    exit status is 1 although there is something to print. In JSON it is a member of the object.
     """
 
     def text(self) -> Iterator[str]:

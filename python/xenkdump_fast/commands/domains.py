@@ -32,12 +32,15 @@ class Options(NamedTuple):
     all: bool = False
     #: Path of Xen's symbols; not needed.
     xen_syms: str | None = None
+    #: Accepts Xen's symbols of another build.
+    force: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``domains``."""
     parser.add_argument("--all", action="store_true", help="Xen's own domains too")
     parser.add_argument("--xen-syms", metavar="XEN-SYMS", help="Xen's symbols, not needed")
+    parser.add_argument("--force", action="store_true", help="accept a xen-syms of another build")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Domains":
     if target.is_dump_core:
         domain = CoreDomain(target.native)
         return Domains([_row(domain, [])], None, domain.warnings)
-    xen = target.xen(options.xen_syms)
+    xen = target.xen(options.xen_syms, force=options.force)
     rows: list[DomainRow] = []
     hints: list[int] = []
     for host_domain in each(xen.domains(all=options.all), "domain"):

@@ -1,20 +1,57 @@
 """``log``: the kernel's log, or Xen's console."""
 
+import argparse
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict, overload
 
-from ..linux import printk
+from ..linux import clock, printk
 from ..linux.printk.message import Lines, LogLine
 from ..output.json_types import Count, Stream
+from ..parsing import number
 from ..session import Domain
+from .contract import UsageError
 
 if TYPE_CHECKING:
     from ..xen.console import Console
     from ..xen.host import XenHost
 
 
+#: Names of levels (include/linux/kern_levels.h), from 0 up, as dmesg has them.
+_LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+
+
 class Options(NamedTuple):
-    """``log`` has no options."""
+    """The messages to print, and their times."""
+
+    #: Only messages of this level or a more severe one, and those whose level is lost.
+    level: int | None = None
+    #: Only the last messages.
+    last: int | None = None
+    #: Dates in place of seconds since boot.
+    dates: bool = False
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``log``."""
+    add = parser.add_argument
+    add("--level", type=_level, help="only messages as severe as this: emerg to debug, or 0 to 7")
+    add("-n", type=_count, dest="last", metavar="N", help="only the last N messages")
+    add("-T", action="store_true", dest="dates", help="dates in place of seconds since boot")
+
+
+def _level(text: str) -> int:
+    level = _LEVELS.index(text) if text in _LEVELS else number(text)
+    if level is None or not 0 <= level < len(_LEVELS):
+        raise argparse.ArgumentTypeError(f"{text!r}; available: {', '.join(_LEVELS)}, or 0 to 7")
+    return level
+
+
+def _count(text: str) -> int:
+    count = number(text)
+    if count is None or count < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of messages")
+    return count
 
 
 @overload
@@ -26,12 +63,28 @@ def run(target: "XenHost", options: Options = ...) -> "XenLog": ...
 
 
 def run(target: "Domain | XenHost", options: Options = Options()) -> "Log | XenLog":
-    """Reads the messages; AbsentError if there is no log."""
+    """Reads the messages; AbsentError if there is no log, or no date for ``dates``."""
     if isinstance(target, Domain):
-        return Log(target.id, printk.lines(target.kernel))
+        kernel = target.kernel
+        booted = clock.date(kernel) - clock.uptime(kernel) if options.dates else None
+        return Log(target.id, _selected(printk.lines(kernel), options), booted)
+    if options != Options():
+        raise UsageError("--level, -n and -T are not available with --hypervisor")
     from ..xen import console
 
     return XenLog(console.read(target))
+
+
+def _selected(lines: Lines, options: Options) -> Lines:
+    """The messages that the options ask for."""
+    level, last = options.level, options.last
+    found = lines
+    if level is not None:
+        found = Lines(lambda: (line for line in lines if line.level is None or line.level <= level))
+    if last is None:
+        return found
+    first = max(0, sum(1 for _ in found) - last)
+    return Lines(lambda: islice(found, first, None))
 
 
 class LineJson(TypedDict):
@@ -57,21 +110,28 @@ class Log(NamedTuple):
 
     domain: int
     lines: Lines
+    #: When it was booted, in seconds since 1970, for dates in the text.
+    booted: int | None = None
 
     def text(self) -> Iterator[str]:
         """The messages as crash prints them; continuation lines are indented."""
-        return (part for line in self.lines for part in _message(line))
+        return (part for line in self.lines for part in _message(line, self.booted))
 
     def json(self) -> JSON:
         """The domain and its messages."""
         return {"domain": self.domain, "lines": map(_line_json, self.lines)}
 
 
-def _message(line: LogLine) -> Iterator[str]:
+def _message(line: LogLine, booted: int | None) -> Iterator[str]:
     if line.text == "":
         yield ""  # without a time, as in crash
         return
-    prefix = "" if line.time is None else f"[{time(line.time)}] "
+    prefix = ""
+    if line.time is not None:
+        when = time(line.time)
+        if booted is not None:
+            when = clock.date_text(min(booted + line.time // 10**9, clock.LAST_SECOND))
+        prefix = f"[{when}] "
     first, *others = line.text.split("\n")
     yield prefix + first
     for other in others:

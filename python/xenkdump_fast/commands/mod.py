@@ -1,6 +1,6 @@
 """``mod``: the loaded modules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypedDict
 
 from ..linux import modules
@@ -17,7 +17,8 @@ def run(target: Domain, options: Options = Options()) -> "Modules":
     """Reads the list of modules."""
     kernel = target.kernel
     found = sorted(modules.modules(kernel), key=lambda module: module.base)
-    return Modules(target.id, kernel.word, kernel.has("module.mem"), found)
+    warnings = () if found else (f"domain {target.id}: no module is loaded",)
+    return Modules(target.id, kernel.word, kernel.has("module.mem"), found, warnings)
 
 
 class ModuleJson(TypedDict):
@@ -46,6 +47,7 @@ class Modules(NamedTuple):
     split: bool
     #: By address.
     modules: list[modules.Module]
+    warnings: Sequence[str] = ()
 
     def text(self) -> Iterator[str]:
         """A heading, then a line per module; nothing if none is loaded."""

@@ -1,5 +1,6 @@
 """``ps``: the tasks and their use of memory, in crash's columns."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypedDict
@@ -14,6 +15,7 @@ from ..output.json_types import Count, Hex
 from ..progress import each
 from ..session import Domain
 from .contract import Operands
+from .selection import select
 
 PAGE = 4096
 OPERANDS = Operands("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name")
@@ -24,6 +26,15 @@ class Options(NamedTuple):
 
     #: Pids, addresses or command names; all tasks without any.
     operands: Sequence[str] = ()
+    #: Only tasks in this state, in crash's two letters.
+    state: str | None = None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``ps``."""
+    parser.add_argument(
+        "--state", type=str.upper, choices=states.LETTERS, help="only tasks in this state"
+    )
 
 
 class Process(NamedTuple):
@@ -44,7 +55,7 @@ class Process(NamedTuple):
 
 
 def run(target: Domain, options: Options = Options()) -> "Processes":
-    """Lists tasks; AbsentError if a requested one does not exist or none can be read."""
+    """Lists tasks; AbsentError if no requested one exists or none can be read."""
     kernel = target.kernel
     all_tasks = tasks.tasks(kernel)
     if not all_tasks:
@@ -56,15 +67,13 @@ def run(target: Domain, options: Options = Options()) -> "Processes":
         kernel.warn(f"%MEM is not known: {error}")
         pages = 0
     known = states.of(kernel)
-    chosen = all_tasks
+    chosen, failure = all_tasks, None
     if options.operands:
-        found: dict[int, tasks.Task] = {}
-        for name in options.operands:
-            named = tasks.find(all_tasks, name)
-            if not named:
-                raise AbsentError(f"{target.dump.path}: domain {target.id} has no task {name}")
-            found.update((task.address, task) for task in named)
-        chosen = [task for task in all_tasks if task.address in found]
+        named, failure = select(target, all_tasks, options.operands)
+        addresses = {task.address for task in named}
+        chosen = [task for task in all_tasks if task.address in addresses]
+    if options.state is not None:
+        chosen = [task for task in chosen if states.letters(task, known) == options.state]
     kernel_threads = mm.kernel_threads(kernel, chosen, known)
     parents = _parents(kernel, chosen)
     processes = []
@@ -84,7 +93,7 @@ def run(target: Domain, options: Options = Options()) -> "Processes":
                 percent=memory.resident * 100 / pages if memory and pages else 0.0,
             )
             processes.append(process)
-    return Processes(target.id, kernel.word, processes)
+    return Processes(target.id, kernel.word, processes, failure)
 
 
 def _parents(kernel: Kernel, chosen: Sequence[tasks.Task]) -> dict[int, int]:
@@ -130,6 +139,8 @@ class Processes(NamedTuple):
     domain: int
     word: int
     processes: list[Process]
+    #: Which operands name no task.
+    failure: str | None = None
 
     def text(self) -> Iterator[str]:
         """A heading, then a line per task as crash prints it."""

@@ -37,6 +37,7 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "System | X
             kernel=os.path.basename(target.kernel.image.path),
             dump=os.path.basename(target.dump.path),
             domain=target.id,
+            is_xen=target.dump.is_xen_host,
             p2m_source=None if target.p2m is None else target.p2m.source,
             header=header.read(target.kernel),
         )
@@ -79,11 +80,13 @@ class System(NamedTuple):
     kernel: str
     dump: str
     domain: int
+    #: Whether the dump has several domains.
+    is_xen: bool
     p2m_source: str | None
     header: header.Header
 
     def text(self) -> Iterator[str]:
-        """One line per field, the labels right-aligned as in crash."""
+        """One line per field, the labels right-aligned as in crash, and the domain under Xen."""
         return _aligned(_rows(self))
 
     def json(self) -> JSON:
@@ -121,6 +124,8 @@ def _rows(result: System) -> Iterator[tuple[str, str]]:
     tainted = "  [TAINTED]" if header.tainted else ""
     yield "KERNEL", result.kernel + tainted
     yield "DUMPFILE", result.dump
+    if result.is_xen:
+        yield "DOMAIN", str(result.domain)
     yield "CPUS", f"{header.cpus}" + (f" [OFFLINE: {header.offline}]" if header.offline else "")
     yield "DATE", _UNKNOWN if header.date is None else date_text(header.date)
     yield "UPTIME", _UNKNOWN if header.uptime is None else uptime(header.uptime)

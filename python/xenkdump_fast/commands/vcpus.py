@@ -13,6 +13,7 @@ from ..output.frames import registers_json
 from ..output.json_types import Count, Hex, Registers
 from ..output.table import table
 from ..session import DumpFile
+from ..session.formats import open_image
 from ..xen.domain import CoreDomain, XenDomain
 from ..xen.vcpus import XenVcpu
 from . import domains
@@ -29,6 +30,8 @@ class Options(NamedTuple):
     all: bool = False
     #: Path of Xen's symbols; not needed.
     xen_syms: str | None = None
+    #: Accepts Xen's symbols of another build.
+    force: bool = False
     #: Paths of kernels; each gives symbols to the domains that run it.
     kernels: Sequence[str] = ()
 
@@ -60,27 +63,34 @@ class VcpuRow:
 
 def run(target: DumpFile, options: Options = Options()) -> "Vcpus":
     """Lists the vCPUs; AbsentError if the dump is not of a Xen host, or if none can be found."""
-    images = [Image(name) for name in options.kernels]
+    images = [open_image(name) for name in options.kernels]
     found: Sequence[XenDomain]
     warnings: list[str] = []
     if target.is_dump_core:
         found = [CoreDomain(target.native)]
     else:
-        xen = target.xen(options.xen_syms)
+        xen = target.xen(options.xen_syms, force=options.force)
         found = xen.domains(all=options.all)
         if not found:
             raise domains.none_found(xen)
         warnings += xen.warnings
     rows: list[VcpuRow] = []
+    used: set[str] = set()
     for domain in found:
         with isolated(f"vCPUs of domain {domain.id} are left out", warnings.append):
             number = None if isinstance(domain, CoreDomain) else domain.id
-            names = _symbols(domain, images)
+            image = _image(domain, images)
+            names = None if image is None else image.symbols()
+            if image is not None:
+                used.add(image.path)
             for vcpu in domain.vcpus:
                 symbol = _lookup(vcpu, names)
                 offset = None if symbol is None else (_pc(vcpu) or 0) - symbol.address
                 rows.append(VcpuRow(number, vcpu, symbol.name if symbol else None, offset))
         warnings += (f"domain {domain.id}: {text}" for text in domain.warnings)
+    for image in images:
+        if image.path not in used:
+            warnings.append(f"{image.path} is not the kernel of any domain: it names no symbols")
     return Vcpus(rows, warnings)
 
 
@@ -97,8 +107,8 @@ def _lookup(vcpu: XenVcpu, symbols: Symbols | None) -> Symbol | None:
     return symbols.lookup(pc) if pc >> 63 or 0xC000_0000 <= pc < 1 << 32 else None
 
 
-def _symbols(domain: XenDomain, images: Sequence[Image]) -> Symbols | None:
-    """The symbols of the image whose banner is in the domain's memory; PV kernels have no KASLR."""
+def _image(domain: XenDomain, images: Sequence[Image]) -> Image | None:
+    """The image whose banner is in the domain's memory; PV kernels have no KASLR."""
     for image in images:
         try:
             symbols = image.symbols()
@@ -111,7 +121,7 @@ def _symbols(domain: XenDomain, images: Sequence[Image]) -> Symbols | None:
             try:
                 banner = image.read(at, MAX_BANNER).partition(b"\0")[0]
                 if space.cstring(at, MAX_BANNER) == banner:
-                    return symbols
+                    return image
             except (AbsentError, MemoryFault):
                 continue
     return None

@@ -10,6 +10,7 @@ from ..output.json_types import Count, Hex
 from ..parsing import number
 from ..session import Domain
 from .contract import Operands
+from .selection import for_each
 
 PAGE = 4096
 OPERANDS = Operands("ADDRESS|SYMBOL", "a virtual address in hex, or a symbol", "+")
@@ -40,10 +41,13 @@ class Translation(NamedTuple):
 def run(target: Domain, options: Options = Options()) -> "Translations":
     """Walks the kernel's page tables for each operand.
 
-    AbsentError for an operand that is neither an address nor a symbol, or if no address is mapped.
+    AbsentError if no operand is an address or a symbol, or if no address is mapped.
     """
     kernel = target.kernel
-    found = [_translate(target, _address(kernel, name)) for name in options.operands]
+    found: list[Translation] = []
+    failure = for_each(
+        options.operands, lambda name: found.append(_translate(target, _address(kernel, name)))
+    )
     if found and all(translation.mapping is None for translation in found):
         first = found[0]
         raise AbsentError(f"{first.address:#x} is not mapped: {first.why}")
@@ -54,6 +58,7 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
         directory=first_symbol(kernel.symbols, "swapper"),
         is_xen=target.p2m is not None,
         translations=found,
+        failure=failure,
     )
 
 
@@ -122,6 +127,8 @@ class Translations(NamedTuple):
     #: Under Xen the page tables hold machine addresses.
     is_xen: bool
     translations: list[Translation]
+    #: Which operands are neither an address nor a symbol.
+    failure: str | None = None
 
     def text(self) -> Iterator[str]:
         """The addresses as crash prints them, separated by empty lines."""

@@ -20,6 +20,10 @@ _NAMES = {
 }
 
 
+#: The two letters of every state, as ``letters`` gives them.
+LETTERS = ("RU", "IN", "UN", "ID", "ZO", "ST", "TR", "DE", "PA", "WA", "NE", "??")
+
+
 class States(NamedTuple):
     """The bits of ``__state`` and ``exit_state``; 0 if the version has no such state."""
 

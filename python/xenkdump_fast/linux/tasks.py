@@ -1,6 +1,6 @@
 """Tasks and their states."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
@@ -186,12 +186,22 @@ def state_name(task: Task) -> str:
     return _STATES.get(task.state & 3 or task.state, f"{task.state:#x}")
 
 
-def find(all_tasks: list[Task], wanted: str) -> list[Task]:
-    """The tasks that ``wanted`` selects: a pid in decimal, an address in hex, or a name."""
+def find(all_tasks: Sequence[Task], wanted: str) -> list[Task]:
+    """The tasks that ``wanted`` selects: a pid in decimal, an address in hex, or a name.
+
+    A name may be in brackets, as ``ps`` prints those of kernel threads. ``kworker`` stands for
+    every ``kworker/...`` unless a task has exactly that name.
+    """
     if wanted.isdecimal():
         pid = number(wanted)
         by_pid = [task for task in all_tasks if task.pid == pid]
         if by_pid:
             return by_pid
     address = number(wanted, 16)
-    return [task for task in all_tasks if task.address == address or task.comm == wanted]
+    names = {wanted}
+    if wanted.startswith("[") and wanted.endswith("]"):
+        names.add(wanted[1:-1])
+    found = [task for task in all_tasks if task.address == address or task.comm in names]
+    if found:
+        return found
+    return [task for task in all_tasks if "/" in task.comm and task.comm.split("/")[0] in names]

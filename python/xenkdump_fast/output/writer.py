@@ -1,12 +1,11 @@
 """Writes results to stdout, and warnings and errors to stderr.
 
-Everything that a command prints goes through ``_write`` or, as JSON, is ASCII.
+Everything that a command prints goes through ``_lines`` or, as JSON, is ASCII.
 """
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import suppress
 
 from . import progress_line
 from .escape import printable
@@ -15,12 +14,15 @@ from .escape import printable
 Warnings = Callable[[], Iterable[str]]
 
 
+class WriteError(Exception):
+    """Stdout cannot be written."""
+
+
 def write_text(lines: Iterable[str], warnings: Warnings) -> None:
     """Writes lines, then the warnings: producing the lines may cause some."""
     progress_line.stop()
-    _write(sys.stdout, lines)
-    _warn(warnings())
-    sys.stdout.flush()
+    _print(_lines(lines))
+    warn(warnings())
 
 
 def write_json(
@@ -36,25 +38,14 @@ def write_json(
         found[:] = _deduplicated(warnings())
         return found
 
-    sys.stdout.writelines(document(command, dump, body, deduplicated))
-    _warn(found)
-    sys.stdout.flush()
-
-
-@contextmanager
-def warnings_on_error(warnings: Warnings) -> Iterator[None]:
-    """If the body fails, prints the warnings: they may explain the error."""
-    try:
-        yield
-    except Exception:
-        _warn(warnings())
-        raise
+    _print(document(command, dump, body, deduplicated))
+    warn(found)
 
 
 def error(text: object) -> None:
     """Prints an error message of one line."""
     progress_line.stop()
-    _write(sys.stderr, [f"xkdump: {text}"])
+    _complain([f"xkdump: {text}"])
 
 
 def bug() -> None:
@@ -62,7 +53,7 @@ def bug() -> None:
     import traceback
 
     progress_line.stop()
-    _write(sys.stderr, traceback.format_exc().splitlines())
+    _complain(traceback.format_exc().splitlines())
     error("this is a bug in xkdump")
 
 
@@ -75,11 +66,34 @@ def _deduplicated(warnings: Iterable[str]) -> list[str]:
     return found
 
 
-def _warn(warnings: Iterable[str]) -> None:
+def warn(warnings: Iterable[str]) -> None:
+    """Prints warnings, deduplicated."""
     progress_line.stop()
-    _write(sys.stderr, (f"xkdump: warning: {text}" for text in _deduplicated(warnings)))
+    _complain(f"xkdump: warning: {text}" for text in _deduplicated(warnings))
 
 
-def _write(stream: TextIO, lines: Iterable[str]) -> None:
-    """Writes escaped lines: line feeds within a line are escaped too."""
-    stream.writelines(f"{printable(line)}\n" for line in lines)
+def _print(pieces: Iterable[str]) -> None:
+    """Writes to stdout. Errors of what produces the pieces are passed on as they are."""
+    for piece in pieces:
+        _checked(sys.stdout.write, piece)
+    _checked(sys.stdout.flush)
+
+
+def _checked(call: Callable[..., object], *arguments: str) -> None:
+    try:
+        call(*arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WriteError(f"cannot write to stdout: {error.strerror or error}") from None
+
+
+def _complain(lines: Iterable[str]) -> None:
+    """Writes to stderr; there is nowhere to report that this fails."""
+    with suppress(OSError):
+        sys.stderr.writelines(_lines(lines))
+
+
+def _lines(lines: Iterable[str]) -> Iterator[str]:
+    """Escaped lines: line feeds within a line are escaped too."""
+    return (f"{printable(line)}\n" for line in lines)

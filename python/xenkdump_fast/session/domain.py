@@ -46,7 +46,10 @@ class Domain:
     def _find(self, locator: Locator, wanted: str | None) -> Location | None:
         """Sets the P2M to the first that works, and finds the kernel with it."""
         if self._platform.identity and wanted is None:
-            return locator.locate(None)
+            try:
+                return locator.locate(None)
+            except AbsentError as error:
+                raise self._not_found(locator.image, [str(error)]) from None
         problems: list[str] = []
         for candidate in locator.candidates(wanted):
             if candidate.p2m is not None:
@@ -78,13 +81,17 @@ class Domain:
         return location
 
     def _not_found(self, image: Image | None, problems: list[str]) -> AbsentError:
-        release = self._platform.release()
-        if image is None or release is None:
-            return AbsentError(f"{self.dump.path}: domain {self.id}: {'; '.join(problems)}")
-        return MismatchError(
-            f"{image.path} (build id {image.build_id or 'unknown'}) is not the kernel of the dump, "
-            f"whose domain {self.id} runs {release}"
-        )
+        reason = "; ".join(problems)
+        build = None if image is None else self._platform.build()
+        if image is None or build is None:
+            return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}")
+        own = build_id.Build.of(image)
+        if own.differs(build):
+            return MismatchError(
+                f"{image.path} is not the kernel of the dump: it is {own}, the dump's domain "
+                f"{self.id} runs {build}"
+            )
+        return AbsentError(f"{self.dump.path}: domain {self.id}, which runs {build}: {reason}")
 
     def _identify(self, image: Image, kernel: Linux, force: bool) -> None:
         different = build_id.mismatch(image, kernel.location, kernel.virtual)

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Sequence
 
-from .._native import Image
 from .domain import Domain
 from .dump_file import DumpFile
+from .formats import open_image
 from .platform import platform_of
 
 
@@ -39,5 +39,5 @@ class Dump(DumpFile):
         vmlinux is of another build, DumpError or OSError if it cannot be used.
         """
         platform = platform_of(self, number)
-        image = None if vmlinux is None else Image(vmlinux)
+        image = None if vmlinux is None else open_image(os.fspath(vmlinux))
         return Domain(number, platform, image, p2m_source, force, unwind)

@@ -9,6 +9,7 @@ from .._native import AddressSpace, Note
 from .._native import Dump as NativeDump
 from ..diagnostics import Warnings
 from ..linux.boot import vmcoreinfo
+from . import formats
 
 if TYPE_CHECKING:
     from ..xen.host import XenHost
@@ -23,7 +24,8 @@ class DumpFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         #: Path of the file.
         self.path: str = os.fspath(path)
-        self.native = NativeDump(self.path)
+        with formats.explained(self.path, "dump"):
+            self.native = NativeDump(self.path)
         #: Every ELF note, in file order.
         self.notes: list[Note] = self.native.notes
         self._warnings = Warnings()
@@ -62,7 +64,11 @@ class DumpFile:
         """
         from ..xen.host import XenHost, XenSymbols
 
-        symbols = None if xen_syms is None else XenSymbols.open(os.fspath(xen_syms))
+        if xen_syms is None:
+            return XenHost(self.native, None, force=force)
+        path = os.fspath(xen_syms)
+        with formats.explained(path, "xen-syms"):
+            symbols = XenSymbols.open(path)
         return XenHost(self.native, symbols, force=force)
 
     @cached_property

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .._native import P2M, AbsentError, Image
+from ..linux.boot.build_id import Build
 from ..linux.boot.locate import Root, Roots
 from ..linux.cpus import VcpuContext
 from ..xen import p2m_sources
@@ -40,8 +41,8 @@ class Platform:
         """The registers of its CPUs."""
         return []
 
-    def release(self) -> str | None:
-        """The release and version of its kernel, known without a vmlinux."""
+    def build(self) -> Build | None:
+        """The build of its kernel, as far as it is known without a vmlinux."""
         return None
 
 
@@ -68,10 +69,10 @@ class Bare(Platform):
             for i, fields in enumerate(statuses)
         ]
 
-    def release(self) -> str | None:
+    def build(self) -> Build | None:
         facts = self.dump.vmcoreinfo
-        release, build = facts.get("OSRELEASE"), facts.get("BUILD-ID")
-        return None if release is None else f"{release} (build id {build or 'unknown'})"
+        release = facts.get("OSRELEASE")
+        return None if release is None else Build(release, build_id=facts.get("BUILD-ID"))
 
 
 class Recorded(Platform):
@@ -92,9 +93,9 @@ class Recorded(Platform):
             if vcpu.registers is not None
         ]
 
-    def release(self) -> str | None:
+    def build(self) -> Build | None:
         kernel = None if self.records is None else self.records.kernel()
-        return None if kernel is None else f"{kernel.release} {kernel.version}"
+        return None if kernel is None else Build(kernel.release, kernel.version)
 
 
 class Guest(Recorded):

@@ -31,10 +31,7 @@ def mismatch(
             return None
         if note is not None:
             there = note[16:].hex() if note[12:16] == b"GNU\0" else "not at its address"
-            return (
-                f"{name} is not the hypervisor of the dump: its build id is {own.hex()}, the "
-                f"dump's is {there}"
-            )
+            return f"{name} is not the hypervisor of the dump, whose build id is {there}"
     found = 0
     keys = [key for key in text if key.startswith("SYMBOL(")]
     for key in keys:

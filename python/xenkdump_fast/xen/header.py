@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from .._native import AbsentError, MemoryFault
+from .._native import AbsentError
 from ..isolation import isolated
-from ..limits import MAX_CRASH_INFO_STRING, MAX_XEN_COMMAND_LINE
+from ..limits import MAX_XEN_COMMAND_LINE
 from ..parsing import number
-from . import compat, console, frame_table, shared_info
+from . import compat, console, crash_info, frame_table, shared_info
 from .console import Console
 from .host import XenHost
 from .memory import PAGE
@@ -58,21 +58,18 @@ def read(xen: XenHost) -> Header:
             return get(xen)
         return None
 
-    info = _crash_info(xen)
+    info = crash_info.read(xen.dump)
     ring = _console(xen)
     uptime = attempt("UPTIME", _uptime)
     booted = attempt("DATE", _booted)
     reason, cpu = _reason(ring)
-    version = None
-    if info:
-        version = f"{info['xen_major_version']}.{info['xen_minor_version']}"
     compiled, clock = info.get("xen_compile_date") or "", info.get("xen_compile_time") or ""
     if clock not in compiled:
         # In current versions xen_compile_date includes the time.
         compiled = f"{compiled} {clock}"
     memory = attempt("MEMORY", _memory)
     return Header(
-        version=None if version is None else version + (info.get("xen_extra_version") or ""),
+        version=crash_info.version(info),
         changeset=info.get("xen_changeset"),
         compiler=info.get("xen_compiler"),
         compiled=compiled or None,
@@ -89,28 +86,6 @@ def read(xen: XenHost) -> Header:
         reason=reason,
         layout=xen.layout.how,
     )
-
-
-def _crash_info(xen: XenHost) -> dict[str, Any]:
-    """CRASH_INFO with its strings, of which the note has machine addresses."""
-    for note in xen.dump.notes:
-        if note.kind != "crash_info":
-            continue
-        fields: dict[str, Any] = note.fields
-        for name in (
-            "xen_extra_version",
-            "xen_changeset",
-            "xen_compiler",
-            "xen_compile_date",
-            "xen_compile_time",
-        ):
-            try:
-                text = xen.dump.machine.cstring(fields[name], MAX_CRASH_INFO_STRING)
-                fields[name] = text.decode("utf-8", "backslashreplace")
-            except MemoryFault:
-                fields[name] = None
-        return fields
-    return {}
 
 
 def _console(xen: XenHost) -> Console | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._native import AbsentError, Dump, DumpError, Image, Symbols
 from ..budget import Budget
 from ..limits import MAX_GUEST_FRAMES, MAX_VCPU_READS
-from . import build_id, domains, frame_table, guests, memory, vcpus
+from . import build_id, crash_info, domains, frame_table, guests, memory, vcpus
 from .domain import XenDomain
 from .domains import FIRST_RESERVED
 from .guests import GuestKernel
@@ -83,9 +83,17 @@ class XenHost:
         self.memory = self._memory()
         different = build_id.mismatch(self.memory, self.vmcoreinfo, self.image, self.symbols)
         if different is not None:
+            different += self._builds()
             if not force:
                 raise AbsentError(f"{different} (--force goes on)")
             self.warnings.append(different)
+
+    def _builds(self) -> str:
+        """The builds of the symbols and of the hypervisor, for an error."""
+        own = None if self.image is None else self.image.build_id
+        text = "" if own is None else f"; its build id is {own}"
+        version = crash_info.version(crash_info.read(self.dump))
+        return text if version is None else f"{text}; the dump is of Xen {version}"
 
     def _word(self) -> int:
         """Word size of the hypervisor, by the notes of its pCPUs or by CRASH_INFO."""

@@ -1,12 +1,53 @@
 """Whether an image is the same build as the kernel in the dump."""
 
+import re
 import struct
+from contextlib import suppress
+from typing import NamedTuple
 
 from ..._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from ...limits import MAX_KERNEL_NOTES, MAX_LINUX_BANNER
 from .locate import Location
 
 NT_GNU_BUILD_ID = 3
+#: init/version.c: linux_banner consists of the release, the compiler, and the version.
+_BANNER = re.compile(r"Linux version (\S+) .* (#\S.*)")
+
+
+class Build(NamedTuple):
+    """The build of a kernel, as far as it is known."""
+
+    release: str | None
+    #: As ``uname -v`` prints it.
+    version: str | None = None
+    build_id: str | None = None
+
+    @classmethod
+    def of(cls, image: Image) -> "Build":
+        """The build of an image, by its linux_banner and its build id."""
+        address = image.symbols().get("linux_banner")
+        text = ""
+        if address is not None:
+            with suppress(AbsentError):  # not in a file made by objcopy --only-keep-debug
+                text = (
+                    image.read(address, MAX_LINUX_BANNER).split(b"\0")[0].decode("utf-8", "replace")
+                )
+        match = _BANNER.match(text)
+        release, version = match.groups() if match else (None, None)
+        return cls(release, version, image.build_id)
+
+    def differs(self, other: "Build") -> bool:
+        """Whether something that is known of both is different."""
+        if self.build_id is not None and other.build_id is not None:
+            return self.build_id != other.build_id
+        pairs = ((self.release, other.release), (self.version, other.version))
+        return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+
+    def __str__(self) -> str:
+        known = " ".join(part for part in (self.release, self.version) if part)
+        if self.build_id is None:
+            return known or "an unknown build"
+        return f"{known} (build id {self.build_id})".lstrip()
 
 
 def mismatch(image: Image, location: Location, virtual: AddressSpace) -> str | None:

@@ -1,0 +1,49 @@
+"""Selects tasks by the operands of a command."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .._native import AbsentError
+from ..linux import tasks
+from ..session import Domain
+
+
+class Selection(NamedTuple):
+    """The tasks that the operands name."""
+
+    tasks: list[tasks.Task]
+    #: Which operands name no task; None if all do.
+    failure: str | None
+
+
+def select(domain: Domain, all_tasks: Sequence[tasks.Task], operands: Sequence[str]) -> Selection:
+    """The tasks in the order of the operands, each once; AbsentError if there are none."""
+    found: dict[int, tasks.Task] = {}
+
+    def add(name: str) -> None:
+        named = tasks.find(all_tasks, name)
+        if not named:
+            raise AbsentError(f"{domain.dump.path}: domain {domain.id} has no task {name}")
+        found.update((task.address, task) for task in named)
+
+    failure = for_each(operands, add)
+    return Selection(list(found.values()), failure)
+
+
+def for_each(operands: Sequence[str], use: Callable[[str], None]) -> str | None:
+    """Uses every operand, and returns why some cannot be used: a result's ``failure``.
+
+    AbsentError if none of them can be used.
+    """
+    problems: list[str] = []
+    for operand in operands:
+        try:
+            use(operand)
+        except AbsentError as error:
+            problems.append(str(error))
+    if not problems:
+        return None
+    failure = "; ".join(dict.fromkeys(problems))
+    if len(problems) == len(operands):
+        raise AbsentError(failure)
+    return failure

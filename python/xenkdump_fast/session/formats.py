@@ -1,0 +1,132 @@
+"""Names files that are given in place of a dump, a vmlinux or a xen-syms, and says what to do.
+
+Only consulted after a file failed to open, so a format that a container reads has no row here.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+from .._native import DumpError, Image
+
+#: What a file was given as.
+Wanted = Literal["dump", "vmlinux", "xen-syms"]
+
+
+class Format(NamedTuple):
+    """A format by its magic number."""
+
+    magic: bytes
+    offset: int
+    name: str
+    #: What such a file holds. A compressed one may hold anything.
+    holds: Literal["dump", "kernel", "compressed"]
+    #: What to do with it.
+    remedy: str
+
+
+_ELF_DUMP = "save an ELF vmcore with makedumpfile -E (not -c, -l, -p, -z or -F)"
+_VMLINUX = "give the uncompressed vmlinux of the build tree or of the debug package"
+
+_FORMATS = (
+    Format(b"KDUMP   ", 0, "a kdump-compressed dump", "dump", _ELF_DUMP),
+    Format(b"DISKDUMP", 0, "a diskdump-compressed dump", "dump", _ELF_DUMP),
+    Format(
+        b"makedumpfile\0",
+        0,
+        "a flattened dump (makedumpfile -F)",
+        "dump",
+        "rearrange it with makedumpfile -R NEW < FILE",
+    ),
+    Format(b"EMiL", 0, "a LiME image", "dump", "save an ELF vmcore with kdump"),
+    Format(
+        b"QEVM",
+        0,
+        "a QEMU save file",
+        "dump",
+        "restore it, then use dump-guest-memory in QEMU's monitor",
+    ),
+    Format(
+        b"LibvirtQemudSave",
+        0,
+        "a libvirt save file",
+        "dump",
+        "use virsh restore --paused, then virsh dump --memory-only",
+    ),
+    Format(
+        b"Xen saved domain",
+        0,
+        "an xl save file",
+        "dump",
+        "use xl restore -p, then xl dump-core",
+    ),
+    Format(b"PAGEDU", 0, "a Windows crash dump", "dump", "only Linux and Xen are supported"),
+    Format(b"\x1f\x8b", 0, "compressed by gzip", "compressed", "decompress it with gunzip"),
+    Format(b"\xfd7zXZ\0", 0, "compressed by xz", "compressed", "decompress it with unxz"),
+    Format(b"\x28\xb5\x2f\xfd", 0, "compressed by zstd", "compressed", "decompress it with unzstd"),
+    Format(b"BZh", 0, "compressed by bzip2", "compressed", "decompress it with bunzip2"),
+    Format(b"\x04\x22\x4d\x18", 0, "compressed by lz4", "compressed", "decompress it with unlz4"),
+    # Documentation/arch/x86/boot.rst: the magic number of the setup header.
+    Format(b"HdrS", 0x202, "a compressed kernel (vmlinuz or bzImage)", "kernel", _VMLINUX),
+    Format(b"MZ", 0, "an EFI executable, such as vmlinuz", "kernel", _VMLINUX),
+)
+#: By e_type.
+_ELF = {
+    1: Format(b"\x7fELF", 0, "an ELF object file, such as a module", "kernel", _VMLINUX),
+    2: Format(b"\x7fELF", 0, "an ELF executable, such as a vmlinux", "kernel", ""),
+    3: Format(b"\x7fELF", 0, "an ELF executable, such as a vmlinux", "kernel", ""),
+    4: Format(b"\x7fELF", 0, "an ELF core file, such as a vmcore", "dump", ""),
+}
+_SYSTEM_MAP = Format(b"", 0, "a list of symbols, such as System.map", "kernel", _VMLINUX)
+_SYMBOL_LINE = re.compile(rb"[0-9a-f]{8,16} [A-Za-z?] \S+\r?\n")
+#: Bytes from the start of a file that are looked at.
+_HEAD = 0x400
+
+
+@contextmanager
+def explained(path: str, wanted: Wanted) -> Iterator[None]:
+    """Opens a file in the body; a DumpError then names the format of the file, if it is known."""
+    try:
+        yield
+    except DumpError:
+        text = describe(path, wanted)
+        if text is None:
+            raise
+        raise DumpError(f"{path}: {text}") from None
+
+
+def open_image(path: str) -> Image:
+    """Opens a vmlinux; DumpError, which names the format, if it is another file."""
+    with explained(path, "vmlinux"):
+        image = Image(path)
+    # A vmcore is an ELF file too.
+    if (text := describe(path, "vmlinux")) is not None:
+        raise DumpError(f"{path}: {text}")
+    return image
+
+
+def describe(path: str, wanted: Wanted) -> str | None:
+    """What the file is, and what to do; None if it is what was wanted, or of no known format."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return None
+    found = _format(head)
+    if found is None:
+        return None
+    if found.holds in ("compressed", "dump" if wanted == "dump" else "kernel"):
+        return f"{found.name}: {found.remedy}" if found.remedy else None
+    files = "XEN-SYMS VMCORE" if wanted == "xen-syms" else "VMLINUX VMCORE"
+    return f"{found.name}, in place of a {wanted}: the order of the files is {files}"
+
+
+def _format(head: bytes) -> Format | None:
+    if head.startswith(b"\x7fELF") and len(head) >= 18:
+        # EI_DATA is 1: least significant byte first.
+        return _ELF.get(int.from_bytes(head[16:18], "little" if head[5] == 1 else "big"))
+    for known in _FORMATS:
+        if head.startswith(known.magic, known.offset):
+            return known
+    return _SYSTEM_MAP if _SYMBOL_LINE.match(head) else None

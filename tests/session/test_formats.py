@@ -1,0 +1,91 @@
+"""Files that are given in place of a dump, a vmlinux or a xen-syms."""
+
+import bz2
+import gzip
+import lzma
+from pathlib import Path
+
+import pytest
+
+import xenkdump_fast as xk
+from xenkdump_fast.cli import main
+from xenkdump_forge import SyntheticDump, write_dump
+
+PADDING = bytes(8192)
+DUMPS = {
+    "kdump-compressed": (b"KDUMP   \x06\0\0\0" + PADDING, "makedumpfile -E"),
+    "diskdump-compressed": (b"DISKDUMP\x06\0\0\0" + PADDING, "makedumpfile -E"),
+    "flattened": (b"makedumpfile\0\0\0\0" + PADDING, "makedumpfile -R"),
+    "LiME": (b"EMiL\x01\0\0\0" + PADDING, "kdump"),
+    "QEMU save": (b"QEVM\0\0\0\x03" + PADDING, "dump-guest-memory"),
+    "libvirt save": (b"LibvirtQemudSave" + PADDING, "virsh dump --memory-only"),
+    "xl save": (b"Xen saved domain, xl format\n \0 \r" + PADDING, "xl dump-core"),
+}
+COMPRESSED = {
+    "gzip": (gzip.compress(PADDING), "gunzip"),
+    "xz": (lzma.compress(PADDING), "unxz"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + PADDING, "unzstd"),
+    "bzip2": (bz2.compress(PADDING), "bunzip2"),
+}
+KERNELS = {
+    "bzImage": (
+        b"\xea\x05".ljust(0x1FE, b"\0") + b"\x55\xaa\xeb\x6eHdrS" + PADDING,
+        "uncompressed",
+    ),
+    "vmlinuz": (b"MZ\0\0zimg" + PADDING, "uncompressed"),
+    "System.map": (b"ffffffff81000000 T _text\nffffffff81000000 T _stext\n", "uncompressed"),
+    "module": (b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + b"\x01\0\x3e\0" + PADDING, "uncompressed"),
+}
+ORDER = "the order of the files is VMLINUX VMCORE"
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDump:
+    return write_dump(tmp_path_factory.mktemp("formats") / "dump", like="modern")
+
+
+@pytest.mark.parametrize("name", [*DUMPS, *COMPRESSED, *KERNELS])
+def test_in_place_of_a_dump(name: str, tmp_path: Path) -> None:
+    head, remedy = {**DUMPS, **COMPRESSED, **KERNELS}[name]
+    (tmp_path / "file").write_bytes(head)
+    with pytest.raises(xk.DumpError) as raised:
+        xk.open(tmp_path / "file")
+    assert name in str(raised.value)
+    assert (ORDER if name in KERNELS else remedy) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [*DUMPS, *COMPRESSED, *KERNELS])
+def test_in_place_of_a_vmlinux(name: str, tmp_path: Path, synthetic: SyntheticDump) -> None:
+    head, remedy = {**DUMPS, **COMPRESSED, **KERNELS}[name]
+    (tmp_path / "file").write_bytes(head)
+    with pytest.raises(xk.DumpError) as raised:
+        xk.open(synthetic.vmcore).domain(0, tmp_path / "file")
+    assert name in str(raised.value)
+    assert (ORDER if name in DUMPS else remedy) in str(raised.value)
+
+
+def test_swapped(synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
+    vmlinux, vmcore = str(synthetic.vmlinux), str(synthetic.vmcore)
+    for files, problem in (
+        ((vmcore, vmlinux), f"{vmlinux}: an ELF executable"),
+        ((vmcore, vmcore), f"{vmcore}: an ELF core file"),
+    ):
+        assert main(["sys", *files]) == 3
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"xkdump: {problem}")
+        assert err.endswith(f"{ORDER}\n")
+
+
+def test_in_place_of_a_xen_syms(
+    tmp_path: Path, synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(COMPRESSED["gzip"][0])
+    assert main(["sys", "--hypervisor", str(tmp_path / "file"), str(synthetic.vmcore)]) == 3
+    assert "compressed by gzip: decompress it" in capsys.readouterr().err
+
+
+def test_an_unknown_format(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"nonsense" + PADDING)
+    with pytest.raises(xk.DumpError, match="found 6e 6f 6e 73"):
+        xk.open(tmp_path / "file")

@@ -42,8 +42,7 @@ from unittest import mock
 
 from tests.fuzz import words
 from xenkdump_fast import _native, cli, isolation
-from xenkdump_fast.commands import check
-from xenkdump_fast.session import dump
+from xenkdump_fast.session import formats
 
 COMMANDS = (
     *("bt --all", "bt -a", "sys", "ps", "log", "mod", "check"),
@@ -176,7 +175,7 @@ def command(line: str, vmlinux: str, vmcore: str) -> str:
 def warm(vmlinux: str, vmcore: str) -> Iterator[None]:
     """Does once what is the same whatever is broken in the dump."""
     image = functools.cache(_native.Image)
-    with mock.patch.object(dump, "Image", image), mock.patch.object(check, "Image", image):
+    with mock.patch.object(formats, "Image", image):
         for line in COMMANDS:
             result = command(line, vmlinux, vmcore)
             # 1 is for what the dump lacks: one without Xen has no domains.

@@ -17,7 +17,8 @@ from .memory import PAGE
 T = TypeVar("T")
 #: What Xen prints to the console when it goes down.
 _REASONS = tuple(re.compile(pattern) for pattern in compat.values("reason"))
-_COMMAND_LINE = re.compile(r"Command line: (.*)")
+#: A guest prints its own command line to the same ring, after "(d1) ".
+_COMMAND_LINE = re.compile(r"^\(XEN\) (?:\[[^]]*\] )?Command line: (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def _command_line(xen: XenHost, ring: Console | None) -> str | None:
     if data is not None:
         return data.partition(b"\0")[0].decode("utf-8", "backslashreplace").strip()
     for line in ring.lines if ring else ():
-        found = _COMMAND_LINE.search(line)
+        found = _COMMAND_LINE.match(line)
         if found:
             return found[1].strip()
     return None

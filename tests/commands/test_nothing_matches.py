@@ -42,7 +42,7 @@ def test_force(
     symbols.write_text("ffff82d040200000 T _start\nffff82d040200040 T __high_start\n")
     arguments = [command, "--xen-syms", str(symbols), str(synthetic.vmcore)]
     assert main(arguments) == 1
-    assert "(--force goes on)" in capsys.readouterr().err
+    assert "(--force continues anyway)" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
     out, err = capsys.readouterr()
     assert out

@@ -56,3 +56,14 @@ def test_a_domain_of_its_own_file(dump_file: Callable[[str], str]) -> None:
 def test_a_machine_without_xen(dump_file: Callable[[str], str]) -> None:
     with pytest.raises(AbsentError, match="not the dump of a Xen host"):
         check.run(xenkdump_fast.open(dump_file("bare-x86_64/vmcore")))
+
+
+def test_a_translated_guest(dump_file: Callable[[str], str]) -> None:
+    """The right vmlinux is not called wrong: Xen's nested page tables are not read."""
+    dump = xenkdump_fast.open(dump_file("xen420-pv-pvh/vmcore"))
+    for ask in (
+        lambda: check.run(dump, check.Options(2)),
+        lambda: dump.domain(2, dump_file("vmlinux-6.12.117")),
+    ):
+        with pytest.raises(AbsentError, match=r"translated guest \(PVH\)"):
+            ask()

@@ -69,9 +69,8 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
             offered.append(Offered(source.name, source.detail, None, candidate.problem))
     if not usable:
         problems = "; ".join(f"{found.name}: {found.problem}" for found in offered)
-        raise AbsentError(
-            f"{target.path}: no P2M of domain {number} can be read: {problems or 'none is offered'}"
-        )
+        reason = platform.obstacle() or problems or "the dump offers no source of it"
+        raise AbsentError(f"{target.path}: no P2M of domain {number} can be read: {reason}")
     (name, reference), *others = usable.items()
     table = m2p.find(
         target.native,

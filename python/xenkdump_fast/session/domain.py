@@ -81,7 +81,7 @@ class Domain:
         return location
 
     def _not_found(self, image: Image | None, problems: list[str]) -> AbsentError:
-        reason = "; ".join(problems)
+        reason = self._platform.obstacle() or "; ".join(problems)
         build = None if image is None else self._platform.build()
         if image is None or build is None:
             return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}")
@@ -98,7 +98,7 @@ class Domain:
         if different is not None:
             text = f"{image.path} is not the kernel of the dump: {different}"
             if not force:
-                raise MismatchError(f"{text} (--force goes on)")
+                raise MismatchError(f"{text} (--force continues anyway)")
             kernel.warn(text)
 
     @property

@@ -41,6 +41,10 @@ class Platform:
         """The registers of its CPUs."""
         return []
 
+    def obstacle(self) -> str | None:
+        """Why its kernel cannot be read, whatever its vmlinux is; None if it may be."""
+        return None
+
     def build(self) -> Build | None:
         """The build of its kernel, as far as it is known without a vmlinux."""
         return None
@@ -114,6 +118,15 @@ class Guest(Recorded):
             if self.number != 0:
                 raise
             return None
+
+    def obstacle(self) -> str | None:
+        kind = "unknown" if self.records is None else self.records.kind
+        if kind not in ("hvm", "pvh", "hvm or pvh"):
+            return None
+        return (
+            f"it is a translated guest ({kind.upper()}): reading its memory through Xen's nested "
+            "page tables is not supported"
+        )
 
     def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
         native = self.dump.native

@@ -85,7 +85,7 @@ class XenHost:
         if different is not None:
             different += self._builds()
             if not force:
-                raise AbsentError(f"{different} (--force goes on)")
+                raise AbsentError(f"{different} (--force continues anyway)")
             self.warnings.append(different)
 
     def _builds(self) -> str:

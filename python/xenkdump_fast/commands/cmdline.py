@@ -23,10 +23,7 @@ def run(target: Domain, options: Options = Options()) -> "CommandLine":
     kernel = target.kernel
     address = _address(kernel)
     if address == 0:
-        raise AbsentError(
-            f"{target.dump.path}: domain {target.id}: saved_command_line is NULL: the kernel "
-            "stopped before it set it"
-        )
+        raise AbsentError(f"{target.dump.path}: domain {target.id}: saved_command_line is NULL")
     return CommandLine(target.id, kernel.string(address, MAX_LENGTH))
 
 

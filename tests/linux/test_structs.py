@@ -31,7 +31,7 @@ def kernel() -> FakeKernel:
 
 
 def test_members(kernel: FakeKernel) -> None:
-    structs = Structs(kernel, STRUCTS, KEYS, [(24, 16)])
+    structs = Structs(kernel, STRUCTS, [*KEYS, Number(8, 4)], [(24, 16)])
     kernel.memory.reads = 0
     for struct in STRUCTS[:2]:
         assert structs.read(struct, "task.pid") == -2

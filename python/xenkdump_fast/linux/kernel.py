@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from ..budget import Charged
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 _MIN_STACK_SIZE = 0x1000
 
 
-class LinkedList(NamedTuple):
+class LinkedList:
     """A linked list, as far as it could be walked."""
 
-    #: Its entries, without the head.
-    entries: list[int]
-    #: How the walk ended.
-    end: "ListEnd"
-    #: Why it ended early; None if it is complete.
-    problem: str | None
+    __slots__ = ("end", "entries", "problem")
+
+    def __init__(self, entries: list[int], end: "ListEnd", problem: str | None) -> None:
+        #: Its entries, without the head.
+        self.entries = entries
+        #: How the walk ended.
+        self.end = end
+        #: Why it ended early; None if it is complete.
+        self.problem = problem
 
 
 class Kernel(Charged):
@@ -189,13 +192,13 @@ class Kernel(Charged):
         """The C string at ``address``; bytes that are not UTF-8 are escaped. Raises MemoryFault."""
         return self.cstring(address, limit).decode("utf-8", "backslashreplace")
 
-    def read(self, struct: int, key: str) -> int:
+    def read(self, struct: int, key: str | Number) -> int:
         """The number in a member of the struct at address ``struct``; signed if its type is.
 
         Raises AbsentError if there is no such member or it is not a number, MemoryFault if it
         cannot be read.
         """
-        number = self.numeric(key)
+        number = self.numeric(key) if isinstance(key, str) else key
         return number.decode(self.number(struct + number.offset, number.size))
 
     def variable(self, key: str, size: int) -> int:

@@ -33,6 +33,11 @@ class Number(NamedTuple):
     #: Lowest bit and width of a bit-field.
     bits: tuple[int, int] | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the number is the same as its bytes as an unsigned number."""
+        return self.bits is None and not self.signed
+
     def decode(self, value: int) -> int:
         """Decodes the member from its bytes as an unsigned number."""
         if self.bits is not None:

@@ -86,7 +86,7 @@ class SavedRegisters:
         self._kernel = kernel
         self._addresses = [task.address for task in tasks]
         self._positions = {address: i for i, address in enumerate(self._addresses)}
-        self._batch = _Batch(-1, Structs(kernel, ()), Structs(kernel, ()))
+        self._batch: _Batch | None = None
         #: The number of words that switch_to() pops, by address at which a task resumes.
         self._popped: dict[int, int] = {}
 
@@ -122,24 +122,24 @@ class SavedRegisters:
     def _batch_of(self, task: Task) -> "_Batch":
         number = self._positions[task.address] // BATCH
         batch = self._batch
-        if batch.number != number:
-            kernel = self._kernel
+        if batch is None or batch.number != number:
             addresses = self._addresses[number * BATCH : (number + 1) * BATCH]
-            tasks = Structs(kernel, addresses, ["thread.sp", "thread.ip"])
-            pushed: list[str | Number] = [Number(0, kernel.word)]
-            if "inactive_task_frame" in kernel.types:
-                pushed = [*_PUSHED[kernel.word]]
-            frames = Structs(kernel, tasks.values("thread.sp"), pushed)
-            batch = self._batch = _Batch(number, tasks, frames)
+            batch = self._batch = _Batch(self._kernel, number, addresses)
         return batch
 
 
-class _Batch(NamedTuple):
+class _Batch:
     """Some tasks of ``SavedRegisters``, and what the context switches pushed on their stacks."""
 
-    number: int
-    tasks: Structs
-    frames: Structs
+    __slots__ = ("frames", "number", "tasks")
+
+    def __init__(self, kernel: Kernel, number: int, addresses: Sequence[int]) -> None:
+        self.number = number
+        self.tasks = Structs(kernel, addresses, ["thread.sp", "thread.ip"])
+        pushed: list[str | Number] = [Number(0, kernel.word)]
+        if "inactive_task_frame" in kernel.types:
+            pushed = [*_PUSHED[kernel.word]]
+        self.frames = Structs(kernel, self.tasks.values("thread.sp"), pushed)
 
 
 def _pushed_words(kernel: Kernel, resume: int) -> int:

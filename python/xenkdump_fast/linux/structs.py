@@ -1,8 +1,9 @@
 """Members of many structs, read in one call into Rust."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from .._native import AbsentError
 from .kernel import Kernel
@@ -36,46 +37,42 @@ class Structs:
     ) -> None:
         """``numbers`` are members that are numbers, ``strings`` offsets and sizes of names."""
         self._kernel = kernel
-        members = dict.fromkeys(strings)
+        known: dict[str | Number, Number] = {}
         for member in numbers:
-            try:
-                number = self._number(member)
-            except AbsentError:
-                continue
-            members[number.offset, number.size] = None
+            with suppress(AbsentError):
+                known[member] = kernel.numeric(member) if isinstance(member, str) else member
+        spans = [(number.offset, number.size) for number in known.values()]
+        spans += strings
         # Each address once, with its row in the result.
         self._rows = {at: row for row, at in enumerate(dict.fromkeys(addresses))}
-        kernel.charge(len(self._rows) * sum(size for _, size in members))
-        columns = kernel.virtual.read_members(list(self._rows), list(members))
-        self._columns = dict(zip(members, columns, strict=True))
+        kernel.charge(len(self._rows) * sum(size for _, size in spans))
+        columns = kernel.virtual.read_members(list(self._rows), spans)
+        self._columns = {
+            member: _decode(number, cast("list[int | None]", column))
+            for (member, number), column in zip(known.items(), columns, strict=False)
+        }
+        self._strings = dict(zip(spans[len(known) :], columns[len(known) :], strict=True))
 
     def read(self, struct: int, member: str | Number) -> int:
         """The number in a member, as ``Kernel.read`` returns it."""
-        number = self._number(member)
-        value = self._value(struct, number.offset, number.size)
-        if not isinstance(value, int):
-            value = self._kernel.number(struct + number.offset, number.size)
-        return number.decode(value)
+        column, row = self._columns.get(member), self._rows.get(struct)
+        value = None if column is None or row is None else column[row]
+        return self._kernel.read(struct, member) if value is None else value
 
     def string(self, struct: int, offset: int, size: int) -> str:
         """The C string in the ``size`` bytes at ``offset``, as ``Kernel.string`` returns it."""
-        value = self._value(struct, offset, size)
+        column, row = self._strings.get((offset, size)), self._rows.get(struct)
+        value = None if column is None or row is None else column[row]
         if not isinstance(value, bytes):
             return self._kernel.string(struct + offset, size)
         return value.partition(b"\0")[0].decode("utf-8", "backslashreplace")
 
     def values(self, member: str | Number) -> list[int]:
         """The values of a member in those structs in which it can be read."""
-        try:
-            number = self._number(member)
-        except AbsentError:
-            return []
-        column = self._columns.get((number.offset, number.size), ())
-        return [number.decode(value) for value in column if isinstance(value, int)]
+        return [value for value in self._columns.get(member, ()) if value is not None]
 
-    def _number(self, member: str | Number) -> Number:
-        return self._kernel.numeric(member) if isinstance(member, str) else member
 
-    def _value(self, struct: int, offset: int, size: int) -> int | bytes | None:
-        column, row = self._columns.get((offset, size)), self._rows.get(struct)
-        return None if column is None or row is None else column[row]
+def _decode(number: Number, column: list[int | None]) -> list[int | None]:
+    if number.is_plain:
+        return column
+    return [None if value is None else number.decode(value) for value in column]

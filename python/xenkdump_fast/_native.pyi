@@ -34,7 +34,7 @@ STATUS: tuple[str, ...]
 class DumpError(Exception):
     """The file is not a dump, or is damaged beyond use (exit status 3)."""
 
-class AbsentError(DumpError, LookupError):
+class AbsentError(DumpError):
     """The dump does not hold what was asked for (exit status 1)."""
 
 class MemoryFault(AbsentError):

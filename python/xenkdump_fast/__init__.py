@@ -15,7 +15,9 @@ print(dom0.virtual.read(kernel.symbols["linux_banner"], 64))
 """
 
 from ._native import AbsentError, DumpError, MemoryFault
+from .linux.tasks import Task
 from .session import Domain, Dump, MismatchError, open
+from .status import Status
 
 __all__ = [
     "AbsentError",
@@ -24,5 +26,7 @@ __all__ = [
     "DumpError",
     "MemoryFault",
     "MismatchError",
+    "Status",
+    "Task",
     "open",
 ]

@@ -1,0 +1,44 @@
+"""What a batch call puts into ``status``, one number per element."""
+
+from enum import IntEnum
+
+from ._native import STATUS
+
+
+class Status(IntEnum):
+    """Why an element of a batch has no result; OK if it has one. ``str()`` gives it in words."""
+
+    OK = 0
+    #: The P2M has no frame for the pfn.
+    INVALID = 1
+    #: The frame belongs to another domain.
+    FOREIGN = 2
+    #: A hole or MMIO: the pfn is its own mfn.
+    IDENTITY = 3
+    #: Past the end of the P2M.
+    OUT_OF_RANGE = 4
+    #: The P2M page with the entry is not in the dump.
+    NO_P2M_PAGE = 5
+    #: A page-table entry of the walk is not present.
+    NOT_PRESENT = 6
+    #: A page table of the walk is not in the dump.
+    NO_PAGE_TABLE = 7
+    #: A page-table entry has reserved bits set.
+    RESERVED_BITS = 8
+    #: Not an address of the paging format.
+    NOT_CANONICAL = 9
+    #: No segment of the dump holds the memory.
+    NO_SEGMENT = 10
+    #: The memory was excluded from the dump.
+    EXCLUDED = 11
+    #: The dump was truncated before the memory.
+    TRUNCATED = 12
+    #: The operating system could not read the file.
+    READ_ERROR = 13
+    #: The range wraps around the end of the address space.
+    WRAPS = 14
+    #: No pfn has the frame.
+    NO_PFN = 15
+
+    def __str__(self) -> str:
+        return STATUS[self]

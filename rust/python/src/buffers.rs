@@ -1,15 +1,18 @@
-//! Python's buffers as columns of numbers and as plain bytes: the one place here with `unsafe`.
+//! Python buffers as columns of numbers and as plain bytes. The only module of this crate with
+//! `unsafe`.
 //!
-//! Why it is sound. A [`Column`] holds its exporter's buffer until it is dropped: by the buffer protocol
-//! the memory stays where it is and as large as it is until then. bytearray, array, mmap and memoryview
-//! keep to that. numpy does not: it counts no exports, and `resize(refcheck=False)` frees the memory of
-//! an array in use, under this module as under numpy's own loops; numpy documents it as unsafe. No
-//! exporter can be held against its own will, so the docstring of `AddressSpace` excludes it, as it
-//! does closing a file descriptor under a mapping. Every access is checked against the shape that the exporter
-//! gave. No Rust reference to the memory is ever made: numbers are copied in and out through raw
-//! pointers, a batch at a time, and everything is checked on the copy. So another Python thread that
-//! writes to the same array while the GIL is released can spoil the numbers that it spoils, as it
-//! could under numpy itself, but no check made here.
+//! Safety:
+//!
+//! - A [`Column`] holds the exporter's buffer until it is dropped. The buffer protocol requires that
+//!   the memory is neither moved nor resized until then. bytearray, array, mmap and memoryview comply.
+//! - numpy does not: it does not count exports, and `resize(refcheck=False)` frees the memory of an
+//!   array in use. numpy documents this as unsafe. It cannot be prevented here, so the docstring of
+//!   `AddressSpace` excludes it, as it excludes closing a file descriptor under a mapping.
+//! - Every access is checked against the shape given by the exporter.
+//! - No Rust reference to the memory is created. Numbers are copied in and out through raw pointers,
+//!   in batches, and all checks are made on the copy. Another Python thread that writes to the same
+//!   array while the GIL is released can corrupt the numbers, as with numpy itself, but cannot bypass
+//!   a check.
 
 use std::ffi::CStr;
 use std::ops::Range;
@@ -22,9 +25,9 @@ use xenkdump::file;
 
 /// An element of a column.
 pub trait Element: Copy + Send {
-    /// Its numpy name.
+    /// The name of its numpy type.
     const NAME: &'static str;
-    /// Whether a buffer of elements of this format holds such.
+    /// Whether a buffer format describes this type.
     fn matches(format: &CStr) -> bool;
 }
 
@@ -61,8 +64,8 @@ pub struct Column<T> {
 }
 
 impl<T: Element> Column<T> {
-    /// Takes a buffer for the argument `name`: TypeError for another type of element, ValueError
-    /// for another shape.
+    /// A column of the buffer of argument `name`. TypeError if the element type does not match;
+    /// ValueError if the shape does not match.
     pub fn new(buffer: PyUntypedBuffer, name: &str) -> PyResult<Self> {
         if buffer.item_size() != size_of::<T>() || !T::matches(buffer.format()) {
             return Err(PyTypeError::new_err(format!(
@@ -93,7 +96,7 @@ impl<T: Element> Column<T> {
         })
     }
 
-    /// The same for an argument that is written to, as long as another one.
+    /// A writable column of `len` elements.
     pub fn writable(object: &Bound<'_, PyAny>, name: &str, len: usize) -> PyResult<Self> {
         let column = Self::new(get(object, name)?, name)?;
         if column.buffer.readonly() {
@@ -110,15 +113,15 @@ impl<T: Element> Column<T> {
         Ok(column)
     }
 
-    /// How many elements it has.
+    /// The number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// The element at `index`, which is within it. Its address, to be exact.
+    /// The address of the element at `index`, which must be less than `len`.
     fn at(&self, index: usize) -> *mut T {
         debug_assert!(index < self.len);
-        // The exporter promises that all elements lie within one object, so the product fits.
+        // All elements are within one object, so the product does not overflow.
         let offset = (index as isize).wrapping_mul(self.stride);
         self.buffer
             .buf_ptr()
@@ -127,13 +130,14 @@ impl<T: Element> Column<T> {
             .cast()
     }
 
-    /// Copies elements from `first` on into `into`, each through `f`; only as many as there are.
+    /// Copies elements, starting at `first`, to `into`, each through `f`. Stops at the end of either.
     #[inline]
     pub fn load<U>(&self, first: usize, into: &mut [U], f: impl Fn(T) -> U) {
         let count = into.len().min(self.len.saturating_sub(first));
         let into = into.iter_mut().take(count);
         if self.stride == size_of::<T>() as isize {
-            // A running pointer: a count would be checked at each step, and nothing vectorized.
+            // An incremented pointer, so that the loop is vectorized: an index would be checked at
+            // each step.
             let mut at = self.at(first);
             for slot in into {
                 // SAFETY: `at` is within the column (see the module).
@@ -148,7 +152,7 @@ impl<T: Element> Column<T> {
         }
     }
 
-    /// Copies elements to `first` and what follows, each through `f`; only as many as fit.
+    /// Copies `from` to the elements starting at `first`, each through `f`. Stops at the end of either.
     #[inline]
     pub fn store<U: Copy>(&self, first: usize, from: &[U], f: impl Fn(U) -> T) {
         let count = from.len().min(self.len.saturating_sub(first));
@@ -156,8 +160,8 @@ impl<T: Element> Column<T> {
         if self.stride == size_of::<T>() as isize {
             let mut at = self.at(first);
             for value in from {
-                // SAFETY: `at` is within the column, which is writable wherever this is called (see
-                // the module).
+                // SAFETY: `at` is within the column, and callers only use writable columns (see the
+                // module).
                 unsafe { at.write_unaligned(f(*value)) };
                 at = at.wrapping_add(1);
             }
@@ -169,8 +173,7 @@ impl<T: Element> Column<T> {
         }
     }
 
-    /// The addresses from its first byte to its last, whatever way it runs, and the step between
-    /// elements.
+    /// The address range of its bytes, for strides of either sign, and the distance between elements.
     fn extent(&self) -> (Range<usize>, usize) {
         if self.len == 0 {
             return (0..0, 0);
@@ -183,19 +186,19 @@ impl<T: Element> Column<T> {
     }
 }
 
-/// ValueError if a column that is written to shares bytes with another one. Columns of one array of
-/// records lie between each other without doing so.
+/// ValueError if a writable column overlaps another column. Interleaved columns (the fields of a
+/// structured array) do not overlap.
 pub fn check_apart<T: Element, U: Element>(
     (written, name): (&Column<T>, &str),
     (other, other_name): (&Column<U>, &str),
 ) -> PyResult<()> {
     let ((a, step), (b, other_step)) = (written.extent(), other.extent());
-    let meet = a.start < b.end && b.start < a.end;
+    let overlap = a.start < b.end && b.start < a.end;
     let interleave = step == other_step && step > 0 && {
         let ahead = (b.start.wrapping_sub(a.start) as isize).rem_euclid(step as isize) as usize;
         ahead >= size_of::<T>() && ahead + size_of::<U>() <= step
     };
-    if meet && !interleave {
+    if overlap && !interleave {
         return Err(PyValueError::new_err(format!(
             "{name} and {other_name} overlap in memory"
         )));
@@ -207,7 +210,7 @@ pub fn check_apart<T: Element, U: Element>(
 pub struct Bytes(PyUntypedBuffer);
 
 impl Bytes {
-    /// Takes the argument `name`: ValueError if it is read-only or not contiguous.
+    /// The buffer of argument `name`. ValueError if it is read-only or not contiguous.
     pub fn writable(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
         let buffer = get(object, name)?;
         if buffer.readonly() {
@@ -225,7 +228,7 @@ impl Bytes {
         Ok(Self(buffer))
     }
 
-    /// The same for rows of bytes.
+    /// A writable uint8 buffer of shape (`rows`, `size`).
     pub fn rows(object: &Bound<'_, PyAny>, name: &str, rows: usize, size: usize) -> PyResult<Self> {
         let bytes = Self::writable(object, name)?;
         if bytes.0.item_size() != 1 || !u8::matches(bytes.0.format()) {
@@ -241,12 +244,12 @@ impl Bytes {
         Ok(bytes)
     }
 
-    /// Its size.
+    /// The size in bytes.
     pub fn len(&self) -> usize {
         self.0.len_bytes()
     }
 
-    /// Copies bytes to `at` and what follows; only as many as fit.
+    /// Copies `bytes` to offset `at`. Stops at the end of the buffer.
     #[inline]
     pub fn put(&self, at: usize, bytes: &[u8]) {
         let count = bytes.len().min(self.len().saturating_sub(at));
@@ -255,13 +258,13 @@ impl Bytes {
         let size = file::part(count);
         for (i, part) in bytes.chunks(size).enumerate() {
             let target = target.wrapping_add(i * size);
-            // SAFETY: `at + count` is within the buffer, which is writable and contiguous; `bytes`
-            // is no part of it, being memory of the dump or a copy of it (see the module).
+            // SAFETY: `at + count` is within the buffer, which is writable and contiguous. `bytes`
+            // does not overlap it: it is memory of the dump or a copy of it (see the module).
             unsafe { target.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
         }
     }
 
-    /// Whether it shares bytes with a column.
+    /// ValueError if it overlaps a column.
     pub fn check_apart<T: Element>(
         &self,
         name: &str,
@@ -279,7 +282,7 @@ impl Bytes {
     }
 }
 
-/// Whether any element is a pointer to a Python object: `O` anywhere but in a field's `:name:`.
+/// Whether an element contains a pointer to a Python object: `O` outside of a `:name:` of a field.
 fn holds_objects(format: &CStr) -> bool {
     let parts = format.to_bytes().split(|byte| *byte == b':');
     parts.step_by(2).any(|part| part.contains(&b'O'))

@@ -1,14 +1,14 @@
-//! A hash of names to indices, built in one pass.
+//! A hash table from names to indices, built in one pass.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
 use crate::limits::MAX_SYMBOL_NAME;
 
-/// Which of many names may be the one that is sought: four bytes a bucket, four bytes a name.
+/// Finds candidates for a name. Uses four bytes per bucket and four bytes per name.
 ///
-/// Buckets are chains, because many symbols may have one name, and a hostile file as many as it
-/// likes: filling it is linear all the same.
+/// Buckets are chained: many symbols may have the same name, and insertion must remain linear on
+/// hostile files.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     heads: Vec<u32>,
@@ -18,10 +18,10 @@ pub(crate) struct Names {
 /// The end of a chain.
 const END: u32 = u32::MAX;
 
-/// What a name is hashed with: no file can be made whose names meet in one bucket.
+/// A random seed, so that no file can be constructed to cause collisions.
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// The hash of a name that is sought, for as many [`Names`] as there are.
+/// The hash of a name to look up, valid for all [`Names`].
 #[derive(Clone, Copy)]
 pub(crate) struct Key(u64);
 
@@ -32,7 +32,8 @@ impl Key {
 }
 
 impl Names {
-    /// Hashes names (or names with what else tells them apart) that are given with their indices, each below `len` and given once.
+    /// Builds the table from names (or any hashable keys) with their indices. Indices must be unique
+    /// and below `len`.
     pub fn in_order(len: usize, names: impl Iterator<Item = (u32, impl Hash)>) -> Self {
         let mut this = Self {
             heads: vec![END; len.next_power_of_two()],
@@ -48,12 +49,12 @@ impl Names {
         this
     }
 
-    /// The indices of the names that may be `name`, the last given first.
+    /// The indices of names that may equal `name`, the last one added first.
     pub fn candidates<N: Hash>(&self, name: N) -> impl Iterator<Item = usize> + use<'_, N> {
         self.with_key(Key::of(name))
     }
 
-    /// The same, by the name's key.
+    /// Like [`Names::candidates`], by the key of the name.
     pub fn with_key(&self, key: Key) -> impl Iterator<Item = usize> + use<'_> {
         let link = |i: u32| (i != END).then_some(i);
         let first = self.heads.get(self.bucket(key)).copied().and_then(link);
@@ -68,7 +69,7 @@ impl Names {
     }
 }
 
-/// FNV-1a on words of 8 bytes, mixed as it goes. Stable: files of indices hold it.
+/// FNV-1a on 8-byte words, with additional mixing. Must not change: it is stored in cached indices.
 pub(crate) fn hash(name: &[u8]) -> u64 {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -84,20 +85,20 @@ pub(crate) fn hash(name: &[u8]) -> u64 {
     hash ^ (hash >> 29)
 }
 
-/// As much of `strings` from `offset` on as a name may take.
+/// At most `MAX_SYMBOL_NAME` bytes of `strings` from `offset`.
 pub(crate) fn rest(strings: &[u8], offset: u32) -> &[u8] {
     let rest = strings.get(offset as usize..).unwrap_or_default();
     rest.get(..MAX_SYMBOL_NAME).unwrap_or(rest)
 }
 
-/// The string at `offset` of `strings`, up to the first byte that ends it.
+/// The string at `offset` of `strings`, up to the first byte for which `ends` is true.
 pub(crate) fn string(strings: &[u8], offset: u32, ends: impl Fn(u8) -> bool) -> &[u8] {
     let rest = rest(strings, offset);
     let end = rest.iter().position(|byte| ends(*byte));
     rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
 }
 
-/// Whether [`string`] is `wanted` there, without looking for the end of a longer one.
+/// Whether [`string`] at `offset` equals `wanted`. Does not scan longer strings to their end.
 pub(crate) fn is_string(
     strings: &[u8],
     offset: u32,
@@ -112,7 +113,7 @@ pub(crate) fn is_string(
     name == wanted && ended && name.len() <= MAX_SYMBOL_NAME && !name.iter().any(|byte| ends(*byte))
 }
 
-/// As text, up to where it stops being UTF-8.
+/// The text of a name, up to the first invalid UTF-8.
 pub(crate) fn text(name: &[u8]) -> &str {
     name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
 }
@@ -121,9 +122,9 @@ pub(crate) fn text(name: &[u8]) -> &str {
 mod tests {
     use super::*;
 
-    /// FNV's hash is the same for all of them, whatever it starts with.
+    /// All names have the same FNV hash for any initial value.
     #[test]
-    fn names_cannot_be_made_to_meet() {
+    fn hash_collisions_cannot_be_forced() {
         let halves = [
             [*b"abcdefgh", *b"ijklmnop"],
             [*b"abcdefg\xe8", *b"ijk\xecmno\xf0"],
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_itself_only() {
+    fn is_string_agrees_with_string() {
         let strings = [b"\0name\0names\0a b", &[b'x'; MAX_SYMBOL_NAME + 1][..]].concat();
         let ends = |byte| byte <= b' ';
         for offset in (0..=strings.len()).chain([usize::MAX]) {

@@ -1,14 +1,14 @@
-//! Which of many ranges an address is in.
+//! A map from disjoint address ranges to values.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::addr::VirtAddr;
 
-/// Ranges that are apart, as those of modules are, and what is kept of each.
+/// Disjoint address ranges, such as those of modules, each with a value.
 #[derive(Clone, Debug)]
 pub(crate) struct Ranges<T> {
-    /// By start: end, and what is kept.
+    /// The end and the value of each range, by its start.
     parts: BTreeMap<VirtAddr, (VirtAddr, T)>,
 }
 
@@ -21,19 +21,19 @@ impl<T> Default for Ranges<T> {
 }
 
 impl<T> Ranges<T> {
-    /// Adds a range; nothing where it is empty or one that was added before has part of it.
-    pub fn add(&mut self, range: Range<VirtAddr>, kept: T) {
+    /// Adds a range. Ignored if the range is empty or overlaps an earlier one.
+    pub fn add(&mut self, range: Range<VirtAddr>, value: T) {
         let last = self.parts.range(..range.end).next_back();
         let overlaps = last.is_some_and(|(_, (end, _))| range.start < *end);
         if !range.is_empty() && !overlaps {
-            self.parts.insert(range.start, (range.end, kept));
+            self.parts.insert(range.start, (range.end, value));
         }
     }
 
-    /// What is kept of the range that `address` is in.
+    /// The value of the range that contains `address`.
     pub fn find(&self, address: VirtAddr) -> Option<&T> {
-        let (_, (end, kept)) = self.parts.range(..=address).next_back()?;
-        (address < *end).then_some(kept)
+        let (_, (end, value)) = self.parts.range(..=address).next_back()?;
+        (address < *end).then_some(value)
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn each_range_has_its_addresses() {
+    fn addresses_are_found_in_their_ranges() {
         let ranges = [
             (30, 40),
             (10, 20),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_those_that_overlap_wins() {
+    fn later_overlapping_ranges_are_ignored() {
         for second in [(5, 11), (19, 25), (12, 15), (0, LAST), (10, 20)] {
             let [low, inside, high] = found(&[(10, 20), second], &[7, 13, 22])[..] else {
                 panic!()

@@ -6,14 +6,14 @@ use crate::Error;
 use std::path::PathBuf;
 
 /// A file of two pages of domain memory, as xl lays it out.
-struct Forged {
+struct Synthetic {
     context: Vec<u8>,
     index: Vec<u64>,
     index_name: &'static str,
     entry_size: u64,
 }
 
-impl Forged {
+impl Synthetic {
     fn pv() -> Self {
         let mut context = vec![0; CONTEXT_SIZE_64 as usize];
         context[648..656].copy_from_slice(&0xffff_ffff_8100_1234u64.to_le_bytes());
@@ -102,7 +102,7 @@ impl Forged {
 
 #[test]
 fn a_pv_domain_is_read_by_machine_frame() {
-    let dump = Forged::open(&Forged::pv().bytes(), "pv").expect("it is sound");
+    let dump = Synthetic::open(&Synthetic::pv().bytes(), "pv").expect("it is sound");
     assert_eq!(dump.format(), "xl dump-core");
     assert_eq!(dump.warnings(), &[] as &[String]);
     let mut byte = [0];
@@ -142,11 +142,11 @@ fn a_32_bit_context_has_a_folded_cr3() {
     let mut context = vec![0; CONTEXT_SIZE_32 as usize];
     context[548..552].copy_from_slice(&0xc010_1234u32.to_le_bytes());
     context[2728..2732].copy_from_slice(&0x2345_6001u32.to_le_bytes());
-    let forged = Forged {
+    let synthetic = Synthetic {
         context,
-        ..Forged::pv()
+        ..Synthetic::pv()
     };
-    let dump = Forged::open(&forged.bytes(), "pv32").expect("it is sound");
+    let dump = Synthetic::open(&synthetic.bytes(), "pv32").expect("it is sound");
     let contexts = dump.vcpu_contexts();
     assert_eq!(contexts[0].word, Word::W32);
     assert_eq!(contexts[0].registers.get("eip"), Some(0xc010_1234));
@@ -156,13 +156,13 @@ fn a_32_bit_context_has_a_folded_cr3() {
 
 #[test]
 fn a_translated_domain_is_its_own_machine() {
-    let forged = Forged {
+    let synthetic = Synthetic {
         index: vec![8, 3],
         index_name: ".xen_pfn",
         entry_size: 8,
-        ..Forged::pv()
+        ..Synthetic::pv()
     };
-    let dump = Forged::open(&forged.bytes(), "hvm").expect("it is sound");
+    let dump = Synthetic::open(&synthetic.bytes(), "hvm").expect("it is sound");
     assert!(dump.auto_translated());
     assert_eq!(dump.container_p2m(), Some(&[][..]));
     let mut byte = [0];
@@ -172,13 +172,13 @@ fn a_translated_domain_is_its_own_machine() {
 
 #[test]
 fn a_cut_file_gives_what_it_still_has() {
-    let bytes = Forged::pv().bytes();
+    let bytes = Synthetic::pv().bytes();
     for len in 0..bytes.len() {
-        let Ok(dump) = Forged::open(&bytes[..len], "cut") else {
+        let Ok(dump) = Synthetic::open(&bytes[..len], "cut") else {
             continue;
         };
         if dump.format() != "xl dump-core" {
-            // Too little left even to tell.
+            // Too short to detect the format.
             assert!(len < 64 + 64 * 7);
             continue;
         }
@@ -191,12 +191,12 @@ fn a_cut_file_gives_what_it_still_has() {
 
 #[test]
 fn any_byte_of_the_headers_may_be_wrong() {
-    let bytes = Forged::pv().bytes();
+    let bytes = Synthetic::pv().bytes();
     for at in 0..512 + 16 {
         for value in [0, 1, 0x7f, 0x80, 0xff] {
             let mut broken = bytes.clone();
             broken[at] = value;
-            match Forged::open(&broken, "mutated") {
+            match Synthetic::open(&broken, "mutated") {
                 Ok(dump) => {
                     dump.vcpu_contexts();
                     dump.container_p2m();
@@ -211,7 +211,7 @@ fn any_byte_of_the_headers_may_be_wrong() {
 #[test]
 fn files_of_other_formats_are_named() {
     for (bytes, found) in [(&b"KDUMP   "[..], "4b 44 55 4d"), (b"", "an empty file")] {
-        let error = Forged::open(bytes, "other").unwrap_err().to_string();
+        let error = Synthetic::open(bytes, "other").unwrap_err().to_string();
         assert!(error.contains("ELF vmcore"), "{error}");
         assert!(error.ends_with(found), "{error}");
     }

@@ -7,7 +7,7 @@ use crate::types::Types;
 use std::path::PathBuf;
 
 /// A section to be: name, type, flags, address, link, entry size, content (or size without).
-struct Forged(&'static str, u32, u64, u64, u32, u64, Content);
+struct Synthetic(&'static str, u32, u64, u64, u32, u64, Content);
 
 enum Content {
     Bytes(Vec<u8>),
@@ -16,13 +16,13 @@ enum Content {
 use Content::{Bytes as Held, Nothing};
 
 /// An ELF64 file of these sections; the last is given the sections' names.
-fn elf64(sections: &[Forged]) -> Vec<u8> {
+fn elf64(sections: &[Synthetic]) -> Vec<u8> {
     let mut names = vec![0];
     let mut file = vec![0; 64];
     let mut headers = vec![0; 64];
-    let last = Forged(".shstrtab", 3, 0, 0, 0, 0, Held(Vec::new()));
+    let last = Synthetic(".shstrtab", 3, 0, 0, 0, 0, Held(Vec::new()));
     for section in sections.iter().chain([&last]) {
-        let Forged(name, kind, flags, address, link, entry, content) = section;
+        let Synthetic(name, kind, flags, address, link, entry, content) = section;
         let name_at = names.len() as u32;
         names.extend(name.as_bytes());
         names.push(0);
@@ -78,8 +78,8 @@ fn kernel() -> Vec<u8> {
         symbols.extend(size.to_le_bytes());
     }
     elf64(&[
-        Forged(".text", 8, 6, TEXT, 0, 0, Nothing(0x1000)),
-        Forged(
+        Synthetic(".text", 8, 6, TEXT, 0, 0, Nothing(0x1000)),
+        Synthetic(
             ".rodata",
             1,
             2,
@@ -88,10 +88,10 @@ fn kernel() -> Vec<u8> {
             0,
             Held(b"0123456789".to_vec()),
         ),
-        Forged(".notes", 7, 2, TEXT + 0x2000, 0, 0, Held(note)),
-        Forged(".data..percpu", 8, 3, 0, 0, 0, Nothing(0x1000)),
-        Forged(".symtab", 2, 0, 0, 6, 24, Held(symbols)),
-        Forged(
+        Synthetic(".notes", 7, 2, TEXT + 0x2000, 0, 0, Held(note)),
+        Synthetic(".data..percpu", 8, 3, 0, 0, 0, Nothing(0x1000)),
+        Synthetic(".symtab", 2, 0, 0, 6, 24, Held(symbols)),
+        Synthetic(
             ".strtab",
             3,
             0,
@@ -100,7 +100,7 @@ fn kernel() -> Vec<u8> {
             0,
             Held(b"\0start\0per_cpu\0CONST\0".to_vec()),
         ),
-        Forged(
+        Synthetic(
             ".BTF",
             1,
             2,
@@ -198,7 +198,7 @@ fn compressed(size: usize) -> Vec<u8> {
     bytes.extend((size as u64).to_le_bytes());
     bytes.extend(1_u64.to_le_bytes());
     bytes.extend(zlib);
-    // As much as makes the ratio one that is believed.
+    // Padded so that the compression ratio is within the limit.
     bytes.resize(bytes.len().max(size / 64), 0xaa);
     bytes
 }
@@ -207,8 +207,9 @@ fn compressed(size: usize) -> Vec<u8> {
 #[test]
 fn compressed_sections_are_inflated() {
     let sections = [".debug_info", ".debug_str", ".debug_abbrev"];
-    let forged = sections.map(|name| Forged(name, 1, 0x800, 0, 0, 0, Held(compressed(1 << 20))));
-    let image = open("compressed", &elf64(&forged)).unwrap();
+    let synthetic =
+        sections.map(|name| Synthetic(name, 1, 0x800, 0, 0, 0, Held(compressed(1 << 20))));
+    let image = open("compressed", &elf64(&synthetic)).unwrap();
     for name in sections {
         assert_eq!(image.data(name).unwrap(), vec![0; 1 << 20], "{name}");
     }
@@ -217,9 +218,9 @@ fn compressed_sections_are_inflated() {
 #[test]
 fn sections_on_the_same_compressed_bytes_are_inflated_once() {
     let held = compressed(1 << 20);
-    let forged = [".one", ".two", ".three", ".four"]
-        .map(|name| Forged(name, 1, 0x800, 0, 0, 0, Held(held.clone())));
-    let mut bytes = elf64(&forged[..]);
+    let synthetic = [".one", ".two", ".three", ".four"]
+        .map(|name| Synthetic(name, 1, 0x800, 0, 0, 0, Held(held.clone())));
+    let mut bytes = elf64(&synthetic[..]);
     // All on the bytes of the first; those of the others are gone.
     let gap = 3 * held.len();
     bytes.drain(64 + held.len()..64 + 4 * held.len());
@@ -243,10 +244,10 @@ fn sections_on_the_same_compressed_bytes_are_inflated_once() {
 #[test]
 fn all_that_is_inflated_has_a_bound() {
     let held = compressed(24 << 20);
-    let forged =
-        [".one", ".two", ".three"].map(|name| Forged(name, 1, 0x800, 0, 0, 0, Held(held.clone())));
-    let image = open("inflated", &elf64(&forged)).unwrap();
-    let sound = forged.map(|Forged(name, ..)| image.data(name).is_ok());
+    let synthetic = [".one", ".two", ".three"]
+        .map(|name| Synthetic(name, 1, 0x800, 0, 0, 0, Held(held.clone())));
+    let image = open("inflated", &elf64(&synthetic)).unwrap();
+    let sound = synthetic.map(|Synthetic(name, ..)| image.data(name).is_ok());
     // 64 MiB, whatever the file's size.
     assert_eq!(sound, [true, true, false]);
 }

@@ -1,4 +1,4 @@
-//! Symbols out of ELF symbol tables: an image's in its file, a module's in memory.
+//! Symbols from ELF symbol tables: of an image in its file, of a module in memory.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::addr::{VirtAddr, Word};
 use crate::elf::Image;
 use crate::{Error, Result};
 
-/// Sections less than this apart are one span: the kernel aligns some to 2 MiB.
+/// Sections closer than this are merged into one span: the kernel aligns some sections to 2 MiB.
 const GAP: u64 = 2 << 20;
 
 /// The symbols of an image.
@@ -37,7 +37,7 @@ pub(super) fn of_image(image: &Image) -> Result<Table> {
     ))
 }
 
-/// The symbols of a module that lie in `span`.
+/// The symbols of a module within `span`.
 pub(super) fn of_module(
     span: Range<VirtAddr>,
     symtab: Vec<u8>,
@@ -78,7 +78,7 @@ fn entry(symbol: &Sym) -> Option<Entry> {
     }
     let (kind, binding) = if symbol.st_info.is_ascii_alphabetic() {
         // Linux before 5.2 (1c7651f43777) overwrites `st_info` of a loaded module's symbols with
-        // the letter that /proc/kallsyms shows. No binding in use makes such a number.
+        // the letter shown in /proc/kallsyms. No valid `st_info` has such a value.
         map::letter(symbol.st_info)
     } else {
         let kind = match symbol.st_type() {

@@ -1,4 +1,4 @@
-//! Symbols out of a `System.map` or `xen-syms.map`: lines of address, type letter and name.
+//! Symbols from a `System.map` or `xen-syms.map`: lines of address, type letter and name.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,20 +10,20 @@ use crate::file::RegularFile;
 use crate::limits::MAX_MAP_SYMBOLS;
 use crate::Result;
 
-/// Symbols at the start and at the end of an image, in the order they are tried.
+/// Symbols at the start and at the end of an image, in order of preference.
 const STARTS: [&[u8]; 3] = [b"_text", b"_stext", b"_start"];
 const ENDS: [&[u8]; 2] = [b"_end", b"__brk_limit"];
 
-/// The bytes of the shortest line: `0 T a` and its end.
-const SHORTEST: usize = 6;
+/// The minimum size of a line: `0 T a` and a newline.
+const MIN_LINE: usize = 6;
 
 /// Opens a map file.
 pub(super) fn open(path: &Path) -> Result<Table> {
     open_within(path, MAX_MAP_SYMBOLS)
 }
 
-/// The same, of no more symbols than `most`.
-pub(super) fn open_within(path: &Path, most: usize) -> Result<Table> {
+/// Like [`open`], with at max_symbols `max_symbols` symbols.
+pub(super) fn open_within(path: &Path, max_symbols: usize) -> Result<Table> {
     let file = RegularFile::open(path)?;
     let format_error = |offset: usize, found: String| {
         file.format_error(offset as u64, "an address, a type letter and a name", found)
@@ -39,14 +39,16 @@ pub(super) fn open_within(path: &Path, most: usize) -> Result<Table> {
         let shown = first.get(..first.len().min(60)).unwrap_or_default();
         return Err(format_error(0, String::from_utf8_lossy(shown).into_owned()));
     };
-    // nm pads addresses to the width of the target's words.
+    // nm pads addresses to the word size of the target.
     let word = if first_line.digits > 8 {
         Word::W64
     } else {
         Word::W32
     };
-    if bytes.len() >= most.saturating_mul(SHORTEST) && lines(&bytes).nth(most).is_some() {
-        return Err(format_error(0, format!("more than {most} of them")));
+    if bytes.len() >= max_symbols.saturating_mul(MIN_LINE)
+        && lines(&bytes).nth(max_symbols).is_some()
+    {
+        return Err(format_error(0, format!("more than {max_symbols} of them")));
     }
     let span = span(&bytes);
     let strings = Bytes::from(bytes);
@@ -72,7 +74,7 @@ pub(super) fn open_within(path: &Path, most: usize) -> Result<Table> {
     ))
 }
 
-/// What nm's type letter tells: capital letters are global, W and V weak.
+/// The kind and binding for a type letter of nm: upper case is global, W and V are weak.
 pub(super) fn letter(letter: u8) -> (Kind, Binding) {
     let kind = match letter.to_ascii_lowercase() {
         b't' | b'w' | b'i' => Kind::Func,
@@ -91,7 +93,7 @@ struct Line {
     address: VirtAddr,
     digits: usize,
     letter: u8,
-    /// Where the name is in the line.
+    /// The range of the name within the line.
     name: Range<usize>,
 }
 
@@ -114,7 +116,7 @@ fn parse(line: &[u8]) -> Option<Line> {
     })
 }
 
-/// The lines that list a symbol, and where each starts. Others are passed over.
+/// The valid lines, each with its offset. Other lines are skipped.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Line)> + use<'_> {
     let mut at = 0_usize;
     bytes.split(|&byte| byte == b'\n').filter_map(move |line| {
@@ -124,8 +126,8 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Line)> + use<'_> {
     })
 }
 
-/// From the image's first symbol to its end. What lies below are constants and, on x86_64, offsets
-/// into the per-cpu areas.
+/// The range from the image's first symbol to its end. Lower addresses are constants and, on x86_64,
+/// offsets into the per-CPU areas.
 fn span(bytes: &[u8]) -> Option<Range<VirtAddr>> {
     let mut starts = [None; STARTS.len()];
     let mut ends = [None; ENDS.len()];

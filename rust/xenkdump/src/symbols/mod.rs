@@ -1,9 +1,9 @@
-//! Names and addresses of a kernel or hypervisor and of its modules, both ways.
+//! Symbols of a kernel or hypervisor and of its modules, by name and by address.
 //!
 //! - `table`: the symbols of one file or module, sorted by address and hashed by name.
-//! - `elf`, `map`: where they come from: an ELF symbol table, a `System.map`.
+//! - `elf`, `map`: the sources: an ELF symbol table, a `System.map`.
 //!
-//! Everything is built when it is first asked for. A [`Symbols`] is cheap to clone.
+//! Tables are built on first use. A [`Symbols`] is cheap to clone.
 
 mod elf;
 mod map;
@@ -30,7 +30,7 @@ pub struct Symbol<'a> {
     /// Its address, with the slide applied; for a per-cpu symbol of a kernel whose per-cpu section
     /// starts at 0, the offset from the CPU's base.
     pub address: VirtAddr,
-    /// Its size in bytes; 0 where the source does not tell.
+    /// Its size in bytes; 0 if unknown.
     pub size: u64,
     /// The module that defines it; `None` for the kernel or hypervisor itself.
     pub module: Option<&'a str>,
@@ -52,7 +52,7 @@ struct Modules {
     by_name: OnceLock<ByName>,
 }
 
-/// The symbols of all modules by name, numbered throughout.
+/// The symbols of all modules by name, numbered consecutively.
 #[derive(Clone, Debug)]
 struct ByName {
     /// The first number of each module.
@@ -78,7 +78,7 @@ impl Modules {
         self.by_name.get_or_init(|| self.names())
     }
 
-    /// The symbols of this name, module by module.
+    /// The symbols with this name, in the order of the modules.
     fn named<'a, 'n>(
         &'a self,
         name: &'n str,
@@ -117,8 +117,8 @@ impl Symbols {
         elf::of_image(image).map(Self::new)
     }
 
-    /// The symbols that a `System.map` (or a `xen-syms.map`) lists: lines of address, type letter
-    /// and name. There are no sizes in it.
+    /// The symbols of a `System.map` or `xen-syms.map`: lines of address, type letter and name. Sizes
+    /// are unknown.
     pub fn from_map(path: &Path) -> Result<Self> {
         map::open(path).map(Self::new)
     }
@@ -131,8 +131,8 @@ impl Symbols {
         }
     }
 
-    /// The same symbols, without modules, of a kernel that was loaded `slide` bytes above its
-    /// link-time address (KASLR).
+    /// The same symbols, without modules, for a kernel loaded `slide` bytes above its link-time
+    /// address (KASLR).
     pub fn with_slide(&self, slide: i64) -> Self {
         Self {
             image: Arc::clone(&self.image),
@@ -141,7 +141,7 @@ impl Symbols {
         }
     }
 
-    /// How far the kernel is from where it was linked to be. Modules' addresses are absolute.
+    /// The offset of the kernel from its link-time address. It does not apply to modules.
     pub fn slide(&self) -> i64 {
         self.slide
     }
@@ -151,9 +151,9 @@ impl Symbols {
         self.image.word()
     }
 
-    /// Adds the symbols that lie from `start` to `end` of a module's symbol table, which is an
-    /// array of `Elf32_Sym` or `Elf64_Sym` with absolute values, as `struct module.kallsyms` keeps
-    /// it. A module with several ranges (text, data, ...) is added once for each.
+    /// Adds the symbols between `start` and `end` of a module's symbol table: an array of `Elf32_Sym`
+    /// or `Elf64_Sym` with absolute values, as in `struct module.kallsyms`. Add a module with several
+    /// ranges (text, data, ...) once for each range.
     pub fn add_module(
         &mut self,
         name: &str,
@@ -169,61 +169,60 @@ impl Symbols {
         Arc::make_mut(&mut self.modules).add(start..end, module);
     }
 
-    /// Whether questions by address need not wait until tables are built.
+    /// Whether the tables for lookups by address are built.
     pub fn is_built(&self) -> bool {
         self.image.is_built()
     }
 
-    /// Builds the image's tables, which may take a while; the first question does so, too.
+    /// Builds the image's tables, which may take a while. The first lookup does so too.
     pub fn build(&self) {
         self.image.names();
     }
 
-    /// Whether questions by name need not wait either.
+    /// Whether the tables for lookups by name are built as well.
     pub fn names_are_built(&self) -> bool {
         self.is_built() && self.modules.by_name.get().is_some()
     }
 
-    /// Builds what they need besides: an index of all modules' names.
+    /// Builds all tables, including the index of the modules' symbol names.
     pub fn build_names(&self) {
         self.build();
         self.modules.by_name();
     }
 
-    /// How many symbols there are.
+    /// The number of symbols.
     pub fn len(&self) -> usize {
         let modules = self.modules.all.iter().map(|module| module.table.len());
         self.image.len() + modules.sum::<usize>()
     }
 
-    /// Whether there are none.
+    /// Whether there are no symbols.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The symbol of this name: the kernel's own before a module's; of several, a global one, then
-    /// the one at the lowest address.
+    /// The symbol with this name. The kernel's own symbols precede those of modules, then global
+    /// symbols precede others, then lower addresses precede higher ones.
     pub fn get(&self, name: &str) -> Option<Symbol<'_>> {
         self.named(name).next()
     }
 
-    /// All symbols of this name, by address: static functions may share one. Of thousands, the first
-    /// 4096 in the order of [`Symbols::get`].
+    /// All symbols with this name, by address: static functions may have the same name. At most 4096,
+    /// the first in the order of [`Symbols::get`].
     pub fn all(&self, name: &str) -> Vec<Symbol<'_>> {
         let mut all: Vec<_> = self.named(name).take(MAX_SAME_NAMES).collect();
         all.sort_by_key(|symbol| symbol.address);
         all
     }
 
-    /// The symbol that covers `address` by its size, the innermost if several do; where none does,
-    /// [`Symbols::nearest`].
+    /// The innermost symbol whose size covers `address`; if there is none, [`Symbols::nearest`].
     pub fn lookup(&self, address: VirtAddr) -> Option<Symbol<'_>> {
         self.at(address, |table, link| {
             table.covering(link).or_else(|| table.nearest(link))
         })
     }
 
-    /// The nearest symbol at or below `address`, whatever its size: what crash names, e.g.
+    /// The nearest symbol at or below `address`, regardless of its size, as in crash: e.g.
     /// `entry_SYSCALL_64_after_hwframe` within `entry_SYSCALL_64`. `None` outside the image and its
     /// modules.
     pub fn nearest(&self, address: VirtAddr) -> Option<Symbol<'_>> {
@@ -238,7 +237,7 @@ impl Symbols {
         if address.0 > self.word().max() {
             return None;
         }
-        let link = slid(address, self.slide.wrapping_neg(), self.word());
+        let link = apply_slide(address, self.slide.wrapping_neg(), self.word());
         if let Some(found) = pick(&self.image, link) {
             return Some(symbol(found, None, &self.image, self.slide));
         }
@@ -246,7 +245,7 @@ impl Symbols {
         Some(symbol(pick(table, address)?, Some(name), table, 0))
     }
 
-    /// The symbols of this name: the image's, the best first, then the modules'.
+    /// The symbols with this name in the order of [`Symbols::get`]: the image's, then the modules'.
     fn named<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = Symbol<'a>> + use<'a, 'n> {
         let key = Key::of(name.as_bytes());
         let image = self.image.named(name, key);
@@ -260,14 +259,14 @@ fn symbol<'a>(found: Found<'a>, module: Option<&'a str>, table: &Table, slide: i
     let slide = if found.located { slide } else { 0 };
     Symbol {
         name: found.name,
-        address: slid(found.address, slide, table.word()),
+        address: apply_slide(found.address, slide, table.word()),
         size: found.size,
         module,
     }
 }
 
-/// Addresses wrap round at the width of a word.
-fn slid(address: VirtAddr, slide: i64, word: Word) -> VirtAddr {
+/// Adds the slide. Addresses wrap at the word size.
+fn apply_slide(address: VirtAddr, slide: i64, word: Word) -> VirtAddr {
     VirtAddr(address.0.wrapping_add_signed(slide) & word.max())
 }
 

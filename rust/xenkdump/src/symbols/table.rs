@@ -8,10 +8,10 @@ use crate::elf::Bytes;
 use crate::limits::MAX_LABELS;
 use crate::names::{self, Key, Names};
 
-/// What a symbol names. The order is that of preference among aliases, best last.
+/// What a symbol names. Ordered by preference among aliases, best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// A label, or something unknown.
+    /// A label, or unknown.
     NoType,
     /// Data.
     Object,
@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Func,
 }
 
-/// How widely a symbol is seen. The order is that of preference among aliases, best last.
+/// The binding of a symbol. Ordered by preference among aliases, best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Binding {
     Weak,
@@ -27,43 +27,43 @@ pub(super) enum Binding {
     Global,
 }
 
-/// One symbol as its source has it.
+/// One symbol, as given by its source.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub address: VirtAddr,
     pub size: u64,
-    /// Offset of the name in the table's strings.
+    /// The offset of the name in the string table.
     pub name: u32,
     pub kind: Kind,
     pub binding: Binding,
-    /// Whether the address is one of the image, which moves with it: not a constant, nor an offset
-    /// into the per-cpu areas.
+    /// Whether the address is within the image, so that the slide applies. False for constants and
+    /// offsets into the per-CPU areas.
     pub located: bool,
 }
 
-/// The name at `offset` of a table's strings.
+/// The name at `offset` of a string table.
 fn name(strings: &[u8], offset: u32) -> &[u8] {
     names::string(strings, offset, ends_name)
 }
 
-/// A name ends at a NUL in an ELF file, at a newline or a blank in a map.
+/// Whether `byte` ends a name: NUL in an ELF file, a newline or a blank in a map.
 fn ends_name(byte: u8) -> bool {
     byte <= b' '
 }
 
 impl Entry {
-    /// Which of several symbols at one address to take: the greatest.
+    /// The preference among symbols at one address, best highest.
     fn rank(&self) -> u8 {
         u8::from(self.size > 0) << 4 | (self.kind as u8) << 2 | self.binding as u8
     }
 
-    /// Which of several symbols of one name to take: the greatest, then that of the least address.
+    /// The preference among symbols with one name, best highest. Ties go to the lowest address.
     fn class(&self) -> usize {
         self.binding as usize * 3 + self.kind as usize
     }
 }
 
-/// A symbol that was found.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
     pub name: &'a str,
@@ -78,7 +78,7 @@ type Source = Box<dyn Fn(&[u8]) -> Vec<Entry> + Send + Sync>;
 pub(super) struct Table {
     word: Word,
     strings: Bytes,
-    /// Where addresses may lie, ascending and apart; no symbol is found by an address elsewhere.
+    /// The valid address ranges, ascending and disjoint. Lookups by address outside of them fail.
     spans: Vec<Range<VirtAddr>>,
     source: Source,
     entries: OnceLock<Vec<Entry>>,
@@ -86,7 +86,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A table of what `source` reads when it is first asked for anything.
+    /// A table that reads `source` on first use.
     pub fn new(
         word: Word,
         strings: Bytes,
@@ -111,8 +111,8 @@ impl Table {
         self.entries().len()
     }
 
-    /// The symbols of this name, whose key is `key`: a global one first, then code, then data, then
-    /// by address.
+    /// The symbols with this name, whose key is `key`: by binding, then code before data, then by
+    /// address.
     pub fn named<'a, 'n>(
         &'a self,
         wanted: &'n str,
@@ -122,26 +122,26 @@ impl Table {
         found.filter_map(|i| self.get(i, wanted))
     }
 
-    /// Symbol number `i` of the table, if that is its name.
+    /// Symbol number `i`, if it has this name.
     pub fn get(&self, i: usize, name: &str) -> Option<Found<'_>> {
         let entry = self.entries().get(i)?;
         names::is_string(&self.strings, entry.name, name.as_bytes(), ends_name)
             .then(|| self.found(entry))
     }
 
-    /// Whether it has been built.
+    /// Whether the table is built.
     pub fn is_built(&self) -> bool {
         self.names.get().is_some()
     }
 
-    /// The names of all symbols.
+    /// The hash table of all names.
     pub fn names(&self) -> &Names {
         self.names
             .get_or_init(|| Names::in_order(self.len(), self.worst_first()))
     }
 
-    /// The numbers and names of all symbols. Of one name there may be any number: the best comes
-    /// last, where [`Names`] looks first.
+    /// The numbers and names of all symbols. For each name the best symbol is last: [`Names`] yields
+    /// the last one added first.
     pub fn worst_first(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let entries = self.entries();
         let mut classes: [Vec<u32>; 9] = Default::default();
@@ -205,11 +205,11 @@ impl Table {
         self.entries.get_or_init(|| {
             let mut entries = (self.source)(&self.strings);
             for entry in &mut entries {
-                // The symbols that mark the end of a span stand just past it.
+                // The end is included: symbols such as `_end` mark the end of a span.
                 let span = self.span(entry.address);
                 entry.located = span.is_some_and(|span| entry.address <= span.end);
             }
-            // One number to sort by: address, rank, and the place in the source, the first best.
+            // The sort key: address, rank, position in the source (the first is best).
             let mut keys: Vec<u128> = (0..=u32::MAX)
                 .zip(&entries)
                 .map(|(i, entry)| {

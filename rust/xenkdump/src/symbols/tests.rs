@@ -1,7 +1,7 @@
 use super::*;
 use crate::addr::Address;
 
-/// `Elf64_Sym`s and their strings.
+/// A synthetic table of `Elf64_Sym` and its strings.
 #[derive(Default)]
 struct Symtab {
     symbols: Vec<u8>,
@@ -49,7 +49,7 @@ fn names(symbols: &Symbols, addresses: &[u64]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn what_covers_an_address_goes_before_what_is_nearest() {
+fn covering_symbols_precede_the_nearest() {
     let mut symtab = Symtab::default();
     symtab
         .add("entry", FUNC | GLOBAL, 0x1000, 0x100)
@@ -73,7 +73,7 @@ fn what_covers_an_address_goes_before_what_is_nearest() {
 }
 
 #[test]
-fn aliases_have_one_order() {
+fn aliases_are_ordered() {
     let mut symtab = Symtab::default();
     symtab
         .add("label", NOTYPE | GLOBAL, 0x1000, 0)
@@ -88,7 +88,7 @@ fn aliases_have_one_order() {
 }
 
 #[test]
-fn duplicates_are_all_found_and_a_global_one_first() {
+fn duplicates_are_found_global_first() {
     let mut symtab = Symtab::default();
     symtab
         .add("show", FUNC, 0x1400, 8)
@@ -109,7 +109,7 @@ fn duplicates_are_all_found_and_a_global_one_first() {
 }
 
 #[test]
-fn the_slide_moves_the_image_only() {
+fn the_slide_applies_to_the_image_only() {
     let mut symtab = Symtab::default();
     symtab.add("start", FUNC | GLOBAL, 0xffff_ffff_8100_0000, 0x100);
     let symbols = Symbols::new(symtab.table(0xffff_ffff_8100_0000, 0xffff_ffff_8200_0000));
@@ -144,24 +144,24 @@ fn the_slide_moves_the_image_only() {
 }
 
 #[test]
-fn slides_wrap_at_the_width_of_a_word() {
+fn addresses_wrap_at_the_word_size() {
     assert_eq!(
-        slid(VirtAddr(0xc100_0000), 0x4000_0000, Word::W32),
+        apply_slide(VirtAddr(0xc100_0000), 0x4000_0000, Word::W32),
         VirtAddr(0x100_0000)
     );
     assert_eq!(
-        slid(VirtAddr(0x10), -0x20, Word::W32),
+        apply_slide(VirtAddr(0x10), -0x20, Word::W32),
         VirtAddr(0xffff_fff0)
     );
     assert_eq!(
-        slid(VirtAddr(0x10), i64::MIN, Word::W64),
+        apply_slide(VirtAddr(0x10), i64::MIN, Word::W64),
         VirtAddr(0x8000_0000_0000_0010)
     );
 }
 
-/// Linux before 5.2 keeps the letter of /proc/kallsyms in `st_info`.
+/// Linux before 5.2 stores the letter of /proc/kallsyms in `st_info`.
 #[test]
-fn letters_in_st_info_are_understood() {
+fn letters_in_st_info_are_decoded() {
     let mut symtab = Symtab::default();
     symtab
         .add("data", b'd', 0x1000, 0)
@@ -172,7 +172,7 @@ fn letters_in_st_info_are_understood() {
 }
 
 #[test]
-fn broken_tables_give_what_they_hold() {
+fn truncated_tables_are_read_as_far_as_possible() {
     let mut symtab = Symtab::default();
     symtab
         .add("good", FUNC, 0x1000, u64::MAX)
@@ -186,7 +186,7 @@ fn broken_tables_give_what_they_hold() {
 }
 
 #[test]
-fn many_symbols_of_one_name_are_no_trouble() {
+fn many_symbols_with_one_name_are_linear() {
     let mut symtab = Symtab::default();
     symtab.add("same", FUNC, 0x1000, 1);
     symtab.symbols = symtab.symbols.repeat(300_000);
@@ -197,9 +197,9 @@ fn many_symbols_of_one_name_are_no_trouble() {
     assert!(symbols.lookup(VirtAddr(0x1800)).is_some());
 }
 
-/// Whoever wants one need not look at the others.
+/// A lookup for one symbol does not visit the others.
 #[test]
-fn of_one_name_the_best_comes_first() {
+fn the_best_symbol_with_a_name_is_first() {
     let mut symtab = Symtab::default();
     symtab
         .add("same", FUNC | WEAK, 0x1000, 1)
@@ -217,9 +217,9 @@ fn of_one_name_the_best_comes_first() {
     assert_eq!(sizes, [5, 0, 6, 4, 3, 2, 1]);
 }
 
-/// Each question is one search, not one a module; a copy is one count.
+/// A lookup is one search, not one per module. A clone is one reference count.
 #[test]
-fn many_modules_are_no_trouble() {
+fn lookups_do_not_depend_on_the_number_of_modules() {
     const COUNT: u64 = 200_000;
     let mut symbols = Symbols::new(Symtab::default().table(0x1000, 0x2000));
     let start = |i: u64| VirtAddr(0x1_0000 + i * 0x1000);
@@ -240,7 +240,7 @@ fn many_modules_are_no_trouble() {
 }
 
 #[test]
-fn of_several_modules_the_first_goes_before_the_best() {
+fn earlier_modules_precede_better_symbols() {
     let mut symbols = Symbols::new(Symtab::default().table(0x1000, 0x2000));
     symbols.add_module("empty", VirtAddr(0), VirtAddr(0), Vec::new(), Vec::new());
     for (name, start, bindings) in [
@@ -280,7 +280,7 @@ fn of_several_modules_the_first_goes_before_the_best() {
 }
 
 #[test]
-fn of_modules_that_overlap_the_first_has_the_addresses() {
+fn overlapping_modules_are_resolved_to_the_first() {
     let mut symbols = Symbols::new(Symtab::default().table(0x1000, 0x2000));
     for (name, start) in [("first", 0x8000), ("second", 0x8800)] {
         let mut symtab = Symtab::default();
@@ -299,7 +299,7 @@ fn of_modules_that_overlap_the_first_has_the_addresses() {
     assert_eq!(symbols.get("second").unwrap().address, VirtAddr(0x8800));
 }
 
-/// STB_GNU_UNIQUE is a global binding too.
+/// `STB_GNU_UNIQUE` is a global binding.
 #[test]
 fn unique_symbols_are_global() {
     let mut symtab = Symtab::default();
@@ -320,7 +320,7 @@ fn map(text: &str) -> Result<Symbols> {
 }
 
 #[test]
-fn a_map_is_read() {
+fn maps_are_read() {
     let symbols = map("0000000000000000 D __per_cpu_start\n\
                        0000000000001000 d cpu_data\n\
                        0000000001000000 A phys_startup_64\n\
@@ -343,9 +343,9 @@ fn a_map_is_read() {
     assert_eq!(at(0x1100), None);
 }
 
-/// Found by fuzzing: of an address of 64 bits, the low half was looked up.
+/// Found by fuzzing: only the low half of a 64-bit address was looked up.
 #[test]
-fn an_address_wider_than_a_word_is_nobodys() {
+fn addresses_above_the_word_size_are_not_found() {
     let symbols = map("c0100000 T _text\nc0200000 T _end\n").unwrap();
     for high in [1 << 32, 0xffff_ffff_0000_0000] {
         let names = names(&symbols, &[0xc010_0010, high | 0xc010_0010]);
@@ -355,14 +355,14 @@ fn an_address_wider_than_a_word_is_nobodys() {
 }
 
 #[test]
-fn what_is_no_map_is_refused() {
+fn invalid_maps_are_rejected() {
     for text in ["", "\n", "\x7fELF\x02\x01", "c1000000 T\n", "xyz T name\n"] {
         assert!(map(text).is_err(), "{text:?}");
     }
 }
 
 #[test]
-fn a_map_of_endless_symbols_is_refused() {
+fn maps_with_too_many_symbols_are_rejected() {
     let path = std::env::temp_dir().join(format!("xenkdump-endless-{}", std::process::id()));
     std::fs::write(&path, "1 T a\n".repeat(9)).unwrap();
     assert_eq!(map::open_within(&path, 9).unwrap().len(), 9);

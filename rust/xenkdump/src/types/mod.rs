@@ -1,7 +1,7 @@
 //! Struct layouts by name and path, from BTF or from DWARF.
 //!
 //! - `shape`: what a source of types provides: types by name, shapes of types.
-//! - `question`: a query with its remaining work.
+//! - `question`: a query with its remaining budget.
 //! - `query`, `spell`: paths, flattening, sizes, names; the same for both sources.
 //! - `btf`, `dwarf`: the sources.
 //!
@@ -24,9 +24,9 @@ use shape::Layouts;
 /// A source of layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The kernel's own type format.
+    /// BTF, the BPF Type Format.
     Btf,
-    /// Debugging information.
+    /// DWARF debugging information.
     Dwarf,
 }
 
@@ -107,8 +107,8 @@ pub struct Types {
 }
 
 impl Types {
-    /// The types of an image: its BTF, else its DWARF. `cache` is the folder in which indices of DWARF
-    /// are kept between runs; `None` keeps none.
+    /// The types of an image: its BTF, else its DWARF. `cache` is the directory in which DWARF indices
+    /// are cached between runs; `None` disables the cache.
     pub fn of_image(image: &Image, cache: Option<&Path>) -> Result<Self> {
         if let Some(section) = image.section(".BTF") {
             if let Some(bytes) = section.bytes() {
@@ -198,7 +198,7 @@ impl std::fmt::Debug for Types {
     }
 }
 
-/// The user's cache folder: `$XDG_CACHE_HOME/xenkdump_fast`, else `~/.cache/xenkdump_fast`.
+/// The user's cache directory: `$XDG_CACHE_HOME/xenkdump_fast`, else `~/.cache/xenkdump_fast`.
 pub fn user_cache() -> Option<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// The steps for each of all members or enumerators of a type, in addition to the bytes of its names.
 const STEPS_PER_RESULT: usize = 64;
 
-/// Answers a question about `what` in at most `steps` steps.
+/// Runs a query about `what` within `steps` steps.
 fn ask<T>(
     layouts: &dyn Layouts,
     what: &str,
@@ -30,7 +30,7 @@ fn ask<T>(
     answer
 }
 
-/// The type of a name, which may be preceded by `struct`, `union` or `enum`.
+/// The type with this name, which may be preceded by `struct`, `union` or `enum`.
 pub(super) fn find(layouts: &dyn Layouts, name: &str) -> Option<TypeId> {
     let (tags, name) = match name.split_once(' ') {
         Some(("struct", rest)) => (&[Tag::Struct][..], rest),
@@ -42,7 +42,7 @@ pub(super) fn find(layouts: &dyn Layouts, name: &str) -> Option<TypeId> {
     tags.iter().find_map(|&tag| layouts.find(tag, name))
 }
 
-/// Size in bytes of the type of a name.
+/// The size in bytes of the type with this name.
 pub(super) fn size_of(layouts: &dyn Layouts, name: &str) -> Result<u64> {
     let id = find(layouts, name).ok_or_else(|| no_type(name))?;
     ask(layouts, name, MAX_TYPE_STEPS, |question| {
@@ -50,7 +50,7 @@ pub(super) fn size_of(layouts: &dyn Layouts, name: &str) -> Result<u64> {
     })
 }
 
-/// Size in bytes of a type that has one.
+/// The size in bytes of a type; `None` if it has none.
 pub(super) fn size(question: Question<'_>, id: TypeId) -> Option<u64> {
     resolve(question, id)?.size()
 }
@@ -60,7 +60,7 @@ struct Resolved<'a> {
     shape: Shape<'a>,
     /// `None` if the chain of types is too long.
     element: Option<(TypeId, Shape<'a>)>,
-    /// The number of elements in all dimensions together; 1 if it is no array.
+    /// The number of elements in all dimensions together; 1 if it is not an array.
     count: Option<u64>,
 }
 

@@ -1,9 +1,9 @@
-//! A question about types, with the budget that remains for its answer.
+//! A query about types, with its remaining budget.
 
 use super::shape::{Layouts, Shape, TypeId};
 use crate::budget::Budget;
 
-/// A source of types, and the steps that remain for the answer.
+/// A source of types, and the remaining budget.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub layouts: &'a dyn Layouts,

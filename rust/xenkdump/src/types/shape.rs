@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use crate::budget::Budget;
 use crate::names;
 
-/// The budget of one question, in steps: one for each type and each member that is visited. A small
-/// hostile file can describe types that never end.
+/// The budget of one query, in steps: one for each type and each member that is visited. A small
+/// hostile file can describe unbounded types.
 pub(super) fn budget(limit: usize) -> Budget<'static> {
     Budget::new("types", limit as u64)
 }
@@ -48,7 +48,7 @@ impl<'a> Name<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TypeId(pub u64);
 
-/// The name spaces of C.
+/// The kinds of named types in C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Tag {
     Struct,
@@ -120,8 +120,8 @@ pub(super) struct Field<'a> {
     pub bit_size: Option<u64>,
 }
 
-/// A source of types. No method panics on hostile input. There, types may form cycles: who follows
-/// them must charge `budget`. Once that is exhausted, results are empty or invalid.
+/// A source of types. No method panics on hostile input, where types may form cycles: all traversals
+/// must charge `budget`. Once it is exhausted, results are empty or invalid.
 pub(super) trait Layouts: Send + Sync {
     /// The complete type with this name.
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId>;

@@ -1,4 +1,4 @@
-//! BTF, the kernel's own type format (Documentation/bpf/btf.rst), kinds 0 to 19.
+//! Types from BTF, the BPF Type Format of Linux (Documentation/bpf/btf.rst), kinds 0 to 19.
 
 #[cfg(test)]
 mod tests;
@@ -13,8 +13,9 @@ use crate::elf::{Bytes, Malformed};
 use crate::names::{self, Names};
 
 const MAGIC: u16 = 0xeb9f;
-/// Size of the header of version 1, and of a type without what follows it.
+/// Size of the header of version 1.
 const HEADER: usize = 24;
+/// Size of `struct btf_type`, without the data that follows it.
 const TYPE: usize = 12;
 
 const INT: u32 = 1;
@@ -37,7 +38,7 @@ const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
-/// Parsed BTF: the offset of each type, and a hash of the names that can be asked for.
+/// Parsed BTF. The index is built on first use.
 pub(super) struct Btf {
     bytes: Bytes,
     types: Range<usize>,
@@ -46,24 +47,24 @@ pub(super) struct Btf {
     index: OnceLock<Index>,
 }
 
-/// Both in the order of the types; id 0 is `void` and stands in neither.
+/// Type offsets and a hash of type names, both in the order of the types. ID 0 (`void`) is in neither.
 struct Index {
-    /// Where each type starts, from the start of the types.
+    /// The offset of each type from the start of the type section.
     offsets: Vec<u32>,
-    /// The ids of complete structs, unions, enums and typedefs that have a name.
+    /// The IDs of named complete structs, unions, enums and typedefs.
     named: Vec<u32>,
     names: Names,
 }
 
-/// A type's fixed part.
+/// A type, with its fixed part decoded.
 #[derive(Clone, Copy)]
 struct Type<'a> {
     name: u32,
     kind: u32,
     flag: bool,
-    /// The size or the type that it refers to.
+    /// The size, or the ID of the type that it refers to.
     value: u32,
-    /// What follows: members, enumerators, ...
+    /// The data after the fixed part: members, enumerators, ...
     tail: &'a [u8],
 }
 
@@ -81,7 +82,7 @@ impl Btf {
             let found = header[2].to_string();
             return Err(Malformed::new(2, "BTF version 1", found));
         }
-        // Offsets count from the end of the header, whose size may grow.
+        // Offsets are relative to the end of the header. Later versions may have a larger header.
         let range = |at: usize| {
             let start = (u32_at(header, 4)? as usize).checked_add(u32_at(header, at)? as usize)?;
             let range = start..start.checked_add(u32_at(header, at + 4)? as usize)?;
@@ -110,8 +111,8 @@ impl Btf {
             let types = self.bytes.get(self.types.clone()).unwrap_or_default();
             let strings = self.bytes.get(self.strings.clone()).unwrap_or_default();
             let mut found: Vec<(Tag, &[u8])> = Vec::new();
-            // A type of an unknown kind, or one that is cut, hides those behind it; references to
-            // these are references to nothing.
+            // Parsing stops at an unknown kind or a truncated type. References to later types are
+            // invalid.
             while let Some((ty, size)) = parse(types, at) {
                 let Ok(offset) = u32::try_from(at) else { break };
                 offsets.push(offset);
@@ -121,7 +122,7 @@ impl Btf {
                 }
                 at = at.saturating_add(size);
             }
-            // The last given is the first candidate: of several types of one name that is the first.
+            // `Names` yields the last one added first, so that the first type of a name is found first.
             let order = found.iter().enumerate().rev();
             let names = Names::in_order(found.len(), order.map(|(i, key)| (i as u32, *key)));
             Index {
@@ -251,7 +252,7 @@ impl Layouts for Btf {
             charge(budget, 1)?;
             let word = |at| u32_at(member, at).unwrap_or(0);
             let (name, target, offset) = (word(0), word(4), word(8));
-            // With the flag set, the top 8 bits are a bit-field's width.
+            // With `kind_flag` set, the top 8 bits are the width of a bit-field.
             let (bit_offset, width) = if ty.flag {
                 (offset & 0xff_ffff, offset >> 24)
             } else {
@@ -291,7 +292,7 @@ impl Layouts for Btf {
     }
 }
 
-/// The tag of types of a kind that are asked for by name.
+/// The tag of types of a kind that can be looked up by name.
 fn tag_of(kind: u32) -> Option<Tag> {
     match kind {
         STRUCT => Some(Tag::Struct),
@@ -302,7 +303,7 @@ fn tag_of(kind: u32) -> Option<Tag> {
     }
 }
 
-/// The type at offset `at` and its whole size.
+/// The type at offset `at` and its total size.
 fn parse(types: &[u8], at: usize) -> Option<(Type<'_>, usize)> {
     let rest = types.get(at..)?;
     let info = u32_at(rest, 4)?;

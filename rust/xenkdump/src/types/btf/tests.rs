@@ -1,4 +1,4 @@
-//! Against small BTF written here by hand.
+//! Tests against small synthetic BTF.
 
 use super::*;
 use crate::limits::MAX_TYPE_DEPTH;
@@ -6,16 +6,16 @@ use crate::types::question::Question;
 use crate::types::{query, shape};
 use crate::types::{Bits, Kind, Types};
 
-/// Forged types and strings.
+/// A builder of synthetic BTF.
 #[derive(Default)]
-struct Forged {
+struct Synthetic {
     types: Vec<u8>,
     strings: Vec<u8>,
     last: u32,
 }
 
-impl Forged {
-    /// Adds a type; gives its id. `info` is its number of members and its flag.
+impl Synthetic {
+    /// Adds a type. Returns its ID. `info` is the number of members and `kind_flag`.
     fn add(&mut self, name: &str, kind: u32, info: (u32, bool), value: u32, tail: &[u32]) -> u32 {
         let (count, flag) = info;
         let words = [
@@ -43,7 +43,8 @@ impl Forged {
         at
     }
 
-    /// The members of a struct: name, type, offset in bits (with the width of a bit-field on top).
+    /// The members of a struct: name, type, offset in bits (with the width of a bit-field in the top 8
+    /// bits).
     fn members(&mut self, members: &[(&str, u32, u32)]) -> Vec<u32> {
         let words = members.iter();
         words
@@ -67,12 +68,12 @@ const NONE: (u32, bool) = (0, false);
 /// Signed, 32 bits.
 const INT32: u32 = 1 << 24 | 32;
 
-/// All kinds, with a struct that uses most of them.
-fn forged() -> Vec<u8> {
-    let mut f = Forged::default();
+/// BTF with all kinds, and a struct that uses most of them.
+fn synthetic() -> Vec<u8> {
+    let mut f = Synthetic::default();
     let int = f.add("int", INT, NONE, 4, &[INT32]);
     let byte = f.add("u8", INT, NONE, 1, &[8]);
-    // As BTF before Linux 5.0 has bit-fields: 3 bits from bit 2 on.
+    // A bit-field as in BTF before Linux 5.0: 3 bits at bit 2.
     let legacy = f.add("int", INT, NONE, 4, &[2 << 16 | 3]);
     let text = f.add("", ARRAY, NONE, 0, &[byte, int, 16]);
     let members = f.members(&[("a", int, 0), ("b", byte, 0)]);
@@ -115,7 +116,7 @@ fn types(bytes: Vec<u8>) -> Types {
 
 #[test]
 fn all_kinds_are_read() {
-    let types = types(forged());
+    let types = types(synthetic());
     let member = |path| types.member(path).unwrap();
     assert_eq!(types.size_of("outer").unwrap(), 48);
     assert_eq!(member("outer.b").offset, 4);
@@ -128,17 +129,17 @@ fn all_kinds_are_read() {
     assert_eq!(types.enumerators("state").unwrap()[0], ("down".into(), -1));
     assert_eq!(types.enumerator("huge").unwrap(), 1 << 32);
     assert_eq!(types.members("outer").unwrap().len(), 8);
-    // What stands last is reached over all the others.
+    // The last type is only found if all others are parsed.
     assert!(types.contains("old"));
-    // Names of functions, variables and declared structs are no types.
+    // Names of functions, variables and declared structs are not type names.
     for name in ["call", "per_cpu", "gone", "int"] {
         assert!(!types.contains(name), "{name}");
     }
 }
 
 #[test]
-fn bit_fields_are_read_as_before_and_since_linux_5_0() {
-    let types = types(forged());
+fn bit_fields_before_and_since_linux_5_0() {
+    let types = types(synthetic());
     let bits = |path| {
         let member = types.member(path).unwrap();
         (member.offset, member.size, member.bits)
@@ -150,10 +151,11 @@ fn bit_fields_are_read_as_before_and_since_linux_5_0() {
     assert_eq!(bits("old.plain"), (0, 4, None));
 }
 
-/// A bit-field that crosses its unit, in a packed struct: just the bytes that hold it are read.
+/// For a bit-field that crosses storage units in a packed struct, only the bytes that contain it are
+/// read.
 #[test]
-fn bit_fields_of_packed_structs_stay_inside() {
-    let mut f = Forged::default();
+fn packed_bit_fields_stay_within_the_struct() {
+    let mut f = Synthetic::default();
     let int = f.add("int", INT, NONE, 4, &[INT32]);
     let members = f.members(&[("a", int, 5 << 24), ("b", int, 30 | 6 << 24)]);
     f.add("packed", STRUCT, (2, true), 5, &members);
@@ -170,8 +172,8 @@ fn bit_fields_of_packed_structs_stay_inside() {
 }
 
 #[test]
-fn of_two_types_of_one_name_the_first_is_taken() {
-    let mut f = Forged::default();
+fn the_first_of_two_types_with_one_name_is_found() {
+    let mut f = Synthetic::default();
     f.add("twin", STRUCT, NONE, 4, &[]);
     f.add("twin", STRUCT, NONE, 8, &[]);
     f.add("twin", TYPEDEF, NONE, 2, &[]);
@@ -179,8 +181,8 @@ fn of_two_types_of_one_name_the_first_is_taken() {
 }
 
 #[test]
-fn cycles_end() {
-    let mut f = Forged::default();
+fn cycles_terminate() {
+    let mut f = Synthetic::default();
     f.add("ring", TYPEDEF, NONE, 2, &[]);
     f.add("", CONST, NONE, 1, &[]);
     let own = f.members(&[("", 3, 0), ("", 3, 8), ("", 3, 16)]);
@@ -200,10 +202,10 @@ fn cycles_end() {
     assert_eq!(types.member("pointers.p").unwrap().size, 8);
 }
 
-/// Typedefs and dimensions in turn are followed no further than either alone.
+/// Alternating typedefs and arrays share one depth limit.
 #[test]
-fn a_chain_costs_its_length_once() {
-    let mut f = Forged::default();
+fn the_cost_of_a_chain_is_linear() {
+    let mut f = Synthetic::default();
     let int = f.add("int", INT, NONE, 4, &[INT32]);
     let mut ty = int;
     for _ in 0..MAX_TYPE_DEPTH {
@@ -223,19 +225,19 @@ fn a_chain_costs_its_length_once() {
     };
     assert_eq!(query::size(question, TypeId(ty.into())), None);
     assert!(!budget.is_exhausted());
-    // 64 by 64 for each of them would be too much.
+    // 64 * 64 steps for each member would exceed the budget.
     let members = types.members("holder").unwrap();
     assert_eq!((members.len(), members[0].1.kind), (1000, Kind::Array));
 }
 
-/// A struct that is a member of another again and again, without a name, counts each time.
+/// An anonymous struct that is a member several times is charged each time.
 #[test]
-fn members_have_a_bound() {
+fn members_are_limited() {
     let long = "n".repeat(1023);
-    let mut f = Forged::default();
+    let mut f = Synthetic::default();
     let int = f.add("int", INT, NONE, 4, &[INT32]);
     let name = f.name(&long);
-    let of = |f: &mut Forged, count: u32, name: u32, ty: u32| {
+    let of = |f: &mut Synthetic, count: u32, name: u32, ty: u32| {
         let words = [name, ty, 0].repeat(count as usize);
         f.add("", STRUCT, (count, false), 4, &words)
     };
@@ -247,22 +249,22 @@ fn members_have_a_bound() {
     }
     f.add("huge", ENUM, (4000, false), 4, &[name, 1].repeat(4000));
     let types = types(f.bytes());
-    // More than are looked at for one member.
+    // Exceeds the budget for one member.
     let error = types.member("wide.m").unwrap_err().to_string();
     assert!(error.contains("more types and members"), "{error}");
     assert_eq!(types.member(&format!("wide.{long}")).unwrap().size, 4);
     let error = types.member("some.m").unwrap_err().to_string();
     assert!(error.contains("there is none"), "{error}");
-    // 4 MiB of names, but not more.
+    // More than 4 MiB of names.
     assert!(types.members("wide").is_err());
     assert!(types.members("some").is_err());
     assert!(types.enumerators("huge").is_err() && types.members("long").is_err());
 }
 
-/// As large as no struct of a kernel is, and larger.
+/// Structs and enums larger than any in a kernel.
 #[test]
 fn large_structs_are_read() {
-    let mut f = Forged::default();
+    let mut f = Synthetic::default();
     let int = f.add("int", INT, NONE, 4, &[INT32]);
     let names: Vec<_> = (0..20_000).map(|i| format!("member_{i}")).collect();
     let members: Vec<_> = names.iter().map(|name| (name.as_str(), int, 0)).collect();
@@ -277,25 +279,25 @@ fn large_structs_are_read() {
 }
 
 #[test]
-fn what_is_no_btf_is_refused() {
-    let refused = |bytes: &[u8]| {
+fn invalid_btf_is_rejected() {
+    let error_offset = |bytes: &[u8]| {
         let bytes: Bytes = bytes.to_vec().into();
         Types::from_btf(bytes, Word::W64).unwrap_err().offset
     };
-    assert_eq!(refused(b""), 0);
-    assert_eq!(refused(&[0xeb, 0x9f]), 0);
-    assert_eq!(refused(&[0x9f, 0xeb, 1]), 0);
-    let mut later = forged();
+    assert_eq!(error_offset(b""), 0);
+    assert_eq!(error_offset(&[0xeb, 0x9f]), 0);
+    assert_eq!(error_offset(&[0x9f, 0xeb, 1]), 0);
+    let mut later = synthetic();
     later[2] = 2;
-    assert_eq!(refused(&later), 2);
-    let mut long = forged();
+    assert_eq!(error_offset(&later), 2);
+    let mut long = synthetic();
     long[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert_eq!(refused(&long), 8);
+    assert_eq!(error_offset(&long), 8);
 }
 
 #[test]
-fn no_change_of_a_byte_does_harm() {
-    let sound = forged();
+fn corrupt_bytes_do_not_panic() {
+    let sound = synthetic();
     let ask = |bytes: &[u8]| {
         let Ok(types) = Types::from_btf(bytes.to_vec().into(), Word::W64) else {
             return;
@@ -320,10 +322,10 @@ fn no_change_of_a_byte_does_harm() {
     }
 }
 
-/// The first type of a name is found without visiting the others.
+/// The first type with a name is found without visiting the others.
 #[test]
-fn the_first_of_many_types_of_one_name() {
-    let mut f = Forged::default();
+fn the_first_of_many_types_with_one_name_is_found() {
+    let mut f = Synthetic::default();
     for size in 1..=2000 {
         f.add("same", STRUCT, NONE, size, &[]);
         f.add("same", TYPEDEF, NONE, 1, &[]);

@@ -1,4 +1,4 @@
-//! Abbreviation tables, each parsed once.
+//! DWARF abbreviation tables. Each table is parsed once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -8,23 +8,23 @@ use gimli::LittleEndian;
 use crate::elf::Bytes;
 use crate::limits::MAX_ATTRIBUTES;
 
-/// The tables of `.debug_abbrev` that were asked for so far, by their offset.
+/// Tables of `.debug_abbrev` by offset, loaded on demand.
 ///
-/// Tables of real files lie side by side. Those of hostile ones may overlap, so that each of many
-/// units names a large table of its own: no more is looked through in all than twice the section's
-/// size, whatever becomes of it.
+/// In a valid file, tables do not overlap. In a hostile file, many units may refer to large
+/// overlapping tables, so at most twice the size of the section is scanned in total.
 pub(super) struct Abbreviations {
     section: Bytes,
-    met: Mutex<Met>,
+    state: Mutex<State>,
 }
 
-struct Met {
-    /// `None` for what is broken or was too much.
+struct State {
+    /// `None` for an invalid table, and for one that exceeded the budget.
     tables: HashMap<usize, Option<Arc<Table>>>,
+    /// Remaining bytes to scan.
     budget: usize,
 }
 
-/// One table, parsed by whoever comes first.
+/// One table, parsed on first use.
 struct Table {
     size: usize,
     parsed: OnceLock<Option<Arc<gimli::Abbreviations>>>,
@@ -34,14 +34,14 @@ impl Abbreviations {
     pub fn new(section: &Bytes) -> Self {
         Self {
             section: section.clone(),
-            met: Mutex::new(Met {
+            state: Mutex::new(State {
                 tables: HashMap::new(),
                 budget: section.len().saturating_mul(2),
             }),
         }
     }
 
-    /// The table at `offset`; `None` where it is broken.
+    /// The table at `offset`; `None` if it is invalid.
     pub fn get(&self, offset: usize) -> Option<Arc<gimli::Abbreviations>> {
         let rest = self.section.get(offset..)?;
         let table = self.table(offset, rest)?;
@@ -55,35 +55,35 @@ impl Abbreviations {
     }
 
     fn table(&self, offset: usize, rest: &[u8]) -> Option<Arc<Table>> {
-        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = met.tables.get(&offset) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = state.tables.get(&offset) {
             return table.clone();
         }
-        let within = rest.get(..met.budget).unwrap_or(rest);
-        let (size, sound) = measure(within);
-        met.budget = met.budget.saturating_sub(size);
-        let table = sound.then(|| {
+        let bounded = rest.get(..state.budget).unwrap_or(rest);
+        let (size, valid) = measure(bounded);
+        state.budget = state.budget.saturating_sub(size);
+        let table = valid.then(|| {
             Arc::new(Table {
                 size,
                 parsed: OnceLock::new(),
             })
         });
-        met.tables.insert(offset, table.clone());
+        state.tables.insert(offset, table.clone());
         table
     }
 }
 
-/// How many bytes of the table at the start of `bytes` were looked through, and whether it is whole
-/// and sound by then.
+/// Scans the table at the start of `bytes`. Returns the number of bytes scanned and whether the table
+/// is complete and valid.
 fn measure(bytes: &[u8]) -> (usize, bool) {
     let mut rest = bytes;
-    let sound = pass(&mut rest).is_some();
-    (bytes.len().saturating_sub(rest.len()), sound)
+    let valid = skip_table(&mut rest).is_some();
+    (bytes.len().saturating_sub(rest.len()), valid)
 }
 
-/// Takes a table off the front.
-fn pass(rest: &mut &[u8]) -> Option<()> {
-    // Code, tag, whether it has children; pairs of attribute and form; a pair of zeros.
+/// Removes a table from the front of `rest`.
+fn skip_table(rest: &mut &[u8]) -> Option<()> {
+    // Each abbreviation: code, tag, children flag, (attribute, form) pairs, a (0, 0) pair.
     while leb128(rest)? != 0 {
         leb128(rest)?;
         *rest = rest.get(1..)?;
@@ -105,7 +105,7 @@ fn pass(rest: &mut &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Takes a LEB128 off the front; bits past the 64th are lost.
+/// Removes a LEB128 number from the front of `rest`. Bits above the 64th are dropped.
 fn leb128(rest: &mut &[u8]) -> Option<u64> {
     let (mut value, mut shift) = (0_u64, 0_u32);
     loop {
@@ -123,7 +123,7 @@ fn leb128(rest: &mut &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// An abbreviation of so many attributes of no bytes.
+    /// An abbreviation with `attributes` attributes, all of a form without data.
     fn abbreviation(code: u8, attributes: usize) -> Vec<u8> {
         let mut bytes = vec![code, 0x34, 0];
         bytes.extend([0x3f, 0x19].repeat(attributes));
@@ -137,24 +137,24 @@ mod tests {
 
     impl Abbreviations {
         fn budget(&self) -> usize {
-            self.met.lock().unwrap().budget
+            self.state.lock().unwrap().budget
         }
     }
 
-    /// Entries of one byte are then read in the time that bytes take.
+    /// Without this limit, decoding an entry of one byte could take arbitrarily long.
     #[test]
-    fn a_table_of_endless_abbreviations_is_refused() {
-        for (attributes, sound) in [(MAX_ATTRIBUTES, true), (MAX_ATTRIBUTES + 1, false)] {
+    fn too_many_attributes_are_rejected() {
+        for (attributes, valid) in [(MAX_ATTRIBUTES, true), (MAX_ATTRIBUTES + 1, false)] {
             let mut bytes = abbreviation(1, 2);
             bytes.extend(abbreviation(2, attributes));
             bytes.push(0);
-            assert_eq!(tables(&bytes).get(0).is_some(), sound, "{attributes}");
+            assert_eq!(tables(&bytes).get(0).is_some(), valid, "{attributes}");
         }
     }
 
     #[test]
-    fn a_broken_table_is_looked_through_once() {
-        // Whole abbreviations, but no end.
+    fn an_invalid_table_is_scanned_once() {
+        // Complete abbreviations, but no terminator.
         let bytes = abbreviation(1, 2).repeat(100);
         let tables = tables(&bytes);
         assert!(tables.get(0).is_none());
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_overlap_are_looked_through_within_bounds() {
+    fn overlapping_tables_are_scanned_within_budget() {
         let mut bytes = abbreviation(1, 2).repeat(100);
         bytes.push(0);
         let len = abbreviation(1, 2).len();
@@ -174,12 +174,12 @@ mod tests {
             let _ = tables.get(i * len);
         }
         assert_eq!(tables.budget(), 0);
-        // Nothing is left for one that would have been sound.
+        // The budget is exhausted, so a valid table is rejected too.
         assert!(tables.get(99 * len).is_none());
     }
 
     #[test]
-    fn tables_side_by_side_are_all_read() {
+    fn adjacent_tables_are_all_read() {
         let mut one = abbreviation(1, 3);
         one.push(0);
         let tables = tables(&one.repeat(50));

@@ -1,8 +1,8 @@
-//! Indices of DWARF, kept from one run to the next.
+//! DWARF indices, cached on disk between runs.
 //!
-//! A file that is broken, cut, of another version or of another image is as good as none, and that
-//! none can be written is no trouble. Nothing in it is believed further than that an offset lies in
-//! the section: who looks a name up checks that the entry there has it.
+//! A file that is corrupt, truncated, or of another version or image is ignored. A failed write is
+//! not an error. Cached offsets are only checked to be within the section: a lookup must check that
+//! the entry at the offset has the name.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,15 +12,16 @@ use super::index::Index;
 use crate::limits::MAX_INDEX_FILE;
 use crate::names;
 
-/// The first bytes of a file; its last two digits are the version of the layout and of the hash.
+/// The magic number. The last two digits are the version of the layout and of the hash.
 const MAGIC: &[u8; 16] = b"xkdump-dwarf--01";
-/// Size of the numbers that follow it: fingerprint, checksum, count of units, count of names.
+/// Size of the header after the magic: fingerprint, checksum, number of units, number of names.
 const NUMBERS: usize = 4 * 8;
 const UNIT: usize = 4;
 const NAME: usize = 12;
-/// So much of `.debug_info` tells one image's from another's.
-const SAMPLE: usize = 1 << 16;
-/// The file that holds the index of one image.
+/// Number of bytes of `.debug_info` that are part of the fingerprint.
+const FINGERPRINT_BYTES: usize = 1 << 16;
+
+/// The cache file of one image.
 pub(super) struct File {
     folder: PathBuf,
     name: String,
@@ -28,30 +29,31 @@ pub(super) struct File {
 }
 
 impl File {
-    /// The file for the image of this build id; `None` for one without. `image` is what tells the
-    /// image's file from others.
+    /// The cache file for the image with this build ID; `None` if the build ID has an invalid size.
+    /// `image` identifies the image's file and is part of the fingerprint.
     pub fn new(folder: PathBuf, build_id: &[u8], image: [u64; 7], info: &[u8]) -> Option<Self> {
         if !(4..=64).contains(&build_id.len()) {
             return None;
         }
         let id: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
-        // Debugging information may be stripped or compacted without changing the build id, and a
-        // file that was made to look like another would answer for it.
-        let mut told: Vec<u8> = image.into_iter().flat_map(u64::to_le_bytes).collect();
-        told.extend((info.len() as u64).to_le_bytes());
-        told.extend(info.get(..SAMPLE).unwrap_or(info));
+        // The build ID is not enough: debugging information may be stripped or compacted without
+        // changing it, and a file may have the build ID of another one.
+        let mut identifying: Vec<u8> = image.into_iter().flat_map(u64::to_le_bytes).collect();
+        identifying.extend((info.len() as u64).to_le_bytes());
+        identifying.extend(info.get(..FINGERPRINT_BYTES).unwrap_or(info));
         Some(Self {
             folder,
             name: format!("{id}.dwarf"),
-            fingerprint: names::hash(&told),
+            fingerprint: names::hash(&identifying),
         })
     }
 
-    /// The index, if the file is there and sound. `size` is that of `.debug_info`.
+    /// Loads the index; `None` if the file is missing or invalid. `size` is the size of
+    /// `.debug_info`.
     pub fn load(&self, size: usize) -> Option<Index> {
         let path = self.folder.join(&self.name);
         let meta = std::fs::metadata(&path).ok()?;
-        // No sound index is larger than what it is of; each entry takes at least two bytes there.
+        // Each entry of the index is at least two bytes of `.debug_info`.
         let limit = (size as u64)
             .saturating_mul(NAME as u64)
             .min(MAX_INDEX_FILE as u64);
@@ -90,11 +92,11 @@ impl File {
             })
             .collect();
         let within = |offset: u32| (offset as usize) < size;
-        let sound = units.is_sorted_by(|a, b| a < b)
+        let valid = units.is_sorted_by(|a, b| a < b)
             && names.is_sorted_by(|a, b| a.0 < b.0)
             && units.iter().all(|&offset| within(offset))
             && names.iter().all(|&(_, offset)| within(offset));
-        sound.then_some(Index { units, names })
+        valid.then_some(Index { units, names })
     }
 
     fn encode(&self, index: &Index) -> Vec<u8> {
@@ -120,8 +122,7 @@ impl File {
         bytes
     }
 
-    /// Writes the file beside its place and moves it there whole. Failures are not told: the index
-    /// is built anew the next time.
+    /// Writes a temporary file and renames it. Errors are ignored: the next run rebuilds the index.
     pub fn store(&self, index: &Index) {
         let _ = self.try_store(index);
     }
@@ -133,7 +134,7 @@ impl File {
             return Ok(());
         }
         std::fs::create_dir_all(&self.folder)?;
-        // Threads of one process store, too.
+        // Threads of this process may store concurrently.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         let part = format!("{}.{process}.{count}.part", self.name);
@@ -153,7 +154,7 @@ impl File {
 
 #[cfg(test)]
 mod tests {
-    use super::super::forged::{ask, modern};
+    use super::super::synthetic::{ask, modern};
     use super::*;
     use crate::addr::Word;
 
@@ -165,34 +166,34 @@ mod tests {
     }
 
     #[test]
-    fn an_index_outlives_its_run() {
-        let forged = modern();
+    fn an_index_is_cached() {
+        let synthetic = modern();
         let folder = folder("kept");
-        let file = || File::new(folder.clone(), b"build-id", [0; 7], &forged.info);
-        ask(&forged.types(Word::W64, file()));
+        let file = || File::new(folder.clone(), b"build-id", [0; 7], &synthetic.info);
+        ask(&synthetic.types(Word::W64, file()));
         let paths: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
         assert_eq!(paths.len(), 1);
-        let loaded = file().unwrap().load(forged.info.len()).unwrap();
-        assert_eq!(loaded, Index::scan(&forged.sections()));
+        let loaded = file().unwrap().load(synthetic.info.len()).unwrap();
+        assert_eq!(loaded, Index::scan(&synthetic.sections()));
         assert_eq!(
-            forged.types(Word::W64, file()).size_of("outer").unwrap(),
+            synthetic.types(Word::W64, file()).size_of("outer").unwrap(),
             56
         );
-        // Another image's index is not taken for this one's.
-        let other = File::new(folder.clone(), b"build-id", [0; 7], &forged.info[1..]);
-        assert!(other.unwrap().load(forged.info.len()).is_none());
-        // Nor, were all else alike, that of another file.
+        // An index of another `.debug_info` is rejected.
+        let other = File::new(folder.clone(), b"build-id", [0; 7], &synthetic.info[1..]);
+        assert!(other.unwrap().load(synthetic.info.len()).is_none());
+        // So is an index of another file with the same `.debug_info`.
         for i in 0..7 {
             let mut image = [0; 7];
             image[i] = 1;
-            let other = File::new(folder.clone(), b"build-id", image, &forged.info);
-            assert!(other.unwrap().load(forged.info.len()).is_none(), "{i}");
+            let other = File::new(folder.clone(), b"build-id", image, &synthetic.info);
+            assert!(other.unwrap().load(synthetic.info.len()).is_none(), "{i}");
         }
         std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
-    fn an_index_that_is_too_large_is_not_kept() {
+    fn an_oversized_index_is_not_cached() {
         let folder = folder("large");
         let file = File::new(folder.clone(), b"build-id", [0; 7], b"").unwrap();
         for (units, kept) in [(MAX_INDEX_FILE / UNIT, false), (2, true)] {
@@ -206,18 +207,18 @@ mod tests {
     }
 
     #[test]
-    fn threads_store_side_by_side() {
-        let forged = modern();
+    fn threads_store_concurrently() {
+        let synthetic = modern();
         let folder = folder("side");
-        let index = Index::scan(&forged.sections());
+        let index = Index::scan(&synthetic.sections());
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let file = File::new(folder.clone(), b"build-id", [0; 7], &forged.info);
+                    let file = File::new(folder.clone(), b"build-id", [0; 7], &synthetic.info);
                     let file = file.unwrap();
                     for _ in 0..20 {
                         file.try_store(&index).unwrap();
-                        assert_eq!(file.load(forged.info.len()).as_ref(), Some(&index));
+                        assert_eq!(file.load(synthetic.info.len()).as_ref(), Some(&index));
                     }
                 });
             }
@@ -227,43 +228,43 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_index_is_as_good_as_none() {
-        let forged = modern();
+    fn a_corrupt_index_is_ignored() {
+        let synthetic = modern();
         let folder = folder("broken");
-        let file = || File::new(folder.clone(), b"build-id", [0; 7], &forged.info);
-        ask(&forged.types(Word::W64, file()));
+        let file = || File::new(folder.clone(), b"build-id", [0; 7], &synthetic.info);
+        ask(&synthetic.types(Word::W64, file()));
         let path = folder.join("6275696c642d6964.dwarf");
         let sound = std::fs::read(&path).unwrap();
         for at in 0..sound.len() {
             let mut broken = sound.clone();
             broken[at] ^= 0x11;
             std::fs::write(&path, &broken).unwrap();
-            assert!(file().unwrap().load(forged.info.len()).is_none(), "{at}");
+            assert!(file().unwrap().load(synthetic.info.len()).is_none(), "{at}");
             std::fs::write(&path, &sound[..at]).unwrap();
-            assert!(file().unwrap().load(forged.info.len()).is_none(), "{at}");
+            assert!(file().unwrap().load(synthetic.info.len()).is_none(), "{at}");
         }
-        // It is built anew.
-        let types = forged.types(Word::W64, file());
+        // The index is rebuilt.
+        let types = synthetic.types(Word::W64, file());
         assert_eq!(types.size_of("outer").unwrap(), 56);
         assert_eq!(std::fs::read(&path).unwrap(), sound);
         std::fs::remove_dir_all(folder).unwrap();
     }
 
-    /// What a sound-looking file says is checked against the entries.
+    /// Offsets of a file with a valid checksum are checked against the entries.
     #[test]
-    fn an_index_that_lies_is_found_out() {
-        let forged = modern();
-        let folder = folder("lying");
-        let file = || File::new(folder.clone(), b"build-id", [0; 7], &forged.info);
-        let types = forged.types(Word::W64, file());
+    fn wrong_offsets_in_an_index_are_detected() {
+        let synthetic = modern();
+        let folder = folder("wrong");
+        let file = || File::new(folder.clone(), b"build-id", [0; 7], &synthetic.info);
+        let types = synthetic.types(Word::W64, file());
         ask(&types);
-        let mut index = file().unwrap().load(forged.info.len()).unwrap();
-        for shift in 0..forged.info.len() as u32 {
+        let mut index = file().unwrap().load(synthetic.info.len()).unwrap();
+        for shift in 0..synthetic.info.len() as u32 {
             for (_, offset) in &mut index.names {
                 *offset = shift;
             }
             file().unwrap().store(&index);
-            let types = forged.types(Word::W64, file());
+            let types = synthetic.types(Word::W64, file());
             ask(&types);
             assert!(types.size_of("outer").is_err() || types.size_of("late").is_err());
         }

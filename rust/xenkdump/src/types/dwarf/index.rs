@@ -1,4 +1,4 @@
-//! From names to entries.
+//! An index of DWARF entries by name.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,31 +13,31 @@ use super::unit::Unit;
 use crate::limits::MAX_INDEXED_TYPES;
 use crate::names;
 
-/// What a name is of.
+/// What a name refers to.
 #[derive(Clone, Copy)]
 pub(super) enum Key {
     Type(Tag),
     Enumerator,
 }
 
-/// Where units start, and where the first definition of each name is, as offsets in the section.
+/// The offsets in `.debug_info` of all units and of the first definition of each name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
     /// Ascending.
     pub units: Vec<u32>,
-    /// Hash of a name and offset of the type's entry (for an enumerator, of its enum's), ascending
-    /// by hash. Names are not kept: who finds one looks whether the entry has it.
+    /// (hash of the name, offset of the type's entry), ascending by hash. For an enumerator, the
+    /// offset of its enum. Names are not stored: a lookup must check that the entry has the name.
     pub names: Vec<(u64, u32)>,
 }
 
-/// No more threads than this scan: beyond, memory is what they wait for.
-const THREADS: usize = 8;
+/// Maximum number of scanning threads. With more, the scan is bound by memory.
+const MAX_THREADS: usize = 8;
 
-/// So many names a thread collects before it hands them in. A kernel's headers are read once for
-/// each of its files, so that few of these are new.
+/// Number of names that a thread collects before it merges them. Most are duplicates, since every
+/// unit of a kernel includes the same headers.
 const BATCH: usize = 1 << 18;
 
-/// The names found so far, by all threads.
+/// The names found by all threads.
 struct Found {
     names: Mutex<Vec<(u64, u32)>>,
     limit: usize,
@@ -53,41 +53,41 @@ impl Found {
         }
     }
 
-    /// Whether there is no room for more.
+    /// Whether names were dropped because the limit was reached.
     fn full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Takes a thread's names.
-    fn hand_in(&self, batch: &mut Vec<(u64, u32)>) {
+    /// Merges a thread's names and clears `batch`.
+    fn merge(&self, batch: &mut Vec<(u64, u32)>) {
         sort(batch);
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // Sorted again when it is twice as long as it was when it was sorted last, or full.
-        let room = names.capacity().min(self.limit);
-        if names.len().saturating_add(batch.len()) > room {
+        // Deduplicate when the capacity is exhausted or the limit is reached.
+        let capacity = names.capacity().min(self.limit);
+        if names.len().saturating_add(batch.len()) > capacity {
             sort(&mut names);
             let sorted = names.len();
             let more = sorted.saturating_add(BATCH);
             names.reserve_exact(more.min(self.limit.saturating_sub(sorted)));
         }
-        let room = self.limit.saturating_sub(names.len());
-        if batch.len() > room {
+        let remaining = self.limit.saturating_sub(names.len());
+        if batch.len() > remaining {
             self.full.store(true, Ordering::Relaxed);
         }
-        names.extend(batch.drain(..).take(room));
+        names.extend(batch.drain(..).take(remaining));
     }
 }
 
-/// Ascending; of several of one name the first stays.
+/// Sorts by hash and keeps the lowest offset of each hash.
 fn sort(names: &mut Vec<(u64, u32)>) {
-    // Which takes what is sorted in parts as it is.
+    // The stable sort is fast on partially sorted input.
     names.sort();
     names.dedup_by_key(|(hash, _)| *hash);
 }
 
 impl Index {
-    /// Reads all units once: their top-level entries, and the enumerators of enums. What is broken,
-    /// or too much, is left out.
+    /// Scans the top-level entries of all units and the enumerators of their enums. Invalid entries,
+    /// and names beyond the limit, are left out.
     pub fn scan(sections: &Sections) -> Self {
         Self::scan_within(sections, MAX_INDEXED_TYPES)
     }
@@ -100,7 +100,7 @@ impl Index {
             units.extend(offset.and_then(|offset| u32::try_from(offset.0).ok()));
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.min(THREADS).min(units.len() / 16).max(1);
+        let threads = threads.min(MAX_THREADS).min(units.len() / 16).max(1);
         let share = sections.info.len() / threads + 1;
         let tables = Abbreviations::new(&sections.abbrev);
         let found = Found::new(limit);
@@ -121,13 +121,13 @@ impl Index {
         Self { units, names }
     }
 
-    /// The start of the unit that holds `offset`.
+    /// The start of the unit that contains `offset`.
     pub fn unit_of(&self, offset: u32) -> Option<u32> {
         let above = self.units.partition_point(|&start| start <= offset);
         self.units.get(above.checked_sub(1)?).copied()
     }
 
-    /// The offset of the entry that may have this name.
+    /// The offset of the entry that may have this name (hashes may collide).
     pub fn find(&self, key: Key, name: &str) -> Option<u32> {
         let hash = hash(key, name);
         let at = self.names.binary_search_by_key(&hash, |(hash, _)| *hash);
@@ -135,7 +135,7 @@ impl Index {
     }
 }
 
-/// What sort of type an entry defines.
+/// The tag of the type that an entry defines.
 pub(super) fn tag(tag: dw::DwTag) -> Option<Tag> {
     match tag {
         dw::DW_TAG_structure_type | dw::DW_TAG_class_type => Some(Tag::Struct),
@@ -161,25 +161,26 @@ fn scan_units(sections: &Sections, tables: &Abbreviations, units: &[u32], found:
     let mut batch = Vec::new();
     for &start in units {
         if let Some(unit) = Unit::new(sections, tables, start) {
-            // A broken entry ends its unit; what stands before it is good.
+            // Names before an invalid entry of the unit are kept.
             let _ = scan_unit(&unit, &mut batch, found);
         }
     }
-    found.hand_in(&mut batch);
+    found.merge(&mut batch);
 }
 
-/// The children of the root. Their own children are passed over, by `DW_AT_sibling` where there is
-/// one; only those of enums are read.
+/// Scans the children of the root. Their children are skipped, by `DW_AT_sibling` if present, except
+/// for enumerators.
 fn scan_unit(unit: &Unit<'_>, batch: &mut Vec<(u64, u32)>, all: &Found) -> Option<()> {
     let mut raw = unit.raw(None)?;
     let root = raw.read_abbreviation().ok()??;
     raw.skip_attributes(root.attributes()).ok()?;
-    // Depth of the children; another after each leap, as the reader then counts from where it is.
+    // The depth of the root's children. It changes at each jump to a sibling: the new reader counts
+    // from there.
     let mut level = raw.next_depth();
     if !root.has_children() {
         return Some(());
     }
-    // The enum whose children are being read.
+    // The enum whose children are being scanned.
     let mut owner = None;
     while !raw.is_empty() && raw.next_depth() >= level {
         let depth = raw.next_depth();
@@ -229,7 +230,7 @@ fn scan_unit(unit: &Unit<'_>, batch: &mut Vec<(u64, u32)>, all: &Found) -> Optio
         if let Some((key, offset)) = key {
             batch.push((hash(key, name), offset));
             if batch.len() >= BATCH {
-                all.hand_in(batch);
+                all.merge(batch);
             }
             if all.full() {
                 return None;
@@ -249,11 +250,11 @@ fn scan_unit(unit: &Unit<'_>, batch: &mut Vec<(u64, u32)>, all: &Found) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::super::forged::{modern, Forged, HEADER5};
+    use super::super::synthetic::{modern, Synthetic, HEADER5};
     use super::*;
 
     #[test]
-    fn names_have_a_bound() {
+    fn names_are_limited() {
         let sections = modern().sections();
         let all = Index::scan(&sections);
         for limit in 0..all.names.len() {
@@ -264,23 +265,23 @@ mod tests {
         assert_eq!(index, all);
     }
 
-    /// Names that stand there again and again take no room, and the first of them stays.
+    /// Duplicates do not count towards the limit. The first definition is kept.
     #[test]
-    fn names_of_many_units_are_kept_once() {
-        let mut forged = Forged::default();
-        forged.abbreviation(1, dw::DW_TAG_compile_unit, true, &[]);
+    fn duplicate_names_are_merged() {
+        let mut synthetic = Synthetic::default();
+        synthetic.abbreviation(1, dw::DW_TAG_compile_unit, true, &[]);
         let name = [(dw::DW_AT_name, dw::DW_FORM_string)];
-        forged.abbreviation(2, dw::DW_TAG_typedef, false, &name);
-        forged.abbrev.push(0);
+        synthetic.abbreviation(2, dw::DW_TAG_typedef, false, &name);
+        synthetic.abbrev.push(0);
         let mut entries = vec![1];
         for name in b'a'..=b'p' {
             entries.extend([2, name, 0]);
         }
         entries.push(0);
         for _ in 0..2 * BATCH / 16 + 1 {
-            forged.unit5(dw::DW_UT_compile, &entries);
+            synthetic.unit5(dw::DW_UT_compile, &entries);
         }
-        let index = Index::scan_within(&forged.sections(), BATCH / 2);
+        let index = Index::scan_within(&synthetic.sections(), BATCH / 2);
         assert_eq!(index.names.len(), 16);
         let at = index.find(Key::Type(Tag::Typedef), "c");
         assert_eq!(at, Some(HEADER5 + 1 + 2 * 3));

@@ -1,13 +1,14 @@
-//! DWARF 2 to 5, as compilers write it and as dwz compacts it (partial units, references from unit
-//! to unit).
+//! Types from DWARF 2 to 5, as written by compilers or compressed by dwz (partial units, references
+//! between units).
 //!
-//! - `sections`: the sections, and strings out of them.
-//! - `abbrev`: abbreviation tables, parsed once.
+//! - `sections`: the sections and their strings.
+//! - `abbrev`: abbreviation tables.
 //! - `unit`: one unit and its entries.
-//! - `index`: names to entries; built by one scan, kept from run to run by `cache`.
+//! - `index`: entries by name, built by one scan.
+//! - `cache`: indices on disk.
 //!
-//! Not read: type units, supplementary files (`.gnu_debugaltlink`), split DWARF. Neither Linux nor
-//! Xen is built with them.
+//! Not supported: type units, supplementary files (`.gnu_debugaltlink`), split DWARF. Linux and Xen
+//! are not built with them.
 
 mod abbrev;
 mod cache;
@@ -16,7 +17,7 @@ mod sections;
 mod unit;
 
 #[cfg(test)]
-mod forged;
+mod synthetic;
 #[cfg(test)]
 mod tests;
 
@@ -38,9 +39,8 @@ use index::{Index, Key};
 use sections::Sections;
 use unit::{Entry, Unit};
 
-/// The dimension that is meant, in the upper half of the [`TypeId`] of an array, whose dimensions
-/// DWARF keeps in one entry.
-const DIMENSION: u32 = 32;
+/// The shift of the dimension in the [`TypeId`] of an array: DWARF has one entry for all dimensions.
+const DIMENSION_SHIFT: u32 = 32;
 
 /// The types of an image's DWARF.
 pub(super) struct Dwarf {
@@ -52,9 +52,9 @@ pub(super) struct Dwarf {
 }
 
 impl Dwarf {
-    /// `None` where the image has no `.debug_info`, or more of it than offsets of 32 bits reach.
+    /// `None` if the image has no `.debug_info`, or if it exceeds 32-bit offsets.
     pub fn new(image: &Image, folder: Option<PathBuf>) -> Option<Self> {
-        // Asked first: who changes the file while it is read changes this, too.
+        // Taken before reading, so that a later change of the file changes it.
         let file = image.file().identity();
         let sections = Sections::new(image)?;
         let id = image.build_id().unwrap_or_default();
@@ -88,7 +88,7 @@ impl Dwarf {
         })
     }
 
-    /// The unit that holds the entry of a type, and the entry's offset in the section.
+    /// The unit that contains the entry of a type, and the entry's offset in `.debug_info`.
     fn unit(&self, id: TypeId) -> Option<(Unit<'_>, u32)> {
         let offset = (id.0 & u64::from(u32::MAX)) as u32;
         let start = self.index().unit_of(offset)?;
@@ -107,8 +107,8 @@ impl Dwarf {
         read(&entry)
     }
 
-    /// The dimensions of an array: `None` for one whose extent is not told. Of too many it gives
-    /// one more than there may be.
+    /// The dimensions of an array; `None` for a dimension of unknown extent. At most
+    /// `MAX_ARRAY_DIMENSIONS + 1` are returned.
     fn dimensions(unit: &Unit<'_>, offset: u32, budget: &Budget<'_>) -> Vec<Option<u64>> {
         let mut dimensions = Vec::new();
         let _ = unit.children(offset, budget, &mut |child| {
@@ -136,7 +136,7 @@ impl Dwarf {
         }
         let last = dimensions.len().saturating_sub(1) as u64;
         let element = if which < last {
-            Some(TypeId(u64::from(offset) | (which + 1) << DIMENSION))
+            Some(TypeId(u64::from(offset) | (which + 1) << DIMENSION_SHIFT))
         } else {
             entry.target()
         };
@@ -150,8 +150,8 @@ impl Dwarf {
         }
     }
 
-    /// Whether an enum is signed: by what its entry says, by its underlying type, else by its
-    /// having a negative enumerator.
+    /// Whether an enum is signed: by its encoding, else by its underlying type, else by whether it
+    /// has a negative enumerator.
     fn signed_enum(
         &self,
         unit: &Unit<'_>,
@@ -235,7 +235,9 @@ impl Layouts for Dwarf {
                 target,
                 size: size.unwrap_or(self.word.bytes() as u64),
             },
-            dw::DW_TAG_array_type => Self::array(&unit, offset, &entry, id.0 >> DIMENSION, budget),
+            dw::DW_TAG_array_type => {
+                Self::array(&unit, offset, &entry, id.0 >> DIMENSION_SHIFT, budget)
+            }
             dw::DW_TAG_typedef => Shape::Typedef { name, target },
             dw::DW_TAG_const_type => qualified("const"),
             dw::DW_TAG_volatile_type => qualified("volatile"),
@@ -263,7 +265,7 @@ impl Layouts for Dwarf {
                 return ControlFlow::Continue(());
             };
             let unit_size = || child.size().or_else(|| query::size(question, ty));
-            match child.place(unit_size) {
+            match child.position(unit_size) {
                 Some((bit_offset, bit_size)) => visit(Field {
                     name: child.name(),
                     ty,

@@ -1,14 +1,14 @@
-//! The sections that tell of types, and strings out of them.
+//! The DWARF sections that describe types, and their strings.
 
 use gimli::{EndianSlice, LittleEndian};
 
 use super::super::shape::Name;
 use crate::elf::{Bytes, Image};
 
-/// What gimli reads from.
+/// The reader for gimli.
 pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// The sections that tell of types; those that are not there are empty.
+/// The sections that describe types. Missing optional sections are empty.
 pub(super) struct Sections {
     pub info: Bytes,
     pub abbrev: Bytes,
@@ -18,7 +18,8 @@ pub(super) struct Sections {
 }
 
 impl Sections {
-    /// `None` without `.debug_info` or with more of it than offsets of 32 bits reach.
+    /// `None` if `.debug_info` or `.debug_abbrev` is missing, or if `.debug_info` exceeds 32-bit
+    /// offsets.
     pub fn new(image: &Image) -> Option<Self> {
         let section = |name| image.section(name)?.bytes();
         let optional = |name| section(name).unwrap_or_else(|| Vec::new().into());
@@ -38,8 +39,8 @@ impl Sections {
         gimli::DebugInfo::new(&self.info, LittleEndian)
     }
 
-    /// The name that an attribute is. `base` gives where the unit's part of `.debug_str_offsets`
-    /// starts, which only clang makes use of.
+    /// The string value of an attribute. `base` returns the unit's base in `.debug_str_offsets`, which
+    /// only clang uses.
     pub fn name<'a>(
         &'a self,
         value: &gimli::AttributeValue<Slice<'a>>,

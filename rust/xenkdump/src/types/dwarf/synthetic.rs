@@ -1,12 +1,12 @@
-//! Small DWARF written here by hand.
+//! Small synthetic DWARF sections for tests.
 
 use super::*;
 use crate::elf::Bytes;
 use crate::types::{Source, Types};
 
-/// A forged `.debug_abbrev`, `.debug_info` and `.debug_str`.
+/// Synthetic `.debug_abbrev`, `.debug_info` and `.debug_str`.
 #[derive(Clone, Default)]
-pub(super) struct Forged {
+pub(super) struct Synthetic {
     pub(super) abbrev: Vec<u8>,
     pub(super) info: Vec<u8>,
     strings: Vec<u8>,
@@ -24,8 +24,8 @@ pub(super) fn leb(mut value: u64) -> Vec<u8> {
     }
 }
 
-impl Forged {
-    /// Adds an abbreviation: code, tag, whether there are children, attributes and forms.
+impl Synthetic {
+    /// Adds an abbreviation: code, tag, children flag, (attribute, form) pairs.
     pub(super) fn abbreviation(
         &mut self,
         code: u8,
@@ -43,7 +43,7 @@ impl Forged {
         self.abbrev.extend([0, 0]);
     }
 
-    /// Adds a unit of DWARF 5 with these entries; gives where it starts.
+    /// Adds a DWARF 5 unit with these entries. Returns its offset.
     pub(super) fn unit5(&mut self, kind: dw::DwUt, entries: &[u8]) -> u32 {
         let start = self.info.len() as u32;
         self.info.extend((entries.len() as u32 + 8).to_le_bytes());
@@ -52,7 +52,7 @@ impl Forged {
         start
     }
 
-    /// Adds a unit of DWARF 2 of an i386.
+    /// Adds a DWARF 2 unit for i386.
     pub(super) fn unit2(&mut self, entries: &[u8]) {
         self.info.extend((entries.len() as u32 + 7).to_le_bytes());
         self.info.extend([2, 0, 0, 0, 0, 0, 4]);
@@ -78,15 +78,15 @@ impl Forged {
     }
 }
 
-/// Size of the header of a unit of DWARF 5.
+/// Size of the header of a DWARF 5 unit.
 pub(super) const HEADER5: u32 = 12;
 
-/// Two units as dwz leaves them: base types in a partial unit, and one that refers to it.
-pub(super) fn modern() -> Forged {
+/// Two units as written by dwz: a partial unit with base types, and a unit that refers to it.
+pub(super) fn modern() -> Synthetic {
     use dw::*;
-    let mut forged = Forged {
+    let mut synthetic = Synthetic {
         strings: b"\0outer\0".to_vec(),
-        ..Forged::default()
+        ..Synthetic::default()
     };
     let name = (DW_AT_name, DW_FORM_string);
     let size = (DW_AT_byte_size, DW_FORM_data1);
@@ -97,54 +97,54 @@ pub(super) fn modern() -> Forged {
     let bit = (DW_AT_data_bit_offset, DW_FORM_data1);
     let encoding = (DW_AT_encoding, DW_FORM_data1);
     let outer = (DW_AT_name, DW_FORM_strp);
-    forged.abbreviation(1, DW_TAG_partial_unit, true, &[]);
-    forged.abbreviation(2, DW_TAG_base_type, false, &[size, encoding, name]);
-    forged.abbreviation(3, DW_TAG_compile_unit, true, &[]);
-    forged.abbreviation(4, DW_TAG_structure_type, true, &[outer, size]);
-    forged.abbreviation(5, DW_TAG_member, false, &[name, there, at]);
-    forged.abbreviation(6, DW_TAG_member, false, &[here, at]);
-    forged.abbreviation(7, DW_TAG_union_type, true, &[size]);
-    forged.abbreviation(8, DW_TAG_member, false, &[name, there, bit_size, bit]);
-    forged.abbreviation(9, DW_TAG_array_type, true, &[there]);
-    forged.abbreviation(
+    synthetic.abbreviation(1, DW_TAG_partial_unit, true, &[]);
+    synthetic.abbreviation(2, DW_TAG_base_type, false, &[size, encoding, name]);
+    synthetic.abbreviation(3, DW_TAG_compile_unit, true, &[]);
+    synthetic.abbreviation(4, DW_TAG_structure_type, true, &[outer, size]);
+    synthetic.abbreviation(5, DW_TAG_member, false, &[name, there, at]);
+    synthetic.abbreviation(6, DW_TAG_member, false, &[here, at]);
+    synthetic.abbreviation(7, DW_TAG_union_type, true, &[size]);
+    synthetic.abbreviation(8, DW_TAG_member, false, &[name, there, bit_size, bit]);
+    synthetic.abbreviation(9, DW_TAG_array_type, true, &[there]);
+    synthetic.abbreviation(
         10,
         DW_TAG_subrange_type,
         false,
         &[(DW_AT_upper_bound, DW_FORM_data1)],
     );
-    forged.abbreviation(11, DW_TAG_member, false, &[name, here, at]);
-    forged.abbreviation(12, DW_TAG_pointer_type, false, &[here]);
-    forged.abbreviation(
+    synthetic.abbreviation(11, DW_TAG_member, false, &[name, here, at]);
+    synthetic.abbreviation(12, DW_TAG_pointer_type, false, &[here]);
+    synthetic.abbreviation(
         13,
         DW_TAG_structure_type,
         false,
         &[name, (DW_AT_declaration, DW_FORM_flag_present)],
     );
-    forged.abbreviation(14, DW_TAG_enumeration_type, true, &[name, size]);
-    forged.abbreviation(
+    synthetic.abbreviation(14, DW_TAG_enumeration_type, true, &[name, size]);
+    synthetic.abbreviation(
         15,
         DW_TAG_enumerator,
         false,
         &[name, (DW_AT_const_value, DW_FORM_sdata)],
     );
-    forged.abbreviation(16, DW_TAG_typedef, false, &[name, here]);
-    forged.abbreviation(
+    synthetic.abbreviation(16, DW_TAG_typedef, false, &[name, here]);
+    synthetic.abbreviation(
         17,
         DW_TAG_subprogram,
         true,
         &[(DW_AT_sibling, DW_FORM_ref4)],
     );
-    forged.abbreviation(18, DW_TAG_structure_type, true, &[name, size]);
-    forged.abbrev.push(0);
+    synthetic.abbreviation(18, DW_TAG_structure_type, true, &[name, size]);
+    synthetic.abbrev.push(0);
 
     let int = HEADER5 + 1;
-    forged.unit5(
+    synthetic.unit5(
         DW_UT_partial,
         &[1, 2, 4, DW_ATE_signed.0, b'i', b'n', b't', 0, 0],
     );
 
-    // Offsets in the second unit, patched in where they are needed before they are known.
-    let start = forged.info.len() as u32;
+    // Offsets in the second unit. Forward references are patched later.
+    let start = synthetic.info.len() as u32;
     let mut unit = vec![3];
     let offset = |unit: &Vec<u8>| HEADER5 + unit.len() as u32;
     let put = |unit: &mut Vec<u8>, code: u8, name: &[u8], rest: &[&[u8]]| {
@@ -159,7 +159,7 @@ pub(super) fn modern() -> Forged {
     };
     let int4 = int.to_le_bytes();
 
-    // A function with a struct of its own, which is nobody else's.
+    // A function with a local struct.
     let function = unit.len();
     put(&mut unit, 17, b"", &[&[0; 4]]);
     put(&mut unit, 18, b"local", &[&[4], &[0]]);
@@ -167,7 +167,7 @@ pub(super) fn modern() -> Forged {
     let past = offset(&unit).to_le_bytes();
     unit[function + 1..function + 5].copy_from_slice(&past);
 
-    // A declaration, then the definition.
+    // A declaration, followed by the definition.
     put(&mut unit, 13, b"late", &[]);
     put(&mut unit, 18, b"late", &[&[4]]);
     put(&mut unit, 5, b"x", &[&int4, &[0]]);
@@ -205,14 +205,14 @@ pub(super) fn modern() -> Forged {
     put(&mut unit, 16, b"outer_t", &[&outer]);
     put(&mut unit, 0, b"", &[]);
     unit[next..next + 4].copy_from_slice(&pointer);
-    assert_eq!(forged.unit5(DW_UT_compile, &unit), start);
-    forged
+    assert_eq!(synthetic.unit5(DW_UT_compile, &unit), start);
+    synthetic
 }
 
-/// struct old { int a; unsigned low:3, high:5; } of an i386, as gcc 4 wrote it.
-pub(super) fn old() -> Forged {
+/// `struct old { int a; unsigned low:3, high:5; }` for i386, as written by gcc 4.
+pub(super) fn old() -> Synthetic {
     use dw::*;
-    let mut forged = Forged::default();
+    let mut synthetic = Synthetic::default();
     let name = (DW_AT_name, DW_FORM_string);
     let size = (DW_AT_byte_size, DW_FORM_data1);
     let ty = (DW_AT_type, DW_FORM_ref4);
@@ -221,18 +221,18 @@ pub(super) fn old() -> Forged {
         (DW_AT_bit_size, DW_FORM_data1),
         (DW_AT_bit_offset, DW_FORM_data1),
     );
-    forged.abbreviation(1, DW_TAG_compile_unit, true, &[]);
+    synthetic.abbreviation(1, DW_TAG_compile_unit, true, &[]);
     let encoding = (DW_AT_encoding, DW_FORM_data1);
-    forged.abbreviation(2, DW_TAG_base_type, false, &[size, encoding, name]);
-    forged.abbreviation(3, DW_TAG_structure_type, true, &[name, size]);
-    forged.abbreviation(4, DW_TAG_member, false, &[name, ty, at]);
-    forged.abbreviation(
+    synthetic.abbreviation(2, DW_TAG_base_type, false, &[size, encoding, name]);
+    synthetic.abbreviation(3, DW_TAG_structure_type, true, &[name, size]);
+    synthetic.abbreviation(4, DW_TAG_member, false, &[name, ty, at]);
+    synthetic.abbreviation(
         5,
         DW_TAG_member,
         false,
         &[name, ty, size, bit_size, bit, at],
     );
-    forged.abbrev.push(0);
+    synthetic.abbrev.push(0);
     let mut unit = vec![1];
     let int = 11 + unit.len() as u8;
     unit.extend([2, 4, DW_ATE_unsigned.0, b'u', 0]);
@@ -242,31 +242,31 @@ pub(super) fn old() -> Forged {
     unit.extend([5, b'l', 0, int, 0, 0, 0, 4, 3, 29, 2, plus, 4]);
     unit.extend([5, b'h', 0, int, 0, 0, 0, 4, 5, 24, 2, plus, 4]);
     unit.extend([0, 0]);
-    forged.unit2(&unit);
-    forged
+    synthetic.unit2(&unit);
+    synthetic
 }
 
-/// struct old of so many bit-fields, all of one type of so many dimensions, as gcc 4 wrote them,
-/// and enum state of 1000 enumerators, without a word about its sign.
-pub(super) fn arrays(members: usize, dimensions: usize) -> Forged {
+/// `struct old` with `members` bit-fields, all of one array type with `dimensions` dimensions, as
+/// written by gcc 4; and `enum state` with 1000 enumerators and no encoding.
+pub(super) fn arrays(members: usize, dimensions: usize) -> Synthetic {
     use dw::*;
-    let mut forged = Forged::default();
+    let mut synthetic = Synthetic::default();
     let name = (DW_AT_name, DW_FORM_string);
     let size = (DW_AT_byte_size, DW_FORM_data1);
     let ty = (DW_AT_type, DW_FORM_ref4);
     let bits = [DW_AT_bit_size, DW_AT_bit_offset].map(|name| (name, DW_FORM_data1));
-    forged.abbreviation(1, DW_TAG_compile_unit, true, &[]);
+    synthetic.abbreviation(1, DW_TAG_compile_unit, true, &[]);
     let encoding = (DW_AT_encoding, DW_FORM_data1);
-    forged.abbreviation(2, DW_TAG_base_type, false, &[size, encoding, name]);
-    forged.abbreviation(3, DW_TAG_structure_type, true, &[name, size]);
-    forged.abbreviation(4, DW_TAG_member, false, &[name, ty, bits[0], bits[1]]);
-    forged.abbreviation(5, DW_TAG_array_type, true, &[ty]);
+    synthetic.abbreviation(2, DW_TAG_base_type, false, &[size, encoding, name]);
+    synthetic.abbreviation(3, DW_TAG_structure_type, true, &[name, size]);
+    synthetic.abbreviation(4, DW_TAG_member, false, &[name, ty, bits[0], bits[1]]);
+    synthetic.abbreviation(5, DW_TAG_array_type, true, &[ty]);
     let bound = (DW_AT_upper_bound, DW_FORM_data1);
-    forged.abbreviation(6, DW_TAG_subrange_type, false, &[bound]);
-    forged.abbreviation(7, DW_TAG_enumeration_type, true, &[name, size]);
+    synthetic.abbreviation(6, DW_TAG_subrange_type, false, &[bound]);
+    synthetic.abbreviation(7, DW_TAG_enumeration_type, true, &[name, size]);
     let value = (DW_AT_const_value, DW_FORM_data1);
-    forged.abbreviation(8, DW_TAG_enumerator, false, &[name, value]);
-    forged.abbrev.push(0);
+    synthetic.abbreviation(8, DW_TAG_enumerator, false, &[name, value]);
+    synthetic.abbrev.push(0);
     let mut unit = vec![1];
     let int = 11 + unit.len() as u8;
     unit.extend([2, 4, DW_ATE_unsigned.0, b'u', 0]);
@@ -278,11 +278,11 @@ pub(super) fn arrays(members: usize, dimensions: usize) -> Forged {
     unit.extend(b"\0\x07state\0\x04");
     unit.extend([8, b'v', 0, 1].repeat(1000));
     unit.extend([0, 0]);
-    forged.unit2(&unit);
-    forged
+    synthetic.unit2(&unit);
+    synthetic
 }
 
-/// Asks whatever can be asked.
+/// Runs all queries and ignores their results.
 pub(super) fn ask(types: &Types) {
     for name in ["outer", "outer_t", "late", "old", "state", "struct late"] {
         let _ = types.size_of(name);

@@ -1,9 +1,9 @@
-use super::forged::{arrays, ask, modern, old};
+use super::synthetic::{arrays, ask, modern, old};
 use super::*;
 use crate::types::{Bits, Kind, Types};
 
 #[test]
-fn members_are_found_across_units() {
+fn references_between_units_are_followed() {
     let types = modern().types(Word::W64, None);
     assert_eq!(types.size_of("outer").unwrap(), 56);
     assert_eq!(types.size_of("outer_t").unwrap(), 56);
@@ -23,7 +23,7 @@ fn members_are_found_across_units() {
 }
 
 #[test]
-fn dimensions_are_kept_apart() {
+fn array_dimensions_are_separate() {
     let types = modern().types(Word::W64, None);
     let grid = types.member("outer.grid").unwrap();
     assert_eq!(
@@ -38,7 +38,7 @@ fn dimensions_are_kept_apart() {
 }
 
 #[test]
-fn enums_tell_their_sign() {
+fn signed_enums_have_negative_values() {
     let types = modern().types(Word::W64, None);
     let values = types.enumerators("state").unwrap();
     assert_eq!(values, [("down".into(), -1), ("up".into(), 1)]);
@@ -48,7 +48,7 @@ fn enums_tell_their_sign() {
 }
 
 #[test]
-fn declarations_and_local_types_are_passed_over() {
+fn declarations_and_local_types_are_skipped() {
     let types = modern().types(Word::W64, None);
     assert_eq!(types.size_of("late").unwrap(), 4);
     assert!(!types.contains("local"));
@@ -56,9 +56,10 @@ fn declarations_and_local_types_are_passed_over() {
     assert!(types.contains("struct outer"));
 }
 
-/// DWARF 2 and 3 count a bit-field's bits from the top of its unit, and put locations in blocks.
+/// In DWARF 2 and 3, the offset of a bit-field is relative to the most significant bit of its storage
+/// unit, and locations are blocks.
 #[test]
-fn bits_of_old_compilers_count_from_the_top() {
+fn bit_fields_of_dwarf_2_are_converted() {
     let types = old().types(Word::W32, None);
     let bits = |path| types.member(path).unwrap().bits.unwrap();
     assert_eq!(types.offset("old.l").unwrap(), 4);
@@ -66,7 +67,7 @@ fn bits_of_old_compilers_count_from_the_top() {
     assert_eq!(bits("old.h"), Bits { offset: 3, size: 5 });
 }
 
-/// How many members of `old` there are, if so many steps are enough to tell.
+/// The number of members of `old`; `None` if `steps` is not enough to count them.
 fn members_within(types: &Types, steps: usize) -> Option<usize> {
     let (layouts, budget) = (&*types.layouts, shape::budget(steps));
     let id = layouts.find(Tag::Struct, "old").unwrap();
@@ -79,7 +80,7 @@ fn members_within(types: &Types, steps: usize) -> Option<usize> {
 }
 
 #[test]
-fn arrays_have_dimensions_within_bounds() {
+fn array_dimensions_are_limited() {
     let types = arrays(1, MAX_ARRAY_DIMENSIONS).types(Word::W32, None);
     let member = types.member("old.m").unwrap();
     assert_eq!(member.bits, Some(Bits { offset: 0, size: 3 }));
@@ -87,11 +88,11 @@ fn arrays_have_dimensions_within_bounds() {
         member.type_name,
         format!("u{}", "[1]".repeat(MAX_ARRAY_DIMENSIONS))
     );
-    // Each dimension reads all of them once.
+    // Resolving each dimension reads all dimensions once.
     let steps = MAX_ARRAY_DIMENSIONS * (MAX_ARRAY_DIMENSIONS + 4);
     assert_eq!(members_within(&types, steps), Some(1));
 
-    // Of more the size is not told, and so not where the bits are.
+    // With more dimensions, the size is unknown, and so is the position of the bit-field.
     let types = arrays(100, 20_000).types(Word::W32, None);
     assert_eq!(
         members_within(&types, 100 * (MAX_ARRAY_DIMENSIONS + 4) + 4),
@@ -100,9 +101,9 @@ fn arrays_have_dimensions_within_bounds() {
     assert!(types.member("old.m").is_err());
 }
 
-/// What members cost that their types make is counted as well.
+/// The budget includes the cost of resolving the types of members.
 #[test]
-fn one_question_has_one_budget() {
+fn nested_work_shares_the_budget() {
     let types = arrays(100, MAX_ARRAY_DIMENSIONS).types(Word::W32, None);
     let all = 100 * MAX_ARRAY_DIMENSIONS * (MAX_ARRAY_DIMENSIONS + 4);
     assert_eq!(members_within(&types, all), Some(100));
@@ -117,22 +118,22 @@ fn one_question_has_one_budget() {
 }
 
 #[test]
-fn no_change_of_a_byte_does_harm() {
-    for forged in [modern(), old()] {
+fn corrupt_bytes_do_not_panic() {
+    for synthetic in [modern(), old()] {
         for bits in [0x01, 0x80, 0xff] {
-            for at in 0..forged.info.len() {
-                let mut broken = forged.clone();
+            for at in 0..synthetic.info.len() {
+                let mut broken = synthetic.clone();
                 broken.info[at] ^= bits;
                 ask(&broken.types(Word::W64, None));
             }
-            for at in 0..forged.abbrev.len() {
-                let mut broken = forged.clone();
+            for at in 0..synthetic.abbrev.len() {
+                let mut broken = synthetic.clone();
                 broken.abbrev[at] ^= bits;
                 ask(&broken.types(Word::W64, None));
             }
         }
-        for len in 0..forged.info.len() {
-            let mut cut = forged.clone();
+        for len in 0..synthetic.info.len() {
+            let mut cut = synthetic.clone();
             cut.info.truncate(len);
             ask(&cut.types(Word::W64, None));
         }

@@ -1,4 +1,4 @@
-//! One unit and its entries.
+//! A DWARF unit and its entries.
 
 use std::cell::OnceCell;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ pub(super) struct Unit<'a> {
     sections: &'a Sections,
     header: UnitHeader<Slice<'a>>,
     abbreviations: Arc<gimli::Abbreviations>,
-    /// Where it starts in the section.
+    /// Its offset in `.debug_info`.
     start: u32,
     strings: OnceCell<gimli::DebugStrOffsetsBase>,
 }
@@ -29,7 +29,7 @@ pub(super) struct Entry<'a, 'u> {
 }
 
 impl<'a> Unit<'a> {
-    /// The unit that starts at `start`; `None` where it is broken.
+    /// The unit at offset `start` of `.debug_info`; `None` if it is invalid.
     pub fn new(sections: &'a Sections, tables: &Abbreviations, start: u32) -> Option<Self> {
         let offset = gimli::DebugInfoOffset(start as usize);
         let header = sections.debug_info().header_from_offset(offset).ok()?;
@@ -42,36 +42,36 @@ impl<'a> Unit<'a> {
         })
     }
 
-    /// Where it starts in the section.
+    /// Its offset in `.debug_info`.
     pub fn start(&self) -> u32 {
         self.start
     }
 
-    /// The entries from `offset` of the unit on, or from its root.
+    /// The entries from `offset` of the unit, or from its root.
     pub fn raw(&self, offset: Option<UnitOffset>) -> Option<gimli::EntriesRaw<'_, Slice<'a>>> {
         self.header.entries_raw(&self.abbreviations, offset).ok()
     }
 
-    /// The entry at `offset` of the section.
+    /// The entry at `offset` of `.debug_info`.
     pub fn entry<'u>(&'u self, offset: u32, budget: &Budget<'_>) -> Option<Entry<'a, 'u>> {
         let offset = UnitOffset(offset.checked_sub(self.start)? as usize);
         let mut raw = self.raw(Some(offset))?;
-        let mut entry = self.no_entry();
+        let mut entry = self.null_entry();
         match read(&mut raw, &mut entry, budget) {
             ControlFlow::Continue(Some(true)) => Some(entry),
             _ => None,
         }
     }
 
-    fn no_entry<'u>(&'u self) -> Entry<'a, 'u> {
+    fn null_entry<'u>(&'u self) -> Entry<'a, 'u> {
         Entry {
             unit: self,
             die: DebuggingInformationEntry::null(),
         }
     }
 
-    /// Calls `visit` with the children of the entry at `offset` of the section, until it breaks, or
-    /// one is broken.
+    /// Calls `visit` with each child of the entry at `offset` of `.debug_info`, until it breaks or an
+    /// entry is invalid.
     pub fn children<'u>(
         &'u self,
         offset: u32,
@@ -84,7 +84,7 @@ impl<'a> Unit<'a> {
         let Some(mut raw) = raw else {
             return ControlFlow::Continue(());
         };
-        let mut entry = self.no_entry();
+        let mut entry = self.null_entry();
         if read(&mut raw, &mut entry, budget)? != Some(true) {
             return ControlFlow::Continue(());
         }
@@ -98,7 +98,7 @@ impl<'a> Unit<'a> {
         ControlFlow::Continue(())
     }
 
-    /// The name that an attribute of an entry of this unit is.
+    /// The string value of an attribute of this unit.
     pub fn name(&self, value: &AttributeValue<Slice<'a>>) -> Name<'a> {
         let base = || *self.strings.get_or_init(|| self.strings_base());
         self.sections.name(value, self.header.format(), base)
@@ -122,7 +122,8 @@ impl<'a> Unit<'a> {
                     _ => None,
                 };
             }
-            // Who has such a base has no text in the root, which would be read for each name.
+            // Producers of such a base have no inline strings in the root. These could be long, and
+            // would be scanned for each name.
             if spec.form() == dw::DW_FORM_string {
                 return None;
             }
@@ -132,13 +133,13 @@ impl<'a> Unit<'a> {
     }
 }
 
-/// Reads the next entry: whether it is one or the end of some; `None` where it is broken.
+/// Reads the next entry. False for the null entry after the last child; `None` if it is invalid.
 fn read<'a>(
     raw: &mut gimli::EntriesRaw<'_, Slice<'a>>,
     entry: &mut Entry<'a, '_>,
     budget: &Budget<'_>,
 ) -> ControlFlow<(), Option<bool>> {
-    /// Text in an entry is looked through for its end.
+    /// One more step is charged per this many bytes: inline strings are scanned for their end.
     const BYTES: usize = 64;
     let start = raw.next_offset().0;
     let found = raw.read_entry(&mut entry.die).ok();
@@ -152,19 +153,19 @@ impl<'a> Entry<'a, '_> {
         self.die.tag()
     }
 
-    /// Its name; empty if it has none.
+    /// The name; empty for an anonymous type or member.
     pub fn name(&self) -> Name<'a> {
         let value = self.die.attr_value_raw(dw::DW_AT_name);
         value.map_or(Name::default(), |value| self.unit.name(&value))
     }
 
-    /// Whether it only says that there is such a type.
+    /// Whether it is a declaration without a definition.
     pub fn is_declaration(&self) -> bool {
         let value = self.die.attr_value_raw(dw::DW_AT_declaration);
         matches!(value, Some(AttributeValue::Flag(true)))
     }
 
-    /// The type it refers to; `None` stands for `void`.
+    /// The type that it refers to; `None` means `void`.
     pub fn target(&self) -> Option<TypeId> {
         let offset = match self.die.attr_value_raw(dw::DW_AT_type)? {
             AttributeValue::UnitRef(offset) => (self.unit.start as usize).checked_add(offset.0)?,
@@ -174,12 +175,12 @@ impl<'a> Entry<'a, '_> {
         Some(TypeId(u32::try_from(offset).ok()?.into()))
     }
 
-    /// Its size in bytes.
+    /// The size in bytes.
     pub fn size(&self) -> Option<u64> {
         self.unsigned(dw::DW_AT_byte_size)
     }
 
-    /// How the bits of a base type, or of an enum, are meant.
+    /// The encoding of a base type or an enum.
     pub fn encoding(&self) -> Option<dw::DwAte> {
         match self.die.attr_value(dw::DW_AT_encoding)? {
             AttributeValue::Encoding(encoding) => Some(encoding),
@@ -187,13 +188,13 @@ impl<'a> Entry<'a, '_> {
         }
     }
 
-    /// How many elements a dimension has; `None` where that is not told.
+    /// The number of elements of a dimension; `None` if unknown.
     pub fn extent(&self) -> Option<u64> {
         if let Some(count) = self.unsigned(dw::DW_AT_count) {
             return Some(count);
         }
-        // The upper bound of an array of no elements is -1, which gcc before 4.5 or so writes in
-        // as many bytes as a pointer has.
+        // The upper bound of an empty array is -1. gcc before about 4.5 writes it in the size of a
+        // pointer.
         match self.unsigned(dw::DW_AT_upper_bound)? {
             u64::MAX => Some(0),
             bound if bound == u64::from(u32::MAX) => Some(0),
@@ -213,9 +214,9 @@ impl<'a> Entry<'a, '_> {
         }
     }
 
-    /// Where a member is: bits from the start of its struct, and its width if it is a bit-field.
-    /// `unit` gives the size in bytes of what a bit-field of DWARF 2 and 3 counts its bits in.
-    pub fn place(&self, unit: impl FnOnce() -> Option<u64>) -> Option<(u64, Option<u64>)> {
+    /// The offset of a member in bits from the start of its struct, and its width if it is a bit-field.
+    /// `unit` returns the size in bytes of the storage unit of a bit-field in DWARF 2 and 3.
+    pub fn position(&self, unit: impl FnOnce() -> Option<u64>) -> Option<(u64, Option<u64>)> {
         let start = match self.die.attr_value_raw(dw::DW_AT_data_member_location) {
             None => 0,
             Some(AttributeValue::Block(block)) => location(block.slice())?,
@@ -229,8 +230,8 @@ impl<'a> Entry<'a, '_> {
         if let Some(offset) = self.unsigned(dw::DW_AT_data_bit_offset) {
             return Some((start.checked_add(offset)?, Some(width)));
         }
-        // Counted from the most significant bit of the unit, and negative where the field lies
-        // beyond it.
+        // DWARF 2 and 3: the offset is relative to the most significant bit of the storage unit. It is
+        // negative if the field extends beyond the unit.
         let Some(value) = self.die.attr_value_raw(dw::DW_AT_bit_offset) else {
             return Some((start, Some(width)));
         };
@@ -251,7 +252,7 @@ impl<'a> Entry<'a, '_> {
     }
 }
 
-/// A constant; a negative one as two's complement.
+/// A constant. Negative values are in two's complement.
 fn number(value: &AttributeValue<Slice<'_>>) -> Option<u64> {
     match *value {
         AttributeValue::Data1(value) => Some(value.into()),
@@ -263,8 +264,7 @@ fn number(value: &AttributeValue<Slice<'_>>) -> Option<u64> {
     }
 }
 
-/// The offset that the expression of a member's location adds: `DW_OP_plus_uconst`, which is all
-/// that C compilers write.
+/// The offset in a member's location expression. C compilers only use `DW_OP_plus_uconst`.
 fn location(expression: &[u8]) -> Option<u64> {
     let (&operation, operand) = expression.split_first()?;
     if dw::DwOp(operation) != dw::DW_OP_plus_uconst {

@@ -1,4 +1,4 @@
-# What it takes to go from a fresh machine to a running tool: Python 3.11+, a Rust toolchain, a C compiler.
+# Requirements: Python 3.11+, a Rust toolchain, a C compiler.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ DIST := target/sdist
 
 .PHONY: demo test lint docs bench counts fuzz sdist clean faults audit
 
-# Everything the project needs, in a virtual environment of its own.
+# Installs the project and its dependencies in a virtual environment.
 $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -name '*.rs' -o -name '*.toml')
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -38,14 +38,14 @@ $(VENV)/.docs: pyproject.toml
 	$(BIN)/python -m pip install --quiet --group docs
 	touch $@
 
-# The site, in target/site. It must not load anything from elsewhere.
+# Builds the site in target/site. It must not load external resources.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	! grep -rnoE '<(script|link|img|iframe)[^>]*(src|href)="?(https?:)?//[^">]*' \
 		--include='*.html' target/site
 
-# Builds what is released, the sdist and this machine's wheel, checks their metadata, and runs each
-# where nothing else of the tree is.
+# Builds the sdist and this machine's wheel, checks their metadata, and tests each outside of the
+# source tree.
 sdist: $(VENV)/.stamp
 	rm -rf $(DIST) && mkdir -p $(DIST)
 	$(BIN)/maturin sdist --out $(DIST)
@@ -58,22 +58,22 @@ sdist: $(VENV)/.stamp
 		(cd $(DIST) && rm -rf sample && venv/bin/xkdump sample sample >/dev/null && \
 			venv/bin/xkdump bt -a sample/vmlinux sample/vmcore >/dev/null) || exit 1; done
 
-# Measures beside every peer that is there, in a quarter of an hour; benches/run.py --help says what
-# more BENCH may ask for. Peers that cannot be installed are named in the table.
+# Runs the benchmarks against every available peer, in a quarter of an hour. benches/run.py --help
+# lists the options for BENCH. Peers that cannot be installed are named in the table.
 bench: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --group bench
 	-$(BIN)/python -m pip install --quiet --group peers
 	$(BIN)/python benches/run.py $(BENCH)
 
-# Holds the instructions of the core's paths against benches/core/counts.json (needs valgrind).
+# Compares instruction counts of the core's paths with benches/core/counts.json (needs valgrind).
 counts: $(VENV)/.stamp
 	$(BIN)/python -m benches.counts $(COUNTS)
 
 clean:
 	rm -rf target $(VENV) .cache
 
-# Advisories, licences and sources of the crates (deny.toml; needs cargo-deny), advisories on what
-# Python installs.
+# Checks advisories, licences and sources of the crates (deny.toml; needs cargo-deny), and
+# advisories on the Python dependencies.
 audit: $(VENV)/.stamp
 	for manifest in Cargo.toml rust/xenkdump/fuzz/Cargo.toml; do \
 		cargo deny --manifest-path $$manifest --config deny.toml check || exit 1; done
@@ -94,7 +94,7 @@ fuzz: $(VENV)/.stamp
 		$(BIN)/python -m tests.fuzz $$target $(FUZZ)/corpus/$$target $(FUZZING) -max_len=8192 \
 			-artifact_prefix=$(FUZZ)/artifacts/$$target- || exit 1; done
 
-# Breaks a copy of a real dump COUNT times, by COMBINED faults at once, and runs the commands on it.
+# Breaks a copy of a real dump COUNT times, with COMBINED faults each, and runs the commands on it.
 SEED ?= 1
 COUNT ?= 10000
 COMBINED ?= 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes a small synthetic dump and looks at it. Takes the xkdump to use as its argument.
+# Writes a small synthetic dump and runs commands on it. The argument is the xkdump to use.
 set -euo pipefail
 xkdump=$1
 sample=$(mktemp -d)

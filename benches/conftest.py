@@ -1,4 +1,4 @@
-"""The synthetic guests in the folder XKDUMP_BENCH, which ``benches/run.py`` sets; opened."""
+"""Opens the synthetic guests in the folder XKDUMP_BENCH, which ``benches/run.py`` sets."""
 
 from collections.abc import Callable
 

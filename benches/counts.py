@@ -1,7 +1,7 @@
-"""Instructions of the core's paths, counted by callgrind: noise does not change them.
+"""Instruction counts of the core's paths by callgrind, which are free of noise.
 
-``python -m benches.counts`` holds them against ``core/counts.json`` and fails where one has grown;
-with ``--write`` it writes that file anew.
+``python -m benches.counts`` compares them with ``core/counts.json`` and fails if one has grown.
+``--write`` rewrites that file.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from . import synthetic
 
 HERE = Path(__file__).resolve().parent
 BASELINE = HERE / "core" / "counts.json"
-#: What is counted: paths, and orders of each.
+#: The paths to count, with the access orders of each.
 PATHS = {
     "resolve": ("sequential", "random", "kernel"),
     "translate-4k": ("sequential", "random", "kernel"),
@@ -30,12 +30,12 @@ PATHS = {
 }
 #: As in core/src/counts.rs.
 ELEMENTS = 65_536
-#: How much more than the baseline is a regression.
+#: The relative increase over the baseline that is a regression.
 TOLERANCE = 0.03
 
 
 def program(build: bool) -> Path:
-    """The program that is counted."""
+    """The program to count."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target" / "benches"))
     if build:
         command = ["cargo", "build", "--quiet", "--release", "--locked", "--bin", "counts"]
@@ -45,7 +45,7 @@ def program(build: bool) -> Path:
 
 
 def count(path: Path, what: str, order: str) -> float:
-    """Instructions an element."""
+    """Instructions per element."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [
@@ -67,7 +67,7 @@ def count(path: Path, what: str, order: str) -> float:
 
 
 def counts(path: Path) -> dict[str, float]:
-    """All of them."""
+    """The counts of all paths."""
     return {
         f"{what}/{order}": count(path, what, order)
         for what, orders in PATHS.items()
@@ -76,13 +76,13 @@ def counts(path: Path) -> dict[str, float]:
 
 
 def compiler() -> str:
-    """Whose instructions they are."""
+    """The compiler version, which the counts depend on."""
     done = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
 def main() -> int:
-    """Counts, and compares or writes."""
+    """Counts, then compares or writes the baseline."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="make these the baseline")
     parser.add_argument("--no-build", action="store_true", help="count what is built")

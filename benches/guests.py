@@ -1,4 +1,4 @@
-"""The synthetic guests, opened, and the orders in which they are asked."""
+"""The opened synthetic guests, and the access orders."""
 
 import os
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Mapped:
 
     space: AddressSpace
     base: int
-    #: How many of the guest's pages.
+    #: The number of the guest's pages.
     pages: int
 
 
@@ -46,14 +46,14 @@ class Guest:
     spaces: dict[str, Mapped]
 
     def pfns(self, order: str, count: int) -> Words:
-        """pfns that have a frame, in some order."""
+        """pfns that have a frame, in the given order."""
         run = np.uint64(ENTRIES * ENTRIES)
         runs = max(self.about.pages // int(run), 1) // max(self.about.present // int(run), 1)
         numbers = ORDERS[order](self.about.present, count)
         return numbers // run * np.uint64(runs) * run + numbers % run
 
     def addresses(self, pages: str, order: str, count: int) -> Words:
-        """Addresses of such pfns in one of the spaces, each with some offset in its page."""
+        """Addresses of such pfns in one of the spaces, with varying page offsets."""
         mapped = self.spaces[pages]
         pfns = self.pfns(order, count) % np.uint64(mapped.pages)
         offsets = pfns * np.uint64(72) % np.uint64(PAGE)
@@ -74,7 +74,7 @@ def at_random(limit: int, count: int) -> Words:
 
 
 def kernel(limit: int, count: int) -> Words:
-    """Short runs in 2 MiB regions, some of them much hotter than others."""
+    """Short runs in 2 MiB regions, with some regions much hotter than others."""
     rng = np.random.default_rng(1)
     regions = max(limit // ENTRIES, 1)
     runs = count // 4
@@ -97,7 +97,7 @@ ORDERS: dict[str, Callable[[int, int], Words]] = {
 
 
 def folder() -> Path:
-    """Where the guests lie; ``run.py`` tells."""
+    """The folder of the guests, as set by ``run.py``."""
     return Path(os.environ["XKDUMP_BENCH"])
 
 
@@ -124,7 +124,7 @@ def open_anew(name: str) -> Guest:
 
 
 def file_offsets(dump: Dump, machine: Words) -> Words:
-    """Where the bytes of these machine addresses lie in a synthetic dump, whose segments end it."""
+    """File offsets of machine addresses in a synthetic dump, whose segments are at its end."""
     starts, sizes, _ = np.array(dump.segments, np.uint64).T
     offsets = np.uint64(dump.size) - sizes.sum() + sizes.cumsum() - sizes
     segment = np.searchsorted(starts, machine, "right") - 1
@@ -132,5 +132,5 @@ def file_offsets(dump: Dump, machine: Words) -> Words:
     return found
 
 
-#: The same, once for all who ask.
+#: The same, cached.
 open_guest = cache(open_anew)

@@ -1,6 +1,6 @@
-"""Time and memory of opening, of first batches, and of passes over all of a domain.
+"""Time and memory of opening, of first batches, and of passes over a whole domain.
 
-``python -m benches.opening TURNS`` measures; each measurement of memory is a process of its own:
+``python -m benches.opening TURNS`` measures. Each memory measurement runs in a separate process:
 ``python -m benches.opening --only NAME GUEST``.
 """
 
@@ -27,7 +27,7 @@ FIRST = 1 << 16
 
 
 def memory(field: str) -> int:
-    """KiB of this process: VmHWM is the most ever, RssAnon its own, RssFile mapped from files."""
+    """Memory of this process in KiB: VmHWM (peak), RssAnon (anonymous), RssFile (mapped files)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1])
@@ -35,7 +35,7 @@ def memory(field: str) -> int:
 
 
 def opening(about: SyntheticGuest) -> object:
-    """Everything opened, and one answer of each kind."""
+    """Opens everything and makes one query of each kind."""
     dump, p2m = open_p2m(about)
     virtual = dump.virtual(about.root, "x86_64")
     p2m.resolve(0)
@@ -44,7 +44,7 @@ def opening(about: SyntheticGuest) -> object:
 
 
 def resolving_all(about: SyntheticGuest) -> object:
-    """Every pfn, by arrays that are used again."""
+    """Resolves every pfn, with reused arrays."""
     opened = open_p2m(about)
     step = 1 << 16
     out = np.empty(step, np.uint64)
@@ -54,7 +54,7 @@ def resolving_all(about: SyntheticGuest) -> object:
 
 
 def resolving_at_random(about: SyntheticGuest) -> object:
-    """As many pfns as there are, at random."""
+    """Resolves random pfns, in the number of the guest's pages."""
     opened = open_p2m(about)
     step = 1 << 16
     rng = np.random.default_rng(1)
@@ -64,7 +64,7 @@ def resolving_at_random(about: SyntheticGuest) -> object:
 
 
 def reading_all(about: SyntheticGuest) -> object:
-    """Every byte of the domain, 16 MiB at a time."""
+    """Reads every byte of the domain, 16 MiB at a time."""
     dump, p2m = open_p2m(about)
     physical = dump.physical(p2m)
     buffer = np.empty(16 << 20, np.uint8)
@@ -73,7 +73,7 @@ def reading_all(about: SyntheticGuest) -> object:
     return physical
 
 
-#: What is measured in a process of its own; each gives what it holds in the end.
+#: The measurements in separate processes. Each returns the objects that it holds at the end.
 ALONE: dict[str, Callable[[SyntheticGuest], object]] = {
     "opening": opening,
     "every pfn in sequence": resolving_all,
@@ -83,7 +83,7 @@ ALONE: dict[str, Callable[[SyntheticGuest], object]] = {
 
 
 def alone(name: str, guest: str) -> None:
-    """One of them, in this process; says what it took."""
+    """Runs one of them in this process and prints its cost."""
     about = synthetic.write_guest(folder(), guest)
     before = {field: memory(field) for field in ("RssAnon", "RssFile")}
     start = time.perf_counter_ns()
@@ -95,7 +95,7 @@ def alone(name: str, guest: str) -> None:
 
 
 def in_processes(turns: int) -> Iterator[Figure]:
-    """What each takes in a process of its own."""
+    """The cost of each in a separate process."""
     asked = [("opening", guest) for guest in SHAPES]
     asked += [(name, guest) for name in list(ALONE)[1:3] for guest in ("64g", "1t")]
     asked += [("every byte", "4g")]
@@ -114,7 +114,7 @@ def in_processes(turns: int) -> Iterator[Figure]:
 
 
 def first_batches(turns: int) -> Iterator[Figure]:
-    """The first batch after opening beside later ones, and with the file's pages not cached."""
+    """The first batch after opening compared with later ones, and with a cold page cache."""
     for guest in SHAPES:
         opened = open_anew(guest)
         pfns = opened.pfns("random", FIRST)
@@ -122,7 +122,7 @@ def first_batches(turns: int) -> Iterator[Figure]:
         del opened
         found: dict[str, list[float]] = {}
         for turn in range(turns + 3):
-            # Three times with a cold page cache: that takes long.
+            # Only three times with a cold page cache, which is slow.
             uncached = turn < 3
             if uncached and not drop_cache(synthetic.write_guest(folder(), guest)):
                 continue
@@ -144,7 +144,7 @@ def one_turn(calls: dict[str, Call], uncached: bool) -> Iterator[tuple[str, floa
 
 
 def batches(guest: str, pfns: Words, addresses: Words) -> dict[str, Call]:
-    """What is asked of a guest that is opened for it."""
+    """The queries on a newly opened guest."""
     opened = open_anew(guest)
     translate = opened.spaces["4k"].space.translate
     out = np.empty(FIRST, np.uint64)
@@ -155,7 +155,7 @@ def batches(guest: str, pfns: Words, addresses: Words) -> dict[str, Call]:
 
 
 def drop_cache(about: SyntheticGuest) -> bool:
-    """Has the system forget the file's pages; False where it cannot."""
+    """Drops the file's pages from the page cache; False if that is not possible."""
     if not hasattr(os, "posix_fadvise"):
         return False
     file = os.open(about.path, os.O_RDONLY)
@@ -168,7 +168,7 @@ def drop_cache(about: SyntheticGuest) -> bool:
 
 
 def opening_again(turns: int) -> Iterator[Figure]:
-    """Opening in a process that has opened it before."""
+    """Time of opening in a process that has opened the guest before."""
     for guest in SHAPES:
         about = synthetic.write_guest(folder(), guest)
         times = []

@@ -1,7 +1,6 @@
-"""Two ways to the same thing, in turn: one of ours, one of theirs, one of ours, ...
+"""Alternating measurements of two implementations: ours, theirs, ours, ...
 
-What else the machine does then slows both, and the ratio of each turn is worth something even where
-the times are not.
+Other load slows both, so that the ratio of each turn is meaningful even if the times are not.
 """
 
 import json
@@ -13,39 +12,39 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-#: The cores that this process may use at all.
+#: The cores that this process may use.
 CORES = sorted(os.sched_getaffinity(0))
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What came of the turns."""
+    """The result of the turns."""
 
-    #: What was done.
+    #: The operation.
     what: str
-    #: Who did it: this package and how, and who else.
+    #: The two implementations: this package, with details, and the peer.
     ours: str
     theirs: str
-    #: How many elements a call had.
+    #: The number of elements per call.
     elements: int
-    #: Nanoseconds an element, turn by turn.
+    #: Nanoseconds per element, by turn.
     ours_ns: list[float]
     theirs_ns: list[float]
-    #: How many times as fast as theirs ours has to be; or how many nanoseconds more it may take.
+    #: The required speedup over the peer, or the permitted overhead in nanoseconds.
     wanted: float | None = None
     most_more_ns: float | None = None
 
     def ratios(self) -> list[float]:
-        """How many times as fast ours was, turn by turn."""
+        """Our speedup over the peer, by turn."""
         return [b / a for a, b in zip(self.ours_ns, self.theirs_ns, strict=True)]
 
     def more_ns(self) -> list[float]:
-        """How much longer ours took, turn by turn."""
+        """Our overhead over the peer, by turn."""
         return [a - b for a, b in zip(self.ours_ns, self.theirs_ns, strict=True)]
 
     def met(self) -> bool | None:
-        """Whether the median is as wanted; None if nothing was."""
+        """Whether the median meets the target; None without a target."""
         if self.wanted is not None:
             return statistics.median(self.ratios()) >= self.wanted
         if self.most_more_ns is not None:
@@ -55,7 +54,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measurement that has nobody to stand beside."""
+    """A measurement without a peer."""
 
     what: str
     value: float
@@ -64,7 +63,7 @@ class Figure:
 
 @contextmanager
 def cores(count: int) -> Iterator[None]:
-    """Keeps this thread, and what it starts, to so many cores."""
+    """Restricts this thread, and the threads and processes it starts, to ``count`` cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, CORES[:count])
     try:
@@ -74,7 +73,7 @@ def cores(count: int) -> Iterator[None]:
 
 
 def clock(call: Call, elements: int, calls: int = 3) -> float:
-    """Nanoseconds an element of the quickest of some calls."""
+    """Nanoseconds per element of the fastest of several calls."""
     best = 1 << 62
     for _ in range(calls):
         start = time.perf_counter_ns()
@@ -92,7 +91,7 @@ def in_turn(
     for turn in range(turns + 1):
         for call, times in zip((ours, theirs), found, strict=True):
             call()
-            # The first turn is for tables that are filled as they are asked.
+            # The first turn fills tables that are filled on demand.
             took = clock(call, elements, calls)
             if turn > 0:
                 times.append(took)
@@ -100,19 +99,19 @@ def in_turn(
 
 
 def say(text: str) -> None:
-    """Tells what is being done."""
+    """Prints the current step."""
     print(f"benches: {text}", file=sys.stderr, flush=True)
 
 
 def emit(found: Iterable[Pair | Figure]) -> None:
-    """Writes what was measured, a line each, for ``run.py``."""
+    """Writes the measurements, one per line, for ``run.py``."""
     for one in found:
         say(describe(one))
         print(json.dumps(asdict(one)), flush=True)
 
 
 def describe(one: Pair | Figure) -> str:
-    """A line for people."""
+    """A human-readable line."""
     if isinstance(one, Figure):
         return f"{one.what}: {one.value:.1f} {one.unit}"
     ratios = one.ratios()
@@ -121,6 +120,6 @@ def describe(one: Pair | Figure) -> str:
 
 
 def parse(line: str) -> Pair | Figure:
-    """A line of ``emit``, or of the core's ``pairs``."""
+    """Parses a line of ``emit``, or of the core's ``pairs``."""
     found = json.loads(line)
     return Figure(**found) if "unit" in found else Pair(**found)

@@ -1,4 +1,4 @@
-"""What Python sees, in turn with what one would use instead.
+"""The Python API compared with its alternatives, in alternation.
 
 ``python -m benches.pairs TURNS LIBRARY NAME...``; the library is that of ``empty/``.
 """
@@ -16,9 +16,9 @@ from .pairing import Pair, cores, emit, in_turn
 from .synthetic import PAGE, SHAPES, Words
 
 LIST = 1 << 20
-#: What is wanted of a P2M, by order and threads.
+#: The targets for a P2M, by order and threads.
 TIMES = {("random", 1): 1.5, ("random", 2): 2.5, ("sequential", 1): 2.0}
-#: How much of a domain is read at a time.
+#: The size of a read of a domain.
 STEP = 16 << 20
 
 
@@ -38,8 +38,8 @@ def resolving(turns: int) -> Iterator[Pair]:
 
 
 def floors(guest: Guest, table: Words, name: str, turns: int) -> Iterator[Pair]:
-    """What no look-up can be much quicker than: in sequence, a copy of as many numbers; at random,
-    a ``take`` from a table of half the size, mfns of 32 bits that nothing checks."""
+    """A bound for lookups: in sequence, a copy of the same size; at random, a ``take`` from a table
+    of half the size (unchecked 32-bit mfns)."""
     out, copied = np.empty(LIST, np.uint64), np.empty(LIST, np.intp)
     small, narrow = table.astype(np.uint32), np.empty(LIST, np.uint32)
 
@@ -63,8 +63,7 @@ def floors(guest: Guest, table: Words, name: str, turns: int) -> Iterator[Pair]:
 def against_take(
     guest: Guest, table: Words, pfns: Words, threads: int, with_status: bool, turns: int
 ) -> tuple[list[float], list[float]]:
-    """``take`` as quick as numpy has it: indices of its own type, no check of them, an array for
-    the results."""
+    """numpy's fastest ``take``: native indices, no bounds check, a preallocated result."""
     indices = pfns.astype(np.intp)
     out, theirs = np.empty(LIST, np.uint64), np.empty(LIST, np.uint64)
     status = np.zeros(LIST, np.uint8) if with_status else None
@@ -98,13 +97,13 @@ def empty_call() -> Callable[[], None]:
 
 
 def single(turns: int) -> Iterator[Pair]:
-    """One number a call: of a few whose memory is in the processor's caches, and of many."""
+    """One number per call: from a few whose memory is cached, and from many."""
     for few in (True, False):
         yield from one_a_call(turns, few)
 
 
 def one_a_call(turns: int, few: bool) -> Iterator[Pair]:
-    # So few that some run of them is done before anything else gets the core.
+    # Few enough that some runs complete without preemption.
     count = 1 << 11
     guest = open_guest("4g")
     nothing = empty_call()
@@ -141,8 +140,8 @@ def one_a_call(turns: int, few: bool) -> Iterator[Pair]:
 
 
 def objects(turns: int) -> Iterator[Pair]:
-    """Objects of 64 bytes at addresses of the direct map, against a loop; and against numpy, which
-    is told where in the mapped file they are."""
+    """Objects of 64 bytes in the direct map, compared with a loop, and with numpy, which is given
+    their offsets in the mapped file."""
     guest = open_guest("4g")
     mapped = np.memmap(guest.about.path, np.uint8, "r")
     rows = mapped[: len(mapped) // 64 * 64].reshape(-1, 64)
@@ -180,8 +179,8 @@ def objects(turns: int) -> Iterator[Pair]:
 
 
 def whole_domain(turns: int) -> Iterator[Pair]:
-    """A domain's memory in its own order against a copy of as many bytes of the mapped file in the
-    file's order, both from the page cache: by mappings that were used before, and by new ones."""
+    """A domain's memory in its own order, compared with a copy of the mapped file of the same size
+    in the file's order. Both are in the page cache; with warm mappings, and with new ones."""
     guest = open_guest("4g")
     size = guest.about.present * PAGE if turns > 5 else 1 << 30
     buffer = np.empty(STEP, np.uint8)
@@ -218,7 +217,7 @@ def copy(mapped: Any, buffer: Any) -> None:
         np.copyto(buffer, mapped[at : at + STEP])
 
 
-#: What is measured, by name.
+#: The measurements by name.
 PARTS = {
     "single": single,
     "resolving": resolving,
@@ -228,7 +227,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Measures what is named."""
+    """Runs the named measurements."""
     turns = int(sys.argv[1])
     for name in sys.argv[3:]:
         emit(PARTS[name](turns))

@@ -1,7 +1,7 @@
-"""Numbers of 8 bytes at many addresses of one dump, in turn with drgn and libkdumpfile.
+"""Reads of 8 bytes at many addresses of one dump, compared with drgn and libkdumpfile.
 
-``python -m benches.peer_pairs TURNS SYSTEM_PYTHON [VMCORE VMLINUX]``; the dump, if one is given, is
-that of a Linux kernel without Xen, which both peers can translate addresses of.
+``python -m benches.peer_pairs TURNS SYSTEM_PYTHON [VMCORE VMLINUX]``. The optional dump must be
+that of a Linux kernel without Xen, whose addresses both peers can translate.
 """
 
 import json
@@ -22,13 +22,13 @@ from .pairing import Call, Pair, clock, cores, emit, in_turn, say
 from .synthetic import PAGE, TABLES, Words
 
 COUNT = 1 << 17
-#: How many times as fast, by order.
+#: The required speedup, by order.
 TIMES = {"words in sequence": 300.0, "pages in sequence": 300.0, "words at random": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Where to read."""
+    """The addresses to read."""
 
     #: "physical" or "virtual".
     kind: str
@@ -38,14 +38,14 @@ class Job:
     pages: Words
 
     def addresses(self, order: str) -> Words:
-        """Of 8 bytes each, in some order."""
+        """Addresses of 8 bytes each, in the given order."""
         number = np.arange(COUNT, dtype=np.uint64)
         within = np.uint64(PAGE // 8)
         if order == "words at random":
             rng = np.random.default_rng(1)
             number = rng.integers(0, len(self.pages) * 512, COUNT, dtype=np.uint64)
         elif order == "pages in sequence":
-            # Every page, at a word of its own.
+            # Every page, at different words.
             number = (number * within + number % within) % np.uint64(len(self.pages) * 512)
         else:
             number %= np.uint64(len(self.pages) * 512)
@@ -54,7 +54,7 @@ class Job:
 
 
 class Peer:
-    """A peer at work in a Python that has it."""
+    """A peer that runs in a Python interpreter that has it."""
 
     def __init__(self, name: str, python: str, job: Job, addresses: list[int]) -> None:
         self.process = subprocess.Popen(
@@ -68,7 +68,7 @@ class Peer:
         self.first = self.ask(json.dumps(asked))
 
     def ask(self, line: str) -> Any:
-        """Its answer to a line; None if it has ended."""
+        """Its response to a line; None if it has exited."""
         stdin, stdout = pipe(self.process.stdin), pipe(self.process.stdout)
         try:
             stdin.write(line + "\n")
@@ -79,7 +79,7 @@ class Peer:
         return json.loads(found) if found else None
 
     def why(self) -> str:
-        """What it said in the end."""
+        """Its error output at exit."""
         lines = self.process.communicate()[1].strip().splitlines()
         return lines[-1] if lines else "no reason given"
 
@@ -103,14 +103,14 @@ def pipe(end: IO[str] | None) -> IO[str]:
 
 
 def physical() -> Job:
-    """The 64 GiB guest's tables: what of its dump has bytes on disk."""
+    """The 64 GiB guest's tables: the part of its dump that has bytes on disk."""
     guest = open_guest("64g")
     pages = np.arange(TABLES, TABLES + 60_000, dtype=np.uint64) * np.uint64(PAGE)
     return Job("physical", "a synthetic dump", guest.about.path, guest.dump.machine, pages)
 
 
 def virtual(vmcore: str, vmlinux: str) -> Job:
-    """Every page of its memory that a real kernel maps, by its own addresses."""
+    """Every page of memory that a real kernel maps, by virtual address."""
     import xenkdump_fast
 
     space = xenkdump_fast.open(vmcore).domain(0, vmlinux).virtual
@@ -128,7 +128,7 @@ def virtual(vmcore: str, vmlinux: str) -> Job:
 def against(
     job: Job, peer: Peer, name: str, order: str, words: Words, turns: int
 ) -> Iterator[Pair]:
-    """One peer on one list, by one thread of ours and by two."""
+    """Measures one peer on one list, against one and two threads of ours."""
     assert peer.first == job.space.u64(int(words[0])), f"{name} reads something else"
     out = np.empty((len(words), 8), np.uint8)
     few = words[: 1 << 14].tolist()
@@ -144,7 +144,7 @@ def against(
     }
     start, count = int(words[0]), len(words)
     if int(words[-1]) - start == 8 * (count - 1):
-        # All of one range: no need for a list of addresses.
+        # A single range does not need a list of addresses.
         ways["read_array, 1 thread"] = (
             1,
             lambda: job.space.read_array(start, "uint64", count, threads=1),
@@ -184,7 +184,7 @@ def measured(turns: int, system_python: str, dump: list[str]) -> Iterator[Pair]:
 
 
 def floor(job: Job, order: str, words: Words, turns: int) -> Pair:
-    """The same reads by numpy, which is told where in the mapped file they are."""
+    """The same reads by numpy, which is given the offsets in the mapped file."""
     mapped = np.memmap(job.path, np.uint64, "r")
     indices = (file_offsets(open_guest("64g").dump, words) // np.uint64(8)).astype(np.intp)
     out, theirs = np.empty((len(words), 8), np.uint8), np.empty(len(words), np.uint64)
@@ -200,7 +200,7 @@ def floor(job: Job, order: str, words: Words, turns: int) -> Pair:
 
 
 def main() -> None:
-    """Measures all; the peers stay on the first core, as this does with one thread."""
+    """Measures all. The peers run on the first core, as this process does with one thread."""
     turns, system_python, *dump = sys.argv[1:]
     with cores(1):
         emit(measured(int(turns), system_python, dump))

@@ -1,9 +1,9 @@
-"""The peers that read a number of 8 bytes at each of many addresses, one call an address.
+"""Peers that read 8 bytes at each of many addresses, with one call per address.
 
-Run as a program under any Python that has the peer: it reads a job as JSON from the first line of
-its input, answers what it found first, and then for each further line reads all addresses and
-answers the nanoseconds an address. It imports nothing of this project: a system's own Python, which
-has libkdumpfile, has no part of it.
+Runs as a program under any Python that has the peer. It reads a job as JSON from the first line of
+its input and prints the first value. For each further line, it reads all addresses and prints the
+nanoseconds per address. It imports nothing of this project, which the system's Python, which has
+libkdumpfile, need not have.
 """
 
 import json

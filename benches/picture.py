@@ -25,14 +25,14 @@ COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#cc79a7")
 
 
 def svg(rows: Sequence[Row]) -> str:
-    """The plots that there are rows for, side by side."""
+    """The plots that have rows, side by side."""
     selected = {
         title: [row for row in rows if (row.harness, row.group) == (harness, group)]
         for title, harness, group in PLOTS
     }
     selected = {title: found for title, found in selected.items() if found}
     with mpl.rc_context():
-        # Text stays text, and the same rows give the same bytes.
+        # Keep text as text, and make the output reproducible.
         mpl.rc("svg", fonttype="none", hashsalt="xenkdump_fast")
         mpl.rc("font", size=9)
         figure = Figure(figsize=(4.8 * max(len(selected), 1), 3.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""``bt -a`` from start to exit, by crash and by xkdump in turn.
+"""``bt -a`` from start to exit, by crash and by xkdump in alternation.
 
 ``python -m benches.processes TURNS CRASH VMCORE VMLINUX``; crash needs a vmlinux with DWARF.
 """
@@ -15,7 +15,7 @@ from .pairing import Figure, Pair, cores, emit
 
 
 class Used(NamedTuple):
-    """What a process took: nanoseconds by the clock and of the CPU, KiB at the peak."""
+    """The cost of a process: elapsed and CPU time in nanoseconds, peak memory in KiB."""
 
     clock: float
     cpu: float
@@ -23,7 +23,7 @@ class Used(NamedTuple):
 
 
 def run(command: list[str], text: bytes) -> Used:
-    """Runs a command to its end."""
+    """Runs a command to completion."""
     start = time.perf_counter_ns()
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -40,7 +40,7 @@ def run(command: list[str], text: bytes) -> Used:
 
 
 def measured(turns: int, crash: str, files: list[str]) -> Iterator[Pair | Figure]:
-    """Both, in turn."""
+    """Runs both in alternation."""
     script = str(Path(sys.executable).with_name("xkdump"))
     ours: list[Used] = []
     theirs: list[Used] = []

@@ -1,4 +1,4 @@
-"""What was measured, as JSON and as Markdown tables."""
+"""The measurements as JSON and as Markdown tables."""
 
 import json
 import statistics
@@ -15,31 +15,31 @@ class Row:
 
     #: "python" or "core".
     harness: str
-    #: What was done, to which guest, in which order.
+    #: Operation, guest and order.
     group: str
-    #: Who did it, and on how many threads.
+    #: Implementation and number of threads.
     who: str
-    #: How many elements a call had.
+    #: The number of elements per call.
     batch: int
-    #: Nanoseconds an element.
+    #: Nanoseconds per element.
     ns: float
 
 
 @dataclass(slots=True)
 class Results:
-    """All that was measured in one run."""
+    """All measurements of one run."""
 
     machine: dict[str, str] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
-    #: Instructions an element, by path and order.
+    #: Instructions per element, by path and order.
     counts: dict[str, float] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     #: Peers and parts that were not measured, and why.
     missing: list[str] = field(default_factory=list)
 
     def take(self, found: Iterable[Pair | Figure]) -> None:
-        """Puts what a harness found into its place, that of what an earlier run found there."""
+        """Stores a harness's results in place of those of an earlier run."""
         for one in found:
             if isinstance(one, Pair):
                 key = (one.what, one.ours, one.theirs)
@@ -49,7 +49,7 @@ class Results:
                 self.figures = [*(f for f in self.figures if f.what != one.what), one]
 
     def write(self, path: Path) -> None:
-        """Writes all of it, and what the pairs come to."""
+        """Writes the results and a summary of the pairs."""
         found = asdict(self)
         for entry, pair in zip(found["pairs"], self.pairs, strict=True):
             entry["ratio"] = statistics.median(pair.ratios())
@@ -58,7 +58,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> "Results":
-        """What ``write`` wrote."""
+        """Reads the output of ``write``."""
         found = json.loads(path.read_text())
         for entry in found["pairs"]:
             del entry["ratio"], entry["met"]
@@ -106,12 +106,12 @@ SWEEPS = {
 
 
 def section(title: str, tables: list[list[str]]) -> list[str]:
-    """A heading with what is below it, unless that is nothing."""
+    """A heading with its contents, or nothing if there are none."""
     return [line for table in tables for line in ("", f"## {title}", "", *table)]
 
 
 def targets_table(pairs: list[Pair]) -> list[str]:
-    """A line for each pair of which something was wanted."""
+    """A line for each pair that has a target."""
     lines = [
         "| what | ours | time | against | time | wanted | got | from … to | |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -142,7 +142,7 @@ def ratios_table(pairs: list[Pair]) -> list[str]:
 
 
 def both(pair: Pair) -> str:
-    """Who, and how long."""
+    """Implementation and time."""
     ours, theirs = statistics.median(pair.ours_ns), statistics.median(pair.theirs_ns)
     return f"| {pair.what} | {pair.ours} | {duration(ours)} | {pair.theirs} | {duration(theirs)} |"
 
@@ -155,7 +155,7 @@ def times(pair: Pair) -> tuple[str, str]:
 
 
 def duration(ns: float) -> str:
-    """With the unit that suits it."""
+    """Formats a value with a suitable unit."""
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if ns >= size:
             return f"{number(ns / size)} {unit}"
@@ -163,7 +163,7 @@ def duration(ns: float) -> str:
 
 
 def number(value: float) -> str:
-    """With three digits, or all before the point."""
+    """Formats a number with three digits, or all digits of the integer part."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -177,7 +177,7 @@ def figures_table(figures: list[Figure]) -> list[str]:
 
 
 def sweep_table(rows: list[Row]) -> list[str]:
-    """A line for each group and batch, a column for each who."""
+    """A line for each group and batch, a column for each implementation."""
     names = list(dict.fromkeys(row.who for row in rows))
     lines = [f"| what | batch | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
     found = {(row.group, row.batch, row.who): row.ns for row in rows}

@@ -1,10 +1,10 @@
-"""Runs every benchmark and writes what came of it: a table, the same as JSON, and a picture.
+"""Runs every benchmark and writes the results: a table, the same as JSON, and a picture.
 
-``make bench`` runs it when the extension is built and installed as a release. It writes the guests
-(400 MB on disk), builds the core's benches, and measures in turn with the peers that are there:
-numpy; memflow, a crate; drgn from PyPI in this Python; python3-libkdumpfile in the system's; crash,
-if it is told of a dump. A peer that is absent is named in the table. Only ratios of one run mean
-anything. It takes a quarter of an hour, ``--quick`` less than three minutes once all is built.
+``make bench`` runs it after a release build of the extension. It writes the guests (400 MB on
+disk), builds the core's benches, and alternates with the available peers: numpy; memflow (a crate);
+drgn from PyPI in this Python; python3-libkdumpfile in the system's Python; crash, if a dump is
+given. The table names absent peers. Only ratios within one run are meaningful. It takes a quarter
+of an hour, ``--quick`` less than three minutes after the build.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PARTS = (*PAIRS, "core", "peers", "opening", "processes", "counts", "sweeps")
 
 
 class Bench:
-    """One run: what was asked for, and what was found so far."""
+    """One run: its options and the results so far."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -54,18 +54,18 @@ class Bench:
         self.results.machine = machine()
 
     def build(self) -> None:
-        """Builds all but the extension, which is installed already."""
+        """Builds everything except the extension, which is already installed."""
         say("building the core's benches")
         for crate in ("core", "empty"):
             command = ("cargo", "build", "--quiet", "--release", "--locked")
             subprocess.run(command, cwd=HERE / crate, env=self.environment, check=True)
 
     def module(self, name: str, *arguments: str | Path) -> None:
-        """Takes what a module of this package measures."""
+        """Collects the measurements of a module of this package."""
         self.program([sys.executable, "-m", f"benches.{name}", str(self.turns), *arguments])
 
     def program(self, command: Iterable[str | Path], one_core: bool = False) -> None:
-        """Takes what a program measures: a line for each."""
+        """Collects the measurements of a program, one per line."""
         process = subprocess.Popen(
             [*map(str, command)],
             cwd=ROOT,
@@ -82,7 +82,7 @@ class Bench:
             raise SystemExit(f"benches: {process.args!r} failed")
 
     def write(self, into: Path) -> None:
-        """Writes what was found so far."""
+        """Writes the results so far."""
         into.mkdir(parents=True, exist_ok=True)
         self.results.missing = list(dict.fromkeys(self.results.missing))
         self.results.write(into / "table.json")
@@ -90,13 +90,13 @@ class Bench:
         (into / "picture.svg").write_text(picture.svg(self.results.rows))
 
     def from_pairs(self, part: str) -> None:
-        """This package from Python, numpy, and calls that do nothing."""
+        """This package from Python, numpy, and empty calls."""
         self.module("pairs", self.target / "release" / library("empty"), part)
 
     def core(self) -> None:
         """The core and memflow."""
         say("measuring the core")
-        # memflow takes its time.
+        # memflow is slow.
         turns = str(max(self.turns // 2, 3))
         self.program([self.target / "release" / "pairs", turns], one_core=True)
 
@@ -134,7 +134,7 @@ class Bench:
         self.results.counts = counts.counts(self.target / "release" / "counts")
 
     def sweeps(self) -> None:
-        """All sizes of batches: pytest-benchmark and criterion."""
+        """All batch sizes: pytest-benchmark and criterion."""
         self.results.rows = [*self.from_python(), *self.from_core()]
 
     def from_python(self) -> Iterable[Row]:
@@ -184,7 +184,7 @@ def library(name: str) -> str:
 
 
 def machine() -> dict[str, str]:
-    """What it is measured on."""
+    """The system that the benchmarks run on."""
     model = "unknown processor"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -224,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Does all that is asked for."""
+    """Runs the requested benchmarks."""
     bench = Bench(parser().parse_args())
     for name in synthetic.SHAPES:
         synthetic.write_guest(bench.options.folder, name)
@@ -235,7 +235,7 @@ def main() -> None:
             bench.from_pairs(name)
         else:
             getattr(bench, name)()
-        # What is done is done, whatever comes of the next.
+        # Keep the results if a later step fails.
         bench.write(bench.options.into)
     say(f"wrote {bench.options.into}")
 

@@ -1,10 +1,10 @@
-"""Forges the dumps that are measured: sparse files whose size on disk is that of their tables.
+"""Writes the synthetic dumps for the benchmarks: sparse files with only tables on disk.
 
-A guest of so many pages has a P2M (a frame-list tree) and a root that maps all of its memory twice,
-from DIRECT on by 4 KiB pages and from HUGE on by 2 MiB pages. The smallest has a root for PAE too,
-which maps half of its memory in both ways. Its frames lie in extents of 2 MiB
-in no order, as Xen hands them out, an eighth of them single frames; they hold no bytes on disk but
-read as zeros. The first page of the tables is the frame-list list, the second the root.
+A guest has a P2M (a frame-list tree) and a root that maps all of its memory twice: from DIRECT on
+by 4 KiB pages and from HUGE on by 2 MiB pages. The smallest guest also has a PAE root, which maps
+half of its memory in both ways. The frames are in unordered extents of 2 MiB, as Xen allocates
+them; an eighth of the extents consist of scattered single frames. Frames are holes that read as
+zeros. The first page of the tables is the frame-list list, the second is the root.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 PAGE = 4096
 ENTRIES = 512
-#: Where the guest's memory is mapped by 4 KiB pages and by 2 MiB pages.
+#: The mappings of the guest's memory by 4 KiB pages and by 2 MiB pages.
 DIRECT = 0xFFFF_8880_0000_0000
 HUGE = 0xFFFF_C000_0000_0000
-#: The same under PAE, and how many pages each of the two has.
+#: The same under PAE, and the number of pages in each mapping.
 PAE_DIRECT, PAE_HUGE, PAE_PAGES = 0, 0x8000_0000, 1 << 19
 #: First mfn of the tables, and of the guest's own frames.
 TABLES = 0x1000
@@ -35,14 +35,14 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large a guest is, and how its host's dump is cut."""
+    """The size of a guest, and the segments of its host's dump."""
 
     #: pfns of the guest; a power of two.
     pages: int
     #: pfns that have a frame, spread evenly in runs of 512 P2M pages.
     present: int
-    #: Memory of the host, besides the tables: PT_LOADs, and extents of 2 MiB in each; between two
-    #: of them is an extent that the dump lacks.
+    #: Memory of the host, without the tables: PT_LOADs, and extents of 2 MiB in each. The dump
+    #: lacks one extent between two PT_LOADs.
     segments: int
     extents: int
 
@@ -50,20 +50,20 @@ class Shape:
 SHAPES = {
     "4g": Shape(1 << 20, 1 << 20, 8, 256),
     "64g": Shape(1 << 24, 1 << 24, 64, 512),
-    # A host of 1 TiB and a guest of 512 GiB, the most that a frame-list tree can hold.
+    # A host of 1 TiB and a guest of 512 GiB, the maximum of a frame-list tree.
     "1t": Shape(1 << 27, 1 << 23, 8000, 65),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class SyntheticGuest:
-    """A synthetic dump and what is in it."""
+    """A synthetic dump and its contents."""
 
     path: str
     pages: int
     present: int
     frame_list: int
-    #: Machine addresses of the topmost tables; 0 where there is none for PAE.
+    #: Machine addresses of the top-level tables; 0 without a PAE table.
     root: int
     pae_root: int
 
@@ -87,13 +87,13 @@ def frames_of(shape: Shape, rng: np.random.Generator) -> Words:
 
 
 def write_guest(folder: Path, name: str) -> SyntheticGuest:
-    """Writes the dump of this name, unless it is there already."""
+    """Writes the dump of this name, unless it exists already."""
     shape = SHAPES[name]
     path = folder / f"guest-{name}.vmcore"
     about = folder / f"guest-{name}.json"
     if about.is_file() and path.is_file():
         known = json.loads(about.read_text())
-        # A guest of an earlier version of this file is written again.
+        # A guest from an earlier version of this file is rewritten.
         if known.keys() == {field.name for field in fields(SyntheticGuest)}:
             return SyntheticGuest(**known)
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def write_guest(folder: Path, name: str) -> SyntheticGuest:
         entries = root_entries(tables, shape, level2)
         top[base >> 39 & 511 : (base >> 39 & 511) + len(entries)] = entries
     tables.put(root, top)
-    # A larger host has frames that PAE as memflow knows it (36 bits) cannot reach.
+    # A larger host has frames beyond the 36 bits that memflow supports under PAE.
     pae_root = pae(tables, small, large) * PAGE if shape.pages == 2 * PAE_PAGES else 0
     write(path, tables, shape)
     guest = SyntheticGuest(
@@ -125,7 +125,7 @@ class Tables:
         self.next = TABLES
 
     def reserve(self, pages: int) -> int:
-        """The first mfn of so many new pages."""
+        """Reserves pages and returns the first mfn."""
         first = self.next
         self.next += pages
         return first
@@ -135,7 +135,7 @@ class Tables:
         self.parts[mfn] = words
 
     def add(self, words: Words) -> Words:
-        """Takes whole pages of words in; the mfn of each."""
+        """Adds whole pages of words and returns the mfn of each."""
         pages = len(words) // ENTRIES
         first = self.reserve(pages)
         self.put(first, words)
@@ -151,7 +151,7 @@ def spread(shape: Shape) -> Words:
 
 
 def frame_list(tables: Tables, list_list: int, shape: Shape, mfns: Words) -> None:
-    """The tree; what is not present leads to shared pages, as pvops has it."""
+    """The tree. Absent ranges lead to shared pages, as in pvops kernels."""
     missing = tables.add(np.full(ENTRIES, INVALID))
     missing_frames = tables.add(np.full(ENTRIES, missing[0]))
     leaves = tables.add(mfns)
@@ -173,7 +173,7 @@ def directory(tables: Tables, mfns: Words) -> Words:
 
 
 def large_pages(shape: Shape) -> Words:
-    """Entries of level 2 that map as much memory by 2 MiB pages."""
+    """Entries of level 2 that map the same memory by 2 MiB pages."""
     extents = extents_of(shape, np.random.default_rng(1))
     return (extents * ENTRIES + np.uint64(FRAMES)) << np.uint64(12) | FLAGS | LARGE
 
@@ -181,7 +181,7 @@ def large_pages(shape: Shape) -> Words:
 def root_entries(tables: Tables, shape: Shape, level2: Words) -> Words:
     """Entries of the root under which the present pfns have these entries of level 2."""
     zero = np.uint64(0)
-    # Each page of level 2 maps a run: it goes where the run's pfns are.
+    # Each page of level 2 maps one run, at the run's pfns.
     tables2 = tables.add(padded(level2, zero)) << np.uint64(12) | FLAGS
     runs = shape.pages // (ENTRIES * ENTRIES) or 1
     level3 = np.zeros(runs, np.uint64)
@@ -224,7 +224,7 @@ def write(path: Path, tables: Tables, shape: Shape) -> None:
 
 
 def main() -> None:
-    """Forges one dump, or all."""
+    """Writes one dump, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", choices=[*SHAPES, []], default=[])

@@ -1,4 +1,4 @@
-"""Arrays through the package, beside what numpy does with a prepared table."""
+"""Batches through the package, compared with numpy and a prepared table."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -22,7 +22,7 @@ def measure(
     batch: int,
     threads: int = 1,
 ) -> None:
-    """Calls with batch after batch, so that none is warm for having been the last one."""
+    """Calls with a different batch each time, so that no batch is cached from the last call."""
     parts = cycle([values[at : at + batch] for at in range(0, len(values), batch)])
     benchmark.extra_info["elements"] = batch
     with cores(threads):
@@ -59,7 +59,7 @@ def test_resolve(
     pfns = opened.pfns(order, LIST)
     out = np.empty(batch, np.uint64)
     if who == "numpy":
-        # The quickest that numpy has: indices of its own type, and no check of them.
+        # numpy's fastest: native indices, no bounds check.
         table, indices = opened.table, pfns.astype(np.intp)
         measure(benchmark, lambda part: table.take(part, out=out, mode="clip"), indices, batch)
         return

@@ -21,7 +21,7 @@ from xenkdump_forge.elf.notes import Note
 from xenkdump_forge.parts import Parts
 
 COMMANDS = ("sys", "ps", "bt", "bt --all", "log", "mod", "notes", "check", "domains", "vcpus")
-#: Commands that take no vmlinux.
+#: Commands without a vmlinux argument.
 ALONE = ("notes", "check", "domains", "vcpus")
 KINDS = ("modern", "2006-pae")
 PAGE = 4096
@@ -31,13 +31,13 @@ NAME = b"\x1b[2J\r\xff\xc3\x28\x9b\x07\n"
 
 @dataclass(frozen=True)
 class Break:
-    """A fault of a dump, and what the commands must still answer."""
+    """A fault of a dump, and the results that the commands must still give."""
 
     name: str
     do: Callable[[Parts], None]
     #: A text in the warnings or the JSON of some command; None if nothing is missing.
     reports: str | None = None
-    #: The least share of all tasks that is found.
+    #: The minimum fraction of the tasks that must be found.
     tasks: float = 1.0
     #: Whether dom0's kernel is found.
     found: bool = True
@@ -65,7 +65,7 @@ def cut_note(parts: Parts) -> None:
 
 
 def wrong_root(parts: Parts) -> None:
-    """Moves Xen's root, the only one left, out of memory: once an OverflowError."""
+    """Moves Xen's root, the only remaining one, out of memory. Regression: OverflowError."""
 
     def broken(note: Note) -> Note:
         if (note.name, note.type) == ("Xen", 0x100_0001):  # CRASH_INFO's xen_phys_start
@@ -108,7 +108,7 @@ def invalid_names(parts: Parts) -> None:
 
 
 def overwrite(parts: Parts, old: bytes, new: bytes) -> None:
-    """Replaces bytes wherever they are in memory."""
+    """Replaces all occurrences of some bytes in memory."""
     for frame in parts.kernels[0].guest.machine.frames.values():
         at = frame.find(old)
         if at >= 0:
@@ -116,13 +116,13 @@ def overwrite(parts: Parts, old: bytes, new: bytes) -> None:
 
 
 def wrong_clock(parts: Parts) -> None:
-    """Sets the clock to 2^63 s: once all of ``sys`` failed."""
+    """Sets the clock to 2^63 s. Regression: ``sys`` failed completely."""
     date = parts.plan["domains"][0]["header"]["date"]
     overwrite(parts, date.to_bytes(8, "little"), (1 << 63).to_bytes(8, "little"))
 
 
 def without_tasks(parts: Parts) -> None:
-    """Leaves the frame of the first task behind init out of the segments."""
+    """Removes the frame of the first task after init from the segments."""
     kernel = parts.kernels[0]
     start = kernel.guest.machine_address(kernel.tasks[3].address) & -PAGE
     faults.hole(parts, start, start + PAGE)
@@ -203,7 +203,7 @@ class Built:
         self.intact = Answers(self.vmlinux, vmcore)
 
     def broken(self, broken: Break, vmcore: Path) -> "Answers":
-        """The commands' answers on the dump with a fault."""
+        """The commands' results on the dump with a fault."""
         with self._restored():
             broken.do(self.parts)
             self.parts.core.write(vmcore)
@@ -225,7 +225,7 @@ class Built:
 
 
 class Answers:
-    """The answers of every command on a dump."""
+    """The results of every command on a dump."""
 
     def __init__(self, vmlinux: Path, vmcore: Path) -> None:
         self.warnings: dict[str, str] = {}
@@ -278,5 +278,5 @@ def test_broken(kind: str, broken: Break, built: dict[str, Built], tmp_path: Pat
         texts = [*answers.warnings.values(), *map(json.dumps, answers.objects.values())]
         assert any(broken.reports in text for text in texts), answers.warnings
     elif broken.tasks == 1:
-        # Nothing is missing: no warning that the intact dump does not have.
+        # Nothing is missing: no warnings beyond those of the intact dump.
         assert answers.warnings == intact.warnings

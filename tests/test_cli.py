@@ -1,4 +1,4 @@
-"""Wrong arguments: one line that says what is wrong, and exit status 2."""
+"""Invalid arguments: a one-line error message and exit status 2."""
 
 import subprocess
 import sys

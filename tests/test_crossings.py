@@ -1,4 +1,4 @@
-"""Tasks are read together: calls from Python into Rust do not grow with what each of them has."""
+"""Tasks are read in batches: calls from Python into Rust do not grow with the data per task."""
 
 from pathlib import Path
 
@@ -18,6 +18,6 @@ def test_calls_into_rust(kind: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     listed, processes = crossings(["ps", *files], capsys)
     tasks = len(processes.splitlines()) - 1
     assert traces.count("PID: ") == tasks > 50
-    # One for each stack; and those that list the tasks.
+    # One call for each stack, and the calls that list the tasks.
     assert few + tasks / 2 < many < few + tasks + 100
     assert 50 < listed < 250

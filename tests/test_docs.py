@@ -1,10 +1,10 @@
 """The examples in the README and the documentation: run, compared and type-checked.
 
-The ``python`` blocks of a page are one program; it is run and type-checked. The commands in
-``console`` blocks are run, and their output is compared with the one shown; a line ``...`` stands
-for any lines. ``sh`` blocks are not run: their ``xkdump`` commands must parse, and their ``make``
-targets exist. All examples find a synthetic dump as ``vmlinux`` and ``vmcore``, of the kind
-``modern`` unless a comment ``<!-- sample: KIND -->`` names another.
+The ``python`` blocks of a page are one program, which is run and type-checked. The commands in
+``console`` blocks are run, and their output is compared with the documented output. A line ``...``
+matches any lines. ``sh`` blocks are not run: their ``xkdump`` commands must parse, and their
+``make`` targets must exist. All examples use the ``vmlinux`` and ``vmcore`` of a synthetic dump, of
+kind ``modern`` unless a comment ``<!-- sample: KIND -->`` names another.
 """
 
 import ast
@@ -100,19 +100,19 @@ def test_python_has_types(tmp_path: Path) -> None:
 
 
 def commands(block: str) -> Iterator[tuple[str, str]]:
-    """The commands of a console block, each with the output shown."""
+    """The commands of a console block, each with its documented output."""
     for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
         command, _, output = part.partition("\n")
         yield command, output
 
 
 def normal(text: str) -> list[str]:
-    """The lines of a text, without white space at their ends."""
+    """The lines of a text, without trailing white space."""
     return [line.rstrip() for line in text.strip("\n").split("\n")]
 
 
 def is_shown(found: str, shown: str) -> bool:
-    """Whether an output is the one shown, in which ``...`` stands for any lines."""
+    """Whether an output is the documented one, where ``...`` matches any lines."""
     pattern = "\n".join(".*" if line == "..." else re.escape(line) for line in normal(shown))
     return re.fullmatch(pattern, "\n".join(normal(found)), re.S) is not None
 
@@ -167,7 +167,7 @@ def test_links_lead_somewhere() -> None:
             assert "://" in target or (ROOT / target).exists(), f"{page}: {target}"
 
 
-#: Where a path in the text may start.
+#: The first components of paths in the text.
 BASES = ("", "python/xenkdump_fast", "rust/xenkdump", "rust/xenkdump/src")
 
 
@@ -187,7 +187,7 @@ def test_stubs_have_docstrings() -> None:
             described[outer.name] = ast.get_docstring(outer) is not None
             for inner in outer.body:
                 if isinstance(inner, ast.FunctionDef):
-                    # Of overloads, the first has it.
+                    # Only the first overload has a docstring.
                     name = f"{outer.name}.{inner.name}"
                     described.setdefault(name, ast.get_docstring(inner) is not None)
     assert [name for name, is_described in described.items() if not is_described] == []

@@ -1,4 +1,4 @@
-"""Names that a terminal would obey: of modules, of their functions, of tasks."""
+"""Terminal control sequences in the names of modules, functions and tasks."""
 
 import json
 
@@ -10,8 +10,8 @@ from xenkdump_fast.linux import modules
 from xenkdump_forge import KINDS, SyntheticDump, write_dump
 from xenkdump_forge.parts import Parts
 
-#: A window's title, C1, a right-to-left override and an isolate, a line of its own, no UTF-8. 15
-#: bytes are what a task's name has.
+#: A window title, C1, a right-to-left override and an isolate, a line break, and invalid UTF-8.
+#: A task's name has 15 bytes.
 ESCAPES = "\x1b]0;x\x07\n\u202e\u2066".encode()
 COMMANDS = ("bt --all", "bt -a", "mod", "ps", "sys", "log")
 
@@ -50,7 +50,7 @@ def test_names(
         texts.append(shown.out.splitlines())
         assert all(c.isprintable() or c in "\n\t" for c in shown.out + shown.err)
         assert all(line.startswith("xkdump: ") for line in shown.err.splitlines())
-    # Not a line more: what a name has of them is an escape.
+    # No additional lines: line breaks in names are escaped.
     assert len(texts[0]) == len(texts[1])
 
 
@@ -58,7 +58,7 @@ def test_names(
 def test_a_module_s_frames(
     dumps: tuple[SyntheticDump, SyntheticDump], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the one kind of which a task sleeps in a module."""
+    """On the only kind of dump that has a task sleeping in a module."""
     synthetic = dumps[1]
     files = [str(synthetic.vmlinux), str(synthetic.vmcore)]
     assert cli.main(["bt", "--all", *files]) == 0
@@ -81,8 +81,8 @@ def test_the_plan_s_modules(dumps: tuple[SyntheticDump, SyntheticDump]) -> None:
         (hex(module.address), module.name, hex(module.base), module.total, module.symbols)
         for module in modules.modules(kernel)
     ]
-    told = synthetic.plan["domains"][0]["modules"]
-    assert found == [(m["module"], m["name"], m["base"], m["size"], True) for m in told]
+    planned = synthetic.plan["domains"][0]["modules"]
+    assert found == [(m["module"], m["name"], m["base"], m["size"], True) for m in planned]
     assert len(found) == 2
     unwinder = kernel.unwinder  # which loads their symbols
     assert unwinder is not None

@@ -83,7 +83,7 @@ def test_one_task_that_fails(
 def test_a_stack_of_one_word(
     value: int, synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The byte before a return address of 0 is none of the address space: once a traceback."""
+    """There is no byte before a return address of 0. Regression: a traceback."""
     domain = session.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux))
     kernel = domain.kernel
     task = next(task for task in kernel.tasks() if task.pid == 1)

@@ -1,4 +1,4 @@
-"""Numbers that anybody may have written."""
+"""Parsing of untrusted numbers."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from xenkdump_fast.parsing import number
 from xenkdump_fast.xen import header
 from xenkdump_fast.xen.console import Console
 
-#: More digits than Python converts.
+#: More digits than int() converts.
 LONG = "9" * 5000
 
 
@@ -34,7 +34,7 @@ def test_number(text: str, base: int, value: int | None) -> None:
 
 
 def test_a_pcpu_of_thousands_of_digits() -> None:
-    """Once the end of ``sys --hypervisor``."""
+    """Regression: ``sys --hypervisor`` failed."""
     ring = Console(["(XEN) Panic on CPU 3:", "(XEN) why"], False, "conring")
     assert header._reason(ring) == ("Panic on CPU 3: why", 3)
     ring = Console([f"(XEN) Panic on CPU {LONG}:", "(XEN) why"], False, "conring")

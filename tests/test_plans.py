@@ -1,7 +1,7 @@
 """Every kind of synthetic dump against its plan: header, tasks, frames, registers, P2M, log.
 
-The plan comes from the model that the dump is written from, and the generator shares no code with
-the reader: a misreading cannot be on both sides.
+The plan comes from the model that the dump is written from. The generator shares no code with the
+reader, so that both cannot have the same error.
 """
 
 import re
@@ -22,13 +22,13 @@ from xenkdump_forge import KINDS, SyntheticDump, write_dump
 Plan = dict[str, Any]
 #: Kinds that hold a second domain, with the same kernel.
 DOMAINS = [*((kind, 0) for kind in KINDS), ("modern", 1), ("modern-hypercall-page", 1)]
-#: crash prints sysrq's message in place of the panic's.
+#: crash prints sysrq's message instead of the panic's.
 SYSRQ = {"32on64": "sysrq: SysRq : Trigger a crash"}
 SELECTORS = ("ds", "es", "fs", "gs")
-#: task_struct.state as ps spells it.
+#: task_struct.state as printed by ps.
 STATES = {"R": "RU", "S": "IN", "D": "UN", "Z": "ZO", "I": "ID", "T": "ST"}
-#: The number of tasks of which the scan alone finds exactly the frames, and of all tasks. A pair of
-#: stale frames sometimes fits as well as the true ones.
+#: The number of tasks whose frames the scan alone finds exactly, and of all tasks. Stale frames
+#: are sometimes as plausible as the true ones.
 BY_SCAN = {
     "2006": (93, 94),
     "2006-pae": (94, 94),
@@ -113,7 +113,7 @@ def planned_frames(trace: Trace, plan: Plan) -> list[tuple[int, int, str | None,
 
 
 def bare(registers: Mapping[str, int]) -> dict[str, int]:
-    """Registers by names without width, which pt_regs, PRSTATUS and debuggers spell differently."""
+    """Registers by common names: pt_regs, PRSTATUS and debuggers spell them differently."""
     pattern = re.compile(r"^(orig_)?[er](?=[a-z]{2}$|flags$)|^x(?=[a-z]s$)")
     return {pattern.sub(r"\1", name): value for name, value in registers.items()}
 
@@ -209,7 +209,7 @@ def test_user_registers(kind: str, traced: Traced) -> None:
 
 
 def test_user_registers_of_a_system_call_that_saved_nine(traced: Traced) -> None:
-    """Linux before 4.1 on x86_64: what C preserves is in the frames above, if anywhere."""
+    """Linux before 4.1 on x86_64: callee-saved registers are in the frames above, if saved."""
     checked = 0
     for trace, plan in traced("2006-x86_64", 0):
         if "user_registers" not in plan:
@@ -236,7 +236,7 @@ def test_registers_of_running_tasks(kind: str, number: int, opened: Open, traced
         found = bare(trace.registers)
         planned = planned_registers(plan["registers"])
         if opened(kind).dump.native.word == 8:
-            # A 64-bit Xen leaves them in the processor until it runs another guest.
+            # A 64-bit Xen keeps them in the processor until it runs another guest.
             planned = {name: planned[name] for name in planned if name not in SELECTORS}
         assert {name: found.get(name) for name in planned} == planned
         assert trace.frames[0].interrupted

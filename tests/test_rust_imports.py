@@ -12,7 +12,7 @@ _USE = re.compile(r"^\s*(?:pub(?:\([a-z]+\))? )?use ([^;]+);", re.MULTILINE)
 _PUB_USE = re.compile(r"^\s*pub(?:\([a-z]+\))? use ([^;]+);", re.MULTILINE)
 _PATH = re.compile(r"\b(?:crate|super)(?:::\w+)+")
 _COMMENT = re.compile(r"//[^\n]*")
-#: Unit tests stand at the end of a file, and may import anything.
+#: Unit tests are at the end of a file, and may import anything.
 _TESTS = re.compile(r"#\[cfg\(test\)\]\nmod \w+ \{.*", re.DOTALL)
 
 Module = tuple[str, ...]

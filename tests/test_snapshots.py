@@ -1,6 +1,6 @@
 """The text and the JSON of every command on synthetic dumps, compared with snapshots.
 
-``pytest --snapshot-update`` writes them anew; read the difference before you commit it.
+``pytest --snapshot-update`` rewrites them; review the diff before you commit it.
 """
 
 import json
@@ -74,7 +74,7 @@ def test_json(
 
 
 def shape(value: object) -> object:
-    """What stands where: the values are the text's concern, the schema is this snapshot's."""
+    """The structure of the JSON, without values: the text snapshots have those."""
     if isinstance(value, dict):
         return {key: shape(content) for key, content in value.items()}
     if isinstance(value, list):

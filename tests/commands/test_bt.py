@@ -1,4 +1,4 @@
-"""What a command says where the dump holds nothing of what was asked for."""
+"""The output of a command when the dump lacks the requested data."""
 
 from pathlib import Path
 

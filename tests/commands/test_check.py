@@ -1,4 +1,4 @@
-"""``check``: sources of a P2M that agree, and some that do not."""
+"""``check``: P2M sources that agree, and some that do not."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def test_sources_of_synthetic_dumps_agree(kind: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDump:
-    """A dump whose frame-list tree has its second P2M page twice."""
+    """A dump with the second P2M page of the frame-list tree duplicated."""
     synthetic = write_dump(tmp_path_factory.mktemp("broken") / "dump", like="modern")
     dump = open(str(synthetic.vmcore)).native
     top = int(synthetic.plan["domains"][0]["frame_list_list"], 16)
@@ -58,13 +58,13 @@ def test_disagreements_are_counted_and_listed(broken: SyntheticDump) -> None:
     assert "DISAGREEMENTS" in text
 
 
-def test_the_exit_status_tells(broken: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_status(broken: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(broken.vmlinux), str(broken.vmcore)]) == 1
     assert "disagree" in capsys.readouterr().err
     assert main(["check", "--json", str(broken.vmcore)]) == 1
 
 
-def test_one_wrong_bit_makes_no_work(tmp_path: Path) -> None:
+def test_one_flipped_bit_costs_little(tmp_path: Path) -> None:
     """Every unused slot of a pvops kernel's frame-list tree leads to one page of all ones."""
     synthetic = write_dump(tmp_path / "dump", like="modern")
     machine = open(str(synthetic.vmcore)).native.machine
@@ -77,18 +77,18 @@ def test_one_wrong_bit_makes_no_work(tmp_path: Path) -> None:
     assert pages == (1 << 27) - 502
     assert found.m2p is not None
     asked = found.m2p.equal + found.m2p.different + found.m2p.unreadable
-    # All frames that the dump holds are fewer.
+    # The dump has fewer frames than that.
     assert 0 < asked < sum(int(size, 16) for _, size, *_ in synthetic.plan["segments"]) >> 12
     assert found.disagreements == 0
 
 
-def test_what_has_no_p2m(tmp_path: Path) -> None:
+def test_without_p2m(tmp_path: Path) -> None:
     synthetic = write_dump(tmp_path / "dump", like="2006")
     with pytest.raises(AbsentError):
         check.run(open(str(synthetic.vmcore)), check.Options(7))
 
 
-def test_the_p2m_is_asked_once_for_all_roots(tmp_path: Path) -> None:
+def test_the_p2m_is_queried_once_for_all_roots(tmp_path: Path) -> None:
     dump = open(str(write_dump(tmp_path / "dump", like="modern").vmcore)).native
     asked = {"resolve": 0, "virtual": 0}
 

@@ -1,4 +1,4 @@
-"""The text names the domain that it describes, if there are several."""
+"""The text names its domain if there are several."""
 
 import pytest
 

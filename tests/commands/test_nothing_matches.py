@@ -1,4 +1,4 @@
-"""Output that is empty or incomplete for a reason: a warning has it."""
+"""Empty or incomplete output: a warning gives the reason."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Operands of which some name nothing: the rest is printed, and the exit status is 1."""
+"""If an operand matches nothing, the others are printed, and the exit status is 1."""
 
 import pytest
 

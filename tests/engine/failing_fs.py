@@ -1,9 +1,9 @@
-"""A file system with one file, of which a range of bytes cannot be read (EIO).
+"""A file system with one file that has an unreadable range of bytes (EIO).
 
 ``python -m tests.engine.failing_fs FOLDER FILE FIRST END [direct]`` mounts it on FOLDER, serves
-``FOLDER/file`` with the bytes of FILE until it is unmounted, and says "ready" when it is. With
-``direct`` the file cannot be mapped. It speaks FUSE's own protocol (linux/fuse.h, version 7.31) and
-runs in a process of its own: whoever waits for a page of the file cannot serve it.
+``FOLDER/file`` with the bytes of FILE until it is unmounted, and prints "ready" once mounted. With
+``direct`` the file cannot be mapped. It implements the FUSE protocol (linux/fuse.h, version 7.31)
+and must run in a separate process: a process that waits for a page of the file cannot serve it.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ FOPEN_DIRECT_IO = 1
 
 
 def serve(device: int, data: bytes, fails: range, direct: bool) -> None:
-    """Answers until the file system is unmounted."""
+    """Serves requests until the file system is unmounted."""
 
     def attributes(node: int) -> bytes:
         size = 0 if node == ROOT else len(data)

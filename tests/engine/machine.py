@@ -1,6 +1,6 @@
-"""A machine's memory in plain Python: written as a vmcore, and walked as the manuals say.
+"""A machine's memory in plain Python: written as a vmcore, and walked according to the manuals.
 
-It shares nothing with the package, so that one misreading cannot stand on both sides.
+It shares no code with the package, so that both cannot have the same error.
 """
 
 import struct
@@ -19,13 +19,13 @@ class Machine:
         self.frames: dict[int, bytearray] = {}
 
     def write(self, address: int, data: bytes) -> None:
-        """Puts bytes anywhere, making frames where there are none."""
+        """Writes bytes at an address and adds frames as needed."""
         for i, byte in enumerate(data):
             mfn, offset = divmod(address + i, PAGE)
             self.frames.setdefault(mfn, bytearray(PAGE))[offset] = byte
 
     def words(self, mfn: int, words: Iterable[int], first: int = 0, size: int = 8) -> None:
-        """Puts words into a frame, from the index ``first`` on."""
+        """Writes words to a frame, from the index ``first`` on."""
         data = b"".join(word.to_bytes(size, "little") for word in words)
         self.write(mfn * PAGE + first * size, data)
 
@@ -36,7 +36,7 @@ class Machine:
         return None if frame is None else int.from_bytes(frame[offset : offset + size], "little")
 
     def read(self, address: int, size: int) -> bytes | None:
-        """Bytes, if all of them are there."""
+        """Bytes, or None if some are missing."""
         data = bytearray()
         for at in range(address, address + size):
             frame = self.frames.get(at // PAGE)
@@ -46,7 +46,7 @@ class Machine:
         return bytes(data)
 
     def walk(self, paging: str, root: int, address: int) -> int | None:
-        """Where a virtual address leads, by the tables in this memory."""
+        """The translation of a virtual address by the page tables in this memory."""
         match paging:
             case "x86":
                 return self._walk_x86(root, address)
@@ -115,12 +115,12 @@ class Machine:
 
 
 def canonical(address: int, width: int) -> bool:
-    """Whether the bits above the address's width all repeat its highest one."""
+    """Whether the address is canonical: sign-extended from its width."""
     top = address >> (width - 1)
     return top in (0, (1 << (65 - width)) - 1)
 
 
-#: Where the guest of :func:`guest` keeps things.
+#: The addresses in the guest of :func:`guest`.
 FRAME_LIST = 0x10
 ROOT = 0x20
 VIRTUAL = 0xFFFF_8880_0000_0000
@@ -128,10 +128,10 @@ PAGES = 1024
 
 
 def guest() -> tuple[Machine, list[int]]:
-    """A PV guest with 1024 pfns, mapped from VIRTUAL on; its memory and its P2M's entries.
+    """A PV guest with 1024 pfns, mapped from VIRTUAL on: its memory and its P2M entries.
 
-    pfn 5 is invalid, 6 foreign, 7 identity; the frames lie every third mfn from 0x1000 on, and
-    those of pfns 900 to 909 are not in the dump.
+    pfn 5 is invalid, 6 foreign, 7 identity. The frames are every third mfn from 0x1000 on. Those
+    of pfns 900 to 909 are not in the dump.
     """
     machine = Machine()
     entries = [0x1000 + 3 * pfn for pfn in range(PAGES)]

@@ -1,4 +1,4 @@
-"""Arrays through the same calls as single numbers."""
+"""Calls with arrays must give the results of calls with single numbers."""
 
 import array
 import subprocess
@@ -27,7 +27,7 @@ def u64(values: Any) -> U64:
 
 
 def one(call: Callable[[int], int], value: int) -> tuple[int, bool]:
-    """A single number's result, and whether it has one."""
+    """The result for a single number, and whether it is valid."""
     try:
         return call(int(value)), True
     except _native.AbsentError:
@@ -53,7 +53,7 @@ def cases(guest: Guest) -> list[tuple[Callable[..., Any], U64]]:
     ]
 
 
-def test_arrays_say_what_single_numbers_say(guest: Guest) -> None:
+def test_arrays_agree_with_single_numbers(guest: Guest) -> None:
     for call, values in cases(guest):
         status = np.empty(len(values), np.uint8)
         out = call(values, status=status)
@@ -87,7 +87,7 @@ def test_strided_and_odd_arrays(guest: Guest) -> None:
         wide[:, 1] = values
         for odd in (values[::2], values[::-1], values[1:1], records["value"], wide[:, 1]):
             np.testing.assert_array_equal(call(odd), call(np.ascontiguousarray(odd)))
-        # Results between the inputs, in one array of records.
+        # Inputs and results interleaved in one array of records.
         got = call(records["value"], out=records["b"])
         np.testing.assert_array_equal(got, want)
         np.testing.assert_array_equal(records["value"], values)
@@ -97,14 +97,14 @@ def test_strided_and_odd_arrays(guest: Guest) -> None:
         assert call(values.data).tolist() == want.tolist()
 
 
-def test_out_is_what_is_returned(guest: Guest) -> None:
+def test_out_is_returned(guest: Guest) -> None:
     for call, values in cases(guest):
         out = np.empty(len(values), np.uint64)
         assert call(values, out=out) is out
         np.testing.assert_array_equal(out, call(values))
 
 
-def test_threads_do_not_matter(guest: Guest) -> None:
+def test_results_do_not_depend_on_threads(guest: Guest) -> None:
     for call, values in cases(guest):
         many = np.tile(values, 20)
         want = call(many, threads=1)
@@ -192,7 +192,7 @@ def test_read_many(guest: Guest) -> None:
                 assert got[i].tobytes() == space.read(int(addresses[i]) + base, size)
 
 
-def test_read_many_tells_what_failed(guest: Guest) -> None:
+def test_read_many_reports_failures(guest: Guest) -> None:
     addresses = u64([8, 5, 900, 899, 2000]) * np.uint64(4096) + np.uint64(4090)
     status = np.empty(5, np.uint8)
     out = np.full((5, 16), 0xEE, np.uint8)
@@ -269,7 +269,7 @@ def test_iter_mapped(guest: Guest) -> None:
 
 
 def test_tables_that_name_absent_ones(tmp_path: Path) -> None:
-    """Each of 200 names 512 of them, 512 times over: told once of each, and a page comes behind."""
+    """200 tables name 512 absent ones each, 512 times: each is reported once, then a page."""
     machine = Machine()
     machine.words(1, [0x2003] * 256)
     machine.words(2, [(0x10 + table << 12) | 3 for table in range(200)] + [0x83])
@@ -279,7 +279,7 @@ def test_tables_that_name_absent_ones(tmp_path: Path) -> None:
     ranges = virtual.iter_mapped()
     assert len(list(ranges)) == 256
     assert ranges.missing == 200 * 512
-    # As many of them as there are pages in what may be looked through.
+    # The number of reports is bounded by the number of pages to search.
     found = virtual.search(b"x" * 9, 0, 2**48, limit=8, most=1 << 20)
     assert (found.addresses, found.searched) == ([], 1 << 20)
     assert found.next is not None
@@ -333,7 +333,7 @@ def test_numpy_is_imported_only_for_arrays() -> None:
 
 
 def test_rows_of_no_bytes(guest: Guest) -> None:
-    """As a read of no bytes: nothing of it can be missing."""
+    """A read of no bytes is always complete."""
     absent = np.array([0, VIRTUAL, 1 << 63, 2**64 - 1], np.uint64)
     for space in guest.spaces():
         status = np.full(4, 9, np.uint8)

@@ -1,4 +1,4 @@
-"""A dump that is cut while batches run on it: what they give is right, or said to be missing."""
+"""A dump that is truncated while batches run: results are correct, or reported as missing."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ from xenkdump_fast._native import P2M, Dump
 from xenkdump_forge import SparseDump, write_sparse_dump
 
 PAGE = 4096
-#: Where the file is cut: among the pages of the P2M, or among page tables behind them; within a
-#: page, the rest of which the kernel shows as zeros.
+#: Where the file is truncated: in the P2M's pages, or in the page tables behind them. The cut is
+#: inside a page; the kernel fills the rest of the page with zeros.
 CUTS = ((1 << 20) + 1004, (79 << 20) + 1004)
-#: Statuses by which a batch says that the file lacks something: no P2M page, no page table, cut.
+#: Statuses for missing data: no P2M page, no page table, truncated file.
 MISSING = {5, 7, 12}
 ADDRESSES = 60_000
 DELAYS = (0.0, 0.003, 0.01, 0.04)
@@ -30,7 +30,7 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> SparseDump:
 
 
 class Running(threading.Thread):
-    """Runs batches until it is told to stop, and checks each against the sound dump's."""
+    """Runs batches until stopped, and compares each with the intact dump's results."""
 
     def __init__(self, sparse: SparseDump, path: Path, threads: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Running(threading.Thread):
         status = np.zeros(ADDRESSES, dtype=np.uint8)
         over = False
         while not over:
-            # Looked at before the batch: the last one begins after the cut.
+            # Read before the batch, so that the last batch starts after the cut.
             over = self.done
             found = self.virtual.translate(self.addresses, status=status, threads=self.threads)
             self.compare("translate", found, self.mfns * PAGE + 8, status)
@@ -85,7 +85,7 @@ def test_cut_in_the_middle_of_a_batch(sparse: SparseDump, tmp_path: Path, thread
         running.join()
         assert running.wrong == []
         assert running.lost > 0, "tables were cut off, and nothing was missing"
-    # Another dump of the same process is whole.
+    # Another dump in the same process is unaffected.
     other.done = True
     other.run()
     assert (other.wrong, other.lost) == ([], 0)

@@ -1,4 +1,4 @@
-"""A disk that fails in the middle of the dump, and one that cannot be mapped."""
+"""A disk with read errors in the middle of the dump, and a file that cannot be mapped."""
 
 import ctypes
 import os
@@ -17,15 +17,15 @@ from xenkdump_fast._native import Dump
 
 PAGE = 4096
 PAGES = 64
-#: Machine address of the first page; its bytes begin a page behind the file's start.
+#: Machine address of the first page, whose bytes are at offset 4096 of the file.
 START = 0x10_0000
-#: The first page that the disk cannot read, and the first behind it that it can.
+#: The first unreadable page, and the first readable one behind it.
 BROKEN, WHOLE = 40, 50
 EIO_STATUS = 13
 
 
 def vmcore() -> bytes:
-    """One segment, each page of which is full of its number."""
+    """One segment; each page is filled with its own number."""
     ident = b"\x7fELF\2\1\1".ljust(16, b"\0")
     header = struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     size = PAGES * PAGE
@@ -74,13 +74,13 @@ def is_mapped(path: Path) -> bool:
     ("whole", "how", "mapped"),
     [
         (WHOLE, "cached", True),
-        # Its last page is touched when a file is opened: then no byte is taken from the mapping.
+        # Opening a file touches its last page, which is unreadable here: nothing is mapped.
         (PAGES, "cached", False),
         (WHOLE, "direct", False),
     ],
     ids=["in the middle", "to the end", "cannot be mapped"],
 )
-def test_what_the_disk_cannot_read(tmp_path: Path, whole: int, how: str, mapped: bool) -> None:
+def test_read_errors(tmp_path: Path, whole: int, how: str, mapped: bool) -> None:
     sound = tmp_path / "sound"
     sound.write_bytes(vmcore())
     other = Dump(str(sound)).machine
@@ -89,10 +89,10 @@ def test_what_the_disk_cannot_read(tmp_path: Path, whole: int, how: str, mapped:
         assert is_mapped(path) == mapped
         at = START + BROKEN * PAGE
         assert memory.u8(at - 1) == BROKEN
-        with pytest.raises(MemoryFault, match="Input/output error") as told:
+        with pytest.raises(MemoryFault, match="Input/output error") as raised:
             memory.read(at + 8, 16)
-        assert told.value.address == at + 8
-        # From here on the mapping is not used, and what can be read still can.
+        assert raised.value.address == at + 8
+        # The mapping is not used from here on; readable pages remain readable.
         assert not is_mapped(path)
         before = bytes([BROKEN - 1]) * PAGE + bytes([BROKEN]) * PAGE
         assert memory.read(at - 2 * PAGE, 2 * PAGE) == before
@@ -105,13 +105,13 @@ def test_what_the_disk_cannot_read(tmp_path: Path, whole: int, how: str, mapped:
         lost = (numbers >= BROKEN) & (numbers < whole)
         assert (status == np.where(lost, EIO_STATUS, 0)).all()
         assert (rows[~lost] == numbers[~lost, None] + 1).all()
-        # Another dump of the same process knows nothing of it.
+        # Another dump in the same process is unaffected.
         assert other.read(at, 4) == bytes([BROKEN + 1]) * 4
 
 
 @pytest.mark.timeout(60)
-def test_a_batch_finds_what_the_disk_cannot_read(tmp_path: Path) -> None:
-    """The first to come upon it: the batch is done again by reads that say what they lack."""
+def test_read_errors_in_a_batch(tmp_path: Path) -> None:
+    """A batch that meets the error first is repeated with reads, which report missing data."""
     with failing(tmp_path, WHOLE) as path:
         memory = Dump(str(path)).machine
         assert is_mapped(path)

@@ -1,4 +1,4 @@
-"""Walks of random tables, against a walker in plain Python."""
+"""Walks of random page tables, compared with a walker in plain Python."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NONE = 2**64 - 1
 WIDTHS: "dict[Paging, int]" = {"x86": 32, "x86-pae": 32, "x86_64": 48, "x86_64-la57": 57}
 
-#: Tables share eight frames; an entry is absent, leads to one of them, maps a page, or is anything.
+#: Tables share eight frames. An entry is absent, names one of them, maps a page, or is random.
 entries = st.one_of(
     st.just(0),
     st.builds(

@@ -1,4 +1,4 @@
-"""Single numbers through address spaces and P2Ms."""
+"""Calls of address spaces and P2Ms with single numbers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def test_kinds_of_entries(guest: Guest) -> None:
     assert (guest.p2m.pages, guest.p2m.word, guest.p2m.source) == (PAGES, 8, "list")
 
 
-def test_what_is_no_frame_is_a_fault_with_a_reason(guest: Guest) -> None:
+def test_special_entries_are_faults_with_a_reason(guest: Guest) -> None:
     assert guest.p2m.resolve(8) == guest.entries[8]
     for pfn, reason in ((5, "invalid"), (6, "another domain"), (7, "identity"), (PAGES, "end")):
         with pytest.raises(MemoryFault, match=reason) as caught:
@@ -74,8 +74,8 @@ def test_cstring(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 2**64, pytest.param(-(16**5000), id="long")])
-def test_numbers_that_are_no_addresses(guest: Guest, bad: int) -> None:
-    """Sums of values from a damaged dump."""
+def test_invalid_addresses(guest: Guest, bad: int) -> None:
+    """Numbers out of range, as computed from values of a damaged dump."""
     for space in guest.spaces():
         calls: list[Callable[..., Any]] = [space.translate, space.u8, space.u64, space.cstring]
         more: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
@@ -97,7 +97,7 @@ def test_numbers_that_are_no_addresses(guest: Guest, bad: int) -> None:
             call(bad)
 
 
-def test_mapping_shows_the_way(guest: Guest) -> None:
+def test_mapping_lists_page_table_entries(guest: Guest) -> None:
     mapping = guest.virtual.mapping(VIRTUAL + 0x5123 + 3 * 4096)
     assert mapping.machine == guest.entries[8] * 4096 + 0x123
     assert mapping.page_size == 4096
@@ -111,7 +111,7 @@ def test_mapping_shows_the_way(guest: Guest) -> None:
         guest.physical.mapping(0)
 
 
-def test_sources_that_are_none(guest: Guest) -> None:
+def test_invalid_sources(guest: Guest) -> None:
     for mfn in (0, 2**64 - 1, 2**32 - 1, 0x999999):
         with pytest.raises(AbsentError):
             P2M.frame_list(guest.dump, mfn, 4)

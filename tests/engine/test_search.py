@@ -1,4 +1,4 @@
-"""Searches: what `read` returns `find` finds, and an early stop is reported."""
+"""Searches: `find` finds all that `read` returns, and an early stop is reported."""
 
 import resource
 import struct
@@ -75,7 +75,7 @@ def test_the_end_of_a_truncated_file(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(size)
     place = 0x1000 + PAGE + 0x100 - 6
-    # The dump that was opened before, and one that is opened now.
+    # The dump that was opened before the cut, and one opened after it.
     assert find(dump.machine, 0, TOP) == find(Dump(path).machine, 0, TOP) == [place]
 
 
@@ -96,7 +96,7 @@ def test_an_early_stop_is_reported(tmp_path: Path) -> None:
     assert (found.searched, found.next) == (6000, None)
 
 
-#: Runs with less address space than the results take: once as found, and once as Python objects.
+#: Runs with too little address space for the results: as found, and as Python objects.
 _OUT_OF_MEMORY = """
 import resource, sys
 from xenkdump_fast._native import P2M, Dump
@@ -146,7 +146,7 @@ def test_results_that_outgrow_memory(tmp_path: Path, memory: int) -> None:
 
 
 def test_little_address_space(tmp_path: Path) -> None:
-    """A dump that would take most of the address space left is not mapped."""
+    """A dump that would use most of the remaining address space is not mapped."""
     path = tmp_path / "vmcore"
     vmcore(path, [(0x1000, b"NEEDLE")])
     with path.open("r+b") as file:
@@ -180,7 +180,7 @@ def test_tables_held_in_part(tmp_path: Path) -> None:
 
 
 def test_encrypted_memory(tmp_path: Path) -> None:
-    """AMD SME: the bit comes from VMCOREINFO, or as an argument."""
+    """AMD SME: the bit is given by VMCOREINFO or as an argument."""
     mask = 1 << 47
     tables = [
         (0x1000 * level, struct.pack("<Q", 0x1000 * (level + 1) | mask | 0x67))

@@ -11,7 +11,7 @@ from .conftest import Guest
 from .machine import PAGE, VIRTUAL, Machine
 
 
-def test_members_are_what_they_are_one_by_one(guest: Guest) -> None:
+def test_members_agree_with_single_reads(guest: Guest) -> None:
     rng = random.Random(3)
     members = [(0, 8), (5, 1), (4090, 8), (6, 2), (4, 4), (0, 0), (12, 16), (100, 5000)]
     pfns = [rng.randrange(8, 890) for _ in range(300)]
@@ -29,7 +29,7 @@ def test_members_are_what_they_are_one_by_one(guest: Guest) -> None:
                 assert value == (number if size in (1, 2, 4, 8) else data)
 
 
-def test_what_cannot_be_read_is_none(guest: Guest) -> None:
+def test_unreadable_members_are_none(guest: Guest) -> None:
     last = 2**64 - 1
     structs = [8 * PAGE, 5 * PAGE, 900 * PAGE, 899 * PAGE, last, 2**64, -1]
     one, across, byte = guest.physical.read_members(structs, [(0, 4), (4092, 8), (0, 1)])
@@ -54,7 +54,7 @@ def linked(links: dict[int, int], size: int = 8) -> Machine:
 def test_lists(saved: Callable[[Machine], Dump]) -> None:
     links = {0x1000: 0x1100, 0x1100: 0x1200, 0x1200: 0x1000}
     back = {0x1008: 0x1200, 0x1208: 0x1100, 0x1108: 0x1000}
-    # One that loops, one that goes on in the first, one that leads nowhere.
+    # A loop, a list that joins the first one, and a list that leaves memory.
     broken = {0x1300: 0x1308, 0x1308: 0x1310, 0x1310: 0x1308, 0x1400: 0x1200, 0x1500: 0xDEAD000}
     space = saved(linked(links | back | broken)).machine
     assert space.lists([0x1000], 8, limit=2) == [([0x1100, 0x1200], "complete", None)]

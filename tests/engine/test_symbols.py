@@ -1,4 +1,4 @@
-"""Images, symbols and types: what Python sees of them, on files made here."""
+"""The Python bindings for images, symbols and types, on files made here."""
 
 import struct
 import sys
@@ -40,7 +40,7 @@ def test_a_map_behaves_as_a_mapping(symbols: native.Symbols) -> None:
     assert symbols.slide == 0
 
 
-def test_of_several_symbols_the_global_one_is_meant(symbols: native.Symbols) -> None:
+def test_global_symbols_are_preferred(symbols: native.Symbols) -> None:
     assert symbols["helper"] == 0xFFFFFFFF81000200
     assert [symbol.address & 0xFFF for symbol in symbols.all("helper")] == [0x100, 0x200]
     assert symbols.all("nothing") == []
@@ -84,7 +84,7 @@ def test_other_threads_run_while_tables_are_built(tmp_path: Path) -> None:
         steps.append("answered")
 
     interval = sys.getswitchinterval()
-    # No thread is made to give way: the others run when one does by itself.
+    # Threads are not preempted: others run only when one releases the GIL.
     sys.setswitchinterval(1e6)
     try:
         for ask in asks:
@@ -114,7 +114,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
         native.Symbols.from_map(tmp_path / "nothing")
 
 
-def test_an_image_without_anything_says_so(tmp_path: Path) -> None:
+def test_empty_image(tmp_path: Path) -> None:
     path = tmp_path / "empty.elf"
     ident = b"\x7fELF\x01\x01\x01".ljust(16, b"\0")
     path.write_bytes(ident + struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, 0, 0, 0, 0, 52, 0, 0, 0, 0, 0))

@@ -12,7 +12,7 @@ TARGETS = {"printk": printk, "domain_list": domain_list, "linux": linux}
 
 
 def main() -> None:
-    """Writes the seeds into the corpus, and runs until libFuzzer's options say stop."""
+    """Writes the seeds to the corpus, and runs libFuzzer with its options."""
     printk.only_small_rings()
     name, corpus, *options = sys.argv[1:]
     target = TARGETS[name]

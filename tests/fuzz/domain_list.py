@@ -15,20 +15,20 @@ from xenkdump_fast.xen.pcpus import Pcpu
 
 from .inputs import PAGE, Input, pieces, trimmed
 
-#: Where Xen's memory starts here, by its word.
+#: The start of Xen's memory, by word.
 BASES = {8: 0xFFFF_8300_0000_0000, 4: 0xF600_0000}
 PAGES = 16
-#: How many frames the dump has; Xen may say that there are more.
+#: The number of frames in the dump. Xen's own count may be higher.
 FRAMES = 4096
-#: Page 0 holds Xen's variables: the list's head, where the frame table is, how many frames it has.
+#: Page 0 has Xen's variables: the list head, the frame table's address, and its frame count.
 HEAD, TABLE, MAX_PAGE, SYSTEM = 0, 8, 16, 24
 NEXT, SIZE = 0x68, 0x200
-#: Reads of memory that may be spent on each page and each domain there is, and on any host.
+#: The maximum number of memory reads per page, per domain, and per host.
 READS_EACH, READS = 20_000, 200_000
 
 
 class _Virtual:
-    """Reads pages at an address, and counts."""
+    """Pages at an address; counts the reads."""
 
     def __init__(self, base: int, pages: list[bytes]) -> None:
         self.base, self.pages = base, pages
@@ -63,7 +63,7 @@ class _Virtual:
 
 
 def memory_of(word: int, pages: list[bytes]) -> XenMemory:
-    """Xen's memory, of these pages alone; every page that starts with an odd byte is a root."""
+    """Xen's memory with these pages only. Each page that starts with an odd byte is a root."""
     virtual = _Virtual(BASES[word], pages)
     nothing = _Virtual(BASES[word], [])
 
@@ -85,7 +85,7 @@ def memory_of(word: int, pages: list[bytes]) -> XenMemory:
 
 
 def check(data: bytes) -> None:
-    """Lists the domains and their vCPUs by a layout that is inferred: no exception, clean text."""
+    """Lists the domains and vCPUs by an inferred layout: no exception, clean text."""
     given = Input(data)
     word = 8 if given.number(1) & 1 else 4
     running = [given.number(8) for _ in range(2)]
@@ -122,7 +122,7 @@ def check(data: bytes) -> None:
 
 
 def _pcpu(memory: XenMemory, number: int, vcpu: int) -> Pcpu:
-    """A pCPU that runs the vCPU at this address; its stack is the page behind."""
+    """A pCPU that runs the vCPU at this address. Its stack is the next page."""
     stack = (vcpu & -PAGE) + PAGE
     saved = memory.words(stack, frames.size(memory.word))
     return Pcpu(
@@ -158,7 +158,7 @@ def _host(word: int) -> list[bytes]:
     for domain in range(3):
         struct.pack_into("<H", pages[1 + domain], 0, domain)
         put(1 + domain, NEXT, base + (2 + domain) * PAGE if domain < 2 else 0)
-        # An array of two vCPUs in the struct's page, two vCPUs in a page of their own.
+        # An array of two vCPUs in the struct's page; the vCPUs are in a separate page.
         put(1 + domain, 0x80, base + (1 + domain) * PAGE + 0x200)
         struct.pack_into("<I", pages[1 + domain], 0x90, 2)
         put(1 + domain, 0x98, base + 9 * PAGE)

@@ -1,4 +1,4 @@
-"""How the targets take their memory off an input."""
+"""Decoding of a fuzz input into numbers and memory."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ PAGE = 4096
 
 
 class Input:
-    """Takes numbers and pieces off the front; zeros and empty pieces where the input has ended."""
+    """Consumes numbers and pieces from the front. After the end, zeros and empty pieces."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -23,11 +23,11 @@ class Input:
         return int.from_bytes(self.take(size), "little")
 
     def piece(self) -> bytes:
-        """As many bytes as the two before them say."""
+        """A byte string with a 16-bit length prefix."""
         return self.take(self.number(2))
 
     def pages(self, most: int) -> list[bytes]:
-        """The rest: pages, of which zeros at the end are left out; an empty piece is no page."""
+        """The remaining pieces as pages, padded with zeros. An empty piece is no page."""
         found: list[bytes] = []
         while self.at < len(self.data) and len(found) < most:
             piece = self.piece()[:PAGE]
@@ -36,10 +36,10 @@ class Input:
 
 
 def pieces(parts: Sequence[bytes]) -> bytes:
-    """What ``Input.piece`` takes apart."""
+    """The encoding that ``Input.piece`` decodes."""
     return b"".join(len(part).to_bytes(2, "little") + part for part in parts)
 
 
 def trimmed(page: bytes | bytearray) -> bytes:
-    """A page as a piece: without the zeros at its end, but never empty."""
+    """A page as a piece: without trailing zeros, but never empty."""
     return bytes(page).rstrip(b"\0") or b"\0"

@@ -1,4 +1,4 @@
-"""A kernel in memory whose pointers, numbers and page-table entries lead anywhere."""
+"""A kernel in memory with corrupt pointers, numbers and page-table entries."""
 
 import atexit
 import contextlib
@@ -19,12 +19,12 @@ from xenkdump_forge import SyntheticDump, write_dump
 
 from .inputs import PAGE, Input
 
-#: What is run on it, by the first byte of an input.
+#: The command to run, by the first byte of an input.
 COMMANDS = ("bt --all", "ps", "sys", "log", "mod", "check")
-#: What is done to a word: it becomes a number, the address of another, an entry for another's page;
-#: a bit of it is changed.
+#: Mutations of a word: replaced by a number, by the address of another word, or by an entry for
+#: another word's page; or one bit is flipped.
 NUMBER, POINTER, ENTRY, BIT = range(4)
-#: So many words are changed at once.
+#: The number of words changed at once.
 CHANGES = 24
 #: Variables that lead to the rest.
 VARIABLES = ("init_task", "init_pid_ns", "modules", "prb", "__per_cpu_offset", "init_uts_ns")
@@ -58,7 +58,7 @@ def host() -> Host:
     variables = [at for name in VARIABLES if (at := symbols.get(name)) is not None]
     pages = dict.fromkeys(at & -PAGE for at in (*variables, *tasks))
     words = [word for page in pages for word in _words(dump, domain, page)]
-    # And the tables on the way to a task.
+    # The page tables that map a task.
     tables = dict.fromkeys(step[1] & -PAGE for step in virtual.mapping(tasks[1]).levels)
     for table in tables:
         data = struct.unpack("<512Q", domain.dump.machine.read(table, PAGE))
@@ -92,7 +92,7 @@ def check(data: bytes) -> None:
     dump, words = host()
     command = COMMANDS[given.number(1) % len(COMMANDS)].split()
     changed: list[Word] = []
-    # The collection below need not look at anything that is here already: modules, pytest's items.
+    # Exclude existing objects (modules, pytest's items) from the collection below.
     gc.freeze()
     with dump.vmcore.open("r+b", buffering=0) as file:
         try:
@@ -105,7 +105,7 @@ def check(data: bytes) -> None:
         finally:
             for word in changed:
                 os.pwrite(file.fileno(), word.value.to_bytes(8, "little"), word.offset)
-            # A kernel and what belongs to it form cycles, which keep the dump mapped.
+            # A kernel is part of reference cycles, which keep the dump mapped.
             gc.collect()
             gc.unfreeze()
 
@@ -133,7 +133,7 @@ def _run(command: list[str], dump: SyntheticDump) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """For each command a dump that is whole, and one in which each kind of change is made."""
+    """For each command, an input without mutations and one with each kind of mutation."""
     for number in range(len(COMMANDS)):
         yield bytes([number])
         changes = struct.pack("<HBQ", 3, NUMBER, 5) + struct.pack("<HBHB", 40, POINTER, 9, 16)

@@ -1,4 +1,4 @@
-"""printk's three kinds of buffer, in memory and with variables of any content."""
+"""printk's three buffer formats, with arbitrary memory and variables."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,9 @@ from .inputs import PAGE, Input, pieces
 
 VARIABLES, BUFFER = 0x2000, 0x10000
 PRB, DESCS, INFOS, TEXT = 0x3000, 0x20000, 0x30000, 0x40000
-#: What ``log`` imports when it needs it, and the fuzzer before.
+#: Modules that ``log`` imports on demand; the fuzzer imports them in advance.
 LATE = (bytes_ring, record_ring, lockless_ring)
-#: By the first byte of an input: a kernel's symbols, its layouts, and where each piece goes.
+#: By the first byte of an input: the kernel's symbols, layouts, and the address of each piece.
 FORMATS: tuple[tuple[Mapping[str, int], dict[str, Any], tuple[int, ...]], ...] = (
     (TestBytes.SYMBOLS, {}, (VARIABLES, BUFFER)),
     (TestRecords.SYMBOLS, TestRecords.LAYOUT, (VARIABLES, BUFFER)),
@@ -29,7 +29,7 @@ FORMATS: tuple[tuple[Mapping[str, int], dict[str, Any], tuple[int, ...]], ...] =
         (VARIABLES, PRB, DESCS, INFOS, TEXT),
     ),
 )
-#: Pages outside the pieces may be asked for once each; a ring may claim to be this large.
+#: The maximum claimed ring size. Each page outside the pieces may be read once.
 READS = 1 << 19
 
 
@@ -46,7 +46,7 @@ class CountingMemory(Memory):
 
 
 def only_small_rings() -> None:
-    """Makes the package refuse large rings: most of the time would be spent on missing pages."""
+    """Makes the package refuse large rings, which would spend the time on missing pages."""
     for module, name, limit in (
         (bytes_ring, "MAX_LOG_SIZE", 1 << 14),
         (record_ring, "MAX_LOG_SIZE", 1 << 14),
@@ -57,11 +57,11 @@ def only_small_rings() -> None:
 
 
 def check(data: bytes) -> None:
-    """Reads the log, and shows it in both ways: clean text, or an error of our own."""
+    """Reads the log and prints it in both formats: clean text, or one of our exceptions."""
     given = Input(data)
     symbols, layouts, places = FORMATS[given.number(1) % len(FORMATS)]
     kernel = FakeKernel(symbols, layouts)
-    kernel.memory_held = 1 << 32  # what a ring claims is looked for, though none of it is there
+    kernel.memory_held = 1 << 32  # the claimed ring is searched, although it is missing
     memory = kernel.__dict__["memory"] = kernel.__dict__["virtual"] = CountingMemory()
     size = 0
     for place in places:

@@ -1,4 +1,4 @@
-"""Mutations of the fuzzers' seeds: of every one an answer or an error of our own."""
+"""Mutations of the fuzzers' seeds: each gives a result or one of our exceptions."""
 
 import random
 import struct
@@ -12,7 +12,7 @@ from xenkdump_fast.xen import domains
 from . import domain_list, linux, printk
 from .inputs import PAGE
 
-#: What hostile writers put where numbers are.
+#: Extreme values for number fields.
 EXTREMES = (b"\0" * 8, b"\xff" * 8, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0" * 7 + b"\x80")
 BYTES = (0, 1, 0x7F, 0x80, 0xFF)
 
@@ -48,7 +48,7 @@ class TestMutations:
 
 @pytest.mark.timeout(30)
 def test_a_number_of_frames_that_cannot_be() -> None:
-    """Found by fuzzing: looking for a guest's frames went on to max_page, for hours."""
+    """Found by fuzzing: the search for a guest's frames ran to max_page, for hours."""
     seed = next(domain_list.seeds())
     at = 1 + 2 * 8 + 2 + domain_list.MAX_PAGE
     assert seed[at] == 16
@@ -57,7 +57,7 @@ def test_a_number_of_frames_that_cannot_be() -> None:
 
 @pytest.mark.timeout(60)
 def test_a_million_domains() -> None:
-    """Each starts a word behind the last, and their numbers are parts of their addresses."""
+    """Each starts one word after the previous one; the ids overlap with addresses."""
     base, count = domain_list.BASES[8], 1 << 20
     words = struct.pack(f"<{count}Q", *(base + 8 * i for i in range(1, count + 1)))
     data = base.to_bytes(8, "little").ljust(domain_list.NEXT, b"\0") + words
@@ -72,7 +72,7 @@ def test_a_million_domains() -> None:
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("head", [0, (1 << 21) - 1])
 def test_descriptors_that_are_not_there(head: int) -> None:
-    """A ring of 2^23 descriptors took 17 s and 1.6 GiB, all of them missing."""
+    """Regression: a ring of 2^23 missing descriptors took 17 s and 1.6 GiB."""
     seed = list(printk.seeds())[3]
     at = 1 + 2 + 8 + 2
     assert seed[at] == 3

@@ -1,4 +1,4 @@
-"""Every command on every kind of synthetic dump, with some words of its kernel's data replaced."""
+"""Every command on every kind of synthetic dump, with some words of kernel data replaced."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ COMMANDS = (
     *("bt --hypervisor", "sys --hypervisor", "log --hypervisor"),
 )
 ALONE = ("notes", "domains", "vcpus")
-#: Words that are replaced at once, and dumps of each kind.
+#: The number of words replaced at once, and of mutated dumps of each kind.
 REPLACED, TIMES = 6, 6
 
 

@@ -1,7 +1,7 @@
-"""Words of a kernel's data, and of Xen's, replaced by others: what whole commands make of it.
+"""Replacement of words in the data of a kernel or of Xen, to test complete commands.
 
-``places`` finds the data in a sound dump, ``change`` replaces a word of it. The normal suite does
-on the synthetic dumps (``test_words``), ``tests.real.faults`` with any other.
+``places`` finds the data in an intact dump, ``change`` replaces one word. ``test_words`` uses it on
+synthetic dumps in the normal suite, ``tests.real.faults`` on any dump.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from xenkdump_fast.linux import modules, percpu, tasks
 from xenkdump_fast.linux.kernel import Kernel
 
 PAGE = 4096
-#: Variables that lead to the rest, or that the header is made of; and how much of each.
+#: Root variables and the header's variables, with the number of bytes of each.
 VARIABLES = (
     *("init_task", "modules", "init_pid_ns", "pid_hash", "pidhash_shift", "__per_cpu_offset"),
     *("runqueues", "_cpu_pda", "cpu_pda", "boot_cpu_pda", "panic_cpu", "crashing_cpu"),
@@ -27,15 +27,15 @@ VARIABLES = (
     *("contig_page_data", "node_data", "max_pfn", "num_physpages", "vmcoreinfo_data"),
 )
 VARIABLE_SIZE = 0x200
-#: Of a log so much, from its start.
+#: The number of bytes at the start of a log.
 LOG_SIZE = 0x8000
 VCPU_SIZE = 0x1000
-#: Where no symbol or type says how large a struct is.
+#: The size of a struct whose size no symbol or type gives.
 DEFAULT_SIZE = 0x400
 
 
 class Place(NamedTuple):
-    """Some bytes in the file that are data of one kind."""
+    """A range of the file with data of one kind."""
 
     kind: str
     offset: int
@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A word that is replaced."""
+    """The replacement of a word."""
 
     where: str
     offset: int
@@ -67,7 +67,7 @@ def segments(data: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
 
 
 def places(vmcore: str, vmlinux: str, data: bytes | memoryview) -> list[Place]:
-    """Where a sound dump has data of the kernel of domain 0 and, on a Xen host, of Xen."""
+    """The data of domain 0's kernel in an intact dump and, on a Xen host, of Xen."""
     dump = xk.open(vmcore)
     domain = dump.domain(0, vmlinux)
     kernel = domain.kernel
@@ -95,13 +95,13 @@ def _size(kernel: Kernel, struct_name: str) -> int:
 
 
 def _of_kernel(kernel: Kernel) -> Iterator[tuple[str, int, int]]:
-    """Kinds of data, and where each lies."""
+    """The kinds of data, with the addresses of each."""
     for task in tasks.tasks(kernel):
         yield "task", task.address, _size(kernel, "task_struct")
         if task.stack:
             yield "stack", task.stack, kernel.stack_size
         with contextlib.suppress(xk.AbsentError):
-            # The words that a switch left, and what lies right above.
+            # The words that a context switch saved, and the words right above.
             yield "top of stack", kernel.read(task.address, "thread.sp"), 0x100
             yield "mm", kernel.read(task.address, "task_struct.mm"), _size(kernel, "mm_struct")
             yield "signal", kernel.read(task.address, "task_struct.signal"), 0x100
@@ -157,7 +157,7 @@ def _pieces(
 
 
 def change(found: Iterable[Place], chance: random.Random, data: bytes | memoryview) -> Change:
-    """One word, of each kind of data as often as of any other, and rather one that is not zero."""
+    """A random word. All kinds of data are equally likely; non-zero words are preferred."""
     by_kind: dict[str, list[Place]] = {}
     for place in found:
         by_kind.setdefault(place.kind, []).append(place)

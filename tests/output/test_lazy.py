@@ -1,4 +1,4 @@
-"""Results that are made when they are asked for."""
+"""Lazy results."""
 
 import itertools
 from pathlib import Path
@@ -12,7 +12,7 @@ from xenkdump_fast.output.lazy import Lazy
 from xenkdump_forge import write_dump
 
 
-def test_one_at_once() -> None:
+def test_one_result_at_a_time() -> None:
     made = []
 
     def make(item: int) -> int:
@@ -29,7 +29,7 @@ def test_one_at_once() -> None:
 
 
 def test_backtraces_are_not_kept(tmp_path: Path) -> None:
-    """All frames of thousands of stacks took gigabytes."""
+    """Regression: all frames of thousands of stacks took gigabytes."""
     synthetic = write_dump(tmp_path, "modern")
     domain = session.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux))
     found = bt.run(domain, bt.Options(all=True))

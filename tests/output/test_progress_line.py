@@ -1,4 +1,4 @@
-"""The line on the terminal while a command takes its time."""
+"""The progress line on the terminal during a slow command."""
 
 import io
 import sys
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 
 
 def after(stream: io.StringIO, text: str) -> None:
-    """Waits until ``text`` was written, however slow the machine."""
+    """Waits until ``text`` is written. The limit of 60 s allows for slow machines."""
     end = time.monotonic() + 60
     while text not in stream.getvalue():
         assert time.monotonic() < end, stream.getvalue()
@@ -26,7 +26,7 @@ def after(stream: io.StringIO, text: str) -> None:
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, patience: float) -> Terminal:
-    """Puts a terminal in stderr's place. Not a fixture: pytest sets stderr anew for each test."""
+    """Replaces stderr by a terminal. Not a fixture: pytest replaces stderr for each test."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress_line, "PATIENCE", patience)
@@ -34,7 +34,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, patience: float) -> Terminal:
     return stream
 
 
-def test_it_says_how_far_it_has_come_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_and_erased(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = watch(monkeypatch, 0.0)
     with progress_line.shown("bt"):
         after(terminal, "\r\x1b[Kxkdump bt: ")
@@ -47,7 +47,7 @@ def test_it_says_how_far_it_has_come_and_goes_away(monkeypatch: pytest.MonkeyPat
     assert progress.now.what == ""
 
 
-def test_nothing_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_progress_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress_line, "PATIENCE", 0.0)

@@ -1,4 +1,4 @@
-"""What is printed piece by piece."""
+"""Incremental output."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ BODY: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("said", [[], ["one", "two\nlines"]])
-def test_pieces_are_as_the_whole(said: list[str]) -> None:
+def test_incremental_output_matches_the_whole(said: list[str]) -> None:
     whole = {"schema": 1, "command": "log", "dump": None, **BODY}
     if said:
         whole["warnings"] = said
@@ -52,13 +52,13 @@ def test_warnings_that_come_while_it_is_printed(
         assert found.out == "line\n"
 
 
-#: ESC and what a terminal does with it, C1, bidirectional overrides, line and paragraph separators,
-#: a lone surrogate, line feed and carriage return.
+#: ESC sequences, C1, bidirectional overrides, line and paragraph separators, a lone surrogate,
+#: line feed and carriage return.
 HOSTILE = "a\x1b]0;title\x07\x9b2J\u202e\u2066\u2028\u2029\u200b\ud800\n\rb\x7f"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_no_line_has_what_a_terminal_obeys(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_has_no_control_sequences(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A command that forgets to escape a field; warnings and errors quote the dump as well."""
     if form == "text":
         writer.write_text([f"one {HOSTILE}", "two\ttabs"], lambda: [HOSTILE])
@@ -78,7 +78,7 @@ def test_no_line_has_what_a_terminal_obeys(form: str, capsys: pytest.CaptureFixt
         assert json.loads(shown.out)["name"] == HOSTILE
 
 
-def test_a_bug_is_shown_without_what_a_terminal_obeys(
+def test_bug_reports_have_no_control_sequences(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def open_(_: str) -> None:

@@ -1,4 +1,4 @@
-"""Sixteen threads and eight processes read one dump concurrently, with a single reader's answers.
+"""Compares concurrent readers of one dump (16 threads, 8 processes) with a single reader.
 
 ``python -m tests.real.concurrent vmcore vmlinux --seconds 60``
 """
@@ -25,12 +25,12 @@ from xenkdump_fast.session import DumpFile
 
 THREADS, PROCESSES = 16, 8
 PAGE = 4096
-#: Pages of a batch, and of those that are read.
+#: Pages translated per batch, and pages read per batch.
 BATCH, ROWS = 50_000, 2_000
 
 
 class Dump(NamedTuple):
-    """A dump, and what all of its readers in a process share."""
+    """A dump and the state shared by all readers in a process."""
 
     vmcore: str
     vmlinux: str
@@ -43,7 +43,7 @@ def opened(vmcore: str, vmlinux: str) -> Dump:
 
 
 def _batch(dump: Dump) -> bytes:
-    """A batch down to the machine's memory: translations, statuses, bytes."""
+    """The results of one batch: translations, statuses, bytes."""
     kernel = dump.domain.kernel
     tasks = np.array([p.task.address for p in ps.run(dump.domain).processes], dtype=np.uint64)
     start = np.uint64(int(tasks.min()) & -PAGE)
@@ -74,7 +74,7 @@ def _names(dump: Dump) -> list[object]:
     return [[symbol and symbol.name for symbol in near], layout]
 
 
-#: What is asked of the one dump that all threads share.
+#: Queries on the dump that all threads share.
 SHARED: dict[str, Callable[[Dump], object]] = {
     "bt": lambda dump: rendering.json(bt.run(dump.domain, bt.Options(all=True))),
     "ps": lambda dump: rendering.json(ps.run(dump.domain)),
@@ -86,7 +86,7 @@ SHARED: dict[str, Callable[[Dump], object]] = {
     "P2M": _p2m,
     "names": _names,
 }
-#: What opens the dump anew.
+#: Queries that open the dump again.
 ALONE: dict[str, Callable[[Dump], object]] = {
     "domains": lambda dump: rendering.json(domains.run(DumpFile(dump.vmcore))),
     "vcpus": lambda dump: rendering.json(vcpus.run(DumpFile(dump.vmcore))),
@@ -99,7 +99,7 @@ ALONE: dict[str, Callable[[Dump], object]] = {
 
 
 def digest(question: str, dump: Dump) -> str:
-    """A hash of the answer; that there is none is an answer too."""
+    """A hash of the answer. An error is hashed as an answer as well."""
     ask = SHARED.get(question) or ALONE[question]
     try:
         answer = ask(dump)
@@ -110,7 +110,7 @@ def digest(question: str, dump: Dump) -> str:
 
 
 class Tally:
-    """What one process's threads found: how often each question was asked, what differed."""
+    """The results of one process: the number of runs of each query, and the differences."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -126,7 +126,7 @@ class Tally:
 
 
 def ask(dump: Dump, expected: dict[str, str], until: float, seed: int, tally: Tally) -> None:
-    """Asks at random until the time is up; each question once at least."""
+    """Runs random queries until the time is up, each at least once."""
     chance = random.Random(seed)
     todo = chance.sample(sorted(expected), len(expected))
     while todo or time.monotonic() < until:
@@ -140,7 +140,7 @@ def ask(dump: Dump, expected: dict[str, str], until: float, seed: int, tally: Ta
 
 
 def threads(dump: Dump, expected: dict[str, str], seconds: float, count: int) -> Tally:
-    """So many threads on one opened dump."""
+    """Runs several threads on one opened dump."""
     tally, until = Tally(), time.monotonic() + seconds
     running = [
         threading.Thread(target=ask, args=(dump, expected, until, seed, tally))
@@ -163,7 +163,7 @@ def _process(
 def read_concurrently(
     vmcore: str, vmlinux: str, seconds: float, count: int = THREADS, processes: int = PROCESSES
 ) -> tuple[Counter[str], list[str]]:
-    """How often each question was asked, and every answer that differs from a single reader's."""
+    """The number of runs of each query, and the answers that differ from a single reader's."""
     single = opened(vmcore, vmlinux)
     expected = {question: digest(question, single) for question in (*SHARED, *ALONE)}
     again = {question: digest(question, single) for question in (*SHARED, *ALONE)}
@@ -171,7 +171,7 @@ def read_concurrently(
     paths = (vmcore, vmlinux)
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         others = [pool.apply_async(_process, (paths, expected, seconds)) for _ in range(processes)]
-        # The threads share a dump that was not read before.
+        # The threads share a dump that has not been read yet.
         tally = threads(opened(vmcore, vmlinux), expected, seconds, count)
         for other in others:
             asked, wrong = other.get(timeout=600 + seconds)
@@ -181,7 +181,7 @@ def read_concurrently(
 
 
 def main() -> int:
-    """Prints how often each question was asked, and which answers differed."""
+    """Prints the number of runs of each query and the answers that differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("vmcore")
     parser.add_argument("vmlinux")

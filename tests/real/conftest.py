@@ -1,7 +1,7 @@
-"""Real dumps: unpacked once into a cache outside the tree, with the truth other tools told of them.
+"""Real dumps, unpacked once into a cache outside the tree, and reference data from other tools.
 
-They lie in ``../shared/dumps`` beside the project, or where XKDUMP_DUMPS says; where they are not,
-the tests that need them skip and say so.
+The dumps are in ``../shared/dumps`` beside the project, or in the folder XKDUMP_DUMPS. Tests that
+need an absent dump are skipped with a reason.
 """
 
 import json
@@ -67,7 +67,7 @@ def _unpack(packed: Path, part: Path) -> None:
 
 @pytest.fixture(scope="session")
 def truth() -> Callable[[str], Any]:
-    """``truth("xen417-dom0/truth.json")``: what other tools say is in the dump."""
+    """``truth("xen417-dom0/truth.json")``: reference data that other tools read from the dump."""
 
     def load(name: str) -> Any:
         path = DUMPS / name
@@ -78,7 +78,7 @@ def truth() -> Callable[[str], Any]:
     return load
 
 
-#: The vmlinux of most dumps, and that of each other one.
+#: The default vmlinux, and the exceptions by dump.
 X86_64 = "vmlinux-6.1.0-56-amd64"
 VMLINUX = {
     "linux73-bare": "vmlinux-7.3.4",

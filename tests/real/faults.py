@@ -5,16 +5,16 @@
 Single bits and blocks of up to 512 bytes, in headers, notes, page tables and P2M pages, and words
 of the kernel's and of Xen's data (``tests.fuzz.words``). Each fault (or ``--combined`` of them) is
 written into a private copy, every command is run in a child process, and the copy is restored. A
-command must end by itself within 5 s of the CPU and 1 GiB, with an exit status that ``xkdump``
-documents, and with clean text; an exception that is none of the package's own counts as a finding.
+command must end by itself within 5 s of CPU time and 1 GiB, with an exit status that ``xkdump``
+documents, and with clean text. An exception from outside the package counts as a finding.
 
-The memory is RLIMIT_DATA: whatever is private and writable, touched or not, what the interpreter
-had before included, and the dump, which is mapped read-only, not. What is filled and then made
-read-only is bounded as well: the address space may grow by the size of the dump and 1 GiB.
+Memory is limited by RLIMIT_DATA, which counts all private writable memory: memory that is not
+touched and the interpreter's own as well, but not the dump, which is mapped read-only. The address
+space may grow by the size of the dump and 1 GiB, which limits memory that is made read-only later.
 
-A child is forked from a parent that has run the commands on the sound dump: modules are loaded, and
-the vmlinux, in which nothing is broken, is open with its tables of symbols and types. Nothing of a
-dump outlives a command.
+Each child is forked from a parent that has run the commands on the intact dump: modules are loaded,
+and the intact vmlinux is open with its symbol and type tables. No state of a dump outlives a
+command.
 """
 
 import argparse
@@ -57,7 +57,7 @@ FRAME = 0x000F_FFFF_FFFF_F000
 
 
 class Layout(NamedTuple):
-    """Where in the file the bytes worth breaking are: offset and length."""
+    """The regions of the file to break: offset and length."""
 
     headers: list[tuple[int, int]]
     notes: list[tuple[int, int]]
@@ -66,9 +66,7 @@ class Layout(NamedTuple):
 
 
 def layout(data: memoryview) -> Layout:
-    """Reads a sound dump, an ELF64 one of a Xen host down to its tables. Knows the format on its
-    own.
-    """
+    """Finds the regions of an intact dump. Parses ELF64 dumps of Xen hosts independently."""
     wide = data[4] == 2
     (start,) = struct.unpack_from("<Q" if wide else "<I", data, 32 if wide else 28)
     size, count = struct.unpack_from("<HH", data, 54 if wide else 42)
@@ -97,7 +95,7 @@ def layout(data: memoryview) -> Layout:
             namesz, descsz, kind = struct.unpack_from("<III", data, at)
             desc = at + 12 + (namesz + 3 & ~3)
             if not wide:
-                pass  # tables of 32 bits are left whole
+                pass  # 32-bit tables are not broken
             elif kind == 0x1000002:
                 roots.append(struct.unpack_from("<Q", data, desc + 16)[0] & FRAME)
             elif kind == 0x1000001:
@@ -131,7 +129,7 @@ def layout(data: memoryview) -> Layout:
 def fault(
     layout: Layout, found: Sequence[words.Place], generator: random.Random, data: memoryview
 ) -> words.Change:
-    """One fault at random: half of them words of data, else each kind of place as often."""
+    """A random fault: a word of data half of the time, else any kind of region, equally likely."""
     if found and generator.random() < 0.5:
         return words.change(found, generator, data)
     where = generator.choice([name for name in Layout._fields if getattr(layout, name)])
@@ -145,12 +143,12 @@ def fault(
 
 
 def command(line: str, vmlinux: str, vmcore: str) -> str:
-    """Runs one command here; what became of it."""
+    """Runs one command in this process and returns its outcome."""
     name, *options = line.split()
     alone = name in ("notes", "domains", "vcpus") or "--hypervisor" in options
     files = [vmcore] if alone else [vmlinux, vmcore]
     sink = io.StringIO()
-    # Of the CPU's time: a loaded machine is no hang. Waiting, which costs none, has a limit too.
+    # CPU time, since a loaded machine is not a hang. Elapsed time has a separate limit.
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, SECONDS * 24)
     try:
@@ -173,15 +171,15 @@ def command(line: str, vmlinux: str, vmcore: str) -> str:
 
 @contextlib.contextmanager
 def warm(vmlinux: str, vmcore: str) -> Iterator[None]:
-    """Does once what is the same whatever is broken in the dump."""
+    """Does the work that does not depend on the fault, once."""
     image = functools.cache(_native.Image)
     with mock.patch.object(formats, "Image", image):
         for line in COMMANDS:
             result = command(line, vmlinux, vmcore)
-            # 1 is for what the dump lacks: one without Xen has no domains.
+            # Status 1 means that data is missing: a dump without Xen has no domains.
             if result not in ("status 0", "status 1"):
                 raise SystemExit(f"{line} on the sound dump: {result}")
-        # A collection in a child would copy the pages of all that the parent has.
+        # A garbage collection in a child would copy all of the parent's pages.
         gc.collect()
         gc.freeze()
         try:
@@ -191,16 +189,16 @@ def warm(vmlinux: str, vmcore: str) -> Iterator[None]:
 
 
 def commands(vmlinux: str, vmcore: str, pipe: int) -> None:
-    """What the child does: says which command, then what became of it and its CPU time."""
+    """The child's work: writes each command, then its outcome and CPU time."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
     limit = used + Path(vmcore).stat().st_size + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # What users see as a warning is a finding here.
+    # An unexpected exception, which users see as a warning, is a finding here.
     isolation.strict = True
     for line in COMMANDS:
-        gc.collect()  # the dump of the command before
+        gc.collect()  # frees the previous command's dump
         os.write(pipe, f"{line}\t".encode())
         start = time.process_time()
         result = command(line, vmlinux, vmcore)
@@ -209,20 +207,20 @@ def commands(vmlinux: str, vmcore: str, pipe: int) -> None:
 
 
 class Outcome(NamedTuple):
-    """What became of one command."""
+    """The outcome of one command."""
 
     command: str
     result: str
-    #: Of the CPU.
+    #: CPU time.
     seconds: float
 
 
 def tried(vmlinux: str, vmcore: str) -> list[Outcome]:
-    """Runs all commands in a child; what became of each."""
+    """Runs all commands in a child and returns their outcomes."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        # Anything that goes wrong here must not get back into the parent's stack.
+        # An exception must not propagate into the parent's frames.
         with contextlib.suppress(BaseException):
             os.close(reader)
             commands(vmlinux, vmcore, writer)
@@ -234,7 +232,7 @@ def tried(vmlinux: str, vmcore: str) -> list[Outcome]:
     _, status = os.waitpid(child, 0)
     outcomes = []
     for line in said.splitlines():
-        # The last line breaks off where the child was killed.
+        # The last line is incomplete if the child was killed.
         name, _, rest = line.partition("\t")
         result, _, seconds = rest.partition("\t")
         outcomes.append(Outcome(name, result, float(seconds or SECONDS)))
@@ -247,7 +245,7 @@ def tried(vmlinux: str, vmcore: str) -> list[Outcome]:
 
 
 class Tally:
-    """Outcomes by command, and the time they took."""
+    """Outcomes and times by command."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -278,7 +276,7 @@ class Tally:
 def work(
     vmcore: str, vmlinux: str, seeds: range, memory: str | None = None, combined: int = 1
 ) -> Tally:
-    """Tries ``combined`` faults for each seed, in a copy of its own; findings are printed."""
+    """Applies ``combined`` faults for each seed to a private copy; prints the findings."""
     tally = Tally()
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         copy = Path(folder) / "vmcore"

@@ -1,4 +1,4 @@
-"""``bt`` on real dumps, held against what drgn told of them."""
+"""``bt`` on real dumps, compared with drgn."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ CASES = [
 
 
 def is_user(frame: dict[str, Any]) -> bool:
-    """Whether the truth has a frame in user space, which not every one of them marks."""
+    """Whether the reference has a frame in user space; not all references mark it."""
     return bool(frame.get("user")) or int(frame["pc"], 16) < 1 << 63
 
 
@@ -59,7 +59,7 @@ def test_every_sleeping_task_frame_for_frame(case: tuple[xk.Domain, Any]) -> Non
             continue
         compared += 1
         assert ours(task) == kernel_frames(expected["frames"]), task["comm"]
-        # bare-x86_64's do_kdump stands in a part of __crash_kexec that ORC says nothing of.
+        # bare-x86_64's do_kdump is in a part of __crash_kexec without ORC data.
         assert task["running"] or not any(frame["guess"] for frame in task["frames"])
         user = [frame for frame in expected["frames"] if is_user(frame)]
         registers = task.get("user_registers")
@@ -70,7 +70,7 @@ def test_every_sleeping_task_frame_for_frame(case: tuple[xk.Domain, Any]) -> Non
 def test_every_running_task_from_the_registers_xen_saved(case: tuple[xk.Domain, Any]) -> None:
     domain, truth = case
     if not truth["running"] and "vcpus" not in truth:
-        pytest.skip("the truth tells of no running task")
+        pytest.skip("the reference has no running task")
     found = rendering.json(bt.run(domain, bt.Options(active=True)))["tasks"]
     by_pc = {task["frames"][0]["sp"]: task for task in found if task["frames"]}
     for expected in truth.get("vcpus", truth["running"]):
@@ -81,7 +81,7 @@ def test_every_running_task_from_the_registers_xen_saved(case: tuple[xk.Domain, 
 
 
 def test_the_default_is_the_panicking_task(case: tuple[xk.Domain, Any]) -> None:
-    """The task on whose stack another program, too, found that panic() was called."""
+    """The default task is the one that another program found to have called panic()."""
     domain, truth = case
     if domain.id != 0:
         pytest.skip("only dom0 panicked")
@@ -92,7 +92,7 @@ def test_the_default_is_the_panicking_task(case: tuple[xk.Domain, Any]) -> None:
     )
     frames = expected["frames"]
     if "comm" not in expected:
-        # A vCPU: its stack pointer tells the task.
+        # A vCPU: its stack pointer identifies the task.
         sp = int(frames[0]["sp"], 16)
         (expected,) = (
             one
@@ -114,7 +114,7 @@ def test_text_has_crash_s_frames_of_every_sleeping_task(
     crash = read_crash(folder)
     text = rendering.text(bt.run(domain, bt.Options(all=True)))
     blocks = {block.split("\n")[0]: block.strip("\n") for block in text.split("\n\n")}
-    # crash leaves out what lies below xen_start_kernel on CPU 0's idle stack.
+    # crash omits the frames below xen_start_kernel on CPU 0's idle stack.
     same = [head for head, block in crash.items() if blocks.get(head, "").startswith(block)]
     sleeping = [head for head, block in crash.items() if "] __schedule at" in block]
     assert len(sleeping) > 100
@@ -125,13 +125,13 @@ def read_crash(folder: str) -> dict[str, str]:
     path = DUMPS / folder / "crash" / "foreach-bt.txt"
     if not path.is_file():
         pytest.skip(f"crash's output is not there: {path}")
-    # crash 8.0.6 takes Xen's second note for an invalid NT_PRSTATUS, and says so in the first line.
+    # crash 8.0.6 reports Xen's second note as an invalid NT_PRSTATUS in the first line.
     lines = [line for line in path.read_text().split("\n") if not line.startswith("WARNING:")]
     blocks = "\n".join(lines).split("\n\n")
     return {block.strip("\n").split("\n")[0]: block.strip("\n") for block in blocks}
 
 
-#: The known hash in .orc_header, of one kernel before Linux 7.1 and of one after.
+#: The hash in .orc_header: of a kernel before Linux 7.1, and of one after.
 ORC_HASHES = [
     ("xen420-pv-pvh/vmcore", "vmlinux-6.12.117", "fe5d32bf581bd63b", "6.4"),
     ("linux73-bare/vmcore", "vmlinux-7.3.4", "137c36ad7627c4dd", "7.1"),
@@ -140,7 +140,7 @@ ORC_HASHES = [
 
 @pytest.fixture(params=ORC_HASHES, ids=lambda case: case[1])
 def orc_case(request: Any, dump_file: Any) -> tuple[str, bytes, bytes, str]:
-    """A dump, its image, the hash of its ORC's version, and the release that has it since."""
+    """A dump, its image, the hash of its ORC version, and the first release with it."""
     dump, image, hash_, since = request.param
     content = Path(dump_file(image)).read_bytes()
     assert content.count(bytes.fromhex(hash_)) == 1

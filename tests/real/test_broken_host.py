@@ -1,4 +1,4 @@
-"""A real host whose domain list is broken: the frame table brings back what the list loses."""
+"""A real host with a broken domain list: the frame table recovers the lost domains."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
     with patched(vmcore, changes):
         found = domains.run(DumpFile(str(vmcore)))
         rows = {row.id: row for row in found.rows}
-        # Two domains of one number: one of them has lost its name.
+        # Two domains with one id: one of them has lost its name.
         gone = broken.lost if broken.reports == "id 0" else ()
         expected = [number for number in NAMES if number not in gone]
         assert sorted(number for number in rows if number is not None) == expected

@@ -59,7 +59,7 @@ def test_a_machine_without_xen(dump_file: Callable[[str], str]) -> None:
 
 
 def test_a_translated_guest(dump_file: Callable[[str], str]) -> None:
-    """The right vmlinux is not called wrong: Xen's nested page tables are not read."""
+    """Xen's nested page tables are not read: the matching vmlinux must not be called wrong."""
     dump = xenkdump_fast.open(dump_file("xen420-pv-pvh/vmcore"))
     for ask in (
         lambda: check.run(dump, check.Options(2)),

@@ -19,7 +19,7 @@ Crash = Callable[[str], str]
 
 
 def table(text: str) -> str:
-    """The table of a file that goes on with other things."""
+    """The table at the start of a file."""
     return text.partition("\nPID:")[0]
 
 
@@ -75,7 +75,7 @@ def test_vtop_under_xen_gives_both_addresses(domain: Open) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["no_such_symbol", "1000", "1ffffffffffffffff"])
-def test_vtop_of_what_is_not_there(wanted: str, domain: Open) -> None:
+def test_vtop_of_unmapped_addresses(wanted: str, domain: Open) -> None:
     with pytest.raises(AbsentError):
         vtop.run(domain("xen417-dom0"), vtop.Options([wanted]))
 

@@ -42,7 +42,7 @@ def crash(*_: object) -> None:
     ("command", "finding"),
     [(memory_hog, "MemoryError"), (endless, "SIGPROF"), (crash, "IndexError at test_faults.py")],
 )
-def test_that_it_would_find_one(
+def test_faults_are_detected(
     command: Callable[..., None],
     finding: str,
     dump_file: Callable[[str], str],

@@ -1,4 +1,4 @@
-"""Domains, vCPUs and pCPUs of real Xen hosts, against what xen-syms' DWARF says of them."""
+"""Domains, vCPUs and pCPUs of real Xen hosts, compared with the DWARF of xen-syms."""
 
 from collections.abc import Callable
 from typing import Any
@@ -89,15 +89,15 @@ def test_dwarf_has_every_member_under_its_newest_name(dump_file: DumpFile, name:
         assert layout.offsets[ours] == types.member(paths[0]).offset
 
 
-def test_dwarf_and_invariants_tell_the_same(dump_file: DumpFile, truth: Truth) -> None:
+def test_dwarf_and_invariants_agree(dump_file: DumpFile, truth: Truth) -> None:
     expected = truth("xen417-mixed-pcpus/truth-hypervisor.json")
     path = dump_file("xen417-mixed-pcpus/vmcore")
-    told = XenHost(Dump(path), XenSymbols.open(dump_file("xen417-mixed-pcpus/xen-syms")))
-    assert told.layout.how == "DWARF"
+    from_dwarf = XenHost(Dump(path), XenSymbols.open(dump_file("xen417-mixed-pcpus/xen-syms")))
+    assert from_dwarf.layout.how == "DWARF"
     inferred = XenHost(Dump(path)).layout
-    assert inferred.offsets.items() <= told.layout.offsets.items()
-    assert inferred.vcpu_by_pointer == told.layout.vcpu_by_pointer
-    for domain, true in zip(told.domains(), expected["domains"], strict=True):
+    assert inferred.offsets.items() <= from_dwarf.layout.offsets.items()
+    assert inferred.vcpu_by_pointer == from_dwarf.layout.vcpu_by_pointer
+    for domain, true in zip(from_dwarf.domains(), expected["domains"], strict=True):
         _same_domain(domain, true)
 
 
@@ -124,7 +124,7 @@ def _same_domain(domain: HostDomain, true: dict[str, Any]) -> None:
         if vcpu.running:
             assert "Xen stack" in str(vcpu.where)
         else:
-            # Nothing of it is on a pCPU's stack: both pCPUs were busy.
+            # Both pCPUs were busy: its registers are not on a pCPU's stack.
             assert vcpu.where == "struct vcpu"
             for name, value in saved["user_regs"].items():
                 assert vcpu.registers[name] == int(value, 16), name

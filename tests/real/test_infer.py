@@ -1,4 +1,4 @@
-"""Layouts inferred from memory, held against the type information that these kernels do have."""
+"""Layouts inferred from memory, compared with the kernels' type information."""
 
 from collections.abc import Callable
 
@@ -70,7 +70,7 @@ def test_inferred_is_true_on_linux_7_3(struct: str, paths: str, domain: Open) ->
 
 
 def test_the_time_is_inferred_on_linux_7_3(domain: Open) -> None:
-    """Without tick_nsec. The timekeeper is in an array, so that its offset in there is inferred."""
+    """Without tick_nsec. The timekeeper is in an array; its offset in the array is inferred."""
     kernel = domain("linux73-bare").kernel
     found = INFERRERS["timekeeper"](kernel, Inference(kernel, ""))
     start = kernel.symbol("timekeeper")
@@ -82,7 +82,7 @@ def test_the_time_is_inferred_on_linux_7_3(domain: Open) -> None:
 
 
 def test_the_time_is_inferred(domain: Open) -> None:
-    """Its offset in the symbol, not in the struct, is what is inferred."""
+    """The inferred offset is relative to the symbol, not to the struct."""
     kernel = domain("bare-x86_64").kernel
     found = INFERRERS["timekeeper"](kernel, Inference(kernel, ""))["xtime_sec"]
     seconds = kernel.virtual.u64(kernel.symbol("tk_core") + found.offset)
@@ -90,7 +90,7 @@ def test_the_time_is_inferred(domain: Open) -> None:
 
 
 def test_ps_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str], str]) -> None:
-    """crash misses what CPU 1 does: panic() stopped it, but it was online."""
+    """crash omits CPU 1's task: panic() stopped that CPU, but it was online."""
     found = rendering.text(ps.run(domain("bare-i386"))).splitlines()
     lost = [line for line in found if "[swapper/1]" in line]
     found.remove(lost[0])

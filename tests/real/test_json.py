@@ -1,4 +1,4 @@
-"""The JSON of real dumps against docs/json.schema.json: they have what no synthetic dump has."""
+"""Validates the JSON of real dumps, which have fields that synthetic ones lack."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A moved kernel, found without the note that tells how far it was moved."""
+"""Kernels with KASLR, found without the note that has the offset."""
 
 from collections.abc import Callable
 

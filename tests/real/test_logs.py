@@ -16,14 +16,14 @@ NAMES = ["xen417-dom0", "xen417-three-domains", "bare-x86_64", "bare-i386-pae", 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_text_is_that_of_crash(
+def test_text_matches_crash(
     name: str, domain: Callable[[str], Domain], crash: Callable[[str], str]
 ) -> None:
     assert rendering.text(command.run(domain(name))) == crash(f"{name}/crash/log.txt")
 
 
 @pytest.mark.parametrize("name", ["xen417-dom0", "bare-x86_64"])
-def test_as_many_messages_as_truth_has(
+def test_number_of_messages(
     name: str, domain: Callable[[str], Domain], truth: Callable[[str], Any]
 ) -> None:
     lines = list(command.run(domain(name)).lines)

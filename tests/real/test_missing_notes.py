@@ -1,6 +1,6 @@
 """Real dumps whose NT_PRSTATUS notes are missing, empty, moved or behind device dumps.
 
-The answers are those of the whole dump: the kernel's own copies of the notes are in its memory.
+The results must be those of the original dump: the kernel keeps copies of the notes in memory.
 """
 
 import os
@@ -28,7 +28,7 @@ PID = {4: 24, 8: 32}
 
 
 class Note(NamedTuple):
-    """A note whose descriptor ends in as many zeros as ``zeros`` says."""
+    """A note whose descriptor ends in ``zeros`` zero bytes."""
 
     name: bytes
     kind: int
@@ -37,7 +37,7 @@ class Note(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A program header: where it is in the file, its type, and what it says."""
+    """A program header: its offset in the file, type and fields."""
 
     header: int
     kind: int
@@ -47,7 +47,7 @@ class Segment(NamedTuple):
 
 
 class Copy:
-    """A copy of a dump whose notes can be replaced. Knows the format on its own."""
+    """A copy of a dump whose notes can be replaced. Parses the format independently."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,7 +72,7 @@ class Copy:
             return os.pread(file.fileno(), size, at)
 
     def offset(self, physical: int) -> int:
-        """Where a physical address is in the file."""
+        """The file offset of a physical address."""
         return next(
             segment.offset + physical - segment.address
             for segment in self.segments
@@ -93,7 +93,7 @@ class Copy:
             at = desc + (size + 3 & ~3)
 
     def with_notes(self, *notes: Note) -> str:
-        """Writes other notes behind all else; the path."""
+        """Appends replacement notes to the file and returns its path."""
         start = (self.size + PAGE - 1) & ~(PAGE - 1)
         with self.path.open("r+b") as file:
             file.truncate(start)
@@ -114,7 +114,7 @@ class Copy:
         return str(self.path)
 
     def write(self, at: int, data: bytes) -> bytes:
-        """Overwrites bytes of the file; what was there."""
+        """Overwrites bytes of the file and returns the old ones."""
         with self.path.open("r+b") as file:
             old = os.pread(file.fileno(), len(data), at)
             os.pwrite(file.fileno(), data, at)
@@ -122,7 +122,7 @@ class Copy:
 
 
 class Case(NamedTuple):
-    """A dump that was copied, its vmlinux, and the backtraces of what its CPUs ran."""
+    """A copy of a dump, its vmlinux, and the backtraces of the tasks on its CPUs."""
 
     copy: Copy
     vmlinux: str
@@ -134,12 +134,12 @@ class Case(NamedTuple):
 
 
 def traces(domain: Domain) -> dict[int, Trace]:
-    """The backtraces of what the CPUs ran."""
+    """The backtraces of the tasks on CPUs."""
     return {cpu: domain.kernel.backtrace(task) for cpu, task in domain.kernel.active.items()}
 
 
 def same(found: Trace, whole: Trace) -> bool:
-    """Whether they are alike, whoever saved the registers."""
+    """Whether two backtraces are equal, regardless of the source of their registers."""
     return found._replace(where=None) == whole._replace(where=None)
 
 
@@ -167,7 +167,7 @@ NO_NOTE = "CPU {}: no saved registers in the notes; using those in crash_notes"
 @pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("missing", [0, 1])
 def test_a_cpu_without_its_note(case: Case, missing: int, *, empty: bool) -> None:
-    """/proc/vmcore has no note of a CPU that was offline or did not answer the NMI."""
+    """/proc/vmcore has no note for a CPU that was offline or did not respond to the NMI."""
     copy = case.copy
     cpus = [note._replace(desc=b"") if i == missing else note for i, note in enumerate(copy.cpus)]
     notes = [note for note in cpus if empty or note.desc]
@@ -199,7 +199,7 @@ def uncopied(case: Case) -> Iterator[Case]:
 
 
 def test_notes_in_another_order(uncopied: Case) -> None:
-    """CPU 0's is known by its stack, CPU 1's by pr_pid alone."""
+    """CPU 0's note is identified by its stack, CPU 1's by pr_pid alone."""
     copy = uncopied.copy
     domain = uncopied.open(*reversed(copy.cpus), *copy.others)
     assert traces(domain) == uncopied.whole
@@ -207,7 +207,7 @@ def test_notes_in_another_order(uncopied: Case) -> None:
 
 
 def test_neither_a_note_nor_a_copy(uncopied: Case) -> None:
-    """The CPU that died is known by its stack; nothing is known of one in user space."""
+    """The crashed CPU is identified by its stack; a CPU in user space cannot be."""
     copy = uncopied.copy
     domain = uncopied.open(copy.cpus[1], *copy.others)
     found = traces(domain)
@@ -226,7 +226,7 @@ def test_neither_a_note_nor_a_copy(uncopied: Case) -> None:
 
 
 def test_a_note_of_no_cpu(uncopied: Case) -> None:
-    """A user-space stack pointer tells nothing, nor does a pid that no CPU ran."""
+    """Neither a user-space stack pointer nor the pid of a task not on a CPU identifies a CPU."""
     copy = uncopied.copy
     desc = bytearray(copy.cpus[1].desc)
     struct.pack_into("<I", desc, PID[copy.word], 4711)
@@ -238,7 +238,7 @@ def test_a_note_of_no_cpu(uncopied: Case) -> None:
 
 
 def test_device_dumps_before_the_notes_of_cpus(case: Case) -> None:
-    """They have more bytes than all notes that are read may have."""
+    """Device dumps exceed the size limit for notes."""
     copy = case.copy
     names = [f"eth{i}" for i in range(4)]
     dumps = [
@@ -274,7 +274,7 @@ FROM_STACK = "CPU 1: no saved registers; unwinding from the stack of its task"
 def host(
     dump_file: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Case]:
-    """Domain 0 of a Xen host: vCPU 1 died on pCPU 0, vCPU 0 had stopped; pCPU 1 was idle."""
+    """Domain 0 of a Xen host: vCPU 1 crashed on pCPU 0, vCPU 0 was stopped, pCPU 1 was idle."""
     path = tmp_path_factory.mktemp("host") / "vmcore"
     source = dump_file("xen417-three-domains/vmcore")
     shutil.copyfile(source, path)

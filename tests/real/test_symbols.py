@@ -22,7 +22,7 @@ def kernel(dump_file: Path) -> native.Image:
 def addresses(text: str) -> dict[str, int]:
     """The symbols of a VMCOREINFO: lines such as ``SYMBOL(_stext)=ffffffff81000000``."""
     found = dict(re.findall(r"^SYMBOL\((\w+)\)=(\w+)$", text, re.MULTILINE))
-    # Two are macros for something of another name; of the third, the pointer's value is told.
+    # Two are macros for other names. The third is a pointer, whose value is reported.
     del found["node_online_map"], found["swapper_pg_dir"], found["mem_section"]
     return {name: int(address, 16) for name, address in found.items()}
 

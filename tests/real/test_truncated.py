@@ -23,13 +23,13 @@ from xenkdump_fast import Domain, cli
 PAGE = 4096
 FRAME = 0x000F_FFFF_FFFF_F000
 PRESENT, LARGE = 1, 0x80
-#: Of the tasks whose memory and stack are whole, so many per cent must come out: to reach a task
-#: takes the lists or the table of pids besides, and those may be cut off.
+#: The minimum percentage of intact tasks that must be reported. Not all can be: the task list and
+#: the pid table, which lead to them, may be truncated.
 LEAST = 80
 
 
 class Walker:
-    """Where each byte of a virtual address needs the file to reach to, by its own walk."""
+    """An independent page walk that gives the file size needed to read an address."""
 
     def __init__(self, path: str, root: int | None) -> None:
         assert root is not None
@@ -48,7 +48,7 @@ class Walker:
         return None
 
     def reach(self, address: int) -> int | None:
-        """The end of the last byte in the file that reading the page of ``address`` takes."""
+        """The file size needed to read the page of ``address``."""
         table, furthest = self.root & FRAME, 0
         for shift in (39, 30, 21, 12):
             at = self.offset(table + (address >> shift & 511) * 8)
@@ -76,7 +76,7 @@ def read(vmlinux: str, vmcore: str) -> tuple[int, dict[int, Any], list[str]]:
 
 
 def reaches(domain: Domain, path: str, tasks: dict[int, Any]) -> dict[int, int]:
-    """The file size that each task and its stack need; without tasks that have no stack."""
+    """The file size that each task and its stack need. Tasks without a stack are omitted."""
     walker = Walker(path, domain.virtual.root)
     found = {}
     for address, task in tasks.items():
@@ -92,7 +92,7 @@ def reaches(domain: Domain, path: str, tasks: dict[int, Any]) -> dict[int, int]:
 def cuts(
     vmcore: str, vmlinux: str, copy: Path, percents: list[int]
 ) -> Iterator[tuple[int, int, int, int, int, list[str]]]:
-    """For each cut: per cent, status, tasks: complete, reported right, reported; warnings."""
+    """Per cut: percentage, status, tasks (intact, correct, reported), and warnings."""
     status, sound, _ = read(vmlinux, vmcore)
     assert status == 0
     need = reaches(xenkdump_fast.open(vmcore).domain(0, vmlinux), vmcore, sound)

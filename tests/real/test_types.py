@@ -1,4 +1,4 @@
-"""Layouts of real kernels, against what these kernels wrote into their VMCOREINFO."""
+"""Layouts of real kernels, compared with their VMCOREINFO."""
 
 import pathlib
 import re
@@ -124,7 +124,7 @@ def test_dwarf_compacted_by_dwz_agrees_with_the_kernel(
     offsets, sizes = vmcoreinfo(text, "OFFSET"), vmcoreinfo(text, "SIZE")
     assert len(offsets) > 40
     image = native.Image(dump_file("vmlinux-6.1.0-50-686-pae"))
-    # The second time, the index is the one that the first left.
+    # The second run uses the index cache that the first one wrote.
     for _ in range(2):
         types = image.types(tmp_path)
         assert (types.source, types.word) == ("DWARF", 4)

@@ -1,4 +1,4 @@
-"""Stacks of real kernels, frame by frame, against what drgn and ``.debug_frame`` say of them."""
+"""Stacks of real kernels, frame by frame, compared with drgn and ``.debug_frame``."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ DOM0S = [
 
 @dataclass
 class Kernel:
-    """A kernel of a dump, and the truth about it."""
+    """A kernel of a dump, and its reference data."""
 
     truth: Any
     image: native.Image
@@ -51,7 +51,7 @@ class Kernel:
         )
 
     def asleep(self) -> Iterator[tuple[str, dict[str, int], list[dict[str, Any]]]]:
-        """Every task that sleeps: its name, the registers it sleeps with, its true frames."""
+        """Every sleeping task: its name, saved registers and reference frames."""
         for task in self.truth["tasks"]:
             frames = task.get("frames")
             if frames and not frames[0].get("interrupted"):
@@ -158,7 +158,7 @@ def test_every_task_under_kaslr(bare: Kernel) -> None:
 
 
 def test_where_the_kernel_has_no_tables_the_scan_helps_out(bare: Kernel, dump_file: Path) -> None:
-    """ORC says nothing of __crash_kexec after machine_kexec, which never returns."""
+    """__crash_kexec has no ORC data after machine_kexec, which never returns."""
     (task,) = [
         task
         for task in bare.truth["tasks"]
@@ -182,7 +182,7 @@ def test_every_task_of_a_32_bit_kernel(i386: Kernel, methods: tuple[str, ...]) -
         kernel = [frame for frame in backtrace.frames if not frame.user]
         assert [(frame.pc, frame.sp) for frame in kernel] == true_frames(frames), comm
         assert backtrace.stopped is None, comm
-        # Who came by a system call has user registers; who did not ends in ret_from_fork.
+        # Tasks in a system call have user registers; the others end in ret_from_fork.
         user = backtrace.frames[len(kernel) :]
         assert len(user) == (frames[-1]["symbol"] != "ret_from_fork"), comm
         for frame in user:
@@ -201,7 +201,7 @@ def test_a_64_bit_kernel_without_its_tables(bare: Kernel) -> None:
         tasks += 1
         whole += set(true_frames(frames)) <= set(scanned)
         invented += len(set(scanned) - set(true_frames(frames)))
-    # All but the two idle tasks, whose outermost functions were freed or were never called.
+    # Except the two idle tasks: their outermost functions were freed or never called.
     assert (whole, tasks) == (146, 148)
     assert invented == 0
 
@@ -229,5 +229,5 @@ def test_xen_s_own_stacks_lead_to_the_guest(
         assert guest.registers is not None
         for name, value in pcpu["guest"].items():
             assert guest.registers[name] == int(value, 16), name
-    # An NMI, on a stack of its own, in the emulation of what the guest faulted on; a hypercall.
+    # pCPU 0: an NMI, on its own stack, while emulating a guest's instruction. pCPU 1: a hypercall.
     assert entered == ["handle_exception_saved", "lstar_enter"]

@@ -1,8 +1,8 @@
-"""Calls through NULL and invalid stack pointers, laid on the stack of a real panicking task.
+"""Calls through NULL and invalid stack pointers, written to the stack of a real panicking task.
 
-The task called ``proc_reg_write`` through a pointer in ``vfs_write``. What lies below that return
-address is overwritten by what the processor and the entry code would have left, had the pointer led
-to ``ip`` instead. The frames from ``vfs_write`` on must be those of the dump as it is.
+The task called ``proc_reg_write`` through a pointer in ``vfs_write``. The stack below that return
+address is overwritten with the data that the processor and the entry code would have saved if the
+pointer had been ``ip``. The frames from ``vfs_write`` on must be those of the original dump.
 """
 
 import shutil
@@ -45,7 +45,7 @@ KERNEL = {
     4: {"cs": 0x60, "ss": 0x68, "eflags": 0x246, "ds": 0x7B, "es": 0x7B, "fs": 0xD8},
 }
 PREFIX = {8: "r", 4: "e"}
-#: Every method that can follow such a stack to its end on this kernel.
+#: The methods that can unwind such a stack completely on this kernel.
 CASES = [
     ("bare-x86_64", None),
     ("bare-x86_64", "scan"),
@@ -117,13 +117,13 @@ def called(kernel: Kernel, ip: int, frame: Frame) -> dict[str, int]:
     bits = PREFIX[kernel.word]
     slot = frame.sp - kernel.word
     registers = dict.fromkeys(PT_REGS[kernel.word], 0) | KERNEL[kernel.word]
-    # Where the kernel keeps frame pointers, the function that was called pushed this one.
+    # With frame pointers, the callee pushed this one.
     frame_pointer = kernel.pointer(slot - kernel.word)
     return registers | {f"{bits}ip": ip, f"{bits}sp": slot, f"{bits}bp": frame_pointer}
 
 
 class Fault(NamedTuple):
-    """What an exception leaves on a stack, and the registers in its handler."""
+    """The data that an exception leaves on a stack, and the registers in its handler."""
 
     registers: dict[str, int]
     #: By machine address.

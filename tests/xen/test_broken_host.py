@@ -42,7 +42,7 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
             assert (row.kind, row.word) == ("pv", 8)
             assert row.vcpus == len(sound.domain(number).vcpus)
             assert row.kernel is not None
-        # dom0 is whole, whatever became of the others.
+        # dom0 is intact, whatever the state of the others.
         assert rows[0].kernel is not None
         assert rows[0].kernel.nodename == "aiko.lab.example"
         of_dom0 = [row.vcpu for row in vcpus.run(DumpFile(str(vmcore))).rows if row.domain == 0]

@@ -93,7 +93,7 @@ def test_stacks_of_any_size(size: int) -> None:
 
 def test_the_m2p_has_an_address_for_each_paging_format() -> None:
     assert {entry for _, entry in m2p.TABLES.values()} == {4, 8}
-    # Outside of the guest's own part of the address space.
+    # Outside of the guest's part of the address space.
     assert m2p.TABLES["x86"][0] > m2p.TABLES["x86-pae"][0] > 0xC000_0000
 
 

@@ -1,4 +1,4 @@
-"""Xen's console ring, of which the dump may lack some pages."""
+"""Xen's console ring, with pages that the dump may lack."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -101,7 +101,7 @@ def test_a_missing_page_in_the_text(symbols: bool) -> None:
 
 @pytest.mark.parametrize("symbols", [True, False])
 def test_pages_of_zeros_are_missing(symbols: bool) -> None:
-    """As in a dump that makedumpfile wrote without them: no text is lost."""
+    """As in a dump that makedumpfile wrote without zero pages: no text is lost."""
     host = Host(text_of(LINES[:300]), symbols)
     host.bytes.drop(RING + 3 * PAGE)
     assert host.read().lines == LINES[:300]

@@ -1,4 +1,4 @@
-"""Which frames a domain owns, against a plain reading of the frame table."""
+"""The frames that a domain owns, compared with a simple scan of the frame table."""
 
 import random
 import struct

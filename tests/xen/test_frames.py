@@ -1,4 +1,4 @@
-"""The guest's registers on a Xen stack, in the layouts that versions and guests differ in."""
+"""The guest's registers on a Xen stack, in the layouts of different versions and guests."""
 
 import random
 import struct
@@ -42,7 +42,7 @@ KERNEL_STACK, USER_STACK = 0xFFFF_C900_4000_3E00, 0x7FFC_A352_9220
 
 
 @pytest.mark.parametrize("rip", [0, 0x48, USER, KERNEL])
-def test_the_pc_is_not_what_tells_a_kernel_from_user_space(rip: int) -> None:
+def test_kernel_mode_does_not_depend_on_the_pc(rip: int) -> None:
     for cs in (0x10, 0xE030):
         assert in_kernel({"cs": cs, "rip": rip, "rsp": KERNEL_STACK})
     for cs in (0x33, 0x23, 0xE023):
@@ -72,7 +72,7 @@ def test_finds_a_64_bit_guest_wherever_the_version_has_it(selectors: int, tail: 
     assert (found.number, found.vcpu) == (3, VCPU)
     assert found.guest is not None
     assert (found.guest.kind, found.guest.word) == ("pv", 8)
-    # The upcall mask in the slot of cs is no part of the selector.
+    # The upcall mask in the slot of cs is not part of the selector.
     assert found.guest.registers["cs"] == 0xE033
     assert found.guest.registers["rip"] == PV_64[0]
     assert found.guest.registers["rsp"] == PV_64[3]
@@ -91,7 +91,7 @@ def test_finds_a_64_bit_guest_wherever_the_version_has_it(selectors: int, tail: 
         (0x23, 0x0804_8000, 8),  # a 32-bit program of a 64-bit guest
     ],
 )
-def test_tells_32_bit_guests_of_64_bit_xen(cs: int, ip: int, word: int) -> None:
+def test_detects_32_bit_guests_of_64_bit_xen(cs: int, ip: int, word: int) -> None:
     window = window_64((ip, cs, 0x246, 0xBFFF_0000, 0x68 | (cs & 3)))
     found = find(TOP, window, 8, is_xen)
     assert found is not None
@@ -162,7 +162,7 @@ def test_a_stack_without_such_a_shape_gives_nothing() -> None:
         found = find(TOP, rng.randbytes(WINDOW), 8, is_xen)
         assert found is None
     assert find(TOP, bytes(WINDOW), 8, is_xen) is None
-    # Xen's own exception frame is no guest's: ring 0.
+    # Xen's own exception frame is not a guest's: it is in ring 0.
     own = (0xFFFF_82D0_4020_1000, 0xE008, 0x246, TOP - 0x200, 0)
     found = find(TOP, window_64(own), 8, is_xen)
     assert found is None or found.guest is None
@@ -170,7 +170,7 @@ def test_a_stack_without_such_a_shape_gives_nothing() -> None:
 
 @pytest.mark.parametrize("flags", [0, 2])
 def test_a_vcpu_that_never_ran_has_no_registers(flags: int) -> None:
-    # 4.20 sets the flags' reserved bit where it makes a vCPU: no HVM guest at address 0.
+    # 4.20 sets the flags' reserved bit when it creates a vCPU: not an HVM guest at address 0.
     words = [0] * (size(8) // 8)
     words[18] = flags
     assert read(words, VCPU, 8) is None

@@ -1,4 +1,4 @@
-"""Kernels that are recognised by their uts structs alone."""
+"""Detection of kernels by their uts structs alone."""
 
 from typing import NamedTuple, cast
 
@@ -35,7 +35,7 @@ class Bytes:
         return self.data[at : at + size]
 
     def search(self, needle: bytes, start: int, end: int, *, limit: int, most: int) -> Searched:
-        # Of virtual memory what is not mapped does not count.
+        # Unmapped virtual memory does not count.
         first = max(0, start - self.start)
         return self._search(needle, first, min(first + most, end - self.start), limit)
 
@@ -49,7 +49,7 @@ class Bytes:
 
 
 class Frames(Bytes):
-    """Machine memory with some bytes: what is not there counts."""
+    """Machine memory with some bytes: missing memory counts."""
 
     def search(self, needle: bytes, start: int, end: int, *, limit: int, most: int) -> Searched:
         last = min(end, start + most)
@@ -70,7 +70,7 @@ def budget(size: int = 1 << 30) -> Budget:
     return Budget("kernels", size)
 
 
-def test_a_kernel_is_what_banner_and_uts_agree_on() -> None:
+def test_a_kernel_needs_matching_banner_and_uts() -> None:
     found = recognise(memory(b"", BANNER, b"x" * 64 + uts("host")), 8, budget())
     assert found is not None
     assert (found.nodename, found.release, found.version) == ("host", RELEASE, VERSION)
@@ -83,12 +83,12 @@ def test_a_kernel_is_what_banner_and_uts_agree_on() -> None:
         (uts("host"),),
         (BANNER,),
         (BANNER, uts("host", release="5.10.0")),
-        # What the first stage of a 6.1 kernel's link leaves behind.
+        # A leftover of the first link stage of a 6.1 kernel.
         (BANNER.replace(b"#7 ", b"# "), uts("(none)", version=VERSION.replace("#7 ", "# "))),
     ],
     ids=["no banner", "no uts", "another's", "a template"],
 )
-def test_what_is_no_kernel(parts: tuple[bytes, ...]) -> None:
+def test_not_a_kernel(parts: tuple[bytes, ...]) -> None:
     assert recognise(memory(*parts), 8, budget()) is None
 
 
@@ -111,19 +111,19 @@ def test_a_translated_guest_by_its_frames() -> None:
     )
     found = recognise_frames(space, [(0x101, 1), (0x102, 2)], budget())
     assert found is not None
-    # Not the first that lies there, but the kernel's own.
+    # Not the first match, but the kernel's own.
     assert found.nodename == "host"
     assert found.address is None
     assert recognise_frames(space, [(0x100, 1)], budget()) is None
 
 
-def test_no_more_is_searched_than_the_budget() -> None:
+def test_search_is_bounded_by_the_budget() -> None:
     space = memory(BANNER, b"", b"", uts("host"))
     remaining = budget(4 * PAGE + 4 * PAGE)
     assert recognise(space, 8, remaining) is not None
     assert remaining.remaining == 0
     assert recognise(space, 8, remaining) is None
-    # The banner is found, its name is beyond the budget.
+    # The banner is found; the uts struct is beyond the budget.
     assert recognise(space, 8, budget(4 * PAGE + 3 * PAGE)) is None
     frames = memory(BANNER, uts("host"), start=0x100 * PAGE)
     remaining = budget(4 * PAGE)
@@ -133,7 +133,7 @@ def test_no_more_is_searched_than_the_budget() -> None:
 
 
 def test_a_run_of_frames_is_searched_to_its_end() -> None:
-    """A guest of 1 GiB pages may have one run of all its frames, and its kernel anywhere in it."""
+    """A guest with 1 GiB pages may have all its frames in one run, with the kernel anywhere."""
     start, far = 0x1000, 1 << 17
     kernel = BANNER.ljust(PAGE, b"\0") + uts("host")
     frames = cast(AddressSpace, Frames((start + far) * PAGE, kernel))

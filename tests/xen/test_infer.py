@@ -1,4 +1,4 @@
-"""Layouts that no version of Xen may have had: the inference knows none of them."""
+"""Inference of layouts that no version of Xen has: it must not depend on known ones."""
 
 import random
 import struct
@@ -16,7 +16,7 @@ from xenkdump_fast.xen.pcpus import Pcpu
 from xenkdump_forge import write_dump
 
 PAGE = 4096
-#: By word: where the forged hypervisor's heap starts, and a kernel address of a guest's.
+#: By word: the start of the synthetic hypervisor's heap, and a kernel address of a guest.
 HEAP = {8: 0xFFFF_8300_0100_0000, 4: 0xFF40_0000}
 KERNEL = {8: 0xFFFF_FFFF_8100_1000, 4: 0xC010_1000}
 SELECTORS = {8: (0xE033, 0xE02B), 4: (0x61, 0x69)}
@@ -40,7 +40,7 @@ class FakeMemory(XenMemory):
     def put_word(self, address: int, value: int) -> None:
         self.put(address, value.to_bytes(self.word, "little"))
 
-    # What XenMemory offers.
+    # The interface of XenMemory.
 
     def read(self, address: int, size: int) -> bytes | None:
         at = address - self.start
@@ -149,7 +149,7 @@ class Host:
 
 
 LAYOUTS = {
-    # As of 4.17, as of 4.14, and as of nothing.
+    # The layouts of 4.17 and 4.14, and an invented one.
     "4.17": (4, 8, 16, 1928, 4, 16, 208, 648, 2856),
     "4.14": (4, 16, 24, 1720, 4, 24, 216, 640, 2600),
     "wide": (64, 200, 120, 512, 12, 72, 400, 1200, 3600),
@@ -172,7 +172,7 @@ def offsets_of(row: tuple[int, ...]) -> dict[str, int]:
 def test_finds_any_layout(name: str, by_pointer: bool, word: int) -> None:
     offsets = offsets_of(LAYOUTS[name])
     if not by_pointer:
-        # Inside, the array takes room: three slots are enough here.
+        # An embedded array enlarges the struct: three slots are enough here.
         offsets["domain.vcpu"] = 3000
     host = Host(word, offsets, by_pointer=by_pointer)
     memory = host.memory
@@ -193,7 +193,7 @@ def test_finds_what_is_emulated_for_translated_guests(flags: int) -> None:
     host = Host(8, offsets, translated=(False, False, True))
     for domain, value in zip(host.domains, (0x100, 0, flags), strict=True):
         host.memory.put(domain + 1884, struct.pack("<I", value))
-        # A flag that all have is no emulation.
+        # A flag that all vCPUs have does not mean emulation.
         host.memory.put(domain + 600, struct.pack("<I", 0x100))
     memory = host.memory
     layout = infer(memory, dict(enumerate(host.domains)), host.pcpus, PAGE)
@@ -202,7 +202,7 @@ def test_finds_what_is_emulated_for_translated_guests(flags: int) -> None:
 
 
 def test_translated_guests_alone() -> None:
-    """A PVH dom0: no registers have selectors, and nothing publishes a P2M."""
+    """A PVH dom0: registers have no selectors, and no P2M is published."""
     offsets = offsets_of(LAYOUTS["4.14"])
     host = Host(8, offsets, translated=(True, True))
     memory = host.memory
@@ -233,7 +233,7 @@ def test_noise_is_no_layout() -> None:
 def test_hosts_of_other_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: dict[str, int]
 ) -> None:
-    """The whole way, from the file to the vCPUs."""
+    """End to end, from the file to the vCPUs."""
     before = _facts(write_dump(tmp_path / "before", "modern").vmcore)
     for name, value in shift.items():
         monkeypatch.setattr(f"xenkdump_forge.xen.xen64.{name}", value)

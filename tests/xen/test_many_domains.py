@@ -1,4 +1,4 @@
-"""Hosts that claim more domains and vCPUs than a dump can hold: its size bounds the work."""
+"""Hosts with more domains and vCPUs than fit into the dump: its size bounds the work."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["empty", "taken", "own"])
 def test_more_vcpus_than_the_dump_can_hold(vmcore: Path, reads: list[int], kind: str) -> None:
-    """Once, 8192 pointers were read per domain, and 512 MiB searched for each one's kernel."""
+    """Regression: 8192 pointers were read per domain, and 512 MiB searched for its kernel."""
     sound = XenHost(Dump(str(vmcore)))
     known = [(d.id, len(d.vcpus)) for d in sound.domains()]
     changes = many_domains(sound, kind)

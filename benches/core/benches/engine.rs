@@ -1,7 +1,7 @@
-//! Batches through the core, through a plain look-up in a prepared table, and through memflow.
+//! Batches through the core, through a plain lookup in a prepared table, and through memflow.
 //!
-//! Each iteration takes the next batch of a long list, so that no batch is found warm in the
-//! caches because it was the last one.
+//! Each iteration uses the next batch of a long list, so that no batch is cached from the last
+//! iteration.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use xenkdump::status::Status;
 use xenkdump_benches::{Guest, Order};
 
 const LIST: usize = 1 << 20;
-/// Batches that are measured: of the 64 GiB guest all, of the others the long one.
+/// The batch sizes: all for the 64 GiB guest, only the largest for the others.
 const BATCHES: [usize; 5] = [1, 16, 256, 4096, 65_536];
 const GUESTS: [(&str, &[usize]); 3] = [("4g", &[65_536]), ("64g", &BATCHES), ("1t", &[65_536])];
 
@@ -30,7 +30,7 @@ fn measure<T>(
     mut work: impl FnMut(&[T]),
 ) {
     let mut batches = list.chunks_exact(batch).cycle();
-    // Warm, whatever is measured: a long list passes once.
+    // Warm up with one pass over the list.
     for part in list.chunks_exact(batch).take(LIST / batch.max(64)) {
         work(part);
     }

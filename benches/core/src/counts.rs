@@ -1,6 +1,6 @@
-//! One path of the core, once: for counting instructions under callgrind.
+//! Runs one path of the core once, to count instructions under callgrind.
 //!
-//! `counts PATH ORDER` does [`ELEMENTS`] of them in [`counted`], which callgrind is told to collect.
+//! `counts PATH ORDER` processes [`ELEMENTS`] in [`counted`], where callgrind collects.
 
 use std::hint::black_box;
 
@@ -12,7 +12,7 @@ use xenkdump_benches::{Guest, Order};
 
 const ELEMENTS: usize = 65_536;
 
-/// What is between `main` and the path; callgrind knows it by its name.
+/// The function that callgrind collects, by its name.
 #[inline(never)]
 #[no_mangle]
 fn counted(work: &mut dyn FnMut()) {
@@ -81,7 +81,7 @@ fn main() {
             black_box((&machine, &status));
         }),
     };
-    // Tables that are filled as they are asked are full then.
+    // This fills tables that are filled on demand.
     for _ in 0..4 {
         run();
     }

@@ -1,4 +1,4 @@
-//! What is measured: synthetic guests, orders of access, and memflow over the same file.
+//! The subjects of the benches: synthetic guests, access orders, and memflow over the same file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use xenkdump::p2m::P2m;
 use xenkdump::paging::{Translator, Virtual, X86_64, X86_PAE};
 use xenkdump::status::Status;
 
-/// A synthetic guest, opened.
+/// An opened synthetic guest.
 pub struct Guest {
     pub dump: Arc<Dump>,
     pub p2m: P2m<Arc<Dump>>,
@@ -21,12 +21,12 @@ pub struct Guest {
     pae_root: u64,
 }
 
-/// How a guest's memory is mapped, and by which tables.
+/// A mapping of a guest's memory, and its page tables.
 pub struct Mapped {
     /// "4k", "2m", "pae-4k" or "pae-2m".
     pub pages: &'static str,
     pub space: Virtual<Arc<Dump>>,
-    /// Where its first page is, and how many there are.
+    /// The address of the first page, and the number of pages.
     base: u64,
     count: u64,
 }
@@ -53,7 +53,7 @@ impl Guest {
         }
     }
 
-    /// What `synthetic.py` maps, and where.
+    /// The mappings that `synthetic.py` writes.
     pub fn spaces(&self) -> Vec<Mapped> {
         let long = Virtual::new(self.dump.clone(), &X86_64, MachineAddr(self.root));
         let pae = Virtual::new(self.dump.clone(), &X86_PAE, MachineAddr(self.pae_root));
@@ -86,13 +86,13 @@ impl Guest {
         Pfn((number / run) * step * run + number % run)
     }
 
-    /// `count` pfns that have a frame, in some order.
+    /// `count` pfns that have a frame, in the given order.
     pub fn pfns(&self, order: Order, count: usize) -> Vec<Pfn> {
         let numbers = order.numbers(self.present, count);
         numbers.into_iter().map(|n| self.present(n)).collect()
     }
 
-    /// Addresses of such pfns in one of the spaces, each with some offset in its page.
+    /// Addresses of such pfns in one of the spaces, with varying page offsets.
     pub fn addrs(&self, mapped: &Mapped, order: Order, count: usize) -> Vec<VirtAddr> {
         let pfns = self.pfns(order, count).into_iter();
         pfns.map(|pfn| pfn.0 % mapped.count)
@@ -100,7 +100,7 @@ impl Guest {
             .collect()
     }
 
-    /// The mfn of every pfn in one array: what a user would prepare for a plain look-up.
+    /// The mfn of every pfn in one array: a prepared table for plain lookups.
     pub fn table(&self) -> Vec<u64> {
         (0..self.pages)
             .map(|pfn| self.p2m.resolve(Pfn(pfn)))
@@ -149,7 +149,7 @@ pub struct Memflow {
 }
 
 impl Memflow {
-    /// Puts the machine address of each address in its place in `out`.
+    /// Writes the machine address of each address to `out`.
     pub fn translate(&mut self, addrs: &[VirtAddr], out: &mut [u64]) {
         let mut found = |CTup3(physical, place, _): CTup3<PhysicalAddress, Address, umem>| {
             out[place.to_umem() as usize] = physical.address().to_umem();
@@ -174,7 +174,7 @@ impl Memflow {
 pub enum Order {
     Sequential,
     Random,
-    /// Short runs in 2 MiB regions, some of them much hotter than others.
+    /// Short runs in 2 MiB regions, with some regions much hotter than others.
     Kernel,
 }
 

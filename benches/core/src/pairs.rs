@@ -1,6 +1,6 @@
-//! The core in turn with memflow, and with loads that nothing checks.
+//! The core compared with memflow, and with unchecked loads, in alternation.
 //!
-//! `pairs TURNS` writes a line of JSON for each pair; `benches/pairing.py` says what is in it.
+//! `pairs TURNS` writes a line of JSON for each pair, which `benches/pairing.py` describes.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -13,12 +13,12 @@ use xenkdump_benches::{Guest, Mapped, Memflow, Order};
 
 const LIST: usize = 1 << 20;
 const BATCH: usize = 65_536;
-/// Calls of which the quickest is a turn's.
+/// Calls per turn. The fastest one counts.
 const CALLS: usize = 3;
-/// How much faster than memflow the bulk walk has to be.
+/// The required speedup of the bulk walk over memflow.
 const TIMES: f64 = 2.0;
 
-/// What is measured: names, elements a call, and what is wanted of the ratio.
+/// A measurement: names, elements per call, and the target ratio.
 struct Pair<'a> {
     what: String,
     ours: &'a str,
@@ -28,20 +28,20 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Takes turns, each with the quickest of some calls. Before them is one that does not count: it
-    /// warms what the other has cooled.
+    /// Alternates, with the fastest of several calls in each turn. An untimed call before them
+    /// warms the caches.
     fn measure(&self, turns: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) {
         self.take_turns(turns, |pair| [pair.warm(&mut ours), pair.warm(&mut theirs)]);
     }
 
-    /// The same for calls that take long, or are to be cold: one a turn.
+    /// The same for slow or cold calls: one per turn.
     fn measure_once(&self, turns: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) {
         self.take_turns(turns, |pair| {
             [pair.clock(&mut ours), pair.clock(&mut theirs)]
         });
     }
 
-    /// The first turn does not count: tables are filled as they are asked.
+    /// The first turn does not count: it fills tables that are filled on demand.
     fn take_turns(&self, turns: usize, mut turn: impl FnMut(&Self) -> [f64; 2]) {
         turn(self);
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..turns).map(|_| turn(self).into()).unzip();
@@ -109,7 +109,7 @@ fn translate(turns: usize, name: &str) {
     }
 }
 
-/// The size of batches with which memflow is quickest.
+/// The batch size with which memflow is fastest.
 fn best_batch(memflow: &mut Memflow, addrs: &[VirtAddr]) -> usize {
     let some = &addrs[..BATCH];
     let mut out = vec![0; BATCH];
@@ -128,7 +128,7 @@ fn best_batch(memflow: &mut Memflow, addrs: &[VirtAddr]) -> usize {
     best.expect("there are sizes")
 }
 
-/// The first batch after opening: nothing is mapped yet, and no table known.
+/// The first batch after opening: nothing is mapped yet, and no table is cached.
 fn cold(turns: usize, name: &str, guest: &Guest, mapped: &Mapped) {
     let addrs = guest.addrs(mapped, Order::Random, BATCH);
     let batch = best_batch(&mut guest.memflow(mapped), &addrs);
@@ -164,14 +164,14 @@ fn cold(turns: usize, name: &str, guest: &Guest, mapped: &Mapped) {
     );
 }
 
-/// What it costs that each read of the mapped file is checked.
+/// The cost of the check on each read of the mapped file.
 fn guard(turns: usize) {
     let guest = Guest::open("4g");
     let file = MappedFile::open(&guest.path).unwrap();
     let plain = std::fs::File::open(&guest.path).unwrap();
-    // SAFETY: nobody changes the file meanwhile.
+    // SAFETY: the file does not change meanwhile.
     let plain = unsafe { memmap2::Mmap::map(&plain) }.unwrap();
-    // The page tables and the P2M, at the file's start.
+    // The page tables and the P2M, at the start of the file.
     let pages = 4096;
     for order in [Order::Random, Order::Sequential] {
         let numbers = order.numbers(pages * 512, LIST);

@@ -11,12 +11,12 @@ from pathlib import Path
 import xenkdump_forge
 from xenkdump_fast._native import Image
 
-#: So much of a dump: its headers, its notes and a few pages.
+#: The size of a dump's prefix: its headers, notes and a few pages.
 HEAD = 16 << 10
-#: No seed is larger: a fuzzer gets nowhere in a megabyte.
+#: The maximum size of a seed: fuzzing larger ones is ineffective.
 LARGEST = 128 << 10
 TEXT = 0xFFFF_FFFF_8100_0000
-#: Asked of page walks: the edges of what a format can address.
+#: Addresses for page walks: the limits of each format's address space.
 ADDRESSES = (
     0,
     0x1000,
@@ -30,13 +30,13 @@ ADDRESSES = (
 
 
 def piece(data: bytes) -> bytes:
-    """A piece with its length before it, as the targets take it off their input."""
+    """A piece with a length prefix, as the targets decode it."""
     data = data[:0xFFFF]
     return struct.pack("<H", len(data)) + data
 
 
 def tables(present: int) -> bytes:
-    """Pages that are page tables: one maps itself, one the next, one lies past the end."""
+    """Page tables: entries lead to the table itself, to the next one, and past the end."""
     pages = []
     for number in range(5):
         entries = [0] * 512
@@ -63,7 +63,7 @@ def note(kind: int, desc: bytes) -> bytes:
 
 
 def sections(index: int) -> bytes:
-    """What `xl dump-core` writes: notes, which frame each page is, a vCPU, shared_info, pages."""
+    """A file of `xl dump-core`: notes, the frame of each page, a vCPU, shared_info, pages."""
     notes = (
         note(0x200_0000, b"")
         + note(0x200_0001, struct.pack("<4Q", 0xF00F_EBED, 1, 2, 4096))
@@ -78,7 +78,7 @@ def sections(index: int) -> bytes:
 
 
 def symtab(choice: int, word: int) -> bytes:
-    """Names, and the symbols that have them."""
+    """A string table and its symbols."""
     names, symbols = b"\0", b""
     start = 0xFFFF_FFFF_8100_0000 if word == 8 else 0xC010_0000
     for i, name in enumerate((b"_text", b"_stext", b"f", b"f", "ü".encode(), b"\xff", b"_end")):
@@ -101,7 +101,7 @@ def write(corpus: Path, target: str, name: str, data: bytes) -> None:
 
 
 def synthetic(corpus: Path) -> None:
-    """Seeds of the targets that read files or what an image has in it."""
+    """Seeds of the targets that read files or sections of an image."""
     with tempfile.TemporaryDirectory() as folder:
         for kind in xenkdump_forge.KINDS:
             files = xenkdump_forge.write_dump(Path(folder) / kind, kind)

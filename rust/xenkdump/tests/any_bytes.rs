@@ -1,6 +1,6 @@
-//! Mutations of small sound inputs: of every one an answer or an error within bounds, which the
-//! checks in `hostile` hold. Headers get every value at every byte, and files are cut at every
-//! length; what stands behind the headers gets a sample of both.
+//! Mutations of small valid inputs: each must give a result or an error with bounded work, as
+//! checked in `hostile`. Headers get every value at every byte, and are truncated at every length.
+//! Data behind the headers gets a sample of both.
 
 mod hostile;
 
@@ -25,7 +25,7 @@ const ALL: [Check; 12] = [
     hostile::cfi,
 ];
 
-/// What hostile writers put where numbers are.
+/// Extreme values for number fields.
 const EXTREMES: [&[u8]; 7] = [
     &[0; 8],
     &[0xff; 8],
@@ -36,7 +36,7 @@ const EXTREMES: [&[u8]; 7] = [
     &[0xf0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
 ];
 
-/// Every value at each byte of `headers`, some at each `step`th behind them, extremes everywhere.
+/// Every value at each byte of `headers`, some at each `step`th byte behind, extremes everywhere.
 fn mutate(sound: &[u8], headers: usize, step: usize, check: Check) {
     check(sound);
     let mut broken = sound.to_vec();
@@ -104,7 +104,7 @@ fn notes() -> Vec<u8> {
     .concat()
 }
 
-/// An ELF64 vmcore of two segments, the second of which has less in the file than in memory.
+/// An ELF64 vmcore of two segments. The second is smaller in the file than in memory.
 fn vmcore() -> (Vec<u8>, usize) {
     let notes = notes();
     let headers = 64 + 3 * 56;
@@ -225,7 +225,7 @@ fn vmlinux() -> Vec<u8> {
     ])
 }
 
-/// DWARF of `struct a { int x; }`, behind its abbreviations and strings.
+/// DWARF of `struct a { int x; }`, after its abbreviations and strings.
 fn dwarf_units() -> Vec<u8> {
     let abbrev: &[u8] = &[
         1, 0x11, 1, 0, 0, // compile_unit
@@ -248,7 +248,7 @@ fn dwarf_units() -> Vec<u8> {
     file
 }
 
-/// Tables that map themselves, each other, and what is not there; behind the fields of an input.
+/// Tables that map themselves, each other, and missing memory, after the fields of an input.
 fn tables(fields: &[u8]) -> Vec<u8> {
     let mut input = fields.to_vec();
     for page in 0..5u64 {
@@ -283,7 +283,7 @@ fn unwound(tables: &[&[u8]]) -> Vec<u8> {
 }
 
 #[test]
-fn nothing_at_all() {
+fn empty_input() {
     for check in ALL {
         check(&[]);
         check(&[0; 4096]);
@@ -362,10 +362,10 @@ fn p2ms() {
     }
 }
 
-/// Found by fuzzing: of a P2M page that the file holds in part, batches and the way back from mfn
-/// to pfn saw nothing, single questions what was there.
+/// Found by fuzzing: batches and reverse lookups ignored a partly present P2M page, which single
+/// lookups read.
 #[test]
-fn a_p2m_page_that_is_cut() {
+fn partly_present_p2m_page() {
     let mut fields = vec![1, 4];
     fields.extend(words(&[
         0x1000,
@@ -384,9 +384,9 @@ fn a_p2m_page_that_is_cut() {
     }
 }
 
-/// Seen with one bit of a real dump's frame list flipped: comparing it took 11 s.
+/// Regression: with one bit of a real dump's frame list flipped, a comparison took 11 s.
 #[test]
-fn a_frame_list_that_is_much_too_long_is_not_read_to_its_end() {
+fn oversized_frame_list_is_not_read_to_its_end() {
     let mut bytes = vec![0; 4096];
     bytes.extend([1, 0, 0, 0, 0, 0, 0, 0].repeat(512));
     let ram = hostile::Ram::new(0, &bytes);
@@ -425,7 +425,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_comes(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+    fn arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
         for check in ALL {
             check(&bytes);
         }

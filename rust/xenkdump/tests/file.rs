@@ -1,4 +1,4 @@
-//! A file that changes underneath, and files that are none.
+//! Files that change while mapped, and paths that are not regular files.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -11,7 +11,7 @@ use xenkdump::Error;
 
 const PAGE: u64 = 4096;
 
-/// A file of its own, removed at the end.
+/// A temporary file, removed on drop.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -38,7 +38,7 @@ impl Drop for Temporary {
     }
 }
 
-/// What stands at an offset: never zero.
+/// The byte at an offset: never zero.
 fn byte(offset: u64) -> u8 {
     (offset % 251) as u8 + 1
 }
@@ -51,7 +51,7 @@ fn is_right(offset: u64, bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn a_cut_file_is_an_error_and_the_rest_of_it_is_not() {
+fn truncated_file_fails_only_behind_the_cut() {
     let (file, other) = (
         Temporary::new("cut", 64 * PAGE),
         Temporary::new("other", 8 * PAGE),
@@ -73,20 +73,20 @@ fn a_cut_file_is_an_error_and_the_rest_of_it_is_not() {
     }
     assert_eq!(untouched.read_at(7 * PAGE, &mut buf), Ok(()));
     assert!(is_right(7 * PAGE, &buf));
-    // Grown again, it holds other bytes; they are what the file has, though not what it had.
+    // A regrown file has different bytes. Reads return its current contents.
     file.cut(64 * PAGE);
     assert_eq!(mapped.read_at(63 * PAGE, &mut buf), Ok(()));
     assert_eq!(buf, [0; 300]);
 }
 
-/// The kernel fills the rest of the page that a file now ends in with zeros, without a signal.
+/// The kernel zero-fills the rest of the last page of a truncated file, without a signal.
 #[test]
-fn the_rest_of_a_page_that_is_cut_is_an_error_too() {
+fn rest_of_a_truncated_page_is_an_error() {
     let len = 8 * PAGE + 1000;
     for page in 0..9 {
         for into in [1, 2000, 4090] {
             let cut = page * PAGE + into;
-            // A page that was touched before, one that was not; and never any other before it.
+            // A page that was touched before the cut, or one that was not, read first.
             for touched in [false, true] {
                 let file = Temporary::new("within", len);
                 let mapped = MappedFile::open(&file.0).unwrap();
@@ -141,7 +141,7 @@ fn many_threads_never_see_a_zero() {
 }
 
 #[test]
-fn mappings_beyond_the_table_are_read_all_the_same() {
+fn mappings_beyond_the_table_are_readable() {
     let file = Temporary::new("many", PAGE);
     let mapped: Vec<_> = (0..1500).map(|_| MappedFile::open(&file.0)).collect();
     let mut buf = [0; 64];
@@ -153,7 +153,7 @@ fn mappings_beyond_the_table_are_read_all_the_same() {
                 assert_eq!(mapped.read_at(1000, &mut buf), Ok(()));
                 assert!(is_right(1000, &buf));
             }
-            // The system's own limit of open files.
+            // The system's limit of open files.
             Err(error) => assert!(matches!(error, Error::Io { .. }), "{error}"),
         }
     }
@@ -161,7 +161,7 @@ fn mappings_beyond_the_table_are_read_all_the_same() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn irregular_files_are_refused() {
     let folder = std::env::temp_dir().join(format!("xenkdump-{}-kinds", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let pipe = folder.join("pipe");
@@ -197,12 +197,12 @@ fn an_empty_file_holds_nothing() {
 
 /// Files of /proc have no length, and many cannot be mapped.
 #[test]
-fn a_file_system_that_cannot_map_is_read_without() {
+fn file_system_without_mmap_is_readable() {
     let mapped = MappedFile::open(Path::new("/proc/self/mem")).unwrap();
     assert_eq!(mapped.read_at(0, &mut [0]), Err(ReadError::PastEnd));
 }
 
-/// What a child process of this test is to do.
+/// The role of a child process of this test.
 const ROLE: &str = "XENKDUMP_TEST_ROLE";
 
 fn child(role: &str) -> std::process::ExitStatus {
@@ -219,7 +219,7 @@ extern "C" fn exit_42(_: libc::c_int) {
     unsafe { libc::_exit(42) }
 }
 
-/// Not a test of its own: what the tests below run in a process that may die.
+/// Not a test: the code that the tests below run in a process that may be killed.
 #[test]
 fn child_process() {
     let Ok(role) = std::env::var(ROLE) else {
@@ -242,7 +242,7 @@ fn child_process() {
         assert_eq!(again.read_at(PAGE, &mut [0]), Err(ReadError::PastEnd));
         std::process::exit(3);
     }
-    // SAFETY: a mapping of somebody else's, read only below.
+    // SAFETY: a mapping that is not ours, read only below.
     let foreign = unsafe { memmap2::Mmap::map(&File::open(&file.0).unwrap()) };
     file.cut(0);
     assert_eq!(mapped.read_at(PAGE, &mut [0]), Err(ReadError::PastEnd));

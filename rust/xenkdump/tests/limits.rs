@@ -1,4 +1,4 @@
-//! Files that claim more than there can be. They are sparse: a claim costs nothing.
+//! Files with excessive sizes and counts. They are sparse and need no disk space.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -11,12 +11,12 @@ use xenkdump::memory::Memory;
 use xenkdump::notes::Decoded;
 use xenkdump::symbols::Symbols;
 
-/// No test may take longer, in nanoseconds of the CPU's time; all but one take a tenth of a second.
+/// The CPU time limit of a test, in nanoseconds. All but one test take a tenth of a second.
 const LONGEST: u64 = 10_000_000_000;
-/// Nor may all of them hold more memory than this in kB; mapped files do not count.
+/// The memory limit of all tests in kB, without mapped files.
 const LARGEST: u64 = 1 << 20;
 
-/// A sparse file, removed at the end.
+/// A sparse file, removed on drop.
 struct Sparse {
     path: PathBuf,
     file: File,
@@ -84,7 +84,7 @@ impl Drop for Sparse {
     }
 }
 
-/// Nanoseconds of the CPU's time that this thread has used.
+/// The CPU time of this thread in nanoseconds.
 fn used() -> u64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     text.split(' ').next().unwrap().parse().unwrap()
@@ -103,7 +103,7 @@ fn warned(dump: &Dump, text: &str) {
 }
 
 #[test]
-fn a_dump_of_all_the_memory_there_can_be() {
+fn dump_of_the_maximum_memory() {
     let file = Sparse::new("memory", 8192);
     file.header(4, 3, (0, 0, 0));
     // Offset, virtual and physical address, size in the file and in memory, alignment.
@@ -131,7 +131,7 @@ fn four_billion_segments() {
     file.header(4, 0xffff, (SECTION, 1, 0));
     file.put(SECTION + 44, &u32::MAX.to_le_bytes());
     file.program_header(0, 1, [2 << 20, 0, 0x1000, 4096, 4096, 0]);
-    // The last that is read, and the first that is not.
+    // The last segment that is read, and the first that is not.
     file.program_header((1 << 20) - 1, 1, [2 << 20, 0, 0x9000, 4096, 4096, 0]);
     file.program_header(1 << 20, 1, [2 << 20, 0, 0xb000, 4096, 4096, 0]);
     let dump = file.dump();
@@ -144,18 +144,18 @@ fn four_billion_segments() {
     assert!(dump.read(MachineAddr(0x9000), &mut buf).is_ok());
     assert!(dump.read(MachineAddr(0xb000), &mut buf).is_err());
     drop(dump);
-    // The same claim by a file that ends behind them.
+    // The same count in a file that ends behind them.
     file.file.set_len(SECTION + 64).unwrap();
     warned(&file.dump(), "4294967295 program headers");
-    // And by one that has no section header at all.
+    // The same count in a file without a section header.
     file.file.set_len(SECTION).unwrap();
     let error = Dump::open(&file.path).unwrap_err().to_string();
     assert!(error.contains("PN_XNUM"), "{error}");
 }
 
-/// As many segments as are read, and all of them at once.
+/// The maximum number of segments, all at the same address.
 #[test]
-fn a_million_segments_on_one_another() {
+fn a_million_overlapping_segments() {
     let file = Sparse::new("overlapping", 64 + 56 * (1 << 20) + 4096);
     file.header(4, 0xffff, (64, 1, 0));
     file.put(64 + 44, &(1u32 << 20).to_le_bytes());
@@ -179,7 +179,7 @@ fn gigabytes_of_notes() {
     let file = Sparse::new("notes", notes + (64 << 30));
     file.header(4, 1, (0, 0, 0));
     file.program_header(0, 4, [notes, 0, 0, 64 << 30, 0, 0]);
-    // A name and a descriptor of nearly 4 GiB each, all holes; the next behind them.
+    // A name and a descriptor of nearly 4 GiB each, all holes, then another note.
     let note = |name: u32, desc: u32| [name, desc, 1].map(u32::to_le_bytes).concat();
     file.put(notes, &note(u32::MAX - 3, 16));
     file.put(notes + (4 << 30) + 24, &note(5, u32::MAX - 3));
@@ -190,13 +190,13 @@ fn gigabytes_of_notes() {
     assert!(dump.notes()[0].name.len() <= 256);
     drop(dump);
 
-    // Short ones without end.
+    // Unlimited short notes.
     file.put(notes, &note(0, 4).repeat(1 << 20));
     let dump = file.dump();
     warned(&dump, "too many notes");
     assert!(dump.notes().len() <= 1 << 17);
 
-    // One descriptor of 200 MiB is not too much to ask for.
+    // One descriptor of 200 MiB is within the limit.
     file.put(notes, &note(0, 200 << 20));
     let dump = file.dump();
     assert_eq!(dump.desc(&dump.notes()[0]).len(), 200 << 20);
@@ -230,7 +230,7 @@ fn device_dumps_hide_no_note() {
     assert!(matches!(dump.decode(third), Decoded::PrStatus(_)));
     drop(dump);
 
-    // The same bytes by another segment: no more of them than the file has.
+    // Another segment with the same bytes: total note size is limited by the file size.
     file.header(4, 2, (0, 0, 0));
     file.program_header(1, 4, [notes, 0, 0, 7 << 30, 0, 0]);
     let dump = file.dump();
@@ -264,7 +264,7 @@ fn a_symbol_name_of_100_gb() {
         };
         let symbol = symbols.lookup(xenkdump::addr::VirtAddr(text));
         assert_eq!(symbol.is_some(), found, "{size:#x}");
-        // What is told of a name is short, however long it is.
+        // Messages quote only a short part of a long name.
         assert!(symbol.is_none_or(|symbol| symbol.name.len() <= 1024));
     }
 }

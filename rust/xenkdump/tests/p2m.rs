@@ -1,4 +1,4 @@
-//! P2Ms of every source and of both word sizes, some of them broken on purpose.
+//! P2Ms of every source and both word sizes, some of them deliberately corrupt.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,8 +30,8 @@ fn fill(mem: &mut Frames, page: Mfn, word: Word, value: u64) {
     }
 }
 
-/// A tree whose unused slots name pages that the guest shares between them, as pvops makes it, with
-/// pages of its own for `leaves`: (number, entries from the page's start).
+/// A tree as built by pvops: unused slots name shared pages. `leaves` have separate pages:
+/// (number, entries from the page's start).
 fn pvops_like(word: Word, leaves: &[(u64, &[u64])]) -> Frames {
     let per_page = (4096 / word.bytes()) as u64;
     let mut mem = Frames::default();
@@ -55,7 +55,7 @@ fn pvops_like(word: Word, leaves: &[(u64, &[u64])]) -> Frames {
 }
 
 #[test]
-fn special_entries_are_told_apart() {
+fn special_entries_are_distinguished() {
     for word in [Word::W32, Word::W64] {
         let top = word.bytes() * 8 - 1;
         let (foreign, identity) = (1 << top, 1 << (top - 1));
@@ -77,9 +77,9 @@ fn special_entries_are_told_apart() {
     }
 }
 
-/// What crash issue 78 came from: an invalid entry that was taken for a frame.
+/// The cause of crash issue 78: an invalid entry that was used as a frame.
 #[test]
-fn no_frame_above_the_machine_leaves() {
+fn frames_above_the_maximum_are_invalid() {
     let entries = [1 << 40, 0x1234_5678_9abc_def0, (1 << 40) - 1];
     let mem = pvops_like(Word::W64, &[(0, &entries)]);
     let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
@@ -107,7 +107,7 @@ fn sparse_trees_do_not_end_at_their_first_gap() {
 }
 
 #[test]
-fn pages_that_are_not_there_are_missing_not_invalid() {
+fn absent_pages_are_missing_not_invalid() {
     let mut mem = pvops_like(Word::W64, &[(0, &[5]), (2, &[6])]);
     put(&mut mem, Mfn(0x100), 2, Word::W64, 0xdead);
     let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
@@ -116,7 +116,7 @@ fn pages_that_are_not_there_are_missing_not_invalid() {
 }
 
 #[test]
-fn lists_that_say_there_is_none_are_refused() {
+fn invalid_list_addresses_are_refused() {
     let mem = Frames::default();
     for (mfn, word) in [
         (0, Word::W64),
@@ -132,7 +132,7 @@ fn lists_that_say_there_is_none_are_refused() {
 
 /// Every slot names one page of frames that names itself: 2^27 pfns in one page of memory.
 #[test]
-fn a_tree_that_names_itself_is_bounded() {
+fn self_referencing_tree_is_bounded() {
     let mut mem = Frames::default();
     fill(&mut mem, LIST_LIST, Word::W64, LIST_LIST.0);
     let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
@@ -140,9 +140,9 @@ fn a_tree_that_names_itself_is_bounded() {
     assert_eq!(p2m.reverse(LIST_LIST), Some(Pfn(0)));
 }
 
-/// One wrong bit in the page that every unused slot leads to.
+/// A flipped bit in the page that every unused slot leads to.
 #[test]
-fn what_is_worth_asking_is_no_more_than_the_dump_has() {
+fn present_ranges_are_bounded_by_the_dump() {
     let mut mem = pvops_like(Word::W64, &[(0, &[5]), (1, &[6]), (4, &[7])]);
     put(&mut mem, MISSING_PAGE, 9, Word::W64, u64::MAX - (1 << 20));
     // One that the dump lacks.
@@ -150,13 +150,13 @@ fn what_is_worth_asking_is_no_more_than_the_dump_has() {
     let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
     assert_eq!(p2m.len(), (1 << 27) - 502);
     let spans = p2m.spans();
-    // The shared page counts where it is named first.
+    // The shared page counts at its first reference.
     assert_eq!(spans, [(Pfn(0), 3 * 512), (Pfn(4 * 512), 512)]);
     let sound = P2m::frame_list(&mem, LIST_LIST, Word::W64, Some(700)).unwrap();
     assert_eq!(sound.spans(), [(Pfn(0), 700)]);
 }
 
-/// Where the arrays and trees of the tests below are mapped.
+/// The address of the arrays and trees in the tests below.
 const ARRAY: u64 = 0xffff_c900_0000_0000;
 
 /// Tables that map `pages` (page number from [`ARRAY`] on, frame); their root.
@@ -234,7 +234,7 @@ fn trees_of_pointers() {
     }
     let space = Virtual::new(&mem, &X86_64, root);
     assert!(P2m::pvops_tree(space, VirtAddr(va(0)), 4, word, 512).is_err());
-    // Three levels of pages, and no more.
+    // At most three levels of pages.
     let most = P2m::pvops_tree(space, VirtAddr(va(0)), 3, word, MAX_P2M_PAGES).unwrap();
     assert_eq!(most.len(), 1 << 27);
 }
@@ -315,9 +315,9 @@ fn compare_batch<M: Memory<MachineAddr>>(p2m: &P2m<M>, pfns: &[Pfn]) {
     }
 }
 
-/// Cold, and warm after so many questions that a summary was made, in and out of order.
+/// Cold, and warm with a summary after many lookups, in sequence and at random.
 #[test]
-fn batches_say_what_single_questions_say() {
+fn batches_agree_with_single_lookups() {
     for word in [Word::W32, Word::W64] {
         let per_page = (4096 / word.bytes()) as u64;
         let top = word.bytes() as u64 * 8 - 1;
@@ -328,8 +328,8 @@ fn batches_say_what_single_questions_say() {
         };
         let specials = [7, word.max(), (1 << top) | 8, (1 << (top - 1)) | 2, wide, 0];
         let leaf: Vec<u64> = (0..per_page).map(|i| i * 3 + 1).collect();
-        // Frames that follow each other, but for one of them; and so many that two extents do.
-        // Of 64 bits, past the largest that a summary names; of 32, no flag is as low.
+        // Consecutive frames with one exception, and enough frames for two extents.
+        // 64-bit: beyond the largest mfn of a summary. 32-bit: no flag is that low.
         let first = if word == Word::W64 {
             0x7fff_ff00
         } else {
@@ -375,7 +375,7 @@ fn batches_say_what_single_questions_say() {
     compare_batch(&p2m, &all);
 }
 
-/// Memory that counts what it is asked, and says that it has so many pages.
+/// Memory that counts reads, with a given number of pages.
 struct Counted<'m> {
     frames: &'m Frames,
     pages: u64,
@@ -415,10 +415,10 @@ fn table(mem: &mut Frames, at: u64, entry: impl Fn(u64) -> u64) {
     }
 }
 
-/// Tables that show 2^27 pages of a list, of which the dump has one or none: the work is that of the
-/// tables there are.
+/// Tables that map 2^27 pages of a list, while the dump has at most one. The work is bounded by
+/// the tables that exist.
 #[test]
-fn a_list_costs_what_the_dump_has_whatever_it_claims() {
+fn list_cost_is_bounded_by_the_dump() {
     const START: u64 = 0xffff_8000_0000_0000;
     let absent = |_| (0xdead << 12) | 3;
     let next = |mfn: u64| move |_| (mfn << 12) | 3;
@@ -478,14 +478,14 @@ fn a_list_costs_what_the_dump_has_whatever_it_claims() {
             "{kind}"
         );
         let asked = mem.asked.load(Ordering::Relaxed);
-        // A walk for each table's worth of pages, some of them twice, in each of the questions.
+        // Each query makes one walk per table, some of them twice.
         assert!(asked < 40 << 18, "{kind}: asked {asked} times");
     }
 }
 
-/// A file whose segments show the same bytes in many places.
+/// A file whose segments map the same bytes to many addresses.
 #[test]
-fn a_list_has_no_more_pages_than_the_file() {
+fn list_pages_are_bounded_by_the_file() {
     let mut mem = Frames::default();
     let leaves: Vec<_> = (0..100).map(|i| (i, Mfn(0x50 + i))).collect();
     for (i, leaf) in &leaves {
@@ -510,9 +510,9 @@ fn a_list_has_no_more_pages_than_the_file() {
     }
 }
 
-/// Four tables each, all pairs of which are met.
+/// Four tables each. All pairs occur.
 #[test]
-fn no_more_tables_are_compared_than_the_file_has() {
+fn table_comparisons_are_bounded_by_the_file() {
     let mut mem = Frames::default();
     for (leaf, value) in [(0x50, 5), (0x51, 6)] {
         fill(&mut mem, Mfn(leaf), Word::W64, value);
@@ -554,9 +554,9 @@ fn no_more_tables_are_compared_than_the_file_has() {
     }
 }
 
-/// One table each, the halves of which meet the other's in both orders.
+/// One table each. The halves are paired with those of the other in both orders.
 #[test]
-fn parts_of_tables_are_not_taken_for_one_another() {
+fn halves_of_tables_are_not_confused() {
     let mut mem = Frames::default();
     for i in 0..3 {
         fill(&mut mem, Mfn(0x50 + i), Word::W64, 7 + i);
@@ -573,15 +573,15 @@ fn parts_of_tables_are_not_taken_for_one_another() {
         let array = VirtAddr(ARRAY + start);
         P2m::linear(space, array, Word::W64, 10 * STRETCH, Source::Linear).unwrap()
     };
-    let together = open(1, 0).compare(&open(2, 0), 0).unwrap();
-    assert_eq!((together.equal, together.different), (0, 10 * STRETCH));
+    let comparison = open(1, 0).compare(&open(2, 0), 0).unwrap();
+    assert_eq!((comparison.equal, comparison.different), (0, 10 * STRETCH));
     let apart = open(1, 0).compare(&open(2, 256 * 4096), 0).unwrap();
     assert_eq!((apart.equal, apart.different), (5 * STRETCH, 5 * STRETCH));
 }
 
-/// One table each, in which all pairs of eight pages are met, eight times.
+/// One table each. All pairs of eight pages occur, eight times.
 #[test]
-fn no_more_pages_are_compared_than_the_file_has() {
+fn page_comparisons_are_bounded_by_the_file() {
     let mut mem = Frames::default();
     for i in 0..8 {
         fill(&mut mem, Mfn(0x50 + i), Word::W64, 7);
@@ -607,7 +607,7 @@ fn no_more_pages_are_compared_than_the_file_has() {
     }
 }
 
-/// Where the lists of each layout are: of 32 bits so near the end that some reach beyond it.
+/// The addresses of the lists, by format. 32-bit lists may extend beyond the address space.
 fn lists() -> [(&'static Format, u64, Word); 5] {
     [
         (&X86, 0xffc0_0000, Word::W32),
@@ -618,7 +618,7 @@ fn lists() -> [(&'static Format, u64, Word); 5] {
     ]
 }
 
-/// By single questions and single walks alone; the list starts at `start`.
+/// By single lookups and walks only. The list starts at `start`.
 fn plain_spans(p2m: &P2m<&Frames>, space: Virtual<&Frames>, start: u64) -> Vec<(Pfn, u64)> {
     let word = p2m.word().bytes() as u64;
     let (mut seen, mut spans) = (HashSet::new(), Vec::<(Pfn, u64)>::new());
@@ -688,10 +688,10 @@ fn plain_comparison(ours: &[Entry], theirs: &[Entry], limit: usize) -> Compariso
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// A list read table by table says what it says pfn by pfn, tables and pages being named again
-    /// and again or not at all.
+    /// A list that is read by table gives the results of single lookups, with tables and pages
+    /// that are referenced repeatedly or are absent.
     #[test]
-    fn lists_say_what_their_pfns_say(
+    fn lists_agree_with_single_lookups(
         layout in 0..lists().len(),
         leaves in proptest::collection::vec((0u64..1 << 20, 0u64..6), 6),
         tables in proptest::collection::vec((proptest::collection::vec(0u64..12, 1..7), 1u64..9), 3),
@@ -729,7 +729,7 @@ proptest! {
             for i in 0..entries(last) {
                 let entry = match pattern[(i / step) as usize % pattern.len()] {
                     0 => 0,
-                    // 0x40 to 0x47, of which the last two are absent.
+                    // 0x40 to 0x47; the last two are absent.
                     leaf @ 1..9 => frame(0x3f + leaf),
                     far => frame(0x8_0000 + far * 1024 + i),
                 };
@@ -753,7 +753,7 @@ proptest! {
         let space = Virtual::new(&mem, format, MachineAddr(1 << 12));
         let opened: Vec<_> = (0..2)
             .filter_map(|i| {
-                // Entries that are aligned, and sometimes the page.
+                // Aligned to entries, and sometimes to pages.
                 let start = if starts[i] % 3 == 0 { starts[i] & !0xfff } else { starts[i] & !7 };
                 let start = base + start * 8;
                 let p2m = P2m::linear(space, VirtAddr(start), word, lens[i], Source::Linear).ok()?;

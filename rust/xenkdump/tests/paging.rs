@@ -1,4 +1,4 @@
-//! The walkers, against a second one that is written out by hand for each layout.
+//! The page walkers, compared with an independent one written for each format.
 
 use proptest::prelude::*;
 use xenkdump::addr::{MachineAddr, VirtAddr};
@@ -11,14 +11,14 @@ use xenkdump::status::{Status, NONE};
 
 const ROOT: MachineAddr = MachineAddr(0x1000);
 
-/// Where `va` leads and in pages of what size: plainly, one layout after the other.
+/// The translation of `va` and its page size, by a simple walk for each format.
 fn oracle(mem: &Frames, name: &str, root: u64, va: u64) -> Option<(u64, u64)> {
     let quad = |at: u64| mem.read_u64(MachineAddr(at)).ok();
     let address = 0x000f_ffff_ffff_f000;
     let entry = |table: u64, shift: u32| {
         quad(table + ((va >> shift) & 0x1ff) * 8).filter(|entry| entry & 1 == 1)
     };
-    // From a table of page directories on down: what PAE and 64 bits have in common.
+    // The levels from the page directory down, which PAE and 64-bit formats share.
     let directory = |table: u64| {
         let e = entry(table, 21)?;
         if e & 0x80 != 0 {
@@ -74,8 +74,8 @@ fn oracle(mem: &Frames, name: &str, root: u64, va: u64) -> Option<(u64, u64)> {
     }
 }
 
-/// Tables that are sound more often than not: an entry is absent, or names one of a few frames, or
-/// anything at all; so they share tables, map themselves and lead out of memory.
+/// Mostly valid tables: an entry is absent, names one of a few frames, or is random. Tables may be
+/// shared, map themselves or lead out of memory.
 fn tables() -> impl Strategy<Value = Frames> {
     let entry = prop_oneof![
         2 => Just(0u64),
@@ -128,10 +128,9 @@ proptest! {
         prop_assert_eq!(got, oracle(&mem, format.name, root, va), "{} {:#x}", format.name, va);
     }
 
-    /// A batch says of each address what a single walk says, in whatever order and company, and
-    /// also where tables cannot be borrowed.
+    /// A batch gives the results of single walks, in any order, even if tables cannot be borrowed.
     #[test]
-    fn batches_say_what_walks_say(
+    fn batches_agree_with_walks(
         mem in tables(),
         (format, bases) in any_format().prop_flat_map(|f| {
             (Just(f), proptest::collection::vec(address(f), 1..20))
@@ -154,9 +153,9 @@ proptest! {
         }
     }
 
-    /// The ranges cover exactly what single walks reach, whatever is asked for.
+    /// The ranges cover exactly the addresses that single walks can translate.
     #[test]
-    fn ranges_say_what_walks_say(
+    fn ranges_agree_with_walks(
         mem in tables(),
         (format, first) in any_format().prop_flat_map(|f| (Just(f), address(f))),
         pages in 1u64..2000,
@@ -168,9 +167,9 @@ proptest! {
         compare_ranges(&space, first, last)?;
     }
 
-    /// Also where tables are held in part: any pieces of eight frames, in the middle of entries too.
+    /// The same with partly present tables: any parts of eight frames, also inside entries.
     #[test]
-    fn ranges_of_truncated_tables_say_what_walks_say(
+    fn ranges_of_truncated_tables_agree_with_walks(
         frames in tables(),
         (format, first) in any_format().prop_flat_map(|f| (Just(f), address(f))),
         pages in 1u64..2000,
@@ -187,7 +186,7 @@ proptest! {
 
     /// Encrypted memory: the bit may be set in cr3 and in entries of every level, or not.
     #[test]
-    fn an_encryption_bit_is_no_part_of_an_address(
+    fn encryption_bit_is_not_part_of_an_address(
         plain in tables(),
         bits in proptest::collection::vec(any::<bool>(), 64),
         format in proptest::sample::select(vec![&X86_PAE, &X86_64, &X86_64_LA57]),
@@ -275,7 +274,7 @@ impl Memory<MachineAddr> for Truncated {
     }
 }
 
-/// Memory that is only ever copied.
+/// Memory that cannot be borrowed, only read.
 struct Unlent<'a>(&'a Frames);
 
 impl Memory<MachineAddr> for Unlent<'_> {
@@ -348,7 +347,7 @@ fn pae_root_is_aligned_to_32_bytes_and_its_entries_flags_are_ignored() {
         let va = VirtAddr((slot << 30) | 0x5678);
         let got = walk(&mem, &X86_PAE, MachineAddr(root + 0x18), va).unwrap();
         assert_eq!(got.machine, MachineAddr(0x7_0000_0678));
-        // The pointer's missing write bit says nothing.
+        // The missing write bit of the pointer has no effect.
         assert_eq!(got.flags, Flags(0x3));
     }
     let fault = walk(&mem, &X86_PAE, MachineAddr(root), VirtAddr(0xc000_0000)).unwrap_err();
@@ -422,8 +421,8 @@ fn reads_cross_pages_and_stop_at_the_first_that_is_missing() {
     assert!(space.read(last, &mut [0; 2]).is_err());
 }
 
-/// A table of tables that all lead back to it would map 2^36 pages; what is asked for is all that
-/// is done.
+/// A table whose entries all lead back to it would map 2^36 pages. The work is bounded by the
+/// requested range.
 #[test]
 fn self_mapping_tables_are_walked_lazily() {
     let mut mem = Frames::default();
@@ -437,9 +436,9 @@ fn self_mapping_tables_are_walked_lazily() {
     assert_eq!(some[999].machine, ROOT);
 }
 
-/// Tables that lead to 2^27 tables without an entry: found out once.
+/// Tables that lead to an empty table 2^27 times: it is read once.
 #[test]
-fn barren_tables_are_not_read_again() {
+fn empty_tables_are_read_once() {
     let mut mem = Frames::default();
     for table in [0x1000, 0x2000, 0x3000] {
         for index in 0..512 {
@@ -451,9 +450,10 @@ fn barren_tables_are_not_read_again() {
     assert_eq!(space.mapped(VirtAddr(0), VirtAddr(u64::MAX)).count(), 0);
 }
 
-/// Tables that name one absent table, or one reserved entry, 2^27 or 2^36 times: told 512 times.
+/// Tables that name one absent table, or one reserved entry, 2^27 or 2^36 times: reported 512
+/// times.
 #[test]
-fn what_is_wrong_below_a_table_is_told_once() {
+fn errors_below_a_table_are_reported_once() {
     for (format, depth) in [(&X86_64, 3), (&X86_64_LA57, 4)] {
         for entry in [0xdead_0000_0003, 0x0020_2083] {
             let mut mem = Frames::default();

@@ -1,5 +1,5 @@
-//! Whatever memory, tables and registers hold: an unwind ends, with bounded frames, and nothing
-//! panics.
+//! Unwinding with arbitrary memory, tables and registers: it ends, with a bounded number of frames,
+//! and does not panic.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use xenkdump::unwind::{
 
 const LIMIT: usize = 300;
 
-/// Endless memory: code of likely instructions, and stacks of return addresses, stack pointers and
-/// these words.
+/// Unlimited memory: code with common instructions, and stacks of return addresses, stack pointers
+/// and these words.
 struct Noise {
     word: Word,
     seed: u64,
@@ -115,7 +115,7 @@ fn orc_tables(word: Word, noise: &[u8], format: OrcFormat) -> OrcTable {
         let pc = base(word) + row * 0x100 + u64::from(noise[row as usize]);
         ip.extend_from_slice(&(pc.wrapping_sub(at) as i32).to_le_bytes());
     }
-    // Small offsets off the stack pointer mostly, else anything.
+    // Mostly small offsets from the stack pointer, else random.
     let rows: Vec<u8> = (0..64)
         .flat_map(|row| match (noise[row % 8], noise[row]) {
             (0..=200, n) => [n & 0x78, 0, 0xf0, 0xff, n & 0x10 | 5, n >> 4],
@@ -131,7 +131,7 @@ fn orc_tables(word: Word, noise: &[u8], format: OrcFormat) -> OrcTable {
     )
 }
 
-/// One CIE, then an FDE for each function with instructions that make sense mostly.
+/// One CIE, then an FDE for each function with mostly valid instructions.
 fn debug_frame(word: Word, noise: &[u8]) -> Vec<u8> {
     let width = word.bytes();
     let mut entry = vec![0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0x78, 16];
@@ -147,7 +147,7 @@ fn debug_frame(word: Word, noise: &[u8]) -> Vec<u8> {
         entry.extend_from_slice(&start.to_le_bytes()[..width]);
         entry.extend_from_slice(&256u64.to_le_bytes()[..width]);
         let n = noise[function as usize % noise.len()];
-        // def_cfa_offset, offset of a register, then what the number says.
+        // def_cfa_offset, the offset of a register, then any instruction.
         entry.extend_from_slice(&[0x0e, n & 0x3c, 0x80 | (n & 7), n >> 4]);
         entry.extend_from_slice(match n % 8 {
             0 => &[0x0f, 3, 0x77, 8, 0x06],
@@ -251,8 +251,8 @@ fn registers_to_start_from_are_asked_for() {
     );
 }
 
-/// A kernel whose code is one page over and over, in functions of one size, and a stack of returns
-/// to the same place in each.
+/// A kernel whose code is one repeated page, in functions of equal size, and a stack of return
+/// addresses at the same offset in each function.
 struct Copies {
     page: Vec<u8>,
     size: u64,
@@ -260,11 +260,11 @@ struct Copies {
     asked: AtomicU64,
 }
 
-/// Where the code lies.
+/// The address of the code.
 const TEXT: u64 = 0xffff_ff80_0000_0000;
-/// Where the stack lies.
+/// The address of the stack.
 const STACK: u64 = 0xffff_8000_0000_0000;
-/// So many words it has.
+/// The number of words on the stack.
 const RETURNS: u64 = 1024;
 const STACK_END: u64 = STACK + 8 * RETURNS;
 
@@ -334,10 +334,10 @@ impl CodeSymbols for Copies {
 }
 
 #[test]
-fn a_stack_is_worth_so_much_code_and_no_more() {
-    // A jump to the next page, as many as there are; calls through a pointer lead to it.
+fn decoded_code_is_bounded_by_the_stack() {
+    // Jumps to the next page, on all pages; calls through a pointer lead to them.
     let pages = Copies::new(32 << 20, &[0xe9, 0xfb, 0x0f, 0, 0], &[0xff, 0xd0]);
-    // Whatever byte one begins with, a jump; each function calls the second next.
+    // A jump from any byte at which decoding starts; each function calls the second next.
     let jumps = Copies::new(32 << 10, &[0xe9], &[0xe8, 0, 0, 1, 0]);
     for code in [pages, jumps] {
         let mut unwinder = Unwinder::new(Word::W64, Some((6, 1, 0)));
@@ -357,7 +357,7 @@ fn a_stack_is_worth_so_much_code_and_no_more() {
 
 #[test]
 fn a_stack_is_worth_so_much_call_frame_information_and_no_more() {
-    // Functions without end have one entry: the CFA is rsp+8, the return address lies below it.
+    // One entry for an unlimited range: the CFA is rsp+8, the return address is below it.
     let cie = [
         0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1, 0, 0,
     ];
@@ -395,7 +395,7 @@ fn a_stack_is_worth_so_much_call_frame_information_and_no_more() {
     );
 }
 
-/// A kernel of two functions, `f` and its asm entry code, with a stack on which an exception lies.
+/// A kernel of two functions, `f` and asm entry code, with an exception frame on the stack.
 struct Faulted {
     word: Word,
     text: Vec<u8>,
@@ -403,13 +403,13 @@ struct Faulted {
     stack_at: u64,
 }
 
-/// Where `f` called through a pointer, and where the entry code called the handler.
+/// The return addresses of `f`'s indirect call and of the entry code's call of the handler.
 const CALLED_FROM: u64 = 0x20;
 const ENTRY_RETURNS: u64 = 0x120;
 const HANDLER: u64 = 0x200;
 
 impl Faulted {
-    /// `f` called `pc`; the registers that were saved then lie on the stack, below `f`'s frame.
+    /// `f` called `pc`. The registers saved by the exception are on the stack, below `f`'s frame.
     fn new(word: Word, pc: u64) -> Self {
         let mut text = vec![0x90; 0x300];
         // f: call through a register.

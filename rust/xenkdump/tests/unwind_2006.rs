@@ -1,5 +1,5 @@
-//! The stack of a dump of 2006: Linux 2.6.18 as a 32-bit PV guest, without any unwind data. A timer
-//! that a module set faults in a softirq of the idle task, and the kernel dies of it.
+//! The stack of a dump of 2006: Linux 2.6.18 as a 32-bit PV guest, without unwind data. A module's
+//! timer faults in a softirq of the idle task, and the kernel panics.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ const HYPERCALL_PAGE: u64 = 0xc010_1000;
 const MODULE: u64 = 0xd080_0000;
 const STACK_TOP: u64 = 0xc03e_2000;
 
-/// Code and a stack, written as a kernel would.
+/// Code and a stack, as in a real kernel.
 #[derive(Default)]
 struct Kernel {
     bytes: BTreeMap<u64, u8>,
@@ -50,8 +50,8 @@ impl Kernel {
         found.unwrap_or_else(|| panic!("no {name}")).0
     }
 
-    /// A function that pushes a register, makes room for locals and calls each of `callees`, which
-    /// are there already; an empty one is called through a register.
+    /// A function that pushes a register, allocates locals and calls each of `callees`, which must
+    /// exist already. An empty name is a call through a register.
     fn define(&mut self, at: u64, name: &'static str, locals: u8, callees: &[&str]) {
         let mut code = vec![0x53, 0x83, 0xec, locals];
         for callee in callees {
@@ -76,8 +76,8 @@ impl Kernel {
         self.write(self.sp, &(value as u32).to_le_bytes());
     }
 
-    /// `caller`, which has its frame already, makes the call of this number; its callee sets up its
-    /// own frame, with another return address left over in it. Gives the return address.
+    /// `caller`, whose frame exists, makes the call of this number. The callee sets up its frame,
+    /// which has a stale return address. Returns the return address.
     fn call(&mut self, caller: &str, number: u64, callee: &str) -> u64 {
         let ret = self.start(caller) + 4 + 5 * number + 5;
         self.push(ret);
@@ -95,7 +95,8 @@ impl Kernel {
         }
     }
 
-    /// What entry code saves of an interrupted kernel: no stack pointer, for it stays on its stack.
+    /// The registers that entry code saves for an interrupted kernel: no stack pointer, since the
+    /// stack does not change.
     fn pt_regs(&mut self, ip: u64) -> u64 {
         for value in [
             0x246,
@@ -155,7 +156,7 @@ impl CodeSymbols for Kernel {
     }
 }
 
-/// The kernel, the registers it died with, and the true frames.
+/// The kernel, the registers at the panic, and the true frames.
 fn dead() -> (Kernel, Registers, Vec<(&'static str, u64, u64)>) {
     let mut k = Kernel::new();
     // Slots of 32 bytes: mov $number,%eax; int $0x82; ret.
@@ -181,7 +182,7 @@ fn dead() -> (Kernel, Registers, Vec<(&'static str, u64, u64)>) {
     function(&mut k, "xen_idle", 0x04, &["hypercall_page"]);
     function(&mut k, "cpu_idle", 0x08, &["xen_idle"]);
     function(&mut k, "start_kernel", 0x10, &["cpu_idle"]);
-    // Entry code: call *%edi with its registers in place; push %esp, then call.
+    // Entry code: call *%edi with registers saved; push %esp, then call.
     let error_code = TEXT + 0xc00;
     k.write(error_code + 0x20, &[0xff, 0xd7]);
     k.functions.push((error_code, "error_code", 0));
@@ -206,7 +207,7 @@ fn dead() -> (Kernel, Registers, Vec<(&'static str, u64, u64)>) {
     let sp = k.sp;
     k.push(k.start("xen_idle") + 9);
     seen("xen_idle", k.start("xen_idle") + 9, sp);
-    // An event comes while it is in the hypercall that blocks.
+    // An event arrives during the blocking hypercall.
     let idle = HYPERCALL_PAGE + 32 * 29 + 7;
     seen("hypercall_page", idle, k.sp);
     let saved = k.pt_regs(idle);
@@ -226,7 +227,7 @@ fn dead() -> (Kernel, Registers, Vec<(&'static str, u64, u64)>) {
         let pc = k.call(caller, number, callee);
         seen(caller, pc, sp);
     }
-    // The module's function faults behind its prologue.
+    // The module's function faults after its prologue.
     seen("mod_timer_fn", MODULE + 4, k.sp);
     k.pt_regs(MODULE + 4);
     seen("error_code", error_code + 0x22, k.sp);

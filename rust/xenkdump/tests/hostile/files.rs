@@ -1,4 +1,4 @@
-//! Files: dumps and images.
+//! Targets for files: dumps and images.
 
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub(super) fn file(bytes: &[u8]) -> (std::fs::File, PathBuf) {
     (file, path)
 }
 
-/// Opens a dump, whatever its container, and asks for everything once.
+/// Opens a dump of any container and queries everything once.
 pub fn dump(bytes: &[u8]) {
     let (_file, path) = file(bytes);
     let dump = match Dump::open(&path) {
@@ -52,7 +52,7 @@ pub fn dump(bytes: &[u8]) {
         assert!(dump.read(last, &mut buf[..1]).is_ok());
         let _ = dump.read(first, &mut buf);
         let _ = dump.read(last, &mut buf);
-        // What can be borrowed is what can be read; not all can be borrowed.
+        // Borrowed bytes equal those read. Not all memory can be borrowed.
         let borrowed = dump.borrow(first);
         let len = borrowed.len().min(buf.len());
         if len > 0 {
@@ -84,7 +84,7 @@ pub fn dump(bytes: &[u8]) {
     }
 }
 
-/// The sections of `xl dump-core`, behind sound headers; broken ones are for [`dump`].
+/// The sections of `xl dump-core` with valid headers. [`dump`] covers corrupt ones.
 pub fn sections(bytes: &[u8]) {
     let mut input = Input(bytes);
     let index = match input.byte() & 1 {
@@ -101,7 +101,7 @@ pub fn sections(bytes: &[u8]) {
     ]));
 }
 
-/// Notes as a section or segment holds them, each read as every kind.
+/// Notes of a section or segment, each parsed as every kind.
 pub fn notes(bytes: &[u8]) {
     for note in Notes::new(bytes, 0x1000).map_while(Result::ok) {
         for (name, kind) in [
@@ -149,7 +149,7 @@ pub fn image(bytes: &[u8]) {
             VirtAddr(span.start.0.wrapping_add(0x123)),
         ] {
             let _ = image.read(addr, 16);
-            // A name that is no UTF-8 is shown in part, and found under none.
+            // A name with invalid UTF-8 is shown in part, and cannot be looked up.
             let _ = symbols.lookup(addr).map(|symbol| symbols.get(symbol.name));
             let _ = symbols.nearest(addr);
         }
@@ -171,7 +171,7 @@ pub fn image(bytes: &[u8]) {
     );
 }
 
-/// DWARF in an image of nothing else.
+/// An image with DWARF only.
 pub fn dwarf(bytes: &[u8]) {
     let mut input = Input(bytes);
     let abbrev = input.piece();
@@ -202,14 +202,14 @@ pub fn elf_of(sections: &[(&str, &[u8])]) -> Vec<u8> {
     let mut headers = vec![[0u64; 8]];
     let start = 64 + 64 * (sections.len() + 2);
     for (i, (name, bytes)) in sections.iter().enumerate() {
-        // The strings of a symbol table stand behind it.
+        // A symbol table is followed by its strings.
         let (kind, link) = match *name {
             ".symtab" => (2, i as u64 + 2),
             name if name.starts_with(".note") => (7, 0),
             _ => (1, 0),
         };
         let offset = (start + contents.len()) as u64;
-        // Two fields a number: sh_name and sh_type, sh_link and sh_info.
+        // Two fields per number: sh_name and sh_type, sh_link and sh_info.
         headers.push([
             names.len() as u64 | kind << 32,
             2 * u64::from(name.starts_with(".text")),
@@ -237,7 +237,7 @@ pub fn elf_of(sections: &[(&str, &[u8])]) -> Vec<u8> {
     contents.extend(names);
     let mut file = b"\x7fELF\x02\x01\x01".to_vec();
     file.resize(64, 0);
-    // An executable; a core file has a note and no text.
+    // An executable. A core file has a note and no text.
     let core = sections.iter().any(|(name, _)| *name == ".note.Xen");
     file[16] = if core { 4 } else { 2 };
     file[18] = 62;

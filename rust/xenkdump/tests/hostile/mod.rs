@@ -1,7 +1,7 @@
-//! What is done with bytes that anybody may have made: the bodies of the fuzz targets, which the
-//! normal suite calls on mutations of sound inputs.
+//! The bodies of the fuzz targets, which parse untrusted bytes. The normal suite runs them on
+//! mutations of valid inputs.
 //!
-//! Nothing may panic, and the work is counted: reads of memory, not time.
+//! Nothing may panic. Work is measured in reads of memory, not in time.
 
 #![allow(dead_code, unused_imports, reason = "each user calls some of them")]
 
@@ -17,7 +17,7 @@ pub use stacks::{cfi, orc, stack};
 pub use symbols::symtab;
 pub use tables::{btf, p2m, walk};
 
-/// Takes bytes off the front of the input; zeros where it has ended.
+/// Consumes bytes from the front of the input. After the end, zeros.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -38,7 +38,7 @@ impl<'a> Input<'a> {
         self.take(1).first().copied().unwrap_or(0)
     }
 
-    /// A piece as long as two bytes say.
+    /// A piece with a 16-bit length prefix.
     pub fn piece(&mut self) -> &'a [u8] {
         let len = usize::from(self.byte()) | usize::from(self.byte()) << 8;
         self.take(len)

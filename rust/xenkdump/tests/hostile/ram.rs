@@ -25,7 +25,7 @@ impl<'a> Ram<'a> {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// How many pages there are, a part of one counting.
+    /// The number of pages, including a partial one.
     pub fn pages(&self) -> u64 {
         self.bytes.len().div_ceil(4096) as u64
     }

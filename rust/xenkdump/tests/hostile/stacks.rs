@@ -1,4 +1,4 @@
-//! Stacks, and the tables they are unwound by.
+//! Targets for stacks and unwind tables.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Names and addresses, both ways.
+//! Targets for symbol lookups by name and by address.
 
 use xenkdump::addr::VirtAddr;
 use xenkdump::elf::Image;
@@ -57,7 +57,7 @@ fn ask(symbols: &Symbols, strings: &[u8], numbers: &[u8]) {
             None => assert!(all.is_empty()),
         }
     }
-    // Where it was linked to be: a slide may carry an address round the end of all addresses.
+    // The link-time address: a slide may wrap an address around 2^64.
     let link = |at: VirtAddr| at.0.wrapping_add_signed(-symbols.slide()) & symbols.word().max();
     let words = numbers
         .chunks_exact(8)
@@ -65,7 +65,7 @@ fn ask(symbols: &Symbols, strings: &[u8], numbers: &[u8]) {
     for addr in words.take(64).chain((0..64).map(|i| TEXT + 24 * i)) {
         let at = VirtAddr(addr);
         let (found, nearest) = (symbols.lookup(at), symbols.nearest(at));
-        // What covers an address is found where something lies below it, and the other way round.
+        // `lookup` finds a symbol exactly if `nearest` finds one at or below the address.
         assert_eq!(found.is_some(), nearest.is_some());
         for symbol in found.into_iter().chain(nearest) {
             assert!(link(symbol.address) <= link(at), "{symbol:?} for {at:?}");

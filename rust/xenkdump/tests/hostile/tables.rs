@@ -1,4 +1,4 @@
-//! Page tables, P2Ms, type information.
+//! Targets for page tables, P2Ms and type information.
 
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word};
 use xenkdump::elf::Bytes;
@@ -16,7 +16,7 @@ fn format(byte: u8) -> &'static Format {
     Format::by_name(FORMATS[usize::from(byte) % FORMATS.len()]).unwrap()
 }
 
-/// Walks addresses alone and in a batch, and lists what is mapped.
+/// Walks addresses one by one and in a batch, and lists the mappings.
 pub fn walk(bytes: &[u8]) {
     let mut input = Input(bytes);
     let format = format(input.byte());
@@ -65,7 +65,7 @@ pub fn walk(bytes: &[u8]) {
     );
 }
 
-/// Opens a P2M in each of the ways, and asks it.
+/// Opens a P2M of any source and queries it.
 pub fn p2m(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (kind, choice) = (input.byte(), input.byte());
@@ -76,7 +76,7 @@ pub fn p2m(bytes: &[u8]) {
     };
     let format = format(choice >> 1);
     let (root, at) = (MachineAddr(input.number()), VirtAddr(input.number()));
-    // Mostly few: the way back lists all of them.
+    // Mostly few: reverse lookups list all of them.
     let pages = input.number();
     let pages = (pages % (1 << 21)) >> (pages >> 60);
     let mut pfns: Vec<_> = (0..6).map(|_| Pfn(input.number())).collect();
@@ -114,13 +114,13 @@ pub fn p2m(bytes: &[u8]) {
 
     let alone: Vec<_> = pfns.iter().map(|pfn| p2m.resolve(*pfn)).collect();
     let walked = ram.reads() - opening;
-    // At most: an entry of the directory by a walk of its own at each of its levels.
+    // At most one walk for a directory entry at each level.
     assert!(
         walked <= pfns.len() as u64 * 24,
         "{walked} reads for {} pfns",
         pfns.len()
     );
-    // Twice, since the second time parts of it are remembered.
+    // Twice: the second run uses cached parts.
     for _ in 0..2 {
         let mut mfns = vec![Mfn(0); pfns.len()];
         let mut status = vec![Status::Ok; pfns.len()];
@@ -147,7 +147,7 @@ pub fn p2m(bytes: &[u8]) {
     let _: Result<[u8; 1], _> = Memory::<MachineAddr>::read_bytes(&ram, MachineAddr(0));
 }
 
-/// Asks BTF for all that it may hold.
+/// Queries everything in BTF.
 pub fn btf(bytes: &[u8]) {
     for word in [Word::W64, Word::W32] {
         if let Ok(types) = Types::from_btf(Bytes::from(bytes.to_vec()), word) {

@@ -5,22 +5,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypedDict
 
-from .._native import MemoryFault, Note
-from ..limits import MAX_CRASH_INFO_STRING
+from .._native import Note
 from ..output.escape import visible
 from ..output.frames import registers_json
 from ..output.json_types import Count, Hex, HexBytes, Registers, Stream
 from ..output.lazy import Lazy
 from ..session.dump_file import DumpFile
 
-#: Fields of CRASH_INFO that are machine addresses of C strings in Xen's image.
-_STRINGS = (
-    "xen_extra_version",
-    "xen_changeset",
-    "xen_compiler",
-    "xen_compile_date",
-    "xen_compile_time",
-)
 _INDENT = " " * 25
 #: 32-bit notes show four words a line, 64-bit ones two.
 _PER_LINE = {4: 4, 8: 2}
@@ -55,14 +46,11 @@ def run(target: DumpFile, options: Options = Options()) -> "Notes":
 
 def _decoded(dump: DumpFile, note: Note) -> DecodedNote:
     fields = note.fields
-    strings = {}
+    strings: dict[str, str] = {}
     if note.kind == "crash_info":
-        for name in _STRINGS:
-            try:
-                text = dump.machine.cstring(fields[name], MAX_CRASH_INFO_STRING)
-            except MemoryFault:
-                continue
-            strings[name] = text.decode("utf-8", "backslashreplace")
+        from ..xen import crash_info
+
+        strings = crash_info.strings(dump.native, fields)
     return DecodedNote(note, fields, strings)
 
 

@@ -15,19 +15,24 @@ _STRINGS = (
 )
 
 
-def read(dump: Dump) -> dict[str, Any]:
-    """Its fields with its strings, of which the note has machine addresses; empty without it."""
-    for note in dump.notes:
-        if note.kind != "crash_info":
+def strings(dump: Dump, fields: Mapping[str, Any]) -> dict[str, str]:
+    """The strings at the machine addresses in the note's ``fields``; unreadable ones are absent."""
+    found = {}
+    for name in _STRINGS:
+        try:
+            text = dump.machine.cstring(fields[name], MAX_CRASH_INFO_STRING)
+        except MemoryFault:
             continue
-        fields: dict[str, Any] = note.fields
-        for name in _STRINGS:
-            try:
-                text = dump.machine.cstring(fields[name], MAX_CRASH_INFO_STRING)
-                fields[name] = text.decode("utf-8", "backslashreplace")
-            except MemoryFault:
-                fields[name] = None
-        return fields
+        found[name] = text.decode("utf-8", "backslashreplace")
+    return found
+
+
+def read(dump: Dump) -> dict[str, Any]:
+    """The note's fields, with strings in place of their addresses; empty if there is no note."""
+    for note in dump.notes:
+        if note.kind == "crash_info":
+            fields: dict[str, Any] = note.fields
+            return fields | dict.fromkeys(_STRINGS) | strings(dump, fields)
     return {}
 
 

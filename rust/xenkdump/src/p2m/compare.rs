@@ -227,10 +227,12 @@ impl Comparison {
             _ if is(Special::NoTable) => self.unreadable += count,
             _ => self.different += count,
         }
-        if self.first.len() < limit {
-            self.first.try_reserve(1)?;
-            self.first.push(Disagreement { pfn, ours, theirs });
-        }
+        let unlisted = limit.saturating_sub(self.first.len());
+        let listed = usize::try_from(count).unwrap_or(usize::MAX).min(unlisted);
+        self.first.try_reserve(listed)?;
+        let pfns = (pfn.0..).map(Pfn).take(listed);
+        self.first
+            .extend(pfns.map(|pfn| Disagreement { pfn, ours, theirs }));
         Ok(())
     }
 }

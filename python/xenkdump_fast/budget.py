@@ -5,13 +5,17 @@ is no larger than the memory that the dump holds. In a hostile dump thousands of
 one page, and each of them is another walk through it. A budget ends such a walk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from ._native import AbsentError
 
 #: A read of fewer bytes is charged as one of this size: it takes as long.
 _MIN_CHARGE = 256
+
+
+_Item = TypeVar("_Item")
 
 
 class BudgetExceededError(AbsentError):
@@ -41,6 +45,12 @@ class Budget:
         self.remaining -= amount
         if self._parent is not None:
             self._parent.spend(amount)
+
+    def take(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """The items, each charged as 1 before it is yielded."""
+        for item in items:
+            self.spend(1)
+            yield item
 
     @property
     def reason(self) -> str:

@@ -87,4 +87,6 @@ def test_more_counters_than_the_dump_can_hold() -> None:
     kernel.memory.write(0, bytes(4096))
     kernel.memory.write(FAR, bytes(4096))
     assert len(mm.usage(kernel, [task_at(task) for task in tasks])) == many
-    assert kernel.warnings == ["the memory of some tasks is not known: more than the dump can hold"]
+    assert kernel.warnings == [
+        "the memory of some tasks is not known: the mm_structs are more than the dump can hold"
+    ]

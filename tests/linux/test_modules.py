@@ -124,9 +124,7 @@ def test_modules_are_limited_by_the_memory_held() -> None:
     kernel = loaded([(0, 0)] * 20)
     kernel.memory_held = 5 * PAGE
     assert [module.name for module in modules.modules(kernel)] == [f"module{i}" for i in range(5)]
-    assert kernel.warnings == [
-        "there are more than 5 modules, which is more than the dump can hold"
-    ]
+    assert kernel.warnings == ["the modules are more than the dump can hold: using the first 5"]
 
 
 def test_a_module_does_not_redefine_symbols_of_the_kernel(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_more_tasks_than_the_dump_can_hold() -> None:
     kernel = with_tree()
     kernel.memory_held = 4 * tasklist.MIN_SIZE
     assert tasklist.addresses(kernel) == TASKS[:4]
-    assert kernel.warnings == ["there are more tasks than the dump can hold: using the first 4"]
+    assert kernel.warnings == ["the tasks are more than the dump can hold: using the first 4"]
     # The size in the types has priority.
     kernel.types.layouts["task_struct"] = 2 * tasklist.MIN_SIZE  # type: ignore[attr-defined]
     assert tasklist.addresses(kernel) == TASKS[:2]

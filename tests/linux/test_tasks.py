@@ -58,5 +58,7 @@ def test_more_cpus_than_the_dump_can_hold() -> None:
     assert percpu.areas(kernel) == {0: 0, 1: 0x1000}
     kernel.symbols.update(__per_cpu_start=0x100, __per_cpu_end=0x100 + 8 * 4096)  # type: ignore[attr-defined]
     assert percpu.areas(kernel) == {0: 0}
-    assert kernel.warnings[0] == "there are more CPUs than the dump can hold: using the first 2"
+    assert (
+        kernel.warnings[0] == "the per-CPU areas are more than the dump can hold: using the first 2"
+    )
     assert tasks.active(kernel) == {0: 0x5000}

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
-from ..budget import Charged
+from ..budget import Budget, Charged
 from ..diagnostics import Warnings
 from ..limits import MAX_LIST_ENTRIES, MAX_STACK_SIZE
 from ..parsing import number
@@ -210,12 +210,14 @@ class Kernel(Charged):
         """The last address; a mask for others."""
         return 0xFFFF_FFFF_FFFF_FFFF if self.word == 8 else 0xFFFF_FFFF
 
-    def max_objects(self, size: int) -> int:
-        """How many objects of ``size`` bytes the dump can hold: each byte belongs to one.
+    def object_budget(self, name: str, size: int, most: int | None = None) -> Budget:
+        """A budget that counts objects of ``size`` bytes: as many as the dump can hold.
 
-        Virtual memory is no limit: page tables can map the same page any number of times.
+        Each byte belongs to one object. Virtual memory is no limit: page tables can map the same
+        page any number of times. ``most`` is another limit on the count.
         """
-        return self.memory_held // size
+        count = self.memory_held // size
+        return Budget(name, count if most is None else min(count, most))
 
     def end(self, start: int, size: int) -> int:
         """The first address after ``size`` bytes at ``start``; the last address if there is none.
@@ -248,7 +250,7 @@ class Kernel(Charged):
 
         Each entry is in one of them only; all lists together have at most ``limit`` entries.
         """
-        limit = min(limit, self.max_objects(2 * self.word))
+        limit = min(limit, self.object_budget("list entries", 2 * self.word).remaining)
         heads = [head & self.last for head in heads]
         walked = self.virtual.lists(heads, self.word, links=links, limit=limit)
         self.charge(2 * self.word * sum(len(entries) for entries, _, _ in walked))

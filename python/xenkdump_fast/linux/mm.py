@@ -7,6 +7,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
+from ..budget import BudgetExceededError
 from . import percpu, states
 from .kernel import Kernel
 from .layouts import Number
@@ -44,7 +45,7 @@ def usage(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, Usage]:
             mms = dict.fromkeys(tasks.values("task_struct.mm"))
             # Threads share an mm.
             new = (mm for mm in mms if mm and mm not in by_mm)
-            by_mm.update(counters.read(list(islice(new, counters.capacity - len(by_mm)))))
+            by_mm.update(counters.read(list(islice(new, counters.budget.remaining))))
             for task in batch:
                 try:
                     mm = tasks.read(task.address, "task_struct.mm")
@@ -53,18 +54,16 @@ def usage(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, Usage]:
                 else:
                     if mm == 0:
                         continue
-                    if mm not in by_mm and len(by_mm) < counters.capacity:
-                        by_mm.update(counters.read([mm]))  # was not read with the rest
                     if mm not in by_mm:
-                        text = "the memory of some tasks is not known: more than the dump can hold"
-                        kernel.warn(text)
-                        return found
+                        by_mm.update(counters.read([mm]))  # was not read with the rest
                     used = by_mm[mm]
                 if isinstance(used, MemoryFault):
                     kernel.warn(f"the memory of the task at {task.address:#x} is not known: {used}")
                 else:
                     resident = used.resident + cached.get(task.tgid, 0)
                     found[task.address] = Usage(used.total, resident)
+    except BudgetExceededError as error:
+        kernel.warn(f"the memory of some tasks is not known: {error}")
     except AbsentError as error:
         kernel.warn(f"the memory of tasks is not known: {error}")
     return found
@@ -81,8 +80,9 @@ class _Counters:
         self._pointers: list[Number] = []
         self._areas: Mapping[int, int | None] = {}
         self._find_counts()
-        #: How many mm_structs the dump can hold: a counter has four bytes per CPU.
-        self.capacity = kernel.max_objects(4 * len(_COUNTERS) * max(len(self._areas), 1))
+        # A counter has four bytes per CPU.
+        size = 4 * len(_COUNTERS) * max(len(self._areas), 1)
+        self.budget = kernel.object_budget("mm_structs", size)
 
     def _find_counts(self) -> None:
         kernel = self._kernel
@@ -111,7 +111,10 @@ class _Counters:
         return [Number(offset, self._kernel.word, signed=True) for offset in offsets]
 
     def read(self, mms: Iterable[int]) -> Iterator[tuple[int, Usage | MemoryFault]]:
-        """The usage of each mm_struct, or why it cannot be read."""
+        """The usage of each mm_struct, or why it cannot be read.
+
+        BudgetExceededError if these are more mm_structs than the dump can hold.
+        """
         members: list[str | Number] = ["mm_struct.total_vm", *self._counts, *self._pointers]
         for batch in batches(mms, max(BATCH // max(len(self._areas), 1), 1)):
             structs = Structs(self._kernel, batch, members)
@@ -119,7 +122,7 @@ class _Counters:
             offsets = [at for at in self._areas.values() if at is not None]
             cells = [(base + at) & self._kernel.last for base in bases for at in offsets]
             shares = Structs(self._kernel, cells, [_SHARE])
-            for mm in batch:
+            for mm in self.budget.take(batch):
                 try:
                     resident = self._resident(mm, structs, shares)
                     yield mm, Usage(structs.read(mm, "mm_struct.total_vm"), resident)

@@ -46,15 +46,16 @@ def modules(kernel: Kernel) -> Iterator[Module]:
             kernel.warn("the modules are not known: the layout of struct module cannot be inferred")
         return
     offset = kernel.offset("module.list")
-    limit = min(kernel.max_objects(PAGE), MAX_MODULES)
-    nodes = kernel.list(head, limit + 1)
-    for batch in batches(kernel.containing(node, offset) for node in islice(nodes, limit)):
+    budget = kernel.object_budget("modules", PAGE, MAX_MODULES)
+    nodes = kernel.list(head, budget.remaining + 1)
+    listed = islice(nodes, budget.remaining)
+    for batch in batches(kernel.containing(node, offset) for node in listed):
         structs = _Structs(kernel, batch)
         for address in batch:
             with isolated(f"the module at {address:#x} cannot be read", kernel.warn):
                 yield structs.module(address)
     if next(nodes, None) is not None:
-        kernel.warn(f"there are more than {limit} modules, which is more than the dump can hold")
+        kernel.warn(f"{budget.reason}: using the first {budget.remaining}")
 
 
 #: Members of struct module, and of the struct mod_kallsyms that it points to since 4.5.

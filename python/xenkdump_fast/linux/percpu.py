@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from .._native import AbsentError, MemoryFault
+from ..budget import BudgetExceededError
 from ..limits import MAX_CPUS
 from . import compat
 from .kernel import Kernel
@@ -76,22 +77,23 @@ def areas(kernel: Kernel) -> dict[int, int | None]:
     """
     symbols = kernel.symbols
     size = (symbols.get("__per_cpu_end") or 0) - (symbols.get("__per_cpu_start") or 0)
-    limit = kernel.max_objects(max(size // PART, PAGE))
+    budget = kernel.object_budget("per-CPU areas", max(size // PART, PAGE))
     found: dict[int, int | None] = {}
     offsets: set[int] = set()
     shared = 0
     for cpu, at in _offsets(kernel, possible(kernel)):
-        if len(found) >= limit:
-            kernel.warn(f"there are more CPUs than the dump can hold: using the first {limit}")
+        if at is not None and at in offsets:
+            shared += 1
+            continue
+        try:
+            budget.spend(1)
+        except BudgetExceededError as error:
+            kernel.warn(f"{error}: using the first {len(found)}")
             break
         # An offset that cannot be read is reported when the CPU's data is read.
-        if at is None:
-            found[cpu] = None
-        elif at in offsets:
-            shared += 1
-        else:
+        found[cpu] = at
+        if at is not None:
             offsets.add(at)
-            found[cpu] = at
     if shared:
         kernel.warn(f"{shared} of the possible CPUs have no per-CPU area of their own")
     return found

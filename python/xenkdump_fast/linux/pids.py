@@ -124,8 +124,8 @@ def _tree(kernel: Kernel) -> Iterator[int]:
     slots = kernel.member(node)
     count = min(slots.count or 1, MAX_RADIX_SLOTS)
     # Nodes do not overlap, and a tree of all pids has fewer than twice as many slots as pids.
-    max_nodes = min(kernel.max_objects(count * kernel.word), 2 * MAX_PIDS // count)
-    max_pids = min(kernel.max_objects(PID_WORDS * kernel.word), MAX_PIDS)
+    nodes = kernel.object_budget("nodes of pids", count * kernel.word, 2 * MAX_PIDS // count)
+    entries = kernel.object_budget("struct pids", PID_WORDS * kernel.word, MAX_PIDS)
     seen: set[int] = set()
     pids: set[int] = set()
     stack = [iter([kernel.read(root, head)])]
@@ -136,9 +136,10 @@ def _tree(kernel: Kernel) -> Iterator[int]:
             continue
         if entry & 3 != mark:
             if entry and entry & 3 == 0 and entry not in pids:
-                if len(pids) >= max_pids:
+                if not entries.remaining:
                     _damaged(kernel, entry)
                     return
+                entries.spend(1)
                 pids.add(entry)
                 yield entry
             continue
@@ -149,9 +150,10 @@ def _tree(kernel: Kernel) -> Iterator[int]:
         if at in seen or len(stack) > MAX_RADIX_LEVELS:
             _damaged(kernel, at)
             continue
-        if len(seen) >= max_nodes:
+        if not nodes.remaining:
             _damaged(kernel, at)
             return
+        nodes.spend(1)
         seen.add(at)
         try:
             data = kernel.data(at + slots.offset, count * kernel.word)

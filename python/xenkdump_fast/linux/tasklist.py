@@ -1,10 +1,10 @@
 """The addresses of all tasks: the task list with its threads, and the table of pids."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 
 from .._native import AbsentError, MemoryFault
+from ..budget import Budget, BudgetExceededError
 from . import pids
 from .kernel import Kernel, LinkedList
 from .structs import Structs
@@ -18,18 +18,29 @@ def addresses(kernel: Kernel) -> list[int]:
 
     If one list is damaged, the others are used; ``kernel.warnings`` says so.
     """
-    limit = kernel.max_objects(_size(kernel))
-    listed = _distinct(_listed(kernel, limit), limit)
-    more = []
-    if len(listed) <= limit:
-        with suppress(AbsentError):  # no types: no layout of the table
-            more = [task for task in _distinct(pids.tasks(kernel), limit) if task not in listed]
-    if more:
-        kernel.warn(f"the task list lacks {len(more)} tasks, which the table of pids has")
-    found = [*listed, *more]
-    if len(found) > limit:
-        kernel.warn(f"there are more tasks than the dump can hold: using the first {limit}")
-    return found[:limit]
+    budget = kernel.object_budget("tasks", _size(kernel))
+    found: dict[int, None] = {}
+    try:
+        _add(found, _listed(kernel, budget.remaining), budget)
+        _add_by_pid(kernel, found, budget)
+    except BudgetExceededError as error:
+        kernel.warn(f"{error}: using the first {len(found)}")
+    return list(found)
+
+
+def _add_by_pid(kernel: Kernel, found: dict[int, None], budget: Budget) -> None:
+    """Adds the tasks that only the table of pids has."""
+    listed = len(found)
+    try:
+        _add(found, pids.tasks(kernel), budget)
+    except BudgetExceededError:
+        raise
+    except AbsentError:
+        pass  # no types: no layout of the table
+    finally:
+        if len(found) > listed:
+            more = len(found) - listed
+            kernel.warn(f"the task list lacks {more} tasks, which the table of pids has")
 
 
 def _size(kernel: Kernel) -> int:
@@ -39,9 +50,12 @@ def _size(kernel: Kernel) -> int:
         return MIN_SIZE
 
 
-def _distinct(addresses: Iterable[int], limit: int) -> dict[int, None]:
-    """Each address once, in order; one more than ``limit`` if there are more."""
-    return dict.fromkeys(islice(addresses, limit + 1))
+def _add(found: dict[int, None], addresses: Iterable[int], budget: Budget) -> None:
+    """Adds those that are not in it."""
+    for address in addresses:
+        if address not in found:
+            budget.spend(1)
+            found[address] = None
 
 
 def _listed(kernel: Kernel, limit: int) -> Iterator[int]:

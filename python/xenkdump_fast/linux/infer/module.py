@@ -22,7 +22,8 @@ def _blocks(kernel: Kernel) -> list[Block]:
     head = kernel.symbol("modules")
     blocks = []
     # Each module has pages of its own.
-    for node in kernel.list(head, min(MAX_SAMPLED_MODULES, kernel.max_objects(PAGE))):
+    budget = kernel.object_budget("modules", PAGE, MAX_SAMPLED_MODULES)
+    for node in kernel.list(head, budget.remaining):
         try:
             module = kernel.containing(node, word)
             blocks.append(Block(module, kernel.data(module, SIZE), word))

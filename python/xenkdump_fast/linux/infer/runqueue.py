@@ -24,7 +24,8 @@ def rq(kernel: Kernel, inference: Inferences) -> Struct:
     sizes = [found.size for found in kernel.symbols.all("runqueues") if found.size]
     size = min(max(sizes, default=DEFAULT_SIZE), MAX_RUNQUEUE)
     queues = []
-    for cpu in islice(percpu.areas(kernel), kernel.max_objects(size)):
+    budget = kernel.object_budget("run queues", size)
+    for cpu in islice(percpu.areas(kernel), budget.remaining):
         try:
             at = percpu.shifted(kernel, symbol, cpu)
             queues.append(Block(at, kernel.data(at, size), sample.word))

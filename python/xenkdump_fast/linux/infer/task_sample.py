@@ -65,7 +65,8 @@ class TaskSample:
             "lists of tasks",
             min(MAX_TASK_SAMPLE_READS, MAX_TASK_SAMPLE_WALKS * kernel.memory_held),
         )
-        self._limit = min(MAX_SAMPLED_TASKS, kernel.max_objects(self.size))
+        #: Of the tasks that are read.
+        self._tasks = kernel.object_budget("tasks", self.size, MAX_SAMPLED_TASKS)
         with kernel.charging(self.budget):
             self.tasks, addresses = self._task_list()
         self.leaders = [self._block(address) for address in addresses]
@@ -132,7 +133,7 @@ class TaskSample:
         at, seen = self.init.word(offset), {head}
         try:
             before = head
-            while at not in seen and len(found) < self._limit:
+            while at not in seen and len(found) < self._tasks.remaining:
                 task = self._kernel.containing(at, offset)
                 if self._kernel.pointer(at + self.word) != before or not self.is_task(task):
                     return found

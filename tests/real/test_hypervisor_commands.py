@@ -211,3 +211,11 @@ def test_a_machine_without_xen_has_no_domains(
 ) -> None:
     assert main(["domains", dump_file("bare-x86_64/vmcore")]) == 1
     assert "not the dump of a Xen host" in capsys.readouterr().err
+
+
+def test_guesses_are_explained(dump_file: DumpFile, capsys: pytest.CaptureFixture[str]) -> None:
+    xen_syms, vmcore = dump_file("xen-syms-4.17-amd64"), dump_file("xen417-dom0/vmcore")
+    assert main(["bt", "--hypervisor", xen_syms, vmcore]) == 0
+    printed = capsys.readouterr()
+    assert "(guess)" in printed.out
+    assert "has no unwind tables" in printed.err

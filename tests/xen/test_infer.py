@@ -144,7 +144,7 @@ class Host:
         if running:
             name = "x86_64" if w == 8 else "x86-pae"
             self.pcpus.append(
-                Pcpu(owner, {}, root, root, cast(Any, name), w, None, vcpu, None, ()),
+                Pcpu(owner, {}, root, root, cast(Any, name), w, None, vcpu, None),
             )
 
 

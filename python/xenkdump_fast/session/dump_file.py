@@ -14,9 +14,6 @@ from . import formats
 if TYPE_CHECKING:
     from ..xen.host import XenHost
 
-#: Kinds of note that only a Xen host's dump has.
-_XEN_NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
-
 
 class DumpFile:
     """The facts of a file that need no open domain."""
@@ -47,7 +44,9 @@ class DumpFile:
     @cached_property
     def is_xen_host(self) -> bool:
         """Whether it is the dump of a Xen host."""
-        return any(note.kind in _XEN_NOTES for note in self.notes)
+        from ..xen import detect
+
+        return detect.has_notes(self.notes) or detect.find(self.native) is not None
 
     @cached_property
     def is_dump_core(self) -> bool:

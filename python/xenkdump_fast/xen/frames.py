@@ -126,6 +126,18 @@ def _frame_at(
     return GuestFrame(registers, mode, kind, base + start * word)
 
 
+def running(registers: dict[str, int], word: int, address: int) -> GuestFrame:
+    """The registers of a PV guest whose code the pCPU was running, which are in no stack.
+
+    ``address`` is the end of its Xen stack.
+    """
+    if word == 8 and _is_32_bit_guest(
+        registers.get("cs", 0), registers.get("rip", 0), registers.get("rsp", 0)
+    ):
+        return GuestFrame(narrow(registers), 4, "pv", address)
+    return GuestFrame(registers, word, "pv", address)
+
+
 def in_kernel(registers: Mapping[str, int]) -> bool:
     """Whether a 64-bit guest's registers are its kernel's: the same rule as ``PtRegs::is_user``.
 

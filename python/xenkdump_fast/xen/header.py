@@ -18,6 +18,8 @@ T = TypeVar("T")
 #: What Xen prints to the console when it goes down.
 _REASONS = tuple(re.compile(pattern) for pattern in compat.values("reason"))
 #: A guest prints its own command line to the same ring, after "(d1) ".
+#: "(XEN) Xen version 4.17.5 (Debian 4.17.5-1) (user@host) (gcc ...) ...".
+_VERSION = re.compile(r"^\(XEN\) (?:\[[^]]*\] )?Xen version (\d+\.\d+\S*(?: \([^()@]*\))?)")
 _COMMAND_LINE = re.compile(r"^\(XEN\) (?:\[[^]]*\] )?Command line: (.*)")
 
 
@@ -70,7 +72,7 @@ def read(xen: XenHost) -> Header:
         compiled = f"{compiled} {clock}"
     memory = attempt("MEMORY", _memory)
     return Header(
-        version=crash_info.version(info),
+        version=crash_info.version(info) or _version(ring),
         changeset=info.get("xen_changeset"),
         compiler=info.get("xen_compiler"),
         compiled=compiled or None,
@@ -151,6 +153,15 @@ def _command_line(xen: XenHost, ring: Console | None) -> str | None:
         found = _COMMAND_LINE.match(line)
         if found:
             return found[1].strip()
+    return None
+
+
+def _version(ring: Console | None) -> str | None:
+    """The version in the first line that Xen printed, if the ring still has it."""
+    for line in ring.lines if ring else ():
+        found = _VERSION.match(line)
+        if found:
+            return found[1]
     return None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._native import AbsentError, Dump, DumpError, Image, Symbols
 from ..budget import Budget
 from ..limits import MAX_GUEST_FRAMES, MAX_VCPU_READS
-from . import build_id, crash_info, domains, frame_table, guests, memory, vcpus
+from . import build_id, crash_info, detect, domains, frame_table, guests, memory, vcpus
 from .domain import XenDomain
 from .domains import FIRST_RESERVED
 from .guests import GuestKernel
@@ -74,11 +74,16 @@ class XenHost:
         #: Warnings about the hypervisor; each domain has its own.
         self.warnings: list[str] = []
         #: Its pCPUs.
-        self.pcpus: list[Pcpu] = pcpus(dump)
+        #: Where Xen's image is, if no note of the dump is Xen's.
+        self._found = None if detect.has_notes(dump.notes) else detect.find(dump)
+        self.pcpus: list[Pcpu] = pcpus(dump, self._found)
         for pcpu in self.pcpus:
             self.warnings += pcpu.warnings
         self.word = self._word()
         self.vmcoreinfo = memory.vmcoreinfo(dump)
+        if self._found is not None:
+            text = detect.vmcoreinfo(dump, self._found)
+            self.vmcoreinfo = memory.parse_vmcoreinfo([text])
         self.facts = domains.Facts.of(self.vmcoreinfo, self.symbols, self._by_types or Layout())
         self.memory = self._memory()
         different = build_id.mismatch(self.memory, self.vmcoreinfo, self.image, self.symbols)
@@ -130,7 +135,9 @@ class XenHost:
         paging = first.paging if first else memory.pagings(self.word, None)[0]
         probe = self.facts.head or self.pc
         if probe is not None:
-            for root in memory.Roots(self.dump, self.word).of(first.cr3 if first else None):
+            more = () if self._found is None else [self._found.root]
+            roots = memory.Roots(self.dump, self.word, more)
+            for root in roots.of(first.cr3 if first else None):
                 found = XenMemory(self.dump, self.word, paging, root, probe)
                 if found.number(probe, 1) is not None:
                     return found
@@ -138,7 +145,9 @@ class XenHost:
 
     @property
     def pc(self) -> int | None:
-        """The pc in Xen's code of any pCPU that has its registers in a note."""
+        """A pc in Xen's code: of any pCPU that has its registers in a note, or of a handler."""
+        if self._found is not None:
+            return self._found.handler
         name = "rip" if self.word == 8 else "eip"
         return next((pcpu.registers[name] for pcpu in self.pcpus if pcpu.registers), None)
 

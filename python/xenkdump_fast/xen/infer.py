@@ -23,7 +23,7 @@ from ..limits import (
 )
 from . import frames, shared_info
 from .layout import Layout
-from .memory import PAGE, XenMemory
+from .memory import PAGE, XenMemory, root_of
 from .pcpus import Pcpu
 
 #: Bits of emulation_flags (public ABI, XEN_X86_EMU_*). The devices are those that PVH lacks: HPET,
@@ -357,11 +357,6 @@ def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:
         # runnable before.
         if 1000 < sum(spent) <= since < 1 << 56 and (state != 0 or spent.count(0) <= 2):
             yield at, state
-
-
-def root_of(cr3: int, word: int) -> int:
-    """The machine address of the page-table root in a processor's cr3."""
-    return cr3 & (0x000F_FFFF_FFFF_F000 if word == 8 else 0xFFFF_FFE0)
 
 
 def score_page(memory: XenMemory, page: bytes) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Xen's own virtual memory: which page tables map it, and which addresses are Xen's."""
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
 
@@ -12,8 +12,8 @@ from ..limits import MAX_OTHER_ROOTS, MAX_VMCOREINFO_XEN
 from . import compat
 
 PAGE = 4096
-#: Machine address bits of a cr3.
-_CR3_MASK = 0x000F_FFFF_FFFF_F000
+#: Machine address bits of a cr3, by Xen's word. A PAE table is aligned to 32 bytes only.
+_CR3_MASK = {8: 0x000F_FFFF_FFFF_F000, 4: 0xFFFF_FFE0}
 #: Xen's image starts at a multiple of this, and is smaller.
 IMAGE_ALIGN: int = compat.value("alignment of the image")
 _CR4_PAE = 1 << 5
@@ -38,16 +38,20 @@ def pagings(word: int, cr4: int | None) -> tuple[Paging, ...]:
 
 def vmcoreinfo(dump: Dump) -> dict[str, str]:
     """VMCOREINFO_XEN by key; empty if the dump has no such note."""
+    notes = (note for note in dump.notes if note.kind == "vmcoreinfo_xen")
+    return parse_vmcoreinfo(note.fields["text"] for note in notes)
+
+
+def parse_vmcoreinfo(texts: Iterable[str]) -> dict[str, str]:
+    """The lines of some texts by key."""
     found = {}
     remaining = MAX_VMCOREINFO_XEN
-    for note in dump.notes:
-        if note.kind == "vmcoreinfo_xen" and remaining:
-            text = note.fields["text"][:remaining]
-            remaining -= len(text)
-            for line in text.split("\n"):
-                key, equals, value = line.strip("\0 ").partition("=")
-                if equals:
-                    found[key] = value
+    for text in texts:
+        for line in text[:remaining].split("\n"):
+            key, equals, value = line.strip("\0 ").partition("=")
+            if equals:
+                found[key] = value
+        remaining -= min(len(text), remaining)
     return found
 
 
@@ -57,21 +61,27 @@ def number(facts: Mapping[str, str], key: str, base: int) -> int | None:
     return None if found is None or found < 0 else found
 
 
+def root_of(cr3: int, word: int) -> int:
+    """The machine address of the page-table root in a processor's cr3."""
+    return cr3 & _CR3_MASK[word]
+
+
 class Roots:
     """Page tables that map Xen.
 
     Each cr3 in the notes does: while a PV guest runs, Xen uses the guest's page tables, and for an
-    HVM guest the note has the host's cr3. A PAE table is aligned to 32 bytes only.
+    HVM guest the note has the host's cr3. ``more`` are other roots.
     """
 
-    def __init__(self, dump: Dump, word: int) -> None:
-        self._mask = _CR3_MASK if word == 8 else 0xFFFF_FFE0
+    def __init__(self, dump: Dump, word: int, more: Iterable[int] = ()) -> None:
+        self._mask = _CR3_MASK[word]
         notes = dump.notes
-        found = [note.fields["cr3"] & self._mask for note in notes if note.kind == "crash_regs"]
+        found = [*more]
+        found += [note.fields["cr3"] & self._mask for note in notes if note.kind == "crash_regs"]
         # The notes of 2006 have no CRASH_REGS, but the frame number of dom0's root.
         found += [note.fields["mfn"] * PAGE for note in notes if note.kind == "xen_kdump_cr3"]
         some = islice(
-            dict.fromkeys(root for root in found if 0 < root <= _CR3_MASK), MAX_OTHER_ROOTS
+            dict.fromkeys(root for root in found if 0 < root <= _CR3_MASK[8]), MAX_OTHER_ROOTS
         )
         self._known = dict.fromkeys([*some, idle_page_table(dump) or 0])
         self._known.pop(0, None)
@@ -94,13 +104,24 @@ def idle_page_table(dump: Dump) -> int | None:
     if address is None or start is None:
         return None
     found = address % IMAGE_ALIGN + int(start)
-    return found if found <= _CR3_MASK else None
+    return found if found <= _CR3_MASK[8] else None
 
 
 def is_in_range(word: int, address: int) -> bool:
     """Whether an address is in Xen's part of the address space."""
     start, end = _RANGES[word]
     return start <= address < end
+
+
+def last(word: int) -> int:
+    """The last virtual address."""
+    return (1 << word * 8) - 1
+
+
+def around(word: int, address: int, size: int) -> tuple[int, int]:
+    """The addresses within ``size`` bytes of one of Xen's, as [start, end)."""
+    start, end = _RANGES[word]
+    return max(start, address - size), min(end, address + size)
 
 
 def is_xen(virtual: AddressSpace, word: int, address: int) -> bool:

@@ -5,10 +5,12 @@ from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
+from .. import qemu_notes
 from .._native import AddressSpace, Dump, MemoryFault
 from ..isolation import isolated
 from ..limits import MAX_PCPUS
-from . import compat, memory
+from . import compat, frames, memory
+from .detect import XenImage
 from .frames import WINDOW, CpuInfo, GuestFrame, find
 
 #: Sizes of a pCPU's stack by Xen's word, ascending. A stack is aligned to its size.
@@ -40,28 +42,58 @@ class Pcpu(NamedTuple):
     #: The guest's registers on the stack: of the vCPU that ran or, if the pCPU is idle, of the last
     #: one. Xen moves them to ``struct vcpu`` only when another guest takes the pCPU.
     guest: GuestFrame | None
+    #: Whether it was running a guest's code: then ``registers`` is empty.
+    in_guest: bool = False
     warnings: tuple[str, ...] = ()
 
 
-def pcpus(dump: Dump) -> list[Pcpu]:
-    """Every pCPU that has notes, in their order; empty without Xen."""
-    pairs = list(islice(_pairs(dump), MAX_PCPUS))
-    if not pairs:
+class _Cpu(NamedTuple):
+    """The notes of a pCPU."""
+
+    registers: dict[str, int]
+    #: Of the hypervisor; None if the notes do not contain it.
+    word: int | None
+    cr3: int | None
+    cr4: int | None
+    #: Xen's address of the task state segment, in QEMU's notes.
+    tss: int | None = None
+
+
+def pcpus(dump: Dump, image: XenImage | None = None) -> list[Pcpu]:
+    """Every pCPU that has notes, in their order; empty without Xen.
+
+    ``image`` is Xen's image if no note is Xen's: then QEMU's notes are used.
+    """
+    found = _by_xen(dump) if image is None else _by_qemu(dump, image.word)
+    cpus = list(islice(found, MAX_PCPUS))
+    if not cpus:
         return []
     # All notes of a hypervisor have its word.
-    registers, regs = pairs[0]
-    word = 4 if "eip" in registers or (not registers and regs and regs["word"] == 4) else 8
-    roots = memory.Roots(dump, word)
-    return [
-        _pcpu(dump, index, word, registers, regs, roots)
-        for index, (registers, regs) in enumerate(pairs)
-    ]
+    word = cpus[0].word or 8
+    roots = memory.Roots(dump, word, () if image is None else [image.root])
+    return [_pcpu(dump, index, word, cpu, roots) for index, cpu in enumerate(cpus)]
+
+
+def _by_qemu(dump: Dump, word: int) -> Iterator[_Cpu]:
+    """The NT_PRSTATUS and the note of QEMU of each CPU."""
+    statuses = (note.fields["registers"] for note in dump.notes if note.kind == "prstatus")
+    for registers, cpu in zip(statuses, qemu_notes.cpus(dump.notes), strict=False):
+        yield _Cpu(registers, word, cpu.cr3, cpu.cr4, cpu.tss)
+
+
+def _by_xen(dump: Dump) -> Iterator[_Cpu]:
+    """The NT_PRSTATUS of each pCPU with the CRASH_REGS that follows it, either of which may be
+    missing; nothing without Xen.
+    """
+    for registers, regs in _pairs(dump):
+        word = (4 if "eip" in registers else 8) if registers else None
+        if regs is None:
+            yield _Cpu(registers, word, None, None)
+        else:
+            yield _Cpu(registers, word or regs["word"], regs["cr3"], regs["cr4"])
 
 
 def _pairs(dump: Dump) -> Iterator[tuple[dict[str, int], dict[str, Any] | None]]:
-    """The registers of each NT_PRSTATUS with the CRASH_REGS that follows it, either of which may be
-    missing; nothing without Xen.
-    """
     status: dict[str, int] | None = None
     is_xen = False
     for note in dump.notes:
@@ -82,16 +114,21 @@ def _pcpu(
     dump: Dump,
     index: int,
     word: int,
-    registers: dict[str, int],
-    regs: dict[str, Any] | None,
+    cpu: _Cpu,
     roots: memory.Roots,
 ) -> Pcpu:
+    registers, cr3 = cpu.registers, cpu.cr3
+    formats = memory.pagings(word, cpu.cr4)
     sp = registers.get("rsp" if word == 8 else "esp")
-    cr3 = regs["cr3"] if regs else None
-    formats = memory.pagings(word, regs["cr4"] if regs else None)
+    pc = registers.get("rip" if word == 8 else "eip", 0)
+    in_guest = cpu.tss is not None and not memory.is_in_range(word, pc)
+    problem = "no NT_PRSTATUS note"
+    if cpu.tss is not None and in_guest:
+        sp = _primary_stack(dump.virtual(memory.root_of(cpu.cr3 or 0, word), formats[0]), cpu.tss)
+        problem = "it was running a guest, and its Xen stack is not known"
     found = Pcpu(
         number=index,
-        registers=registers,
+        registers={} if in_guest else registers,
         cr3=cr3,
         root=next(roots.of(cr3), None),
         paging=formats[0],
@@ -99,8 +136,9 @@ def _pcpu(
         stack=None,
         vcpu=None,
         guest=None,
+        in_guest=in_guest,
         warnings=(
-            f"pCPU {index}: no NT_PRSTATUS note"
+            f"pCPU {index}: {problem}"
             if sp is None
             else f"pCPU {index}: no guest's registers are at the top of Xen's stack at {sp:#x}",
         ),
@@ -115,7 +153,9 @@ def _pcpu(
                 # A struct with a guest's registers is preferred.
                 for stack, info in sorted(infos, key=lambda found: found[1].guest is None):
                     guest = info.guest
-                    if guest is not None and guest.kind == "pv" and guest.word == 8:
+                    if in_guest:
+                        guest = frames.running(registers, word, stack[1])
+                    elif guest is not None and guest.kind == "pv" and guest.word == 8:
                         # Xen does not change a PV guest's segment bases.
                         for base in ("fs_base", "gs_base"):
                             guest.registers[base] = registers[base]
@@ -129,6 +169,17 @@ def _pcpu(
                         warnings=(),
                     )
     return found._replace(warnings=tuple(warnings))
+
+
+def _primary_stack(virtual: AddressSpace, tss: int) -> int | None:
+    """The stack pointer that the processor loads when a guest enters Xen: rsp0 or esp0 of the TSS.
+
+    Both are at offset 4, and point behind the guest's registers in ``struct cpu_info``.
+    """
+    try:
+        return virtual.word(tss + 4, 8 if tss >> 32 else 4)
+    except MemoryFault:
+        return None
 
 
 def _infos(virtual: AddressSpace, sp: int, word: int) -> Iterator[tuple[tuple[int, int], CpuInfo]]:

@@ -30,6 +30,11 @@ def traces(xen: XenHost, methods: Sequence[str] | None = None) -> list[PcpuTrace
         with isolated(f"vCPUs of domain {domain.id} are not known", xen.warnings.append):
             owners.update({vcpu.address: (domain.id, vcpu.id) for vcpu in domain.vcpus})
     unwinder = _unwinder(xen, methods)
+    if unwinder is not None and "cfi" not in unwinder.methods and methods is None:
+        xen.warnings.append(
+            f"{xen.symbols_path} has no unwind tables (.debug_frame or .eh_frame): frames are "
+            "found by a scan of the stack, and marked as guesses"
+        )
     found = []
     for pcpu in xen.pcpus:
         with isolated(f"pCPU {pcpu.number} has no backtrace", xen.warnings.append):
@@ -49,6 +54,8 @@ def _unwinder(xen: XenHost, methods: Sequence[str] | None) -> Unwinder | None:
 def _frames(pcpu: Pcpu, unwinder: Unwinder | None) -> tuple[list[Frame], str | None]:
     """The frames from Xen's registers to the guest's; only these two without symbols."""
     stopped: str | None
+    if pcpu.in_guest and pcpu.guest is not None:
+        return [Frame(pcpu.guest.registers, "start", user=True)], None
     if not pcpu.registers:
         return [], "its registers are not known: it has no NT_PRSTATUS note"
     if unwinder is None:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from ..budget import Budget, BudgetExceededError
 from . import frames
-from .infer import RUNSTATES, root_of, vcpu_addresses
+from .infer import RUNSTATES, vcpu_addresses
 from .layout import Layout
-from .memory import PAGE, XenMemory
+from .memory import PAGE, XenMemory, root_of
 from .pcpus import Pcpu
 
 #: Where Xen saves the registers of a vCPU when another vCPU takes its pCPU.
@@ -171,7 +171,8 @@ def _read_one(
     cr3 = field("vcpu.cr3", memory.word)
     if on is not None:
         state, pcpu, cr3 = "running", on.number, on.cr3 or cr3
-        frame, where = on.guest, f"pCPU {on.number}'s Xen stack"
+        frame = on.guest
+        where = f"pCPU {on.number}'s {'NT_PRSTATUS' if on.in_guest else 'Xen stack'}"
     else:
         known = field("vcpu.runstate", 4)
         state = RUNSTATES[known] if known is not None and known < len(RUNSTATES) else "not running"

@@ -7,6 +7,7 @@ is a symbol; and a search of memory for the text of VMCOREINFO.
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ... import qemu_notes
 from ..._native import AbsentError, AddressSpace, Dump, Image, MemoryFault, Note, Symbols
 from ...limits import MAX_VMCOREINFO, MAX_VMCOREINFO_SEARCH
 from . import vmcoreinfo
@@ -15,9 +16,6 @@ from . import vmcoreinfo
 _DIVIDE_ERROR = ("asm_exc_divide_error", "divide_error")
 #: A KASLR offset is a multiple of the page size below KERNEL_IMAGE_SIZE (1 GiB).
 _ALIGNMENT, _LIMIT = 1 << 12, 1 << 30
-#: Offset of idt.base in QEMUCPUState: two u32, 18 registers of 8 bytes, then ten segments of 24
-#: bytes with their base at 16; idt is the last.
-_QEMU_IDT = 8 + 18 * 8 + 9 * 24 + 16
 #: Bytes that are searched at once.
 _CHUNK = 4 << 20
 _KEY = b"OSRELEASE="
@@ -27,12 +25,10 @@ _NEEDED = b"KERNELOFFSET="
 
 def idts(notes: Iterable[Note]) -> Iterator[tuple[int, int]]:
     """cr3 and the address of the interrupt descriptor table of each CPU, from QEMU's notes."""
-    for note in notes:
-        if note.kind == "qemu":
-            idt = int.from_bytes(note.data[_QEMU_IDT : _QEMU_IDT + 8], "little")
-            if idt:
-                # With page table isolation, bit 12 distinguishes the user root from the kernel's.
-                yield note.fields["cr3"] & ~0x1FFF, idt
+    for cpu in qemu_notes.cpus(notes):
+        if cpu.idt:
+            # With page table isolation, bit 12 distinguishes the user root from the kernel's.
+            yield cpu.cr3 & ~0x1FFF, cpu.idt
 
 
 def by_idt(virtual: AddressSpace, idt: int, symbols: Symbols) -> int | None:

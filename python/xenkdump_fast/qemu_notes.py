@@ -1,0 +1,44 @@
+"""The notes that QEMU's dump-guest-memory adds for each CPU (target/i386/arch_dump.c)."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ._native import Note
+
+#: QEMUCPUState has two u32 and 18 registers of 8 bytes, then ten segments of 24 bytes, whose base
+#: is at 16: cs, ds, es, fs, gs, ss, ldt, tr, gdt, idt.
+_SEGMENTS, _SEGMENT, _BASE = 8 + 18 * 8, 24, 16
+_TR, _IDT = 7, 9
+#: CR0.PG.
+_PAGING = 1 << 31
+
+
+class QemuCpu(NamedTuple):
+    """Registers that NT_PRSTATUS lacks."""
+
+    cr0: int
+    cr3: int
+    cr4: int
+    #: Virtual addresses of the task state segment and of the interrupt descriptor table.
+    tss: int
+    idt: int
+
+    @property
+    def has_paging(self) -> bool:
+        """Whether paging is on."""
+        return bool(self.cr0 & _PAGING)
+
+
+def cpus(notes: Iterable[Note]) -> Iterator[QemuCpu]:
+    """The CPUs in the order of their notes."""
+    for note in notes:
+        if note.kind == "qemu":
+            fields, data = note.fields, note.data
+            yield QemuCpu(
+                fields["cr0"], fields["cr3"], fields["cr4"], _base(data, _TR), _base(data, _IDT)
+            )
+
+
+def _base(data: bytes, segment: int) -> int:
+    at = _SEGMENTS + segment * _SEGMENT + _BASE
+    return int.from_bytes(data[at : at + 8], "little")

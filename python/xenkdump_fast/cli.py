@@ -11,7 +11,7 @@ from itertools import takewhile
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import isolation
+from . import isolation, resource_limits
 from ._native import AbsentError, DumpError
 from .commands import COMMANDS, Command
 from .commands.contract import Operands, Result, UsageError
@@ -81,6 +81,7 @@ def _main(argv: Sequence[str]) -> int:
     module = import_module(f".commands.{command.name}", __package__)
     job = Job(command, module, _parse(command, module, argv[1:]))
     try:
+        resource_limits.check()
         with progress_line.shown(command.name):
             failure = job.run()
     except UsageError as error:

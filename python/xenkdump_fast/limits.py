@@ -141,9 +141,6 @@ MAX_PCPUS = 1 << 14
 #: Page-table roots of other pCPUs that are tried if a pCPU's own is missing. Each of them maps Xen.
 MAX_OTHER_ROOTS = 8
 
-#: Bytes around Xen's handlers that are searched for its image. An image of 4.20 has 7 MiB.
-MAX_XEN_IMAGE = 32 << 20
-
 #: Characters of all VMCOREINFO_XEN notes together. Xen writes at most a page (VMCOREINFO_BYTES).
 MAX_VMCOREINFO_XEN = 64 << 10
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import xenkdump_fast as xk
+from xenkdump_fast.budget import Budget
 from xenkdump_fast.cli import main
-from xenkdump_fast.xen import header
+from xenkdump_fast.xen import detect, header
 from xenkdump_fast.xen.host import XenHost
 
 from .test_missing_notes import NT_PRSTATUS, PID, Copy, Note
@@ -44,8 +45,11 @@ class Host:
         self.crash_regs = [n.fields for n in whole.notes if n.kind == "crash_regs"]
         self.xen: XenHost = whole.xen(xen_syms)
 
-    def as_qemu(self, in_guest: bool = False) -> None:
-        """Gives the copy QEMU's notes; with ``in_guest`` as if the guests' code was running."""
+    def as_qemu(self, in_guest: bool = False, cpus: int | None = None) -> None:
+        """Gives the copy QEMU's notes; with ``in_guest`` as if the guests' code was running.
+
+        With ``cpus`` there are as many notes, copies of the first.
+        """
         states = [note for note in self.copy.cpus if note.kind == NT_PRSTATUS]
         statuses, qemu = [], []
         by_note = zip(states, self.crash_regs, self.xen.pcpus, strict=True)
@@ -66,6 +70,8 @@ class Host:
             struct.pack_into("<5Q", state, CR, *control)
             statuses.append(Note(b"CORE", NT_PRSTATUS, bytes(desc)))
             qemu.append(Note(b"QEMU", 0, bytes(state)))
+        if cpus is not None:
+            statuses, qemu = statuses[:1] * cpus, qemu[:1] * cpus
         self.copy.with_notes(*statuses, *qemu)
 
     def _symbol(self, name: str) -> int:
@@ -152,3 +158,22 @@ def test_the_version_is_in_the_console(host: Host) -> None:
     # The build that was dumped has no vendor's version.
     assert found.version == "4.17.5 (Debian )"
     assert found.crashed_on == 1
+
+
+def test_the_search_is_bounded(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.as_qemu(cpus=64)
+    native = xk.open(host.path).native
+    budgets: list[Budget] = []
+
+    class Recorded(Budget):
+        def __init__(self, name: str, size: int) -> None:
+            super().__init__(name, size)
+            budgets.append(self)
+
+    monkeypatch.setattr(detect, "Budget", Recorded)
+    assert detect.find(native) is not None
+    assert budgets[-1].remaining > 0
+    # A dump whose CPUs lead to something else in Xen's part of the address space.
+    monkeypatch.setattr(detect, "_SIGNATURE", b"no such text in Xen's image")
+    assert detect.find(native) is None
+    assert budgets[-1].remaining == 0

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from .. import qemu_notes
 from .._native import AddressSpace, Dump, MemoryFault, Note
+from ..budget import Budget
 from ..limits import MAX_PCPUS, MAX_XEN_IMAGE
 from . import memory
 from .memory import PAGE, Paging
@@ -44,16 +45,18 @@ def has_notes(notes: Iterable[Note]) -> bool:
 
 def find(dump: Dump) -> XenImage | None:
     """Xen's image by QEMU's notes of the CPUs; None without these or without Xen."""
+    # One search succeeds on a Xen host. In a hostile dump each CPU may have page tables of its own.
+    budget = Budget("searches for Xen's image", 4 * MAX_XEN_IMAGE)
     for cpu in islice(qemu_notes.cpus(dump.notes), MAX_PCPUS):
         if cpu.has_paging and cpu.idt:
             for word in (8, 4):
-                found = _find(dump, cpu, word)
+                found = _find(dump, cpu, word, budget)
                 if found is not None:
                     return found
     return None
 
 
-def _find(dump: Dump, cpu: qemu_notes.QemuCpu, word: int) -> XenImage | None:
+def _find(dump: Dump, cpu: qemu_notes.QemuCpu, word: int, budget: Budget) -> XenImage | None:
     paging = memory.pagings(word, cpu.cr4)[0]
     root = memory.root_of(cpu.cr3, word)
     virtual = dump.virtual(root, paging)
@@ -61,7 +64,9 @@ def _find(dump: Dump, cpu: qemu_notes.QemuCpu, word: int) -> XenImage | None:
     if handler is None or not memory.is_xen(virtual, word, handler):
         return None
     start, end = memory.around(word, handler, MAX_XEN_IMAGE)
-    if not virtual.search(_SIGNATURE, start, end, limit=1).addresses:
+    result = virtual.search(_SIGNATURE, start, end, limit=1, most=budget.remaining)
+    budget.remaining -= min(result.searched, budget.remaining)
+    if not result.addresses:
         return None
     return XenImage(word, paging, root, handler)
 

@@ -213,7 +213,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 let first = Pfn(number * per_page);
                 self.entries(self.run(first, Pfn(first.0 + per_page)), &mut entries);
                 let invalid = Entry::Special(Special::Invalid);
-                // A page that cannot be read is missing, not empty.
+                // Unreadable entries are not invalid: their page counts as used.
                 if let Some(last) = entries.iter().rposition(|entry| *entry != invalid) {
                     return first.0 + last as u64 + 1;
                 }

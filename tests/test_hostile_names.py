@@ -58,7 +58,7 @@ def test_names(
 def test_a_module_s_frames(
     dumps: tuple[SyntheticDump, SyntheticDump], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the only kind of dump that has a task sleeping in a module."""
+    """On the kind of dump that has a task sleeping in a module."""
     synthetic = dumps[1]
     files = [str(synthetic.vmlinux), str(synthetic.vmcore)]
     assert cli.main(["bt", "--all", *files]) == 0

@@ -26,7 +26,7 @@ def fail_at(wrong: int, error: Exception, warnings: list[str]) -> list[int]:
     )
 
 
-def test_what_the_dump_lacks_is_a_warning() -> None:
+def test_missing_data_is_a_warning() -> None:
     warnings: list[str] = []
     assert fail_at(2, MemoryFault("no page"), warnings) == [0, 1, 3]
     assert warnings == ["number 2: no page"]
@@ -44,7 +44,7 @@ def test_a_bug_is_a_warning_that_names_the_exception(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "error", [MemoryError(), OSError("disk"), KeyboardInterrupt(), AbsentError("no types")]
 )
-def test_what_concerns_more_than_one_item_is_raised(
+def test_errors_that_concern_all_items_are_raised(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(isolation, "strict", False)

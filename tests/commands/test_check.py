@@ -64,8 +64,8 @@ def test_exit_status(broken: SyntheticDump, capsys: pytest.CaptureFixture[str]) 
     assert main(["check", "--json", str(broken.vmcore)]) == 1
 
 
-def test_one_flipped_bit_costs_little(tmp_path: Path) -> None:
-    """Every unused slot of a pvops kernel's frame-list tree leads to one page of all ones."""
+def test_the_cost_of_a_flipped_bit_is_limited(tmp_path: Path) -> None:
+    """Every unused slot of a pvops kernel's frame-list tree refers to one page of all ones."""
     synthetic = write_dump(tmp_path / "dump", like="modern")
     machine = open(str(synthetic.vmcore)).native.machine
     top = int(synthetic.plan["domains"][0]["frame_list_list"], 16)
@@ -106,7 +106,7 @@ def test_the_p2m_is_queried_once_for_all_roots(tmp_path: Path) -> None:
             asked["virtual"] += 1
             return dump.virtual(root, paging)
 
-    # None of them is in the dump, and each is named twice.
+    # None of the roots is in the dump, and each occurs twice.
     roots = ((root << 39, "a note") for root in range(1, 1 << 20) for _ in range(2))
     some: list[Any] = [Dump(), P2M()]
     assert m2p.find(some[0], some[1], roots) is None

@@ -1,4 +1,4 @@
-"""The Python bindings for images, symbols and types, on files made here."""
+"""The Python bindings for images, symbols and types, with synthetic files."""
 
 import struct
 import sys
@@ -46,7 +46,7 @@ def test_global_symbols_are_preferred(symbols: native.Symbols) -> None:
     assert symbols.all("nothing") == []
 
 
-def test_addresses_have_names_within_the_kernel_only(symbols: native.Symbols) -> None:
+def test_addresses_outside_the_kernel_have_no_names(symbols: native.Symbols) -> None:
     symbol = symbols.lookup(0xFFFFFFFF81000180)
     assert symbol is not None
     assert (symbol.name, symbol.size, symbol.module) == ("helper", 0, None)
@@ -57,7 +57,7 @@ def test_addresses_have_names_within_the_kernel_only(symbols: native.Symbols) ->
         assert symbols.nearest(address) is None or address >= 0xFFFFFFFF82000000
 
 
-def test_a_module_adds_its_own(symbols: native.Symbols) -> None:
+def test_a_module_adds_symbols(symbols: native.Symbols) -> None:
     base = 0xFFFFFFFFC0000000
     table = struct.pack("<IBBHQQ", 1, 2, 0, 1, base + 0x10, 0x20)
     symbols.add_module("ext4", base, base + 0x1000, table, b"\0ext4_probe\0")
@@ -78,18 +78,18 @@ def test_other_threads_run_while_tables_are_built(tmp_path: Path) -> None:
     ]
     steps: list[str] = []
 
-    def answer(ask: Callable[[native.Symbols], object], symbols: native.Symbols) -> None:
+    def answer(query: Callable[[native.Symbols], object], symbols: native.Symbols) -> None:
         steps.append("asked")
-        ask(symbols)
+        query(symbols)
         steps.append("answered")
 
     interval = sys.getswitchinterval()
     # Threads are not preempted: others run only when one releases the GIL.
     sys.setswitchinterval(1e6)
     try:
-        for ask in asks:
-            steps[:] = ["not asked"]
-            thread = threading.Thread(target=answer, args=(ask, native.Symbols.from_map(path)))
+        for query in asks:
+            steps[:] = ["no query"]
+            thread = threading.Thread(target=answer, args=(query, native.Symbols.from_map(path)))
             thread.start()
             turns = 0
             while steps[-1] != "answered":
@@ -101,7 +101,7 @@ def test_other_threads_run_while_tables_are_built(tmp_path: Path) -> None:
         sys.setswitchinterval(interval)
 
 
-def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_files_of_another_kind_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"not an ELF file, nor a map")
     with pytest.raises(native.DumpError, match=r"file: offset 0x0: expected an ELF file"):
@@ -127,6 +127,6 @@ def test_empty_image(tmp_path: Path) -> None:
         lambda: image.section(".text"),
         lambda: image.read(0, 1),
     ]
-    for ask in asks:
+    for query in asks:
         with pytest.raises(native.AbsentError, match=r"empty\.elf"):
-            ask()
+            query()

@@ -1,4 +1,4 @@
-"""A host's domain list, its structs and its frame table, in memory of any content."""
+"""A host's domain list, its structs and its frame table, in arbitrary memory."""
 
 import struct
 from collections.abc import Iterator

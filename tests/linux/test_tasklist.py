@@ -9,7 +9,7 @@ from xenkdump_fast.linux import pids, tasklist
 
 from .fakes import FakeKernel, FakeMember, words
 
-#: Each fake task has a page of its own.
+#: Each fake task is in a separate page.
 TASKS = [0x10000 + i * 0x1000 for i in range(6)]
 LIST, THREADS, LINKS, SIGNAL = 0x100, 0x110, 0x120, 0x130
 TREE, HASH = 0x4_0000, 0x5_0000
@@ -185,7 +185,7 @@ def test_groups_that_share_their_threads() -> None:
         kernel.memory.write(leader + LIST, words(8, after + LIST))
         kernel.memory.write(leader + SIGNAL, words(8, signal))
     kernel.memory.write(TASKS[0] + LIST, words(8, leaders[0] + LIST, leaders[-1] + LIST))
-    # The last points to the first of them, and none to the head.
+    # The last thread points to the first one, and none to the head.
     nodes = [signal + 8 * i for i in range(1, many + 1)]
     kernel.memory.write(signal, words(8, *nodes, nodes[0]))
     kernel.memory.reads = 0

@@ -1,4 +1,4 @@
-"""A real host with a broken domain list: the frame table recovers the lost domains."""
+"""A real host with a damaged domain list: the frame table recovers the lost domains."""
 
 import shutil
 from collections.abc import Callable, Iterator

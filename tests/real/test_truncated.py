@@ -1,4 +1,4 @@
-"""A real dump cut short: what still comes out, of what is still whole.
+"""A truncated real dump: the results for the tasks that are still complete.
 
 ``python -m tests.real.test_truncated vmcore vmlinux`` prints the table for every 5 %.
 """
@@ -108,7 +108,7 @@ def cuts(
 
 
 @pytest.mark.parametrize("name", ["xen417-dom0", "bare-x86_64"])
-def test_what_is_whole_comes_out(
+def test_intact_tasks_are_reported(
     name: str, dump_file: Callable[[str], str], tmp_path: Path
 ) -> None:
     vmlinux = dump_file("vmlinux-6.1.0-56-amd64")
@@ -118,9 +118,9 @@ def test_what_is_whole_comes_out(
     ):
         assert status in (0, 1), (percent, status)
         assert status == 1 or tasks > 0
-        assert warnings, f"cut to {percent} % without a warning"
+        assert warnings, f"truncated to {percent} % without a warning"
         assert len(warnings) == len(set(warnings)) <= 40
-        assert same * 100 >= whole * LEAST, f"cut to {percent} %: {same} of {whole}"
+        assert same * 100 >= whole * LEAST, f"truncated to {percent} %: {same} of {whole}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import griffe
 
 
 class Api(griffe.Extension):
-    """Adds documentation that griffe omits: ``#:`` comments, and functions that only have overloads."""
+    """Adds what griffe omits: ``#:`` comments, and functions that only have overloads."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Called when the whole package is read."""

@@ -36,7 +36,7 @@ def dumps(
 ) -> tuple[SyntheticDump, SyntheticDump]:
     folder = tmp_path_factory.mktemp("names")
     kind = request.param
-    return write_dump(folder / "sound", kind), write_dump(folder / "hostile", kind, extra=hostile)
+    return write_dump(folder / "intact", kind), write_dump(folder / "hostile", kind, extra=hostile)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

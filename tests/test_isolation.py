@@ -62,7 +62,7 @@ def test_one_task_that_fails(
     files = [str(synthetic.vmlinux), str(synthetic.vmcore)]
     monkeypatch.setattr(isolation, "strict", False)
     assert cli.main([*form.split(), *files]) == 0
-    sound = capsys.readouterr()
+    intact = capsys.readouterr()
     trace = backtrace.trace
 
     def damaged(kernel, unwinder, task, *rest):  # type: ignore[no-untyped-def]
@@ -74,7 +74,7 @@ def test_one_task_that_fails(
     assert cli.main([*form.split(), *files]) == 0
     found = capsys.readouterr()
     word = "PID: " if form == "bt --all" else '"pid": '
-    assert found.out.count(word) == sound.out.count(word) - 1 > 10
+    assert found.out.count(word) == intact.out.count(word) - 1 > 10
     assert "task 1 at 0x" in found.err
     assert found.err.endswith("has no backtrace: internal error: IndexError: oops\n")
 

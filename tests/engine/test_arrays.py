@@ -85,8 +85,8 @@ def test_strided_and_unaligned_arrays(guest: Guest) -> None:
         records["value"] = values
         wide = np.zeros((len(values), 3), np.uint64)
         wide[:, 1] = values
-        for odd in (values[::2], values[::-1], values[1:1], records["value"], wide[:, 1]):
-            np.testing.assert_array_equal(call(odd), call(np.ascontiguousarray(odd)))
+        for view in (values[::2], values[::-1], values[1:1], records["value"], wide[:, 1]):
+            np.testing.assert_array_equal(call(view), call(np.ascontiguousarray(view)))
         # Inputs and results interleaved in one array of records.
         got = call(records["value"], out=records["b"])
         np.testing.assert_array_equal(got, want)
@@ -228,9 +228,9 @@ def test_readinto_and_read_array(guest: Guest) -> None:
         assert buffer == want
         words = guest.virtual.read_array(VIRTUAL + 8 * 4096, "<u4", len(want) // 4, threads=threads)
         assert words.tobytes() == want
-    odd = np.zeros((3, 5), np.int16)
-    guest.virtual.readinto(VIRTUAL + 8 * 4096 + 1, odd)
-    assert odd.tobytes() == guest.virtual.read(VIRTUAL + 8 * 4096 + 1, 30)
+    unaligned = np.zeros((3, 5), np.int16)
+    guest.virtual.readinto(VIRTUAL + 8 * 4096 + 1, unaligned)
+    assert unaligned.tobytes() == guest.virtual.read(VIRTUAL + 8 * 4096 + 1, 30)
     with pytest.raises(MemoryFault, match="0x1a8c000"):
         guest.physical.readinto(8 * 4096, bytearray(len(want) + 1))
     with pytest.raises(MemoryFault):

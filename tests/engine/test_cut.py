@@ -62,13 +62,13 @@ class Running(threading.Thread):
     def compare(
         self, what: str, found: np.ndarray, expected: np.ndarray, status: np.ndarray
     ) -> None:
-        sound = status == 0
-        if not np.array_equal(found[sound], expected[sound]):
+        valid = status == 0
+        if not np.array_equal(found[valid], expected[valid]):
             self.wrong.append(f"{what}: wrong frames")
-        kinds = set(np.unique(status[~sound]).tolist())
+        kinds = set(np.unique(status[~valid]).tolist())
         if not kinds <= MISSING:
             self.wrong.append(f"{what}: statuses {kinds}")
-        self.lost += int((~sound).sum())
+        self.lost += int((~valid).sum())
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -81,9 +81,9 @@ def is_mapped(path: Path) -> bool:
     ids=["in the middle", "to the end", "cannot be mapped"],
 )
 def test_read_errors(tmp_path: Path, whole: int, how: str, mapped: bool) -> None:
-    sound = tmp_path / "sound"
-    sound.write_bytes(vmcore())
-    other = Dump(str(sound)).machine
+    intact = tmp_path / "intact"
+    intact.write_bytes(vmcore())
+    other = Dump(str(intact)).machine
     with failing(tmp_path, whole, how) as path:
         memory = Dump(str(path)).machine
         assert is_mapped(path) == mapped

@@ -71,7 +71,7 @@ def test_a_module_adds_symbols(symbols: native.Symbols) -> None:
 def test_other_threads_run_while_tables_are_built(tmp_path: Path) -> None:
     path = tmp_path / "System.map"
     path.write_text("".join(f"{i * 0x9E3779B9 & 0xFFFFFFFF:08x} T a\n" for i in range(1 << 19)))
-    asks: list[Callable[[native.Symbols], object]] = [
+    queries: list[Callable[[native.Symbols], object]] = [
         len,
         lambda symbols: symbols.get("a"),
         lambda symbols: symbols.lookup(0x1000),
@@ -87,7 +87,7 @@ def test_other_threads_run_while_tables_are_built(tmp_path: Path) -> None:
     # Threads are not preempted: others run only when one releases the GIL.
     sys.setswitchinterval(1e6)
     try:
-        for query in asks:
+        for query in queries:
             steps[:] = ["no query"]
             thread = threading.Thread(target=answer, args=(query, native.Symbols.from_map(path)))
             thread.start()
@@ -121,12 +121,12 @@ def test_empty_image(tmp_path: Path) -> None:
     image = native.Image(path)
     assert (image.word, image.machine_type, image.build_id) == (4, 3, None)
     assert image.sections() == []
-    asks: list[Callable[[], object]] = [
+    queries: list[Callable[[], object]] = [
         image.symbols,
         image.types,
         lambda: image.section(".text"),
         lambda: image.read(0, 1),
     ]
-    for query in asks:
+    for query in queries:
         with pytest.raises(native.AbsentError, match=r"empty\.elf"):
             query()

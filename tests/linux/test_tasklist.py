@@ -115,18 +115,18 @@ def test_a_node_of_the_hash_below_its_offset(monkeypatch: pytest.MonkeyPatch) ->
     """Its upid was at a negative address, which the extension module refuses."""
     kernel = with_hash()
     kernel.memory.write(HASH + 0x100, words(8, 8, 8))
-    asked: list[int] = []
+    requested: list[int] = []
     read = kernel.memory.read_members
 
     def recorded(structs: Sequence[int], members: Sequence[tuple[int, int]]) -> Any:
-        asked.extend(structs)
+        requested.extend(structs)
         return read(structs, members)
 
     monkeypatch.setattr(kernel.memory, "read_members", recorded)
     assert tasklist.addresses(kernel) == TASKS
     assert any("table of pids is damaged" in warning for warning in kernel.warnings)
-    assert (8 - 0x10) & kernel.last in asked
-    assert min(asked) >= 0
+    assert (8 - 0x10) & kernel.last in requested
+    assert min(requested) >= 0
 
 
 def test_a_list_that_skips_tasks_is_completed() -> None:

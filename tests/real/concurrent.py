@@ -113,14 +113,14 @@ class Tally:
     """The results of one process: the number of runs of each query, and the differences."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.runs: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.lock = threading.Lock()
 
     def count(self, query: str, wrong: str | None) -> None:
         """Counts one result."""
         with self.lock:
-            self.asked[query] += 1
+            self.runs[query] += 1
             if wrong is not None:
                 self.wrong.append(wrong)
 
@@ -159,7 +159,7 @@ def _process(
     paths: tuple[str, str], expected: dict[str, str], seconds: float
 ) -> tuple[Counter[str], list[str]]:
     tally = threads(opened(*paths), expected, seconds, 1)
-    return tally.asked, tally.wrong
+    return tally.runs, tally.wrong
 
 
 def read_concurrently(
@@ -176,10 +176,10 @@ def read_concurrently(
         # The threads share a dump that has not been read yet.
         tally = threads(opened(vmcore, vmlinux), expected, seconds, count)
         for other in others:
-            asked, wrong = other.get(timeout=600 + seconds)
-            tally.asked += asked
+            runs, wrong = other.get(timeout=600 + seconds)
+            tally.runs += runs
             tally.wrong += wrong
-    return tally.asked, tally.wrong
+    return tally.runs, tally.wrong
 
 
 def main() -> int:
@@ -189,10 +189,10 @@ def main() -> int:
     parser.add_argument("vmlinux")
     parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
-    asked, wrong = read_concurrently(given.vmcore, given.vmlinux, given.seconds)
-    for query, count in sorted(asked.items()):
+    runs, wrong = read_concurrently(given.vmcore, given.vmlinux, given.seconds)
+    for query, count in sorted(runs.items()):
         print(f"{count:8} {query}")
-    print(f"{sum(asked.values()):8} in all, {len(wrong)} of them wrong")
+    print(f"{sum(runs.values()):8} in total, {len(wrong)} of them wrong")
     for text in wrong[:20]:
         print(text)
     return 1 if wrong else 0

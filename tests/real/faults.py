@@ -228,10 +228,10 @@ def run_in_child(vmlinux: str, vmcore: str) -> list[Outcome]:
         os._exit(70)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
-        said = stream.read().decode(errors="replace")
+        output = stream.read().decode(errors="replace")
     _, status = os.waitpid(child, 0)
     outcomes = []
-    for line in said.splitlines():
+    for line in output.splitlines():
         # The last line is incomplete if the child was killed.
         name, _, rest = line.partition("\t")
         result, _, seconds = rest.partition("\t")
@@ -283,10 +283,10 @@ def work(
         shutil.copyfile(vmcore, copy)
         with (
             copy.open("r+b", buffering=0) as file,
-            Path(vmcore).open("rb") as sound,
+            Path(vmcore).open("rb") as original,
             warm(vmlinux, str(copy)),
         ):
-            data = memoryview(mmap.mmap(sound.fileno(), 0, access=mmap.ACCESS_READ))
+            data = memoryview(mmap.mmap(original.fileno(), 0, access=mmap.ACCESS_READ))
             places = layout(data)
             found = words.places(vmcore, vmlinux, data)
             for done, seed in enumerate(seeds):

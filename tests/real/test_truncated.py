@@ -93,9 +93,9 @@ def cuts(
     vmcore: str, vmlinux: str, copy: Path, percents: list[int]
 ) -> Iterator[tuple[int, int, int, int, int, list[str]]]:
     """Per cut: percentage, status, tasks (intact, correct, reported), and warnings."""
-    status, sound, _ = read(vmlinux, vmcore)
+    status, intact, _ = read(vmlinux, vmcore)
     assert status == 0
-    need = reaches(xenkdump_fast.open(vmcore).domain(0, vmlinux), vmcore, sound)
+    need = reaches(xenkdump_fast.open(vmcore).domain(0, vmlinux), vmcore, intact)
     size = os.stat(vmcore).st_size
     shutil.copyfile(vmcore, copy)
     for percent in percents:
@@ -103,7 +103,7 @@ def cuts(
         os.truncate(copy, length)
         status, tasks, warnings = read(vmlinux, str(copy))
         whole = [address for address, end in need.items() if end <= length]
-        same = [a for a in whole if a in tasks and tasks[a]["frames"] == sound[a]["frames"]]
+        same = [a for a in whole if a in tasks and tasks[a]["frames"] == intact[a]["frames"]]
         yield percent, status, len(whole), len(same), len(tasks), warnings
 
 

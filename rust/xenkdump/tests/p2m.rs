@@ -63,7 +63,7 @@ fn special_entries_are_distinguished() {
         let entries = [0x777, word.max(), foreign | 0x888, identity | 3, both | 4];
         let mem = pvops_like(word, &[(0, &entries)]);
         let p2m = P2m::frame_list(&mem, LIST_LIST, word, None).unwrap();
-        let said: Vec<_> = (0..6).map(|pfn| p2m.resolve(Pfn(pfn))).collect();
+        let entries: Vec<_> = (0..6).map(|pfn| p2m.resolve(Pfn(pfn))).collect();
         let want = [
             Entry::Frame(Mfn(0x777)),
             Entry::Special(Special::Invalid),
@@ -72,7 +72,7 @@ fn special_entries_are_distinguished() {
             Entry::Special(Special::Foreign(Mfn(4))),
             Entry::Special(Special::OutOfRange),
         ];
-        assert_eq!(said, want);
+        assert_eq!(entries, want);
         assert_eq!(p2m.len(), 5);
     }
 }
@@ -152,8 +152,8 @@ fn present_ranges_are_bounded_by_the_dump() {
     let spans = p2m.spans();
     // The shared page is listed at its first reference.
     assert_eq!(spans, [(Pfn(0), 3 * 512), (Pfn(4 * 512), 512)]);
-    let sound = P2m::frame_list(&mem, LIST_LIST, Word::W64, Some(700)).unwrap();
-    assert_eq!(sound.spans(), [(Pfn(0), 700)]);
+    let valid = P2m::frame_list(&mem, LIST_LIST, Word::W64, Some(700)).unwrap();
+    assert_eq!(valid.spans(), [(Pfn(0), 700)]);
 }
 
 /// The address of the arrays and trees in the tests below.
@@ -197,8 +197,8 @@ fn arrays_may_start_inside_a_page_and_have_holes() {
         assert_eq!(p2m.resolve(before), Entry::Special(Special::NoTable));
         assert_eq!(p2m.reverse(Mfn(0x3001)), Some(Pfn(at_far.0 + 1)));
         assert_eq!(p2m.reverse(Mfn(0x1000)), None);
-        let odd = P2m::linear(space, VirtAddr(array.0 + 1), word, 1, Source::Linear);
-        assert!(matches!(odd, Err(Error::Absent(_))));
+        let unaligned = P2m::linear(space, VirtAddr(array.0 + 1), word, 1, Source::Linear);
+        assert!(matches!(unaligned, Err(Error::Absent(_))));
         let unmapped = P2m::linear(space, VirtAddr(0), word, 1, Source::Cr3);
         assert!(matches!(unmapped, Err(Error::Memory { .. })));
         let huge = P2m::linear(space, array, word, MAX_P2M_PAGES + 1, Source::Linear);
@@ -379,28 +379,28 @@ fn batches_agree_with_single_lookups() {
 struct Counted<'m> {
     frames: &'m Frames,
     pages: u64,
-    asked: AtomicU64,
+    reads: AtomicU64,
 }
 
 impl<'m> Counted<'m> {
     fn new(frames: &'m Frames, pages: u64) -> Self {
-        let asked = AtomicU64::new(0);
+        let reads = AtomicU64::new(0);
         Self {
             frames,
             pages,
-            asked,
+            reads,
         }
     }
 }
 
 impl Memory<MachineAddr> for Counted<'_> {
     fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.frames.read(addr, buf)
     }
 
     fn next_held(&self, addr: MachineAddr) -> Option<(MachineAddr, MachineAddr)> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.frames.next_held(addr)
     }
 
@@ -477,9 +477,9 @@ fn list_cost_is_bounded_by_the_dump() {
             MAX_P2M_PAGES,
             "{kind}"
         );
-        let asked = mem.asked.load(Ordering::Relaxed);
+        let reads = mem.reads.load(Ordering::Relaxed);
         // Each query makes one walk per table, some of them twice.
-        assert!(asked < 40 << 18, "{kind}: asked {asked} times");
+        assert!(reads < 40 << 18, "{kind}: {reads} reads");
     }
 }
 

@@ -98,9 +98,9 @@ fn tables() -> impl Strategy<Value = Frames> {
 }
 
 fn address(format: &'static Format) -> impl Strategy<Value = u64> {
-    (any::<u64>(), 0..8u8).prop_map(move |(raw, odd)| {
+    (any::<u64>(), 0..8u8).prop_map(move |(raw, choice)| {
         let unused = 64 - format.width;
-        match odd {
+        match choice {
             // Usually not canonical.
             0 => raw,
             _ if format.sign_extended => (((raw << unused) as i64) >> unused) as u64,

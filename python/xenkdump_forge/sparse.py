@@ -115,9 +115,9 @@ class _Frames:
         while gcd(step, len(self.layout)) != 1:
             step += 2
         start, end = self.layout[i * step % len(self.layout)]
-        room = (end - start) // (_RUN * PAGE) - 1
+        free = (end - start) // (_RUN * PAGE) - 1
         round_ = i // len(self.layout)
-        if round_ >= room:
+        if round_ >= free:
             raise SyntheticDumpError(
                 f"the host is too small for {count * _RUN * PAGE} populated bytes"
             )

@@ -264,7 +264,7 @@ where
 mod tests {
     use super::*;
 
-    /// An ELF64 header with its tables right behind it.
+    /// An ELF64 header with its tables directly after it.
     fn elf64(phnum: u16, shnum: u16, shstrndx: u16, first: [u64; 3]) -> Vec<u8> {
         let mut file = vec![0; 64];
         file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");

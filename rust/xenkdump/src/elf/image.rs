@@ -261,7 +261,7 @@ impl Image {
         if header.sh_type == SHT_NOBITS || header.sh_size > MAX_SECTION_SIZE {
             return None;
         }
-        // Only in hostile files do sections overlap and exceed the budget.
+        // Sections of a valid file do not overlap, so they never exceed the budget.
         self.read.reserve(header.sh_size).ok()?;
         let bytes = self.file.copy(header.sh_offset, header.sh_size).ok()?;
         if !is_compressed(header) {

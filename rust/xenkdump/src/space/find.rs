@@ -82,7 +82,7 @@ struct Search<'n> {
     /// Bytes that may be searched.
     budget: Budget<'static>,
     found: Vec<u64>,
-    /// Whether an allocation for the results failed.
+    /// The failed allocation for the results, if any.
     no_memory: Option<TryReserveError>,
     /// The end of the last piece, shorter than the needle, and the address after it.
     tail: Vec<u8>,

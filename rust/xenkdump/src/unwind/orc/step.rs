@@ -9,7 +9,8 @@ use crate::unwind::x86::pt_regs::PtRegs;
 
 use super::format::{OrcEntry, OrcKind, OrcReg};
 
-/// Applies `entry`, decoded with `format`, to the frame with these registers.
+/// Applies `entry` to the frame with these registers. `indirect_then_offset` is that of the format in
+/// which the entry was decoded.
 pub(in crate::unwind) fn step(
     entry: &OrcEntry,
     indirect_then_offset: bool,

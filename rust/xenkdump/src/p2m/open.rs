@@ -95,8 +95,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         )
     }
 
-    /// The kernel's own tree of pointers of `levels` levels (2 or 3), of which the P2M pages are the
-    /// last.
+    /// The kernel's own tree of pointers, with `levels` levels (2 or 3). The last level consists of the
+    /// P2M pages.
     ///
     /// `top` is the address of the topmost array: with two levels that of the symbol `p2m_top`; with
     /// three levels the symbol is a pointer to it.

@@ -18,7 +18,7 @@ import numpy as np
 from xenkdump_fast._native import Dump
 
 from . import synthetic
-from .guests import folder, open_anew, open_p2m
+from .guests import folder, open_p2m, open_uncached
 from .pairing import Call, Figure, clock, cores, emit
 from .synthetic import DIRECT, PAGE, SHAPES, SyntheticGuest, Words
 
@@ -116,7 +116,7 @@ def in_processes(turns: int) -> Iterator[Figure]:
 def first_batches(turns: int) -> Iterator[Figure]:
     """The first batch after opening compared with later ones, and with a cold page cache."""
     for guest in SHAPES:
-        opened = open_anew(guest)
+        opened = open_uncached(guest)
         pfns = opened.pfns("random", FIRST)
         addresses = opened.addresses("4k", "random", FIRST)
         del opened
@@ -145,7 +145,7 @@ def one_turn(calls: dict[str, Call], uncached: bool) -> Iterator[tuple[str, floa
 
 def batches(guest: str, pfns: Words, addresses: Words) -> dict[str, Call]:
     """The queries on a newly opened guest."""
-    opened = open_anew(guest)
+    opened = open_uncached(guest)
     translate = opened.spaces["4k"].space.translate
     out = np.empty(FIRST, np.uint64)
     return {

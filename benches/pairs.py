@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .guests import Guest, file_offsets, open_anew, open_guest
+from .guests import Guest, file_offsets, open_guest, open_uncached
 from .pairing import Pair, cores, emit, in_turn
 from .synthetic import PAGE, SHAPES, Words
 
@@ -190,7 +190,7 @@ def whole_domain(turns: int) -> Iterator[Pair]:
     def plain() -> None:
         copy(mapped, buffer)
 
-    def plain_anew() -> None:
+    def plain_with_new_mapping() -> None:
         copy(np.memmap(guest.about.path, np.uint8, "r")[-size:], buffer)
 
     for threads in (1, 2):
@@ -199,15 +199,15 @@ def whole_domain(turns: int) -> Iterator[Pair]:
             for at in range(0, size, STEP):
                 opened.physical.readinto(at, buffer, threads=threads)
 
-        def read_anew(read: Callable[[Guest], None] = read) -> None:
-            read(open_anew("4g"))
+        def read_with_new_mapping(read: Callable[[Guest], None] = read) -> None:
+            read(open_uncached("4g"))
 
         who = f"readinto, {plural(threads)}"
         with cores(threads):
             few = max(turns // 3, 3)
             times = in_turn(read, plain, pages, few, 1)
             yield Pair("a domain, warm mappings", who, "memcpy", pages, *times, wanted=0.8)
-            times = in_turn(read_anew, plain_anew, pages, few, 1)
+            times = in_turn(read_with_new_mapping, plain_with_new_mapping, pages, few, 1)
             yield Pair("a domain, opening included", who, "memcpy", pages, *times, wanted=0.8)
 
 

@@ -63,7 +63,7 @@ def with_tree() -> FakeKernel:
 
 
 def with_hash(shift: int = 1) -> FakeKernel:
-    """The hash of upids of 2.6.24 to 4.14; the last task is in a namespace of its own, too."""
+    """The hash of upids of 2.6.24 to 4.14; the last task is also in a separate namespace."""
     namespace, inner = HASH + 0x800, HASH + 0x900
     kernel = kernel_with(
         {

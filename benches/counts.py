@@ -1,4 +1,4 @@
-"""Instruction counts of the core's paths by callgrind, which are free of noise.
+"""Instruction counts of the core's paths by callgrind, which do not vary between runs.
 
 ``python -m benches.counts`` compares them with ``core/counts.json`` and fails if one has grown.
 ``--write`` rewrites that file.
@@ -84,11 +84,11 @@ def compiler() -> str:
 def main() -> int:
     """Counts, then compares or writes the baseline."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="make these the baseline")
-    parser.add_argument("--no-build", action="store_true", help="count what is built")
+    parser.add_argument("--write", action="store_true", help="write the counts as the new baseline")
+    parser.add_argument("--no-build", action="store_true", help="use the existing build")
     options = parser.parse_args()
     if shutil.which("valgrind") is None:
-        print("counts: valgrind is needed", file=sys.stderr)
+        print("counts: valgrind is not installed", file=sys.stderr)
         return 2
     folder = os.environ.setdefault("XKDUMP_BENCH", str(HERE.parent / ".cache" / "bench"))
     synthetic.write_guest(Path(folder), "4g")

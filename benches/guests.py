@@ -107,8 +107,8 @@ def open_p2m(about: SyntheticGuest) -> tuple[Dump, P2M]:
     return dump, P2M.frame_list(dump, about.frame_list, 8)
 
 
-def open_anew(name: str) -> Guest:
-    """``open_anew("64g")``."""
+def open_uncached(name: str) -> Guest:
+    """Opens the guest of this name, such as ``64g``."""
     about = synthetic.write_guest(folder(), name)
     dump, p2m = open_p2m(about)
     virtual = dump.virtual(about.root, "x86_64")
@@ -133,4 +133,4 @@ def file_offsets(dump: Dump, machine: Words) -> Words:
 
 
 #: The same, cached.
-open_guest = cache(open_anew)
+open_guest = cache(open_uncached)

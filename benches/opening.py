@@ -18,7 +18,7 @@ import numpy as np
 from xenkdump_fast._native import Dump
 
 from . import synthetic
-from .guests import folder, open_anew, open_p2m
+from .guests import folder, open_p2m, open_uncached
 from .pairing import Call, Figure, clock, cores, emit
 from .synthetic import DIRECT, PAGE, SHAPES, SyntheticGuest, Words
 
@@ -54,7 +54,7 @@ def resolving_all(about: SyntheticGuest) -> object:
 
 
 def resolving_at_random(about: SyntheticGuest) -> object:
-    """Resolves random pfns, in the number of the guest's pages."""
+    """Resolves random pfns, as many as the guest has pages."""
     opened = open_p2m(about)
     step = 1 << 16
     rng = np.random.default_rng(1)
@@ -83,7 +83,7 @@ ALONE: dict[str, Callable[[SyntheticGuest], object]] = {
 
 
 def alone(name: str, guest: str) -> None:
-    """Runs one of them in this process and prints its cost."""
+    """Runs one of ``ALONE`` in this process and prints its cost."""
     about = synthetic.write_guest(folder(), guest)
     before = {field: memory(field) for field in ("RssAnon", "RssFile")}
     start = time.perf_counter_ns()
@@ -95,11 +95,11 @@ def alone(name: str, guest: str) -> None:
 
 
 def in_processes(turns: int) -> Iterator[Figure]:
-    """The cost of each in a separate process."""
-    asked = [("opening", guest) for guest in SHAPES]
-    asked += [(name, guest) for name in list(ALONE)[1:3] for guest in ("64g", "1t")]
-    asked += [("every byte", "4g")]
-    for name, guest in asked:
+    """The cost of each of ``ALONE``, in a separate process."""
+    measurements = [("opening", guest) for guest in SHAPES]
+    measurements += [(name, guest) for name in list(ALONE)[1:3] for guest in ("64g", "1t")]
+    measurements += [("every byte", "4g")]
+    for name, guest in measurements:
         command = [sys.executable, "-m", "benches.opening", "--only", name, guest]
         found = [
             json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -108,15 +108,15 @@ def in_processes(turns: int) -> Iterator[Figure]:
         middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
         what = f"{name}, {guest}"
         yield Figure(f"{what}: time", middle["ns"] / MILLISECOND, "ms")
-        yield Figure(f"{what}: memory of its own", middle["RssAnon"] / 1024, "MiB")
-        yield Figure(f"{what}: pages of the file mapped", middle["RssFile"] / 1024, "MiB")
+        yield Figure(f"{what}: anonymous memory", middle["RssAnon"] / 1024, "MiB")
+        yield Figure(f"{what}: mapped pages of the file", middle["RssFile"] / 1024, "MiB")
         yield Figure(f"{what}: peak of the whole process", middle["peak"] / 1024, "MiB")
 
 
 def first_batches(turns: int) -> Iterator[Figure]:
     """The first batch after opening compared with later ones, and with a cold page cache."""
     for guest in SHAPES:
-        opened = open_anew(guest)
+        opened = open_uncached(guest)
         pfns = opened.pfns("random", FIRST)
         addresses = opened.addresses("4k", "random", FIRST)
         del opened
@@ -129,11 +129,11 @@ def first_batches(turns: int) -> Iterator[Figure]:
             for what, ns in one_turn(batches(guest, pfns, addresses), uncached):
                 found.setdefault(f"{what}, {guest}, random", []).append(ns)
         for what, times in sorted(found.items()):
-            yield Figure(what, statistics.median(times), "ns an address")
+            yield Figure(what, statistics.median(times), "ns per address")
 
 
 def one_turn(calls: dict[str, Call], uncached: bool) -> Iterator[tuple[str, float]]:
-    """The first batch of each, and the tenth."""
+    """The times of the first and the tenth batch of each call."""
     for what, call in calls.items():
         first = f"first batch of {FIRST}" + ", page cache cold" * uncached
         yield f"{first}: {what}", clock(call, FIRST, 1)
@@ -145,7 +145,7 @@ def one_turn(calls: dict[str, Call], uncached: bool) -> Iterator[tuple[str, floa
 
 def batches(guest: str, pfns: Words, addresses: Words) -> dict[str, Call]:
     """The queries on a newly opened guest."""
-    opened = open_anew(guest)
+    opened = open_uncached(guest)
     translate = opened.spaces["4k"].space.translate
     out = np.empty(FIRST, np.uint64)
     return {
@@ -180,7 +180,7 @@ def opening_again(turns: int) -> Iterator[Figure]:
 
 
 def main() -> None:
-    """Measures all, or one thing in this process."""
+    """Runs all measurements, or a single one in this process."""
     if sys.argv[1] == "--only":
         alone(*sys.argv[2:])
         return

@@ -85,8 +85,8 @@ def clock(call: Call, elements: int, calls: int = 3) -> float:
 def in_turn(
     ours: Call, theirs: Call, elements: int, turns: int, calls: int = 3
 ) -> tuple[list[float], list[float]]:
-    """The times of both. Before each turn is a call that does not count: it warms what the other
-    has cooled."""
+    """The times of both. An untimed call precedes each measurement: it refills the caches that the
+    other side evicted."""
     found: tuple[list[float], list[float]] = ([], [])
     for turn in range(turns + 1):
         for call, times in zip((ours, theirs), found, strict=True):

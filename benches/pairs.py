@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .guests import Guest, file_offsets, open_anew, open_guest
+from .guests import Guest, file_offsets, open_guest, open_uncached
 from .pairing import Pair, cores, emit, in_turn
 from .synthetic import PAGE, SHAPES, Words
 
@@ -38,8 +38,8 @@ def resolving(turns: int) -> Iterator[Pair]:
 
 
 def floors(guest: Guest, table: Words, name: str, turns: int) -> Iterator[Pair]:
-    """A bound for lookups: in sequence, a copy of the same size; at random, a ``take`` from a table
-    of half the size (unchecked 32-bit mfns)."""
+    """A lower bound on the cost of lookups: in sequence, a copy of the same size; at random, a
+    ``take`` from a table of half the size (unchecked 32-bit mfns)."""
     out, copied = np.empty(LIST, np.uint64), np.empty(LIST, np.intp)
     small, narrow = table.astype(np.uint32), np.empty(LIST, np.uint32)
 
@@ -99,10 +99,10 @@ def empty_call() -> Callable[[], None]:
 def single(turns: int) -> Iterator[Pair]:
     """One number per call: from a few whose memory is cached, and from many."""
     for few in (True, False):
-        yield from one_a_call(turns, few)
+        yield from one_per_call(turns, few)
 
 
-def one_a_call(turns: int, few: bool) -> Iterator[Pair]:
+def one_per_call(turns: int, few: bool) -> Iterator[Pair]:
     # Few enough that some runs complete without preemption.
     count = 1 << 11
     guest = open_guest("4g")
@@ -140,8 +140,8 @@ def one_a_call(turns: int, few: bool) -> Iterator[Pair]:
 
 
 def objects(turns: int) -> Iterator[Pair]:
-    """Objects of 64 bytes in the direct map, compared with a loop, and with numpy, which is given
-    their offsets in the mapped file."""
+    """Objects of 64 bytes in the direct map, compared with a loop, and with numpy, which gets their
+    offsets in the mapped file as input."""
     guest = open_guest("4g")
     mapped = np.memmap(guest.about.path, np.uint8, "r")
     rows = mapped[: len(mapped) // 64 * 64].reshape(-1, 64)
@@ -190,7 +190,7 @@ def whole_domain(turns: int) -> Iterator[Pair]:
     def plain() -> None:
         copy(mapped, buffer)
 
-    def plain_anew() -> None:
+    def plain_with_new_mapping() -> None:
         copy(np.memmap(guest.about.path, np.uint8, "r")[-size:], buffer)
 
     for threads in (1, 2):
@@ -199,15 +199,15 @@ def whole_domain(turns: int) -> Iterator[Pair]:
             for at in range(0, size, STEP):
                 opened.physical.readinto(at, buffer, threads=threads)
 
-        def read_anew(read: Callable[[Guest], None] = read) -> None:
-            read(open_anew("4g"))
+        def read_with_new_mapping(read: Callable[[Guest], None] = read) -> None:
+            read(open_uncached("4g"))
 
         who = f"readinto, {plural(threads)}"
         with cores(threads):
             few = max(turns // 3, 3)
             times = in_turn(read, plain, pages, few, 1)
-            yield Pair("a domain, once more", who, "memcpy", pages, *times, wanted=0.8)
-            times = in_turn(read_anew, plain_anew, pages, few, 1)
+            yield Pair("a domain, warm mappings", who, "memcpy", pages, *times, wanted=0.8)
+            times = in_turn(read_with_new_mapping, plain_with_new_mapping, pages, few, 1)
             yield Pair("a domain, opening included", who, "memcpy", pages, *times, wanted=0.8)
 
 

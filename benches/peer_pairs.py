@@ -54,7 +54,7 @@ class Job:
 
 
 class Peer:
-    """A peer that runs in a Python interpreter that has it."""
+    """A peer, in a process of a Python interpreter in which it is installed."""
 
     def __init__(self, name: str, python: str, job: Job, addresses: list[int]) -> None:
         self.process = subprocess.Popen(
@@ -64,11 +64,11 @@ class Peer:
             stderr=subprocess.PIPE,
             text=True,
         )
-        asked = {"peer": name, "kind": job.kind, "path": job.path, "addresses": addresses}
-        self.first = self.ask(json.dumps(asked))
+        request = {"peer": name, "kind": job.kind, "path": job.path, "addresses": addresses}
+        self.first = self.request(json.dumps(request))
 
-    def ask(self, line: str) -> Any:
-        """Its response to a line; None if it has exited."""
+    def request(self, line: str) -> Any:
+        """Sends a line and returns the response; None if the peer has exited."""
         stdin, stdout = pipe(self.process.stdin), pipe(self.process.stdout)
         try:
             stdin.write(line + "\n")
@@ -79,7 +79,7 @@ class Peer:
         return json.loads(found) if found else None
 
     def why(self) -> str:
-        """Its error output at exit."""
+        """The last line of its error output."""
         lines = self.process.communicate()[1].strip().splitlines()
         return lines[-1] if lines else "no reason given"
 
@@ -129,7 +129,7 @@ def against(
     job: Job, peer: Peer, name: str, order: str, words: Words, turns: int
 ) -> Iterator[Pair]:
     """Measures one peer on one list, against one and two threads of ours."""
-    assert peer.first == job.space.u64(int(words[0])), f"{name} reads something else"
+    assert peer.first == job.space.u64(int(words[0])), f"{name} returned another value"
     out = np.empty((len(words), 8), np.uint8)
     few = words[: 1 << 14].tolist()
 
@@ -137,7 +137,7 @@ def against(
         for address in few:
             job.space.u64(address)
 
-    ways: dict[str, tuple[int, Call]] = {
+    methods: dict[str, tuple[int, Call]] = {
         "read_many, 1 thread": (1, lambda: job.space.read_many(words, 8, out=out, threads=1)),
         "read_many, 2 threads": (2, lambda: job.space.read_many(words, 8, out=out, threads=2)),
         "a loop over u64": (1, loop),
@@ -145,18 +145,18 @@ def against(
     start, count = int(words[0]), len(words)
     if int(words[-1]) - start == 8 * (count - 1):
         # A single range does not need a list of addresses.
-        ways["read_array, 1 thread"] = (
+        methods["read_array, 1 thread"] = (
             1,
             lambda: job.space.read_array(start, "uint64", count, threads=1),
         )
-    found: dict[str, list[float]] = {who: [] for who in ways}
+    found: dict[str, list[float]] = {who: [] for who in methods}
     theirs: list[float] = []
     for turn in range(turns + 1):
-        for who, (threads, call) in ways.items():
+        for who, (threads, call) in methods.items():
             with cores(threads):
                 call()
                 found[who].append(clock(call, len(few) if call is loop else count))
-        theirs.append(peer.ask("once more"))
+        theirs.append(peer.request("once more"))
         if turn == 0:
             for times in (*found.values(), theirs):
                 times.clear()
@@ -184,7 +184,7 @@ def measured(turns: int, system_python: str, dump: list[str]) -> Iterator[Pair]:
 
 
 def floor(job: Job, order: str, words: Words, turns: int) -> Pair:
-    """The same reads by numpy, which is given the offsets in the mapped file."""
+    """The same reads by numpy, which gets the offsets in the mapped file as input."""
     mapped = np.memmap(job.path, np.uint64, "r")
     indices = (file_offsets(open_guest("64g").dump, words) // np.uint64(8)).astype(np.intp)
     out, theirs = np.empty((len(words), 8), np.uint8), np.empty(len(words), np.uint64)

@@ -2,8 +2,8 @@
 
 Runs as a program under any Python that has the peer. It reads a job as JSON from the first line of
 its input and prints the first value. For each further line, it reads all addresses and prints the
-nanoseconds per address. It imports nothing of this project, which the system's Python, which has
-libkdumpfile, need not have.
+nanoseconds per address. It does not import this project: the system's Python, in which libkdumpfile
+is installed, need not have it.
 """
 
 import json

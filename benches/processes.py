@@ -50,9 +50,9 @@ def measured(turns: int, crash: str, files: list[str]) -> Iterator[Pair | Figure
         if turn == 0:
             ours.clear()
             theirs.clear()
-    for name, unit in (("clock", "by the clock"), ("cpu", "of the CPU")):
+    for name, unit in (("clock", "elapsed time"), ("cpu", "CPU time")):
         mine, other = ([getattr(used, name) for used in both] for both in (ours, theirs))
-        yield Pair(f"bt -a, whole process, time {unit}", "xkdump", "crash", 1, mine, other)
+        yield Pair(f"bt -a, whole process, {unit}", "xkdump", "crash", 1, mine, other)
     for who, used in (("xkdump", ours), ("crash", theirs)):
         peak = max(one.peak for one in used) / 1024
         yield Figure(f"bt -a, whole process, {who}: peak memory", peak, "MiB")

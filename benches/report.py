@@ -80,13 +80,13 @@ def markdown(results: Results) -> str:
     lines += ["", *INTRODUCTION]
     judged = [pair for pair in results.pairs if pair.met() is not None]
     others = [pair for pair in results.pairs if pair.met() is None]
-    lines += section("Against what was aimed at", [targets_table(judged)] if judged else [])
+    lines += section("Ratios with a target", [targets_table(judged)] if judged else [])
     lines += section("Other ratios", [ratios_table(others)] if others else [])
     lines += section("Alone", [figures_table(results.figures)] if results.figures else [])
     if results.counts:
         table = ["| path | instructions |", "|---|---|"]
         table += [f"| {path} | {count:.1f} |" for path, count in results.counts.items()]
-        lines += section("Instructions an element (callgrind)", [table])
+        lines += section("Instructions per element (callgrind)", [table])
     for harness, title in SWEEPS.items():
         rows = [row for row in results.rows if row.harness == harness]
         lines += section(title, [sweep_table(rows)] if rows else [])
@@ -94,14 +94,14 @@ def markdown(results: Results) -> str:
 
 
 INTRODUCTION = (
-    "Made by `make bench`. Both sides of a ratio were measured in one process or side by side, in",
-    "turn: ours, theirs, ours, theirs; each turn gives a ratio, of which the median and the",
-    "extremes are shown. Times are medians, for one element: an address, a pfn, an object, a page",
-    "of 4 KiB. One thread is pinned to one core, two threads to two.",
+    "Written by `make bench`. Both sides of a ratio were measured in alternation (ours, theirs,",
+    "ours, theirs), in one process or in two. Each turn has a ratio; the median and the extremes",
+    "are shown. Times are medians for one element: an address, a pfn, an object, or a page of",
+    "4 KiB. One thread is pinned to one core, two threads to two cores.",
 )
 SWEEPS = {
-    "python": "By size of the batch, from Python (pytest-benchmark)",
-    "core": "By size of the batch, the core alone (criterion)",
+    "python": "By batch size, from Python (pytest-benchmark)",
+    "core": "By batch size, only the core (criterion)",
 }
 
 

@@ -4,7 +4,7 @@
 disk), builds the core's benches, and alternates with the available peers: numpy; memflow (a crate);
 drgn from PyPI in this Python; python3-libkdumpfile in the system's Python; crash, if a dump is
 given. The table names absent peers. Only ratios within one run are meaningful. It takes a quarter
-of an hour, ``--quick`` less than three minutes after the build.
+of an hour; with ``--quick``, less than three minutes after the build.
 """
 
 import argparse
@@ -109,7 +109,7 @@ class Bench:
         measured = {pair.theirs for pair in self.results.pairs}
         for peer in ("drgn", "libkdumpfile"):
             if peer not in measured:
-                self.results.missing.append(f"{peer}: not installed, or it reads no such dump")
+                self.results.missing.append(f"{peer}: not installed, or it cannot read the dump")
 
     def opening(self) -> None:
         """Opening, first batches, passes."""
@@ -205,11 +205,11 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="few turns, and batches of one guest only")
-    add("--folder", type=Path, default=ROOT / ".cache" / "bench", help="where the guests lie")
-    add("--into", type=Path, default=ROOT / "target" / "bench", help="where results go")
-    add("--turns", type=int, help="how many turns each pair takes")
-    add("--only", action="append", choices=PARTS, help="these parts anew, in an earlier table")
-    add("--no-build", action="store_true", help="measure what is built")
+    add("--folder", type=Path, default=ROOT / ".cache" / "bench", help="directory of the guests")
+    add("--into", type=Path, default=ROOT / "target" / "bench", help="directory of the results")
+    add("--turns", type=int, help="number of turns per pair")
+    add("--only", action="append", choices=PARTS, help="measure only this part")
+    add("--no-build", action="store_true", help="use the existing build")
     add(
         "--system-python",
         default="/usr/bin/python3",

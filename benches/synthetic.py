@@ -3,8 +3,9 @@
 A guest has a P2M (a frame-list tree) and a root that maps all of its memory twice: from DIRECT on
 by 4 KiB pages and from HUGE on by 2 MiB pages. The smallest guest also has a PAE root, which maps
 half of its memory in both ways. The frames are in unordered extents of 2 MiB, as Xen allocates
-them; an eighth of the extents consist of scattered single frames. Frames are holes that read as
-zeros. The first page of the tables is the frame-list list, the second is the root.
+them; an eighth of the extents consist of scattered single frames. Frames are holes in the
+file, which read as zeros. The first page of the tables is the frame-list list, the second is the
+root.
 """
 
 import argparse
@@ -41,8 +42,8 @@ class Shape:
     pages: int
     #: pfns that have a frame, spread evenly in runs of 512 P2M pages.
     present: int
-    #: Memory of the host, without the tables: PT_LOADs, and extents of 2 MiB in each. The dump
-    #: lacks one extent between two PT_LOADs.
+    #: Memory of the host, without the tables: the number of PT_LOADs, and of 2 MiB extents in each.
+    #: One extent between two PT_LOADs is not in the dump.
     segments: int
     extents: int
 
@@ -69,7 +70,7 @@ class SyntheticGuest:
 
 
 def extents_of(shape: Shape, rng: np.random.Generator) -> Words:
-    """The numbers of the extents of the host that are the guest's, in the order of its pfns."""
+    """The numbers of the host's extents that belong to the guest, in the order of its pfns."""
     first = np.arange(shape.segments, dtype=np.uint64) * np.uint64(shape.extents + 1)
     all_of: Words = np.add.outer(first, np.arange(shape.extents, dtype=np.uint64)).ravel()
     rng.shuffle(all_of)
@@ -118,7 +119,7 @@ def write_guest(folder: Path, name: str) -> SyntheticGuest:
 
 
 class Tables:
-    """Pages of 8-byte words that follow each other from mfn TABLES on."""
+    """Consecutive pages of 8-byte words, starting at mfn TABLES."""
 
     def __init__(self) -> None:
         self.parts: dict[int, Words] = {}
@@ -143,7 +144,7 @@ class Tables:
 
 
 def spread(shape: Shape) -> Words:
-    """The numbers of the runs of 512 x 512 pfns that are present."""
+    """The numbers of the present runs of 512 x 512 pfns."""
     run = ENTRIES * ENTRIES
     present = max(shape.present // run, 1)
     step = max(shape.pages // run, 1) // present
@@ -151,7 +152,7 @@ def spread(shape: Shape) -> Words:
 
 
 def frame_list(tables: Tables, list_list: int, shape: Shape, mfns: Words) -> None:
-    """The tree. Absent ranges lead to shared pages, as in pvops kernels."""
+    """The tree. Absent ranges refer to shared pages, as in pvops kernels."""
     missing = tables.add(np.full(ENTRIES, INVALID))
     missing_frames = tables.add(np.full(ENTRIES, missing[0]))
     leaves = tables.add(mfns)
@@ -167,7 +168,7 @@ def padded(words: Words, fill: np.uint64) -> Words:
 
 
 def directory(tables: Tables, mfns: Words) -> Words:
-    """Entries of level 2, with the tables of level 1 they lead to, that map frames one by one."""
+    """Entries of level 2, and their tables of level 1, that map frames one by one."""
     level1 = tables.add(mfns << np.uint64(12) | FLAGS)
     return level1 << np.uint64(12) | FLAGS
 
@@ -179,7 +180,7 @@ def large_pages(shape: Shape) -> Words:
 
 
 def root_entries(tables: Tables, shape: Shape, level2: Words) -> Words:
-    """Entries of the root under which the present pfns have these entries of level 2."""
+    """Entries of a root that map the present pfns by these entries of level 2."""
     zero = np.uint64(0)
     # Each page of level 2 maps one run, at the run's pfns.
     tables2 = tables.add(padded(level2, zero)) << np.uint64(12) | FLAGS
@@ -193,7 +194,7 @@ def pae(tables: Tables, small: Words, large: Words) -> int:
     """The mfn of a root of four entries: two for pages of 4 KiB, two for pages of 2 MiB."""
     half = PAE_PAGES // ENTRIES
     level2 = tables.add(np.concatenate([small[:half], large[:half]]))
-    # Of such an entry only PRESENT and the address may be set.
+    # Only PRESENT and the address may be set in such an entry.
     return int(tables.add(padded(level2 << np.uint64(12) | np.uint64(1), np.uint64(0)))[0])
 
 

@@ -7,7 +7,7 @@ import griffe
 
 
 class Api(griffe.Extension):
-    """Shows what griffe leaves out: ``#:`` comments, and functions that have overloads alone."""
+    """Adds what griffe omits: ``#:`` comments, and functions that only have overloads."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Called when the whole package is read."""

@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Fixtures that apply to every test."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from xenkdump_fast import isolation
 
 @pytest.fixture(autouse=True)
 def programming_errors_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What users see as a warning about one task is a failure here."""
+    """Raises exceptions that users would see as a warning about one task."""
     monkeypatch.setattr(isolation, "strict", True)

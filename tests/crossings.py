@@ -10,7 +10,7 @@ from xenkdump_fast import _native, cli
 
 
 def crossings(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """How often a command calls a function of the extension module, and what it prints.
+    """The number of calls into the extension module that a command makes, and its output.
 
     Calls of methods are counted. Attributes and operators are not: Python reports no call for them.
     """

@@ -1,4 +1,4 @@
-"""The text and the JSON of a command's result, whole."""
+"""The complete text and JSON of a command's result."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -65,7 +65,7 @@ def cut_note(parts: Parts) -> None:
 
 
 def wrong_root(parts: Parts) -> None:
-    """Moves Xen's root, the only remaining one, out of memory. Regression: OverflowError."""
+    """Makes Xen's root, the only remaining one, point outside memory. Regression: OverflowError."""
 
     def broken(note: Note) -> Note:
         if (note.name, note.type) == ("Xen", 0x100_0001):  # CRASH_INFO's xen_phys_start

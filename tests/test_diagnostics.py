@@ -16,7 +16,7 @@ def test_warnings_of_a_kind_are_counted() -> None:
     assert found[MAX_SAME_WARNINGS:] == [f"and {more} more like this: {many[MAX_SAME_WARNINGS]}"]
 
 
-def test_the_reason_does_not_make_a_kind() -> None:
+def test_warnings_with_different_reasons_are_one_kind() -> None:
     many = [f"the task at {i:#x} cannot be read: reason {'x' * i}" for i in range(9)]
     assert len(deduplicated(many)) == MAX_SAME_WARNINGS + 1
 

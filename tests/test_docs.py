@@ -54,7 +54,7 @@ def kind(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def dump(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the directory of a synthetic dump."""
+    """Returns the directory of a synthetic dump."""
     made: dict[str, Path] = {}
 
     def directory(name: str) -> Path:
@@ -79,7 +79,7 @@ def test_python_runs(
     program.write_text("\n".join(blocks(page, "python")))
     monkeypatch.chdir(dump(kind(page)))
     runpy.run_path(str(program))
-    assert capsys.readouterr().out, "an example should show something"
+    assert capsys.readouterr().out, "an example must print something"
 
 
 def test_python_has_types(tmp_path: Path) -> None:
@@ -160,8 +160,8 @@ def test_the_readme_is_short() -> None:
     assert len(PAGES["README.md"].splitlines()) < 100
 
 
-def test_links_lead_somewhere() -> None:
-    # mkdocs checks those of the pages in docs/.
+def test_link_targets_exist() -> None:
+    # mkdocs checks the links of the pages in docs/.
     for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
         for target in re.findall(r"\]\(([^)#]+)", PAGES[page]):
             assert "://" in target or (ROOT / target).exists(), f"{page}: {target}"

@@ -36,7 +36,7 @@ def dumps(
 ) -> tuple[SyntheticDump, SyntheticDump]:
     folder = tmp_path_factory.mktemp("names")
     kind = request.param
-    return write_dump(folder / "sound", kind), write_dump(folder / "hostile", kind, extra=hostile)
+    return write_dump(folder / "intact", kind), write_dump(folder / "hostile", kind, extra=hostile)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -58,7 +58,7 @@ def test_names(
 def test_a_module_s_frames(
     dumps: tuple[SyntheticDump, SyntheticDump], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the only kind of dump that has a task sleeping in a module."""
+    """On the kind of dump that has a task sleeping in a module."""
     synthetic = dumps[1]
     files = [str(synthetic.vmlinux), str(synthetic.vmcore)]
     assert cli.main(["bt", "--all", *files]) == 0

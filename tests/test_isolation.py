@@ -26,7 +26,7 @@ def fail_at(wrong: int, error: Exception, warnings: list[str]) -> list[int]:
     )
 
 
-def test_what_the_dump_lacks_is_a_warning() -> None:
+def test_missing_data_is_a_warning() -> None:
     warnings: list[str] = []
     assert fail_at(2, MemoryFault("no page"), warnings) == [0, 1, 3]
     assert warnings == ["number 2: no page"]
@@ -44,7 +44,7 @@ def test_a_bug_is_a_warning_that_names_the_exception(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "error", [MemoryError(), OSError("disk"), KeyboardInterrupt(), AbsentError("no types")]
 )
-def test_what_concerns_more_than_one_item_is_raised(
+def test_errors_that_concern_all_items_are_raised(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(isolation, "strict", False)
@@ -62,7 +62,7 @@ def test_one_task_that_fails(
     files = [str(synthetic.vmlinux), str(synthetic.vmcore)]
     monkeypatch.setattr(isolation, "strict", False)
     assert cli.main([*form.split(), *files]) == 0
-    sound = capsys.readouterr()
+    intact = capsys.readouterr()
     trace = backtrace.trace
 
     def damaged(kernel, unwinder, task, *rest):  # type: ignore[no-untyped-def]
@@ -74,7 +74,7 @@ def test_one_task_that_fails(
     assert cli.main([*form.split(), *files]) == 0
     found = capsys.readouterr()
     word = "PID: " if form == "bt --all" else '"pid": '
-    assert found.out.count(word) == sound.out.count(word) - 1 > 10
+    assert found.out.count(word) == intact.out.count(word) - 1 > 10
     assert "task 1 at 0x" in found.err
     assert found.err.endswith("has no backtrace: internal error: IndexError: oops\n")
 

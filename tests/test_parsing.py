@@ -42,7 +42,7 @@ def test_a_pcpu_of_thousands_of_digits() -> None:
 
 
 @pytest.mark.parametrize("operand", [LONG, "f" * 5000, "-1", "", "x", "init"])
-def test_operands_that_name_no_task(operand: str) -> None:
+def test_operands_that_match_no_task(operand: str) -> None:
     task = Task(0xFFFF_8880_0000_0000, 1, 1, "systemd", 0, 0, 0, 0, active=False, idle=False)
     assert tasks.find([task], operand) == []
     assert tasks.find([task], "1") == tasks.find([task], "ffff888000000000") == [task]

@@ -28,7 +28,7 @@ SELECTORS = ("ds", "es", "fs", "gs")
 #: task_struct.state as printed by ps.
 STATES = {"R": "RU", "S": "IN", "D": "UN", "Z": "ZO", "I": "ID", "T": "ST"}
 #: The number of tasks whose frames the scan alone finds exactly, and of all tasks. Stale frames
-#: are sometimes as plausible as the true ones.
+#: are sometimes as plausible as the right ones.
 BY_SCAN = {
     "2006": (93, 94),
     "2006-pae": (94, 94),
@@ -113,13 +113,13 @@ def planned_frames(trace: Trace, plan: Plan) -> list[tuple[int, int, str | None,
 
 
 def bare(registers: Mapping[str, int]) -> dict[str, int]:
-    """Registers by common names: pt_regs, PRSTATUS and debuggers spell them differently."""
+    """Registers by common names: the names in pt_regs, PRSTATUS and debuggers differ."""
     pattern = re.compile(r"^(orig_)?[er](?=[a-z]{2}$|flags$)|^x(?=[a-z]s$)")
     return {pattern.sub(r"\1", name): value for name, value in registers.items()}
 
 
 def planned_registers(planned: Mapping[str, str]) -> dict[str, int]:
-    """Registers as the plan has them, by the same names."""
+    """The registers in the plan, by the same names."""
     return bare({name: int(value, 16) for name, value in planned.items()})
 
 
@@ -174,7 +174,7 @@ def test_tasks(kind: str, number: int, opened: Open) -> None:
 
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)
 def test_every_frame_of_every_task(kind: str, number: int, traced: Traced) -> None:
-    """All kinds have call frame information or ORC, so nothing is left to guess."""
+    """All kinds have call frame information or ORC, so no frame is unreliable."""
     for trace, plan in traced(kind, number):
         assert frames(trace) == planned_frames(trace, plan), trace.task.comm
         assert trace.stopped is None or not plan["frames"], trace.task.comm
@@ -182,8 +182,8 @@ def test_every_frame_of_every_task(kind: str, number: int, traced: Traced) -> No
 
 
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)
-def test_where_each_return_address_lies(kind: str, number: int, traced: Traced) -> None:
-    """Of a sleeping task's first frame crash has thread.sp in brackets, before Linux 4.9."""
+def test_slots_of_return_addresses(kind: str, number: int, traced: Traced) -> None:
+    """Before Linux 4.9, crash prints thread.sp in brackets for a sleeping task's first frame."""
     for trace, plan in traced(kind, number):
         planned = plan["frames"][len(plan["frames"]) - len(trace.frames) :]
         for frame, expected in zip(trace.frames, planned, strict=True):
@@ -236,7 +236,7 @@ def test_registers_of_running_tasks(kind: str, number: int, opened: Open, traced
         found = bare(trace.registers)
         planned = planned_registers(plan["registers"])
         if opened(kind).dump.native.word == 8:
-            # A 64-bit Xen keeps them in the processor until it runs another guest.
+            # A 64-bit Xen leaves them in the processor until it runs another guest.
             planned = {name: planned[name] for name in planned if name not in SELECTORS}
         assert {name: found.get(name) for name in planned} == planned
         assert trace.frames[0].interrupted
@@ -315,9 +315,7 @@ def test_the_sources_of_a_p2m_agree(kind: str, number: int, opened: Open) -> Non
     assert found.disagreements == 0
 
 
-def test_a_source_that_the_dump_does_not_offer(
-    opened: Open, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_source_that_the_dump_lacks(opened: Open, capsys: pytest.CaptureFixture[str]) -> None:
     files = opened("2006").files
     arguments = [str(files.vmlinux), str(files.vmcore)]
     assert main(["sys", "--p2m-source", "linear", *arguments]) == 1
@@ -337,7 +335,7 @@ def test_a_source_that_the_dump_does_not_offer(
         (["--like", "xen3", "--memory", "8G"], "at most 3 GiB"),
     ],
 )
-def test_a_dump_that_cannot_be_made(
+def test_a_dump_that_cannot_be_written(
     arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "dump"

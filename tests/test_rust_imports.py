@@ -35,7 +35,7 @@ def _names(tree: str) -> Iterator[Module]:
 
 
 class Crate:
-    """The modules of a crate by path, without those that hold tests."""
+    """The modules of a crate by path, without modules of tests."""
 
     def __init__(self, root: Path) -> None:
         self.sources: dict[Module, str] = {}
@@ -63,7 +63,7 @@ class Crate:
         return at + path
 
     def _defining(self, path: Module) -> Module | None:
-        """The module that defines what an absolute path names, through its re-exports."""
+        """The module that defines the item at an absolute path; re-exports are followed."""
         for _ in range(8):
             length = len(path)
             while length and path[:length] not in self.sources:

@@ -13,6 +13,6 @@ def test_every_status_of_the_extension_module_has_a_name() -> None:
     assert str(xk.Status.NO_P2M_PAGE) == "no P2M page"
 
 
-def test_it_compares_with_arrays() -> None:
+def test_statuses_compare_with_arrays() -> None:
     status = np.array([0, 6, 0], dtype=np.uint8)
     assert (status == xk.Status.NOT_PRESENT).tolist() == [False, True, False]

@@ -1,7 +1,7 @@
 """Writes docs/json.schema.json from the TypedDicts of the commands.
 
-Usage: ``python -m tools.json_schema [--check]``. A command's module names the TypedDict of its own
-members ``JSON``, and for ``--hypervisor`` ``HYPERVISOR_JSON``.
+Usage: ``python -m tools.json_schema [--check]``. The TypedDict of a command's own members is
+``JSON`` in its module, for ``--hypervisor`` ``HYPERVISOR_JSON``.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from xenkdump_fast.output.document import SCHEMA
 from xenkdump_fast.output.json_types import Count, Hex, HexBytes
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "json.schema.json"
-#: What msgspec does not know: the classes of json_types.py.
+#: Schemas of types that msgspec does not support: the classes of json_types.py.
 CUSTOM: dict[type, dict[str, Any]] = {
     Count: {"type": "integer", "minimum": 0},
     Hex: {"type": "string", "pattern": "^0x[0-9a-f]+$"},
@@ -76,7 +76,7 @@ def schema() -> dict[str, Any]:
 
 
 def _short(definition: str) -> str:
-    """A definition's name without the module's: ``bt`` and ``bt-hypervisor`` for whole commands."""
+    """A definition's name without its module; ``bt`` and ``bt-hypervisor`` for whole commands."""
     *_, module, name = f".{definition}".split(".")
     whole = {"JSON": module, "HYPERVISOR_JSON": f"{module}-hypervisor"}
     return whole.get(name, f"{module}.{name}" if module else name)

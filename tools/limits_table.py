@@ -53,7 +53,7 @@ def limits(path: Path) -> Iterator[Limit]:
 
 
 def table() -> str:
-    """The table as Markdown, sections in the order in which the files name them."""
+    """The table as Markdown, with sections in the order of the files."""
     rows: dict[str, list[Limit]] = {}
     for path in SOURCES:
         for limit in limits(path):

@@ -278,7 +278,7 @@ class AddressSpace:
         threads: int | None = None,
     ) -> NDArray[np.uint64]: ...
     def iter_mapped(self, start: int = 0, end: int | None = None) -> MappedRanges:
-        """Iterates over the ranges mapped from ``start`` to before ``end``, in ascending order.
+        """Iterates over the mapped ranges between ``start`` and ``end`` (exclusive), ascending.
 
         For machine memory these are the ranges that the dump holds, for pseudo-physical memory the
         frames of the domain. ``end`` defaults to 2**64.
@@ -292,10 +292,10 @@ class AddressSpace:
     def find(
         self, needle: bytes, start: int, end: int, *, limit: int = 64, most: int = 1 << 30
     ) -> list[int]:
-        """Returns where ``needle`` lies in the memory from ``start`` to before ``end``.
+        """Returns the addresses of ``needle`` between ``start`` and ``end`` (exclusive).
 
         ``end`` may be up to 2**64, which includes the last byte. Returns the first ``limit``
-        addresses in ascending order; there may be more if the list is as long. Stops after ``most``
+        addresses in ascending order; if the list is full, there may be more. Stops after ``most``
         bytes of memory, and then issues a RuntimeWarning that names the address; ``search`` returns
         it. Missing memory is skipped, and only memory that is mapped and in the dump counts against
         ``most``, apart from at least 64 bytes for each piece, and 4096 for each page table or
@@ -326,7 +326,7 @@ class SearchResult:
         """Bytes searched, as counted against ``most``."""
     @property
     def next(self) -> int | None:
-        """Where to go on; None if all memory in the range was searched.
+        """The address to continue from; None if all memory in the range was searched.
 
         Not None if the search stopped because of ``limit`` or ``most``.
         """

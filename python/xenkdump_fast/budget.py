@@ -1,6 +1,6 @@
 """Budgets: how much of a dump may be read for one purpose.
 
-In a sound dump every structure, table and page has one owner, so everything of one kind together
+In an intact dump every structure, table and page has one owner, so everything of one kind together
 is no larger than the memory that the dump holds. In a hostile dump thousands of owners may share
 one page, and each of them is another walk through it. A budget ends such a walk.
 """
@@ -19,7 +19,7 @@ _Item = TypeVar("_Item")
 
 
 class BudgetExceededError(AbsentError):
-    """More was asked for than may be read for one purpose."""
+    """A budget is exhausted: more was requested than may be read for one purpose."""
 
 
 class Budget:
@@ -68,7 +68,7 @@ class Budget:
 
 
 class Charged:
-    """Memory whose reads are charged to a budget, so that what walks through it need not count.
+    """Memory whose reads are charged to a budget, so that its readers need not count them.
 
     Within ``with memory.budget("module tables", size):`` every read is charged, and one that the
     budget does not cover raises BudgetExceededError. A generator must not suspend within the block:

@@ -20,7 +20,7 @@ class _Kind:
 
 
 class Warnings:
-    """Deduplicated warnings: of those that differ in numbers only, the first few and a count."""
+    """Deduplicated warnings: the first few of those that differ only in numbers, and a count."""
 
     __slots__ = ("_kinds", "_known")
 

@@ -100,7 +100,7 @@ MAX_SAMPLED_TASKS = 4096
 MAX_TASK_SAMPLE_READS = 4 << 30
 
 #: The same as a multiple of the memory held. Each candidate offset for a list is one walk of three
-#: reads per task, which has at least 6 KiB with its stack, and few offsets are of sound lists.
+#: reads per task, which has at least 6 KiB with its stack, and few offsets are of intact lists.
 MAX_TASK_SAMPLE_WALKS = 16
 
 #: Threads of one process in the sample.
@@ -232,7 +232,7 @@ MAX_PFNS = 1 << 37
 #: CRASH_INFO notes whose frame list is tried. Xen writes one.
 MAX_CRASH_INFO_NOTES = 8
 
-#: Roots whose kernel is asked for its P2M. dom0's is one of the first that lead to its kernel.
+#: Roots whose kernel's own P2M is tried. dom0's is one of the first that lead to its kernel.
 MAX_CR3_SOURCES = 64
 
 #: Roots under which Xen's M2P is searched for. Each root of a PV domain maps it, and a domain has

@@ -1,4 +1,4 @@
-"""How far a long piece of work has come, for whoever wants to show it."""
+"""The progress of a long operation, for display."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -7,7 +7,7 @@ _T = TypeVar("_T")
 
 
 class Progress:
-    """What is being processed, and how far."""
+    """The kind of item that is being processed, and how many are done."""
 
     __slots__ = ("done", "total", "what")
 

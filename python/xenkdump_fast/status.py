@@ -1,4 +1,4 @@
-"""What a batch call puts into ``status``, one number per element."""
+"""The values of ``status`` in batch calls, one per element."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""Writes small synthetic dumps, to learn on and to test with. Never imports the reader.
+"""Writes small synthetic dumps, for learning and for tests. Never imports the reader.
 
 ::
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the rest on first use: ``xkdump sample --help`` needs the kinds only."""
+    """Imports the other names on first use: ``xkdump sample --help`` only needs the kinds."""
     if name in ("SyntheticDump", "build", "write_dump"):
         from . import writing as module
     elif name in ("SparseDump", "write_sparse_dump"):

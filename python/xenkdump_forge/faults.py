@@ -26,7 +26,7 @@ def drop_notes(parts: Parts, *names: str, types: tuple[int, ...] = ()) -> None:
 
 
 def per_cpu_notes(parts: Parts) -> None:
-    """A PT_NOTE for each pCPU and each vmcoreinfo, as kexec-tools lays them out."""
+    """Makes a PT_NOTE for each pCPU and each vmcoreinfo, as kexec-tools does."""
     groups: list[list[Note]] = []
     for group in parts.core.notes:
         for note in group:
@@ -37,12 +37,12 @@ def per_cpu_notes(parts: Parts) -> None:
 
 
 def truncate(parts: Parts, size: int) -> None:
-    """Cuts the file to ``size`` bytes."""
+    """Truncates the file to ``size`` bytes."""
     parts.core.cut = size
 
 
 def hole(parts: Parts, start: int, end: int) -> None:
-    """Leaves a range of machine addresses out of the segments."""
+    """Removes a range of machine addresses from the segments."""
     memory = parts.core.memory
     memory.holes = sorted([*memory.holes, (start, end)])
 
@@ -78,7 +78,7 @@ def many_segments(parts: Parts, size: int = PAGE) -> None:
 
 
 def drop_untouched(parts: Parts, least: int = 1 << 20) -> None:
-    """Leaves runs of at least ``least`` bytes that nothing was written to out of the segments."""
+    """Removes runs of at least ``least`` bytes to which nothing was written from the segments."""
     memory = parts.core.memory
     written = [-1, *sorted(memory.frames), -(-memory.size // PAGE)]
     gaps = [((a + 1) * PAGE, b * PAGE) for a, b in pairwise(written)]
@@ -91,7 +91,7 @@ def touched_only(parts: Parts) -> None:
 
 
 def loop_task_list(parts: Parts, at: int = 10, back_to: int = 3) -> None:
-    """Makes dom0's task list loop from one task to an earlier one, without its head."""
+    """Makes dom0's task list loop from one task to an earlier one, bypassing the head."""
     kernel = parts.kernels[0]
     leaders = [t for t in kernel.tasks if t.job.pid == t.job.group]
     kernel.guest.write(

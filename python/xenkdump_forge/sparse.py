@@ -94,7 +94,7 @@ def _segments(memory: int, count: int) -> list[tuple[int, int]]:
 
 
 class _Frames:
-    """Allocates frames: tables at the start of the segments, runs scattered behind them."""
+    """Allocates frames: tables at the start of the segments, runs scattered after them."""
 
     def __init__(self, layout: list[tuple[int, int]]) -> None:
         self.layout = layout
@@ -115,9 +115,9 @@ class _Frames:
         while gcd(step, len(self.layout)) != 1:
             step += 2
         start, end = self.layout[i * step % len(self.layout)]
-        room = (end - start) // (_RUN * PAGE) - 1
+        free = (end - start) // (_RUN * PAGE) - 1
         round_ = i // len(self.layout)
-        if round_ >= room:
+        if round_ >= free:
             raise SyntheticDumpError(
                 f"the host is too small for {count * _RUN * PAGE} populated bytes"
             )
@@ -125,7 +125,7 @@ class _Frames:
 
 
 def _tree(machine: MachineMemory, frames: _Frames, pages: int, runs: dict[int, int]) -> int:
-    """Writes the frame-list tree; as in pvops, shared pages stand for what is not populated."""
+    """Writes the frame-list tree; as in pvops, shared pages are used for unpopulated ranges."""
     top, missing, mid_missing = frames.table(), frames.table(), frames.table()
     machine.write(missing * PAGE, b"\xff" * PAGE)
     machine.write(mid_missing * PAGE, array("Q", [missing] * 512).tobytes())

@@ -64,8 +64,8 @@ def test_exit_status(broken: SyntheticDump, capsys: pytest.CaptureFixture[str]) 
     assert main(["check", "--json", str(broken.vmcore)]) == 1
 
 
-def test_one_flipped_bit_costs_little(tmp_path: Path) -> None:
-    """Every unused slot of a pvops kernel's frame-list tree leads to one page of all ones."""
+def test_the_cost_of_a_flipped_bit_is_limited(tmp_path: Path) -> None:
+    """Every unused slot of a pvops kernel's frame-list tree refers to one page of all ones."""
     synthetic = write_dump(tmp_path / "dump", like="modern")
     machine = open(str(synthetic.vmcore)).native.machine
     top = int(synthetic.plan["domains"][0]["frame_list_list"], 16)
@@ -76,9 +76,9 @@ def test_one_flipped_bit_costs_little(tmp_path: Path) -> None:
     (pages,) = {offered.pages for offered in found.offered if offered.name == "list"}
     assert pages == (1 << 27) - 502
     assert found.m2p is not None
-    asked = found.m2p.equal + found.m2p.different + found.m2p.unreadable
+    compared = found.m2p.equal + found.m2p.different + found.m2p.unreadable
     # The dump has fewer frames than that.
-    assert 0 < asked < sum(int(size, 16) for _, size, *_ in synthetic.plan["segments"]) >> 12
+    assert 0 < compared < sum(int(size, 16) for _, size, *_ in synthetic.plan["segments"]) >> 12
     assert found.disagreements == 0
 
 
@@ -90,24 +90,24 @@ def test_without_p2m(tmp_path: Path) -> None:
 
 def test_the_p2m_is_queried_once_for_all_roots(tmp_path: Path) -> None:
     dump = open(str(write_dump(tmp_path / "dump", like="modern").vmcore)).native
-    asked = {"resolve": 0, "virtual": 0}
+    calls = {"resolve": 0, "virtual": 0}
 
     class P2M:
         def spans(self) -> list[tuple[int, int]]:
             return [(0, 100)]
 
         def resolve(self, pfns: Any, status: Any) -> Any:
-            asked["resolve"] += 1
+            calls["resolve"] += 1
             status[:] = 0
             return pfns
 
     class Dump:
         def virtual(self, root: int, paging: Any) -> Any:
-            asked["virtual"] += 1
+            calls["virtual"] += 1
             return dump.virtual(root, paging)
 
-    # None of them is in the dump, and each is named twice.
+    # None of the roots is in the dump, and each occurs twice.
     roots = ((root << 39, "a note") for root in range(1, 1 << 20) for _ in range(2))
     some: list[Any] = [Dump(), P2M()]
     assert m2p.find(some[0], some[1], roots) is None
-    assert asked == {"resolve": 1, "virtual": MAX_M2P_ROOTS * len(m2p.TABLES)}
+    assert calls == {"resolve": 1, "virtual": MAX_M2P_ROOTS * len(m2p.TABLES)}

@@ -19,13 +19,13 @@ def test_an_array_before_2_6_21(tmp_path: Path) -> None:
     assert json(cmdline.run(domain)) == {"domain": 0, "command_line": line}
 
 
-def test_a_pointer_since(tmp_path: Path) -> None:
+def test_a_pointer_since_2_6_21(tmp_path: Path) -> None:
     sample = write_dump(tmp_path / "dump", "modern")
     domain = xk.open(sample.vmcore).domain(0, sample.vmlinux)
     kernel = domain.kernel
     with pytest.raises(xk.AbsentError, match="saved_command_line is NULL"):
         cmdline.run(domain)
-    # Any string of the kernel serves.
+    # Any string in the kernel's memory is sufficient.
     banner = kernel.symbol("linux_banner")
     at = domain.virtual.translate(kernel.symbol("saved_command_line"))
     with patched(Path(sample.vmcore), {at: banner.to_bytes(8, "little")}):

@@ -1,4 +1,4 @@
-"""The text names its domain if there are several."""
+"""Text output names the domain if there are several."""
 
 import pytest
 

@@ -22,7 +22,7 @@ def test_no_module(
     assert "warning: domain 0: no module is loaded" in capsys.readouterr().err
 
 
-def test_a_vmlinux_of_no_domain(
+def test_a_vmlinux_that_matches_no_domain(
     synthetic: SyntheticDump, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = write_dump(tmp_path / "other", like="2006-x86_64")

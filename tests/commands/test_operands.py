@@ -26,7 +26,7 @@ def run(
         ("vtop", "linux_banner", "nosuch", "nosuch: neither an address nor a symbol"),
     ],
 )
-def test_the_rest_is_printed(
+def test_other_operands_are_printed(
     command: str,
     good: str,
     bad: str,

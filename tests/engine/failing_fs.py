@@ -45,7 +45,7 @@ def serve(device: int, data: bytes, fails: range, direct: bool) -> None:
     def read(_: int, body: bytes) -> bytes:
         offset, size = struct.unpack_from("<QI", body, 8)
         if offset < fails.stop and offset + size > fails.start:
-            raise OSError(errno.EIO, "broken here")
+            raise OSError(errno.EIO, "unreadable range")
         return data[offset : offset + size]
 
     def init(_: int, __: bytes) -> bytes:

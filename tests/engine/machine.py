@@ -73,7 +73,7 @@ class Machine:
             if large:
                 return None
             table = entry & ADDRESS
-        raise AssertionError("the last level always ends the walk")
+        raise AssertionError("the walk did not end at the last level")
 
     def _walk_x86(self, root: int, address: int) -> int | None:
         if address >> 32:

@@ -78,15 +78,15 @@ def test_statuses_have_names(guest: Guest) -> None:
     ]
 
 
-def test_strided_and_odd_arrays(guest: Guest) -> None:
+def test_strided_and_unaligned_arrays(guest: Guest) -> None:
     for call, values in cases(guest):
         want = call(values)
         records = np.zeros(len(values), [("a", "u1"), ("value", "=u8"), ("b", "=u8")])
         records["value"] = values
         wide = np.zeros((len(values), 3), np.uint64)
         wide[:, 1] = values
-        for odd in (values[::2], values[::-1], values[1:1], records["value"], wide[:, 1]):
-            np.testing.assert_array_equal(call(odd), call(np.ascontiguousarray(odd)))
+        for view in (values[::2], values[::-1], values[1:1], records["value"], wide[:, 1]):
+            np.testing.assert_array_equal(call(view), call(np.ascontiguousarray(view)))
         # Inputs and results interleaved in one array of records.
         got = call(records["value"], out=records["b"])
         np.testing.assert_array_equal(got, want)
@@ -114,7 +114,7 @@ def test_results_do_not_depend_on_threads(guest: Guest) -> None:
             call(many, threads=0)
 
 
-def test_wrong_arrays_are_refused(guest: Guest) -> None:
+def test_invalid_arrays_are_rejected(guest: Guest) -> None:
     for call, values in cases(guest):
         for dtype in (np.int64, np.uint32, np.float64, np.bool_, ">u8", "S8", object):
             with pytest.raises(TypeError, match="uint64"):
@@ -157,7 +157,7 @@ def test_wrong_arrays_are_refused(guest: Guest) -> None:
             call(values, out=locked)
 
 
-def test_partial_overlap_is_refused(guest: Guest) -> None:
+def test_partial_overlap_is_rejected(guest: Guest) -> None:
     pool = np.zeros(300, np.uint64)
     for call, _ in cases(guest):
         for start in (1, 199):
@@ -228,9 +228,9 @@ def test_readinto_and_read_array(guest: Guest) -> None:
         assert buffer == want
         words = guest.virtual.read_array(VIRTUAL + 8 * 4096, "<u4", len(want) // 4, threads=threads)
         assert words.tobytes() == want
-    odd = np.zeros((3, 5), np.int16)
-    guest.virtual.readinto(VIRTUAL + 8 * 4096 + 1, odd)
-    assert odd.tobytes() == guest.virtual.read(VIRTUAL + 8 * 4096 + 1, 30)
+    unaligned = np.zeros((3, 5), np.int16)
+    guest.virtual.readinto(VIRTUAL + 8 * 4096 + 1, unaligned)
+    assert unaligned.tobytes() == guest.virtual.read(VIRTUAL + 8 * 4096 + 1, 30)
     with pytest.raises(MemoryFault, match="0x1a8c000"):
         guest.physical.readinto(8 * 4096, bytearray(len(want) + 1))
     with pytest.raises(MemoryFault):
@@ -268,8 +268,11 @@ def test_iter_mapped(guest: Guest) -> None:
     assert broken.first_missing is not None
 
 
-def test_tables_that_name_absent_ones(tmp_path: Path) -> None:
-    """200 tables name 512 absent ones each, 512 times: each is reported once, then a page."""
+def test_tables_that_refer_to_absent_ones(tmp_path: Path) -> None:
+    """200 tables refer to 512 absent tables each, and are reached 256 times.
+
+    Each absent table is reported once.
+    """
     machine = Machine()
     machine.words(1, [0x2003] * 256)
     machine.words(2, [(0x10 + table << 12) | 3 for table in range(200)] + [0x83])
@@ -332,8 +335,8 @@ def test_numpy_is_imported_only_for_arrays() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_rows_of_no_bytes(guest: Guest) -> None:
-    """A read of no bytes is always complete."""
+def test_rows_of_size_0(guest: Guest) -> None:
+    """A read of 0 bytes always succeeds."""
     absent = np.array([0, VIRTUAL, 1 << 63, 2**64 - 1], np.uint64)
     for space in guest.spaces():
         status = np.full(4, 9, np.uint8)

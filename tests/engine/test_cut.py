@@ -14,8 +14,8 @@ from xenkdump_fast._native import P2M, Dump
 from xenkdump_forge import SparseDump, write_sparse_dump
 
 PAGE = 4096
-#: Where the file is truncated: in the P2M's pages, or in the page tables behind them. The cut is
-#: inside a page; the kernel fills the rest of the page with zeros.
+#: The offset at which the file is truncated: in the P2M's pages, or in the page tables after them.
+#: It is inside a page; the kernel fills the rest of the page with zeros.
 CUTS = ((1 << 20) + 1004, (79 << 20) + 1004)
 #: Statuses for missing data: no P2M page, no page table, truncated file.
 MISSING = {5, 7, 12}
@@ -52,7 +52,7 @@ class Running(threading.Thread):
         status = np.zeros(ADDRESSES, dtype=np.uint8)
         over = False
         while not over:
-            # Read before the batch, so that the last batch starts after the cut.
+            # Read before the batch, so that the last batch starts after the truncation.
             over = self.done
             found = self.virtual.translate(self.addresses, status=status, threads=self.threads)
             self.compare("translate", found, self.mfns * PAGE + 8, status)
@@ -62,17 +62,17 @@ class Running(threading.Thread):
     def compare(
         self, what: str, found: np.ndarray, expected: np.ndarray, status: np.ndarray
     ) -> None:
-        sound = status == 0
-        if not np.array_equal(found[sound], expected[sound]):
+        valid = status == 0
+        if not np.array_equal(found[valid], expected[valid]):
             self.wrong.append(f"{what}: wrong frames")
-        kinds = set(np.unique(status[~sound]).tolist())
+        kinds = set(np.unique(status[~valid]).tolist())
         if not kinds <= MISSING:
             self.wrong.append(f"{what}: statuses {kinds}")
-        self.lost += int((~sound).sum())
+        self.lost += int((~valid).sum())
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_cut_in_the_middle_of_a_batch(sparse: SparseDump, tmp_path: Path, threads: int) -> None:
+def test_truncation_during_a_batch(sparse: SparseDump, tmp_path: Path, threads: int) -> None:
     other = Running(sparse, sparse.path, threads)
     for number, delay in enumerate(DELAYS):
         copy = tmp_path / "copy"
@@ -84,7 +84,7 @@ def test_cut_in_the_middle_of_a_batch(sparse: SparseDump, tmp_path: Path, thread
         running.done = True
         running.join()
         assert running.wrong == []
-        assert running.lost > 0, "tables were cut off, and nothing was missing"
+        assert running.lost > 0, "tables were truncated, but no data was reported as missing"
     # Another dump in the same process is unaffected.
     other.done = True
     other.run()

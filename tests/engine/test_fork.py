@@ -15,7 +15,7 @@ from .machine import FRAME_LIST
 
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_can_use_what_a_thread_was_building(guest: Guest) -> None:
+def test_a_child_can_use_tables_that_a_thread_was_building(guest: Guest) -> None:
     mfn = guest.entries[1023]
     shared = [P2M.frame_list(guest.dump, FRAME_LIST, 8)]
     done = threading.Event()

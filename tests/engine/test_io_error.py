@@ -19,8 +19,8 @@ PAGE = 4096
 PAGES = 64
 #: Machine address of the first page, whose bytes are at offset 4096 of the file.
 START = 0x10_0000
-#: The first unreadable page, and the first readable one behind it.
-BROKEN, WHOLE = 40, 50
+#: The first unreadable page, and the first readable one after it.
+FIRST_BAD, FIRST_GOOD = 40, 50
 EIO_STATUS = 13
 
 
@@ -36,13 +36,13 @@ def vmcore() -> bytes:
 
 @contextmanager
 def failing(tmp_path: Path, whole: int, *how: str) -> Iterator[Path]:
-    """The dump on a disk that fails from page BROKEN to before page ``whole``."""
+    """The dump on a disk with read errors from page FIRST_BAD to before page ``whole``."""
     if not os.path.exists("/dev/fuse") or os.geteuid() != 0:
-        pytest.skip("mounting a file system of one's own takes /dev/fuse and root")
+        pytest.skip("mounting a file system needs /dev/fuse and root")
     plain, folder = tmp_path / "plain", tmp_path / "mounted"
     plain.write_bytes(vmcore())
     folder.mkdir()
-    fails = [str((1 + page) * PAGE) for page in (BROKEN, whole)]
+    fails = [str((1 + page) * PAGE) for page in (FIRST_BAD, whole)]
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.engine.failing_fs", folder, plain, *fails, *how],
         stdout=subprocess.PIPE,
@@ -56,7 +56,7 @@ def failing(tmp_path: Path, whole: int, *how: str) -> Iterator[Path]:
         if server.stdout.readline() != "ready\n":
             problem = server.stderr.read()
             if "cannot mount" in problem:
-                pytest.skip(f"no file system of one's own can be mounted here: {problem[-200:]}")
+                pytest.skip(f"cannot mount a file system: {problem[-200:]}")
             raise AssertionError(problem)
         yield folder / "file"
     finally:
@@ -73,28 +73,28 @@ def is_mapped(path: Path) -> bool:
 @pytest.mark.parametrize(
     ("whole", "how", "mapped"),
     [
-        (WHOLE, "cached", True),
+        (FIRST_GOOD, "cached", True),
         # Opening a file touches its last page, which is unreadable here: nothing is mapped.
         (PAGES, "cached", False),
-        (WHOLE, "direct", False),
+        (FIRST_GOOD, "direct", False),
     ],
     ids=["in the middle", "to the end", "cannot be mapped"],
 )
 def test_read_errors(tmp_path: Path, whole: int, how: str, mapped: bool) -> None:
-    sound = tmp_path / "sound"
-    sound.write_bytes(vmcore())
-    other = Dump(str(sound)).machine
+    intact = tmp_path / "intact"
+    intact.write_bytes(vmcore())
+    other = Dump(str(intact)).machine
     with failing(tmp_path, whole, how) as path:
         memory = Dump(str(path)).machine
         assert is_mapped(path) == mapped
-        at = START + BROKEN * PAGE
-        assert memory.u8(at - 1) == BROKEN
+        at = START + FIRST_BAD * PAGE
+        assert memory.u8(at - 1) == FIRST_BAD
         with pytest.raises(MemoryFault, match="Input/output error") as raised:
             memory.read(at + 8, 16)
         assert raised.value.address == at + 8
         # The mapping is not used from here on; readable pages remain readable.
         assert not is_mapped(path)
-        before = bytes([BROKEN - 1]) * PAGE + bytes([BROKEN]) * PAGE
+        before = bytes([FIRST_BAD - 1]) * PAGE + bytes([FIRST_BAD]) * PAGE
         assert memory.read(at - 2 * PAGE, 2 * PAGE) == before
         with pytest.raises(MemoryFault, match="Input/output error"):
             memory.read(at - 1, 2)
@@ -102,23 +102,23 @@ def test_read_errors(tmp_path: Path, whole: int, how: str, mapped: bool) -> None
         status = np.zeros(PAGES, dtype=np.uint8)
         addresses = (START + numbers * PAGE).astype(np.uint64)
         rows = memory.read_many(addresses, 8, status=status)
-        lost = (numbers >= BROKEN) & (numbers < whole)
+        lost = (numbers >= FIRST_BAD) & (numbers < whole)
         assert (status == np.where(lost, EIO_STATUS, 0)).all()
         assert (rows[~lost] == numbers[~lost, None] + 1).all()
         # Another dump in the same process is unaffected.
-        assert other.read(at, 4) == bytes([BROKEN + 1]) * 4
+        assert other.read(at, 4) == bytes([FIRST_BAD + 1]) * 4
 
 
 @pytest.mark.timeout(60)
 def test_read_errors_in_a_batch(tmp_path: Path) -> None:
-    """A batch that meets the error first is repeated with reads, which report missing data."""
-    with failing(tmp_path, WHOLE) as path:
+    """A batch that encounters the error is repeated with reads, which report missing data."""
+    with failing(tmp_path, FIRST_GOOD) as path:
         memory = Dump(str(path)).machine
         assert is_mapped(path)
         status = np.zeros(PAGES, dtype=np.uint8)
         numbers = np.arange(PAGES)
         addresses = (START + numbers * PAGE).astype(np.uint64)
         rows = memory.read_many(addresses, 8, status=status)
-        lost = (numbers >= BROKEN) & (numbers < WHOLE)
+        lost = (numbers >= FIRST_BAD) & (numbers < FIRST_GOOD)
         assert (status == np.where(lost, EIO_STATUS, 0)).all()
         assert (rows[~lost] == numbers[~lost, None] + 1).all()

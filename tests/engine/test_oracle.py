@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NONE = 2**64 - 1
 WIDTHS: "dict[Paging, int]" = {"x86": 32, "x86-pae": 32, "x86_64": 48, "x86_64-la57": 57}
 
-#: Tables share eight frames. An entry is absent, names one of them, maps a page, or is random.
+#: Tables share eight frames. An entry is absent, refers to one of them, maps a page, or is random.
 entries = st.one_of(
     st.just(0),
     st.builds(
@@ -60,7 +60,7 @@ def addresses(draw: st.DrawFn, width: int) -> int:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data(), machine=machines(), root=st.integers(0, 0x7FFF))
-def test_walks_as_the_oracle_does(
+def test_walks_agree_with_the_reference(
     saved: Callable[[Machine], Dump], data: st.DataObject, machine: Machine, root: int
 ) -> None:
     dump = saved(machine)

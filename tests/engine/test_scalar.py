@@ -12,8 +12,8 @@ from .machine import FRAME_LIST, PAGES, VIRTUAL
 
 
 def test_kinds_of_entries(guest: Guest) -> None:
-    said = [guest.p2m.entry(pfn) for pfn in (4, 5, 6, 7, PAGES)]
-    assert said == [
+    entries = [guest.p2m.entry(pfn) for pfn in (4, 5, 6, 7, PAGES)]
+    assert entries == [
         ("frame", 0x100C),
         ("invalid", None),
         ("foreign", 0x77),

@@ -38,13 +38,13 @@ def vmcore(
 
 
 def find(space: AddressSpace, start: int, end: int, **options: int) -> list[int]:
-    """Without an early stop."""
+    """The addresses found; the search must not stop early."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return space.find(b"NEEDLE", start, end, **options)
 
 
-def test_pages_held_in_part(tmp_path: Path) -> None:
+def test_partly_held_pages(tmp_path: Path) -> None:
     low, high = b"NEEDLE".rjust(0x9EC00, b"."), b"NEEDLE".ljust(0x800, b".")
     dump = vmcore(tmp_path / "vmcore", [(0x1000, low), (0x100400, high), (0x200000, high)])
     for space in (dump.machine, dump.physical(None)):
@@ -53,7 +53,7 @@ def test_pages_held_in_part(tmp_path: Path) -> None:
         assert find(space, 0, TOP) == [0x1000 + 0x9EC00 - 6, 0x100400, 0x200000]
 
 
-def test_holes_do_not_count(tmp_path: Path) -> None:
+def test_holes_are_not_charged(tmp_path: Path) -> None:
     dump = vmcore(tmp_path / "vmcore", [(0, bytes(64)), (2 << 30, b"NEEDLE")])
     assert find(dump.machine, 0, TOP) == [2 << 30]
     assert find(dump.machine, 0, TOP, most=200) == [2 << 30]
@@ -75,7 +75,7 @@ def test_the_end_of_a_truncated_file(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(size)
     place = 0x1000 + PAGE + 0x100 - 6
-    # The dump that was opened before the cut, and one opened after it.
+    # A dump that was opened before the truncation, and one opened after it.
     assert find(dump.machine, 0, TOP) == find(Dump(path).machine, 0, TOP) == [place]
 
 
@@ -96,7 +96,7 @@ def test_an_early_stop_is_reported(tmp_path: Path) -> None:
     assert (found.searched, found.next) == (6000, None)
 
 
-#: Runs with too little address space for the results: as found, and as Python objects.
+#: Runs with too little address space for the results: as an array in Rust, and as Python objects.
 _OUT_OF_MEMORY = """
 import resource, sys
 from xenkdump_fast._native import P2M, Dump
@@ -130,7 +130,7 @@ def everywhere(root: int, page: bytes) -> list[tuple[int, bytes]]:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("memory", [64 << 20, 600 << 20])
-def test_results_that_outgrow_memory(tmp_path: Path, memory: int) -> None:
+def test_results_larger_than_memory(tmp_path: Path, memory: int) -> None:
     path = tmp_path / "vmcore"
     segments = [(0, b"a" * (16 << 20)), *everywhere(1 << 32, b"a" * PAGE)]
     for number, mfn in ((2, 5), (3, 6)):
@@ -169,7 +169,7 @@ def test_little_address_space(tmp_path: Path) -> None:
         assert ran.stdout == f"[{0x1000}] {mapped}\n", ran.stderr
 
 
-def test_tables_held_in_part(tmp_path: Path) -> None:
+def test_partly_held_tables(tmp_path: Path) -> None:
     word = struct.pack
     dump = vmcore(tmp_path / "vmcore", [(0, word("<I", 0x1067)), (0x1000, word("<I", 0xA067))])
     space = dump.virtual(0, "x86")
@@ -207,7 +207,7 @@ def test_encrypted_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("machine", "name"), [(183, "AARCH64"), (243, "RISCV"), (22, "S390")])
-def test_other_architectures_are_refused(tmp_path: Path, machine: int, name: str) -> None:
+def test_other_architectures_are_rejected(tmp_path: Path, machine: int, name: str) -> None:
     with pytest.raises(DumpError, match=f"e_machine.*{machine}.*{name}"):
         vmcore(tmp_path / "vmcore", [(0, b"NEEDLE")], machine=machine)
 

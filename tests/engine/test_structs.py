@@ -79,5 +79,5 @@ def test_lists_that_end_with_null(saved: Callable[[Machine], Dump]) -> None:
     ]
     with pytest.raises(ValueError, match="4 or 8"):
         space.lists([0x1000], 3, limit=9)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no such links"):
+    with pytest.raises(ValueError, match="unknown links"):
         space.lists([0x1000], 4, links="sideways", limit=9)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The Python bindings for images, symbols and types, on files made here."""
+"""The Python bindings for images, symbols and types, with synthetic files."""
 
 import struct
 import sys
@@ -46,7 +46,7 @@ def test_global_symbols_are_preferred(symbols: native.Symbols) -> None:
     assert symbols.all("nothing") == []
 
 
-def test_addresses_have_names_within_the_kernel_only(symbols: native.Symbols) -> None:
+def test_addresses_outside_the_kernel_have_no_names(symbols: native.Symbols) -> None:
     symbol = symbols.lookup(0xFFFFFFFF81000180)
     assert symbol is not None
     assert (symbol.name, symbol.size, symbol.module) == ("helper", 0, None)
@@ -57,7 +57,7 @@ def test_addresses_have_names_within_the_kernel_only(symbols: native.Symbols) ->
         assert symbols.nearest(address) is None or address >= 0xFFFFFFFF82000000
 
 
-def test_a_module_adds_its_own(symbols: native.Symbols) -> None:
+def test_a_module_adds_symbols(symbols: native.Symbols) -> None:
     base = 0xFFFFFFFFC0000000
     table = struct.pack("<IBBHQQ", 1, 2, 0, 1, base + 0x10, 0x20)
     symbols.add_module("ext4", base, base + 0x1000, table, b"\0ext4_probe\0")
@@ -71,25 +71,25 @@ def test_a_module_adds_its_own(symbols: native.Symbols) -> None:
 def test_other_threads_run_while_tables_are_built(tmp_path: Path) -> None:
     path = tmp_path / "System.map"
     path.write_text("".join(f"{i * 0x9E3779B9 & 0xFFFFFFFF:08x} T a\n" for i in range(1 << 19)))
-    asks: list[Callable[[native.Symbols], object]] = [
+    queries: list[Callable[[native.Symbols], object]] = [
         len,
         lambda symbols: symbols.get("a"),
         lambda symbols: symbols.lookup(0x1000),
     ]
     steps: list[str] = []
 
-    def answer(ask: Callable[[native.Symbols], object], symbols: native.Symbols) -> None:
+    def answer(query: Callable[[native.Symbols], object], symbols: native.Symbols) -> None:
         steps.append("asked")
-        ask(symbols)
+        query(symbols)
         steps.append("answered")
 
     interval = sys.getswitchinterval()
     # Threads are not preempted: others run only when one releases the GIL.
     sys.setswitchinterval(1e6)
     try:
-        for ask in asks:
-            steps[:] = ["not asked"]
-            thread = threading.Thread(target=answer, args=(ask, native.Symbols.from_map(path)))
+        for query in queries:
+            steps[:] = ["no query"]
+            thread = threading.Thread(target=answer, args=(query, native.Symbols.from_map(path)))
             thread.start()
             turns = 0
             while steps[-1] != "answered":
@@ -101,7 +101,7 @@ def test_other_threads_run_while_tables_are_built(tmp_path: Path) -> None:
         sys.setswitchinterval(interval)
 
 
-def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_files_of_another_kind_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"not an ELF file, nor a map")
     with pytest.raises(native.DumpError, match=r"file: offset 0x0: expected an ELF file"):
@@ -121,12 +121,12 @@ def test_empty_image(tmp_path: Path) -> None:
     image = native.Image(path)
     assert (image.word, image.machine_type, image.build_id) == (4, 3, None)
     assert image.sections() == []
-    asks: list[Callable[[], object]] = [
+    queries: list[Callable[[], object]] = [
         image.symbols,
         image.types,
         lambda: image.section(".text"),
         lambda: image.read(0, 1),
     ]
-    for ask in asks:
+    for query in queries:
         with pytest.raises(native.AbsentError, match=r"empty\.elf"):
-            ask()
+            query()

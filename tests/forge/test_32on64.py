@@ -42,7 +42,7 @@ def test_slot_0_points_to_the_guests_table(core: Core, dom0: dict[str, Any]) -> 
     assert by_four == by_three == b"Linux version "
 
 
-def test_cr3_has_high_bits_in_the_low_ones(dom0: dict[str, Any]) -> None:
+def test_cr3_has_high_address_bits_in_its_low_bits(dom0: dict[str, Any]) -> None:
     mfn, value = int(dom0["root"], 16) >> 12, int(dom0["p2m_cr3"], 16)
     assert (value >> 12 | value << 20) & 0xFFFFFFFF == mfn
 

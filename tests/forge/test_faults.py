@@ -1,4 +1,4 @@
-"""Each fault changes what it says, and nothing else."""
+"""Each fault changes the described data, and nothing else."""
 
 import struct
 from pathlib import Path

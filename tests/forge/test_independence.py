@@ -1,4 +1,4 @@
-"""The generator shares no code with the reader: a fault in one must show in the other's tests."""
+"""The generator shares no code with the reader, so that no error can be in both."""
 
 import ast
 import subprocess
@@ -9,12 +9,12 @@ from pathlib import Path
 import xenkdump_forge
 
 PACKAGE = Path(xenkdump_forge.__file__).parent
-#: What the generator may import besides itself.
+#: The packages that the generator may import.
 ALLOWED = sys.stdlib_module_names
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The absolute names of the modules that a module imports, wherever in it."""
+    """The absolute names of the modules that a module imports, at top level or in functions."""
     package = ("xenkdump_forge", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -35,7 +35,7 @@ def test_no_module_imports_the_reader() -> None:
 
 
 def test_every_kind_is_written_without_the_reader(tmp_path: Path) -> None:
-    """Modules that are imported by a computed name included."""
+    """This also covers modules that are imported by a computed name."""
     program = (
         "import sys, xenkdump_forge\n"
         "sys.modules['xenkdump_fast'] = None\n"

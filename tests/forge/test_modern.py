@@ -87,7 +87,7 @@ def test_pfn_and_mfn_differ(dom0: dict[str, Any]) -> None:
 
 
 def test_return_addresses_follow_calls(core: Core, dom0: dict[str, Any]) -> None:
-    """Each frame's pc is at its slot, and behind a call."""
+    """Each frame's pc is at its slot, and follows a call instruction."""
     root = int(dom0["root"], 16)
     functions = 0
     for task in dom0["tasks"]:

@@ -32,7 +32,7 @@ def test_layouts_of_both_abis() -> None:
     assert [wide.member(f"outer.{name}").bit_offset for name in ("low", "high")] == [192, 197]
 
 
-def test_unknown_types_are_named() -> None:
+def test_errors_name_unknown_types() -> None:
     with pytest.raises(ValueError, match="unknown type 'frob'"):
         parse("struct a { frob b; };", X86_64)
 

@@ -1,4 +1,4 @@
-"""What ``write_dump`` guarantees for every kind."""
+"""Properties of ``write_dump`` for every kind."""
 
 import os
 from collections.abc import Callable
@@ -19,17 +19,17 @@ def test_too_little_memory() -> None:
         build("modern", memory=1 << 20)
 
 
-def test_failure_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_text("mine")
 
     def fail(_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    def break_core(parts: object) -> None:
+    def make_writing_fail(parts: object) -> None:
         parts.core.write = fail  # type: ignore[attr-defined]
 
     with pytest.raises(SyntheticDumpError, match="No space left"):
-        write_dump(tmp_path, "modern", extra=break_core)
+        write_dump(tmp_path, "modern", extra=make_writing_fail)
     assert [p.name for p in tmp_path.iterdir()] == ["vmlinux"]
     assert (tmp_path / "vmlinux").read_text() == "mine"
 
@@ -48,7 +48,9 @@ def test_file_is_sparse(kind: str, dump_of: Callable[[str], SyntheticDump]) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_some_ninety_tasks_and_two_cpus(kind: str, dump_of: Callable[[str], SyntheticDump]) -> None:
+def test_about_ninety_tasks_and_two_cpus(
+    kind: str, dump_of: Callable[[str], SyntheticDump]
+) -> None:
     dom0 = dump_of(kind).plan["domains"][0]
     assert dom0["header"]["cpus"] == 2
     assert 85 <= len(dom0["tasks"]) == dom0["header"]["tasks"]

@@ -35,7 +35,7 @@ def test_a_system_call_saves_nine_registers(dom0: dict[str, Any]) -> None:
         last = each["frames"][-2]
         foot = int(each["user_registers_at"], 16)
         if len(each["user_registers"]) == 15:
-            # The return address is in pt_regs, at the place of rbx.
+            # The return address is in pt_regs, in the slot of rbx.
             assert int(last["slot"], 16) == foot + 40
 
 

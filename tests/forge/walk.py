@@ -1,6 +1,6 @@
-"""Reads a dump with nothing but ``struct``: an ELF core, page tables, a frame-list tree.
+"""Reads a dump using only ``struct``: an ELF core, page tables, a frame-list tree.
 
-Shares no code with the reader or the generator, so that a fault in either shows.
+It shares no code with the reader or the generator, so that an error in either is detected.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Core:
             at = desc + (descsz + 3 & ~3)
 
     def machine_read(self, address: int, size: int) -> bytes:
-        """Within one page."""
+        """Bytes that are within one page."""
         for paddr, offset, length in self.loads:
             if paddr <= address and address + size <= paddr + length:
                 return self.at(offset + address - paddr, size)
@@ -73,7 +73,7 @@ class Core:
         return int.from_bytes(self.machine_read(address, size), "little")
 
     def walk(self, paging: str, root: int, va: int) -> int:
-        """The machine address of a virtual one; KeyError where nothing is mapped."""
+        """The machine address of a virtual address; KeyError if it is not mapped."""
         shifts, size = {
             "x86": ((22, 12), 4),
             "x86-pae": ((30, 21, 12), 8),
@@ -106,7 +106,7 @@ class Core:
         return out
 
     def tree_entry(self, top_mfn: int, word: int, pfn: int) -> int | None:
-        """The entry of a frame-list tree; None where a slot on the way is 0."""
+        """The entry of a frame-list tree; None if a slot on the path is 0."""
         per_page = 4096 // word
         at = top_mfn
         for divisor in (per_page * per_page, per_page, 1):

@@ -1,4 +1,4 @@
-"""A host's domain list, its structs and its frame table, in memory of any content."""
+"""A host's domain list, its structs and its frame table, in arbitrary memory."""
 
 import struct
 from collections.abc import Iterator
@@ -107,9 +107,9 @@ def check(data: bytes) -> None:
     on_pcpus = vcpus.OnPcpus(memory, layout, pcpus)
     budget = Budget("vCPU structs", MAX_VCPU_READS * memory.dump.memory_held)
     for address in found.addresses.values():
-        read, said = vcpus.read(memory, layout, on_pcpus, address, budget)
+        read, problems = vcpus.read(memory, layout, on_pcpus, address, budget)
         assert len(read) <= MAX_VCPUS + len(pcpus)
-        warnings += said
+        warnings += problems
     owned = frame_table.frames_of(memory, facts.frames, list(found.addresses.values()), 1 << 19)
     for runs in owned.values():
         assert (runs[:, 1] > 0).all()

@@ -27,7 +27,7 @@ class Input:
         return self.take(self.number(2))
 
     def pages(self, most: int) -> list[bytes]:
-        """The remaining pieces as pages, padded with zeros. An empty piece is no page."""
+        """The remaining pieces as pages, padded with zeros. An empty piece is an absent page."""
         found: list[bytes] = []
         while self.at < len(self.data) and len(found) < most:
             piece = self.piece()[:PAGE]

@@ -26,7 +26,7 @@ COMMANDS = ("bt --all", "ps", "sys", "log", "mod", "check")
 NUMBER, POINTER, ENTRY, BIT = range(4)
 #: The number of words changed at once.
 CHANGES = 24
-#: Variables that lead to the rest.
+#: Variables from which the other data is reached.
 VARIABLES = ("init_task", "init_pid_ns", "modules", "prb", "__per_cpu_offset", "init_uts_ns")
 
 

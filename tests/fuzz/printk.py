@@ -46,7 +46,7 @@ class CountingMemory(Memory):
 
 
 def only_small_rings() -> None:
-    """Makes the package refuse large rings, which would spend the time on missing pages."""
+    """Makes the package reject large rings, whose missing pages would take most of the time."""
     for module, name, limit in (
         (bytes_ring, "MAX_LOG_SIZE", 1 << 14),
         (record_ring, "MAX_LOG_SIZE", 1 << 14),

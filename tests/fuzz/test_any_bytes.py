@@ -19,7 +19,7 @@ BYTES = (0, 1, 0x7F, 0x80, 0xFF)
 
 @pytest.mark.parametrize(("target", "step"), [(printk, 1), (domain_list, 61), (linux, 1)])
 class TestMutations:
-    def test_sound(self, target: ModuleType, step: int) -> None:
+    def test_valid_inputs(self, target: ModuleType, step: int) -> None:
         for seed in target.seeds():
             target.check(seed)
 
@@ -31,7 +31,7 @@ class TestMutations:
                 extreme = EXTREMES[at % len(EXTREMES)]
                 target.check(seed[:at] + extreme + seed[at + len(extreme) :])
 
-    def test_cut(self, target: ModuleType, step: int) -> None:
+    def test_truncated_inputs(self, target: ModuleType, step: int) -> None:
         for seed in target.seeds():
             for end in range(0, len(seed), step):
                 target.check(seed[:end])
@@ -47,7 +47,7 @@ class TestMutations:
 
 
 @pytest.mark.timeout(30)
-def test_a_number_of_frames_that_cannot_be() -> None:
+def test_an_impossible_number_of_frames() -> None:
     """Found by fuzzing: the search for a guest's frames ran to max_page, for hours."""
     seed = next(domain_list.seeds())
     at = 1 + 2 * 8 + 2 + domain_list.MAX_PAGE
@@ -71,7 +71,7 @@ def test_a_million_domains() -> None:
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("head", [0, (1 << 21) - 1])
-def test_descriptors_that_are_not_there(head: int) -> None:
+def test_missing_descriptors(head: int) -> None:
     """Regression: a ring of 2^23 missing descriptors took 17 s and 1.6 GiB."""
     seed = list(printk.seeds())[3]
     at = 1 + 2 + 8 + 2

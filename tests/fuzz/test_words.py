@@ -25,7 +25,7 @@ REPLACED, TIMES = 6, 6
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def sound(
+def intact(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[SyntheticDump, bytes, list[Place]]:
     synthetic = write_dump(
@@ -35,14 +35,14 @@ def sound(
     return synthetic, data, words.places(str(synthetic.vmcore), str(synthetic.vmlinux), data)
 
 
-def test_there_is_data_of_each_kind(sound: tuple[SyntheticDump, bytes, list[Place]]) -> None:
-    kinds = {place.kind for place in sound[2]}
+def test_data_of_each_kind_is_found(intact: tuple[SyntheticDump, bytes, list[Place]]) -> None:
+    kinds = {place.kind for place in intact[2]}
     assert {"task", "stack", "top of stack", "run queue", "variable"} <= kinds
 
 
 @pytest.mark.parametrize("seed", range(TIMES))
-def test_words(sound: tuple[SyntheticDump, bytes, list[Place]], seed: int) -> None:
-    synthetic, data, places = sound
+def test_words(intact: tuple[SyntheticDump, bytes, list[Place]], seed: int) -> None:
+    synthetic, data, places = intact
     chance = random.Random(seed)
     changes = [words.change(places, chance, data) for _ in range(REPLACED)]
     with synthetic.vmcore.open("r+b", buffering=0) as file:

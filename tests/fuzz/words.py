@@ -30,7 +30,7 @@ VARIABLE_SIZE = 0x200
 #: The number of bytes at the start of a log.
 LOG_SIZE = 0x8000
 VCPU_SIZE = 0x1000
-#: The size of a struct whose size no symbol or type gives.
+#: The size of a struct whose size is in neither symbols nor types.
 DEFAULT_SIZE = 0x400
 
 
@@ -101,7 +101,7 @@ def _of_kernel(kernel: Kernel) -> Iterator[tuple[str, int, int]]:
         if task.stack:
             yield "stack", task.stack, kernel.stack_size
         with contextlib.suppress(xk.AbsentError):
-            # The words that a context switch saved, and the words right above.
+            # The words that a context switch saved, and the words directly above.
             yield "top of stack", kernel.read(task.address, "thread.sp"), 0x100
             yield "mm", kernel.read(task.address, "task_struct.mm"), _size(kernel, "mm_struct")
             yield "signal", kernel.read(task.address, "task_struct.signal"), 0x100
@@ -117,7 +117,7 @@ def _of_kernel(kernel: Kernel) -> Iterator[tuple[str, int, int]]:
     for name in ("prb", "log_buf", "pid_hash"):
         at = kernel.symbols.get(name)
         if at is not None:
-            yield "what a variable leads to", kernel.pointer(at), LOG_SIZE
+            yield "the target of a variable", kernel.pointer(at), LOG_SIZE
 
 
 def _of_xen(dump: xk.Dump) -> Iterator[tuple[str, int, int]]:

@@ -1,4 +1,4 @@
-"""A hand-made kernel: memory as a dictionary of pages, with given layouts and symbols."""
+"""A fake kernel: memory as a dictionary of pages, with given layouts and symbols."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Memory:
         self.write(address, value.to_bytes(size, "little"))
 
     def drop(self, address: int) -> None:
-        """Takes the page at ``address`` out of the dump."""
+        """Removes the page at ``address`` from memory."""
         del self.pages[address // PAGE]
 
     def read(self, address: int, size: int) -> bytes:
@@ -162,7 +162,7 @@ class FakeSymbols(dict[str, int]):
 
 
 class FakeKernel(Kernel):
-    """A Kernel whose memory, symbols and layouts are made by hand."""
+    """A Kernel with fake memory, symbols and layouts."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from xenkdump_forge import write_dump
 
 @pytest.mark.parametrize("kind", ["modern", "2006"])
 def test_a_stack_at_the_end_of_the_address_space(kind: str, tmp_path: Path) -> None:
-    """Found by fuzzing: the end of the stack is not an address then."""
+    """Found by fuzzing: the end of the stack is then not a valid address."""
     synthetic = write_dump(tmp_path, kind)
     kernel = session.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux)).kernel
     task = next(task for task in kernel.tasks() if not task.active and task.pid)

@@ -1,4 +1,4 @@
-"""The wall clock of a hand-made kernel."""
+"""The wall clock of a fake kernel."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_an_invalid_clock(seconds: int) -> None:
 
 
 def kernel_at(uptime: int, hz: int, to_monotonic: int = -BOOTED) -> FakeKernel:
-    """A kernel without tick_nsec, as 7.3."""
+    """A kernel without tick_nsec, as Linux 7.3."""
     kernel = FakeKernel({"timekeeper": TIMEKEEPER, "jiffies_64": JIFFIES}, LAYOUT)
     kernel.memory.write(TIMEKEEPER, bytes(0x1000))
     second = (1 << 64) - 1
@@ -58,7 +58,7 @@ def test_the_time_since_boot_without_tick_nsec(uptime: int, hz: int) -> None:
     assert found["wall_to_monotonic.tv_sec"].offset == 0x48
 
 
-def test_jiffies_come_first() -> None:
+def test_jiffies_are_preferred() -> None:
     kernel = kernel_at(52, 250)
     kernel.symbols.update(tick_nsec=TICK)  # type: ignore[attr-defined]
     kernel.memory.number(TICK, 4_000_000, 8)

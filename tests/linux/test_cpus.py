@@ -66,7 +66,7 @@ def test_stacks_are_indexed_once() -> None:
     assert running.walks <= 1
 
 
-def test_two_on_one_stack() -> None:
+def test_two_notes_on_one_stack() -> None:
     running = active(2)
     running[2] = running[1]
     contexts = [context(stack(1)), context(stack(1) + 8, note=0), context(0, note=1)]
@@ -78,7 +78,7 @@ def test_two_on_one_stack() -> None:
     assert kernel.warnings == [f"NT_PRSTATUS note {i} cannot be assigned to a CPU" for i in (0, 1)]
 
 
-def test_more_notes_than_there_are_cpus() -> None:
+def test_more_notes_than_cpus() -> None:
     contexts = [context(0)] * MAX_CPUS + [context(stack(0), note=MAX_CPUS)]
     contexts[1] = context(stack(1), note=1)
     assert set(cpus.assign(kernel_of(2), contexts, active(2))) == {1}

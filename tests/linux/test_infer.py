@@ -95,7 +95,7 @@ def kernel_with_leaders(count: int, distance: int) -> FakeKernel:
     return kernel
 
 
-def test_overlapping_leaders_are_refused() -> None:
+def test_overlapping_leaders_are_rejected() -> None:
     """Comparing 4095 of them in 130 KiB with each other took 7 s."""
     assert len(TaskSample(kernel_with_leaders(100, MIN_SIZE)).leaders) == 100
     with pytest.raises(AbsentError, match="on no list with other tasks"):
@@ -144,7 +144,7 @@ def test_the_size_of_the_timekeeper_is_limited(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_run_queues_are_limited_by_the_memory_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """8192 of them, with 32 KiB each, may be the same memory."""
+    """8192 run queues of 32 KiB each may be mapped to the same memory."""
     kernel = kernel_of(bytes(0x8000), 8)
     kernel.symbols.update(__cpu_possible_mask=FAR, __per_cpu_offset=FAR + 8)  # type: ignore[attr-defined]
     kernel.memory.write(FAR, words(8, (1 << 64) - 1, *range(64)))
@@ -179,7 +179,7 @@ def test_a_young_kworker_is_not_yet_on_its_cpu() -> None:
     """Seen on 7.3: then no CPU was inferred, and all tasks were shown on CPU 0."""
     assert task._cpu(threads_on(BOUND)) == 8
     assert task._cpu(threads_on({**BOUND, b"kworker/1:0H": 0, b"init": 1})) == 8
-    # Most are not enough if they are not most of more than one CPU.
+    # A majority is not sufficient if it is only on one CPU.
     many = {b"kworker/0:%d" % i: 0 for i in range(20)}
     assert task._cpu(threads_on({**many, b"migration/1": 1})) == 8
     assert task._cpu(threads_on({**many, b"migration/1": 0})) is None
@@ -224,7 +224,7 @@ def test_memory_of_modules_since_6_4(before: int, size: float, word: int) -> Non
     assert inference.sizeof("module_memory") == stride
     assert inference.member("module_memory.base").offset == 0
     assert inference.member("module_memory.size").offset == at_size
-    # The element of a module belongs to another.
+    # An element of one module belongs to another module.
     kernel.memory.write(places[1] + MEMORY + before * word, words(word, places[0]))
     assert "module" not in Inference(kernel, "no types")
 

@@ -60,14 +60,14 @@ def test_an_oversized_text() -> None:
 
 
 def test_memory_at_the_end_of_the_address_space() -> None:
-    """Memory may be held up to the last address."""
+    """The dump may hold memory up to the last address."""
     reads = []
 
     def read(address: int, size: int) -> bytes:
         reads.append((address, size))
         if address + size > 1 << 64:
             raise xk.MemoryFault("outside the address space")
-        raise xk.MemoryFault("nothing there")
+        raise xk.MemoryFault("not mapped")
 
     held = [SimpleNamespace(address=(1 << 64) - (9 << 20), size=9 << 20)]
     machine = SimpleNamespace(read=read, iter_mapped=lambda: held)
@@ -101,7 +101,7 @@ class Keys:
         return (self.text * (size // len(self.text) + 2))[first : first + size]
 
 
-def test_a_search_parses_no_byte_twice() -> None:
+def test_a_search_parses_each_byte_once() -> None:
     """Segments share their bytes, which are full of keys."""
     held = [(i << 32, 1 << 20) for i in range(64)]
     given = Keys(b"OSRELEASE=\nKERNELOFFSET=0\n", held)
@@ -133,8 +133,8 @@ class CountedRoots:
         def read(_: int, size: int) -> bytes:
             self.reads.append((root, paging))
             if paging != "x86_64":
-                fault = xk.MemoryFault("nothing there")
-                fault.reason = "nothing there"
+                fault = xk.MemoryFault("not mapped")
+                fault.reason = "not mapped"
                 raise fault
             return BANNER[:size]
 
@@ -142,7 +142,7 @@ class CountedRoots:
 
 
 def test_each_root_is_read_once() -> None:
-    """Not once per source of a P2M: each of thousands of notes may refer to both."""
+    """Not once per P2M source: each of thousands of notes may refer to two sources."""
     dump: Any = CountedRoots()
     image: Any = SimpleNamespace(
         word=8, path="vmlinux", symbols=lambda: {"linux_banner": 0xFFFF_FFFF_8200_0000}

@@ -1,4 +1,4 @@
-"""The three formats of printk's ring buffer, with hand-made logs."""
+"""The three formats of printk's ring buffer, with synthetic logs."""
 
 import struct
 import tracemalloc
@@ -61,7 +61,7 @@ class TestBytes:
             (None, None, " no prefix"),
         ]
 
-    def test_a_line_that_starts_with_a_digit_keeps_it(self) -> None:
+    def test_a_line_may_start_with_a_digit(self) -> None:
         assert read(self.kernel(b"<6>1 cpu\n7 of them\n", 4096))[1].text == "7 of them"
 
     def test_wrapped(self) -> None:
@@ -350,7 +350,7 @@ class TestRingbuffer:
             read(kernel)
 
     def test_records_that_share_a_text(self) -> None:
-        """Each record has 24 bytes, and had up to 64 KiB of text."""
+        """Records of 24 bytes may all refer to the same 64 KiB of text."""
         kernel = self.kernel()
         for number in range(8):
             self.put(kernel, number, b"x" * 100, (0, 112))

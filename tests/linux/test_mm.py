@@ -68,7 +68,7 @@ def test_the_mm_of_threads_is_read_once() -> None:
         mm.Usage(576, 1 + 10 + 342)
     }
     assert kernel.memory.reads < 2 * len(tasks)
-    # Nor is one that cannot be read read again.
+    # An unreadable mm is not read again either.
     kernel.memory.drop(COUNTERS + FAR)
     kernel.memory.reads = 0
     assert mm.usage(kernel, [task_at(task) for task in tasks]) == {}

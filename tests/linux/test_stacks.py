@@ -20,7 +20,7 @@ def test_the_size_from_types_or_symbols(size: int, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("size", [0, 8, 0x800, 16 << 20, 1 << 62])
 def test_an_invalid_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scanning 16 MiB, all of them mapped to one page, took a second for each CPU."""
+    """Scanning 16 MiB, all mapped to one page, took a second per CPU."""
     kernel = FakeKernel({}, {"thread_union": size})
     monkeypatch.setattr(kernel.symbols, "all", lambda name: [SimpleNamespace(size=size)])
     assert kernel.stack_size == 0x4000
@@ -35,11 +35,11 @@ def test_an_invalid_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
         (4, b"\x90\x5d\xc3", 2),
         (8, b"\x90\x48\x89\xee\x5d\x9d", 2),
         (8, b"\x90\x48\x89\xee\x5d\x0a", 1),
-        # At the end of the code that is searched: was read past its end.
+        # Regression: at the end of the searched code, bytes past the end were read.
         (8, b"\x90" * 60 + b"\x48\x89\xee\x5d\x41", 1),
         (8, b"\x90" * 60 + b"\x48\x89\xee\x5d\x9d", 2),
         (8, b"\x90" * 61 + b"\x48\x89\xee\x5d\x41", 2),
-        # Not found: only the expected sequence counts.
+        # Not found: only the expected sequence is accepted.
         (8, b"\x90\x90\x5d\x41", 2),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_state_that_cannot_be_read() -> None:
     assert states.letters(task_in(None), States()) == "??"
 
 
-def test_a_frozen_task_is_not_called_running() -> None:
+def test_a_frozen_task_is_not_shown_as_running() -> None:
     names = [state_name(task_in(state)) for state in (None, 0, 0x2001, 0x2, 0x8000)]
     assert names == [
         "unknown",

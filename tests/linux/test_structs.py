@@ -1,4 +1,4 @@
-"""Members that are read together are what they are one by one, and so are the errors."""
+"""Reading members together gives the same values and errors as reading them one by one."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_members(kernel: FakeKernel) -> None:
     assert kernel.memory.reads == 0
 
 
-def test_what_cannot_be_read(kernel: FakeKernel) -> None:
+def test_unreadable_members(kernel: FakeKernel) -> None:
     structs = Structs(kernel, STRUCTS, KEYS, [(24, 16)])
     for struct in STRUCTS[1:]:
         with pytest.raises(MemoryFault):
@@ -58,7 +58,7 @@ def test_what_cannot_be_read(kernel: FakeKernel) -> None:
         structs.read(STRUCTS[0], "task.comm")
 
 
-def test_what_was_not_read_with_the_rest(kernel: FakeKernel) -> None:
+def test_members_outside_a_batch(kernel: FakeKernel) -> None:
     structs = Structs(kernel, STRUCTS[:1], ["task.pid"])
     assert structs.read(STRUCTS[1], "task.pid") == -2
     assert structs.read(STRUCTS[0], "task.next") == STRUCTS[2]

@@ -9,7 +9,7 @@ from xenkdump_fast.linux import pids, tasklist
 
 from .fakes import FakeKernel, FakeMember, words
 
-#: Each fake task has a page of its own.
+#: Each fake task is in a separate page.
 TASKS = [0x10000 + i * 0x1000 for i in range(6)]
 LIST, THREADS, LINKS, SIGNAL = 0x100, 0x110, 0x120, 0x130
 TREE, HASH = 0x4_0000, 0x5_0000
@@ -63,7 +63,7 @@ def with_tree() -> FakeKernel:
 
 
 def with_hash(shift: int = 1) -> FakeKernel:
-    """The hash of upids of 2.6.24 to 4.14; the last task is in a namespace of its own, too."""
+    """The hash of upids of 2.6.24 to 4.14; the last task is also in a separate namespace."""
     namespace, inner = HASH + 0x800, HASH + 0x900
     kernel = kernel_with(
         {
@@ -115,18 +115,18 @@ def test_a_node_of_the_hash_below_its_offset(monkeypatch: pytest.MonkeyPatch) ->
     """Its upid was at a negative address, which the extension module refuses."""
     kernel = with_hash()
     kernel.memory.write(HASH + 0x100, words(8, 8, 8))
-    asked: list[int] = []
+    requested: list[int] = []
     read = kernel.memory.read_members
 
     def recorded(structs: Sequence[int], members: Sequence[tuple[int, int]]) -> Any:
-        asked.extend(structs)
+        requested.extend(structs)
         return read(structs, members)
 
     monkeypatch.setattr(kernel.memory, "read_members", recorded)
     assert tasklist.addresses(kernel) == TASKS
     assert any("table of pids is damaged" in warning for warning in kernel.warnings)
-    assert (8 - 0x10) & kernel.last in asked
-    assert min(asked) >= 0
+    assert (8 - 0x10) & kernel.last in requested
+    assert min(requested) >= 0
 
 
 def test_a_list_that_skips_tasks_is_completed() -> None:
@@ -185,7 +185,7 @@ def test_groups_that_share_their_threads() -> None:
         kernel.memory.write(leader + LIST, words(8, after + LIST))
         kernel.memory.write(leader + SIGNAL, words(8, signal))
     kernel.memory.write(TASKS[0] + LIST, words(8, leaders[0] + LIST, leaders[-1] + LIST))
-    # The last points to the first of them, and none to the head.
+    # The last thread points to the first one, and none to the head.
     nodes = [signal + 8 * i for i in range(1, many + 1)]
     kernel.memory.write(signal, words(8, *nodes, nodes[0]))
     kernel.memory.reads = 0

@@ -9,7 +9,7 @@ CURR = 0x9F0
 
 
 def kernel_with(curr: list[int], possible: int = 0b11) -> FakeKernel:
-    """A kernel with a CPU for each task in ``curr``; each run queue has a page of its own."""
+    """A kernel with a CPU for each task in ``curr``; each run queue is in a separate page."""
     kernel = FakeKernel(
         {
             "init_task": INIT_TASK,
@@ -44,7 +44,7 @@ def test_unreadable_run_queues_have_no_active_task() -> None:
     assert len(kernel.warnings) == 2
 
 
-def test_cpus_without_an_area_of_their_own() -> None:
+def test_cpus_without_a_per_cpu_area() -> None:
     """With a mask of ones there were 8192 CPUs, all of which ran the same task."""
     kernel = kernel_with([0x5000, 0x6000, 0x7000, 0x8000], possible=0b1111)
     kernel.memory.number(OFFSETS + 3 * 8, 0x1000, 8)

@@ -56,7 +56,7 @@ def test_no_progress_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     assert stream.getvalue() == ""
 
 
-def test_a_quick_command_shows_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_quick_command_shows_no_progress(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     synthetic = write_dump(tmp_path / "dump", like="2006")
     terminal = watch(monkeypatch, 3600.0)
     monkeypatch.setattr(sys, "stdout", io.StringIO())

@@ -18,21 +18,19 @@ BODY: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("said", [[], ["one", "two\nlines"]])
-def test_incremental_output_matches_the_whole(said: list[str]) -> None:
+@pytest.mark.parametrize("warnings", [[], ["one", "two\nlines"]])
+def test_incremental_output_matches_the_whole(warnings: list[str]) -> None:
     whole = {"schema": 1, "command": "log", "dump": None, **BODY}
-    if said:
-        whole["warnings"] = said
+    if warnings:
+        whole["warnings"] = warnings
     plain = json.dumps(whole, indent=1) + "\n"
     lazy = {key: iter(value) if isinstance(value, list) else value for key, value in BODY.items()}
-    assert "".join(document("log", None, BODY, lambda: said)) == plain
-    assert "".join(document("log", None, lazy, lambda: said)) == plain
+    assert "".join(document("log", None, BODY, lambda: warnings)) == plain
+    assert "".join(document("log", None, lazy, lambda: warnings)) == plain
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_warnings_that_come_while_it_is_printed(
-    form: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_warnings_during_output(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     warnings: list[str] = []
 
     def made() -> Iterator[str]:

@@ -93,19 +93,19 @@ ALONE: dict[str, Callable[[Dump], object]] = {
     "check": lambda dump: rendering.json(
         check.run(xenkdump_fast.open(dump.vmcore), check.Options(0, dump.vmlinux))
     ),
-    "bt, opened anew": lambda dump: SHARED["bt"](opened(dump.vmcore, dump.vmlinux)),
-    "batch, opened anew": lambda dump: _batch(opened(dump.vmcore, dump.vmlinux)),
+    "bt, newly opened": lambda dump: SHARED["bt"](opened(dump.vmcore, dump.vmlinux)),
+    "batch, newly opened": lambda dump: _batch(opened(dump.vmcore, dump.vmlinux)),
 }
 
 
-def digest(question: str, dump: Dump) -> str:
-    """A hash of the answer. An error is hashed as an answer as well."""
-    ask = SHARED.get(question) or ALONE[question]
+def digest(query: str, dump: Dump) -> str:
+    """A hash of a query's result. An error is hashed like a result."""
+    run = SHARED.get(query) or ALONE[query]
     try:
-        answer = ask(dump)
+        result = run(dump)
     except xenkdump_fast.AbsentError as error:
-        answer = f"{type(error).__name__}: {error}"
-    data = answer if isinstance(answer, bytes) else json.dumps(answer, sort_keys=True).encode()
+        result = f"{type(error).__name__}: {error}"
+    data = result if isinstance(result, bytes) else json.dumps(result, sort_keys=True).encode()
     return hashlib.sha256(data).hexdigest()
 
 
@@ -113,37 +113,39 @@ class Tally:
     """The results of one process: the number of runs of each query, and the differences."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.runs: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.lock = threading.Lock()
 
-    def count(self, question: str, wrong: str | None) -> None:
-        """One answer."""
+    def count(self, query: str, wrong: str | None) -> None:
+        """Counts one result."""
         with self.lock:
-            self.asked[question] += 1
+            self.runs[query] += 1
             if wrong is not None:
                 self.wrong.append(wrong)
 
 
-def ask(dump: Dump, expected: dict[str, str], until: float, seed: int, tally: Tally) -> None:
+def run_queries(
+    dump: Dump, expected: dict[str, str], until: float, seed: int, tally: Tally
+) -> None:
     """Runs random queries until the time is up, each at least once."""
     chance = random.Random(seed)
     todo = chance.sample(sorted(expected), len(expected))
     while todo or time.monotonic() < until:
-        question = todo.pop() if todo else chance.choice(sorted(expected))
+        query = todo.pop() if todo else chance.choice(sorted(expected))
         try:
-            same = digest(question, dump) == expected[question]
-            wrong = None if same else f"{question}: another answer"
+            same = digest(query, dump) == expected[query]
+            wrong = None if same else f"{query}: another result"
         except Exception as error:
-            wrong = f"{question}: {error!r}"
-        tally.count(question, wrong and f"{os.getpid()}/{seed}: {wrong}")
+            wrong = f"{query}: {error!r}"
+        tally.count(query, wrong and f"{os.getpid()}/{seed}: {wrong}")
 
 
 def threads(dump: Dump, expected: dict[str, str], seconds: float, count: int) -> Tally:
     """Runs several threads on one opened dump."""
     tally, until = Tally(), time.monotonic() + seconds
     running = [
-        threading.Thread(target=ask, args=(dump, expected, until, seed, tally))
+        threading.Thread(target=run_queries, args=(dump, expected, until, seed, tally))
         for seed in range(count)
     ]
     for thread in running:
@@ -157,40 +159,40 @@ def _process(
     paths: tuple[str, str], expected: dict[str, str], seconds: float
 ) -> tuple[Counter[str], list[str]]:
     tally = threads(opened(*paths), expected, seconds, 1)
-    return tally.asked, tally.wrong
+    return tally.runs, tally.wrong
 
 
 def read_concurrently(
     vmcore: str, vmlinux: str, seconds: float, count: int = THREADS, processes: int = PROCESSES
 ) -> tuple[Counter[str], list[str]]:
-    """The number of runs of each query, and the answers that differ from a single reader's."""
+    """The number of runs of each query, and the results that differ from a single reader's."""
     single = opened(vmcore, vmlinux)
-    expected = {question: digest(question, single) for question in (*SHARED, *ALONE)}
-    again = {question: digest(question, single) for question in (*SHARED, *ALONE)}
-    assert again == expected, "a single reader's answers differ"
+    expected = {query: digest(query, single) for query in (*SHARED, *ALONE)}
+    again = {query: digest(query, single) for query in (*SHARED, *ALONE)}
+    assert again == expected, "the results of a single reader differ"
     paths = (vmcore, vmlinux)
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         others = [pool.apply_async(_process, (paths, expected, seconds)) for _ in range(processes)]
         # The threads share a dump that has not been read yet.
         tally = threads(opened(vmcore, vmlinux), expected, seconds, count)
         for other in others:
-            asked, wrong = other.get(timeout=600 + seconds)
-            tally.asked += asked
+            runs, wrong = other.get(timeout=600 + seconds)
+            tally.runs += runs
             tally.wrong += wrong
-    return tally.asked, tally.wrong
+    return tally.runs, tally.wrong
 
 
 def main() -> int:
-    """Prints the number of runs of each query and the answers that differ."""
+    """Prints the number of runs of each query and the results that differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("vmcore")
     parser.add_argument("vmlinux")
     parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
-    asked, wrong = read_concurrently(given.vmcore, given.vmlinux, given.seconds)
-    for question, count in sorted(asked.items()):
-        print(f"{count:8} {question}")
-    print(f"{sum(asked.values()):8} in all, {len(wrong)} of them wrong")
+    runs, wrong = read_concurrently(given.vmcore, given.vmlinux, given.seconds)
+    for query, count in sorted(runs.items()):
+        print(f"{count:8} {query}")
+    print(f"{sum(runs.values()):8} in total, {len(wrong)} of them wrong")
     for text in wrong[:20]:
         print(text)
     return 1 if wrong else 0

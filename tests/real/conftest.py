@@ -26,7 +26,7 @@ CACHE = Path(os.environ.get("XKDUMP_CACHE", "/var/tmp/xkdump-dumps"))
 def dump_file() -> Callable[[str], str]:
     """``dump_file("xen417-dom0/vmcore")``: the path of the file, unpacked."""
     if not DUMPS.is_dir():
-        pytest.skip(f"no real dumps: {DUMPS} is not there (XKDUMP_DUMPS names another folder)")
+        pytest.skip(f"no real dumps in {DUMPS} (XKDUMP_DUMPS selects another folder)")
 
     def unpack(name: str) -> str:
         packed = DUMPS / f"{name}.zst"
@@ -72,7 +72,7 @@ def truth() -> Callable[[str], Any]:
     def load(name: str) -> Any:
         path = DUMPS / name
         if not path.is_file():
-            pytest.skip(f"no truth: {path}")
+            pytest.skip(f"no reference data: {path}")
         return json.loads(path.read_text())
 
     return load
@@ -101,12 +101,12 @@ def domain(dump_file: Callable[[str], str]) -> Callable[[str], Domain]:
 
 @pytest.fixture(scope="session")
 def crash() -> Callable[[str], str]:
-    """``crash("xen417-dom0/crash/log.txt")``: what crash printed, without its wrong warnings."""
+    """``crash("xen417-dom0/crash/log.txt")``: the output of crash, without its wrong warnings."""
 
     def load(name: str) -> str:
         path = DUMPS / name
         if not path.is_file():
-            pytest.skip(f"nothing from crash: {path}")
+            pytest.skip(f"no output of crash: {path}")
         lines = path.read_text().splitlines(keepends=True)
         return "".join(line for line in lines if not line.startswith("WARNING: cpu"))
 

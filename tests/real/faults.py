@@ -1,4 +1,4 @@
-"""Breaks a copy of a real dump thousands of times, and runs the commands on each.
+"""Damages a copy of a real dump thousands of times, and runs the commands on each.
 
     python -m tests.real.faults vmcore vmlinux --count 10000 --seed 1 --jobs 2 --combined 1
 
@@ -9,7 +9,7 @@ command must end by itself within 5 s of CPU time and 1 GiB, with an exit status
 documents, and with clean text. An exception from outside the package counts as a finding.
 
 Memory is limited by RLIMIT_DATA, which counts all private writable memory: memory that is not
-touched and the interpreter's own as well, but not the dump, which is mapped read-only. The address
+touched and the interpreter's memory, but not the dump, which is mapped read-only. The address
 space may grow by the size of the dump and 1 GiB, which limits memory that is made read-only later.
 
 Each child is forked from a parent that has run the commands on the intact dump: modules are loaded,
@@ -57,7 +57,7 @@ FRAME = 0x000F_FFFF_FFFF_F000
 
 
 class Layout(NamedTuple):
-    """The regions of the file to break: offset and length."""
+    """The regions of the file to damage: offset and length."""
 
     headers: list[tuple[int, int]]
     notes: list[tuple[int, int]]
@@ -95,7 +95,7 @@ def layout(data: memoryview) -> Layout:
             namesz, descsz, kind = struct.unpack_from("<III", data, at)
             desc = at + 12 + (namesz + 3 & ~3)
             if not wide:
-                pass  # 32-bit tables are not broken
+                pass  # 32-bit tables are not modified
             elif kind == 0x1000002:
                 roots.append(struct.unpack_from("<Q", data, desc + 16)[0] & FRAME)
             elif kind == 0x1000001:
@@ -165,7 +165,7 @@ def command(line: str, vmlinux: str, vmcore: str) -> str:
         signal.setitimer(signal.ITIMER_REAL, 0)
     # The logs may have tabs.
     if not all(text.isprintable() for text in sink.getvalue().replace("\t", " ").split("\n")):
-        return "finding: output that is no clean text"
+        return "finding: output is not clean text"
     return f"status {status}" if status in (0, 1, 3) else f"finding: exit status {status}"
 
 
@@ -178,7 +178,7 @@ def warm(vmlinux: str, vmcore: str) -> Iterator[None]:
             result = command(line, vmlinux, vmcore)
             # Status 1 means that data is missing: a dump without Xen has no domains.
             if result not in ("status 0", "status 1"):
-                raise SystemExit(f"{line} on the sound dump: {result}")
+                raise SystemExit(f"{line} on the intact dump: {result}")
         # A garbage collection in a child would copy all of the parent's pages.
         gc.collect()
         gc.freeze()
@@ -215,7 +215,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def tried(vmlinux: str, vmcore: str) -> list[Outcome]:
+def run_in_child(vmlinux: str, vmcore: str) -> list[Outcome]:
     """Runs all commands in a child and returns their outcomes."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -228,10 +228,10 @@ def tried(vmlinux: str, vmcore: str) -> list[Outcome]:
         os._exit(70)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
-        said = stream.read().decode(errors="replace")
+        output = stream.read().decode(errors="replace")
     _, status = os.waitpid(child, 0)
     outcomes = []
-    for line in said.splitlines():
+    for line in output.splitlines():
         # The last line is incomplete if the child was killed.
         name, _, rest = line.partition("\t")
         result, _, seconds = rest.partition("\t")
@@ -283,10 +283,10 @@ def work(
         shutil.copyfile(vmcore, copy)
         with (
             copy.open("r+b", buffering=0) as file,
-            Path(vmcore).open("rb") as sound,
+            Path(vmcore).open("rb") as original,
             warm(vmlinux, str(copy)),
         ):
-            data = memoryview(mmap.mmap(sound.fileno(), 0, access=mmap.ACCESS_READ))
+            data = memoryview(mmap.mmap(original.fileno(), 0, access=mmap.ACCESS_READ))
             places = layout(data)
             found = words.places(vmcore, vmlinux, data)
             for done, seed in enumerate(seeds):
@@ -297,7 +297,7 @@ def work(
                 faults = [fault(places, found, generator, data) for _ in range(combined)]
                 for broken in faults:
                     os.pwrite(file.fileno(), broken.new, broken.offset)
-                for outcome in tried(vmlinux, str(copy)):
+                for outcome in run_in_child(vmlinux, str(copy)):
                     tally.add(outcome)
                     if outcome.result.startswith("finding"):
                         where = ", ".join(

@@ -47,7 +47,7 @@ def case(request: Any, dump_file: Any, truth: Any) -> tuple[xk.Domain, Any]:
     return opened, truth(facts)
 
 
-def test_every_sleeping_task_frame_for_frame(case: tuple[xk.Domain, Any]) -> None:
+def test_every_frame_of_every_sleeping_task(case: tuple[xk.Domain, Any]) -> None:
     domain, truth = case
     found = {int(task["task"], 16): task for task in all_tasks(domain)}
     assert sorted(found) == sorted(int(task["task"], 16) for task in truth["tasks"])
@@ -81,7 +81,7 @@ def test_every_running_task_from_the_registers_xen_saved(case: tuple[xk.Domain, 
 
 
 def test_the_default_is_the_panicking_task(case: tuple[xk.Domain, Any]) -> None:
-    """The default task is the one that another program found to have called panic()."""
+    """The default task is the one that called panic() according to the reference."""
     domain, truth = case
     if domain.id != 0:
         pytest.skip("only dom0 panicked")
@@ -103,10 +103,10 @@ def test_the_default_is_the_panicking_task(case: tuple[xk.Domain, Any]) -> None:
     assert ours(task) == kernel_frames(frames)
 
 
-def test_text_has_crash_s_frames_of_every_sleeping_task(
+def test_text_matches_crash_for_every_sleeping_task(
     case: tuple[xk.Domain, Any], request: Any, truth: Any
 ) -> None:
-    """Each task that crash could unwind reads the same, character for character."""
+    """The text of each task that crash can unwind is identical."""
     domain, _ = case
     if domain.id != 0:
         pytest.skip("crash cannot open a domU")
@@ -124,7 +124,7 @@ def test_text_has_crash_s_frames_of_every_sleeping_task(
 def read_crash(folder: str) -> dict[str, str]:
     path = DUMPS / folder / "crash" / "foreach-bt.txt"
     if not path.is_file():
-        pytest.skip(f"crash's output is not there: {path}")
+        pytest.skip(f"no output of crash: {path}")
     # crash 8.0.6 reports Xen's second note as an invalid NT_PRSTATUS in the first line.
     lines = [line for line in path.read_text().split("\n") if not line.startswith("WARNING:")]
     blocks = "\n".join(lines).split("\n\n")
@@ -182,7 +182,7 @@ def test_an_unknown_version_of_orc_is_verified_by_the_code(
     assert agreeing >= functions * 0.95
 
 
-def test_orc_of_another_version_than_its_header_says_is_not_used(
+def test_orc_that_contradicts_its_header_is_not_used(
     orc_case: tuple[str, bytes, bytes, str], tmp_path: Path
 ) -> None:
     dump, content, hash_, _ = orc_case

@@ -1,4 +1,4 @@
-"""A real host with a broken domain list: the frame table recovers the lost domains."""
+"""A real host with a damaged domain list: the frame table recovers the lost domains."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -34,8 +34,8 @@ def vmcore(
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("broken", breaks(LAST), ids=lambda broken: broken.name)
 def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
-    sound = XenHost(Dump(str(vmcore)))
-    changes = broken.changes(sound, sound.domains())
+    intact = XenHost(Dump(str(vmcore)))
+    changes = broken.changes(intact, intact.domains())
     with patched(vmcore, changes):
         found = domains.run(DumpFile(str(vmcore)))
         rows = {row.id: row for row in found.rows}
@@ -50,7 +50,7 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
         if broken.reports is not None:
             assert any(broken.reports in text for text in found.warnings), found.warnings
         for number in expected:
-            row, true = rows[number], sound.domain(number)
+            row, true = rows[number], intact.domain(number)
             assert row.address == true.address
             assert row.pages == true.pages
             if broken.reports == "shared_info" and number == LAST:
@@ -61,6 +61,6 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
         for read in vcpus.run(DumpFile(str(vmcore))).rows:
             assert read.domain is not None
             if read.domain not in broken.damaged:
-                true_vcpu = sound.domain(read.domain).vcpus[read.vcpu.id]
+                true_vcpu = intact.domain(read.domain).vcpus[read.vcpu.id]
                 assert read.vcpu.registers == true_vcpu.registers
                 assert read.vcpu.root == true_vcpu.root

@@ -47,7 +47,7 @@ def test_dom0_by_cr3_is_dom0(dump_file: Callable[[str], str]) -> None:
     assert len(names) == 1
 
 
-def test_a_domain_of_its_own_file(dump_file: Callable[[str], str]) -> None:
+def test_a_domain_saved_by_xl(dump_file: Callable[[str], str]) -> None:
     found = check.run(xenkdump_fast.open(dump_file("xen417-three-domains/domu1.core")))
     assert [offered.name for offered in found.offered] == ["dump-core", "list", "linear"]
     assert found.disagreements == 0
@@ -59,7 +59,7 @@ def test_a_machine_without_xen(dump_file: Callable[[str], str]) -> None:
 
 
 def test_a_translated_guest(dump_file: Callable[[str], str]) -> None:
-    """Xen's nested page tables are not read: the matching vmlinux must not be called wrong."""
+    """Xen's nested page tables are not read. The error must not blame the matching vmlinux."""
     dump = xenkdump_fast.open(dump_file("xen420-pv-pvh/vmcore"))
     for ask in (
         lambda: check.run(dump, check.Options(2)),

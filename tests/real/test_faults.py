@@ -52,8 +52,8 @@ def test_faults_are_detected(
     files = dump_file("vmlinux-6.1.0-56-amd64"), dump_file("xen417-dom0/vmcore")
     with faults.warm(*files), mock.patch.object(notes, "run", command):
         monkeypatch.setattr(faults, "SECONDS", 0.5)
-        sound, broken = faults.tried(*files)
-    assert sound.result == "status 0"
-    assert broken.command == "notes"
-    assert broken.result.startswith("finding: ")
-    assert finding in broken.result
+        intact, damaged = faults.run_in_child(*files)
+    assert intact.result == "status 0"
+    assert damaged.command == "notes"
+    assert damaged.result.startswith("finding: ")
+    assert finding in damaged.result

@@ -124,7 +124,7 @@ def _same_domain(domain: HostDomain, true: dict[str, Any]) -> None:
         if vcpu.running:
             assert "Xen stack" in str(vcpu.where)
         else:
-            # Both pCPUs were busy: its registers are not on a pCPU's stack.
+            # Both pCPUs were busy, so the registers are not on a pCPU's stack.
             assert vcpu.where == "struct vcpu"
             for name, value in saved["user_regs"].items():
                 assert vcpu.registers[name] == int(value, 16), name
@@ -174,7 +174,7 @@ def test_an_idle_pcpu_keeps_the_registers_of_its_last_vcpu(
     assert left.root == int(true["cr3"], 16)
 
 
-def test_a_domain_alone_in_its_file(dump_file: DumpFile) -> None:
+def test_the_domain_of_a_dump_core_file(dump_file: DumpFile) -> None:
     domain = CoreDomain(Dump(dump_file("xen417-three-domains/domu1.core")))
     assert (domain.kind, domain.word, domain.pages) == ("pv", 8, 32768)
     assert domain.max_pfn == 32768

@@ -54,7 +54,7 @@ def test_domains(dump_file: DumpFile, truth: Truth, run: Run) -> None:
         assert domain["nodename"] == names[true["id"]]
 
 
-def test_domains_with_all_lists_xen_s_own(dump_file: DumpFile, run: Run) -> None:
+def test_domains_with_all_includes_system_domains(dump_file: DumpFile, run: Run) -> None:
     found = run("domains", "--all", dump_file("xen417-three-domains/vmcore"))
     assert [d["id"] for d in found["domains"]] == [0, 1, 2, 0x7FF1, 0x7FF2, 0x7FFF]
     assert {d["kind"] for d in found["domains"][3:]} == {"system"}
@@ -113,7 +113,7 @@ def test_bt_by_scan_agrees_with_debug_frame(dump_file: DumpFile, run: Run) -> No
     by_cfi = run("bt", "--hypervisor", *files)["pcpus"]
     by_scan = run("bt", "--hypervisor", "--unwind", "scan", *files)["pcpus"]
     assert _symbols(by_scan[1]) == _symbols(by_cfi[1])
-    # do_nmi jumps to do_nmi_crash where it could have called it: no scan can know.
+    # do_nmi jumps to do_nmi_crash. A scan cannot distinguish this from a call.
     missing = [name for name in _symbols(by_cfi[0]) if name not in _symbols(by_scan[0])]
     assert missing in ([], ["do_nmi_crash"])
     invented = [name for name in _symbols(by_scan[0]) if name not in _symbols(by_cfi[0])]
@@ -128,7 +128,7 @@ def test_bt_with_symbols_alone(dump_file: DumpFile, run: Run, tmp_path: Path) ->
     assert _symbols(first) == SHUTDOWN
     assert "default_idle" in _symbols(second)
     assert second["domain"] == 0x7FFF
-    # A map file says the same.
+    # A map file gives the same result.
     symbols = Image(xen_syms).symbols()
     names = {
         *(name for pcpu in found["pcpus"] for name in _symbols(pcpu) if name),
@@ -141,7 +141,7 @@ def test_bt_with_symbols_alone(dump_file: DumpFile, run: Run, tmp_path: Path) ->
     assert _symbols(by_map["pcpus"][0]) == SHUTDOWN
 
 
-def test_bt_without_symbols_still_has_the_guests(dump_file: DumpFile, run: Run) -> None:
+def test_bt_without_symbols_shows_the_guests(dump_file: DumpFile, run: Run) -> None:
     found = run("bt", "--hypervisor", dump_file("xen417-three-domains/vmcore"))
     assert any("without xen-syms" in warning for warning in found["warnings"])
     for pcpu in found["pcpus"]:
@@ -171,7 +171,7 @@ def test_sys(dump_file: DumpFile, run: Run, with_symbols: bool) -> None:
     assert found["crashed_on"] == 0
     assert 300 < found["uptime"] < 600
     assert found["memory_is_minimum"] is not with_symbols
-    # "System RAM: 899MB (921060kB)", its own words.
+    # Xen's message: "System RAM: 899MB (921060kB)".
     assert found["memory"] < (921060 + 1024) * 1024
     if with_symbols:
         assert found["mhz"] == 2445
@@ -185,7 +185,7 @@ def test_memory_without_symbols_is_a_minimum(
     assert "MEMORY: at least 739.5 MB\n" in capsys.readouterr().out
 
 
-def test_a_xen_syms_of_another_build_is_refused(
+def test_a_xen_syms_of_another_build_is_rejected(
     dump_file: DumpFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = dump_file("xen-syms-4.17-amd64"), dump_file("xen417-mixed-pcpus/vmcore")

@@ -13,7 +13,7 @@ from xenkdump_fast.linux.infer import INFERRERS, Inference
 pytestmark = pytest.mark.real
 
 Open = Callable[[str], Domain]
-#: What must be inferred on each of them.
+#: The members that must be inferred on each dump.
 EXPECTED = {
     "task_struct": "__state active_mm comm exit_state flags group_leader mm parent pid real_parent "
     "rss_stat.count signal stack tasks tgid thread.sp thread_node",
@@ -30,11 +30,11 @@ EXPECTED = {
 
 @pytest.mark.parametrize("struct", EXPECTED)
 @pytest.mark.parametrize("name", ["xen417-dom0", "bare-x86_64", "bare-i386-pae"])
-def test_inferred_is_true(name: str, struct: str, domain: Open) -> None:
+def test_inferred_layouts_match_the_types(name: str, struct: str, domain: Open) -> None:
     kernel = domain(name).kernel
     native = kernel.types.native
     assert native is not None
-    inference = Inference(kernel, "the types are not looked at")
+    inference = Inference(kernel, "types are ignored")
     found = INFERRERS[struct](kernel, inference)
     assert set(EXPECTED[struct].split()) <= found.keys()
     for path, member in found.items():
@@ -54,12 +54,12 @@ def test_inferred_is_true(name: str, struct: str, domain: Open) -> None:
         ("task_struct", "__state comm pid stack tasks tgid thread.sp thread_info.flags"),
     ],
 )
-def test_inferred_is_true_on_linux_7_3(struct: str, paths: str, domain: Open) -> None:
+def test_inferred_layouts_match_the_types_on_7_3(struct: str, paths: str, domain: Open) -> None:
     """mem[] since 6.4; a kworker/1:0H that is still on CPU 0."""
     kernel = domain("linux73-bare").kernel
     native = kernel.types.native
     assert native is not None
-    found = INFERRERS[struct](kernel, Inference(kernel, "the types are not looked at"))
+    found = INFERRERS[struct](kernel, Inference(kernel, "types are ignored"))
     assert set(paths.split()) <= found.keys()
     for path in paths.split():
         assert found[path].offset == native.offset(f"{struct}.{path}")
@@ -102,7 +102,7 @@ def test_mod_of_a_kernel_with_symbols_alone(domain: Open, crash: Callable[[str],
     assert rendering.text(mod.run(domain("bare-i386"))) == crash("bare-i386/crash/mod.txt")
 
 
-def test_it_is_said_once(domain: Open) -> None:
+def test_inference_is_reported_once(domain: Open) -> None:
     inferred = [line for line in domain("bare-i386").warnings if "inferred" in line]
     assert len(inferred) == 1
 

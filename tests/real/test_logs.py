@@ -33,6 +33,6 @@ def test_number_of_messages(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_last_words(name: str, domain: Callable[[str], Domain]) -> None:
+def test_the_last_message(name: str, domain: Callable[[str], Domain]) -> None:
     message = panic.message(domain(name).kernel)
     assert message == "Kernel panic - not syncing: sysrq triggered crash"

@@ -1,4 +1,4 @@
-"""Real dumps whose NT_PRSTATUS notes are missing, empty, moved or behind device dumps.
+"""Real dumps whose NT_PRSTATUS notes are missing, empty, moved or preceded by device dumps.
 
 The results must be those of the original dump: the kernel keeps copies of the notes in memory.
 """
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.real
 PT_LOAD, PT_NOTE = 1, 4
 PAGE = 4096
 NT_PRSTATUS, NT_VMCOREDD = 1, 0x700
-#: Where pr_pid is.
+#: The offset of pr_pid.
 PID = {4: 24, 8: 32}
 
 
@@ -225,7 +225,7 @@ def test_neither_a_note_nor_a_copy(uncopied: Case) -> None:
     assert found[1].stopped == "was running on CPU 1, whose registers are not known"
 
 
-def test_a_note_of_no_cpu(uncopied: Case) -> None:
+def test_a_note_that_matches_no_cpu(uncopied: Case) -> None:
     """Neither a user-space stack pointer nor the pid of a task not on a CPU identifies a CPU."""
     copy = uncopied.copy
     desc = bytearray(copy.cpus[1].desc)
@@ -290,7 +290,7 @@ def since_panic(trace: Trace) -> list[tuple[str | None, int]]:
 
 
 def test_a_pcpu_without_notes(host: Case) -> None:
-    """What it ran is known by its runstate; the registers in struct vcpu are older."""
+    """The runstate shows what it ran; the registers in struct vcpu are older."""
     notes = host.copy.notes
     second = [i for i, note in enumerate(notes) if note.name == b"CORE"][1]
     first = [

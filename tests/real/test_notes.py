@@ -1,4 +1,4 @@
-"""``notes`` on real dumps: what the kernels and the toolstack wrote there."""
+"""``notes`` on real dumps: the contents of the notes of kernels and of the toolstack."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def test_the_xen_that_a_domain_was_dumped_under(
     assert 'xen_compile_by: "pkg-xen-devel"' in capsys.readouterr().out
 
 
-def test_texts_come_without_padding(dump_file: Callable[[str], str]) -> None:
+def test_texts_have_no_padding(dump_file: Callable[[str], str]) -> None:
     notes = xk.open(dump_file("xen417-dom0/vmcore")).notes
     (text,) = (note.fields["text"] for note in notes if note.kind == "vmcoreinfo_xen")
     assert text.endswith("\n")

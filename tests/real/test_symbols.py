@@ -1,4 +1,4 @@
-"""Symbols and sections of real kernels and hypervisors, against what was said of the dumps."""
+"""Symbols and sections of real kernels and hypervisors, compared with reference data."""
 
 import re
 from collections.abc import Callable
@@ -27,9 +27,7 @@ def addresses(text: str) -> dict[str, int]:
     return {name: int(address, 16) for name, address in found.items()}
 
 
-def test_the_kernel_itself_names_its_build_id_and_addresses(
-    kernel: native.Image, truth: Truth
-) -> None:
+def test_symbols_agree_with_vmcoreinfo(kernel: native.Image, truth: Truth) -> None:
     text = truth("xen417-dom0/truth.json")["vmcoreinfo"]
     assert kernel.build_id is not None
     assert f"BUILD-ID={kernel.build_id}\n" in text
@@ -40,7 +38,7 @@ def test_the_kernel_itself_names_its_build_id_and_addresses(
         assert symbols[name] == address, name
 
 
-def test_kaslr_moves_all_but_per_cpu_offsets(kernel: native.Image, truth: Truth) -> None:
+def test_kaslr_moves_all_symbols_except_per_cpu_offsets(kernel: native.Image, truth: Truth) -> None:
     text = truth("bare-x86_64/truth.json")["vmcoreinfo"]
     expected = addresses(text)
     slide = expected["_stext"] - kernel.symbols()["_stext"]
@@ -51,7 +49,7 @@ def test_kaslr_moves_all_but_per_cpu_offsets(kernel: native.Image, truth: Truth)
     assert symbols["__per_cpu_start"] == 0
     assert symbols["current_task"] == kernel.symbols()["current_task"] < symbols["__per_cpu_end"]
     assert symbols["__per_cpu_load"] == kernel.symbols()["__per_cpu_load"] + slide
-    # No address is found in the per-cpu template, nor where the kernel was linked to be.
+    # There are no symbols in the per-cpu template, or at link-time addresses.
     assert symbols.lookup(symbols["current_task"]) is None
     assert symbols.lookup(kernel.symbols()["_stext"]) is None
 
@@ -106,7 +104,7 @@ def test_names_and_addresses_are_inverse(dump_file: Path) -> None:
         assert "no such symbol" not in symbols
 
 
-def test_crash_names_the_nearest(kernel: native.Image) -> None:
+def test_nearest_symbols_agree_with_crash(kernel: native.Image) -> None:
     symbols = kernel.symbols()
     pc = symbols["entry_SYSCALL_64_after_hwframe"] + 8
     covering, nearest = symbols.lookup(pc), symbols.nearest(pc)

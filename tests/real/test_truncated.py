@@ -1,4 +1,4 @@
-"""A real dump cut short: what still comes out, of what is still whole.
+"""A truncated real dump: the results for the tasks that are still complete.
 
 ``python -m tests.real.test_truncated vmcore vmlinux`` prints the table for every 5 %.
 """
@@ -93,9 +93,9 @@ def cuts(
     vmcore: str, vmlinux: str, copy: Path, percents: list[int]
 ) -> Iterator[tuple[int, int, int, int, int, list[str]]]:
     """Per cut: percentage, status, tasks (intact, correct, reported), and warnings."""
-    status, sound, _ = read(vmlinux, vmcore)
+    status, intact, _ = read(vmlinux, vmcore)
     assert status == 0
-    need = reaches(xenkdump_fast.open(vmcore).domain(0, vmlinux), vmcore, sound)
+    need = reaches(xenkdump_fast.open(vmcore).domain(0, vmlinux), vmcore, intact)
     size = os.stat(vmcore).st_size
     shutil.copyfile(vmcore, copy)
     for percent in percents:
@@ -103,12 +103,12 @@ def cuts(
         os.truncate(copy, length)
         status, tasks, warnings = read(vmlinux, str(copy))
         whole = [address for address, end in need.items() if end <= length]
-        same = [a for a in whole if a in tasks and tasks[a]["frames"] == sound[a]["frames"]]
+        same = [a for a in whole if a in tasks and tasks[a]["frames"] == intact[a]["frames"]]
         yield percent, status, len(whole), len(same), len(tasks), warnings
 
 
 @pytest.mark.parametrize("name", ["xen417-dom0", "bare-x86_64"])
-def test_what_is_whole_comes_out(
+def test_intact_tasks_are_reported(
     name: str, dump_file: Callable[[str], str], tmp_path: Path
 ) -> None:
     vmlinux = dump_file("vmlinux-6.1.0-56-amd64")
@@ -118,9 +118,9 @@ def test_what_is_whole_comes_out(
     ):
         assert status in (0, 1), (percent, status)
         assert status == 1 or tasks > 0
-        assert warnings, f"cut to {percent} % without a warning"
+        assert warnings, f"truncated to {percent} % without a warning"
         assert len(warnings) == len(set(warnings)) <= 40
-        assert same * 100 >= whole * LEAST, f"cut to {percent} %: {same} of {whole}"
+        assert same * 100 >= whole * LEAST, f"truncated to {percent} %: {same} of {whole}"
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_members_are_described(btf: native.Types) -> None:
     assert second - first == btf.sizeof("free_area")
 
 
-def test_bit_fields_lie_within_their_bytes(btf: native.Types) -> None:
+def test_bit_fields_are_within_their_bytes(btf: native.Types) -> None:
     members = btf.members("task_struct")
     fields = {name: member for name, member in members.items() if member.bit_size is not None}
     assert len(fields) > 10
@@ -82,7 +82,7 @@ def test_bit_fields_lie_within_their_bytes(btf: native.Types) -> None:
         assert btf.member(f"task_struct.{name}").bit_offset == member.bit_offset
 
 
-def test_anonymous_members_are_their_parents(btf: native.Types) -> None:
+def test_members_of_anonymous_structs(btf: native.Types) -> None:
     members = btf.members("page")
     assert members["compound_head"].offset == members["lru"].offset == 8
     assert "" not in members
@@ -95,19 +95,19 @@ def test_anonymous_members_are_their_parents(btf: native.Types) -> None:
         ("no_such_struct.member", "no type"),
         ("task_struct.no_such_member", "there is none"),
         ("task_struct.mm.pgd", "pointer"),
-        ("task_struct.pid.low", "no struct"),
+        ("task_struct.pid.low", "not a struct"),
         ("task_struct.comm[99]", "no such element"),
         ("task_struct.comm[x]", "not a member's name"),
         ("task_struct.", "not a member's name"),
         ("", "no type"),
     ],
 )
-def test_what_is_absent_says_why(btf: native.Types, path: str, reason: str) -> None:
+def test_errors_name_what_is_absent(btf: native.Types, path: str, reason: str) -> None:
     with pytest.raises(native.AbsentError, match=reason):
         btf.member(path)
 
 
-def test_names_may_say_what_they_are(btf: native.Types) -> None:
+def test_names_with_a_tag(btf: native.Types) -> None:
     assert "task_struct" in btf
     assert "struct task_struct" in btf
     assert "union task_struct" not in btf
@@ -152,9 +152,9 @@ def test_dwarf_of_xen_agrees_with_xen(dump_file: Path, tmp_path: pathlib.Path) -
     assert types.member("domain.vcpu").type_name == "struct vcpu **"
 
 
-def test_no_cache_is_no_trouble(dump_file: Path, tmp_path: pathlib.Path) -> None:
+def test_an_unusable_cache_is_ignored(dump_file: Path, tmp_path: pathlib.Path) -> None:
     image = native.Image(dump_file("xen417-mixed-pcpus/xen-syms"))
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("not a directory")
     assert "domain" in image.types(tmp_path / "file" / "folder")
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 Path = Callable[[str], str]
 Truth = Callable[[str], Any]
 
-# What __switch_to_asm leaves of a sleeping task below its return address, lowest first
+# The registers that __switch_to_asm saves below the return address of a sleeping task, lowest first
 # (struct inactive_task_frame of Linux 6.1).
 INACTIVE = {
     8: ("r15", "r14", "r13", "r12", "rbx", "rbp"),
@@ -157,7 +157,7 @@ def test_every_task_under_kaslr(bare: Kernel) -> None:
     assert count > 140
 
 
-def test_where_the_kernel_has_no_tables_the_scan_helps_out(bare: Kernel, dump_file: Path) -> None:
+def test_code_without_unwind_data_is_unwound_by_the_scan(bare: Kernel, dump_file: Path) -> None:
     """__crash_kexec has no ORC data after machine_kexec, which never returns."""
     (task,) = [
         task
@@ -201,13 +201,13 @@ def test_a_64_bit_kernel_without_its_tables(bare: Kernel) -> None:
         tasks += 1
         whole += set(true_frames(frames)) <= set(scanned)
         invented += len(set(scanned) - set(true_frames(frames)))
-    # Except the two idle tasks: their outermost functions were freed or never called.
+    # Except for the two idle tasks, whose outermost functions were freed or never called.
     assert (whole, tasks) == (146, 148)
     assert invented == 0
 
 
 @pytest.mark.parametrize("methods", [None, ("fp", "scan")])
-def test_xen_s_own_stacks_lead_to_the_guest(
+def test_backtraces_of_xen_end_at_the_guest(
     dump_file: Path, truth: Truth, methods: tuple[str, ...] | None
 ) -> None:
     """From kexec_crash_save_cpu to the registers that Xen saved when it was entered."""

@@ -157,12 +157,12 @@ def test_a_page_fault_at_a_low_address(
     domain: Callable[[str], Domain],
     dump_file: Callable[[str], str],
 ) -> None:
-    sound = domain(name)
-    kernel = sound.kernel
+    intact = domain(name)
+    kernel = intact.kernel
     word, bits = kernel.word, PREFIX[kernel.word]
-    trace, expected = callers(sound)
+    trace, expected = callers(intact)
     registers = called(kernel, ip, expected[0])
-    fault = exception(sound, registers, registers[f"{bits}sp"], "exc_page_fault")
+    fault = exception(intact, registers, registers[f"{bits}sp"], "exc_page_fault")
     vmcore = copy(name)
     with patched(vmcore, fault.memory):
         opened = xk.open(str(vmcore)).domain(
@@ -208,9 +208,9 @@ def test_a_guest_that_xen_interrupted_at_a_low_address(
 ) -> None:
     """The cs of a PV guest is the same for its kernel and user space."""
     name = "xen417-dom0"
-    sound = domain(name)
-    _, expected = callers(sound)
-    native = sound.dump.native
+    intact = domain(name)
+    _, expected = callers(intact)
+    native = intact.dump.native
     pcpu = next(pcpu for pcpu in pcpus(native) if pcpu.guest is not None and pcpu.number == 0)
     assert pcpu.guest is not None
     assert pcpu.root is not None
@@ -240,13 +240,13 @@ def test_a_double_fault_with_an_invalid_stack_pointer(
     dump_file: Callable[[str], str],
 ) -> None:
     name = "bare-x86_64"
-    sound = domain(name)
-    kernel = sound.kernel
-    trace, expected = callers(sound)
+    intact = domain(name)
+    kernel = intact.kernel
+    trace, expected = callers(intact)
     registers = called(kernel, expected[0].pc, expected[0]) | {"rsp": sp}
     stacks = kernel.pointer(percpu.address(kernel, "cea_exception_stacks", 0))
     top = stacks + kernel.types.offset("cea_exception_stacks.NMI_stack_guard")
-    fault = exception(sound, registers, top, "exc_double_fault")
+    fault = exception(intact, registers, top, "exc_double_fault")
     vmcore = copy(name)
     with patched(vmcore, fault.memory):
         opened = xk.open(str(vmcore)).domain(

@@ -31,7 +31,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDump:
         (Build(None, None, "aa"), Build("6.1.0", "#1"), False),
     ],
 )
-def test_what_differs(first: Build, second: Build, differ: bool) -> None:
+def test_differences_of_builds(first: Build, second: Build, differ: bool) -> None:
     assert first.differs(second) == second.differs(first) == differ
 
 

@@ -1,4 +1,4 @@
-"""The JSON of every command against docs/json.schema.json, and that against docs/json.md."""
+"""The JSON of every command agrees with docs/json.schema.json, and the schema with docs/json.md."""
 
 import copy
 import json
@@ -41,7 +41,7 @@ COMMANDS = (
 
 
 def closed(schema: Any) -> Any:
-    """The schema without room for fields that it does not describe."""
+    """The schema with all objects closed: fields that it does not describe are errors."""
     schema = copy.deepcopy(schema)
 
     def close(part: Any) -> None:
@@ -80,7 +80,7 @@ def test_every_command(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[
         errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(printed)]
         assert errors == [], command
         if status != 0:
-            # What of Xen a synthetic dump does not have.
+            # Data of Xen that synthetic dumps lack.
             assert (status, printed["status"]) == (1, 1), command
             continue
         seen.add(printed["command"])
@@ -135,7 +135,7 @@ def test_every_field_is_described(command: str) -> None:
     sections = dict(re.findall(r"^## `([^`]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     section = sections[command]
     if command == "bt --hypervisor":
-        section += sections["bt"]  # whose frames it refers to
+        section += sections["bt"]  # describes the frames
     described = {word.strip(".[]") for word in re.findall(r"`([^`]+)`", section)}
     assert names(SCHEMA["$defs"][command.replace(" --", "-")]) - described == set()
 

@@ -1,4 +1,4 @@
-"""Faults of a host's domain list, and what must still be found.
+"""Faults of a host's domain list, and the results that must still be found.
 
 Each takes an intact host and returns machine addresses with the bytes to write there.
 """
@@ -10,7 +10,7 @@ from xenkdump_fast.xen.host import HostDomain, XenHost
 
 Changes = Mapping[int, bytes]
 
-#: XenHost's own address space, where nothing is mapped.
+#: An unmapped address in Xen's part of the address space.
 NOWHERE = 0xFFFF_83FF_FFFF_0000
 #: An address that is not canonical.
 WILD = 0x4141_4141_4141_4141
@@ -93,14 +93,14 @@ def breaks(last: int) -> list[Break]:
             reports="leads out of Xen",
         ),
         Break(
-            "the list leads to what is no domain",
+            "the list leads to memory that is not a domain",
             # Xen's code: a vCPU 0 would look like a domain.
             lambda x, d: _at(x, d[0], "next", x.pcpus[0].registers["rip"] & ~7),
             lost=others,
             reports="domain",
         ),
         Break(
-            "the list starts nowhere",
+            "the list head points outside memory",
             lambda x, _: _word(x, x.facts.head or 0, NOWHERE),
             lost=tuple(range(last + 1)),
             reports="leads out of Xen",
@@ -136,19 +136,19 @@ def breaks(last: int) -> list[Break]:
             damaged=(last,),
         ),
         Break(
-            "a vCPU out of memory",
+            "a vCPU outside memory",
             lambda x, d: _vcpu_slot(x, _last(d), NOWHERE),
             reports="vCPU 0",
             damaged=(last,),
         ),
         Break(
-            "all vCPUs out of memory",
+            "all vCPUs outside memory",
             lambda x, d: _at(x, _last(d), "domain.vcpu", WILD),
             damaged=(last,),
             reports="vCPU",
         ),
         Break(
-            "more vCPUs than can be",
+            "more vCPUs than possible",
             lambda x, d: _at(x, _last(d), "domain.max_vcpus", 0xFFFF_FFFF, 4),
             reports="max_vcpus",
         ),

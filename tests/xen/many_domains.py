@@ -34,9 +34,10 @@ def small_host(parts: Parts) -> None:
 def many_domains(xen: XenHost, kind: str) -> Changes:
     """The machine addresses and bytes of the domains. The kinds of their arrays of vCPUs:
 
-    - "empty": one for all, of zeros
-    - "taken": one for all, each entry the vCPU of another domain
-    - "own": each with a vCPU of its own, whose root maps a kernel's range to memory without one
+    - "empty": one array of zeros for all domains
+    - "taken": one array for all domains, whose entries all point to a vCPU of another domain
+    - "own": a separate array of one vCPU for each domain; the vCPU's root maps a kernel's range to
+      memory without a kernel
     """
     first = xen.domains()
     direct = first[0].address & ~((1 << 36) - 1)

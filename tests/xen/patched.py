@@ -1,4 +1,4 @@
-"""Dumps with some bytes of memory changed for a while."""
+"""Dumps with temporary changes of some bytes of memory."""
 
 import os
 import struct
@@ -33,7 +33,7 @@ def sparse_copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def patched(vmcore: Path, changes: Mapping[int, bytes]) -> Iterator[None]:
-    """Writes bytes at machine addresses of an ELF dump, and puts the old ones back."""
+    """Writes bytes at machine addresses of an ELF dump, and restores the old ones."""
     with vmcore.open("r+b") as file:
         header = file.read(64)
         if header[4] == 2:

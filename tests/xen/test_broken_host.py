@@ -24,8 +24,8 @@ def vmcore(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("broken", breaks(LAST), ids=lambda broken: broken.name)
 def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
-    sound = XenHost(Dump(str(vmcore)))
-    changes = broken.changes(sound, sound.domains())
+    intact = XenHost(Dump(str(vmcore)))
+    changes = broken.changes(intact, intact.domains())
     with patched(vmcore, changes):
         found = domains.run(DumpFile(str(vmcore)))
         rows = {row.id: row for row in found.rows}
@@ -40,10 +40,10 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
             if number in broken.damaged or "shared_info" in (broken.reports or ""):
                 continue
             assert (row.kind, row.word) == ("pv", 8)
-            assert row.vcpus == len(sound.domain(number).vcpus)
+            assert row.vcpus == len(intact.domain(number).vcpus)
             assert row.kernel is not None
         # dom0 is intact, whatever the state of the others.
         assert rows[0].kernel is not None
         assert rows[0].kernel.nodename == "aiko.lab.example"
         of_dom0 = [row.vcpu for row in vcpus.run(DumpFile(str(vmcore))).rows if row.domain == 0]
-        assert [v.registers for v in of_dom0] == [v.registers for v in sound.domain(0).vcpus]
+        assert [v.registers for v in of_dom0] == [v.registers for v in intact.domain(0).vcpus]

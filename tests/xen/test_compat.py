@@ -41,7 +41,7 @@ def test_values_are_in_the_order_of_the_table() -> None:
 
 
 class OldTypes:
-    """The members that a version has, at offsets in the order of the table."""
+    """The members of a version, at offsets in the order of the table."""
 
     source = "DWARF"
 
@@ -148,5 +148,5 @@ def test_both_kinds_of_conring(is_pointer: bool) -> None:
         (["(XEN) FATAL TRAP: vector = 6"], "FATAL TRAP: vector = 6", None),
     ],
 )
-def test_what_xen_prints_when_it_goes_down(lines: list[str], reason: str, cpu: int | None) -> None:
+def test_xen_s_messages_of_a_crash(lines: list[str], reason: str, cpu: int | None) -> None:
     assert header._reason(Console(lines, False, "conring")) == (reason, cpu)

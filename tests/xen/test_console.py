@@ -26,7 +26,7 @@ class Bytes(Memory):
 
 
 class FakeMemory(XenMemory):
-    """Memory made by hand."""
+    """Fake memory of Xen."""
 
     def __init__(self) -> None:
         made: dict[str, Any] = {
@@ -91,7 +91,7 @@ def test_a_missing_page_in_the_text(symbols: bool) -> None:
         host.bytes.drop(RING + page * PAGE)
         found = host.read()
         assert not found.overwritten
-        # Two lines are cut.
+        # Two lines are truncated.
         kept = [line for line in found.lines if line in LINES[:300]]
         assert len(found.lines) - len(kept) <= 2
         assert kept[-1] == LINES[299]
@@ -135,7 +135,7 @@ def test_a_larger_ring_with_a_missing_page() -> None:
     assert host.warnings == ["4096 of 65536 bytes of Xen's console are not in the dump"]
 
 
-def test_no_page_of_the_ring() -> None:
+def test_a_ring_without_any_page() -> None:
     host = Host(text_of(LINES[:300]), True)
     for page in range(4):
         host.bytes.drop(RING + page * PAGE)

@@ -28,10 +28,10 @@ def test_runs_of_frames(seed: int) -> None:
     struct.pack_into("<Q", head, MAX_PAGE, COUNT)
     memory = memory_of(8, [bytes(head), *[bytes(PAGE)] * 3, infos])
     table = frame_table.Table.of(base + TABLE, base + MAX_PAGE, SIZE, OWNER, REFERENCES)
-    # Two at one address, one that is not mapped, and none for frame 3.
-    asked = [base + PAGE, base + 2 * PAGE, base + 2 * PAGE + 64, base + 99 * PAGE]
-    found = frame_table.frames_of(memory, table, asked, COUNT)
-    assert list(found) == asked[:3]
+    # Two domains in one page, and one at an unmapped address. Owner 3 is not one of them.
+    addresses = [base + PAGE, base + 2 * PAGE, base + 2 * PAGE + 64, base + 99 * PAGE]
+    found = frame_table.frames_of(memory, table, addresses, COUNT)
+    assert list(found) == addresses[:3]
     for address, runs in found.items():
         frames = [f for first, count in runs.tolist() for f in range(first, first + count)]
         own = (address - base) // PAGE

@@ -66,7 +66,7 @@ PV_64 = (0xFFFF_FFFF_8107_EE03, 0x1_0000_E033, 0x1006, 0xFFFF_C900_4000_3E00, 0x
 
 @pytest.mark.parametrize("selectors", [0, 4])
 @pytest.mark.parametrize("tail", [0, 1, 2, 6, 12])
-def test_finds_a_64_bit_guest_wherever_the_version_has_it(selectors: int, tail: int) -> None:
+def test_finds_a_64_bit_guest_in_every_layout(selectors: int, tail: int) -> None:
     found = find(TOP, window_64(PV_64, selectors=selectors, tail=tail), 8, is_xen)
     assert found is not None
     assert (found.number, found.vcpu) == (3, VCPU)
@@ -116,7 +116,7 @@ def test_an_hvm_guest_has_no_selectors(selector: int) -> None:
     assert "cs" not in found.guest.registers
 
 
-def test_a_pcpu_without_guest_still_names_its_vcpu() -> None:
+def test_a_pcpu_without_a_guest_has_a_current_vcpu() -> None:
     words = [0] * 21 + [0] * 4 + [1, VCPU, 0, 0]
     window = struct.pack(f"<{len(words)}Q", *words).rjust(WINDOW, b"\0")
     found = find(TOP, window, 8, is_xen)
@@ -156,7 +156,7 @@ def test_finds_the_guest_of_a_32_bit_xen(selectors: int, tail: int) -> None:
     }
 
 
-def test_a_stack_without_such_a_shape_gives_nothing() -> None:
+def test_a_stack_without_guest_registers() -> None:
     rng = random.Random(7)
     for _ in range(200):
         found = find(TOP, rng.randbytes(WINDOW), 8, is_xen)

@@ -16,7 +16,7 @@ BANNER = f"Linux version {RELEASE} (who@where) (gcc 14) {VERSION}\n".encode()
 
 
 class Searched(NamedTuple):
-    """As SearchResult."""
+    """A fake SearchResult."""
 
     addresses: list[int]
     searched: int
@@ -92,7 +92,7 @@ def test_not_a_kernel(parts: tuple[bytes, ...]) -> None:
     assert recognise(memory(*parts), 8, budget()) is None
 
 
-def test_the_same_build_is_found_where_it_was_before() -> None:
+def test_a_uts_struct_at_a_known_address_is_sufficient() -> None:
     space = memory(b"", b"x" * 64 + uts("other"))
     assert recognise(space, 8, budget()) is None
     found = recognise(space, 8, budget(), [BASE + PAGE + 64])
@@ -111,7 +111,7 @@ def test_a_translated_guest_by_its_frames() -> None:
     )
     found = recognise_frames(space, [(0x101, 1), (0x102, 2)], budget())
     assert found is not None
-    # Not the first match, but the kernel's own.
+    # The kernel's uts struct, which is not the first match.
     assert found.nodename == "host"
     assert found.address is None
     assert recognise_frames(space, [(0x100, 1)], budget()) is None

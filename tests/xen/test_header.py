@@ -1,4 +1,4 @@
-"""What Xen reports about itself."""
+"""Xen's header: version, command line and crash reason."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,7 @@ from xenkdump_fast.xen.console import Console
 
 @pytest.mark.parametrize("stamp", ["", "[2026-11-16 10:00:00] "])
 def test_a_guest_s_command_line_is_not_xen_s(stamp: str) -> None:
-    """A guest that prints to Xen's console prints its own; the ring may have lost Xen's."""
+    """A guest may print its command line to Xen's console; Xen's line may be overwritten."""
     xen: Any = SimpleNamespace(symbols=None)
     guest = "(d2) [    0.000000] Command line: console=hvc0"
     own = f"(XEN) {stamp}Command line: console=com1 dom0_mem=384M"

@@ -1,4 +1,4 @@
-"""Inference of layouts that no version of Xen has: it must not depend on known ones."""
+"""Inference of layouts that no version of Xen has: it must not depend on known layouts."""
 
 import random
 import struct
@@ -63,7 +63,7 @@ class FakeMemory(XenMemory):
 
 
 class Host:
-    """Two domains with three vCPUs, in structs laid out as ``offsets`` say."""
+    """Two domains with three vCPUs, in structs with the layout ``offsets``."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ def test_finds_any_layout(name: str, by_pointer: bool, word: int) -> None:
 
 
 @pytest.mark.parametrize("flags", [0x001, 0x3FF], ids=["PVH", "HVM"])
-def test_finds_what_is_emulated_for_translated_guests(flags: int) -> None:
+def test_emulation_flags_of_translated_guests(flags: int) -> None:
     offsets = offsets_of(LAYOUTS["4.17"])
     host = Host(8, offsets, translated=(False, False, True))
     for domain, value in zip(host.domains, (0x100, 0, flags), strict=True):
@@ -212,7 +212,7 @@ def test_translated_guests_alone() -> None:
     assert layout.get("domain.emulation") is None
 
 
-def test_noise_is_no_layout() -> None:
+def test_no_layout_is_inferred_from_noise() -> None:
     host = Host(8, offsets_of(LAYOUTS["4.17"]), by_pointer=True)
     rng = random.Random(5)
     host.memory.content[:] = rng.randbytes(len(host.memory.content))

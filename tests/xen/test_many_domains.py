@@ -47,10 +47,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("kind", ["empty", "taken", "own"])
 def test_more_vcpus_than_the_dump_can_hold(vmcore: Path, reads: list[int], kind: str) -> None:
     """Regression: 8192 pointers were read per domain, and 512 MiB searched for its kernel."""
-    sound = XenHost(Dump(str(vmcore)))
-    known = [(d.id, len(d.vcpus)) for d in sound.domains()]
-    changes = many_domains(sound, kind)
-    vcpus = MAX_VCPU_READS * sound.dump.memory_held // MIN_VCPU_SIZE
+    intact = XenHost(Dump(str(vmcore)))
+    known = [(d.id, len(d.vcpus)) for d in intact.domains()]
+    changes = many_domains(intact, kind)
+    vcpus = MAX_VCPU_READS * intact.dump.memory_held // MIN_VCPU_SIZE
     reads[0] = 0
     with patched(vmcore, changes):
         xen = XenHost(Dump(str(vmcore)))
@@ -71,12 +71,12 @@ def test_more_vcpus_than_the_dump_can_hold(vmcore: Path, reads: list[int], kind:
 
 
 def test_vcpu_points_to_a_domain_not_to_shared_info(vmcore: Path) -> None:
-    """Without VMCOREINFO_XEN. A vCPU also points into shared_info, and the page behind that may be
+    """Without VMCOREINFO_XEN. A vCPU also points into shared_info, and the page after that may be
     an array of vCPUs.
     """
     data = vmcore.read_bytes()[: 4 * PAGE]
     at = data.index(b"VMCOREINFO_XEN")
-    sound = XenHost(Dump(str(vmcore))).domain(0)
+    intact = XenHost(Dump(str(vmcore))).domain(0)
     with vmcore.open("r+b") as file:
         file.seek(at)
         file.write(b"X")
@@ -86,4 +86,4 @@ def test_vcpu_points_to_a_domain_not_to_shared_info(vmcore: Path) -> None:
         finally:
             file.seek(at)
             file.write(b"V")
-    assert (row.id, row.address, row.vcpus) == (0, sound.address, len(sound.vcpus))
+    assert (row.id, row.address, row.vcpus) == (0, intact.address, len(intact.vcpus))

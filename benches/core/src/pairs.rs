@@ -34,7 +34,7 @@ impl Pair<'_> {
         self.take_turns(turns, |pair| [pair.warm(&mut ours), pair.warm(&mut theirs)]);
     }
 
-    /// The same for slow or cold calls: one per turn.
+    /// [`Pair::measure`] for slow or cold calls: one call per turn.
     fn measure_once(&self, turns: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) {
         self.take_turns(turns, |pair| {
             [pair.clock(&mut ours), pair.clock(&mut theirs)]
@@ -125,7 +125,7 @@ fn best_batch(memflow: &mut Memflow, addrs: &[VirtAddr]) -> usize {
     let best = sizes
         .into_iter()
         .min_by_key(|batch| (0..3).map(|_| clock(*batch)).min());
-    best.expect("there are sizes")
+    best.expect("no batch sizes")
 }
 
 /// The first batch after opening: nothing is mapped yet, and no table is cached.

@@ -1,4 +1,4 @@
-//! A call that does nothing: what any extension module made with pyo3 has to pay.
+//! A call that does nothing: the minimum cost of a call into an extension module made with pyo3.
 
 use pyo3::prelude::*;
 
@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 mod empty {
     use pyo3::prelude::*;
 
-    /// Nothing.
+    /// Does nothing.
     #[pyfunction]
     fn nothing() {}
 }

@@ -1,1 +1,1 @@
-"""What a Linux kernel keeps where: tasks, header facts, log, per-cpu data, stacks."""
+"""Readers of Linux's data structures: tasks, session header, log, per-CPU data, stacks."""

@@ -21,7 +21,7 @@ PAGE = 4096
 
 
 class Header(NamedTuple):
-    """What the kernel says about itself; None for what the dump lacks."""
+    """The values of the session header; None for those that the dump lacks."""
 
     cpus: int
     offline: int

@@ -81,7 +81,7 @@ class Kernel(Charged):
         return Layouts(self.image, lambda: self.vmcoreinfo, self._untyped)
 
     def _untyped(self, why: str) -> Untyped:
-        """Layouts without type information; overridden by what can infer them."""
+        """Layouts without type information; ``Linux`` overrides this to infer them."""
         raise AbsentError(why)
 
     @cached_property

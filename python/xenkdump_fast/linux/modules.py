@@ -30,7 +30,7 @@ class Module(NamedTuple):
     #: Start and size of its text.
     base: int
     size: int
-    #: Size of all its memory without what is freed after its initialization.
+    #: Size of its memory, excluding the part that is freed after its initialization.
     total: int
     #: Whether its symbols are in memory.
     symbols: bool
@@ -124,7 +124,7 @@ class _Structs:
         return self.read(module, "module.base"), self.read(module, "module.size")
 
     def _total(self, module: int, text: int) -> int:
-        """Size of a module without the memory that is freed after its initialization."""
+        """Size of a module, excluding the memory that is freed after its initialization."""
         if not self._kernel.has("module.mem"):
             return text  # the size of the core, which includes all
         return sum(self.read(module, self._memory("size", i)) for i in range(FIRST_INIT_MEMORY))
@@ -136,7 +136,7 @@ class _Structs:
             return False
 
     def kallsyms(self, module: int, name: str) -> int:
-        """A member of what describes a module's symbols; AbsentError without CONFIG_KALLSYMS."""
+        """A member of the struct with a module's symbols; AbsentError without CONFIG_KALLSYMS."""
         if self._kernel.has("module.kallsyms"):  # 4.5, 8244062ef1e5
             table = self.read(module, "module.kallsyms")
             return self._tables.read(table, f"mod_kallsyms.{name}")

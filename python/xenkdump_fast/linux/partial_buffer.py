@@ -1,4 +1,4 @@
-"""A range of virtual memory of which the dump may lack some pages."""
+"""A range of virtual memory, some pages of which may be missing from the dump."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class PartialBuffer:
         return bisect_left(self._ends, start + 1) == bisect_left(self._starts, end)
 
     def complete_items(self, size: int) -> Iterator[int]:
-        """The indexes of those items of an array that the dump has all bytes of."""
+        """The indices of the array items of which no byte is missing."""
         at = 0
         for start, end in zip([*self._starts, len(self.data)], [*self._ends, 0], strict=True):
             yield from range(-(-at // size), start // size)

@@ -68,7 +68,7 @@ IDLE_FUNCTIONS = (
 
 
 class Start(NamedTuple):
-    """Registers to start from, for a stack without registers of a CPU."""
+    """Registers to start from, for a task whose CPU's registers are not known."""
 
     registers: dict[str, int]
     #: The address that crash prints in brackets: of the return address on the stack, or thread.sp

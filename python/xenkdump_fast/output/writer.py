@@ -73,7 +73,7 @@ def warn(warnings: Iterable[str]) -> None:
 
 
 def _print(pieces: Iterable[str]) -> None:
-    """Writes to stdout. Errors of what produces the pieces are passed on as they are."""
+    """Writes to stdout. Exceptions raised while producing the pieces are passed on unchanged."""
     for piece in pieces:
         _checked(sys.stdout.write, piece)
     _checked(sys.stdout.flush)

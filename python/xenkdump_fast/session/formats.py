@@ -1,4 +1,4 @@
-"""Names files that are given in place of a dump, a vmlinux or a xen-syms, and says what to do.
+"""Identifies files given in place of a dump, a vmlinux or a xen-syms, and suggests what to do.
 
 Only consulted after a file failed to open, so a format that a container reads has no row here.
 """
@@ -80,7 +80,7 @@ _ELF = {
 }
 _SYSTEM_MAP = Format(b"", 0, "a list of symbols, such as System.map", "kernel", _VMLINUX)
 _SYMBOL_LINE = re.compile(rb"[0-9a-f]{8,16} [A-Za-z?] \S+\r?\n")
-#: Bytes from the start of a file that are looked at.
+#: Bytes from the start of a file that are examined.
 _HEAD = 0x400
 
 

@@ -1,1 +1,1 @@
-"""What Xen keeps where: domains, vCPUs, its console, its stacks."""
+"""Readers of Xen's data structures: domains, vCPUs, the console, stacks."""

@@ -112,7 +112,7 @@ TABLE = (
     # conring is a pointer to the ring, not the ring itself (console.py decides by its size).
     Row("conring is a pointer", True, "3.4 on", "71c0c5fbe5", _COMMANDS),
     Row("conring is a pointer", False, "to 3.3", "", _COMPAT),
-    # What Xen prints when it goes down (header.py), as regular expressions.
+    # Xen's messages about the reason of a crash (header.py), as regular expressions.
     Row("reason", r"Hardware Dom\d+ (crashed|shutdown).*", "4.6 on", "1f1243a9d4", _COMMANDS),
     Row("reason", r"Panic on CPU \d+:", "all", "", _COMMANDS),
     Row("reason", r"Domain 0 crashed: .*", "to 4.5", "", _COMPAT),

@@ -1,4 +1,4 @@
-"""Xen's console ring: what ``xl dmesg`` would have shown."""
+"""Xen's console ring, as shown by ``xl dmesg``."""
 
 import re
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class XenDomain:
-    """A domain, of a host or alone in its file.
+    """A domain of a host, or the domain of an xl dump-core file.
 
     What cannot be read is None and has a warning; nothing here raises for a broken domain.
     """

@@ -1,4 +1,4 @@
-"""The list of domains, and those that a broken list no longer leads to."""
+"""The list of domains, and domains that are missing from a damaged list."""
 
 from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple

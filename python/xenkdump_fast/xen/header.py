@@ -15,7 +15,7 @@ from .host import XenHost
 from .memory import PAGE
 
 T = TypeVar("T")
-#: What Xen prints to the console when it goes down.
+#: Xen's messages about the reason of a crash.
 _REASONS = tuple(re.compile(pattern) for pattern in compat.values("reason"))
 #: A guest prints its own command line to the same ring, after "(d1) ".
 #: "(XEN) Xen version 4.17.5 (Debian 4.17.5-1) (user@host) (gcc ...) ...".

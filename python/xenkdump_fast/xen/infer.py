@@ -1,8 +1,8 @@
 """Offsets of the members of Xen's structs, inferred from invariants.
 
 A vcpu points back to its domain. The lists of a shared_info page lead to lists. A vCPU that was
-running has the cr3 of its pCPU. The offset on which most domains and vCPUs agree is used; a broken
-struct costs its own votes only.
+running has the cr3 of its pCPU. The offset on which most domains and vCPUs agree is used; a damaged
+struct only loses its own votes.
 """
 
 import struct
@@ -208,7 +208,7 @@ class _Inference:
                 and value[6] >> 4 in range(1, 6)
                 and value[8] >> 6 == 2
                 and len(set(value)) >= 9
-                # Two adjacent pointers are no UUID.
+                # Two adjacent pointers are not a UUID.
                 and b"\xff\xff\x83" not in value
                 and b"\xff\xff\x82" not in value
             )
@@ -381,7 +381,7 @@ def vcpu_addresses(
     domain: int,
     count: int | None,
 ) -> Iterator[tuple[int, int, str | None]]:
-    """Id and address of a domain's vCPUs, in this order, each with what is wrong with it.
+    """Id and address of each of a domain's vCPUs, with a description of its damage or None.
 
     ``count`` is max_vcpus; without it the array ends at its first entry that is no vCPU of the
     domain. An empty slot is no vCPU.

@@ -12,7 +12,7 @@ _MEMBERS = compat.members()
 
 
 class Layout:
-    """Offsets by the names of ``compat.members``, as far as they are known."""
+    """The known offsets, by the names of ``compat.members``."""
 
     def __init__(self, how: str = "invariants") -> None:
         self.offsets: dict[str, int] = {}

@@ -94,7 +94,7 @@ def compare(p2m: P2M, table: M2P, limit: int) -> Reverse:
 def _frames(
     p2m: P2M, pfns: "NDArray[np.uint64]"
 ) -> "tuple[NDArray[np.uint64], NDArray[np.uint64]]":
-    """Those of the pfns that have a frame, and the frames."""
+    """The pfns that have a frame, and their frames."""
     import numpy as np
 
     status = np.empty(len(pfns), np.uint8)

@@ -35,7 +35,7 @@ def check_name(name: str) -> None:
 
 
 def roots(dump: Dump) -> list[Root]:
-    """The page-table roots that the notes name, those of the 2006 CR3 notes first.
+    """The page-table roots in the notes, those of the 2006 CR3 notes first.
 
     A CR3 note of a CPU that did not run dom0 may be 0; the cr3 of CRASH_REGS is that of the vCPU
     that ran on the pCPU. The caller has to find out to which domain they belong.

@@ -17,7 +17,7 @@ _ARCH: dict[int, tuple[int, ...]] = {
 
 
 class SharedInfo(NamedTuple):
-    """What a PV guest publishes of its P2M."""
+    """The P2M that a PV guest publishes."""
 
     #: Word size of the guest.
     word: int
@@ -25,7 +25,7 @@ class SharedInfo(NamedTuple):
     max_pfn: int
     #: mfn of the top page of the frame-list tree; 0: not set up; all ones: no such tree.
     frame_list_list: int
-    #: The root under which ``p2m_vaddr`` is mapped, as a cr3: folded for a 32-bit guest. 0: none.
+    #: The root under which ``p2m_vaddr`` is mapped, encoded as a cr3 (see ``unfold``). 0: none.
     p2m_cr3: int
     #: Virtual address of the linear P2M.
     p2m_vaddr: int

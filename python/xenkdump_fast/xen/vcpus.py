@@ -273,7 +273,7 @@ class _Groups:
             self._groups.setdefault(key, set()).add(vcpu)
 
     def only(self, base: int | None, processor: int | None) -> int | None:
-        """The vCPU of a group of one; None for other groups."""
+        """The vCPU of a group that has a single one; None for other groups."""
         group = self._groups.get((base, processor), ())
         return next(iter(group)) if len(group) == 1 else None
 

@@ -1,6 +1,6 @@
-"""A small assembler for i386 and x86_64, for functions that unwind as real ones do.
+"""A small assembler for i386 and x86_64, for functions that unwind like real ones.
 
-With the instructions it records how to unwind from each address: the rows of ORC and
+With the instructions it records how to unwind from each address, as rows for ORC and
 ``.debug_frame``.
 """
 
@@ -63,7 +63,7 @@ class Asm:
         self.labels[name] = (self.here, size)
 
     def emit(self, code: bytes | str) -> None:
-        """Appends bytes, given as such or as hex."""
+        """Appends bytes, given as bytes or in hexadecimal."""
         self.code += bytes.fromhex(code) if isinstance(code, str) else code
 
     def _reg(self, opcode: int, reg: str) -> bytes:

@@ -65,7 +65,7 @@ def run(text: Text, stack: Stack, chain: Sequence[str], rng: random.Random) -> l
     """Calls through ``chain`` (innermost first), up to the prologue of the innermost function.
 
     Returns the frames of all but the innermost function, innermost first. Some locals keep the
-    stack's old content, as in reality.
+    old content of the stack, as on a real one.
     """
     frames: list[StackFrame] = []
     enter(text, stack, chain[-1], rng)

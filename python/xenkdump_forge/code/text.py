@@ -24,7 +24,7 @@ def names(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a function's prologue pushes: registers, then ``locals`` bytes.
+    """The frame that a function's prologue pushes: registers, then ``locals`` bytes.
 
     With ``pointer``, the first of the registers is set up as frame pointer.
     """
@@ -68,17 +68,17 @@ class Recipe:
     #: Frames of given functions; the others are random.
     frames: Mapping[str, Frame]
     #: Functions in assembly: entry code, the context switch. Those with a frame in ``frames``
-    #: count as C and are in ``.debug_frame``.
+    #: are treated as C and are in ``.debug_frame``.
     handwritten: Mapping[str, Handwritten]
     #: Callers with one indirect call for all callees, and the bytes of that call.
     indirect: Mapping[str, str]
     #: Names in the chains that are labels in handwritten functions.
     labels: Collection[str] = ()
-    #: Fixed addresses of functions; the others follow each other from ``base`` on.
+    #: Fixed addresses of functions; the others are consecutive, starting at ``base``.
     addresses: Mapping[str, int] = field(default_factory=dict)
     #: Fixed return addresses: (caller, callee) -> address.
     returns: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    #: Addresses of functions elsewhere: a module's callers and callees in the kernel.
+    #: Addresses of functions in other images: a module's callers and callees in the kernel.
     outside: Mapping[str, int] = field(default_factory=dict)
     pushes: tuple[str, ...] = ("r15", "r14", "r13", "r12", "rbp", "rbx")
     frame_pointer: bool = False
@@ -191,7 +191,7 @@ def epilogue(asm: Asm, frame: Frame) -> None:
 
 
 def _reach(asm: Asm, site: int | None, size: int) -> None:
-    """Pads so that a call of ``size`` bytes returns to ``site``."""
+    """Pads the code so that a call instruction of ``size`` bytes returns to ``site``."""
     if site is not None:
         gap = site - size - asm.here
         if gap < 0:

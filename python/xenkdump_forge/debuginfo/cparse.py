@@ -67,7 +67,7 @@ class Types:
         return member
 
     def integer(self, words: list[str]) -> Int:
-        """The integer type of ``unsigned long`` and the like."""
+        """The integer type named by words such as ``unsigned long``."""
         signed = "unsigned" not in words
         if "_Bool" in words:
             name, size, signed, encoding = "_Bool", 1, False, "bool"
@@ -90,13 +90,13 @@ class Types:
         return self.ints.setdefault(name, Int(name, size, align, signed, encoding))
 
     def pointer(self, target: Type) -> Pointer:
-        """The one pointer type to ``target``."""
+        """The pointer type to ``target``, which exists once."""
         word = self.abi.word
         return self.pointers.setdefault(id(target), Pointer(target, word, word))
 
 
 def parse(text: str, abi: Abi, constants: dict[str, int] | None = None) -> Types:
-    """The types and variables that ``text`` declares, in its order."""
+    """The types and variables that ``text`` declares, in order."""
     types = Types(abi)
     _Parser(text, types, constants or {}).run()
     return types
@@ -152,7 +152,7 @@ class _Parser:
         return self.constants[token] if token in self.constants else int(token, 0)
 
     def marks(self) -> dict[str, int]:
-        """``__percpu``, ``__packed``, ``__aligned(64)`` and their like."""
+        """``__percpu``, ``__packed``, ``__aligned(64)`` and the like."""
         marks: dict[str, int] = {}
         while self.peek().startswith("__") and self.peek() not in self.types.typedefs:
             name = self.next()

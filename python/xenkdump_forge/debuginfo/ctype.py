@@ -1,4 +1,4 @@
-"""C types and how the two System V ABIs of x86 lay them out.
+"""C types, and their layout in the two System V ABIs of x86.
 
 The kernels' structs are declared in C (see ``cparse``). The same types are laid out in memory and
 written as BTF or DWARF.
@@ -25,7 +25,7 @@ X86_64 = Abi(word=8, align8=8)
 
 @dataclass(eq=False)
 class Void:
-    """The type of nothing: what ``void *`` points to."""
+    """``void``, the target of ``void *``."""
 
     size: int = 1
     align: int = 1
@@ -175,7 +175,7 @@ Type = Void | Int | Pointer | Function | Array | Enum | Typedef | Struct
 
 
 def strip(type_: Type) -> Type:
-    """The type behind all typedefs."""
+    """The type with typedefs removed."""
     while isinstance(type_, Typedef):
         type_ = type_.target
     return type_
@@ -185,7 +185,7 @@ _STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]")
 
 
 def locate(type_: Type, path: str) -> tuple[int, Type, Member | None]:
-    """Offset and type of ``a.b[2].c`` in a type, and the member where the path ends in one."""
+    """Offset and type of ``a.b[2].c`` in a type, and the member if the path ends in one."""
     offset = 0
     member: Member | None = None
     at = 0
@@ -197,7 +197,7 @@ def locate(type_: Type, path: str) -> tuple[int, Type, Member | None]:
         inner = strip(type_)
         if step[1] is not None:
             if not isinstance(inner, Struct) or step[1] not in inner.by_name:
-                raise KeyError(f"{path}: no member {step[1]} there")
+                raise KeyError(f"{path}: no member {step[1]}")
             add, member = inner.by_name[step[1]]
             offset += add
             type_ = member.type

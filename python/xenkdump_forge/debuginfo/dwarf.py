@@ -128,7 +128,7 @@ class _Writer:
         attributes += self.ref(m.type)
         offset = m.offset
         if m.bits is not None:
-            # DWARF 2 counts bits from the top of a storage unit of the declared type.
+            # DWARF 2 counts bits from the most significant one of a unit of the declared type.
             unit = m.type.size
             offset = m.bit_offset // (8 * unit) * unit
             top = 8 * unit - (m.bit_offset - 8 * offset) - m.bits
@@ -227,7 +227,7 @@ def sections(types: Types, text: Text, addresses: dict[str, int], version: int) 
         ],
         writer.order,
     )
-    # References have 4 bytes whatever their value: a first pass fixes all offsets.
+    # References always have 4 bytes, so a first pass determines all offsets.
     writer.encode(unit, 11)
     body = writer.encode(unit, 11)
     head = struct.pack("<IHIB", len(body) + 7, version, 0, writer.word)

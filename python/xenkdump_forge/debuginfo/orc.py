@@ -25,7 +25,7 @@ def entry(row: Row) -> bytes:
 
 
 def tables(rows: Iterable[tuple[int, Row]], ip_address: int) -> tuple[bytes, bytes]:
-    """Both tables, sorted by address; an ip is relative to its own address."""
+    """Both tables, sorted by address; each ip is relative to the address of its entry."""
     ips = bytearray()
     entries = bytearray()
     for address, row in sorted(rows, key=lambda r: r[0]):

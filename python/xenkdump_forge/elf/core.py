@@ -22,15 +22,15 @@ class Core:
     memory: MachineMemory
     #: The notes of each PT_NOTE: one as in /proc/vmcore, or one per pCPU and vmcoreinfo.
     notes: list[list[Note]]
-    #: ``p_vaddr`` of machine address 0; None for -1 throughout.
+    #: ``p_vaddr`` of machine address 0; None if every ``p_vaddr`` is -1.
     page_offset: int | None = None
     #: The first machine address without a ``p_vaddr``.
     lowmem: int = 1 << 62
     #: One segment per run of frames that were written to, instead of ``memory.ranges``.
     touched_only: bool = False
-    #: The maximal size of a segment.
+    #: The maximum size of a segment.
     chop: int = 1 << 62
-    #: The size to cut the file to.
+    #: The size to which the file is truncated.
     cut: int | None = None
     #: The program headers; empty until ``lay_out``.
     segments: list[elf.Segment] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Core:
             at += size
         at = -(-at // PAGE) * PAGE
         for start, end in ranges:
-            # As in /proc/vmcore, file offset and address have the same offset in the page.
+            # As in /proc/vmcore, the file offset and the address are equal modulo the page size.
             at = -(-at // PAGE) * PAGE + start % PAGE
             vaddr = -1
             if self.page_offset is not None and start < self.lowmem:
@@ -104,7 +104,7 @@ class Core:
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> int:
-    """Writes at an offset; returns the offset behind it."""
+    """Writes at an offset; returns the offset after the data."""
     view = memoryview(data)
     while view:
         done = os.pwrite(fd, view, offset)

@@ -44,7 +44,7 @@ class Layout:
     sym: struct.Struct
 
     def pack_phdr(self, seg: Segment) -> bytes:
-        """Packs a program header; ``p_flags`` has another place in each class."""
+        """Packs a program header; the position of ``p_flags`` depends on the class."""
         if self.elf_class == 1:
             return self.phdr.pack(
                 seg.type,
@@ -168,7 +168,7 @@ class Symbol:
 
 
 class Strings:
-    """A string table: each string once."""
+    """A string table that contains each string once."""
 
     def __init__(self) -> None:
         self.data = bytearray(1)

@@ -11,7 +11,7 @@ from ..code.text import names
 NT_PRSTATUS = 1
 XEN_CRASH_INFO = 0x1000001
 XEN_CRASH_REGS = 0x1000002
-#: From the kdump patches of 2006, never in Xen's tree; one zero more than XEN_CRASH_INFO.
+#: From the kdump patches of 2006, never in Xen's tree. XEN_CRASH_INFO has one zero less.
 XEN_KDUMP_CR3 = 0x10000001
 NT_GNU_BUILD_ID = 3
 
@@ -62,7 +62,7 @@ def crash_regs(word: int, cr0: int, cr2: int, cr3: int, cr4: int) -> Note:
 
 
 def crash_info(word: int, values: list[int]) -> Note:
-    """Xen/CRASH_INFO: 8, 9 or 10 words, by Xen's version."""
+    """Xen/CRASH_INFO: 8, 9 or 10 words, depending on the version of Xen."""
     return Note("Xen", XEN_CRASH_INFO, words(word, values))
 
 

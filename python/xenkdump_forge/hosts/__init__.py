@@ -1,1 +1,1 @@
-"""Whole hosts, a module per platform: Xen, its domains and the plan that describes them."""
+"""Complete hosts, one module per platform: Xen, its domains and the plan."""

@@ -131,7 +131,7 @@ class Later(Linux26I386):
 
 
 class Host:
-    """What all kinds share: Xen, the guest, its kernel with its tasks."""
+    """The parts that all kinds share: Xen, the guest, its kernel with its tasks."""
 
     def __init__(
         self,
@@ -220,7 +220,7 @@ def carve(guest: Guest) -> None:
 def session(memory: int, seed: int) -> Parts:
     """The dump of the message of June 2006.
 
-    It has no registers of vCPUs but those in the notes: Xen's memory is not in the dump.
+    The only registers of vCPUs are those in the notes: Xen's memory is not in the dump.
     """
     if memory < PAGES_2006 * PAGE:
         raise SyntheticDumpError(f"2006: needs at least {PAGES_2006 * PAGE} bytes of memory")
@@ -235,7 +235,7 @@ def session(memory: int, seed: int) -> Parts:
 
 
 def pae(memory: int, seed: int) -> Parts:
-    """The same with PAE and with Xen's memory, where both vCPUs' registers are."""
+    """The same with PAE and with Xen's memory, which has the registers of both vCPUs."""
     host = Host(memory, seed, "16", True, LAYOUT, Later)
     return _by_cr3(host)
 
@@ -257,7 +257,7 @@ def _by_cr3(host: Host) -> Parts:
 
 
 def shadow(memory: int, seed: int) -> Parts:
-    """A dom0 on shadow page tables: no cr3 of its own is known, only the frame-list-list.
+    """A dom0 on shadow page tables: its cr3 is unknown; only the frame-list-list is known.
 
     Only the shadows map Xen.
     """

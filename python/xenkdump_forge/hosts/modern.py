@@ -37,7 +37,7 @@ DOM0 = Facts(
 
 
 def build_with_hypercall_page(memory: int, seed: int) -> Parts:
-    """As ``build``, with a kernel before XSA-466."""
+    """``build`` with a kernel from before XSA-466."""
     return build(memory, seed, functions.BY_PAGE)
 
 
@@ -132,7 +132,7 @@ def _domu(image: Image, machine: MachineMemory, pool: FramePool, rng: random.Ran
 
 
 def _add_domu(xen: Xen64, kernel: Linux61) -> plan.Json:
-    """Adds the domain, without a frame-list tree, as toolstacks since Xen 4.6 have it."""
+    """Adds the domain, without a frame-list tree, as toolstacks since Xen 4.6 do."""
     registers = kernel.run_vcpu(kernel.idle[0], functions.RUNNING["idle0"])
     kernel.write_p2m()
     kernel.write_page_tables(xen.slots)
@@ -151,7 +151,7 @@ def _add_domu(xen: Xen64, kernel: Linux61) -> plan.Json:
 
 
 def carve(guest: Guest) -> None:
-    """Adds identity and ballooned-out entries to the P2M, as a dom0 has them."""
+    """Adds identity and ballooned-out entries to the P2M, as in a dom0."""
     guest.special(0x9F, 0x61, "identity")
     pages = guest.pages
     guest.special(pages - pages // 16, pages // 16, "invalid")  # ballooned out

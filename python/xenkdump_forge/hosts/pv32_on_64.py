@@ -28,7 +28,7 @@ _OOPS = "BUG: unable to handle kernel NULL pointer dereference at 00000000"
 
 
 def extended_cr3(root: int) -> int:
-    """cr3 as a 32-bit PV guest writes it (xen_pfn_to_cr3): high bits of the mfn in the low ones."""
+    """cr3 as a 32-bit PV guest writes it (xen_pfn_to_cr3): high bits of the mfn in the low bits."""
     mfn = root // PAGE
     return (mfn << 12 | mfn >> 20) & 0xFFFFFFFF
 

@@ -1,1 +1,1 @@
-"""Kernels: what all versions share, and a folder per version."""
+"""Kernels: code that all versions share, and a folder per version."""

@@ -1,4 +1,4 @@
-"""A kernel that runs in a domain: what all versions have in common."""
+"""A kernel that runs in a domain: the code that all versions have in common."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Kernel:
         return name in self.image.variables
 
     def assign(self, **values: Value) -> None:
-        """Writes those of the variables that the kernel has."""
+        """Writes variables; those that the kernel does not have are ignored."""
         for name, value in values.items():
             if self.has(name):
                 self.variable(name)[""] = value

@@ -1,4 +1,4 @@
-"""What ``sys`` prints of a host: names, times, load averages, memory."""
+"""The data of a host that ``sys`` prints: names, times, load averages, memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Facts:
     mhz: int
     hz: int
     panic: str
-    #: Pages of memory, as the kernel counts them.
+    #: Pages of memory, according to the kernel.
     memory_pages: int
     vendor: str = "GenuineIntel"
     model: str = "Intel(R) Xeon(R)"
@@ -32,7 +32,7 @@ class Facts:
 
     @property
     def avenrun(self) -> list[int]:
-        """The load averages in fixed point: the least values that print as given."""
+        """The load averages in fixed point: the lowest values that are printed as given."""
         out = []
         for load in self.load:
             hundredths = round(load * 100)

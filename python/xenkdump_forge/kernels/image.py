@@ -75,7 +75,7 @@ class Image:
         self.starts = dict(self.ends)
         for variable in spec.types.variables:
             self._place(variable)
-        # Variables at given addresses may be behind the others.
+        # Variables at given addresses may be after the others.
         for placed in self.variables.values():
             if placed.section in self.ends:
                 end = placed.address + placed.size
@@ -121,7 +121,7 @@ class Image:
         return next((v.type.size for v in self.types.variables if v.name == name), 0)
 
     def _tables(self) -> None:
-        """Adds the notes, BTF and ORC, which are in memory behind the read-only data."""
+        """Adds the notes, BTF and ORC, which follow the read-only data in memory."""
         spec = self.spec
         at = -(-self.ends[".rodata"] // 64) * 64
 
@@ -197,7 +197,7 @@ class Image:
 
     @property
     def end(self) -> int:
-        """The first page behind the image."""
+        """The first page after the image."""
         return -(-max(self.ends[".bss"], self.ends[".data"]) // PAGE) * PAGE
 
     def vmlinux(self) -> bytes:
@@ -205,7 +205,7 @@ class Image:
         spec = self.spec
         code = elf.SHF_ALLOC | elf.SHF_EXECINSTR
         rw = elf.SHF_ALLOC | elf.SHF_WRITE
-        # The tables at the end of .rodata are sections of their own.
+        # The tables at the end of .rodata are separate sections.
         first = min((s.address for s in self.extra), default=self.ends[".rodata"])
         percpu = self.ends[".data..percpu"] - self.starts[".data..percpu"]
         sections = [

@@ -1,4 +1,4 @@
-"""Loaded modules: ``struct module``, text and symbols, in pages of their own."""
+"""Loaded modules: ``struct module``, text and symbols, in separate pages."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _CODE = PRESENT | USER | ACCESSED
 def write(kernel: Kernel, hypervisor: Mapping[int, int]) -> None:
     """Maps low memory and vmalloc space; ``hypervisor`` has Xen's page-directory entries.
 
-    With PAE these are in the directory of slot 3, of which every process has its own.
+    With PAE these are in the directory of slot 3, which is separate for every process.
     """
     guest, spec = kernel.guest, kernel.image.spec
     root = kernel.root_address()

@@ -21,7 +21,7 @@ def write(kernel: Kernel, hypervisor: Mapping[int, int], no_execute: int = NX) -
     tables.map_run(image.text.base, [guest.mfn(p) for p in range(first, last)], DATA)
     for va, pfn in sorted(guest.mapped.items()):
         tables.map(va * PAGE, guest.mfn(pfn), DATA | no_execute)
-    # One user page per process, so that its half is not empty.
+    # One user page per process, so that the user half is not empty.
     for task in kernel.tasks:
         if task.root and task.job.group == task.job.pid and task.user_registers:
             page = task.user_registers[kernel.ip] // PAGE * PAGE

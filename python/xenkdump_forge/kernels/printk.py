@@ -79,7 +79,7 @@ def ring(lines: list[Line], count_bits: int, size_bits: int, info_size: int = 88
         infos[slot * info_size + len(info) : (slot + 1) * info_size] = bytes(info_size - len(info))
         lpos = end
         written.append((ident, begin, line))
-    # Overwritten for lack of descriptors, or of text.
+    # Overwritten because descriptors or text space ran out.
     kept = written[-count:]
     while kept and (lpos - kept[0][1]) % _WORD > size:
         kept.pop(0)
@@ -111,7 +111,7 @@ _RECORD = struct.Struct("<QHHHBB")
 
 
 def records(lines: list[Line], size: int, align: int) -> Records:
-    """Writes messages as records; one that does not fit at the end goes to the start.
+    """Writes messages as records. A record that does not fit at the end is written to the start.
 
     A header of zeros marks the rest of the buffer as unused.
     """
@@ -122,7 +122,7 @@ def records(lines: list[Line], size: int, align: int) -> Records:
         text = line.text.encode()
         need = -(-(_RECORD.size + len(text)) // align) * align
         if at + need + _RECORD.size > size:
-            # Records behind the marker are dropped.
+            # Records after the marker are dropped.
             live = [r for r in live if r[0] < at]
             data[at : at + _RECORD.size] = bytes(_RECORD.size)[: size - at]
             at = 0

@@ -1,4 +1,4 @@
-"""A running pvops kernel on Xen: what 4.19 on i386 and 6.1 on x86_64 have in common."""
+"""A running pvops kernel on Xen: the code for both 4.19 on i386 and 6.1 on x86_64."""
 
 from __future__ import annotations
 

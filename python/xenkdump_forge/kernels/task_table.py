@@ -1,4 +1,4 @@
-"""The task tables: some ninety tasks with typical names, for each age of host."""
+"""The task tables: about ninety tasks with typical names, for each generation of hosts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Job:
 
 
 def daemons(names: Sequence[tuple[str, str]], first: int, parent: int, cpus: int) -> list[Job]:
-    """User processes with rising pids and scattered CPUs."""
+    """User processes with ascending pids and scattered CPUs."""
     pid = first
     out = []
     for i, (comm, sleep) in enumerate(names):
@@ -178,5 +178,5 @@ def domu(cpus: int) -> list[Job]:
 
 
 def leaders_first(jobs: Iterable[Job]) -> list[Job]:
-    """Sorted so that a thread comes behind the leader of its group."""
+    """The jobs, sorted so that a thread follows the leader of its group."""
     return sorted(jobs, key=lambda job: (job.group, job.pid))

@@ -1,4 +1,4 @@
-"""A task of a kernel, with what the plan says of it."""
+"""A task of a kernel, with its data in the plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .view import View
 
 @dataclass
 class Task:
-    """A task that was made."""
+    """A task in memory."""
 
     job: Job
     address: int
@@ -25,7 +25,7 @@ class Task:
     user_registers_at: int | None = None
     #: The registers that Xen saved for the vCPU, if the task is on one.
     registers: dict[str, int] | None = None
-    #: thread.esp of old kernels, where crash places the first frame of a sleeping task.
+    #: thread.esp of old kernels, at which crash places the first frame of a sleeping task.
     switched_at: int | None = None
     mm: int = 0
     #: Machine address of the root.

@@ -35,7 +35,7 @@ class View:
         self.guest.write(at, encode(type_, value))
 
     def put(self, **members: Value) -> None:
-        """Writes those members that this version has as numbers; ``__`` stands for a dot."""
+        """Writes numbers to those members that this version has; ``__`` means a dot."""
         for name, value in members.items():
             path = name.replace("__", ".")
             try:

@@ -81,7 +81,7 @@ class Guest:
     def swap_in(self, pfn: int, mfn: int) -> None:
         """Exchanges the frame of ``pfn`` with ``mfn``, which may be another pfn's.
 
-        The content of both pages is kept.
+        The contents of both pages are kept.
         """
         old = self.mfn(pfn)
         frames = self.machine.frames
@@ -113,7 +113,7 @@ class Guest:
         return pfn
 
     def allocate_last(self, count: int) -> list[int]:
-        """Allocates the last ``count`` free pfns, which leaves other allocations where they are."""
+        """Allocates the last ``count`` free pfns, which does not move other allocations."""
         found: list[int] = []
         self._last = self.pages if self._last is None else self._last
         while len(found) < count:
@@ -156,7 +156,7 @@ class Guest:
             done += n
 
     def read(self, va: int, size: int) -> bytes:
-        """Reads back at a virtual address."""
+        """Reads at a virtual address."""
         out = bytearray()
         while len(out) < size:
             at = va + len(out)

@@ -10,7 +10,7 @@ from .machine import PAGE
 
 @dataclass
 class LinearList:
-    """The P2M as pages of entries; ``shared`` pages stand for ranges without entries."""
+    """The P2M as pages of entries; ``shared`` pages are used for ranges without entries."""
 
     pfns: list[int]
     missing: int | None
@@ -21,7 +21,7 @@ def write_list(guest: Guest, sparse: bool, shared_tail: int = 0) -> LinearList:
     """Writes the entries into pages of the guest.
 
     A pvops kernel (``sparse``) uses one shared page for every page of ~0, and for ``shared_tail``
-    pages behind the last one.
+    pages after the last one.
     """
     per_page = PAGE // guest.word
     count = -(-guest.pages // per_page)

@@ -71,7 +71,7 @@ class PageTables:
         )
 
     def table(self, va: int, level: int) -> int:
-        """The mfn of the table of ``level`` for ``va``, which is made if it is missing."""
+        """The mfn of the table of ``level`` for ``va``, which is created if it is missing."""
         paging = self.paging
         at = self.root
         for upper in range(len(paging.shifts), level, -1):
@@ -93,7 +93,7 @@ class PageTables:
         self.set(table, self.paging.index(level, va), mfn * PAGE | flags | large)
 
     def map_run(self, va: int, mfns: Sequence[int | None], flags: int) -> None:
-        """Maps consecutive pages, a leaf table at a time; None is left out."""
+        """Maps consecutive pages, one leaf table at a time; pages that are None are skipped."""
         size = self.paging.entry
         per_table = PAGE // size
         code = "Q" if size == 8 else "I"

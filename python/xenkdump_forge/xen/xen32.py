@@ -1,4 +1,4 @@
-"""A 32-bit Xen 3: its memory at the top of every address space, its pCPUs' stacks, its notes."""
+"""A 32-bit Xen 3: its memory at the top of every address space, the stacks of pCPUs, the notes."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Xen32:
         domain: int | None = None,
         vcpu: int | None = None,
     ) -> None:
-        """Adds a pCPU, with the guest's registers at the top of its stack; None for no guest."""
+        """Adds a pCPU, with the guest's registers at the top of its stack; None without a guest."""
         number = len(self.pcpus)
         low = self._heap(_STACK, _STACK)
         current = self._heap(0x400, 0x80)

@@ -66,14 +66,14 @@ class Vcpu:
     cr3: int
     gs_base: int = 0
     running: bool = False
-    #: The guest's own cr3, if Xen runs it on a root of Xen's.
+    #: The guest's cr3, if Xen runs the guest with a root of its own.
     guest_cr3: int | None = None
     address: int = 0
 
 
 @dataclass
 class SharedInfo:
-    """What a guest publishes of its P2M in shared_info (``struct arch_shared_info``)."""
+    """The P2M that a guest publishes in shared_info (``struct arch_shared_info``)."""
 
     max_pfn: int
     frame_list_list: int
@@ -84,7 +84,7 @@ class SharedInfo:
 
 @dataclass
 class Domain:
-    """A domain as Xen sees it."""
+    """A domain of Xen."""
 
     number: int
     guest: Guest
@@ -97,7 +97,7 @@ class Domain:
 
 @dataclass
 class Pcpu:
-    """A pCPU: the guest's registers that it interrupted, and Xen's own at the crash."""
+    """A pCPU: the registers of the interrupted guest, and those of Xen at the crash."""
 
     number: int
     stack: int
@@ -158,7 +158,7 @@ class Xen64:
 
     @property
     def end(self) -> int:
-        """The first machine address behind Xen's heap."""
+        """The first machine address after Xen's heap."""
         return self._free
 
     def _reserve(self, size: int) -> int:
@@ -173,7 +173,7 @@ class Xen64:
         return va - self.virt_start + self.phys_start
 
     def write(self, va: int, data: bytes) -> None:
-        """Writes at one of Xen's own addresses."""
+        """Writes at an address of Xen's image or direct map."""
         self.machine.write(self.machine_address(va), data)
 
     def write_u64(self, va: int, *values: int) -> None:
@@ -181,7 +181,7 @@ class Xen64:
         self.write(va, struct.pack(f"<{len(values)}Q", *values))
 
     def _string(self, text: str) -> int:
-        """Writes a string to Xen's data; returns its machine address, as CRASH_INFO has it."""
+        """Writes a string to Xen's data; returns its machine address, for CRASH_INFO."""
         raw = text.encode() + b"\0"
         va = self._reserve(-(-len(raw) // 8) * 8)
         self.write(va, raw)
@@ -292,7 +292,7 @@ class Xen64:
         self.pcpus.append(Pcpu(number, low, cr3, guest, current, xen, domain, vcpu))
 
     def idle_vcpu(self, number: int) -> int:
-        """The address of Xen's own idle vCPU of a processor."""
+        """The address of Xen's idle vCPU of a processor."""
         if not hasattr(self, "_idle_vcpus"):
             self._idle_vcpus: dict[int, int] = {}
             self.write(self.idle, struct.pack("<HxxI", _IDLE_DOMAIN, 2))
@@ -305,7 +305,7 @@ class Xen64:
         return self._idle_vcpus[number]
 
     def compat_root(self, pdpt: int) -> int:
-        """The L4 table on which Xen runs a 32-bit guest; slot 0 points to the guest's PDPT."""
+        """The L4 table with which Xen runs a 32-bit guest; slot 0 points to the guest's PDPT."""
         at = self._heap(PAGE)
         self.write_u64(at, pdpt | 0x27)
         for slot, entry in self.slots.items():
@@ -342,7 +342,7 @@ class Xen64:
         self.machine.write(self.m2p, table.tobytes())
 
     def notes(self, frame_list_list: int) -> list[notes.Note]:
-        """The notes of all pCPUs; CRASH_INFO is on the first only."""
+        """The notes of all pCPUs; only the first has CRASH_INFO."""
         out = []
         for pcpu in self.pcpus:
             out.append(notes.prstatus(8, pcpu.xen))
@@ -395,5 +395,5 @@ class Xen30(Xen64):
     cpu_info = 216
 
     def machine_address(self, va: int) -> int:
-        """The machine address of an address in the direct map, where all of Xen is."""
+        """The machine address of an address in the direct map, which contains all of Xen."""
         return va - DIRECT_MAP

@@ -15,16 +15,16 @@ use crate::errors;
 use crate::fork::detach;
 use crate::gate::Gate;
 
-/// Elements that are copied in and out at once: all copies fit in the first-level cache.
+/// The number of elements copied in and out at once: all copies fit in the first-level cache.
 const COPY: usize = 128;
-/// Elements that a thread takes at once; twice as many are worth a second thread.
+/// The number of elements that a thread takes at once. A second thread is used from twice as many.
 pub const GRAIN: usize = 32 << 10;
-/// Shorter batches keep the GIL: releasing it costs more.
+/// Shorter batches keep the GIL, because releasing it would cost more.
 const DETACH: usize = 128;
 
 /// A number or an array of numbers.
 pub enum Argument {
-    /// An int, or what passes for one; None for one outside 64 bits.
+    /// An int, or an object that converts to one; None if it does not fit in 64 bits.
     One(Option<u64>),
     /// An array.
     Many(Column<u64>),
@@ -38,7 +38,7 @@ impl Argument {
             return errors::address(object).map(Self::One);
         }
         match PyUntypedBuffer::get(object) {
-            // numpy scalars are arrays of no dimension.
+            // numpy scalars are zero-dimensional arrays.
             Ok(buffer) if buffer.dimensions() > 0 => Column::new(buffer, name).map(Self::Many),
             _ => errors::address(object).map(Self::One).map_err(|error| {
                 if error.is_instance_of::<PyTypeError>(object.py()) {
@@ -63,7 +63,7 @@ pub struct Options<'a, 'py> {
 
 impl Options<'_, '_> {
     /// TypeError if any of them is given for a single number.
-    pub fn refuse(&self) -> PyResult<()> {
+    pub fn reject(&self) -> PyResult<()> {
         if self.out.is_some() || self.status.is_some() || self.threads.is_some() {
             let text = "out, status and threads go with an array, not with a single number";
             return Err(PyTypeError::new_err(text));
@@ -82,7 +82,7 @@ impl Options<'_, '_> {
     }
 }
 
-/// A number that an array holds as uint64.
+/// A number that is stored as uint64 in an array.
 pub trait Number: Copy {
     fn wrap(raw: u64) -> Self;
     fn raw(self) -> u64;
@@ -116,8 +116,8 @@ impl Number for u64 {
     }
 }
 
-/// Calls `work` on all elements of `input`, on workers from `make`, with the GIL released; returns the
-/// array of results.
+/// Calls `work` for all elements of `input`, with workers created by `make` and the GIL released.
+/// Returns the array of results.
 pub fn map<'py, I: Number, O: Number, W>(
     py: Python<'py>,
     gate: &Gate,
@@ -164,8 +164,8 @@ pub fn map<'py, I: Number, O: Number, W>(
     Ok(result)
 }
 
-/// Calls `step` on all of `0..len` by ranges of `grain` on `threads` threads, with the GIL released if
-/// that is worthwhile. ValueError if the gate was closed meanwhile.
+/// Calls `step` for all of `0..len`, in ranges of `grain` elements, on `threads` threads. Releases the
+/// GIL unless the range is short. ValueError if the gate was closed meanwhile.
 pub fn run<W>(
     py: Python<'_>,
     gate: &Gate,
@@ -185,7 +185,7 @@ pub fn run<W>(
     gate.check()
 }
 
-/// The `status` argument, as long as the input and apart from it.
+/// The `status` argument, which must be as long as the input and not overlap it.
 pub fn status_column(
     status: Option<&Bound<'_, PyAny>>,
     input: &Column<u64>,

@@ -18,7 +18,7 @@ use crate::space::AddressSpace;
 
 #[pymethods]
 impl Dump {
-    /// Opens the file at `path`: OSError if the system refuses, DumpError if it is no dump.
+    /// Opens the file at `path`: OSError if it cannot be opened, DumpError if it is not a dump.
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let inner = detach(py, || dump::Dump::open(&path)).map_err(errors::from_core)?;
@@ -46,26 +46,26 @@ impl Dump {
         self.inner.file_size()
     }
 
-    /// Bytes of machine memory that the dump holds, uncompressed: what limits on work scale with.
-    /// Bytes of the file that are held under many addresses count once.
+    /// Bytes of machine memory that the dump holds, uncompressed. Limits on work scale with it. Bytes
+    /// of the file that are mapped at many addresses count once.
     #[getter]
     fn memory_held(&self) -> u64 {
         self.inner.memory_held()
     }
 
-    /// Bytes of memory that the machine had according to the headers, with what was excluded.
+    /// Bytes of memory of the machine according to the headers, including excluded pages.
     #[getter]
     fn memory_size(&self) -> u64 {
         self.inner.memory_size()
     }
 
-    /// `e_machine` of its ELF header: 3 is EM_386, 62 is EM_X86_64.
+    /// `e_machine` of the ELF header: 3 is EM_386, 62 is EM_X86_64.
     #[getter]
     fn machine_type(&self) -> u16 {
         self.inner.machine_type()
     }
 
-    /// Word size of its headers, in bytes.
+    /// Word size of the headers, in bytes.
     #[getter]
     fn word(&self) -> usize {
         self.inner.word().bytes()
@@ -91,7 +91,7 @@ impl Dump {
             .collect()
     }
 
-    /// Every PT_LOAD segment, of an ELF dump: machine address, size in the file, size in memory.
+    /// The PT_LOAD segments of an ELF dump: machine address, size in the file, size in memory.
     #[getter]
     fn segments(&self) -> Vec<(u64, u64, u64)> {
         let segments = self.inner.segments().iter();
@@ -124,7 +124,7 @@ impl Dump {
         Some(PyBytes::new(py, self.inner.shared_info()?))
     }
 
-    /// Whether frame numbers are those of a translated guest (HVM, PVH).
+    /// Whether the dump is of a translated guest (HVM, PVH), so that frame numbers are pfns.
     #[getter]
     fn auto_translated(&self) -> bool {
         self.inner.auto_translated()
@@ -136,15 +136,15 @@ impl Dump {
         AddressSpace::machine(self)
     }
 
-    /// A domain's pseudo-physical memory; without a P2M that of a host without Xen.
+    /// The pseudo-physical memory of a domain or, without a P2M, of a host without Xen.
     #[pyo3(signature = (p2m))]
     fn physical(&self, p2m: Option<&P2M>) -> AddressSpace {
         AddressSpace::physical(self, p2m.map(|p2m| p2m.inner.clone()))
     }
 
     /// The virtual memory of the page tables at `root` (a cr3); `paging` is "x86", "x86-pae",
-    /// "x86_64" or "x86_64-la57". `encryption_mask` is the bit of AMD SME in its entries, by default
-    /// that in the dump's VMCOREINFO; 0 if there is none.
+    /// "x86_64" or "x86_64-la57". `encryption_mask` is the AMD SME bit in page-table entries, 0 for
+    /// none; the default is the one in the dump's VMCOREINFO, if any.
     #[pyo3(signature = (root, paging, *, encryption_mask=None))]
     fn r#virtual(
         &self,
@@ -155,8 +155,8 @@ impl Dump {
         AddressSpace::virtual_memory(self, root, paging, encryption_mask)
     }
 
-    /// Every later use of its address spaces and P2Ms raises ValueError, and batches in other threads
-    /// stop. The file is unmapped with the last object made from the dump.
+    /// Closes the dump. Every later use of its address spaces and P2Ms raises ValueError, and batches
+    /// in other threads stop. The file is unmapped when the last object made from the dump is freed.
     fn close(&self) {
         self.gate.close_dump();
     }
@@ -181,7 +181,7 @@ impl Note {
         String::from_utf8_lossy(&self.inner.name).into_owned()
     }
 
-    /// `n_namesz`: bytes of the name in the file, with its closing NUL.
+    /// `n_namesz`: size of the name in the file, including the final NUL.
     #[getter]
     fn name_size(&self) -> u32 {
         self.inner.name_size
@@ -267,7 +267,7 @@ impl Note {
                 fields.set_item("cr4", regs.cr4)?;
             }
             Decoded::VmcoreInfo(text) | Decoded::VmcoreInfoXen(text) | Decoded::EraseInfo(text) => {
-                // The kernel pads it with NULs to a page.
+                // The kernel pads the text to a page with NULs.
                 let text = String::from_utf8_lossy(text);
                 fields.set_item("text", text.trim_end_matches('\0'))?;
             }
@@ -303,8 +303,8 @@ impl Note {
         Ok(fields)
     }
 
-    /// The fields of the NT_PRSTATUS whose descriptor is `data`, wherever it was read; None for a
-    /// size that no kernel writes.
+    /// The fields of an NT_PRSTATUS with the descriptor `data`, which need not be from the dump's
+    /// notes; None if the size is unknown.
     #[staticmethod]
     fn prstatus<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Option<Bound<'py, PyDict>>> {
         let Decoded::PrStatus(status) = notes::decode(b"CORE", notes::NT_PRSTATUS, data) else {

@@ -1,4 +1,4 @@
-//! The core's errors as Python's.
+//! Converts the core's errors to Python exceptions.
 
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyMemoryError, PyOSError, PyOverflowError};
@@ -11,13 +11,13 @@ create_exception!(
     xenkdump_fast._native,
     DumpError,
     PyException,
-    "The file is not a dump, or is broken beyond use."
+    "The file is not a dump, or is damaged beyond use."
 );
 create_exception!(
     xenkdump_fast._native,
     AbsentError,
     DumpError,
-    "The file is sound but does not hold what was asked for."
+    "The dump does not hold what was asked for."
 );
 create_exception!(
     xenkdump_fast._native,
@@ -26,7 +26,7 @@ create_exception!(
     "An address cannot be read or translated; has `address`, `kind` and `reason`."
 );
 
-/// A core error as the Python exception that `docs` promise for it.
+/// Converts a core error to the documented Python exception.
 pub fn from_core(error: Error) -> PyErr {
     match error {
         Error::Io { path, source } => Python::attach(|py| {
@@ -55,7 +55,8 @@ pub fn from_core(error: Error) -> PyErr {
     }
 }
 
-/// A fault as `MemoryFault` (as MemoryError if there is no memory for the result), with what was being read where that is known.
+/// A fault as `MemoryFault`, or as MemoryError if there is no memory for the result. The message
+/// starts with what was being read, if known.
 pub fn memory(fault: Fault, what: Option<&str>) -> PyErr {
     if let Fault::NoMemory { .. } = fault {
         return PyMemoryError::new_err(fault.to_string());
@@ -88,8 +89,8 @@ fn new_fault<'py>(
     }
 }
 
-/// An address or frame number from Python; None for an int outside 64 bits. Sums of values from a
-/// damaged dump may be anything: what lies outside is not there, as is what no page table maps.
+/// An address or frame number from Python; None for an int outside 64 bits. Such ints can result from
+/// sums of values of a damaged dump, and are treated like unmapped addresses.
 pub fn address(number: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
     match number.extract() {
         Ok(address) => Ok(Some(address)),
@@ -98,7 +99,7 @@ pub fn address(number: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
     }
 }
 
-/// The fault of a number for which [`address`] gives None; `kind` names its address space.
+/// The fault of a number for which [`address`] returns None; `kind` names its address space.
 pub fn outside(number: &Bound<'_, PyAny>, kind: &str) -> PyErr {
     match number.call_method1("__format__", ("#x",)) {
         Ok(hex) => {

@@ -1,8 +1,9 @@
-//! Forking while other threads work without the GIL.
+//! `os.fork` while other threads work without the GIL.
 //!
-//! A child process has only the thread that forked. A lock that another thread held, or a table that
-//! it was building, would stay so in the child for ever. So work without the GIL is counted, and
-//! `os.fork` first waits until there is none: with the GIL no other thread is in this module.
+//! A child process has only the thread that forked. In the child, a lock that another thread held
+//! would stay locked, and a table that it was building would stay incomplete. So calls without the GIL
+//! are counted, and `os.fork` first waits until there are none. Calls with the GIL need no count: the
+//! forking thread holds it.
 
 use std::cell::RefCell;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ static RUNNING: Mutex<usize> = Mutex::new(0);
 static FINISHED: Condvar = Condvar::new();
 
 thread_local! {
-    /// Held by a thread that forks, so that no call starts.
+    /// Held by a thread that forks, so that no call can start.
     static FORKING: RefCell<Option<MutexGuard<'static, usize>>> = const { RefCell::new(None) };
 }
 
@@ -43,10 +44,11 @@ fn running() -> MutexGuard<'static, usize> {
 /// Calls `work` with the GIL released. It must not take the GIL again.
 pub fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     py.detach(move || {
-        // Without the GIL, which a thread that forks may release to other handlers, but needs again.
+        // Take the lock without the GIL: a thread that forks may hold the lock and wait for the GIL,
+        // which it released to another fork handler.
         let call = Running::start();
         let result = work();
-        // Before the GIL is taken: the thread that waits for this holds it.
+        // Must finish before the GIL is taken: the thread that waits for this holds the GIL.
         drop(call);
         result
     })
@@ -63,7 +65,7 @@ fn after_fork() {
     FORKING.set(None);
 }
 
-/// Has `os.fork` call the functions above.
+/// Registers the functions above with `os.register_at_fork`.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let after = wrap_pyfunction!(after_fork, module)?;

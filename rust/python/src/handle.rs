@@ -1,5 +1,5 @@
-//! The struct of `Dump`, apart from its methods: address spaces and P2Ms are made from a dump, and the
-//! methods of `Dump` make them.
+//! The struct `Dump`. It is separate from its methods because address spaces and P2Ms depend on it,
+//! and the methods depend on them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use xenkdump::dump;
 
 use crate::gate::Gate;
 
-/// The core's dump, as all that is made from it holds it.
+/// The core's dump, shared by all objects made from it.
 pub type CoreDump = Arc<dump::Dump>;
 
 /// A dump file, opened read-only.

@@ -18,13 +18,13 @@ use crate::types::Types;
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct Image {
     pub inner: Arc<elf::Image>,
-    /// Shared by all slides.
+    /// Without a slide; shared by the symbols of all slides.
     symbols: OnceLock<symbols::Symbols>,
 }
 
 #[pymethods]
 impl Image {
-    /// Opens the file at `path`: OSError if the system refuses, DumpError if it is no ELF file.
+    /// Opens the file at `path`: OSError if it cannot be opened, DumpError if it is not an ELF file.
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let inner = detach(py, || elf::Image::open(&path)).map_err(errors::from_core)?;
@@ -40,7 +40,7 @@ impl Image {
         self.inner.file().path().display().to_string()
     }
 
-    /// The build id in hexadecimal, None if there is none.
+    /// The build id in hexadecimal; None if there is none.
     #[getter]
     fn build_id(&self) -> Option<String> {
         let bytes = self.inner.build_id()?;
@@ -67,13 +67,14 @@ impl Image {
             .collect()
     }
 
-    /// The bytes of a section, inflated if it is compressed; AbsentError if there are none.
+    /// The bytes of a section, inflated if it is compressed; AbsentError if the file does not have
+    /// them.
     fn section<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
         let data = detach(py, || self.inner.data(name));
         Ok(PyBytes::new(py, data.map_err(errors::from_core)?))
     }
 
-    /// Bytes at a link-time address; AbsentError where the file has none.
+    /// `size` bytes at a link-time address; AbsentError if the file does not have them.
     fn read<'py>(&self, address: &Bound<'py, PyAny>, size: u64) -> PyResult<Bound<'py, PyBytes>> {
         let at = errors::address(address)?.ok_or_else(|| errors::outside(address, "virtual"))?;
         let bytes = self.inner.read(VirtAddr(at), size);
@@ -83,8 +84,8 @@ impl Image {
         ))
     }
 
-    /// Its symbols, as the running kernel has them `slide` bytes above where they were linked;
-    /// AbsentError without a symbol table.
+    /// The symbols of the kernel when loaded `slide` bytes above its link-time address; AbsentError if
+    /// there is no symbol table.
     #[pyo3(signature = (slide=0))]
     fn symbols(&self, slide: i64) -> PyResult<Symbols> {
         let symbols = match self.symbols.get() {
@@ -97,8 +98,8 @@ impl Image {
         Ok(Symbols::new(symbols.with_slide(slide)))
     }
 
-    /// Its types: BTF, else DWARF, else AbsentError. `cache` is the folder that keeps indices of
-    /// DWARF; None is the user's.
+    /// The types from BTF, else from DWARF; AbsentError if there is neither. `cache` is the directory
+    /// for DWARF indices, by default in the user's cache directory.
     #[pyo3(signature = (cache=None))]
     fn types(&self, py: Python<'_>, cache: Option<PathBuf>) -> PyResult<Types> {
         let types = detach(py, || match cache {

@@ -49,7 +49,8 @@ mod _native {
     #[pymodule_export]
     use super::unwind::{Backtrace, Frame, Unwinder};
 
-    /// `STATUS`: what each number that a batch puts into `status` means; and handlers for `os.fork`.
+    /// Adds `STATUS`, the meanings of the numbers in `status`, and registers the handlers for
+    /// `os.fork`.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::fork::register(module)?;

@@ -58,8 +58,8 @@ impl Mapping {
         self.inner.flags.names().collect()
     }
 
-    /// The entries of the walk, from the root: level (1 maps 4 KiB pages), machine address of the table,
-    /// index in it, entry.
+    /// The entries of the walk, from the root: level (1 maps 4 KiB pages), machine address of the
+    /// table, index in it, entry.
     #[getter]
     fn levels(&self) -> Vec<Level> {
         self.levels.clone()
@@ -121,11 +121,11 @@ struct State {
     first_missing: Option<String>,
 }
 
-/// Missing tables that are skipped between checks for signals.
+/// The number of missing tables skipped between checks for signals.
 const SKIPPED_AT_ONCE: usize = 1 << 16;
 
 impl State {
-    /// The next range, or `Some(None)` at the end; `None` if none was found yet.
+    /// The next range, or `Some(None)` at the end; `None` if it is not found yet.
     #[allow(clippy::option_option)]
     fn advance(&mut self) -> Option<Option<MappedRange>> {
         for _ in 0..SKIPPED_AT_ONCE {
@@ -153,7 +153,7 @@ impl MappedRanges {
         }
     }
 
-    /// No range at all.
+    /// An iterator without ranges.
     pub fn none(gate: &Gate) -> Self {
         Self::over(gate, Box::new(std::iter::empty()))
     }
@@ -240,14 +240,14 @@ impl MappedRanges {
         }
     }
 
-    /// Number of page tables skipped so far, because the dump lacks them or their entries have reserved
-    /// bits set.
+    /// The number of page tables skipped so far because they are not in the dump or have reserved bits
+    /// set.
     #[getter]
     fn missing(&self, py: Python<'_>) -> u64 {
         detach(py, || self.with(|state| state.missing))
     }
 
-    /// The fault of the first of them; None if there is none.
+    /// The fault of the first skipped table; None if none was skipped.
     #[getter]
     fn first_missing(&self, py: Python<'_>) -> Option<String> {
         detach(py, || self.with(|state| state.first_missing.clone()))

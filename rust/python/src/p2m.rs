@@ -49,7 +49,7 @@ fn word_of(bytes: usize) -> PyResult<Word> {
     }
 }
 
-/// Bytes of a listed disagreement in Python: three tuples, three ints, two strings, a place in a list.
+/// The size of a listed disagreement in Python: three tuples, three ints, two strings, a list slot.
 const LISTED_SIZE: usize = 512;
 
 fn no_memory() -> PyErr {
@@ -60,7 +60,7 @@ fn tuple(entry: Entry) -> EntryTuple {
     (entry.kind(), entry.mfn().map(|mfn| mfn.0))
 }
 
-/// The page tables of `space`, in the memory of `dump`.
+/// The virtual memory of `space`, read through `dump`.
 fn under(dump: &Dump, space: &AddressSpace) -> PyResult<Virtual<CoreDump>> {
     let space = space.as_virtual()?;
     Ok(Virtual::new(
@@ -89,8 +89,8 @@ impl P2M {
         Self::from_core(dump, detach(py, open))
     }
 
-    /// The array of `pages` entries at `address` of the address space `virtual`, either published by the
-    /// guest (`source="linear"`) or its kernel's own (`source="cr3"`).
+    /// The array of `pages` entries at `address` of the address space `virtual`, either published by
+    /// the guest (`source="linear"`) or its kernel's own (`source="cr3"`).
     #[staticmethod]
     #[pyo3(signature = (dump, r#virtual, address, word, pages, source="linear"))]
     fn linear(
@@ -133,8 +133,8 @@ impl P2M {
         )
     }
 
-    /// The pairs of pfn and mfn in an xl dump-core file. AbsentError if `dump` has none: it is a vmcore,
-    /// or of a translated guest (HVM, PVH), whose pfns and mfns are the same.
+    /// The pairs of pfn and mfn in an xl dump-core file. AbsentError if `dump` has none, because it is
+    /// a vmcore, or a dump of a translated guest (HVM, PVH), whose pfns and mfns are equal.
     #[staticmethod]
     fn dump_core(py: Python<'_>, dump: &Dump) -> PyResult<Self> {
         let core = &dump.inner;
@@ -174,7 +174,7 @@ impl P2M {
     /// table") and its mfn, if it has one. Never raises MemoryFault.
     fn entry(&self, pfn: &Bound<'_, PyAny>) -> PyResult<EntryTuple> {
         self.gate.check()?;
-        // A number outside 64 bits is past the end of any P2M, as the largest within is.
+        // A number outside 64 bits is past the end of any P2M, as is the maximum.
         let pfn = errors::address(pfn)?.unwrap_or(u64::MAX);
         Ok(tuple(self.inner.resolve(Pfn(pfn))))
     }
@@ -202,7 +202,7 @@ impl P2M {
         };
         match Argument::new(pfn, "pfn")? {
             Argument::One(number) => {
-                options.refuse()?;
+                options.reject()?;
                 let number = number.ok_or_else(|| errors::outside(pfn, "pseudo-physical"))?;
                 let pfn = Pfn(number);
                 match self.inner.resolve(pfn) {
@@ -244,7 +244,7 @@ impl P2M {
         };
         match Argument::new(mfn, "mfn")? {
             Argument::One(number) => {
-                options.refuse()?;
+                options.reject()?;
                 let mfn = number.ok_or_else(|| errors::outside(mfn, "machine"))?;
                 let found = detach(py, || self.inner.reverse(Mfn(mfn)));
                 let pfn = found.ok_or_else(|| {
@@ -268,8 +268,8 @@ impl P2M {
         }
     }
 
-    /// Ascending (first, count) ranges of pfns whose P2M page is in the dump; each page once. Limited by
-    /// the memory that the dump holds, whatever `pages` claims.
+    /// Ascending (first, count) ranges of pfns whose P2M page is in the dump; each page once. Limited
+    /// by the memory that the dump holds, not by `pages`.
     fn spans(&self, py: Python<'_>) -> PyResult<Vec<(u64, u64)>> {
         self.gate.check()?;
         let spans = detach(py, || self.inner.spans());
@@ -279,7 +279,7 @@ impl P2M {
             .collect())
     }
 
-    /// Compares it with another P2M of the same domain; lists at most `limit` disagreements.
+    /// Compares with another P2M of the same domain; lists at most `limit` disagreements.
     #[pyo3(signature = (other, limit=100))]
     fn compare(&self, py: Python<'_>, other: &P2M, limit: usize) -> PyResult<P2MComparison> {
         self.gate.check()?;
@@ -312,19 +312,20 @@ impl P2MComparison {
         self.inner.equal
     }
 
-    /// Identity in one, invalid in the other: pvops kernels hide identity pages in the tree for tools.
+    /// Identity in one, invalid in the other: pvops kernels hide identity pages in the frame-list
+    /// tree.
     #[getter]
     fn hidden_identity(&self) -> u64 {
         self.inner.hidden_identity
     }
 
-    /// Past the end of one of them.
+    /// Past the end of one of the P2Ms.
     #[getter]
     fn past_end(&self) -> u64 {
         self.inner.past_end
     }
 
-    /// Unreadable in one of them, or beyond the limit on comparisons.
+    /// Unreadable in one of the P2Ms, or beyond the limit on comparisons.
     #[getter]
     fn unreadable(&self) -> u64 {
         self.inner.unreadable
@@ -336,10 +337,10 @@ impl P2MComparison {
         self.inner.different
     }
 
-    /// The first ones that are unreadable or different: pfn and both entries.
+    /// The first unreadable or different entries: the pfn and both entries.
     #[getter]
     fn first<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        // pyo3 panics if there is no memory for an object: try it before.
+        // pyo3 panics if there is no memory for an object, so try an allocation first.
         let mut objects: Vec<[u8; LISTED_SIZE]> = Vec::new();
         let tried = objects.try_reserve_exact(self.inner.first.len());
         drop(objects);

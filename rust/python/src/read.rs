@@ -23,7 +23,7 @@ use crate::handle::CoreDump;
 const DETACH: usize = 16 << 10;
 /// Bytes of a long read that a thread takes at once.
 const PIECE: usize = 1 << 20;
-/// Rows that are read at once.
+/// The number of rows read at once.
 const ROWS: usize = 1024;
 
 /// The rows of a two-dimensional array of bytes.
@@ -35,7 +35,7 @@ struct RowsOf<'a> {
 impl Rows for RowsOf<'_> {
     #[inline]
     fn put(&mut self, row: usize, at: usize, bytes: &[u8]) {
-        // The array exists: its size fits.
+        // The array exists, so its size fits.
         self.bytes.put(row * self.size + at, bytes);
     }
 
@@ -80,7 +80,8 @@ pub fn fill(
             }),
         };
         if let Err(fault) = read {
-            // Ranges are assigned in ascending order, so the lowest fault is among those that occurred.
+            // Ranges are assigned in ascending order, so the fault with the lowest address has
+            // occurred.
             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
             if failed.is_none_or(|(lowest, _)| range.start < lowest) {
                 *failed = Some((range.start, fault));
@@ -159,7 +160,7 @@ pub fn many<'py>(
         row => {
             let mut address = [0];
             input.load(row, &mut address, |raw| raw);
-            // Again, for the details of the fault.
+            // Read the row again for the details of the fault.
             let again = space.pieces(address[0], size, |_, _| ());
             let text = format!("element {row}");
             let gone = || PyValueError::new_err("the addresses were changed meanwhile");

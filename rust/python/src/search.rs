@@ -31,7 +31,8 @@ impl SearchResult {
         self.inner.bytes
     }
 
-    /// Where to go on after an early stop; None if all memory in the range was searched.
+    /// The address to continue from if the search stopped early; None if all memory in the range was
+    /// searched.
     #[getter]
     fn next(&self) -> Option<u64> {
         self.inner.next

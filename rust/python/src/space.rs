@@ -56,14 +56,14 @@ impl AddressSpace {
         Self::new(dump, Space::Machine(dump.inner.clone()))
     }
 
-    /// A domain's pseudo-physical memory; without a P2M that of a host without Xen.
+    /// The pseudo-physical memory of a domain or, without a P2M, of a host without Xen.
     pub fn physical(dump: &Dump, p2m: Option<Arc<P2m<CoreDump>>>) -> Self {
         let physical = p2m.map_or_else(|| Physical::Bare(dump.inner.clone()), Physical::P2m);
         Self::new(dump, Space::Physical(physical))
     }
 
-    /// The virtual memory of the page tables at `root` (a cr3) of layout `paging`, whose entries have
-    /// the bit `encryption_mask`; by default the one in the dump's VMCOREINFO.
+    /// The virtual memory of the page tables at `root` (a cr3) of layout `paging`. `encryption_mask`
+    /// is the AMD SME bit in page-table entries; the default is the one in the dump's VMCOREINFO.
     pub fn virtual_memory(
         dump: &Dump,
         root: u64,
@@ -114,7 +114,7 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// An address argument; MemoryFault for a number that is none.
+    /// An address argument; MemoryFault for a number outside 64 bits.
     #[inline]
     fn address(&self, address: &Bound<'_, PyAny>) -> PyResult<u64> {
         errors::address(address)?.ok_or_else(|| errors::outside(address, self.inner.kind()))
@@ -148,7 +148,7 @@ impl AddressSpace {
     }
 }
 
-/// The last address of a range from `start` to before `end`; None if it is empty.
+/// The last address in `start..end`; None if the range is empty.
 fn last_before(end: u128, start: u64) -> PyResult<Option<u64>> {
     let Some(last) = end.checked_sub(1) else {
         return Ok(None);
@@ -170,13 +170,13 @@ impl AddressSpace {
         self.inner.kind()
     }
 
-    /// The layout of the page tables; None if there are none.
+    /// The layout of the page tables; None unless the space is virtual.
     #[getter]
     fn paging(&self) -> Option<&'static str> {
         self.as_virtual().ok().map(|space| space.format().name)
     }
 
-    /// Machine address of the top page table; None if there is none.
+    /// Machine address of the top page table; None unless the space is virtual.
     #[getter]
     fn root(&self) -> Option<u64> {
         self.as_virtual().ok().map(|space| space.root().0)
@@ -235,8 +235,8 @@ impl AddressSpace {
         }
     }
 
-    /// The bytes at `address` up to the first NUL, or `limit` bytes if there is none. Raises MemoryFault
-    /// only if a byte before that is missing.
+    /// The bytes at `address` up to the first NUL, or `limit` bytes if there is none. Raises
+    /// MemoryFault only if a byte before that is missing.
     #[pyo3(signature = (address, limit=4096))]
     fn cstring<'py>(
         &self,
@@ -293,8 +293,8 @@ impl AddressSpace {
         Ok(array)
     }
 
-    /// `size` bytes at each of `addresses`, a one-dimensional uint64 array: a uint8 array of shape
-    /// (len(addresses), size).
+    /// Reads `size` bytes at each of `addresses`, a one-dimensional uint64 array. Returns a uint8
+    /// array of shape (len(addresses), size).
     ///
     /// `out` is such an array to reuse. With `status`, a uint8 array as long as `addresses`, each
     /// element gets an index of STATUS (0 is success), and rows that cannot be read are zeros; without
@@ -321,9 +321,9 @@ impl AddressSpace {
         read::many(py, self.open()?, &self.gate, &input, size, &options)
     }
 
-    /// Members of many structs: for each `(offset, size)` of `members` a list with its value in
-    /// each of `structs`, which are addresses. Members of 1, 2, 4 or 8 bytes are unsigned numbers,
-    /// others are bytes; None is one that cannot be read.
+    /// Reads members of many structs. For each `(offset, size)` in `members`, returns a list of its
+    /// values in the structs at the addresses `structs`. Members of 1, 2, 4 or 8 bytes are unsigned
+    /// numbers, others are bytes. Unreadable ones are None.
     fn read_members<'py>(
         &self,
         py: Python<'py>,
@@ -336,9 +336,9 @@ impl AddressSpace {
     /// The nodes of the kernel's linked lists with these `heads`. `links` is "circular" or
     /// "backward" for list_head, "null-terminated" for hlist_head; `word` is the size of a pointer.
     ///
-    /// For each list its nodes, how the walk ended, and the address where it did: "complete", None;
-    /// "loop", the node that came twice; "shared", the node that a list before has too; "limit", the
-    /// node after as many as `limit` for all lists; "unreadable", the node whose link cannot be read.
+    /// Returns for each list its nodes, how the walk ended, and an address: "complete", None; "loop",
+    /// the node that was reached twice; "shared", the node that an earlier list also has; "limit", the
+    /// first node beyond `limit` nodes in all lists; "unreadable", the node whose link cannot be read.
     #[pyo3(signature = (heads, word, *, links="circular", limit))]
     fn lists(
         &self,
@@ -353,8 +353,8 @@ impl AddressSpace {
 
     /// The machine address of `address`, an int or a one-dimensional uint64 array.
     ///
-    /// For an array: a uint64 array of the results, 2**64 - 1 where there is none. `out` is an array to
-    /// reuse; `status`, a uint8 array, gets an index of STATUS for each element (0 is success).
+    /// For an array: a uint64 array of the results, 2**64 - 1 where there is none. `out` is an array
+    /// to reuse; `status`, a uint8 array, gets an index of STATUS for each element (0 is success).
     /// `threads` limits the threads; by default long arrays use all.
     #[pyo3(signature = (address, *, out=None, status=None, threads=None))]
     fn translate<'py>(
@@ -373,7 +373,7 @@ impl AddressSpace {
         };
         match Argument::new(address, "address")? {
             Argument::One(number) => {
-                options.refuse()?;
+                options.reject()?;
                 let number = number.ok_or_else(|| errors::outside(address, space.kind()))?;
                 let machine = space.translate(number).map_err(fault)?;
                 Ok(machine.0.into_pyobject(py)?.into_any())
@@ -391,8 +391,8 @@ impl AddressSpace {
         }
     }
 
-    /// The mapped ranges from `start` to before `end`, in ascending order, found on demand. Of machine
-    /// memory these are the runs that the dump holds, of pseudo-physical memory the domain's frames.
+    /// The mapped ranges in `start..end`, in ascending order, found on demand. For machine memory,
+    /// these are the runs that the dump holds; for pseudo-physical memory, the domain's frames.
     #[pyo3(signature = (start=0, end=None))]
     fn iter_mapped(&self, start: u64, end: Option<u128>) -> PyResult<MappedRanges> {
         let Some(last) = last_before(end.unwrap_or(1 << 64), start)? else {
@@ -429,8 +429,8 @@ impl AddressSpace {
         }
     }
 
-    /// The addresses of `needle` from `start` to before `end`, ascending: the first `limit` ones in the
-    /// first `most` bytes of memory. RuntimeWarning if the search stopped after `most` bytes. TypeError
+    /// The ascending addresses of `needle` in `start..end`: at most `limit`, found in the first `most`
+    /// bytes of memory. RuntimeWarning if the search stopped after `most` bytes. TypeError
     /// for a domain's pseudo-physical space, whose frames are not in order.
     #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
     fn find<'py>(
@@ -451,8 +451,8 @@ impl AddressSpace {
         search::list(py, &found.places)
     }
 
-    /// The same with what was searched, for a limit on searches of several spaces, and with where to
-    /// go on.
+    /// Like `find`, but also returns the number of bytes searched and the address to continue from.
+    /// For a search of several spaces with one limit.
     #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
     fn search(
         &self,
@@ -467,7 +467,7 @@ impl AddressSpace {
         Ok(SearchResult::new(found))
     }
 
-    /// Every later use raises ValueError, and batches in other threads stop.
+    /// Closes the space. Every later use raises ValueError, and batches in other threads stop.
     fn close(&self) {
         self.gate.close();
     }

@@ -1,4 +1,4 @@
-//! What Python reads of many structs at once, without numpy.
+//! Reads members of many structs, and linked lists, in one call and without numpy.
 
 use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
@@ -46,7 +46,7 @@ impl Rows for Column {
     }
 
     fn clear(&mut self, _row: usize) {
-        // Its status says that it is not used.
+        // The row is not used: its status is not 0.
     }
 }
 
@@ -85,7 +85,7 @@ pub fn members<'py>(
     Ok(columns)
 }
 
-/// The unsigned number of 1, 2, 4 or 8 bytes; any other number of bytes is left as it is.
+/// 1, 2, 4 or 8 bytes as an unsigned number; any other number of bytes as bytes.
 fn value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     if !matches!(bytes.len(), 1 | 2 | 4 | 8) {
         return Ok(PyBytes::new(py, bytes).into_any());
@@ -97,12 +97,12 @@ fn value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     Ok(number.into_pyobject(py)?.into_any())
 }
 
-/// Addresses from Python; None for a number that is none.
+/// Addresses from Python; None for a number outside 64 bits.
 fn addresses(numbers: &[Bound<'_, PyAny>]) -> PyResult<Vec<Option<u64>>> {
     numbers.iter().map(errors::address).collect()
 }
 
-/// A list as Python gets it: its nodes, where it ended, and the address at which it did.
+/// A walked list: its nodes, how the walk ended, and the address where it ended.
 pub type Walked = (Vec<u64>, &'static str, Option<u64>);
 
 /// See `AddressSpace.lists`.
@@ -123,7 +123,7 @@ pub fn lists(
         "circular" => Links::Circular,
         "backward" => Links::CircularBackward,
         "null-terminated" => Links::NullTerminated,
-        _ => return Err(PyValueError::new_err(format!("no such links: {links:?}"))),
+        _ => return Err(PyValueError::new_err(format!("unknown links: {links:?}"))),
     };
     let found = detach(py, || space.lists(heads, links, word, limit));
     Ok(found.into_iter().map(walked).collect())

@@ -12,7 +12,7 @@ use xenkdump::symbols;
 use crate::errors;
 use crate::fork::detach;
 
-/// Names and addresses of an image and its modules, both ways.
+/// Symbols of an image and its modules, by name and by address.
 #[pyclass(frozen, mapping, module = "xenkdump_fast._native")]
 pub struct Symbols {
     inner: RwLock<symbols::Symbols>,
@@ -25,12 +25,12 @@ impl Symbols {
         }
     }
 
-    /// What is known now: a cheap copy, which modules added later are not in.
+    /// A cheap copy of the current symbols. Modules added later are not in it.
     pub fn snapshot(&self) -> symbols::Symbols {
         self.read().clone()
     }
 
-    /// The table, once names can be asked for; other threads may run until then.
+    /// The table with its index of names. The index is built without the GIL.
     fn named(&self, py: Python<'_>) -> RwLockReadGuard<'_, symbols::Symbols> {
         if !self.read().names_are_built() {
             detach(py, || self.read().build_names());
@@ -38,7 +38,7 @@ impl Symbols {
         self.read()
     }
 
-    /// The same, once addresses can be.
+    /// The table with its index of addresses. The index is built without the GIL.
     fn built(&self, py: Python<'_>) -> RwLockReadGuard<'_, symbols::Symbols> {
         if !self.read().is_built() {
             detach(py, || self.read().build());
@@ -46,7 +46,7 @@ impl Symbols {
         self.read()
     }
 
-    /// No reader leaves the table half changed, so a poisoned lock is as good as another.
+    /// The table. Poisoning is ignored: a panic cannot leave the table in an invalid state.
     fn read(&self) -> RwLockReadGuard<'_, symbols::Symbols> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,7 +54,7 @@ impl Symbols {
 
 #[pymethods]
 impl Symbols {
-    /// The symbols that a System.map or xen-syms.map lists.
+    /// The symbols of a System.map or xen-syms.map.
     #[staticmethod]
     fn from_map(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         detach(py, || symbols::Symbols::from_map(&path))
@@ -62,7 +62,7 @@ impl Symbols {
             .map_err(errors::from_core)
     }
 
-    /// How far the kernel is from where it was linked to be.
+    /// The offset of the kernel from its link-time address.
     #[getter]
     fn slide(&self) -> i64 {
         self.read().slide()
@@ -81,33 +81,33 @@ impl Symbols {
             .ok_or_else(|| PyKeyError::new_err(name.to_owned()))
     }
 
-    /// The address of a symbol; of several, a global one's, then the lowest.
+    /// The address of a symbol. If several have the name, a global one is preferred, then the lowest.
     fn get(&self, py: Python<'_>, name: &str) -> Option<u64> {
         self.named(py).get(name).map(|symbol| symbol.address.0)
     }
 
-    /// All symbols of a name, by address; of thousands, 4096.
+    /// All symbols with a name, by address; at most 4096.
     fn all(&self, py: Python<'_>, name: &str) -> Vec<Symbol> {
         let symbols = self.named(py);
         symbols.all(name).into_iter().map(Symbol::new).collect()
     }
 
-    /// The symbol whose size covers an address, else the nearest below.
+    /// The symbol whose size covers an address, else the nearest one below.
     fn lookup(&self, address: &Bound<'_, PyAny>) -> PyResult<Option<Symbol>> {
         let symbols = self.built(address.py());
         let found = errors::address(address)?.and_then(|at| symbols.lookup(VirtAddr(at)));
         Ok(found.map(Symbol::new))
     }
 
-    /// The nearest symbol at or below an address, whatever its size: what crash names.
+    /// The nearest symbol at or below an address, regardless of its size, as in crash.
     fn nearest(&self, address: &Bound<'_, PyAny>) -> PyResult<Option<Symbol>> {
         let symbols = self.built(address.py());
         let found = errors::address(address)?.and_then(|at| symbols.nearest(VirtAddr(at)));
         Ok(found.map(Symbol::new))
     }
 
-    /// Adds those symbols of a loaded module that lie from `start` to `end`. `symtab` is an array
-    /// of Elf32_Sym or Elf64_Sym with absolute values, as `struct module` keeps it.
+    /// Adds the symbols of a loaded module between `start` and `end`. `symtab` is an array of
+    /// Elf32_Sym or Elf64_Sym with absolute values, as in `struct module`.
     fn add_module(&self, name: &str, start: u64, end: u64, symtab: &[u8], strtab: &[u8]) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.add_module(
@@ -130,7 +130,7 @@ pub struct Symbol {
     /// Its address, with the slide applied.
     #[pyo3(get)]
     address: u64,
-    /// Its size in bytes; 0 where the source does not tell.
+    /// Its size in bytes; 0 if unknown.
     #[pyo3(get)]
     size: u64,
     /// The module that defines it; None for the kernel or hypervisor itself.

@@ -26,7 +26,7 @@ impl Types {
 
 #[pymethods]
 impl Types {
-    /// Where they come from: "BTF" or "DWARF".
+    /// The source of the types: "BTF" or "DWARF".
     #[getter]
     fn source(&self) -> &'static str {
         match self.inner.source() {
@@ -57,7 +57,7 @@ impl Types {
             .map_err(errors::from_core)
     }
 
-    /// All members of a struct or union, those of anonymous ones among them.
+    /// All members of a struct or union, including those of anonymous structs and unions.
     fn members<'py>(&self, py: Python<'py>, r#struct: &str) -> PyResult<Bound<'py, PyDict>> {
         let members = detach(py, || self.inner.members(r#struct)).map_err(errors::from_core)?;
         let dict = PyDict::new(py);
@@ -82,7 +82,7 @@ impl Types {
         Ok(dict)
     }
 
-    /// The value of an enumerator, whatever its enum.
+    /// The value of an enumerator of any enum.
     fn enumerator(&self, py: Python<'_>, name: &str) -> PyResult<i128> {
         detach(py, || self.inner.enumerator(name)).map_err(errors::from_core)
     }
@@ -112,19 +112,19 @@ impl Member {
         self.inner.offset
     }
 
-    /// Size in bytes; of a bit-field, that of the bytes at `offset` that hold all of it.
+    /// Size in bytes; for a bit-field, the size of the bytes at `offset` that contain it.
     #[getter]
     fn size(&self) -> u64 {
         self.inner.size
     }
 
-    /// Lowest bit of a bit-field within its bytes; None for anything else.
+    /// Lowest bit of a bit-field within its bytes; None for other members.
     #[getter]
     fn bit_offset(&self) -> Option<u64> {
         self.inner.bits.map(|bits| bits.offset)
     }
 
-    /// Width of a bit-field; None for anything else.
+    /// Width of a bit-field; None for other members.
     #[getter]
     fn bit_size(&self) -> Option<u64> {
         self.inner.bits.map(|bits| bits.size)
@@ -136,20 +136,20 @@ impl Member {
         &self.inner.type_name
     }
 
-    /// "int", "float", "ptr", "struct", "union", "array", "enum", "func" or "void", typedefs and
-    /// qualifiers taken off.
+    /// "int", "float", "ptr", "struct", "union", "array", "enum", "func" or "void", without typedefs
+    /// and qualifiers.
     #[getter]
     fn kind(&self) -> &'static str {
         self.inner.kind.name()
     }
 
-    /// How many elements an array has, those of all dimensions multiplied; None for anything else.
+    /// The number of elements of an array, in all dimensions together; None for other members.
     #[getter]
     fn count(&self) -> Option<u64> {
         self.inner.count
     }
 
-    /// Whether it is a signed number, or an array of such.
+    /// Whether it is a signed number, or an array of signed numbers.
     #[getter]
     fn signed(&self) -> bool {
         self.inner.signed

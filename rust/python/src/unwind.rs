@@ -18,7 +18,7 @@ use crate::space::AddressSpace;
 use crate::symbols::Symbols;
 use crate::types::Types;
 
-/// Walks the stacks of one kernel, or of Xen.
+/// Unwinds the stacks of one kernel, or of Xen.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct Unwinder {
     tracer: RwLock<Tracer>,
@@ -39,7 +39,8 @@ impl Unwinder {
         version: &str,
         methods: Option<Vec<String>>,
     ) -> PyResult<Self> {
-        // A 32-bit kernel may be read through the page tables of a 64-bit Xen: its image decides.
+        // The image determines the word size: a 32-bit kernel may be read through page tables of a
+        // 64-bit Xen.
         let space = memory.get().as_virtual()?;
         let word = match (image, space.format().width) {
             (Some(image), _) => image.inner.word(),
@@ -67,21 +68,21 @@ impl Unwinder {
         })
     }
 
-    /// The methods in use, the best first.
+    /// The methods in use, the most reliable first.
     #[getter]
     fn methods(&self) -> Vec<&'static str> {
         let tracer = self.tracer.read().unwrap_or_else(PoisonError::into_inner);
         tracer.methods().map(Method::name).collect()
     }
 
-    /// What is missing or odd in the tables.
+    /// Warnings about missing or invalid tables.
     #[getter]
     fn warnings(&self) -> Vec<String> {
         let tracer = self.tracer.read().unwrap_or_else(PoisonError::into_inner);
         tracer.warnings().map(str::to_owned).collect()
     }
 
-    /// Adds a module's code and its ORC tables, both as they lie in the kernel's memory.
+    /// Adds a module's code and its ORC tables, as in the kernel's memory.
     fn add_module(
         &self,
         start: u64,
@@ -105,10 +106,11 @@ impl Unwinder {
         Ok(())
     }
 
-    /// The frames of one stack, from the registers of its innermost; unknown registers may be
-    /// missing, but not the pc and the stack pointer. `exact`: the pc is where execution stands, not
-    /// a return address. `stacks`: ranges known to be stacks, lowest and first address past the end.
-    /// `slot`: where the stack holds the pc, if not just below the stack pointer.
+    /// The frames of one stack, from the registers of its innermost frame. The pc and the stack
+    /// pointer are required; unknown registers may be left out. `exact`: the pc is the next
+    /// instruction to execute, not a return address. `stacks`: ranges known to be stacks, lowest
+    /// address and first address past the end. `slot`: the address of the pc on the stack, if not just
+    /// below the stack pointer.
     #[pyo3(signature = (registers, *, stacks=Vec::new(), exact=false, slot=None, limit=256))]
     fn unwind(
         &self,
@@ -121,7 +123,7 @@ impl Unwinder {
     ) -> PyResult<Backtrace> {
         let mut start = Registers::new();
         for (name, value) in registers {
-            // Notes have more registers than the unwinder knows of.
+            // Notes have registers that the unwinder does not use.
             if let Some(reg) = Reg::from_name(&name) {
                 start.set(reg, value);
             }
@@ -175,14 +177,14 @@ fn method(name: &str) -> PyResult<Method> {
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct Backtrace {
     frames: Vec<Py<Frame>>,
-    /// Why there are no more of them, None at the end of the stack.
+    /// Why the unwind stopped; None at the end of the stack.
     #[pyo3(get)]
     stopped: Option<String>,
 }
 
 #[pymethods]
 impl Backtrace {
-    /// From the innermost outwards.
+    /// The frames, from the innermost outwards.
     #[getter]
     fn frames(&self, py: Python<'_>) -> Vec<Py<Frame>> {
         self.frames
@@ -196,37 +198,37 @@ impl Backtrace {
 #[pyclass(frozen, eq, get_all, module = "xenkdump_fast._native")]
 #[derive(Debug, Default, PartialEq)]
 pub struct Frame {
-    /// Where execution stands or will go on.
+    /// The next instruction to execute.
     pc: u64,
-    /// The stack pointer in this frame: the callee's return address is popped already.
+    /// The stack pointer in this frame, after the return from the callee.
     sp: u64,
-    /// Where the stack holds the pc, if it is a return address.
+    /// The address of the pc on the stack, if it is a return address.
     slot: u64,
-    /// The symbol that covers the pc, else the nearest below.
+    /// The symbol whose size covers the pc, else the nearest one below.
     symbol: Option<String>,
     /// Distance of the pc from the symbol.
     offset: u64,
-    /// The symbol's size, 0 where it is not known.
+    /// The symbol's size; 0 if unknown.
     size: u64,
-    /// The nearest symbol below the pc, as crash names it: it may be a label within `symbol`.
+    /// The nearest symbol at or below the pc, as in crash. It may be a label within `symbol`.
     label: Option<String>,
-    /// The module that the symbol is of, None for the kernel's own.
+    /// The module that defines the symbol; None for the kernel itself.
     module: Option<String>,
-    /// How it was found.
+    /// How the frame was found.
     how: Cow<'static, str>,
-    /// No unwind data led here, only likelihood.
+    /// The frame is unreliable: no unwind data leads to it.
     guess: bool,
-    /// The pc is the very instruction that was interrupted.
+    /// The frame was interrupted: the pc is exact, not a return address.
     interrupted: bool,
-    /// User space, or Xen's guest; always the last frame.
+    /// User space or, for Xen, a guest; always the last frame.
     user: bool,
-    /// The registers at this frame, where the stack or the caller gave all of them.
+    /// All registers of this frame, if they are known.
     registers: Option<NamedRegisters>,
-    /// Where the stack holds the registers.
+    /// The address of the saved registers on the stack.
     registers_at: Option<u64>,
 }
 
-/// Registers by name, in the order in which they were given.
+/// Registers by name, in the order of the source.
 #[derive(Clone, Debug, PartialEq)]
 struct NamedRegisters(Vec<(Cow<'static, str>, u64)>);
 
@@ -251,13 +253,13 @@ impl<'py> IntoPyObject<'py> for &NamedRegisters {
     }
 }
 
-/// Where a call pushed its return address, by the stack pointer after its return.
+/// The address of a return address, given the stack pointer after the return.
 fn slot_below(sp: u64, word: Word) -> u64 {
     sp.wrapping_sub(word.bytes() as u64) & word.max()
 }
 
 impl Frame {
-    /// A frame that was unwound, with its symbols.
+    /// An unwound frame with its symbols.
     fn of(
         frame: &unwind::Frame,
         symbols: &xenkdump::symbols::Symbols,
@@ -292,8 +294,7 @@ impl Frame {
 
 #[pymethods]
 impl Frame {
-    /// The frame where execution stood by these registers, without symbols. `how` says where they
-    /// are from.
+    /// A frame with these registers, without symbols. `how` is the source of the registers.
     #[new]
     #[pyo3(signature = (registers, how, *, user=false))]
     fn new(registers: &Bound<'_, PyDict>, how: String, user: bool) -> PyResult<Self> {

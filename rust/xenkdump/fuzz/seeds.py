@@ -14,7 +14,7 @@ from xenkdump_fast._native import Image
 #: The size of a dump's prefix: its headers, notes and a few pages.
 HEAD = 16 << 10
 #: The maximum size of a seed: fuzzing larger ones is ineffective.
-LARGEST = 128 << 10
+MAX_SEED = 128 << 10
 TEXT = 0xFFFF_FFFF_8100_0000
 #: Addresses for page walks: the limits of each format's address space.
 ADDRESSES = (
@@ -109,7 +109,7 @@ def synthetic(corpus: Path) -> None:
             write(corpus, "dump", kind, core[:HEAD])
             write(corpus, "notes", kind, core[0x100:HEAD])
             plain = Path(files.vmlinux).read_bytes()
-            if len(plain) <= LARGEST:
+            if len(plain) <= MAX_SEED:
                 write(corpus, "image", kind, plain)
             of_image(corpus, kind, Image(str(files.vmlinux)))
 

@@ -1,6 +1,6 @@
 //! Mutations of small valid inputs: each must give a result or an error with bounded work, as
 //! checked in `hostile`. Headers get every value at every byte, and are truncated at every length.
-//! Data behind the headers gets a sample of both.
+//! Data after the headers gets a sample of both.
 
 mod hostile;
 
@@ -36,36 +36,36 @@ const EXTREMES: [&[u8]; 7] = [
     &[0xf0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
 ];
 
-/// Every value at each byte of `headers`, some at each `step`th byte behind, extremes everywhere.
-fn mutate(sound: &[u8], headers: usize, step: usize, check: Check) {
-    check(sound);
-    let mut broken = sound.to_vec();
-    for at in 0..sound.len().min(headers) {
+/// Every value at each byte of `headers`, some values and all extremes at each `step`th byte.
+fn mutate(valid: &[u8], headers: usize, step: usize, check: Check) {
+    check(valid);
+    let mut corrupt = valid.to_vec();
+    for at in 0..valid.len().min(headers) {
         for value in 0..=255 {
-            broken[at] = value;
-            check(&broken);
+            corrupt[at] = value;
+            check(&corrupt);
         }
-        broken[at] = sound[at];
+        corrupt[at] = valid[at];
     }
-    for at in (0..sound.len()).step_by(step) {
-        for value in [0, 1, 0x7f, 0x80, 0xff, sound[at] ^ 0x10] {
-            broken[at] = value;
-            check(&broken);
+    for at in (0..valid.len()).step_by(step) {
+        for value in [0, 1, 0x7f, 0x80, 0xff, valid[at] ^ 0x10] {
+            corrupt[at] = value;
+            check(&corrupt);
         }
-        broken[at] = sound[at];
+        corrupt[at] = valid[at];
         for extreme in EXTREMES {
-            let end = sound.len().min(at + extreme.len());
-            broken[at..end].copy_from_slice(&extreme[..end - at]);
-            check(&broken);
-            broken[at..end].copy_from_slice(&sound[at..end]);
+            let end = valid.len().min(at + extreme.len());
+            corrupt[at..end].copy_from_slice(&extreme[..end - at]);
+            check(&corrupt);
+            corrupt[at..end].copy_from_slice(&valid[at..end]);
         }
     }
 }
 
 /// Every length up to `all`, and each `step`th from there on.
-fn cut(sound: &[u8], all: usize, step: usize, check: Check) {
-    for len in (0..all.min(sound.len())).chain((all..sound.len()).step_by(step)) {
-        check(&sound[..len]);
+fn truncate(valid: &[u8], all: usize, step: usize, check: Check) {
+    for len in (0..all.min(valid.len())).chain((all..valid.len()).step_by(step)) {
+        check(&valid[..len]);
     }
 }
 
@@ -104,7 +104,7 @@ fn notes() -> Vec<u8> {
     .concat()
 }
 
-/// An ELF64 vmcore of two segments. The second is smaller in the file than in memory.
+/// An ELF64 vmcore with two segments. The second is smaller in the file than in memory.
 fn vmcore() -> (Vec<u8>, usize) {
     let notes = notes();
     let headers = 64 + 3 * 56;
@@ -248,7 +248,7 @@ fn dwarf_units() -> Vec<u8> {
     file
 }
 
-/// Tables that map themselves, each other, and missing memory, after the fields of an input.
+/// Tables that map themselves, each other, and missing memory, preceded by the fields of an input.
 fn tables(fields: &[u8]) -> Vec<u8> {
     let mut input = fields.to_vec();
     for page in 0..5u64 {
@@ -263,7 +263,7 @@ fn tables(fields: &[u8]) -> Vec<u8> {
     input
 }
 
-fn unwound(tables: &[&[u8]]) -> Vec<u8> {
+fn unwind_input(tables: &[&[u8]]) -> Vec<u8> {
     let mut input = vec![8];
     for table in tables {
         input.extend((table.len() as u16).to_le_bytes());
@@ -293,41 +293,41 @@ fn empty_input() {
 
 #[test]
 fn vmcores() {
-    for (sound, headers) in [vmcore(), vmcore32()] {
-        mutate(&sound, headers + 60, 7, hostile::dump);
-        cut(&sound, sound.len(), 1, hostile::dump);
+    for (valid, headers) in [vmcore(), vmcore32()] {
+        mutate(&valid, headers + 60, 7, hostile::dump);
+        truncate(&valid, valid.len(), 1, hostile::dump);
     }
 }
 
 #[test]
 fn dump_core_files() {
-    let sound = dump_core();
-    mutate(&sound, 200, 37, hostile::dump);
-    cut(&sound, 2048, 61, hostile::dump);
+    let valid = dump_core();
+    mutate(&valid, 200, 37, hostile::dump);
+    truncate(&valid, 2048, 61, hostile::dump);
 }
 
 #[test]
 fn note_sections() {
-    let sound = notes();
-    mutate(&sound, 70, 2, hostile::notes);
-    cut(&sound, sound.len(), 1, hostile::notes);
+    let valid = notes();
+    mutate(&valid, 70, 2, hostile::notes);
+    truncate(&valid, valid.len(), 1, hostile::notes);
 }
 
 #[test]
 fn kernel_images() {
-    let sound = vmlinux();
-    mutate(&sound, 64, 3, hostile::image);
-    cut(&sound, sound.len(), 1, hostile::image);
+    let valid = vmlinux();
+    mutate(&valid, 64, 3, hostile::image);
+    truncate(&valid, valid.len(), 1, hostile::image);
 }
 
 #[test]
 fn type_information() {
-    let sound = btf_blob();
-    mutate(&sound, sound.len(), 1, hostile::btf);
-    cut(&sound, sound.len(), 1, hostile::btf);
-    let sound = dwarf_units();
-    mutate(&sound, sound.len(), 1, hostile::dwarf);
-    cut(&sound, sound.len(), 1, hostile::dwarf);
+    let valid = btf_blob();
+    mutate(&valid, valid.len(), 1, hostile::btf);
+    truncate(&valid, valid.len(), 1, hostile::btf);
+    let valid = dwarf_units();
+    mutate(&valid, valid.len(), 1, hostile::dwarf);
+    truncate(&valid, valid.len(), 1, hostile::dwarf);
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn page_tables() {
             5,
         ]));
         mutate(&tables(&fields), 20, 509, hostile::walk);
-        cut(&tables(&fields), 100, 1021, hostile::walk);
+        truncate(&tables(&fields), 100, 1021, hostile::walk);
     }
 }
 
@@ -378,9 +378,9 @@ fn partly_present_p2m_page() {
         3000,
         u64::MAX,
     ]));
-    let sound = tables(&fields);
+    let valid = tables(&fields);
     for missing in [8, 4088, 4096, 8192, 12000] {
-        hostile::p2m(&sound[..sound.len() - missing]);
+        hostile::p2m(&valid[..valid.len() - missing]);
     }
 }
 
@@ -405,10 +405,10 @@ fn oversized_frame_list_is_not_read_to_its_end() {
 
 #[test]
 fn stacks() {
-    mutate(&unwound(&[]), 25, 11, hostile::stack);
+    mutate(&unwind_input(&[]), 25, 11, hostile::stack);
     let ip = words(&[0x0000_0040_0000_0000, 0x0000_00f0_0000_0080]);
     let rows = [8, 0, 0xf0, 0xff, 0x25, 1].repeat(4);
-    mutate(&unwound(&[&ip, &rows]), 45, 23, hostile::orc);
+    mutate(&unwind_input(&[&ip, &rows]), 45, 23, hostile::orc);
     // A CIE (def_cfa rsp+8, return address at cfa-8) and an FDE of 4 KiB of code.
     let mut frame = vec![
         20, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0x78, 16, 12, 7, 8, 0x90, 1, 0, 0, 0, 0, 0, 0,
@@ -416,9 +416,9 @@ fn stacks() {
     frame.extend([28, 0, 0, 0, 0, 0, 0, 0]);
     frame.extend(words(&[0xffff_ffff_8100_0000, 0x1000]));
     frame.extend([0x41, 14, 16, 0x86, 2, 0x0f, 2, 0x77, 8, 0x2e, 0, 0]);
-    let mut sound = unwound(&[&frame]);
-    sound.insert(1, 0);
-    mutate(&sound, 90, 29, hostile::cfi);
+    let mut valid = unwind_input(&[&frame]);
+    valid.insert(1, 0);
+    mutate(&valid, 90, 29, hostile::cfi);
 }
 
 proptest! {

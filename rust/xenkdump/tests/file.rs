@@ -22,7 +22,7 @@ impl Temporary {
         Self(path)
     }
 
-    fn cut(&self, len: u64) {
+    fn truncate(&self, len: u64) {
         File::options()
             .write(true)
             .open(&self.0)
@@ -38,12 +38,12 @@ impl Drop for Temporary {
     }
 }
 
-/// The byte at an offset: never zero.
+/// The expected byte at an offset: never zero.
 fn byte(offset: u64) -> u8 {
     (offset % 251) as u8 + 1
 }
 
-fn is_right(offset: u64, bytes: &[u8]) -> bool {
+fn has_correct_contents(offset: u64, bytes: &[u8]) -> bool {
     bytes
         .iter()
         .zip(offset..)
@@ -51,14 +51,14 @@ fn is_right(offset: u64, bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn truncated_file_fails_only_behind_the_cut() {
+fn reads_fail_only_past_the_truncation() {
     let (file, other) = (
-        Temporary::new("cut", 64 * PAGE),
+        Temporary::new("truncated", 64 * PAGE),
         Temporary::new("other", 8 * PAGE),
     );
     let mapped = MappedFile::open(&file.0).unwrap();
     let untouched = MappedFile::open(&other.0).unwrap();
-    file.cut(10 * PAGE + 100);
+    file.truncate(10 * PAGE + 100);
     let mut buf = [0; 300];
     for offset in [63 * PAGE, 11 * PAGE, 10 * PAGE + 4000, 10 * PAGE + 200] {
         assert_eq!(
@@ -69,12 +69,12 @@ fn truncated_file_fails_only_behind_the_cut() {
     }
     for offset in [0, 9 * PAGE + 3000, 10 * PAGE - 200] {
         assert_eq!(mapped.read_at(offset, &mut buf), Ok(()));
-        assert!(is_right(offset, &buf));
+        assert!(has_correct_contents(offset, &buf));
     }
     assert_eq!(untouched.read_at(7 * PAGE, &mut buf), Ok(()));
-    assert!(is_right(7 * PAGE, &buf));
+    assert!(has_correct_contents(7 * PAGE, &buf));
     // A regrown file has different bytes. Reads return its current contents.
-    file.cut(64 * PAGE);
+    file.truncate(64 * PAGE);
     assert_eq!(mapped.read_at(63 * PAGE, &mut buf), Ok(()));
     assert_eq!(buf, [0; 300]);
 }
@@ -85,8 +85,8 @@ fn rest_of_a_truncated_page_is_an_error() {
     let len = 8 * PAGE + 1000;
     for page in 0..9 {
         for into in [1, 2000, 4090] {
-            let cut = page * PAGE + into;
-            // A page that was touched before the cut, or one that was not, read first.
+            let length = page * PAGE + into;
+            // The first read is of a touched page, or of an untouched one.
             for touched in [false, true] {
                 let file = Temporary::new("within", len);
                 let mapped = MappedFile::open(&file.0).unwrap();
@@ -95,47 +95,50 @@ fn rest_of_a_truncated_page_is_an_error() {
                 if touched {
                     assert_eq!(mapped.read_at(rest, &mut buf), Ok(()));
                 }
-                file.cut(cut.min(len - 1));
+                file.truncate(length.min(len - 1));
                 assert_eq!(
                     mapped.read_at(rest, &mut buf),
                     Err(ReadError::PastEnd),
-                    "cut at {cut:#x}"
+                    "truncated to {length:#x}"
                 );
                 let mut byte = [0];
                 assert_eq!(mapped.read_at(page * PAGE, &mut byte), Ok(()));
-                assert!(is_right(page * PAGE, &byte));
+                assert!(has_correct_contents(page * PAGE, &byte));
             }
         }
     }
 }
 
 #[test]
-fn many_threads_never_see_a_zero() {
+fn threads_do_not_read_zeros() {
     let file = Temporary::new("threads", 512 * PAGE);
     for round in 0..20 {
         fs::write(&file.0, (0..512 * PAGE).map(byte).collect::<Vec<_>>()).unwrap();
         let mapped = MappedFile::open(&file.0).unwrap();
-        let cut = AtomicBool::new(false);
+        let truncated = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for thread in 0..8u64 {
-                let (mapped, cut) = (&mapped, &cut);
+                let (mapped, truncated) = (&mapped, &truncated);
                 scope.spawn(move || {
                     let mut buf = vec![0; 10_000];
                     let mut after = 0;
                     for i in 0.. {
                         let offset = (i * 7919 + thread * 104_729) % (512 * PAGE - 10_000);
                         if mapped.read_at(offset, &mut buf).is_ok() {
-                            assert!(is_right(offset, &buf), "round {round}, offset {offset:#x}");
+                            assert!(
+                                has_correct_contents(offset, &buf),
+                                "round {round}, offset {offset:#x}"
+                            );
                         }
-                        after += u64::from(cut.load(Ordering::Relaxed));
+                        after += u64::from(truncated.load(Ordering::Relaxed));
                         if after > 300 {
                             break;
                         }
                     }
                 });
             }
-            file.cut(100 * PAGE + 100 * round);
-            cut.store(true, Ordering::Relaxed);
+            file.truncate(100 * PAGE + 100 * round);
+            truncated.store(true, Ordering::Relaxed);
         });
     }
 }
@@ -151,7 +154,7 @@ fn mappings_beyond_the_table_are_readable() {
             Ok(mapped) => {
                 opened += 1;
                 assert_eq!(mapped.read_at(1000, &mut buf), Ok(()));
-                assert!(is_right(1000, &buf));
+                assert!(has_correct_contents(1000, &buf));
             }
             // The system's limit of open files.
             Err(error) => assert!(matches!(error, Error::Io { .. }), "{error}"),
@@ -161,7 +164,7 @@ fn mappings_beyond_the_table_are_readable() {
 }
 
 #[test]
-fn irregular_files_are_refused() {
+fn irregular_files_are_rejected() {
     let folder = std::env::temp_dir().join(format!("xenkdump-{}-kinds", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let pipe = folder.join("pipe");
@@ -187,7 +190,7 @@ fn irregular_files_are_refused() {
 }
 
 #[test]
-fn an_empty_file_holds_nothing() {
+fn an_empty_file_has_no_bytes() {
     let file = Temporary::new("empty", 0);
     let mapped = MappedFile::open(&file.0).unwrap();
     assert_eq!(mapped.read_at(0, &mut [0]), Err(ReadError::PastEnd));
@@ -233,18 +236,18 @@ fn child_process() {
     }
     let mapped = MappedFile::open(&file.0).unwrap();
     if role == "covered" {
-        // A handler that hides ours; the next mapping puts ours back on top.
+        // A handler that replaces ours. The next mapping reinstalls ours in front of it.
         let handler = exit_42 as extern "C" fn(libc::c_int) as usize;
         // SAFETY: as above.
         unsafe { libc::signal(libc::SIGBUS, handler) };
         let again = MappedFile::open(&file.0).unwrap();
-        file.cut(0);
+        file.truncate(0);
         assert_eq!(again.read_at(PAGE, &mut [0]), Err(ReadError::PastEnd));
         std::process::exit(3);
     }
     // SAFETY: a mapping that is not ours, read only below.
     let foreign = unsafe { memmap2::Mmap::map(&File::open(&file.0).unwrap()) };
-    file.cut(0);
+    file.truncate(0);
     assert_eq!(mapped.read_at(PAGE, &mut [0]), Err(ReadError::PastEnd));
     if role == "sent" {
         // SAFETY: sends a signal to this thread.
@@ -255,27 +258,27 @@ fn child_process() {
     assert_ne!(
         std::hint::black_box(&foreign)[5000],
         1,
-        "the signal did not come"
+        "no signal was delivered"
     );
     std::process::exit(4);
 }
 
 #[test]
-fn a_fault_elsewhere_kills_as_ever() {
+fn a_fault_elsewhere_kills_the_process() {
     assert_eq!(child("default").signal(), Some(libc::SIGBUS));
 }
 
 #[test]
-fn a_fault_elsewhere_goes_to_the_handler_before_ours() {
+fn a_fault_elsewhere_is_passed_to_the_previous_handler() {
     assert_eq!(child("handled").code(), Some(42));
 }
 
 #[test]
-fn a_signal_that_was_sent_goes_to_the_handler_before_ours() {
+fn a_sent_signal_is_passed_to_the_previous_handler() {
     assert_eq!(child("sent").code(), Some(42));
 }
 
 #[test]
-fn a_handler_installed_later_is_covered_by_the_next_mapping() {
+fn the_next_mapping_reinstalls_the_handler() {
     assert_eq!(child("covered").code(), Some(3));
 }

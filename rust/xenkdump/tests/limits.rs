@@ -11,10 +11,10 @@ use xenkdump::memory::Memory;
 use xenkdump::notes::Decoded;
 use xenkdump::symbols::Symbols;
 
-/// The CPU time limit of a test, in nanoseconds. All but one test take a tenth of a second.
-const LONGEST: u64 = 10_000_000_000;
+/// The CPU time limit of a test, in nanoseconds. All tests but one take 0.1 s.
+const MAX_CPU_TIME: u64 = 10_000_000_000;
 /// The memory limit of all tests in kB, without mapped files.
-const LARGEST: u64 = 1 << 20;
+const MAX_MEMORY: u64 = 1 << 20;
 
 /// A sparse file, removed on drop.
 struct Sparse {
@@ -31,7 +31,7 @@ impl Sparse {
         Self {
             path,
             file,
-            started: used(),
+            started: cpu_time(),
         }
     }
 
@@ -76,16 +76,16 @@ impl Drop for Sparse {
         if std::thread::panicking() {
             return;
         }
-        assert!(used() - self.started < LONGEST);
+        assert!(cpu_time() - self.started < MAX_CPU_TIME);
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let anonymous = status.lines().find(|line| line.starts_with("RssAnon"));
         let held = anonymous.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-        assert!(held.unwrap() < LARGEST, "{held:?} kB");
+        assert!(held.unwrap() < MAX_MEMORY, "{held:?} kB");
     }
 }
 
 /// The CPU time of this thread in nanoseconds.
-fn used() -> u64 {
+fn cpu_time() -> u64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     text.split(' ').next().unwrap().parse().unwrap()
 }
@@ -144,7 +144,7 @@ fn four_billion_segments() {
     assert!(dump.read(MachineAddr(0x9000), &mut buf).is_ok());
     assert!(dump.read(MachineAddr(0xb000), &mut buf).is_err());
     drop(dump);
-    // The same count in a file that ends behind them.
+    // The same count in a file that ends after them.
     file.file.set_len(SECTION + 64).unwrap();
     warned(&file.dump(), "4294967295 program headers");
     // The same count in a file without a section header.
@@ -203,7 +203,7 @@ fn gigabytes_of_notes() {
 }
 
 #[test]
-fn device_dumps_hide_no_note() {
+fn notes_after_device_dumps_are_read() {
     let notes: u64 = 64 + 56 * 2;
     let file = Sparse::new("device-dumps", notes + (8 << 30));
     file.header(4, 1, (0, 0, 0));

@@ -30,7 +30,7 @@ fn fill(mem: &mut Frames, page: Mfn, word: Word, value: u64) {
     }
 }
 
-/// A tree as built by pvops: unused slots name shared pages. `leaves` have separate pages:
+/// A tree as built by pvops, whose unused slots refer to shared pages. `leaves` are the other pages:
 /// (number, entries from the page's start).
 fn pvops_like(word: Word, leaves: &[(u64, &[u64])]) -> Frames {
     let per_page = (4096 / word.bytes()) as u64;
@@ -63,7 +63,7 @@ fn special_entries_are_distinguished() {
         let entries = [0x777, word.max(), foreign | 0x888, identity | 3, both | 4];
         let mem = pvops_like(word, &[(0, &entries)]);
         let p2m = P2m::frame_list(&mem, LIST_LIST, word, None).unwrap();
-        let said: Vec<_> = (0..6).map(|pfn| p2m.resolve(Pfn(pfn))).collect();
+        let entries: Vec<_> = (0..6).map(|pfn| p2m.resolve(Pfn(pfn))).collect();
         let want = [
             Entry::Frame(Mfn(0x777)),
             Entry::Special(Special::Invalid),
@@ -72,7 +72,7 @@ fn special_entries_are_distinguished() {
             Entry::Special(Special::Foreign(Mfn(4))),
             Entry::Special(Special::OutOfRange),
         ];
-        assert_eq!(said, want);
+        assert_eq!(entries, want);
         assert_eq!(p2m.len(), 5);
     }
 }
@@ -94,7 +94,7 @@ fn sparse_trees_do_not_end_at_their_first_gap() {
         let per_page = (4096 / word.bytes()) as u64;
         let far = 3 * per_page + 7;
         let mut mem = pvops_like(word, &[(0, &[5]), (far, &[6, 7])]);
-        // A classic kernel's unused slot, between used ones.
+        // An unused slot of a classic kernel, between used ones.
         put(&mut mem, LIST_LIST, 1, word, 0);
         let p2m = P2m::frame_list(&mem, LIST_LIST, word, None).unwrap();
         assert_eq!(p2m.len(), far * per_page + 2);
@@ -116,7 +116,7 @@ fn absent_pages_are_missing_not_invalid() {
 }
 
 #[test]
-fn invalid_list_addresses_are_refused() {
+fn invalid_list_addresses_are_rejected() {
     let mem = Frames::default();
     for (mfn, word) in [
         (0, Word::W64),
@@ -130,7 +130,7 @@ fn invalid_list_addresses_are_refused() {
     assert!(matches!(error, Error::Memory { .. }), "{error}");
 }
 
-/// Every slot names one page of frames that names itself: 2^27 pfns in one page of memory.
+/// Every slot refers to one page of frames that refers to itself: 2^27 pfns in one page of memory.
 #[test]
 fn self_referencing_tree_is_bounded() {
     let mut mem = Frames::default();
@@ -140,7 +140,7 @@ fn self_referencing_tree_is_bounded() {
     assert_eq!(p2m.reverse(LIST_LIST), Some(Pfn(0)));
 }
 
-/// A flipped bit in the page that every unused slot leads to.
+/// A flipped bit in the page that every unused slot refers to.
 #[test]
 fn present_ranges_are_bounded_by_the_dump() {
     let mut mem = pvops_like(Word::W64, &[(0, &[5]), (1, &[6]), (4, &[7])]);
@@ -150,10 +150,10 @@ fn present_ranges_are_bounded_by_the_dump() {
     let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
     assert_eq!(p2m.len(), (1 << 27) - 502);
     let spans = p2m.spans();
-    // The shared page counts at its first reference.
+    // The shared page is listed at its first reference.
     assert_eq!(spans, [(Pfn(0), 3 * 512), (Pfn(4 * 512), 512)]);
-    let sound = P2m::frame_list(&mem, LIST_LIST, Word::W64, Some(700)).unwrap();
-    assert_eq!(sound.spans(), [(Pfn(0), 700)]);
+    let valid = P2m::frame_list(&mem, LIST_LIST, Word::W64, Some(700)).unwrap();
+    assert_eq!(valid.spans(), [(Pfn(0), 700)]);
 }
 
 /// The address of the arrays and trees in the tests below.
@@ -197,8 +197,8 @@ fn arrays_may_start_inside_a_page_and_have_holes() {
         assert_eq!(p2m.resolve(before), Entry::Special(Special::NoTable));
         assert_eq!(p2m.reverse(Mfn(0x3001)), Some(Pfn(at_far.0 + 1)));
         assert_eq!(p2m.reverse(Mfn(0x1000)), None);
-        let odd = P2m::linear(space, VirtAddr(array.0 + 1), word, 1, Source::Linear);
-        assert!(matches!(odd, Err(Error::Absent(_))));
+        let unaligned = P2m::linear(space, VirtAddr(array.0 + 1), word, 1, Source::Linear);
+        assert!(matches!(unaligned, Err(Error::Absent(_))));
         let unmapped = P2m::linear(space, VirtAddr(0), word, 1, Source::Cr3);
         assert!(matches!(unmapped, Err(Error::Memory { .. })));
         let huge = P2m::linear(space, array, word, MAX_P2M_PAGES + 1, Source::Linear);
@@ -240,7 +240,7 @@ fn trees_of_pointers() {
 }
 
 #[test]
-fn a_container_may_list_its_pairs() {
+fn pairs_of_a_container_are_looked_up() {
     let mut pairs: Vec<_> = (5..2000).map(|pfn| (Pfn(pfn), Mfn(9000 - pfn))).collect();
     pairs.push((Pfn(3000), Mfn(1 << 40)));
     pairs.push((Pfn(1 << 60), Mfn(7)));
@@ -315,7 +315,7 @@ fn compare_batch<M: Memory<MachineAddr>>(p2m: &P2m<M>, pfns: &[Pfn]) {
     }
 }
 
-/// Cold, and warm with a summary after many lookups, in sequence and at random.
+/// First without a summary, then with one after many lookups; in sequence and at random.
 #[test]
 fn batches_agree_with_single_lookups() {
     for word in [Word::W32, Word::W64] {
@@ -379,28 +379,28 @@ fn batches_agree_with_single_lookups() {
 struct Counted<'m> {
     frames: &'m Frames,
     pages: u64,
-    asked: AtomicU64,
+    reads: AtomicU64,
 }
 
 impl<'m> Counted<'m> {
     fn new(frames: &'m Frames, pages: u64) -> Self {
-        let asked = AtomicU64::new(0);
+        let reads = AtomicU64::new(0);
         Self {
             frames,
             pages,
-            asked,
+            reads,
         }
     }
 }
 
 impl Memory<MachineAddr> for Counted<'_> {
     fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.frames.read(addr, buf)
     }
 
     fn next_held(&self, addr: MachineAddr) -> Option<(MachineAddr, MachineAddr)> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.frames.next_held(addr)
     }
 
@@ -458,7 +458,7 @@ fn list_cost_is_bounded_by_the_dump() {
             let array = VirtAddr(START + start);
             Arc::new(P2m::linear(space, array, Word::W64, MAX_P2M_PAGES, Source::Linear).unwrap())
         };
-        // The other is cut by tables elsewhere.
+        // The other P2M is split by tables at other positions.
         let (one, other) = (open(0), open(5 * 4096 + 8));
         let spans = if kind == "one page" {
             vec![(Pfn(0), 512)]
@@ -477,9 +477,9 @@ fn list_cost_is_bounded_by_the_dump() {
             MAX_P2M_PAGES,
             "{kind}"
         );
-        let asked = mem.asked.load(Ordering::Relaxed);
+        let reads = mem.reads.load(Ordering::Relaxed);
         // Each query makes one walk per table, some of them twice.
-        assert!(asked < 40 << 18, "{kind}: asked {asked} times");
+        assert!(reads < 40 << 18, "{kind}: {reads} reads");
     }
 }
 
@@ -618,7 +618,7 @@ fn lists() -> [(&'static Format, u64, Word); 5] {
     ]
 }
 
-/// By single lookups and walks only. The list starts at `start`.
+/// [`P2m::spans`], by single lookups and walks only. The list starts at `start`.
 fn plain_spans(p2m: &P2m<&Frames>, space: Virtual<&Frames>, start: u64) -> Vec<(Pfn, u64)> {
     let word = p2m.word().bytes() as u64;
     let (mut seen, mut spans) = (HashSet::new(), Vec::<(Pfn, u64)>::new());
@@ -718,7 +718,7 @@ proptest! {
                 1 => frame(0xdead),
                 2 if format.entry == Word::W32 => (1 << 21) | 0x83,
                 2 => 0x2083,
-                // A large page with all of this, and one with nothing.
+                // A large page that contains all of these pages, and one that contains none.
                 3 => 0x83,
                 4 => (1 << 30) | 0x83,
                 n => frame(5 + n),
@@ -750,7 +750,7 @@ proptest! {
                 put(&mut mem, Mfn(n), i, word, entry);
             }
         }
-        // The limit on comparisons depends on the memory held. It must not end one of these.
+        // The limit on comparisons depends on the memory held. These comparisons must not exceed it.
         for n in 0x1_0000..0x1_0400 {
             put(&mut mem, Mfn(n), 0, word, 0);
         }
@@ -786,9 +786,9 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Reverse is the inverse of resolve, by the lowest pfn.
+    /// If several pfns have the same mfn, the lowest one is returned.
     #[test]
-    fn reverse_inverts(
+    fn reverse_is_the_inverse_of_resolve(
         entries in proptest::collection::vec(0u64..64, 1..600),
         wide in any::<bool>(),
     ) {

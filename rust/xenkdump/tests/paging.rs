@@ -12,7 +12,7 @@ use xenkdump::status::{Status, NONE};
 const ROOT: MachineAddr = MachineAddr(0x1000);
 
 /// The translation of `va` and its page size, by a simple walk for each format.
-fn oracle(mem: &Frames, name: &str, root: u64, va: u64) -> Option<(u64, u64)> {
+fn reference_walk(mem: &Frames, name: &str, root: u64, va: u64) -> Option<(u64, u64)> {
     let quad = |at: u64| mem.read_u64(MachineAddr(at)).ok();
     let address = 0x000f_ffff_ffff_f000;
     let entry = |table: u64, shift: u32| {
@@ -74,7 +74,7 @@ fn oracle(mem: &Frames, name: &str, root: u64, va: u64) -> Option<(u64, u64)> {
     }
 }
 
-/// Mostly valid tables: an entry is absent, names one of a few frames, or is random. Tables may be
+/// Mostly valid tables: an entry is absent, refers to one of a few frames, or is random. Tables may be
 /// shared, map themselves or lead out of memory.
 fn tables() -> impl Strategy<Value = Frames> {
     let entry = prop_oneof![
@@ -98,10 +98,10 @@ fn tables() -> impl Strategy<Value = Frames> {
 }
 
 fn address(format: &'static Format) -> impl Strategy<Value = u64> {
-    (any::<u64>(), 0..8u8).prop_map(move |(raw, odd)| {
+    (any::<u64>(), 0..8u8).prop_map(move |(raw, choice)| {
         let unused = 64 - format.width;
-        match odd {
-            // Not canonical, most of the time.
+        match choice {
+            // Usually not canonical.
             0 => raw,
             _ if format.sign_extended => (((raw << unused) as i64) >> unused) as u64,
             _ => (raw << unused) >> unused,
@@ -117,7 +117,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn walks_as_the_oracle_does(
+    fn walks_agree_with_the_reference(
         mem in tables(),
         (format, va) in any_format().prop_flat_map(|f| (Just(f), address(f))),
         root in 0u64..0x8000,
@@ -125,7 +125,7 @@ proptest! {
         let got = walk(&mem, format, MachineAddr(root), VirtAddr(va))
             .ok()
             .map(|m| (m.machine.0, m.page_size));
-        prop_assert_eq!(got, oracle(&mem, format.name, root, va), "{} {:#x}", format.name, va);
+        prop_assert_eq!(got, reference_walk(&mem, format.name, root, va), "{} {:#x}", format.name, va);
     }
 
     /// A batch gives the results of single walks, in any order, even if tables cannot be borrowed.
@@ -149,7 +149,7 @@ proptest! {
         if borrowable {
             compare_batch(&Virtual::new(&mem, format, root), &addrs)?;
         } else {
-            compare_batch(&Virtual::new(Unlent(&mem), format, root), &addrs)?;
+            compare_batch(&Virtual::new(NotBorrowable(&mem), format, root), &addrs)?;
         }
     }
 
@@ -212,7 +212,7 @@ proptest! {
         compare_batch(&space, &addrs)?;
         for addr in addrs {
             let got = space.walk(addr).ok().map(|m| (m.machine.0, m.page_size));
-            prop_assert_eq!(got, oracle(&cleared, format.name, root, addr.0));
+            prop_assert_eq!(got, reference_walk(&cleared, format.name, root, addr.0));
         }
     }
 }
@@ -250,7 +250,7 @@ fn compare_ranges<M: Memory<MachineAddr>>(
     Ok(())
 }
 
-/// Memory that holds the addresses from every second end to before the next.
+/// Memory that holds every second of the ranges between `ends`.
 struct Truncated {
     frames: Frames,
     ends: Vec<u64>,
@@ -275,9 +275,9 @@ impl Memory<MachineAddr> for Truncated {
 }
 
 /// Memory that cannot be borrowed, only read.
-struct Unlent<'a>(&'a Frames);
+struct NotBorrowable<'a>(&'a Frames);
 
-impl Memory<MachineAddr> for Unlent<'_> {
+impl Memory<MachineAddr> for NotBorrowable<'_> {
     fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
         self.0.read(addr, buf)
     }
@@ -337,7 +337,7 @@ fn pse_36_and_its_reserved_bit() {
 fn pae_root_is_aligned_to_32_bytes_and_its_entries_flags_are_ignored() {
     let mut mem = Frames::default();
     let root = ROOT.0 + 0x7e0;
-    // Accessed (emulated processors), user and all the rest (32-bit guests of 64-bit Xen), PS.
+    // Accessed (emulated processors), all permission flags (32-bit guests of 64-bit Xen), PS.
     for (slot, flags) in [(0, 0x01), (1, 0x27), (2, 0xe7), (3, 0xffe)] {
         put64(&mut mem, root, slot, 0x2000 | flags);
     }
@@ -363,7 +363,7 @@ fn pae_root_is_aligned_to_32_bytes_and_its_entries_flags_are_ignored() {
 }
 
 #[test]
-fn permissions_are_what_every_level_grants() {
+fn permissions_are_combined_over_all_levels() {
     let mut mem = Frames::default();
     put64(&mut mem, ROOT.0, 0, 0x2000 | 0x7);
     put64(&mut mem, 0x2000, 0, 0x3000 | 0x5 | (1 << 63));
@@ -385,7 +385,7 @@ fn permissions_are_what_every_level_grants() {
 }
 
 #[test]
-fn a_table_outside_the_memory_is_named() {
+fn a_fault_has_the_address_of_the_absent_table() {
     let mut mem = Frames::default();
     put64(&mut mem, ROOT.0, 511, 0x9000 | 0x3);
     let addr = VirtAddr(0xffff_ffff_8000_0000);
@@ -450,8 +450,8 @@ fn empty_tables_are_read_once() {
     assert_eq!(space.mapped(VirtAddr(0), VirtAddr(u64::MAX)).count(), 0);
 }
 
-/// Tables that name one absent table, or one reserved entry, 2^27 or 2^36 times: reported 512
-/// times.
+/// Tables that refer to one absent table, or one reserved entry, 2^27 or 2^36 times. It is reported
+/// 512 times.
 #[test]
 fn errors_below_a_table_are_reported_once() {
     for (format, depth) in [(&X86_64, 3), (&X86_64_LA57, 4)] {

@@ -171,7 +171,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_unwind_ends_whatever_there_is(
+    fn unwinding_ends_on_arbitrary_input(
         is64: bool,
         seed: u64,
         words in prop::collection::vec(any::<u64>(), 1..16),
@@ -226,7 +226,7 @@ proptest! {
 }
 
 #[test]
-fn registers_to_start_from_are_asked_for() {
+fn missing_start_registers_are_reported() {
     let unwinder = Unwinder::new(Word::W64, None);
     let memory = Noise {
         word: Word::W64,
@@ -257,7 +257,7 @@ struct Copies {
     page: Vec<u8>,
     size: u64,
     ret: u64,
-    asked: AtomicU64,
+    queries: AtomicU64,
 }
 
 /// The address of the code.
@@ -277,7 +277,7 @@ impl Copies {
             page,
             size,
             ret: ret as u64,
-            asked: AtomicU64::new(0),
+            queries: AtomicU64::new(0),
         }
     }
 
@@ -296,7 +296,7 @@ impl Copies {
 
 impl Memory<VirtAddr> for Copies {
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.queries.fetch_add(1, Ordering::Relaxed);
         for (i, byte) in buf.iter_mut().enumerate() {
             let at = addr.0.wrapping_add(i as u64);
             *byte = match at {
@@ -314,7 +314,7 @@ impl Memory<VirtAddr> for Copies {
 
 impl CodeSymbols for Copies {
     fn function(&self, addr: VirtAddr) -> Option<Function<'_>> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.queries.fetch_add(1, Ordering::Relaxed);
         let start = TEXT + addr.0.checked_sub(TEXT)? / self.size * self.size;
         let name = ["f", "g"][(start / self.size % 2) as usize];
         Some(Function {
@@ -337,7 +337,7 @@ impl CodeSymbols for Copies {
 fn decoded_code_is_bounded_by_the_stack() {
     // Jumps to the next page, on all pages; calls through a pointer lead to them.
     let pages = Copies::new(32 << 20, &[0xe9, 0xfb, 0x0f, 0, 0], &[0xff, 0xd0]);
-    // A jump from any byte at which decoding starts; each function calls the second next.
+    // A jump at every byte where decoding may start; each function calls the second function after it.
     let jumps = Copies::new(32 << 10, &[0xe9], &[0xe8, 0, 0, 1, 0]);
     for code in [pages, jumps] {
         let mut unwinder = Unwinder::new(Word::W64, Some((6, 1, 0)));
@@ -349,14 +349,14 @@ fn decoded_code_is_bounded_by_the_stack() {
                 matches!(stopped, Some(Stop::TooMuchCode { .. })),
                 "{stopped:?}"
             );
-            let asked = code.asked.swap(0, Ordering::Relaxed);
-            assert!(asked < 1 << 20, "{asked} questions");
+            let queries = code.queries.swap(0, Ordering::Relaxed);
+            assert!(queries < 1 << 20, "{queries} queries");
         }
     }
 }
 
 #[test]
-fn a_stack_is_worth_so_much_call_frame_information_and_no_more() {
+fn call_frame_information_is_bounded_by_the_stack() {
     // One entry for an unlimited range: the CFA is rsp+8, the return address is below it.
     let cie = [
         0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1, 0, 0,
@@ -496,7 +496,7 @@ impl CodeSymbols for Faulted {
 }
 
 #[test]
-fn a_call_through_null_is_followed_by_every_method() {
+fn every_method_unwinds_a_call_through_null() {
     let methods = Method::ALL.map(|method| vec![method]);
     for word in [Word::W32, Word::W64] {
         for methods in methods.iter().chain([&Method::ALL.to_vec()]) {
@@ -525,7 +525,7 @@ fn a_call_through_null_is_followed_by_every_method() {
                 assert!(frames[2].interrupted && !frames[2].user);
                 assert!(frames[2].registers.is_some());
                 assert_eq!(frames[3].guess, !certain);
-                // The same from the registers at the NULL itself.
+                // The same, starting from the registers at pc 0.
                 let frames = unwind(kernel.interrupted_at());
                 assert!(!frames[0].user);
                 assert_eq!(frames[1].pc.0, base(word) + CALLED_FROM);

@@ -1,4 +1,4 @@
-//! The stack of a dump of 2006: Linux 2.6.18 as a 32-bit PV guest, without unwind data. A module's
+//! A stack as in a dump of 2006: Linux 2.6.18 as a 32-bit PV guest, without unwind data. A module's
 //! timer faults in a softirq of the idle task, and the kernel panics.
 
 use std::collections::BTreeMap;
@@ -50,8 +50,8 @@ impl Kernel {
         found.unwrap_or_else(|| panic!("no {name}")).0
     }
 
-    /// A function that pushes a register, allocates locals and calls each of `callees`, which must
-    /// exist already. An empty name is a call through a register.
+    /// Defines a function that pushes a register, allocates locals and calls each of `callees`, which
+    /// must already be defined. An empty name is a call through a register.
     fn define(&mut self, at: u64, name: &'static str, locals: u8, callees: &[&str]) {
         let mut code = vec![0x53, 0x83, 0xec, locals];
         for callee in callees {
@@ -76,8 +76,8 @@ impl Kernel {
         self.write(self.sp, &(value as u32).to_le_bytes());
     }
 
-    /// `caller`, whose frame exists, makes the call of this number. The callee sets up its frame,
-    /// which has a stale return address. Returns the return address.
+    /// Makes call number `call` of `caller`, whose frame exists. The callee sets up its frame, which
+    /// contains a stale return address. Returns the return address.
     fn call(&mut self, caller: &str, number: u64, callee: &str) -> u64 {
         let ret = self.start(caller) + 4 + 5 * number + 5;
         self.push(ret);
@@ -157,7 +157,7 @@ impl CodeSymbols for Kernel {
 }
 
 /// The kernel, the registers at the panic, and the true frames.
-fn dead() -> (Kernel, Registers, Vec<(&'static str, u64, u64)>) {
+fn panicked_kernel() -> (Kernel, Registers, Vec<(&'static str, u64, u64)>) {
     let mut k = Kernel::new();
     // Slots of 32 bytes: mov $number,%eax; int $0x82; ret.
     k.functions.push((HYPERCALL_PAGE, "hypercall_page", 0));
@@ -249,8 +249,8 @@ fn dead() -> (Kernel, Registers, Vec<(&'static str, u64, u64)>) {
 }
 
 #[test]
-fn every_frame_of_the_dying_idle_task() {
-    let (kernel, registers, expected) = dead();
+fn all_frames_of_the_panicked_idle_task_are_found() {
+    let (kernel, registers, expected) = panicked_kernel();
     let unwinder = Unwinder::new(Word::W32, Some((2, 6, 18)));
     let found = unwinder.unwind(&Stack {
         memory: &kernel,

@@ -24,7 +24,7 @@ Struct = Mapping[str, Inferred]
 
 
 class Inferences(Protocol):
-    """What the inference of one struct needs of others."""
+    """The results that the inference of other structs depends on."""
 
     @property
     def sample(self) -> TaskSample:

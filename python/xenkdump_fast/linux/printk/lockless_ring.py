@@ -17,7 +17,7 @@ from .message import Lines, LogLine, caller, decode
 #: kernel/printk/printk_ringbuffer.h: a descriptor's state is in the top 2 bits of its state_var,
 #: its id in the others.
 _COMMITTED, _FINALIZED = 1, 2
-#: Logical positions with this bit are of no text: FAILED_LPOS (1) or EMPTY_LINE_LPOS (3).
+#: Logical positions with this bit have no text: FAILED_LPOS (1) or EMPTY_LINE_LPOS (3).
 _DATALESS = 1
 _FAILED = 1
 
@@ -79,7 +79,7 @@ class _Ring:
             kernel.warn(f"{missing} bytes of the kernel's log are not in the dump")
 
     def _check(self) -> None:
-        """Refuses layouts that no version has."""
+        """Rejects layouts that no version has."""
         desc = (self._state, self._begin, self._next)
         info = ((self._sequence, 8), (self._time, 8), (self._level, 1), (self._caller, 4))
         if not (

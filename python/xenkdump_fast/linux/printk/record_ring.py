@@ -50,7 +50,7 @@ class _Layout:
         self._check(name)
 
     def _check(self, name: str) -> None:
-        """Refuses layouts that no version has; with a size of 0 the ring would have no end."""
+        """Rejects layouts that no version has: with a size of 0 the ring would have no end."""
         members = [(self.time, 8), (self.length, 2), (self.text_length, 2), (self.level, 1)]
         if self.caller is not None:
             members.append((self.caller, 4))

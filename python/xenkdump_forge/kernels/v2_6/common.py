@@ -1,4 +1,4 @@
-"""A running Linux 2.6.16 or 2.6.18 under Xen: what i386 and x86_64 have in common."""
+"""A running Linux 2.6.16 or 2.6.18 under Xen: the code for both i386 and x86_64."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Linux26(Kernel):
         return View(self.guest, self.types.struct("thread_info"), task.stack)
 
     def at_foot_of_stack(self) -> int:
-        """thread_info, and STACK_END_MAGIC behind it."""
+        """thread_info, followed by STACK_END_MAGIC."""
         return self.types.sizeof("thread_info") + self.word
 
     def describe(self, task: Task) -> None:
@@ -171,7 +171,7 @@ class Linux26(Kernel):
         self.variable("wall_to_monotonic").set(tv_sec=-boot - 1, tv_nsec=10**9 - 1)
         self.assign(
             jiffies_64=facts.jiffies,
-            # Not 1 s / HZ: the PIT's frequency is no multiple of HZ.
+            # Not 1 s / HZ: the PIT's frequency is not a multiple of HZ.
             tick_nsec=10**9 // facts.hz + 250,
             avenrun=facts.avenrun,
             cpu_khz=facts.mhz * 1000,

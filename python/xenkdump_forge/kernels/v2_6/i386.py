@@ -89,7 +89,7 @@ class Linux26I386(Linux26):
         return values | self.fixed_registers.get(task.job.pid, {})
 
     def kernel_thread_start(self, out: stack.Stack, foot: int) -> None:
-        """The thread was started by an iret to kernel mode, which pops no esp and ss."""
+        """The thread was started by an iret to kernel mode, which does not pop esp and ss."""
         values = {"ebx": self.image.symbol("kthread"), "xds": 0x7B, "xes": 0x7B}
         values |= {"orig_eax": -1, "eip": self.image.symbol("kernel_thread_helper")}
         values |= {"xcs": KERNEL_CS, "eflags": 0x286}

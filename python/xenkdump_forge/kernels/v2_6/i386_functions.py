@@ -141,7 +141,7 @@ def _system_call(sys_call_table: int, at: int | None) -> Handwritten:
         if at is not None:
             asm.nops(at - 7 - asm.here)
         else:
-            # The kernel of the 2006 message has the symbol system_call only.
+            # The kernel of the 2006 message only has the symbol system_call.
             asm.label("syscall_call")
         code = b"\xff\x14\x85" + sys_call_table.to_bytes(4, "little")
         asm.call_indirect(code, "*")  # call *sys_call_table(,%eax,4)

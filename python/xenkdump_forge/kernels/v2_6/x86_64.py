@@ -37,7 +37,7 @@ class Linux26X8664(Linux26):
         return 0xFFFFFFFF88000000
 
     def user_registers(self, task: Task, syscall: str) -> dict[str, int]:
-        """All registers for an exception; a system call saves the caller-saved ones only."""
+        """All registers for an exception; a system call only saves the caller-saved registers."""
         rng = self.rng
         rip = 0x2AAAAA000000 + rng.randrange(0x1000, 0xFFFFF)
         values = {

@@ -59,7 +59,7 @@ class Linux419(Pvops):
     )
 
     def modules_start(self) -> int:
-        """In vmalloc space, behind the P2M list."""
+        """In vmalloc space, after the P2M list."""
         return self.p2m_vaddr + (4 << 20)
 
     def new_stack(self, job: Job) -> int:
@@ -159,7 +159,7 @@ class Linux419(Pvops):
         saved |= {"ax": 0x63, "orig_ax": 2, "ip": fault, "cs": KERNEL_CS, "flags": 0x10246}
         saved |= {"ds": 0x7B, "es": 0x7B, "fs": _PERCPU_FS, "gs": 0x33}
         regs = self.types.struct("pt_regs")
-        # An exception in kernel mode pushes no sp and ss: pt_regs has stale words there.
+        # An exception in kernel mode does not push sp and ss: these words of pt_regs are stale.
         words = bytearray(self.types.offset("pt_regs.sp"))
         for offset, member in regs.flattened():
             if offset < len(words) and member.name in saved:

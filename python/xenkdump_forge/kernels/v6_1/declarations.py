@@ -1,4 +1,4 @@
-"""The types and variables of Linux 6.1 on x86_64, as far as a reader needs them."""
+"""The types and variables of Linux 6.1 on x86_64 that a reader needs."""
 
 TYPES = """
 typedef unsigned char u8;

@@ -197,7 +197,7 @@ def _bringup(target: str) -> Handwritten:
 
 
 def _hypercall_page(asm: Asm) -> None:
-    """The hypercall page of 64-bit PV. The stubs push two registers, which ORC does not know of.
+    """The hypercall page of 64-bit PV. The stubs push two registers, which ORC does not describe.
 
     ``arch/x86/xen/xen-head.S`` annotates each stub as a function that has pushed nothing.
     """
@@ -213,7 +213,7 @@ def _hypercall_page(asm: Asm) -> None:
 
 
 def _xen_hypercall_pv(asm: Asm) -> None:
-    """Replaces the page since 6.13 and the stable trees of 2024 (XSA-466); ORC describes it."""
+    """Replaces the page since 6.13 and the stable trees of 2024 (XSA-466). ORC describes it."""
     asm.label(".hypercall")
     asm.state(Row(offset=8))
     asm.emit("51")

@@ -56,12 +56,12 @@ class Linux61(Pvops):
         return 0xFFFFFFFFC0000000
 
     def load_modules(self, sources: Sequence[Source]) -> None:
-        """Loads modules, and lets the journal's thread sleep in one of them."""
+        """Loads modules, and makes the journal's thread sleep in one of them."""
         super().load_modules(sources)
         usual = self.rng
         for task in self.tasks:
             if task.job.comm.startswith("jbd2/"):
-                # A generator of its own leaves the other random values as they are.
+                # A separate generator leaves the other random values unchanged.
                 self.rng = random.Random(task.job.pid)
                 self.sleep(task, functions.IN_MODULE)
         self.rng = usual
@@ -167,7 +167,7 @@ class Linux61(Pvops):
         return registers
 
     def write_facts(self) -> None:
-        """Adds page_offset_base and its like, the timekeeper, the memory node, VMCOREINFO."""
+        """Adds page_offset_base and the like, the timekeeper, the memory node, VMCOREINFO."""
         super().write_facts()
         facts = self.facts
         self.assign(

@@ -10,16 +10,17 @@ use super::Malformed;
 use crate::addr::Word;
 use crate::file::Storage;
 
-/// `e_phnum` of a file whose number of program headers does not fit in 16 bits; it is in `sh_info` of
-/// section header 0.
+/// The value of `e_phnum` if the number of program headers does not fit in 16 bits. The number is then
+/// in `sh_info` of section header 0.
 const PN_XNUM: u16 = 0xffff;
 
 /// Size of the largest struct read here: an ELF64 file or section header.
-const LARGEST: usize = 64;
+const MAX_STRUCT: usize = 64;
 
 /// The bytes of an ELF file.
 pub trait Source {
-    /// The bytes at `offset`, as many as there are and fit in `buf`.
+    /// Reads into `buf` at `offset`. Returns the bytes read: fewer than `buf.len()` at the end of the
+    /// file.
     fn part<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b [u8];
 }
 
@@ -78,7 +79,7 @@ pub struct Header {
 impl Header {
     /// Parses the header at the start of `file`.
     pub fn parse(file: &(impl Source + ?Sized)) -> Result<Self, Malformed> {
-        let mut start = [0; LARGEST];
+        let mut start = [0; MAX_STRUCT];
         let start = file.part(0, &mut start);
         let ident = |i: usize| start.get(i).copied();
         if !start.starts_with(ELFMAG) {
@@ -146,7 +147,7 @@ impl Header {
                 })?;
         }
         if !usable {
-            // There is no table, whatever the count is.
+            // Without an offset there is no table, whatever the count says.
             header.shnum = 0;
             header.shstrndx = 0;
             return Ok(header);
@@ -255,7 +256,7 @@ where
     T: for<'b> scroll::ctx::TryFromCtx<'b, Ctx, Error = goblin::error::Error>,
     S: Source + ?Sized,
 {
-    let mut bytes = [0; LARGEST];
+    let mut bytes = [0; MAX_STRUCT];
     file.part(offset, &mut bytes).pread_with(0, ctx).ok()
 }
 
@@ -263,7 +264,7 @@ where
 mod tests {
     use super::*;
 
-    /// An ELF64 header with its tables right behind it.
+    /// An ELF64 header with its tables directly after it.
     fn elf64(phnum: u16, shnum: u16, shstrndx: u16, first: [u64; 3]) -> Vec<u8> {
         let mut file = vec![0; 64];
         file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_little_endian_elf() {
+    fn files_other_than_little_endian_elf_are_rejected() {
         let parse = |file: &[u8]| Header::parse(file).unwrap_err();
         assert_eq!(parse(b"").offset, 0);
         assert_eq!(parse(b"").found, "an empty file");
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_sections_do_not_matter_in_a_core_file() {
+    fn invalid_section_headers_of_a_core_file_are_ignored() {
         let mut file = elf64(1, 1, 0, [0; 3]);
         file[58] = 32;
         let header = Header::parse(&file).unwrap();

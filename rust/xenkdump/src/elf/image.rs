@@ -25,20 +25,20 @@ const NT_GNU_BUILD_ID: u32 = 3;
 /// The ELF file of a kernel (`vmlinux`), a hypervisor (`xen-syms`) or a module (`.ko`).
 ///
 /// Opening it reads the headers only. A section is read, and inflated if it is compressed, on first
-/// use, and then kept. Together the sections as read are no larger than the file; inflated sections
-/// have a budget of their own.
+/// use, and then kept. In total, no more bytes are read than the file has; inflated sections have a
+/// separate budget.
 #[derive(Debug)]
 pub struct Image {
     file: Arc<RegularFile>,
     header: Header,
     sections: Vec<SectionHeader>,
-    /// Address and index into `sections` of loaded ones, ascending.
+    /// Address and index into `sections` of each loaded section, by ascending address.
     located: Vec<(u64, usize)>,
-    /// The content of those that were used, by index into `sections`.
+    /// The contents of sections, read on first use, by index into `sections`.
     contents: Vec<OnceLock<Option<Bytes>>>,
-    /// Bytes of the file that are read as sections.
+    /// The budget of bytes read from the file.
     read: Budget<'static>,
-    /// Bytes to which compressed sections inflate.
+    /// The budget of bytes inflated from compressed sections.
     inflated: Budget<'static>,
 }
 
@@ -79,13 +79,13 @@ impl<'a> Section<'a> {
         header.map_or(0, |header| header.ch_size)
     }
 
-    /// Its bytes, inflated if they are compressed. `None` if the file has none (`SHT_NOBITS`, as the
-    /// text of a stripped vmlinux), is truncated before their end, or they cannot be inflated.
+    /// Its bytes, inflated if they are compressed. `None` if the file does not contain them
+    /// (`SHT_NOBITS`, as the text of a stripped vmlinux), is truncated, or if they cannot be inflated.
     pub fn data(&self) -> Option<&'a [u8]> {
         self.image.content(self.index).map(|bytes| &**bytes)
     }
 
-    /// The same as shared bytes.
+    /// [`Section::data`], as shared bytes.
     pub fn bytes(&self) -> Option<Bytes> {
         self.image.content(self.index).cloned()
     }
@@ -198,8 +198,8 @@ impl Image {
     }
 
     /// The address ranges of the loaded sections of a kernel or hypervisor, ascending; those less than
-    /// `gap` bytes apart are joined. Without sections at address 0 (the zero-based per-cpu template of
-    /// Linux on x86_64, all sections of a module).
+    /// `gap` bytes apart are joined. Excludes sections at address 0 (the zero-based per-cpu template
+    /// of Linux on x86_64, all sections of a module).
     pub fn spans(&self, gap: u64) -> Vec<Range<VirtAddr>> {
         let mut spans: Vec<Range<VirtAddr>> = Vec::new();
         for &(start, i) in self.located.iter().filter(|(start, _)| *start != 0) {
@@ -261,7 +261,7 @@ impl Image {
         if header.sh_type == SHT_NOBITS || header.sh_size > MAX_SECTION_SIZE {
             return None;
         }
-        // Sections overlap in hostile files only.
+        // Sections of a valid file do not overlap, so they never exceed the budget.
         self.read.reserve(header.sh_size).ok()?;
         let bytes = self.file.copy(header.sh_offset, header.sh_size).ok()?;
         if !is_compressed(header) {

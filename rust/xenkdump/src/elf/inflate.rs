@@ -43,7 +43,7 @@ mod tests {
     use goblin::container::{Container, Endian};
     use std::io::Write;
 
-    fn all(section: &[u8]) -> Option<Vec<u8>> {
+    fn inflate_section(section: &[u8]) -> Option<Vec<u8>> {
         inflate(section, CTX, &Budget::new("sections", u64::MAX))
     }
 
@@ -75,26 +75,32 @@ mod tests {
         for (kind, packed) in [(ELFCOMPRESS_ZLIB, zlib), (ELFCOMPRESS_ZSTD, zstd)] {
             let size = text.len() as u64;
             assert_eq!(
-                all(&section(kind, size, &packed)).as_deref(),
+                inflate_section(&section(kind, size, &packed)).as_deref(),
                 Some(&text[..])
             );
             let short = Budget::new("sections", size - 1);
             assert_eq!(inflate(&section(kind, size, &packed), CTX, &short), None);
-            // A size that is not the content's, a truncated stream, an unknown method.
-            assert_eq!(all(&section(kind, size + 1, &packed)), None);
-            assert_eq!(all(&section(kind, size, &packed[..packed.len() / 2])), None);
-            assert_eq!(all(&section(3, size, &packed)), None);
+            // A wrong size, a truncated stream, an unknown method.
+            assert_eq!(inflate_section(&section(kind, size + 1, &packed)), None);
+            assert_eq!(
+                inflate_section(&section(kind, size, &packed[..packed.len() / 2])),
+                None
+            );
+            assert_eq!(inflate_section(&section(3, size, &packed)), None);
         }
     }
 
     #[test]
-    fn claims_beyond_the_limit_are_refused() {
+    fn sizes_beyond_the_limit_are_rejected() {
         let zeros = vec![0; 8 << 20];
         let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
         zlib.write_all(&zeros).unwrap();
         let bomb = zlib.finish().unwrap();
         for size in [zeros.len() as u64, u64::MAX] {
-            assert_eq!(all(&section(ELFCOMPRESS_ZLIB, size, &bomb)), None);
+            assert_eq!(
+                inflate_section(&section(ELFCOMPRESS_ZLIB, size, &bomb)),
+                None
+            );
         }
     }
 }

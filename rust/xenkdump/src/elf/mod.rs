@@ -1,7 +1,7 @@
 //! Parses ELF files lazily and within the bounds of the file.
 //!
-//! goblin decodes single headers; tables are walked here, because an eager parse allocates whatever a
-//! hostile file claims and reads tables that are not needed.
+//! goblin decodes single headers. Tables are walked here: an eager parser allocates as much as a
+//! hostile file claims, and reads tables that are not needed.
 //!
 //! - [`header`]: the file header, and program and section headers as iterators.
 //! - [`notes`]: the notes of a `PT_NOTE` segment or a `SHT_NOTE` section.
@@ -29,9 +29,9 @@ use crate::Error;
 pub struct Malformed {
     /// Offset in the file.
     pub offset: u64,
-    /// What should be there.
+    /// What was expected there.
     pub expected: String,
-    /// What is there.
+    /// What was found there.
     pub found: String,
 }
 
@@ -45,13 +45,13 @@ impl Malformed {
         }
     }
 
-    /// The same for bytes that start at offset `base` of the file.
+    /// The same defect, if the bytes start at offset `base` of the file.
     pub fn at(mut self, base: u64) -> Self {
         self.offset = self.offset.saturating_add(base);
         self
     }
 
-    /// The same as an error about `file`.
+    /// The defect as an error about `file`.
     pub fn of(self, file: &RegularFile) -> Error {
         file.format_error(self.offset, self.expected, self.found)
     }

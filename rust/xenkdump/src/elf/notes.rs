@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_note_is_an_error_and_the_last() {
+    fn iteration_ends_after_the_first_invalid_note() {
         let good = note(b"CORE\0", 1, b"12345678");
         for len in 1..good.len() {
             let items: Vec<_> = Notes::new(&good[..len], 0).collect();

@@ -1,4 +1,4 @@
-//! Against a small image written here by hand.
+//! Tests against small synthetic images.
 
 use super::*;
 use crate::addr::{VirtAddr, Word};
@@ -6,7 +6,8 @@ use crate::symbols::Symbols;
 use crate::types::Types;
 use std::path::PathBuf;
 
-/// A section to be: name, type, flags, address, link, entry size, content (or size without).
+/// A section to write: name, type, flags, address, link, entry size, content (or a size without
+/// content).
 struct Synthetic(&'static str, u32, u64, u64, u32, u64, Content);
 
 enum Content {
@@ -15,7 +16,7 @@ enum Content {
 }
 use Content::{Bytes as Held, Nothing};
 
-/// An ELF64 file of these sections; the last is given the sections' names.
+/// An ELF64 file with these sections, followed by the section names.
 fn elf64(sections: &[Synthetic]) -> Vec<u8> {
     let mut names = vec![0];
     let mut file = vec![0; 64];
@@ -117,7 +118,7 @@ fn open(name: &str, bytes: &[u8]) -> crate::Result<Image> {
         std::env::temp_dir().join(format!("xenkdump-{name}-{}", std::process::id()));
     std::fs::write(&path, bytes).unwrap();
     let image = Image::open(&path);
-    // The mapping stays.
+    // An open image does not need its path.
     std::fs::remove_file(&path).unwrap();
     image
 }
@@ -161,9 +162,9 @@ fn a_slide_moves_neither_constants_nor_per_cpu_offsets() {
 }
 
 #[test]
-fn no_change_of_a_byte_does_harm() {
-    let sound = kernel();
-    let ask = |bytes: &[u8]| {
+fn corrupt_bytes_do_not_panic() {
+    let valid = kernel();
+    let query = |bytes: &[u8]| {
         let Ok(image) = open("mutated", bytes) else {
             return;
         };
@@ -178,13 +179,13 @@ fn no_change_of_a_byte_does_harm() {
         }
         let _ = Types::of_image(&image, None);
     };
-    for at in 0..sound.len() {
+    for at in 0..valid.len() {
         for bits in [0x01, 0x08, 0x80, 0xff] {
-            let mut broken = sound.clone();
-            broken[at] ^= bits;
-            ask(&broken);
+            let mut corrupt = valid.clone();
+            corrupt[at] ^= bits;
+            query(&corrupt);
         }
-        ask(&sound[..at]);
+        query(&valid[..at]);
     }
 }
 
@@ -203,7 +204,7 @@ fn compressed(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Of debugging information that was compressed all is kept, however small it was.
+/// All sections of a small file can be inflated, even at a high compression ratio.
 #[test]
 fn compressed_sections_are_inflated() {
     let sections = [".debug_info", ".debug_str", ".debug_abbrev"];
@@ -221,7 +222,7 @@ fn sections_on_the_same_compressed_bytes_are_inflated_once() {
     let synthetic = [".one", ".two", ".three", ".four"]
         .map(|name| Synthetic(name, 1, 0x800, 0, 0, 0, Held(held.clone())));
     let mut bytes = elf64(&synthetic[..]);
-    // All on the bytes of the first; those of the others are gone.
+    // All sections refer to the bytes of the first. The other copies are removed from the file.
     let gap = 3 * held.len();
     bytes.drain(64 + held.len()..64 + 4 * held.len());
     let shoff = u64::from_le_bytes(bytes[40..48].try_into().unwrap()) - gap as u64;
@@ -233,23 +234,23 @@ fn sections_on_the_same_compressed_bytes_are_inflated_once() {
         bytes[at..at + 8].copy_from_slice(&moved.to_le_bytes());
     }
     let image = open("aliased", &bytes).unwrap();
-    let sound = image.sections().filter(|section| section.data().is_some());
-    // The names, too, are kept.
+    let readable = image.sections().filter(|section| section.data().is_some());
+    // The budget does not cover a second copy. The section names remain readable.
     assert_eq!(
-        sound.map(|s| s.name()).collect::<Vec<_>>(),
+        readable.map(|s| s.name()).collect::<Vec<_>>(),
         [".one", ".shstrtab"]
     );
 }
 
 #[test]
-fn all_that_is_inflated_has_a_bound() {
+fn the_total_inflated_size_is_limited() {
     let held = compressed(24 << 20);
     let synthetic = [".one", ".two", ".three"]
         .map(|name| Synthetic(name, 1, 0x800, 0, 0, 0, Held(held.clone())));
     let image = open("inflated", &elf64(&synthetic)).unwrap();
-    let sound = synthetic.map(|Synthetic(name, ..)| image.data(name).is_ok());
+    let readable = synthetic.map(|Synthetic(name, ..)| image.data(name).is_ok());
     // 64 MiB, whatever the file's size.
-    assert_eq!(sound, [true, true, false]);
+    assert_eq!(readable, [true, true, false]);
 }
 
 #[test]

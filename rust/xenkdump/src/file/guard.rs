@@ -1,14 +1,14 @@
 //! Handles SIGBUS for mapped files that lose their pages.
 //!
-//! A read from a mapping whose file was truncated, or whose disk fails, raises SIGBUS, which would kill
-//! the process. With the first mapping a handler is installed. If the address is within one of our
-//! mappings, it sets that mapping's flag, replaces the *whole* mapping by zeros, and returns; the reader
-//! finds the flag set afterwards and discards the bytes. Any other SIGBUS is passed on to the previous
-//! handler.
+//! A read from a mapping whose file was truncated, or whose disk fails, raises SIGBUS, which would
+//! kill the process. With the first mapping a handler is installed. If the address is within one of
+//! our mappings, it sets that mapping's flag, replaces the *whole* mapping by zeros, and returns; the
+//! reader finds the flag set afterwards and discards the bytes. Any other SIGBUS is passed on to the
+//! previous handler.
 //!
-//! The handler only uses atomics and `mmap`, `sigaction`, `raise` and `gettid`: no lock, no allocation.
-//! The mappings are in a table of fixed size; each slot is read as a seqlock, because the handler may
-//! run on one thread while another opens or closes a dump.
+//! The handler only uses atomics and `mmap`, `sigaction`, `raise` and `gettid`: no lock, no
+//! allocation. The mappings are in a table of fixed size; each slot is read as a seqlock, because the
+//! handler may run on one thread while another opens or closes a dump.
 //!
 //! A handler that another library installs later hides this one, until the next file is mapped: then
 //! this one is installed again, with the other one as its previous handler.
@@ -50,13 +50,13 @@ impl Slot {
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Start and length, if the slot holds `address`.
+    /// Start and length, if the range of the slot contains `address`.
     fn holding(&self, address: usize) -> Option<(usize, usize)> {
         let version = self.version.load(Ordering::SeqCst);
         let start = self.start.load(Ordering::SeqCst);
         let len = self.len.load(Ordering::SeqCst);
-        // A slot that is being changed is not that of `address`, whose file is being read and so
-        // neither opened nor closed.
+        // A slot that is being changed is not the one of `address`: its file is being read, so it is
+        // neither being opened nor closed.
         let stable = version.is_multiple_of(2) && self.version.load(Ordering::SeqCst) == version;
         (stable && address.wrapping_sub(start) < len).then_some((start, len))
     }
@@ -122,10 +122,10 @@ fn install() -> Option<()> {
     if found.sa_sigaction == handler {
         return Some(());
     }
-    // Before the handler can run.
+    // Must be set before the handler can run.
     PREVIOUS.store(Box::into_raw(Box::new(found)), Ordering::SeqCst);
-    // SAFETY: zeros are a valid `sigaction`; the relevant fields are set. `on_sigbus` has the signature
-    // for SA_SIGINFO, is static, and is async-signal-safe.
+    // SAFETY: zeros are a valid `sigaction`; the relevant fields are set. `on_sigbus` has the
+    // signature for SA_SIGINFO, is static, and is async-signal-safe.
     unsafe {
         let mut ours: sigaction = MaybeUninit::zeroed().assume_init();
         ours.sa_sigaction = handler;
@@ -153,7 +153,7 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     });
     match ours {
         Some((slot, (start, len))) => {
-            // Before the zeros can be read.
+            // The flag must be set before the zeros can be read.
             slot.lost.store(true, Ordering::SeqCst);
             if !blank(start, len) {
                 pass_on(signal, info, context);
@@ -165,10 +165,10 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
 
 /// Replaces one of our mappings by zeros.
 fn blank(start: usize, len: usize) -> bool {
-    // SAFETY: `errno` belongs to the interrupted code, so it is restored. The range is a mapping made by
-    // `MappedFile`, still alive because a read from it has just faulted; its start is page-aligned, and
-    // the kernel rounds its length up as it did for the mapping. It is only used for reads of plain
-    // bytes.
+    // SAFETY: `errno` belongs to the interrupted code, so it is restored. The range is a mapping made
+    // by `MappedFile`, still alive because a read from it has just faulted; its start is page-aligned,
+    // and the kernel rounds its length up as it did for the mapping. It is only used for reads of
+    // plain bytes.
     unsafe {
         let errno = libc::__errno_location();
         let kept = *errno;
@@ -185,18 +185,18 @@ fn blank(start: usize, len: usize) -> bool {
     }
 }
 
-/// Does what would have happened without this handler.
+/// Passes the signal on to the previous handler, or to the default action.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: `PREVIOUS` is null or points to a `sigaction` that is never freed nor written to. Its
-    // handler is called as its own flags say, on the signal's own arguments. The calls are
+    // handler is called according to its flags, with the signal's arguments. The calls are
     // async-signal-safe.
     unsafe {
         let thread = libc::gettid();
         let again = PASSING_ON.load(Ordering::SeqCst) == thread;
         let previous = PREVIOUS.load(Ordering::SeqCst).as_ref();
         match previous {
-            // Not if the previous handler itself raised the signal again, as crash reporters do when
-            // they are done: then nobody is left.
+            // Not called if the previous handler itself raised the signal again, as crash reporters do
+            // after they have finished: the default action is then taken.
             Some(previous)
                 if !again
                     && previous.sa_sigaction != libc::SIG_DFL

@@ -102,8 +102,8 @@ impl MappedFile {
         Ok(bytes)
     }
 
-    /// The `len` bytes at `offset`, or fewer, without a copy and without a check. Empty if they cannot be
-    /// borrowed; they may still be readable.
+    /// The `len` bytes at `offset`, or fewer, without a copy and without a check. Empty if they cannot
+    /// be borrowed; they may still be readable.
     ///
     /// Results computed from them are valid only if [`MappedFile::is_intact`] is true *afterwards*. If
     /// not, nothing can be borrowed any more, and the work has to be repeated.
@@ -118,7 +118,7 @@ impl MappedFile {
         unsafe { std::slice::from_raw_parts(from, len as usize) }
     }
 
-    /// Whether all pages of the mapping were there so far. Covers reads before the call.
+    /// Whether no page of the mapping was lost so far. Valid for all reads before the call.
     #[inline]
     pub(crate) fn is_intact(&self) -> bool {
         // When a truncation becomes visible in the page where the file now ends, the kernel has
@@ -139,7 +139,7 @@ impl MappedFile {
         self.guard.as_ref().is_some_and(Guard::is_lost)
     }
 
-    /// Where to read in the mapping; `None` if the range is not to be read there.
+    /// The address of the range in the mapping; `None` if it must be read with `pread`.
     #[inline]
     fn pointer(&self, offset: u64, len: u64) -> Option<*const u8> {
         let map = self.map.as_ref()?;
@@ -153,15 +153,15 @@ impl MappedFile {
     }
 }
 
-/// Orders loads before it before later ones. No instruction on x86.
+/// A barrier: earlier loads are completed before later ones. No instruction on x86.
 #[inline]
 fn after_loads() {
     compiler_fence(Ordering::SeqCst);
     fence(Ordering::Acquire);
 }
 
-/// Whether a mapping of `len` bytes leaves as much address space as it takes. Without that, every later
-/// allocation could fail, most of which end the process.
+/// Whether, after mapping `len` bytes, at least `len` bytes of address space remain. With less, later
+/// allocations could fail, which usually aborts the process.
 fn fits_address_space(len: u64) -> bool {
     let read = |name| std::fs::read_to_string(name).unwrap_or_default();
     let limits = read("/proc/self/limits");
@@ -172,7 +172,7 @@ fn fits_address_space(len: u64) -> bool {
             .next()
     });
     let Some(limit) = soft.and_then(|soft| soft.parse::<u64>().ok()) else {
-        // Unlimited, or not known.
+        // Unlimited or unknown.
         return true;
     };
     let pages = read("/proc/self/statm")
@@ -194,7 +194,7 @@ fn page_size() -> usize {
         .unwrap_or(1 << 16)
 }
 
-/// Path, length, errors.
+/// For the path, the length and errors.
 impl Deref for MappedFile {
     type Target = RegularFile;
 
@@ -205,7 +205,7 @@ impl Deref for MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        // Before the addresses can be reused.
+        // The guard must be dropped before the addresses can be reused.
         self.guard = None;
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`RegularFile`]: read by `pread`. For images and symbol maps, whose bytes are kept as copies.
 //! - [`MappedFile`]: a mapped file, for dumps. Every read is checked; see [`guard`].
-//! - [`Storage`]: what dump formats need of either.
+//! - [`Storage`]: the interface to either that dump formats use.
 //!
 //! They yield the bytes of the file or an error, never zeros in place of lost bytes.
 
@@ -20,11 +20,12 @@ use crate::{Error, Result};
 pub use mapped::MappedFile;
 pub use storage::Storage;
 
-/// The size of the parts in which a copy of `len` bytes is fastest.
+/// The chunk size with which copying `len` bytes is fastest.
 ///
 /// From 2 KiB on glibc copies by `rep movsb`, which is very slow on Zen 3 and Zen 4 if the destination
-/// is a few bytes further into its page than the source (glibc bug 30994). Memory of a dump starts on a
-/// page, and Python's buffers 16 or 32 bytes after one. From 1 MiB on glibc uses non-temporal stores.
+/// is a few bytes further into its page than the source (glibc bug 30994). Memory of a dump starts on
+/// a page, and Python's buffers 16 or 32 bytes after one. From 1 MiB on glibc uses non-temporal
+/// stores.
 pub const fn part(len: usize) -> usize {
     const SHORT: usize = 1 << 10;
     const LONG: usize = 1 << 20;
@@ -142,7 +143,7 @@ impl RegularFile {
         }
     }
 
-    /// A copy of the `len` bytes at `offset`. No memory is allocated for more than the file had when it
+    /// A copy of the `len` bytes at `offset`. Allocates no more memory than the file's length when it
     /// was opened.
     pub fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
         self.check(offset, len)?;
@@ -151,7 +152,7 @@ impl RegularFile {
         Ok(bytes)
     }
 
-    /// How many of the `len` bytes at `offset` the file had when it was opened.
+    /// The number of the `len` bytes at `offset` that were in the file when it was opened.
     pub fn held(&self, offset: u64, len: u64) -> u64 {
         self.len.saturating_sub(offset).min(len)
     }

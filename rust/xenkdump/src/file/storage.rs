@@ -34,12 +34,12 @@ pub trait Storage: std::fmt::Debug + Send + Sync {
         self.len() == 0
     }
 
-    /// How many of the `len` bytes at `offset` there are.
+    /// The number of the `len` bytes at `offset` that exist.
     fn held(&self, offset: u64, len: u64) -> u64 {
         self.len().saturating_sub(offset).min(len)
     }
 
-    /// A copy of the `len` bytes at `offset`. No memory is allocated for more than there is.
+    /// A copy of the `len` bytes at `offset`. Allocates no more memory than the length of the storage.
     fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
         if self.held(offset, len) < len {
             return Err(ReadError::PastEnd);

@@ -1,9 +1,9 @@
 //! Decodes ELF notes.
 //!
-//! The layout follows from the descriptor's size, for all that Xen and Linux have written since 2006;
-//! a note of another size is kept raw. So does the word size, which may differ from the file's: with a
-//! 32-bit dom0 on 64-bit Xen notes are 64-bit, and ELF64 files may have EM_386 (Linux 4.19 i386 on Xen
-//! 4.17).
+//! The size of the descriptor determines its layout and its word size, for all notes that Xen and
+//! Linux have written since 2006. A note of another size is kept raw. The word size may differ from
+//! the file's: with a 32-bit dom0 on 64-bit Xen, notes are 64-bit, and ELF64 files may have EM_386
+//! (Linux 4.19 i386 on Xen 4.17).
 
 mod registers;
 mod xen_version;
@@ -21,7 +21,7 @@ pub const NT_VMCOREDD: u32 = 0x700;
 /// `VMCOREDD_MAX_NAME_BYTES`: the descriptor starts with the device dump's name.
 pub const DEVICE_DUMP_NAME: usize = 44;
 /// `NT_XEN_KDUMP_CR3`: only in the Xen kexec patches of 2006, with the name `Xen Domanin-0 CR3` (sic).
-/// [`XEN_ELFNOTE_CRASH_INFO`] has one zero less.
+/// Not to be confused with [`XEN_ELFNOTE_CRASH_INFO`], which has one zero less.
 pub const NT_XEN_KDUMP_CR3: u32 = 0x1000_0001;
 /// `XEN_ELFNOTE_CRASH_INFO`, name `Xen`; Xen 3.0.4 to today.
 pub const XEN_ELFNOTE_CRASH_INFO: u32 = 0x100_0001;
@@ -106,7 +106,7 @@ pub enum Decoded<'a> {
     CrashRegs(CrashRegs),
     /// `VMCOREINFO`: the text of the Linux kernel.
     VmcoreInfo(&'a [u8]),
-    /// `VMCOREINFO_XEN`: that of the hypervisor.
+    /// `VMCOREINFO_XEN`: the text of the hypervisor.
     VmcoreInfoXen(&'a [u8]),
     /// `ERASEINFO`: the data that makedumpfile erased, as text.
     EraseInfo(&'a [u8]),
@@ -231,7 +231,7 @@ fn u32_at(desc: &[u8], at: usize) -> Option<u32> {
 }
 
 fn prstatus(desc: &[u8]) -> Option<Decoded<'static>> {
-    // Without the last member, pr_fpvalid and its padding, all registers are there.
+    // A descriptor without the last member, pr_fpvalid and its padding, has all registers.
     let (word, pid, regs, names): (_, _, _, &'static [&'static str]) = match desc.len() {
         328 | 336 => (Word::W64, 32, 112, &registers::X86_64),
         140 | 144 => (Word::W32, 24, 72, &registers::I386),
@@ -252,8 +252,8 @@ fn prstatus(desc: &[u8]) -> Option<Decoded<'static>> {
 
 fn crash_info(desc: &[u8]) -> Option<Decoded<'static>> {
     // The size determines both the hypervisor's word size and the generation: 8 words (Nov 2006, and
-    // non-x86 today), 9 with the frame list (Xen 3.0.4 to 3.2), 10 with xen_phys_start (since Xen 3.3).
-    // All six sizes differ.
+    // non-x86 today), 9 with the frame list (Xen 3.0.4 to 3.2), 10 with xen_phys_start (since Xen
+    // 3.3). All six sizes differ.
     let (word, count) = match desc.len() {
         32 => (Word::W32, 8),
         36 => (Word::W32, 9),

@@ -1,7 +1,7 @@
 //! Batches of pfns.
 
 use super::packed::{
-    self, entry, one_extent, pack, within, Summary, Table, View, ASK, BLOCK, SPECIAL, TABLE,
+    self, entry, one_extent, pack, within, Summary, Table, View, BLOCK, LOOK_UP, SPECIAL, TABLE,
 };
 use super::runs::At;
 use super::table::LeafView;
@@ -10,8 +10,8 @@ use crate::addr::{MachineAddr, Mfn, Pfn};
 use crate::memory::Memory;
 use crate::status::{Status, NONE};
 
-/// pfns that are looked up together, so that their cache misses overlap. An index into a group fits
-/// in a byte.
+/// The number of pfns that are looked up together, so that their cache misses overlap. An index into a
+/// group fits in a byte.
 const GROUP: usize = 128;
 
 impl<M: Memory<MachineAddr>> P2m<M> {
@@ -42,7 +42,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// Finishes a group with other entries than frames: `out` has the packed entries.
+    /// Finishes a group in which not all entries are frames: `out` has the packed entries.
     #[cold]
     fn finish(&self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
         let mut leaf: Option<LeafView<'_>> = None;
@@ -92,7 +92,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     }
 }
 
-// The loops below are hot: slices of equal length and no branches that cannot be predicted.
+// The loops below are hot: they use slices of equal length and avoid unpredictable branches.
 
 /// Resolves a group that is in one extent and has only frames. False otherwise, and `out` is
 /// unspecified.
@@ -101,7 +101,7 @@ fn in_one_extent(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
     let (Some(first), Some(last)) = (pfns.first(), pfns.last()) else {
         return true;
     };
-    // The last pfn first: it rejects most scattered groups.
+    // Check the last pfn first: it rejects most scattered groups.
     if !one_extent(first.0 ^ last.0) {
         return false;
     }
@@ -122,7 +122,7 @@ fn in_one_extent(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
     one_extent(different)
 }
 
-/// The same by the table of the extent of `first`.
+/// [`in_one_extent`] with the table of the extent of `first`.
 fn in_table(table: &Table, first: Pfn, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
     let (mut different, mut plain) = (0, true);
     for (pfn, out) in pfns.iter().zip(out) {
@@ -157,8 +157,8 @@ fn scattered(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
         let packed = match view.table(summary, *pfn) {
             Some(table) => entry(table, *pfn),
             None if summary >= SPECIAL => summary,
-            // It has changed since.
-            None => ASK,
+            // The summary was written after the first look.
+            None => LOOK_UP,
         };
         plain &= packed < SPECIAL;
         *out = Mfn(packed.into());

@@ -14,9 +14,9 @@ use crate::memory::Memory;
 pub struct Disagreement {
     /// The pfn.
     pub pfn: Pfn,
-    /// The entry in the one.
+    /// The entry in the first P2M.
     pub ours: Entry,
-    /// The entry in the other.
+    /// The entry in the second P2M.
     pub theirs: Entry,
 }
 
@@ -25,21 +25,21 @@ pub struct Disagreement {
 pub struct Comparison {
     /// The same in both.
     pub equal: u64,
-    /// Identity in one, invalid in the other. pvops kernels do this on purpose: the tree for tools has
-    /// all ones for pages of identity entries.
+    /// Identity in one, invalid in the other. pvops kernels do this on purpose: in the frame-list
+    /// tree, which is for tools, pages of identity entries are all ones.
     pub hidden_identity: u64,
-    /// Past the end of one of them; not listed.
+    /// Past the end of one of the P2Ms; not listed.
     pub past_end: u64,
-    /// Unreadable in one of them, or beyond the limit on comparisons.
+    /// Unreadable in one of the P2Ms, or beyond the limit on comparisons.
     pub unreadable: u64,
     /// Different otherwise.
     pub different: u64,
-    /// The first ones that are unreadable or different, by ascending pfn.
+    /// The first unreadable or different entries, by ascending pfn.
     pub first: Vec<Disagreement>,
 }
 
-/// Comparisons already made, with their results.
-struct Known {
+/// Completed comparisons, with their results.
+struct ComparisonCache {
     tables: HashMap<(Stretch, Stretch), Comparison>,
     /// Recently compared pages: where their entries are, and how many.
     pages: HashMap<(At, At, u64), Comparison>,
@@ -61,13 +61,13 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     ) -> Result<Comparison, TryReserveError> {
         let end = Pfn(self.len().min(other.len()));
         let mut result = Comparison {
-            // Not read: one wrong bit makes a frame list of 512 GiB out of one of 1 GiB.
+            // The excess is not read: one wrong bit can enlarge a frame list from 1 GiB to 512 GiB.
             past_end: self.len().abs_diff(other.len()),
             ..Comparison::default()
         };
         let limit_each = self.max_pages().max(other.max_pages());
         let limit_each = limit_each.saturating_mul(MAX_COMPARISONS_PER_PAGE);
-        let mut known = Known {
+        let mut cache = ComparisonCache {
             tables: HashMap::new(),
             pages: HashMap::new(),
             table_budget: Budget::new("comparisons of P2M tables", limit_each),
@@ -85,7 +85,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 continue;
             }
             let unlisted = limit.saturating_sub(result.first.len());
-            let before = known.tables.get(&(a, b));
+            let before = cache.tables.get(&(a, b));
             if let Some(part) = before.filter(|part| part.is_enough(unlisted)) {
                 result.add(part);
                 at = next;
@@ -93,10 +93,10 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
             let keep = a.is_shared() && b.is_shared();
             let new = keep && before.is_none();
-            if new && known.table_budget.spend(1).is_err() {
+            if new && cache.table_budget.spend(1).is_err() {
                 break;
             }
-            let (mut part, compared) = self.compare_pages(other, at, next, unlisted, &mut known)?;
+            let (mut part, compared) = self.compare_pages(other, at, next, unlisted, &mut cache)?;
             result.add(&part);
             result.first.try_reserve(part.first.len())?;
             result.first.append(&mut part.first);
@@ -105,21 +105,21 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 break;
             }
             if keep {
-                known.tables.insert((a, b), part);
+                cache.tables.insert((a, b), part);
             }
         }
         result.unreadable += end.0 - at.0;
         Ok(result)
     }
 
-    /// Compares from `first` to before `end`; also returns where it stopped.
+    /// Compares the pfns in `first..end`. Also returns the pfn where it stopped.
     fn compare_pages<N: Memory<MachineAddr>>(
         &self,
         other: &P2m<N>,
         first: Pfn,
         end: Pfn,
         limit: usize,
-        known: &mut Known,
+        cache: &mut ComparisonCache,
     ) -> Result<(Comparison, Pfn), TryReserveError> {
         let mut result = Comparison::default();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -136,7 +136,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
             let key = (self.held(a), other.held(b), count);
             let unlisted = limit.saturating_sub(result.first.len());
-            let before = known.pages.get(&key);
+            let before = cache.pages.get(&key);
             if let Some(part) = before.filter(|part| part.is_enough(unlisted)) {
                 result.add(part);
                 at = next;
@@ -144,7 +144,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
             let page = |at| matches!(at, At::Page(_));
             let new = before.is_none() && (page(key.0) || page(key.1));
-            if new && known.page_budget.spend(1).is_err() {
+            if new && cache.page_budget.spend(1).is_err() {
                 break;
             }
             self.entries(a, &mut ours);
@@ -158,16 +158,16 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             result.add(&part);
             result.first.try_reserve(part.first.len())?;
             result.first.append(&mut part.first);
-            if known.pages.len() >= MAX_REMEMBERED_COMPARISONS {
-                known.pages.clear();
+            if cache.pages.len() >= MAX_REMEMBERED_COMPARISONS {
+                cache.pages.clear();
             }
-            known.pages.insert(key, part);
+            cache.pages.insert(key, part);
             at = next;
         }
         Ok((result, at))
     }
 
-    /// Where the entries of a run are; nowhere if the dump holds none of them.
+    /// The location of the entries of a run; [`At::Nowhere`] if the dump holds none of them.
     fn held(&self, run: Run) -> At {
         if self.may_hold(run) {
             run.at
@@ -179,7 +179,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     }
 }
 
-/// Entry `i` of a run, whose entries are `entries` if it is not nowhere.
+/// Entry `i` of a run. `entries` are its entries, unless it is [`At::Nowhere`].
 fn entry(at: At, entries: &[Entry], i: u64) -> Entry {
     let listed = usize::try_from(i)
         .ok()
@@ -191,7 +191,7 @@ fn entry(at: At, entries: &[Entry], i: u64) -> Entry {
 }
 
 impl Comparison {
-    /// Whether it can be reused for the same pages: there is nothing to list, or no more is wanted.
+    /// Whether a cached result can be reused: it has nothing to list, or the list is full.
     fn is_enough(&self, unlisted: usize) -> bool {
         unlisted == 0 || (self.unreadable == 0 && self.different == 0)
     }

@@ -52,7 +52,7 @@ impl Source {
 pub(super) enum Leaf {
     /// Its frame.
     Page(Mfn),
-    /// It is missing, and so are the pages after it.
+    /// The page is missing, and so are the pages after it.
     Missing {
         /// Number of the next page that may exist.
         until: u64,
@@ -64,11 +64,11 @@ pub(super) enum Leaf {
 pub(super) enum Origin {
     /// A table, from its entry at this address.
     Table(MachineAddr),
-    /// They are contiguous from this address.
+    /// Contiguous pages from this address.
     Contiguous(MachineAddr),
-    /// They are missing: there is no table, or the dump holds none of them.
+    /// Missing pages: there is no table, or the dump holds none of them.
     Missing,
-    /// Not known; never shared with other pages.
+    /// Unknown; not equal to any other.
     Unknown,
 }
 
@@ -102,9 +102,9 @@ impl Directory {
         }
     }
 
-    /// The origin of the P2M page with this number, and the number of the first page with another
-    /// one. At most as many pages as a table has entries, so a P2M has few origins whatever size it
-    /// claims.
+    /// The origin of the P2M page with this number, and the number of the first page with a different
+    /// origin. An origin covers up to as many pages as a table has entries, so a P2M has few origins,
+    /// regardless of the size that it claims.
     pub(super) fn origin<M: Memory<MachineAddr>>(&self, mem: &M, number: u64) -> (Origin, u64) {
         match *self {
             Directory::FrameList { list_list, word } => {
@@ -213,8 +213,8 @@ impl Directory {
     }
 }
 
-/// The mfn at `index` of a page of mfns; `None` if it is unused (0 in classic kernels), impossible or
-/// unreadable.
+/// The mfn at `index` of a page of mfns; `None` if it is unused (0 in classic kernels), out of range
+/// or unreadable.
 fn mfn_in<M: Memory<MachineAddr>>(mem: &M, page: Mfn, index: u64, word: Word) -> Option<Mfn> {
     let at = page.addr()?.0.checked_add(index * word.bytes() as u64)?;
     let mfn = mem.read_word(MachineAddr(at), word).ok()?;

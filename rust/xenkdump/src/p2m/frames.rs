@@ -22,18 +22,18 @@ pub struct FrameRun {
 
 /// The frames of a P2M as runs by ascending pfn, found on demand.
 ///
-/// The work between two runs is bounded by the memory that the dump holds, whatever the P2M claims:
-/// tables and pages without a frame are visited once.
+/// The work between two runs is bounded by the memory that the dump holds, not by the size that the
+/// P2M claims: tables and pages without a frame are visited once.
 pub struct FrameRuns<M> {
     p2m: Arc<P2m<M>>,
-    /// The pfns that are not read yet.
+    /// The pfns that have not been read yet.
     next: Pfn,
     end: Pfn,
     /// Entries that are read but not returned yet, in reverse order, and the pfn of the first.
     entries: Vec<Entry>,
     at: Pfn,
     pending: Option<FrameRun>,
-    /// The stretch being read, to before `until`, as long as no frame was found in it.
+    /// The stretch that is being read, up to `until` (exclusive), while no frame was found in it.
     stretch: Option<Stretch>,
     until: Pfn,
     /// Stretches and pages without a frame.
@@ -44,7 +44,7 @@ pub struct FrameRuns<M> {
 }
 
 impl<M: Memory<MachineAddr>> FrameRuns<M> {
-    /// The frames of the pfns from `first` to before `end`.
+    /// The frames of the pfns in `first..end`.
     pub fn new(p2m: Arc<P2m<M>>, first: Pfn, end: Pfn) -> Self {
         let end = Pfn(end.0.min(p2m.len()));
         Self {
@@ -108,7 +108,7 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
             let _ = self.page_budget.spend(1);
         }
         if self.table_budget.is_exhausted() || self.page_budget.is_exhausted() {
-            // More than the dump holds: the same bytes are held under many addresses.
+            // More pages than the dump holds: it maps many addresses to the same bytes.
             self.next = self.end;
         }
     }

@@ -6,7 +6,7 @@ use memmap2::{Advice, Mmap, MmapMut};
 
 /// log2 of the entries of a block.
 pub(super) const BLOCK_SHIFT: u32 = 19;
-/// How many entries a block has.
+/// The number of entries of a block.
 pub(super) const ENTRIES: usize = 1 << BLOCK_SHIFT;
 /// Its size, that of a huge page.
 const BYTES: usize = ENTRIES * 4;

@@ -14,7 +14,7 @@ pub(super) struct Leaves {
     chunks: Box<[OnceLock<Box<[AtomicU64]>>]>,
 }
 
-/// Slots not looked up yet, and those without a page. Others hold the mfn plus 2.
+/// Values of slots that were not looked up yet, or have no page. Other values are the mfn plus 2.
 const UNKNOWN: u64 = 0;
 const MISSING: u64 = 1;
 
@@ -27,8 +27,8 @@ impl Leaves {
         }
     }
 
-    /// The frame of page `number`, found by `find` on first use. Two threads may both call it; they
-    /// find the same.
+    /// The frame of page `number`, found by `find` on first use. Two threads may both call `find`,
+    /// with the same result.
     #[inline]
     pub(super) fn get(&self, number: u64, find: impl FnOnce() -> Leaf) -> Option<Mfn> {
         let number = usize::try_from(number).ok()?;

@@ -1,8 +1,8 @@
 //! Pseudo-physical to machine frames: P2M sources, entries, and lookups.
 //!
-//! A PV guest's P2M is an array of words, one for each pfn, in pages of the guest's own. The sources
-//! ([`Source`]) differ in how those pages are found; the rest is the same: the page, the entry in it,
-//! and its decoding ([`Entry`]). Only pages that a lookup needs are read.
+//! A PV guest's P2M is an array of words, one for each pfn, in pages of the guest. The sources
+//! ([`Source`]) differ only in how these pages are found; entries are located and decoded ([`Entry`])
+//! in the same way. Only pages that a lookup needs are read.
 
 mod bulk;
 mod compare;

@@ -95,8 +95,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         )
     }
 
-    /// The kernel's own tree of pointers of `levels` levels (2 or 3), of which the P2M pages are the
-    /// last.
+    /// The kernel's own tree of pointers, with `levels` levels (2 or 3). The last level consists of the
+    /// P2M pages.
     ///
     /// `top` is the address of the topmost array: with two levels that of the symbol `p2m_top`; with
     /// three levels the symbol is a pointer to it.
@@ -213,7 +213,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 let first = Pfn(number * per_page);
                 self.entries(self.run(first, Pfn(first.0 + per_page)), &mut entries);
                 let invalid = Entry::Special(Special::Invalid);
-                // A page that cannot be read is missing, not empty.
+                // Unreadable entries are not invalid: their page counts as used.
                 if let Some(last) = entries.iter().rposition(|entry| *entry != invalid) {
                     return first.0 + last as u64 + 1;
                 }

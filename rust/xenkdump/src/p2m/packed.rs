@@ -22,7 +22,7 @@ pub(super) const EXTENT: usize = 1 << EXTENT_SHIFT;
 /// Extents and pfns of a block: 2 GiB of memory.
 const EXTENTS: usize = 1 << 10;
 pub(super) const BLOCK: u64 = (EXTENT * EXTENTS) as u64;
-/// Lookups in a block before it is summarized, which costs about as much as they did.
+/// The number of lookups in a block before it is summarized. They cost about as much as the summary.
 const WARM: u32 = 1024;
 
 /// Summaries below this are the first mfn of an extent of consecutive frames; from it on, the index of
@@ -36,9 +36,9 @@ const FOREIGN: u32 = SPECIAL + 1;
 const IDENTITY: u32 = SPECIAL + 2;
 const OUT_OF_RANGE: u32 = SPECIAL + 3;
 const NO_TABLE: u32 = SPECIAL + 4;
-/// Look in the P2M itself: not summarized, or the mfn is too large to pack (on machines with more
-/// than 16 TiB).
-pub(super) const ASK: u32 = u32::MAX;
+/// To be looked up in the P2M itself: not summarized, or the mfn is too large to pack (on hosts with
+/// more than 16 TiB).
+pub(super) const LOOK_UP: u32 = u32::MAX;
 
 /// An entry in 4 bytes: the mfn of a frame, or the kind of a special entry.
 pub(super) fn pack(entry: Entry) -> u32 {
@@ -46,7 +46,7 @@ pub(super) fn pack(entry: Entry) -> u32 {
         Entry::Frame(Mfn(mfn)) => u32::try_from(mfn)
             .ok()
             .filter(|mfn| *mfn < SPECIAL)
-            .unwrap_or(ASK),
+            .unwrap_or(LOOK_UP),
         Entry::Special(Special::Invalid) => INVALID,
         Entry::Special(Special::Foreign(_)) => FOREIGN,
         Entry::Special(Special::Identity(_)) => IDENTITY,
@@ -55,7 +55,7 @@ pub(super) fn pack(entry: Entry) -> u32 {
     }
 }
 
-/// The status of a packed entry that is not a frame; `None` for [`ASK`].
+/// The status of a packed entry that is not a frame; `None` for [`LOOK_UP`].
 pub(super) fn status(packed: u32) -> Option<Status> {
     Some(match packed {
         INVALID => Status::Invalid,
@@ -101,7 +101,7 @@ impl Summary {
         Self {
             summaries: Vec::with_capacity(EXTENTS),
             tables: Vec::new(),
-            extent: [ASK; EXTENT],
+            extent: [LOOK_UP; EXTENT],
             count: 0,
         }
     }
@@ -137,7 +137,7 @@ impl Summary {
             // A block has 1024 extents.
             TABLE + (self.tables.len() - 1) as u32
         } else {
-            ASK
+            LOOK_UP
         });
     }
 }
@@ -145,7 +145,7 @@ impl Summary {
 /// The summaries of a P2M, built for blocks with many lookups.
 #[derive(Debug)]
 pub(super) struct Packed {
-    /// Of each extent; allocated with the first block.
+    /// The summary of each extent; allocated with the first block.
     summaries: OnceLock<Box<[AtomicU32]>>,
     blocks: Box<[Slot]>,
     tables: Budget<'static>,
@@ -185,7 +185,7 @@ impl Packed {
         let Some(slot) = to_index(number).and_then(|number| self.blocks.get(number)) else {
             return;
         };
-        // Inexact if threads collide, which does no harm.
+        // Inexact if threads race, which only delays the summary.
         let lookups = slot.lookups.load(Ordering::Relaxed).saturating_add(1);
         slot.lookups.store(lookups, Ordering::Relaxed);
         if lookups < WARM || self.tables.remaining() == 0 {
@@ -197,13 +197,13 @@ impl Packed {
             block.tables.shrink_to_fit();
             // The block that exhausts the budget is kept: it is the last one.
             let _ = self.tables.spend(block.tables.len() as u64);
-            let unknown = || AtomicU32::new(ASK);
+            let unknown = || AtomicU32::new(LOOK_UP);
             let extents = self.blocks.len() * EXTENTS;
             let all = self
                 .summaries
                 .get_or_init(|| std::iter::repeat_with(unknown).take(extents).collect());
             let own = to_index(number * EXTENTS as u64).and_then(|first| all.get(first..));
-            // A thread that sees a summary before its table looks in the P2M itself.
+            // A thread that reads a summary before its table exists uses the P2M itself.
             for (slot, summary) in own.unwrap_or_default().iter().zip(&block.summaries) {
                 slot.store(*summary, Ordering::Relaxed);
             }
@@ -220,12 +220,12 @@ pub(super) struct View<'p> {
 }
 
 impl View<'_> {
-    /// The summary of a pfn's extent; [`ASK`] if there is none.
+    /// The summary of a pfn's extent; [`LOOK_UP`] if there is none.
     #[inline]
     pub(super) fn summary(&self, pfn: Pfn) -> u32 {
         to_index(pfn.0 >> EXTENT_SHIFT)
             .and_then(|extent| self.summaries.get(extent))
-            .map_or(ASK, |summary| summary.load(Ordering::Relaxed))
+            .map_or(LOOK_UP, |summary| summary.load(Ordering::Relaxed))
     }
 
     /// The table of a pfn's extent, if its `summary` refers to one.
@@ -277,7 +277,7 @@ mod tests {
             (rising.clone(), 7000),
             (odd, TABLE),
             (vec![IDENTITY; EXTENT], IDENTITY),
-            (vec![ASK; EXTENT], ASK),
+            (vec![LOOK_UP; EXTENT], LOOK_UP),
             // Consecutive frames past the largest mfn of a summary.
             (high, TABLE - 4),
             (last, TABLE - 1 - EXTENT as u32),

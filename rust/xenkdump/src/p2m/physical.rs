@@ -9,9 +9,9 @@ use crate::memory::{for_each_page, Fault, Memory};
 /// The physical memory of a guest.
 #[derive(Clone, Debug)]
 pub enum Physical<M> {
-    /// A PV domain's, through its P2M.
+    /// A PV domain, through its P2M.
     P2m(Arc<P2m<M>>),
-    /// That of a host without Xen: pseudo-physical and machine addresses are the same.
+    /// A host without Xen: pseudo-physical and machine addresses are the same.
     Bare(M),
 }
 
@@ -24,8 +24,8 @@ impl<M: Memory<MachineAddr>> Physical<M> {
         }
     }
 
-    /// The machine address of `addr`. Only frames of the domain's own have one: foreign and identity
-    /// entries are faults, as invalid ones are.
+    /// The machine address of `addr`. Only frames of the domain have one: foreign and identity entries
+    /// are faults, like invalid entries.
     pub fn translate(&self, addr: PseudoPhysAddr) -> Result<MachineAddr, Fault> {
         let p2m = match self {
             Physical::P2m(p2m) => p2m,

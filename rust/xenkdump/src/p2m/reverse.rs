@@ -20,15 +20,16 @@ pub(super) trait Frames {
 /// guest can write anything to its part of it.
 #[derive(Debug)]
 pub(super) enum Reverse {
-    /// By blocks of mfns. Elements are the pfn plus 1, or 0 for none.
+    /// Blocks, indexed by mfn. Elements are the pfn plus 1, or 0 for none.
     Direct(Vec<Option<Block>>),
     /// Sorted by mfn: for frames too sparse or pfns too large for blocks.
     Sorted(Vec<(Mfn, Pfn)>),
 }
 
-/// Blocks are used up to this many bytes for each frame, or up to [`FEW_BLOCKS`].
-const SPARSE: usize = 32;
-const FEW_BLOCKS: usize = 16;
+/// Blocks are used if they take at most this many bytes for each frame, or if there are at most
+/// [`MAX_SPARSE_BLOCKS`].
+const MAX_BYTES_PER_FRAME: usize = 32;
+const MAX_SPARSE_BLOCKS: usize = 16;
 
 impl Reverse {
     pub(super) fn build(source: &impl Frames) -> Self {
@@ -43,7 +44,8 @@ impl Reverse {
             }
         });
         let end = blocks.last().map_or(0, |last| last + 1);
-        let dense = blocks.len() <= FEW_BLOCKS.max(frames / (ENTRIES * 4 / SPARSE));
+        let dense =
+            blocks.len() <= MAX_SPARSE_BLOCKS.max(frames / (ENTRIES * 4 / MAX_BYTES_PER_FRAME));
         if dense && end <= MAX_REVERSE_BLOCKS && source.pages() < u64::from(u32::MAX) {
             if let Some(direct) = Self::direct(source, &blocks, end) {
                 return direct;
@@ -67,7 +69,7 @@ impl Reverse {
         source.for_each_frame(|mfn, pfn| {
             let block = filling.get_mut(number(mfn)).and_then(Option::as_mut);
             let slot = block.and_then(|block| block.slot(index(mfn)));
-            // The lowest pfn comes first and wins.
+            // pfns are ascending: the lowest pfn of a frame is kept.
             if let Some(slot) = slot.filter(|slot| **slot == [0; 4]) {
                 *slot = (pfn.0 as u32).wrapping_add(1).to_ne_bytes();
             }

@@ -17,25 +17,25 @@ pub(super) struct Run {
     pub first: Pfn,
     /// Number of entries.
     pub count: u64,
-    /// Where they are.
+    /// The location of the entries.
     pub at: At,
 }
 
-/// Where the entries of a [`Run`] are.
+/// The location of the entries of a [`Run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum At {
     /// In machine memory, from this address.
     Page(MachineAddr),
     /// In the list of pairs, from this index.
     Pairs(usize),
-    /// Nowhere: all of them are this special entry.
+    /// Not stored: all of them are this special entry.
     Nowhere(Special),
 }
 
 /// Entries of consecutive pfns whose pages have one origin. Equal stretches have equal entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Stretch {
-    /// The origin, or what all of them are.
+    /// The origin, or the special entry that all of them are.
     pub origin: Result<Origin, Special>,
     /// Index of the first one in its page.
     slot: u64,
@@ -53,8 +53,8 @@ impl Stretch {
 impl<M: Memory<MachineAddr>> P2m<M> {
     /// Ascending (first, count) ranges of pfns whose P2M page is in the dump; each page once.
     ///
-    /// Limited by the memory that the dump holds: a frame-list tree of pvops refers to one page of
-    /// invalid entries from everywhere, and one wrong bit in it makes 512 GiB out of 1 GiB.
+    /// Limited by the memory that the dump holds: a frame-list tree of pvops refers to the same page
+    /// of invalid entries many times, and one wrong bit can enlarge the tree from 1 GiB to 512 GiB.
     pub fn spans(&self) -> Vec<(Pfn, u64)> {
         let mut spans: Vec<(Pfn, u64)> = Vec::new();
         for run in self.runs() {
@@ -70,8 +70,9 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         spans
     }
 
-    /// All runs of which the dump may hold an entry, by ascending pfn. Pages and tables that occur many
-    /// times are visited once: the work is bounded by the dump, not by the claimed number of pfns.
+    /// All runs with an entry that the dump may hold, by ascending pfn. Pages and tables that occur
+    /// many times are visited once: the work is bounded by the dump, not by the claimed number of
+    /// pfns.
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         let end = Pfn(self.pages);
         let (table_budget, page_budget) = (self.budget("P2M tables"), self.budget("P2M pages"));
@@ -111,8 +112,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         })
     }
 
-    /// Upper limit on the tables, and on the pages, of a P2M: each takes a page of memory. The tables
-    /// in which it begins and ends may occur twice, in part.
+    /// Upper limit on the number of tables, and of pages, of a P2M: each takes a page of memory. The
+    /// first and the last table may be visited twice, in part.
     pub(super) fn max_pages(&self) -> u64 {
         self.mem.pages_held().saturating_add(2)
     }
@@ -134,7 +135,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// The entries from `first` to before `end` whose pages have one origin. At least one if
+    /// The entries at the start of `first..end` whose pages have one origin. At least one if
     /// `first < end`.
     pub(super) fn stretch(&self, first: Pfn, end: Pfn) -> Stretch {
         let Entries::Pages { directory, .. } = &self.entries else {
@@ -164,8 +165,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// The contiguous entries from `first` to before `end`. At least one if `first < end`. Does not fill
-    /// the cache of pages, so that reading a whole P2M takes no memory.
+    /// The contiguous entries at the start of `first..end`. At least one if `first < end`. Does not
+    /// fill the cache of pages, so that reading a whole P2M takes no memory.
     pub(super) fn run(&self, first: Pfn, end: Pfn) -> Run {
         let run = |at, count| Run { first, count, at };
         if first.0 >= self.pages {
@@ -225,7 +226,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             (At::Page(at), _) => {
                 let len = count.saturating_mul(self.word.bytes());
                 let mut copy = [0; PAGE_SIZE];
-                // A checked copy, as results are kept; its cost is negligible.
+                // A checked copy, because callers keep results; its cost is negligible.
                 let bytes = copy.get_mut(..len).unwrap_or_default();
                 if self.mem.read(at, bytes).is_err() {
                     if !self.may_hold(run) {
@@ -233,7 +234,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                         (0..run.count).for_each(|_| f(missing));
                         return;
                     }
-                    // The dump holds a part of it: the same entries as single lookups find.
+                    // The dump holds a part of the page: return the same entries as single lookups.
                     for i in 0..run.count {
                         let entry = MachineAddr(at.0 + i * self.word.bytes() as u64);
                         f(match self.mem.read_word(entry, self.word) {

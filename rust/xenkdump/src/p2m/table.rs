@@ -24,13 +24,13 @@ pub struct P2m<M> {
     pub(super) word: Word,
     pub(super) pages: u64,
     pub(super) entries: Entries,
-    /// Number of entries of the first page before that of pfn 0: an array need not be page-aligned.
+    /// Number of entries before pfn 0 in the first page: an array need not be page-aligned.
     pub(super) bias: u64,
     pub(super) packed: Packed,
     pub(super) reverse: OnceLock<Reverse>,
 }
 
-/// Where the entries are.
+/// The location of the entries.
 #[derive(Debug)]
 pub(super) enum Entries {
     /// In pages of the guest.
@@ -38,7 +38,7 @@ pub(super) enum Entries {
         directory: Directory,
         leaves: Leaves,
     },
-    /// A list of those with a frame, ascending by pfn.
+    /// In a list of the entries with a frame, by ascending pfn.
     Pairs(Box<[(Pfn, Mfn)]>),
 }
 
@@ -68,7 +68,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         &self.mem
     }
 
-    /// The entry of `pfn`. One with an impossible mfn (above 52 address bits) is
+    /// The entry of `pfn`. An entry with an invalid mfn (above 52 address bits) is
     /// [`Special::Invalid`].
     pub fn resolve(&self, pfn: Pfn) -> Entry {
         if pfn.0 >= self.pages {
@@ -164,7 +164,7 @@ impl LeafView<'_> {
         slot < (PAGE_SIZE / self.word.bytes()) as u64 && pfn.0 < self.pages
     }
 
-    /// The entry of a pfn that it has.
+    /// The entry of a pfn in the page.
     #[inline]
     pub(super) fn entry(&self, pfn: Pfn) -> Entry {
         let slot = pfn.0.wrapping_sub(self.start) as usize;
@@ -178,7 +178,7 @@ impl LeafView<'_> {
     }
 }
 
-/// Decodes an entry; one with an impossible mfn is invalid.
+/// Decodes an entry. An entry with an mfn out of range is invalid.
 #[inline]
 pub(super) fn decode(raw: u64, word: Word) -> Entry {
     match Entry::decode(raw, word) {

@@ -7,7 +7,8 @@ use crate::memory::Memory;
 use crate::status::{Status, NONE};
 use crate::window::Window;
 
-/// Addresses that are walked together, so that their cache misses overlap; fewer in short batches.
+/// The number of addresses that are walked together, so that their cache misses overlap; smaller in
+/// short batches.
 const CHUNK: usize = 256;
 const SHORT: usize = 16;
 /// log2 of the number of cached regions.
@@ -19,7 +20,7 @@ type Table = [u8; PAGE_SIZE];
 /// The addresses of one table of the last level, or of one large page.
 #[derive(Clone, Copy)]
 struct Region<'m> {
-    /// The high part of the addresses.
+    /// The high bits of the addresses.
     key: u64,
     /// Their table.
     table: Option<&'m Table>,
@@ -27,7 +28,7 @@ struct Region<'m> {
     result: Found,
 }
 
-/// The key of no region: keys lack the low bits of the address.
+/// Not the key of any region: in keys, the low bits of the address are 0.
 const NO_KEY: u64 = u64::MAX;
 
 /// The result for one address: an entry of the last level, masked, or its equivalent. If bit 0 is set,
@@ -52,7 +53,7 @@ impl Found {
         Self((status as u64) << 1)
     }
 
-    /// Why there is no address; plainly absent entries have no status.
+    /// Why there is no address; not-present entries have no specific status.
     fn status(self) -> Status {
         match Status::ALL.get((self.0 >> 1) as usize & 0xff) {
             None | Some(Status::Ok) => Status::NotPresent,
@@ -72,7 +73,7 @@ pub struct Translator<'m, M> {
     directory: &'static Level,
     last: &'static Level,
     regions: Box<[Region<'m>]>,
-    /// The same one level up: tables of the last level but one.
+    /// The same, one level up: tables of the second-to-last level.
     directories: Box<[Region<'m>]>,
     window: Window<'m, MachineAddr>,
 }
@@ -105,8 +106,8 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// The machine address of each address, or [`NONE`], with its status. Elements past the shortest of
-    /// the three slices are not touched.
+    /// The machine address of each address, or [`NONE`], with its status. Elements past the shortest
+    /// of the three slices are not touched.
     pub fn translate(
         &mut self,
         addrs: &[VirtAddr],
@@ -122,7 +123,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// Translates a chunk, and again without borrowed tables if they were invalidated meanwhile.
+    /// Translates a chunk. Repeats it without borrowed tables if they were invalidated meanwhile.
     fn checked(&mut self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
         self.sized(addrs, out, status);
         if !self.space.memory().is_intact() {
@@ -134,7 +135,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// Translates a chunk by the code for its length.
+    /// Translates a chunk with code specialized for its length.
     fn sized(&mut self, addrs: &[VirtAddr], out: &mut [MachineAddr], status: &mut [Status]) {
         if addrs.len() <= SHORT {
             self.chunk::<SHORT>(addrs, out, status);
@@ -199,7 +200,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// The table of the last level for each address of a chunk, or the result without one.
+    /// The last-level table for each address of a chunk, or the result if there is none.
     #[inline]
     fn find_tables<const N: usize>(
         &mut self,
@@ -237,7 +238,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         let unknown = |(addr, found): (&VirtAddr, &Found)| {
             (*found == Found::UNKNOWN).then_some((addr.0 >> shift, *addr))
         };
-        // One address of each region; neighbours usually share one.
+        // One address per region; neighbouring addresses usually share a region.
         let mut regions = [VirtAddr(0); N];
         let (mut count, mut newest) = (0, NO_KEY);
         for (key, addr) in addrs.iter().zip(found.iter()).filter_map(unknown) {
@@ -292,7 +293,8 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
         }
     }
 
-    /// The table of the last level but one for `addr`, or the result for its region without one.
+    /// The table of the second-to-last level for `addr`, or the result for its region if there is
+    /// none.
     fn directory_of(&mut self, addr: VirtAddr) -> (Option<&'m Table>, Found) {
         let key = addr.0 >> (self.directory.shift + self.directory.bits);
         let known = slot(&self.directories, key);
@@ -312,7 +314,7 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
     }
 }
 
-/// Walks down to the table of the last level but one.
+/// Walks down to the table of the second-to-last level.
 fn upper<'m, M: Memory<MachineAddr>>(
     space: &'m Virtual<M>,
     window: &mut Window<'m, MachineAddr>,
@@ -345,7 +347,7 @@ fn borrow<'m, M: Memory<MachineAddr>>(
     table: MachineAddr,
 ) -> (Option<&'m Table>, Found) {
     let bytes = window.borrow(mem, table, PAGE_SIZE);
-    // A table that cannot be borrowed is missing, or not contiguous.
+    // A table that cannot be borrowed is missing or not contiguous.
     (bytes.and_then(<[u8]>::first_chunk), Found::WALK)
 }
 
@@ -365,7 +367,7 @@ fn entry_64(table: &Table, index: u64) -> u64 {
 
 /// The slot of a key in a cache of `len` regions, a power of two.
 #[inline]
-fn place(len: usize, key: u64) -> usize {
+fn slot_index(len: usize, key: u64) -> usize {
     // Fibonacci hashing: separates neighbours, and keys that differ in high bits only.
     let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (hash >> 40) as usize & (len - 1)
@@ -373,9 +375,9 @@ fn place(len: usize, key: u64) -> usize {
 
 #[inline]
 fn slot<'a, 'm>(regions: &'a [Region<'m>], key: u64) -> &'a Region<'m> {
-    &regions[place(regions.len(), key)]
+    &regions[slot_index(regions.len(), key)]
 }
 
 fn slot_mut<'a, 'm>(regions: &'a mut [Region<'m>], key: u64) -> &'a mut Region<'m> {
-    &mut regions[place(regions.len(), key)]
+    &mut regions[slot_index(regions.len(), key)]
 }

@@ -10,8 +10,8 @@ const LARGE: u64 = 1 << 7;
 
 /// Flags of a mapping, in the bit positions of an x86 entry.
 ///
-/// Those of a walk are writable and user if every level is, no-execute if any level is; the rest is
-/// from the last entry.
+/// The flags of a walk are writable and user if every level is, no-execute if any level is; the other
+/// flags are those of the last entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u64);
 
@@ -34,7 +34,7 @@ impl Flags {
     pub const LARGE: Flags = Flags(LARGE);
     /// Global.
     pub const GLOBAL: Flags = Flags(1 << 8);
-    /// PAT, always in bit 12, where large pages have it.
+    /// PAT, always in bit 12, as in entries of large pages.
     pub const PAT: Flags = Flags(1 << 12);
     /// Not executable.
     pub const NO_EXECUTE: Flags = Flags(1 << 63);
@@ -137,7 +137,7 @@ impl Level {
 pub(super) enum Target {
     /// Nothing.
     Absent,
-    /// Nothing: reserved bits are set.
+    /// Nothing, because reserved bits are set.
     Reserved,
     /// A page, by its address.
     Page(MachineAddr),
@@ -154,7 +154,7 @@ pub struct Format {
     pub entry: Word,
     /// Width of an address in bits.
     pub width: u32,
-    /// Whether the bits above `width` are copies of the highest bit below; they are zero otherwise.
+    /// Whether addresses are sign-extended above `width`; otherwise the upper bits are zero.
     pub sign_extended: bool,
     /// Address bits of cr3.
     pub root: u64,
@@ -360,7 +360,8 @@ impl Format {
         }
     }
 
-    /// The flags of a mapping whose last entry is `entry`, below levels that allow `above`.
+    /// The flags of a mapping whose last entry is `entry`; `above` are the combined permissions of the
+    /// levels above.
     pub(super) const fn flags(level: &Level, above: Flags, entry: u64) -> Flags {
         let mut bits = entry & (0xfff | Flags::NO_EXECUTE.0);
         let large = match level.page {
@@ -376,7 +377,7 @@ impl Format {
         Flags(bits & (above.0 | !Self::GRANTED) | above.0 & Flags::NO_EXECUTE.0)
     }
 
-    /// What the levels down to `entry` allow.
+    /// The combined permissions of the levels down to `entry`.
     pub(super) const fn combine(level: &Level, above: Flags, entry: u64) -> Flags {
         if level.permissions {
             Flags(above.0 & entry & Self::GRANTED | (above.0 | entry) & Flags::NO_EXECUTE.0)
@@ -387,7 +388,7 @@ impl Format {
 
     /// Bits that are set only if they are at every level.
     const GRANTED: u64 = Flags::WRITABLE.0 | Flags::USER.0;
-    /// Above the root: everything is allowed.
+    /// The permissions above the root: everything is allowed.
     pub(super) const OPEN: Flags = Flags(Self::GRANTED);
 }
 

@@ -23,7 +23,7 @@ pub struct MappedRange {
 }
 
 impl MappedRange {
-    /// Extends the range by `next` if that continues it.
+    /// Extends the range by `next` if it is adjacent.
     fn join(&mut self, next: &MappedRange) -> bool {
         let joins = self.addr.0.checked_add(self.len) == Some(next.addr.0)
             && self.machine.0.checked_add(self.len) == Some(next.machine.0)
@@ -42,25 +42,25 @@ struct Open {
     /// Address of the table.
     table: MachineAddr,
     bytes: Box<[u8; PAGE_SIZE]>,
-    /// Index of the next entry, and of the last one that is wanted.
+    /// Index of the next entry, and of the last one in the requested range.
     next: u16,
     last: u16,
-    /// What the levels above allow.
+    /// The combined permissions of the levels above.
     above: Flags,
     /// The address that entry 0 maps, before sign extension.
     base: u64,
-    /// The first entry that cannot be read, if the table is held in part.
+    /// The first entry that cannot be read, if the dump holds only a part of the table.
     lost: Option<u16>,
-    /// The whole table is wanted and no page was found so far.
+    /// The requested range covers the whole table, and no page was found so far.
     empty: bool,
 }
 
 /// The ranges that page tables map, in ascending order; see [`super::Virtual::mapped`].
 ///
-/// A table that is not in the dump yields an `Err` in place of its ranges, one that is held in part an
-/// `Err` in place of the first entry that cannot be read. Ranges are found on demand.
-/// The work between two items is bounded by the size of memory even if tables map themselves at every
-/// level: a table below which nothing is mapped is read once, and its fault is reported once.
+/// A table that is not in the dump yields an `Err` in place of its ranges. A table of which the dump
+/// holds a part yields an `Err` in place of the first entry that cannot be read. Ranges are found on
+/// demand. The work between two items is bounded by the size of memory even if tables map themselves
+/// at every level: a table below which nothing is mapped is read once, and its fault is reported once.
 pub struct Mapped<M> {
     mem: M,
     format: Format,
@@ -68,8 +68,8 @@ pub struct Mapped<M> {
     open: Vec<Open>,
     spare: Vec<Box<[u8; PAGE_SIZE]>>,
     root: Option<MachineAddr>,
-    /// First and last address wanted, before sign extension.
-    wanted: (u64, u64),
+    /// First and last requested address, before sign extension.
+    requested: (u64, u64),
     /// Tables below which nothing is mapped, with their levels.
     empty: HashSet<(u8, MachineAddr)>,
     pending: Option<MappedRange>,
@@ -84,14 +84,14 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         first: VirtAddr,
         last: VirtAddr,
     ) -> Self {
-        let wanted = wanted(&format, first, last);
+        let requested = requested(&format, first, last);
         Self {
             mem,
             format,
             open: Vec::with_capacity(format.levels.len()),
             spare: Vec::new(),
-            root: wanted.map(|_| format.root(root)),
-            wanted: wanted.unwrap_or_default(),
+            root: requested.map(|_| format.root(root)),
+            requested: requested.unwrap_or_default(),
             empty: HashSet::new(),
             pending: None,
             fault: None,
@@ -111,21 +111,21 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         let Some(part) = bytes.get_mut(..size) else {
             return;
         };
-        let next = level.index(VirtAddr(base.max(self.wanted.0)));
+        let next = level.index(VirtAddr(base.max(self.requested.0)));
         let end = base | (level.span() - 1) | ((u64::from(level.entries()) - 1) << level.shift);
-        let last = level.index(VirtAddr(end.min(self.wanted.1)));
+        let last = level.index(VirtAddr(end.min(self.requested.1)));
         let mut lost = None;
         if self.mem.read(table, part).is_err() {
             if !self.mem.may_hold(table, size as u64) {
                 self.fault = Some(Fault::NoTable {
-                    addr: self.format.canonical(base.max(self.wanted.0)),
+                    addr: self.format.canonical(base.max(self.requested.0)),
                     level: level.number,
                     table,
                 });
                 self.spare.push(bytes);
                 return;
             }
-            // The dump holds a part of it: the same entries as single walks find.
+            // The dump holds a part of the table: return the same entries as single walks.
             lost = read_in_part(&self.mem, table, part, self.format.entry.bytes())
                 .filter(|index| (next..=last).contains(index))
                 .min();
@@ -164,7 +164,7 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         let base = open.base | u64::from(index) << level.shift;
         if open.lost == Some(index) {
             self.fault = Some(Fault::NoTable {
-                addr: self.format.canonical(base.max(self.wanted.0)),
+                addr: self.format.canonical(base.max(self.requested.0)),
                 level: level.number,
                 table,
             });
@@ -194,8 +194,8 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
             }
             Target::Page(page) => {
                 self.found();
-                let skipped = self.wanted.0.saturating_sub(base);
-                let last = (base | (level.span() - 1)).min(self.wanted.1);
+                let skipped = self.requested.0.saturating_sub(base);
+                let last = (base | (level.span() - 1)).min(self.requested.1);
                 Some(MappedRange {
                     addr: self.format.canonical(base + skipped),
                     machine: MachineAddr(page.0 + skipped),
@@ -226,7 +226,7 @@ impl<M: Memory<MachineAddr>> Iterator for Mapped<M> {
         }
         loop {
             if self.fault.is_some() {
-                // The range before the fault comes first.
+                // The range before the fault is returned first.
                 if let Some(range) = self.pending.take() {
                     return Some(Ok(range));
                 }
@@ -289,8 +289,8 @@ fn read_in_part(
         .filter_map(move |at| u16::try_from(at / size).ok())
 }
 
-/// First and last address before sign extension; `None` if the range has no address of the layout.
-fn wanted(format: &Format, first: VirtAddr, last: VirtAddr) -> Option<(u64, u64)> {
+/// The requested range before sign extension; `None` if it has no canonical address.
+fn requested(format: &Format, first: VirtAddr, last: VirtAddr) -> Option<(u64, u64)> {
     let mask = u64::MAX >> (64 - format.width);
     // The last address before and the first one after the non-canonical hole.
     let (hole, after) = if format.sign_extended {

@@ -100,7 +100,7 @@ pub fn walk_steps<M: Memory<MachineAddr> + ?Sized>(
     Err(Fault::NonCanonical(addr))
 }
 
-/// Where a walk ends before the last level.
+/// The end of a walk without the last level.
 pub(crate) enum Last {
     /// At this table of the last level.
     Table(MachineAddr),

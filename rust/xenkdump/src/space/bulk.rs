@@ -49,8 +49,8 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         }
     }
 
-    /// The machine address of each address, or [`NONE`], with its status. Elements past the shortest of
-    /// the three slices are not touched.
+    /// The machine address of each address, or [`NONE`], with its status. Elements past the shortest
+    /// of the three slices are not touched.
     pub fn translate(&mut self, addrs: &[u64], out: &mut [MachineAddr], status: &mut [Status]) {
         let chunks = addrs
             .chunks(CHUNK)
@@ -97,8 +97,8 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         }
     }
 
-    /// Reads `size` bytes at each address into the rows from number `first` on. Rows with an unreadable
-    /// byte are cleared, and their status is the reason.
+    /// Reads `size` bytes at each address into the rows from number `first` on. Rows with an
+    /// unreadable byte are cleared, and their status is the reason.
     pub fn read_rows(
         &mut self,
         addrs: &[u64],
@@ -108,7 +108,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         status: &mut [Status],
     ) {
         if size == 0 {
-            // As with single reads, no byte is unreadable.
+            // Empty rows can always be read, as with single reads.
             status.fill(Status::Ok);
             return;
         }
@@ -146,8 +146,8 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     ) {
         let mut machine = [MachineAddr(0); CHUNK];
         self.chunk(addrs, &mut machine, status);
-        // Find all rows, then touch them, then copy: in a loop of nothing but touches a dozen cache
-        // misses overlap.
+        // Find all rows, then touch them, then copy: in a loop that only touches, a dozen cache misses
+        // overlap.
         let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
         let results = machine.iter().zip(&*status);
         for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
@@ -181,8 +181,8 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         }
     }
 
-    /// Reads those rows of a chunk that cannot be borrowed, given by their indices, by ascending machine
-    /// address: a container that decodes pages decodes each once.
+    /// Reads the rows of a chunk that cannot be borrowed, given by their indices, by ascending machine
+    /// address, so that a container that decodes pages decodes each page once.
     #[cold]
     fn copy_rows(
         &self,
@@ -218,8 +218,8 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         }
     }
 
-    /// Calls `work`, and again if borrowed memory was invalidated meanwhile; then nothing can be borrowed
-    /// any more.
+    /// Calls `work`. Repeats it if borrowed memory was invalidated meanwhile: the second call does not
+    /// borrow.
     fn checked<T>(&mut self, mut work: impl FnMut(&mut Self) -> T) -> T {
         let before = self.space.memory().is_intact();
         if !before {
@@ -233,8 +233,8 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         done
     }
 
-    /// Calls `f` with all of the `len` bytes at `addr` in pieces and in order, each with its offset from
-    /// `addr`; and again from the start if borrowed memory was invalidated meanwhile.
+    /// Calls `f` with all of the `len` bytes at `addr` in pieces and in order, each with its offset
+    /// from `addr`. Starts again from the first piece if borrowed memory was invalidated meanwhile.
     pub fn pieces(
         &mut self,
         addr: u64,
@@ -358,10 +358,10 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Memory that cannot be borrowed: each read of another page than the last one decodes it.
+    /// Memory that cannot be borrowed. A read decodes its page, unless it was the last page decoded.
     #[derive(Default)]
     struct Compressed {
-        /// The page that was decoded last, and how many were.
+        /// The last page decoded, and the number of pages decoded.
         state: Mutex<(u64, usize)>,
     }
 
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn a_batch_decodes_each_page_once() {
         let space = Space::Machine(Compressed::default());
-        // All rows of eight pages in scattered order, and some behind the end.
+        // All rows of eight pages in scattered order, and some past the end.
         let addrs: Vec<_> = (0..CHUNK as u64).map(|i| (i * 37 % 256) * 160).collect();
         let mut rows = Kept(vec![[0xee; 16]; CHUNK]);
         let mut status = [Status::Ok; CHUNK];

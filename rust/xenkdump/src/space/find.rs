@@ -10,7 +10,7 @@ use crate::budget::Budget;
 use crate::memory::Memory;
 use crate::p2m::Physical;
 
-/// What a piece of memory costs at least, in bytes: a dump may consist of millions of tiny segments.
+/// The minimum charge for a piece of memory, in bytes: a dump may have millions of tiny segments.
 const MIN_COST: u64 = 64;
 
 /// The result of a search.
@@ -18,10 +18,12 @@ const MIN_COST: u64 = 64;
 pub struct Found {
     /// Addresses, ascending.
     pub places: Vec<u64>,
-    /// Bytes of memory searched. Pieces of less than 64 bytes count as 64, page tables that cannot be
-    /// read and mappings without memory as a page each. Holes of machine memory count nothing.
+    /// Bytes of memory searched. Pieces of less than 64 bytes count as 64 bytes; unreadable page
+    /// tables and mappings without memory count as a page each. Holes in machine memory are not
+    /// counted.
     pub bytes: u64,
-    /// Where to go on if the search stopped early; `None` if all memory in the range was searched.
+    /// The address to continue from if the search stopped early; `None` if all memory in the range was
+    /// searched.
     pub next: Option<u64>,
 }
 
@@ -63,7 +65,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
                         break;
                     }
                     if search.budget.spent() == before {
-                        // A few tables can refer to any number of absent tables and pages.
+                        // A few page tables can refer to many absent tables and pages.
                         let _ = search.budget.spend(PAGE_SIZE as u64);
                     }
                 }
@@ -80,7 +82,7 @@ struct Search<'n> {
     /// Bytes that may be searched.
     budget: Budget<'static>,
     found: Vec<u64>,
-    /// There is no memory for another place.
+    /// The failed allocation for the results, if any.
     no_memory: Option<TryReserveError>,
     /// The end of the last piece, shorter than the needle, and the address after it.
     tail: Vec<u8>,
@@ -107,7 +109,7 @@ impl<'n> Search<'n> {
         self.found.len() >= self.limit || self.budget.remaining() == 0 || self.no_memory.is_some()
     }
 
-    /// Leaves out everything from `addr` on.
+    /// Stops the search at `addr`.
     fn stop(&mut self, addr: u64) {
         self.next.get_or_insert(addr);
     }
@@ -118,12 +120,12 @@ impl<'n> Search<'n> {
         }
         self.found.retain(|at| (first..=last).contains(at));
         let next = match (self.next, self.found.last()) {
-            // More may follow the last place in what was searched.
+            // There may be more matches after the last one in the memory that was searched.
             (_, Some(place)) if self.found.len() >= self.limit => {
                 place.checked_add(1).filter(|next| *next <= last)
             }
             (None, _) => None,
-            // A place may straddle the address.
+            // A match may straddle the address.
             (Some(next), _) => {
                 let keep = self.finder.needle().len().saturating_sub(1);
                 Some(next.saturating_sub(keep as u64).max(first))
@@ -197,7 +199,7 @@ impl<'n> Search<'n> {
         Some(bytes.len())
     }
 
-    /// Searches the bytes at `addr`, and across the boundary to the last piece if they adjoin.
+    /// Searches the bytes at `addr`, and across the boundary to the previous piece if it is adjacent.
     fn take(&mut self, addr: u64, bytes: &[u8]) {
         let keep = self.finder.needle().len().saturating_sub(1);
         if self.end != Some(addr) {
@@ -208,7 +210,7 @@ impl<'n> Search<'n> {
             let mut joint = std::mem::take(&mut self.tail);
             joint.extend_from_slice(bytes.get(..keep).unwrap_or(bytes));
             self.matches(start, &joint);
-            // Short pieces are appended to it.
+            // Short pieces are appended to the tail.
             self.tail = joint;
         }
         self.matches(addr, bytes);
@@ -272,9 +274,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     proptest! {
-        /// The pieces into which memory is cut make no difference.
+        /// Results do not depend on how memory is split into pieces.
         #[test]
-        fn pieces_make_no_difference(
+        fn results_do_not_depend_on_pieces(
             memory in prop::collection::vec(0u8..2, 0..200),
             needle in prop::collection::vec(0u8..2, 1..6),
             cuts in prop::collection::vec(1usize..9, 0..60),
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_joins_nothing() {
+    fn matches_do_not_cross_gaps() {
         let mut search = Search::new(b"abcd", 10, 100);
         search.take(0x1000, b"xxab");
         search.take(0x2000, b"cdxx");
@@ -327,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_needle_is_nowhere() {
+    fn an_empty_needle_has_no_matches() {
         let mut frames = Frames::default();
         frames.write(MachineAddr(0x1000), b"abc");
         let space = Space::Machine(frames);
@@ -335,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_cost_nothing() {
+    fn holes_are_not_charged() {
         let mut frames = Frames::default();
         frames.write(MachineAddr(0x1ffe), b"abcd");
         frames.write(MachineAddr(0x5000), b"abcd");
@@ -352,7 +354,7 @@ mod tests {
             (vec![0x1ffe, 0x5000, last], 0x4000, None)
         );
         assert_eq!(find((last, u64::MAX), 9, 0x1000), (vec![last], 64, None));
-        // Stopped by the limit, and by the bytes.
+        // Stopped by the limit on matches, and by the limit on bytes.
         assert_eq!(find(all, 1, 1 << 20), (vec![0x1ffe], 0x2000, Some(0x1fff)));
         assert_eq!(
             find(all, 9, 0x2800),
@@ -384,7 +386,7 @@ mod tests {
         }
     }
 
-    /// The same, but no page can be read past its first lost byte.
+    /// The same, but a page cannot be read past its first missing byte.
     struct Truncated(Sparse);
 
     impl Memory<MachineAddr> for Truncated {
@@ -394,9 +396,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever parts of pages are held, and wherever a search is interrupted.
+        /// For any held parts of pages, and any interruption of the search.
         #[test]
-        fn finds_what_can_be_read(
+        fn all_readable_matches_are_found(
             pieces in prop::collection::vec((0u64..0x5000, 1u64..0x1800), 0..8),
             places in prop::collection::vec(0u64..0x5000, 0..40),
             max_bytes in 64u64..0x8000,
@@ -433,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_was_cut_is_searched_up_to_the_cut() {
+    fn a_truncated_page_is_searched_up_to_its_end() {
         let bytes = (0x1000..0x1804).zip(b"abcd".iter().copied().cycle());
         let space = Space::Machine(Truncated(Sparse(bytes.collect())));
         let found = find(&space, b"abcd", (0, 0x3000), 9999, 1 << 20);
@@ -443,9 +445,9 @@ mod tests {
         );
     }
 
-    /// One page of memory for 63 absent tables.
+    /// For each table that is present, 63 are absent.
     #[test]
-    fn tables_that_are_absent_count_as_memory() {
+    fn absent_tables_are_charged() {
         let mut mem = Frames::default();
         let page = |i: u64| (i << 12) | 3;
         for i in 0..512 {
@@ -459,7 +461,7 @@ mod tests {
         let space = Space::Virtual(Virtual::new(mem, &X86_64, MachineAddr(0x1000)));
         let limit = 1 << 20;
         let found = find(&space, b"abcd", (0, u64::MAX), 100, limit);
-        // As many pages as the limit allows, one of 64 of them memory.
+        // As many pages as the limit allows, of which one in 64 is present.
         assert_eq!((found.places.len(), found.bytes), (4, limit));
         assert!(found.next.is_some());
     }

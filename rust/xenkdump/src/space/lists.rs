@@ -1,4 +1,4 @@
-//! Linked lists of the kernel, walked in one go.
+//! Walks the kernel's linked lists, many in one call.
 
 use std::collections::HashMap;
 
@@ -17,16 +17,16 @@ pub enum Links {
     NullTerminated,
 }
 
-/// Where the walk of a list ended.
+/// How the walk of a list ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// At the list's end.
     Complete,
-    /// At this node, which the list had before.
+    /// At this node, which occurred earlier in the same list (a cycle).
     Loop(u64),
-    /// At this node, which a list walked before has.
+    /// At this node, which is part of a list walked earlier.
     Shared(u64),
-    /// Before this node, which would have been one too many.
+    /// Before this node, because the limit was reached.
     Limit(u64),
     /// At this address, from which the next link cannot be read.
     Unreadable(u64),
@@ -37,15 +37,15 @@ pub enum End {
 pub struct List {
     /// The addresses of its nodes, without the head.
     pub nodes: Vec<u64>,
-    /// Where it ended.
+    /// How the walk ended.
     pub end: End,
 }
 
 impl<M: Memory<MachineAddr> + Send> Space<M> {
-    /// Walks the lists with these heads. No node is visited twice, and all lists together have at
-    /// most `limit` nodes, whatever the memory says.
+    /// Walks the lists with these heads. No node is visited twice, and all lists together have at most
+    /// `limit` nodes.
     pub fn lists(&self, heads: &[u64], links: Links, word: Word, limit: usize) -> Vec<List> {
-        // The number of the list that has a node.
+        // Maps each node to the number of its list.
         let mut owners: HashMap<u64, usize> = HashMap::new();
         heads
             .iter()
@@ -74,7 +74,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
             .collect()
     }
 
-    /// What the node at `at` links to.
+    /// The link of the node at `at`.
     fn next(&self, at: u64, links: Links, word: Word) -> Result<u64, Fault> {
         let offset = match links {
             Links::Circular | Links::NullTerminated => 0,
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::memory::Frames;
 
-    /// Machine memory with links of 8 bytes: from the first address of each pair to the second.
+    /// Machine memory with 8-byte links, from the first address of each pair to the second.
     fn memory(links: &[(u64, u64)]) -> Space<Frames> {
         let mut frames = Frames::default();
         for (from, to) in links {
@@ -141,7 +141,7 @@ mod tests {
             walk(&space, &[0x1000], Links::CircularBackward, 9),
             complete(&[0x1200, 0x1100])
         );
-        // Exactly as many as there may be.
+        // Exactly the limit.
         assert_eq!(
             walk(&space, &[0x1000], Links::Circular, 2),
             complete(&[0x1100, 0x1200])
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_are_broken() {
+    fn corrupt_lists_are_reported() {
         let space = memory(&[
             (0x1000, 0x1100),
             (0x1100, 0x1200),
@@ -185,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn all_lists_together_are_limited() {
+    fn the_limit_covers_all_lists_together() {
         let nodes = (0..100).map(|i| (0x1000 + i * 8, 0x1008 + i * 8));
         let space = memory(&nodes.collect::<Vec<_>>());
-        // Every head leads through all nodes behind it.
+        // Each list contains all nodes from its head onwards.
         let heads: Vec<_> = (0..50).map(|i| 0x1000 + i * 8).collect();
         let found = walk(&space, &heads, Links::Circular, 60);
         assert_eq!(found.iter().map(|list| list.nodes.len()).sum::<usize>(), 60);

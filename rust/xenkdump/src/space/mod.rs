@@ -1,7 +1,7 @@
 //! Memory whose kind of address is chosen at run time.
 //!
-//! Inside this crate the kind is a type; a binding to a language without such types has one class
-//! for all three. Only here are addresses bare numbers, of the space's [`Space::kind`].
+//! Elsewhere in this crate, the kind of an address is a type. Bindings to other languages have one
+//! class for all three kinds: only here are addresses plain numbers, whose kind is [`Space::kind`].
 
 mod bulk;
 mod find;
@@ -37,7 +37,8 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         }
     }
 
-    /// The machine address of `addr`. A machine address is its own, whether or not the dump holds it.
+    /// The machine address of `addr`. A machine address is returned unchanged, whether or not the dump
+    /// holds it.
     pub fn translate(&self, addr: u64) -> Result<MachineAddr, Fault> {
         match self {
             Space::Machine(_) => Ok(MachineAddr(addr)),
@@ -64,8 +65,8 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         }
     }
 
-    /// Calls `f` with all of the `len` bytes at `addr` in order, in pieces of at most a page, each with
-    /// its offset from `addr`.
+    /// Calls `f` with all of the `len` bytes at `addr` in order, in pieces of at most a page, each
+    /// with its offset from `addr`.
     pub fn pieces(
         &self,
         addr: u64,
@@ -109,8 +110,8 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         Ok(())
     }
 
-    /// The bytes at `addr` up to the first NUL, or `limit` bytes if there is none. Fails only if a byte
-    /// before that is missing.
+    /// The bytes at `addr` up to the first NUL, or `limit` bytes if there is none. Fails only if a
+    /// byte before that is missing.
     pub fn cstring(&self, addr: u64, limit: usize) -> Result<Vec<u8>, Fault> {
         let mut text = Vec::new();
         let mut at = addr;
@@ -119,7 +120,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
             let len = (PAGE_SIZE - VirtAddr(at).page_offset()).min(limit - text.len());
             let part = page.get_mut(..len).unwrap_or_default();
             let whole = self.read(at, part);
-            // A segment may end within the page, after the end of the text.
+            // The end of the page may be missing, after the end of the text.
             let fits = match whole {
                 Ok(()) => len,
                 Err(_) => self.readable_prefix(at, part),

@@ -22,7 +22,7 @@ pub(super) fn open(path: &Path) -> Result<Table> {
     open_within(path, MAX_MAP_SYMBOLS)
 }
 
-/// Like [`open`], with at max_symbols `max_symbols` symbols.
+/// Like [`open`], with at most `max_symbols` symbols.
 pub(super) fn open_within(path: &Path, max_symbols: usize) -> Result<Table> {
     let file = RegularFile::open(path)?;
     let format_error = |offset: usize, found: String| {

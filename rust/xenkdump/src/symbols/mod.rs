@@ -88,8 +88,16 @@ impl Modules {
         names.with_key(key).filter_map(move |i| {
             let at = firsts.partition_point(|first| *first <= i).checked_sub(1)?;
             let (first, module) = (firsts.get(at)?, self.all.get(at)?);
-            let Module { name: of, table } = &**module;
-            Some(symbol(table.get(i - first, name)?, Some(of), table, 0))
+            let Module {
+                name: module_name,
+                table,
+            } = &**module;
+            Some(symbol(
+                table.get(i - first, name)?,
+                Some(module_name),
+                table,
+                0,
+            ))
         })
     }
 

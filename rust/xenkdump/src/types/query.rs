@@ -8,11 +8,12 @@ use super::{no_type, spell, Bits, Kind, Member};
 use crate::limits::{MAX_TYPE_DEPTH, MAX_TYPE_LIST_STEPS, MAX_TYPE_STEPS};
 use crate::{Error, Result};
 
-/// The steps for each of all members or enumerators of a type, in addition to the bytes of its names.
+/// The steps charged for each member or enumerator in a list of all, in addition to the bytes of its
+/// names.
 const STEPS_PER_RESULT: usize = 64;
 
 /// Runs a query about `what` within `steps` steps.
-fn ask<T>(
+fn run<T>(
     layouts: &dyn Layouts,
     what: &str,
     steps: usize,
@@ -24,7 +25,7 @@ fn ask<T>(
         budget: &budget,
     });
     if budget.is_exhausted() {
-        let what = format!("{what}: more types and members than can be looked at");
+        let what = format!("{what}: more types and members than the limit");
         return Err(Error::Absent(what));
     }
     answer
@@ -45,7 +46,7 @@ pub(super) fn find(layouts: &dyn Layouts, name: &str) -> Option<TypeId> {
 /// The size in bytes of the type with this name.
 pub(super) fn size_of(layouts: &dyn Layouts, name: &str) -> Result<u64> {
     let id = find(layouts, name).ok_or_else(|| no_type(name))?;
-    ask(layouts, name, MAX_TYPE_STEPS, |question| {
+    run(layouts, name, MAX_TYPE_STEPS, |question| {
         size(question, id).ok_or_else(|| Error::Absent(format!("type {name} has no size")))
     })
 }
@@ -55,7 +56,7 @@ pub(super) fn size(question: Question<'_>, id: TypeId) -> Option<u64> {
     resolve(question, id)?.size()
 }
 
-/// A type without typedefs and qualifiers, and its element type without dimensions.
+/// A type with typedefs and qualifiers removed, and its element type with dimensions removed too.
 struct Resolved<'a> {
     shape: Shape<'a>,
     /// `None` if the chain of types is too long.
@@ -118,7 +119,7 @@ fn resolve(question: Question<'_>, mut id: TypeId) -> Option<Resolved<'_>> {
     })
 }
 
-/// A type without typedefs and qualifiers.
+/// Removes typedefs and qualifiers from a type.
 fn bare(question: Question<'_>, mut id: TypeId) -> Option<(TypeId, Shape<'_>)> {
     for _ in 0..MAX_TYPE_DEPTH {
         match question.shape(id) {
@@ -139,7 +140,7 @@ pub(super) fn member(layouts: &dyn Layouts, path: &str) -> Result<Member> {
         .map_or((path, None), |(a, b)| (a, Some(b)));
     let id = find(layouts, root).ok_or_else(|| no_type(root))?;
     let steps = steps.into_iter().flat_map(|steps| steps.split('.'));
-    ask(layouts, path, MAX_TYPE_STEPS, |question| {
+    run(layouts, path, MAX_TYPE_STEPS, |question| {
         descend(question, path, id, steps)
     })
 }
@@ -155,11 +156,11 @@ fn descend<'a>(
         let absent = |why: &str| Error::Absent(format!("no member {path}: {step}: {why}"));
         let (name, indices) = subscripts(step).ok_or_else(|| absent("not a member's name"))?;
         let owner = resolve(question, ty).and_then(|resolved| resolved.element);
-        let (owner, shape) = owner.ok_or_else(|| absent("its owner's type is broken"))?;
+        let (owner, shape) = owner.ok_or_else(|| absent("its owner's type is invalid"))?;
         match shape {
             Shape::Composite { size, .. } => place.limit = place.offset().checked_add(size),
             Shape::Pointer { .. } => return Err(absent("its owner is a pointer")),
-            _ => return Err(absent("its owner is no struct or union")),
+            _ => return Err(absent("its owner is not a struct or union")),
         }
         let field = field(question, owner, name).ok_or_else(|| absent("there is none"))?;
         place = place
@@ -355,9 +356,11 @@ fn storage(bit_offset: u64, width: u64, unit: u64, limit: Option<u64>) -> (u64, 
 /// All members of a struct or union.
 pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, Member)>> {
     let id = find(layouts, name).ok_or_else(|| no_type(name))?;
-    ask(layouts, name, MAX_TYPE_LIST_STEPS, |question| {
+    run(layouts, name, MAX_TYPE_LIST_STEPS, |question| {
         let Some((id, Shape::Composite { size, .. })) = bare(question, id) else {
-            return Err(Error::Absent(format!("type {name} is no struct or union")));
+            return Err(Error::Absent(format!(
+                "type {name} is not a struct or union"
+            )));
         };
         let mut members = Vec::new();
         let _ = flatten(question, id, &mut |field| {
@@ -379,13 +382,13 @@ pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, 
 
 /// The enumerators of an enum.
 pub(super) fn enumerators(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, i128)>> {
-    ask(layouts, name, MAX_TYPE_LIST_STEPS, |question| {
+    run(layouts, name, MAX_TYPE_LIST_STEPS, |question| {
         let id = find(layouts, name)
             .filter(|&id| !matches!(question.shape(id), Shape::Composite { .. }))
             .or_else(|| layouts.find(Tag::Enum, name))
             .ok_or_else(|| no_type(name))?;
         let Some((id, Shape::Enum { .. })) = bare(question, id) else {
-            return Err(Error::Absent(format!("type {name} is no enum")));
+            return Err(Error::Absent(format!("type {name} is not an enum")));
         };
         let mut all = Vec::new();
         let _ = layouts.enumerators(id, question.budget, &mut |name, value| {

@@ -44,7 +44,7 @@ impl<'a> Name<'a> {
     }
 }
 
-/// A type within its source: its id in BTF, or the offset of its entry in `.debug_info`.
+/// Identifies a type within its source: its ID in BTF, or the offset of its entry in `.debug_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TypeId(pub u64);
 

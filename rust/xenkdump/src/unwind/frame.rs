@@ -9,7 +9,7 @@ use super::registers::Registers;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum How {
-    /// It is the start of the unwind.
+    /// The frame that the unwind started from.
     Start,
     /// By an ORC entry.
     Orc,
@@ -17,8 +17,8 @@ pub enum How {
     Cfi,
     /// By the chain of frame pointers.
     FramePointer,
-    /// By the instructions from a stub's pc to its `ret`, or by the return address at the top of the
-    /// stack.
+    /// By following the instructions of a stub from the pc to its `ret`, or by the return address at
+    /// the top of the stack.
     Leaf,
     /// By registers that entry code saved on the stack, recognized by their values.
     SavedRegisters,
@@ -50,17 +50,17 @@ pub struct Frame {
     pub sp: VirtAddr,
     /// How the frame was found.
     pub how: How,
-    /// It is unreliable: no unwind data leads to it.
+    /// The frame is unreliable: no unwind data leads to it.
     pub guess: bool,
-    /// The frame was interrupted by an interrupt, an exception or a system call: the pc is exact, not a
-    /// return address.
+    /// The frame was interrupted by an interrupt, an exception or a system call: the pc is exact, not
+    /// a return address.
     pub interrupted: bool,
     /// User space; always the last frame.
     pub user: bool,
     /// All registers, if they are known: those given for the first frame, those saved on the stack for
     /// an interrupted one.
     pub registers: Option<Registers>,
-    /// Their address on the stack.
+    /// The address of the saved registers on the stack.
     pub registers_at: Option<VirtAddr>,
 }
 

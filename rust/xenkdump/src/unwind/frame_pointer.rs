@@ -1,4 +1,4 @@
-//! Frame pointers, where the code shows that the register points into the frame.
+//! Frame pointers, if the code shows that the register points into the frame.
 
 use crate::addr::{VirtAddr, Word};
 use crate::memory::Memory;
@@ -34,8 +34,8 @@ pub(super) fn step(
     else {
         return Ok(Step::Unknown);
     };
-    // Code without a symbol (a JIT's, a trampoline's) cannot be analyzed from its start. In a kernel it
-    // usually keeps frame pointers.
+    // Code without a symbol (a JIT's, a trampoline's) cannot be analyzed from its start. In a kernel
+    // it usually keeps frame pointers.
     let (layout, guess) = if symbols.is_text(lookup) {
         let [layout] = frames.at(pc, lookup) else {
             return Ok(Step::Unknown);
@@ -77,7 +77,7 @@ mod tests {
     const RET: u64 = CODE + 0x205;
 
     /// `f` keeps a frame pointer and aligns its stack, `g` does not.
-    fn setting() -> (Ram, Names) {
+    fn test_kernel() -> (Ram, Names) {
         let mut ram = Ram::new(Word::W32);
         ram.bytes(CODE, &[0x90; 0x1000]);
         // f: push %ebp; mov %esp,%ebp; and $-16,%esp; call.
@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn caller_of(pc: u64, bp: u64) -> Option<Caller> {
-        let (ram, names) = setting();
+        let (ram, names) = test_kernel();
         let mut registers = Registers::at(VirtAddr(pc), VirtAddr(STACK));
         registers.set(Reg::Bp, bp);
         let (mut cache, budget) = (FunctionCache::default(), stack_budget());
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_register_that_is_no_frame_pointer_is_rejected() {
+    fn a_register_that_is_not_a_frame_pointer_is_rejected() {
         assert!(caller_of(CODE + 0x108, STACK + 12).is_none());
         assert!(
             caller_of(CODE + 11, STACK + 8).is_none(),

@@ -8,7 +8,7 @@
 //! - `strategy`: which method finds the caller of a frame. They are tried in the order ORC, DWARF call
 //!   frame information, frame pointers, stack scan. A frame without unwind data is unreliable.
 //! - `orc`, `cfi`, `frame_pointer`, `scan`: the methods.
-//! - `x86`: what code and saved registers tell about a stack.
+//! - `x86`: code analysis and saved registers.
 
 mod cfi;
 mod frame;

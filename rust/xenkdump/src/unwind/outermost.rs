@@ -1,8 +1,9 @@
-//! Linux's and Xen's functions without a caller: a stack ends with them even if no data marks its end.
+//! Functions of Linux and Xen without a caller. A stack ends with them, even if no unwind data marks
+//! its end.
 
 use super::symbols::CodeSymbols;
 
-/// Not called at all.
+/// Entry points, which are not called.
 const ENTRIES: [&str; 10] = [
     "ret_from_fork",
     "ret_from_fork_asm",
@@ -47,7 +48,7 @@ mod tests {
     use crate::unwind::testing::Names;
 
     #[test]
-    fn a_function_that_has_a_stub_is_called_by_it() {
+    fn a_function_with_a_stub_is_not_an_entry() {
         let before = Names(vec![(0x1000, "ret_from_fork")]);
         let after = Names(vec![
             (0x1000, "ret_from_fork"),

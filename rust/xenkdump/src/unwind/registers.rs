@@ -84,12 +84,12 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// No register known.
+    /// No register is known.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only the pc and the stack pointer known, as in every frame.
+    /// Only the pc and the stack pointer are known, as in every frame.
     pub fn at(pc: VirtAddr, sp: VirtAddr) -> Self {
         let mut registers = Self::new();
         registers.set(Reg::Ip, pc.0);
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_either_width_and_of_none_name_the_same_register() {
+    fn names_of_all_widths_are_equivalent() {
         for name in ["rip", "eip", "ip"] {
             assert_eq!(Reg::from_name(name), Some(Reg::Ip));
         }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_not_unknown() {
+    fn zero_is_a_known_value() {
         let mut registers = Registers::new();
         assert_eq!(registers.get(Reg::Bp), None);
         registers.set(Reg::Bp, 0);

@@ -1,4 +1,4 @@
-//! What is unwound, and by which methods.
+//! The input of an unwind: the stack and the methods.
 
 use crate::addr::VirtAddr;
 use crate::memory::Memory;
@@ -37,9 +37,9 @@ impl Method {
 /// A stack to unwind.
 #[derive(Clone, Copy)]
 pub struct Stack<'a> {
-    /// Memory by virtual address, as seen by the code that used the stack.
+    /// Virtual memory as seen by the code that used the stack.
     pub memory: &'a dyn Memory<VirtAddr>,
-    /// Names and bounds of that code.
+    /// Names and bounds of the code.
     pub symbols: &'a dyn CodeSymbols,
     /// The registers to start from; `ip` and `sp` must be known.
     pub registers: Registers,

@@ -1,4 +1,4 @@
-//! Which method finds the caller of a frame, and which callers are accepted.
+//! Selects the method that finds the caller of a frame, and validates the result.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -58,7 +58,7 @@ pub(super) struct Scans {
     /// The chain that the last scan found.
     chain: Vec<Caller>,
     count: usize,
-    /// The work on the code of this stack.
+    /// The budget for analyzing the code of this stack.
     pub budget: Budget<'static>,
 }
 
@@ -80,7 +80,7 @@ pub(super) struct Strategy {
     pub orc: OrcTables,
     pub cfi: Vec<CfiTable>,
     pub methods: Vec<Method>,
-    /// Shared by all stacks, which are of the same kernel.
+    /// Shared by all stacks of the kernel.
     code: Mutex<CodeCache>,
 }
 
@@ -289,12 +289,12 @@ impl Strategy {
         if pc.raw() == 0 {
             return saved || self.is_first(stack, caller);
         }
-        // Kernel code does not return to user space as to a caller.
+        // Kernel code does not return to user space by `ret`.
         if self.layout.is_user(&caller.registers) {
             return saved;
         }
-        // An interrupted pc may be anything: a jump through a bad pointer leads anywhere. So may the
-        // stack pointer: where it is invalid, the exception becomes a double fault.
+        // Any interrupted pc is possible: a jump through a bad pointer leads anywhere. So is any
+        // stack pointer: if it is invalid, the exception becomes a double fault.
         if caller.interrupted {
             return true;
         }
@@ -306,7 +306,7 @@ impl Strategy {
             || call_before(stack.memory, stack.symbols, pc, self.word).is_some()
     }
 
-    /// Whether this caller is no frame but the end of the stack: its pc is 0, and not because of a
+    /// Whether this caller is the end of the stack and not a frame: its pc is 0, but not because of a
     /// call through NULL.
     pub fn is_end(&self, stack: &Stack<'_>, caller: &Caller) -> bool {
         let registers = &caller.registers;
@@ -324,8 +324,8 @@ impl Strategy {
             && !leaf::is_called(stack.memory, stack.symbols, registers, self.word)
     }
 
-    /// Whether this is the frame of the first function of a stack. A return address of 0 marks that
-    /// one; anywhere else the stack was overwritten or unwound incorrectly.
+    /// Whether this is the frame of the first function of a stack, whose return address is 0. In any
+    /// other frame, a return address of 0 means that the stack was overwritten or unwound incorrectly.
     fn is_first(&self, stack: &Stack<'_>, caller: &Caller) -> bool {
         let sp = caller.registers.sp().unwrap_or_default();
         let above = self.stack_end(stack, caller).raw().saturating_sub(sp.raw());
@@ -344,11 +344,11 @@ mod tests {
 
     const RET: u64 = 0xffff_ffff_8100_0102;
 
-    /// What `ask` returns for this caller, on a stack with this word at its stack pointer.
-    fn asked(
+    /// The result of `check` for this caller, on a stack with this word at its stack pointer.
+    fn checked(
         caller: (u64, u64, Option<u64>, bool),
         word_on_stack: u64,
-        ask: impl Fn(&Strategy, &Stack<'_>, &Caller) -> bool,
+        check: impl Fn(&Strategy, &Stack<'_>, &Caller) -> bool,
     ) -> bool {
         let (pc, sp, cs, interrupted) = caller;
         let mut ram = Ram::new(Word::W64);
@@ -373,28 +373,31 @@ mod tests {
             saved_at: None,
         };
         let layout = PtRegs::of(Word::W64, None);
-        ask(&Strategy::new(Word::W64, layout), &stack, &caller)
+        check(&Strategy::new(Word::W64, layout), &stack, &caller)
     }
 
     fn is_plausible(pc: u64, sp: u64, interrupted: bool) -> bool {
         let caller = (pc, sp, None, interrupted);
-        asked(caller, 0, Strategy::is_plausible)
+        checked(caller, 0, Strategy::is_plausible)
     }
 
     #[test]
     fn a_call_through_null_does_not_end_a_stack() {
         let ends =
-            |sp, cs, interrupted, top| asked((0, sp, cs, interrupted), top, Strategy::is_end);
+            |sp, cs, interrupted, top| checked((0, sp, cs, interrupted), top, Strategy::is_end);
         assert!(!ends(HIGH - 1024, Some(0x10), true, RET));
         assert!(!ends(HIGH - 1024, Some(0x10), true, 0), "a return to 0");
         assert!(!ends(HIGH - 176, Some(0x10), true, RET), "the first call");
         assert!(!ends(0x7ffc_a352_9220, Some(0x33), true, 0), "user space");
         assert!(ends(HIGH - 64, None, false, 0), "the first function");
         assert!(ends(0, Some(0), true, 0), "a kernel thread");
-        assert!(ends(HIGH - 168, Some(0x10), true, 0), "one of 3.8 to 4.8");
+        assert!(
+            ends(HIGH - 168, Some(0x10), true, 0),
+            "a kernel thread of 3.8 to 4.8"
+        );
         assert!(ends(0, Some(0x33), true, 0), "an io worker");
-        assert!(!ends(0, Some(0x10), true, 0), "no stack either");
-        assert!(!asked((0x48, 0, None, true), 0, Strategy::is_end));
+        assert!(!ends(0, Some(0x10), true, 0), "no kernel stack");
+        assert!(!checked((0x48, 0, None, true), 0, Strategy::is_end));
     }
 
     #[test]
@@ -416,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn user_space_is_left_by_an_exception_not_by_a_call() {
+    fn user_space_is_entered_by_an_exception_only() {
         assert!(is_plausible(0x4111eb, 0x7ffc_a352_9220, true));
         assert!(!is_plausible(0x246, HIGH - 1024, false));
     }

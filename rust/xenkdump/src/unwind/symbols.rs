@@ -1,4 +1,4 @@
-//! What the unwinder needs of a symbol table.
+//! The interface of a symbol table that the unwinder uses.
 
 use crate::addr::VirtAddr;
 

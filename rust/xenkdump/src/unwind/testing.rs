@@ -48,7 +48,7 @@ impl Memory<VirtAddr> for Ram {
     }
 }
 
-/// Functions by ascending address, each up to the next; an empty name is no code.
+/// Functions by ascending address, each up to the next; an empty name means that there is no code.
 pub(super) struct Names(pub Vec<(u64, &'static str)>);
 
 impl CodeSymbols for Names {

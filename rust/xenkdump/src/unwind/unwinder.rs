@@ -1,4 +1,4 @@
-//! The loop from frame to frame, with the checks that end it.
+//! The loop from frame to frame, and the checks that end it.
 
 use std::collections::HashSet;
 

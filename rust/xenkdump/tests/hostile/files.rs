@@ -52,7 +52,7 @@ pub fn dump(bytes: &[u8]) {
         assert!(dump.read(last, &mut buf[..1]).is_ok());
         let _ = dump.read(first, &mut buf);
         let _ = dump.read(last, &mut buf);
-        // Borrowed bytes equal those read. Not all memory can be borrowed.
+        // Borrowed bytes equal the bytes that are read. Not all memory can be borrowed.
         let borrowed = dump.borrow(first);
         let len = borrowed.len().min(buf.len());
         if len > 0 {
@@ -158,7 +158,7 @@ pub fn image(bytes: &[u8]) {
     let _ = symbols.with_slide(-0x1000).lookup(VirtAddr(u64::MAX));
     let types = Types::of_image(&image, None).ok();
     if let Some(types) = &types {
-        super::tables::ask(types);
+        super::tables::query(types);
     }
     let _ = Tracer::new(
         Some(&image),
@@ -191,7 +191,7 @@ fn image_types(bytes: &[u8]) {
     let (_file, path) = file(bytes);
     let image = Image::open(&path).unwrap();
     if let Ok(types) = Types::of_image(&image, None) {
-        super::tables::ask(&types);
+        super::tables::query(&types);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The bodies of the fuzz targets, which parse untrusted bytes. The normal suite runs them on
 //! mutations of valid inputs.
 //!
-//! Nothing may panic. Work is measured in reads of memory, not in time.
+//! No input may cause a panic. Work is measured in reads of memory, not in time.
 
-#![allow(dead_code, unused_imports, reason = "each user calls some of them")]
+#![allow(dead_code, unused_imports, reason = "each test uses only some of them")]
 
 mod files;
 mod ram;
@@ -17,7 +17,7 @@ pub use stacks::{cfi, orc, stack};
 pub use symbols::symtab;
 pub use tables::{btf, p2m, walk};
 
-/// Consumes bytes from the front of the input. After the end, zeros.
+/// Consumes bytes from the front of the input; zeros after its end.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {

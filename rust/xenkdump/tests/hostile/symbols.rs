@@ -40,11 +40,11 @@ pub fn symtab(bytes: &[u8]) {
         let (symtab, strtab) = (input.0.to_vec(), strings.to_vec());
         kernel.add_module("a_module", VirtAddr(start), end, symtab, strtab);
     }
-    ask(&kernel, strings, input.0);
-    ask(&kernel.with_slide(-0x1000), strings, input.0);
+    query(&kernel, strings, input.0);
+    query(&kernel.with_slide(-0x1000), strings, input.0);
 }
 
-fn ask(symbols: &Symbols, strings: &[u8], numbers: &[u8]) {
+fn query(symbols: &Symbols, strings: &[u8], numbers: &[u8]) {
     let names = strings
         .split(|byte| *byte == 0)
         .filter_map(|name| std::str::from_utf8(name).ok());

@@ -36,7 +36,10 @@ pub fn walk(bytes: &[u8]) {
     for addr in &addrs {
         let before = ram.reads();
         alone.push(space.translate(*addr));
-        assert!(ram.reads() - before <= 5, "a walk reads an entry a level");
+        assert!(
+            ram.reads() - before <= 5,
+            "a walk reads one entry per level"
+        );
     }
     let mut machine = vec![MachineAddr(0); addrs.len()];
     let mut status = vec![Status::Ok; addrs.len()];
@@ -76,7 +79,7 @@ pub fn p2m(bytes: &[u8]) {
     };
     let format = format(choice >> 1);
     let (root, at) = (MachineAddr(input.number()), VirtAddr(input.number()));
-    // Mostly few: reverse lookups list all of them.
+    // Mostly few pages, because reverse lookups list all of them.
     let pages = input.number();
     let pages = (pages % (1 << 21)) >> (pages >> 60);
     let mut pfns: Vec<_> = (0..6).map(|_| Pfn(input.number())).collect();
@@ -129,7 +132,7 @@ pub fn p2m(bytes: &[u8]) {
             match alone {
                 Entry::Frame(mfn) => {
                     assert_eq!((mfns[i], status[i]), (*mfn, Status::Ok));
-                    assert!(mfn.addr().is_some(), "{mfn:?} is no frame");
+                    assert!(mfn.addr().is_some(), "{mfn:?} is not a frame");
                 }
                 Entry::Special(special) => {
                     assert_eq!((mfns[i], status[i]), (Mfn(NONE), Status::from(*special)));
@@ -151,12 +154,12 @@ pub fn p2m(bytes: &[u8]) {
 pub fn btf(bytes: &[u8]) {
     for word in [Word::W64, Word::W32] {
         if let Ok(types) = Types::from_btf(Bytes::from(bytes.to_vec()), word) {
-            ask(&types);
+            query(&types);
         }
     }
 }
 
-pub fn ask(types: &Types) {
+pub fn query(types: &Types) {
     for name in [
         "task_struct",
         "struct a",

@@ -297,8 +297,8 @@ fn invalid_btf_is_rejected() {
 
 #[test]
 fn corrupt_bytes_do_not_panic() {
-    let sound = synthetic();
-    let ask = |bytes: &[u8]| {
+    let valid = synthetic();
+    let query = |bytes: &[u8]| {
         let Ok(types) = Types::from_btf(bytes.to_vec().into(), Word::W64) else {
             return;
         };
@@ -312,13 +312,13 @@ fn corrupt_bytes_do_not_panic() {
         }
         let _ = types.enumerator("huge");
     };
-    for at in 0..sound.len() {
+    for at in 0..valid.len() {
         for bits in [0x01, 0x04, 0x80, 0xff] {
-            let mut broken = sound.clone();
-            broken[at] ^= bits;
-            ask(&broken);
+            let mut corrupt = valid.clone();
+            corrupt[at] ^= bits;
+            query(&corrupt);
         }
-        ask(&sound[..at]);
+        query(&valid[..at]);
     }
 }
 

@@ -154,7 +154,7 @@ impl File {
 
 #[cfg(test)]
 mod tests {
-    use super::super::synthetic::{ask, modern};
+    use super::super::synthetic::{modern, run_all_queries};
     use super::*;
     use crate::addr::Word;
 
@@ -170,7 +170,7 @@ mod tests {
         let synthetic = modern();
         let folder = folder("kept");
         let file = || File::new(folder.clone(), b"build-id", [0; 7], &synthetic.info);
-        ask(&synthetic.types(Word::W64, file()));
+        run_all_queries(&synthetic.types(Word::W64, file()));
         let paths: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
         assert_eq!(paths.len(), 1);
         let loaded = file().unwrap().load(synthetic.info.len()).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn threads_store_concurrently() {
         let synthetic = modern();
-        let folder = folder("side");
+        let folder = folder("concurrent");
         let index = Index::scan(&synthetic.sections());
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -230,23 +230,23 @@ mod tests {
     #[test]
     fn a_corrupt_index_is_ignored() {
         let synthetic = modern();
-        let folder = folder("broken");
+        let folder = folder("corrupt");
         let file = || File::new(folder.clone(), b"build-id", [0; 7], &synthetic.info);
-        ask(&synthetic.types(Word::W64, file()));
+        run_all_queries(&synthetic.types(Word::W64, file()));
         let path = folder.join("6275696c642d6964.dwarf");
-        let sound = std::fs::read(&path).unwrap();
-        for at in 0..sound.len() {
-            let mut broken = sound.clone();
-            broken[at] ^= 0x11;
-            std::fs::write(&path, &broken).unwrap();
+        let valid = std::fs::read(&path).unwrap();
+        for at in 0..valid.len() {
+            let mut corrupt = valid.clone();
+            corrupt[at] ^= 0x11;
+            std::fs::write(&path, &corrupt).unwrap();
             assert!(file().unwrap().load(synthetic.info.len()).is_none(), "{at}");
-            std::fs::write(&path, &sound[..at]).unwrap();
+            std::fs::write(&path, &valid[..at]).unwrap();
             assert!(file().unwrap().load(synthetic.info.len()).is_none(), "{at}");
         }
         // The index is rebuilt.
         let types = synthetic.types(Word::W64, file());
         assert_eq!(types.size_of("outer").unwrap(), 56);
-        assert_eq!(std::fs::read(&path).unwrap(), sound);
+        assert_eq!(std::fs::read(&path).unwrap(), valid);
         std::fs::remove_dir_all(folder).unwrap();
     }
 
@@ -257,7 +257,7 @@ mod tests {
         let folder = folder("wrong");
         let file = || File::new(folder.clone(), b"build-id", [0; 7], &synthetic.info);
         let types = synthetic.types(Word::W64, file());
-        ask(&types);
+        run_all_queries(&types);
         let mut index = file().unwrap().load(synthetic.info.len()).unwrap();
         for shift in 0..synthetic.info.len() as u32 {
             for (_, offset) in &mut index.names {
@@ -265,7 +265,7 @@ mod tests {
             }
             file().unwrap().store(&index);
             let types = synthetic.types(Word::W64, file());
-            ask(&types);
+            run_all_queries(&types);
             assert!(types.size_of("outer").is_err() || types.size_of("late").is_err());
         }
         std::fs::remove_dir_all(folder).unwrap();

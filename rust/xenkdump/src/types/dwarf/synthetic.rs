@@ -283,7 +283,7 @@ pub(super) fn arrays(members: usize, dimensions: usize) -> Synthetic {
 }
 
 /// Runs all queries and ignores their results.
-pub(super) fn ask(types: &Types) {
+pub(super) fn run_all_queries(types: &Types) {
     for name in ["outer", "outer_t", "late", "old", "state", "struct late"] {
         let _ = types.size_of(name);
         let _ = types.members(name);

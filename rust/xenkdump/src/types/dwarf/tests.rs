@@ -1,4 +1,4 @@
-use super::synthetic::{arrays, ask, modern, old};
+use super::synthetic::{arrays, modern, old, run_all_queries};
 use super::*;
 use crate::types::{Bits, Kind, Types};
 
@@ -122,20 +122,20 @@ fn corrupt_bytes_do_not_panic() {
     for synthetic in [modern(), old()] {
         for bits in [0x01, 0x80, 0xff] {
             for at in 0..synthetic.info.len() {
-                let mut broken = synthetic.clone();
-                broken.info[at] ^= bits;
-                ask(&broken.types(Word::W64, None));
+                let mut corrupt = synthetic.clone();
+                corrupt.info[at] ^= bits;
+                run_all_queries(&corrupt.types(Word::W64, None));
             }
             for at in 0..synthetic.abbrev.len() {
-                let mut broken = synthetic.clone();
-                broken.abbrev[at] ^= bits;
-                ask(&broken.types(Word::W64, None));
+                let mut corrupt = synthetic.clone();
+                corrupt.abbrev[at] ^= bits;
+                run_all_queries(&corrupt.types(Word::W64, None));
             }
         }
         for len in 0..synthetic.info.len() {
             let mut cut = synthetic.clone();
             cut.info.truncate(len);
-            ask(&cut.types(Word::W64, None));
+            run_all_queries(&cut.types(Word::W64, None));
         }
     }
 }

@@ -25,7 +25,7 @@ impl<T: ReaderOffset> UnwindContextStorage<T> for Rows {
     type Stack = [UnwindTableRow<T, Self>; 4];
 }
 
-/// The registers in the order of their DWARF numbers; the last is the return address.
+/// The registers by their DWARF numbers; the last one is the return address.
 fn numbered(word: Word) -> &'static [Reg] {
     use Reg::{Ax, Bp, Bx, Cx, Di, Dx, Ip, Si, Sp, R10, R11, R12, R13, R14, R15, R8, R9};
     match word {
@@ -44,7 +44,7 @@ struct Frame<'a> {
     registers: &'a Registers,
 }
 
-/// Applies the row of `fde` for `pc` (as linked) to the frame whose registers these are.
+/// Applies the row of `fde` for `pc` (a link-time address) to the frame with these registers.
 pub(in crate::unwind) fn step<'a, S: UnwindSection<Reader<'a>>>(
     section: &S,
     bases: &BaseAddresses,

@@ -206,8 +206,8 @@ fn length_at(section: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from(high) << 32 | u64::from(low))
 }
 
-/// Every function that can be parsed. After an invalid length the start of the next entry is not
-/// known, and the rest is lost.
+/// Every function that can be parsed. Parsing stops at an invalid length: the start of the next entry
+/// is unknown.
 fn parsed_entries<'a, S>(bytes: &[u8], section: &S, bases: &BaseAddresses) -> Vec<Fde>
 where
     S: UnwindSection<Reader<'a>>,
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interruption_has_the_cs_that_the_processor_pushed_above_the_pc() {
+    fn an_interrupted_frame_has_its_saved_cs() {
         // Augmentation "S": eip, cs and eflags were pushed, the CFA is esp+12.
         let mut section = entry(&[
             0xff, 0xff, 0xff, 0xff, 1, b'S', 0, 1, 0x7c, 8, 0x0c, 4, 12, 0x88, 3,
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_row_for_the_pc_gives_the_caller_s_registers() {
+    fn the_caller_s_registers_follow_the_row_of_the_pc() {
         // push %ebx at +1: CFA esp+8, ebx at CFA-8.
         let push_ebx: &[u8] = &[0x41, 0x0e, 8, 0x83, 2];
         let section = debug_frame(&[(0xc100_0100, 0x10, &[]), (0xc100_0000, 0x10, push_ebx)]);
@@ -340,8 +340,8 @@ mod tests {
             )
         };
         assert_eq!(at(0xc100_0000, Reg::Ip), Some(0x11));
-        assert_eq!(at(0xc100_0000, Reg::Bx), Some(9), "the callee keeps it");
-        assert_eq!(at(0xc100_0000, Reg::Cx), None, "the callee need not");
+        assert_eq!(at(0xc100_0000, Reg::Bx), Some(9), "callee-saved");
+        assert_eq!(at(0xc100_0000, Reg::Cx), None, "not callee-saved");
         assert_eq!(at(0xc100_0001, Reg::Ip), Some(0x22));
         assert_eq!(at(0xc100_0001, Reg::Sp), Some(0xc200_1008));
         assert_eq!(at(0xc100_0001, Reg::Bx), Some(0x11));
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(found(caller, Reg::Ip), Some(0x44));
         assert!(
             matches!(step(section, pc, &[]), Step::Unknown),
-            "ebp is not known"
+            "ebp is unknown"
         );
     }
 
@@ -390,7 +390,7 @@ mod tests {
             Step::Unknown => 0,
             _ => 1,
         };
-        // Either index is asked: an entry in the 64-bit format leaves all to the parser.
+        // Both indices are tested: an entry in the 64-bit format selects the parser.
         let both = |section: Vec<u8>| {
             let parsed = [&section[..], &[0xff; 4], &[4, 0, 0, 0, 0, 0, 0, 0]].concat();
             (found(&section), found(&parsed))
@@ -399,7 +399,7 @@ mod tests {
         assert_eq!(both(debug_frame(&[(0xc100_0000, 0x10, &nops)])), (1, 1));
         let more = vec![0; MAX_FDE_SIZE - 11];
         assert_eq!(both(debug_frame(&[(0xc100_0000, 0x10, &more)])), (0, 0));
-        // The augmentation of a signal frame, as often as there is room for.
+        // The augmentation of a signal frame, repeated up to the length limit.
         let augmented = |times| {
             let mut cie = vec![0xff, 0xff, 0xff, 0xff, 1];
             cie.extend(vec![b'S'; times]);

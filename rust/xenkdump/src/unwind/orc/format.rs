@@ -21,7 +21,7 @@ impl OrcNumbering {
     const fn registers(self) -> &'static [OrcReg] {
         use OrcReg::{Ax, Bp, BpIndirect, Di, Dx, PrevSp, Sp, SpIndirect, Undefined, R10, R13};
         match self {
-            // The last one was added in some stable trees.
+            // Some stable trees added the last one.
             Self::V4_14 => &[
                 Undefined, PrevSp, Dx, Di, Bp, Sp, R10, R13, BpIndirect, SpIndirect, Ax,
             ],
@@ -60,11 +60,11 @@ pub struct OrcFormat {
     pub type_bits: u8,
     /// The bit that marks the end of the stack.
     pub end_bit: Option<u8>,
-    /// The bit that marks an interrupted caller. Without it, the types that restore saved registers
-    /// do.
+    /// The bit that marks an interrupted caller. Formats without it mark one by the types that restore
+    /// saved registers.
     pub signal_bit: Option<u8>,
-    /// Whether `SP_INDIRECT` reads the word at the stack pointer and then adds the offset, or the other
-    /// way round.
+    /// Whether `SP_INDIRECT` reads the word at the stack pointer and then adds the offset; otherwise
+    /// the offset is added first.
     pub indirect_then_offset: bool,
     /// Whether a row without a base register ends the stack, regardless of `end_bit`.
     pub undefined_is_end: bool,
@@ -124,8 +124,8 @@ impl OrcFormat {
     /// The format of a kernel of this release; the newest where it is unknown.
     pub fn of_release(release: Release) -> Self {
         match release {
-            // A distribution's kernel may have the bit. In one that has not it is zero
-            // everywhere, and a row without a base is the end.
+            // A distribution's kernel may have the `end` bit. In others it is always zero,
+            // and a row without a base is the end.
             Some(release) if release < (4, 18, 0) => Self {
                 undefined_is_end: true,
                 ..Self::V4_18
@@ -153,9 +153,9 @@ impl OrcFormat {
         }
     }
 
-    /// The format by the bit fields of `struct orc_entry` in BTF or DWARF: the width of `type`, and the
-    /// bit positions of `end` and `signal` in the `u16`, if they exist. What the fields leave open is
-    /// determined by the release.
+    /// The format by the bit fields of `struct orc_entry` in BTF or DWARF: the width of `type`, and
+    /// the bit positions of `end` and `signal` in the `u16`, if they exist. What the fields do not
+    /// determine is determined by the release.
     pub fn of_fields(
         type_bits: u8,
         end_bit: Option<u8>,
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn each_version_reads_the_same_meaning_from_its_own_bits() {
+    fn versions_decode_their_bits_to_equal_entries() {
         // sp_reg SP, bp_reg PREV_SP, then: call, regs, partial regs; each in its version's bits.
         for (format, call, regs, partial) in [
             (OrcFormat::V4_14, 0x015, 0x115, 0x215),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_stack_and_no_data_are_told_apart_where_they_can_be() {
+    fn end_of_stack_differs_from_no_data_if_the_format_permits() {
         for (format, raw, kind) in [
             (OrcFormat::V4_14, 0x000, OrcKind::EndOfStack),
             (OrcFormat::V4_18, 0x000, OrcKind::Undefined),

@@ -9,7 +9,8 @@ use crate::unwind::x86::pt_regs::PtRegs;
 
 use super::format::{OrcEntry, OrcKind, OrcReg};
 
-/// Applies `entry`, in the format it was decoded with, to the frame whose registers these are.
+/// Applies `entry` to the frame with these registers. `indirect_then_offset` is that of the format in
+/// which the entry was decoded.
 pub(in crate::unwind) fn step(
     entry: &OrcEntry,
     indirect_then_offset: bool,
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_is_left_by_the_pointer_on_it_in_either_order() {
+    fn sp_indirect_follows_a_saved_pointer_in_both_orders() {
         let mut ram = Ram::new(Word::W64);
         let other = STACK + 0x1000;
         ram.words(STACK, &[other, 0, 0, other + 8]);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_frame_pointer_comes_from_where_the_row_says() {
+    fn the_frame_pointer_is_restored_by_the_row() {
         let mut ram = Ram::new(Word::W64);
         ram.words(STACK, &[0x11, 0x22, PC, 0x33, 0x44]);
         let bp = |base, offset| {
@@ -171,13 +172,13 @@ mod tests {
                 .get(Reg::Bp)
         };
         assert_eq!(bp(0, 0), Some(STACK + 0x18), "kept");
-        assert_eq!(bp(1, -16), Some(0x22), "off the caller's sp");
-        assert_eq!(bp(4, 8), Some(0x44), "off the own bp");
-        assert_eq!(bp(4, 0x1000), None, "not to be read");
+        assert_eq!(bp(1, -16), Some(0x22), "from the caller's sp");
+        assert_eq!(bp(4, 8), Some(0x44), "from the frame's own bp");
+        assert_eq!(bp(4, 0x1000), None, "unreadable");
     }
 
     #[test]
-    fn saved_registers_are_the_caller_s_whole_or_in_part() {
+    fn saved_registers_are_restored_whole_or_in_part() {
         let mut ram = Ram::new(Word::W64);
         let words: Vec<u64> = (1..=21).collect();
         ram.words(STACK + 8, &words);
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(whole.registers.get(Reg::Sp), Some(20));
         assert_eq!(whole.saved_at, Some(VirtAddr(STACK + 8)));
         assert!(whole.interrupted);
-        // The processor saves rip, cs, rflags, rsp, ss; the rest is as it is.
+        // The processor saves rip, cs, rflags, rsp, ss; other registers are unchanged.
         let given = [(Reg::R15, 0x99), (Reg::Bp, 0x98)];
         let part = caller(run(&row((5, 8), (0, 0), 4, 1), true, &ram, &given));
         assert_eq!(part.registers.get(Reg::Ip), Some(1));
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_ends_and_nonsense_says_nothing() {
+    fn end_rows_end_and_invalid_rows_find_no_caller() {
         let ram = Ram::new(Word::W64);
         assert!(matches!(
             run(&row((0, 0), (0, 0), 1, 0), true, &ram, &[]),

@@ -18,9 +18,9 @@ pub struct OrcTable {
     /// The code that the table describes.
     range: (VirtAddr, VirtAddr),
     rows: usize,
-    /// The rows by ascending address, unless the table is in this order. Before Linux 5.6
-    /// (f14bf6a350df, "x86/unwind/orc: Remove boot-time ORC unwind tables sorting") the kernel sorted
-    /// the table when it started, and a file has it in the linker's order.
+    /// The order of the rows by ascending address, unless the table is already sorted. Before Linux
+    /// 5.6 (f14bf6a350df, "x86/unwind/orc: Remove boot-time ORC unwind tables sorting") the kernel
+    /// sorted the table at boot, so that in a file it is in the linker's order.
     order: Option<Vec<u32>>,
 }
 
@@ -64,8 +64,8 @@ impl OrcTable {
             return None;
         }
         let mut order: Vec<u32> = (0..self.rows as u32).collect();
-        // Of two rows for one address, one is empty: the end of the previous unit. The other must come
-        // last, where a search finds it.
+        // Of two rows for one address, one is empty: the end of the previous unit. The other one must
+        // be last, because the search returns the last one.
         order.sort_by_key(|&row| {
             let row = row as usize;
             // In every version an empty row has no flags.
@@ -129,7 +129,7 @@ impl OrcTable {
         (entry.kind != OrcKind::Undefined).then_some(entry)
     }
 
-    /// The row for this instruction as it is stored.
+    /// The row for this instruction, undecoded.
     pub(in crate::unwind) fn find_row(&self, pc: VirtAddr) -> Option<Row> {
         if !self.covers(pc) {
             return None;
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_in_the_linker_s_order_is_searched_by_address() {
+    fn an_unsorted_table_is_searched_by_address() {
         // Before Linux 5.6: .init.text may come first, and the row that ends a unit second.
         let table = table(
             &[0x9000, 0x9010, 0x5000, 0x5010, 0x5010, 0x5020],
@@ -263,14 +263,14 @@ mod tests {
         }
         let found = |pc| tables.find(VirtAddr(pc)).map(|(_, entry)| entry.sp_offset);
         assert_eq!(found(0x5100), Some(0));
-        assert_eq!(found(0x5900), None, "the kernel's row says nothing");
+        assert_eq!(found(0x5900), None, "the kernel's row is empty");
         assert_eq!(found(0x8950), Some(2));
         assert_eq!(found(0x7100), Some(0));
-        assert_eq!(found(0x9100), None, "the last is over all others");
+        assert_eq!(found(0x9100), None, "after the last module");
     }
 
     #[test]
-    fn many_modules_are_searched_quickly() {
+    fn a_lookup_does_not_depend_on_the_number_of_modules() {
         const COUNT: u64 = 100_000;
         let start = |i: u64| 0x1000 + i * 0x1000;
         let mut tables = OrcTables::default();

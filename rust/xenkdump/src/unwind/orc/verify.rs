@@ -1,7 +1,7 @@
 //! Verifies the format of an ORC table against the code that it describes.
 //!
-//! The layout of a frame follows from the instructions as well as from the rows. A wrong format agrees
-//! with almost no function, the right one with almost all.
+//! The layout of a frame can be derived from the instructions as well as from the rows. A wrong format
+//! agrees with almost no function, the right one with almost all.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub struct OrcDescription<'a> {
     pub fields: Option<OrcFormat>,
     /// The release of the kernel.
     pub release: Option<(u32, u32, u32)>,
-    /// Whether other unwind tables can take ORC's place.
+    /// Whether there are other unwind tables to use in place of ORC.
     pub has_cfi: bool,
 }
 
@@ -36,7 +36,7 @@ pub struct OrcDescription<'a> {
 pub struct OrcVerdict {
     /// `None` if the tables must not be used.
     pub format: Option<OrcFormat>,
-    /// Why they must not, or how an unexpected format was found.
+    /// Why the tables must not be used, or how an unexpected format was found.
     pub warning: Option<String>,
 }
 
@@ -156,7 +156,7 @@ impl Evidence {
                 .filter(|(_, layout)| layout.from_sp.is_some())
                 .filter_map(|(pc, layout)| Some((table.find_row(pc)?, *layout)))
                 .collect();
-            // A function that pushes nothing has the same row throughout, which proves little.
+            // A function that pushes nothing has a single row, which proves little.
             if rows.iter().any(|(_, layout)| layout.from_sp != Some(0)) {
                 functions.push(rows);
             }
@@ -164,7 +164,7 @@ impl Evidence {
         Self { functions }
     }
 
-    /// The number of functions whose rows, in this format, agree with nine tenths of their code.
+    /// The number of functions whose rows, in this format, agree with 90% of their code.
     fn agreeing(&self, format: &OrcFormat) -> usize {
         let agrees = |rows: &&Vec<(Row, FrameLayout)>| {
             let same = rows
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_version_is_identified_by_the_code_whatever_the_release() {
+    fn an_unknown_version_is_identified_by_the_code() {
         for (kernel, format) in [
             (v6_1(), OrcFormat::V5_12),
             (v6_4(), OrcFormat::V6_4),
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn rows_of_no_known_format_are_not_used() {
-        // Numbers that no version has; then a known hash, and rows of another version.
+        // Register numbers that no version has; then a known hash with rows of another version.
         let found = verify(&kernel(0x20c, 0x2dc), unknown((8, 0, 0)));
         assert_eq!(found.format, None);
         let warning = found.warning.unwrap();
@@ -348,7 +348,7 @@ mod tests {
         assert!(found.warning.unwrap().contains("that of Linux 6.4"));
         assert_eq!(verify(&v6_4(), known).format, Some(OrcFormat::V6_4));
         assert_eq!(verify(&v6_4(), known).warning, None);
-        // One number alone: PREV_SP is another.
+        // A single number differs: that of PREV_SP.
         assert_eq!(
             verify(&kernel(0x203, 0x2b3), unknown((7, 3, 4))).format,
             None
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn without_code_an_unknown_format_is_not_used_and_an_assumed_one_is_reported() {
+    fn without_code_only_a_known_format_is_used() {
         let mut kernel = v7_1();
         kernel.ram = Ram::new(Word::W64);
         let found = verify(&kernel, unknown((7, 3, 4)));
@@ -385,9 +385,9 @@ mod tests {
     }
 
     #[test]
-    fn code_that_was_freed_is_no_evidence() {
+    fn freed_code_is_not_evidence() {
         let mut kernel = v6_4();
-        // Most of it reads as what overwrote it.
+        // Most of the code is overwritten.
         let freed = TEXT + 0x20..TEXT + 11 * 0x20;
         for at in freed.clone() {
             kernel.ram.bytes(at, &[0x50]);

@@ -1,8 +1,9 @@
 //! The candidates on a stack: words that can be return addresses, and saved registers.
 //!
-//! Most of them are left over from earlier calls. In the true chain each call leads to the function of
-//! the next inner frame, and its return address is where the layout of that frame has it. So each pair
-//! of candidates gets a penalty, and the chain with the least total penalty is returned.
+//! Most candidates are left over from earlier calls. In the true chain, each call leads to the
+//! function of the next inner frame, and its return address is at the position given by that frame's
+//! layout. So each pair of candidates gets a penalty, and the chain with the lowest total penalty is
+//! returned.
 
 use crate::addr::{Address, VirtAddr, PAGE_SIZE};
 use crate::budget::Budget;
@@ -31,8 +32,8 @@ pub(in crate::unwind) struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// The callers of `frame`, whose code is at `lookup`, on the stack that ends at `high`; none if the
-    /// budget is exhausted.
+    /// The callers of `frame`, whose code is at `lookup`, on the stack that ends at `high`; none if
+    /// the budget is exhausted.
     pub fn chain(
         &self,
         frame: &Caller,
@@ -59,7 +60,7 @@ impl Scan<'_> {
             frames: FrameAnalyzer::new(self.memory, self.symbols, word, layouts, budget),
         }
         .cheapest();
-        // With all of the code another chain might be more likely.
+        // An incomplete analysis might favour the wrong chain.
         if budget.is_exhausted() {
             return Vec::new();
         }
@@ -87,7 +88,7 @@ impl Scan<'_> {
                 _ if function.is_some_and(|function| is_entry(function.name, self.symbols)) => {
                     Entry::End
                 }
-                // In the first frame the switch is undone already.
+                // The first frame is already back on the old stack.
                 _ if call.is_some() && self.switches(&caller) => Entry::End,
                 _ => Entry::No,
             },

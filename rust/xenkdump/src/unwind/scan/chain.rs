@@ -35,9 +35,9 @@ pub(in crate::unwind) enum Entry {
     Saved(VirtAddr),
 }
 
-/// The penalty of a link between two frames, for a return address where the callee's frame layout
-/// has it (`placed`), elsewhere (`misplaced`), or without a known layout. A negative penalty favours
-/// the link.
+/// The penalty of a link between two frames: for a return address at the position given by the
+/// callee's frame layout (`placed`), at another one (`misplaced`), or without a known layout. A
+/// negative penalty favours the link.
 struct Cost {
     placed: i32,
     unknown: i32,
@@ -53,9 +53,9 @@ impl Cost {
     const TAIL_CALL: Cost = Cost::of(-1, 4, 34);
     /// An indirect call, which can lead to any function.
     const INDIRECT: Cost = Cost::of(-1, 8, 38);
-    /// A direct call to another function; several jumps may lead from that one here.
+    /// A direct call to another function, which may still lead here by several jumps.
     const MISFIT: Cost = Cost::of(10, 100, 130);
-    /// Saved registers elsewhere than at the stack pointer of entry code.
+    /// Saved registers that are not at the stack pointer of entry code.
     const STRAY_REGISTERS: i32 = 120;
     /// The chain does not end at the end of a stack.
     const NO_END: i32 = 150;

@@ -1,4 +1,4 @@
-//! What was learnt of a kernel's code.
+//! Cached results of code analysis.
 
 use super::frame_layout::FrameLayouts;
 use super::function_cache::FunctionCache;

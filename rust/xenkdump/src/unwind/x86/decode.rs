@@ -1,4 +1,4 @@
-//! What an x86 instruction does to the stack pointer, the frame pointer and the flow of control.
+//! The effect of an x86 instruction on the stack pointer, the frame pointer and the control flow.
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, InstructionInfoOptions, Mnemonic,
@@ -8,13 +8,13 @@ use iced_x86::{
 use crate::addr::{Address, VirtAddr, Word};
 use crate::unwind::registers::Reg;
 
-/// The longest instruction that there can be.
+/// The maximum length of an x86 instruction.
 pub(in crate::unwind) const MAX_LENGTH: usize = 15;
 
 /// The effect of an instruction, as far as stack unwinding depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::unwind) enum Effect {
-    /// None that matters. This includes calls, which return with the stack unchanged.
+    /// None that is relevant. This includes calls, which return with the stack unchanged.
     None,
     /// Adds a number of bytes to the stack pointer.
     Stack(i64),
@@ -60,7 +60,7 @@ pub(in crate::unwind) struct Instruction {
 /// Decodes the instruction at the start of `code`, which is at `pc`. Returns `None` for an invalid
 /// or truncated instruction, and for `enter`, which compilers do not emit.
 ///
-/// iced-x86 1.22 does not know `rmpread` and `udb`. Linux 7.3 has them in `get_rmpentry` and in the
+/// iced-x86 1.22 does not support `rmpread` and `udb`. Linux 7.3 has them in `get_rmpentry` and in the
 /// FineIBT thunks, before code that calls nothing.
 pub(in crate::unwind) fn decode(code: &[u8], pc: VirtAddr, word: Word) -> Option<Instruction> {
     let bits = match word {
@@ -158,7 +158,7 @@ fn effect_on_registers(instruction: &iced_x86::Instruction, word: Word) -> Effec
 
 /// The general register that `register` is or is a part of.
 fn general(register: Register) -> Option<Reg> {
-    // `Reg` begins with them, in the order of their encoding.
+    // `Reg` begins with the general registers, in the order of their encoding.
     Reg::ALL.get(register.full_register().number()).copied()
 }
 
@@ -170,7 +170,7 @@ fn writes(instruction: &iced_x86::Instruction, register: Register) -> bool {
                 && instruction.op_register(*operand).full_register() == register
         })
         .peekable();
-    // Few instructions have such an operand; only for those the access is looked up.
+    // Few instructions have such an operand; the access is looked up only for them.
     if operands.peek().is_none() {
         return false;
     }

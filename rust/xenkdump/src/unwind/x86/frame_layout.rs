@@ -158,7 +158,7 @@ impl<'a> Code<'a> {
         let mut seen: HashMap<VirtAddr, Vec<FrameLayout>> = HashMap::new();
         let mut steps = 0;
         // Code after a jump table or a trap may be unreachable. It is followed last, and its layouts
-        // count only for instructions that were not reached otherwise.
+        // are used only for instructions that were not reached otherwise.
         let mut likely = vec![(start, FrameLayout::ENTRY)];
         let mut unlikely = Vec::new();
         let mut unlikelihood = 0;
@@ -237,7 +237,7 @@ impl<'a> Code<'a> {
     }
 
     fn function(&self, addr: VirtAddr) -> Option<Function<'a>> {
-        // If this is refused, so is the next instruction.
+        // If this charge is refused, so is that of the next instruction.
         let _ = self.budget.spend(LOOKUP_COST);
         self.symbols.function(addr)
     }
@@ -408,7 +408,7 @@ mod tests {
         assert_eq!(depth(&code, 14), [Some(24)]);
         assert_eq!(depth(&code, 19), [Some(0)]);
         assert_eq!(depth(&code, 27), [Some(28)]);
-        assert_eq!(depth(&code, 10), [], "not an instruction");
+        assert_eq!(depth(&code, 10), [], "not the start of an instruction");
     }
 
     #[test]
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_followed_once_and_few_of_its_pages_are_kept() {
+    fn a_function_is_analyzed_once_and_few_pages_are_cached() {
         let pages = 2 * MAX_CODE_PAGES as u64;
         let page = |number| BASE + number * PAGE_SIZE as u64;
         let mut ram = Ram::new(Word::W32);
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_was_pushed_since_a_call_into_the_null_page() {
+    fn in_the_null_page_nothing_was_pushed_after_the_call() {
         let ram = Ram::new(Word::W64);
         // Per-CPU symbols are linked at 0 until 6.14.
         let names = Names(vec![(0, "fixed_percpu_data"), (0x1000, "")]);

@@ -1,4 +1,4 @@
-//! What was learnt of functions, and what it costs to learn it.
+//! A cache of results by function, and the budget for computing them.
 
 use std::collections::HashMap;
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_is_computed_once_and_the_size_is_bounded() {
+    fn results_are_computed_once_and_the_cache_is_bounded() {
         let mut cache = FunctionCache::default();
         let size = MAX_CACHED_CODE / 4;
         for start in 0..9 {

@@ -50,8 +50,8 @@ pub(in crate::unwind) fn run_to_ret(
     Ok(Step::Caller(caller))
 }
 
-/// How far the code moves the stack pointer up to its `ret`, and from where it pops the frame
-/// pointer, both as distances from the stack pointer at the pc.
+/// The distance by which the code moves the stack pointer up to its `ret`, and the position from which
+/// it pops the frame pointer, relative to the stack pointer at the pc.
 fn stack_at_ret(mut code: &[u8], mut pc: VirtAddr, word: Word) -> Option<(i64, Option<i64>)> {
     let width = word.bytes() as i64;
     let (mut stack, mut bp_at) = (0, None);
@@ -171,7 +171,7 @@ mod tests {
     const RET: u64 = 0xffff_ffff_8100_0105;
     const STACK: u64 = 0xffff_c900_0000_1000;
 
-    fn setting() -> (Ram, Names) {
+    fn test_kernel() -> (Ram, Names) {
         let mut ram = Ram::new(Word::W64);
         ram.bytes(RET - 0x100, &[0x90; 0x200]);
         let distance = (PAGE + 29 * 32).wrapping_sub(RET) as u32;
@@ -189,8 +189,8 @@ mod tests {
     }
 
     #[test]
-    fn a_hypercall_slot_is_left_from_any_of_its_instructions() {
-        let (ram, names) = setting();
+    fn a_caller_is_found_from_any_instruction_of_a_hypercall_slot() {
+        let (ram, names) = test_kernel();
         // The position of the return address at each instruction, in words above the stack pointer.
         for (instruction, words) in [(0, 0), (1, 1), (3, 2), (8, 2), (10, 2), (12, 1), (13, 0)] {
             let sp = STACK + 16 - words * 8;
@@ -205,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn other_code_and_other_words_are_not_taken_for_it() {
-        let (ram, names) = setting();
+    fn other_code_and_other_words_are_rejected() {
+        let (ram, names) = test_kernel();
         let unknown = |pc, sp| {
             let registers = Registers::at(VirtAddr(pc), VirtAddr(sp));
             matches!(
@@ -221,8 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn a_call_through_a_wild_pointer_leaves_its_return_address_on_top() {
-        let (ram, names) = setting();
+    fn after_a_call_through_a_wild_pointer_the_return_address_is_on_top() {
+        let (ram, names) = test_kernel();
         let registers = Registers::at(VirtAddr(0), VirtAddr(STACK + 16));
         let Ok(Step::Caller(caller)) = top_of_stack(&ram, &names, &registers, Word::W64) else {
             panic!("no caller");
@@ -232,8 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn an_indirect_call_into_the_null_page_is_certain() {
-        let (mut ram, names) = setting();
+    fn an_indirect_call_into_the_null_page_is_reliable() {
+        let (mut ram, names) = test_kernel();
         ram.bytes(RET - 2, &[0xff, 0xd0]);
         for (pc, guess) in [
             (0, false),
@@ -251,7 +251,7 @@ mod tests {
             assert_eq!(caller.registers.get(Reg::Bp), Some(0x11));
             assert_eq!(caller.guess, guess, "{pc:#x}");
         }
-        // A `ret` to 0 has popped what led there.
+        // A `ret` to 0 has popped the return address.
         let registers = Registers::at(VirtAddr(0), VirtAddr(STACK));
         assert!(!is_called(&ram, &names, &registers, Word::W64));
     }

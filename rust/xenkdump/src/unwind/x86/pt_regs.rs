@@ -17,17 +17,17 @@ pub struct PtRegs {
     pub saves_kernel_sp: bool,
     /// The first register that a system call saves. The registers before it are callee-saved.
     pub syscall_from: Option<Reg>,
-    /// Whether Xen saves them; user mode is a guest then.
+    /// Whether Xen saved the registers: user mode then means a guest.
     pub hypervisor: bool,
 }
 
 /// The number of slots of the largest layout.
 const MAX_SLOTS: usize = 25;
 
-/// Xen's flat code segment for 64-bit PV guests (xen/include/public/arch-x86/xen-x86_64.h). Kernel
-/// and user space both run with it in ring 3. Xen saves it as it is in `cpu_user_regs`, and so does a
-/// kernel its own `cs` in a crash. In the frames that Xen pushes on a kernel's stack, a kernel that
-/// was interrupted has RPL 0 instead.
+/// Xen's flat code segment for 64-bit PV guests (xen/include/public/arch-x86/xen-x86_64.h). Kernel and
+/// user space both use it in ring 3. Xen saves it unchanged in `cpu_user_regs`, and a kernel saves its
+/// own `cs` unchanged in a crash. In the frames that Xen pushes on a kernel's stack, an interrupted
+/// kernel has RPL 0 instead.
 const FLAT_RING3_CS64: u64 = 0xe033;
 
 use Reg::{
@@ -119,7 +119,8 @@ const XEN_X86_32: PtRegs = PtRegs {
 };
 
 impl PtRegs {
-    /// The layout of a Linux kernel of this word size and release; the newest if the release is unknown.
+    /// The layout of a Linux kernel of this word size and release; the newest if the release is
+    /// unknown.
     pub fn of(word: Word, release: Option<(u32, u32, u32)>) -> Self {
         match (word, release) {
             (Word::W64, Some(release)) if release < (4, 1, 0) => X86_64_2_6,
@@ -237,7 +238,7 @@ impl PtRegs {
         Ok(registers)
     }
 
-    /// Whether these are registers of user space; to Xen, of a guest.
+    /// Whether these are registers of user space; for Xen, of a guest.
     ///
     /// The privilege level in `cs` decides, not the pc: a kernel that calls NULL has the pc of user
     /// space, and the vsyscall page has one of the kernel's half.
@@ -249,8 +250,9 @@ impl PtRegs {
             // Xen runs a 32-bit kernel in ring 1 (`cs` 0x61), so ring 3 is user space there too.
             (Word::W32, cs) => cs.is_some_and(|cs| cs & 3 == 3),
             (Word::W64, Some(cs)) if !matches!(cs, 0 | FLAT_RING3_CS64) => cs & 3 == 3,
-            // A kernel stack is never in the user half of the address space, whatever the kernel called.
-            // After `syscall` the stack pointer is still that of user space, but the pc is not.
+            // A kernel stack is never in the user half of the address space, whatever the kernel
+            // called. After `syscall` the stack pointer is still that of user space, but the pc is
+            // not.
             (Word::W64, _) => [Ip, Sp]
                 .iter()
                 .all(|reg| registers.get(*reg).is_some_and(|value| value >> 63 == 0)),
@@ -264,7 +266,7 @@ impl PtRegs {
         is_set(Cs) && (is_set(Sp) || !self.is_user(registers))
     }
 
-    /// Whether these are registers that Xen saved of a PV guest: its kernel runs in ring 3, or in
+    /// Whether Xen saved these registers of a PV guest, whose kernel runs in ring 3, or in
     /// ring 1 on 32 bits, and its stack is in the same ring.
     pub(in crate::unwind) fn is_guest(&self, registers: &Registers) -> bool {
         let ring = |reg| registers.get(reg).map(|selector| selector & 3);
@@ -278,7 +280,7 @@ mod tests {
     use crate::unwind::testing::Ram;
 
     #[test]
-    fn sizes_are_those_of_the_kernels() {
+    fn sizes_are_correct_for_each_kernel() {
         assert_eq!(PtRegs::of(Word::W64, None).size(), 168);
         assert_eq!(PtRegs::of(Word::W32, None).size(), 68);
         assert_eq!(PtRegs::of(Word::W32, Some((2, 6, 18))).size(), 60);
@@ -287,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_of_xen_has_cs_and_ss_of_one_ring_above_0() {
+    fn a_guest_s_cs_and_ss_have_the_same_nonzero_ring() {
         let layout = PtRegs::of_xen(Word::W32);
         let mut ram = Ram::new(Word::W32);
         let base = 0xffbe_df80;
@@ -298,17 +300,17 @@ mod tests {
             let registers = layout.read(&ram, VirtAddr(base)).unwrap();
             (layout.is_guest(&registers), registers.get(Sp))
         };
-        // saved_upcall_mask stands beside cs.
+        // saved_upcall_mask follows cs.
         assert_eq!(at(0x1_0061, 0x69), (true, Some(0xc12d_1f00)));
         assert_eq!(at(0x73, 0x7b), (true, Some(0xc12d_1f00)));
         assert!(!at(0x62, 0x6a).0);
         assert!(!at(0x61, 0x7b).0);
-        // Xen itself, interrupted: nothing was pushed beyond the flags.
+        // Xen itself, interrupted: nothing was pushed above the flags.
         assert_eq!(at(0xe008, 0xe010), (false, Some(base + 11 * 4)));
     }
 
     #[test]
-    fn an_old_kernel_interrupted_in_itself_has_its_sp_above_the_frame() {
+    fn an_interrupted_32_bit_kernel_s_sp_is_the_end_of_the_frame() {
         let layout = PtRegs::of(Word::W32, Some((2, 6, 18)));
         let mut ram = Ram::new(Word::W32);
         let base = 0xc040_1000;
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_privilege_level_tells_user_space_not_the_pc() {
+    fn user_space_is_determined_by_the_privilege_level() {
         let null_or_wild = [0, 0x48, 0x47_b7a0, 0x00ff_1234_5678_9abc, KERNEL];
         for ip in null_or_wild {
             for cs in [0x10, 0xe030] {
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn where_kernel_and_user_space_share_a_segment_the_stack_tells_too() {
+    fn with_a_shared_segment_user_space_is_determined_by_the_stack_too() {
         // A PV guest in Xen's registers; an HVM guest, whose segments Xen does not save.
         for cs in [Some(0xe033), Some(0), None] {
             for user in [0, 0x47_b7a0, 0x7f12_3456_7890, 0x00ff_1234_5678_9abc] {

@@ -19,7 +19,7 @@ const MAX_STACK_SIZE: u64 = 64 << 10;
 /// pushes, or for FRED.
 const MAX_PADDING: u64 = 16;
 
-/// Maximum size of what Xen keeps above a guest's registers at the top of a stack (`struct cpu_info`).
+/// Maximum size of Xen's data above a guest's registers at the top of a stack (`struct cpu_info`).
 const MAX_CPU_INFO: u64 = 256;
 
 /// The interrupted frame, if its registers are at the stack pointer. The stack ends if these are the
@@ -37,7 +37,7 @@ pub(in crate::unwind) fn step(
     if !matches!(found, Step::Unknown) {
         return Ok(found);
     }
-    // Before Linux 4.1 a system call saves only some of them.
+    // Before Linux 4.1 a system call saves only some of the registers.
     if let Some((at, saved)) = layout.read_syscall(memory, sp, registers) {
         if layout.is_user(&saved) && is_likely(memory, symbols, layout, &saved, at) {
             return Ok(interrupted(saved, at));
@@ -206,7 +206,7 @@ mod tests {
         let mut ram = Ram::new(Word::W64);
         let orig_ax = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
         let user = [0x2aaa_aa04_d8f4, 0x33, 0x246, 0x7fff_ffaf_f7f8, 0x2b];
-        // Below them C has its frames.
+        // The frames of C functions are below the registers.
         ram.words(TOP - 168, &[0xdead; 6]);
         ram.words(TOP - 120, &[&orig_ax[..], &user[..]].concat());
         let names = Names(vec![(0xffff_ffff_8010_0000, "system_call")]);
@@ -220,7 +220,11 @@ mod tests {
             panic!("not seen");
         };
         assert_eq!(caller.registers.get(Reg::Ip), Some(user[0]));
-        assert_eq!(caller.registers.get(Reg::Bx), Some(7), "as C preserved it");
+        assert_eq!(
+            caller.registers.get(Reg::Bx),
+            Some(7),
+            "as preserved by C code"
+        );
         assert_eq!(caller.registers.get(Reg::R15), None);
         assert_eq!(caller.saved_at, Some(VirtAddr(TOP - 168)));
         assert!(matches!(at(Some((4, 1, 0)), TOP - 120), Step::Unknown));
@@ -248,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_s_pc_outside_all_code_needs_the_return_address_of_its_call() {
+    fn a_kernel_pc_outside_all_code_needs_a_return_address() {
         let sp = STACK + 68;
         let ret = 0xc100_2005;
         for pc in [0, 0x48, 0xb7f0_1549, 0xd000_0000] {
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_double_fault_saves_a_stack_pointer_that_is_invalid() {
+    fn the_stack_pointer_of_a_double_fault_may_be_invalid() {
         for sp in [0, 0x1234_5677, 0xffff_fffd] {
             let mut ram = Ram::new(Word::W32);
             ram.words(STACK, &pt_regs(9, [0xc100_1000, 0x60, 0x246, sp, 0x68]));

@@ -85,7 +85,7 @@ fn saved_at_base(memory: &dyn Memory<VirtAddr>, sp: VirtAddr, word: Word) -> Opt
         let base = last & !(size - 1);
         let first = read(base)?;
         let elsewhere = |old: &u64| old.wrapping_sub(base) > size && read(*old).is_some();
-        // Until 3.15 a `thread_info` is there, of the same task as the one at the base of the stack
+        // Until 3.15 it is in a `thread_info` of the same task as the one at the base of the stack
         // that its `previous_esp` points to.
         let previous = (1..MAX_THREAD_INFO).find_map(|i| {
             let old = read(base + i * 4)?;
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_keeps_it_in_the_thread_info_of_the_same_task() {
+    fn an_old_kernel_s_pointer_is_in_the_thread_info() {
         let mut ram = Ram::new(Word::W32);
         let task = 0xcd00_0000;
         ram.words(task, &[0; 64]);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_stack_of_the_address_space_has_a_base() {
+    fn a_stack_at_the_end_of_the_address_space_has_a_base() {
         for last in [u64::from(u32::MAX), u64::MAX] {
             let mut ram = Ram::new(Word::W32);
             let base = last & !(SIZES_32[0] - 1);

@@ -32,7 +32,7 @@ pub(in crate::unwind) struct TailCalls<'a> {
     word: Word,
     cache: &'a mut FunctionCache<TailJumps>,
     budget: &'a Budget<'a>,
-    /// Symbol lookups: each call is compared with many functions.
+    /// Cached symbol lookups: each call is compared with many functions.
     functions: HashMap<u64, Option<Function<'a>>>,
 }
 
@@ -122,8 +122,8 @@ impl<'a> TailCalls<'a> {
 /// The targets of jumps from the function at `start` to starts of other functions; `None` if the
 /// budget is exhausted.
 ///
-/// Every byte may begin a jump: data between instructions cannot hide one. A false jump is unlikely
-/// to lead to the first byte of a function.
+/// Every byte is tried as the start of a jump, so data between instructions cannot hide one. A false
+/// jump is unlikely to lead to the first byte of a function.
 fn jumps_out_of(
     memory: &dyn Memory<VirtAddr>,
     symbols: &dyn CodeSymbols,
@@ -184,10 +184,10 @@ mod tests {
 
     const BASE: u64 = 0xc100_0000;
 
-    fn setting() -> (Ram, Names) {
+    fn test_kernel() -> (Ram, Names) {
         let mut ram = Ram::new(Word::W32);
         ram.bytes(BASE, &[0x90; 0x400]);
-        // a: je b; the jump of its neighbour is not its own.
+        // a: je b. The jump of the adjacent function is not attributed to it.
         ram.bytes(BASE + 0x10, &[0x0f, 0x84, 0xea, 0, 0, 0]);
         ram.bytes(BASE + 0x100 + 0x10, &[0xe9, 0xeb, 0, 0, 0]);
         // trampoline: jmp a.
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_call_matches_the_target_of_a_tail_call() {
-        let (ram, names) = setting();
+        let (ram, names) = test_kernel();
         let (mut cache, budget) = (FunctionCache::default(), stack_budget());
         let mut calls = TailCalls::new(&ram, &names, Word::W32, &mut cache, &budget);
         let mut fit =
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(
             fit(0, 0x200),
             Fit::No,
-            "over one jump only from a trampoline"
+            "only a trampoline is followed by another jump"
         );
     }
 }

@@ -108,7 +108,7 @@ fn the_flow_of_control_is_decoded() {
 
 /// Instructions of Linux 6.1 to 7.3 and Xen 4.17 that write the stack or frame pointer.
 #[test]
-fn any_instruction_that_writes_a_pointer_loses_it() {
+fn writes_to_the_pointers_are_detected() {
     use Effect::{LoseFrame, LoseStack};
     for (code, effect) in [
         (&[0x48, 0xc1, 0xe5, 0x03][..], LoseFrame), // shl $3,%rbp
@@ -146,7 +146,7 @@ fn vector_instructions_are_decoded() {
 }
 
 #[test]
-fn every_way_out_of_a_function_is_decoded() {
+fn all_exits_of_a_function_are_decoded() {
     for code in [
         &[0xcf][..],               // iret
         &[0x48, 0x0f, 0x07],       // sysretq

@@ -81,8 +81,16 @@ impl Unwinder {
         tracer.warnings().map(str::to_owned).collect()
     }
 
-    /// Adds a module's code and its ORC tables, both as they lie in the kernel's memory.
-    fn add_module(
+    /// Adds the code of a module.
+    fn add_text(&self, start: u64, end: u64) {
+        self.tracer
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add_text(VirtAddr(start)..VirtAddr(end));
+    }
+
+    /// Adds the ORC tables of a module, as they lie in the kernel's memory.
+    fn add_orc(
         &self,
         start: u64,
         end: u64,
@@ -94,7 +102,7 @@ impl Unwinder {
         self.tracer
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .add_module(
+            .add_module_orc(
                 memory,
                 &self.symbols.get().snapshot(),
                 VirtAddr(start)..VirtAddr(end),

@@ -123,8 +123,13 @@ impl Tracer {
             .filter_map(|verdict| verdict.warning.as_deref())
     }
 
-    /// Adds a module's code and its ORC table, which the kernel keeps sorted in memory.
-    pub fn add_module(
+    /// Adds the code of a module. Its return addresses are recognized with and without an ORC table.
+    pub fn add_text(&mut self, text: Range<VirtAddr>) {
+        self.text.modules.add(text, ());
+    }
+
+    /// Adds the ORC table of a module's code, which the kernel keeps sorted in memory.
+    pub fn add_module_orc(
         &mut self,
         memory: &dyn Memory<VirtAddr>,
         symbols: &Symbols,
@@ -133,14 +138,11 @@ impl Tracer {
         ip_address: VirtAddr,
         orc: Vec<u8>,
     ) {
-        self.text.modules.add(text.clone(), ());
-        if !ip.is_empty() {
-            let tables = (Arc::new(ip) as Section, Arc::new(orc) as Section);
-            let code = text.clone();
-            self.add_orc(memory, symbols, tables, ip_address, text, |pc| {
-                code.contains(&pc)
-            });
-        }
+        let tables = (Arc::new(ip) as Section, Arc::new(orc) as Section);
+        let code = text.clone();
+        self.add_orc(memory, symbols, tables, ip_address, text, |pc| {
+            code.contains(&pc)
+        });
     }
 
     fn add_orc_of_image(

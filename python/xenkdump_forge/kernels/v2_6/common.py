@@ -35,6 +35,13 @@ class Linux26(Kernel):
     module_sources: ClassVar = (
         Source("bridge", (("schedule_timeout", "br_hello_timer_expired", "kthread"),)),
         Source("netbk", (("schedule_timeout", "net_tx_action", "netbk_thread", "kthread"),)),
+        Source(
+            "dm_mirror",
+            (
+                ("schedule_timeout", "mirror_wait", "mirror_thread", "kthread"),
+                ("schedule_timeout", "mirror_status_wait", "mirror_status_read", "vfs_read"),
+            ),
+        ),
     )
 
     def __init__(

@@ -34,6 +34,7 @@ class Linux26I386(Linux26):
     #: Fixed registers on entry to the kernel: pid -> values.
     fixed_registers: ClassVar[dict[int, dict[str, int]]] = {}
     ends_at_cpu_idle = False
+    sleeps_in_modules: ClassVar = functions.IN_MODULE
 
     def __init__(
         self,

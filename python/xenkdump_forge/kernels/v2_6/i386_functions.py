@@ -68,6 +68,12 @@ SLEEPS: dict[str, tuple[str, ...]] = {
     "idle": _sleep("cpu_idle cpu_bringup_and_idle"),
 }
 
+#: Call chains of tasks that sleep in the module dm_mirror: a thread, and a system call.
+IN_MODULE: dict[str, tuple[str, ...]] = {
+    "kmirrord": _sleep("schedule_timeout mirror_wait mirror_thread", *_KTHREAD),
+    "smartd": _sleep("schedule_timeout mirror_status_wait mirror_status_read", *_READ),
+}
+
 #: Call chains of running vCPUs at the crash. A name with a dot is in the hypercall page.
 RUNNING: dict[str, tuple[str, ...]] = {
     "panic": names(

@@ -27,6 +27,9 @@ def _sleep(chain: str, *outer: str) -> tuple[str, ...]:
     return (*_SLEEP, *names(chain), *outer)
 
 
+#: The call chain of the journal's thread, with two functions of the module jbd2.
+IN_MODULE = (*_SLEEP, "jbd2_journal_wait", "jbd2_journal_thread", *_KTHREAD)
+
 #: Call chains of sleeping tasks, innermost first.
 SLEEPS: dict[str, tuple[str, ...]] = {
     "wait": _sleep("do_wait kernel_wait4 sys_wait4", *_SYSCALL),

@@ -127,6 +127,12 @@ MAX_PROCESS_PAGES = 1 << 36
 #: Modules from which the layout of struct module is inferred. A few already decide each offset.
 MAX_SAMPLED_MODULES = 4096
 
+#: Modules in which the members for symbols, before 4.5, are searched.
+MAX_SAMPLED_SYMTABS = 64
+
+#: Bytes of a struct module. Linux 2.6.18 has a cache line for each possible CPU in it.
+MAX_MODULE_STRUCT = 0x10000
+
 #: Symbols of a module in the sample.
 MAX_SAMPLED_SYMBOLS = 1 << 20
 

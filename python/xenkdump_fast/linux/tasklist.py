@@ -22,14 +22,26 @@ def addresses(kernel: Kernel) -> list[int]:
     listed = _distinct(_listed(kernel, limit), limit)
     more = []
     if len(listed) <= limit:
-        with suppress(AbsentError):  # no types: no layout of the table
+        try:
             more = [task for task in _distinct(pids.tasks(kernel), limit) if task not in listed]
+        except AbsentError:  # no types: no layout of the table
+            _check_count(kernel, len(listed) - 1)
     if more:
         kernel.warn(f"the task list lacks {len(more)} tasks, which the table of pids has")
     found = [*listed, *more]
     if len(found) > limit:
         kernel.warn(f"there are more tasks than the dump can hold: using the first {limit}")
     return found[:limit]
+
+
+def _check_count(kernel: Kernel, found: int) -> None:
+    """Warns if the kernel counts more tasks than were found; idle tasks are not counted."""
+    with suppress(AbsentError, MemoryFault):
+        counted = kernel.variable("nr_threads", 4)
+        if found < counted:
+            kernel.warn(
+                f"tasks are missing: the kernel counts {counted} of them, {found} were found"
+            )
 
 
 def _size(kernel: Kernel) -> int:

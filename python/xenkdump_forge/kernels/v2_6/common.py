@@ -96,7 +96,9 @@ class Linux26(Kernel):
         for thread in group:
             thread.view["signal"] = signal.address
         if self.has_thread_group:
-            self.link([t.view.at("thread_group") for t in group])
+            # INIT_TASK leaves it zero, until 2.6.19.
+            if not leader.idle or leader.job.cpu:
+                self.link([t.view.at("thread_group") for t in group])
             return
         for thread in group:
             for kind in range(_PIDTYPES):

@@ -112,7 +112,7 @@ LAYOUT = functions.Layout(
     addresses={"sys_call_table": 0xC1041000},
     functions={"startup_32": 0xC1000000, "hypercall_page": 0xC1001000},
     returns={},
-    frames={},
+    frames={"crash_kexec": Frame(("ebp", "edi", "esi", "ebx"), 72)},
 )
 
 

@@ -67,7 +67,9 @@ pub(in crate::unwind) fn find(
     if is_empty(&registers) && is_top_of_stack(layout, at) {
         return Ok(Step::End);
     }
-    if !is_likely(memory, symbols, layout, &registers, at) {
+    if !is_likely(memory, symbols, layout, &registers, at)
+        || is_copy(memory, layout, &registers, at)
+    {
         return Ok(Step::Unknown);
     }
     Ok(interrupted(registers, at))
@@ -160,6 +162,32 @@ fn is_likely(
     selectors
         && (!same_stack || (aligned && sp >= layout.sp_slot(at).raw()))
         && (symbols.is_text(pc) || leaf::is_called(memory, symbols, registers, layout.word))
+}
+
+/// Whether these are registers that a crash copied to its stack, where nothing was interrupted.
+///
+/// Entry code saves no `sp` and `ss` of a 32-bit kernel before Linux 5.3: the words in their place are
+/// the stack of the interrupted function. `crash_setup_regs` stores both: in `fixed_regs` of
+/// `crash_kexec` there is the address of that frame itself, or that of the words in the original.
+fn is_copy(
+    memory: &dyn Memory<VirtAddr>,
+    layout: &PtRegs,
+    registers: &Registers,
+    at: VirtAddr,
+) -> bool {
+    if layout.saves_kernel_sp || layout.hypervisor || layout.is_user(registers) {
+        return false;
+    }
+    let slot = layout.sp_slot(at);
+    let ss_slot = offset(slot, layout.word.bytes() as i64, layout.word);
+    let read = |addr| memory.read_word(addr, layout.word);
+    let (Ok(sp), Ok(ss)) = (read(slot), read(ss_slot)) else {
+        return false;
+    };
+    // The selector is stored with the upper half of another register.
+    sp.abs_diff(slot.raw()) < MAX_STACK_SIZE
+        && sp.is_multiple_of(layout.word.bytes() as u64)
+        && matches!(ss & 0xffff, 0x68 | 0x69)
 }
 
 #[cfg(test)]
@@ -277,6 +305,38 @@ mod tests {
             };
             assert_eq!(caller.registers.sp(), Some(VirtAddr(sp)));
         }
+    }
+
+    #[test]
+    fn registers_that_a_crash_copied_are_no_interruption() {
+        let is_frame = |release, sp: u64, ss: u64| {
+            let layout = PtRegs::of(Word::W32, Some(release));
+            let mut ram = Ram::new(Word::W32);
+            let mut words = vec![9; layout.slots.len()];
+            for (reg, value) in [
+                (Reg::Ds, 0x7b),
+                (Reg::Ip, 0xc100_1000),
+                (Reg::Cs, 0x61),
+                (Reg::Flags, 0x46),
+                (Reg::Sp, sp),
+                (Reg::Ss, ss),
+            ] {
+                words[layout.slot(reg)] = value;
+            }
+            ram.words(STACK - 0x100, &words);
+            let at = VirtAddr(STACK - 0x100);
+            matches!(find(&ram, &names(), &layout, at), Ok(Step::Caller(_)))
+        };
+        for release in [(2, 6, 18), (2, 6, 24), (4, 19, 0)] {
+            let (own, original) = (STACK - 0x100, STACK - 0x40);
+            assert!(!is_frame(release, own, 0x69), "its own address");
+            assert!(!is_frame(release, own - 0x20, 0x7_0068), "lower");
+            assert!(!is_frame(release, original, 0x69), "in the original");
+            assert!(is_frame(release, original, 0x7b), "any two words");
+            assert!(is_frame(release, 0xc100_2000, 0x69));
+        }
+        // Since Linux 5.3 the frame of an interruption has both.
+        assert!(is_frame((5, 3, 0), STACK - 0x40, 0x68));
     }
 
     #[test]

@@ -67,6 +67,9 @@ MAX_STACK_SIZE = 64 << 10
 #: Bytes of code in which the end of switch_to() is searched for (before 4.9).
 MAX_RESUME_CODE = 65
 
+#: Bytes of the function of Xen that saves a pCPU's registers.
+MAX_SAVING_CODE = 0x1000
+
 #: Symbols used of those with the same name: a global function, and static ones.
 MAX_SAME_SYMBOLS = 4
 

@@ -14,6 +14,7 @@ _HOST = "tests/real/test_hypervisor.py"
 _COMMANDS = "tests/real/test_hypervisor_commands.py"
 _CHECK = "tests/real/test_check.py"
 _FRAME_TABLE = "tests/xen/test_frame_table.py"
+_STACKS = "tests/xen/test_stacks.py"
 
 
 class Row(NamedTuple):
@@ -109,6 +110,11 @@ TABLE = (
     Row("shared_info.wc_version 4", 2304, "all", "", _COMPAT),
     Row("shared_info.arch 8", (3088, 3096, 3112, 3120, 3128), "all", "50bd1f0825", _HOST),
     Row("shared_info.arch 4", (2316, 2320, 2328, 2332, 2336), "all", "50bd1f0825", _COMPAT),
+    # The pc in NT_PRSTATUS is the address of an inline function (stacks.py), and the functions that
+    # may store it: its only caller, or an instance of its own. Since 4.15 it is the real pc.
+    Row("constant pc", "elf_core_save_regs", "to 4.14", "1e15dcfbae", _STACKS),
+    Row("stores the constant pc", "kexec_crash_save_cpu", "to 4.14", "1e15dcfbae", _STACKS),
+    Row("stores the constant pc", "elf_core_save_regs", "to 4.14", "1e15dcfbae", _STACKS),
     # conring is a pointer to the ring, not the ring itself (console.py decides by its size).
     Row("conring is a pointer", True, "3.4 on", "71c0c5fbe5", _COMMANDS),
     Row("conring is a pointer", False, "to 3.3", "", _COMPAT),

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..code.stack import StackFrame
 from ..code.text import names
 from ..elf import notes
 from ..memory.guest import Guest
@@ -107,6 +108,8 @@ class Pcpu:
     xen: dict[str, int] = field(default_factory=dict)
     domain: int | None = None
     vcpu: int | None = None
+    #: Xen's own frames, innermost first; empty if not known.
+    frames: list[StackFrame] = field(default_factory=list)
 
 
 class Xen64:

@@ -8,6 +8,7 @@ use crate::unwind::registers::{Reg, Registers};
 use crate::unwind::step::{offset, read_word, Caller, Step, Unreadable};
 use crate::unwind::symbols::CodeSymbols;
 
+use super::decode::{decode, Effect};
 use super::leaf;
 use super::pt_regs::PtRegs;
 
@@ -50,8 +51,49 @@ pub(in crate::unwind) fn step(
     if read_word(memory, sp, word)? == above.raw() {
         return find(memory, symbols, layout, above);
     }
+    if layout.hypervisor {
+        return below_arguments(memory, symbols, layout, registers);
+    }
     Ok(Step::Unknown)
 }
+
+/// The interrupted frame, if its registers are above what the code at the pc discards.
+///
+/// `hypercall` of 32-bit Xen copies six arguments below the guest's registers, with two more words in
+/// a debug build, and discards them after the call.
+fn below_arguments(
+    memory: &dyn Memory<VirtAddr>,
+    symbols: &dyn CodeSymbols,
+    layout: &PtRegs,
+    registers: &Registers,
+) -> Result<Step, Unreadable> {
+    let (Some(mut at), Some(pc)) = (registers.sp(), registers.pc()) else {
+        return Ok(Step::Unknown);
+    };
+    let mut code = [0; DISCARDING_CODE];
+    if memory.read(pc, &mut code).is_err() {
+        return Ok(Step::Unknown);
+    }
+    let mut rest = &code[..];
+    while let Some(instruction) = decode(rest, pc, layout.word) {
+        match instruction.effect {
+            Effect::Stack(bytes) if bytes > 0 => {
+                at = offset(at, bytes, layout.word);
+                let found = find(memory, symbols, layout, at)?;
+                if !matches!(found, Step::Unknown) {
+                    return Ok(found);
+                }
+            }
+            Effect::None => {}
+            _ => break,
+        }
+        rest = rest.get(instruction.length..).unwrap_or_default();
+    }
+    Ok(Step::Unknown)
+}
+
+/// The size of the code after a call that discards its arguments.
+const DISCARDING_CODE: usize = 24;
 
 /// The frame whose registers are at `at`, if they are plausible.
 pub(in crate::unwind) fn find(
@@ -266,6 +308,41 @@ mod tests {
         };
         assert_eq!(caller.saved_at, Some(VirtAddr(STACK + 4)));
         assert_eq!(caller.registers.sp(), Some(VirtAddr(STACK + 72)));
+    }
+
+    #[test]
+    fn a_hypercall_s_arguments_are_below_the_registers() {
+        const RET: u64 = 0xff11_00db;
+        const REGS: u64 = 0xff40_5fb4;
+        let guest = [0xc100_14a7, 0x61, 0x46, 0xc124_eee8, 0x69, 0x7b, 0x7b, 0, 0];
+        let mut regs = vec![9; 8];
+        regs.extend(guest);
+        let code: [(&[u8], u64); 3] = [
+            // add $24,%esp; mov %eax,24(%esp).
+            (&[0x83, 0xc4, 0x18, 0x89, 0x44, 0x24, 0x18], 24),
+            // add $24,%esp; pop %ecx; cmp %ecx,52(%esp); pop %ecx; jne.
+            (
+                &[
+                    0x83, 0xc4, 0x18, 0x59, 0x39, 0x4c, 0x24, 52, 0x59, 0x75, 0x10,
+                ],
+                32,
+            ),
+            (&[0x89, 0xc8, 0xc3], 0),
+        ];
+        for (code, size) in code {
+            let mut ram = Ram::new(Word::W32);
+            ram.bytes(RET, &[0x90; 64]);
+            ram.bytes(RET, code);
+            ram.words(REGS - 32, &[1; 8]);
+            ram.words(REGS, &regs);
+            let registers = Registers::at(VirtAddr(RET), VirtAddr(REGS - size.max(24)));
+            let layout = PtRegs::of_xen(Word::W32);
+            let found = step(&ram, &names(), &layout, &registers).unwrap();
+            match found {
+                Step::Caller(caller) => assert_eq!(caller.saved_at, Some(VirtAddr(REGS))),
+                _ => assert_eq!(size, 0),
+            }
+        }
     }
 
     #[test]

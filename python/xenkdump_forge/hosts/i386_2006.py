@@ -115,6 +115,7 @@ LAYOUT = functions.Layout(
     functions={"startup_32": 0xC1000000, "hypercall_page": 0xC1001000},
     returns={},
     frames={"crash_kexec": Frame(("ebp", "edi", "esi", "ebx"), 72)},
+    init_text={"start_kernel": 0xC1030000},
 )
 
 

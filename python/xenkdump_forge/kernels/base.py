@@ -23,6 +23,9 @@ from .view import Value, View
 PF_KTHREAD = 0x00200000
 PF_IDLE = 0x00000002
 
+#: What freed code is overwritten with.
+_POISON_FREE_INITMEM = 0xCC
+
 #: STACK_END_MAGIC, at the lowest address of a stack.
 STACK_END_MAGIC = 0x57AC6E9D
 
@@ -77,7 +80,9 @@ class Kernel:
             guest.linear.append(Linear(spec.map_base, spec.map_base + (1 << 30), 0))
         first = -(-self.image.end // PAGE)
         guest.start_allocating(guest.pfn_of((first - 1) * PAGE) + 1)
-        guest.write(image.text.base, image.text.code)
+        kept = image.init_start - image.text.base
+        freed = bytes([_POISON_FREE_INITMEM]) * (len(image.text.code) - kept)
+        guest.write(image.text.base, image.text.code[:kept] + freed)
         guest.write(spec.rodata, bytes(image.rodata))
 
     # Variables

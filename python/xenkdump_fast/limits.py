@@ -67,6 +67,9 @@ MAX_STACK_SIZE = 64 << 10
 #: Bytes of code in which the end of switch_to() is searched for (before 4.9).
 MAX_RESUME_CODE = 65
 
+#: Bytes of the function of Xen that saves a pCPU's registers.
+MAX_SAVING_CODE = 0x1000
+
 #: Symbols used of those with the same name: a global function, and static ones.
 MAX_SAME_SYMBOLS = 4
 
@@ -126,6 +129,12 @@ MAX_PROCESS_PAGES = 1 << 36
 
 #: Modules from which the layout of struct module is inferred. A few already decide each offset.
 MAX_SAMPLED_MODULES = 4096
+
+#: Modules in which the members for symbols, before 4.5, are searched.
+MAX_SAMPLED_SYMTABS = 64
+
+#: Bytes of a struct module. Linux 2.6.18 has a cache line for each possible CPU in it.
+MAX_MODULE_STRUCT = 0x10000
 
 #: Symbols of a module in the sample.
 MAX_SAMPLED_SYMBOLS = 1 << 20

@@ -191,7 +191,7 @@ def notes(notes_: Iterable[Note]) -> list[Json]:
 
 
 def pcpus(every: Iterable[Pcpu]) -> list[Json]:
-    """The guest's registers on each pCPU."""
+    """The guest's registers on each pCPU, and Xen's frames."""
     return [
         {
             "pcpu": p.number,
@@ -199,6 +199,7 @@ def pcpus(every: Iterable[Pcpu]) -> list[Json]:
             "domain": p.domain,
             "vcpu": p.vcpu,
             "registers": registers(p.guest),
+            "frames": [{"pc": hex(f.pc), "sp": hex(f.sp), "symbol": f.symbol} for f in p.frames],
         }
         for p in every
     ]

@@ -4,7 +4,7 @@ import random
 import struct
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -227,6 +227,56 @@ def test_memory_of_modules_since_6_4(before: int, size: float, word: int) -> Non
     # An element of one module belongs to another module.
     kernel.memory.write(places[1] + MEMORY + before * word, words(word, places[0]))
     assert "module" not in Inference(kernel, "no types")
+
+
+@pytest.mark.parametrize("form", ["long", "core_symtab"])
+@pytest.mark.parametrize("word", [4, 8])
+def test_symbols_of_modules_before_4_5(word: Literal[4, 8], form: str) -> None:
+    """{symtab, long num_symtab, strtab}, then 2.6.32's; behind a cache line for each CPU."""
+    head = SYMBOLS["modules"]
+    kernel = FakeKernel(SYMBOLS, word=word)
+    base = MODULE & ~0xFFF & ((1 << 8 * word) - 1)
+    places = [base + 0x180, base + 0x10_0180, head]
+    kernel.memory.write(head, words(word, places[0] + word, places[1] + word))
+    sizes = (0, 0x9000, 0, 0x180)
+    width = word if form == "long" else 4
+    tables = 0x140 + 255 * 64
+    for i, place in enumerate(places[:2]):
+        core, symtab, strtab = place - 0x180, place + 0x6000, place + 0x7000
+        kernel.memory.write(core, bytes(0x9000))
+        after = head if i else places[1] + word
+        kernel.memory.write(place + word, words(word, after, places[0] + word if i else head))
+        kernel.memory.write(place + 3 * word, b"name\0")
+        kernel.memory.write(place + 0x100, words(word, 0, core) + words(width, *sizes))
+        count = 3 + i
+        members = (
+            words(word, symtab, count, strtab)
+            if form == "long"
+            else words(word, symtab, symtab) + words(4, count, count) + words(word, strtab, strtab)
+        )
+        kernel.memory.write(place + tables, members)
+        kernel.memory.write(symtab + 24, words(word, 1, core))
+        kernel.memory.write(strtab, b"\0init_module\0")
+    inference = Inference(kernel, "no types")
+    found = {
+        name: (inference.member(f"module.{name}").offset, inference.member(f"module.{name}").size)
+        for name in ("module_init", "module_core", "core_size", "symtab", "num_symtab", "strtab")
+    }
+    number = (word, width) if form == "long" else (2 * word, 4)
+    assert found == {
+        "module_init": (0x100, word),
+        "module_core": (0x100 + word, word),
+        "core_size": (0x100 + 2 * word + width, width),
+        "symtab": (tables, word),
+        "num_symtab": (tables + number[0], number[1]),
+        "strtab": (tables + (2 * word if form == "long" else 2 * word + 8), word),
+    }
+    # Without CONFIG_KALLSYMS.
+    kernel.memory.write(places[0] + tables, bytes(64))
+    without = Inference(kernel, "no types")
+    assert "module" in without
+    with pytest.raises(AbsentError, match="symtab cannot be inferred"):
+        without.member("module.symtab")
 
 
 def test_modules_that_cannot_be_read_are_reported() -> None:

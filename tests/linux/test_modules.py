@@ -53,14 +53,22 @@ class Tables(FakeSymbols):
     def __init__(self, symbols: dict[str, int]) -> None:
         super().__init__(symbols)
         self.given: list[Any] = []
+        self.texts: list[tuple[int, ...]] = []
 
     def add_module(self, *table: Any) -> None:
         self.given.append(table)
 
+    add_orc = add_module
 
-def loaded(claims: list[tuple[int, int]]) -> FakeKernel:
+    def add_text(self, *text: int) -> None:
+        self.texts.append(text)
+
+
+def loaded(
+    claims: list[tuple[int, int]], layout: dict[str, int | FakeMember] = LAYOUT
+) -> FakeKernel:
     """Modules with these counts of symbols and ORC rows; all share two pages of tables."""
-    kernel = FakeKernel({"modules": HEAD}, LAYOUT)
+    kernel = FakeKernel({"modules": HEAD}, layout)
     kernel.memory = Reads()
     kernel.__dict__.update(virtual=kernel.memory, code=Tables({}))
     places = [STRUCTS + i * PAGE for i in range(len(claims))]
@@ -88,6 +96,22 @@ def test_the_tables_of_every_module_are_loaded() -> None:
     kernel = loaded([(SYMBOLS, ROWS)] * 3)
     assert load(kernel) == (3, 3)
     assert kernel.warnings == []
+
+
+@pytest.mark.parametrize("has_orc", [False, True])
+def test_the_text_of_every_module_is_known(has_orc: bool) -> None:
+    """Also without ORC (before 4.14, and on i386), and if the tables cannot be read."""
+    layout = {key: at for key, at in LAYOUT.items() if has_orc or "orc" not in key}
+    layout["module.init_layout.base"] = FakeMember(152, 8)
+    layout["module.init_layout.size"] = FakeMember(160, 4)
+    kernel = loaded([(2 << 20, 10 << 20), (SYMBOLS, ROWS)], layout)
+    init = STRUCTS + (1 << 20)
+    kernel.memory.write(STRUCTS + 152, words(8, init, 2 * PAGE))
+    unwinder: Any = Tables({})
+    modules.load(kernel, unwinder)
+    texts = [(STRUCTS, STRUCTS + PAGE), (init, init + 2 * PAGE)]
+    assert unwinder.texts == [*texts, (STRUCTS + PAGE, STRUCTS + 2 * PAGE)]
+    assert len(unwinder.given) == has_orc
 
 
 def test_the_tables_of_all_modules_are_limited_by_the_memory_held() -> None:

@@ -9,13 +9,17 @@ from typing import Any, cast
 
 import pytest
 
+import xenkdump_fast
 from xenkdump_fast import AbsentError
 from xenkdump_fast._native import AddressSpace, MemoryFault
+from xenkdump_fast.commands import check
 from xenkdump_fast.xen import compat, console, header, m2p, pcpus, shared_info
 from xenkdump_fast.xen.console import Console
 from xenkdump_fast.xen.frames import WINDOW
 from xenkdump_fast.xen.host import XenHost
 from xenkdump_fast.xen.layout import by_types
+from xenkdump_forge import write_dump
+from xenkdump_forge.xen import xen64
 
 from .test_frames import PV_64, VCPU, window_64
 
@@ -92,9 +96,29 @@ def test_stacks_of_any_size(size: int) -> None:
 
 
 def test_the_m2p_has_an_address_for_each_paging_format() -> None:
-    assert {entry for _, entry in m2p.TABLES.values()} == {4, 8}
+    assert {entry for _, _, entry in m2p.TABLES} == {4, 8}
     # Outside of the guest's part of the address space.
-    assert m2p.TABLES["x86"][0] > m2p.TABLES["x86-pae"][0] > 0xC000_0000
+    by_paging = {paging: base for paging, base, _ in m2p.TABLES if paging != "x86_64"}
+    assert by_paging["x86"] > by_paging["x86-pae"] > 0xC000_0000
+
+
+@pytest.mark.parametrize(
+    ("base", "entry"), [(b, e) for p, b, e in m2p.TABLES if p == "x86_64" and b >> 39 & 511 == 261]
+)
+def test_the_m2p_of_a_32_bit_guest_of_a_64_bit_xen(
+    base: int, entry: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its page tables map Xen's own M2P only, and the guest's at an address that varies."""
+    if entry == 4:
+        monkeypatch.setattr(xen64, "RDWR_COMPAT_M2P", base)
+        monkeypatch.setattr(m2p, "TABLES", [row for row in m2p.TABLES if row[2] == 4])
+    synthetic = write_dump(tmp_path, like="32on64")
+    found = check.run(xenkdump_fast.open(str(synthetic.vmcore)))
+    assert found.m2p is not None
+    assert found.m2p_at is not None
+    assert found.m2p_at.startswith(f"{base:#x} by cr3 of ")
+    frames = synthetic.plan["domains"][0]["p2m"]["counts"]["frame"]
+    assert (found.m2p.equal, found.m2p.different, found.m2p.unreadable) == (frames, 0, 0)
 
 
 @pytest.mark.parametrize("word", [8, 4])

@@ -31,6 +31,8 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     # (7523e4dc5057); since 6.4 (ac3b43283923) one range per type (see modules.py).
     "module.base": ("module.core_layout.base", "module.module_core"),
     "module.size": ("module.core_layout.size", "module.core_size"),
+    "module.init_base": ("module.init_layout.base", "module.module_init"),
+    "module.init_size": ("module.init_layout.size", "module.init_size"),
     # A task's node in the list of its struct pid: 4.19 (2c4704756cab) removed struct pid_link.
     "pid.link": ("task_struct.pid_links", "task_struct.pids"),
 }

@@ -34,6 +34,15 @@ class Module(NamedTuple):
     total: int
     #: Whether its symbols are in memory.
     symbols: bool
+    #: Start and size of its initialization text; 0 once that is freed.
+    init_base: int = 0
+    init_size: int = 0
+
+    @property
+    def texts(self) -> list[tuple[int, int]]:
+        """Start and size of each range of its text."""
+        both = (self.base, self.size), (self.init_base, self.init_size)
+        return [(base, size) for base, size in both if base and size]
 
 
 def modules(kernel: Kernel) -> Iterator[Module]:
@@ -62,6 +71,8 @@ def modules(kernel: Kernel) -> Iterator[Module]:
 _MEMBERS = (
     "module.base",
     "module.size",
+    "module.init_base",
+    "module.init_size",
     "module.kallsyms",
     "module.symtab",
     "module.num_symtab",
@@ -90,8 +101,8 @@ class _Structs:
         with suppress(AbsentError):
             names.append((kernel.offset("module.name"), NAME_LENGTH))
             if kernel.has("module.mem"):
-                members.append(self._memory("base"))
-                members += [self._memory("size", i) for i in range(FIRST_INIT_MEMORY)]
+                members += [self._memory("base", i) for i in (0, FIRST_INIT_MEMORY)]
+                members += [self._memory("size", i) for i in range(FIRST_INIT_MEMORY + 1)]
         self._modules = Structs(kernel, addresses, members, names)
         self._tables = Structs(kernel, self._modules.values("module.kallsyms"), _KALLSYMS)
 
@@ -100,7 +111,8 @@ class _Structs:
         name = self._modules.string(address, self._kernel.offset("module.name"), NAME_LENGTH)
         base, size = self._text(address)
         total = self._total(address, size)
-        return Module(address, name, base, size, total, self._has_symbols(address))
+        has_symbols = self._has_symbols(address)
+        return Module(address, name, base, size, total, has_symbols, *self._init_text(address))
 
     def read(self, module: int, member: str | Number) -> int:
         """A number in one of the modules. Raises AbsentError."""
@@ -122,6 +134,18 @@ class _Structs:
             base, size = self._memory("base"), self._memory("size")
             return self.read(module, base), self.read(module, size)
         return self.read(module, "module.base"), self.read(module, "module.size")
+
+    def _init_text(self, module: int) -> tuple[int, int]:
+        """Start and size of the text that is freed after its initialization; 0 if unknown."""
+        kernel = self._kernel
+        if kernel.has("module.mem"):
+            base = self._memory("base", FIRST_INIT_MEMORY)
+            return self.read(module, base), self.read(
+                module, self._memory("size", FIRST_INIT_MEMORY)
+            )
+        if not kernel.has("module.init_base"):
+            return 0, 0
+        return self.read(module, "module.init_base"), self.read(module, "module.init_size")
 
     def _total(self, module: int, text: int) -> int:
         """Size of a module, excluding the memory that is freed after its initialization."""
@@ -146,7 +170,7 @@ class _Structs:
 
 
 def load(kernel: Kernel, unwinder: Unwinder) -> None:
-    """Adds the symbols and ORC tables of every module to ``kernel.code`` and the unwinder.
+    """Adds the text of every module to the unwinder, its symbols to ``kernel.code``, and ORC.
 
     Each byte of the dump belongs to one table: all together are no larger than the dump.
     """
@@ -154,6 +178,9 @@ def load(kernel: Kernel, unwinder: Unwinder) -> None:
     for batch in batches(modules(kernel)):
         structs = _Structs(kernel, [module.address for module in batch])
         with kernel.charging(budget):
+            for module in batch:
+                for base, size in module.texts:
+                    unwinder.add_text(base, kernel.end(base, size))
             for module in batch:
                 if not _load_tables(kernel, module, structs, unwinder):
                     return
@@ -191,13 +218,9 @@ def _load_symbols(kernel: Kernel, module: Module, structs: _Structs) -> None:
     length = end - strtab if strtab < end < strtab + MAX_MODULE_TABLE else 1 << 16
     if count * entry > MAX_MODULE_TABLE:
         raise AbsentError(f"num_symtab is {count}")
-    kernel.code.add_module(
-        module.name,
-        module.base,
-        kernel.end(module.base, module.size),
-        _read(kernel, symtab, count * entry),
-        _read_up_to(kernel, strtab, length),
-    )
+    symbols, strings = _read(kernel, symtab, count * entry), _read_up_to(kernel, strtab, length)
+    for base, size in module.texts:
+        kernel.code.add_module(module.name, base, kernel.end(base, size), symbols, strings)
 
 
 def _read(kernel: Kernel, address: int, size: int) -> bytes:
@@ -235,7 +258,7 @@ def _load_orc(kernel: Kernel, module: Module, structs: _Structs, unwinder: Unwin
         return
     if count * 6 > MAX_MODULE_TABLE:
         raise AbsentError(f"num_orcs is {count}")
-    unwinder.add_module(
+    unwinder.add_orc(
         module.base,
         kernel.end(module.base, module.size),
         _read(kernel, ip, count * 4),

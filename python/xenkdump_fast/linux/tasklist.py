@@ -1,6 +1,7 @@
 """The addresses of all tasks: the task list with its threads, and the table of pids."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
 from .._native import AbsentError, MemoryFault
@@ -36,11 +37,21 @@ def _add_by_pid(kernel: Kernel, found: dict[int, None], budget: Budget) -> None:
     except BudgetExceededError:
         raise
     except AbsentError:
-        pass  # no types: no layout of the table
+        _check_count(kernel, listed - 1)  # no types: no layout of the table
     finally:
         if len(found) > listed:
             more = len(found) - listed
             kernel.warn(f"the task list lacks {more} tasks, which the table of pids has")
+
+
+def _check_count(kernel: Kernel, found: int) -> None:
+    """Warns if the kernel counts more tasks than were found; idle tasks are not counted."""
+    with suppress(AbsentError, MemoryFault):
+        counted = kernel.variable("nr_threads", 4)
+        if found < counted:
+            kernel.warn(
+                f"tasks are missing: the kernel counts {counted} of them, {found} were found"
+            )
 
 
 def _size(kernel: Kernel) -> int:

@@ -14,6 +14,7 @@ _HOST = "tests/real/test_hypervisor.py"
 _COMMANDS = "tests/real/test_hypervisor_commands.py"
 _CHECK = "tests/real/test_check.py"
 _FRAME_TABLE = "tests/xen/test_frame_table.py"
+_STACKS = "tests/xen/test_stacks.py"
 
 
 class Row(NamedTuple):
@@ -93,11 +94,18 @@ TABLE = (
     # XEN_VIRT_START is a multiple of this in every version (3.2: 0xffff828c80000000, 4.14 on,
     # 5af040ef8b: 0xffff82d040000000), and the image is smaller.
     Row("alignment of the image", 1 << 30, "all", "", _HOST),
-    # Where a guest of each paging format has the M2P, and the bytes of an entry (m2p.py). A 32-bit
-    # guest of a 64-bit Xen has a table of its own at the address of PAE.
-    Row("M2P x86_64", (0xFFFF_8000_0000_0000, 8), "all", "", _CHECK),
-    Row("M2P x86-pae", (0xF580_0000, 4), "all", "", _CHECK),
-    Row("M2P x86", (0xFC00_0000, 4), "to 3.2", "", _COMPAT),
+    # The M2P by paging format, address and bytes of an entry (m2p.py). On x86_64 RO_MPT_VIRT_START,
+    # which guests may read, and RDWR_MPT_VIRT_START. The page tables on which Xen runs a 32-bit
+    # guest have the latter only, and RDWR_COMPAT_MPT_VIRT_START with the table of such guests.
+    # These see it at the address of PAE on hosts with much memory, else higher.
+    Row("M2P", ("x86_64", 0xFFFF_8000_0000_0000, 8), "all", "", _CHECK),
+    Row("M2P", ("x86_64", 0xFFFF_8280_0000_0000, 8), "all", "", _COMPAT),
+    Row("M2P", ("x86_64", 0xFFFF_82D0_0000_0000, 4), "4.4 on", "b0581b9214", _COMPAT),
+    Row("M2P", ("x86_64", 0xFFFF_82C4_4000_0000, 4), "4.3", "4b28bf6ae9", _COMPAT),
+    Row("M2P", ("x86_64", 0xFFFF_82C4_0000_0000, 4), "4.0 to 4.2", "bac2000063", _COMPAT),
+    Row("M2P", ("x86_64", 0xFFFF_828C_0000_0000, 4), "3.1 to 3.4", "cb44adaed6", _COMPAT),
+    Row("M2P", ("x86-pae", 0xF580_0000, 4), "all", "", _COMPAT),
+    Row("M2P", ("x86", 0xFC00_0000, 4), "to 3.2", "", _COMPAT),
     # Bits of page_info.count_info that count references (frame_table.py): 29 to 3.1, 26 from 3.2 on
     # (55f97f49b7), more on x86_64 since 3.4 (eb063a09b3). On x86_32 there are 23 since then; the
     # next three are set for pages that are offline or broken.
@@ -109,6 +117,11 @@ TABLE = (
     Row("shared_info.wc_version 4", 2304, "all", "", _COMPAT),
     Row("shared_info.arch 8", (3088, 3096, 3112, 3120, 3128), "all", "50bd1f0825", _HOST),
     Row("shared_info.arch 4", (2316, 2320, 2328, 2332, 2336), "all", "50bd1f0825", _COMPAT),
+    # The pc in NT_PRSTATUS is the address of an inline function (stacks.py), and the functions that
+    # may store it: its only caller, or an instance of its own. Since 4.15 it is the real pc.
+    Row("constant pc", "elf_core_save_regs", "to 4.14", "1e15dcfbae", _STACKS),
+    Row("stores the constant pc", "kexec_crash_save_cpu", "to 4.14", "1e15dcfbae", _STACKS),
+    Row("stores the constant pc", "elf_core_save_regs", "to 4.14", "1e15dcfbae", _STACKS),
     # conring is a pointer to the ring, not the ring itself (console.py decides by its size).
     Row("conring is a pointer", True, "3.4 on", "71c0c5fbe5", _COMMANDS),
     Row("conring is a pointer", False, "to 3.3", "", _COMPAT),

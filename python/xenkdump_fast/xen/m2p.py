@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 
     from .._native import Paging
 
-#: The address of the table in a guest of each paging format, and the size of its entries.
-TABLES: "dict[Paging, tuple[int, int]]" = {
-    "x86_64": compat.value("M2P x86_64"),
-    "x86-pae": compat.value("M2P x86-pae"),
-    "x86": compat.value("M2P x86"),
-}
+#: Where the table may be mapped: paging format, address, and size of its entries.
+TABLES: "tuple[tuple[Paging, int, int], ...]" = compat.values("M2P")
 
 
 class M2P(NamedTuple):
@@ -69,7 +65,7 @@ def find(dump: Dump, p2m: P2M, roots: Iterable[tuple[int, str]]) -> M2P | None:
         if len(tried) == MAX_M2P_ROOTS:
             break
         tried.add(address)
-        for paging, (base, entry) in TABLES.items():
+        for paging, base, entry in TABLES:
             table = M2P(dump.virtual(address, paging), base, entry, f"{how}, {paging}")
             found = _reverse(table, *frames)
             if found.equal > found.different:

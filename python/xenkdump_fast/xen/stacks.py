@@ -1,13 +1,19 @@
 """Backtraces of the hypervisor: the stack of each pCPU, down to the guest that it ran."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .._native import Frame, Unwinder
+from .._native import Frame, MemoryFault, Symbols, Unwinder
 from ..isolation import isolated
+from ..limits import MAX_SAME_SYMBOLS, MAX_SAVING_CODE
+from . import compat
 from .host import XenHost
 from .memory import PAGE
 from .pcpus import Pcpu
+
+#: The function whose address is the pc in the notes, and those that may store it.
+_CONSTANT_PC: str = compat.value("constant pc")
+_STORES_CONSTANT_PC: tuple[str, ...] = compat.values("stores the constant pc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +42,11 @@ def traces(xen: XenHost, methods: Sequence[str] | None = None) -> list[PcpuTrace
             "found by a scan of the stack, and marked as guesses"
         )
     found = []
+    replaced = _constant_pc(xen)
     for pcpu in xen.pcpus:
         with isolated(f"pCPU {pcpu.number} has no backtrace", xen.warnings.append):
             number, vcpu = owners.get(pcpu.vcpu, (None, None))
-            frames, stopped = _frames(pcpu, unwinder)
+            frames, stopped = _frames(pcpu, unwinder, replaced)
             found.append(PcpuTrace(pcpu, number, vcpu, frames, stopped))
     return found
 
@@ -51,8 +58,51 @@ def _unwinder(xen: XenHost, methods: Sequence[str] | None) -> Unwinder | None:
     return Unwinder(xen.image, xen.symbols, xen.memory.virtual, methods=methods)
 
 
-def _frames(pcpu: Pcpu, unwinder: Unwinder | None) -> tuple[list[Frame], str | None]:
-    """The frames from Xen's registers to the guest's; only these two without symbols."""
+def _constant_pc(xen: XenHost) -> dict[int, int]:
+    """The pc where registers were saved, by the constant that is in the notes in its place.
+
+    Until 4.14 the notes have a constant. The instruction that stores it is in the frame whose stack
+    pointer was saved.
+    """
+    constant = None if xen.symbols is None else xen.symbols.get(_CONSTANT_PC)
+    pc = "rip" if xen.word == 8 else "eip"
+    in_notes = {pcpu.registers.get(pc) for pcpu in xen.pcpus}
+    if xen.symbols is None or constant is None or constant not in in_notes:
+        return {}
+    for name in _STORES_CONSTANT_PC:
+        found = _after_store(xen, xen.symbols, name, constant)
+        if found is not None:
+            return {constant: found}
+    xen.warnings.append(
+        f"the registers in the notes have the address of {_CONSTANT_PC} as {pc}, and the code that "
+        "saved them was not found: the innermost frames may be missing"
+    )
+    return {}
+
+
+def _after_store(xen: XenHost, symbols: Symbols, name: str, constant: int) -> int | None:
+    """The address after the instruction of a function that has the constant as operand."""
+    for symbol in symbols.all(name)[:MAX_SAME_SYMBOLS]:
+        try:
+            code = xen.memory.data(symbol.address, min(symbol.size, MAX_SAVING_CODE))
+        except MemoryFault:
+            continue
+        for end in range(4, len(code) + 1):
+            operand = int.from_bytes(code[end - 4 : end], "little")
+            after = symbol.address + end
+            # mov $constant, or lea constant(%rip).
+            if operand == (constant if xen.word == 4 else (constant - after) & 0xFFFF_FFFF):
+                return after
+    return None
+
+
+def _frames(
+    pcpu: Pcpu, unwinder: Unwinder | None, replaced: Mapping[int, int]
+) -> tuple[list[Frame], str | None]:
+    """The frames from Xen's registers to the guest's; only these two without symbols.
+
+    ``replaced`` has the pc to start from in place of another.
+    """
     stopped: str | None
     if pcpu.in_guest and pcpu.guest is not None:
         return [Frame(pcpu.guest.registers, "start", user=True)], None
@@ -62,7 +112,9 @@ def _frames(pcpu: Pcpu, unwinder: Unwinder | None) -> tuple[list[Frame], str | N
         frames = [Frame(pcpu.registers, "start")]
         stopped = "Xen's own frames cannot be told without xen-syms"
     else:
-        found = unwinder.unwind(pcpu.registers, stacks=_bounds(pcpu), exact=True)
+        pc = "rip" if pcpu.word == 8 else "eip"
+        start = {**pcpu.registers, pc: replaced.get(pcpu.registers[pc], pcpu.registers[pc])}
+        found = unwinder.unwind(start, stacks=_bounds(pcpu), exact=True)
         frames, stopped = found.frames, found.stopped
     if pcpu.guest is not None and not any(frame.user for frame in frames):
         # The unwinder stopped earlier, but the guest's registers are known.

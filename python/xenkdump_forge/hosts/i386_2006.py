@@ -21,6 +21,8 @@ from ..kernels.v2_6.i386 import Linux26I386
 from ..memory.guest import Guest
 from ..memory.machine import PAGE, FramePool, MachineMemory
 from ..parts import Parts
+from ..xen import text32
+from ..xen.text32 import CRASHING, STOPPED
 from ..xen.xen32 import HEAP_END, Xen32
 
 MIB = 1 << 20
@@ -112,7 +114,8 @@ LAYOUT = functions.Layout(
     addresses={"sys_call_table": 0xC1041000},
     functions={"startup_32": 0xC1000000, "hypercall_page": 0xC1001000},
     returns={},
-    frames={},
+    frames={"crash_kexec": Frame(("ebp", "edi", "esi", "ebx"), 72)},
+    init_text={"start_kernel": 0xC1030000},
 )
 
 
@@ -205,7 +208,8 @@ class Host:
         pcpus = plan.pcpus(self.xen.pcpus)
         xen = {"major": self.xen.version[0], "minor": self.xen.version[1]}
         out = {"xen": xen, "domains": [dom0], "pcpus": pcpus, "registers_in_dump": in_dump}
-        return Parts(self.kernel.image.vmlinux(), core, out, [self.kernel])
+        more = {"xen-syms": text32.xen_syms()}
+        return Parts(self.kernel.image.vmlinux(), core, out, [self.kernel], more)
 
 
 def carve(guest: Guest) -> None:
@@ -230,7 +234,7 @@ def session(memory: int, seed: int) -> Parts:
     kernel.run_vcpu(host.panicked, functions.RUNNING["panic"])
     tree = host.finish()
     host.xen.add_pcpu(0, None)
-    host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1)
+    host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1, chain=CRASHING)
     return host.parts(_cr3_notes(host), tree, ["cr3"], False)
 
 
@@ -252,7 +256,7 @@ def _by_cr3(host: Host) -> Parts:
     tree = host.finish()
     kernel = host.kernel
     host.xen.add_pcpu(kernel.root_address(), kernel.idle[0].registers, domain=0, vcpu=0)
-    host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1)
+    host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1, chain=CRASHING)
     return host.parts(_cr3_notes(host), tree, ["cr3"], True)
 
 
@@ -266,7 +270,8 @@ def shadow(memory: int, seed: int) -> Parts:
     tree = host.finish(maps_xen=False)
     kernel = host.kernel
     for number, task in enumerate((kernel.idle[0], host.panicked)):
-        host.xen.add_pcpu(0, task.registers, domain=0, vcpu=number)
+        chain = CRASHING if number else STOPPED
+        host.xen.add_pcpu(0, task.registers, domain=0, vcpu=number, chain=chain)
     return host.parts(_crash_notes(host, 9, tree), tree, ["list"], False)
 
 
@@ -279,7 +284,8 @@ def xen3(memory: int, seed: int) -> Parts:
     kernel = host.kernel
     roots = (kernel.root_address(), host.panicked.root)
     for number, task in enumerate((kernel.idle[0], host.panicked)):
-        host.xen.add_pcpu(roots[number], task.registers, domain=0, vcpu=number)
+        chain = CRASHING if number else STOPPED
+        host.xen.add_pcpu(roots[number], task.registers, domain=0, vcpu=number, chain=chain)
     return host.parts(_crash_notes(host, 9, tree), tree, ["list", "cr3"], True)
 
 

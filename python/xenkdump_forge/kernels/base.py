@@ -23,6 +23,9 @@ from .view import Value, View
 PF_KTHREAD = 0x00200000
 PF_IDLE = 0x00000002
 
+#: What freed code is overwritten with.
+_POISON_FREE_INITMEM = 0xCC
+
 #: STACK_END_MAGIC, at the lowest address of a stack.
 STACK_END_MAGIC = 0x57AC6E9D
 
@@ -50,6 +53,8 @@ class Kernel:
     frees_zombie_stacks = False
     #: The modules of this version.
     module_sources: ClassVar[Sequence[modules.Source]] = ()
+    #: The call chains of tasks that sleep in a module, by the start of their names.
+    sleeps_in_modules: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(
         self, image: Image, guest: Guest, facts: Facts, cpus: int, rng: random.Random
@@ -75,7 +80,9 @@ class Kernel:
             guest.linear.append(Linear(spec.map_base, spec.map_base + (1 << 30), 0))
         first = -(-self.image.end // PAGE)
         guest.start_allocating(guest.pfn_of((first - 1) * PAGE) + 1)
-        guest.write(image.text.base, image.text.code)
+        kept = image.init_start - image.text.base
+        freed = bytes([_POISON_FREE_INITMEM]) * (len(image.text.code) - kept)
+        guest.write(image.text.base, image.text.code[:kept] + freed)
         guest.write(spec.rodata, bytes(image.rodata))
 
     # Variables
@@ -330,7 +337,10 @@ class Kernel:
         raise NotImplementedError
 
     def load_modules(self, sources: Sequence[modules.Source]) -> None:
-        """Loads modules and links them into the kernel's list, the first at its head."""
+        """Loads modules and links them into the kernel's list, the first at its head.
+
+        Tasks of ``sleeps_in_modules`` are put to sleep.
+        """
         self.modules = modules.load(self.image, self.guest, sources, self.modules_start())
         functions = dict(self.image.text.functions)
         for module in self.modules:
@@ -338,6 +348,14 @@ class Kernel:
         self.text = replace(self.image.text, functions=functions)
         heads = [self.image.symbol("modules")]
         self.link(heads + [module.view.at("list") for module in self.modules])
+        usual = self.rng
+        for task in self.tasks:
+            for comm, chain in self.sleeps_in_modules.items():
+                if task.job.comm.startswith(comm):
+                    # A generator of its own leaves the other random values as they are.
+                    self.rng = random.Random(task.job.pid)
+                    self.sleep(task, chain)
+        self.rng = usual
 
     def nearest(self, pc: int) -> str | None:
         """The symbol at or below an address, as crash names it."""

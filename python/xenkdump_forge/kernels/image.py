@@ -42,6 +42,8 @@ class Spec:
     debug_frame: bool = False
     has_btf: bool = False
     build_id: bool = False
+    #: Addresses of functions in ``.init.text``, which is freed. They are behind all others.
+    init_text: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -91,7 +93,8 @@ class Image:
         self._tables()
         self.symbols = self._symbols()
         in_text = [s for s in self.symbols if s.section == ".text" and not s.name.startswith("_t")]
-        in_text = [s for s in in_text if s.name not in ("_stext", "_etext")]
+        marks = ("_stext", "_etext", "_sinittext", "_einittext")
+        in_text = [s for s in in_text if s.name not in marks]
         self._text_addresses = [s.address for s in in_text]
         self._text_names = [s.name for s in in_text]
         self._by_name = {symbol.name: symbol.address for symbol in self.symbols}
@@ -167,11 +170,13 @@ class Image:
             p = self.variables[name]
             out.append(elf.Symbol(alias, p.address, p.size, elf.STT_OBJECT, p.section))
         starts, ends = self.starts, self.ends
-        etext = self.text.base + len(self.text.code)
+        etext = self.init_start
         for name, at, section in (
             ("_text", self.text.base, ".text"),
             ("_stext", self.text.base, ".text"),
             ("_etext", etext, ".text"),
+            ("_sinittext", etext, ".text"),
+            ("_einittext", self.text.base + len(self.text.code), ".text"),
             ("_sdata", starts[".data"], ".data"),
             ("_edata", ends[".data"], ".data"),
             ("__per_cpu_start", starts[".data..percpu"], ".data..percpu"),
@@ -194,6 +199,11 @@ class Image:
         """The text symbol at or below an address, as crash names it."""
         at = bisect.bisect_right(self._text_addresses, pc) - 1
         return self._text_names[at] if at >= 0 else None
+
+    @property
+    def init_start(self) -> int:
+        """The start of ``.init.text``, which ends with the text."""
+        return min(self.spec.init_text.values(), default=self.text.base + len(self.text.code))
 
     @property
     def end(self) -> int:

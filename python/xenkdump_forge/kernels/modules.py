@@ -87,6 +87,8 @@ def _load(image: Image, guest: Guest, source: Source, base: int) -> Module:
                 f"{prefix}base": base,
                 f"{prefix}size": size,
                 f"{prefix}text_size": len(text.code),
+                f"{prefix}ro_size": len(text.code),
+                f"{prefix}ro_after_init_size": len(text.code),
             }
         )
     # Before 4.5 there is no module_layout and no mod_kallsyms.

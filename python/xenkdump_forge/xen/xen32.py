@@ -8,10 +8,12 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..code import stack
 from ..elf import notes
 from ..memory.guest import Guest
 from ..memory.machine import PAGE, MachineMemory
 from ..memory.paging import ACCESSED, DIRTY, LARGE, PRESENT, USER, WRITE
+from . import text32
 from .xen64 import Pcpu, SharedInfo, shared_info
 
 #: Xen's image and heap are in the lowest 12 MiB, which are mapped at DIRECT_MAP.
@@ -51,6 +53,8 @@ class Xen32:
     def __post_init__(self) -> None:
         for at in range(_IMAGE, _IMAGE + 0x8000, 64):
             self.machine.write(at, self.rng.randbytes(64))
+        own = text32.text()
+        self.machine.write(own.base - DIRECT_MAP, own.code)
         names = (".1", "Fri Jun 9 10:40:31 2006 -0600 10321:8bf6a8d1e9b5", "gcc version 4.0.4")
         self.strings = []
         at = _IMAGE + 0x60000
@@ -109,21 +113,28 @@ class Xen32:
         guest: Mapping[str, int] | None,
         domain: int | None = None,
         vcpu: int | None = None,
+        chain: tuple[str, ...] = text32.STOPPED,
     ) -> None:
-        """Adds a pCPU, with the guest's registers at the top of its stack; None without a guest."""
+        """Adds a pCPU, with the guest's registers at the top of its stack; None without a guest.
+
+        ``chain`` lists the functions of Xen that it was in.
+        """
         number = len(self.pcpus)
         low = self._heap(_STACK, _STACK)
         current = self._heap(0x400, 0x80)
+        self.write(current, struct.pack("<II", vcpu or 0, number))  # vcpu_id, processor
         info = low + _STACK - _CPU_INFO
         self.write(info, user_regs(guest or {}))
         self.write(info + 68, struct.pack("<II", number, current))
-        sp = info - 0x90 - 4 * self.rng.randrange(0, 40)
-        for at in range(sp, info, 4):
+        out = stack.Stack(4, low, info, info)
+        for at in range(info - 0x400, info, 4):
             text = DIRECT_MAP + _IMAGE + self.rng.randrange(0x20000)
-            self.write(at, struct.pack("<I", text if self.rng.random() < 0.4 else number))
+            out.poke(at, text if self.rng.random() < 0.4 else number)
+        calls = text32.call(out, info, guest or {}, chain, self.rng)
+        self.write(low, bytes(out.data))
         xen = {
-            "eip": DIRECT_MAP + _IMAGE + 0x1C45,
-            "esp": sp,
+            "eip": calls.eip,
+            "esp": calls.esp,
             "ebp": low + _STACK - 1,
             "cs": 0xE008,
             "ss": 0xE010,
@@ -131,7 +142,8 @@ class Xen32:
             "es": 0xE010,
             "eflags": 0x202,
         }
-        self.pcpus.append(Pcpu(number, low, cr3, guest or {}, current, xen, domain, vcpu))
+        pcpu = Pcpu(number, low, cr3, guest or {}, current, xen, domain, vcpu, calls.frames)
+        self.pcpus.append(pcpu)
 
     def crash_info(self, words: int, frame_list_list: int) -> notes.Note:
         """CRASH_INFO of 8, 9 or 10 words; from 9 on, the last is the frame-list-list."""

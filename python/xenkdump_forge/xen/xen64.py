@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..code.stack import StackFrame
 from ..code.text import names
 from ..elf import notes
 from ..memory.guest import Guest
@@ -15,9 +16,14 @@ from ..memory.machine import PAGE, MachineMemory
 from ..memory.paging import ACCESSED, DIRTY, LARGE, NX, PRESENT, USER, WRITE, X86_64, PageTables
 
 DIRECT_MAP = 0xFFFF830000000000
+#: The M2P that guests may read, and Xen's own mapping of it. Page tables of 32-bit guests have only
+#: the latter.
 M2P = 0xFFFF800000000000
-#: The M2P that a 64-bit Xen maps for its 32-bit guests.
-COMPAT_M2P = 0xF5800000
+RDWR_M2P = 0xFFFF828000000000
+#: The M2P of 32-bit guests, of 4-byte entries: its end as they see it (it starts below
+#: 0xf5800000 + 2 MiB on hosts with much memory only), and Xen's own mapping of it.
+COMPAT_M2P_END = 0xFFE00000
+RDWR_COMPAT_M2P = 0xFFFF82D000000000
 INVALID_M2P = (1 << 64) - 1
 
 #: Offsets in Xen's structs, of 4.17.
@@ -107,6 +113,8 @@ class Pcpu:
     xen: dict[str, int] = field(default_factory=dict)
     domain: int | None = None
     vcpu: int | None = None
+    #: Xen's own frames, innermost first; empty if not known.
+    frames: list[StackFrame] = field(default_factory=list)
 
 
 class Xen64:
@@ -203,7 +211,7 @@ class Xen64:
 
         root = (self.machine_address(self.symbols["pgd_l4"])) // PAGE
         flags = PRESENT | WRITE | ACCESSED | DIRTY
-        tables = PageTables(X86_64, self.machine, page, root, flags)
+        tables = self._tables = PageTables(X86_64, self.machine, page, root, flags)
         large = 2 << 20
         image = range(0, 0x800000, large) if self.virt_start < DIRECT_MAP else ()
         for offset in image:
@@ -216,6 +224,7 @@ class Xen64:
         for at in range(0, size, large):
             # Guests may read the M2P.
             tables.map(M2P + at, (self.m2p + at) // PAGE, PRESENT | ACCESSED | USER | NX, 2)
+            tables.map(RDWR_M2P + at, (self.m2p + at) // PAGE, flags | NX, 2)
         return {slot: tables.get(root, slot) for slot in range(256, 272) if tables.get(root, slot)}
 
     def add_domain(self, domain: Domain) -> None:
@@ -309,7 +318,8 @@ class Xen64:
         at = self._heap(PAGE)
         self.write_u64(at, pdpt | 0x27)
         for slot, entry in self.slots.items():
-            self.write_u64(at + 8 * slot, entry)
+            if slot != M2P >> 39 & 511:
+                self.write_u64(at + 8 * slot, entry)
         return at - DIRECT_MAP
 
     def compat_slots(self) -> dict[int, int]:
@@ -317,9 +327,13 @@ class Xen64:
         large = 2 << 20
         size = self.machine.size // PAGE * 4
         self.compat_m2p = self._heap(-(-size // large) * large, large) - DIRECT_MAP
-        first = (COMPAT_M2P - 0xC0000000) // large
+        for at in range(0, size, large):
+            writable = PRESENT | WRITE | ACCESSED | DIRTY | NX
+            self._tables.map(RDWR_COMPAT_M2P + at, (self.compat_m2p + at) // PAGE, writable, 2)
+        count = -(-size // large)
+        first = (COMPAT_M2P_END - 0xC0000000) // large - count
         flags = PRESENT | ACCESSED | USER | LARGE
-        return {first + n: self.compat_m2p + n * large | flags for n in range(-(-size // large))}
+        return {first + n: self.compat_m2p + n * large | flags for n in range(count)}
 
     def write_compat_m2p(self) -> None:
         """Writes the compat M2P: the M2P in words of 4 bytes."""

@@ -52,7 +52,7 @@ impl Unwinder {
             .transpose()?;
         let methods: Option<Vec<Method>> = methods;
         let tracer = Tracer::new(
-            image.map(|image| &*image.inner),
+            image.map(|image| &image.inner),
             word,
             space,
             &symbols.get().snapshot(),
@@ -82,8 +82,16 @@ impl Unwinder {
         tracer.warnings().map(str::to_owned).collect()
     }
 
-    /// Adds a module's code and its ORC tables, as in the kernel's memory.
-    fn add_module(
+    /// Adds the code of a module.
+    fn add_text(&self, start: u64, end: u64) {
+        self.tracer
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add_text(VirtAddr(start)..VirtAddr(end));
+    }
+
+    /// Adds the ORC tables of a module, as in the kernel's memory.
+    fn add_orc(
         &self,
         start: u64,
         end: u64,
@@ -95,7 +103,7 @@ impl Unwinder {
         self.tracer
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .add_module(
+            .add_module_orc(
                 memory,
                 &self.symbols.get().snapshot(),
                 VirtAddr(start)..VirtAddr(end),

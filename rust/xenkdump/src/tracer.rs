@@ -57,6 +57,38 @@ struct Orc {
 struct Text {
     image: Vec<Range<VirtAddr>>,
     modules: Ranges<()>,
+    init: Option<InitCode>,
+}
+
+/// Code that is freed after the boot, by its content in the image.
+#[derive(Debug)]
+struct InitCode {
+    /// Where it was.
+    range: Range<VirtAddr>,
+    /// Its address in the image.
+    link_address: VirtAddr,
+    image: Arc<Image>,
+}
+
+impl InitCode {
+    /// See [`CodeSymbols::overlay_init_code`].
+    fn overlay(&self, addr: VirtAddr, code: &mut [u8]) -> usize {
+        let end = addr.0.saturating_add(code.len() as u64);
+        let (from, to) = (addr.max(self.range.start).0, end.min(self.range.end.0));
+        let Some(length) = to.checked_sub(from).filter(|length| *length > 0) else {
+            return 0;
+        };
+        let at = VirtAddr(self.link_address.0.wrapping_add(from - self.range.start.0));
+        let before = (from - addr.0) as usize;
+        let part = code.get_mut(before..before + length as usize);
+        match (part, self.image.read(at, length)) {
+            (Some(part), Ok(bytes)) if bytes.len() == part.len() => {
+                part.copy_from_slice(&bytes);
+                part.len()
+            }
+            _ => 0,
+        }
+    }
 }
 
 impl Text {
@@ -70,7 +102,7 @@ impl Tracer {
     /// kernel, such as `6.1.0-56-amd64`, and empty for Xen. `methods` restricts the methods. Without an
     /// image (symbols of a map file) there are no tables. The code in `memory` verifies their format.
     pub fn new(
-        image: Option<&Image>,
+        image: Option<&Arc<Image>>,
         word: Word,
         memory: &dyn Memory<VirtAddr>,
         symbols: &Symbols,
@@ -93,6 +125,7 @@ impl Tracer {
             text: Text {
                 image: text_of(symbols),
                 modules: Ranges::default(),
+                init: image.and_then(|image| init_code(image, symbols)),
             },
             orc: Orc {
                 release: version,
@@ -123,8 +156,13 @@ impl Tracer {
             .filter_map(|verdict| verdict.warning.as_deref())
     }
 
-    /// Adds a module's code and its ORC table, which the kernel keeps sorted in memory.
-    pub fn add_module(
+    /// Adds the code of a module. Its return addresses are recognized with and without an ORC table.
+    pub fn add_text(&mut self, text: Range<VirtAddr>) {
+        self.text.modules.add(text, ());
+    }
+
+    /// Adds the ORC table of a module's code, which the kernel keeps sorted in memory.
+    pub fn add_module_orc(
         &mut self,
         memory: &dyn Memory<VirtAddr>,
         symbols: &Symbols,
@@ -133,14 +171,11 @@ impl Tracer {
         ip_address: VirtAddr,
         orc: Vec<u8>,
     ) {
-        self.text.modules.add(text.clone(), ());
-        if !ip.is_empty() {
-            let tables = (Arc::new(ip) as Section, Arc::new(orc) as Section);
-            let code = text.clone();
-            self.add_orc(memory, symbols, tables, ip_address, text, |pc| {
-                code.contains(&pc)
-            });
-        }
+        let tables = (Arc::new(ip) as Section, Arc::new(orc) as Section);
+        let code = text.clone();
+        self.add_orc(memory, symbols, tables, ip_address, text, |pc| {
+            code.contains(&pc)
+        });
     }
 
     fn add_orc_of_image(
@@ -265,6 +300,11 @@ impl CodeSymbols for Code<'_> {
     fn is_text(&self, addr: VirtAddr) -> bool {
         self.text.contains(addr)
     }
+
+    fn overlay_init_code(&self, addr: VirtAddr, code: &mut [u8]) -> usize {
+        let init = self.text.init.as_ref();
+        init.map_or(0, |init| init.overlay(addr, code))
+    }
 }
 
 /// The version at the start of a release; missing numbers are 0.
@@ -303,6 +343,15 @@ fn orc_fields(types: &Types, release: Option<(u32, u32, u32)>) -> Option<OrcForm
 fn symbols_range(symbols: &Symbols, (start, end): (&str, &str)) -> Option<Range<VirtAddr>> {
     let at = |name: &str| symbols.get(name).map(|symbol| symbol.address);
     Some(at(start)?..at(end)?).filter(|range| !range.is_empty())
+}
+
+fn init_code(image: &Arc<Image>, symbols: &Symbols) -> Option<InitCode> {
+    let range = symbols_range(symbols, INIT_TEXT)?;
+    Some(InitCode {
+        link_address: VirtAddr(range.start.0.wrapping_sub(symbols.slide() as u64)),
+        range,
+        image: Arc::clone(image),
+    })
 }
 
 fn text_of(symbols: &Symbols) -> Vec<Range<VirtAddr>> {
@@ -345,6 +394,7 @@ mod tests {
             text: Text {
                 image: vec![VirtAddr(0x1000)..VirtAddr(0x2000)],
                 modules: Ranges::default(),
+                init: None,
             },
             orc: Orc::default(),
         };

@@ -3,7 +3,13 @@
 from typing import NamedTuple
 
 from ..._native import AbsentError, MemoryFault
-from ...limits import MAX_SAMPLED_MODULE_TEXT, MAX_SAMPLED_MODULES, MAX_SAMPLED_SYMBOLS
+from ...limits import (
+    MAX_MODULE_STRUCT,
+    MAX_SAMPLED_MODULE_TEXT,
+    MAX_SAMPLED_MODULES,
+    MAX_SAMPLED_SYMBOLS,
+    MAX_SAMPLED_SYMTABS,
+)
 from ..kernel import Kernel
 from .inferred import Inferences, Inferred, Struct
 from .task_sample import Block
@@ -35,7 +41,7 @@ def _blocks(kernel: Kernel) -> list[Block]:
 
 
 def module(kernel: Kernel, inference: Inferences) -> Struct:
-    """list, name, the pointers to the text, kallsyms."""
+    """list, name, the pointers to the text and to the symbols."""
     word = kernel.word
     blocks = _blocks(kernel)
     found = {
@@ -49,11 +55,20 @@ def module(kernel: Kernel, inference: Inferences) -> Struct:
             found["core_layout.size"] = Inferred(at + word, 4)
             found["core_layout"] = Inferred(at, word)
             break
-        if all(_is_core(block, at, word) for block in blocks):
-            # Until 4.4: module_init, module_core, init_size, core_size, init_text_size, ...
+        # Until 4.4: module_init, module_core, init_size, core_size, init_text_size, ... The sizes
+        # were long at first, as in 2.6.18.
+        widths = (
+            width
+            for width in dict.fromkeys((word, 4))
+            if all(_is_core(block, at, word, width) for block in blocks)
+        )
+        width = next(widths, None)
+        if width is not None:
+            found["module_init"] = Inferred(at, word)
             found["module_core"] = Inferred(at + word, word)
-            found["core_size"] = Inferred(at + 2 * word + 4, 4)
-            break
+            found["init_size"] = Inferred(at + 2 * word, width)
+            found["core_size"] = Inferred(at + 2 * word + width, width)
+            return {**found, **_symtab(kernel, blocks, at + 2 * word + 4 * width, found)}
     else:
         memories = _memories(blocks, word)
         if memories is None:
@@ -135,9 +150,10 @@ def _is_layout(block: Block, at: int, word: int) -> bool:
     )
 
 
-def _is_core(block: Block, at: int, word: int) -> bool:
+def _is_core(block: Block, at: int, word: int, width: int) -> bool:
     core = block.word(at + word)
-    init_size, size, _, text = (block.int(at + 2 * word + i * 4) for i in range(4))
+    read = block.word if width == word else block.int
+    init_size, size, _, text = (read(at + 2 * word + i * width) for i in range(4))
     return (
         core % PAGE == 0
         and 0 <= init_size < MAX_SAMPLED_MODULE_TEXT
@@ -146,19 +162,66 @@ def _is_core(block: Block, at: int, word: int) -> bool:
     )
 
 
+def _symtab(kernel: Kernel, blocks: list[Block], start: int, core: Struct) -> Struct:
+    """symtab, num_symtab and strtab, members of struct module until 4.4; empty if not found."""
+    word = kernel.word
+    longer = []
+    for block in blocks[:MAX_SAMPLED_SYMTABS]:
+        # It ends with the module's core at the latest.
+        end = block.word(core["module_core"].offset) + block.int(core["core_size"].offset)
+        size = min(end - block.address, MAX_MODULE_STRUCT)
+        try:
+            longer.append(Block(block.address, kernel.data(block.address, size), word))
+        except MemoryFault:
+            continue
+    if not longer:
+        return {}
+    # {symtab, long num_symtab, strtab}; since 2.6.32 (4a4962263f07) {symtab, core_symtab,
+    # int num_symtab, core_num_syms, strtab, core_strtab}.
+    forms = (word, word, 2 * word), (2 * word, 4, 2 * word + 8)
+    for at in range(start, MAX_MODULE_STRUCT - 3 * word, word):
+        for count, width, strtab in forms:
+            found = {
+                "symtab": Inferred(at, word),
+                "num_symtab": Inferred(at + count, width),
+                "strtab": Inferred(at + strtab, word),
+            }
+            if all(_has_symtab(kernel, block, found) for block in longer):
+                return found
+    return {}
+
+
+def _has_symtab(kernel: Kernel, block: Block, members: Struct) -> bool:
+    symtab, count, strtab = (
+        block.word(member.offset) if member.size == kernel.word else block.int(member.offset)
+        for member in members.values()
+    )
+    return _are_symbols(kernel, block, symtab, count, strtab)
+
+
+def _is_near(block: Block, address: int) -> bool:
+    return abs(address - block.address) < MAX_SAMPLED_MODULE_TEXT
+
+
 def _is_kallsyms(kernel: Kernel, block: Block, at: int) -> bool:
     """A pointer to a struct mod_kallsyms {symtab, num_symtab, strtab, ...} in the module."""
-
-    def near(address: int) -> bool:
-        return abs(address - block.address) < MAX_SAMPLED_MODULE_TEXT
-
     address, word = block.word(at), kernel.word
-    if not near(address) or address % word:
+    if not _is_near(block, address) or address % word:
         return False
     try:
         symtab, count, strtab = (kernel.pointer(address + i * word) for i in range(3))
-        if not (near(symtab) and near(strtab) and 0 < count & 0xFFFF_FFFF < MAX_SAMPLED_SYMBOLS):
-            return False
+    except MemoryFault:
+        return False
+    return _are_symbols(kernel, block, symtab, count & 0xFFFF_FFFF, strtab)
+
+
+def _are_symbols(kernel: Kernel, block: Block, symtab: int, count: int, strtab: int) -> bool:
+    """Whether these can be the symbols of a module."""
+    if not (_is_near(block, symtab) and _is_near(block, strtab)):
+        return False
+    if not 0 < count < MAX_SAMPLED_SYMBOLS:
+        return False
+    try:
         # The first symbol is empty.
         entry = kernel.data(symtab, 16)
         return entry == bytes(16) and kernel.data(strtab, 1) == b"\0"

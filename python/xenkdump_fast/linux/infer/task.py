@@ -304,7 +304,10 @@ def _threads(kernel: Kernel, sample: TaskSample, tgid: int) -> dict[str, Inferre
                     "thread_node": Inferred(offset, 2 * word),
                 }
     for offset in sample.words():
-        if sample.init.word(offset) != sample.init.address + offset or offset == sample.tasks:
+        # INIT_TASK of 2.6.17 and 2.6.18 leaves thread_group zero.
+        if sample.init.word(offset) not in (sample.init.address + offset, 0):
+            continue
+        if offset == sample.tasks:
             continue
         if _are_thread_groups(kernel, sample, offset, tgid):
             return {"thread_group": Inferred(offset, 2 * word)}

@@ -35,6 +35,13 @@ class Linux26(Kernel):
     module_sources: ClassVar = (
         Source("bridge", (("schedule_timeout", "br_hello_timer_expired", "kthread"),)),
         Source("netbk", (("schedule_timeout", "net_tx_action", "netbk_thread", "kthread"),)),
+        Source(
+            "dm_mirror",
+            (
+                ("schedule_timeout", "mirror_wait", "mirror_thread", "kthread"),
+                ("schedule_timeout", "mirror_status_wait", "mirror_status_read", "vfs_read"),
+            ),
+        ),
     )
 
     def __init__(
@@ -89,7 +96,9 @@ class Linux26(Kernel):
         for thread in group:
             thread.view["signal"] = signal.address
         if self.has_thread_group:
-            self.link([t.view.at("thread_group") for t in group])
+            # INIT_TASK leaves it zero, until 2.6.19.
+            if not leader.idle or leader.job.cpu:
+                self.link([t.view.at("thread_group") for t in group])
             return
         for thread in group:
             for kind in range(_PIDTYPES):

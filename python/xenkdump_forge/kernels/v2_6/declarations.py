@@ -181,13 +181,27 @@ struct page { unsigned long flags; atomic_t _count, _mapcount; void *mapping;
     unsigned long index; struct list_head lru; };
 
 enum module_state { MODULE_STATE_LIVE, MODULE_STATE_COMING, MODULE_STATE_GOING };
+struct module_ref { unsigned long count; } __aligned(128);
 struct module {
     enum module_state state;
     struct list_head list;
     char name[60];
+    void *mkobj[20], *param_attrs, *modinfo_attrs;
+    char *version, *srcversion;
+    void *syms; unsigned int num_syms; unsigned long *crcs;
+    void *gpl_syms; unsigned int num_gpl_syms; unsigned long *gpl_crcs;
+    unsigned int num_exentries; void *extable;
+    void *init;
     void *module_init, *module_core;
     unsigned long init_size, core_size, init_text_size, core_text_size;
+    void *unwind_info;
+    int unsafe, license_gplok;
+    struct module_ref ref[32];
+    struct list_head modules_which_use_me;
+    void *waiter, *exit;
     void *symtab; unsigned long num_symtab; char *strtab;
+    void *sect_attrs, *percpu;
+    char *args;
 };
 """
 

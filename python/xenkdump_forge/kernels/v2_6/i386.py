@@ -34,6 +34,7 @@ class Linux26I386(Linux26):
     #: Fixed registers on entry to the kernel: pid -> values.
     fixed_registers: ClassVar[dict[int, dict[str, int]]] = {}
     ends_at_cpu_idle = False
+    sleeps_in_modules: ClassVar = functions.IN_MODULE
 
     def __init__(
         self,
@@ -135,11 +136,24 @@ class Linux26I386(Linux26):
         task.registers = registers
         first = stack.StackFrame(eip, out.sp, None, "hypercall_page", True)
         task.frames = [first, *task.frames]
+        self._save_fixed_regs(task, out)
         task.view["thread.esp0"] = task.stack + self.stack_size - self.padding
         task.view["thread.esp"] = out.sp - 0x90
         task.view["thread.eip"] = self.image.text.labels[".resume"][0]
         self.store_stack(task, out)
         return registers
+
+    def _save_fixed_regs(self, task: Task, out: stack.Stack) -> None:
+        """crash_setup_regs() stored the registers of crash_kexec() in its frame, as a pt_regs."""
+        frame = next((frame for frame in task.frames if frame.symbol == "crash_kexec"), None)
+        if frame is None:
+            return
+        inside = self.image.text.functions["crash_kexec"].address + 8
+        values = {"xds": 0x7B, "xes": 0x7B, "orig_eax": 0, "eip": inside}
+        values |= {"xcs": KERNEL_CS, "eflags": 0x46, "esp": frame.sp, "xss": KERNEL_SS}
+        for offset, member in self.types.struct("pt_regs").flattened():
+            name = member.name or ""
+            out.poke(frame.sp + offset, values.get(name, out.registers.get(name, 0)))
 
     def point_at_percpu(self, cpu: int, task: Task, offset: int) -> None:
         """Writes __per_cpu_offset."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...code.asm import Asm
 from ...code.text import Frame, Handwritten, Recipe, epilogue, names, prologue
@@ -68,6 +68,12 @@ SLEEPS: dict[str, tuple[str, ...]] = {
     "idle": _sleep("cpu_idle cpu_bringup_and_idle"),
 }
 
+#: Call chains of tasks that sleep in the module dm_mirror: a thread, and a system call.
+IN_MODULE: dict[str, tuple[str, ...]] = {
+    "kmirrord": _sleep("schedule_timeout mirror_wait mirror_thread", *_KTHREAD),
+    "smartd": _sleep("schedule_timeout mirror_status_wait mirror_status_read", *_READ),
+}
+
 #: Call chains of running vCPUs at the crash. A name with a dot is in the hypercall page.
 RUNNING: dict[str, tuple[str, ...]] = {
     "panic": names(
@@ -99,6 +105,8 @@ class Layout:
     functions: Mapping[str, int]
     returns: Mapping[tuple[str, str], int]
     frames: Mapping[str, Frame]
+    #: Functions in ``.init.text``.
+    init_text: Mapping[str, int] = field(default_factory=dict)
     #: Whether the stack of the boot CPU's idle task ends at cpu_idle.
     ends_at_cpu_idle: bool = False
 
@@ -250,7 +258,7 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
             "__handle_mm_fault": "ff5108",
             "cpu_bringup_and_idle": "ffd0",
         },
-        addresses=layout.functions,
+        addresses={**layout.functions, **layout.init_text},
         returns=layout.returns,
         pushes=("ebp", "edi", "esi", "ebx"),
     )
@@ -272,4 +280,5 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
         addresses=layout.addresses,
         dwarf=2,
         debug_frame=True,
+        init_text=layout.init_text,
     )

@@ -27,6 +27,7 @@ class Linux26X8664(Linux26):
     ip, sp = "rip", "rsp"
     machine_name = "x86_64"
     fixed_registers: ClassVar[dict[int, dict[str, int]]] = {}
+    sleeps_in_modules: ClassVar = functions.IN_MODULE
 
     def sleeps(self) -> dict[str, tuple[str, ...]]:
         """The call chains of 2.6."""

@@ -36,6 +36,9 @@ SLEEPS: dict[str, tuple[str, ...]] = {
     "idle0": ("schedule", "cpu_idle", *_IDLE0),
 }
 
+#: Call chains of tasks that sleep in a module.
+IN_MODULE = {name: _renamed(chain) for name, chain in i386.IN_MODULE.items()}
+
 #: Call chains of running vCPUs at the time of the crash.
 RUNNING: dict[str, tuple[str, ...]] = {
     "panic": i386.RUNNING["panic"],

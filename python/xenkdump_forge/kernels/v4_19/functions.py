@@ -27,6 +27,9 @@ def _sleep(chain: str, *outer: str) -> tuple[str, ...]:
     return (*_SLEEP, *names(chain), *outer)
 
 
+#: The call chain of the journal's thread, with two functions of the module jbd2.
+IN_MODULE = (*_SLEEP, "jbd2_journal_wait", "jbd2_journal_thread", *_KTHREAD)
+
 #: Call chains of sleeping tasks, innermost first.
 SLEEPS: dict[str, tuple[str, ...]] = {
     "wait": _sleep("do_wait kernel_wait4 sys_wait4", *_SYSCALL),
@@ -168,6 +171,15 @@ def _hypercall_page(asm: Asm) -> None:
         asm.emit((b"\xb8" + number.to_bytes(4, "little") + b"\xcd\x82\xc3").ljust(32, b"\0"))
 
 
+#: Functions in ``.init.text``.
+INIT_TEXT = {
+    "start_kernel": 0xC100C000,
+    "i386_start_kernel": 0xC100C200,
+    "xen_start_kernel": 0xC100C400,
+    "startup_xen": 0xC100C600,
+    "arch_call_rest_init": 0xC100C800,
+}
+
 _CRASH = Frame(("ebp",), 0, True)
 
 
@@ -221,6 +233,7 @@ def spec() -> Spec:
             "notifier_call_chain": "ffd0",
             "__handle_sysrq": "ff5204",
         },
+        addresses=INIT_TEXT,
         pushes=("ebp", "edi", "esi", "ebx"),
         frame_pointer=True,
     )
@@ -242,4 +255,5 @@ def spec() -> Spec:
         dwarf=4,
         debug_frame=True,
         build_id=True,
+        init_text=INIT_TEXT,
     )

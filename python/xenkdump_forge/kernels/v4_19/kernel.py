@@ -56,7 +56,9 @@ class Linux419(Pvops):
     module_sources: ClassVar = (
         Source("xen_netback", (("schedule_timeout", "xenvif_dealloc_kthread", "kthread"),)),
         Source("xenfs", (("vfs_read", "xenstored_mmap", "kthread"),)),
+        Source("jbd2", (functions.IN_MODULE[2:-1],)),
     )
+    sleeps_in_modules: ClassVar = {"jbd2/": functions.IN_MODULE}
 
     def modules_start(self) -> int:
         """In vmalloc space, after the P2M list."""

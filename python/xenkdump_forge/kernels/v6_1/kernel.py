@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -50,21 +49,11 @@ class Linux61(Pvops):
         Source("xen_netback", (("schedule_timeout", "xenvif_dealloc_kthread", "kthread"),)),
         Source("jbd2", (functions.IN_MODULE[2:-1],)),
     )
+    sleeps_in_modules: ClassVar = {"jbd2/": functions.IN_MODULE}
 
     def modules_start(self) -> int:
         """MODULES_VADDR with KASLR in the kernel."""
         return 0xFFFFFFFFC0000000
-
-    def load_modules(self, sources: Sequence[Source]) -> None:
-        """Loads modules, and makes the journal's thread sleep in one of them."""
-        super().load_modules(sources)
-        usual = self.rng
-        for task in self.tasks:
-            if task.job.comm.startswith("jbd2/"):
-                # A separate generator leaves the other random values unchanged.
-                self.rng = random.Random(task.job.pid)
-                self.sleep(task, functions.IN_MODULE)
-        self.rng = usual
 
     def new_stack(self, job: Job) -> int:
         """init_stack, or four pages of vmalloc space with a guard page."""

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use xenkdump::addr::{MachineAddr, VirtAddr};
 use xenkdump::dump::{Dump, Run};
@@ -160,9 +161,10 @@ pub fn image(bytes: &[u8]) {
     if let Some(types) = &types {
         super::tables::query(types);
     }
+    let word = image.word();
     let _ = Tracer::new(
-        Some(&image),
-        image.word(),
+        Some(&Arc::new(image)),
+        word,
         &super::Ram::new(0xffff_ffff_8100_0000, bytes),
         &symbols,
         types.as_ref(),

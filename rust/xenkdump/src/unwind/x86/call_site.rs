@@ -30,12 +30,32 @@ pub(in crate::unwind) fn call_before(
 ) -> Option<Call> {
     let mut bytes = [0; MAX_LENGTH];
     let start = VirtAddr(ret.raw().checked_sub(MAX_LENGTH as u64)?);
-    if memory.read(start, &mut bytes).is_err() {
+    let mut is_read = memory.read(start, &mut bytes).is_ok();
+    if !is_read {
         // The page before may be missing. Most forms fit into five bytes.
         bytes = [0; MAX_LENGTH];
         let short = VirtAddr(ret.raw().checked_sub(5)?);
-        memory.read(short, bytes.last_chunk_mut::<5>()?).ok()?;
+        is_read = memory.read(short, bytes.last_chunk_mut::<5>()?).is_ok();
     }
+    if is_read {
+        if let Some(call) = call_at_end(bytes, symbols, ret, word) {
+            return Some(call);
+        }
+    }
+    // Before init code is freed its calls may be patched. Afterwards only the image has them.
+    if symbols.overlay_init_code(start, &mut bytes) != MAX_LENGTH {
+        return None;
+    }
+    call_at_end(bytes, symbols, ret, word)
+}
+
+/// The call that these bytes, up to `ret`, end with.
+fn call_at_end(
+    bytes: [u8; MAX_LENGTH],
+    symbols: &dyn CodeSymbols,
+    ret: VirtAddr,
+    word: Word,
+) -> Option<Call> {
     let [_, _, opcode, d0, d1, d2, d3] = bytes;
     if opcode == 0xe8 {
         let distance = i32::from_le_bytes([d0, d1, d2, d3]);
@@ -84,6 +104,7 @@ fn is_indirect_call(bytes: &[u8; MAX_LENGTH]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::unwind::symbols::Function;
     use crate::unwind::testing::{Names, Ram};
 
     fn call(code: &[u8]) -> Option<Call> {
@@ -108,6 +129,57 @@ mod tests {
         );
         assert_eq!(call(&[0xe8, 0x00, 0x1f, 0, 0]), Some(Call::Indirect));
         assert_eq!(call(&[0xe8, 0x00, 0x00, 0, 0x10]), None, "not to code");
+    }
+
+    /// Init code that was freed: memory has other data, the image has the call.
+    struct Freed(Vec<u8>);
+
+    impl CodeSymbols for Freed {
+        fn function(&self, _addr: VirtAddr) -> Option<Function<'_>> {
+            None
+        }
+
+        fn start_of(&self, _name: &str) -> Option<VirtAddr> {
+            None
+        }
+
+        fn is_text(&self, _addr: VirtAddr) -> bool {
+            true
+        }
+
+        fn overlay_init_code(&self, addr: VirtAddr, code: &mut [u8]) -> usize {
+            let at = (addr.raw() - CODE) as usize;
+            let part = self.0.get(at..at + code.len()).unwrap_or_default();
+            code[..part.len()].copy_from_slice(part);
+            part.len()
+        }
+    }
+
+    const CODE: u64 = 0xc100_0000;
+
+    #[test]
+    fn a_call_in_freed_code_is_that_of_the_image() {
+        let mut image = vec![0x90; 64];
+        image[11..16].copy_from_slice(&[0xe8, 0xf0, 0, 0, 0]);
+        let before = |symbols: &dyn CodeSymbols, code: &[u8]| {
+            let mut ram = Ram::new(Word::W32);
+            ram.bytes(CODE, code);
+            call_before(&ram, symbols, VirtAddr(CODE + 16), Word::W32)
+        };
+        let direct = Some(Call::Direct(VirtAddr(CODE + 0x100)));
+        for poison in [0, 0xcc] {
+            assert_eq!(before(&Freed(image.clone()), &[poison; 64]), direct);
+            assert_eq!(before(&Freed(vec![0x90; 64]), &[poison; 64]), None);
+        }
+        assert_eq!(
+            before(&Freed(image.clone()), &[]),
+            direct,
+            "not in the dump"
+        );
+        // Not freed yet, and patched.
+        let mut patched = image.clone();
+        patched[10..16].copy_from_slice(&[0x90, 0x90, 0x90, 0x90, 0xff, 0xd0]);
+        assert_eq!(before(&Freed(image), &patched), Some(Call::Indirect));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::limits::{
 use crate::memory::Memory;
 use crate::unwind::registers::{Reg, Registers};
 use crate::unwind::step::offset;
-use crate::unwind::symbols::{CodeSymbols, Function};
+use crate::unwind::symbols::{read_code, CodeSymbols, Function};
 
 use super::decode::{decode, Effect, MAX_LENGTH};
 use super::function_cache::{FunctionCache, LOOKUP_COST, PAGE_COST};
@@ -272,15 +272,14 @@ impl<'a> Code<'a> {
         while length < MAX_LENGTH {
             let at = offset(addr, length as i64, self.word);
             let base = at.raw() & !(PAGE_SIZE as u64 - 1);
-            let (memory, budget) = (self.memory, self.budget);
+            let (memory, symbols, budget) = (self.memory, self.symbols, self.budget);
             if self.pages.len() >= MAX_CODE_PAGES && !self.pages.contains_key(&base) {
                 self.pages.clear();
             }
             let page = self.pages.entry(base).or_insert_with(|| {
                 let _ = budget.spend(PAGE_COST);
                 let mut page = Box::new([0; PAGE_SIZE]);
-                memory
-                    .read(VirtAddr(base), page.as_mut_slice())
+                read_code(memory, symbols, VirtAddr(base), page.as_mut_slice())
                     .ok()
                     .map(|()| page)
             });

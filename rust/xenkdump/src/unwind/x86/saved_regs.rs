@@ -8,6 +8,7 @@ use crate::unwind::registers::{Reg, Registers};
 use crate::unwind::step::{offset, read_word, Caller, Step, Unreadable};
 use crate::unwind::symbols::CodeSymbols;
 
+use super::decode::{decode, Effect};
 use super::leaf;
 use super::pt_regs::PtRegs;
 
@@ -50,8 +51,49 @@ pub(in crate::unwind) fn step(
     if read_word(memory, sp, word)? == above.raw() {
         return find(memory, symbols, layout, above);
     }
+    if layout.hypervisor {
+        return below_arguments(memory, symbols, layout, registers);
+    }
     Ok(Step::Unknown)
 }
+
+/// The interrupted frame, if its registers are above what the code at the pc discards.
+///
+/// `hypercall` of 32-bit Xen copies six arguments below the guest's registers, with two more words in
+/// a debug build, and discards them after the call.
+fn below_arguments(
+    memory: &dyn Memory<VirtAddr>,
+    symbols: &dyn CodeSymbols,
+    layout: &PtRegs,
+    registers: &Registers,
+) -> Result<Step, Unreadable> {
+    let (Some(mut at), Some(pc)) = (registers.sp(), registers.pc()) else {
+        return Ok(Step::Unknown);
+    };
+    let mut code = [0; DISCARDING_CODE];
+    if memory.read(pc, &mut code).is_err() {
+        return Ok(Step::Unknown);
+    }
+    let mut rest = &code[..];
+    while let Some(instruction) = decode(rest, pc, layout.word) {
+        match instruction.effect {
+            Effect::Stack(bytes) if bytes > 0 => {
+                at = offset(at, bytes, layout.word);
+                let found = find(memory, symbols, layout, at)?;
+                if !matches!(found, Step::Unknown) {
+                    return Ok(found);
+                }
+            }
+            Effect::None => {}
+            _ => break,
+        }
+        rest = rest.get(instruction.length..).unwrap_or_default();
+    }
+    Ok(Step::Unknown)
+}
+
+/// The size of the code after a call that discards its arguments.
+const DISCARDING_CODE: usize = 24;
 
 /// The frame whose registers are at `at`, if they are plausible.
 pub(in crate::unwind) fn find(
@@ -67,7 +109,9 @@ pub(in crate::unwind) fn find(
     if is_empty(&registers) && is_top_of_stack(layout, at) {
         return Ok(Step::End);
     }
-    if !is_likely(memory, symbols, layout, &registers, at) {
+    if !is_likely(memory, symbols, layout, &registers, at)
+        || is_copy(memory, layout, &registers, at)
+    {
         return Ok(Step::Unknown);
     }
     Ok(interrupted(registers, at))
@@ -162,6 +206,32 @@ fn is_likely(
         && (symbols.is_text(pc) || leaf::is_called(memory, symbols, registers, layout.word))
 }
 
+/// Whether these are registers that a crash copied to its stack, where nothing was interrupted.
+///
+/// Entry code saves no `sp` and `ss` of a 32-bit kernel before Linux 5.3: the words in their place are
+/// the stack of the interrupted function. `crash_setup_regs` stores both: in `fixed_regs` of
+/// `crash_kexec` there is the address of that frame itself, or that of the words in the original.
+fn is_copy(
+    memory: &dyn Memory<VirtAddr>,
+    layout: &PtRegs,
+    registers: &Registers,
+    at: VirtAddr,
+) -> bool {
+    if layout.saves_kernel_sp || layout.hypervisor || layout.is_user(registers) {
+        return false;
+    }
+    let slot = layout.sp_slot(at);
+    let ss_slot = offset(slot, layout.word.bytes() as i64, layout.word);
+    let read = |addr| memory.read_word(addr, layout.word);
+    let (Ok(sp), Ok(ss)) = (read(slot), read(ss_slot)) else {
+        return false;
+    };
+    // The selector is stored with the upper half of another register.
+    sp.abs_diff(slot.raw()) < MAX_STACK_SIZE
+        && sp.is_multiple_of(layout.word.bytes() as u64)
+        && matches!(ss & 0xffff, 0x68 | 0x69)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,6 +315,41 @@ mod tests {
     }
 
     #[test]
+    fn a_hypercall_s_arguments_are_below_the_registers() {
+        const RET: u64 = 0xff11_00db;
+        const REGS: u64 = 0xff40_5fb4;
+        let guest = [0xc100_14a7, 0x61, 0x46, 0xc124_eee8, 0x69, 0x7b, 0x7b, 0, 0];
+        let mut regs = vec![9; 8];
+        regs.extend(guest);
+        let code: [(&[u8], u64); 3] = [
+            // add $24,%esp; mov %eax,24(%esp).
+            (&[0x83, 0xc4, 0x18, 0x89, 0x44, 0x24, 0x18], 24),
+            // add $24,%esp; pop %ecx; cmp %ecx,52(%esp); pop %ecx; jne.
+            (
+                &[
+                    0x83, 0xc4, 0x18, 0x59, 0x39, 0x4c, 0x24, 52, 0x59, 0x75, 0x10,
+                ],
+                32,
+            ),
+            (&[0x89, 0xc8, 0xc3], 0),
+        ];
+        for (code, size) in code {
+            let mut ram = Ram::new(Word::W32);
+            ram.bytes(RET, &[0x90; 64]);
+            ram.bytes(RET, code);
+            ram.words(REGS - 32, &[1; 8]);
+            ram.words(REGS, &regs);
+            let registers = Registers::at(VirtAddr(RET), VirtAddr(REGS - size.max(24)));
+            let layout = PtRegs::of_xen(Word::W32);
+            let found = step(&ram, &names(), &layout, &registers).unwrap();
+            match found {
+                Step::Caller(caller) => assert_eq!(caller.saved_at, Some(VirtAddr(REGS))),
+                _ => assert_eq!(size, 0),
+            }
+        }
+    }
+
+    #[test]
     fn a_kernel_thread_ends_at_its_empty_user_registers() {
         let mut ram = Ram::new(Word::W32);
         ram.words(STACK, &[0; 17]);
@@ -281,6 +386,38 @@ mod tests {
             };
             assert_eq!(caller.registers.sp(), Some(VirtAddr(sp)));
         }
+    }
+
+    #[test]
+    fn registers_that_a_crash_copied_are_no_interruption() {
+        let is_frame = |release, sp: u64, ss: u64| {
+            let layout = PtRegs::of(Word::W32, Some(release));
+            let mut ram = Ram::new(Word::W32);
+            let mut words = vec![9; layout.slots.len()];
+            for (reg, value) in [
+                (Reg::Ds, 0x7b),
+                (Reg::Ip, 0xc100_1000),
+                (Reg::Cs, 0x61),
+                (Reg::Flags, 0x46),
+                (Reg::Sp, sp),
+                (Reg::Ss, ss),
+            ] {
+                words[layout.slot(reg)] = value;
+            }
+            ram.words(STACK - 0x100, &words);
+            let at = VirtAddr(STACK - 0x100);
+            matches!(find(&ram, &names(), &layout, at), Ok(Step::Caller(_)))
+        };
+        for release in [(2, 6, 18), (2, 6, 24), (4, 19, 0)] {
+            let (own, original) = (STACK - 0x100, STACK - 0x40);
+            assert!(!is_frame(release, own, 0x69), "its own address");
+            assert!(!is_frame(release, own - 0x20, 0x7_0068), "lower");
+            assert!(!is_frame(release, original, 0x69), "in the original");
+            assert!(is_frame(release, original, 0x7b), "any two words");
+            assert!(is_frame(release, 0xc100_2000, 0x69));
+        }
+        // Since Linux 5.3 the frame of an interruption has both.
+        assert!(is_frame((5, 3, 0), STACK - 0x40, 0x68));
     }
 
     #[test]

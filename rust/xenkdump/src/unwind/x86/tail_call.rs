@@ -7,7 +7,7 @@ use crate::budget::Budget;
 use crate::limits::MAX_TAIL_JUMP_CODE;
 use crate::memory::Memory;
 use crate::unwind::step::offset;
-use crate::unwind::symbols::{CodeSymbols, Function};
+use crate::unwind::symbols::{read_code, CodeSymbols, Function};
 
 use super::decode::{decode, Effect};
 use super::function_cache::{FunctionCache, LOOKUP_COST, PAGE_COST};
@@ -93,7 +93,7 @@ impl<'a> TailCalls<'a> {
     /// The target of the jump at `start`, if there is one.
     fn only_jump_of(&self, start: VirtAddr) -> Option<VirtAddr> {
         let mut code = [0; 5];
-        self.memory.read(start, &mut code).ok()?;
+        read_code(self.memory, self.symbols, start, &mut code).ok()?;
         match decode(&code, start, self.word)?.effect {
             Effect::Jump(target) => Some(target),
             _ => None,
@@ -140,10 +140,10 @@ fn jumps_out_of(
     let mut code = vec![0; size.min(MAX_TAIL_JUMP_CODE)];
     let pages = code.len().div_ceil(PAGE_SIZE) as u64;
     budget.spend(PAGE_COST * pages).ok()?;
-    if memory.read(start, &mut code).is_err() {
+    if read_code(memory, symbols, start, &mut code).is_err() {
         // The next page may be missing.
         code.truncate(PAGE_SIZE - start.page_offset());
-        if memory.read(start, &mut code).is_err() {
+        if read_code(memory, symbols, start, &mut code).is_err() {
             return Some(TailJumps::new());
         }
     }

@@ -11,7 +11,7 @@ from itertools import takewhile
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import isolation, resource_limits
+from . import isolation, parsing, resource_limits
 from ._native import AbsentError, DumpError
 from .commands import COMMANDS, Command
 from .commands.contract import Operands, Result, UsageError
@@ -215,8 +215,40 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
         add("--domain", type=int, default=0, metavar="ID", help="default: 0, dom0")
     if command.target == "domain":
         add("--p2m-source", metavar="SOURCE", help="force one: list, linear or cr3")
-        add("--force", action="store_true", help="accept a vmlinux of another build")
+        add(
+            "--force",
+            action="store_true",
+            help="accept a vmlinux of another build, and use what cannot be verified",
+        )
+        _add_location_options(parser)
     add("--json", action="store_true", help="one JSON object instead of text")
+
+
+def _add_location_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "location of the kernel",
+        "Where the kernel is, if the dump does not say it, or says it wrong. What is given is "
+        "verified; with --force it is used in any case.",
+    )
+    add = group.add_argument
+    add("--kaslr-offset", type=_kaslr_offset, metavar="HEX", help="as KERNELOFFSET in VMCOREINFO")
+    add("--phys-base", type=_phys_base, metavar="NUMBER", help="as phys_base in VMCOREINFO")
+    add("--vmcoreinfo", metavar="FILE", help="a file with the text of VMCOREINFO")
+
+
+def _kaslr_offset(text: str) -> int:
+    return _bounded(text, 16)
+
+
+def _phys_base(text: str) -> int:
+    return _bounded(text, 0)
+
+
+def _bounded(text: str, base: int) -> int:
+    found = parsing.number(text, base)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"not a number of at most 64 bits: {text!r}")
+    return found
 
 
 def _with_environment(
@@ -285,6 +317,10 @@ def _check_values(parser: argparse.ArgumentParser, options: argparse.Namespace) 
             from .xen.p2m_sources import check_name
 
             check_name(options.p2m_source)
+        if getattr(options, "vmlinux", None) is not None and hasattr(options, "kaslr_offset"):
+            from .linux.boot.claims import Given
+
+            Given.of(options.kaslr_offset, options.phys_base)
     except ValueError as error:
         parser.error(str(error))
 
@@ -352,6 +388,9 @@ class Job:
             p2m_source=options.p2m_source,
             force=options.force,
             unwind=getattr(options, "unwind", None),
+            kaslr_offset=options.kaslr_offset,
+            phys_base=options.phys_base,
+            vmcoreinfo=options.vmcoreinfo,
         )
         self._warnings = lambda: domain.warnings
         return domain

@@ -7,6 +7,16 @@ table in ``docs/trust.md`` from this file.
 
 # == Linux ==
 
+#: VMCOREINFO notes that are used. A dump has one; one by a capture kernel may have two.
+MAX_VMCOREINFO_NOTES = 8
+
+#: Bytes of the kernel's part of address spaces that are searched for linux_banner. The image of one
+#: kernel has up to 100 MiB, and page tables cannot map more to it than 1 GiB.
+MAX_BANNER_SEARCH = 2 << 30
+
+#: Copies of linux_banner that are looked at. Memory has one in the kernel and a few in logs.
+MAX_BANNER_COPIES = 64
+
 #: Page-table roots from which one kernel is located. Each CPU has one; neither Xen nor Linux can be
 #: built for more CPUs.
 MAX_ROOTS = 1 << 14

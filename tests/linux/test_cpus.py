@@ -104,6 +104,37 @@ def test_the_gs_base_in_notes_of_a_hypervisor_is_the_kernels() -> None:
     assert cpus.assign(kernel_of(2), [note], active(2)) == {}
 
 
+def with_vcpu_ids(*ids: int) -> FakeKernel:
+    """A kernel whose CPUs have these numbers in xen_vcpu_id."""
+    kernel = FakeKernel({"xen_vcpu_id": 0x40, "__per_cpu_offset": PER_CPU})
+    kernel.memory.write(PER_CPU, words(8, *OFFSETS))
+    for offset, number in zip(OFFSETS, ids, strict=True):
+        kernel.memory.number(offset + 0x40, number, 4)
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("ids", "assigned"),
+    [
+        ((1, 0), {0: 1, 1: 0}),
+        # A kernel that does not know that it runs under Xen.
+        ((0, 0), {0: 0, 1: 1}),
+        # A damaged number.
+        ((1, 1), {}),
+    ],
+)
+def test_numbers_of_vcpus(ids: tuple[int, int], assigned: dict[int, int]) -> None:
+    contexts = [VcpuContext({"rsp": 0}, ".xen_prstatus", vcpu=i) for i in range(2)]
+    found = cpus.assign(with_vcpu_ids(*ids), contexts, active(2))
+    assert {cpu: context.vcpu for cpu, context in found.items()} == assigned
+
+
+def test_a_stack_precedes_the_number_of_a_vcpu() -> None:
+    contexts = [VcpuContext({"rsp": stack(1 - i)}, ".xen_prstatus", vcpu=i) for i in range(2)]
+    found = cpus.assign(with_vcpu_ids(0, 0), contexts, active(2))
+    assert {cpu: context.vcpu for cpu, context in found.items()} == {0: 1, 1: 0}
+
+
 def test_idle_tasks_all_have_pid_0() -> None:
     running = Active({cpu: SimpleNamespace(stack=stack(cpu), pid=0) for cpu in range(2)})
     note = VcpuContext({"rsp": 0}, "NT_PRSTATUS", note=0, pid=0)

@@ -9,8 +9,10 @@ import pytest
 import xenkdump_fast as xk
 from xenkdump_fast._native import Dump, Image
 from xenkdump_fast.limits import MAX_KASLR_OFFSETS, MAX_ROOTS, MAX_VMCOREINFO_NOTE
-from xenkdump_fast.linux.boot import kaslr, vmcoreinfo
-from xenkdump_fast.linux.boot.locate import BANNER, Banners, Root, Roots, locate
+from xenkdump_fast.linux.boot import claims, kaslr, vmcoreinfo
+from xenkdump_fast.linux.boot.image import BANNER
+from xenkdump_fast.linux.boot.locate import locate
+from xenkdump_fast.linux.boot.roots import Banners, Root, Roots
 from xenkdump_fast.xen import memory, p2m_sources
 from xenkdump_forge import write_dump
 
@@ -23,11 +25,16 @@ def test_invalid_kaslr_offsets(number: str, tmp_path: Path) -> None:
     native, image = dump.native, Image(str(synthetic.vmlinux))
     roots = Roots(native, image, [])
     facts = {"KERNELOFFSET": number}
-    found = locate(roots, domain.p2m, facts, domain.physical)
+    found = locate(roots, domain.p2m, [claims.of_text("a note", facts)], domain.physical)
     assert found.slide == 0
-    facts["NUMBER(phys_base)"] = f"{(1 << 63) - 1}"
-    with pytest.raises(xk.AbsentError):
-        locate(roots, domain.p2m, facts, domain.physical)
+    claimed = claims.of_text("a note", facts).slide
+    warning = f"a note claims KASLR offset {claimed:#x}; the kernel was found at KASLR offset 0x0"
+    assert found.warnings == ((warning,) if claimed else ())
+    # The physical address of the banner is that of another frame, or of none.
+    for phys_base in (1 << 21, (1 << 63) - 1, -1 << 63):
+        facts["NUMBER(phys_base)"] = f"{phys_base}"
+        claim = claims.of_text("a note", facts)
+        assert locate(roots, domain.p2m, [claim], domain.physical)[:5] == (*found[:4], {})
 
 
 def test_numbers_of_vmcoreinfo() -> None:
@@ -72,7 +79,7 @@ def test_memory_at_the_end_of_the_address_space() -> None:
     held = [SimpleNamespace(address=(1 << 64) - (9 << 20), size=9 << 20)]
     machine = SimpleNamespace(read=read, iter_mapped=lambda: held)
     dump: Any = SimpleNamespace(machine=machine, memory_held=1 << 62)
-    assert kaslr.by_search(dump, cast(Image, None)) is None
+    assert list(kaslr.by_text(dump, cast(Image, None))) == []
     assert len(reads) == 3
 
 
@@ -106,7 +113,7 @@ def test_a_search_parses_each_byte_once() -> None:
     held = [(i << 32, 1 << 20) for i in range(64)]
     given = Keys(b"OSRELEASE=\nKERNELOFFSET=0\n", held)
     dump: Any = SimpleNamespace(machine=given, memory_held=1 << 20)
-    assert kaslr.by_search(dump, cast(Image, None)) is None
+    assert list(kaslr.by_text(dump, cast(Image, None))) == []
     assert given.searched == 1 << 20
     assert 1 << 19 < given.parsed <= (1 << 20) + 4096
 
@@ -117,9 +124,9 @@ def test_a_text_without_nul_before_another() -> None:
     given = Keys((b"OSRELEASE=5.10\nKERNELOFFSET=0\n" + sought).ljust(4096, b"\0"), [(0, 4096)])
     dump: Any = SimpleNamespace(machine=given, memory_held=1 << 20)
     image: Any = SimpleNamespace(build_id="abc")
-    facts = kaslr.by_search(dump, image)
-    assert facts is not None
-    assert facts["KERNELOFFSET"] == "1000000"
+    (claim,) = kaslr.by_text(dump, image)
+    assert claim.slide == 0x1000000
+    assert claim.facts["KERNELOFFSET"] == "1000000"
 
 
 class CountedRoots:
@@ -210,15 +217,16 @@ def test_kaslr_offsets_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     slides = iter(range(1 << 21, 1 << 40, 1 << 21))
     monkeypatch.setattr(kaslr, "idts", lambda _: iter([(0, 0)] * 1000))
     monkeypatch.setattr(kaslr, "by_idt", lambda *_: next(slides))
-    monkeypatch.setattr(kaslr, "by_search", lambda *_: None)
+    for method in ("by_roots", "by_text", "by_image"):
+        monkeypatch.setattr(kaslr, method, lambda *_: ())
     roots = Roots(native, image, [])
     reads = []
 
-    def banners(at: int) -> Banners:
+    def banners(at: int, _: int | None) -> Banners:
         reads.append(at)
         return Banners({}, [])
 
     monkeypatch.setattr(roots, "banners", banners)
     with pytest.raises(xk.AbsentError):
-        locate(roots, None, {}, None)
+        locate(roots, None, [], None)
     assert len(reads) == len(set(reads)) == 1 + MAX_KASLR_OFFSETS

@@ -18,7 +18,8 @@ from xenkdump_fast.cli import main
 from xenkdump_fast.xen import detect, header
 from xenkdump_fast.xen.host import XenHost
 
-from .test_missing_notes import NT_PRSTATUS, PID, Copy, Note
+from .copies import Copy, Note
+from .test_missing_notes import NT_PRSTATUS, PID
 
 pytestmark = pytest.mark.real
 

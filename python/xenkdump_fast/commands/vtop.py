@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError, Mapping, MemoryFault
-from ..linux.boot.locate import first_symbol
+from ..linux.boot.image import first_symbol
 from ..linux.kernel import Kernel
 from ..output.json_types import Count, Hex
 from ..parsing import number

@@ -2,6 +2,7 @@
 
 import struct
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -51,9 +52,9 @@ def assign(
     A note may be missing (if a CPU was offline or did not respond to the NMI) or empty, and then
     later notes move up. The evidence, the strongest first: Xen's vCPU number (CPU, vCPU and pCPU
     are three different numbers), the kernel's own copy of the note, the stack that the stack
-    pointer is on, the pid of the task, the per-CPU base in gs. A CPU without a note gets the
-    registers of the kernel's copy. QEMU's numbers come last: a capture kernel may have been running
-    when QEMU wrote them.
+    pointer is on, the pid of the task, the per-CPU base in gs, the CPU's own number if the kernel
+    has no numbers of vCPUs. A CPU without a note gets the registers of the kernel's copy. QEMU's
+    numbers come last: a capture kernel may have been running when QEMU wrote them.
     """
     # A kernel does not write more notes than there can be CPUs.
     remaining = dict(enumerate(islice(contexts, MAX_CPUS)))
@@ -72,6 +73,7 @@ def assign(
     take(_by_stack)
     take(_by_pid)
     take(_by_gs)
+    take(_by_same_number)
     for cpu, copy in copies.items():
         # The copy of another task is not from this crash.
         if cpu not in found and copy.pid == active[cpu].pid:
@@ -88,8 +90,10 @@ def assign(
 
 
 def _by_vcpu(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
-    """By Xen's vCPU number."""
-    cpus = {_vcpu_id(kernel, cpu): cpu for cpu in free}
+    """By Xen's vCPU number, which differs between CPUs."""
+    ids = {cpu: _vcpu_id(kernel, cpu) for cpu in free}
+    counts = Counter(ids.values())
+    cpus = {vcpu: cpu for cpu, vcpu in ids.items() if counts[vcpu] == 1}
     for number, context in contexts.items():
         if context.vcpu is not None and context.vcpu in cpus:
             yield number, cpus[context.vcpu]
@@ -139,6 +143,18 @@ def _by_gs(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
         # In notes that a kernel writes, gs is that of the task.
         if base and base in cpus and context.pid is None and not _in_user_mode(context):
             yield number, cpus[base]
+
+
+def _by_same_number(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
+    """By Xen's vCPU number, in a kernel that does not know that it runs under Xen (``nopv``).
+
+    It has vCPU 0 for every CPU.
+    """
+    if any(_vcpu_id(kernel, cpu) for cpu in free):
+        return
+    for number, context in contexts.items():
+        if context.vcpu is not None:
+            yield number, context.vcpu
 
 
 def _by_qemu_cpu(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:

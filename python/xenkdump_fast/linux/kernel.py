@@ -12,6 +12,7 @@ from ..limits import MAX_LIST_ENTRIES, MAX_STACK_SIZE
 from ..parsing import number
 from . import compat
 from .boot import vmcoreinfo
+from .boot.image import BANNER, banner_of
 from .boot.locate import Location
 from .layouts import Layouts, Member, Number, Untyped
 
@@ -86,7 +87,7 @@ class Kernel(Charged):
 
     @cached_property
     def vmcoreinfo(self) -> Mapping[str, str]:
-        """The kernel's VMCOREINFO, from a note or from its memory; empty if there is none."""
+        """The kernel's VMCOREINFO, from what located it or from memory; empty if there is none."""
         facts = self.location.facts
         if "OSRELEASE" in facts:
             return facts
@@ -279,9 +280,21 @@ class Kernel(Charged):
 
     @cached_property
     def release(self) -> str:
-        """The release of the kernel, from its banner: ``6.1.0-56-amd64``."""
-        banner = self.string(self.symbol("linux_banner"))
-        words = banner.removeprefix("Linux version ").split(maxsplit=1)
+        """The release of the kernel, from its banner: ``6.1.0-56-amd64``.
+
+        A vmlinux of another build may have its banner elsewhere; then it is that of VMCOREINFO, or
+        of the vmlinux.
+        """
+        try:
+            banner = self.cstring(self.symbol("linux_banner"))
+        except MemoryFault:
+            banner = b""
+        if not banner.startswith(BANNER):
+            known = self.vmcoreinfo.get("OSRELEASE")
+            if known is not None:
+                return known
+            banner = banner_of(self.image)
+        words = banner.removeprefix(BANNER).decode("utf-8", "backslashreplace").split(maxsplit=1)
         return words[0] if words else ""
 
     @property

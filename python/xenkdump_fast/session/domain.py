@@ -6,7 +6,9 @@ from functools import cached_property
 from .._native import P2M, AbsentError, AddressSpace, Image
 from ..limits import MAX_P2M_WARNINGS
 from ..linux.boot import build_id
+from ..linux.boot.claims import NOTHING_GIVEN, Given
 from ..linux.boot.locate import Location
+from ..linux.boot.roots import space
 from ..linux.system import Linux
 from .locator import Locator
 from .platform import Platform
@@ -27,6 +29,7 @@ class Domain:
         p2m_source: str | None,
         force: bool,
         unwind: Sequence[str] | None,
+        given: Given = NOTHING_GIVEN,
     ) -> None:
         self.dump = platform.dump
         #: Its number; 0 on a bare machine.
@@ -36,12 +39,27 @@ class Domain:
         self._platform = platform
         self._warnings: list[str] = []
         self._kernel: Linux | None = None
-        self._location = self._find(Locator(platform, image), p2m_source)
+        self._location = self._locate(image, p2m_source, given, force=force)
         if image is not None and self._location is not None:
             location = self._location
             size = self.dump.native.memory_held
             self._kernel = Linux(image, location, self.virtual, size, platform.contexts, unwind)
+            for text in location.warnings:
+                self._kernel.warn(text)
             self._identify(image, self._kernel, force)
+
+    def _locate(
+        self, image: Image | None, wanted: str | None, given: Given, *, force: bool
+    ) -> Location | None:
+        # What is found and verified comes before what is forced, whatever the P2M source.
+        claims_forced = force and bool(given.claims())
+        try:
+            return self._find(Locator(self._platform, image, given, force=claims_forced), wanted)
+        except AbsentError:
+            if not force or claims_forced or image is None:
+                raise
+        self._warnings.clear()
+        return self._find(Locator(self._platform, image, given, force=True), wanted)
 
     def _find(self, locator: Locator, wanted: str | None) -> Location | None:
         """Sets the P2M to the first that works, and finds the kernel with it."""
@@ -94,7 +112,7 @@ class Domain:
         return AbsentError(f"{self.dump.path}: domain {self.id}, which runs {build}: {reason}")
 
     def _identify(self, image: Image, kernel: Linux, force: bool) -> None:
-        different = build_id.mismatch(image, kernel.location, kernel.virtual)
+        different = build_id.mismatch(image, kernel.location.slide, kernel.virtual)
         if different is not None:
             text = f"{image.path} is not the kernel of the dump: {different}"
             if not force:
@@ -121,7 +139,8 @@ class Domain:
         location = self._location
         if location is None:
             raise AbsentError(f"{self.dump.path}: no page table of domain {self.id} is known")
-        return self.dump.native.virtual(location.root, location.paging)
+        mask = location.encryption_mask
+        return space(self.dump.native, location.root, location.paging, mask)
 
     @property
     def warnings(self) -> list[str]:

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .._native import AddressSpace, Note
 from .._native import Dump as NativeDump
 from ..diagnostics import Warnings
+from ..limits import MAX_VMCOREINFO_NOTES
 from ..linux.boot import vmcoreinfo
 from . import formats
 
@@ -76,9 +78,13 @@ class DumpFile:
         return self.xen()
 
     @cached_property
+    def vmcoreinfos(self) -> list[Mapping[str, str]]:
+        """The contents of every note VMCOREINFO, in file order."""
+        notes = (note for note in self.notes if note.kind == "vmcoreinfo")
+        texts = islice(notes, MAX_VMCOREINFO_NOTES)
+        return [vmcoreinfo.parse(note.fields["text"]) for note in texts]
+
+    @property
     def vmcoreinfo(self) -> Mapping[str, str]:
-        """The contents of the note VMCOREINFO; empty if there is none."""
-        for note in self.notes:
-            if note.kind == "vmcoreinfo":
-                return vmcoreinfo.parse(note.fields["text"])
-        return {}
+        """The contents of the first note VMCOREINFO; empty if there is none."""
+        return next(iter(self.vmcoreinfos), {})

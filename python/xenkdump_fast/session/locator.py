@@ -5,7 +5,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from .._native import P2M, AbsentError, Image
-from ..linux.boot.locate import Location, Root, Roots, locate
+from ..linux.boot.claims import NOTHING_GIVEN, Claim, Given, of_notes
+from ..linux.boot.locate import Location, locate
+from ..linux.boot.roots import Root, Roots
 from ..xen.p2m_sources import Source
 from .platform import Platform, Recorded
 
@@ -25,14 +27,28 @@ class Candidate(NamedTuple):
 class Locator:
     """The P2M sources of one domain, and the location of its kernel with each of them.
 
-    ``image`` is the domain's vmlinux, or None. Every page-table root is read once, however many P2M
-    sources are tried.
+    ``image`` is the domain's vmlinux, or None; ``given`` is what the user says about the location
+    of its kernel; ``force`` accepts what cannot be verified. Every page-table root is read once,
+    however many P2M sources are tried.
     """
 
-    def __init__(self, platform: Platform, image: Image | None) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        image: Image | None,
+        given: Given = NOTHING_GIVEN,
+        *,
+        force: bool = False,
+    ) -> None:
         self.platform = platform
         self.image = image
+        self._given = given
+        self._force = force
         self._dump = platform.dump
+
+    @cached_property
+    def _claims(self) -> list[Claim]:
+        return [*self._given.claims(), *of_notes(self._dump.vmcoreinfos)]
 
     @cached_property
     def _roots(self) -> Roots | None:
@@ -79,7 +95,7 @@ class Locator:
         if roots is not None:
             has_memory = p2m is not None or self.platform.identity
             physical = self._dump.native.physical(p2m) if has_memory else None
-            return locate(roots, p2m, self._dump.vmcoreinfo, physical)
+            return locate(roots, p2m, self._claims, physical, force=self._force)
         # Without an image: a root of the domain's own, in the format that Xen records.
         records = self.platform.records if isinstance(self.platform, Recorded) else None
         root = next(iter(recorded()), None)

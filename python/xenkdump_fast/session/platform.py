@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .._native import P2M, AbsentError, Image
 from ..linux.boot.build_id import Build
-from ..linux.boot.locate import Root, Roots
+from ..linux.boot.roots import Root, Roots
 from ..linux.cpus import VcpuContext
 from ..xen import p2m_sources
 from ..xen.p2m_sources import Source

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..budget import Budget
-from ..linux.boot.locate import Root
+from ..linux.boot.roots import Root
 from . import frames, guests, shared_info
 from .guests import GuestKernel
 from .p2m_sources import Source

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image
 from ..limits import MAX_CR3_SOURCES, MAX_CRASH_INFO_NOTES, MAX_PFNS, MAX_ROOTS
 from ..linux import compat
-from ..linux.boot.locate import PAGE, Root, Roots, first_symbol, link_base
+from ..linux.boot.image import PAGE, first_symbol, link_base
+from ..linux.boot.roots import Root, Roots
 
 #: Names of the sources, as ``--p2m-source`` takes them.
 NAMES = ("list", "linear", "cr3")

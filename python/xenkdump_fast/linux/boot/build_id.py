@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from ...limits import MAX_KERNEL_NOTES, MAX_LINUX_BANNER
-from .locate import Location
+from .image import BANNER
 
 NT_GNU_BUILD_ID = 3
 #: init/version.c: linux_banner consists of the release, the compiler, and the version.
@@ -50,12 +50,12 @@ class Build(NamedTuple):
         return f"{known} (build id {self.build_id})".lstrip()
 
 
-def mismatch(image: Image, location: Location, virtual: AddressSpace) -> str | None:
+def mismatch(image: Image, slide: int, virtual: AddressSpace) -> str | None:
     """How the image differs from the kernel in memory; None if they are one build.
 
     Compares the build ids if both have one, else the banners, which contain the date of the build.
     """
-    symbols = image.symbols(location.slide)
+    symbols = image.symbols(slide)
     in_memory = build_id(symbols, virtual)
     if in_memory is not None and image.build_id is not None:
         if in_memory == image.build_id:
@@ -63,12 +63,17 @@ def mismatch(image: Image, location: Location, virtual: AddressSpace) -> str | N
         return f"build id {image.build_id}, the kernel in the dump has {in_memory}"
     address = symbols["linux_banner"]
     try:
-        expected = image.read(address - location.slide, MAX_LINUX_BANNER).split(b"\0")[0]
+        expected = image.read(address - slide, MAX_LINUX_BANNER).split(b"\0")[0]
     except AbsentError:
         return None
-    found = virtual.cstring(address, MAX_LINUX_BANNER)
+    try:
+        found = virtual.cstring(address, MAX_LINUX_BANNER)
+    except MemoryFault as fault:
+        return f"its linux_banner is at {address:#x}, which cannot be read: {fault.reason}"
     if found == expected:
         return None
+    if not found.startswith(BANNER):
+        return f"its linux_banner is at {address:#x}, where the dump has none"
     ours, theirs = (text.decode("utf-8", "replace") for text in (expected, found))
     return f"{ours!r}, the dump says {theirs!r}"
 

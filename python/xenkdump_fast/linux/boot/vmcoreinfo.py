@@ -7,6 +7,8 @@ from ..._native import AddressSpace, MemoryFault, Symbols
 from ...limits import MAX_STRUCT_SIZE, MAX_VMCOREINFO, MAX_VMCOREINFO_NOTE
 
 _FIRST_KEY = b"OSRELEASE="
+#: Bytes before the descriptor of a note: three u32, and the name "VMCOREINFO", padded.
+_NOTE_HEADER = 12 + 12
 
 
 def parse(text: str) -> Mapping[str, str]:
@@ -15,7 +17,7 @@ def parse(text: str) -> Mapping[str, str]:
     for line in text[:MAX_VMCOREINFO_NOTE].split("\n"):
         key, separator, value = line.partition("=")
         if separator:
-            facts.setdefault(key, value.rstrip("\0"))
+            facts.setdefault(key, value.rstrip("\r\0"))
     return facts
 
 
@@ -34,17 +36,20 @@ def in_memory(symbols: Symbols, virtual: AddressSpace, word: int) -> Mapping[str
     """VMCOREINFO in the kernel's memory (2.6.24 on); empty if there is none.
 
     The dump of a Xen host has no note with it. ``vmcoreinfo_data`` was an array until 4.13
-    (203e9e41219b) and is a pointer since.
+    (203e9e41219b) and is a pointer since. A kernel that crashed lets it point to a copy in the
+    memory of the capture kernel, which dumps do not have (1229384f5b85, 4.13); the note that the
+    kernel wrote then is in ``vmcoreinfo_note``.
     """
-    data = symbols.get("vmcoreinfo_data")
-    if data is None:
-        return {}
-    try:
-        if virtual.read(data, len(_FIRST_KEY)) != _FIRST_KEY:
-            data = virtual.word(data, word)
-        text = virtual.cstring(data, MAX_VMCOREINFO)
-    except MemoryFault:
-        return {}
-    if not text.startswith(_FIRST_KEY):
-        return {}
-    return parse(text.decode("utf-8", "backslashreplace"))
+    for name, header in (("vmcoreinfo_data", 0), ("vmcoreinfo_note", _NOTE_HEADER)):
+        variable = symbols.get(name)
+        if variable is None:
+            continue
+        for indirect in (False, True):
+            try:
+                at = virtual.word(variable, word) if indirect else variable
+                text = virtual.cstring(at + header, MAX_VMCOREINFO)
+            except MemoryFault:
+                continue
+            if text.startswith(_FIRST_KEY):
+                return parse(text.decode("utf-8", "backslashreplace"))
+    return {}

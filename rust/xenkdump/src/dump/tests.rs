@@ -21,19 +21,24 @@ impl Synthetic {
         context[5008..5016].copy_from_slice(&0x1234_5000u64.to_le_bytes());
         Self {
             context,
-            index: vec![0, 0x77, 1, 0x55, u64::MAX, u64::MAX],
+            index: vec![0, 0x77, 1, 0x55],
             index_name: ".xen_p2m",
             entry_size: 16,
         }
     }
 
     fn bytes(&self) -> Vec<u8> {
+        self.with_pages(2)
+    }
+
+    fn with_pages(&self, count: usize) -> Vec<u8> {
         let mut names = vec![0];
         let mut sections = Vec::new();
         let mut body = vec![0u8; 64 + 64 * 7];
         let index: Vec<u8> = self.index.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let mut pages = vec![0xaa; PAGE_SIZE];
-        pages.extend(vec![0xbb; PAGE_SIZE]);
+        let pages: Vec<u8> = (0..count)
+            .flat_map(|i| vec![if i == 0 { 0xaa } else { 0xbb }; PAGE_SIZE])
+            .collect();
         let note = [4u32, 0, 0x200_0000, 0x006e_6558];
         let note = note
             .iter()
@@ -135,6 +140,36 @@ fn a_pv_domain_is_read_by_machine_frame() {
     );
     assert_eq!(contexts[0].registers.get("cs"), Some(0xe033));
     assert_eq!(contexts[0].root, MachineAddr(0x1234_5000));
+}
+
+/// Neither section is truncated, but one has fewer pages than the other.
+#[test]
+fn pages_and_their_index_are_compared() {
+    let mut gone = Synthetic::pv();
+    gone.index.extend([u64::MAX, u64::MAX]);
+    for (synthetic, pages, warning) in [
+        (Synthetic::pv(), 2, None),
+        (gone, 3, None),
+        (
+            Synthetic::pv(),
+            1,
+            Some(".xen_pages has 1 pages, its index 2 entries: the last entries have no page"),
+        ),
+        (
+            Synthetic::pv(),
+            3,
+            Some(
+                ".xen_pages has 3 pages, its index 2 entries: which pages the last ones are is not \
+                 known",
+            ),
+        ),
+    ] {
+        let dump = Synthetic::open(&synthetic.with_pages(pages), "short").expect("it is sound");
+        let warnings: Vec<_> = dump.warnings().iter().map(String::as_str).collect();
+        assert_eq!(warnings, Vec::from_iter(warning));
+        let held = dump.read(MachineAddr(0x55000), &mut [0]);
+        assert_eq!(held.is_ok(), pages > 1);
+    }
 }
 
 #[test]

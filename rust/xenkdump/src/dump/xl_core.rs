@@ -214,6 +214,19 @@ impl Sections {
                 ));
             }
         }
+        let (index, size) = self.index();
+        let (entries, pages) = (index.size / size, self.pages.size / PAGE_SIZE as u64);
+        if index.exists() && entries != pages {
+            // xl writes an entry for each page; those of pages that went away are invalid.
+            let lost = if pages < entries {
+                "the last entries have no page"
+            } else {
+                "which pages the last ones are is not known"
+            };
+            warnings.push(format!(
+                ".xen_pages has {pages} pages, its index {entries} entries: {lost}"
+            ));
+        }
         if self.p2m.exists() && self.pfn.exists() {
             warnings.push("both .xen_p2m and .xen_pfn are there: .xen_p2m is used");
         } else if !self.p2m.exists() && !self.pfn.exists() {

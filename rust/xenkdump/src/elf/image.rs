@@ -68,6 +68,9 @@ impl<'a> Section<'a> {
 
     /// Its size in memory, in bytes; inflated if it is compressed.
     pub fn size(&self) -> u64 {
+        if self.image.is_zdebug(self.index) {
+            return self.data().map_or(0, |data| data.len() as u64);
+        }
         if !is_compressed(self.header) {
             return self.header.sh_size;
         }
@@ -83,6 +86,12 @@ impl<'a> Section<'a> {
     /// (`SHT_NOBITS`, as the text of a stripped vmlinux), is truncated, or if they cannot be inflated.
     pub fn data(&self) -> Option<&'a [u8]> {
         self.image.content(self.index).map(|bytes| &**bytes)
+    }
+
+    /// Whether the file has no bytes of it, but the memory of the running kernel has: a section of
+    /// code or constants in the output of `objcopy --only-keep-debug`.
+    pub fn is_only_in_memory(&self) -> bool {
+        self.header.sh_type == SHT_NOBITS && self.header.sh_flags & u64::from(SHF_ALLOC) != 0
     }
 
     /// [`Section::data`], as shared bytes.
@@ -156,9 +165,10 @@ impl Image {
             })
     }
 
-    /// The first section of this name.
+    /// The first section of this name. One with debugging information may be named `.zdebug_*`.
     pub fn section(&self, name: &str) -> Option<Section<'_>> {
-        self.sections().find(|section| section.name() == name)
+        let named = |name: &str| self.sections().find(|section| section.name() == name);
+        named(name).or_else(|| named(&format!(".zdebug_{}", name.strip_prefix(".debug_")?)))
     }
 
     /// The bytes of the section of this name.
@@ -252,18 +262,32 @@ impl Image {
 
     fn content(&self, index: usize) -> Option<&Bytes> {
         let header = self.sections.get(index)?;
-        let read = || Some(Bytes::from(self.load(header)?));
+        let read = || Some(Bytes::from(self.load(header, self.is_zdebug(index))?));
         self.contents.get(index)?.get_or_init(read).as_ref()
     }
 
+    /// Whether it is a section of compressed debugging information by its name.
+    fn is_zdebug(&self, index: usize) -> bool {
+        // The names themselves have none that could be looked up while they are read.
+        usize::try_from(self.header.shstrndx).is_ok_and(|names| names != index)
+            && self
+                .sections
+                .get(index)
+                .and_then(|header| self.name(header))
+                .is_some_and(|name| name.starts_with(".zdebug_"))
+    }
+
     /// Reads a section from the file.
-    fn load(&self, header: &SectionHeader) -> Option<Vec<u8>> {
+    fn load(&self, header: &SectionHeader, is_zdebug: bool) -> Option<Vec<u8>> {
         if header.sh_type == SHT_NOBITS || header.sh_size > MAX_SECTION_SIZE {
             return None;
         }
         // Sections of a valid file do not overlap, so they never exceed the budget.
         self.read.reserve(header.sh_size).ok()?;
         let bytes = self.file.copy(header.sh_offset, header.sh_size).ok()?;
+        if is_zdebug && inflate::zdebug(&bytes).is_some() {
+            return inflate::inflate_zdebug(&bytes, &self.inflated);
+        }
         if !is_compressed(header) {
             return Some(bytes);
         }

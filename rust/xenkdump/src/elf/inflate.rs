@@ -1,4 +1,4 @@
-//! Compressed sections (`SHF_COMPRESSED`): zlib and zstd, with limits.
+//! Compressed sections, with limits: `SHF_COMPRESSED` by zlib and zstd, and `.zdebug_*` by zlib.
 
 use std::io::Read;
 
@@ -14,27 +14,44 @@ use crate::limits::{MAX_SECTION_RATIO, MAX_SECTION_SLACK};
 pub(super) fn inflate(section: &[u8], ctx: Ctx, budget: &Budget<'_>) -> Option<Vec<u8>> {
     let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
     let packed = section.get(CompressionHeader::size(ctx)..)?;
-    let limit = (packed.len() as u64).saturating_mul(MAX_SECTION_RATIO);
-    if header.ch_size > limit.saturating_add(MAX_SECTION_SLACK) {
+    match header.ch_type {
+        ELFCOMPRESS_ZLIB => {
+            let stream = flate2::read::ZlibDecoder::new(packed);
+            unpack(stream, header.ch_size, packed.len(), budget)
+        }
+        ELFCOMPRESS_ZSTD => {
+            let stream = ruzstd::decoding::StreamingDecoder::new(packed).ok()?;
+            unpack(stream, header.ch_size, packed.len(), budget)
+        }
+        _ => None,
+    }
+}
+
+/// The size that the content of a `.zdebug_*` section claims to have, and its zlib stream; `None` if
+/// it is not compressed. GNU tools wrote such sections before `SHF_COMPRESSED` (binutils 2.26).
+pub(super) fn zdebug(section: &[u8]) -> Option<(u64, &[u8])> {
+    let (size, packed) = section.strip_prefix(b"ZLIB")?.split_first_chunk()?;
+    Some((u64::from_be_bytes(*size), packed))
+}
+
+/// As [`inflate`], for a `.zdebug_*` section.
+pub(super) fn inflate_zdebug(section: &[u8], budget: &Budget<'_>) -> Option<Vec<u8>> {
+    let (size, packed) = zdebug(section)?;
+    let stream = flate2::read::ZlibDecoder::new(packed);
+    unpack(stream, size, packed.len(), budget)
+}
+
+/// The content of `stream`, which claims to have `size` bytes.
+fn unpack(stream: impl Read, size: u64, packed: usize, budget: &Budget<'_>) -> Option<Vec<u8>> {
+    let limit = (packed as u64).saturating_mul(MAX_SECTION_RATIO);
+    if size > limit.saturating_add(MAX_SECTION_SLACK) {
         return None;
     }
-    budget.reserve(header.ch_size).ok()?;
-    let size = usize::try_from(header.ch_size).ok()?;
+    budget.reserve(size).ok()?;
     let mut out = Vec::new();
-    out.try_reserve_exact(size).ok()?;
-    match header.ch_type {
-        ELFCOMPRESS_ZLIB => flate2::read::ZlibDecoder::new(packed)
-            .take(header.ch_size)
-            .read_to_end(&mut out)
-            .ok()?,
-        ELFCOMPRESS_ZSTD => ruzstd::decoding::StreamingDecoder::new(packed)
-            .ok()?
-            .take(header.ch_size)
-            .read_to_end(&mut out)
-            .ok()?,
-        _ => return None,
-    };
-    (out.len() == size).then_some(out)
+    out.try_reserve_exact(usize::try_from(size).ok()?).ok()?;
+    stream.take(size).read_to_end(&mut out).ok()?;
+    (out.len() as u64 == size).then_some(out)
 }
 
 #[cfg(test)]

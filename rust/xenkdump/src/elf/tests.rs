@@ -216,6 +216,34 @@ fn compressed_sections_are_inflated() {
     }
 }
 
+/// As gcc -gz=zlib-gnu writes them: the size is big-endian.
+#[test]
+fn zdebug_sections_are_inflated() {
+    let text = compressed(1 << 20);
+    let mut held = b"ZLIB".to_vec();
+    held.extend((1_u64 << 20).to_be_bytes());
+    held.extend(&text[24..]);
+    let mut short = held.clone();
+    short[11] = 1;
+    let plain = b"not compressed".to_vec();
+    let image = open(
+        "zdebug",
+        &elf64(&[
+            Synthetic(".zdebug_info", 1, 0, 0, 0, 0, Held(held)),
+            Synthetic(".zdebug_line", 1, 0, 0, 0, 0, Held(short)),
+            Synthetic(".zdebug_str", 1, 0, 0, 0, 0, Held(plain.clone())),
+        ]),
+    )
+    .unwrap();
+    assert_eq!(image.data(".debug_info").unwrap(), vec![0; 1 << 20]);
+    assert_eq!(image.data(".zdebug_info").unwrap().len(), 1 << 20);
+    assert_eq!(image.section(".debug_info").unwrap().size(), 1 << 20);
+    // Its size is one byte more than what it claims.
+    assert!(image.data(".debug_line").is_err());
+    assert_eq!(image.data(".debug_str").unwrap(), plain);
+    assert!(image.data(".debug_abbrev").is_err());
+}
+
 #[test]
 fn sections_on_the_same_compressed_bytes_are_inflated_once() {
     let held = compressed(1 << 20);

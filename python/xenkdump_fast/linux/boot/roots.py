@@ -1,0 +1,82 @@
+"""Page-table roots that may be a kernel's."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..._native import AddressSpace, Dump, Image, MemoryFault
+from ...limits import MAX_REPORTED_ROOTS, MAX_ROOTS, MAX_ROOTS_PER_FRAME
+from .image import BANNER, PAGE, formats
+
+if TYPE_CHECKING:
+    from ..._native import Paging
+
+
+class Root(NamedTuple):
+    """A page-table root that may be the kernel's: its machine address and its source."""
+
+    address: int
+    how: str
+
+
+def space(dump: Dump, root: int, paging: "Paging", encryption_mask: int | None) -> AddressSpace:
+    """The address space below a root; the mask is that of the notes unless it is given."""
+    if encryption_mask is None:
+        return dump.virtual(root, paging)
+    return dump.virtual(root, paging, encryption_mask=encryption_mask)
+
+
+class Banners(NamedTuple):
+    """Where the candidates for a kernel's root map its banner."""
+
+    #: The first roots that map it to the same machine frame, with their formats, by that frame.
+    by_frame: "dict[int, list[tuple[Root, Paging]]]"
+    #: Why it cannot be read through the first of the others.
+    refused: list[str]
+
+
+class Roots:
+    """Page-table roots that may be a kernel's.
+
+    The banner is read once through each, however many P2Ms are tried.
+    """
+
+    def __init__(self, dump: Dump, image: Image, roots: Iterable[Root]) -> None:
+        self.dump = dump
+        self.image = image
+        self._formats = formats(image)
+        self._given = roots
+        self._banners: dict[tuple[int, int | None], Banners] = {}
+
+    @cached_property
+    def each(self) -> list[Root]:
+        """The roots themselves."""
+        return list(islice(self._given, MAX_ROOTS))
+
+    def banners(self, banner: int, encryption_mask: int | None = None) -> Banners:
+        """Reads the banner at that address through each of them."""
+        key = banner, encryption_mask
+        known = self._banners.get(key)
+        if known is None:
+            known = self._banners[key] = self._read(banner, encryption_mask)
+        return known
+
+    def _read(self, banner: int, encryption_mask: int | None) -> Banners:
+        found = Banners({}, [])
+        for root in self.each:
+            for paging in self._formats:
+                virtual = space(self.dump, root.address, paging, encryption_mask)
+                try:
+                    text = virtual.read(banner, len(BANNER))
+                    frame = virtual.translate(banner) // PAGE
+                    reason = f"no banner at {banner:#x}, but {text!r}"
+                except MemoryFault as fault:
+                    text, frame, reason = b"", 0, fault.reason
+                if text == BANNER:
+                    same_frame = found.by_frame.setdefault(frame, [])
+                    if len(same_frame) < MAX_ROOTS_PER_FRAME:
+                        same_frame.append((root, paging))
+                elif len(found.refused) < MAX_REPORTED_ROOTS:
+                    found.refused.append(f"{root.how} {root.address:#x} ({paging}): {reason}")
+        return found

@@ -1,5 +1,6 @@
 """Synthetic dumps, in addition to ``tests/test_plans.py``: pid hashes; the message of 2006."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import xenkdump_fast as xk
 from tests import rendering
 from xenkdump_fast.commands import bt
 from xenkdump_fast.linux import pids, tasklist
-from xenkdump_forge import write_dump
+from xenkdump_forge import SyntheticDump, write_dump
+from xenkdump_forge.hosts import i386_2006
 
 
 def opened(kind: str, folder: Path) -> xk.Domain:
@@ -21,6 +23,29 @@ def test_the_table_of_pids(kind: str, tmp_path: Path) -> None:
     kernel = opened(kind, tmp_path).kernel
     listed = set(tasklist.addresses(kernel)) - {kernel.symbol("init_task")}
     assert set(pids.tasks(kernel)) == listed
+
+
+@pytest.fixture(params=["xen3", "2006-pae"])
+def with_frame_pointers(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SyntheticDump:
+    """A kernel with CONFIG_FRAME_POINTER; 2.6.16 saves only ebp when it switches, 2.6.18 eflags."""
+    monkeypatch.setattr(i386_2006, "LAYOUT", replace(i386_2006.LAYOUT, frame_pointer=True))
+    return write_dump(tmp_path, like=request.param)
+
+
+@pytest.mark.parametrize("unwind", [["fp"], ["scan"], None])
+def test_frame_pointers(with_frame_pointers: SyntheticDump, unwind: list[str] | None) -> None:
+    files = with_frame_pointers
+    domain = xk.open(str(files.vmcore)).domain(0, str(files.vmlinux), unwind=unwind)
+    planned = {int(task["task"], 16): task for task in files.plan["domains"][0]["tasks"]}
+    for trace in bt.run(domain, bt.Options(all=True)).traces:
+        expected = [
+            (int(frame["pc"], 16), int(frame["sp"], 16))
+            for frame in planned[trace.task.address]["frames"]
+        ]
+        assert [(frame.pc, frame.sp) for frame in trace.frames] == expected, trace.task.comm
+        assert trace.stopped is None
 
 
 def test_the_message_of_2006(tmp_path: Path) -> None:

@@ -263,3 +263,86 @@ def test_a_double_fault_with_an_invalid_stack_pointer(
     assert found.stopped is not None
     assert found.stopped.startswith("the stack at ")
     assert "cannot be read" in found.stopped
+
+
+@pytest.mark.parametrize("method", [None, "scan", "fp"])
+@pytest.mark.parametrize("sp", [0, 0x0123_4567, 0x7FFC_1000, 0xFFFF_FFFD])
+@pytest.mark.parametrize("name", ["bare-i386", "bare-i386-pae"])
+def test_a_double_fault_of_i386_with_an_invalid_stack_pointer(
+    name: str,
+    sp: int,
+    method: str | None,
+    copy: Callable[[str], Path],
+    domain: Callable[[str], Domain],
+    dump_file: Callable[[str], str],
+) -> None:
+    """The interrupted registers are in the TSS; the handler's stack has none."""
+    found = double_fault(name, sp, method, copy, domain, dump_file)
+    assert [frame.symbol for frame in found.frames] == [
+        *("doublefault_shim", "asm_exc_double_fault", "vfs_write")
+    ]
+    last = found.frames[-1]
+    assert last.interrupted
+    assert last.sp == sp
+    assert last.registers is not None
+    assert (last.registers["edi"], last.registers["cs"]) == (0x707, 0x60)
+    assert found.stopped is not None
+    assert found.stopped.startswith("the stack at ")
+    assert "cannot be read" in found.stopped
+
+
+@pytest.mark.parametrize("name", ["bare-i386", "bare-i386-pae"])
+def test_a_double_fault_of_i386_with_a_valid_stack_pointer(
+    name: str,
+    copy: Callable[[str], Path],
+    domain: Callable[[str], Domain],
+    dump_file: Callable[[str], str],
+) -> None:
+    _, expected = callers(domain(name))
+    found = double_fault(name, expected[0].sp, None, copy, domain, dump_file)
+    assert found.frames[2].interrupted
+    assert places(found.frames[2:]) == places(expected)
+    assert found.stopped is None
+
+
+def double_fault(
+    name: str,
+    sp: int,
+    method: str | None,
+    copy: Callable[[str], Path],
+    domain: Callable[[str], Domain],
+    dump_file: Callable[[str], str],
+) -> Trace:
+    """The trace from ``doublefault_shim``, called on the stack of double faults, of vfs_write."""
+    sound = domain(name)
+    kernel = sound.kernel
+    trace, expected = callers(sound)
+    entry, shim = kernel.symbol("asm_exc_double_fault"), kernel.symbol("doublefault_shim")
+    code = kernel.data(entry, 64)
+    ret = next(
+        entry + at + 5
+        for at in range(len(code) - 5)
+        if code[at] == 0xE8
+        and (entry + at + 5 + int.from_bytes(code[at + 1 : at + 5], "little", signed=True)) == shim
+    )
+    # The stack ends with the TSS of the handler; the processor pushed an error code of 0.
+    top = percpu.address(kernel, "doublefault_stack", 0) + 0x1000 - 104
+    tss = percpu.address(kernel, "cpu_tss_rw", 0)
+    bp = expected[0].registers["ebp"] if expected[0].registers else 0
+    saved = [expected[0].pc, 0x246, 0x101, 0x202, 0x303, 0x404, sp, bp, 0x606, 0x707]
+    saved += [0x7B, 0x60, 0x68, 0x7B, 0xD8, 0]
+    memory = {
+        address: data
+        for virtual, data in (
+            (top - 8, struct.pack("<2I", ret, 0)),
+            (tss + 32, struct.pack("<16I", *saved)),
+        )
+        for address in [kernel.virtual.translate(virtual)]
+    }
+    registers = {"eip": shim, "esp": top - 8, "cs": 0x60, "ss": 0x68, "eflags": 0x46, "ebp": 0}
+    vmcore = copy(name)
+    with patched(vmcore, memory):
+        opened = xk.open(str(vmcore)).domain(
+            0, dump_file(vmlinux(name)), unwind=None if method is None else [method]
+        )
+        return trace_from(opened, trace.task.address, registers)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .._native import AbsentError, Frame, MemoryFault, Unwinder
-from . import stacks
+from . import double_fault, stacks
 from .cpus import VcpuContext
 from .kernel import Kernel
 from .tasks import Task
@@ -53,19 +53,20 @@ def trace(
             kernel.warn(f"CPU {task.cpu}: no saved registers; unwinding from the stack of its task")
     except AbsentError as error:
         return Trace(task, [], None, None, f"its stack cannot be read: {error}")
+    bounds = [(task.stack, kernel.end(task.stack, kernel.stack_size))]
     found = unwinder.unwind(
         {name: value & kernel.last for name, value in registers.items()},
-        stacks=[(task.stack, kernel.end(task.stack, kernel.stack_size))],
+        stacks=bounds,
         exact=context is not None,
         slot=slot,
     )
-    return Trace(
-        task,
-        found.frames,
-        None if context is None else context.registers,
-        where,
-        found.stopped,
-    )
+    frames, stopped = found.frames, found.stopped
+    if kernel.word == 4 and frames and frames[-1].symbol in double_fault.OUTERMOST:
+        before = double_fault.interrupted(kernel, task.cpu)
+        if before is not None:
+            found = unwinder.unwind(before, stacks=bounds, exact=True)
+            frames, stopped = [*frames, *found.frames], found.stopped
+    return Trace(task, frames, None if context is None else context.registers, where, stopped)
 
 
 def _has_no_stack(kernel: Kernel, task: Task) -> bool:

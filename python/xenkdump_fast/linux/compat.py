@@ -57,6 +57,8 @@ SYMBOLS: dict[str, tuple[str, ...]] = {
     "timekeeper": ("timekeeper_data", "tk_core", "timekeeper"),
     # 2.6.28: a mask of type long in place of an int.
     "tainted": ("tainted_mask", "tainted"),
+    # 4.15 (c482feefe1ae), 4.1 (24933b82c0d9); a per-cpu symbol with its prefix before 2.6.33.
+    "tss": ("cpu_tss_rw", "cpu_tss", "init_tss", "per_cpu__init_tss"),
     # A namespace since 2.6.19 (4865ecf1315b).
     "uts": ("init_uts_ns", "system_utsname"),
 }

@@ -14,7 +14,13 @@ from .pcpus import Pcpu
 #: Domain ids from here on are Xen's own (DOMID_FIRST_RESERVED).
 FIRST_RESERVED = MAX_DOMAINS
 #: Their names (public ABI).
-RESERVED = {0x7FF1: "DOMID_IO", 0x7FF2: "DOMID_XEN", 0x7FF4: "DOMID_COW", 0x7FFF: "DOMID_IDLE"}
+DOMID_IDLE = 0x7FFF
+RESERVED = {
+    0x7FF1: "DOMID_IO",
+    0x7FF2: "DOMID_XEN",
+    0x7FF4: "DOMID_COW",
+    DOMID_IDLE: "DOMID_IDLE",
+}
 #: Size of a struct domain if SIZE(domain) is missing: since Xen 4.0 it has a page of its own.
 _DEFAULT_SIZE = PAGE
 

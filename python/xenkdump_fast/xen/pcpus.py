@@ -28,7 +28,7 @@ class Pcpu(NamedTuple):
     number: int
     #: The hypervisor's own registers, from NT_PRSTATUS; empty without that note.
     registers: dict[str, int]
-    #: From CRASH_REGS; None without that note.
+    #: From CRASH_REGS, or the root in the CR3 note of 2006; None without either.
     cr3: int | None
     #: The page-table root under which Xen's memory was read: cr3, or idle_pg_table.
     root: int | None
@@ -85,29 +85,40 @@ def _by_xen(dump: Dump) -> Iterator[_Cpu]:
     """The NT_PRSTATUS of each pCPU with the CRASH_REGS that follows it, either of which may be
     missing; nothing without Xen.
     """
-    for registers, regs in _pairs(dump):
+    for registers, regs, root in _pairs(dump):
         word = (4 if "eip" in registers else 8) if registers else None
         if regs is None:
-            yield _Cpu(registers, word, None, None)
+            yield _Cpu(registers, word, root, None)
         else:
             yield _Cpu(registers, word or regs["word"], regs["cr3"], regs["cr4"])
 
 
-def _pairs(dump: Dump) -> Iterator[tuple[dict[str, int], dict[str, Any] | None]]:
+def _pairs(dump: Dump) -> Iterator[tuple[dict[str, int], dict[str, Any] | None, int | None]]:
+    """The registers, the fields of CRASH_REGS, and the root in the CR3 note of 2006."""
     status: dict[str, int] | None = None
+    root: int | None = None
+    kinds = [note.kind for note in dump.notes if note.kind in ("prstatus", "xen_kdump_cr3")]
+    # The CR3 note is behind the registers, or before them.
+    is_before = kinds[:1] == ["xen_kdump_cr3"] and kinds[-1] == "prstatus"
     is_xen = False
     for note in dump.notes:
         if note.kind == "prstatus":
             if status is not None and is_xen:
-                yield status, None
+                yield status, None, root
+                root = None
             status = note.fields["registers"]
+            if is_before:
+                yield status, None, root
+                status = root = None
         elif note.kind in ("crash_regs", "crash_info", "xen_kdump_cr3"):
             is_xen = True
             if note.kind == "crash_regs":
-                yield status or {}, note.fields
+                yield status or {}, note.fields, None
                 status = None
+            elif note.kind == "xen_kdump_cr3" and (is_before or status is not None):
+                root = note.fields["mfn"] * memory.PAGE or None
     if status is not None and is_xen:
-        yield status, None
+        yield status, None, root
 
 
 def _pcpu(
@@ -147,9 +158,9 @@ def _pcpu(
         return found
     warnings = list(found.warnings)
     with isolated(f"pCPU {index}'s Xen stack cannot be read", warnings.append):
-        for root in roots.of(cr3):
+        for at in roots.of(cr3):
             for paging in formats:
-                infos = list(_infos(dump.virtual(root, paging), sp, word))
+                infos = list(_infos(dump.virtual(at, paging), sp, word))
                 # A struct with a guest's registers is preferred.
                 for stack, info in sorted(infos, key=lambda found: found[1].guest is None):
                     guest = info.guest
@@ -161,7 +172,7 @@ def _pcpu(
                             guest.registers[base] = registers[base]
                     return found._replace(
                         number=info.number,
-                        root=root,
+                        root=at,
                         paging=paging,
                         stack=stack,
                         vcpu=info.vcpu,

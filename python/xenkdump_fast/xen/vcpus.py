@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ..budget import Budget, BudgetExceededError
 from . import frames
+from .domains import DOMID_IDLE
 from .infer import RUNSTATES, vcpu_addresses
 from .layout import Layout
 from .memory import PAGE, XenMemory, root_of
@@ -56,11 +57,15 @@ class OnPcpus:
         self.by_domain: dict[int, list[Pcpu]] = {}
         #: Those with a guest's registers on their stack, by page-table root.
         self.by_root: dict[int, list[Pcpu]] = {}
-        #: Numbers of those whose stack is known, and with it the guest that ran there last.
-        self._with_stack = {pcpu.number for pcpu in pcpus if pcpu.stack is not None}
-        self._all_have_stack = 0 < len(self._with_stack) == len(pcpus)
+        #: Numbers of those of which it is known which guest ran there last.
+        self._with_guest: set[int] = set()
+        self._idle: set[int] = set()
         back = layout.get("vcpu.domain")
         for pcpu in pcpus:
+            # The root identifies the guest whose registers an idle pCPU has.
+            is_known = pcpu.guest is None or bool(pcpu.cr3) or not _is_idle(memory, layout, pcpu)
+            if pcpu.stack is not None:
+                (self._with_guest if is_known else self._idle).add(pcpu.number)
             if pcpu.vcpu is not None:
                 self.by_vcpu.setdefault(pcpu.vcpu, pcpu)
                 owner = None if back is None else memory.pointer(pcpu.vcpu + back)
@@ -69,10 +74,23 @@ class OnPcpus:
             if pcpu.guest is not None and pcpu.cr3:
                 root = root_of(pcpu.cr3, memory.word)
                 self.by_root.setdefault(root, []).append(pcpu)
+        self._all_have_guest = 0 < len(self._with_guest) == len(pcpus)
 
-    def has_stack(self, pcpu: int | None) -> bool:
-        """Whether the stack of that pCPU is known; with None, that of every pCPU."""
-        return self._all_have_stack if pcpu is None else pcpu in self._with_stack
+    def is_idle(self, pcpu: int | None) -> bool:
+        """Whether a pCPU was idle and has the registers of an unknown guest; with None, any."""
+        return bool(self._idle) if pcpu is None else pcpu in self._idle
+
+    def has_guest(self, pcpu: int | None) -> bool:
+        """Whether it is known which guest ran last on that pCPU; with None, on every pCPU."""
+        return self._all_have_guest if pcpu is None else pcpu in self._with_guest
+
+
+def _is_idle(memory: XenMemory, layout: Layout, pcpu: Pcpu) -> bool:
+    """Whether a pCPU may have been running Xen's idle vCPU."""
+    back = layout.get("vcpu.domain")
+    owner = None if back is None or pcpu.vcpu is None else memory.pointer(pcpu.vcpu + back)
+    number = None if owner is None else memory.number(owner + (layout.get("domain.id") or 0), 2)
+    return number is None or number == DOMID_IDLE
 
 
 def read(
@@ -110,8 +128,13 @@ def _read_all(
                 continue
         on = on_pcpus.by_vcpu.get(address)
         vcpu = _read_one(memory, layout, (number, address), on, owners.get(address))
-        if vcpu.where == STRUCT and not on_pcpus.has_stack(vcpu.pcpu):
+        if vcpu.where == STRUCT and not on_pcpus.has_guest(vcpu.pcpu):
             text = f"vCPU {number}'s registers may be stale: its pCPU's stack is not known"
+            if on_pcpus.is_idle(vcpu.pcpu):
+                text = (
+                    f"vCPU {number}'s registers may be stale: its pCPU was idle, and no cr3 tells "
+                    "whose registers are on the stack"
+                )
             vcpu = vcpu._replace(warnings=(text,), stale=True)
         warnings += vcpu.warnings
         vcpus.append(vcpu if problem is None else vcpu._replace(warnings=(problem,)))

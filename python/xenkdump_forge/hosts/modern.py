@@ -69,8 +69,10 @@ def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_
     tree = p2m.write_tree(dom0.guest, dom0.write_p2m(), zero_terminated=False)
     dom0.write_page_tables(xen.slots)
     shared = SharedInfo(dom0.guest.pages, tree, dom0.root_address(), dom0.p2m_vaddr, 0x80)
+    # Those of an earlier switch: Xen left the current ones on the stack of the idle pCPU.
+    stale = {**idle_regs, "rbx": 7, "rsp": idle_regs["rsp"] - 0x80}
     vcpus = [
-        Vcpu(0, 1, idle_regs, dom0.root_address(), dom0.percpu[0]),
+        Vcpu(0, 1, stale, dom0.root_address(), dom0.percpu[0]),
         Vcpu(1, 0, panic_regs, panicked.root, dom0.percpu[1], running=True),
     ]
     xen.add_domain(Domain(0, dom0.guest, shared, vcpus))

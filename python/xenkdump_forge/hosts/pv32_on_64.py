@@ -72,8 +72,10 @@ def build(memory: int, seed: int) -> Parts:
     )
     roots = [kernel.root_address(), panicked.root]
     tops = [xen.compat_root(root) for root in roots]
+    # Those of an earlier switch: Xen left the current ones on the stack of the idle pCPU.
+    stale = {**idle_regs, "ebx": 7, "esp": idle_regs["esp"] - 0x40}
     vcpus = [
-        Vcpu(0, 1, idle_regs, tops[0], guest_cr3=extended_cr3(roots[0])),
+        Vcpu(0, 1, stale, tops[0], guest_cr3=extended_cr3(roots[0])),
         Vcpu(1, 0, panic_regs, tops[1], running=True, guest_cr3=extended_cr3(roots[1])),
     ]
     xen.add_domain(Domain(0, guest, shared, vcpus, word=4))

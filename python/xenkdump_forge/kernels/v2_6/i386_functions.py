@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...code.asm import Asm
 from ...code.text import Frame, Handwritten, Recipe, epilogue, names, prologue
@@ -107,6 +107,8 @@ class Layout:
     frames: Mapping[str, Frame]
     #: Functions in ``.init.text``.
     init_text: Mapping[str, int] = field(default_factory=dict)
+    #: CONFIG_FRAME_POINTER.
+    frame_pointer: bool = False
     #: Whether the stack of the boot CPU's idle task ends at cpu_idle.
     ends_at_cpu_idle: bool = False
 
@@ -220,7 +222,11 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
     keep = {"i386", minor, "pae" if pae else "nopae"}
     types = parse(select(TYPES + VARIABLES, keep), I386)
     esp, eip = types.offset("task_struct.thread.esp"), types.offset("task_struct.thread.eip")
-    frame = layout.frames.get("schedule", Frame(("ebp", "edi", "esi", "ebx"), 104))
+    schedule = Frame(("ebp", "edi", "esi", "ebx"), 104)
+    frames = {"schedule": schedule, **layout.frames}
+    if layout.frame_pointer:
+        frames = {name: replace(frame, pointer=True) for name, frame in frames.items()}
+    frame = frames["schedule"]
     sys_call_table = layout.addresses["sys_call_table"]
     sleeps = dict(SLEEPS)
     if layout.ends_at_cpu_idle:
@@ -229,7 +235,7 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
         word=4,
         base=layout.text,
         chains=[*sleeps.values(), *RUNNING.values(), ("do_exit", "kernel_thread_helper")],
-        frames={**layout.frames, "schedule": frame},
+        frames=frames,
         handwritten={
             "startup_32": _startup_32,
             "hypercall_page": hypercall_page,
@@ -261,6 +267,7 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
         addresses={**layout.functions, **layout.init_text},
         returns=layout.returns,
         pushes=("ebp", "edi", "esi", "ebx"),
+        frame_pointer=layout.frame_pointer,
     )
     return Spec(
         release=release,

@@ -32,6 +32,8 @@ pub(in crate::unwind) enum Effect {
     SetStack(Reg),
     /// Pops the stack pointer.
     PopStack,
+    /// Loads the stack pointer from memory.
+    LoadStack,
     /// Writes an unknown value to the stack pointer.
     LoseStack,
     /// Writes an unknown value to the frame pointer.
@@ -55,6 +57,8 @@ pub(in crate::unwind) struct Instruction {
     pub length: usize,
     /// The effect on the stack and on the flow of control.
     pub effect: Effect,
+    /// Whether it is a call.
+    pub is_call: bool,
 }
 
 /// Decodes the instruction at the start of `code`, which is at `pc`. Returns `None` for an invalid
@@ -75,6 +79,10 @@ pub(in crate::unwind) fn decode(code: &[u8], pc: VirtAddr, word: Word) -> Option
     Some(Instruction {
         length: instruction.len(),
         effect: effect(&instruction, word),
+        is_call: matches!(
+            instruction.flow_control(),
+            FlowControl::Call | FlowControl::IndirectCall
+        ),
     })
 }
 
@@ -144,6 +152,7 @@ fn effect_on_registers(instruction: &iced_x86::Instruction, word: Word) -> Effec
         Mnemonic::Mov if to == sp && from.is_gpr() => {
             general(from).map_or(Effect::LoseStack, Effect::SetStack)
         }
+        Mnemonic::Mov if to == sp && instruction.op1_kind() == OpKind::Memory => Effect::LoadStack,
         Mnemonic::Lea if to == sp && base == sp => Effect::Stack(displacement),
         Mnemonic::Lea if to == sp && base == bp => Effect::ToFrame(displacement),
         Mnemonic::Lea if to == bp && base == sp && displacement == 0 => Effect::SetFrame,

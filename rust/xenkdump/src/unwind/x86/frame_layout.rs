@@ -18,7 +18,7 @@ use crate::unwind::registers::{Reg, Registers};
 use crate::unwind::step::offset;
 use crate::unwind::symbols::{read_code, CodeSymbols, Function};
 
-use super::decode::{decode, Effect, MAX_LENGTH};
+use super::decode::{decode, Effect, Instruction, MAX_LENGTH};
 use super::function_cache::{FunctionCache, LOOKUP_COST, PAGE_COST};
 use super::leaf::is_null_page;
 
@@ -174,6 +174,7 @@ impl<'a> Code<'a> {
                 },
             };
             let mut part = self.part(at);
+            let mut switch = Switch::default();
             while steps < MAX_FUNCTION_INSTRUCTIONS && part.contains(&at) {
                 self.budget.spend(1).ok()?;
                 steps += 1;
@@ -190,6 +191,13 @@ impl<'a> Code<'a> {
                     break;
                 };
                 let next = offset(at, instruction.length as i64, self.word);
+                if switch.follow(instruction, layout) {
+                    if let Some((layout, after)) = self.resumed(next, &switch) {
+                        found.push((next.raw(), unlikelihood, layout));
+                        likely.push((after, layout));
+                        break;
+                    }
+                }
                 match instruction.effect {
                     Effect::Return => break,
                     Effect::Jump(target) => {
@@ -240,6 +248,30 @@ impl<'a> Code<'a> {
         // If this charge is refused, so is that of the next instruction.
         let _ = self.budget.spend(LOOKUP_COST);
         self.symbols.function(addr)
+    }
+
+    /// The layout where a task resumes that was switched out before `at`, and where the registers that
+    /// `switch` pushed are popped again. The stack pointer of a saved task is that behind them.
+    fn resumed(&mut self, mut at: VirtAddr, switch: &Switch) -> Option<(FrameLayout, VirtAddr)> {
+        let mut layout = switch.pushed?;
+        let mut is_popped = false;
+        for _ in 0..MAX_AFTER_SWITCH {
+            self.budget.spend(1).ok()?;
+            let (code, length) = self.bytes(at)?;
+            let instruction = decode(code.get(..length)?, at, self.word)?;
+            match instruction.effect {
+                Effect::PopFrame if !is_popped => is_popped = true,
+                // The flags.
+                Effect::Stack(bytes) if is_popped && bytes == self.word.bytes() as i64 => {
+                    layout.from_sp = layout.from_sp.map(|depth| depth - bytes);
+                }
+                _ if is_popped => return Some((layout, at)),
+                Effect::None | Effect::Branch(_) => {}
+                _ => return None,
+            }
+            at = offset(at, instruction.length as i64, self.word);
+        }
+        None
     }
 
     /// The code around `addr` under one symbol. Beyond its end, after a call that never returns, is
@@ -296,6 +328,46 @@ impl<'a> Code<'a> {
     }
 }
 
+/// The maximum number of instructions between the switch to another stack and the last of the pops.
+const MAX_AFTER_SWITCH: usize = 16;
+
+/// The maximum number of instructions from the push of the frame pointer to the switch.
+const MAX_BEFORE_SWITCH: usize = 4;
+
+/// `switch_to` before Linux 4.9: pushes the frame pointer, loads the stack pointer of another task and
+/// jumps (on 32 bits) to `__switch_to`, or calls it. Code then follows in which another task resumes.
+#[derive(Default)]
+struct Switch {
+    /// The layout before the frame pointer was pushed.
+    pushed: Option<FrameLayout>,
+    /// The number of instructions since then.
+    age: usize,
+    loaded: bool,
+}
+
+impl Switch {
+    /// Follows an instruction that is executed with this layout. Returns whether it leaves the code
+    /// of the task that is switched out.
+    fn follow(&mut self, instruction: Instruction, layout: FrameLayout) -> bool {
+        self.age += 1;
+        match instruction.effect {
+            Effect::PushFrame => {
+                *self = Self {
+                    pushed: Some(layout),
+                    ..Self::default()
+                };
+            }
+            Effect::LoadStack => {
+                self.loaded = self.pushed.is_some() && self.age <= MAX_BEFORE_SWITCH;
+            }
+            Effect::Jump(_) => return self.loaded,
+            Effect::None => return self.loaded && instruction.is_call,
+            _ => {}
+        }
+        false
+    }
+}
+
 impl FrameLayout {
     /// The caller's frame pointer, if the return address is at `at`.
     pub fn bp_of_caller(
@@ -346,7 +418,7 @@ impl FrameLayout {
             Effect::SetFrame => (from_sp, from_sp, overwritten),
             Effect::ToFrame(bytes) => (from_bp.map(|depth| depth - bytes), from_bp, caller_bp),
             Effect::Leave => (from_bp.map(|depth| depth - width), None, popped),
-            Effect::SetStack(_) | Effect::PopStack | Effect::LoseStack => {
+            Effect::SetStack(_) | Effect::PopStack | Effect::LoadStack | Effect::LoseStack => {
                 (None, from_bp, caller_bp)
             }
             Effect::LoseFrame => (from_sp, None, overwritten),
@@ -431,6 +503,49 @@ mod tests {
             caller_bp: CallerBp::Kept,
         };
         assert_eq!(layouts(&code, 16), [left]);
+    }
+
+    #[test]
+    fn a_task_resumes_after_the_pops_of_a_context_switch() {
+        let fp = Some(4);
+        for (flags, pointer) in [(false, false), (true, false), (true, true)] {
+            // push %ebp; [mov %esp,%ebp]; sub $16,%esp; [pushf]; push %ebp;
+            // mov %esp,2(%eax); mov 2(%edx),%esp; movl $1f,3(%eax); push 3(%edx); jmp g;
+            // 1: pop %ebp; [popf]; call; add $16,%esp; pop %ebp; ret.
+            let mut code = vec![0x55];
+            code.extend(if pointer { &[0x89, 0xe5][..] } else { &[] });
+            code.extend([0x83, 0xec, 0x10]);
+            code.extend(if flags { &[0x9c][..] } else { &[] });
+            code.extend([
+                0x55, 0x89, 0x60, 2, 0x8b, 0x62, 2, 0xc7, 0x40, 3, 1, 2, 3, 4,
+            ]);
+            code.extend([0xff, 0x72, 3, 0xe9]);
+            let to_g = 0x180 - (code.len() as i32 + 4);
+            code.extend(to_g.to_le_bytes());
+            let resume = code.len() as u64;
+            code.push(0x5d);
+            code.extend(if flags { &[0x9d][..] } else { &[] });
+            let after = code.len() as u64;
+            code.extend([0xe8, 0, 0, 0, 0, 0x83, 0xc4, 0x10, 0x5d, 0xc3]);
+            let expected = FrameLayout {
+                from_sp: Some(20),
+                from_bp: if pointer { fp } else { None },
+                caller_bp: CallerBp::Pushed(4),
+            };
+            for at in [resume, after, after + 5] {
+                assert_eq!(layouts(&code, at), [expected], "{flags} {pointer} {at:#x}");
+            }
+            assert_eq!(depth(&code, after + 9), [Some(0)]);
+        }
+    }
+
+    #[test]
+    fn a_tail_call_is_no_context_switch() {
+        // push %ebp; mov %esp,%ebp; and $-16,%esp; call; jmp g; pop %ebp; ret.
+        let code = [
+            0x55, 0x89, 0xe5, 0x83, 0xe4, 0xf0, 0xe8, 0, 0, 0, 0, 0xe9, 0x70, 1, 0, 0, 0x5d, 0xc3,
+        ];
+        assert_eq!(layouts(&code, 16), []);
     }
 
     #[test]

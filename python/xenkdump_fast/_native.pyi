@@ -578,7 +578,13 @@ class Image:
         """Returns the struct layouts from BTF, else from DWARF.
 
         ``cache`` is the directory for indices of DWARF; None is the user's cache directory. Raises
-        AbsentError if the file has neither.
+        AbsentError if the file has neither that can be used.
+        """
+    def types_from_btf(self, data: bytes) -> Types:
+        """Returns the struct layouts of BTF that the file does not have.
+
+        ``data`` is the kernel's memory from ``__start_BTF`` to ``__stop_BTF``. Raises AbsentError
+        if it cannot be read to its end.
         """
 
 @final
@@ -679,6 +685,9 @@ class Types:
     @property
     def source(self) -> Literal["BTF", "DWARF"]:
         """Where the layouts come from."""
+    @property
+    def warnings(self) -> list[str]:
+        """What could not be read so far, and what is unknown but was verified."""
     @property
     def word(self) -> WordSize:
         """Size of a pointer in bytes."""

@@ -44,6 +44,9 @@ MAX_VMCOREINFO_NOTE = 64 << 10
 #: Bytes of a struct in VMCOREINFO. The largest, pglist_data, has 200 KiB with 1024 NUMA nodes.
 MAX_STRUCT_SIZE = 1 << 20
 
+#: Bytes of the kernel's BTF that are read from memory. Linux 7.3 has 6 MiB.
+MAX_BTF_SIZE = 64 << 20
+
 #: Bytes of the kernel's note section. Linux 6.1 to 7.3 have about 500.
 MAX_KERNEL_NOTES = 1 << 16
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from ..budget import Budget, Charged
 from ..diagnostics import Warnings
-from ..limits import MAX_LIST_ENTRIES, MAX_STACK_SIZE
+from ..limits import MAX_BTF_SIZE, MAX_LIST_ENTRIES, MAX_STACK_SIZE
 from ..parsing import number
 from . import compat
 from .boot import vmcoreinfo
@@ -17,7 +17,7 @@ from .boot.locate import Location
 from .layouts import Layouts, Member, Number, Untyped
 
 if TYPE_CHECKING:
-    from .._native import ListEnd, ListLinks
+    from .._native import ListEnd, ListLinks, Types
 
 #: THREAD_SIZE is a page with CONFIG_4KSTACKS on i386.
 _MIN_STACK_SIZE = 0x1000
@@ -43,6 +43,9 @@ class Kernel(Charged):
     ``virtual`` is its address space, ``memory_held`` the bytes of machine memory that the dump
     holds. Nothing is read before it is needed. Reads are charged to the innermost ``budget``.
     """
+
+    #: The type information in use, once it was needed.
+    _typed: "Types | None" = None
 
     def __init__(
         self,
@@ -72,14 +75,31 @@ class Kernel(Charged):
     @property
     def warnings(self) -> list[str]:
         """Deduplicated warnings: the first few of those that differ only in numbers."""
-        return self._warnings.texts()
+        unread = [] if self._typed is None else self._typed.warnings
+        return [*self._warnings.texts(), *(f"{self.image.path}: {text}" for text in unread)]
 
     # Names and types
 
     @cached_property
     def types(self) -> Layouts:
         """Struct layouts, from all sources."""
-        return Layouts(self.image, lambda: self.vmcoreinfo, self._untyped)
+        layouts = Layouts(self.image, lambda: self.vmcoreinfo, self._untyped, self._types_in_memory)
+        self._typed = layouts.native
+        return layouts
+
+    def _types_in_memory(self) -> "Types":
+        """The kernel's own BTF, which a file by ``objcopy --only-keep-debug`` lacks; AbsentError.
+
+        The message is empty if the kernel has none (before 5.2, or without CONFIG_DEBUG_INFO_BTF).
+        """
+        start, stop = self.symbols.get("__start_BTF"), self.symbols.get("__stop_BTF")
+        if start is None or stop is None or not 0 < stop - start <= MAX_BTF_SIZE:
+            raise AbsentError("")
+        try:
+            data = self.virtual.read(start, stop - start)
+        except MemoryFault as fault:
+            raise AbsentError(f"the BTF in memory cannot be read: {fault}") from None
+        return self.image.types_from_btf(data)
 
     def _untyped(self, why: str) -> Untyped:
         """Layouts without type information; ``Linux`` overrides this to infer them."""

@@ -59,8 +59,9 @@ class Untyped(Protocol):
 class Layouts:
     """The sources of a kernel's layouts.
 
-    The image's BTF or DWARF. Without them the kernel's VMCOREINFO, which has some offsets and
-    sizes, then the result of ``untyped``, whose argument says why the image has no types.
+    The image's BTF or DWARF, else the BTF that ``in_memory`` finds. Without them the kernel's
+    VMCOREINFO, which has some offsets and sizes, then the result of ``untyped``, whose argument
+    says why there are no types.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Layouts:
         image: Image,
         facts: Callable[[], Mapping[str, str]],
         untyped: Callable[[str], Untyped],
+        in_memory: Callable[[], Types],
     ) -> None:
         self._facts = facts
         self._offsets: dict[str, int] = {}
@@ -76,8 +78,11 @@ class Layouts:
         try:
             self.native = image.types()
         except AbsentError as error:
-            self.native = None
-            self._untyped = untyped(str(error))
+            try:
+                self.native = in_memory()
+            except AbsentError as also:
+                self.native = None
+                self._untyped = untyped(f"{error}; {also}" if str(also) else str(error))
 
     def __contains__(self, struct: str) -> bool:
         if self.native is not None:

@@ -125,9 +125,12 @@ class XenHost:
         if self.image is None:
             return None
         try:
-            return by_types(self.image.types())
+            types = self.image.types()
+            layout = by_types(types)
         except AbsentError:
             return None
+        self.warnings += (f"{self.image.path}: {text}" for text in types.warnings)
+        return layout
 
     def _memory(self) -> XenMemory:
         """Xen's memory under the first root that maps it."""

@@ -109,6 +109,22 @@ impl Image {
         types.map(Types::new).map_err(errors::from_core)
     }
 
+    /// The types of BTF data that the file does not have: the kernel's memory between __start_BTF and
+    /// __stop_BTF. AbsentError if they cannot be read to their end.
+    fn types_from_btf(&self, py: Python<'_>, data: Vec<u8>) -> PyResult<Types> {
+        let word = self.inner.word();
+        let types = detach(py, || types::Types::from_btf(data.into(), word));
+        types.map(Types::new).map_err(|malformed| {
+            errors::from_core(xenkdump::Error::Absent(format!(
+                "{}: the BTF in memory is not used: offset {:#x}: expected {}, found {}",
+                self.path(),
+                malformed.offset,
+                malformed.expected,
+                malformed.found
+            )))
+        })
+    }
+
     fn __repr__(&self) -> String {
         let id = self.build_id().unwrap_or_else(|| "no build id".into());
         format!("<Image {:?}: {id}>", self.path())

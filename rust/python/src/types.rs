@@ -35,6 +35,12 @@ impl Types {
         }
     }
 
+    /// What could not be read so far, and what is unknown but was verified.
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.inner.warnings()
+    }
+
     /// Size of a pointer in bytes.
     #[getter]
     fn word(&self) -> usize {

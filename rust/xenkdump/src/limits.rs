@@ -172,6 +172,17 @@ pub const MAX_CODE_PAGES: usize = 64;
 /// Bytes of a function that are searched for tail calls.
 pub const MAX_TAIL_JUMP_CODE: usize = 32 << 10;
 
+/// Kinds of BTF types that are unknown, and whose sizes are found by trying nine for each.
+pub const MAX_UNKNOWN_BTF_KINDS: usize = 2;
+
+/// BTF types that are read to find the size of an unknown kind, in addition to four times all of them.
+/// A wrong size leads to an invalid type soon.
+pub const MAX_BTF_STEPS: usize = 1 << 20;
+
+/// Bytes of a table of an image that is read from memory, because the file has no bytes of it. The
+/// largest ones of a kernel have 10 MiB.
+pub const MAX_TABLE_IN_MEMORY: u64 = 64 << 20;
+
 /// Functions whose code verifies the format of ORC.
 pub const MAX_ORC_SAMPLE: usize = 128;
 

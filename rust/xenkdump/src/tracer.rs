@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::addr::{Address, VirtAddr, Word};
-use crate::elf::Image;
+use crate::elf::{Bytes, Image};
+use crate::fault::Fault;
+use crate::limits::MAX_TABLE_IN_MEMORY;
 use crate::memory::Memory;
 use crate::ranges::Ranges;
 use crate::symbols::Symbols;
@@ -40,6 +42,8 @@ pub struct Tracer {
     unwinder: Unwinder,
     text: Text,
     orc: Orc,
+    /// Warnings about tables that cannot be read.
+    unreadable: Vec<String>,
 }
 
 /// The format of ORC rows.
@@ -131,14 +135,22 @@ impl Tracer {
                 release: version,
                 ..Orc::default()
             },
+            unreadable: Vec::new(),
         };
         if let Some(image) = image {
-            add_cfi(&mut tracer.unwinder, image, slide);
-            tracer.orc.header = image
-                .section(".orc_header")
-                .and_then(|section| Some(section.data()?.to_vec()));
+            let tables = Tables {
+                image,
+                memory,
+                slide,
+            };
+            tracer.add_cfi(&tables);
+            tracer.orc.header = tables
+                .read(".orc_header")
+                .ok()
+                .flatten()
+                .map(|(bytes, _)| bytes.to_vec());
             tracer.orc.fields = types.and_then(|types| orc_fields(types, version));
-            tracer.add_orc_of_image(image, memory, symbols);
+            tracer.add_orc_of_image(&tables, symbols);
         }
         tracer
     }
@@ -150,10 +162,9 @@ impl Tracer {
 
     /// Warnings about the tables.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
-        self.orc
-            .verdict
-            .iter()
-            .filter_map(|verdict| verdict.warning.as_deref())
+        let verdict = self.orc.verdict.iter();
+        let unreadable = self.unreadable.iter().map(String::as_str);
+        unreadable.chain(verdict.filter_map(|verdict| verdict.warning.as_deref()))
     }
 
     /// Adds the code of a module. Its return addresses are recognized with and without an ORC table.
@@ -178,22 +189,44 @@ impl Tracer {
         });
     }
 
-    fn add_orc_of_image(
-        &mut self,
-        image: &Image,
-        memory: &dyn Memory<VirtAddr>,
-        symbols: &Symbols,
-    ) {
-        let (Some(ip), Some(orc)) = (
-            image.section(".orc_unwind_ip"),
-            image.section(".orc_unwind"),
+    /// The content of a section with unwind data, and its link-time address.
+    fn table(&mut self, tables: &Tables<'_>, name: &str) -> Option<(Bytes, VirtAddr)> {
+        match tables.read(name) {
+            Ok(found) => found,
+            Err(fault) => {
+                self.unreadable.push(format!(
+                    "{name} is only in the kernel's memory, where it cannot be read: {fault}"
+                ));
+                None
+            }
+        }
+    }
+
+    fn add_cfi(&mut self, tables: &Tables<'_>) {
+        for (name, kind) in [
+            (".debug_frame", CfiKind::DebugFrame),
+            (".eh_frame", CfiKind::EhFrame),
+        ] {
+            if let Some((bytes, address)) = self.table(tables, name) {
+                self.unwinder.add_cfi(CfiTable::new(
+                    Arc::new(bytes),
+                    kind,
+                    tables.image.word(),
+                    address,
+                    tables.slide as u64,
+                ));
+            }
+        }
+    }
+
+    fn add_orc_of_image(&mut self, tables: &Tables<'_>, symbols: &Symbols) {
+        let (Some((ip_bytes, linked)), Some((orc_bytes, _))) = (
+            self.table(tables, ".orc_unwind_ip"),
+            self.table(tables, ".orc_unwind"),
         ) else {
             return;
         };
-        let (Some(ip_bytes), Some(orc_bytes)) = (ip.bytes(), orc.bytes()) else {
-            return;
-        };
-        let address = VirtAddr(ip.address().raw().wrapping_add_signed(symbols.slide()));
+        let address = VirtAddr(linked.raw().wrapping_add_signed(tables.slide));
         let text = &self.text.image;
         // Only its own code: otherwise the nearest row below could be the last one of the kernel.
         let range = Range {
@@ -207,11 +240,11 @@ impl Tracer {
         // Init code was freed.
         let init = symbols_range(symbols, INIT_TEXT);
         let stays = |pc| !init.as_ref().is_some_and(|init| init.contains(&pc));
-        let tables = (
+        let sections = (
             Arc::new(ip_bytes) as Section,
             Arc::new(orc_bytes) as Section,
         );
-        self.add_orc(memory, symbols, tables, address, range, stays);
+        self.add_orc(tables.memory, symbols, sections, address, range, stays);
     }
 
     /// Adds a table if its format is known. `stays` selects code that is still in memory.
@@ -274,6 +307,34 @@ impl Tracer {
             bounds: start.bounds,
             limit: start.limit,
         })
+    }
+}
+
+/// The sections of an image, and the memory of the kernel that runs it.
+struct Tables<'a> {
+    image: &'a Image,
+    memory: &'a dyn Memory<VirtAddr>,
+    slide: i64,
+}
+
+impl Tables<'_> {
+    /// The content of a section and its link-time address; `None` if there is none. That of a section
+    /// without bytes in the file, as `objcopy --only-keep-debug` leaves it, is read from memory.
+    fn read(&self, name: &str) -> Result<Option<(Bytes, VirtAddr)>, Fault> {
+        let Some(section) = self.image.section(name) else {
+            return Ok(None);
+        };
+        if let Some(bytes) = section.bytes() {
+            return Ok(Some((bytes, section.address())));
+        }
+        let size = section.size();
+        if !section.is_only_in_memory() || size > MAX_TABLE_IN_MEMORY {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; size as usize];
+        let address = section.address().raw().wrapping_add_signed(self.slide);
+        self.memory.read(VirtAddr(address), &mut bytes)?;
+        Ok(Some((bytes.into(), section.address())))
     }
 }
 
@@ -360,27 +421,6 @@ fn text_of(symbols: &Symbols) -> Vec<Range<VirtAddr>> {
         .collect()
 }
 
-fn add_cfi(unwinder: &mut Unwinder, image: &Image, slide: i64) {
-    for (name, kind) in [
-        (".debug_frame", CfiKind::DebugFrame),
-        (".eh_frame", CfiKind::EhFrame),
-    ] {
-        let Some(section) = image.section(name) else {
-            continue;
-        };
-        let Some(bytes) = section.bytes() else {
-            continue;
-        };
-        unwinder.add_cfi(CfiTable::new(
-            Arc::new(bytes),
-            kind,
-            image.word(),
-            section.address(),
-            slide as u64,
-        ));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,6 +437,7 @@ mod tests {
                 init: None,
             },
             orc: Orc::default(),
+            unreadable: Vec::new(),
         };
         let start = |i: u64| VirtAddr(0x1_0000 + i * 0x1000);
         for i in 0..COUNT {

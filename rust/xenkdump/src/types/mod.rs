@@ -104,26 +104,39 @@ pub struct Types {
     layouts: Box<dyn Layouts>,
     source: Source,
     word: Word,
+    /// Why BTF is not used although there is some.
+    unusable: Option<String>,
 }
 
 impl Types {
     /// The types of an image: its BTF, else its DWARF. `cache` is the directory in which DWARF indices
     /// are cached between runs; `None` disables the cache.
     pub fn of_image(image: &Image, cache: Option<&Path>) -> Result<Self> {
+        let mut unusable = None;
         if let Some(section) = image.section(".BTF") {
             if let Some(bytes) = section.bytes() {
-                return Self::from_btf(bytes, image.word())
-                    .map_err(|malformed| malformed.at(section.offset()).of(image.file()));
+                match Self::from_btf(bytes, image.word()) {
+                    Ok(types) => return Ok(types),
+                    Err(malformed) => {
+                        let error = malformed.at(section.offset()).of(image.file());
+                        unusable = Some(format!("its BTF is not used: {error}"));
+                    }
+                }
             }
         }
         let dwarf = dwarf::Dwarf::new(image, cache.map(Path::to_owned)).ok_or_else(|| {
             let path = image.file().path().display();
-            Error::Absent(format!("{path}: neither BTF nor DWARF"))
+            let why = unusable.as_ref().map_or_else(
+                || "neither BTF nor DWARF".to_owned(),
+                |why| format!("no DWARF, and {why}"),
+            );
+            Error::Absent(format!("{path}: {why}"))
         })?;
         Ok(Self {
             layouts: Box::new(dwarf),
             source: Source::Dwarf,
             word: image.word(),
+            unusable,
         })
     }
 
@@ -134,7 +147,14 @@ impl Types {
             layouts: Box::new(btf::Btf::new(bytes, word)?),
             source: Source::Btf,
             word,
+            unusable: None,
         })
+    }
+
+    /// What could not be read so far, and what is not known but was verified.
+    pub fn warnings(&self) -> Vec<String> {
+        let own = self.layouts.warnings();
+        self.unusable.iter().cloned().chain(own).collect()
     }
 
     /// Their source.

@@ -145,6 +145,9 @@ pub(super) trait Layouts: Send + Sync {
         visit: &mut dyn FnMut(Name<'a>, i128) -> ControlFlow<()>,
     ) -> ControlFlow<()>;
 
+    /// What could not be read so far, and what is not known but was verified.
+    fn warnings(&self) -> Vec<String>;
+
     /// The value of an enumerator of any enum.
     fn enumerator(&self, name: &str) -> Option<i128>;
 }

@@ -1,50 +1,37 @@
 //! Types from BTF, the BPF Type Format of Linux (Documentation/bpf/btf.rst), kinds 0 to 19.
+//!
+//! Versions, flags and kinds that are not known are verified (`format`); BTF that cannot be read to
+//! its end is rejected, because a type that seems to be missing is taken for one that the kernel lacks.
 
+mod format;
+mod kinds;
 #[cfg(test)]
 mod tests;
 
 use std::ops::{ControlFlow, Range};
-use std::sync::OnceLock;
 
 use super::shape::{charge, Field, Layouts, Name, Shape, Tag, TypeId};
 use crate::addr::Word;
 use crate::budget::Budget;
 use crate::elf::{Bytes, Malformed};
 use crate::names::{self, Names};
+use format::Format;
+use kinds::*;
 
 const MAGIC: u16 = 0xeb9f;
 /// Size of the header of version 1.
 const HEADER: usize = 24;
-/// Size of `struct btf_type`, without the data that follows it.
-const TYPE: usize = 12;
 
-const INT: u32 = 1;
-const PTR: u32 = 2;
-const ARRAY: u32 = 3;
-const STRUCT: u32 = 4;
-const UNION: u32 = 5;
-const ENUM: u32 = 6;
-const FWD: u32 = 7;
-const TYPEDEF: u32 = 8;
-const VOLATILE: u32 = 9;
-const CONST: u32 = 10;
-const RESTRICT: u32 = 11;
-const FUNC: u32 = 12;
-const FUNC_PROTO: u32 = 13;
-const VAR: u32 = 14;
-const DATASEC: u32 = 15;
-const FLOAT: u32 = 16;
-const DECL_TAG: u32 = 17;
-const TYPE_TAG: u32 = 18;
-const ENUM64: u32 = 19;
-
-/// Parsed BTF. The index is built on first use.
+/// Parsed BTF.
 pub(super) struct Btf {
     bytes: Bytes,
     types: Range<usize>,
     strings: Range<usize>,
     word: Word,
-    index: OnceLock<Index>,
+    format: Format,
+    index: Index,
+    /// What is not known, and was verified.
+    warning: Option<String>,
 }
 
 /// Type offsets and a hash of type names, both in the order of the types. ID 0 (`void`) is in neither.
@@ -54,18 +41,6 @@ struct Index {
     /// The IDs of named complete structs, unions, enums and typedefs.
     named: Vec<u32>,
     names: Names,
-}
-
-/// A type, with its fixed part decoded.
-#[derive(Clone, Copy)]
-struct Type<'a> {
-    name: u32,
-    kind: u32,
-    flag: bool,
-    /// The size, or the ID of the type that it refers to.
-    value: u32,
-    /// The data after the fixed part: members, enumerators, ...
-    tail: &'a [u8],
 }
 
 impl Btf {
@@ -78,9 +53,13 @@ impl Btf {
         let Some(header) = bytes.first_chunk::<HEADER>() else {
             return Err(Malformed::new(0, "a BTF header", end(&bytes)));
         };
-        if header[2] != 1 {
-            let found = header[2].to_string();
-            return Err(Malformed::new(2, "BTF version 1", found));
+        let unknown = match (header[2], header[3]) {
+            (1, 0) => None,
+            (1, flags) => Some(format!("unknown BTF flags {flags:#x}")),
+            (version, _) => Some(format!("unknown BTF version {version}")),
+        };
+        if (u32_at(header, 4).unwrap_or(0) as usize) < HEADER {
+            return Err(Malformed::new(4, "the size of a BTF header", end(&bytes)));
         }
         // Offsets are relative to the end of the header. Later versions may have a larger header.
         let range = |at: usize| {
@@ -95,49 +74,34 @@ impl Btf {
         };
         let types = section(8, "the types")?;
         let strings = section(16, "the strings")?;
+        let contents = |range: &Range<usize>| bytes.get(range.clone()).unwrap_or_default();
+        let (type_bytes, string_bytes) = (contents(&types), contents(&strings));
+        let reading = format::read(type_bytes, string_bytes, unknown).map_err(|problem| {
+            let at = types.start.saturating_add(problem.at) as u64;
+            Malformed::new(at, "BTF types", problem.found)
+        })?;
+        let (named, names) = names(type_bytes, string_bytes, &reading);
+        let index = Index {
+            offsets: reading.offsets,
+            named,
+            names,
+        };
         Ok(Self {
-            bytes,
             types,
             strings,
             word,
-            index: OnceLock::new(),
-        })
-    }
-
-    fn index(&self) -> &Index {
-        self.index.get_or_init(|| {
-            let (mut offsets, mut named) = (Vec::new(), Vec::new());
-            let mut at = 0;
-            let types = self.bytes.get(self.types.clone()).unwrap_or_default();
-            let strings = self.bytes.get(self.strings.clone()).unwrap_or_default();
-            let mut found: Vec<(Tag, &[u8])> = Vec::new();
-            // Parsing stops at an unknown kind or a truncated type. References to later types are
-            // invalid.
-            while let Some((ty, size)) = parse(types, at) {
-                let Ok(offset) = u32::try_from(at) else { break };
-                offsets.push(offset);
-                if let Some(tag) = tag_of(ty.kind).filter(|_| ty.name != 0) {
-                    named.push(offsets.len() as u32);
-                    found.push((tag, string(strings, ty.name)));
-                }
-                at = at.saturating_add(size);
-            }
-            // `Names` yields the last one added first, so that the first type of a name is found first.
-            let order = found.iter().enumerate().rev();
-            let names = Names::in_order(found.len(), order.map(|(i, key)| (i as u32, *key)));
-            Index {
-                offsets,
-                named,
-                names,
-            }
+            format: reading.format,
+            index,
+            warning: reading.warning,
+            bytes,
         })
     }
 
     fn get(&self, id: TypeId) -> Option<Type<'_>> {
         let index = usize::try_from(id.0.checked_sub(1)?).ok()?;
-        let offset = *self.index().offsets.get(index)?;
+        let offset = *self.index.offsets.get(index)?;
         let types = self.bytes.get(self.types.clone())?;
-        parse(types, offset as usize).map(|(ty, _)| ty)
+        self.format.at(types, offset)
     }
 
     fn name(&self, offset: u32) -> Name<'_> {
@@ -168,7 +132,7 @@ impl Btf {
 
 impl Layouts for Btf {
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId> {
-        let index = self.index();
+        let index = &self.index;
         let ids = index.names.candidates((tag, name.as_bytes()));
         ids.filter_map(|i| index.named.get(i))
             .map(|&id| TypeId(id.into()))
@@ -283,8 +247,12 @@ impl Layouts for Btf {
         ControlFlow::Continue(())
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.warning.iter().cloned().collect()
+    }
+
     fn enumerator(&self, name: &str) -> Option<i128> {
-        let ids = 1..=self.index().offsets.len() as u64;
+        let ids = 1..=self.index.offsets.len() as u64;
         ids.filter_map(|id| self.get(TypeId(id)))
             .flat_map(|ty| self.enumerators_of(ty))
             .find(|(candidate, _)| candidate.is(name))
@@ -303,33 +271,26 @@ fn tag_of(kind: u32) -> Option<Tag> {
     }
 }
 
-/// The type at offset `at` and its total size.
-fn parse(types: &[u8], at: usize) -> Option<(Type<'_>, usize)> {
-    let rest = types.get(at..)?;
-    let info = u32_at(rest, 4)?;
-    let (kind, count) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
-    let tail = match kind {
-        INT | VAR | DECL_TAG => 4,
-        ARRAY => 12,
-        STRUCT | UNION | DATASEC | ENUM64 => 12 * count,
-        ENUM | FUNC_PROTO => 8 * count,
-        PTR | FWD | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | FLOAT | TYPE_TAG => 0,
-        _ => return None,
-    };
-    let ty = Type {
-        name: u32_at(rest, 0)?,
-        kind,
-        flag: info >> 31 != 0,
-        value: u32_at(rest, 8)?,
-        tail: rest.get(TYPE..TYPE + tail)?,
-    };
-    Some((ty, TYPE + tail))
+/// The IDs of the named types, and their names.
+fn names(types: &[u8], strings: &[u8], reading: &format::Reading) -> (Vec<u32>, Names) {
+    let mut named = Vec::new();
+    let mut found: Vec<(Tag, &[u8])> = Vec::new();
+    for (id, &offset) in (1..).zip(&reading.offsets) {
+        let ty = reading.format.at(types, offset);
+        let Some(ty) = ty.filter(|ty| ty.name != 0) else {
+            continue;
+        };
+        if let Some(tag) = tag_of(ty.kind) {
+            named.push(id);
+            found.push((tag, string(strings, ty.name)));
+        }
+    }
+    // `Names` yields the last one added first, so that the first type of a name is found first.
+    let order = found.iter().enumerate().rev();
+    let names = Names::in_order(found.len(), order.map(|(i, key)| (i as u32, *key)));
+    (named, names)
 }
 
 fn string(strings: &[u8], offset: u32) -> &[u8] {
     names::string(strings, offset, |byte| byte == 0)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }

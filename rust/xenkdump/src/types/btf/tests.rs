@@ -101,7 +101,7 @@ fn synthetic() -> Vec<u8> {
     let proto = f.add("", FUNC_PROTO, (1, false), 0, &[0, int]);
     f.add("call", FUNC, NONE, proto, &[]);
     f.add("per_cpu", VAR, NONE, int, &[1]);
-    f.add(".data..percpu", DATASEC, (1, false), 4, &[18, 0, 4]);
+    f.add(".data..percpu", DATASEC, (1, false), 4, &[17, 0, 4]);
     f.add("double", FLOAT, NONE, 8, &[]);
     f.add("tag", DECL_TAG, NONE, outer, &[0]);
     f.add("user", TYPE_TAG, NONE, int, &[]);
@@ -287,12 +287,136 @@ fn invalid_btf_is_rejected() {
     assert_eq!(error_offset(b""), 0);
     assert_eq!(error_offset(&[0xeb, 0x9f]), 0);
     assert_eq!(error_offset(&[0x9f, 0xeb, 1]), 0);
-    let mut later = synthetic();
-    later[2] = 2;
-    assert_eq!(error_offset(&later), 2);
+    let mut short = synthetic();
+    short[4] = 20;
+    assert_eq!(error_offset(&short), 4);
     let mut long = synthetic();
     long[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(error_offset(&long), 8);
+}
+
+/// `synthetic` with a later version or flags, and its warnings; `None` if it is rejected.
+fn of_later(version: u8, flags: u8, edit: impl FnOnce(&mut Vec<u8>)) -> Option<Vec<String>> {
+    let mut bytes = synthetic();
+    (bytes[2], bytes[3]) = (version, flags);
+    edit(&mut bytes);
+    let types = Types::from_btf(bytes.into(), Word::W64).ok()?;
+    assert!(types.contains("old"));
+    assert_eq!(types.member("outer.text").unwrap().offset, 12);
+    Some(types.warnings())
+}
+
+#[test]
+fn unknown_versions_and_flags_are_verified() {
+    assert_eq!(of_later(1, 0, |_| ()), Some(vec![]));
+    for (version, flags, what) in [
+        (2, 0, "version 2"),
+        (1, 4, "flags 0x4"),
+        (9, 1, "version 9"),
+    ] {
+        let warning = format!("unknown BTF {what}: all types fit the known version");
+        assert_eq!(of_later(version, flags, |_| ()), Some(vec![warning]));
+        // The second type's name is past the end of the strings.
+        let damage = |bytes: &mut Vec<u8>| bytes[HEADER + 16..HEADER + 20].fill(0xff);
+        assert_eq!(of_later(version, flags, damage), None);
+    }
+}
+
+/// Types of `kinds` unknown kinds, with data of this size, before a struct.
+fn with_unknown(kinds: u32, tail: impl Fn(u32) -> Vec<u32>) -> Vec<u8> {
+    let mut f = Synthetic::default();
+    let int = f.add("int", INT, NONE, 4, &[INT32]);
+    for kind in 0..kinds {
+        for count in [1, 3, 2] {
+            f.add("new", 20 + kind, (count, false), 4, &tail(count));
+        }
+    }
+    let members = f.members(&[("a", int, 0), ("b", int, 32), ("new", 2, 64)]);
+    let after = f.add("after", STRUCT, (3, false), 16, &members);
+    // Members that fill a struct, and others that refer to types by number.
+    let byte = f.add("u8", INT, NONE, 1, &[8]);
+    let long = f.add("u64", INT, NONE, 8, &[64]);
+    let members = f.members(&[("a", after, 0), ("b", long, 128), ("c", byte, 192)]);
+    f.add("packed", STRUCT, (3, false), 25, &members);
+    let proto = f.add("", FUNC_PROTO, (1, false), 0, &[0, int]);
+    f.add("call", FUNC, NONE, proto, &[]);
+    f.bytes()
+}
+
+#[test]
+fn the_size_of_an_unknown_kind_is_found_by_trying() {
+    let tails: [&dyn Fn(u32) -> Vec<u32>; 6] = [
+        &|_| vec![],
+        &|_| vec![7],
+        &|_| vec![7; 4],
+        &|count| vec![0x7777_7777; count as usize],
+        &|count| vec![0x7777_7777; 3 * count as usize],
+        &|count| vec![0x7777_7777; 4 * count as usize],
+    ];
+    for (i, tail) in tails.iter().enumerate() {
+        for kinds in 1..=2 {
+            let types = types(with_unknown(kinds, tail));
+            assert_eq!(types.size_of("after").unwrap(), 16, "tail {i}");
+            assert_eq!(types.member("after.b").unwrap().offset, 4);
+            // What it is is not known.
+            assert_eq!(types.member("after.new").unwrap().size, 0);
+            let names = ["kind 20", "kind 20 and kind 21"][kinds as usize - 1];
+            let warning =
+                format!("unknown {names}: the size was found by trying, and all types fit");
+            assert_eq!(types.warnings(), [warning]);
+        }
+    }
+}
+
+#[test]
+fn types_that_cannot_be_read_to_the_end_are_rejected() {
+    let rejected = |bytes: Vec<u8>| Types::from_btf(bytes.into(), Word::W64).is_err();
+    // A size that is no multiple of the count; more unknown kinds than are tried.
+    assert!(rejected(with_unknown(1, |count| vec![
+        0x7777_7777;
+        1 + count as usize
+    ])));
+    assert!(rejected(with_unknown(3, |_| vec![])));
+    // The last type is truncated.
+    let mut f = Synthetic::default();
+    f.add("int", INT, NONE, 4, &[INT32]);
+    f.add("int", INT, NONE, 4, &[]);
+    assert!(rejected(f.bytes()));
+}
+
+/// Bits of the info that are reserved in Linux 7.3 may become part of the count.
+#[test]
+fn reserved_bits_are_verified() {
+    let mut f = Synthetic::default();
+    let int = f.add("int", INT, NONE, 4, &[INT32]);
+    let words = [f.name("m"), int, 0].repeat(70_000);
+    f.add("wide", STRUCT, (70_000, false), 4, &words);
+    f.add("after", STRUCT, NONE, 4, &[]);
+    let types = types(f.bytes());
+    assert!(types.contains("after"));
+    assert_eq!(types.size_of("wide").unwrap(), 4);
+    assert!(types.warnings()[0].starts_with("unknown bits"));
+    let mut f = Synthetic::default();
+    f.add("odd", STRUCT, (1 << 17, false), 4, &[]);
+    let rejected = Types::from_btf(f.bytes().into(), Word::W64).is_err();
+    assert!(rejected);
+}
+
+/// Wrong candidates cost few steps; those of a hostile file end with the budget.
+#[test]
+fn the_search_for_sizes_is_bounded() {
+    let mut f = Synthetic::default();
+    // Many candidates fit until shortly before the end.
+    f.add("new", 20, NONE, 0, &[]);
+    for _ in 0..200_000 {
+        f.add("", PTR, NONE, 0, &[]);
+    }
+    for kind in 21..=26 {
+        f.add("new", kind, NONE, 0, &[]);
+    }
+    let start = std::time::Instant::now();
+    assert!(Types::from_btf(f.bytes().into(), Word::W64).is_err());
+    assert!(start.elapsed().as_secs() < 20);
 }
 
 #[test]
@@ -334,7 +458,7 @@ fn the_first_of_many_types_with_one_name_is_found() {
     assert_eq!(btf.find(Tag::Struct, "same"), Some(TypeId(1)));
     assert_eq!(btf.find(Tag::Typedef, "same"), Some(TypeId(2)));
     assert_eq!(btf.find(Tag::Union, "same"), None);
-    let names = &btf.index().names;
+    let names = &btf.index.names;
     for (tag, expected) in [(Tag::Struct, 0), (Tag::Typedef, 1)] {
         let first = names.candidates((tag, &b"same"[..])).next();
         assert_eq!(first, Some(expected));

@@ -8,7 +8,7 @@ use gimli::{AttributeValue, UnitOffset};
 
 use super::super::shape::Tag;
 use super::abbrev::Abbreviations;
-use super::sections::Sections;
+use super::sections::{Sections, Unread};
 use super::unit::Unit;
 use crate::limits::MAX_INDEXED_TYPES;
 use crate::names;
@@ -29,6 +29,9 @@ pub(super) struct Index {
     /// offset of its enum. Names are not stored: a lookup must check that the entry has the name.
     pub names: Vec<(u64, u32)>,
 }
+
+/// The versions of DWARF that gimli reads.
+const VERSIONS: std::ops::RangeInclusive<u16> = 2..=5;
 
 /// Maximum number of scanning threads. With more, the scan is bound by memory.
 const MAX_THREADS: usize = 8;
@@ -94,10 +97,16 @@ impl Index {
 
     fn scan_within(sections: &Sections, limit: usize) -> Self {
         let mut units = Vec::new();
-        let mut headers = sections.debug_info().units();
-        while let Ok(Some(header)) = headers.next() {
-            let offset = header.debug_info_offset();
-            units.extend(offset.and_then(|offset| u32::try_from(offset.0).ok()));
+        for (start, version) in sections.units() {
+            let offset = gimli::DebugInfoOffset(start as usize);
+            if sections.debug_info().header_from_offset(offset).is_ok() {
+                units.push(start);
+            } else if VERSIONS.contains(&version) {
+                Unread::count(&sections.unread.units);
+            } else {
+                sections.unread.version.store(version, Ordering::Relaxed);
+                Unread::count(&sections.unread.units_of_version);
+            }
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.min(MAX_THREADS).min(units.len() / 16).max(1);
@@ -114,6 +123,9 @@ impl Index {
                 let _ = part.join();
             }
         });
+        if found.full() {
+            Unread::count(&sections.unread.names);
+        }
         let names = found.names.into_inner();
         let mut names = names.unwrap_or_else(PoisonError::into_inner);
         sort(&mut names);
@@ -160,9 +172,11 @@ fn hash(key: Key, name: &str) -> u64 {
 fn scan_units(sections: &Sections, tables: &Abbreviations, units: &[u32], found: &Found) {
     let mut batch = Vec::new();
     for &start in units {
-        if let Some(unit) = Unit::new(sections, tables, start) {
-            // Names before an invalid entry of the unit are kept.
-            let _ = scan_unit(&unit, &mut batch, found);
+        // Names before an invalid entry of the unit are kept.
+        let unit = Unit::new(sections, tables, start);
+        let scanned = unit.and_then(|unit| scan_unit(&unit, &mut batch, found));
+        if scanned.is_none() && !found.full() {
+            Unread::count(&sections.unread.units);
         }
     }
     found.merge(&mut batch);

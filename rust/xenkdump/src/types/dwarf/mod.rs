@@ -81,7 +81,12 @@ impl Dwarf {
                 return index;
             }
             let index = Index::scan(&self.sections);
-            if let Some(file) = &self.cache {
+            // A cached one would not tell what is missing.
+            if let Some(file) = self
+                .cache
+                .as_ref()
+                .filter(|_| self.sections.unread.is_index_complete())
+            {
                 file.store(&index);
             }
             index
@@ -272,7 +277,10 @@ impl Layouts for Dwarf {
                     bit_offset,
                     bit_size,
                 }),
-                None => ControlFlow::Continue(()),
+                None => {
+                    unit.unread_member();
+                    ControlFlow::Continue(())
+                }
             }
         })
     }
@@ -294,6 +302,10 @@ impl Layouts for Dwarf {
                 _ => ControlFlow::Continue(()),
             },
         )
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.sections.unread.warnings()
     }
 
     fn enumerator(&self, name: &str) -> Option<i128> {

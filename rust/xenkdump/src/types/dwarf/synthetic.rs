@@ -66,6 +66,7 @@ impl Synthetic {
             strings: self.strings.clone().into(),
             line_strings: Bytes::from(Vec::new()),
             string_offsets: Bytes::from(Vec::new()),
+            unread: sections::Unread::default(),
         }
     }
 
@@ -74,6 +75,7 @@ impl Synthetic {
             layouts: Box::new(Dwarf::of_sections(self.sections(), word, cache)),
             source: Source::Dwarf,
             word,
+            unusable: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::synthetic::{arrays, modern, old, run_all_queries};
+use super::synthetic::{arrays, modern, old, run_all_queries, Synthetic, HEADER5};
 use super::*;
 use crate::types::{Bits, Kind, Types};
 
@@ -20,6 +20,91 @@ fn references_between_units_are_followed() {
     let next = member("outer_t.next");
     assert_eq!((next.size, next.type_name.as_str()), (8, "struct outer *"));
     assert_eq!(types.members("outer").unwrap().len(), 8);
+}
+
+/// `modern` with the version of its second unit changed.
+#[test]
+fn units_of_unknown_versions_are_reported() {
+    let synthetic = modern();
+    let all = synthetic.types(Word::W64, None);
+    assert!(all.contains("outer"));
+    assert_eq!(all.warnings(), [""; 0]);
+    // The last unit has the structs, the first the base types.
+    let second = 4 + u32::from_le_bytes(synthetic.info[..4].try_into().unwrap()) as usize;
+    let mut later = synthetic.clone();
+    later.info[second + 4] = 6;
+    let types = later.types(Word::W64, None);
+    assert!(!types.contains("outer"));
+    assert_eq!(
+        types.warnings(),
+        ["DWARF: 1 units have the unknown version 6; their types are missing"]
+    );
+    // The units after it are found.
+    later.info[second + 4] = 5;
+    later.info[4] = 6;
+    let types = later.types(Word::W64, None);
+    assert!(types.contains("outer"));
+    assert_eq!(types.member("outer.first").unwrap().size, 0);
+    assert_eq!(types.warnings().len(), 1);
+}
+
+/// A form that gimli does not know has no known size.
+#[test]
+fn unknown_forms_are_reported() {
+    use dw::*;
+    const UNKNOWN: DwForm = DwForm(0x77);
+    let name = (DW_AT_name, DW_FORM_string);
+    let of = |member: &[(DwAt, DwForm)], entries: &[u8]| {
+        let mut synthetic = Synthetic::default();
+        synthetic.abbreviation(1, DW_TAG_compile_unit, true, &[]);
+        synthetic.abbreviation(
+            2,
+            DW_TAG_base_type,
+            false,
+            &[(DW_AT_byte_size, DW_FORM_data1)],
+        );
+        synthetic.abbreviation(
+            3,
+            DW_TAG_structure_type,
+            true,
+            &[
+                name,
+                (DW_AT_byte_size, DW_FORM_data1),
+                (DW_AT_sibling, DW_FORM_ref1),
+            ],
+        );
+        synthetic.abbreviation(4, DW_TAG_member, false, member);
+        synthetic.abbreviation(5, DW_TAG_typedef, false, &[name]);
+        synthetic.abbrev.push(0);
+        let mut all = vec![1, 2, 4];
+        // The sibling is the typedef that follows.
+        let sibling = HEADER5 as u8 + 3 + 5 + entries.len() as u8 + 1;
+        all.extend([3, b's', 0, 8, sibling]);
+        all.extend(entries);
+        all.extend([0, 5, b't', 0, 0]);
+        synthetic.unit5(DW_UT_compile, &all);
+        synthetic.types(Word::W64, None)
+    };
+    let here = (DW_AT_type, DW_FORM_ref1);
+    let at = (DW_AT_data_member_location, DW_FORM_data1);
+    let member = [4, b'm', 0, HEADER5 as u8 + 1, 4];
+    let sound = of(&[name, here, at], &member);
+    assert_eq!(sound.member("s.m").unwrap().offset, 4);
+    assert!(sound.contains("t"));
+    assert_eq!(sound.warnings(), [""; 0]);
+    for member in [
+        &[name, here, (DW_AT_data_member_location, UNKNOWN)][..],
+        // A location that needs an address.
+        &[name, here, (DW_AT_data_member_location, DW_FORM_exprloc)],
+    ] {
+        let types = of(member, &[4, b'm', 0, HEADER5 as u8 + 1, 1, 0x96]);
+        assert!(types.contains("t"));
+        assert!(types.member("s.m").is_err());
+        assert_eq!(
+            types.warnings(),
+            ["DWARF: members of some structs are encoded in an unknown way; they are missing"]
+        );
+    }
 }
 
 #[test]

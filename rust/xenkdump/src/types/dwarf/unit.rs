@@ -9,7 +9,7 @@ use gimli::{AttributeValue, DebuggingInformationEntry, Reader, UnitHeader, UnitO
 
 use super::super::shape::{charge, Name, TypeId};
 use super::abbrev::Abbreviations;
-use super::sections::{Sections, Slice};
+use super::sections::{Sections, Slice, Unread};
 use crate::budget::Budget;
 
 /// One unit of `.debug_info`.
@@ -92,10 +92,18 @@ impl<'a> Unit<'a> {
             match read(&mut raw, &mut entry, budget)? {
                 Some(true) if entry.die.depth() == 1 => visit(&entry)?,
                 Some(_) => {}
-                None => break,
+                None => {
+                    self.unread_member();
+                    break;
+                }
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Counts a struct of which a member could not be read.
+    pub fn unread_member(&self) {
+        Unread::count(&self.sections.unread.structs);
     }
 
     /// The string value of an attribute of this unit.

@@ -163,8 +163,11 @@ pub fn many<'py>(
             // Read the row again for the details of the fault.
             let again = space.pieces(address[0], size, |_, _| ());
             let text = format!("element {row}");
-            let gone = || PyValueError::new_err("the addresses were changed meanwhile");
-            Err(again.map_or_else(|fault| errors::memory(fault, Some(&text)), |()| gone()))
+            let fault = again.map_or_else(
+                |fault| errors::memory(fault, Some(&text)),
+                |()| bulk::changed(),
+            );
+            Err(fault)
         }
     }
 }

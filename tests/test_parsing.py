@@ -27,6 +27,16 @@ LONG = "9" * 5000
         (LONG, 10, None),
         (LONG, 16, None),
         ("0" * 5000, 10, None),
+        ("1_0", 10, None),
+        ("+1", 10, None),
+        ("١٢", 10, None),
+        ("1２", 16, None),
+        ("0x10", 10, None),
+        ("--1", 10, None),
+        ("0x", 16, None),
+        ("17\r", 10, 17),
+        (" 1f ", 16, 31),
+        ("1\u00a0", 10, None),
     ],
 )
 def test_number(text: str, base: int, value: int | None) -> None:

@@ -295,7 +295,6 @@ def test_p2m(kind: str, number: int, source: str, opened: Open) -> None:
             dump.domain(number, p2m_source=source)
         return
     p2m = dump.domain(number, p2m_source=source).p2m
-    assert p2m is not None
     assert p2m.source == source
     for expected in plan["p2m"]["samples"]:
         pfn, meaning = int(expected["pfn"], 16), expected["kind"]

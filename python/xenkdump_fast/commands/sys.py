@@ -38,7 +38,7 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "System | X
             dump=os.path.basename(target.dump.path),
             domain=target.id,
             is_xen=target.dump.is_xen_host,
-            p2m_source=None if target.p2m is None else target.p2m.source,
+            p2m_source=target.p2m.source if target.has_p2m else None,
             header=header.read(target.kernel),
         )
     from ..xen import header as xen_header

@@ -56,7 +56,7 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
         word=kernel.word,
         paging=kernel.location.paging,
         directory=first_symbol(kernel.symbols, "swapper"),
-        is_xen=target.p2m is not None,
+        is_xen=target.has_p2m,
         translations=found,
         failure=failure,
     )
@@ -78,7 +78,7 @@ def _translate(domain: Domain, address: int) -> Translation:
     except MemoryFault as fault:
         return Translation(address, None, None, str(fault))
     physical: int | None = mapping.machine
-    if domain.p2m is not None:
+    if domain.has_p2m:
         try:
             physical = domain.p2m.reverse(mapping.machine // PAGE) * PAGE + address % PAGE
         except MemoryFault:

@@ -162,6 +162,17 @@ def _cached(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, int]:
     return found
 
 
+def page_table(kernel: Kernel, task: Task) -> int:
+    """The virtual address of a process's top page table: ``mm_struct.pgd``.
+
+    AbsentError if the task has no user space, as kernel threads and tasks that have exited.
+    """
+    mm = kernel.read(task.address, "task_struct.mm")
+    if mm == 0:
+        raise AbsentError(f"task {task.pid} at {task.address:#x} has no user space")
+    return kernel.read(mm, "mm_struct.pgd")
+
+
 def total_pages(kernel: Kernel) -> int:
     """Pages of memory that the kernel manages; %MEM is relative to them."""
     if kernel.word == 8:

@@ -11,7 +11,9 @@ from ..linux.boot import build_id
 from ..linux.boot.claims import NOTHING_GIVEN, Given
 from ..linux.boot.locate import Location
 from ..linux.boot.roots import space
+from ..linux.mm import page_table
 from ..linux.system import Linux
+from ..linux.tasks import Task
 from .dump_file import DumpFile
 from .locator import Locator
 from .platform import Platform
@@ -184,6 +186,20 @@ class Domain:
             raise AbsentError(f"{self.dump.path}: no page table of domain {self.id} is known")
         mask = location.encryption_mask
         return space(self.dump.native, location.root, location.paging, mask)
+
+    def user(self, task: Task) -> AddressSpace:
+        """The address space of a task: its process's user memory, and the kernel's.
+
+        Raises AbsentError if the task has no user space, as kernel threads and tasks that have
+        exited, or if its top page table cannot be found.
+        """
+        root = self.virtual.translate(page_table(self.kernel, task))
+        paging = self.kernel.location.paging
+        if self.kernel.word == 4 and paging.startswith("x86_64"):
+            # A 32-bit guest of a 64-bit Xen, which adds a level above the guest's own tables.
+            paging = "x86-pae"
+        mask = self.kernel.location.encryption_mask
+        return space(self.dump.native, root, paging, mask)
 
     @property
     def warnings(self) -> list[str]:

@@ -16,12 +16,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from xenkdump_fast import cli
+from xenkdump_fast import arguments, cli
 from xenkdump_fast.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -146,8 +145,8 @@ def test_shell_commands_exist(page: str) -> None:
                     assert re.search(rf"^{target}:", makefile, re.M), line
             elif words[:1] == ["xkdump"]:
                 command = COMMANDS[words[1]]
-                module = import_module(f"xenkdump_fast.commands.{command.name}")
-                cli._parse(command, module, words[2:])  # exits if it does not parse
+                # Exits if it does not parse.
+                arguments.parse(command, arguments.command_module(command), words[2:])
 
 
 def test_every_command_is_documented() -> None:

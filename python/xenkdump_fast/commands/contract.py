@@ -35,5 +35,9 @@ class Result(Protocol):
         ...
 
 
+class OutputError(Exception):
+    """The files of the command cannot be written; exit status 74."""
+
+
 class UsageError(Exception):
     """The arguments ask for something that does not exist; exit status 2."""

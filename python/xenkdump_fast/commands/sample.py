@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import xenkdump_forge
 
+from ..parsing import number
 from .contract import Operands, UsageError
 
 if TYPE_CHECKING:
@@ -39,15 +40,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="dom0's memory, as 512M or 2G; sparse in the file",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same bytes")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same bytes")
 
 
 def size(text: str) -> int:
     """A size in bytes from ``512M``, ``2G`` or a plain number."""
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if not number.isdecimal() or unit not in _UNITS:
+    digits, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    count = number(digits)
+    if count is None or count < 0 or unit not in _UNITS:
         raise argparse.ArgumentTypeError(f"not a size: {text!r} (such as 512M or 2G)")
-    return int(number) * _UNITS[unit]
+    return count * _UNITS[unit]
+
+
+def _seed(text: str) -> int:
+    seed = number(text)
+    if seed is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return seed
 
 
 def run(target: None, options: Options) -> "Written":

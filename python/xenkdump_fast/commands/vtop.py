@@ -109,7 +109,7 @@ def _address(kernel: Kernel, name: str) -> int:
     base, _, text = name.partition("+")
     symbol = kernel.symbols.get(base)
     if symbol is not None:
-        offset = number(text, 16 if text.lower().startswith("0x") else 10)
+        offset = number(text, 0)
         if offset is None or offset < 0:
             problem = f"{text!r} is no offset: decimal, or hex with 0x"
             raise AbsentError(f"{name}: {problem}")

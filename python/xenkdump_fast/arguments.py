@@ -15,7 +15,7 @@ from .output.escape import printable
 
 #: Environment variables that name the files.
 _VMLINUX, _VMCORE = "XKDUMP_VMLINUX", "XKDUMP_VMCORE"
-_FILES = f"The environment variables {_VMLINUX} and {_VMCORE} name files that are not given."
+FILES = f"The environment variables {_VMLINUX} and {_VMCORE} name files that are not given."
 #: Options that --hypervisor has no use for.
 _OF_DOMAINS = ("domain", "p2m_source", "kaslr_offset", "phys_base", "vmcoreinfo")
 _STATUSES = (
@@ -88,6 +88,11 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
         parser.error(f"unrecognized arguments: {' '.join(words[taken:])}")
     if operands is not None and operands.arity != "*" and not words and not options.hypervisor:
         parser.error(f"the following arguments are required: {operands.metavar}")
+    if operands is not None and operands.choices is not None:
+        for word in words:
+            if word not in operands.choices:
+                known = ", ".join(operands.choices)
+                parser.error(f"argument {operands.metavar}: no {word!r}; available: {known}")
     _check_values(parser, options)
     if getattr(options, "domain", None) is None:
         options.domain = 0
@@ -113,7 +118,7 @@ def _texts(command: Command, module: ModuleType) -> dict[str, Any]:
         "prog": f"xkdump {command.name}",
         "usage": "\n       ".join(usage),
         "description": command.summary,
-        "epilog": _STATUSES if command.target == "none" else f"{_FILES} {_STATUSES}",
+        "epilog": _STATUSES if command.target == "none" else f"{FILES} {_STATUSES}",
     }
 
 

@@ -1,6 +1,6 @@
 """The arguments and results of commands."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 
@@ -11,6 +11,8 @@ class Operands(NamedTuple):
     help: str
     #: As for argparse: "*" any number, "+" at least one, "1" exactly one.
     arity: Literal["*", "+", "1"] = "*"
+    #: The valid ones; None if they cannot be listed.
+    choices: Sequence[str] | None = None
 
 
 class Result(Protocol):

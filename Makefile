@@ -14,8 +14,9 @@ $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -n
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 	touch $@
 
+# Writes a synthetic dump into target/demo, and runs commands on it.
 demo: $(VENV)/.stamp
-	./demo.sh $(BIN)/xkdump
+	./demo.sh $(BIN)/xkdump target/demo
 
 test: $(VENV)/.stamp
 	cargo test --workspace --quiet

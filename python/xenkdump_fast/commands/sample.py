@@ -2,12 +2,14 @@
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import xenkdump_forge
 
+from .. import progress
 from ..parsing import number
-from .contract import Operands, UsageError
+from .contract import Operands, OutputError, UsageError
 
 if TYPE_CHECKING:
     from xenkdump_forge import SyntheticDump
@@ -38,7 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=size,
         metavar="SIZE",
-        help="dom0's memory, as 512M or 2G; sparse in the file",
+        help="dom0's memory, as 512M or 2G, at most 512G; sparse in the file, and ballooned out "
+        "from 4G on",
     )
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same bytes")
 
@@ -60,12 +63,21 @@ def _seed(text: str) -> int:
 
 
 def run(target: None, options: Options) -> "Written":
-    """Writes the dump; UsageError if that is not possible."""
+    """Writes the dump.
+
+    UsageError if there is no such dump, OutputError if it cannot be written.
+    """
     (directory,) = options.operands
     try:
         made = xenkdump_forge.write_dump(
-            directory, options.like, memory=options.memory, seed=options.seed
+            directory,
+            options.like,
+            memory=options.memory,
+            seed=options.seed,
+            progress=partial(progress.now.set, "page"),
         )
+    except xenkdump_forge.WriteError as error:
+        raise OutputError(str(error)) from None
     except xenkdump_forge.SyntheticDumpError as error:
         raise UsageError(str(error)) from None
     return Written(options.like, made)

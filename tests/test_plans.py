@@ -262,7 +262,9 @@ def test_the_scan_alone(kind: str, opened: Open) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_notes(kind: str, opened: Open) -> None:
-    found = [decoded.note for decoded in notes.run(opened(kind).dump).notes]
+    shown = notes.run(opened(kind).dump)
+    assert isinstance(shown, notes.Notes)
+    found = [decoded.note for decoded in shown.notes]
     planned = opened(kind).files.plan["notes"]
     assert [(note.name, hex(note.type), note.size) for note in found] == [
         (note["name"], note["type"], note["size"]) for note in planned

@@ -151,7 +151,9 @@ class Note:
         """Offset of the note's header in the file, in bytes."""
     @property
     def data(self) -> bytes:
-        """The descriptor; empty for a device dump, of which only the name is read."""
+        """The descriptor; shorter than ``size`` if it cannot be read. That of a device dump is not
+        kept: it may have many MiB.
+        """
     @property
     def kind(self) -> str:
         """The layout of the descriptor: ``prstatus``, ``vmcoreinfo``, ...; ``raw`` if unknown."""

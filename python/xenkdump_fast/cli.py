@@ -150,8 +150,13 @@ class Job:
         def warnings() -> list[str]:
             return [*self._warnings(), *getattr(result, "warnings", ())]
 
+        data: bytes | None = getattr(result, "data", None)
+        if data is not None and self._options.json:
+            raise UsageError("argument --json: not allowed with bytes on stdout")
         self._writes = True
-        if self._options.json:
+        if data is not None:
+            writer.write_bytes(data, warnings)
+        elif self._options.json:
             body = {**result.json(), **({} if failure is None else {"failure": failure})}
             writer.write_json(self._name, self._options.vmcore, body, warnings)
         else:

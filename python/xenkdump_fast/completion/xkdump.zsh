@@ -134,6 +134,8 @@ _shtab_xkdump_mod_defaults_added=0
 _shtab_xkdump_notes_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[one JSON object instead of text]"
+  "--extract[write the descriptor of note N, counted from 0, to a file\; - is stdout]:('N', 'FILE'):"
+  "--force[overwrite the file of --extract]"
   "(*)::the dump:_files"
 )
 

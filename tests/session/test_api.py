@@ -177,6 +177,14 @@ def test_reprs(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(r"<Backtrace: 1 frames, stopped: .*>", repr(unwound))
 
 
+def test_the_repr_of_a_dump_reads_no_memory(sample: Sample) -> None:
+    dump = xk.open(sample("modern") / "vmcore")
+    before = repr(dump)
+    dump.close()
+    assert repr(dump) == before
+    assert before.endswith(": ELF64 vmcore of a Xen host>")
+
+
 def test_every_public_object_has_a_repr() -> None:
     classes = [found for found in vars(_native).values() if isinstance(found, type)]
     assert len(classes) > 15

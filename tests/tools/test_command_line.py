@@ -45,7 +45,8 @@ def test_a_script_has_every_option(shell: str, capsys: pytest.CaptureFixture[str
 def test_the_page_has_every_option() -> None:
     page = PAGE.read_text().replace("\\-", "-").replace("\\fB", "").replace("\\fR", "")
     for name, option in options():
-        part = page.partition(f".SH OPTIONS \\fI\\,'xkdump {name}'")[2].partition("\n.SH")[0]
+        part = page.partition(f".SH COMMAND \\fI\\,'xkdump {name}'")[2]
+        part = part.partition("\n.SH COMMAND")[0]
         assert option == "--help" or option in part, f"{name} {option}"
 
 
@@ -67,7 +68,7 @@ def test_the_files_are_current() -> None:
     [
         (["s"], ["sys", "sample"]),
         (["bt", "--hyp"], ["--hypervisor"]),
-        (["vtop", "--p"], ["--p2m-source", "--pid"]),
+        (["vtop", "--p"], ["--p2m-source", "--phys-base", "--pid"]),
         (["ps", "--state", "U"], ["UN"]),
         (["bt", "vmco"], ["vmcore"]),
         (["bt", "vmlinux", "vmco"], ["vmcore"]),

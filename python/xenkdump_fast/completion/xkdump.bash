@@ -7,13 +7,13 @@
 
 _shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop check notes domains vcpus sample completion help)
 
-_shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --json -a --active --all --unwind)
-_shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --json)
-_shtab_xkdump_ps_option_strings=(-h --help --domain --p2m-source --force --json --state)
-_shtab_xkdump_log_option_strings=(-h --help --hypervisor --domain --p2m-source --force --json --level -n -T)
-_shtab_xkdump_cmdline_option_strings=(-h --help --domain --p2m-source --force --json)
-_shtab_xkdump_mod_option_strings=(-h --help --domain --p2m-source --force --json)
-_shtab_xkdump_vtop_option_strings=(-h --help --domain --p2m-source --force --json -c --pid)
+_shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json -a --active --all --unwind)
+_shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json)
+_shtab_xkdump_ps_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json --state)
+_shtab_xkdump_log_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json --level -n -T)
+_shtab_xkdump_cmdline_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json)
+_shtab_xkdump_mod_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json)
+_shtab_xkdump_vtop_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json -c --pid)
 _shtab_xkdump_check_option_strings=(-h --help --domain --json)
 _shtab_xkdump_notes_option_strings=(-h --help --json --extract --force)
 _shtab_xkdump_domains_option_strings=(-h --help --json --all --xen-syms --force)
@@ -24,12 +24,19 @@ _shtab_xkdump_help_option_strings=(-h --help)
 _shtab_xkdump_option_strings=(-h --help -V --version)
 
 _shtab_xkdump_bt_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_bt___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_sys_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_sys___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_ps_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_ps___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_log_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_log___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_cmdline_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_cmdline___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_mod_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_mod___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_vtop_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_vtop___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_check_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_notes_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_domains_pos_0_COMPGEN=_shtab_compgen_files

@@ -44,7 +44,11 @@ class DumpFile:
         self.close()
 
     def __repr__(self) -> str:
-        host = " of a Xen host" if self.is_xen_host else ""
+        from ..xen import detect
+
+        # No memory is read for this, so a host without notes of Xen's may not be known yet.
+        is_host = self.__dict__.get("is_xen_host") or detect.has_notes(self.notes)
+        host = " of a Xen host" if is_host else ""
         return f"<{type(self).__name__} {self.path!r}: {self.native.format}{host}>"
 
     def warn(self, text: str) -> None:

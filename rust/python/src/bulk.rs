@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt};
+use pyo3::types::PyInt;
 
 use xenkdump::parallel;
 use xenkdump::status::Status;
 
+use crate::arrays;
 use crate::buffers::{self, Column, Element};
 use crate::convert;
 use crate::errors;
@@ -142,7 +143,7 @@ pub fn map<'py, I: Number, O: Number, W>(
     let status = status_column(options.status, input)?;
     let result = match options.out {
         Some(out) => out.clone(),
-        None => empty(py, (len,), "uint64")?,
+        None => arrays::empty(py, (len,), "uint64")?,
     };
     let out = Column::<u64>::writable(&result, "out", len)?;
     buffers::check_apart((&out, "out"), (input, "the input"))?;
@@ -191,12 +192,7 @@ pub fn map<'py, I: Number, O: Number, W>(
     let mut element = [I::wrap(0)];
     input.load(first, &mut element, I::wrap);
     let error = again(element[0], &format!("element {first}"));
-    Err(error.unwrap_or_else(changed))
-}
-
-/// The error for an array that another thread changed during the call.
-pub fn changed() -> PyErr {
-    PyValueError::new_err("the array was changed by another thread during the call")
+    Err(error.unwrap_or_else(arrays::changed))
 }
 
 /// Calls `step` for all of `0..len`, in ranges of `grain` elements, on `threads` threads. Releases the
@@ -231,16 +227,4 @@ pub fn status_column(
     let status = Column::writable(status, "status", input.len())?;
     buffers::check_apart((&status, "status"), (input, "the input"))?;
     Ok(Some(status))
-}
-
-/// A new numpy array. numpy is imported only when it is needed.
-pub fn empty<'py>(
-    py: Python<'py>,
-    shape: impl IntoPyObject<'py>,
-    dtype: impl IntoPyObject<'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let options = PyDict::new(py);
-    options.set_item("dtype", dtype)?;
-    let numpy = py.import("numpy")?;
-    numpy.call_method("empty", (shape,), Some(&options))
 }

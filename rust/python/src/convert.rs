@@ -4,8 +4,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyList, PyRange, PyTuple};
 
+use crate::arrays;
 use crate::buffers::Column;
-use crate::bulk;
 use crate::errors;
 
 /// Elements of a sequence that are stored at once.
@@ -30,7 +30,7 @@ pub fn wrong_type(object: &Bound<'_, PyAny>, name: &str) -> PyErr {
 pub fn sequence(object: &Bound<'_, PyAny>, name: &str, kind: &str) -> PyResult<Column<u64>> {
     let py = object.py();
     let len = object.len()?;
-    let array = bulk::empty(py, (len,), "uint64")?;
+    let array = arrays::empty(py, (len,), "uint64")?;
     let column = Column::<u64>::writable(&array, name, len)?;
     let mut piece = Vec::with_capacity(PIECE.min(len));
     let mut first = 0;
@@ -58,7 +58,7 @@ pub fn sequence(object: &Bound<'_, PyAny>, name: &str, kind: &str) -> PyResult<C
         }
     }
     if first != len {
-        return Err(bulk::changed());
+        return Err(arrays::changed());
     }
     Ok(column)
 }

@@ -12,6 +12,7 @@ use xenkdump::parallel;
 use xenkdump::space::{Batch, Rows, Space};
 use xenkdump::status::Status;
 
+use crate::arrays;
 use crate::buffers::{Bytes, Column};
 use crate::bulk::{self, Options};
 use crate::errors;
@@ -118,7 +119,7 @@ pub fn many<'py>(
     let column = bulk::status_column(options.status, input)?;
     let result = match options.out {
         Some(out) => out.clone(),
-        None => bulk::empty(py, (len, size), "uint8")?,
+        None => arrays::empty(py, (len, size), "uint8")?,
     };
     let target = Bytes::rows(&result, "out", len, size)?;
     target.check_apart("out", input, "the input")?;
@@ -165,7 +166,7 @@ pub fn many<'py>(
             let text = format!("element {row}");
             let fault = again.map_or_else(
                 |fault| errors::memory(fault, Some(&text)),
-                |()| bulk::changed(),
+                |()| arrays::changed(),
             );
             Err(fault)
         }

@@ -15,6 +15,7 @@ use xenkdump::p2m::{P2m, Physical};
 use xenkdump::paging::{self, Format, Virtual};
 use xenkdump::space::{Batch, Found, Space};
 
+use crate::arrays;
 use crate::buffers::Bytes;
 use crate::bulk::{self, Argument, Options};
 use crate::errors;
@@ -287,7 +288,7 @@ impl AddressSpace {
             .checked_mul(count)
             .ok_or_else(|| PyOverflowError::new_err("count: the array is larger than memory"))?;
         self.check(py, address, total)?;
-        let array = bulk::empty(py, (count,), dtype)?;
+        let array = arrays::empty(py, (count,), dtype)?;
         let bytes = Bytes::writable(&array, "dtype")?;
         read::fill(py, self.open()?, &self.gate, address, &bytes, threads)?;
         Ok(array)

@@ -14,8 +14,9 @@ $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -n
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 	touch $@
 
+# Writes a synthetic dump into target/demo, and runs commands on it.
 demo: $(VENV)/.stamp
-	./demo.sh $(BIN)/xkdump
+	./demo.sh $(BIN)/xkdump target/demo
 
 test: $(VENV)/.stamp
 	cargo test --workspace --quiet
@@ -29,6 +30,7 @@ lint: $(VENV)/.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/limits_table.py --check
+	$(BIN)/python -m tools.command_line --check
 	$(BIN)/python -m mypy.stubtest xenkdump_fast._native --ignore-disjoint-bases \
 		--allowlist tests/stubtest_allowlist.txt
 
@@ -55,7 +57,9 @@ sdist: $(VENV)/.stamp
 	for package in $(DIST)/*.tar.gz $(DIST)/*.whl; do \
 		$(PYTHON) -m venv --clear $(DIST)/venv && \
 		CARGO_TARGET_DIR=$(abspath target) $(DIST)/venv/bin/python -m pip install --quiet $$package && \
-		(cd $(DIST) && rm -rf sample && venv/bin/xkdump sample sample >/dev/null && \
+		test -f $(DIST)/venv/share/man/man1/xkdump.1 && \
+		(cd $(DIST) && rm -rf sample && venv/bin/xkdump completion bash >/dev/null && \
+			venv/bin/xkdump sample sample >/dev/null && \
 			venv/bin/xkdump bt -a sample/vmlinux sample/vmcore >/dev/null) || exit 1; done
 
 # Runs the benchmarks against every available peer, in a quarter of an hour. benches/run.py --help

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Writes a small synthetic dump and runs commands on it. The argument is the xkdump to use.
+# Writes a small synthetic dump into a folder and runs commands on it. The arguments are the xkdump
+# to use and the folder, which is kept.
 set -euo pipefail
-xkdump=$1
-sample=$(mktemp -d)
-trap 'rm -rf "$sample"' EXIT
+xkdump=$(realpath "$1")
+mkdir -p "$2"
+cd "$2"
 run() {
-    printf '\n$ xkdump'
-    printf ' %s' "${@//$sample\//}"
-    printf '\n'
+    printf '\n$ xkdump %s\n' "$*"
     "$xkdump" "$@"
 }
-run sample "$sample/2006" --like 2006
-run sys "$sample/2006/vmlinux" "$sample/2006/vmcore"
-run bt -a "$sample/2006/vmlinux" "$sample/2006/vmcore"
-run notes "$sample/2006/vmcore"
+run sample 2006 --like 2006
+run sys 2006/vmlinux 2006/vmcore
+run bt -a 2006/vmlinux 2006/vmcore
+run notes 2006/vmcore
+printf '\nThe files are in %s.\n' "$2/2006"

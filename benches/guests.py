@@ -62,7 +62,8 @@ class Guest:
     @cached_property
     def table(self) -> Words:
         """The mfn of every pfn, in one array."""
-        return self.p2m.resolve(np.arange(self.about.pages, dtype=np.uint64))
+        pfns = np.arange(self.about.pages, dtype=np.uint64)
+        return self.p2m.resolve(pfns, status=np.empty(len(pfns), np.uint8))
 
 
 def sequential(limit: int, count: int) -> Words:

@@ -47,9 +47,9 @@ def resolving_all(about: SyntheticGuest) -> object:
     """Resolves every pfn, with reused arrays."""
     opened = open_p2m(about)
     step = 1 << 16
-    out = np.empty(step, np.uint64)
+    out, status = np.empty(step, np.uint64), np.empty(step, np.uint8)
     for first in range(0, about.pages, step):
-        opened[1].resolve(np.arange(first, first + step, dtype=np.uint64), out=out)
+        opened[1].resolve(np.arange(first, first + step, dtype=np.uint64), out=out, status=status)
     return opened
 
 
@@ -58,8 +58,9 @@ def resolving_at_random(about: SyntheticGuest) -> object:
     opened = open_p2m(about)
     step = 1 << 16
     rng = np.random.default_rng(1)
+    status = np.empty(step, np.uint8)
     for _ in range(0, about.present, step):
-        opened[1].resolve(rng.integers(0, about.pages, step, dtype=np.uint64))
+        opened[1].resolve(rng.integers(0, about.pages, step, dtype=np.uint64), status=status)
     return opened
 
 

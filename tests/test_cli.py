@@ -1,5 +1,9 @@
 """Invalid arguments: a one-line error message and exit status 2."""
 
+import errno
+import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xenkdump_fast import session
-from xenkdump_fast.cli import main
+from xenkdump_fast.cli import ExitStatus, main
 
 
 @pytest.mark.parametrize(
@@ -25,7 +29,22 @@ from xenkdump_fast.cli import main
         ("bt vmlinux vmcore --unwind orc,", "no unwind method ''"),
         ("bt --hypervisor vmcore --unwind orc", "'orc'; available: cfi, fp, scan"),
         ("bt -a --all vmlinux vmcore", "not allowed with"),
-        ("bt --domain x vmlinux vmcore", "invalid int value: 'x'"),
+        ("bt --hypervisor --domain 1 vmcore", "--domain: not allowed with argument --hypervisor"),
+        ("bt --hypervisor --domain 0 vmcore", "--domain: not allowed with argument --hypervisor"),
+        ("sys --hypervisor --domain 1 vmcore", "--domain: not allowed with argument --hypervisor"),
+        (
+            "log --hypervisor --p2m-source list vmcore",
+            "--p2m-source: not allowed with argument --hypervisor",
+        ),
+        ("sys --hypervisor --kaslr-offset 0 vmcore", "--kaslr-offset: not allowed with"),
+        ("sys --hypervisor --phys-base 0 vmcore", "--phys-base: not allowed with"),
+        ("sys --hypervisor --vmcoreinfo FILE vmcore", "--vmcoreinfo: not allowed with"),
+        ("bt --hypervisor vmcore xen-syms 1340", "unrecognized arguments: 1340"),
+        ("sample --seed 1_0 DIR", "--seed: '1_0' is not a number"),
+        ("sample --seed ١ DIR", "is not a number"),
+        ("sample --memory 1_0M DIR", "not a size: '1_0M'"),
+        ("sample --memory ١M DIR", "not a size: '١M'"),
+        ("log -n 1_0 vmlinux vmcore", "'1_0' is not a number of messages"),
         ("sys --p2m-source foo vmlinux vmcore", "no P2M source 'foo'"),
         ("log vmlinux vmcore more", "unrecognized arguments: more"),
     ],
@@ -136,3 +155,115 @@ def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.setattr(session, "open", open_)
     assert main(["notes", "vmcore"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("cli") / "dump"
+    assert main(["sample", str(directory)]) == 0
+    return directory
+
+
+def test_the_pcpus_are_what_was_active(synthetic: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for options in ([], ["-a"]):
+        assert main(["bt", "--hypervisor", *options, str(synthetic / "vmcore")]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] != ""
+
+
+def test_there_is_nothing_but_pcpus(synthetic: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bt", "--hypervisor", "--all", str(synthetic / "vmcore")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--all: not allowed with argument --hypervisor" in err
+
+
+@pytest.mark.parametrize("command", ["bt", "sys", "ps", "log", "check"])
+def test_domains_by_name(command: str, synthetic: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(synthetic / "vmlinux"), str(synthetic / "vmcore")]
+    shown = []
+    for name in ("1", "domu1.lab.example"):
+        assert main([command, *files, "--domain", name]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] != ""
+    assert main([command, *files, "--domain", "domu2"]) == 1
+    assert (
+        "no domain 'domu2'; domains: 0 (aiko.lab.example), 1 (domu1.lab.example)"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "../dump/"])
+def test_files_are_named_as_given(
+    prefix: str,
+    synthetic: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(synthetic)
+    vmlinux, vmcore = f"{prefix}vmlinux", f"{prefix}vmcore"
+    assert main(["sys", vmlinux, vmcore]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"      KERNEL: {vmlinux}", f"    DUMPFILE: {vmcore}"]
+    assert main(["sys", "--json", vmlinux, vmcore]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kernel"], found["dump"]) == (vmlinux, vmcore)
+    assert main(["sys", "--hypervisor", vmcore]) == 0
+    assert f"    DUMPFILE: {vmcore}" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "fs.file-max"),
+        (errno.ENOMEM, "ulimit -v"),
+        (errno.EACCES, ""),
+    ],
+)
+def test_limits_of_the_system(
+    number: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_(path: str) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(session, "open", open_)
+    assert main(["notes", "vmcore"]) == 3
+    err = capsys.readouterr().err
+    assert err.startswith(f"xkdump: vmcore: {os.strerror(number)}")
+    assert remedy in err
+    assert ("(the limit" in err) == bool(remedy)
+
+
+def test_too_many_open_files(synthetic: Path) -> None:
+    # The first call imports what the command needs.
+    code = (
+        "import os, resource, sys; from xenkdump_fast import cli; cli.main(sys.argv[1:]); "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8)); "
+        "used = len(os.listdir('/proc/self/fd')) - 1; "
+        "held = [os.open('/dev/null', 0) for _ in range(8 - used)]; "
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "notes", str(synthetic / "vmcore")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.endswith("Too many open files (the limit of this process: ulimit -n)\n")
+
+
+def test_every_status_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    page = (Path(__file__).parents[1] / "docs" / "getting-started.md").read_text()
+    listed = dict(re.findall(r"^\| (\d+) \| (.+) \|$", page, re.M))
+    assert list(map(int, listed)) == list(ExitStatus)
+    assert list(map(int, re.findall(r"(\d+) [a-z]", shown.partition("Exit status: ")[2]))) == list(
+        ExitStatus
+    )
+    assert "cannot be read, is not a dump or is damaged beyond use" in shown
+    assert "cannot be read, is not a dump or is damaged beyond use" in listed["3"]

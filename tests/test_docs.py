@@ -16,12 +16,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from xenkdump_fast import cli
+from xenkdump_fast import arguments, cli
 from xenkdump_fast.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -146,8 +145,8 @@ def test_shell_commands_exist(page: str) -> None:
                     assert re.search(rf"^{target}:", makefile, re.M), line
             elif words[:1] == ["xkdump"]:
                 command = COMMANDS[words[1]]
-                module = import_module(f"xenkdump_fast.commands.{command.name}")
-                cli._parse(command, module, words[2:])  # exits if it does not parse
+                # Exits if it does not parse.
+                arguments.parse(command, arguments.command_module(command), words[2:])
 
 
 def test_every_command_is_documented() -> None:
@@ -191,3 +190,24 @@ def test_stubs_have_docstrings() -> None:
                     name = f"{outer.name}.{inner.name}"
                     described.setdefault(name, ast.get_docstring(inner) is not None)
     assert [name for name, is_described in described.items() if not is_described] == []
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    """The files that it names exist, and its warnings are those of the documentation."""
+    xkdump = tmp_path / "xkdump"
+    xkdump.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m xenkdump_fast "$@"\n')
+    xkdump.chmod(0o755)
+    done = subprocess.run(
+        [str(ROOT / "demo.sh"), str(xkdump), "target"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(tmp_path) not in done.stdout
+    for name in re.findall(r"^2006/[\w.]+$", done.stdout, re.M):
+        assert (tmp_path / "target" / name).is_file()
+    assert done.stdout.endswith("\nThe files are in target/2006.\n")
+    assert (tmp_path / "target" / "2006" / "vmcore").is_file()
+    (documented,) = (text for text in blocks("docs/history.md", "text") if "warning" in text)
+    assert set(done.stderr.splitlines()) == set(documented.splitlines())

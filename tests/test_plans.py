@@ -262,7 +262,9 @@ def test_the_scan_alone(kind: str, opened: Open) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_notes(kind: str, opened: Open) -> None:
-    found = [decoded.note for decoded in notes.run(opened(kind).dump).notes]
+    shown = notes.run(opened(kind).dump)
+    assert isinstance(shown, notes.Notes)
+    found = [decoded.note for decoded in shown.notes]
     planned = opened(kind).files.plan["notes"]
     assert [(note.name, hex(note.type), note.size) for note in found] == [
         (note["name"], note["type"], note["size"]) for note in planned
@@ -295,7 +297,6 @@ def test_p2m(kind: str, number: int, source: str, opened: Open) -> None:
             dump.domain(number, p2m_source=source)
         return
     p2m = dump.domain(number, p2m_source=source).p2m
-    assert p2m is not None
     assert p2m.source == source
     for expected in plan["p2m"]["samples"]:
         pfn, meaning = int(expected["pfn"], 16), expected["kind"]

@@ -23,8 +23,9 @@ ListEnd = Literal["complete", "loop", "shared", "limit", "unreadable"]
 
 #: A single address or frame number.
 Scalar = int | np.integer[Any]
-#: A one-dimensional uint64 array in native byte order, contiguous or strided.
-U64Array = NDArray[np.uint64] | Buffer
+#: Addresses or frame numbers: a one-dimensional array or buffer of integers, or a list, tuple or
+#: range of ints. Only uint64 in native byte order is used in place.
+Integers = NDArray[np.integer[Any]] | Buffer | Sequence[int]
 #: Any array or buffer; what it must be is in the docstring of the call.
 AnyArray = NDArray[Any] | Buffer
 
@@ -150,7 +151,9 @@ class Note:
         """Offset of the note's header in the file, in bytes."""
     @property
     def data(self) -> bytes:
-        """The descriptor; empty for a device dump, of which only the name is read."""
+        """The descriptor; shorter than ``size`` if it cannot be read. That of a device dump is not
+        kept: it may have many MiB.
+        """
     @property
     def kind(self) -> str:
         """The layout of the descriptor: ``prstatus``, ``vmcoreinfo``, ...; ``raw`` if unknown."""
@@ -171,13 +174,19 @@ class AddressSpace:
     What cannot be read or translated raises MemoryFault, and so does an int outside 0 to 2**64 - 1.
     Missing memory never reads as zeros. Long reads and calls on long arrays release the GIL.
 
-    ``U64Array`` arguments are one-dimensional uint64 arrays or buffers in native byte order,
-    contiguous or strided. ``out`` is an array to reuse for the result; it must have the result's
-    shape and type and share no memory with the other arrays. ``status`` is a one-dimensional uint8
-    array that receives one index into ``STATUS`` for each element. ``threads`` is the maximum
-    number of threads; the default is all CPUs for long arrays, one for short ones. Arrays of the
-    wrong shape or type raise TypeError or ValueError. No thread may call ``resize`` with
-    ``refcheck=False`` on an array that a call is using: numpy frees its memory then.
+    ``Integers`` arguments are one-dimensional arrays of integers, contiguous or strided, or lists,
+    tuples and ranges of ints. Arrays of uint64 in native byte order are used in place, all others
+    are converted once. ``out`` is an array to reuse for the result; it must have the result's shape
+    and type and share no memory with the other arrays. ``threads`` is the maximum number of
+    threads; the default is all CPUs for long arrays, one for short ones. Arrays of the wrong shape
+    or type raise TypeError or ValueError. No thread may call ``resize`` with ``refcheck=False`` on
+    an array that a call is using: numpy frees its memory then.
+
+    The same rule applies to every call: an element that has no result raises MemoryFault, which
+    names the first one, as a single number does; ``out`` may have been written in part then. With
+    ``status``, a one-dimensional uint8 array, the call does not raise for them: each element gets
+    an index into ``STATUS`` there, and those that are not 0 have no result. An element outside 0 to
+    2**64 - 1 always raises MemoryFault.
     """
 
     @property
@@ -224,7 +233,7 @@ class AddressSpace:
         """
     def read_many(
         self,
-        addresses: U64Array,
+        addresses: Integers,
         size: int,
         *,
         out: AnyArray | None = None,
@@ -264,14 +273,14 @@ class AddressSpace:
     def translate(self, address: Scalar) -> int:
         """Translates one address, or an array of them, to machine addresses.
 
-        An int gives an int, or raises MemoryFault. An array gives a uint64 array of the same
-        length, with 2**64 - 1 for each address that has no translation; ``status`` holds the
-        reasons.
+        An int gives an int, an array a uint64 array of the same length. An address without a
+        translation raises MemoryFault. With ``status``, which then holds the reasons, the result is
+        2**64 - 1 for it.
         """
     @overload
     def translate(
         self,
-        address: U64Array,
+        address: Integers,
         *,
         out: AnyArray | None = None,
         status: AnyArray | None = None,
@@ -469,13 +478,14 @@ class P2M:
     def resolve(self, pfn: Scalar) -> int:
         """Returns the mfn of a pfn, or of each pfn in an array.
 
-        An int gives an int, or raises MemoryFault if the entry is not a frame of the domain. An
-        array gives a uint64 array of the same length, with 2**64 - 1 for each pfn without a frame.
+        An int gives an int, an array a uint64 array of the same length. A pfn whose entry is not a
+        frame of the domain raises MemoryFault. With ``status``, which then holds the reasons, the
+        result is 2**64 - 1 for it.
         """
     @overload
     def resolve(
         self,
-        pfn: U64Array,
+        pfn: Integers,
         *,
         out: AnyArray | None = None,
         status: AnyArray | None = None,
@@ -485,15 +495,13 @@ class P2M:
     def reverse(self, mfn: Scalar) -> int:
         """Returns the lowest pfn of an mfn, or of each mfn in an array.
 
-        The first call reads the whole P2M.
-
-        An int gives an int, or raises AbsentError if no pfn has the frame. Arrays are as in
-        ``resolve``.
+        The first call reads the whole P2M. Results are as in ``resolve``, but an mfn that no pfn
+        has raises AbsentError.
         """
     @overload
     def reverse(
         self,
-        mfn: U64Array,
+        mfn: Integers,
         *,
         out: AnyArray | None = None,
         status: AnyArray | None = None,
@@ -607,6 +615,15 @@ class Symbol:
         """Hash of all members; equal symbols are equal in all of them."""
 
 @final
+class SymbolIterator:
+    """An iterator over symbols, each of which is made when it is asked for."""
+
+    def __iter__(self) -> SymbolIterator:
+        """Returns itself."""
+    def __next__(self) -> Symbol:
+        """Returns the next symbol. Raises StopIteration."""
+
+@final
 class Symbols:
     """Symbols of an image and its modules, by name and by address."""
 
@@ -621,6 +638,11 @@ class Symbols:
         """
     def __len__(self) -> int:
         """Number of symbols."""
+    def __iter__(self) -> SymbolIterator:
+        """Iterates over the symbols: by address, then those of each module by address.
+
+        Modules that are added during the iteration are not included.
+        """
     def __contains__(self, name: str, /) -> bool:
         """Whether there is a symbol of this name."""
     def __getitem__(self, name: str, /) -> int:

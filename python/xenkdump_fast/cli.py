@@ -1,22 +1,20 @@
-"""``xkdump``: argument parsing, dispatch and exit status."""
+"""``xkdump``: dispatch and exit status."""
 
 import argparse
+import errno
 import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from importlib import import_module
-from itertools import takewhile
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from . import isolation, parsing, resource_limits
+from . import arguments, isolation, resource_limits
 from ._native import AbsentError, DumpError
 from .commands import COMMANDS, Command
-from .commands.contract import Operands, Result, UsageError
+from .commands.contract import OutputError, Result, UsageError
 from .output import progress_line, writer
-from .output.escape import printable
 
 if TYPE_CHECKING:
     from .session import Dump
@@ -30,7 +28,8 @@ class ExitStatus(IntEnum):
     #: The dump does not hold what was asked for.
     ABSENT = 1
     USAGE = 2
-    #: The file is not a dump, or is damaged beyond use.
+    #: A file cannot be opened or read, is not a dump, or is damaged beyond use; or the system's
+    #: memory or file descriptors are exhausted.
     BROKEN = 3
     #: A bug in xkdump (EX_SOFTWARE of sysexits.h).
     BUG = 70
@@ -40,14 +39,12 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
-#: Environment variables that name the files.
-_VMLINUX, _VMCORE = "XKDUMP_VMLINUX", "XKDUMP_VMCORE"
-_FILES = f"The environment variables {_VMLINUX} and {_VMCORE} name files that are not given."
-_STATUSES = (
-    "Exit status: 0 success, 1 the dump does not hold what was asked for, 2 wrong usage, 3 the "
-    "file is not a dump or is damaged beyond use, 70 a bug in xkdump, 74 the output cannot be "
-    "written, 130 interrupted."
-)
+#: What to do if the system, not the file, is why it cannot be opened.
+_REMEDIES = {
+    errno.EMFILE: " (the limit of this process: ulimit -n)",
+    errno.ENFILE: " (the limit of the system: sysctl fs.file-max)",
+    errno.ENOMEM: " (the limits of memory: ulimit -v, cgroups)",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,18 +71,20 @@ def _main(argv: Sequence[str]) -> int:
     if argv and argv[0] == "help":
         argv = [*argv[1:2], "--help"]
     if not argv or argv[0] not in COMMANDS:
-        _overview().parse_args(argv)
+        arguments.overview().parse_args(argv)
         return ExitStatus.USAGE
     command = COMMANDS[argv[0]]
     # Only the command's own module is loaded: every module and every parser costs milliseconds.
-    module = import_module(f".commands.{command.name}", __package__)
-    job = Job(command, module, _parse(command, module, argv[1:]))
+    module = arguments.command_module(command)
+    job = Job(command, module, arguments.parse(command, module, argv[1:]))
     try:
         resource_limits.check()
         with progress_line.shown(command.name):
             failure = job.run()
     except UsageError as error:
         return job.fail(error, ExitStatus.USAGE)
+    except OutputError as error:
+        return job.fail(error, ExitStatus.OUTPUT)
     except AbsentError as error:
         return job.fail(error, ExitStatus.ABSENT)
     except DumpError as error:
@@ -98,7 +97,8 @@ def _main(argv: Sequence[str]) -> int:
         raise
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        return job.fail(f"{where}{error.strerror or error}", ExitStatus.BROKEN)
+        text = f"{where}{error.strerror or error}{_REMEDIES.get(error.errno or 0, '')}"
+        return job.fail(text, ExitStatus.BROKEN)
     except Exception as error:
         if isolation.strict:
             raise
@@ -123,206 +123,6 @@ def _prepare_streams() -> None:
         # A name in a dump may have characters that the terminal's encoding lacks.
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-# Arguments
-
-
-class Parser(argparse.ArgumentParser):
-    """Escapes arguments in messages: they may be names of files."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the process."""
-        super().error(printable(message))
-
-
-def _overview() -> argparse.ArgumentParser:
-    """What ``xkdump --help`` shows; also rejects an unknown command."""
-    parser = Parser(
-        prog="xkdump",
-        description="Reads Xen and Linux kernel crash dumps, and any domain in them.",
-        epilog=_STATUSES,
-    )
-    parser.add_argument("-V", "--version", action="version", version=_version())
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS.values():
-        commands.add_parser(command.name, help=command.summary)
-    commands.add_parser("help", help="the options of a command: xkdump help COMMAND")
-    return parser
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"xkdump {version('xenkdump_fast')}"
-    except PackageNotFoundError:
-        return "xkdump (not installed)"
-
-
-def _parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse.Namespace:
-    operands: Operands | None = getattr(module, "OPERANDS", None)
-    files = {"required": ["VMLINUX", "VMCORE"], "optional": ["[VMLINUX]", "VMCORE"]}.get(
-        command.vmlinux, ["VMCORE"] if command.target == "dump" else []
-    )
-    more = [] if operands is None else [_metavar(operands)]
-    usage = [f"xkdump {command.name} [OPTION ...] {' '.join([*files, *more])}"]
-    if command.hypervisor:
-        usage.append(f"xkdump {command.name} --hypervisor [OPTION ...] [XEN-SYMS] VMCORE")
-    parser = Parser(
-        prog=f"xkdump {command.name}",
-        usage="\n       ".join(usage),
-        description=command.summary,
-        epilog=_STATUSES if command.target == "none" else f"{_FILES} {_STATUSES}",
-    )
-    named = " ".join([*files, *more])
-    what = "the dump" if files else ""
-    if command.vmlinux != "no":
-        what = "the kernel's ELF file and the dump"
-    if operands is not None:
-        what = f"{what}, then {operands.help}" if what else operands.help
-    parser.add_argument("words", nargs="*", metavar=named, help=what)
-    _add_common_options(parser, command)
-    if hasattr(module, "add_options"):
-        module.add_options(parser)
-    options = parser.parse_intermixed_args(argv)
-    options.words = _with_environment(command, options, has_operands=operands is not None)
-    words = _take_files(parser, command, options)
-    options.operands = words
-    taken = 0 if operands is None else 1 if operands.arity == "1" else len(words)
-    if words[taken:]:
-        parser.error(f"unrecognized arguments: {' '.join(words[taken:])}")
-    if operands is not None and operands.arity != "*" and not words and not options.hypervisor:
-        parser.error(f"the following arguments are required: {operands.metavar}")
-    _check_values(parser, options)
-    return options
-
-
-def _metavar(operands: Operands) -> str:
-    name = operands.metavar
-    return {"*": f"[{name} ...]", "+": f"{name} [{name} ...]", "1": name}[operands.arity]
-
-
-def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> None:
-    add = parser.add_argument
-    if command.hypervisor:
-        add(
-            "--hypervisor",
-            action="store_true",
-            help=f"{command.hypervisor}; the files are then [XEN-SYMS] VMCORE",
-        )
-    if command.vmlinux != "no":
-        add("--domain", type=int, default=0, metavar="ID", help="default: 0, dom0")
-    if command.target == "domain":
-        add("--p2m-source", metavar="SOURCE", help="force one: list, linear or cr3")
-        add(
-            "--force",
-            action="store_true",
-            help="accept a vmlinux of another build, and use what cannot be verified",
-        )
-        _add_location_options(parser)
-    add("--json", action="store_true", help="one JSON object instead of text")
-
-
-def _add_location_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "location of the kernel",
-        "Where the kernel is, if the dump does not say it, or says it wrong. What is given is "
-        "verified; with --force it is used in any case.",
-    )
-    add = group.add_argument
-    add("--kaslr-offset", type=_kaslr_offset, metavar="HEX", help="as KERNELOFFSET in VMCOREINFO")
-    add("--phys-base", type=_phys_base, metavar="NUMBER", help="as phys_base in VMCOREINFO")
-    add("--vmcoreinfo", metavar="FILE", help="a file with the text of VMCOREINFO")
-
-
-def _kaslr_offset(text: str) -> int:
-    return _bounded(text, 16)
-
-
-def _phys_base(text: str) -> int:
-    return _bounded(text, 0)
-
-
-def _bounded(text: str, base: int) -> int:
-    found = parsing.number(text, base)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"not a number of at most 64 bits: {text!r}")
-    return found
-
-
-def _with_environment(
-    command: Command, options: argparse.Namespace, *, has_operands: bool
-) -> list[str]:
-    """``options.words`` with the files that the environment names in place of absent ones.
-
-    If operands may follow, words that name no file are operands.
-    """
-    words: list[str] = options.words
-    vmlinux, vmcore = (os.environ.get(name) or None for name in (_VMLINUX, _VMCORE))
-    if command.target == "none":
-        return words
-    if command.vmlinux == "no" or getattr(options, "hypervisor", False):
-        given = bool(words) and (not has_operands or os.path.exists(words[0]))
-        return words if given or vmcore is None else [vmcore, *words]
-    files = words[:2]
-    if has_operands:
-        files = list(takewhile(os.path.exists, files))
-    others = words[len(files) :]
-    if len(files) == 1 and vmlinux is not None:
-        files = [vmlinux, *files]
-    elif len(files) == 1 and vmcore is not None and command.vmlinux == "required":
-        files = [*files, vmcore]
-    elif not files and vmcore is not None:
-        files = [vmcore] if vmlinux is None else [vmlinux, vmcore]
-    else:
-        return words
-    return [*files, *others]
-
-
-def _take_files(
-    parser: argparse.ArgumentParser, command: Command, options: argparse.Namespace
-) -> list[str]:
-    """Moves the files from ``options.words`` to members of their own; returns the other words."""
-    words: list[str] = options.words
-    options.hypervisor = getattr(options, "hypervisor", False)
-    options.xen_syms = getattr(options, "xen_syms", None)
-    options.vmlinux = options.vmcore = None
-    if command.target == "none":
-        return words
-    if options.hypervisor:
-        symbols, names, count = "xen_syms", "VMCORE", min(len(words), 2)
-    elif command.vmlinux == "required":
-        symbols, names, count = "vmlinux", "VMLINUX, VMCORE", 2
-    else:
-        symbols, names = "vmlinux", "VMCORE"
-        count = 1 if command.vmlinux == "no" else min(len(words), 2)
-    if len(words) < max(count, 1):
-        parser.error(f"the following arguments are required: {names}")
-    if count == 2:
-        setattr(options, symbols, words[0])
-    options.vmcore = words[count - 1]
-    if options.hypervisor and words[count:]:
-        parser.error(f"unrecognized arguments: {' '.join(words[count:])}")
-    return words[count:]
-
-
-def _check_values(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    try:
-        if getattr(options, "unwind", None) is not None:
-            from .commands import unwinding
-
-            unwinding.check(options.unwind, hypervisor=options.hypervisor)
-        if getattr(options, "p2m_source", None) is not None:
-            from .xen.p2m_sources import check_name
-
-            check_name(options.p2m_source)
-        if getattr(options, "vmlinux", None) is not None and hasattr(options, "kaslr_offset"):
-            from .linux.boot.claims import Given
-
-            Given.of(options.kaslr_offset, options.phys_base)
-    except ValueError as error:
-        parser.error(str(error))
 
 
 class Job:
@@ -350,8 +150,13 @@ class Job:
         def warnings() -> list[str]:
             return [*self._warnings(), *getattr(result, "warnings", ())]
 
+        data: bytes | None = getattr(result, "data", None)
+        if data is not None and self._options.json:
+            raise UsageError("argument --json: not allowed with bytes on stdout")
         self._writes = True
-        if self._options.json:
+        if data is not None:
+            writer.write_bytes(data, warnings)
+        elif self._options.json:
             body = {**result.json(), **({} if failure is None else {"failure": failure})}
             writer.write_json(self._name, self._options.vmcore, body, warnings)
         else:

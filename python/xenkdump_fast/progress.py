@@ -17,6 +17,10 @@ class Progress:
         self.done = 0
         self.total = 0
 
+    def set(self, what: str, done: int, total: int) -> None:
+        """Sets all of them."""
+        self.what, self.done, self.total = what, done, total
+
 
 #: The current work; a command does one thing at a time.
 now = Progress()

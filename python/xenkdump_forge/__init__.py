@@ -12,7 +12,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import SyntheticDumpError
+from .errors import SyntheticDumpError, WriteError
 from .kinds import KINDS
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "SparseDump",
     "SyntheticDump",
     "SyntheticDumpError",
+    "WriteError",
     "build",
     "write_dump",
     "write_sparse_dump",

@@ -3,3 +3,7 @@
 
 class SyntheticDumpError(Exception):
     """A synthetic dump cannot be built or written; the message is one line."""
+
+
+class WriteError(SyntheticDumpError):
+    """A file cannot be written."""

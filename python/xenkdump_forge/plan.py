@@ -81,7 +81,7 @@ def task(kernel: Kernel, task_: Task) -> Json:
 
 def entry(guest: Guest, pfn: int) -> tuple[str, int | None]:
     """The kind of a P2M entry, and its frame, if any."""
-    value = int(guest.p2m[pfn])
+    value = int(guest.p2m[pfn]) if pfn < guest.pages else guest.invalid
     if value == guest.invalid:
         return "invalid", None
     if value & guest.foreign_bit:
@@ -93,7 +93,9 @@ def entry(guest: Guest, pfn: int) -> tuple[str, int | None]:
 
 def p2m_samples(guest: Guest, count: int = 300) -> list[Json]:
     """The first and last entries, random ones, and those around special ones."""
-    wanted = {0, 1, guest.pages - 1}
+    wanted = {0, 1, guest.pages - 1, guest.max_pfn - 1}
+    if guest.max_pfn > guest.pages:
+        wanted |= {guest.pages, (guest.pages + guest.max_pfn) // 2}
     wanted |= {guest.rng.randrange(guest.pages) for _ in range(count)}
     bits = guest.foreign_bit | guest.identity_bit
     special = [pfn for pfn, value in enumerate(guest.p2m) if value & bits]
@@ -121,6 +123,7 @@ def p2m_counts(guest: Guest) -> Json:
             runs += value != before + 1 or before < 0
             before = value
     counts["frame"] = guest.pages - sum(counts.values())
+    counts["invalid"] += guest.max_pfn - guest.pages
     return {**counts, "runs": runs}
 
 
@@ -157,7 +160,7 @@ def domain(kernel: Kernel, panic_task: Task | None) -> Json:
     return {
         "word": guest.word,
         "paging": kernel.paging.name,
-        "max_pfn": guest.pages,
+        "max_pfn": guest.max_pfn,
         "header": header(kernel, panic_task),
         "tasks": [task(kernel, t) for t in (*kernel.idle, *kernel.tasks)],
         "modules": [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .elf import format as elf
 from .elf import notes
-from .errors import SyntheticDumpError
+from .errors import SyntheticDumpError, WriteError
 from .memory.machine import PAGE, MachineMemory
 from .memory.paging import ACCESSED, DIRTY, NX, PRESENT, USER, WRITE, X86_64, PageTables
 
@@ -81,7 +81,7 @@ def write_sparse_dump(
         work.replace(target)
     except OSError as error:
         work.unlink(missing_ok=True)
-        raise SyntheticDumpError(f"cannot write {target}: {error.strerror}") from error
+        raise WriteError(f"cannot write {target}: {error.strerror}") from error
     return SparseDump(target, pages, tree, root, runs, len(layout))
 
 

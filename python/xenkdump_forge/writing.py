@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import plan
-from .errors import SyntheticDumpError
+from .errors import SyntheticDumpError, WriteError
 from .kinds import KINDS
 from .parts import Parts
 
@@ -50,13 +50,17 @@ def write_dump(
     memory: int | None = None,
     seed: int = 0,
     extra: Callable[[Parts], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticDump:
     """Writes ``vmlinux``, ``vmcore`` and ``plan.json`` of a kind into ``directory``.
 
     ``memory`` is dom0's, in bytes; the file is sparse. The same ``seed`` gives the same bytes.
-    ``extra`` may change the parts before they are written. Raises SyntheticDumpError.
+    ``extra`` may change the parts before they are written. ``progress`` is called with the numbers
+    of pages written so far, and of all. Raises SyntheticDumpError, or its subclass WriteError.
     """
     parts = build(like, memory=memory, seed=seed)
+    if progress is not None:
+        parts.core.progress = progress
     if extra is not None:
         extra(parts)
     target = Path(directory)
@@ -79,7 +83,7 @@ def write_dump(
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        raise SyntheticDumpError(
+        raise WriteError(
             f"cannot write a synthetic dump into {target}: {error.strerror}"
         ) from error
     return SyntheticDump(target, target / "vmlinux", target / "vmcore", parts.plan)

@@ -34,7 +34,22 @@ def one(call: Callable[[int], int], value: int) -> tuple[int, bool]:
         return NONE, False
 
 
+def with_status(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call with a status array for arrays, so that it does not raise for their elements."""
+
+    def called(values: Any, **options: Any) -> Any:
+        if isinstance(values, np.ndarray | list | tuple | range | array.array | memoryview):
+            options.setdefault("status", np.empty(len(values), np.uint8))
+        return call(values, **options)
+
+    return called
+
+
 def cases(guest: Guest) -> list[tuple[Callable[..., Any], U64]]:
+    return [(with_status(call), values) for call, values in strict_cases(guest)]
+
+
+def strict_cases(guest: Guest) -> list[tuple[Callable[..., Any], U64]]:
     rng = np.random.default_rng(1)
     pfns = rng.integers(0, PAGES + 20, 5000, dtype=np.uint64)
     pfns[:20] = np.arange(20)
@@ -97,6 +112,65 @@ def test_strided_and_unaligned_arrays(guest: Guest) -> None:
         assert call(values.data).tolist() == want.tolist()
 
 
+def test_other_integers_are_converted(guest: Guest) -> None:
+    for call, values in cases(guest):
+        small = values[values < 2**63][:300]
+        want = call(small).tolist()
+        for dtype in (np.int64, ">u8", "<i8", ">i8"):
+            assert call(small.astype(dtype)).tolist() == want
+            assert call(small.astype(dtype)[::-1]).tolist() == want[::-1]
+        for sequence in (small.tolist(), tuple(small.tolist()), list(small)):
+            assert call(sequence).tolist() == want
+        for name in ("u1", "i1", "u2", "i2", "u4", "i4"):
+            assert call(np.arange(100).astype(name)).tolist() == call(range(100)).tolist()
+        assert call(array.array("q", small.tolist())).tolist() == want
+        assert call([]).tolist() == call(np.arange(0)).tolist() == []
+        assert call([2**64 - 1]).tolist() == [NONE]
+
+
+def test_elements_outside_64_bits_raise(guest: Guest) -> None:
+    for call, _ in [*cases(guest), *strict_cases(guest)]:
+        for bad, text in (
+            ([8, -1], "element 1: .* address -0x1 is outside"),
+            ([8, 9, 2**64], "element 2: .* address 0x10000000000000000 is outside"),
+            (np.array([8, 9, 10, -3]), "element 3: .* address -0x3 is outside"),
+            (np.array([-128, 1], np.int8), "element 0: .* address -0x80 is outside"),
+        ):
+            with pytest.raises(MemoryFault, match=text) as caught:
+                call(bad)
+            assert not 0 <= caught.value.address < 2**64
+
+
+def test_without_status_the_first_failure_is_raised(guest: Guest) -> None:
+    """As in ``read_many``, and as for a single number."""
+    for call, values in strict_cases(guest):
+        want = [one(call, value) for value in values]
+        fine = np.array([is_fine for _, is_fine in want])
+        found = values[fine]
+        assert call(found).tolist() == [value for value, is_fine in want if is_fine]
+        if fine.all():  # machine memory
+            continue
+        first = int(np.argmin(fine))
+        with pytest.raises(_native.AbsentError) as single:
+            call(int(values[first]))
+        for threads in (1, 2):
+            with pytest.raises(_native.AbsentError) as caught:
+                call(np.tile(values, 20), threads=threads)
+            assert str(caught.value) == f"element {first}: {single.value}"
+            assert type(caught.value) is type(single.value)
+
+
+def test_a_list_that_shrinks(guest: Guest) -> None:
+    class Shrinking:
+        def __index__(self) -> int:
+            numbers.clear()
+            return 8
+
+    numbers: list[Any] = [Shrinking(), 8, 8]
+    with pytest.raises(ValueError, match="changed"):
+        guest.p2m.resolve(numbers)
+
+
 def test_out_is_returned(guest: Guest) -> None:
     for call, values in cases(guest):
         out = np.empty(len(values), np.uint64)
@@ -116,11 +190,15 @@ def test_results_do_not_depend_on_threads(guest: Guest) -> None:
 
 def test_invalid_arrays_are_rejected(guest: Guest) -> None:
     for call, values in cases(guest):
-        for dtype in (np.int64, np.uint32, np.float64, np.bool_, ">u8", "S8", object):
-            with pytest.raises(TypeError, match="uint64"):
+        for dtype in (np.float64, np.bool_, "S8", object, "M8[s]", [("a", "u8")]):
+            with pytest.raises(TypeError, match="array of integers"):
                 call(values.astype(np.uint8).astype(dtype))
-        with pytest.raises(TypeError):
-            call([1, 2, 3])
+        for wrong in (b"12345678", bytearray(8), "text", None, {1, 2}, 1.5):
+            with pytest.raises(TypeError, match="an array of integers or a list of ints is needed"):
+                call(wrong)
+        for element in (1.0, "1", None, True, [1]):
+            with pytest.raises(TypeError, match="element 1: an int is needed"):
+                call([8, element])
         with pytest.raises(ValueError, match="one dimension"):
             call(values.reshape(2, -1))
         good = np.empty(len(values), np.uint64)

@@ -68,7 +68,8 @@ def test_walks_agree_with_the_reference(
         space = dump.virtual(root, paging)
         picks = data.draw(st.lists(addresses(width), min_size=1, max_size=12), label=paging)
         want = [machine.walk(paging, root, address) for address in picks]
-        many = space.translate(np.array(picks, np.uint64))
+        status = np.zeros(len(picks), np.uint8)
+        many = space.translate(np.array(picks, np.uint64), status=status)
         assert many.tolist() == [NONE if machine_ is None else machine_ for machine_ in want]
         for address, expected in zip(picks, want, strict=True):
             try:

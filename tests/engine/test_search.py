@@ -1,9 +1,12 @@
 """Searches: `find` finds all that `read` returns, and an early stop is reported."""
 
+import itertools
 import resource
 import struct
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -219,3 +222,31 @@ def test_a_fragment_after_the_last_note(tmp_path: Path) -> None:
         assert len(dump.notes) == 1
         assert len(dump.warnings) == expected
         assert all(f"{len(rest)} bytes" in warning for warning in dump.warnings)
+
+
+def test_other_threads_run_while_a_long_list_is_made(tmp_path: Path) -> None:
+    """The GIL is needed for each int of the list, but not for all at once."""
+    dump = vmcore(tmp_path / "vmcore", [(0, bytes(4 << 20))])
+    found = dump.machine.search(b"\0", 0, TOP, limit=4 << 20)
+    stamps: list[float] = []
+    finished = threading.Event()
+
+    def tick() -> None:
+        while not finished.wait(0.001):
+            stamps.append(time.perf_counter())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    shares = []
+    for _ in range(10):  # the machine may be busy
+        start = time.perf_counter()
+        assert len(found.addresses) == 4 << 20
+        end = time.perf_counter()
+        within = [start, *(stamp for stamp in stamps if start < stamp < end), end]
+        pauses = [b - a for a, b in itertools.pairwise(within)]
+        shares.append(max(pauses) / (end - start))
+        if shares[-1] < 0.5:
+            break
+    finished.set()
+    thread.join()
+    assert min(shares) < 0.5

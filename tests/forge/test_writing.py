@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xenkdump_forge import KINDS, SyntheticDump, SyntheticDumpError, build, write_dump
+from xenkdump_forge import KINDS, SyntheticDump, SyntheticDumpError, WriteError, build, write_dump
 
 
 def test_unknown_kind() -> None:
@@ -71,3 +71,34 @@ def test_the_plan_has_notes_and_sources(kind: str, dump_of: Callable[[str], Synt
     has_tree = any(note["type"] == "0x1000001" for note in plan["notes"])
     for domain in plan["domains"][:1]:
         assert ("list" in domain["p2m_sources"]) == has_tree
+
+
+@pytest.mark.parametrize("memory", [600 << 30, (512 << 30) + 1, 99999999 << 30])
+def test_more_memory_than_the_format_holds(memory: int) -> None:
+    with pytest.raises(SyntheticDumpError, match="a 64-bit guest ends at 512 GiB"):
+        build("modern", memory=memory)
+    with pytest.raises(SyntheticDumpError, match="at most 8 GiB"):
+        build("2006-x86_64", memory=memory)
+
+
+def test_the_largest_memory(tmp_path: Path) -> None:
+    """Half a terabyte, as fast as the part of it that has frames."""
+    seen: list[tuple[int, int]] = []
+    dump = write_dump(
+        tmp_path, "modern", memory=512 << 30, progress=lambda *numbers: seen.append(numbers)
+    )
+    assert dump.vmcore.stat().st_blocks * 512 < 64 << 20
+    assert seen == [(i, len(seen)) for i in range(len(seen))]
+    (dom0, _) = dump.plan["domains"]
+    assert dom0["max_pfn"] == 512 << 18
+    p2m = dom0["p2m"]
+    last = {"pfn": hex((512 << 18) - 1), "kind": "invalid", "mfn": None}
+    assert p2m["samples"][-1] == last
+    kinds = ("frame", "invalid", "foreign", "identity")
+    assert sum(p2m["counts"][kind] for kind in kinds) == 512 << 18
+
+
+def test_failures_to_write_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="Not a directory"):
+        write_dump(tmp_path / "file" / "below", "modern")

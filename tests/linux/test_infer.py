@@ -108,6 +108,20 @@ def test_leaders_are_limited_by_the_memory_held() -> None:
     assert len(TaskSample(kernel).leaders) == 5
 
 
+def test_leaders_that_the_dump_has_in_part_are_left_out() -> None:
+    """A page of zeros of one task hid the layouts of all."""
+    kernel = kernel_with_leaders(10, 0x8000)
+    kernel.memory.drop(FAR + 3 * 0x8000 + 0x1000)
+    sample = TaskSample(kernel)
+    left = [FAR + i * 0x8000 for i in range(10) if i != 3]
+    assert [block.address for block in sample.leaders] == left
+    for i in range(9):
+        if i != 3:
+            kernel.memory.drop(FAR + i * 0x8000 + 0x1000)
+    with pytest.raises(AbsentError, match="no task_struct on the list"):
+        TaskSample(kernel)
+
+
 def test_walks_of_lists_share_a_budget() -> None:
     """A chain that does not return to its head was followed again for each offset."""
     kernel = kernel_with_leaders(3, 0x4000)

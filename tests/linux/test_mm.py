@@ -48,6 +48,13 @@ def kernel_with_counters() -> FakeKernel:
     return kernel
 
 
+def layouts(kernel: FakeKernel) -> dict[str, Any]:
+    """The types of the kernel, which may be changed before they are used."""
+    types: Any = kernel.types
+    found: dict[str, Any] = types.layouts
+    return found
+
+
 def task_at(address: int) -> Task:
     task: Any = SimpleNamespace(address=address, tgid=1, state=0, exit_state=0)
     return cast("Task", task)
@@ -90,3 +97,25 @@ def test_more_counters_than_the_dump_can_hold() -> None:
     assert kernel.warnings == [
         "the memory of some tasks is not known: the mm_structs are more than the dump can hold"
     ]
+
+
+def test_tasks_without_user_space_use_no_memory() -> None:
+    kernel = kernel_with_counters()
+    kernel.memory.number(TASK + 0x10, 0, 8)
+    assert mm.usage(kernel, [task_at(TASK)]) == {TASK: mm.NONE}
+
+
+def test_resident_pages_are_unknown_without_counters() -> None:
+    """It was 0."""
+    kernel = kernel_with_counters()
+    for name in ("", ".count"):
+        del layouts(kernel)[f"mm_struct.rss_stat{name}"]
+    assert mm.usage(kernel, [task_at(TASK)]) == {TASK: mm.Usage(576, None)}
+    assert kernel.warnings == ["RSS is not known: no member of mm_struct counts resident pages"]
+
+
+def test_usage_is_unknown_without_its_members() -> None:
+    kernel = kernel_with_counters()
+    del layouts(kernel)["mm_struct.total_vm"]
+    assert mm.usage(kernel, [task_at(TASK)]) == {}
+    assert kernel.warnings[0].startswith("the memory of tasks is not known")

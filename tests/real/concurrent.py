@@ -56,9 +56,9 @@ def _batch(dump: Dump) -> bytes:
 
 
 def _p2m(dump: Dump) -> bytes:
-    p2m = dump.domain.p2m
-    if p2m is None:
+    if not dump.domain.has_p2m:
         return b""
+    p2m = dump.domain.p2m
     pfns = np.arange(min(p2m.pages, 4 * BATCH), dtype=np.uint64)
     status = np.zeros(len(pfns), dtype=np.uint8)
     mfns = p2m.resolve(pfns, status=status, threads=2)

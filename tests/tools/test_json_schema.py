@@ -37,6 +37,7 @@ COMMANDS = (
     "log --hypervisor {vmcore}",
     "sys --hypervisor {vmcore}",
     "sample {folder}",
+    "completion bash",
 )
 
 

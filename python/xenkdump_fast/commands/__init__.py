@@ -57,6 +57,7 @@ _TABLE = (
     Command("domains", "every domain of a Xen host", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
     Command("sample", "write a small synthetic dump to learn on and to test with", "none"),
+    Command("completion", "print the completion script for a shell", "none"),
 )
 
 #: By name, in the order of ``xkdump --help``.

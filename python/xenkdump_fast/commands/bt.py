@@ -68,6 +68,9 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
     AbsentError if no chosen task exists, or if no task can be read.
     """
     if not isinstance(target, Domain):
+        if options.all:
+            raise UsageError("argument --all: not allowed with argument --hypervisor")
+        # What the pCPUs were running, as with --active, is all that there is.
         from ..xen import stacks
 
         return XenBacktraces(target.word, stacks.traces(target, options.unwind))

@@ -8,6 +8,7 @@ from ..limits import MAX_LISTED_DISAGREEMENTS, MAX_LISTED_SOURCES
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..session import DumpFile
+from ..session.domain_id import domain_id
 from ..session.formats import open_image
 from ..session.locator import Locator
 from ..session.platform import platform_of
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class Options(NamedTuple):
     """The domain."""
 
-    domain: int = 0
+    #: Its id or a name.
+    domain: int | str = 0
     #: Path of its vmlinux. With it a source counts only if it leads to the domain's own kernel.
     vmlinux: str | None = None
 
@@ -50,7 +52,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
 
     AbsentError if the dump offers none that can be used.
     """
-    number = options.domain
+    number = domain_id(target, options.domain)
     platform = platform_of(target, number)
     if platform.identity:
         what = "a translated guest" if target.is_dump_core else "not the dump of a Xen host"

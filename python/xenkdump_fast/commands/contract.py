@@ -1,6 +1,6 @@
 """The arguments and results of commands."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 
@@ -11,6 +11,8 @@ class Operands(NamedTuple):
     help: str
     #: As for argparse: "*" any number, "+" at least one, "1" exactly one.
     arity: Literal["*", "+", "1"] = "*"
+    #: The valid ones; None if they cannot be listed.
+    choices: Sequence[str] | None = None
 
 
 class Result(Protocol):
@@ -18,6 +20,7 @@ class Result(Protocol):
 
     A result may also have ``warnings``, printed after those of the target, and ``failure``: why the
     exit status is 1 although there is something to print. In JSON it is a member of the object.
+    With ``data`` that is not None, these bytes are printed in place of ``text()``.
     """
 
     def text(self) -> Iterator[str]:
@@ -33,6 +36,10 @@ class Result(Protocol):
         The return type is the TypedDict that the module names ``JSON`` (``HYPERVISOR_JSON``).
         """
         ...
+
+
+class OutputError(Exception):
+    """The files of the command cannot be written; exit status 74."""
 
 
 class UsageError(Exception):

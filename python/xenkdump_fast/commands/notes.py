@@ -1,9 +1,10 @@
 """``notes``: every ELF note of a dump, decoded."""
 
+import argparse
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from .._native import Note
 from ..output.escape import visible
@@ -11,6 +12,7 @@ from ..output.frames import registers_json
 from ..output.json_types import Count, Hex, HexBytes, Registers, Stream
 from ..output.lazy import Lazy
 from ..session.dump_file import DumpFile
+from . import extraction
 
 _INDENT = " " * 25
 #: 32-bit notes show four words a line, 64-bit ones two.
@@ -21,7 +23,23 @@ _LINE = re.compile("^.*$", re.MULTILINE)
 
 
 class Options(NamedTuple):
-    """``notes`` has no options."""
+    """What to do with the notes."""
+
+    #: The number of a note, from 0 up, and the file to write its descriptor to.
+    extract: Sequence[str] | None = None
+    #: Overwrites that file.
+    force: bool = False
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``notes``."""
+    parser.add_argument(
+        "--extract",
+        nargs=2,
+        metavar=("N", "FILE"),
+        help="write the descriptor of note N, counted from 0, to a file; - is stdout",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite the file of --extract")
 
 
 class DecodedNote(NamedTuple):
@@ -32,8 +50,15 @@ class DecodedNote(NamedTuple):
     strings: dict[str, str]
 
 
-def run(target: DumpFile, options: Options = Options()) -> "Notes":
-    """Decodes every note, and reads the strings of CRASH_INFO."""
+def run(target: DumpFile, options: Options = Options()) -> "Notes | extraction.Extracted":
+    """Decodes every note, and reads the strings of CRASH_INFO; or extracts one of the notes."""
+    if options.extract is not None:
+        number, file = options.extract
+        note, data = extraction.descriptor(target, number)
+        if file != "-":
+            extraction.write(target, data, file, force=options.force)
+        shown = Notes(target.native.word, [_decoded(target, note)])
+        return extraction.Extracted(shown.json()["notes"], data, file)
     notes = Lazy(
         target.notes,
         partial(_decoded, target),
@@ -72,6 +97,7 @@ class JSON(TypedDict):
     """What ``notes --json`` prints."""
 
     notes: Stream[NoteJson]
+    extracted_to: NotRequired[str]
 
 
 class Notes(NamedTuple):

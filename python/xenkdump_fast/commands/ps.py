@@ -18,6 +18,8 @@ from .contract import Operands
 from .selection import select
 
 PAGE = 4096
+#: A value that is not known, in the text; null in JSON.
+_UNKNOWN = "?"
 OPERANDS = Operands("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name")
 
 
@@ -47,11 +49,11 @@ class Process(NamedTuple):
     state: str
     #: Whether it has no user space.
     kernel_thread: bool
-    #: Virtual and resident memory, in bytes.
-    vsz: int
-    rss: int
-    #: Resident memory in per cent of all memory.
-    percent: float
+    #: Virtual and resident memory, in bytes; None if it is not known.
+    vsz: int | None
+    rss: int | None
+    #: Resident memory in per cent of all memory; None if either is not known.
+    percent: float | None
 
 
 def run(target: Domain, options: Options = Options()) -> "Processes":
@@ -81,19 +83,28 @@ def run(target: Domain, options: Options = Options()) -> "Processes":
         with isolated(f"task {task.pid} at {task.address:#x} is left out", kernel.warn):
             is_thread = task.address in kernel_threads
             memory = used.get(task.address)
-            if is_thread and (memory is None or memory.resident == 0):
-                memory = None
+            if is_thread and (memory is None or not memory.resident):
+                memory = mm.NONE
+            total = None if memory is None else memory.total
+            resident = None if memory is None else memory.resident
             process = Process(
                 task=task,
                 ppid=parents.get(task.address),
                 state=states.letters(task, known),
                 kernel_thread=is_thread,
-                vsz=memory.total * PAGE if memory else 0,
-                rss=memory.resident * PAGE if memory else 0,
-                percent=memory.resident * 100 / pages if memory and pages else 0.0,
+                vsz=None if total is None else total * PAGE,
+                rss=None if resident is None else resident * PAGE,
+                percent=_percent(resident, pages),
             )
             processes.append(process)
     return Processes(target.id, kernel.word, processes, failure)
+
+
+def _percent(resident: int | None, pages: int) -> float | None:
+    """The percentage of all ``pages``, whose number is 0 if it is not known."""
+    if resident == 0:
+        return 0.0
+    return None if resident is None or not pages else resident * 100 / pages
 
 
 def _parents(kernel: Kernel, chosen: Sequence[tasks.Task]) -> dict[int, int]:
@@ -121,9 +132,9 @@ class TaskJson(TypedDict):
     state: str
     running: bool
     kernel_thread: bool
-    vsz: Count
-    rss: Count
-    percent_of_memory: float
+    vsz: Count | None
+    rss: Count | None
+    percent_of_memory: float | None
 
 
 class JSON(TypedDict):
@@ -160,13 +171,18 @@ class Processes(NamedTuple):
 def _line(process: Process, width: int) -> str:
     task = process.task
     comm = visible(task.comm)
-    ppid = "?" if process.ppid is None else process.ppid
+    ppid = _UNKNOWN if process.ppid is None else process.ppid
+    percent = _UNKNOWN if process.percent is None else f"{process.percent:.1f}"
     return (
         f"{'>' if task.active else ' '} {task.pid:>7} {ppid:>7} {task.cpu:>3}  "
-        f"{task.address:0{width}x} {process.state:>3}  {process.percent:>4.1f} "
-        f"{process.vsz // 1024:>8} {process.rss // 1024:>8}  "
+        f"{task.address:0{width}x} {process.state:>3}  {percent:>4} "
+        f"{_kib(process.vsz):>8} {_kib(process.rss):>8}  "
         f"{f'[{comm}]' if process.kernel_thread else comm}"
     )
+
+
+def _kib(size: int | None) -> str:
+    return _UNKNOWN if size is None else str(size // 1024)
 
 
 def _process_json(process: Process) -> TaskJson:
@@ -183,5 +199,5 @@ def _process_json(process: Process) -> TaskJson:
         "kernel_thread": process.kernel_thread,
         "vsz": process.vsz,
         "rss": process.rss,
-        "percent_of_memory": round(process.percent, 3),
+        "percent_of_memory": None if process.percent is None else round(process.percent, 3),
     }

@@ -2,11 +2,14 @@
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import xenkdump_forge
 
-from .contract import Operands, UsageError
+from .. import progress
+from ..parsing import number
+from .contract import Operands, OutputError, UsageError
 
 if TYPE_CHECKING:
     from xenkdump_forge import SyntheticDump
@@ -37,26 +40,44 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=size,
         metavar="SIZE",
-        help="dom0's memory, as 512M or 2G; sparse in the file",
+        help="dom0's memory, as 512M or 2G, at most 512G; sparse in the file, and ballooned out "
+        "from 4G on",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same bytes")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same bytes")
 
 
 def size(text: str) -> int:
     """A size in bytes from ``512M``, ``2G`` or a plain number."""
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if not number.isdecimal() or unit not in _UNITS:
+    digits, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    count = number(digits)
+    if count is None or count < 0 or unit not in _UNITS:
         raise argparse.ArgumentTypeError(f"not a size: {text!r} (such as 512M or 2G)")
-    return int(number) * _UNITS[unit]
+    return count * _UNITS[unit]
+
+
+def _seed(text: str) -> int:
+    seed = number(text)
+    if seed is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return seed
 
 
 def run(target: None, options: Options) -> "Written":
-    """Writes the dump; UsageError if that is not possible."""
+    """Writes the dump.
+
+    UsageError if there is no such dump, OutputError if it cannot be written.
+    """
     (directory,) = options.operands
     try:
         made = xenkdump_forge.write_dump(
-            directory, options.like, memory=options.memory, seed=options.seed
+            directory,
+            options.like,
+            memory=options.memory,
+            seed=options.seed,
+            progress=partial(progress.now.set, "page"),
         )
+    except xenkdump_forge.WriteError as error:
+        raise OutputError(str(error)) from None
     except xenkdump_forge.SyntheticDumpError as error:
         raise UsageError(str(error)) from None
     return Written(options.like, made)

@@ -1,6 +1,5 @@
 """``sys``: the session header, of a kernel or of Xen."""
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast, overload
 
@@ -34,17 +33,16 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "System | X
     """Reads the header of a domain's kernel, or of Xen."""
     if isinstance(target, Domain):
         return System(
-            kernel=os.path.basename(target.kernel.image.path),
-            dump=os.path.basename(target.dump.path),
+            kernel=target.kernel.image.path,
+            dump=target.dump.path,
             domain=target.id,
             is_xen=target.dump.is_xen_host,
-            p2m_source=None if target.p2m is None else target.p2m.source,
+            p2m_source=target.p2m.source if target.has_p2m else None,
             header=header.read(target.kernel),
         )
     from ..xen import header as xen_header
 
-    name = None if target.symbols_path is None else os.path.basename(target.symbols_path)
-    return XenSystem(name, os.path.basename(target.dump.path), xen_header.read(target))
+    return XenSystem(target.symbols_path, target.dump.path, xen_header.read(target))
 
 
 class JSON(TypedDict):
@@ -77,6 +75,7 @@ class JSON(TypedDict):
 class System(NamedTuple):
     """The session header of a kernel."""
 
+    #: Paths as given, as crash prints them.
     kernel: str
     dump: str
     domain: int

@@ -1,19 +1,27 @@
 """``vtop``: translates virtual addresses, and shows the page walk."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NotRequired, TypedDict
 
-from .._native import AbsentError, Mapping, MemoryFault
+from .._native import AbsentError, AddressSpace, Mapping, MemoryFault
+from ..linux import mm, tasks
 from ..linux.boot.image import first_symbol
 from ..linux.kernel import Kernel
 from ..output.json_types import Count, Hex
 from ..parsing import number
 from ..session import Domain
 from .contract import Operands
-from .selection import for_each
+from .selection import for_each, select
 
 PAGE = 4096
-OPERANDS = Operands("ADDRESS|SYMBOL", "a virtual address in hex, or a symbol", "+")
+#: Pids in an error.
+MAX_SHOWN = 8
+OPERANDS = Operands(
+    "ADDRESS|SYMBOL[+OFFSET]",
+    "a virtual address in hex, or a symbol and an offset (decimal, or hex with 0x)",
+    "+",
+)
 _PAGE_SIZES = {1 << 21: "  (2MB)", 1 << 22: "  (4MB)", 1 << 30: "  (1GB)"}
 #: Bytes of an entry, and the names of the levels, lowest first.
 _ENTRY = {"x86": 4, "x86-pae": 8, "x86_64": 8, "x86_64-la57": 8}
@@ -25,6 +33,18 @@ class Options(NamedTuple):
 
     #: Virtual addresses in hex, or names of symbols.
     operands: Sequence[str] = ()
+    #: Translates by the page tables of this task: a pid, an address in hex, or a name.
+    pid: str | None = None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``vtop``."""
+    parser.add_argument(
+        "-c",
+        "--pid",
+        metavar="PID|TASK|COMM",
+        help="by the page tables of this task: translates addresses of its user space too",
+    )
 
 
 class Translation(NamedTuple):
@@ -39,14 +59,22 @@ class Translation(NamedTuple):
 
 
 def run(target: Domain, options: Options = Options()) -> "Translations":
-    """Walks the kernel's page tables for each operand.
+    """Walks the page tables of the kernel, or of a task, for each operand.
 
-    AbsentError if no operand is an address or a symbol, or if no address is mapped.
+    AbsentError if the task does not exist or has no user space, if no operand is an address or a
+    symbol, or if no address is mapped.
     """
     kernel = target.kernel
     found: list[Translation] = []
+    space, paging, task = target.virtual, kernel.location.paging, None
+    directory = first_symbol(kernel.symbols, "swapper")
+    if options.pid is not None:
+        task = _task(target, options.pid)
+        space, directory = target.user(task), mm.page_table(kernel, task)
+        paging = space.paging or paging
     failure = for_each(
-        options.operands, lambda name: found.append(_translate(target, _address(kernel, name)))
+        options.operands,
+        lambda name: found.append(_translate(target, space, _address(kernel, name))),
     )
     if found and all(translation.mapping is None for translation in found):
         first = found[0]
@@ -54,31 +82,52 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
     return Translations(
         domain=target.id,
         word=kernel.word,
-        paging=kernel.location.paging,
-        directory=first_symbol(kernel.symbols, "swapper"),
-        is_xen=target.p2m is not None,
+        paging=paging,
+        directory=directory,
+        is_xen=target.has_p2m,
         translations=found,
+        pid=None if task is None else task.pid,
         failure=failure,
     )
 
 
+def _task(domain: Domain, wanted: str) -> tasks.Task:
+    """The task whose page tables are used; AbsentError unless exactly one process is named."""
+    (first, *others) = select(domain, domain.kernel.tasks(), [wanted]).tasks
+    if any(task.tgid != first.tgid for task in others):
+        pids = ", ".join(str(task.pid) for task in [first, *others][:MAX_SHOWN])
+        more = "" if len(others) < MAX_SHOWN else ", ..."
+        raise AbsentError(f"{wanted} names more than one process, with the pids {pids}{more}")
+    return first
+
+
 def _address(kernel: Kernel, name: str) -> int:
+    """The address that an operand stands for."""
     symbol = kernel.symbols.get(name)
     if symbol is not None:
         return symbol
-    address = number(name, 16)
+    base, _, text = name.partition("+")
+    symbol = kernel.symbols.get(base)
+    if symbol is not None:
+        offset = number(text, 0)
+        if offset is None or offset < 0:
+            problem = f"{text!r} is no offset: decimal, or hex with 0x"
+            raise AbsentError(f"{name}: {problem}")
+        address: int | None = symbol + offset
+    else:
+        address = number(name, 16)
     if address is None or not 0 <= address <= kernel.last:
         raise AbsentError(f"{name}: neither an address nor a symbol of {kernel.image.path}")
     return address
 
 
-def _translate(domain: Domain, address: int) -> Translation:
+def _translate(domain: Domain, space: AddressSpace, address: int) -> Translation:
     try:
-        mapping = domain.virtual.mapping(address)
+        mapping = space.mapping(address)
     except MemoryFault as fault:
         return Translation(address, None, None, str(fault))
     physical: int | None = mapping.machine
-    if domain.p2m is not None:
+    if domain.has_p2m:
         try:
             physical = domain.p2m.reverse(mapping.machine // PAGE) * PAGE + address % PAGE
         except MemoryFault:
@@ -113,6 +162,7 @@ class JSON(TypedDict):
 
     domain: Count
     paging: str
+    pid: NotRequired[int]
     addresses: list[AddressJson]
 
 
@@ -122,11 +172,13 @@ class Translations(NamedTuple):
     domain: int
     word: int
     paging: str
-    #: Virtual address of the top page table; None without a symbol for it.
+    #: Virtual address of the top page table; None if it is not known.
     directory: int | None
     #: Under Xen the page tables hold machine addresses.
     is_xen: bool
     translations: list[Translation]
+    #: The task that the page tables are of; None for the kernel's.
+    pid: int | None = None
     #: Which operands are neither an address nor a symbol.
     failure: str | None = None
 
@@ -139,11 +191,14 @@ class Translations(NamedTuple):
 
     def json(self) -> JSON:
         """The domain, its paging format, and every address."""
-        return {
+        found: JSON = {
             "domain": self.domain,
             "paging": self.paging,
             "addresses": [_json(translation) for translation in self.translations],
         }
+        if self.pid is not None:
+            found["pid"] = self.pid
+        return found
 
 
 def _translation(result: Translations, translation: Translation) -> Iterator[str]:
@@ -186,12 +241,16 @@ def _walk_32(result: Translations, mapping: Mapping) -> Iterator[str]:
 
 def _walk_64(result: Translations, mapping: Mapping) -> Iterator[str]:
     machine = " [machine]" if result.is_xen else ""
-    if result.directory is not None:
-        yield f"PGD DIRECTORY: {result.directory:x}"
-    top, *others = mapping.levels
-    yield f"PAGE DIRECTORY: {top[3]:x}{machine}"
-    for level, table, index, entry in others:
-        yield f"   {_LEVELS[level - 1]}: {table + index * 8:x} => {entry:x}{machine}"
+    levels = mapping.levels
+    top = levels[0][0]
+    if result.pid is None:  # of a task's page tables, crash prints the top entry like the others
+        if result.directory is not None:
+            yield f"PGD DIRECTORY: {result.directory:x}"
+        yield f"PAGE DIRECTORY: {levels[0][3]:x}{machine}"
+        levels = levels[1:]
+    for level, table, index, entry in levels:
+        name = "PGD" if level == top else _LEVELS[level - 1]
+        yield f"   {name}: {table + index * 8:x} => {entry:x}{machine}"
 
 
 def _pages(result: Translations, translation: Translation, mapping: Mapping) -> Iterator[str]:

@@ -117,7 +117,12 @@ def _nodes(kernel: Kernel) -> list[int]:
         return [flat]
     array = kernel.symbol("node_data")
     size = max([kernel.word, *(symbol.size for symbol in kernel.symbols.all("node_data"))])
-    found = (kernel.pointer(array + at) for at in range(0, min(size, MAX_NODE_DATA), kernel.word))
+    size = min(size, MAX_NODE_DATA)
+    if "nr_node_ids" in kernel.symbols:  # since 2.6.18
+        # The rest of the array is empty, and may not be in the dump if pages of zeros are left out.
+        ids = kernel.number(kernel.symbol("nr_node_ids"), 4)
+        size = min(size, max(ids, 1) * kernel.word)
+    found = (kernel.pointer(array + at) for at in range(0, size, kernel.word))
     return [node for node in found if node]
 
 

@@ -68,6 +68,12 @@ class Kernel(Charged):
         self._numbers: dict[str, Number] = {}
         self._missing: set[str] = set()
 
+    def __repr__(self) -> str:
+        slide = self.location.slide
+        return (
+            f"<{type(self).__name__} {self.image.path!r}: {self.location.paging}, slide {slide:#x}>"
+        )
+
     def warn(self, text: str) -> None:
         """Adds a warning about what is missing or damaged."""
         self._warnings.add(text)
@@ -135,8 +141,11 @@ class Kernel(Charged):
         if found is None:
             member = self.member(key)
             if member.size not in (1, 2, 4, 8):
-                text = f"{self.image.path}: {key} is not a number: it has {member.size} bytes"
-                raise AbsentError(text)
+                text = (
+                    f"{key} is not a number: it has {member.size} bytes; string(address + "
+                    f"offset({key!r}), {member.size}) reads it as text, virtual.read(...) as bytes"
+                )
+                raise AbsentError(f"{self.image.path}: {text}")
             width = member.bit_size
             bits = None if width is None else (member.bit_offset or 0, width)
             found = Number(member.offset, member.size, member.signed, bits)

@@ -29,18 +29,25 @@ class Usage(NamedTuple):
     """Pages of virtual memory, and pages that are resident."""
 
     total: int
-    resident: int
+    #: None if it is not known.
+    resident: int | None
+
+
+#: The usage of a task without user space.
+NONE = Usage(0, 0)
 
 
 def usage(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, Usage]:
-    """The usage of each task that has an mm, by address of the task."""
+    """The usage of each task for which it is known, by address of the task."""
     found: dict[int, Usage] = {}
     by_mm: dict[int, Usage | MemoryFault] = {}
     known = states.of(kernel)
     cached = _cached(kernel, all_tasks)
+    zombies = {task.address for task in all_tasks if states.is_zombie(task, known)}
+    found.update(dict.fromkeys(zombies, NONE))
     try:
         counters = _Counters(kernel)
-        for batch in batches(task for task in all_tasks if not states.is_zombie(task, known)):
+        for batch in batches(task for task in all_tasks if task.address not in zombies):
             tasks = Structs(kernel, [task.address for task in batch], ["task_struct.mm"])
             mms = dict.fromkeys(tasks.values("task_struct.mm"))
             # Threads share an mm.
@@ -53,6 +60,7 @@ def usage(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, Usage]:
                     used: Usage | MemoryFault = fault
                 else:
                     if mm == 0:
+                        found[task.address] = NONE
                         continue
                     if mm not in by_mm:
                         by_mm.update(counters.read([mm]))  # was not read with the rest
@@ -60,7 +68,9 @@ def usage(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, Usage]:
                 if isinstance(used, MemoryFault):
                     kernel.warn(f"the memory of the task at {task.address:#x} is not known: {used}")
                 else:
-                    resident = used.resident + cached.get(task.tgid, 0)
+                    resident = used.resident
+                    if resident is not None:
+                        resident += cached.get(task.tgid, 0)
                     found[task.address] = Usage(used.total, resident)
     except BudgetExceededError as error:
         kernel.warn(f"the memory of some tasks is not known: {error}")
@@ -129,8 +139,10 @@ class _Counters:
                 except MemoryFault as fault:
                     yield mm, fault.with_traceback(None)
 
-    def _resident(self, mm: int, structs: Structs, shares: Structs) -> int:
-        """The sum of the counters without those that are currently negative."""
+    def _resident(self, mm: int, structs: Structs, shares: Structs) -> int | None:
+        """The sum of the counters without those that are currently negative; None without any."""
+        if not self._counts:
+            return None
         totals = [structs.read(mm, count) for count in self._counts]
         for i, pointer in enumerate(self._pointers):
             base = structs.read(mm, pointer)
@@ -160,6 +172,17 @@ def _cached(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, int]:
                 for member in members:
                     found[task.tgid] += max(0, structs.read(task.address, member))
     return found
+
+
+def page_table(kernel: Kernel, task: Task) -> int:
+    """The virtual address of a process's top page table: ``mm_struct.pgd``.
+
+    AbsentError if the task has no user space, as kernel threads and tasks that have exited.
+    """
+    mm = kernel.read(task.address, "task_struct.mm")
+    if mm == 0:
+        raise AbsentError(f"task {task.pid} at {task.address:#x} has no user space")
+    return kernel.read(mm, "mm_struct.pgd")
 
 
 def total_pages(kernel: Kernel) -> int:

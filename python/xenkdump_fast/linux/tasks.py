@@ -192,7 +192,7 @@ def find(all_tasks: Sequence[Task], wanted: str) -> list[Task]:
     A name may be in brackets, as ``ps`` prints those of kernel threads. ``kworker`` stands for
     every ``kworker/...`` unless a task has exactly that name.
     """
-    if wanted.isdecimal():
+    if wanted.isascii() and wanted.isdecimal():
         pid = number(wanted)
         by_pid = [task for task in all_tasks if task.pid == pid]
         if by_pid:

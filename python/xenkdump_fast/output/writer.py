@@ -1,6 +1,7 @@
 """Writes results to stdout, and warnings and errors to stderr.
 
-Everything that a command prints goes through ``_lines`` or, as JSON, is ASCII.
+Everything that a command prints goes through ``_lines`` or, as JSON, is ASCII; only what is asked
+for as bytes is not escaped.
 """
 
 import sys
@@ -22,6 +23,16 @@ def write_text(lines: Iterable[str], warnings: Warnings) -> None:
     """Writes lines, then the warnings: producing the lines may cause some."""
     progress_line.stop()
     _print(_lines(lines))
+    warn(warnings())
+
+
+def write_bytes(data: bytes, warnings: Warnings) -> None:
+    """Writes bytes as they are, and nothing else to stdout, then the warnings."""
+    progress_line.stop()
+    stream = getattr(sys.stdout, "buffer", None)
+    if stream is not None:  # not closed by the shell
+        _checked(stream.write, data)
+        _checked(stream.flush)
     warn(warnings())
 
 
@@ -79,7 +90,7 @@ def _print(pieces: Iterable[str]) -> None:
     _checked(sys.stdout.flush)
 
 
-def _checked(call: Callable[..., object], *arguments: str) -> None:
+def _checked(call: Callable[..., object], *arguments: str | bytes) -> None:
     try:
         call(*arguments)
     except BrokenPipeError:

@@ -1,7 +1,9 @@
 """One domain of a dump: its P2M, its memory by each kind of address, its kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from operator import methodcaller
+from typing import NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Image
 from ..limits import MAX_P2M_WARNINGS
@@ -9,7 +11,10 @@ from ..linux.boot import build_id
 from ..linux.boot.claims import NOTHING_GIVEN, Given
 from ..linux.boot.locate import Location
 from ..linux.boot.roots import space
+from ..linux.mm import page_table
 from ..linux.system import Linux
+from ..linux.tasks import Task
+from .dump_file import DumpFile
 from .locator import Locator
 from .platform import Platform
 
@@ -18,35 +23,61 @@ class MismatchError(AbsentError):
     """The vmlinux is not the build that the dump holds."""
 
 
+class Options(NamedTuple):
+    """How a domain was opened; ``Dump.domain`` describes them."""
+
+    p2m_source: str | None = None
+    force: bool = False
+    unwind: Sequence[str] | None = None
+    kaslr_offset: int | None = None
+    phys_base: int | None = None
+    vmcoreinfo: str | None = None
+
+
 class Domain:
-    """One domain of a dump: its P2M, its memory and its kernel."""
+    """One domain of a dump: its P2M, its memory and its kernel.
+
+    It is valid as long as its dump is open. A pickled domain is its dump, its id, and the path and
+    the options that it was opened with: unpickling opens it again, without the warnings and objects
+    of before.
+    """
 
     def __init__(
         self,
         number: int,
         platform: Platform,
         image: Image | None,
-        p2m_source: str | None,
-        force: bool,
-        unwind: Sequence[str] | None,
+        options: Options,
         given: Given = NOTHING_GIVEN,
     ) -> None:
         self.dump = platform.dump
         #: Its number; 0 on a bare machine.
         self.id: int = number
-        #: Its P2M; None on a bare machine, and if no source of it can be read.
-        self.p2m: P2M | None = None
+        self._options = options
+        self._image = image
+        self._p2m: P2M | None = None
         self._platform = platform
         self._warnings: list[str] = []
         self._kernel: Linux | None = None
-        self._location = self._locate(image, p2m_source, given, force=force)
+        self._location = self._locate(image, options.p2m_source, given, force=options.force)
         if image is not None and self._location is not None:
             location = self._location
             size = self.dump.native.memory_held
-            self._kernel = Linux(image, location, self.virtual, size, platform.contexts, unwind)
+            contexts, methods = platform.contexts, options.unwind
+            self._kernel = Linux(image, location, self.virtual, size, contexts, methods)
             for text in location.warnings:
                 self._kernel.warn(text)
-            self._identify(image, self._kernel, force)
+            self._identify(image, self._kernel, options.force)
+
+    def __reduce__(self) -> tuple[Callable[[DumpFile], "Domain"], tuple[DumpFile]]:
+        path = None if self._image is None else self._image.path
+        reopen = methodcaller("domain", self.id, path, **self._options._asdict())
+        return reopen, (self.dump,)
+
+    def __repr__(self) -> str:
+        p2m = "no P2M" if self._p2m is None else f"P2M by {self._p2m.source}"
+        kernel = "no vmlinux" if self._image is None else repr(self._image.path)
+        return f"<Domain {self.id} of {self.dump.path!r}: {p2m}, {kernel}>"
 
     def _locate(
         self, image: Image | None, wanted: str | None, given: Given, *, force: bool
@@ -71,7 +102,7 @@ class Domain:
         problems: list[str] = []
         for candidate in locator.candidates(wanted):
             if candidate.p2m is not None:
-                self.p2m = candidate.p2m
+                self._p2m = candidate.p2m
                 self._warnings += problems
                 if not candidate.source.verified:
                     self._warnings.append(
@@ -126,12 +157,26 @@ class Domain:
             raise AbsentError(f"domain {self.id} was opened without its vmlinux")
         return self._kernel
 
+    @property
+    def has_p2m(self) -> bool:
+        """Whether it has a P2M that can be read; a bare machine has none."""
+        return self._p2m is not None
+
+    @property
+    def p2m(self) -> P2M:
+        """Its P2M. Raises AbsentError if it has none, or none that can be read: see ``has_p2m``."""
+        if self._p2m is None:
+            why = f"no P2M of domain {self.id} can be read"
+            if self._platform.identity:
+                why = "no P2M: pseudo-physical addresses are machine addresses here"
+            raise AbsentError(f"{self.dump.path}: {why}")
+        return self._p2m
+
     @cached_property
     def physical(self) -> AddressSpace:
         """Its pseudo-physical memory. Raises AbsentError if no P2M can be read."""
-        if self.p2m is None and not self._platform.identity:
-            raise AbsentError(f"{self.dump.path}: no P2M of domain {self.id} can be read")
-        return self.dump.native.physical(self.p2m)
+        p2m = None if self._platform.identity and not self.has_p2m else self.p2m
+        return self.dump.native.physical(p2m)
 
     @cached_property
     def virtual(self) -> AddressSpace:
@@ -141,6 +186,20 @@ class Domain:
             raise AbsentError(f"{self.dump.path}: no page table of domain {self.id} is known")
         mask = location.encryption_mask
         return space(self.dump.native, location.root, location.paging, mask)
+
+    def user(self, task: Task) -> AddressSpace:
+        """The address space of a task: its process's user memory, and the kernel's.
+
+        Raises AbsentError if the task has no user space, as kernel threads and tasks that have
+        exited, or if its top page table cannot be found.
+        """
+        root = self.virtual.translate(page_table(self.kernel, task))
+        paging = self.kernel.location.paging
+        if self.kernel.word == 4 and paging.startswith("x86_64"):
+            # A 32-bit guest of a 64-bit Xen, which adds a level above the guest's own tables.
+            paging = "x86-pae"
+        mask = self.kernel.location.encryption_mask
+        return space(self.dump.native, root, paging, mask)
 
     @property
     def warnings(self) -> list[str]:

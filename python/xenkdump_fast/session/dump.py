@@ -1,10 +1,11 @@
 """A dump as a session opens it: ``open()`` gives a ``Dump``, ``Dump.domain()`` a ``Domain``."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..linux.boot.claims import Given
-from .domain import Domain
+from .domain import Domain, Options
+from .domain_id import domain_id
 from .dump_file import DumpFile
 from .formats import open_image
 from .platform import platform_of
@@ -19,11 +20,18 @@ def open(path: str | os.PathLike[str]) -> "Dump":  # noqa: A001 - as gzip.open
 
 
 class Dump(DumpFile):
-    """A dump: its notes, its machine memory, and the domains in it."""
+    """A dump: its notes, its machine memory, and the domains in it.
+
+    It is a context manager, which closes it. A pickled dump is the path as given: unpickling opens
+    the file again, without the warnings and the objects that were made from the dump before.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[str], "Dump"], tuple[str]]:
+        return type(self), (self.path,)
 
     def domain(
         self,
-        number: int = 0,
+        number: int | str = 0,
         vmlinux: str | os.PathLike[str] | None = None,
         *,
         p2m_source: str | None = None,
@@ -35,7 +43,9 @@ class Dump(DumpFile):
     ) -> "Domain":
         """Opens a domain and, with its ``vmlinux``, its kernel.
 
-        A bare machine and an xl dump-core file have domain 0 only. ``p2m_source`` forces ``list``,
+        ``number`` is its id, also as a string, or a name: its UUID, or its kernel's node name (a
+        dump does not hold the toolstack's names, except that dom0's is always ``Domain-0``). A bare
+        machine and an xl dump-core file have domain 0 only. ``p2m_source`` forces ``list``,
         ``linear`` or ``cr3``. ``unwind`` limits the unwinder to some of ``orc``, ``cfi``, ``fp``
         and ``scan``. ``kaslr_offset``, ``phys_base`` and ``vmcoreinfo``, a file with the text, say
         where the kernel is; they are tried before the dump's notes, and rejected with a warning if
@@ -47,6 +57,10 @@ class Dump(DumpFile):
         ValueError if ``kaslr_offset`` or ``phys_base`` is out of range.
         """
         given = Given.of(kaslr_offset, phys_base, vmcoreinfo)
+        number = domain_id(self, number)
         platform = platform_of(self, number)
         image = None if vmlinux is None else open_image(os.fspath(vmlinux))
-        return Domain(number, platform, image, p2m_source, force, unwind, given)
+        methods = None if unwind is None else tuple(unwind)
+        path = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
+        options = Options(p2m_source, force, methods, kaslr_offset, phys_base, path)
+        return Domain(number, platform, image, options, given)

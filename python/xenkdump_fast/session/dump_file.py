@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from .._native import AddressSpace, Note
 from .._native import Dump as NativeDump
@@ -28,6 +28,28 @@ class DumpFile:
         #: Every ELF note, in file order.
         self.notes: list[Note] = self.native.notes
         self._warnings = Warnings()
+
+    def close(self) -> None:
+        """Closes the dump: later uses of it, or of anything made from it, raise ValueError.
+
+        The file is unmapped with the last object made from the dump. Leaving a ``with`` block does
+        the same.
+        """
+        self.native.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        from ..xen import detect
+
+        # No memory is read for this, so a host without notes of Xen's may not be known yet.
+        is_host = self.__dict__.get("is_xen_host") or detect.has_notes(self.notes)
+        host = " of a Xen host" if is_host else ""
+        return f"<{type(self).__name__} {self.path!r}: {self.native.format}{host}>"
 
     def warn(self, text: str) -> None:
         """Records, once, that something is missing or inconsistent."""

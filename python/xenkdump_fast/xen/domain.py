@@ -35,6 +35,9 @@ class XenDomain:
         #: Machine address of its shared_info page, once it was read.
         self.shared_info_address: int | None = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} of {self.dump.path!r}>"
+
     # Overridden for each kind of dump.
 
     def _read_vcpus(self) -> list[XenVcpu]:

@@ -93,6 +93,10 @@ class XenHost:
                 raise AbsentError(f"{different} (--force continues anyway)")
             self.warnings.append(different)
 
+    def __repr__(self) -> str:
+        symbols = "no symbols" if self.symbols_path is None else repr(self.symbols_path)
+        return f"<XenHost of {self.dump.path!r}: {len(self.pcpus)} pCPUs, {symbols}>"
+
     def _builds(self) -> str:
         """The builds of the symbols and of the hypervisor, for an error."""
         own = None if self.image is None else self.image.build_id

@@ -110,7 +110,7 @@ def _frames(
         return [], "its registers are not known: it has no NT_PRSTATUS note"
     if unwinder is None:
         frames = [Frame(pcpu.registers, "start")]
-        stopped = "Xen's own frames cannot be told without xen-syms"
+        stopped = "the frames of Xen's own code are unknown without xen-syms"
     else:
         pc = "rip" if pcpu.word == 8 else "eip"
         start = {**pcpu.registers, pc: replaced.get(pcpu.registers[pc], pcpu.registers[pc])}

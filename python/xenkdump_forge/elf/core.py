@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class Core:
     cut: int | None = None
     #: The program headers; empty until ``lay_out``.
     segments: list[elf.Segment] = field(default_factory=list)
+    #: Called with the numbers of pages written, and of all.
+    progress: Callable[[int, int], None] = lambda done, total: None
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """The machine addresses of the segments."""
@@ -98,6 +100,7 @@ class Core:
                 at = mfns[i] * PAGE
                 if at >= end:
                     break
+                self.progress(i, len(mfns))
                 skip = max(0, segment.paddr - at)
                 data = bytes(self.memory.frames[mfns[i]][skip : end - at])
                 _write_all(fd, data, segment.offset + at + skip - segment.paddr)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from .. import plan
 from ..elf import format as elf
 from ..elf.core import Core
+from ..errors import SyntheticDumpError
 from ..kernels import task_table
 from ..kernels.facts import Facts
 from ..kernels.image import Image
@@ -23,6 +24,10 @@ from ..xen.xen64 import Domain, SharedInfo, Vcpu, Xen64
 MIB = 1 << 20
 
 _DOMU_MEMORY = 64 * MIB
+#: The P2M of a 64-bit guest has 512 x 512 x 512 entries (public/arch-x86/xen.h).
+MAX_MEMORY = 512 << 30
+#: Memory of dom0 that has frames.
+MAX_POPULATED = 4 << 30
 
 DOM0 = Facts(
     nodename="aiko.lab.example",
@@ -42,10 +47,19 @@ def build_with_hypercall_page(memory: int, seed: int) -> Parts:
 
 
 def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_FUNCTION) -> Parts:
-    """The parts, for a dom0 of ``memory`` bytes; the guest has 64 MiB."""
+    """The parts, for a dom0 of ``memory`` bytes; the guest has 64 MiB.
+
+    All but the first ``MAX_POPULATED`` bytes of dom0 are ballooned out.
+    """
+    if memory > MAX_MEMORY:
+        raise SyntheticDumpError(
+            f"a frame-list tree of a 64-bit guest ends at {MAX_MEMORY >> 30} GiB of memory"
+        )
+    # More would make the dump as large as the memory, by its P2M and page tables.
+    populated = min(memory, MAX_POPULATED)
     rng = random.Random(seed)
     hole = (64 * MIB, 96 * MIB)
-    top = -(-(memory + _DOMU_MEMORY + 160 * MIB) // (2 * MIB)) * 2 * MIB
+    top = -(-(populated + _DOMU_MEMORY + 160 * MIB) // (2 * MIB)) * 2 * MIB
     machine = MachineMemory(top + 64 * MIB, [(0x9F000, 0x100000), hole])
     xen = Xen64(machine, top, rng)
     pool = FramePool([(MIB // PAGE, hole[0] // PAGE), (hole[1] // PAGE, top // PAGE)], rng)
@@ -68,7 +82,7 @@ def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_
     dom0.variable("panic_cpu")["counter"] = panicked.job.cpu
     tree = p2m.write_tree(dom0.guest, dom0.write_p2m(), zero_terminated=False)
     dom0.write_page_tables(xen.slots)
-    shared = SharedInfo(dom0.guest.pages, tree, dom0.root_address(), dom0.p2m_vaddr, 0x80)
+    shared = SharedInfo(dom0.guest.max_pfn, tree, dom0.root_address(), dom0.p2m_vaddr, 0x80)
     # Those of an earlier switch: Xen left the current ones on the stack of the idle pCPU.
     stale = {**idle_regs, "rbx": 7, "rsp": idle_regs["rsp"] - 0x80}
     vcpus = [
@@ -106,9 +120,10 @@ def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_
 def _dom0(
     image: Image, machine: MachineMemory, pool: FramePool, memory: int, rng: random.Random
 ) -> Linux61:
-    guest = Guest(machine, pool, 8, memory // PAGE, rng)
+    pages = min(memory, MAX_POPULATED) // PAGE
+    guest = Guest(machine, pool, 8, pages, rng, memory // PAGE)
     carve(guest)
-    facts = replace(DOM0, memory_pages=memory // PAGE * 9 // 10)
+    facts = replace(DOM0, memory_pages=pages * 9 // 10)
     kernel = Linux61(image, guest, facts, 2, rng)
     kernel.make_tasks(task_table.modern_dom0(2))
     kernel.boot_cpus([kernel.idle[0], kernel.task(1340)])

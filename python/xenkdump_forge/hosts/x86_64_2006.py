@@ -10,6 +10,7 @@ from .. import plan
 from ..elf import format as elf
 from ..elf import notes
 from ..elf.core import Core
+from ..errors import SyntheticDumpError
 from ..kernels import task_table
 from ..kernels.image import Image
 from ..kernels.printk import Line
@@ -23,6 +24,9 @@ from ..xen.xen64 import Xen30
 from .i386_2006 import DO_KDUMP, FACTS, carve
 
 MIB = 1 << 20
+
+#: Its P2M has no shared pages, and its host no holes: every page costs memory here.
+MAX_MEMORY = 8 << 30
 
 _RELEASE = "2.6.16.13-xen"
 _VERSION = "#3 SMP Mon Jun 19 11:02:17 JST 2006"
@@ -39,6 +43,8 @@ class Dom0(Linux26X8664):
 
 def build(memory: int, seed: int) -> Parts:
     """The parts, for a dom0 of ``memory`` bytes."""
+    if memory > MAX_MEMORY:
+        raise SyntheticDumpError(f"2006-x86_64: at most {MAX_MEMORY >> 30} GiB of memory")
     rng = random.Random(seed)
     hole = (64 * MIB, 128 * MIB)
     size = -(-(memory + 160 * MIB) // (2 * MIB)) * 2 * MIB

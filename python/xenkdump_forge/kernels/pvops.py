@@ -73,11 +73,11 @@ class Pvops(Kernel):
             avenrun=facts.avenrun,
             cpu_khz=facts.mhz * 1000,
             tsc_khz=facts.mhz * 1000,
-            max_pfn=self.guest.pages,
-            max_low_pfn=self.guest.pages,
+            max_pfn=self.guest.max_pfn,
+            max_low_pfn=self.guest.max_pfn,
             total_forks=max((t.job.pid for t in self.tasks), default=0),
             nr_threads=len(self.tasks),
-            high_memory=self.direct(self.guest.pages),
+            high_memory=self.direct(self.guest.max_pfn),
         )
         cpu = self.variable("boot_cpu_data")
         cpu.set(x86=6, x86_model=85, x86_stepping=4, x86_vendor_id=facts.vendor)
@@ -102,7 +102,7 @@ class Pvops(Kernel):
             xen_p2m_addr=self.p2m_vaddr,
             xen_p2m_size=len(entries.pfns) * PAGE // self.word,
             xen_max_p2m_pfn=self.max_p2m_pfn,
-            xen_p2m_last_pfn=self.guest.pages,
+            xen_p2m_last_pfn=self.guest.max_pfn,
         )
         return entries
 

@@ -21,14 +21,25 @@ class Linear:
 
 
 class Guest:
-    """A PV domain of ``pages`` pseudo-physical pages; ``word`` is the domain's, not Xen's."""
+    """A PV domain of ``pages`` pseudo-physical pages; ``word`` is the domain's, not Xen's.
+
+    All pfns from ``pages`` to before ``max_pfn`` are ballooned out: their entries are invalid, and
+    not stored here.
+    """
 
     def __init__(
-        self, machine: MachineMemory, pool: FramePool, word: int, pages: int, rng: random.Random
+        self,
+        machine: MachineMemory,
+        pool: FramePool,
+        word: int,
+        pages: int,
+        rng: random.Random,
+        max_pfn: int | None = None,
     ) -> None:
         self.machine = machine
         self.word = word
         self.pages = pages
+        self.max_pfn = pages if max_pfn is None else max_pfn
         self.rng = rng
         self.invalid = (1 << (8 * word)) - 1
         self.foreign_bit = 1 << (8 * word - 1)

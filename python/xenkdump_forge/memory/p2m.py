@@ -20,11 +20,13 @@ class LinearList:
 def write_list(guest: Guest, sparse: bool, shared_tail: int = 0) -> LinearList:
     """Writes the entries into pages of the guest.
 
-    A pvops kernel (``sparse``) uses one shared page for every page of ~0, and for ``shared_tail``
-    pages after the last one.
+    A pvops kernel (``sparse``) uses one shared page for every page of ~0, also for those without a
+    pfn below ``pages``, and for ``shared_tail`` pages after the last one.
     """
     per_page = PAGE // guest.word
     count = -(-guest.pages // per_page)
+    # No more than a frame-list tree has leaves.
+    total = min(-(-guest.max_pfn // per_page) + shared_tail, per_page * per_page)
     blank = b"\xff" * PAGE
     missing: int | None = None
     raw = guest.p2m.tobytes()
@@ -40,7 +42,7 @@ def write_list(guest: Guest, sparse: bool, shared_tail: int = 0) -> LinearList:
     for n, i in enumerate(own):
         shared[i] = first + n
         guest.write_pfn(first + n, chunks[i])
-    for i in range(count + shared_tail):
+    for i in range(total):
         pfn = shared.get(i, missing)
         assert pfn is not None
         pfns.append(pfn)

@@ -237,7 +237,7 @@ class Xen64:
         self.write_u64(at + DOMAIN_VCPU, array_, domain.shared_address)
         frames = sum(domain.guest.is_frame(p) for p in range(domain.guest.pages))
         self.write(at + DOMAIN_TOT_PAGES, struct.pack("<I", frames))
-        self.write(at + DOMAIN_MAX_PAGES, struct.pack("<I", domain.guest.pages))
+        self.write(at + DOMAIN_MAX_PAGES, struct.pack("<I", domain.guest.max_pfn))
         if domain.number:
             self.write(at + DOMAIN_HANDLE, self.rng.randbytes(16))
         for i, vcpu in enumerate(domain.vcpus):

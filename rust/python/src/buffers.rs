@@ -96,6 +96,11 @@ impl<T: Element> Column<T> {
         })
     }
 
+    /// A column of the array `object`.
+    pub fn of(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
+        Self::new(get(object, name)?, name)
+    }
+
     /// A writable column of `len` elements.
     pub fn writable(object: &Bound<'_, PyAny>, name: &str, len: usize) -> PyResult<Self> {
         let column = Self::new(get(object, name)?, name)?;

@@ -1,16 +1,19 @@
 //! Calls that take arrays: arguments, threads, the GIL, results.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt};
+use pyo3::types::PyInt;
 
 use xenkdump::parallel;
 use xenkdump::status::Status;
 
-use crate::buffers::{self, Column};
+use crate::arrays;
+use crate::buffers::{self, Column, Element};
+use crate::convert;
 use crate::errors;
 use crate::fork::detach;
 use crate::gate::Gate;
@@ -31,21 +34,28 @@ pub enum Argument {
 }
 
 impl Argument {
-    /// Converts the argument `name`.
+    /// Converts the argument `name`. Arrays of other integers, lists, tuples and ranges are copied to an
+    /// array of uint64. MemoryFault for an element outside 64 bits; `kind` is the kind of address.
     #[inline]
-    pub fn new(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
+    pub fn new(object: &Bound<'_, PyAny>, name: &str, kind: &str) -> PyResult<Self> {
         if object.is_exact_instance_of::<PyInt>() {
             return errors::address(object).map(Self::One);
         }
         match PyUntypedBuffer::get(object) {
-            // numpy scalars are zero-dimensional arrays.
-            Ok(buffer) if buffer.dimensions() > 0 => Column::new(buffer, name).map(Self::Many),
+            // numpy scalars are arrays of no dimension.
+            Ok(buffer) if buffer.dimensions() > 0 => {
+                if u64::matches(buffer.format()) {
+                    return Column::new(buffer, name).map(Self::Many);
+                }
+                drop(buffer);
+                convert::array(object, name, kind).map(Self::Many)
+            }
+            Err(_) if convert::is_sequence(object) => {
+                convert::sequence(object, name, kind).map(Self::Many)
+            }
             _ => errors::address(object).map(Self::One).map_err(|error| {
                 if error.is_instance_of::<PyTypeError>(object.py()) {
-                    let kind = object.get_type();
-                    let text =
-                        format!("{name}: an int or an array of uint64 is needed, not {kind}");
-                    PyTypeError::new_err(text)
+                    convert::wrong_type(object, name)
                 } else {
                     error
                 }
@@ -116,8 +126,9 @@ impl Number for u64 {
     }
 }
 
-/// Calls `work` for all elements of `input`, with workers created by `make` and the GIL released.
-/// Returns the array of results.
+/// Calls `work` on all elements of `input`, on workers from `make`, with the GIL released; returns the
+/// array of results. Without a `status` array the first element that fails is raised as the error
+/// that `again` gives for it; its arguments are the element, and words for where it is.
 pub fn map<'py, I: Number, O: Number, W>(
     py: Python<'py>,
     gate: &Gate,
@@ -125,19 +136,21 @@ pub fn map<'py, I: Number, O: Number, W>(
     options: &Options<'_, 'py>,
     make: impl Fn(usize) -> W + Sync,
     work: impl Fn(&mut W, &[I], &mut [O], &mut [Status]) + Sync,
+    again: impl Fn(I, &str) -> Option<PyErr>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let len = input.len();
     let threads = options.threads(len)?;
     let status = status_column(options.status, input)?;
     let result = match options.out {
         Some(out) => out.clone(),
-        None => empty(py, (len,), "uint64")?,
+        None => arrays::empty(py, (len,), "uint64")?,
     };
     let out = Column::<u64>::writable(&result, "out", len)?;
     buffers::check_apart((&out, "out"), (input, "the input"))?;
     if let Some(status) = &status {
         buffers::check_apart((&out, "out"), (status, "status"))?;
     }
+    let failed = AtomicUsize::new(usize::MAX);
     let step = |worker: &mut W, range: Range<usize>| {
         let mut inputs = [I::wrap(0); COPY];
         let mut outputs = [O::wrap(0); COPY];
@@ -154,14 +167,32 @@ pub fn map<'py, I: Number, O: Number, W>(
             input.load(first, inputs, I::wrap);
             work(worker, inputs, outputs, statuses);
             out.store(first, outputs, O::raw);
-            if let Some(column) = &status {
-                column.store(first, statuses, |status| status as u8);
+            match &status {
+                Some(column) => column.store(first, statuses, |status| status as u8),
+                None => {
+                    // Without an early end, so that the loop is vectorized.
+                    let bad = statuses
+                        .iter()
+                        .fold(false, |bad, s| bad | (*s != Status::Ok));
+                    let position = || statuses.iter().position(|s| *s != Status::Ok);
+                    if let Some(i) = bad.then(position).flatten() {
+                        failed.fetch_min(first + i, Ordering::Relaxed);
+                        return false;
+                    }
+                }
             }
         }
         gate.is_open()
     };
     run(py, gate, len, (GRAIN, threads), &make, step)?;
-    Ok(result)
+    let first = failed.into_inner();
+    if first == usize::MAX {
+        return Ok(result);
+    }
+    let mut element = [I::wrap(0)];
+    input.load(first, &mut element, I::wrap);
+    let error = again(element[0], &format!("element {first}"));
+    Err(error.unwrap_or_else(arrays::changed))
 }
 
 /// Calls `step` for all of `0..len`, in ranges of `grain` elements, on `threads` threads. Releases the
@@ -196,16 +227,4 @@ pub fn status_column(
     let status = Column::writable(status, "status", input.len())?;
     buffers::check_apart((&status, "status"), (input, "the input"))?;
     Ok(Some(status))
-}
-
-/// A new numpy array. numpy is imported only when it is needed.
-pub fn empty<'py>(
-    py: Python<'py>,
-    shape: impl IntoPyObject<'py>,
-    dtype: impl IntoPyObject<'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let options = PyDict::new(py);
-    options.set_item("dtype", dtype)?;
-    let numpy = py.import("numpy")?;
-    numpy.call_method("empty", (shape,), Some(&options))
 }

@@ -211,10 +211,14 @@ impl Note {
         self.inner.offset
     }
 
-    /// Its descriptor.
+    /// Its descriptor. MemoryError if there is no memory for it: a device dump may be large.
     #[getter]
-    fn data<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.dump.desc(&self.inner))
+    fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let descriptor = detach(py, || self.dump.desc(&self.inner));
+        PyBytes::new_with(py, descriptor.len(), |buf| {
+            buf.copy_from_slice(&descriptor);
+            Ok(())
+        })
     }
 
     /// The layout of its descriptor; "raw" if unknown.

@@ -101,10 +101,20 @@ pub fn address(number: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
 
 /// The fault of a number for which [`address`] returns None; `kind` names its address space.
 pub fn outside(number: &Bound<'_, PyAny>, kind: &str) -> PyErr {
+    outside_in(number, kind, "")
+}
+
+/// The same for element `i` of a sequence.
+pub fn outside_at(number: &Bound<'_, PyAny>, kind: &str, i: usize) -> PyErr {
+    outside_in(number, kind, &format!("element {i}: "))
+}
+
+fn outside_in(number: &Bound<'_, PyAny>, kind: &str, context: &str) -> PyErr {
     match number.call_method1("__format__", ("#x",)) {
         Ok(hex) => {
             let reason = format!("{kind} address {hex} is outside the address space");
-            new_fault(number.py(), reason.clone(), number, kind, reason)
+            let text = format!("{context}{reason}");
+            new_fault(number.py(), text, number, kind, reason)
         }
         Err(error) => error,
     }

@@ -2,8 +2,10 @@
 
 use pyo3::prelude::*;
 
+mod arrays;
 mod buffers;
 mod bulk;
+mod convert;
 mod dump;
 mod errors;
 mod fork;
@@ -43,7 +45,7 @@ mod _native {
     #[pymodule_export]
     use super::space::AddressSpace;
     #[pymodule_export]
-    use super::symbols::{Symbol, Symbols};
+    use super::symbols::{Symbol, SymbolIterator, Symbols};
     #[pymodule_export]
     use super::types::{Member, Types};
     #[pymodule_export]

@@ -252,4 +252,11 @@ impl MappedRanges {
     fn first_missing(&self, py: Python<'_>) -> Option<String> {
         detach(py, || self.with(|state| state.first_missing.clone()))
     }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        format!(
+            "<MappedRanges: {} page tables missing so far>",
+            self.missing(py)
+        )
+    }
 }

@@ -56,6 +56,12 @@ fn no_memory() -> PyErr {
     PyMemoryError::new_err("limit: no memory for so many disagreements")
 }
 
+/// The error of a frame that `reverse` does not find.
+fn not_a_frame(mfn: Mfn, context: &str) -> PyErr {
+    let number = mfn.0;
+    errors::AbsentError::new_err(format!("{context}mfn {number:#x} is no frame of this P2M"))
+}
+
 fn tuple(entry: Entry) -> EntryTuple {
     (entry.kind(), entry.mfn().map(|mfn| mfn.0))
 }
@@ -181,10 +187,10 @@ impl P2M {
 
     /// The mfn of `pfn`, an int or a one-dimensional uint64 array.
     ///
-    /// For an int: MemoryFault, with the reason, if the entry is not a frame of the domain. For an
-    /// array: a uint64 array of the mfns, 2**64 - 1 where there is none. `out` is an array to reuse;
-    /// `status`, a uint8 array, gets an index of STATUS for each element (0 is success). `threads`
-    /// limits the threads; by default long arrays use all.
+    /// MemoryFault, with the reason, if the entry is not a frame of the domain. For an array: a uint64
+    /// array of the mfns. `out` is an array to reuse. With `status`, a uint8 array, each element gets
+    /// an index of STATUS (0 is success), and the result is 2**64 - 1 where there is no frame.
+    /// `threads` limits the threads; by default long arrays use all.
     #[pyo3(signature = (pfn, *, out=None, status=None, threads=None))]
     fn resolve<'py>(
         &self,
@@ -200,7 +206,7 @@ impl P2M {
             status,
             threads,
         };
-        match Argument::new(pfn, "pfn")? {
+        match Argument::new(pfn, "pfn", "pseudo-physical")? {
             Argument::One(number) => {
                 options.reject()?;
                 let number = number.ok_or_else(|| errors::outside(pfn, "pseudo-physical"))?;
@@ -219,6 +225,12 @@ impl P2M {
                 &options,
                 |_| (),
                 |(), pfns, out, status| self.inner.resolve_many(pfns, out, status),
+                |pfn, place| match self.inner.resolve(pfn) {
+                    Entry::Frame(_) => None,
+                    Entry::Special(special) => {
+                        Some(errors::memory(Fault::P2m { pfn, special }, Some(place)))
+                    }
+                },
             ),
         }
     }
@@ -226,7 +238,7 @@ impl P2M {
     /// The lowest pfn whose frame is `mfn`, an int or a one-dimensional uint64 array. The first
     /// call reads the whole P2M.
     ///
-    /// For an int: AbsentError if there is none. Arrays are as for resolve.
+    /// AbsentError if there is none. Arrays are as for resolve.
     #[pyo3(signature = (mfn, *, out=None, status=None, threads=None))]
     fn reverse<'py>(
         &self,
@@ -242,14 +254,12 @@ impl P2M {
             status,
             threads,
         };
-        match Argument::new(mfn, "mfn")? {
+        match Argument::new(mfn, "mfn", "machine")? {
             Argument::One(number) => {
                 options.reject()?;
                 let mfn = number.ok_or_else(|| errors::outside(mfn, "machine"))?;
                 let found = detach(py, || self.inner.reverse(Mfn(mfn)));
-                let pfn = found.ok_or_else(|| {
-                    errors::AbsentError::new_err(format!("mfn {mfn:#x} is no frame of this P2M"))
-                })?;
+                let pfn = found.ok_or_else(|| not_a_frame(Mfn(mfn), ""))?;
                 Ok(pfn.0.into_pyobject(py)?.into_any())
             }
             Argument::Many(input) => {
@@ -262,6 +272,10 @@ impl P2M {
                     |_| (),
                     |(), mfns: &[Mfn], out: &mut [Pfn], status| {
                         self.inner.reverse_many(mfns, out, status);
+                    },
+                    |mfn, place| match self.inner.reverse(mfn) {
+                        Some(_) => None,
+                        None => Some(not_a_frame(mfn, &format!("{place}: "))),
                     },
                 )
             }

@@ -12,6 +12,7 @@ use xenkdump::parallel;
 use xenkdump::space::{Batch, Rows, Space};
 use xenkdump::status::Status;
 
+use crate::arrays;
 use crate::buffers::{Bytes, Column};
 use crate::bulk::{self, Options};
 use crate::errors;
@@ -118,7 +119,7 @@ pub fn many<'py>(
     let column = bulk::status_column(options.status, input)?;
     let result = match options.out {
         Some(out) => out.clone(),
-        None => bulk::empty(py, (len, size), "uint8")?,
+        None => arrays::empty(py, (len, size), "uint8")?,
     };
     let target = Bytes::rows(&result, "out", len, size)?;
     target.check_apart("out", input, "the input")?;
@@ -163,8 +164,11 @@ pub fn many<'py>(
             // Read the row again for the details of the fault.
             let again = space.pieces(address[0], size, |_, _| ());
             let text = format!("element {row}");
-            let gone = || PyValueError::new_err("the addresses were changed meanwhile");
-            Err(again.map_or_else(|fault| errors::memory(fault, Some(&text)), |()| gone()))
+            let fault = again.map_or_else(
+                |fault| errors::memory(fault, Some(&text)),
+                |()| arrays::changed(),
+            );
+            Err(fault)
         }
     }
 }

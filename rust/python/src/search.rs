@@ -5,6 +5,8 @@ use pyo3::types::{PyBytes, PyList, PyMemoryView};
 
 use xenkdump::space::Found;
 
+use crate::fork::detach;
+
 /// The result of `AddressSpace.search`.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct SearchResult {
@@ -52,17 +54,26 @@ impl SearchResult {
     }
 }
 
+/// Ints that are made before other threads may run: about a millisecond's.
+const PIECE: usize = 1 << 15;
+
 /// A list of ints. MemoryError if there is no memory for it, where pyo3's conversion would panic.
+/// Only the GIL's owner can make ints, so it is released between pieces of a long list.
 pub fn list<'py>(py: Python<'py>, numbers: &[u64]) -> PyResult<Bound<'py, PyAny>> {
-    if numbers.is_empty() {
-        return Ok(PyList::empty(py).into_any());
-    }
-    let bytes = PyBytes::new_with(py, size_of_val(numbers), |buf| {
-        for (slot, number) in buf.as_chunks_mut().0.iter_mut().zip(numbers) {
-            *slot = number.to_ne_bytes();
+    let list = PyList::empty(py);
+    for (i, piece) in numbers.chunks(PIECE).enumerate() {
+        if i > 0 {
+            detach(py, || ());
+            py.check_signals()?;
         }
-        Ok(())
-    })?;
-    let view = PyMemoryView::from(&bytes)?.call_method1("cast", ("Q",))?;
-    view.call_method0("tolist")
+        let bytes = PyBytes::new_with(py, size_of_val(piece), |buf| {
+            for (slot, number) in buf.as_chunks_mut().0.iter_mut().zip(piece) {
+                *slot = number.to_ne_bytes();
+            }
+            Ok(())
+        })?;
+        let view = PyMemoryView::from(&bytes)?.call_method1("cast", ("Q",))?;
+        list.call_method1("extend", (view,))?;
+    }
+    Ok(list.into_any())
 }

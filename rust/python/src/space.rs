@@ -15,6 +15,7 @@ use xenkdump::p2m::{P2m, Physical};
 use xenkdump::paging::{self, Format, Virtual};
 use xenkdump::space::{Batch, Found, Space};
 
+use crate::arrays;
 use crate::buffers::Bytes;
 use crate::bulk::{self, Argument, Options};
 use crate::errors;
@@ -287,7 +288,7 @@ impl AddressSpace {
             .checked_mul(count)
             .ok_or_else(|| PyOverflowError::new_err("count: the array is larger than memory"))?;
         self.check(py, address, total)?;
-        let array = bulk::empty(py, (count,), dtype)?;
+        let array = arrays::empty(py, (count,), dtype)?;
         let bytes = Bytes::writable(&array, "dtype")?;
         read::fill(py, self.open()?, &self.gate, address, &bytes, threads)?;
         Ok(array)
@@ -309,8 +310,9 @@ impl AddressSpace {
         status: Option<&Bound<'py, PyAny>>,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let Argument::Many(input) = Argument::new(addresses, "addresses")? else {
-            let text = "addresses: an array of uint64 is needed, not a single number";
+        let Argument::Many(input) = Argument::new(addresses, "addresses", self.inner.kind())?
+        else {
+            let text = "addresses: an array of integers is needed, not a single number";
             return Err(PyTypeError::new_err(text));
         };
         let options = Options {
@@ -353,9 +355,10 @@ impl AddressSpace {
 
     /// The machine address of `address`, an int or a one-dimensional uint64 array.
     ///
-    /// For an array: a uint64 array of the results, 2**64 - 1 where there is none. `out` is an array
-    /// to reuse; `status`, a uint8 array, gets an index of STATUS for each element (0 is success).
-    /// `threads` limits the threads; by default long arrays use all.
+    /// For an array: a uint64 array of the results. `out` is an array to reuse. With `status`, a uint8
+    /// array, each element gets an index of STATUS (0 is success), and the result is 2**64 - 1 where
+    /// there is none; without it the first such element raises MemoryFault. `threads` limits the
+    /// threads; by default long arrays use all.
     #[pyo3(signature = (address, *, out=None, status=None, threads=None))]
     fn translate<'py>(
         &self,
@@ -371,7 +374,7 @@ impl AddressSpace {
             status,
             threads,
         };
-        match Argument::new(address, "address")? {
+        match Argument::new(address, "address", space.kind())? {
             Argument::One(number) => {
                 options.reject()?;
                 let number = number.ok_or_else(|| errors::outside(address, space.kind()))?;
@@ -386,6 +389,10 @@ impl AddressSpace {
                 |expected| Batch::new(space, expected),
                 |batch: &mut Batch<'_, CoreDump>, addrs: &[u64], out, status| {
                     batch.translate(addrs, out, status);
+                },
+                |address, place| {
+                    let fault = space.translate(address).err()?;
+                    Some(errors::memory(fault, Some(place)))
                 },
             ),
         }

@@ -1,7 +1,7 @@
 //! `Symbols` and `Symbol`.
 
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
@@ -72,6 +72,14 @@ impl Symbols {
         detach(py, || self.read().len())
     }
 
+    /// Iterates over the symbols that are known now: by address, then those of each module.
+    fn __iter__(&self) -> SymbolIterator {
+        SymbolIterator {
+            symbols: self.snapshot(),
+            cursor: Mutex::default(),
+        }
+    }
+
     fn __contains__(&self, py: Python<'_>, name: &str) -> bool {
         self.named(py).get(name).is_some()
     }
@@ -117,6 +125,42 @@ impl Symbols {
             symtab.to_vec(),
             strtab.to_vec(),
         );
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let (len, slide) = (self.__len__(py), self.slide());
+        format!("<Symbols: {len} symbols, slide {slide:#x}>")
+    }
+}
+
+/// An iterator over symbols. Modules that are added meanwhile are not included.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct SymbolIterator {
+    symbols: symbols::Symbols,
+    cursor: Mutex<symbols::Cursor>,
+}
+
+#[pymethods]
+impl SymbolIterator {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> Option<Symbol> {
+        let next = || {
+            let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+            self.symbols.next(&mut cursor).map(Symbol::new)
+        };
+        // The first step may build the table.
+        if self.symbols.is_built() {
+            next()
+        } else {
+            detach(py, next)
+        }
+    }
+
+    fn __repr__(&self) -> &'static str {
+        "<SymbolIterator>"
     }
 }
 

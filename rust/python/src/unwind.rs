@@ -169,6 +169,10 @@ impl Unwinder {
             stopped: found.stopped.map(|stop| stop.to_string()),
         })
     }
+
+    fn __repr__(&self) -> String {
+        format!("<Unwinder: {}>", self.methods().join(", "))
+    }
 }
 
 fn method(name: &str) -> PyResult<Method> {
@@ -199,6 +203,12 @@ impl Backtrace {
             .iter()
             .map(|frame| frame.clone_ref(py))
             .collect()
+    }
+
+    fn __repr__(&self) -> String {
+        let stopped = self.stopped.as_deref();
+        let stopped = stopped.map_or_else(String::new, |why| format!(", stopped: {why}"));
+        format!("<Backtrace: {} frames{stopped}>", self.frames.len())
     }
 }
 

@@ -116,7 +116,7 @@ pub enum Fault {
         len: u64,
     },
     /// This process has no memory for a copy.
-    #[error("no memory for the bytes at {addr:#x}, which are {len:#x} or more")]
+    #[error("not enough memory to copy {len:#x} bytes or more from {addr:#x}")]
     NoMemory {
         /// Start of the range.
         addr: u64,

@@ -5,6 +5,7 @@ from itertools import islice
 from ..._native import AbsentError, MemoryFault
 from ...limits import MAX_RUNQUEUE
 from ..kernel import Kernel
+from ..partial_buffer import PartialBuffer
 from .inferred import Inferences, Inferred, Struct
 from .task_sample import Block, TaskSample
 
@@ -28,15 +29,16 @@ def rq(kernel: Kernel, inference: Inferences) -> Struct:
     for cpu in islice(percpu.areas(kernel), budget.remaining):
         try:
             at = percpu.shifted(kernel, symbol, cpu)
-            queues.append(Block(at, kernel.data(at, size), sample.word))
         except MemoryFault:
             continue
+        queues.append(_Queue(kernel, at, size))
     idles = [at for at in sample.words(0, size) if _are_idle(kernel, sample, queues, at, pid)]
     # On an idle CPU both point to the idle task: the later one is idle.
     for idle in reversed(idles):
         for words in range(1, _REACH + 1):
             curr = idle - words * sample.word
-            if curr >= 0 and all(sample.is_task(queue.word(curr)) for queue in queues):
+            tasks = [queue.word(curr) for queue in queues if queue.has(idle) and queue.has(curr)]
+            if curr >= 0 and tasks and all(map(sample.is_task, tasks)):
                 return {
                     "": Inferred(0, size),
                     "curr": Inferred(curr, sample.word),
@@ -45,12 +47,25 @@ def rq(kernel: Kernel, inference: Inferences) -> Struct:
     raise AbsentError("no member of the run queues points to the idle tasks")
 
 
+class _Queue(Block):
+    """A run queue. It is longer than a page, and the dump may lack pages of zeros."""
+
+    def __init__(self, kernel: Kernel, address: int, size: int) -> None:
+        self._buffer = PartialBuffer(kernel, address, size)
+        super().__init__(address, bytes(self._buffer.data), kernel.word)
+
+    def has(self, offset: int) -> bool:
+        """Whether the dump has the word at ``offset``."""
+        return self._buffer.is_complete(offset, offset + self._word)
+
+
 def _are_idle(
-    kernel: Kernel, sample: TaskSample, queues: list[Block], offset: int, pid: int
+    kernel: Kernel, sample: TaskSample, queues: list[_Queue], offset: int, pid: int
 ) -> bool:
-    """Whether the words at ``offset`` point to different idle tasks."""
-    tasks = {queue.word(offset) for queue in queues}
-    if not queues or len(tasks) < len(queues) or not all(map(sample.is_kernel, tasks)):
+    """Whether those words at ``offset`` that the dump has point to different idle tasks."""
+    words = [queue.word(offset) for queue in queues if queue.has(offset)]
+    tasks = set(words)
+    if not words or len(tasks) < len(words) or not all(map(sample.is_kernel, tasks)):
         return False
     try:
         return all(

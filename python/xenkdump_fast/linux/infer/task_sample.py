@@ -1,6 +1,7 @@
 """The tasks on which invariants are checked: init_task and the tasks on its list."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 
 from ..._native import AbsentError, MemoryFault
@@ -15,6 +16,8 @@ from ..kernel import Kernel
 from ..tasklist import MIN_SIZE
 
 COMM_LENGTH = 16
+#: kthreadd and init: any property holds for fewer.
+MIN_LEADERS = 2
 #: The lowest kernel address: by word size and paging format; on i386 by CONFIG_VMSPLIT.
 _HALF_32, _HALF_48, _HALF_57 = 0x4000_0000, 0xFFFF_8000_0000_0000, 0xFF00_0000_0000_0000
 #: The name of the first task: "swapper" before 3.3, "swapper/0" since.
@@ -69,7 +72,15 @@ class TaskSample:
         self._tasks = kernel.object_budget("tasks", self.size, MAX_SAMPLED_TASKS)
         with kernel.charging(self.budget):
             self.tasks, addresses = self._task_list()
-        self.leaders = [self._block(address) for address in addresses]
+        self.leaders = list(self._blocks(addresses))
+        if len(self.leaders) < MIN_LEADERS:
+            raise AbsentError("no task_struct on the list of init_task is complete in the dump")
+
+    def _blocks(self, addresses: list[int]) -> Iterator[Block]:
+        """Those tasks of which the dump has every byte: some pages may be left out."""
+        for address in addresses:
+            with suppress(MemoryFault):
+                yield self._block(address)
 
     def _block(self, address: int) -> Block:
         data = self._kernel.data(address, self.size)
@@ -120,8 +131,7 @@ class TaskSample:
             found = self._walk(offset)
             if len(found) > len(best[1]):
                 best = offset, found
-        # At least kthreadd and init.
-        if len(best[1]) < 2:
+        if len(best[1]) < MIN_LEADERS:
             raise AbsentError("init_task is on no list with other tasks")
         return best
 

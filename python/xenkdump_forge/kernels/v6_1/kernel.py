@@ -171,7 +171,7 @@ class Linux61(Pvops):
         tk["timekeeper.raw_sec"] = int(facts.uptime)
         node = self.new("pglist_data")
         node.set(nr_zones=2, node_present_pages=facts.memory_pages, node_id=0)
-        node["node_spanned_pages"] = self.guest.pages
+        node["node_spanned_pages"] = self.guest.max_pfn
         self.variable("node_data")["[0]"] = node.address
         self._write_vmcoreinfo()
 

@@ -36,6 +36,14 @@ pub struct Symbol<'a> {
     pub module: Option<&'a str>,
 }
 
+/// A position among all symbols; see [`Symbols::next`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    /// 0 for the image, else the number of the module from 1 up.
+    table: usize,
+    entry: usize,
+}
+
 /// The symbols of a kernel or hypervisor, and of the modules added to it.
 #[derive(Clone, Debug)]
 pub struct Symbols {
@@ -207,6 +215,36 @@ impl Symbols {
     /// Whether there are no symbols.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The symbol at `cursor`, which advances: those of the image by address, then those of each module
+    /// in the order in which they were added. `None` at the end.
+    pub fn next(&self, cursor: &mut Cursor) -> Option<Symbol<'_>> {
+        while cursor.table <= self.modules.all.len() {
+            let found = match cursor.table.checked_sub(1) {
+                None => {
+                    let found = self.image.number(cursor.entry);
+                    found.map(|found| symbol(found, None, &self.image, self.slide))
+                }
+                Some(module) => self.modules.all.get(module).and_then(|module| {
+                    let found = module.table.number(cursor.entry)?;
+                    Some(symbol(found, Some(&module.name), &module.table, 0))
+                }),
+            };
+            match found {
+                Some(_) => {
+                    cursor.entry += 1;
+                    return found;
+                }
+                None => {
+                    *cursor = Cursor {
+                        table: cursor.table + 1,
+                        entry: 0,
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// The symbol with this name. The kernel's own symbols precede those of modules, then global

@@ -129,6 +129,11 @@ impl Table {
             .then(|| self.found(entry))
     }
 
+    /// Symbol number `i`, by address.
+    pub fn number(&self, i: usize) -> Option<Found<'_>> {
+        self.entries().get(i).map(|entry| self.found(entry))
+    }
+
     /// Whether the table is built.
     pub fn is_built(&self) -> bool {
         self.names.get().is_some()

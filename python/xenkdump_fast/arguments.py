@@ -1,0 +1,270 @@
+"""The arguments of ``xkdump``: parsers, files from the environment, checks of values."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from itertools import takewhile
+from types import ModuleType
+from typing import Any, NoReturn
+
+from . import parsing
+from .commands import COMMANDS, Command
+from .commands.contract import Operands
+from .output.escape import printable
+
+#: Environment variables that name the files.
+_VMLINUX, _VMCORE = "XKDUMP_VMLINUX", "XKDUMP_VMCORE"
+FILES = f"The environment variables {_VMLINUX} and {_VMCORE} name files that are not given."
+#: Options that --hypervisor has no use for.
+_OF_DOMAINS = ("domain", "p2m_source", "kaslr_offset", "phys_base", "vmcoreinfo")
+_STATUSES = (
+    "Exit status: 0 success, 1 the dump does not hold what was asked for, 2 wrong usage, 3 a file "
+    "cannot be read, is not a dump or is damaged beyond use, or memory or file descriptors are "
+    "exhausted, 70 a bug in xkdump, 74 the output cannot be written, 130 interrupted."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Escapes arguments in messages: they may be names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process."""
+        super().error(printable(message))
+
+
+def overview(*, complete: bool = False) -> argparse.ArgumentParser:
+    """What ``xkdump --help`` shows; also rejects an unknown command.
+
+    With ``complete``, the parsers of the commands have their arguments: for manual pages and for
+    completion. To parse, only that of one command is needed.
+    """
+    parser = Parser(
+        prog="xkdump",
+        description="Reads Xen and Linux kernel crash dumps, and any domain in them.",
+        epilog=_STATUSES,
+    )
+    parser.add_argument("-V", "--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS.values():
+        if complete:
+            module = command_module(command)
+            texts = _texts(command, module)
+            _add_arguments(commands.add_parser(**texts, help=command.summary), command, module)
+        else:
+            commands.add_parser(command.name, help=command.summary)
+    topics = commands.add_parser("help", help="the options of a command: xkdump help COMMAND")
+    topics.add_argument("topic", nargs="?", choices=list(COMMANDS), metavar="COMMAND")
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"xkdump {version('xenkdump_fast')}"
+    except PackageNotFoundError:
+        return "xkdump (not installed)"
+
+
+def command_module(command: Command) -> ModuleType:
+    """The module of a command."""
+    return import_module(f".commands.{command.name}", __package__)
+
+
+def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the arguments of a command; an error ends the process."""
+    texts = _texts(command, module)
+    del texts["name"]
+    parser = Parser(**texts)
+    _add_arguments(parser, command, module)
+    operands: Operands | None = getattr(module, "OPERANDS", None)
+    options = parser.parse_intermixed_args(argv)
+    options.words = _with_environment(command, options, has_operands=operands is not None)
+    words = _take_files(parser, command, options)
+    options.operands = words
+    taken = 0 if operands is None else 1 if operands.arity == "1" else len(words)
+    if words[taken:]:
+        parser.error(f"unrecognized arguments: {' '.join(words[taken:])}")
+    if operands is not None and operands.arity != "*" and not words and not options.hypervisor:
+        parser.error(f"the following arguments are required: {operands.metavar}")
+    if operands is not None and operands.choices is not None:
+        for word in words:
+            if word not in operands.choices:
+                known = ", ".join(operands.choices)
+                parser.error(f"argument {operands.metavar}: no {word!r}; available: {known}")
+    _check_values(parser, options)
+    if getattr(options, "domain", None) is None:
+        options.domain = 0
+    return options
+
+
+def _words(command: Command, module: ModuleType) -> list[str]:
+    """The files and operands of a command, as in its usage."""
+    operands: Operands | None = getattr(module, "OPERANDS", None)
+    files = {"required": ["VMLINUX", "VMCORE"], "optional": ["[VMLINUX]", "VMCORE"]}.get(
+        command.vmlinux, ["VMCORE"] if command.target == "dump" else []
+    )
+    return files if operands is None else [*files, _metavar(operands)]
+
+
+def _texts(command: Command, module: ModuleType) -> dict[str, Any]:
+    """The arguments of the constructor of a command's parser, and its name."""
+    usage = [f"xkdump {command.name} [OPTION ...] {' '.join(_words(command, module))}"]
+    if command.hypervisor:
+        usage.append(f"xkdump {command.name} --hypervisor [OPTION ...] [XEN-SYMS] VMCORE")
+    return {
+        "name": command.name,
+        "prog": f"xkdump {command.name}",
+        "usage": "\n       ".join(usage),
+        "description": command.summary,
+        "epilog": _STATUSES if command.target == "none" else f"{FILES} {_STATUSES}",
+    }
+
+
+def _add_arguments(parser: argparse.ArgumentParser, command: Command, module: ModuleType) -> None:
+    operands: Operands | None = getattr(module, "OPERANDS", None)
+    what = "" if command.target == "none" else "the dump"
+    if command.vmlinux != "no":
+        what = "the kernel's ELF file and the dump"
+    if operands is not None:
+        what = f"{what}, then {operands.help}" if what else operands.help
+    parser.add_argument("words", nargs="*", metavar=" ".join(_words(command, module)), help=what)
+    _add_common_options(parser, command)
+    if hasattr(module, "add_options"):
+        module.add_options(parser)
+
+
+def _metavar(operands: Operands) -> str:
+    name = operands.metavar
+    return {"*": f"[{name} ...]", "+": f"{name} [{name} ...]", "1": name}[operands.arity]
+
+
+def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> None:
+    add = parser.add_argument
+    if command.hypervisor:
+        add(
+            "--hypervisor",
+            action="store_true",
+            help=f"{command.hypervisor}; the files are then [XEN-SYMS] VMCORE",
+        )
+    if command.vmlinux != "no":
+        add(
+            "--domain",
+            metavar="ID|NAME",
+            help="by its id, its UUID or the node name of its kernel; default: 0, dom0",
+        )
+    if command.target == "domain":
+        add("--p2m-source", metavar="SOURCE", help="force one: list, linear or cr3")
+        add(
+            "--force",
+            action="store_true",
+            help="accept a vmlinux of another build, and use what cannot be verified",
+        )
+        _add_location_options(parser)
+    add("--json", action="store_true", help="one JSON object instead of text")
+
+
+def _add_location_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "location of the kernel",
+        "Where the kernel is, if the dump does not say it, or says it wrong. What is given is "
+        "verified; with --force it is used in any case.",
+    )
+    add = group.add_argument
+    add("--kaslr-offset", type=_kaslr_offset, metavar="HEX", help="as KERNELOFFSET in VMCOREINFO")
+    add("--phys-base", type=_phys_base, metavar="NUMBER", help="as phys_base in VMCOREINFO")
+    add("--vmcoreinfo", metavar="FILE", help="a file with the text of VMCOREINFO")
+
+
+def _kaslr_offset(text: str) -> int:
+    return _bounded(text, 16)
+
+
+def _phys_base(text: str) -> int:
+    return _bounded(text, 0)
+
+
+def _bounded(text: str, base: int) -> int:
+    found = parsing.number(text, base)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"not a number of at most 64 bits: {text!r}")
+    return found
+
+
+def _with_environment(
+    command: Command, options: argparse.Namespace, *, has_operands: bool
+) -> list[str]:
+    """``options.words`` with the files that the environment names in place of absent ones.
+
+    If operands may follow, words that name no file are operands.
+    """
+    words: list[str] = options.words
+    vmlinux, vmcore = (os.environ.get(name) or None for name in (_VMLINUX, _VMCORE))
+    if command.target == "none":
+        return words
+    if command.vmlinux == "no" or getattr(options, "hypervisor", False):
+        given = bool(words) and (not has_operands or os.path.exists(words[0]))
+        return words if given or vmcore is None else [vmcore, *words]
+    files = words[:2]
+    if has_operands:
+        files = list(takewhile(os.path.exists, files))
+    others = words[len(files) :]
+    if len(files) == 1 and vmlinux is not None:
+        files = [vmlinux, *files]
+    elif len(files) == 1 and vmcore is not None and command.vmlinux == "required":
+        files = [*files, vmcore]
+    elif not files and vmcore is not None:
+        files = [vmcore] if vmlinux is None else [vmlinux, vmcore]
+    else:
+        return words
+    return [*files, *others]
+
+
+def _take_files(
+    parser: argparse.ArgumentParser, command: Command, options: argparse.Namespace
+) -> list[str]:
+    """Moves the files from ``options.words`` to members of their own; returns the other words."""
+    words: list[str] = options.words
+    options.hypervisor = getattr(options, "hypervisor", False)
+    options.xen_syms = getattr(options, "xen_syms", None)
+    options.vmlinux = options.vmcore = None
+    if command.target == "none":
+        return words
+    if options.hypervisor:
+        symbols, names, count = "xen_syms", "VMCORE", min(len(words), 2)
+    elif command.vmlinux == "required":
+        symbols, names, count = "vmlinux", "VMLINUX, VMCORE", 2
+    else:
+        symbols, names = "vmlinux", "VMCORE"
+        count = 1 if command.vmlinux == "no" else min(len(words), 2)
+    if len(words) < max(count, 1):
+        parser.error(f"the following arguments are required: {names}")
+    if count == 2:
+        setattr(options, symbols, words[0])
+    options.vmcore = words[count - 1]
+    if options.hypervisor and words[count:]:
+        parser.error(f"unrecognized arguments: {' '.join(words[count:])}")
+    return words[count:]
+
+
+def _check_values(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    for name in _OF_DOMAINS if options.hypervisor else ():
+        if getattr(options, name, None) is not None:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"argument {option}: not allowed with argument --hypervisor")
+    try:
+        if getattr(options, "unwind", None) is not None:
+            from .commands import unwinding
+
+            unwinding.check(options.unwind, hypervisor=options.hypervisor)
+        if getattr(options, "p2m_source", None) is not None:
+            from .xen.p2m_sources import check_name
+
+            check_name(options.p2m_source)
+        if getattr(options, "vmlinux", None) is not None and hasattr(options, "kaslr_offset"):
+            from .linux.boot.claims import Given
+
+            Given.of(options.kaslr_offset, options.phys_base)
+    except ValueError as error:
+        parser.error(str(error))

@@ -1,0 +1,60 @@
+"""The id of a domain that is given by its id, by its UUID or by a name."""
+
+from collections.abc import Iterator
+from operator import index
+from typing import TYPE_CHECKING
+
+from .._native import AbsentError
+from ..isolation import isolated
+from ..parsing import number
+from .dump_file import DumpFile
+
+if TYPE_CHECKING:
+    from ..xen.host import HostDomain
+
+#: The name of dom0 (tools/helpers/init-dom0), the only one that a toolstack does not choose.
+_DOM0 = "Domain-0"
+
+
+def domain_id(dump: DumpFile, given: int | str) -> int:
+    """The id of the domain.
+
+    Raises TypeError if ``given`` is neither a string nor an int, AbsentError if no domain or more
+    than one has the name.
+    """
+    if not isinstance(given, str):
+        if not isinstance(given, bool):
+            try:
+                return index(given)
+            except TypeError:
+                pass
+        kind = type(given).__name__
+        raise TypeError(f"a domain is given by its id (an int) or a name (a str), not by a {kind}")
+    found = number(given)
+    if found is not None:
+        return found
+    if not dump.is_xen_host:
+        text = f"no domain {given!r}: not the dump of a Xen host, so that there is only domain 0"
+        raise AbsentError(f"{dump.path}: {text}")
+    if given == _DOM0:
+        return 0
+    names = {domain.id: list(_names(domain)) for domain in dump.hypervisor.domains()}
+    wanted = given.lower()
+    ids = [number for number, known in names.items() if wanted in map(str.lower, known)]
+    if len(ids) == 1:
+        return ids[0]
+    if ids:
+        shown = ", ".join(map(str, ids))
+        raise AbsentError(f"{dump.path}: domains {shown} are all named {given!r}: give the id")
+    shown = ", ".join(f"{id_} ({known[-1]})" if known else str(id_) for id_, known in names.items())
+    raise AbsentError(f"{dump.path}: no domain {given!r}; domains: {shown or 'none'}")
+
+
+def _names(domain: "HostDomain") -> Iterator[str]:
+    """Its UUID, unless that is all zeros as dom0's, and the node name of its kernel."""
+    with isolated(f"domain {domain.id} is left out", domain.warnings.append):
+        if domain.uuid is not None and domain.uuid.int:
+            yield str(domain.uuid)
+        kernel = domain.kernel()
+        if kernel is not None and kernel.nodename:
+            yield kernel.nodename

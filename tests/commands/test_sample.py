@@ -1,0 +1,54 @@
+"""``sample``: sizes, errors, and the dump of a large dom0."""
+
+from pathlib import Path
+
+import pytest
+
+import xenkdump_fast as xk
+from xenkdump_fast.cli import main
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "problem"),
+    [
+        (["--memory", "600G"], 2, "ends at 512 GiB"),
+        (["--memory", "99999999G"], 2, "ends at 512 GiB"),
+        (["--memory", "99999999G", "--like", "2006-x86_64"], 2, "at most 8 GiB"),
+        (["--memory", "99999999G", "--like", "2006"], 2, "at most 3 GiB"),
+        (["--memory", "99999999G", "--like", "32on64"], 2, "at most 800 MiB"),
+        (["--memory", "1M"], 2, "at least 64 MiB"),
+        (["--like", "nosuch"], 2, "unknown kind"),
+    ],
+)
+def test_errors(
+    options: list[str],
+    status: int,
+    problem: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["sample", str(tmp_path / "dump"), *options]) == status
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "dump").exists()
+
+
+def test_a_directory_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["sample", str(tmp_path / "file" / "dump")]) == 74
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_half_a_terabyte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(tmp_path), "--memory", "512G"]) == 0
+    dom0 = xk.open(tmp_path / "vmcore").domain(0, tmp_path / "vmlinux")
+    tasks = dom0.kernel.tasks()
+    assert len(tasks) > 85
+    for source in ("linear", "cr3"):
+        p2m = xk.open(tmp_path / "vmcore").domain(0, tmp_path / "vmlinux", p2m_source=source).p2m
+        assert p2m.pages == 512 << 18
+        assert p2m.entry((512 << 18) - 1) == p2m.entry(4 << 18) == ("invalid", None)
+        assert p2m.entry(0)[0] == "frame"
+    assert main(["check", str(tmp_path / "vmlinux"), str(tmp_path / "vmcore")]) == 0
+    assert "ALL 3 SOURCES AGREE" in capsys.readouterr().out

@@ -28,8 +28,8 @@ def test_pfns_by_kind(dump_file: Callable[[str], str], name: str) -> None:
         counted[kind] += count
     status = np.empty(p2m.pages, np.uint8)
     p2m.resolve(np.arange(p2m.pages, dtype=np.uint64), status=status)
-    for kind, value in STATUS.items():
-        assert counted[kind] == (status == value).sum()
+    for name_of_kind, value in STATUS.items():
+        assert counted[name_of_kind] == (status == value).sum()
     # Pages of the P2M that the dump has also hold entries of other kinds.
     assert counted["frame"] < sum(count for _, count in p2m.spans())
     some, following = p2m.kinds(limit=2)

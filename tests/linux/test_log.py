@@ -146,6 +146,16 @@ class TestRecords:
         head = struct.pack("<QHHHBB", time, length, len(text), len(extra), 0, level << 5 | 2)
         return (head + text + extra).ljust(length, b"\0")
 
+    def test_records_without_a_level(self) -> None:
+        ring = self.record(7, b"hello")
+        kernel = self.kernel(ring, 0, len(ring))
+        layout = {path: at for path, at in self.LAYOUT.items() if path != "printk_log.level"}
+        kernel.__dict__["types"] = FakeTypes(layout)
+        assert [(line.level, line.text) for line in read(kernel)] == [(None, "hello")]
+        assert kernel.warnings == [
+            "the levels of messages are not known: struct printk_log has none"
+        ]
+
     def kernel(self, ring: bytes, first: int, end: int, size: int = 4096) -> FakeKernel:
         kernel = FakeKernel(self.SYMBOLS, self.LAYOUT)
         kernel.memory.write(BUFFER, ring.ljust(size, b"\0"))

@@ -406,9 +406,9 @@ class MappedRanges:
         """The first reason counted in ``missing``; None if there was none."""
 
 P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core"]
-P2MEntry = tuple[
-    Literal["frame", "invalid", "foreign", "identity", "out of range", "no table"], int | None
-]
+#: "no table" is an entry on a page of the P2M that the dump lacks.
+P2MKind = Literal["frame", "invalid", "foreign", "identity", "out of range", "no table"]
+P2MEntry = tuple[P2MKind, int | None]
 
 @final
 class P2M:
@@ -510,7 +510,17 @@ class P2M:
     def spans(self) -> list[tuple[int, int]]:
         """Returns ascending ``(first pfn, count)`` ranges whose P2M page is in the dump.
 
-        Each page of the P2M counts once, however often the tree refers to it.
+        Each page of the P2M counts once, however often the tree refers to it. Its entries may be of
+        any kind; ``kinds`` tells them apart.
+        """
+    def kinds(
+        self, first: int = 0, end: int | None = None, *, limit: int = 65536
+    ) -> tuple[list[tuple[int, int, P2MKind]], int | None]:
+        """Returns runs of pfns whose entries are of one kind, and where to go on.
+
+        Runs are ``(first pfn, count, kind)``, ascending and without gaps, from pfn ``first`` to
+        before ``end``, at most ``limit`` of them (and at most 2**22). The second result is None if
+        all pfns were reached.
         """
     def compare(self, other: P2M, limit: int = 100) -> P2MComparison:
         """Compares every pfn with another P2M of the same domain.

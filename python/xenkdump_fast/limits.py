@@ -106,6 +106,9 @@ MAX_LOG_SIZE = 1 << 26
 #: Descriptors of the lockless ring buffer of printk: one for each 32 bytes of MAX_LOG_SIZE.
 MAX_LOG_DESCRIPTORS = 1 << 21
 
+#: Records of the log that verify its format.
+MAX_LOG_SAMPLE = 256
+
 #: Bytes of a prb_desc or printk_info. Linux 7.3 has 24 and 112.
 MAX_LOG_STRUCT = 256
 

@@ -146,6 +146,16 @@ class TestRecords:
         head = struct.pack("<QHHHBB", time, length, len(text), len(extra), 0, level << 5 | 2)
         return (head + text + extra).ljust(length, b"\0")
 
+    def test_records_without_a_level(self) -> None:
+        ring = self.record(7, b"hello")
+        kernel = self.kernel(ring, 0, len(ring))
+        layout = {path: at for path, at in self.LAYOUT.items() if path != "printk_log.level"}
+        kernel.__dict__["types"] = FakeTypes(layout)
+        assert [(line.level, line.text) for line in read(kernel)] == [(None, "hello")]
+        assert kernel.warnings == [
+            "the levels of messages are not known: struct printk_log has none"
+        ]
+
     def kernel(self, ring: bytes, first: int, end: int, size: int = 4096) -> FakeKernel:
         kernel = FakeKernel(self.SYMBOLS, self.LAYOUT)
         kernel.memory.write(BUFFER, ring.ljust(size, b"\0"))
@@ -239,6 +249,7 @@ class TestRingbuffer:
         "printk_info.seq": 0,
         "printk_info.ts_nsec": 8,
         "printk_info.text_len": 16,
+        "printk_info.level": FakeMember(19, 1, bit_offset=5, bit_size=3),
         "printk_info.caller_id": 20,
         "prb_data_ring.size_bits": 0,
         "prb_data_ring.data": 8,
@@ -359,8 +370,46 @@ class TestRingbuffer:
             (0, True)
         ] * 6
         assert kernel.warnings == [
-            "messages of the kernel's log overlap: text of later ones is lost"
+            "the kernel's log does not have a known format: of 8 records, 8 are finished, and 7 of "
+            "those are inconsistent; messages may be wrong or missing",
+            "messages of the kernel's log overlap: text of later ones is lost",
         ]
+
+    @pytest.mark.parametrize(
+        ("change", "state", "complaint"),
+        [
+            ({}, 2, None),
+            # States with other numbers; members that moved although their names are the same.
+            ({}, 3, "8 records, 0 are finished"),
+            ({"printk_info.seq": 8, "printk_info.ts_nsec": 0}, 2, "6 of those are inconsistent"),
+            ({"prb_data_blk_lpos.begin": 8, "prb_data_blk_lpos.next": 0}, 2, "inconsistent"),
+        ],
+    )
+    def test_a_later_format(
+        self, change: dict[str, int | FakeMember], state: int, complaint: str | None
+    ) -> None:
+        kernel = self.kernel(0, 7)
+        for number in range(8):
+            self.put(kernel, number, b"%d" % number, (number * 16, number * 16 + 16), state)
+        kernel.__dict__["types"] = FakeTypes(self.LAYOUT | change)
+        read(kernel)
+        assert len(kernel.warnings) == (complaint is not None)
+        assert complaint is None or complaint in kernel.warnings[0]
+
+    def test_a_level_that_moved(self) -> None:
+        kernel = self.kernel(0, 0)
+        self.put(kernel, 0, b"hello", (0, 16))
+        level = FakeMember(16, 2, bit_offset=12, bit_size=3)
+        kernel.__dict__["types"] = FakeTypes(self.LAYOUT | {"printk_info.level": level})
+        kernel.memory.number(self.INFOS + 16, 5 | 6 << 12, 2)
+        kernel.memory.number(self.INFOS + 18, 0, 2)
+        kernel.__dict__["types"].layouts["printk_info.text_len"] = 40
+        kernel.memory.number(self.INFOS + 40, 5, 2)
+        assert [line.level for line in read(kernel)] == [6]
+        del kernel.__dict__["types"].layouts["printk_info.level"]
+        kernel._members.clear()
+        assert [line.level for line in read(kernel)] == [None]
+        assert kernel.warnings == ["the levels of messages are not known: printk_info has none"]
 
     def test_missing_text(self) -> None:
         kernel = self.kernel(0, 0)

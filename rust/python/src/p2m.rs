@@ -52,6 +52,9 @@ fn word_of(bytes: usize) -> PyResult<Word> {
 /// The size of a listed disagreement in Python: three tuples, three ints, two strings, a list slot.
 const LISTED_SIZE: usize = 512;
 
+/// A run of pfns of one kind in Python.
+type KindTuple = (u64, u64, &'static str);
+
 fn no_memory() -> PyErr {
     PyMemoryError::new_err("limit: no memory for so many disagreements")
 }
@@ -291,6 +294,24 @@ impl P2M {
             .into_iter()
             .map(|(pfn, count)| (pfn.0, count))
             .collect())
+    }
+
+    /// (first, count, kind) of runs of pfns whose entries are of one kind, in at most `limit` runs from
+    /// `first` to before `end`, and where to go on, None at the end.
+    #[pyo3(signature = (first=0, end=None, *, limit=65536))]
+    fn kinds(
+        &self,
+        py: Python<'_>,
+        first: u64,
+        end: Option<u64>,
+        limit: usize,
+    ) -> PyResult<(Vec<KindTuple>, Option<u64>)> {
+        self.gate.check()?;
+        let end = Pfn(end.unwrap_or(u64::MAX));
+        let found = detach(py, || self.inner.kinds(Pfn(first), end, limit));
+        let runs = found.runs.into_iter();
+        let runs = runs.map(|run| (run.pfn.0, run.count, run.kind)).collect();
+        Ok((runs, found.next.map(|next| next.0)))
     }
 
     /// Compares with another P2M of the same domain; lists at most `limit` disagreements.

@@ -57,6 +57,10 @@ pub const MAX_SUMMARY_TABLES: u64 = 1 << 19;
 /// in a sorted list.
 pub const MAX_REVERSE_BLOCKS: u64 = 1 << 16;
 
+/// Runs of pfns of one kind that one call returns. A domain of 64 GiB whose memory was ballooned page by
+/// page has fewer.
+pub const MAX_KIND_RUNS: usize = 1 << 22;
+
 /// Comparisons of two P2M pages whose results are remembered. Two sound P2Ms share a few pages.
 pub const MAX_REMEMBERED_COMPARISONS: usize = 1 << 16;
 

@@ -9,7 +9,7 @@ use xenkdump::addr::{MachineAddr, Mfn, Pfn, PseudoPhysAddr, VirtAddr, Word};
 use xenkdump::limits::MAX_P2M_PAGES;
 use xenkdump::memory::{Fault, Frames, Memory};
 use xenkdump::p2m::{
-    Comparison, Disagreement, Entry, FrameRun, FrameRuns, P2m, Physical, Source, Special,
+    Comparison, Disagreement, Entry, FrameRun, FrameRuns, KindRun, P2m, Physical, Source, Special,
 };
 use xenkdump::paging::{Format, Level, Virtual, X86, X86_64, X86_64_LA57, X86_PAE};
 use xenkdump::status::{Status, NONE};
@@ -104,6 +104,67 @@ fn sparse_trees_do_not_end_at_their_first_gap() {
         assert_eq!(p2m.resolve(Pfn(zero)), Entry::Special(Special::NoTable));
         assert_eq!(p2m.resolve(Pfn(shared)), Entry::Special(Special::Invalid));
     }
+}
+
+/// Kinds one by one, merged.
+fn plain_kinds<M: Memory<MachineAddr>>(p2m: &P2m<M>, pfns: std::ops::Range<u64>) -> Vec<KindRun> {
+    let mut runs: Vec<KindRun> = Vec::new();
+    for pfn in pfns {
+        let kind = p2m.resolve(Pfn(pfn)).kind();
+        match runs.last_mut() {
+            Some(run) if run.kind == kind => run.count += 1,
+            _ => runs.push(KindRun {
+                pfn: Pfn(pfn),
+                count: 1,
+                kind,
+            }),
+        }
+    }
+    runs
+}
+
+#[test]
+fn pfns_are_counted_by_kind() {
+    let word = Word::W64;
+    let identity = 1 << 62;
+    let frames: Vec<u64> = (0..512).map(|i| 0x5000 + i).collect();
+    let mixed: Vec<u64> = (0..512)
+        .map(|i| if i < 200 { 0x9000 + i } else { identity | i })
+        .collect();
+    let mut mem = pvops_like(word, &[(0, &frames), (3, &mixed), (600, &frames[..7])]);
+    // A page that the dump lacks.
+    put(&mut mem, Mfn(0x101), 89, word, 0x7777);
+    let pages = 700 * 512 - 5;
+    let p2m = P2m::frame_list(&mem, LIST_LIST, word, Some(pages)).unwrap();
+    let found = p2m.kinds(Pfn(0), Pfn(u64::MAX), 100);
+    assert_eq!(found.next, None);
+    assert_eq!(found.runs, plain_kinds(&p2m, 0..pages));
+    let count = |kind| -> u64 {
+        let runs = found.runs.iter().filter(|run| run.kind == kind);
+        runs.map(|run| run.count).sum()
+    };
+    assert_eq!((count("frame"), count("identity")), (719, 312));
+    assert_eq!(count("no table"), 512);
+    assert_eq!(count("invalid"), pages - 719 - 312 - 512);
+    // In parts, and from and to anywhere.
+    for limit in 1..4 {
+        let (mut at, mut runs) = (Pfn(100), Vec::new());
+        loop {
+            let part = p2m.kinds(at, Pfn(3 * 512 + 300), limit);
+            assert!(part.runs.len() <= limit);
+            runs.extend(part.runs);
+            match part.next {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        assert_eq!(runs, plain_kinds(&p2m, 100..3 * 512 + 300));
+    }
+    assert!(p2m.kinds(Pfn(pages), Pfn(u64::MAX), 9).runs.is_empty());
+    let pairs = [(Pfn(3), Mfn(9)), (Pfn(4), Mfn(2)), (Pfn(8), Mfn(7))];
+    let pairs = P2m::container(&mem, &pairs, word);
+    let found = pairs.kinds(Pfn(0), Pfn(u64::MAX), 100);
+    assert_eq!(found.runs, plain_kinds(&pairs, 0..9));
 }
 
 #[test]
@@ -467,6 +528,19 @@ fn list_cost_is_bounded_by_the_dump() {
         };
         assert_eq!(one.spans(), spans, "{kind}");
         assert_eq!(one.reverse(Mfn(7)), None, "{kind}");
+        let kinds = one.kinds(Pfn(0), Pfn(u64::MAX), 10);
+        assert_eq!(
+            kinds.runs,
+            [KindRun {
+                pfn: Pfn(0),
+                count: MAX_P2M_PAGES,
+                kind: if kind == "one page" {
+                    "foreign"
+                } else {
+                    "no table"
+                },
+            }]
+        );
         assert_eq!(
             FrameRuns::new(one.clone(), Pfn(0), Pfn(MAX_P2M_PAGES)).next(),
             None,

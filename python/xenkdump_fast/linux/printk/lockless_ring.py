@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ..._native import AbsentError
 from ...budget import Budget, BudgetExceededError
 from ...isolation import isolated
-from ...limits import MAX_LOG_DESCRIPTORS, MAX_LOG_SIZE, MAX_LOG_STRUCT
+from ...limits import MAX_LOG_DESCRIPTORS, MAX_LOG_SAMPLE, MAX_LOG_SIZE, MAX_LOG_STRUCT
 from ..kernel import Kernel
 from ..partial_buffer import PartialBuffer
 from .message import Lines, LogLine, caller, decode
@@ -20,6 +20,8 @@ _COMMITTED, _FINALIZED = 1, 2
 #: Logical positions with this bit have no text: FAILED_LPOS (1) or EMPTY_LINE_LPOS (3).
 _DATALESS = 1
 _FAILED = 1
+#: Records that are needed to judge the format.
+_MIN_SAMPLE = 8
 
 
 class _Ring:
@@ -56,9 +58,7 @@ class _Ring:
         self._time = offset("printk_info.ts_nsec")
         self._text_length = offset("printk_info.text_len")
         self._caller = offset("printk_info.caller_id")
-        # u16 text_len, u8 facility, then 5 bits of flags and 3 of level: VMCOREINFO lacks the last
-        # three, which have not moved since 5.10.
-        self._level = self._text_length + 3
+        self._level, self._level_shift = self._place_of_level()
         self._check()
 
         self._descs = PartialBuffer(
@@ -78,10 +78,69 @@ class _Ring:
         if missing:
             kernel.warn(f"{missing} bytes of the kernel's log are not in the dump")
 
+    def _place_of_level(self) -> tuple[int | None, int]:
+        """Offset of the byte with the level, and its lowest bit in it; None if it is not known.
+
+        u16 text_len, u8 facility, then 5 bits of flags and 3 of level: VMCOREINFO lacks the last
+        three, which have not moved since 5.10.
+        """
+        if self._kernel.types.native is None:
+            return self._text_length + 3, 5
+        try:
+            level = self._kernel.member("printk_info.level")
+        except AbsentError:
+            self._kernel.warn("the levels of messages are not known: printk_info has none")
+            return None, 0
+        first = level.bit_offset or 0
+        return level.offset + first // 8, first % 8
+
+    def verify(self) -> None:
+        """Compares a sample of the records with what is so in every known version.
+
+        The number of a record is, modulo the number of descriptors, the index of its descriptor,
+        and a block of text starts with the descriptor's id.
+        """
+        step = max(1, self.count // MAX_LOG_SAMPLE)
+        used = finished = wrong = 0
+        for index in range(0, self.count, step):
+            at = index * self._info_size
+            state = self._desc(index, self._state)
+            number = state & self.id_mask
+            # Descriptors that were never used are 0.
+            if not state or (number - self.tail) & self.id_mask >= self.count:
+                continue
+            used += 1
+            if state >> (self.word * 8 - 2) not in (_COMMITTED, _FINALIZED):
+                continue
+            finished += 1
+            if self._infos.is_complete(at, at + self._info_size):
+                sequence = self._info(index, self._sequence, 8)
+                fits = number % self.count == sequence % self.count == index
+                wrong += not (fits and self._has_own_block(index, number))
+        if used >= _MIN_SAMPLE and (finished * 2 < used or wrong * 10 > finished):
+            self._kernel.warn(
+                f"the kernel's log does not have a known format: of {used} records, {finished} are "
+                f"finished, and {wrong} of those are inconsistent; messages may be wrong or missing"
+            )
+
+    def _has_own_block(self, index: int, number: int) -> bool:
+        """Whether the block of a record starts with its id, if it is in the dump."""
+        begin, end = self._desc(index, self._begin), self._desc(index, self._next)
+        if begin & _DATALESS or begin == end:
+            return True
+        first = begin % self.size
+        if begin // self.size != (end - 1) // self.size:
+            first = 0
+        if not self._text.is_complete(first, first + self.word):
+            return True
+        return int.from_bytes(self._text.data[first : first + self.word], "little") == number
+
     def _check(self) -> None:
         """Rejects layouts that no version has."""
         desc = (self._state, self._begin, self._next)
-        info = ((self._sequence, 8), (self._time, 8), (self._level, 1), (self._caller, 4))
+        info = [(self._sequence, 8), (self._time, 8), (self._caller, 4), (self._text_length, 2)]
+        if self._level is not None:
+            info.append((self._level, 1))
         if not (
             all(0 <= at <= self._desc_size - self.word for at in desc)
             and all(0 <= at <= self._info_size - size for at, size in info)
@@ -152,7 +211,9 @@ class _Ring:
             sequence=self._info(index, self._sequence, 8),
             time=self._info(index, self._time, 8),
             caller=caller(self._info(index, self._caller, 4)),
-            level=self._info(index, self._level, 1) >> 5,
+            level=None
+            if self._level is None
+            else self._info(index, self._level, 1) >> self._level_shift & 7,
             text=decode(text or b""),
             lost=text is None,
         )
@@ -184,4 +245,6 @@ class _Ring:
 
 def lines(kernel: Kernel) -> Lines:
     """Every finished record in the ring buffer."""
-    return Lines(_Ring(kernel).lines)
+    ring = _Ring(kernel)
+    ring.verify()
+    return Lines(ring.lines)

@@ -37,7 +37,8 @@ class _Layout:
             self.caller = None
         # A u16 of its own in 3.5; since 3.6 the upper 3 bits of the byte after facility, which is
         # not in VMCOREINFO.
-        self.level, self.level_shift = self.dict_length + 3, 5
+        self.level: int | None = self.dict_length + 3
+        self.level_shift = 5
         native = kernel.types.native
         if native is not None:
             members = native.members(name)
@@ -47,11 +48,16 @@ class _Layout:
                 level = members["level"]
                 self.level = level.offset + (level.bit_offset or 0) // 8
                 self.level_shift = (level.bit_offset or 0) % 8 if level.bit_size else 0
+            else:
+                self.level = None
+                kernel.warn(f"the levels of messages are not known: struct {name} has none")
         self._check(name)
 
     def _check(self, name: str) -> None:
         """Rejects layouts that no version has: with a size of 0 the ring would have no end."""
-        members = [(self.time, 8), (self.length, 2), (self.text_length, 2), (self.level, 1)]
+        members = [(self.time, 8), (self.length, 2), (self.text_length, 2)]
+        if self.level is not None:
+            members.append((self.level, 1))
         if self.caller is not None:
             members.append((self.caller, 4))
         if self.size < _MIN_RECORD or not all(0 <= at <= self.size - size for at, size in members):
@@ -105,7 +111,7 @@ def _line(ring: PartialBuffer, layout: _Layout, at: int, length: int, sequence: 
         sequence=sequence,
         time=number(layout.time, 8),
         caller=None if layout.caller is None else caller(number(layout.caller, 4)),
-        level=number(layout.level, 1) >> layout.level_shift & 7,
+        level=None if layout.level is None else number(layout.level, 1) >> layout.level_shift & 7,
         text=decode(ring.data[start:end]),
         lost=not ring.is_complete(start, end),
     )

@@ -9,6 +9,7 @@ mod compare;
 mod directory;
 mod frames;
 mod huge;
+mod kinds;
 mod leaves;
 mod open;
 mod packed;
@@ -20,6 +21,7 @@ mod table;
 pub use compare::{Comparison, Disagreement};
 pub use directory::Source;
 pub use frames::{FrameRun, FrameRuns};
+pub use kinds::{KindRun, KindRuns};
 pub use physical::Physical;
 pub use table::P2m;
 

@@ -237,7 +237,10 @@ class _Search:
         """How VMCOREINFO differs from the kernel that was found where it says."""
         virtual = self._space(found)
         symbols = self._image.symbols(found.slide)
-        banner = virtual.cstring(symbols["linux_banner"], MAX_LINUX_BANNER)
+        try:
+            banner = virtual.cstring(symbols["linux_banner"], MAX_LINUX_BANNER)
+        except MemoryFault:  # only its start was read until now
+            return None
         release = banner.removeprefix(BANNER).partition(b" ")[0].decode("utf-8", "backslashreplace")
         own = {"OSRELEASE": release, "BUILD-ID": build_id.build_id(symbols, virtual)}
         for key, value in own.items():

@@ -289,6 +289,22 @@ def xen3(memory: int, seed: int) -> Parts:
     return host.parts(_crash_notes(host, 9, tree), tree, ["list", "cr3"], True)
 
 
+def oops(memory: int, seed: int) -> Parts:
+    """The same after an oops in a module's timer on the idle task of vCPU 0."""
+    host = Host(memory, seed, "18", True, LAYOUT, Later)
+    host.xen.version = (3, 4)
+    kernel = host.kernel
+    host.panicked = kernel.idle[0]
+    kernel.run_oops(kernel.idle[0])
+    tree = host.finish()
+    kernel.run_vcpu(kernel.task(DO_KDUMP), functions.RUNNING["panic"])
+    root = kernel.root_address()
+    host.xen.add_pcpu(root, kernel.idle[0].registers, domain=0, vcpu=0, chain=CRASHING)
+    task = kernel.task(DO_KDUMP)
+    host.xen.add_pcpu(task.root, task.registers, domain=0, vcpu=1, chain=STOPPED)
+    return host.parts(_crash_notes(host, 9, tree), tree, ["list", "cr3"], True)
+
+
 def _cr3_notes(host: Host) -> list[notes.Note]:
     out = []
     for pcpu in host.xen.pcpus:

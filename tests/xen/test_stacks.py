@@ -37,6 +37,17 @@ def test_every_frame(kind: str, methods: list[str] | None, tmp_path: Path) -> No
     assert frames(synthetic, methods) == planned
 
 
+def test_symbols_of_a_map_file(tmp_path: Path) -> None:
+    """It has neither sizes nor unwind tables."""
+    synthetic = write_dump(tmp_path, like="xen3")
+    lines = [f"{f.address:08x} T {f.name}" for f in text32.text().functions.values()]
+    text = text32.text()
+    lines += [f"{text.base - 16:08x} T _stext", f"{text.base + len(text.code):08x} T _etext"]
+    (synthetic.directory / "xen-syms").write_text("\n".join(sorted(lines)) + "\n")
+    planned = [pcpu["frames"] for pcpu in synthetic.plan["pcpus"]]
+    assert frames(synthetic) == planned
+
+
 def test_the_code_that_saved_the_registers_is_not_in_the_dump(tmp_path: Path) -> None:
     def damage(parts: Parts) -> None:
         saving = text32.text().functions["kexec_crash_save_cpu"]

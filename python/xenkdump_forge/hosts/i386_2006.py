@@ -22,7 +22,7 @@ from ..memory.guest import Guest
 from ..memory.machine import PAGE, FramePool, MachineMemory
 from ..parts import Parts
 from ..xen import text32
-from ..xen.text32 import CRASHING, STOPPED
+from ..xen.text32 import CRASHING, STOPPED, STOPPED_IDLE
 from ..xen.xen32 import HEAP_END, Xen32
 
 MIB = 1 << 20
@@ -255,7 +255,8 @@ def _by_cr3(host: Host) -> Parts:
     _run(host)
     tree = host.finish()
     kernel = host.kernel
-    host.xen.add_pcpu(kernel.root_address(), kernel.idle[0].registers, domain=0, vcpu=0)
+    idle = kernel.idle[0].registers
+    host.xen.add_pcpu(kernel.root_address(), idle, domain=0, vcpu=0, chain=STOPPED_IDLE)
     host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1, chain=CRASHING)
     return host.parts(_cr3_notes(host), tree, ["cr3"], True)
 

@@ -8,7 +8,8 @@ import pytest
 import xenkdump_fast as xk
 from xenkdump_fast.commands import bt
 from xenkdump_fast.linux import modules
-from xenkdump_forge import KINDS, write_dump
+from xenkdump_forge import KINDS, write_dump, writing
+from xenkdump_forge.hosts import i386_2006
 from xenkdump_forge.parts import Parts
 
 #: The number of tasks whose frames are exactly those of the plan, and of all tasks. The 2006 and
@@ -55,6 +56,31 @@ def test_tasks_and_modules(kind: str, tmp_path: Path) -> None:
     ]
     inferred = [text for text in domain.kernel.warnings if "missing" in text]
     assert inferred == []
+
+
+@pytest.mark.parametrize("unwind", [None, ["scan"]])
+@pytest.mark.parametrize("stripped", [False, True])
+@pytest.mark.parametrize("frame_pointer", [False, True])
+def test_an_oops_in_a_module_s_timer(
+    frame_pointer: bool,
+    stripped: bool,
+    unwind: list[str] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layout = replace(i386_2006.LAYOUT, frame_pointer=frame_pointer)
+    monkeypatch.setattr(i386_2006, "LAYOUT", layout)
+    monkeypatch.setitem(writing._BUILDERS, "xen3", ("i386_2006.oops", 512 << 20))
+    synthetic = write_dump(tmp_path, like="xen3", extra=strip if stripped else None)
+    domain = xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux), unwind=unwind)
+    planned = synthetic.plan["domains"][0]["tasks"][0]["frames"]
+    names = [frame["symbol"] for frame in planned]
+    assert names[4:7] == ["error_code", "mirror_timeout", "run_timer_softirq"]
+    (trace,) = (t for t in bt.run(domain, bt.Options(active=True)).traces if t.task.pid == 0)
+    assert trace.stopped is None
+    assert [(f.pc, f.sp, f.symbol, f.module) for f in trace.frames] == [
+        (int(f["pc"], 16), int(f["sp"], 16), f["symbol"], f["module"]) for f in planned
+    ]
 
 
 def test_a_thread_list_that_is_not_known_is_reported(tmp_path: Path) -> None:

@@ -30,11 +30,23 @@ def frames(synthetic: SyntheticDump, methods: list[str] | None = None) -> list[A
 @pytest.mark.parametrize("methods", [None, ["cfi"], ["scan"], ["fp", "scan"]])
 @pytest.mark.parametrize("kind", ["2006-pae", "xen3"])
 def test_every_frame(kind: str, methods: list[str] | None, tmp_path: Path) -> None:
-    """One pCPU is in a hypercall, the other was stopped by an NMI in the guest."""
+    """One pCPU is in a hypercall, the other was stopped by an NMI in the guest or in Xen."""
     synthetic = write_dump(tmp_path, like=kind)
     planned = [pcpu["frames"] for pcpu in synthetic.plan["pcpus"]]
-    assert [chain[-1]["symbol"] for chain in planned] == ["handle_nmi_mce", "hypercall"]
+    outermost = "idle_loop" if kind == "2006-pae" else "handle_nmi_mce"
+    assert [chain[-1]["symbol"] for chain in planned] == [outermost, "hypercall"]
     assert frames(synthetic, methods) == planned
+
+
+def test_symbols_of_a_map_file(tmp_path: Path) -> None:
+    """It has neither sizes nor unwind tables."""
+    synthetic = write_dump(tmp_path, like="xen3")
+    lines = [f"{f.address:08x} T {f.name}" for f in text32.text().functions.values()]
+    text = text32.text()
+    lines += [f"{text.base - 16:08x} T _stext", f"{text.base + len(text.code):08x} T _etext"]
+    (synthetic.directory / "xen-syms").write_text("\n".join(sorted(lines)) + "\n")
+    planned = [pcpu["frames"] for pcpu in synthetic.plan["pcpus"]]
+    assert frames(synthetic) == planned
 
 
 def test_the_code_that_saved_the_registers_is_not_in_the_dump(tmp_path: Path) -> None:

@@ -84,7 +84,9 @@ def _after_store(xen: XenHost, symbols: Symbols, name: str, constant: int) -> in
     """The address after the instruction of a function that has the constant as operand."""
     for symbol in symbols.all(name)[:MAX_SAME_SYMBOLS]:
         try:
-            code = xen.memory.data(symbol.address, min(symbol.size, MAX_SAVING_CODE))
+            # A map file has no sizes.
+            size = min(symbol.size or MAX_SAVING_CODE, MAX_SAVING_CODE)
+            code = xen.memory.data(symbol.address, size)
         except MemoryFault:
             continue
         for end in range(4, len(code) + 1):

@@ -22,7 +22,7 @@ from ..memory.guest import Guest
 from ..memory.machine import PAGE, FramePool, MachineMemory
 from ..parts import Parts
 from ..xen import text32
-from ..xen.text32 import CRASHING, STOPPED
+from ..xen.text32 import CRASHING, STOPPED, STOPPED_IDLE
 from ..xen.xen32 import HEAP_END, Xen32
 
 MIB = 1 << 20
@@ -255,7 +255,8 @@ def _by_cr3(host: Host) -> Parts:
     _run(host)
     tree = host.finish()
     kernel = host.kernel
-    host.xen.add_pcpu(kernel.root_address(), kernel.idle[0].registers, domain=0, vcpu=0)
+    idle = kernel.idle[0].registers
+    host.xen.add_pcpu(kernel.root_address(), idle, domain=0, vcpu=0, chain=STOPPED_IDLE)
     host.xen.add_pcpu(host.panicked.root, host.panicked.registers, domain=0, vcpu=1, chain=CRASHING)
     return host.parts(_cr3_notes(host), tree, ["cr3"], True)
 
@@ -286,6 +287,22 @@ def xen3(memory: int, seed: int) -> Parts:
     for number, task in enumerate((kernel.idle[0], host.panicked)):
         chain = CRASHING if number else STOPPED
         host.xen.add_pcpu(roots[number], task.registers, domain=0, vcpu=number, chain=chain)
+    return host.parts(_crash_notes(host, 9, tree), tree, ["list", "cr3"], True)
+
+
+def oops(memory: int, seed: int) -> Parts:
+    """The same after an oops in a module's timer on the idle task of vCPU 0."""
+    host = Host(memory, seed, "18", True, LAYOUT, Later)
+    host.xen.version = (3, 4)
+    kernel = host.kernel
+    host.panicked = kernel.idle[0]
+    kernel.run_oops(kernel.idle[0])
+    tree = host.finish()
+    kernel.run_vcpu(kernel.task(DO_KDUMP), functions.RUNNING["panic"])
+    root = kernel.root_address()
+    host.xen.add_pcpu(root, kernel.idle[0].registers, domain=0, vcpu=0, chain=CRASHING)
+    task = kernel.task(DO_KDUMP)
+    host.xen.add_pcpu(task.root, task.registers, domain=0, vcpu=1, chain=STOPPED)
     return host.parts(_crash_notes(host, 9, tree), tree, ["list", "cr3"], True)
 
 

@@ -23,6 +23,8 @@ _EXCEPTION_TABLE = 0xFF1D1000
 #: Call chains of pCPUs, innermost first: of the one that crashes, and of one that its NMI stops.
 CRASHING = names("kexec_crash_save_cpu kexec_crash do_kexec_op_internal do_kexec_op hypercall")
 STOPPED = names("kexec_crash_save_cpu crash_nmi_callback do_nmi handle_nmi_mce")
+#: The same for a pCPU that was idle, which the NMI interrupted in default_idle().
+STOPPED_IDLE = (*STOPPED, *names("default_idle idle_loop"))
 
 _SAVE_ALL = "fc 06 1e 50 55 57 56 52 51 53 b810e0ffff 8ed8 8ec0"
 _SAVE_CPU = Frame(("ebp", "edi", "esi", "ebx"), 28)
@@ -69,7 +71,7 @@ def text() -> Text:
         Recipe(
             word=4,
             base=TEXT,
-            chains=[CRASHING, STOPPED],
+            chains=[CRASHING, STOPPED, STOPPED_IDLE[-2:], ("safe_halt", "default_idle")],
             frames={
                 "kexec_crash_save_cpu": _SAVE_CPU,
                 "elf_core_save_regs": Frame(("ebx",), 4),
@@ -124,10 +126,19 @@ def call(
 ) -> Calls:
     """Calls through ``chain`` below the guest's registers at ``info``."""
     out.sp = info
-    if chain[-1] == "hypercall":
+    outer: list[stack.StackFrame] = []
+    if chain == STOPPED_IDLE:
+        outer = stack.run(text(), out, chain[-2:], rng)
+        pc = text().functions["default_idle"].sites["safe_halt"]
+        # Without esp, ss and the selectors behind them: they are a guest's only.
+        pushed = [*rng.choices(range(0x100), k=7), 2 << 16, pc, 0xE008, 0x246]
+        outer.insert(0, stack.interrupt(out, "default_idle", pc, pushed))
+        out.push(out.sp)
+        chain = STOPPED
+    elif chain[-1] == "hypercall":
         out.push_all([guest.get(name, 0) for name in ("ebx", "ecx", "edx", "esi", "edi", "ebp")])
     else:
         out.push(info)
     frames = stack.run(text(), out, chain, rng)
     inner = stack.StackFrame(text().labels[".saved"][0], out.sp, None, chain[0], interrupted=True)
-    return Calls(_SAVE_REGS, out.sp, [inner, *frames])
+    return Calls(_SAVE_REGS, out.sp, [inner, *frames, *outer])

@@ -40,6 +40,7 @@ class Linux26(Kernel):
             (
                 ("schedule_timeout", "mirror_wait", "mirror_thread", "kthread"),
                 ("schedule_timeout", "mirror_status_wait", "mirror_status_read", "vfs_read"),
+                ("schedule_timeout", "mirror_timeout", "run_timer_softirq"),
             ),
         ),
     )

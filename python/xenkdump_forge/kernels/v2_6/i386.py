@@ -116,8 +116,42 @@ class Linux26I386(Linux26):
 
     def run_vcpu(self, task: Task, chain: Sequence[str]) -> dict[str, int]:
         """Runs ``chain``, which ends in a hypercall; returns the vCPU's registers."""
-        out = self.fill_stack(task, chain)
-        hypercall = chain[0]
+        return self._hypercall(task, self.fill_stack(task, chain), chain[0])
+
+    def run_oops(self, task: Task) -> dict[str, int]:
+        """Lets a module's timer, which interrupts the idle task, write to address 0."""
+        out = self.fill_stack(task, functions.IDLE)
+        idle = self.text.functions["xen_idle"]
+        at = self._interrupt(task, out, idle.sites["safe_halt"], "xen_idle")
+        out.push(at)
+        calls = stack.run(self.text, out, functions.TIMER, self.rng)
+        task.frames = [*calls, *task.frames]
+        timer = self.text.functions["mirror_timeout"]
+        at = self._interrupt(task, out, timer.sites["schedule_timeout"], "mirror_timeout")
+        calls = stack.run(self.text, out, functions.OOPS, self.rng)
+        task.frames = [*calls, *task.frames]
+        registers = self._hypercall(task, out, functions.OOPS[0])
+        # crash_setup_regs() copied the registers of the fault, with their esp and ss.
+        copy = next(frame for frame in task.frames if frame.symbol == "crash_kexec").sp
+        pt_regs = self.types.struct("pt_regs")
+        saved = out.data[at - out.low :][: pt_regs.size]
+        for offset in range(0, pt_regs.size, 4):
+            out.poke(copy + offset, int.from_bytes(saved[offset : offset + 4], "little"))
+        out.poke(copy + self.types.offset("pt_regs.esp"), at + self.types.offset("pt_regs.esp"))
+        out.poke(copy + self.types.offset("pt_regs.xss"), KERNEL_SS)
+        self.store_stack(task, out)
+        return registers
+
+    def _interrupt(self, task: Task, out: stack.Stack, pc: int, name: str) -> int:
+        """Saves the registers of the kernel, interrupted at ``pc``; returns their address."""
+        values = {"eip": pc, "xcs": KERNEL_CS, "eflags": 0x10202, "xds": 0x7B, "xes": 0x7B}
+        values["orig_eax"] = -1
+        members = [m.name or "" for _, m in self.types.struct("pt_regs").flattened()][:-2]
+        words = [values.get(name, out.registers.get(name, 0)) for name in members]
+        task.frames = [stack.interrupt(out, name, pc, words), *task.frames]
+        return out.sp
+
+    def _hypercall(self, task: Task, out: stack.Stack, hypercall: str) -> dict[str, int]:
         eip = self.image.text.labels[hypercall][0] + functions.HYPERCALL_RETURN
         registers = dict.fromkeys(("ebx", "esi", "edi", "ebp"), 0) | out.registers
         registers |= {

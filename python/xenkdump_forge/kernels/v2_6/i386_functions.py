@@ -83,6 +83,15 @@ RUNNING: dict[str, tuple[str, ...]] = {
     "idle": names(".sched_op safe_halt xen_idle cpu_idle cpu_bringup_and_idle"),
 }
 
+#: Call chains of an oops in a module's timer, which interrupted the idle task: of the fault, the
+#: softirq and the idle task.
+OOPS = names(".kexec_op crash_kexec die do_page_fault error_code")
+TIMER = names(
+    "mirror_timeout run_timer_softirq __do_softirq do_softirq irq_exit do_IRQ evtchn_do_upcall "
+    "hypervisor_callback"
+)
+IDLE = names("xen_idle cpu_idle start_kernel startup_32")
+
 #: Numbers of the hypercalls that a vCPU may be in.
 HYPERCALLS = {".sched_op": 29, ".kexec_op": 37}
 #: Offset of the return address in a hypercall stub: ``mov $nr, %eax; int $0x82``.
@@ -175,6 +184,13 @@ def _page_fault(asm: Asm) -> None:
     asm.jump("error_code")
 
 
+def _hypervisor_callback(asm: Asm) -> None:
+    """Passes the address of the registers on the stack."""
+    asm.emit("50 " + _SAVE_ALL + " 89e0 50")
+    asm.call("evtchn_do_upcall")
+    asm.emit("83c404 e900000000")
+
+
 def _kernel_thread_helper(asm: Asm) -> None:
     asm.emit("89d0 52")
     asm.call_indirect("ffd3", "*")  # call *%ebx
@@ -234,7 +250,13 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
     recipe = Recipe(
         word=4,
         base=layout.text,
-        chains=[*sleeps.values(), *RUNNING.values(), ("do_exit", "kernel_thread_helper")],
+        chains=[
+            *sleeps.values(),
+            *RUNNING.values(),
+            ("do_exit", "kernel_thread_helper"),
+            OOPS,
+            TIMER[1:],
+        ],
         frames=frames,
         handwritten={
             "startup_32": _startup_32,
@@ -244,6 +266,7 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
             "work_notifysig": _notify,
             "page_fault": _page_fault,
             "error_code": _error_code,
+            "hypervisor_callback": _hypervisor_callback,
             "kernel_thread_helper": _kernel_thread_helper,
             "schedule": _schedule(
                 frame, minor == "18", layout.returns.get(("schedule", ".resume")), (esp, eip)
@@ -257,6 +280,7 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
         indirect={
             "kthread": "ff5310",
             "__handle_sysrq": "ff5204",
+            "run_timer_softirq": "ffd2",
             "vfs_write": "ff5710",
             "vfs_read": "ff560c",
             "sync_page": "ffd0",

@@ -143,7 +143,7 @@ def spec(release: str, version: str, banner: str) -> Spec:
     recipe = Recipe(
         word=8,
         base=TEXT,
-        chains=[*SLEEPS.values(), *RUNNING.values(), ("do_exit", "child_rip")],
+        chains=[*SLEEPS.values(), *RUNNING.values(), ("do_exit", "child_rip"), i386.TIMER[1:3]],
         frames={"schedule": frame},
         handwritten={
             "startup_64": _startup_64,

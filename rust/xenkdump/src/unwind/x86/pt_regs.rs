@@ -234,6 +234,12 @@ impl PtRegs {
             let whole = VirtAddr(addr.raw().wrapping_sub(before as u64));
             registers.set(Sp, self.sp_slot(whole).raw());
             registers.forget(Ss);
+            if self.hypervisor {
+                // 32-bit Xen saves them above ss, and only those of a guest.
+                for reg in [Es, Ds, Fs, Gs] {
+                    registers.forget(reg);
+                }
+            }
         }
         Ok(registers)
     }
@@ -307,6 +313,8 @@ mod tests {
         assert!(!at(0x61, 0x7b).0);
         // Xen itself, interrupted: nothing was pushed above the flags.
         assert_eq!(at(0xe008, 0xe010), (false, Some(base + 11 * 4)));
+        let own = layout.read(&ram, VirtAddr(base)).unwrap();
+        assert_eq!([Ss, Es, Ds, Fs, Gs].map(|reg| own.get(reg)), [None; 5]);
     }
 
     #[test]

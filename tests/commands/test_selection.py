@@ -60,6 +60,23 @@ def test_states(synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) ->
     assert len(heading) == 1
 
 
+def test_backtraces_by_state(synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
+    every = json.loads("\n".join(run(synthetic, capsys, "bt", "--json", "--all")))["tasks"]
+    listed = json.loads("\n".join(run(synthetic, capsys, "ps", "--json")))["tasks"]
+    for state in ("UN", "ZO"):
+        pids = {task["pid"] for task in listed if task["state"] == state}
+        assert pids
+        some = json.loads("\n".join(run(synthetic, capsys, "bt", "--json", "--state", state)))
+        assert some["tasks"] == [task for task in every if task["pid"] in pids]
+    files = [str(synthetic.vmlinux), str(synthetic.vmcore)]
+    assert main(["bt", *files, "--state", "tr"]) == 1
+    assert "domain 0: no task is in state TR" in capsys.readouterr().err
+    assert main(["bt", *files, "1340", "--state", "UN"]) == 2
+    assert "--state: not allowed with a pid or a task" in capsys.readouterr().err
+    assert main(["bt", "--hypervisor", files[1], "--state", "UN"]) == 2
+    assert "--state: not allowed with argument --hypervisor" in capsys.readouterr().err
+
+
 def test_messages(synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
     whole = json.loads("\n".join(run(synthetic, capsys, "log", "--json")))["lines"]
     for options, expected in (

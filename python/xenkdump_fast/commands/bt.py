@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, overload
 
 from .._native import AbsentError
-from ..linux import panic
+from ..linux import panic, states
 from ..linux.backtrace import Trace
 from ..output.escape import visible
 from ..output.frames import (
@@ -42,6 +42,8 @@ class Options(NamedTuple):
     active: bool = False
     #: Every task.
     all: bool = False
+    #: Every task in this state, in crash's two letters.
+    state: str | None = None
     #: Limits Xen's unwinder to these methods; a domain is opened with its own.
     unwind: Sequence[str] | None = None
 
@@ -51,6 +53,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("-a", "--active", action="store_true", help="what every CPU was running")
     which.add_argument("--all", action="store_true", help="every task")
+    which.add_argument(
+        "--state", type=str.upper, choices=states.LETTERS, help="every task in this state"
+    )
     unwinding.add_option(parser)
 
 
@@ -68,18 +73,22 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
     AbsentError if no chosen task exists, or if no task can be read.
     """
     if not isinstance(target, Domain):
-        if options.all:
-            raise UsageError("argument --all: not allowed with argument --hypervisor")
+        for option, is_given in (("--all", options.all), ("--state", options.state is not None)):
+            if is_given:
+                raise UsageError(f"argument {option}: not allowed with argument --hypervisor")
         # What the pCPUs were running, as with --active, is all that there is.
         from ..xen import stacks
 
         return XenBacktraces(target.word, stacks.traces(target, options.unwind))
-    if options.operands and (options.active or options.all):
-        option = "--all" if options.all else "-a/--active"
+    if options.operands and (options.active or options.all or options.state is not None):
+        option = "--all" if options.all else "-a/--active" if options.active else "--state"
         raise UsageError(f"argument {option}: not allowed with a pid or a task")
     kernel = target.kernel
     chosen, failure = _chosen(target, options)
     if not chosen:
+        if options.state is not None:
+            why = f"no task is in state {options.state}"
+            raise AbsentError(f"{target.dump.path}: domain {target.id}: {why}")
         whose = "no task" if options.all else "no task that a CPU was running"
         raise AbsentError(f"{target.dump.path}: domain {target.id}: {whose} can be read")
     traces = Lazy(
@@ -98,6 +107,10 @@ def _chosen(domain: Domain, options: Options) -> Selection:
         return select(domain, kernel.tasks(), options.operands)
     if options.all:
         return Selection(kernel.tasks(), None)
+    if options.state is not None:
+        known = states.of(kernel)
+        found = [t for t in kernel.tasks() if states.letters(t, known) == options.state]
+        return Selection(found, None)
     if not options.active:
         panic_task = panic.task(kernel)
         if panic_task is not None:

@@ -7,7 +7,7 @@
 
 _shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop check notes domains vcpus sample completion help)
 
-_shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json -a --active --all --unwind)
+_shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json -a --active --all --state --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json)
 _shtab_xkdump_ps_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json --state)
 _shtab_xkdump_log_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --json --level -n -T)
@@ -45,6 +45,7 @@ _shtab_xkdump_vcpus_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_vcpus___xen_syms_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_sample_pos_0_COMPGEN=_shtab_compgen_dirs
 
+_shtab_xkdump_bt___state_choices=(RU IN UN ID ZO ST TR DE PA WA NE '??')
 _shtab_xkdump_ps___state_choices=(RU IN UN ID ZO ST TR DE PA WA NE '??')
 _shtab_xkdump_completion_pos_0_choices=(bash zsh)
 _shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop check notes domains vcpus sample completion)

@@ -48,6 +48,7 @@ _shtab_xkdump_bt_options=(
   "--json[one JSON object instead of text]"
   {-a,--active}"[what every CPU was running]"
   "--all[every task]"
+  "--state[every task in this state]:state:(RU IN UN ID ZO ST TR DE PA WA NE ??)"
   "--unwind[limit the unwinder to these\: orc,cfi,fp,scan]:METHODS:"
   "(*)::the kernel\'s ELF file and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )

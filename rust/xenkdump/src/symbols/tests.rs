@@ -370,3 +370,36 @@ fn maps_with_too_many_symbols_are_rejected() {
     std::fs::remove_file(&path).unwrap();
     assert!(error.ends_with("more than 8 of them"), "{error}");
 }
+
+#[test]
+fn every_symbol_is_visited() {
+    let mut image = Symtab::default();
+    image
+        .add("b", FUNC | GLOBAL, 0x1100, 8)
+        .add("a", FUNC | GLOBAL, 0x1000, 8);
+    let mut symbols = Symbols::new(image.table(0x1000, 0x2000)).with_slide(0x10);
+    let mut module = Symtab::default();
+    module.add("c", FUNC, 0x9000, 8);
+    let (symtab, strtab) = (module.symbols, module.strings);
+    for name in ["first", "second"] {
+        let (symtab, strtab) = (symtab.clone(), strtab.clone());
+        symbols.add_module(name, VirtAddr(0x9000), VirtAddr(0xa000), symtab, strtab);
+    }
+    let mut cursor = Cursor::default();
+    let found: Vec<_> = std::iter::from_fn(|| symbols.next(&mut cursor)).collect();
+    let shown: Vec<_> = found
+        .iter()
+        .map(|symbol| (symbol.name, symbol.address.0, symbol.module))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("a", 0x1010, None),
+            ("b", 0x1110, None),
+            ("c", 0x9000, Some("first")),
+            ("c", 0x9000, Some("second")),
+        ]
+    );
+    assert_eq!(found.len(), symbols.len());
+    assert!(symbols.next(&mut cursor).is_none());
+}

@@ -57,7 +57,7 @@ class Dump:
         cls,
         path: StrPath | Sequence[StrPath],
         *,
-        format: Literal["raw"] | None = None,
+        format: Literal["raw"] | None = None,  # noqa: A002 - as in open()
         cache_size: int | None = None,
     ) -> Dump:
         """Opens the file at ``path`` and reads its headers and notes, but no memory.

@@ -1,7 +1,6 @@
 """Encoders for pages: valid streams of literals and runs, not small ones.
 
-Only zlib is in Python's library. Real encoders use more of each format; tests compare with them where
-they are installed.
+Only zlib is in Python's library. Real encoders use more of each format.
 """
 
 from __future__ import annotations
@@ -60,10 +59,9 @@ def snappy(page: bytes) -> bytes:
         else:
             out += bytes([61 << 2]) + struct.pack("<H", len(literal) - 1)
         out += literal
-        while repeats:
-            count = min(repeats, 64)
+        for done in range(0, repeats, 64):
+            count = min(repeats - done, 64)
             out += bytes([(count - 1) << 2 | 2]) + struct.pack("<H", 1)
-            repeats -= count
     return bytes(out)
 
 
@@ -78,7 +76,7 @@ def _varint(number: int) -> bytes:
 
 def zstd(page: bytes) -> bytes:
     """A zstd frame of raw blocks and of blocks that repeat a byte."""
-    # Magic number; descriptor: single segment, content size of two bytes, which has 256 added to it.
+    # Magic number; single segment; content size of two bytes, to which 256 is added.
     out = bytearray(b"\x28\xb5\x2f\xfd\x60" + struct.pack("<H", len(page) - 256))
     blocks = []
     for literal, repeats in _pieces(page):

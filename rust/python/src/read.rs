@@ -71,7 +71,7 @@ impl Rows for Reordered<'_, '_> {
 }
 
 /// The elements by ascending address, so that a dump that decodes pages decodes each once. `None` if
-/// they are in that order, if no page has more than one, or if there is no memory for it.
+/// they are in that order, if they are few, or if there is no memory for it.
 fn by_address(dump: &CoreDump, input: &Column<u64>) -> Option<Vec<usize>> {
     let len = input.len();
     if !dump.decodes_pages() || len <= ROWS {

@@ -12,8 +12,6 @@ const SIGNATURE: &[u8; 16] = b"makedumpfile\0\0\0\0";
 const FILE_HEADER: u64 = 4096;
 /// Size of the header of a block: offset and size, both int64, most significant byte first.
 const BLOCK_HEADER: u64 = 16;
-/// Bytes after which the pages of the headers that were read are given back.
-const RELEASE: u64 = 64 << 20;
 
 /// A part of a block.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +62,12 @@ impl Flattened {
         }
         let mut blocks = Vec::new();
         let mut warnings = Vec::new();
-        let (mut at, mut released) = (FILE_HEADER, 0);
+        let mut at = FILE_HEADER;
         let is_whole = loop {
             let mut header = [0; BLOCK_HEADER as usize];
-            match file.read_at(at, &mut header) {
+            // Not from the mapping: that would read the pages around each header too, and count as this
+            // process's memory.
+            match file.peek(at, &mut header) {
                 Ok(()) => {}
                 Err(ReadError::PastEnd) => {
                     warnings.push(format!(
@@ -108,12 +108,10 @@ impl Flattened {
                 });
             }
             at = data.saturating_add(len);
-            if at - released >= RELEASE {
-                file.release(released, at.min(file.len()) - released);
-                released = at;
-            }
         };
-        file.release(released, file.len().saturating_sub(released));
+        if file.has_shrunk() {
+            return Err(file.read_error(at, ReadError::PastEnd));
+        }
         let mut blocks = disjoint(blocks);
         // Gaps are bytes that cost nothing. makedumpfile leaves them only between its headers.
         let most = file.len().saturating_add(MAX_FLATTENED_GAPS);

@@ -134,28 +134,6 @@ impl MappedFile {
         !self.is_lost()
     }
 
-    /// Removes pages of the mapping from this process. They are read again when they are needed; until
-    /// then they do not count as its memory.
-    pub(crate) fn release(&self, offset: u64, len: u64) {
-        let page = page_size() as u64;
-        let start = offset.next_multiple_of(page).min(self.usable as u64);
-        let end = offset.saturating_add(len).min(self.usable as u64) & !(page - 1);
-        let (Some(map), false) = (&self.map, end <= start) else {
-            return;
-        };
-        // SAFETY: the range is within the mapping, which is private, of a file, and only read: its
-        // pages have the same contents when they are mapped again. After the guard has replaced the
-        // mapping, they are zeros, and remain zeros.
-        let _ = unsafe {
-            let from = map.as_ptr().add(start as usize);
-            libc::madvise(
-                from.cast_mut().cast(),
-                (end - start) as usize,
-                libc::MADV_DONTNEED,
-            )
-        };
-    }
-
     #[inline]
     fn is_lost(&self) -> bool {
         self.guard.as_ref().is_some_and(Guard::is_lost)

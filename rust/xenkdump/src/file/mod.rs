@@ -127,6 +127,26 @@ impl RegularFile {
 
     /// Fills `buf` with the bytes at `offset`.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let end = offset.saturating_add(buf.len() as u64);
+        self.peek(offset, buf)?;
+        // If the file is truncated within a page, the rest of that page may be cleared while it is
+        // copied; the file has its new length by then.
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() < end => Err(ReadError::PastEnd),
+            Ok(_) => Ok(()),
+            Err(error) => Err(os_error(&error)),
+        }
+    }
+
+    /// Whether it is shorter than it was when it was opened.
+    pub(crate) fn has_shrunk(&self) -> bool {
+        let metadata = self.file.metadata();
+        metadata.is_ok_and(|metadata| metadata.len() < self.len)
+    }
+
+    /// The same as [`RegularFile::read_at`], with one system call instead of two. The bytes are valid
+    /// unless the file [has shrunk](RegularFile::has_shrunk) afterwards.
+    pub(crate) fn peek(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         self.check(offset, buf.len() as u64)?;
         let mut rest = buf;
         let mut at = offset;
@@ -141,13 +161,7 @@ impl RegularFile {
                 Err(error) => return Err(os_error(&error)),
             }
         }
-        // If the file is truncated within a page, the rest of that page may be cleared while it is
-        // copied; the file has its new length by then.
-        match self.file.metadata() {
-            Ok(metadata) if metadata.len() < at => Err(ReadError::PastEnd),
-            Ok(_) => Ok(()),
-            Err(error) => Err(os_error(&error)),
-        }
+        Ok(())
     }
 
     /// A copy of the `len` bytes at `offset`. Allocates no more memory than the file's length when it

@@ -26,13 +26,9 @@ use crate::memory::for_each_page;
 use crate::Result;
 
 use codec::Codec;
-use parts::Part;
+use parts::{Descriptor, Part, PAGE};
 
 pub(in crate::dump) use header::matches;
-
-/// Size of a page descriptor: offset, size, flags, and flags of the page that nothing sets.
-const DESCRIPTOR: u64 = 24;
-const PAGE: u64 = PAGE_SIZE as u64;
 
 /// The files of a dump.
 #[derive(Debug)]
@@ -49,14 +45,6 @@ struct Kdump {
     memory_held: OnceLock<u64>,
     memory_size: OnceLock<u64>,
     cache: PageCache,
-}
-
-/// The descriptor of a page.
-#[derive(Clone, Copy, Debug)]
-struct Descriptor {
-    offset: u64,
-    size: u32,
-    flags: u32,
 }
 
 /// Opens a dump of one file, or a split one of which this is a part. The others are looked for next to

@@ -2,12 +2,27 @@
 
 use super::bitmap::{Bitmap, Present};
 use super::header::{matches, Header};
-use super::{Descriptor, DESCRIPTOR, PAGE};
+use crate::addr::PAGE_SIZE;
 use crate::dump::files;
 use crate::dump::warnings::Warnings;
 use crate::file::{ReadError, Storage};
 use crate::limits::{MAX_DIRECTORY_ENTRIES, MAX_DUMP_PARTS};
 use crate::Result;
+
+/// Size of a page descriptor: offset, size, flags, and flags of the page that nothing sets.
+const DESCRIPTOR: u64 = 24;
+/// Size of a page and of a block.
+pub(super) const PAGE: u64 = PAGE_SIZE as u64;
+/// Pages at the end of a file that are looked at to find out whether it is cut.
+const LAST_PAGES: u64 = 256;
+
+/// The descriptor of a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descriptor {
+    pub offset: u64,
+    pub size: u32,
+    pub flags: u32,
+}
 
 /// One file.
 #[derive(Debug)]
@@ -128,11 +143,14 @@ impl Part {
         if size % DESCRIPTOR != 0 || size / DESCRIPTOR > self.bits.pages {
             return None;
         }
-        let last = match self.descriptor(size / DESCRIPTOR - 1) {
-            Ok(last) => last.offset.saturating_add(last.size.into()),
-            Err(_) => data,
-        };
-        last.checked_sub(self.storage.len())
+        let count = size / DESCRIPTOR;
+        // All pages of zeros share their data, which is that of the first of them.
+        let last = (count.saturating_sub(LAST_PAGES)..count).map(|number| {
+            let last = self.descriptor(number).ok()?;
+            Some(last.offset.saturating_add(last.size.into()))
+        });
+        let end = last.map(|end| end.unwrap_or(data)).max()?;
+        end.checked_sub(self.storage.len())
             .filter(|missing| *missing > 0)
     }
 }

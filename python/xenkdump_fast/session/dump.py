@@ -34,7 +34,8 @@ class Dump(DumpFile):
     """A dump: its notes, its machine memory, and the domains in it.
 
     It is a context manager, which closes it. A pickled dump is the arguments of ``open()``:
-    unpickling opens the file again, without the warnings and the objects that were made from the dump before.
+    unpickling opens the file again, without the warnings and the objects that were made from the
+    dump before.
     """
 
     def __reduce__(self) -> tuple[Callable[[list[str]], "Dump"], tuple[list[str]]]:

@@ -129,7 +129,7 @@ def containers(corpus: Path, kind: str) -> None:
             path = Path(folder) / name
             write_container(core, path, name)
             data = path.read_bytes()
-            if len(data) <= LARGEST:
+            if len(data) <= MAX_SEED:
                 write(corpus, "dump", f"{kind}-{name}", data)
 
 

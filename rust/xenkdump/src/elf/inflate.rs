@@ -15,14 +15,8 @@ pub(super) fn inflate(section: &[u8], ctx: Ctx, budget: &Budget<'_>) -> Option<V
     let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
     let packed = section.get(CompressionHeader::size(ctx)..)?;
     match header.ch_type {
-        ELFCOMPRESS_ZLIB => {
-            let stream = flate2::read::ZlibDecoder::new(packed);
-            unpack(stream, header.ch_size, packed.len(), budget)
-        }
-        ELFCOMPRESS_ZSTD => {
-            let stream = ruzstd::decoding::StreamingDecoder::new(packed).ok()?;
-            unpack(stream, header.ch_size, packed.len(), budget)
-        }
+        ELFCOMPRESS_ZLIB => unzlib(packed, header.ch_size, budget),
+        ELFCOMPRESS_ZSTD => unzstd(packed, header.ch_size, budget),
         _ => None,
     }
 }
@@ -37,35 +31,35 @@ pub(super) fn zdebug(section: &[u8]) -> Option<(u64, &[u8])> {
 /// As [`inflate`], for a `.zdebug_*` section.
 pub(super) fn inflate_zdebug(section: &[u8], budget: &Budget<'_>) -> Option<Vec<u8>> {
     let (size, packed) = zdebug(section)?;
-    let stream = flate2::read::ZlibDecoder::new(packed);
-    unpack(stream, size, packed.len(), budget)
+    unzlib(packed, size, budget)
 }
 
-/// The content of `stream`, which claims to have `size` bytes.
-fn unpack(stream: impl Read, size: u64, packed: usize, budget: &Budget<'_>) -> Option<Vec<u8>> {
-    let limit = (packed as u64).saturating_mul(MAX_SECTION_RATIO);
+/// The content of a zlib stream, which claims to have `size` bytes.
+fn unzlib(packed: &[u8], size: u64, budget: &Budget<'_>) -> Option<Vec<u8>> {
+    let mut out = room(packed, size, budget)?;
+    let stream = flate2::read::ZlibDecoder::new(packed);
+    stream.take(size).read_to_end(&mut out).ok()?;
+    (out.len() as u64 == size).then_some(out)
+}
+
+/// The content of zstd frames, which claim to have `size` bytes.
+fn unzstd(packed: &[u8], size: u64, budget: &Budget<'_>) -> Option<Vec<u8>> {
+    let mut out = room(packed, size, budget)?;
+    // Fails for more than fits.
+    zstd_safe::decompress(&mut out, packed).ok()?;
+    (out.len() as u64 == size).then_some(out)
+}
+
+/// An empty buffer for `size` bytes, if they are within the limits.
+fn room(packed: &[u8], size: u64, budget: &Budget<'_>) -> Option<Vec<u8>> {
+    let limit = (packed.len() as u64).saturating_mul(MAX_SECTION_RATIO);
     if size > limit.saturating_add(MAX_SECTION_SLACK) {
         return None;
     }
     budget.reserve(size).ok()?;
     let mut out = Vec::new();
-<<<<<<< HEAD
     out.try_reserve_exact(usize::try_from(size).ok()?).ok()?;
-    stream.take(size).read_to_end(&mut out).ok()?;
-    (out.len() as u64 == size).then_some(out)
-=======
-    out.try_reserve_exact(size).ok()?;
-    match header.ch_type {
-        ELFCOMPRESS_ZLIB => flate2::read::ZlibDecoder::new(packed)
-            .take(header.ch_size)
-            .read_to_end(&mut out)
-            .ok()?,
-        // Fails for more than fits.
-        ELFCOMPRESS_ZSTD => zstd_safe::decompress(&mut out, packed).ok()?,
-        _ => return None,
-    };
-    (out.len() == size).then_some(out)
->>>>>>> 6ce79e7 (dump: read kdump-compressed, flattened and split dumps, LiME and raw images)
+    Some(out)
 }
 
 #[cfg(test)]

@@ -2,12 +2,8 @@
 //!
 //! - [`RegularFile`]: read by `pread`. For images and symbol maps, whose bytes are kept as copies.
 //! - [`MappedFile`]: a mapped file, for dumps. Every read is checked; see [`guard`].
-<<<<<<< HEAD
-//! - [`Storage`]: the interface to either that dump formats use.
-=======
 //! - [`Flattened`]: what a file in makedumpfile's flattened format stands for.
 //! - [`Storage`]: what dump formats need of any.
->>>>>>> 6ce79e7 (dump: read kdump-compressed, flattened and split dumps, LiME and raw images)
 //!
 //! They yield the bytes of the file or an error, never zeros in place of lost bytes.
 

@@ -53,7 +53,13 @@ class MemoryFault(AbsentError):
 class Dump:
     """A dump file, opened read-only."""
 
-    def __new__(cls, path: StrPath) -> Dump:
+    def __new__(
+        cls,
+        path: StrPath | Sequence[StrPath],
+        *,
+        format: Literal["raw"] | None = None,  # noqa: A002 - as in open()
+        cache_size: int | None = None,
+    ) -> Dump:
         """Opens the file at ``path`` and reads its headers and notes, but no memory.
 
         Raises OSError if the file cannot be opened, DumpError if it is not a dump.

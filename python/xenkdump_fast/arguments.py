@@ -162,6 +162,8 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
             help="accept a vmlinux of another build, and use what cannot be verified",
         )
         _add_location_options(parser)
+    if command.target != "none":
+        add("--format", choices=["raw"], help="take the dump for a raw image of physical memory")
     add("--json", action="store_true", help="one JSON object instead of text")
 
 
@@ -229,6 +231,7 @@ def _take_files(
     options.hypervisor = getattr(options, "hypervisor", False)
     options.xen_syms = getattr(options, "xen_syms", None)
     options.vmlinux = options.vmcore = None
+    options.parts = []
     if command.target == "none":
         return words
     if options.hypervisor:
@@ -238,14 +241,29 @@ def _take_files(
     else:
         symbols, names = "vmlinux", "VMCORE"
         count = 1 if command.vmlinux == "no" else min(len(words), 2)
+    if count == 2 and command.vmlinux != "required" and _is_kdump(words[0]):
+        # Parts of a split dump, without symbols.
+        count = 1
     if len(words) < max(count, 1):
         parser.error(f"the following arguments are required: {names}")
     if count == 2:
         setattr(options, symbols, words[0])
     options.vmcore = words[count - 1]
-    if options.hypervisor and words[count:]:
-        parser.error(f"unrecognized arguments: {' '.join(words[count:])}")
-    return words[count:]
+    others = words[count:]
+    if others and _is_kdump(options.vmcore):
+        options.parts = list(takewhile(_is_kdump, others))
+        others = others[len(options.parts) :]
+    if options.hypervisor and others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    return others
+
+
+def _is_kdump(word: str) -> bool:
+    if not os.path.exists(word):
+        return False
+    from .session.formats import is_kdump
+
+    return is_kdump(word)
 
 
 def _check_values(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

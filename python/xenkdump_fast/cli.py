@@ -181,7 +181,8 @@ class Job:
             return None
         from . import session
 
-        dump: Dump = session.open(options.vmcore)
+        files = [options.vmcore, *options.parts]
+        dump: Dump = session.open(files, format=options.format)
         self._warnings = lambda: dump.warnings
         if options.hypervisor:
             return self._open_xen(dump)

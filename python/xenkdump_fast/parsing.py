@@ -27,3 +27,15 @@ def number(text: str, base: int = 10) -> int | None:
         base = 16 if "x" in text.lower() else 10
     found = int(text, base)
     return found if -1 << 63 <= found < 1 << 64 else None
+
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def size(text: str) -> int:
+    """A size in bytes from ``512M``, ``2G`` or a plain number; ValueError for any other text."""
+    digits, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    found = number(digits) if digits.isdecimal() and unit in _UNITS else None
+    if found is None or found * _UNITS[unit] >= 1 << 63:
+        raise ValueError(f"not a size: {text[:MAX_NUMBER_LENGTH]!r} (such as 512M or 2G)")
+    return found * _UNITS[unit]

@@ -39,6 +39,10 @@ class Status(IntEnum):
     WRAPS = 14
     #: No pfn has the frame.
     NO_PFN = 15
+    #: The page cannot be decompressed.
+    CORRUPT_PAGE = 16
+    #: The memory is in a part of a split dump that is not open.
+    MISSING_PART = 17
 
     def __str__(self) -> str:
         return STATUS[self]

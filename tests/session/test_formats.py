@@ -13,10 +13,9 @@ from xenkdump_forge import SyntheticDump, write_dump
 
 PADDING = bytes(8192)
 DUMPS = {
-    "kdump-compressed": (b"KDUMP   \x06\0\0\0" + PADDING, "makedumpfile -E"),
-    "diskdump-compressed": (b"DISKDUMP\x06\0\0\0" + PADDING, "makedumpfile -E"),
-    "flattened": (b"makedumpfile\0\0\0\0" + PADDING, "makedumpfile -R"),
-    "LiME": (b"EMiL\x01\0\0\0" + PADDING, "kdump"),
+    "LKCD": (b"\xed\x23\x8f\x61\x73\x01\x19\xa8" + PADDING, "libkdumpfile"),
+    "SADUMP": (b"sadump\0\0" + PADDING, "makedumpfile -l"),
+    "win-dmp": (b"PAGEDU64" + PADDING, "without -w"),
     "QEMU save": (b"QEVM\0\0\0\x03" + PADDING, "dump-guest-memory"),
     "libvirt save": (b"LibvirtQemudSave" + PADDING, "virsh dump --memory-only"),
     "xl save": (b"Xen saved domain, xl format\n \0 \r" + PADDING, "xl dump-core"),

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import xenkdump_forge
 
-from .. import progress
-from ..parsing import number
+from .. import parsing, progress
 from .contract import Operands, OutputError, UsageError
 
 if TYPE_CHECKING:
     from xenkdump_forge import SyntheticDump
 
 OPERANDS = Operands("DIR", "where vmlinux, vmcore and plan.json are written", "1")
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 class Options(NamedTuple):
@@ -28,6 +26,8 @@ class Options(NamedTuple):
     memory: int | None = None
     #: The same seed gives the same bytes.
     seed: int = 0
+    #: The file format of the dump.
+    format: str = "elf"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,20 +43,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="dom0's memory, as 512M or 2G, at most 512G; sparse in the file, and ballooned out "
         "from 4G on",
     )
+    formats = "; ".join(f"{name}: {text}" for name, text in xenkdump_forge.FORMATS.items())
+    parser.add_argument(
+        "--format", default="elf", metavar="FORMAT", help=f"default: elf. Formats: {formats}"
+    )
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same bytes")
 
 
 def size(text: str) -> int:
     """A size in bytes from ``512M``, ``2G`` or a plain number."""
-    digits, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    count = number(digits)
-    if count is None or count < 0 or unit not in _UNITS:
-        raise argparse.ArgumentTypeError(f"not a size: {text!r} (such as 512M or 2G)")
-    return count * _UNITS[unit]
+    try:
+        return parsing.size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seed(text: str) -> int:
-    seed = number(text)
+    seed = parsing.number(text)
     if seed is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return seed
@@ -74,6 +77,7 @@ def run(target: None, options: Options) -> "Written":
             options.like,
             memory=options.memory,
             seed=options.seed,
+            format=options.format,
             progress=partial(progress.now.set, "page"),
         )
     except xenkdump_forge.WriteError as error:

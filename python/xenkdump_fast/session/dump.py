@@ -2,32 +2,44 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
 
 from ..linux.boot.claims import Given
 from .domain import Domain, Options
 from .domain_id import domain_id
-from .dump_file import DumpFile
+from .dump_file import DumpFile, StrPath
 from .formats import open_image
 from .platform import platform_of
 
 
-def open(path: str | os.PathLike[str]) -> "Dump":  # noqa: A001 - as gzip.open
-    """Opens the dump at ``path``, read-only.
+def open(  # noqa: A001 - as gzip.open
+    path: StrPath | Sequence[StrPath],
+    *,
+    format: Literal["raw"] | None = None,  # noqa: A002 - as shutil.unpack_archive
+    cache_size: int | None = None,
+) -> "Dump":
+    """Opens the dump at ``path``, read-only; or the parts of a split dump, in any order.
+
+    The other parts of a single one are looked for in its directory. ``format="raw"`` takes the file
+    for a raw image of physical memory, which nothing in it says. ``cache_size`` limits the bytes of
+    decompressed pages that are kept; the default is ``XKDUMP_CACHE_SIZE``, else 64 MiB.
 
     Raises OSError if the file cannot be opened, DumpError if it is not a dump.
     """
-    return Dump(path)
+    return Dump(path, format=format, cache_size=cache_size)
 
 
 class Dump(DumpFile):
     """A dump: its notes, its machine memory, and the domains in it.
 
-    It is a context manager, which closes it. A pickled dump is the path as given: unpickling opens
-    the file again, without the warnings and the objects that were made from the dump before.
+    It is a context manager, which closes it. A pickled dump is the arguments of ``open()``:
+    unpickling opens the file again, without the warnings and the objects that were made from the
+    dump before.
     """
 
-    def __reduce__(self) -> tuple[Callable[[str], "Dump"], tuple[str]]:
-        return type(self), (self.path,)
+    def __reduce__(self) -> tuple[Callable[[list[str]], "Dump"], tuple[list[str]]]:
+        return partial(type(self), **self.options), (self.paths,)
 
     def domain(
         self,

@@ -1,12 +1,13 @@
 """A dump as a file: its container, its notes, and the kind of host that it is from."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
-from .._native import AddressSpace, Note
+from .. import parsing
+from .._native import AddressSpace, DumpError, Note
 from .._native import Dump as NativeDump
 from ..diagnostics import Warnings
 from ..limits import MAX_VMCOREINFO_NOTES
@@ -16,15 +17,56 @@ from . import formats
 if TYPE_CHECKING:
     from ..xen.host import XenHost
 
+#: The environment variable that limits the decompressed pages that are kept, in bytes.
+CACHE_SIZE = "XKDUMP_CACHE_SIZE"
+
+
+#: A path of a file.
+StrPath = str | os.PathLike[str]
+
+
+class OpenOptions(TypedDict):
+    """The keyword arguments of ``open()``."""
+
+    format: Literal["raw"] | None
+    cache_size: int | None
+
+
+def _cache_size() -> int | None:
+    """``XKDUMP_CACHE_SIZE`` in bytes, None if it is not set. DumpError if it is no size."""
+    text = os.environ.get(CACHE_SIZE)
+    if not text:
+        return None
+    try:
+        return parsing.size(text)
+    except ValueError as error:
+        raise DumpError(f"{CACHE_SIZE}: {error}") from None
+
 
 class DumpFile:
     """The facts of a file that need no open domain."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        #: Path of the file.
-        self.path: str = os.fspath(path)
-        with formats.explained(self.path, "dump"):
-            self.native = NativeDump(self.path)
+    def __init__(
+        self,
+        path: StrPath | Sequence[StrPath],
+        *,
+        format: Literal["raw"] | None = None,  # noqa: A002 - as in open()
+        cache_size: int | None = None,
+    ) -> None:
+        if isinstance(path, str | os.PathLike):
+            path = [path]
+        #: The files as they were given.
+        self.paths: list[str] = [os.fspath(part) for part in path]
+        if not self.paths:
+            raise ValueError("path: at least one file is needed")
+        #: Path of the file; of a split dump, that of the part that was given first.
+        self.path: str = self.paths[0]
+        #: How the files were opened: further arguments of ``open()``.
+        self.options: OpenOptions = {"format": format, "cache_size": cache_size}
+        if cache_size is None:
+            cache_size = _cache_size()
+        with formats.explained(self.paths, "dump"):
+            self.native = NativeDump(self.paths, format=format, cache_size=cache_size)
         #: Every ELF note, in file order.
         self.notes: list[Note] = self.native.notes
         self._warnings = Warnings()

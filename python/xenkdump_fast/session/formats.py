@@ -4,7 +4,7 @@ Only consulted after a file failed to open, so a format that a container reads h
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -26,20 +26,29 @@ class Format(NamedTuple):
     remedy: str
 
 
-_ELF_DUMP = "save an ELF vmcore with makedumpfile -E (not -c, -l, -p, -z or -F)"
 _VMLINUX = "give the uncompressed vmlinux of the build tree or of the debug package"
 
 _FORMATS = (
-    Format(b"KDUMP   ", 0, "a kdump-compressed dump", "dump", _ELF_DUMP),
-    Format(b"DISKDUMP", 0, "a diskdump-compressed dump", "dump", _ELF_DUMP),
+    Format(b"KDUMP   ", 0, "a kdump-compressed dump", "dump", ""),
+    Format(b"DISKDUMP", 0, "a diskdump-compressed dump", "dump", ""),
+    Format(b"makedumpfile\0", 0, "a flattened dump (makedumpfile -F)", "dump", ""),
+    Format(b"EMiL", 0, "a LiME image", "dump", ""),
+    # DUMP_MAGIC_NUMBER of lkcd's dump.h, least significant byte first.
     Format(
-        b"makedumpfile\0",
+        b"\xed\x23\x8f\x61\x73\x01\x19\xa8",
         0,
-        "a flattened dump (makedumpfile -F)",
+        "an LKCD dump",
         "dump",
-        "rearrange it with makedumpfile -R NEW < FILE",
+        "only crash and libkdumpfile read it",
     ),
-    Format(b"EMiL", 0, "a LiME image", "dump", "save an ELF vmcore with kdump"),
+    # SADUMP_SIGNATURE1 and 2 of makedumpfile's sadump_mod.h: a dump on a single device.
+    Format(
+        b"sadump\0\0",
+        0,
+        "an SADUMP dump",
+        "dump",
+        "convert it with makedumpfile -l -d 0 -x VMLINUX FILE NEW",
+    ),
     Format(
         b"QEVM",
         0,
@@ -61,7 +70,14 @@ _FORMATS = (
         "dump",
         "use xl restore -p, then xl dump-core",
     ),
-    Format(b"PAGEDU", 0, "a Windows crash dump", "dump", "only Linux and Xen are supported"),
+    # Also what QEMU's dump-guest-memory -w writes.
+    Format(
+        b"PAGEDU",
+        0,
+        "a Windows crash dump (win-dmp)",
+        "dump",
+        "only Linux and Xen are supported; use QEMU's dump-guest-memory without -w",
+    ),
     Format(b"\x1f\x8b", 0, "compressed by gzip", "compressed", "decompress it with gunzip"),
     Format(b"\xfd7zXZ\0", 0, "compressed by xz", "compressed", "decompress it with unxz"),
     Format(b"\x28\xb5\x2f\xfd", 0, "compressed by zstd", "compressed", "decompress it with unzstd"),
@@ -85,15 +101,15 @@ _HEAD = 0x400
 
 
 @contextmanager
-def explained(path: str, wanted: Wanted) -> Iterator[None]:
-    """Opens a file in the body; a DumpError then names the format of the file, if it is known."""
+def explained(paths: str | Sequence[str], wanted: Wanted) -> Iterator[None]:
+    """Opens files in the body; a DumpError then names the format of one, if it is known."""
     try:
         yield
     except DumpError:
-        text = describe(path, wanted)
-        if text is None:
-            raise
-        raise DumpError(f"{path}: {text}") from None
+        for path in [paths] if isinstance(paths, str) else paths:
+            if (text := describe(path, wanted)) is not None:
+                raise DumpError(f"{path}: {text}") from None
+        raise
 
 
 def open_image(path: str) -> Image:
@@ -120,6 +136,15 @@ def describe(path: str, wanted: Wanted) -> str | None:
         return f"{found.name}: {found.remedy}" if found.remedy else None
     files = "XEN-SYMS VMCORE" if wanted == "xen-syms" else "VMLINUX VMCORE"
     return f"{found.name}, in place of a {wanted}: the order of the files is {files}"
+
+
+def is_kdump(path: str) -> bool:
+    """Whether the file may be a part of a split dump: kdump-compressed or flattened."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(12).startswith((b"KDUMP   ", b"makedumpfile"))
+    except OSError:
+        return False
 
 
 def _format(head: bytes) -> Format | None:

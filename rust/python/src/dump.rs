@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -18,10 +19,40 @@ use crate::space::AddressSpace;
 
 #[pymethods]
 impl Dump {
-    /// Opens the file at `path`: OSError if it cannot be opened, DumpError if it is not a dump.
+    /// Opens the file at `path`, or the files of a split dump: OSError if one cannot be opened, DumpError if
+    /// it is not a dump. `format` "raw" takes it for a raw image of memory; by default the file says what it
+    /// is. `cache_size` limits the bytes of decompressed pages that are kept.
     #[new]
-    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let inner = detach(py, || dump::Dump::open(&path)).map_err(errors::from_core)?;
+    #[pyo3(signature = (path, *, format=None, cache_size=None))]
+    fn new(
+        py: Python<'_>,
+        path: &Bound<'_, PyAny>,
+        format: Option<&str>,
+        cache_size: Option<usize>,
+    ) -> PyResult<Self> {
+        let paths = match path.extract::<PathBuf>() {
+            Ok(path) => vec![path],
+            Err(error) => path.extract::<Vec<PathBuf>>().map_err(|_| error)?,
+        };
+        if paths.is_empty() {
+            return Err(PyValueError::new_err("path: at least one file is needed"));
+        }
+        let mut options = dump::Options {
+            is_raw: match format {
+                None => false,
+                Some("raw") => true,
+                Some(other) => {
+                    let text = format!("format: \"raw\" or None is needed, not {other:?}");
+                    return Err(PyValueError::new_err(text));
+                }
+            },
+            ..dump::Options::default()
+        };
+        if let Some(size) = cache_size {
+            options.cache_size = size;
+        }
+        let open = || dump::Dump::open_with(&paths, &options);
+        let inner = detach(py, open).map_err(errors::from_core)?;
         Ok(Self {
             inner: Arc::new(inner),
             gate: Gate::default(),
@@ -36,7 +67,7 @@ impl Dump {
 
     /// The format's name.
     #[getter]
-    fn format(&self) -> &'static str {
+    fn format(&self) -> &str {
         self.inner.format()
     }
 

@@ -49,6 +49,48 @@ impl Rows for RowsOf<'_> {
     }
 }
 
+/// The same rows in another order.
+struct Reordered<'a, 'o> {
+    rows: RowsOf<'a>,
+    /// The row at each place.
+    order: &'o [usize],
+}
+
+impl Rows for Reordered<'_, '_> {
+    fn put(&mut self, row: usize, at: usize, bytes: &[u8]) {
+        if let Some(row) = self.order.get(row) {
+            self.rows.put(*row, at, bytes);
+        }
+    }
+
+    fn clear(&mut self, row: usize) {
+        if let Some(row) = self.order.get(row) {
+            self.rows.clear(*row);
+        }
+    }
+}
+
+/// The elements by ascending address, so that a dump that decodes pages decodes each once. `None` if
+/// they are in that order, if they are few, or if there is no memory for it.
+fn by_address(dump: &CoreDump, input: &Column<u64>) -> Option<Vec<usize>> {
+    let len = input.len();
+    if !dump.decodes_pages() || len <= ROWS {
+        return None;
+    }
+    let mut keyed = Vec::new();
+    keyed.try_reserve_exact(len).ok()?;
+    let mut address = [0];
+    for i in 0..len {
+        input.load(i, &mut address, |raw| raw);
+        keyed.push((address[0], i));
+    }
+    if keyed.is_sorted() {
+        return None;
+    }
+    keyed.sort_unstable();
+    Some(keyed.into_iter().map(|(_, i)| i).collect())
+}
+
 /// Fills a buffer, with several threads if it is long.
 pub fn fill(
     py: Python<'_>,
@@ -127,7 +169,40 @@ pub fn many<'py>(
         target.check_apart("out", column, "status")?;
     }
     let failed = AtomicUsize::new(usize::MAX);
+    let order = detach(py, || by_address(space.memory(), input));
+    let in_order = |batch: &mut Batch<'_, CoreDump>, order: &[usize]| {
+        let mut rows = Reordered {
+            rows: RowsOf {
+                bytes: &target,
+                size,
+            },
+            order,
+        };
+        let mut addrs = [0; ROWS];
+        let mut statuses = [Status::Ok; ROWS];
+        let (Some(addrs), Some(statuses)) = (
+            addrs.get_mut(..order.len()),
+            statuses.get_mut(..order.len()),
+        ) else {
+            return false;
+        };
+        for (addr, i) in addrs.iter_mut().zip(order) {
+            input.load(*i, std::slice::from_mut(addr), |raw| raw);
+        }
+        batch.read_rows(addrs, size, 0, &mut rows, statuses);
+        for (status, i) in statuses.iter().zip(order) {
+            if let Some(column) = &column {
+                column.store(*i, std::slice::from_ref(status), |status| status as u8);
+            } else if *status != Status::Ok {
+                failed.fetch_min(*i, Ordering::Relaxed);
+            }
+        }
+        gate.is_open()
+    };
     let step = |batch: &mut Batch<'_, CoreDump>, range: Range<usize>| {
+        if let Some(order) = order.as_ref().and_then(|order| order.get(range.clone())) {
+            return order.chunks(ROWS).all(|order| in_order(batch, order));
+        }
         let mut rows = RowsOf {
             bytes: &target,
             size,

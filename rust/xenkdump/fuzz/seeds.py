@@ -10,6 +10,8 @@ from pathlib import Path
 
 import xenkdump_forge
 from xenkdump_fast._native import Image
+from xenkdump_forge.containers import write as write_container
+from xenkdump_forge.containers.compression import CODECS
 
 #: The size of a dump's prefix: its headers, notes and a few pages.
 HEAD = 16 << 10
@@ -108,10 +110,41 @@ def synthetic(corpus: Path) -> None:
             core = Path(files.vmcore).read_bytes()
             write(corpus, "dump", kind, core[:HEAD])
             write(corpus, "notes", kind, core[0x100:HEAD])
+            containers(corpus, kind)
             plain = Path(files.vmlinux).read_bytes()
             if len(plain) <= MAX_SEED:
                 write(corpus, "image", kind, plain)
             of_image(corpus, kind, Image(str(files.vmlinux)))
+
+
+def containers(corpus: Path, kind: str) -> None:
+    """Seeds in other containers: headers, and the first pages."""
+    parts = xenkdump_forge.build(kind)
+    core = parts.core
+    core.memory.frames = dict(sorted(core.memory.frames.items())[:12])
+    core.touched_only = True
+    core.segments = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in xenkdump_forge.FORMATS:
+            path = Path(folder) / name
+            write_container(core, path, name)
+            data = path.read_bytes()
+            if len(data) <= MAX_SEED:
+                write(corpus, "dump", f"{kind}-{name}", data)
+
+
+def kdump(choice: int) -> bytes:
+    """Bitmaps, notes, page descriptors and data: see ``kdump`` in tests/hostile/files.rs."""
+    data = b"".join(encode(bytes([i]) * 4096) for i, (_, encode) in enumerate(CODECS.values()))
+    at, descriptors = 5 * 4096 + 24 * len(CODECS), b""
+    for i, (flag, encode) in enumerate(CODECS.values()):
+        size = len(encode(bytes([i]) * 4096))
+        descriptors += struct.pack("<QIIQ", at, size, flag, 0)
+        at += size
+    bitmaps = piece(b"\xff" * 90) + piece(bytes(1) + b"\xe1")
+    return (
+        bytes([choice]) + bitmaps + piece(note(0x100_0001, bytes(80))) + piece(descriptors) + data
+    )
 
 
 def of_image(corpus: Path, kind: str, image: Image) -> None:
@@ -140,6 +173,8 @@ def made(corpus: Path) -> None:
     """Seeds that need no dump."""
     for index in range(2):
         write(corpus, "sections", str(index), sections(index))
+    for choice in (0x18, 0x19, 0x38, 0x0C, 0x06, 0x58, 0xDC):
+        write(corpus, "kdump", f"{choice:x}", kdump(choice))
     for choice in range(4):
         write(corpus, "symtab", str(choice), symtab(choice, 4 if choice == 3 else 8))
     for kind in range(5):

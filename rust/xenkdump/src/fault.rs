@@ -1,5 +1,7 @@
 //! Why memory cannot be read.
 
+use std::fmt;
+
 use crate::addr::{Address, MachineAddr, Mfn, Pfn, PseudoPhysAddr, VirtAddr};
 
 /// A P2M entry that does not name a frame of the domain's own.
@@ -22,6 +24,20 @@ pub enum Special {
     NoTable,
 }
 
+/// The dump level of makedumpfile: which kinds of pages it excluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DumpLevel(pub Option<i32>);
+
+impl fmt::Display for DumpLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(level) => write!(f, "dump level {level}"),
+            // Headers before version 1.
+            None => write!(f, "dump level not recorded"),
+        }
+    }
+}
+
 /// Why an address could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +49,30 @@ pub enum Fault {
     /// file (`p_filesz < p_memsz`).
     #[error("machine address {0} was left out of the dump (p_filesz < p_memsz)")]
     Excluded(MachineAddr),
+    /// Excluded by makedumpfile, whose bitmaps say so.
+    #[error("machine address {addr}: page excluded by makedumpfile, {level}")]
+    Filtered {
+        /// The address.
+        addr: MachineAddr,
+        /// What was excluded, as the dump's header says.
+        level: DumpLevel,
+    },
+    /// Its page was to be written, but the program that wrote the dump stopped before.
+    #[error("machine address {0}: the dump is incomplete, its page was not written")]
+    NotWritten(MachineAddr),
+    /// It is in a file of a split dump that was not opened.
+    #[error("machine address {0} is in a part of the split dump that is not open")]
+    MissingPart(MachineAddr),
+    /// Its page cannot be decompressed.
+    #[error("machine address {addr}: the page at file offset {offset:#x} is corrupt ({reason})")]
+    Corrupt {
+        /// The address.
+        addr: MachineAddr,
+        /// Where its page, or the descriptor of its page, is in the file.
+        offset: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// The file ends before it.
     #[error("machine address {addr} lies at file offset {offset:#x}, past the end of the file")]
     Truncated {
@@ -135,6 +175,10 @@ impl Fault {
         match *self {
             Fault::NoSegment(addr)
             | Fault::Excluded(addr)
+            | Fault::NotWritten(addr)
+            | Fault::MissingPart(addr)
+            | Fault::Filtered { addr, .. }
+            | Fault::Corrupt { addr, .. }
             | Fault::Truncated { addr, .. }
             | Fault::Io { addr, .. } => of(addr),
             Fault::NotPresent { addr, .. }

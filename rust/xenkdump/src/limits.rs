@@ -38,6 +38,22 @@ pub const MAX_DUMP_CORE_NAME: usize = 32;
 /// vCPUs of an `xl dump-core` file. No Xen version allows a domain more than 8192.
 pub const MAX_DUMP_CORE_VCPUS: u64 = 1 << 14;
 
+/// Pages of a kdump-compressed dump: 64 TiB of memory. Their bitmap has 2 GiB, the counts over it 128 MiB.
+pub const MAX_KDUMP_PAGES: u64 = 1 << 34;
+
+/// Files of a split dump. `makedumpfile --split` writes as many as it is given names.
+pub const MAX_DUMP_PARTS: usize = 256;
+
+/// Entries of a folder that are looked at for the other files of a split dump.
+pub const MAX_DIRECTORY_ENTRIES: usize = 1 << 12;
+
+/// Blocks of a flattened file, 24 bytes each. makedumpfile writes blocks of up to 64 KiB; 2 TiB of data
+/// have as many.
+pub const MAX_FLATTENED_BLOCKS: usize = 1 << 25;
+
+/// Bytes between the blocks of a flattened file, beyond the length of the file: they read as zeros.
+pub const MAX_FLATTENED_GAPS: u64 = 1 << 20;
+
 /// Buckets of the index over the runs of a dump's memory, 8 bytes each.
 pub const MAX_RUN_BUCKETS: usize = 1 << 16;
 

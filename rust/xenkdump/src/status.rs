@@ -37,7 +37,7 @@ pub enum Status {
     NoSegment = 10,
     /// The memory was excluded from the dump.
     Excluded = 11,
-    /// The dump was truncated before the memory.
+    /// The dump was truncated before the memory, or its writer stopped before.
     Truncated = 12,
     /// The operating system could not read the file.
     Io = 13,
@@ -45,11 +45,15 @@ pub enum Status {
     Wraps = 14,
     /// No pfn has this frame.
     NoPfn = 15,
+    /// The page cannot be decompressed.
+    Corrupt = 16,
+    /// The memory is in a part of a split dump that is not open.
+    MissingPart = 17,
 }
 
 impl Status {
     /// All statuses, by number.
-    pub const ALL: [Status; 16] = [
+    pub const ALL: [Status; 18] = [
         Status::Ok,
         Status::Invalid,
         Status::Foreign,
@@ -66,6 +70,8 @@ impl Status {
         Status::Io,
         Status::Wraps,
         Status::NoPfn,
+        Status::Corrupt,
+        Status::MissingPart,
     ];
 
     /// Its name.
@@ -87,6 +93,8 @@ impl Status {
             Status::Io => "read error",
             Status::Wraps => "wraps",
             Status::NoPfn => "no pfn",
+            Status::Corrupt => "corrupt page",
+            Status::MissingPart => "missing part",
         }
     }
 }
@@ -107,8 +115,10 @@ impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::NoSegment(_) => Status::NoSegment,
-            Fault::Excluded(_) => Status::Excluded,
-            Fault::Truncated { .. } => Status::Truncated,
+            Fault::Excluded(_) | Fault::Filtered { .. } => Status::Excluded,
+            Fault::Truncated { .. } | Fault::NotWritten(_) => Status::Truncated,
+            Fault::MissingPart(_) => Status::MissingPart,
+            Fault::Corrupt { .. } => Status::Corrupt,
             // Batches copy into memory of the caller.
             Fault::Io { .. } | Fault::NoMemory { .. } => Status::Io,
             Fault::NotPresent { .. } => Status::NotPresent,

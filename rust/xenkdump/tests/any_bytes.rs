@@ -10,8 +10,9 @@ use xenkdump::p2m::P2m;
 
 type Check = fn(&[u8]);
 
-const ALL: [Check; 12] = [
+const ALL: [Check; 13] = [
     hostile::dump,
+    hostile::kdump,
     hostile::sections,
     hostile::notes,
     hostile::image,
@@ -176,6 +177,34 @@ fn dump_core() -> Vec<u8> {
     ])
 }
 
+/// Bitmaps, notes, descriptors and data of a kdump-compressed dump of four pages.
+fn kdump_parts() -> ([Vec<u8>; 4], Vec<u8>) {
+    const DATA: u64 = 5 * 4096 + 4 * 24;
+    let mut packed = Vec::new();
+    let mut zlib = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::fast());
+    std::io::Write::write_all(&mut zlib, &[7; 4096]).unwrap();
+    packed.push((1u64, zlib.finish().unwrap()));
+    packed.push((
+        4,
+        snap::raw::Encoder::new().compress_vec(&[8; 4096]).unwrap(),
+    ));
+    let mut zstd = Vec::with_capacity(200);
+    zstd_safe::compress(&mut zstd, &[9; 4096], 1).unwrap();
+    packed.push((0x20, zstd));
+    packed.push((0, vec![10; 4096]));
+    let (mut descriptors, mut data) = (Vec::new(), Vec::new());
+    for (flags, bytes) in packed {
+        let size = bytes.len() as u64 | flags << 32;
+        descriptors.extend(words(&[DATA + data.len() as u64, size, 0]));
+        data.extend(bytes);
+    }
+    let (mut ram, mut present) = (vec![0xff; 8], vec![0; 8]);
+    present[1] = 0b1000_0101;
+    present[7] = 0x80;
+    ram.resize(80, 0);
+    ([ram, present, notes(), descriptors], data)
+}
+
 fn btf_blob() -> Vec<u8> {
     let strings = b"\0int\0a\0x\0b\0y\0task_struct\0e\0";
     let kind = |kind: u32, vlen: u32| kind << 24 | vlen;
@@ -304,6 +333,87 @@ fn dump_core_files() {
     let valid = dump_core();
     mutate(&valid, 200, 37, hostile::dump);
     truncate(&valid, 2048, 61, hostile::dump);
+}
+
+/// Fields are 0x1a0 bytes into the header and at the start of the block after it.
+#[test]
+fn compressed_dumps() {
+    let (parts, data) = kdump_parts();
+    let parts = parts.each_ref().map(Vec::as_slice);
+    for choice in [0x18, 0x19, 0x38, 0x0c, 0x06, 0x98] {
+        let sound = hostile::kdump_of(choice, parts, &data);
+        hostile::dump(&sound);
+        let mut broken = sound.clone();
+        for at in (0..16).chain(0x194..0x1d0).chain(4096..4096 + 104) {
+            for value in [0, 1, 2, 3, 0x10, 0x7f, 0x80, 0xff] {
+                broken[at] = value;
+                hostile::dump(&broken);
+            }
+            broken[at] = sound[at];
+        }
+        mutate(&sound[..], 0, 479, hostile::dump);
+        cut(&sound, 0, 777, hostile::dump);
+    }
+    let mut input = vec![0x18];
+    for part in parts {
+        input.extend((part.len() as u16).to_le_bytes());
+        input.extend(part);
+    }
+    let descriptors = input.len() - 96;
+    input.extend(data);
+    // Every bit of the descriptors and of the compressed pages.
+    for choice in [0x18, 0x58] {
+        input[0] = choice;
+        let sound = input.clone();
+        for at in descriptors..sound.len().min(descriptors + 300) {
+            for bit in 0..8 {
+                input[at] ^= 1 << bit;
+                hostile::kdump(&input);
+                input[at] = sound[at];
+            }
+        }
+        cut(&sound, 0, 97, hostile::kdump);
+    }
+}
+
+#[test]
+fn flattened_files() {
+    let (parts, data) = kdump_parts();
+    let kdump = hostile::kdump_of(0x18, parts.each_ref().map(Vec::as_slice), &data);
+    for file in [vmcore().0, kdump] {
+        for choice in [0, 4, 8, 0x8c] {
+            let sound = hostile::flattened_of(&file, choice);
+            hostile::dump(&sound);
+            let mut broken = sound.clone();
+            // The headers of the file and of the first blocks.
+            for at in (0..32).chain(4096..4112).chain(4112 + 1000..4112 + 1032) {
+                for value in [0, 1, 2, 0x7f, 0x80, 0xff] {
+                    if let Some(byte) = broken.get_mut(at) {
+                        *byte = value;
+                    }
+                    hostile::dump(&broken);
+                }
+                broken.clone_from(&sound);
+            }
+            cut(&sound, 0, 331, hostile::dump);
+        }
+    }
+}
+
+fn lime() -> Vec<u8> {
+    let mut file = Vec::new();
+    for (first, size) in [(0x1000u64, 0x800u64), (0x1800, 0x1000), (0x10_0000, 0x400)] {
+        file.extend(words(&[1 << 32 | 0x4c69_4d45, first, first + size - 1, 0]));
+        file.resize(file.len() + size as usize, 0xa5);
+    }
+    file
+}
+
+#[test]
+fn lime_images() {
+    let sound = lime();
+    mutate(&sound, 40, 13, hostile::dump);
+    cut(&sound, 100, 7, hostile::dump);
 }
 
 #[test]

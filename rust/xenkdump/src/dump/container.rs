@@ -70,7 +70,8 @@ pub(super) trait Container: fmt::Debug + Send + Sync {
     /// Bytes of memory that the machine had according to the headers, with what was excluded.
     fn memory_size(&self) -> u64;
 
-    /// The first run that is held at `addr` or after it, cut to start at `addr`.
+    /// The first run that is held at `addr` or after it, cut to start at `addr`. A format whose runs take
+    /// time to follow may cut long ones, which then adjoin.
     fn next_run(&self, addr: MachineAddr) -> Option<Run>;
 
     /// Fills `buf` with the bytes at `addr`. The fault tells memory that was excluded from the dump
@@ -90,6 +91,11 @@ pub(super) trait Container: fmt::Debug + Send + Sync {
     /// See [`crate::memory::Memory::is_intact`].
     fn is_intact(&self) -> bool {
         true
+    }
+
+    /// Whether reads decode whole pages, so that batches are worth being sorted by page.
+    fn decodes_pages(&self) -> bool {
+        false
     }
 
     /// The PT_LOAD segments, in file order. Only ELF dumps have any.

@@ -1,7 +1,10 @@
 //! The table of dump formats, each recognised by its header.
 
+use std::path::PathBuf;
+
 use super::container::Container;
-use super::{elf, xl_core};
+use super::files::{self, File};
+use super::{elf, kdump, lime, raw, xl_core, Options};
 use crate::file::Storage;
 use crate::Result;
 
@@ -11,32 +14,80 @@ struct Format<S> {
     name: &'static str,
     /// Whether a file has this format. Reads headers only.
     matches: fn(&S) -> bool,
-    open: fn(S) -> Result<Box<dyn Container>>,
+    open: fn(S, &Options) -> Result<Box<dyn Container>>,
 }
 
 /// All formats, in the order in which they are tried: the more specific first.
-fn formats<S: Storage + 'static>() -> [Format<S>; 2] {
+fn formats<S: Storage + 'static>() -> [Format<S>; 4] {
     [
         Format {
             name: "xl dump-core",
             matches: xl_core::matches,
-            open: xl_core::open,
+            open: |storage, _| xl_core::open(storage),
         },
         Format {
             name: "an ELF vmcore (7f 45 4c 46)",
             matches: elf::matches,
-            open: elf::open,
+            open: |storage, _| elf::open(storage),
+        },
+        Format {
+            name: "a kdump-compressed dump (4b 44 55 4d)",
+            matches: kdump::matches,
+            open: |storage, options| kdump::open(storage, options.cache_size),
+        },
+        Format {
+            name: "a LiME image (45 4d 69 4c)",
+            matches: lime::matches,
+            open: |storage, _| lime::open(storage),
         },
     ]
 }
 
-/// Opens a dump of any supported format.
-pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container>> {
+/// A dump, and what is wrong with the files that it is wrapped in.
+pub(super) struct Opened {
+    pub container: Box<dyn Container>,
+    pub is_flattened: bool,
+    pub warnings: Vec<String>,
+}
+
+/// Opens a dump of any supported format. Only split dumps have several files.
+pub(super) fn open(paths: &[PathBuf], options: &Options) -> Result<Opened> {
+    let mut warnings = Vec::new();
+    let mut opened = Vec::new();
+    for path in paths {
+        let file = files::open(path)?;
+        if let File::Flattened(file) = &file {
+            warnings.extend_from_slice(file.warnings());
+        }
+        opened.push(file);
+    }
+    let is_flattened = opened.iter().any(|file| matches!(file, File::Flattened(_)));
+    let mut files = opened.into_iter();
+    let container = match (files.next(), files.next()) {
+        (Some(File::Plain(file)), None) => open_one(file, options)?,
+        (Some(File::Flattened(file)), None) => open_one(file, options)?,
+        (first, second) => {
+            let files = first.into_iter().chain(second).chain(files);
+            kdump::open_all(files.map(File::boxed).collect(), options.cache_size)?
+        }
+    };
+    Ok(Opened {
+        container,
+        is_flattened,
+        warnings,
+    })
+}
+
+fn open_one<S: Storage + 'static>(storage: S, options: &Options) -> Result<Box<dyn Container>> {
+    if options.is_raw {
+        return Ok(raw::open(storage));
+    }
     let formats = formats::<S>();
     if let Some(format) = formats.iter().find(|format| (format.matches)(&storage)) {
-        return (format.open)(storage);
+        return (format.open)(storage, options);
     }
     let names = formats.map(|format| format.name).join(" or ");
+    let names = format!("{names} (a raw memory image is read as such on request only)");
     Err(storage.file().format_error(0, names, start_of(&storage)))
 }
 

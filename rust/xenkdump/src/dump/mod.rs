@@ -5,8 +5,14 @@
 
 mod container;
 mod elf;
+mod files;
 mod formats;
+mod kdump;
+mod lime;
+mod memory_image;
 mod note;
+mod page_cache;
+mod raw;
 mod run_map;
 #[cfg(test)]
 mod tests;
@@ -19,7 +25,6 @@ use std::path::{Path, PathBuf};
 
 use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
 use crate::fault::Fault;
-use crate::file::MappedFile;
 use crate::memory::Memory;
 use crate::notes::{self, Decoded, DEVICE_DUMP_NAME};
 use crate::Result;
@@ -35,18 +40,53 @@ pub use vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
 pub struct Dump {
     path: PathBuf,
     container: Box<dyn Container>,
+    format: String,
+    warnings: Vec<String>,
+}
+
+/// How a dump is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Take the file for a raw image of physical memory.
+    pub is_raw: bool,
+    /// Bytes of decompressed pages that are kept, if the dump is compressed.
+    pub cache_size: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            is_raw: false,
+            cache_size: 64 << 20,
+        }
+    }
 }
 
 impl Dump {
     /// Opens the file at `path`, whatever its format. Reads headers, but no memory.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(&[path.to_owned()], &Options::default())
+    }
+
+    /// Opens the files of a dump: one, or the parts of a split dump in any order. Of one part, the
+    /// others are looked for in its folder.
+    pub fn open_with(paths: &[PathBuf], options: &Options) -> Result<Self> {
+        let opened = formats::open(paths, options)?;
+        let headers = opened.container.headers();
+        let own = headers.warnings.as_slice().iter().cloned();
         Ok(Self {
-            container: formats::open(MappedFile::open(path)?)?,
-            path: path.to_owned(),
+            path: paths.first().cloned().unwrap_or_default(),
+            format: if opened.is_flattened {
+                format!("flattened {}", headers.format)
+            } else {
+                headers.format.into()
+            },
+            warnings: opened.warnings.into_iter().chain(own).collect(),
+            container: opened.container,
         })
     }
 
-    /// The file's path.
+    /// The path of the file, or of the first one.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -57,8 +97,8 @@ impl Dump {
     }
 
     /// The format's name.
-    pub fn format(&self) -> &'static str {
-        self.container.headers().format
+    pub fn format(&self) -> &str {
+        &self.format
     }
 
     /// `e_machine` (EM_386 or EM_X86_64) of the kernel that wrote the headers; the hypervisor may
@@ -120,7 +160,7 @@ impl Dump {
 
     /// Defects of the file that do not prevent its use.
     pub fn warnings(&self) -> &[String] {
-        self.container.headers().warnings.as_slice()
+        &self.warnings
     }
 
     /// Bytes of machine memory that the dump holds: what limits on work scale with. Bytes in the file
@@ -141,6 +181,11 @@ impl Dump {
         std::iter::successors(next(addr), move |run| {
             run.last.0.checked_add(1).map(MachineAddr).and_then(next)
         })
+    }
+
+    /// Whether reads decode whole pages, so that batches are worth being sorted by page.
+    pub fn decodes_pages(&self) -> bool {
+        self.container.decodes_pages()
     }
 
     /// The PT_LOAD segments, in file order. Only ELF dumps have any.

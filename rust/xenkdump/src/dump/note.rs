@@ -148,6 +148,29 @@ impl<'f, S: Storage> NoteReader<'f, S> {
         }
     }
 
+    /// Adds a region of the file that has the contents of a note, but no header.
+    pub fn add(&mut self, name: &[u8], offset: u64, size: u64, warnings: &mut Warnings) {
+        let available = self.storage.held(offset, size);
+        if available < size {
+            warnings.push(format!(
+                "{} at offset {offset:#x} claims {size} bytes, the file holds {available} of them",
+                String::from_utf8_lossy(name)
+            ));
+        }
+        let note = Note {
+            name: name.to_vec(),
+            note_type: 0,
+            name_size: 0,
+            offset,
+            desc_offset: offset,
+            desc_size: available,
+            desc: Arc::new(OnceLock::new()),
+        };
+        if available > 0 && self.spend(&note).is_ok() {
+            self.notes.push(note);
+        }
+    }
+
     fn spend(&self, note: &Note) -> Result<(), Exhausted> {
         self.count.spend(1)?;
         self.size.spend(note.desc_size)?;

@@ -204,7 +204,12 @@ impl RunMap {
     ) -> (MachineAddr, &'s [u8]) {
         self.run(addr).map_or((addr, &[]), |run| {
             let bytes = storage.borrow(run.offset, size(run.start, run.last));
-            (MachineAddr(run.start), bytes)
+            if bytes.len() as u64 > addr.0 - run.start {
+                return (MachineAddr(run.start), bytes);
+            }
+            // A storage that is in pieces.
+            let offset = run.offset_of(addr);
+            (addr, storage.borrow(offset, size(addr.0, run.last)))
         })
     }
 
@@ -252,7 +257,7 @@ fn size(start: u64, last: u64) -> u64 {
 
 /// The fault for a failed read at `addr`, which is at `offset` of the file.
 #[cold]
-fn fault(addr: MachineAddr, offset: u64, error: ReadError) -> Fault {
+pub(super) fn fault(addr: MachineAddr, offset: u64, error: ReadError) -> Fault {
     match error {
         ReadError::PastEnd => Fault::Truncated { addr, offset },
         ReadError::Os(errno) => Fault::Io {

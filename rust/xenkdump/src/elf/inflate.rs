@@ -15,14 +15,8 @@ pub(super) fn inflate(section: &[u8], ctx: Ctx, budget: &Budget<'_>) -> Option<V
     let header: CompressionHeader = section.pread_with(0, ctx).ok()?;
     let packed = section.get(CompressionHeader::size(ctx)..)?;
     match header.ch_type {
-        ELFCOMPRESS_ZLIB => {
-            let stream = flate2::read::ZlibDecoder::new(packed);
-            unpack(stream, header.ch_size, packed.len(), budget)
-        }
-        ELFCOMPRESS_ZSTD => {
-            let stream = ruzstd::decoding::StreamingDecoder::new(packed).ok()?;
-            unpack(stream, header.ch_size, packed.len(), budget)
-        }
+        ELFCOMPRESS_ZLIB => unzlib(packed, header.ch_size, budget),
+        ELFCOMPRESS_ZSTD => unzstd(packed, header.ch_size, budget),
         _ => None,
     }
 }
@@ -37,21 +31,35 @@ pub(super) fn zdebug(section: &[u8]) -> Option<(u64, &[u8])> {
 /// As [`inflate`], for a `.zdebug_*` section.
 pub(super) fn inflate_zdebug(section: &[u8], budget: &Budget<'_>) -> Option<Vec<u8>> {
     let (size, packed) = zdebug(section)?;
-    let stream = flate2::read::ZlibDecoder::new(packed);
-    unpack(stream, size, packed.len(), budget)
+    unzlib(packed, size, budget)
 }
 
-/// The content of `stream`, which claims to have `size` bytes.
-fn unpack(stream: impl Read, size: u64, packed: usize, budget: &Budget<'_>) -> Option<Vec<u8>> {
-    let limit = (packed as u64).saturating_mul(MAX_SECTION_RATIO);
+/// The content of a zlib stream, which claims to have `size` bytes.
+fn unzlib(packed: &[u8], size: u64, budget: &Budget<'_>) -> Option<Vec<u8>> {
+    let mut out = room(packed, size, budget)?;
+    let stream = flate2::read::ZlibDecoder::new(packed);
+    stream.take(size).read_to_end(&mut out).ok()?;
+    (out.len() as u64 == size).then_some(out)
+}
+
+/// The content of zstd frames, which claim to have `size` bytes.
+fn unzstd(packed: &[u8], size: u64, budget: &Budget<'_>) -> Option<Vec<u8>> {
+    let mut out = room(packed, size, budget)?;
+    // Fails for more than fits.
+    zstd_safe::decompress(&mut out, packed).ok()?;
+    (out.len() as u64 == size).then_some(out)
+}
+
+/// An empty buffer for `size` bytes, if they are within the limits.
+fn room(packed: &[u8], size: u64, budget: &Budget<'_>) -> Option<Vec<u8>> {
+    let limit = (packed.len() as u64).saturating_mul(MAX_SECTION_RATIO);
     if size > limit.saturating_add(MAX_SECTION_SLACK) {
         return None;
     }
     budget.reserve(size).ok()?;
     let mut out = Vec::new();
     out.try_reserve_exact(usize::try_from(size).ok()?).ok()?;
-    stream.take(size).read_to_end(&mut out).ok()?;
-    (out.len() as u64 == size).then_some(out)
+    Some(out)
 }
 
 #[cfg(test)]
@@ -85,10 +93,8 @@ mod tests {
         let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         zlib.write_all(&text).unwrap();
         let zlib = zlib.finish().unwrap();
-        let zstd = ruzstd::encoding::compress_to_vec(
-            &text[..],
-            ruzstd::encoding::CompressionLevel::Fastest,
-        );
+        let mut zstd = Vec::with_capacity(zstd_safe::compress_bound(text.len()));
+        zstd_safe::compress(&mut zstd, &text, 1).unwrap();
         for (kind, packed) in [(ELFCOMPRESS_ZLIB, zlib), (ELFCOMPRESS_ZSTD, zstd)] {
             let size = text.len() as u64;
             assert_eq!(

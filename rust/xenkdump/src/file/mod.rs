@@ -2,10 +2,12 @@
 //!
 //! - [`RegularFile`]: read by `pread`. For images and symbol maps, whose bytes are kept as copies.
 //! - [`MappedFile`]: a mapped file, for dumps. Every read is checked; see [`guard`].
-//! - [`Storage`]: the interface to either that dump formats use.
+//! - [`Flattened`]: what a file in makedumpfile's flattened format stands for.
+//! - [`Storage`]: what dump formats need of any.
 //!
 //! They yield the bytes of the file or an error, never zeros in place of lost bytes.
 
+mod flattened;
 mod guard;
 mod mapped;
 mod storage;
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
+pub use flattened::Flattened;
 pub use mapped::MappedFile;
 pub use storage::Storage;
 
@@ -120,6 +123,26 @@ impl RegularFile {
 
     /// Fills `buf` with the bytes at `offset`.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let end = offset.saturating_add(buf.len() as u64);
+        self.peek(offset, buf)?;
+        // If the file is truncated within a page, the rest of that page may be cleared while it is
+        // copied; the file has its new length by then.
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() < end => Err(ReadError::PastEnd),
+            Ok(_) => Ok(()),
+            Err(error) => Err(os_error(&error)),
+        }
+    }
+
+    /// Whether it is shorter than it was when it was opened.
+    pub(crate) fn has_shrunk(&self) -> bool {
+        let metadata = self.file.metadata();
+        metadata.is_ok_and(|metadata| metadata.len() < self.len)
+    }
+
+    /// The same as [`RegularFile::read_at`], with one system call instead of two. The bytes are valid
+    /// unless the file [has shrunk](RegularFile::has_shrunk) afterwards.
+    pub(crate) fn peek(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         self.check(offset, buf.len() as u64)?;
         let mut rest = buf;
         let mut at = offset;
@@ -134,13 +157,7 @@ impl RegularFile {
                 Err(error) => return Err(os_error(&error)),
             }
         }
-        // If the file is truncated within a page, the rest of that page may be cleared while it is
-        // copied; the file has its new length by then.
-        match self.file.metadata() {
-            Ok(metadata) if metadata.len() < at => Err(ReadError::PastEnd),
-            Ok(_) => Ok(()),
-            Err(error) => Err(os_error(&error)),
-        }
+        Ok(())
     }
 
     /// A copy of the `len` bytes at `offset`. Allocates no more memory than the file's length when it

@@ -76,6 +76,28 @@ impl Storage for MappedFile {
     }
 }
 
+impl Storage for Box<dyn Storage> {
+    fn file(&self) -> &RegularFile {
+        (**self).file()
+    }
+
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        (**self).read_at(offset, buf)
+    }
+
+    fn borrow(&self, offset: u64, len: u64) -> &[u8] {
+        (**self).borrow(offset, len)
+    }
+
+    fn is_intact(&self) -> bool {
+        (**self).is_intact()
+    }
+}
+
 impl Storage for RegularFile {
     fn file(&self) -> &RegularFile {
         self

@@ -11,7 +11,7 @@ mod stacks;
 mod symbols;
 mod tables;
 
-pub use files::{dump, dwarf, elf_of, image, notes, sections};
+pub use files::{dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, sections};
 pub use ram::Ram;
 pub use stacks::{cfi, orc, stack};
 pub use symbols::symtab;

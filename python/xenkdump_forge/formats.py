@@ -1,0 +1,16 @@
+"""The file formats of a synthetic dump."""
+
+#: The formats, by name.
+FORMATS: dict[str, str] = {
+    "elf": "ELF vmcore",
+    "kdump-raw": "kdump-compressed dump, its pages stored",
+    "kdump-zlib": "the same, compressed by zlib (makedumpfile -c)",
+    "kdump-lzo": "the same, by LZO (-l)",
+    "kdump-snappy": "the same, by snappy (-p)",
+    "kdump-zstd": "the same, by zstd (-z)",
+    "kdump-split": "the same by zlib in three files (--split)",
+    "flattened": "flattened ELF vmcore (makedumpfile -F -E)",
+    "flattened-kdump": "flattened kdump-compressed dump (-F -c)",
+    "lime": "LiME image, without notes",
+    "raw": "raw image of memory, without notes",
+}

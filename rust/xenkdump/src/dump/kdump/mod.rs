@@ -1,0 +1,318 @@
+//! kdump-compressed dumps, as makedumpfile and QEMU write them, and the older format of diskdump.
+//!
+//! After the headers there are two bitmaps: the pages of the machine, and those among them whose data
+//! the file has. For each of the latter, by ascending page number, there is a descriptor: offset, size
+//! and compression of its data. A split dump has several files, each with the data of a range of pages.
+//!
+//! Finding a page takes the same time for any size of dump ([`bitmap`]); pages that were decompressed
+//! are kept for a while ([`PageCache`]). Pages that are stored as they are, are read from the file.
+
+mod bitmap;
+mod codec;
+mod header;
+mod parts;
+
+use std::sync::OnceLock;
+
+use super::container::{Container, Headers, Run};
+use super::note::{Note, NoteReader};
+use super::page_cache::{PageCache, Use};
+use super::run_map::fault as storage_fault;
+use super::warnings::Warnings;
+use crate::addr::{Address, MachineAddr, Pfn, PAGE_SIZE};
+use crate::fault::{DumpLevel, Fault};
+use crate::file::Storage;
+use crate::memory::for_each_page;
+use crate::Result;
+
+use codec::Codec;
+use parts::{Descriptor, Part, PAGE};
+
+pub(in crate::dump) use header::matches;
+
+/// The files of a dump.
+#[derive(Debug)]
+struct Kdump {
+    headers: Headers,
+    /// By ascending range of pages.
+    parts: Vec<Part>,
+    /// The part with the notes.
+    notes_in: usize,
+    level: DumpLevel,
+    /// The page after the last one of the machine.
+    max_mapnr: u64,
+    is_incomplete: bool,
+    memory_held: OnceLock<u64>,
+    memory_size: OnceLock<u64>,
+    cache: PageCache,
+}
+
+/// Opens a dump of one file, or a split one of which this is a part. The others are looked for next to
+/// it.
+pub(super) fn open<S: Storage + 'static>(
+    storage: S,
+    cache_size: usize,
+) -> Result<Box<dyn Container>> {
+    let mut warnings = Warnings::default();
+    let first = Part::open(Box::new(storage))?;
+    let mut parts = vec![first];
+    parts::add_siblings(&mut parts, &mut warnings);
+    of_parts(parts, warnings, cache_size)
+}
+
+/// Opens a split dump of these files, in any order. Others are not looked for.
+pub(super) fn open_all(
+    files: Vec<Box<dyn Storage>>,
+    cache_size: usize,
+) -> Result<Box<dyn Container>> {
+    let parts = files.into_iter().map(Part::open).collect::<Result<_>>()?;
+    of_parts(parts, Warnings::default(), cache_size)
+}
+
+fn of_parts(
+    mut parts: Vec<Part>,
+    mut warnings: Warnings,
+    cache_size: usize,
+) -> Result<Box<dyn Container>> {
+    parts::check(&parts)?;
+    parts.sort_by_key(|part| (part.present.range().start, part.present.range().end));
+    for part in &parts {
+        part.warn(&mut warnings);
+    }
+    parts::warn_of_missing(&parts, &mut warnings);
+    // makedumpfile writes the notes into each part.
+    let notes_in = parts
+        .iter()
+        .position(|part| part.header.notes.size > 0)
+        .unwrap_or(0);
+    let Some(Part {
+        storage, header, ..
+    }) = parts.get(notes_in)
+    else {
+        return Err(crate::Error::Absent("no file was given".into()));
+    };
+    let headers = Headers {
+        format: match (header.is_diskdump, header.split) {
+            (true, _) => "diskdump-compressed dump",
+            (false, None) => "kdump-compressed dump",
+            (false, Some(_)) => "split kdump-compressed dump",
+        },
+        machine_type: header.machine_type,
+        word: header.word,
+        notes: notes(storage, header, &mut warnings),
+        warnings,
+    };
+    let most = parts.iter().map(Part::descriptors_in_file);
+    let most = most.fold(0, u64::saturating_add);
+    Ok(Box::new(Kdump {
+        headers,
+        notes_in,
+        level: DumpLevel(header.level),
+        max_mapnr: header.max_mapnr,
+        is_incomplete: parts.iter().any(|part| part.header.is_incomplete),
+        memory_held: OnceLock::new(),
+        memory_size: OnceLock::new(),
+        cache: PageCache::new(cache_size, most),
+        parts,
+    }))
+}
+
+/// The notes, and the regions outside of them that have the contents of notes.
+fn notes(storage: &impl Storage, header: &header::Header, warnings: &mut Warnings) -> Vec<Note> {
+    let mut reader = NoteReader::new(storage);
+    reader.read(header.notes.offset, header.notes.size, warnings);
+    let known = |notes: &[Note], name: &[u8]| notes.iter().any(|note| note.name == name);
+    // Since version 4 it is also in the notes, unless makedumpfile took it from elsewhere (-x, -i).
+    if !known(&reader.notes, b"VMCOREINFO") {
+        reader.add(
+            b"VMCOREINFO",
+            header.vmcoreinfo.offset,
+            header.vmcoreinfo.size,
+            warnings,
+        );
+    }
+    if !known(&reader.notes, b"ERASEINFO") {
+        reader.add(
+            b"ERASEINFO",
+            header.eraseinfo.offset,
+            header.eraseinfo.size,
+            warnings,
+        );
+    }
+    reader.notes
+}
+
+impl Kdump {
+    /// Reads a part of a page that is not cached.
+    fn load(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        let pfn = addr.frame().0;
+        let (part, number) = self.locate(addr, pfn)?;
+        let at = part.descriptor_offset(number);
+        let descriptor = part
+            .descriptor(number)
+            .map_err(|error| storage_fault(addr, at, error))?;
+        let Descriptor {
+            offset,
+            size,
+            flags,
+        } = descriptor;
+        let corrupt = |reason| Fault::Corrupt {
+            addr,
+            offset: if offset == 0 { at } else { offset },
+            reason,
+        };
+        if offset == 0 || size == 0 {
+            // makedumpfile reserves the descriptors of all pages before it writes any.
+            return Err(if self.is_incomplete {
+                Fault::NotWritten(addr)
+            } else {
+                corrupt("an empty descriptor")
+            });
+        }
+        let Some(codec) = Codec::of(flags).map_err(corrupt)? else {
+            if u64::from(size) != PAGE {
+                return Err(corrupt("a stored page of another size"));
+            }
+            let from = offset.checked_add(addr.page_offset() as u64);
+            let from = from.ok_or(corrupt("an offset without bound"))?;
+            let read = part.storage.read_at(from, buf);
+            return read.map_err(|error| storage_fault(addr, from, error));
+        };
+        let mut packed = [0; PAGE_SIZE];
+        // What does not become smaller is stored.
+        let packed = packed
+            .get_mut(..size as usize)
+            .ok_or(corrupt("more than a page"))?;
+        let read = part.storage.read_at(offset, packed);
+        read.map_err(|error| storage_fault(addr, offset, error))?;
+        if buf.len() == PAGE_SIZE {
+            codec::decompress(codec, packed, buf).map_err(corrupt)?;
+            if let Ok(page) = <&[u8; PAGE_SIZE]>::try_from(&*buf) {
+                self.cache.put(Pfn(pfn), Box::new(*page), Use::Whole);
+            }
+            return Ok(());
+        }
+        let mut page = Box::new([0; PAGE_SIZE]);
+        codec::decompress(codec, packed, page.as_mut_slice()).map_err(corrupt)?;
+        let bytes = page.get(addr.page_offset()..).unwrap_or_default();
+        if let Some(bytes) = bytes.get(..buf.len()) {
+            buf.copy_from_slice(bytes);
+        }
+        self.cache.put(Pfn(pfn), page, Use::Part);
+        Ok(())
+    }
+
+    /// The part that has a page, and how many pages it has before that one.
+    fn locate(&self, addr: MachineAddr, pfn: u64) -> Result<(&Part, u64), Fault> {
+        let after = self
+            .parts
+            .partition_point(|part| part.present.range().start <= pfn);
+        // Empty parts may start at the same page.
+        let before = self.parts.get(..after).unwrap_or_default().iter();
+        let part = before
+            .rev()
+            .find(|part| part.present.range().contains(&pfn));
+        let Some(part) = part else {
+            return Err(self.absence(addr, pfn));
+        };
+        let rank = part.present.rank(&part.storage, pfn);
+        match rank.map_err(|error| storage_fault(addr, part.bits.offset, error))? {
+            Some(number) => Ok((part, number)),
+            None => Err(self.absence(addr, pfn)),
+        }
+    }
+
+    /// Why a page is in none of the files.
+    #[cold]
+    fn absence(&self, addr: MachineAddr, pfn: u64) -> Fault {
+        let Some(part) = self.parts.first().filter(|_| pfn < self.max_mapnr) else {
+            return Fault::NoSegment(addr);
+        };
+        // The bitmaps of each part are those of the whole dump.
+        let ask = |bits: bitmap::Bitmap| {
+            let has = bits.has(&part.storage, pfn);
+            has.map_err(|error| storage_fault(addr, bits.offset, error))
+        };
+        if pfn >= part.bits.pages {
+            // The file ends within its bitmaps.
+            let offset = part.bits.offset.saturating_add(pfn / 8);
+            return Fault::Truncated { addr, offset };
+        }
+        match ask(part.bits) {
+            Ok(true) => return Fault::MissingPart(addr),
+            Ok(false) => {}
+            Err(fault) => return fault,
+        }
+        match part.ram.map(ask) {
+            Some(Ok(true)) => Fault::Filtered {
+                addr,
+                level: self.level,
+            },
+            Some(Err(fault)) => fault,
+            _ => Fault::NoSegment(addr),
+        }
+    }
+}
+
+impl Container for Kdump {
+    fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    fn descriptor(&self, note: &Note, size: u64) -> Option<Vec<u8>> {
+        let part = self.parts.get(self.notes_in)?;
+        part.storage.copy(note.desc_offset, size).ok()
+    }
+
+    fn file_size(&self) -> u64 {
+        let sizes = self.parts.iter().map(|part| part.storage.file().len());
+        sizes.fold(0, u64::saturating_add)
+    }
+
+    fn memory_held(&self) -> u64 {
+        *self.memory_held.get_or_init(|| {
+            let pages = self.parts.iter().map(|part| {
+                let set = part.present.count(&part.storage).unwrap_or(0);
+                // A page without a descriptor cannot be read.
+                set.min(part.descriptors_in_file())
+            });
+            pages.fold(0, u64::saturating_add).saturating_mul(PAGE)
+        })
+    }
+
+    fn memory_size(&self) -> u64 {
+        *self.memory_size.get_or_init(|| {
+            let counted = self.parts.first().and_then(|part| {
+                let bits = part.ram.unwrap_or(part.bits);
+                bits.count(&part.storage).ok()
+            });
+            counted.unwrap_or(self.max_mapnr).saturating_mul(PAGE)
+        })
+    }
+
+    fn next_run(&self, addr: MachineAddr) -> Option<Run> {
+        let pfn = addr.frame().0;
+        let runs = self
+            .parts
+            .iter()
+            .filter_map(|part| part.present.run(&part.storage, pfn).ok().flatten());
+        let (first, last) = runs.min()?;
+        Some(Run {
+            start: MachineAddr((first * PAGE).max(addr.0)),
+            last: MachineAddr(last * PAGE + (PAGE - 1)),
+        })
+    }
+
+    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        for_each_page(addr, buf, |at, part| {
+            if self.cache.get(Pfn(at.frame().0), at.page_offset(), part) {
+                return Ok(());
+            }
+            self.load(at, part)
+        })
+    }
+
+    fn decodes_pages(&self) -> bool {
+        true
+    }
+}

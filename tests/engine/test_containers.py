@@ -1,0 +1,497 @@
+"""Other containers than ELF: all give the memory of the ELF file of the same machine."""
+
+import os
+import random
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import zstandard
+
+import xenkdump_fast as xk
+from xenkdump_fast import Status
+from xenkdump_fast._native import AddressSpace, Dump
+from xenkdump_fast.cli import main
+from xenkdump_forge import FORMATS, write_dump
+from xenkdump_forge.containers import flattened, images, kdump
+from xenkdump_forge.containers.compression import CODECS
+from xenkdump_forge.elf import format as elf
+from xenkdump_forge.elf import notes
+from xenkdump_forge.elf.core import Core
+from xenkdump_forge.memory.machine import PAGE, MachineMemory
+
+SIZE = 12 << 20
+HOLES = ((0x9F000, 0x100000), (0x500000, 0x703000))
+PAGES = SIZE // PAGE
+VMCOREINFO = b"OSRELEASE=6.1.0\nPAGESIZE=4096\n"
+
+
+def machine(word: int = 8) -> Core:
+    """Pages that compress well, badly and not at all, and pages of zeros."""
+    chance = random.Random(word)
+    memory = MachineMemory(SIZE, HOLES)
+    for mfn in range(PAGES):
+        kind = chance.randrange(5)
+        address = mfn * PAGE
+        if kind == 0 or any(start <= address < end for start, end in HOLES):
+            continue
+        data = {
+            1: chance.randbytes(PAGE),
+            2: struct.pack("<Q", mfn) * 512,
+            3: bytes(100) + struct.pack("<I", mfn) + bytes(3000) + b"text " * 50,
+            4: chance.randbytes(700).ljust(PAGE, b"\xa5"),
+        }[kind]
+        memory.write(address, data)
+    registers = {"rip": 0x1234, "rsp": 0x5678} if word == 8 else {"eip": 0x1234, "esp": 0x5678}
+    group = [notes.prstatus(word, registers), notes.Note("VMCOREINFO", 0, VMCOREINFO)]
+    layout, number = (elf.ELF64, elf.EM_X86_64) if word == 8 else (elf.ELF32, elf.EM_386)
+    return Core(layout, number, memory, [group])
+
+
+class Pair(NamedTuple):
+    """The same machine as an ELF file, and as the parts of any other."""
+
+    core: Core
+    reference: AddressSpace
+    folder: Path
+
+
+@pytest.fixture(scope="module", params=[8, 4], ids=["x86_64", "i386"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    core = machine(request.param)
+    folder = tmp_path_factory.mktemp("containers")
+    core.write(folder / "elf")
+    return Pair(core, Dump(str(folder / "elf")).machine, folder)
+
+
+def is_held(address: int) -> bool:
+    return not any(start <= address < end for start, end in HOLES) and address < SIZE
+
+
+def assert_same(space: AddressSpace, reference: AddressSpace) -> None:
+    """Equal memory by single reads, batches on one and on more threads, long reads and searches."""
+    chance = random.Random(7)
+    held = [page * PAGE for page in range(PAGES) if is_held(page * PAGE)]
+    for _ in range(300):
+        at = chance.choice(held) + chance.randrange(PAGE - 8)
+        assert space.u64(at) == reference.u64(at)
+    for at, size in ((0, 0x9F000), (0x100003, 0x123456), (0x703000, SIZE - 0x703000)):
+        assert space.read(at, size) == reference.read(at, size)
+    some = np.array([chance.choice(held) + chance.randrange(0xFF0) for _ in range(5000)])
+    some[17], some[4000] = HOLES[0][0] + 5, SIZE
+    addresses = some.astype(np.uint64)
+    expected_status = np.empty(5000, dtype=np.uint8)
+    expected = reference.read_many(addresses, 16, status=expected_status)
+    for threads in (1, 2, 8):
+        status = np.empty(5000, dtype=np.uint8)
+        rows = space.read_many(addresses, 16, threads=threads, status=status)
+        assert (rows == expected).all()
+        assert (status == expected_status).all()
+    assert status[17] == status[4000] == Status.NO_SEGMENT
+    # Needles that do not overlap themselves; the first one lies on two pages.
+    for needle in (reference.read(0x103FF0, 32), b"\0\0text", reference.read(SIZE - 16, 16)):
+        assert space.find(needle, 0, SIZE * 2) == reference.find(needle, 0, SIZE * 2)
+
+
+@pytest.mark.parametrize("compression", ["raw", *CODECS])
+@pytest.mark.parametrize("cache_size", [None, 0])
+def test_compressions(pair: Pair, compression: str, cache_size: int | None) -> None:
+    path = pair.folder / f"kdump-{compression}"
+    kdump.write(pair.core, [path], compression=compression)
+    dump = Dump(path, cache_size=cache_size)
+    assert dump.format == "kdump-compressed dump"
+    assert dump.warnings == []
+    assert dump.memory_held == dump.memory_size == sum(map(is_held, range(0, SIZE, PAGE))) * PAGE
+    assert dump.word == (4 if pair.core.machine == elf.EM_386 else 8)
+    assert dump.machine_type == pair.core.machine
+    assert [note.kind for note in dump.notes] == ["prstatus", "vmcoreinfo"]
+    assert_same(dump.machine, pair.reference)
+
+
+def test_a_real_encoder_of_zstd(pair: Pair) -> None:
+    path = pair.folder / "kdump-real-zstd"
+    encoder = zstandard.ZstdCompressor().compress
+    kdump.write(pair.core, [path], kdump.Options(compression="zstd", encoder=encoder))
+    assert_same(Dump(path).machine, pair.reference)
+
+
+@pytest.mark.parametrize("version", range(7))
+def test_versions(pair: Pair, version: int) -> None:
+    path = pair.folder / f"version-{version}"
+    options = kdump.Options(
+        version=version, vmcoreinfo=b"CRASHTIME=7\n", eraseinfo=b"erase x\n", level=1
+    )
+    kdump.write(pair.core, [path], options)
+    dump = Dump(path)
+    texts = [note.fields["text"] for note in dump.notes if "text" in note.fields]
+    expected = {
+        3: ["CRASHTIME=7\n"],
+        4: [VMCOREINFO.decode()],
+        5: [VMCOREINFO.decode(), "erase x\n"],
+        6: [VMCOREINFO.decode(), "erase x\n"],
+    }
+    assert texts == expected.get(version, [])
+    # Zeros are excluded, and never read as zeros.
+    zero = next(mfn for mfn in range(PAGES) if is_held(mfn * PAGE) and not any(_page(pair, mfn)))
+    level = "dump level 1" if version else "dump level not recorded"
+    with pytest.raises(xk.MemoryFault, match=f"page excluded by makedumpfile, {level}"):
+        dump.machine.u64(zero * PAGE)
+    with pytest.raises(xk.MemoryFault, match="in no segment"):
+        dump.machine.u64(HOLES[0][0])
+    for mfn in range(PAGES):
+        if is_held(mfn * PAGE) and any(_page(pair, mfn)):
+            assert dump.machine.read(mfn * PAGE, PAGE) == _page(pair, mfn)
+
+
+def _page(pair: Pair, mfn: int) -> bytes:
+    return pair.reference.read(mfn * PAGE, PAGE)
+
+
+def test_diskdump(pair: Pair) -> None:
+    path = pair.folder / "diskdump"
+    kdump.write(pair.core, [path], kdump.Options(signature=b"DISKDUMP", version=2))
+    dump = Dump(path)
+    assert dump.format == "diskdump-compressed dump"
+    assert dump.notes == []
+    assert_same(dump.machine, pair.reference)
+
+
+def test_vmcoreinfo_apart_from_the_notes(pair: Pair) -> None:
+    core = replace(pair.core, notes=[pair.core.notes[0][:1]])
+    path = pair.folder / "vmcoreinfo"
+    kdump.write(core, [path], kdump.Options(vmcoreinfo=VMCOREINFO))
+    assert [note.kind for note in Dump(path).notes] == ["prstatus", "vmcoreinfo"]
+
+
+def test_excluded_pages(pair: Pair) -> None:
+    path = pair.folder / "excluded"
+    excluded = range(0x100, 0x180, 3)
+    kdump.write(pair.core, [path], kdump.Options(level=30, excluded=excluded))
+    dump = Dump(path)
+    addresses = np.array([0x100000, 0x101000, 0x103FFF, HOLES[0][0], SIZE], dtype=np.uint64)
+    status = np.empty(5, dtype=np.uint8)
+    dump.machine.read_many(addresses, 1, status=status)
+    assert [Status(int(number)) for number in status] == [
+        Status.EXCLUDED,
+        Status.OK,
+        Status.EXCLUDED,
+        Status.NO_SEGMENT,
+        Status.NO_SEGMENT,
+    ]
+    with pytest.raises(xk.MemoryFault, match=r"0x103000.*excluded by makedumpfile, dump level 30"):
+        dump.machine.read(0x102FFC, 8)
+    assert dump.memory_size - dump.memory_held == len(excluded) * PAGE
+
+
+def test_unwritten_pages(pair: Pair) -> None:
+    path = pair.folder / "incomplete"
+    kdump.write(pair.core, [path], kdump.Options(unwritten=5))
+    dump = Dump(path)
+    assert ["incomplete" in warning for warning in dump.warnings] == [True]
+    assert dump.machine.read(SIZE - 6 * PAGE, PAGE) == _page(pair, PAGES - 6)
+    with pytest.raises(xk.MemoryFault, match="the dump is incomplete, its page was not written"):
+        dump.machine.u8(SIZE - 5 * PAGE)
+
+
+def test_no_pages(pair: Pair) -> None:
+    path = pair.folder / "empty"
+    kdump.write(pair.core, [path], kdump.Options(excluded=range(PAGES)))
+    dump = Dump(path)
+    assert (dump.memory_held, dump.warnings) == (0, [])
+    assert dump.machine.find(b"text", 0, SIZE) == []
+
+
+def test_a_cut_file(pair: Pair) -> None:
+    path = pair.folder / "cut"
+    kdump.write(pair.core, [path])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    dump = Dump(path)
+    assert ["the file is cut" in warning for warning in dump.warnings] == [True]
+    pages = np.arange(PAGES, dtype=np.uint64) * np.uint64(PAGE)
+    status = np.empty(PAGES, dtype=np.uint8)
+    dump.machine.read_many(pages, PAGE, status=status)
+    # One page, or several with the same data.
+    assert 1 <= np.count_nonzero(status == Status.TRUNCATED) < 1000
+    path.write_bytes(whole[: 3 * PAGE - 1])
+    assert any("within its bitmaps" in warning for warning in Dump(path).warnings)
+
+
+def test_corrupt_pages(pair: Pair) -> None:
+    path = pair.folder / "corrupt"
+    for compression, (flag, _) in CODECS.items():
+        kdump.write(pair.core, [path], compression=compression)
+        raw = bytearray(path.read_bytes())
+        data = 4 * PAGE
+        descriptors = [
+            (at, *struct.unpack_from("<QII", raw, at)) for at in range(data, data + 24 * 150, 24)
+        ]
+        at, offset, size, _ = next(found for found in descriptors if found[3] == flag)
+        pfn = (at - data) // 24
+        for broken in (
+            (offset, size - 1, flag),
+            (offset, size, 0x40),
+            (offset, size, 0),
+            (offset, PAGE + 1, flag),
+            (0, 0, 0),
+        ):
+            struct.pack_into("<QII", raw, at, *broken)
+            path.write_bytes(raw)
+            status = np.empty(1, dtype=np.uint8)
+            dump = Dump(path)
+            dump.machine.read_many(np.array([pfn * PAGE], dtype=np.uint64), 8, status=status)
+            assert status[0] == Status.CORRUPT_PAGE
+            with pytest.raises(xk.MemoryFault, match="is corrupt"):
+                dump.machine.read(pfn * PAGE, PAGE)
+
+
+def test_other_machines_are_refused(pair: Pair, tmp_path: Path) -> None:
+    path = tmp_path / "s390x"
+    kdump.write(pair.core, [path], kdump.Options(machine="s390x"))
+    with pytest.raises(xk.DumpError, match="a machine of x86, found s390x"):
+        xk.open(path)
+    # makedumpfile -X leaves the name empty.
+    kdump.write(pair.core, [path], kdump.Options(machine=""))
+    assert_same(xk.open(path).machine, pair.reference)
+
+
+def _split(pair: Pair, folder: Path, count: int = 3) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"part{i}" for i in range(count)]
+    kdump.write(pair.core, paths, kdump.Options(level=4))
+    return paths
+
+
+def test_split_dumps(pair: Pair, tmp_path: Path) -> None:
+    paths = _split(pair, tmp_path)
+    for given in (paths, paths[::-1], [paths[1]], [paths[2], paths[0], paths[1]]):
+        dump = xk.open(given)
+        assert dump.warnings == []
+        assert dump.native.format == "split kdump-compressed dump"
+        assert dump.path == str(given[0])
+        assert_same(dump.machine, pair.reference)
+    assert dump.native.size == sum(path.stat().st_size for path in paths)
+
+
+def test_parts_of_another_dump_are_not_taken(pair: Pair, tmp_path: Path) -> None:
+    paths = _split(pair, tmp_path)
+    kdump.write(pair.core, [tmp_path / "x", paths[1]], kdump.Options(vmcoreinfo=b"CRASHTIME=2\n"))
+    (tmp_path / "other").write_bytes(b"KDUMP   ")
+    with pytest.raises(xk.DumpError, match="expected a part of the same split dump"):
+        xk.open(paths)
+    assert any("is missing" in warning for warning in xk.open(paths[0]).warnings)
+
+
+def test_missing_parts(pair: Pair, tmp_path: Path) -> None:
+    paths = _split(pair, tmp_path)
+    paths[1].unlink()
+    dump = xk.open(paths[0])
+    (warning,) = dump.warnings
+    assert "a part of the split dump is missing: pages 0x400 to 0x7ff" in warning
+    assert dump.machine.read(0, PAGE) == _page(pair, 0)
+    assert dump.machine.read(SIZE - PAGE, PAGE) == _page(pair, PAGES - 1)
+    with pytest.raises(xk.MemoryFault, match="in a part of the split dump that is not open"):
+        dump.machine.u8(0x400 * PAGE)
+    with pytest.raises(xk.MemoryFault, match="in no segment"):
+        dump.machine.u8(0x500 * PAGE)
+    status = np.empty(1, dtype=np.uint8)
+    dump.machine.read_many(np.array([0x400 * PAGE], dtype=np.uint64), 8, status=status)
+    assert status[0] == Status.MISSING_PART
+
+
+def test_parts_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = write_dump(tmp_path / "one", "modern", format="kdump-split")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = [str(shutil.move(f"{made.vmcore}.{i}", elsewhere)) for i in (2, 3)]
+    parts = [str(made.vmcore), *moved]
+    assert main(["bt", str(made.vmlinux), *parts, "1"]) == 0
+    whole, errors = capsys.readouterr()
+    assert 'COMMAND: "systemd"' in whole
+    assert errors == ""
+    assert main(["domains", *parts]) == 0
+    assert "aiko" in capsys.readouterr().out
+    assert main(["domains", parts[0]]) == 1
+    assert "a part of the split dump is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("contents", ["elf", "kdump"])
+def test_flattened(pair: Pair, contents: str, tmp_path: Path) -> None:
+    path = tmp_path / contents
+    if contents == "elf":
+        pair.core.write(path)
+    else:
+        kdump.write(pair.core, [path])
+    whole = path.read_bytes()
+    path.write_bytes(flattened.flatten(whole))
+    dump = Dump(path)
+    assert dump.format.startswith("flattened ")
+    assert dump.warnings == []
+    assert [note.kind for note in dump.notes] == ["prstatus", "vmcoreinfo"]
+    assert_same(dump.machine, pair.reference)
+    # Any order, with stale blocks that later ones replace.
+    chance = random.Random(3)
+    stale = [(chance.randrange(len(whole) - 999), chance.randbytes(999)) for _ in range(300)]
+    blocks = [(at, whole[at : at + 5000]) for at in range(0, len(whole), 5000)]
+    chance.shuffle(blocks)
+    path.write_bytes(flattened.pack(stale + blocks))
+    assert_same(Dump(path).machine, pair.reference)
+    # What the end of a cut file had is missing, not zeros.
+    last = blocks[-1][0]
+    path.write_bytes(flattened.pack(blocks, is_whole=False)[:-5000])
+    try:
+        cut = Dump(path)
+    except xk.DumpError:
+        assert last < 3 * PAGE
+        return
+    assert any("no end mark" in warning for warning in cut.warnings)
+    for page in range(0, SIZE, PAGE):
+        try:
+            assert cut.machine.read(page, PAGE) == pair.reference.read(page, PAGE)
+        except xk.MemoryFault:
+            continue
+
+
+def test_flattened_parts(pair: Pair, tmp_path: Path) -> None:
+    paths = _split(pair, tmp_path)
+    for path in paths[1:]:
+        path.write_bytes(flattened.flatten(path.read_bytes()))
+    for given in (paths[::-1], [paths[0]], [paths[1]]):
+        assert_same(xk.open(given).machine, pair.reference)
+
+
+def test_gaps_of_a_flattened_file_are_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "gaps"
+    head = elf.core_head(
+        elf.ELF64,
+        elf.EM_X86_64,
+        [elf.Segment(elf.PT_LOAD, PAGE, 0, 1 << 50, 1 << 50)],
+    )
+    path.write_bytes(flattened.pack([(0, head), (1 << 55, b"end")]))
+    dump = Dump(path)
+    assert any("far apart" in warning for warning in dump.warnings)
+    assert dump.memory_held == 0
+
+
+@pytest.mark.parametrize("kind", ["lime", "raw"])
+def test_images(pair: Pair, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / kind
+    with path.open("wb") as file:
+        getattr(images, kind)(pair.core, file)
+    if kind == "raw":
+        with pytest.raises(xk.DumpError, match="on request only"):
+            xk.open(path)
+        space = xk.open(path, format="raw").machine
+        held = [page * PAGE for page in range(PAGES) if is_held(page * PAGE)]
+        assert all(space.read(at, PAGE) == pair.reference.read(at, PAGE) for at in held)
+        assert space.read(HOLES[0][0], PAGE) == bytes(PAGE)
+        return
+    dump = xk.open(path)
+    assert (dump.native.format, dump.warnings) == ("LiME image", [])
+    assert_same(dump.machine, pair.reference)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    assert any("the file is cut" in warning for warning in xk.open(path).warnings)
+    path.write_bytes(whole + b"x" * 40)
+    assert any("is corrupt" in warning for warning in xk.open(path).warnings)
+
+
+def test_many_threads(pair: Pair) -> None:
+    path = pair.folder / "threads"
+    kdump.write(pair.core, [path], compression="lzo")
+    space = Dump(path, cache_size=64 * PAGE).machine
+    held = [page * PAGE for page in range(PAGES) if is_held(page * PAGE)]
+
+    def read(seed: int) -> bool:
+        chance = random.Random(seed)
+        addresses = [chance.choice(held) + chance.randrange(PAGE - 8) for _ in range(3000)]
+        return all(space.u64(at) == pair.reference.u64(at) for at in addresses)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(8)))
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("lime", "raw")])
+def test_commands_print_the_same(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = write_dump(tmp_path, "modern", format=name)
+    assert main(["bt", "--all", str(made.vmlinux), str(made.vmcore)]) == 0
+    found, errors = capsys.readouterr()
+    assert errors == ""
+    write_dump(tmp_path, "modern")
+    assert main(["bt", "--all", str(made.vmlinux), str(made.vmcore)]) == 0
+    assert found == capsys.readouterr().out
+
+
+def test_cache_size(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pair.folder / "cache-size"
+    kdump.write(pair.core, [path])
+    monkeypatch.setenv("XKDUMP_CACHE_SIZE", "128K")
+    assert_same(xk.open(path).machine, pair.reference)
+    monkeypatch.setenv("XKDUMP_CACHE_SIZE", "lots")
+    with pytest.raises(xk.DumpError, match="XKDUMP_CACHE_SIZE: not a size: 'lots'"):
+        xk.open(path)
+    assert main(["notes", str(path)]) == 3
+    assert "XKDUMP_CACHE_SIZE" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="at least one file"):
+        xk.open([])
+    with pytest.raises(ValueError, match='"raw" or None'):
+        Dump(path, format="elf")  # type: ignore[arg-type]
+
+
+#: What /usr/bin/python3 with libkdumpfile's module prints: a checksum of each page, or "-".
+_LIBKDUMPFILE = """
+import sys, zlib, kdumpfile
+context = kdumpfile.kdumpfile(sys.argv[1])
+for pfn in range(int(sys.argv[2])):
+    try:
+        print(zlib.crc32(context.read(kdumpfile.KDUMP_MACHPHYSADDR, pfn * 4096, 4096)))
+    except Exception:
+        print("-")
+"""
+
+
+@pytest.fixture(scope="module")
+def libkdumpfile() -> Callable[[Path], list[str]]:
+    python = Path("/usr/bin/python3")
+    probe = [str(python), "-c", "import kdumpfile"]
+    if not python.exists() or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("python3-libkdumpfile is not installed")
+
+    def pages(path: Path) -> list[str]:
+        command = [str(python), "-c", _LIBKDUMPFILE, str(path), str(PAGES)]
+        environment = {"PATH": os.environ.get("PATH", "")}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return str(done.stdout).split()
+
+    return pages
+
+
+@pytest.mark.parametrize("compression", ["raw", *CODECS])
+def test_libkdumpfile_reads_the_same(
+    pair: Pair, compression: str, libkdumpfile: Callable[[Path], list[str]]
+) -> None:
+    import zlib
+
+    path = pair.folder / f"peer-{compression}"
+    kdump.write(
+        pair.core, [path], kdump.Options(compression=compression, level=1, excluded=range(50, 60))
+    )
+    space = Dump(path).machine
+    expected = []
+    for page in range(PAGES):
+        try:
+            expected.append(str(zlib.crc32(space.read(page * PAGE, PAGE))))
+        except xk.MemoryFault:
+            expected.append("-")
+    assert libkdumpfile(path) == expected

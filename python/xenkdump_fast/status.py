@@ -39,6 +39,18 @@ class Status(IntEnum):
     WRAPS = 14
     #: No pfn has the frame.
     NO_PFN = 15
+    #: The frame is mapped by a grant of another domain (translated guests, as all below).
+    GRANT = 16
+    #: The frame is a device's.
+    MMIO = 17
+    #: The device model emulates it.
+    EMULATED = 18
+    #: No frame yet: it is allocated on demand.
+    POPULATE_ON_DEMAND = 19
+    #: The memory was paged out.
+    PAGED_OUT = 20
+    #: The frame failed in hardware.
+    BROKEN = 21
 
     def __str__(self) -> str:
         return STATUS[self]

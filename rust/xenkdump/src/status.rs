@@ -45,11 +45,23 @@ pub enum Status {
     Wraps = 14,
     /// No pfn has this frame.
     NoPfn = 15,
+    /// The frame is mapped by a grant of another domain.
+    Grant = 16,
+    /// The frame is a device's.
+    Mmio = 17,
+    /// The device model emulates it.
+    Emulated = 18,
+    /// No frame yet: it is allocated on demand.
+    PopulateOnDemand = 19,
+    /// The memory was paged out.
+    PagedOut = 20,
+    /// The frame failed in hardware.
+    Broken = 21,
 }
 
 impl Status {
     /// All statuses, by number.
-    pub const ALL: [Status; 16] = [
+    pub const ALL: [Status; 22] = [
         Status::Ok,
         Status::Invalid,
         Status::Foreign,
@@ -66,6 +78,12 @@ impl Status {
         Status::Io,
         Status::Wraps,
         Status::NoPfn,
+        Status::Grant,
+        Status::Mmio,
+        Status::Emulated,
+        Status::PopulateOnDemand,
+        Status::PagedOut,
+        Status::Broken,
     ];
 
     /// Its name.
@@ -87,6 +105,12 @@ impl Status {
             Status::Io => "read error",
             Status::Wraps => "wraps",
             Status::NoPfn => "no pfn",
+            Status::Grant => "grant",
+            Status::Mmio => "mmio",
+            Status::Emulated => "emulated",
+            Status::PopulateOnDemand => "populate on demand",
+            Status::PagedOut => "paged out",
+            Status::Broken => "broken",
         }
     }
 }
@@ -99,6 +123,12 @@ impl From<Special> for Status {
             Special::Identity(_) => Status::Identity,
             Special::OutOfRange => Status::OutOfRange,
             Special::NoTable => Status::NoP2mPage,
+            Special::Grant(_) => Status::Grant,
+            Special::Mmio(_) => Status::Mmio,
+            Special::Emulated => Status::Emulated,
+            Special::PopulateOnDemand => Status::PopulateOnDemand,
+            Special::PagedOut => Status::PagedOut,
+            Special::Broken(_) => Status::Broken,
         }
     }
 }

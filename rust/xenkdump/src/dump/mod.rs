@@ -6,6 +6,7 @@
 mod container;
 mod elf;
 mod formats;
+mod guest;
 mod note;
 mod run_map;
 #[cfg(test)]
@@ -44,6 +45,15 @@ impl Dump {
             container: formats::open(MappedFile::open(path)?)?,
             path: path.to_owned(),
         })
+    }
+
+    /// A translated guest of this host, whose memory of `size` bytes is `memory`: its machine addresses
+    /// are the guest's physical ones. It has no notes.
+    pub fn guest<M: Memory<MachineAddr> + Send + 'static>(&self, memory: M, size: u64) -> Self {
+        Self {
+            container: Box::new(guest::Guest::new(self, memory, size)),
+            path: self.path.clone(),
+        }
     }
 
     /// The file's path.

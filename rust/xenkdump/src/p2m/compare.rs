@@ -142,9 +142,11 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 at = next;
                 continue;
             }
-            let page = |at| matches!(at, At::Page(_));
-            let new = before.is_none() && (page(key.0) || page(key.1));
-            if new && cache.page_budget.spend(1).is_err() {
+            let counts = |at| matches!(at, At::Page(_) | At::Large(_));
+            let new = before.is_none() && (counts(key.0) || counts(key.1));
+            // A large page counts as the pages of a P2M whose place it takes.
+            let cost = count.div_ceil(self.per_page());
+            if new && cache.page_budget.spend(cost).is_err() {
                 break;
             }
             self.entries(a, &mut ours);

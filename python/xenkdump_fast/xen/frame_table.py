@@ -125,6 +125,27 @@ def frames_of(
     }
 
 
+def owners_of(memory: XenMemory, table: Table | None, mfns: Iterable[int]) -> list[int] | None:
+    """For each machine frame the frame of its owner's struct domain; 0 without an owner.
+
+    None if the table cannot be read.
+    """
+    base = None if table is None else memory.pointer(table.table_at)
+    if table is None or not base:
+        return None
+    found = []
+    for mfn in mfns:
+        at = base + mfn * table.size
+        owner, references = (
+            memory.number(at + table.owner, 4),
+            memory.number(at + table.references, 4),
+        )
+        if owner is None or references is None:
+            return None
+        found.append(owner if references & _COUNT_MASK else 0)
+    return found
+
+
 def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:
     """Runs of those of the first ``frames`` frames that the dump holds, in pieces.
 

@@ -307,10 +307,9 @@ class HostDomain(XenDomain):
         """The roots in the VMCBs of its vCPUs."""
         xen = self.xen
         for vcpu in self.vcpus:
-            if vcpu.address is not None and vcpu.control is not None:
-                block = hvm.vmcb(xen.memory, vcpu.address, vcpu.control, None)
-                if block is not None:
-                    yield block.nested_root
+            block = None if vcpu.address is None else hvm.vmcb(xen.memory, vcpu.address)
+            if block is not None:
+                yield block.nested_root
 
     @cached_property
     def guest(self) -> Dump:

@@ -34,12 +34,14 @@ _ROOT = {
 }
 #: Words of guest_cr and guest_efer.
 _WORDS = 6
-#: Fields of the VMCB (AMD64 Architecture Programmer's Manual, volume 2, appendix B): the nested
-#: page tables' root, and of the guest's state cs, ss, efer, cr4, cr3, cr0, rip, rsp.
-_NESTED_CR3 = 0xB0
-_CS, _SS, _EFER, _CR4, _CR3, _CR0, _RIP, _RSP = (
-    *(0x410, 0x420, 0x4D0, 0x548, 0x550, 0x558, 0x578, 0x5D8),
-)
+#: Fields of the VMCB (AMD64 Architecture Programmer's Manual, volume 2, appendix B). Control area:
+#: the guest's ASID, whether nested paging is on, and the root of the nested page tables.
+_ASID, _NESTED, _NESTED_CR3 = 0x58, 0x90, 0xB0
+#: State of the guest.
+_CS, _SS, _EFER, _CR4, _CR3, _CR0 = 0x410, 0x420, 0x4D0, 0x548, 0x550, 0x558
+_RFLAGS, _RIP, _RSP, _RAX, _CR2 = 0x570, 0x578, 0x5D8, 0x5F8, 0x640
+#: Set in efer while a guest runs.
+_SVME = 1 << 12
 #: Bytes of the longest instruction: Xen moves rip past one that it emulates.
 _INSTRUCTION = 15
 
@@ -92,12 +94,16 @@ class Control(NamedTuple):
 class Vmcb(NamedTuple):
     """The virtual machine control block of a vCPU on an AMD processor."""
 
+    #: Its machine address.
+    address: int
     #: The machine address of the root of the nested page tables.
     nested_root: int
+    #: What the processor saved when it left the guest: ``rip``, ``rsp``, ``rflags``, ``rax``.
+    registers: dict[str, int]
     cs: int
     ss: int
-    #: Where it left the guest. Xen's copy has been moved past an instruction that Xen emulates.
-    rip: int
+    cr2: int
+    cr3: int
 
 
 def parse(words: Sequence[int]) -> Control | None:
@@ -142,39 +148,63 @@ def read(memory: XenMemory, layout: Layout, vcpu: int) -> Control | None:
     return None if words is None else parse(words)
 
 
-def vmcb(
-    memory: XenMemory, vcpu: int, control: Control, registers: dict[str, int] | None
-) -> Vmcb | None:
-    """The VMCB of a vCPU; None on other processors.
+def vmcb(memory: XenMemory, vcpu: int) -> Vmcb | None:
+    """The VMCB of a vCPU with nested paging on an AMD processor; None for others.
 
-    ``struct vcpu`` points to it. It is recognised by the control registers and, if they are known,
-    the guest's ``rip`` and ``rsp``.
+    ``struct svm_vcpu`` has its virtual and its machine address.
     """
-    words = memory.words(vcpu, MAX_VCPU_SIZE) or memory.words(vcpu, MAX_VCPU_SIZE // 2)
-    for pointer in dict.fromkeys(words or ()):
+    words = memory.words(vcpu, MAX_VCPU_SIZE) or memory.words(vcpu, MAX_VCPU_SIZE // 2) or ()
+    known = set(words)
+    for pointer in dict.fromkeys(words):
         if pointer % PAGE or not memory.is_xen(pointer):
             continue
-        page = memory.read(pointer, PAGE)
-        if page is None or _word(page, _CR3) != control.cr3:
-            continue
-        efer, cr0, cr4 = _word(page, _EFER), _word(page, _CR0), _word(page, _CR4)
-        # Xen sets SVME for the processor, and may set and clear some bits of cr0 and cr4.
-        is_same = (
-            (efer ^ control.efer) & (_LME | _LMA) == 0
-            and (cr0 ^ control.cr0) & (_PE | _PG) == 0
-            and (cr4 ^ control.cr4) & (_PAE | _LA57) == 0
-        )
-        if not is_same or (registers is not None and not _is_at(page, registers)):
-            continue
-        cs, ss = (struct.unpack_from("<H", page, at)[0] for at in (_CS, _SS))
-        return Vmcb(_word(page, _NESTED_CR3), cs, ss, _word(page, _RIP))
+        address = memory.translate(pointer)
+        page = memory.read(pointer, PAGE) if address in known else None
+        found = None if page is None or address is None else _parse_vmcb(page, address)
+        if found is not None:
+            return found
     return None
 
 
-def _is_at(page: bytes, registers: dict[str, int]) -> bool:
-    """Whether the VMCB has the guest's instruction and stack pointer."""
-    moved = registers.get("rip", 0) - _word(page, _RIP)
-    return 0 <= moved <= _INSTRUCTION and registers.get("rsp") == _word(page, _RSP)
+def _parse_vmcb(page: bytes, address: int) -> Vmcb | None:
+    """The VMCB in a page; None if the page has impossible values."""
+    efer, root = _word(page, _EFER), _word(page, _NESTED_CR3)
+    state = (_word(page, _CR0) | _ET, 0, *(_word(page, at) for at in (_CR2, _CR3, _CR4)))
+    if not efer & _SVME or not _word(page, _NESTED) & 1 or not _word(page, _ASID) & 0xFFFF_FFFF:
+        return None
+    if not root or root % PAGE or root >> 52 or parse((*state, efer & ~_SVME)) is None:
+        return None
+    names = {"rip": _RIP, "rsp": _RSP, "rflags": _RFLAGS, "rax": _RAX}
+    cs, ss = (struct.unpack_from("<H", page, at)[0] for at in (_CS, _SS))
+    return Vmcb(
+        address=address,
+        nested_root=root,
+        registers={name: _word(page, at) for name, at in names.items()},
+        cs=cs,
+        ss=ss,
+        cr2=_word(page, _CR2),
+        cr3=_word(page, _CR3),
+    )
+
+
+def complete(
+    control: Control, registers: dict[str, int], block: Vmcb
+) -> tuple[Control, dict[str, int], int | None]:
+    """The registers of a vCPU with those that are in its VMCB only, and the pc at its exit.
+
+    Xen copies ``rip``, ``rsp``, ``rflags``, ``rax`` and cr3 from the VMCB in its exit handler
+    (``svm_vmexit_handler``). An NMI that ends the guest, as in the crash of a host, is taken before
+    that, when ``rax`` is still the VMCB's address (``VMRUN``). The pc is None if Xen has changed
+    the registers since.
+    """
+    registers = registers | {"cs": block.cs, "ss": block.ss}
+    saved = block.registers
+    if registers.get("rax") == block.address:
+        control = control._replace(cr2=block.cr2, cr3=block.cr3)
+        return control, registers | saved, saved["rip"]
+    moved = registers.get("rip", 0) - saved["rip"]
+    is_same = 0 <= moved <= _INSTRUCTION and registers.get("rsp") == saved["rsp"]
+    return control, registers, saved["rip"] if is_same else None
 
 
 def _word(page: bytes, at: int) -> int:

@@ -256,11 +256,9 @@ def translated(memory: XenMemory, layout: Layout, vcpu: XenVcpu) -> XenVcpu:
     if vcpu.address is None or control is None:
         return vcpu._replace(root=None)
     registers, exit_pc = vcpu.registers, None
-    if registers is not None:
-        block = hvm.vmcb(memory, vcpu.address, control, registers)
-        if block is not None:
-            registers = registers | {"cs": block.cs, "ss": block.ss}
-            exit_pc = block.rip
+    block = None if registers is None else hvm.vmcb(memory, vcpu.address)
+    if registers is not None and block is not None:
+        control, registers, exit_pc = hvm.complete(control, registers, block)
     found = vcpu._replace(root=control.root, control=control, registers=registers, exit_pc=exit_pc)
     if registers is None:
         return found

@@ -135,6 +135,11 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 continue;
             }
             let key = (self.held(a), other.held(b), count);
+            if key.0 == key.1 && matches!(key.0, At::Large(_)) {
+                result.equal += count;
+                at = next;
+                continue;
+            }
             let unlisted = limit.saturating_sub(result.first.len());
             let before = cache.pages.get(&key);
             if let Some(part) = before.filter(|part| part.is_enough(unlisted)) {

@@ -324,30 +324,45 @@ fn to_machine<M: Memory<MachineAddr>>(
     addrs: &mut [MachineAddr],
     status: &mut [Status],
 ) {
+    let len = addrs.len().min(status.len());
+    let (Some(addrs), Some(status)) = (addrs.get_mut(..len), status.get_mut(..len)) else {
+        return;
+    };
     let mut pfns = [PseudoPhysAddr(0).frame(); CHUNK];
     let mut mfns = [Mfn(0); CHUNK];
-    let mut second = [Status::Ok; CHUNK];
-    // Elements that have failed repeat another pfn, so that they do not slow down the others.
-    let mut known = PseudoPhysAddr(0).frame();
-    for ((pfn, addr), status) in pfns.iter_mut().zip(&*addrs).zip(&*status) {
-        if *status == Status::Ok {
-            known = PseudoPhysAddr(addr.0).frame();
-        }
-        *pfn = known;
+    for (pfn, addr) in pfns.iter_mut().zip(&*addrs) {
+        *pfn = PseudoPhysAddr(addr.0).frame();
     }
-    let len = addrs.len().min(status.len());
-    let pfns = pfns.get(..len).unwrap_or_default();
-    p2m.resolve_many(pfns, &mut mfns, &mut second);
-    let results = mfns.iter().zip(second);
-    for ((addr, status), (mfn, second)) in addrs.iter_mut().zip(status).zip(results) {
-        if *status != Status::Ok {
-            continue;
+    let pfns = pfns.get_mut(..len).unwrap_or_default();
+    // Without an early exit, so that the loop is vectorized.
+    let failed = status.iter().fold(0, |all, status| all | *status as u8);
+    if failed == Status::Ok as u8 {
+        p2m.resolve_many(pfns, &mut mfns, status);
+    } else {
+        // Elements that have failed repeat another pfn, so that they do not slow down the others.
+        let mut last = PseudoPhysAddr(0).frame();
+        for (pfn, status) in pfns.iter_mut().zip(&*status) {
+            if *status == Status::Ok {
+                last = *pfn;
+            }
+            *pfn = last;
         }
-        *status = second;
-        *addr = MachineAddr(if second == Status::Ok {
-            (mfn.0 << PAGE_SHIFT) | (addr.0 & (PAGE_SIZE as u64 - 1))
-        } else {
+        let mut second = [Status::Ok; CHUNK];
+        p2m.resolve_many(pfns, &mut mfns, &mut second);
+        for ((mfn, status), second) in mfns.iter_mut().zip(status).zip(second) {
+            if *status == Status::Ok {
+                *status = second;
+            } else {
+                *mfn = Mfn(NONE);
+            }
+        }
+    }
+    for (addr, mfn) in addrs.iter_mut().zip(mfns) {
+        // Frames are below 2^52, so only NONE stays NONE.
+        *addr = MachineAddr(if mfn.0 == NONE {
             NONE
+        } else {
+            (mfn.0 << PAGE_SHIFT) | (addr.0 & (PAGE_SIZE as u64 - 1))
         });
     }
 }

@@ -176,6 +176,10 @@ class TestGuest:
         assert sum(count for _, count in p2m.spans()) == 512 + 512 + (1 << 18)
         assert p2m.tables(100) == [ROOT + i for i in range(5 if layout.endswith("5") else 4)]
         assert p2m.tables(2) == [ROOT, ROOT + 1]
+        runs, following = p2m.kinds()
+        assert following is None
+        assert (p2m.pages - (1 << 18), 1 << 18, "frame") in runs
+        assert (FIRST_LARGE + 512, 512, "populate on demand") in runs
         compared = p2m.compare(p2m)
         assert (compared.equal, compared.different) == (p2m.pages, 0)
 

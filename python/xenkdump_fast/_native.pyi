@@ -115,13 +115,28 @@ class Dump:
         """Machine memory."""
     def physical(self, p2m: P2M | None) -> AddressSpace:
         """Pseudo-physical memory of the domain with this P2M; None for a bare machine."""
+    def guest(self, p2m: P2M, size: int) -> Dump:
+        """A translated guest (HVM, PVH) as a dump of its own, without notes.
+
+        Its machine addresses are the guest's physical ones. ``size`` is the size of the guest's
+        memory in bytes, with which limits on work scale. Closing it closes this dump too.
+        """
     def virtual(
-        self, root: int, paging: Paging, *, encryption_mask: int | None = None
+        self,
+        root: int,
+        paging: Paging,
+        *,
+        encryption_mask: int | None = None,
+        p2m: P2M | None = None,
     ) -> AddressSpace:
         """The address space of the page tables below ``root``, a machine address as in cr3.
 
+        With ``p2m`` they are those of a translated guest (HVM, PVH) with that P2M: ``root`` and the
+        addresses in the tables are the guest's physical ones.
+
         ``encryption_mask`` is the bit that marks encrypted memory in page-table entries (AMD SME),
-        0 if there is none. It defaults to ``NUMBER(sme_mask)`` in the dump's VMCOREINFO.
+        0 if there is none. It defaults to ``NUMBER(sme_mask)`` in the dump's VMCOREINFO, and to 0
+        with ``p2m``.
 
         Raises ValueError for an unknown ``paging``, or an ``encryption_mask`` that is not a single
         address bit of the format.
@@ -354,6 +369,9 @@ class Mapping:
     def machine(self) -> int:
         """Machine address of the byte."""
     @property
+    def physical(self) -> int | None:
+        """Physical address of the byte in a translated guest; None for other page tables."""
+    @property
     def page_size(self) -> int:
         """Size of the page in bytes."""
     @property
@@ -370,7 +388,8 @@ class Mapping:
     def levels(self) -> list[tuple[int, int, int, int]]:
         """``(level, address of the table, index, entry)`` from the root down.
 
-        Addresses are machine addresses; level 1 maps 4 KiB pages.
+        Addresses are machine addresses, or in a translated guest its physical ones; level 1 maps 4
+        KiB pages.
         """
 
 @final
@@ -411,9 +430,24 @@ class MappedRanges:
     def first_missing(self) -> str | None:
         """The first reason counted in ``missing``; None if there was none."""
 
-P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core"]
-#: "no table" is an entry on a page of the P2M that the dump lacks.
-P2MKind = Literal["frame", "invalid", "foreign", "identity", "out of range", "no table"]
+P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core", "nested"]
+NestedFormat = Literal["npt", "npt-5", "ept", "ept-5"]
+#: "no table" is an entry on a page of the P2M that the dump lacks. Those after it are only in the
+#: P2M of a translated guest.
+P2MKind = Literal[
+    "frame",
+    "invalid",
+    "foreign",
+    "identity",
+    "out of range",
+    "no table",
+    "grant",
+    "mmio",
+    "emulated",
+    "populate on demand",
+    "paged out",
+    "broken",
+]
 P2MEntry = tuple[P2MKind, int | None]
 
 @final
@@ -468,6 +502,24 @@ class P2M:
         """Opens the (pfn, mfn) pairs of an xl dump-core file.
 
         Raises AbsentError if the file has none: it is a vmcore, or of a translated guest.
+        """
+    @staticmethod
+    def nested(dump: Dump, mfn: int, layout: NestedFormat) -> P2M:
+        """Opens Xen's page tables of a translated guest (HVM, PVH), whose top page is ``mfn``.
+
+        ``layout`` is ``npt`` (AMD, and the P2M of shadow paging) or ``ept`` (Intel). Raises
+        AbsentError if the page is not in the dump or nothing is mapped.
+        """
+    @property
+    def nested_format(self) -> NestedFormat | None:
+        """The layout of its page tables; None for the P2M of a PV guest."""
+    def tables(self, limit: int) -> list[int]:
+        """Returns the mfns of its page tables that can be read, at most ``limit``."""
+    def walk(self, pfn: int) -> tuple[list[tuple[int, int, int, int]], str | None]:
+        """Returns the entries that a walk of its page tables reads, and Xen's type of the page.
+
+        The entries are as in ``Mapping.levels``, with machine addresses. The type is Xen's name
+        (``ram_rw``, ``mmio_direct``, ...); None if there is no page.
         """
     @property
     def source(self) -> P2MSource:

@@ -267,6 +267,27 @@ MAX_M2P_ROOTS = 8192
 #: Frames that are compared to recognise the M2P.
 MAX_M2P_SAMPLE = 512
 
+#: Structs that a struct domain points to and that point back to it, in which the root of a
+#: translated guest's page tables is searched for. Xen 4.20 has a few dozen, with up to 21
+#: p2m_domains.
+MAX_P2M_STRUCTS = 128
+
+#: Bytes of Xen's memory that are read to find the root of one translated guest's page tables.
+MAX_P2M_SEARCH = 16 << 20
+
+#: Bytes of a struct p2m_domain. Xen 4.20's has about 700.
+MAX_P2M_STRUCT = 2048
+
+#: Pages that are tried as the root of a translated guest's page tables, of those that look like
+#: one.
+MAX_NESTED_CANDIDATES = 64
+
+#: Page tables of a translated guest whose owners are looked up to verify their root.
+MAX_NESTED_TABLES = 64
+
+#: Reasons for rejecting such roots that the error message has.
+MAX_NESTED_PROBLEMS = 2
+
 #: pfns that are compared with the M2P at once.
 MAX_PFNS_AT_ONCE = 1 << 20
 

@@ -43,6 +43,18 @@ class Status(IntEnum):
     CORRUPT_PAGE = 16
     #: The memory is in a part of a split dump that is not open.
     MISSING_PART = 17
+    #: The frame is mapped by a grant of another domain (translated guests, as all below).
+    GRANT = 18
+    #: The frame is a device's.
+    MMIO = 19
+    #: The device model emulates it.
+    EMULATED = 20
+    #: No frame yet: it is allocated on demand.
+    POPULATE_ON_DEMAND = 21
+    #: The memory was paged out.
+    PAGED_OUT = 22
+    #: The frame failed in hardware.
+    BROKEN = 23
 
     def __str__(self) -> str:
         return STATUS[self]

@@ -82,6 +82,7 @@ def truth() -> Callable[[str], Any]:
 X86_64 = "vmlinux-6.1.0-56-amd64"
 VMLINUX = {
     "linux73-bare": "vmlinux-7.3.4",
+    "xen420-pv-pvh": "vmlinux-6.12.117",
     "bare-i386": "vmlinux-6.1.0-50-686",
     "bare-i386-pae": "vmlinux-6.1.0-50-686-pae",
 }

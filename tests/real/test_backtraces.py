@@ -21,6 +21,7 @@ CASES = [
     ("xen417-mixed-pcpus/vmcore", "xen417-mixed-pcpus/truth-dom0.json", 0),
     ("xen417-three-domains/vmcore", "xen417-three-domains/truth-dom1.json", 1),
     ("xen417-mixed-pcpus/vmcore", "xen417-mixed-pcpus/truth-dom1.json", 1),
+    ("xen420-pv-pvh/vmcore", "xen420-pv-pvh/truth-pvh1.json", 2),
     ("bare-x86_64/vmcore", "bare-x86_64/truth.json", 0),
     ("linux73-bare/vmcore", "linux73-bare/truth.json", 0),
 ]

@@ -56,14 +56,3 @@ def test_a_domain_saved_by_xl(dump_file: Callable[[str], str]) -> None:
 def test_a_machine_without_xen(dump_file: Callable[[str], str]) -> None:
     with pytest.raises(AbsentError, match="not the dump of a Xen host"):
         check.run(xenkdump_fast.open(dump_file("bare-x86_64/vmcore")))
-
-
-def test_a_translated_guest(dump_file: Callable[[str], str]) -> None:
-    """Xen's nested page tables are not read. The error must not blame the matching vmlinux."""
-    dump = xenkdump_fast.open(dump_file("xen420-pv-pvh/vmcore"))
-    for ask in (
-        lambda: check.run(dump, check.Options(2)),
-        lambda: dump.domain(2, dump_file("vmlinux-6.12.117")),
-    ):
-        with pytest.raises(AbsentError, match=r"translated guest \(PVH\)"):
-            ask()

@@ -54,7 +54,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
     """
     number = domain_id(target, options.domain)
     platform = platform_of(target, number)
-    if platform.identity:
+    if platform.identity and platform.p2m() is None:
         what = "a translated guest" if target.is_dump_core else "not the dump of a Xen host"
         raise AbsentError(f"{target.path}: domain {number} has no P2M: {what}")
     image = None if options.vmlinux is None else open_image(options.vmlinux)
@@ -71,14 +71,10 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
             offered.append(Offered(source.name, source.detail, None, candidate.problem))
     if not usable:
         problems = "; ".join(f"{found.name}: {found.problem}" for found in offered)
-        reason = platform.obstacle() or problems or "the dump offers no source of it"
+        reason = problems or "the dump offers no source of it"
         raise AbsentError(f"{target.path}: no P2M of domain {number} can be read: {reason}")
     (name, reference), *others = usable.items()
-    table = m2p.find(
-        target.native,
-        reference,
-        [(root.address, root.how) for root in (*platform.own_roots(), *platform.roots())],
-    )
+    table = m2p.find(target.native, reference, platform.m2p_roots())
     return Check(
         path=target.path,
         domain=number,

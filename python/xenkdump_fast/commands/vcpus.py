@@ -14,7 +14,10 @@ from ..output.json_types import Count, Hex, Registers
 from ..output.table import table
 from ..session import DumpFile
 from ..session.formats import open_image
+from ..session.locator import Locator
+from ..session.platform import platform_of
 from ..xen.domain import CoreDomain, XenDomain
+from ..xen.host import HostDomain
 from ..xen.vcpus import XenVcpu
 from . import domains
 
@@ -79,8 +82,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Vcpus":
     for domain in found:
         with isolated(f"vCPUs of domain {domain.id} are left out", warnings.append):
             number = None if isinstance(domain, CoreDomain) else domain.id
-            image = _image(domain, images)
-            names = None if image is None else image.symbols()
+            image, names = _image(target, domain, images)
             if image is not None:
                 used.add(image.path)
             for vcpu in domain.vcpus:
@@ -107,24 +109,38 @@ def _lookup(vcpu: XenVcpu, symbols: Symbols | None) -> Symbol | None:
     return symbols.lookup(pc) if pc >> 63 or 0xC000_0000 <= pc < 1 << 32 else None
 
 
-def _image(domain: XenDomain, images: Sequence[Image]) -> Image | None:
-    """The image whose banner is in the domain's memory; PV kernels have no KASLR."""
+def _image(
+    target: DumpFile, domain: XenDomain, images: Sequence[Image]
+) -> tuple[Image | None, Symbols | None]:
+    """The image whose banner is in the domain's memory, and its symbols where it is loaded."""
     for image in images:
         try:
-            symbols = image.symbols()
+            linked = image.symbols()
         except AbsentError:
             continue
-        at = symbols.get("linux_banner")
+        at = linked.get("linux_banner")
         if at is None or image.word != domain.word:
             continue
-        for space in domain.spaces():
+        slide = _slide(target, domain, image)
+        for space in () if slide is None else domain.spaces():
             try:
                 banner = image.read(at, MAX_BANNER).partition(b"\0")[0]
-                if space.cstring(at, MAX_BANNER) == banner:
-                    return image
+                if space.cstring(at + (slide or 0), MAX_BANNER) == banner:
+                    return image, image.symbols(slide or 0)
             except (AbsentError, MemoryFault):
                 continue
-    return None
+    return None, None
+
+
+def _slide(target: DumpFile, domain: XenDomain, image: Image) -> int | None:
+    """The KASLR offset; PV kernels have none. None if the kernel is not found."""
+    if not isinstance(domain, HostDomain) or not domain.is_translated:
+        return 0
+    try:
+        location = Locator(platform_of(target, domain.id), image).locate(None)
+    except AbsentError:
+        return None
+    return None if location is None else location.slide
 
 
 class VcpuJson(TypedDict):

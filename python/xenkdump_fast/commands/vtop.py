@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NotRequired, TypedDict
 
-from .._native import AbsentError, AddressSpace, Mapping, MemoryFault
+from .._native import P2M, AbsentError, AddressSpace, Mapping, MemoryFault
 from ..linux import mm, tasks
 from ..linux.boot.image import first_symbol
 from ..linux.kernel import Kernel
@@ -47,6 +47,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class Nested(NamedTuple):
+    """The second stage of a translated guest: Xen's page tables of the guest's memory."""
+
+    #: The layout of the tables.
+    format: str
+    pfn: int
+    #: Xen's type of the page; None if there is none.
+    type: str | None
+    #: Level, machine address of the table, index, entry.
+    levels: list[tuple[int, int, int, int]]
+    #: Machine addresses of the entries of the first stage; None if not in the guest's memory.
+    entries: list[int | None]
+
+
 class Translation(NamedTuple):
     """The translation of one virtual address."""
 
@@ -56,6 +70,8 @@ class Translation(NamedTuple):
     #: Pseudo-physical; None for a frame that is not the domain's own.
     physical: int | None
     why: str | None
+    #: None unless the domain is a translated guest.
+    nested: Nested | None = None
 
 
 def run(target: Domain, options: Options = Options()) -> "Translations":
@@ -84,7 +100,7 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
         word=kernel.word,
         paging=paging,
         directory=directory,
-        is_xen=target.has_p2m,
+        is_xen=target.has_p2m and target.p2m.nested_format is None,
         translations=found,
         pid=None if task is None else task.pid,
         failure=failure,
@@ -126,6 +142,9 @@ def _translate(domain: Domain, space: AddressSpace, address: int) -> Translation
         mapping = space.mapping(address)
     except MemoryFault as fault:
         return Translation(address, None, None, str(fault))
+    if mapping.physical is not None:
+        nested = _nested(domain.p2m, mapping, _ENTRY[space.paging or "x86_64"])
+        return Translation(address, mapping, mapping.physical, None, nested)
     physical: int | None = mapping.machine
     if domain.has_p2m:
         try:
@@ -135,13 +154,37 @@ def _translate(domain: Domain, space: AddressSpace, address: int) -> Translation
     return Translation(address, mapping, physical, None)
 
 
+def _nested(p2m: P2M, mapping: Mapping, size: int) -> Nested | None:
+    """The walk of Xen's tables for the page that the guest's lead to."""
+    if p2m.nested_format is None or mapping.physical is None:
+        return None
+    entries: list[int | None] = []
+    for _, table, index, _ in mapping.levels:
+        at = table + index * size
+        mfn = p2m.entry(at // PAGE)[1]
+        entries.append(None if mfn is None else mfn * PAGE + at % PAGE)
+    pfn = mapping.physical // PAGE
+    levels, kind = p2m.walk(pfn)
+    return Nested(p2m.nested_format, pfn, kind, levels, entries)
+
+
 class LevelJson(TypedDict):
-    """One level of a page walk."""
+    """One level of a page walk. ``machine`` only in a translated guest: of the entry."""
 
     level: Count
     table: Hex
     index: Count
     entry: Hex
+    machine: NotRequired[Hex | None]
+
+
+class NestedJson(TypedDict):
+    """The second stage of a translated guest."""
+
+    format: str
+    pfn: Hex
+    type: str | None
+    levels: list[LevelJson]
 
 
 class AddressJson(TypedDict):
@@ -154,6 +197,7 @@ class AddressJson(TypedDict):
     page_size: NotRequired[Count]
     flags: NotRequired[list[str]]
     levels: NotRequired[list[LevelJson]]
+    nested: NotRequired[NestedJson]
     why: NotRequired[str | None]
 
 
@@ -220,6 +264,20 @@ def _translation(result: Translations, translation: Translation) -> Iterator[str
     yield from _pages(result, translation, mapping)
     yield ""
     yield from _flags(result, mapping)
+    if translation.nested is not None:
+        yield ""
+        yield from _second_stage(translation, translation.nested, mapping)
+
+
+def _second_stage(translation: Translation, nested: Nested, mapping: Mapping) -> Iterator[str]:
+    """The machine addresses of the first stage, and the walk of Xen's tables."""
+    yield f"GUEST FRAME: {nested.pfn:x}  {nested.type or '(no page)'}"
+    where = ("-" if at is None else f"{at:x}" for at in nested.entries)
+    yield f"  GUEST ENTRIES AT: {' '.join(where)} [machine]"
+    yield f"{nested.format.upper()} ROOT: {nested.levels[0][1]:x} [machine]"
+    for level, table, index, entry in nested.levels:
+        yield f"    L{level}: {table + index * 8:x} => {entry:x} [machine]"
+    yield f"  PAGE: {mapping.machine - translation.address % PAGE:x} [machine]"
 
 
 def _walk_32(result: Translations, mapping: Mapping) -> Iterator[str]:
@@ -270,7 +328,8 @@ def _flags(result: Translations, mapping: Mapping) -> Iterator[str]:
     """The fields of the last entry."""
     kind = "MACHINE" if result.is_xen else "PHYSICAL"
     pte = f"{mapping.levels[-1][3]:x}"
-    page = f"{mapping.machine & ~(mapping.page_size - 1):x}"
+    target = mapping.machine if mapping.physical is None else mapping.physical
+    page = f"{target & ~(mapping.page_size - 1):x}"
     width = max(len(pte), 3)
     page_width = max(len(page), len(kind))
     yield f"{_centred('PTE', width)}  {_centred(kind, page_width)}  FLAGS"
@@ -291,15 +350,28 @@ def _json(translation: Translation) -> AddressJson:
     if mapping is None:
         return {"virtual": hex(translation.address), "mapped": False, "why": translation.why}
     physical = translation.physical
-    return {
+    found: AddressJson = {
         "virtual": hex(translation.address),
         "mapped": True,
         "physical": None if physical is None else hex(physical),
         "machine": hex(mapping.machine),
         "page_size": mapping.page_size,
         "flags": mapping.flag_names,
-        "levels": [
-            {"level": level, "table": hex(table), "index": index, "entry": hex(entry)}
-            for level, table, index, entry in mapping.levels
-        ],
+        "levels": list(map(_level_json, mapping.levels)),
     }
+    nested = translation.nested
+    if nested is not None:
+        for level, at in zip(found["levels"], nested.entries, strict=True):
+            level["machine"] = None if at is None else hex(at)
+        found["nested"] = {
+            "format": nested.format,
+            "pfn": hex(nested.pfn),
+            "type": nested.type,
+            "levels": list(map(_level_json, nested.levels)),
+        }
+    return found
+
+
+def _level_json(step: tuple[int, int, int, int]) -> LevelJson:
+    level, table, index, entry = step
+    return {"level": level, "table": hex(table), "index": index, "entry": hex(entry)}

@@ -10,7 +10,6 @@ from ..limits import MAX_P2M_WARNINGS
 from ..linux.boot import build_id
 from ..linux.boot.claims import NOTHING_GIVEN, Given
 from ..linux.boot.locate import Location
-from ..linux.boot.roots import space
 from ..linux.mm import page_table
 from ..linux.system import Linux
 from ..linux.tasks import Task
@@ -96,6 +95,7 @@ class Domain:
         """Sets the P2M to the first that works, and finds the kernel with it."""
         if self._platform.identity and wanted is None:
             try:
+                self._p2m = self._platform.p2m()
                 return locator.locate(None)
             except AbsentError as error:
                 raise self._not_found(locator.image, [str(error)]) from None
@@ -130,7 +130,7 @@ class Domain:
         return location
 
     def _not_found(self, image: Image | None, problems: list[str]) -> AbsentError:
-        reason = self._platform.obstacle() or "; ".join(problems)
+        reason = "; ".join(problems)
         build = None if image is None else self._platform.build()
         if image is None or build is None:
             return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}")
@@ -185,7 +185,7 @@ class Domain:
         if location is None:
             raise AbsentError(f"{self.dump.path}: no page table of domain {self.id} is known")
         mask = location.encryption_mask
-        return space(self.dump.native, location.root, location.paging, mask)
+        return self._platform.space(location.root, location.paging, mask)
 
     def user(self, task: Task) -> AddressSpace:
         """The address space of a task: its process's user memory, and the kernel's.
@@ -193,13 +193,15 @@ class Domain:
         Raises AbsentError if the task has no user space, as kernel threads and tasks that have
         exited, or if its top page table cannot be found.
         """
-        root = self.virtual.translate(page_table(self.kernel, task))
+        table = self.virtual.mapping(page_table(self.kernel, task))
+        # Page tables of a translated guest hold its physical addresses.
+        root = table.machine if table.physical is None else table.physical
         paging = self.kernel.location.paging
         if self.kernel.word == 4 and paging.startswith("x86_64"):
             # A 32-bit guest of a 64-bit Xen, which adds a level above the guest's own tables.
             paging = "x86-pae"
         mask = self.kernel.location.encryption_mask
-        return space(self.dump.native, root, paging, mask)
+        return self._platform.space(root, paging, mask)
 
     @property
     def warnings(self) -> list[str]:

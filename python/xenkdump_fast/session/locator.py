@@ -44,18 +44,17 @@ class Locator:
         self.image = image
         self._given = given
         self._force = force
-        self._dump = platform.dump
 
     @cached_property
     def _claims(self) -> list[Claim]:
-        return [*self._given.claims(), *of_notes(self._dump.vmcoreinfos)]
+        return [*self._given.claims(), *of_notes(self.platform.vmcoreinfos)]
 
     @cached_property
     def _roots(self) -> Roots | None:
         """The roots that may be the kernel's; None without an image to look for through them."""
         if self.image is None:
             return None
-        return Roots(self._dump.native, self.image, self.platform.roots())
+        return Roots(self.platform.native, self.image, self.platform.roots())
 
     def candidates(self, name: str | None = None) -> Iterator[Candidate]:
         """Tries the sources, the best first; only those called ``name`` if it is given."""
@@ -86,15 +85,17 @@ class Locator:
         own = list(self.platform.own_roots())
         if not own:
             return self.locate(None)
-        roots = None if self.image is None else Roots(self._dump.native, self.image, own)
+        roots = None if self.image is None else Roots(self.platform.native, self.image, own)
         return self._locate(None, roots, lambda: own)
 
     def _locate(
         self, p2m: P2M | None, roots: Roots | None, recorded: Callable[[], Iterable[Root]]
     ) -> Location | None:
         if roots is not None:
+            if self.platform.identity:
+                p2m = None
             has_memory = p2m is not None or self.platform.identity
-            physical = self._dump.native.physical(p2m) if has_memory else None
+            physical = self.platform.native.physical(p2m) if has_memory else None
             return locate(roots, p2m, self._claims, physical, force=self._force)
         # Without an image: a root of the domain's own, in the format that Xen records.
         records = self.platform.records if isinstance(self.platform, Recorded) else None

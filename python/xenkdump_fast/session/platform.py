@@ -1,19 +1,22 @@
 """Bare machine, Xen domain, xl dump-core file: order of P2M sources, roots, registers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .._native import P2M, AbsentError, Image
+from .._native import P2M, AbsentError, AddressSpace, Image
+from .._native import Dump as NativeDump
 from ..linux.boot.build_id import Build
-from ..linux.boot.roots import Root, Roots
+from ..linux.boot.roots import Root, Roots, space
 from ..linux.cpus import VcpuContext
 from ..xen import p2m_sources
 from ..xen.p2m_sources import Source
 from .dump_file import DumpFile
 
 if TYPE_CHECKING:
+    from .._native import Paging
     from ..xen.domain import XenDomain
+    from ..xen.host import HostDomain
 
 
 class Platform:
@@ -24,6 +27,29 @@ class Platform:
 
     def __init__(self, dump: DumpFile) -> None:
         self.dump = dump
+
+    @property
+    def native(self) -> NativeDump:
+        """The memory that the kernel takes for the machine's."""
+        return self.dump.native
+
+    @property
+    def vmcoreinfos(self) -> list[Mapping[str, str]]:
+        """The contents of the notes VMCOREINFO, which may be its kernel's."""
+        return self.dump.vmcoreinfos
+
+    def p2m(self) -> P2M | None:
+        """Its P2M, if it does not depend on the kernel."""
+        return None
+
+    def space(self, root: int, paging: "Paging", mask: int | None) -> AddressSpace:
+        """The address space below one of its roots; the mask is that of the notes if it is None."""
+        return space(self.dump.native, root, paging, mask)
+
+    def m2p_roots(self) -> Iterator[tuple[int, str]]:
+        """Machine addresses of page tables that map Xen's M2P, and their sources."""
+        for root in (*self.own_roots(), *self.roots()):
+            yield root.address, root.how
 
     def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
         """The sources of its P2M, the best first; ``roots`` are those of ``image``."""
@@ -40,10 +66,6 @@ class Platform:
     def contexts(self) -> list[VcpuContext]:
         """The registers of its CPUs."""
         return []
-
-    def obstacle(self) -> str | None:
-        """Why its kernel cannot be read, whatever its vmlinux is; None if it may be."""
-        return None
 
     def build(self) -> Build | None:
         """The build of its kernel, as far as it is known without a vmlinux."""
@@ -92,9 +114,9 @@ class Recorded(Platform):
 
     def contexts(self) -> list[VcpuContext]:
         return [
-            VcpuContext(vcpu.registers, vcpu.where or "Xen", vcpu=vcpu.id, stale=vcpu.stale)
+            VcpuContext(start, vcpu.where or "Xen", vcpu=vcpu.id, stale=vcpu.stale)
             for vcpu in (() if self.records is None else self.records.vcpus)
-            if vcpu.registers is not None
+            if (start := vcpu.start) is not None
         ]
 
     def build(self) -> Build | None:
@@ -119,14 +141,15 @@ class Guest(Recorded):
                 raise
             return None
 
-    def obstacle(self) -> str | None:
-        kind = "unknown" if self.records is None else self.records.kind
-        if kind not in ("hvm", "pvh", "hvm or pvh"):
-            return None
-        return (
-            f"it is a translated guest ({kind.upper()}): reading its memory through Xen's nested "
-            "page tables is not supported"
-        )
+    def is_translated(self) -> bool:
+        """Whether it is an HVM or a PVH guest. The notes tell that dom0 is none, if they do."""
+        if self.number == 0:
+            kinds = [note.kind for note in self.dump.notes]
+            infos = (note.fields for note in self.dump.notes if note.kind == "crash_info")
+            lists = [info.get("dom0_pfn_to_mfn_frame_list_list") for info in infos]
+            if "xen_kdump_cr3" in kinds or any(lists):
+                return False
+        return self.records is not None and self.records.is_translated
 
     def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
         native = self.dump.native
@@ -161,6 +184,42 @@ class Guest(Recorded):
         ]
 
 
+class Translated(Guest):
+    """A translated guest (HVM, PVH) of a Xen host: to its kernel a machine of its own."""
+
+    identity = True
+
+    @cached_property
+    def _domain(self) -> "HostDomain":
+        return self.dump.hypervisor.domain(self.number)
+
+    @property
+    def native(self) -> NativeDump:
+        return self._domain.guest
+
+    @property
+    def vmcoreinfos(self) -> list[Mapping[str, str]]:
+        return []
+
+    def p2m(self) -> P2M:
+        return self._domain.nested.p2m
+
+    def space(self, root: int, paging: "Paging", mask: int | None) -> AddressSpace:
+        return self._domain.space(root, paging)
+
+    def m2p_roots(self) -> Iterator[tuple[int, str]]:
+        yield self._domain.xen.memory.root, "Xen's page tables"
+
+    def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
+        yield Source("nested", self._domain.nested.how, self.p2m)
+
+    def roots(self) -> Iterable[Root]:
+        return self.own_roots()
+
+    def contexts(self) -> list[VcpuContext]:
+        return Recorded.contexts(self)
+
+
 class Core(Recorded):
     """The domain of an xl dump-core file."""
 
@@ -189,7 +248,8 @@ class Core(Recorded):
 def platform_of(dump: DumpFile, number: int) -> Platform:
     """The platform of a domain; AbsentError if the dump cannot have that domain."""
     if dump.is_xen_host:
-        return Guest(dump, number)
+        guest = Guest(dump, number)
+        return Translated(dump, number) if guest.is_translated() else guest
     if number != 0:
         raise AbsentError(f"{dump.path}: no domain {number}: not the dump of a Xen host")
     return Core(dump) if dump.is_dump_core else Bare(dump)

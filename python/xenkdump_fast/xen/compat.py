@@ -15,6 +15,7 @@ _COMMANDS = "tests/real/test_hypervisor_commands.py"
 _CHECK = "tests/real/test_check.py"
 _FRAME_TABLE = "tests/xen/test_frame_table.py"
 _STACKS = "tests/xen/test_stacks.py"
+_TRANSLATED = "tests/real/test_translated.py"
 
 
 class Row(NamedTuple):
@@ -62,6 +63,13 @@ TABLE = (
         _COMPAT,
     ),
     Row("member vcpu.gs_base", "vcpu.arch.guest_context.gs_base_kernel", "to 4.1", "", _COMPAT),
+    # Translated guests (nested.py, hvm.py): the P2M and its root, the control registers.
+    Row("member domain.p2m", "domain.arch.p2m", "4.1 on", "9f0ebab347", _TRANSLATED),
+    Row("member p2m.root", "p2m_domain.phys_table", "4.1 on", "9f0ebab347", _TRANSLATED),
+    Row("member vcpu.guest_cr", "vcpu.arch.hvm.guest_cr", "4.12 on", "f99b99ed63", _TRANSLATED),
+    Row(
+        "member vcpu.guest_cr", "vcpu.arch.hvm_vcpu.guest_cr", "3.2 to 4.11", "b4923c7d99", _COMPAT
+    ),
     # domain.vcpu is a pointer to an array, not the array itself (infer.py finds which).
     Row("domain.vcpu is a pointer", True, "4.0 on", "fb442e2171", _INFER),
     Row("domain.vcpu is a pointer", False, "to 3.4", "", _INFER),

@@ -16,6 +16,14 @@ from .vcpus import XenVcpu
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from .._native import Paging
+
+
+#: The kinds of guests whose page tables hold physical addresses of their own.
+TRANSLATED = ("hvm", "pvh", "hvm or pvh")
+#: Bit 12 of cr3 distinguishes the user root from the kernel's (page table isolation, Linux 4.15).
+_USER_ROOT = 1 << 12
+
 
 class XenDomain:
     """A domain of a host, or the domain of an xl dump-core file.
@@ -93,6 +101,9 @@ class XenDomain:
         """Word size of the guest."""
         if self.shared_info is not None:
             return self.shared_info.word
+        controls = [vcpu.control for vcpu in self._raw_vcpus if vcpu.control is not None]
+        if controls:
+            return max(control.word for control in controls)
         words = [vcpu.word for vcpu in self._raw_vcpus if vcpu.word and vcpu.kind == "pv"]
         return max(words, default=self._xen_word)
 
@@ -128,8 +139,16 @@ class XenDomain:
         return self.shared_info.max_pfn if self.shared_info else None
 
     @property
-    def paging(self) -> Literal["x86-pae", "x86_64"]:
-        """The format of the guest's page tables. Current Xen has no guests without PAE."""
+    def is_translated(self) -> bool:
+        """Whether it is an HVM or a PVH guest."""
+        return self.kind in TRANSLATED
+
+    @property
+    def paging(self) -> "Paging":
+        """The format of the guest's page tables. Current Xen has no PV guests without PAE."""
+        for vcpu in self.vcpus:
+            if vcpu.control is not None and vcpu.control.paging is not None:
+                return vcpu.control.paging
         return "x86-pae" if self.word == 4 else "x86_64"
 
     def roots(self) -> list[Root]:
@@ -144,14 +163,22 @@ class XenDomain:
         for vcpu in self.vcpus:
             if vcpu.root:
                 found.setdefault(vcpu.root, Root(vcpu.root, f"cr3 of vCPU {vcpu.id}"))
+                kernel = vcpu.root & ~_USER_ROOT
+                if self.is_translated and kernel:
+                    how = f"cr3 of vCPU {vcpu.id} without bit 12"
+                    found.setdefault(kernel, Root(kernel, how))
         return list(found.values())
+
+    def space(self, root: int, paging: "Paging") -> AddressSpace:
+        """The address space below a root."""
+        return self.dump.virtual(root, paging)
 
     def spaces(self) -> Iterator[AddressSpace]:
         """The address spaces of ``roots``. A 32-bit guest of 64-bit Xen also has 64-bit roots."""
         for root in self.roots():
-            yield self.dump.virtual(root.address, self.paging)
-            if self.word == 4 and self._xen_word == 8:
-                yield self.dump.virtual(root.address, "x86_64")
+            yield self.space(root.address, self.paging)
+            if self.word == 4 and self._xen_word == 8 and not self.is_translated:
+                yield self.space(root.address, "x86_64")
 
     @cached_property
     def sources(self) -> list[Source]:

@@ -125,6 +125,29 @@ def frames_of(
     }
 
 
+def owners_of(
+    memory: XenMemory, table: Table | None, mfns: Iterable[int]
+) -> list[int | None] | None:
+    """For each machine frame the frame of its owner's struct domain; 0 without an owner.
+
+    None for one whose page_info cannot be read, and if there is no table.
+    """
+    base = None if table is None else memory.pointer(table.table_at)
+    if table is None or not base:
+        return None
+    found: list[int | None] = []
+    for mfn in mfns:
+        at = base + mfn * table.size
+        owner, references = (
+            memory.number(at + table.owner, 4),
+            memory.number(at + table.references, 4),
+        )
+        is_known = owner is not None and references is not None
+        is_used = is_known and (references or 0) & _COUNT_MASK
+        found.append((owner if is_used else 0) if is_known else None)
+    return found
+
+
 def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:
     """Runs of those of the first ``frames`` frames that the dump holds, in pieces.
 

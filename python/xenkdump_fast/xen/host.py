@@ -1,14 +1,25 @@
 """A Xen host: its pCPUs and its domains."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._native import AbsentError, Dump, DumpError, Image, Symbols
+from .._native import AbsentError, AddressSpace, Dump, DumpError, Image, Symbols
 from ..budget import Budget
-from ..limits import MAX_GUEST_FRAMES, MAX_VCPU_READS
-from . import build_id, crash_info, detect, domains, frame_table, guests, memory, vcpus
-from .domain import XenDomain
+from ..limits import MAX_GUEST_FRAMES, MAX_P2M_SEARCH, MAX_VCPU_READS
+from . import (
+    build_id,
+    crash_info,
+    detect,
+    domains,
+    frame_table,
+    guests,
+    hvm,
+    memory,
+    nested,
+    vcpus,
+)
+from .domain import TRANSLATED, XenDomain
 from .domains import FIRST_RESERVED
 from .guests import GuestKernel
 from .infer import EMU_DEVICES, EMU_LAPIC, infer
@@ -21,6 +32,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     import numpy as np
+
+    from .._native import Paging
 
 #: domain.options: a translated guest, HVM or PVH (public ABI, XEN_DOMCTL_CDF_hvm).
 CDF_HVM = 1 << 0
@@ -269,10 +282,45 @@ class HostDomain(XenDomain):
             xen.memory, xen.layout, xen.on_pcpus, self.address, xen.vcpu_budget
         )
         self.warnings += warnings
-        if self._recorded_kind() == "system":
+        kind = self._recorded_kind()
+        if kind == "system":
             # A pCPU's stack holds a guest's registers, the idle vCPU has none.
             return [vcpu._replace(registers=None, where=None, kind=None) for vcpu in found]
-        return found
+        return [
+            vcpus.translated(xen.memory, xen.layout, vcpu)
+            if kind in TRANSLATED or (kind is None and vcpu.kind == "hvm")
+            else vcpu
+            for vcpu in found
+        ]
+
+    @cached_property
+    def nested(self) -> nested.Root:
+        """Xen's page tables of a translated guest's memory; AbsentError if none can be verified."""
+        xen = self.xen
+        if not self.is_translated:
+            raise AbsentError(f"domain {self.id} is not a translated guest")
+        domain = self.address, xen.facts.size
+        with xen.memory.budget("structs that may be a p2m_domain", MAX_P2M_SEARCH):
+            return nested.find(xen.memory, xen.layout, xen.facts.frames, domain, self._blocks())
+
+    def _blocks(self) -> Iterator[int]:
+        """The roots in the VMCBs of its vCPUs."""
+        xen = self.xen
+        for vcpu in self.vcpus:
+            block = None if vcpu.address is None else hvm.vmcb(xen.memory, vcpu.address)
+            if block is not None:
+                yield block.nested_root
+
+    @cached_property
+    def guest(self) -> Dump:
+        """A translated guest as a dump of its own, by its physical addresses."""
+        return self.dump.guest(self.nested.p2m, self.nested.frames * PAGE)
+
+    def space(self, root: int, paging: "Paging") -> AddressSpace:
+        """The address space below a root, which is a physical address in a translated guest."""
+        if not self.is_translated:
+            return super().space(root, paging)
+        return self.dump.virtual(root, paging, p2m=self.nested.p2m)
 
     def _read_shared_info(self) -> bytes | None:
         pointer = self._field("domain.shared_info", self.xen.word)

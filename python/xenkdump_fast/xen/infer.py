@@ -21,7 +21,7 @@ from ..limits import (
     MAX_VCPU_SIZE,
     MAX_VCPUS,
 )
-from . import frames, shared_info
+from . import frames, hvm, shared_info
 from .layout import Layout
 from .memory import PAGE, XenMemory, root_of
 from .pcpus import Pcpu
@@ -72,6 +72,7 @@ def infer(
     found.gs_base()
     found.runstate()
     found.emulation()
+    found.control_registers()
     return found.layout
 
 
@@ -290,6 +291,18 @@ class _Inference:
         ]
         if len(found) == 1:
             self.layout.offsets["domain.emulation"] = found[0]
+
+    def control_registers(self) -> None:
+        """vcpu.arch.hvm.guest_cr: the control registers of translated guests."""
+        kinds = self.kinds()
+        for vcpu in self.vcpus:
+            # Registers in the struct of a vCPU that runs may be those of its reset.
+            if vcpu.pcpu is not None and vcpu.pcpu.guest is not None:
+                kinds[vcpu.domain] = vcpu.pcpu.guest.kind
+        translated = (vcpu for vcpu in self.vcpus if kinds.get(vcpu.domain) == "hvm")
+        found = hvm.infer(vcpu.struct.words for vcpu in translated) if self.word == 8 else None
+        if found is not None:
+            self.layout.offsets["vcpu.guest_cr"] = found
 
     def cr3(self) -> None:
         """vcpu.arch.cr3: the cr3 of the pCPU that was running it; of other vCPUs, any root."""

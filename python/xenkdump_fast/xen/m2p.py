@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Where the table may be mapped: paging format, address, and size of its entries.
 TABLES: "tuple[tuple[Paging, int, int], ...]" = compat.values("M2P")
 
+#: Address and size of entries where page tables of a 64-bit Xen map its own table.
+_XEN_TABLES = [table[1:] for table in TABLES if table[0] == "x86_64" and table[2] == 8]
+
 
 class M2P(NamedTuple):
     """The table, as one root maps it."""
@@ -50,6 +53,11 @@ class Reverse(NamedTuple):
     unreadable: int
     #: The first of the different ones.
     first: list[Wrong]
+
+
+def of_xen(virtual: AddressSpace) -> list[M2P]:
+    """Where a 64-bit Xen's own page tables may map the table."""
+    return [M2P(virtual, base, entry, "Xen's page tables") for base, entry in _XEN_TABLES]
 
 
 def find(dump: Dump, p2m: P2M, roots: Iterable[tuple[int, str]]) -> M2P | None:
@@ -85,6 +93,27 @@ def compare(p2m: P2M, table: M2P, limit: int) -> Reverse:
             (total.first + found.first)[:limit],
         )
     return total
+
+
+def sample(p2m: P2M, count: int) -> "tuple[NDArray[np.uint64], int]":
+    """About ``count`` pfns that have a frame, evenly spaced; and an estimate of how many have."""
+    import numpy as np
+
+    spans = p2m.spans()
+    total = sum(size for _, size in spans)
+    step = max(1, total // count)
+    parts, skipped = [np.empty(0, dtype=np.uint64)], 0
+    for first, size in spans:
+        parts.append(np.arange(first + skipped, first + size, step, dtype=np.uint64))
+        skipped = (skipped - size) % step
+    pfns = np.concatenate(parts)
+    found, _ = _frames(p2m, pfns)
+    return found, total * len(found) // max(1, len(pfns))
+
+
+def compare_frames(table: M2P, pfns: "NDArray[np.uint64]", p2m: P2M) -> Reverse:
+    """Compares the frames of these pfns with the M2P."""
+    return _reverse(table, *_frames(p2m, pfns))
 
 
 def _frames(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..budget import Budget, BudgetExceededError
-from . import frames
+from . import frames, hvm
 from .domains import DOMID_IDLE
 from .infer import RUNSTATES, vcpu_addresses
 from .layout import Layout
@@ -28,7 +28,8 @@ class XenVcpu(NamedTuple):
     state: str
     #: Whether a pCPU was running it, possibly one without notes.
     running: bool
-    #: Machine address of its page-table root.
+    #: Machine address of its page-table root. Of a translated guest it is guest-physical, and None
+    #: if paging is off or the control registers are not known.
     root: int | None
     #: The guest's registers; None if it never ran, or if they are not in the dump.
     registers: dict[str, int] | None
@@ -41,6 +42,18 @@ class XenVcpu(NamedTuple):
     warnings: tuple[str, ...] = ()
     #: Newer registers may be on the stack of a pCPU that could not be read.
     stale: bool = False
+    #: The control registers of a translated guest, if they are known.
+    control: hvm.Control | None = None
+    #: The instruction at which a translated guest left for Xen, if the processor recorded it. Xen
+    #: moves the one in ``registers`` past an instruction that it emulates, as HLT.
+    exit_pc: int | None = None
+
+    @property
+    def start(self) -> dict[str, int] | None:
+        """The registers from which its stack is unwound."""
+        if self.registers is None or self.exit_pc is None:
+            return self.registers
+        return self.registers | {"rip" if self.word == 8 else "eip": self.exit_pc}
 
     def narrowed(self) -> "XenVcpu":
         """The same vCPU with 32-bit registers."""
@@ -235,6 +248,21 @@ def _saved(memory: XenMemory, layout: Layout, vcpu: int) -> frames.GuestFrame | 
         return None
     words = memory.words(vcpu + at, frames.size(memory.word))
     return None if words is None else frames.read(words, vcpu + at, memory.word)
+
+
+def translated(memory: XenMemory, layout: Layout, vcpu: XenVcpu) -> XenVcpu:
+    """A vCPU of a translated guest, with what Xen and the processor keep of it elsewhere."""
+    control = None if vcpu.address is None else hvm.read(memory, layout, vcpu.address)
+    if vcpu.address is None or control is None:
+        return vcpu._replace(root=None)
+    registers, exit_pc = vcpu.registers, None
+    block = None if registers is None else hvm.vmcb(memory, vcpu.address)
+    if registers is not None and block is not None:
+        control, registers, exit_pc = hvm.complete(control, registers, block)
+    found = vcpu._replace(root=control.root, control=control, registers=registers, exit_pc=exit_pc)
+    if registers is None:
+        return found
+    return found._replace(word=8) if control.word == 8 else found.narrowed()
 
 
 def _left_on_stacks(

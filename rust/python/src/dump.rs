@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyDict};
 
 use xenkdump::dump;
 use xenkdump::notes::{self, Decoded, PrStatus, Registers};
+use xenkdump::space::Tables;
 
 use crate::errors;
 use crate::fork::detach;
@@ -173,17 +174,31 @@ impl Dump {
         AddressSpace::physical(self, p2m.map(|p2m| p2m.inner.clone()))
     }
 
+    /// A translated guest (HVM, PVH) with this P2M as a dump of its own: its machine addresses are the
+    /// guest's physical ones, and it has no notes. `size` is that of the guest's memory in bytes, for
+    /// limits on work. Closing it closes this dump too.
+    fn guest(&self, p2m: &P2M, size: u64) -> Self {
+        let memory = Tables::Guest(p2m.inner.clone());
+        Self {
+            inner: Arc::new(self.inner.guest(memory, size)),
+            gate: self.gate.inner(),
+        }
+    }
+
     /// The virtual memory of the page tables at `root` (a cr3); `paging` is "x86", "x86-pae",
-    /// "x86_64" or "x86_64-la57". `encryption_mask` is the AMD SME bit in page-table entries, 0 for
-    /// none; the default is the one in the dump's VMCOREINFO, if any.
-    #[pyo3(signature = (root, paging, *, encryption_mask=None))]
+    /// "x86_64" or "x86_64-la57". `encryption_mask` is the bit of AMD SME in its entries, by default
+    /// that in the dump's VMCOREINFO; 0 if there is none. With `p2m` they are those of a translated
+    /// guest: `root` and the addresses in them are its physical ones.
+    #[pyo3(signature = (root, paging, *, encryption_mask=None, p2m=None))]
     fn r#virtual(
         &self,
         root: u64,
         paging: &str,
         encryption_mask: Option<u64>,
+        p2m: Option<&P2M>,
     ) -> PyResult<AddressSpace> {
-        AddressSpace::virtual_memory(self, root, paging, encryption_mask)
+        let p2m = p2m.map(|p2m| p2m.inner.clone());
+        AddressSpace::virtual_memory(self, root, paging, encryption_mask, p2m)
     }
 
     /// Closes the dump. Every later use of its address spaces and P2Ms raises ValueError, and batches

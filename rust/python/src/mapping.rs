@@ -1,13 +1,13 @@
 //! `Mapping`, `MappedRange` and `MappedRanges`.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 
 use xenkdump::addr::{MachineAddr, Pfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
 use xenkdump::dump::Run;
 use xenkdump::memory::Fault;
-use xenkdump::p2m::{FrameRuns, Physical};
+use xenkdump::p2m::{FrameRun, FrameRuns, P2m, Physical, Special};
 use xenkdump::paging::{self, Flags};
 use xenkdump::space::Space;
 
@@ -20,14 +20,27 @@ use crate::handle::CoreDump;
 pub struct Mapping {
     inner: paging::Mapping,
     levels: Vec<Level>,
+    machine: MachineAddr,
+    physical: Option<MachineAddr>,
 }
 
-/// Level, machine address of the table, index in it, entry.
+/// Level, address of the table, index in it, entry.
 type Level = (u8, u64, u16, u64);
 
 impl Mapping {
-    pub fn new(inner: paging::Mapping, levels: Vec<Level>) -> Self {
-        Self { inner, levels }
+    /// `physical` is where the tables of a translated guest lead to.
+    pub fn new(
+        inner: paging::Mapping,
+        levels: Vec<Level>,
+        machine: MachineAddr,
+        physical: Option<MachineAddr>,
+    ) -> Self {
+        Self {
+            inner,
+            levels,
+            machine,
+            physical,
+        }
     }
 }
 
@@ -36,7 +49,14 @@ impl Mapping {
     /// Machine address of the byte.
     #[getter]
     fn machine(&self) -> u64 {
-        self.inner.machine.0
+        self.machine.0
+    }
+
+    /// Physical address of the byte, to which the page tables of a translated guest lead; None if they
+    /// lead to its machine address.
+    #[getter]
+    fn physical(&self) -> Option<u64> {
+        self.physical.map(|addr| addr.0)
     }
 
     /// Size of the page that maps it, in bytes.
@@ -58,8 +78,8 @@ impl Mapping {
         self.inner.flags.names().collect()
     }
 
-    /// The entries of the walk, from the root: level (1 maps 4 KiB pages), machine address of the
-    /// table, index in it, entry.
+    /// The entries of the walk, from the root: level (1 maps 4 KiB pages), address of the table (as in
+    /// the entry that points to it), index in it, entry.
     #[getter]
     fn levels(&self) -> Vec<Level> {
         self.levels.clone()
@@ -68,7 +88,7 @@ impl Mapping {
     fn __repr__(&self) -> String {
         format!(
             "<Mapping to {}: {} bytes, {}>",
-            self.inner.machine,
+            self.machine,
             self.inner.page_size,
             self.flag_names().join("|")
         )
@@ -181,8 +201,9 @@ impl MappedRanges {
             }
             Space::Virtual(space) => {
                 let space = space.clone();
+                let p2m = space.memory().p2m().cloned();
                 let ranges = space.into_mapped(VirtAddr(first), VirtAddr(last));
-                Box::new(ranges.map(|range| {
+                let ranges = ranges.map(|range| {
                     range.map(|range| MappedRange {
                         address: range.addr.0,
                         machine: range.machine.0,
@@ -190,7 +211,15 @@ impl MappedRanges {
                         page_size: range.page_size,
                         flags: range.flags.0,
                     })
-                }))
+                });
+                match p2m {
+                    None => Box::new(ranges),
+                    Some(p2m) => Box::new(GuestRanges {
+                        ranges,
+                        p2m,
+                        open: None,
+                    }),
+                }
             }
         };
         Self::over(gate, ranges)
@@ -209,6 +238,70 @@ fn held(dump: CoreDump, first: u64, last: u64) -> impl Iterator<Item = MappedRan
         next = end.0.checked_add(1).map(MachineAddr);
         cut(start.0, start.0, end.0 - start.0, first, last)
     })
+}
+
+/// The ranges of a translated guest's page tables, cut where its memory is not contiguous in machine
+/// memory. A part without a frame yields a fault.
+struct GuestRanges<I> {
+    ranges: I,
+    p2m: Arc<P2m<CoreDump>>,
+    /// The range that is being cut, with its frames, and how much of it is done.
+    open: Option<(MappedRange, FrameRuns<CoreDump>, u64, Option<FrameRun>)>,
+}
+
+impl<I: Iterator<Item = Result<MappedRange, Fault>>> Iterator for GuestRanges<I> {
+    type Item = Result<MappedRange, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some((range, frames, done, next)) = &mut self.open else {
+                match self.ranges.next()? {
+                    Err(fault) => return Some(Err(fault)),
+                    Ok(range) => {
+                        let start = PseudoPhysAddr(range.machine);
+                        let last = PseudoPhysAddr(range.machine.saturating_add(range.size - 1));
+                        let end = Pfn(last.frame().0 + 1);
+                        let frames = FrameRuns::new(self.p2m.clone(), start.frame(), end);
+                        self.open = Some((range, frames, 0, None));
+                        continue;
+                    }
+                }
+            };
+            if *done >= range.size {
+                self.open = None;
+                continue;
+            }
+            let at = range.machine.saturating_add(*done);
+            let hole = |special| {
+                let pfn = PseudoPhysAddr(at).frame();
+                Some(Err(Fault::P2m { pfn, special }))
+            };
+            let Some(run) = next.take().or_else(|| frames.next()) else {
+                *done = range.size;
+                return hole(Special::Invalid);
+            };
+            let (Some(start), Some(machine)) = (run.pfn.addr(), run.mfn.addr()) else {
+                self.open = None;
+                continue;
+            };
+            if start.0 > at {
+                *done += start.0 - at;
+                *next = Some(run);
+                return hole(Special::Invalid);
+            }
+            let skipped = at - start.0;
+            let size = (run.count << PAGE_SHIFT).saturating_sub(skipped);
+            let part = MappedRange {
+                address: range.address.saturating_add(*done),
+                machine: machine.0 + skipped,
+                size: size.min(range.size - *done),
+                page_size: range.page_size,
+                flags: range.flags,
+            };
+            *done += part.size.max(1);
+            return Some(Ok(part));
+        }
+    }
 }
 
 /// The range of `more + 1` bytes at `start`, cut to `first..=last`.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use xenkdump::addr::{Mfn, Pfn, VirtAddr, Word};
 use xenkdump::memory::Fault;
 use xenkdump::p2m::{self, Entry, P2m, Source};
-use xenkdump::paging::Virtual;
+use xenkdump::paging::{NestedFormat, P2mType, Virtual};
 use xenkdump::Error;
 
 use crate::bulk::{self, Argument, Options};
@@ -21,6 +21,8 @@ use crate::space::AddressSpace;
 
 /// Kind of an entry, and its mfn.
 type EntryTuple = (&'static str, Option<u64>);
+/// Level, machine address of the table, index in it, entry.
+type WalkTuple = (u8, u64, u16, u64);
 
 /// A domain's pfn to mfn table, read in place in machine memory.
 ///
@@ -72,6 +74,10 @@ fn tuple(entry: Entry) -> EntryTuple {
 /// The virtual memory of `space`, read through `dump`.
 fn under(dump: &Dump, space: &AddressSpace) -> PyResult<Virtual<CoreDump>> {
     let space = space.as_virtual()?;
+    if space.memory().p2m().is_some() {
+        let text = "page tables of a translated guest lead to no P2M in machine memory";
+        return Err(PyTypeError::new_err(text));
+    }
     Ok(Virtual::new(
         dump.inner.clone(),
         space.format(),
@@ -161,7 +167,49 @@ impl P2M {
         Self::from_core(dump, detach(py, open))
     }
 
-    /// How it was found: "cr3", "list", "linear", "pvops-tree" or "dump-core".
+    /// Xen's page tables of a translated guest (HVM, PVH), whose top page is `mfn`. `layout` is "npt"
+    /// (AMD, and the P2M of shadow paging) or "ept" (Intel), with 4 levels, or "npt-5" or "ept-5".
+    ///
+    /// AbsentError if the page is not in the dump, or if nothing is mapped.
+    #[staticmethod]
+    fn nested(py: Python<'_>, dump: &Dump, mfn: u64, layout: &str) -> PyResult<Self> {
+        let format = NestedFormat::by_name(layout).ok_or_else(|| {
+            let names = NestedFormat::ALL.map(NestedFormat::name).join(", ");
+            PyValueError::new_err(format!("no nested layout {layout:?}; there are {names}"))
+        })?;
+        let open = || P2m::nested(dump.inner.clone(), Mfn(mfn), format);
+        Self::from_core(dump, detach(py, open))
+    }
+
+    /// The layout of its page tables; None if it is not one of Xen's.
+    #[getter]
+    fn nested_format(&self) -> Option<&'static str> {
+        self.inner.nested_format().map(NestedFormat::name)
+    }
+
+    /// The mfns of its page tables that can be read, the first `limit` ones; empty if it has none.
+    fn tables(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<u64>> {
+        self.gate.check()?;
+        let found = detach(py, || self.inner.tables(limit));
+        Ok(found.into_iter().map(|mfn| mfn.0).collect())
+    }
+
+    /// The entries that a walk of its page tables reads for `pfn`, from the root: level (1 maps 4 KiB
+    /// pages), machine address of the table, index in it, entry; and Xen's type of the page, as
+    /// "ram_rw". No entries if it has no page tables, no type if there is no page.
+    fn walk(&self, pfn: &Bound<'_, PyAny>) -> PyResult<(Vec<WalkTuple>, Option<&'static str>)> {
+        self.gate.check()?;
+        let mut levels = Vec::with_capacity(5);
+        let Some(pfn) = errors::address(pfn)? else {
+            return Ok((levels, None));
+        };
+        let kind = self.inner.walk_nested(Pfn(pfn), |step| {
+            levels.push((step.level, step.table.0, step.index, step.entry));
+        });
+        Ok((levels, kind.map(P2mType::name)))
+    }
+
+    /// How it was found: "cr3", "list", "linear", "pvops-tree", "dump-core" or "nested".
     #[getter]
     fn source(&self) -> &'static str {
         self.inner.source().name()
@@ -179,8 +227,9 @@ impl P2M {
         self.inner.word().bytes()
     }
 
-    /// The entry of `pfn`: its kind ("frame", "invalid", "foreign", "identity", "out of range" or "no
-    /// table") and its mfn, if it has one. Never raises MemoryFault.
+    /// The entry of `pfn`: its kind ("frame", "invalid", "foreign", "identity", "out of range", "no
+    /// table"; of a translated guest also "grant", "mmio", "emulated", "populate on demand", "paged
+    /// out", "broken") and its mfn, if it has one. Never raises MemoryFault.
     fn entry(&self, pfn: &Bound<'_, PyAny>) -> PyResult<EntryTuple> {
         self.gate.check()?;
         // A number outside 64 bits is past the end of any P2M, as is the maximum.

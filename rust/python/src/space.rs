@@ -13,7 +13,7 @@ use xenkdump::addr::{MachineAddr, VirtAddr};
 use xenkdump::memory::Fault;
 use xenkdump::p2m::{P2m, Physical};
 use xenkdump::paging::{self, Format, Virtual};
-use xenkdump::space::{Batch, Found, Space};
+use xenkdump::space::{Batch, Found, Space, Tables};
 
 use crate::arrays;
 use crate::buffers::Bytes;
@@ -63,19 +63,27 @@ impl AddressSpace {
         Self::new(dump, Space::Physical(physical))
     }
 
-    /// The virtual memory of the page tables at `root` (a cr3) of layout `paging`. `encryption_mask`
-    /// is the AMD SME bit in page-table entries; the default is the one in the dump's VMCOREINFO.
+    /// The virtual memory of the page tables at `root` (a cr3) of layout `paging`, whose entries have
+    /// the bit `encryption_mask`; by default the one in the dump's VMCOREINFO. With `p2m` the tables
+    /// are in the memory of a translated guest, and hold its physical addresses.
     pub fn virtual_memory(
         dump: &Dump,
         root: u64,
         paging: &str,
         encryption_mask: Option<u64>,
+        p2m: Option<Arc<P2m<CoreDump>>>,
     ) -> PyResult<Self> {
         let format = Format::by_name(paging).ok_or_else(|| {
             let names = Format::ALL.map(|format| format.name).join(", ");
             PyValueError::new_err(format!("no paging layout {paging:?}; there are {names}"))
         })?;
-        let mask = encryption_mask.unwrap_or_else(|| dump.inner.encryption_mask());
+        // The note is not about a guest.
+        let noted = if p2m.is_some() {
+            0
+        } else {
+            dump.inner.encryption_mask()
+        };
+        let mask = encryption_mask.unwrap_or(noted);
         let format = match format.with_encryption(mask) {
             Some(format) => format,
             None if mask == 0 || encryption_mask.is_none() => *format,
@@ -85,7 +93,8 @@ impl AddressSpace {
                 return Err(PyValueError::new_err(text));
             }
         };
-        let space = Virtual::new(dump.inner.clone(), &format, MachineAddr(root));
+        let tables = p2m.map_or_else(|| Tables::Machine(dump.inner.clone()), Tables::Guest);
+        let space = Virtual::new(tables, &format, MachineAddr(root));
         Ok(Self::new(dump, Space::Virtual(space)))
     }
 
@@ -97,7 +106,7 @@ impl AddressSpace {
     }
 
     /// The virtual space; TypeError for another kind.
-    pub fn as_virtual(&self) -> PyResult<&Virtual<CoreDump>> {
+    pub fn as_virtual(&self) -> PyResult<&Virtual<Tables<CoreDump>>> {
         match &self.inner {
             Space::Virtual(space) => Ok(space),
             other => Err(PyTypeError::new_err(format!(
@@ -177,7 +186,8 @@ impl AddressSpace {
         self.as_virtual().ok().map(|space| space.format().name)
     }
 
-    /// Machine address of the top page table; None unless the space is virtual.
+    /// Address of the top page table: a machine address, or of a translated guest its physical one.
+    /// None if there is none.
     #[getter]
     fn root(&self) -> Option<u64> {
         self.as_virtual().ok().map(|space| space.root().0)
@@ -427,7 +437,18 @@ impl AddressSpace {
             |step| levels.push((step.level, step.table.0, step.index, step.entry)),
         );
         match walked {
-            Ok(inner) => Ok(Mapping::new(inner, levels)),
+            Ok(inner) => match space.memory().machine(inner.machine) {
+                Ok(machine) => {
+                    let physical = space.memory().p2m().map(|_| inner.machine);
+                    Ok(Mapping::new(inner, levels, machine, physical))
+                }
+                Err(error) => {
+                    let error = fault(error);
+                    let value = error.value(py);
+                    value.setattr("levels", levels)?;
+                    Err(error)
+                }
+            },
             Err(error) => {
                 let error = fault(error);
                 error.value(py).setattr("levels", levels)?;

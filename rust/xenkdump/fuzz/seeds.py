@@ -182,6 +182,11 @@ def made(corpus: Path) -> None:
             head = struct.pack("<BBQQQ", kind, choice, 0 if kind == 0 else 0x1000, 0x1000, 5000)
             pfns = struct.pack("<6Q", 0, 511, 512, 4999, 5000, 2**64 - 1)
             write(corpus, "p2m", f"{kind}-{choice}", head + pfns + tables(0x7 * (kind > 0)))
+    for layout in range(4):
+        head = struct.pack("<BBQQ", layout, 2, 1, 0x1000)
+        pfns = struct.pack("<6Q", 0, 511, 512, 1 << 18, 1 << 35, 2**64 - 1)
+        for flags in (0x7, 0x67):
+            write(corpus, "nested", f"{layout}-{flags}", head + pfns + tables(flags))
     for format_ in range(4):
         head = struct.pack(f"<BQ{len(ADDRESSES)}Q", format_, 0, *ADDRESSES)
         write(corpus, "walk", str(format_), head + tables(0x67))

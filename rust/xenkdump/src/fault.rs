@@ -22,6 +22,43 @@ pub enum Special {
     /// The P2M page with the entry cannot be read.
     #[error("the P2M page that holds its entry is not in the dump")]
     NoTable,
+    /// The frame is mapped by a grant of another domain.
+    #[error("the P2M entry is a grant mapping (mfn {mfn:#x} belongs to another domain)", mfn = .0.0)]
+    Grant(Mfn),
+    /// The frame is a device's.
+    #[error("the P2M entry is MMIO (mfn {mfn:#x} is a device's)", mfn = .0.0)]
+    Mmio(Mfn),
+    /// The device model emulates it.
+    #[error("the P2M entry is MMIO that the device model emulates")]
+    Emulated,
+    /// Memory that was never used: it is allocated on demand.
+    #[error("the P2M entry is populate-on-demand (no frame yet)")]
+    PopulateOnDemand,
+    /// The memory was paged out.
+    #[error("the P2M entry is paged out")]
+    PagedOut,
+    /// The frame failed in hardware.
+    #[error("the P2M entry is a broken frame (mfn {mfn:#x})", mfn = .0.0)]
+    Broken(Mfn),
+}
+
+impl Special {
+    /// The frame in the entry.
+    pub const fn mfn(self) -> Option<Mfn> {
+        match self {
+            Special::Foreign(mfn)
+            | Special::Identity(mfn)
+            | Special::Grant(mfn)
+            | Special::Mmio(mfn)
+            | Special::Broken(mfn) => Some(mfn),
+            Special::Invalid
+            | Special::OutOfRange
+            | Special::NoTable
+            | Special::Emulated
+            | Special::PopulateOnDemand
+            | Special::PagedOut => None,
+        }
+    }
 }
 
 /// The dump level of makedumpfile: which kinds of pages it excluded.

@@ -77,6 +77,17 @@ pub const MAX_REVERSE_BLOCKS: u64 = 1 << 16;
 /// page has fewer.
 pub const MAX_KIND_RUNS: usize = 1 << 22;
 
+/// Frames of large pages in a translated guest's P2M, for each page of memory that the dump holds:
+/// makedumpfile may leave out nearly all pages. One table maps 512 GiB by its entries alone.
+pub const MAX_LARGE_FRAMES_PER_PAGE: u64 = 256;
+
+/// The same however little the dump holds: 16 GiB.
+pub const MAX_LARGE_FRAMES: u64 = 1 << 22;
+
+/// Runs of a translated guest's frames without memory in the dump that a search for memory skips.
+/// makedumpfile leaves out single pages.
+pub const MAX_SKIPPED_RUNS: usize = 1 << 16;
+
 /// Comparisons of two P2M pages whose results are remembered. Two sound P2Ms share a few pages.
 pub const MAX_REMEMBERED_COMPARISONS: usize = 1 << 16;
 

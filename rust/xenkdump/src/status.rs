@@ -49,11 +49,23 @@ pub enum Status {
     Corrupt = 16,
     /// The memory is in a part of a split dump that is not open.
     MissingPart = 17,
+    /// The frame is mapped by a grant of another domain.
+    Grant = 18,
+    /// The frame is a device's.
+    Mmio = 19,
+    /// The device model emulates it.
+    Emulated = 20,
+    /// No frame yet: it is allocated on demand.
+    PopulateOnDemand = 21,
+    /// The memory was paged out.
+    PagedOut = 22,
+    /// The frame failed in hardware.
+    Broken = 23,
 }
 
 impl Status {
     /// All statuses, by number.
-    pub const ALL: [Status; 18] = [
+    pub const ALL: [Status; 24] = [
         Status::Ok,
         Status::Invalid,
         Status::Foreign,
@@ -72,6 +84,12 @@ impl Status {
         Status::NoPfn,
         Status::Corrupt,
         Status::MissingPart,
+        Status::Grant,
+        Status::Mmio,
+        Status::Emulated,
+        Status::PopulateOnDemand,
+        Status::PagedOut,
+        Status::Broken,
     ];
 
     /// Its name.
@@ -95,6 +113,12 @@ impl Status {
             Status::NoPfn => "no pfn",
             Status::Corrupt => "corrupt page",
             Status::MissingPart => "missing part",
+            Status::Grant => "grant",
+            Status::Mmio => "mmio",
+            Status::Emulated => "emulated",
+            Status::PopulateOnDemand => "populate on demand",
+            Status::PagedOut => "paged out",
+            Status::Broken => "broken",
         }
     }
 }
@@ -107,6 +131,12 @@ impl From<Special> for Status {
             Special::Identity(_) => Status::Identity,
             Special::OutOfRange => Status::OutOfRange,
             Special::NoTable => Status::NoP2mPage,
+            Special::Grant(_) => Status::Grant,
+            Special::Mmio(_) => Status::Mmio,
+            Special::Emulated => Status::Emulated,
+            Special::PopulateOnDemand => Status::PopulateOnDemand,
+            Special::PagedOut => Status::PagedOut,
+            Special::Broken(_) => Status::Broken,
         }
     }
 }

@@ -20,6 +20,7 @@ const ALL: [Check; 13] = [
     hostile::dwarf,
     hostile::walk,
     hostile::p2m,
+    hostile::nested,
     hostile::btf,
     hostile::stack,
     hostile::orc,
@@ -468,6 +469,18 @@ fn p2ms() {
             fields.extend(words(&[u64::from(kind > 0) << 12, 0x1000, 3000]));
             fields.extend(words(&[0, 511, 512, 2999, 3000, u64::MAX]));
             mutate(&tables(&fields), 0, 1021, hostile::p2m);
+        }
+    }
+}
+
+#[test]
+fn nested_page_tables() {
+    for choice in 0..4 {
+        for root in [0, 1] {
+            let mut fields = vec![choice, 2];
+            fields.extend(words(&[root, 0x1000]));
+            fields.extend(words(&[0, 511, 512, 1 << 18, 1 << 35, u64::MAX]));
+            mutate(&tables(&fields), 2, 1021, hostile::nested);
         }
     }
 }

@@ -7,6 +7,7 @@ mod container;
 mod elf;
 mod files;
 mod formats;
+mod guest;
 mod kdump;
 mod lime;
 mod memory_image;
@@ -84,6 +85,17 @@ impl Dump {
             warnings: opened.warnings.into_iter().chain(own).collect(),
             container: opened.container,
         })
+    }
+
+    /// A translated guest of this host, whose memory of `size` bytes is `memory`: its machine addresses
+    /// are the guest's physical ones. It has no notes.
+    pub fn guest<M: Memory<MachineAddr> + Send + 'static>(&self, memory: M, size: u64) -> Self {
+        Self {
+            container: Box::new(guest::Guest::new(self, memory, size)),
+            path: self.path.clone(),
+            format: self.format.clone(),
+            warnings: Vec::new(),
+        }
     }
 
     /// The path of the file, or of the first one.

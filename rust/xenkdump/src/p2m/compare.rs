@@ -135,6 +135,11 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 continue;
             }
             let key = (self.held(a), other.held(b), count);
+            if key.0 == key.1 && matches!(key.0, At::Large(_)) {
+                result.equal += count;
+                at = next;
+                continue;
+            }
             let unlisted = limit.saturating_sub(result.first.len());
             let before = cache.pages.get(&key);
             if let Some(part) = before.filter(|part| part.is_enough(unlisted)) {
@@ -142,9 +147,11 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 at = next;
                 continue;
             }
-            let page = |at| matches!(at, At::Page(_));
-            let new = before.is_none() && (page(key.0) || page(key.1));
-            if new && cache.page_budget.spend(1).is_err() {
+            let counts = |at| matches!(at, At::Page(_) | At::Large(_));
+            let new = before.is_none() && (counts(key.0) || counts(key.1));
+            // A large page counts as the pages of a P2M whose place it takes.
+            let cost = count.div_ceil(self.per_page());
+            if new && cache.page_budget.spend(cost).is_err() {
                 break;
             }
             self.entries(a, &mut ours);

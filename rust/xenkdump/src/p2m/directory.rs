@@ -1,8 +1,10 @@
 //! Finds the pages of a P2M, by source.
 
+use super::leaf::{Leaf, Origin};
+use super::nested;
 use crate::addr::{Address, MachineAddr, Mfn, VirtAddr, Word, PAGE_SIZE};
 use crate::memory::{Fault, Memory};
-use crate::paging::{walk, walk_to_last, Format, Last};
+use crate::paging::{walk, walk_to_last, Format, Last, NestedFormat};
 
 /// How a P2M was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +21,8 @@ pub enum Source {
     PvopsTree,
     /// The pairs that a container lists (`.xen_p2m` of xl dump-core).
     Container,
+    /// Xen's own page tables of a translated guest (HVM, PVH).
+    Nested,
 }
 
 impl Source {
@@ -30,6 +34,7 @@ impl Source {
             Source::Linear => "linear",
             Source::PvopsTree => "pvops-tree",
             Source::Container => "dump-core",
+            Source::Nested => "nested",
         }
     }
 
@@ -41,35 +46,11 @@ impl Source {
             Source::Linear,
             Source::PvopsTree,
             Source::Container,
+            Source::Nested,
         ]
         .into_iter()
         .find(|source| source.name() == name)
     }
-}
-
-/// A page of a P2M.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leaf {
-    /// Its frame.
-    Page(Mfn),
-    /// The page is missing, and so are the pages after it.
-    Missing {
-        /// Number of the next page that may exist.
-        until: u64,
-    },
-}
-
-/// What determines the frames of consecutive P2M pages. Equal values lead to equal pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Origin {
-    /// A table, from its entry at this address.
-    Table(MachineAddr),
-    /// Contiguous pages from this address.
-    Contiguous(MachineAddr),
-    /// Missing pages: there is no table, or the dump holds none of them.
-    Missing,
-    /// Unknown; not equal to any other.
-    Unknown,
 }
 
 /// The data structure that leads to the pages of a P2M.
@@ -90,6 +71,11 @@ pub(super) enum Directory {
         top: VirtAddr,
         levels: u8,
         word: Word,
+    },
+    /// Page tables, whose last level are the pages.
+    Nested {
+        format: &'static NestedFormat,
+        root: MachineAddr,
     },
 }
 
@@ -154,6 +140,7 @@ impl Directory {
             }
             // A tree has few pages: see `P2m::pvops_tree`.
             Directory::Pointers { .. } => (Origin::Unknown, u64::MAX),
+            Directory::Nested { format, root } => nested::origin(mem, format, root, number),
         }
     }
 
@@ -204,11 +191,12 @@ impl Directory {
                 match pointer(mem, &format, root, table, index, word) {
                     Some(page) => match page_at(mem, &format, root, page, number) {
                         Leaf::Page(leaf) => Leaf::Page(leaf),
-                        Leaf::Missing { .. } => next,
+                        _ => next,
                     },
                     None => next,
                 }
             }
+            Directory::Nested { format, root } => nested::leaf(mem, format, root, number),
         }
     }
 }

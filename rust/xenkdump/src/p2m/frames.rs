@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::runs::{At, Stretch};
-use super::{Entry, P2m};
+use super::{Entry, P2m, MFN_END};
 use crate::addr::{MachineAddr, Mfn, Pfn};
 use crate::budget::Budget;
 use crate::memory::Memory;
@@ -32,6 +32,8 @@ pub struct FrameRuns<M> {
     /// Entries that are read but not returned yet, in reverse order, and the pfn of the first.
     entries: Vec<Entry>,
     at: Pfn,
+    /// A large page that is read but not returned yet.
+    large: Option<FrameRun>,
     pending: Option<FrameRun>,
     /// The stretch that is being read, up to `until` (exclusive), while no frame was found in it.
     stretch: Option<Stretch>,
@@ -55,6 +57,7 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
             end,
             entries: Vec::new(),
             at: first,
+            large: None,
             pending: None,
             stretch: None,
             until: first,
@@ -63,9 +66,12 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
         }
     }
 
-    /// The next entry of a page with a frame; `None` at the end.
-    fn entry(&mut self) -> Option<(Pfn, Entry)> {
+    /// The next entry of a page with a frame, or the frames of a large page; `None` at the end.
+    fn entry(&mut self) -> Option<(Pfn, Entry, u64)> {
         while self.entries.is_empty() {
+            if let Some(FrameRun { pfn, mfn, count }) = self.large.take() {
+                return Some((pfn, Entry::Frame(mfn), count));
+            }
             if self.next >= self.end {
                 return None;
             }
@@ -85,7 +91,7 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
         }
         let pfn = self.at;
         self.at = Pfn(pfn.0 + 1);
-        self.entries.pop().map(|entry| (pfn, entry))
+        self.entries.pop().map(|entry| (pfn, entry, 1))
     }
 
     /// Reads the contiguous entries at `next`.
@@ -94,6 +100,16 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
         self.at = self.next;
         self.next = Pfn(self.next.0 + run.count.max(1));
         if !self.p2m.may_hold(run) || self.empty_pages.contains(&run.at) {
+            return;
+        }
+        if let At::Large(entry) = run.at {
+            if let Entry::Frame(mfn) = entry {
+                // Frames past the last possible one are invalid.
+                let count = run.count.min(MFN_END.saturating_sub(mfn.0));
+                let pfn = run.first;
+                self.large = Some(FrameRun { pfn, mfn, count });
+                self.stretch = None;
+            }
             return;
         }
         self.p2m.entries(run, &mut self.entries);
@@ -118,7 +134,7 @@ impl<M: Memory<MachineAddr>> Iterator for FrameRuns<M> {
     type Item = FrameRun;
 
     fn next(&mut self) -> Option<FrameRun> {
-        while let Some((pfn, entry)) = self.entry() {
+        while let Some((pfn, entry, count)) = self.entry() {
             let Entry::Frame(mfn) = entry else {
                 if self.pending.is_some() {
                     break;
@@ -127,10 +143,10 @@ impl<M: Memory<MachineAddr>> Iterator for FrameRuns<M> {
             };
             match &mut self.pending {
                 Some(run) if run.pfn.0 + run.count == pfn.0 && run.mfn.0 + run.count == mfn.0 => {
-                    run.count += 1;
+                    run.count += count;
                 }
                 pending => {
-                    let new = FrameRun { pfn, mfn, count: 1 };
+                    let new = FrameRun { pfn, mfn, count };
                     if let Some(done) = pending.replace(new) {
                         return Some(done);
                     }

@@ -111,6 +111,10 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             found.push(run.first, run.count.max(1), Entry::Special(special).kind());
             return;
         }
+        if let At::Large(entry) = run.at {
+            found.push(run.first, run.count.max(1), entry.kind());
+            return;
+        }
         if let Some(kind) = known.pages.get(&run.at) {
             found.push(run.first, run.count, kind);
             return;

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
 
-use super::directory::Leaf;
+use super::leaf::Leaf;
+use super::Entry;
 use crate::addr::Mfn;
 
 const CHUNK: usize = 512;
@@ -17,6 +18,8 @@ pub(super) struct Leaves {
 /// Values of slots that were not looked up yet, or have no page. Other values are the mfn plus 2.
 const UNKNOWN: u64 = 0;
 const MISSING: u64 = 1;
+/// Set if the mfn is not that of the page, but the first of a large page's frames.
+const LARGE: u64 = 1 << 63;
 
 impl Leaves {
     /// For `count` pages. The caller limits it.
@@ -27,31 +30,44 @@ impl Leaves {
         }
     }
 
-    /// The frame of page `number`, found by `find` on first use. Two threads may both call `find`,
-    /// with the same result.
+    /// Page `number`, found by `find` on first use. Two threads may both call `find`, with the same
+    /// result.
     #[inline]
-    pub(super) fn get(&self, number: u64, find: impl FnOnce() -> Leaf) -> Option<Mfn> {
-        let number = usize::try_from(number).ok()?;
-        let chunk = self
-            .chunks
-            .get(number / CHUNK)?
-            .get_or_init(|| (0..CHUNK).map(|_| AtomicU64::new(UNKNOWN)).collect());
-        let slot = chunk.get(number % CHUNK)?;
+    pub(super) fn get(&self, number: u64, find: impl FnOnce() -> Leaf) -> Leaf {
+        let missing = Leaf::Missing { until: number + 1 };
+        let slot = usize::try_from(number).ok().and_then(|number| {
+            let chunk = self
+                .chunks
+                .get(number / CHUNK)?
+                .get_or_init(|| (0..CHUNK).map(|_| AtomicU64::new(UNKNOWN)).collect());
+            chunk.get(number % CHUNK)
+        });
+        let Some(slot) = slot else {
+            return missing;
+        };
         match slot.load(Ordering::Relaxed) {
             UNKNOWN => {
-                let found = match find() {
-                    Leaf::Page(mfn) => Some(mfn),
-                    Leaf::Missing { .. } => None,
-                };
+                let found = find();
                 // An mfn has 52 bits at most.
-                slot.store(
-                    found.map_or(MISSING, |mfn| mfn.0.saturating_add(2)),
-                    Ordering::Relaxed,
-                );
+                let kept = match found {
+                    Leaf::Page(mfn) => mfn.0.saturating_add(2),
+                    Leaf::Missing { .. } => MISSING,
+                    Leaf::Large {
+                        entry: Entry::Frame(mfn),
+                        ..
+                    } => mfn.0.saturating_add(2) | LARGE,
+                    // Rarely looked up.
+                    Leaf::Large { .. } | Leaf::Empty { .. } => UNKNOWN,
+                };
+                slot.store(kept, Ordering::Relaxed);
                 found
             }
-            MISSING => None,
-            kept => Some(Mfn(kept - 2)),
+            MISSING => missing,
+            kept if kept & LARGE != 0 => Leaf::Large {
+                entry: Entry::Frame(Mfn((kept & !LARGE) - 2)),
+                until: number + 1,
+            },
+            kept => Leaf::Page(Mfn(kept - 2)),
         }
     }
 }

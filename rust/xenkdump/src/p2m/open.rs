@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-use super::directory::{Directory, Leaf};
+use super::directory::Directory;
+use super::leaf::Leaf;
 use super::leaves::Leaves;
 use super::packed::Packed;
-use super::table::Entries;
+use super::table::{Coding, Entries};
 use super::{Entry, P2m, Source, Special};
 use crate::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word, PAGE_SIZE};
 use crate::limits::MAX_P2M_PAGES;
@@ -159,6 +160,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             mem,
             source,
             word,
+            coding: Coding::Word(word),
             pages,
             entries,
             bias,
@@ -179,6 +181,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             mem,
             source: Source::Container,
             word,
+            coding: Coding::Word(word),
             pages,
             entries: Entries::Pairs(pairs),
             bias: 0,

@@ -36,6 +36,12 @@ const FOREIGN: u32 = SPECIAL + 1;
 const IDENTITY: u32 = SPECIAL + 2;
 const OUT_OF_RANGE: u32 = SPECIAL + 3;
 const NO_TABLE: u32 = SPECIAL + 4;
+const GRANT: u32 = SPECIAL + 5;
+const MMIO: u32 = SPECIAL + 6;
+const EMULATED: u32 = SPECIAL + 7;
+const POPULATE_ON_DEMAND: u32 = SPECIAL + 8;
+const PAGED_OUT: u32 = SPECIAL + 9;
+const BROKEN: u32 = SPECIAL + 10;
 /// To be looked up in the P2M itself: not summarized, or the mfn is too large to pack (on hosts with
 /// more than 16 TiB).
 pub(super) const LOOK_UP: u32 = u32::MAX;
@@ -52,6 +58,12 @@ pub(super) fn pack(entry: Entry) -> u32 {
         Entry::Special(Special::Identity(_)) => IDENTITY,
         Entry::Special(Special::OutOfRange) => OUT_OF_RANGE,
         Entry::Special(Special::NoTable) => NO_TABLE,
+        Entry::Special(Special::Grant(_)) => GRANT,
+        Entry::Special(Special::Mmio(_)) => MMIO,
+        Entry::Special(Special::Emulated) => EMULATED,
+        Entry::Special(Special::PopulateOnDemand) => POPULATE_ON_DEMAND,
+        Entry::Special(Special::PagedOut) => PAGED_OUT,
+        Entry::Special(Special::Broken(_)) => BROKEN,
     }
 }
 
@@ -63,6 +75,12 @@ pub(super) fn status(packed: u32) -> Option<Status> {
         IDENTITY => Status::Identity,
         OUT_OF_RANGE => Status::OutOfRange,
         NO_TABLE => Status::NoP2mPage,
+        GRANT => Status::Grant,
+        MMIO => Status::Mmio,
+        EMULATED => Status::Emulated,
+        POPULATE_ON_DEMAND => Status::PopulateOnDemand,
+        PAGED_OUT => Status::PagedOut,
+        BROKEN => Status::Broken,
         _ => return None,
     })
 }

@@ -9,7 +9,7 @@ use crate::memory::{for_each_page, Fault, Memory};
 /// The physical memory of a guest.
 #[derive(Clone, Debug)]
 pub enum Physical<M> {
-    /// A PV domain, through its P2M.
+    /// A domain, through its P2M.
     P2m(Arc<P2m<M>>),
     /// A host without Xen: pseudo-physical and machine addresses are the same.
     Bare(M),
@@ -24,15 +24,21 @@ impl<M: Memory<MachineAddr>> Physical<M> {
         }
     }
 
+    /// The machine address of `addr`; see [`P2m::translate`].
+    pub fn translate(&self, addr: PseudoPhysAddr) -> Result<MachineAddr, Fault> {
+        match self {
+            Physical::P2m(p2m) => p2m.translate(addr),
+            Physical::Bare(_) => Ok(MachineAddr(addr.0)),
+        }
+    }
+}
+
+impl<M: Memory<MachineAddr>> P2m<M> {
     /// The machine address of `addr`. Only frames of the domain have one: foreign and identity entries
     /// are faults, like invalid entries.
     pub fn translate(&self, addr: PseudoPhysAddr) -> Result<MachineAddr, Fault> {
-        let p2m = match self {
-            Physical::P2m(p2m) => p2m,
-            Physical::Bare(_) => return Ok(MachineAddr(addr.0)),
-        };
         let pfn = addr.frame();
-        match p2m.resolve(pfn) {
+        match self.resolve(pfn) {
             // Addresses of P2M frames are below 2^52.
             Entry::Frame(mfn) => mfn
                 .addr()
@@ -51,7 +57,7 @@ impl<M: Memory<MachineAddr> + Send> Memory<PseudoPhysAddr> for Physical<M> {
         match self {
             Physical::Bare(mem) => mem.read(MachineAddr(addr.0), buf),
             Physical::P2m(p2m) => for_each_page(addr, buf, |at, part| {
-                p2m.memory().read(self.translate(at)?, part)
+                p2m.memory().read(p2m.translate(at)?, part)
             }),
         }
     }

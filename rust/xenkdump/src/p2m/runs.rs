@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::directory::{Leaf, Origin};
+use super::leaf::{Leaf, Origin};
 use super::reverse::Frames;
-use super::table::{checked, decode, Entries};
-use super::{Entry, P2m, Special};
+use super::table::{decode, Coding, Entries};
+use super::{checked, nested, Entry, P2m, Special};
 use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
 use crate::budget::Budget;
+use crate::limits::{MAX_LARGE_FRAMES, MAX_LARGE_FRAMES_PER_PAGE};
 use crate::memory::Memory;
 
 /// Contiguous entries of consecutive pfns.
@@ -28,6 +29,8 @@ pub(super) enum At {
     Page(MachineAddr),
     /// In the list of pairs, from this index.
     Pairs(usize),
+    /// In an entry of a large page: the first one. The frames of the others follow.
+    Large(Entry),
     /// Not stored: all of them are this special entry.
     Nowhere(Special),
 }
@@ -76,6 +79,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         let end = Pfn(self.pages);
         let (table_budget, page_budget) = (self.budget("P2M tables"), self.budget("P2M pages"));
+        let large_budget = self.large_budget();
         let (mut tables, mut pages) = (HashSet::new(), HashSet::new());
         let (mut at, mut until) = (Pfn(0), Pfn(0));
         std::iter::from_fn(move || {
@@ -105,6 +109,9 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 if is_page && page_budget.spend(1).is_err() {
                     break;
                 }
+                if matches!(run.at, At::Large(_)) && large_budget.spend(run.count).is_err() {
+                    break;
+                }
                 return Some(run);
             }
             at = end;
@@ -123,6 +130,15 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         Budget::new(name, self.max_pages())
     }
 
+    /// A budget of frames in large pages, of which a few tables can map any number.
+    pub(super) fn large_budget(&self) -> Budget<'static> {
+        let limit = self
+            .mem
+            .pages_held()
+            .saturating_mul(MAX_LARGE_FRAMES_PER_PAGE);
+        Budget::new("frames of large pages", limit.max(MAX_LARGE_FRAMES))
+    }
+
     /// Whether the dump may hold any of the entries of a run.
     pub(super) fn may_hold(&self, run: Run) -> bool {
         match run.at {
@@ -130,7 +146,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 let size = run.count.saturating_mul(self.word.bytes() as u64);
                 self.mem.may_hold(at, size)
             }
-            At::Pairs(_) => true,
+            At::Pairs(_) | At::Large(_) => true,
             At::Nowhere(_) => false,
         }
     }
@@ -158,6 +174,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         Stretch {
             origin: match origin {
                 Origin::Missing => Err(Special::NoTable),
+                Origin::Empty(special) => Err(special),
                 origin => Ok(origin),
             },
             slot: index % per_page,
@@ -180,6 +197,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 let index = first.0 + self.bias;
                 let (number, slot) = (index / per_page, index % per_page);
                 let missing = At::Nowhere(Special::NoTable);
+                let left = |until: u64| until.saturating_mul(per_page).saturating_sub(index);
                 match directory.leaf(&self.mem, number) {
                     Leaf::Page(mfn) => run(
                         mfn.addr().map_or(missing, |addr| {
@@ -187,9 +205,13 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                         }),
                         wanted.min(per_page - slot),
                     ),
-                    Leaf::Missing { until } => {
-                        let left = until.saturating_mul(per_page).saturating_sub(index);
-                        run(missing, wanted.min(left))
+                    Leaf::Missing { until } => run(missing, wanted.min(left(until))),
+                    Leaf::Large { entry, until } => {
+                        let first = nested::advance(entry, slot);
+                        run(At::Large(first), wanted.min(left(until)))
+                    }
+                    Leaf::Empty { special, until } => {
+                        run(At::Nowhere(special), wanted.min(left(until)))
                     }
                 }
             }
@@ -238,25 +260,31 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                     for i in 0..run.count {
                         let entry = MachineAddr(at.0 + i * self.word.bytes() as u64);
                         f(match self.mem.read_word(entry, self.word) {
-                            Ok(raw) => decode(raw, self.word),
+                            Ok(raw) => self.coding.decode(raw),
                             Err(_) => Entry::Special(Special::NoTable),
                         });
                     }
                     return;
                 }
-                match self.word {
-                    Word::W32 => bytes
+                match self.coding {
+                    Coding::Word(Word::W32) => bytes
                         .as_chunks()
                         .0
                         .iter()
                         .for_each(|raw| f(decode(u32::from_le_bytes(*raw).into(), Word::W32))),
-                    Word::W64 => bytes
+                    Coding::Word(Word::W64) => bytes
                         .as_chunks()
                         .0
                         .iter()
                         .for_each(|raw| f(decode(u64::from_le_bytes(*raw), Word::W64))),
+                    Coding::Nested(format) => bytes
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .for_each(|raw| f(nested::decode(format, u64::from_le_bytes(*raw)))),
                 }
             }
+            (At::Large(first), _) => (0..run.count).for_each(|i| f(nested::advance(first, i))),
             (At::Pairs(i), Entries::Pairs(pairs)) => pairs
                 .iter()
                 .skip(i)

@@ -3,16 +3,15 @@
 use std::sync::OnceLock;
 
 use super::directory::Directory;
+use super::leaf::Leaf;
 use super::leaves::Leaves;
 use super::packed::Packed;
 use super::reverse::Reverse;
-use super::{Entry, Source, Special};
-use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SHIFT, PAGE_SIZE};
+use super::{checked, nested, Entry, Source, Special};
+use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
 use crate::memory::Memory;
+use crate::paging::NestedFormat;
 use crate::status::{Status, NONE};
-
-/// The end of all mfns: machine addresses have at most 52 bits on x86.
-const MFN_END: u64 = 1 << (52 - PAGE_SHIFT);
 
 /// A domain's pfn to mfn table, read in place in machine memory.
 ///
@@ -22,6 +21,7 @@ pub struct P2m<M> {
     pub(super) mem: M,
     pub(super) source: Source,
     pub(super) word: Word,
+    pub(super) coding: Coding,
     pub(super) pages: u64,
     pub(super) entries: Entries,
     /// Number of entries before pfn 0 in the first page: an array need not be page-aligned.
@@ -30,10 +30,30 @@ pub struct P2m<M> {
     pub(super) reverse: OnceLock<Reverse>,
 }
 
+/// How an entry is encoded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Coding {
+    /// As a word of the guest.
+    Word(Word),
+    /// As an entry of a page table.
+    Nested(&'static NestedFormat),
+}
+
+impl Coding {
+    /// Decodes an entry; one with an impossible mfn is invalid.
+    #[inline]
+    pub(super) fn decode(self, raw: u64) -> Entry {
+        match self {
+            Coding::Word(word) => decode(raw, word),
+            Coding::Nested(format) => nested::decode(format, raw),
+        }
+    }
+}
+
 /// The location of the entries.
 #[derive(Debug)]
 pub(super) enum Entries {
-    /// In pages of the guest.
+    /// In pages of the guest, or in tables of Xen.
     Pages {
         directory: Directory,
         leaves: Leaves,
@@ -85,17 +105,21 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
         };
         let index = pfn.0 + self.bias;
-        let number = index / self.per_page();
-        let leaf = leaves
-            .get(number, || directory.leaf(&self.mem, number))
-            .and_then(Mfn::addr);
-        let Some(leaf) = leaf else {
-            return Entry::Special(Special::NoTable);
+        let (number, slot) = (index / self.per_page(), index % self.per_page());
+        let missing = Entry::Special(Special::NoTable);
+        let leaf = match leaves.get(number, || directory.leaf(&self.mem, number)) {
+            Leaf::Page(mfn) => mfn.addr(),
+            Leaf::Missing { .. } => None,
+            Leaf::Large { entry, .. } => return nested::advance(entry, slot),
+            Leaf::Empty { special, .. } => return Entry::Special(special),
         };
-        let at = leaf.0 + (index % self.per_page()) * self.word.bytes() as u64;
+        let Some(leaf) = leaf else {
+            return missing;
+        };
+        let at = leaf.0 + slot * self.word.bytes() as u64;
         match self.mem.read_word(MachineAddr(at), self.word) {
-            Ok(raw) => decode(raw, self.word),
-            Err(_) => Entry::Special(Special::NoTable),
+            Ok(raw) => self.coding.decode(raw),
+            Err(_) => missing,
         }
     }
 
@@ -130,10 +154,13 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
         let index = pfn.0 + self.bias;
         let number = index / self.per_page();
-        let leaf = leaves.get(number, || directory.leaf(&self.mem, number))?;
+        let Leaf::Page(leaf) = leaves.get(number, || directory.leaf(&self.mem, number)) else {
+            return None;
+        };
         Some(LeafView {
             bytes: self.mem.borrow(leaf.addr()?).first_chunk()?,
             word: self.word,
+            coding: self.coding,
             // Wraps, here and in `holds`, for the first page of an array that is not page-aligned.
             start: (number * self.per_page()).wrapping_sub(self.bias),
             pages: self.pages,
@@ -150,6 +177,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
 pub(super) struct LeafView<'p> {
     bytes: &'p [u8; PAGE_SIZE],
     word: Word,
+    coding: Coding,
     /// pfn of its first entry.
     start: u64,
     /// End of the P2M.
@@ -173,7 +201,7 @@ impl LeafView<'_> {
             .get(at..)
             .and_then(|bytes| self.word.get(bytes))
             .map_or(Entry::Special(Special::NoTable), |raw| {
-                decode(raw, self.word)
+                self.coding.decode(raw)
             })
     }
 }
@@ -184,14 +212,5 @@ pub(super) fn decode(raw: u64, word: Word) -> Entry {
     match Entry::decode(raw, word) {
         Entry::Frame(mfn) => checked(mfn),
         entry => entry,
-    }
-}
-
-#[inline]
-pub(super) fn checked(mfn: Mfn) -> Entry {
-    if mfn.0 < MFN_END {
-        Entry::Frame(mfn)
-    } else {
-        Entry::Special(Special::Invalid)
     }
 }

@@ -3,8 +3,8 @@
 use crate::addr::{MachineAddr, VirtAddr, Word};
 
 /// Bits 12 to 51: the address in an entry that points to a table or maps a 4 KiB page.
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-const PRESENT: u64 = 1 << 0;
+pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+pub(super) const PRESENT: u64 = 1 << 0;
 /// PS: the entry maps a page, at levels where it may also point to a table.
 const LARGE: u64 = 1 << 7;
 
@@ -134,7 +134,7 @@ impl Level {
 
 /// What an entry points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// Nothing.
     Absent,
     /// Nothing, because reserved bits are set.
@@ -158,6 +158,8 @@ pub struct Format {
     pub sign_extended: bool,
     /// Address bits of cr3.
     pub root: u64,
+    /// An entry is present if any of these bits is set.
+    pub present: u64,
     /// The bit of an entry and of cr3 that marks encrypted memory (AMD SME), and is not part of the
     /// address; 0 if there is none. The processor reports its position, bit 47 or 51, and Linux
     /// records it in VMCOREINFO (4.19, 65f750e5457d).
@@ -166,14 +168,14 @@ pub struct Format {
     pub levels: &'static [Level],
 }
 
-const SMALL: Page = Page {
+pub(super) const SMALL: Page = Page {
     always: true,
     address: ADDRESS,
     reserved: 0,
     high: (0, 0),
 };
 
-const fn large(shift: u32) -> Page {
+pub(super) const fn large(shift: u32) -> Page {
     // Bit 12 is PAT; all bits between it and the address are reserved.
     Page {
         always: false,
@@ -183,7 +185,7 @@ const fn large(shift: u32) -> Page {
     }
 }
 
-const fn level(number: u8, page: Option<Page>) -> Level {
+pub(super) const fn level(number: u8, page: Option<Page>) -> Level {
     Level {
         number,
         shift: 12 + 9 * (number as u32 - 1),
@@ -192,6 +194,25 @@ const fn level(number: u8, page: Option<Page>) -> Level {
         reserved: if page.is_none() { LARGE } else { 0 },
         page,
         permissions: true,
+    }
+}
+
+/// Tables of 8-byte entries for addresses that are not sign-extended.
+pub(super) const fn table(
+    name: &'static str,
+    width: u32,
+    present: u64,
+    levels: &'static [Level],
+) -> Format {
+    Format {
+        name,
+        entry: Word::W64,
+        width,
+        sign_extended: false,
+        root: ADDRESS,
+        present,
+        encryption_mask: 0,
+        levels,
     }
 }
 
@@ -206,6 +227,7 @@ pub static X86: Format = Format {
     width: 32,
     sign_extended: false,
     root: ADDRESS,
+    present: PRESENT,
     encryption_mask: 0,
     levels: &[
         Level {
@@ -243,6 +265,7 @@ pub static X86_PAE: Format = Format {
     width: 32,
     sign_extended: false,
     root: 0x000f_ffff_ffff_ffe0,
+    present: PRESENT,
     encryption_mask: 0,
     levels: &[
         Level {
@@ -265,6 +288,7 @@ pub static X86_64: Format = Format {
     width: 48,
     sign_extended: true,
     root: ADDRESS,
+    present: PRESENT,
     encryption_mask: 0,
     levels: &[
         level(4, None),
@@ -281,6 +305,7 @@ pub static X86_64_LA57: Format = Format {
     width: 57,
     sign_extended: true,
     root: ADDRESS,
+    present: PRESENT,
     encryption_mask: 0,
     levels: &[
         level(5, None),
@@ -338,9 +363,9 @@ impl Format {
 
     /// What `entry` of a table of `level` points to.
     #[inline]
-    pub(super) const fn target(&self, level: &Level, entry: u64) -> Target {
+    pub(crate) const fn target(&self, level: &Level, entry: u64) -> Target {
         let entry = entry & !self.encryption_mask;
-        if entry & PRESENT == 0 {
+        if entry & self.present == 0 {
             return Target::Absent;
         }
         if let Some(page) = &level.page {

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use super::Space;
+use super::{Space, Tables};
 use crate::addr::{Address, MachineAddr, Mfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
 use crate::memory::{Fault, Memory};
 use crate::p2m::{P2m, Physical};
@@ -31,7 +31,8 @@ enum Method<'s, M> {
     /// Addresses are machine addresses.
     Identity,
     P2m(&'s P2m<M>),
-    PageTables(Box<Translator<'s, M>>),
+    /// With the P2M of a translated guest, whose tables hold its physical addresses.
+    PageTables(Box<Translator<'s, Tables<M>>>, Option<&'s P2m<M>>),
 }
 
 impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
@@ -40,7 +41,10 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         let method = match space {
             Space::Machine(_) | Space::Physical(Physical::Bare(_)) => Method::Identity,
             Space::Physical(Physical::P2m(p2m)) => Method::P2m(p2m),
-            Space::Virtual(space) => Method::PageTables(Box::new(Translator::new(space, expected))),
+            Space::Virtual(space) => Method::PageTables(
+                Box::new(Translator::new(space, expected)),
+                space.memory().p2m().map(|p2m| &**p2m),
+            ),
         };
         Self {
             space,
@@ -86,13 +90,16 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
                     });
                 }
             }
-            Method::PageTables(translator) => {
+            Method::PageTables(translator, p2m) => {
                 let mut virt = [VirtAddr(0); CHUNK];
                 for (virt, addr) in virt.iter_mut().zip(addrs) {
                     *virt = VirtAddr(*addr);
                 }
                 let virt = virt.get(..addrs.len()).unwrap_or_default();
                 translator.translate(virt, out, status);
+                if let Some(p2m) = p2m {
+                    to_machine(p2m, out, status);
+                }
             }
         }
     }
@@ -308,6 +315,55 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             }
         }
         Ok(())
+    }
+}
+
+/// Replaces the physical addresses of a translated guest by machine addresses; at most [`CHUNK`].
+fn to_machine<M: Memory<MachineAddr>>(
+    p2m: &P2m<M>,
+    addrs: &mut [MachineAddr],
+    status: &mut [Status],
+) {
+    let len = addrs.len().min(status.len());
+    let (Some(addrs), Some(status)) = (addrs.get_mut(..len), status.get_mut(..len)) else {
+        return;
+    };
+    let mut pfns = [PseudoPhysAddr(0).frame(); CHUNK];
+    let mut mfns = [Mfn(0); CHUNK];
+    for (pfn, addr) in pfns.iter_mut().zip(&*addrs) {
+        *pfn = PseudoPhysAddr(addr.0).frame();
+    }
+    let pfns = pfns.get_mut(..len).unwrap_or_default();
+    // Without an early exit, so that the loop is vectorized.
+    let failed = status.iter().fold(0, |all, status| all | *status as u8);
+    if failed == Status::Ok as u8 {
+        p2m.resolve_many(pfns, &mut mfns, status);
+    } else {
+        // Elements that have failed repeat another pfn, so that they do not slow down the others.
+        let mut last = PseudoPhysAddr(0).frame();
+        for (pfn, status) in pfns.iter_mut().zip(&*status) {
+            if *status == Status::Ok {
+                last = *pfn;
+            }
+            *pfn = last;
+        }
+        let mut second = [Status::Ok; CHUNK];
+        p2m.resolve_many(pfns, &mut mfns, &mut second);
+        for ((mfn, status), second) in mfns.iter_mut().zip(status).zip(second) {
+            if *status == Status::Ok {
+                *status = second;
+            } else {
+                *mfn = Mfn(NONE);
+            }
+        }
+    }
+    for (addr, mfn) in addrs.iter_mut().zip(mfns) {
+        // Frames are below 2^52, so only NONE stays NONE.
+        *addr = MachineAddr(if mfn.0 == NONE {
+            NONE
+        } else {
+            (mfn.0 << PAGE_SHIFT) | (addr.0 & (PAGE_SIZE as u64 - 1))
+        });
     }
 }
 

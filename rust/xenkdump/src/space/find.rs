@@ -270,6 +270,7 @@ mod tests {
     use super::*;
     use crate::memory::{Fault, Frames};
     use crate::paging::{Virtual, X86_64};
+    use crate::space::Tables;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -458,7 +459,11 @@ mod tests {
         }
         mem.write(MachineAddr(0x4000), &page(5).to_le_bytes());
         mem.write(MachineAddr(0x5000), b"abcd");
-        let space = Space::Virtual(Virtual::new(mem, &X86_64, MachineAddr(0x1000)));
+        let space = Space::Virtual(Virtual::new(
+            Tables::Machine(mem),
+            &X86_64,
+            MachineAddr(0x1000),
+        ));
         let limit = 1 << 20;
         let found = find(&space, b"abcd", (0, u64::MAX), 100, limit);
         // As many pages as the limit allows, of which one in 64 is present.

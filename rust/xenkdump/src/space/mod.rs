@@ -6,10 +6,12 @@
 mod bulk;
 mod find;
 mod lists;
+mod tables;
 
 pub use bulk::{Batch, Rows};
 pub use find::Found;
 pub use lists::{End, Links, List};
+pub use tables::Tables;
 
 use crate::addr::{Address, MachineAddr, PseudoPhysAddr, VirtAddr, PAGE_SIZE};
 use crate::memory::{Fault, Memory};
@@ -24,7 +26,7 @@ pub enum Space<M> {
     /// The physical memory of a domain, or of a host without Xen.
     Physical(Physical<M>),
     /// Virtual memory.
-    Virtual(Virtual<M>),
+    Virtual(Virtual<Tables<M>>),
 }
 
 impl<M: Memory<MachineAddr> + Send> Space<M> {
@@ -43,7 +45,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         match self {
             Space::Machine(_) => Ok(MachineAddr(addr)),
             Space::Physical(physical) => physical.translate(PseudoPhysAddr(addr)),
-            Space::Virtual(space) => space.translate(VirtAddr(addr)),
+            Space::Virtual(space) => space.memory().machine(space.translate(VirtAddr(addr))?),
         }
     }
 
@@ -52,7 +54,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         match self {
             Space::Machine(mem) => mem,
             Space::Physical(physical) => physical.memory(),
-            Space::Virtual(space) => space.memory(),
+            Space::Virtual(space) => space.memory().memory(),
         }
     }
 

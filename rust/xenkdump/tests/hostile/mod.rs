@@ -15,7 +15,7 @@ pub use files::{dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes
 pub use ram::Ram;
 pub use stacks::{cfi, orc, stack};
 pub use symbols::symtab;
-pub use tables::{btf, p2m, walk};
+pub use tables::{btf, nested, p2m, walk};
 
 /// Consumes bytes from the front of the input; zeros after its end.
 pub struct Input<'a>(pub &'a [u8]);

@@ -1,10 +1,13 @@
 //! Targets for page tables, P2Ms and type information.
 
+use std::sync::Arc;
+
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word};
 use xenkdump::elf::Bytes;
-use xenkdump::memory::Memory;
+use xenkdump::memory::{Fault, Memory};
 use xenkdump::p2m::{Entry, P2m, Source};
-use xenkdump::paging::{Format, Translator, Virtual};
+use xenkdump::paging::{Format, NestedFormat, Translator, Virtual};
+use xenkdump::space::{Batch, Space, Tables};
 use xenkdump::status::{Status, NONE};
 use xenkdump::types::Types;
 
@@ -148,6 +151,106 @@ pub fn p2m(bytes: &[u8]) {
         }
     }
     let _: Result<[u8; 1], _> = Memory::<MachineAddr>::read_bytes(&ram, MachineAddr(0));
+}
+
+/// Opens Xen's page tables of a translated guest, and walks the guest's page tables in its memory.
+pub fn nested(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (choice, paging) = (input.byte(), format(input.byte()));
+    let layout = NestedFormat::ALL[usize::from(choice) % 4];
+    let (root, cr3) = (Mfn(input.number()), MachineAddr(input.number()));
+    let mut pfns: Vec<_> = (0..6).map(|_| Pfn(input.number())).collect();
+    pfns.extend((0..100).map(|i| Pfn(i * 17)));
+    let ram = Ram::new(0, input.0);
+    let held = Held(&ram);
+    let Ok(p2m) = P2m::nested(held, root, layout) else {
+        return;
+    };
+    let pages = ram.pages() + 2;
+    let opening = ram.reads();
+    assert!(opening <= 5 * pages, "{opening} reads to open");
+
+    let alone: Vec<_> = pfns.iter().map(|pfn| p2m.resolve(*pfn)).collect();
+    let walked = ram.reads() - opening;
+    assert!(walked <= pfns.len() as u64 * 6, "{walked} reads");
+    for _ in 0..2 {
+        let mut mfns = vec![Mfn(0); pfns.len()];
+        let mut status = vec![Status::Ok; pfns.len()];
+        p2m.resolve_many(&pfns, &mut mfns, &mut status);
+        for (i, alone) in alone.iter().enumerate() {
+            let expected = match alone {
+                Entry::Frame(mfn) => (*mfn, Status::Ok),
+                Entry::Special(special) => (Mfn(NONE), Status::from(*special)),
+            };
+            assert_eq!((mfns[i], status[i]), expected);
+        }
+    }
+    for pfn in &pfns {
+        let mut steps = 0;
+        let _ = p2m.walk_nested(*pfn, |_| steps += 1);
+        assert!(steps <= 5);
+    }
+    assert!(p2m.tables(10_000).len() as u64 <= pages);
+    // Only in small P2Ms: a table that is its own child takes seconds.
+    if p2m.len() <= 1 << 21 {
+        let _ = p2m.spans();
+        let _ = p2m.compare(&p2m, 10);
+        for entry in alone.iter().take(20) {
+            if let Entry::Frame(mfn) = entry {
+                if let Some(pfn) = p2m.reverse(*mfn) {
+                    assert_eq!(p2m.resolve(pfn), *entry);
+                }
+            }
+        }
+    }
+
+    let p2m = Arc::new(p2m);
+    let space = Space::Virtual(Virtual::new(Tables::Guest(p2m), paging, cr3));
+    let addrs: Vec<_> = pfns.iter().map(|pfn| pfn.0.wrapping_mul(0x1234)).collect();
+    let mut machine = vec![MachineAddr(0); addrs.len()];
+    let mut status = vec![Status::Ok; addrs.len()];
+    Batch::new(&space, 1000).translate(&addrs, &mut machine, &mut status);
+    for ((addr, machine), status) in addrs.iter().zip(machine).zip(status) {
+        match space.translate(*addr) {
+            Ok(found) => assert_eq!((machine, status), (found, Status::Ok)),
+            Err(fault) => assert_eq!((machine, status), (MachineAddr(NONE), fault.into())),
+        }
+    }
+    let _ = space.find(b"abc", 0, u64::MAX, 4, 1 << 16);
+    let Space::Virtual(space) = &space else {
+        unreachable!()
+    };
+    let (mut next, mut at) = (0, Some(MachineAddr(0)));
+    while let Some((start, last)) = at.and_then(|at| space.memory().next_held(at)) {
+        assert!(start <= last);
+        at = last.0.checked_add(1).map(MachineAddr);
+        next += 1;
+        if next == 20 {
+            break;
+        }
+    }
+}
+
+/// Memory that has no more pages than bytes.
+#[derive(Clone, Copy)]
+struct Held<'a>(&'a Ram<'a>);
+
+impl Memory<MachineAddr> for Held<'_> {
+    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        self.0.read(addr, buf)
+    }
+
+    fn borrow(&self, addr: MachineAddr) -> &[u8] {
+        self.0.borrow(addr)
+    }
+
+    fn next_held(&self, addr: MachineAddr) -> Option<(MachineAddr, MachineAddr)> {
+        self.0.next_held(addr)
+    }
+
+    fn pages_held(&self) -> u64 {
+        self.0.pages()
+    }
 }
 
 /// Queries everything in BTF.

@@ -149,7 +149,7 @@ def test_a_full_disk(arguments: list[str], tmp_path: Path) -> None:
 
 
 def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def open_(_: str) -> None:
+    def open_(_: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session, "open", open_)
@@ -225,8 +225,8 @@ def test_files_are_named_as_given(
 def test_limits_of_the_system(
     number: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def open_(path: str) -> None:
-        raise OSError(number, os.strerror(number), path)
+    def open_(paths: list[str], **options: object) -> None:
+        raise OSError(number, os.strerror(number), paths[0])
 
     monkeypatch.setattr(session, "open", open_)
     assert main(["notes", "vmcore"]) == 3

@@ -353,7 +353,7 @@ fn compressed_dumps() {
             broken[at] = sound[at];
         }
         mutate(&sound[..], 0, 479, hostile::dump);
-        cut(&sound, 0, 777, hostile::dump);
+        truncate(&sound, 0, 777, hostile::dump);
     }
     let mut input = vec![0x18];
     for part in parts {
@@ -373,7 +373,7 @@ fn compressed_dumps() {
                 input[at] = sound[at];
             }
         }
-        cut(&sound, 0, 97, hostile::kdump);
+        truncate(&sound, 0, 97, hostile::kdump);
     }
 }
 
@@ -396,7 +396,7 @@ fn flattened_files() {
                 }
                 broken.clone_from(&sound);
             }
-            cut(&sound, 0, 331, hostile::dump);
+            truncate(&sound, 0, 331, hostile::dump);
         }
     }
 }
@@ -414,7 +414,7 @@ fn lime() -> Vec<u8> {
 fn lime_images() {
     let sound = lime();
     mutate(&sound, 40, 13, hostile::dump);
-    cut(&sound, 100, 7, hostile::dump);
+    truncate(&sound, 100, 7, hostile::dump);
 }
 
 #[test]

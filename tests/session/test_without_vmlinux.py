@@ -93,7 +93,7 @@ def test_a_vmlinux_with_the_same_build_id(
     if place == "other build":
         assert found == "(symbols and types from memory)"
     else:
-        assert found == f"{path.name} (found by its build id)"
+        assert found == f"{path} (found by its build id)"
 
 
 def test_no_table_of_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

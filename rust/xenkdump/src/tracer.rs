@@ -246,7 +246,14 @@ impl Tracer {
         let stays = |pc| !init.as_ref().is_some_and(|init| init.contains(&pc));
         for part in OrcPart::of(ip, orc, tables.slide) {
             let range = part.range(&range);
-            self.add_orc(tables.memory, symbols, part.tables, part.address, range, stays);
+            self.add_orc(
+                tables.memory,
+                symbols,
+                part.tables,
+                part.address,
+                range,
+                stays,
+            );
         }
     }
 
@@ -330,9 +337,9 @@ impl Tables<'_> {
         let Image::File(file) = self.image else {
             return Ok(None);
         };
-        let section = file.section(name).filter(|section| {
-            section.is_only_in_memory() && section.size() <= MAX_TABLE_IN_MEMORY
-        });
+        let section = file
+            .section(name)
+            .filter(|section| section.is_only_in_memory() && section.size() <= MAX_TABLE_IN_MEMORY);
         let Some(section) = section else {
             return Ok(None);
         };

@@ -19,8 +19,8 @@ from xenkdump_fast.cli import ExitStatus, main
     [
         ("", "required: COMMAND"),
         ("nonsense", "invalid choice: 'nonsense'"),
-        ("bt", "required: VMLINUX, VMCORE\n"),
-        ("ps", "required: VMLINUX, VMCORE\n"),
+        ("bt", "required: VMCORE\n"),
+        ("ps", "required: VMCORE\n"),
         ("vtop vmlinux vmcore", "required: ADDRESS|SYMBOL"),
         (
             "bt vmlinux vmcore --unwind nope",

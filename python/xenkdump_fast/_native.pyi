@@ -614,16 +614,39 @@ class P2MComparison:
 
 @final
 class Image:
-    """The ELF file of a kernel or hypervisor: vmlinux or xen-syms."""
+    """The image of a kernel or hypervisor: an ELF file, or a kernel's own memory."""
 
     def __new__(cls, path: StrPath) -> Image:
         """Opens the file at ``path``.
 
         Raises OSError if it cannot be opened, DumpError if it is not an ELF file.
         """
+    @staticmethod
+    def in_memory(
+        memory: AddressSpace,
+        word: WordSize,
+        name: str,
+        ranges: Sequence[tuple[int, int]],
+        token_table: int | None = None,
+    ) -> Image:
+        """The image of the Linux kernel that runs in ``memory``.
+
+        Its symbols (kallsyms), types (BTF) and unwind tables (ORC) are read from memory. ``name``
+        is what messages call it, ``ranges`` are the first and last addresses where it may be, and
+        ``token_table`` is the address of ``kallsyms_token_table`` if it is known. Raises
+        AbsentError if the symbols are not found.
+        """
+    def unmoved(self, slide: int) -> Image:
+        """The image in memory at the addresses of a kernel that KASLR moved by ``slide``."""
     @property
     def path(self) -> str:
-        """Path of the file, as given."""
+        """Path of the file, as given; of a kernel's memory, what messages call it."""
+    @property
+    def is_memory(self) -> bool:
+        """Whether it is a kernel's memory, not a file."""
+    @property
+    def losses(self) -> list[str]:
+        """What the dump lacks of an image in memory, as far as it was used."""
     @property
     def build_id(self) -> str | None:
         """The build id in hex; None if the file has none."""

@@ -102,9 +102,9 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
 def _words(command: Command, module: ModuleType) -> list[str]:
     """The files and operands of a command, as in its usage."""
     operands: Operands | None = getattr(module, "OPERANDS", None)
-    files = {"required": ["VMLINUX", "VMCORE"], "optional": ["[VMLINUX]", "VMCORE"]}.get(
-        command.vmlinux, ["VMCORE"] if command.target == "dump" else []
-    )
+    files = ["VMCORE"] if command.target != "none" else []
+    if command.vmlinux != "no":
+        files.insert(0, "[VMLINUX]")
     return files if operands is None else [*files, _metavar(operands)]
 
 
@@ -126,7 +126,7 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command, module: Mo
     operands: Operands | None = getattr(module, "OPERANDS", None)
     what = "" if command.target == "none" else "the dump"
     if command.vmlinux != "no":
-        what = "the kernel's ELF file and the dump"
+        what = "the kernel's ELF file, if there is one, and the dump"
     if operands is not None:
         what = f"{what}, then {operands.help}" if what else operands.help
     parser.add_argument("words", nargs="*", metavar=" ".join(_words(command, module)), help=what)
@@ -212,10 +212,11 @@ def _with_environment(
     if has_operands:
         files = list(takewhile(os.path.exists, files))
     others = words[len(files) :]
-    if len(files) == 1 and vmlinux is not None:
-        files = [vmlinux, *files]
-    elif len(files) == 1 and vmcore is not None and command.vmlinux == "required":
+    is_kernel = len(files) == 1 and _kind(files[0]) == "kernel"
+    if is_kernel and vmcore is not None and command.vmlinux == "required":
         files = [*files, vmcore]
+    elif len(files) == 1 and vmlinux is not None and not is_kernel:
+        files = [vmlinux, *files]
     elif not files and vmcore is not None:
         files = [vmcore] if vmlinux is None else [vmlinux, vmcore]
     else:
@@ -232,12 +233,13 @@ def _take_files(
     options.xen_syms = getattr(options, "xen_syms", None)
     options.vmlinux = options.vmcore = None
     options.parts = []
+    options.notes = []
     if command.target == "none":
         return words
     if options.hypervisor:
         symbols, names, count = "xen_syms", "VMCORE", min(len(words), 2)
     elif command.vmlinux == "required":
-        symbols, names, count = "vmlinux", "VMLINUX, VMCORE", 2
+        symbols, names, count = "vmlinux", "VMCORE", _count_files(words)
     else:
         symbols, names = "vmlinux", "VMCORE"
         count = 1 if command.vmlinux == "no" else min(len(words), 2)
@@ -246,9 +248,13 @@ def _take_files(
         count = 1
     if len(words) < max(count, 1):
         parser.error(f"the following arguments are required: {names}")
+    files = words[:count]
+    if len(files) == 2 and not options.hypervisor and _are_swapped(files):
+        files.reverse()
+        options.notes = [f"{files[0]} is the vmlinux and {files[1]} the dump, by their contents"]
     if count == 2:
-        setattr(options, symbols, words[0])
-    options.vmcore = words[count - 1]
+        setattr(options, symbols, files[0])
+    options.vmcore = files[count - 1]
     others = words[count:]
     if others and _is_kdump(options.vmcore):
         options.parts = list(takewhile(_is_kdump, others))
@@ -264,6 +270,34 @@ def _is_kdump(word: str) -> bool:
     from .session.formats import is_kdump
 
     return is_kdump(word)
+
+
+def _kind(path: str) -> str | None:
+    from .session import formats  # only for commands with files
+
+    return formats.kind(path)
+
+
+def _count_files(words: Sequence[str]) -> int:
+    """How many of the first words are files, of a command that may have a vmlinux.
+
+    The dump alone, or with a vmlinux before or after it. A word after the dump may be an operand
+    that happens to be the name of a file.
+    """
+    if len(words) < 2:
+        # A vmlinux alone is not enough.
+        return 2 if words and _kind(words[0]) == "kernel" else 1
+    first, second = _kind(words[0]), _kind(words[1])
+    if first == "dump":
+        return 2 if second is not None else 1
+    if first == "kernel" or second is not None:
+        return 2
+    # Neither tells. A file that is no dump is reported when it is opened as one.
+    return 1 if os.path.exists(words[0]) and not os.path.exists(words[1]) else 2
+
+
+def _are_swapped(files: Sequence[str]) -> bool:
+    return [_kind(path) for path in files] == ["dump", "kernel"]
 
 
 def _check_values(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -198,7 +198,10 @@ class Job:
             phys_base=options.phys_base,
             vmcoreinfo=options.vmcoreinfo,
         )
-        self._warnings = lambda: domain.warnings
+        notes = options.notes
+        self._warnings = lambda: [*notes, *domain.warnings]
+        if options.vmlinux is None and command.vmlinux == "required":
+            _ = domain.kernel  # which also finds what commands read besides it
         return domain
 
     def _open_xen(self, dump: "Dump") -> "XenHost":

@@ -33,7 +33,7 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "System | X
     """Reads the header of a domain's kernel, or of Xen."""
     if isinstance(target, Domain):
         return System(
-            kernel=target.kernel.image.path,
+            kernel=_image_name(target),
             dump=target.dump.path,
             domain=target.id,
             is_xen=target.dump.is_xen_host,
@@ -43,6 +43,16 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "System | X
     from ..xen import header as xen_header
 
     return XenSystem(target.symbols_path, target.dump.path, xen_header.read(target))
+
+
+def _image_name(target: Domain) -> str:
+    """Where the kernel's symbols and types are from."""
+    image = target.kernel.image
+    if not image.is_memory:
+        found = " (found by its build id)" if target.found_vmlinux else ""
+        return image.path + found
+    types = target.kernel.types.native
+    return f"(symbols{'' if types is None else ' and types'} from memory)"
 
 
 class JSON(TypedDict):

@@ -51,7 +51,7 @@ _shtab_xkdump_bt_options=(
   "--all[every task]"
   "--state[every task in this state]:state:(RU IN UN ID ZO ST TR DE PA WA NE ??)"
   "--unwind[limit the unwinder to these\: orc,cfi,fp,scan]:METHODS:"
-  "(*)::the kernel\'s ELF file and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
+  "(*)::the kernel\'s ELF file, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -62,7 +62,7 @@ _shtab_xkdump_check_options=(
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s ELF file and the dump:_files"
+  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -78,7 +78,7 @@ _shtab_xkdump_cmdline_options=(
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s ELF file and the dump:_files"
+  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -128,7 +128,7 @@ _shtab_xkdump_log_options=(
   "--level[only messages as severe as this\: emerg to debug, or 0 to 7]:level:"
   "-n[only the last N messages]:N:"
   "-T[dates in place of seconds since boot]"
-  "(*)::the kernel\'s ELF file and the dump:_files"
+  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -144,7 +144,7 @@ _shtab_xkdump_mod_options=(
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s ELF file and the dump:_files"
+  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -173,7 +173,7 @@ _shtab_xkdump_ps_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--json[one JSON object instead of text]"
   "--state[only tasks in this state]:state:(RU IN UN ID ZO ST TR DE PA WA NE ??)"
-  "(*)::the kernel\'s ELF file and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
+  "(*)::the kernel\'s ELF file, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -203,7 +203,7 @@ _shtab_xkdump_sys_options=(
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s ELF file and the dump:_files"
+  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -234,7 +234,7 @@ _shtab_xkdump_vtop_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--json[one JSON object instead of text]"
   {-c,--pid}"[by the page tables of this task\: translates addresses of its user space too]:PID|TASK|COMM:"
-  "(*)::the kernel\'s ELF file and the dump, then a virtual address in hex, or a symbol and an offset (decimal, or hex with 0x):_files"
+  "(*)::the kernel\'s ELF file, if there is one, and the dump, then a virtual address in hex, or a symbol and an offset (decimal, or hex with 0x):_files"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -13,6 +13,7 @@ from ..linux.boot.locate import Location
 from ..linux.mm import page_table
 from ..linux.system import Linux
 from ..linux.tasks import Task
+from . import debug_files
 from .dump_file import DumpFile
 from .locator import Locator
 from .platform import Platform
@@ -58,14 +59,12 @@ class Domain:
         self._platform = platform
         self._warnings: list[str] = []
         self._kernel: Linux | None = None
+        #: Whether its vmlinux was not given, but found on this machine by the kernel's build id.
+        self.found_vmlinux = False
+        self._given = given
         self._location = self._locate(image, options.p2m_source, given, force=options.force)
         if image is not None and self._location is not None:
-            location = self._location
-            size = self.dump.native.memory_held
-            contexts, methods = platform.contexts, options.unwind
-            self._kernel = Linux(image, location, self.virtual, size, contexts, methods)
-            for text in location.warnings:
-                self._kernel.warn(text)
+            self._kernel = self._linux(image, self._location)
             self._identify(image, self._kernel, options.force)
 
     def __reduce__(self) -> tuple[Callable[[DumpFile], "Domain"], tuple[DumpFile]]:
@@ -152,10 +151,57 @@ class Domain:
 
     @property
     def kernel(self) -> Linux:
-        """Its kernel. Raises AbsentError if the domain was opened without a vmlinux."""
+        """Its kernel.
+
+        If the domain was opened without a vmlinux, it is found now: a vmlinux of the same build on
+        this machine is used, else what the memory has in its place. Raises AbsentError if there is
+        no kernel.
+        """
         if self._kernel is None:
-            raise AbsentError(f"domain {self.id} was opened without its vmlinux")
+            self._kernel = self._find_kernel()
         return self._kernel
+
+    def _find_kernel(self) -> Linux:
+        """The kernel by its own memory; also sets the P2M that belongs to it."""
+        problems: list[str] = []
+        try:
+            for own in self._platform.images():
+                release = self._platform.release(own)
+                image = debug_files.find(own.build_id, release)
+                try:
+                    kernel = self._try_image(image or own)
+                    self.found_vmlinux = image is not None
+                    return kernel
+                except AbsentError as error:
+                    problems.append(str(error))
+        except AbsentError as error:
+            problems.append(str(error))
+        raise AbsentError(f"{self.dump.path}: domain {self.id}: {'; '.join(problems)}")
+
+    def _try_image(self, image: Image) -> Linux:
+        """The kernel with this image."""
+        warnings, p2m = self._warnings, self._p2m
+        self._warnings = []
+        try:
+            options = self._options
+            location = self._locate(image, options.p2m_source, self._given, force=options.force)
+        except AbsentError:
+            self._warnings, self._p2m = warnings, p2m
+            raise
+        if location is None:
+            raise AbsentError("no page table is known")
+        self._location = location
+        self.__dict__.pop("virtual", None)
+        self.__dict__.pop("physical", None)
+        return self._linux(image, location)
+
+    def _linux(self, image: Image, location: Location) -> Linux:
+        size = self.dump.native.memory_held
+        contexts, methods = self._platform.contexts, self._options.unwind
+        kernel = Linux(image, location, self.virtual, size, contexts, methods)
+        for text in location.warnings:
+            kernel.warn(text)
+        return kernel
 
     @property
     def has_p2m(self) -> bool:
@@ -206,5 +252,7 @@ class Domain:
     @property
     def warnings(self) -> list[str]:
         """Deduplicated warnings about the file, the domain and its kernel."""
-        kernel = [] if self._kernel is None else self._kernel.warnings
+        kernel: list[str] = []
+        if self._kernel is not None:
+            kernel = [*self._kernel.warnings, *self._kernel.image.losses]
         return [*self.dump.warnings, *self._warnings, *kernel]

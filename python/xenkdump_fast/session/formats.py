@@ -122,6 +122,16 @@ def open_image(path: str) -> Image:
     return image
 
 
+def kind(path: str) -> Literal["dump", "kernel"] | None:
+    """What a file holds, by its first bytes; None if they do not tell, or it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            found = _format(file.read(_HEAD))
+    except (OSError, ValueError):
+        return None
+    return found.holds if found is not None and found.holds != "compressed" else None
+
+
 def describe(path: str, wanted: Wanted) -> str | None:
     """What the file is, and what to do; None if it is what was wanted, or of no known format."""
     try:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from .._native import P2M, AbsentError, AddressSpace, Image
 from .._native import Dump as NativeDump
+from ..linux.boot import roots as boot_roots
 from ..linux.boot.build_id import Build
 from ..linux.boot.roots import Root, Roots, space
 from ..linux.cpus import VcpuContext
@@ -71,6 +73,20 @@ class Platform:
         """The build of its kernel, as far as it is known without a vmlinux."""
         return None
 
+    def images(self) -> Iterator[Image]:
+        """Images of kernels in memory that may be its own; AbsentError if there is none."""
+        from ..linux.boot import image_in_memory  # only without a vmlinux
+
+        facts = next(iter(self.vmcoreinfos), {})
+        roots = chain(self.own_roots(), self.roots())
+        return image_in_memory.images(
+            lambda root, paging: self.space(root, paging, None), self.dump.path, facts, roots
+        )
+
+    def release(self, image: Image) -> str | None:
+        """The release of a kernel, by an image in memory."""
+        return Build.of(image).release
+
 
 class Bare(Platform):
     """A machine without Xen."""
@@ -78,7 +94,8 @@ class Bare(Platform):
     identity = True
 
     def roots(self) -> Iterable[Root]:
-        return p2m_sources.roots(self.dump.native)
+        yield from p2m_sources.roots(self.dump.native)
+        yield from boot_roots.recorded(self.dump.vmcoreinfo)
 
     def contexts(self) -> list[VcpuContext]:
         statuses = [note.fields for note in self.dump.notes if note.kind == "prstatus"]

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from ..code import text
 from ..code.asm import Row
-from ..debuginfo import btf, cfi, dwarf, orc
+from ..debuginfo import btf, cfi, dwarf, kallsyms, orc
 from ..debuginfo.cparse import Types, Variable
 from ..elf import format as elf
 from ..elf import notes
+from ..errors import SyntheticDumpError
 from ..memory.machine import PAGE
 
 
@@ -44,6 +45,8 @@ class Spec:
     build_id: bool = False
     #: Addresses of functions in ``.init.text``, which is freed. They are behind all others.
     init_text: Mapping[str, int] = field(default_factory=dict)
+    #: The generation of the table of symbols in memory; None for a kernel without one.
+    kallsyms: str | None = None
 
 
 @dataclass
@@ -92,6 +95,8 @@ class Image:
         self.marks: dict[str, int] = {}
         self._tables()
         self.symbols = self._symbols()
+        if spec.kallsyms is not None:
+            self._add_kallsyms(spec.kallsyms)
         in_text = [s for s in self.symbols if s.section == ".text" and not s.name.startswith("_t")]
         marks = ("_stext", "_etext", "_sinittext", "_einittext")
         in_text = [s for s in in_text if s.name not in marks]
@@ -153,6 +158,23 @@ class Image:
         for section in self.extra:
             offset = section.address - spec.rodata
             self.rodata[offset : offset + len(section.data)] = section.data
+
+    def _add_kallsyms(self, generation: str) -> None:
+        """Adds the table of symbols behind the other read-only data, where the vmlinux has none."""
+        at = -(-self.ends[".rodata"] // 64) * 64
+        letters = {".text": "t", ".rodata": "r", ".data": "d", ".bss": "b", ".data..percpu": "d"}
+        symbols = []
+        for symbol in self.symbols:
+            percpu = symbol.section == ".data..percpu" and self.spec.percpu == 0
+            letter = "A" if percpu else letters[symbol.section]
+            letter = letter.upper() if symbol.is_global else letter
+            symbols.append(kallsyms.Symbol(symbol.address, letter, symbol.name))
+        word = self.types.abi.word
+        table = kallsyms.table(symbols, generation, word, at, absolute_percpu=word == 8)
+        self.ends[".rodata"] = at + len(table.data)
+        if self.spec.rodata < self.spec.data < self.ends[".rodata"]:
+            raise SyntheticDumpError("the read-only data overlaps the data")
+        self.rodata = self.rodata.ljust(at - self.spec.rodata, b"\0") + table.data
 
     def _symbols(self) -> list[elf.Symbol]:
         out = [
@@ -216,7 +238,8 @@ class Image:
         code = elf.SHF_ALLOC | elf.SHF_EXECINSTR
         rw = elf.SHF_ALLOC | elf.SHF_WRITE
         # The tables at the end of .rodata are separate sections.
-        first = min((s.address for s in self.extra), default=self.ends[".rodata"])
+        end = self.spec.rodata + len(self.rodata)
+        first = min((s.address for s in self.extra), default=end)
         percpu = self.ends[".data..percpu"] - self.starts[".data..percpu"]
         sections = [
             elf.Section(

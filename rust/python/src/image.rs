@@ -3,23 +3,35 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use xenkdump::addr::VirtAddr;
-use xenkdump::{elf, symbols, types};
+use xenkdump::addr::{VirtAddr, Word};
+use xenkdump::image::{self, MemoryImage, Place};
+use xenkdump::{symbols, types};
 
 use crate::errors;
 use crate::fork::detach;
+use crate::space::AddressSpace;
 use crate::symbols::Symbols;
 use crate::types::Types;
 
-/// The ELF file of a kernel or hypervisor: vmlinux, xen-syms.
+/// The image of a kernel or hypervisor: an ELF file (vmlinux, xen-syms), or a kernel's own memory.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct Image {
-    pub inner: Arc<elf::Image>,
+    pub inner: image::Image,
     /// Without a slide; shared by the symbols of all slides.
     symbols: OnceLock<symbols::Symbols>,
+}
+
+impl Image {
+    fn of(inner: image::Image) -> Self {
+        Self {
+            inner,
+            symbols: OnceLock::new(),
+        }
+    }
 }
 
 #[pymethods]
@@ -27,17 +39,69 @@ impl Image {
     /// Opens the file at `path`: OSError if it cannot be opened, DumpError if it is not an ELF file.
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let inner = detach(py, || elf::Image::open(&path)).map_err(errors::from_core)?;
-        Ok(Self {
-            inner: Arc::new(inner),
-            symbols: OnceLock::new(),
+        let inner = detach(py, || image::Image::open(&path)).map_err(errors::from_core)?;
+        Ok(Self::of(inner))
+    }
+
+    /// The image of the Linux kernel that runs in `memory`, by the symbols (kallsyms), types and unwind
+    /// tables in it. `word` is its word size, `name` what messages call it, `ranges` where its image
+    /// may be: first and last address. `token_table` is the address of `kallsyms_token_table`, if it
+    /// is known. AbsentError if its symbols are not found.
+    #[staticmethod]
+    #[pyo3(signature = (memory, word, name, ranges, token_table=None))]
+    fn in_memory(
+        py: Python<'_>,
+        memory: &AddressSpace,
+        word: usize,
+        name: &str,
+        ranges: Vec<(u64, u64)>,
+        token_table: Option<u64>,
+    ) -> PyResult<Self> {
+        let word = match word {
+            4 => Word::W32,
+            8 => Word::W64,
+            _ => return Err(PyValueError::new_err("word: 4 or 8 bytes")),
+        };
+        let place = Place {
+            ranges: ranges
+                .into_iter()
+                .map(|(first, last)| (VirtAddr(first), VirtAddr(last)))
+                .collect(),
+            token_table: token_table.map(VirtAddr),
+        };
+        let space = memory.as_virtual()?;
+        let found = detach(py, || MemoryImage::find(space, name, word, &place));
+        let inner = image::Image::Memory(Arc::new(found.map_err(errors::from_core)?));
+        Ok(Self::of(inner))
+    }
+
+    /// The same image in memory, at the addresses of a kernel that KASLR moved by `slide` bytes; a file
+    /// has those addresses.
+    fn unmoved(&self, slide: i64) -> Self {
+        Self::of(match &self.inner {
+            image::Image::File(file) => image::Image::File(Arc::clone(file)),
+            image::Image::Memory(memory) => {
+                image::Image::Memory(Arc::new(memory.with_slide(slide)))
+            }
         })
     }
 
-    /// The file's path.
+    /// The file's path; for a kernel's memory, its name in messages.
     #[getter]
     fn path(&self) -> String {
-        self.inner.file().path().display().to_string()
+        self.inner.name()
+    }
+
+    /// Whether it is a kernel's memory, not a file.
+    #[getter]
+    fn is_memory(&self) -> bool {
+        matches!(self.inner, image::Image::Memory(_))
+    }
+
+    /// What the dump lacks of an image in memory, as far as it was used.
+    #[getter]
+    fn losses(&self) -> Vec<String> {
+        self.inner.losses()
     }
 
     /// The build id in hexadecimal; None if there is none.
@@ -63,7 +127,8 @@ impl Image {
     fn sections(&self) -> Vec<(String, u64, u64, u64)> {
         self.inner
             .sections()
-            .map(|s| (s.name().to_owned(), s.address().0, s.offset(), s.size()))
+            .into_iter()
+            .map(|s| (s.name, s.address.0, s.offset, s.size))
             .collect()
     }
 
@@ -71,7 +136,7 @@ impl Image {
     /// them.
     fn section<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
         let data = detach(py, || self.inner.data(name));
-        Ok(PyBytes::new(py, data.map_err(errors::from_core)?))
+        Ok(PyBytes::new(py, &data.map_err(errors::from_core)?))
     }
 
     /// `size` bytes at a link-time address; AbsentError if the file does not have them.

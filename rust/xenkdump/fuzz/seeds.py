@@ -12,6 +12,7 @@ import xenkdump_forge
 from xenkdump_fast._native import Image
 from xenkdump_forge.containers import write as write_container
 from xenkdump_forge.containers.compression import CODECS
+from xenkdump_forge.debuginfo import kallsyms
 
 #: The size of a dump's prefix: its headers, notes and a few pages.
 HEAD = 16 << 10
@@ -177,6 +178,11 @@ def made(corpus: Path) -> None:
         write(corpus, "kdump", f"{choice:x}", kdump(choice))
     for choice in range(4):
         write(corpus, "symtab", str(choice), symtab(choice, 4 if choice == 3 else 8))
+    for generation in kallsyms.GENERATIONS:
+        symbols = [kallsyms.Symbol(TEXT + 16 * i, "t", f"function_{i}") for i in range(300)]
+        symbols.append(kallsyms.Symbol(TEXT, "R", "linux_banner"))
+        table = kallsyms.table(symbols, generation, 8, TEXT + 0x40)
+        write(corpus, "kallsyms", generation, b"Linux version 1 #1\n".ljust(0x40) + table.data)
     for kind in range(5):
         for choice in range(8):
             head = struct.pack("<BBQQQ", kind, choice, 0 if kind == 0 else 0x1000, 0x1000, 5000)

@@ -12,6 +12,7 @@
 //! - [`p2m`]: pseudo-physical to machine frames.
 //! - [`status`], [`parallel`]: the status of each element of a batch; batches on many threads.
 //! - [`space`]: memory whose kind of address is chosen at run time.
+//! - [`image`]: a kernel image, from its file or from the memory of a dump.
 //! - [`symbols`] and [`types`]: symbols and struct layouts of a kernel image.
 //! - [`unwind`] walks stacks; [`tracer`] provides it with the tables of a kernel image.
 //!
@@ -24,6 +25,7 @@ pub mod dump;
 pub mod elf;
 mod fault;
 pub mod file;
+pub mod image;
 pub mod limits;
 pub mod memory;
 mod names;

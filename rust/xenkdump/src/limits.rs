@@ -144,6 +144,37 @@ pub const MAX_SAME_NAMES: usize = 4096;
 /// to one endless string.
 pub const MAX_SYMBOL_NAME: usize = 1024;
 
+/// Bytes of mapped memory in which a kernel's own table of symbols is searched: the part of the address
+/// space that x86_64 has for the image.
+pub const MAX_KERNEL_IMAGE_SEARCH: u64 = 1 << 30;
+
+/// Places that may be the table of tokens of a kernel's symbols. A kernel has one; with a file in the
+/// page cache it can be there more than once.
+pub const MAX_KALLSYMS_CANDIDATES: usize = 64;
+
+/// Bytes of the table of tokens. Those seen have 1100.
+pub const MAX_KALLSYMS_TOKENS_SIZE: u64 = 16 << 10;
+
+/// Symbols in a kernel's memory. Linux 7.3 with all drivers has 209,812.
+pub const MAX_KALLSYMS_SYMBOLS: usize = 1 << 20;
+
+/// Bytes of their compressed names. Those of Linux 7.3 have 3.4 MB.
+pub const MAX_KALLSYMS_NAMES_SIZE: u64 = 32 << 20;
+
+/// Bytes of their expanded names. A token can stand for any string.
+pub const MAX_KALLSYMS_STRINGS_SIZE: usize = 64 << 20;
+
+/// Symbols that a kernel exports to modules. Linux 7.3 has 15,000.
+pub const MAX_EXPORTED_SYMBOLS: usize = 1 << 17;
+
+/// Instructions that are decoded before symbols, to tell labels from functions. Linux 7.3 takes
+/// 300,000.
+pub const MAX_LABEL_INSTRUCTIONS: usize = 1 << 22;
+
+/// Bytes of one section in a kernel's memory: types, unwind tables. The largest seen, the BTF of Linux
+/// 7.3, has 5.5 MB.
+pub const MAX_MEMORY_SECTION_SIZE: u64 = 64 << 20;
+
 // == Types ==
 
 /// Types and members visited for one question about types. The longest struct of Linux 6.1 has 576

@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::addr::{Address, VirtAddr, Word};
-use crate::elf::{Bytes, Image};
+use crate::elf::Bytes;
 use crate::fault::Fault;
+use crate::image::{Content, Image};
 use crate::limits::MAX_TABLE_IN_MEMORY;
 use crate::memory::Memory;
 use crate::ranges::Ranges;
@@ -20,6 +21,10 @@ use crate::unwind::{
 
 /// Pairs of symbols that bound the code of Linux and Xen.
 const TEXT: [(&str, &str); 3] = [("_stext", "_etext"), ("_text", "_etext"), INIT_TEXT];
+
+/// Sizes of the elements of `.orc_unwind_ip` and of `.orc_unwind`.
+const IP_SIZE: usize = 4;
+const ROW_SIZE: usize = 6;
 
 const INIT_TEXT: (&str, &str) = ("_sinittext", "_einittext");
 
@@ -71,7 +76,7 @@ struct InitCode {
     range: Range<VirtAddr>,
     /// Its address in the image.
     link_address: VirtAddr,
-    image: Arc<Image>,
+    image: Image,
 }
 
 impl InitCode {
@@ -106,7 +111,7 @@ impl Tracer {
     /// kernel, such as `6.1.0-56-amd64`, and empty for Xen. `methods` restricts the methods. Without an
     /// image (symbols of a map file) there are no tables. The code in `memory` verifies their format.
     pub fn new(
-        image: Option<&Arc<Image>>,
+        image: Option<&Image>,
         word: Word,
         memory: &dyn Memory<VirtAddr>,
         symbols: &Symbols,
@@ -148,7 +153,7 @@ impl Tracer {
                 .read(".orc_header")
                 .ok()
                 .flatten()
-                .map(|(bytes, _)| bytes.to_vec());
+                .map(|content| content.bytes.to_vec());
             tracer.orc.fields = types.and_then(|types| orc_fields(types, version));
             tracer.add_orc_of_image(&tables, symbols);
         }
@@ -189,8 +194,8 @@ impl Tracer {
         });
     }
 
-    /// The content of a section with unwind data, and its link-time address.
-    fn table(&mut self, tables: &Tables<'_>, name: &str) -> Option<(Bytes, VirtAddr)> {
+    /// The content of a section with unwind data.
+    fn table(&mut self, tables: &Tables<'_>, name: &str) -> Option<Content> {
         match tables.read(name) {
             Ok(found) => found,
             Err(fault) => {
@@ -207,12 +212,12 @@ impl Tracer {
             (".debug_frame", CfiKind::DebugFrame),
             (".eh_frame", CfiKind::EhFrame),
         ] {
-            if let Some((bytes, address)) = self.table(tables, name) {
+            if let Some(content) = self.table(tables, name) {
                 self.unwinder.add_cfi(CfiTable::new(
-                    Arc::new(bytes),
+                    Arc::new(content.bytes),
                     kind,
                     tables.image.word(),
-                    address,
+                    content.address,
                     tables.slide as u64,
                 ));
             }
@@ -220,13 +225,12 @@ impl Tracer {
     }
 
     fn add_orc_of_image(&mut self, tables: &Tables<'_>, symbols: &Symbols) {
-        let (Some((ip_bytes, linked)), Some((orc_bytes, _))) = (
+        let (Some(ip), Some(orc)) = (
             self.table(tables, ".orc_unwind_ip"),
             self.table(tables, ".orc_unwind"),
         ) else {
             return;
         };
-        let address = VirtAddr(linked.raw().wrapping_add_signed(tables.slide));
         let text = &self.text.image;
         // Only its own code: otherwise the nearest row below could be the last one of the kernel.
         let range = Range {
@@ -240,11 +244,17 @@ impl Tracer {
         // Init code was freed.
         let init = symbols_range(symbols, INIT_TEXT);
         let stays = |pc| !init.as_ref().is_some_and(|init| init.contains(&pc));
-        let sections = (
-            Arc::new(ip_bytes) as Section,
-            Arc::new(orc_bytes) as Section,
-        );
-        self.add_orc(tables.memory, symbols, sections, address, range, stays);
+        for part in OrcPart::of(ip, orc, tables.slide) {
+            let range = part.range(&range);
+            self.add_orc(
+                tables.memory,
+                symbols,
+                part.tables,
+                part.address,
+                range,
+                stays,
+            );
+        }
     }
 
     /// Adds a table if its format is known. `stays` selects code that is still in memory.
@@ -318,23 +328,106 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// The content of a section and its link-time address; `None` if there is none. That of a section
-    /// without bytes in the file, as `objcopy --only-keep-debug` leaves it, is read from memory.
-    fn read(&self, name: &str) -> Result<Option<(Bytes, VirtAddr)>, Fault> {
-        let Some(section) = self.image.section(name) else {
+    /// The content of a section; `None` if there is none. That of a section without bytes in the file,
+    /// as `objcopy --only-keep-debug` leaves it, is read from memory.
+    fn read(&self, name: &str) -> Result<Option<Content>, Fault> {
+        if let Some(content) = self.image.content(name) {
+            return Ok(Some(content));
+        }
+        let Image::File(file) = self.image else {
             return Ok(None);
         };
-        if let Some(bytes) = section.bytes() {
-            return Ok(Some((bytes, section.address())));
-        }
-        let size = section.size();
-        if !section.is_only_in_memory() || size > MAX_TABLE_IN_MEMORY {
+        let section = file
+            .section(name)
+            .filter(|section| section.is_only_in_memory() && section.size() <= MAX_TABLE_IN_MEMORY);
+        let Some(section) = section else {
             return Ok(None);
-        }
-        let mut bytes = vec![0; size as usize];
+        };
+        let mut bytes = vec![0; section.size() as usize];
         let address = section.address().raw().wrapping_add_signed(self.slide);
         self.memory.read(VirtAddr(address), &mut bytes)?;
-        Ok(Some((bytes.into(), section.address())))
+        Ok(Some(Content {
+            address: section.address(),
+            bytes: bytes.into(),
+            holes: Vec::new(),
+        }))
+    }
+}
+
+/// Rows of an ORC table that are all in the dump.
+struct OrcPart {
+    tables: (Section, Section),
+    address: VirtAddr,
+    /// The code that they describe; `None` for all that the table has.
+    code: Option<Range<VirtAddr>>,
+}
+
+impl OrcPart {
+    /// A table, divided where rows are missing: a search among them could end at any row.
+    fn of(ip: Content, orc: Content, slide: i64) -> Vec<Self> {
+        let address = ip.address.raw().wrapping_add_signed(slide);
+        if ip.holes.is_empty() && orc.holes.is_empty() {
+            return vec![Self {
+                tables: (Arc::new(ip.bytes), Arc::new(orc.bytes)),
+                address: VirtAddr(address),
+                code: None,
+            }];
+        }
+        let rows = (ip.bytes.len() / IP_SIZE).min(orc.bytes.len() / ROW_SIZE);
+        let mut missing: Vec<Range<usize>> = Vec::new();
+        for (holes, size) in [(&ip.holes, IP_SIZE), (&orc.holes, ROW_SIZE)] {
+            let to_rows = |hole: &Range<usize>| hole.start / size..hole.end.div_ceil(size);
+            missing.extend(holes.iter().map(to_rows));
+        }
+        missing.push(rows..rows);
+        missing.sort_unstable_by_key(|hole| hole.start);
+        let mut parts = Vec::new();
+        let mut next = 0;
+        for hole in missing {
+            if next < hole.start.min(rows) {
+                let range = next..hole.start.min(rows);
+                parts.extend(Self::rows(&ip.bytes, &orc.bytes, address, range, rows));
+            }
+            next = next.max(hole.end);
+        }
+        parts
+    }
+
+    /// The rows `range` of `count`. What follows the last of them is not known.
+    fn rows(
+        ip: &Bytes,
+        orc: &Bytes,
+        address: u64,
+        range: Range<usize>,
+        count: usize,
+    ) -> Option<Self> {
+        let part = |bytes: &Bytes, size: usize| {
+            let part = bytes.get(range.start * size..range.end * size)?;
+            Some(Bytes::from(part.to_vec()))
+        };
+        let pc = |row: usize| {
+            let at = row * IP_SIZE;
+            let distance = i32::from_le_bytes(*ip.get(at..)?.first_chunk()?);
+            let at = address.wrapping_add(at as u64);
+            Some(VirtAddr(at.wrapping_add_signed(distance.into())))
+        };
+        let last = match range.end == count {
+            true => VirtAddr(u64::MAX),
+            false => pc(range.end - 1)?,
+        };
+        Some(Self {
+            tables: (Arc::new(part(ip, IP_SIZE)?), Arc::new(part(orc, ROW_SIZE)?)),
+            address: VirtAddr(address.wrapping_add((range.start * IP_SIZE) as u64)),
+            code: Some(pc(range.start)?..last),
+        })
+    }
+
+    /// The part of `code` that they describe.
+    fn range(&self, code: &Range<VirtAddr>) -> Range<VirtAddr> {
+        match &self.code {
+            None => code.clone(),
+            Some(own) => own.start.max(code.start)..own.end.min(code.end),
+        }
     }
 }
 
@@ -406,12 +499,16 @@ fn symbols_range(symbols: &Symbols, (start, end): (&str, &str)) -> Option<Range<
     Some(at(start)?..at(end)?).filter(|range| !range.is_empty())
 }
 
-fn init_code(image: &Arc<Image>, symbols: &Symbols) -> Option<InitCode> {
+/// The init code of a file. What is in memory there once the kernel runs is something else.
+fn init_code(image: &Image, symbols: &Symbols) -> Option<InitCode> {
+    if matches!(image, Image::Memory(_)) {
+        return None;
+    }
     let range = symbols_range(symbols, INIT_TEXT)?;
     Some(InitCode {
         link_address: VirtAddr(range.start.0.wrapping_sub(symbols.slide() as u64)),
         range,
-        image: Arc::clone(image),
+        image: image.clone(),
     })
 }
 

@@ -10,12 +10,13 @@ use xenkdump::p2m::P2m;
 
 type Check = fn(&[u8]);
 
-const ALL: [Check; 13] = [
+const ALL: [Check; 15] = [
     hostile::dump,
     hostile::kdump,
     hostile::sections,
     hostile::notes,
     hostile::image,
+    hostile::kallsyms,
     hostile::symtab,
     hostile::dwarf,
     hostile::walk,
@@ -104,6 +105,53 @@ fn notes() -> Vec<u8> {
         ),
     ]
     .concat()
+}
+
+/// kallsyms as since Linux 6.4, without compression, then a banner and an empty BTF.
+fn kallsyms() -> Vec<u8> {
+    const BASE: u64 = 0xffff_ffff_8100_0000;
+    let names = [
+        "T_text",
+        "T_etext",
+        "Rlinux_banner",
+        "D__start_BTF",
+        "D__stop_BTF",
+    ];
+    let mut table = vec![0x90; 64];
+    table.extend(words(&[names.len() as u64]));
+    for name in names {
+        table.push(name.len() as u8);
+        table.extend(name.as_bytes());
+    }
+    table.resize(table.len().next_multiple_of(8), 0);
+    table.extend(words(&[0]));
+    // Unused bytes have empty tokens.
+    let mut index: Vec<u16> = Vec::new();
+    let mut tokens = Vec::new();
+    for byte in 0..=255u8 {
+        index.push(tokens.len() as u16);
+        tokens.extend(Some(byte).filter(u8::is_ascii_graphic));
+        tokens.push(0);
+    }
+    table.extend(&tokens);
+    table.resize(table.len().next_multiple_of(8), 0);
+    table.extend(index.iter().flat_map(|at| at.to_le_bytes()));
+    let after = table.len() as u32 + 20 + 4 + 8;
+    for offset in [0, 32, after, after + 24, after + 48] {
+        table.extend(offset.to_le_bytes());
+    }
+    table.extend([0; 4]);
+    table.extend(words(&[BASE]));
+    table.extend(b"Linux version 6.4.0 #1\n\0");
+    table.extend([0x9f, 0xeb, 1, 0, 24, 0, 0, 0]);
+    table.extend([0; 16]);
+    table
+}
+
+#[test]
+fn kallsyms_of_any_bytes() {
+    mutate(&kallsyms(), 0, 17, hostile::kallsyms);
+    truncate(&kallsyms(), 0, 11, hostile::kallsyms);
 }
 
 /// An ELF64 vmcore with two segments. The second is smaller in the file than in memory.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use xenkdump::addr::MachineAddr;
 use xenkdump::dump::Dump;
-use xenkdump::elf::Image;
+use xenkdump::image::Image;
 use xenkdump::memory::Memory;
 use xenkdump::notes::Decoded;
 use xenkdump::symbols::Symbols;

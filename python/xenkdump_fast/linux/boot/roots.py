@@ -1,13 +1,14 @@
 """Page-table roots that may be a kernel's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..._native import AddressSpace, Dump, Image, MemoryFault
 from ...limits import MAX_REPORTED_ROOTS, MAX_ROOTS, MAX_ROOTS_PER_FRAME
-from .image import BANNER, PAGE, formats
+from . import vmcoreinfo
+from .image import BANNER, PAGE, START_KERNEL_MAP, formats
 
 if TYPE_CHECKING:
     from ..._native import Paging
@@ -25,6 +26,20 @@ def space(dump: Dump, root: int, paging: "Paging", encryption_mask: int | None) 
     if encryption_mask is None:
         return dump.virtual(root, paging)
     return dump.virtual(root, paging, encryption_mask=encryption_mask)
+
+
+def recorded(facts: Mapping[str, str]) -> Iterator[Root]:
+    """The root of a machine without Xen, by VMCOREINFO alone.
+
+    The physical address of ``swapper_pg_dir`` follows from its virtual one: it is in the image.
+    """
+    swapper = vmcoreinfo.number(facts, "SYMBOL(swapper_pg_dir)", 16)
+    if swapper is None:
+        return
+    base = START_KERNEL_MAP if swapper >= START_KERNEL_MAP else swapper & 0xC000_0000
+    address = swapper - base + (vmcoreinfo.number(facts, "NUMBER(phys_base)") or 0)
+    if 0 <= address < 1 << 64:
+        yield Root(address, "swapper_pg_dir of VMCOREINFO")
 
 
 class Banners(NamedTuple):

@@ -295,6 +295,7 @@ def spec(release: str, version: str, banner: str, minor: str, pae: bool, layout:
     )
     return Spec(
         release=release,
+        kallsyms="2.6.10",
         version=version,
         banner=banner,
         types=types,

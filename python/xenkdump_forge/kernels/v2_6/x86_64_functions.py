@@ -174,6 +174,7 @@ def spec(release: str, version: str, banner: str) -> Spec:
     )
     return Spec(
         release=release,
+        kallsyms="2.6.10",
         version=version,
         banner=banner,
         types=types,

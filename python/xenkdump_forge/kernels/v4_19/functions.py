@@ -239,6 +239,7 @@ def spec() -> Spec:
     )
     return Spec(
         release=RELEASE,
+        kallsyms="4.6",
         version=VERSION,
         banner=BANNER,
         types=types,

@@ -286,6 +286,7 @@ def spec(hypercall: Hypercall = BY_FUNCTION) -> Spec:
     )
     return Spec(
         release=RELEASE,
+        kallsyms="6.1",
         version=VERSION,
         banner=BANNER,
         types=types,

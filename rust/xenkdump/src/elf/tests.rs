@@ -142,14 +142,17 @@ fn an_image_is_read_by_section_and_by_address() {
     }
     assert!(image.data(".text").is_err());
     assert!(image.data(".none").is_err());
-    let error = Types::of_image(&image, None).unwrap_err().to_string();
+    let error = Types::of_image(&image.into(), None)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("a BTF header"), "{error}");
 }
 
 #[test]
 fn a_slide_moves_neither_constants_nor_per_cpu_offsets() {
     let image = open("slide", &kernel()).unwrap();
-    let symbols = Symbols::of_image(&image).unwrap().with_slide(0x1000_0000);
+    let symbols = Symbols::of_image(&image.into()).unwrap();
+    let symbols = symbols.with_slide(0x1000_0000);
     let address = |name| symbols.get(name).unwrap().address;
     assert_eq!(address("start"), VirtAddr(TEXT + 0x1000_0010));
     assert_eq!(address("per_cpu"), VirtAddr(0x100));
@@ -173,6 +176,7 @@ fn corrupt_bytes_do_not_panic() {
         }
         let _ = (image.build_id(), image.spans(1 << 21));
         let _ = image.read(VirtAddr(TEXT + 0x1004), 3);
+        let image = image.into();
         if let Ok(symbols) = Symbols::of_image(&image) {
             let _ = (symbols.len(), symbols.all("start"));
             let _ = symbols.lookup(VirtAddr(TEXT + 0x20));

@@ -1,11 +1,13 @@
 //! Symbols of a kernel or hypervisor and of its modules, by name and by address.
 //!
 //! - `table`: the symbols of one file or module, sorted by address and hashed by name.
-//! - `elf`, `map`: the sources: an ELF symbol table, a `System.map`.
+//! - `elf`, `kallsyms`, `map`: the sources: an ELF symbol table, a kernel's memory, a `System.map`.
 //!
 //! Tables are built on first use. A [`Symbols`] is cheap to clone.
 
 mod elf;
+mod kallsyms;
+mod labels;
 mod map;
 mod table;
 
@@ -15,7 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::addr::{VirtAddr, Word};
-use crate::elf::Image;
+use crate::image::Image;
 use crate::limits::MAX_SAME_NAMES;
 use crate::names::{Key, Names};
 use crate::ranges::Ranges;
@@ -130,7 +132,11 @@ impl Modules {
 impl Symbols {
     /// The symbols of an image, at their link-time addresses.
     pub fn of_image(image: &Image) -> Result<Self> {
-        elf::of_image(image).map(Self::new)
+        let table = match image {
+            Image::File(file) => elf::of_image(file)?,
+            Image::Memory(memory) => kallsyms::of_image(memory),
+        };
+        Ok(Self::new(table))
     }
 
     /// The symbols of a `System.map` or `xen-syms.map`: lines of address, type letter and name. Sizes

@@ -17,7 +17,8 @@ mod spell;
 use std::path::{Path, PathBuf};
 
 use crate::addr::Word;
-use crate::elf::{Bytes, Image};
+use crate::elf::Bytes;
+use crate::image::Image;
 use crate::{Error, Result};
 use shape::Layouts;
 
@@ -113,24 +114,32 @@ impl Types {
     /// are cached between runs; `None` disables the cache.
     pub fn of_image(image: &Image, cache: Option<&Path>) -> Result<Self> {
         let mut unusable = None;
-        if let Some(section) = image.section(".BTF") {
-            if let Some(bytes) = section.bytes() {
-                match Self::from_btf(bytes, image.word()) {
-                    Ok(types) => return Ok(types),
-                    Err(malformed) => {
-                        let error = malformed.at(section.offset()).of(image.file());
-                        unusable = Some(format!("its BTF is not used: {error}"));
-                    }
+        if let Some(content) = image.content(".BTF") {
+            match Self::from_btf(content.bytes, image.word()) {
+                Ok(types) => return Ok(types),
+                Err(malformed) => {
+                    let error = match image {
+                        Image::File(file) => {
+                            let section = file.section(".BTF");
+                            let offset = section.map_or(0, |section| section.offset());
+                            malformed.at(offset).of(file.file()).to_string()
+                        }
+                        Image::Memory(_) => malformed.to_string(),
+                    };
+                    unusable = Some(format!("its BTF is not used: {error}"));
                 }
             }
         }
-        let dwarf = dwarf::Dwarf::new(image, cache.map(Path::to_owned)).ok_or_else(|| {
-            let path = image.file().path().display();
+        let dwarf = match image {
+            Image::File(file) => dwarf::Dwarf::new(file, cache.map(Path::to_owned)),
+            Image::Memory(_) => None,
+        };
+        let dwarf = dwarf.ok_or_else(|| {
             let why = unusable.as_ref().map_or_else(
                 || "neither BTF nor DWARF".to_owned(),
                 |why| format!("no DWARF, and {why}"),
             );
-            Error::Absent(format!("{path}: {why}"))
+            Error::Absent(format!("{}: {why}", image.name()))
         })?;
         Ok(Self {
             layouts: Box::new(dwarf),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use xenkdump::addr::{MachineAddr, VirtAddr};
 use xenkdump::dump::{Dump, Run};
-use xenkdump::elf::{Image, Notes};
+use xenkdump::elf::{self, Notes};
+use xenkdump::image::Image;
 use xenkdump::memory::Memory;
 use xenkdump::notes::decode;
 use xenkdump::p2m::{Entry, P2m};
@@ -220,7 +221,7 @@ pub fn notes(bytes: &[u8]) {
 /// An image: sections, symbols, unwind tables, types.
 pub fn image(bytes: &[u8]) {
     let (_file, path) = file(bytes);
-    let Ok(image) = Image::open(&path) else {
+    let Ok(image) = elf::Image::open(&path) else {
         return;
     };
     let mut names = Vec::new();
@@ -235,6 +236,7 @@ pub fn image(bytes: &[u8]) {
     let _ = image.build_id();
     let spans = image.spans(1 << 20);
     assert!(spans.is_sorted_by(|a, b| a.end <= b.start));
+    let image = Image::from(image);
     let Ok(symbols) = Symbols::of_image(&image) else {
         return;
     };

@@ -6,12 +6,14 @@
 #![allow(dead_code, unused_imports, reason = "each test uses only some of them")]
 
 mod files;
+mod kallsyms;
 mod ram;
 mod stacks;
 mod symbols;
 mod tables;
 
 pub use files::{dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, sections};
+pub use kallsyms::kallsyms;
 pub use ram::Ram;
 pub use stacks::{cfi, orc, stack};
 pub use symbols::symtab;

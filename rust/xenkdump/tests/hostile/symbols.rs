@@ -1,7 +1,7 @@
 //! Targets for symbol lookups by name and by address.
 
 use xenkdump::addr::VirtAddr;
-use xenkdump::elf::Image;
+use xenkdump::image::Image;
 use xenkdump::symbols::Symbols;
 
 use super::files::file;

@@ -1,0 +1,155 @@
+//! Symbols of variables, where kallsyms has functions only (without `CONFIG_KALLSYMS_ALL`).
+//!
+//! The kernel's table of exported symbols, `__ksymtab`, has the addresses and names of the variables
+//! that modules use, `init_task` among them. It is found by its entry for that name. An entry has the
+//! value, the name, and since 5.4 (8651ec01daed) a namespace: as words, or since 4.19 (7290d5809571)
+//! as distances of 4 bytes from their own places.
+
+use memchr::memmem::Finder;
+
+use super::region::{align, Region};
+use crate::addr::{VirtAddr, Word};
+use crate::limits::{MAX_EXPORTED_SYMBOLS, MAX_MEMORY_SECTION_SIZE};
+use crate::memory::Memory;
+
+/// A variable that all versions export; its name is in `__ksymtab_strings`.
+const KNOWN: &[u8] = b"\0init_task\0";
+const BANNER: &[u8] = b"Linux version ";
+/// Longest name of an exported symbol: `MODULE_NAME_LEN` and `KSYM_NAME_LEN` allow no longer one.
+const MAX_NAME: usize = 512;
+/// Entries on either side of the known one that must be valid.
+const NEIGHBOURS: u64 = 4;
+
+/// Occurrences of a text that are looked at.
+const MAX_TEXTS: usize = 4;
+
+/// How an entry refers to its value and its name.
+#[derive(Clone, Copy)]
+struct Form {
+    /// Size of a reference.
+    size: u64,
+    /// It is the distance from its own place.
+    relative: bool,
+    /// References in an entry: with or without a namespace.
+    count: u64,
+}
+
+/// Names and addresses of the banner and of exported variables, which are between the kernel's code
+/// and its init code.
+pub(super) fn find(
+    memory: &dyn Memory<VirtAddr>,
+    word: Word,
+    between: (u64, u64),
+) -> Vec<(Vec<u8>, u64)> {
+    let (start, end) = between;
+    let len = end.saturating_sub(start).min(MAX_MEMORY_SECTION_SIZE);
+    let region = Region::read(memory, start..start.saturating_add(len));
+    let mut found = Vec::new();
+    found.extend(banner(&region).map(|at| (b"linux_banner".to_vec(), at)));
+    let texts = Finder::new(KNOWN);
+    for offset in texts.find_iter(&region.bytes).take(MAX_TEXTS) {
+        let name = region.start + offset as u64 + 1;
+        if let Some(entries) = table(&region, word, name) {
+            found.extend(entries);
+            break;
+        }
+    }
+    found
+}
+
+/// The first text that may be the kernel's banner: others are in the log, which is behind it.
+fn banner(region: &Region) -> Option<u64> {
+    let texts = Finder::new(BANNER);
+    let mut offsets = texts.find_iter(&region.bytes).take(MAX_TEXTS);
+    let at = offsets.find(|at| {
+        let rest = region.bytes.get(at + BANNER.len()..).unwrap_or_default();
+        let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        // "#1 SMP": the copies of the first stage of the link have "# SMP".
+        let version = line.iter().rposition(|byte| *byte == b'#');
+        let build = version.and_then(|at| line.get(at + 1));
+        line.first().is_some_and(u8::is_ascii_digit) && build.is_some_and(u8::is_ascii_digit)
+    })?;
+    Some(region.start + at as u64)
+}
+
+/// All entries of the table that has an entry with the name at this address.
+fn table(region: &Region, word: Word, name: u64) -> Option<Vec<(Vec<u8>, u64)>> {
+    let bytes = word.bytes() as u64;
+    for (size, relative) in [(4, true), (bytes, false)] {
+        let mut at = align(region.start, size);
+        while at < region.start + region.bytes.len() as u64 {
+            if reference(region, word, at, size, relative) == Some(name) {
+                for count in [2, 3] {
+                    let form = Form {
+                        size,
+                        relative,
+                        count,
+                    };
+                    let first = at.checked_sub(size)?;
+                    if is_table(region, word, form, first) {
+                        return Some(entries(region, word, form, first));
+                    }
+                }
+            }
+            at += size;
+        }
+    }
+    None
+}
+
+fn is_table(region: &Region, word: Word, form: Form, at: u64) -> bool {
+    let step = form.size * form.count;
+    (1..=NEIGHBOURS).all(|i| {
+        entry(region, word, form, at.wrapping_add(i * step)).is_some()
+            || entry(region, word, form, at.wrapping_sub(i * step)).is_some()
+    }) && entry(region, word, form, at.wrapping_sub(step)).is_some()
+}
+
+/// The entries around the one at an address.
+fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<(Vec<u8>, u64)> {
+    let step = form.size * form.count;
+    let mut found = Vec::new();
+    for forward in [true, false] {
+        let mut at = known;
+        if !forward {
+            at = at.wrapping_sub(step);
+        }
+        while let Some(entry) = entry(region, word, form, at) {
+            found.push(entry);
+            if found.len() >= MAX_EXPORTED_SYMBOLS {
+                return found;
+            }
+            at = match forward {
+                true => at.wrapping_add(step),
+                false => at.wrapping_sub(step),
+            };
+        }
+    }
+    found
+}
+
+/// The name and the value of an entry; `None` if none is there.
+fn entry(region: &Region, word: Word, form: Form, at: u64) -> Option<(Vec<u8>, u64)> {
+    let Form { size, relative, .. } = form;
+    let value = reference(region, word, at, size, relative)?;
+    let name = reference(region, word, at.checked_add(size)?, size, relative)?;
+    let start = region.offset(name)?;
+    let before = region.bytes.get(start.checked_sub(1)?)?;
+    let rest = region.bytes.get(start..)?;
+    let rest = rest.get(..MAX_NAME).unwrap_or(rest);
+    let len = rest.iter().position(|byte| *byte == 0)?;
+    let text = rest.get(..len)?;
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+    // Strings are merged, so that one may be the end of another.
+    let follows = *before == 0 || is_name(before);
+    (follows && len > 0 && text.iter().all(is_name)).then(|| (text.to_vec(), value))
+}
+
+fn reference(region: &Region, word: Word, at: u64, size: u64, relative: bool) -> Option<u64> {
+    let value = region.number(at, size as usize)?;
+    if !relative {
+        return Some(value);
+    }
+    let distance = i64::from(value as u32 as i32);
+    Some(at.wrapping_add_signed(distance) & word.max())
+}

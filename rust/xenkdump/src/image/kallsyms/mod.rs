@@ -1,0 +1,239 @@
+//! The symbol table that a kernel keeps in its memory, `kallsyms` (kernel/kallsyms.c,
+//! scripts/kallsyms.c), since Linux 2.6.10.
+//!
+//! Names are compressed: a byte stands for a token of `kallsyms_token_table`. Its arrays are found by
+//! their structure, and none by a symbol, from the token table outwards:
+//!
+//! - `tokens`: `kallsyms_token_table` and `kallsyms_token_index`, which describe each other.
+//! - `names`: `kallsyms_names`, whose blocks of 256 names end where `kallsyms_markers` says, with
+//!   `kallsyms_num_syms` before them.
+//! - `addresses`: the addresses, in one of the forms of different versions.
+//!
+//! The order of the arrays in `.rodata`, by version:
+//!
+//! | since | order |
+//! |---|---|
+//! | 2.6.10 | addresses, num_syms, names, markers, token_table, token_index |
+//! | 4.6 (2213e9a66bb8) | offsets and relative_base in place of addresses |
+//! | 4.20 (80ffbaa5b1bd) | num_syms and markers have 4 bytes, not those of a word |
+//! | 6.1 (73bbb94466fd) | names of more than 127 tokens have a length of two bytes |
+//! | 6.2 (60443c88f3a8) | seqs_of_names between markers and token_table |
+//! | 6.4 (404bad70fcf7) | num_syms, names, markers, token_table, token_index, offsets, relative_base, seqs_of_names |
+//! | 6.15 | per-CPU symbols are addresses like others |
+//! | 7.0 | no relative_base: an offset is relative to its own place |
+
+mod addresses;
+mod names;
+mod tokens;
+
+use std::collections::HashSet;
+
+use crate::addr::{Address, MachineAddr, VirtAddr, Word};
+use crate::elf::Bytes;
+use crate::limits::{MAX_KALLSYMS_CANDIDATES, MAX_KERNEL_IMAGE_SEARCH};
+use crate::memory::Memory;
+use crate::paging::Virtual;
+use crate::space::{Space, Tables};
+use addresses::Addresses;
+use names::Names;
+use tokens::Tokens;
+
+/// Letters and digits stand for themselves in every table of tokens.
+const DIGITS: &[u8] = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0";
+
+const BANNER: &[u8] = b"Linux version ";
+/// Functions whose code shows that the addresses are right, if there is no banner.
+const FUNCTIONS: usize = 16;
+
+/// One symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Symbol {
+    pub address: u64,
+    /// The offset of its name in [`Kallsyms::strings`].
+    pub name: u32,
+    /// The letter that nm shows for it.
+    pub letter: u8,
+}
+
+/// The symbols of a kernel in memory, at the addresses where it runs, in the order of the table.
+#[derive(Debug)]
+pub(crate) struct Kallsyms {
+    pub word: Word,
+    /// Names, each followed by NUL.
+    pub strings: Bytes,
+    pub symbols: Vec<Symbol>,
+    /// Symbols of which a part is not in the dump.
+    pub lost: usize,
+}
+
+/// Why no table was found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotFound {
+    #[error("no table of kallsyms tokens in {0} bytes of memory that were searched")]
+    Tokens(u64),
+    #[error("the table of kallsyms tokens at {0} is not followed by its index")]
+    Index(VirtAddr),
+    #[error("no kallsyms names belong to the table of tokens at {0}")]
+    Names(VirtAddr),
+    #[error("no kallsyms addresses belong to the names at {0}")]
+    Addresses(VirtAddr),
+    #[error("its linux_banner is at {0} by its kallsyms, where the dump has none")]
+    Banner(VirtAddr),
+    #[error("its kallsyms do not point to code")]
+    Code,
+}
+
+impl Kallsyms {
+    /// The table of the kernel that is mapped in one of `ranges`. `token_table` is its address if
+    /// VMCOREINFO has it (since 6.0).
+    pub fn find<M: Memory<MachineAddr> + Send + Clone>(
+        space: &Virtual<Tables<M>>,
+        word: Word,
+        ranges: &[(VirtAddr, VirtAddr)],
+        token_table: Option<VirtAddr>,
+    ) -> Result<Self, NotFound> {
+        let mut failure = None;
+        if let Some(at) = token_table {
+            match Tokens::at(space, at).ok_or(NotFound::Index(at)) {
+                Ok(tokens) => match Self::with(space, word, &tokens) {
+                    Ok(found) => return Ok(found),
+                    Err(error) => failure = Some(error),
+                },
+                Err(error) => failure = Some(error),
+            }
+        }
+        let mut remaining = MAX_KERNEL_IMAGE_SEARCH;
+        let mut candidates = MAX_KALLSYMS_CANDIDATES;
+        for &(first, last) in ranges {
+            let mut first = first;
+            while remaining > 0 && candidates > 0 {
+                let space_ = Space::Virtual(space.clone());
+                let found = space_.find(DIGITS, first.raw(), last.raw(), 1, remaining);
+                let Some(Ok(found)) = found else { break };
+                remaining = remaining.saturating_sub(found.bytes);
+                for place in found.places {
+                    candidates -= 1;
+                    let digit = VirtAddr(place);
+                    let tokens = Tokens::around(space, digit).ok_or(NotFound::Index(digit));
+                    match tokens.and_then(|tokens| Self::with(space, word, &tokens)) {
+                        Ok(found) => return Ok(found),
+                        Err(error) => failure = Some(error),
+                    }
+                }
+                match found.next {
+                    Some(next) if next > first.raw() => first = VirtAddr(next),
+                    _ => break,
+                }
+            }
+        }
+        Err(failure.unwrap_or(NotFound::Tokens(MAX_KERNEL_IMAGE_SEARCH - remaining)))
+    }
+
+    /// The symbols whose names consist of these tokens.
+    fn with(memory: &dyn Memory<VirtAddr>, word: Word, tokens: &Tokens) -> Result<Self, NotFound> {
+        let names =
+            Names::before(memory, tokens, word).ok_or(NotFound::Names(VirtAddr(tokens.start)))?;
+        let mut result = Err(NotFound::Addresses(VirtAddr(names.start())));
+        for addresses in Addresses::candidates(memory, tokens, &names, word) {
+            let mut strings = Vec::new();
+            let mut symbols = Vec::with_capacity(names.count);
+            names.expand(tokens, |i, letter, name| {
+                let (Some(address), Ok(at)) = (addresses.get(i), u32::try_from(strings.len()))
+                else {
+                    return;
+                };
+                strings.extend_from_slice(name);
+                strings.push(0);
+                symbols.push(Symbol {
+                    address,
+                    name: at,
+                    letter,
+                });
+            });
+            let found = Self {
+                word,
+                strings: strings.into(),
+                lost: names.count - symbols.len(),
+                symbols,
+            };
+            match found.verify(memory) {
+                Ok(true) => return Ok(found),
+                Ok(false) if result.is_err() => result = Ok(found),
+                Err(error) if result.is_err() => result = Err(error),
+                _ => {}
+            }
+        }
+        result
+    }
+
+    /// Whether the banner, or functions without one, are where the symbols say. `false` if the dump
+    /// lacks the page of the banner.
+    fn verify(&self, memory: &dyn Memory<VirtAddr>) -> Result<bool, NotFound> {
+        if let [Some(banner)] = self.get(["linux_banner"]) {
+            let mut text = [0; BANNER.len()];
+            return match memory.read(VirtAddr(banner), &mut text) {
+                Ok(()) if text != BANNER => Err(NotFound::Banner(VirtAddr(banner))),
+                found => Ok(found.is_ok()),
+            };
+        }
+        let code = self.symbols.iter();
+        let code = code.filter(|symbol| symbol.letter.eq_ignore_ascii_case(&b't'));
+        let step = (self.symbols.len() / FUNCTIONS).max(1);
+        let (mut seen, mut sound) = (0, 0);
+        for symbol in code.step_by(step).take(2 * FUNCTIONS) {
+            let mut bytes = [0; 8];
+            if memory.read(VirtAddr(symbol.address), &mut bytes).is_ok() {
+                seen += 1;
+                sound += usize::from(bytes != [0; 8] && bytes != [0xff; 8]);
+            }
+        }
+        if sound * 2 > seen {
+            Ok(true)
+        } else {
+            Err(NotFound::Code)
+        }
+    }
+
+    /// Adds symbols from another source, unless there are some of the same name.
+    pub fn add(&mut self, others: Vec<(Vec<u8>, u64)>, letter: u8) {
+        let mut strings = self.strings.to_vec();
+        let known: HashSet<&[u8]> = self.symbols.iter().map(|s| self.name(s)).collect();
+        let mut added = Vec::new();
+        for (name, address) in others {
+            let Ok(at) = u32::try_from(strings.len()) else {
+                break;
+            };
+            if !known.contains(&name[..]) {
+                strings.extend_from_slice(&name);
+                strings.push(0);
+                added.push(Symbol {
+                    address,
+                    name: at,
+                    letter,
+                });
+            }
+        }
+        self.symbols.extend(added);
+        self.strings = strings.into();
+    }
+
+    /// The name of a symbol.
+    pub fn name(&self, symbol: &Symbol) -> &[u8] {
+        let rest = self.strings.get(symbol.name as usize..).unwrap_or_default();
+        rest.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
+    /// The addresses of the first symbols with these names.
+    pub fn get<const N: usize>(&self, wanted: [&str; N]) -> [Option<u64>; N] {
+        let mut found = [None; N];
+        for symbol in &self.symbols {
+            let name = self.name(symbol);
+            for (slot, wanted) in found.iter_mut().zip(wanted) {
+                if slot.is_none() && name == wanted.as_bytes() {
+                    *slot = Some(symbol.address);
+                }
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,244 @@
+//! The compressed names, and the marks at every 256th of them.
+
+use std::ops::Range;
+
+use super::tokens::Tokens;
+use crate::addr::{VirtAddr, Word};
+use crate::image::region::{align, Region};
+use crate::limits::{
+    MAX_KALLSYMS_CANDIDATES, MAX_KALLSYMS_NAMES_SIZE, MAX_KALLSYMS_STRINGS_SIZE,
+    MAX_KALLSYMS_SYMBOLS,
+};
+use crate::memory::Memory;
+
+/// Names between two marks.
+const BLOCK: usize = 256;
+/// A compressed name has a length of 1 or 2 bytes, at least one token, and 512 at most.
+const BLOCK_SIZE: Range<u64> = 2 * BLOCK as u64..(BLOCK * MAX_ENTRY) as u64 + 1;
+const MAX_ENTRY: usize = 514;
+/// Bytes between two arrays at most.
+const MAX_PADDING: u64 = 16;
+/// An expanded name: `KSYM_NAME_LEN`, which has been 512 since 6.1, and the letter before it.
+const MAX_NAME: usize = 513;
+
+/// `kallsyms_names`.
+pub(super) struct Names {
+    /// The compressed names.
+    region: Region,
+    /// `kallsyms_num_syms`.
+    pub count: usize,
+    /// Address of `kallsyms_num_syms`.
+    pub count_at: u64,
+    /// Where each block starts.
+    marks: Vec<u64>,
+}
+
+impl Names {
+    /// The names before the tables of tokens.
+    pub fn before(memory: &dyn Memory<VirtAddr>, tokens: &Tokens, word: Word) -> Option<Self> {
+        // In all versions but 6.2 and 6.3 the marks end at the table.
+        let near = MAX_PADDING + (MAX_KALLSYMS_SYMBOLS / BLOCK) as u64 * word.bytes() as u64;
+        let region = Region::read(memory, tokens.start.saturating_sub(near)..tokens.start);
+        for width in [4, 8] {
+            for padding in (0..MAX_PADDING).step_by(4) {
+                let end = tokens.start.checked_sub(padding)?;
+                let Some(marks) = Marks::ending_at(&region, end, width) else {
+                    continue;
+                };
+                if let Some(names) = marks.names(memory, word) {
+                    return Some(names);
+                }
+            }
+        }
+        // Else seqs_of_names, with 3 bytes for each symbol, is between them.
+        let far = near + 3 * MAX_KALLSYMS_SYMBOLS as u64;
+        let region = Region::read(memory, tokens.start.saturating_sub(far)..tokens.start);
+        let mut at = align(region.start, 4);
+        let mut candidates = MAX_KALLSYMS_CANDIDATES;
+        while at < tokens.start && candidates > 0 {
+            if region.number(at, 4) == Some(0) {
+                // Only a run of marks whose names take 3 bytes each up to the tokens.
+                // The sequences may look like further marks.
+                let mut marks = Marks::starting_at(&region, at, 4);
+                while !marks.values.is_empty() {
+                    let sequences = tokens.start - marks.end(4);
+                    let symbols = (marks.values.len() * BLOCK) as u64;
+                    let fewest = 3 * symbols.saturating_sub(BLOCK as u64);
+                    if (fewest..3 * symbols + MAX_PADDING).contains(&sequences) {
+                        candidates = candidates.saturating_sub(1);
+                        if let Some(names) = marks.clone().names(memory, word) {
+                            return Some(names);
+                        }
+                    }
+                    marks.values.pop();
+                }
+            }
+            at += 4;
+        }
+        None
+    }
+
+    /// Address of the names.
+    pub fn start(&self) -> u64 {
+        self.region.start
+    }
+
+    /// Calls `found` with the number, the letter and the name of each symbol that can be expanded.
+    pub fn expand(&self, tokens: &Tokens, mut found: impl FnMut(usize, u8, &[u8])) {
+        let mut total = 0;
+        let mut text = Vec::with_capacity(MAX_NAME);
+        for (block, &mark) in self.marks.iter().enumerate() {
+            let first = block * BLOCK;
+            let mut at = mark as usize;
+            for i in first..self.count.min(first + BLOCK) {
+                let Some(range) = entry(&self.region, at) else {
+                    break;
+                };
+                at = range.end;
+                text.clear();
+                for byte in self.region.bytes.get(range).unwrap_or_default() {
+                    text.extend_from_slice(tokens.get(*byte));
+                    if text.len() > MAX_NAME {
+                        break;
+                    }
+                }
+                total += text.len();
+                if total > MAX_KALLSYMS_STRINGS_SIZE {
+                    return;
+                }
+                match text.split_first() {
+                    Some((letter, name)) if !name.is_empty() && text.len() <= MAX_NAME => {
+                        found(i, *letter, name);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The tokens of the name at an offset; `None` if a part of it is missing.
+fn entry(region: &Region, at: usize) -> Option<Range<usize>> {
+    let (start, len) = match *region.bytes.get(at..)? {
+        [0, ..] => return None,
+        [low, high, ..] if low & 0x80 != 0 => {
+            (at + 2, usize::from(low & 0x7f) | usize::from(high) << 7)
+        }
+        [len, ..] => (at + 1, usize::from(len)),
+        [] => return None,
+    };
+    let range = start..start + len;
+    region.is_whole(at..range.end).then_some(range)
+}
+
+/// `kallsyms_markers`.
+#[derive(Clone)]
+struct Marks {
+    start: u64,
+    values: Vec<u64>,
+}
+
+impl Marks {
+    /// The array of numbers of `width` bytes that ends at an address.
+    fn ending_at(region: &Region, end: u64, width: u64) -> Option<Self> {
+        let mut values = Vec::new();
+        let mut at = end;
+        loop {
+            at = at.checked_sub(width)?;
+            let value = region.number(at, width as usize)?;
+            let after = values.last().map(|after: &u64| after.checked_sub(value));
+            if after.is_some_and(|step| !step.is_some_and(|step| BLOCK_SIZE.contains(&step))) {
+                return None;
+            }
+            values.push(value);
+            if value == 0 {
+                values.reverse();
+                return Some(Self { start: at, values });
+            }
+        }
+    }
+
+    /// The longest array of numbers of `width` bytes that may start at an address.
+    fn starting_at(region: &Region, start: u64, width: u64) -> Self {
+        let mut values = vec![0];
+        let mut at = start + width;
+        while let Some(value) = region.number(at, width as usize) {
+            let step = values.last().and_then(|last| value.checked_sub(*last));
+            if !step.is_some_and(|step| BLOCK_SIZE.contains(&step)) {
+                break;
+            }
+            values.push(value);
+            at += width;
+        }
+        Self { start, values }
+    }
+
+    fn end(&self, width: u64) -> u64 {
+        self.start + width * self.values.len() as u64
+    }
+
+    /// The names that end before the marks and agree with them.
+    fn names(self, memory: &dyn Memory<VirtAddr>, word: Word) -> Option<Names> {
+        let Self { start, values } = self;
+        let last = *values.last()?;
+        if last > MAX_KALLSYMS_NAMES_SIZE {
+            return None;
+        }
+        let counts = (values.len() - 1) * BLOCK + 1..=values.len() * BLOCK;
+        let farthest = start.checked_sub(last + BLOCK_SIZE.end + MAX_PADDING)?;
+        let region = Region::read(memory, farthest..start);
+        let mut at = start.checked_sub(last)? & !3;
+        while at > farthest + 8 {
+            // kallsyms_num_syms is before the names, aligned as they are.
+            for distance in [word.bytes() as u64, 4] {
+                let count_at = at - distance;
+                let Some(count) = region.number(count_at, 4).map(|n| n as usize) else {
+                    continue;
+                };
+                if counts.contains(&count) && agrees(&region, at, start, &values, count) {
+                    return Some(Names {
+                        region: Region::read(memory, at..start),
+                        count,
+                        count_at,
+                        marks: values,
+                    });
+                }
+            }
+            at -= 4;
+        }
+        None
+    }
+}
+
+/// Whether `count` names from `at` on have these marks and end at `end`. Blocks with missing bytes
+/// agree if another one does.
+fn agrees(region: &Region, at: u64, end: u64, marks: &[u64], count: usize) -> bool {
+    let Some(base) = region.offset(at) else {
+        return false;
+    };
+    let Some(limit) = region.offset(end) else {
+        return false;
+    };
+    let mut agreed = false;
+    for (block, mark) in marks.iter().enumerate() {
+        let mut at = base + *mark as usize;
+        let names = count.saturating_sub(block * BLOCK).min(BLOCK);
+        let walked = (0..names).all(|_| match entry(region, at) {
+            Some(range) => {
+                at = range.end;
+                true
+            }
+            None => false,
+        });
+        let ends = match marks.get(block + 1) {
+            Some(next) => at == base + *next as usize,
+            None => at <= limit && limit - at < MAX_PADDING as usize,
+        };
+        if walked && ends {
+            agreed = true;
+        } else if walked || region.is_whole(at..(at + MAX_ENTRY).min(limit)) {
+            return false;
+        }
+    }
+    agreed
+}

@@ -1,0 +1,109 @@
+"""Kernels without a vmlinux: symbols, types and unwind tables from the memory of the dump."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import xenkdump_fast as xk
+import xenkdump_forge
+from xenkdump_fast import AbsentError
+from xenkdump_fast.cli import main
+
+
+@pytest.fixture(scope="module", params=["modern", "32on64", "2006", "2006-pae", "2006-x86_64"])
+def files(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Sequence[str]:
+    """A vmlinux and its dump."""
+    made = xenkdump_forge.write_dump(tmp_path_factory.mktemp("dump"), request.param)
+    return [str(made.vmlinux), str(made.vmcore)]
+
+
+def output(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    capsys.readouterr()
+    assert main(arguments) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def test_backtraces(files: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The same tasks, and the same frames as far as the same method finds them."""
+    expected = output(["bt", "--all", "--json", *files], capsys)["tasks"]
+    found = output(["bt", "--all", "--json", files[1]], capsys)["tasks"]
+    assert [task["task"] for task in found] == [task["task"] for task in expected]
+    pairs = [
+        (mine, theirs)
+        for task, other in zip(found, expected, strict=True)
+        for mine, theirs in zip(task["frames"], other["frames"], strict=False)
+    ]
+    assert pairs
+    same = [mine["pc"] == theirs["pc"] for mine, theirs in pairs]
+    assert sum(same) >= 0.99 * len(same)
+    for mine, theirs in pairs:
+        if mine["how"] == theirs["how"] == "orc":
+            assert mine == theirs
+
+
+def test_sys_says_where_symbols_are_from(
+    files: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = output(["sys", "--json", files[1]], capsys)
+    expected = output(["sys", "--json", *files], capsys)
+    assert found["kernel"].startswith("(symbols")
+    assert found["kernel"].endswith("from memory)")
+    assert (found["release"], found["tasks"]) == (expected["release"], expected["tasks"])
+
+
+def test_a_kernel_from_memory(files: Sequence[str]) -> None:
+    domain = xk.open(files[1]).domain(0)
+    kernel = domain.kernel
+    assert kernel.image.is_memory
+    with_file = xk.open(files[1]).domain(0, files[0]).kernel
+    for name in ("linux_banner", "init_task", "_stext", "_end"):
+        assert kernel.symbols[name] == with_file.symbols[name]
+    assert kernel.release == with_file.release
+    assert domain.found_vmlinux is False
+
+
+@pytest.mark.parametrize("place", [".build-id", "vmlinux", "other build"])
+def test_a_vmlinux_with_the_same_build_id(
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = xenkdump_forge.write_dump(tmp_path / "dump", "modern")
+    build_id = xk.open(made.vmcore).domain(0).kernel.image.build_id
+    assert build_id is not None
+    folder = tmp_path / "debug"
+    path = folder / "vmlinux"
+    if place == ".build-id":
+        path = folder / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"
+    path.parent.mkdir(parents=True)
+    if place == "other build":
+        other = xenkdump_forge.write_dump(tmp_path / "other", "32on64")
+        shutil.copy(other.vmlinux, path)
+    else:
+        shutil.copy(made.vmlinux, path)
+    monkeypatch.setenv("XKDUMP_DEBUG_PATH", str(folder))
+    found = output(["sys", "--json", str(made.vmcore)], capsys)["kernel"]
+    if place == "other build":
+        assert found == "(symbols and types from memory)"
+    else:
+        assert found == f"{path} (found by its build id)"
+
+
+def test_no_table_of_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = xenkdump_forge.write_dump(tmp_path, "modern")
+    path = Path(made.vmcore)
+    data = path.read_bytes()
+    tokens = b"0\0001\0002\0003\0004\0"
+    assert data.count(tokens) >= 1
+    path.write_bytes(data.replace(tokens, bytes(len(tokens))))
+    with pytest.raises(AbsentError, match="no kernel was found in memory"):
+        _ = xk.open(path).domain(0).kernel
+    assert main(["bt", str(path)]) == 1
+    assert "no table of kallsyms tokens" in capsys.readouterr().err

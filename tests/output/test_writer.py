@@ -79,7 +79,7 @@ def test_output_has_no_control_sequences(form: str, capsys: pytest.CaptureFixtur
 def test_bug_reports_have_no_control_sequences(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def open_(_: str) -> None:
+    def open_(*_: object, **__: object) -> None:
         raise ValueError(HOSTILE)
 
     monkeypatch.setattr(session, "open", open_)

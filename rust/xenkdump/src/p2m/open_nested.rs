@@ -89,7 +89,7 @@ fn last_in<M: Memory<MachineAddr>>(
                 }
             }
             Target::Page(_) => return Some(first + span - 1),
-            Target::Absent if decode(nested, raw) == Entry::Special(Special::PopulateOnDemand) => {
+            Target::Absent if decode(nested, raw) != Entry::Special(Special::Invalid) => {
                 return Some(first + span - 1)
             }
             Target::Absent | Target::Reserved => {}

@@ -191,7 +191,9 @@ class Kernel(Charged):
             address = self.symbols.get(name)
             if address is not None:
                 return address
-        raise AbsentError(f"{self.image.path}: no symbol {' or '.join(candidates)}")
+        # Without CONFIG_KALLSYMS_ALL memory has the names of functions and exported variables only.
+        remedy = " in memory: its vmlinux is needed" if self.image.is_memory else ""
+        raise AbsentError(f"{self.image.path}: no symbol {' or '.join(candidates)}{remedy}")
 
     # Memory
 

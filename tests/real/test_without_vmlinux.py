@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import xenkdump_fast as xk
+from xenkdump_fast.linux import header
 from xenkdump_fast.linux.system import Linux
 
 from .conftest import VMLINUX, X86_64
@@ -56,3 +57,5 @@ def test_a_kernel_without_the_names_of_variables(dump_file: DumpFile, name: str)
     assert kernel.symbols.get("schedule") is not None
     with pytest.raises(xk.AbsentError, match=r"no symbol runqueues .* its vmlinux is needed"):
         kernel.tasks()
+    assert header.read(kernel).task_count is None
+    assert any("a single one is assumed" in text for text in kernel.warnings)

@@ -66,7 +66,7 @@ class JSON(TypedDict):
     date: int | None
     uptime: int | None
     load_average: tuple[float, float, float] | None
-    tasks: Count
+    tasks: Count | None
     nodename: str | None
     release: str | None
     version: str | None
@@ -139,7 +139,7 @@ def _rows(result: System) -> Iterator[tuple[str, str]]:
     yield "DATE", _UNKNOWN if header.date is None else date_text(header.date)
     yield "UPTIME", _UNKNOWN if header.uptime is None else uptime(header.uptime)
     yield "LOAD AVERAGE", _UNKNOWN if header.load is None else ", ".join(map(load, header.load))
-    yield "TASKS", str(header.task_count)
+    yield "TASKS", _UNKNOWN if header.task_count is None else str(header.task_count)
     yield "NODENAME", header.uts.get("nodename", _UNKNOWN)
     yield "RELEASE", header.uts.get("release", _UNKNOWN)
     yield "VERSION", header.uts.get("version", _UNKNOWN)

@@ -31,7 +31,7 @@ class Header(NamedTuple):
     uptime: int | None
     #: Over 1, 5 and 15 minutes, times 2^11.
     load: tuple[int, int, int] | None
-    task_count: int
+    task_count: int | None
     uts: Mapping[str, str]
     mhz: int | None
     #: Bytes.
@@ -56,6 +56,7 @@ def read(kernel: Linux) -> Header:
 
     online = percpu.online(kernel)
     present = percpu.present(kernel)
+    listed = attempt("TASKS", tasks.tasks)
     message = attempt("PANIC", panic.message)
     panic_task = attempt("the panicking task", panic.task)
     return Header(
@@ -64,7 +65,7 @@ def read(kernel: Linux) -> Header:
         date=attempt("DATE", clock.date),
         uptime=attempt("UPTIME", clock.uptime),
         load=attempt("LOAD AVERAGE", load_average),
-        task_count=len(attempt("TASKS", tasks.tasks) or ()),
+        task_count=None if listed is None else len(listed),
         uts=attempt("RELEASE", uts) or {},
         mhz=attempt("the clock rate", mhz),
         memory=attempt("MEMORY", memory),

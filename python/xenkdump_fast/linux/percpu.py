@@ -64,7 +64,10 @@ def possible(kernel: Kernel) -> list[int]:
     """The CPUs for which the kernel has per-CPU areas."""
     try:
         return mask(kernel, "cpu_possible")
-    except AbsentError:
+    except AbsentError as error:
+        # A kernel without CONFIG_SMP has no mask.
+        if kernel.image.is_memory:
+            kernel.warn(f"the CPUs are not known, a single one is assumed: {error}")
         return [0]
 
 

@@ -9,7 +9,7 @@ run() {
     printf '\n$ xkdump %s\n' "$*"
     "$xkdump" "$@"
 }
-run sample 2006 --like 2006
+run sample 2006 --like 2006 --force
 run sys 2006/vmlinux 2006/vmcore
 run bt -a 2006/vmlinux 2006/vmcore
 run notes 2006/vmcore

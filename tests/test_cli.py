@@ -267,3 +267,36 @@ def test_every_status_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert "cannot be read, is not a dump or is damaged beyond use" in shown
     assert "cannot be read, is not a dump or is damaged beyond use" in listed["3"]
+
+
+def test_parts_of_a_split_dump_without_a_vmlinux(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", str(tmp_path), "--format", "kdump-split"]) == 0
+    parts = []
+    for number, name in enumerate(["vmcore", "vmcore.2", "vmcore.3"]):
+        (tmp_path / str(number)).mkdir()
+        parts.append(str((tmp_path / name).rename(tmp_path / str(number) / name)))
+    capsys.readouterr()
+    assert main(["sys", *reversed(parts)]) == 0
+    alone = capsys.readouterr()
+    assert main(["sys", str(tmp_path / "vmlinux"), *parts]) == 0
+    ignored = ("KERNEL:", "DUMPFILE:")
+    text = [
+        [line for line in output.splitlines() if line.split()[0] not in ignored]
+        for output in (alone.out, capsys.readouterr().out)
+    ]
+    assert text[0] == text[1]
+    assert alone.err == ""
+
+
+def test_a_sample_does_not_replace_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dump = tmp_path / "vmcore"
+    dump.write_bytes(b"a real dump")
+    assert main(["sample", str(tmp_path)]) == 2
+    assert dump.read_bytes() == b"a real dump"
+    assert "vmcore exists (--force replaces it)" in capsys.readouterr().err
+    assert main(["sample", "--force", str(tmp_path)]) == 0
+    assert dump.read_bytes().startswith(b"\x7fELF")

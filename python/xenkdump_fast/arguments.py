@@ -289,7 +289,8 @@ def _count_files(words: Sequence[str]) -> int:
         return 2 if words and _kind(words[0]) == "kernel" else 1
     first, second = _kind(words[0]), _kind(words[1])
     if first == "dump":
-        return 2 if second is not None else 1
+        # After a dump, its vmlinux; or another part of it, if it was split.
+        return 2 if second is not None and not _is_kdump(words[1]) else 1
     if first == "kernel" or second is not None:
         return 2
     # Neither tells. A file that is no dump is reported when it is opened as one.

@@ -24,7 +24,7 @@ def read(kernel: FakeKernel) -> list[LogLine]:
 
 
 def test_no_log() -> None:
-    with pytest.raises(AbsentError, match="no log"):
+    with pytest.raises(AbsentError, match="no symbol prb or log_first_idx or log_buf"):
         read(FakeKernel({}))
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import xenkdump_fast as xk
-from xenkdump_fast.linux import header
+from xenkdump_fast.commands import mod
+from xenkdump_fast.linux import header, printk
 from xenkdump_fast.linux.system import Linux
 
 from .conftest import VMLINUX, X86_64
@@ -53,9 +54,14 @@ def test_backtraces(
 @pytest.mark.parametrize("name", ["bare-i386", "bare-i386-pae"])
 def test_a_kernel_without_the_names_of_variables(dump_file: DumpFile, name: str) -> None:
     """Debian's i386 kernels have no CONFIG_KALLSYMS_ALL."""
-    kernel = xk.open(dump_file(f"{name}/vmcore")).domain(0).kernel
+    domain = xk.open(dump_file(f"{name}/vmcore")).domain(0)
+    kernel = domain.kernel
     assert kernel.symbols.get("schedule") is not None
     with pytest.raises(xk.AbsentError, match=r"no symbol runqueues .* its vmlinux is needed"):
         kernel.tasks()
+    with pytest.raises(xk.AbsentError, match=r"no symbol prb .* its vmlinux is needed"):
+        printk.lines(kernel)
+    with pytest.raises(xk.AbsentError, match=r"no symbol modules .* its vmlinux is needed"):
+        mod.run(domain)
     assert header.read(kernel).task_count is None
     assert any("a single one is assumed" in text for text in kernel.warnings)

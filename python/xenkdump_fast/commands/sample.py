@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import xenkdump_forge
@@ -28,6 +29,8 @@ class Options(NamedTuple):
     seed: int = 0
     #: The file format of the dump.
     format: str = "elf"
+    #: Replaces existing files.
+    force: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", default="elf", metavar="FORMAT", help=f"default: elf. Formats: {formats}"
     )
+    parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same bytes")
 
 
@@ -71,6 +75,8 @@ def run(target: None, options: Options) -> "Written":
     UsageError if there is no such dump, OutputError if it cannot be written.
     """
     (directory,) = options.operands
+    if not options.force:
+        _check_absent(Path(directory))
     try:
         made = xenkdump_forge.write_dump(
             directory,
@@ -84,7 +90,15 @@ def run(target: None, options: Options) -> "Written":
         raise OutputError(str(error)) from None
     except xenkdump_forge.SyntheticDumpError as error:
         raise UsageError(str(error)) from None
-    return Written(options.like, made)
+    return Written(options.like, options.format, made)
+
+
+def _check_absent(directory: Path) -> None:
+    """UsageError if the directory has a file of a name that is written: it may be a real dump."""
+    names = ("vmlinux", "plan.json", "vmcore", "vmcore.2", "vmcore.3")
+    for path in (directory / name for name in names):
+        if path.exists():
+            raise UsageError(f"{path} exists (--force replaces it)")
 
 
 class JSON(TypedDict):
@@ -100,12 +114,16 @@ class Written(NamedTuple):
     """The files of a synthetic dump."""
 
     kind: str
+    format: str
     dump: "SyntheticDump"
 
     def text(self) -> Iterator[str]:
         """The files, then a command to try."""
         vmlinux, vmcore, plan = map(str, self._paths())
         yield from (vmlinux, vmcore, plan)
+        # Images of memory have no notes, which lead to a Xen host's kernels.
+        if self.format in ("lime", "lime-padded", "raw"):
+            return
         yield f"Try: xkdump bt -a {vmlinux} {vmcore}"
 
     def json(self) -> JSON:

@@ -185,6 +185,7 @@ _shtab_xkdump_sample_options=(
   "--like[default\: modern. Kinds\: 2006\: i386 dom0 (Linux 2.6.16.13) of June 2006, with nothing but the CR3 note\; 2006-pae\: the same with PAE and with Xen\'s memory\; 2006-x86_64\: x86_64 dom0 (Linux 2.6.16.13) of 2006\: the CR3 note, end_pfn\; shadow\: i386 dom0 on shadow page tables\: only the frame-list-list of CRASH_INFO\; xen3\: i386 PAE dom0 (Linux 2.6.18.8) on Xen 3.1\: CRASH_INFO with nine words\; 32on64\: i386 PAE dom0 (Linux 4.19) on a 64-bit Xen 4.17\; modern\: x86_64 dom0 (Linux 6.1, BTF and ORC) on a 64-bit Xen 4.17\; modern-hypercall-page\: the same before XSA-466, with the hypercall page]:KIND:"
   "--memory[dom0\'s memory, as 512M or 2G, at most 512G\; sparse in the file, and ballooned out from 4G on]:SIZE:"
   "--format[default\: elf. Formats\: elf\: ELF vmcore\; kdump-raw\: kdump-compressed dump, its pages stored\; kdump-zlib\: the same, compressed by zlib (makedumpfile -c)\; kdump-lzo\: the same, by LZO (-l)\; kdump-snappy\: the same, by snappy (-p)\; kdump-zstd\: the same, by zstd (-z)\; kdump-split\: the same by zlib in three files (--split)\; flattened\: flattened ELF vmcore (makedumpfile -F -E)\; flattened-kdump\: flattened kdump-compressed dump (-F -c)\; lime\: LiME image, without notes\; raw\: raw image of memory, without notes]:FORMAT:"
+  "--force[replace existing files]"
   "--seed[same seed, same bytes]:N:"
   "(*)::where vmlinux, vmcore and plan.json are written:_files -/"
 )

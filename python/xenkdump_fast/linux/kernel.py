@@ -191,9 +191,13 @@ class Kernel(Charged):
             address = self.symbols.get(name)
             if address is not None:
                 return address
+        raise self.missing(*candidates)
+
+    def missing(self, *names: str) -> AbsentError:
+        """The error for a kernel that has none of these symbols."""
         # Without CONFIG_KALLSYMS_ALL memory has the names of functions and exported variables only.
         remedy = " in memory: its vmlinux is needed" if self.image.is_memory else ""
-        raise AbsentError(f"{self.image.path}: no symbol {' or '.join(candidates)}{remedy}")
+        return AbsentError(f"{self.image.path}: no symbol {' or '.join(names)}{remedy}")
 
     # Memory
 

@@ -49,6 +49,8 @@ def modules(kernel: Kernel) -> Iterator[Module]:
     """Every loaded module, in the order of the kernel's list. Each has at least a page."""
     head = kernel.symbols.get("modules")
     if head is None:
+        if kernel.image.is_memory:
+            kernel.warn(f"the modules are not known: {kernel.missing('modules')}")
         return
     if "module" not in kernel.types:
         if kernel.pointer(head) != head:

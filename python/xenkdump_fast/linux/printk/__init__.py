@@ -7,7 +7,6 @@
 =============  =========================================================================
 """
 
-from ..._native import AbsentError
 from ..kernel import Kernel
 from .message import Lines
 
@@ -25,5 +24,5 @@ def lines(kernel: Kernel) -> Lines:
     elif "log_buf" in kernel.symbols:
         from . import bytes_ring as log_format  # type: ignore[no-redef]
     else:
-        raise AbsentError(f"{kernel.image.path}: no symbol prb, log_first_idx or log_buf: no log")
+        raise kernel.missing("prb", "log_first_idx", "log_buf")
     return log_format.lines(kernel)

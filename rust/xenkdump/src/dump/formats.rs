@@ -87,7 +87,7 @@ fn open_one<S: Storage + 'static>(storage: S, options: &Options) -> Result<Box<d
         return (format.open)(storage, options);
     }
     let names = formats.map(|format| format.name).join(" or ");
-    let names = format!("{names} (a raw memory image is read as such on request only)");
+    let names = format!("{names} (a raw memory image is only read as such with --format raw)");
     Err(storage.file().format_error(0, names, start_of(&storage)))
 }
 

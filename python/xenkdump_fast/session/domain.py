@@ -137,7 +137,7 @@ class Domain:
         if own.differs(build):
             return MismatchError(
                 f"{image.path} is not the kernel of the dump: it is {own}, the dump's domain "
-                f"{self.id} runs {build}"
+                f"{self.id} runs {build} (--force continues anyway)"
             )
         return AbsentError(f"{self.dump.path}: domain {self.id}, which runs {build}: {reason}")
 

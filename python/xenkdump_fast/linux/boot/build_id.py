@@ -47,7 +47,8 @@ class Build(NamedTuple):
         known = " ".join(part for part in (self.release, self.version) if part)
         if self.build_id is None:
             return known or "an unknown build"
-        return f"{known} (build id {self.build_id})".lstrip()
+        identity = f"build id {self.build_id}"
+        return f"{known} ({identity})" if known else identity
 
 
 def mismatch(image: Image, slide: int, virtual: AddressSpace) -> str | None:

@@ -21,6 +21,10 @@ MAX_BANNER_COPIES = 64
 #: built for more CPUs.
 MAX_ROOTS = 1 << 14
 
+#: Page-table roots below which kernels are searched for without a vmlinux. The first one leads to
+#: the kernel, unless its page tables are damaged.
+MAX_IMAGE_ROOTS = 64
+
 #: KASLR offsets that are tried. A kernel has one; CPUs that disagree have damaged registers.
 MAX_KASLR_OFFSETS = 8
 

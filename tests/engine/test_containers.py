@@ -495,3 +495,21 @@ def test_libkdumpfile_reads_the_same(
         except xk.MemoryFault:
             expected.append("-")
     assert libkdumpfile(path) == expected
+
+
+def test_an_empty_block_ends_a_flattened_file(tmp_path: Path) -> None:
+    """A hole of a terabyte would be a block of no bytes at offset 0, every 16 bytes."""
+    path = tmp_path / "vmcore"
+    path.write_bytes(flattened.pack([(0, b"\x7fELF")], is_whole=False))
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(xk.DumpError):
+        xk.open(path)
+
+
+def test_a_copy_of_a_part_is_reported(tmp_path: Path) -> None:
+    write_dump(tmp_path, format="kdump-split")
+    copy = tmp_path / "vmcore.3.old"
+    copy.write_bytes((tmp_path / "vmcore.3").read_bytes())
+    warnings = xk.open(tmp_path / "vmcore").warnings
+    assert any("vmcore.3.old are the same part" in text for text in warnings), warnings

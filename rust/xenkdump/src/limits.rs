@@ -152,6 +152,10 @@ pub const MAX_KERNEL_IMAGE_SEARCH: u64 = 1 << 30;
 /// page cache it can be there more than once.
 pub const MAX_KALLSYMS_CANDIDATES: usize = 64;
 
+/// Names that are compared with the marks of all places that may be the table. Each place counts as many
+/// as it claims to have.
+pub const MAX_KALLSYMS_CHECKED_NAMES: u64 = 8 << 20;
+
 /// Bytes of the table of tokens. Those seen have 1100.
 pub const MAX_KALLSYMS_TOKENS_SIZE: u64 = 16 << 10;
 

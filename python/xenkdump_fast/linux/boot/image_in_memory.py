@@ -5,7 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, AddressSpace, Image
-from ...limits import MAX_REPORTED_ROOTS, MAX_ROOTS
+from ...limits import MAX_IMAGE_ROOTS, MAX_REPORTED_ROOTS
 from . import vmcoreinfo
 from .image import START_KERNEL_MAP
 from .roots import Root
@@ -52,7 +52,7 @@ def images(
     tried: list[str] = []
     token_table = vmcoreinfo.number(facts, "SYMBOL(kallsyms_token_table)", 16)
     banners: set[tuple[int, int]] = set()
-    for root in islice(roots, MAX_ROOTS):
+    for root in islice(roots, MAX_IMAGE_ROOTS):
         for paging, word in _FORMATS:
             virtual = space(root.address, paging)
             name = f"the kernel in {path}"
@@ -80,6 +80,8 @@ def _slide(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> int
     for known in (facts, vmcoreinfo.in_memory(symbols, virtual, image.word)):
         slide = vmcoreinfo.number(known, "KERNELOFFSET", 16)
         claimed = vmcoreinfo.number(known, "SYMBOL(_stext)", 16)
-        if slide is not None and 0 <= slide < _MAX_SLIDE and claimed in (None, text):
+        if slide is None or claimed is None:
+            continue
+        if 0 <= slide < _MAX_SLIDE and claimed == text:
             return slide
     return 0

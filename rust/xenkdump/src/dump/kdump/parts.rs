@@ -237,7 +237,18 @@ pub(super) fn add_siblings(parts: &mut Vec<Part>, warnings: &mut Warnings) {
             range.start < other.end && other.start < range.end
         };
         let is_other = part.header.split.is_some() && part.header.identity == identity;
-        if !is_other || range.is_empty() || parts.iter().any(overlaps) {
+        if !is_other || range.is_empty() {
+            continue;
+        }
+        if let Some(other) = parts.iter().find(|other| overlaps(other)) {
+            let other = other.storage.file().path();
+            if other.file_name() != path.file_name() {
+                warnings.push(format!(
+                    "{} and {} are the same part of a split dump: the first is read",
+                    other.display(),
+                    path.display()
+                ));
+            }
             continue;
         }
         if parts.len() >= MAX_DUMP_PARTS {

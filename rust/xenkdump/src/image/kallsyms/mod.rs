@@ -29,8 +29,9 @@ mod tokens;
 use std::collections::HashSet;
 
 use crate::addr::{Address, MachineAddr, VirtAddr, Word};
+use crate::budget::Budget;
 use crate::elf::Bytes;
-use crate::limits::{MAX_KALLSYMS_CANDIDATES, MAX_KERNEL_IMAGE_SEARCH};
+use crate::limits::{MAX_KALLSYMS_CANDIDATES, MAX_KALLSYMS_CHECKED_NAMES, MAX_KERNEL_IMAGE_SEARCH};
 use crate::memory::Memory;
 use crate::paging::Virtual;
 use crate::space::{Space, Tables};
@@ -92,10 +93,11 @@ impl Kallsyms {
         ranges: &[(VirtAddr, VirtAddr)],
         token_table: Option<VirtAddr>,
     ) -> Result<Self, NotFound> {
+        let budget = Budget::new("names of kallsyms", MAX_KALLSYMS_CHECKED_NAMES);
         let mut failure = None;
         if let Some(at) = token_table {
             match Tokens::at(space, at).ok_or(NotFound::Index(at)) {
-                Ok(tokens) => match Self::with(space, word, &tokens) {
+                Ok(tokens) => match Self::with(space, word, &tokens, &budget) {
                     Ok(found) => return Ok(found),
                     Err(error) => failure = Some(error),
                 },
@@ -115,7 +117,7 @@ impl Kallsyms {
                     candidates -= 1;
                     let digit = VirtAddr(place);
                     let tokens = Tokens::around(space, digit).ok_or(NotFound::Index(digit));
-                    match tokens.and_then(|tokens| Self::with(space, word, &tokens)) {
+                    match tokens.and_then(|tokens| Self::with(space, word, &tokens, &budget)) {
                         Ok(found) => return Ok(found),
                         Err(error) => failure = Some(error),
                     }
@@ -130,9 +132,14 @@ impl Kallsyms {
     }
 
     /// The symbols whose names consist of these tokens.
-    fn with(memory: &dyn Memory<VirtAddr>, word: Word, tokens: &Tokens) -> Result<Self, NotFound> {
-        let names =
-            Names::before(memory, tokens, word).ok_or(NotFound::Names(VirtAddr(tokens.start)))?;
+    fn with(
+        memory: &dyn Memory<VirtAddr>,
+        word: Word,
+        tokens: &Tokens,
+        budget: &Budget,
+    ) -> Result<Self, NotFound> {
+        let names = Names::before(memory, tokens, word, budget)
+            .ok_or(NotFound::Names(VirtAddr(tokens.start)))?;
         let mut result = Err(NotFound::Addresses(VirtAddr(names.start())));
         for addresses in Addresses::candidates(memory, tokens, &names, word) {
             let mut strings = Vec::new();

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::tokens::Tokens;
 use crate::addr::{VirtAddr, Word};
+use crate::budget::Budget;
 use crate::image::region::{align, Region};
 use crate::limits::{
     MAX_KALLSYMS_CANDIDATES, MAX_KALLSYMS_NAMES_SIZE, MAX_KALLSYMS_STRINGS_SIZE,
@@ -35,7 +36,12 @@ pub(super) struct Names {
 
 impl Names {
     /// The names before the tables of tokens.
-    pub fn before(memory: &dyn Memory<VirtAddr>, tokens: &Tokens, word: Word) -> Option<Self> {
+    pub fn before(
+        memory: &dyn Memory<VirtAddr>,
+        tokens: &Tokens,
+        word: Word,
+        budget: &Budget,
+    ) -> Option<Self> {
         // In all versions but 6.2 and 6.3 the marks end at the table.
         let near = MAX_PADDING + (MAX_KALLSYMS_SYMBOLS / BLOCK) as u64 * word.bytes() as u64;
         let region = Region::read(memory, tokens.start.saturating_sub(near)..tokens.start);
@@ -45,7 +51,7 @@ impl Names {
                 let Some(marks) = Marks::ending_at(&region, end, width) else {
                     continue;
                 };
-                if let Some(names) = marks.names(memory, word) {
+                if let Some(names) = marks.names(memory, word, budget) {
                     return Some(names);
                 }
             }
@@ -66,7 +72,7 @@ impl Names {
                     let fewest = 3 * symbols.saturating_sub(BLOCK as u64);
                     if (fewest..3 * symbols + MAX_PADDING).contains(&sequences) {
                         candidates = candidates.saturating_sub(1);
-                        if let Some(names) = marks.clone().names(memory, word) {
+                        if let Some(names) = marks.clone().names(memory, word, budget) {
                             return Some(names);
                         }
                     }
@@ -177,8 +183,9 @@ impl Marks {
         self.start + width * self.values.len() as u64
     }
 
-    /// The names that end before the marks and agree with them.
-    fn names(self, memory: &dyn Memory<VirtAddr>, word: Word) -> Option<Names> {
+    /// The names that end before the marks and agree with them. The names of each place that is
+    /// tried are charged to `budget`.
+    fn names(self, memory: &dyn Memory<VirtAddr>, word: Word, budget: &Budget) -> Option<Names> {
         let Self { start, values } = self;
         let last = *values.last()?;
         if last > MAX_KALLSYMS_NAMES_SIZE {
@@ -195,7 +202,11 @@ impl Marks {
                 let Some(count) = region.number(count_at, 4).map(|n| n as usize) else {
                     continue;
                 };
-                if counts.contains(&count) && agrees(&region, at, start, &values, count) {
+                if !counts.contains(&count) {
+                    continue;
+                }
+                budget.spend(count as u64).ok()?;
+                if agrees(&region, at, start, &values, count) {
                     return Some(Names {
                         region: Region::read(memory, at..start),
                         count,

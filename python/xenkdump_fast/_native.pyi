@@ -569,7 +569,7 @@ class P2M:
         """Returns ascending ``(first pfn, count)`` ranges whose P2M page is in the dump.
 
         Each page of the P2M counts once, however often the tree refers to it. Its entries may be of
-        any kind; ``kinds`` tells them apart.
+        any kind; ``kinds`` distinguishes them.
         """
     def kinds(
         self, first: int = 0, end: int | None = None, *, limit: int = 65536

@@ -293,7 +293,7 @@ def _count_files(words: Sequence[str]) -> int:
         return 2 if second is not None and not _is_kdump(words[1]) else 1
     if first == "kernel" or second is not None:
         return 2
-    # Neither tells. A file that is no dump is reported when it is opened as one.
+    # Neither is recognized. A file that is not a dump is reported when it is opened.
     return 1 if os.path.exists(words[0]) and not os.path.exists(words[1]) else 2
 
 

@@ -123,7 +123,7 @@ def open_image(path: str) -> Image:
 
 
 def kind(path: str) -> Literal["dump", "kernel"] | None:
-    """What a file holds, by its first bytes; None if they do not tell, or it cannot be read."""
+    """What a file holds, by its first bytes; None if they are not known or cannot be read."""
     try:
         with open(path, "rb") as file:
             found = _format(file.read(_HEAD))

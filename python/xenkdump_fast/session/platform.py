@@ -159,7 +159,7 @@ class Guest(Recorded):
             return None
 
     def is_translated(self) -> bool:
-        """Whether it is an HVM or a PVH guest. The notes tell that dom0 is none, if they do."""
+        """Whether it is an HVM or a PVH guest. dom0 is neither if the notes have its frame list."""
         if self.number == 0:
             kinds = [note.kind for note in self.dump.notes]
             infos = (note.fields for note in self.dump.notes if note.kind == "crash_info")

@@ -231,7 +231,7 @@ pub(super) fn add_siblings(parts: &mut Vec<Part>, warnings: &mut Warnings) {
             continue;
         };
         let range = part.present.range();
-        // Also skips the first one itself, and copies.
+        // The first one itself is in the folder, too.
         let overlaps = |other: &Part| {
             let other = other.present.range();
             range.start < other.end && other.start < range.end

@@ -109,8 +109,8 @@ impl Kallsyms {
         for &(first, last) in ranges {
             let mut first = first;
             while remaining > 0 && candidates > 0 {
-                let space_ = Space::Virtual(space.clone());
-                let found = space_.find(DIGITS, first.raw(), last.raw(), 1, remaining);
+                let searched = Space::Virtual(space.clone());
+                let found = searched.find(DIGITS, first.raw(), last.raw(), 1, remaining);
                 let Some(Ok(found)) = found else { break };
                 remaining = remaining.saturating_sub(found.bytes);
                 for place in found.places {

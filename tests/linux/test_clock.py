@@ -68,5 +68,21 @@ def test_jiffies_are_preferred() -> None:
 
 @pytest.mark.parametrize("to_monotonic", [1, -BOOTED - 53, -(1 << 63)])
 def test_an_invalid_timekeeper(to_monotonic: int) -> None:
-    with pytest.raises(AbsentError, match="the timekeeper is invalid"):
-        clock.uptime(kernel_at(52, 250, to_monotonic))
+    kernel = kernel_at(52, 250, to_monotonic)
+    with pytest.raises(AbsentError, match="no timekeeper at the symbol agrees with the jiffies"):
+        clock.uptime(kernel)
+    with pytest.raises(AbsentError, match="no timekeeper at the symbol agrees with the jiffies"):
+        clock.date(kernel)
+
+
+@pytest.mark.parametrize("padding", [0, 4, 48])
+def test_the_timekeeper_behind_a_seqcount_with_a_lock(
+    monkeypatch: pytest.MonkeyPatch, padding: int
+) -> None:
+    """The seqcount of PREEMPT_RT is larger; a symbol of kallsyms ends at the next one."""
+    kernel = kernel_at(52, 250)
+    kernel.symbols.update(timekeeper=TIMEKEEPER - 40)  # type: ignore[attr-defined]
+    kernel.memory.write(TIMEKEEPER - 40, bytes(40))
+    monkeypatch.setattr(clock, "timekeeper_size", lambda _: 40 + 0x100 + padding)
+    assert clock.date(kernel) == BOOTED + 52
+    assert clock.uptime(kernel) == 52

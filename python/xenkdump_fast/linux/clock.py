@@ -3,6 +3,7 @@
 import time
 
 from .._native import AbsentError
+from ..limits import MAX_TIMEKEEPER
 from . import compat
 from .kernel import Kernel
 
@@ -10,6 +11,8 @@ from .kernel import Kernel
 LAST_SECOND = 253_402_300_799
 #: The choices for HZ on x86 (kernel/Kconfig.hz).
 HERTZ = (100, 250, 300, 1000)
+#: Tolerated difference of jiffies and the timekeeper, in seconds.
+_SLACK = 3
 
 
 def date(kernel: Kernel) -> int:
@@ -32,8 +35,17 @@ def _timekeeper(kernel: Kernel) -> int:
     at = kernel.symbol("timekeeper")
     if "tk_data" in kernel.types:  # 6.13 on
         return at + kernel.offset("tk_data.timekeeper")
-    # tk_core was an unnamed struct: a seqcount, then the timekeeper to its end.
-    return at + max(0, timekeeper_size(kernel) - kernel.types.sizeof("timekeeper"))
+    # tk_core was an unnamed struct: a seqcount, then the timekeeper. The seqcount contains a lock
+    # from Linux 5.10 on if the kernel is PREEMPT_RT. The size of a symbol from kallsyms contains
+    # the padding behind the variable, so what fills the end is not always the timekeeper.
+    room = min(timekeeper_size(kernel) - kernel.types.sizeof("timekeeper"), MAX_TIMEKEEPER)
+    uptimes = possible_uptimes(kernel)
+    for offset in range(max(0, room), -1, -4):
+        seconds = kernel.read(at + offset, "timekeeper.seconds")
+        to_monotonic = kernel.read(at + offset, "timekeeper.wall_to_monotonic.tv_sec")
+        if is_uptime(seconds + to_monotonic, uptimes):
+            return at + offset
+    raise AbsentError("no timekeeper at the symbol agrees with the jiffies")
 
 
 def timekeeper_size(kernel: Kernel) -> int:
@@ -69,6 +81,14 @@ def possible_uptimes(kernel: Kernel) -> list[int]:
     if "tick_nsec" in kernel.symbols:
         return [_uptime_at(jiffies, hertz(kernel))]
     return [_uptime_at(jiffies, hz) for hz in HERTZ]
+
+
+def is_uptime(seconds: int, uptimes: list[int]) -> bool:
+    """Whether the timekeeper's seconds since boot agree with possible_uptimes().
+
+    NTP slows or speeds the clock by up to 500 ppm; the tick does not always follow.
+    """
+    return any(abs(seconds - uptime) <= max(_SLACK, uptime // 1000) for uptime in uptimes)
 
 
 def _uptime_at(jiffies: int, hz: int) -> int:

@@ -10,8 +10,6 @@ from .task_sample import Block
 #: Seconds since 1970: from 2004 on.
 _EARLIEST = 1_072_915_200
 _LATEST = 1 << 33
-#: Tolerated difference of the two clocks, in seconds.
-_SLACK = 3
 #: The size of the timekeeper if its symbol has none.
 _DEFAULT_SIZE = 0x200
 
@@ -32,7 +30,7 @@ def timekeeper(kernel: Kernel, inference: Inferences) -> Struct:
         for back in range(at + 8, min(at + 32, size - 8), 4):
             offset = block.word(back) | block.word(back + 4) << 32
             since_boot = (seconds + offset) & 0xFFFF_FFFF_FFFF_FFFF
-            if any(abs(since_boot - uptime) <= _SLACK for uptime in uptimes):
+            if clock.is_uptime(since_boot, uptimes):
                 return {
                     "": Inferred(0, size),
                     "xtime_sec": Inferred(at, 8),

@@ -28,6 +28,15 @@ class QemuCpu(NamedTuple):
         """Whether paging is on."""
         return bool(self.cr0 & _PAGING)
 
+    @property
+    def root(self) -> int:
+        """The physical address of the page-table root in cr3.
+
+        Without long mode, which the address of the interrupt descriptor table shows, the low bits
+        are not flags: the root of PAE is aligned to 32 bytes.
+        """
+        return self.cr3 & (~0xFFF if self.idt >> 32 else ~0x1F)
+
 
 def cpus(notes: Iterable[Note]) -> Iterator[QemuCpu]:
     """The CPUs in the order of their notes."""

@@ -230,3 +230,27 @@ def test_kaslr_offsets_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(xk.AbsentError):
         locate(roots, None, [], None)
     assert len(reads) == len(set(reads)) == 1 + MAX_KASLR_OFFSETS
+
+
+@pytest.mark.parametrize(
+    ("cr3", "idt", "expected"),
+    [
+        # i386, in user space with page table isolation (seen with Linux 5.10): the kernel's first.
+        (0x1CD9000, 0xFF400000, [0x1CD8000, 0x1CD9000]),
+        (0x1CD8000, 0xFF400000, [0x1CD8000]),
+        # PAE without isolation: a root is aligned to 32 bytes.
+        (0x1CD90A0, 0xFF400000, [0x1CD8000, 0x1CD90A0]),
+        # x86_64: the low bits are the PCID.
+        (0x1CD9801, 0xFFFF_FE00_0000_0000, [0x1CD8000, 0x1CD9000]),
+        (0x1CD8006, 0xFFFF_FE00_0000_0000, [0x1CD8000]),
+        (0x1000, 0xFF400000, [0x1000]),
+        (0, 0xFF400000, []),
+    ],
+)
+def test_the_roots_of_qemu_notes(cr3: int, idt: int, expected: list[int]) -> None:
+    data = bytearray(8 + 18 * 8 + 10 * 24)
+    at = 8 + 18 * 8 + 9 * 24 + 16
+    data[at : at + 8] = idt.to_bytes(8, "little")
+    note = SimpleNamespace(kind="qemu", fields={"cr0": 1 << 31, "cr3": cr3, "cr4": 0}, data=data)
+    dump: Any = SimpleNamespace(notes=[note])
+    assert [root.address for root in p2m_sources.roots(dump)] == expected

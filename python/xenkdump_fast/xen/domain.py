@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..budget import Budget
-from ..linux.boot.roots import Root
+from ..linux.boot.roots import Root, in_kernel_and_user_space
 from . import frames, guests, shared_info
 from .guests import GuestKernel
 from .p2m_sources import Source
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 #: The kinds of guests whose page tables hold physical addresses of their own.
 TRANSLATED = ("hvm", "pvh", "hvm or pvh")
-#: Bit 12 of cr3 distinguishes the user root from the kernel's (page table isolation, Linux 4.15).
-_USER_ROOT = 1 << 12
 
 
 class XenDomain:
@@ -162,11 +160,12 @@ class XenDomain:
             found[root] = Root(root, "p2m_cr3 of shared_info")
         for vcpu in self.vcpus:
             if vcpu.root:
-                found.setdefault(vcpu.root, Root(vcpu.root, f"cr3 of vCPU {vcpu.id}"))
-                kernel = vcpu.root & ~_USER_ROOT
-                if self.is_translated and kernel:
-                    how = f"cr3 of vCPU {vcpu.id} without bit 12"
-                    found.setdefault(kernel, Root(kernel, how))
+                how = f"cr3 of vCPU {vcpu.id}"
+                if self.is_translated:
+                    for candidate in in_kernel_and_user_space(vcpu.root, how):
+                        found.setdefault(candidate.address, candidate)
+                else:
+                    found.setdefault(vcpu.root, Root(vcpu.root, how))
         return list(found.values())
 
     def space(self, root: int, paging: "Paging") -> AddressSpace:

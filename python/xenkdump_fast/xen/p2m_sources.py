@@ -6,11 +6,12 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
+from .. import qemu_notes
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image
 from ..limits import MAX_CR3_SOURCES, MAX_CRASH_INFO_NOTES, MAX_PFNS, MAX_ROOTS
 from ..linux import compat
 from ..linux.boot.image import PAGE, first_symbol, link_base
-from ..linux.boot.roots import Root, Roots
+from ..linux.boot.roots import Root, Roots, in_kernel_and_user_space
 
 #: Names of the sources, as ``--p2m-source`` takes them.
 NAMES = ("list", "linear", "cr3")
@@ -42,13 +43,17 @@ def roots(dump: Dump) -> list[Root]:
     that ran on the pCPU. The caller has to find out to which domain they belong.
     """
     found: dict[int, Root] = {}
-    for kind in ("xen_kdump_cr3", "crash_regs", "qemu"):
+    for kind in ("xen_kdump_cr3", "crash_regs"):
         notes = (note for note in dump.notes if note.kind == kind)
         for i, note in enumerate(islice(notes, MAX_ROOTS)):
             fields = note.fields
             address = fields["mfn"] << 12 if kind == "xen_kdump_cr3" else fields["cr3"] & ~0xFFF
             if address:
                 found.setdefault(address, Root(address, f"cr3 of {note.type_name} {i}"))
+    for i, cpu in enumerate(islice(qemu_notes.cpus(dump.notes), MAX_ROOTS)):
+        if cpu.root:
+            for root in in_kernel_and_user_space(cpu.root, f"cr3 of QEMUCPUState {i}"):
+                found.setdefault(root.address, root)
     return list(found.values())
 
 

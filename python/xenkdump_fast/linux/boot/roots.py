@@ -21,6 +21,22 @@ class Root(NamedTuple):
     how: str
 
 
+#: With page table isolation (Linux 4.15 and later), bit 12 of cr3 is set in user space.
+_USER_ROOT = 1 << 12
+
+
+def in_kernel_and_user_space(root: int, how: str) -> Iterator[Root]:
+    """The roots that the root in a processor's cr3 stands for, the likeliest first.
+
+    With page table isolation, a process has two. That of user space maps little of the kernel: its
+    entry code, and on i386 all of its text with the banner. So the kernel's comes first.
+    """
+    page = root & ~(PAGE - 1)
+    if page & _USER_ROOT and page != _USER_ROOT:
+        yield Root(page & ~_USER_ROOT, f"{how} without bit 12")
+    yield Root(root, how)
+
+
 def space(dump: Dump, root: int, paging: "Paging", encryption_mask: int | None) -> AddressSpace:
     """The address space below a root; the mask is that of the notes unless it is given."""
     if encryption_mask is None:

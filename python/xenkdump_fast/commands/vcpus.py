@@ -17,7 +17,6 @@ from ..session.formats import open_image
 from ..session.locator import Locator
 from ..session.platform import platform_of
 from ..xen.domain import CoreDomain, XenDomain
-from ..xen.host import HostDomain
 from ..xen.vcpus import XenVcpu
 from . import domains
 

@@ -23,7 +23,7 @@ def write(core: Core, path: Path, name: str, kernels: Sequence[Kernel] = ()) -> 
         if not kernels:
             raise SyntheticDumpError(f"{name} is the format of a domain")
         with path.open("wb") as file:
-            _DOMAIN_WRITERS[name](SavedDomain(kernels[0]), file)
+            _DOMAIN_WRITERS[name](SavedDomain.of(kernels[0]), file)
         return
     if name not in _WRITERS:
         raise SyntheticDumpError(f"unknown format {name!r}; the formats are {', '.join(FORMATS)}")

@@ -62,8 +62,8 @@ def parts(domain: SavedDomain, options: Options) -> Iterator[bytes]:
     if options.version >= 3:
         yield record(STATIC_DATA_END)
     if not options.hvm:
-        frames = domain.p2m_frames()
-        body = struct.pack("<II", 0, domain.guest.pages - 1)
+        frames = domain.p2m_frames
+        body = struct.pack("<II", 0, len(domain.frames) - 1)
         yield record(P2M_FRAMES, body + struct.pack(f"<{len(frames)}Q", *frames))
     if options.live:
         yield from _live_pass(domain, options)
@@ -74,7 +74,7 @@ def parts(domain: SavedDomain, options: Options) -> Iterator[bytes]:
         if options.libxl:
             yield _emulator(XENSTORE_DATA, b"physmap/0\0" + b"0\0")
             yield record(CHECKPOINT_END)
-    yield from _pages(domain, ((pfn, None) for pfn in range(domain.guest.pages)), options)
+    yield from _pages(domain, ((pfn, None) for pfn in range(len(domain.frames))), options)
     yield from _state(domain, options)
     yield record(END)
     if options.libxl:
@@ -131,8 +131,8 @@ def _pages(
 def _stale(domain: SavedDomain, number: int) -> Iterator[tuple[int, bytes]]:
     """Earlier contents of some pages."""
     old = struct.pack("<II", 0xDEAD0000 + number, 0x5A5A5A5A) * (PAGE // 8)
-    for pfn in range(number, domain.guest.pages, 89):
-        if domain.guest.is_frame(pfn):
+    for pfn in range(number, len(domain.frames), 89):
+        if domain.frames[pfn] is not None:
             yield pfn, old
 
 
@@ -142,8 +142,7 @@ def _live_pass(domain: SavedDomain, options: Options) -> Iterator[bytes]:
     deferred = sorted(domain.tables)[:5]
     yield page_data((pfn, XTAB, b"") for pfn in deferred)
     # A page that the guest gave back afterwards.
-    special = (pfn for pfn in range(domain.guest.pages) if not domain.guest.is_frame(pfn))
-    gone = next(special, None)
+    gone = next((pfn for pfn, mfn in enumerate(domain.frames) if mfn is None), None)
     if gone is not None and not options.hvm:
         yield page_data([(gone, 0, b"\x77" * PAGE)])
 
@@ -155,7 +154,7 @@ def _state(domain: SavedDomain, options: Options) -> Iterator[bytes]:
         yield record(HVM_PARAMS, struct.pack("<IIQQ", 1, 0, 1, 0xFEFFC))
         yield record(HVM_CONTEXT, domain.hvm_context())
         return
-    yield record(SHARED_INFO, domain.shared_info())
+    yield record(SHARED_INFO, domain.shared_info)
     for vcpu in domain.vcpus:
         yield record(VCPU_BASIC, struct.pack("<II", vcpu.number, 0) + domain.context(vcpu))
 

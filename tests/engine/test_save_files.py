@@ -46,9 +46,7 @@ def small(word: int = 8, pages: int = 300) -> SavedDomain:
     leaf = [(0 if mfn is None else mfn << 12 | 7) for mfn in frames[:16]]
     contents[chain[-1]] = struct.pack("<16Q", *leaf).ljust(PAGE, b"\0")
     assert chain[0] is not None
-    return SavedDomain(
-        word, frames, contents.__getitem__, [chain[0]], [], [24], b"\x11" * PAGE
-    )
+    return SavedDomain(word, frames, contents.__getitem__, [chain[0]], [], [24], b"\x11" * PAGE)
 
 
 def written(domain: SavedDomain, options: save.Options, path: Path) -> Path:

@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def small(word: int = 8, pages: int = 300) -> SavedDomain:
     frames[17] = frames[pages - 2] = None
     contents = {mfn: struct.pack("<Q", mfn) * 512 for mfn in frames if mfn is not None}
     chain = [frames[pfn] for pfn in (20, 21, 22, 23)][: 4 if word == 8 else 3]
-    for table, below in zip(chain, chain[1:], strict=False):
+    for table, below in pairwise(chain):
         assert table is not None
         assert below is not None
         contents[table] = struct.pack("<Q", below << 12 | 7).ljust(PAGE, b"\0")

@@ -1,7 +1,6 @@
-"""A domain of a real host as the toolstack would have saved it, in the form that the forge writes."""
+"""A domain of a real host as the toolstack would have saved it, for the forge to write."""
 
-from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import xenkdump_fast as xk
 from xenkdump_fast._native import AddressSpace
@@ -45,7 +44,8 @@ def saved_hvm(domain: xk.Domain, records: HostDomain) -> SavedDomain:
     machine, p2m = records.guest.machine, domain.p2m
     held = {pfn for first, count in p2m.spans() for pfn in range(first, first + count)}
     frames = [
-        pfn if pfn in held and p2m.entry(pfn)[0] == "frame" else None for pfn in range(max(held) + 1)
+        pfn if pfn in held and p2m.entry(pfn)[0] == "frame" else None
+        for pfn in range(max(held) + 1)
     ]
     vcpus = [
         _vcpu(vcpu.id, vcpu.registers, vcpu.root // PAGE)
@@ -59,11 +59,11 @@ def _vcpu(number: int, registers: Mapping[str, int], root: int) -> Vcpu:
     return Vcpu(number, registers, root, registers.get("gs_base", 0))
 
 
-def _reader(machine: AddressSpace):  # type: ignore[no-untyped-def]
+def _reader(machine: AddressSpace) -> Callable[[int], bytes]:
     def read(mfn: int) -> bytes:
         try:
             return machine.read(mfn * PAGE, PAGE)
         except xk.MemoryFault:
-            return array("Q", [0] * 512).tobytes()
+            return bytes(PAGE)
 
     return read

@@ -13,8 +13,8 @@ import xenkdump_fast as xk
 from xenkdump_fast import Status
 from xenkdump_fast._native import Dump
 from xenkdump_forge import SyntheticDumpError, build
-from xenkdump_forge.containers import save
-from xenkdump_forge.containers.saved_domain import XALLOC, XTAB, SavedDomain
+from xenkdump_forge.containers import save, save_v1
+from xenkdump_forge.containers.saved_domain import XALLOC, XTAB, SavedDomain, Vcpu
 from xenkdump_forge.memory.machine import PAGE
 
 MEMORY = 64 << 20
@@ -125,6 +125,103 @@ def test_streams(options: save.Options, tmp_path: Path) -> None:
     layer = "xl" if options.xl else "libxl" if options.libxl else "libxc"
     assert dump.format == f"{layer} save file"
     assert_memory(dump, domain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        save_v1.Options(),
+        save_v1.Options(word=4),
+        save_v1.Options(hvm=True),
+        save_v1.Options(hvm=True, word=4, live=False, extended=False),
+        save_v1.Options(xend=False, live=False, extended=False),
+        save_v1.Options(checkpoints=1),
+    ],
+    ids=str,
+)
+def test_legacy_streams(
+    kind: str,
+    options: save_v1.Options,
+    domain_of: Callable[[str], SavedDomain],
+    tmp_path: Path,
+) -> None:
+    domain = domain_of(kind)
+    with (tmp_path / "save").open("wb") as file:
+        save_v1.write(domain, file, options)
+    dump = Dump(tmp_path / "save")
+    assert dump.warnings == []
+    assert dump.format == ("xm save file" if options.xend else "xl save file")
+    assert (dump.auto_translated, dump.is_normalised) == (options.hvm, not options.hvm)
+    assert_memory(dump, domain)
+    assert [context["id"] for context in dump.vcpu_contexts] == [
+        vcpu.number for vcpu in domain.vcpus
+    ]
+    for context, vcpu in zip(dump.vcpu_contexts, domain.vcpus, strict=True):
+        assert domain.frames[context["root"] // PAGE] == vcpu.root
+    assert (dump.shared_info is None) == options.hvm
+    assert name_of(options) in dump.notes[0].fields["text"]
+
+
+def name_of(options: save_v1.Options) -> str:
+    """How the configuration has the domain's name."""
+    return f"(name {save.NAME})" if options.xend else f'name="{save.NAME}"'
+
+
+def test_legacy_checkpoints(tmp_path: Path) -> None:
+    """Of a stream that breaks off, the last whole checkpoint is shown."""
+    domain = small()
+    vcpu = Vcpu(0, {"rip": 0x1234}, domain.frames[20] or 0)
+    domain.vcpus = [vcpu]
+    file = io.BytesIO()
+    save_v1.write(domain, file, save_v1.Options(checkpoints=2, live=False))
+    path = tmp_path / "save"
+    path.write_bytes(file.getvalue()[:-PAGE])
+    dump = Dump(path)
+    assert any("after checkpoint 2" in text for text in dump.warnings)
+    assert dump.machine.u32(89 * PAGE) == 0xDEAD0000
+    assert dump.machine.u32(90 * PAGE) == 0xDEAD0001
+    with pytest.raises(xk.MemoryFault):
+        dump.machine.u8(2 * PAGE)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (struct.pack("<Qi", 100, -12) + bytes(64), "without compression"),
+        (struct.pack("<Qi", 100, 1025) + bytes(64), "a stream of Xen 3.1"),
+        (struct.pack("<QiiQ", 100, -2, 5000, 1) + bytes(64), "vCPUs up to 4095"),
+        (struct.pack("<QiQ", 100, 1, 6 << 28) + bytes(64), "a known type of page"),
+        (struct.pack("<QQI4sI", 100, (1 << 64) - 1, 9, b"vcpu", 7) + bytes(64), "5168 or 2800"),
+        (struct.pack("<QQI4sI", 100, (1 << 64) - 1, 8, b"extv", 0) + bytes(64), "no block"),
+    ],
+)
+def test_broken_legacy_streams(body: bytes, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "save").write_bytes(save_v1.xend_header(hvm=False) + body)
+    with pytest.raises(xk.DumpError, match=expected):
+        Dump(tmp_path / "save")
+
+
+@pytest.mark.parametrize("hvm", [False, True])
+def test_every_cut_of_a_legacy_stream(hvm: bool, tmp_path: Path) -> None:
+    domain = small()
+    domain.vcpus = [Vcpu(0, {"rip": 0x1234}, domain.frames[20] or 0)]
+    file = io.BytesIO()
+    save_v1.write(domain, file, save_v1.Options(hvm=hvm, live=False))
+    whole = file.getvalue()
+    path = tmp_path / "save"
+    # QEMU's state, which follows an HVM guest's, is not read.
+    end = len(whole) - 30 * hvm
+    for size in [*range(100, 6000, 101), *range(6000, end, 30_011), end - 1]:
+        path.write_bytes(whole[:size])
+        dump = Dump(path)
+        assert any("the file is cut" in text for text in dump.warnings), size
+        for pfn in range(0, 300, 7):
+            try:
+                found = dump.machine.read(pfn * PAGE, PAGE)
+            except xk.MemoryFault:
+                continue
+            assert found == domain.page(pfn)
 
 
 @pytest.mark.parametrize("word", [8, 4])

@@ -12,7 +12,7 @@ from xenkdump_forge.containers import save
 
 MEMORY = 64 << 20
 KINDS = ("modern", "32on64", "2006-x86_64", "2006-pae", "xen3")
-FORMATS = ("xl-save", "xl-save-hvm")
+FORMATS = ("xl-save", "xl-save-hvm", "xm-save", "xm-save-hvm")
 
 DumpOf = Callable[[str, str], SyntheticDump]
 Output = Callable[..., str]

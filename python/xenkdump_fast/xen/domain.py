@@ -338,9 +338,7 @@ class CoreDomain(XenDomain):
         for note in self.dump.notes:
             if note.kind == "dumpcore_header":
                 return int(note.fields["nr_pages"])
-            if note.kind == "save_header":
-                return self.dump.memory_size // guests.PAGE
-        return None
+        return self.dump.memory_size // guests.PAGE if "save file" in self.dump.format else None
 
 
 #: vcpu_guest_context.flags: a PV vCPU runs its kernel; the vCPU is up.

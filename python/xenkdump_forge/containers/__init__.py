@@ -10,7 +10,7 @@ from ..elf.core import Core
 from ..errors import SyntheticDumpError
 from ..formats import FORMATS
 from ..kernels.base import Kernel
-from . import flattened, images, kdump, save
+from . import flattened, images, kdump, save, save_v1
 from .saved_domain import SavedDomain
 
 
@@ -68,4 +68,6 @@ _WRITERS: dict[str, Callable[[Core, Path], None]] = {
 _DOMAIN_WRITERS: dict[str, Callable[[SavedDomain, io.BufferedIOBase], None]] = {
     "xl-save": save.write,
     "xl-save-hvm": lambda domain, file: save.write(domain, file, save.Options(hvm=True)),
+    "xm-save": save_v1.write,
+    "xm-save-hvm": lambda domain, file: save_v1.write(domain, file, save_v1.Options(hvm=True)),
 }

@@ -68,7 +68,7 @@ def parts(domain: SavedDomain, options: Options) -> Iterator[bytes]:
     if options.live:
         yield from _live_pass(domain, options)
     for number in range(options.checkpoints):
-        yield from _pages(domain, _stale(domain, number), options)
+        yield from _pages(domain, stale(domain, number), options)
         yield from _state(domain, options)
         yield record(CHECKPOINT)
         if options.libxl:
@@ -128,7 +128,7 @@ def _pages(
         yield page_data(batch)
 
 
-def _stale(domain: SavedDomain, number: int) -> Iterator[tuple[int, bytes]]:
+def stale(domain: SavedDomain, number: int) -> Iterator[tuple[int, bytes]]:
     """Earlier contents of some pages."""
     old = struct.pack("<II", 0xDEAD0000 + number, 0x5A5A5A5A) * (PAGE // 8)
     for pfn in range(number, len(domain.frames), 89):
@@ -138,7 +138,7 @@ def _stale(domain: SavedDomain, number: int) -> Iterator[tuple[int, bytes]]:
 
 def _live_pass(domain: SavedDomain, options: Options) -> Iterator[bytes]:
     """Earlier contents of some pages, and page tables that changed while they were read."""
-    yield from _pages(domain, _stale(domain, 7), options)
+    yield from _pages(domain, stale(domain, 7), options)
     deferred = sorted(domain.tables)[:5]
     yield page_data((pfn, XTAB, b"") for pfn in deferred)
     # A page that the guest gave back afterwards.

@@ -29,6 +29,8 @@ pub(super) struct Contents<'s, S> {
     pub kind: DomainKind,
     /// Word size of a PV guest.
     pub word: Word,
+    /// What the stream calls the registers of a PV guest's vCPU.
+    pub source: &'static str,
     pub pages: Pages,
     /// The number of a PV guest's pfns.
     pub end: Option<Pfn>,
@@ -46,6 +48,7 @@ impl<'s, S: Storage> Contents<'s, S> {
             storage,
             kind: DomainKind::Pv,
             word: Word::W64,
+            source: "X86_PV_VCPU_BASIC",
             pages: Pages::default(),
             end: None,
             state: State::default(),

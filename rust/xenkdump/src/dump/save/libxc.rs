@@ -185,15 +185,24 @@ fn keep<S: Storage>(record: &Record, contents: &mut Contents<'_, S>) -> Result<(
     Ok(())
 }
 
-/// Page types (`XEN_DOMCTL_PFINFO_*`, shifted) whose contents are in the stream: ordinary pages, and page
-/// tables of four levels, which may be pinned.
-fn has_contents(kind: u64) -> bool {
-    matches!(kind, 0..=4 | 9..=0xc)
-}
-
 const BROKEN: u64 = 0xd;
 const XALLOC: u64 = 0xe;
 const XTAB: u64 = 0xf;
+
+/// What the stream has of a page of this type (`XEN_DOMCTL_PFINFO_*`, shifted): ordinary pages, and page
+/// tables of four levels, which may be pinned, are at `next`. `None` if the type is unknown.
+pub(super) fn content(kind: u64, next: &mut u64) -> Option<Content> {
+    match kind {
+        0..=4 | 9..=0xc => {
+            let offset = *next;
+            *next = offset.saturating_add(PAGE_SIZE as u64);
+            Some(Content::At(offset))
+        }
+        BROKEN | XALLOC => Some(Content::Empty),
+        XTAB => Some(Content::Gone),
+        _ => None,
+    }
+}
 
 /// Adds the pages of a record, which the end of the file may have cut.
 fn page_data<S: Storage>(record: &Record, contents: &mut Contents<'_, S>) -> Result<()> {
@@ -218,19 +227,10 @@ fn page_data<S: Storage>(record: &Record, contents: &mut Contents<'_, S>) -> Res
     let mut at = body.offset.saturating_add(header);
     let mut unknown = None;
     for_each_pfn(&mut cursor, count, |kind, pfn| {
-        let content = match kind {
-            XTAB => Content::Gone,
-            BROKEN | XALLOC => Content::Empty,
-            kind if has_contents(kind) => {
-                let offset = at;
-                at = at.saturating_add(PAGE_SIZE as u64);
-                Content::At(offset)
-            }
-            kind => {
-                unknown = Some(kind);
-                Content::Empty
-            }
-        };
+        let content = content(kind, &mut at).unwrap_or_else(|| {
+            unknown = Some(kind);
+            Content::Empty
+        });
         contents.page(pfn, content)
     })?;
     let size = at - body.offset;

@@ -7,6 +7,7 @@
 mod contents;
 mod cursor;
 mod hvm_context;
+mod legacy;
 mod libxc;
 mod libxl;
 mod pages;
@@ -36,6 +37,8 @@ struct SavedDomain<S> {
     headers: Headers,
     kind: DomainKind,
     word: Word,
+    /// What the stream calls the registers of a PV guest's vCPU.
+    source: &'static str,
     map: RunMap,
     state: State,
     shared_info: OnceLock<Option<Vec<u8>>>,
@@ -100,6 +103,7 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
     let Contents {
         kind,
         word,
+        source,
         pages,
         state,
         records,
@@ -120,6 +124,7 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
         },
         kind,
         word,
+        source,
         map,
         state,
         storage,
@@ -155,10 +160,7 @@ fn stream<S: Storage>(cursor: &mut Cursor<'_, S>, contents: &mut Contents<'_, S>
         return libxl::read(cursor, contents);
     }
     if !libxc::MAGIC.starts_with(&start) {
-        let expected =
-            "a stream of Xen 4.6 or newer (convert-legacy-stream of Xen converts older ones)";
-        let found = crate::elf::header::hex(&start);
-        return Err(contents.storage.file().format_error(at, expected, found));
+        return legacy::read(cursor, contents);
     }
     let Some(mut stream) = libxc::Stream::open(cursor, contents)? else {
         return Ok(Stop::Truncated);
@@ -178,7 +180,7 @@ impl<S: Storage> SavedDomain<S> {
             Word::W32 => CONTEXT_SIZE_32,
         };
         let bytes = self.storage.copy(range.offset, range.size.min(size)).ok()?;
-        let context = VcpuContext::parse(&bytes, self.word, false, id, "X86_PV_VCPU_BASIC")?;
+        let context = VcpuContext::parse(&bytes, self.word, false, id, self.source)?;
         Some(VcpuContext {
             // Only vCPUs that are up are saved.
             flags: context.flags | ONLINE,

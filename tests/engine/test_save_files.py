@@ -374,3 +374,16 @@ def test_notes(tmp_path: Path) -> None:
 def test_only_x86_64_and_pae_domains_are_saved() -> None:
     with pytest.raises(SyntheticDumpError, match="page tables is not saved"):
         SavedDomain.of(build("2006").kernels[0])
+
+
+def test_libvirt(tmp_path: Path) -> None:
+    """virsh save of a domain of libxl: a header and the domain's XML before the stream."""
+    domain, file = small(), io.BytesIO()
+    save.write(domain, file, save.Options(xl=False))
+    xml = b"<domain type='xen'><name>aiko</name></domain>\0"
+    header = struct.pack("<16sII40x", b"libvirt-xml\n \0 \r", 2, len(xml)) + xml
+    (tmp_path / "save").write_bytes(header + file.getvalue())
+    dump = Dump(tmp_path / "save")
+    assert (dump.format, dump.warnings) == ("libvirt save file of libxl", [])
+    assert "<name>aiko" in dump.notes[0].fields["text"]
+    assert_memory(dump, domain)

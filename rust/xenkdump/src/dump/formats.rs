@@ -41,7 +41,7 @@ fn formats<S: Storage + 'static>() -> [Format<S>; 5] {
             open: |storage, _| lime::open(storage),
         },
         Format {
-            name: "a save file of xl, libxl or libxc",
+            name: "a saved domain (xl save)",
             matches: save::matches,
             open: |storage, _| save::open(storage),
         },

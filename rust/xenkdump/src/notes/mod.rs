@@ -160,7 +160,9 @@ pub fn decode<'a>(name: &[u8], note_type: u32, desc: &'a [u8]) -> Decoded<'a> {
         (b"ERASEINFO", 0) => Some(Decoded::EraseInfo(desc)),
         (b"QEMU", 0) => qemu(desc),
         (save::HEADER, 0) => SaveHeader::parse(desc).map(Decoded::SaveHeader),
-        (save::XL_CONFIG | save::XEND_CONFIG, 0) => Some(Decoded::SaveConfig(desc)),
+        (save::XL_CONFIG | save::XEND_CONFIG | save::LIBVIRT_CONFIG, 0) => {
+            Some(Decoded::SaveConfig(desc))
+        }
         (b"Xen", XEN_ELFNOTE_CRASH_INFO) => crash_info(desc),
         (b"Xen", XEN_ELFNOTE_CRASH_REGS) => crash_regs(desc),
         (b"Xen", XEN_ELFNOTE_DUMPCORE_HEADER) => words(desc).map(Decoded::DumpCoreHeader),
@@ -202,7 +204,7 @@ pub fn type_name(name: &[u8], note_type: u32) -> Option<&'static str> {
         (b"ERASEINFO", 0) => "ERASEINFO",
         (b"QEMU", 0) => "QEMUCPUState",
         (save::HEADER, 0) => "headers",
-        (save::XL_CONFIG | save::XEND_CONFIG, 0) => "configuration",
+        (save::XL_CONFIG | save::XEND_CONFIG | save::LIBVIRT_CONFIG, 0) => "configuration",
         (save::LIBXC, record) => return save::libxc_record(record),
         (save::LIBXL, record) => return save::libxl_record(record),
         _ => return None,

@@ -6,6 +6,8 @@ pub(crate) const HEADER: &[u8] = b"libxc header";
 pub(crate) const XL_CONFIG: &[u8] = b"xl config";
 /// The configuration in xend's header.
 pub(crate) const XEND_CONFIG: &[u8] = b"xend config";
+/// The configuration in libvirt's header.
+pub(crate) const LIBVIRT_CONFIG: &[u8] = b"libvirt config";
 /// Records of libxc's stream.
 pub(crate) const LIBXC: &[u8] = b"libxc";
 /// Records of libxl's stream.

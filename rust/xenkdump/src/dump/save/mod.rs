@@ -1,6 +1,6 @@
 //! Files of `xl save`: the migration stream of one domain.
 //!
-//! xl's header, libxl's stream, and libxc's stream inside of that are read by a file each. The memory is
+//! Headers of xl and others, libxl's stream, and libxc's stream inside of that are read by a file each. The memory is
 //! indexed by the headers of the records; no page is read. It is the guest's pseudo-physical memory:
 //! libxc replaces the mfns in page tables of PV guests by pfns, so that they lead to it.
 
@@ -44,38 +44,64 @@ struct SavedDomain<S> {
     shared_info: OnceLock<Option<Vec<u8>>>,
 }
 
+/// Reads what is before a stream; `None` if the file ends within it.
+type ReadHeader<S> = fn(&mut Cursor<'_, S>, &mut Contents<'_, S>) -> Result<Option<()>>;
+
+/// How a file may start.
+struct Start<S> {
+    magic: &'static [u8],
+    format: &'static str,
+    /// Reads the header before the stream.
+    header: ReadHeader<S>,
+}
+
+fn starts<S: Storage>() -> [Start<S>; 5] {
+    let stream: ReadHeader<S> = |_, _| Ok(Some(()));
+    [
+        (&xl::MAGIC[..], "xl save file", xl::read as ReadHeader<S>),
+        (&xl::XEND_MAGIC, "xm save file", xl::read_xend),
+        (
+            &xl::LIBVIRT_MAGIC,
+            "libvirt save file of libxl",
+            xl::read_libvirt,
+        ),
+        (&libxl::MAGIC, "libxl save file", stream),
+        (&libxc::MAGIC, "libxc save file", stream),
+    ]
+    .map(|(magic, format, header)| Start {
+        magic,
+        format,
+        header,
+    })
+}
+
+/// How the file starts; `None` if it is of another format.
+fn start_of<S: Storage>(storage: &S) -> Option<Start<S>> {
+    let mut bytes = [0; xl::MAGIC.len()];
+    starts().into_iter().find(|start| {
+        let bytes = bytes.get_mut(..start.magic.len()).unwrap_or_default();
+        storage.read_at(0, bytes).is_ok() && bytes == start.magic
+    })
+}
+
 /// Whether the file starts as a saved domain does.
 pub(super) fn matches(storage: &impl Storage) -> bool {
-    let starts = |magic: &[u8]| {
-        let mut start = [0; xl::MAGIC.len()];
-        let start = start.get_mut(..magic.len()).unwrap_or_default();
-        storage.read_at(0, start).is_ok() && start == magic
-    };
-    [
-        &xl::MAGIC[..],
-        &libxl::MAGIC,
-        &libxc::MAGIC,
-        &xl::XEND_MAGIC,
-    ]
-    .into_iter()
-    .any(starts)
+    start_of(storage).is_some()
 }
 
 /// Reads the headers of all records. The file must [match](matches).
 pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container>> {
+    let Some(start) = start_of(&storage) else {
+        return Err(storage
+            .file()
+            .format_error(0, "a saved domain", "a file that changed"));
+    };
+    let format = start.format;
     let mut contents = Contents::new(&storage);
     let mut cursor = Cursor::new(&storage);
-    let format = format_of(&storage);
-    let stop = match format {
-        "xl save file" => match xl::read(&mut cursor, &mut contents)? {
-            Some(()) => stream(&mut cursor, &mut contents)?,
-            None => Stop::Truncated,
-        },
-        "xm save file" => match xl::read_xend(&mut cursor, &mut contents)? {
-            Some(()) => stream(&mut cursor, &mut contents)?,
-            None => Stop::Truncated,
-        },
-        _ => stream(&mut cursor, &mut contents)?,
+    let stop = match (start.header)(&mut cursor, &mut contents)? {
+        Some(()) => stream(&mut cursor, &mut contents)?,
+        None => Stop::Truncated,
     };
     let is_cut = stop == Stop::Truncated;
     let mut lost = None;
@@ -130,22 +156,6 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
         storage,
         shared_info: OnceLock::new(),
     }))
-}
-
-/// The name of the format of a file that [matches].
-fn format_of(storage: &impl Storage) -> &'static str {
-    let mut start = [0; 8];
-    // One that cannot be read any more fails in the reader of its format.
-    let _ = storage.read_at(0, &mut start);
-    if xl::MAGIC.starts_with(&start) {
-        "xl save file"
-    } else if xl::XEND_MAGIC.starts_with(&start) {
-        "xm save file"
-    } else if libxl::MAGIC.starts_with(&start) {
-        "libxl save file"
-    } else {
-        "libxc save file"
-    }
 }
 
 /// Reads the stream of libxl or libxc at the cursor.

@@ -1,4 +1,4 @@
-//! The headers of xl and of xend (xm) before a stream.
+//! The headers of xl, of xend (xm) and of libvirt before a stream.
 
 use super::contents::Contents;
 use super::cursor::Cursor;
@@ -13,6 +13,11 @@ const BYTE_ORDER: u32 = 0x0102_0304;
 
 /// `SIGNATURE` of xend's `XendCheckpoint.py`.
 pub(super) const XEND_MAGIC: [u8; 16] = *b"LinuxGuestRecord";
+
+/// `LIBXL_SAVE_MAGIC` of libvirt's driver for libxl.
+pub(super) const LIBVIRT_MAGIC: [u8; 16] = *b"libvirt-xml\n \0 \r";
+/// Size of `libxlSavefileHeader`: the magic number, a version, the size of the XML, reserved fields.
+const LIBVIRT_HEADER: u64 = 64;
 
 /// Passes over the header of xl and its optional data, which start with the configuration; `None` if the
 /// file ends before.
@@ -67,5 +72,24 @@ pub(super) fn read_xend<S: Storage>(
         return Ok(None);
     };
     contents.list(save::XEND_CONFIG, 0, config);
+    Ok(Some(()))
+}
+
+/// Passes over the header of libvirt and the domain's XML.
+pub(super) fn read_libvirt<S: Storage>(
+    cursor: &mut Cursor<'_, S>,
+    contents: &mut Contents<'_, S>,
+) -> Result<Option<()>> {
+    let start = cursor.at;
+    cursor.at += LIBVIRT_MAGIC.len() as u64;
+    // Version 1 is before libxl's stream had a header: the stream itself shows it.
+    let (Some(_version), Some(size)) = (cursor.u32()?, cursor.u32()?) else {
+        return Ok(None);
+    };
+    cursor.at = start + LIBVIRT_HEADER;
+    let Some(config) = cursor.skip(size.into()) else {
+        return Ok(None);
+    };
+    contents.list(save::LIBVIRT_CONFIG, 0, config);
     Ok(Some(()))
 }

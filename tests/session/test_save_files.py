@@ -44,6 +44,11 @@ def output(capsys: pytest.CaptureFixture[str]) -> Output:
     return run
 
 
+def common(text: str) -> str:
+    """Without ds, es and gs: the dump of a 64-bit Xen does not have those of a 32-bit guest."""
+    return text.replace("  007b", "      ").replace("  GS:  0000", "")
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kernel(kind: str, format_: str, dump_of: DumpOf, output: Output) -> None:
@@ -51,8 +56,7 @@ def test_the_kernel(kind: str, format_: str, dump_of: DumpOf, output: Output) ->
     for command in (["bt", "--all"], ["bt", "--active"], ["ps"], ["log"], ["mod"]):
         expected = output(*command, host.vmlinux, host.vmcore)
         found = output(*command, saved.vmlinux, saved.vmcore)
-        # A 64-bit Xen does not keep ds and es of 32-bit guests where its dump has them.
-        assert found.replace("  007b", "      ") == expected.replace("  007b", "      ")
+        assert common(found) == common(expected)
     # The paths differ, and only a host has domains.
     lines, expected_lines = (
         [line for line in output("sys", *files).splitlines()[2:] if "DOMAIN: 0" not in line]

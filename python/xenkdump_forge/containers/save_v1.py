@@ -54,7 +54,10 @@ def parts(domain: SavedDomain, options: Options) -> Iterator[bytes]:
     if options.live:
         yield from _batches(domain, stale(domain, 7), options)
         # Of pages that could not be mapped, only the type was written.
-        yield struct.pack(f"<i2{code}", 2, XTAB << 28, XTAB << 28)
+        first = next(pfn for pfn, mfn in enumerate(domain.frames) if mfn is not None)
+        kind = 0 if options.hvm else domain.kind(first)
+        words = [XTAB << 28, kind << 28 | first, XTAB << 28]
+        yield struct.pack(f"<i3{code}", 3, *words) + domain.page(first)
     for number in range(options.checkpoints):
         yield from _batches(domain, stale(domain, number), options)
         yield from _chunks(domain, options)

@@ -121,3 +121,4 @@ def test_the_records_are_listed(dump_of: DumpOf, output: Output) -> None:
     for name in ("configuration", "HVM_CONTEXT", "HVM_PARAMS", "EMULATOR_CONTEXT"):
         assert f"({name})" in found
     assert f'"name": "{save.NAME}"' in found
+    assert "Nhdr" not in found

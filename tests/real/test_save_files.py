@@ -1,9 +1,11 @@
 """Domains of real hosts, converted into save files: the commands' output stays what it was."""
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import xenkdump_fast as xk
@@ -92,3 +94,25 @@ def test_running_vcpus(case: Case) -> None:
         for name in ("rip", "rsp", "rflags", "rbx", "r12"):
             assert (found[number] or {})[name] == registers[name]
     assert "frames" in rendering.json(bt.run(opened, bt.Options(active=True)))["tasks"][0]
+
+
+def test_memory(case: Case) -> None:
+    """Virtual memory of the kernel and of processes, by single reads and by batches."""
+    opened = xk.open(case.path).domain(0, case.vmlinux)
+    start = opened.kernel.symbol("_stext")
+    assert opened.virtual.read(start, 1 << 20) == case.host.virtual.read(start, 1 << 20)
+    addresses = np.arange(start, start + (8 << 20), 4096 + 8, dtype=np.uint64)
+    found, expected = (domain.virtual.read_many(addresses, 64) for domain in (opened, case.host))
+    assert (found == expected).all()
+    compared = 0
+    others = {task.pid: task for task in case.host.kernel.tasks()}
+    for task in opened.kernel.tasks():
+        try:
+            user = opened.user(task)
+        except xk.AbsentError:
+            continue  # a kernel thread
+        other = case.host.user(others[task.pid])
+        for part in islice(user.iter_mapped(0, 1 << 47), 20):
+            assert user.read(part.address, 4096) == other.read(part.address, 4096)
+            compared += 1
+    assert compared > 100

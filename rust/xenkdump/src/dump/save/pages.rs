@@ -111,3 +111,45 @@ impl Layers {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::MachineAddr;
+
+    #[test]
+    fn replaced_copies_take_no_memory() {
+        let mut pages = Pages::default();
+        let len = 1 << 40;
+        for copy in 0..FIRST_COMPACTION as u64 + 7 {
+            // Not contiguous in the file: each is a piece.
+            let offset = (copy * 3) << PAGE_SHIFT;
+            pages.push(copy % 2, Content::At(offset), len).unwrap();
+        }
+        assert!(pages.pending.pieces.len() < 16);
+        let map = pages.into_map(None);
+        assert_eq!(map.memory_size(), 2 * SIZE);
+        assert_eq!(map.distinct_bytes(), 2 * SIZE);
+    }
+
+    #[test]
+    fn what_follows_a_checkpoint_can_be_dropped() {
+        let mut pages = Pages::default();
+        pages.push(1, Content::At(0), 1 << 20).unwrap();
+        pages.commit().unwrap();
+        pages.push(1, Content::Gone, 1 << 20).unwrap();
+        pages.push(2, Content::At(SIZE), 1 << 20).unwrap();
+        pages.roll_back();
+        let run = pages.into_map(None).next_run(MachineAddr(0)).unwrap();
+        assert_eq!((run.start.0, run.last.0), (SIZE, 2 * SIZE - 1));
+    }
+
+    #[test]
+    fn a_page_that_the_end_of_the_file_cuts_is_lost() {
+        let mut pages = Pages::default();
+        pages.push(1, Content::At(0), SIZE - 1).unwrap();
+        let map = pages.into_map(Some((PseudoPhysAddr(4 * SIZE), SIZE - 1)));
+        assert!(map.next_run(MachineAddr(0)).is_none());
+        assert_eq!(map.truncated_bytes(), 4 * SIZE);
+    }
+}

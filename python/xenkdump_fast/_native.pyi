@@ -99,14 +99,21 @@ class Dump:
         """``(machine address, bytes in the file, bytes in memory)`` of every PT_LOAD."""
     @property
     def vcpu_contexts(self) -> list[dict[str, Any]]:
-        """Registers of every vCPU in vCPU order; empty unless the file is an xl dump-core file.
+        """Registers of every vCPU in vCPU order; empty unless the file is of a single domain.
 
-        Each dict has ``word`` (bytes), ``flags``, ``registers`` (name to value), ``cr`` (control
-        registers as stored) and ``root`` (machine address of the top page table).
+        Each dict has ``id``, ``source`` (where the file has them), ``word`` (bytes), ``flags``,
+        ``registers`` (name to value), ``cr`` (control registers as stored), ``root`` (machine
+        address of the top page table) and ``efer`` (None unless it is recorded).
         """
     @property
     def shared_info(self) -> bytes | None:
         """The domain's shared_info page if the container stores it apart, else None."""
+    @property
+    def domain_kind(self) -> Literal["pv", "translated"] | None:
+        """The kind of guest if the file is of a single domain, else None."""
+    @property
+    def is_normalised(self) -> bool:
+        """True if page tables of a PV guest hold pfns: machine addresses are pseudo-physical."""
     @property
     def auto_translated(self) -> bool:
         """True if the memory is that of a translated guest (HVM or PVH)."""

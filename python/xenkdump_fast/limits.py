@@ -305,6 +305,9 @@ MAX_XEN_IMAGE = 16 << 20
 #: Bytes of the console ring. The default is 16 to 64 KiB; conring_size= can set a few MiB.
 MAX_CONSOLE_SIZE = 1 << 24
 
+#: Bytes of the configuration of a saved domain. xl writes a few thousand.
+MAX_SAVED_CONFIG = 1 << 20
+
 # == Output ==
 
 #: Warnings with identical text but for numbers that are printed. The rest is counted.

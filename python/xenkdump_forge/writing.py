@@ -74,7 +74,7 @@ def write_dump(
             if format == "elf":
                 parts.core.write(work / "vmcore")
             else:
-                containers.write(parts.core, work / "vmcore", format)
+                containers.write(parts.core, work / "vmcore", format, parts.kernels)
             for name, data in parts.more.items():
                 (work / name).write_bytes(data)
             parts.plan["notes"] = plan.notes(note for group in parts.core.notes for note in group)

@@ -18,7 +18,6 @@ DUMPS = {
     "win-dmp": (b"PAGEDU64" + PADDING, "without -w"),
     "QEMU save": (b"QEVM\0\0\0\x03" + PADDING, "dump-guest-memory"),
     "libvirt save": (b"LibvirtQemudSave" + PADDING, "virsh dump --memory-only"),
-    "xl save": (b"Xen saved domain, xl format\n \0 \r" + PADDING, "xl dump-core"),
 }
 COMPRESSED = {
     "gzip": (gzip.compress(PADDING), "gunzip"),

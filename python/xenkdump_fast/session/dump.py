@@ -57,7 +57,7 @@ class Dump(DumpFile):
 
         ``number`` is its id, also as a string, or a name: its UUID, or its kernel's node name (a
         dump does not hold the toolstack's names, except that dom0's is always ``Domain-0``). A bare
-        machine and an xl dump-core file have domain 0 only. ``p2m_source`` forces ``list``,
+        machine and the file of a single domain have domain 0 only. ``p2m_source`` forces ``list``,
         ``linear`` or ``cr3``. ``unwind`` limits the unwinder to some of ``orc``, ``cfi``, ``fp``
         and ``scan``. ``kaslr_offset``, ``phys_base`` and ``vmcoreinfo``, a file with the text, say
         where the kernel is; they are tried before the dump's notes, and rejected with a warning if

@@ -116,8 +116,13 @@ class DumpFile:
 
     @cached_property
     def is_dump_core(self) -> bool:
-        """Whether it is an xl dump-core file: a single domain."""
+        """Whether it is an xl dump-core file."""
         return self.native.format == "xl dump-core"
+
+    @cached_property
+    def is_domain_file(self) -> bool:
+        """Whether it is a file of a single domain: of xl dump-core or xl save."""
+        return self.native.domain_kind is not None
 
     def xen(
         self, xen_syms: str | os.PathLike[str] | None = None, *, force: bool = False

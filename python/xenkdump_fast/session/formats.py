@@ -63,13 +63,11 @@ _FORMATS = (
         "dump",
         "use virsh restore --paused, then virsh dump --memory-only",
     ),
-    Format(
-        b"Xen saved domain",
-        0,
-        "an xl save file",
-        "dump",
-        "use xl restore -p, then xl dump-core",
-    ),
+    Format(b"Xen saved domain", 0, "an xl save file", "dump", ""),
+    Format(b"libvirt-xml\n \0 \r", 0, "a libvirt save file of libxl", "dump", ""),
+    Format(b"LibxlFmt", 0, "a libxl save file", "dump", ""),
+    Format(b"\xff" * 8 + b"XENF", 0, "a libxc save file", "dump", ""),
+    Format(b"LinuxGuestRecord", 0, "an xm save file", "dump", ""),
     # Also what QEMU's dump-guest-memory -w writes.
     Format(
         b"PAGEDU",

@@ -1,4 +1,4 @@
-"""Bare machine, Xen domain, xl dump-core file: order of P2M sources, roots, registers."""
+"""Bare machine, Xen domain, file of a domain: order of P2M sources, roots, registers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -238,7 +238,7 @@ class Translated(Guest):
 
 
 class Core(Recorded):
-    """The domain of an xl dump-core file."""
+    """The domain of an xl dump-core or xl save file."""
 
     @cached_property
     def records(self) -> "XenDomain | None":
@@ -248,12 +248,12 @@ class Core(Recorded):
 
     @property
     def identity(self) -> bool:  # type: ignore[override]
-        """The pages of an HVM or PVH guest are listed by their guest-physical addresses."""
-        return self.dump.native.auto_translated
+        """The pages of an HVM or PVH guest, and of a saved one, are listed by their pfns."""
+        return self.dump.native.auto_translated or self.dump.native.is_normalised
 
     def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
         native = self.dump.native
-        if not native.auto_translated:
+        if not self.identity:
             yield Source("dump-core", "section .xen_p2m", lambda: P2M.dump_core(native))
         if self.records is not None:
             yield from self.records.sources
@@ -269,4 +269,4 @@ def platform_of(dump: DumpFile, number: int) -> Platform:
         return Translated(dump, number) if guest.is_translated() else guest
     if number != 0:
         raise AbsentError(f"{dump.path}: no domain {number}: not the dump of a Xen host")
-    return Core(dump) if dump.is_dump_core else Bare(dump)
+    return Core(dump) if dump.is_domain_file else Bare(dump)

@@ -54,6 +54,10 @@ pub const MAX_FLATTENED_BLOCKS: usize = 1 << 25;
 /// Bytes between the blocks of a flattened file, beyond the length of the file: they read as zeros.
 pub const MAX_FLATTENED_GAPS: u64 = 1 << 20;
 
+/// Runs of pages of a saved domain that are contiguous in the file and by pfn, 32 bytes each. Pages are
+/// sent in order, by up to 1024 in a record; the last passes of a live save send single ones.
+pub const MAX_SAVED_RUNS: usize = 1 << 25;
+
 /// Buckets of the index over the runs of a dump's memory, 8 bytes each.
 pub const MAX_RUN_BUCKETS: usize = 1 << 16;
 

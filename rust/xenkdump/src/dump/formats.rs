@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::container::Container;
 use super::files::{self, File};
-use super::{elf, kdump, lime, raw, xl_core, Options};
+use super::{elf, kdump, lime, raw, save, xl_core, Options};
 use crate::file::Storage;
 use crate::Result;
 
@@ -18,7 +18,7 @@ struct Format<S> {
 }
 
 /// All formats, in the order in which they are tried: the more specific first.
-fn formats<S: Storage + 'static>() -> [Format<S>; 4] {
+fn formats<S: Storage + 'static>() -> [Format<S>; 5] {
     [
         Format {
             name: "xl dump-core",
@@ -39,6 +39,11 @@ fn formats<S: Storage + 'static>() -> [Format<S>; 4] {
             name: "a LiME image (45 4d 69 4c)",
             matches: lime::matches,
             open: |storage, _| lime::open(storage),
+        },
+        Format {
+            name: "a saved domain (xl save)",
+            matches: save::matches,
+            open: |storage, _| save::open(storage),
         },
     ]
 }

@@ -15,6 +15,7 @@ mod note;
 mod page_cache;
 mod raw;
 mod run_map;
+mod save;
 #[cfg(test)]
 mod tests;
 mod vcpu_context;
@@ -32,7 +33,7 @@ use crate::Result;
 
 use container::Container;
 
-pub use container::{Run, Segment};
+pub use container::{DomainKind, Run, Segment};
 pub use note::Note;
 pub use vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
 
@@ -220,6 +221,17 @@ impl Dump {
     /// (HVM, PVH); `None` if there is none (vmcores).
     pub fn container_p2m(&self) -> Option<&[(Pfn, Mfn)]> {
         self.container.p2m()
+    }
+
+    /// The kind of guest, if the file is of a single domain.
+    pub fn domain_kind(&self) -> Option<DomainKind> {
+        self.container.domain_kind()
+    }
+
+    /// Whether page tables and cr3 of a PV guest hold pfns in place of mfns: machine and pseudo-physical
+    /// addresses are the same (save files).
+    pub fn is_normalised(&self) -> bool {
+        self.container.is_normalised()
     }
 
     /// Whether frame numbers are those of a translated guest (HVM, PVH): machine and pseudo-physical

@@ -37,6 +37,7 @@ _KEY_PART = 64 << 10
 #: Blocks of zeros of this size become holes.
 _BLOCK = 4096
 _ZEROS = bytes(_BLOCK)
+_ZERO_PIECE = bytes(compression.PIECE)
 #: Bytes written between two looks at the free space.
 _CHECK_EVERY = 64 << 20
 #: How a file in the directory ends, by the end of the compressed file.
@@ -284,7 +285,7 @@ def _free(fd: int) -> int:
 
 def _write(fd: int, data: bytes, offset: int) -> int:
     """Writes ``data`` but for blocks of zeros; returns how many bytes were written."""
-    if not data.strip(b"\0"):
+    if _ZERO_PIECE.startswith(data):
         return 0
     written = 0
     start, at = 0, 0

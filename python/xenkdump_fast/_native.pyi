@@ -62,7 +62,8 @@ def zstd_content_size(start: bytes) -> int | None:
 class ZstdDecoder:
     """Decompresses a zstd file piece by piece."""
 
-    def __new__(cls) -> ZstdDecoder: ...
+    def __new__(cls) -> ZstdDecoder:
+        """A decoder at the start of a file. Raises MemoryError if there is no memory for it."""
     def decode(self, data: bytes, size: int) -> tuple[int, bytes]:
         """Decompresses ``data`` until ``size`` bytes came of it.
 

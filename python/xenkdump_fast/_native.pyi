@@ -49,6 +49,31 @@ class MemoryFault(AbsentError):
     kind: Literal["machine", "pseudo-physical", "virtual"]
     reason: str
 
+def zstd_obstacle(path: StrPath) -> str | None:
+    """Why a zstd file cannot be read in place, as the end of a sentence; None if it can.
+
+    Raises OSError if it cannot be opened.
+    """
+
+def zstd_content_size(start: bytes) -> int | None:
+    """The size of the contents of the first frame, if its header, which is in ``start``, has it."""
+
+@final
+class ZstdDecoder:
+    """Decompresses a zstd file piece by piece."""
+
+    def __new__(cls) -> ZstdDecoder:
+        """A decoder at the start of a file. Raises MemoryError if there is no memory for it."""
+    def decode(self, data: bytes, size: int) -> tuple[int, bytes]:
+        """Decompresses ``data`` until ``size`` bytes came of it.
+
+        Returns how many bytes of ``data`` were taken, and what came of them. Raises ValueError,
+        with zstd's reason, if it is corrupt.
+        """
+    @property
+    def at_end(self) -> bool:
+        """Whether what was decompressed so far ends with a whole frame."""
+
 @final
 class Dump:
     """A dump file, opened read-only."""

@@ -5,6 +5,22 @@ Limits that scale with the dump are budgets (``budget.py``). ``tools/limits_tabl
 table in ``docs/trust.md`` from this file.
 """
 
+# == Compressed files ==
+
+#: Unpacked size of a file, as a multiple of its compressed size: that of an idle machine's memory
+#: may be 300.
+MAX_UNPACKED_RATIO = 1024
+
+#: Bytes to which a file may be unpacked however small it is: zeros take no space on disk.
+MAX_UNPACKED_SMALL = 64 << 30
+
+#: Bytes of memory for the decoder of xz. Its default settings take 9 MiB, the largest ones 65.
+MAX_DECODER_MEMORY = 256 << 20
+
+#: Bytes of the index of an xz file, which has its unpacked size. That of a dump of 1 TiB has 400
+#: KiB.
+MAX_XZ_INDEX = 16 << 20
+
 # == Linux ==
 
 #: VMCOREINFO notes that are used. A dump has one; one by a capture kernel may have two.
@@ -241,6 +257,9 @@ MAX_KERNEL_SEARCHES = 4
 #: Bytes of these searches in a small dump. It may hold a few bytes of each page, but whole pages
 #: are counted.
 MAX_SMALL_SEARCHES = 64 << 20
+
+#: Pages of a domain that are looked at to find out whether the dump leaves out its memory.
+MAX_LEFT_OUT_PAGES = 64
 
 #: Bytes of a kernel's image in which its name is searched for. The largest images have 100 MiB.
 MAX_KERNEL_IMAGE = 256 << 20

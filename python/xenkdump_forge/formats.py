@@ -18,3 +18,12 @@ FORMATS: dict[str, str] = {
     "xm-save-hvm": "the same as of an HVM guest",
     "raw": "raw image of memory, without notes",
 }
+
+#: How the files can be compressed as a whole, by name.
+COMPRESSIONS: dict[str, str] = {
+    "gzip": "gzip",
+    "bzip2": "bzip2",
+    "xz": "xz",
+    "zstd": "zstd, one frame",
+    "zstd-seekable": "zstd, frames of 1 MiB with a seek table",
+}

@@ -132,7 +132,7 @@ class Domain:
         reason = "; ".join(problems)
         build = None if image is None else self._platform.build()
         if image is None or build is None:
-            return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}")
+            return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint()}")
         own = build_id.Build.of(image)
         if own.differs(build):
             return MismatchError(
@@ -176,7 +176,17 @@ class Domain:
                     problems.append(str(error))
         except AbsentError as error:
             problems.append(str(error))
-        raise AbsentError(f"{self.dump.path}: domain {self.id}: {'; '.join(problems)}")
+        reason = "; ".join(problems)
+        raise AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint()}")
+
+    def _hint(self) -> str:
+        """What to try if no kernel was found."""
+        if self.dump.notes or self.dump.is_dump_core:
+            return ""
+        return (
+            " (the dump has no notes, as images of memory, and they lead to the kernels of a Xen "
+            "host. Try: an ELF or a kdump-compressed dump of it)"
+        )
 
     def _try_image(self, image: Image) -> Linux:
         """The kernel with this image."""

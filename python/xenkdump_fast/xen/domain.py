@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..budget import Budget
+from ..limits import MAX_LEFT_OUT_PAGES
 from ..linux.boot.roots import Root, in_kernel_and_user_space
+from ..status import Status
 from . import frames, guests, hvm, saved_config, shared_info
 from .guests import GuestKernel
 from .p2m_sources import Source
@@ -237,7 +240,25 @@ class XenDomain:
         found = self._find_kernel(hints)
         if found is None and self._kernel_budget.exhausted and self.kind != "system":
             self.warnings.append(f"its kernel is not known: {self._kernel_budget.reason}")
+        elif found is None and self.is_left_out:
+            self.warnings.append(
+                "its memory was left out of the dump (as by makedumpfile -X): its kernel is not "
+                "known"
+            )
         return found
+
+    @cached_property
+    def is_left_out(self) -> bool:
+        """Whether the program that wrote the dump excluded the domain's memory."""
+        addresses = list(islice(self._own_pages(), MAX_LEFT_OUT_PAGES))
+        status = bytearray(len(addresses))
+        self.dump.machine.read_many(addresses, 8, status=status)
+        return bool(addresses) and all(number == Status.EXCLUDED for number in status)
+
+    def _own_pages(self) -> Iterator[int]:
+        """Machine addresses of some pages of its own."""
+        for root in () if self.is_translated else self.roots():
+            yield root.address & ~(guests.PAGE - 1)
 
     def _find_kernel(self, hints: Iterable[int]) -> GuestKernel | None:
         if self.kind not in ("pv", "unknown"):

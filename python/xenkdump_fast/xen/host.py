@@ -124,7 +124,10 @@ class XenHost:
         for note in self.dump.notes:
             if note.kind == "crash_info":
                 return int(note.fields["word"])
-        raise AbsentError(f"{self.dump.path}: not the dump of a Xen host: no notes of Xen")
+        hint = (
+            "" if self.dump.notes else " (images of memory have none. Try: an ELF dump of the host)"
+        )
+        raise AbsentError(f"{self.dump.path}: not the dump of a Xen host: no notes of Xen{hint}")
 
     @cached_property
     def symbols(self) -> Symbols | None:
@@ -359,6 +362,12 @@ class HostDomain(XenDomain):
             return None
         pairs = ((int(first), int(count)) for first, count in runs)
         return guests.recognise_frames(self.dump.machine, pairs, self._kernel_budget)
+
+    def _own_pages(self) -> Iterator[int]:
+        yield from super()._own_pages()
+        runs = self.xen.translated_frames.get(self.address) if self.is_translated else None
+        for first, _ in () if runs is None else runs:
+            yield int(first) * guests.PAGE
 
     @cached_property
     def uuid(self) -> "UUID | None":

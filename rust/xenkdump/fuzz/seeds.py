@@ -201,6 +201,10 @@ def made(corpus: Path) -> None:
         write(corpus, "sections", str(index), sections(index))
     for choice in (0x18, 0x19, 0x38, 0x0C, 0x06, 0x58, 0xDC):
         write(corpus, "kdump", f"{choice:x}", kdump(choice))
+    for choice in (1, 3, 4, 7, 12):
+        core = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack("<HHI", 4, 62, 1)
+        data = bytes([choice]) + piece(b"\x04\x10") + piece(b"") + core.ljust(3000, b"\xa5")
+        write(corpus, "zstd", str(choice), data)
     for choice in range(4):
         write(corpus, "symtab", str(choice), symtab(choice, 4 if choice == 3 else 8))
     for generation in kallsyms.GENERATIONS:

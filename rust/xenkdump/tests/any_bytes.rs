@@ -10,10 +10,11 @@ use xenkdump::p2m::P2m;
 
 type Check = fn(&[u8]);
 
-const ALL: [Check; 15] = [
+const ALL: [Check; 16] = [
     hostile::dump,
     hostile::kdump,
     hostile::sections,
+    hostile::zstd,
     hostile::notes,
     hostile::image,
     hostile::kallsyms,
@@ -552,6 +553,38 @@ fn flattened_files() {
                 broken.clone_from(&sound);
             }
             truncate(&sound, 0, 331, hostile::dump);
+        }
+    }
+}
+
+#[test]
+fn zstd_files() {
+    let (file, _) = vmcore();
+    for choice in [1, 3, 4, 7] {
+        let sound = hostile::zstd_of(choice, &[], &[], &file);
+        hostile::dump(&sound);
+        // The seek table, and the headers of the first frame.
+        let table = sound.len().saturating_sub(8 * (file.len() / 512 + 1) + 17);
+        let mut broken = sound.clone();
+        for at in (0..24).chain(table..sound.len()) {
+            for value in [0, 1, 2, 0x7f, 0x80, 0xff] {
+                broken[at] = value;
+                hostile::dump(&broken);
+            }
+            broken[at] = sound[at];
+        }
+        mutate(&sound, 0, 29, hostile::dump);
+        truncate(&sound, 40, 13, hostile::dump);
+        // The same with the inner file flattened.
+        let inner = hostile::flattened_of(&file, 4);
+        hostile::dump(&hostile::zstd_of(choice, &[], &[], &inner));
+        let mut input = vec![choice, 2, 0, 0, 0, 0, 0];
+        input.extend(&file);
+        for at in 0..60 {
+            for value in [1, 0x80, 0xff] {
+                input[3..5].copy_from_slice(&[at, value]);
+                hostile::zstd(&input);
+            }
         }
     }
 }

@@ -149,6 +149,10 @@ impl<S: Storage> Container for ElfCore<S> {
         self.storage.is_intact()
     }
 
+    fn decodes_pages(&self) -> bool {
+        self.storage.is_decoded()
+    }
+
     fn segments(&self) -> &[Segment] {
         &self.segments
     }

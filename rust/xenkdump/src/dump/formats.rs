@@ -52,25 +52,33 @@ fn formats<S: Storage + 'static>() -> [Format<S>; 5] {
 pub(super) struct Opened {
     pub container: Box<dyn Container>,
     pub is_flattened: bool,
+    pub is_zstd: bool,
     pub warnings: Vec<String>,
 }
 
 /// Opens a dump of any supported format. Only split dumps have several files.
 pub(super) fn open(paths: &[PathBuf], options: &Options) -> Result<Opened> {
     let mut warnings = Vec::new();
+    let (mut is_flattened, mut is_zstd) = (false, false);
     let mut opened = Vec::new();
+    // A half for the frames of files that are compressed as a whole, the other half for pages in them.
+    let half = options.cache_size / 2;
     for path in paths {
-        let file = files::open(path)?;
-        if let File::Flattened(file) = &file {
-            warnings.extend_from_slice(file.warnings());
-        }
-        opened.push(file);
+        let file = files::open(path, half / paths.len().max(1))?;
+        is_flattened |= file.is_flattened;
+        is_zstd |= file.is_zstd;
+        warnings.extend(file.warnings);
+        opened.push(file.file);
     }
-    let is_flattened = opened.iter().any(|file| matches!(file, File::Flattened(_)));
+    let options = Options {
+        cache_size: if is_zstd { half } else { options.cache_size },
+        ..*options
+    };
     let mut files = opened.into_iter();
     let container = match (files.next(), files.next()) {
-        (Some(File::Plain(file)), None) => open_one(file, options)?,
-        (Some(File::Flattened(file)), None) => open_one(file, options)?,
+        (Some(File::Plain(file)), None) => open_one(file, &options)?,
+        (Some(File::Flattened(file)), None) => open_one(file, &options)?,
+        (Some(File::Zstd(file)), None) => open_one(file, &options)?,
         (first, second) => {
             let files = first.into_iter().chain(second).chain(files);
             kdump::open_all(files.map(File::boxed).collect(), options.cache_size)?
@@ -79,6 +87,7 @@ pub(super) fn open(paths: &[PathBuf], options: &Options) -> Result<Opened> {
     Ok(Opened {
         container,
         is_flattened,
+        is_zstd,
         warnings,
     })
 }

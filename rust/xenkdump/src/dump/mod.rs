@@ -51,7 +51,7 @@ pub struct Dump {
 pub struct Options {
     /// Take the file for a raw image of physical memory.
     pub is_raw: bool,
-    /// Bytes of decompressed pages that are kept, if the dump is compressed.
+    /// Bytes of decompressed pages or frames that are kept, if the dump is compressed.
     pub cache_size: usize,
 }
 
@@ -78,11 +78,20 @@ impl Dump {
         let own = headers.warnings.as_slice().iter().cloned();
         Ok(Self {
             path: paths.first().cloned().unwrap_or_default(),
-            format: if opened.is_flattened {
-                format!("flattened {}", headers.format)
-            } else {
-                headers.format.into()
-            },
+            format: [
+                if opened.is_zstd {
+                    "zstd-compressed "
+                } else {
+                    ""
+                },
+                if opened.is_flattened {
+                    "flattened "
+                } else {
+                    ""
+                },
+                headers.format,
+            ]
+            .concat(),
             warnings: opened.warnings.into_iter().chain(own).collect(),
             container: opened.container,
         })

@@ -281,6 +281,11 @@ pub(super) fn fault(addr: MachineAddr, offset: u64, error: ReadError) -> Fault {
             offset,
             errno,
         },
+        ReadError::Corrupt { offset, reason } => Fault::Corrupt {
+            addr,
+            offset,
+            reason,
+        },
     }
 }
 

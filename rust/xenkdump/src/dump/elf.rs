@@ -149,6 +149,10 @@ impl<S: Storage> Container for ElfCore<S> {
         self.storage.is_intact()
     }
 
+    fn release(&self) {
+        self.storage.release();
+    }
+
     fn segments(&self) -> &[Segment] {
         &self.segments
     }

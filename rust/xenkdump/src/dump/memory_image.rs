@@ -92,4 +92,8 @@ impl<S: Storage> Container for MemoryImage<S> {
     fn is_intact(&self) -> bool {
         self.storage.is_intact()
     }
+
+    fn release(&self) {
+        self.storage.release();
+    }
 }

@@ -134,6 +134,16 @@ impl MappedFile {
         !self.is_lost()
     }
 
+    /// Unmaps the pages that were read. They stay in the system's cache, and are mapped again when they
+    /// are used.
+    pub(crate) fn release(&self) {
+        if let Some(map) = self.map.as_ref().filter(|_| !self.is_lost()) {
+            // SAFETY: the mapping is shared and never written to, so that the pages have the same bytes
+            // when they are mapped again. Errors only leave them mapped.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
     #[inline]
     fn is_lost(&self) -> bool {
         self.guard.as_ref().is_some_and(Guard::is_lost)

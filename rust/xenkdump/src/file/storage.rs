@@ -29,6 +29,9 @@ pub trait Storage: std::fmt::Debug + Send + Sync {
         true
     }
 
+    /// Gives back memory that only caches bytes of the file: later reads read them again.
+    fn release(&self) {}
+
     /// Whether it has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -74,6 +77,10 @@ impl Storage for MappedFile {
     fn is_intact(&self) -> bool {
         MappedFile::is_intact(self)
     }
+
+    fn release(&self) {
+        MappedFile::release(self);
+    }
 }
 
 impl Storage for Box<dyn Storage> {
@@ -95,6 +102,10 @@ impl Storage for Box<dyn Storage> {
 
     fn is_intact(&self) -> bool {
         (**self).is_intact()
+    }
+
+    fn release(&self) {
+        (**self).release();
     }
 }
 

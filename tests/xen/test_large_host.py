@@ -106,7 +106,7 @@ def test_every_frame_leads_back(host: LargeHost) -> None:
 @pytest.fixture(scope="module")
 def viewed(tmp_path_factory: pytest.TempPathFactory) -> LargeHost:
     return write_large_host(
-        tmp_path_factory.mktemp("views"), 8 * GIB, 6, layout="ept", pcpus=2, views=True
+        tmp_path_factory.mktemp("views"), 8 * GIB, 6, layout="ept", pcpus=8, views=True
     )
 
 
@@ -195,7 +195,7 @@ def test_the_class_of_a_p2m(after: bytes, role: str) -> None:
 
 
 def test_a_root_from_a_vmcb_alone_is_an_assumption(tmp_path: Path) -> None:
-    host = write_large_host(tmp_path, 8 * GIB, 6, pcpus=2)
+    host = write_large_host(tmp_path, 8 * GIB, 6, pcpus=8)
     domain = XenHost(DumpFile(host.vmcore).native).domain(4)
     with patched(host.vmcore, without_roots(domain, hvm.DOMAIN_P2M)):
         domain = XenHost(DumpFile(host.vmcore).native).domain(4)

@@ -101,7 +101,10 @@ def find(
         return root
     found = list(search.verified(_by_search(memory, domain)))
     if found:
-        return _choose(found)
+        root = _choose(found)
+        if any(at // PAGE == root.mfn for at in more):
+            return root._replace(how=_how(root.p2m, root.mfn, "the VMCB"))
+        return root
     # That of a vCPU that was running a guest of its own is of nested HVM.
     for _, root in search.verified(_Candidate(at // PAGE, "the VMCB") for at in more):
         return root._replace(assumption="they are found through a vCPU only, not its struct domain")
@@ -265,8 +268,7 @@ class _Search:
             evidence += 1
         if not evidence:
             return None, "neither the frame table nor the M2P can be read"
-        how = f"{layout.upper()} root mfn {candidate.mfn:#x}, {candidate.how}"
-        return Root(p2m, candidate.mfn, how, total), ""
+        return Root(p2m, candidate.mfn, _how(p2m, candidate.mfn, candidate.how), total), ""
 
     def _is_mapped(self, p2m: P2M, mfn: int) -> bool:
         """Whether a frame is the guest's memory, according to the M2P."""
@@ -275,6 +277,10 @@ class _Search:
             if pfn is not None:
                 return pfn < p2m.pages and p2m.entry(pfn) == ("frame", mfn)
         return False
+
+
+def _how(p2m: P2M, mfn: int, where: str) -> str:
+    return f"{(p2m.nested_format or '').upper()} root mfn {mfn:#x}, {where}"
 
 
 def _array(numbers: list[int]) -> "NDArray[np.uint64]":

@@ -242,7 +242,7 @@ def main() -> None:
         if name in PAIRS:
             bench.from_pairs(name)
         else:
-            getattr(bench, name)()
+            getattr(bench, name.replace("-", "_"))()
         # Keep the results if a later step fails.
         bench.write(bench.options.into)
     say(f"wrote {bench.options.into}")

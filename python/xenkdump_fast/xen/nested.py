@@ -13,7 +13,7 @@ has the memory at the same addresses. So the struct's class decides (``p2m_class
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError
@@ -82,7 +82,6 @@ class _Struct(NamedTuple):
 class _Candidate(NamedTuple):
     mfn: int
     how: str
-    struct: _Struct | None = None
 
 
 def find(
@@ -99,12 +98,19 @@ def find(
     search = _Search(memory, frames, domain[0])
     for _, root in search.verified(_by_layout(memory, layout, domain[0])):
         return root
-    found = list(search.verified(_by_search(memory, domain)))
+    structs = list(_pointing_back(memory, domain))
+    found = [root for _, root in search.verified(_by_search(memory, structs, "host"))]
     if found:
-        root = _choose(found)
-        if any(at // PAGE == root.mfn for at in more):
-            return root._replace(how=_how(root.p2m, root.mfn, "the VMCB"))
-        return root
+        return _own(found, more)
+    found = [root for _, root in search.verified(_by_search(memory, structs, "altp2m"))]
+    if found:
+        best = max(found, key=lambda root: root.frames)
+        return best._replace(assumption="they are a view of altp2m, which may lack changes")
+    if any(search.verified(_by_search(memory, structs, "nested"))):
+        raise AbsentError(
+            "Xen's page tables of its memory are not found: those found are of nested HVM, of a "
+            "guest of the guest"
+        )
     # That of a vCPU that was running a guest of its own is of nested HVM.
     for _, root in search.verified(_Candidate(at // PAGE, "the VMCB") for at in more):
         return root._replace(assumption="they are found through a vCPU only, not its struct domain")
@@ -112,29 +118,17 @@ def find(
     raise AbsentError(f"Xen's page tables of its memory are not found: {reason}")
 
 
-def _choose(found: "list[tuple[_Candidate, Root]]") -> Root:
-    """The host's root of those that were verified, in the order of the pointers to their structs.
-
-    AbsentError if all are of nested HVM.
-    """
-    by_role: dict[str, list[Root]] = {}
-    for candidate, root in found:
-        if candidate.struct is not None:
-            by_role.setdefault(candidate.struct.role, []).append(root)
-    own = by_role.get("host", [])
-    if own:
-        # arch.p2m comes before arch.nested_p2m and arch.altp2m_p2m in every version.
-        others = ", ".join(f"mfn {root.mfn:#x}" for root in own[1:])
-        assumption = f"so might be those at {others}" if others else ""
-        return own[0]._replace(assumption=assumption)
-    views = by_role.get("altp2m", [])
-    if views:
-        best = max(views, key=lambda root: root.frames)
-        return best._replace(assumption="they are a view of altp2m, which may lack changes")
-    raise AbsentError(
-        "Xen's page tables of its memory are not found: those found are of nested HVM, of a guest "
-        "of the guest"
-    )
+def _own(found: list[Root], more: Iterable[int]) -> Root:
+    """The first of the host's roots, in the order of the pointers to their structs."""
+    # arch.p2m comes before arch.nested_p2m and arch.altp2m_p2m in every version.
+    root, *rest = found
+    if rest:
+        others = ", ".join(f"mfn {other.mfn:#x}" for other in rest)
+        root = root._replace(assumption=f"so might be those at {others}")
+    is_npt = (root.p2m.nested_format or "").startswith("npt")
+    if is_npt and any(at // PAGE == root.mfn for at in more):
+        return root._replace(how=_how(root.p2m, root.mfn, "the VMCB"))
+    return root
 
 
 def _by_layout(memory: XenMemory, layout: Layout, domain: int) -> Iterator[_Candidate]:
@@ -148,22 +142,24 @@ def _by_layout(memory: XenMemory, layout: Layout, domain: int) -> Iterator[_Cand
         yield _Candidate(mfn, f"phys_table of the p2m_domain at {pointer:#x}")
 
 
-def _by_search(memory: XenMemory, domain: tuple[int, int]) -> Iterator[_Candidate]:
-    """By the structs that ``struct domain`` points to and that point back to it."""
-    for pointer, back in _pointing_back(memory, domain):
-        data = memory.struct(pointer, MAX_P2M_STRUCT) or b""
-        found = _Struct(pointer, _role(data[back + memory.word :][:8]))
-        for i, value in enumerate(memory.split(data)):
-            how = f"word {i} of the struct at {pointer:#x}, to which its struct domain points"
-            if value:
-                yield _Candidate(value, how, found)
+def _by_search(memory: XenMemory, structs: Iterable[_Struct], role: str) -> Iterator[_Candidate]:
+    """The words of those structs that have this role if they are a p2m_domain."""
+    for found in structs:
+        if found.role != role:
+            continue
+        data = memory.struct(found.address, MAX_P2M_STRUCT)
+        for i, value in enumerate(memory.split(data or b"")):
+            if not value or value >> 56:
+                continue
+            how = f"word {i} of the struct at {found.address:#x}, to which its struct domain points"
+            yield _Candidate(value, how)
             # eptp: memory type, levels minus 1, flags, and the frame number.
             if value & 7 in (0, 6) and value >> 3 & 7 in (3, 4):
-                yield _Candidate(value // PAGE, how, found)
+                yield _Candidate(value // PAGE, how)
 
 
-def _pointing_back(memory: XenMemory, domain: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """The structs that ``struct domain`` points to, and the offset of their pointers back."""
+def _pointing_back(memory: XenMemory, domain: tuple[int, int]) -> Iterator[_Struct]:
+    """The structs that ``struct domain`` points to and that point back to it."""
     address, size = domain
     structs = 0
     for pointer in dict.fromkeys(memory.words(address, size // memory.word * memory.word) or ()):
@@ -175,18 +171,19 @@ def _pointing_back(memory: XenMemory, domain: tuple[int, int]) -> Iterator[tuple
         structs += 1
         if structs > MAX_P2M_STRUCTS:
             return
-        yield pointer, head.index(address) * memory.word
+        i = head.index(address)
+        yield _Struct(pointer, _role(head[i + 1 : i + 2]))
 
 
-def _role(data: bytes) -> str:
-    """What a p2m_domain is, by what follows its pointer to the domain.
+def _role(after: Sequence[int]) -> str:
+    """What a p2m_domain is, by the word after its pointer to the domain.
 
-    Since Xen 4.6 (8fe99c468d) that is its class; before, the root of the guest's guest, and all
-    ones in the host's.
+    Since Xen 4.6 (8fe99c468d) its lower half is the class; before, it is the root of the guest's
+    guest, and all ones in the host's.
     """
-    if data in (b"", b"\xff" * 8):
+    if not after or after[0] == (1 << 64) - 1:
         return "host"
-    number = int.from_bytes(data[:4], "little")
+    number = after[0] & 0xFFFF_FFFF
     return _CLASSES[number] if number < len(_CLASSES) else "nested"
 
 

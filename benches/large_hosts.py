@@ -27,8 +27,8 @@ def commands(host: LargeHost) -> Iterator[tuple[str, list[str]]]:
             more = [] if syms is None else ["--xen-syms", str(syms)]
             yield f"{name}, Xen's {how}", [name, *more, dump]
     for kind, number in (("PV", host.pv), ("HVM", host.hvm)):
-        for name in (["bt", "-a"], ["sys"], ["ps"]):
-            yield f"{name[0]} of one {kind} domain", [*name, "--domain", str(number), dump]
+        for command in (["bt", "-a"], ["sys"], ["ps"]):
+            yield f"{command[0]} of one {kind} domain", [*command, "--domain", str(number), dump]
 
 
 def measured(turns: int) -> Iterator[Pair | Figure]:

@@ -30,7 +30,17 @@ from benches.pairing import CORES, cores, parse, say  # noqa: E402
 from benches.report import Results, Row  # noqa: E402
 
 PAIRS = ("single", "resolving", "objects", "whole-domain")
-PARTS = (*PAIRS, "core", "peers", "opening", "nested", "large-hosts", "processes", "counts", "sweeps")
+PARTS = (
+    *PAIRS,
+    "core",
+    "peers",
+    "opening",
+    "nested",
+    "large-hosts",
+    "processes",
+    "counts",
+    "sweeps",
+)
 
 
 class Bench:

@@ -293,8 +293,8 @@ MAX_P2M_STRUCT = 2048
 #: one.
 MAX_NESTED_CANDIDATES = 64
 
-#: Frames of a translated guest that are compared with the frame table and the M2P to verify its root.
-#: Each is a page of both tables.
+#: Frames of a translated guest that are compared with the frame table and the M2P to verify its
+#: root. Each reads a page of both tables.
 MAX_NESTED_SAMPLE = 64
 
 #: Page tables of a translated guest whose owners are looked up to verify their root.

@@ -234,8 +234,8 @@ class TestGuest:
         assert own.virtual(1 << 12, "x86_64").translate(5 * PAGE) == 5 * PAGE
 
 
-#: Xen's names of the types by their numbers, without the prefix p2m_, in its versions: the enumerators
-#: of p2m_type_t in asm-x86/p2m.h.
+#: Xen's names of the types by their numbers, without the prefix p2m_, in its versions: the
+#: enumerators of p2m_type_t in asm-x86/p2m.h.
 TO_4_4 = (
     *("ram_rw", "invalid", "ram_logdirty", "ram_ro", "mmio_dm", "mmio_direct"),
     *("populate_on_demand", "grant_map_rw", "grant_map_ro", "ram_paging_out", "ram_paged"),

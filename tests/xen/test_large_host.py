@@ -206,9 +206,7 @@ def test_a_root_from_a_vmcb_alone_is_an_assumption(tmp_path: Path) -> None:
 # Work and limits.
 
 
-def test_the_frame_table_is_sampled(
-    host: LargeHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_frame_table_is_sampled(host: LargeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: all of it was read for the frames of translated guests."""
     sizes: list[int] = []
     inner = frame_table._page_infos

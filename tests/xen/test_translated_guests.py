@@ -16,6 +16,7 @@ from xenkdump_fast.session import dump as session
 from xenkdump_fast.xen.host import HostDomain, XenHost
 from xenkdump_forge.hosts.large import LargeHost, write_large_host
 from xenkdump_forge.xen import translated as hvm
+from xenkdump_forge.xen.xen64 import VCPU_USER_REGS
 
 GIB, MIB, PAGE = 1 << 30, 1 << 20, 4096
 #: A PVH domain and an HVM domain, each with an image from 16 MiB on.
@@ -61,7 +62,7 @@ def control_of(
         # rip is behind 15 general registers and the error code.
         for at, data in (
             (hvm.VCPU_GUEST_CR, control.pack()),
-            (hvm.VCPU_ARCH + 8 + 128, frame),
+            (VCPU_USER_REGS + 128, frame),
         ):
             changes[memory.translate(address + at) or 0] = data
         if domain.nested.p2m.nested_format == "npt":
@@ -273,7 +274,9 @@ def test_tables_that_are_their_own_parents(host: LargeHost) -> None:
     with patched(host.vmcore, {root * PAGE: words(entry) * 512}):
         with pytest.raises(AbsentError):
             _ = opened(host, PVH).nested
-        p2m = P2M.nested(DumpFile(host.vmcore).native, root, domain.nested.p2m.nested_format or "npt")
+        p2m = P2M.nested(
+            DumpFile(host.vmcore).native, root, domain.nested.p2m.nested_format or "npt"
+        )
         status = np.empty(4, np.uint8)
         pfns = np.array([0, BLOCK, 1 << 30, (1 << 36) - 1], np.uint64)
         assert set(p2m.resolve(pfns, status=status).tolist()) == {root}

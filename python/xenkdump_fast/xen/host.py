@@ -405,9 +405,7 @@ class HostDomain(XenDomain):
         if any(root.address for root in self.roots()):
             return super()._find_kernel(hints)
         # None of its vCPUs has paging on, or the control registers are not known.
-        return guests.recognise_frames(
-            machine, self.nested.p2m.spans(), self.xen.frame_budget
-        )
+        return guests.recognise_frames(machine, self.nested.p2m.spans(), self.xen.frame_budget)
 
     @cached_property
     def uuid(self) -> "UUID | None":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError
 from ..limits import (
-        MAX_NESTED_CANDIDATES,
+    MAX_NESTED_CANDIDATES,
     MAX_NESTED_PROBLEMS,
     MAX_NESTED_SAMPLE,
     MAX_NESTED_TABLES,

@@ -148,10 +148,13 @@ class _Host:
         groups = [self.xen.notes(self.tree)]
         core = Core(elf.ELF64, elf.EM_X86_64, self.machine, groups, functions.PAGE_OFFSET)
         files = LargeHost(
-            *(directory / name for name in ("vmcore", "vmlinux", "xen-syms", "xen-map")),
-            self.found,
-            1,
-            2,
+            vmcore=directory / "vmcore",
+            vmlinux=directory / "vmlinux",
+            xen_syms=directory / "xen-syms",
+            xen_map=directory / "xen-syms-without-types",
+            domains=self.found,
+            pv=1,
+            hvm=2,
         )
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -428,9 +431,7 @@ class _Light:
 
     def _nested(self, blocks: Sequence[int]) -> hvm.NestedTables:
         """Xen's tables of its memory: the first extent by small pages, with a frame buffer."""
-        tables = hvm.NestedTables(
-            self.host.machine, self.host.xen.heap_page, self.host.layout
-        )
+        tables = hvm.NestedTables(self.host.machine, self.host.xen.heap_page, self.host.layout)
         for block in blocks:
             if block:
                 tables.map(block * EXTENT, self.mfn(block * EXTENT), 2)

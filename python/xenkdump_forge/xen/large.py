@@ -49,8 +49,8 @@ class LargeXen(Xen64):
     def write_frames(self, owners: Mapping[int, int], pfns: Mapping[int, array[int] | int]) -> None:
         """Writes the frame table and the M2P.
 
-        ``owners`` has the address of the struct domain that owns each extent, ``pfns`` the first pfn
-        of each, or the pfn of each of its frames.
+        ``owners`` has the address of the struct domain that owns each extent, ``pfns`` the first
+        pfn of each, or the pfn of each of its frames.
         """
         count = self.machine.size // PAGE
         self.write_u64(self.symbols["frame_table"], FRAME_TABLE)

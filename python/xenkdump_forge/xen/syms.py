@@ -93,7 +93,9 @@ def _declarations() -> str:
 def xen_syms(host: xen.Xen64, *, debug: bool) -> bytes:
     """The ELF image, with DWARF if ``debug``."""
     text = Text(host.text, b"\xcc" * 64, {}, {})
-    names = {("idle_pg_table" if name == "pgd_l4" else name): at for name, at in host.symbols.items()}
+    names = {
+        ("idle_pg_table" if name == "pgd_l4" else name): at for name, at in host.symbols.items()
+    }
     symbols = [elf.Symbol(n, at, 8, elf.STT_OBJECT, ".data", True) for n, at in names.items()]
     flags = elf.SHF_ALLOC | elf.SHF_WRITE
     code = elf.SHF_ALLOC | elf.SHF_EXECINSTR

@@ -63,7 +63,7 @@ class NestedTables:
 
 
 def p2m_domain(domain: int, class_: int, root: int, eptp: int, base: int = (1 << 64) - 1) -> bytes:
-    """A ``struct p2m_domain``; ``base`` is the guest's own root that tables of class NESTED shadow."""
+    """A ``struct p2m_domain``; ``base`` is the guest's root that tables of NESTED stand for."""
     out = bytearray(P2M_SIZE)
     struct.pack_into("<Q", out, P2M_DOMAIN, domain)
     struct.pack_into("<I", out, P2M_CLASS, class_)
@@ -111,4 +111,3 @@ def vmcb(control: Control, registers: dict[str, int], root: int, cs: int, ss: in
     struct.pack_into("<H", out, 0x410, cs)
     struct.pack_into("<H", out, 0x420, ss)
     return bytes(out)
-

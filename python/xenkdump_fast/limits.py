@@ -258,8 +258,8 @@ MAX_GUEST_FRAMES = 1 << 19
 #: Bytes of the frames of all translated guests whose kernels are not found by their page tables.
 MAX_FRAME_SEARCH = 64 << 30
 
-#: Bytes that a search for one kernel reads before the pages of the file are unmapped again: those of
-#: hundreds of kernels would count as this process's memory.
+#: Bytes that a search for one kernel reads before the pages of the file are unmapped again: those
+#: of hundreds of kernels would count as memory of this process.
 MAX_UNRELEASED = 1 << 20
 
 #: pfns of a P2M that a kernel's own variables describe: 512 TiB of memory.

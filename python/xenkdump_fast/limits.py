@@ -262,6 +262,10 @@ MAX_FRAME_SEARCH = 64 << 30
 #: of hundreds of kernels would count as memory of this process.
 MAX_UNRELEASED = 1 << 20
 
+#: Translated guests whose roots are verified before that. Each reads MAX_NESTED_SAMPLE pages of two
+#: tables, and the system maps 16 pages for each.
+MAX_UNRELEASED_ROOTS = 8
+
 #: pfns of a P2M that a kernel's own variables describe: 512 TiB of memory.
 MAX_PFNS = 1 << 37
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: The low bits of count_info count references; a page with an owner has at least one.
 _COUNT_MASK = (1 << compat.value("bits of the reference count")) - 1
+#: Parts of the table that are read before their pages are unmapped again: 64 MiB.
+_UNRELEASED = 128
 #: Relative error of an estimated number of pages: a domain's pages are in clusters.
 _TOLERANCE = 0.25
 #: The same of all domains together, of which each has a few blocks of the sample: squares of the
@@ -105,7 +107,9 @@ def frames_of(
     wanted = np.array(sorted(set(own.values())), dtype=np.uint32)
     lacking = np.full(len(wanted), limit, dtype=np.int64)
     parts = [np.empty((0, 3), dtype=np.uint64)]
-    for base, count in _held(memory.dump, frames):
+    for number, (base, count) in enumerate(_held(memory.dump, frames)):
+        if number % _UNRELEASED == _UNRELEASED - 1:
+            memory.dump.release()
         numbers = np.frombuffer(_page_infos(memory, table, base, count), dtype="<u4")
         numbers = numbers.reshape(-1, table.size // 4)
         used = numbers[:, table.references // 4] & _COUNT_MASK

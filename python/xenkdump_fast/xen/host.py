@@ -11,6 +11,7 @@ from ..limits import (
     MAX_GUEST_FRAMES,
     MAX_P2M_SEARCH,
     MAX_UNRELEASED,
+    MAX_UNRELEASED_ROOTS,
     MAX_VCPU_READS,
 )
 from . import (
@@ -96,6 +97,7 @@ class XenHost:
         self.dump = dump
         self._given = symbols
         self.image = None if symbols is None else symbols.image
+        self._roots_found = 0
         #: Warnings about the hypervisor; each domain has its own.
         self.warnings: list[str] = []
         #: Where Xen's image is, if no note of the dump is Xen's.
@@ -265,6 +267,14 @@ class XenHost:
         """For the search for the kernels of all domains."""
         return guests.search_budget(self.dump)
 
+    def release_after_some(self) -> None:
+        """Gives back cached pages of the file after the roots of some domains: the samples are
+        scattered over the frame table and the M2P, and the system reads many pages around each.
+        """
+        self._roots_found += 1
+        if self._roots_found % MAX_UNRELEASED_ROOTS == 0:
+            self.dump.release()
+
     @cached_property
     def frame_budget(self) -> Budget:
         """For the search for kernels in frames of translated guests."""
@@ -325,6 +335,7 @@ class HostDomain(XenDomain):
             found = nested.find(xen.memory, xen.layout, xen.facts.frames, domain, self._blocks())
         if found.warning is not None:
             self.warnings.append(found.warning)
+        xen.release_after_some()
         return found
 
     @property

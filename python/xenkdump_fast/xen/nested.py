@@ -25,7 +25,7 @@ from ..limits import (
     MAX_P2M_STRUCT,
     MAX_P2M_STRUCTS,
 )
-from . import frame_table, m2p
+from . import compat, frame_table, m2p
 from .layout import Layout
 from .memory import PAGE, XenMemory
 
@@ -41,7 +41,7 @@ _ENOUGH = 0.9
 #: Bytes of p2m_domain in which its pointer to the domain is: behind a lock and a CPU mask.
 _BACK_WITHIN = 0x200
 #: p2m_class_t by its values.
-_CLASSES = ("host", "nested", "altp2m")
+_CLASSES: tuple[str, ...] = compat.value("class of a p2m_domain")
 #: A table in the layout of NPT has the dirty bit in its entries that lead to tables, since they
 #: have all flags. In EPT it is a part of the memory type, which these entries do not have.
 _DIRTY = 1 << 6
@@ -178,8 +178,8 @@ def _pointing_back(memory: XenMemory, domain: tuple[int, int]) -> Iterator[_Stru
 def _role(after: Sequence[int]) -> str:
     """What a p2m_domain is, by the word after its pointer to the domain.
 
-    Since Xen 4.6 (8fe99c468d) its lower half is the class; before, it is the root of the guest's
-    guest, and all ones in the host's.
+    Since Xen 4.6 its lower half is the class; before, it is the root of the guest's guest, and all
+    ones in the host's.
     """
     if not after or after[0] == (1 << 64) - 1:
         return "host"

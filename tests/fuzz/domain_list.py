@@ -74,7 +74,9 @@ def memory_of(word: int, pages: list[bytes]) -> XenMemory:
 
     held = [SimpleNamespace(address=0, size=FRAMES * PAGE)]
     machine = SimpleNamespace(
-        read=lambda at, size: virtual.read(BASES[word] + at, size), iter_mapped=lambda: held
+        read=lambda at, size: virtual.read(BASES[word] + at, size),
+        iter_mapped=lambda: held,
+        release=lambda: None,
     )
     dump: Any = SimpleNamespace(virtual=root, machine=machine, memory_held=FRAMES * PAGE)
     paging: Paging = "x86_64" if word == 8 else "x86-pae"

@@ -173,6 +173,11 @@ class Dump:
         Raises ValueError for an unknown ``paging``, or an ``encryption_mask`` that is not a single
         address bit of the format.
         """
+    def release(self) -> None:
+        """Gives back memory that only caches bytes of the file, as after a search of much memory.
+
+        Later reads read them again. ``Dump.guest`` has no memory of its own: it does nothing there.
+        """
     def close(self) -> None:
         """Invalidates this dump and everything made from it.
 

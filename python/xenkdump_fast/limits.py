@@ -247,8 +247,8 @@ MAX_ENTRIES_AT_ONCE = 1 << 14
 #: node has one.
 MAX_DIRECT_MAP_STARTS = 64
 
-#: Domains that are searched for their count of pages, those with most pages first.
-MAX_COUNTED_DOMAINS = 64
+#: Domains that are searched for their count of pages: those with most pages, and the first ones.
+MAX_COUNTED_DOMAINS = 128
 
 #: Bytes of all searches for kernels, as a multiple of the memory held. A page belongs to one
 #: kernel, two strings are searched for, and the first root may be another kernel's.
@@ -273,6 +273,17 @@ MAX_BANNER = 512
 #: Machine frames of a translated guest in which its kernel is searched for: 2 GiB. The kernel is
 #: loaded at a low address.
 MAX_GUEST_FRAMES = 1 << 19
+
+#: Bytes of the frames of all translated guests whose kernels are not found by their page tables.
+MAX_FRAME_SEARCH = 64 << 30
+
+#: Bytes that a search for one kernel reads before the pages of the file are unmapped again: those
+#: of hundreds of kernels would count as memory of this process.
+MAX_UNRELEASED = 1 << 20
+
+#: Translated guests whose roots are verified before that. Each reads MAX_NESTED_SAMPLE pages of two
+#: tables, and the system maps 16 pages for each.
+MAX_UNRELEASED_ROOTS = 8
 
 #: pfns of a P2M that a kernel's own variables describe: 512 TiB of memory.
 MAX_PFNS = 1 << 37
@@ -304,6 +315,10 @@ MAX_P2M_STRUCT = 2048
 #: Pages that are tried as the root of a translated guest's page tables, of those that look like
 #: one.
 MAX_NESTED_CANDIDATES = 64
+
+#: Frames of a translated guest that are compared with the frame table and the M2P to verify its
+#: root. Each reads a page of both tables.
+MAX_NESTED_SAMPLE = 64
 
 #: Page tables of a translated guest whose owners are looked up to verify their root.
 MAX_NESTED_TABLES = 64
@@ -348,7 +363,8 @@ MAX_LISTED_SOURCES = 32
 #: Disagreements of each kind that `check` lists.
 MAX_LISTED_DISAGREEMENTS = 20
 
-#: Addresses at which kernels of other domains were found and that `domains` tries first.
+#: Offsets in their images at which kernels of other domains were found and that `domains` tries
+#: first.
 MAX_KERNEL_HINTS = 16
 
 #: Elements of a list that are encoded as JSON at once.

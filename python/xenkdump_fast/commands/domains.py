@@ -81,8 +81,9 @@ def run(target: DumpFile, options: Options = Options()) -> "Domains":
         with isolated(f"domain {host_domain.id} is left out", xen.warnings.append):
             rows.append(_row(host_domain, hints))
             kernel = rows[-1].kernel
-            if kernel is not None and kernel.address and kernel.address not in hints:
-                hints.append(kernel.address)
+            offset = None if kernel is None else kernel.offset
+            if offset is not None and offset not in hints:
+                hints.append(offset)
                 del hints[:-MAX_KERNEL_HINTS]
     if not rows:
         raise none_found(xen)

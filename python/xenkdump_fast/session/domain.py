@@ -95,6 +95,7 @@ class Domain:
         if self._platform.identity and wanted is None:
             try:
                 self._p2m = self._platform.p2m()
+                self._warnings += self._platform.assumptions()
                 return locator.locate(None)
             except AbsentError as error:
                 raise self._not_found(locator.image, [str(error)]) from None

@@ -15,6 +15,7 @@ from ..linux.boot import vmcoreinfo
 from . import compression, formats
 
 if TYPE_CHECKING:
+    from ..xen.detect import XenImage
     from ..xen.host import XenHost
 
 #: The environment variable that limits the decompressed pages that are kept, in bytes.
@@ -137,7 +138,14 @@ class DumpFile:
         """Whether it is the dump of a Xen host."""
         from ..xen import detect
 
-        return detect.has_notes(self.notes) or detect.find(self.native) is not None
+        return detect.has_notes(self.notes) or self._xen_image is not None
+
+    @cached_property
+    def _xen_image(self) -> "XenImage | None":
+        """Where Xen's image is, if no note is Xen's. Memory is searched for it."""
+        from ..xen import detect
+
+        return None if detect.has_notes(self.notes) else detect.find(self.native)
 
     @cached_property
     def is_dump_core(self) -> bool:
@@ -159,12 +167,13 @@ class DumpFile:
         """
         from ..xen.host import XenHost, XenSymbols
 
+        image = self._xen_image
         if xen_syms is None:
-            return XenHost(self.native, None, force=force)
+            return XenHost(self.native, None, force=force, image=image)
         path = os.fspath(xen_syms)
         with formats.explained(path, "xen-syms"):
             symbols = XenSymbols.open(path)
-        return XenHost(self.native, symbols, force=force)
+        return XenHost(self.native, symbols, force=force, image=image)
 
     @cached_property
     def hypervisor(self) -> "XenHost":

@@ -44,6 +44,10 @@ class Platform:
         """Its P2M, if it does not depend on the kernel."""
         return None
 
+    def assumptions(self) -> list[str]:
+        """Warnings about what ``p2m`` rests on."""
+        return []
+
     def space(self, root: int, paging: "Paging", mask: int | None) -> AddressSpace:
         """The address space below one of its roots; the mask is that of the notes if it is None."""
         return space(self.dump.native, root, paging, mask)
@@ -220,6 +224,10 @@ class Translated(Guest):
 
     def p2m(self) -> P2M:
         return self._domain.nested.p2m
+
+    def assumptions(self) -> list[str]:
+        warning = self._domain.nested.warning
+        return [] if warning is None else [warning]
 
     def space(self, root: int, paging: "Paging", mask: int | None) -> AddressSpace:
         return self._domain.space(root, paging)

@@ -235,7 +235,7 @@ class XenDomain:
     def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
         """The Linux kernel that it runs; None if none is recognised.
 
-        ``hints`` are the addresses of other guests' kernels.
+        ``hints`` are the ``offset`` of other guests' kernels.
         """
         found = self._find_kernel(hints)
         if found is None and self._kernel_budget.exhausted and self.kind != "system":
@@ -261,8 +261,6 @@ class XenDomain:
             yield root.address & ~(guests.PAGE - 1)
 
     def _find_kernel(self, hints: Iterable[int]) -> GuestKernel | None:
-        if self.kind not in ("pv", "unknown"):
-            return None
         for space in self.spaces():
             found = guests.recognise(space, self.word, self._kernel_budget, hints)
             if found is not None:

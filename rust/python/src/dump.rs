@@ -220,6 +220,14 @@ impl Dump {
         AddressSpace::virtual_memory(self, root, paging, encryption_mask, p2m)
     }
 
+    /// Gives back memory that only caches bytes of the file, as after a search of much memory. Later
+    /// reads read them again.
+    fn release(&self) -> PyResult<()> {
+        self.gate.check()?;
+        self.inner.release();
+        Ok(())
+    }
+
     /// Closes the dump. Every later use of its address spaces and P2Ms raises ValueError, and batches
     /// in other threads stop. The file is unmapped when the last object made from the dump is freed.
     fn close(&self) {

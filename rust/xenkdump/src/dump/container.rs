@@ -102,6 +102,9 @@ pub(super) trait Container: fmt::Debug + Send + Sync {
         true
     }
 
+    /// See [`crate::file::Storage::release`].
+    fn release(&self) {}
+
     /// Whether reads decode whole pages, so that batches are worth being sorted by page.
     fn decodes_pages(&self) -> bool {
         false

@@ -96,4 +96,8 @@ impl<S: Storage> Container for MemoryImage<S> {
     fn decodes_pages(&self) -> bool {
         self.storage.is_decoded()
     }
+
+    fn release(&self) {
+        self.storage.release(0, self.storage.len());
+    }
 }

@@ -191,6 +191,11 @@ impl Dump {
         self.container.memory_held()
     }
 
+    /// Gives back memory that only caches bytes of the file: later reads read them again.
+    pub fn release(&self) {
+        self.container.release();
+    }
+
     /// Bytes of memory that the machine had according to the headers, with what was excluded.
     pub fn memory_size(&self) -> u64 {
         self.container.memory_size()

@@ -334,6 +334,10 @@ impl<S: Storage> Container for DomainCore<S> {
         self.storage.is_decoded()
     }
 
+    fn release(&self) {
+        self.storage.release(0, self.storage.len());
+    }
+
     fn vcpu_contexts(&self) -> Vec<VcpuContext> {
         let (word, size) = match self.sections.context_size {
             CONTEXT_SIZE_32 => (Word::W32, CONTEXT_SIZE_32),

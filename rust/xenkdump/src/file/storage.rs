@@ -43,7 +43,8 @@ pub trait Storage: std::fmt::Debug + Send + Sync {
     /// Prepares for [`Storage::borrow`] in a range: brings its pages into memory at once.
     fn populate(&self, _offset: u64, _len: u64) {}
 
-    /// The range is not needed soon: its pages no longer count as memory of this process.
+    /// The range is not needed soon: gives back memory that only caches its bytes. Later reads read them
+    /// again.
     fn release(&self, _offset: u64, _len: u64) {}
 
     /// Whether it has no bytes.

@@ -7,6 +7,7 @@ use super::container::Segment;
 use super::memory_image::MemoryImage;
 use super::warnings::Warnings;
 use crate::addr::{MachineAddr, PAGE_SIZE};
+use crate::alloc;
 use crate::dump::container::Container;
 use crate::file::Storage;
 use crate::limits::MAX_PROGRAM_HEADERS;
@@ -56,12 +57,13 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
             break;
         }
         let size = (last - first).saturating_add(1);
-        segments.push(Segment {
+        let segment = Segment {
             start: MachineAddr(first),
             offset: at + HEADER,
             file_size: size,
             memory_size: size,
-        });
+        };
+        alloc::push(&mut segments, segment);
         at = (at + HEADER).saturating_add(size);
     }
     let rest = storage.len().saturating_sub(at);

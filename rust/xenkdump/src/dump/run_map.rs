@@ -4,10 +4,12 @@
 //! lists the low 640 KiB twice on some machines), so they are first cut into disjoint runs; a lookup
 //! is then a binary search.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use super::container::{Run, Segment};
 use crate::addr::{MachineAddr, Mfn, PAGE_SIZE};
+use crate::alloc;
 use crate::fault::Fault;
 use crate::file::{ReadError, Storage};
 use crate::limits::MAX_RUN_BUCKETS;
@@ -79,21 +81,23 @@ impl RunMap {
         {
             let truncated = match backing {
                 Backing::File(offset) => {
-                    held.push(Held {
+                    let run = Held {
                         start,
                         last,
                         offset,
-                    });
+                    };
+                    alloc::push(&mut held, run);
                     continue;
                 }
                 Backing::PastEnd(offset) => Some(offset),
                 Backing::Excluded => None,
             };
-            absent.push(Absent {
+            let run = Absent {
                 start,
                 last,
                 truncated,
-            });
+            };
+            alloc::push(&mut absent, run);
         }
         held.shrink_to_fit();
         absent.shrink_to_fit();
@@ -108,7 +112,7 @@ impl RunMap {
     pub fn distinct_bytes(&self) -> u64 {
         // Within the file, so no sum can wrap.
         let ends = |run: &Held| (run.offset, run.offset + size(run.start, run.last));
-        let mut ranges: Vec<_> = self.held.iter().map(ends).collect();
+        let mut ranges = alloc::collect(self.held.iter().map(ends));
         ranges.sort_unstable();
         let (mut sum, mut counted) = (0, 0);
         for (start, end) in ranges {
@@ -297,9 +301,9 @@ impl Index {
             while runs.get(count).is_some_and(|run| run.start < start) {
                 count += 1;
             }
-            before.push(count);
+            alloc::push(&mut before, count);
         }
-        before.push(runs.len());
+        alloc::push(&mut before, runs.len());
         Self {
             first,
             shift,
@@ -378,13 +382,13 @@ fn pieces_of(segments: &[Segment], file_len: u64) -> Vec<Piece> {
                 backing,
             };
             if matches!(backing, Backing::File(_)) {
-                with_bytes.push(piece);
+                alloc::push(&mut with_bytes, piece);
             } else {
-                without.push(piece);
+                alloc::push(&mut without, piece);
             }
         }
     }
-    with_bytes.append(&mut without);
+    alloc::extend(&mut with_bytes, &without);
     with_bytes
 }
 
@@ -393,7 +397,7 @@ fn pieces_of(segments: &[Segment], file_len: u64) -> Vec<Piece> {
 fn disjoint(pieces: &[Piece]) -> Vec<Piece> {
     // (address, whether it opens, index); a piece closes at the address after its last, and one
     // that ends at 2^64 - 1 never does.
-    let mut ends: Vec<(u64, bool, usize)> = Vec::with_capacity(pieces.len() * 2);
+    let mut ends: Vec<(u64, bool, usize)> = alloc::with_capacity(pieces.len() * 2);
     for (i, piece) in pieces.iter().enumerate() {
         ends.push((piece.start, true, i));
         if let Some(close) = piece.last.checked_add(1) {
@@ -402,8 +406,9 @@ fn disjoint(pieces: &[Piece]) -> Vec<Piece> {
     }
     ends.sort_unstable();
 
-    let mut result: Vec<Piece> = Vec::with_capacity(pieces.len());
-    let mut open = BTreeSet::new();
+    let mut result: Vec<Piece> = alloc::with_capacity(pieces.len());
+    // The first is on top. Closed pieces stay until they get there.
+    let mut open = BinaryHeap::new();
     let mut i = 0;
     while let Some(&(start, _, _)) = ends.get(i) {
         while let Some(&(at, opens, piece)) = ends.get(i) {
@@ -411,15 +416,17 @@ fn disjoint(pieces: &[Piece]) -> Vec<Piece> {
                 break;
             }
             if opens {
-                open.insert(piece);
-            } else {
-                open.remove(&piece);
+                alloc::push_heap(&mut open, Reverse(piece));
             }
             i += 1;
         }
         let last = ends.get(i).map_or(u64::MAX, |&(next, _, _)| next - 1);
-        if let Some(piece) = open.first().and_then(|&first| pieces.get(first)) {
-            push_joined(&mut result, piece, start, last);
+        while let Some(piece) = open.peek().and_then(|first| pieces.get(first.0)) {
+            if piece.last >= start {
+                push_joined(&mut result, piece, start, last);
+                break;
+            }
+            open.pop();
         }
     }
     result
@@ -449,11 +456,12 @@ fn push_joined(pieces: &mut Vec<Piece>, piece: &Piece, start: u64, last: u64) {
             return;
         }
     }
-    pieces.push(Piece {
+    let piece = Piece {
         start,
         last,
         backing,
-    });
+    };
+    alloc::push(pieces, piece);
 }
 
 #[cfg(test)]

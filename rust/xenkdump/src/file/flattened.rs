@@ -4,6 +4,7 @@
 //! offset and the size that it has in the file that is meant. Later blocks overwrite earlier ones.
 
 use super::{MappedFile, ReadError, RegularFile, Storage};
+use crate::alloc;
 use crate::limits::{MAX_FLATTENED_BLOCKS, MAX_FLATTENED_GAPS};
 use crate::Result;
 
@@ -92,7 +93,7 @@ impl Flattened {
                 ));
                 break false;
             };
-            if blocks.len() >= MAX_FLATTENED_BLOCKS || blocks.try_reserve(1).is_err() {
+            if blocks.len() >= MAX_FLATTENED_BLOCKS {
                 warnings.push(format!(
                     "of the blocks of the flattened file the first {} are read",
                     blocks.len()
@@ -102,11 +103,12 @@ impl Flattened {
             let held = file.held(data, len);
             if held > 0 {
                 // Both are below 2^63: the sum cannot wrap.
-                blocks.push(Block {
+                let block = Block {
                     start,
                     at: data,
                     len: held,
-                });
+                };
+                alloc::push(&mut blocks, block);
             }
             at = data.saturating_add(len);
         };
@@ -161,7 +163,7 @@ fn disjoint(mut blocks: Vec<Block>) -> Vec<Block> {
         return blocks;
     }
     // A sweep over the starts; the open block that is last in the file wins.
-    let mut out: Vec<Block> = Vec::with_capacity(blocks.len());
+    let mut out: Vec<Block> = alloc::with_capacity(blocks.len());
     let mut open = std::collections::BinaryHeap::new();
     let mut next = 0;
     let mut at = 0;
@@ -170,7 +172,7 @@ fn disjoint(mut blocks: Vec<Block>) -> Vec<Block> {
             at = blocks.get(next).map_or(at, |block| block.start);
         }
         while let Some(block) = blocks.get(next).filter(|block| block.start <= at) {
-            open.push((block.at, next));
+            alloc::push_heap(&mut open, (block.at, next));
             next += 1;
         }
         let top = open.peek().and_then(|(_, number)| blocks.get(*number));
@@ -185,11 +187,11 @@ fn disjoint(mut blocks: Vec<Block>) -> Vec<Block> {
             Some(last) if last.end() == at && last.at + last.len == source => {
                 last.len += end - at;
             }
-            _ => out.push(Block {
-                start: at,
-                at: source,
-                len: end - at,
-            }),
+            _ => {
+                let len = end - at;
+                let (start, at) = (at, source);
+                alloc::push(&mut out, Block { start, at, len });
+            }
         }
         at = end;
     }

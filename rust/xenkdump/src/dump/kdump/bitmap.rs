@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use crate::alloc;
 use crate::file::{ReadError, Storage};
 
 /// Pages of a block, for each of which the pages before it are counted: 8 bytes per 4 MiB of memory.
@@ -192,11 +193,7 @@ impl Present {
             return Ok(Box::default());
         }
         let blocks = self.number(self.end - 1) + 1;
-        let mut counts = Vec::new();
-        let no_memory = ReadError::Os(libc::ENOMEM);
-        counts
-            .try_reserve_exact(blocks + 1)
-            .map_err(|_| no_memory)?;
+        let mut counts = alloc::with_capacity(blocks + 1);
         let mut sum = 0;
         counts.push(0);
         let mut bytes = vec![0; BATCH * BLOCK_BYTES];

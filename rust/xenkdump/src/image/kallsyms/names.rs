@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::tokens::Tokens;
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::image::region::{align, Region};
 use crate::limits::{
@@ -156,7 +157,7 @@ impl Marks {
             if after.is_some_and(|step| !step.is_some_and(|step| BLOCK_SIZE.contains(&step))) {
                 return None;
             }
-            values.push(value);
+            alloc::push(&mut values, value);
             if value == 0 {
                 values.reverse();
                 return Some(Self { start: at, values });
@@ -173,7 +174,7 @@ impl Marks {
             if !step.is_some_and(|step| BLOCK_SIZE.contains(&step)) {
                 break;
             }
-            values.push(value);
+            alloc::push(&mut values, value);
             at += width;
         }
         Self { start, values }

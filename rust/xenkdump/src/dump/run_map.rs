@@ -467,6 +467,7 @@ fn push_joined(pieces: &mut Vec<Piece>, piece: &Piece, start: u64, last: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use proptest::prelude::*;
 
     impl RunMap {

@@ -103,10 +103,11 @@ impl Dump {
         self.inner.word().bytes()
     }
 
-    /// Defects that do not prevent its use.
+    /// Defects that do not prevent its use, as far as they are known: some are found when memory is
+    /// read.
     #[getter]
     fn warnings(&self) -> Vec<String> {
-        self.inner.warnings().to_vec()
+        self.inner.warnings()
     }
 
     /// All notes, in file order.

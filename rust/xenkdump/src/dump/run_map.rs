@@ -467,8 +467,8 @@ fn push_joined(pieces: &mut Vec<Piece>, piece: &Piece, start: u64, last: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     impl RunMap {
         /// File offset of `addr` and the number of contiguous bytes there.

@@ -78,6 +78,12 @@ impl Present {
         Ok(self.index(storage)?.last().copied().unwrap_or(0))
     }
 
+    /// [`Present::count`], if the pages were counted already.
+    pub fn counted(&self) -> Option<u64> {
+        let counts = self.counts.get()?.as_deref().ok()?;
+        Some(counts.last().copied().unwrap_or(0))
+    }
+
     /// How many pages precede `pfn`; `None` if it is not there.
     pub fn rank(&self, storage: &impl Storage, pfn: u64) -> Result<Option<u64>, ReadError> {
         if !self.range().contains(&pfn) {

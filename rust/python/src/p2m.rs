@@ -203,7 +203,7 @@ impl P2M {
     /// "ram_rw". No entries if it has no page tables, no type if there is no page.
     fn walk(&self, pfn: &Bound<'_, PyAny>) -> PyResult<(Vec<WalkTuple>, Option<&'static str>)> {
         self.gate.check()?;
-        let mut levels = Vec::with_capacity(5);
+        let mut levels = Vec::new();
         let Some(pfn) = errors::address(pfn)? else {
             return Ok((levels, None));
         };

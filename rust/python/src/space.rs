@@ -429,7 +429,7 @@ impl AddressSpace {
         self.open()?;
         let address = self.address(address)?;
         let space = self.as_virtual()?;
-        let mut levels = Vec::with_capacity(5);
+        let mut levels = Vec::new();
         let walked = errors::catch(|| {
             paging::walk_steps(
                 space.memory(),

@@ -60,7 +60,7 @@ pub fn members<'py>(
     // None for a number outside 64 bits.
     let structs = elements(structs, |number| errors::address(&number))?;
     let mut batch = errors::catch(|| Batch::new(space, structs.len()))?;
-    let mut columns = Vec::with_capacity(members.len());
+    let mut columns = errors::catch(|| alloc::with_capacity(members.len()))?;
     for &(offset, size) in members {
         let mut column = Column::new(structs.len(), size)?;
         let places = structs.iter();

@@ -19,6 +19,8 @@
 //! Safe on corrupt or hostile input: nothing panics, and work and memory are bounded by the memory
 //! that the dump holds and by the size of the request.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod addr;
 pub mod alloc;
 pub mod budget;

@@ -6,7 +6,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word};
 use xenkdump::alloc;
@@ -60,8 +60,12 @@ unsafe impl GlobalAlloc for Failing {
 #[global_allocator]
 static ALLOCATOR: Failing = Failing;
 
-/// One test at a time.
+/// One test at a time, as other tests make large allocations too.
 static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Calls `work` with allocation number `n` failing; whether that was an error, and how many there were.
 fn run(n: usize, work: &impl Fn()) -> (bool, usize) {
@@ -76,7 +80,6 @@ fn run(n: usize, work: &impl Fn()) -> (bool, usize) {
 /// Each large allocation of `work` may fail; at least `errors` of them are errors, others only make the
 /// work slower.
 fn check(errors: usize, work: impl Fn()) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let (failed, count) = run(usize::MAX, &work);
     assert!(!failed && count >= errors, "{count} large allocations");
     let failed = (0..count).filter(|n| run(*n, &work).0).count();
@@ -115,16 +118,7 @@ fn vmcore(segments: &[(u64, &[u8])]) -> Vec<u8> {
         header.extend(half.to_le_bytes());
     }
     header.extend(words([0, 64, 0]));
-    for half in [
-        0_u16,
-        0,
-        64,
-        56,
-        0xffff.min(segments.len() as u16),
-        64,
-        0,
-        0,
-    ] {
+    for half in [0_u16, 0, 64, 56, segments.len() as u16, 64, 0, 0] {
         header.extend(half.to_le_bytes());
     }
     let mut at = (64 + 56 * segments.len()) as u64;
@@ -148,6 +142,7 @@ fn vmcore(segments: &[(u64, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn segments() {
+    let _turn = turn();
     // They overlap, so that they are cut.
     let page = [0xa5; 24];
     let segments: Vec<_> = (0..20_000).map(|i| (i * 16, &page[..])).collect();
@@ -161,6 +156,7 @@ fn segments() {
 
 #[test]
 fn lime_ranges() {
+    let _turn = turn();
     let mut bytes = Vec::new();
     for i in 0..10_000 {
         bytes.extend(words([0x1_4c69_4d45, i * 4096, i * 4096 + 15, 0, 0, 0]));
@@ -173,6 +169,7 @@ fn lime_ranges() {
 
 #[test]
 fn flattened_blocks() {
+    let _turn = turn();
     let inside = vmcore(&[(0, &[1; 4096])]);
     let mut bytes = b"makedumpfile\0\0\0\0".to_vec();
     for number in [1_u64, 1] {
@@ -197,6 +194,7 @@ fn flattened_blocks() {
 
 #[test]
 fn symbol_maps() {
+    let _turn = turn();
     let lines =
         (0..40_000).map(|i| format!("{:016x} T symbol_{i}\n", 0xffff_8000_0000_0000_u64 + i));
     let text: String = lines.collect();
@@ -212,6 +210,7 @@ fn symbol_maps() {
 
 #[test]
 fn symbols_of_modules() {
+    let _turn = turn();
     // Elf64_Sym of functions, all with the name "f".
     let symbols = (1..20_000_u64).flat_map(|i| [1 | 2 << 32 | 1 << 48, i * 16, 16]);
     let symtab = words(symbols);
@@ -231,6 +230,7 @@ fn symbols_of_modules() {
 
 #[test]
 fn types() {
+    let _turn = turn();
     // Structs without members: name, kind 4, size.
     let types = (0..20_000_u32).flat_map(|_| [1, 4 << 24, 8]);
     let types: Vec<u8> = types.flat_map(u32::to_le_bytes).collect();
@@ -265,6 +265,7 @@ fn mapped(contents: &[u8]) -> Vec<u8> {
 
 #[test]
 fn p2ms() {
+    let _turn = turn();
     // Frames in an order in which no two are consecutive, and every second pfn is invalid.
     let entry = |pfn: u64| match pfn % 2 {
         0 => pfn.wrapping_mul(0x9e37_79b9) & 0xfff_ffff,
@@ -289,6 +290,7 @@ fn p2ms() {
 
 #[test]
 fn lists() {
+    let _turn = turn();
     // Each node is 16 bytes after the one before; the last one links to the head.
     let nodes = 20_000_u64;
     let links = words((0..nodes).flat_map(|i| [(i + 1) % nodes * 16, 0]));
@@ -304,6 +306,7 @@ fn lists() {
 
 #[test]
 fn sections_of_images() {
+    let _turn = turn();
     // Many sections, all of which are loaded.
     let count = 20_000_u64;
     let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();

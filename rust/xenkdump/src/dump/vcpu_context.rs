@@ -1,6 +1,7 @@
 //! The registers of a vCPU, as in `xl dump-core` files and Xen's own interfaces.
 
 use crate::addr::{MachineAddr, Word};
+use crate::alloc;
 use crate::notes::Registers;
 
 /// Size of a 64-bit `vcpu_guest_context`.
@@ -104,7 +105,7 @@ impl VcpuContext {
             Word::W64 => (&FIELDS_64, &NAMES_64, CTRLREG_64),
             Word::W32 => (&FIELDS_32, &NAMES_32, CTRLREG_32),
         };
-        let mut values = Vec::with_capacity(fields.len());
+        let mut values = alloc::with_capacity(fields.len());
         for &(_, at, width) in fields {
             let mut value = [0; 8];
             value

@@ -224,7 +224,7 @@ impl MemoryImage {
         let found = Notes::new(bytes, 0)
             .map_while(Result::ok)
             .find(|note| note.name == b"GNU" && note.kind == NT_GNU_BUILD_ID);
-        found.map(|note| note.desc.to_vec())
+        found.map(|note| alloc::copied(note.desc))
     }
 }
 

@@ -118,7 +118,7 @@ pub(super) struct Summary {
 impl Summary {
     fn new() -> Self {
         Self {
-            summaries: Vec::with_capacity(EXTENTS),
+            summaries: alloc::with_capacity(EXTENTS),
             tables: Vec::new(),
             extent: [LOOK_UP; EXTENT],
             count: 0,

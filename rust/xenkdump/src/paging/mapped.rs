@@ -89,7 +89,7 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         Self {
             mem,
             format,
-            open: Vec::with_capacity(format.levels.len()),
+            open: alloc::with_capacity(format.levels.len()),
             spare: Vec::new(),
             root: requested.map(|_| format.root(root)),
             requested: requested.unwrap_or_default(),

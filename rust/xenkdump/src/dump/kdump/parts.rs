@@ -248,7 +248,7 @@ pub(super) fn add_siblings(parts: &mut Vec<Part>, warnings: &mut Warnings) {
     // Opening what is not a file may have effects.
     let regular = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let mut paths: Vec<_> = regular.map(|entry| entry.path()).collect();
-    paths.sort();
+    paths.sort_unstable();
     for path in paths {
         if !files::may_be_kdump(&path) {
             continue;

@@ -93,7 +93,7 @@ impl Names {
     /// Calls `found` with the number, the letter and the name of each symbol that can be expanded.
     pub fn expand(&self, tokens: &Tokens, mut found: impl FnMut(usize, u8, &[u8])) {
         let mut total = 0;
-        let mut text = Vec::with_capacity(MAX_NAME);
+        let mut text = alloc::with_capacity(MAX_NAME);
         for (block, &mark) in self.marks.iter().enumerate() {
             let first = block * BLOCK;
             let mut at = mark as usize;

@@ -106,7 +106,7 @@ impl File {
             body.extend(hash.to_le_bytes());
             body.extend(offset.to_le_bytes());
         }
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = alloc::copied(MAGIC);
         for number in [
             self.fingerprint,
             names::hash(&body),

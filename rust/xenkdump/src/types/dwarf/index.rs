@@ -77,7 +77,8 @@ impl Found {
                 (None, None) => break,
                 (Some((hash, offset)), Some((other, other_offset))) if hash == other => {
                     merged.push((*hash, *offset.min(other_offset)));
-                    (known.next(), new.next());
+                    known.next();
+                    new.next();
                 }
                 (Some((hash, _)), Some((other, _))) if other < hash => {
                     self.add(&mut merged, &mut room, new.next())

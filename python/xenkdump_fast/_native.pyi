@@ -115,7 +115,10 @@ class Dump:
         """Word size of the ELF headers in bytes; the kernel's may differ."""
     @property
     def warnings(self) -> list[str]:
-        """Faults of the file that leave it usable."""
+        """Defects that do not prevent its use, as far as they are known.
+
+        Some are found when memory is read.
+        """
     @property
     def notes(self) -> list[Note]:
         """Every ELF note, in file order."""

@@ -99,6 +99,10 @@ def _main(argv: Sequence[str]) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         text = f"{where}{error.strerror or error}{_REMEDIES.get(error.errno or 0, '')}"
         return job.fail(text, ExitStatus.BROKEN)
+    except ImportError as error:
+        # numpy is missing, or a limit on memory is too low for its libraries.
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        return job.fail(f"a module cannot be imported: {reason}", ExitStatus.BROKEN)
     except Exception as error:
         if isolation.strict:
             raise

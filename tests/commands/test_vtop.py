@@ -86,5 +86,35 @@ def test_an_unmapped_address_of_a_task(
     synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, err = run(synthetic, capsys, "-c", "1340", "400000")
-    assert (status, out) == (1, "")
-    assert "0x400000 is not mapped" in err
+    assert status == 1
+    assert re.search(r"^400000 +\(not mapped\)$", out, re.MULTILINE)
+    assert "0x400000 is not mapped: virtual address" in err
+
+
+@pytest.mark.parametrize(
+    ("operands", "mapped"),
+    [
+        (["1000", "2000"], [False, False]),
+        (["init_task", "1000"], [True, False]),
+        (["1000", "init_task", "2000", "no_such_symbol"], [False, True, False]),
+    ],
+)
+def test_every_unmapped_address_is_named(
+    operands: list[str],
+    mapped: list[bool],
+    synthetic: SyntheticDump,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, out, err = run(synthetic, capsys, "--json", *operands)
+    assert status == 1
+    found = json.loads(out)
+    assert [address["mapped"] for address in found["addresses"]] == mapped
+    for operand in set(operands) - {"init_task"}:
+        problem = "neither" if operand == "no_such_symbol" else f"0x{operand} is not mapped: "
+        assert problem in found["failure"]
+        assert problem in err
+
+    status, out, _ = run(synthetic, capsys, *operands)
+    assert status == 1
+    assert out.count("(not mapped)") == mapped.count(False)
+    assert out.count("VIRTUAL") == len(mapped)

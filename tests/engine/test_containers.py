@@ -224,6 +224,58 @@ def test_a_cut_file(pair: Pair) -> None:
     assert any("within its bitmaps" in warning for warning in Dump(path).warnings)
 
 
+def _bitmap(path: Path) -> tuple[bytearray, int]:
+    """A dump of one file, and where its second bitmap is."""
+    raw = bytearray(path.read_bytes())
+    # The headers and the notes are before the first page of the bitmaps, of which there are two.
+    (sub_blocks,) = struct.unpack_from("<I", raw, (424 if b"x86_64" in raw[:400] else 412) + 8)
+    return raw, (1 + sub_blocks + 1) * PAGE
+
+
+@pytest.mark.parametrize("compression", ["raw", "zlib"])
+@pytest.mark.parametrize("pfn", [0, 7, 900, PAGES - 1])
+def test_a_wrong_bit_of_the_bitmap(pair: Pair, pfn: int, compression: str) -> None:
+    path = pair.folder / "bit"
+    kdump.write(pair.core, [path], compression=compression)
+    whole = Dump(path)
+    whole.machine.u8(0)
+    assert whole.warnings == []
+    raw, at = _bitmap(path)
+    raw[at + pfn // 8] ^= 1 << pfn % 8
+    path.write_bytes(raw)
+    dump = Dump(path)
+    _ = dump.memory_held
+    (warning,) = dump.warnings
+    assert "the bitmap has" in warning
+    assert "a bit is wrong" in warning
+    # Pages with a bit, but without a descriptor of their own.
+    raw[at + pfn // 8] ^= 1 << pfn % 8
+    raw[at + HOLES[0][0] // PAGE // 8] ^= 1 << HOLES[0][0] // PAGE % 8
+    path.write_bytes(raw)
+    dump = Dump(path)
+    _ = dump.machine.find(b"text", 0, SIZE)
+    assert ["a bit is wrong" in warning for warning in dump.warnings] == [True]
+
+
+def test_the_page_of_zeros_comes_first(pair: Pair) -> None:
+    """QEMU stores it before the data of the first page, even if no page refers to it."""
+    path = pair.folder / "zeros"
+    kdump.write(pair.core, [path], compression="raw")
+    raw, at = _bitmap(path)
+    first = at + PAGE
+    count = (struct.unpack_from("<Q", raw, first)[0] - first) // 24
+    for i in range(count):
+        (offset,) = struct.unpack_from("<Q", raw, first + 24 * i)
+        struct.pack_into("<Q", raw, first + 24 * i, offset + PAGE)
+    raw[first + 24 * count : first + 24 * count] = bytes(PAGE)
+    path.write_bytes(raw)
+    dump = Dump(path)
+    assert_same(dump.machine, pair.reference)
+    assert dump.warnings == []
+    path.write_bytes(raw[:-10])
+    assert ["the file is cut" in warning for warning in Dump(path).warnings] == [True]
+
+
 def test_corrupt_pages(pair: Pair) -> None:
     path = pair.folder / "corrupt"
     for compression, (flag, _) in CODECS.items():
@@ -287,6 +339,24 @@ def test_parts_of_another_dump_are_not_taken(pair: Pair, tmp_path: Path) -> None
     with pytest.raises(xk.DumpError, match="expected a part of the same split dump"):
         xk.open(paths)
     assert any("is missing" in warning for warning in xk.open(paths[0]).warnings)
+
+
+def test_parts_that_are_given_twice(pair: Pair, tmp_path: Path) -> None:
+    paths = _split(pair, tmp_path)
+    once = xk.open(paths).native
+    dump = xk.open([*paths, paths[1], *[paths[2]] * 5]).native
+    assert dump.memory_held == once.memory_held
+    warnings = dump.warnings
+    assert len(warnings) == 6
+    assert all("another part of the split dump has the same pages" in text for text in warnings)
+    assert_same(dump.machine, pair.reference)
+
+
+def test_too_many_parts(pair: Pair, tmp_path: Path) -> None:
+    paths = _split(pair, tmp_path)
+    xk.open([paths[0]] * 256)
+    with pytest.raises(xk.DumpError, match="expected at most 256 parts of a split dump, found 257"):
+        xk.open([paths[0]] * 257)
 
 
 def test_missing_parts(pair: Pair, tmp_path: Path) -> None:
@@ -378,6 +448,23 @@ def test_gaps_of_a_flattened_file_are_bounded(tmp_path: Path) -> None:
     dump = Dump(path)
     assert any("far apart" in warning for warning in dump.warnings)
     assert dump.memory_held == 0
+
+
+@pytest.mark.parametrize(
+    ("starts", "overlap"), [((0x3000, 0x3800), 0x3800), ((0x3800, 0x3000), 0x3800)]
+)
+def test_overlapping_lime_ranges(tmp_path: Path, starts: tuple[int, int], overlap: int) -> None:
+    path = tmp_path / "lime"
+    with path.open("wb") as file:
+        for start, byte in zip((*starts, 0x9000), b"abc", strict=True):
+            file.write(struct.pack("<IIQQ8x", 0x4C694D45, 1, start, start + PAGE - 1))
+            file.write(bytes([byte]) * PAGE)
+    dump = Dump(path)
+    (warning,) = [text for text in dump.warnings if "overlap" in text]
+    assert f"first at {overlap:#x}: of several, the first in the file is used" in warning
+    assert dump.machine.read(starts[0], PAGE) == b"a" * PAGE
+    assert dump.machine.read(0x9000, PAGE) == b"c" * PAGE
+    assert dump.memory_held <= 3 * PAGE
 
 
 @pytest.mark.parametrize("kind", ["lime", "raw"])

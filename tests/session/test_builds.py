@@ -69,3 +69,16 @@ def test_a_wrong_xen_syms(tmp_path: Path, synthetic: SyntheticDump) -> None:
     symbols.write_text("ffff82d040200000 T _start\nffff82d040200040 T __high_start\n")
     with pytest.raises(xk.AbsentError, match=r"the dump is of Xen 4\.17"):
         xk.open(synthetic.vmcore).xen(symbols)
+
+
+def test_an_image_without_a_kernel(tmp_path: Path, synthetic: SyntheticDump) -> None:
+    """What is wrong with the image is said once, not for each source of the P2M."""
+    image = tmp_path / "xen-syms"
+    image.write_bytes(
+        Path(synthetic.vmlinux).read_bytes().replace(b"\0linux_banner\0", b"\0linux_bannex\0")
+    )
+    with pytest.raises(xk.AbsentError, match="not a Linux kernel, or stripped") as raised:
+        xk.open(synthetic.vmcore).domain(0, image)
+    text = str(raised.value)
+    assert text.count("no symbol linux_banner") == 1
+    assert "P2M by" not in text

@@ -77,8 +77,8 @@ class Translation(NamedTuple):
 def run(target: Domain, options: Options = Options()) -> "Translations":
     """Walks the page tables of the kernel, or of a task, for each operand.
 
-    AbsentError if the task does not exist or has no user space, if no operand is an address or a
-    symbol, or if no address is mapped.
+    AbsentError if the task does not exist or has no user space, or if no operand is an address or a
+    symbol. Addresses that are not mapped are in the result, and in its ``failure``.
     """
     kernel = target.kernel
     found: list[Translation] = []
@@ -88,13 +88,19 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
         task = _task(target, options.pid)
         space, directory = target.user(task), mm.page_table(kernel, task)
         paging = space.paging or paging
-    failure = for_each(
-        options.operands,
-        lambda name: found.append(_translate(target, space, _address(kernel, name))),
-    )
-    if found and all(translation.mapping is None for translation in found):
-        first = found[0]
-        raise AbsentError(f"{first.address:#x} is not mapped: {first.why}")
+
+    def translate(name: str) -> None:
+        translation = _translate(target, space, _address(kernel, name))
+        found.append(translation)
+        if translation.mapping is None:
+            raise AbsentError(f"{translation.address:#x} is not mapped: {translation.why}")
+
+    try:
+        failure = for_each(options.operands, translate)
+    except AbsentError as error:
+        if not found:
+            raise
+        failure = str(error)
     return Translations(
         domain=target.id,
         word=kernel.word,
@@ -223,7 +229,7 @@ class Translations(NamedTuple):
     translations: list[Translation]
     #: The task that the page tables are of; None for the kernel's.
     pid: int | None = None
-    #: Which operands are neither an address nor a symbol.
+    #: Which operands are neither an address nor a symbol, and which addresses are not mapped.
     failure: str | None = None
 
     def text(self) -> Iterator[str]:

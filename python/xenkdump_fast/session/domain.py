@@ -34,6 +34,24 @@ class Options(NamedTuple):
     vmcoreinfo: str | None = None
 
 
+class _Problem(NamedTuple):
+    """Why a source of the P2M cannot be used."""
+
+    source: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.why}"
+
+
+def _joined(problems: Sequence[_Problem]) -> str:
+    """The problems as one text, each reason once."""
+    sources: dict[str, list[str]] = {}
+    for problem in problems:
+        sources.setdefault(problem.why, []).append(problem.source)
+    return "; ".join(f"{', '.join(names)}: {why}" for why, names in sources.items())
+
+
 class Domain:
     """One domain of a dump: its P2M, its memory and its kernel.
 
@@ -98,12 +116,12 @@ class Domain:
                 self._warnings += self._platform.assumptions()
                 return locator.locate(None)
             except AbsentError as error:
-                raise self._not_found(locator.image, [str(error)]) from None
-        problems: list[str] = []
+                raise self._not_found(locator.image, str(error)) from None
+        problems: list[_Problem] = []
         for candidate in locator.candidates(wanted):
             if candidate.p2m is not None:
                 self._p2m = candidate.p2m
-                self._warnings += problems
+                self._warnings += map(str, problems)
                 if not candidate.source.verified:
                     self._warnings.append(
                         f"cannot verify that {candidate.source.detail} belongs to domain {self.id}"
@@ -111,26 +129,30 @@ class Domain:
                 return candidate.location
             if len(problems) < MAX_P2M_WARNINGS:
                 source = candidate.source
-                problems.append(f"P2M by {source.name} ({source.detail}): {candidate.problem}")
+                what = f"P2M by {source.name} ({source.detail})"
+                problems.append(_Problem(what, candidate.problem or ""))
         if wanted is not None:
-            reason = "; ".join(problems) or f"it offers {', '.join(locator.offered()) or 'none'}"
+            reason = _joined(problems) or f"it offers {', '.join(locator.offered()) or 'none'}"
             raise AbsentError(f"{self.dump.path}: domain {self.id}: no P2M by {wanted!r}: {reason}")
         return self._without_p2m(locator, problems)
 
-    def _without_p2m(self, locator: Locator, problems: list[str]) -> Location | None:
+    def _without_p2m(self, locator: Locator, problems: "Sequence[_Problem]") -> Location | None:
         try:
             location = locator.locate_by_own_roots()
         except AbsentError as error:
-            raise self._not_found(locator.image, [*problems, str(error)]) from None
-        reason = "; ".join(problems) or "the dump offers no source of it"
+            # What is wrong with the image is so with every source.
+            if all(problem.why == str(error) for problem in problems):
+                raise self._not_found(locator.image, str(error)) from None
+            reason = f"{_joined(problems)}; {error}"
+            raise self._not_found(locator.image, reason) from None
+        reason = _joined(problems) or "the dump offers no source of it"
         self._warnings.append(f"the P2M and pseudo-physical memory cannot be read: {reason}")
         if not any(self._platform.own_roots()):
             root = location.how if location else "the root"
             self._warnings.append(f"cannot verify that {root} belongs to domain {self.id}")
         return location
 
-    def _not_found(self, image: Image | None, problems: list[str]) -> AbsentError:
-        reason = "; ".join(problems)
+    def _not_found(self, image: Image | None, reason: str) -> AbsentError:
         build = None if image is None else self._platform.build()
         if image is None or build is None:
             return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint()}")

@@ -207,11 +207,11 @@ pub fn run<W>(
 ) -> PyResult<()> {
     gate.check()?;
     if len < DETACH {
-        step(&mut make(len), 0..len);
+        errors::catch(|| step(&mut make(len), 0..len))?;
     } else {
         detach(py, || {
             parallel::ranges(len, grain, threads, || make(len), &step)
-        });
+        })?;
     }
     gate.check()
 }

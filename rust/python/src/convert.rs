@@ -4,6 +4,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyList, PyRange, PyTuple};
 
+use xenkdump::alloc;
+
 use crate::arrays;
 use crate::buffers::Column;
 use crate::errors;
@@ -32,7 +34,7 @@ pub fn sequence(object: &Bound<'_, PyAny>, name: &str, kind: &str) -> PyResult<C
     let len = object.len()?;
     let array = arrays::empty(py, (len,), "uint64")?;
     let column = Column::<u64>::writable(&array, name, len)?;
-    let mut piece = Vec::with_capacity(PIECE.min(len));
+    let mut piece = errors::catch(|| alloc::with_capacity(PIECE.min(len)))?;
     let mut first = 0;
     for (i, element) in object.try_iter()?.enumerate() {
         let element = element?;

@@ -53,7 +53,7 @@ impl Dump {
             options.cache_size = size;
         }
         let open = || dump::Dump::open_with(&paths, &options);
-        let inner = detach(py, open).map_err(errors::from_core)?;
+        let inner = detach(py, open)?.map_err(errors::from_core)?;
         Ok(Self {
             inner: Arc::new(inner),
             gate: Gate::default(),
@@ -103,33 +103,36 @@ impl Dump {
         self.inner.word().bytes()
     }
 
-    /// Defects that do not prevent its use.
+    /// Defects that do not prevent its use, as far as they are known: some are found when memory is
+    /// read.
     #[getter]
     fn warnings(&self) -> Vec<String> {
-        self.inner.warnings().to_vec()
+        self.inner.warnings()
     }
 
     /// All notes, in file order.
     #[getter]
-    fn notes(slf: &Bound<'_, Self>) -> Vec<Note> {
+    fn notes(slf: &Bound<'_, Self>) -> PyResult<Vec<Note>> {
         let dump = slf.get();
-        dump.inner
-            .notes()
+        let notes = dump.inner.notes();
+        errors::probe(notes.len(), LISTED_NOTE)?;
+        Ok(notes
             .iter()
             .map(|note| Note {
                 dump: dump.inner.clone(),
                 inner: note.clone(),
             })
-            .collect()
+            .collect())
     }
 
     /// The PT_LOAD segments of an ELF dump: machine address, size in the file, size in memory.
     #[getter]
-    fn segments(&self) -> Vec<(u64, u64, u64)> {
+    fn segments(&self) -> PyResult<Vec<(u64, u64, u64)>> {
         let segments = self.inner.segments().iter();
-        segments
+        errors::probe(segments.len(), LISTED_SEGMENT)?;
+        Ok(segments
             .map(|s| (s.start.0, s.file_size, s.memory_size))
-            .collect()
+            .collect())
     }
 
     /// The registers of every vCPU, in order; only files of a single domain have any. Each has `id`,
@@ -137,7 +140,7 @@ impl Dump {
     /// of cr3, unfolded) and `efer` (None unless it is recorded).
     #[getter]
     fn vcpu_contexts<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let contexts = self.inner.vcpu_contexts().into_iter();
+        let contexts = errors::catch(|| self.inner.vcpu_contexts())?.into_iter();
         contexts
             .map(|context| {
                 let dict = PyDict::new(py);
@@ -156,8 +159,9 @@ impl Dump {
 
     /// The domain's shared_info page, if the file has it separately.
     #[getter]
-    fn shared_info<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        Some(PyBytes::new(py, self.inner.shared_info()?))
+    fn shared_info<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let page = errors::catch(|| self.inner.shared_info())?;
+        Ok(page.map(|page| PyBytes::new(py, page)))
     }
 
     /// "pv" or "translated" (HVM, PVH) if the file is of a single domain, else None.
@@ -239,6 +243,10 @@ impl Dump {
     }
 }
 
+/// The sizes of a listed note, and of a listed segment, in Python and here.
+const LISTED_NOTE: usize = 768;
+const LISTED_SEGMENT: usize = 256;
+
 /// One ELF note.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct Note {
@@ -287,7 +295,7 @@ impl Note {
     /// Its descriptor. MemoryError if there is no memory for it: a device dump may be large.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let descriptor = detach(py, || self.dump.desc(&self.inner));
+        let descriptor = detach(py, || self.dump.desc(&self.inner))?;
         PyBytes::new_with(py, descriptor.len(), |buf| {
             buf.copy_from_slice(&descriptor);
             Ok(())
@@ -296,8 +304,8 @@ impl Note {
 
     /// The layout of its descriptor; "raw" if unknown.
     #[getter]
-    fn kind(&self) -> &'static str {
-        match self.dump.decode(&self.inner) {
+    fn kind(&self) -> PyResult<&'static str> {
+        Ok(match errors::catch(|| self.dump.decode(&self.inner))? {
             Decoded::PrStatus(_) => "prstatus",
             Decoded::XenKdumpCr3(_) => "xen_kdump_cr3",
             Decoded::CrashInfo(_) => "crash_info",
@@ -313,14 +321,14 @@ impl Note {
             Decoded::SaveHeader(_) => "save_header",
             Decoded::SaveConfig(_) => "save_config",
             _ => "raw",
-        }
+        })
     }
 
     /// The fields of its descriptor by name, in order.
     #[getter]
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let fields = PyDict::new(py);
-        match self.dump.decode(&self.inner) {
+        match errors::catch(|| self.dump.decode(&self.inner))? {
             Decoded::PrStatus(status) => prstatus_fields(&fields, &status)?,
             Decoded::XenKdumpCr3(mfn) => fields.set_item("mfn", mfn.0)?,
             Decoded::CrashInfo(info) => {

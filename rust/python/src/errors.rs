@@ -4,6 +4,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyMemoryError, PyOSError, PyOverflowError};
 use pyo3::prelude::*;
 
+use xenkdump::alloc::{self, NoMemory};
 use xenkdump::memory::Fault;
 use xenkdump::Error;
 
@@ -53,6 +54,22 @@ pub fn from_core(error: Error) -> PyErr {
         Error::Memory { what, fault } => memory(fault, Some(&what)),
         error => AbsentError::new_err(error.to_string()),
     }
+}
+
+/// Calls `work` with the GIL held. MemoryError if the core has no memory for what it makes.
+pub fn catch<T>(work: impl FnOnce() -> T) -> PyResult<T> {
+    alloc::catch(work).map_err(no_memory)
+}
+
+/// MemoryError if there is no memory for `count` objects of `size` bytes in Python: pyo3 panics if it
+/// cannot make an object.
+pub fn probe(count: usize, size: usize) -> PyResult<()> {
+    catch(|| alloc::probe(count.saturating_mul(size)))
+}
+
+/// Lack of memory as MemoryError.
+pub fn no_memory(error: NoMemory) -> PyErr {
+    PyMemoryError::new_err(error.to_string())
 }
 
 /// A fault as `MemoryFault`, or as MemoryError if there is no memory for the result. The message

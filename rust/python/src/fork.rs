@@ -11,6 +11,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use xenkdump::alloc;
+
+use crate::errors;
+
 /// Calls in progress without the GIL.
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static FINISHED: Condvar = Condvar::new();
@@ -41,17 +45,19 @@ fn running() -> MutexGuard<'static, usize> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Calls `work` with the GIL released. It must not take the GIL again.
-pub fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+/// Calls `work` with the GIL released. It must not take the GIL again. MemoryError if the core has no
+/// memory for what it makes.
+pub fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
     py.detach(move || {
         // Take the lock without the GIL: a thread that forks may hold the lock and wait for the GIL,
         // which it released to another fork handler.
         let call = Running::start();
-        let result = work();
+        let result = alloc::catch(work);
         // Must finish before the GIL is taken: the thread that waits for this holds the GIL.
         drop(call);
         result
     })
+    .map_err(errors::no_memory)
 }
 
 #[pyfunction]

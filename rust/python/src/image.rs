@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use xenkdump::addr::{VirtAddr, Word};
+use xenkdump::alloc;
 use xenkdump::image::{self, MemoryImage, Place};
 use xenkdump::{symbols, types};
 
@@ -34,12 +35,15 @@ impl Image {
     }
 }
 
+/// The size of a listed section in Python and here.
+const LISTED_SECTION: usize = 768;
+
 #[pymethods]
 impl Image {
     /// Opens the file at `path`: OSError if it cannot be opened, DumpError if it is not an ELF file.
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let inner = detach(py, || image::Image::open(&path)).map_err(errors::from_core)?;
+        let inner = detach(py, || image::Image::open(&path))?.map_err(errors::from_core)?;
         Ok(Self::of(inner))
     }
 
@@ -70,7 +74,7 @@ impl Image {
             token_table: token_table.map(VirtAddr),
         };
         let space = memory.as_virtual()?;
-        let found = detach(py, || MemoryImage::find(space, name, word, &place));
+        let found = detach(py, || MemoryImage::find(space, name, word, &place))?;
         let inner = image::Image::Memory(Arc::new(found.map_err(errors::from_core)?));
         Ok(Self::of(inner))
     }
@@ -106,9 +110,9 @@ impl Image {
 
     /// The build id in hexadecimal; None if there is none.
     #[getter]
-    fn build_id(&self) -> Option<String> {
-        let bytes = self.inner.build_id()?;
-        Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    fn build_id(&self) -> PyResult<Option<String>> {
+        let bytes = errors::catch(|| self.inner.build_id())?;
+        Ok(bytes.map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
     /// `e_machine` of its ELF header: 3 is EM_386, 62 is EM_X86_64.
@@ -124,29 +128,27 @@ impl Image {
     }
 
     /// Every section: name, link-time address, offset in the file, size in memory.
-    fn sections(&self) -> Vec<(String, u64, u64, u64)> {
-        self.inner
-            .sections()
-            .into_iter()
+    fn sections(&self) -> PyResult<Vec<(String, u64, u64, u64)>> {
+        let sections = errors::catch(|| self.inner.sections())?;
+        errors::probe(sections.len(), LISTED_SECTION)?;
+        let listed = sections.into_iter();
+        Ok(listed
             .map(|s| (s.name, s.address.0, s.offset, s.size))
-            .collect()
+            .collect())
     }
 
     /// The bytes of a section, inflated if it is compressed; AbsentError if the file does not have
     /// them.
     fn section<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyBytes>> {
-        let data = detach(py, || self.inner.data(name));
-        Ok(PyBytes::new(py, &data.map_err(errors::from_core)?))
+        let data = detach(py, || self.inner.data(name))?.map_err(errors::from_core)?;
+        bytes_of(py, &data)
     }
 
     /// `size` bytes at a link-time address; AbsentError if the file does not have them.
     fn read<'py>(&self, address: &Bound<'py, PyAny>, size: u64) -> PyResult<Bound<'py, PyBytes>> {
         let at = errors::address(address)?.ok_or_else(|| errors::outside(address, "virtual"))?;
-        let bytes = self.inner.read(VirtAddr(at), size);
-        Ok(PyBytes::new(
-            address.py(),
-            &bytes.map_err(errors::from_core)?,
-        ))
+        let bytes = errors::catch(|| self.inner.read(VirtAddr(at), size))?;
+        bytes_of(address.py(), &bytes.map_err(errors::from_core)?)
     }
 
     /// The symbols of the kernel when loaded `slide` bytes above its link-time address; AbsentError if
@@ -156,7 +158,8 @@ impl Image {
         let symbols = match self.symbols.get() {
             Some(symbols) => symbols,
             None => {
-                let symbols = symbols::Symbols::of_image(&self.inner).map_err(errors::from_core)?;
+                let symbols = errors::catch(|| symbols::Symbols::of_image(&self.inner))?;
+                let symbols = symbols.map_err(errors::from_core)?;
                 self.symbols.get_or_init(|| symbols)
             }
         };
@@ -170,15 +173,17 @@ impl Image {
         let types = detach(py, || match cache {
             Some(folder) => types::Types::of_image(&self.inner, Some(&folder)),
             None => types::Types::of_image(&self.inner, types::user_cache().as_deref()),
-        });
+        })?;
         types.map(Types::new).map_err(errors::from_core)
     }
 
     /// The types of BTF data that the file does not have: the kernel's memory between __start_BTF and
     /// __stop_BTF. AbsentError if they cannot be read to their end.
-    fn types_from_btf(&self, py: Python<'_>, data: Vec<u8>) -> PyResult<Types> {
+    fn types_from_btf(&self, py: Python<'_>, data: &[u8]) -> PyResult<Types> {
         let word = self.inner.word();
-        let types = detach(py, || types::Types::from_btf(data.into(), word));
+        let types = detach(py, || {
+            types::Types::from_btf(alloc::copied(data).into(), word)
+        })?;
         types.map(Types::new).map_err(|malformed| {
             errors::from_core(xenkdump::Error::Absent(format!(
                 "{}: the BTF in memory is not used: offset {:#x}: expected {}, found {}",
@@ -190,8 +195,16 @@ impl Image {
         })
     }
 
-    fn __repr__(&self) -> String {
-        let id = self.build_id().unwrap_or_else(|| "no build id".into());
-        format!("<Image {:?}: {id}>", self.path())
+    fn __repr__(&self) -> PyResult<String> {
+        let id = self.build_id()?.unwrap_or_else(|| "no build id".into());
+        Ok(format!("<Image {:?}: {id}>", self.path()))
     }
+}
+
+/// A copy; MemoryError if there is no memory for it.
+fn bytes_of<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, bytes.len(), |buf| {
+        buf.copy_from_slice(bytes);
+        Ok(())
+    })
 }

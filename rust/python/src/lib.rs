@@ -1,5 +1,7 @@
 //! The extension module `xenkdump_fast._native`: converts arguments, releases the GIL, maps errors.
 
+#![warn(clippy::disallowed_methods)]
+
 use pyo3::prelude::*;
 
 mod arrays;

@@ -326,7 +326,7 @@ impl MappedRanges {
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<MappedRange>> {
         loop {
             self.gate.check()?;
-            if let Some(found) = detach(py, || self.with(State::advance)) {
+            if let Some(found) = detach(py, || self.with(State::advance))? {
                 return Ok(found);
             }
             py.check_signals()?;
@@ -336,20 +336,20 @@ impl MappedRanges {
     /// The number of page tables skipped so far because they are not in the dump or have reserved bits
     /// set.
     #[getter]
-    fn missing(&self, py: Python<'_>) -> u64 {
+    fn missing(&self, py: Python<'_>) -> PyResult<u64> {
         detach(py, || self.with(|state| state.missing))
     }
 
     /// The fault of the first skipped table; None if none was skipped.
     #[getter]
-    fn first_missing(&self, py: Python<'_>) -> Option<String> {
+    fn first_missing(&self, py: Python<'_>) -> PyResult<Option<String>> {
         detach(py, || self.with(|state| state.first_missing.clone()))
     }
 
-    fn __repr__(&self, py: Python<'_>) -> String {
-        format!(
-            "<MappedRanges: {} page tables missing so far>",
-            self.missing(py)
-        )
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let missing = self.missing(py)?;
+        Ok(format!(
+            "<MappedRanges: {missing} page tables missing so far>"
+        ))
     }
 }

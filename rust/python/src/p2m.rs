@@ -54,6 +54,11 @@ fn word_of(bytes: usize) -> PyResult<Word> {
 /// The size of a listed disagreement in Python: three tuples, three ints, two strings, a list slot.
 const LISTED_SIZE: usize = 512;
 
+/// The size of a listed pair, or triple with a kind, in Python: a tuple, two ints, list slots.
+const LISTED_SPAN: usize = 256;
+/// The size of a listed int in Python, with a list slot.
+const LISTED_INT: usize = 64;
+
 /// A run of pfns of one kind in Python.
 type KindTuple = (u64, u64, &'static str);
 
@@ -101,7 +106,7 @@ impl P2M {
     ) -> PyResult<Self> {
         let word = word_of(word)?;
         let open = || P2m::frame_list(dump.inner.clone(), Mfn(mfn), word, pages);
-        Self::from_core(dump, detach(py, open))
+        Self::from_core(dump, detach(py, open)?)
     }
 
     /// The array of `pages` entries at `address` of the address space `virtual`, either published by
@@ -124,10 +129,9 @@ impl P2M {
             }
         };
         let space = under(dump, r#virtual)?;
-        Self::from_core(
-            dump,
-            P2m::linear(space, VirtAddr(address), word_of(word)?, pages, source),
-        )
+        let word = word_of(word)?;
+        let open = || P2m::linear(space, VirtAddr(address), word, pages, source);
+        Self::from_core(dump, errors::catch(open)?)
     }
 
     /// The kernel's own tree of `levels` (2 or 3) levels. `top` is the virtual address of the top
@@ -142,10 +146,9 @@ impl P2M {
         pages: u64,
     ) -> PyResult<Self> {
         let space = under(dump, r#virtual)?;
-        Self::from_core(
-            dump,
-            P2m::pvops_tree(space, VirtAddr(top), levels, word_of(word)?, pages),
-        )
+        let word = word_of(word)?;
+        let open = || P2m::pvops_tree(space, VirtAddr(top), levels, word, pages);
+        Self::from_core(dump, errors::catch(open)?)
     }
 
     /// The pairs of pfn and mfn in an xl dump-core file. AbsentError if `dump` has none, because it is
@@ -164,7 +167,7 @@ impl P2M {
                 guest.unwrap_or(Word::W64),
             ))
         };
-        Self::from_core(dump, detach(py, open))
+        Self::from_core(dump, detach(py, open)?)
     }
 
     /// Xen's page tables of a translated guest (HVM, PVH), whose top page is `mfn`. `layout` is "npt"
@@ -178,7 +181,7 @@ impl P2M {
             PyValueError::new_err(format!("no nested layout {layout:?}; there are {names}"))
         })?;
         let open = || P2m::nested(dump.inner.clone(), Mfn(mfn), format);
-        Self::from_core(dump, detach(py, open))
+        Self::from_core(dump, detach(py, open)?)
     }
 
     /// The layout of its page tables; None if it is not one of Xen's.
@@ -190,7 +193,8 @@ impl P2M {
     /// The mfns of its page tables that can be read, the first `limit` ones; empty if it has none.
     fn tables(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<u64>> {
         self.gate.check()?;
-        let found = detach(py, || self.inner.tables(limit));
+        let found = detach(py, || self.inner.tables(limit))?;
+        errors::probe(found.len(), LISTED_INT)?;
         Ok(found.into_iter().map(|mfn| mfn.0).collect())
     }
 
@@ -199,13 +203,15 @@ impl P2M {
     /// "ram_rw". No entries if it has no page tables, no type if there is no page.
     fn walk(&self, pfn: &Bound<'_, PyAny>) -> PyResult<(Vec<WalkTuple>, Option<&'static str>)> {
         self.gate.check()?;
-        let mut levels = Vec::with_capacity(5);
+        let mut levels = Vec::new();
         let Some(pfn) = errors::address(pfn)? else {
             return Ok((levels, None));
         };
-        let kind = self.inner.walk_nested(Pfn(pfn), |step| {
-            levels.push((step.level, step.table.0, step.index, step.entry));
-        });
+        let kind = errors::catch(|| {
+            self.inner.walk_nested(Pfn(pfn), |step| {
+                levels.push((step.level, step.table.0, step.index, step.entry));
+            })
+        })?;
         Ok((levels, kind.map(P2mType::name)))
     }
 
@@ -234,7 +240,7 @@ impl P2M {
         self.gate.check()?;
         // A number outside 64 bits is past the end of any P2M, as is the maximum.
         let pfn = errors::address(pfn)?.unwrap_or(u64::MAX);
-        Ok(tuple(self.inner.resolve(Pfn(pfn))))
+        Ok(tuple(errors::catch(|| self.inner.resolve(Pfn(pfn)))?))
     }
 
     /// The mfn of `pfn`, an int or a one-dimensional uint64 array.
@@ -263,7 +269,7 @@ impl P2M {
                 options.reject()?;
                 let number = number.ok_or_else(|| errors::outside(pfn, "pseudo-physical"))?;
                 let pfn = Pfn(number);
-                match self.inner.resolve(pfn) {
+                match errors::catch(|| self.inner.resolve(pfn))? {
                     Entry::Frame(mfn) => Ok(mfn.0.into_pyobject(py)?.into_any()),
                     Entry::Special(special) => {
                         Err(errors::memory(Fault::P2m { pfn, special }, None))
@@ -310,12 +316,12 @@ impl P2M {
             Argument::One(number) => {
                 options.reject()?;
                 let mfn = number.ok_or_else(|| errors::outside(mfn, "machine"))?;
-                let found = detach(py, || self.inner.reverse(Mfn(mfn)));
+                let found = detach(py, || self.inner.reverse(Mfn(mfn)))?;
                 let pfn = found.ok_or_else(|| not_a_frame(Mfn(mfn), ""))?;
                 Ok(pfn.0.into_pyobject(py)?.into_any())
             }
             Argument::Many(input) => {
-                detach(py, || self.inner.prepare_reverse());
+                detach(py, || self.inner.prepare_reverse())?;
                 bulk::map(
                     py,
                     &self.gate,
@@ -338,7 +344,8 @@ impl P2M {
     /// by the memory that the dump holds, not by `pages`.
     fn spans(&self, py: Python<'_>) -> PyResult<Vec<(u64, u64)>> {
         self.gate.check()?;
-        let spans = detach(py, || self.inner.spans());
+        let spans = detach(py, || self.inner.spans())?;
+        errors::probe(spans.len(), LISTED_SPAN)?;
         Ok(spans
             .into_iter()
             .map(|(pfn, count)| (pfn.0, count))
@@ -357,7 +364,8 @@ impl P2M {
     ) -> PyResult<(Vec<KindTuple>, Option<u64>)> {
         self.gate.check()?;
         let end = Pfn(end.unwrap_or(u64::MAX));
-        let found = detach(py, || self.inner.kinds(Pfn(first), end, limit));
+        let found = detach(py, || self.inner.kinds(Pfn(first), end, limit))?;
+        errors::probe(found.runs.len(), LISTED_SPAN)?;
         let runs = found.runs.into_iter();
         let runs = runs.map(|run| (run.pfn.0, run.count, run.kind)).collect();
         Ok((runs, found.next.map(|next| next.0)))
@@ -367,7 +375,7 @@ impl P2M {
     #[pyo3(signature = (other, limit=100))]
     fn compare(&self, py: Python<'_>, other: &P2M, limit: usize) -> PyResult<P2MComparison> {
         self.gate.check()?;
-        let inner = detach(py, || self.inner.compare(&other.inner, limit));
+        let inner = detach(py, || self.inner.compare(&other.inner, limit))?;
         let inner = inner.map_err(|_| no_memory())?;
         Ok(P2MComparison { inner })
     }
@@ -424,11 +432,7 @@ impl P2MComparison {
     /// The first unreadable or different entries: the pfn and both entries.
     #[getter]
     fn first<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        // pyo3 panics if there is no memory for an object, so try an allocation first.
-        let mut objects: Vec<[u8; LISTED_SIZE]> = Vec::new();
-        let tried = objects.try_reserve_exact(self.inner.first.len());
-        drop(objects);
-        tried.map_err(|_| no_memory())?;
+        errors::probe(self.inner.first.len(), LISTED_SIZE)?;
         let first = self.inner.first.iter();
         PyList::new(py, first.map(|d| (d.pfn.0, tuple(d.ours), tuple(d.theirs))))
     }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use xenkdump::alloc;
 use xenkdump::memory::Fault;
 use xenkdump::parallel;
 use xenkdump::space::{Batch, Rows, Space};
@@ -71,24 +72,22 @@ impl Rows for Reordered<'_, '_> {
 }
 
 /// The elements by ascending address, so that a dump that decodes pages decodes each once. `None` if
-/// they are in that order, if they are few, or if there is no memory for it.
+/// they are in that order or if they are few.
 fn by_address(dump: &CoreDump, input: &Column<u64>) -> Option<Vec<usize>> {
     let len = input.len();
     if !dump.decodes_pages() || len <= ROWS {
         return None;
     }
-    let mut keyed = Vec::new();
-    keyed.try_reserve_exact(len).ok()?;
     let mut address = [0];
-    for i in 0..len {
+    let mut keyed = alloc::collect((0..len).map(|i| {
         input.load(i, &mut address, |raw| raw);
-        keyed.push((address[0], i));
-    }
+        (address[0], i)
+    }));
     if keyed.is_sorted() {
         return None;
     }
     keyed.sort_unstable();
-    Some(keyed.into_iter().map(|(_, i)| i).collect())
+    Some(alloc::collect(keyed.into_iter().map(|(_, i)| i)))
 }
 
 /// Fills a buffer, with several threads if it is long.
@@ -102,9 +101,8 @@ pub fn fill(
 ) -> PyResult<()> {
     let len = bytes.len();
     if len < DETACH {
-        return Batch::new(space, 1)
-            .pieces(address, len, |at, piece| bytes.put(at, piece))
-            .map_err(fault);
+        let put = |at: usize, piece: &[u8]| bytes.put(at, piece);
+        return errors::catch(|| Batch::new(space, 1).pieces(address, len, put))?.map_err(fault);
     }
     let threads = match threads {
         Some(0) => return Err(PyValueError::new_err("threads: at least 1 is needed")),
@@ -136,7 +134,7 @@ pub fn fill(
     detach(py, || {
         let make = || Batch::new(space, PIECE / 4096);
         parallel::ranges(len, PIECE, threads, make, step)
-    });
+    })?;
     gate.check()?;
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, error)) => Err(fault(error)),
@@ -169,7 +167,7 @@ pub fn many<'py>(
         target.check_apart("out", column, "status")?;
     }
     let failed = AtomicUsize::new(usize::MAX);
-    let order = detach(py, || by_address(space.memory(), input));
+    let order = detach(py, || by_address(space.memory(), input))?;
     let in_order = |batch: &mut Batch<'_, CoreDump>, order: &[usize]| {
         let mut rows = Reordered {
             rows: RowsOf {

@@ -63,7 +63,7 @@ pub fn list<'py>(py: Python<'py>, numbers: &[u64]) -> PyResult<Bound<'py, PyAny>
     let list = PyList::empty(py);
     for (i, piece) in numbers.chunks(PIECE).enumerate() {
         if i > 0 {
-            detach(py, || ());
+            detach(py, || ())?;
             py.check_signals()?;
         }
         let bytes = PyBytes::new_with(py, size_of_val(piece), |buf| {

@@ -81,7 +81,7 @@ impl AddressSpace {
         let noted = if p2m.is_some() {
             0
         } else {
-            dump.inner.encryption_mask()
+            errors::catch(|| dump.inner.encryption_mask())?
         };
         let mask = encryption_mask.unwrap_or(noted);
         let format = match format.with_encryption(mask) {
@@ -119,7 +119,7 @@ impl AddressSpace {
     /// Checks a long read before memory is allocated for it.
     fn check(&self, py: Python<'_>, address: u64, size: usize) -> PyResult<()> {
         if size > CHECK {
-            detach(py, || self.inner.check(address, size as u64)).map_err(fault)?;
+            detach(py, || self.inner.check(address, size as u64))?.map_err(fault)?;
         }
         Ok(())
     }
@@ -143,7 +143,7 @@ impl AddressSpace {
         let Some(last) = last_before(end, start)? else {
             return Ok(Found::default());
         };
-        detach(py, || space.find(needle, start, last, limit, most))
+        detach(py, || space.find(needle, start, last, limit, most))?
             .ok_or_else(|| PyTypeError::new_err("a domain's frames cannot be searched in order"))?
             .map_err(|_| PyMemoryError::new_err("limit: no memory for so many addresses"))
     }
@@ -151,9 +151,8 @@ impl AddressSpace {
     fn number<const N: usize>(&self, address: &Bound<'_, PyAny>) -> PyResult<[u8; N]> {
         let mut bytes = [0; N];
         let space = self.open()?;
-        space
-            .read(self.address(address)?, &mut bytes)
-            .map_err(fault)?;
+        let address = self.address(address)?;
+        errors::catch(|| space.read(address, &mut bytes))?.map_err(fault)?;
         Ok(bytes)
     }
 }
@@ -204,12 +203,12 @@ impl AddressSpace {
         let address = self.address(address)?;
         self.check(py, address, size)?;
         PyBytes::new_with(py, size, |buf| {
-            if size < DETACH {
-                space.read(address, buf)
+            let read = if size < DETACH {
+                errors::catch(|| space.read(address, buf))
             } else {
                 detach(py, || space.read(address, buf))
-            }
-            .map_err(fault)
+            };
+            read?.map_err(fault)
         })
     }
 
@@ -256,10 +255,12 @@ impl AddressSpace {
         limit: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let space = self.open()?;
-        let text = space
-            .cstring(self.address(address)?, limit)
-            .map_err(fault)?;
-        Ok(PyBytes::new(py, &text))
+        let address = self.address(address)?;
+        let text = errors::catch(|| space.cstring(address, limit))?.map_err(fault)?;
+        PyBytes::new_with(py, text.len(), |buf| {
+            buf.copy_from_slice(&text);
+            Ok(())
+        })
     }
 
     /// Fills `buffer`, any writable contiguous one, with the bytes at `address`; returns its size in
@@ -339,10 +340,10 @@ impl AddressSpace {
     fn read_members<'py>(
         &self,
         py: Python<'py>,
-        structs: Vec<Bound<'py, PyAny>>,
+        structs: &Bound<'py, PyAny>,
         members: Vec<(u64, usize)>,
     ) -> PyResult<Vec<Bound<'py, PyList>>> {
-        structs::members(py, self.open()?, &structs, &members)
+        structs::members(py, self.open()?, structs, &members)
     }
 
     /// The nodes of the kernel's linked lists with these `heads`. `links` is "circular" or
@@ -355,12 +356,12 @@ impl AddressSpace {
     fn lists(
         &self,
         py: Python<'_>,
-        heads: Vec<u64>,
+        heads: &Bound<'_, PyAny>,
         word: usize,
         links: &str,
         limit: usize,
     ) -> PyResult<Vec<structs::Walked>> {
-        structs::lists(py, self.open()?, &heads, word, links, limit)
+        structs::lists(py, self.open()?, heads, word, links, limit)
     }
 
     /// The machine address of `address`, an int or a one-dimensional uint64 array.
@@ -388,7 +389,7 @@ impl AddressSpace {
             Argument::One(number) => {
                 options.reject()?;
                 let number = number.ok_or_else(|| errors::outside(address, space.kind()))?;
-                let machine = space.translate(number).map_err(fault)?;
+                let machine = errors::catch(|| space.translate(number))?.map_err(fault)?;
                 Ok(machine.0.into_pyobject(py)?.into_any())
             }
             Argument::Many(input) => bulk::map(
@@ -428,14 +429,16 @@ impl AddressSpace {
         self.open()?;
         let address = self.address(address)?;
         let space = self.as_virtual()?;
-        let mut levels = Vec::with_capacity(5);
-        let walked = paging::walk_steps(
-            space.memory(),
-            space.format(),
-            space.root(),
-            VirtAddr(address),
-            |step| levels.push((step.level, step.table.0, step.index, step.entry)),
-        );
+        let mut levels = Vec::new();
+        let walked = errors::catch(|| {
+            paging::walk_steps(
+                space.memory(),
+                space.format(),
+                space.root(),
+                VirtAddr(address),
+                |step| levels.push((step.level, step.table.0, step.index, step.entry)),
+            )
+        })?;
         match walked {
             Ok(inner) => match space.memory().machine(inner.machine) {
                 Ok(machine) => {

@@ -1,16 +1,20 @@
 //! Reads members of many structs, and linked lists, in one call and without numpy.
 
-use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use xenkdump::addr::Word;
+use xenkdump::alloc;
 use xenkdump::space::{Batch, End, Links, List, Rows, Space};
 use xenkdump::status::Status;
 
 use crate::errors;
 use crate::fork::detach;
 use crate::handle::CoreDump;
+
+/// The size of a small object in Python, with a list slot.
+const OBJECT: usize = 64;
 
 /// One member of every struct, as rows of `size` bytes.
 struct Column {
@@ -23,11 +27,7 @@ impl Column {
         let len = rows
             .checked_mul(size)
             .ok_or_else(|| PyOverflowError::new_err("the members are larger than memory"))?;
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(len)
-            .map_err(|error| PyMemoryError::new_err(error.to_string()))?;
-        bytes.resize(len, 0);
+        let bytes = errors::catch(|| alloc::filled(0, len))?;
         Ok(Self { bytes, size })
     }
 
@@ -54,23 +54,25 @@ impl Rows for Column {
 pub fn members<'py>(
     py: Python<'py>,
     space: &Space<CoreDump>,
-    structs: &[Bound<'py, PyAny>],
+    structs: &Bound<'py, PyAny>,
     members: &[(u64, usize)],
 ) -> PyResult<Vec<Bound<'py, PyList>>> {
-    let structs = addresses(structs)?;
-    let mut batch = Batch::new(space, structs.len());
-    let mut columns = Vec::with_capacity(members.len());
+    // None for a number outside 64 bits.
+    let structs = elements(structs, |number| errors::address(&number))?;
+    let mut batch = errors::catch(|| Batch::new(space, structs.len()))?;
+    let mut columns = errors::catch(|| alloc::with_capacity(members.len()))?;
     for &(offset, size) in members {
         let mut column = Column::new(structs.len(), size)?;
-        let mut statuses = vec![Status::Ok; structs.len()];
-        let places: Vec<_> = structs
-            .iter()
-            .map(|at| at.and_then(|at| at.checked_add(offset)))
-            .collect();
-        let addrs: Vec<_> = places.iter().map(|at| at.unwrap_or(u64::MAX)).collect();
-        detach(py, || {
-            batch.read_rows(&addrs, size, 0, &mut column, &mut statuses)
-        });
+        let places = structs.iter();
+        let places = places.map(|at| at.and_then(|at| at.checked_add(offset)));
+        let (places, statuses) = detach(py, || {
+            let mut statuses = alloc::filled(Status::Ok, structs.len());
+            let places = alloc::collect(places);
+            let addrs = alloc::collect(places.iter().map(|at| at.unwrap_or(u64::MAX)));
+            batch.read_rows(&addrs, size, 0, &mut column, &mut statuses);
+            (places, statuses)
+        })?;
+        errors::probe(places.len(), size.saturating_add(OBJECT))?;
         let values = places
             .iter()
             .zip(&statuses)
@@ -97,9 +99,18 @@ fn value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     Ok(number.into_pyobject(py)?.into_any())
 }
 
-/// Addresses from Python; None for a number outside 64 bits.
-fn addresses(numbers: &[Bound<'_, PyAny>]) -> PyResult<Vec<Option<u64>>> {
-    numbers.iter().map(errors::address).collect()
+/// The elements of a sequence from Python.
+fn elements<'py, T>(
+    sequence: &Bound<'py, PyAny>,
+    element: impl Fn(Bound<'py, PyAny>) -> PyResult<T>,
+) -> PyResult<Vec<T>> {
+    let len = sequence.len()?;
+    let mut all = errors::catch(|| alloc::with_capacity(len))?;
+    // One that grows meanwhile is cut.
+    for number in sequence.try_iter()?.take(len) {
+        all.push(element(number?)?);
+    }
+    Ok(all)
 }
 
 /// A walked list: its nodes, how the walk ended, and the address where it ended.
@@ -109,7 +120,7 @@ pub type Walked = (Vec<u64>, &'static str, Option<u64>);
 pub fn lists(
     py: Python<'_>,
     space: &Space<CoreDump>,
-    heads: &[u64],
+    heads: &Bound<'_, PyAny>,
     word: usize,
     links: &str,
     limit: usize,
@@ -125,7 +136,10 @@ pub fn lists(
         "null-terminated" => Links::NullTerminated,
         _ => return Err(PyValueError::new_err(format!("unknown links: {links:?}"))),
     };
-    let found = detach(py, || space.lists(heads, links, word, limit));
+    let heads = elements(heads, |head| head.extract())?;
+    let found = detach(py, || space.lists(&heads, links, word, limit))?;
+    let nodes = found.iter().map(|list| list.nodes.len());
+    errors::probe(nodes.sum::<usize>() + found.len(), OBJECT)?;
     Ok(found.into_iter().map(walked).collect())
 }
 

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 
 use xenkdump::addr::VirtAddr;
+use xenkdump::alloc;
 use xenkdump::symbols;
 
 use crate::errors;
@@ -31,19 +32,19 @@ impl Symbols {
     }
 
     /// The table with its index of names. The index is built without the GIL.
-    fn named(&self, py: Python<'_>) -> RwLockReadGuard<'_, symbols::Symbols> {
+    fn named(&self, py: Python<'_>) -> PyResult<RwLockReadGuard<'_, symbols::Symbols>> {
         if !self.read().names_are_built() {
-            detach(py, || self.read().build_names());
+            detach(py, || self.read().build_names())?;
         }
-        self.read()
+        Ok(self.read())
     }
 
     /// The table with its index of addresses. The index is built without the GIL.
-    fn built(&self, py: Python<'_>) -> RwLockReadGuard<'_, symbols::Symbols> {
+    fn built(&self, py: Python<'_>) -> PyResult<RwLockReadGuard<'_, symbols::Symbols>> {
         if !self.read().is_built() {
-            detach(py, || self.read().build());
+            detach(py, || self.read().build())?;
         }
-        self.read()
+        Ok(self.read())
     }
 
     /// The table. Poisoning is ignored: a panic cannot leave the table in an invalid state.
@@ -57,7 +58,7 @@ impl Symbols {
     /// The symbols of a System.map or xen-syms.map.
     #[staticmethod]
     fn from_map(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        detach(py, || symbols::Symbols::from_map(&path))
+        detach(py, || symbols::Symbols::from_map(&path))?
             .map(Self::new)
             .map_err(errors::from_core)
     }
@@ -68,7 +69,7 @@ impl Symbols {
         self.read().slide()
     }
 
-    fn __len__(&self, py: Python<'_>) -> usize {
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         detach(py, || self.read().len())
     }
 
@@ -80,56 +81,62 @@ impl Symbols {
         }
     }
 
-    fn __contains__(&self, py: Python<'_>, name: &str) -> bool {
-        self.named(py).get(name).is_some()
+    fn __contains__(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
+        Ok(self.named(py)?.get(name).is_some())
     }
 
     fn __getitem__(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
-        self.get(py, name)
+        self.get(py, name)?
             .ok_or_else(|| PyKeyError::new_err(name.to_owned()))
     }
 
     /// The address of a symbol. If several have the name, a global one is preferred, then the lowest.
-    fn get(&self, py: Python<'_>, name: &str) -> Option<u64> {
-        self.named(py).get(name).map(|symbol| symbol.address.0)
+    fn get(&self, py: Python<'_>, name: &str) -> PyResult<Option<u64>> {
+        let found = self.named(py)?.get(name).map(|symbol| symbol.address.0);
+        Ok(found)
     }
 
     /// All symbols with a name, by address; at most 4096.
-    fn all(&self, py: Python<'_>, name: &str) -> Vec<Symbol> {
-        let symbols = self.named(py);
-        symbols.all(name).into_iter().map(Symbol::new).collect()
+    fn all(&self, py: Python<'_>, name: &str) -> PyResult<Vec<Symbol>> {
+        let symbols = self.named(py)?;
+        let found = errors::catch(|| symbols.all(name))?;
+        Ok(found.into_iter().map(Symbol::new).collect())
     }
 
     /// The symbol whose size covers an address, else the nearest one below.
     fn lookup(&self, address: &Bound<'_, PyAny>) -> PyResult<Option<Symbol>> {
-        let symbols = self.built(address.py());
+        let symbols = self.built(address.py())?;
         let found = errors::address(address)?.and_then(|at| symbols.lookup(VirtAddr(at)));
         Ok(found.map(Symbol::new))
     }
 
     /// The nearest symbol at or below an address, regardless of its size, as in crash.
     fn nearest(&self, address: &Bound<'_, PyAny>) -> PyResult<Option<Symbol>> {
-        let symbols = self.built(address.py());
+        let symbols = self.built(address.py())?;
         let found = errors::address(address)?.and_then(|at| symbols.nearest(VirtAddr(at)));
         Ok(found.map(Symbol::new))
     }
 
     /// Adds the symbols of a loaded module between `start` and `end`. `symtab` is an array of
     /// Elf32_Sym or Elf64_Sym with absolute values, as in `struct module`.
-    fn add_module(&self, name: &str, start: u64, end: u64, symtab: &[u8], strtab: &[u8]) {
+    fn add_module(
+        &self,
+        name: &str,
+        start: u64,
+        end: u64,
+        symtab: &[u8],
+        strtab: &[u8],
+    ) -> PyResult<()> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        inner.add_module(
-            name,
-            VirtAddr(start),
-            VirtAddr(end),
-            symtab.to_vec(),
-            strtab.to_vec(),
-        );
+        errors::catch(|| {
+            let (symtab, strtab) = (alloc::copied(symtab), alloc::copied(strtab));
+            inner.add_module(name, VirtAddr(start), VirtAddr(end), symtab, strtab);
+        })
     }
 
-    fn __repr__(&self, py: Python<'_>) -> String {
-        let (len, slide) = (self.__len__(py), self.slide());
-        format!("<Symbols: {len} symbols, slide {slide:#x}>")
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (len, slide) = (self.__len__(py)?, self.slide());
+        Ok(format!("<Symbols: {len} symbols, slide {slide:#x}>"))
     }
 }
 
@@ -146,14 +153,14 @@ impl SymbolIterator {
         slf
     }
 
-    fn __next__(&self, py: Python<'_>) -> Option<Symbol> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Symbol>> {
         let next = || {
             let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
             self.symbols.next(&mut cursor).map(Symbol::new)
         };
         // The first step may build the table.
         if self.symbols.is_built() {
-            next()
+            Ok(next())
         } else {
             detach(py, next)
         }

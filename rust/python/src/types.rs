@@ -47,25 +47,25 @@ impl Types {
         self.inner.word().bytes()
     }
 
-    fn __contains__(&self, py: Python<'_>, r#struct: &str) -> bool {
+    fn __contains__(&self, py: Python<'_>, r#struct: &str) -> PyResult<bool> {
         detach(py, || self.inner.contains(r#struct))
     }
 
     /// Size of a type in bytes.
     fn sizeof(&self, py: Python<'_>, r#struct: &str) -> PyResult<u64> {
-        detach(py, || self.inner.size_of(r#struct)).map_err(errors::from_core)
+        detach(py, || self.inner.size_of(r#struct))?.map_err(errors::from_core)
     }
 
     /// A member by its path, "task_struct.se.exec_start".
     fn member(&self, py: Python<'_>, path: &str) -> PyResult<Member> {
-        detach(py, || self.inner.member(path))
+        detach(py, || self.inner.member(path))?
             .map(Member::new)
             .map_err(errors::from_core)
     }
 
     /// All members of a struct or union, including those of anonymous structs and unions.
     fn members<'py>(&self, py: Python<'py>, r#struct: &str) -> PyResult<Bound<'py, PyDict>> {
-        let members = detach(py, || self.inner.members(r#struct)).map_err(errors::from_core)?;
+        let members = detach(py, || self.inner.members(r#struct))?.map_err(errors::from_core)?;
         let dict = PyDict::new(py);
         for (name, member) in members {
             dict.set_item(name, Member::new(member))?;
@@ -75,12 +75,13 @@ impl Types {
 
     /// The offset of a member in bytes.
     fn offset(&self, py: Python<'_>, path: &str) -> PyResult<u64> {
-        detach(py, || self.inner.offset(path)).map_err(errors::from_core)
+        detach(py, || self.inner.offset(path))?.map_err(errors::from_core)
     }
 
     /// The enumerators of an enum.
     fn r#enum<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
-        let enumerators = detach(py, || self.inner.enumerators(name)).map_err(errors::from_core)?;
+        let enumerators =
+            detach(py, || self.inner.enumerators(name))?.map_err(errors::from_core)?;
         let dict = PyDict::new(py);
         for (name, value) in enumerators {
             dict.set_item(name, value)?;
@@ -90,7 +91,7 @@ impl Types {
 
     /// The value of an enumerator of any enum.
     fn enumerator(&self, py: Python<'_>, name: &str) -> PyResult<i128> {
-        detach(py, || self.inner.enumerator(name)).map_err(errors::from_core)
+        detach(py, || self.inner.enumerator(name))?.map_err(errors::from_core)
     }
 
     fn __repr__(&self) -> String {

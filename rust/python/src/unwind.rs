@@ -9,9 +9,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use xenkdump::addr::{VirtAddr, Word};
+use xenkdump::alloc;
 use xenkdump::tracer::{Start, Tracer};
 use xenkdump::unwind::{self, Method, Reg, Registers};
 
+use crate::errors;
 use crate::fork::detach;
 use crate::image::Image;
 use crate::space::AddressSpace;
@@ -51,15 +53,17 @@ impl Unwinder {
             .map(|names| names.iter().map(|name| method(name)).collect())
             .transpose()?;
         let methods: Option<Vec<Method>> = methods;
-        let tracer = Tracer::new(
-            image.map(|image| &image.inner),
-            word,
-            space,
-            &symbols.get().snapshot(),
-            types.map(|types| &*types.inner),
-            version,
-            methods.as_deref(),
-        );
+        let tracer = errors::catch(|| {
+            Tracer::new(
+                image.map(|image| &image.inner),
+                word,
+                space,
+                &symbols.get().snapshot(),
+                types.map(|types| &*types.inner),
+                version,
+                methods.as_deref(),
+            )
+        })?;
         Ok(Self {
             tracer: RwLock::new(tracer),
             symbols,
@@ -95,23 +99,22 @@ impl Unwinder {
         &self,
         start: u64,
         end: u64,
-        orc_ip: Vec<u8>,
+        orc_ip: &[u8],
         orc_ip_address: u64,
-        orc: Vec<u8>,
+        orc: &[u8],
     ) -> PyResult<()> {
         let memory = self.memory.get().as_virtual()?;
-        self.tracer
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add_module_orc(
+        let mut tracer = self.tracer.write().unwrap_or_else(PoisonError::into_inner);
+        errors::catch(|| {
+            tracer.add_module_orc(
                 memory,
                 &self.symbols.get().snapshot(),
                 VirtAddr(start)..VirtAddr(end),
-                orc_ip,
+                alloc::copied(orc_ip),
                 VirtAddr(orc_ip_address),
-                orc,
+                alloc::copied(orc),
             );
-        Ok(())
+        })
     }
 
     /// The frames of one stack, from the registers of its innermost frame. The pc and the stack
@@ -154,14 +157,15 @@ impl Unwinder {
                     limit,
                 },
             )
-        });
+        })?;
         let frames = found
             .frames
             .iter()
             .enumerate()
             .map(|(i, frame)| {
                 let slot = slot.filter(|_| i == 0);
-                Py::new(py, Frame::of(frame, &symbols, self.word, slot))
+                let frame = errors::catch(|| Frame::of(frame, &symbols, self.word, slot))?;
+                Py::new(py, frame)
             })
             .collect::<PyResult<_>>()?;
         Ok(Backtrace {

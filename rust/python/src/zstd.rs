@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use xenkdump::alloc;
 use xenkdump::file::{self, MappedFile};
 
 use crate::errors;
@@ -17,7 +18,7 @@ use crate::fork::detach;
 #[pyfunction]
 pub fn zstd_obstacle(py: Python<'_>, path: PathBuf) -> PyResult<Option<String>> {
     let ask = || MappedFile::open(&path).map(|file| file::ZstdFile::obstacle(&file));
-    detach(py, ask).map_err(errors::from_core)
+    detach(py, ask)?.map_err(errors::from_core)
 }
 
 /// The size of the contents of the first frame, if its header, which is in `start`, says it.
@@ -51,18 +52,14 @@ impl ZstdDecoder {
         size: usize,
     ) -> PyResult<(usize, Bound<'py, PyBytes>)> {
         let (taken, out) = detach(py, || {
-            let mut out = Vec::new();
-            if out.try_reserve_exact(size).is_err() {
-                return Err(PyMemoryError::new_err("zstd"));
-            }
-            out.resize(size, 0);
+            let mut out = alloc::filled(0, size);
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             let (taken, given) = inner
                 .decode(data, &mut out)
                 .map_err(PyValueError::new_err)?;
             out.truncate(given);
-            Ok((taken, out))
-        })?;
+            Ok::<_, PyErr>((taken, out))
+        })??;
         Ok((taken, PyBytes::new(py, &out)))
     }
 

@@ -3,7 +3,7 @@
 //! Modules from the file upwards; each uses only those before it:
 //!
 //! - [`addr`] and [`memory`]: the three kinds of address, and memory as a trait.
-//! - [`limits`] and [`budget`]: limits on work and memory.
+//! - [`limits`] and [`budget`]: limits on work and memory; [`alloc`]: allocations that may fail.
 //! - [`file`](mod@file): the bytes of a file.
 //! - [`elf`]: ELF files, parsed lazily and within bounds.
 //! - [`notes`]: decodes ELF notes.
@@ -19,7 +19,10 @@
 //! Safe on corrupt or hostile input: nothing panics, and work and memory are bounded by the memory
 //! that the dump holds and by the size of the request.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod addr;
+pub mod alloc;
 pub mod budget;
 pub mod dump;
 pub mod elf;

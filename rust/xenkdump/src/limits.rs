@@ -77,6 +77,10 @@ pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 /// Buckets of the index over the runs of a dump's memory, 8 bytes each.
 pub const MAX_RUN_BUCKETS: usize = 1 << 16;
 
+/// Bytes of allocations that end the process if the system has no memory for them. Larger ones, and
+/// lists that the dump or the caller can make longer, are made by [`crate::alloc`].
+pub const MAX_SMALL_ALLOCATION: usize = 64 << 10;
+
 // == P2M ==
 
 /// pfns of a P2M: 256 TiB of memory, sixteen times Xen's largest host.

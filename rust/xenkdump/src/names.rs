@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
+use crate::alloc;
 use crate::limits::MAX_SYMBOL_NAME;
 
 /// Finds candidates for a name. Uses four bytes per bucket and four bytes per name.
@@ -36,8 +37,8 @@ impl Names {
     /// and below `len`.
     pub fn in_order(len: usize, names: impl Iterator<Item = (u32, impl Hash)>) -> Self {
         let mut this = Self {
-            heads: vec![END; len.next_power_of_two()],
-            next: vec![END; len],
+            heads: alloc::filled(END, len.next_power_of_two()),
+            next: alloc::filled(END, len),
         };
         for (i, name) in names {
             let bucket = this.bucket(Key::of(name));

@@ -2,7 +2,9 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The number of threads that this process can use.
 pub fn available() -> usize {
@@ -14,7 +16,7 @@ pub fn available() -> usize {
 /// `work` returns false; returns whether none did.
 ///
 /// The calling thread is one of them, and the only one if there is one range or the system has no
-/// threads.
+/// threads. If one of them unwinds (see [`crate::alloc`]), the others stop and the caller unwinds.
 pub fn ranges<W>(
     len: usize,
     grain: usize,
@@ -41,6 +43,13 @@ pub fn ranges<W>(
     if helpers == 0 {
         run();
     } else {
+        let unwound = Mutex::new(None);
+        let run = || {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+                go_on.store(false, Ordering::Relaxed);
+                *unwound.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+            }
+        };
         std::thread::scope(|scope| {
             for _ in 0..helpers {
                 // Without this thread the others do its work.
@@ -53,6 +62,10 @@ pub fn ranges<W>(
             }
             run();
         });
+        let unwound = unwound.into_inner();
+        if let Some(payload) = unwound.unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(payload);
+        }
     }
     go_on.into_inner()
 }
@@ -60,6 +73,7 @@ pub fn ranges<W>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alloc;
 
     #[test]
     fn every_index_is_done_once() {
@@ -80,6 +94,26 @@ mod tests {
             assert!(whole);
             assert!(done.iter().all(|n| n.load(Ordering::Relaxed) == 1));
         }
+    }
+
+    #[test]
+    fn lack_of_memory_stops_all_threads() {
+        let seen = AtomicUsize::new(0);
+        let found = alloc::catch(|| {
+            ranges(
+                1 << 40,
+                1,
+                2,
+                || (),
+                |(), _| {
+                    if seen.fetch_add(1, Ordering::Relaxed) >= 100 {
+                        alloc::probe(usize::MAX);
+                    }
+                    true
+                },
+            )
+        });
+        assert!(found.is_err());
     }
 
     #[test]

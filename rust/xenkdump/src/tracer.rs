@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::addr::{Address, VirtAddr, Word};
+use crate::alloc;
 use crate::elf::Bytes;
 use crate::fault::Fault;
 use crate::image::{Content, Image};
@@ -153,7 +154,7 @@ impl Tracer {
                 .read(".orc_header")
                 .ok()
                 .flatten()
-                .map(|content| content.bytes.to_vec());
+                .map(|content| alloc::copied(&content.bytes));
             tracer.orc.fields = types.and_then(|types| orc_fields(types, version));
             tracer.add_orc_of_image(&tables, symbols);
         }
@@ -343,7 +344,7 @@ impl Tables<'_> {
         let Some(section) = section else {
             return Ok(None);
         };
-        let mut bytes = vec![0; section.size() as usize];
+        let mut bytes = alloc::filled(0, section.size() as usize);
         let address = section.address().raw().wrapping_add_signed(self.slide);
         self.memory.read(VirtAddr(address), &mut bytes)?;
         Ok(Some(Content {
@@ -377,16 +378,20 @@ impl OrcPart {
         let mut missing: Vec<Range<usize>> = Vec::new();
         for (holes, size) in [(&ip.holes, IP_SIZE), (&orc.holes, ROW_SIZE)] {
             let to_rows = |hole: &Range<usize>| hole.start / size..hole.end.div_ceil(size);
-            missing.extend(holes.iter().map(to_rows));
+            for hole in holes {
+                alloc::push(&mut missing, to_rows(hole));
+            }
         }
-        missing.push(rows..rows);
+        alloc::push(&mut missing, rows..rows);
         missing.sort_unstable_by_key(|hole| hole.start);
         let mut parts = Vec::new();
         let mut next = 0;
         for hole in missing {
             if next < hole.start.min(rows) {
                 let range = next..hole.start.min(rows);
-                parts.extend(Self::rows(&ip.bytes, &orc.bytes, address, range, rows));
+                if let Some(part) = Self::rows(&ip.bytes, &orc.bytes, address, range, rows) {
+                    alloc::push(&mut parts, part);
+                }
             }
             next = next.max(hole.end);
         }
@@ -403,7 +408,7 @@ impl OrcPart {
     ) -> Option<Self> {
         let part = |bytes: &Bytes, size: usize| {
             let part = bytes.get(range.start * size..range.end * size)?;
-            Some(Bytes::from(part.to_vec()))
+            Some(Bytes::from(alloc::copied(part)))
         };
         let pc = |row: usize| {
             let at = row * IP_SIZE;

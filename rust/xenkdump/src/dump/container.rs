@@ -110,6 +110,11 @@ pub(super) trait Container: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Defects that were found after the dump was opened.
+    fn late_warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The PT_LOAD segments, in file order. Only ELF dumps have any.
     fn segments(&self) -> &[Segment] {
         &[]

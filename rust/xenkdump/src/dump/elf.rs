@@ -8,6 +8,7 @@ use super::note::{Note, NoteReader};
 use super::run_map::RunMap;
 use super::warnings::Warnings;
 use crate::addr::{MachineAddr, Word};
+use crate::alloc;
 use crate::elf::Header;
 use crate::fault::Fault;
 use crate::file::Storage;
@@ -70,12 +71,15 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
     }
     for program in header.program_headers(&storage).take(MAX_PROGRAM_HEADERS) {
         match program.p_type {
-            PT_LOAD => segments.push(Segment {
-                start: MachineAddr(program.p_paddr),
-                offset: program.p_offset,
-                file_size: program.p_filesz,
-                memory_size: program.p_memsz,
-            }),
+            PT_LOAD => {
+                let segment = Segment {
+                    start: MachineAddr(program.p_paddr),
+                    offset: program.p_offset,
+                    file_size: program.p_filesz,
+                    memory_size: program.p_memsz,
+                };
+                alloc::push(&mut segments, segment);
+            }
             PT_NOTE => notes.read(program.p_offset, program.p_filesz, &mut warnings),
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! Opens the files of dumps, and looks through what they may be wrapped in.
 
+use crate::alloc;
 use std::path::Path;
 
 use crate::file::{
@@ -54,7 +55,7 @@ pub(super) fn open(path: &Path, cache_size: usize) -> Result<Opened> {
     Ok(Opened {
         is_flattened: true,
         is_zstd: false,
-        warnings: file.warnings().to_vec(),
+        warnings: alloc::collect(file.warnings().iter().cloned()),
         file: File::Flattened(file),
     })
 }
@@ -63,7 +64,7 @@ fn open_zstd(file: ZstdFile) -> Result<Opened> {
     let is_flattened = is_flattened(&file);
     let (file, warnings): (Box<dyn Storage>, _) = if is_flattened {
         let file = Flattened::open(file)?;
-        let warnings = file.warnings().to_vec();
+        let warnings = alloc::collect(file.warnings().iter().cloned());
         (Box::new(file), warnings)
     } else {
         (Box::new(file), Vec::new())

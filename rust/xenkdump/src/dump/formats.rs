@@ -6,7 +6,8 @@ use super::container::Container;
 use super::files::{self, File};
 use super::{elf, kdump, lime, raw, save, xl_core, Options};
 use crate::file::Storage;
-use crate::Result;
+use crate::limits::MAX_DUMP_PARTS;
+use crate::{Error, Result};
 
 /// A supported format.
 struct Format<S> {
@@ -58,6 +59,16 @@ pub(super) struct Opened {
 
 /// Opens a dump of any supported format. Only split dumps have several files.
 pub(super) fn open(paths: &[PathBuf], options: &Options) -> Result<Opened> {
+    if let [first, ..] = paths {
+        if paths.len() > MAX_DUMP_PARTS {
+            return Err(Error::Format {
+                path: first.display().to_string(),
+                offset: 0,
+                expected: format!("at most {MAX_DUMP_PARTS} parts of a split dump"),
+                found: format!("{} files", paths.len()),
+            });
+        }
+    }
     let mut warnings = Vec::new();
     let (mut is_flattened, mut is_zstd) = (false, false);
     let mut opened = Vec::new();

@@ -7,6 +7,7 @@ use super::container::Segment;
 use super::memory_image::MemoryImage;
 use super::warnings::Warnings;
 use crate::addr::{MachineAddr, PAGE_SIZE};
+use crate::alloc;
 use crate::dump::container::Container;
 use crate::file::Storage;
 use crate::limits::MAX_PROGRAM_HEADERS;
@@ -56,12 +57,13 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
             break;
         }
         let size = (last - first).saturating_add(1);
-        segments.push(Segment {
+        let segment = Segment {
             start: MachineAddr(first),
             offset: at + HEADER,
             file_size: size,
             memory_size: size,
-        });
+        };
+        alloc::push(&mut segments, segment);
         at = (at + HEADER).saturating_add(size);
     }
     let rest = storage.len().saturating_sub(at);
@@ -74,5 +76,28 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
     if segments.iter().any(unaligned) {
         warnings.push("ranges of the LiME image do not start on a page");
     }
+    if let Some(at) = overlap(&segments) {
+        warnings.push(format!(
+            "ranges of the LiME image overlap, first at {at}: of several, the first in the file is used"
+        ));
+    }
     Ok(MemoryImage::open(storage, "LiME image", segments, warnings))
+}
+
+/// The lowest address that two ranges have.
+fn overlap(segments: &[Segment]) -> Option<MachineAddr> {
+    let ends = |segment: &Segment| {
+        let start = segment.start.0;
+        (start, start.saturating_add(segment.memory_size - 1))
+    };
+    let mut ranges = alloc::collect(segments.iter().map(ends));
+    ranges.sort_unstable();
+    let mut known = None;
+    for (start, last) in ranges {
+        if known.is_some_and(|known| start <= known) {
+            return Some(MachineAddr(start));
+        }
+        known = known.max(Some(last));
+    }
+    None
 }

@@ -180,9 +180,12 @@ impl Dump {
         masks.next().unwrap_or(0)
     }
 
-    /// Defects of the file that do not prevent its use.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    /// Defects of the file that do not prevent its use, as far as they are known: some are found when
+    /// memory is read.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        warnings.extend(self.container.late_warnings());
+        warnings
     }
 
     /// Bytes of machine memory that the dump holds: what limits on work scale with. Bytes in the file

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use super::warnings::Warnings;
+use crate::alloc;
 use crate::budget::{Budget, Exhausted};
 use crate::file::Storage;
 use crate::limits::{MAX_DESCRIPTORS_SIZE, MAX_NOTES, MAX_NOTE_NAME};
@@ -70,7 +71,7 @@ impl<'f, S: Storage> NoteReader<'f, S> {
     /// The header is three u32 in both ELF classes. Name and descriptor are each padded to 4 bytes
     /// whatever `p_align` says: neither Xen nor Linux ever used 8 here.
     pub fn read(&mut self, offset: u64, size: u64, warnings: &mut Warnings) {
-        if !self.ranges.insert((offset, size)) {
+        if !alloc::insert(&mut self.ranges, (offset, size)) {
             return;
         }
         let available = self.storage.held(offset, size);
@@ -115,11 +116,7 @@ impl<'f, S: Storage> NoteReader<'f, S> {
                 .copy(name_at, MAX_NOTE_NAME.min(name_size.into()))
                 .unwrap_or_default();
             let note = Note {
-                name: name
-                    .split(|&byte| byte == 0)
-                    .next()
-                    .unwrap_or_default()
-                    .to_vec(),
+                name: alloc::copied(name.split(|&byte| byte == 0).next().unwrap_or_default()),
                 note_type,
                 name_size,
                 offset: at,
@@ -133,7 +130,7 @@ impl<'f, S: Storage> NoteReader<'f, S> {
                 ));
                 return;
             }
-            self.notes.push(note);
+            alloc::push(&mut self.notes, note);
             at = desc_at.saturating_add(padded(desc_size));
         }
         let mut fragment = [0; HEADER as usize];
@@ -165,7 +162,7 @@ impl<'f, S: Storage> NoteReader<'f, S> {
             ));
         }
         let note = Note {
-            name: name.to_vec(),
+            name: alloc::copied(name),
             note_type,
             name_size: 0,
             offset,
@@ -174,7 +171,7 @@ impl<'f, S: Storage> NoteReader<'f, S> {
             desc: Arc::new(OnceLock::new()),
         };
         if available > 0 && self.spend(&note).is_ok() {
-            self.notes.push(note);
+            alloc::push(&mut self.notes, note);
         }
     }
 

@@ -4,10 +4,11 @@
 //! lists the low 640 KiB twice on some machines), so they are first cut into disjoint runs; a lookup
 //! is then a binary search.
 
-use std::collections::BTreeSet;
+use std::collections::BinaryHeap;
 
 use super::container::{Run, Segment};
 use crate::addr::{MachineAddr, Mfn, PAGE_SIZE};
+use crate::alloc;
 use crate::fault::Fault;
 use crate::file::{ReadError, Storage};
 use crate::limits::MAX_RUN_BUCKETS;
@@ -92,11 +93,12 @@ impl RunMap {
         {
             let why = match backing {
                 Backing::File(offset) => {
-                    held.push(Held {
+                    let run = Held {
                         start,
                         last,
                         offset,
-                    });
+                    };
+                    alloc::push(&mut held, run);
                     continue;
                 }
                 Backing::PastEnd(offset) => Why::Truncated(offset),
@@ -104,7 +106,7 @@ impl RunMap {
                 Backing::Empty => Why::Empty,
                 Backing::Gone => continue,
             };
-            absent.push(Absent { start, last, why });
+            alloc::push(&mut absent, Absent { start, last, why });
         }
         held.shrink_to_fit();
         absent.shrink_to_fit();
@@ -119,7 +121,7 @@ impl RunMap {
     pub fn distinct_bytes(&self) -> u64 {
         // Within the file, so no sum can wrap.
         let ends = |run: &Held| (run.offset, run.offset + size(run.start, run.last));
-        let mut ranges: Vec<_> = self.held.iter().map(ends).collect();
+        let mut ranges = alloc::collect(self.held.iter().map(ends));
         ranges.sort_unstable();
         let (mut sum, mut counted) = (0, 0);
         for (start, end) in ranges {
@@ -318,9 +320,9 @@ impl Index {
             while runs.get(count).is_some_and(|run| run.start < start) {
                 count += 1;
             }
-            before.push(count);
+            alloc::push(&mut before, count);
         }
-        before.push(runs.len());
+        alloc::push(&mut before, runs.len());
         Self {
             first,
             shift,
@@ -404,32 +406,32 @@ fn pieces_of(segments: &[Segment], file_len: u64) -> Vec<Piece> {
                 backing,
             };
             if matches!(backing, Backing::File(_)) {
-                with_bytes.push(piece);
+                alloc::push(&mut with_bytes, piece);
             } else {
-                without.push(piece);
+                alloc::push(&mut without, piece);
             }
         }
     }
-    with_bytes.append(&mut without);
+    alloc::extend(&mut with_bytes, &without);
     with_bytes
 }
 
 /// Resolves overlaps: the first of the pieces with an address wins.
 fn disjoint(pieces: &[Piece]) -> Vec<Piece> {
-    sweep(pieces, BTreeSet::first)
+    sweep(pieces, |index| pieces.len() - index)
 }
 
 /// Resolves overlaps: the last of the pieces with an address wins.
 pub(super) fn top_layer(pieces: &[Piece]) -> Vec<Piece> {
-    sweep(pieces, BTreeSet::last)
+    sweep(pieces, |index| index)
 }
 
-/// Resolves overlaps by a sweep over the ends of the pieces: between two ends, `winner` of the open ones
-/// is chosen.
-fn sweep(pieces: &[Piece], winner: fn(&BTreeSet<usize>) -> Option<&usize>) -> Vec<Piece> {
+/// Resolves overlaps by a sweep over the ends of the pieces: between two ends, the open one of the
+/// highest rank wins.
+fn sweep(pieces: &[Piece], rank: impl Fn(usize) -> usize) -> Vec<Piece> {
     // (address, whether it opens, index); a piece closes at the address after its last, and one
     // that ends at 2^64 - 1 never does.
-    let mut ends: Vec<(u64, bool, usize)> = Vec::with_capacity(pieces.len() * 2);
+    let mut ends: Vec<(u64, bool, usize)> = alloc::with_capacity(pieces.len() * 2);
     for (i, piece) in pieces.iter().enumerate() {
         ends.push((piece.start, true, i));
         if let Some(close) = piece.last.checked_add(1) {
@@ -438,8 +440,9 @@ fn sweep(pieces: &[Piece], winner: fn(&BTreeSet<usize>) -> Option<&usize>) -> Ve
     }
     ends.sort_unstable();
 
-    let mut result: Vec<Piece> = Vec::with_capacity(pieces.len());
-    let mut open = BTreeSet::new();
+    let mut result: Vec<Piece> = alloc::with_capacity(pieces.len());
+    // The one of the highest rank is on top. Closed pieces stay until they get there.
+    let mut open = BinaryHeap::new();
     let mut i = 0;
     while let Some(&(start, _, _)) = ends.get(i) {
         while let Some(&(at, opens, piece)) = ends.get(i) {
@@ -447,15 +450,17 @@ fn sweep(pieces: &[Piece], winner: fn(&BTreeSet<usize>) -> Option<&usize>) -> Ve
                 break;
             }
             if opens {
-                open.insert(piece);
-            } else {
-                open.remove(&piece);
+                alloc::push_heap(&mut open, (rank(piece), piece));
             }
             i += 1;
         }
         let last = ends.get(i).map_or(u64::MAX, |&(next, _, _)| next - 1);
-        if let Some(piece) = winner(&open).and_then(|&index| pieces.get(index)) {
-            push_joined(&mut result, piece, start, last);
+        while let Some(piece) = open.peek().and_then(|top| pieces.get(top.1)) {
+            if piece.last >= start {
+                push_joined(&mut result, piece, start, last);
+                break;
+            }
+            open.pop();
         }
     }
     result
@@ -487,17 +492,19 @@ pub(super) fn push_joined(pieces: &mut Vec<Piece>, piece: &Piece, start: u64, la
             return;
         }
     }
-    pieces.push(Piece {
+    let piece = Piece {
         start,
         last,
         backing,
-    });
+    };
+    alloc::push(pieces, piece);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     impl RunMap {
         /// File offset of `addr` and the number of contiguous bytes there.

@@ -165,7 +165,8 @@ fn pages_and_their_index_are_compared() {
         ),
     ] {
         let dump = Synthetic::open(&synthetic.with_pages(pages), "short").expect("it is sound");
-        let warnings: Vec<_> = dump.warnings().iter().map(String::as_str).collect();
+        let warnings = dump.warnings();
+        let warnings: Vec<_> = warnings.iter().map(String::as_str).collect();
         assert_eq!(warnings, Vec::from_iter(warning));
         let held = dump.read(MachineAddr(0x55000), &mut [0]);
         assert_eq!(held.is_ok(), pages > 1);

@@ -1,6 +1,7 @@
 //! The registers of a vCPU, as in files of single domains and Xen's own interfaces.
 
 use crate::addr::{MachineAddr, Word};
+use crate::alloc;
 use crate::notes::Registers;
 
 /// Size of a 64-bit `vcpu_guest_context`.
@@ -109,7 +110,7 @@ const CTRLREG_32: usize = 2716;
 
 /// The values of `fields`.
 pub(super) fn values(bytes: &[u8], fields: &[Field]) -> Option<Vec<u64>> {
-    let mut values = Vec::with_capacity(fields.len());
+    let mut values = alloc::with_capacity(fields.len());
     for &(_, at, width) in fields {
         let mut value = [0; 8];
         value

@@ -16,6 +16,7 @@ use super::run_map::RunMap;
 use super::vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
 use super::warnings::Warnings;
 use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
+use crate::alloc;
 use crate::elf::Header;
 use crate::fault::Fault;
 use crate::file::Storage;
@@ -273,14 +274,11 @@ impl<S: Storage> DomainCore<S> {
         self.map.get_or_init(|| {
             let pages = self.sections.pages;
             let count = pages.size / PAGE_SIZE as u64;
-            let frames = self
-                .entries()
-                .take_while(|(i, ..)| *i < count)
-                .map(|(i, _, mfn)| {
-                    let offset = i.saturating_mul(PAGE_SIZE as u64);
-                    (mfn, pages.offset.saturating_add(offset))
-                })
-                .collect();
+            let entries = self.entries().take_while(|(i, ..)| *i < count);
+            let frames = alloc::collect(entries.map(|(i, _, mfn)| {
+                let offset = i.saturating_mul(PAGE_SIZE as u64);
+                (mfn, pages.offset.saturating_add(offset))
+            }));
             RunMap::of_pages(frames, self.storage.len())
         })
     }
@@ -343,15 +341,12 @@ impl<S: Storage> Container for DomainCore<S> {
             CONTEXT_SIZE_32 => (Word::W32, CONTEXT_SIZE_32),
             _ => (Word::W64, CONTEXT_SIZE_64),
         };
-        self.sections
-            .prstatus
-            .bytes(&self.storage, MAX_DUMP_CORE_VCPUS * size)
-            .chunks_exact(size as usize)
-            .zip(0..)
-            .map_while(|(bytes, id)| {
-                VcpuContext::parse(bytes, word, self.auto_translated(), id, ".xen_prstatus")
-            })
-            .collect()
+        let prstatus = self.sections.prstatus;
+        let bytes = prstatus.bytes(&self.storage, MAX_DUMP_CORE_VCPUS * size);
+        let contexts = bytes.chunks_exact(size as usize).zip(0..);
+        alloc::collect(contexts.map_while(|(bytes, id)| {
+            VcpuContext::parse(bytes, word, self.auto_translated(), id, ".xen_prstatus")
+        }))
     }
 
     fn shared_info(&self) -> Option<&[u8]> {
@@ -368,11 +363,11 @@ impl<S: Storage> Container for DomainCore<S> {
             if self.auto_translated() {
                 return Vec::new();
             }
-            let mut pairs: Vec<_> = self.entries().map(|(_, pfn, mfn)| (pfn, mfn)).collect();
-            // xl writes them in ascending order; others may not.
-            pairs.sort_by_key(|(pfn, _)| *pfn);
-            pairs.dedup_by_key(|(pfn, _)| *pfn);
-            pairs
+            let mut entries = alloc::collect(self.entries());
+            // xl writes them in ascending order; others may not. The first in the file is kept.
+            entries.sort_unstable_by_key(|(i, pfn, _)| (*pfn, *i));
+            entries.dedup_by_key(|(_, pfn, _)| *pfn);
+            alloc::collect(entries.into_iter().map(|(_, pfn, mfn)| (pfn, mfn)))
         }))
     }
 

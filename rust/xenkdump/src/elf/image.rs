@@ -11,6 +11,7 @@ use goblin::elf::section_header::{
 
 use super::{header, inflate, Bytes, Header, Notes};
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::file::RegularFile;
 use crate::limits::{
@@ -112,19 +113,16 @@ impl Image {
         header
             .check_sections()
             .map_err(|malformed| malformed.of(&file))?;
-        let sections: Vec<_> = header
-            .section_headers(&*file)
-            .take(MAX_IMAGE_SECTIONS)
-            .collect();
-        let mut located: Vec<_> = sections
+        let sections = alloc::collect(header.section_headers(&*file).take(MAX_IMAGE_SECTIONS));
+        let located = sections
             .iter()
             .enumerate()
             .filter(|(_, section)| section.sh_flags & u64::from(SHF_ALLOC) != 0)
             .filter(|(_, section)| section.sh_size > 0)
-            .map(|(i, section)| (section.sh_addr, i))
-            .collect();
+            .map(|(i, section)| (section.sh_addr, i));
+        let mut located = alloc::collect(located);
         located.sort_unstable();
-        let contents = sections.iter().map(|_| OnceLock::new()).collect();
+        let contents = alloc::collect(sections.iter().map(|_| OnceLock::new()));
         let inflated = file.len().saturating_mul(MAX_INFLATED_RATIO);
         let inflated = inflated.clamp(MAX_INFLATED_SMALL, MAX_SECTION_SIZE);
         Ok(Self {
@@ -219,7 +217,7 @@ impl Image {
                 Some(last) if start <= last.end.0.saturating_add(gap) => {
                     last.end = last.end.max(VirtAddr(end));
                 }
-                _ => spans.push(VirtAddr(start)..VirtAddr(end)),
+                _ => alloc::push(&mut spans, VirtAddr(start)..VirtAddr(end)),
             }
         }
         spans

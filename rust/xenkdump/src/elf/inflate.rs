@@ -6,6 +6,7 @@ use goblin::container::Ctx;
 use goblin::elf::compression_header::{CompressionHeader, ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD};
 use scroll::Pread;
 
+use crate::alloc;
 use crate::budget::Budget;
 use crate::limits::{MAX_SECTION_RATIO, MAX_SECTION_SLACK};
 
@@ -58,7 +59,7 @@ fn room(packed: &[u8], size: u64, budget: &Budget<'_>) -> Option<Vec<u8>> {
     }
     budget.reserve(size).ok()?;
     let mut out = Vec::new();
-    out.try_reserve_exact(usize::try_from(size).ok()?).ok()?;
+    alloc::reserve_exact(&mut out, usize::try_from(size).ok()?);
     Some(out)
 }
 

@@ -97,7 +97,7 @@ impl MappedFile {
     /// A copy of the `len` bytes at `offset`.
     pub fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
         self.file.check(offset, len)?;
-        let mut bytes = zeros(len)?;
+        let mut bytes = zeros(len);
         self.read_at(offset, &mut bytes)?;
         Ok(bytes)
     }

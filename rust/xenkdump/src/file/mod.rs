@@ -19,6 +19,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::alloc;
 use crate::{Error, Result};
 
 pub(crate) use flattened::FIRST_BLOCK;
@@ -175,7 +176,7 @@ impl RegularFile {
     /// was opened.
     pub fn copy(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
         self.check(offset, len)?;
-        let mut bytes = zeros(len)?;
+        let mut bytes = zeros(len);
         self.read_at(offset, &mut bytes)?;
         Ok(bytes)
     }
@@ -228,12 +229,7 @@ fn os_error(error: &io::Error) -> ReadError {
     ReadError::Os(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// A zeroed buffer; an error, not an abort, if there is no memory.
-fn zeros(len: u64) -> Result<Vec<u8>, ReadError> {
-    let no_memory = ReadError::Os(libc::ENOMEM);
-    let len = usize::try_from(len).map_err(|_| no_memory)?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|_| no_memory)?;
-    bytes.resize(len, 0);
-    Ok(bytes)
+/// A zeroed buffer.
+fn zeros(len: u64) -> Vec<u8> {
+    alloc::filled(0, usize::try_from(len).unwrap_or(usize::MAX))
 }

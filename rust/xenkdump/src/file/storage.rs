@@ -62,7 +62,7 @@ pub trait Storage: std::fmt::Debug + Send + Sync {
         if self.held(offset, len) < len {
             return Err(ReadError::PastEnd);
         }
-        let mut bytes = zeros(len)?;
+        let mut bytes = zeros(len);
         self.read_at(offset, &mut bytes)?;
         Ok(bytes)
     }

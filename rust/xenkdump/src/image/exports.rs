@@ -9,6 +9,7 @@ use memchr::memmem::Finder;
 
 use super::region::{align, Region};
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::limits::{MAX_EXPORTED_SYMBOLS, MAX_MEMORY_SECTION_SIZE};
 use crate::memory::Memory;
 
@@ -45,12 +46,14 @@ pub(super) fn find(
     let len = end.saturating_sub(start).min(MAX_MEMORY_SECTION_SIZE);
     let region = Region::read(memory, start..start.saturating_add(len));
     let mut found = Vec::new();
-    found.extend(banner(&region).map(|at| (b"linux_banner".to_vec(), at)));
+    found.extend(banner(&region).map(|at| (alloc::copied(b"linux_banner"), at)));
     let texts = Finder::new(KNOWN);
     for offset in texts.find_iter(&region.bytes).take(MAX_TEXTS) {
         let name = region.start + offset as u64 + 1;
         if let Some(entries) = table(&region, word, name) {
-            found.extend(entries);
+            for entry in entries {
+                alloc::push(&mut found, entry);
+            }
             break;
         }
     }
@@ -115,7 +118,7 @@ fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<(Vec<u8>,
             at = at.wrapping_sub(step);
         }
         while let Some(entry) = entry(region, word, form, at) {
-            found.push(entry);
+            alloc::push(&mut found, entry);
             if found.len() >= MAX_EXPORTED_SYMBOLS {
                 return found;
             }
@@ -142,7 +145,7 @@ fn entry(region: &Region, word: Word, form: Form, at: u64) -> Option<(Vec<u8>, u
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
     // Strings are merged, so that one may be the end of another.
     let follows = *before == 0 || is_name(before);
-    (follows && len > 0 && text.iter().all(is_name)).then(|| (text.to_vec(), value))
+    (follows && len > 0 && text.iter().all(is_name)).then(|| (alloc::copied(text), value))
 }
 
 fn reference(region: &Region, word: Word, at: u64, size: u64, relative: bool) -> Option<u64> {

@@ -8,6 +8,7 @@ use super::kallsyms::Kallsyms;
 use super::region::Region;
 use super::{Content, Section};
 use crate::addr::{MachineAddr, VirtAddr, Word};
+use crate::alloc;
 use crate::elf::{Bytes, Notes};
 use crate::limits::{MAX_BUILD_ID_SECTION_SIZE, MAX_MEMORY_SECTION_SIZE};
 use crate::memory::Memory;
@@ -154,7 +155,7 @@ impl MemoryImage {
         Some(Content {
             address: self.linked(loaded.start),
             bytes: region.bytes.clone(),
-            holes: region.holes.clone(),
+            holes: alloc::collect(region.holes.iter().cloned()),
         })
         .filter(|_| region.missing() < region.bytes.len())
     }
@@ -176,7 +177,7 @@ impl MemoryImage {
         if len > MAX_MEMORY_SECTION_SIZE {
             return Err(absent(&"more than a section has"));
         }
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        let mut bytes = alloc::filled(0, usize::try_from(len).unwrap_or(0));
         let at = VirtAddr(address.0.wrapping_add_signed(self.slide) & self.word().max());
         self.memory
             .read(at, &mut bytes)
@@ -223,7 +224,7 @@ impl MemoryImage {
         let found = Notes::new(bytes, 0)
             .map_while(Result::ok)
             .find(|note| note.name == b"GNU" && note.kind == NT_GNU_BUILD_ID);
-        found.map(|note| note.desc.to_vec())
+        found.map(|note| alloc::copied(note.desc))
     }
 }
 

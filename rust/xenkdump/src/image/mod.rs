@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::elf::{self, Bytes};
 use crate::Result;
 pub use memory::{MemoryImage, Place};
@@ -98,15 +99,12 @@ impl Image {
     /// All known sections.
     pub fn sections(&self) -> Vec<Section> {
         match self {
-            Image::File(file) => file
-                .sections()
-                .map(|section| Section {
-                    name: section.name().to_owned(),
-                    address: section.address(),
-                    offset: section.offset(),
-                    size: section.size(),
-                })
-                .collect(),
+            Image::File(file) => alloc::collect(file.sections().map(|section| Section {
+                name: section.name().to_owned(),
+                address: section.address(),
+                offset: section.offset(),
+                size: section.size(),
+            })),
             Image::Memory(memory) => memory.sections(),
         }
     }
@@ -129,7 +127,7 @@ impl Image {
     /// The bytes of the section of this name; an error if it is absent or has none.
     pub fn data(&self, name: &str) -> Result<Bytes> {
         match self {
-            Image::File(file) => file.data(name).map(|bytes| bytes.to_vec().into()),
+            Image::File(file) => file.data(name).map(|bytes| alloc::copied(bytes).into()),
             Image::Memory(memory) => memory.data(name),
         }
     }

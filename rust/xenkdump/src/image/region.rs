@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::addr::{Address, VirtAddr, PAGE_SIZE};
+use crate::alloc;
 use crate::elf::Bytes;
 use crate::memory::Memory;
 
@@ -23,7 +24,7 @@ impl Region {
     /// Reads the addresses `range`, which must not be longer than the caller's limit.
     pub fn read(memory: &dyn Memory<VirtAddr>, range: Range<u64>) -> Self {
         let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
-        let mut bytes = vec![MISSING; len];
+        let mut bytes = alloc::filled(MISSING, len);
         let mut holes: Vec<Range<usize>> = Vec::new();
         let mut done = 0;
         while done < len {
@@ -34,7 +35,7 @@ impl Region {
                 part.fill(MISSING);
                 match holes.last_mut() {
                     Some(last) if last.end == done => last.end = done + n,
-                    _ => holes.push(done..done + n),
+                    _ => alloc::push(&mut holes, done..done + n),
                 }
             }
             done += n;

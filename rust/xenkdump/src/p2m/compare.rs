@@ -5,6 +5,7 @@ use std::collections::{HashMap, TryReserveError};
 use super::runs::{At, Run, Stretch};
 use super::{Entry, P2m, Special};
 use crate::addr::{MachineAddr, Pfn};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::limits::{MAX_COMPARISONS_PER_PAGE, MAX_REMEMBERED_COMPARISONS};
 use crate::memory::Memory;
@@ -105,7 +106,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 break;
             }
             if keep {
-                cache.tables.insert((a, b), part);
+                alloc::insert_at(&mut cache.tables, (a, b), part);
             }
         }
         result.unreadable += end.0 - at.0;
@@ -168,7 +169,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             if cache.pages.len() >= MAX_REMEMBERED_COMPARISONS {
                 cache.pages.clear();
             }
-            cache.pages.insert(key, part);
+            alloc::insert_at(&mut cache.pages, key, part);
             at = next;
         }
         Ok((result, at))

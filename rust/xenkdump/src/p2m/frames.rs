@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::runs::{At, Stretch};
 use super::{Entry, P2m, MFN_END};
 use crate::addr::{MachineAddr, Mfn, Pfn};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::memory::Memory;
 
@@ -76,7 +77,11 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
                 return None;
             }
             if self.next >= self.until {
-                if self.stretch.take().is_some_and(|s| self.empty.insert(s)) {
+                if self
+                    .stretch
+                    .take()
+                    .is_some_and(|s| alloc::insert(&mut self.empty, s))
+                {
                     let _ = self.table_budget.spend(1);
                 }
                 let stretch = self.p2m.stretch(self.next, self.end);
@@ -120,7 +125,7 @@ impl<M: Memory<MachineAddr>> FrameRuns<M> {
         }
         self.entries.clear();
         let is_page = matches!(run.at, At::Page(_)) && run.count == self.p2m.per_page();
-        if is_page && self.empty_pages.insert(run.at) {
+        if is_page && alloc::insert(&mut self.empty_pages, run.at) {
             let _ = self.page_budget.spend(1);
         }
         if self.table_budget.is_exhausted() || self.page_budget.is_exhausted() {

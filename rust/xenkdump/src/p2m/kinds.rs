@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::runs::{At, Run, Stretch};
 use super::{Entry, P2m};
 use crate::addr::{MachineAddr, Pfn};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::limits::MAX_KIND_RUNS;
 use crate::memory::Memory;
@@ -33,7 +34,7 @@ impl KindRuns {
     fn push(&mut self, pfn: Pfn, count: u64, kind: &'static str) {
         match self.runs.last_mut() {
             Some(last) if last.kind == kind => last.count += count,
-            _ => self.runs.push(KindRun { pfn, count, kind }),
+            _ => alloc::push(&mut self.runs, KindRun { pfn, count, kind }),
         }
     }
 }
@@ -90,7 +91,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 at = Pfn(at.0 + run.count.max(1));
             }
             if let ([run], true) = (&inside.runs[..], at >= until && stretch.is_shared()) {
-                known.stretches.insert(stretch, run.kind);
+                alloc::insert_at(&mut known.stretches, stretch, run.kind);
                 let _ = known.budget.spend(1);
             }
             for run in inside.runs {
@@ -128,7 +129,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
         let is_page = matches!(run.at, At::Page(_)) && run.count == self.per_page();
         if let (Some(kind), true) = (uniform, is_page) {
-            known.pages.insert(run.at, kind);
+            alloc::insert_at(&mut known.pages, run.at, kind);
             let _ = known.budget.spend(1);
         }
     }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use super::leaf::Leaf;
 use super::Entry;
 use crate::addr::Mfn;
+use crate::alloc;
 
 const CHUNK: usize = 512;
 
@@ -26,7 +27,7 @@ impl Leaves {
     pub(super) fn new(count: u64) -> Self {
         let chunks = usize::try_from(count).unwrap_or(0).div_ceil(CHUNK);
         Self {
-            chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
+            chunks: alloc::collect((0..chunks).map(|_| OnceLock::new())).into_boxed_slice(),
         }
     }
 

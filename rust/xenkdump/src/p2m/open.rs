@@ -10,6 +10,7 @@ use super::packed::Packed;
 use super::table::{Coding, Entries};
 use super::{Entry, P2m, Source, Special};
 use crate::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word, PAGE_SIZE};
+use crate::alloc;
 use crate::limits::MAX_P2M_PAGES;
 use crate::memory::Memory;
 use crate::paging::Virtual;
@@ -171,11 +172,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
 
     /// A container's own P2M: pairs ascending by pfn, each pfn once. `word` is the guest's.
     pub fn container(mem: M, pairs: &[(Pfn, Mfn)], word: Word) -> Self {
-        let pairs: Box<[_]> = pairs
-            .iter()
-            .copied()
-            .filter(|(pfn, _)| pfn.0 < MAX_P2M_PAGES)
-            .collect();
+        let pairs = pairs.iter().copied();
+        let pairs = alloc::collect(pairs.filter(|(pfn, _)| pfn.0 < MAX_P2M_PAGES));
         let pages = pairs.last().map_or(0, |(pfn, _)| pfn.0 + 1);
         Self {
             mem,
@@ -183,7 +181,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             word,
             coding: Coding::Word(word),
             pages,
-            entries: Entries::Pairs(pairs),
+            entries: Entries::Pairs(pairs.into_boxed_slice()),
             bias: 0,
             packed: Packed::new(pages),
             reverse: OnceLock::new(),
@@ -220,9 +218,11 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 if let Some(last) = entries.iter().rposition(|entry| *entry != invalid) {
                     return first.0 + last as u64 + 1;
                 }
-                empty.insert(leaf);
+                alloc::insert(&mut empty, leaf);
             }
-            empty_frames.extend(frames);
+            if let Some(frames) = frames {
+                alloc::insert(&mut empty_frames, frames);
+            }
         }
         0
     }

@@ -10,6 +10,7 @@ use super::packed::Packed;
 use super::table::{Coding, Entries};
 use super::{Entry, P2m, Source, Special};
 use crate::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word, PAGE_SHIFT, PAGE_SIZE};
+use crate::alloc;
 use crate::limits::MAX_P2M_PAGES;
 use crate::memory::{Fault, Memory};
 use crate::paging::{walk_steps, NestedFormat, P2mType, Step, Target};
@@ -43,8 +44,8 @@ fn for_each_table<M: Memory<MachineAddr>>(
         let (entries, _) = page.as_chunks();
         for raw in entries.iter().rev() {
             if let Target::Table(next) = format.target(level, u64::from_le_bytes(*raw)) {
-                if seen.insert((depth + 1, next)) {
-                    open.push((depth + 1, next));
+                if alloc::insert(&mut seen, (depth + 1, next)) {
+                    alloc::push(&mut open, (depth + 1, next));
                 }
             }
         }
@@ -95,7 +96,7 @@ fn last_in<M: Memory<MachineAddr>>(
             Target::Absent | Target::Reserved => {}
         }
     }
-    empty.insert((depth, table));
+    alloc::insert(empty, (depth, table));
     None
 }
 
@@ -155,8 +156,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         let (mut found, mut seen) = (Vec::new(), HashSet::new());
         if let Some((format, root)) = self.as_nested() {
             for_each_table(&self.mem, format, root, |table, _| {
-                if found.len() < limit && seen.insert(table) {
-                    found.push(table.frame());
+                if found.len() < limit && alloc::insert(&mut seen, table) {
+                    alloc::push(&mut found, table.frame());
                 }
                 found.len() < limit
             });

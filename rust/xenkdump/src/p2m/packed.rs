@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 
 use super::{Entry, Special};
 use crate::addr::{Mfn, Pfn};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::limits::{MAX_SUMMARIZED_PAGES, MAX_SUMMARY_TABLES};
 use crate::status::Status;
@@ -117,7 +118,7 @@ pub(super) struct Summary {
 impl Summary {
     fn new() -> Self {
         Self {
-            summaries: Vec::with_capacity(EXTENTS),
+            summaries: alloc::with_capacity(EXTENTS),
             tables: Vec::new(),
             extent: [LOOK_UP; EXTENT],
             count: 0,
@@ -182,7 +183,7 @@ impl Packed {
         let count = usize::try_from(pages.min(MAX_SUMMARIZED_PAGES).div_ceil(BLOCK)).unwrap_or(0);
         Self {
             summaries: OnceLock::new(),
-            blocks: (0..count).map(|_| Slot::default()).collect(),
+            blocks: alloc::collect((0..count).map(|_| Slot::default())).into_boxed_slice(),
             tables: Budget::new("P2M summary tables", MAX_SUMMARY_TABLES),
         }
     }
@@ -217,9 +218,9 @@ impl Packed {
             let _ = self.tables.spend(block.tables.len() as u64);
             let unknown = || AtomicU32::new(LOOK_UP);
             let extents = self.blocks.len() * EXTENTS;
-            let all = self
-                .summaries
-                .get_or_init(|| std::iter::repeat_with(unknown).take(extents).collect());
+            let all = self.summaries.get_or_init(|| {
+                alloc::collect(std::iter::repeat_with(unknown).take(extents)).into_boxed_slice()
+            });
             let own = to_index(number * EXTENTS as u64).and_then(|first| all.get(first..));
             // A thread that reads a summary before its table exists uses the P2M itself.
             for (slot, summary) in own.unwrap_or_default().iter().zip(&block.summaries) {

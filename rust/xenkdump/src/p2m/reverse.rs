@@ -1,9 +1,10 @@
 //! From mfn to pfn.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use super::huge::{Block, Filling, BLOCK_SHIFT, ENTRIES};
 use crate::addr::{Mfn, Pfn};
+use crate::alloc;
 use crate::limits::MAX_REVERSE_BLOCKS;
 
 /// The frames of a P2M.
@@ -33,17 +34,18 @@ const MAX_SPARSE_BLOCKS: usize = 16;
 
 impl Reverse {
     pub(super) fn build(source: &impl Frames) -> Self {
-        let (mut frames, mut blocks) = (0, BTreeSet::new());
+        let (mut frames, mut end) = (0, 0);
+        let mut blocks = HashSet::new();
         let mut last = None;
         source.for_each_frame(|mfn, _| {
             frames += 1;
             let block = mfn.0 >> BLOCK_SHIFT;
             if last != Some(block) {
-                blocks.insert(block);
+                alloc::insert(&mut blocks, block);
+                end = end.max(block + 1);
                 last = Some(block);
             }
         });
-        let end = blocks.last().map_or(0, |last| last + 1);
         let dense =
             blocks.len() <= MAX_SPARSE_BLOCKS.max(frames / (ENTRIES * 4 / MAX_BYTES_PER_FRAME));
         if dense && end <= MAX_REVERSE_BLOCKS && source.pages() < u64::from(u32::MAX) {
@@ -51,21 +53,23 @@ impl Reverse {
                 return direct;
             }
         }
-        let mut pairs = Vec::with_capacity(frames);
-        source.for_each_frame(|mfn, pfn| pairs.push((mfn, pfn)));
+        let mut pairs = alloc::with_capacity(frames);
+        source.for_each_frame(|mfn, pfn| alloc::push(&mut pairs, (mfn, pfn)));
         pairs.sort_unstable();
         pairs.dedup_by_key(|pair| pair.0);
         Self::Sorted(pairs)
     }
 
     /// `None` if the system has no memory.
-    fn direct(source: &impl Frames, blocks: &BTreeSet<u64>, end: u64) -> Option<Self> {
-        let mut filling: Vec<Option<Filling>> = (0..end)
-            .map(|number| match blocks.contains(&number) {
-                true => Filling::new().map(Some),
-                false => Some(None),
-            })
-            .collect::<Option<_>>()?;
+    fn direct(source: &impl Frames, blocks: &HashSet<u64>, end: u64) -> Option<Self> {
+        // At most `MAX_REVERSE_BLOCKS`.
+        let mut filling: Vec<Option<Filling>> = alloc::with_capacity(end as usize);
+        for number in 0..end {
+            filling.push(match blocks.contains(&number) {
+                true => Some(Filling::new()?),
+                false => None,
+            });
+        }
         source.for_each_frame(|mfn, pfn| {
             let block = filling.get_mut(number(mfn)).and_then(Option::as_mut);
             let slot = block.and_then(|block| block.slot(index(mfn)));
@@ -74,13 +78,13 @@ impl Reverse {
                 *slot = (pfn.0 as u32).wrapping_add(1).to_ne_bytes();
             }
         });
-        let done = filling
-            .into_iter()
-            .map(|filling| match filling {
-                Some(filling) => filling.done().map(Some),
-                None => Some(None),
-            })
-            .collect::<Option<_>>()?;
+        let mut done = alloc::with_capacity(filling.len());
+        for filling in filling {
+            done.push(match filling {
+                Some(filling) => Some(filling.done()?),
+                None => None,
+            });
+        }
         Some(Self::Direct(done))
     }
 

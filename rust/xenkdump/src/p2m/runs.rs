@@ -7,6 +7,7 @@ use super::reverse::Frames;
 use super::table::{decode, Coding, Entries};
 use super::{checked, nested, Entry, P2m, Special};
 use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::limits::{MAX_LARGE_FRAMES, MAX_LARGE_FRAMES_PER_PAGE};
 use crate::memory::Memory;
@@ -67,7 +68,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
             match spans.last_mut() {
                 Some((first, count)) if first.0 + *count == run.first.0 => *count += run.count,
-                _ => spans.push((run.first, run.count)),
+                _ => alloc::push(&mut spans, (run.first, run.count)),
             }
         }
         spans
@@ -89,7 +90,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                     until = Pfn(at.0 + stretch.count);
                     match stretch.origin {
                         Ok(Origin::Unknown) => {}
-                        Ok(_) if tables.insert(stretch) => {
+                        Ok(_) if alloc::insert(&mut tables, stretch) => {
                             if table_budget.spend(1).is_err() {
                                 break;
                             }
@@ -103,7 +104,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
                 let run = self.run(at, end);
                 at = Pfn(at.0 + run.count.max(1));
                 let is_page = matches!(run.at, At::Page(_));
-                if !self.may_hold(run) || (is_page && !pages.insert(run.at)) {
+                if !self.may_hold(run) || (is_page && !alloc::insert(&mut pages, run.at)) {
                     continue;
                 }
                 if is_page && page_budget.spend(1).is_err() {

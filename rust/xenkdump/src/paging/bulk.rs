@@ -3,6 +3,7 @@
 use super::format::Target;
 use super::{Level, Virtual};
 use crate::addr::{MachineAddr, VirtAddr, Word, PAGE_SHIFT, PAGE_SIZE};
+use crate::alloc;
 use crate::memory::Memory;
 use crate::status::{Status, NONE};
 use crate::window::Window;
@@ -88,7 +89,8 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
                 table: None,
                 result: Found::WALK,
             };
-            vec![region; 1 << bits.clamp(MIN_CACHE_SHIFT, MAX_CACHE_SHIFT)].into_boxed_slice()
+            alloc::filled(region, 1 << bits.clamp(MIN_CACHE_SHIFT, MAX_CACHE_SHIFT))
+                .into_boxed_slice()
         };
         let levels: &'static [Level] = space.format().levels;
         let (directory, last) = match levels {

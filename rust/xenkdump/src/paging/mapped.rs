@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::format::Target;
 use super::{Flags, Format, Level, Step};
 use crate::addr::{MachineAddr, VirtAddr, PAGE_SIZE};
+use crate::alloc;
 use crate::memory::{Fault, Memory};
 
 /// Pages of one size and one set of flags that are contiguous in both addresses.
@@ -88,7 +89,7 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
         Self {
             mem,
             format,
-            open: Vec::with_capacity(format.levels.len()),
+            open: alloc::with_capacity(format.levels.len()),
             spare: Vec::new(),
             root: requested.map(|_| format.root(root)),
             requested: requested.unwrap_or_default(),
@@ -210,7 +211,7 @@ impl<M: Memory<MachineAddr>> Mapped<M> {
     fn leave(&mut self, level: &Level) {
         if let Some(open) = self.open.pop() {
             if open.empty {
-                self.empty.insert((level.number, open.table));
+                alloc::insert(&mut self.empty, (level.number, open.table));
             }
             self.spare.push(open.bytes);
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Space;
 use crate::addr::{MachineAddr, Word};
+use crate::alloc;
 use crate::memory::{Fault, Memory};
 
 /// How the nodes of a list are linked.
@@ -47,31 +48,28 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
     pub fn lists(&self, heads: &[u64], links: Links, word: Word, limit: usize) -> Vec<List> {
         // Maps each node to the number of its list.
         let mut owners: HashMap<u64, usize> = HashMap::new();
-        heads
-            .iter()
-            .enumerate()
-            .map(|(list, &head)| {
-                let mut nodes = Vec::new();
-                let mut at = head;
-                let end = loop {
-                    let Ok(next) = self.next(at, links, word) else {
-                        break End::Unreadable(at);
-                    };
-                    if next == links.terminator(head) {
-                        break End::Complete;
-                    }
-                    match owners.get(&next) {
-                        Some(&owner) if owner == list => break End::Loop(next),
-                        Some(_) => break End::Shared(next),
-                        None if owners.len() >= limit => break End::Limit(next),
-                        None => owners.insert(next, list),
-                    };
-                    nodes.push(next);
-                    at = next;
+        let lists = heads.iter().enumerate();
+        alloc::collect(lists.map(|(list, &head)| {
+            let mut nodes = Vec::new();
+            let mut at = head;
+            let end = loop {
+                let Ok(next) = self.next(at, links, word) else {
+                    break End::Unreadable(at);
                 };
-                List { nodes, end }
-            })
-            .collect()
+                if next == links.terminator(head) {
+                    break End::Complete;
+                }
+                match owners.get(&next) {
+                    Some(&owner) if owner == list => break End::Loop(next),
+                    Some(_) => break End::Shared(next),
+                    None if owners.len() >= limit => break End::Limit(next),
+                    None => alloc::insert_at(&mut owners, next, list),
+                };
+                alloc::push(&mut nodes, next);
+                at = next;
+            };
+            List { nodes, end }
+        }))
     }
 
     /// The link of the node at `at`.

@@ -13,6 +13,7 @@ use scroll::Pread;
 use super::map;
 use super::table::{Binding, Entry, Kind, Table};
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::elf::Image;
 use crate::{Error, Result};
 
@@ -33,7 +34,7 @@ pub(super) fn of_image(image: &Image) -> Result<Table> {
         word,
         strings,
         image.spans(GAP),
-        move |strings| entries(&symbols, strings, word).collect(),
+        move |strings| alloc::collect(entries(&symbols, strings, word)),
     ))
 }
 
@@ -46,9 +47,8 @@ pub(super) fn of_module(
 ) -> Table {
     let Range { start, end } = span.clone();
     Table::new(word, strtab.into(), vec![span], move |strings| {
-        entries(&symtab, strings, word)
-            .filter(|entry| start <= entry.address && entry.address <= end)
-            .collect()
+        let all = entries(&symtab, strings, word);
+        alloc::collect(all.filter(|entry| start <= entry.address && entry.address <= end))
     })
 }
 

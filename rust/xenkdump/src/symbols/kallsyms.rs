@@ -10,6 +10,7 @@ use super::labels;
 use super::map;
 use super::table::{Binding, Entry, Kind, Table};
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::image::kallsyms::Kallsyms;
 use crate::image::MemoryImage;
 
@@ -49,10 +50,10 @@ fn entries(
     linked: impl Fn(u64) -> VirtAddr,
 ) -> Vec<Entry> {
     let addresses = kallsyms.symbols.iter().map(|symbol| symbol.address);
-    let mut addresses: Vec<u64> = addresses.filter(|at| !labels.contains(at)).collect();
+    let mut addresses = alloc::collect(addresses.filter(|at| !labels.contains(at)));
     addresses.sort_unstable();
     addresses.dedup();
-    let mut entries = Vec::with_capacity(kallsyms.symbols.len());
+    let mut entries = alloc::with_capacity(kallsyms.symbols.len());
     for symbol in &kallsyms.symbols {
         let inside = span.start <= symbol.address && symbol.address <= span.end;
         let next = addresses.partition_point(|address| *address <= symbol.address);

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::image::kallsyms::{Kallsyms, Symbol};
 use crate::limits::MAX_LABEL_INSTRUCTIONS;
 use crate::memory::Memory;
@@ -41,14 +42,14 @@ pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> HashSe
         .symbols
         .iter()
         .filter(|symbol| symbol.address < end);
-    let mut code: Vec<&Symbol> = kept.filter(is_code).collect();
-    code.sort_by_key(|symbol| symbol.address);
+    let mut code = alloc::collect(kept.filter(is_code));
+    code.sort_unstable_by_key(|symbol| (symbol.address, symbol.name));
     let mut budget = MAX_LABEL_INSTRUCTIONS;
     let mut labels = HashSet::new();
     for same in code.chunk_by(|a, b| a.address == b.address) {
         let [first, ..] = same else { continue };
         if same.iter().any(|s| KNOWN.contains(&kallsyms.name(s))) {
-            labels.insert(first.address);
+            alloc::insert(&mut labels, first.address);
         }
     }
     for pair in code.windows(2) {
@@ -61,7 +62,7 @@ pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> HashSe
             let mut bytes = vec![0; distance as usize];
             let read = memory.read(VirtAddr(before.address), &mut bytes);
             if read.is_ok() && runs_on(&bytes, kallsyms.word, before.address, &mut budget) {
-                labels.insert(symbol.address);
+                alloc::insert(&mut labels, symbol.address);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::table::{Binding, Entry, Kind, Table};
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::elf::Bytes;
 use crate::file::RegularFile;
 use crate::limits::MAX_MAP_SYMBOLS;
@@ -57,19 +58,17 @@ pub(super) fn open_within(path: &Path, max_symbols: usize) -> Result<Table> {
         strings,
         span.into_iter().collect(),
         |strings| {
-            lines(strings)
-                .filter_map(|(start, line)| {
-                    let (kind, binding) = letter(line.letter);
-                    Some(Entry {
-                        address: line.address,
-                        size: 0,
-                        name: u32::try_from(start.checked_add(line.name.start)?).ok()?,
-                        kind,
-                        binding,
-                        located: false,
-                    })
+            alloc::collect(lines(strings).filter_map(|(start, line)| {
+                let (kind, binding) = letter(line.letter);
+                Some(Entry {
+                    address: line.address,
+                    size: 0,
+                    name: u32::try_from(start.checked_add(line.name.start)?).ok()?,
+                    kind,
+                    binding,
+                    located: false,
                 })
-                .collect()
+            }))
         },
     ))
 }

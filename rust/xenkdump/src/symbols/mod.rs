@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::image::Image;
 use crate::limits::MAX_SAME_NAMES;
 use crate::names::{Key, Names};
@@ -79,7 +80,7 @@ struct Module {
 impl Modules {
     fn add(&mut self, range: Range<VirtAddr>, module: Module) {
         let module = Arc::new(module);
-        self.all.push(Arc::clone(&module));
+        alloc::push(&mut self.all, Arc::clone(&module));
         self.by_address.add(range, module);
         self.by_name = OnceLock::new();
     }
@@ -112,7 +113,7 @@ impl Modules {
     }
 
     fn names(&self) -> ByName {
-        let mut firsts = Vec::with_capacity(self.all.len());
+        let mut firsts = alloc::with_capacity(self.all.len());
         let mut total = 0_usize;
         for module in &self.all {
             firsts.push(total);
@@ -262,9 +263,9 @@ impl Symbols {
     /// All symbols with this name, by address: static functions may have the same name. At most 4096,
     /// the first in the order of [`Symbols::get`].
     pub fn all(&self, name: &str) -> Vec<Symbol<'_>> {
-        let mut all: Vec<_> = self.named(name).take(MAX_SAME_NAMES).collect();
-        all.sort_by_key(|symbol| symbol.address);
-        all
+        let mut all = alloc::collect(self.named(name).take(MAX_SAME_NAMES).enumerate());
+        all.sort_unstable_by_key(|(i, symbol)| (symbol.address, *i));
+        alloc::collect(all.into_iter().map(|(_, symbol)| symbol))
     }
 
     /// The innermost symbol whose size covers `address`; if there is none, [`Symbols::nearest`].

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::elf::Bytes;
 use crate::limits::MAX_LABELS;
 use crate::names::{self, Key, Names};
@@ -155,7 +156,7 @@ impl Table {
             end -= same.len();
             for (i, entry) in (end..).zip(same) {
                 if let (Some(class), Ok(i)) = (classes.get_mut(entry.class()), i.try_into()) {
-                    class.push(i);
+                    alloc::push(class, i);
                 }
             }
         }
@@ -215,18 +216,13 @@ impl Table {
                 entry.located = span.is_some_and(|span| entry.address <= span.end);
             }
             // The sort key: address, rank, position in the source (the first is best).
-            let mut keys: Vec<u128> = (0..=u32::MAX)
-                .zip(&entries)
-                .map(|(i, entry)| {
-                    u128::from(entry.address.0) << 64
-                        | u128::from(entry.rank()) << 32
-                        | u128::from(!i)
-                })
-                .collect();
+            let keys = (0..=u32::MAX).zip(&entries).map(|(i, entry)| {
+                u128::from(entry.address.0) << 64 | u128::from(entry.rank()) << 32 | u128::from(!i)
+            });
+            let mut keys = alloc::collect(keys);
             keys.sort_unstable();
-            keys.iter()
-                .filter_map(|key| entries.get(!(*key as u32) as usize).copied())
-                .collect()
+            let sorted = keys.iter();
+            alloc::collect(sorted.filter_map(|key| entries.get(!(*key as u32) as usize).copied()))
         })
     }
 }

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::question::Question;
 use super::shape::{self, charge, Field, Layouts, Shape, Tag, TypeId};
 use super::{no_type, spell, Bits, Kind, Member};
+use crate::alloc;
 use crate::limits::{MAX_TYPE_DEPTH, MAX_TYPE_LIST_STEPS, MAX_TYPE_STEPS};
 use crate::{Error, Result};
 
@@ -373,7 +374,7 @@ pub(super) fn members(layouts: &dyn Layouts, name: &str) -> Result<Vec<(String, 
             let member = describe(question, field.ty, place);
             let bytes = name.len() + member.type_name.len();
             charge(question.budget, STEPS_PER_RESULT + bytes)?;
-            members.push((name.to_owned(), member));
+            alloc::push(&mut members, (name.to_owned(), member));
             ControlFlow::Continue(())
         });
         Ok(members)
@@ -394,7 +395,7 @@ pub(super) fn enumerators(layouts: &dyn Layouts, name: &str) -> Result<Vec<(Stri
         let _ = layouts.enumerators(id, question.budget, &mut |name, value| {
             let name = name.text();
             charge(question.budget, STEPS_PER_RESULT + name.len())?;
-            all.push((name.to_owned(), value));
+            alloc::push(&mut all, (name.to_owned(), value));
             ControlFlow::Continue(())
         });
         Ok(all)

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::addr::{Address, VirtAddr, Word};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::limits::MAX_STACK_SCANS;
 
@@ -92,7 +93,7 @@ impl Strategy {
             layout,
             orc: OrcTables::default(),
             cfi: Vec::new(),
-            methods: Method::ALL.to_vec(),
+            methods: alloc::copied(&Method::ALL),
             code: Mutex::default(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use crate::alloc;
 use crate::file::{ReadError, Storage};
 
 /// Pages of a block, for each of which the pages before it are counted: 8 bytes per 4 MiB of memory.
@@ -75,6 +76,12 @@ impl Present {
     /// The number of pages.
     pub fn count(&self, storage: &impl Storage) -> Result<u64, ReadError> {
         Ok(self.index(storage)?.last().copied().unwrap_or(0))
+    }
+
+    /// [`Present::count`], if the pages were counted already.
+    pub fn counted(&self) -> Option<u64> {
+        let counts = self.counts.get()?.as_deref().ok()?;
+        Some(counts.last().copied().unwrap_or(0))
     }
 
     /// How many pages precede `pfn`; `None` if it is not there.
@@ -192,11 +199,7 @@ impl Present {
             return Ok(Box::default());
         }
         let blocks = self.number(self.end - 1) + 1;
-        let mut counts = Vec::new();
-        let no_memory = ReadError::Os(libc::ENOMEM);
-        counts
-            .try_reserve_exact(blocks + 1)
-            .map_err(|_| no_memory)?;
+        let mut counts = alloc::with_capacity(blocks + 1);
         let mut sum = 0;
         counts.push(0);
         let mut bytes = vec![0; BATCH * BLOCK_BYTES];

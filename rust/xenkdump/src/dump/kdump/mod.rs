@@ -25,6 +25,7 @@ use crate::file::Storage;
 use crate::memory::for_each_page;
 use crate::Result;
 
+use bitmap::Present;
 use codec::Codec;
 use parts::{Descriptor, Part, PAGE};
 
@@ -75,11 +76,15 @@ fn of_parts(
     cache_size: usize,
 ) -> Result<Box<dyn Container>> {
     parts::check(&parts)?;
-    parts.sort_by_key(|part| (part.present.range().start, part.present.range().end));
+    // Of parts that start at the same page, the longest comes first.
+    parts.sort_unstable_by_key(|part| {
+        let range = part.present.range();
+        (range.start, std::cmp::Reverse(range.end))
+    });
     for part in &parts {
         part.warn(&mut warnings);
     }
-    parts::warn_of_missing(&parts, &mut warnings);
+    parts::join(&mut parts, &mut warnings);
     // makedumpfile writes the notes into each part.
     let notes_in = parts
         .iter()
@@ -273,8 +278,17 @@ impl Container for Kdump {
 
     fn memory_held(&self) -> u64 {
         *self.memory_held.get_or_init(|| {
+            let mut known = 0;
             let pages = self.parts.iter().map(|part| {
-                let set = part.present.count(&part.storage).unwrap_or(0);
+                let range = part.present.range();
+                let own = if range.start < known {
+                    // Other parts have the first pages.
+                    Present::new(part.bits, known, range.end).count(&part.storage)
+                } else {
+                    part.present.count(&part.storage)
+                };
+                known = known.max(range.end);
+                let set = own.unwrap_or(0);
                 // A page without a descriptor cannot be read.
                 set.min(part.descriptors_in_file())
             });
@@ -316,5 +330,10 @@ impl Container for Kdump {
 
     fn decodes_pages(&self) -> bool {
         true
+    }
+
+    fn late_warnings(&self) -> Vec<String> {
+        let parts = self.parts.iter();
+        parts.filter_map(Part::wrong_count).collect()
     }
 }

@@ -130,21 +130,43 @@ impl Part {
         }
     }
 
-    /// How many bytes before the end of the last page's data the file ends. makedumpfile and QEMU store
-    /// the data of the first page right after the last descriptor; so no bit needs to be counted here.
+    /// The number of descriptors, by where the data of the first page is; `None` if that is not known.
+    ///
+    /// makedumpfile and QEMU store the data of pages right after the last descriptor: that of the first
+    /// page, or before it the page of zeros that all of its kind share.
+    fn count_by_data(&self) -> Option<u64> {
+        let data = self.descriptor(0).ok()?.offset;
+        let size = data.checked_sub(self.descriptors)?;
+        let sizes = [Some(size), size.checked_sub(PAGE)];
+        let mut whole = sizes.into_iter().flatten();
+        let size = whole.find(|size| *size > 0 && size.is_multiple_of(DESCRIPTOR))?;
+        Some(size / DESCRIPTOR)
+    }
+
+    /// What is wrong with the bitmap, if its pages were counted already: a bit more or less moves all
+    /// pages after it to the descriptors of others.
+    pub fn wrong_count(&self) -> Option<String> {
+        let set = self.present.counted()?;
+        let count = self.count_by_data().filter(|count| *count != set)?;
+        Some(format!(
+            "{}: the bitmap has {set} pages, but there are {count} descriptors of pages: a bit is wrong, \
+             and the memory after it may be that of other pages",
+            self.storage.file().path().display()
+        ))
+    }
+
+    /// How many bytes before the end of the last page's data the file ends. No bit needs to be counted
+    /// for this.
     fn missing_bytes(&self) -> Option<u64> {
         if self.header.is_incomplete || self.present.range().is_empty() {
             return None;
         }
         let data = self.descriptor(0).ok()?.offset;
-        let size = data
-            .checked_sub(self.descriptors)
-            .filter(|size| *size > 0)?;
-        if size % DESCRIPTOR != 0 || size / DESCRIPTOR > self.bits.pages {
+        let count = self.count_by_data()?;
+        if count > self.bits.pages {
             return None;
         }
-        let count = size / DESCRIPTOR;
-        // All pages of zeros share their data, which is that of the first of them.
+        // All pages of zeros share their data.
         let last = (count.saturating_sub(LAST_PAGES)..count).map(|number| {
             let last = self.descriptor(number).ok()?;
             Some(last.offset.saturating_add(last.size.into()))
@@ -172,22 +194,26 @@ pub(super) fn check(parts: &[Part]) -> Result<()> {
     Ok(())
 }
 
-/// Warns of pages that none of the parts has.
-pub(super) fn warn_of_missing(parts: &[Part], warnings: &mut Warnings) {
+/// Warns of pages that none of the parts has, or several, and removes parts without pages of their own.
+/// They must be sorted by range.
+pub(super) fn join(parts: &mut Vec<Part>, warnings: &mut Warnings) {
     let mut known = 0;
-    for part in parts {
+    parts.retain(|part| {
         let range = part.present.range();
         if range.start > known {
             warn_of(known, range.start, warnings);
         }
-        if range.start < known && !range.is_empty() {
+        let is_double = range.start < known && !range.is_empty();
+        if is_double {
             let name = part.storage.file().path().display();
             warnings.push(format!(
                 "{name}: another part of the split dump has the same pages"
             ));
         }
+        let has_own = range.end > known;
         known = known.max(range.end);
-    }
+        has_own || !is_double
+    });
     let pages = parts.iter().map(|part| part.bits.pages).min().unwrap_or(0);
     if known < pages {
         warn_of(known, pages, warnings);
@@ -224,7 +250,7 @@ pub(super) fn add_siblings(parts: &mut Vec<Part>, warnings: &mut Warnings) {
     // Opening what is not a file may have effects.
     let regular = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let mut paths: Vec<_> = regular.map(|entry| entry.path()).collect();
-    paths.sort();
+    paths.sort_unstable();
     for path in paths {
         if !files::may_be_kdump(&path) {
             continue;

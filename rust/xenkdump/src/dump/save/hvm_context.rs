@@ -117,7 +117,7 @@ pub(super) fn vcpus(storage: &impl Storage, context: Range) -> Vec<VcpuContext> 
         }
         cursor.at = at + size;
     }
-    found.sort_by_key(|vcpu| vcpu.id);
+    found.sort_unstable_by_key(|vcpu| vcpu.id);
     found.dedup_by_key(|vcpu| vcpu.id);
     found
 }

@@ -1,5 +1,6 @@
 //! Blocks that follow each other, and what is left of them where later ones overwrite them.
 
+use crate::alloc;
 use std::collections::BinaryHeap;
 
 use super::header::BLOCK_HEADER;
@@ -80,7 +81,7 @@ pub(super) fn disjoint(mut runs: Vec<Run>) -> Vec<Run> {
         return runs;
     }
     // A sweep over the starts; the open run that is last in the file wins.
-    let mut out: Vec<Run> = Vec::with_capacity(runs.len());
+    let mut out: Vec<Run> = alloc::with_capacity(runs.len());
     let mut open = BinaryHeap::new();
     let mut next = 0;
     let mut at = 0;

@@ -29,6 +29,7 @@ mod tokens;
 use std::collections::HashSet;
 
 use crate::addr::{Address, MachineAddr, VirtAddr, Word};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::elf::Bytes;
 use crate::limits::{MAX_KALLSYMS_CANDIDATES, MAX_KALLSYMS_CHECKED_NAMES, MAX_KERNEL_IMAGE_SEARCH};
@@ -143,14 +144,14 @@ impl Kallsyms {
         let mut result = Err(NotFound::Addresses(VirtAddr(names.start())));
         for addresses in Addresses::candidates(memory, tokens, &names, word) {
             let mut strings = Vec::new();
-            let mut symbols = Vec::with_capacity(names.count);
+            let mut symbols = alloc::with_capacity(names.count);
             names.expand(tokens, |i, letter, name| {
                 let (Some(address), Ok(at)) = (addresses.get(i), u32::try_from(strings.len()))
                 else {
                     return;
                 };
-                strings.extend_from_slice(name);
-                strings.push(0);
+                alloc::extend(&mut strings, name);
+                alloc::push(&mut strings, 0);
                 symbols.push(Symbol {
                     address,
                     name: at,
@@ -203,24 +204,28 @@ impl Kallsyms {
 
     /// Adds symbols from another source, unless there are some of the same name.
     pub fn add(&mut self, others: Vec<(Vec<u8>, u64)>, letter: u8) {
-        let mut strings = self.strings.to_vec();
-        let known: HashSet<&[u8]> = self.symbols.iter().map(|s| self.name(s)).collect();
+        let mut strings = alloc::copied(&self.strings);
+        let mut known = HashSet::new();
+        for symbol in &self.symbols {
+            alloc::insert(&mut known, self.name(symbol));
+        }
         let mut added = Vec::new();
         for (name, address) in others {
             let Ok(at) = u32::try_from(strings.len()) else {
                 break;
             };
             if !known.contains(&name[..]) {
-                strings.extend_from_slice(&name);
-                strings.push(0);
-                added.push(Symbol {
+                alloc::extend(&mut strings, &name);
+                alloc::push(&mut strings, 0);
+                let symbol = Symbol {
                     address,
                     name: at,
                     letter,
-                });
+                };
+                alloc::push(&mut added, symbol);
             }
         }
-        self.symbols.extend(added);
+        alloc::extend(&mut self.symbols, &added);
         self.strings = strings.into();
     }
 

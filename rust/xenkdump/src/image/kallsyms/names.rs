@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::tokens::Tokens;
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::image::region::{align, Region};
 use crate::limits::{
@@ -92,7 +93,7 @@ impl Names {
     /// Calls `found` with the number, the letter and the name of each symbol that can be expanded.
     pub fn expand(&self, tokens: &Tokens, mut found: impl FnMut(usize, u8, &[u8])) {
         let mut total = 0;
-        let mut text = Vec::with_capacity(MAX_NAME);
+        let mut text = alloc::with_capacity(MAX_NAME);
         for (block, &mark) in self.marks.iter().enumerate() {
             let first = block * BLOCK;
             let mut at = mark as usize;
@@ -156,7 +157,7 @@ impl Marks {
             if after.is_some_and(|step| !step.is_some_and(|step| BLOCK_SIZE.contains(&step))) {
                 return None;
             }
-            values.push(value);
+            alloc::push(&mut values, value);
             if value == 0 {
                 values.reverse();
                 return Some(Self { start: at, values });
@@ -173,7 +174,7 @@ impl Marks {
             if !step.is_some_and(|step| BLOCK_SIZE.contains(&step)) {
                 break;
             }
-            values.push(value);
+            alloc::push(&mut values, value);
             at += width;
         }
         Self { start, values }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::addr::VirtAddr;
+use crate::alloc;
 use crate::image::region::Region;
 use crate::limits::MAX_KALLSYMS_TOKENS_SIZE;
 use crate::memory::Memory;
@@ -61,7 +62,7 @@ impl Tokens {
     fn new(region: &Region, start: u64, index: u64) -> Option<Self> {
         let base = region.offset(start)?;
         let bytes = region.bytes.get(base..region.offset(index)?)?;
-        let mut strings = Vec::with_capacity(COUNT);
+        let mut strings = alloc::with_capacity(COUNT);
         let mut at = 0;
         for i in 0..COUNT as u64 {
             if region.number(index.checked_add(2 * i)?, 2)? != at as u64 {
@@ -75,7 +76,7 @@ impl Tokens {
         region.is_whole(whole).then(|| Self {
             start,
             end: index + 2 * COUNT as u64,
-            bytes: bytes.to_vec(),
+            bytes: alloc::copied(bytes),
             strings,
         })
     }

@@ -5,6 +5,7 @@
 //! types to the end are valid.
 
 use super::kinds::*;
+use crate::alloc;
 use crate::limits::{MAX_BTF_STEPS, MAX_UNKNOWN_BTF_KINDS};
 
 /// Number of kinds that the format has bits for.
@@ -147,7 +148,8 @@ impl Format {
         while at < types.len() {
             *steps = steps.checked_sub(1).ok_or((Stop::Budget, at))?;
             let (_, size) = self.parse(types, at).map_err(|stop| (stop, at))?;
-            offsets.push(u32::try_from(at).map_err(|_| (Stop::Truncated, at))?);
+            let offset = u32::try_from(at).map_err(|_| (Stop::Truncated, at))?;
+            alloc::push(&mut offsets, offset);
             at = at.saturating_add(size);
         }
         Ok(offsets)

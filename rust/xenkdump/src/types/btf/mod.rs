@@ -12,6 +12,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::shape::{charge, Field, Layouts, Name, Shape, Tag, TypeId};
 use crate::addr::Word;
+use crate::alloc;
 use crate::budget::Budget;
 use crate::elf::{Bytes, Malformed};
 use crate::names::{self, Names};
@@ -281,8 +282,8 @@ fn names(types: &[u8], strings: &[u8], reading: &format::Reading) -> (Vec<u32>, 
             continue;
         };
         if let Some(tag) = tag_of(ty.kind) {
-            named.push(id);
-            found.push((tag, string(strings, ty.name)));
+            alloc::push(&mut named, id);
+            alloc::push(&mut found, (tag, string(strings, ty.name)));
         }
     }
     // `Names` yields the last one added first, so that the first type of a name is found first.

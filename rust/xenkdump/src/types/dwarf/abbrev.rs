@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gimli::LittleEndian;
 
+use crate::alloc;
 use crate::elf::Bytes;
 use crate::limits::MAX_ATTRIBUTES;
 
@@ -23,6 +24,9 @@ struct State {
     /// Remaining bytes to scan.
     budget: usize,
 }
+
+/// Bytes that gimli allocates for each byte of a table, at most: an abbreviation of 5 bytes takes 112.
+const PARSED: usize = 24;
 
 /// One table, parsed on first use.
 struct Table {
@@ -46,6 +50,8 @@ impl Abbreviations {
         let rest = self.section.get(offset..)?;
         let table = self.table(offset, rest)?;
         let parse = || {
+            // gimli's own allocations end the process if they fail.
+            alloc::probe(table.size.saturating_mul(PARSED));
             gimli::DebugAbbrev::new(rest.get(..table.size)?, LittleEndian)
                 .abbreviations(gimli::DebugAbbrevOffset(0))
                 .map(Arc::new)
@@ -68,7 +74,7 @@ impl Abbreviations {
                 parsed: OnceLock::new(),
             })
         });
-        state.tables.insert(offset, table.clone());
+        alloc::insert_at(&mut state.tables, offset, table.clone());
         table
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::index::Index;
+use crate::alloc;
 use crate::limits::MAX_INDEX_FILE;
 use crate::names;
 
@@ -80,17 +81,13 @@ impl File {
         if name_bytes.len() != names.checked_mul(NAME)? {
             return None;
         }
-        let units: Vec<u32> = unit_bytes
-            .chunks_exact(UNIT)
-            .filter_map(|chunk| Some(u32::from_le_bytes(*chunk.first_chunk()?)))
-            .collect();
-        let names: Vec<(u64, u32)> = name_bytes
-            .chunks_exact(NAME)
-            .filter_map(|chunk| {
-                let hash = u64::from_le_bytes(*chunk.first_chunk()?);
-                Some((hash, u32::from_le_bytes(*chunk.last_chunk()?)))
-            })
-            .collect();
+        let units = unit_bytes.chunks_exact(UNIT);
+        let units = units.filter_map(|chunk| Some(u32::from_le_bytes(*chunk.first_chunk()?)));
+        let units = alloc::collect(units);
+        let names = alloc::collect(name_bytes.chunks_exact(NAME).filter_map(|chunk| {
+            let hash = u64::from_le_bytes(*chunk.first_chunk()?);
+            Some((hash, u32::from_le_bytes(*chunk.last_chunk()?)))
+        }));
         let within = |offset: u32| (offset as usize) < size;
         let valid = units.is_sorted_by(|a, b| a < b)
             && names.is_sorted_by(|a, b| a.0 < b.0)
@@ -101,7 +98,7 @@ impl File {
 
     fn encode(&self, index: &Index) -> Vec<u8> {
         let (units, names) = (index.units.len(), index.names.len());
-        let mut body = Vec::with_capacity(units * UNIT + names * NAME);
+        let mut body = alloc::with_capacity(units * UNIT + names * NAME);
         for unit in &index.units {
             body.extend(unit.to_le_bytes());
         }
@@ -109,7 +106,7 @@ impl File {
             body.extend(hash.to_le_bytes());
             body.extend(offset.to_le_bytes());
         }
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = alloc::copied(MAGIC);
         for number in [
             self.fingerprint,
             names::hash(&body),
@@ -118,7 +115,7 @@ impl File {
         ] {
             bytes.extend(number.to_le_bytes());
         }
-        bytes.extend(body);
+        alloc::extend(&mut bytes, &body);
         bytes
     }
 

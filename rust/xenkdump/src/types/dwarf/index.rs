@@ -1,5 +1,6 @@
 //! An index of DWARF entries by name.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,8 +11,10 @@ use super::super::shape::Tag;
 use super::abbrev::Abbreviations;
 use super::sections::{Sections, Unread};
 use super::unit::Unit;
+use crate::alloc;
 use crate::limits::MAX_INDEXED_TYPES;
 use crate::names;
+use crate::parallel;
 
 /// What a name refers to.
 #[derive(Clone, Copy)]
@@ -42,6 +45,7 @@ const BATCH: usize = 1 << 18;
 
 /// The names found by all threads.
 struct Found {
+    /// Each hash once, ascending.
     names: Mutex<Vec<(u64, u32)>>,
     limit: usize,
     full: AtomicBool,
@@ -65,26 +69,43 @@ impl Found {
     fn merge(&self, batch: &mut Vec<(u64, u32)>) {
         sort(batch);
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // Deduplicate when the capacity is exhausted or the limit is reached.
-        let capacity = names.capacity().min(self.limit);
-        if names.len().saturating_add(batch.len()) > capacity {
-            sort(&mut names);
-            let sorted = names.len();
-            let more = sorted.saturating_add(BATCH);
-            names.reserve_exact(more.min(self.limit.saturating_sub(sorted)));
+        let mut room = self.limit.saturating_sub(names.len());
+        let mut merged: Vec<(u64, u32)> = alloc::with_capacity(names.len() + batch.len());
+        let (mut known, mut new) = (names.iter().peekable(), batch.drain(..).peekable());
+        loop {
+            match (known.peek(), new.peek()) {
+                (None, None) => break,
+                (Some((hash, offset)), Some((other, other_offset))) if hash == other => {
+                    merged.push((*hash, *offset.min(other_offset)));
+                    known.next();
+                    new.next();
+                }
+                (Some((hash, _)), Some((other, _))) if other < hash => {
+                    self.add(&mut merged, &mut room, new.next())
+                }
+                (None, Some(_)) => self.add(&mut merged, &mut room, new.next()),
+                (Some(_), _) => merged.extend(known.next()),
+            }
         }
-        let remaining = self.limit.saturating_sub(names.len());
-        if batch.len() > remaining {
-            self.full.store(true, Ordering::Relaxed);
+        drop(new);
+        *names = merged;
+    }
+
+    /// Appends a new name, if the limit has `room` for it.
+    fn add(&self, merged: &mut Vec<(u64, u32)>, room: &mut usize, name: Option<(u64, u32)>) {
+        match room.checked_sub(1) {
+            Some(rest) => {
+                *room = rest;
+                merged.extend(name);
+            }
+            None => self.full.store(true, Ordering::Relaxed),
         }
-        names.extend(batch.drain(..).take(remaining));
     }
 }
 
 /// Sorts by hash and keeps the lowest offset of each hash.
 fn sort(names: &mut Vec<(u64, u32)>) {
-    // The stable sort is fast on partially sorted input.
-    names.sort();
+    names.sort_unstable();
     names.dedup_by_key(|(hash, _)| *hash);
 }
 
@@ -100,7 +121,7 @@ impl Index {
         for (start, version) in sections.units() {
             let offset = gimli::DebugInfoOffset(start as usize);
             if sections.debug_info().header_from_offset(offset).is_ok() {
-                units.push(start);
+                alloc::push(&mut units, start);
             } else if VERSIONS.contains(&version) {
                 Unread::count(&sections.unread.units);
             } else {
@@ -108,27 +129,25 @@ impl Index {
                 Unread::count(&sections.unread.units_of_version);
             }
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.min(MAX_THREADS).min(units.len() / 16).max(1);
+        let threads = parallel::available().min(MAX_THREADS);
+        let threads = threads.min(units.len() / 16).max(1);
         let share = sections.info.len() / threads + 1;
         let tables = Abbreviations::new(&sections.abbrev);
         let found = Found::new(limit);
-        std::thread::scope(|scope| {
-            let (tables, found) = (&tables, &found);
-            let parts: Vec<_> = units
-                .chunk_by(|a, b| *a as usize / share == *b as usize / share)
-                .map(|part| scope.spawn(move || scan_units(sections, tables, part, found)))
-                .collect();
-            for part in parts {
-                let _ = part.join();
+        let parts = units.chunk_by(|a, b| *a as usize / share == *b as usize / share);
+        let parts = alloc::collect(parts);
+        let scan = |(): &mut (), range: Range<usize>| {
+            for part in parts.get(range).unwrap_or_default() {
+                scan_units(sections, &tables, part, &found);
             }
-        });
+            true
+        };
+        parallel::ranges(parts.len(), 1, threads, || (), scan);
         if found.full() {
             Unread::count(&sections.unread.names);
         }
         let names = found.names.into_inner();
         let mut names = names.unwrap_or_else(PoisonError::into_inner);
-        sort(&mut names);
         names.shrink_to_fit();
         Self { units, names }
     }
@@ -242,7 +261,7 @@ fn scan_unit(unit: &Unit<'_>, batch: &mut Vec<(u64, u32)>, all: &Found) -> Optio
             None => owner.map(|owner| (Key::Enumerator, owner)),
         };
         if let Some((key, offset)) = key {
-            batch.push((hash(key, name), offset));
+            alloc::push(batch, (hash(key, name), offset));
             if batch.len() >= BATCH {
                 all.merge(batch);
             }

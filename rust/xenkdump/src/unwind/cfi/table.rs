@@ -8,6 +8,7 @@ use gimli::{
 };
 
 use crate::addr::{Address, VirtAddr, Word};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::limits::{MAX_CIE_SIZE, MAX_FDE_SIZE};
 use crate::memory::Memory;
@@ -159,11 +160,12 @@ fn plain_entries(section: &[u8], word: Word) -> Option<Vec<Fde>> {
             let entry = section.get(offset + 8..next)?;
             let start = word.get(entry)?;
             let size = word.get(entry.get(word.bytes()..)?)?;
-            index.push(Fde {
+            let fde = Fde {
                 start,
                 end: start.checked_add(size)?,
                 offset,
-            });
+            };
+            alloc::push(&mut index, fde);
         }
         offset = next;
     }
@@ -232,11 +234,12 @@ where
         });
         if let Some(fde) = parsed.ok().filter(|fde| fde.entry_len() <= MAX_FDE_SIZE) {
             if let Some(end) = fde.initial_address().checked_add(fde.len()) {
-                index.push(Fde {
+                let fde = Fde {
                     start: fde.initial_address(),
                     end,
                     offset: fde.offset(),
-                });
+                };
+                alloc::push(&mut index, fde);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! that the row of the same index in `.orc_unwind` describes. Both are used in place.
 
 use crate::addr::{Address, VirtAddr};
+use crate::alloc;
 use crate::ranges::Ranges;
 use crate::unwind::section::Section;
 
@@ -63,16 +64,16 @@ impl OrcTable {
         if sorted {
             return None;
         }
-        let mut order: Vec<u32> = (0..self.rows as u32).collect();
+        let mut order = alloc::collect(0..self.rows as u32);
         // Of two rows for one address, one is empty: the end of the previous unit. The other one must
         // be last, because the search returns the last one.
-        order.sort_by_key(|&row| {
-            let row = row as usize;
+        order.sort_unstable_by_key(|&number| {
+            let row = number as usize;
             // In every version an empty row has no flags.
             let has_flags = self
                 .row(row)
                 .is_some_and(|[.., low, high]| (low, high) != (0, 0));
-            (self.row_pc(ip, row), has_flags)
+            (self.row_pc(ip, row), has_flags, number)
         });
         Some(order)
     }
@@ -166,7 +167,7 @@ impl OrcTables {
         if !self.all.is_empty() {
             self.modules.add(start..end, self.all.len());
         }
-        self.all.push(table);
+        alloc::push(&mut self.all, table);
     }
 
     pub fn is_empty(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The most likely chain of the candidates on a stack.
 
 use crate::addr::{Address, VirtAddr, Word};
+use crate::alloc;
 use crate::memory::Memory;
 use crate::unwind::registers::{Reg, Registers};
 use crate::unwind::step::Caller;
@@ -151,7 +152,7 @@ impl Chain<'_> {
         stop: Best,
     ) -> Best {
         let pc = from.caller.registers.pc().unwrap_or_default();
-        let layouts = self.frames.at(pc, from.lookup).to_vec();
+        let layouts = alloc::copied(self.frames.at(pc, from.lookup));
         let is_known = layouts.iter().any(|layout| layout.from_sp.is_some());
         let mut found = stop;
         for (j, (to, rest)) in self.candidates.iter().zip(best).enumerate().skip(i + 1) {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::addr::{Address, VirtAddr, Word, PAGE_SIZE};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::limits::{
     MAX_CODE_PAGES, MAX_FRAME_SIZE, MAX_FUNCTION_INSTRUCTIONS, MAX_FUNCTION_SIZE,
@@ -154,7 +155,8 @@ impl<'a> Code<'a> {
     /// The layouts in the function at `start`; `None` if the budget is exhausted.
     fn follow(&mut self, start: VirtAddr) -> Option<FrameLayouts> {
         let own = self.function(start);
-        let mut found: Vec<(u64, u32, FrameLayout)> = Vec::new();
+        // With their order.
+        let mut found: Vec<(u64, usize, u32, FrameLayout)> = Vec::new();
         let mut seen: HashMap<VirtAddr, Vec<FrameLayout>> = HashMap::new();
         let mut steps = 0;
         // Code after a jump table or a trap may be unreachable. It is followed last, and its layouts
@@ -178,12 +180,13 @@ impl<'a> Code<'a> {
             while steps < MAX_FUNCTION_INSTRUCTIONS && part.contains(&at) {
                 self.budget.spend(1).ok()?;
                 steps += 1;
-                let layouts = seen.entry(at).or_default();
+                let layouts = alloc::entry(&mut seen, at);
                 if layouts.contains(&layout) || layouts.len() >= MAX_INSTRUCTION_LAYOUTS {
                     break;
                 }
                 layouts.push(layout);
-                found.push((at.raw(), unlikelihood, layout));
+                let number = found.len();
+                alloc::push(&mut found, (at.raw(), number, unlikelihood, layout));
                 let Some(instruction) = self
                     .bytes(at)
                     .and_then(|(code, length)| decode(code.get(..length)?, at, self.word))
@@ -193,8 +196,9 @@ impl<'a> Code<'a> {
                 let next = offset(at, instruction.length as i64, self.word);
                 if switch.follow(instruction, layout) {
                     if let Some((layout, after)) = self.resumed(next, &switch) {
-                        found.push((next.raw(), unlikelihood, layout));
-                        likely.push((after, layout));
+                        let number = found.len();
+                        alloc::push(&mut found, (next.raw(), number, unlikelihood, layout));
+                        alloc::push(&mut likely, (after, layout));
                         break;
                     }
                 }
@@ -210,11 +214,11 @@ impl<'a> Code<'a> {
                     }
                     Effect::Branch(target) => {
                         if self.is_same(own, target) {
-                            likely.push((target, layout));
+                            alloc::push(&mut likely, (target, layout));
                         }
                     }
                     Effect::JumpTable | Effect::Trap => {
-                        unlikely.push((next, layout));
+                        alloc::push(&mut unlikely, (next, layout));
                         break;
                     }
                     effect => layout = layout.after(effect, self.word),
@@ -228,19 +232,17 @@ impl<'a> Code<'a> {
                 at = next;
             }
         }
-        found.sort_by_key(|(at, ..)| *at);
+        found.sort_unstable_by_key(|(at, number, ..)| (*at, *number));
         let mut likeliest = None;
-        found.retain(|(at, unlikelihood, _)| match likeliest {
+        found.retain(|(at, _, unlikelihood, _)| match likeliest {
             Some((pc, least)) if pc == *at => *unlikelihood == least,
             _ => {
                 likeliest = Some((*at, *unlikelihood));
                 true
             }
         });
-        let (pcs, layouts) = found
-            .into_iter()
-            .map(|(at, _, layout)| (at, layout))
-            .unzip();
+        let pcs = alloc::collect(found.iter().map(|(at, ..)| *at));
+        let layouts = alloc::collect(found.iter().map(|(.., layout)| *layout));
         Some(FrameLayouts { pcs, layouts })
     }
 

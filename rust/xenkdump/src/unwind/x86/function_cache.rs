@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::addr::{Address, VirtAddr};
+use crate::alloc;
 use crate::budget::Budget;
 use crate::limits::{MAX_CACHED_CODE, MAX_UNWIND_WORK};
 
@@ -48,7 +49,7 @@ impl<T> FunctionCache<T> {
                 *self = Self::default();
             }
             self.size += size;
-            self.results.insert(start.raw(), result);
+            alloc::insert_at(&mut self.results, start.raw(), result);
         }
         self.results.get(&start.raw())
     }

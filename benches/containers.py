@@ -159,15 +159,15 @@ def pages_of(vmcore: str) -> Words:
 def open_large(path: str) -> None:
     """Opens the dump of 1 TiB in this process, and prints the cost."""
     before = memory("RssAnon")
-    start = time.perf_counter_ns()
+    start = time.process_time_ns()
     dump = Dump(path)
-    opened = time.perf_counter_ns() - start
+    opened = time.process_time_ns() - start
     kept = memory("RssAnon") - before
-    start = time.perf_counter_ns()
+    start = time.process_time_ns()
     last = int(large_kdump.regions()[-1])
     number = last % large_kdump.CONTENTS
     assert dump.machine.read(last * PAGE, PAGE) == large_kdump.content(number)
-    first = time.perf_counter_ns() - start
+    first = time.process_time_ns() - start
     print(json.dumps([opened / 1e6, kept / 1024, first / 1e6, (memory("RssAnon") - before) / 1024]))
 
 
@@ -179,7 +179,7 @@ def large(turns: int) -> Iterator[Figure]:
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         for _ in range(turns)
     ]
-    names = ("opening: time", "opening: memory", "first read: time", "first read: memory")
+    names = ("opening: CPU time", "opening: memory", "first read: CPU time", "first read: memory")
     for i, name in enumerate(names):
         unit = "ms" if name.endswith("time") else "MiB"
         middle = float(np.median([one[i] for one in found]))

@@ -114,9 +114,9 @@ def at_random(
 ) -> Iterator[Pair]:
     """8 bytes at addresses at random: of few pages, and of all."""
     rng = np.random.default_rng(1)
-    pages = pages_of(vmcore)
     for name, path in files:
         dump = Dump(str(path))
+        pages = pages_of(vmcore, dump)
         for what, some, wanted in (
             (f"of {FEW} pages", rng.choice(pages, FEW), 20.0),
             (f"of all {len(pages):,} pages", pages, 2.0),
@@ -147,13 +147,16 @@ def at_random(
                 yield Pair(text, who, peer_name, COUNT, ours, theirs, target)
 
 
-def pages_of(vmcore: str) -> Words:
-    """The address of every page that the ELF dump holds."""
+def pages_of(vmcore: str, dump: Dump) -> Words:
+    """The address of every page that both dumps hold."""
     runs = [
         np.arange(-(-start // PAGE) * PAGE, (start + size) // PAGE * PAGE, PAGE, dtype=np.uint64)
         for start, size, _ in Dump(vmcore).segments
     ]
-    return np.unique(np.concatenate(runs))
+    pages = np.unique(np.concatenate(runs))
+    status = np.empty(len(pages), np.uint8)
+    dump.machine.read_many(pages, 1, status=status)
+    return pages[status == 0]
 
 
 def open_large(path: str) -> None:

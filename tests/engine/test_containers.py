@@ -505,7 +505,8 @@ def test_a_pass_keeps_what_is_cached(pair: Pair) -> None:
     path = pair.folder / "kept"
     kdump.write(pair.core, [path], compression="zlib")
     dump = Dump(path, cache_size=64 * PAGE)
-    used = [page for page in range(0x703, PAGES) if page not in _stored_pages(pair)][:8]
+    stored = _stored_pages(pair)
+    used = [page for page in range(0x703, PAGES) if page not in stored][:8]
     for page in used:
         dump.machine.u64(page * PAGE)
     dump.machine.read(0x100000, 0x400000)

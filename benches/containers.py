@@ -153,10 +153,11 @@ def pages_of(vmcore: str, dump: Dump) -> Words:
         np.arange(-(-start // PAGE) * PAGE, (start + size) // PAGE * PAGE, PAGE, dtype=np.uint64)
         for start, size, _ in Dump(vmcore).segments
     ]
-    pages = np.unique(np.concatenate(runs))
+    pages: Words = np.unique(np.concatenate(runs))
     status = np.empty(len(pages), np.uint8)
     dump.machine.read_many(pages, 1, status=status)
-    return pages[status == 0]
+    held: Words = pages[status == 0]
+    return held
 
 
 def open_large(path: str) -> None:

@@ -38,6 +38,7 @@ PARTS = (
     "nested",
     "large-hosts",
     "processes",
+    "containers",
     "counts",
     "sweeps",
 )
@@ -142,6 +143,15 @@ class Bench:
         turns = "1" if self.options.quick else "5"
         command = [sys.executable, "-m", "benches.processes", turns, crash, *self.options.crash]
         self.program(command)
+
+    def containers(self) -> None:
+        """Compressed dumps: their decoders alone, libkdumpfile, drgn, crash."""
+        dump = self.options.crash or []
+        if not dump:
+            self.results.missing.append("compressed dumps of a kernel: no dump for them (--crash)")
+        program = self.target / "release" / "containers"
+        arguments = ["crash", *dump] if dump else []
+        self.module("containers", program, self.options.system_python, *arguments)
 
     def counts(self) -> None:
         """Instructions."""

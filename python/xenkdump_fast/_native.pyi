@@ -108,6 +108,12 @@ class Dump:
     def memory_size(self) -> int:
         """Bytes of memory that the machine had according to the headers, with what was excluded."""
     @property
+    def pages_decoded(self) -> int:
+        """How many pages were decompressed so far, each as often as it was.
+
+        0 for formats with plain bytes.
+        """
+    @property
     def machine_type(self) -> int:
         """``e_machine`` of the ELF header: 3 is EM_386, 62 is EM_X86_64."""
     @property

@@ -1,10 +1,12 @@
 """Other containers than ELF: all give the memory of the ELF file of the same machine."""
 
+import itertools
 import os
 import random
 import shutil
 import struct
 import subprocess
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -437,6 +439,42 @@ def test_flattened_parts(pair: Pair, tmp_path: Path) -> None:
         assert_same(xk.open(given).machine, pair.reference)
 
 
+@pytest.mark.parametrize("compression", ["raw", *CODECS])
+def test_flattened_compressions(pair: Pair, compression: str, tmp_path: Path) -> None:
+    path = tmp_path / compression
+    kdump.write(pair.core, [path], compression=compression)
+    path.write_bytes(flattened.flatten(path.read_bytes()))
+    assert_same(Dump(path).machine, pair.reference)
+
+
+@pytest.mark.parametrize("is_flattened", [False, True])
+def test_vmcoreinfo_of_header_version_3(pair: Pair, is_flattened: bool, tmp_path: Path) -> None:
+    """Version 3 has VMCOREINFO, but no notes yet."""
+    path = tmp_path / "version-3"
+    kdump.write(pair.core, [path], kdump.Options(version=3, vmcoreinfo=VMCOREINFO))
+    if is_flattened:
+        path.write_bytes(flattened.flatten(path.read_bytes()))
+    dump = Dump(path)
+    (note,) = dump.notes
+    assert note.fields["text"] == VMCOREINFO.decode()
+    assert_same(dump.machine, pair.reference)
+
+
+@pytest.mark.parametrize("is_flattened", list(itertools.product([False, True], repeat=3)))
+def test_parts_in_any_order(pair: Pair, is_flattened: tuple[bool, ...], tmp_path: Path) -> None:
+    """Each part flattened or not."""
+    paths = _split(pair, tmp_path)
+    for path, flat in zip(paths, is_flattened, strict=True):
+        if flat:
+            path.write_bytes(flattened.flatten(path.read_bytes()))
+    for given in itertools.permutations(paths):
+        dump = xk.open(given)
+        assert dump.warnings == []
+        for address in (0, 0x3FFFF0, 0x7FFFF0, SIZE - 32):
+            # The second and the third lie in two parts.
+            assert dump.machine.read(address, 32) == pair.reference.read(address, 32)
+
+
 def test_gaps_of_a_flattened_file_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "gaps"
     head = elf.core_head(
@@ -505,6 +543,72 @@ def test_many_threads(pair: Pair) -> None:
         assert all(pool.map(read, range(8)))
 
 
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_a_batch_decodes_each_page_once(pair: Pair, threads: int) -> None:
+    """In any order of the addresses, and with a cache of no more than some pages."""
+    path = pair.folder / "once"
+    kdump.write(pair.core, [path], compression="zlib")
+    stored = _stored_pages(pair)
+    addresses = [
+        page * PAGE + at
+        for page in range(PAGES)
+        if is_held(page * PAGE) and page not in stored
+        for at in range(0, PAGE, 512)
+    ]
+    random.Random(5).shuffle(addresses)
+    batch = np.array(addresses, dtype=np.uint64)
+    pages = len(addresses) // 8
+    dump = Dump(path, cache_size=16 * PAGE)
+    rows = dump.machine.read_many(batch, 8, threads=threads)
+    assert (rows == pair.reference.read_many(batch, 8)).all()
+    # A page at the end of a thread's range may be decoded by the next one, too.
+    assert pages <= dump.pages_decoded <= pages + len(batch) // 1024
+    # Without the order of the batch each read decodes a page.
+    unordered = Dump(path, cache_size=16 * PAGE)
+    for address in addresses[:1000]:
+        unordered.machine.u64(address)
+    assert unordered.pages_decoded > 900
+    assert Dump(pair.folder / "elf").pages_decoded == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_a_pass_decodes_each_page_once(pair: Pair, threads: int) -> None:
+    path = pair.folder / "pass"
+    kdump.write(pair.core, [path], compression="zlib")
+    stored = _stored_pages(pair)
+    dump = Dump(path, cache_size=0)
+    for start, end in ((0, 0x9F000), (0x100003, 0x500000), (0x703000, SIZE - 5)):
+        before = dump.pages_decoded
+        found = bytearray(end - start)
+        dump.machine.readinto(start, found, threads=threads)
+        assert found == pair.reference.read(start, end - start)
+        pages = set(range(start // PAGE, -(-end // PAGE))) - stored
+        # Pages at the ends of pieces of 1 MiB, which do not start on a page.
+        cuts = (end - start) >> 20 if start % PAGE else 0
+        assert len(pages) <= dump.pages_decoded - before <= len(pages) + cuts
+
+
+def test_a_pass_keeps_what_is_cached(pair: Pair) -> None:
+    path = pair.folder / "kept"
+    kdump.write(pair.core, [path], compression="zlib")
+    dump = Dump(path, cache_size=64 * PAGE)
+    stored = _stored_pages(pair)
+    used = [page for page in range(0x703, PAGES) if page not in stored][:8]
+    for page in used:
+        dump.machine.u64(page * PAGE)
+    dump.machine.read(0x100000, 0x400000)
+    before = dump.pages_decoded
+    for page in used:
+        dump.machine.u64(page * PAGE)
+    assert dump.pages_decoded == before
+
+
+def _stored_pages(pair: Pair) -> set[int]:
+    """The pages that do not become smaller by zlib."""
+    held = (page for page in range(PAGES) if is_held(page * PAGE))
+    return {page for page in held if len(zlib.compress(_page(pair, page), 1)) >= PAGE}
+
+
 @pytest.mark.parametrize(
     "name", [name for name in FORMATS if name not in ("lime", "raw") and "-save" not in name]
 )
@@ -570,8 +674,6 @@ def libkdumpfile() -> Callable[[Path], list[str]]:
 def test_libkdumpfile_reads_the_same(
     pair: Pair, compression: str, libkdumpfile: Callable[[Path], list[str]]
 ) -> None:
-    import zlib
-
     path = pair.folder / f"peer-{compression}"
     kdump.write(
         pair.core, [path], kdump.Options(compression=compression, level=1, excluded=range(50, 60))

@@ -96,6 +96,17 @@ class Copy:
                 file.write(struct.pack(form, value))
         return str(self.path)
 
+    def move_program_headers(self) -> None:
+        """Moves the program headers behind the ELF header, over the section headers."""
+        header = bytearray(self.read(0, 64))
+        size, count = struct.unpack_from("<HH", header, 54)
+        (start,) = struct.unpack_from("<Q", header, 32)
+        assert self.word == 8
+        assert 64 + size * count <= self.segment.offset
+        struct.pack_into("<QQ", header, 32, 64, 0)
+        struct.pack_into("<HHHHHH", header, 52, 64, size, count, 0, 0, 0)
+        self.write(0, bytes(header) + self.read(start, size * count))
+
     def write(self, at: int, data: bytes) -> bytes:
         """Overwrites bytes of the file and returns the old ones."""
         with self.path.open("r+b") as file:

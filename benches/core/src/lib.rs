@@ -34,7 +34,8 @@ pub struct Mapped {
 impl Guest {
     /// Opens the guest of this name in the folder that XKDUMP_BENCH names.
     pub fn open(name: &str) -> Self {
-        let folder = std::env::var("XKDUMP_BENCH").expect("XKDUMP_BENCH is not set: see benches/run.py");
+        let folder =
+            std::env::var("XKDUMP_BENCH").expect("XKDUMP_BENCH is not set: see benches/run.py");
         let folder = Path::new(&folder);
         let about = std::fs::read(folder.join(format!("guest-{name}.json"))).unwrap();
         let about: serde_json::Value = serde_json::from_slice(&about).unwrap();

@@ -91,6 +91,12 @@ impl Dump {
         self.inner.memory_size()
     }
 
+    /// How many pages were decompressed so far, each as often as it was. 0 for formats with plain bytes.
+    #[getter]
+    fn pages_decoded(&self) -> u64 {
+        self.inner.pages_decoded()
+    }
+
     /// `e_machine` of the ELF header: 3 is EM_386, 62 is EM_X86_64.
     #[getter]
     fn machine_type(&self) -> u16 {

@@ -115,6 +115,11 @@ pub(super) trait Container: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// How many pages were decoded so far, each as often as it was.
+    fn pages_decoded(&self) -> u64 {
+        0
+    }
+
     /// The PT_LOAD segments, in file order. Only ELF dumps have any.
     fn segments(&self) -> &[Segment] {
         &[]

@@ -218,6 +218,11 @@ impl Dump {
         self.container.decodes_pages()
     }
 
+    /// How many pages were decoded so far, each as often as it was. 0 for formats with plain bytes.
+    pub fn pages_decoded(&self) -> u64 {
+        self.container.pages_decoded()
+    }
+
     /// The PT_LOAD segments, in file order. Only ELF dumps have any.
     pub fn segments(&self) -> &[Segment] {
         self.container.segments()

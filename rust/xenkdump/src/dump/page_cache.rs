@@ -57,15 +57,18 @@ impl PageCache {
         }
     }
 
-    fn set(&self, pfn: Pfn) -> Option<&Mutex<Set>> {
-        let sets = self.sets.get_or_init(|| {
+    fn sets(&self) -> &[Mutex<Set>] {
+        self.sets.get_or_init(|| {
             let mut sets = Vec::new();
             // Without memory for them, nothing is cached.
             if sets.try_reserve_exact(self.count).is_ok() {
                 sets.resize_with(self.count, Mutex::default);
             }
             sets.into_boxed_slice()
-        });
+        })
+    }
+
+    fn set(sets: &[Mutex<Set>], pfn: Pfn) -> Option<&Mutex<Set>> {
         // Fibonacci hashing: consecutive pages go to different sets.
         let hash = pfn.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         sets.get(((hash * sets.len() as u64) >> 32) as usize)
@@ -73,7 +76,9 @@ impl PageCache {
 
     /// Fills `buf` with the bytes from `at` on of a page, if it is here.
     pub fn get(&self, pfn: Pfn, at: usize, buf: &mut [u8]) -> bool {
-        let Some(set) = self.set(pfn) else {
+        // Before the first page there is no lock to take.
+        let sets = self.sets.get().map(Box::as_ref);
+        let Some(set) = sets.and_then(|sets| Self::set(sets, pfn)) else {
             return false;
         };
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +98,7 @@ impl PageCache {
 
     /// Keeps a page. Another one may have to go.
     pub fn put(&self, pfn: Pfn, page: Box<Page>, usage: Use) {
-        let Some(set) = self.set(pfn) else {
+        let Some(set) = Self::set(self.sets(), pfn) else {
             return;
         };
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);

@@ -159,7 +159,8 @@ impl RunMap {
     }
 
     /// Fills `buf` with the bytes at `addr`.
-    #[inline]
+    // In each container a part of its `read`: a call costs as much as the look-up.
+    #[inline(always)]
     pub fn read<S: Storage>(
         &self,
         storage: &S,
@@ -179,6 +180,7 @@ impl RunMap {
 
     /// Reads from several runs.
     #[cold]
+    #[inline(never)]
     fn read_runs<S: Storage>(
         &self,
         storage: &S,
@@ -234,7 +236,7 @@ impl RunMap {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn run(&self, addr: MachineAddr) -> Option<&Held> {
         let after = self.index.after(&self.held, addr.0);
         let run = self.held.get(after.checked_sub(1)?)?;
@@ -331,7 +333,7 @@ impl Index {
     }
 
     /// How many runs start at `addr` or before it.
-    #[inline]
+    #[inline(always)]
     fn after(&self, runs: &[Held], addr: u64) -> usize {
         let Some(into) = addr.checked_sub(self.first) else {
             return 0;
@@ -341,12 +343,19 @@ impl Index {
             // Past the start of the last run.
             return runs.len();
         };
-        let own = runs.get(*from..*to).unwrap_or_default();
-        match own {
-            [] => *from,
-            [run] => from + usize::from(run.start <= addr),
-            _ => from + own.partition_point(|run| run.start <= addr),
+        let starts = |run: &Held| run.start <= addr;
+        match to - from {
+            0 => *from,
+            1 => from + usize::from(runs.get(*from).is_some_and(starts)),
+            _ => Self::among(runs, *from, *to, addr),
         }
+    }
+
+    /// The same for a bucket of several runs.
+    #[inline(never)]
+    fn among(runs: &[Held], from: usize, to: usize, addr: u64) -> usize {
+        let own = runs.get(from..to).unwrap_or_default();
+        from + own.partition_point(|run| run.start <= addr)
     }
 }
 

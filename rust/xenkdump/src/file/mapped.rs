@@ -24,8 +24,16 @@ use crate::Result;
 #[derive(Debug)]
 pub struct MappedFile {
     file: RegularFile,
-    guard: Option<Guard>,
-    map: Option<memmap2::MmapRaw>,
+    mapping: Option<Mapping>,
+}
+
+/// The mapping of a file.
+#[derive(Debug)]
+struct Mapping {
+    /// Without it, a SIGBUS would kill the process. It is dropped first, before the addresses can be
+    /// reused.
+    guard: Guard,
+    map: memmap2::MmapRaw,
     /// Length of the part that is read through the mapping: all pages but the last.
     usable: usize,
 }
@@ -36,52 +44,36 @@ impl MappedFile {
         let file = RegularFile::open(path)?;
         let len = usize::try_from(file.len()).unwrap_or(0);
         let usable = len.saturating_sub(1) & !(page_size() - 1);
-        let map = (usable > 0 && fits_address_space(file.len()))
-            .then(|| {
-                let mut options = memmap2::MmapOptions::new();
-                options.len(len).map_raw_read_only(&file.file).ok()
-            })
-            .flatten();
-        let guard = map
-            .as_ref()
-            .and_then(|map| Guard::watch(map.as_ptr() as usize, map.len()));
-        // Without the guard, a SIGBUS would kill the process.
-        let map = guard.as_ref().and(map);
-        Ok(Self {
-            file,
-            guard,
-            map,
-            usable,
-        })
+        let is_mapped = usable > 0 && fits_address_space(file.len());
+        let mapping = is_mapped.then(|| Mapping::of(&file, len, usable)).flatten();
+        Ok(Self { file, mapping })
     }
 
     /// Fills `buf` with the bytes at `offset`, checked.
-    #[inline]
+    // Words, which page walks read, are copied without a call.
+    #[inline(always)]
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        if let Some(from) = self.pointer(offset, buf.len() as u64) {
-            let copy = |at: usize, part: &mut [u8]| {
-                let from = from.wrapping_add(at);
-                // SAFETY: `pointer` returns a range of the length of `buf` within the mapping, which
-                // lives as long as `self` and is readable throughout: `guard` replaces pages that
-                // cannot be paged in. `buf` is memory of this process, so the two do not overlap. The
-                // bytes may change during the copy (by another process, or by `guard`), so no
-                // reference to them is created.
-                unsafe { std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), part.len()) };
-            };
-            // Words of a fixed size are copied without a call.
-            if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *buf) {
-                copy(0, word);
+        if let Some(mapping) = &self.mapping {
+            let is_read = if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *buf) {
+                mapping.read_word(offset, word)
             } else if let Ok(word) = <&mut [u8; 4]>::try_from(&mut *buf) {
-                copy(0, word);
+                mapping.read_word(offset, word)
             } else {
-                let size = part(buf.len());
-                for (i, part) in buf.chunks_mut(size).enumerate() {
-                    copy(i * size, part);
-                }
-            }
-            if self.is_intact() {
+                false
+            };
+            if is_read {
                 return Ok(());
             }
+        }
+        self.read_any(offset, buf)
+    }
+
+    /// The same for any length.
+    #[inline(never)]
+    fn read_any(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let mapping = self.mapping.as_ref();
+        if mapping.is_some_and(|mapping| mapping.read(offset, buf)) {
+            return Ok(());
         }
         self.file.read_at(offset, buf)
     }
@@ -109,29 +101,58 @@ impl MappedFile {
     /// not, nothing can be borrowed any more, and the work has to be repeated.
     #[inline]
     pub(crate) fn borrow(&self, offset: u64, len: u64) -> &[u8] {
-        let len = len.min((self.usable as u64).saturating_sub(offset));
-        let Some(from) = self.pointer(offset, len).filter(|_| !self.is_lost()) else {
-            return &[];
-        };
-        // SAFETY: as in `read_at`. The bytes may change under the reference if another process writes
-        // to the dump, as with every mapped file: any value of them is valid.
-        unsafe { std::slice::from_raw_parts(from, len as usize) }
+        let mapping = self.mapping.as_ref();
+        mapping.map_or(&[], |mapping| mapping.borrow(offset, len))
     }
 
     /// Whether no page of the mapping was lost so far. Valid for all reads before the call.
     #[inline]
     pub(crate) fn is_intact(&self) -> bool {
-        // When a truncation becomes visible in the page where the file now ends, the kernel has
-        // already unmapped the later pages (truncate_pagecache()); loads stay in order.
-        after_loads();
-        if let Some(map) = &self.map {
-            // SAFETY: `usable` is less than the mapping's length; otherwise as in `read_at`. Volatile,
-            // as it is read for its side effect, not for the byte.
-            let _ = unsafe { map.as_ptr().add(self.usable).read_volatile() };
+        self.mapping.as_ref().is_none_or(Mapping::is_intact)
+    }
+}
+
+impl Mapping {
+    fn of(file: &RegularFile, len: usize, usable: usize) -> Option<Self> {
+        let mut options = memmap2::MmapOptions::new();
+        let map = options.len(len).map_raw_read_only(&file.file).ok()?;
+        Some(Self {
+            guard: Guard::watch(map.as_ptr() as usize, map.len())?,
+            map,
+            usable,
+        })
+    }
+
+    /// Fills `word`; false if it must be read with `pread`.
+    #[inline(always)]
+    fn read_word<const N: usize>(&self, offset: u64, word: &mut [u8; N]) -> bool {
+        let Some(from) = self.pointer(offset, N as u64) else {
+            return false;
+        };
+        self.copy(from, word);
+        self.is_intact()
+    }
+
+    /// The same for any length.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> bool {
+        let Some(from) = self.pointer(offset, buf.len() as u64) else {
+            return false;
+        };
+        let size = part(buf.len());
+        for (i, part) in buf.chunks_mut(size).enumerate() {
+            self.copy(from.wrapping_add(i * size), part);
         }
-        // The handler, in whatever thread, sets the flag before it replaces the pages.
-        after_loads();
-        !self.is_lost()
+        self.is_intact()
+    }
+
+    /// Copies a part of a range that [`Mapping::pointer`] returned.
+    #[inline(always)]
+    fn copy(&self, from: *const u8, part: &mut [u8]) {
+        // SAFETY: `pointer` returns a range within the mapping, and this is a part of it. The mapping
+        // lives as long as `self` and is readable throughout: `guard` replaces pages that cannot be
+        // paged in. `part` is memory of this process, so the two do not overlap. The bytes may change
+        // during the copy (by another process, or by `guard`), so no reference to them is created.
+        unsafe { std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), part.len()) };
     }
 
     /// Maps the pages of a range at once, which takes less time than a fault for each.
@@ -162,21 +183,35 @@ impl MappedFile {
     }
 
     #[inline]
-    fn is_lost(&self) -> bool {
-        self.guard.as_ref().is_some_and(Guard::is_lost)
+    fn borrow(&self, offset: u64, len: u64) -> &[u8] {
+        let len = len.min((self.usable as u64).saturating_sub(offset));
+        let Some(from) = self.pointer(offset, len).filter(|_| !self.guard.is_lost()) else {
+            return &[];
+        };
+        // SAFETY: as in `copy`. The bytes may change under the reference if another process writes
+        // to the dump, as with every mapped file: any value of them is valid.
+        unsafe { std::slice::from_raw_parts(from, len as usize) }
+    }
+
+    #[inline]
+    fn is_intact(&self) -> bool {
+        // When a truncation becomes visible in the page where the file now ends, the kernel has
+        // already unmapped the later pages (truncate_pagecache()); loads stay in order.
+        after_loads();
+        // SAFETY: `usable` is less than the mapping's length; otherwise as in `copy`. Volatile, as it
+        // is read for its side effect, not for the byte.
+        let _ = unsafe { self.map.as_ptr().add(self.usable).read_volatile() };
+        // The handler, in whatever thread, sets the flag before it replaces the pages.
+        after_loads();
+        !self.guard.is_lost()
     }
 
     /// The address of the range in the mapping; `None` if it must be read with `pread`.
     #[inline]
     fn pointer(&self, offset: u64, len: u64) -> Option<*const u8> {
-        let map = self.map.as_ref()?;
-        let start = usize::try_from(offset).ok()?;
-        let end = start.checked_add(usize::try_from(len).ok()?)?;
-        if end > self.usable {
-            return None;
-        }
-        // Within the mapping, so the sum cannot wrap.
-        Some(map.as_ptr().wrapping_add(start))
+        let last_start = (self.usable as u64).checked_sub(len)?;
+        // Within the mapping, so neither the conversion nor the sum can overflow.
+        (offset <= last_start).then(|| self.map.as_ptr().wrapping_add(offset as usize))
     }
 }
 
@@ -227,12 +262,5 @@ impl Deref for MappedFile {
 
     fn deref(&self) -> &RegularFile {
         &self.file
-    }
-}
-
-impl Drop for MappedFile {
-    fn drop(&mut self) {
-        // The guard must be dropped before the addresses can be reused.
-        self.guard = None;
     }
 }

@@ -11,6 +11,9 @@ use crate::status::{Status, NONE};
 use crate::window::Window;
 
 const CHUNK: usize = 256;
+/// Bytes of a long read that are decoded at once; they stay in the second-level cache until they are
+/// copied.
+const DECODED: usize = 64 << 10;
 
 /// The destination of [`Batch::read_rows`].
 pub trait Rows {
@@ -25,6 +28,8 @@ pub struct Batch<'s, M> {
     space: &'s Space<M>,
     method: Method<'s, M>,
     window: Window<'s, MachineAddr>,
+    /// For long reads of memory that cannot be borrowed.
+    decoded: Vec<u8>,
 }
 
 enum Method<'s, M> {
@@ -50,6 +55,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             space,
             method,
             window: Window::default(),
+            decoded: Vec::new(),
         }
     }
 
@@ -309,12 +315,45 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             Some(bytes) => f(done, bytes),
             // Missing, not borrowable, or in pieces smaller than a page.
             None => {
-                let at = addr.wrapping_add(done as u64);
+                let read = machine.map_or(0, |at| self.read_long(MachineAddr(at), done, len, f));
+                let at = addr.wrapping_add((done + read) as u64);
                 self.space
-                    .pieces(at, len, |from, bytes| f(done + from, bytes))?;
+                    .pieces(at, len - read, |from, bytes| f(done + read + from, bytes))?;
             }
         }
         Ok(())
+    }
+
+    /// Calls `f` with the bytes of a run of more than a page, with many pages at once. Returns the number
+    /// of bytes before the first ones that could not be read.
+    fn read_long(
+        &mut self,
+        machine: MachineAddr,
+        done: usize,
+        len: usize,
+        f: &mut impl FnMut(usize, &[u8]),
+    ) -> usize {
+        if len <= PAGE_SIZE {
+            return 0;
+        }
+        if self.decoded.is_empty() && self.decoded.try_reserve_exact(DECODED).is_ok() {
+            self.decoded.resize(DECODED, 0);
+        }
+        let mut read = 0;
+        while read < len {
+            let at = MachineAddr(machine.0.wrapping_add(read as u64));
+            // Up to the end of a page, so that each is decoded once.
+            let n = (DECODED - at.page_offset()).min(len - read);
+            let Some(bytes) = self.decoded.get_mut(..n) else {
+                break;
+            };
+            if self.space.memory().read(at, bytes).is_err() {
+                break;
+            }
+            f(done + read, bytes);
+            read += n;
+        }
+        read
     }
 }
 

@@ -12,6 +12,7 @@ mod codec;
 mod header;
 mod parts;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
 
 use super::container::{Container, Headers, Run};
@@ -46,6 +47,8 @@ struct Kdump {
     memory_held: OnceLock<u64>,
     memory_size: OnceLock<u64>,
     cache: PageCache,
+    /// Pages that were decompressed so far.
+    decoded: AtomicU64,
 }
 
 /// Opens a dump of one file, or a split one of which this is a part. The others are looked for next to
@@ -118,6 +121,7 @@ fn of_parts(
         memory_held: OnceLock::new(),
         memory_size: OnceLock::new(),
         cache: PageCache::new(cache_size, most),
+        decoded: AtomicU64::new(0),
         parts,
     }))
 }
@@ -150,8 +154,9 @@ fn notes(storage: &impl Storage, header: &header::Header, warnings: &mut Warning
 }
 
 impl Kdump {
-    /// Reads a part of a page that is not cached.
-    fn load(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+    /// Reads a part of a page that is not cached. Unless the read is a part of a longer one, the page is
+    /// cached then.
+    fn load(&self, addr: MachineAddr, buf: &mut [u8], is_long: bool) -> Result<(), Fault> {
         let pfn = addr.frame().0;
         let (part, number) = self.locate(addr, pfn)?;
         let at = part.descriptor_offset(number);
@@ -192,8 +197,12 @@ impl Kdump {
             .ok_or(corrupt("more than a page"))?;
         let read = part.storage.read_at(offset, packed);
         read.map_err(|error| storage_fault(addr, offset, error))?;
+        self.decoded.fetch_add(1, Ordering::Relaxed);
         if buf.len() == PAGE_SIZE {
             codec::decompress(codec, packed, buf).map_err(corrupt)?;
+            if is_long {
+                return Ok(());
+            }
             if let Ok(page) = <&[u8; PAGE_SIZE]>::try_from(&*buf) {
                 self.cache.put(Pfn(pfn), Box::new(*page), Use::Whole);
             }
@@ -320,12 +329,18 @@ impl Container for Kdump {
     }
 
     fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        // A pass over memory. Whole pages of it are decompressed where they belong.
+        let is_long = buf.len() > PAGE_SIZE;
         for_each_page(addr, buf, |at, part| {
             if self.cache.get(Pfn(at.frame().0), at.page_offset(), part) {
                 return Ok(());
             }
-            self.load(at, part)
+            self.load(at, part, is_long)
         })
+    }
+
+    fn pages_decoded(&self) -> u64 {
+        self.decoded.load(Ordering::Relaxed)
     }
 
     fn decodes_pages(&self) -> bool {

@@ -1,0 +1,215 @@
+"""Compressed dumps: passes over memory, reads at random, whole processes, a dump of 1 TiB.
+
+``python -m benches.containers TURNS PROGRAM SYSTEM_PYTHON [CRASH VMCORE VMLINUX]``. The program is
+the core's ``containers``, which reads in sequence. The dump must be that of a Linux kernel without
+Xen; makedumpfile converts it into the folder XKDUMP_BENCH. Without one only the dump of 1 TiB is
+measured. XKDUMP_MAKEDUMPFILE names another build of makedumpfile.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from xenkdump_fast._native import Dump
+
+from . import large_kdump
+from .guests import folder
+from .opening import memory
+from .pairing import CORES, Figure, Pair, clock, cores, describe, emit, parse, say
+from .peer_pairs import Job, Peer
+from .processes import Used, run
+from .synthetic import PAGE, Words
+
+#: Options of makedumpfile, by format.
+FORMATS = {"zlib": "-c", "LZO": "-l", "snappy": "-p", "zstd": "-z"}
+COUNT = 1 << 17
+#: Pages that fit into libkdumpfile's cache of 1,024 pages.
+FEW = 512
+#: ``bt -a`` on every CPU, by drgn.
+DRGN_BT = """
+import sys
+from drgn import Program
+from drgn.helpers.linux.cpumask import for_each_online_cpu
+from drgn.helpers.linux.sched import cpu_curr
+program = Program()
+program.set_core_dump(sys.argv[1])
+program.load_debug_info([sys.argv[2]])
+for cpu in for_each_online_cpu(program):
+    try:
+        print(program.stack_trace(cpu_curr(program, cpu)))
+    except Exception as error:
+        print(error)
+"""
+
+
+def converted(vmcore: str) -> Iterator[tuple[str, Path]]:
+    """The dump in each format that this build of makedumpfile writes."""
+    program = os.environ.get("XKDUMP_MAKEDUMPFILE", "").split(":")[0] or "makedumpfile"
+    for name, option in FORMATS.items():
+        target = folder() / f"kernel-{name}.kdump"
+        source = Path(vmcore).stat().st_mtime
+        if not target.is_file() or target.stat().st_mtime < source:
+            command = [program, "-f", option, "-d", "0", vmcore, str(target)]
+            if shutil.which(program) is None:
+                return
+            if subprocess.run(command, capture_output=True, check=False).returncode:
+                say(f"without {name}: makedumpfile cannot write it")
+                continue
+        yield name, target
+
+
+def sequence(turns: int, program: str, files: list[tuple[str, Path]]) -> Iterator[Pair | Figure]:
+    """A pass over all memory by the core, and its decoder alone."""
+    command = [program, str(turns), str(len(CORES)), *(f"{name}={path}" for name, path in files)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    yield from map(parse, done.stdout.splitlines())
+
+
+def backtraces(
+    turns: int, crash: str, vmcore: str, vmlinux: str, files: list[tuple[str, Path]]
+) -> Iterator[Pair]:
+    """``bt -a`` of the raw dump and of compressed ones, in alternation with the peers."""
+    script = str(Path(sys.executable).with_name("xkdump"))
+    for name, path in files:
+        compressed = str(path)
+        commands: dict[str, tuple[list[str], bytes]] = {
+            "ours": ([script, "bt", "-a", vmlinux, compressed], b""),
+            "xkdump, the raw dump": ([script, "bt", "-a", vmlinux, vmcore], b""),
+            "drgn": ([sys.executable, "-c", DRGN_BT, compressed, vmlinux], b""),
+            "crash": ([crash, "-s", vmlinux, compressed], b"bt -a\nquit\n"),
+        }
+        if shutil.which(crash) is None:
+            del commands["crash"]
+        used: dict[str, list[Used]] = {who: [] for who in commands}
+        for turn in range(turns + 1):
+            for who, (command, text) in commands.items():
+                try:
+                    one = run(command, text)
+                except RuntimeError:
+                    continue
+                # The first turn fills the page cache.
+                if turn > 0:
+                    used[who].append(one)
+        ours = [one.cpu for one in used.pop("ours")]
+        # At most 1.5 times the CPU time of the raw dump.
+        wanted = {"xkdump, the raw dump": 1 / 1.5, "drgn": 10, "crash": 100}
+        for who, theirs in used.items():
+            if len(theirs) != len(ours):
+                say(f"without {who}: it cannot read {compressed}")
+                continue
+            what = f"bt -a, {name}, CPU time of the process"
+            yield Pair(what, "xkdump", who, 1, ours, [one.cpu for one in theirs], wanted[who])
+
+
+def at_random(
+    turns: int, system_python: str, vmcore: str, files: list[tuple[str, Path]]
+) -> Iterator[Pair]:
+    """8 bytes at addresses at random: of few pages, and of all."""
+    rng = np.random.default_rng(1)
+    for name, path in files:
+        dump = Dump(str(path))
+        pages = pages_of(vmcore, dump)
+        for what, some, wanted in (
+            (f"of {FEW} pages", rng.choice(pages, FEW), 20.0),
+            (f"of all {len(pages):,} pages", pages, 2.0),
+        ):
+            words: Words = rng.choice(some, COUNT) + rng.integers(
+                0, PAGE // 8, COUNT, dtype=np.uint64
+            ) * np.uint64(8)
+            job = Job("physical", name, str(path), dump.machine, some)
+            out = np.empty((COUNT, 8), np.uint8)
+            for peer_name, python in (("libkdumpfile", system_python), ("drgn", sys.executable)):
+                with Peer(peer_name, python, job, words.tolist()) as peer:
+                    if peer.first is None:
+                        say(f"without {peer_name}: {peer.why()}")
+                        continue
+                    assert peer.first == dump.machine.u64(int(words[0]))
+                    ours: list[float] = []
+                    theirs: list[float] = []
+                    for turn in range(turns + 1):
+                        # Opened anew: no page is in the cache.
+                        space = Dump(str(path)).machine
+                        many = partial(space.read_many, words, 8, out=out, threads=1)
+                        mine, other = clock(many, COUNT, 1), peer.request("once more")
+                        if turn > 0:
+                            ours.append(mine)
+                            theirs.append(other)
+                target = wanted if peer_name == "libkdumpfile" else None
+                text, who = f"8 bytes at random {what}, {name}", "read_many, 1 thread, opened anew"
+                yield Pair(text, who, peer_name, COUNT, ours, theirs, target)
+
+
+def pages_of(vmcore: str, dump: Dump) -> Words:
+    """The address of every page that both dumps hold."""
+    runs = [
+        np.arange(-(-start // PAGE) * PAGE, (start + size) // PAGE * PAGE, PAGE, dtype=np.uint64)
+        for start, size, _ in Dump(vmcore).segments
+    ]
+    pages: Words = np.unique(np.concatenate(runs))
+    status = np.empty(len(pages), np.uint8)
+    dump.machine.read_many(pages, 1, status=status)
+    held: Words = pages[status == 0]
+    return held
+
+
+def open_large(path: str) -> None:
+    """Opens the dump of 1 TiB in this process, and prints the cost."""
+    before = memory("RssAnon")
+    start = time.process_time_ns()
+    dump = Dump(path)
+    opened = time.process_time_ns() - start
+    kept = memory("RssAnon") - before
+    start = time.process_time_ns()
+    last = int(large_kdump.regions()[-1])
+    number = last % large_kdump.CONTENTS
+    assert dump.machine.read(last * PAGE, PAGE) == large_kdump.content(number)
+    first = time.process_time_ns() - start
+    print(json.dumps([opened / 1e6, kept / 1024, first / 1e6, (memory("RssAnon") - before) / 1024]))
+
+
+def large(turns: int) -> Iterator[Figure]:
+    """Opening a dump of 1 TiB, and the first read, which counts the bits of the bitmap."""
+    path = large_kdump.write(folder() / "1t.kdump")
+    command = [sys.executable, "-m", "benches.containers", "--only", str(path)]
+    found = [
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        for _ in range(turns)
+    ]
+    names = ("opening: CPU time", "opening: memory", "first read: CPU time", "first read: memory")
+    for i, name in enumerate(names):
+        unit = "ms" if name.endswith("time") else "MiB"
+        middle = float(np.median([one[i] for one in found]))
+        yield Figure(f"a kdump-compressed dump of 1 TiB, {name}", middle, unit)
+
+
+def main() -> None:
+    """Runs all measurements, or a single one in this process."""
+    if sys.argv[1] == "--only":
+        open_large(sys.argv[2])
+        return
+    turns, program, system_python, *dump = sys.argv[1:]
+    count = int(turns)
+    with cores(1):
+        emit(large(count))
+    if not dump:
+        return
+    crash, vmcore, vmlinux = dump
+    files = list(converted(vmcore))
+    for one in sequence(count, program, files):
+        say(describe(one))
+        emit([one])
+    with cores(1):
+        emit(at_random(count, system_python, vmcore, files[:2]))
+        emit(backtraces(count, crash, vmcore, vmlinux, files[:2]))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,14 +3,21 @@
 //! - [`RegularFile`]: read by `pread`. For images and symbol maps, whose bytes are kept as copies.
 //! - [`MappedFile`]: a mapped file, for dumps. Every read is checked; see [`guard`].
 //! - [`Flattened`]: what a file in makedumpfile's flattened format stands for.
+//! - [`Unpacked`]: what a compressed image stands for; [`Compression`] has the formats.
 //! - [`Storage`]: what dump formats need of any.
 //!
 //! They yield the bytes of the file or an error, never zeros in place of lost bytes.
 
+mod compression;
 mod flattened;
 mod guard;
+mod lz4_legacy;
+mod lzop;
 mod mapped;
 mod storage;
+mod stream;
+mod unpacked;
+mod zstd;
 
 use std::fs::File;
 use std::io;
@@ -19,9 +26,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
+pub use compression::{Compression, Extent, Failure, Why};
 pub use flattened::Flattened;
 pub use mapped::MappedFile;
 pub use storage::Storage;
+pub use unpacked::{unpack, Size, Unpacked};
 
 /// The chunk size with which copying `len` bytes is fastest.
 ///

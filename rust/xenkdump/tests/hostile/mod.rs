@@ -7,12 +7,15 @@
 
 mod files;
 mod kallsyms;
+pub mod packed;
 mod ram;
 mod stacks;
 mod symbols;
 mod tables;
 
-pub use files::{dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, sections};
+pub use files::{
+    dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, packed_image, sections,
+};
 pub use kallsyms::kallsyms;
 pub use ram::Ram;
 pub use stacks::{cfi, orc, stack};

@@ -138,7 +138,7 @@ class DumpFile:
             return XenHost(self.native, None, force=force)
         path = os.fspath(xen_syms)
         with formats.explained(path, "xen-syms"):
-            symbols = XenSymbols.open(path)
+            symbols = XenSymbols.open(path, formats.open_xen)
         return XenHost(self.native, symbols, force=force)
 
     @cached_property

@@ -15,6 +15,7 @@ from typing_extensions import Buffer
 StrPath = str | os.PathLike[str]
 Paging = Literal["x86", "x86-pae", "x86_64", "x86_64-la57"]
 WordSize = Literal[4, 8]
+SymbolSource = Literal["symtab", "kallsyms", "map"]
 
 #: How the kernel links a list: list_head forward and backward, hlist_head.
 ListLinks = Literal["circular", "backward", "null-terminated"]
@@ -658,15 +659,44 @@ class P2MComparison:
     def first(self) -> list[tuple[int, P2MEntry, P2MEntry]]:
         """``(pfn, entry, other entry)`` of the first unreadable or different pfns, ascending."""
 
+def head(path: StrPath, size: int) -> bytes:
+    """Returns the first ``size`` bytes of a file, or of what it holds if it is compressed.
+
+    At most 64 KiB. Raises OSError if it cannot be read.
+    """
+
 @final
 class Image:
-    """The image of a kernel or hypervisor: an ELF file, or a kernel's own memory."""
+    """The image of a kernel or hypervisor: a file, or a kernel's own memory."""
 
     def __new__(cls, path: StrPath) -> Image:
-        """Opens the file at ``path``.
+        """Opens the file at ``path``: an ELF file, a compressed one, or the kernel in a vmlinuz.
 
-        Raises OSError if it cannot be opened, DumpError if it is not an ELF file.
+        Raises OSError if it cannot be opened or unpacked, DumpError if it is none of them, or
+        corrupt.
         """
+    @staticmethod
+    def from_map(path: StrPath) -> Image:
+        """The kernel that the System.map at ``path`` is of: symbols alone.
+
+        Raises OSError if it cannot be opened, DumpError if it is not a map.
+        """
+    def with_memory(self, memory: AddressSpace, slide: int) -> Image:
+        """An image of a map, with the types and unwind tables in the kernel's ``memory``.
+
+        KASLR moved the kernel by ``slide`` bytes. A file is returned as it is.
+        """
+    def set_debug(self, debug: Image) -> None:
+        """Takes symbols and sections that this file lacks from ``debug``, of the same build.
+
+        Only the first one is used, and only for what was not read before.
+        """
+    @property
+    def debug_path(self) -> str | None:
+        """Path of the file that was given to ``set_debug``; None without one."""
+    @property
+    def symbol_source(self) -> SymbolSource:
+        """Where its symbols are from; ``kallsyms`` is the kernel's own table."""
     @staticmethod
     def in_memory(
         memory: AddressSpace,

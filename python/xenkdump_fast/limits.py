@@ -70,6 +70,15 @@ MAX_BTF_SIZE = 64 << 20
 #: Bytes of the kernel's note section. Linux 6.1 to 7.3 have about 500.
 MAX_KERNEL_NOTES = 1 << 16
 
+#: Symbols of a System.map that are compared with the kernel's own table, evenly spaced.
+MAX_COMPARED_SYMBOLS = 1 << 12
+
+#: Bytes of a file with debug information whose checksum is computed. Those of kernels have 500 MiB.
+MAX_DEBUG_FILE = 4 << 30
+
+#: Bytes of ``.gnu_debuglink`` that are read: a name of a file, and a checksum.
+MAX_DEBUG_LINK = 4096
+
 #: Bytes of linux_banner that are compared. Those seen have about 200.
 MAX_LINUX_BANNER = 512
 

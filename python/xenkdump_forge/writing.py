@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from . import containers, plan
+from . import boot, containers, plan
 from .containers import whole
 from .errors import SyntheticDumpError, WriteError
 from .kinds import KINDS
@@ -30,6 +30,9 @@ _BUILDERS: dict[str, tuple[str, int]] = {
     "modern": ("modern.build", 256 * MIB),
     "modern-hypercall-page": ("modern.build_with_hypercall_page", 256 * MIB),
 }
+
+#: The folder of the images.
+IMAGES = "images"
 
 _FILES = ("vmlinux", "vmcore", "plan.json")
 
@@ -52,16 +55,18 @@ def write_dump(
     seed: int = 0,
     format: str = "elf",  # noqa: A002 - as in xenkdump_fast.open()
     compress: str | None = None,
+    images: bool = False,
     extra: Callable[[Parts], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticDump:
     """Writes ``vmlinux``, ``vmcore`` and ``plan.json`` of a kind into ``directory``.
 
     ``memory`` is dom0's, in bytes; the file is sparse. ``format`` is one of ``FORMATS``,
-    ``compress`` of ``COMPRESSIONS``: the dump is then compressed as a whole. The same ``seed``
-    gives the same bytes. ``extra`` may change the parts before they are written. ``progress`` is
-    called with the numbers of pages written so far, and of all. Raises SyntheticDumpError, or its
-    subclass WriteError.
+    ``compress`` of ``COMPRESSIONS``: the dump is then compressed as a whole. With ``images``, the
+    folder ``images`` has the kernel in all forms of ``boot.forms``. The same ``seed`` gives the
+    same bytes. ``extra`` may change the parts before they are written. ``progress`` is called with
+    the numbers of pages written so far, and of all. Raises SyntheticDumpError, or its subclass
+    WriteError.
     """
     parts = build(like, memory=memory, seed=seed)
     if progress is not None:
@@ -81,7 +86,12 @@ def write_dump(
             if compress is not None:
                 for path in sorted(work.glob("vmcore*")):
                     whole.compress(path, compress)
-            for name, data in parts.more.items():
+            more = dict(parts.more)
+            if images:
+                more |= {f"{IMAGES}/{n}": d for n, d in boot.forms(parts.kernels[0].image).items()}
+                (target / IMAGES).mkdir(exist_ok=True)
+                (work / IMAGES).mkdir()
+            for name, data in more.items():
                 (work / name).write_bytes(data)
             parts.plan["notes"] = plan.notes(note for group in parts.core.notes for note in group)
             parts.plan["segments"] = [
@@ -89,8 +99,8 @@ def write_dump(
                 for s in parts.core.segments[:1000]
             ]
             (work / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
-            for path in sorted(work.iterdir()):
-                path.replace(target / path.name)
+            for path in sorted(path for path in work.rglob("*") if path.is_file()):
+                path.replace(target / path.relative_to(work))
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:

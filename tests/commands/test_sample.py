@@ -40,6 +40,20 @@ def test_a_directory_that_cannot_be_written(
     assert "Not a directory" in capsys.readouterr().err
 
 
+def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same bytes every time, and no file of another dump is replaced."""
+    written = {}
+    for name in ("one", "two"):
+        assert main(["sample", str(tmp_path / name), "--images"]) == 0
+        paths = sorted((tmp_path / name / "images").iterdir())
+        written[name] = {path.name: path.read_bytes() for path in paths}
+    assert written["one"] == written["two"]
+    assert {"System.map", "vmlinuz-lzo", "vmlinux.stripped", "vmlinux.debug"} <= set(written["one"])
+    (tmp_path / "three" / "images").mkdir(parents=True)
+    assert main(["sample", str(tmp_path / "three"), "--images"]) == 2
+    assert "exists (--force replaces it)" in capsys.readouterr().err
+
+
 def test_half_a_terabyte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", str(tmp_path), "--memory", "512G"]) == 0
     dom0 = xk.open(tmp_path / "vmcore").domain(0, tmp_path / "vmlinux")

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import struct
 from pathlib import Path
 
 import pytest
@@ -19,20 +20,28 @@ DUMPS = {
     "QEMU save": (b"QEVM\0\0\0\x03" + PADDING, "dump-guest-memory"),
     "libvirt save": (b"LibvirtQemudSave" + PADDING, "virsh dump --memory-only"),
 }
+#: Compressed files that hold nothing known.
 COMPRESSED = {
     "gzip": (gzip.compress(PADDING), "gunzip"),
     "xz": (lzma.compress(PADDING), "unxz"),
     "zstd": (b"\x28\xb5\x2f\xfd" + PADDING, "unzstd"),
     "bzip2": (bz2.compress(PADDING), "bunzip2"),
 }
+#: What holds no kernel for x86, although it looks so, and what is said about it.
 KERNELS = {
     "bzImage": (
         b"\xea\x05".ljust(0x1FE, b"\0") + b"\x55\xaa\xeb\x6eHdrS" + PADDING,
-        "uncompressed",
+        "expected a compressed kernel (boot protocol before 2.08)",
     ),
-    "vmlinuz": (b"MZ\0\0zimg" + PADDING, "uncompressed"),
-    "System.map": (b"ffffffff81000000 T _text\nffffffff81000000 T _stext\n", "uncompressed"),
-    "module": (b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + b"\x01\0\x3e\0" + PADDING, "uncompressed"),
+    "EFI executable": (b"MZ\0\0zimg" + PADDING, "give the vmlinux or vmlinuz"),
+    "System.map": (
+        b"ffffffff81000000 T _text\nffffffff81000000 T _stext\n",
+        "a list of symbols without linux_banner",
+    ),
+    "module": (
+        b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + b"\x01\0\x3e\0" + PADDING,
+        "give the vmlinux or vmlinuz",
+    ),
 }
 ORDER = "the order of the files is VMLINUX VMCORE"
 
@@ -60,8 +69,11 @@ def test_in_place_of_a_vmlinux(name: str, tmp_path: Path, synthetic: SyntheticDu
     (tmp_path / "file").write_bytes(head)
     with pytest.raises(xk.DumpError) as raised:
         xk.open(synthetic.vmcore).domain(0, tmp_path / "file")
-    assert name in str(raised.value)
-    assert (ORDER if name in DUMPS else remedy) in str(raised.value)
+    text = str(raised.value)
+    if name in COMPRESSED:  # opened, and found to be something else
+        assert f"compressed by {name}" in text or f"an intact {name} stream" in text
+    else:
+        assert (ORDER if name in DUMPS else remedy) in text
 
 
 def test_swapped(synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +101,29 @@ def test_in_place_of_a_xen_syms(
 ) -> None:
     (tmp_path / "file").write_bytes(COMPRESSED["gzip"][0])
     assert main(["sys", "--hypervisor", str(tmp_path / "file"), str(synthetic.vmcore)]) == 3
-    assert "compressed by gzip: decompress it" in capsys.readouterr().err
+    text = "expected an ELF file (7f 45 4c 46) compressed by gzip, found 00 00 00 00"
+    assert text in capsys.readouterr().err
+    (tmp_path / "file").write_bytes(KERNELS["EFI executable"][0])
+    assert main(["sys", "--hypervisor", str(tmp_path / "file"), str(synthetic.vmcore)]) == 3
+    assert "such as xen.efi: give the xen-syms" in capsys.readouterr().err
+
+
+def test_a_hypervisor_as_it_is_booted(
+    tmp_path: Path, synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """xen.gz is an ELF file without symbols, which a boot loader finds by the multiboot header."""
+    head = struct.pack(
+        "<16sHHIIIIIHHHHHH", b"\x7fELF\x01\x01\x01", 2, 3, 1, 0, 0, 0, 0, 52, 0, 0, 0, 0, 0
+    )
+    data = head.ljust(0x80, b"\0") + b"\x02\xb0\xad\x1b" + PADDING
+    path = tmp_path / "xen.gz"
+    path.write_bytes(gzip.compress(data))
+    assert main(["sys", "--hypervisor", str(path), str(synthetic.vmcore)]) == 3
+    assert "which has no symbols: give the xen-syms" in capsys.readouterr().err
+    assert main(["sys", str(path), str(synthetic.vmcore)]) == 3
+    assert "a Xen hypervisor as it is booted (xen.gz), in place of a vmlinux" in (
+        capsys.readouterr().err
+    )
 
 
 def test_an_unknown_format(tmp_path: Path) -> None:

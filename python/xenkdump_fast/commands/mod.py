@@ -16,7 +16,7 @@ class Options(NamedTuple):
 def run(target: Domain, options: Options = Options()) -> "Modules":
     """Reads the list of modules."""
     kernel = target.kernel
-    if kernel.image.is_memory and kernel.symbols.get("modules") is None:
+    if kernel.image.symbol_source == "kallsyms" and kernel.symbols.get("modules") is None:
         raise kernel.missing("modules")
     found = sorted(modules.modules(kernel), key=lambda module: module.base)
     warnings = () if found else (f"domain {target.id}: no module is loaded",)

@@ -31,6 +31,8 @@ class Options(NamedTuple):
     format: str = "elf"
     #: How the dump is compressed as a whole.
     compress: str | None = None
+    #: Also the forms in which people have the image of a kernel.
+    images: bool = False
     #: Replaces existing files.
     force: bool = False
 
@@ -57,6 +59,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--compress",
         metavar="COMPRESSION",
         help=f"compress the dump as a whole. Compressions: {compressions}",
+    )
+    parser.add_argument(
+        "--images",
+        action="store_true",
+        help="also the folder images, with dom0's kernel as a vmlinuz of each compression, as "
+        "compressed and stripped vmlinux, and as System.map",
     )
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same bytes")
@@ -93,6 +101,7 @@ def run(target: None, options: Options) -> "Written":
             seed=options.seed,
             format=options.format,
             compress=options.compress,
+            images=options.images,
             progress=partial(progress.now.set, "page"),
         )
     except xenkdump_forge.WriteError as error:
@@ -104,7 +113,7 @@ def run(target: None, options: Options) -> "Written":
 
 def _check_absent(directory: Path) -> None:
     """UsageError if the directory has a file of a name that is written: it may be a real dump."""
-    names = ("vmlinux", "plan.json", "vmcore", "vmcore.2", "vmcore.3")
+    names = ("vmlinux", "plan.json", "vmcore", "vmcore.2", "vmcore.3", "images")
     for path in (directory / name for name in names):
         if path.exists():
             raise UsageError(f"{path} exists (--force replaces it)")

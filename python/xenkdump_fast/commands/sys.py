@@ -11,6 +11,7 @@ from ..output.json_types import Count, Hex
 from ..session import Domain
 
 if TYPE_CHECKING:
+    from .._native import Image, Types
     from ..xen.header import Header as XenHeader
     from ..xen.host import XenHost
 
@@ -48,11 +49,26 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "System | X
 def _image_name(target: Domain) -> str:
     """Where the kernel's symbols and types are from."""
     image = target.kernel.image
-    if not image.is_memory:
-        found = " (found by its build id)" if target.found_vmlinux else ""
-        return image.path + found
     types = target.kernel.types.native
-    return f"(symbols{'' if types is None else ' and types'} from memory)"
+    if image.symbol_source == "map":
+        return f"{image.path} ({'no types' if types is None else 'types from memory'})"
+    if image.is_memory:
+        return f"(symbols{'' if types is None else ' and types'} from memory)"
+    if target.found_vmlinux:
+        return f"{image.path} (found by its build id)"
+    if image.symbol_source == "kallsyms":
+        return f"{image.path} (symbols from its kallsyms{_types(image, types)})"
+    if image.debug_path is not None:
+        return f"{image.path} (with {image.debug_path})"
+    return image.path
+
+
+def _types(image: "Image", types: "Types | None") -> str:
+    """Where the types of a kernel without a symbol table are from."""
+    if types is None:
+        return ""
+    has_btf = any(name == ".BTF" for name, *_ in image.sections())
+    return f", types from its {types.source}" if has_btf else ", types from memory"
 
 
 class JSON(TypedDict):

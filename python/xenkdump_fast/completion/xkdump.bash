@@ -130,6 +130,7 @@ _shtab_xkdump_sample_pos_0_nargs='*'
 _shtab_xkdump_sample__h_nargs=0
 _shtab_xkdump_sample___help_nargs=0
 _shtab_xkdump_sample___json_nargs=0
+_shtab_xkdump_sample___images_nargs=0
 _shtab_xkdump_sample___force_nargs=0
 _shtab_xkdump_completion_pos_0_nargs='*'
 _shtab_xkdump_completion__h_nargs=0

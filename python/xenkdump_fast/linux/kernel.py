@@ -195,8 +195,11 @@ class Kernel(Charged):
 
     def missing(self, *names: str) -> AbsentError:
         """The error for a kernel that has none of these symbols."""
-        # Without CONFIG_KALLSYMS_ALL memory has the names of functions and exported variables only.
-        remedy = " in memory: its vmlinux is needed" if self.image.is_memory else ""
+        # Without CONFIG_KALLSYMS_ALL it has the names of functions and exported variables only.
+        remedy = ""
+        if self.image.symbol_source == "kallsyms":
+            where = "memory" if self.image.is_memory else "its kallsyms"
+            remedy = f" in {where}: its vmlinux is needed"
         return AbsentError(f"{self.image.path}: no symbol {' or '.join(names)}{remedy}")
 
     # Memory

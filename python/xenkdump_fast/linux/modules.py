@@ -49,7 +49,7 @@ def modules(kernel: Kernel) -> Iterator[Module]:
     """Every loaded module, in the order of the kernel's list. Each has at least a page."""
     head = kernel.symbols.get("modules")
     if head is None:
-        if kernel.image.is_memory:
+        if kernel.image.symbol_source == "kallsyms":
             kernel.warn(f"the modules are not known: {kernel.missing('modules')}")
         return
     if "module" not in kernel.types:

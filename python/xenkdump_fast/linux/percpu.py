@@ -66,7 +66,7 @@ def possible(kernel: Kernel) -> list[int]:
         return mask(kernel, "cpu_possible")
     except AbsentError as error:
         # A kernel without CONFIG_SMP has no mask.
-        if kernel.image.is_memory:
+        if kernel.image.symbol_source == "kallsyms":
             kernel.warn(f"the CPUs are not known, a single one is assumed: {error}")
         return [0]
 

@@ -1,12 +1,17 @@
 """A vmlinux of the same build as a kernel, in the places where distributions install it.
 
-Only files of this machine are looked at, and only one with the same build id is used.
+Only files of this machine are looked at, and only one with the same build id is used; for a file
+without one, that with the checksum in its section ``.gnu_debuglink``.
 """
 
 import os
+import re
+import zlib
 from collections.abc import Iterator
+from typing import NamedTuple, TypeGuard
 
-from .._native import DumpError, Image
+from .._native import AbsentError, DumpError, Image
+from ..limits import MAX_DEBUG_FILE, MAX_DEBUG_LINK
 
 #: Folders to look in first, separated by colons.
 _VARIABLE = "XKDUMP_DEBUG_PATH"
@@ -16,7 +21,7 @@ _LENGTHS = range(16, 129)
 
 def find(build_id: str | None, release: str | None) -> Image | None:
     """The vmlinux with this build id; None if there is none, or if the build id is not known."""
-    if build_id is None or len(build_id) not in _LENGTHS or not build_id.isalnum():
+    if not _is_id(build_id):
         return None
     for path in _places(build_id, release):
         try:
@@ -28,17 +33,115 @@ def find(build_id: str | None, release: str | None) -> Image | None:
     return None
 
 
+class _Link(NamedTuple):
+    """What ``.gnu_debuglink`` says: a name of a file, and its CRC-32."""
+
+    name: str
+    crc: int
+
+
+#: The release in the name of an installed file.
+_NAMED = re.compile(r"(?:vmlinu[xz]|bzImage|System\.map)-(.+?)(?:\.(?:gz|xz|zst|bz2|debug))?")
+_SECTIONS = frozenset((".BTF", ".debug_info", ".zdebug_info"))
+#: Suffixes of a vmlinux that a distribution compresses.
+_PACKED = ("gz", "xz", "zst")
+_CHUNK = 1 << 20
+
+
+def complete(image: Image) -> None:
+    """Gives an image without symbols or types its debug file, if there is one on this machine."""
+    has_types = any(name in _SECTIONS for name, *_ in image.sections())
+    if image.symbol_source == "symtab" and has_types:
+        return
+    link = _link(image)
+    for path, by_link in _debug_places(image, link):
+        try:
+            if os.path.samefile(path, image.path):
+                continue
+            debug = Image(path)
+        except (OSError, DumpError):
+            continue
+        if debug.symbol_source != "symtab" or debug.machine_type != image.machine_type:
+            continue
+        if None not in (image.build_id, debug.build_id):
+            belongs = image.build_id == debug.build_id
+        else:
+            belongs = by_link and link is not None and _crc(path) == link.crc
+        if belongs:
+            image.set_debug(debug)
+            return
+
+
+def release_of(path: str) -> str | None:
+    """The release that the name of an image says: ``/boot/vmlinuz-6.1.0-56-amd64``."""
+    folder, name = os.path.split(path)
+    match = _NAMED.fullmatch(name)
+    if match is not None:
+        return match[1]
+    parent, release = os.path.split(folder)
+    return release if os.path.basename(parent) == "modules" else None
+
+
+def _link(image: Image) -> _Link | None:
+    try:
+        data = image.section(".gnu_debuglink")
+    except AbsentError:
+        return None
+    raw, end, _ = data[:MAX_DEBUG_LINK].partition(b"\0")
+    at = len(raw) + 4 & ~3
+    name = os.fsdecode(raw)
+    if not end or len(data) < at + 4 or not name or os.sep in name or name in (".", ".."):
+        return None
+    return _Link(name, int.from_bytes(data[at : at + 4], "little"))
+
+
+def _debug_places(image: Image, link: _Link | None) -> Iterator[tuple[str, bool]]:
+    """Paths where the debug file of an image may be; whether its link leads there."""
+    if link is not None:
+        folder = os.path.dirname(os.path.realpath(image.path))
+        yield os.path.join(folder, link.name), True
+        yield os.path.join(folder, ".debug", link.name), True
+        for base in (*_folders(), "/usr/lib/debug"):
+            yield os.path.join(base, folder.lstrip(os.sep), link.name), True
+            yield os.path.join(base, link.name), True
+    if _is_id(image.build_id):
+        for path in _places(image.build_id, release_of(image.path)):
+            yield path, False
+
+
+def _crc(path: str) -> int | None:
+    """The CRC-32 of a file; None if it cannot be read, or if it is too large."""
+    crc = 0
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_DEBUG_FILE:
+                return None
+            while chunk := file.read(_CHUNK):
+                crc = zlib.crc32(chunk, crc)
+    except OSError:
+        return None
+    return crc
+
+
+def _is_id(build_id: str | None) -> TypeGuard[str]:
+    return build_id is not None and len(build_id) in _LENGTHS and build_id.isalnum()
+
+
+def _folders() -> Iterator[str]:
+    """The folders that the user wants to be looked in."""
+    return filter(None, os.environ.get(_VARIABLE, "").split(os.pathsep))
+
+
 def _places(build_id: str, release: str | None) -> Iterator[str]:
     """Paths where it may be, the most specific first."""
     by_id = os.path.join(".build-id", build_id[:2], f"{build_id[2:]}.debug")
     named = release if release and os.sep not in release and release not in (".", "..") else None
-    for folder in os.environ.get(_VARIABLE, "").split(os.pathsep):
-        if folder:
-            yield os.path.join(folder, by_id)
-            if named is not None:
-                yield os.path.join(folder, f"vmlinux-{named}")
-                yield os.path.join(folder, named, "vmlinux")
-            yield os.path.join(folder, "vmlinux")
+    for folder in _folders():
+        yield os.path.join(folder, by_id)
+        if named is not None:
+            yield os.path.join(folder, f"vmlinux-{named}")
+            yield os.path.join(folder, named, "vmlinux")
+        yield os.path.join(folder, "vmlinux")
     yield os.path.join("/usr/lib/debug", by_id)
     if named is not None:
         yield f"/usr/lib/debug/boot/vmlinux-{named}"  # Debian
@@ -46,6 +149,7 @@ def _places(build_id: str, release: str | None) -> Iterator[str]:
         yield f"/usr/lib/debug/lib/modules/{named}/vmlinux"  # Fedora, RHEL
         yield f"/usr/lib/debug/usr/lib/modules/{named}/vmlinux"
         yield f"/boot/vmlinux-{named}"
+        yield from (f"/boot/vmlinux-{named}.{suffix}" for suffix in _PACKED)  # SUSE
         yield f"/lib/modules/{named}/build/vmlinux"
         yield f"/lib/modules/{named}/vmlinux"
     yield os.path.join(_debuginfod_cache(), build_id, "debuginfo")

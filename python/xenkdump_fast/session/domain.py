@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Image
 from ..limits import MAX_P2M_WARNINGS
-from ..linux.boot import build_id
+from ..linux.boot import build_id, system_map
 from ..linux.boot.claims import NOTHING_GIVEN, Given
 from ..linux.boot.locate import Location
 from ..linux.mm import page_table
@@ -83,7 +83,7 @@ class Domain:
         self._location = self._locate(image, options.p2m_source, given, force=options.force)
         if image is not None and self._location is not None:
             self._kernel = self._linux(image, self._location)
-            self._identify(image, self._kernel, options.force)
+            self._identify(self._kernel, options.force)
 
     def __reduce__(self) -> tuple[Callable[[DumpFile], "Domain"], tuple[DumpFile]]:
         path = None if self._image is None else self._image.path
@@ -156,6 +156,10 @@ class Domain:
         build = None if image is None else self._platform.build()
         if image is None or build is None:
             return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint()}")
+        if image.symbol_source == "map":
+            return MismatchError(
+                f"{self._not_the_map(image)}: the dump's domain {self.id} runs {build}: {reason}"
+            )
         own = build_id.Build.of(image)
         if own.differs(build):
             return MismatchError(
@@ -164,13 +168,36 @@ class Domain:
             )
         return AbsentError(f"{self.dump.path}: domain {self.id}, which runs {build}: {reason}")
 
-    def _identify(self, image: Image, kernel: Linux, force: bool) -> None:
-        different = build_id.mismatch(image, kernel.location.slide, kernel.virtual)
-        if different is not None:
-            text = f"{image.path} is not the kernel of the dump: {different}"
+    @staticmethod
+    def _not_the_map(image: Image) -> str:
+        release = debug_files.release_of(image.path)
+        named = "" if release is None else f" (by its name, of {release})"
+        return f"{image.path}{named} is not the map of the kernel in the dump"
+
+    def _identify(self, kernel: Linux, force: bool) -> None:
+        image = kernel.image
+        if image.symbol_source == "map":
+            text = self._compare_map(kernel)
+        else:
+            different = build_id.mismatch(image, kernel.location.slide, kernel.virtual)
+            text = different and f"{image.path} is not the kernel of the dump: {different}"
+        if text:
             if not force:
                 raise MismatchError(f"{text} (--force continues anyway)")
             kernel.warn(text)
+
+    def _compare_map(self, kernel: Linux) -> str | None:
+        """Why a System.map is not the kernel's; None if it is, or if that cannot be verified."""
+        image = kernel.image
+        slide = kernel.location.slide
+        found = system_map.compare(image, slide, kernel.virtual, kernel.vmcoreinfo)
+        if found.different:
+            build = self._platform.build() or build_id.Build(kernel.release or None)
+            reason = "; ".join(found.different)
+            return f"{self._not_the_map(image)}, which is {build}: {reason}"
+        if not found.is_certain:
+            kernel.warn(f"cannot verify that {image.path} is the map of the kernel in the dump")
+        return None
 
     @property
     def kernel(self) -> Linux:
@@ -231,6 +258,8 @@ class Domain:
     def _linux(self, image: Image, location: Location) -> Linux:
         size = self.dump.native.memory_held
         contexts, methods = self._platform.contexts, self._options.unwind
+        if image.symbol_source == "map":
+            image = image.with_memory(self.virtual, location.slide)
         kernel = Linux(image, location, self.virtual, size, contexts, methods)
         for text in location.warnings:
             kernel.warn(text)

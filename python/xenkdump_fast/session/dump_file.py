@@ -172,7 +172,7 @@ class DumpFile:
             return XenHost(self.native, None, force=force, image=image)
         path = os.fspath(xen_syms)
         with formats.explained(path, "xen-syms"):
-            symbols = XenSymbols.open(path)
+            symbols = XenSymbols.open(path, formats.open_xen)
         return XenHost(self.native, symbols, force=force, image=image)
 
     @cached_property

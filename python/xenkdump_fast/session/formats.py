@@ -1,6 +1,6 @@
 """Identifies files given in place of a dump, a vmlinux or a xen-syms, and suggests what to do.
 
-Only consulted after a file failed to open, so a format that a container reads has no row here.
+Consulted to tell the operands apart, and after a file failed to open.
 """
 
 import re
@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
-from .._native import DumpError, Image
-from . import compression
+from .._native import DumpError, Image, head
+from . import debug_files
 
 #: What a file was given as.
 Wanted = Literal["dump", "vmlinux", "xen-syms"]
@@ -27,7 +27,8 @@ class Format(NamedTuple):
     remedy: str
 
 
-_VMLINUX = "give the uncompressed vmlinux of the build tree or of the debug package"
+_VMLINUX = "give the vmlinux or vmlinuz of the kernel"
+_XEN_SYMS = "give the xen-syms of the build tree or of the debug package"
 
 _FORMATS = (
     Format(b"KDUMP   ", 0, "a kdump-compressed dump", "dump", ""),
@@ -82,9 +83,14 @@ _FORMATS = (
     Format(b"\x28\xb5\x2f\xfd", 0, "compressed by zstd", "compressed", "decompress it with unzstd"),
     Format(b"BZh", 0, "compressed by bzip2", "compressed", "decompress it with bunzip2"),
     Format(b"\x04\x22\x4d\x18", 0, "compressed by lz4", "compressed", "decompress it with unlz4"),
+    Format(
+        b"\x02\x21\x4c\x18", 0, "compressed by lz4 -l", "compressed", "decompress it with unlz4"
+    ),
+    Format(b"\x89LZO\0", 0, "compressed by lzo", "compressed", "decompress it with lzop -d"),
+    Format(b"\x5d\0\0", 0, "compressed by lzma", "compressed", "decompress it with unlzma"),
     # Documentation/arch/x86/boot.rst: the magic number of the setup header.
-    Format(b"HdrS", 0x202, "a compressed kernel (vmlinuz or bzImage)", "kernel", _VMLINUX),
-    Format(b"MZ", 0, "an EFI executable, such as vmlinuz", "kernel", _VMLINUX),
+    Format(b"HdrS", 0x202, "a compressed kernel (vmlinuz or bzImage)", "kernel", ""),
+    Format(b"MZ", 0, "an EFI executable, such as xen.efi", "kernel", _VMLINUX),
 )
 #: By e_type.
 _ELF = {
@@ -93,8 +99,12 @@ _ELF = {
     3: Format(b"\x7fELF", 0, "an ELF executable, such as a vmlinux", "kernel", ""),
     4: Format(b"\x7fELF", 0, "an ELF core file, such as a vmcore", "dump", ""),
 }
-_SYSTEM_MAP = Format(b"", 0, "a list of symbols, such as System.map", "kernel", _VMLINUX)
-_SYMBOL_LINE = re.compile(rb"[0-9a-f]{8,16} [A-Za-z?] \S+\r?\n")
+_SYSTEM_MAP = Format(b"", 0, "a list of symbols, such as System.map", "kernel", "")
+_SYMBOL_LINE = re.compile(rb"[0-9a-f]{8,16} [A-Za-z?] \S[^\n]*\n")
+#: Magic numbers of the multiboot header, which Xen has and Linux has not; bytes in which it may be.
+_MULTIBOOT = (b"\x02\xb0\xad\x1b", b"\xd6\x50\x52\xe8")
+_MULTIBOOT_SIZE = 0x9000
+_BOOTED_XEN = "a Xen hypervisor as it is booted (xen.gz)"
 #: Bytes from the start of a file that are examined.
 _HEAD = 0x400
 
@@ -112,24 +122,60 @@ def explained(paths: str | Sequence[str], wanted: Wanted) -> Iterator[None]:
 
 
 def open_image(path: str) -> Image:
-    """Opens a vmlinux; DumpError, which names the format, if it is another file."""
+    """Opens a kernel's image: a vmlinux, a compressed one, a vmlinuz or a System.map.
+
+    A stripped one gets its debug file, if there is one. DumpError, which names the format, if it is
+    another file.
+    """
+    if _format(_start(path)) is _SYSTEM_MAP:
+        return _open_map(path)
     with explained(path, "vmlinux"):
         image = Image(path)
     # A vmcore is an ELF file too.
-    if (text := describe(path, "vmlinux")) is not None:
+    if _start(path).startswith(b"\x7fELF") and (text := describe(path, "vmlinux")) is not None:
         raise DumpError(f"{path}: {text}")
+    if is_booted_xen(image):
+        raise DumpError(f"{path}: {_BOOTED_XEN}, in place of a vmlinux")
+    debug_files.complete(image)
     return image
+
+
+def _open_map(path: str) -> Image:
+    image = Image.from_map(path)
+    if image.symbols().get("linux_banner") is None:
+        raise DumpError(
+            f"{path}: a list of symbols without linux_banner: not the System.map of a kernel, or a "
+            "substitute for it (Debian has the map in the package with debug information)"
+        )
+    return image
+
+
+def open_xen(path: str) -> Image:
+    """Opens a xen-syms. A stripped one gets its debug file, if there is one."""
+    image = Image(path)
+    debug_files.complete(image)
+    if is_booted_xen(image):
+        raise DumpError(f"{path}: {_BOOTED_XEN}, which has no symbols: {_XEN_SYMS}")
+    return image
+
+
+def is_booted_xen(image: Image) -> bool:
+    """Whether it is a hypervisor without symbols."""
+    if image.symbol_source == "symtab":
+        return False
+    start = _start(image.path, _MULTIBOOT_SIZE)
+    places = (
+        found.start() for magic in _MULTIBOOT for found in re.finditer(re.escape(magic), start)
+    )
+    return any(at % 4 == 0 for at in places)
 
 
 def kind(path: str) -> Literal["dump", "kernel"] | None:
     """What a file holds, by its first bytes; None if they are not known or cannot be read.
 
-    Of a file that is compressed as a whole, by those of its contents.
+    What a compressed file holds counts.
     """
-    try:
-        found = _format(compression.head(path, _HEAD))
-    except (OSError, ValueError):
-        return None
+    found = _format(_start(path))
     return found.holds if found is not None and found.holds != "compressed" else None
 
 
@@ -137,16 +183,32 @@ def describe(path: str, wanted: Wanted) -> str | None:
     """What the file is, and what to do; None if it is what was wanted, or of no known format."""
     try:
         with open(path, "rb") as file:
-            head = file.read(_HEAD)
+            packed = _format(file.read(_HEAD))
     except OSError:
         return None
-    found = _format(head)
+    found = packed
+    if packed is not None and packed.holds == "compressed":
+        found = _format(_start(path))
+        what = "dump" if wanted == "dump" else "kernel"
+        if found is None or found.holds in ("compressed", what):
+            # Compressed images are opened: if not, the error says why.
+            return f"{packed.name}: {packed.remedy}" if wanted == "dump" else None
     if found is None:
         return None
+    name = found.name if found is packed or packed is None else f"{found.name}, {packed.name}"
     if found.holds in ("compressed", "dump" if wanted == "dump" else "kernel"):
-        return f"{found.name}: {found.remedy}" if found.remedy else None
+        remedy = _XEN_SYMS if wanted == "xen-syms" and found.remedy == _VMLINUX else found.remedy
+        return f"{name}: {remedy}" if remedy else None
     files = "XEN-SYMS VMCORE" if wanted == "xen-syms" else "VMLINUX VMCORE"
-    return f"{found.name}, in place of a {wanted}: the order of the files is {files}"
+    return f"{name}, in place of a {wanted}: the order of the files is {files}"
+
+
+def _start(path: str, size: int = _HEAD) -> bytes:
+    """The first bytes of what a file holds; empty if they cannot be read."""
+    try:
+        return head(path, size)
+    except (OSError, ValueError, DumpError):
+        return b""
 
 
 def is_kdump(path: str) -> bool:

@@ -1,6 +1,6 @@
 """A Xen host: its pCPUs and its domains."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,10 +56,10 @@ class XenSymbols(NamedTuple):
     table: Symbols | None
 
     @classmethod
-    def open(cls, path: str) -> "XenSymbols":
-        """Opens the file; DumpError if it is neither."""
+    def open(cls, path: str, open_image: "Callable[[str], Image]" = Image) -> "XenSymbols":
+        """Opens the file, as an image by ``open_image``; DumpError if it is neither."""
         try:
-            image = Image(path)
+            image = open_image(path)
         except DumpError as error:
             try:
                 table = Symbols.from_map(path)

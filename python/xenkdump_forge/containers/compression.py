@@ -14,7 +14,7 @@ from collections.abc import Iterator
 _RUN = re.compile(rb"(.)\1{7,}", re.DOTALL)
 
 
-def _pieces(page: bytes) -> Iterator[tuple[bytes, int]]:
+def pieces(page: bytes) -> Iterator[tuple[bytes, int]]:
     """Literals, each with how often its last byte is repeated after it."""
     at = 0
     for run in _RUN.finditer(page):
@@ -32,7 +32,7 @@ def zlib(page: bytes) -> bytes:
 def lzo(page: bytes) -> bytes:
     """LZO1X: long literals, and matches with the byte before."""
     out = bytearray()
-    for literal, repeats in _pieces(page):
+    for literal, repeats in pieces(page):
         # In this order only a literal of four bytes or more may follow a match.
         if len(literal) < 4:
             return page
@@ -53,7 +53,7 @@ def _lzo_length(length: int, most: int, opcode: int) -> bytes:
 def snappy(page: bytes) -> bytes:
     """Raw snappy: literals, and copies with offset 1."""
     out = bytearray(_varint(len(page)))
-    for literal, repeats in _pieces(page):
+    for literal, repeats in pieces(page):
         if len(literal) <= 60:
             out.append((len(literal) - 1) << 2)
         else:
@@ -79,7 +79,7 @@ def zstd(page: bytes) -> bytes:
     # Magic number; single segment; content size of two bytes, to which 256 is added.
     out = bytearray(b"\x28\xb5\x2f\xfd\x60" + struct.pack("<H", len(page) - 256))
     blocks = []
-    for literal, repeats in _pieces(page):
+    for literal, repeats in pieces(page):
         blocks.append((0, len(literal), literal))
         if repeats:
             blocks.append((1, repeats, literal[-1:]))

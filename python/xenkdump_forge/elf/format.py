@@ -213,11 +213,13 @@ def image(
     layout: Layout,
     machine: int,
     sections: Sequence[Section],
-    symbols: Sequence[Symbol],
+    symbols: Sequence[Symbol] | None,
     entry: int = 0,
 ) -> bytes:
-    """A kernel image: sections and symbols, no segments."""
-    every = [*sections, *symbol_sections(layout, sections, symbols)]
+    """A kernel image: sections and symbols, no segments. Without symbols it is stripped."""
+    every = [*sections]
+    if symbols is not None:
+        every += symbol_sections(layout, sections, symbols)
     names = Strings()
     for section in every:
         names.add(section.name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..code import text
 from ..code.asm import Row
@@ -93,6 +94,8 @@ class Image:
         self.build_id = hashlib.sha1(spec.banner.encode() + self.text.code).digest()
         self.extra: list[elf.Section] = []
         self.marks: dict[str, int] = {}
+        #: The address and the bytes of the table of symbols in memory.
+        self._kallsyms: tuple[int, bytes] | None = None
         self._tables()
         self.symbols = self._symbols()
         if spec.kallsyms is not None:
@@ -162,19 +165,25 @@ class Image:
     def _add_kallsyms(self, generation: str) -> None:
         """Adds the table of symbols behind the other read-only data, where the vmlinux has none."""
         at = -(-self.ends[".rodata"] // 64) * 64
-        letters = {".text": "t", ".rodata": "r", ".data": "d", ".bss": "b", ".data..percpu": "d"}
-        symbols = []
-        for symbol in self.symbols:
-            percpu = symbol.section == ".data..percpu" and self.spec.percpu == 0
-            letter = "A" if percpu else letters[symbol.section]
-            letter = letter.upper() if symbol.is_global else letter
-            symbols.append(kallsyms.Symbol(symbol.address, letter, symbol.name))
+        symbols = [kallsyms.Symbol(*symbol) for symbol in self._lettered()]
         word = self.types.abi.word
         table = kallsyms.table(symbols, generation, word, at, absolute_percpu=word == 8)
+        self._kallsyms = at, table.data
         self.ends[".rodata"] = at + len(table.data)
         if self.spec.rodata < self.spec.data < self.ends[".rodata"]:
             raise SyntheticDumpError("the read-only data overlaps the data")
         self.rodata = self.rodata.ljust(at - self.spec.rodata, b"\0") + table.data
+
+    def _lettered(self) -> list[tuple[int, str, str]]:
+        """The address, the letter of nm and the name of each symbol."""
+        letters = {".text": "t", ".rodata": "r", ".data": "d", ".bss": "b", ".data..percpu": "d"}
+        lettered = []
+        for symbol in self.symbols:
+            percpu = symbol.section == ".data..percpu" and self.spec.percpu == 0
+            letter = "A" if percpu else letters[symbol.section]
+            letter = letter.upper() if symbol.is_global else letter
+            lettered.append((symbol.address, letter, symbol.name))
+        return lettered
 
     def _symbols(self) -> list[elf.Symbol]:
         out = [
@@ -234,6 +243,49 @@ class Image:
 
     def vmlinux(self) -> bytes:
         """The content of the vmlinux file."""
+        sections = [*self._loaded(), *self._debug()]
+        return self._file(sections, self.symbols)
+
+    def stripped(self, debug: tuple[str, bytes] | None = None) -> bytes:
+        """The file without symbols and debugging information, but with the kernel's own table.
+
+        ``debug`` is the name and the content of the file that ``.gnu_debuglink`` leads to.
+        """
+        sections = self._loaded()
+        if self._kallsyms is not None:
+            at, data = self._kallsyms
+            # In a real file it is a part of .rodata.
+            sections.append(elf.Section(".kallsyms", elf.SHT_PROGBITS, at, data, elf.SHF_ALLOC))
+        if debug is not None:
+            name, content = debug
+            link = name.encode() + b"\0"
+            link += bytes(-len(link) % 4) + zlib.crc32(content).to_bytes(4, "little")
+            sections.append(elf.Section(".gnu_debuglink", elf.SHT_PROGBITS, data=link))
+        return self._file(sections, None)
+
+    def debug_file(self) -> bytes:
+        """As ``objcopy --only-keep-debug`` makes it: loaded sections have no bytes."""
+        loaded = [
+            section
+            if section.type == elf.SHT_NOTE
+            else replace(section, type=elf.SHT_NOBITS, data=b"", nobits=section.size)
+            for section in self._loaded()
+        ]
+        return self._file([*loaded, *self._debug()], self.symbols)
+
+    def system_map(self) -> bytes:
+        """The symbols as ``nm -n`` shows them."""
+        lines = (
+            f"{at:0{self.types.abi.word * 2}x} {letter} {name}\n"
+            for at, letter, name in self._lettered()
+        )
+        return "".join(lines).encode()
+
+    def _file(self, sections: list[elf.Section], symbols: list[elf.Symbol] | None) -> bytes:
+        spec = self.spec
+        return elf.image(spec.layout, spec.machine, sections, symbols, self.text.base)
+
+    def _loaded(self) -> list[elf.Section]:
         spec = self.spec
         code = elf.SHF_ALLOC | elf.SHF_EXECINSTR
         rw = elf.SHF_ALLOC | elf.SHF_WRITE
@@ -241,7 +293,7 @@ class Image:
         end = self.spec.rodata + len(self.rodata)
         first = min((s.address for s in self.extra), default=end)
         percpu = self.ends[".data..percpu"] - self.starts[".data..percpu"]
-        sections = [
+        return [
             elf.Section(
                 ".text", elf.SHT_PROGBITS, self.text.base, self.text.code, code, align=PAGE
             ),
@@ -263,9 +315,13 @@ class Image:
                 )
             ),
         ]
+
+    def _debug(self) -> list[elf.Section]:
+        spec = self.spec
+        sections: list[elf.Section] = []
         if spec.dwarf:
             addresses = {name: placed.address for name, placed in self.variables.items()}
             sections += dwarf.sections(self.types, self.text, addresses, spec.dwarf)
         if spec.debug_frame:
             sections.append(cfi.section(self.text, self.types.abi.word))
-        return elf.image(spec.layout, spec.machine, sections, self.symbols, self.text.base)
+        return sections

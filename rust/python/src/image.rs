@@ -18,7 +18,7 @@ use crate::space::AddressSpace;
 use crate::symbols::Symbols;
 use crate::types::Types;
 
-/// The image of a kernel or hypervisor: an ELF file (vmlinux, xen-syms), or a kernel's own memory.
+/// The image of a kernel or hypervisor: a file (vmlinux, vmlinuz, xen-syms), or a kernel's own memory.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
 pub struct Image {
     pub inner: image::Image,
@@ -40,7 +40,8 @@ const LISTED_SECTION: usize = 768;
 
 #[pymethods]
 impl Image {
-    /// Opens the file at `path`: OSError if it cannot be opened, DumpError if it is not an ELF file.
+    /// Opens the file at `path`: an ELF file, a compressed one, or the kernel in a vmlinuz. OSError if it
+    /// cannot be opened or unpacked, DumpError if it is none of them or corrupt.
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let inner = detach(py, || image::Image::open(&path))?.map_err(errors::from_core)?;
@@ -77,6 +78,56 @@ impl Image {
         let found = detach(py, || MemoryImage::find(space, name, word, &place))?;
         let inner = image::Image::Memory(Arc::new(found.map_err(errors::from_core)?));
         Ok(Self::of(inner))
+    }
+
+    /// The kernel that the System.map at `path` is of: symbols alone. OSError if it cannot be opened,
+    /// DumpError if it is not a map.
+    #[staticmethod]
+    fn from_map(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let map = detach(py, || MemoryImage::of_map(&path))?.map_err(errors::from_core)?;
+        Ok(Self::of(image::Image::Memory(Arc::new(map))))
+    }
+
+    /// An image of a map, with the types and unwind tables in the `memory` of the kernel, which KASLR
+    /// moved by `slide` bytes. A file is returned as it is.
+    fn with_memory(&self, memory: &AddressSpace, slide: i64) -> PyResult<Self> {
+        Ok(Self::of(match &self.inner {
+            image::Image::File(file) => image::Image::File(Arc::clone(file)),
+            image::Image::Memory(map) => {
+                let space = memory.as_virtual()?;
+                image::Image::Memory(Arc::new(map.with_memory(space, slide)))
+            }
+        }))
+    }
+
+    /// Takes symbols and sections that this file lacks from `debug`, a file of the same build. Only the
+    /// first one is used, and only what was not read before.
+    fn set_debug(&self, debug: &Self) {
+        if let (image::Image::File(file), image::Image::File(debug)) = (&self.inner, &debug.inner) {
+            file.set_debug(Arc::clone(debug));
+        }
+    }
+
+    /// The path of the file that was given to `set_debug`; None without one.
+    #[getter]
+    fn debug_path(&self) -> Option<String> {
+        match &self.inner {
+            image::Image::File(file) => {
+                let debug = file.debug()?;
+                Some(debug.file().path().display().to_string())
+            }
+            image::Image::Memory(_) => None,
+        }
+    }
+
+    /// Where its symbols are from: `symtab`, `kallsyms` (the kernel's own table) or `map`.
+    #[getter]
+    fn symbol_source(&self) -> &'static str {
+        match &self.inner {
+            image::Image::File(file) if file.symbol_table().is_some() => "symtab",
+            image::Image::Memory(memory) if memory.is_map() => "map",
+            _ => "kallsyms",
+        }
     }
 
     /// The same image in memory, at the addresses of a kernel that KASLR moved by `slide` bytes; a file
@@ -207,4 +258,12 @@ fn bytes_of<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>>
         buf.copy_from_slice(bytes);
         Ok(())
     })
+}
+
+/// The first bytes of the file at `path`, at most `size`; of what it holds if it is compressed.
+#[pyfunction]
+pub fn head<'py>(py: Python<'py>, path: PathBuf, size: usize) -> PyResult<Bound<'py, PyBytes>> {
+    let size = size.min(image::MAX_HEAD);
+    let bytes = detach(py, || image::head(&path, size))?.map_err(errors::from_core)?;
+    Ok(PyBytes::new(py, &bytes))
 }

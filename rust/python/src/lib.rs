@@ -38,7 +38,7 @@ mod _native {
     #[pymodule_export]
     use super::handle::Dump;
     #[pymodule_export]
-    use super::image::Image;
+    use super::image::{head, Image};
     #[pymodule_export]
     use super::mapping::{MappedRange, MappedRanges, Mapping};
     #[pymodule_export]

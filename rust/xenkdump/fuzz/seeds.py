@@ -109,7 +109,7 @@ def synthetic(corpus: Path) -> None:
     """Seeds of the targets that read files or sections of an image."""
     with tempfile.TemporaryDirectory() as folder:
         for kind in xenkdump_forge.KINDS:
-            files = xenkdump_forge.write_dump(Path(folder) / kind, kind)
+            files = xenkdump_forge.write_dump(Path(folder) / kind, kind, images=True)
             core = Path(files.vmcore).read_bytes()
             write(corpus, "dump", kind, core[:HEAD])
             write(corpus, "notes", kind, core[0x100:HEAD])
@@ -118,6 +118,9 @@ def synthetic(corpus: Path) -> None:
             if len(plain) <= MAX_SEED:
                 write(corpus, "image", kind, plain)
             of_image(corpus, kind, Image(str(files.vmlinux)))
+            for path in (files.directory / "images").iterdir():
+                if path.suffix not in (".map", ".debug") and path.stat().st_size <= MAX_SEED:
+                    write(corpus, "packed", f"{kind}-{path.name}", path.read_bytes())
 
 
 def containers(corpus: Path, kind: str) -> None:

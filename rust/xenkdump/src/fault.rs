@@ -135,6 +135,9 @@ pub enum Fault {
         /// The system's error number.
         errno: i32,
     },
+    /// No section of an image has it.
+    #[error("virtual address {0} is in no section of the image")]
+    NotInImage(VirtAddr),
     /// A page-table entry of the walk is not present.
     #[error(
         "virtual address {addr}: not present at level {level} (entry {index} of table {table} is {entry:#x})"
@@ -226,6 +229,7 @@ impl Fault {
             Fault::NotPresent { addr, .. }
             | Fault::NoTable { addr, .. }
             | Fault::Reserved { addr, .. }
+            | Fault::NotInImage(addr)
             | Fault::NonCanonical(addr) => of(addr),
             Fault::P2m { pfn, .. } => of(pfn.addr().unwrap_or(PseudoPhysAddr(u64::MAX))),
             Fault::Wraps { addr, .. } | Fault::NoMemory { addr, .. } => ("", addr),

@@ -122,6 +122,33 @@ pub const MAX_COMPARISONS_PER_PAGE: u64 = 4;
 
 // == Images ==
 
+/// Bytes of an image that is compressed, once it is unpacked into memory. A kernel with the debug
+/// information of all its drivers has 900 MiB.
+pub const MAX_UNPACKED_IMAGE: u64 = 2 << 30;
+
+/// Unpacked size of an image, as a multiple of its compressed size: kernels have a ratio of 3 to 10.
+pub const MAX_UNPACKED_RATIO: u64 = 64;
+
+/// Bytes to which an image may be unpacked beyond [`MAX_UNPACKED_RATIO`].
+pub const MAX_UNPACKED_SLACK: u64 = 16 << 20;
+
+/// Bytes by which the memory for an unpacked image grows at once, if its size is not known.
+pub const MAX_UNPACKED_CHUNK: u64 = 128 << 20;
+
+/// KiB of memory of an xz or lzma decoder. `xz -9` needs 64 MiB, and Linux packs kernels with
+/// dictionaries of 32 to 128 MiB.
+pub const MAX_IMAGE_DECODER_MEMORY: u32 = 512 << 10;
+
+/// Binary logarithm of the window of a zstd decoder: 2 GiB, the most that `zstd --long` can ask for. It is
+/// filled by what was unpacked only.
+pub const MAX_IMAGE_WINDOW_LOG: u32 = 31;
+
+/// Places in a kernel older than boot protocol 2.08 that may be the start of its compressed part.
+pub const MAX_PAYLOAD_CANDIDATES: usize = 64;
+
+/// Sections of an EFI executable among which a kernel is looked for. Those of systemd's stub have 12.
+pub const MAX_EFI_SECTIONS: u16 = 96;
+
 /// Section headers of an image. A module built with a section for each function has 20,000.
 pub const MAX_IMAGE_SECTIONS: usize = 1 << 17;
 

@@ -151,7 +151,7 @@ impl From<Fault> for Status {
             Fault::Corrupt { .. } => Status::Corrupt,
             // Batches copy into memory of the caller.
             Fault::Io { .. } | Fault::NoMemory { .. } => Status::Io,
-            Fault::NotPresent { .. } => Status::NotPresent,
+            Fault::NotPresent { .. } | Fault::NotInImage(_) => Status::NotPresent,
             Fault::NoTable { .. } => Status::NoPageTable,
             Fault::Reserved { .. } => Status::Reserved,
             Fault::NonCanonical(_) => Status::NonCanonical,

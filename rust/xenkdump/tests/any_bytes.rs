@@ -10,13 +10,14 @@ use xenkdump::p2m::P2m;
 
 type Check = fn(&[u8]);
 
-const ALL: [Check; 16] = [
+const ALL: [Check; 17] = [
     hostile::dump,
     hostile::kdump,
     hostile::sections,
     hostile::zstd,
     hostile::notes,
     hostile::image,
+    hostile::packed_image,
     hostile::kallsyms,
     hostile::symtab,
     hostile::dwarf,
@@ -739,6 +740,25 @@ proptest! {
     fn arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
         for check in ALL {
             check(&bytes);
+        }
+    }
+}
+
+#[test]
+fn compressed_images() {
+    for (_, digits) in hostile::packed::SEEDS {
+        let stream = hostile::packed::bytes(digits);
+        mutate(&stream, 4, 9, hostile::packed_image);
+    }
+}
+
+#[test]
+fn kernels_as_they_are_booted() {
+    for (name, digits) in hostile::packed::SEEDS {
+        let stream = hostile::packed::bytes(digits);
+        for version in [0x0204, 0x020f] {
+            let file = hostile::packed::bzimage(name, stream.clone(), 408, version);
+            mutate(&file, 0, 31, hostile::packed_image);
         }
     }
 }

@@ -38,6 +38,11 @@ _RANGES: "Mapping[WordSize, list[tuple[int, int]]]" = {
 _MAX_SLIDE = 1 << 30
 
 
+def of_space(virtual: AddressSpace, word: "WordSize", name: str) -> Image:
+    """The image of the kernel in an address space, by its kallsyms; AbsentError if it has none."""
+    return Image.in_memory(virtual, word, name, _RANGES[word], None)
+
+
 def images(
     space: "Callable[[int, Paging], AddressSpace]",
     path: str,

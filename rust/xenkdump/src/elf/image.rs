@@ -10,10 +10,10 @@ use goblin::elf::section_header::{
 };
 
 use super::{header, inflate, Bytes, Header, Notes};
-use crate::addr::{VirtAddr, Word};
+use crate::addr::{VirtAddr, Word, PAGE_SIZE};
 use crate::alloc;
 use crate::budget::Budget;
-use crate::file::RegularFile;
+use crate::file::{RegularFile, Storage};
 use crate::limits::{
     MAX_BUILD_ID_SECTIONS, MAX_BUILD_ID_SECTION_SIZE, MAX_IMAGE_SECTIONS, MAX_INFLATED_RATIO,
     MAX_INFLATED_SMALL, MAX_SECTION_NAME, MAX_SECTION_SIZE,
@@ -28,9 +28,11 @@ const NT_GNU_BUILD_ID: u32 = 3;
 /// Opening it reads the headers only. A section is read, and inflated if it is compressed, on first
 /// use, and then kept. In total, no more bytes are read than the file has; inflated sections have a
 /// separate budget.
+///
+/// What a stripped file lacks is taken from its debug file, once there is one.
 #[derive(Debug)]
 pub struct Image {
-    file: Arc<RegularFile>,
+    file: Box<dyn Storage>,
     header: Header,
     sections: Vec<SectionHeader>,
     /// Address and index into `sections` of each loaded section, by ascending address.
@@ -41,6 +43,7 @@ pub struct Image {
     read: Budget<'static>,
     /// The budget of bytes inflated from compressed sections.
     inflated: Budget<'static>,
+    debug: OnceLock<Arc<Image>>,
 }
 
 /// One section of an [`Image`].
@@ -76,7 +79,7 @@ impl<'a> Section<'a> {
             return self.header.sh_size;
         }
         let header = header::at::<CompressionHeader, _>(
-            &*self.image.file,
+            &self.image.file,
             self.header.sh_offset,
             self.image.header.ctx(),
         );
@@ -104,16 +107,16 @@ impl<'a> Section<'a> {
 impl Image {
     /// Opens the file at `path`.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::new(Arc::new(RegularFile::open(path)?))
+        Self::new(Box::new(RegularFile::open(path)?))
     }
 
     /// An image of an open file.
-    pub fn new(file: Arc<RegularFile>) -> Result<Self> {
-        let header = Header::parse(&*file).map_err(|malformed| malformed.of(&file))?;
+    pub fn new(file: Box<dyn Storage>) -> Result<Self> {
+        let header = Header::parse(&file).map_err(|malformed| malformed.of(file.file()))?;
         header
             .check_sections()
-            .map_err(|malformed| malformed.of(&file))?;
-        let sections = alloc::collect(header.section_headers(&*file).take(MAX_IMAGE_SECTIONS));
+            .map_err(|malformed| malformed.of(file.file()))?;
+        let sections = alloc::collect(header.section_headers(&file).take(MAX_IMAGE_SECTIONS));
         let located = sections
             .iter()
             .enumerate()
@@ -133,12 +136,24 @@ impl Image {
             sections,
             located,
             contents,
+            debug: OnceLock::new(),
         })
     }
 
-    /// The file.
-    pub fn file(&self) -> &Arc<RegularFile> {
-        &self.file
+    /// The file on disk.
+    pub fn file(&self) -> &RegularFile {
+        self.file.file()
+    }
+
+    /// Takes what this file lacks from `debug`: symbols, debugging information, and bytes of loaded
+    /// sections. The caller has made sure that both are of one build. Only the first one is used.
+    pub fn set_debug(&self, debug: Arc<Self>) {
+        let _ = self.debug.set(debug);
+    }
+
+    /// Its debug file.
+    pub fn debug(&self) -> Option<&Arc<Self>> {
+        self.debug.get()
     }
 
     /// 32 or 64 bits.
@@ -164,15 +179,24 @@ impl Image {
     }
 
     /// The first section of this name. One with debugging information may be named `.zdebug_*`.
+    ///
+    /// It is that of the debug file if this file has no bytes of it.
     pub fn section(&self, name: &str) -> Option<Section<'_>> {
         let named = |name: &str| self.sections().find(|section| section.name() == name);
-        named(name).or_else(|| named(&format!(".zdebug_{}", name.strip_prefix(".debug_")?)))
+        let own =
+            named(name).or_else(|| named(&format!(".zdebug_{}", name.strip_prefix(".debug_")?)));
+        let has_bytes = |section: &Section<'_>| section.header.sh_type != SHT_NOBITS;
+        match (own, self.debug()) {
+            (Some(own), Some(_)) if has_bytes(&own) => Some(own),
+            (own, Some(debug)) => debug.section(name).filter(has_bytes).or(own),
+            (own, None) => own,
+        }
     }
 
     /// The bytes of the section of this name.
     pub fn data(&self, name: &str) -> Result<&[u8]> {
         let absent = |why: &str| {
-            let path = self.file.path().display();
+            let path = self.file().path().display();
             Error::Absent(format!("{path}: {why} {name}"))
         };
         let section = self.section(name).ok_or_else(|| absent("no section"))?;
@@ -185,7 +209,10 @@ impl Image {
     pub fn symbol_table(&self) -> Option<(Section<'_>, Section<'_>)> {
         let symbols = self
             .sections()
-            .find(|section| section.header.sh_type == SHT_SYMTAB)?;
+            .find(|section| section.header.sh_type == SHT_SYMTAB);
+        let Some(symbols) = symbols else {
+            return self.debug()?.symbol_table();
+        };
         let index = usize::try_from(symbols.header.sh_link).ok()?;
         let strings = Section {
             image: self,
@@ -200,7 +227,7 @@ impl Image {
         self.find(address, len).ok_or_else(|| {
             Error::Absent(format!(
                 "{}: no section has {len:#x} bytes at {address} in the file",
-                self.file.path().display()
+                self.file().path().display()
             ))
         })
     }
@@ -238,17 +265,64 @@ impl Image {
     }
 
     fn find(&self, address: VirtAddr, len: u64) -> Option<Vec<u8>> {
+        let (offset, held) = self.place(address)?;
+        if len > held {
+            return None;
+        }
+        self.file.copy(offset, len).ok()
+    }
+
+    /// The offset in the file of a link-time address, and how many bytes the section has from there on.
+    fn place(&self, address: VirtAddr) -> Option<(u64, u64)> {
         let above = self.located.partition_point(|&(at, _)| at <= address.0);
         let &(at, i) = self.located.get(above.checked_sub(1)?)?;
         let header = self.sections.get(i)?;
         let start = address.0.checked_sub(at)?;
-        let end = start.checked_add(len)?;
-        if header.sh_type == SHT_NOBITS || end > header.sh_size {
+        let held = header.sh_size.checked_sub(start)?;
+        if header.sh_type == SHT_NOBITS {
             return None;
         }
-        self.file
-            .copy(header.sh_offset.checked_add(start)?, len)
-            .ok()
+        Some((header.sh_offset.checked_add(start)?, held))
+    }
+
+    /// Fills `buf` with the bytes at a link-time address, from as many sections as it takes. What is
+    /// between two sections less than a page apart is zero, as the linker fills it. Returns false if no
+    /// section of the file has bytes there.
+    pub(crate) fn fill(&self, address: VirtAddr, buf: &mut [u8]) -> bool {
+        let mut done = 0;
+        let mut padding = 0;
+        let wanted = buf.len();
+        while done < wanted {
+            let Some(at) = address.0.checked_add(done as u64).map(VirtAddr) else {
+                return false;
+            };
+            let rest = buf.get_mut(done..).unwrap_or_default();
+            match self.place(at) {
+                Some((offset, held)) if held > 0 => {
+                    let n = usize::try_from(held).unwrap_or(usize::MAX).min(rest.len());
+                    let part = rest.get_mut(..n).unwrap_or_default();
+                    if self.file.read_at(offset, part).is_err() {
+                        return false;
+                    }
+                    done += n;
+                    padding = 0;
+                }
+                _ => {
+                    let next = self.located.partition_point(|&(start, _)| start <= at.0);
+                    let next = self.located.get(next).map_or(u64::MAX, |&(start, _)| start);
+                    let n = usize::try_from(next - at.0)
+                        .unwrap_or(usize::MAX)
+                        .min(rest.len());
+                    padding += n;
+                    if padding >= PAGE_SIZE || padding == wanted {
+                        return false;
+                    }
+                    rest.get_mut(..n).unwrap_or_default().fill(0);
+                    done += n;
+                }
+            }
+        }
+        true
     }
 
     fn name(&self, header: &SectionHeader) -> Option<&str> {

@@ -110,6 +110,20 @@ impl MappedFile {
     pub(crate) fn is_intact(&self) -> bool {
         self.mapping.as_ref().is_none_or(Mapping::is_intact)
     }
+
+    /// See [`Storage::populate`].
+    pub(crate) fn populate(&self, offset: u64, len: u64) {
+        if let Some(mapping) = &self.mapping {
+            mapping.populate(offset, len);
+        }
+    }
+
+    /// See [`Storage::release`].
+    pub(crate) fn release(&self, offset: u64, len: u64) {
+        if let Some(mapping) = &self.mapping {
+            mapping.release(offset, len);
+        }
+    }
 }
 
 impl Mapping {
@@ -156,30 +170,33 @@ impl Mapping {
     }
 
     /// Maps the pages of a range at once, which takes less time than a fault for each.
-    pub(crate) fn populate(&self, offset: u64, len: u64) {
-        if let Some((map, at, len)) = self.pages(offset, len) {
+    fn populate(&self, offset: u64, len: u64) {
+        if let Some((at, len)) = self.pages(offset, len) {
             // Linux before 5.14 does not know it; then there is a fault for every few pages.
-            let _ = map.advise_range(memmap2::Advice::PopulateRead, at, len);
+            let _ = self
+                .map
+                .advise_range(memmap2::Advice::PopulateRead, at, len);
         }
     }
 
     /// Unmaps the pages of a range until they are used again.
-    pub(crate) fn release(&self, offset: u64, len: u64) {
-        if let Some((map, at, len)) = self.pages(offset, len) {
+    fn release(&self, offset: u64, len: u64) {
+        if let Some((at, len)) = self.pages(offset, len) {
             // SAFETY: the range is within the mapping, which is of a file and read-only: the next access
             // to a page maps it again, with the same bytes. The same holds for the zeros of `guard`.
-            let _ =
-                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, len) };
+            let _ = unsafe {
+                self.map
+                    .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, len)
+            };
         }
     }
 
-    /// The mapping, and the pages in it that have bytes of a range: their offset and length.
-    fn pages(&self, offset: u64, len: u64) -> Option<(&memmap2::MmapRaw, usize, usize)> {
-        let map = self.map.as_ref()?;
+    /// The pages that have bytes of a range: their offset and length.
+    fn pages(&self, offset: u64, len: u64) -> Option<(usize, usize)> {
         let end = offset.saturating_add(len).min(self.usable as u64);
         let start = offset & !(page_size() as u64 - 1);
         // Within the mapping, so both fit.
-        (start < end).then(|| (map, start as usize, (end - start) as usize))
+        (start < end).then(|| (start as usize, (end - start) as usize))
     }
 
     #[inline]

@@ -4,6 +4,7 @@
 //! - [`MappedFile`]: a mapped file, for dumps. Every read is checked; see [`guard`].
 //! - [`Flattened`]: what a file in makedumpfile's flattened format stands for.
 //! - [`ZstdFile`]: the contents of a zstd file whose frames can be decompressed one by one.
+//! - [`Unpacked`]: what a compressed image stands for; [`Compression`] has the formats.
 //! - [`Storage`]: what dump formats need of any.
 //!
 //! They yield the bytes of the file or an error, never zeros in place of lost bytes.
@@ -12,6 +13,7 @@ mod flattened;
 mod guard;
 mod mapped;
 mod storage;
+mod unpack;
 mod zstd;
 
 use std::fs::File;
@@ -26,6 +28,7 @@ pub(crate) use flattened::FIRST_BLOCK;
 pub use flattened::{is_flattened, Flattened};
 pub use mapped::MappedFile;
 pub use storage::Storage;
+pub use unpack::{unpack, Compression, Extent, Failure, Size, Unpacked, Why};
 pub use zstd::{content_size as zstd_content_size, Decoder as ZstdDecoder, ZstdFile};
 
 /// The chunk size with which copying `len` bytes is fastest.

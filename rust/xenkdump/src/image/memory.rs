@@ -1,17 +1,19 @@
 //! The image of a running kernel, by the tables in its memory.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::exports;
 use super::kallsyms::Kallsyms;
+use super::map::MapFile;
 use super::region::Region;
 use super::{Content, Section};
 use crate::addr::{MachineAddr, VirtAddr, Word};
 use crate::alloc;
 use crate::elf::{Bytes, Notes};
 use crate::limits::{MAX_BUILD_ID_SECTION_SIZE, MAX_MEMORY_SECTION_SIZE};
-use crate::memory::Memory;
+use crate::memory::{Fault, Memory};
 use crate::paging::Virtual;
 use crate::space::Tables;
 use crate::{Error, Result};
@@ -62,6 +64,16 @@ pub struct MemoryImage {
     kallsyms: Arc<Kallsyms>,
     sections: Vec<Loaded>,
     build_id: Option<Vec<u8>>,
+    is_map: bool,
+}
+
+/// No memory.
+struct Nothing;
+
+impl Memory<VirtAddr> for Nothing {
+    fn read(&self, addr: VirtAddr, _buf: &mut [u8]) -> Result<(), Fault> {
+        Err(Fault::NotInImage(addr))
+    }
 }
 
 impl MemoryImage {
@@ -79,12 +91,7 @@ impl MemoryImage {
         let absent = |why: String| Error::Absent(format!("{name}: {why}"));
         let mut kallsyms = Kallsyms::find(space, word, &place.ranges, place.token_table)
             .map_err(|error| absent(error.to_string()))?;
-        if let [None, Some(etext), Some(init)] =
-            kallsyms.get(["linux_banner", "_etext", "_sinittext"])
-        {
-            let variables = exports::find(space, word, (etext, init));
-            kallsyms.add(variables, b'D');
-        }
+        kallsyms.add_exports(|between| exports::find(space, word, between));
         let mut image = Self {
             memory: Arc::new(space.clone()),
             name: name.to_owned(),
@@ -92,9 +99,50 @@ impl MemoryImage {
             sections: sections(&kallsyms),
             kallsyms: Arc::new(kallsyms),
             build_id: None,
+            is_map: false,
         };
         image.build_id = image.find_build_id();
         Ok(image)
+    }
+
+    /// The image of the kernel that a `System.map` is of. It has symbols only, until its memory is
+    /// [found](MemoryImage::with_memory).
+    pub fn of_map(path: &Path) -> Result<Self> {
+        let kallsyms = MapFile::kallsyms(path)?;
+        Ok(Self {
+            memory: Arc::new(Nothing),
+            name: path.display().to_string(),
+            slide: 0,
+            sections: sections(&kallsyms),
+            kallsyms: Arc::new(kallsyms),
+            build_id: None,
+            is_map: true,
+        })
+    }
+
+    /// The same symbols, which are of a kernel that was not moved, for one that KASLR moved by `slide`
+    /// bytes; with the types and unwind tables in its memory.
+    pub fn with_memory<M>(&self, space: &Virtual<Tables<M>>, slide: i64) -> Self
+    where
+        M: Memory<MachineAddr> + Send + Clone + 'static,
+    {
+        let kallsyms = self.kallsyms.moved(slide.wrapping_sub(self.slide));
+        let mut image = Self {
+            memory: Arc::new(space.clone()),
+            name: self.name.clone(),
+            slide,
+            sections: sections(&kallsyms),
+            kallsyms: Arc::new(kallsyms),
+            build_id: None,
+            is_map: self.is_map,
+        };
+        image.build_id = image.find_build_id();
+        image
+    }
+
+    /// Whether its symbols are from a `System.map`.
+    pub fn is_map(&self) -> bool {
+        self.is_map
     }
 
     /// The same image for a kernel that KASLR moved by `slide` bytes.
@@ -106,6 +154,7 @@ impl MemoryImage {
             sections: sections(&self.kallsyms),
             kallsyms: Arc::clone(&self.kallsyms),
             build_id: self.build_id.clone(),
+            is_map: self.is_map,
         }
     }
 

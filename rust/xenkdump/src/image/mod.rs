@@ -3,12 +3,17 @@
 //! [`Image`] hides whether they are from an ELF file or from the memory of the running kernel:
 //!
 //! - `memory`: the image in memory, by the kernel's own tables.
+//! - `packed`: files that are compressed, `vmlinuz` among them; `loaded`: a stripped file.
+//! - `map`: symbols alone, in a `System.map`.
 //! - `kallsyms`: its symbols; `exports`: its variables, if kallsyms has functions only.
 //! - `region`: parts of memory with missing pages.
 
 mod exports;
 pub(crate) mod kallsyms;
+pub(crate) mod loaded;
+pub(crate) mod map;
 pub(crate) mod memory;
+mod packed;
 mod region;
 
 use std::ops::Range;
@@ -20,6 +25,7 @@ use crate::alloc;
 use crate::elf::{self, Bytes};
 use crate::Result;
 pub use memory::{MemoryImage, Place};
+pub use packed::{head, MAX_HEAD};
 
 /// `e_machine` of x86 (EM_386) and x86_64 (EM_X86_64).
 const MACHINES: (u16, u16) = (3, 62);
@@ -58,9 +64,9 @@ pub struct Content {
 }
 
 impl Image {
-    /// The image in an ELF file.
+    /// The image in an ELF file, which may be compressed, or inside a `vmlinuz`.
     pub fn open(path: &Path) -> Result<Self> {
-        elf::Image::open(path).map(Self::from)
+        elf::Image::new(packed::open(path)?).map(Self::from)
     }
 
     /// Its name in messages.

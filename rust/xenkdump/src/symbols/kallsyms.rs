@@ -1,6 +1,6 @@
-//! Symbols from kallsyms in the memory of a kernel.
+//! Symbols from kallsyms, in the memory of a kernel or in its file, and from a `System.map`.
 //!
-//! It has neither sizes nor types of symbols. A symbol extends to the next one that is not a label.
+//! They have neither sizes nor types of symbols. A symbol extends to the next one that is not a label.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -11,27 +11,38 @@ use super::map;
 use super::table::{Binding, Entry, Kind, Table};
 use crate::addr::{VirtAddr, Word};
 use crate::alloc;
+use crate::elf;
 use crate::image::kallsyms::Kallsyms;
+use crate::image::loaded::Loaded;
 use crate::image::MemoryImage;
+use crate::memory::Memory;
+use crate::Result;
 
-/// Symbols at the start and at the end of an image, in order of preference.
-const STARTS: [&str; 4] = ["_text", "_stext", "startup_64", "startup_32"];
-const ENDS: [&str; 3] = ["_end", "__brk_limit", "_einittext"];
 /// A system call without arguments has two names on x86_64; this one is that of 32-bit processes.
 const COMPAT: &[u8] = b"__ia32_sys_";
 
-/// The symbols of an image, at their link-time addresses.
-pub(super) fn of_image(image: &MemoryImage) -> Table {
-    let kallsyms = Arc::clone(image.kallsyms());
+/// The symbols of an image in memory, at their link-time addresses.
+pub(super) fn of_memory(image: &MemoryImage) -> Table {
+    let memory = Arc::clone(image.memory());
+    table(Arc::clone(image.kallsyms()), memory, image.slide())
+}
+
+/// The symbols of a stripped file. Fails if it has no kallsyms.
+pub(super) fn of_file(file: &Arc<elf::Image>) -> Result<Table> {
+    let loaded = Loaded::new(file);
+    Ok(table(Arc::new(loaded.kallsyms()?), Arc::new(loaded), 0))
+}
+
+/// The symbols of a kernel with this memory, which was moved by `slide` bytes.
+fn table(kallsyms: Arc<Kallsyms>, memory: Arc<dyn Memory<VirtAddr> + Send>, slide: i64) -> Table {
     let word = kallsyms.word;
-    let slide = image.slide().wrapping_neg();
-    let span = span(&kallsyms);
+    let slide = slide.wrapping_neg();
+    let span = kallsyms.span();
     let linked = move |address: u64| VirtAddr(address.wrapping_add_signed(slide) & word.max());
     let spans = span
         .clone()
         .map(|span| linked(span.start)..linked(span.end));
     let strings = kallsyms.strings.clone();
-    let memory = Arc::clone(image.memory());
     Table::new(word, strings, spans.into_iter().collect(), move |_| {
         let labels = labels::find(&*memory, &kallsyms);
         entries(
@@ -81,13 +92,4 @@ fn entries(
         });
     }
     entries
-}
-
-/// From the first address of the image to the one after its last.
-fn span(kallsyms: &Kallsyms) -> Option<Range<u64>> {
-    let first = |found: &[Option<u64>]| found.iter().flatten().next().copied();
-    let start = first(&kallsyms.get(STARTS))?;
-    let end = first(&kallsyms.get(ENDS)).filter(|end| *end > start);
-    let last = kallsyms.symbols.iter().map(|s| s.address).max();
-    Some(start..end.or(last)?)
 }

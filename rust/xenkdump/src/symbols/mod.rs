@@ -1,7 +1,7 @@
 //! Symbols of a kernel or hypervisor and of its modules, by name and by address.
 //!
 //! - `table`: the symbols of one file or module, sorted by address and hashed by name.
-//! - `elf`, `kallsyms`, `map`: the sources: an ELF symbol table, a kernel's memory, a `System.map`.
+//! - `elf`, `kallsyms`, `map`: the sources: an ELF symbol table, a kernel's own table, a `System.map`.
 //!
 //! Tables are built on first use. A [`Symbols`] is cheap to clone.
 
@@ -134,8 +134,9 @@ impl Symbols {
     /// The symbols of an image, at their link-time addresses.
     pub fn of_image(image: &Image) -> Result<Self> {
         let table = match image {
-            Image::File(file) => elf::of_image(file)?,
-            Image::Memory(memory) => kallsyms::of_image(memory),
+            Image::File(file) if file.symbol_table().is_some() => elf::of_image(file)?,
+            Image::File(file) => kallsyms::of_file(file)?,
+            Image::Memory(memory) => kallsyms::of_memory(memory),
         };
         Ok(Self::new(table))
     }

@@ -298,6 +298,27 @@ pub fn notes(bytes: &[u8]) {
     }
 }
 
+/// A compressed image, or a kernel as it is booted: what is unpacked is an image.
+pub fn packed_image(bytes: &[u8]) {
+    let (_file, path) = file(bytes);
+    let first = xenkdump::image::head(&path, 64).unwrap();
+    assert!(first.len() <= 64);
+    match Image::open(&path) {
+        Ok(Image::File(image)) => {
+            let most = (bytes.len() as u64) * 64 + (16 << 20);
+            let held: u64 = image
+                .sections()
+                .take(200)
+                .map(|s| s.data().map_or(0, <[u8]>::len) as u64)
+                .sum();
+            assert!(held <= most);
+            let _ = Symbols::of_image(&Image::File(image));
+        }
+        Ok(Image::Memory(_)) => unreachable!("a file"),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
 /// An image: sections, symbols, unwind tables, types.
 pub fn image(bytes: &[u8]) {
     let (_file, path) = file(bytes);

@@ -7,13 +7,15 @@
 
 mod files;
 mod kallsyms;
+pub mod packed;
 mod ram;
 mod stacks;
 mod symbols;
 mod tables;
 
 pub use files::{
-    dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, sections, zstd, zstd_of,
+    dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, packed_image, sections, zstd,
+    zstd_of,
 };
 pub use kallsyms::kallsyms;
 pub use ram::Ram;

@@ -27,6 +27,7 @@ mod names;
 mod tokens;
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use crate::addr::{Address, MachineAddr, VirtAddr, Word};
 use crate::alloc;
@@ -42,6 +43,10 @@ use tokens::Tokens;
 
 /// Letters and digits stand for themselves in every table of tokens.
 const DIGITS: &[u8] = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0";
+
+/// Symbols at the start and at the end of an image, in order of preference.
+const STARTS: [&str; 4] = ["_text", "_stext", "startup_64", "startup_32"];
+const ENDS: [&str; 3] = ["_end", "__brk_limit", "_einittext"];
 
 const BANNER: &[u8] = b"Linux version ";
 /// Functions whose code shows that the addresses are right, if there is no banner.
@@ -68,6 +73,36 @@ pub(crate) struct Kallsyms {
     pub lost: usize,
 }
 
+/// Memory in which a kernel's table of symbols may be.
+pub(crate) trait Searchable: Memory<VirtAddr> {
+    /// Searches at most `most` bytes of what is held between two addresses, both included, for the
+    /// first `needle`. `None` if they cannot be searched.
+    fn first(&self, needle: &[u8], between: (VirtAddr, VirtAddr), most: u64) -> Option<Searched>;
+}
+
+/// The result of a search.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Searched {
+    pub place: Option<VirtAddr>,
+    /// The bytes that were searched.
+    pub bytes: u64,
+    /// Where to continue; `None` at the end.
+    pub next: Option<VirtAddr>,
+}
+
+impl<M: Memory<MachineAddr> + Send + Clone> Searchable for Virtual<Tables<M>> {
+    fn first(&self, needle: &[u8], between: (VirtAddr, VirtAddr), most: u64) -> Option<Searched> {
+        let space = Space::Virtual(self.clone());
+        let (first, last) = between;
+        let found = space.find(needle, first.raw(), last.raw(), 1, most)?.ok()?;
+        Some(Searched {
+            place: found.places.first().copied().map(VirtAddr),
+            bytes: found.bytes,
+            next: found.next.map(VirtAddr),
+        })
+    }
+}
+
 /// Why no table was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotFound {
@@ -88,8 +123,8 @@ pub(crate) enum NotFound {
 impl Kallsyms {
     /// The table of the kernel that is mapped in one of `ranges`. `token_table` is its address if
     /// VMCOREINFO has it (since 6.0).
-    pub fn find<M: Memory<MachineAddr> + Send + Clone>(
-        space: &Virtual<Tables<M>>,
+    pub fn find(
+        space: &impl Searchable,
         word: Word,
         ranges: &[(VirtAddr, VirtAddr)],
         token_table: Option<VirtAddr>,
@@ -110,13 +145,13 @@ impl Kallsyms {
         for &(first, last) in ranges {
             let mut first = first;
             while remaining > 0 && candidates > 0 {
-                let searched = Space::Virtual(space.clone());
-                let found = searched.find(DIGITS, first.raw(), last.raw(), 1, remaining);
-                let Some(Ok(found)) = found else { break };
+                let Some(found) = space.first(DIGITS, (first, last), remaining) else {
+                    break;
+                };
                 remaining = remaining.saturating_sub(found.bytes);
-                for place in found.places {
+                if let Some(place) = found.place {
                     candidates -= 1;
-                    let digit = VirtAddr(place);
+                    let digit = place;
                     let tokens = Tokens::around(space, digit).ok_or(NotFound::Index(digit));
                     match tokens.and_then(|tokens| Self::with(space, word, &tokens, &budget)) {
                         Ok(found) => return Ok(found),
@@ -124,7 +159,7 @@ impl Kallsyms {
                     }
                 }
                 match found.next {
-                    Some(next) if next > first.raw() => first = VirtAddr(next),
+                    Some(next) if next > first => first = next,
                     _ => break,
                 }
             }
@@ -202,8 +237,17 @@ impl Kallsyms {
         }
     }
 
+    /// Adds the banner and the exported variables that `find` finds between the code and the init code,
+    /// if the table has functions only.
+    pub fn add_exports(&mut self, find: impl FnOnce((u64, u64)) -> Vec<(Vec<u8>, u64)>) {
+        if let [None, Some(etext), Some(init)] = self.get(["linux_banner", "_etext", "_sinittext"])
+        {
+            self.add(find((etext, init)), b'D');
+        }
+    }
+
     /// Adds symbols from another source, unless there are some of the same name.
-    pub fn add(&mut self, others: Vec<(Vec<u8>, u64)>, letter: u8) {
+    fn add(&mut self, others: Vec<(Vec<u8>, u64)>, letter: u8) {
         let mut strings = alloc::copied(&self.strings);
         let mut known = HashSet::new();
         for symbol in &self.symbols {
@@ -233,6 +277,35 @@ impl Kallsyms {
     pub fn name(&self, symbol: &Symbol) -> &[u8] {
         let rest = self.strings.get(symbol.name as usize..).unwrap_or_default();
         rest.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
+    /// From the first address of the image to the one after its last.
+    pub fn span(&self) -> Option<Range<u64>> {
+        let first = |found: &[Option<u64>]| found.iter().flatten().next().copied();
+        let start = first(&self.get(STARTS))?;
+        let end = first(&self.get(ENDS)).filter(|end| *end > start);
+        let last = self.symbols.iter().map(|s| s.address).max();
+        Some(start..end.or(last)?)
+    }
+
+    /// The same symbols of a kernel that was moved by `slide` bytes. Constants and offsets into the
+    /// per-CPU areas are not moved.
+    pub fn moved(&self, slide: i64) -> Self {
+        let span = self.span().unwrap_or_default();
+        let moved = |symbol: &Symbol| {
+            let is_inside = span.start <= symbol.address && symbol.address <= span.end;
+            let slide = if is_inside { slide } else { 0 };
+            Symbol {
+                address: symbol.address.wrapping_add_signed(slide) & self.word.max(),
+                ..*symbol
+            }
+        };
+        Self {
+            word: self.word,
+            strings: self.strings.clone(),
+            symbols: self.symbols.iter().map(moved).collect(),
+            lost: self.lost,
+        }
     }
 
     /// The addresses of the first symbols with these names.

@@ -55,7 +55,7 @@ impl Dwarf {
     /// `None` if the image has no `.debug_info`, or if it exceeds 32-bit offsets.
     pub fn new(image: &Image, folder: Option<PathBuf>) -> Option<Self> {
         // Taken before reading, so that a later change of the file changes it.
-        let file = image.file().identity();
+        let file = image.debug().map_or(image, |debug| debug).file().identity();
         let sections = Sections::new(image)?;
         let id = image.build_id().unwrap_or_default();
         let cache = folder

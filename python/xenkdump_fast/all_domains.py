@@ -185,7 +185,7 @@ class _Run:
         """The lines of the domain."""
         result = self._run()
         if result is not None:
-            yield from self._guarded(getattr(result, "lines", result.text)())
+            yield from self._guarded(getattr(result, "body", result.text)())
             self._complete(result)
         elif self._skipped is not None:
             yield f"({self._skipped})"

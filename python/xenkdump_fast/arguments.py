@@ -316,7 +316,8 @@ def _check_all_domains(
         names = ", ".join(name for name, known in COMMANDS.items() if known.all_domains)
         parser.error(f"argument --domain: {ALL} is only available for {names}")
     for name in _OF_ONE_KERNEL:
-        if getattr(options, name) not in (None, False):
+        given = getattr(options, name)
+        if given is not None and given is not False:
             option = f"--{name.replace('_', '-')}"
             parser.error(f"argument {option}: not allowed with argument --domain {ALL}")
 

@@ -1,11 +1,13 @@
 """Real kernels without their vmlinux: symbols, types and unwind tables from memory."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import xenkdump_fast as xk
+from xenkdump_fast import cli
 from xenkdump_fast.commands import mod
 from xenkdump_fast.linux import header, printk
 from xenkdump_fast.linux.system import Linux
@@ -49,6 +51,28 @@ def test_backtraces(
         kernel = dump.domain(number).kernel
         assert kernel.image.is_memory
         assert backtraces(kernel) == backtraces(dump.domain(number, vmlinux).kernel)
+
+
+@pytest.mark.parametrize("name", ["xen417-three-domains", "xen420-pv-pvh"])
+def test_all_domains_at_once(
+    dump_file: DumpFile,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    """The dump alone gives what each domain's vmlinux gives."""
+    monkeypatch.setattr("xenkdump_fast.session.debug_files.find", lambda *_: None)
+    vmcore, vmlinux = dump_file(f"{name}/vmcore"), dump_file(VMLINUX.get(name, X86_64))
+
+    def document(*arguments: str) -> Any:
+        assert cli.main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    found = document("bt", "-a", vmcore, "--domain", "all")["domains"]
+    assert [domain["domain"] for domain in found] == [0, 1, 2]
+    for domain in found:
+        alone = document("bt", "-a", vmlinux, vmcore, "--domain", str(domain["domain"]))
+        assert domain["tasks"] == alone["tasks"]
 
 
 @pytest.mark.parametrize("name", ["bare-i386", "bare-i386-pae"])

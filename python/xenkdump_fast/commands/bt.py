@@ -156,9 +156,9 @@ class Backtraces(NamedTuple):
         if self.domain != 0:
             yield f"DOMAIN: {self.domain}"
             yield ""
-        yield from self.lines()
+        yield from self.body()
 
-    def lines(self) -> Iterator[str]:
+    def body(self) -> Iterator[str]:
         """The text without the domain."""
         for i, trace in enumerate(self.traces):
             if i:

@@ -645,6 +645,11 @@ class Image:
         """
     def unmoved(self, slide: int) -> Image:
         """The image in memory at the addresses of a kernel that KASLR moved by ``slide``."""
+    def with_variables(self, variables: Sequence[tuple[str, int]]) -> Image:
+        """The image in memory with further variables, unless it has symbols of their names.
+
+        Names and addresses, where the kernel runs. A file is returned as it is.
+        """
     @property
     def path(self) -> str:
         """Path of the file, as given; of a kernel's memory, what messages call it."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, AddressSpace, Image
 from ...limits import MAX_IMAGE_ROOTS, MAX_REPORTED_ROOTS
-from . import vmcoreinfo
+from . import variables, vmcoreinfo
 from .image import START_KERNEL_MAP
 from .roots import Root
 
@@ -66,6 +66,7 @@ def images(
                 continue
             if key not in banners:
                 banners.add(key)
+                image = variables.complete(image, virtual, facts)
                 yield image.unmoved(_slide(image, virtual, facts))
             break
     if not banners:

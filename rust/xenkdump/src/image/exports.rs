@@ -5,6 +5,8 @@
 //! value, the name, and since 5.4 (8651ec01daed) a namespace: as words, or since 4.19 (7290d5809571)
 //! as distances of 4 bytes from their own places.
 
+use std::ops::Range;
+
 use memchr::memmem::Finder;
 
 use super::region::{align, Region};
@@ -15,11 +17,15 @@ use crate::memory::Memory;
 /// A variable that all versions export; its name is in `__ksymtab_strings`.
 const KNOWN: &[u8] = b"\0init_task\0";
 const BANNER: &[u8] = b"Linux version ";
+/// The magic number, version 1, no flags, and the length of the header.
+const BTF_HEADER: &[u8] = b"\x9f\xeb\x01\x00\x18\0\0\0";
 /// Longest name of an exported symbol: `MODULE_NAME_LEN` and `KSYM_NAME_LEN` allow no longer one.
 const MAX_NAME: usize = 512;
 /// Entries on either side of the known one that must be valid.
 const NEIGHBOURS: u64 = 4;
 
+/// Entries in succession that may be invalid within the table.
+const MAX_INVALID: usize = 1;
 /// Occurrences of a text that are looked at.
 const MAX_TEXTS: usize = 4;
 
@@ -46,6 +52,10 @@ pub(super) fn find(
     let region = Region::read(memory, start..start.saturating_add(len));
     let mut found = Vec::new();
     found.extend(banner(&region).map(|at| (b"linux_banner".to_vec(), at)));
+    if let Some(types) = btf(&region) {
+        found.push((b"__start_BTF".to_vec(), types.start));
+        found.push((b"__stop_BTF".to_vec(), types.end));
+    }
     let texts = Finder::new(KNOWN);
     for offset in texts.find_iter(&region.bytes).take(MAX_TEXTS) {
         let name = region.start + offset as u64 + 1;
@@ -70,6 +80,29 @@ fn banner(region: &Region) -> Option<u64> {
         line.first().is_some_and(u8::is_ascii_digit) && build.is_some_and(u8::is_ascii_digit)
     })?;
     Some(region.start + at as u64)
+}
+
+/// The addresses of the type information, by its header (include/uapi/linux/btf.h): `btf_vmlinux` is
+/// the first, in `.BTF`.
+fn btf(region: &Region) -> Option<Range<u64>> {
+    let headers = Finder::new(BTF_HEADER);
+    let starts = headers.find_iter(&region.bytes).take(MAX_TEXTS);
+    starts.filter_map(|offset| {
+        let start = region.start + offset as u64;
+        let field = |i: u64| region.number(start + 4 * i, 4);
+        // hdr_len, type_off, type_len, str_off, str_len.
+        let (header, types, strings) = (field(1)?, (field(2)?, field(3)?), (field(4)?, field(5)?));
+        let first = start + header + strings.0;
+        let end = first + strings.1;
+        let sound = types.0 == 0
+            && types.1 > 0
+            && types.1 <= strings.0
+            && region.number(first, 1).is_none_or(|byte| byte == 0)
+            && region.number(end - 1, 1).is_none_or(|byte| byte == 0)
+            && region.offset(end).is_some();
+        sound.then_some(start..end)
+    })
+    .next()
 }
 
 /// All entries of the table that has an entry with the name at this address.
@@ -105,17 +138,28 @@ fn is_table(region: &Region, word: Word, form: Form, at: u64) -> bool {
     }) && entry(region, word, form, at.wrapping_sub(step)).is_some()
 }
 
-/// The entries around the one at an address.
+/// The entries around the one at an address. Those that the dump lacks, or a single one that is not
+/// valid, do not end the table: the text before the first string may be anything.
 fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<(Vec<u8>, u64)> {
     let step = form.size * form.count;
     let mut found = Vec::new();
     for forward in [true, false] {
         let mut at = known;
+        let mut invalid = 0;
         if !forward {
             at = at.wrapping_sub(step);
         }
-        while let Some(entry) = entry(region, word, form, at) {
-            found.push(entry);
+        while invalid <= MAX_INVALID && region.offset(at).is_some() {
+            match entry(region, word, form, at) {
+                Some(entry) => {
+                    invalid = 0;
+                    found.push(entry);
+                }
+                None if reference(region, word, at, form.size, form.relative).is_some() => {
+                    invalid += 1;
+                }
+                None => {}
+            }
             if found.len() >= MAX_EXPORTED_SYMBOLS {
                 return found;
             }

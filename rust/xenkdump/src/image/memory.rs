@@ -108,6 +108,25 @@ impl MemoryImage {
         }
     }
 
+    /// The same image with further variables, at the addresses where the kernel runs, as far as it
+    /// does not have symbols of their names.
+    pub fn with_variables(&self, variables: Vec<(Vec<u8>, u64)>) -> Self {
+        let mut kallsyms = Kallsyms::clone(&self.kallsyms);
+        kallsyms.add(variables, b'D');
+        let mut image = Self {
+            memory: Arc::clone(&self.memory),
+            name: self.name.clone(),
+            slide: self.slide,
+            sections: sections(&kallsyms),
+            kallsyms: Arc::new(kallsyms),
+            build_id: self.build_id.clone(),
+        };
+        if image.build_id.is_none() {
+            image.build_id = image.find_build_id();
+        }
+        image
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }

@@ -57,7 +57,7 @@ pub(crate) struct Symbol {
 }
 
 /// The symbols of a kernel in memory, at the addresses where it runs, in the order of the table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Kallsyms {
     pub word: Word,
     /// Names, each followed by NUL.

@@ -101,7 +101,9 @@ def _idle_by_areas(kernel: Kernel) -> dict[int, int]:
     queue and in ``idle_threads``, the areas of others have those of their own.
     """
     first = kernel.symbol("init_task")
-    known = [name for name in (*compat.SYMBOLS["current"], "this_cpu_off") if name in kernel.symbols]
+    known = [
+        name for name in (*compat.SYMBOLS["current"], "this_cpu_off") if name in kernel.symbols
+    ]
     if not known:
         raise kernel.missing(*compat.SYMBOLS["runqueues"])
     areas = {cpu: at for cpu, at in percpu.areas(kernel).items() if at is not None}

@@ -12,6 +12,8 @@ from ...limits import MAX_KERNEL_DATA, MAX_VMCOREINFO, MAX_VMCOREINFO_SEARCH
 from . import vmcoreinfo
 
 _SYMBOL = "SYMBOL("
+#: Not a variable, but an element of node_states.
+_NO_VARIABLES = {"node_online_map"}
 #: The largest ``enum module_state``.
 _UNFORMED = 3
 #: ``char name[]`` of struct module, which follows the list: MODULE_NAME_LEN is 64 less a word.
@@ -20,7 +22,10 @@ _NAME_SIZE = 56
 _MODULES = {8: (0xFFFF_FFFF_A000_0000, 0xFFFF_FFFF_FF00_0000), 4: (0x4000_0000, 0xFFF0_0000)}
 #: Kernel memory that is mapped once and for all, in which VMCOREINFO is looked for.
 _DIRECT_MAP = {
-    8: ((0xFFFF_8880_0000_0000, 0xFFFF_C87F_FFFF_FFFF), (0xFFFF_8800_0000_0000, 0xFFFF_8880_0000_0000)),
+    8: (
+        (0xFFFF_8880_0000_0000, 0xFFFF_C87F_FFFF_FFFF),
+        (0xFFFF_8800_0000_0000, 0xFFFF_8880_0000_0000),
+    ),
     4: ((0xC000_0000, 0xF800_0000),),
 }
 
@@ -33,8 +38,11 @@ def complete(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> I
     symbols = image.symbols()
     if "modules" in symbols or "_etext" not in symbols:
         return image
-    known = facts if _is_own(facts, symbols) else _vmcoreinfo(image, symbols, virtual)
-    found = dict(_of_vmcoreinfo(known))
+    found: dict[str, int] = {}
+    if not _is_own(facts, symbols):
+        facts, variable = _vmcoreinfo(image, symbols, virtual)
+        found.update(variable)
+    found.update(_of_vmcoreinfo(facts))
     modules = _modules(image, symbols, virtual)
     if modules is not None:
         found["modules"] = modules
@@ -53,12 +61,15 @@ def _of_vmcoreinfo(facts: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     for key in facts:
         if key.startswith(_SYMBOL) and key.endswith(")"):
             address = vmcoreinfo.number(facts, key, 16)
-            if address is not None:
-                yield key[len(_SYMBOL) : -1], address
+            name = key[len(_SYMBOL) : -1]
+            if address is not None and name not in _NO_VARIABLES:
+                yield name, address
 
 
-def _vmcoreinfo(image: Image, symbols: Symbols, virtual: AddressSpace) -> Mapping[str, str]:
-    """VMCOREINFO in the memory that the kernel has mapped; empty if it is not found."""
+def _vmcoreinfo(
+    image: Image, symbols: Symbols, virtual: AddressSpace
+) -> tuple[Mapping[str, str], Mapping[str, int]]:
+    """VMCOREINFO in memory, and the variable that leads to it; both empty if it is not found."""
     remaining = MAX_VMCOREINFO_SEARCH
     for first, last in _DIRECT_MAP[image.word]:
         found = virtual.search(b"OSRELEASE=", first, last, limit=64, most=remaining)
@@ -70,7 +81,25 @@ def _vmcoreinfo(image: Image, symbols: Symbols, virtual: AddressSpace) -> Mappin
                 continue
             facts = vmcoreinfo.parse(text.decode("utf-8", "backslashreplace"))
             if _is_own(facts, symbols):
-                return facts
+                return facts, _pointer_to(image, symbols, virtual, address)
+    return {}, {}
+
+
+def _pointer_to(
+    image: Image, symbols: Symbols, virtual: AddressSpace, text: int
+) -> Mapping[str, int]:
+    """``vmcoreinfo_data`` or ``vmcoreinfo_note``, whichever points to a text of VMCOREINFO."""
+    start = symbols["_etext"]
+    names = {text: "vmcoreinfo_data", text - vmcoreinfo.NOTE_HEADER: "vmcoreinfo_note"}
+    for target, name in names.items():
+        needle = target.to_bytes(image.word, "little")
+        # The first, as the image is before other memory.
+        found = virtual.search(
+            needle, start, start + MAX_KERNEL_DATA, limit=1, most=MAX_KERNEL_DATA
+        )
+        for address in found.addresses:
+            if address % image.word == 0:
+                return {name: address}
     return {}
 
 
@@ -101,9 +130,7 @@ def _modules(image: Image, symbols: Symbols, virtual: AddressSpace) -> int | Non
     found = []
     for index in candidates.tolist():
         address = start + index * word
-        if all(
-            _is_module(virtual, word, int(words[index + i]), i, address) for i in (0, 1)
-        ):
+        if all(_is_module(virtual, word, int(words[index + i]), i, address) for i in (0, 1)):
             found.append(address)
     return found[0] if len(found) == 1 else None
 

@@ -820,6 +820,11 @@ class Types:
         """Whether the file describes this struct."""
     def sizeof(self, struct: str) -> int:
         """Returns the size of a type in bytes. Raises AbsentError."""
+    def variable(self, name: str) -> str:
+        """Returns the type of a global variable as C writes it: ``struct rq``. Raises AbsentError.
+
+        BTF describes per-CPU variables only; DWARF is not searched for variables.
+        """
     def member(self, path: str) -> Member:
         """Returns a member by its path. Raises AbsentError."""
     def members(self, struct: str) -> dict[str, Member]:

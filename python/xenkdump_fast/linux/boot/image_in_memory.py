@@ -52,6 +52,8 @@ def images(
     tried: list[str] = []
     token_table = vmcoreinfo.number(facts, "SYMBOL(kallsyms_token_table)", 16)
     banners: set[tuple[int, int]] = set()
+    #: Images without kallsyms: another root may lead to one that has it.
+    partial: dict[tuple[int, int], Image] = {}
     for root in islice(roots, MAX_IMAGE_ROOTS):
         for paging, word in _FORMATS:
             virtual = space(root.address, paging)
@@ -64,12 +66,15 @@ def images(
                 reason = str(error).removeprefix(f"{name}: ")
                 tried.append(f"{root.how} {root.address:#x} ({paging}): {reason}")
                 continue
-            if key not in banners:
+            if "_text" not in image.symbols() and "_stext" not in image.symbols():
+                partial.setdefault(key, image)
+            elif key not in banners:
                 banners.add(key)
                 image = variables.complete(image, virtual, facts)
                 yield image.unmoved(_slide(image, virtual, facts))
             break
-    if not banners:
+    yield from (image for key, image in partial.items() if key not in banners)
+    if not banners and not partial:
         reason = "; ".join(tried[:MAX_REPORTED_ROOTS]) if tried else "there is no root to try"
         raise AbsentError(f"no kernel was found in memory: {reason}")
 
@@ -77,12 +82,8 @@ def images(
 def _slide(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> int:
     """The KASLR offset according to VMCOREINFO; 0 if it is not known."""
     symbols = image.symbols()
-    text = symbols.get("_stext")
     for known in (facts, vmcoreinfo.in_memory(symbols, virtual, image.word)):
         slide = vmcoreinfo.number(known, "KERNELOFFSET", 16)
-        claimed = vmcoreinfo.number(known, "SYMBOL(_stext)", 16)
-        if slide is None or claimed is None:
-            continue
-        if 0 <= slide < _MAX_SLIDE and claimed == text:
+        if slide is not None and 0 <= slide < _MAX_SLIDE and variables.is_own(known, symbols):
             return slide
     return 0

@@ -39,7 +39,7 @@ def complete(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> I
     if "modules" in symbols or "_etext" not in symbols:
         return image
     found: dict[str, int] = {}
-    if not _is_own(facts, symbols):
+    if not is_own(facts, symbols):
         facts, variable = _vmcoreinfo(image, symbols, virtual)
         found.update(variable)
     found.update(_of_vmcoreinfo(facts))
@@ -49,7 +49,7 @@ def complete(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> I
     return image.with_variables(list(found.items())) if found else image
 
 
-def _is_own(facts: Mapping[str, str], symbols: Symbols) -> bool:
+def is_own(facts: Mapping[str, str], symbols: Symbols) -> bool:
     """Whether a VMCOREINFO is this kernel's: its addresses are those of known symbols."""
     pairs = [(symbols.get(name), address) for name, address in _of_vmcoreinfo(facts)]
     known = [mine == theirs for mine, theirs in pairs if mine is not None]
@@ -80,7 +80,7 @@ def _vmcoreinfo(
             except MemoryFault:
                 continue
             facts = vmcoreinfo.parse(text.decode("utf-8", "backslashreplace"))
-            if _is_own(facts, symbols):
+            if is_own(facts, symbols):
                 return facts, _pointer_to(image, symbols, virtual, address)
     return {}, {}
 

@@ -10,9 +10,11 @@ use std::ops::Range;
 use memchr::memmem::Finder;
 
 use super::region::{align, Region};
-use crate::addr::{VirtAddr, Word};
-use crate::limits::{MAX_EXPORTED_SYMBOLS, MAX_MEMORY_SECTION_SIZE};
+use crate::addr::{Address, MachineAddr, VirtAddr, Word};
+use crate::limits::{MAX_EXPORTED_SYMBOLS, MAX_KERNEL_IMAGE_SEARCH, MAX_MEMORY_SECTION_SIZE};
 use crate::memory::Memory;
+use crate::paging::Virtual;
+use crate::space::{Space, Tables};
 
 /// A variable that all versions export; its name is in `__ksymtab_strings`.
 const KNOWN: &[u8] = b"\0init_task\0";
@@ -28,6 +30,9 @@ const NEIGHBOURS: u64 = 4;
 const MAX_INVALID: usize = 1;
 /// Occurrences of a text that are looked at.
 const MAX_TEXTS: usize = 4;
+
+/// Distance from the names of exported symbols, in `.rodata`, to the table, the banner and the BTF.
+const REACH: u64 = 24 << 20;
 
 /// How an entry refers to its value and its name.
 #[derive(Clone, Copy)]
@@ -51,23 +56,54 @@ pub(super) fn find(
     let len = end.saturating_sub(start).min(MAX_MEMORY_SECTION_SIZE);
     let region = Region::read(memory, start..start.saturating_add(len));
     let mut found = Vec::new();
-    found.extend(banner(&region).map(|at| (b"linux_banner".to_vec(), at)));
+    let mut ends = Vec::new();
     if let Some(types) = btf(&region) {
+        ends.push(types.start);
         found.push((b"__start_BTF".to_vec(), types.start));
         found.push((b"__stop_BTF".to_vec(), types.end));
     }
     let texts = Finder::new(KNOWN);
     for offset in texts.find_iter(&region.bytes).take(MAX_TEXTS) {
         let name = region.start + offset as u64 + 1;
-        if let Some(entries) = table(&region, word, name) {
+        if let Some((at, entries)) = table(&region, word, name) {
+            ends.push(at);
             found.extend(entries);
             break;
         }
     }
+    // The banner is before both. The log, which is behind them, has a copy of it.
+    let end = ends.into_iter().min();
+    let banner = banner(&region).filter(|at| end.is_some_and(|end| *at < end));
+    found.extend(banner.map(|at| (b"linux_banner".to_vec(), at)));
     found
 }
 
-/// The first text that may be the kernel's banner: others are in the log, which is behind it.
+/// The same for a kernel that is mapped in one of `ranges`, without other symbols; `None` if no table
+/// with a banner is found.
+pub(super) fn search<M: Memory<MachineAddr> + Send + Clone>(
+    space: &Virtual<Tables<M>>,
+    word: Word,
+    ranges: &[(VirtAddr, VirtAddr)],
+) -> Option<Vec<(Vec<u8>, u64)>> {
+    let mut remaining = MAX_KERNEL_IMAGE_SEARCH;
+    for &(first, last) in ranges {
+        let searched = Space::Virtual(space.clone());
+        let found = searched.find(KNOWN, first.raw(), last.raw(), MAX_TEXTS, remaining);
+        let Some(Ok(found)) = found else { break };
+        remaining = remaining.saturating_sub(found.bytes);
+        for at in found.places {
+            let start = at.saturating_sub(REACH).max(first.raw());
+            let symbols = find(space, word, (start, at.saturating_add(REACH)));
+            let has = |name: &[u8]| symbols.iter().any(|(known, _)| known == name);
+            if has(b"linux_banner") && has(b"init_task") {
+                return Some(symbols);
+            }
+        }
+    }
+    None
+}
+
+/// The first text that may be the kernel's banner.
 fn banner(region: &Region) -> Option<u64> {
     let texts = Finder::new(BANNER);
     let mut offsets = texts.find_iter(&region.bytes).take(MAX_TEXTS);
@@ -87,26 +123,28 @@ fn banner(region: &Region) -> Option<u64> {
 fn btf(region: &Region) -> Option<Range<u64>> {
     let headers = Finder::new(BTF_HEADER);
     let starts = headers.find_iter(&region.bytes).take(MAX_TEXTS);
-    starts.filter_map(|offset| {
-        let start = region.start + offset as u64;
-        let field = |i: u64| region.number(start + 4 * i, 4);
-        // hdr_len, type_off, type_len, str_off, str_len.
-        let (header, types, strings) = (field(1)?, (field(2)?, field(3)?), (field(4)?, field(5)?));
-        let first = start + header + strings.0;
-        let end = first + strings.1;
-        let sound = types.0 == 0
-            && types.1 > 0
-            && types.1 <= strings.0
-            && region.number(first, 1).is_none_or(|byte| byte == 0)
-            && region.number(end - 1, 1).is_none_or(|byte| byte == 0)
-            && region.offset(end).is_some();
-        sound.then_some(start..end)
-    })
-    .next()
+    starts
+        .filter_map(|offset| {
+            let start = region.start + offset as u64;
+            let field = |i: u64| region.number(start + 4 * i, 4);
+            // hdr_len, type_off, type_len, str_off, str_len.
+            let (header, types, strings) =
+                (field(1)?, (field(2)?, field(3)?), (field(4)?, field(5)?));
+            let first = start + header + strings.0;
+            let end = first + strings.1;
+            let sound = types.0 == 0
+                && types.1 > 0
+                && types.1 <= strings.0
+                && region.number(first, 1).is_none_or(|byte| byte == 0)
+                && region.number(end - 1, 1).is_none_or(|byte| byte == 0)
+                && region.offset(end).is_some();
+            sound.then_some(start..end)
+        })
+        .next()
 }
 
-/// All entries of the table that has an entry with the name at this address.
-fn table(region: &Region, word: Word, name: u64) -> Option<Vec<(Vec<u8>, u64)>> {
+/// The place of an entry with the name at this address, and all entries of its table.
+fn table(region: &Region, word: Word, name: u64) -> Option<(u64, Vec<(Vec<u8>, u64)>)> {
     let bytes = word.bytes() as u64;
     for (size, relative) in [(4, true), (bytes, false)] {
         let mut at = align(region.start, size);
@@ -120,7 +158,7 @@ fn table(region: &Region, word: Word, name: u64) -> Option<Vec<(Vec<u8>, u64)>> 
                     };
                     let first = at.checked_sub(size)?;
                     if is_table(region, word, form, first) {
-                        return Some(entries(region, word, form, first));
+                        return Some((first, entries(region, word, form, first)));
                     }
                 }
             }

@@ -76,8 +76,12 @@ impl MemoryImage {
         M: Memory<MachineAddr> + Send + Clone + 'static,
     {
         let absent = |why: String| Error::Absent(format!("{name}: {why}"));
-        let mut kallsyms = Kallsyms::find(space, word, &place.ranges, place.token_table)
-            .map_err(|error| absent(error.to_string()))?;
+        let found = Kallsyms::find(space, word, &place.ranges, place.token_table);
+        let mut kallsyms = found.or_else(|error| {
+            let exported = exports::search(space, word, &place.ranges);
+            let exported = exported.ok_or_else(|| absent(error.to_string()))?;
+            Ok(Kallsyms::of_exports(word, exported))
+        })?;
         if let [None, Some(etext), Some(init)] =
             kallsyms.get(["linux_banner", "_etext", "_sinittext"])
         {
@@ -205,6 +209,13 @@ impl MemoryImage {
 
     pub(super) fn losses(&self) -> Vec<String> {
         let mut losses = Vec::new();
+        if self.kallsyms.only_exports {
+            losses.push(
+                "kallsyms, the kernel's table of symbols, cannot be used: only exported symbols are \
+                 known, and addresses have no names"
+                    .to_owned(),
+            );
+        }
         if self.kallsyms.lost > 0 {
             let (lost, known) = (self.kallsyms.lost, self.kallsyms.symbols.len());
             let all = lost + known;

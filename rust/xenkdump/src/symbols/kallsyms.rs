@@ -31,7 +31,8 @@ pub(super) fn of_image(image: &MemoryImage) -> Table {
         .map(|span| linked(span.start)..linked(span.end));
     let strings = kallsyms.strings.clone();
     let memory = Arc::clone(image.memory());
-    Table::new(word, strings, spans.into_iter().collect(), move |_| {
+    let gaps = kallsyms.gaps.iter().map(|gap| linked(*gap)).collect();
+    let table = Table::new(word, strings, spans.into_iter().collect(), move |_| {
         let labels = labels::find(&*memory, &kallsyms);
         entries(
             &kallsyms,
@@ -39,7 +40,8 @@ pub(super) fn of_image(image: &MemoryImage) -> Table {
             &span.clone().unwrap_or_default(),
             linked,
         )
-    })
+    });
+    table.with_gaps(gaps)
 }
 
 fn entries(

@@ -65,6 +65,10 @@ pub(crate) struct Kallsyms {
     pub symbols: Vec<Symbol>,
     /// Symbols of which a part is not in the dump.
     pub lost: usize,
+    /// Addresses from which on, up to the next symbol, lost symbols may be. Ascending.
+    pub gaps: Vec<u64>,
+    /// Whether there are exported symbols only, as the table is not in the dump.
+    pub only_exports: bool,
 }
 
 /// Why no table was found.
@@ -140,37 +144,67 @@ impl Kallsyms {
     ) -> Result<Self, NotFound> {
         let names = Names::before(memory, tokens, word, budget)
             .ok_or(NotFound::Names(VirtAddr(tokens.start)))?;
-        let mut result = Err(NotFound::Addresses(VirtAddr(names.start())));
-        for addresses in Addresses::candidates(memory, tokens, &names, word) {
-            let mut strings = Vec::new();
-            let mut symbols = Vec::with_capacity(names.count);
-            names.expand(tokens, |i, letter, name| {
-                let (Some(address), Ok(at)) = (addresses.get(i), u32::try_from(strings.len()))
-                else {
-                    return;
-                };
+        let mut strings = Vec::new();
+        let mut found = Vec::with_capacity(names.count);
+        names.expand(tokens, |i, letter, name| {
+            if let Ok(at) = u32::try_from(strings.len()) {
                 strings.extend_from_slice(name);
                 strings.push(0);
-                symbols.push(Symbol {
+                found.push((i, letter, at));
+            }
+        });
+        let strings = Bytes::from(strings);
+        let mut result = Err(NotFound::Addresses(VirtAddr(names.start())));
+        for addresses in Addresses::candidates(memory, tokens, &names, word) {
+            let symbols = found.iter().filter_map(|&(i, letter, name)| {
+                addresses.get(i).map(|address| Symbol {
                     address,
-                    name: at,
+                    name,
                     letter,
-                });
+                })
             });
-            let found = Self {
+            let symbols: Vec<Symbol> = symbols.collect();
+            let lost = names.count - symbols.len();
+            let table = Self {
                 word,
-                strings: strings.into(),
-                lost: names.count - symbols.len(),
+                strings: strings.clone(),
+                lost,
+                gaps: match lost {
+                    0 => Vec::new(),
+                    _ => gaps(names.count, &addresses, &found),
+                },
                 symbols,
+                only_exports: false,
             };
-            match found.verify(memory) {
-                Ok(true) => return Ok(found),
-                Ok(false) if result.is_err() => result = Ok(found),
+            // A base that was guessed is used only if the banner shows that it is right.
+            let has_banner = table.get(["linux_banner"]) != [None];
+            match table.verify(memory) {
+                Ok(true) if has_banner || !addresses.is_guess => return Ok(table),
+                _ if addresses.is_guess => {}
+                Ok(false) if result.is_err() => result = Ok(table),
                 Err(error) if result.is_err() => result = Err(error),
                 _ => {}
             }
         }
         result
+    }
+
+    /// Exported symbols alone, of a kernel whose own table is not in the dump.
+    pub fn of_exports(word: Word, symbols: Vec<(Vec<u8>, u64)>) -> Self {
+        let mut table = Self {
+            word,
+            strings: Vec::new().into(),
+            symbols: Vec::new(),
+            lost: 0,
+            gaps: Vec::new(),
+            only_exports: true,
+        };
+        table.add(symbols, b'D');
+        // What is behind an exported symbol is not known.
+        let after = |symbol: &Symbol| symbol.address.saturating_add(1);
+        table.gaps = table.symbols.iter().map(after).collect();
+        table.gaps.sort_unstable();
+        table
     }
 
     /// Whether the banner, or functions without one, are where the symbols say. `false` if the dump
@@ -243,4 +277,27 @@ impl Kallsyms {
         }
         found
     }
+}
+
+/// Where symbols are lost. A symbol without a name is at its own address; one without an address is
+/// somewhere behind the one before it, as the table is sorted.
+fn gaps(count: usize, addresses: &Addresses, found: &[(usize, u8, u32)]) -> Vec<u64> {
+    let mut gaps = Vec::new();
+    let mut named = found.iter().map(|(i, ..)| *i).peekable();
+    let mut before = 0;
+    for i in 0..count {
+        let has_name = named.next_if_eq(&i).is_some();
+        match addresses.get(i) {
+            Some(address) => {
+                before = address;
+                if !has_name {
+                    gaps.push(address);
+                }
+            }
+            None => gaps.push(before.saturating_add(1)),
+        }
+    }
+    gaps.sort_unstable();
+    gaps.dedup();
+    gaps
 }

@@ -34,6 +34,9 @@ const MAX_TEXTS: usize = 4;
 /// Distance from the names of exported symbols, in `.rodata`, to the table, the banner and the BTF.
 const REACH: u64 = 24 << 20;
 
+/// The name and the address of a symbol.
+type Export = (Vec<u8>, u64);
+
 /// How an entry refers to its value and its name.
 #[derive(Clone, Copy)]
 struct Form {
@@ -47,11 +50,7 @@ struct Form {
 
 /// Names and addresses of the banner and of exported variables, which are between the kernel's code
 /// and its init code.
-pub(super) fn find(
-    memory: &dyn Memory<VirtAddr>,
-    word: Word,
-    between: (u64, u64),
-) -> Vec<(Vec<u8>, u64)> {
+pub(super) fn find(memory: &dyn Memory<VirtAddr>, word: Word, between: (u64, u64)) -> Vec<Export> {
     let (start, end) = between;
     let len = end.saturating_sub(start).min(MAX_MEMORY_SECTION_SIZE);
     let region = Region::read(memory, start..start.saturating_add(len));
@@ -84,7 +83,7 @@ pub(super) fn search<M: Memory<MachineAddr> + Send + Clone>(
     space: &Virtual<Tables<M>>,
     word: Word,
     ranges: &[(VirtAddr, VirtAddr)],
-) -> Option<Vec<(Vec<u8>, u64)>> {
+) -> Option<Vec<Export>> {
     let mut remaining = MAX_KERNEL_IMAGE_SEARCH;
     for &(first, last) in ranges {
         let searched = Space::Virtual(space.clone());
@@ -144,7 +143,7 @@ fn btf(region: &Region) -> Option<Range<u64>> {
 }
 
 /// The place of an entry with the name at this address, and all entries of its table.
-fn table(region: &Region, word: Word, name: u64) -> Option<(u64, Vec<(Vec<u8>, u64)>)> {
+fn table(region: &Region, word: Word, name: u64) -> Option<(u64, Vec<Export>)> {
     let bytes = word.bytes() as u64;
     for (size, relative) in [(4, true), (bytes, false)] {
         let mut at = align(region.start, size);
@@ -178,7 +177,7 @@ fn is_table(region: &Region, word: Word, form: Form, at: u64) -> bool {
 
 /// The entries around the one at an address. Those that the dump lacks, or a single one that is not
 /// valid, do not end the table: the text before the first string may be anything.
-fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<(Vec<u8>, u64)> {
+fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<Export> {
     let step = form.size * form.count;
     let mut found = Vec::new();
     for forward in [true, false] {
@@ -211,7 +210,7 @@ fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<(Vec<u8>,
 }
 
 /// The name and the value of an entry; `None` if none is there.
-fn entry(region: &Region, word: Word, form: Form, at: u64) -> Option<(Vec<u8>, u64)> {
+fn entry(region: &Region, word: Word, form: Form, at: u64) -> Option<Export> {
     let Form { size, relative, .. } = form;
     let value = reference(region, word, at, size, relative)?;
     let name = reference(region, word, at.checked_add(size)?, size, relative)?;

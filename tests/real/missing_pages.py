@@ -1,4 +1,4 @@
-"""A copy of a dump from which pages of machine memory can be left out. Parses ELF64 independently."""
+"""Copies of ELF64 dumps from which pages of machine memory can be left out."""
 
 import os
 import shutil

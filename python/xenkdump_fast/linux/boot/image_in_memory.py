@@ -67,7 +67,7 @@ def images(
                 tried.append(f"{root.how} {root.address:#x} ({paging}): {reason}")
                 continue
             if "_text" not in image.symbols() and "_stext" not in image.symbols():
-                partial.setdefault(key, image)
+                partial.setdefault(key, variables.complete(image, virtual, facts))
             elif key not in banners:
                 banners.add(key)
                 image = variables.complete(image, virtual, facts)

@@ -12,6 +12,8 @@ from ...limits import MAX_KERNEL_DATA, MAX_VMCOREINFO, MAX_VMCOREINFO_SEARCH
 from . import vmcoreinfo
 
 _SYMBOL = "SYMBOL("
+#: Where the code starts.
+_TEXT = {"_stext"}
 #: Not a variable, but an element of node_states.
 _NO_VARIABLES = {"node_online_map"}
 #: The largest ``enum module_state``.
@@ -36,8 +38,12 @@ def complete(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> I
     ``facts`` is the VMCOREINFO of a note. The image is returned as it is if it has variables.
     """
     symbols = image.symbols()
-    if "modules" in symbols or "_etext" not in symbols:
+    if "modules" in symbols:
         return image
+    if "_etext" not in symbols:
+        # Without kallsyms: only exported symbols are known.
+        named = dict(_of_vmcoreinfo(facts)) if is_own(facts, symbols) else {}
+        return image.with_variables([(n, at) for n, at in named.items() if n not in _TEXT])
     found: dict[str, int] = {}
     if not is_own(facts, symbols):
         facts, variable = _vmcoreinfo(image, symbols, virtual)
@@ -53,7 +59,7 @@ def is_own(facts: Mapping[str, str], symbols: Symbols) -> bool:
     """Whether a VMCOREINFO is this kernel's: its addresses are those of known symbols."""
     pairs = [(symbols.get(name), address) for name, address in _of_vmcoreinfo(facts)]
     known = [mine == theirs for mine, theirs in pairs if mine is not None]
-    return len(known) >= 2 and all(known)
+    return bool(known) and all(known)
 
 
 def _of_vmcoreinfo(facts: Mapping[str, str]) -> Iterator[tuple[str, int]]:

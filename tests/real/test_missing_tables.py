@@ -105,6 +105,8 @@ def test_a_page_is_missing(case: Case, table: str) -> None:
     if not pages:
         pytest.skip(f"this version has no {table}")
     for page in pages:
+        if page == case.kernel.symbols["linux_banner"] // PAGE * PAGE:
+            continue  # without its banner a kernel is not found, with a vmlinux neither
         with xk.open(case.copy.leave_out([case.virtual.translate(page)])) as dump:
             domain = dump.domain(0)
             kernel = domain.kernel

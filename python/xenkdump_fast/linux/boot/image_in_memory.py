@@ -67,7 +67,8 @@ def images(
                 tried.append(f"{root.how} {root.address:#x} ({paging}): {reason}")
                 continue
             if "_text" not in image.symbols() and "_stext" not in image.symbols():
-                partial.setdefault(key, variables.complete(image, virtual, facts))
+                image = variables.complete(image, virtual, facts)
+                partial.setdefault(key, image.unmoved(_slide(image, virtual, facts)))
             elif key not in banners:
                 banners.add(key)
                 image = variables.complete(image, virtual, facts)

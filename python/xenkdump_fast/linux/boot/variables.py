@@ -14,8 +14,11 @@ from . import vmcoreinfo
 _SYMBOL = "SYMBOL("
 #: Where the code starts.
 _TEXT = {"_stext"}
-#: Not a variable, but an element of node_states.
-_NO_VARIABLES = {"node_online_map"}
+#: Not addresses of variables: an element of node_states, values, and another name of init_top_pgt.
+_NO_VARIABLES = {
+    4: {"node_online_map", "mem_section"},
+    8: {"node_online_map", "mem_section", "vmemmap", "swapper_pg_dir"},
+}
 #: The largest ``enum module_state``.
 _UNFORMED = 3
 #: ``char name[]`` of struct module, which follows the list: MODULE_NAME_LEN is 64 less a word.
@@ -42,13 +45,13 @@ def complete(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> I
         return image
     if "_etext" not in symbols:
         # Without kallsyms: only exported symbols are known.
-        named = dict(_of_vmcoreinfo(facts)) if is_own(facts, symbols) else {}
+        named = dict(_of_vmcoreinfo(facts, image.word)) if is_own(facts, symbols) else {}
         return image.with_variables([(n, at) for n, at in named.items() if n not in _TEXT])
     found: dict[str, int] = {}
     if not is_own(facts, symbols):
         facts, variable = _vmcoreinfo(image, symbols, virtual)
         found.update(variable)
-    found.update(_of_vmcoreinfo(facts))
+    found.update(_of_vmcoreinfo(facts, image.word))
     modules = _modules(image, symbols, virtual)
     if modules is not None:
         found["modules"] = modules
@@ -57,18 +60,21 @@ def complete(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> I
 
 def is_own(facts: Mapping[str, str], symbols: Symbols) -> bool:
     """Whether a VMCOREINFO is this kernel's: its addresses are those of known symbols."""
-    pairs = [(symbols.get(name), address) for name, address in _of_vmcoreinfo(facts)]
-    known = [mine == theirs for mine, theirs in pairs if mine is not None]
+    word = 8 if any(address >> 32 for _, address in _of_vmcoreinfo(facts, 4)) else 4
+    named = _of_vmcoreinfo(facts, word)
+    # Static variables may have the same name.
+    pairs = [({s.address for s in symbols.all(name)}, address) for name, address in named]
+    known = [address in mine for mine, address in pairs if mine]
     return bool(known) and all(known)
 
 
-def _of_vmcoreinfo(facts: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+def _of_vmcoreinfo(facts: Mapping[str, str], word: int) -> Iterator[tuple[str, int]]:
     """The symbols in a VMCOREINFO."""
     for key in facts:
         if key.startswith(_SYMBOL) and key.endswith(")"):
             address = vmcoreinfo.number(facts, key, 16)
             name = key[len(_SYMBOL) : -1]
-            if address is not None and name not in _NO_VARIABLES:
+            if address is not None and name not in _NO_VARIABLES[word]:
                 yield name, address
 
 

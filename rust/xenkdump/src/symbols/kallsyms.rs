@@ -16,6 +16,8 @@ use crate::image::MemoryImage;
 /// Symbols at the start and at the end of an image, in order of preference.
 const STARTS: [&str; 4] = ["_text", "_stext", "startup_64", "startup_32"];
 const ENDS: [&str; 3] = ["_end", "__brk_limit", "_einittext"];
+/// Where the image of x86_64 is mapped from (page_64_types.h). Offsets into the per-CPU areas are below.
+const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 /// A system call without arguments has two names on x86_64; this one is that of 32-bit processes.
 const COMPAT: &[u8] = b"__ia32_sys_";
 
@@ -86,8 +88,15 @@ fn entries(
 
 /// From the first address of the image to the one after its last.
 fn span(kallsyms: &Kallsyms) -> Option<Range<u64>> {
+    let lowest = match kallsyms.word {
+        Word::W64 => START_KERNEL_MAP,
+        Word::W32 => 0,
+    };
+    let addresses = kallsyms.symbols.iter().map(|symbol| symbol.address);
     let first = |found: &[Option<u64>]| found.iter().flatten().next().copied();
-    let start = first(&kallsyms.get(STARTS))?;
+    // The dump may lack the first symbols.
+    let lowest = addresses.filter(|address| *address >= lowest).min();
+    let start = first(&kallsyms.get(STARTS)).or(lowest)?;
     let end = first(&kallsyms.get(ENDS)).filter(|end| *end > start);
     let last = kallsyms.symbols.iter().map(|s| s.address).max();
     Some(start..end.or(last)?)

@@ -416,3 +416,32 @@ fn agrees(region: &Region, at: u64, end: u64, marks: &[u64], count: usize) -> bo
     }
     agreed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Fault;
+
+    /// Memory in which each aligned number is that of symbols.
+    struct Numbers(u32);
+
+    impl Memory<VirtAddr> for Numbers {
+        fn read(&self, at: VirtAddr, out: &mut [u8]) -> Result<(), Fault> {
+            for (at, byte) in (at.0..).zip(out) {
+                *byte = self.0.to_le_bytes()[at as usize % 4];
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_names_that_are_compared_are_limited() {
+        let marks = Marks {
+            start: 0x80_0000,
+            values: vec![0],
+        };
+        let budget = Budget::new("names of kallsyms", 1000);
+        assert!(marks.names(&Numbers(200), Word::W64, &budget).is_none());
+        assert!(budget.is_exhausted() && budget.spent() <= 1000);
+    }
+}

@@ -45,6 +45,10 @@ def schema() -> dict[str, Any]:
     )
     names = {definition: _short(definition) for definition in definitions}
     definitions = {names[name]: _renamed(part, names) for name, part in definitions.items()}
+    for command in COMMANDS.values():
+        if command.all_domains:
+            definitions[f"{command.name}-domain-all"] = _of_all_domains(command.name)
+            named[f"{command.name} --domain all"] = dict
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Output of xkdump --json",
@@ -55,10 +59,7 @@ def schema() -> dict[str, Any]:
             "schema": {"const": SCHEMA},
             "command": {"enum": list(named)},
             "dump": {"type": ["string", "null"]},
-            "warnings": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            "failure": {"type": "string"},
-            "error": {"type": "string"},
-            "status": {"type": "integer", "minimum": 1},
+            **COMMON,
         },
         "dependentRequired": {"error": ["status"], "status": ["error"]},
         "allOf": [
@@ -67,11 +68,40 @@ def schema() -> dict[str, Any]:
                     "properties": {"command": {"const": name}},
                     "not": {"required": ["error"]},
                 },
-                "then": {"$ref": f"#/$defs/{name.replace(' --', '-')}"},
+                "then": {"$ref": f"#/$defs/{name.replace(' --', '-').replace(' ', '-')}"},
             }
             for name in named
         ],
         "$defs": definitions,
+    }
+
+
+#: What the object of a command may have besides its own members; so may that of a domain.
+COMMON: dict[str, Any] = {
+    "warnings": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    "failure": {"type": "string"},
+    "error": {"type": "string"},
+    "status": {"type": "integer", "minimum": 1},
+}
+
+
+def _of_all_domains(name: str) -> dict[str, Any]:
+    """The definition of a command's own members with ``--domain all``."""
+    domain = {
+        "type": "object",
+        "required": ["domain"],
+        "properties": {"domain": CUSTOM[Count], **COMMON, "skipped": {"type": "string"}},
+        "dependentRequired": {"error": ["status"], "status": ["error"]},
+        "anyOf": [
+            {"$ref": f"#/$defs/{name}"},
+            {"required": ["error"]},
+            {"required": ["skipped"]},
+        ],
+    }
+    return {
+        "type": "object",
+        "required": ["domains"],
+        "properties": {"domains": {"type": "array", "items": domain}},
     }
 
 

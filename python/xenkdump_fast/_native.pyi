@@ -714,6 +714,11 @@ class Image:
         """
     def unmoved(self, slide: int) -> Image:
         """The image in memory at the addresses of a kernel that KASLR moved by ``slide``."""
+    def with_variables(self, variables: Sequence[tuple[str, int]]) -> Image:
+        """The image in memory with further variables, unless it has symbols of their names.
+
+        Names and addresses, where the kernel runs. A file is returned as it is.
+        """
     @property
     def path(self) -> str:
         """Path of the file, as given; of a kernel's memory, what messages call it."""
@@ -884,6 +889,11 @@ class Types:
         """Whether the file describes this struct."""
     def sizeof(self, struct: str) -> int:
         """Returns the size of a type in bytes. Raises AbsentError."""
+    def variable(self, name: str) -> str:
+        """Returns the type of a global variable as C writes it: ``struct rq``. Raises AbsentError.
+
+        BTF describes per-CPU variables only; DWARF is not searched for variables.
+        """
     def member(self, path: str) -> Member:
         """Returns a member by its path. Raises AbsentError."""
     def members(self, struct: str) -> dict[str, Member]:

@@ -20,6 +20,10 @@ FILES = f"The environment variables {_VMLINUX} and {_VMCORE} name files that are
 _OF_DOMAINS = ("domain", "p2m_source", "kaslr_offset", "phys_base", "vmcoreinfo")
 #: What two files are of which the first one is a dump, and the second one not its vmlinux.
 _DUMP_ALONE = (["dump", "dump"], ["dump", None])
+#: The value of --domain for each of them.
+ALL = "all"
+#: Options about one kernel, which --domain all has no use for.
+_OF_ONE_KERNEL = ("force", "kaslr_offset", "phys_base", "vmcoreinfo")
 _STATUSES = (
     "Exit status: 0 success, 1 the dump does not hold what was asked for, 2 wrong usage, 3 a file "
     "cannot be read, is not a dump or is damaged beyond use, or memory or file descriptors are "
@@ -96,6 +100,9 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
                 known = ", ".join(operands.choices)
                 parser.error(f"argument {operands.metavar}: no {word!r}; available: {known}")
     _check_values(parser, options)
+    options.all_domains = getattr(options, "domain", None) == ALL
+    if options.all_domains:
+        _check_all_domains(parser, command, options)
     if getattr(options, "domain", None) is None:
         options.domain = 0
     return options
@@ -154,7 +161,8 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
         add(
             "--domain",
             metavar="ID|NAME",
-            help="by its id, its UUID or the node name of its kernel; default: 0, dom0",
+            help="by its id, its UUID or the node name of its kernel; default: 0, dom0"
+            + ("; all: every domain, each with its own kernel" if command.all_domains else ""),
         )
     if command.target == "domain":
         add("--p2m-source", metavar="SOURCE", help="force one: list, linear or cr3")
@@ -310,6 +318,19 @@ def _count_files(words: Sequence[str]) -> int:
 
 def _are_swapped(files: Sequence[str]) -> bool:
     return [_kind(path) for path in files] == ["dump", "kernel"]
+
+
+def _check_all_domains(
+    parser: argparse.ArgumentParser, command: Command, options: argparse.Namespace
+) -> None:
+    if not command.all_domains:
+        names = ", ".join(name for name, known in COMMANDS.items() if known.all_domains)
+        parser.error(f"argument --domain: {ALL} is only available for {names}")
+    for name in _OF_ONE_KERNEL:
+        given = getattr(options, name)
+        if given is not None and given is not False:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"argument {option}: not allowed with argument --domain {ALL}")
 
 
 def _check_values(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from .commands.contract import OutputError, Result, UsageError
 from .output import progress_line, writer
 
 if TYPE_CHECKING:
-    from .session import Dump
+    from .session import Domain, Dump
     from .xen.host import XenHost
 
 
@@ -39,6 +39,13 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
+#: Exit statuses by the class of an exception, the first that fits.
+_STATUSES: tuple[tuple[type[Exception], ExitStatus], ...] = (
+    (UsageError, ExitStatus.USAGE),
+    (OutputError, ExitStatus.OUTPUT),
+    (AbsentError, ExitStatus.ABSENT),
+    (DumpError, ExitStatus.BROKEN),
+)
 #: What to do if the system, not the file, is why it cannot be opened.
 _REMEDIES = {
     errno.EMFILE: " (the limit of this process: ulimit -n)",
@@ -80,38 +87,35 @@ def _main(argv: Sequence[str]) -> int:
     try:
         resource_limits.check()
         with progress_line.shown(command.name):
-            failure = job.run()
-    except UsageError as error:
-        return job.fail(error, ExitStatus.USAGE)
-    except OutputError as error:
-        return job.fail(error, ExitStatus.OUTPUT)
-    except AbsentError as error:
-        return job.fail(error, ExitStatus.ABSENT)
-    except DumpError as error:
-        return job.fail(error, ExitStatus.BROKEN)
-    except MemoryError as error:
-        if isolation.strict:  # a fault injected into a dump must not exhaust memory
-            raise
-        return job.fail(f"out of memory: {error}".removesuffix(": "), ExitStatus.BROKEN)
+            return job.run()
     except (BrokenPipeError, writer.WriteError):
         raise
-    except OSError as error:
+    except Exception as error:
+        return job.fail(*_explain(error))
+
+
+def _explain(error: Exception) -> tuple[str, ExitStatus]:
+    """The message and the exit status for the exception that is being handled.
+
+    The traceback of a bug is printed; the tests let such exceptions pass.
+    """
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+    if status is not None:
+        return str(error), status
+    if isolation.strict and not isinstance(error, OSError | ImportError):
+        raise error  # a fault injected into a dump must not exhaust memory either
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}".removesuffix(": "), ExitStatus.BROKEN
+    if isinstance(error, OSError):
         where = "" if error.filename is None else f"{error.filename}: "
         text = f"{where}{error.strerror or error}{_REMEDIES.get(error.errno or 0, '')}"
-        return job.fail(text, ExitStatus.BROKEN)
-    except ImportError as error:
+        return text, ExitStatus.BROKEN
+    if isinstance(error, ImportError):
         # numpy is missing, or a limit on memory is too low for its libraries.
         reason = str(error.__cause__ or error).partition("\n")[0]
-        return job.fail(f"a module cannot be imported: {reason}", ExitStatus.BROKEN)
-    except Exception as error:
-        if isolation.strict:
-            raise
-        writer.bug()
-        return job.fail(f"{type(error).__name__}: {error}", ExitStatus.BUG)
-    if failure is not None:
-        writer.error(failure)
-        return ExitStatus.ABSENT
-    return ExitStatus.OK
+        return f"a module cannot be imported: {reason}", ExitStatus.BROKEN
+    writer.bug()
+    return f"{type(error).__name__}: {error}", ExitStatus.BUG
 
 
 def _discard_output() -> None:
@@ -140,14 +144,18 @@ class Job:
         self._name = command.name
         if options.hypervisor:
             self._name += " --hypervisor"
+        elif options.all_domains:
+            self._name += " --domain all"
         #: The warnings of what has been opened so far.
         self._warnings: Callable[[], Iterable[str]] = tuple
         self._writes = False
 
-    def run(self) -> str | None:
-        """Writes the result; returns why it is incomplete, if so."""
+    def run(self) -> int:
+        """Writes the result; returns the exit status."""
         names = self._module.Options._fields
         options = self._module.Options(**{name: getattr(self._options, name) for name in names})
+        if self._options.all_domains:
+            return self._run_on_all(options)
         result: Result = self._module.run(self._open(), options)
         failure: str | None = getattr(result, "failure", None)
 
@@ -165,7 +173,30 @@ class Job:
             writer.write_json(self._name, self._options.vmcore, body, warnings)
         else:
             writer.write_text(result.text(), warnings)
-        return failure
+        if failure is None:
+            return ExitStatus.OK
+        writer.error(failure)
+        return ExitStatus.ABSENT
+
+    def _run_on_all(self, options: Any) -> int:
+        """Writes the results of all domains; returns the highest exit status of one."""
+        from .all_domains import AllDomains, Failure
+
+        dump = self._open_dump()
+        every = AllDomains(
+            dump,
+            self._options.vmlinux,
+            lambda number, vmlinux: self._open_domain(dump, number, vmlinux),
+            lambda domain: self._module.run(domain, options),
+            lambda error: Failure(*_explain(error)),
+        )
+        _ = dump.domain_ids
+        self._writes = True
+        if self._options.json:
+            every.write_json(self._name, self._options.notes)
+        else:
+            every.write_text(self._options.notes)
+        return every.status
 
     def fail(self, error: object, status: ExitStatus) -> int:
         """Reports an error, after the warnings: they may explain it."""
@@ -183,18 +214,32 @@ class Job:
         command, options = self._command, self._options
         if command.target == "none":
             return None
-        from . import session
-
-        files = [options.vmcore, *options.parts]
-        dump: Dump = session.open(files, format=options.format, cache_dir=options.cache_dir)
-        self._warnings = lambda: dump.warnings
+        dump = self._open_dump()
         if options.hypervisor:
             return self._open_xen(dump)
         if command.target == "dump":
             return dump
-        domain = dump.domain(
-            options.domain,
-            options.vmlinux,
+        domain = self._open_domain(dump, options.domain, options.vmlinux)
+        notes = options.notes
+        self._warnings = lambda: [*notes, *domain.warnings]
+        if options.vmlinux is None and command.vmlinux == "required":
+            _ = domain.kernel  # which also finds what commands read besides it
+        return domain
+
+    def _open_dump(self) -> "Dump":
+        from . import session
+
+        options = self._options
+        files = [options.vmcore, *options.parts]
+        dump = session.open(files, format=options.format, cache_dir=options.cache_dir)
+        self._warnings = lambda: dump.warnings
+        return dump
+
+    def _open_domain(self, dump: "Dump", number: int | str, vmlinux: str | None) -> "Domain":
+        options = self._options
+        return dump.domain(
+            number,
+            vmlinux,
             p2m_source=options.p2m_source,
             force=options.force,
             unwind=getattr(options, "unwind", None),
@@ -202,11 +247,6 @@ class Job:
             phys_base=options.phys_base,
             vmcoreinfo=options.vmcoreinfo,
         )
-        notes = options.notes
-        self._warnings = lambda: [*notes, *domain.warnings]
-        if options.vmlinux is None and command.vmlinux == "required":
-            _ = domain.kernel  # which also finds what commands read besides it
-        return domain
 
     def _open_xen(self, dump: "Dump") -> "XenHost":
         xen = dump.xen(self._options.xen_syms, force=self._options.force)

@@ -55,6 +55,14 @@ MAX_REPORTED_ROOTS = 2
 #: have terabytes.
 MAX_VMCOREINFO_SEARCH = 8 << 30
 
+#: Bytes of a per-CPU area around an exported variable that are searched for the idle task. Areas of
+#: Linux 6.1 to 7.3 have 100 to 250 KiB.
+MAX_PER_CPU_SEARCH = 1 << 19
+
+#: Bytes from the end of a kernel's code to its init code, in which variables are recognised by what
+#: they contain. Linux 6.1 to 7.3 have 10 to 20 MiB.
+MAX_KERNEL_DATA = 64 << 20
+
 #: Bytes of VMCOREINFO in memory. The kernel allocates one page for it (VMCOREINFO_BYTES).
 MAX_VMCOREINFO = 4096
 

@@ -1,5 +1,6 @@
 """Symbols of kernels in memory: every form of kallsyms since Linux 2.6.10."""
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,14 +34,17 @@ def symbols(base: int, count: int, *, percpu: bool, all_symbols: bool = True) ->
     return found
 
 
-def machine(table: Table, word: int, missing: Iterable[int] = ()) -> Machine:
-    """Memory with the table; without the pages of the image with these numbers."""
+def machine(
+    table: Table, word: int, missing: Iterable[int] = (), at: int = TABLE_AT, others: bytes = b""
+) -> Machine:
+    """Memory with the table, and other data behind it; without the pages with these numbers."""
     made = Machine()
     base = BASE[word]
-    size = TABLE_AT + len(table.data) + PAGE
+    size = at + len(table.data) + PAGE + len(others) + PAGE
     made.write(FRAME * PAGE, bytes([0x90]) * size)
     made.write(FRAME * PAGE + BANNER_AT, BANNER)
-    made.write(FRAME * PAGE + TABLE_AT, table.data)
+    made.write(FRAME * PAGE + at, table.data)
+    made.write(FRAME * PAGE + others_at(table, at), others)
     for page in missing:
         made.frames.pop(FRAME + page)
     pages = -(-size // PAGE)
@@ -53,6 +57,11 @@ def machine(table: Table, word: int, missing: Iterable[int] = ()) -> Machine:
     made.words(0x22, [0x23 << 12 | 0x67], base >> 21 & 511)
     made.words(0x23, [(FRAME + i) << 12 | 0x67 for i in range(pages)])
     return made
+
+
+def others_at(table: Table, at: int = TABLE_AT) -> int:
+    """The offset in the image of what is behind the table: the start of a page."""
+    return -(-(at + len(table.data)) // PAGE) * PAGE
 
 
 def image(path: Path, made: Machine, word: int, token_table: int | None = None) -> Image:
@@ -147,3 +156,107 @@ def test_a_wrong_banner(tmp_path: Path) -> None:
     table = kallsyms.table(symbols(BASE[8] + 16, 10, percpu=True), "6.4", 8, BASE[8] + TABLE_AT)
     with pytest.raises(AbsentError, match="its linux_banner is at"):
         image(tmp_path / "dump", machine(table, 8), 8)
+
+
+@pytest.mark.parametrize("first", ["token_table", "token_index", "markers", "num_syms"])
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_page_of_any_table_is_missing(generation: str, first: str, tmp_path: Path) -> None:
+    """``first`` starts a page; each page of the table is left out in turn."""
+    expected = symbols(BASE[8], 3000, percpu=GENERATIONS.index(generation) < 6)
+
+    def table(at: int) -> Table:
+        return kallsyms.table(expected, generation, 8, BASE[8] + at)
+
+    at = TABLE_AT + -table(TABLE_AT).parts[first] % PAGE
+    made = table(at)
+    found = 0
+    pages = range(at // PAGE, (at + len(made.data)) // PAGE + 1)
+    for page in pages:
+        memory = machine(made, 8, [page], at)
+        try:
+            opened = image(tmp_path / "dump", memory, 8)
+        except AbsentError:
+            # Not without the tokens, or without both the base and the place of the banner.
+            parts = ("token_table", "token_index", "relative_base")
+            starts = {made.parts[part] - BASE[8] for part in parts if part in made.parts}
+            assert any(page * PAGE - 1200 <= start < (page + 1) * PAGE for start in starts)
+            continue
+        names = opened.symbols()
+        assert all(names.get(s.name) in (None, s.address) for s in expected)
+        assert len(names) > 0
+        assert opened.losses or page == pages[-1] or "seqs_of_names" in made.parts
+        for symbol in expected[::7]:
+            nearest = names.nearest(symbol.address + 4)
+            assert nearest is None or nearest.address == symbol.address, page
+        found += 1
+    assert found >= len(pages) - 3
+
+
+def exports(table: Table, variables: dict[str, int], at: int = TABLE_AT) -> bytes:
+    """``__ksymtab`` and ``__ksymtab_strings`` since 5.4, sorted by name."""
+    base = BASE[8] + others_at(table, at)
+    names = sorted(variables)
+    strings, places = b"\0", {}
+    start = base + 12 * len(names)
+    for name in names:
+        places[name] = start + len(strings)
+        strings += name.encode() + b"\0"
+    entries = b""
+    for name in names:
+        entry = base + len(entries)
+        distances = variables[name] - entry, places[name] - (entry + 4), 0
+        entries += struct.pack("<3I", *(distance % (1 << 32) for distance in distances))
+    return entries + strings
+
+
+#: Exported symbols of which some are per-CPU.
+EXPORTED = {
+    **{f"a_{i}": BASE[8] + 0x40 * i for i in range(500)},
+    "init_task": BASE[8] + 0x8000,
+    "this_cpu_off": 0x20,
+    **{f"z_{i}": BASE[8] + 0x9000 + 8 * i for i in range(20)},
+}
+
+
+def test_exported_variables_beside_functions(tmp_path: Path) -> None:
+    """Without CONFIG_KALLSYMS_ALL."""
+    expected = symbols(BASE[8], 300, percpu=False, all_symbols=False)
+    expected.append(Symbol(BASE[8] + 0x20_0000 - 1, "T", "_sinittext"))
+    table = kallsyms.table(expected, "6.1", 8, BASE[8] + TABLE_AT, absolute_percpu=False)
+    made = machine(table, 8, others=exports(table, EXPORTED))
+    # The banner is behind the code.
+    made.write(FRAME * PAGE + 16 * 300 + 64, b"\0" + BANNER)
+    found = image(tmp_path / "dump", made, 8)
+    names = found.symbols()
+    assert names["linux_banner"] == BASE[8] + 16 * 300 + 65
+    assert names["init_task"] == BASE[8] + 0x8000
+    assert names["function_7.cold"] == BASE[8] + 16 * 7
+    assert found.losses == []
+    more = found.with_variables([("modules", BASE[8] + 0x8800), ("init_task", 1)]).symbols()
+    assert (more["modules"], more["init_task"]) == (BASE[8] + 0x8800, BASE[8] + 0x8000)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_exports_only(missing: bool, tmp_path: Path) -> None:
+    """Without the table of tokens, and with a page of the exports that is missing."""
+    table = kallsyms.table(symbols(BASE[8], 300, percpu=True), "6.4", 8, BASE[8] + TABLE_AT)
+    at = table.parts["token_table"] - BASE[8] - TABLE_AT
+    table = Table(table.data[:at] + bytes(1000) + table.data[at + 1000 :], table.parts)
+    pages = [others_at(table) // PAGE] if missing else []
+    made = machine(table, 8, pages, others=exports(table, EXPORTED))
+    found = image(tmp_path / "dump", made, 8)
+    names = found.symbols()
+    known = [name for name in EXPORTED if name in names]
+    assert len(known) == len(EXPORTED) if not missing else 100 < len(known) < 300
+    assert all(names[name] == EXPORTED[name] for name in known)
+    assert names["linux_banner"] == BASE[8] + BANNER_AT
+    (loss,) = found.losses
+    assert "only exported symbols are known, and addresses have no names" in loss
+    # Other functions may be behind an exported one.
+    assert names.nearest(EXPORTED["z_3"] + 1) is None
+    exact = names.nearest(EXPORTED["z_3"])
+    assert exact is not None
+    assert exact.name == "z_3"
+    moved = found.unmoved(0x40_0000).symbols()
+    assert moved["init_task"] == EXPORTED["init_task"] - 0x40_0000
+    assert moved["this_cpu_off"] == 0x20

@@ -36,6 +36,8 @@ COMMANDS = (
     "bt --hypervisor {vmcore}",
     "log --hypervisor {vmcore}",
     "sys --hypervisor {vmcore}",
+    "bt -a {vmcore} --domain all",
+    "log {vmlinux} {vmcore} --domain all",
     "sample {folder}",
     "completion bash",
 )
@@ -136,11 +138,13 @@ def names(part: Any) -> set[str]:
 def test_every_field_is_described(command: str) -> None:
     text = (DOCS / "json.md").read_text()
     sections = dict(re.findall(r"^## `([^`]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
-    section = sections[command]
+    base, is_all, _ = command.partition(" --domain all")
+    section = sections["--domain all"] + sections[base] if is_all else sections[command]
     if command == "bt --hypervisor":
         section += sections["bt"]  # describes the frames
     described = {word.strip(".[]") for word in re.findall(r"`([^`]+)`", section)}
-    assert names(SCHEMA["$defs"][command.replace(" --", "-")]) - described == set()
+    definition = command.replace(" --", "-").replace(" ", "-")
+    assert names(SCHEMA["$defs"][definition]) - described == set()
 
 
 def test_it_is_generated_from_the_types() -> None:

@@ -30,6 +30,8 @@ class Command(NamedTuple):
     vmlinux: Literal["required", "optional", "no"] = "no"
     #: What it shows of Xen with ``--hypervisor``; None if it does not have the option.
     hypervisor: str | None = None
+    #: Whether it runs on all domains with ``--domain all``.
+    all_domains: bool = False
 
 
 _TABLE = (
@@ -39,6 +41,7 @@ _TABLE = (
         "domain",
         "required",
         hypervisor="the Xen stack of every pCPU",
+        all_domains=True,
     ),
     Command(
         "sys",
@@ -46,11 +49,19 @@ _TABLE = (
         "domain",
         "required",
         hypervisor="Xen's version, uptime, memory and panic message",
+        all_domains=True,
     ),
-    Command("ps", "the tasks", "domain", "required"),
-    Command("log", "the kernel's log", "domain", "required", hypervisor="Xen's console"),
-    Command("cmdline", "the kernel's command line", "domain", "required"),
-    Command("mod", "the loaded modules", "domain", "required"),
+    Command("ps", "the tasks", "domain", "required", all_domains=True),
+    Command(
+        "log",
+        "the kernel's log",
+        "domain",
+        "required",
+        hypervisor="Xen's console",
+        all_domains=True,
+    ),
+    Command("cmdline", "the kernel's command line", "domain", "required", all_domains=True),
+    Command("mod", "the loaded modules", "domain", "required", all_domains=True),
     Command("vtop", "translate virtual addresses by a page-table walk", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),
     Command("notes", "every ELF note, decoded", "dump"),

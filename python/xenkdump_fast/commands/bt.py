@@ -156,6 +156,10 @@ class Backtraces(NamedTuple):
         if self.domain != 0:
             yield f"DOMAIN: {self.domain}"
             yield ""
+        yield from self.body()
+
+    def body(self) -> Iterator[str]:
+        """The text without the domain."""
         for i, trace in enumerate(self.traces):
             if i:
                 yield ""

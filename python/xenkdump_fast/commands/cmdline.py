@@ -31,7 +31,8 @@ def _address(kernel: Kernel) -> int:
     """saved_command_line has been a pointer since 2.6.21 (30d7e0d466b3); it was an array before."""
     at = kernel.symbol("saved_command_line")
     if kernel.image.symbol_source != "symtab":  # others do not have sizes of variables
-        return at if kernel.version < (2, 6, 21) else kernel.pointer(at)
+        is_array = kernel.variable_type("saved_command_line").endswith("[]")
+        return at if is_array else kernel.pointer(at)
     size = max(symbol.size for symbol in kernel.symbols.all("saved_command_line"))
     return at if size > kernel.word else kernel.pointer(at)
 

@@ -20,6 +20,7 @@ class Result(Protocol):
 
     A result may also have ``warnings``, printed after those of the target, and ``failure``: why the
     exit status is 1 although there is something to print. In JSON it is a member of the object.
+    With ``body()``, that is the text below a heading that names the domain.
     With ``data`` that is not None, these bytes are printed in place of ``text()``.
     """
 

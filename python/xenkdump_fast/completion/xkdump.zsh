@@ -39,7 +39,7 @@ _shtab_xkdump_defaults_added=0
 _shtab_xkdump_bt_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--hypervisor[the Xen stack of every pCPU\; the files are then \[XEN-SYMS\] VMCORE]"
-  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0\; all\: every domain, each with its own kernel]:ID|NAME:"
   "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
   "--force[accept a vmlinux of another build, and use what cannot be verified]"
   "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
@@ -72,7 +72,7 @@ _shtab_xkdump_check_defaults_added=0
 
 _shtab_xkdump_cmdline_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0\; all\: every domain, each with its own kernel]:ID|NAME:"
   "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
   "--force[accept a vmlinux of another build, and use what cannot be verified]"
   "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
@@ -121,7 +121,7 @@ _shtab_xkdump_help_defaults_added=0
 _shtab_xkdump_log_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--hypervisor[Xen\'s console\; the files are then \[XEN-SYMS\] VMCORE]"
-  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0\; all\: every domain, each with its own kernel]:ID|NAME:"
   "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
   "--force[accept a vmlinux of another build, and use what cannot be verified]"
   "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
@@ -141,7 +141,7 @@ _shtab_xkdump_log_defaults_added=0
 
 _shtab_xkdump_mod_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0\; all\: every domain, each with its own kernel]:ID|NAME:"
   "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
   "--force[accept a vmlinux of another build, and use what cannot be verified]"
   "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
@@ -171,7 +171,7 @@ _shtab_xkdump_notes_defaults_added=0
 
 _shtab_xkdump_ps_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0\; all\: every domain, each with its own kernel]:ID|NAME:"
   "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
   "--force[accept a vmlinux of another build, and use what cannot be verified]"
   "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
@@ -205,7 +205,7 @@ _shtab_xkdump_sample_defaults_added=0
 _shtab_xkdump_sys_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--hypervisor[Xen\'s version, uptime, memory and panic message\; the files are then \[XEN-SYMS\] VMCORE]"
-  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0\; all\: every domain, each with its own kernel]:ID|NAME:"
   "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
   "--force[accept a vmlinux of another build, and use what cannot be verified]"
   "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"

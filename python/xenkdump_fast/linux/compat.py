@@ -46,6 +46,8 @@ SYMBOLS: dict[str, tuple[str, ...]] = {
     "cpu_active": ("__cpu_active_mask", "cpu_active_bits", "cpu_active_map"),
     # per-cpu symbols had a prefix before 2.6.33 (dd17c8f72993).
     "runqueues": ("runqueues", "per_cpu__runqueues"),
+    # Its first member is current_task: 6.2 (c063a217bc07) to 6.14.
+    "current": ("current_task", "pcpu_hot", "per_cpu__current_task"),
     # 4.13 (65ade2f872b4) renamed init_level4_pgt; i386 always had swapper_pg_dir.
     "swapper": ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir"),
     # 2.6.27 renamed end_pfn on x86_64.

@@ -10,7 +10,7 @@ from ..budget import Budget, Charged
 from ..diagnostics import Warnings
 from ..limits import MAX_BTF_SIZE, MAX_LIST_ENTRIES, MAX_STACK_SIZE
 from ..parsing import number
-from . import compat
+from . import compat, variables
 from .boot import vmcoreinfo
 from .boot.image import BANNER, banner_of
 from .boot.locate import Location
@@ -171,6 +171,21 @@ class Kernel(Charged):
             except AbsentError:
                 continue
         return self.member(key).offset  # raises AbsentError with all candidates
+
+    def variable_type(self, name: str) -> str:
+        """The type of a global variable in C syntax, such as ``struct list_head``.
+
+        BTF has those of per-CPU variables, the type of each CPU's instance; others are from a table
+        by version (``variables.py``). Raises AbsentError if the type is not known.
+        """
+        native = self.types.native
+        if native is not None:
+            with suppress(AbsentError):
+                return native.variable(name)
+        found = variables.type_of(name, self.version)
+        if found is None:
+            raise AbsentError(f"{self.image.path}: the type of the variable {name} is not known")
+        return found
 
     @cached_property
     def stack_size(self) -> int:

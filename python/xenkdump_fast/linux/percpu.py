@@ -56,8 +56,12 @@ def mask(kernel: Kernel, key: str) -> list[int]:
     symbol = kernel.symbol(key)
     sizes = [found.size for name in compat.SYMBOLS[key] for found in kernel.symbols.all(name)]
     size = min(max([kernel.word, *sizes]), MAX_CPUS // 8)
-    bits = int.from_bytes(kernel.data(symbol, size), "little")
-    return [cpu for cpu in range(size * 8) if bits >> cpu & 1]
+    count = size * 8
+    if kernel.image.is_memory and "nr_cpu_ids" in kernel.symbols:  # since 2.6.28
+        # The size of a symbol may be too large: it reaches to the next known one.
+        count = max(1, min(count, kernel.number(kernel.symbols["nr_cpu_ids"], 4)))
+    bits = int.from_bytes(kernel.data(symbol, -(-count // 8)), "little")
+    return [cpu for cpu in range(count) if bits >> cpu & 1]
 
 
 def possible(kernel: Kernel) -> list[int]:

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
 from ..isolation import isolated
+from ..limits import MAX_PER_CPU_SEARCH
 from ..parsing import number
-from . import percpu
+from . import compat, percpu
 from .kernel import Kernel
+from .partial_buffer import PartialBuffer
 from .structs import Structs, batches
 
 #: include/linux/sched.h: the lowest bits of a state; the same since 2.6.0.
@@ -43,8 +45,11 @@ class Task(NamedTuple):
 
 
 def active(kernel: Kernel) -> dict[int, int]:
-    """The task that each CPU was running, by ``curr`` of its run queue: CPU number to address."""
-    queues = _per_run_queue(kernel, "rq.curr")
+    """The task that each CPU was running, by ``curr`` of its run queue: CPU number to address.
+
+    Without the symbol of the run queues it is ``current_task``, which is exported.
+    """
+    queues = _current(kernel)
     found = {cpu: task for cpu, task in queues.items() if task}
     # Before sched_init() no run queue has a task, and even earlier the masks of CPUs are empty: the
     # first CPU runs init_task, the only task. Run queues that cannot be read are no sign of that.
@@ -67,7 +72,66 @@ def running(kernel: Kernel) -> dict[int, Task]:
 
 def idle(kernel: Kernel) -> dict[int, int]:
     """Each CPU's idle task."""
+    if not _has_run_queues(kernel):
+        return _idle_by_areas(kernel)
     return {cpu: task for cpu, task in _per_run_queue(kernel, "rq.idle").items() if task}
+
+
+def _has_run_queues(kernel: Kernel) -> bool:
+    return any(name in kernel.symbols for name in compat.SYMBOLS["runqueues"])
+
+
+def _current(kernel: Kernel) -> dict[int, int]:
+    names = [name for name in compat.SYMBOLS["current"] if name in kernel.symbols]
+    if _has_run_queues(kernel) or not names:
+        return _per_run_queue(kernel, "rq.curr")
+    variable = kernel.symbols[names[0]]
+    found = {}
+    for cpu, at in percpu.areas(kernel).items():
+        with isolated(f"the current task of CPU {cpu} is not known", kernel.warn, MemoryFault):
+            if at is not None:
+                found[cpu] = kernel.pointer(variable + at)
+    return found
+
+
+def _idle_by_areas(kernel: Kernel) -> dict[int, int]:
+    """Each CPU's idle task, without the symbol of the run queues.
+
+    That of CPU 0 is init_task. Where CPU 0's per-CPU area has its address, such as in the run
+    queue and in ``idle_threads``, the areas of others have those of their own.
+    """
+    first = kernel.symbol("init_task")
+    known = [
+        name for name in (*compat.SYMBOLS["current"], "this_cpu_off") if name in kernel.symbols
+    ]
+    if not known:
+        raise kernel.missing(*compat.SYMBOLS["runqueues"])
+    areas = {cpu: at for cpu, at in percpu.areas(kernel).items() if at is not None}
+    start = (kernel.symbols[known[0]] - MAX_PER_CPU_SEARCH // 2) // kernel.word * kernel.word
+    start = max(start, 0)
+    comm, pid = kernel.offset("task_struct.comm"), kernel.numeric("task_struct.pid")
+    found = {0: first}
+    if 0 not in areas:
+        return found
+    area = PartialBuffer(kernel, (start + areas[0]) & kernel.last, MAX_PER_CPU_SEARCH)
+    needle = first.to_bytes(kernel.word, "little")
+    for cpu in areas.keys() - {0}:
+        name = b"swapper/%d\0" % cpu
+        at = area.data.find(needle)
+        while at >= 0:
+            with suppress(MemoryFault):
+                task = kernel.pointer(start + at + areas[cpu])
+                if (
+                    task not in found.values()
+                    and kernel.data(task + comm, COMM_LENGTH).startswith(name)
+                    and kernel.read(task, pid) == 0
+                ):
+                    found[cpu] = task
+                    break
+            at = area.data.find(needle, at + 1)
+        else:
+            kernel.warn(f"the idle task of CPU {cpu} is not known")
+    return dict(sorted(found.items()))
 
 
 def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:

@@ -1,9 +1,9 @@
 """The JSON object that every command's ``--json`` prints."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..limits import MAX_JSON_BATCH
 
@@ -13,23 +13,24 @@ SCHEMA = 1
 _encode = json.JSONEncoder(indent=1).encode
 
 
+class Nested(NamedTuple):
+    """A list of objects that are written while they are produced."""
+
+    #: The members of each object, which may have iterators as values.
+    objects: Iterator[Iterable[tuple[str, object]]]
+
+
 def document(
     command: str, dump: str | None, body: Mapping[str, object], warnings: Callable[[], list[str]]
 ) -> Iterator[str]:
     """One object, piece by piece: the command, its own members, the warnings.
 
-    ``warnings`` is called last. Iterators in ``body`` become lists, which may be long.
+    ``warnings`` is called last. Iterators in ``body`` become lists, which may be long; a ``Nested``
+    becomes a list of objects.
     """
     whole = {"schema": SCHEMA, "command": command, "dump": dump, **body}
-    separator = "{"
-    for key, value in chain(whole.items(), _late(warnings)):
-        yield f"{separator}\n {_encode(key)}: "
-        if isinstance(value, Iterator):
-            yield from _list(value)
-        else:
-            yield _encode(value).replace("\n", "\n ")
-        separator = ","
-    yield "\n}\n"
+    yield from _object(chain(whole.items(), _late(warnings)), "")
+    yield "\n"
 
 
 def _late(warnings: Callable[[], list[str]]) -> Iterator[tuple[str, list[str]]]:
@@ -38,10 +39,33 @@ def _late(warnings: Callable[[], list[str]]) -> Iterator[tuple[str, list[str]]]:
         yield "warnings", found
 
 
-def _list(values: Iterator[Any]) -> Iterator[str]:
+def _object(members: Iterable[tuple[str, object]], indent: str) -> Iterator[str]:
+    separator = "{"
+    for key, value in members:
+        yield f"{separator}\n{indent} {_encode(key)}: "
+        yield from _value(value, f"{indent} ")
+        separator = ","
+    yield f"\n{indent}}}"
+
+
+def _value(value: object, indent: str) -> Iterator[str]:
+    if isinstance(value, Nested):
+        separator = "["
+        for members in value.objects:
+            yield f"{separator}\n{indent} "
+            yield from _object(members, f"{indent} ")
+            separator = ","
+        yield "[]" if separator == "[" else f"\n{indent}]"
+    elif isinstance(value, Iterator):
+        yield from _list(value, indent)
+    else:
+        yield _encode(value).replace("\n", f"\n{indent}")
+
+
+def _list(values: Iterator[Any], indent: str) -> Iterator[str]:
     separator = "["
     while some := list(islice(values, MAX_JSON_BATCH)):
         # Without the brackets. Line feeds within strings are escaped.
-        yield separator + _encode(some)[1:-2].replace("\n", "\n ")
+        yield separator + _encode(some)[1:-2].replace("\n", f"\n{indent}")
         separator = ","
-    yield "[]" if separator == "[" else "\n ]"
+    yield "[]" if separator == "[" else f"\n{indent}]"

@@ -1,4 +1,4 @@
-"""The id of a domain that is given by its id, by its UUID or by a name."""
+"""The ids of a dump's domains; the id of one that is given by its UUID or by a name."""
 
 from collections.abc import Iterator
 from operator import index
@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
 #: The name of dom0 (tools/helpers/init-dom0), the only one that a toolstack does not choose.
 _DOM0 = "Domain-0"
+
+
+def domain_ids(dump: DumpFile) -> list[int]:
+    """The ids of all domains, without Xen's own; 0 alone if the dump is not of a Xen host.
+
+    dom0 is always among them: it can be found without Xen's list of domains, which may be damaged.
+    """
+    if not dump.is_xen_host:
+        return [0]
+    try:
+        found = {domain.id for domain in dump.hypervisor.domains()}
+    except AbsentError as error:
+        dump.warn(f"only domain 0 is known: {error}")
+        found = set()
+    return sorted({0, *found})
 
 
 def domain_id(dump: DumpFile, given: int | str) -> int:

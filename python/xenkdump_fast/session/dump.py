@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 from ..linux.boot.claims import Given
 from .domain import Domain, Options
-from .domain_id import domain_id
+from .domain_id import domain_id, domain_ids
 from .dump_file import DumpFile, StrPath
 from .formats import open_image
 from .platform import platform_of
@@ -43,6 +43,11 @@ class Dump(DumpFile):
 
     def __reduce__(self) -> tuple[Callable[[list[str]], "Dump"], tuple[list[str]]]:
         return partial(type(self), **self.options), (self.paths,)
+
+    @cached_property
+    def domain_ids(self) -> list[int]:
+        """The ids of its domains, without Xen's own; only 0 if it is not of a Xen host."""
+        return domain_ids(self)
 
     def domain(
         self,

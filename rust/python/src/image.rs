@@ -141,6 +141,19 @@ impl Image {
         })
     }
 
+    /// The same image in memory with further variables, at the addresses where the kernel runs; a file
+    /// has its own.
+    fn with_variables(&self, variables: Vec<(String, u64)>) -> Self {
+        let named = |(name, at): (String, u64)| (name.into_bytes(), at);
+        let variables = variables.into_iter().map(named).collect();
+        Self::of(match &self.inner {
+            image::Image::File(file) => image::Image::File(Arc::clone(file)),
+            image::Image::Memory(memory) => {
+                image::Image::Memory(Arc::new(memory.with_variables(variables)))
+            }
+        })
+    }
+
     /// The file's path; for a kernel's memory, its name in messages.
     #[getter]
     fn path(&self) -> String {

@@ -56,6 +56,11 @@ impl Types {
         detach(py, || self.inner.size_of(r#struct))?.map_err(errors::from_core)
     }
 
+    /// The type of a global variable, as C writes it.
+    fn variable(&self, py: Python<'_>, name: &str) -> PyResult<String> {
+        detach(py, || self.inner.variable(name)).map_err(errors::from_core)
+    }
+
     /// A member by its path, "task_struct.se.exec_start".
     fn member(&self, py: Python<'_>, path: &str) -> PyResult<Member> {
         detach(py, || self.inner.member(path))?

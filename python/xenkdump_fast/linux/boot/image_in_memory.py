@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, AddressSpace, Image
 from ...limits import MAX_IMAGE_ROOTS, MAX_REPORTED_ROOTS
-from . import vmcoreinfo
+from . import variables, vmcoreinfo
 from .image import START_KERNEL_MAP
 from .roots import Root
 
@@ -57,6 +57,8 @@ def images(
     tried: list[str] = []
     token_table = vmcoreinfo.number(facts, "SYMBOL(kallsyms_token_table)", 16)
     banners: set[tuple[int, int]] = set()
+    #: Images without kallsyms: another root may lead to one that has it.
+    partial: dict[tuple[int, int], Image] = {}
     for root in islice(roots, MAX_IMAGE_ROOTS):
         for paging, word in _FORMATS:
             virtual = space(root.address, paging)
@@ -69,11 +71,16 @@ def images(
                 reason = str(error).removeprefix(f"{name}: ")
                 tried.append(f"{root.how} {root.address:#x} ({paging}): {reason}")
                 continue
-            if key not in banners:
+            if "_text" not in image.symbols() and "_stext" not in image.symbols():
+                image = variables.complete(image, virtual, facts)
+                partial.setdefault(key, image.unmoved(_slide(image, virtual, facts)))
+            elif key not in banners:
                 banners.add(key)
+                image = variables.complete(image, virtual, facts)
                 yield image.unmoved(_slide(image, virtual, facts))
             break
-    if not banners:
+    yield from (image for key, image in partial.items() if key not in banners)
+    if not banners and not partial:
         reason = "; ".join(tried[:MAX_REPORTED_ROOTS]) if tried else "there is no root to try"
         raise AbsentError(f"no kernel was found in memory: {reason}")
 
@@ -81,12 +88,8 @@ def images(
 def _slide(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> int:
     """The KASLR offset according to VMCOREINFO; 0 if it is not known."""
     symbols = image.symbols()
-    text = symbols.get("_stext")
     for known in (facts, vmcoreinfo.in_memory(symbols, virtual, image.word)):
         slide = vmcoreinfo.number(known, "KERNELOFFSET", 16)
-        claimed = vmcoreinfo.number(known, "SYMBOL(_stext)", 16)
-        if slide is None or claimed is None:
-            continue
-        if 0 <= slide < _MAX_SLIDE and claimed == text:
+        if slide is not None and 0 <= slide < _MAX_SLIDE and variables.is_own(known, symbols):
             return slide
     return 0

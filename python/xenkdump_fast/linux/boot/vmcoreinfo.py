@@ -8,7 +8,7 @@ from ...limits import MAX_STRUCT_SIZE, MAX_VMCOREINFO, MAX_VMCOREINFO_NOTE
 
 _FIRST_KEY = b"OSRELEASE="
 #: Bytes before the descriptor of a note: three u32, and the name "VMCOREINFO", padded.
-_NOTE_HEADER = 12 + 12
+NOTE_HEADER = 12 + 12
 
 
 def parse(text: str) -> Mapping[str, str]:
@@ -40,7 +40,7 @@ def in_memory(symbols: Symbols, virtual: AddressSpace, word: int) -> Mapping[str
     memory of the capture kernel, which dumps do not have (1229384f5b85, 4.13); the note that the
     kernel wrote then is in ``vmcoreinfo_note``.
     """
-    for name, header in (("vmcoreinfo_data", 0), ("vmcoreinfo_note", _NOTE_HEADER)):
+    for name, header in (("vmcoreinfo_data", 0), ("vmcoreinfo_note", NOTE_HEADER)):
         variable = symbols.get(name)
         if variable is None:
             continue

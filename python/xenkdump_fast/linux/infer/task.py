@@ -16,6 +16,7 @@ PF_KTHREAD = 0x0020_0000  # 2.6.27, 246bb0b1deb2
 _BOUND = re.compile(rb"[a-z_]+/([0-9]+)(?:$|:)")
 #: The share of these that are on their CPU.
 _MOST_BOUND = 0.8
+_STACK_END_MAGIC = 0x57AC_6E9D
 _PAGE = 4096
 
 
@@ -134,7 +135,8 @@ def _mm(sample: TaskSample, pid: int) -> int | None:
 def _stack(kernel: Kernel, sample: TaskSample) -> int | None:
     """The stack: that of init_task has a symbol, all others have pages of their own.
 
-    A task that has exited may have none.
+    A task that has exited may have none. Without ``CONFIG_KALLSYMS_ALL`` there is no symbol: the
+    lowest word of a stack is a magic number (if thread_info is not there: 4.9 on).
     """
     known = {
         address
@@ -142,7 +144,10 @@ def _stack(kernel: Kernel, sample: TaskSample) -> int | None:
         if (address := kernel.symbols.get(name)) is not None
     }
     for offset in sample.words():
-        if sample.init.word(offset) not in known:
+        if sample.init.word(offset) not in known and (
+            known
+            or not all(_has_end_magic(kernel, block.word(offset)) for block in sample.all_tasks[:8])
+        ):
             continue
         stacks = [block.word(offset) for block in sample.leaders if block.word(offset)]
         if (
@@ -152,6 +157,14 @@ def _stack(kernel: Kernel, sample: TaskSample) -> int | None:
         ):
             return offset
     return None
+
+
+def _has_end_magic(kernel: Kernel, stack: int) -> bool:
+    """Whether a stack ends there (``STACK_END_MAGIC``, 2.6.29 on)."""
+    try:
+        return stack % _PAGE == 0 and kernel.number(stack, 4) == _STACK_END_MAGIC
+    except MemoryFault:
+        return False
 
 
 def _state(sample: TaskSample, stack: int) -> int | None:

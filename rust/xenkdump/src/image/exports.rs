@@ -5,24 +5,38 @@
 //! value, the name, and since 5.4 (8651ec01daed) a namespace: as words, or since 4.19 (7290d5809571)
 //! as distances of 4 bytes from their own places.
 
+use std::ops::Range;
+
 use memchr::memmem::Finder;
 
 use super::region::{align, Region};
-use crate::addr::{VirtAddr, Word};
+use crate::addr::{Address, MachineAddr, VirtAddr, Word};
 use crate::alloc;
-use crate::limits::{MAX_EXPORTED_SYMBOLS, MAX_MEMORY_SECTION_SIZE};
+use crate::limits::{MAX_EXPORTED_SYMBOLS, MAX_KERNEL_IMAGE_SEARCH, MAX_MEMORY_SECTION_SIZE};
 use crate::memory::Memory;
+use crate::paging::Virtual;
+use crate::space::{Space, Tables};
 
 /// A variable that all versions export; its name is in `__ksymtab_strings`.
 const KNOWN: &[u8] = b"\0init_task\0";
 const BANNER: &[u8] = b"Linux version ";
+/// The magic number, version 1, no flags, and the length of the header.
+const BTF_HEADER: &[u8] = b"\x9f\xeb\x01\x00\x18\0\0\0";
 /// Longest name of an exported symbol: `MODULE_NAME_LEN` and `KSYM_NAME_LEN` allow no longer one.
 const MAX_NAME: usize = 512;
 /// Entries on either side of the known one that must be valid.
 const NEIGHBOURS: u64 = 4;
 
+/// Entries in succession that may be invalid within the table.
+const MAX_INVALID: usize = 1;
 /// Occurrences of a text that are looked at.
 const MAX_TEXTS: usize = 4;
+
+/// Distance from the names of exported symbols, in `.rodata`, to the table, the banner and the BTF.
+const REACH: u64 = 24 << 20;
+
+/// The name and the address of a symbol.
+type Export = (Vec<u8>, u64);
 
 /// How an entry refers to its value and its name.
 #[derive(Clone, Copy)]
@@ -37,30 +51,61 @@ struct Form {
 
 /// Names and addresses of the banner and of exported variables, which are between the kernel's code
 /// and its init code.
-pub(super) fn find(
-    memory: &dyn Memory<VirtAddr>,
-    word: Word,
-    between: (u64, u64),
-) -> Vec<(Vec<u8>, u64)> {
+pub(super) fn find(memory: &dyn Memory<VirtAddr>, word: Word, between: (u64, u64)) -> Vec<Export> {
     let (start, end) = between;
     let len = end.saturating_sub(start).min(MAX_MEMORY_SECTION_SIZE);
     let region = Region::read(memory, start..start.saturating_add(len));
     let mut found = Vec::new();
-    found.extend(banner(&region).map(|at| (alloc::copied(b"linux_banner"), at)));
+    let mut ends = Vec::new();
+    if let Some(types) = btf(&region) {
+        ends.push(types.start);
+        found.push((alloc::copied(b"__start_BTF"), types.start));
+        found.push((alloc::copied(b"__stop_BTF"), types.end));
+    }
     let texts = Finder::new(KNOWN);
     for offset in texts.find_iter(&region.bytes).take(MAX_TEXTS) {
         let name = region.start + offset as u64 + 1;
-        if let Some(entries) = table(&region, word, name) {
+        if let Some((at, entries)) = table(&region, word, name) {
+            ends.push(at);
             for entry in entries {
                 alloc::push(&mut found, entry);
             }
             break;
         }
     }
+    // The banner is before both. The log, which is behind them, has a copy of it.
+    let end = ends.into_iter().min();
+    let banner = banner(&region).filter(|at| end.is_some_and(|end| *at < end));
+    found.extend(banner.map(|at| (alloc::copied(b"linux_banner"), at)));
     found
 }
 
-/// The first text that may be the kernel's banner: others are in the log, which is behind it.
+/// The same for a kernel that is mapped in one of `ranges`, without other symbols; `None` if no table
+/// with a banner is found.
+pub(super) fn search<M: Memory<MachineAddr> + Send + Clone>(
+    space: &Virtual<Tables<M>>,
+    word: Word,
+    ranges: &[(VirtAddr, VirtAddr)],
+) -> Option<Vec<Export>> {
+    let mut remaining = MAX_KERNEL_IMAGE_SEARCH;
+    for &(first, last) in ranges {
+        let searched = Space::Virtual(space.clone());
+        let found = searched.find(KNOWN, first.raw(), last.raw(), MAX_TEXTS, remaining);
+        let Some(Ok(found)) = found else { break };
+        remaining = remaining.saturating_sub(found.bytes);
+        for at in found.places {
+            let start = at.saturating_sub(REACH).max(first.raw());
+            let symbols = find(space, word, (start, at.saturating_add(REACH)));
+            let has = |name: &[u8]| symbols.iter().any(|(known, _)| known == name);
+            if has(b"linux_banner") && has(b"init_task") {
+                return Some(symbols);
+            }
+        }
+    }
+    None
+}
+
+/// The first text that may be the kernel's banner.
 fn banner(region: &Region) -> Option<u64> {
     let texts = Finder::new(BANNER);
     let mut offsets = texts.find_iter(&region.bytes).take(MAX_TEXTS);
@@ -75,8 +120,33 @@ fn banner(region: &Region) -> Option<u64> {
     Some(region.start + at as u64)
 }
 
-/// All entries of the table that has an entry with the name at this address.
-fn table(region: &Region, word: Word, name: u64) -> Option<Vec<(Vec<u8>, u64)>> {
+/// The addresses of the type information, by its header (include/uapi/linux/btf.h): `btf_vmlinux` is
+/// the first, in `.BTF`.
+fn btf(region: &Region) -> Option<Range<u64>> {
+    let headers = Finder::new(BTF_HEADER);
+    let starts = headers.find_iter(&region.bytes).take(MAX_TEXTS);
+    starts
+        .filter_map(|offset| {
+            let start = region.start + offset as u64;
+            let field = |i: u64| region.number(start + 4 * i, 4);
+            // hdr_len, type_off, type_len, str_off, str_len.
+            let (header, types, strings) =
+                (field(1)?, (field(2)?, field(3)?), (field(4)?, field(5)?));
+            let first = start + header + strings.0;
+            let end = first + strings.1;
+            let sound = types.0 == 0
+                && types.1 > 0
+                && types.1 <= strings.0
+                && region.number(first, 1).is_none_or(|byte| byte == 0)
+                && region.number(end - 1, 1).is_none_or(|byte| byte == 0)
+                && region.offset(end).is_some();
+            sound.then_some(start..end)
+        })
+        .next()
+}
+
+/// The place of an entry with the name at this address, and all entries of its table.
+fn table(region: &Region, word: Word, name: u64) -> Option<(u64, Vec<Export>)> {
     let bytes = word.bytes() as u64;
     for (size, relative) in [(4, true), (bytes, false)] {
         let mut at = align(region.start, size);
@@ -90,7 +160,7 @@ fn table(region: &Region, word: Word, name: u64) -> Option<Vec<(Vec<u8>, u64)>> 
                     };
                     let first = at.checked_sub(size)?;
                     if is_table(region, word, form, first) {
-                        return Some(entries(region, word, form, first));
+                        return Some((first, entries(region, word, form, first)));
                     }
                 }
             }
@@ -108,17 +178,28 @@ fn is_table(region: &Region, word: Word, form: Form, at: u64) -> bool {
     }) && entry(region, word, form, at.wrapping_sub(step)).is_some()
 }
 
-/// The entries around the one at an address.
-fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<(Vec<u8>, u64)> {
+/// The entries around the one at an address. Those that the dump lacks, or a single one that is not
+/// valid, do not end the table: the text before the first string may be anything.
+fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<Export> {
     let step = form.size * form.count;
     let mut found = Vec::new();
     for forward in [true, false] {
         let mut at = known;
+        let mut invalid = 0;
         if !forward {
             at = at.wrapping_sub(step);
         }
-        while let Some(entry) = entry(region, word, form, at) {
-            alloc::push(&mut found, entry);
+        while invalid <= MAX_INVALID && region.offset(at).is_some() {
+            match entry(region, word, form, at) {
+                Some(entry) => {
+                    invalid = 0;
+                    alloc::push(&mut found, entry);
+                }
+                None if reference(region, word, at, form.size, form.relative).is_some() => {
+                    invalid += 1;
+                }
+                None => {}
+            }
             if found.len() >= MAX_EXPORTED_SYMBOLS {
                 return found;
             }
@@ -132,7 +213,7 @@ fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<(Vec<u8>,
 }
 
 /// The name and the value of an entry; `None` if none is there.
-fn entry(region: &Region, word: Word, form: Form, at: u64) -> Option<(Vec<u8>, u64)> {
+fn entry(region: &Region, word: Word, form: Form, at: u64) -> Option<Export> {
     let Form { size, relative, .. } = form;
     let value = reference(region, word, at, size, relative)?;
     let name = reference(region, word, at.checked_add(size)?, size, relative)?;

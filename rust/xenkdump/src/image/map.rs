@@ -82,6 +82,8 @@ impl MapFile {
             strings: strings.into(),
             symbols,
             lost: 0,
+            gaps: Vec::new(),
+            only_exports: false,
         })
     }
 }

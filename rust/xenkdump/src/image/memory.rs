@@ -89,8 +89,12 @@ impl MemoryImage {
         M: Memory<MachineAddr> + Send + Clone + 'static,
     {
         let absent = |why: String| Error::Absent(format!("{name}: {why}"));
-        let mut kallsyms = Kallsyms::find(space, word, &place.ranges, place.token_table)
-            .map_err(|error| absent(error.to_string()))?;
+        let found = Kallsyms::find(space, word, &place.ranges, place.token_table);
+        let mut kallsyms = found.or_else(|error| {
+            let exported = exports::search(space, word, &place.ranges);
+            let exported = exported.ok_or_else(|| absent(error.to_string()))?;
+            Ok(Kallsyms::of_exports(word, exported))
+        })?;
         kallsyms.add_exports(|between| exports::find(space, word, between));
         let mut image = Self {
             memory: Arc::new(space.clone()),
@@ -156,6 +160,26 @@ impl MemoryImage {
             build_id: self.build_id.clone(),
             is_map: self.is_map,
         }
+    }
+
+    /// The same image with further variables, at the addresses where the kernel runs, as far as it
+    /// does not have symbols of their names.
+    pub fn with_variables(&self, variables: Vec<(Vec<u8>, u64)>) -> Self {
+        let mut kallsyms = Kallsyms::clone(&self.kallsyms);
+        kallsyms.add(variables, b'D');
+        let mut image = Self {
+            memory: Arc::clone(&self.memory),
+            name: self.name.clone(),
+            slide: self.slide,
+            sections: sections(&kallsyms),
+            kallsyms: Arc::new(kallsyms),
+            build_id: self.build_id.clone(),
+            is_map: self.is_map,
+        };
+        if image.build_id.is_none() {
+            image.build_id = image.find_build_id();
+        }
+        image
     }
 
     pub(super) fn name(&self) -> &str {
@@ -236,6 +260,13 @@ impl MemoryImage {
 
     pub(super) fn losses(&self) -> Vec<String> {
         let mut losses = Vec::new();
+        if self.kallsyms.only_exports {
+            losses.push(
+                "kallsyms, the kernel's table of symbols, cannot be used: only exported symbols are \
+                 known, and addresses have no names"
+                    .to_owned(),
+            );
+        }
         if self.kallsyms.lost > 0 {
             let (lost, known) = (self.kallsyms.lost, self.kallsyms.symbols.len());
             let all = lost + known;

@@ -43,7 +43,9 @@ fn table(kallsyms: Arc<Kallsyms>, memory: Arc<dyn Memory<VirtAddr> + Send>, slid
         .clone()
         .map(|span| linked(span.start)..linked(span.end));
     let strings = kallsyms.strings.clone();
-    Table::new(word, strings, spans.into_iter().collect(), move |_| {
+    let gaps = kallsyms.gaps.iter().map(|gap| linked(*gap));
+    let gaps = alloc::collect(gaps);
+    let table = Table::new(word, strings, spans.into_iter().collect(), move |_| {
         let labels = labels::find(&*memory, &kallsyms);
         entries(
             &kallsyms,
@@ -51,7 +53,8 @@ fn table(kallsyms: Arc<Kallsyms>, memory: Arc<dyn Memory<VirtAddr> + Send>, slid
             &span.clone().unwrap_or_default(),
             linked,
         )
-    })
+    });
+    table.with_gaps(gaps)
 }
 
 fn entries(

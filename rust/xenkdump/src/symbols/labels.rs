@@ -36,13 +36,11 @@ const KNOWN: [&[u8]; 12] = [
 
 /// The addresses of labels: known ones, and those into which the code before them runs.
 pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> HashSet<u64> {
-    // The memory of init code is used for other things once the kernel runs.
-    let [end] = kallsyms.get(["_etext"]).map(|end| end.unwrap_or(u64::MAX));
-    let kept = kallsyms
-        .symbols
-        .iter()
-        .filter(|symbol| symbol.address < end);
-    let mut code = alloc::collect(kept.filter(is_code));
+    // The memory of init code is used for other things once the kernel runs. No code is between the
+    // two symbols; a dump may lack one of them.
+    let [text, init] = kallsyms.get(["_etext", "_sinittext"]);
+    let end = text.or(init).unwrap_or(0);
+    let mut code = alloc::collect(kallsyms.symbols.iter().filter(is_code));
     code.sort_unstable_by_key(|symbol| (symbol.address, symbol.name));
     let mut budget = MAX_LABEL_INSTRUCTIONS;
     let mut labels = HashSet::new();
@@ -54,6 +52,9 @@ pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> HashSe
     }
     for pair in code.windows(2) {
         let [before, symbol] = pair else { continue };
+        if symbol.address >= end {
+            break;
+        }
         let unaligned = symbol.address % ALIGNMENT != 0;
         let distance = symbol.address - before.address;
         // A compiler's name, as of the parts of functions that are moved away.

@@ -81,6 +81,8 @@ pub(super) struct Table {
     strings: Bytes,
     /// The valid address ranges, ascending and disjoint. Lookups by address outside of them fail.
     spans: Vec<Range<VirtAddr>>,
+    /// Addresses from which on, up to the next symbol, others may be that are not known. Ascending.
+    gaps: Vec<VirtAddr>,
     source: Source,
     entries: OnceLock<Vec<Entry>>,
     names: OnceLock<Names>,
@@ -98,10 +100,16 @@ impl Table {
             word,
             strings,
             spans,
+            gaps: Vec::new(),
             source: Box::new(source),
             entries: OnceLock::new(),
             names: OnceLock::new(),
         }
+    }
+
+    /// The same table with gaps: addresses, ascending, behind which no symbol before them reaches.
+    pub fn with_gaps(self, gaps: Vec<VirtAddr>) -> Self {
+        Self { gaps, ..self }
     }
 
     pub fn word(&self) -> Word {
@@ -171,12 +179,23 @@ impl Table {
         self.below(address)
             .take(MAX_LABELS)
             .find(|entry| address.0 - entry.address.0 < entry.size)
+            .filter(|entry| !self.has_gap(entry.address, address))
             .map(|entry| self.found(entry))
     }
 
     /// The nearest symbol at or below `address`, within the same span.
     pub fn nearest(&self, address: VirtAddr) -> Option<Found<'_>> {
-        self.below(address).next().map(|entry| self.found(entry))
+        self.below(address)
+            .next()
+            .filter(|entry| !self.has_gap(entry.address, address))
+            .map(|entry| self.found(entry))
+    }
+
+    /// Whether there may be another symbol behind the one at `symbol`, up to `address`.
+    fn has_gap(&self, symbol: VirtAddr, address: VirtAddr) -> bool {
+        let before = self.gaps.partition_point(|gap| *gap <= address);
+        let last = before.checked_sub(1).and_then(|last| self.gaps.get(last));
+        last.is_some_and(|gap| *gap > symbol)
     }
 
     /// The symbols at or below `address` in its span, nearest and best first.

@@ -187,6 +187,12 @@ impl Types {
         query::size_of(&*self.layouts, name)
     }
 
+    /// The type of a global variable, as C writes it. BTF has those of per-CPU variables only; DWARF is
+    /// not searched.
+    pub fn variable(&self, name: &str) -> Result<String> {
+        query::variable(&*self.layouts, name)
+    }
+
     /// A member by its path: `task_struct.se.exec_start`. Members of anonymous structs and unions are
     /// members of their parent. `[i]` selects an element of an array; the default is the first. A path
     /// of one name describes the type itself.

@@ -52,6 +52,15 @@ pub(super) fn size_of(layouts: &dyn Layouts, name: &str) -> Result<u64> {
     })
 }
 
+/// The type of a global variable, in C syntax.
+pub(super) fn variable(layouts: &dyn Layouts, name: &str) -> Result<String> {
+    let id = layouts.variable(name);
+    let id = id.ok_or_else(|| Error::Absent(format!("no variable {name}")))?;
+    run(layouts, name, MAX_TYPE_STEPS, |question| {
+        Ok(spell::name(question, id))
+    })
+}
+
 /// The size in bytes of a type; `None` if it has none.
 pub(super) fn size(question: Question<'_>, id: TypeId) -> Option<u64> {
     resolve(question, id)?.size()

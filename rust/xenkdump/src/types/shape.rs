@@ -150,6 +150,11 @@ pub(super) trait Layouts: Send + Sync {
 
     /// The value of an enumerator of any enum.
     fn enumerator(&self, name: &str) -> Option<i128>;
+
+    /// The type of a global variable.
+    fn variable(&self, _name: &str) -> Option<TypeId> {
+        None
+    }
 }
 
 impl Shape<'_> {

@@ -1,5 +1,7 @@
 //! The addresses of the symbols, in the order of the names.
 
+use std::ops::Range;
+
 use super::names::Names;
 use super::tokens::Tokens;
 use crate::addr::{VirtAddr, Word};
@@ -8,6 +10,11 @@ use crate::memory::Memory;
 
 /// One in so many symbols may be out of order: those that the linker script moves.
 const DISORDER: usize = 64;
+
+/// The alignment of a kernel's image (`CONFIG_PHYSICAL_ALIGN`).
+const ALIGNMENT: u64 = 2 << 20;
+/// Bases that are tried if the dump lacks it: the image before the tables has up to 60 MiB.
+const MAX_BASES: u64 = 32;
 
 /// The lowest address of kernel memory, with any split of the address space of i386.
 fn lowest(word: Word) -> u64 {
@@ -33,11 +40,34 @@ enum Form {
     Short,
 }
 
+/// The forms of offsets from any of these bases.
+fn with_base(
+    range: Range<u64>,
+    bases: impl IntoIterator<Item = u64>,
+) -> impl Iterator<Item = (Range<u64>, Form)> {
+    bases.into_iter().flat_map(move |base| {
+        [Form::AboveBase(base), Form::PerCpu(base)].map(|form| (range.clone(), form))
+    })
+}
+
+/// What the base may be if the dump lacks it: the image starts at a multiple of 2 MiB, some MiB before
+/// its tables.
+fn bases(memory: &dyn Memory<VirtAddr>, tables: u64) -> Vec<u64> {
+    let last = tables & !(ALIGNMENT - 1);
+    let mut byte = [0];
+    (0..MAX_BASES)
+        .filter_map(|i| last.checked_sub(i * ALIGNMENT))
+        .filter(|base| memory.read(VirtAddr(*base), &mut byte).is_ok())
+        .collect()
+}
+
 /// `kallsyms_addresses` or `kallsyms_offsets`.
 pub(super) struct Addresses {
     region: Region,
     form: Form,
     word: Word,
+    /// Whether the base is not in the dump, so that it is one that is tried.
+    pub is_guess: bool,
 }
 
 impl Addresses {
@@ -52,17 +82,19 @@ impl Addresses {
         let count = names.count as u64;
         let bytes = word.bytes() as u64;
         let short = |start: u64| start..start.wrapping_add(4 * count);
-        let base = |at: u64| {
-            let base = memory.read_word(VirtAddr(at), word).ok();
-            base.filter(|base| *base >= lowest(word))
+        // The base at an address, and those to try if the dump lacks it.
+        let base = |at: u64| match memory.read_word(VirtAddr(at), word) {
+            Ok(base) => (Some(base).filter(|base| *base >= lowest(word)), Vec::new()),
+            Err(_) => (None, bases(memory, tokens.start)),
         };
+        let mut guesses = Vec::new();
         let mut candidates = Vec::new();
         // Before 6.4 they are before the number of symbols.
         if let Some(base_at) = names.count_at.checked_sub(bytes) {
-            let offsets = base_at.checked_sub(align(4 * count, bytes));
-            if let (Some(offsets), Some(base)) = (offsets, base(base_at)) {
-                candidates.push((short(offsets), Form::AboveBase(base)));
-                candidates.push((short(offsets), Form::PerCpu(base)));
+            if let Some(offsets) = base_at.checked_sub(align(4 * count, bytes)) {
+                let (known, tried) = base(base_at);
+                candidates.extend(with_base(short(offsets), known));
+                guesses.extend(with_base(short(offsets), tried));
             }
         }
         if let Some(start) = names.count_at.checked_sub(bytes * count) {
@@ -71,21 +103,23 @@ impl Addresses {
         // Since then they are after the index of the tokens, which ends aligned.
         let offsets = tokens.end;
         let base_at = align(offsets.wrapping_add(4 * count), bytes);
-        if let Some(base) = base(base_at) {
-            candidates.push((short(offsets), Form::AboveBase(base)));
-            candidates.push((short(offsets), Form::PerCpu(base)));
-        }
+        let (known, tried) = base(base_at);
+        candidates.extend(with_base(short(offsets), known));
+        guesses.extend(with_base(short(offsets), tried));
         candidates.push((short(offsets), Form::FromPlace));
         if word == Word::W32 {
             candidates.push((short(offsets), Form::Short));
         }
         let count = names.count;
+        let candidates = candidates.into_iter().map(|candidate| (candidate, false));
+        let guesses = guesses.into_iter().map(|candidate| (candidate, true));
         candidates
-            .into_iter()
-            .map(move |(range, form)| Self {
+            .chain(guesses)
+            .map(move |((range, form), is_guess)| Self {
                 region: Region::read(memory, range),
                 form,
                 word,
+                is_guess,
             })
             .filter(move |addresses| addresses.are_sorted(count))
     }

@@ -47,6 +47,8 @@ const DIGITS: &[u8] = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0";
 /// Symbols at the start and at the end of an image, in order of preference.
 const STARTS: [&str; 4] = ["_text", "_stext", "startup_64", "startup_32"];
 const ENDS: [&str; 3] = ["_end", "__brk_limit", "_einittext"];
+/// Where the image of x86_64 is mapped from (page_64_types.h). Offsets into the per-CPU areas are below.
+const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 
 const BANNER: &[u8] = b"Linux version ";
 /// Functions whose code shows that the addresses are right, if there is no banner.
@@ -63,7 +65,7 @@ pub(crate) struct Symbol {
 }
 
 /// The symbols of a kernel in memory, at the addresses where it runs, in the order of the table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Kallsyms {
     pub word: Word,
     /// Names, each followed by NUL.
@@ -71,6 +73,10 @@ pub(crate) struct Kallsyms {
     pub symbols: Vec<Symbol>,
     /// Symbols of which a part is not in the dump.
     pub lost: usize,
+    /// Addresses from which on, up to the next symbol, lost symbols may be. Ascending.
+    pub gaps: Vec<u64>,
+    /// Whether there are exported symbols only, as the table is not in the dump.
+    pub only_exports: bool,
 }
 
 /// Memory in which a kernel's table of symbols may be.
@@ -176,37 +182,67 @@ impl Kallsyms {
     ) -> Result<Self, NotFound> {
         let names = Names::before(memory, tokens, word, budget)
             .ok_or(NotFound::Names(VirtAddr(tokens.start)))?;
-        let mut result = Err(NotFound::Addresses(VirtAddr(names.start())));
-        for addresses in Addresses::candidates(memory, tokens, &names, word) {
-            let mut strings = Vec::new();
-            let mut symbols = alloc::with_capacity(names.count);
-            names.expand(tokens, |i, letter, name| {
-                let (Some(address), Ok(at)) = (addresses.get(i), u32::try_from(strings.len()))
-                else {
-                    return;
-                };
+        let mut strings = Vec::new();
+        let mut found = alloc::with_capacity(names.count);
+        names.expand(tokens, |i, letter, name| {
+            if let Ok(at) = u32::try_from(strings.len()) {
                 alloc::extend(&mut strings, name);
                 alloc::push(&mut strings, 0);
-                symbols.push(Symbol {
+                alloc::push(&mut found, (i, letter, at));
+            }
+        });
+        let strings = Bytes::from(strings);
+        let mut result = Err(NotFound::Addresses(VirtAddr(names.start())));
+        for addresses in Addresses::candidates(memory, tokens, &names, word) {
+            let symbols = found.iter().filter_map(|&(i, letter, name)| {
+                addresses.get(i).map(|address| Symbol {
                     address,
-                    name: at,
+                    name,
                     letter,
-                });
+                })
             });
-            let found = Self {
+            let symbols = alloc::collect(symbols);
+            let lost = names.count - symbols.len();
+            let table = Self {
                 word,
-                strings: strings.into(),
-                lost: names.count - symbols.len(),
+                strings: strings.clone(),
+                lost,
+                gaps: match lost {
+                    0 => Vec::new(),
+                    _ => gaps(names.count, &addresses, &found),
+                },
                 symbols,
+                only_exports: false,
             };
-            match found.verify(memory) {
-                Ok(true) => return Ok(found),
-                Ok(false) if result.is_err() => result = Ok(found),
+            // A base that was guessed is used only if the banner shows that it is right.
+            let has_banner = table.get(["linux_banner"]) != [None];
+            match table.verify(memory) {
+                Ok(true) if has_banner || !addresses.is_guess => return Ok(table),
+                _ if addresses.is_guess => {}
+                Ok(false) if result.is_err() => result = Ok(table),
                 Err(error) if result.is_err() => result = Err(error),
                 _ => {}
             }
         }
         result
+    }
+
+    /// Exported symbols alone, of a kernel whose own table is not in the dump.
+    pub fn of_exports(word: Word, symbols: Vec<(Vec<u8>, u64)>) -> Self {
+        let mut table = Self {
+            word,
+            strings: Vec::new().into(),
+            symbols: Vec::new(),
+            lost: 0,
+            gaps: Vec::new(),
+            only_exports: true,
+        };
+        table.add(symbols, b'D');
+        // What is behind an exported symbol is not known.
+        let after = |symbol: &Symbol| symbol.address.saturating_add(1);
+        table.gaps = table.symbols.iter().map(after).collect();
+        table.gaps.sort_unstable();
+        table
     }
 
     /// Whether the banner, or functions without one, are where the symbols say. `false` if the dump
@@ -247,7 +283,7 @@ impl Kallsyms {
     }
 
     /// Adds symbols from another source, unless there are some of the same name.
-    fn add(&mut self, others: Vec<(Vec<u8>, u64)>, letter: u8) {
+    pub fn add(&mut self, others: Vec<(Vec<u8>, u64)>, letter: u8) {
         let mut strings = alloc::copied(&self.strings);
         let mut known = HashSet::new();
         for symbol in &self.symbols {
@@ -281,8 +317,15 @@ impl Kallsyms {
 
     /// From the first address of the image to the one after its last.
     pub fn span(&self) -> Option<Range<u64>> {
+        let lowest = match self.word {
+            Word::W64 => START_KERNEL_MAP,
+            Word::W32 => 0,
+        };
+        let addresses = self.symbols.iter().map(|symbol| symbol.address);
         let first = |found: &[Option<u64>]| found.iter().flatten().next().copied();
-        let start = first(&self.get(STARTS))?;
+        // The dump may lack the first symbols.
+        let lowest = addresses.filter(|address| *address >= lowest).min();
+        let start = first(&self.get(STARTS)).or(lowest)?;
         let end = first(&self.get(ENDS)).filter(|end| *end > start);
         let last = self.symbols.iter().map(|s| s.address).max();
         Some(start..end.or(last)?)
@@ -292,19 +335,22 @@ impl Kallsyms {
     /// per-CPU areas are not moved.
     pub fn moved(&self, slide: i64) -> Self {
         let span = self.span().unwrap_or_default();
-        let moved = |symbol: &Symbol| {
-            let is_inside = span.start <= symbol.address && symbol.address <= span.end;
+        let moved = |address: u64| {
+            let is_inside = span.start <= address && address <= span.end;
             let slide = if is_inside { slide } else { 0 };
-            Symbol {
-                address: symbol.address.wrapping_add_signed(slide) & self.word.max(),
-                ..*symbol
-            }
+            address.wrapping_add_signed(slide) & self.word.max()
         };
+        let symbols = self.symbols.iter().map(|symbol| Symbol {
+            address: moved(symbol.address),
+            ..*symbol
+        });
         Self {
             word: self.word,
             strings: self.strings.clone(),
-            symbols: self.symbols.iter().map(moved).collect(),
+            symbols: alloc::collect(symbols),
             lost: self.lost,
+            gaps: alloc::collect(self.gaps.iter().copied().map(moved)),
+            only_exports: self.only_exports,
         }
     }
 
@@ -321,4 +367,27 @@ impl Kallsyms {
         }
         found
     }
+}
+
+/// Where symbols are lost. A symbol without a name is at its own address; one without an address is
+/// somewhere behind the one before it, as the table is sorted.
+fn gaps(count: usize, addresses: &Addresses, found: &[(usize, u8, u32)]) -> Vec<u64> {
+    let mut gaps = Vec::new();
+    let mut named = found.iter().map(|(i, ..)| *i).peekable();
+    let mut before = 0;
+    for i in 0..count {
+        let has_name = named.next_if_eq(&i).is_some();
+        match addresses.get(i) {
+            Some(address) => {
+                before = address;
+                if !has_name {
+                    gaps.push(address);
+                }
+            }
+            None => gaps.push(before.saturating_add(1)),
+        }
+    }
+    gaps.sort_unstable();
+    gaps.dedup();
+    gaps
 }

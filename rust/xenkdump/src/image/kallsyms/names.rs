@@ -18,10 +18,18 @@ const BLOCK: usize = 256;
 /// A compressed name has a length of 1 or 2 bytes, at least one token, and 512 at most.
 const BLOCK_SIZE: Range<u64> = 2 * BLOCK as u64..(BLOCK * MAX_ENTRY) as u64 + 1;
 const MAX_ENTRY: usize = 514;
+/// Blocks that show where the names are if their number is not known.
+const MIN_BLOCKS: usize = 4;
 /// Bytes between two arrays at most.
 const MAX_PADDING: u64 = 16;
 /// An expanded name: `KSYM_NAME_LEN`, which has been 512 since 6.1, and the letter before it.
 const MAX_NAME: usize = 513;
+/// Bytes of a name and of what belongs to it in other arrays before the tokens, on average, at most.
+const MEAN_SIZE: u64 = 40;
+/// Names that are expanded to recognise the first one.
+const SAMPLE: usize = 64;
+/// Letters of symbols that kallsyms has (man nm).
+const LETTERS: &[u8] = b"AaBbCcDdGgIiNnPpRrSsTtUuVvWw?-";
 
 /// `kallsyms_names`.
 pub(super) struct Names {
@@ -31,8 +39,8 @@ pub(super) struct Names {
     pub count: usize,
     /// Address of `kallsyms_num_syms`.
     pub count_at: u64,
-    /// Where each block starts.
-    marks: Vec<u64>,
+    /// Where each block starts; `None` if that is not known.
+    marks: Vec<Option<u64>>,
 }
 
 impl Names {
@@ -82,6 +90,51 @@ impl Names {
             }
             at += 4;
         }
+        Self::without_marks(memory, tokens, word, budget)
+    }
+
+    /// The names before the tables of tokens, if the dump lacks marks between them. The number of
+    /// symbols is where names follow that expand to symbols.
+    fn without_marks(
+        memory: &dyn Memory<VirtAddr>,
+        tokens: &Tokens,
+        word: Word,
+        budget: &Budget,
+    ) -> Option<Self> {
+        let end = tokens.start;
+        let region = Region::read(memory, end.saturating_sub(MAX_KALLSYMS_NAMES_SIZE)..end);
+        let near = MAX_PADDING + (MAX_KALLSYMS_SYMBOLS / BLOCK) as u64 * word.bytes() as u64;
+        let nearest = region.offset(end.saturating_sub(near))?..region.bytes.len();
+        if region.is_whole(nearest) {
+            return None;
+        }
+        let mut count_at = end & !3;
+        while count_at >= region.start + 4 {
+            count_at -= 4;
+            let Some(count) = region.number(count_at, 4) else {
+                continue;
+            };
+            for distance in [word.bytes() as u64, 4] {
+                let Some(room) = end.checked_sub(count_at + distance) else {
+                    continue;
+                };
+                if count < BLOCK as u64 || !(2 * count..=MEAN_SIZE * count).contains(&room) {
+                    continue;
+                }
+                budget.spend(SAMPLE as u64).ok()?;
+                let start = count_at + distance;
+                if expand_to_symbols(&region, tokens, start) {
+                    let count = usize::try_from(count).ok()?;
+                    budget.spend(count as u64).ok()?;
+                    return Some(Self {
+                        marks: rebuilt_marks(&region, start, end, count)?,
+                        region: Region::read(memory, start..end),
+                        count,
+                        count_at,
+                    });
+                }
+            }
+        }
         None
     }
 
@@ -96,19 +149,14 @@ impl Names {
         let mut text = alloc::with_capacity(MAX_NAME);
         for (block, &mark) in self.marks.iter().enumerate() {
             let first = block * BLOCK;
+            let Some(mark) = mark else { continue };
             let mut at = mark as usize;
             for i in first..self.count.min(first + BLOCK) {
                 let Some(range) = entry(&self.region, at) else {
                     break;
                 };
                 at = range.end;
-                text.clear();
-                for byte in self.region.bytes.get(range).unwrap_or_default() {
-                    text.extend_from_slice(tokens.get(*byte));
-                    if text.len() > MAX_NAME {
-                        break;
-                    }
-                }
+                expand(&self.region, tokens, range, &mut text);
                 total += text.len();
                 if total > MAX_KALLSYMS_STRINGS_SIZE {
                     return;
@@ -122,6 +170,100 @@ impl Names {
             }
         }
     }
+}
+
+/// Puts the text of a name into `text`; nothing if the dump lacks one of its tokens.
+fn expand(region: &Region, tokens: &Tokens, range: Range<usize>, text: &mut Vec<u8>) {
+    text.clear();
+    for byte in region.bytes.get(range).unwrap_or_default() {
+        let Some(token) = tokens.get(*byte) else {
+            text.clear();
+            return;
+        };
+        text.extend_from_slice(token);
+        if text.len() > MAX_NAME {
+            return;
+        }
+    }
+}
+
+/// Whether the first names at an address are those of symbols, with the letters that nm shows.
+fn expand_to_symbols(region: &Region, tokens: &Tokens, start: u64) -> bool {
+    let Some(mut at) = region.offset(start) else {
+        return false;
+    };
+    let mut text = Vec::new();
+    let mut known = 0;
+    for _ in 0..SAMPLE {
+        let Some(range) = entry(region, at) else {
+            return false;
+        };
+        at = range.end;
+        expand(region, tokens, range, &mut text);
+        let Some((letter, name)) = text.split_first() else {
+            continue; // a token is missing
+        };
+        let is_name = |byte: &u8| byte.is_ascii_graphic();
+        if !LETTERS.contains(letter) || name.is_empty() || !name.iter().all(is_name) {
+            return false;
+        }
+        known += 1;
+    }
+    known > SAMPLE / 2
+}
+
+/// The marks of the names at `start`, as far as the names, or those marks before `end` that the dump
+/// has, lead to them.
+fn rebuilt_marks(region: &Region, start: u64, end: u64, count: usize) -> Option<Vec<Option<u64>>> {
+    let base = region.offset(start)?;
+    let blocks = count.div_ceil(BLOCK);
+    let after = |mark: u64| {
+        let at = base.checked_add(usize::try_from(mark).ok()?)?;
+        let at = (0..BLOCK).try_fold(at, |at, _| Some(entry(region, at)?.end))?;
+        Some((at - base) as u64)
+    };
+    let mut marks = vec![None; blocks];
+    let mut next = Some(0);
+    let mut walked = 0;
+    for mark in &mut marks {
+        *mark = next;
+        walked += usize::from(next.is_some());
+        next = next.and_then(after);
+    }
+    let mut found = None;
+    for width in [4_u64, 8] {
+        for sequences in [0, 3 * count as u64] {
+            for padding in (0..2 * MAX_PADDING).step_by(4) {
+                let first = end.checked_sub(padding + sequences + width * blocks as u64)? & !3;
+                let at = |i: usize| region.number(first + width * i as u64, width as usize);
+                let known: Vec<_> = (0..blocks).map(at).collect();
+                let pairs = known.iter().zip(&marks).take(walked).skip(1);
+                let both = pairs.filter_map(|(known, walked)| Some(((*known)?, (*walked)?)));
+                let (mut equal, mut all) = (0, 0);
+                for (known, walked) in both {
+                    equal += usize::from(known == walked);
+                    all += 1;
+                }
+                if all > 0 && equal == all {
+                    found = Some(known);
+                }
+            }
+        }
+    }
+    for (i, known) in found
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate()
+        .skip(walked)
+    {
+        *marks.get_mut(i)? = known.filter(|known| *known < end - start);
+    }
+    for i in walked.max(1)..blocks {
+        if marks.get(i)?.is_none() {
+            *marks.get_mut(i)? = marks.get(i - 1)?.and_then(after);
+        }
+    }
+    Some(marks)
 }
 
 /// The tokens of the name at an offset; `None` if a part of it is missing.
@@ -200,19 +342,24 @@ impl Marks {
             // kallsyms_num_syms is before the names, aligned as they are.
             for distance in [word.bytes() as u64, 4] {
                 let count_at = at - distance;
-                let Some(count) = region.number(count_at, 4).map(|n| n as usize) else {
-                    continue;
+                let count = match region.number(count_at, 4) {
+                    Some(count) => Some(count as usize).filter(|count| counts.contains(count)),
+                    // The dump lacks it: several blocks have to show where the names start.
+                    None if values.len() < MIN_BLOCKS => None,
+                    None => {
+                        budget.spend(1).ok()?;
+                        let names = last_block(&region, at + last, start);
+                        names.map(|names| (values.len() - 1) * BLOCK + names)
+                    }
                 };
-                if !counts.contains(&count) {
-                    continue;
-                }
+                let Some(count) = count else { continue };
                 budget.spend(count as u64).ok()?;
                 if agrees(&region, at, start, &values, count) {
                     return Some(Names {
                         region: Region::read(memory, at..start),
                         count,
                         count_at,
-                        marks: values,
+                        marks: values.into_iter().map(Some).collect(),
                     });
                 }
             }
@@ -220,6 +367,22 @@ impl Marks {
         }
         None
     }
+}
+
+/// The number of names from the last mark on, which end at `end`.
+fn last_block(region: &Region, start: u64, end: u64) -> Option<usize> {
+    let (mut at, end) = (region.offset(start)?, region.offset(end)?);
+    let mut names = 0;
+    while names < BLOCK && at < end {
+        match entry(region, at) {
+            Some(range) if range.end <= end => at = range.end,
+            _ => break,
+        }
+        names += 1;
+    }
+    let rest = region.bytes.get(at..end)?;
+    let is_padding = rest.len() < MAX_PADDING as usize && rest.iter().all(|byte| *byte == 0);
+    (names > 0 && is_padding).then_some(names)
 }
 
 /// Whether `count` names from `at` on have these marks and end at `end`. Blocks with missing bytes
@@ -253,4 +416,33 @@ fn agrees(region: &Region, at: u64, end: u64, marks: &[u64], count: usize) -> bo
         }
     }
     agreed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Fault;
+
+    /// Memory in which each aligned number is that of symbols.
+    struct Numbers(u32);
+
+    impl Memory<VirtAddr> for Numbers {
+        fn read(&self, at: VirtAddr, out: &mut [u8]) -> Result<(), Fault> {
+            for (at, byte) in (at.0..).zip(out) {
+                *byte = self.0.to_le_bytes()[at as usize % 4];
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_names_that_are_compared_are_limited() {
+        let marks = Marks {
+            start: 0x80_0000,
+            values: vec![0],
+        };
+        let budget = Budget::new("names of kallsyms", 1000);
+        assert!(marks.names(&Numbers(200), Word::W64, &budget).is_none());
+        assert!(budget.is_exhausted() && budget.spent() <= 1000);
+    }
 }

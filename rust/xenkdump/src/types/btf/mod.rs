@@ -233,6 +233,15 @@ impl Layouts for Btf {
         ControlFlow::Continue(())
     }
 
+    fn variable(&self, name: &str) -> Option<TypeId> {
+        let count = u64::try_from(self.index.offsets.len()).ok()?;
+        let variables = (1..=count).filter_map(|id| self.get(TypeId(id)));
+        variables
+            .filter(|ty| ty.kind == VAR && self.name(ty.name).is(name))
+            .map(|ty| TypeId(ty.value.into()))
+            .next()
+    }
+
     fn enumerators<'a>(
         &'a self,
         id: TypeId,

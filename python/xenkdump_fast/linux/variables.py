@@ -1,0 +1,137 @@
+"""Types of global variables.
+
+BTF describes per-CPU variables only, and kallsyms has no types at all. The table is merged over the
+versions of Linux: a variable has the type of the row whose versions include the kernel's. Those of
+6.1 are from the DWARF of Debian's kernel (``tools/variable_types.py`` prints them); the versions of
+changes are those of the commits that are named. ``tests/real/test_variables.py`` compares the sizes
+of the types with those of the symbols of 6.1, 6.12 and 7.3.
+"""
+
+from typing import NamedTuple
+
+Version = tuple[int, ...]
+_FIRST: Version = (2, 6, 16)
+
+
+class Row(NamedTuple):
+    """The type of a variable in a range of versions."""
+
+    type: str
+    #: The first version with it.
+    since: Version = _FIRST
+    #: The first version without it; None if the latest one has it.
+    until: Version | None = None
+
+
+def _rows(type_name: str, names: str) -> dict[str, tuple[Row, ...]]:
+    """Variables whose type is the same in all versions that have them."""
+    return {name: (Row(type_name),) for name in names.split()}
+
+
+TYPES: dict[str, tuple[Row, ...]] = {
+    **_rows("struct task_struct", "init_task"),
+    **_rows("struct mm_struct", "init_mm"),
+    **_rows("union thread_union", "init_thread_union"),
+    **_rows("struct files_struct", "init_files"),
+    **_rows("struct fs_struct", "init_fs"),
+    **_rows("struct cred", "init_cred"),
+    **_rows("struct signal_struct", "init_signals"),
+    **_rows("struct sighand_struct", "init_sighand"),
+    **_rows("struct nsproxy", "init_nsproxy"),
+    **_rows("struct pid_namespace", "init_pid_ns"),
+    **_rows("struct uts_namespace", "init_uts_ns"),
+    **_rows("struct user_namespace", "init_user_ns"),
+    **_rows("struct net", "init_net"),
+    **_rows("struct css_set", "init_css_set"),
+    **_rows("struct cgroup_root", "cgrp_dfl_root"),
+    **_rows("struct task_group", "root_task_group"),
+    **_rows("struct list_head", "modules super_blocks slab_caches net_namespace_list"),
+    **_rows("struct list_head", "workqueues ftrace_trace_arrays pci_root_buses task_groups"),
+    **_rows("rwlock_t", "tasklist_lock"),
+    **_rows("spinlock_t", "sb_lock"),
+    **_rows("struct mutex", "module_mutex slab_mutex wq_pool_mutex"),
+    **_rows("char *", "log_buf"),
+    **_rows("const char []", "linux_banner linux_proc_banner"),
+    **_rows("volatile unsigned long", "jiffies"),
+    **_rows("u64", "jiffies_64"),
+    **_rows("unsigned long []", "avenrun __per_cpu_offset"),
+    **_rows("unsigned long", "total_forks tick_nsec max_pfn max_low_pfn min_low_pfn phys_base"),
+    **_rows("unsigned long", "page_offset_base vmalloc_base vmemmap_base totalreserve_pages"),
+    **_rows("struct timezone", "sys_tz"),
+    **_rows("int", "max_threads panic_on_oops oops_in_progress crashing_cpu"),
+    **_rows("unsigned int", "cpu_khz tsc_khz nr_cpu_ids nr_node_ids nr_swapfiles"),
+    **_rows("struct cpumask", "__cpu_possible_mask __cpu_online_mask __cpu_present_mask"),
+    **_rows("struct cpumask", "__cpu_active_mask"),
+    **_rows("struct cpuinfo_x86", "boot_cpu_data"),
+    **_rows("note_buf_t *", "crash_notes"),
+    **_rows("atomic_t", "panic_cpu"),
+    **_rows("unsigned char *", "vmcoreinfo_data"),
+    **_rows("u32 *", "vmcoreinfo_note"),
+    **_rows("size_t", "vmcoreinfo_size"),
+    **_rows("struct kimage *", "kexec_crash_image"),
+    **_rows("struct resource", "crashk_res iomem_resource ioport_resource"),
+    **_rows("struct pglist_data", "contig_page_data"),
+    **_rows("struct pglist_data *[]", "node_data"),
+    **_rows("struct page *", "mem_map"),
+    **_rows("void *", "high_memory"),
+    **_rows("atomic_long_t", "_totalram_pages _totalhigh_pages nr_swap_pages"),
+    **_rows("atomic_long_t []", "vm_zone_stat vm_node_stat"),
+    **_rows("struct percpu_counter", "vm_committed_as"),
+    **_rows("struct hstate []", "hstates"),
+    **_rows("struct swap_info_struct *[]", "swap_info"),
+    **_rows("struct file_system_type *", "file_systems"),
+    **_rows("struct hlist_bl_head *", "dentry_hashtable"),
+    **_rows("struct hlist_head *", "inode_hashtable mount_hashtable"),
+    **_rows("unsigned int", "d_hash_shift i_hash_shift"),
+    **_rows("seqlock_t", "mount_lock"),
+    **_rows("struct rw_semaphore", "net_rwsem"),
+    **_rows("struct inet_hashinfo", "tcp_hashinfo"),
+    **_rows("struct udp_table", "udp_table"),
+    **_rows("struct idr", "prog_idr map_idr"),
+    **_rows("struct hlist_head []", "kprobe_table unbound_pool_hash"),
+    **_rows("struct softirq_action []", "softirq_vec"),
+    **_rows("struct rcu_state", "rcu_state"),
+    **_rows("struct kset *", "bus_kset class_kset module_kset"),
+    **_rows("struct kobject *", "kernel_kobj"),
+    **_rows("const char *const []", "task_state_array"),
+    **_rows("struct shared_info *", "HYPERVISOR_shared_info"),
+    **_rows("struct start_info *", "xen_start_info"),
+    **_rows("enum xen_domain_type", "xen_domain_type"),
+    **_rows("unsigned long *", "machine_to_phys_mapping xen_p2m_addr"),
+    **_rows("unsigned long", "machine_to_phys_nr xen_p2m_size xen_max_p2m_pfn"),
+    **_rows("enum system_states", "system_state"),
+    # 2.6.18, 70b97a7f0b19. Per-CPU: BTF has it.
+    "runqueues": (Row("struct runqueue", until=(2, 6, 18)), Row("struct rq", since=(2, 6, 18))),
+    # 2.6.21, 30d7e0d466b3.
+    "saved_command_line": (
+        Row("char []", until=(2, 6, 21)),
+        Row("char *", since=(2, 6, 21)),
+    ),
+    # 2.6.28: a mask in place of an int.
+    "tainted": (Row("int", until=(2, 6, 28)),),
+    "tainted_mask": (Row("unsigned long", since=(2, 6, 28)),),
+    # 5.10, 896fbe20b4e2.
+    "prb": (Row("struct printk_ringbuffer *", since=(5, 10)),),
+    "printk_rb_static": (Row("struct printk_ringbuffer", since=(5, 10)),),
+    # 2.6.19, 4865ecf1315b: in a namespace since then.
+    "system_utsname": (Row("struct new_utsname", until=(2, 6, 19)),),
+    # 4.13, 65ade2f872b4, renamed init_level4_pgt.
+    "init_top_pgt": (Row("pgd_t []", since=(4, 13)),),
+    "init_level4_pgt": (Row("pgd_t []", until=(4, 13)),),
+    "swapper_pg_dir": (Row("pgd_t []"),),
+    # 3.17, 3fdb14fd1df7.
+    "timekeeper": (Row("struct timekeeper", until=(3, 17)),),
+}
+
+
+def type_of(name: str, version: Version) -> str | None:
+    """The type of a variable in C syntax; None if it is not known for a kernel of that version.
+
+    ``version`` is empty if it is not known: then only what is the same in all versions is.
+    """
+    for row in TYPES.get(name, ()):
+        if row.since == _FIRST and row.until is None:
+            return row.type
+        if version and row.since <= version and (row.until is None or version < row.until):
+            return row.type
+    return None

@@ -1,0 +1,84 @@
+"""The hosts that the lab makes, as data."""
+
+from typing import NamedTuple
+
+
+class Guest(NamedTuple):
+    """An unprivileged domain."""
+
+    name: str
+    #: ``pv``, ``pvh`` or ``hvm``.
+    type: str
+    vcpus: int = 2
+    #: Physical CPUs on which its vCPUs run, by number of the vCPU. dom0 has CPU 0 to itself.
+    cpus: tuple[int, ...] = (1, 1)
+    memory: int = 128
+    word: int = 8
+    #: Further lines of its configuration.
+    more: tuple[str, ...] = ()
+
+    def configuration(self) -> str:
+        """Its configuration for xl."""
+        lines = [
+            f'name = "{self.name}"',
+            f'type = "{self.type}"',
+            f'kernel = "/guests/vmlinuz{self.word}"',
+            f'ramdisk = "/guests/initramfs{self.word}"',
+            f'cmdline = "{self._console} quiet panic=0 lab_name={self.name} tsc=unstable"',
+            f"memory = {self.memory}",
+            f"maxmem = {self.memory}",
+            f"vcpus = {self.vcpus}",
+            f"cpus = [{', '.join(map(str, self.cpus))}]",
+            'on_crash = "preserve"',
+            *self.more,
+        ]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def _console(self) -> str:
+        return "console=hvc0"
+
+
+class Scenario(NamedTuple):
+    """A host, and what happens on it."""
+
+    name: str
+    guests: tuple[Guest, ...]
+    #: Shell script that dom0 runs. ``freeze NAME`` is where the dump NAME is taken.
+    script: str
+    #: The dumps in their order.
+    dumps: tuple[str, ...]
+    release: str = "trixie"
+    cpus: int = 3
+    memory: int = 1536
+    xen: str = "dom0_mem=640M,max:640M dom0_max_vcpus=1 dom0_vcpus_pin"
+    dom0: str = "console=hvc0 quiet"
+    qemu: tuple[str, ...] = ("-machine", "pc")
+    #: Text by which Xen reports that all CPUs are about to halt, after the machine "crashed".
+    crash: str | None = "'noreboot' set - not rebooting"
+
+
+_PVH = Guest("pvh", "pvh")
+_PAE = Guest("pae", "pvh", cpus=(2, 2), word=4)
+#: Stops all guests, writes xl dump-core files, and lets one of them go on.
+_CORES = """
+for guest in {names}; do
+    xl pause $guest
+    xl dump-core $guest /out/$guest.core
+done
+freeze paused 30
+for guest in {names}; do xl unpause $guest; done
+sleep 3
+"""
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            "translated",
+            (_PVH,),
+            "start pvh\nfreeze running\n" + _CORES.format(names="pvh"),
+            ("running", "paused", "crashed"),
+        ),
+    )
+}

@@ -21,6 +21,8 @@ _GENERAL = {
     ),
     4: ("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax"),
 }
+#: The general registers of 64 bits, without the stack pointer.
+GENERAL = _GENERAL[8]
 #: The five registers that the processor pushes.
 _PUSHED = {8: ("rip", "cs", "rflags", "rsp", "ss"), 4: ("eip", "cs", "eflags", "esp", "ss")}
 #: What a 32-bit Xen saves after them; a 64-bit Xen leaves these in the processor.

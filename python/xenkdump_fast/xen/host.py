@@ -287,7 +287,7 @@ class HostDomain(XenDomain):
             # A pCPU's stack holds a guest's registers, the idle vCPU has none.
             return [vcpu._replace(registers=None, where=None, kind=None) for vcpu in found]
         return [
-            vcpus.translated(xen.memory, xen.layout, vcpu)
+            vcpus.translated(xen.memory, xen.layout, xen.on_pcpus, vcpu)
             if kind in TRANSLATED or (kind is None and vcpu.kind == "hvm")
             else vcpu
             for vcpu in found
@@ -308,7 +308,7 @@ class HostDomain(XenDomain):
         xen = self.xen
         for vcpu in self.vcpus:
             block = None if vcpu.address is None else hvm.vmcb(xen.memory, vcpu.address)
-            if block is not None:
+            if block is not None and block.nested_root is not None:
                 yield block.nested_root
 
     @cached_property

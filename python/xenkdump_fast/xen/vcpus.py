@@ -70,6 +70,10 @@ class OnPcpus:
         self.by_domain: dict[int, list[Pcpu]] = {}
         #: Those with a guest's registers on their stack, by page-table root.
         self.by_root: dict[int, list[Pcpu]] = {}
+        #: Those that were running a guest's code, by number. QEMU numbers CPUs as Xen does, unless
+        #: a pCPU is offline: then the stacks of the others tell.
+        self.running: dict[int, Pcpu] = {}
+        is_ordered = all(i == pcpu.number for i, pcpu in enumerate(pcpus))
         #: Numbers of those of which it is known which guest ran there last.
         self._with_guest: set[int] = set()
         self._idle: set[int] = set()
@@ -79,6 +83,8 @@ class OnPcpus:
             is_known = pcpu.guest is None or bool(pcpu.cr3) or not _is_idle(memory, layout, pcpu)
             if pcpu.stack is not None:
                 (self._with_guest if is_known else self._idle).add(pcpu.number)
+            if pcpu.running is not None and is_ordered:
+                self.running[pcpu.number] = pcpu
             if pcpu.vcpu is not None:
                 self.by_vcpu.setdefault(pcpu.vcpu, pcpu)
                 owner = None if back is None else memory.pointer(pcpu.vcpu + back)
@@ -217,6 +223,11 @@ def _read_one(
             where = f"pCPU {left_on.number}'s Xen stack, left there when it went idle"
             # Its runstate may still be "running".
             state = "not running" if state == RUNSTATES[0] else state
+        elif state == RUNSTATES[0] and pcpu in on_pcpus.running:
+            # The processor has loaded the task state segment of a translated guest, which leads to
+            # no stack of Xen.
+            frame = frames.GuestFrame(dict(on_pcpus.running[pcpu].running or {}), 8, "hvm", 0)
+            where = f"pCPU {pcpu}'s NT_PRSTATUS"
         elif state == RUNSTATES[0]:
             # Its registers are on the stack of a pCPU without notes; those in the struct are stale.
             frame, where = None, None
@@ -250,14 +261,27 @@ def _saved(memory: XenMemory, layout: Layout, vcpu: int) -> frames.GuestFrame | 
     return None if words is None else frames.read(words, vcpu + at, memory.word)
 
 
-def translated(memory: XenMemory, layout: Layout, vcpu: XenVcpu) -> XenVcpu:
+def translated(
+    memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, vcpu: XenVcpu
+) -> XenVcpu:
     """A vCPU of a translated guest, with what Xen and the processor keep of it elsewhere."""
     control = None if vcpu.address is None else hvm.read(memory, layout, vcpu.address)
     if vcpu.address is None or control is None:
         return vcpu._replace(root=None)
     registers, exit_pc = vcpu.registers, None
     block = None if registers is None else hvm.vmcb(memory, vcpu.address)
-    if registers is not None and block is not None:
+    on = on_pcpus.by_vcpu.get(vcpu.address)
+    running = None
+    if on is None and vcpu.running and vcpu.pcpu is not None:
+        running = on_pcpus.running.get(vcpu.pcpu)
+    if running is not None:
+        # Under shadow paging cr3 is Xen's.
+        if block is not None and block.nested_root is not None and running.cr3:
+            control = control._replace(cr3=running.cr3)
+    elif registers is not None and block is not None:
+        if on is not None and on.has_left and on.registers.get("rax") == block.address:
+            registers = registers | {name: on.registers[name] for name in frames.GENERAL}
+            vcpu = vcpu._replace(where=f"pCPU {on.number}'s NT_PRSTATUS and the VMCB")
         control, registers, exit_pc = hvm.complete(control, registers, block)
     found = vcpu._replace(root=control.root, control=control, registers=registers, exit_pc=exit_pc)
     if registers is None:

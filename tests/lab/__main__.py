@@ -17,7 +17,16 @@ from .scenarios import SCENARIOS, Scenario
 
 HERE = Path(__file__).parent
 #: Modules of dom0: Xen's devices, and the disk.
-_MODULES = ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "ata_piix", "sd_mod", "ahci"]
+_MODULES = [
+    "xenfs",
+    "xen-evtchn",
+    "xen-gntdev",
+    "xen-gntalloc",
+    "xen-privcmd",
+    "ata_piix",
+    "sd_mod",
+    "ahci",
+]
 _TOOLS = ("xl", "xenstored", "xenconsoled", "xenstore-control")
 _HELPERS = ("xen-init-dom0", "libxl-save-helper")
 _DISK = 1 << 30
@@ -28,7 +37,7 @@ _PATIENCE = 1500
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.lab", description=__doc__)
     parser.add_argument("folder", type=Path, help="where packages and dumps are kept")
-    parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), choices=SCENARIOS)
+    parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), choices=list(SCENARIOS))
     options = parser.parse_args()
     for name in options.scenarios:
         make(options.folder.resolve(), SCENARIOS[name])
@@ -50,9 +59,21 @@ def make(folder: Path, scenario: Scenario) -> None:
         file.truncate(_DISK)
     arguments = [
         *scenario.qemu,
-        *("-cpu", "EPYC,+svm,+npt,-monitor,-smap,-rdtscp", "-smp", str(scenario.cpus), "-m", str(scenario.memory)),
+        *(
+            "-cpu",
+            "EPYC,+svm,+npt,-monitor,-smap,-rdtscp",
+            "-smp",
+            str(scenario.cpus),
+            "-m",
+            str(scenario.memory),
+        ),
         *("-kernel", str(work / "xen")),
-        *("-append", f"console=com1 noreboot loglvl=info sched=null-less {scenario.xen}".replace(" sched=null-less", "")),
+        *(
+            "-append",
+            f"console=com1 noreboot loglvl=info sched=null-less {scenario.xen}".replace(
+                " sched=null-less", ""
+            ),
+        ),
         *("-initrd", f"{kernel} {scenario.dom0},{work / 'initramfs'}"),
         *("-drive", f"file={disk},format=raw,if=ide"),
     ]
@@ -86,7 +107,7 @@ def _i386(folder: Path) -> Path:
 
 def _dom0(folder: Path, root: Path, scenario: Scenario) -> bytes:
     archive = Archive()
-    archive.program(root, "usr/bin/busybox")
+    archive.program(root, _busybox(root))
     library = _only(root / "usr" / "lib", "xen-4.*")
     inside = library.relative_to(root)
     for name in _TOOLS:
@@ -113,10 +134,16 @@ def _dom0(folder: Path, root: Path, scenario: Scenario) -> bytes:
 
 def _guest(root: Path, word: int) -> bytes:
     archive = Archive()
-    archive.add("bin/busybox", next(root.glob("**/bin/busybox")).read_bytes())
+    archive.program(root, _busybox(root))
     archive.add("bin/spin", spin.program(word))
     archive.add("init", (HERE / "guest-init.sh").read_bytes())
     return archive.bytes()
+
+
+def _busybox(root: Path) -> str:
+    """The path of the static program; /bin is /usr/bin since Debian 13."""
+    found = (name for name in ("usr/bin/busybox", "bin/busybox") if (root / name).exists())
+    return next(found)
 
 
 def _only(folder: Path, pattern: str) -> Path:

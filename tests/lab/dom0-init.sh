@@ -39,7 +39,7 @@ start() {
 # Waits until the machine was dumped from outside.
 freeze() {
     echo "LAB-FREEZE-$1"
-    sleep "${2:-15}"
+    sleep "${2:-10}"
 }
 
 . /scenario.sh

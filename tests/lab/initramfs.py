@@ -61,7 +61,7 @@ class Archive:
                 return
             data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
             depends = re.search(rb"\0depends=([^\0]*)\0", data)
-            for needed in (depends[1].decode().split(",") if depends else ()):
+            for needed in depends[1].decode().split(",") if depends else ():
                 if needed:
                     visit(needed)
             order.append(name)

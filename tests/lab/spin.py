@@ -3,7 +3,17 @@
 import struct
 
 #: The registers in the order of their numbers in instructions.
-_NAMES_64 = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{i}" for i in range(8, 16)))
+_NAMES_64 = (
+    "rax",
+    "rcx",
+    "rdx",
+    "rbx",
+    "rsp",
+    "rbp",
+    "rsi",
+    "rdi",
+    *(f"r{i}" for i in range(8, 16)),
+)
 _NAMES_32 = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 BASE = 0x0040_0000
 _HEADERS_64, _HEADERS_32 = 64 + 56, 52 + 32
@@ -28,14 +38,16 @@ def program(word: int) -> bytes:
     if word == 8:
         start = BASE + _HEADERS_64
         size = _HEADERS_64 + len(code)
-        header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, start, 64, 0, 0,
-                             64, 56, 1, 0, 0, 0)
+        header = struct.pack(
+            "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0
+        )
         segment = struct.pack("<IIQQQQQQ", 1, 5, 0, BASE, BASE, size, size, 0x1000)
     else:
         start = BASE + _HEADERS_32
         size = _HEADERS_32 + len(code)
-        header = struct.pack("<16sHHIIIIIHHHHHH", b"\x7fELF\1\1\1", 2, 3, 1, start, 52, 0, 0,
-                             52, 32, 1, 0, 0, 0)
+        header = struct.pack(
+            "<16sHHIIIIIHHHHHH", b"\x7fELF\1\1\1", 2, 3, 1, start, 52, 0, 0, 52, 32, 1, 0, 0, 0
+        )
         segment = struct.pack("<IIIIIIII", 1, 0, BASE, BASE, size, size, 5, 0x1000)
     return header + segment + code
 

@@ -10,7 +10,9 @@ from .scenarios import Guest, Scenario
 
 def of_guests(folder: Path, scenario: Scenario) -> dict[str, Any]:
     """By the guests' consoles, which xenconsoled logged."""
-    return {guest.name: _guest(folder / f"guest-{guest.name}.log", guest) for guest in scenario.guests}
+    return {
+        guest.name: _guest(folder / f"guest-{guest.name}.log", guest) for guest in scenario.guests
+    }
 
 
 def _guest(log: Path, guest: Guest) -> dict[str, Any]:

@@ -21,7 +21,7 @@ CR0, CR4, EFER = 0x8005_0033, 0x6F0, 0xD01
 SAVED = {"rip": 0x40_010E, "rsp": 0x7FFE_0000, "rflags": 0x202, "rax": 0x5A5A}
 GENERAL = {name: 0x1000 + i for i, name in enumerate(frames.GENERAL)}
 #: At the exit before.
-STALE = {name: 0x10 for name in (*frames.GENERAL, "rip", "rsp", "rflags")}
+STALE = dict.fromkeys((*frames.GENERAL, "rip", "rsp", "rflags"), 16)
 
 
 def vmcb(nested: bool) -> bytes:
@@ -45,6 +45,7 @@ class Memory:
         vcpu = bytearray(PAGE)
         struct.pack_into("<6Q", vcpu, CONTROL_AT, CR0, 0, 0, OTHER_ROOT, CR4, EFER)
         struct.pack_into("<2Q", vcpu, 0x800, BLOCK, BLOCK_MACHINE)
+        struct.pack_into("<2I", vcpu, 0x900, 0, 1)
         self._pages = {VCPU: bytes(vcpu), BLOCK: vmcb(nested)}
 
     def read(self, address: int, size: int) -> bytes | None:
@@ -56,6 +57,10 @@ class Memory:
         data = self.read(address, size)
         return None if data is None else struct.unpack(f"<{size // 8}Q", data)
 
+    def number(self, address: int, size: int) -> int | None:
+        data = self.read(address, size)
+        return None if data is None else int.from_bytes(data, "little")
+
     def translate(self, address: int) -> int | None:
         return BLOCK_MACHINE if address == BLOCK else None
 
@@ -63,35 +68,36 @@ class Memory:
         return address in self._pages
 
 
-def completed(pcpu: Pcpu, vcpu: XenVcpu, nested: bool = True) -> XenVcpu:
+def completed(pcpu: Pcpu, nested: bool = True) -> XenVcpu:
+    """The vCPU, which runs on that pCPU according to its struct."""
     memory = cast(XenMemory, Memory(nested))
     layout = Layout()
-    layout.offsets["vcpu.guest_cr"] = CONTROL_AT
-    on = OnPcpus.__new__(OnPcpus)
-    on.by_vcpu = {VCPU: pcpu} if pcpu.vcpu else {}
-    on.running = {} if pcpu.running is None else {pcpu.number: pcpu}
-    return vcpus.translated(memory, layout, on, vcpu)
+    layout.offsets |= {"vcpu.guest_cr": CONTROL_AT, "vcpu.runstate": 0x900, "vcpu.processor": 0x904}
+    on = OnPcpus(memory, layout, [IDLE, pcpu])
+    found = vcpus._read_one(memory, layout, on, (0, VCPU), None)
+    assert found.running
+    return vcpus.translated(memory, layout, on, found)
 
 
 def pcpu(**changes: Any) -> Pcpu:
     return Pcpu(1, {}, OTHER_ROOT, None, "x86_64", 8, None, None, None)._replace(**changes)
 
 
-def vcpu(registers: dict[str, int], where: str) -> XenVcpu:
-    return XenVcpu(0, VCPU, 1, "running", True, None, registers, where, "hvm", 8)
+IDLE = pcpu(number=0)
 
 
 def test_a_guest_that_has_just_left() -> None:
     """Its general registers are the processor's, the others are in the VMCB."""
     host = GENERAL | {"rax": BLOCK_MACHINE, "rip": 0xFFFF_82D0_4021_5ABD, "rsp": 0x1}
-    on = pcpu(registers=host, vcpu=VCPU, has_left=True)
-    found = completed(on, vcpu(STALE, "pCPU 1's Xen stack"))
+    stack = frames.GuestFrame(dict(STALE), 8, "hvm", 0)
+    on = pcpu(registers=host, vcpu=VCPU, has_left=True, guest=stack)
+    found = completed(on)
     assert found.registers == GENERAL | SAVED | {"cs": 0x33, "ss": 0x2B}
     assert found.where == "pCPU 1's NT_PRSTATUS and the VMCB"
     assert (found.root, found.exit_pc) == (ROOT, SAVED["rip"])
     # Behind another guest's VMRUN, or after Xen saved the registers: those on the stack are used.
     for other in (on._replace(registers=host | {"rax": 0x3000}), on._replace(has_left=False)):
-        found = completed(other, vcpu(STALE, "pCPU 1's Xen stack"))
+        found = completed(other)
         assert found.registers == STALE | {"cs": 0x33, "ss": 0x2B}
         assert found.where == "pCPU 1's Xen stack"
 
@@ -101,10 +107,15 @@ def test_a_guest_whose_code_was_running(nested: bool) -> None:
     """All registers are the processor's, cr3 too unless it is of Xen's shadow page tables."""
     inside = GENERAL | {"rip": 0x40_010E, "rsp": 0x7FFE_0000, "rflags": 0x202, "cs": 0x33}
     on = pcpu(running=inside, in_guest=True, cr3=0x777_7000)
-    found = completed(on, vcpu(inside, "pCPU 1's NT_PRSTATUS"), nested)
+    found = completed(on, nested)
+    assert found.where == "pCPU 1's NT_PRSTATUS"
     assert found.registers == inside
     assert found.root == (0x777_7000 if nested else OTHER_ROOT)
     assert found.exit_pc is None
+    # A pCPU is offline, so the notes do not tell which one this is.
+    found = completed(on._replace(number=2))
+    assert (found.registers, found.where) == (None, None)
+    assert "no pCPU's notes lead to its registers" in found.warnings[0]
 
 
 def test_the_vmcb_under_shadow_paging() -> None:

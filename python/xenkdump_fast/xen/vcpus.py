@@ -145,8 +145,7 @@ def _read_all(
             warnings.append(f"vCPU {number} at {address:#x}: {problem}")
             if not memory.is_xen(address):
                 continue
-        on = on_pcpus.by_vcpu.get(address)
-        vcpu = _read_one(memory, layout, (number, address), on, owners.get(address))
+        vcpu = _read_one(memory, layout, on_pcpus, (number, address), owners.get(address))
         if vcpu.where == STRUCT and not on_pcpus.has_guest(vcpu.pcpu):
             text = f"vCPU {number}'s registers may be stale: its pCPU's stack is not known"
             if on_pcpus.is_idle(vcpu.pcpu):
@@ -194,14 +193,15 @@ def _addresses(
 def _read_one(
     memory: XenMemory,
     layout: Layout,
+    on_pcpus: OnPcpus,
     vcpu: tuple[int, int],
-    on: Pcpu | None,
     left_on: Pcpu | None,
 ) -> XenVcpu:
-    """``vcpu`` is its id and address; ``on`` is the pCPU that was running it, ``left_on`` an idle
-    one that still has its registers on the stack.
+    """``vcpu`` is its id and address; ``left_on`` is an idle pCPU that still has its registers on
+    the stack.
     """
     number, address = vcpu
+    on = on_pcpus.by_vcpu.get(address)
     warnings: tuple[str, ...] = ()
     where: str | None
 
@@ -261,9 +261,7 @@ def _saved(memory: XenMemory, layout: Layout, vcpu: int) -> frames.GuestFrame | 
     return None if words is None else frames.read(words, vcpu + at, memory.word)
 
 
-def translated(
-    memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, vcpu: XenVcpu
-) -> XenVcpu:
+def translated(memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, vcpu: XenVcpu) -> XenVcpu:
     """A vCPU of a translated guest, with what Xen and the processor keep of it elsewhere."""
     control = None if vcpu.address is None else hvm.read(memory, layout, vcpu.address)
     if vcpu.address is None or control is None:

@@ -121,6 +121,8 @@ def _dom0(folder: Path, root: Path, scenario: Scenario) -> bytes:
     if crash:
         init = init.replace('"${FINISH:-true}"', "echo c >/proc/sysrq-trigger")
     archive.add("init", init.encode())
+    archive.add("report.sh", (HERE / "report.sh").read_bytes())
+    archive.add("bin/spin", spin.program(8))
     archive.add("scenario.sh", scenario.script.encode())
     for guest in scenario.guests:
         archive.add(f"guests/{guest.name}.cfg", guest.configuration().encode())
@@ -136,6 +138,7 @@ def _guest(root: Path, word: int) -> bytes:
     archive = Archive()
     archive.program(root, _busybox(root))
     archive.add("bin/spin", spin.program(word))
+    archive.add("report.sh", (HERE / "report.sh").read_bytes())
     archive.add("init", (HERE / "guest-init.sh").read_bytes())
     return archive.bytes()
 

@@ -1,6 +1,5 @@
 #!/bin/busybox sh
-# The first process of a guest. It reports the kernel stack of each task, as the kernel itself
-# unwinds it, so that the reader's backtraces can be compared.
+# The first process of a guest.
 /bin/busybox mkdir -p /proc /sys /dev /tmp
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -8,29 +7,6 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 hostname "lab-$(sed -n 's/.*lab_name=\([a-z0-9]*\).*/\1/p' /proc/cmdline)"
-# Tasks whose stacks are known: sleeping in a pipe and in nanosleep.
-mkfifo /tmp/pipe
-cat /tmp/pipe >/dev/null &
-sleep 100000 &
-sleep 1
-read -r version </proc/version
-echo "LAB-VERSION $version"
-# Emulation is slow: no process is started for a task.
-for task in /proc/[0-9]*; do
-    while read -r key value; do
-        case $key in
-        Name:) name=$value ;;
-        State:) state=${value%% *} ;;
-        Pid:) break ;;
-        esac
-    done 2>/dev/null <"$task/status" || continue
-    echo "LAB-TASK $value $state $name"
-    while read -r address frame; do
-        echo "LAB-FRAME $frame"
-    done 2>/dev/null <"$task/stack"
-done
-# The last CPU never leaves user mode.
-last=$(($(grep -c ^processor /proc/cpuinfo) - 1))
-taskset $((1 << last)) /bin/spin &
+. /report.sh
 echo "LAB-READY"
 exec sleep 1000000

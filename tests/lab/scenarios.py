@@ -63,8 +63,10 @@ _PVH = Guest("pvh", "pvh")
 #: QEMU, which sets the accessed bit in entries of the page-directory-pointer table: Xen's own walk
 #: of these tables, by which it reads instructions, takes it for a reserved bit.
 _SHADOW = Guest("shadow", "pvh", more=("hap = 0",))
-_PAE = Guest("pae", "pvh", cpus=(2, 2), word=4, more=("hap = 0",))
+_PAE = Guest("pae", "pvh", vcpus=1, cpus=(2,), word=4, more=("hap = 0",))
 _PV = Guest("pv", "pv", cpus=(2, 2))
+
+_DOM0 = Guest("dom0", "pvh", cpus=(0, 1))
 
 SCENARIOS = {
     scenario.name: scenario
@@ -99,6 +101,19 @@ done
             ("running", "crashed"),
             release="bookworm",
             cpus=3,
+        ),
+        # A PVH dom0 needs an IOMMU. Xen takes the one that the firmware describes, whatever the
+        # CPU's vendor; QEMU's model of Intel's is the one that Xen can use.
+        Scenario(
+            "pvh-dom0",
+            (_DOM0,),
+            ". /report.sh >/out/guest-dom0.log\nfreeze running\n",
+            ("running", "crashed"),
+            cpus=2,
+            memory=1024,
+            xen="dom0=pvh dom0_mem=512M,max:512M dom0_max_vcpus=2 iommu=no-intremap",
+            dom0="console=hvc0 quiet lab_name=dom0",
+            qemu=("-machine", "q35", "-device", "intel-iommu"),
         ),
     )
 }

@@ -25,3 +25,4 @@ done
 # The last CPU never leaves user mode.
 last=$(($(grep -c ^processor /proc/cpuinfo) - 1))
 taskset $((1 << last)) /bin/spin &
+sleep 2

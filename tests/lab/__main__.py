@@ -85,8 +85,9 @@ def make(folder: Path, scenario: Scenario) -> None:
         if "crashed" not in scenario.dumps:
             machine.wait("LAB-SAVED", _PATIENCE)
         (out / "console.log").write_bytes(machine.console.read_bytes())
-    with tarfile.open(disk) as archive:
-        archive.extractall(out, filter="data")
+    if scenario.disk:
+        with tarfile.open(disk, "r:") as archive:
+            archive.extractall(out, filter="data")
     disk.unlink()
     found = truth.of_guests(out, scenario)
     (out / "truth.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -118,6 +119,8 @@ def _dom0(folder: Path, root: Path, scenario: Scenario) -> bytes:
     archive.modules(root, _MODULES)
     init = (HERE / "dom0-init.sh").read_text().replace('"$LIBEXEC"', f"/{inside}/bin")
     crash = "crashed" in scenario.dumps
+    if not scenario.disk:
+        init = init.replace("tar -c -C /out -f /dev/sda . && sync\n", "")
     if crash:
         init = init.replace('"${FINISH:-true}"', "echo c >/proc/sysrq-trigger")
     archive.add("init", init.encode())

@@ -48,6 +48,8 @@ class Scenario(NamedTuple):
     script: str
     #: The dumps in their order.
     dumps: tuple[str, ...]
+    #: Whether dom0 can write to the disk.
+    disk: bool = True
     release: str = "trixie"
     cpus: int = 2
     memory: int = 1536
@@ -107,8 +109,10 @@ done
         Scenario(
             "pvh-dom0",
             (_DOM0,),
-            ". /report.sh >/out/guest-dom0.log\nfreeze running\n",
+            ". /report.sh\nfreeze running\n",
             ("running", "crashed"),
+            # Xen cannot assign the controller.
+            disk=False,
             cpus=2,
             memory=1024,
             xen="dom0=pvh dom0_mem=512M,max:512M dom0_max_vcpus=2 iommu=no-intremap",

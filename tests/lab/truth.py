@@ -9,10 +9,12 @@ from .scenarios import Guest, Scenario
 
 
 def of_guests(folder: Path, scenario: Scenario) -> dict[str, Any]:
-    """By the guests' consoles, which xenconsoled logged."""
-    return {
-        guest.name: _guest(folder / f"guest-{guest.name}.log", guest) for guest in scenario.guests
-    }
+    """By the guests' consoles, which xenconsoled logged; dom0's is the serial one."""
+    found = {}
+    for guest in scenario.guests:
+        name = "console.log" if guest.name == "dom0" else f"guest-{guest.name}.log"
+        found[guest.name] = _guest(folder / name, guest)
+    return found
 
 
 def _guest(log: Path, guest: Guest) -> dict[str, Any]:

@@ -95,11 +95,17 @@ def test_a_guest_that_has_just_left() -> None:
     assert found.registers == GENERAL | SAVED | {"cs": 0x33, "ss": 0x2B}
     assert found.where == "pCPU 1's NT_PRSTATUS and the VMCB"
     assert (found.root, found.exit_pc) == (ROOT, SAVED["rip"])
+    assert (found.warnings, found.stale) == ((), False)
     # Behind another guest's VMRUN, or after Xen saved the registers: those on the stack are used.
-    for other in (on._replace(registers=host | {"rax": 0x3000}), on._replace(has_left=False)):
+    for other, stale in (
+        (on._replace(registers=host | {"rax": 0x3000}), True),
+        (on._replace(has_left=False), False),
+    ):
         found = completed(other)
         assert found.registers == STALE | {"cs": 0x33, "ss": 0x2B}
         assert found.where == "pCPU 1's Xen stack"
+        assert found.stale == stale
+        assert ["registers are stale" in text for text in found.warnings] == [True] * stale
 
 
 @pytest.mark.parametrize("nested", [True, False])

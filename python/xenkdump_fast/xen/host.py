@@ -286,12 +286,11 @@ class HostDomain(XenDomain):
         if kind == "system":
             # A pCPU's stack holds a guest's registers, the idle vCPU has none.
             return [vcpu._replace(registers=None, where=None, kind=None) for vcpu in found]
-        return [
-            vcpus.translated(xen.memory, xen.layout, xen.on_pcpus, vcpu)
-            if kind in TRANSLATED or (kind is None and vcpu.kind == "hvm")
-            else vcpu
-            for vcpu in found
-        ]
+        for i, vcpu in enumerate(found):
+            if kind in TRANSLATED or (kind is None and vcpu.kind == "hvm"):
+                found[i] = vcpus.translated(xen.memory, xen.layout, xen.on_pcpus, vcpu)
+                self.warnings += found[i].warnings[len(vcpu.warnings) :]
+        return found
 
     @cached_property
     def nested(self) -> nested.Root:

@@ -263,12 +263,24 @@ def _saved(memory: XenMemory, layout: Layout, vcpu: int) -> frames.GuestFrame | 
 
 def translated(memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, vcpu: XenVcpu) -> XenVcpu:
     """A vCPU of a translated guest, with what Xen and the processor keep of it elsewhere."""
-    control = None if vcpu.address is None else hvm.read(memory, layout, vcpu.address)
-    if vcpu.address is None or control is None:
+    address, registers, exit_pc = vcpu.address, vcpu.registers, None
+    if address is None:
         return vcpu._replace(root=None)
-    registers, exit_pc = vcpu.registers, None
-    block = None if registers is None else hvm.vmcb(memory, vcpu.address)
-    on = on_pcpus.by_vcpu.get(vcpu.address)
+    block = None if registers is None else hvm.vmcb(memory, address)
+    on = on_pcpus.by_vcpu.get(address)
+    if on is not None and on.has_left and registers is not None:
+        if block is not None and on.registers.get("rax") == block.address:
+            registers = registers | {name: on.registers[name] for name in frames.GENERAL}
+            vcpu = vcpu._replace(where=f"pCPU {on.number}'s NT_PRSTATUS and the VMCB")
+        else:
+            text = (
+                f"vCPU {vcpu.id}'s registers are stale: it had just left for Xen, and its VMCB is "
+                "not known"
+            )
+            vcpu = vcpu._replace(warnings=(*vcpu.warnings, text), stale=True)
+    control = hvm.read(memory, layout, address)
+    if control is None:
+        return vcpu._replace(root=None)
     running = None
     if on is None and vcpu.running and vcpu.pcpu is not None:
         running = on_pcpus.running.get(vcpu.pcpu)
@@ -277,9 +289,6 @@ def translated(memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, vcpu: XenVc
         if block is not None and block.nested_root is not None and running.cr3:
             control = control._replace(cr3=running.cr3)
     elif registers is not None and block is not None:
-        if on is not None and on.has_left and on.registers.get("rax") == block.address:
-            registers = registers | {name: on.registers[name] for name in frames.GENERAL}
-            vcpu = vcpu._replace(where=f"pCPU {on.number}'s NT_PRSTATUS and the VMCB")
         control, registers, exit_pc = hvm.complete(control, registers, block)
     found = vcpu._replace(root=control.root, control=control, registers=registers, exit_pc=exit_pc)
     if registers is None:

@@ -15,6 +15,8 @@ from xenkdump_fast.xen.pcpus import Pcpu, _is_behind_vmrun
 from xenkdump_fast.xen.vcpus import OnPcpus, XenVcpu
 
 VCPU, CONTROL_AT = 0xFFFF_8300_0001_0000, 0x400
+#: Another vCPU; where the struct of the first has registers.
+OTHER, REGISTERS_AT = 0xFFFF_8300_0003_0000, 0xA00
 BLOCK, BLOCK_MACHINE = 0xFFFF_8300_0002_0000, 0x2_0000
 ROOT, OTHER_ROOT, NESTED = 0x123_4000, 0x567_8000, 0x99_9000
 CR0, CR4, EFER = 0x8005_0033, 0x6F0, 0xD01
@@ -41,12 +43,16 @@ class Memory:
 
     word = 8
 
-    def __init__(self, nested: bool) -> None:
-        vcpu = bytearray(PAGE)
+    def __init__(self, nested: bool, other_state: int) -> None:
+        vcpu, other = bytearray(PAGE), bytearray(PAGE)
+        struct.pack_into("<2I", other, 0x900, other_state, 1)
+        # In the order of cpu_user_regs: general registers, error code, rip, cs, flags, rsp, ss.
+        values = (*(0x20 for _ in frames.GENERAL), 0, 0x6000, 0, 0x246, 0x8000, 0)
+        struct.pack_into("<21Q", vcpu, REGISTERS_AT, *values)
         struct.pack_into("<6Q", vcpu, CONTROL_AT, CR0, 0, 0, OTHER_ROOT, CR4, EFER)
         struct.pack_into("<2Q", vcpu, 0x800, BLOCK, BLOCK_MACHINE)
         struct.pack_into("<2I", vcpu, 0x900, 0, 1)
-        self._pages = {VCPU: bytes(vcpu), BLOCK: vmcb(nested)}
+        self._pages = {VCPU: bytes(vcpu), OTHER: bytes(other), BLOCK: vmcb(nested)}
 
     def read(self, address: int, size: int) -> bytes | None:
         page = self._pages.get(address // PAGE * PAGE)
@@ -68,14 +74,14 @@ class Memory:
         return address in self._pages
 
 
-def completed(pcpu: Pcpu, nested: bool = True) -> XenVcpu:
+def completed(pcpu: Pcpu, nested: bool = True, other_state: int = 0) -> XenVcpu:
     """The vCPU, which runs on that pCPU according to its struct."""
-    memory = cast(XenMemory, Memory(nested))
+    memory = cast(XenMemory, Memory(nested, other_state))
     layout = Layout()
     layout.offsets |= {"vcpu.guest_cr": CONTROL_AT, "vcpu.runstate": 0x900, "vcpu.processor": 0x904}
+    layout.offsets["vcpu.registers"] = REGISTERS_AT
     on = OnPcpus(memory, layout, [IDLE, pcpu])
     found = vcpus._read_one(memory, layout, on, (0, VCPU), None)
-    assert found.running
     return vcpus.translated(memory, layout, on, found)
 
 
@@ -124,9 +130,24 @@ def test_a_guest_whose_code_was_running(nested: bool) -> None:
     assert "no pCPU's notes lead to its registers" in found.warnings[0]
 
 
+@pytest.mark.parametrize("state", [1, 2, 3])
+def test_a_pcpu_that_was_switching_to_the_vcpu(state: int) -> None:
+    """Xen calls it running before it has loaded its registers, and the other one not any more."""
+    stack = frames.GuestFrame(dict(STALE), 8, "hvm", 0)
+    on = pcpu(vcpu=OTHER, guest=stack)
+    found = completed(on, other_state=state)
+    assert (found.state, found.where, found.warnings) == ("runnable", "struct vcpu", ())
+    assert found.registers is not None
+    assert (found.registers["rip"], found.registers["rbx"]) == (0x6000, 0x20)
+    # Two vCPUs that run on one pCPU contradict each other.
+    found = completed(on)
+    assert (found.state, found.registers) == ("running", None)
+    assert "no pCPU's notes lead to its registers" in found.warnings[0]
+
+
 def test_the_vmcb_under_shadow_paging() -> None:
     """Its cr3 is the root of Xen's tables."""
-    block = hvm.vmcb(cast(XenMemory, Memory(nested=False)), VCPU)
+    block = hvm.vmcb(cast(XenMemory, Memory(nested=False, other_state=0)), VCPU)
     assert block is not None
     assert (block.nested_root, block.registers) == (None, SAVED)
     control = hvm.Control(CR0, 0, OTHER_ROOT, CR4, EFER)

@@ -66,6 +66,8 @@ class OnPcpus:
     def __init__(self, memory: XenMemory, layout: Layout, pcpus: Sequence[Pcpu]) -> None:
         #: By the address of the vCPU that it was running.
         self.by_vcpu: dict[int, Pcpu] = {}
+        #: The vCPU that each pCPU was running, by the pCPU's number.
+        self.current: dict[int, int] = {}
         #: By the ``struct domain`` of this vCPU.
         self.by_domain: dict[int, list[Pcpu]] = {}
         #: Those with a guest's registers on their stack, by page-table root.
@@ -87,6 +89,7 @@ class OnPcpus:
                 self.running[pcpu.number] = pcpu
             if pcpu.vcpu is not None:
                 self.by_vcpu.setdefault(pcpu.vcpu, pcpu)
+                self.current.setdefault(pcpu.number, pcpu.vcpu)
                 owner = None if back is None else memory.pointer(pcpu.vcpu + back)
                 if owner is not None:
                     self.by_domain.setdefault(owner, []).append(pcpu)
@@ -223,6 +226,9 @@ def _read_one(
             where = f"pCPU {left_on.number}'s Xen stack, left there when it went idle"
             # Its runstate may still be "running".
             state = "not running" if state == RUNSTATES[0] else state
+        elif state == RUNSTATES[0] and _is_next(memory, layout, on_pcpus, pcpu):
+            # Its registers were saved when it last left a pCPU.
+            state, frame, where = RUNSTATES[1], _saved(memory, layout, address), STRUCT
         elif state == RUNSTATES[0] and pcpu in on_pcpus.running:
             # The processor has loaded the task state segment of a translated guest, which leads to
             # no stack of Xen.
@@ -250,6 +256,20 @@ def _read_one(
         word=frame.word if frame else None,
         warnings=warnings,
     )
+
+
+def _is_next(memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, pcpu: int | None) -> bool:
+    """Whether a pCPU was about to switch to a vCPU that is already called running.
+
+    Xen changes the states of both vCPUs before it switches: the one that the pCPU was running is
+    not called running any more.
+    """
+    current = None if pcpu is None else on_pcpus.current.get(pcpu)
+    at = layout.get("vcpu.runstate")
+    if current is None or at is None:
+        return False
+    state = memory.number(current + at, 4)
+    return state is not None and 0 < state < len(RUNSTATES)
 
 
 def _saved(memory: XenMemory, layout: Layout, vcpu: int) -> frames.GuestFrame | None:

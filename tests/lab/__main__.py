@@ -13,11 +13,11 @@ from . import spin, truth
 from .initramfs import Archive
 from .machine import Machine
 from .packages import Release
-from .scenarios import SCENARIOS, Scenario
+from .scenarios import CRASHED, SCENARIOS, Scenario
 
 HERE = Path(__file__).parent
 #: Modules of dom0: Xen's devices, and the disk.
-_MODULES = [
+_MODULES = (
     "xenfs",
     "xen-evtchn",
     "xen-gntdev",
@@ -25,11 +25,14 @@ _MODULES = [
     "xen-privcmd",
     "ata_piix",
     "sd_mod",
-    "ahci",
-]
+)
+#: docs/lab.md has the reasons.
+_CPU = "EPYC,+svm,+npt,-monitor,-smap,-rdtscp"
 _TOOLS = ("xl", "xenstored", "xenconsoled", "xenstore-control")
 _HELPERS = ("xen-init-dom0", "libxl-save-helper")
 _DISK = 1 << 30
+#: What Xen prints before all CPUs halt.
+_HALTED = "'noreboot' set - not rebooting"
 #: Seconds for the boot of dom0 and of all guests.
 _PATIENCE = 1500
 
@@ -59,30 +62,17 @@ def make(folder: Path, scenario: Scenario) -> None:
         file.truncate(_DISK)
     arguments = [
         *scenario.qemu,
-        *(
-            "-cpu",
-            "EPYC,+svm,+npt,-monitor,-smap,-rdtscp",
-            "-smp",
-            str(scenario.cpus),
-            "-m",
-            str(scenario.memory),
-        ),
+        *("-cpu", _CPU, "-smp", str(scenario.cpus), "-m", str(scenario.memory)),
         *("-kernel", str(work / "xen")),
-        *(
-            "-append",
-            f"console=com1 noreboot loglvl=info sched=null-less {scenario.xen}".replace(
-                " sched=null-less", ""
-            ),
-        ),
+        *("-append", f"console=com1 noreboot loglvl=info {scenario.xen}"),
         *("-initrd", f"{kernel} {scenario.dom0},{work / 'initramfs'}"),
         *("-drive", f"file={disk},format=raw,if=ide"),
     ]
     with Machine(work, arguments) as machine:
         for dump in scenario.dumps:
-            crashed = dump == "crashed"
-            machine.wait((scenario.crash if crashed else None) or f"LAB-FREEZE-{dump}", _PATIENCE)
+            machine.wait(_HALTED if dump == CRASHED else f"LAB-FREEZE-{dump}", _PATIENCE)
             machine.dump(out / f"{dump}.vmcore")
-        if "crashed" not in scenario.dumps:
+        if CRASHED not in scenario.dumps:
             machine.wait("LAB-SAVED", _PATIENCE)
         (out / "console.log").write_bytes(machine.console.read_bytes())
     if scenario.disk:
@@ -117,13 +107,13 @@ def _dom0(folder: Path, root: Path, scenario: Scenario) -> bytes:
     for name in _HELPERS:
         archive.program(root, f"{inside}/bin/{name}", f"{inside}/bin/{name}")
     archive.modules(root, _MODULES)
-    init = (HERE / "dom0-init.sh").read_text().replace('"$LIBEXEC"', f"/{inside}/bin")
-    crash = "crashed" in scenario.dumps
-    if not scenario.disk:
-        init = init.replace("tar -c -C /out -f /dev/sda . && sync\n", "")
-    if crash:
-        init = init.replace('"${FINISH:-true}"', "echo c >/proc/sysrq-trigger")
-    archive.add("init", init.encode())
+    settings = {
+        "LIBEXEC": f"/{inside}/bin",
+        "DISK": "/dev/sda" if scenario.disk else "",
+        "CRASH": "yes" if CRASHED in scenario.dumps else "",
+    }
+    archive.add("settings.sh", "".join(f"{k}={v}\n" for k, v in settings.items()).encode())
+    archive.add("init", (HERE / "dom0-init.sh").read_bytes())
     archive.add("report.sh", (HERE / "report.sh").read_bytes())
     archive.add("bin/spin", spin.program(8))
     archive.add("scenario.sh", scenario.script.encode())

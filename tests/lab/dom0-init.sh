@@ -13,6 +13,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs -o size=90% tmpfs /out
 echo 'autoballoon="off"' >/etc/xen/xl.conf
 hostname lab-dom0
+. /settings.sh
 while read -r module; do
     insmod "$module" || echo "LAB-WARNING $module"
 done </modules/order
@@ -45,7 +46,9 @@ freeze() {
 . /scenario.sh
 xl list -v >/out/list.txt
 cat /out/list.txt
-tar -c -C /out -f /dev/sda . && sync
+if [ -n "$DISK" ]; then
+    tar -c -C /out -f "$DISK" . && sync
+fi
 echo LAB-SAVED
-"${FINISH:-true}"
+[ -z "$CRASH" ] || echo c >/proc/sysrq-trigger
 exec sleep 1000000

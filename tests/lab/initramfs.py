@@ -5,6 +5,7 @@ import lzma
 import re
 import stat
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 #: Where the dynamic linker of the unpacked packages looks for libraries.
@@ -48,7 +49,7 @@ class Archive:
                 self.add(f"lib/{library}", found.read_bytes())
                 needed += _needed(found)
 
-    def modules(self, root: Path, names: list[str]) -> None:
+    def modules(self, root: Path, names: Iterable[str]) -> None:
         """Kernel modules and what they depend on, and ``/modules``: their order of loading."""
         files: dict[str, Path] = {}
         for path in root.rglob("*.ko*"):

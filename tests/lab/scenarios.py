@@ -2,12 +2,15 @@
 
 from typing import NamedTuple
 
+#: The dump that is taken after dom0 has panicked.
+CRASHED = "crashed"
+
 
 class Guest(NamedTuple):
     """An unprivileged domain."""
 
     name: str
-    #: ``pv``, ``pvh`` or ``hvm``.
+    #: ``pv`` or ``pvh``.
     type: str
     vcpus: int = 2
     #: Physical CPUs on which its vCPUs run, by number of the vCPU. dom0 has CPU 0 to itself.
@@ -24,7 +27,7 @@ class Guest(NamedTuple):
             f'type = "{self.type}"',
             f'kernel = "/guests/vmlinuz{self.word}"',
             f'ramdisk = "/guests/initramfs{self.word}"',
-            f'cmdline = "{self._console} quiet panic=0 lab_name={self.name} tsc=unstable"',
+            f'cmdline = "console=hvc0 quiet panic=0 lab_name={self.name} tsc=unstable"',
             f"memory = {self.memory}",
             f"maxmem = {self.memory}",
             f"vcpus = {self.vcpus}",
@@ -33,10 +36,6 @@ class Guest(NamedTuple):
             *self.more,
         ]
         return "\n".join(lines) + "\n"
-
-    @property
-    def _console(self) -> str:
-        return "console=hvc0"
 
 
 class Scenario(NamedTuple):
@@ -56,8 +55,6 @@ class Scenario(NamedTuple):
     xen: str = "dom0_mem=640M,max:640M dom0_max_vcpus=1 dom0_vcpus_pin"
     dom0: str = "console=hvc0 quiet"
     qemu: tuple[str, ...] = ("-machine", "pc")
-    #: Text by which Xen reports that all CPUs are about to halt, after the machine "crashed".
-    crash: str | None = "'noreboot' set - not rebooting"
 
 
 _PVH = Guest("pvh", "pvh")
@@ -91,7 +88,7 @@ for guest in pv pvh; do
     xl save -c $guest /out/$guest.save
 done
 """,
-            ("running", "paused", "crashed"),
+            ("running", "paused", CRASHED),
             cpus=3,
             memory=2048,
             xen="dom0_mem=1024M,max:1024M dom0_max_vcpus=1 dom0_vcpus_pin",
@@ -100,7 +97,7 @@ done
             "shadow",
             (_SHADOW, _PAE),
             "start shadow\nstart pae\nfreeze running\n",
-            ("running", "crashed"),
+            ("running", CRASHED),
             release="bookworm",
             cpus=3,
         ),
@@ -110,7 +107,7 @@ done
             "pvh-dom0",
             (_DOM0,),
             ". /report.sh\nfreeze running\n",
-            ("running", "crashed"),
+            ("running", CRASHED),
             # Xen cannot assign the controller.
             disk=False,
             cpus=2,

@@ -145,3 +145,24 @@ def test_vtop(case: Case) -> None:
     (found,) = rendering.json(vtop.run(domain(case), vtop.Options(["linux_banner"])))["addresses"]
     machine = domain(case).dump.machine.cstring(int(found["machine"], 16), 13)
     assert machine == b"Linux version"
+
+
+@pytest.mark.parametrize(
+    "core", sorted(Path(LAB or "").rglob("*.core")), ids=lambda core: core.name
+)
+def test_the_dump_core_file_of_a_paused_guest(core: Path) -> None:
+    """xl dump-core wrote it while the guest was paused, and QEMU dumped the host after that."""
+    whole = core.with_name("paused.vmcore")
+    inside, alone = opened(whole, numbers(whole)[core.stem]), xk.open(core).domain()
+    frames = []
+    for kernel in (inside.kernel, alone.kernel):
+        tasks = {task.pid: task for task in kernel.tasks()}
+        frames.append(
+            {
+                pid: (task.comm, [(f.pc, f.sp, f.symbol) for f in kernel.backtrace(task).frames])
+                for pid, task in tasks.items()
+            }
+        )
+    assert len(frames[0]) > 50
+    assert frames[0] == frames[1]
+    assert rendering.text(log.run(inside)) == rendering.text(log.run(alone))

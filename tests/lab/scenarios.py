@@ -71,8 +71,8 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         # A PVH guest under nested paging and a PV guest, each with a vCPU that never leaves user
-        # mode. xl dump-core of a PVH guest takes an hour under emulation: it maps each of the 2^20
-        # frame numbers.
+        # mode. xl dump-core of a PVH guest takes too long under emulation: it tries to map each of
+        # the 2^20 frame numbers.
         Scenario(
             "mixed",
             (_PVH, _PV),

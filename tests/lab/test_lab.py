@@ -22,8 +22,6 @@ pytestmark = pytest.mark.real
 LAB = os.environ.get("XKDUMP_LAB")
 #: Tasks whose stacks do not change while they sleep.
 SLEEPERS = {"cat", "sleep"}
-#: A frame of the kernel's own stack dump, which starts in the scheduler.
-_SCHEDULER = ("__schedule", "schedule")
 
 
 class Case(NamedTuple):
@@ -118,10 +116,15 @@ def test_the_stacks_of_sleeping_tasks(case: Case) -> None:
         if expected["comm"] not in SLEEPERS or not expected["stack"]:
             continue
         frames = kernel.backtrace(tasks[expected["pid"]]).frames
-        found = [frame.pc for frame in frames if frame.symbol not in _SCHEDULER]
-        # By address: several names may be at one.
-        truth = [kernel.symbol(name) + offset for name, offset in expected["stack"]]
-        assert found[: len(truth)] == truth
+        # The kernel leaves out its functions that wait (__sched).
+        names = [frame.symbol for frame in frames]
+        skipped = names.index(expected["stack"][0][0])
+        assert skipped <= 4
+        found = frames[skipped : skipped + len(expected["stack"])]
+        for frame, (name, offset) in zip(found, expected["stack"], strict=True):
+            # Several symbols may be at one address, and several functions may have one name.
+            assert frame.symbol == name or frame.pc == kernel.symbol(name) + offset
+            assert frame.offset == offset or frame.symbol != name
         compared += 1
     assert compared >= 2
 

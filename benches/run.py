@@ -30,7 +30,17 @@ from benches.pairing import CORES, cores, parse, say  # noqa: E402
 from benches.report import Results, Row  # noqa: E402
 
 PAIRS = ("single", "resolving", "objects", "whole-domain")
-PARTS = (*PAIRS, "core", "peers", "opening", "processes", "counts", "sweeps")
+PARTS = (
+    *PAIRS,
+    "core",
+    "peers",
+    "opening",
+    "nested",
+    "large-hosts",
+    "processes",
+    "counts",
+    "sweeps",
+)
 
 
 class Bench:
@@ -114,6 +124,14 @@ class Bench:
     def opening(self) -> None:
         """Opening, first batches, passes."""
         self.module("opening")
+
+    def nested(self) -> None:
+        """Translated guests and PV guests."""
+        self.module("nested")
+
+    def large_hosts(self) -> None:
+        """Commands on a host with 200 domains."""
+        self.module("large_hosts")
 
     def processes(self) -> None:
         """crash and xkdump."""
@@ -234,7 +252,7 @@ def main() -> None:
         if name in PAIRS:
             bench.from_pairs(name)
         else:
-            getattr(bench, name)()
+            getattr(bench, name.replace("-", "_"))()
         # Keep the results if a later step fails.
         bench.write(bench.options.into)
     say(f"wrote {bench.options.into}")

@@ -49,6 +49,31 @@ class MemoryFault(AbsentError):
     kind: Literal["machine", "pseudo-physical", "virtual"]
     reason: str
 
+def zstd_obstacle(path: StrPath) -> str | None:
+    """Why a zstd file cannot be read in place, as the end of a sentence; None if it can.
+
+    Raises OSError if it cannot be opened.
+    """
+
+def zstd_content_size(start: bytes) -> int | None:
+    """The size of the contents of the first frame, if its header, which is in ``start``, has it."""
+
+@final
+class ZstdDecoder:
+    """Decompresses a zstd file piece by piece."""
+
+    def __new__(cls) -> ZstdDecoder:
+        """A decoder at the start of a file. Raises MemoryError if there is no memory for it."""
+    def decode(self, data: bytes, size: int) -> tuple[int, bytes]:
+        """Decompresses ``data`` until ``size`` bytes came of it.
+
+        Returns how many bytes of ``data`` were taken, and what came of them. Raises ValueError,
+        with zstd's reason, if it is corrupt.
+        """
+    @property
+    def at_end(self) -> bool:
+        """Whether what was decompressed so far ends with a whole frame."""
+
 @final
 class Dump:
     """A dump file, opened read-only."""
@@ -99,14 +124,21 @@ class Dump:
         """``(machine address, bytes in the file, bytes in memory)`` of every PT_LOAD."""
     @property
     def vcpu_contexts(self) -> list[dict[str, Any]]:
-        """Registers of every vCPU in vCPU order; empty unless the file is an xl dump-core file.
+        """Registers of every vCPU in vCPU order; empty unless the file is of a single domain.
 
-        Each dict has ``word`` (bytes), ``flags``, ``registers`` (name to value), ``cr`` (control
-        registers as stored) and ``root`` (machine address of the top page table).
+        Each dict has ``id``, ``source`` (where the file has them), ``word`` (bytes), ``flags``,
+        ``registers`` (name to value), ``cr`` (control registers as stored), ``root`` (machine
+        address of the top page table) and ``efer`` (None unless it is recorded).
         """
     @property
     def shared_info(self) -> bytes | None:
         """The domain's shared_info page if the container stores it apart, else None."""
+    @property
+    def domain_kind(self) -> Literal["pv", "translated"] | None:
+        """The kind of guest if the file is of a single domain, else None."""
+    @property
+    def is_normalised(self) -> bool:
+        """True if page tables of a PV guest hold pfns: machine addresses are pseudo-physical."""
     @property
     def auto_translated(self) -> bool:
         """True if the memory is that of a translated guest (HVM or PVH)."""
@@ -140,6 +172,11 @@ class Dump:
 
         Raises ValueError for an unknown ``paging``, or an ``encryption_mask`` that is not a single
         address bit of the format.
+        """
+    def release(self) -> None:
+        """Gives back memory that only caches bytes of the file, as after a search of much memory.
+
+        Later reads read them again. ``Dump.guest`` has no memory of its own: it does nothing there.
         """
     def close(self) -> None:
         """Invalidates this dump and everything made from it.

@@ -18,6 +18,8 @@ _VMLINUX, _VMCORE = "XKDUMP_VMLINUX", "XKDUMP_VMCORE"
 FILES = f"The environment variables {_VMLINUX} and {_VMCORE} name files that are not given."
 #: Options that --hypervisor has no use for.
 _OF_DOMAINS = ("domain", "p2m_source", "kaslr_offset", "phys_base", "vmcoreinfo")
+#: What two files are of which the first one is a dump, and the second one not its vmlinux.
+_DUMP_ALONE = (["dump", "dump"], ["dump", None])
 _STATUSES = (
     "Exit status: 0 success, 1 the dump does not hold what was asked for, 2 wrong usage, 3 a file "
     "cannot be read, is not a dump or is damaged beyond use, or memory or file descriptors are "
@@ -164,6 +166,12 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
         _add_location_options(parser)
     if command.target != "none":
         add("--format", choices=["raw"], help="take the dump for a raw image of physical memory")
+        add(
+            "--cache-dir",
+            metavar="DIR",
+            help="where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, "
+            "once; default: the environment variable XKDUMP_CACHE_DIR",
+        )
     add("--json", action="store_true", help="one JSON object instead of text")
 
 
@@ -211,6 +219,9 @@ def _with_environment(
     files = words[:2]
     if has_operands:
         files = list(takewhile(os.path.exists, files))
+    if len(files) == 2 and vmlinux is not None and [*map(_kind, files)] in _DUMP_ALONE:
+        # What follows is another part of a split dump, or an operand that is the name of a file.
+        files = files[:1]
     others = words[len(files) :]
     is_kernel = len(files) == 1 and _kind(files[0]) == "kernel"
     if is_kernel and vmcore is not None and command.vmlinux == "required":

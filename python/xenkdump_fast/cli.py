@@ -182,7 +182,7 @@ class Job:
         from . import session
 
         files = [options.vmcore, *options.parts]
-        dump: Dump = session.open(files, format=options.format)
+        dump: Dump = session.open(files, format=options.format, cache_dir=options.cache_dir)
         self._warnings = lambda: dump.warnings
         if options.hypervisor:
             return self._open_xen(dump)

@@ -5,6 +5,22 @@ Limits that scale with the dump are budgets (``budget.py``). ``tools/limits_tabl
 table in ``docs/trust.md`` from this file.
 """
 
+# == Compressed files ==
+
+#: Unpacked size of a file, as a multiple of its compressed size: that of an idle machine's memory
+#: may be 300.
+MAX_UNPACKED_RATIO = 1024
+
+#: Bytes to which a file may be unpacked however small it is: zeros take no space on disk.
+MAX_UNPACKED_SMALL = 64 << 30
+
+#: Bytes of memory for the decoder of xz. Its default settings take 9 MiB, the largest ones 65.
+MAX_DECODER_MEMORY = 256 << 20
+
+#: Bytes of the index of an xz file, which has its unpacked size. That of a dump of 1 TiB has 400
+#: KiB.
+MAX_XZ_INDEX = 16 << 20
+
 # == Linux ==
 
 #: VMCOREINFO notes that are used. A dump has one; one by a capture kernel may have two.
@@ -240,8 +256,8 @@ MAX_ENTRIES_AT_ONCE = 1 << 14
 #: node has one.
 MAX_DIRECT_MAP_STARTS = 64
 
-#: Domains that are searched for their count of pages, those with most pages first.
-MAX_COUNTED_DOMAINS = 64
+#: Domains that are searched for their count of pages: those with most pages, and the first ones.
+MAX_COUNTED_DOMAINS = 128
 
 #: Bytes of all searches for kernels, as a multiple of the memory held. A page belongs to one
 #: kernel, two strings are searched for, and the first root may be another kernel's.
@@ -250,6 +266,9 @@ MAX_KERNEL_SEARCHES = 4
 #: Bytes of these searches in a small dump. It may hold a few bytes of each page, but whole pages
 #: are counted.
 MAX_SMALL_SEARCHES = 64 << 20
+
+#: Pages of a domain that are looked at to find out whether the dump leaves out its memory.
+MAX_LEFT_OUT_PAGES = 64
 
 #: Bytes of a kernel's image in which its name is searched for. The largest images have 100 MiB.
 MAX_KERNEL_IMAGE = 256 << 20
@@ -263,6 +282,17 @@ MAX_BANNER = 512
 #: Machine frames of a translated guest in which its kernel is searched for: 2 GiB. The kernel is
 #: loaded at a low address.
 MAX_GUEST_FRAMES = 1 << 19
+
+#: Bytes of the frames of all translated guests whose kernels are not found by their page tables.
+MAX_FRAME_SEARCH = 64 << 30
+
+#: Bytes that a search for one kernel reads before the pages of the file are unmapped again: those
+#: of hundreds of kernels would count as memory of this process.
+MAX_UNRELEASED = 1 << 20
+
+#: Translated guests whose roots are verified before that. Each reads MAX_NESTED_SAMPLE pages of two
+#: tables, and the system maps 16 pages for each.
+MAX_UNRELEASED_ROOTS = 8
 
 #: pfns of a P2M that a kernel's own variables describe: 512 TiB of memory.
 MAX_PFNS = 1 << 37
@@ -295,6 +325,10 @@ MAX_P2M_STRUCT = 2048
 #: one.
 MAX_NESTED_CANDIDATES = 64
 
+#: Frames of a translated guest that are compared with the frame table and the M2P to verify its
+#: root. Each reads a page of both tables.
+MAX_NESTED_SAMPLE = 64
+
 #: Page tables of a translated guest whose owners are looked up to verify their root.
 MAX_NESTED_TABLES = 64
 
@@ -313,6 +347,9 @@ MAX_XEN_IMAGE = 16 << 20
 
 #: Bytes of the console ring. The default is 16 to 64 KiB; conring_size= can set a few MiB.
 MAX_CONSOLE_SIZE = 1 << 24
+
+#: Bytes of the configuration of a saved domain. xl writes a few thousand.
+MAX_SAVED_CONFIG = 1 << 20
 
 # == Output ==
 
@@ -335,7 +372,8 @@ MAX_LISTED_SOURCES = 32
 #: Disagreements of each kind that `check` lists.
 MAX_LISTED_DISAGREEMENTS = 20
 
-#: Addresses at which kernels of other domains were found and that `domains` tries first.
+#: Offsets in their images at which kernels of other domains were found and that `domains` tries
+#: first.
 MAX_KERNEL_HINTS = 16
 
 #: Elements of a list that are encoded as JSON at once.

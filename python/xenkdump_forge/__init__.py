@@ -13,7 +13,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .errors import SyntheticDumpError, WriteError
-from .formats import FORMATS
+from .formats import COMPRESSIONS, FORMATS
 from .kinds import KINDS
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .writing import SyntheticDump, build, write_dump
 
 __all__ = [
+    "COMPRESSIONS",
     "FORMATS",
     "KINDS",
     "SparseDump",

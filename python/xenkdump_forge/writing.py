@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import containers, plan
+from .containers import whole
 from .errors import SyntheticDumpError, WriteError
 from .kinds import KINDS
 from .parts import Parts
@@ -50,15 +51,17 @@ def write_dump(
     memory: int | None = None,
     seed: int = 0,
     format: str = "elf",  # noqa: A002 - as in xenkdump_fast.open()
+    compress: str | None = None,
     extra: Callable[[Parts], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticDump:
     """Writes ``vmlinux``, ``vmcore`` and ``plan.json`` of a kind into ``directory``.
 
-    ``memory`` is dom0's, in bytes; the file is sparse. ``format`` is one of ``FORMATS``. The same
-    ``seed`` gives the same bytes. ``extra`` may change the parts before they are written.
-    ``progress`` is called with the numbers of pages written so far, and of all. Raises
-    SyntheticDumpError, or its subclass WriteError.
+    ``memory`` is dom0's, in bytes; the file is sparse. ``format`` is one of ``FORMATS``,
+    ``compress`` of ``COMPRESSIONS``: the dump is then compressed as a whole. The same ``seed``
+    gives the same bytes. ``extra`` may change the parts before they are written. ``progress`` is
+    called with the numbers of pages written so far, and of all. Raises SyntheticDumpError, or its
+    subclass WriteError.
     """
     parts = build(like, memory=memory, seed=seed)
     if progress is not None:
@@ -74,7 +77,10 @@ def write_dump(
             if format == "elf":
                 parts.core.write(work / "vmcore")
             else:
-                containers.write(parts.core, work / "vmcore", format)
+                containers.write(parts.core, work / "vmcore", format, parts.kernels)
+            if compress is not None:
+                for path in sorted(work.glob("vmcore*")):
+                    whole.compress(path, compress)
             for name, data in parts.more.items():
                 (work / name).write_bytes(data)
             parts.plan["notes"] = plan.notes(note for group in parts.core.notes for note in group)

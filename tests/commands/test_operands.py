@@ -1,5 +1,7 @@
 """If an operand matches nothing, the others are printed, and the exit status is 1."""
 
+from pathlib import Path
+
 import pytest
 
 from xenkdump_fast.cli import main
@@ -52,3 +54,30 @@ def test_all_tasks_and_one_task(
     status, out, err = run("bt", synthetic, capsys, "1340", option)
     assert (status, out) == (2, "")
     assert "not allowed with a pid" in err
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_vmlinux_of_the_environment_and_parts_of_a_dump(
+    parts: int,
+    synthetic: SyntheticDump,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    split = write_dump(tmp_path, like="modern", memory=64 << 20, format="kdump-split")
+    names = [str(tmp_path / name) for name in ("vmcore", "vmcore.2", "vmcore.3")][:parts]
+    assert main(["bt", str(split.vmlinux), *names, "1340"]) == 0
+    expected = capsys.readouterr()
+    monkeypatch.setenv("XKDUMP_VMLINUX", str(split.vmlinux))
+    assert main(["bt", *names, "1340"]) == 0
+    assert capsys.readouterr() == expected
+    # A vmlinux that is given counts, before a dump or after it.
+    monkeypatch.setenv("XKDUMP_VMLINUX", str(tmp_path / "plan.json"))
+    assert main(["bt", str(split.vmlinux), *names, "1340"]) == 0
+    assert capsys.readouterr() == expected
+    # An operand that is the name of a file is an operand.
+    monkeypatch.setenv("XKDUMP_VMLINUX", str(split.vmlinux))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1340").touch()
+    assert main(["bt", *names, "1340"]) == 0
+    assert capsys.readouterr() == expected

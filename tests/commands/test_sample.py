@@ -52,3 +52,19 @@ def test_half_a_terabyte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert p2m.entry(0)[0] == "frame"
     assert main(["check", str(tmp_path / "vmlinux"), str(tmp_path / "vmcore")]) == 0
     assert "ALL 3 SOURCES AGREE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["lime", "raw"])
+def test_the_command_to_try(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An image of a Xen host's memory leads to no kernel: the message says so, and what to try."""
+    arguments = ["sample", str(tmp_path / "dump"), "--format", name, "--compress", "gzip"]
+    assert main([*arguments, "--memory", "64M"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    _, _, command = line.partition("Try: xkdump ")
+    assert main(command.split()) == 0
+    capsys.readouterr()
+    options = command.split()[1:-1]
+    files = [str(tmp_path / "dump" / "vmlinux"), command.split()[-1]]
+    for words in (["bt", *files], ["bt", files[1]], ["domains", files[1]]):
+        assert main([*words, *options]) == 1
+        assert "Try: an ELF" in capsys.readouterr().err

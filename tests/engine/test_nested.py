@@ -234,6 +234,79 @@ class TestGuest:
         assert own.virtual(1 << 12, "x86_64").translate(5 * PAGE) == 5 * PAGE
 
 
+#: Xen's names of the types by their numbers, without the prefix p2m_, in its versions: the
+#: enumerators of p2m_type_t in asm-x86/p2m.h.
+TO_4_4 = (
+    *("ram_rw", "invalid", "ram_logdirty", "ram_ro", "mmio_dm", "mmio_direct"),
+    *("populate_on_demand", "grant_map_rw", "grant_map_ro", "ram_paging_out", "ram_paged"),
+    *("ram_paging_in", "ram_shared", "ram_broken"),
+)
+IN_4_5 = (*TO_4_4, "map_foreign")
+IN_4_6 = (*IN_4_5, "mmio_write_dm")
+SINCE_4_8 = (*IN_4_5, "ioreq_server")
+VERSIONS = {
+    **dict.fromkeys(("4.2", "4.3", "4.4"), TO_4_4),
+    "4.5": IN_4_5,
+    **dict.fromkeys(("4.6", "4.7"), IN_4_6),
+    **dict.fromkeys((f"4.{minor}" for minor in range(8, 22)), SINCE_4_8),
+}
+#: Names that changed (cb34624af5): both are memory whose writes an emulator handles.
+RENAMED = {"mmio_write_dm": "ioreq_server"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_numbers_of_types(saved: Callable[[Machine], Dump], layout: "NestedFormat") -> None:
+    """Numbers were only ever added, so that no version has to be known."""
+    p2m = P2M.nested(saved(guest(layout)), ROOT, layout)
+    for version, names in VERSIONS.items():
+        found = [p2m.walk(FIRST_TYPE + number)[1] for number in range(len(names))]
+        assert found == [RENAMED.get(name, name) for name in names], version
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pages_of_each_size_and_type(
+    saved: Callable[[Machine], Dump], layout: "NestedFormat", kind: int, level: int
+) -> None:
+    """Of 4 KiB, 2 MiB and 1 GiB: entries, statuses in batches, runs and names."""
+    machine = Machine()
+    entry = oracle.ept if layout.startswith("ept") else oracle.npt
+    tables = [ROOT + i for i in range(5 if layout.endswith("5") else 4)]
+    for upper, lower in pairwise(tables):
+        machine.words(upper, [lower << 12 | (7 if layout.startswith("ept") else 0x67)])
+    span = 1 << 9 * (level - 1)
+    # The second entry of the table of its level; the first page is small memory.
+    machine.words(tables[-1], [entry(SMALL)])
+    machine.words(tables[-level], [entry(HUGE, kind, large=level > 1)], 1)
+    dump = saved(machine)
+    p2m = P2M.nested(dump, ROOT, layout)
+    picks = [0, span, span + span // 3, 2 * span - 1]
+    want = [oracle.lookup(machine, layout, ROOT * PAGE, pfn) for pfn in picks]
+    assert want[0] == ("frame", SMALL)
+    found = [p2m.entry(pfn) for pfn in picks]
+    if kind == oracle.INVALID:
+        assert all(name in ABSENT for name, _ in found[1:])
+        assert p2m.pages == 1
+        return
+    assert found == want
+    assert p2m.pages == 2 * span
+    assert p2m.walk(span)[1] == SINCE_4_8[kind]
+    runs, _ = p2m.kinds(span)
+    assert runs == [(span, span, want[1][0])]
+    for _ in range(2):
+        status = np.empty(len(picks), np.uint8)
+        mfns = p2m.resolve(np.array(picks, np.uint64), status=status).tolist()
+        assert mfns == [mfn if name == "frame" else NONE for name, mfn in want]
+        assert [str(Status(code)) for code in status.tolist()] == [
+            "ok" if name == "frame" else name for name, _ in want
+        ]
+    for name, mfn in want[1:]:
+        if name == "frame":
+            assert mfn is not None
+            assert p2m.reverse(mfn) == span + mfn - HUGE
+
+
 @pytest.mark.parametrize("layout", ["npt", "ept-5"])
 def test_tables_that_map_themselves_end(
     saved: Callable[[Machine], Dump], layout: "NestedFormat"

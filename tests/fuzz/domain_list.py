@@ -76,7 +76,9 @@ def memory_of(word: int, pages: list[bytes]) -> XenMemory:
     machine = SimpleNamespace(
         read=lambda at, size: virtual.read(BASES[word] + at, size), iter_mapped=lambda: held
     )
-    dump: Any = SimpleNamespace(virtual=root, machine=machine, memory_held=FRAMES * PAGE)
+    dump: Any = SimpleNamespace(
+        virtual=root, machine=machine, memory_held=FRAMES * PAGE, release=lambda: None
+    )
     paging: Paging = "x86_64" if word == 8 else "x86-pae"
     memory = XenMemory(dump, word, paging, 0, BASES[word])
     memory.virtual = virtual  # type: ignore[assignment]

@@ -18,7 +18,6 @@ DUMPS = {
     "win-dmp": (b"PAGEDU64" + PADDING, "without -w"),
     "QEMU save": (b"QEVM\0\0\0\x03" + PADDING, "dump-guest-memory"),
     "libvirt save": (b"LibvirtQemudSave" + PADDING, "virsh dump --memory-only"),
-    "xl save": (b"Xen saved domain, xl format\n \0 \r" + PADDING, "xl dump-core"),
 }
 COMPRESSED = {
     "gzip": (gzip.compress(PADDING), "gunzip"),
@@ -50,6 +49,8 @@ def test_in_place_of_a_dump(name: str, tmp_path: Path) -> None:
     with pytest.raises(xk.DumpError) as raised:
         xk.open(tmp_path / "file")
     assert name in str(raised.value)
+    if name in COMPRESSED:
+        remedy = "--cache-dir DIR"
     assert (ORDER if name in KERNELS else remedy) in str(raised.value)
 
 

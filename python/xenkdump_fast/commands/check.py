@@ -55,7 +55,11 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
     number = domain_id(target, options.domain)
     platform = platform_of(target, number)
     if platform.identity and platform.p2m() is None:
-        what = "a translated guest" if target.is_dump_core else "not the dump of a Xen host"
+        what = "not the dump of a Xen host"
+        if target.native.is_normalised:
+            what = "the page tables of a saved domain hold pfns"
+        elif target.is_domain_file:
+            what = "a translated guest"
         raise AbsentError(f"{target.path}: domain {number} has no P2M: {what}")
     image = None if options.vmlinux is None else open_image(options.vmlinux)
     offered: list[Offered] = []

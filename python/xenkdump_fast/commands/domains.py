@@ -47,13 +47,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 class DomainRow:
     """One domain."""
 
-    #: None for that of an xl dump-core file, which has no id.
+    #: None for that of an xl dump-core or save file, which has no id.
     id: int | None
     #: "pv", "hvm", "pvh", "hvm or pvh", "system", "unknown".
     kind: str
     #: Word size of the guest.
     word: int
-    #: Xen's address of its ``struct domain``; None in an xl dump-core file.
+    #: Xen's address of its ``struct domain``; None in the file of a domain.
     address: int | None
     vcpus: int
     #: How many of them were running.
@@ -71,7 +71,7 @@ class DomainRow:
 
 def run(target: DumpFile, options: Options = Options()) -> "Domains":
     """Lists the domains; AbsentError if the dump is not of a Xen host, or if none can be found."""
-    if target.is_dump_core:
+    if target.is_domain_file:
         domain = CoreDomain(target.native)
         return Domains([_row(domain, [])], None, domain.warnings)
     xen = target.xen(options.xen_syms, force=options.force)
@@ -81,8 +81,9 @@ def run(target: DumpFile, options: Options = Options()) -> "Domains":
         with isolated(f"domain {host_domain.id} is left out", xen.warnings.append):
             rows.append(_row(host_domain, hints))
             kernel = rows[-1].kernel
-            if kernel is not None and kernel.address and kernel.address not in hints:
-                hints.append(kernel.address)
+            offset = None if kernel is None else kernel.offset
+            if offset is not None and offset not in hints:
+                hints.append(offset)
                 del hints[:-MAX_KERNEL_HINTS]
     if not rows:
         raise none_found(xen)

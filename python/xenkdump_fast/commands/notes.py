@@ -19,6 +19,8 @@ _INDENT = " " * 25
 _PER_LINE = {4: 4, 8: 2}
 #: A note with many MiB of data, which are not shown.
 _DEVICE_DUMP = "device_dump"
+#: Records of a saved domain, which are no ELF notes.
+_RECORD_KINDS, _RECORD_NAMES = ("save_header", "save_config"), ("libxc", "libxl")
 _LINE = re.compile("^.*$", re.MULTILINE)
 
 
@@ -119,18 +121,28 @@ class Notes(NamedTuple):
 def _note(decoded: DecodedNote, word: int) -> Iterator[str]:
     note = decoded.note
     name = note.type_name or "?"
-    # In hex as in 2006: constants are recognised more easily.
-    yield f"Elf{word * 8}_Nhdr:"
-    yield f'               n_namesz: {note.name_size} ("{visible(note.name)}")'
-    yield f"               n_descsz: {note.size}"
-    yield f"                 n_type: {note.type:x} ({name})"
+    if note.kind in _RECORD_KINDS or note.name in _RECORD_NAMES:
+        yield "Record:"
+        yield f'                   name: "{visible(note.name)}"'
+        yield f"                   size: {note.size}"
+        yield f"                   type: {note.type:x} ({name})"
+    else:
+        yield from _header(note, word, name)
     if "text" in decoded.fields:
-        for line in _LINE.finditer(decoded.fields["text"].rstrip("\n")):
+        for line in _LINE.finditer(decoded.fields["text"].rstrip("\n\0")):
             yield _INDENT + visible(line[0])
         return
     if note.kind != _DEVICE_DUMP:
         yield from _hex(note.data, _word_of(decoded, word))
     yield from _fields(decoded)
+
+
+def _header(note: Note, word: int, name: str) -> Iterator[str]:
+    # In hex as in 2006: constants are recognised more easily.
+    yield f"Elf{word * 8}_Nhdr:"
+    yield f'               n_namesz: {note.name_size} ("{visible(note.name)}")'
+    yield f"               n_descsz: {note.size}"
+    yield f"                 n_type: {note.type:x} ({name})"
 
 
 def _word_of(decoded: DecodedNote, word: int) -> int:

@@ -29,6 +29,8 @@ class Options(NamedTuple):
     seed: int = 0
     #: The file format of the dump.
     format: str = "elf"
+    #: How the dump is compressed as a whole.
+    compress: str | None = None
     #: Replaces existing files.
     force: bool = False
 
@@ -49,6 +51,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     formats = "; ".join(f"{name}: {text}" for name, text in xenkdump_forge.FORMATS.items())
     parser.add_argument(
         "--format", default="elf", metavar="FORMAT", help=f"default: elf. Formats: {formats}"
+    )
+    compressions = ", ".join(xenkdump_forge.COMPRESSIONS)
+    parser.add_argument(
+        "--compress",
+        metavar="COMPRESSION",
+        help=f"compress the dump as a whole. Compressions: {compressions}",
     )
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same bytes")
@@ -84,13 +92,14 @@ def run(target: None, options: Options) -> "Written":
             memory=options.memory,
             seed=options.seed,
             format=options.format,
+            compress=options.compress,
             progress=partial(progress.now.set, "page"),
         )
     except xenkdump_forge.WriteError as error:
         raise OutputError(str(error)) from None
     except xenkdump_forge.SyntheticDumpError as error:
         raise UsageError(str(error)) from None
-    return Written(options.like, options.format, made)
+    return Written(options, made)
 
 
 def _check_absent(directory: Path) -> None:
@@ -113,23 +122,28 @@ class JSON(TypedDict):
 class Written(NamedTuple):
     """The files of a synthetic dump."""
 
-    kind: str
-    format: str
+    options: Options
     dump: "SyntheticDump"
 
     def text(self) -> Iterator[str]:
         """The files, then a command to try."""
         vmlinux, vmcore, plan = map(str, self._paths())
         yield from (vmlinux, vmcore, plan)
+        options = ""
+        if self.options.compress not in (None, "zstd-seekable"):
+            options += f"--cache-dir {self.dump.directory / 'unpacked'} "
+        if self.options.format == "raw":
+            options += "--format raw "
         # Images of memory have no notes, which lead to a Xen host's kernels.
-        if self.format in ("lime", "lime-padded", "raw"):
-            return
-        yield f"Try: xkdump bt -a {vmlinux} {vmcore}"
+        if self.options.format in ("lime", "raw"):
+            yield f"Try: xkdump notes {options}{vmcore}"
+        else:
+            yield f"Try: xkdump bt -a {options}{vmlinux} {vmcore}"
 
     def json(self) -> JSON:
         """The kind and the paths of the files."""
         vmlinux, vmcore, plan = map(str, self._paths())
-        return {"kind": self.kind, "vmlinux": vmlinux, "vmcore": vmcore, "plan": plan}
+        return {"kind": self.options.like, "vmlinux": vmlinux, "vmcore": vmcore, "plan": plan}
 
     def _paths(self) -> tuple[object, object, object]:
         dump = self.dump

@@ -17,7 +17,6 @@ from ..session.formats import open_image
 from ..session.locator import Locator
 from ..session.platform import platform_of
 from ..xen.domain import CoreDomain, XenDomain
-from ..xen.host import HostDomain
 from ..xen.vcpus import XenVcpu
 from . import domains
 
@@ -56,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 class VcpuRow:
     """One vCPU."""
 
-    #: None for the domain of an xl dump-core file, which has no id.
+    #: None for the domain of an xl dump-core or save file, which has no id.
     domain: int | None
     vcpu: XenVcpu
     #: The symbol that contains its pc, if a vmlinux of its kernel was given.
@@ -69,7 +68,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Vcpus":
     images = [open_image(name) for name in options.kernels]
     found: Sequence[XenDomain]
     warnings: list[str] = []
-    if target.is_dump_core:
+    if target.is_domain_file:
         found = [CoreDomain(target.native)]
     else:
         xen = target.xen(options.xen_syms, force=options.force)
@@ -134,7 +133,7 @@ def _image(
 
 def _slide(target: DumpFile, domain: XenDomain, image: Image) -> int | None:
     """The KASLR offset; PV kernels have none. None if the kernel is not found."""
-    if not isinstance(domain, HostDomain) or not domain.is_translated:
+    if not domain.is_translated:
         return 0
     try:
         location = Locator(platform_of(target, domain.id), image).locate(None)

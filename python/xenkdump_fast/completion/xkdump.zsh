@@ -46,6 +46,7 @@ _shtab_xkdump_bt_options=(
   "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   {-a,--active}"[what every CPU was running]"
   "--all[every task]"
@@ -61,6 +62,7 @@ _shtab_xkdump_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
 )
@@ -77,6 +79,7 @@ _shtab_xkdump_cmdline_options=(
   "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
 )
@@ -96,6 +99,7 @@ _shtab_xkdump_completion_defaults_added=0
 _shtab_xkdump_domains_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--all[Xen\'s own domains too]"
   "--xen-syms[Xen\'s symbols, not needed]:XEN-SYMS:_files"
@@ -124,6 +128,7 @@ _shtab_xkdump_log_options=(
   "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--level[only messages as severe as this\: emerg to debug, or 0 to 7]:level:"
   "-n[only the last N messages]:N:"
@@ -143,6 +148,7 @@ _shtab_xkdump_mod_options=(
   "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
 )
@@ -153,6 +159,7 @@ _shtab_xkdump_mod_defaults_added=0
 _shtab_xkdump_notes_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--extract[write the descriptor of note N, counted from 0, to a file\; - is stdout]:('N', 'FILE'):"
   "--force[overwrite the file of --extract]"
@@ -171,6 +178,7 @@ _shtab_xkdump_ps_options=(
   "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--state[only tasks in this state]:state:(RU IN UN ID ZO ST TR DE PA WA NE ??)"
   "(*)::the kernel\'s ELF file, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
@@ -184,7 +192,8 @@ _shtab_xkdump_sample_options=(
   "--json[one JSON object instead of text]"
   "--like[default\: modern. Kinds\: 2006\: i386 dom0 (Linux 2.6.16.13) of June 2006, with nothing but the CR3 note\; 2006-pae\: the same with PAE and with Xen\'s memory\; 2006-x86_64\: x86_64 dom0 (Linux 2.6.16.13) of 2006\: the CR3 note, end_pfn\; shadow\: i386 dom0 on shadow page tables\: only the frame-list-list of CRASH_INFO\; xen3\: i386 PAE dom0 (Linux 2.6.18.8) on Xen 3.1\: CRASH_INFO with nine words\; 32on64\: i386 PAE dom0 (Linux 4.19) on a 64-bit Xen 4.17\; modern\: x86_64 dom0 (Linux 6.1, BTF and ORC) on a 64-bit Xen 4.17\; modern-hypercall-page\: the same before XSA-466, with the hypercall page]:KIND:"
   "--memory[dom0\'s memory, as 512M or 2G, at most 512G\; sparse in the file, and ballooned out from 4G on]:SIZE:"
-  "--format[default\: elf. Formats\: elf\: ELF vmcore\; kdump-raw\: kdump-compressed dump, its pages stored\; kdump-zlib\: the same, compressed by zlib (makedumpfile -c)\; kdump-lzo\: the same, by LZO (-l)\; kdump-snappy\: the same, by snappy (-p)\; kdump-zstd\: the same, by zstd (-z)\; kdump-split\: the same by zlib in three files (--split)\; flattened\: flattened ELF vmcore (makedumpfile -F -E)\; flattened-kdump\: flattened kdump-compressed dump (-F -c)\; lime\: LiME image, without notes\; raw\: raw image of memory, without notes]:FORMAT:"
+  "--format[default\: elf. Formats\: elf\: ELF vmcore\; kdump-raw\: kdump-compressed dump, its pages stored\; kdump-zlib\: the same, compressed by zlib (makedumpfile -c)\; kdump-lzo\: the same, by LZO (-l)\; kdump-snappy\: the same, by snappy (-p)\; kdump-zstd\: the same, by zstd (-z)\; kdump-split\: the same by zlib in three files (--split)\; flattened\: flattened ELF vmcore (makedumpfile -F -E)\; flattened-kdump\: flattened kdump-compressed dump (-F -c)\; lime\: LiME image, without notes\; xl-save\: xl save file of dom0, as of a PV domain\; xl-save-hvm\: the same as of an HVM guest\; xm-save\: xm save file of dom0 (up to Xen 4.5), as of a PV domain\; xm-save-hvm\: the same as of an HVM guest\; raw\: raw image of memory, without notes]:FORMAT:"
+  "--compress[compress the dump as a whole. Compressions\: gzip, bzip2, xz, zstd, zstd-seekable]:COMPRESSION:"
   "--force[replace existing files]"
   "--seed[same seed, same bytes]:N:"
   "(*)::where vmlinux, vmcore and plan.json are written:_files -/"
@@ -203,6 +212,7 @@ _shtab_xkdump_sys_options=(
   "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
 )
@@ -213,6 +223,7 @@ _shtab_xkdump_sys_defaults_added=0
 _shtab_xkdump_vcpus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--all[Xen\'s own domains too]"
   "--xen-syms[Xen\'s symbols, not needed]:XEN-SYMS:_files"
@@ -233,6 +244,7 @@ _shtab_xkdump_vtop_options=(
   "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
   "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   {-c,--pid}"[by the page tables of this task\: translates addresses of its user space too]:PID|TASK|COMM:"
   "(*)::the kernel\'s ELF file, if there is one, and the dump, then a virtual address in hex, or a symbol and an offset (decimal, or hex with 0x):_files"

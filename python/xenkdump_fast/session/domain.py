@@ -95,6 +95,7 @@ class Domain:
         if self._platform.identity and wanted is None:
             try:
                 self._p2m = self._platform.p2m()
+                self._warnings += self._platform.assumptions()
                 return locator.locate(None)
             except AbsentError as error:
                 raise self._not_found(locator.image, [str(error)]) from None
@@ -132,7 +133,7 @@ class Domain:
         reason = "; ".join(problems)
         build = None if image is None else self._platform.build()
         if image is None or build is None:
-            return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}")
+            return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint()}")
         own = build_id.Build.of(image)
         if own.differs(build):
             return MismatchError(
@@ -176,7 +177,17 @@ class Domain:
                     problems.append(str(error))
         except AbsentError as error:
             problems.append(str(error))
-        raise AbsentError(f"{self.dump.path}: domain {self.id}: {'; '.join(problems)}")
+        reason = "; ".join(problems)
+        raise AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint()}")
+
+    def _hint(self) -> str:
+        """What to try if no kernel was found."""
+        if self.dump.notes or self.dump.is_dump_core:
+            return ""
+        return (
+            " (the dump has no notes, as images of memory, and they lead to the kernels of a Xen "
+            "host. Try: an ELF or a kdump-compressed dump of it)"
+        )
 
     def _try_image(self, image: Image) -> Linux:
         """The kernel with this image."""

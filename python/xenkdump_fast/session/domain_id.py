@@ -33,6 +33,8 @@ def domain_id(dump: DumpFile, given: int | str) -> int:
     found = number(given)
     if found is not None:
         return found
+    if dump.is_domain_file and given.lower() in map(str.lower, _recorded_names(dump)):
+        return 0
     if not dump.is_xen_host:
         text = f"no domain {given!r}: not the dump of a Xen host, so that there is only domain 0"
         raise AbsentError(f"{dump.path}: {text}")
@@ -48,6 +50,17 @@ def domain_id(dump: DumpFile, given: int | str) -> int:
         raise AbsentError(f"{dump.path}: domains {shown} are all named {given!r}: give the id")
     shown = ", ".join(f"{id_} ({known[-1]})" if known else str(id_) for id_, known in names.items())
     raise AbsentError(f"{dump.path}: no domain {given!r}; domains: {shown or 'none'}")
+
+
+def _recorded_names(dump: DumpFile) -> Iterator[str]:
+    """The name and the UUID that a save file has of its domain."""
+    from ..xen.domain import CoreDomain
+
+    domain = CoreDomain(dump.native)
+    if domain.name is not None:
+        yield domain.name
+    if domain.uuid is not None:
+        yield str(domain.uuid)
 
 
 def _names(domain: "HostDomain") -> Iterator[str]:

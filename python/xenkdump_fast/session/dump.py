@@ -18,16 +18,19 @@ def open(  # noqa: A001 - as gzip.open
     *,
     format: Literal["raw"] | None = None,  # noqa: A002 - as shutil.unpack_archive
     cache_size: int | None = None,
+    cache_dir: StrPath | None = None,
 ) -> "Dump":
     """Opens the dump at ``path``, read-only; or the parts of a split dump, in any order.
 
     The other parts of a single one are looked for in its directory. ``format="raw"`` takes the file
     for a raw image of physical memory, which nothing in it says. ``cache_size`` limits the bytes of
-    decompressed pages that are kept; the default is ``XKDUMP_CACHE_SIZE``, else 64 MiB.
+    decompressed pages that are kept; the default is ``XKDUMP_CACHE_SIZE``, else 64 MiB. A file that
+    is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked into the directory ``cache_dir``,
+    once; the default is ``XKDUMP_CACHE_DIR``. A zstd file with a seek table is read in place.
 
     Raises OSError if the file cannot be opened, DumpError if it is not a dump.
     """
-    return Dump(path, format=format, cache_size=cache_size)
+    return Dump(path, format=format, cache_size=cache_size, cache_dir=cache_dir)
 
 
 class Dump(DumpFile):
@@ -57,7 +60,7 @@ class Dump(DumpFile):
 
         ``number`` is its id, also as a string, or a name: its UUID, or its kernel's node name (a
         dump does not hold the toolstack's names, except that dom0's is always ``Domain-0``). A bare
-        machine and an xl dump-core file have domain 0 only. ``p2m_source`` forces ``list``,
+        machine and the file of a single domain have domain 0 only. ``p2m_source`` forces ``list``,
         ``linear`` or ``cr3``. ``unwind`` limits the unwinder to some of ``orc``, ``cfi``, ``fp``
         and ``scan``. ``kaslr_offset``, ``phys_base`` and ``vmcoreinfo``, a file with the text, say
         where the kernel is; they are tried before the dump's notes, and rejected with a warning if

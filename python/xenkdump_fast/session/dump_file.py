@@ -12,9 +12,10 @@ from .._native import Dump as NativeDump
 from ..diagnostics import Warnings
 from ..limits import MAX_VMCOREINFO_NOTES
 from ..linux.boot import vmcoreinfo
-from . import formats
+from . import compression, formats
 
 if TYPE_CHECKING:
+    from ..xen.detect import XenImage
     from ..xen.host import XenHost
 
 #: The environment variable that limits the decompressed pages that are kept, in bytes.
@@ -30,6 +31,7 @@ class OpenOptions(TypedDict):
 
     format: Literal["raw"] | None
     cache_size: int | None
+    cache_dir: StrPath | None
 
 
 def _cache_size() -> int | None:
@@ -52,6 +54,7 @@ class DumpFile:
         *,
         format: Literal["raw"] | None = None,  # noqa: A002 - as in open()
         cache_size: int | None = None,
+        cache_dir: StrPath | None = None,
     ) -> None:
         if isinstance(path, str | os.PathLike):
             path = [path]
@@ -62,14 +65,37 @@ class DumpFile:
         #: Path of the file; of a split dump, that of the part that was given first.
         self.path: str = self.paths[0]
         #: How the files were opened: further arguments of ``open()``.
-        self.options: OpenOptions = {"format": format, "cache_size": cache_size}
+        self.options: OpenOptions = {
+            "format": format,
+            "cache_size": cache_size,
+            "cache_dir": cache_dir,
+        }
+        self._warnings = Warnings()
         if cache_size is None:
             cache_size = _cache_size()
-        with formats.explained(self.paths, "dump"):
-            self.native = NativeDump(self.paths, format=format, cache_size=cache_size)
+        files = self._unpacked(cache_dir)
+        with formats.explained(files, "dump"):
+            self.native = NativeDump(files, format=format, cache_size=cache_size)
         #: Every ELF note, in file order.
         self.notes: list[Note] = self.native.notes
-        self._warnings = Warnings()
+
+    def _unpacked(self, cache_dir: StrPath | None) -> list[str]:
+        """The files, or what those of them were unpacked to that are compressed as a whole."""
+        is_raw = self.options["format"] == "raw"
+        files = []
+        for path in self.paths:
+            if compression.of_file(path) is not None:
+                # Only imported if there is something to unpack.
+                from . import unpacking
+
+                directory = cache_dir or os.environ.get(unpacking.CACHE_DIR)
+                found = unpacking.opened(path, directory and os.fspath(directory), is_raw=is_raw)
+                files.append(found.path)
+                if found.warning is not None:
+                    self.warn(found.warning)
+            else:
+                files.append(path)
+        return files
 
     def close(self) -> None:
         """Closes the dump: later uses of it, or of anything made from it, raise ValueError.
@@ -112,12 +138,24 @@ class DumpFile:
         """Whether it is the dump of a Xen host."""
         from ..xen import detect
 
-        return detect.has_notes(self.notes) or detect.find(self.native) is not None
+        return detect.has_notes(self.notes) or self._xen_image is not None
+
+    @cached_property
+    def _xen_image(self) -> "XenImage | None":
+        """Where Xen's image is, if no note is Xen's. Memory is searched for it."""
+        from ..xen import detect
+
+        return None if detect.has_notes(self.notes) else detect.find(self.native)
 
     @cached_property
     def is_dump_core(self) -> bool:
-        """Whether it is an xl dump-core file: a single domain."""
-        return self.native.format == "xl dump-core"
+        """Whether it is an xl dump-core file."""
+        return self.native.format.endswith("xl dump-core")
+
+    @cached_property
+    def is_domain_file(self) -> bool:
+        """Whether it is a file of a single domain: of xl dump-core or xl save."""
+        return self.native.domain_kind is not None
 
     def xen(
         self, xen_syms: str | os.PathLike[str] | None = None, *, force: bool = False
@@ -129,12 +167,13 @@ class DumpFile:
         """
         from ..xen.host import XenHost, XenSymbols
 
+        image = self._xen_image
         if xen_syms is None:
-            return XenHost(self.native, None, force=force)
+            return XenHost(self.native, None, force=force, image=image)
         path = os.fspath(xen_syms)
         with formats.explained(path, "xen-syms"):
             symbols = XenSymbols.open(path)
-        return XenHost(self.native, symbols, force=force)
+        return XenHost(self.native, symbols, force=force, image=image)
 
     @cached_property
     def hypervisor(self) -> "XenHost":

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from .._native import DumpError, Image
+from . import compression
 
 #: What a file was given as.
 Wanted = Literal["dump", "vmlinux", "xen-syms"]
@@ -63,13 +64,11 @@ _FORMATS = (
         "dump",
         "use virsh restore --paused, then virsh dump --memory-only",
     ),
-    Format(
-        b"Xen saved domain",
-        0,
-        "an xl save file",
-        "dump",
-        "use xl restore -p, then xl dump-core",
-    ),
+    Format(b"Xen saved domain", 0, "an xl save file", "dump", ""),
+    Format(b"libvirt-xml\n \0 \r", 0, "a libvirt save file of libxl", "dump", ""),
+    Format(b"LibxlFmt", 0, "a libxl save file", "dump", ""),
+    Format(b"\xff" * 8 + b"XENF", 0, "a libxc save file", "dump", ""),
+    Format(b"LinuxGuestRecord", 0, "an xm save file", "dump", ""),
     # Also what QEMU's dump-guest-memory -w writes.
     Format(
         b"PAGEDU",
@@ -123,10 +122,12 @@ def open_image(path: str) -> Image:
 
 
 def kind(path: str) -> Literal["dump", "kernel"] | None:
-    """What a file holds, by its first bytes; None if they are not known or cannot be read."""
+    """What a file holds, by its first bytes; None if they are not known or cannot be read.
+
+    Of a file that is compressed as a whole, by those of its contents.
+    """
     try:
-        with open(path, "rb") as file:
-            found = _format(file.read(_HEAD))
+        found = _format(compression.head(path, _HEAD))
     except (OSError, ValueError):
         return None
     return found.holds if found is not None and found.holds != "compressed" else None
@@ -151,9 +152,8 @@ def describe(path: str, wanted: Wanted) -> str | None:
 def is_kdump(path: str) -> bool:
     """Whether the file may be a part of a split dump: kdump-compressed or flattened."""
     try:
-        with open(path, "rb") as file:
-            return file.read(12).startswith((b"KDUMP   ", b"makedumpfile"))
-    except OSError:
+        return compression.head(path, 12).startswith((b"KDUMP   ", b"makedumpfile"))
+    except (OSError, ValueError):
         return False
 
 

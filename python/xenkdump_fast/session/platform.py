@@ -1,4 +1,4 @@
-"""Bare machine, Xen domain, xl dump-core file: order of P2M sources, roots, registers."""
+"""Bare machine, Xen domain, file of a domain: order of P2M sources, roots, registers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -43,6 +43,10 @@ class Platform:
     def p2m(self) -> P2M | None:
         """Its P2M, if it does not depend on the kernel."""
         return None
+
+    def assumptions(self) -> list[str]:
+        """Warnings about what ``p2m`` rests on."""
+        return []
 
     def space(self, root: int, paging: "Paging", mask: int | None) -> AddressSpace:
         """The address space below one of its roots; the mask is that of the notes if it is None."""
@@ -221,6 +225,10 @@ class Translated(Guest):
     def p2m(self) -> P2M:
         return self._domain.nested.p2m
 
+    def assumptions(self) -> list[str]:
+        warning = self._domain.nested.warning
+        return [] if warning is None else [warning]
+
     def space(self, root: int, paging: "Paging", mask: int | None) -> AddressSpace:
         return self._domain.space(root, paging)
 
@@ -238,7 +246,7 @@ class Translated(Guest):
 
 
 class Core(Recorded):
-    """The domain of an xl dump-core file."""
+    """The domain of an xl dump-core or xl save file."""
 
     @cached_property
     def records(self) -> "XenDomain | None":
@@ -248,12 +256,12 @@ class Core(Recorded):
 
     @property
     def identity(self) -> bool:  # type: ignore[override]
-        """The pages of an HVM or PVH guest are listed by their guest-physical addresses."""
-        return self.dump.native.auto_translated
+        """The pages of an HVM or PVH guest, and of a saved one, are listed by their pfns."""
+        return self.dump.native.auto_translated or self.dump.native.is_normalised
 
     def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
         native = self.dump.native
-        if not native.auto_translated:
+        if not self.identity:
             yield Source("dump-core", "section .xen_p2m", lambda: P2M.dump_core(native))
         if self.records is not None:
             yield from self.records.sources
@@ -269,4 +277,4 @@ def platform_of(dump: DumpFile, number: int) -> Platform:
         return Translated(dump, number) if guest.is_translated() else guest
     if number != 0:
         raise AbsentError(f"{dump.path}: no domain {number}: not the dump of a Xen host")
-    return Core(dump) if dump.is_dump_core else Bare(dump)
+    return Core(dump) if dump.is_domain_file else Bare(dump)

@@ -16,6 +16,7 @@ _CHECK = "tests/real/test_check.py"
 _FRAME_TABLE = "tests/xen/test_frame_table.py"
 _STACKS = "tests/xen/test_stacks.py"
 _TRANSLATED = "tests/real/test_translated.py"
+_LARGE = "tests/xen/test_large_host.py"
 
 
 class Row(NamedTuple):
@@ -70,6 +71,9 @@ TABLE = (
     Row(
         "member vcpu.guest_cr", "vcpu.arch.hvm_vcpu.guest_cr", "3.2 to 4.11", "b4923c7d99", _COMPAT
     ),
+    # p2m_class_t by its values, in the word after p2m_domain.domain (nested.py). Before, it is the
+    # root of the guest's guest (``cr3``), and all ones in the host's.
+    Row("class of a p2m_domain", ("host", "nested", "altp2m"), "4.6 on", "8fe99c468d", _LARGE),
     # domain.vcpu is a pointer to an array, not the array itself (infer.py finds which).
     Row("domain.vcpu is a pointer", True, "4.0 on", "fb442e2171", _INFER),
     Row("domain.vcpu is a pointer", False, "to 3.4", "", _INFER),

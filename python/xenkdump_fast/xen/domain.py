@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..budget import Budget
+from ..limits import MAX_LEFT_OUT_PAGES
 from ..linux.boot.roots import Root, in_kernel_and_user_space
-from . import frames, guests, shared_info
+from ..status import Status
+from . import frames, guests, hvm, saved_config, shared_info
 from .guests import GuestKernel
 from .p2m_sources import Source
+from .saved_config import SavedConfig
 from .shared_info import SharedInfo
 from .vcpus import XenVcpu
 
@@ -24,7 +28,7 @@ TRANSLATED = ("hvm", "pvh", "hvm or pvh")
 
 
 class XenDomain:
-    """A domain of a host, or the domain of an xl dump-core file.
+    """A domain of a host, or the domain of an xl dump-core or save file.
 
     What cannot be read is None and has a warning; nothing here raises for a broken domain.
     """
@@ -231,16 +235,32 @@ class XenDomain:
     def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
         """The Linux kernel that it runs; None if none is recognised.
 
-        ``hints`` are the addresses of other guests' kernels.
+        ``hints`` are the ``offset`` of other guests' kernels.
         """
         found = self._find_kernel(hints)
         if found is None and self._kernel_budget.exhausted and self.kind != "system":
             self.warnings.append(f"its kernel is not known: {self._kernel_budget.reason}")
+        elif found is None and self.is_left_out:
+            self.warnings.append(
+                "its memory was left out of the dump (as by makedumpfile -X): its kernel is not "
+                "known"
+            )
         return found
 
+    @cached_property
+    def is_left_out(self) -> bool:
+        """Whether the program that wrote the dump excluded the domain's memory."""
+        addresses = list(islice(self._own_pages(), MAX_LEFT_OUT_PAGES))
+        status = bytearray(len(addresses))
+        self.dump.machine.read_many(addresses, 8, status=status)
+        return bool(addresses) and all(number == Status.EXCLUDED for number in status)
+
+    def _own_pages(self) -> Iterator[int]:
+        """Machine addresses of some pages of its own."""
+        for root in () if self.is_translated else self.roots():
+            yield root.address & ~(guests.PAGE - 1)
+
     def _find_kernel(self, hints: Iterable[int]) -> GuestKernel | None:
-        if self.kind not in ("pv", "unknown"):
-            return None
         for space in self.spaces():
             found = guests.recognise(space, self.word, self._kernel_budget, hints)
             if found is not None:
@@ -249,7 +269,7 @@ class XenDomain:
 
 
 class CoreDomain(XenDomain):
-    """The domain of an xl dump-core file."""
+    """The domain of an xl dump-core or xl save file."""
 
     def __init__(self, dump: Dump) -> None:
         # The file does not have the domain's id.
@@ -257,7 +277,7 @@ class CoreDomain(XenDomain):
 
     def _read_vcpus(self) -> list[XenVcpu]:
         found = []
-        for number, context in enumerate(self.dump.vcpu_contexts):
+        for context in self.dump.vcpu_contexts:
             registers = dict(context["registers"])
             kernel, user = (
                 registers.pop("gs_base_kernel", None),
@@ -269,18 +289,22 @@ class CoreDomain(XenDomain):
                     in_kernel = frames.in_kernel(registers)
                 registers["gs_base"] = kernel if in_kernel else user
             online = bool(context["flags"] & _VGCF_ONLINE)
+            control = None
+            if context["efer"] is not None:
+                control = hvm.parse((*context["cr"][:5], context["efer"]))
             found.append(
                 XenVcpu(
-                    id=number,
+                    id=context["id"],
                     address=None,
                     pcpu=None,
                     state="paused" if online else "offline",
                     running=False,
                     root=context["root"] or None,
                     registers=registers if online else None,
-                    where=".xen_prstatus" if online else None,
+                    where=context["source"] if online else None,
                     kind="hvm" if self.dump.auto_translated else "pv",
                     word=context["word"],
+                    control=control,
                 )
             )
         return found
@@ -288,8 +312,37 @@ class CoreDomain(XenDomain):
     def _read_shared_info(self) -> bytes | None:
         return self.dump.shared_info
 
+    @cached_property
+    def shared_info(self) -> SharedInfo | None:
+        """None for a saved domain: its P2M has the frames of the host where it was saved."""
+        return None if self.dump.is_normalised else super().shared_info
+
+    @property
+    def max_pfn(self) -> int | None:
+        """Number of its pfns according to its shared_info."""
+        page = self.shared_page
+        if self.dump.is_normalised and page is not None:
+            return shared_info.parse(page, self.word).max_pfn
+        return super().max_pfn
+
+    @cached_property
+    def _config(self) -> SavedConfig:
+        return saved_config.read(self.dump)
+
+    @property
+    def name(self) -> str | None:
+        """The name that the toolstack gave it, if a save file has it."""
+        return self._config.name
+
+    @property
+    def uuid(self) -> "UUID | None":
+        """Its UUID, if a save file has it."""
+        return self._config.uuid
+
     def _recorded_kind(self) -> str | None:
-        return "hvm or pvh" if self.dump.auto_translated else "pv"
+        if not self.dump.auto_translated:
+            return "pv"
+        return self._config.kind if self._config.kind in TRANSLATED else "hvm or pvh"
 
     def _find_kernel(self, hints: Iterable[int]) -> GuestKernel | None:
         if not self.dump.auto_translated:
@@ -300,11 +353,11 @@ class CoreDomain(XenDomain):
 
     @property
     def pages(self) -> int | None:
-        """``nr_pages`` of the header."""
+        """``nr_pages`` of the header; of a saved domain, the number of pages in the stream."""
         for note in self.dump.notes:
             if note.kind == "dumpcore_header":
                 return int(note.fields["nr_pages"])
-        return None
+        return self.dump.memory_size // guests.PAGE if "save file" in self.dump.format else None
 
 
 #: vcpu_guest_context.flags: a PV vCPU runs its kernel; the vCPU is up.

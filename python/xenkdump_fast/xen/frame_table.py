@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import Dump
@@ -18,11 +19,17 @@ from .memory import PAGE, XenMemory
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 #: The low bits of count_info count references; a page with an owner has at least one.
 _COUNT_MASK = (1 << compat.value("bits of the reference count")) - 1
+#: Parts of the table that are read before their pages are unmapped again: 64 MiB.
+_UNRELEASED = 128
 #: Relative error of an estimated number of pages: a domain's pages are in clusters.
 _TOLERANCE = 0.25
+#: The same of all domains together, of which each has a few blocks of the sample: squares of the
+#: deviations by variance, and the number of domains for which that is significant.
+_DISPERSION, _FEWEST_DOMAINS = 2.5, 16
 
 
 class Table(NamedTuple):
@@ -100,7 +107,9 @@ def frames_of(
     wanted = np.array(sorted(set(own.values())), dtype=np.uint32)
     lacking = np.full(len(wanted), limit, dtype=np.int64)
     parts = [np.empty((0, 3), dtype=np.uint64)]
-    for base, count in _held(memory.dump, frames):
+    for number, (base, count) in enumerate(_held(memory.dump, frames)):
+        if number % _UNRELEASED == _UNRELEASED - 1:
+            memory.dump.release()
         numbers = np.frombuffer(_page_infos(memory, table, base, count), dtype="<u4")
         numbers = numbers.reshape(-1, table.size // 4)
         used = numbers[:, table.references // 4] & _COUNT_MASK
@@ -126,25 +135,25 @@ def frames_of(
 
 
 def owners_of(
-    memory: XenMemory, table: Table | None, mfns: Iterable[int]
-) -> list[int | None] | None:
-    """For each machine frame the frame of its owner's struct domain; 0 without an owner.
-
-    None for one whose page_info cannot be read, and if there is no table.
+    memory: XenMemory, table: Table | None, mfns: "NDArray[np.uint64]"
+) -> "NDArray[np.int64] | None":
+    """For each machine frame the frame of its owner's struct domain; 0 without an owner, -1 if its
+    page_info cannot be read. None if there is no table.
     """
+    import numpy as np
+
     base = None if table is None else memory.pointer(table.table_at)
     if table is None or not base:
         return None
-    found: list[int | None] = []
-    for mfn in mfns:
-        at = base + mfn * table.size
-        owner, references = (
-            memory.number(at + table.owner, 4),
-            memory.number(at + table.references, 4),
-        )
-        is_known = owner is not None and references is not None
-        is_used = is_known and (references or 0) & _COUNT_MASK
-        found.append((owner if is_used else 0) if is_known else None)
+    memory.charge(len(mfns) * table.size)
+    status = np.empty(len(mfns), np.uint8)
+    # Sums of numbers from the dump wrap: what they lead to is verified.
+    addresses = np.uint64(base) + mfns * np.uint64(table.size)
+    infos = memory.virtual.read_many(addresses, table.size, status=status)
+    numbers = np.ascontiguousarray(infos).view("<u4").reshape(len(mfns), -1)
+    used = numbers[:, table.references // 4] & np.uint32(_COUNT_MASK)
+    found = np.where(used != 0, numbers[:, table.owner // 4], 0).astype(np.int64)
+    found[status != 0] = -1
     return found
 
 
@@ -186,26 +195,70 @@ def _owners_of(memory: XenMemory, table: Table, start: int, count: int) -> Itera
 
 
 def pages_offset(
-    memory: XenMemory, domains: Iterable[int], size: int, owned: Mapping[int, int]
+    memory: XenMemory,
+    table: Table | None,
+    domains: Collection[int],
+    size: int,
+    owned: Mapping[int, int],
 ) -> int | None:
     """The offset of domain.tot_pages in the struct ``domains``, of ``size`` bytes each.
 
     In every domain it is close to the estimate of ``owners``. So is max_pages, which is never less
     and at an offset nearby.
     """
+    import numpy as np
+
     owning = (address for address in domains if owned.get(address, 0) >= MAX_BLOCK_ENTRIES)
     largest = sorted(owning, key=lambda address: -owned[address])[:MAX_COUNTED_DOMAINS]
-    known = {a: data for a in largest if (data := memory.struct(a, size))}
+    known, pages = _numbers(memory, largest, size)
     if not known:
         return None
-    errors = {}
-    values = {}
-    for at in range(0, min(map(len, known.values())) - 4, 4):
-        pages = {a: int.from_bytes(data[at : at + 4], "little") for a, data in known.items()}
-        error = max(abs(pages[a] - owned[a]) / owned[a] for a in known)
-        if error <= _TOLERANCE:
-            errors[at], values[at] = error, sum(pages.values())
-    if not errors:
+    estimate = np.array([owned[address] for address in known], np.float64)[:, None]
+    error = np.abs(pages / estimate - 1).max(axis=0)
+    fits = error <= _TOLERANCE
+    if not fits.any():
+        error, pages, fits = _by_sample(memory, table, domains, size, owned)
+    offsets = np.flatnonzero(fits).tolist()
+    if not offsets:
         return None
-    best = min(errors, key=lambda at: errors[at])
-    return min((at for at in errors if abs(at - best) <= 32), key=lambda at: (values[at], at))
+    best = min(offsets, key=lambda i: float(error[i]))
+    near = (i for i in offsets if abs(i - best) <= 8)
+    return 4 * min(near, key=lambda i: (float(pages[:, i].sum()), i))
+
+
+def _numbers(
+    memory: XenMemory, domains: Iterable[int], size: int
+) -> "tuple[list[int], NDArray[np.float64]]":
+    """The domains whose structs can be read, and a row for each: every 4 bytes one number."""
+    import numpy as np
+
+    structs = {a: data for a in domains if (data := memory.struct(a, size))}
+    length = min(map(len, structs.values()), default=0) // 4 * 4
+    rows = [np.frombuffer(data[:length], "<u4") for data in structs.values()]
+    return list(structs), np.array(rows, np.float64).reshape(len(structs), length // 4)
+
+
+def _by_sample(
+    memory: XenMemory,
+    table: Table | None,
+    domains: Iterable[int],
+    size: int,
+    owned: Mapping[int, int],
+) -> "tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool]]":
+    """How numbers of pages at each offset differ from the sample, the numbers, and which fit.
+
+    On a host with many domains each has a few blocks of the sample. Their number has a Poisson
+    distribution: its variance is the number that is expected.
+    """
+    import numpy as np
+
+    known, pages = _numbers(memory, islice(domains, MAX_COUNTED_DOMAINS), size)
+    frames = max_page(memory, table)
+    # Pages that one block stands for.
+    block = max(MAX_BLOCK_ENTRIES, (frames or 0) / MAX_SAMPLED_BLOCKS)
+    seen = np.array([owned.get(address, 0) for address in known], np.float64)[:, None] / block
+    expected = pages / block
+    error = ((seen - expected) ** 2 / (expected + 1)).sum(axis=0) / max(1, len(known))
+    total = np.abs(expected.sum(axis=0) / max(1, seen.sum()) - 1)
+    fits = (error <= _DISPERSION) & (total <= _TOLERANCE) & (len(known) >= _FEWEST_DOMAINS)
+    return error, pages, fits

@@ -87,8 +87,8 @@ def find(top: int, window: bytes, word: int, is_xen: Callable[[int], bool]) -> C
             frame = _frame(words, at - 1, base, word, kind)
             if frame is not None:
                 return CpuInfo(words[at - 1] & 0xFFFF_FFFF, words[at], frame)
-    for at in anchors:
-        # No guest has run since boot, or none is left: the registers are zero.
+        # No guest has run since boot, or none is left: the registers are zero. What is below them
+        # on the stack is not a struct.
         before = words[max(0, at - 10) : at - 1]
         if not any(before):
             return CpuInfo(words[at - 1] & 0xFFFF_FFFF, words[at], None)

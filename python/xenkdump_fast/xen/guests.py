@@ -46,6 +46,15 @@ class GuestKernel(NamedTuple):
     machine: str
     #: Virtual address of its ``struct new_utsname``; None if it is not known.
     address: int | None
+    #: The first address that is mapped in the range of its image; None if it is not known.
+    start: int | None = None
+
+    @property
+    def offset(self) -> int | None:
+        """Where the struct is in the image: the same for all guests with the same build."""
+        if self.address is None or self.start is None:
+            return None
+        return self.address - self.start
 
 
 def search_budget(dump: Dump) -> Budget:
@@ -58,19 +67,52 @@ def recognise(
 ) -> GuestKernel | None:
     """The Linux kernel that is mapped in ``virtual``; None if none is found within ``budget``.
 
-    ``hints`` are addresses of the uts structs of other guests: the same build has the same address.
+    ``hints`` are the ``offset`` of other guests' kernels.
     """
-    for address in hints:
-        found = _uts_at(virtual, address)
-        if found is not None:
-            return found
+    known = list(hints)
     for start, end in _RANGES[word]:
-        banners = _banners(virtual, start, end, budget)
-        for address in _search(virtual, _SYSNAME, start, end, budget) if banners else ():
-            found = _uts_at(virtual, address)
-            if found is not None and any(_agree(found, banner) for banner in banners):
-                return found
+        first = next(virtual.iter_mapped(start, end), None)
+        if first is None:
+            continue
+        for offset in known:
+            found = _uts_at(virtual, first.address + offset)
+            if found is not None:
+                return found._replace(start=first.address)
+        found = _search_image(virtual, first.address, end, budget)
+        if found is not None:
+            return found._replace(start=first.address)
     return None
+
+
+def _search_image(
+    virtual: AddressSpace, start: int, end: int, budget: Budget
+) -> GuestKernel | None:
+    """The kernel whose image is in that range, by its banner and its uts struct."""
+    banner = _search(virtual, _BANNER, start, end, budget, limit=1)
+    if not banner:
+        return None
+    found = _behind(virtual, banner[0], end, budget)
+    if found is not None:
+        return found
+    banners = _banners(virtual, start, end, budget)
+    for address in _search(virtual, _SYSNAME, start, end, budget):
+        found = _uts_at(virtual, address)
+        if found is not None and any(_agree(found, text) for text in banners):
+            return found
+    return None
+
+
+def _behind(virtual: AddressSpace, banner: int, end: int, budget: Budget) -> GuestKernel | None:
+    """The kernel of the banner at that address, if its uts struct is the first one behind it.
+
+    That is the order of an image: ``.rodata``, ``.data``. Else all matches have to be compared.
+    """
+    text = _read(virtual, banner, MAX_BANNER)
+    names = _search(virtual, _SYSNAME, banner, end, budget, limit=1)
+    if text is None or not names:
+        return None
+    found = _uts_at(virtual, names[0])
+    return found if found is not None and _agree(found, text.partition(b"\n")[0]) else None
 
 
 def recognise_frames(
@@ -112,10 +154,11 @@ def _search(
     end: int,
     budget: Budget,
     size: int = MAX_KERNEL_IMAGE,
+    limit: int = MAX_KERNEL_CANDIDATES,
 ) -> list[int]:
     """The addresses of a needle in the first ``size`` bytes that are mapped, within the budget."""
     size = min(size, budget.remaining)
-    found = space.search(needle, start, end, limit=MAX_KERNEL_CANDIDATES, most=size)
+    found = space.search(needle, start, end, limit=limit, most=size)
     budget.spend(min(found.searched, size))
     return found.addresses
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import AbsentError, AddressSpace, Dump, DumpError, Image, Symbols
 from ..budget import Budget
-from ..limits import MAX_GUEST_FRAMES, MAX_P2M_SEARCH, MAX_VCPU_READS
+from ..limits import (
+    MAX_FRAME_SEARCH,
+    MAX_GUEST_FRAMES,
+    MAX_P2M_SEARCH,
+    MAX_UNRELEASED,
+    MAX_UNRELEASED_ROOTS,
+    MAX_VCPU_READS,
+)
 from . import (
     build_id,
     crash_info,
@@ -71,7 +78,8 @@ class XenHost:
     """The hypervisor in a host's dump.
 
     The layouts of Xen's structs come from DWARF in ``symbols``, else they are inferred. ``force``
-    accepts symbols of another build.
+    accepts symbols of another build. ``image`` is where Xen's image is, if that is known; else it
+    is searched for in a dump without notes of Xen.
 
     Raises AbsentError if the dump is not a Xen host's, if Xen's memory cannot be read, or if the
     symbols are of another build. All other damage is reported in ``warnings``; a broken domain does
@@ -79,16 +87,22 @@ class XenHost:
     """
 
     def __init__(
-        self, dump: Dump, symbols: "XenSymbols | None" = None, *, force: bool = False
+        self,
+        dump: Dump,
+        symbols: "XenSymbols | None" = None,
+        *,
+        force: bool = False,
+        image: "detect.XenImage | None" = None,
     ) -> None:
         self.dump = dump
         self._given = symbols
         self.image = None if symbols is None else symbols.image
+        self._roots_found = 0
         #: Warnings about the hypervisor; each domain has its own.
         self.warnings: list[str] = []
-        #: Its pCPUs.
         #: Where Xen's image is, if no note of the dump is Xen's.
-        self._found = None if detect.has_notes(dump.notes) else detect.find(dump)
+        self._found = None if detect.has_notes(dump.notes) else image or detect.find(dump)
+        #: Its pCPUs.
         self.pcpus: list[Pcpu] = pcpus(dump, self._found)
         for pcpu in self.pcpus:
             self.warnings += pcpu.warnings
@@ -124,7 +138,10 @@ class XenHost:
         for note in self.dump.notes:
             if note.kind == "crash_info":
                 return int(note.fields["word"])
-        raise AbsentError(f"{self.dump.path}: not the dump of a Xen host: no notes of Xen")
+        hint = (
+            "" if self.dump.notes else " (images of memory have none. Try: an ELF dump of the host)"
+        )
+        raise AbsentError(f"{self.dump.path}: not the dump of a Xen host: no notes of Xen{hint}")
 
     @cached_property
     def symbols(self) -> Symbols | None:
@@ -206,8 +223,10 @@ class XenHost:
         if known is not None:
             return known
         every = self._every
-        addresses = every.addresses.values()
-        return frame_table.pages_offset(self.memory, addresses, self.facts.size, every.owned)
+        addresses = list(every.addresses.values())
+        return frame_table.pages_offset(
+            self.memory, self.facts.frames, addresses, self.facts.size, every.owned
+        )
 
     def domains(self, all: bool = False) -> list["HostDomain"]:  # noqa: A002 - the option's name
         """Every domain by id; with ``all`` also Xen's own (DOMID_XEN, DOMID_IO, ...)."""
@@ -251,10 +270,25 @@ class XenHost:
         """For the search for the kernels of all domains."""
         return guests.search_budget(self.dump)
 
+    def release_after_some(self) -> None:
+        """Gives back cached pages of the file after the roots of some domains: the samples are
+        scattered over the frame table and the M2P, and the system reads many pages around each.
+        """
+        self._roots_found += 1
+        if self._roots_found % MAX_UNRELEASED_ROOTS == 0:
+            self.dump.release()
+
+    @cached_property
+    def frame_budget(self) -> Budget:
+        """For the search for kernels in frames of translated guests."""
+        return self.kernel_budget.nested("frames of guests", MAX_FRAME_SEARCH)
+
     @cached_property
     def translated_frames(self) -> "dict[int, np.ndarray[Any, Any]]":
-        """The runs of frames of all translated guests, by the addresses of their structs."""
-        addresses = [d.address for d in self.domains() if d.kind not in ("pv", "system", "unknown")]
+        """The runs of frames of those translated guests whose page tables are not found, by the
+        addresses of their structs. The whole frame table may be read for it.
+        """
+        addresses = [d.address for d in self.domains() if d.is_translated and not d.has_tables]
         return frame_table.frames_of(self.memory, self.facts.frames, addresses, MAX_GUEST_FRAMES)
 
     @cached_property
@@ -300,7 +334,19 @@ class HostDomain(XenDomain):
             raise AbsentError(f"domain {self.id} is not a translated guest")
         domain = self.address, xen.facts.size
         with xen.memory.budget("structs that may be a p2m_domain", MAX_P2M_SEARCH):
-            return nested.find(xen.memory, xen.layout, xen.facts.frames, domain, self._blocks())
+            found = nested.find(xen.memory, xen.layout, xen.facts.frames, domain, self._blocks())
+        if found.warning is not None:
+            self.warnings.append(found.warning)
+        xen.release_after_some()
+        return found
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether ``nested`` is found."""
+        try:
+            return bool(self.nested)
+        except AbsentError:
+            return False
 
     def _blocks(self) -> Iterator[int]:
         """The roots in the VMCBs of its vCPUs."""
@@ -346,18 +392,39 @@ class HostDomain(XenDomain):
         return "hvm" if emulated & EMU_DEVICES else "pvh"
 
     def _find_kernel(self, hints: Iterable[int]) -> GuestKernel | None:
-        """No page table of Xen maps a translated guest's memory. But its frames are known from the
-        frame table, and the strings that identify a kernel fit into one frame.
+        remaining = self._kernel_budget.remaining
+        found = self._search_kernel(hints)
+        if remaining - self._kernel_budget.remaining > MAX_UNRELEASED:
+            self.dump.release()
+        return found
+
+    def _search_kernel(self, hints: Iterable[int]) -> GuestKernel | None:
+        """A translated guest's kernel is found below its vCPUs' roots, as a PV guest's.
+
+        If these are not known, it is searched for in the guest's frames: the strings that identify
+        a kernel fit into one.
         """
-        if self.kind in ("pv", "unknown"):
-            return super()._find_kernel(hints)
         if self.kind == "system":
             return None
-        runs = self.xen.translated_frames.get(self.address)
-        if runs is None:
-            return None
-        pairs = ((int(first), int(count)) for first, count in runs)
-        return guests.recognise_frames(self.dump.machine, pairs, self._kernel_budget)
+        if not self.is_translated:
+            return super()._find_kernel(hints)
+        try:
+            machine = self.guest.machine
+        except AbsentError:
+            # The frame table has its frames, but not in the guest's order.
+            runs = self.xen.translated_frames.get(self.address)
+            pairs = [] if runs is None else ((int(first), int(count)) for first, count in runs)
+            return guests.recognise_frames(self.dump.machine, pairs, self.xen.frame_budget)
+        if any(root.address for root in self.roots()):
+            return super()._find_kernel(hints)
+        # None of its vCPUs has paging on, or the control registers are not known.
+        return guests.recognise_frames(machine, self.nested.p2m.spans(), self.xen.frame_budget)
+
+    def _own_pages(self) -> Iterator[int]:
+        yield from super()._own_pages()
+        runs = self.xen.translated_frames.get(self.address) if self.is_translated else None
+        for first, _ in () if runs is None else runs:
+            yield int(first) * guests.PAGE
 
     @cached_property
     def uuid(self) -> "UUID | None":

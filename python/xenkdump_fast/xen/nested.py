@@ -4,28 +4,35 @@
 (``phys_table``; on Intel ``ept.eptp`` too). Without debug information every word there is a
 candidate. However it was found, a root is used only if it is verified: the tables belong to no
 guest, the frames that they map belong to the domain according to the frame table, and the M2P leads
-back from them. The tables of altp2m map a part of the domain's frames; in those of nested HVM the
-guest-physical addresses are of a guest of the guest, to which the M2P does not lead back.
+back from them.
+
+A domain may have more such structs, which its struct domain points to behind the first: of altp2m,
+whose tables map a part of the domain's frames or all of them, and of nested HVM, whose tables map
+the addresses of a guest of the guest. The M2P does not lead back from the latter, unless that guest
+has the memory at the same addresses. So the struct's class decides (``p2m_class``).
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError
 from ..limits import (
-    MAX_M2P_SAMPLE,
     MAX_NESTED_CANDIDATES,
     MAX_NESTED_PROBLEMS,
+    MAX_NESTED_SAMPLE,
     MAX_NESTED_TABLES,
     MAX_P2M_STRUCT,
     MAX_P2M_STRUCTS,
 )
-from . import frame_table, m2p
+from . import compat, frame_table, m2p
 from .layout import Layout
 from .memory import PAGE, XenMemory
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from .._native import NestedFormat
 
 #: The share of the sampled frames that must be the domain's, and that the M2P must lead back from.
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
 _ENOUGH = 0.9
 #: Bytes of p2m_domain in which its pointer to the domain is: behind a lock and a CPU mask.
 _BACK_WITHIN = 0x200
+#: p2m_class_t by its values.
+_CLASSES: tuple[str, ...] = compat.value("class of a p2m_domain")
 #: A table in the layout of NPT has the dirty bit in its entries that lead to tables, since they
 #: have all flags. In EPT it is a part of the memory type, which these entries do not have.
 _DIRTY = 1 << 6
@@ -51,6 +60,23 @@ class Root(NamedTuple):
     how: str
     #: Estimated number of the frames that it maps.
     frames: int
+    #: What is assumed if the root may not be that of the guest's own memory; empty if it is.
+    assumption: str = ""
+
+    @property
+    def warning(self) -> str | None:
+        """A warning about the assumption, if there is one."""
+        if not self.assumption:
+            return None
+        return f"its memory is read through the page tables at mfn {self.mfn:#x}: {self.assumption}"
+
+
+class _Struct(NamedTuple):
+    """A struct that struct domain points to and that points back to it."""
+
+    address: int
+    #: What it is if it is a p2m_domain: "host", "altp2m" or "nested".
+    role: str
 
 
 class _Candidate(NamedTuple):
@@ -70,20 +96,39 @@ def find(
     ``more`` are other machine addresses that may be the root's.
     """
     search = _Search(memory, frames, domain[0])
-    found: list[Root] = []
-    for candidates in (
-        _by_layout(memory, layout, domain[0]),
-        (_Candidate(at // PAGE, "the VMCB") for at in more),
-        _by_search(memory, domain),
-    ):
-        found += search.verified(candidates)
-        if found:
-            break
-    if not found:
-        reason = "; ".join(search.problems) or "nothing in its struct leads to page tables"
-        raise AbsentError(f"Xen's page tables of its memory are not found: {reason}")
-    # The host's maps most: altp2m's are copies of some of its entries.
-    return max(found, key=lambda root: root.frames)
+    for _, root in search.verified(_by_layout(memory, layout, domain[0])):
+        return root
+    structs = list(_pointing_back(memory, domain))
+    found = [root for _, root in search.verified(_by_search(memory, structs, "host"))]
+    if found:
+        return _own(found, more)
+    found = [root for _, root in search.verified(_by_search(memory, structs, "altp2m"))]
+    if found:
+        best = max(found, key=lambda root: root.frames)
+        return best._replace(assumption="they are a view of altp2m, which may lack changes")
+    if any(search.verified(_by_search(memory, structs, "nested"))):
+        raise AbsentError(
+            "Xen's page tables of its memory are not found: those found are of nested HVM, of a "
+            "guest of the guest"
+        )
+    # That of a vCPU that was running a guest of its own is of nested HVM.
+    for _, root in search.verified(_Candidate(at // PAGE, "the VMCB") for at in more):
+        return root._replace(assumption="they are found through a vCPU only, not its struct domain")
+    reason = "; ".join(search.problems) or "nothing in its struct leads to page tables"
+    raise AbsentError(f"Xen's page tables of its memory are not found: {reason}")
+
+
+def _own(found: list[Root], more: Iterable[int]) -> Root:
+    """The first of the host's roots, in the order of the pointers to their structs."""
+    # arch.p2m comes before arch.nested_p2m and arch.altp2m_p2m in every version.
+    root, *rest = found
+    if rest:
+        others = ", ".join(f"mfn {other.mfn:#x}" for other in rest)
+        root = root._replace(assumption=f"so might be those at {others}")
+    is_npt = (root.p2m.nested_format or "").startswith("npt")
+    if is_npt and any(at // PAGE == root.mfn for at in more):
+        return root._replace(how=_how(root.p2m, root.mfn, "the VMCB"))
+    return root
 
 
 def _by_layout(memory: XenMemory, layout: Layout, domain: int) -> Iterator[_Candidate]:
@@ -97,8 +142,24 @@ def _by_layout(memory: XenMemory, layout: Layout, domain: int) -> Iterator[_Cand
         yield _Candidate(mfn, f"phys_table of the p2m_domain at {pointer:#x}")
 
 
-def _by_search(memory: XenMemory, domain: tuple[int, int]) -> Iterator[_Candidate]:
-    """By the structs that ``struct domain`` points to and that point back to it."""
+def _by_search(memory: XenMemory, structs: Iterable[_Struct], role: str) -> Iterator[_Candidate]:
+    """The words of those structs that have this role if they are a p2m_domain."""
+    for found in structs:
+        if found.role != role:
+            continue
+        data = memory.struct(found.address, MAX_P2M_STRUCT)
+        for i, value in enumerate(memory.split(data or b"")):
+            if not value or value >> 56:
+                continue
+            how = f"word {i} of the struct at {found.address:#x}, to which its struct domain points"
+            yield _Candidate(value, how)
+            # eptp: memory type, levels minus 1, flags, and the frame number.
+            if value & 7 in (0, 6) and value >> 3 & 7 in (3, 4):
+                yield _Candidate(value // PAGE, how)
+
+
+def _pointing_back(memory: XenMemory, domain: tuple[int, int]) -> Iterator[_Struct]:
+    """The structs that ``struct domain`` points to and that point back to it."""
     address, size = domain
     structs = 0
     for pointer in dict.fromkeys(memory.words(address, size // memory.word * memory.word) or ()):
@@ -110,14 +171,20 @@ def _by_search(memory: XenMemory, domain: tuple[int, int]) -> Iterator[_Candidat
         structs += 1
         if structs > MAX_P2M_STRUCTS:
             return
-        data = memory.struct(pointer, MAX_P2M_STRUCT)
-        for i, value in enumerate(memory.split(data or b"")):
-            how = f"word {i} of the struct at {pointer:#x}, to which its struct domain points"
-            if value:
-                yield _Candidate(value, how)
-            # eptp: memory type, levels minus 1, flags, and the frame number.
-            if value & 7 in (0, 6) and value >> 3 & 7 in (3, 4):
-                yield _Candidate(value // PAGE, how)
+        i = head.index(address)
+        yield _Struct(pointer, _role(head[i + 1 : i + 2]))
+
+
+def _role(after: Sequence[int]) -> str:
+    """What a p2m_domain is, by the word after its pointer to the domain.
+
+    Since Xen 4.6 its lower half is the class; before, it is the root of the guest's guest, and all
+    ones in the host's.
+    """
+    if not after or after[0] == (1 << 64) - 1:
+        return "host"
+    number = after[0] & 0xFFFF_FFFF
+    return _CLASSES[number] if number < len(_CLASSES) else "nested"
 
 
 class _Search:
@@ -135,7 +202,7 @@ class _Search:
         #: Why candidates were rejected.
         self.problems: list[str] = []
 
-    def verified(self, candidates: Iterable[_Candidate]) -> Iterator[Root]:
+    def verified(self, candidates: Iterable[_Candidate]) -> Iterator[tuple[_Candidate, Root]]:
         """Those that are the domain's."""
         for candidate in candidates:
             if candidate.mfn in self._tried or len(self._tried) >= MAX_NESTED_CANDIDATES:
@@ -144,7 +211,7 @@ class _Search:
                 self._tried.add(candidate.mfn)
                 root, problem = self._verify(candidate, layout)
                 if root is not None:
-                    yield root
+                    yield candidate, root
                     break
                 if len(self.problems) < MAX_NESTED_PROBLEMS:
                     self.problems.append(f"mfn {candidate.mfn:#x} ({layout}): {problem}")
@@ -171,21 +238,19 @@ class _Search:
             p2m = P2M.nested(memory.dump, candidate.mfn, layout)
         except AbsentError as error:
             return None, str(error)
-        pfns, total = m2p.sample(p2m, MAX_M2P_SAMPLE)
+        pfns, total = m2p.sample(p2m, MAX_NESTED_SAMPLE)
         if not len(pfns):
             return None, "it maps no frame"
-        mfns = p2m.resolve(pfns).tolist()
         evidence = 0
-        owners = frame_table.owners_of(memory, self._frames, mfns)
+        owners = frame_table.owners_of(memory, self._frames, p2m.resolve(pfns))
         if owners is not None and self._owner is not None:
-            share = owners.count(self._owner) / len(owners)
+            share = int((owners == self._owner).sum()) / len(owners)
             if share < _ENOUGH:
                 return None, f"only {share:.0%} of its frames are the domain's"
             tables = p2m.tables(MAX_NESTED_TABLES)
+            owners = frame_table.owners_of(memory, self._frames, _array(tables))
             # Before Xen 4.11 (ff2a793e15) they belonged to the domain, without being its memory.
-            allowed = (0, self._owner)
-            owners = frame_table.owners_of(memory, self._frames, tables)
-            if owners is None or any(owner not in allowed for owner in owners):
+            if owners is None or not set(owners.tolist()) <= {0, self._owner}:
                 return None, "its page tables belong to another domain"
             if any(self._is_mapped(p2m, mfn) for mfn in tables):
                 return None, "it maps its own page tables"
@@ -200,8 +265,7 @@ class _Search:
             evidence += 1
         if not evidence:
             return None, "neither the frame table nor the M2P can be read"
-        how = f"{layout.upper()} root mfn {candidate.mfn:#x}, {candidate.how}"
-        return Root(p2m, candidate.mfn, how, total), ""
+        return Root(p2m, candidate.mfn, _how(p2m, candidate.mfn, candidate.how), total), ""
 
     def _is_mapped(self, p2m: P2M, mfn: int) -> bool:
         """Whether a frame is the guest's memory, according to the M2P."""
@@ -210,3 +274,13 @@ class _Search:
             if pfn is not None:
                 return pfn < p2m.pages and p2m.entry(pfn) == ("frame", mfn)
         return False
+
+
+def _how(p2m: P2M, mfn: int, where: str) -> str:
+    return f"{(p2m.nested_format or '').upper()} root mfn {mfn:#x}, {where}"
+
+
+def _array(numbers: list[int]) -> "NDArray[np.uint64]":
+    import numpy as np
+
+    return np.array(numbers, dtype=np.uint64)

@@ -20,7 +20,7 @@ class XenVcpu(NamedTuple):
 
     #: Its number within the domain.
     id: int
-    #: Xen's address of its ``struct vcpu``; None in an xl dump-core file.
+    #: Xen's address of its ``struct vcpu``; None in the file of a domain.
     address: int | None
     #: The pCPU that it runs on or ran on last.
     pcpu: int | None

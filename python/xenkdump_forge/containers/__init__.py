@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..elf.core import Core
 from ..errors import SyntheticDumpError
 from ..formats import FORMATS
-from . import flattened, images, kdump
+from ..kernels.base import Kernel
+from . import flattened, images, kdump, save, save_v1
+from .saved_domain import SavedDomain
 
 
-def write(core: Core, path: Path, name: str) -> None:
-    """Writes a dump in a format of ``FORMATS``; more files beside it if it is split."""
+def write(core: Core, path: Path, name: str, kernels: Sequence[Kernel] = ()) -> None:
+    """Writes a dump in a format of ``FORMATS``; more files beside it if it is split.
+
+    Formats of a single domain have the first of ``kernels``.
+    """
+    if name in _DOMAIN_WRITERS:
+        if not kernels:
+            raise SyntheticDumpError(f"{name} is the format of a domain")
+        with path.open("wb") as file:
+            _DOMAIN_WRITERS[name](SavedDomain.of(kernels[0]), file)
+        return
     if name not in _WRITERS:
         raise SyntheticDumpError(f"unknown format {name!r}; the formats are {', '.join(FORMATS)}")
     _WRITERS[name](core, path)
@@ -53,4 +64,10 @@ _WRITERS: dict[str, Callable[[Core, Path], None]] = {
     "flattened-kdump": _flattened_kdump,
     "lime": _image(images.lime),
     "raw": _image(images.raw),
+}
+_DOMAIN_WRITERS: dict[str, Callable[[SavedDomain, io.BufferedIOBase], None]] = {
+    "xl-save": save.write,
+    "xl-save-hvm": lambda domain, file: save.write(domain, file, save.Options(hvm=True)),
+    "xm-save": save_v1.write,
+    "xm-save-hvm": lambda domain, file: save_v1.write(domain, file, save_v1.Options(hvm=True)),
 }

@@ -150,6 +150,8 @@ class Xen64:
             )
         }
         self.idle = self._heap(PAGE)
+        #: Where the pointer to the next domain of the list is.
+        self._next_domain = self.symbols["domain_list"]
         self.slots = self._map_self()
         for at in range(0x200000, 0x240000, 64):  # random code
             machine.write(phys_start + at, rng.randbytes(64))
@@ -229,15 +231,21 @@ class Xen64:
 
     def add_domain(self, domain: Domain) -> None:
         """Writes a domain, its vCPUs and its shared_info."""
+        frames = sum(domain.guest.is_frame(p) for p in range(domain.guest.pages))
+        self.add_struct(domain, frames, domain.guest.max_pfn)
+        self.write(domain.shared_address, shared_info(domain.word, domain.shared))
+        self.domains.append(domain)
+
+    def add_struct(self, domain: Domain, pages: int, max_pages: int) -> None:
+        """Writes a domain's struct and its vCPUs, and reserves its shared_info."""
         domain.address = self._heap(DOMAIN_SIZE)
         domain.shared_address = self._heap(PAGE)
         array_ = self._heap(PAGE)
         at = domain.address
         self.write(at, struct.pack("<HxxI", domain.number, len(domain.vcpus)))
         self.write_u64(at + DOMAIN_VCPU, array_, domain.shared_address)
-        frames = sum(domain.guest.is_frame(p) for p in range(domain.guest.pages))
-        self.write(at + DOMAIN_TOT_PAGES, struct.pack("<I", frames))
-        self.write(at + DOMAIN_MAX_PAGES, struct.pack("<I", domain.guest.max_pfn))
+        self.write(at + DOMAIN_TOT_PAGES, struct.pack("<I", pages))
+        self.write(at + DOMAIN_MAX_PAGES, struct.pack("<I", max_pages))
         if domain.number:
             self.write(at + DOMAIN_HANDLE, self.rng.randbytes(16))
         for i, vcpu in enumerate(domain.vcpus):
@@ -246,12 +254,8 @@ class Xen64:
             self._write_vcpu(domain, vcpu)
         for vcpu, following in zip(domain.vcpus, domain.vcpus[1:], strict=False):
             self.write_u64(vcpu.address + VCPU_NEXT, following.address)
-        self.write(domain.shared_address, shared_info(domain.word, domain.shared))
-        if self.domains:
-            self.write_u64(self.domains[-1].address + DOMAIN_NEXT, at)
-        else:
-            self.write_u64(self.symbols["domain_list"], at)
-        self.domains.append(domain)
+        self.write_u64(self._next_domain, at)
+        self._next_domain = at + DOMAIN_NEXT
 
     def _write_vcpu(self, domain: Domain, vcpu: Vcpu) -> None:
         at = vcpu.address

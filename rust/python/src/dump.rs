@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use xenkdump::dump;
+use xenkdump::dump::{self, DomainKind};
 use xenkdump::notes::{self, Decoded, PrStatus, Registers};
 use xenkdump::space::Tables;
 
@@ -132,19 +132,23 @@ impl Dump {
             .collect()
     }
 
-    /// The registers of every vCPU, in order; only xl dump-core files have any. Each has `word`,
-    /// `flags`, `registers`, `cr` (as stored) and `root` (the table of cr3, unfolded).
+    /// The registers of every vCPU, in order; only files of a single domain have any. Each has `id`,
+    /// `source` (where the file has them), `word`, `flags`, `registers`, `cr` (as stored), `root` (the table
+    /// of cr3, unfolded) and `efer` (None unless it is recorded).
     #[getter]
     fn vcpu_contexts<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let contexts = self.inner.vcpu_contexts().into_iter();
         contexts
             .map(|context| {
                 let dict = PyDict::new(py);
+                dict.set_item("id", context.id)?;
+                dict.set_item("source", context.source)?;
                 dict.set_item("word", context.word.bytes())?;
                 dict.set_item("flags", context.flags)?;
                 dict.set_item("registers", registers(py, &context.registers)?)?;
                 dict.set_item("cr", context.cr)?;
                 dict.set_item("root", context.root.0)?;
+                dict.set_item("efer", context.efer)?;
                 Ok(dict)
             })
             .collect()
@@ -154,6 +158,21 @@ impl Dump {
     #[getter]
     fn shared_info<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         Some(PyBytes::new(py, self.inner.shared_info()?))
+    }
+
+    /// "pv" or "translated" (HVM, PVH) if the file is of a single domain, else None.
+    #[getter]
+    fn domain_kind(&self) -> Option<&'static str> {
+        self.inner.domain_kind().map(|kind| match kind {
+            DomainKind::Pv => "pv",
+            DomainKind::Translated => "translated",
+        })
+    }
+
+    /// Whether page tables and cr3 of a PV guest hold pfns in place of mfns, and memory is listed by pfn.
+    #[getter]
+    fn is_normalised(&self) -> bool {
+        self.inner.is_normalised()
     }
 
     /// Whether the dump is of a translated guest (HVM, PVH), so that frame numbers are pfns.
@@ -199,6 +218,14 @@ impl Dump {
     ) -> PyResult<AddressSpace> {
         let p2m = p2m.map(|p2m| p2m.inner.clone());
         AddressSpace::virtual_memory(self, root, paging, encryption_mask, p2m)
+    }
+
+    /// Gives back memory that only caches bytes of the file, as after a search of much memory. Later
+    /// reads read them again.
+    fn release(&self) -> PyResult<()> {
+        self.gate.check()?;
+        self.inner.release();
+        Ok(())
     }
 
     /// Closes the dump. Every later use of its address spaces and P2Ms raises ValueError, and batches
@@ -283,6 +310,8 @@ impl Note {
             Decoded::DumpCoreHeader(_) => "dumpcore_header",
             Decoded::DumpCoreXenVersion(_) => "dumpcore_xen_version",
             Decoded::DumpCoreFormat(_) => "dumpcore_format",
+            Decoded::SaveHeader(_) => "save_header",
+            Decoded::SaveConfig(_) => "save_config",
             _ => "raw",
         }
     }
@@ -316,7 +345,17 @@ impl Note {
                 fields.set_item("cr3", regs.cr3)?;
                 fields.set_item("cr4", regs.cr4)?;
             }
-            Decoded::VmcoreInfo(text) | Decoded::VmcoreInfoXen(text) | Decoded::EraseInfo(text) => {
+            Decoded::SaveHeader(header) => {
+                fields.set_item("version", header.version)?;
+                fields.set_item("domain_type", header.domain_type)?;
+                fields.set_item("page_size", header.page_size)?;
+                fields.set_item("xen_major_version", header.xen_version.0)?;
+                fields.set_item("xen_minor_version", header.xen_version.1)?;
+            }
+            Decoded::VmcoreInfo(text)
+            | Decoded::VmcoreInfoXen(text)
+            | Decoded::EraseInfo(text)
+            | Decoded::SaveConfig(text) => {
                 // The kernel pads the text to a page with NULs.
                 let text = String::from_utf8_lossy(text);
                 fields.set_item("text", text.trim_end_matches('\0'))?;

@@ -21,6 +21,7 @@ mod structs;
 mod symbols;
 mod types;
 mod unwind;
+mod zstd;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -50,6 +51,8 @@ mod _native {
     use super::types::{Member, Types};
     #[pymodule_export]
     use super::unwind::{Backtrace, Frame, Unwinder};
+    #[pymodule_export]
+    use super::zstd::{zstd_content_size, zstd_obstacle, ZstdDecoder};
 
     /// Adds `STATUS`, the meanings of the numbers in `status`, and registers the handlers for
     /// `os.fork`.

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import xenkdump_forge
 from xenkdump_fast._native import Image
+from xenkdump_forge.containers import save, save_v1
 from xenkdump_forge.containers import write as write_container
 from xenkdump_forge.containers.compression import CODECS
+from xenkdump_forge.containers.saved_domain import SavedDomain, Vcpu
 from xenkdump_forge.debuginfo import kallsyms
 
 #: The size of a dump's prefix: its headers, notes and a few pages.
@@ -127,11 +129,33 @@ def containers(corpus: Path, kind: str) -> None:
     core.segments = []
     with tempfile.TemporaryDirectory() as folder:
         for name in xenkdump_forge.FORMATS:
+            if "-save" in name:
+                continue  # all of a domain's pages: see saved_domains
             path = Path(folder) / name
             write_container(core, path, name)
             data = path.read_bytes()
             if len(data) <= MAX_SEED:
                 write(corpus, "dump", f"{kind}-{name}", data)
+
+
+def saved_domains(corpus: Path) -> None:
+    """Save files of a domain of eleven pages, with an empty top page table."""
+    frames = [*range(0x100, 0x10A), None]
+    contents = [bytes([mfn & 0xFF]) * 4096 if mfn else b"" for mfn in frames]
+    contents[0] = bytes(4096)
+    for word in (8, 4):
+        vcpus = [Vcpu(number, {"rip": TEXT, "eip": 0xC0100000}, 0x100) for number in (0, 2)]
+        domain = SavedDomain(
+            word, frames, lambda mfn: contents[mfn - 0x100], [0x100], vcpus, [4], bytes(4096)
+        )
+        for hvm in (False, True):
+            newer = save.Options(hvm=hvm, checkpoints=1, batch=8)
+            older = save_v1.Options(hvm=hvm, word=word)
+            for name, parts in (
+                ("v2", save.parts(domain, newer)),
+                ("v1", save_v1.parts(domain, older)),
+            ):
+                write(corpus, "dump", f"save-{name}-{word}-{hvm}", b"".join(parts))
 
 
 def kdump(choice: int) -> bytes:
@@ -172,10 +196,15 @@ def of_image(corpus: Path, kind: str, image: Image) -> None:
 
 def made(corpus: Path) -> None:
     """Seeds that need no dump."""
+    saved_domains(corpus)
     for index in range(2):
         write(corpus, "sections", str(index), sections(index))
     for choice in (0x18, 0x19, 0x38, 0x0C, 0x06, 0x58, 0xDC):
         write(corpus, "kdump", f"{choice:x}", kdump(choice))
+    for choice in (1, 3, 4, 7, 12):
+        core = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack("<HHI", 4, 62, 1)
+        data = bytes([choice]) + piece(b"\x04\x10") + piece(b"") + core.ljust(3000, b"\xa5")
+        write(corpus, "zstd", str(choice), data)
     for choice in range(4):
         write(corpus, "symtab", str(choice), symtab(choice, 4 if choice == 3 else 8))
     for generation in kallsyms.GENERATIONS:

@@ -86,6 +86,10 @@ pub enum Fault {
     /// file (`p_filesz < p_memsz`).
     #[error("machine address {0} was left out of the dump (p_filesz < p_memsz)")]
     Excluded(MachineAddr),
+    /// A saved domain has the page, but its contents were not saved: the page is broken, or was allocated
+    /// and not written to; or its record is corrupt.
+    #[error("machine address {0}: the stream has its page without contents")]
+    NoContents(MachineAddr),
     /// Excluded by makedumpfile, whose bitmaps say so.
     #[error("machine address {addr}: page excluded by makedumpfile, {level}")]
     Filtered {
@@ -212,6 +216,7 @@ impl Fault {
         match *self {
             Fault::NoSegment(addr)
             | Fault::Excluded(addr)
+            | Fault::NoContents(addr)
             | Fault::NotWritten(addr)
             | Fault::MissingPart(addr)
             | Fault::Filtered { addr, .. }

@@ -47,12 +47,32 @@ pub const MAX_DUMP_PARTS: usize = 256;
 /// Entries of a folder that are looked at for the other files of a split dump.
 pub const MAX_DIRECTORY_ENTRIES: usize = 1 << 12;
 
-/// Blocks of a flattened file, 24 bytes each. makedumpfile writes blocks of up to 64 KiB; 2 TiB of data
-/// have as many.
-pub const MAX_FLATTENED_BLOCKS: usize = 1 << 25;
+/// Runs of blocks of a flattened file, 40 bytes each. makedumpfile writes blocks of up to 64 KiB, most of
+/// them one after the other: 1 TiB of data has as many even if none follows the one before.
+pub const MAX_FLATTENED_RUNS: usize = 1 << 24;
 
 /// Bytes between the blocks of a flattened file, beyond the length of the file: they read as zeros.
 pub const MAX_FLATTENED_GAPS: u64 = 1 << 20;
+
+/// Runs of pages of a saved domain that are contiguous in the file and by pfn, 32 bytes each. Pages are
+/// sent in order, by up to 1024 in a record; the last passes of a live save send single ones.
+pub const MAX_SAVED_RUNS: usize = 1 << 25;
+
+/// Contents of a frame of a zstd file that is read in place. Reading a byte decompresses its frame; tools
+/// for seekable files use frames of up to 2 MiB.
+pub const MAX_ZSTD_FRAME_SIZE: u64 = 8 << 20;
+
+/// Frames of a zstd file that is read in place, 16 bytes each. A dump of 4 TiB in frames of 1 MiB has as
+/// many.
+pub const MAX_ZSTD_FRAMES: usize = 1 << 22;
+
+/// Blocks of a zstd file without a seek table whose headers are followed. They have up to 128 KiB: a dump
+/// of 512 GiB has as many.
+pub const MAX_ZSTD_BLOCKS: u64 = 1 << 22;
+
+/// log2 of the memory that unpacking a zstd file takes for its window. zstd refuses more, too, unless it
+/// is told otherwise (--long).
+pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
 /// Buckets of the index over the runs of a dump's memory, 8 bytes each.
 pub const MAX_RUN_BUCKETS: usize = 1 << 16;

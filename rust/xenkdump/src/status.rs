@@ -145,7 +145,7 @@ impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::NoSegment(_) => Status::NoSegment,
-            Fault::Excluded(_) | Fault::Filtered { .. } => Status::Excluded,
+            Fault::Excluded(_) | Fault::NoContents(_) | Fault::Filtered { .. } => Status::Excluded,
             Fault::Truncated { .. } | Fault::NotWritten(_) => Status::Truncated,
             Fault::MissingPart(_) => Status::MissingPart,
             Fault::Corrupt { .. } => Status::Corrupt,

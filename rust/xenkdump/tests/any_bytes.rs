@@ -10,10 +10,11 @@ use xenkdump::p2m::P2m;
 
 type Check = fn(&[u8]);
 
-const ALL: [Check; 15] = [
+const ALL: [Check; 16] = [
     hostile::dump,
     hostile::kdump,
     hostile::sections,
+    hostile::zstd,
     hostile::notes,
     hostile::image,
     hostile::kallsyms,
@@ -226,6 +227,99 @@ fn dump_core() -> Vec<u8> {
     ])
 }
 
+/// A record of a saved domain.
+fn record(kind: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = [kind.to_le_bytes(), (body.len() as u32).to_le_bytes()].concat();
+    bytes.extend(body);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes
+}
+
+/// An xl save file of a PV or an HVM domain with two pages, of which one is sent again after a checkpoint.
+fn saved_domain(is_hvm: bool) -> Vec<u8> {
+    let mut file = b"Xen saved domain, xl format\n \0 \r".to_vec();
+    for number in [0x0102_0304, 3, 0, 6, 2] {
+        file.extend(u32::to_le_bytes(number));
+    }
+    file.extend(b"{}LibxlFmt\0\0\0\x02\0\0\0\0");
+    file.extend(record(1, &[]));
+    file.extend([0xff; 8]);
+    file.extend(b"XENF\0\0\0\x03\0\0\0\0\0\0\0\0");
+    for number in [1 + u32::from(is_hvm), 12, 4, 17] {
+        file.extend(number.to_le_bytes());
+    }
+    let pages = |entries: &[(u64, u64)]| {
+        let mut body = words(&[entries.len() as u64]);
+        body.extend(
+            entries
+                .iter()
+                .flat_map(|&(kind, pfn)| words(&[kind << 60 | pfn])),
+        );
+        let held = entries.iter().filter(|&&(kind, _)| kind < 0xd);
+        body.extend(held.flat_map(|&(_, pfn)| [pfn as u8; 4096]));
+        record(1, &body)
+    };
+    let mut context = words(&[5; 646]);
+    context[5008..5016].copy_from_slice(&0x2000u64.to_le_bytes());
+    let state = if is_hvm {
+        let mut hvm = words(&[2 | 1032 << 32]);
+        hvm.extend(words(&[0xd01; 129]));
+        hvm.extend([0; 8]);
+        record(9, &hvm)
+    } else {
+        let vcpu = [words(&[1]), context].concat();
+        [record(7, &[7; 4096]), record(4, &vcpu)].concat()
+    };
+    file.extend(record(2, &[8, 4, 0, 0, 0, 0, 0, 0]));
+    file.extend(record(3, &words(&[5 << 32, 1])));
+    file.extend(pages(&[(0, 1), (0xc, 2), (0xf, 3), (0xe, 4)]));
+    file.extend(&state);
+    file.extend(record(0xe, &[]));
+    file.extend(record(3, &[1; 13]));
+    file.extend(record(4, &[]));
+    file.extend(pages(&[(0, 1)]));
+    file.extend(&state);
+    file.extend([record(0, &[]), record(0, &[])].concat());
+    file
+}
+
+/// An xm save file of a PV or an HVM domain with two pages.
+fn legacy_saved_domain(is_hvm: bool) -> Vec<u8> {
+    let mut file = b"LinuxGuestRecord\0\0\0\x02()".to_vec();
+    file.extend(words(&[5]));
+    if !is_hvm {
+        file.extend([0xff; 8]);
+        file.extend((8 + 5168 + 8u32).to_le_bytes());
+        file.extend(b"vcpu");
+        file.extend(5168u32.to_le_bytes());
+        file.extend([5; 5168]);
+        file.extend(b"extv\0\0\0\0");
+        file.extend(words(&[1]));
+    }
+    for chunk in [-2i32, 1] {
+        file.extend(chunk.to_le_bytes());
+    }
+    file.extend(words(&[2]));
+    file.extend(3u32.to_le_bytes());
+    file.extend(words(&[1, 2 | 0xc << 28, 0xf << 28]));
+    file.extend([1; 8192]);
+    for chunk in [-9i32, 0] {
+        file.extend(chunk.to_le_bytes());
+    }
+    if is_hvm {
+        file.extend(words(&[1, 2, 3]));
+        file.extend((8 + 1032u32).to_le_bytes());
+        file.extend(words(&[2 | 1032 << 32]));
+        file.extend(words(&[0xd01; 129]));
+    } else {
+        file.extend(1u32.to_le_bytes());
+        file.extend(words(&[3]));
+        file.extend([5; 5168 + 128]);
+        file.extend([7; 4096]);
+    }
+    file
+}
+
 /// Bitmaps, notes, descriptors and data of a kdump-compressed dump of four pages.
 fn kdump_parts() -> ([Vec<u8>; 4], Vec<u8>) {
     const DATA: u64 = 5 * 4096 + 4 * 24;
@@ -384,6 +478,20 @@ fn dump_core_files() {
     truncate(&valid, 2048, 61, hostile::dump);
 }
 
+#[test]
+fn saved_domains() {
+    // The headers are the same for PV and HVM domains.
+    for (valid, headers) in [
+        (saved_domain(false), 190),
+        (saved_domain(true), 0),
+        (legacy_saved_domain(false), 60),
+        (legacy_saved_domain(true), 0),
+    ] {
+        mutate(&valid, headers, 307, hostile::dump);
+        truncate(&valid, headers, 307, hostile::dump);
+    }
+}
+
 /// Fields are 0x1a0 bytes into the header and at the start of the block after it.
 #[test]
 fn compressed_dumps() {
@@ -445,6 +553,38 @@ fn flattened_files() {
                 broken.clone_from(&sound);
             }
             truncate(&sound, 0, 331, hostile::dump);
+        }
+    }
+}
+
+#[test]
+fn zstd_files() {
+    let (file, _) = vmcore();
+    for choice in [1, 3, 4, 7] {
+        let sound = hostile::zstd_of(choice, &[], &[], &file);
+        hostile::dump(&sound);
+        // The seek table, and the headers of the first frame.
+        let table = sound.len().saturating_sub(8 * (file.len() / 512 + 1) + 17);
+        let mut broken = sound.clone();
+        for at in (0..24).chain(table..sound.len()) {
+            for value in [0, 1, 2, 0x7f, 0x80, 0xff] {
+                broken[at] = value;
+                hostile::dump(&broken);
+            }
+            broken[at] = sound[at];
+        }
+        mutate(&sound, 0, 29, hostile::dump);
+        truncate(&sound, 40, 13, hostile::dump);
+        // The same with the inner file flattened.
+        let inner = hostile::flattened_of(&file, 4);
+        hostile::dump(&hostile::zstd_of(choice, &[], &[], &inner));
+        let mut input = vec![choice, 2, 0, 0, 0, 0, 0];
+        input.extend(&file);
+        for at in 0..60 {
+            for value in [1, 0x80, 0xff] {
+                input[3..5].copy_from_slice(&[at, value]);
+                hostile::zstd(&input);
+            }
         }
     }
 }

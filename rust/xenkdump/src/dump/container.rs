@@ -31,6 +31,15 @@ pub struct Segment {
     pub memory_size: u64,
 }
 
+/// The kind of the guest in a file of a single domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DomainKind {
+    /// Paravirtualized.
+    Pv,
+    /// HVM or PVH.
+    Translated,
+}
+
 /// The facts in a container's headers.
 #[derive(Debug)]
 pub(super) struct Headers {
@@ -93,6 +102,9 @@ pub(super) trait Container: fmt::Debug + Send + Sync {
         true
     }
 
+    /// See [`crate::file::Storage::release`].
+    fn release(&self) {}
+
     /// Whether reads decode whole pages, so that batches are worth being sorted by page.
     fn decodes_pages(&self) -> bool {
         false
@@ -118,6 +130,17 @@ pub(super) trait Container: fmt::Debug + Send + Sync {
     /// (HVM, PVH); `None` if there is none.
     fn p2m(&self) -> Option<&[(Pfn, Mfn)]> {
         None
+    }
+
+    /// The kind of guest, if the file is of a single domain.
+    fn domain_kind(&self) -> Option<DomainKind> {
+        None
+    }
+
+    /// Whether page tables and cr3 of a PV guest hold pfns in place of mfns, and memory is listed by pfn:
+    /// machine and pseudo-physical addresses are the same. libxc normalises page tables so on saving.
+    fn is_normalised(&self) -> bool {
+        false
     }
 
     /// Whether frame numbers are those of a translated guest (HVM, PVH): machine and pseudo-physical

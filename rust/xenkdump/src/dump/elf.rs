@@ -149,6 +149,14 @@ impl<S: Storage> Container for ElfCore<S> {
         self.storage.is_intact()
     }
 
+    fn decodes_pages(&self) -> bool {
+        self.storage.is_decoded()
+    }
+
+    fn release(&self) {
+        self.storage.release(0, self.storage.len());
+    }
+
     fn segments(&self) -> &[Segment] {
         &self.segments
     }

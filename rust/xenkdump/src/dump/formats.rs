@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::container::Container;
 use super::files::{self, File};
-use super::{elf, kdump, lime, raw, xl_core, Options};
+use super::{elf, kdump, lime, raw, save, xl_core, Options};
 use crate::file::Storage;
 use crate::Result;
 
@@ -18,7 +18,7 @@ struct Format<S> {
 }
 
 /// All formats, in the order in which they are tried: the more specific first.
-fn formats<S: Storage + 'static>() -> [Format<S>; 4] {
+fn formats<S: Storage + 'static>() -> [Format<S>; 5] {
     [
         Format {
             name: "xl dump-core",
@@ -40,6 +40,11 @@ fn formats<S: Storage + 'static>() -> [Format<S>; 4] {
             matches: lime::matches,
             open: |storage, _| lime::open(storage),
         },
+        Format {
+            name: "a saved domain (xl save)",
+            matches: save::matches,
+            open: |storage, _| save::open(storage),
+        },
     ]
 }
 
@@ -47,25 +52,33 @@ fn formats<S: Storage + 'static>() -> [Format<S>; 4] {
 pub(super) struct Opened {
     pub container: Box<dyn Container>,
     pub is_flattened: bool,
+    pub is_zstd: bool,
     pub warnings: Vec<String>,
 }
 
 /// Opens a dump of any supported format. Only split dumps have several files.
 pub(super) fn open(paths: &[PathBuf], options: &Options) -> Result<Opened> {
     let mut warnings = Vec::new();
+    let (mut is_flattened, mut is_zstd) = (false, false);
     let mut opened = Vec::new();
+    // A half for the frames of files that are compressed as a whole, the other half for pages in them.
+    let half = options.cache_size / 2;
     for path in paths {
-        let file = files::open(path)?;
-        if let File::Flattened(file) = &file {
-            warnings.extend_from_slice(file.warnings());
-        }
-        opened.push(file);
+        let file = files::open(path, half / paths.len().max(1))?;
+        is_flattened |= file.is_flattened;
+        is_zstd |= file.is_zstd;
+        warnings.extend(file.warnings);
+        opened.push(file.file);
     }
-    let is_flattened = opened.iter().any(|file| matches!(file, File::Flattened(_)));
+    let options = Options {
+        cache_size: if is_zstd { half } else { options.cache_size },
+        ..*options
+    };
     let mut files = opened.into_iter();
     let container = match (files.next(), files.next()) {
-        (Some(File::Plain(file)), None) => open_one(file, options)?,
-        (Some(File::Flattened(file)), None) => open_one(file, options)?,
+        (Some(File::Plain(file)), None) => open_one(file, &options)?,
+        (Some(File::Flattened(file)), None) => open_one(file, &options)?,
+        (Some(File::Zstd(file)), None) => open_one(file, &options)?,
         (first, second) => {
             let files = first.into_iter().chain(second).chain(files);
             kdump::open_all(files.map(File::boxed).collect(), options.cache_size)?
@@ -74,6 +87,7 @@ pub(super) fn open(paths: &[PathBuf], options: &Options) -> Result<Opened> {
     Ok(Opened {
         container,
         is_flattened,
+        is_zstd,
         warnings,
     })
 }

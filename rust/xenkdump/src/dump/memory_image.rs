@@ -92,4 +92,12 @@ impl<S: Storage> Container for MemoryImage<S> {
     fn is_intact(&self) -> bool {
         self.storage.is_intact()
     }
+
+    fn decodes_pages(&self) -> bool {
+        self.storage.is_decoded()
+    }
+
+    fn release(&self) {
+        self.storage.release(0, self.storage.len());
+    }
 }

@@ -15,6 +15,7 @@ mod note;
 mod page_cache;
 mod raw;
 mod run_map;
+mod save;
 #[cfg(test)]
 mod tests;
 mod vcpu_context;
@@ -32,7 +33,7 @@ use crate::Result;
 
 use container::Container;
 
-pub use container::{Run, Segment};
+pub use container::{DomainKind, Run, Segment};
 pub use note::Note;
 pub use vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
 
@@ -50,7 +51,7 @@ pub struct Dump {
 pub struct Options {
     /// Take the file for a raw image of physical memory.
     pub is_raw: bool,
-    /// Bytes of decompressed pages that are kept, if the dump is compressed.
+    /// Bytes of decompressed pages or frames that are kept, if the dump is compressed.
     pub cache_size: usize,
 }
 
@@ -77,11 +78,20 @@ impl Dump {
         let own = headers.warnings.as_slice().iter().cloned();
         Ok(Self {
             path: paths.first().cloned().unwrap_or_default(),
-            format: if opened.is_flattened {
-                format!("flattened {}", headers.format)
-            } else {
-                headers.format.into()
-            },
+            format: [
+                if opened.is_zstd {
+                    "zstd-compressed "
+                } else {
+                    ""
+                },
+                if opened.is_flattened {
+                    "flattened "
+                } else {
+                    ""
+                },
+                headers.format,
+            ]
+            .concat(),
             warnings: opened.warnings.into_iter().chain(own).collect(),
             container: opened.container,
         })
@@ -181,6 +191,11 @@ impl Dump {
         self.container.memory_held()
     }
 
+    /// Gives back memory that only caches bytes of the file: later reads read them again.
+    pub fn release(&self) {
+        self.container.release();
+    }
+
     /// Bytes of memory that the machine had according to the headers, with what was excluded.
     pub fn memory_size(&self) -> u64 {
         self.container.memory_size()
@@ -220,6 +235,17 @@ impl Dump {
     /// (HVM, PVH); `None` if there is none (vmcores).
     pub fn container_p2m(&self) -> Option<&[(Pfn, Mfn)]> {
         self.container.p2m()
+    }
+
+    /// The kind of guest, if the file is of a single domain.
+    pub fn domain_kind(&self) -> Option<DomainKind> {
+        self.container.domain_kind()
+    }
+
+    /// Whether page tables and cr3 of a PV guest hold pfns in place of mfns: machine and pseudo-physical
+    /// addresses are the same (save files).
+    pub fn is_normalised(&self) -> bool {
+        self.container.is_normalised()
     }
 
     /// Whether frame numbers are those of a translated guest (HVM, PVH): machine and pseudo-physical

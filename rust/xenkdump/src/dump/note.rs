@@ -148,8 +148,15 @@ impl<'f, S: Storage> NoteReader<'f, S> {
         }
     }
 
-    /// Adds a region of the file that has the contents of a note, but no header.
-    pub fn add(&mut self, name: &[u8], offset: u64, size: u64, warnings: &mut Warnings) {
+    /// Adds a region of the file that has the contents of a note, but no header of one.
+    pub fn add(
+        &mut self,
+        name: &[u8],
+        note_type: u32,
+        offset: u64,
+        size: u64,
+        warnings: &mut Warnings,
+    ) {
         let available = self.storage.held(offset, size);
         if available < size {
             warnings.push(format!(
@@ -159,7 +166,7 @@ impl<'f, S: Storage> NoteReader<'f, S> {
         }
         let note = Note {
             name: name.to_vec(),
-            note_type: 0,
+            note_type,
             name_size: 0,
             offset,
             desc_offset: offset,

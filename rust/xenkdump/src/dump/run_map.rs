@@ -22,13 +22,21 @@ struct Held {
     offset: u64,
 }
 
-/// A run of machine addresses that segments cover, but without bytes in the file.
+/// A run of machine addresses that the file covers, but without bytes of it.
 #[derive(Clone, Copy, Debug)]
 struct Absent {
     start: u64,
     last: u64,
-    /// File offset of `start` if the file was truncated before it; otherwise it was excluded.
-    truncated: Option<u64>,
+    why: Why,
+}
+
+/// Why the file has no bytes.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Excluded,
+    Empty,
+    /// The file was truncated before this offset.
+    Truncated(u64),
 }
 
 /// The machine addresses that a file holds, as disjoint runs in ascending order.
@@ -69,6 +77,11 @@ impl RunMap {
         Self::of(pieces)
     }
 
+    /// A map of `pieces` of which later ones replace earlier ones.
+    pub fn of_layers(pieces: &[Piece]) -> Self {
+        Self::of(top_layer(pieces))
+    }
+
     fn of(pieces: Vec<Piece>) -> Self {
         let (mut held, mut absent) = (Vec::new(), Vec::new());
         for Piece {
@@ -77,7 +90,7 @@ impl RunMap {
             backing,
         } in pieces
         {
-            let truncated = match backing {
+            let why = match backing {
                 Backing::File(offset) => {
                     held.push(Held {
                         start,
@@ -86,14 +99,12 @@ impl RunMap {
                     });
                     continue;
                 }
-                Backing::PastEnd(offset) => Some(offset),
-                Backing::Excluded => None,
+                Backing::PastEnd(offset) => Why::Truncated(offset),
+                Backing::Excluded => Why::Excluded,
+                Backing::Empty => Why::Empty,
+                Backing::Gone => continue,
             };
-            absent.push(Absent {
-                start,
-                last,
-                truncated,
-            });
+            absent.push(Absent { start, last, why });
         }
         held.shrink_to_fit();
         absent.shrink_to_fit();
@@ -118,9 +129,17 @@ impl RunMap {
         sum
     }
 
+    /// Bytes of memory that there was, in the file or not.
+    pub fn memory_size(&self) -> u64 {
+        let held = self.held.iter().map(|run| size(run.start, run.last));
+        let absent = self.absent.iter().map(|run| size(run.start, run.last));
+        held.chain(absent).fold(0, u64::saturating_add)
+    }
+
     /// Bytes of memory that segments claim and the truncated file no longer has.
     pub fn truncated_bytes(&self) -> u64 {
-        let truncated = self.absent.iter().filter(|run| run.truncated.is_some());
+        let truncated = self.absent.iter();
+        let truncated = truncated.filter(|run| matches!(run.why, Why::Truncated(_)));
         truncated
             .map(|run| size(run.start, run.last))
             .fold(0, u64::saturating_add)
@@ -226,16 +245,13 @@ impl RunMap {
         let run = after.checked_sub(1).and_then(|i| self.absent.get(i));
         match run.filter(|run| addr.0 <= run.last) {
             None => Fault::NoSegment(addr),
-            Some(Absent {
-                truncated: None, ..
-            }) => Fault::Excluded(addr),
-            Some(&Absent {
-                start,
-                truncated: Some(offset),
-                ..
-            }) => Fault::Truncated {
-                addr,
-                offset: offset.saturating_add(addr.0 - start),
+            Some(&Absent { start, why, .. }) => match why {
+                Why::Excluded => Fault::Excluded(addr),
+                Why::Empty => Fault::NoContents(addr),
+                Why::Truncated(offset) => Fault::Truncated {
+                    addr,
+                    offset: offset.saturating_add(addr.0 - start),
+                },
             },
         }
     }
@@ -264,6 +280,11 @@ pub(super) fn fault(addr: MachineAddr, offset: u64, error: ReadError) -> Fault {
             addr,
             offset,
             errno,
+        },
+        ReadError::Corrupt { offset, reason } => Fault::Corrupt {
+            addr,
+            offset,
+            reason,
         },
     }
 }
@@ -329,21 +350,26 @@ impl Index {
 
 /// Where the bytes of a piece are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Backing {
+pub(super) enum Backing {
     /// In the file, at this offset.
     File(u64),
     /// At this offset, had the file not been truncated.
     PastEnd(u64),
     /// Nowhere: `p_filesz` < `p_memsz`.
     Excluded,
+    /// Nowhere: a page that is listed without its contents.
+    Empty,
+    /// Nowhere: there is no memory any more.
+    Gone,
 }
 
-/// A part of a segment with one backing, before and after overlaps are resolved.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    start: u64,
-    last: u64,
-    backing: Backing,
+/// Addresses with one backing, before and after overlaps are resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub start: u64,
+    /// The last address, not the one after it.
+    pub last: u64,
+    pub backing: Backing,
 }
 
 /// Cuts each segment into what the file holds, what was truncated, and what was excluded. In order of
@@ -388,9 +414,19 @@ fn pieces_of(segments: &[Segment], file_len: u64) -> Vec<Piece> {
     with_bytes
 }
 
-/// Resolves overlaps by a sweep over the ends of the pieces: between two ends, the first of the open
-/// pieces wins.
+/// Resolves overlaps: the first of the pieces with an address wins.
 fn disjoint(pieces: &[Piece]) -> Vec<Piece> {
+    sweep(pieces, BTreeSet::first)
+}
+
+/// Resolves overlaps: the last of the pieces with an address wins.
+pub(super) fn top_layer(pieces: &[Piece]) -> Vec<Piece> {
+    sweep(pieces, BTreeSet::last)
+}
+
+/// Resolves overlaps by a sweep over the ends of the pieces: between two ends, `winner` of the open ones
+/// is chosen.
+fn sweep(pieces: &[Piece], winner: fn(&BTreeSet<usize>) -> Option<&usize>) -> Vec<Piece> {
     // (address, whether it opens, index); a piece closes at the address after its last, and one
     // that ends at 2^64 - 1 never does.
     let mut ends: Vec<(u64, bool, usize)> = Vec::with_capacity(pieces.len() * 2);
@@ -418,7 +454,7 @@ fn disjoint(pieces: &[Piece]) -> Vec<Piece> {
             i += 1;
         }
         let last = ends.get(i).map_or(u64::MAX, |&(next, _, _)| next - 1);
-        if let Some(piece) = open.first().and_then(|&first| pieces.get(first)) {
+        if let Some(piece) = winner(&open).and_then(|&index| pieces.get(index)) {
             push_joined(&mut result, piece, start, last);
         }
     }
@@ -427,12 +463,12 @@ fn disjoint(pieces: &[Piece]) -> Vec<Piece> {
 
 /// Appends the part of `piece` from `start` to `last`, or extends the last piece if both the addresses
 /// and the file offsets continue.
-fn push_joined(pieces: &mut Vec<Piece>, piece: &Piece, start: u64, last: u64) {
+pub(super) fn push_joined(pieces: &mut Vec<Piece>, piece: &Piece, start: u64, last: u64) {
     let into = start - piece.start;
     let backing = match piece.backing {
         Backing::File(offset) => Backing::File(offset.saturating_add(into)),
         Backing::PastEnd(offset) => Backing::PastEnd(offset.saturating_add(into)),
-        Backing::Excluded => Backing::Excluded,
+        other @ (Backing::Excluded | Backing::Empty | Backing::Gone) => other,
     };
     if let Some(previous) = pieces.last_mut() {
         let length = previous.last - previous.start;
@@ -441,7 +477,9 @@ fn push_joined(pieces: &mut Vec<Piece>, piece: &Piece, start: u64, last: u64) {
             (Backing::File(a), Backing::File(b)) | (Backing::PastEnd(a), Backing::PastEnd(b)) => {
                 a.checked_add(length).and_then(|end| end.checked_add(1)) == Some(b)
             }
-            (Backing::Excluded, Backing::Excluded) => true,
+            (Backing::Excluded, Backing::Excluded)
+            | (Backing::Empty, Backing::Empty)
+            | (Backing::Gone, Backing::Gone) => true,
             _ => false,
         };
         if adjoins && continues {
@@ -494,6 +532,41 @@ mod tests {
             map.locate(MachineAddr(0x4000)),
             Err(Fault::NoSegment(MachineAddr(0x4000)))
         );
+    }
+
+    #[test]
+    fn later_layers_replace_earlier_ones() {
+        let piece = |start, last, backing| Piece {
+            start,
+            last,
+            backing,
+        };
+        let map = RunMap::of_layers(&[
+            piece(0, 0x5fff, Backing::File(0x100)),
+            piece(0x1000, 0x1fff, Backing::File(0x9000)),
+            piece(0x2000, 0x2fff, Backing::Gone),
+            piece(0x3000, 0x3fff, Backing::Empty),
+            piece(0x4000, 0x4fff, Backing::PastEnd(0xa000)),
+            piece(0x2000, 0x27ff, Backing::File(0xb000)),
+        ]);
+        assert_eq!(map.locate(MachineAddr(0xfff)), Ok((0x10ff, 1)));
+        assert_eq!(map.locate(MachineAddr(0x1000)), Ok((0x9000, 0x1000)));
+        assert_eq!(map.locate(MachineAddr(0x2000)), Ok((0xb000, 0x800)));
+        let faults = [0x2800, 0x3000, 0x4001].map(|at| map.locate(MachineAddr(at)).unwrap_err());
+        let [gone, excluded, lost] = [0x2800, 0x3000, 0x4001].map(MachineAddr);
+        assert_eq!(
+            faults,
+            [
+                Fault::NoSegment(gone),
+                Fault::NoContents(excluded),
+                Fault::Truncated {
+                    addr: lost,
+                    offset: 0xa001
+                }
+            ]
+        );
+        assert_eq!(map.locate(MachineAddr(0x5000)), Ok((0x5100, 0x1000)));
+        assert_eq!(map.memory_size(), 0x5800);
     }
 
     #[test]

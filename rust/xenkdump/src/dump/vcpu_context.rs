@@ -1,4 +1,4 @@
-//! The registers of a vCPU, as in `xl dump-core` files and Xen's own interfaces.
+//! The registers of a vCPU, as in files of single domains and Xen's own interfaces.
 
 use crate::addr::{MachineAddr, Word};
 use crate::notes::Registers;
@@ -8,9 +8,13 @@ pub const CONTEXT_SIZE_64: u64 = 5168;
 /// Size of a 32-bit `vcpu_guest_context`.
 pub const CONTEXT_SIZE_32: u64 = 2800;
 
-/// A vCPU's `vcpu_guest_context` (Xen `public/arch-x86/xen.h`).
+/// A vCPU's `vcpu_guest_context` (Xen `public/arch-x86/xen.h`), or what a saved translated guest has of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VcpuContext {
+    /// The number of the vCPU.
+    pub id: u32,
+    /// What the file calls the place of the registers.
+    pub source: &'static str,
     /// Word size of the context: that of the guest for PV, that of Xen for HVM.
     pub word: Word,
     /// `flags`: VGCF_* bits; bit 2 is VGCF_in_kernel, bit 5 VGCF_online.
@@ -21,10 +25,15 @@ pub struct VcpuContext {
     pub cr: [u64; 8],
     /// The top page table according to cr3.
     pub root: MachineAddr,
+    /// The MSR efer, where it is recorded (saved HVM and PVH guests).
+    pub efer: Option<u64>,
 }
 
+/// Bit of [`VcpuContext::flags`]: VGCF_online.
+pub(super) const ONLINE: u64 = 1 << 5;
+
 /// A register in a context: name, offset, size.
-type Field = (&'static str, usize, usize);
+pub(super) type Field = (&'static str, usize, usize);
 
 /// `user_regs` of the 64-bit context, then the segment bases at its end.
 const FIELDS_64: [Field; 27] = [
@@ -77,7 +86,8 @@ const FIELDS_32: [Field; 16] = [
     ("gs", 580, 2),
 ];
 
-const fn names<const N: usize>(fields: &[Field; N]) -> [&'static str; N] {
+/// The names of `fields`.
+pub(super) const fn names<const N: usize>(fields: &[Field; N]) -> [&'static str; N] {
     let mut names = [""; N];
     let mut i = 0;
     while i < N {
@@ -97,21 +107,33 @@ const CTRLREG_64: usize = 4984;
 /// Offset of `ctrlreg[8]` in the 32-bit context.
 const CTRLREG_32: usize = 2716;
 
+/// The values of `fields`.
+pub(super) fn values(bytes: &[u8], fields: &[Field]) -> Option<Vec<u64>> {
+    let mut values = Vec::with_capacity(fields.len());
+    for &(_, at, width) in fields {
+        let mut value = [0; 8];
+        value
+            .get_mut(..width)?
+            .copy_from_slice(bytes.get(at..at.checked_add(width)?)?);
+        values.push(u64::from_le_bytes(value));
+    }
+    Some(values)
+}
+
 impl VcpuContext {
-    /// Reads a context of word size `word`.
-    pub(super) fn parse(bytes: &[u8], word: Word, auto_translated: bool) -> Option<Self> {
+    /// Reads a context of word size `word`. `source` is what the file calls its place.
+    pub(super) fn parse(
+        bytes: &[u8],
+        word: Word,
+        auto_translated: bool,
+        id: u32,
+        source: &'static str,
+    ) -> Option<Self> {
         let (fields, names, ctrlreg): (&[Field], &'static [&'static str], _) = match word {
             Word::W64 => (&FIELDS_64, &NAMES_64, CTRLREG_64),
             Word::W32 => (&FIELDS_32, &NAMES_32, CTRLREG_32),
         };
-        let mut values = Vec::with_capacity(fields.len());
-        for &(_, at, width) in fields {
-            let mut value = [0; 8];
-            value
-                .get_mut(..width)?
-                .copy_from_slice(bytes.get(at..at.checked_add(width)?)?);
-            values.push(u64::from_le_bytes(value));
-        }
+        let values = values(bytes, fields)?;
         let mut cr = [0; 8];
         for (value, chunk) in cr
             .iter_mut()
@@ -120,6 +142,8 @@ impl VcpuContext {
             *value = word.get(chunk)?;
         }
         Some(Self {
+            id,
+            source,
             word,
             flags: word.get(bytes.get(FLAGS..)?)?,
             registers: Registers { names, values },
@@ -131,6 +155,7 @@ impl VcpuContext {
                 }
                 (_, cr3) => MachineAddr(cr3 & 0x000f_ffff_ffff_f000),
             },
+            efer: None,
         })
     }
 }

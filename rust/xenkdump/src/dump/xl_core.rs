@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use goblin::elf::section_header::{SectionHeader, SHT_NOBITS};
 
-use super::container::{Container, Headers, Run};
+use super::container::{Container, DomainKind, Headers, Run};
 use super::elf;
 use super::note::{Note, NoteReader};
 use super::run_map::RunMap;
@@ -330,6 +330,14 @@ impl<S: Storage> Container for DomainCore<S> {
         self.storage.is_intact()
     }
 
+    fn decodes_pages(&self) -> bool {
+        self.storage.is_decoded()
+    }
+
+    fn release(&self) {
+        self.storage.release(0, self.storage.len());
+    }
+
     fn vcpu_contexts(&self) -> Vec<VcpuContext> {
         let (word, size) = match self.sections.context_size {
             CONTEXT_SIZE_32 => (Word::W32, CONTEXT_SIZE_32),
@@ -339,7 +347,10 @@ impl<S: Storage> Container for DomainCore<S> {
             .prstatus
             .bytes(&self.storage, MAX_DUMP_CORE_VCPUS * size)
             .chunks_exact(size as usize)
-            .map_while(|bytes| VcpuContext::parse(bytes, word, self.auto_translated()))
+            .zip(0..)
+            .map_while(|(bytes, id)| {
+                VcpuContext::parse(bytes, word, self.auto_translated(), id, ".xen_prstatus")
+            })
             .collect()
     }
 
@@ -363,6 +374,14 @@ impl<S: Storage> Container for DomainCore<S> {
             pairs.dedup_by_key(|(pfn, _)| *pfn);
             pairs
         }))
+    }
+
+    fn domain_kind(&self) -> Option<DomainKind> {
+        Some(if self.sections.auto_translated() {
+            DomainKind::Translated
+        } else {
+            DomainKind::Pv
+        })
     }
 
     fn auto_translated(&self) -> bool {

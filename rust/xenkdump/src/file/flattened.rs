@@ -3,136 +3,98 @@
 //! A program that writes to a pipe cannot seek. So it writes blocks, each after a header with the
 //! offset and the size that it has in the file that is meant. Later blocks overwrite earlier ones.
 
-use super::{MappedFile, ReadError, RegularFile, Storage};
-use crate::limits::{MAX_FLATTENED_BLOCKS, MAX_FLATTENED_GAPS};
+mod header;
+mod run;
+mod scan;
+
+use super::{ReadError, RegularFile, Storage};
+use crate::limits::MAX_FLATTENED_GAPS;
 use crate::Result;
 
+use header::{int64, BLOCK_HEADER, FILE_HEADER};
+use run::Run;
+use scan::End;
+
 const SIGNATURE: &[u8; 16] = b"makedumpfile\0\0\0\0";
-/// Size of the header of the file: signature, type, version, and zeros.
-const FILE_HEADER: u64 = 4096;
-/// Size of the header of a block: offset and size, both int64, most significant byte first.
-const BLOCK_HEADER: u64 = 16;
-
-/// A part of a block.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    /// Offset in the file that is meant.
-    start: u64,
-    /// Offset in this file.
-    at: u64,
-    len: u64,
-}
-
-impl Block {
-    fn end(&self) -> u64 {
-        self.start + self.len
-    }
-}
 
 /// A flattened file.
 #[derive(Debug)]
-pub struct Flattened {
-    file: MappedFile,
+pub struct Flattened<S> {
+    file: S,
     /// Ascending by start, without overlaps.
-    blocks: Box<[Block]>,
+    runs: Box<[Run]>,
     warnings: Vec<String>,
     /// The end of the file was read: what is in no block is zeros. Otherwise it may have been lost.
     is_whole: bool,
 }
 
-impl Flattened {
-    /// Offset of the contents of the first block.
-    pub(crate) const FIRST_BLOCK: u64 = FILE_HEADER + BLOCK_HEADER;
+/// Offset of the contents of the first block.
+pub(crate) const FIRST_BLOCK: u64 = FILE_HEADER + BLOCK_HEADER;
 
-    /// Whether a file has this format.
-    pub fn matches(storage: &impl Storage) -> bool {
-        let mut start = [0; 16];
-        storage.read_at(0, &mut start).is_ok() && start == *SIGNATURE
-    }
+/// Whether a file has this format.
+pub fn is_flattened(storage: &impl Storage) -> bool {
+    let mut start = [0; 16];
+    storage.read_at(0, &mut start).is_ok() && start == *SIGNATURE
+}
 
+impl<S: Storage> Flattened<S> {
     /// Reads the headers of all blocks.
-    pub fn open(file: MappedFile) -> Result<Self> {
+    pub fn open(file: S) -> Result<Self> {
         let mut header = [0; 32];
         let read = file.read_at(0, &mut header);
-        read.map_err(|error| file.read_error(0, error))?;
+        read.map_err(|error| file.file().read_error(0, error))?;
         let (kind, version) = (int64(&header, 16), int64(&header, 24));
         if (kind, version) != (1, 1) {
             let found = format!("type {kind}, version {version}");
-            return Err(file.format_error(16, "a flattened file of type 1, version 1", found));
+            return Err(file.file().format_error(
+                16,
+                "a flattened file of type 1, version 1",
+                found,
+            ));
         }
-        let mut blocks = Vec::new();
         let mut warnings = Vec::new();
-        let mut at = FILE_HEADER;
-        let is_whole = loop {
-            let mut header = [0; BLOCK_HEADER as usize];
-            // Not from the mapping: that would read the pages around each header too, and count as this
-            // process's memory.
-            match file.peek(at, &mut header) {
-                Ok(()) => {}
-                Err(ReadError::PastEnd) => {
-                    warnings.push(format!(
-                        "the flattened file is cut: it has no end mark ({} bytes)",
-                        file.len()
-                    ));
-                    break false;
-                }
-                Err(error) => return Err(file.read_error(at, error)),
-            }
-            let (start, len) = (int64(&header, 0), int64(&header, 8));
-            if start == -1 {
-                break true;
-            }
-            let data = at.saturating_add(BLOCK_HEADER);
-            let end = u64::try_from(start).ok().zip(u64::try_from(len).ok());
-            // makedumpfile writes no empty block. A hole in the file would be millions of them.
-            let Some((start, len)) = end.filter(|(_, len)| *len > 0) else {
-                warnings.push(format!(
-                    "the block header at offset {at:#x} of the flattened file is corrupt (offset \
-                     {start}, size {len}): what follows it is lost"
-                ));
-                break false;
-            };
-            if blocks.len() >= MAX_FLATTENED_BLOCKS || blocks.try_reserve(1).is_err() {
-                warnings.push(format!(
-                    "of the blocks of the flattened file the first {} are read",
-                    blocks.len()
-                ));
-                break false;
-            }
-            let held = file.held(data, len);
-            if held > 0 {
-                // Both are below 2^63: the sum cannot wrap.
-                blocks.push(Block {
-                    start,
-                    at: data,
-                    len: held,
-                });
-            }
-            at = data.saturating_add(len);
-        };
-        if file.has_shrunk() {
-            return Err(file.read_error(at, ReadError::PastEnd));
+        let (scan, end) = scan::scan(&file);
+        let at = scan.at;
+        match end {
+            End::Mark => {}
+            End::Cut => warnings.push(format!(
+                "the flattened file is cut: it has no end mark ({} bytes)",
+                file.len()
+            )),
+            End::Corrupt(start, len) => warnings.push(format!(
+                "the block header at offset {at:#x} of the flattened file is corrupt (offset {start}, \
+                 size {len}): what follows it is lost"
+            )),
+            End::TooMany => warnings.push(format!(
+                "of the blocks of the flattened file only those of the first {} runs are read",
+                scan.runs.len()
+            )),
+            End::Failed(error) => return Err(file.file().read_error(at, error)),
         }
-        let mut blocks = disjoint(blocks);
+        if file.file().has_shrunk() {
+            return Err(file.file().read_error(at, ReadError::PastEnd));
+        }
+        let mut runs = run::disjoint(scan.runs);
         // Gaps are bytes that cost nothing. makedumpfile leaves them only between its headers.
         let most = file.len().saturating_add(MAX_FLATTENED_GAPS);
-        let (mut gaps, mut end) = (0_u64, 0);
-        let excess = blocks.iter().position(|block| {
-            gaps = gaps.saturating_add(block.start - end);
-            end = block.end();
+        let (mut gaps, mut end_of_last) = (0_u64, 0);
+        let excess = runs.iter().position(|run| {
+            gaps = gaps.saturating_add(run.start - end_of_last);
+            end_of_last = run.end;
             gaps > most
         });
         if let Some(count) = excess {
-            blocks.truncate(count);
+            runs.truncate(count);
             warnings.push(format!(
-                "the blocks of the flattened file are far apart: what follows {count} of them is lost"
+                "the blocks of the flattened file are far apart: what follows {count} runs of them is \
+                 lost"
             ));
         }
         Ok(Self {
-            blocks: blocks.into_boxed_slice(),
+            runs: runs.into_boxed_slice(),
             file,
             warnings,
-            is_whole,
+            is_whole: end == End::Mark,
         })
     }
 
@@ -141,68 +103,20 @@ impl Flattened {
         &self.warnings
     }
 
-    /// The index of the first block that ends after `offset`.
-    fn find(&self, offset: u64) -> usize {
-        self.blocks.partition_point(|block| block.end() <= offset)
+    /// The runs from the first one on that ends after `offset`.
+    fn from(&self, offset: u64) -> &[Run] {
+        let number = self.runs.partition_point(|run| run.end <= offset);
+        self.runs.get(number..).unwrap_or_default()
     }
 }
 
-fn int64(bytes: &[u8], at: usize) -> i64 {
-    let bytes = bytes.get(at..).and_then(<[u8]>::first_chunk);
-    bytes.map_or(0, |bytes| i64::from_be_bytes(*bytes))
-}
-
-/// Sorts blocks, which are in the order of the file, and cuts off what later ones overwrite.
-fn disjoint(mut blocks: Vec<Block>) -> Vec<Block> {
-    // In place: there may be millions.
-    blocks.sort_unstable_by_key(|block| (block.start, block.at));
-    let overlap = |pair: &[Block]| matches!(pair, [a, b] if a.end() > b.start);
-    if !blocks.windows(2).any(overlap) {
-        return blocks;
-    }
-    // A sweep over the starts; the open block that is last in the file wins.
-    let mut out: Vec<Block> = Vec::with_capacity(blocks.len());
-    let mut open = std::collections::BinaryHeap::new();
-    let mut next = 0;
-    let mut at = 0;
-    while next < blocks.len() || !open.is_empty() {
-        if open.is_empty() {
-            at = blocks.get(next).map_or(at, |block| block.start);
-        }
-        while let Some(block) = blocks.get(next).filter(|block| block.start <= at) {
-            open.push((block.at, next));
-            next += 1;
-        }
-        let top = open.peek().and_then(|(_, number)| blocks.get(*number));
-        let Some(block) = top.copied().filter(|block| block.end() > at) else {
-            open.pop();
-            continue;
-        };
-        let until = blocks.get(next).map_or(u64::MAX, |block| block.start);
-        let end = block.end().min(until);
-        let source = block.at + (at - block.start);
-        match out.last_mut() {
-            Some(last) if last.end() == at && last.at + last.len == source => {
-                last.len += end - at;
-            }
-            _ => out.push(Block {
-                start: at,
-                at: source,
-                len: end - at,
-            }),
-        }
-        at = end;
-    }
-    out
-}
-
-impl Storage for Flattened {
+impl<S: Storage> Storage for Flattened<S> {
     fn file(&self) -> &RegularFile {
-        &self.file
+        self.file.file()
     }
 
     fn len(&self) -> u64 {
-        self.blocks.last().map_or(0, Block::end)
+        self.runs.last().map_or(0, |run| run.end)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
@@ -211,14 +125,8 @@ impl Storage for Flattened {
         }
         let mut rest = buf;
         let mut at = offset;
-        let mut blocks = self
-            .blocks
-            .get(self.find(offset)..)
-            .unwrap_or_default()
-            .iter();
-        while !rest.is_empty() {
-            let block = blocks.next().ok_or(ReadError::PastEnd)?;
-            let gap = block.start.saturating_sub(at).min(rest.len() as u64);
+        for run in self.from(offset) {
+            let gap = run.start.saturating_sub(at).min(rest.len() as u64);
             if gap > 0 {
                 if !self.is_whole {
                     return Err(ReadError::PastEnd);
@@ -228,59 +136,35 @@ impl Storage for Flattened {
                 rest = tail;
                 at += gap;
             }
-            let len = block.end().saturating_sub(at).min(rest.len() as u64);
-            let (part, tail) = rest.split_at_mut(len as usize);
-            if !part.is_empty() {
-                self.file.read_at(block.at + (at - block.start), part)?;
+            while at < run.end && !rest.is_empty() {
+                let (source, len) = run.find(at);
+                let len = len.min(rest.len() as u64);
+                let (part, tail) = rest.split_at_mut(len as usize);
+                self.file.read_at(source, part)?;
+                rest = tail;
+                at += len;
             }
-            rest = tail;
-            at += len;
+            if rest.is_empty() {
+                break;
+            }
         }
         Ok(())
     }
 
     fn borrow(&self, offset: u64, len: u64) -> &[u8] {
-        let block = self.blocks.get(self.find(offset));
-        let Some(block) = block.filter(|block| block.start <= offset) else {
+        let run = self.from(offset).first();
+        let Some(run) = run.filter(|run| run.start <= offset) else {
             return &[];
         };
-        let len = len.min(block.end() - offset);
-        self.file.borrow(block.at + (offset - block.start), len)
+        let (source, held) = run.find(offset);
+        self.file.borrow(source, len.min(held))
     }
 
     fn is_intact(&self) -> bool {
         self.file.is_intact()
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// Later blocks overwrite earlier ones, however they overlap.
-        #[test]
-        fn the_last_block_wins(writes in prop::collection::vec((0u64..60, 1u64..20), 0..20)) {
-            let mut expected = [None; 80];
-            let mut blocks = vec![];
-            let mut at = 1000;
-            for (start, len) in writes {
-                for i in 0..len {
-                    expected[(start + i) as usize] = Some(at + i);
-                }
-                blocks.push(Block { start, at, len });
-                at += len + BLOCK_HEADER;
-            }
-            let mut found = [None; 80];
-            let blocks = disjoint(blocks);
-            prop_assert!(blocks.windows(2).all(|pair| pair[0].end() <= pair[1].start));
-            for block in &blocks {
-                for i in 0..block.len {
-                    found[(block.start + i) as usize] = Some(block.at + i);
-                }
-            }
-            prop_assert_eq!(found, expected);
-        }
+    fn is_decoded(&self) -> bool {
+        self.file.is_decoded()
     }
 }

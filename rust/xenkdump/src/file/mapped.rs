@@ -134,6 +134,33 @@ impl MappedFile {
         !self.is_lost()
     }
 
+    /// Maps the pages of a range at once, which takes less time than a fault for each.
+    pub(crate) fn populate(&self, offset: u64, len: u64) {
+        if let Some((map, at, len)) = self.pages(offset, len) {
+            // Linux before 5.14 does not know it; then there is a fault for every few pages.
+            let _ = map.advise_range(memmap2::Advice::PopulateRead, at, len);
+        }
+    }
+
+    /// Unmaps the pages of a range until they are used again.
+    pub(crate) fn release(&self, offset: u64, len: u64) {
+        if let Some((map, at, len)) = self.pages(offset, len) {
+            // SAFETY: the range is within the mapping, which is of a file and read-only: the next access
+            // to a page maps it again, with the same bytes. The same holds for the zeros of `guard`.
+            let _ =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, len) };
+        }
+    }
+
+    /// The mapping, and the pages in it that have bytes of a range: their offset and length.
+    fn pages(&self, offset: u64, len: u64) -> Option<(&memmap2::MmapRaw, usize, usize)> {
+        let map = self.map.as_ref()?;
+        let end = offset.saturating_add(len).min(self.usable as u64);
+        let start = offset & !(page_size() as u64 - 1);
+        // Within the mapping, so both fit.
+        (start < end).then(|| (map, start as usize, (end - start) as usize))
+    }
+
     #[inline]
     fn is_lost(&self) -> bool {
         self.guard.as_ref().is_some_and(Guard::is_lost)

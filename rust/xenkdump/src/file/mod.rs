@@ -3,6 +3,7 @@
 //! - [`RegularFile`]: read by `pread`. For images and symbol maps, whose bytes are kept as copies.
 //! - [`MappedFile`]: a mapped file, for dumps. Every read is checked; see [`guard`].
 //! - [`Flattened`]: what a file in makedumpfile's flattened format stands for.
+//! - [`ZstdFile`]: the contents of a zstd file whose frames can be decompressed one by one.
 //! - [`Storage`]: what dump formats need of any.
 //!
 //! They yield the bytes of the file or an error, never zeros in place of lost bytes.
@@ -11,6 +12,7 @@ mod flattened;
 mod guard;
 mod mapped;
 mod storage;
+mod zstd;
 
 use std::fs::File;
 use std::io;
@@ -19,9 +21,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-pub use flattened::Flattened;
+pub(crate) use flattened::FIRST_BLOCK;
+pub use flattened::{is_flattened, Flattened};
 pub use mapped::MappedFile;
 pub use storage::Storage;
+pub use zstd::{content_size as zstd_content_size, Decoder as ZstdDecoder, ZstdFile};
 
 /// The chunk size with which copying `len` bytes is fastest.
 ///
@@ -46,6 +50,13 @@ pub enum ReadError {
     PastEnd,
     /// The error number of the operating system.
     Os(i32),
+    /// They cannot be decompressed.
+    Corrupt {
+        /// Where the compressed bytes are in the file.
+        offset: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
 }
 
 /// A regular file, opened read-only.
@@ -189,6 +200,11 @@ impl RegularFile {
                 path: self.path.display().to_string(),
                 source: io::Error::from_raw_os_error(errno),
             },
+            ReadError::Corrupt { offset, reason } => self.format_error(
+                offset,
+                "intact compressed data",
+                format!("damage ({reason})"),
+            ),
         }
     }
 

@@ -29,6 +29,24 @@ pub trait Storage: std::fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether reads decompress more than they return, so that batches are worth being sorted by offset.
+    fn is_decoded(&self) -> bool {
+        false
+    }
+
+    /// The same as [`Storage::read_at`], for scattered reads of a few bytes: what is read need not be kept.
+    /// The bytes are valid unless the file [has shrunk](RegularFile::has_shrunk) afterwards.
+    fn peek(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.read_at(offset, buf)
+    }
+
+    /// Prepares for [`Storage::borrow`] in a range: brings its pages into memory at once.
+    fn populate(&self, _offset: u64, _len: u64) {}
+
+    /// The range is not needed soon: gives back memory that only caches its bytes. Later reads read them
+    /// again.
+    fn release(&self, _offset: u64, _len: u64) {}
+
     /// Whether it has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -74,6 +92,18 @@ impl Storage for MappedFile {
     fn is_intact(&self) -> bool {
         MappedFile::is_intact(self)
     }
+
+    fn peek(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        RegularFile::peek(self, offset, buf)
+    }
+
+    fn populate(&self, offset: u64, len: u64) {
+        MappedFile::populate(self, offset, len);
+    }
+
+    fn release(&self, offset: u64, len: u64) {
+        MappedFile::release(self, offset, len);
+    }
 }
 
 impl Storage for Box<dyn Storage> {
@@ -95,6 +125,22 @@ impl Storage for Box<dyn Storage> {
 
     fn is_intact(&self) -> bool {
         (**self).is_intact()
+    }
+
+    fn is_decoded(&self) -> bool {
+        (**self).is_decoded()
+    }
+
+    fn peek(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        (**self).peek(offset, buf)
+    }
+
+    fn populate(&self, offset: u64, len: u64) {
+        (**self).populate(offset, len);
+    }
+
+    fn release(&self, offset: u64, len: u64) {
+        (**self).release(offset, len);
     }
 }
 

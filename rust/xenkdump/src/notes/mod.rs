@@ -6,9 +6,11 @@
 //! (Linux 4.19 i386 on Xen 4.17).
 
 mod registers;
+pub(crate) mod save;
 mod xen_version;
 
 pub use registers::Registers;
+pub use save::SaveHeader;
 pub use xen_version::{XenVersion, XEN_VERSION_STRINGS};
 
 use crate::addr::{MachineAddr, Mfn, Word};
@@ -120,6 +122,10 @@ pub enum Decoded<'a> {
     DumpCoreXenVersion(XenVersion<'a>),
     /// XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION.
     DumpCoreFormat(u64),
+    /// The image header and the domain header of a saved domain.
+    SaveHeader(SaveHeader),
+    /// The configuration of a saved domain, as text.
+    SaveConfig(&'a [u8]),
     /// Anything else, or a known type of unknown size.
     Raw(&'a [u8]),
 }
@@ -153,6 +159,10 @@ pub fn decode<'a>(name: &[u8], note_type: u32, desc: &'a [u8]) -> Decoded<'a> {
         (b"VMCOREINFO_XEN", 0) => Some(Decoded::VmcoreInfoXen(desc)),
         (b"ERASEINFO", 0) => Some(Decoded::EraseInfo(desc)),
         (b"QEMU", 0) => qemu(desc),
+        (save::HEADER, 0) => SaveHeader::parse(desc).map(Decoded::SaveHeader),
+        (save::XL_CONFIG | save::XEND_CONFIG | save::LIBVIRT_CONFIG, 0) => {
+            Some(Decoded::SaveConfig(desc))
+        }
         (b"Xen", XEN_ELFNOTE_CRASH_INFO) => crash_info(desc),
         (b"Xen", XEN_ELFNOTE_CRASH_REGS) => crash_regs(desc),
         (b"Xen", XEN_ELFNOTE_DUMPCORE_HEADER) => words(desc).map(Decoded::DumpCoreHeader),
@@ -193,6 +203,10 @@ pub fn type_name(name: &[u8], note_type: u32) -> Option<&'static str> {
         (b"VMCOREINFO_XEN", 0) => "VMCOREINFO_XEN",
         (b"ERASEINFO", 0) => "ERASEINFO",
         (b"QEMU", 0) => "QEMUCPUState",
+        (save::HEADER, 0) => "headers",
+        (save::XL_CONFIG | save::XEND_CONFIG | save::LIBVIRT_CONFIG, 0) => "configuration",
+        (save::LIBXC, record) => return save::libxc_record(record),
+        (save::LIBXL, record) => return save::libxl_record(record),
         _ => return None,
     })
 }

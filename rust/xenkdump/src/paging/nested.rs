@@ -11,7 +11,8 @@ use super::{Format, Level, Page};
 /// layout of NPT.
 const TYPE_SHIFT: u32 = 52;
 
-/// Xen's type of a page (`p2m_type_t`).
+/// Xen's type of a page (`p2m_type_t`). Numbers were only ever added from 4.2 to 4.21; 15 was called
+/// `p2m_mmio_write_dm` in 4.6 and 4.7 (renamed in cb34624af5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum P2mType {

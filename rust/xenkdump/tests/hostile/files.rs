@@ -7,7 +7,9 @@ use std::sync::Arc;
 use xenkdump::addr::{MachineAddr, VirtAddr};
 use xenkdump::dump::{Dump, Run};
 use xenkdump::elf::{self, Notes};
+use xenkdump::file::{MappedFile, Storage, ZstdFile};
 use xenkdump::image::Image;
+use xenkdump::limits::MAX_ZSTD_FRAME_SIZE;
 use xenkdump::memory::Memory;
 use xenkdump::notes::decode;
 use xenkdump::p2m::{Entry, P2m};
@@ -41,8 +43,9 @@ pub fn dump(bytes: &[u8]) {
         }
     };
     assert!(dump.warnings().len() <= 65);
-    // Blocks of a flattened file that is cut may be lost.
-    let is_flattened = dump.format().starts_with("flattened");
+    // Blocks of a flattened file that is cut may be lost, and so may frames of one of zstd.
+    let is_zstd = dump.format().starts_with("zstd-compressed");
+    let is_flattened = is_zstd || dump.format().starts_with("flattened");
     for note in dump.notes() {
         assert!(
             is_flattened || note.desc_size == 0 || dump.desc(note).len() as u64 == note.desc_size
@@ -59,6 +62,12 @@ pub fn dump(bytes: &[u8]) {
         1
     };
     let size = dump.file_size() + u64::from(is_flattened) * (dump.file_size() + (1 << 20));
+    // The seek table has at least eight bytes for each frame.
+    let size = if is_zstd {
+        (size / 8 + 1) * (MAX_ZSTD_FRAME_SIZE + (1 << 20))
+    } else {
+        size
+    };
     assert!(dump.memory_held() <= size * most);
     for Run { start: first, last } in runs {
         let can_read = [first, last].map(|at| dump.read(at, &mut buf[..1]).is_ok());
@@ -174,6 +183,77 @@ pub fn kdump_of(choice: u8, parts: [&[u8]; 4], pages: &[u8]) -> Vec<u8> {
     file.extend(parts[3]);
     file.extend(pages);
     file
+}
+
+/// A zstd file: frames of what the input has last, after frames and a seek table that the input gives.
+pub fn zstd(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let choice = input.byte();
+    let (table, frames) = (input.piece(), input.piece());
+    let file = zstd_of(choice, table, frames, input.0);
+    dump(&file);
+    let (_file, path) = self::file(&file);
+    let mapped = MappedFile::open(&path).unwrap();
+    let obstacle = ZstdFile::obstacle(&mapped);
+    let Ok(opened) = ZstdFile::open(mapped, 4096) else {
+        assert!(obstacle.is_some_and(|text| !text.is_empty()));
+        return;
+    };
+    assert_eq!(obstacle, None);
+    let len = opened.len();
+    assert!(len > 0);
+    assert!(opened.read_at(len, &mut [0]).is_err());
+    for at in [0, 100, 511, 512, len / 2, len.saturating_sub(40)] {
+        let mut parts = [[0; 40]; 2];
+        let size = 40.min(len.saturating_sub(at)) as usize;
+        let read = parts
+            .each_mut()
+            .map(|part| opened.read_at(at, &mut part[..size]).is_ok());
+        assert_eq!(read[0], read[1]);
+        assert_eq!(parts[0][..size], parts[1][..size]);
+    }
+}
+
+/// A zstd file. `choice` says whether the frames have sizes and checksums, and whether there is a table: the
+/// right one with `changes` (pairs of an offset and a byte), or what the input gives.
+pub fn zstd_of(choice: u8, changes: &[u8], frames: &[u8], contents: &[u8]) -> Vec<u8> {
+    let mut context = zstd_safe::CCtx::create();
+    for parameter in [
+        zstd_safe::CParameter::ContentSizeFlag(choice & 1 != 0),
+        zstd_safe::CParameter::ChecksumFlag(choice & 2 != 0),
+    ] {
+        context.set_parameter(parameter).unwrap();
+    }
+    let mut out = frames.to_vec();
+    let mut entries = Vec::new();
+    for part in contents.chunks(512) {
+        let mut frame = Vec::with_capacity(zstd_safe::compress_bound(part.len()));
+        context.compress2(&mut frame, part).unwrap();
+        out.extend(&frame);
+        entries.extend((frame.len() as u32).to_le_bytes());
+        entries.extend((part.len() as u32).to_le_bytes());
+    }
+    if choice & 4 == 0 {
+        return out;
+    }
+    let mut table = if choice & 8 == 0 {
+        let count = entries.len() as u32 / 8;
+        entries.extend(count.to_le_bytes());
+        entries.push(0);
+        entries.extend(0x8f92_eab1_u32.to_le_bytes());
+        for change in changes.chunks_exact(2) {
+            if let Some(byte) = entries.get_mut(usize::from(change[0])) {
+                *byte ^= change[1];
+            }
+        }
+        entries
+    } else {
+        changes.to_vec()
+    };
+    out.extend(0x184d_2a5e_u32.to_le_bytes());
+    out.extend((table.len() as u32).to_le_bytes());
+    out.append(&mut table);
+    out
 }
 
 /// A flattened file: blocks that overlap, in an order that depends on `choice`.

@@ -12,7 +12,9 @@ mod stacks;
 mod symbols;
 mod tables;
 
-pub use files::{dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, sections};
+pub use files::{
+    dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, sections, zstd, zstd_of,
+};
 pub use kallsyms::kallsyms;
 pub use ram::Ram;
 pub use stacks::{cfi, orc, stack};

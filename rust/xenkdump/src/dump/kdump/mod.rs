@@ -126,6 +126,7 @@ fn notes(storage: &impl Storage, header: &header::Header, warnings: &mut Warning
     if !known(&reader.notes, b"VMCOREINFO") {
         reader.add(
             b"VMCOREINFO",
+            0,
             header.vmcoreinfo.offset,
             header.vmcoreinfo.size,
             warnings,
@@ -134,6 +135,7 @@ fn notes(storage: &impl Storage, header: &header::Header, warnings: &mut Warning
     if !known(&reader.notes, b"ERASEINFO") {
         reader.add(
             b"ERASEINFO",
+            0,
             header.eraseinfo.offset,
             header.eraseinfo.size,
             warnings,

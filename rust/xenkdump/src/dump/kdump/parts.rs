@@ -203,7 +203,9 @@ fn warn_of(from: u64, to: u64, warnings: &mut Warnings) {
 
 /// Adds the other parts of a split dump, which are looked for in the folder of the first one.
 pub(super) fn add_siblings(parts: &mut Vec<Part>, warnings: &mut Warnings) {
-    let Some(first) = parts.first().filter(|part| part.header.split.is_some()) else {
+    // Of a part that is compressed as a whole, the others are as well: each would have to be decompressed.
+    let is_split = |part: &&Part| part.header.split.is_some() && !part.storage.is_decoded();
+    let Some(first) = parts.first().filter(is_split) else {
         return;
     };
     let (path, identity) = (first.storage.file().path(), first.header.identity.clone());
@@ -227,7 +229,7 @@ pub(super) fn add_siblings(parts: &mut Vec<Part>, warnings: &mut Warnings) {
         if !files::may_be_kdump(&path) {
             continue;
         }
-        let Ok(part) = files::open(&path).and_then(|file| Part::open(file.boxed())) else {
+        let Ok(part) = files::open(&path, 0).and_then(|file| Part::open(file.file.boxed())) else {
             continue;
         };
         let range = part.present.range();

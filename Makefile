@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DIST := target/sdist
 
-.PHONY: demo test lint docs bench counts fuzz sdist clean faults audit
+.PHONY: demo lab test lint docs bench counts fuzz sdist clean faults audit
 
 # Installs the project and its dependencies in a virtual environment.
 $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -name '*.rs' -o -name '*.toml')
@@ -17,6 +17,13 @@ $(VENV)/.stamp: pyproject.toml Cargo.toml Cargo.lock $(shell find rust python -n
 # Writes a synthetic dump into target/demo, and runs commands on it.
 demo: $(VENV)/.stamp
 	./demo.sh $(BIN)/xkdump target/demo
+
+# Makes dumps of Xen hosts in QEMU: see docs/lab.md. SCENARIOS selects some of them.
+LAB ?= target/lab
+SCENARIOS ?=
+lab: $(VENV)/.stamp
+	$(BIN)/python -m tests.lab $(LAB) $(SCENARIOS)
+	XKDUMP_LAB=$(abspath $(LAB))/dumps $(BIN)/python -m pytest tests/lab
 
 test: $(VENV)/.stamp
 	cargo test --workspace --quiet

@@ -228,6 +228,15 @@ MAX_VCPUS = 8192
 #: Bytes of a struct vcpu. In Xen 3 it held a guest context, of 2800 or 5168 bytes.
 MAX_VCPU_SIZE = 2 << 12
 
+#: Pages that Xen's variables point to and that may be a struct domain, in a dump that does not tell
+#: where the list of domains is. domain_hash has 256 buckets; all of Xen's variables on the hosts
+#: tested have fewer than 1,000 such pointers.
+MAX_DOMAIN_CANDIDATES = 10_000
+
+#: Bytes read in the search for such variables: twice Xen's image, and what MAX_DOMAIN_CANDIDATES
+#: structs of a page lead to, most of which have few pointers.
+MAX_VARIABLES_SEARCH = 128 << 20
+
 #: Bytes of a struct vcpu in which its pointer to the domain is searched for. All versions have it
 #: among the first ten members.
 MAX_VCPU_DOMAIN_OFFSET = 0x100

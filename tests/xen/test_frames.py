@@ -176,3 +176,29 @@ def test_a_vcpu_that_never_ran_has_no_registers(flags: int) -> None:
     assert read(words, VCPU, 8) is None
     words[16] = 0x1000
     assert (read(words, VCPU, 8) is not None) == (flags == 2)
+
+
+@pytest.mark.parametrize(
+    ("cs", "ss", "kind"),
+    [
+        (0, 0, "hvm"),
+        (0x10, 0x18, "hvm"),
+        (0x10, 0, "hvm"),
+        (0x60, 0x68, "hvm"),
+        (0x33, 0x2B, "pv"),
+        # Xen's own; two rings; more than a selector.
+        (0xE008, 0, None),
+        (0x10, 0x1B, None),
+        (0x1_0010, 0x18, None),
+    ],
+)
+def test_saved_selectors_of_an_hvm_guest(cs: int, ss: int, kind: str | None) -> None:
+    """xl save leaves them in struct vcpu, where an HVM guest has none otherwise."""
+    words = [*GENERAL_64, 0, KERNEL, cs, 0x246, KERNEL_STACK, ss]
+    found = read(words, VCPU, 8)
+    assert (found.kind if found else None) == kind
+    if found is not None and cs:
+        assert (found.registers["cs"], found.registers["ss"]) == (cs, ss)
+    # On a stack a frame of ring 0 is Xen's.
+    on_stack = find(TOP, window_64((KERNEL, 0x10, 0x246, KERNEL_STACK, 0x18)), 8, is_xen)
+    assert on_stack is None or on_stack.guest is None

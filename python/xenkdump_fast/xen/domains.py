@@ -5,8 +5,14 @@ from typing import NamedTuple
 
 from .._native import Symbols
 from ..budget import BudgetExceededError
-from ..limits import MAX_DOMAIN_SEARCH, MAX_DOMAIN_SIZE, MAX_DOMAINS, MAX_VCPU_DOMAIN_OFFSET
-from . import frame_table
+from ..limits import (
+    MAX_DOMAIN_SEARCH,
+    MAX_DOMAIN_SIZE,
+    MAX_DOMAINS,
+    MAX_VARIABLES_SEARCH,
+    MAX_VCPU_DOMAIN_OFFSET,
+)
+from . import domain_search, frame_table
 from .layout import Layout
 from .memory import PAGE, XenMemory, number
 from .pcpus import Pcpu
@@ -98,6 +104,14 @@ def find(memory: XenMemory, facts: Facts, pcpus: Sequence[Pcpu]) -> DomainList:
                     _recover(memory, facts, found, owner, f"domain of pCPU {pcpu.number}'s vCPU")
     except BudgetExceededError as error:
         found.warnings.append(f"domains of the pCPUs' vCPUs may be missing: {error}")
+    if facts.head is None or facts.next is None:
+        try:
+            with memory.budget("Xen's variables that may lead to domains", MAX_VARIABLES_SEARCH):
+                for address in domain_search.in_variables(memory, facts.size):
+                    _recover(memory, facts, found, address, "target of a variable of Xen")
+        except BudgetExceededError as error:
+            found.warnings.append(f"domains may be missing: {error}")
+        found.addresses = dict(sorted(found.addresses.items()))
     return found
 
 

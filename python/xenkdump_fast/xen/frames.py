@@ -21,6 +21,8 @@ _GENERAL = {
     ),
     4: ("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax"),
 }
+#: The general registers of 64 bits, without the stack pointer.
+GENERAL = _GENERAL[8]
 #: The five registers that the processor pushes.
 _PUSHED = {8: ("rip", "cs", "rflags", "rsp", "ss"), 4: ("eip", "cs", "eflags", "esp", "ss")}
 #: What a 32-bit Xen saves after them; a 64-bit Xen leaves these in the processor.
@@ -39,6 +41,8 @@ _GAPS: tuple[int, ...] = compat.values("words behind ss")
 WINDOW = 0x300
 #: What Xen leaves in cs and ss of an HVM guest; a PV guest never has these.
 _NO_SELECTORS: tuple[int, ...] = compat.values("selector of an HVM guest")
+#: Xen's own selectors start here.
+_XEN_SELECTORS = 0xE000
 #: FLAT_RING3_CS64 of xen/include/public/arch-x86/xen-x86_64.h.
 _FLAT_RING3_CS64 = 0xE033
 
@@ -103,7 +107,10 @@ def _frame(words: Sequence[int], end: int, base: int, word: int, kind: str) -> G
 def _frame_at(
     words: Sequence[int], ss_at: int, base: int, word: int, kind: str
 ) -> GuestFrame | None:
-    """The registers whose ss is at index ``ss_at``; ``base`` is the address of index 0."""
+    """The registers whose ss is at index ``ss_at``; ``base`` is the address of index 0.
+
+    ``kind`` is "pv", "hvm", or "hvm kernel" for an HVM guest whose selectors are known.
+    """
     general = _GENERAL[word]
     start = ss_at - len(_PUSHED[word]) - len(general)
     pushed = words[ss_at - 4 : ss_at + 1]
@@ -123,7 +130,7 @@ def _frame_at(
     elif word == 8 and _is_32_bit_guest(cs & 0xFFFF, ip, sp):
         mode = 4
         registers = narrow(registers)
-    return GuestFrame(registers, mode, kind, base + start * word)
+    return GuestFrame(registers, mode, kind.removesuffix(" kernel"), base + start * word)
 
 
 def running(registers: dict[str, int], word: int, address: int) -> GuestFrame:
@@ -181,7 +188,8 @@ def read(words: Sequence[int], address: int, word: int) -> GuestFrame | None:
     """
     if not any(value & ~_FLAGS_SET for value in words):
         return None
-    for kind in ("pv", "hvm"):
+    # Xen copies the selectors when the toolstack asks for the context (seen on 4.20 after xl save).
+    for kind in ("pv", "hvm", "hvm kernel"):
         found = _frame_at(words, len(_GENERAL[word]) + len(_PUSHED[word]), address, word, kind)
         if found is not None:
             return found
@@ -201,6 +209,9 @@ def _plausible(pushed: Sequence[int], word: int, kind: str) -> bool:
         return False
     if kind == "hvm":
         return cs & 0xFFFF == ss & 0xFFFF and cs & 0xFFFF in _NO_SELECTORS
+    if kind == "hvm kernel":
+        # ss may be null in 64-bit mode.
+        return not cs >> 16 and 8 <= cs < _XEN_SELECTORS and not (cs & 3 or ss & 3)
     # A PV guest runs in ring 1 (32-bit kernel) or 3, never in 0 or 2. cs shares its slot with
     # saved_upcall_mask: byte 4 of it in a 64-bit frame, byte 2 in a 32-bit one.
     mask = cs >> 32 if word == 8 else cs >> 16

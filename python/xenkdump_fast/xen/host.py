@@ -320,12 +320,11 @@ class HostDomain(XenDomain):
         if kind == "system":
             # A pCPU's stack holds a guest's registers, the idle vCPU has none.
             return [vcpu._replace(registers=None, where=None, kind=None) for vcpu in found]
-        return [
-            vcpus.translated(xen.memory, xen.layout, vcpu)
-            if kind in TRANSLATED or (kind is None and vcpu.kind == "hvm")
-            else vcpu
-            for vcpu in found
-        ]
+        for i, vcpu in enumerate(found):
+            if kind in TRANSLATED or (kind is None and vcpu.kind == "hvm"):
+                found[i] = vcpus.translated(xen.memory, xen.layout, xen.on_pcpus, vcpu)
+                self.warnings += found[i].warnings[len(vcpu.warnings) :]
+        return found
 
     @cached_property
     def nested(self) -> nested.Root:
@@ -354,7 +353,7 @@ class HostDomain(XenDomain):
         xen = self.xen
         for vcpu in self.vcpus:
             block = None if vcpu.address is None else hvm.vmcb(xen.memory, vcpu.address)
-            if block is not None:
+            if block is not None and block.nested_root is not None:
                 yield block.nested_root
 
     @cached_property

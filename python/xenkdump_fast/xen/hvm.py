@@ -96,13 +96,14 @@ class Vmcb(NamedTuple):
 
     #: Its machine address.
     address: int
-    #: The machine address of the root of the nested page tables.
-    nested_root: int
+    #: The machine address of the root of the nested page tables; None under shadow paging.
+    nested_root: int | None
     #: What the processor saved when it left the guest: ``rip``, ``rsp``, ``rflags``, ``rax``.
     registers: dict[str, int]
     cs: int
     ss: int
     cr2: int
+    #: As the guest sees it; under shadow paging the root of Xen's shadow page tables.
     cr3: int
 
 
@@ -149,7 +150,7 @@ def read(memory: XenMemory, layout: Layout, vcpu: int) -> Control | None:
 
 
 def vmcb(memory: XenMemory, vcpu: int) -> Vmcb | None:
-    """The VMCB of a vCPU with nested paging on an AMD processor; None for others.
+    """The VMCB of a vCPU on an AMD processor; None for others.
 
     ``struct svm_vcpu`` has its virtual and its machine address.
     """
@@ -170,15 +171,18 @@ def _parse_vmcb(page: bytes, address: int) -> Vmcb | None:
     """The VMCB in a page; None if the page has impossible values."""
     efer, root = _word(page, _EFER), _word(page, _NESTED_CR3)
     state = (_word(page, _CR0) | _ET, 0, *(_word(page, at) for at in (_CR2, _CR3, _CR4)))
-    if not efer & _SVME or not _word(page, _NESTED) & 1 or not _word(page, _ASID) & 0xFFFF_FFFF:
+    if not efer & _SVME or not _word(page, _ASID) & 0xFFFF_FFFF:
         return None
-    if not root or root % PAGE or root >> 52 or parse((*state, efer & ~_SVME)) is None:
+    is_nested = bool(_word(page, _NESTED) & 1)
+    if is_nested and (not root or root % PAGE or root >> 52):
+        return None
+    if parse((*state, efer & ~_SVME)) is None:
         return None
     names = {"rip": _RIP, "rsp": _RSP, "rflags": _RFLAGS, "rax": _RAX}
     cs, ss = (struct.unpack_from("<H", page, at)[0] for at in (_CS, _SS))
     return Vmcb(
         address=address,
-        nested_root=root,
+        nested_root=root if is_nested else None,
         registers={name: _word(page, at) for name, at in names.items()},
         cs=cs,
         ss=ss,
@@ -192,6 +196,8 @@ def complete(
 ) -> tuple[Control, dict[str, int], int | None]:
     """The registers of a vCPU with those that are in its VMCB only, and the pc at its exit.
 
+    ``registers`` are those that Xen saved, or that the processor still held behind ``VMRUN``.
+
     Xen copies ``rip``, ``rsp``, ``rflags``, ``rax`` and cr3 from the VMCB in its exit handler
     (``svm_vmexit_handler``). An NMI that ends the guest, as in the crash of a host, is taken before
     that, when ``rax`` is still the VMCB's address (``VMRUN``). The pc is None if Xen has changed
@@ -200,7 +206,9 @@ def complete(
     registers = registers | {"cs": block.cs, "ss": block.ss}
     saved = block.registers
     if registers.get("rax") == block.address:
-        control = control._replace(cr2=block.cr2, cr3=block.cr3)
+        control = control._replace(cr2=block.cr2)
+        if block.nested_root is not None:
+            control = control._replace(cr3=block.cr3)
         return control, registers | saved, saved["rip"]
     moved = registers.get("rip", 0) - saved["rip"]
     is_same = 0 <= moved <= _INSTRUCTION and registers.get("rsp") == saved["rsp"]

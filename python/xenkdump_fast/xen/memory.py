@@ -145,7 +145,8 @@ class XenMemory(Charged):
         self.paging: Paging = paging
         self.root = root
         self.virtual = dump.virtual(root, paging)
-        self._probe = probe
+        #: An address in Xen's image.
+        self.probe = probe
         self._probed = self.translate(probe)
         self._pages: dict[int, bool] = {}
 
@@ -227,6 +228,6 @@ class XenMemory(Charged):
         if self._probed is None or address <= 0 or address >> 52:
             return False
         try:
-            return self.dump.virtual(address, self.paging).translate(self._probe) == self._probed
+            return self.dump.virtual(address, self.paging).translate(self.probe) == self._probed
         except MemoryFault:
             return False

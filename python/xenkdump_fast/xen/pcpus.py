@@ -19,6 +19,8 @@ _STACK_SIZES: dict[int, tuple[int, ...]] = {
     4: compat.values("stack size 4"),
 }
 _LAST = (1 << 64) - 1
+#: The instruction VMRUN, which ends when the guest leaves for Xen.
+_VMRUN = b"\x0f\x01\xd8"
 
 
 class Pcpu(NamedTuple):
@@ -44,6 +46,11 @@ class Pcpu(NamedTuple):
     guest: GuestFrame | None
     #: Whether it was running a guest's code: then ``registers`` is empty.
     in_guest: bool = False
+    #: Registers of the guest's code that it was running, if ``guest`` does not have them.
+    running: dict[str, int] | None = None
+    #: Whether it was stopped behind VMRUN (AMD): the registers of the guest that has just left are
+    #: in the processor and the VMCB, and those on the stack are of the exit before.
+    has_left: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -148,6 +155,7 @@ def _pcpu(
         vcpu=None,
         guest=None,
         in_guest=in_guest,
+        running=registers if in_guest else None,
         warnings=(
             f"pCPU {index}: {problem}"
             if sp is None
@@ -164,8 +172,11 @@ def _pcpu(
                 # A struct with a guest's registers is preferred.
                 for stack, info in sorted(infos, key=lambda found: found[1].guest is None):
                     guest = info.guest
+                    has_left = False
                     if in_guest:
                         guest = frames.running(registers, word, stack[1])
+                    elif guest is not None and guest.kind == "hvm":
+                        has_left = _is_behind_vmrun(dump.virtual(at, paging), pc)
                     elif guest is not None and guest.kind == "pv" and guest.word == 8:
                         # Xen does not change a PV guest's segment bases.
                         for base in ("fs_base", "gs_base"):
@@ -177,6 +188,8 @@ def _pcpu(
                         stack=stack,
                         vcpu=info.vcpu,
                         guest=guest,
+                        running=None,
+                        has_left=has_left,
                         warnings=(),
                     )
     return found._replace(warnings=tuple(warnings))
@@ -191,6 +204,10 @@ def _primary_stack(virtual: AddressSpace, tss: int) -> int | None:
         return virtual.word(tss + 4, 8 if tss >> 32 else 4)
     except MemoryFault:
         return None
+
+
+def _is_behind_vmrun(virtual: AddressSpace, pc: int) -> bool:
+    return pc >= len(_VMRUN) and _read(virtual, pc - len(_VMRUN), len(_VMRUN)) == _VMRUN
 
 
 def _infos(virtual: AddressSpace, sp: int, word: int) -> Iterator[tuple[tuple[int, int], CpuInfo]]:

@@ -66,10 +66,16 @@ class OnPcpus:
     def __init__(self, memory: XenMemory, layout: Layout, pcpus: Sequence[Pcpu]) -> None:
         #: By the address of the vCPU that it was running.
         self.by_vcpu: dict[int, Pcpu] = {}
+        #: The vCPU that each pCPU was running, by the pCPU's number.
+        self.current: dict[int, int] = {}
         #: By the ``struct domain`` of this vCPU.
         self.by_domain: dict[int, list[Pcpu]] = {}
         #: Those with a guest's registers on their stack, by page-table root.
         self.by_root: dict[int, list[Pcpu]] = {}
+        #: Those that were running a guest's code, by number. QEMU numbers CPUs as Xen does, unless
+        #: a pCPU is offline: then the stacks of the others tell.
+        self.running: dict[int, Pcpu] = {}
+        is_ordered = all(i == pcpu.number for i, pcpu in enumerate(pcpus))
         #: Numbers of those of which it is known which guest ran there last.
         self._with_guest: set[int] = set()
         self._idle: set[int] = set()
@@ -79,8 +85,11 @@ class OnPcpus:
             is_known = pcpu.guest is None or bool(pcpu.cr3) or not _is_idle(memory, layout, pcpu)
             if pcpu.stack is not None:
                 (self._with_guest if is_known else self._idle).add(pcpu.number)
+            if pcpu.running is not None and is_ordered:
+                self.running[pcpu.number] = pcpu
             if pcpu.vcpu is not None:
                 self.by_vcpu.setdefault(pcpu.vcpu, pcpu)
+                self.current.setdefault(pcpu.number, pcpu.vcpu)
                 owner = None if back is None else memory.pointer(pcpu.vcpu + back)
                 if owner is not None:
                     self.by_domain.setdefault(owner, []).append(pcpu)
@@ -139,8 +148,7 @@ def _read_all(
             warnings.append(f"vCPU {number} at {address:#x}: {problem}")
             if not memory.is_xen(address):
                 continue
-        on = on_pcpus.by_vcpu.get(address)
-        vcpu = _read_one(memory, layout, (number, address), on, owners.get(address))
+        vcpu = _read_one(memory, layout, on_pcpus, (number, address), owners.get(address))
         if vcpu.where == STRUCT and not on_pcpus.has_guest(vcpu.pcpu):
             text = f"vCPU {number}'s registers may be stale: its pCPU's stack is not known"
             if on_pcpus.is_idle(vcpu.pcpu):
@@ -188,14 +196,15 @@ def _addresses(
 def _read_one(
     memory: XenMemory,
     layout: Layout,
+    on_pcpus: OnPcpus,
     vcpu: tuple[int, int],
-    on: Pcpu | None,
     left_on: Pcpu | None,
 ) -> XenVcpu:
-    """``vcpu`` is its id and address; ``on`` is the pCPU that was running it, ``left_on`` an idle
-    one that still has its registers on the stack.
+    """``vcpu`` is its id and address; ``left_on`` is an idle pCPU that still has its registers on
+    the stack.
     """
     number, address = vcpu
+    on = on_pcpus.by_vcpu.get(address)
     warnings: tuple[str, ...] = ()
     where: str | None
 
@@ -217,6 +226,14 @@ def _read_one(
             where = f"pCPU {left_on.number}'s Xen stack, left there when it went idle"
             # Its runstate may still be "running".
             state = "not running" if state == RUNSTATES[0] else state
+        elif state == RUNSTATES[0] and _is_next(memory, layout, on_pcpus, pcpu):
+            # Its registers were saved when it last left a pCPU.
+            state, frame, where = RUNSTATES[1], _saved(memory, layout, address), STRUCT
+        elif state == RUNSTATES[0] and pcpu in on_pcpus.running:
+            # The processor has loaded the task state segment of a translated guest, which leads to
+            # no stack of Xen.
+            frame = frames.GuestFrame(dict(on_pcpus.running[pcpu].running or {}), 8, "hvm", 0)
+            where = f"pCPU {pcpu}'s NT_PRSTATUS"
         elif state == RUNSTATES[0]:
             # Its registers are on the stack of a pCPU without notes; those in the struct are stale.
             frame, where = None, None
@@ -241,6 +258,20 @@ def _read_one(
     )
 
 
+def _is_next(memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, pcpu: int | None) -> bool:
+    """Whether a pCPU was about to switch to a vCPU that is already called running.
+
+    Xen changes the states of both vCPUs before it switches: the one that the pCPU was running is
+    not called running any more.
+    """
+    current = None if pcpu is None else on_pcpus.current.get(pcpu)
+    at = layout.get("vcpu.runstate")
+    if current is None or at is None:
+        return False
+    state = memory.number(current + at, 4)
+    return state is not None and 0 < state < len(RUNSTATES)
+
+
 def _saved(memory: XenMemory, layout: Layout, vcpu: int) -> frames.GuestFrame | None:
     """The registers in ``arch.user_regs``; None if the vCPU never ran."""
     at = layout.get("vcpu.registers")
@@ -250,14 +281,34 @@ def _saved(memory: XenMemory, layout: Layout, vcpu: int) -> frames.GuestFrame | 
     return None if words is None else frames.read(words, vcpu + at, memory.word)
 
 
-def translated(memory: XenMemory, layout: Layout, vcpu: XenVcpu) -> XenVcpu:
+def translated(memory: XenMemory, layout: Layout, on_pcpus: OnPcpus, vcpu: XenVcpu) -> XenVcpu:
     """A vCPU of a translated guest, with what Xen and the processor keep of it elsewhere."""
-    control = None if vcpu.address is None else hvm.read(memory, layout, vcpu.address)
-    if vcpu.address is None or control is None:
+    address, registers, exit_pc = vcpu.address, vcpu.registers, None
+    if address is None:
         return vcpu._replace(root=None)
-    registers, exit_pc = vcpu.registers, None
-    block = None if registers is None else hvm.vmcb(memory, vcpu.address)
-    if registers is not None and block is not None:
+    block = None if registers is None else hvm.vmcb(memory, address)
+    on = on_pcpus.by_vcpu.get(address)
+    if on is not None and on.has_left and registers is not None:
+        if block is not None and on.registers.get("rax") == block.address:
+            registers = registers | {name: on.registers[name] for name in frames.GENERAL}
+            vcpu = vcpu._replace(where=f"pCPU {on.number}'s NT_PRSTATUS and the VMCB")
+        else:
+            text = (
+                f"vCPU {vcpu.id}'s registers are stale: it had just left for Xen, and its VMCB is "
+                "not known"
+            )
+            vcpu = vcpu._replace(warnings=(*vcpu.warnings, text), stale=True)
+    control = hvm.read(memory, layout, address)
+    if control is None:
+        return vcpu._replace(root=None)
+    running = None
+    if on is None and vcpu.running and vcpu.pcpu is not None:
+        running = on_pcpus.running.get(vcpu.pcpu)
+    if running is not None:
+        # Under shadow paging cr3 is Xen's.
+        if block is not None and block.nested_root is not None and running.cr3:
+            control = control._replace(cr3=running.cr3)
+    elif registers is not None and block is not None:
         control, registers, exit_pc = hvm.complete(control, registers, block)
     found = vcpu._replace(root=control.root, control=control, registers=registers, exit_pc=exit_pc)
     if registers is None:

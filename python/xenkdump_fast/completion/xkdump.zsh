@@ -194,6 +194,7 @@ _shtab_xkdump_sample_options=(
   "--memory[dom0\'s memory, as 512M or 2G, at most 512G\; sparse in the file, and ballooned out from 4G on]:SIZE:"
   "--format[default\: elf. Formats\: elf\: ELF vmcore\; kdump-raw\: kdump-compressed dump, its pages stored\; kdump-zlib\: the same, compressed by zlib (makedumpfile -c)\; kdump-lzo\: the same, by LZO (-l)\; kdump-snappy\: the same, by snappy (-p)\; kdump-zstd\: the same, by zstd (-z)\; kdump-split\: the same by zlib in three files (--split)\; flattened\: flattened ELF vmcore (makedumpfile -F -E)\; flattened-kdump\: flattened kdump-compressed dump (-F -c)\; lime\: LiME image, without notes\; xl-save\: xl save file of dom0, as of a PV domain\; xl-save-hvm\: the same as of an HVM guest\; xm-save\: xm save file of dom0 (up to Xen 4.5), as of a PV domain\; xm-save-hvm\: the same as of an HVM guest\; raw\: raw image of memory, without notes]:FORMAT:"
   "--compress[compress the dump as a whole. Compressions\: gzip, bzip2, xz, zstd, zstd-seekable]:COMPRESSION:"
+  "--images[also the folder images, with dom0\'s kernel as a vmlinuz of each compression, as compressed and stripped vmlinux, and as System.map]"
   "--force[replace existing files]"
   "--seed[same seed, same bytes]:N:"
   "(*)::where vmlinux, vmcore and plan.json are written:_files -/"

@@ -156,17 +156,6 @@ def of_file(path: str) -> Compression | None:
         return None
 
 
-def head(path: str, size: int) -> bytes:
-    """The first bytes of a file, or of its contents if it is compressed as a whole.
-
-    OSError if it cannot be read. Compressed bytes that are corrupt are returned as they are.
-    """
-    with open_regular(path) as file:
-        start = file.read(size)
-    compression = by_magic(start)
-    return start if compression is None else contents_head(path, compression, size) or start
-
-
 def contents_head(path: str, compression: Compression, size: int) -> bytes:
     """The first bytes of the contents of a compressed file; empty if it is corrupt."""
     with open_regular(path) as file:

@@ -213,10 +213,7 @@ def _start(path: str, size: int = _HEAD) -> bytes:
 
 def is_kdump(path: str) -> bool:
     """Whether the file may be a part of a split dump: kdump-compressed or flattened."""
-    try:
-        return compression.head(path, 12).startswith((b"KDUMP   ", b"makedumpfile"))
-    except (OSError, ValueError):
-        return False
+    return _start(path, 12).startswith((b"KDUMP   ", b"makedumpfile"))
 
 
 def _format(head: bytes) -> Format | None:

@@ -58,7 +58,7 @@ impl Types {
 
     /// The type of a global variable, as C writes it.
     fn variable(&self, py: Python<'_>, name: &str) -> PyResult<String> {
-        detach(py, || self.inner.variable(name)).map_err(errors::from_core)
+        detach(py, || self.inner.variable(name))?.map_err(errors::from_core)
     }
 
     /// A member by its path, "task_struct.se.exec_start".

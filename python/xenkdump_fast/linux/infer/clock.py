@@ -30,7 +30,7 @@ def timekeeper(kernel: Kernel, inference: Inferences) -> Struct:
         for back in range(at + 8, min(at + 32, size - 8), 4):
             offset = block.word(back) | block.word(back + 4) << 32
             since_boot = (seconds + offset) & 0xFFFF_FFFF_FFFF_FFFF
-            if clock.is_uptime(since_boot, uptimes):
+            if clock.uptime_error(since_boot, uptimes) is not None:
                 return {
                     "": Inferred(0, size),
                     "xtime_sec": Inferred(at, 8),

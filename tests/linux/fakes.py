@@ -175,7 +175,7 @@ class FakeKernel(Kernel):
             "symbols": FakeSymbols(symbols),
             "types": FakeTypes(layouts or {}),
             "virtual": self.memory,
-            "image": SimpleNamespace(path="vmlinux", is_memory=False),
+            "image": SimpleNamespace(path="vmlinux", is_memory=False, symbol_source="symtab"),
             "location": Location(0, "x86_64", 0, "made by hand", {}),
         }
         self.__dict__.update(made)

@@ -92,9 +92,11 @@ def possible_uptimes(kernel: Kernel) -> list[int]:
 def uptime_error(seconds: int, uptimes: list[int]) -> int | None:
     """By how much the timekeeper's seconds since boot differ from possible_uptimes().
 
-    None if it is too much. A virtual machine loses ticks: a PVH guest's jiffies were late by 34
-    seconds after 22 minutes.
+    None if it is too much, or before boot. A virtual machine loses ticks: a PVH guest's jiffies
+    were late by 34 seconds after 22 minutes.
     """
+    if seconds < 0:
+        return None
     error, uptime = min((abs(seconds - uptime), uptime) for uptime in uptimes)
     return error if error <= max(_SLACK, uptime // 4) else None
 

@@ -148,9 +148,11 @@ impl AddressSpace {
         };
         let search = || match pieces {
             None => space.find(needle, start, last, limit, most),
-            Some(piece) => space.find_in_pieces(needle, (start, last), limit, (most, piece), || {
-                self.dump.release();
-            }),
+            Some(piece) => {
+                space.find_in_pieces(needle, (start, last), limit, (most, piece), || {
+                    self.dump.release();
+                })
+            }
         };
         detach(py, search)?
             .ok_or_else(|| PyTypeError::new_err("a domain's frames cannot be searched in order"))?

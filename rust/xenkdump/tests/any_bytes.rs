@@ -373,8 +373,8 @@ fn btf_blob() -> Vec<u8> {
 fn split_btf_blob() -> Vec<u8> {
     let types: Vec<u32> = [
         &[27, kind(4, 2), 32, 7, 2, 0, 29, 5, 64][..], // 8: struct m { struct a x; task_struct z; }
-        &[0, kind(2, 0), 8],                            // 9: struct m *
-        &[31, kind(8, 0), 9],                           // 10: typedef struct m *list_head
+        &[0, kind(2, 0), 8],                           // 9: struct m *
+        &[31, kind(8, 0), 9],                          // 10: typedef struct m *list_head
     ]
     .concat();
     btf_of(&types, b"m\0z\0list_head\0")
@@ -647,8 +647,12 @@ fn type_information() {
     let base = Types::from_btf(btf_blob().into(), Word::W64).unwrap();
     let split = split_btf_blob();
     assert!(base.split(split.clone().into()).is_ok());
-    mutate(&split, split.len(), 1, |bytes| hostile::split_btf(&base, bytes));
-    truncate(&split, split.len(), 1, |bytes| hostile::split_btf(&base, bytes));
+    mutate(&split, split.len(), 1, |bytes| {
+        hostile::split_btf(&base, bytes)
+    });
+    truncate(&split, split.len(), 1, |bytes| {
+        hostile::split_btf(&base, bytes)
+    });
     let valid = dwarf_units();
     mutate(&valid, valid.len(), 1, hostile::dwarf);
     truncate(&valid, valid.len(), 1, hostile::dwarf);

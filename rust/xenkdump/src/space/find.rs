@@ -376,7 +376,8 @@ mod tests {
             for most in [64, 0x1000, 0x2800, 1 << 20] {
                 let whole = find(&space, b"abcd", all, limit, most);
                 let mut between = 0;
-                let pieces = space.find_in_pieces(b"abcd", all, limit, (most, 0x1000), || between += 1);
+                let pieces =
+                    space.find_in_pieces(b"abcd", all, limit, (most, 0x1000), || between += 1);
                 let pieces = pieces.unwrap().unwrap();
                 // Bytes at the end of a piece are searched twice.
                 let known = pieces.places.len().min(whole.places.len());

@@ -454,7 +454,7 @@ fn the_first_of_many_types_with_one_name_is_found() {
         f.add("same", STRUCT, NONE, size, &[]);
         f.add("same", TYPEDEF, NONE, 1, &[]);
     }
-    let btf = Btf::new(f.bytes().into(), Word::W64).unwrap();
+    let btf = Btf::new(f.bytes().into(), Word::W64, None).unwrap();
     assert_eq!(btf.find(Tag::Struct, "same"), Some(TypeId(1)));
     assert_eq!(btf.find(Tag::Typedef, "same"), Some(TypeId(2)));
     assert_eq!(btf.find(Tag::Union, "same"), None);
@@ -496,13 +496,25 @@ fn types_of_a_module_continue_those_of_the_kernel() {
     let module = kernel.split(module.into()).unwrap();
     assert_eq!(module.source(), kernel.source());
     let own = module.member("driver.own").unwrap();
-    assert_eq!((own.offset, own.type_name.as_str()), (48, "struct driver *"));
+    assert_eq!(
+        (own.offset, own.type_name.as_str()),
+        (48, "struct driver *")
+    );
     assert_eq!(module.size_of("driver").unwrap(), 56);
     assert_eq!(module.enumerator("sideways").unwrap(), 7);
     assert_eq!(module.enumerator("up").unwrap(), 1);
-    assert_eq!(module.offset("outer.text").unwrap(), kernel.offset("outer.text").unwrap());
+    assert_eq!(
+        module.offset("outer.text").unwrap(),
+        kernel.offset("outer.text").unwrap()
+    );
     // Its own definition comes first.
-    assert_eq!((module.size_of("old").unwrap(), kernel.size_of("old").unwrap()), (16, 8));
+    assert_eq!(
+        (
+            module.size_of("old").unwrap(),
+            kernel.size_of("old").unwrap()
+        ),
+        (16, 8)
+    );
     assert_eq!(module.variable("per_cpu").unwrap(), "int");
     assert!(!kernel.contains("driver"));
     // It is no base itself.
@@ -521,5 +533,10 @@ fn types_of_a_module_of_another_kernel_are_rejected() {
     let mut other = Synthetic::default();
     other.add("int", INT, NONE, 4, &[INT32]);
     let error = types(other.bytes()).split(module.into()).unwrap_err();
-    assert!(error.to_string().contains("types that do not fit the known base"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("types that do not fit the known base"),
+        "{error}"
+    );
 }

@@ -5,11 +5,9 @@
 //! types to the end are valid.
 
 use super::kinds::*;
-use super::Btf;
 use crate::alloc;
 use crate::limits::{MAX_BTF_STEPS, MAX_UNKNOWN_BTF_KINDS};
 use crate::names;
-use crate::types::shape::TypeId;
 
 /// Number of kinds that the format has bits for.
 const KINDS: usize = 128;
@@ -40,18 +38,28 @@ const TAILS: [Tail; 9] = {
     ]
 };
 
+/// What the BTF of a module continues.
+pub(super) trait Base {
+    /// The number of its types.
+    fn len(&self) -> usize;
+    /// Its strings.
+    fn strings(&self) -> &[u8];
+    /// The type with this ID.
+    fn ty(&self, id: u32) -> Option<Type<'_>>;
+}
+
 /// Types and strings, and the BTF that their numbers continue.
 #[derive(Clone, Copy)]
 pub(super) struct Data<'a> {
     pub types: &'a [u8],
     pub strings: &'a [u8],
-    pub base: Option<&'a Btf>,
+    pub base: Option<&'a dyn Base>,
 }
 
 impl<'a> Data<'a> {
     /// The strings that have the one at `offset`, and its offset in them.
     fn place(self, offset: u32) -> (&'a [u8], u32) {
-        let base = self.base.map_or(&[][..], Btf::strings);
+        let base = self.base.map_or(&[][..], |base| base.strings());
         match (offset as usize).checked_sub(base.len()) {
             // Less than the offset.
             Some(own) => (self.strings, own as u32),
@@ -199,10 +207,10 @@ impl Format {
     /// refer to types that exist and are of the right kind, and members lie within their struct. If a
     /// type were taken for the data of another one, the numbers of all later types would be wrong.
     fn is_valid(&self, data: Data<'_>, offsets: &[u32]) -> bool {
-        let first = data.base.map_or(0, Btf::len);
+        let first = data.base.map_or(0, |base| base.len());
         let of = |id: u32| match (id as usize).checked_sub(first) {
             Some(own @ 1..) => self.at(data.types, *offsets.get(own - 1)?),
-            _ => data.base?.get(TypeId(id.into())),
+            _ => data.base?.ty(id),
         };
         let is_type = |id: u32| id as usize <= first.saturating_add(offsets.len());
         offsets.iter().all(|&at| {

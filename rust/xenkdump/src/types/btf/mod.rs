@@ -20,7 +20,7 @@ use crate::alloc;
 use crate::budget::Budget;
 use crate::elf::{Bytes, Malformed};
 use crate::names::Names;
-use format::{Data, Format};
+use format::{Base, Data, Format};
 use kinds::*;
 
 const MAGIC: u16 = 0xeb9f;
@@ -86,7 +86,7 @@ impl Btf {
         let data = Data {
             types: contents(&types),
             strings: contents(&strings),
-            base: base.as_deref(),
+            base: base.as_deref().map(|base| base as &dyn Base),
         };
         let reading = format::read(data, unknown).map_err(|problem| {
             let at = types.start.saturating_add(problem.at) as u64;
@@ -113,16 +113,6 @@ impl Btf {
     /// Whether it is the BTF of a module.
     pub fn is_split(&self) -> bool {
         self.base.is_some()
-    }
-
-    /// The number of its own types.
-    fn len(&self) -> usize {
-        self.index.offsets.len()
-    }
-
-    /// Its own strings.
-    fn strings(&self) -> &[u8] {
-        self.bytes.get(self.strings.clone()).unwrap_or_default()
     }
 
     /// The number of types of its base.
@@ -173,6 +163,21 @@ impl Btf {
                 };
                 Some((self.name(u32_at(chunk, 0)?), value))
             })
+    }
+}
+
+/// Its own types and strings.
+impl Base for Btf {
+    fn len(&self) -> usize {
+        self.index.offsets.len()
+    }
+
+    fn strings(&self) -> &[u8] {
+        self.bytes.get(self.strings.clone()).unwrap_or_default()
+    }
+
+    fn ty(&self, id: u32) -> Option<Type<'_>> {
+        self.get(TypeId(id.into()))
     }
 }
 
@@ -335,7 +340,7 @@ fn tag_of(kind: u32) -> Option<Tag> {
 fn names(data: Data<'_>, reading: &format::Reading) -> (Vec<u32>, Names) {
     let mut named = Vec::new();
     let mut found: Vec<(Tag, &[u8])> = Vec::new();
-    let first = data.base.map_or(0, Btf::len);
+    let first = data.base.map_or(0, |base| base.len());
     for (i, &offset) in reading.offsets.iter().enumerate() {
         let ty = reading.format.at(data.types, offset);
         let Some(ty) = ty.filter(|ty| ty.name != 0) else {

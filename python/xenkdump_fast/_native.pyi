@@ -386,7 +386,8 @@ class AddressSpace:
     ) -> SearchResult:
         """Like ``find``, without the warning, and also returns how much was searched.
 
-        Callers that search many address spaces can charge this to a budget.
+        Callers that search many address spaces can charge this to a budget. During a search of much
+        memory, pages of the file are given back, as by ``Dump.release``.
         """
     def close(self) -> None:
         """Invalidates this object; later uses raise ValueError."""
@@ -885,6 +886,13 @@ class Types:
     @property
     def word(self) -> WordSize:
         """Size of a pointer in bytes."""
+    def split(self, data: bytes) -> Types:
+        """Returns the types of a module by its BTF, with those of its kernel, which are ``self``.
+
+        Numbers of types and offsets of strings in it continue those of the kernel's BTF. All its
+        types are verified. Raises AbsentError if they do not fit, or if ``self`` is not BTF of a
+        kernel.
+        """
     def __contains__(self, struct: str, /) -> bool:
         """Whether the file describes this struct."""
     def sizeof(self, struct: str) -> int:

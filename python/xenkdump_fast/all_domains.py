@@ -224,6 +224,7 @@ class _Run:
             found += getattr(self._result, "warnings", ())
             self.reported = list(map(self.named, found))
             self._domain = self._result = None
+            self._every._dump.native.release()
         return self.reported
 
     def named(self, text: str) -> str:

@@ -180,6 +180,9 @@ MAX_INACTIVE_FRAME_WORDS = 12
 #: Pages of one process: 256 TiB, all that 48 bits of address can map.
 MAX_PROCESS_PAGES = 1 << 36
 
+#: Pages of one process on i386: 4 GiB.
+MAX_PROCESS_PAGES_32 = 1 << 20
+
 #: Modules from which the layout of struct module is inferred. A few already decide each offset.
 MAX_SAMPLED_MODULES = 4096
 

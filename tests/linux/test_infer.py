@@ -12,7 +12,7 @@ from xenkdump_fast import AbsentError
 from xenkdump_fast.budget import BudgetExceededError
 from xenkdump_fast.limits import MAX_RUNQUEUE, MAX_TASK_SAMPLE_WALKS, MAX_TIMEKEEPER
 from xenkdump_fast.linux import modules
-from xenkdump_fast.linux.infer import INFERRERS, Inference, clock, runqueue, task
+from xenkdump_fast.linux.infer import INFERRERS, Inference, clock, memory, runqueue, task
 from xenkdump_fast.linux.infer.task_sample import Block, TaskSample
 from xenkdump_fast.linux.tasklist import MIN_SIZE
 
@@ -306,3 +306,60 @@ def test_modules_that_cannot_be_read_are_reported() -> None:
     assert kernel.warnings == [
         "the modules are not known: the layout of struct module cannot be inferred"
     ]
+
+
+#: Members of mm_struct from hiwater_rss to the word before start_code, by version and word size.
+MEMORY_MEMBERS = {
+    "2.6.18": (8, "hiwater_rss hiwater_vm total locked data code stack reserved def_flags ptes"),
+    "3.2": (8, "hiwater_rss hiwater_vm total locked pinned data code stack def_flags ptes"),
+    "4.9": (4, "hiwater_rss hiwater_vm total locked pinned data code stack def_flags"),
+    "4.19": (8, "hiwater_rss hiwater_vm total locked pinned data code stack def_flags arg_lock"),
+    "5.10": (
+        4,
+        "hiwater_rss hiwater_vm total locked gap pinned pinned_high data code stack def_flags "
+        "write_protect_seq arg_lock",
+    ),
+}
+PROGRAM = [0x804_9000, 0x81B_F42C, 0x822_9878, 0x822_E658, 0x920_A000, 0x922_C000]
+STACK = [0xBFBF_8B60, 0xBFBF_9FCE, 0xBFBF_9FE4, 0xBFBF_9FE4, 0xBFBF_9FF6]
+
+
+def memory_blocks(version: str, sizes: list[int], **members: int) -> tuple[int, list[Block]]:
+    """mm_structs of one program with different total_vm; the offset of start_code."""
+    word, names = MEMORY_MEMBERS[version]
+    # mmlist before hiwater_rss: pointers that are different in each.
+    before = [0xC101_A95C & (1 << word * 8) - 1] * 4
+    blocks = []
+    for i, total in enumerate(sizes):
+        values = {"total": total, "data": 0x26, "code": 0x179, "stack": 0x21, **members}
+        middle = [values.get(name, 0) for name in names.split()]
+        data = words(word, *(at + i * 0x40 for at in before), *middle, *PROGRAM, *STACK)
+        blocks.append(Block(0xC200_0000 + i * 0x400, data, word))
+    return (len(before) + len(middle)) * word, blocks
+
+
+@pytest.mark.parametrize("sizes", [[0x232] * 8, [0x232, 0x242] * 4, [0x232, 0x1F0, 0x8000, 0x1D0]])
+@pytest.mark.parametrize("hiwater", [0, 0x9000])
+@pytest.mark.parametrize("version", MEMORY_MEMBERS)
+def test_total_vm_of_one_program(version: str, hiwater: int, sizes: list[int]) -> None:
+    """As in an initial RAM disk: every process runs busybox, so that sizes are hardly different."""
+    word, names = MEMORY_MEMBERS[version]
+    start, blocks = memory_blocks(version, sizes, hiwater_vm=hiwater, write_protect_seq=0xA0)
+    expected = (4 + names.split().index("total")) * word
+    assert memory._total_vm(blocks, start, word) == expected
+
+
+def test_total_vm_is_no_pointer() -> None:
+    """Without plausible sizes no member is inferred: VSZ is unknown then, not wrong."""
+    start, blocks = memory_blocks("5.10", [0xC101_A95C] * 4)
+    assert memory._total_vm(blocks, start, 4) is None
+    start, blocks = memory_blocks("5.10", [0x232] * 4, code=0)
+    assert memory._total_vm(blocks, start, 4) is None
+
+
+def test_total_vm_of_a_program_without_its_code() -> None:
+    """A process that has unmapped its own code does not hide the member."""
+    start, blocks = memory_blocks("4.9", [0x232] * 20)
+    assert memory._total_vm(blocks, start, 4) == 6 * 4
+    other = memory_blocks("4.9", [0x40], code=2)[1]
+    assert memory._total_vm([*blocks, *other], start, 4) == 6 * 4

@@ -1,6 +1,8 @@
 """Real kernels without their vmlinux: symbols, types and unwind tables from memory."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -106,3 +108,28 @@ def test_a_kernel_without_the_names_of_variables(dump_file: DumpFile, name: str)
             assert getattr(facts, field) == getattr(wanted_facts, field), field
         assert (facts.task, facts.date) == (wanted_facts.task, None)
         assert any("DATE is not known" in text for text in kernel.warnings)
+
+
+#: Prints the peak of resident memory in MB, which includes the mapped pages of the dump.
+PEAK = """
+import re, sys
+from xenkdump_fast import cli
+from xenkdump_fast.session import debug_files
+debug_files.find = lambda *_: None
+cli.main(sys.argv[1:])
+peak = re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())
+print(int(peak[1]) // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "domain"), [("bare-i386", "0"), ("xen420-pv-pvh", "2"), ("xen417-mixed-pcpus", "all")]
+)
+def test_memory_of_a_search_is_given_back(dump_file: DumpFile, name: str, domain: str) -> None:
+    """All memory of bare-i386, 285 MB, is searched for VMCOREINFO, which it does not have."""
+    command = ["bt", "--all", "--domain", domain, dump_file(f"{name}/vmcore")]
+    if name == "bare-i386":
+        del command[2:4]
+    run = [sys.executable, "-c", PEAK, *command]
+    printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert int(printed.splitlines()[-1]) < 125

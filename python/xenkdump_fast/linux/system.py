@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from .._native import AddressSpace, Image, Unwinder
 from . import backtrace, cpus, modules, tasks
@@ -12,6 +13,9 @@ from .kernel import Kernel
 from .layouts import Untyped
 from .stacks import SavedRegisters
 from .tasks import Task
+
+if TYPE_CHECKING:
+    from .._native import Types
 
 
 class Linux(Kernel):
@@ -61,6 +65,16 @@ class Linux(Kernel):
             return backtrace.trace(self, self.unwinder, task, context, saved)
 
         return trace
+
+    def module_types(self, name: str) -> "Types":
+        """Returns the types of a module by its BTF, with those of the kernel, which it continues.
+
+        AbsentError if there is no such module, or no BTF of it: the kernel has it since 5.11, with
+        ``CONFIG_DEBUG_INFO_BTF_MODULES``.
+        """
+        from .module_types import types_of  # rarely needed
+
+        return types_of(self, name)
 
     @cached_property
     def _contexts(self) -> dict[int, VcpuContext]:

@@ -219,11 +219,15 @@ class Domain:
                 release = self._platform.release(own)
                 image = debug_files.find(own.build_id, release)
                 try:
+                    self.dump.native.release()
                     kernel = self._try_image(image or own)
                     self.found_vmlinux = image is not None
                     return kernel
                 except AbsentError as error:
                     problems.append(str(error))
+                finally:
+                    # Of the searches for the kernel, which read much more than is used later.
+                    self.dump.native.release()
         except AbsentError as error:
             problems.append(str(error))
         reason = "; ".join(problems)

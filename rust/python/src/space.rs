@@ -29,6 +29,8 @@ use crate::structs;
 
 /// Reads of at least this many bytes release the GIL.
 const DETACH: usize = 16 << 10;
+/// Bytes of a search after which mapped pages of the file are given back.
+const PIECE: u64 = 32 << 20;
 /// Longer reads are checked before memory is allocated for them.
 const CHECK: usize = 64 << 20;
 
@@ -138,12 +140,21 @@ impl AddressSpace {
         end: u128,
         limit: usize,
         most: u64,
+        pieces: Option<u64>,
     ) -> PyResult<Found> {
         let space = self.open()?;
         let Some(last) = last_before(end, start)? else {
             return Ok(Found::default());
         };
-        detach(py, || space.find(needle, start, last, limit, most))?
+        let search = || match pieces {
+            None => space.find(needle, start, last, limit, most),
+            Some(piece) => {
+                space.find_in_pieces(needle, (start, last), limit, (most, piece), || {
+                    self.dump.release();
+                })
+            }
+        };
+        detach(py, search)?
             .ok_or_else(|| PyTypeError::new_err("a domain's frames cannot be searched in order"))?
             .map_err(|_| PyMemoryError::new_err("limit: no memory for so many addresses"))
     }
@@ -473,7 +484,7 @@ impl AddressSpace {
         limit: usize,
         most: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let found = self.found(py, needle, start, end, limit, most)?;
+        let found = self.found(py, needle, start, end, limit, most, None)?;
         if let Some(next) = found.next.filter(|_| found.places.len() < limit) {
             let text = format!("find() stopped at {next:#x}, after {most} bytes of memory");
             let text = CString::new(text).unwrap_or_default();
@@ -483,7 +494,8 @@ impl AddressSpace {
     }
 
     /// Like `find`, but also returns the number of bytes searched and the address to continue from.
-    /// For a search of several spaces with one limit.
+    /// For a search of several spaces with one limit, and of much memory: memory that only caches
+    /// bytes of the file is given back, as by `Dump.release`, after every 32 MiB.
     #[pyo3(signature = (needle, start, end, *, limit=64, most=1 << 30))]
     fn search(
         &self,
@@ -494,7 +506,7 @@ impl AddressSpace {
         limit: usize,
         most: u64,
     ) -> PyResult<SearchResult> {
-        let found = self.found(py, needle, start, end, limit, most)?;
+        let found = self.found(py, needle, start, end, limit, most, Some(PIECE))?;
         Ok(SearchResult::new(found))
     }
 

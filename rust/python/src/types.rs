@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use xenkdump::types;
+use xenkdump::{alloc, types};
 
 use crate::errors;
 use crate::fork::detach;
@@ -45,6 +45,14 @@ impl Types {
     #[getter]
     fn word(&self) -> usize {
         self.inner.word().bytes()
+    }
+
+    /// The types of a module, by its BTF, which continues that of its kernel: `self`. AbsentError if
+    /// these types are not a kernel's BTF, or if the module's cannot be read to its end, or does not
+    /// fit.
+    fn split(&self, py: Python<'_>, data: &[u8]) -> PyResult<Self> {
+        let types = detach(py, || self.inner.split(alloc::copied(data).into()))?;
+        types.map(Self::new).map_err(errors::from_core)
     }
 
     fn __contains__(&self, py: Python<'_>, r#struct: &str) -> PyResult<bool> {

@@ -7,6 +7,7 @@ mod hostile;
 use proptest::prelude::*;
 use xenkdump::addr::{Mfn, Pfn, Word};
 use xenkdump::p2m::P2m;
+use xenkdump::types::Types;
 
 type Check = fn(&[u8]);
 
@@ -42,7 +43,7 @@ const EXTREMES: [&[u8]; 7] = [
 ];
 
 /// Every value at each byte of `headers`, some values and all extremes at each `step`th byte.
-fn mutate(valid: &[u8], headers: usize, step: usize, check: Check) {
+fn mutate(valid: &[u8], headers: usize, step: usize, check: impl Fn(&[u8])) {
     check(valid);
     let mut corrupt = valid.to_vec();
     for at in 0..valid.len().min(headers) {
@@ -68,7 +69,7 @@ fn mutate(valid: &[u8], headers: usize, step: usize, check: Check) {
 }
 
 /// Every length up to `all`, and each `step`th from there on.
-fn truncate(valid: &[u8], all: usize, step: usize, check: Check) {
+fn truncate(valid: &[u8], all: usize, step: usize, check: impl Fn(&[u8])) {
     for len in (0..all.min(valid.len())).chain((all..valid.len()).step_by(step)) {
         check(&valid[..len]);
     }
@@ -349,9 +350,12 @@ fn kdump_parts() -> ([Vec<u8>; 4], Vec<u8>) {
     ([ram, present, notes(), descriptors], data)
 }
 
+const fn kind(kind: u32, vlen: u32) -> u32 {
+    kind << 24 | vlen
+}
+
 fn btf_blob() -> Vec<u8> {
     let strings = b"\0int\0a\0x\0b\0y\0task_struct\0e\0";
-    let kind = |kind: u32, vlen: u32| kind << 24 | vlen;
     let types: Vec<u32> = [
         &[1, kind(1, 0), 4, 32][..],               // 1: int
         &[5, kind(4, 1), 4, 7, 1, 0],              // 2: struct a { int x; }
@@ -362,6 +366,21 @@ fn btf_blob() -> Vec<u8> {
         &[0, kind(2, 0), 4],                       // 7: struct b *
     ]
     .concat();
+    btf_of(&types, strings)
+}
+
+/// The BTF of a module, which continues `btf_blob`: 7 types and 27 bytes of strings.
+fn split_btf_blob() -> Vec<u8> {
+    let types: Vec<u32> = [
+        &[27, kind(4, 2), 32, 7, 2, 0, 29, 5, 64][..], // 8: struct m { struct a x; task_struct z; }
+        &[0, kind(2, 0), 8],                           // 9: struct m *
+        &[31, kind(8, 0), 9],                          // 10: typedef struct m *list_head
+    ]
+    .concat();
+    btf_of(&types, b"m\0z\0list_head\0")
+}
+
+fn btf_of(types: &[u32], strings: &[u8]) -> Vec<u8> {
     let mut blob = Vec::new();
     let size = types.len() as u32 * 4;
     for number in [0x0001_eb9f, 24, 0, size, size, strings.len() as u32] {
@@ -625,6 +644,15 @@ fn type_information() {
     let valid = btf_blob();
     mutate(&valid, valid.len(), 1, hostile::btf);
     truncate(&valid, valid.len(), 1, hostile::btf);
+    let base = Types::from_btf(btf_blob().into(), Word::W64).unwrap();
+    let split = split_btf_blob();
+    assert!(base.split(split.clone().into()).is_ok());
+    mutate(&split, split.len(), 1, |bytes| {
+        hostile::split_btf(&base, bytes)
+    });
+    truncate(&split, split.len(), 1, |bytes| {
+        hostile::split_btf(&base, bytes)
+    });
     let valid = dwarf_units();
     mutate(&valid, valid.len(), 1, hostile::dwarf);
     truncate(&valid, valid.len(), 1, hostile::dwarf);

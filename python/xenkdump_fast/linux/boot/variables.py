@@ -136,6 +136,8 @@ def _modules(image: Image, symbols: Symbols, virtual: AddressSpace) -> int | Non
             continue
     words = np.frombuffer(bytes(data), dtype=f"<u{word}")
     low, high = _MODULES[word]
+    if word == 4:
+        low = max(low, _end_of_direct_map(symbols, virtual))
     nodes = (words >= low) & (words < high) & (words % word == 0)
     # The first and the last node of a list are in modules.
     candidates = np.flatnonzero(nodes[:-1] & nodes[1:])
@@ -145,6 +147,14 @@ def _modules(image: Image, symbols: Symbols, virtual: AddressSpace) -> int | Non
         if all(_is_module(virtual, word, int(words[index + i]), i, address) for i in (0, 1)):
             found.append(address)
     return found[0] if len(found) == 1 else None
+
+
+def _end_of_direct_map(symbols: Symbols, virtual: AddressSpace) -> int:
+    """``high_memory``, which is exported: vmalloc() uses addresses after it. 0 if unknown."""
+    try:
+        return virtual.u32(symbols["high_memory"])
+    except (KeyError, MemoryFault):
+        return 0
 
 
 def _is_module(virtual: AddressSpace, word: int, node: int, side: int, head: int) -> bool:

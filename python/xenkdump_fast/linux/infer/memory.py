@@ -1,11 +1,11 @@
 """mm_struct (memory used by a process) and pglist_data (NUMA nodes)."""
 
 from ..._native import AbsentError, MemoryFault
-from ...limits import MAX_PROCESS_PAGES
+from ...limits import MAX_PROCESS_PAGES, MAX_PROCESS_PAGES_32
 from ..boot import vmcoreinfo
 from ..kernel import Kernel
 from .inferred import Inferences, Inferred, Struct
-from .task_sample import Block, TaskSample
+from .task_sample import Block, TaskSample, share
 
 SIZE = 0x400
 PAGE = 4096
@@ -58,19 +58,37 @@ def _is_program(block: Block, at: int, word: int) -> bool:
 
 
 def _total_vm(blocks: list[Block], start: int, word: int) -> int | None:
-    """The last number before start_code that is at least as large as those after it."""
-    for at in range(start - word, max(0, start - _REACH * word), -word):
-        if all(
-            0 < block.word(at) < MAX_PROCESS_PAGES
-            and block.word(at) * PAGE >= block.word(start + word) - block.word(start)
-            and all(
-                block.word(part) <= block.word(at)
-                for part in range(at + word, min(at + 6 * word, start), word)
-            )
-            for block in blocks
-        ) and len({block.word(at) for block in blocks}) > min(2, len(blocks) - 1):
-            return at
+    """The last number before start_code that can be total_vm by the members after it.
+
+    It is plausible in every process, and the members after it in nearly all: a program may unmap
+    its code.
+
+    They are locked_vm, pinned_vm (3.2, bc3e53f682d9), shared_vm or data_vm, exec_vm, and stack_vm.
+    pinned_vm has 8 bytes since 5.1 (70f8a3ca68d3), which are aligned on i386.
+    """
+    most = MAX_PROCESS_PAGES if word == 8 else MAX_PROCESS_PAGES_32
+    # Before it is hiwater_vm, which can be at least as large, but may not be up to date.
+    for at in range(start - 5 * word, max(0, start - _REACH * word), -word):
+        for code in range(at + 3 * word, min(at + 7 * word, start - word), word):
+            fitting = share(blocks, lambda b, at=at, e=code: _are_sizes(b, at, e, start, word))  # type: ignore[misc]
+            if fitting >= 0.9 and all(0 < block.word(at) <= most for block in blocks):
+                return at
     return None
+
+
+def _are_sizes(block: Block, total: int, code: int, start: int, word: int) -> bool:
+    """Whether total_vm and exec_vm can be at these offsets, all in pages.
+
+    exec_vm is at least the size of the program's code; stack_vm follows it. No part is larger than
+    the whole.
+    """
+    whole, executable, stack = block.word(total), block.word(code), block.word(code + word)
+    program = block.word(start + word) - block.word(start)
+    return (
+        executable * PAGE >= program
+        and 0 < stack < executable + stack <= whole
+        and all(block.word(part) <= whole for part in range(total + word, code, word))
+    )
 
 
 def _rss_stat(
@@ -89,15 +107,13 @@ def _rss_stat(
             break
     else:
         return None
+    most = MAX_PROCESS_PAGES if word == 8 else MAX_PROCESS_PAGES_32
     # saved_auxv has an even number of words and ends with a pair of zeros.
     for counters in (4, 3):
         at = end - counters * word
         if (at - auxv) % (2 * word) == 0 and all(
             block.word(at - word) == 0 == block.word(at - 2 * word)
-            and all(
-                _signed(block.word(at + i * word), word) < MAX_PROCESS_PAGES
-                for i in range(counters)
-            )
+            and all(_signed(block.word(at + i * word), word) < most for i in range(counters))
             for block in blocks
         ):
             return Inferred(at, counters * word, count=counters)

@@ -198,15 +198,23 @@ def _stack_pointer(kernel: Kernel, sample: TaskSample, stack: int) -> int | None
     """thread.sp points into the task's own stack, to different depths (unlike sp0)."""
     size = kernel.stack_size
     best, highest = None, 0.9
+    stacks = [(block, base) for block in sample.leaders if (base := block.word(stack))]
     for offset in sample.words():
         if offset == stack:
             continue
-        depths = [
-            block.word(offset) - block.word(stack) for block in sample.leaders if block.word(stack)
-        ]
-        inside = [depth for depth in depths if 0 < depth < size and depth % sample.word == 0]
-        if len(set(inside)) > 1 and len(inside) / len(depths) > highest:
-            best, highest = offset, len(inside) / len(depths)
+        inside = []
+        # Most members differ in the first tasks.
+        outside = (1 - highest) * len(stacks)
+        for block, base in stacks:
+            depth = block.word(offset) - base
+            if 0 < depth < size and depth % sample.word == 0:
+                inside.append(depth)
+            else:
+                outside -= 1
+                if outside < 0:
+                    break
+        if outside >= 0 and len(set(inside)) > 1 and len(inside) / len(stacks) > highest:
+            best, highest = offset, len(inside) / len(stacks)
     return best
 
 

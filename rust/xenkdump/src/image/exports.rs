@@ -237,3 +237,77 @@ fn reference(region: &Region, word: Word, at: u64, size: u64, relative: bool) ->
     let distance = i64::from(value as u32 as i32);
     Some(at.wrapping_add_signed(distance) & word.max())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 0xc180_0000;
+
+    /// A header, then so many bytes of types and of strings.
+    fn blob(types: u32, strings: u32) -> Vec<u8> {
+        let mut bytes = BTF_HEADER.to_vec();
+        for word in [0, types, types, strings] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(vec![1; types as usize]);
+        bytes.extend(vec![b'x'; strings as usize]);
+        let first = bytes.len() - strings as usize;
+        bytes[first] = 0;
+        *bytes.last_mut().unwrap() = 0;
+        bytes
+    }
+
+    fn region(bytes: Vec<u8>, holes: Vec<Range<usize>>) -> Region {
+        let (start, bytes) = (START, bytes.into());
+        Region {
+            start,
+            bytes,
+            holes,
+        }
+    }
+
+    #[test]
+    fn btf_is_found_by_its_header() {
+        let valid = blob(0x30, 0x20);
+        let len = valid.len();
+        // The magic number alone, a header with another order, and one whose strings have no end.
+        let mut unordered = valid.clone();
+        unordered[8] = 1;
+        let mut endless = valid.clone();
+        *endless.last_mut().unwrap() = b'x';
+        let decoys = [&BTF_HEADER[..4], &unordered, &endless].concat();
+        let mut bytes = decoys.clone();
+        bytes.extend(&valid);
+        // Of a later BTF, as that of a module, and of one that is cut off, nothing is used.
+        bytes.extend(blob(0x10, 0x10));
+        let at = START + decoys.len() as u64;
+        let found = btf(&region(bytes, Vec::new()));
+        assert_eq!(found, Some(at..at + len as u64));
+        let cut = valid[..len - 0x21].to_vec();
+        assert_eq!(btf(&region([decoys, cut].concat(), Vec::new())), None);
+        assert_eq!(btf(&region(vec![0; 0x1000], Vec::new())), None);
+    }
+
+    #[test]
+    fn btf_is_found_if_a_page_of_it_is_missing() {
+        let valid = blob(0x3000, 0x2000);
+        let len = valid.len();
+        let mut bytes = valid;
+        bytes[0x1000..0x2000].fill(0xff);
+        bytes.extend([0; 8]);
+        let found = btf(&region(bytes, vec![0x1000..0x2000]));
+        assert_eq!(found, Some(START..START + len as u64));
+    }
+
+    #[test]
+    fn sizes_of_a_hostile_header_do_not_overflow() {
+        for field in 1..6 {
+            let mut bytes = blob(0x30, 0x20);
+            bytes[4 * field..4 * field + 4].fill(0xff);
+            bytes.extend([0; 64]);
+            // The size of a header is part of what is searched for.
+            assert_eq!(btf(&region(bytes, Vec::new())), None);
+        }
+    }
+}

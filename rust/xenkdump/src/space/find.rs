@@ -73,6 +73,41 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         }
         Some(search.finish(first, last))
     }
+
+    /// The same between the addresses of `range`, in pieces of at most `most.1` bytes of `most.0`;
+    /// calls `between` after each piece that is not the last.
+    pub fn find_in_pieces(
+        &self,
+        needle: &[u8],
+        range: (u64, u64),
+        limit: usize,
+        most: (u64, u64),
+        mut between: impl FnMut(),
+    ) -> Option<Result<Found, TryReserveError>> {
+        let ((mut first, last), (mut remaining, piece)) = (range, most);
+        let mut all = Found::default();
+        loop {
+            let wanted = limit.saturating_sub(all.places.len());
+            let found = self.find(needle, first, last, wanted, remaining.min(piece))?;
+            let Ok(found) = found else {
+                return Some(found);
+            };
+            if let Err(error) = all.places.try_reserve(found.places.len()) {
+                return Some(Err(error));
+            }
+            let is_full = found.places.len() >= wanted;
+            all.places.extend(found.places);
+            all.bytes = all.bytes.saturating_add(found.bytes);
+            all.next = found.next;
+            remaining = remaining.saturating_sub(found.bytes);
+            match found.next {
+                // A needle may be longer than a piece.
+                Some(next) if next > first && !is_full && remaining > 0 => first = next,
+                _ => return Some(Ok(all)),
+            }
+            between();
+        }
+    }
 }
 
 /// A search over pieces of memory in ascending order.
@@ -327,6 +362,37 @@ mod tests {
     ) -> Found {
         let found = space.find(needle, first, last, limit, max_bytes);
         found.unwrap().unwrap()
+    }
+
+    #[test]
+    fn pieces_find_what_the_whole_finds() {
+        let mut frames = Frames::default();
+        for at in [0x1000, 0x1ffe, 0x2ffd, 0x5000, 0x7ffc] {
+            frames.write(MachineAddr(at), b"abcd");
+        }
+        let space = Space::Machine(frames);
+        let all = (0, u64::MAX);
+        for limit in 0..7 {
+            for most in [64, 0x1000, 0x2800, 1 << 20] {
+                let whole = find(&space, b"abcd", all, limit, most);
+                let mut between = 0;
+                let pieces =
+                    space.find_in_pieces(b"abcd", all, limit, (most, 0x1000), || between += 1);
+                let pieces = pieces.unwrap().unwrap();
+                // Bytes at the end of a piece are searched twice.
+                let known = pieces.places.len().min(whole.places.len());
+                assert_eq!(pieces.places[..known], whole.places[..known]);
+                assert!(pieces.bytes <= most && pieces.bytes >= whole.bytes.min(most));
+                assert!(most <= 0x1000 || limit < 2 || between > 0);
+                if most == 1 << 20 {
+                    assert_eq!((pieces.places, pieces.next), (whole.places, whole.next));
+                }
+            }
+        }
+        // A needle that no piece can hold.
+        let long = [b'a'; 0x3000];
+        let pieces = space.find_in_pieces(&long, all, 9, (1 << 20, 0x1000), || ());
+        assert_eq!(pieces.unwrap().unwrap().places, []);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod shape;
 mod spell;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::addr::Word;
 use crate::elf::Bytes;
@@ -102,7 +103,9 @@ pub struct Member {
 
 /// Layouts of structs.
 pub struct Types {
-    layouts: Box<dyn Layouts>,
+    layouts: Arc<dyn Layouts>,
+    /// The same, if it is BTF.
+    btf: Option<Arc<btf::Btf>>,
     source: Source,
     word: Word,
     /// Why BTF is not used although there is some.
@@ -142,7 +145,8 @@ impl Types {
             Error::Absent(format!("{}: {why}", image.name()))
         })?;
         Ok(Self {
-            layouts: Box::new(dwarf),
+            layouts: Arc::new(dwarf),
+            btf: None,
             source: Source::Dwarf,
             word: image.word(),
             unusable,
@@ -152,12 +156,32 @@ impl Types {
     /// The types of BTF data: the section `.BTF`, or the memory between `__start_BTF` and `__stop_BTF`
     /// of a kernel. Offsets in errors are relative to its start.
     pub fn from_btf(bytes: Bytes, word: Word) -> Result<Self, crate::elf::Malformed> {
-        Ok(Self {
-            layouts: Box::new(btf::Btf::new(bytes, word)?),
+        Ok(Self::of_btf(btf::Btf::new(bytes, word, None)?, word))
+    }
+
+    /// The types of a module, by its BTF: that of these types is the base which it continues, and
+    /// whose types it has too. Fails also if it does not fit the base, or if these types are not BTF
+    /// of a kernel.
+    pub fn split(&self, bytes: Bytes) -> Result<Self> {
+        let base = self.btf.as_ref().filter(|btf| !btf.is_split());
+        let base = base.ok_or_else(|| {
+            let why = "a module's BTF needs that of its kernel, from which it refers to types";
+            Error::Absent(why.to_owned())
+        })?;
+        let btf = btf::Btf::new(bytes, self.word, Some(Arc::clone(base)));
+        let btf = btf.map_err(|malformed| Error::Absent(malformed.to_string()))?;
+        Ok(Self::of_btf(btf, self.word))
+    }
+
+    fn of_btf(btf: btf::Btf, word: Word) -> Self {
+        let btf = Arc::new(btf);
+        Self {
+            layouts: Arc::<btf::Btf>::clone(&btf),
+            btf: Some(btf),
             source: Source::Btf,
             word,
             unusable: None,
-        })
+        }
     }
 
     /// What could not be read so far, and what is not known but was verified.

@@ -262,6 +262,13 @@ pub fn btf(bytes: &[u8]) {
     }
 }
 
+/// Queries everything in the BTF of a module, which continues `base`.
+pub fn split_btf(base: &Types, bytes: &[u8]) {
+    if let Ok(types) = base.split(Bytes::from(bytes.to_vec())) {
+        query(&types);
+    }
+}
+
 pub fn query(types: &Types) {
     for name in [
         "task_struct",

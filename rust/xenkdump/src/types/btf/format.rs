@@ -7,6 +7,7 @@
 use super::kinds::*;
 use crate::alloc;
 use crate::limits::{MAX_BTF_STEPS, MAX_UNKNOWN_BTF_KINDS};
+use crate::names;
 
 /// Number of kinds that the format has bits for.
 const KINDS: usize = 128;
@@ -36,6 +37,53 @@ const TAILS: [Tail; 9] = {
         tail(0, 16),
     ]
 };
+
+/// What the BTF of a module continues.
+pub(super) trait Base {
+    /// The number of its types.
+    fn len(&self) -> usize;
+    /// Its strings.
+    fn strings(&self) -> &[u8];
+    /// The type with this ID.
+    fn ty(&self, id: u32) -> Option<Type<'_>>;
+}
+
+/// Types and strings, and the BTF that their numbers continue.
+#[derive(Clone, Copy)]
+pub(super) struct Data<'a> {
+    pub types: &'a [u8],
+    pub strings: &'a [u8],
+    pub base: Option<&'a dyn Base>,
+}
+
+impl<'a> Data<'a> {
+    /// The strings that have the one at `offset`, and its offset in them.
+    fn place(self, offset: u32) -> (&'a [u8], u32) {
+        let base = self.base.map_or(&[][..], |base| base.strings());
+        match (offset as usize).checked_sub(base.len()) {
+            // Less than the offset.
+            Some(own) => (self.strings, own as u32),
+            None => (base, offset),
+        }
+    }
+
+    /// The string at an offset, up to its NUL.
+    pub fn string(self, offset: u32) -> &'a [u8] {
+        let (strings, offset) = self.place(offset);
+        names::string(strings, offset, |byte| byte == 0)
+    }
+
+    /// Whether a string starts at an offset. Those of a base start with an empty one.
+    fn is_name(self, offset: u32) -> bool {
+        let (strings, at) = self.place(offset);
+        match (at as usize).checked_sub(1) {
+            Some(before) => strings
+                .get(before..before + 2)
+                .is_some_and(|pair| pair[0] == 0),
+            None => offset == 0 || !strings.is_empty(),
+        }
+    }
+}
 
 /// How types are read.
 #[derive(Clone)]
@@ -158,15 +206,16 @@ impl Format {
     /// Whether all types are as a sound file has them: their names start where a string starts, they
     /// refer to types that exist and are of the right kind, and members lie within their struct. If a
     /// type were taken for the data of another one, the numbers of all later types would be wrong.
-    fn is_valid(&self, types: &[u8], strings: &[u8], offsets: &[u32]) -> bool {
-        let of = |id: u32| {
-            let at = offsets.get((id as usize).checked_sub(1)?)?;
-            self.at(types, *at)
+    fn is_valid(&self, data: Data<'_>, offsets: &[u32]) -> bool {
+        let first = data.base.map_or(0, |base| base.len());
+        let of = |id: u32| match (id as usize).checked_sub(first) {
+            Some(own @ 1..) => self.at(data.types, *offsets.get(own - 1)?),
+            _ => data.base?.ty(id),
         };
-        let is_type = |id: u32| id as usize <= offsets.len();
+        let is_type = |id: u32| id as usize <= first.saturating_add(offsets.len());
         offsets.iter().all(|&at| {
-            self.at(types, at)
-                .is_some_and(|ty| is_sound(&ty, strings, is_type) && refers_to_its_kinds(&ty, of))
+            self.at(data.types, at)
+                .is_some_and(|ty| is_sound(&ty, data, is_type) && refers_to_its_kinds(&ty, of))
         })
     }
 }
@@ -227,13 +276,10 @@ fn size<'a>(mut id: u32, of: &impl Fn(u32) -> Option<Type<'a>>) -> Option<u64> {
 }
 
 /// Whether a type is as a sound file has it. Nothing is known about one of an unknown kind but its name.
-fn is_sound(ty: &Type<'_>, strings: &[u8], is_type: impl Fn(u32) -> bool) -> bool {
+fn is_sound(ty: &Type<'_>, data: Data<'_>, is_type: impl Fn(u32) -> bool) -> bool {
     /// The largest integer, in bytes.
     const MAX_INT: u32 = 16;
-    let is_name = |offset: u32| {
-        let before = (offset as usize).checked_sub(1);
-        before.is_none_or(|at| strings.get(at..at + 2).is_some_and(|pair| pair[0] == 0))
-    };
+    let is_name = |offset| data.is_name(offset);
     let word = |at| u32_at(ty.tail, at);
     let own = match ty.kind {
         INT => ty.value <= MAX_INT && word(0).is_some_and(|encoding| encoding >> 27 == 0),
@@ -251,21 +297,23 @@ fn is_sound(ty: &Type<'_>, strings: &[u8], is_type: impl Fn(u32) -> bool) -> boo
     own && is_name(ty.name)
 }
 
-/// Reads all types. `unknown` is what the header says that is not known; then, and if a type is of an
-/// unknown kind, the types must be valid.
-pub(super) fn read(
-    types: &[u8],
-    strings: &[u8],
-    unknown: Option<String>,
-) -> Result<Reading, Problem> {
+/// Reads all types. `unknown` is what the header says that is not known; then, if a type is of an
+/// unknown kind, and if there is a base, the types must be valid.
+pub(super) fn read(data: Data<'_>, unknown: Option<String>) -> Result<Reading, Problem> {
+    let types = data.types;
     // The types of a sound file are read a few times.
     let mut steps = (types.len() / TYPE).saturating_mul(4);
     steps = steps.saturating_add(MAX_BTF_STEPS);
     let format = Format::known();
     let (stop, at) = match format.walk(types, &mut steps) {
         Ok(offsets) => {
-            if unknown.is_some() && !format.is_valid(types, strings, &offsets) {
-                let found = "types that do not fit the known version".to_owned();
+            let must_be_valid = unknown.is_some() || data.base.is_some();
+            if must_be_valid && !format.is_valid(data, &offsets) {
+                let other = match (&unknown, data.base) {
+                    (None, Some(_)) => "base",
+                    _ => "version",
+                };
+                let found = format!("types that do not fit the known {other}");
                 return Err(Problem { at: 0, found });
             }
             let warning = unknown.map(|what| format!("{what}: all types fit the known version"));
@@ -281,14 +329,7 @@ pub(super) fn read(
     let mut fitting = Vec::new();
     for limit in 1..=MAX_UNKNOWN_BTF_KINDS {
         if fitting.is_empty() {
-            try_formats(
-                types,
-                strings,
-                &format,
-                (stop, limit),
-                &mut steps,
-                &mut fitting,
-            );
+            try_formats(data, &format, (stop, limit), &mut steps, &mut fitting);
         }
     }
     let found = match stop {
@@ -319,8 +360,7 @@ pub(super) fn read(
 /// Tries what may follow where `format` stops, with at most so many unknown kinds, and collects what
 /// reads all types.
 fn try_formats(
-    types: &[u8],
-    strings: &[u8],
+    data: Data<'_>,
     format: &Format,
     (stop, kinds): (Stop, usize),
     steps: &mut usize,
@@ -344,9 +384,9 @@ fn try_formats(
         _ => {}
     }
     for candidate in candidates {
-        match candidate.walk(types, steps) {
+        match candidate.walk(data.types, steps) {
             Ok(offsets) => {
-                if candidate.is_valid(types, strings, &offsets)
+                if candidate.is_valid(data, &offsets)
                     && fitting.iter().all(|(_, known)| *known != offsets)
                 {
                     fitting.push((candidate, offsets));
@@ -354,7 +394,7 @@ fn try_formats(
             }
             Err((stop, _)) => {
                 let next = (stop, kinds - usize::from(candidate.wide == format.wide));
-                try_formats(types, strings, &candidate, next, steps, fitting);
+                try_formats(data, &candidate, next, steps, fitting);
             }
         }
     }

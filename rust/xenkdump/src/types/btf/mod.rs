@@ -1,5 +1,8 @@
 //! Types from BTF, the BPF Type Format of Linux (Documentation/bpf/btf.rst), kinds 0 to 19.
 //!
+//! The BTF of a module is split: its numbers of types and offsets of strings continue those of the
+//! kernel's, its base.
+//!
 //! Versions, flags and kinds that are not known are verified (`format`); BTF that cannot be read to
 //! its end is rejected, because a type that seems to be missing is taken for one that the kernel lacks.
 
@@ -9,14 +12,15 @@ mod kinds;
 mod tests;
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use super::shape::{charge, Field, Layouts, Name, Shape, Tag, TypeId};
 use crate::addr::Word;
 use crate::alloc;
 use crate::budget::Budget;
 use crate::elf::{Bytes, Malformed};
-use crate::names::{self, Names};
-use format::Format;
+use crate::names::Names;
+use format::{Base, Data, Format};
 use kinds::*;
 
 const MAGIC: u16 = 0xeb9f;
@@ -25,6 +29,8 @@ const HEADER: usize = 24;
 
 /// Parsed BTF.
 pub(super) struct Btf {
+    /// What it continues.
+    base: Option<Arc<Btf>>,
     bytes: Bytes,
     types: Range<usize>,
     strings: Range<usize>,
@@ -45,7 +51,8 @@ struct Index {
 }
 
 impl Btf {
-    pub fn new(bytes: Bytes, word: Word) -> Result<Self, Malformed> {
+    /// `base` is what the BTF of a module continues; it must have no base itself.
+    pub fn new(bytes: Bytes, word: Word, base: Option<Arc<Btf>>) -> Result<Self, Malformed> {
         let end = |bytes: &[u8]| format!("the end of the BTF ({} bytes)", bytes.len());
         if !bytes.starts_with(&MAGIC.to_le_bytes()) {
             let found = bytes.get(..2).unwrap_or_default();
@@ -76,12 +83,16 @@ impl Btf {
         let types = section(8, "the types")?;
         let strings = section(16, "the strings")?;
         let contents = |range: &Range<usize>| bytes.get(range.clone()).unwrap_or_default();
-        let (type_bytes, string_bytes) = (contents(&types), contents(&strings));
-        let reading = format::read(type_bytes, string_bytes, unknown).map_err(|problem| {
+        let data = Data {
+            types: contents(&types),
+            strings: contents(&strings),
+            base: base.as_deref().map(|base| base as &dyn Base),
+        };
+        let reading = format::read(data, unknown).map_err(|problem| {
             let at = types.start.saturating_add(problem.at) as u64;
             Malformed::new(at, "BTF types", problem.found)
         })?;
-        let (named, names) = names(type_bytes, string_bytes, &reading);
+        let (named, names) = names(data, &reading);
         let index = Index {
             offsets: reading.offsets,
             named,
@@ -94,20 +105,44 @@ impl Btf {
             format: reading.format,
             index,
             warning: reading.warning,
+            base,
             bytes,
         })
     }
 
+    /// Whether it is the BTF of a module.
+    pub fn is_split(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// The number of types of its base.
+    fn inherited(&self) -> usize {
+        self.base.as_ref().map_or(0, |base| base.len())
+    }
+
+    /// The IDs of its own types.
+    fn own(&self) -> impl Iterator<Item = TypeId> {
+        let first = self.inherited() as u64;
+        (first + 1..=first + self.len() as u64).map(TypeId)
+    }
+
     fn get(&self, id: TypeId) -> Option<Type<'_>> {
         let index = usize::try_from(id.0.checked_sub(1)?).ok()?;
-        let offset = *self.index.offsets.get(index)?;
+        let Some(own) = index.checked_sub(self.inherited()) else {
+            return self.base.as_ref()?.get(id);
+        };
+        let offset = *self.index.offsets.get(own)?;
         let types = self.bytes.get(self.types.clone())?;
         self.format.at(types, offset)
     }
 
     fn name(&self, offset: u32) -> Name<'_> {
-        let strings = self.bytes.get(self.strings.clone());
-        Name::new(strings.unwrap_or_default(), offset)
+        let inherited = self.base.as_ref().map_or(&[][..], |base| base.strings());
+        match (offset as usize).checked_sub(inherited.len()) {
+            // Less than the offset.
+            Some(own) => Name::new(self.strings(), own as u32),
+            None => Name::new(inherited, offset),
+        }
     }
 
     fn enumerators_of<'a>(&'a self, ty: Type<'a>) -> impl Iterator<Item = (Name<'a>, i128)> {
@@ -131,16 +166,33 @@ impl Btf {
     }
 }
 
+/// Its own types and strings.
+impl Base for Btf {
+    fn len(&self) -> usize {
+        self.index.offsets.len()
+    }
+
+    fn strings(&self) -> &[u8] {
+        self.bytes.get(self.strings.clone()).unwrap_or_default()
+    }
+
+    fn ty(&self, id: u32) -> Option<Type<'_>> {
+        self.get(TypeId(id.into()))
+    }
+}
+
 impl Layouts for Btf {
     fn find(&self, tag: Tag, name: &str) -> Option<TypeId> {
         let index = &self.index;
         let ids = index.names.candidates((tag, name.as_bytes()));
-        ids.filter_map(|i| index.named.get(i))
+        let own = ids
+            .filter_map(|i| index.named.get(i))
             .map(|&id| TypeId(id.into()))
             .find(|&id| {
                 self.get(id)
                     .is_some_and(|ty| tag_of(ty.kind) == Some(tag) && self.name(ty.name).is(name))
-            })
+            });
+        own.or_else(|| self.base.as_ref()?.find(tag, name))
     }
 
     fn shape(&self, id: TypeId, budget: &Budget<'_>) -> Shape<'_> {
@@ -234,12 +286,12 @@ impl Layouts for Btf {
     }
 
     fn variable(&self, name: &str) -> Option<TypeId> {
-        let count = u64::try_from(self.index.offsets.len()).ok()?;
-        let variables = (1..=count).filter_map(|id| self.get(TypeId(id)));
-        variables
-            .filter(|ty| ty.kind == VAR && self.name(ty.name).is(name))
-            .map(|ty| TypeId(ty.value.into()))
-            .next()
+        let own = self
+            .own()
+            .filter_map(|id| self.get(id))
+            .find(|ty| ty.kind == VAR && self.name(ty.name).is(name));
+        own.map(|ty| TypeId(ty.value.into()))
+            .or_else(|| self.base.as_ref()?.variable(name))
     }
 
     fn enumerators<'a>(
@@ -258,15 +310,18 @@ impl Layouts for Btf {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.warning.iter().cloned().collect()
+        let base = self.base.iter().flat_map(|base| base.warnings());
+        base.chain(self.warning.iter().cloned()).collect()
     }
 
     fn enumerator(&self, name: &str) -> Option<i128> {
-        let ids = 1..=self.index.offsets.len() as u64;
-        ids.filter_map(|id| self.get(TypeId(id)))
+        let own = self
+            .own()
+            .filter_map(|id| self.get(id))
             .flat_map(|ty| self.enumerators_of(ty))
-            .find(|(candidate, _)| candidate.is(name))
-            .map(|(_, value)| value)
+            .find(|(candidate, _)| candidate.is(name));
+        own.map(|(_, value)| value)
+            .or_else(|| self.base.as_ref()?.enumerator(name))
     }
 }
 
@@ -282,25 +337,23 @@ fn tag_of(kind: u32) -> Option<Tag> {
 }
 
 /// The IDs of the named types, and their names.
-fn names(types: &[u8], strings: &[u8], reading: &format::Reading) -> (Vec<u32>, Names) {
+fn names(data: Data<'_>, reading: &format::Reading) -> (Vec<u32>, Names) {
     let mut named = Vec::new();
     let mut found: Vec<(Tag, &[u8])> = Vec::new();
-    for (id, &offset) in (1..).zip(&reading.offsets) {
-        let ty = reading.format.at(types, offset);
+    let first = data.base.map_or(0, |base| base.len());
+    for (i, &offset) in reading.offsets.iter().enumerate() {
+        let ty = reading.format.at(data.types, offset);
         let Some(ty) = ty.filter(|ty| ty.name != 0) else {
             continue;
         };
-        if let Some(tag) = tag_of(ty.kind) {
+        let id = u32::try_from(first.saturating_add(i + 1));
+        if let (Some(tag), Ok(id)) = (tag_of(ty.kind), id) {
             alloc::push(&mut named, id);
-            alloc::push(&mut found, (tag, string(strings, ty.name)));
+            alloc::push(&mut found, (tag, data.string(ty.name)));
         }
     }
     // `Names` yields the last one added first, so that the first type of a name is found first.
     let order = found.iter().enumerate().rev();
     let names = Names::in_order(found.len(), order.map(|(i, key)| (i as u32, *key)));
     (named, names)
-}
-
-fn string(strings: &[u8], offset: u32) -> &[u8] {
-    names::string(strings, offset, |byte| byte == 0)
 }

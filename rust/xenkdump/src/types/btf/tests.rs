@@ -454,7 +454,7 @@ fn the_first_of_many_types_with_one_name_is_found() {
         f.add("same", STRUCT, NONE, size, &[]);
         f.add("same", TYPEDEF, NONE, 1, &[]);
     }
-    let btf = Btf::new(f.bytes().into(), Word::W64).unwrap();
+    let btf = Btf::new(f.bytes().into(), Word::W64, None).unwrap();
     assert_eq!(btf.find(Tag::Struct, "same"), Some(TypeId(1)));
     assert_eq!(btf.find(Tag::Typedef, "same"), Some(TypeId(2)));
     assert_eq!(btf.find(Tag::Union, "same"), None);
@@ -463,4 +463,80 @@ fn the_first_of_many_types_with_one_name_is_found() {
         let first = names.candidates((tag, &b"same"[..])).next();
         assert_eq!(first, Some(expected));
     }
+}
+
+/// BTF that continues `base`, whose types `add` adds; the first of them gets the ID in its argument.
+fn split(base: &[u8], add: impl FnOnce(&mut Synthetic, u32)) -> Vec<u8> {
+    let of = Btf::new(base.to_vec().into(), Word::W64, None).unwrap();
+    let mut f = Synthetic {
+        // The names are behind those of the base, without an empty one.
+        strings: of.strings().to_vec(),
+        last: of.len() as u32,
+        ..Synthetic::default()
+    };
+    add(&mut f, of.len() as u32 + 1);
+    f.strings.drain(..of.strings().len());
+    f.bytes()
+}
+
+#[test]
+fn types_of_a_module_continue_those_of_the_kernel() {
+    let base = synthetic();
+    let kernel = types(base.clone());
+    let module = split(&base, |f, first| {
+        // It has structs of the kernel, and redefines one.
+        let fields = f.members(&[("inner", 6, 0), ("own", first + 1, 48 * 8)]);
+        assert_eq!(f.add("driver", STRUCT, (2, false), 56, &fields), first);
+        f.add("", PTR, NONE, first, &[]);
+        let fields = f.members(&[("new", 1, 32)]);
+        f.add("old", STRUCT, (1, false), 16, &fields);
+        let values = [f.name("sideways"), 7];
+        f.add("direction", ENUM, (1, false), 4, &values);
+    });
+    let module = kernel.split(module.into()).unwrap();
+    assert_eq!(module.source(), kernel.source());
+    let own = module.member("driver.own").unwrap();
+    assert_eq!(
+        (own.offset, own.type_name.as_str()),
+        (48, "struct driver *")
+    );
+    assert_eq!(module.size_of("driver").unwrap(), 56);
+    assert_eq!(module.enumerator("sideways").unwrap(), 7);
+    assert_eq!(module.enumerator("up").unwrap(), 1);
+    assert_eq!(
+        module.offset("outer.text").unwrap(),
+        kernel.offset("outer.text").unwrap()
+    );
+    // Its own definition comes first.
+    assert_eq!(
+        (
+            module.size_of("old").unwrap(),
+            kernel.size_of("old").unwrap()
+        ),
+        (16, 8)
+    );
+    assert_eq!(module.variable("per_cpu").unwrap(), "int");
+    assert!(!kernel.contains("driver"));
+    // It is no base itself.
+    assert!(module.split(base.into()).is_err());
+}
+
+#[test]
+fn types_of_a_module_of_another_kernel_are_rejected() {
+    let base = synthetic();
+    let module = split(&base, |f, first| {
+        let fields = f.members(&[("inner", 6, 0), ("own", first + 1, 48 * 8)]);
+        f.add("driver", STRUCT, (2, false), 56, &fields);
+        f.add("", PTR, NONE, first, &[]);
+    });
+    assert!(types(base).split(module.clone().into()).is_ok());
+    let mut other = Synthetic::default();
+    other.add("int", INT, NONE, 4, &[INT32]);
+    let error = types(other.bytes()).split(module.into()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("types that do not fit the known base"),
+        "{error}"
+    );
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::elf::Bytes;
 use crate::types::{Source, Types};
+use std::sync::Arc;
 
 /// Synthetic `.debug_abbrev`, `.debug_info` and `.debug_str`.
 #[derive(Clone, Default)]
@@ -72,7 +73,8 @@ impl Synthetic {
 
     pub(super) fn types(&self, word: Word, cache: Option<cache::File>) -> Types {
         Types {
-            layouts: Box::new(Dwarf::of_sections(self.sections(), word, cache)),
+            layouts: Arc::new(Dwarf::of_sections(self.sections(), word, cache)),
+            btf: None,
             source: Source::Dwarf,
             word,
             unusable: None,

@@ -21,7 +21,7 @@ use crate::limits::{MAX_IMAGE_DECODER_MEMORY, MAX_UNPACKED_CHUNK};
 /// Bytes of packed data that are read at once.
 const BUFFER: usize = 32 << 10;
 /// Bytes of a decoder of LZ4 frames: three blocks of up to 8 MiB, and the window.
-const LZ4_BLOCKS: usize = (3 * 8 << 20) + (64 << 10);
+const LZ4_BLOCKS: usize = ((3 * 8) << 20) + (64 << 10);
 
 /// A compressed format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

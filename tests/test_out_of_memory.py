@@ -1,6 +1,9 @@
 """Too little memory for what a file claims ends in MemoryError, or a message and an exit status."""
 
+import bz2
 import functools
+import gzip
+import random
 import resource
 import struct
 import subprocess
@@ -72,11 +75,34 @@ def symbol_map(path: Path) -> None:
         file.writelines(f"{0xFFFFFFFF80000000 + i:x} T s{i}\n" for i in range(200_000))
 
 
+def image(size: int) -> bytes:
+    """An ELF file for x86_64 without sections, and bytes that cannot be compressed."""
+    header = b"\x7fELF\2\1\1".ljust(16, b"\0") + struct.pack("<HHI", 2, 62, 1)
+    header += struct.pack("<3QI6H", 0, 0, 0, 0, 64, 56, 0, 64, 0, 0)
+    return header + random.Random(0).randbytes(size)
+
+
+def gzip_image(path: Path) -> None:
+    """Its unpacked size is in its last bytes."""
+    path.write_bytes(gzip.compress(image(48 << 20), 0))
+
+
+def bzip2_image(path: Path) -> None:
+    """Its decoder needs 4 MB."""
+    path.write_bytes(bz2.compress(image(1 << 20)))
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("what", "write", "last"),
-    [("dump", flattened, "DumpError"), ("dump", lime, "read"), ("map", symbol_map, "read")],
-    ids=["flattened", "lime", "map"],
+    [
+        ("dump", flattened, "DumpError"),
+        ("dump", lime, "read"),
+        ("map", symbol_map, "read"),
+        ("image", gzip_image, "read"),
+        ("image", bzip2_image, "read"),
+    ],
+    ids=["flattened", "lime", "map", "gzip", "bzip2"],
 )
 def test_large_tables(tmp_path: Path, what: str, write: object, last: str) -> None:
     path = tmp_path / "file"

@@ -1,5 +1,7 @@
 //! Converts the core's errors to Python exceptions.
 
+use std::io::ErrorKind;
+
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyMemoryError, PyOSError, PyOverflowError};
 use pyo3::prelude::*;
@@ -30,6 +32,9 @@ create_exception!(
 /// Converts a core error to the documented Python exception.
 pub fn from_core(error: Error) -> PyErr {
     match error {
+        Error::Io { path, source } if source.kind() == ErrorKind::OutOfMemory => {
+            PyMemoryError::new_err(format!("{path}: {source}"))
+        }
         Error::Io { path, source } => Python::attach(|py| {
             // OSError(errno, text, path) becomes FileNotFoundError, PermissionError and so on.
             match source.raw_os_error() {

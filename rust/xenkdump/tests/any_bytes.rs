@@ -7,6 +7,7 @@ mod hostile;
 use proptest::prelude::*;
 use xenkdump::addr::{Mfn, Pfn, Word};
 use xenkdump::p2m::P2m;
+use xenkdump::paging::NestedFormat;
 use xenkdump::types::Types;
 
 type Check = fn(&[u8]);
@@ -110,9 +111,8 @@ fn notes() -> Vec<u8> {
     .concat()
 }
 
-/// kallsyms as since Linux 6.4, without compression, then a banner and an empty BTF.
+/// A small table of symbols.
 fn kallsyms() -> Vec<u8> {
-    const BASE: u64 = 0xffff_ffff_8100_0000;
     let names = [
         "T_text",
         "T_etext",
@@ -120,35 +120,11 @@ fn kallsyms() -> Vec<u8> {
         "D__start_BTF",
         "D__stop_BTF",
     ];
-    let mut table = vec![0x90; 64];
-    table.extend(words(&[names.len() as u64]));
-    for name in names {
-        table.push(name.len() as u8);
-        table.extend(name.as_bytes());
-    }
-    table.resize(table.len().next_multiple_of(8), 0);
-    table.extend(words(&[0]));
-    // Unused bytes have empty tokens.
-    let mut index: Vec<u16> = Vec::new();
-    let mut tokens = Vec::new();
-    for byte in 0..=255u8 {
-        index.push(tokens.len() as u16);
-        tokens.extend(Some(byte).filter(u8::is_ascii_graphic));
-        tokens.push(0);
-    }
-    table.extend(&tokens);
-    table.resize(table.len().next_multiple_of(8), 0);
-    table.extend(index.iter().flat_map(|at| at.to_le_bytes()));
-    let after = table.len() as u32 + 20 + 4 + 8;
-    for offset in [0, 32, after, after + 24, after + 48] {
-        table.extend(offset.to_le_bytes());
-    }
-    table.extend([0; 4]);
-    table.extend(words(&[BASE]));
-    table.extend(b"Linux version 6.4.0 #1\n\0");
-    table.extend([0x9f, 0xeb, 1, 0, 24, 0, 0, 0]);
-    table.extend([0; 16]);
-    table
+    hostile::kallsyms_of(&names, |i, after| match i {
+        0 => 0,
+        1 => 32,
+        i => after + 24 * (i as u32 - 2),
+    })
 }
 
 #[test]
@@ -699,6 +675,31 @@ fn nested_page_tables() {
             fields.extend(words(&[0, 511, 512, 1 << 18, 1 << 35, u64::MAX]));
             mutate(&tables(&fields), 2, 1021, hostile::nested);
         }
+    }
+}
+
+/// Found by fuzzing: an absent table was read again for each entry that refers to it.
+#[test]
+fn absent_tables() {
+    let layout = NestedFormat::ALL[0];
+    let table = |entry: &dyn Fn(u64) -> u64| words(&(0..512).map(entry).collect::<Vec<_>>());
+    // The first entry maps the table itself, so that there is something at its lowest level.
+    let of = |frame: &dyn Fn(u64) -> u64| {
+        table(&|i| match i {
+            0 => 7,
+            i => frame(i) << 12 | 7,
+        })
+    };
+    for (frames, most) in [(1, 1), (2, 2), (512, 511)] {
+        let bytes = of(&|i| 9 + i % frames);
+        let ram = hostile::Ram::new(0, &bytes);
+        assert!(P2m::nested(&ram, Mfn(0), layout).is_ok());
+        assert!(ram.missed() <= most, "{} reads", ram.missed());
+        // There memory has one page, so that one absent table is remembered.
+        let mut fields = vec![0, 2];
+        fields.extend(words(&[0; 8]));
+        fields.extend(bytes);
+        hostile::nested(&fields);
     }
 }
 

@@ -3,7 +3,10 @@
 //! Tables and lists whose size comes from the input are made by `alloc`. An ordinary allocation among
 //! the large ones would end this process.
 
+mod hostile;
+
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word};
 use xenkdump::alloc;
 use xenkdump::dump::Dump;
-use xenkdump::image::Image;
+use xenkdump::image::{head, Image, MemoryImage};
 use xenkdump::limits::MAX_SMALL_ALLOCATION;
+use xenkdump::memory::Memory;
 use xenkdump::p2m::{P2m, Source};
 use xenkdump::paging::{Format, Virtual};
 use xenkdump::space::{Links, Space};
@@ -190,6 +194,188 @@ fn flattened_blocks() {
     check(2, || {
         assert!(Dump::open(&file.0).is_ok());
     });
+}
+
+#[test]
+fn zstd_in_place() {
+    let _turn = turn();
+    let contents: Vec<u8> = (0..3_u32 << 20).map(|i| (i >> 9) as u8).collect();
+    let bytes = vmcore(&[(0, &contents)]);
+    // Frames of 512 bytes: without a table, and with one.
+    for choice in [1, 1 | 4] {
+        let file = Temporary::new("zstd", &hostile::zstd_of(choice, &[], &[], &bytes));
+        check(5, || {
+            let dump = Dump::open(&file.0).unwrap();
+            let mut part = [0; 512];
+            for at in (0..contents.len()).step_by(512) {
+                dump.read(MachineAddr(at as u64), &mut part).unwrap();
+                assert_eq!(part[100], contents[at]);
+            }
+        });
+    }
+}
+
+/// A record of libxc's stream.
+fn record(kind: u32, body: &[u8]) -> Vec<u8> {
+    let mut record = kind.to_le_bytes().to_vec();
+    record.extend((body.len() as u32).to_le_bytes());
+    record.extend(body);
+    record.resize(record.len().next_multiple_of(8), 0);
+    record
+}
+
+/// libxc's stream of a domain: 1 is PV, 2 is HVM.
+fn saved(kind: u32, records: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = b"\xff\xff\xff\xff\xff\xff\xff\xffXENF".to_vec();
+    file.extend(3_u32.to_be_bytes());
+    file.resize(24, 0);
+    for number in [kind, 12, 4, 17] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend(records.concat());
+    file.extend(record(0, &[]));
+    file
+}
+
+/// PAGE_DATA without contents, of every second pfn.
+fn pages(first: u64) -> Vec<u8> {
+    let count = 20_000;
+    let pfns = (0..count).map(|i| 0xd << 60 | (first + 2 * i));
+    record(1, &words([count].into_iter().chain(pfns)))
+}
+
+#[test]
+fn saved_domains() {
+    let _turn = turn();
+    let mut pv: Vec<_> = (0..600_u64)
+        .map(|id| record(4, &[words([id]), vec![0; 5168]].concat()))
+        .collect();
+    // Before and after a checkpoint.
+    pv.extend([pages(0), record(0xe, &[]), pages(100)]);
+    let cpu = |id: u16| {
+        let mut entry = Vec::new();
+        for half in [2, id, 1024, 0] {
+            entry.extend(half.to_le_bytes());
+        }
+        entry.resize(8 + 1024, 0);
+        entry
+    };
+    let context: Vec<u8> = (0..600).flat_map(cpu).collect();
+    let hvm = [pages(0), record(9, &context)];
+    for (kind, records) in [(1, &pv[..]), (2, &hvm)] {
+        let file = Temporary::new("saved", &saved(kind, records));
+        check(6, || {
+            let dump = Dump::open(&file.0).unwrap();
+            assert_eq!(dump.vcpu_contexts().len(), 600);
+        });
+    }
+}
+
+#[test]
+fn kallsyms_in_memory() {
+    let _turn = turn();
+    let first = ["T_text", "T_etext", "Rlinux_banner", "D__start_BTF"].map(String::from);
+    let others = (0..30_000).map(|i| format!("Tsymbol_{i:05}"));
+    let names: Vec<_> = first.into_iter().chain(others).collect();
+    let bytes = hostile::kallsyms_of(&names, |i, banner| match i {
+        0 => 0,
+        1 => 32,
+        2 => banner,
+        3 => banner + 24,
+        i => banner + 24 + i as u32,
+    });
+    check(20, || hostile::kallsyms(&bytes));
+    // Without one of the tokens, of the names, of the offsets.
+    for lost in [0x40_000, 0x80_000] {
+        let mut bytes = bytes.clone();
+        bytes.truncate(lost);
+        let _ = run(usize::MAX, &|| hostile::kallsyms(&bytes));
+    }
+}
+
+#[test]
+fn system_maps() {
+    let _turn = turn();
+    let lines =
+        (0..40_000).map(|i| format!("{:016x} T symbol_{i}\n", 0xffff_ffff_8100_0000_u64 + i));
+    let text: String = lines.collect();
+    let file = Temporary::new("system-map", text.as_bytes());
+    check(6, || {
+        let image = MemoryImage::of_map(&file.0).unwrap();
+        let image = image.with_variables(vec![(b"added".to_vec(), 1 << 63)]);
+        let symbols = Symbols::of_image(&Image::Memory(image.into())).unwrap();
+        assert_eq!(symbols.len(), 40_001);
+        assert!(symbols.get("symbol_7").is_some());
+    });
+}
+
+/// A file in the compressions for which there are encoders; without LZ4 frames, for whose decoder memory
+/// is only probed.
+fn packed(contents: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(contents).unwrap();
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(contents).unwrap();
+    let mut zstd = Vec::with_capacity(zstd_safe::compress_bound(contents.len()));
+    zstd_safe::compress(&mut zstd, contents, 1).unwrap();
+    let mut legacy = 0x184c_2102_u32.to_le_bytes().to_vec();
+    let block = lz4_flex::block::compress(contents);
+    legacy.extend((block.len() as u32).to_le_bytes());
+    legacy.extend(block);
+    // A block that is stored, without its checksum.
+    let header =
+        "894c5a4f000d0a1a0a1040 20a0 0940 0105 00000000 000081a4 00000000 00000000 00 00000000";
+    let mut lzo = hostile::packed::bytes(&header.replace(' ', ""));
+    lzo.extend([(contents.len() as u32).to_be_bytes(); 2].concat());
+    lzo.extend(contents);
+    lzo.extend([0; 4]);
+    vec![
+        ("gzip", gzip.finish().unwrap()),
+        ("bzip2", bzip2.finish().unwrap()),
+        ("lz4", legacy),
+        ("lzo", lzo),
+        ("zstd", zstd),
+    ]
+}
+
+#[test]
+fn compressed_images() {
+    let _turn = turn();
+    let mut contents = b"\x7fELF\x02\x01\x01".to_vec();
+    contents.resize(16, 0);
+    for half in [2_u16, 62, 1, 0] {
+        contents.extend(half.to_le_bytes());
+    }
+    contents.extend(words([0, 0, 0]));
+    for half in [0_u16, 0, 64, 56, 0, 64, 0, 0] {
+        contents.extend(half.to_le_bytes());
+    }
+    contents.extend((0..300_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8));
+    let size = contents.len() as u32;
+    for (name, stream) in packed(&contents) {
+        let kernel = hostile::packed::bzimage(name, stream.clone(), size, 0x020f);
+        for bytes in [stream, kernel] {
+            let file = Temporary::new("packed", &bytes);
+            eprintln!("{name}, {} bytes", bytes.len());
+            check(1, || match Image::open(&file.0) {
+                Ok(_) => {}
+                // As MemoryError, too.
+                Err(xenkdump::Error::Io { source, .. }) => {
+                    assert_eq!(source.raw_os_error(), Some(libc::ENOMEM));
+                    alloc::probe(usize::MAX);
+                }
+                Err(error) => panic!("{name}: {error}"),
+            });
+        }
+    }
+    // The others, whose decoders have large dictionaries.
+    for (name, digits) in hostile::packed::SEEDS {
+        let file = Temporary::new("packed", &hostile::packed::bytes(digits));
+        eprintln!("{name}");
+        check(0, || {
+            let _ = (Image::open(&file.0), head(&file.0, 64));
+        });
+    }
 }
 
 #[test]

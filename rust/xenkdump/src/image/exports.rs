@@ -76,7 +76,9 @@ pub(super) fn find(memory: &dyn Memory<VirtAddr>, word: Word, between: (u64, u64
     // The banner is before both. The log, which is behind them, has a copy of it.
     let end = ends.into_iter().min();
     let banner = banner(&region).filter(|at| end.is_some_and(|end| *at < end));
-    found.extend(banner.map(|at| (alloc::copied(b"linux_banner"), at)));
+    if let Some(at) = banner {
+        alloc::push(&mut found, (alloc::copied(b"linux_banner"), at));
+    }
     found
 }
 

@@ -9,6 +9,7 @@ use memchr::memmem;
 use super::exports;
 use super::kallsyms::{Kallsyms, Searchable, Searched};
 use crate::addr::VirtAddr;
+use crate::alloc;
 use crate::elf;
 use crate::memory::{Fault, Memory};
 use crate::{Error, Result};
@@ -35,10 +36,11 @@ impl Loaded {
     pub fn kallsyms(&self) -> Result<Kallsyms> {
         let word = self.image.word();
         let spans = self.image.spans(GAP);
-        let ranges: Vec<_> = spans
+        let last = |end: VirtAddr| end.0.checked_sub(1).map(VirtAddr);
+        let ranges = spans
             .iter()
-            .filter_map(|span| Some((span.start, VirtAddr(span.end.0.checked_sub(1)?))))
-            .collect();
+            .filter_map(|span| Some((span.start, last(span.end)?)));
+        let ranges = alloc::collect(ranges);
         let mut kallsyms = Kallsyms::find(self, word, &ranges, None).map_err(|reason| {
             let path = self.image.file().path().display();
             Error::Absent(format!("{path}: no symbol table, and {reason}"))

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::kallsyms::{Kallsyms, Symbol};
 use crate::addr::{VirtAddr, Word};
+use crate::alloc;
 use crate::file::RegularFile;
 use crate::limits::MAX_MAP_SYMBOLS;
 use crate::Result;
@@ -70,7 +71,7 @@ impl MapFile {
                 letter: line.letter,
             })
         });
-        let symbols = symbols.collect();
+        let symbols = alloc::collect(symbols);
         let mut strings = map.bytes;
         for byte in &mut strings {
             if matches!(*byte, b'\n' | b'\r') {

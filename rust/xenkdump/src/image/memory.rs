@@ -165,7 +165,7 @@ impl MemoryImage {
     /// The same image with further variables, at the addresses where the kernel runs, as far as it
     /// does not have symbols of their names.
     pub fn with_variables(&self, variables: Vec<(Vec<u8>, u64)>) -> Self {
-        let mut kallsyms = Kallsyms::clone(&self.kallsyms);
+        let mut kallsyms = self.kallsyms.copied();
         kallsyms.add(variables, b'D');
         let mut image = Self {
             memory: Arc::clone(&self.memory),

@@ -16,6 +16,39 @@ use crate::memory::{Fault, Memory};
 use crate::paging::{walk_steps, NestedFormat, P2mType, Step, Target};
 use crate::{Error, Result};
 
+/// Page tables that are read once each. Remembers no more of them than there can be in the memory held:
+/// each of its pages at each level, and as many that it does not hold.
+struct Tables<'m, M> {
+    mem: &'m M,
+    read: HashSet<(usize, MachineAddr)>,
+    absent: HashSet<MachineAddr>,
+}
+
+impl<'m, M: Memory<MachineAddr>> Tables<'m, M> {
+    fn new(mem: &'m M) -> Self {
+        Self {
+            mem,
+            read: HashSet::new(),
+            absent: HashSet::new(),
+        }
+    }
+
+    /// Reads a table; false if it is absent, or was read before at this level.
+    fn read(&mut self, depth: usize, table: MachineAddr, page: &mut [u8; PAGE_SIZE]) -> bool {
+        if self.read.contains(&(depth, table)) || self.absent.contains(&table) {
+            return false;
+        }
+        if self.mem.read(table, page).is_ok() {
+            return alloc::insert(&mut self.read, (depth, table));
+        }
+        // Further ones are looked up again for each entry that refers to them.
+        if (self.absent.len() as u64) < self.mem.pages_held() {
+            alloc::insert(&mut self.absent, table);
+        }
+        false
+    }
+}
+
 /// The tables below `root` that can be read, each level of a table once, in the order of a walk; `f`
 /// gets their address and level and decides whether to go on.
 fn for_each_table<M: Memory<MachineAddr>>(
@@ -25,14 +58,14 @@ fn for_each_table<M: Memory<MachineAddr>>(
     mut f: impl FnMut(MachineAddr, u8) -> bool,
 ) {
     let format = &nested.format;
-    let mut seen = HashSet::from([(0, root)]);
+    let mut tables = Tables::new(mem);
     let mut open = vec![(0, root)];
     while let Some((depth, table)) = open.pop() {
         let Some(level) = format.levels.get(depth) else {
             continue;
         };
         let mut page = [0; PAGE_SIZE];
-        if mem.read(table, &mut page).is_err() {
+        if !tables.read(depth, table, &mut page) {
             continue;
         }
         if !f(table, level.number) {
@@ -41,12 +74,11 @@ fn for_each_table<M: Memory<MachineAddr>>(
         if level.number == 1 {
             continue;
         }
+        // At most the entries of one table of each level are open.
         let (entries, _) = page.as_chunks();
         for raw in entries.iter().rev() {
             if let Target::Table(next) = format.target(level, u64::from_le_bytes(*raw)) {
-                if alloc::insert(&mut seen, (depth + 1, next)) {
-                    alloc::push(&mut open, (depth + 1, next));
-                }
+                alloc::push(&mut open, (depth + 1, next));
             }
         }
     }
@@ -55,21 +87,20 @@ fn for_each_table<M: Memory<MachineAddr>>(
 /// One more than the last pfn that is not invalid, searched from the end; each level of a table is
 /// read once.
 fn end_of<M: Memory<MachineAddr>>(mem: &M, nested: &NestedFormat, root: MachineAddr) -> u64 {
-    let mut empty = HashSet::new();
-    last_in(mem, nested, 0, root, &mut empty).map_or(0, |last| last + 1)
+    last_in(nested, 0, root, &mut Tables::new(mem)).map_or(0, |last| last + 1)
 }
 
-/// The last pfn below a table that is not invalid, relative to the first; `None` if there is none.
+/// The last pfn below a table that is not invalid, relative to the first; `None` if there is none, as in
+/// all tables that were read before.
 fn last_in<M: Memory<MachineAddr>>(
-    mem: &M,
     nested: &NestedFormat,
     depth: usize,
     table: MachineAddr,
-    empty: &mut HashSet<(usize, MachineAddr)>,
+    tables: &mut Tables<'_, M>,
 ) -> Option<u64> {
     let level = nested.format.levels.get(depth)?;
     let mut page = [0; PAGE_SIZE];
-    if empty.contains(&(depth, table)) || mem.read(table, &mut page).is_err() {
+    if !tables.read(depth, table, &mut page) {
         return None;
     }
     let span = level.span() >> PAGE_SHIFT;
@@ -85,7 +116,7 @@ fn last_in<M: Memory<MachineAddr>>(
         }
         match nested.format.target(level, raw) {
             Target::Table(next) => {
-                if let Some(last) = last_in(mem, nested, depth + 1, next, empty) {
+                if let Some(last) = last_in(nested, depth + 1, next, tables) {
                     return Some(first + last);
                 }
             }
@@ -96,7 +127,6 @@ fn last_in<M: Memory<MachineAddr>>(
             Target::Absent | Target::Reserved => {}
         }
     }
-    alloc::insert(empty, (depth, table));
     None
 }
 

@@ -15,6 +15,48 @@ const FIRST: u64 = 0x20_0000;
 /// Pages behind one table.
 const PAGES: usize = 512;
 
+/// kallsyms as since Linux 6.4, without compression, then a banner and an empty BTF. `offset` gets the
+/// number of a symbol, and where the banner is, and returns where the symbol is from [`BASE`] on.
+pub fn kallsyms_of(names: &[impl AsRef<[u8]>], offset: impl Fn(usize, u32) -> u32) -> Vec<u8> {
+    let mut table = vec![0x90; 64];
+    table.extend((names.len() as u64).to_le_bytes());
+    let start = table.len();
+    let mut marks: Vec<u32> = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let name = name.as_ref();
+        if i % 256 == 0 {
+            marks.push((table.len() - start) as u32);
+        }
+        table.push(name.len() as u8);
+        table.extend(name);
+    }
+    table.resize(table.len().next_multiple_of(8), 0);
+    table.extend(marks.iter().flat_map(|mark| mark.to_le_bytes()));
+    table.resize(table.len().next_multiple_of(8), 0);
+    // Unused bytes have empty tokens.
+    let mut index: Vec<u16> = Vec::new();
+    let mut tokens = Vec::new();
+    for byte in 0..=255u8 {
+        index.push(tokens.len() as u16);
+        tokens.extend(Some(byte).filter(u8::is_ascii_graphic));
+        tokens.push(0);
+    }
+    table.extend(&tokens);
+    table.resize(table.len().next_multiple_of(8), 0);
+    table.extend(index.iter().flat_map(|at| at.to_le_bytes()));
+    let offsets_end = (table.len() + 4 * names.len()).next_multiple_of(8);
+    let after = offsets_end as u32 + 8;
+    for i in 0..names.len() {
+        table.extend(offset(i, after).to_le_bytes());
+    }
+    table.resize(offsets_end, 0);
+    table.extend(BASE.to_le_bytes());
+    table.extend(b"Linux version 6.4.0 #1\n\0");
+    table.extend([0x9f, 0xeb, 1, 0, 24, 0, 0, 0]);
+    table.extend([0; 16]);
+    table
+}
+
 /// The bytes are the memory of a kernel's image from [`BASE`] on.
 pub fn kallsyms(bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(PAGES * PAGE_SIZE)];
@@ -41,6 +83,7 @@ pub fn kallsyms(bytes: &[u8]) {
         let Ok(image) = MemoryImage::find(&space, "memory", word, &place) else {
             continue;
         };
+        let image = image.with_variables(vec![(b"added".to_vec(), BASE)]);
         let image = Image::Memory(image.with_slide(0x1000).into());
         for section in image.sections() {
             let _ = (image.content(&section.name), image.data(&section.name));

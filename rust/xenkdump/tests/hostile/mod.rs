@@ -17,7 +17,7 @@ pub use files::{
     dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, packed_image, sections, zstd,
     zstd_of,
 };
-pub use kallsyms::kallsyms;
+pub use kallsyms::{kallsyms, kallsyms_of};
 pub use ram::Ram;
 pub use stacks::{cfi, orc, stack};
 pub use symbols::symtab;

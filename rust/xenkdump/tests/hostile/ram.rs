@@ -10,6 +10,7 @@ pub struct Ram<'a> {
     pub start: u64,
     pub bytes: &'a [u8],
     reads: AtomicU64,
+    missed: AtomicU64,
 }
 
 impl<'a> Ram<'a> {
@@ -18,11 +19,17 @@ impl<'a> Ram<'a> {
             start,
             bytes,
             reads: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
         }
     }
 
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+
+    /// The reads of what is not there, among all.
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
     }
 
     /// The number of pages, including a partial one.
@@ -40,6 +47,8 @@ impl<'a> Ram<'a> {
 impl<A: Address> Memory<A> for Ram<'_> {
     fn read(&self, addr: A, buf: &mut [u8]) -> Result<(), Fault> {
         let found = self.at(addr.raw()).and_then(|bytes| bytes.get(..buf.len()));
+        self.missed
+            .fetch_add(found.is_none().into(), Ordering::Relaxed);
         buf.copy_from_slice(found.ok_or(Fault::Wraps {
             addr: addr.raw(),
             len: buf.len() as u64,

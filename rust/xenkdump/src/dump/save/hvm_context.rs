@@ -3,6 +3,7 @@
 use super::super::vcpu_context::{names, values, Field, VcpuContext, ONLINE};
 use super::cursor::{Cursor, Range};
 use crate::addr::{MachineAddr, Word};
+use crate::alloc;
 use crate::file::Storage;
 use crate::limits::MAX_DUMP_CORE_VCPUS;
 use crate::notes::Registers;
@@ -108,12 +109,10 @@ pub(super) fn vcpus(storage: &impl Storage, context: Range) -> Vec<VcpuContext> 
             break;
         }
         if code == CPU && size >= CPU_SIZE && (found.len() as u64) < MAX_DUMP_CORE_VCPUS {
-            found.extend(
-                storage
-                    .copy(at, CPU_SIZE)
-                    .ok()
-                    .and_then(|cpu| parse(&cpu, id)),
-            );
+            let cpu = storage.copy(at, CPU_SIZE).ok();
+            if let Some(vcpu) = cpu.and_then(|cpu| parse(&cpu, id)) {
+                alloc::push(&mut found, vcpu);
+            }
         }
         cursor.at = at + size;
     }

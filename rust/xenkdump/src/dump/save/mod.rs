@@ -22,6 +22,7 @@ use super::note::Note;
 use super::run_map::RunMap;
 use super::vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64, ONLINE};
 use crate::addr::{MachineAddr, Word, PAGE_SIZE};
+use crate::alloc;
 use crate::fault::Fault;
 use crate::file::Storage;
 use crate::Result;
@@ -246,9 +247,7 @@ impl<S: Storage> Container for SavedDomain<S> {
             (DomainKind::Translated, None) => Vec::new(),
             (DomainKind::Pv, _) => {
                 let vcpus = self.state.vcpus.iter();
-                vcpus
-                    .filter_map(|(&id, &context)| self.pv_context(id, context))
-                    .collect()
+                alloc::collect(vcpus.filter_map(|(&id, &context)| self.pv_context(id, context)))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::super::run_map::{push_joined, top_layer, Backing, Piece, RunMap};
 use crate::addr::{PseudoPhysAddr, PAGE_SHIFT, PAGE_SIZE};
+use crate::alloc;
 use crate::budget::{Budget, Exhausted};
 use crate::limits::MAX_SAVED_RUNS;
 
@@ -65,19 +66,24 @@ impl Pages {
 
     /// The map of all pages. Those below `end` that the stream does not mention are taken for lost with
     /// the rest of a file that ends at `lost`.
-    pub fn into_map(mut self, lost: Option<(PseudoPhysAddr, u64)>) -> RunMap {
+    pub fn into_map(self, lost: Option<(PseudoPhysAddr, u64)>) -> RunMap {
         let mut pieces = Vec::new();
         if let Some((end, len)) = lost {
             if let Some(last) = end.0.checked_sub(1) {
-                pieces.push(Piece {
-                    start: 0,
-                    last,
-                    backing: Backing::PastEnd(len),
-                });
+                alloc::push(
+                    &mut pieces,
+                    Piece {
+                        start: 0,
+                        last,
+                        backing: Backing::PastEnd(len),
+                    },
+                );
             }
         }
-        pieces.append(&mut self.committed.pieces);
-        pieces.append(&mut self.pending.pieces);
+        alloc::extend(&mut pieces, &self.committed.pieces);
+        drop(self.committed);
+        alloc::extend(&mut pieces, &self.pending.pieces);
+        drop(self.pending);
         RunMap::of_layers(&pieces)
     }
 }

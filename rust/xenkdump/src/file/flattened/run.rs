@@ -90,7 +90,7 @@ pub(super) fn disjoint(mut runs: Vec<Run>) -> Vec<Run> {
             at = runs.get(next).map_or(at, |run| run.start);
         }
         while let Some(run) = runs.get(next).filter(|run| run.start <= at) {
-            open.push((run.at, next));
+            alloc::push_heap(&mut open, (run.at, next));
             next += 1;
         }
         let top = open.peek().and_then(|(_, number)| runs.get(*number));
@@ -106,7 +106,7 @@ pub(super) fn disjoint(mut runs: Vec<Run>) -> Vec<Run> {
         };
         at = piece.end;
         if !out.last_mut().is_some_and(|last| last.join(&piece)) {
-            out.push(piece);
+            alloc::push(&mut out, piece);
         }
     }
     out

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::header::{int64, BLOCK_HEADER, FILE_HEADER};
 use super::run::Run;
+use crate::alloc;
 use crate::file::{ReadError, Storage};
 use crate::limits::MAX_FLATTENED_RUNS;
 use crate::parallel;
@@ -39,7 +40,7 @@ pub(super) enum End {
     Cut,
     /// With an offset and a size that no block has.
     Corrupt(i64, i64),
-    /// There is no memory for more of them, or there are too many.
+    /// There are too many.
     TooMany,
     Failed(ReadError),
 }
@@ -133,10 +134,10 @@ fn push(runs: &mut Vec<Run>, run: Run) -> bool {
     if runs.last_mut().is_some_and(|last| last.extend(&run)) {
         return true;
     }
-    if runs.len() >= MAX_FLATTENED_RUNS || runs.try_reserve(1).is_err() {
+    if runs.len() >= MAX_FLATTENED_RUNS {
         return false;
     }
-    runs.push(run);
+    alloc::push(runs, run);
     true
 }
 

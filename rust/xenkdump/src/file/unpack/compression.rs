@@ -14,8 +14,14 @@
 
 use std::io::{self, BufReader, Read};
 
-use super::{lz4_legacy::Lz4Legacy, lzop::Lzop, stream::BlockReader, zstd::Zstd};
+use super::{bzip2::Bzip2, lz4_legacy::Lz4Legacy, lzop::Lzop, stream::BlockReader, zstd::Zstd};
+use crate::alloc;
 use crate::limits::{MAX_IMAGE_DECODER_MEMORY, MAX_UNPACKED_CHUNK};
+
+/// Bytes of packed data that are read at once.
+const BUFFER: usize = 32 << 10;
+/// Bytes of a decoder of LZ4 frames: three blocks of up to 8 MiB, and the window.
+const LZ4_BLOCKS: usize = ((3 * 8) << 20) + (64 << 10);
 
 /// A compressed format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,13 +98,12 @@ impl Compression {
         packed: impl Read + 'a,
         extent: Extent,
     ) -> io::Result<Box<dyn Read + 'a>> {
-        let packed = BufReader::with_capacity(1 << 16, packed);
+        let packed = BufReader::with_capacity(BUFFER, packed);
         let is_file = extent == Extent::File;
         Ok(match self {
             Self::Gzip if is_file => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
             Self::Gzip => Box::new(flate2::bufread::GzDecoder::new(packed)),
-            Self::Bzip2 if is_file => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
-            Self::Bzip2 => Box::new(bzip2::bufread::BzDecoder::new(packed)),
+            Self::Bzip2 => Box::new(Bzip2::new(packed, is_file)),
             Self::Lzma => Box::new(lzma_rust2::LzmaReader::new_mem_limit(
                 packed,
                 MAX_IMAGE_DECODER_MEMORY,
@@ -111,14 +116,18 @@ impl Compression {
             )),
             Self::Lzo => Box::new(BlockReader::new(Lzop::new(packed)?)),
             Self::Lz4Legacy => Box::new(BlockReader::new(Lz4Legacy::new(packed, !is_file)?)),
-            Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(packed)),
+            Self::Lz4 => {
+                // The crate aborts without memory for its blocks.
+                alloc::probe(LZ4_BLOCKS);
+                Box::new(lz4_flex::frame::FrameDecoder::new(packed))
+            }
             Self::Zstd => Box::new(Zstd::new(packed, is_file)?),
         })
     }
 
     /// The first `len` unpacked bytes, or fewer if there are not as many.
     pub fn head(self, packed: impl Read, extent: Extent, len: usize) -> Result<Vec<u8>, Failure> {
-        let mut out = Vec::new();
+        let mut out = alloc::with_capacity(len);
         let decoder = self.decoder(packed, extent);
         let read = decoder.and_then(|decoder| decoder.take(len as u64).read_to_end(&mut out));
         read.map_err(|error| Failure {
@@ -143,13 +152,9 @@ impl Compression {
             why: Why::of(&error),
         };
         let reserve = |out: &mut Vec<u8>, more: u64| {
-            let more = usize::try_from(more).unwrap_or(usize::MAX);
-            out.try_reserve_exact(more).map_err(|_| Failure {
-                unpacked: out.len() as u64,
-                why: Why::NoMemory,
-            })
+            alloc::reserve_exact(out, usize::try_from(more).unwrap_or(usize::MAX));
         };
-        reserve(&mut out, expected.min(limit))?;
+        reserve(&mut out, expected.min(limit));
         let mut decoder = self
             .decoder(packed, extent)
             .map_err(|error| fail(&out, error))?;
@@ -168,7 +173,7 @@ impl Compression {
                         })
                     }
                     _ => {
-                        reserve(&mut out, more)?;
+                        reserve(&mut out, more);
                         out.push(one[0]);
                         continue;
                     }
@@ -218,7 +223,7 @@ pub enum Why {
     Truncated,
     /// More bytes than allowed.
     Limit,
-    /// There is no memory for the result, or the decoder would need more than allowed.
+    /// There is no memory for the decoder, or it would need more than allowed.
     NoMemory,
     /// The file cannot be read.
     Os(i32),

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use super::stream::{corrupt, is_at_end, take, Blocks};
+use crate::alloc;
 
 const MAGIC: u32 = 0x184c_2102;
 /// Unpacked bytes of a block; only the last one has fewer.
@@ -55,7 +56,9 @@ impl<R: BufRead> Blocks for Lz4Legacy<R> {
         }
         take(&mut self.packed, size, &mut self.input)?;
         // A byte of a block stands for at most 255.
-        block.resize(BLOCK.min(self.input.len().saturating_mul(255)), 0);
+        let most = BLOCK.min(self.input.len().saturating_mul(255));
+        alloc::reserve_exact(block, most);
+        block.resize(most, 0);
         let n = lz4_flex::block::decompress_into(&self.input, block)
             .map_err(|_| corrupt("a block cannot be decompressed"))?;
         block.truncate(n);

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use super::stream::{corrupt, take, Blocks};
+use crate::alloc;
 
 const MAGIC: &[u8; 9] = b"\x89LZO\0\r\n\x1a\n";
 /// The version since which the header has the level and the upper half of the time.
@@ -81,6 +82,7 @@ impl<R: BufRead> Blocks for Lzop<R> {
         if packed_size == size {
             std::mem::swap(&mut self.input, block);
         } else {
+            alloc::reserve_exact(block, size as usize);
             block.resize(size as usize, 0);
             match lzokay::decompress::decompress(&self.input, block) {
                 Ok(n) if n == size as usize => {}

@@ -1,5 +1,6 @@
 //! A file whose contents are unpacked in memory.
 
+mod bzip2;
 mod compression;
 mod lz4_legacy;
 mod lzop;

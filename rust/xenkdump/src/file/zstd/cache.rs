@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError, RwLock};
 
+use crate::alloc;
 use crate::file::ReadError;
 
 /// Frames that are kept at most. The memory for them is limited by their size.
@@ -14,7 +15,7 @@ const MAX_SLOTS: usize = 4096;
 /// frames than there are slots are in memory, however many threads read.
 #[derive(Debug)]
 pub(super) struct FrameCache {
-    slots: Box<[RwLock<Slot>]>,
+    slots: Vec<RwLock<Slot>>,
     directory: Mutex<Directory>,
 }
 
@@ -41,7 +42,7 @@ impl Directory {
         let slot = match self.slots.get(&frame) {
             Some(slot) => *slot,
             None if self.uses.len() < count => {
-                self.uses.push((frame, 0));
+                alloc::push(&mut self.uses, (frame, 0));
                 self.uses.len() - 1
             }
             None => {
@@ -51,7 +52,7 @@ impl Directory {
                 slot
             }
         };
-        self.slots.insert(frame, slot);
+        alloc::insert_at(&mut self.slots, frame, slot);
         if let Some(used) = self.uses.get_mut(slot) {
             *used = (frame, self.clock);
         }
@@ -64,9 +65,7 @@ impl FrameCache {
     pub fn new(budget: usize, size: usize) -> Self {
         let count = (budget / size.max(1)).clamp(1, MAX_SLOTS);
         Self {
-            slots: std::iter::repeat_with(RwLock::default)
-                .take(count)
-                .collect(),
+            slots: alloc::collect(std::iter::repeat_with(RwLock::default).take(count)),
             directory: Mutex::default(),
         }
     }

@@ -4,6 +4,7 @@
 //! at the end. Without it, the headers of all frames and blocks are followed, as long as each frame says
 //! how large its contents are: a file that was compressed as one frame is given up at its first header.
 
+use crate::alloc;
 use crate::file::{MappedFile, ReadError, Storage};
 use crate::limits::{MAX_ZSTD_BLOCKS, MAX_ZSTD_FRAMES, MAX_ZSTD_FRAME_SIZE};
 
@@ -105,7 +106,7 @@ impl Index {
             }
             self.max_frame_memory = self.max_frame_memory.max(packed_len + len);
         }
-        if self.ends.len() >= MAX_ZSTD_FRAMES || self.ends.try_reserve(1).is_err() {
+        if self.ends.len() >= MAX_ZSTD_FRAMES {
             return Err(format!(
                 "it has more frames than the {} that are read in place",
                 self.ends.len()
@@ -113,7 +114,7 @@ impl Index {
         }
         let (at, start) = self.ends.last().copied().unwrap_or_default();
         let ends = at.checked_add(packed_len).zip(start.checked_add(len));
-        self.ends.push(ends.ok_or("its sizes have no bound")?);
+        alloc::push(&mut self.ends, ends.ok_or("its sizes have no bound")?);
         Ok(())
     }
 
@@ -161,7 +162,7 @@ impl Index {
             for entry in bytes.chunks_exact(entry_size as usize) {
                 index.push(word(entry, 0).into(), word(entry, 4).into())?;
                 if has_checksums {
-                    index.checksums.push(word(entry, 8));
+                    alloc::push(&mut index.checksums, word(entry, 8));
                 }
             }
             at += part;

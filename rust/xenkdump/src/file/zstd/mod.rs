@@ -14,6 +14,7 @@ use twox_hash::XxHash64;
 use zstd_safe::DCtx;
 
 use super::{MappedFile, ReadError, RegularFile, Storage};
+use crate::alloc;
 
 use cache::FrameCache;
 pub use decoder::{content_size, Decoder};
@@ -64,11 +65,8 @@ impl ZstdFile {
             reason,
         };
         bytes.clear();
-        let no_memory = |_| ReadError::Os(libc::ENOMEM);
         let packed = self.file.copy(frame.at, frame.packed_len)?;
-        bytes
-            .try_reserve_exact(frame.len as usize)
-            .map_err(no_memory)?;
+        alloc::reserve_exact(bytes, frame.len as usize);
         bytes.resize(frame.len as usize, 0);
         let unpacked = CONTEXT.with_borrow_mut(|context| {
             if context.is_none() {

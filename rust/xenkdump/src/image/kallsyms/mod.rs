@@ -65,7 +65,7 @@ pub(crate) struct Symbol {
 }
 
 /// The symbols of a kernel in memory, at the addresses where it runs, in the order of the table.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Kallsyms {
     pub word: Word,
     /// Names, each followed by NUL.
@@ -240,7 +240,7 @@ impl Kallsyms {
         table.add(symbols, b'D');
         // What is behind an exported symbol is not known.
         let after = |symbol: &Symbol| symbol.address.saturating_add(1);
-        table.gaps = table.symbols.iter().map(after).collect();
+        table.gaps = alloc::collect(table.symbols.iter().map(after));
         table.gaps.sort_unstable();
         table
     }
@@ -279,6 +279,16 @@ impl Kallsyms {
         if let [None, Some(etext), Some(init)] = self.get(["linux_banner", "_etext", "_sinittext"])
         {
             self.add(find((etext, init)), b'D');
+        }
+    }
+
+    /// A copy.
+    pub fn copied(&self) -> Self {
+        Self {
+            strings: self.strings.clone(),
+            symbols: alloc::copied(&self.symbols),
+            gaps: alloc::copied(&self.gaps),
+            ..*self
         }
     }
 
@@ -381,10 +391,10 @@ fn gaps(count: usize, addresses: &Addresses, found: &[(usize, u8, u32)]) -> Vec<
             Some(address) => {
                 before = address;
                 if !has_name {
-                    gaps.push(address);
+                    alloc::push(&mut gaps, address);
                 }
             }
-            None => gaps.push(before.saturating_add(1)),
+            None => alloc::push(&mut gaps, before.saturating_add(1)),
         }
     }
     gaps.sort_unstable();

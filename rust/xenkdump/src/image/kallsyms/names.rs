@@ -81,7 +81,7 @@ impl Names {
                     let fewest = 3 * symbols.saturating_sub(BLOCK as u64);
                     if (fewest..3 * symbols + MAX_PADDING).contains(&sequences) {
                         candidates = candidates.saturating_sub(1);
-                        if let Some(names) = marks.clone().names(memory, word, budget) {
+                        if let Some(names) = marks.names(memory, word, budget) {
                             return Some(names);
                         }
                     }
@@ -222,7 +222,7 @@ fn rebuilt_marks(region: &Region, start: u64, end: u64, count: usize) -> Option<
         let at = (0..BLOCK).try_fold(at, |at, _| Some(entry(region, at)?.end))?;
         Some((at - base) as u64)
     };
-    let mut marks = vec![None; blocks];
+    let mut marks = alloc::filled(None, blocks);
     let mut next = Some(0);
     let mut walked = 0;
     for mark in &mut marks {
@@ -236,7 +236,7 @@ fn rebuilt_marks(region: &Region, start: u64, end: u64, count: usize) -> Option<
             for padding in (0..2 * MAX_PADDING).step_by(4) {
                 let first = end.checked_sub(padding + sequences + width * blocks as u64)? & !3;
                 let at = |i: usize| region.number(first + width * i as u64, width as usize);
-                let known: Vec<_> = (0..blocks).map(at).collect();
+                let known = alloc::collect((0..blocks).map(at));
                 let pairs = known.iter().zip(&marks).take(walked).skip(1);
                 let both = pairs.filter_map(|(known, walked)| Some(((*known)?, (*walked)?)));
                 let (mut equal, mut all) = (0, 0);
@@ -281,7 +281,6 @@ fn entry(region: &Region, at: usize) -> Option<Range<usize>> {
 }
 
 /// `kallsyms_markers`.
-#[derive(Clone)]
 struct Marks {
     start: u64,
     values: Vec<u64>,
@@ -328,8 +327,8 @@ impl Marks {
 
     /// The names that end before the marks and agree with them. The names of each place that is
     /// tried are charged to `budget`.
-    fn names(self, memory: &dyn Memory<VirtAddr>, word: Word, budget: &Budget) -> Option<Names> {
-        let Self { start, values } = self;
+    fn names(&self, memory: &dyn Memory<VirtAddr>, word: Word, budget: &Budget) -> Option<Names> {
+        let Self { start, ref values } = *self;
         let last = *values.last()?;
         if last > MAX_KALLSYMS_NAMES_SIZE {
             return None;
@@ -354,12 +353,12 @@ impl Marks {
                 };
                 let Some(count) = count else { continue };
                 budget.spend(count as u64).ok()?;
-                if agrees(&region, at, start, &values, count) {
+                if agrees(&region, at, start, values, count) {
                     return Some(Names {
                         region: Region::read(memory, at..start),
                         count,
                         count_at,
-                        marks: values.into_iter().map(Some).collect(),
+                        marks: alloc::collect(values.iter().copied().map(Some)),
                     });
                 }
             }

@@ -236,6 +236,12 @@ def test_a_saved_guest_in_its_host(path: Path) -> None:
     for vcpu, context in zip(found.vcpus, contexts, strict=True):
         # The result of the hypercall: the guest was saved, or it goes on.
         expected = {**context["registers"], "rax": int(vcpu.id == 0)}
+        if not found.is_translated:
+            # Xen shows IOPL as the guest has set it. libxc replaces the mfn of start_info, which is
+            # the third argument of the hypercall, by its pfn.
+            expected["rflags"] &= ~0x3000
+            if vcpu.id == 0:
+                expected["rdx"] = (vcpu.registers or {})["rdx"]
         assert vcpu.registers is not None
         common = vcpu.registers.keys() & {*frames.GENERAL, "rip", "rsp", "rflags", "cs", "ss"}
         assert len(common) >= 18

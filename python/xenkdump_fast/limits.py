@@ -365,6 +365,9 @@ MAX_M2P_DIFFERENCES = 100
 #: 8 MiB.
 MAX_XEN_IMAGE = 16 << 20
 
+#: Bytes of memory in which Xen's image is searched for if no CPU leads to it: Xen is below 4 GiB.
+MAX_XEN_IMAGE_SEARCH = 4 << 30
+
 #: Bytes of the console ring. The default is 16 to 64 KiB; conring_size= can set a few MiB.
 MAX_CONSOLE_SIZE = 1 << 24
 

@@ -30,6 +30,13 @@ _MODULES = (
 _CPU = "EPYC,+svm,+npt,-monitor,-smap,-rdtscp"
 _TOOLS = ("xl", "xenstored", "xenconsoled", "xenstore-control")
 _HELPERS = ("xen-init-dom0", "libxl-save-helper")
+#: The package with the device model of HVM guests, and the files that it reads.
+_DEVICE_MODEL = "qemu-system-xen"
+_FIRMWARE = (
+    "usr/share/seabios/bios-256k.bin",
+    "usr/share/qemu/linuxboot_dma.bin",
+    "usr/share/qemu/keymaps/en-us",
+)
 _DISK = 1 << 30
 #: What Xen prints before all CPUs halt.
 _HALTED = "'noreboot' set - not rebooting"
@@ -107,6 +114,10 @@ def _dom0(folder: Path, root: Path, scenario: Scenario) -> bytes:
     for name in _HELPERS:
         archive.program(root, f"{inside}/bin/{name}", f"{inside}/bin/{name}")
     archive.modules(root, _MODULES)
+    if any(guest.type == "hvm" for guest in scenario.guests):
+        loader = f"{inside}/boot/hvmloader"
+        archive.add(loader, (root / loader).read_bytes())
+        _device_model(archive, Release(folder, scenario.release).unpacked([_DEVICE_MODEL]))
     settings = {
         "LIBEXEC": f"/{inside}/bin",
         "DISK": "/dev/sda" if scenario.disk else "",
@@ -125,6 +136,14 @@ def _dom0(folder: Path, root: Path, scenario: Scenario) -> bytes:
         archive.add(f"guests/vmlinuz{word}", kernel.read_bytes())
         archive.add(f"guests/initramfs{word}", _guest(packages, word))
     return archive.bytes(compressed=False)
+
+
+def _device_model(archive: Archive, root: Path) -> None:
+    """The QEMU in dom0 that emulates the devices of HVM guests, and the firmware they boot with."""
+    program = "usr/libexec/xen-qemu-system-i386"
+    archive.program(root, program, program)
+    for name in _FIRMWARE:
+        archive.add(name, (root / name).read_bytes(), 0o644)
 
 
 def _guest(root: Path, word: int) -> bytes:

@@ -27,7 +27,7 @@ xl info | grep -E "xen_version|xen_caps|free_memory"
 # Starts the guest whose configuration is /guests/NAME.cfg, and waits until it is up.
 start() {
     echo "LAB-START $1"
-    xl create -q "/guests/$1.cfg" || { echo "LAB-FAILED create $1"; return; }
+    xl create -q "/guests/$1.cfg" || { cat /var/log/xen/*.log; echo "LAB-FAILED create $1"; return; }
     tries=0
     until grep -q LAB-READY "/out/guest-$1.log" 2>/dev/null; do
         sleep 1

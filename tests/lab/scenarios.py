@@ -10,7 +10,7 @@ class Guest(NamedTuple):
     """An unprivileged domain."""
 
     name: str
-    #: ``pv`` or ``pvh``.
+    #: ``pv``, ``pvh`` or ``hvm``.
     type: str
     vcpus: int = 2
     #: Physical CPUs on which its vCPUs run, by number of the vCPU. dom0 has CPU 0 to itself.
@@ -64,6 +64,7 @@ _PVH = Guest("pvh", "pvh")
 _SHADOW = Guest("shadow", "pvh", more=("hap = 0",))
 _PAE = Guest("pae", "pvh", vcpus=1, cpus=(2,), word=4, more=("hap = 0",))
 _PV = Guest("pv", "pv", cpus=(2, 2))
+_HVM = Guest("hvm", "hvm", more=('vga = "none"', "vnc = 0"))
 
 _DOM0 = Guest("dom0", "pvh", cpus=(0, 1))
 
@@ -85,11 +86,29 @@ xl dump-core pv /out/pv.core
 freeze paused
 xl unpause pv
 for guest in pv pvh; do
-    xl save -c $guest /out/$guest.save
+    xl save -p $guest /out/$guest.save
 done
+freeze saved
+xl unpause pv
+xl unpause pvh
 """,
-            ("running", "paused", CRASHED),
+            ("running", "paused", "saved", CRASHED),
             cpus=3,
+            memory=2048,
+            xen="dom0_mem=1024M,max:1024M dom0_max_vcpus=1 dom0_vcpus_pin",
+        ),
+        # A guest with a device model: QEMU in dom0 emulates a PC. The firmware boots the kernel.
+        Scenario(
+            "hvm",
+            (_HVM,),
+            """
+start hvm
+freeze running
+xl save -p hvm /out/hvm.save
+freeze saved
+xl unpause hvm
+""",
+            ("running", "saved", CRASHED),
             memory=2048,
             xen="dom0_mem=1024M,max:1024M dom0_max_vcpus=1 dom0_vcpus_pin",
         ),

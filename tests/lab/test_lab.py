@@ -10,19 +10,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import xenkdump_fast as xk
 from tests import rendering
 from xenkdump_fast.commands import bt, check, domains, log, ps, sys, vcpus, vtop
+from xenkdump_fast.linux.system import Linux
+from xenkdump_fast.xen import frames
 from xenkdump_fast.xen.host import XenHost
 
 pytestmark = pytest.mark.real
 
 LAB = os.environ.get("XKDUMP_LAB")
 VMLINUX_32 = os.environ.get("XKDUMP_LAB_VMLINUX32")
-#: Tasks whose stacks do not change while they sleep.
+#: Tasks whose stacks do not change while they sleep, unless they are frozen for xl save.
 SLEEPERS = {"cat", "sleep"}
+#: A dump of the host while the guests that xl save has saved are paused.
+SAVED = "saved.vmcore"
 
 
 class Case(NamedTuple):
@@ -116,6 +121,8 @@ def test_every_task(case: Case) -> None:
 
 def test_the_stacks_of_sleeping_tasks(case: Case) -> None:
     """The kernel's own unwinder saw the same frames below the scheduler."""
+    if case.vmcore.name == SAVED and case.guest != "dom0":
+        pytest.skip("tasks are frozen")
     kernel = domain(case).kernel
     tasks = {task.pid: task for task in kernel.tasks()}
     compared = 0
@@ -158,22 +165,104 @@ def test_vtop(case: Case) -> None:
     assert machine == b"Linux version"
 
 
-@pytest.mark.parametrize(
-    "core", sorted(Path(LAB or "").rglob("*.core")), ids=lambda core: core.name
-)
-def test_the_dump_core_file_of_a_paused_guest(core: Path) -> None:
+def stacks(kernel: Linux) -> dict[int, Any]:
+    """The names and the frames of all tasks by pid.
+
+    Without the pc of the first frame: of a translated guest in a host it is where the guest left
+    for Xen, which has moved it on since.
+    """
+    found = {}
+    for task in kernel.tasks():
+        first, *others = kernel.backtrace(task).frames
+        callers = [(frame.pc, frame.sp, frame.symbol) for frame in others]
+        found[task.pid] = (task.comm, first.sp, first.symbol, callers)
+    return found
+
+
+def files(suffix: str) -> pytest.MarkDecorator:
+    """Runs a test for each file of a domain."""
+    found = sorted(Path(LAB or "").rglob(f"*.{suffix}"))
+    ids = [f"{path.parent.name}-{path.name}" for path in found]
+    return pytest.mark.parametrize("path", found, ids=ids)
+
+
+@files("core")
+def test_the_dump_core_file_of_a_paused_guest(path: Path) -> None:
     """xl dump-core wrote it while the guest was paused, and QEMU dumped the host after that."""
-    whole = core.with_name("paused.vmcore")
-    inside, alone = opened(whole, numbers(whole)[core.stem]), xk.open(core).domain()
-    frames = []
-    for kernel in (inside.kernel, alone.kernel):
-        tasks = {task.pid: task for task in kernel.tasks()}
-        frames.append(
-            {
-                pid: (task.comm, [(f.pc, f.sp, f.symbol) for f in kernel.backtrace(task).frames])
-                for pid, task in tasks.items()
-            }
-        )
-    assert len(frames[0]) > 50
-    assert frames[0] == frames[1]
+    whole = path.with_name("paused.vmcore")
+    inside, alone = opened(whole, numbers(whole)[path.stem]), xk.open(path).domain()
+    assert len(stacks(alone.kernel)) > 50
+    assert stacks(inside.kernel) == stacks(alone.kernel)
     assert rendering.text(log.run(inside)) == rendering.text(log.run(alone))
+
+
+@files("save")
+def test_a_saved_guest(path: Path) -> None:
+    """What the guest had reported is in the file of xl save."""
+    truth = json.loads(path.with_name("truth.json").read_text())[path.stem]
+    dump = xk.open(path)
+    (row,) = rendering.json(domains.run(dump, domains.Options()))["domains"]
+    assert (row["kind"], row["vcpus"]) == (truth["type"], truth["vcpus"])
+    header = rendering.json(sys.run(dump.domain()))
+    assert f"Linux version {header['release']} " in truth["banner"]
+    assert header["nodename"] == f"lab-{path.stem}"
+    found = {task.pid: task.comm for task in dump.domain().kernel.tasks()}
+    for task in truth["tasks"]:
+        if not task["comm"].startswith("kworker") and task["pid"] != 1:
+            assert found[task["pid"]][:8] == task["comm"][:8]
+    # The program was frozen in an interrupt.
+    (spin,) = rendering.json(bt.run(dump.domain(), bt.Options(["spin"])))["tasks"]
+    assert truth["spin"]["registers"].items() <= spin["user_registers"].items()
+    # The kernel has called Xen to suspend it, with the other CPUs waiting for that.
+    active = rendering.json(bt.run(dump.domain(), bt.Options(active=True)))["tasks"]
+    names = [[frame["symbol"] for frame in task["frames"]] for task in active]
+    assert len(names) == truth["vcpus"]
+    assert all("multi_cpu_stop" in symbols for symbols in names)
+    assert "xen_suspend" in names[0]
+    assert dump.warnings == []
+
+
+@files("save")
+def test_a_saved_guest_in_its_host(path: Path) -> None:
+    """xl save -p left the guest paused, and QEMU dumped the host after that."""
+    whole = path.with_name(SAVED)
+    inside, alone = opened(whole, numbers(whole)[path.stem]), xk.open(path).domain()
+    assert len(stacks(alone.kernel)) > 50
+    assert stacks(inside.kernel) == stacks(alone.kernel)
+    assert rendering.text(log.run(inside)) == rendering.text(log.run(alone))
+    found = XenHost(inside.dump.native).domain(inside.id)
+    contexts = alone.dump.native.vcpu_contexts
+    assert len(found.vcpus) == len(contexts)
+    for vcpu, context in zip(found.vcpus, contexts, strict=True):
+        # The result of the hypercall: the guest was saved, or it goes on.
+        expected = {**context["registers"], "rax": int(vcpu.id == 0)}
+        if not found.is_translated:
+            # Xen shows IOPL as the guest has set it. libxc replaces the mfn of start_info, which is
+            # the third argument of the hypercall, by its pfn.
+            expected["rflags"] &= ~0x3000
+            if vcpu.id == 0:
+                expected["rdx"] = (vcpu.registers or {})["rdx"]
+        assert vcpu.registers is not None
+        common = vcpu.registers.keys() & {*frames.GENERAL, "rip", "rsp", "rflags", "cs", "ss"}
+        assert len(common) >= 18
+        assert {name: vcpu.registers[name] for name in common} == {
+            name: expected[name] for name in common
+        }
+    (there, is_there), (here, is_here) = (pages(domain.kernel) for domain in (inside, alone))
+    # Xen's shared_info page is mapped, but is no memory of the guest.
+    assert np.count_nonzero(is_there != is_here) <= 1
+    both = is_there & is_here
+    assert np.count_nonzero(both) > 32_000
+    different = np.count_nonzero((there != here).any(axis=1) & both)
+    # Page tables of a PV guest hold pfns in the file and mfns in the host.
+    assert different == 0 if found.is_translated else 100 < different < 1000
+
+
+def pages(kernel: Linux) -> tuple[Any, Any]:
+    """The guest's memory by the kernel's direct mapping, and which pages there are."""
+    count = 128 << 8
+    base = kernel.pointer(kernel.symbol("page_offset_base"))
+    addresses = np.arange(count, dtype=np.uint64) * np.uint64(4096) + np.uint64(base)
+    status = np.empty(count, dtype=np.uint8)
+    rows = kernel.virtual.read_many(addresses, 4096, status=status)
+    return rows, status == xk.Status.OK

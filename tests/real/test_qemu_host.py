@@ -75,6 +75,26 @@ class Host:
             statuses, qemu = statuses[:1] * cpus, qemu[:1] * cpus
         self.copy.with_notes(*statuses, *qemu)
 
+    def as_qemu_in_guests(self) -> None:
+        """Gives the copy QEMU's notes as if each CPU was running the code of a translated guest.
+
+        Then the registers, cr3 and the tables of the processor are the guest's.
+        """
+        statuses, qemu = [], []
+        for i, status in enumerate(note for note in self.copy.cpus if note.kind == NT_PRSTATUS):
+            desc = bytearray(status.desc)
+            struct.pack_into("<I", desc, PID[8], i + 1)
+            values = {"rip": 0x40_010E, "cs": 0x33, "rflags": 0x202, "rsp": 0x7FFE_0000, "ss": 0x2B}
+            struct.pack_into("<23Q", desc, REGISTERS, *(values.get(name, 0) for name in ORDER))
+            state = bytearray(SIZE)
+            struct.pack_into("<II", state, 0, 1, SIZE)
+            struct.pack_into("<Q", state, IDT, 0xFFFF_FE00_0000_0000)
+            struct.pack_into("<Q", state, TR, 0xFFFF_FE00_0000_3000)
+            struct.pack_into("<5Q", state, CR, 0x8005_0033, 0, 0, 0x591_0000, 0x6F0)
+            statuses.append(Note(b"CORE", NT_PRSTATUS, bytes(desc)))
+            qemu.append(Note(b"QEMU", 0, bytes(state)))
+        self.copy.with_notes(*statuses, *qemu)
+
     def _symbol(self, name: str) -> int:
         assert self.xen.symbols is not None
         found = self.xen.symbols.get(name)
@@ -146,6 +166,22 @@ def test_the_guests_code_was_running(host: Host, dump_file: Callable[[str], str]
     vcpus = [vcpu for domain in found.domains() for vcpu in domain.vcpus]
     expected = [vcpu for domain in host.xen.domains() for vcpu in domain.vcpus]
     assert [vcpu.state for vcpu in vcpus] == [vcpu.state for vcpu in expected]
+
+
+@pytest.mark.parametrize("symbols", [True, False], ids=["xen-syms", "no xen-syms"])
+def test_the_code_of_translated_guests_was_running(host: Host, symbols: bool) -> None:
+    """No CPU leads to Xen's image: it is searched for in memory."""
+    host.as_qemu_in_guests()
+    dump = xk.open(host.path)
+    assert dump.is_xen_host
+    found = {domain.id: domain for domain in dump.xen(host.xen_syms if symbols else None).domains()}
+    expected = {domain.id: domain for domain in host.xen.domains()}
+    assert found.keys() == expected.keys()
+    for number, domain in found.items():
+        assert domain.address == expected[number].address
+        assert len(domain.vcpus) == len(expected[number].vcpus)
+    assert len(list(dump.domain(0).kernel.tasks())) > 50
+    assert any("numbers of the CPUs are taken for Xen's" in t for t in dump.hypervisor.warnings)
 
 
 def test_a_bare_machine_is_no_xen_host(dump_file: Callable[[str], str]) -> None:

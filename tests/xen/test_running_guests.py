@@ -165,3 +165,38 @@ class Code:
 
 def test_behind_vmrun() -> None:
     assert [pc for pc in range(32) if _is_behind_vmrun(cast(Any, Code()), pc)] == [19]
+
+
+@pytest.mark.parametrize(
+    ("cs", "ss", "block", "efer", "kind"),
+    [
+        (0x33, 0x2B, True, EFER, "hvm"),
+        (0x23, 0x2B, True, EFER, "hvm"),
+        # On Intel there is no VMCB.
+        (0x33, 0x2B, False, EFER, "hvm"),
+        # The control registers of a PV guest have no efer behind them.
+        (0x33, 0x2B, False, 0, "pv"),
+        # Xen's flat selectors, and ring 1, are those of PV guests.
+        (0xE033, 0xE02B, True, EFER, "pv"),
+        (0x61, 0x69, True, EFER, "pv"),
+    ],
+)
+def test_a_guest_whose_selectors_in_user_space_are_saved(
+    cs: int, ss: int, block: bool, efer: int, kind: str
+) -> None:
+    """Regression: it was called a PV guest, and its memory was read as machine memory."""
+    memory = Memory(nested=True, other_state=0)
+    page = bytearray(memory._pages[VCPU])
+    values = (*GENERAL.values(), 0, 0x40_010E, cs, 0x202, 0x7FFE_0000, ss)
+    struct.pack_into("<21Q", page, REGISTERS_AT, *values)
+    struct.pack_into("<Q", page, CONTROL_AT + 40, efer)
+    struct.pack_into("<I", page, 0x900, 2)
+    if not block:
+        struct.pack_into("<2Q", page, 0x800, 0, 0)
+    memory._pages[VCPU] = bytes(page)
+    layout = Layout()
+    layout.offsets |= {"vcpu.guest_cr": CONTROL_AT, "vcpu.runstate": 0x900, "vcpu.processor": 0x904}
+    layout.offsets["vcpu.registers"] = REGISTERS_AT
+    known = cast(XenMemory, memory)
+    found = vcpus._read_one(known, layout, OnPcpus(known, layout, [IDLE]), (0, VCPU), None)
+    assert (found.kind, found.where) == (kind, "struct vcpu")

@@ -111,6 +111,17 @@ def test_registers_in_each_mode(host: LargeHost, mode: str) -> None:
         assert row["cr3"] == (None if paging is None else hex(control.cr3))
 
 
+def test_saved_selectors_of_user_space(host: LargeHost) -> None:
+    """They are the same in PV guests."""
+    registers = {"rip": 0x40_010E, "cs": 0x33, "rflags": 0x202, "rsp": 0x7FFE_0000, "ss": 0x2B}
+    before = [vcpu.kind for vcpu in opened(host, HVM).vcpus]
+    with patched(host.vmcore, control_of(opened(host, HVM), LONG, registers)):
+        found = opened(host, HVM).vcpus
+        assert [vcpu.kind for vcpu in found] == before == ["hvm"] * len(found)
+        assert all(vcpu.registers and vcpu.registers["cs"] in (0x10, 0x33) for vcpu in found)
+        assert {vcpu.root for vcpu in found} == {TOP}
+
+
 @pytest.mark.parametrize("paging", ["x86", "x86-pae"])
 def test_memory_of_a_32_bit_kernel(host: LargeHost, paging: str) -> None:
     """Its page tables have 32-bit or PAE entries of its physical addresses."""

@@ -58,6 +58,15 @@ class GuestFrame(NamedTuple):
     #: Xen's virtual address of the saved registers.
     address: int
 
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether it is called "pv" by selectors of user space that translated guests have too.
+
+        Xen copies a translated guest's selectors when the toolstack asks for its context.
+        """
+        cs = self.registers.get("cs", 0)
+        return self.kind == "pv" and cs & 3 == 3 and cs < _XEN_SELECTORS
+
 
 class CpuInfo(NamedTuple):
     """``struct cpu_info``, as far as it is recognised."""

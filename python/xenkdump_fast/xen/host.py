@@ -108,6 +108,11 @@ class XenHost:
             self.warnings += pcpu.warnings
         self.word = self._word()
         self.vmcoreinfo = memory.vmcoreinfo(dump)
+        if self._found is not None and self._found.searched:
+            self.warnings.append(
+                "every CPU was running a guest: Xen's image was searched for in memory, and QEMU's "
+                "numbers of the CPUs are taken for Xen's"
+            )
         if self._found is not None:
             text = detect.vmcoreinfo(dump, self._found)
             self.vmcoreinfo = memory.parse_vmcoreinfo([text])

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..limits import MAX_VCPU_SIZE
+from .frames import GuestFrame
 from .layout import Layout
 from .memory import PAGE, XenMemory
 
@@ -165,6 +166,20 @@ def vmcb(memory: XenMemory, vcpu: int) -> Vmcb | None:
         if found is not None:
             return found
     return None
+
+
+def kind_of(memory: XenMemory, layout: Layout, vcpu: int, frame: GuestFrame) -> str:
+    """The kind of the vCPU with these registers: "pv" or "hvm".
+
+    If the selectors do not tell, a translated guest has a VMCB, or the control registers of long
+    mode. Those of a PV guest have no efer behind them.
+    """
+    if not frame.is_ambiguous:
+        return frame.kind
+    if vmcb(memory, vcpu) is not None:
+        return "hvm"
+    control = read(memory, layout, vcpu)
+    return "pv" if control is None or not control.efer & _LMA else "hvm"
 
 
 def _parse_vmcb(page: bytes, address: int) -> Vmcb | None:

@@ -262,9 +262,13 @@ class _Inference:
             first = (at or 0) // self.word
             words = vcpu.struct.words[first : first + frames.size(self.word) // self.word]
             frame = frames.read(words, 0, self.word)
-            if frame is not None:
-                found[vcpu.domain] = frame.kind
+            if frame is not None and not (frame.is_ambiguous and vcpu.domain in found):
+                found[vcpu.domain] = self.kind_of(vcpu, frame)
         return found
+
+    def kind_of(self, vcpu: _Vcpu, frame: frames.GuestFrame) -> str:
+        """ "pv" or "hvm"."""
+        return hvm.kind_of(self.memory, self.layout, vcpu.struct.address, frame)
 
     def emulation(self) -> None:
         """domain.arch.emulation_flags (Xen 4.7 on): a PV dom0 has the PIT only, other PV domains
@@ -298,7 +302,7 @@ class _Inference:
         for vcpu in self.vcpus:
             # Registers in the struct of a vCPU that runs may be those of its reset.
             if vcpu.pcpu is not None and vcpu.pcpu.guest is not None:
-                kinds[vcpu.domain] = vcpu.pcpu.guest.kind
+                kinds[vcpu.domain] = self.kind_of(vcpu, vcpu.pcpu.guest)
         translated = (vcpu for vcpu in self.vcpus if kinds.get(vcpu.domain) == "hvm")
         found = hvm.infer(vcpu.struct.words for vcpu in translated) if self.word == 8 else None
         if found is not None:

@@ -252,7 +252,7 @@ def _read_one(
         root=root_of(cr3, memory.word) if cr3 else None,
         registers=frame.registers if frame else None,
         where=where if frame else None,
-        kind=frame.kind if frame else None,
+        kind=hvm.kind_of(memory, layout, address, frame) if frame else None,
         word=frame.word if frame else None,
         warnings=warnings,
     )

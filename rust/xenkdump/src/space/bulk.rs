@@ -195,7 +195,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     }
 
     /// Reads the rows of a chunk that cannot be borrowed, given by their indices, by ascending machine
-    /// address, so that a container that decodes pages decodes each page once.
+    /// address. Rows of one page are read at once, so that the page is looked up and decoded once.
     #[cold]
     fn copy_rows(
         &self,
@@ -206,29 +206,69 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         rows: &mut impl Rows,
         status: &mut [Status],
     ) {
-        indices.sort_unstable_by_key(|i| machine.get(*i));
-        for &i in indices.iter() {
-            let (Some(addr), Some(machine), Some(status)) =
-                (addrs.get(i), machine.get(i), status.get_mut(i))
-            else {
+        let at = |i: &usize| machine.get(*i).copied().unwrap_or(MachineAddr(NONE));
+        indices.sort_unstable_by_key(at);
+        let mut page = [0; PAGE_SIZE];
+        for group in indices.chunk_by(|a, b| at(a).frame() == at(b).frame()) {
+            if self.copy_group(group, at, size, first, rows, &mut page) {
                 continue;
-            };
-            let row = first + i;
-            let mut page = [0; PAGE_SIZE];
-            let result = match page.get_mut(..size) {
-                Some(bytes) if size <= PAGE_SIZE - VirtAddr(*addr).page_offset() => {
-                    let read = self.space.memory().read(*machine, bytes);
-                    read.map(|()| rows.put(row, 0, bytes))
+            }
+            // One by one: the rows that can be read, and the reasons of the others.
+            for &i in group {
+                let (Some(addr), Some(status)) = (addrs.get(i), status.get_mut(i)) else {
+                    continue;
+                };
+                let row = first + i;
+                let result = match page.get_mut(..size) {
+                    Some(bytes) if size <= PAGE_SIZE - VirtAddr(*addr).page_offset() => {
+                        let read = self.space.memory().read(at(&i), bytes);
+                        read.map(|()| rows.put(row, 0, bytes))
+                    }
+                    _ => self
+                        .space
+                        .pieces(*addr, size, |at, bytes| rows.put(row, at, bytes)),
+                };
+                if let Err(fault) = result {
+                    *status = fault.into();
+                    rows.clear(row);
                 }
-                _ => self
-                    .space
-                    .pieces(*addr, size, |at, bytes| rows.put(row, at, bytes)),
-            };
-            if let Err(fault) = result {
-                *status = fault.into();
-                rows.clear(row);
             }
         }
+    }
+
+    /// Reads several rows of one page at once, by ascending machine address; false if there is one only
+    /// or if that is not possible.
+    #[inline]
+    fn copy_group(
+        &self,
+        group: &[usize],
+        at: impl Fn(&usize) -> MachineAddr,
+        size: usize,
+        first: usize,
+        rows: &mut impl Rows,
+        page: &mut [u8; PAGE_SIZE],
+    ) -> bool {
+        let [lowest, .., highest] = group else {
+            return false;
+        };
+        let (start, end) = (at(lowest), at(highest).page_offset().saturating_add(size));
+        // Otherwise the last row goes on in the next page of the space, wherever that is.
+        let Some(bytes) = (end <= PAGE_SIZE)
+            .then(|| page.get_mut(..end - start.page_offset()))
+            .flatten()
+        else {
+            return false;
+        };
+        if self.space.memory().read(start, bytes).is_err() {
+            return false;
+        }
+        for i in group {
+            let from = at(i).page_offset() - start.page_offset();
+            if let Some(bytes) = bytes.get(from..).and_then(|rest| rest.get(..size)) {
+                rows.put(first + i, 0, bytes);
+            }
+        }
+        true
     }
 
     /// Calls `work`. Repeats it if borrowed memory was invalidated meanwhile: the second call does not
@@ -451,6 +491,7 @@ fn are_adjacent(addrs: &[u64], size: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::Mutex;
 
     /// Memory that cannot be borrowed. A read decodes its page, unless it was the last page decoded.
@@ -458,6 +499,7 @@ mod tests {
     struct Compressed {
         /// The last page decoded, and the number of pages decoded.
         state: Mutex<(u64, usize)>,
+        reads: AtomicUsize,
     }
 
     impl Compressed {
@@ -466,6 +508,7 @@ mod tests {
 
     impl Memory<MachineAddr> for Compressed {
         fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
             for (i, byte) in buf.iter_mut().enumerate() {
                 let at = MachineAddr(addr.0 + i as u64);
                 if at.0 >= Self::END {
@@ -511,5 +554,28 @@ mod tests {
             }
         }
         assert_eq!(space.memory().state.lock().unwrap().1, 8);
+    }
+
+    #[test]
+    fn rows_of_one_page_are_read_at_once() {
+        let space = Space::Machine(Compressed::default());
+        let end = Compressed::END;
+        // Two pages in scattered order; a row that goes on in the next page; the last bytes of memory, and
+        // a row that goes on after them.
+        let mut addrs: Vec<_> = (0..20).map(|i| (i * 7 % 20) * 400).collect();
+        addrs.extend([2 * 4096 - 8, 5 * 4096 - 8, end - 16, end - 8]);
+        let mut rows = Kept(vec![[0xee; 16]; addrs.len()]);
+        let mut status = vec![Status::Ok; addrs.len()];
+        Batch::new(&space, 1).read_rows(&addrs[..20], 16, 0, &mut rows, &mut status[..20]);
+        assert_eq!(space.memory().reads.load(Ordering::Relaxed), 2);
+        Batch::new(&space, 1).read_rows(&addrs, 16, 0, &mut rows, &mut status);
+        for ((addr, row), status) in addrs.iter().zip(&rows.0).zip(status) {
+            if addr + 16 <= end {
+                let bytes = std::array::from_fn(|i| ((addr + i as u64) >> 4) as u8);
+                assert_eq!((*row, status), (bytes, Status::Ok), "{addr:#x}");
+            } else {
+                assert_eq!((*row, status), ([0; 16], Status::Excluded));
+            }
+        }
     }
 }

@@ -153,12 +153,62 @@ fn notes(storage: &impl Storage, header: &header::Header, warnings: &mut Warning
     reader.notes
 }
 
+/// Where a page is.
+struct Place<'a> {
+    part: &'a Part,
+    pfn: u64,
+    /// How many pages of the part precede it.
+    number: u64,
+}
+
+impl Place<'_> {
+    /// The place of page `pfn`, if it is the next one: of its bits only one needs to be read.
+    fn next(self, pfn: u64) -> Option<Self> {
+        let Self { part, number, .. } = self;
+        let is_next = pfn == self.pfn + 1 && part.present.range().contains(&pfn);
+        let is_there = is_next && part.bits.has(&part.storage, pfn) == Ok(true);
+        is_there.then_some(Self {
+            part,
+            pfn,
+            number: number + 1,
+        })
+    }
+}
+
 impl Kdump {
+    /// Reads what is not cached as a whole. Pages of a long read, of more than one page, are not cached:
+    /// it is a pass over memory.
+    #[cold]
+    #[inline(never)]
+    fn read_pages(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        let is_long = buf.len() > PAGE_SIZE;
+        let mut packed = [0; PAGE_SIZE];
+        let mut last = None;
+        for_each_page(addr, buf, |at, bytes| {
+            if is_long && self.cache.get(Pfn(at.frame().0), at.page_offset(), bytes) {
+                return Ok(());
+            }
+            self.load(at, bytes, is_long, &mut packed, &mut last)
+        })
+    }
+
     /// Reads a part of a page that is not cached. Unless the read is a part of a longer one, the page is
-    /// cached then.
-    fn load(&self, addr: MachineAddr, buf: &mut [u8], is_long: bool) -> Result<(), Fault> {
+    /// cached then. `last` is the place of the page that was read before this one.
+    fn load<'a>(
+        &'a self,
+        addr: MachineAddr,
+        buf: &mut [u8],
+        is_long: bool,
+        packed: &mut [u8; PAGE_SIZE],
+        last: &mut Option<Place<'a>>,
+    ) -> Result<(), Fault> {
         let pfn = addr.frame().0;
-        let (part, number) = self.locate(addr, pfn)?;
+        let next = last.take().and_then(|last| last.next(pfn));
+        let Place { part, number, .. } = match next {
+            Some(place) => place,
+            None => self.locate(addr, pfn)?,
+        };
+        *last = Some(Place { part, pfn, number });
         let at = part.descriptor_offset(number);
         let descriptor = part
             .descriptor(number)
@@ -190,7 +240,6 @@ impl Kdump {
             let read = part.storage.read_at(from, buf);
             return read.map_err(|error| storage_fault(addr, from, error));
         };
-        let mut packed = [0; PAGE_SIZE];
         // What does not become smaller is stored.
         let packed = packed
             .get_mut(..size as usize)
@@ -218,8 +267,7 @@ impl Kdump {
         Ok(())
     }
 
-    /// The part that has a page, and how many pages it has before that one.
-    fn locate(&self, addr: MachineAddr, pfn: u64) -> Result<(&Part, u64), Fault> {
+    fn locate(&self, addr: MachineAddr, pfn: u64) -> Result<Place<'_>, Fault> {
         let after = self
             .parts
             .partition_point(|part| part.present.range().start <= pfn);
@@ -233,7 +281,7 @@ impl Kdump {
         };
         let rank = part.present.rank(&part.storage, pfn);
         match rank.map_err(|error| storage_fault(addr, part.bits.offset, error))? {
-            Some(number) => Ok((part, number)),
+            Some(number) => Ok(Place { part, pfn, number }),
             None => Err(self.absence(addr, pfn)),
         }
     }
@@ -329,14 +377,12 @@ impl Container for Kdump {
     }
 
     fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        // A pass over memory. Whole pages of it are decompressed where they belong.
-        let is_long = buf.len() > PAGE_SIZE;
-        for_each_page(addr, buf, |at, part| {
-            if self.cache.get(Pfn(at.frame().0), at.page_offset(), part) {
-                return Ok(());
-            }
-            self.load(at, part, is_long)
-        })
+        // Most reads are of one page that is cached.
+        let in_page = buf.len() <= PAGE_SIZE - addr.page_offset();
+        if in_page && self.cache.get(Pfn(addr.frame().0), addr.page_offset(), buf) {
+            return Ok(());
+        }
+        self.read_pages(addr, buf)
     }
 
     fn pages_decoded(&self) -> u64 {

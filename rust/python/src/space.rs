@@ -136,8 +136,7 @@ impl AddressSpace {
         &self,
         py: Python<'_>,
         needle: &[u8],
-        start: u64,
-        end: u128,
+        (start, end): (u64, u128),
         limit: usize,
         most: u64,
         pieces: Option<u64>,
@@ -484,7 +483,7 @@ impl AddressSpace {
         limit: usize,
         most: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let found = self.found(py, needle, start, end, limit, most, None)?;
+        let found = self.found(py, needle, (start, end), limit, most, None)?;
         if let Some(next) = found.next.filter(|_| found.places.len() < limit) {
             let text = format!("find() stopped at {next:#x}, after {most} bytes of memory");
             let text = CString::new(text).unwrap_or_default();
@@ -506,7 +505,7 @@ impl AddressSpace {
         limit: usize,
         most: u64,
     ) -> PyResult<SearchResult> {
-        let found = self.found(py, needle, start, end, limit, most, Some(PIECE))?;
+        let found = self.found(py, needle, (start, end), limit, most, Some(PIECE))?;
         Ok(SearchResult::new(found))
     }
 

@@ -298,7 +298,8 @@ mod tests {
         let mut bytes = valid;
         bytes[0x1000..0x2000].fill(0xff);
         bytes.extend([0; 8]);
-        let found = btf(&region(bytes, vec![0x1000..0x2000]));
+        let hole = 0x1000..0x2000;
+        let found = btf(&region(bytes, Vec::from([hole])));
         assert_eq!(found, Some(START..START + len as u64));
     }
 

@@ -92,7 +92,8 @@ def find(top: int, window: bytes, word: int, is_xen: Callable[[int], bool]) -> C
         if words[at - 1] & 0xFFFF_FFFF < MAX_PCPUS and is_xen(words[at])
     ]
     for at in anchors:
-        for kind in ("pv", "hvm"):
+        # The selectors that the toolstack has read stay on the stack (seen on 4.20 after xl save).
+        for kind in ("pv", "hvm", "hvm kernel"):
             frame = _frame(words, at - 1, base, word, kind)
             if frame is not None:
                 return CpuInfo(words[at - 1] & 0xFFFF_FFFF, words[at], frame)

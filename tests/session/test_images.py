@@ -1,5 +1,6 @@
 """The image of a kernel in the forms in which people have it: each gives what the vmlinux gives."""
 
+import bz2
 import json
 import shutil
 import struct
@@ -282,6 +283,18 @@ class TestDamage:
         else:
             assert name in ("vmlinuz-lz4", "vmlinuz-zstd")
             assert _contents(image) != _contents(whole)
+
+    def test_one_stream_is_unpacked(self, modern: SyntheticDump, tmp_path: Path) -> None:
+        """Of streams that start as kernels the first is taken: others would cost as much again."""
+        data = (modern.directory / "images" / "vmlinuz-old").read_bytes()
+        code = (data[0x1F1] + 1) * 512
+        kernel = modern.vmlinux.read_bytes()
+        first = bytearray(bz2.compress(kernel[: 1 << 20]))
+        first[-20] ^= 0xFF
+        (tmp_path / "vmlinuz").write_bytes(data[:code] + first + data[code:])
+        text = fails(tmp_path / "vmlinuz", modern)
+        assert f"offset {code:#x}" in text
+        assert "bzip2" in text
 
     def test_a_size_that_is_wrong(self, modern: SyntheticDump, tmp_path: Path) -> None:
         data = bytearray((modern.directory / "images" / "vmlinuz-xz").read_bytes())

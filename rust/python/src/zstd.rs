@@ -63,6 +63,14 @@ impl ZstdDecoder {
         Ok((taken, PyBytes::new(py, &out)))
     }
 
+    fn __repr__(&self) -> &'static str {
+        if self.at_end() {
+            "<ZstdDecoder, at the end of a frame>"
+        } else {
+            "<ZstdDecoder, within a frame>"
+        }
+    }
+
     /// Whether what was decompressed so far ends with a whole frame.
     #[getter]
     fn at_end(&self) -> bool {

@@ -83,6 +83,7 @@ impl MapFile {
             strings: strings.into(),
             symbols,
             lost: 0,
+            misplaced: 0,
             gaps: Vec::new(),
             only_exports: false,
         })

@@ -274,6 +274,13 @@ impl MemoryImage {
                 "{lost} of {all} symbols of the kernel's memory are not in the dump"
             ));
         }
+        if self.kallsyms.misplaced > 0 {
+            losses.push(format!(
+                "the kernel's table of symbols is damaged: {} addresses are not in order, and their \
+                 symbols are not used",
+                self.kallsyms.misplaced
+            ));
+        }
         for loaded in &self.sections {
             let region = loaded.region.get();
             let missing = region.map_or(0, Region::missing);

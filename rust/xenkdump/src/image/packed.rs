@@ -149,7 +149,7 @@ fn payload_at(file: &RegularFile, start: u64, length: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The kernel in a bzImage whose header does not say where: the first stream that is an ELF file.
+/// The kernel in a bzImage whose header does not say where: the first stream that starts as an ELF file.
 fn search(file: &RegularFile, code: u64) -> Result<Vec<u8>> {
     let mut failure = None;
     let mut candidates = MAX_PAYLOAD_CANDIDATES;
@@ -167,9 +167,10 @@ fn search(file: &RegularFile, code: u64) -> Result<Vec<u8>> {
                 break;
             }
             candidates -= 1;
-            let start = at + offset as u64;
-            match unpack_at(file, compression, (start, file.len()), Extent::Stream) {
-                Ok(bytes) => return Ok(bytes),
+            let part = (at + offset as u64, file.len());
+            // Of the others only the first bytes are unpacked.
+            match check_at(file, compression, part, Extent::Stream) {
+                Ok(()) => return unpack_all(file, compression, part, Extent::Stream),
                 Err(error) if failure.is_none() => failure = Some(error),
                 Err(_) => {}
             }
@@ -187,12 +188,31 @@ fn search(file: &RegularFile, code: u64) -> Result<Vec<u8>> {
 fn unpack_at(
     file: &RegularFile,
     compression: Compression,
+    part: (u64, u64),
+    extent: Extent,
+) -> Result<Vec<u8>> {
+    check_at(file, compression, part, extent)?;
+    unpack_all(file, compression, part, extent)
+}
+
+/// Fails if the first bytes of what is unpacked are not those of the image of an x86 kernel.
+fn check_at(
+    file: &RegularFile,
+    compression: Compression,
+    part: (u64, u64),
+    extent: Extent,
+) -> Result<()> {
+    let first = unpack(file, compression, part, extent, Size::Head(HEADER))?;
+    check(file, compression, part.0, &first)
+}
+
+fn unpack_all(
+    file: &RegularFile,
+    compression: Compression,
     (start, end): (u64, u64),
     extent: Extent,
 ) -> Result<Vec<u8>> {
     let part = (start, end);
-    let first = unpack(file, compression, part, extent, Size::Head(HEADER))?;
-    check(file, compression, start, &first)?;
     let packed = end.saturating_sub(start);
     let limit = packed.saturating_mul(MAX_UNPACKED_RATIO);
     let most = limit

@@ -68,6 +68,15 @@ impl Region {
         (offset <= self.bytes.len()).then_some(offset)
     }
 
+    /// The addresses of the missing bytes around one of the `size` bytes at an address.
+    pub fn hole(&self, address: u64, size: usize) -> Option<Range<u64>> {
+        let at = self.offset(address)?;
+        let next = self.holes.partition_point(|hole| hole.end <= at);
+        let hole = self.holes.get(next)?;
+        let found = hole.start < at.checked_add(size)?;
+        found.then(|| self.start + hole.start as u64..self.start + hole.end as u64)
+    }
+
     /// The little-endian number of `size` bytes at an address, at most 8; `None` if it is missing.
     pub fn number(&self, address: u64, size: usize) -> Option<u64> {
         let at = self.offset(address)?;

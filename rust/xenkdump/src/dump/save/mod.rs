@@ -27,7 +27,7 @@ use crate::fault::Fault;
 use crate::file::Storage;
 use crate::Result;
 
-use contents::{Contents, State};
+use contents::{Contents, State, Vcpus};
 use cursor::{Cursor, Range};
 use libxc::Stop;
 
@@ -42,6 +42,7 @@ struct SavedDomain<S> {
     source: &'static str,
     map: RunMap,
     state: State,
+    vcpus: Vcpus,
     shared_info: OnceLock<Option<Vec<u8>>>,
 }
 
@@ -106,26 +107,20 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
     };
     let is_cut = stop == Stop::Truncated;
     let mut lost = None;
-    match contents.checkpoint.take() {
-        Some(state) if is_cut => {
-            contents.pages.roll_back();
-            contents.state = state;
-            contents.warnings.push(format!(
-                "the stream ends after checkpoint {}: the domain is shown as it was then",
-                contents.checkpoints
-            ));
-        }
-        _ if is_cut => {
-            lost = contents
-                .end
-                .and_then(|end| Some((end.addr()?, storage.len())));
-            contents.warnings.push(format!(
-                "the file is cut: the stream goes on past its end ({} bytes); what followed is missing, \
-                 and memory that was sent again there is older than the rest",
-                storage.len()
-            ));
-        }
-        _ => {}
+    if is_cut && contents.roll_back() {
+        contents.warnings.push(format!(
+            "the stream ends after checkpoint {}: the domain is shown as it was then",
+            contents.checkpoints
+        ));
+    } else if is_cut {
+        lost = contents
+            .end
+            .and_then(|end| Some((end.addr()?, storage.len())));
+        contents.warnings.push(format!(
+            "the file is cut: the stream goes on past its end ({} bytes); what followed is missing, \
+             and memory that was sent again there is older than the rest",
+            storage.len()
+        ));
     }
     let Contents {
         kind,
@@ -133,6 +128,7 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
         source,
         pages,
         state,
+        vcpus,
         records,
         mut warnings,
         ..
@@ -154,6 +150,7 @@ pub(super) fn open<S: Storage + 'static>(storage: S) -> Result<Box<dyn Container
         source,
         map,
         state,
+        vcpus,
         storage,
         shared_info: OnceLock::new(),
     }))
@@ -246,8 +243,8 @@ impl<S: Storage> Container for SavedDomain<S> {
             (DomainKind::Translated, Some(context)) => hvm_context::vcpus(&self.storage, context),
             (DomainKind::Translated, None) => Vec::new(),
             (DomainKind::Pv, _) => {
-                let vcpus = self.state.vcpus.iter();
-                alloc::collect(vcpus.filter_map(|(&id, &context)| self.pv_context(id, context)))
+                let vcpus = self.vcpus.iter();
+                alloc::collect(vcpus.filter_map(|(id, context)| self.pv_context(id, context)))
             }
         }
     }

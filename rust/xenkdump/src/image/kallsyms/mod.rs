@@ -73,6 +73,8 @@ pub(crate) struct Kallsyms {
     pub symbols: Vec<Symbol>,
     /// Symbols of which a part is not in the dump.
     pub lost: usize,
+    /// Symbols that were removed, as their addresses do not ascend as those of all others.
+    pub misplaced: usize,
     /// Addresses from which on, up to the next symbol, lost symbols may be. Ascending.
     pub gaps: Vec<u64>,
     /// Whether there are exported symbols only, as the table is not in the dump.
@@ -201,16 +203,19 @@ impl Kallsyms {
                     letter,
                 })
             });
-            let symbols = alloc::collect(symbols);
+            let mut symbols = alloc::collect(symbols);
             let lost = names.count - symbols.len();
+            let mut gaps = match lost {
+                0 => Vec::new(),
+                _ => gaps(names.count, &addresses, &found),
+            };
+            let misplaced = remove_misplaced(&mut symbols, &mut gaps);
             let table = Self {
                 word,
                 strings: strings.clone(),
                 lost,
-                gaps: match lost {
-                    0 => Vec::new(),
-                    _ => gaps(names.count, &addresses, &found),
-                },
+                misplaced,
+                gaps,
                 symbols,
                 only_exports: false,
             };
@@ -234,6 +239,7 @@ impl Kallsyms {
             strings: Vec::new().into(),
             symbols: Vec::new(),
             lost: 0,
+            misplaced: 0,
             gaps: Vec::new(),
             only_exports: true,
         };
@@ -359,6 +365,7 @@ impl Kallsyms {
             strings: self.strings.clone(),
             symbols: alloc::collect(symbols),
             lost: self.lost,
+            misplaced: self.misplaced,
             gaps: alloc::collect(self.gaps.iter().copied().map(moved)),
             only_exports: self.only_exports,
         }
@@ -377,6 +384,50 @@ impl Kallsyms {
         }
         found
     }
+}
+
+/// Removes the fewest symbols that leave ascending addresses, and adds where they may be to `gaps`. The
+/// kernel's build sorts the table, so they are damaged.
+fn remove_misplaced(symbols: &mut Vec<Symbol>, gaps: &mut Vec<u64>) -> usize {
+    if symbols.is_sorted_by_key(|symbol| symbol.address) {
+        return 0;
+    }
+    // The longest ascending subsequence. `ends` has the last symbol of the best one of each length.
+    let address = |i: usize| symbols.get(i).map_or(0, |symbol| symbol.address);
+    let mut ends: Vec<usize> = Vec::new();
+    let mut before = alloc::filled(None, symbols.len());
+    for i in 0..symbols.len() {
+        let length = ends.partition_point(|end| address(*end) <= address(i));
+        if let (Some(slot), Some(shorter)) = (before.get_mut(i), length.checked_sub(1)) {
+            *slot = ends.get(shorter).copied();
+        }
+        match ends.get_mut(length) {
+            Some(end) => *end = i,
+            None => alloc::push(&mut ends, i),
+        }
+    }
+    let mut is_kept = alloc::filled(false, symbols.len());
+    let mut at = ends.last().copied();
+    while let Some(i) = at {
+        if let Some(kept) = is_kept.get_mut(i) {
+            *kept = true;
+        }
+        at = before.get(i).copied().flatten();
+    }
+    let all = symbols.len();
+    let (mut last, mut kept) = (0, is_kept.into_iter());
+    symbols.retain(|symbol| {
+        let is_kept = kept.next().unwrap_or(false);
+        if is_kept {
+            last = symbol.address;
+        } else {
+            alloc::push(gaps, last.saturating_add(1));
+        }
+        is_kept
+    });
+    gaps.sort_unstable();
+    gaps.dedup();
+    all - symbols.len()
 }
 
 /// Where symbols are lost. A symbol without a name is at its own address; one without an address is
@@ -400,4 +451,45 @@ fn gaps(count: usize, addresses: &Addresses, found: &[(usize, u8, u32)]) -> Vec<
     gaps.sort_unstable();
     gaps.dedup();
     gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{remove_misplaced, Symbol};
+
+    fn removed(addresses: &[u64]) -> (usize, Vec<u64>, Vec<u64>) {
+        let mut symbols: Vec<Symbol> = addresses
+            .iter()
+            .map(|&address| Symbol {
+                address,
+                name: 0,
+                letter: b'T',
+            })
+            .collect();
+        let mut gaps = Vec::new();
+        let count = remove_misplaced(&mut symbols, &mut gaps);
+        let kept = symbols.iter().map(|symbol| symbol.address).collect();
+        (count, kept, gaps)
+    }
+
+    #[test]
+    fn symbols_out_of_order_are_removed() {
+        let whole = [0, 0, 8, 0x100, 0x100, 0x200];
+        assert_eq!(removed(&whole), (0, whole.to_vec(), vec![]));
+        // One that is too high, too low, or two of them.
+        let expected = |n| (n, vec![0x100, 0x200, 0x300, 0x400]);
+        for (addresses, n, gaps) in [
+            (&[0x100, 0x9000, 0x200, 0x300, 0x400][..], 1, vec![0x101]),
+            (&[0x100, 0x200, 0x8, 0x300, 0x400][..], 1, vec![0x201]),
+            (
+                &[0x9000, 0x100, 0x200, 0x300, 0x8, 0x400][..],
+                2,
+                vec![1, 0x301],
+            ),
+        ] {
+            let (count, kept, found) = removed(addresses);
+            assert_eq!((count, kept), expected(n));
+            assert_eq!(found, gaps);
+        }
+    }
 }

@@ -88,7 +88,10 @@ impl Names {
                     marks.values.pop();
                 }
             }
-            at += 4;
+            at = match region.hole(at, 4) {
+                Some(hole) => align(hole.end, 4),
+                None => at + 4,
+            };
         }
         Self::without_marks(memory, tokens, word, budget)
     }
@@ -112,6 +115,10 @@ impl Names {
         while count_at >= region.start + 4 {
             count_at -= 4;
             let Some(count) = region.number(count_at, 4) else {
+                // What is missing costs nothing, however long it is.
+                count_at = region
+                    .hole(count_at, 4)
+                    .map_or(count_at, |hole| hole.start & !3);
                 continue;
             };
             for distance in [word.bytes() as u64, 4] {

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +109,23 @@ def test_a_kernel_without_the_names_of_variables(dump_file: DumpFile, name: str)
             assert getattr(facts, field) == getattr(wanted_facts, field), field
         assert (facts.task, facts.date) == (wanted_facts.task, None)
         assert any("DATE is not known" in text for text in kernel.warnings)
+
+
+@pytest.mark.parametrize("name", ["bare-i386", "bare-i386-pae"])
+def test_a_vmlinuz_without_the_names_of_variables(dump_file: DumpFile, name: str) -> None:
+    """The variables that the running kernel leads to are used with a vmlinuz, too."""
+    with xk.open(dump_file(f"{name}/vmcore")) as dump:
+        domain = dump.domain(0)
+        known = {symbol.name: symbol.address for symbol in domain.kernel.image.symbols()}
+        vmlinuz: Any = SimpleNamespace(
+            word=4, symbol_source="kallsyms", is_memory=False, symbols=lambda: {"init_task": 0}
+        )
+        location = domain.kernel.location
+        image = domain._with_variables(vmlinuz, location)
+        assert image.is_memory
+        assert {symbol.name: symbol.address for symbol in image.symbols()} == known
+        vmlinuz.symbols = lambda: {"modules": 0}
+        assert domain._with_variables(vmlinuz, location) is vmlinuz
 
 
 #: Prints the peak of resident memory in MB, which includes the mapped pages of the dump.

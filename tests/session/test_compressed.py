@@ -161,7 +161,7 @@ def test_without_consent_nothing_is_unpacked(
     assert out == ""
     assert f"{path}: compressed by {name}" in err
     assert "--cache-dir DIR" in err
-    command = {"gzip": "gzip -dk", "bzip2": "bzip2 -dk", "xz": "xz -dk", "zstd": "zstd -d"}[name]
+    command = {"gzip": "gzip -dc", "bzip2": "bzip2 -dc", "xz": "xz -dc", "zstd": "zstd -dc"}[name]
     assert f"{command} '{path}'" in err
     # Of these only xz says how large the contents are.
     assert ("at least 9." in err) == (name == "xz")
@@ -327,7 +327,7 @@ class TestStops:
     ) -> None:
         monkeypatch.setattr(unpacking, "MAX_UNPACKED_SMALL", 5 << 20)
         monkeypatch.setattr(unpacking, "MAX_UNPACKED_RATIO", 1)
-        with pytest.raises(xk.DumpError, match=r"more than 5\.0 MiB are not unpacked.*gzip -dk"):
+        with pytest.raises(xk.DumpError, match=r"more than 5\.0 MiB are not unpacked.*gzip -dc"):
             xk.open(path, cache_dir=tmp_path / "cache")
 
     def test_ctrl_c(self, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

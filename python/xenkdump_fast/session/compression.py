@@ -117,10 +117,10 @@ class Compression(NamedTuple):
     decoder: Callable[[], Decoder]
 
 
-_GZIP = Compression("gzip", "gzip -dk", _Gzip)
-_BZIP2 = Compression("bzip2", "bzip2 -dk", _bzip2)
-_XZ = Compression("xz", "xz -dk", _xz)
-ZSTD = Compression("zstd", "zstd -d", _Zstd)
+_GZIP = Compression("gzip", "gzip -dc", _Gzip)
+_BZIP2 = Compression("bzip2", "bzip2 -dc", _bzip2)
+_XZ = Compression("xz", "xz -dc", _xz)
+ZSTD = Compression("zstd", "zstd -dc", _Zstd)
 
 
 def by_magic(start: bytes) -> Compression | None:

@@ -264,10 +264,28 @@ class Domain:
         contexts, methods = self._platform.contexts, self._options.unwind
         if image.symbol_source == "map":
             image = image.with_memory(self.virtual, location.slide)
+        elif image.symbol_source == "kallsyms" and not image.is_memory:
+            image = self._with_variables(image, location)
         kernel = Linux(image, location, self.virtual, size, contexts, methods)
         for text in location.warnings:
             kernel.warn(text)
         return kernel
+
+    def _with_variables(self, image: Image, location: Location) -> Image:
+        """The image in memory, if that of a vmlinuz has the names of functions only.
+
+        Without CONFIG_KALLSYMS_ALL, variables are found by what the running kernel has besides.
+        """
+        if "modules" in image.symbols():
+            return image
+        from ..linux.boot import image_in_memory, variables
+
+        try:
+            name = f"the kernel in {self.dump.path}"
+            own = image_in_memory.of_space(self.virtual, image.word, name)
+        except AbsentError:
+            return image
+        return variables.complete(own, self.virtual, location.facts).unmoved(location.slide)
 
     @property
     def has_p2m(self) -> bool:

@@ -85,7 +85,8 @@ def _remedy(path: str, file: BinaryIO, found: Compression, obstacle: str | None)
     name = shlex.quote(path if not path.startswith("-") else f"./{path}")
     return (
         f"{text}. To unpack it once, name a directory: xkdump COMMAND --cache-dir DIR ... (or "
-        f"{CACHE_DIR}=DIR, in Python cache_dir=DIR); or decompress it: {found.command} {name}"
+        f"{CACHE_DIR}=DIR, in Python cache_dir=DIR); or decompress it: {found.command} {name} "
+        "> FILE"
     )
 
 

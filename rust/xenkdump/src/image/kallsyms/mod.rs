@@ -46,7 +46,7 @@ const DIGITS: &[u8] = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0";
 
 /// Symbols at the start and at the end of an image, in order of preference.
 const STARTS: [&str; 4] = ["_text", "_stext", "startup_64", "startup_32"];
-const ENDS: [&str; 3] = ["_end", "__brk_limit", "_einittext"];
+const ENDS: [&str; 2] = ["_end", "__brk_limit"];
 /// Where the image of x86_64 is mapped from (page_64_types.h). Offsets into the per-CPU areas are below.
 const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 
@@ -343,6 +343,7 @@ impl Kallsyms {
         let lowest = addresses.filter(|address| *address >= lowest).min();
         let start = first(&self.get(STARTS)).or(lowest)?;
         let end = first(&self.get(ENDS)).filter(|end| *end > start);
+        // Exported variables are behind the init code.
         let last = self.symbols.iter().map(|s| s.address).max();
         Some(start..end.or(last)?)
     }

@@ -15,7 +15,11 @@ from .output.escape import printable
 
 #: Environment variables that name the files.
 _VMLINUX, _VMCORE = "XKDUMP_VMLINUX", "XKDUMP_VMCORE"
-FILES = f"The environment variables {_VMLINUX} and {_VMCORE} name files that are not given."
+FILES = (
+    f"The environment variables {_VMLINUX} and {_VMCORE} name files that are not given; "
+    "XKDUMP_DEBUG_PATH names folders with debug files, XKDUMP_CACHE_DIR a directory for unpacked "
+    "dumps, XKDUMP_CACHE_SIZE the memory for decompressed pages."
+)
 #: Options that --hypervisor has no use for.
 _OF_DOMAINS = ("domain", "p2m_source", "kaslr_offset", "phys_base", "vmcoreinfo")
 #: What two files are of which the first one is a dump, and the second one not its vmlinux.
@@ -135,7 +139,7 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command, module: Mo
     operands: Operands | None = getattr(module, "OPERANDS", None)
     what = "" if command.target == "none" else "the dump"
     if command.vmlinux != "no":
-        what = "the kernel's ELF file, if there is one, and the dump"
+        what = "the kernel's vmlinux, vmlinuz or System.map, if there is one, and the dump"
     if operands is not None:
         what = f"{what}, then {operands.help}" if what else operands.help
     parser.add_argument("words", nargs="*", metavar=" ".join(_words(command, module)), help=what)

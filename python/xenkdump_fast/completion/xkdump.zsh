@@ -52,7 +52,7 @@ _shtab_xkdump_bt_options=(
   "--all[every task]"
   "--state[every task in this state]:state:(RU IN UN ID ZO ST TR DE PA WA NE ??)"
   "--unwind[limit the unwinder to these\: orc,cfi,fp,scan]:METHODS:"
-  "(*)::the kernel\'s ELF file, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -64,7 +64,7 @@ _shtab_xkdump_check_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -81,7 +81,7 @@ _shtab_xkdump_cmdline_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -133,7 +133,7 @@ _shtab_xkdump_log_options=(
   "--level[only messages as severe as this\: emerg to debug, or 0 to 7]:level:"
   "-n[only the last N messages]:N:"
   "-T[dates in place of seconds since boot]"
-  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -150,7 +150,7 @@ _shtab_xkdump_mod_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -181,7 +181,7 @@ _shtab_xkdump_ps_options=(
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--state[only tasks in this state]:state:(RU IN UN ID ZO ST TR DE PA WA NE ??)"
-  "(*)::the kernel\'s ELF file, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -215,7 +215,7 @@ _shtab_xkdump_sys_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s ELF file, if there is one, and the dump:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -248,7 +248,7 @@ _shtab_xkdump_vtop_options=(
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   {-c,--pid}"[by the page tables of this task\: translates addresses of its user space too]:PID|TASK|COMM:"
-  "(*)::the kernel\'s ELF file, if there is one, and the dump, then a virtual address in hex, or a symbol and an offset (decimal, or hex with 0x):_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a virtual address in hex, or a symbol and an offset (decimal, or hex with 0x):_files"
 )
 
 # guard to ensure default positional specs are added only once per session

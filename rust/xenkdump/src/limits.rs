@@ -54,9 +54,10 @@ pub const MAX_FLATTENED_RUNS: usize = 1 << 24;
 /// Bytes between the blocks of a flattened file, beyond the length of the file: they read as zeros.
 pub const MAX_FLATTENED_GAPS: u64 = 1 << 20;
 
-/// Runs of pages of a saved domain that are contiguous in the file and by pfn, 32 bytes each. Pages are
-/// sent in order, by up to 1024 in a record; the last passes of a live save send single ones.
-pub const MAX_SAVED_RUNS: usize = 1 << 25;
+/// Runs of pages of a saved domain that are contiguous in the file and by pfn: 32 bytes each, and 150 while
+/// the index is made. Pages are sent in order, by up to 1024 in a record; the last passes of a live save
+/// send single ones: of a domain of 512 GiB, every eighth page may be one.
+pub const MAX_SAVED_RUNS: usize = 1 << 24;
 
 /// Contents of a frame of a zstd file that is read in place. Reading a byte decompresses its frame; tools
 /// for seekable files use frames of up to 2 MiB.

@@ -91,7 +91,7 @@ def test_names(dump_of: DumpOf) -> None:
     with xk.open(saved.vmcore) as dump:
         assert dump.is_domain_file
         assert not dump.is_dump_core
-        for name in (0, "0", save.NAME, save.UUID.upper()):
+        for name in (0, "0", save.NAME, save.UUID.upper(), "aiko.lab.example"):
             assert dump.domain(name, saved.vmlinux).id == 0
         with pytest.raises(xk.AbsentError, match="only domain 0"):
             dump.domain("mika")

@@ -68,7 +68,7 @@ def domain_id(dump: DumpFile, given: int | str) -> int:
 
 
 def _recorded_names(dump: DumpFile) -> Iterator[str]:
-    """The name and the UUID that a save file has of its domain."""
+    """The name and the UUID that a save file has of its domain, and its kernel's node name."""
     from ..xen.domain import CoreDomain
 
     domain = CoreDomain(dump.native)
@@ -76,6 +76,9 @@ def _recorded_names(dump: DumpFile) -> Iterator[str]:
         yield domain.name
     if domain.uuid is not None:
         yield str(domain.uuid)
+    kernel = domain.kernel()
+    if kernel is not None and kernel.nodename:
+        yield kernel.nodename
 
 
 def _names(domain: "HostDomain") -> Iterator[str]:

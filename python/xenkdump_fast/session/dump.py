@@ -63,14 +63,14 @@ class Dump(DumpFile):
     ) -> "Domain":
         """Opens a domain and, with its ``vmlinux``, its kernel.
 
-        ``number`` is its id, also as a string, or a name: its UUID, or its kernel's node name (a
-        dump does not hold the toolstack's names, except that dom0's is always ``Domain-0``). A bare
-        machine and the file of a single domain have domain 0 only. ``p2m_source`` forces ``list``,
-        ``linear`` or ``cr3``. ``unwind`` limits the unwinder to some of ``orc``, ``cfi``, ``fp``
-        and ``scan``. ``kaslr_offset``, ``phys_base`` and ``vmcoreinfo``, a file with the text, say
-        where the kernel is; they are tried before the dump's notes, and rejected with a warning if
-        the kernel is elsewhere. ``force`` accepts a vmlinux of another build, and uses what cannot
-        be verified.
+        ``number`` is its id, also as a string, or a name: its UUID, or its kernel's node name (the
+        dump of a host does not hold the toolstack's names, except that dom0's is always
+        ``Domain-0``). A bare machine and the file of a single domain have domain 0 only.
+        ``p2m_source`` forces ``list``, ``linear`` or ``cr3``. ``unwind`` limits the unwinder to
+        some of ``orc``, ``cfi``, ``fp`` and ``scan``. ``kaslr_offset``, ``phys_base`` and
+        ``vmcoreinfo``, a file with the text, say where the kernel is; they are tried before the
+        dump's notes, and rejected with a warning if the kernel is elsewhere. ``force`` accepts a
+        vmlinux of another build, and uses what cannot be verified.
 
         Raises AbsentError if the dump does not hold the domain or its kernel, MismatchError if the
         vmlinux is of another build, DumpError or OSError if it or ``vmcoreinfo`` cannot be used,

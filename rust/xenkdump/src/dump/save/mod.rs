@@ -238,6 +238,14 @@ impl<S: Storage> Container for SavedDomain<S> {
         self.storage.is_intact()
     }
 
+    fn decodes_pages(&self) -> bool {
+        self.storage.is_decoded()
+    }
+
+    fn release(&self) {
+        self.storage.release(0, self.storage.len());
+    }
+
     fn vcpu_contexts(&self) -> Vec<VcpuContext> {
         match (self.kind, self.state.hvm_context) {
             (DomainKind::Translated, Some(context)) => hvm_context::vcpus(&self.storage, context),

@@ -8,6 +8,7 @@ mod arrays;
 mod buffers;
 mod bulk;
 mod convert;
+mod disassembly;
 mod dump;
 mod errors;
 mod fork;
@@ -31,6 +32,8 @@ mod _native {
     use pyo3::types::PyTuple;
     use xenkdump::status::Status;
 
+    #[pymodule_export]
+    use super::disassembly::disassemble;
     #[pymodule_export]
     use super::dump::Note;
     #[pymodule_export]

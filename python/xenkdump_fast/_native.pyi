@@ -17,6 +17,35 @@ Paging = Literal["x86", "x86-pae", "x86_64", "x86_64-la57"]
 WordSize = Literal[4, 8]
 SymbolSource = Literal["symtab", "kallsyms", "map"]
 
+#: What a symbol names, as far as its source says: a label or an unknown one is ``notype``.
+SymbolKind = Literal["func", "object", "notype"]
+SymbolBinding = Literal["global", "weak", "local"]
+#: The kind of a type. The names are those of BTF.
+TypeKind = Literal[
+    "void",
+    "int",
+    "float",
+    "ptr",
+    "array",
+    "struct",
+    "union",
+    "enum",
+    "enum64",
+    "fwd",
+    "typedef",
+    "volatile",
+    "const",
+    "restrict",
+    "atomic",
+    "func",
+    "func_proto",
+    "var",
+    "datasec",
+    "decl_tag",
+    "type_tag",
+    "unknown",
+]
+
 #: How the kernel links a list: list_head forward and backward, hlist_head.
 ListLinks = Literal["circular", "backward", "null-terminated"]
 #: How the walk of a list ended.
@@ -798,10 +827,41 @@ class Symbol:
     def size(self) -> int:
         """Its size in bytes; 0 if unknown."""
     @property
+    def kind(self) -> SymbolKind:
+        """What it names."""
+    @property
+    def binding(self) -> SymbolBinding:
+        """Its binding."""
+    @property
     def module(self) -> str | None:
         """The module that defines it; None for the kernel or hypervisor itself."""
     def __hash__(self) -> int:
         """Hash of all members; equal symbols are equal in all of them."""
+
+@final
+class SymbolTable:
+    """Symbols as columns of equal length: for 200,000 symbols faster than as objects."""
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+    @property
+    def addresses(self) -> NDArray[np.uint64]:
+        """Their addresses, including the slide."""
+    @property
+    def sizes(self) -> NDArray[np.uint64]:
+        """Their sizes in bytes; 0 if unknown."""
+    @property
+    def kinds(self) -> list[SymbolKind]:
+        """What they name."""
+    @property
+    def bindings(self) -> list[SymbolBinding]:
+        """Their bindings."""
+    @property
+    def modules(self) -> list[str | None]:
+        """The modules that define them; None for the kernel or hypervisor itself."""
+    def __len__(self) -> int:
+        """Number of symbols."""
 
 @final
 class SymbolIterator:
@@ -832,6 +892,8 @@ class Symbols:
 
         Modules that are added during the iteration are not included.
         """
+    def table(self) -> SymbolTable:
+        """Returns all symbols as columns, in the order of the iterator."""
     def __contains__(self, name: str, /) -> bool:
         """Whether there is a symbol of this name."""
     def __getitem__(self, name: str, /) -> int:
@@ -886,6 +948,141 @@ class Member:
         """True for a signed number, or an array of such."""
 
 @final
+class TypeMember:
+    """A member of a struct or union, which may be an anonymous struct or union."""
+
+    @property
+    def name(self) -> str:
+        """Its name; empty for an anonymous one."""
+    @property
+    def type(self) -> Type:
+        """Its type."""
+    @property
+    def type_number(self) -> int:
+        """The number of its type."""
+    @property
+    def bit_offset(self) -> int:
+        """Bits from the start of the struct."""
+    @property
+    def bit_size(self) -> int | None:
+        """Width of a bit-field in bits; else None."""
+    @property
+    def offset(self) -> int:
+        """Bytes from the start of the struct; of a bit-field, to the byte with its lowest bit."""
+
+@final
+class Type:
+    """One type. ``str(type)`` is how C writes it.
+
+    Equal types have the same number and are from the same ``Types``. Types may form cycles: what
+    follows them must visit each once, as ``TypeGraph.reachable`` does, or limit its depth. A type
+    that cannot be read, or has too many parts, raises AbsentError.
+    """
+
+    @property
+    def number(self) -> int:
+        """Its number: the ID of BTF; for DWARF the offset in ``.debug_info``.
+
+        Dimensions of an array in DWARF but the first have a number above that.
+        """
+    @property
+    def kind(self) -> TypeKind:
+        """Its kind."""
+    @property
+    def name(self) -> str:
+        """Its name without a keyword; empty if it has none."""
+    @property
+    def keyword(self) -> Literal["struct", "union", "enum"] | None:
+        """The keyword of these kinds and of what ``fwd`` declares; else None."""
+    @property
+    def size(self) -> int | None:
+        """Its own size in bytes; None if it has none, or if it is that of another type."""
+    @property
+    def signed(self) -> bool:
+        """Whether it is a signed number, or an enum with signed values."""
+    @property
+    def encoding(self) -> Literal["int", "char", "bool", "float", "complex"] | None:
+        """What the bits of a number mean; None for other kinds. BTF may call ``char`` an int."""
+    @property
+    def count(self) -> int | None:
+        """Number of elements of an array; 0 if its extent is not known. Else None."""
+    @property
+    def target_number(self) -> int | None:
+        """The number of ``target``."""
+    @property
+    def target(self) -> Type | None:
+        """The type that it refers to; None is ``void``, or that its kind refers to none.
+
+        That is a pointer's target, the elements of an array, what a typedef or qualifier is for,
+        the type of a variable, the prototype of a function, the result of a prototype.
+        """
+    @property
+    def members(self) -> list[TypeMember]:
+        """The members of a struct or union as declared; empty for other kinds."""
+    @property
+    def enumerators(self) -> list[tuple[str, int]]:
+        """The enumerators of an enum with their values; empty for other kinds."""
+    @property
+    def parameters(self) -> list[tuple[str, Type | None]]:
+        """Names, which may be empty, and types of a prototype's parameters."""
+    @property
+    def variadic(self) -> bool:
+        """Whether a prototype has ``...`` after its parameters."""
+    @property
+    def variables(self) -> list[tuple[Type, int, int]]:
+        """Variables of a ``datasec`` with offset and size in bytes; empty for other kinds."""
+    def sizeof(self) -> int | None:
+        """Returns its size in bytes, also of a typedef or an array; None if it has none."""
+    def stripped(self) -> Type | None:
+        """Returns the type without typedefs and qualifiers; None is ``void``."""
+    def completed(self) -> Type:
+        """Returns the definition of what ``fwd`` declares, if there is one; else itself."""
+    def __hash__(self) -> int:
+        """Hash of its number."""
+
+@final
+class TypeIterator:
+    """An iterator over types, each of which is made when it is asked for."""
+
+    def __iter__(self) -> TypeIterator:
+        """Returns itself."""
+    def __next__(self) -> Type:
+        """Returns the next type. Raises StopIteration."""
+
+@final
+class TypeGraph:
+    """Types one by one, each with the types that it refers to."""
+
+    def __len__(self) -> int:
+        """Number of types that the iterator yields."""
+    def __iter__(self) -> TypeIterator:
+        """Iterates over the types.
+
+        BTF: all, by number, those of the kernel before those of a module. DWARF: each named struct,
+        union, enum and typedef once; others are reached from these.
+        """
+    def __getitem__(self, number: int, /) -> Type:
+        """Returns the type with this number; 0 is ``void`` in BTF. Raises KeyError."""
+    def __contains__(self, name: str, /) -> bool:
+        """Whether ``find`` finds a type of this name."""
+    def find(self, name: str) -> Type:
+        """Returns a type by name: ``struct file``, ``file``, ``u32``, ``unsigned long``.
+
+        Without a keyword, a struct comes before a union, a typedef, an enum and a base type.
+        Raises AbsentError.
+        """
+    def variable(self, name: str) -> Type:
+        """Returns the type of a global variable. Raises AbsentError.
+
+        BTF describes per-CPU variables only; DWARF is not searched for variables.
+        """
+    def reachable(self, types: Sequence[Type]) -> TypeIterator:
+        """Iterates over these types, which must be of this graph, and all reached from them.
+
+        Each type is visited once. Raises AbsentError if there are too many.
+        """
+
+@final
 class Types:
     """Layouts of structs.
 
@@ -902,6 +1099,9 @@ class Types:
     @property
     def word(self) -> WordSize:
         """Size of a pointer in bytes."""
+    @property
+    def graph(self) -> TypeGraph:
+        """The types one by one, each with the types that it refers to."""
     def split(self, data: bytes) -> Types:
         """Returns the types of a module by its BTF, with those of its kernel, which are ``self``.
 

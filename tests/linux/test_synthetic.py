@@ -68,3 +68,38 @@ def test_the_message_of_2006(tmp_path: Path) -> None:
         "    SS:  007b      ESP: bfb5ffc8  EBP: bfb5ffe4\n"
         "    CS:  0073      EIP: b7e93028  ERR: 00000004  EFLAGS: 00000246 \n"
     )
+
+
+@pytest.mark.parametrize(("kind", "source"), [("modern", "BTF"), ("xen3", "DWARF")])
+def test_types_are_a_graph(kind: str, source: str, tmp_path: Path) -> None:
+    types = opened(kind, tmp_path).kernel.types
+    assert types.native is not None
+    assert types.native.source == source
+    task = types.graph.find("struct task_struct")
+    assert task.size == types.sizeof("task_struct")
+    for member in task.members:
+        assert not member.name or member.offset == types.offset(f"task_struct.{member.name}")
+    named = {(found.keyword, found.name) for found in types.graph}
+    assert ("struct", "task_struct") in named
+    reached = list(types.graph.reachable([task]))
+    assert reached[0] == task
+    assert len(reached) == len(set(reached)) > 20
+
+
+def test_a_kernel_without_types_has_no_graph(tmp_path: Path) -> None:
+    kernel = opened("2006", tmp_path).kernel
+    if kernel.types.native is None:
+        with pytest.raises(xk.AbsentError, match="neither BTF nor DWARF"):
+            _ = kernel.types.graph
+    else:
+        assert len(kernel.types.graph)
+
+
+def test_symbols_are_columns(tmp_path: Path) -> None:
+    symbols = opened("modern", tmp_path).kernel.code
+    table = symbols.table()
+    rows = zip(table.names, table.addresses, table.sizes, table.kinds, table.modules, strict=True)
+    assert [
+        (symbol.name, symbol.address, symbol.size, symbol.kind, symbol.module) for symbol in symbols
+    ] == list(rows)
+    assert len(table) == len(symbols)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from .._native import AbsentError, Image, Types
+from .._native import AbsentError, Image, TypeGraph, Types
 from .boot import vmcoreinfo
 
 
@@ -82,12 +82,20 @@ class Layouts:
                 self.native = in_memory()
             except AbsentError as also:
                 self.native = None
-                self._untyped = untyped(f"{error}; {also}" if str(also) else str(error))
+                self._why = f"{error}; {also}" if str(also) else str(error)
+                self._untyped = untyped(self._why)
 
     def __contains__(self, struct: str) -> bool:
         if self.native is not None:
             return struct in self.native
         return struct in self._untyped
+
+    @property
+    def graph(self) -> TypeGraph:
+        """The types one by one, from BTF or DWARF. Raises AbsentError without them."""
+        if self.native is None:
+            raise AbsentError(self._why)
+        return self.native.graph
 
     def member(self, path: str) -> Member:
         """The member at ``path``; AbsentError if no source has its type."""

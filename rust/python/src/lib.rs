@@ -22,6 +22,7 @@ mod search;
 mod space;
 mod structs;
 mod symbols;
+mod type_graph;
 mod types;
 mod unwind;
 mod zstd;
@@ -51,7 +52,9 @@ mod _native {
     #[pymodule_export]
     use super::space::AddressSpace;
     #[pymodule_export]
-    use super::symbols::{Symbol, SymbolIterator, Symbols};
+    use super::symbols::{Symbol, SymbolIterator, SymbolTable, Symbols};
+    #[pymodule_export]
+    use super::type_graph::{Type, TypeGraph, TypeIterator, TypeMember};
     #[pymodule_export]
     use super::types::{Member, Types};
     #[pymodule_export]

@@ -5,11 +5,14 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString};
 
 use xenkdump::addr::VirtAddr;
 use xenkdump::alloc;
 use xenkdump::symbols;
 
+use crate::arrays;
+use crate::buffers::Column;
 use crate::errors;
 use crate::fork::detach;
 
@@ -79,6 +82,16 @@ impl Symbols {
             symbols: self.snapshot(),
             cursor: Mutex::default(),
         }
+    }
+
+    /// All symbols as columns, in the order of the iterator.
+    fn table(&self, py: Python<'_>) -> PyResult<SymbolTable> {
+        let symbols = self.snapshot();
+        let rows = detach(py, || {
+            let mut cursor = symbols::Cursor::default();
+            alloc::collect(std::iter::from_fn(|| symbols.next(&mut cursor)))
+        })?;
+        SymbolTable::new(py, &rows)
     }
 
     fn __contains__(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
@@ -171,6 +184,81 @@ impl SymbolIterator {
     }
 }
 
+/// The size of a string of Python without its text, with its slot in a list.
+const STRING: usize = 64;
+
+/// Symbols as columns.
+#[pyclass(frozen, module = "xenkdump_fast._native")]
+pub struct SymbolTable {
+    /// Their names.
+    #[pyo3(get)]
+    names: Py<PyList>,
+    /// Their addresses, with the slide applied.
+    #[pyo3(get)]
+    addresses: Py<PyAny>,
+    /// Their sizes in bytes; 0 if unknown.
+    #[pyo3(get)]
+    sizes: Py<PyAny>,
+    /// What they name: "func", "object" or "notype".
+    #[pyo3(get)]
+    kinds: Py<PyList>,
+    /// Their bindings: "global", "weak" or "local".
+    #[pyo3(get)]
+    bindings: Py<PyList>,
+    /// The modules that define them; None for the kernel or hypervisor itself.
+    #[pyo3(get)]
+    modules: Py<PyList>,
+}
+
+impl SymbolTable {
+    fn new(py: Python<'_>, rows: &[symbols::Symbol<'_>]) -> PyResult<Self> {
+        let text = rows.iter().map(|symbol| symbol.name.len()).sum::<usize>();
+        errors::probe(1, rows.len().saturating_mul(STRING).saturating_add(text))?;
+        let column = |value: fn(&symbols::Symbol<'_>) -> u64| -> PyResult<Py<PyAny>> {
+            let array = arrays::empty(py, rows.len(), "uint64")?;
+            let cells = Column::<u64>::writable(&array, "column", rows.len())?;
+            let values = errors::catch(|| alloc::collect(rows.iter().map(value)))?;
+            cells.store(0, &values, |value| value);
+            Ok(array.unbind())
+        };
+        // Equal strings are one object.
+        let strings = |value: fn(&symbols::Symbol<'_>) -> &'static str| -> PyResult<Py<PyList>> {
+            let all = rows
+                .iter()
+                .map(|symbol| PyString::intern(py, value(symbol)));
+            Ok(PyList::new(py, all)?.unbind())
+        };
+        let mut module: Option<(&str, Bound<'_, PyString>)> = None;
+        let modules = rows.iter().map(|symbol| {
+            let name = symbol.module?;
+            if module.as_ref().is_none_or(|(last, _)| *last != name) {
+                module = Some((name, PyString::new(py, name)));
+            }
+            module.as_ref().map(|(_, string)| string.clone())
+        });
+        let modules = alloc::collect(modules);
+        Ok(Self {
+            names: PyList::new(py, rows.iter().map(|symbol| symbol.name))?.unbind(),
+            addresses: column(|symbol| symbol.address.0)?,
+            sizes: column(|symbol| symbol.size)?,
+            kinds: strings(|symbol| symbol.kind.name())?,
+            bindings: strings(|symbol| symbol.binding.name())?,
+            modules: PyList::new(py, modules)?.unbind(),
+        })
+    }
+}
+
+#[pymethods]
+impl SymbolTable {
+    fn __len__(&self, py: Python<'_>) -> usize {
+        self.names.bind(py).len()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        format!("<SymbolTable: {} symbols>", self.__len__(py))
+    }
+}
+
 /// One symbol.
 #[pyclass(frozen, eq, hash, module = "xenkdump_fast._native")]
 #[derive(PartialEq, Eq, Hash)]
@@ -184,6 +272,12 @@ pub struct Symbol {
     /// Its size in bytes; 0 if unknown.
     #[pyo3(get)]
     size: u64,
+    /// What it names: "func", "object" or "notype".
+    #[pyo3(get)]
+    kind: &'static str,
+    /// Its binding: "global", "weak" or "local".
+    #[pyo3(get)]
+    binding: &'static str,
     /// The module that defines it; None for the kernel or hypervisor itself.
     #[pyo3(get)]
     module: Option<String>,
@@ -195,6 +289,8 @@ impl Symbol {
             name: symbol.name.to_owned(),
             address: symbol.address.0,
             size: symbol.size,
+            kind: symbol.kind.name(),
+            binding: symbol.binding.name(),
             module: symbol.module.map(str::to_owned),
         }
     }

@@ -9,6 +9,7 @@ use xenkdump::{alloc, types};
 
 use crate::errors;
 use crate::fork::detach;
+use crate::type_graph::TypeGraph;
 
 /// Layouts of structs, from BTF or DWARF.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
@@ -45,6 +46,12 @@ impl Types {
     #[getter]
     fn word(&self) -> usize {
         self.inner.word().bytes()
+    }
+
+    /// The types one by one.
+    #[getter]
+    fn graph(&self) -> TypeGraph {
+        TypeGraph::new(Arc::clone(&self.inner))
     }
 
     /// The types of a module, by its BTF, which continues that of its kernel: `self`. AbsentError if

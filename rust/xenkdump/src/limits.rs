@@ -241,6 +241,10 @@ pub const MAX_TYPE_STEPS: usize = 1 << 18;
 /// for each byte of its names: at most 2^16 of them, with 4 MiB of names.
 pub const MAX_TYPE_LIST_STEPS: usize = 1 << 22;
 
+/// Types that are reached from others. Linux 6.1 has 130,000, as BTF with the prototypes of its
+/// functions.
+pub const MAX_GRAPH_TYPES: usize = 1 << 22;
+
 /// Typedefs, dimensions, pointers or anonymous structs in a chain. Linux needs 8.
 pub const MAX_TYPE_DEPTH: usize = 64;
 

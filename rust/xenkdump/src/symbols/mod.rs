@@ -23,6 +23,7 @@ use crate::limits::MAX_SAME_NAMES;
 use crate::names::{Key, Names};
 use crate::ranges::Ranges;
 use crate::Result;
+pub use table::{Binding, Kind};
 use table::{Found, Table};
 
 /// One symbol.
@@ -35,6 +36,10 @@ pub struct Symbol<'a> {
     pub address: VirtAddr,
     /// Its size in bytes; 0 if unknown.
     pub size: u64,
+    /// What it names, as far as its source says.
+    pub kind: Kind,
+    /// Its binding.
+    pub binding: Binding,
     /// The module that defines it; `None` for the kernel or hypervisor itself.
     pub module: Option<&'a str>,
 }
@@ -315,6 +320,8 @@ fn symbol<'a>(found: Found<'a>, module: Option<&'a str>, table: &Table, slide: i
         name: found.name,
         address: apply_slide(found.address, slide, table.word()),
         size: found.size,
+        kind: found.kind,
+        binding: found.binding,
         module,
     }
 }

@@ -11,7 +11,7 @@ use crate::names::{self, Key, Names};
 
 /// What a symbol names. Ordered by preference among aliases, best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub enum Kind {
     /// A label, or unknown.
     NoType,
     /// Data.
@@ -22,10 +22,35 @@ pub(super) enum Kind {
 
 /// The binding of a symbol. Ordered by preference among aliases, best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Binding {
+pub enum Binding {
+    /// Global, but another definition precedes it.
     Weak,
+    /// Within one file.
     Local,
+    /// Global.
     Global,
+}
+
+impl Kind {
+    /// A short name: `func`, `object` or `notype`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::NoType => "notype",
+            Kind::Object => "object",
+            Kind::Func => "func",
+        }
+    }
+}
+
+impl Binding {
+    /// A short name: `weak`, `local` or `global`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Binding::Weak => "weak",
+            Binding::Local => "local",
+            Binding::Global => "global",
+        }
+    }
 }
 
 /// One symbol, as given by its source.
@@ -70,6 +95,8 @@ pub(super) struct Found<'a> {
     pub name: &'a str,
     pub address: VirtAddr,
     pub size: u64,
+    pub kind: Kind,
+    pub binding: Binding,
     pub located: bool,
 }
 
@@ -221,6 +248,8 @@ impl Table {
             name: names::text(name(&self.strings, entry.name)),
             address: entry.address,
             size: entry.size,
+            kind: entry.kind,
+            binding: entry.binding,
             located: entry.located,
         }
     }

@@ -3,12 +3,16 @@
 //! - `shape`: what a source of types provides: types by name, shapes of types.
 //! - `question`: a query with its remaining budget.
 //! - `query`, `spell`: paths, flattening, sizes, names; the same for both sources.
+//! - `kinds`: kinds of types.
+//! - `graph`: types one by one, with the types that they refer to.
 //! - `btf`, `dwarf`: the sources.
 //!
 //! Indices are built on first use.
 
 mod btf;
 mod dwarf;
+pub mod graph;
+mod kinds;
 mod query;
 mod question;
 mod shape;
@@ -21,7 +25,7 @@ use crate::addr::Word;
 use crate::elf::Bytes;
 use crate::image::Image;
 use crate::{Error, Result};
-use shape::Layouts;
+use shape::Graph;
 
 /// A source of layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +107,7 @@ pub struct Member {
 
 /// Layouts of structs.
 pub struct Types {
-    layouts: Arc<dyn Layouts>,
+    layouts: Arc<dyn Graph>,
     /// The same, if it is BTF.
     btf: Option<Arc<btf::Btf>>,
     source: Source,

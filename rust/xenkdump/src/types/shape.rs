@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use super::kinds::{Encoding, Kind};
 use crate::budget::Budget;
 use crate::names;
 
@@ -30,6 +31,9 @@ impl<'a> Name<'a> {
         Self(names::rest(strings, offset))
     }
 
+    /// `void`.
+    pub const VOID: Self = Self(b"void");
+
     pub fn is_empty(self) -> bool {
         self.0.first().is_none_or(|&byte| byte == 0)
     }
@@ -46,7 +50,7 @@ impl<'a> Name<'a> {
 
 /// Identifies a type within its source: its ID in BTF, or the offset of its entry in `.debug_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct TypeId(pub u64);
+pub struct TypeId(pub u64);
 
 /// The kinds of named types in C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,11 +161,71 @@ pub(super) trait Layouts: Send + Sync {
     }
 }
 
+/// A type without its parts, as its source has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node<'a> {
+    pub kind: Kind,
+    pub name: Name<'a>,
+    /// Its own size in bytes; `None` if it is that of another type.
+    pub size: Option<u64>,
+    pub signed: bool,
+    pub encoding: Option<Encoding>,
+    /// The type that it refers to; `None` is `void`, or none at all.
+    pub target: Option<TypeId>,
+    /// The number of elements of one dimension of an array.
+    pub count: Option<u64>,
+    /// Of what a forward declaration declares.
+    pub union: bool,
+}
+
+/// A parameter of a function. Its name may be empty.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Parameter<'a> {
+    /// A parameter; without a type it is `void`, which no compiler writes.
+    Named(Name<'a>, Option<TypeId>),
+    /// `...`
+    Variadic,
+}
+
+/// The types of a source that can be listed.
+pub(super) enum Listed {
+    /// Types with consecutive numbers, from 1 to this.
+    UpTo(u64),
+    /// Types with these numbers.
+    These(Vec<TypeId>),
+}
+
+/// A source whose types can be followed one by one.
+pub(super) trait Graph: Layouts {
+    /// A type; `None` if there is none with this number.
+    fn node(&self, id: TypeId, budget: &Budget<'_>) -> Option<Node<'_>>;
+
+    /// Calls `visit` with each parameter of a function's type.
+    fn parameters<'a>(
+        &'a self,
+        id: TypeId,
+        budget: &Budget<'_>,
+        visit: &mut dyn FnMut(Parameter<'a>) -> ControlFlow<()>,
+    ) -> ControlFlow<()>;
+
+    /// Calls `visit` with each variable of a section: its number, its offset, its size.
+    fn variables(
+        &self,
+        id: TypeId,
+        budget: &Budget<'_>,
+        visit: &mut dyn FnMut(TypeId, u64, u64) -> ControlFlow<()>,
+    ) -> ControlFlow<()>;
+
+    /// The first integer or floating-point type whose name `is_it`.
+    fn find_base(&self, is_it: &dyn Fn(Name<'_>) -> bool) -> Option<TypeId>;
+
+    /// The types that can be listed: all of BTF, the named ones of DWARF.
+    fn listed(&self) -> Listed;
+}
+
 impl Shape<'_> {
     /// `void`.
-    pub const VOID: Self = Shape::Void {
-        name: Name(b"void"),
-    };
+    pub const VOID: Self = Shape::Void { name: Name::VOID };
     /// An invalid type.
     pub const BROKEN: Self = Shape::Void { name: Name(b"?") };
 }

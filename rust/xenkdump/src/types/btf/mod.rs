@@ -7,12 +7,13 @@
 //! its end is rejected, because a type that seems to be missing is taken for one that the kernel lacks.
 
 mod format;
+mod graph;
 mod kinds;
 #[cfg(test)]
 mod tests;
 
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::shape::{charge, Field, Layouts, Name, Shape, Tag, TypeId};
 use crate::addr::Word;
@@ -37,6 +38,8 @@ pub(super) struct Btf {
     word: Word,
     format: Format,
     index: Index,
+    /// Its integers and floating-point numbers, which the index lacks.
+    bases: OnceLock<Vec<TypeId>>,
     /// What is not known, and was verified.
     warning: Option<String>,
 }
@@ -104,6 +107,7 @@ impl Btf {
             word,
             format: reading.format,
             index,
+            bases: OnceLock::new(),
             warning: reading.warning,
             base,
             bytes,

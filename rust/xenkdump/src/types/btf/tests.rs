@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::MAX_TYPE_DEPTH;
+use crate::types::graph::{self, Encoding, Place};
 use crate::types::question::Question;
 use crate::types::{query, shape};
 use crate::types::{Bits, Kind, Types};
@@ -435,6 +436,12 @@ fn corrupt_bytes_do_not_panic() {
             let _ = types.member(path);
         }
         let _ = types.enumerator("huge");
+        for id in types.listed().take(100) {
+            let _ = (types.describe(id), types.members_of(id), types.stripped(id));
+            let _ = (types.enumerators_of(id), types.parameters_of(id));
+            let _ = (types.variables_of(id), types.size_of_type(id));
+            let _ = (types.spelling(id), types.reachable(&[id]));
+        }
     };
     for at in 0..valid.len() {
         for bits in [0x01, 0x04, 0x80, 0xff] {
@@ -539,4 +546,222 @@ fn types_of_a_module_of_another_kernel_are_rejected() {
             .contains("types that do not fit the known base"),
         "{error}"
     );
+}
+
+/// Each type of `synthetic` by its number.
+#[test]
+fn types_are_a_graph() {
+    let types = types(synthetic());
+    let of = |name: &str| types.describe(types.number_of(name).unwrap()).unwrap();
+    let ids: Vec<_> = types.listed().collect();
+    assert_eq!(
+        (ids[0], ids.len()),
+        (TypeId(1), types.listed().size_hint().0)
+    );
+    let kinds: Vec<_> = ids
+        .iter()
+        .map(|id| types.describe(*id).unwrap().kind.name())
+        .collect();
+    assert_eq!(
+        kinds.join(" "),
+        "int int int array union struct ptr const typedef enum enum64 fwd volatile restrict \
+         func_proto func var datasec float decl_tag type_tag struct"
+    );
+    let void = types.describe(TypeId(0)).unwrap();
+    assert_eq!((void.kind.name(), void.name.as_str()), ("void", "void"));
+    assert!(types.describe(TypeId(ids.len() as u64 + 1)).is_err());
+    assert!(types.describe(TypeId(u64::MAX)).is_err());
+
+    let outer = of("struct outer");
+    assert_eq!((outer.size, outer.keyword), (Some(48), Some("struct")));
+    let members = types.members_of(outer.id).unwrap();
+    let places: Vec<_> = members
+        .iter()
+        .map(|member| (member.name.as_str(), member.bit_offset, member.bit_size))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("first", 0, None),
+            ("", 32, None),
+            ("low", 64, Some(3)),
+            ("high", 67, Some(5)),
+            ("text", 96, None),
+            ("next", 256, None),
+            ("state", 320, None)
+        ]
+    );
+    let text = types.describe(members[4].ty).unwrap();
+    assert_eq!((text.count, text.size), (Some(16), None));
+    assert_eq!(types.size_of_type(text.id).unwrap(), Some(16));
+    assert_eq!(types.describe(text.target.unwrap()).unwrap().name, "u8");
+    // The pointer leads back.
+    let next = types.describe(members[5].ty).unwrap();
+    assert_eq!(types.spelling(next.id).unwrap(), "const outer_t *");
+    let target = types.stripped(next.target.unwrap()).unwrap();
+    assert_eq!(target, Some(outer.id));
+
+    // Bit-fields before Linux 5.0.
+    let old = types.members_of(of("old").id).unwrap();
+    assert_eq!((old[1].bit_offset, old[1].bit_size), (34, Some(3)));
+    let int = of("int");
+    assert_eq!(
+        (int.kind, int.size, int.signed),
+        (graph::Kind::Int, Some(4), true)
+    );
+    assert!(!of("u8").signed);
+    assert_eq!(of("double").encoding, Some(Encoding::Float));
+    let values = types.enumerators_of(of("state").id).unwrap();
+    assert_eq!(values, [("down".into(), -1), ("up".into(), 1)]);
+    let proto = types.parameters_of(TypeId(15)).unwrap();
+    assert_eq!(proto.named, [(String::new(), Some(TypeId(1)))]);
+    assert!(!proto.variadic);
+    let places = types.variables_of(TypeId(18)).unwrap();
+    let place = Place {
+        variable: TypeId(17),
+        offset: 0,
+        size: 4,
+    };
+    assert_eq!(places, [place]);
+    assert_eq!(types.number_of_variable("per_cpu").unwrap(), TypeId(1));
+    let gone = types.describe(TypeId(12)).unwrap();
+    assert_eq!(
+        (gone.kind, gone.keyword),
+        (graph::Kind::Forward, Some("union"))
+    );
+}
+
+#[test]
+fn variadic_functions_and_base_types_are_told() {
+    let mut f = Synthetic::default();
+    let int = f.add("int", INT, NONE, 4, &[INT32]);
+    let flag = f.add("_Bool", INT, NONE, 1, &[4 << 24 | 8]);
+    let letter = f.add("char", INT, NONE, 1, &[3 << 24 | 8]);
+    let name = f.name("format");
+    let proto = f.add("", FUNC_PROTO, (2, false), int, &[name, letter, 0, 0]);
+    let types = types(f.bytes());
+    let found = types.parameters_of(TypeId(proto.into())).unwrap();
+    let format = ("format".to_owned(), Some(TypeId(letter.into())));
+    assert_eq!((found.named, found.variadic), (vec![format], true));
+    let encoding = |id: u32| types.describe(TypeId(id.into())).unwrap().encoding;
+    assert_eq!(encoding(int), Some(Encoding::Integer));
+    assert_eq!(encoding(flag), Some(Encoding::Boolean));
+    assert_eq!(encoding(letter), Some(Encoding::Character));
+}
+
+#[test]
+fn integers_are_found_by_any_spelling() {
+    let mut f = Synthetic::default();
+    let names = [
+        "int",
+        "unsigned int",
+        "long unsigned int",
+        "long long int",
+        "short int",
+        "signed char",
+        "char",
+    ];
+    for name in names {
+        f.add(name, INT, NONE, 4, &[INT32]);
+    }
+    let types = types(f.bytes());
+    for (name, expected) in [
+        ("unsigned long", Some("long unsigned int")),
+        ("unsigned long int", Some("long unsigned int")),
+        ("long long", Some("long long int")),
+        ("unsigned", Some("unsigned int")),
+        ("short", Some("short int")),
+        ("signed", Some("int")),
+        ("char", Some("char")),
+        ("signed char", Some("signed char")),
+        ("long", None),
+        ("unsigned char", None),
+        ("unsigned long double", None),
+    ] {
+        let found = types.number_of(name).ok();
+        let found = found.map(|id| types.describe(id).unwrap().name);
+        assert_eq!(found.as_deref(), expected, "{name}");
+    }
+}
+
+#[test]
+fn cycles_are_visited_once() {
+    let mut f = Synthetic::default();
+    // A typedef of itself, and two structs with pointers to each other.
+    f.add("ring", TYPEDEF, NONE, 1, &[]);
+    f.add("", PTR, NONE, 5, &[]);
+    f.add("", PTR, NONE, 4, &[]);
+    let member = f.members(&[("b", 2, 0)]);
+    f.add("a", STRUCT, (1, false), 8, &member);
+    let member = f.members(&[("a", 3, 0)]);
+    f.add("b", STRUCT, (1, false), 8, &member);
+    let member = f.members(&[("", 6, 0)]);
+    f.add("self", STRUCT, (1, false), 8, &member);
+    let types = types(f.bytes());
+    assert!(types.stripped(TypeId(1)).is_err());
+    assert_eq!(types.size_of_type(TypeId(1)).unwrap(), None);
+    let reached = |id| types.reachable(&[TypeId(id)]).unwrap();
+    assert_eq!(reached(1), [TypeId(1)]);
+    assert_eq!(reached(4), [4, 2, 5, 3].map(TypeId));
+    assert_eq!(reached(6), [TypeId(6)]);
+    let all = [TypeId(1), TypeId(4), TypeId(1)];
+    assert_eq!(types.reachable(&all).unwrap(), [1, 4, 2, 5, 3].map(TypeId));
+    // One that does not exist.
+    assert!(types.reachable(&[TypeId(7)]).is_err());
+}
+
+#[test]
+fn the_graph_of_a_module_continues_that_of_the_kernel() {
+    let base = synthetic();
+    let kernel = types(base.clone());
+    let module = split(&base, |f, first| {
+        let fields = f.members(&[("inner", 6, 0), ("own", first + 1, 48 * 8)]);
+        f.add("driver", STRUCT, (2, false), 56, &fields);
+        f.add("", PTR, NONE, first, &[]);
+        f.add("s64", INT, NONE, 8, &[1 << 24 | 64]);
+    });
+    let module = kernel.split(module.into()).unwrap();
+    let kernels = kernel.listed().count() as u64;
+    assert_eq!(module.listed().count() as u64, kernels + 3);
+    let driver = module.number_of("struct driver").unwrap();
+    assert_eq!(driver, TypeId(kernels + 1));
+    let members = module.members_of(driver).unwrap();
+    assert_eq!(members[0].ty, kernel.number_of("outer").unwrap());
+    let own = module.number_of("s64").unwrap();
+    assert_eq!(
+        (own, kernel.number_of("s64").is_err()),
+        (TypeId(kernels + 3), true)
+    );
+    assert_eq!(module.number_of("int").unwrap(), TypeId(1));
+}
+
+/// The parts of one type are limited.
+#[test]
+fn the_parts_of_a_type_are_limited() {
+    let long = "n".repeat(1023);
+    let mut f = Synthetic::default();
+    let int = f.add("int", INT, NONE, 4, &[INT32]);
+    let name = f.name(&long);
+    let wide = f.add(
+        "wide",
+        STRUCT,
+        (65535, false),
+        4,
+        &[name, int, 0].repeat(65535),
+    );
+    let proto = f.add(
+        "",
+        FUNC_PROTO,
+        (65535, false),
+        0,
+        &[name, int].repeat(65535),
+    );
+    let types = types(f.bytes());
+    let error = types.members_of(TypeId(wide.into())).unwrap_err();
+    assert!(
+        error.to_string().contains("more parts than the limit"),
+        "{error}"
+    );
+    assert!(types.parameters_of(TypeId(proto.into())).is_err());
+    assert!(types.reachable(&[TypeId(wide.into())]).is_err());
 }

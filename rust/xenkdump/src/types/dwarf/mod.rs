@@ -6,12 +6,14 @@
 //! - `unit`: one unit and its entries.
 //! - `index`: entries by name, built by one scan.
 //! - `cache`: indices on disk.
+//! - `graph`: types one by one.
 //!
 //! Not supported: type units, supplementary files (`.gnu_debugaltlink`), split DWARF. Linux and Xen
 //! are not built with them.
 
 mod abbrev;
 mod cache;
+mod graph;
 mod index;
 mod sections;
 mod unit;
@@ -48,6 +50,8 @@ pub(super) struct Dwarf {
     abbreviations: Abbreviations,
     word: Word,
     index: OnceLock<Index>,
+    /// Base types, which the index lacks.
+    bases: OnceLock<Vec<TypeId>>,
     cache: Option<cache::File>,
 }
 
@@ -70,6 +74,7 @@ impl Dwarf {
             sections,
             word,
             index: OnceLock::new(),
+            bases: OnceLock::new(),
             cache,
         }
     }

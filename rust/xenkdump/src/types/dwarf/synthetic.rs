@@ -303,4 +303,11 @@ pub(super) fn run_all_queries(types: &Types) {
         let _ = types.member(path);
     }
     let _ = types.enumerator("up");
+    let _ = types.number_of("int");
+    for id in types.listed().take(100) {
+        let _ = (types.describe(id), types.members_of(id), types.stripped(id));
+        let _ = (types.enumerators_of(id), types.parameters_of(id));
+        let _ = (types.size_of_type(id), types.spelling(id));
+        let _ = types.reachable(&[id]);
+    }
 }

@@ -224,3 +224,64 @@ fn corrupt_bytes_do_not_panic() {
         }
     }
 }
+
+#[test]
+fn types_are_a_graph() {
+    let types = modern().types(Word::W64, None);
+    let listed: Vec<_> = types
+        .listed()
+        .map(|id| types.describe(id).unwrap())
+        .collect();
+    let names: Vec<_> = listed
+        .iter()
+        .map(|ty| (ty.kind.name(), ty.name.as_str()))
+        .collect();
+    let expected = [
+        ("struct", "late"),
+        ("enum", "state"),
+        ("struct", "outer"),
+        ("typedef", "outer_t"),
+    ];
+    assert_eq!(names, expected);
+    let outer = types.number_of("struct outer").unwrap();
+    let members = types.members_of(outer).unwrap();
+    let places: Vec<_> = members
+        .iter()
+        .map(|member| (member.name.as_str(), member.bit_offset, member.bit_size))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("first", 0, None),
+            ("", 32, None),
+            ("low", 64, Some(3)),
+            ("high", 67, Some(5)),
+            ("grid", 96, None),
+            ("next", 320, None),
+            ("state", 384, None)
+        ]
+    );
+    // Each dimension is a type of its own.
+    let grid = types.describe(members[4].ty).unwrap();
+    let row = types.describe(grid.target.unwrap()).unwrap();
+    assert_eq!((grid.count, row.count), (Some(2), Some(3)));
+    assert_ne!(grid.id, row.id);
+    let int = types.number_of("int").unwrap();
+    assert_eq!(row.target, Some(int));
+    let int = types.describe(int).unwrap();
+    assert_eq!(
+        (int.kind.name(), int.size, int.signed),
+        ("int", Some(4), true)
+    );
+    let next = types.describe(members[5].ty).unwrap();
+    assert_eq!((next.size, next.target), (Some(8), Some(outer)));
+    let state = types.enumerators_of(members[6].ty).unwrap();
+    assert_eq!(state, [("down".into(), -1), ("up".into(), 1)]);
+    let alias = types.number_of("outer_t").unwrap();
+    assert_eq!(types.stripped(alias).unwrap(), Some(outer));
+    assert_eq!(types.size_of_type(alias).unwrap(), Some(56));
+    let reached = types.reachable(&[alias]).unwrap();
+    assert!(reached.contains(&int.id) && reached.contains(&next.id));
+    assert!(types.number_of("local").is_err());
+    assert!(types.describe(super::TypeId(u64::MAX)).is_err());
+}

@@ -52,6 +52,12 @@ impl<'a> Unit<'a> {
         self.header.entries_raw(&self.abbreviations, offset).ok()
     }
 
+    /// The offset of its root in `.debug_info`.
+    pub fn root(&self) -> Option<u32> {
+        let size = u32::try_from(self.header.size_of_header()).ok()?;
+        self.start.checked_add(size)
+    }
+
     /// The entry at `offset` of `.debug_info`.
     pub fn entry<'u>(&'u self, offset: u32, budget: &Budget<'_>) -> Option<Entry<'a, 'u>> {
         let offset = UnitOffset(offset.checked_sub(self.start)? as usize);
@@ -157,6 +163,12 @@ fn read<'a>(
 }
 
 impl<'a> Entry<'a, '_> {
+    /// Its offset in `.debug_info`.
+    pub fn offset(&self) -> Option<u32> {
+        let offset = u32::try_from(self.die.offset().0).ok()?;
+        self.unit.start.checked_add(offset)
+    }
+
     pub fn tag(&self) -> dw::DwTag {
         self.die.tag()
     }

@@ -57,8 +57,7 @@ def test_equals_objdump(name: str, domain: Callable[[str], Domain], tmp_path: Pa
     )
     lines = re.findall(r"^\s*([0-9a-f]+):\t(.*)$", done.stdout, re.MULTILINE)
     expected = {int(address, 16): text for address, text in lines}
-    word = 8 if kernel.word == 8 else 4
-    found = {at: text for at, _, text, _ in disassemble(code, start, word, limit=SIZE)}
+    found = {at: text for at, _, text, _ in disassemble(code, start, kernel.word, limit=SIZE)}
     # objdump skips zeros, and the last instruction is cut.
     common = [at for at in expected if at in found]
     assert len(common) >= len(expected) - 2

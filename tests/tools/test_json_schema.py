@@ -148,7 +148,7 @@ def test_every_field_is_described(command: str) -> None:
     sections = dict(re.findall(r"^## `([^`]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     base, is_all, _ = command.partition(" --domain all")
     # Some commands print the same of the hypervisor as of a domain.
-    own = sections.get(command) or sections[command.removesuffix(" --hypervisor")]
+    own = sections.get(command) or sections[base.removesuffix(" --hypervisor")]
     section = sections["--domain all"] + sections[base] if is_all else own
     if command == "bt --hypervisor":
         section += sections["bt"]  # describes the frames

@@ -11,6 +11,7 @@ from ..session import Domain
 from .selection import select
 
 if TYPE_CHECKING:
+    from .._native import WordSize
     from ..xen.host import XenHost
 
 #: Pids in an error.
@@ -26,7 +27,7 @@ class Program(NamedTuple):
     #: What messages name: the file of the symbols, else the dump.
     name: str
     #: Bytes of a word.
-    word: int
+    word: "WordSize"
     #: Virtual memory.
     virtual: AddressSpace
     #: None of a hypervisor without xen-syms.
@@ -78,7 +79,8 @@ def program(target: "Domain | XenHost", *, with_modules: bool = True) -> Program
     if not isinstance(target, Domain):
         symbols = target.symbols
         name = target.symbols_path or target.dump.path
-        return Program(name, target.word, target.memory.virtual, symbols, symbols)
+        word: WordSize = 8 if target.word == 8 else 4
+        return Program(name, word, target.memory.virtual, symbols, symbols)
     kernel = target.kernel
     if with_modules:
         _ = kernel.unwinder  # which loads the symbols of modules

@@ -88,11 +88,15 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Code":
             raise UsageError(f"{count} instructions are too many at once")
         raise AbsentError(f"{name}: its function has {end - start:#x} bytes, which is too much")
     data, failure = _code(known, start, min(end, known.last))
-    notation = "intel" if options.intel else "att"
+    lines = disassemble(
+        data,
+        start,
+        known.word,
+        notation="intel" if options.intel else "att",
+        limit=count or len(data),
+    )
     found = []
-    for at, size, text, to in disassemble(
-        data, start, 8 if known.word == 8 else 4, notation=notation, limit=count or len(data)
-    ):
+    for at, size, text, to in lines:
         if options.reverse and at > address:
             break
         found.append(Instruction(at, data[at - start : at - start + size], text, to))

@@ -118,9 +118,7 @@ def _string(space: AddressSpace, start: int) -> "Characters":
     return Characters(start, space.cstring(start, _CHUNK), None)
 
 
-def _readable(
-    space: AddressSpace, start: int, size: int, unit: int
-) -> tuple[bytes, str | None]:
+def _readable(space: AddressSpace, start: int, size: int, unit: int) -> tuple[bytes, str | None]:
     """The memory up to the first unit that cannot be read, and why that cannot be."""
     parts = []
     at, end = start, start + size

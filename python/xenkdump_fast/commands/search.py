@@ -181,9 +181,7 @@ class Match(NamedTuple):
     value: int | str
 
 
-def _texts(
-    space: AddressSpace, texts: Sequence[str], start: int, end: int
-) -> Iterator[Match]:
+def _texts(space: AddressSpace, texts: Sequence[str], start: int, end: int) -> Iterator[Match]:
     for text in dict.fromkeys(texts):
         at: int | None = start
         while at is not None and at < end:
@@ -239,7 +237,7 @@ def _batches(space: AddressSpace, start: int, end: int) -> "Iterator[NDArray[np.
         last = min(mapped.address + mapped.size, end)
         for at in range(first, last, _PAGES * PAGE):
             stop = min(at + _PAGES * PAGE, last)
-            waiting.append(np.arange(at, stop, PAGE, np.uint64))
+            waiting.append(np.arange(at, stop, PAGE, dtype=np.uint64))
             count += len(waiting[-1])
             if count >= _PAGES:
                 progress.now.set("percent", (at - start) * 100 // total, 100)

@@ -107,9 +107,7 @@ def _matching(known: Program, options: Options) -> Iterator[Found]:
     return map(Found, chain(first, symbols))
 
 
-def _with_neighbours(
-    known: Program, found: Sequence[Found], options: Options
-) -> Iterator[Found]:
+def _with_neighbours(known: Program, found: Sequence[Found], options: Options) -> Iterator[Found]:
     """Each symbol with the one before and after it."""
     assert known.code is not None
     wanted = {one.symbol.address for one in found}

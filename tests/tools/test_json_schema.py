@@ -153,8 +153,12 @@ def test_every_field_is_described(command: str) -> None:
     if command == "bt --hypervisor":
         section += sections["bt"]  # describes the frames
     described = {word.strip(".[]") for word in re.findall(r"`([^`]+)`", section)}
-    definition = command.replace(" --", "-").replace(" ", "-")
-    assert names(SCHEMA["$defs"][definition]) - described == set()
+    reference = next(
+        case["then"]["$ref"]
+        for case in SCHEMA["allOf"]
+        if case["if"]["properties"]["command"]["const"] == command
+    )
+    assert names(SCHEMA["$defs"][reference.removeprefix("#/$defs/")]) - described == set()
 
 
 def test_it_is_generated_from_the_types() -> None:

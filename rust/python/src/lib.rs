@@ -5,6 +5,7 @@
 use pyo3::prelude::*;
 
 mod arrays;
+mod bare;
 mod buffers;
 mod bulk;
 mod convert;
@@ -32,6 +33,8 @@ mod _native {
     use pyo3::types::PyTuple;
     use xenkdump::status::Status;
 
+    #[pymodule_export]
+    use super::bare::PageTables;
     #[pymodule_export]
     use super::dump::Note;
     #[pymodule_export]

@@ -16,11 +16,14 @@ print(dom0.virtual.read(kernel.symbols["linux_banner"], 64))
 
 from ._native import AbsentError, DumpError, MemoryFault
 from .linux.tasks import Task
-from .session import Domain, Dump, MismatchError, open
+from .session import AlteredWord, BareMachine, CpuState, Domain, Dump, MismatchError, open
 from .status import Status
 
 __all__ = [
     "AbsentError",
+    "AlteredWord",
+    "BareMachine",
+    "CpuState",
     "Domain",
     "Dump",
     "DumpError",

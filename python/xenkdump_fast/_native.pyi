@@ -59,6 +59,10 @@ Integers = NDArray[np.integer[Any]] | Buffer | Sequence[int]
 #: Any array or buffer; what it must be is in the docstring of the call.
 AnyArray = NDArray[Any] | Buffer
 
+#: Xen's virtual memory, the frame table's address in it, its number of elements, the size of one,
+#: and the offset and the size of ``type_info`` in it.
+FrameTable = tuple[AddressSpace, int, int, int, int, int]
+
 #: What each number that a batch puts into ``status`` means; 0 is "ok".
 STATUS: tuple[str, ...]
 
@@ -202,6 +206,23 @@ class Dump:
         """Machine memory."""
     def physical(self, p2m: P2M | None) -> AddressSpace:
         """Pseudo-physical memory of the domain with this P2M; None for a bare machine."""
+    def bare(
+        self,
+        p2m: P2M | None,
+        paging: Paging,
+        roots: list[int],
+        *,
+        frame_table: FrameTable | None = None,
+        altered: list[tuple[int, int, int]] | None = None,
+    ) -> tuple[Dump, PageTables]:
+        """A PV domain as a dump of its own, as if it ran on a bare machine, without notes.
+
+        Its machine addresses are the domain's physical ones, and its page tables, of the format
+        ``paging``, hold pfns. They are found below the ``roots`` (machine addresses) and by Xen's
+        ``frame_table``. ``altered`` are words that differ from memory: ``(physical address, value,
+        size)``. Without a P2M, machine addresses are the physical ones, and only these words
+        differ. Closing it closes this dump too.
+        """
     def guest(self, p2m: P2M, size: int) -> Dump:
         """A translated guest (HVM, PVH) as a dump of its own, without notes.
 
@@ -239,6 +260,42 @@ class Dump:
         Later uses raise ValueError, and so do batches that run in other threads. The mapping of the
         file is released with the last object made from it.
         """
+
+@final
+class PageTables:
+    """The page tables of a PV domain, and what was noticed while they were searched for."""
+
+    def tables(self) -> list[tuple[int, int]]:
+        """The pfn and the level of each, by ascending pfn."""
+    @property
+    def walked(self) -> int:
+        """How many the walk from the roots found."""
+    @property
+    def typed(self) -> int | None:
+        """How many Xen's frame table has.
+
+        None if it was not used, or does not agree with the walk.
+        """
+    @property
+    def conflicts(self) -> int:
+        """How many have different levels in the frame table and in the walk."""
+    @property
+    def untyped(self) -> int:
+        """How many are no tables in the frame table, but below one that is."""
+    @property
+    def unreadable(self) -> int:
+        """How many the walk could not read."""
+    @property
+    def foreign_roots(self) -> int:
+        """Roots that are no frames of the domain."""
+    @property
+    def unread(self) -> int:
+        """Elements of the frame table that could not be read."""
+    @property
+    def exhausted(self) -> bool:
+        """Whether the search ended early: more tables were found than the dump can hold."""
+    def __len__(self) -> int:
+        """How many there are."""
 
 @final
 class Note:
@@ -658,6 +715,12 @@ class P2M:
         status: AnyArray | None = None,
         threads: int | None = None,
     ) -> NDArray[np.uint64]: ...
+    def held(self) -> bytes:
+        """The runs of pfns whose pages the dump holds as a whole, ascending.
+
+        Two 64-bit numbers each: the first pfn and the count. Raises MemoryError if there are too
+        many.
+        """
     def spans(self) -> list[tuple[int, int]]:
         """Returns ascending ``(first pfn, count)`` ranges whose P2M page is in the dump.
 

@@ -90,6 +90,9 @@ MAX_DEBUG_LINK = 4096
 #: Bytes of linux_banner that are compared. Those seen have about 200.
 MAX_LINUX_BANNER = 512
 
+#: Page tables of processes from which those of a domain are searched: pids have 22 bits.
+MAX_PROCESS_ROOTS = 1 << 22
+
 #: CPUs. Linux can be built for 8192 at most (CONFIG_NR_CPUS, MAXSMP).
 MAX_CPUS = 8192
 

@@ -58,9 +58,9 @@ def test_equals_objdump(name: str, domain: Callable[[str], Domain], tmp_path: Pa
     lines = re.findall(r"^\s*([0-9a-f]+):\t(.*)$", done.stdout, re.MULTILINE)
     expected = {int(address, 16): text for address, text in lines}
     found = {at: text for at, _, text, _ in disassemble(code, start, kernel.word, limit=SIZE)}
-    # objdump skips zeros, and the last instruction is cut.
+    # objdump skips zeros, and shows the bytes of the last instruction, which is cut, one by one.
     common = [at for at in expected if at in found]
-    assert len(common) >= len(expected) - 2
+    assert len(common) >= len(expected) - 15
     different = [
         (hex(at), expected[at], found[at])
         for at in common

@@ -185,6 +185,20 @@ def page_table(kernel: Kernel, task: Task) -> int:
     return kernel.read(mm, "mm_struct.pgd")
 
 
+def page_tables(kernel: Kernel, tasks: Iterable[Task]) -> Iterator[int]:
+    """The virtual addresses of the top page tables of all processes, each once.
+
+    Kernel threads lead to those of processes that have exited: ``task_struct.active_mm``.
+    """
+    found: set[int] = set()
+    for batch in batches(tasks):
+        members = ["task_struct.mm", "task_struct.active_mm"]
+        structs = Structs(kernel, [task.address for task in batch], members)
+        mms = {mm for member in members for mm in structs.values(member) if mm} - found
+        found |= mms
+        yield from dict.fromkeys(Structs(kernel, mms, ["mm_struct.pgd"]).values("mm_struct.pgd"))
+
+
 def total_pages(kernel: Kernel) -> int:
     """Pages of memory that the kernel manages; %MEM is relative to them."""
     if kernel.word == 8:

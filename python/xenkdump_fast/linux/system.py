@@ -77,9 +77,14 @@ class Linux(Kernel):
         return types_of(self, name)
 
     @cached_property
+    def contexts(self) -> dict[int, VcpuContext]:
+        """The registers of each CPU that are in the dump, by CPU number."""
+        return cpus.assign(self, self._vcpus(), self.active)
+
+    @cached_property
     def _contexts(self) -> dict[int, VcpuContext]:
         """The registers of the running tasks, by address of the task."""
-        contexts = cpus.assign(self, self._vcpus(), self.active)
+        contexts = self.contexts
         return {task.address: contexts[cpu] for cpu, task in self.active.items() if cpu in contexts}
 
     @cached_property

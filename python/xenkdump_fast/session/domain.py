@@ -14,6 +14,7 @@ from ..linux.mm import page_table
 from ..linux.system import Linux
 from ..linux.tasks import Task
 from . import debug_files
+from .bare import BareMachine
 from .dump_file import DumpFile
 from .locator import Locator
 from .platform import Platform
@@ -80,6 +81,7 @@ class Domain:
         #: Whether its vmlinux was not given, but found on this machine by the kernel's build id.
         self.found_vmlinux = False
         self._given = given
+        self._bare: BareMachine | None = None
         self._location = self._locate(image, options.p2m_source, given, force=options.force)
         if image is not None and self._location is not None:
             self._kernel = self._linux(image, self._location)
@@ -332,6 +334,18 @@ class Domain:
             paging = "x86-pae"
         mask = self.kernel.location.encryption_mask
         return self._platform.space(root, paging, mask)
+
+    def as_bare(self) -> BareMachine:
+        """Its memory and CPUs as if it ran on a bare machine: page tables hold pfns, not mfns.
+
+        This is what tools that walk page tables themselves need. Raises AbsentError if its kernel
+        is not found, or if no P2M can be read.
+        """
+        if self._bare is None:
+            kernel = self.kernel
+            root, paging = kernel.location.root, kernel.location.paging
+            self._bare = BareMachine(self, self._platform, root, paging)
+        return self._bare
 
     @property
     def warnings(self) -> list[str]:

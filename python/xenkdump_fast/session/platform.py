@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Image
 from .._native import Dump as NativeDump
@@ -16,9 +16,23 @@ from ..xen.p2m_sources import Source
 from .dump_file import DumpFile
 
 if TYPE_CHECKING:
-    from .._native import Paging
+    from .._native import FrameTable, Paging
     from ..xen.domain import XenDomain
     from ..xen.host import HostDomain
+
+
+class Vcpu(NamedTuple):
+    """A vCPU according to Xen."""
+
+    number: int
+    #: Empty if they are not known.
+    registers: Mapping[str, int]
+    #: Control registers, as far as they are known, with the machine address of the root in cr3.
+    control: Mapping[str, int]
+    #: Where the registers were saved, in words; None without registers.
+    where: str | None
+    #: Whether it was on a pCPU.
+    running: bool
 
 
 class Platform:
@@ -39,6 +53,11 @@ class Platform:
     def vmcoreinfos(self) -> list[Mapping[str, str]]:
         """The contents of the notes VMCOREINFO, which may be its kernel's."""
         return self.dump.vmcoreinfos
+
+    @property
+    def vmcoreinfo_text(self) -> bytes:
+        """The text of the note VMCOREINFO that is its kernel's; empty if there is none."""
+        return b""
 
     def p2m(self) -> P2M | None:
         """Its P2M, if it does not depend on the kernel."""
@@ -73,6 +92,18 @@ class Platform:
         """The registers of its CPUs."""
         return []
 
+    def vcpus(self) -> list[Vcpu]:
+        """Its vCPUs according to Xen."""
+        return []
+
+    def control(self, qemu_cpu: int) -> Mapping[str, int]:
+        """The control registers of one of QEMU's CPUs, if QEMU wrote the dump of a bare machine."""
+        return {}
+
+    def frame_table(self) -> "FrameTable | None":
+        """Xen's frame table; None if the dump has none."""
+        return None
+
     def build(self) -> Build | None:
         """The build of its kernel, as far as it is known without a vmlinux."""
         return None
@@ -92,10 +123,19 @@ class Platform:
         return Build.of(image).release
 
 
+#: The control registers of a CPU that tools use.
+_CONTROL = ("cr0", "cr3", "cr4", "efer")
+
+
 class Bare(Platform):
     """A machine without Xen."""
 
     identity = True
+
+    @property
+    def vmcoreinfo_text(self) -> bytes:
+        notes = (note for note in self.dump.notes if note.kind == "vmcoreinfo")
+        return next((note.data.rstrip(b"\0") for note in notes), b"")
 
     def roots(self) -> Iterable[Root]:
         yield from p2m_sources.roots(self.dump.native)
@@ -115,6 +155,12 @@ class Bare(Platform):
             )
             for i, fields in enumerate(statuses)
         ]
+
+    def control(self, qemu_cpu: int) -> Mapping[str, int]:
+        notes = [note.fields for note in self.dump.notes if note.kind == "qemu"]
+        if not 0 <= qemu_cpu < len(notes):
+            return {}
+        return {name: notes[qemu_cpu][name] for name in ("cr0", "cr3", "cr4")}
 
     def build(self) -> Build | None:
         facts = self.dump.vmcoreinfo
@@ -139,6 +185,16 @@ class Recorded(Platform):
             for vcpu in (() if self.records is None else self.records.vcpus)
             if (start := vcpu.start) is not None
         ]
+
+    def vcpus(self) -> list[Vcpu]:
+        found = []
+        for vcpu in () if self.records is None else self.records.vcpus:
+            control = {} if vcpu.root is None else {"cr3": vcpu.root}
+            if vcpu.control is not None:
+                control = {name: getattr(vcpu.control, name) for name in _CONTROL}
+            registers = vcpu.registers or {}
+            found.append(Vcpu(vcpu.id, registers, control, vcpu.where, vcpu.running))
+        return found
 
     def build(self) -> Build | None:
         kernel = None if self.records is None else self.records.kernel()
@@ -171,6 +227,15 @@ class Guest(Recorded):
             if "xen_kdump_cr3" in kinds or any(lists):
                 return False
         return self.records is not None and self.records.is_translated
+
+    def frame_table(self) -> "FrameTable | None":
+        from ..xen import frame_table
+
+        try:
+            xen = self.dump.hypervisor
+        except AbsentError:
+            return None
+        return frame_table.for_types(xen.memory, xen.facts.frames)
 
     def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
         native = self.dump.native

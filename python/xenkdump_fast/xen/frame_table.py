@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from .._native import FrameTable
+
 #: The low bits of count_info count references; a page with an owner has at least one.
 _COUNT_MASK = (1 << compat.value("bits of the reference count")) - 1
 #: Parts of the table that are read before their pages are unmapped again: 64 MiB.
@@ -58,6 +60,19 @@ def max_page(memory: XenMemory, table: Table | None) -> int | None:
     """One more than the highest machine frame number."""
     found = memory.pointer(table.max_page_at) if table else None
     return found if found and found < MAX_MACHINE_FRAMES else None
+
+
+def for_types(memory: XenMemory, table: Table | None) -> "FrameTable | None":
+    """The table for a search by the types of frames; None if it is not known."""
+    frames = max_page(memory, table)
+    base = None if table is None else memory.pointer(table.table_at)
+    if table is None or not frames or not base:
+        return None
+    # type_info is the word after count_info, and what it holds is compared with page tables.
+    at = table.references + memory.word
+    if at + memory.word > table.size:
+        return None
+    return memory.virtual, base, frames, table.size, at, memory.word
 
 
 def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dict[int, int]:

@@ -11,6 +11,7 @@ use xenkdump::dump::{self, DomainKind};
 use xenkdump::notes::{self, Decoded, PrStatus, Registers};
 use xenkdump::space::Tables;
 
+use crate::bare::{self, FrameTableTuple, PageTables};
 use crate::errors;
 use crate::fork::detach;
 use crate::gate::Gate;
@@ -212,6 +213,26 @@ impl Dump {
             inner: Arc::new(self.inner.guest(memory, size)),
             gate: self.gate.inner(),
         }
+    }
+
+    /// A PV domain with this P2M as a dump of its own, as if it ran on a bare machine: its machine addresses
+    /// are the domain's physical ones, and page tables of layout `paging` hold pfns. It has no notes. Tables
+    /// are found below `roots` (machine addresses) and by `frame_table`: Xen's virtual memory, the address
+    /// of the frame table, its number of elements, the size of one, offset and size of `type_info` in it.
+    /// `altered` are words that differ: physical address, value, size. Without a P2M machine addresses are
+    /// the physical ones, and nothing else differs. Closing it closes this dump too.
+    #[pyo3(signature = (p2m, paging, roots, *, frame_table=None, altered=None))]
+    fn bare(
+        &self,
+        py: Python<'_>,
+        p2m: Option<&P2M>,
+        paging: &str,
+        roots: Vec<u64>,
+        frame_table: Option<FrameTableTuple<'_>>,
+        altered: Option<Vec<(u64, u64, usize)>>,
+    ) -> PyResult<(Self, PageTables)> {
+        let (table, altered) = (frame_table.as_ref(), altered.unwrap_or_default());
+        bare::open(py, self, p2m, paging, &roots, table, &altered)
     }
 
     /// The virtual memory of the page tables at `root` (a cr3); `paging` is "x86", "x86-pae",

@@ -5,6 +5,7 @@
 use pyo3::prelude::*;
 
 mod arrays;
+mod bare;
 mod buffers;
 mod bulk;
 mod convert;
@@ -33,6 +34,8 @@ mod _native {
     use pyo3::types::PyTuple;
     use xenkdump::status::Status;
 
+    #[pymodule_export]
+    use super::bare::PageTables;
     #[pymodule_export]
     use super::disassembly::disassemble;
     #[pymodule_export]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyList};
 
 use xenkdump::addr::{Mfn, Pfn, VirtAddr, Word};
 use xenkdump::memory::Fault;
@@ -338,6 +338,21 @@ impl P2M {
                 )
             }
         }
+    }
+
+    /// The runs of pfns whose pages the dump holds as a whole, ascending: two 64-bit numbers each, the first
+    /// pfn and the count. MemoryError if there are too many.
+    fn held<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.gate.check()?;
+        let runs = detach(py, || p2m::held(&self.inner))?;
+        let runs = runs.ok_or_else(|| PyMemoryError::new_err("the pages have too many runs"))?;
+        PyBytes::new_with(py, runs.len().saturating_mul(16), |buf| {
+            for (row, (pfn, count)) in buf.as_chunks_mut().0.iter_mut().zip(&runs) {
+                let row: &mut [u8; 16] = row;
+                *row = (u128::from(*count) << 64 | u128::from(pfn.0)).to_le_bytes();
+            }
+            Ok(())
+        })
     }
 
     /// Ascending (first, count) ranges of pfns whose P2M page is in the dump; each page once. Limited

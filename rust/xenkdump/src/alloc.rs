@@ -124,6 +124,16 @@ pub(crate) fn insert_at<K: Hash + Eq, V, S: BuildHasher>(
     map.insert(key, value)
 }
 
+/// Adds a value to a map, unless its key has one.
+pub(crate) fn insert_missing<K: Hash + Eq, V, S: BuildHasher>(
+    map: &mut HashMap<K, V, S>,
+    key: K,
+    value: V,
+) {
+    check::<(K, V)>(map.try_reserve(1), map.len().saturating_mul(2).max(1));
+    map.entry(key).or_insert(value);
+}
+
 /// The value of a key; a new one if there is none.
 pub(crate) fn entry<K: Hash + Eq, V: Default, S: BuildHasher>(
     map: &mut HashMap<K, V, S>,

@@ -109,6 +109,24 @@ pub const MAX_LARGE_FRAMES_PER_PAGE: u64 = 256;
 /// The same however little the dump holds: 16 GiB.
 pub const MAX_LARGE_FRAMES: u64 = 1 << 22;
 
+/// Pages of a PV domain that is shown as a bare machine, of which some may be page tables: 16 TiB, as much as
+/// Linux supports on Xen. The directory of a set of them has 4 MiB.
+pub const MAX_BARE_PAGES: u64 = 1 << 32;
+
+/// Rewritten page tables that are kept: 64 MiB. Others are rewritten each time that they are read.
+pub const MAX_REWRITTEN_TABLES: u64 = 1 << 14;
+
+/// Page tables of a PV domain that a search finds, beyond the number of pages that the dump holds: tables may
+/// be missing, and one page can hold 128 tables of four entries.
+pub const MAX_SMALL_TABLES: u64 = 1 << 16;
+
+/// Runs of pages of a domain that a dump holds, 16 bytes each, and runs of the dump that are visited for
+/// them: each eighth page of 1 TiB may be one.
+pub const MAX_HELD_RUNS: u64 = 1 << 25;
+
+/// Page tables that are looked up in Xen's frame table to learn how it encodes types.
+pub const MAX_SAMPLED_TABLES: usize = 1 << 12;
+
 /// Runs of a translated guest's frames without memory in the dump that a search for memory skips.
 /// makedumpfile leaves out single pages.
 pub const MAX_SKIPPED_RUNS: usize = 1 << 16;

@@ -33,7 +33,13 @@ def extent(facts: Mapping[str, str], key: str) -> int | None:
 
 
 def in_memory(symbols: Symbols, virtual: AddressSpace, word: int) -> Mapping[str, str]:
-    """VMCOREINFO in the kernel's memory (2.6.24 on); empty if there is none.
+    """VMCOREINFO in the kernel's memory, parsed; empty if there is none."""
+    text = text_in_memory(symbols, virtual, word)
+    return parse(text.decode("utf-8", "backslashreplace")) if text else {}
+
+
+def text_in_memory(symbols: Symbols, virtual: AddressSpace, word: int) -> bytes:
+    """The text of VMCOREINFO in the kernel's memory (2.6.24 on); empty if there is none.
 
     The dump of a Xen host has no note with it. ``vmcoreinfo_data`` was an array until 4.13
     (203e9e41219b) and is a pointer since. A kernel that crashed lets it point to a copy in the
@@ -51,5 +57,5 @@ def in_memory(symbols: Symbols, virtual: AddressSpace, word: int) -> Mapping[str
             except MemoryFault:
                 continue
             if text.startswith(_FIRST_KEY):
-                return parse(text.decode("utf-8", "backslashreplace"))
-    return {}
+                return text
+    return b""

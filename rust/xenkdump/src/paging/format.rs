@@ -385,6 +385,24 @@ impl Format {
         }
     }
 
+    /// A present `entry` of a table of `level`, with another address; `None` if that does not fit.
+    pub(crate) const fn redirect(
+        &self,
+        level: &Level,
+        entry: u64,
+        addr: MachineAddr,
+    ) -> Option<u64> {
+        let (mask, (high, shift)) = match &level.page {
+            Some(page) if page.always || entry & LARGE != 0 => (page.address, page.high),
+            _ => (ADDRESS, (0, 0)),
+        };
+        let mask = mask & self.entry.max();
+        if addr.0 & !(mask | high << shift) != 0 {
+            return None;
+        }
+        Some(entry & !(mask | high) | addr.0 & mask | (addr.0 >> shift) & high)
+    }
+
     /// The flags of a mapping whose last entry is `entry`; `above` are the combined permissions of the
     /// levels above.
     pub(super) const fn flags(level: &Level, above: Flags, entry: u64) -> Flags {

@@ -3,6 +3,7 @@
 //! Elsewhere in this crate, the kind of an address is a type. Bindings to other languages have one
 //! class for all three kinds: only here are addresses plain numbers, whose kind is [`Space::kind`].
 
+pub mod bare;
 mod bulk;
 mod find;
 mod lists;

@@ -7,6 +7,7 @@ Usage: ``python -m tools.json_schema [--check]``. The TypedDict of a command's o
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,9 @@ def schema() -> dict[str, Any]:
                     "properties": {"command": {"const": name}},
                     "not": {"required": ["error"]},
                 },
-                "then": {"$ref": f"#/$defs/{name.replace(' --', '-').replace(' ', '-')}"},
+                "then": {"$ref": f"#/$defs/{_definition(name, kind, named)}"},
             }
-            for name in named
+            for name, kind in named.items()
         ],
         "$defs": definitions,
     }
@@ -103,6 +104,14 @@ def _of_all_domains(name: str) -> dict[str, Any]:
         "required": ["domains"],
         "properties": {"domains": {"type": "array", "items": domain}},
     }
+
+
+def _definition(name: str, kind: type, named: Mapping[str, type]) -> str:
+    """The name of the definition of what a command prints."""
+    domain = name.removesuffix(" --hypervisor")
+    # Some commands print the same of the hypervisor as of a domain.
+    own = domain if named.get(domain) is kind else name
+    return own.replace(" --", "-").replace(" ", "-")
 
 
 def _short(definition: str) -> str:

@@ -92,6 +92,22 @@ def zstd_obstacle(path: StrPath) -> str | None:
 def zstd_content_size(start: bytes) -> int | None:
     """The size of the contents of the first frame, if its header, which is in ``start``, has it."""
 
+def disassemble(
+    code: bytes,
+    address: int,
+    word: WordSize,
+    *,
+    notation: Literal["att", "intel"] = "att",
+    limit: int = 4096,
+) -> list[tuple[int, int, str, int | None]]:
+    """Disassembles x86 code that is at ``address``: at most ``limit`` instructions.
+
+    Returns ``(address, size in bytes, text, target)`` of each. The text is written as by objdump,
+    without names of symbols. The target is where it jumps or what it refers to relative to the
+    program counter, else None. A byte that starts no instruction is ``(bad)``; an instruction
+    that is cut by the end of ``code`` is left out. Raises ValueError for an unknown notation.
+    """
+
 @final
 class ZstdDecoder:
     """Decompresses a zstd file piece by piece."""

@@ -91,12 +91,13 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
     operands: Operands | None = getattr(module, "OPERANDS", None)
     options = parser.parse_intermixed_args(argv)
     options.words = _with_environment(command, options, has_operands=operands is not None)
-    words = _take_files(parser, command, options)
+    words = _take_files(parser, command, operands, options)
     options.operands = words
     taken = 0 if operands is None else 1 if operands.arity == "1" else len(words)
     if words[taken:]:
         parser.error(f"unrecognized arguments: {' '.join(words[taken:])}")
-    if operands is not None and operands.arity != "*" and not words and not options.hypervisor:
+    needs_operands = operands is not None and (operands.hypervisor or not options.hypervisor)
+    if needs_operands and operands is not None and operands.arity != "*" and not words:
         parser.error(f"the following arguments are required: {operands.metavar}")
     if operands is not None and operands.choices is not None:
         for word in words:
@@ -248,7 +249,10 @@ def _with_environment(
 
 
 def _take_files(
-    parser: argparse.ArgumentParser, command: Command, options: argparse.Namespace
+    parser: argparse.ArgumentParser,
+    command: Command,
+    operands: Operands | None,
+    options: argparse.Namespace,
 ) -> list[str]:
     """Moves the files from ``options.words`` to members of their own; returns the other words."""
     words: list[str] = options.words
@@ -259,8 +263,10 @@ def _take_files(
     options.notes = []
     if command.target == "none":
         return words
+    has_operands = options.hypervisor and operands is not None and operands.hypervisor
     if options.hypervisor:
-        symbols, names, count = "xen_syms", "VMCORE", min(len(words), 2)
+        count = _count_files(words) if has_operands else min(len(words), 2)
+        symbols, names = "xen_syms", "VMCORE"
     elif command.vmlinux == "required":
         symbols, names, count = "vmlinux", "VMCORE", _count_files(words)
     else:
@@ -272,9 +278,10 @@ def _take_files(
     if len(words) < max(count, 1):
         parser.error(f"the following arguments are required: {names}")
     files = words[:count]
-    if len(files) == 2 and not options.hypervisor and _are_swapped(files):
+    if len(files) == 2 and _are_swapped(files):
         files.reverse()
-        options.notes = [f"{files[0]} is the vmlinux and {files[1]} the dump, by their contents"]
+        what = "xen-syms" if options.hypervisor else "the vmlinux"
+        options.notes = [f"{files[0]} is {what} and {files[1]} the dump, by their contents"]
     if count == 2:
         setattr(options, symbols, files[0])
     options.vmcore = files[count - 1]
@@ -282,7 +289,7 @@ def _take_files(
     if others and _is_kdump(options.vmcore):
         options.parts = list(takewhile(_is_kdump, others))
         others = others[len(options.parts) :]
-    if options.hypervisor and others:
+    if options.hypervisor and others and not has_operands:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     return others
 

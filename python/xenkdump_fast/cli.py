@@ -255,5 +255,6 @@ class Job:
                 "without xen-syms there are no names of Xen's functions and variables: its "
                 "stacks, clock rate and memory size are incomplete"
             )
-        self._warnings = lambda: [*dump.warnings, *xen.warnings]
+        notes = self._options.notes
+        self._warnings = lambda: [*notes, *dump.warnings, *xen.warnings]
         return xen

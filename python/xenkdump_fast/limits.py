@@ -96,6 +96,12 @@ MAX_PROCESS_ROOTS = 1 << 22
 #: CPUs. Linux can be built for 8192 at most (CONFIG_NR_CPUS, MAXSMP).
 MAX_CPUS = 8192
 
+#: Bytes that ``rd`` reads at once.
+MAX_RD_SIZE = 64 << 20
+
+#: Bytes of code that ``dis`` disassembles at once. The longest function of Linux has 0.1 MB.
+MAX_DIS_SIZE = 4 << 20
+
 #: Entries of a linked list. No list has more than there can be pids.
 MAX_LIST_ENTRIES = 1 << 22
 

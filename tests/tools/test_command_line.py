@@ -66,7 +66,7 @@ def test_the_files_are_current() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["s"], ["sys", "sample"]),
+        (["s"], ["sys", "sym", "search", "sample"]),
         (["bt", "--hyp"], ["--hypervisor"]),
         (["vtop", "--p"], ["--p2m-source", "--phys-base", "--pid"]),
         (["ps", "--state", "U"], ["UN"]),

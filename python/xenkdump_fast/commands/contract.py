@@ -13,6 +13,8 @@ class Operands(NamedTuple):
     arity: Literal["*", "+", "1"] = "*"
     #: The valid ones; None if they cannot be listed.
     choices: Sequence[str] | None = None
+    #: Whether they are also accepted with ``--hypervisor``.
+    hypervisor: bool = False
 
 
 class Result(Protocol):

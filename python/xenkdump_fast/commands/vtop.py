@@ -5,23 +5,16 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import P2M, AbsentError, AddressSpace, Mapping, MemoryFault
-from ..linux import mm, tasks
+from ..linux import mm
 from ..linux.boot.image import first_symbol
-from ..linux.kernel import Kernel
 from ..output.json_types import Count, Hex
-from ..parsing import number
 from ..session import Domain
+from . import addresses
 from .contract import Operands
-from .selection import for_each, select
+from .selection import for_each
 
 PAGE = 4096
-#: Pids in an error.
-MAX_SHOWN = 8
-OPERANDS = Operands(
-    "ADDRESS|SYMBOL[+OFFSET]",
-    "a virtual address in hex, or a symbol and an offset (decimal, or hex with 0x)",
-    "+",
-)
+OPERANDS = Operands(addresses.ADDRESS, addresses.ADDRESS_HELP, "+")
 _PAGE_SIZES = {1 << 21: "  (2MB)", 1 << 22: "  (4MB)", 1 << 30: "  (1GB)"}
 #: Bytes of an entry, and the names of the levels, lowest first.
 _ENTRY = {"x86": 4, "x86-pae": 8, "x86_64": 8, "x86_64-la57": 8}
@@ -80,17 +73,17 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
     AbsentError if the task does not exist or has no user space, or if no operand is an address or a
     symbol. Addresses that are not mapped are in the result, and in its ``failure``.
     """
-    kernel = target.kernel
+    kernel, known = target.kernel, addresses.program(target, with_modules=False)
     found: list[Translation] = []
     space, paging, task = target.virtual, kernel.location.paging, None
     directory = first_symbol(kernel.symbols, "swapper")
     if options.pid is not None:
-        task = _task(target, options.pid)
+        task = addresses.process(target, options.pid)
         space, directory = target.user(task), mm.page_table(kernel, task)
         paging = space.paging or paging
 
     def translate(name: str) -> None:
-        translation = _translate(target, space, _address(kernel, name))
+        translation = _translate(target, space, known.address(name))
         found.append(translation)
         if translation.mapping is None:
             raise AbsentError(f"{translation.address:#x} is not mapped: {translation.why}")
@@ -111,36 +104,6 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
         pid=None if task is None else task.pid,
         failure=failure,
     )
-
-
-def _task(domain: Domain, wanted: str) -> tasks.Task:
-    """The task whose page tables are used; AbsentError unless exactly one process is named."""
-    (first, *others) = select(domain, domain.kernel.tasks(), [wanted]).tasks
-    if any(task.tgid != first.tgid for task in others):
-        pids = ", ".join(str(task.pid) for task in [first, *others][:MAX_SHOWN])
-        more = "" if len(others) < MAX_SHOWN else ", ..."
-        raise AbsentError(f"{wanted} names more than one process, with the pids {pids}{more}")
-    return first
-
-
-def _address(kernel: Kernel, name: str) -> int:
-    """The address that an operand stands for."""
-    symbol = kernel.symbols.get(name)
-    if symbol is not None:
-        return symbol
-    base, _, text = name.partition("+")
-    symbol = kernel.symbols.get(base)
-    if symbol is not None:
-        offset = number(text, 0)
-        if offset is None or offset < 0:
-            problem = f"{text!r} is no offset: decimal, or hex with 0x"
-            raise AbsentError(f"{name}: {problem}")
-        address: int | None = symbol + offset
-    else:
-        address = number(name, 16)
-    if address is None or not 0 <= address <= kernel.last:
-        raise AbsentError(f"{name}: neither an address nor a symbol of {kernel.image.path}")
-    return address
 
 
 def _translate(domain: Domain, space: AddressSpace, address: int) -> Translation:

@@ -14,13 +14,17 @@ _shtab_xkdump_commands() {
     check:'compare all P2M sources of a domain'
     cmdline:'the kernel'"'"'s command line'
     completion:'print the completion script for a shell'
+    dis:'disassemble code'
     domains:'every domain of a Xen host'
     help:'the options of a command: xkdump help COMMAND'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
     notes:'every ELF note, decoded'
     ps:'the tasks'
+    rd:'read memory'
     sample:'write a small synthetic dump to learn on and to test with'
+    search:'search memory for numbers or text'
+    sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
     vcpus:'every vCPU of every domain'
     vtop:'translate virtual addresses by a page-table walk'
@@ -96,6 +100,28 @@ _shtab_xkdump_completion_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_completion_defaults_added=0
 
+_shtab_xkdump_dis_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--hypervisor[Xen\'s code\; the files are then \[XEN-SYMS\] VMCORE]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-r,--reverse}"[from the start of the function to the address]"
+  {-f,--forward}"[from the address to the end of the function]"
+  {-i,--intel}"[in Intel\'s notation]"
+  {-b,--bytes}"[with the bytes]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then an address in hex, or a symbol and an offset (decimal, or hex with 0x)\; then how many instructions. A symbol without an offset and a count is the whole function:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_dis_defaults_added=0
+
 _shtab_xkdump_domains_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
@@ -112,7 +138,7 @@ _shtab_xkdump_domains_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop check notes domains vcpus sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -187,6 +213,36 @@ _shtab_xkdump_ps_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_ps_defaults_added=0
 
+_shtab_xkdump_rd_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--hypervisor[Xen\'s memory\; the files are then \[XEN-SYMS\] VMCORE]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-c,--pid}"[addresses in the memory of this task, with its user space]:PID|TASK|COMM:"
+  {-p,--physical}"[addresses in the domain\'s physical memory]"
+  {-m,--machine}"[addresses in the machine\'s memory]"
+  "-8[units of 8 bits\; the default is the kernel\'s word]"
+  "-16[units of 16 bits\; the default is the kernel\'s word]"
+  "-32[units of 32 bits\; the default is the kernel\'s word]"
+  "-64[units of 64 bits\; the default is the kernel\'s word]"
+  {-e,--end}"[read up to this address]:ADDRESS:"
+  {-a,--ascii}"[characters only\; without a count up to a NUL]"
+  {-s,--symbols}"[words that are addresses by their symbols]"
+  {-x,--hex}"[without the characters]"
+  {-r,--raw}"[write the bytes to stdout as they are]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then an address in hex, or a symbol and an offset (decimal, or hex with 0x)\; then how many units to read (1):_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_rd_defaults_added=0
+
 _shtab_xkdump_sample_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[one JSON object instead of text]"
@@ -202,6 +258,60 @@ _shtab_xkdump_sample_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_sample_defaults_added=0
+
+_shtab_xkdump_search_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--hypervisor[Xen\'s memory\; the files are then \[XEN-SYMS\] VMCORE]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-c,--pid}"[addresses in the memory of this task, with its user space]:PID|TASK|COMM:"
+  {-p,--physical}"[addresses in the domain\'s physical memory]"
+  {-m,--machine}"[addresses in the machine\'s memory]"
+  "-8[numbers of 8 bits, aligned\; the default is the kernel\'s word]"
+  "-16[numbers of 16 bits, aligned\; the default is the kernel\'s word]"
+  "-32[numbers of 32 bits, aligned\; the default is the kernel\'s word]"
+  "-64[numbers of 64 bits, aligned\; the default is the kernel\'s word]"
+  {-t,--text}"[the operands are text, at any address]"
+  "--mask[ignore these bits (hex) of numbers]:BITS:"
+  {-s,--start}"[from this address\; the default is the kernel\'s]:ADDRESS:"
+  {-e,--end}"[up to this address, exclusive]:ADDRESS:"
+  {-l,--length}"[this many bytes]:BYTES:"
+  "--limit[stop after N matches]:N:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then numbers in hex, or symbols for their addresses\; with --text, text:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_search_defaults_added=0
+
+_shtab_xkdump_sym_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--hypervisor[Xen\'s symbols\; the files are then \[XEN-SYMS\] VMCORE]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-l,--all}"[every symbol, by address]"
+  {-M,--module}"[every symbol of this module]:MODULE:"
+  {-q,--query}"[every symbol whose name contains this text]:TEXT:"
+  {-p,--previous}"[also the symbol before each one]"
+  {-n,--next}"[also the symbol after each one]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then an address in hex, or the name of a symbol:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_sym_defaults_added=0
 
 _shtab_xkdump_sys_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -248,7 +358,7 @@ _shtab_xkdump_vtop_options=(
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   {-c,--pid}"[by the page tables of this task\: translates addresses of its user space too]:PID|TASK|COMM:"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a virtual address in hex, or a symbol and an offset (decimal, or hex with 0x):_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then an address in hex, or a symbol and an offset (decimal, or hex with 0x):_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -277,13 +387,17 @@ _shtab_xkdump() {
         check) _arguments -C -s $_shtab_xkdump_check_options ;;
         cmdline) _arguments -C -s $_shtab_xkdump_cmdline_options ;;
         completion) _arguments -C -s $_shtab_xkdump_completion_options ;;
+        dis) _arguments -C -s $_shtab_xkdump_dis_options ;;
         domains) _arguments -C -s $_shtab_xkdump_domains_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;
         log) _arguments -C -s $_shtab_xkdump_log_options ;;
         mod) _arguments -C -s $_shtab_xkdump_mod_options ;;
         notes) _arguments -C -s $_shtab_xkdump_notes_options ;;
         ps) _arguments -C -s $_shtab_xkdump_ps_options ;;
+        rd) _arguments -C -s $_shtab_xkdump_rd_options ;;
         sample) _arguments -C -s $_shtab_xkdump_sample_options ;;
+        search) _arguments -C -s $_shtab_xkdump_search_options ;;
+        sym) _arguments -C -s $_shtab_xkdump_sym_options ;;
         sys) _arguments -C -s $_shtab_xkdump_sys_options ;;
         vcpus) _arguments -C -s $_shtab_xkdump_vcpus_options ;;
         vtop) _arguments -C -s $_shtab_xkdump_vtop_options ;;

@@ -107,6 +107,11 @@ def idle_page_table(dump: Dump) -> int | None:
     return found if found <= _CR3_MASK[8] else None
 
 
+def virtual_range(word: int) -> tuple[int, int]:
+    """The virtual addresses that are Xen's: the first one, and the end."""
+    return _RANGES[word]
+
+
 def is_in_range(word: int, address: int) -> bool:
     """Whether an address is in Xen's part of the address space."""
     start, end = _RANGES[word]

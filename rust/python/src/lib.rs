@@ -9,6 +9,7 @@ mod bare;
 mod buffers;
 mod bulk;
 mod convert;
+mod disassembly;
 mod dump;
 mod errors;
 mod fork;
@@ -35,6 +36,8 @@ mod _native {
 
     #[pymodule_export]
     use super::bare::PageTables;
+    #[pymodule_export]
+    use super::disassembly::disassemble;
     #[pymodule_export]
     use super::dump::Note;
     #[pymodule_export]

@@ -14,6 +14,7 @@
 //! - [`space`]: memory whose kind of address is chosen at run time.
 //! - [`image`]: a kernel image, from its file or from the memory of a dump.
 //! - [`symbols`] and [`types`]: symbols and struct layouts of a kernel image.
+//! - [`disassembly`]: x86 code as text.
 //! - [`unwind`] walks stacks; [`tracer`] provides it with the tables of a kernel image.
 //!
 //! Safe on corrupt or hostile input: nothing panics, and work and memory are bounded by the memory
@@ -24,6 +25,7 @@
 pub mod addr;
 pub mod alloc;
 pub mod budget;
+pub mod disassembly;
 pub mod dump;
 pub mod elf;
 mod fault;

@@ -1,0 +1,61 @@
+"""gdb's command ``monitor``: what gdb cannot find itself."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ..._native import AbsentError
+from ...isolation import isolated
+from ...output.escape import printable
+from ...session import Domain
+from .threads import Thread
+
+
+class Command(NamedTuple):
+    """A command: it gets its arguments and the selected thread, and returns lines."""
+
+    help: str
+    run: Callable[[Sequence[str], Thread], Iterable[str]]
+
+
+class Monitor:
+    """The commands, by name."""
+
+    def __init__(self, domain: Domain, commands: Mapping[str, Command]) -> None:
+        self._domain = domain
+        self._commands = {
+            "help": Command("these commands", lambda words, thread: self._help()),
+            "kaslr": Command(
+                "the KASLR offset, and gdb's command that moves a vmlinux by it",
+                lambda words, thread: self._kaslr(),
+            ),
+            **commands,
+        }
+        #: Warnings that the user has seen.
+        self._warned = set(domain.warnings)
+
+    def run(self, line: str, thread: Thread) -> Iterator[str]:
+        """The output of a command, then new warnings."""
+        name, *words = line.split() or ["help"]
+        command = self._commands.get(name)
+        if command is None:
+            yield f"no command {printable(name)}: monitor help lists them"
+            return
+        problems: list[str] = []
+        with isolated(name, problems.append, AbsentError):
+            yield from map(printable, command.run(words, thread))
+        yield from map(printable, problems)
+        for text in self._domain.warnings:
+            if text not in self._warned:
+                self._warned.add(text)
+                yield f"warning: {printable(text)}"
+
+    def _help(self) -> Iterator[str]:
+        for name, command in self._commands.items():
+            yield f"monitor {name}: {command.help}"
+
+    def _kaslr(self) -> Iterator[str]:
+        kernel = self._domain.kernel
+        slide = kernel.location.slide
+        yield f"KASLR offset: {slide:#x}"
+        if slide and not kernel.image.is_memory:
+            yield f"symbol-file -o {slide:#x} {kernel.image.path}"

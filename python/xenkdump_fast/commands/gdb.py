@@ -1,0 +1,67 @@
+"""``gdb``: gdb on a domain, with ``gdb-server`` behind a pipe."""
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..session import Domain
+from . import gdb_server
+from .contract import Operands, UsageError
+
+OPERANDS = Operands("-- ARG", "arguments of gdb, after --")
+#: Seconds that gdb waits for an answer: the server opens the dump first.
+_TIMEOUT = 600
+
+
+class Options(NamedTuple):
+    """The threads, and gdb's arguments."""
+
+    #: Every task is a thread.
+    tasks: bool = False
+    #: Arguments of gdb.
+    operands: Sequence[str] = ()
+    #: What was given after ``--``.
+    literal: Sequence[str] = ()
+    #: The arguments of this command, for ``gdb-server``.
+    argv: Sequence[str] = ()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``gdb``."""
+    gdb_server.add_tasks(parser)
+
+
+def run(target: Domain, options: Options = Options()) -> "Debugger":
+    """The command that starts gdb. UsageError if gdb is not installed."""
+    if list(options.operands) != list(options.literal):
+        raise UsageError("arguments of gdb follow --")
+    gdb = shutil.which("gdb")
+    if gdb is None:
+        raise UsageError("gdb is not installed")
+    server = [sys.executable, "-m", "xenkdump_fast", "gdb-server", *options.argv]
+    image = target.kernel.image
+    commands = [
+        f"set remotetimeout {_TIMEOUT}",
+        # gdb keeps what it read of stacks when another thread, with other user memory, is selected.
+        "set stack-cache off",
+        f"target remote | {shlex.join(server)}",
+    ]
+    arguments = [word for command in commands for word in ("-ex", command)]
+    files = [] if image.is_memory else [image.path]
+    return Debugger([gdb, "-q", *files, *arguments, *options.operands])
+
+
+class Debugger(NamedTuple):
+    """gdb, ready to be started."""
+
+    argv: list[str]
+
+    def serve(self) -> None:
+        """Replaces this process by gdb."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(self.argv[0], self.argv)

@@ -81,14 +81,15 @@ class Server:
     def __init__(self, domain: Domain, port: int | None, session: "Callable[[], Session]") -> None:
         self._domain = domain
         self._port = port
-        self._session = session
+        #: A session for one client.
+        self.session = session
 
     def serve(self) -> None:
         """Serves gdb until it ends the session; with a port, until it kills the target."""
         from ..bridges.gdb import server
 
         if self._port is None:
-            server.serve_pipe(self._session(), sys.stdin.fileno(), sys.stdout.fileno())
+            server.serve_pipe(self.session(), sys.stdin.fileno(), sys.stdout.fileno())
             return
         with server.listen(self._port) as listener:
             port = listener.getsockname()[1]
@@ -98,7 +99,7 @@ class Server:
                 lines.append(f"In gdb: file {image.path}")
             lines.append(f"In gdb: target remote 127.0.0.1:{port}")
             writer.write_text(lines, tuple)
-            server.serve_port(listener, self._session)
+            server.serve_port(listener, self.session)
 
 
 _Lines = Callable[[Sequence[str], "Thread"], Iterable[str]]

@@ -21,7 +21,7 @@ def serve_pipe(session: Session, source: int, sink: int) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with suppress(BrokenPipeError):
-            _serve(session, lambda: os.read(source, _CHUNK), lambda data: _write(sink, data))
+            serve(session, lambda: os.read(source, _CHUNK), lambda data: _write(sink, data))
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -38,7 +38,7 @@ def serve_port(listener: socket.socket, session: Callable[[], Session]) -> None:
         with connection, suppress(ConnectionError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             current = session()
-            _serve(current, lambda: connection.recv(_CHUNK), connection.sendall)  # noqa: B023
+            serve(current, lambda: connection.recv(_CHUNK), connection.sendall)  # noqa: B023
             if current.is_killed:
                 return
 
@@ -48,7 +48,8 @@ def _write(sink: int, data: bytes) -> None:
         data = data[os.write(sink, data) :]
 
 
-def _serve(session: Session, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
+def serve(session: Session, receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
+    """Answers packets until gdb ends the session, or nothing more is received."""
     decoder = Decoder()
     last = b""
     while received := receive():

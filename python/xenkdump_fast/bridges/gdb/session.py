@@ -1,6 +1,6 @@
 """The answers to gdb's packets."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import islice
 from xml.sax.saxutils import escape, quoteattr
@@ -168,7 +168,7 @@ class Session:
         """The thread of an id in hex; 0 and -1 stand for any."""
         if number in ("0", "-1"):
             return self._selected
-        return self._threads.get(parsing.number(number, 16) or 0)
+        return self._threads.get(_number(number) or 0)
 
     def _select(self, rest: str) -> bytes:
         # Hc is for continuing.
@@ -200,7 +200,7 @@ class Session:
         return b"".join(register.encode(values) for register in self._registers)
 
     def _register(self, rest: str) -> bytes:
-        number = parsing.number(rest, 16)
+        number = _number(rest)
         if number is None or number >= len(self._registers):
             raise _RefusedError("there is no such register")
         return self._registers[number].encode(self._threads.state(self._selected).registers)
@@ -232,10 +232,16 @@ class Session:
         yield b"OK"
 
 
-def _numbers(text: str) -> Sequence[int]:
+def _number(text: str) -> int | None:
+    """A number in hex."""
+    found = parsing.number(text, 16)
+    return None if found is None or found < 0 else found
+
+
+def _numbers(text: str) -> tuple[int, int]:
     """The two numbers in ADDRESS,SIZE or OFFSET,SIZE."""
-    found = [parsing.number(part, 16) for part in text.split(",", 2)]
-    numbers = [number for number in found if number is not None and number >= 0]
-    if len(found) != 2 or len(numbers) != 2:
+    first, _, second = text.partition(",")
+    numbers = _number(first), _number(second)
+    if numbers[0] is None or numbers[1] is None:
         raise _RefusedError("not two numbers in hex")
-    return numbers
+    return numbers[0], numbers[1]

@@ -85,7 +85,9 @@ class Threads:
         except backtrace.NoStartError as error:
             return State({}, visible(str(error)))
         if start.context is None:
-            return State(start.registers, "" if start.where is None else f"by {start.where}")
+            return State(
+                start.registers, "" if start.where is None else f"registers from {start.where}"
+            )
         return self._above_hypercall(thread.task, start) or State(start.registers, "")
 
     def _above_hypercall(self, task: tasks.Task, start: backtrace.Start) -> State | None:

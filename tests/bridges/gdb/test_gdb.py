@@ -1,0 +1,92 @@
+"""gdb itself on synthetic dumps."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import xenkdump_fast as xk
+from xenkdump_fast import cli
+
+pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+
+XKDUMP = [sys.executable, "-m", "xenkdump_fast"]
+
+
+def gdb(directory: Path, *commands: str, options: tuple[str, ...] = ()) -> str:
+    """What gdb prints, on stdout and stderr."""
+    files = [str(directory / "vmlinux"), str(directory / "vmcore")]
+    words = [word for command in commands for word in ("-ex", command)]
+    done = subprocess.run(
+        [*XKDUMP, "gdb", *options, *files, "--", "-nx", "-batch", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", ["modern", "32on64", "2006"])
+def test_threads_and_memory(
+    kind: str, sample: Callable[[str], Path], domain: Callable[[str], xk.Domain]
+) -> None:
+    dom0 = domain(kind)
+    kernel = dom0.kernel
+    text = gdb(
+        sample(kind),
+        "x/xb 0",
+        "info threads",
+        "x/s (char*)&linux_banner",
+        "thread find acpid" if kind != "2006" else "thread find smartd",
+        options=("--tasks",),
+    )
+    for task in kernel.tasks():
+        assert f'"{task.comm}" (' in text
+        assert f"pid {task.pid}," in text or f"pid {task.pid})" in text
+    assert text.count("\n* 1 ") == 1
+    banner = dom0.virtual.cstring(kernel.symbols["linux_banner"])
+    assert banner.decode().strip()[:60] in text
+    assert "has target name" in text
+    assert "Cannot access memory at address 0x0" in text
+    assert "detached" in text
+
+
+def test_nothing_runs_or_changes(sample: Callable[[str], Path]) -> None:
+    text = gdb(
+        sample("modern"),
+        "continue",
+        "stepi",
+        "p $rip = 0",
+        "set var *(char *)&linux_banner = 0",
+        "print (long)$rip == (long)$pc",
+        "monitor kaslr",
+        "kill",
+    )
+    assert text.count("a dump cannot run") == 2
+    assert "a dump cannot be changed" in text
+    assert "Cannot access memory at address" in text
+    assert "$1 = 1" in text
+    assert "KASLR offset: 0x0" in text
+
+
+def test_arguments(sample: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    directory = sample("modern")
+    files = [str(directory / "vmlinux"), str(directory / "vmcore")]
+    assert cli.main(["gdb", *files, "batch"]) == 2
+    assert "arguments of gdb follow --" in capsys.readouterr().err
+    # Without a vmlinux gdb has no symbols, and the same threads.
+    text = subprocess.run(
+        [*XKDUMP, "gdb", files[1], "--", "-nx", "-batch", "-ex", "info threads"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert "* 1    Thread 1" in text

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..bridges.gdb.monitor import UNWINDER
 from ..session import Domain
 from . import gdb_server
 from .contract import Operands, UsageError
@@ -48,6 +49,10 @@ def run(target: Domain, options: Options = Options()) -> "Debugger":
         f"set remotetimeout {_TIMEOUT}",
         # gdb keeps what it read of stacks when another thread, with other user memory, is selected.
         "set stack-cache off",
+        # gdb ends backtraces at the function with the file's entry point, as if it started there.
+        "set backtrace past-entry on",
+        # It comes first, for the frame that is printed on connection.
+        f"source {UNWINDER}",
         f"target remote | {shlex.join(server)}",
     ]
     arguments = [word for command in commands for word in ("-ex", command)]

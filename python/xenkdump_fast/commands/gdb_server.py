@@ -71,7 +71,7 @@ def run(target: Domain, options: Options = Options()) -> "Server":
     return Server(
         target,
         options.port,
-        lambda: Session(target, threads, memory, Monitor(target, commands)),
+        lambda: Session(target, threads, memory, Monitor(target, threads, commands)),
     )
 
 

@@ -1,15 +1,19 @@
 """gdb itself on synthetic dumps."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import xenkdump_fast as xk
 from xenkdump_fast import cli
+from xenkdump_fast.bridges.gdb.threads import Threads
 
 pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 
@@ -56,6 +60,58 @@ def test_threads_and_memory(
     assert "has target name" in text
     assert "Cannot access memory at address 0x0" in text
     assert "detached" in text
+
+
+@cache
+def has_python() -> bool:
+    done = subprocess.run(
+        ["gdb", "-nx", "-batch", "-ex", "python print([])"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout == "[]\n"
+
+
+FRAMES = Path(__file__).with_name("frames.py")
+
+
+def frames(text: str) -> dict[int, list[tuple[int, int]] | str]:
+    """What ``frames.py`` printed: the frames of each thread, or an error."""
+    found: dict[int, list[tuple[int, int]] | str] = {}
+    for line in re.findall(r"^FRAMES (.*)$", text, re.M):
+        number, listed = json.loads(line)
+        found[number] = listed if isinstance(listed, str) else [(pc, sp) for pc, sp in listed]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["modern", "modern-hypercall-page", "32on64", "2006"])
+def test_every_frame_of_every_task(
+    kind: str, sample: Callable[[str], Path], domain: Callable[[str], xk.Domain]
+) -> None:
+    """Most of these kernels have no DWARF; gdb gets the callers from the server."""
+    if not has_python():
+        pytest.skip("gdb has no Python")
+    kernel = domain(kind).kernel
+    found = frames(gdb(sample(kind), f"source {FRAMES}", options=("--tasks",)))
+    threads = Threads(kernel, all_tasks=True)
+    assert sorted(found) == [thread.id for thread in threads.all]
+    compared = 0
+    for thread in threads.all:
+        expected = [(frame.pc, frame.sp) for frame in kernel.backtrace(thread.task).frames]
+        stopped = kernel.backtrace(thread.task).stopped
+        actual = found[thread.id]
+        if "at its caller of" in threads.state(thread).note:
+            del expected[0]
+        if not expected:
+            assert actual == "PC not available" or not actual
+        elif stopped is None:
+            compared += 1
+            assert actual == expected, thread
+        else:
+            assert actual[: len(expected)] == expected
+    assert compared > 50
 
 
 def test_nothing_runs_or_changes(sample: Callable[[str], Path]) -> None:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import xenkdump_fast as xk
+from xenkdump_fast.bridges.gdb.session import Session
 from xenkdump_fast.commands import gdb_server
 from xenkdump_fast.limits import MAX_GDB_PACKET
 
@@ -276,7 +277,7 @@ def test_any_packet_is_answered(domain: Open, word: str, rest: bytes | str) -> N
 SESSIONS: list[gdb_server.Server] = []
 
 
-def cached_session(domain: Open) -> object:
+def cached_session(domain: Open) -> Session:
     if not SESSIONS:
         SESSIONS.append(gdb_server.run(domain("modern"), gdb_server.Options(port=0)))
     return SESSIONS[0].session()

@@ -1,13 +1,18 @@
 """gdb's command ``monitor``: what gdb cannot find itself."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from ... import parsing
 from ..._native import AbsentError
 from ...isolation import isolated
 from ...output.escape import printable
 from ...session import Domain
-from .threads import Thread
+from .threads import Thread, Threads
+
+#: A script for gdb.
+UNWINDER = Path(__file__).with_name("unwinder.py")
 
 
 class Command(NamedTuple):
@@ -20,13 +25,22 @@ class Command(NamedTuple):
 class Monitor:
     """The commands, by name."""
 
-    def __init__(self, domain: Domain, commands: Mapping[str, Command]) -> None:
+    def __init__(self, domain: Domain, threads: Threads, commands: Mapping[str, Command]) -> None:
         self._domain = domain
+        self._threads = threads
         self._commands = {
             "help": Command("these commands", lambda words, thread: self._help()),
             "kaslr": Command(
-                "the KASLR offset, and gdb's command that moves a vmlinux by it",
+                "the KASLR offset, and gdb's command for a vmlinux that is loaded later",
                 lambda words, thread: self._kaslr(),
+            ),
+            "unwinder": Command(
+                "gdb's command with which backtraces go on where DWARF ends",
+                lambda words, thread: [f"source {UNWINDER}"],
+            ),
+            "callers": Command(
+                "what that command asks for: callers that gdb cannot find",
+                lambda words, thread: self._callers(words),
             ),
             **commands,
         }
@@ -53,9 +67,21 @@ class Monitor:
         for name, command in self._commands.items():
             yield f"monitor {name}: {command.help}"
 
+    def _callers(self, words: Sequence[str]) -> Iterator[str]:
+        number = parsing.number(words[0]) if words else None
+        thread = None if number is None else self._threads.get(number)
+        if thread is None:
+            yield "callers ID: gdb's id of a thread"
+            return
+        for caller in self._threads.callers(thread):
+            values = (f"{name}={value:#x}" for name, value in caller.registers.items())
+            place = f"{caller.pc:#x} {caller.sp:#x} {caller.order:#x}"
+            yield " ".join((place, *values, *caller.same))
+
     def _kaslr(self) -> Iterator[str]:
         kernel = self._domain.kernel
         slide = kernel.location.slide
         yield f"KASLR offset: {slide:#x}"
         if slide and not kernel.image.is_memory:
+            yield "gdb moves a vmlinux by it that was loaded before target remote. After it:"
             yield f"symbol-file -o {slide:#x} {kernel.image.path}"

@@ -1,6 +1,6 @@
 """The threads that gdb sees: tasks that CPUs ran, and on demand all others."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from ...linux.stacks import PC, SP
 from ...linux.system import Linux
 from ...output.escape import visible
 from . import registers
+from .callers import Caller, Callers, is_stub
 
 #: Threads of which the registers are kept.
 _KEPT = 1024
@@ -62,6 +63,7 @@ class Threads:
         self._start: Callable[[tasks.Task], backtrace.Start] = kernel.starter(
             [thread.task for thread in self.all]
         )
+        self._callers = Callers(kernel)
         self.state = lru_cache(_KEPT)(self._state)
 
     def get(self, number: int) -> Thread | None:
@@ -90,6 +92,21 @@ class Threads:
             )
         return self._above_hypercall(thread.task, start) or State(start.registers, "")
 
+    def callers(self, thread: Thread) -> Iterator[Caller]:
+        """The frames of a thread whose callers gdb cannot find itself, innermost first."""
+        kernel, task = self._kernel, thread.task
+        try:
+            start = self._start(task)
+        except backtrace.NoStartError:
+            return
+        trace = kernel.backtrace(task)
+        frames = trace.frames
+        if frames and self.state(thread).registers.get(SP[kernel.word]) != frames[0].sp:
+            frames = frames[1:]  # without a hypercall stub
+        if trace.stopped is not None:
+            frames = frames[:-1]
+        yield from self._callers.find(task, start, frames)
+
     def _above_hypercall(self, task: tasks.Task, start: backtrace.Start) -> State | None:
         """The caller of a hypercall; None if the task is not in one.
 
@@ -97,7 +114,7 @@ class Threads:
         """
         kernel = self._kernel
         symbol = kernel.symbols.lookup(start.registers.get(PC[kernel.word], 0) & kernel.last)
-        if symbol is None or not _is_stub(symbol.name):
+        if symbol is None or not is_stub(symbol.name):
             return None
         frames = backtrace.unwind(kernel, kernel.unwinder, task, start).frames
         if len(frames) < 2 or frames[1].guess:
@@ -116,7 +133,3 @@ class Threads:
 
 #: Registers that are the same in all frames of the kernel.
 _BASES = ("cs", "ss", "fs_base", "gs_base")
-
-
-def _is_stub(symbol: str) -> bool:
-    return symbol == "hypercall_page" or symbol.startswith("xen_hypercall_")

@@ -39,6 +39,10 @@ CASES = [
 ]
 
 
+#: Prints a string by its symbol, which gdb has moved by the KASLR offset.
+BANNER = "x/s (char *)&linux_banner"
+
+
 def pcs(listed: list[Any]) -> list[tuple[int, int]]:
     return [(int(frame["pc"], 16), int(frame["sp"], 16)) for frame in listed]
 
@@ -46,7 +50,7 @@ def pcs(listed: list[Any]) -> list[tuple[int, int]]:
 def run_gdb(vmlinux: str, dump: str, number: int) -> str:
     command = [sys.executable, "-m", "xenkdump_fast", "gdb", "--tasks", "--domain", str(number)]
     done = subprocess.run(
-        [*command, vmlinux, dump, "--", "-nx", "-batch", "-ex", f"source {FRAMES}"],
+        [*command, vmlinux, dump, "--", "-nx", "-batch", "-ex", BANNER, "-ex", f"source {FRAMES}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
@@ -76,7 +80,9 @@ def test_every_frame_of_every_task(
         if found is None or found.path == vmlinux:
             pytest.skip(f"no vmlinux of {kernel.release} with DWARF on this machine")
         vmlinux = found.path
-    shown = frames(run_gdb(vmlinux, dump, number))
+    text = run_gdb(vmlinux, dump, number)
+    assert f'"Linux version {kernel.release} ' in text
+    shown = frames(text)
     threads = Threads(kernel, all_tasks=True)
     assert sorted(shown) == [thread.id for thread in threads.all]
     expected = (

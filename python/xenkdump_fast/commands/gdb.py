@@ -44,7 +44,6 @@ def run(target: Domain, options: Options = Options()) -> "Debugger":
     if gdb is None:
         raise UsageError("gdb is not installed")
     server = [sys.executable, "-m", "xenkdump_fast", "gdb-server", *options.argv]
-    image = target.kernel.image
     commands = [
         f"set remotetimeout {_TIMEOUT}",
         # gdb keeps what it read of stacks when another thread, with other user memory, is selected.
@@ -56,7 +55,7 @@ def run(target: Domain, options: Options = Options()) -> "Debugger":
         f"target remote | {shlex.join(server)}",
     ]
     arguments = [word for command in commands for word in ("-ex", command)]
-    files = [] if image.is_memory else [image.path]
+    files = gdb_server.symbol_files(target)
     return Debugger([gdb, "-q", *files, *arguments, *options.operands])
 
 

@@ -75,6 +75,15 @@ def run(target: Domain, options: Options = Options()) -> "Server":
     )
 
 
+def symbol_files(domain: Domain) -> list[str]:
+    """The vmlinux, if gdb can read it: an ELF file, not a vmlinuz, a map or the kernel's memory."""
+    image = domain.kernel.image
+    if image.is_memory:
+        return []
+    with open(image.path, "rb") as file:
+        return [image.path] if file.read(4) == b"\x7fELF" else []
+
+
 class Server:
     """A server that is ready."""
 
@@ -93,10 +102,8 @@ class Server:
             return
         with server.listen(self._port) as listener:
             port = listener.getsockname()[1]
-            image = self._domain.kernel.image
             lines = [f"listening on 127.0.0.1:{port}"]
-            if not image.is_memory:
-                lines.append(f"In gdb: file {image.path}")
+            lines += [f"In gdb: file {path}" for path in symbol_files(self._domain)]
             lines.append(f"In gdb: target remote 127.0.0.1:{port}")
             writer.write_text(lines, tuple)
             server.serve_port(listener, self.session)

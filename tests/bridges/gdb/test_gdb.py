@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import xenkdump_fast as xk
+import xenkdump_forge
 from xenkdump_fast import cli
 from xenkdump_fast.bridges.gdb.threads import Threads
 
@@ -146,3 +147,20 @@ def test_arguments(sample: Callable[[str], Path], capsys: pytest.CaptureFixture[
         check=True,
     ).stdout
     assert "* 1    Thread 1" in text
+
+
+def test_a_kernel_that_gdb_cannot_read(tmp_path: Path) -> None:
+    made = xenkdump_forge.write_dump(tmp_path, "modern", images=True)
+    for name in ("System.map", "vmlinuz-gzip"):
+        path = str(made.directory / "images" / name)
+        words = [*XKDUMP, "gdb", path, str(made.vmcore), "--", "-nx", "-batch"]
+        done = subprocess.run(
+            [*words, "-ex", "info threads"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert "* 1    Thread 1" in done.stdout
+        assert "not in executable format" not in done.stdout

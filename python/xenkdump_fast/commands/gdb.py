@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..bridges.gdb.monitor import UNWINDER
+from ..bridges.gdb.monitor import UNWINDER, quoted, symbol_file
 from ..session import Domain
 from . import gdb_server
 from .contract import Operands, UsageError
@@ -54,8 +54,14 @@ def run(target: Domain, options: Options = Options()) -> "Debugger":
         f"source {UNWINDER}",
         f"target remote | {shlex.join(server)}",
     ]
-    arguments = [word for command in commands for word in ("-ex", command)]
     files = gdb_server.symbol_files(target)
+    slide = target.kernel.location.slide
+    if slide:
+        # gdb also moves a file by itself, unless it lacks program headers.
+        for path in files:
+            commands = [f"exec-file {quoted(path)}", symbol_file(path, slide), *commands]
+        files = []
+    arguments = [word for command in commands for word in ("-ex", command)]
     return Debugger([gdb, "-q", *files, *arguments, *options.operands])
 
 

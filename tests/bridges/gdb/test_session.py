@@ -43,7 +43,7 @@ def test_kaslr(domain: Open, connect: Connect) -> None:
     kernel.location = kernel.location._replace(slide=0x1E00_0000)
     client = connect(dom0)
     assert client.ask("qOffsets") == b"TextSeg=%x" % kernel.symbols["_text"]
-    assert f"symbol-file -o 0x1e000000 {kernel.image.path}" in client.monitor("kaslr")
+    assert f'symbol-file -o 0x1e000000 "{kernel.image.path}"' in client.monitor("kaslr")
 
 
 def test_acknowledgements(domain: Open, connect: Connect) -> None:

@@ -84,13 +84,14 @@ class Callers:
             same = registers.PRESERVED[kernel.word] if is_stub(frame.symbol or "") else ()
             is_known = caller.registers is not None or (is_known and bool(same))
             yield Caller(frame.pc, frame.sp, highest, known, same)
-        # gdb ends a backtrace at a pc of 0, and else takes what it finds above for callers. That
-        # frame has to be identified, too.
-        for pc, sp in [(frame.pc, frame.sp) for frame in frames[-1:]]:
+        # gdb ends a backtrace at a pc of 0, and else takes what it finds above for callers. It also
+        # identifies that frame and the next one.
+        last = [(frame.pc, frame.sp) for frame in frames[-1:]]
+        for pc, sp in last:
             order = max(sp, highest) + 1
-            end = {PC[kernel.word]: 0, SP[kernel.word]: order}
-            yield Caller(pc, sp, order, end, ())
-            yield Caller(0, order, order + 1, end, ())
+            for place in ((pc, sp), (0, order), (0, order + 1)):
+                yield Caller(*place, order, {PC[kernel.word]: 0, SP[kernel.word]: order}, ())
+                order += 1
 
     def _described(self, task: Task, start: Start) -> set[int]:
         """Where DWARF describes the frame, among the pcs of a task's frames."""

@@ -84,4 +84,15 @@ class Monitor:
         yield f"KASLR offset: {slide:#x}"
         if slide and not kernel.image.is_memory:
             yield "gdb moves a vmlinux by it that was loaded before target remote. After it:"
-            yield f"symbol-file -o {slide:#x} {kernel.image.path}"
+            yield symbol_file(kernel.image.path, slide)
+
+
+def symbol_file(path: str, slide: int) -> str:
+    """gdb's command that loads a vmlinux at a KASLR offset."""
+    return f"symbol-file -o {slide:#x} {quoted(path)}"
+
+
+def quoted(path: str) -> str:
+    """A path as an argument of gdb's commands."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

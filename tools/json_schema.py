@@ -31,7 +31,9 @@ def types() -> dict[str, type]:
     """The TypedDict of each command, by the name that the command has in JSON."""
     found: dict[str, type] = {}
     for command in COMMANDS.values():
-        module = import_module(f"xenkdump_fast.commands.{command.name}")
+        if command.interactive:
+            continue
+        module = import_module(f"xenkdump_fast.commands.{command.module}")
         found[command.name] = module.JSON
         if command.hypervisor is not None:
             found[f"{command.name} --hypervisor"] = module.HYPERVISOR_JSON

@@ -79,7 +79,7 @@ def _version() -> str:
 
 def command_module(command: Command) -> ModuleType:
     """The module of a command."""
-    return import_module(f".commands.{command.name}", __package__)
+    return import_module(f".commands.{command.module}", __package__)
 
 
 def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse.Namespace:
@@ -89,7 +89,12 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
     parser = Parser(**texts)
     _add_arguments(parser, command, module)
     operands: Operands | None = getattr(module, "OPERANDS", None)
-    options = parser.parse_intermixed_args(argv)
+    # argparse takes what follows -- for options if options and words are intermixed.
+    given, _, literal = _partition(argv, "--")
+    options = parser.parse_intermixed_args(given)
+    options.words += literal
+    options.argv, options.literal = given, literal
+    options.json = getattr(options, "json", False)
     options.words = _with_environment(command, options, has_operands=operands is not None)
     words = _take_files(parser, command, operands, options)
     options.operands = words
@@ -111,6 +116,12 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
     if getattr(options, "domain", None) is None:
         options.domain = 0
     return options
+
+
+def _partition(argv: Sequence[str], word: str) -> tuple[list[str], bool, list[str]]:
+    """What is before the first ``word``, whether there is one, and what is behind it."""
+    at = argv.index(word) if word in argv else len(argv)
+    return list(argv[:at]), at < len(argv), list(argv[at + 1 :])
 
 
 def _words(command: Command, module: ModuleType) -> list[str]:
@@ -185,7 +196,8 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
             help="where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, "
             "once; default: the environment variable XKDUMP_CACHE_DIR",
         )
-    add("--json", action="store_true", help="one JSON object instead of text")
+    if not command.interactive:
+        add("--json", action="store_true", help="one JSON object instead of text")
 
 
 def _add_location_options(parser: argparse.ArgumentParser) -> None:

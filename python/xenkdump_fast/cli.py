@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import arguments, isolation, resource_limits
 from ._native import AbsentError, DumpError
 from .commands import COMMANDS, Command
-from .commands.contract import OutputError, Result, UsageError
+from .commands.contract import OutputError, Result, Service, UsageError
 from .output import progress_line, writer
 
 if TYPE_CHECKING:
@@ -156,6 +156,11 @@ class Job:
         options = self._module.Options(**{name: getattr(self._options, name) for name in names})
         if self._options.all_domains:
             return self._run_on_all(options)
+        if self._command.interactive:
+            service: Service = self._module.run(self._open(), options)
+            writer.warn(self._warnings())
+            service.serve()
+            return ExitStatus.OK
         result: Result = self._module.run(self._open(), options)
         failure: str | None = getattr(result, "failure", None)
 

@@ -434,3 +434,9 @@ MAX_JSON_BATCH = 256
 
 #: Characters of a number. 64 bits need 22 in octal; Python refuses to convert more than 4300.
 MAX_NUMBER_LENGTH = 64
+
+# == gdb ==
+
+#: Bytes of a packet that gdb sends, and of the data of one that it gets: what the server announces
+#: as PacketSize. gdb reads memory and lists in parts of this size.
+MAX_GDB_PACKET = 1 << 16

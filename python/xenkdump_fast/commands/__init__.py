@@ -12,6 +12,9 @@ A command is a module of this package with these names (``contract.py`` has the 
     A TypedDict of what ``--json`` prints; ``HYPERVISOR_JSON`` with ``--hypervisor``.
 ``run(target, options) -> Result``
     Queries an open target, and prints nothing. The table has the kind of target.
+
+A command that is ``interactive`` has no ``JSON``, and its ``run`` returns a ``Service``: it passes
+control to another program, or serves one.
 """
 
 from typing import Literal, NamedTuple
@@ -32,6 +35,13 @@ class Command(NamedTuple):
     hypervisor: str | None = None
     #: Whether it runs on all domains with ``--domain all``.
     all_domains: bool = False
+    #: Whether it passes control to another program, or serves one, and prints no result.
+    interactive: bool = False
+
+    @property
+    def module(self) -> str:
+        """The name of its module."""
+        return self.name.replace("-", "_")
 
 
 _TABLE = (
@@ -86,6 +96,14 @@ _TABLE = (
     Command("notes", "every ELF note, decoded", "dump"),
     Command("domains", "every domain of a Xen host", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
+    Command("gdb", "start gdb on a domain", "domain", "required", interactive=True),
+    Command(
+        "gdb-server",
+        "serve a domain to gdb: registers and memory of vCPUs and tasks",
+        "domain",
+        "required",
+        interactive=True,
+    ),
     Command("sample", "write a small synthetic dump to learn on and to test with", "none"),
     Command("completion", "print the completion script for a shell", "none"),
 )

@@ -16,6 +16,8 @@ _shtab_xkdump_commands() {
     completion:'print the completion script for a shell'
     dis:'disassemble code'
     domains:'every domain of a Xen host'
+    gdb:'start gdb on a domain'
+    gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     help:'the options of a command: xkdump help COMMAND'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
@@ -139,9 +141,44 @@ _shtab_xkdump_domains_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_domains_defaults_added=0
 
+_shtab_xkdump_gdb_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--tasks[threads are all tasks, not only those on the vCPUs]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of gdb, after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_gdb_defaults_added=0
+
+_shtab_xkdump_gdb_server_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--tasks[threads are all tasks, not only those on the vCPUs]"
+  "--port[listen on this port of 127.0.0.1, for one gdb after another\; 0\: any free one, which is printed. Without it, stdin and stdout are a pipe to gdb]:N:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_gdb_server_defaults_added=0
+
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus gdb gdb-server sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -448,6 +485,8 @@ _shtab_xkdump() {
         completion) _arguments -C -s $_shtab_xkdump_completion_options ;;
         dis) _arguments -C -s $_shtab_xkdump_dis_options ;;
         domains) _arguments -C -s $_shtab_xkdump_domains_options ;;
+        gdb) _arguments -C -s $_shtab_xkdump_gdb_options ;;
+        gdb-server) _arguments -C -s $_shtab_xkdump_gdb_server_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;
         log) _arguments -C -s $_shtab_xkdump_log_options ;;
         mod) _arguments -C -s $_shtab_xkdump_mod_options ;;

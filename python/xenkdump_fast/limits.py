@@ -96,6 +96,12 @@ MAX_PROCESS_ROOTS = 1 << 22
 #: CPUs. Linux can be built for 8192 at most (CONFIG_NR_CPUS, MAXSMP).
 MAX_CPUS = 8192
 
+#: Dentries and mounts above each other in a path.
+MAX_PATH_DEPTH = 512
+
+#: Descriptors in all tables together.
+MAX_OPEN_FILES = 1 << 24
+
 #: Bytes that ``rd`` reads at once.
 MAX_RD_SIZE = 64 << 20
 

@@ -31,6 +31,8 @@ def types() -> dict[str, type]:
     """The TypedDict of each command, by the name that the command has in JSON."""
     found: dict[str, type] = {}
     for command in COMMANDS.values():
+        if command.interactive:
+            continue  # prints no document
         module = import_module(f"xenkdump_fast.commands.{command.name}")
         found[command.name] = module.JSON
         if command.hypervisor is not None:

@@ -66,7 +66,7 @@ def test_the_files_are_current() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["s"], ["sys", "sym", "search", "sample"]),
+        (["s"], ["sys", "sym", "search", "shell", "sample"]),
         (["bt", "--hyp"], ["--hypervisor"]),
         (["vtop", "--p"], ["--p2m-source", "--phys-base", "--pid"]),
         (["ps", "--state", "U"], ["UN"]),

@@ -3,15 +3,20 @@
 A command is a module of this package with these names (``contract.py`` has the types):
 
 ``Options``
-    A NamedTuple of the options, with defaults.
+    A NamedTuple of the options, with defaults. A member ``task: str | None = None`` needs no
+    option: in the shell it is the current task (``set PID``) as an operand that
+    ``selection.select`` takes, for when no other task is asked for; None on the command line.
 ``OPERANDS``
-    The operands after the files on the command line; absent if there are none.
+    The operands after the files on the command line; absent if there are none. The words of its
+    ``metavar`` (PID, TASK, COMM, SYMBOL, STRUCT, DOMAIN) say what the shell completes them with.
 ``add_options(parser)``
-    Adds the command's own options to an argparse parser; absent if there are none.
+    Adds the command's own options to an argparse parser; absent if there are none. Their
+    ``metavar`` and ``choices`` are completed in the same way.
 ``JSON``
     A TypedDict of what ``--json`` prints; ``HYPERVISOR_JSON`` with ``--hypervisor``.
 ``run(target, options) -> Result``
-    Queries an open target, and prints nothing. The table has the kind of target.
+    Queries an open target, and prints nothing. The table has the kind of target. The shell runs
+    many commands on one target: what a command changes in it, later ones see.
 """
 
 from typing import Literal, NamedTuple
@@ -32,6 +37,8 @@ class Command(NamedTuple):
     hypervisor: str | None = None
     #: Whether it runs on all domains with ``--domain all``.
     all_domains: bool = False
+    #: Whether it takes over the terminal, and prints no document: without --json.
+    interactive: bool = False
 
 
 _TABLE = (
@@ -83,6 +90,13 @@ _TABLE = (
     Command("notes", "every ELF note, decoded", "dump"),
     Command("domains", "every domain of a Xen host", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
+    Command(
+        "shell",
+        "a prompt for commands on a dump that stays open",
+        "domain",
+        "required",
+        interactive=True,
+    ),
     Command("sample", "write a small synthetic dump to learn on and to test with", "none"),
     Command("completion", "print the completion script for a shell", "none"),
 )

@@ -28,6 +28,8 @@ class Options(NamedTuple):
     operands: Sequence[str] = ()
     #: Translates by the page tables of this task: a pid, an address in hex, or a name.
     pid: str | None = None
+    #: The shell's current task, for user addresses.
+    task: str | None = None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -77,10 +79,17 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
     found: list[Translation] = []
     space, paging, task = target.virtual, kernel.location.paging, None
     directory = first_symbol(kernel.symbols, "swapper")
-    if options.pid is not None:
-        task = addresses.process(target, options.pid)
-        space, directory = target.user(task), mm.page_table(kernel, task)
-        paging = space.paging or paging
+    wanted = options.task if options.pid is None else options.pid
+    if wanted is not None:
+        task = addresses.process(target, wanted)
+        try:
+            space, directory = target.user(task), mm.page_table(kernel, task)
+        except AbsentError:
+            if options.pid is not None:
+                raise
+            task = None  # the current task is a kernel thread: by the kernel's page tables
+        else:
+            paging = space.paging or paging
 
     def translate(name: str) -> None:
         translation = _translate(target, space, known.address(name))

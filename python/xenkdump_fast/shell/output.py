@@ -131,6 +131,7 @@ class Programs:
 
     def __init__(self, stages: Sequence[Sequence[str]], out: IO[str] | None) -> None:
         self._processes: list[subprocess.Popen[str]] = []
+        self._out = out
         sys.stdout.flush()
         for i, words in enumerate(stages):
             is_last = i + 1 == len(stages)
@@ -150,7 +151,6 @@ class Programs:
                 before.close()
             self._processes.append(process)
         self._first = self._processes[0].stdin
-        self._out = out
 
     @property
     def buffer(self) -> BinaryIO:

@@ -5,13 +5,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from xenkdump_fast import arguments, isolation, session
 from xenkdump_fast.cli import ExitStatus, main
 from xenkdump_fast.commands import COMMANDS, Command
+from xenkdump_fast.linux import backtrace
+from xenkdump_fast.linux.system import Linux
 from xenkdump_fast.output.writer import WriteError
 from xenkdump_fast.session import Domain
 from xenkdump_fast.shell import session as shell_session
@@ -200,11 +202,14 @@ def test_pipes(shell: Shell, capsys: Capture) -> None:
 def test_head_ends_the_command(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    from xenkdump_fast.linux import backtrace
-
-    unwound = []
+    unwound: list[object] = []
     trace = backtrace.trace
-    monkeypatch.setattr(backtrace, "trace", lambda *args: unwound.append(1) or trace(*args))
+
+    def counted(kernel: Linux, *arguments: Any) -> backtrace.Trace:
+        unwound.append(kernel)
+        return trace(kernel, *arguments)
+
+    monkeypatch.setattr(backtrace, "trace", counted)
     shell.run("bt --all | wc -l")
     everything = len(unwound)
     unwound.clear()

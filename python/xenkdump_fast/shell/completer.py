@@ -47,6 +47,7 @@ class Completer:
             "COMM": self._comms,
             "SYMBOL": self._symbols,
             "STRUCT": self._structs,
+            "TYPE": self._structs,
             "DOMAIN": self._domains,
             "FILE": _files,
         }
@@ -181,11 +182,12 @@ def _tasks(kernel: Kernel) -> Iterable[Task]:
 
 
 def _struct_names(kernel: Kernel) -> Iterable[str]:
-    """The names of structs, if the source of the types can list them."""
+    """The names of structs and unions; none without type information."""
     try:
-        return (str(name) for name in iter(kernel.types))  # type: ignore[call-overload]
-    except (TypeError, AbsentError):
+        graph = kernel.types.graph
+    except AbsentError:
         return ()
+    return (kind.name for kind in graph if kind.name and kind.kind in ("struct", "union"))
 
 
 def _files(word: str) -> Iterable[str]:

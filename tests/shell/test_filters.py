@@ -84,6 +84,15 @@ def test_as_the_programs(command: str, text: str) -> None:
     assert filtered(words, text, 1000) == done.stdout
 
 
+def test_large_numbers() -> None:
+    assert filtered(["tail", "-n", "18446744073709551615"], "a\nb\n") == "a\nb\n"
+    assert filtered(["grep", "-C", "18446744073709551615", "b"], "a\nb\n") == "a\nb\n"
+
+
+def test_a_pattern_that_python_warns_of() -> None:
+    assert filtered(["grep", "[[a]"], "[\nb\n") == "[\n"
+
+
 def test_sort_by_a_number() -> None:
     text = "a 10\nb 9\nc x\nd -1.5\ne\n"
     assert filtered(["sort", "-n", "-k", "2"], text) == "d -1.5\nc x\ne\nb 9\na 10\n"
@@ -113,6 +122,8 @@ def test_the_command_ends_early() -> None:
         ("grep", "required: PATTERN"),
         ("grep [", "unterminated character set"),
         ("grep a b", "unrecognized arguments: b"),
+        ("grep a{99999999999}", "too large"),
+        (f"grep {'(' * 5000}", "grep: "),
         ("head -n x", "'x' is not a number of lines"),
         ("head -n -1", "expected one argument"),
         ("wc -z", "unrecognized arguments: -z"),

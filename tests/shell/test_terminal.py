@@ -160,7 +160,7 @@ def test_a_pager(start: Start, tmp_path: Path) -> None:
     program = tmp_path / "pager"
     program.write_text("#!/bin/sh\necho PAGER $LESSSECURE\ncat\necho END\n")
     program.chmod(0o755)
-    terminal = start(XKDUMP_PAGER=str(program))
+    terminal = start(PAGER=str(program))
     terminal.ready()
     shown = terminal.run("bt --all")
     assert "PAGER 1" in shown
@@ -174,11 +174,11 @@ def test_a_pager_that_is_left(start: Start, tmp_path: Path) -> None:
     program = tmp_path / "pager"
     program.write_text("#!/bin/sh\nhead -n 1 >/dev/null\necho LEFT\n")
     program.chmod(0o755)
-    terminal = start(XKDUMP_PAGER=str(program))
+    terminal = start(PAGER=str(program))
     terminal.ready()
     assert "LEFT" in terminal.run("bt --all")
     assert '"systemd"' in terminal.run("bt 1 | head")
-    terminal = start(XKDUMP_PAGER="/nonexistent/pager")
+    terminal = start(PAGER="/nonexistent/pager")
     terminal.ready()
     assert "COMMAND" in terminal.run("bt --all")
 

@@ -3,6 +3,8 @@
 import argparse
 import io
 import re
+import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -66,7 +68,7 @@ def _count(text: str) -> int:
     found = parsing.number(text)
     if found is None or found < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
-    return found
+    return min(found, sys.maxsize)  # what a deque can have
 
 
 class Grep(Filter):
@@ -78,8 +80,10 @@ class Grep(Filter):
         if options.word:
             text = rf"\b(?:{text})\b"
         try:
-            self._pattern = re.compile(text, re.IGNORECASE if options.ignore_case else 0)
-        except re.error as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the syntax of versions to come
+                self._pattern = re.compile(text, re.IGNORECASE if options.ignore_case else 0)
+        except (re.error, OverflowError, RecursionError) as error:
             raise UsageError(f"grep: {options.pattern!r}: {error}") from None
         self._options = options
         context = options.context or 0

@@ -246,11 +246,10 @@ def open_file(redirection: Redirection, sources: Sequence[str]) -> TextIO:
 
 
 def pager_program() -> list[str]:
-    """The user's pager: ``XKDUMP_PAGER``, ``PAGER``, else less."""
-    for name in ("XKDUMP_PAGER", "PAGER"):
-        with suppress(ValueError):
-            if words := shlex.split(os.environ.get(name, "")):
-                return words
+    """The user's pager: ``PAGER``, else less."""
+    with suppress(ValueError):
+        if words := shlex.split(os.environ.get("PAGER", "")):
+            return words
     return ["less"]
 
 
@@ -271,8 +270,6 @@ def opened(pipeline: Pipeline, state: State, sources: Sequence[str]) -> Iterator
             "other programs need the option --shell-escapes"
         )
     native = stages if first is None else stages[:first]
-    is_screen = redirection is None and first is None
-    has_terminal = sys.stdout.isatty() and sys.stdin.isatty()
     # The filters are made last to first, and checked before a file is created.
     for words in native:
         filters.make(words, io.StringIO())
@@ -282,7 +279,7 @@ def opened(pipeline: Pipeline, state: State, sources: Sequence[str]) -> Iterator
         end = Programs(stages[first:], file)
     elif file is not None and redirection is not None:
         end = _File(file, redirection.path)
-    elif is_screen and wants_pager and has_terminal:
+    elif wants_pager and sys.stdout.isatty() and sys.stdin.isatty():
         end = Pager(pager_program(), is_secure=not state.escapes)
     else:
         end = _Screen()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,11 @@ LINES = (
     "cmdline",
     "mod",
     "vtop linux_banner 0x10",
+    "rd linux_banner 4",
+    "rd -p 0x100000",
+    "sym linux_banner",
+    "dis panic 3",
+    "search nothing-like-this -t --length=0x10000",
     "check",
     "notes",
     "domains",
@@ -61,7 +67,11 @@ def test_as_the_command_line(
     takes_vmlinux = COMMANDS[name].vmlinux != "no" and "--hypervisor" not in words
     files = [str(host.vmlinux)] * takes_vmlinux + [str(host.vmcore)]
     options, operands = words, []
-    if name in ("vtop", "ps", "bt") and words and not words[0].startswith("-"):
+    if (
+        name in ("vtop", "ps", "bt", "rd", "sym", "dis", "search")
+        and words
+        and not words[0].startswith("-")
+    ):
         operands = [word for word in words if not word.startswith("-")]
         options = [word for word in words if word.startswith("-")]
     if name == "vcpus":
@@ -182,8 +192,20 @@ def test_the_current_task(shell: Shell, capsys: Capture) -> None:
 
 
 def test_vtop_of_the_current_task(shell: Shell, capsys: Capture) -> None:
-    shell.run("set 0; vtop linux_banner --json")
-    assert "pid" not in json.loads(capsys.readouterr().out.partition("{")[2].join("{ "))
+    """Its page tables are used, unless it is a kernel thread."""
+    tables = {}
+    for pid in (0, 1):
+        shell.run(f"set {pid}")
+        capsys.readouterr()
+        shell.run("vtop linux_banner --json")
+        tables[pid] = json.loads(capsys.readouterr().out)
+    assert "pid" not in tables[0]
+    shell.run("vtop linux_banner --json --pid 1")
+    assert json.loads(capsys.readouterr().out) == tables[1]
+    assert tables[1]["pid"] == 1
+    assert shell.run("set 0; rd linux_banner; set 1; rd linux_banner") == 0
+    first, second = re.findall("^ffff.*Linux.*$", capsys.readouterr().out, re.M)
+    assert first == second
 
 
 def test_pipes(shell: Shell, capsys: Capture) -> None:
@@ -266,9 +288,9 @@ def test_a_full_disk(shell: Shell, capsys: Capture) -> None:
 def test_help(shell: Shell, capsys: Capture) -> None:
     assert shell.run("help") == 0
     text = capsys.readouterr().out
-    names = [name for name, command in COMMANDS.items() if command.target != "none"]
-    for name in [*names, "domain", "set", "grep"]:
-        assert name == "shell" or f"  {name} " in text
+    usable = [c.name for c in COMMANDS.values() if c.target != "none" and not c.interactive]
+    for name in [*usable, "domain", "set", "grep"]:
+        assert f"  {name} " in text
     shown = []
     for line in ("help bt", "bt --help", "help dmesg", "help head", "help set", "man ps"):
         assert shell.run(line) == 0

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, AddressSpace, Symbols
@@ -110,6 +111,8 @@ class Space(NamedTuple):
     pid: str | None = None
     physical: bool = False
     machine: bool = False
+    #: The shell's current task, whose memory it is without one of these.
+    task: str | None = None
 
     def of(self, target: "Domain | XenHost", known: Program) -> AddressSpace:
         """The memory that the options choose. Raises AbsentError, UsageError."""
@@ -126,6 +129,9 @@ class Space(NamedTuple):
             return target.physical
         if self.pid is not None:
             return target.user(process(target, self.pid))
+        if self.task is not None:
+            with suppress(AbsentError):  # a kernel thread: the kernel's memory
+                return target.user(process(target, self.task))
         return known.virtual
 
 

@@ -15,7 +15,7 @@ from .. import arguments
 from .._native import AbsentError, DumpError
 from ..commands.contract import Operands
 from ..limits import MAX_COMPLETIONS
-from ..linux import tasks
+from ..linux import modules, tasks
 from ..linux.kernel import Kernel
 from ..linux.tasks import Task
 from . import builtins, filters, parser
@@ -46,6 +46,7 @@ class Completer:
             "PID": self._pids,
             "COMM": self._comms,
             "SYMBOL": self._symbols,
+            "MODULE": self._modules,
             "STRUCT": self._structs,
             "TYPE": self._structs,
             "DOMAIN": self._domains,
@@ -163,6 +164,11 @@ class Completer:
 
     def _comms(self, word: str) -> Iterable[str]:
         return self._of_kernel("COMM", word, lambda kernel: (t.comm for t in _tasks(kernel)))
+
+    def _modules(self, word: str) -> Iterable[str]:
+        return self._of_kernel(
+            "MODULE", word, lambda kernel: (module.name for module in modules.modules(kernel))
+        )
 
     def _symbols(self, word: str) -> Iterable[str]:
         return self._of_kernel("SYMBOL", word, lambda kernel: (s.name for s in kernel.symbols))

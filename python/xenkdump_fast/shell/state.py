@@ -36,9 +36,9 @@ class State:
 
 
 def available() -> dict[str, Command]:
-    """The commands that run on an open dump."""
+    """The commands that run on an open dump and print a document."""
     return {
         name: command
         for name, command in COMMANDS.items()
-        if command.target != "none" and name != "shell"
+        if command.target != "none" and not command.interactive
     }

@@ -21,9 +21,9 @@ def completer(shell: Shell) -> Completer:
     ("line", "expected"),
     [
         ("", {"bt", "ps", "domain", "exit", "dmesg"}),
-        ("  d", {"dmesg", "domain", "domains"}),
+        ("  do", {"domain", "domains"}),
         ("bt; pw", set()),
-        ("bt; p", {"ps"}),
+        ("bt; vc", {"vcpus"}),
         ("bt --al", {"--all"}),
         ("bt --state U", {"UN"}),
         ("bt --domain ", {"0", "1", "all", "hypervisor"}),

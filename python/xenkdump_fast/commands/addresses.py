@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._native import AbsentError, AddressSpace, Symbols
+from .._native import AbsentError, AddressSpace, MemoryFault, Symbols
 from ..linux import tasks
 from ..parsing import number
 from ..session import Domain
@@ -133,6 +133,20 @@ class Space(NamedTuple):
             with suppress(AbsentError):  # a kernel thread: the kernel's memory
                 return target.user(process(target, self.task))
         return known.virtual
+
+
+def task_for(space: AddressSpace, found: Sequence[int], task: str | None) -> str | None:
+    """The shell's current task, if ``space``, the kernel's, does not map all of the addresses.
+
+    Those that it maps need no task, whose page tables may be damaged.
+    """
+    if task is not None:
+        for address in found:
+            try:
+                space.mapping(address)
+            except MemoryFault:
+                return task
+    return None
 
 
 def process(domain: Domain, wanted: str) -> tasks.Task:

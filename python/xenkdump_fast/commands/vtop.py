@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import P2M, AbsentError, AddressSpace, Mapping, MemoryFault
@@ -79,7 +80,13 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
     found: list[Translation] = []
     space, paging, task = target.virtual, kernel.location.paging, None
     directory = first_symbol(kernel.symbols, "swapper")
-    wanted = options.task if options.pid is None else options.pid
+    wanted = options.pid
+    if wanted is None and options.task is not None:
+        given = []
+        for name in options.operands:
+            with suppress(AbsentError):  # reported below
+                given.append(known.address(name))
+        wanted = addresses.task_for(space, given, options.task)
     if wanted is not None:
         task = addresses.process(target, wanted)
         try:

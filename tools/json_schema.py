@@ -33,7 +33,7 @@ def types() -> dict[str, type]:
     for command in COMMANDS.values():
         if command.interactive:
             continue  # prints no document
-        module = import_module(f"xenkdump_fast.commands.{command.name}")
+        module = import_module(f"xenkdump_fast.commands.{command.module}")
         found[command.name] = module.JSON
         if command.hypervisor is not None:
             found[f"{command.name} --hypervisor"] = module.HYPERVISOR_JSON

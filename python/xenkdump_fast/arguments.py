@@ -80,7 +80,7 @@ def _version() -> str:
 
 def command_module(command: Command) -> ModuleType:
     """The module of a command."""
-    return import_module(f".commands.{command.name}", __package__)
+    return import_module(f".commands.{command.module}", __package__)
 
 
 def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse.Namespace:
@@ -89,8 +89,12 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
     del texts["name"]
     parser = Parser(**texts)
     _add_arguments(parser, command, module)
-    options = parser.parse_intermixed_args(argv)
     operands: Operands | None = getattr(module, "OPERANDS", None)
+    # argparse takes what follows -- for options if options and words are intermixed.
+    given, _, literal = partition(argv, "--")
+    options = parser.parse_intermixed_args(given)
+    options.words += literal
+    options.argv, options.literal = given, literal
     options.words = _with_environment(command, options, has_operands=operands is not None)
     words = _take_files(parser, command, operands, options)
     options.json = getattr(options, "json", False)
@@ -126,6 +130,12 @@ def check(
     _check_values(parser, options)
     if options.all_domains and not command.interactive:
         _check_all_domains(parser, command, options)
+
+
+def partition(argv: Sequence[str], word: str) -> tuple[list[str], bool, list[str]]:
+    """What is before the first ``word``, whether there is one, and what is behind it."""
+    at = argv.index(word) if word in argv else len(argv)
+    return list(argv[:at]), at < len(argv), list(argv[at + 1 :])
 
 
 def _words(command: Command, module: ModuleType) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import isolation
 from ._native import AbsentError, DumpError
 from .commands import Command
-from .commands.contract import OutputError, Result, UsageError
+from .commands.contract import OutputError, Result, Service, UsageError
 from .output import writer
 from .output.writer import Writer
 
@@ -131,6 +131,11 @@ class Job:
         options = self._module.Options(**{name: getattr(self._options, name) for name in names})
         if self._options.all_domains:
             return self._run_on_all(options)
+        if self._command.interactive:
+            service: Service = self._module.run(self._target(), options)
+            self._writer.warn(self._warnings())
+            service.serve()
+            return ExitStatus.OK
         result: Result = self._module.run(self._target(), options)
         failure: str | None = getattr(result, "failure", None)
 

@@ -102,6 +102,27 @@ MAX_RD_SIZE = 64 << 20
 #: Bytes of code that ``dis`` disassembles at once. The longest function of Linux has 0.1 MB.
 MAX_DIS_SIZE = 4 << 20
 
+#: Anonymous structs and unions within each other, in which a member is looked for.
+MAX_ANONYMOUS_DEPTH = 16
+
+#: Characters of an expression.
+MAX_EXPRESSION = 4096
+
+#: Operators and parentheses within each other in an expression.
+MAX_EXPRESSION_DEPTH = 50
+
+#: Structs within each other that are printed.
+MAX_STRUCT_DEPTH = 64
+
+#: Types whose properties are remembered.
+MAX_CACHED_TYPES = 8192
+
+#: Bytes of an object that are read at once before it is printed.
+MAX_READ_AHEAD = 1 << 20
+
+#: Elements of an array that are printed.
+MAX_PRINTED_ELEMENTS = 200
+
 #: Entries of a linked list. No list has more than there can be pids.
 MAX_LIST_ENTRIES = 1 << 22
 
@@ -431,3 +452,9 @@ MAX_HISTORY_SIZE = 4 << 20
 
 #: Aliases within aliases of the shell's commands.
 MAX_ALIASES = 8
+
+# == gdb ==
+
+#: Bytes of a packet that gdb sends, and of the data of one that it gets: what the server announces
+#: as PacketSize. gdb reads memory and lists in parts of this size.
+MAX_GDB_PACKET = 1 << 16

@@ -47,9 +47,10 @@ _PATIENCE = 1500
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.lab", description=__doc__)
     parser.add_argument("folder", type=Path, help="where packages and dumps are kept")
-    parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), choices=list(SCENARIOS))
+    # Without any, argparse looks for the empty list among the choices (Python up to 3.13).
+    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], metavar="SCENARIO")
     options = parser.parse_args()
-    for name in options.scenarios:
+    for name in options.scenarios or SCENARIOS:
         make(options.folder.resolve(), SCENARIOS[name])
 
 

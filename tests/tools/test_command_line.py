@@ -34,8 +34,9 @@ def test_a_script_has_every_option(shell: str, capsys: pytest.CaptureFixture[str
     script = capsys.readouterr().out
     for name, option in options():
         (start,) = (
-            f"_shtab_xkdump_{name}_option_strings=(" if shell == "bash" else text
-            for text in [f"_shtab_xkdump_{name}_options=("]
+            f"_shtab_xkdump_{function}_option_strings=(" if shell == "bash" else text
+            for function in [name.replace("-", "_")]
+            for text in [f"_shtab_xkdump_{function}_options=("]
         )
         part = script[script.index(start) :]
         part = part[: part.index("\n" if shell == "bash" else "\n)")]
@@ -66,7 +67,7 @@ def test_the_files_are_current() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["s"], ["sys", "sym", "search", "shell", "sample"]),
+        (["s"], [name for name in COMMANDS if name.startswith("s")]),
         (["bt", "--hyp"], ["--hypervisor"]),
         (["vtop", "--p"], ["--p2m-source", "--phys-base", "--pid"]),
         (["ps", "--state", "U"], ["UN"]),

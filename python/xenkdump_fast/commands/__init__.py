@@ -17,6 +17,9 @@ A command is a module of this package with these names (``contract.py`` has the 
 ``run(target, options) -> Result``
     Queries an open target, and prints nothing. The table has the kind of target. The shell runs
     many commands on one target: what a command changes in it, later ones see.
+
+A command that is ``interactive`` has no ``JSON``, and its ``run`` returns a ``Service``: it passes
+control to another program, or serves one. The shell does not offer it.
 """
 
 from typing import Literal, NamedTuple
@@ -37,8 +40,13 @@ class Command(NamedTuple):
     hypervisor: str | None = None
     #: Whether it runs on all domains with ``--domain all``.
     all_domains: bool = False
-    #: Whether it takes over the terminal, and prints no document: without --json.
+    #: Whether it passes control to another program, or serves one, and prints no result.
     interactive: bool = False
+
+    @property
+    def module(self) -> str:
+        """The name of its module."""
+        return self.name.replace("-", "_")
 
 
 _TABLE = (
@@ -86,6 +94,9 @@ _TABLE = (
         "required",
         hypervisor="Xen's memory",
     ),
+    Command("struct", "layouts of structs, and instances in memory", "domain", "required"),
+    Command("whatis", "definitions of types and variables", "domain", "required"),
+    Command("p", "evaluate an expression", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),
     Command("notes", "every ELF note, decoded", "dump"),
     Command("domains", "every domain of a Xen host", "dump"),
@@ -93,6 +104,14 @@ _TABLE = (
     Command(
         "shell",
         "a prompt for commands on a dump that stays open",
+        "domain",
+        "required",
+        interactive=True,
+    ),
+    Command("gdb", "start gdb on a domain", "domain", "required", interactive=True),
+    Command(
+        "gdb-server",
+        "serve a domain to gdb: registers and memory of vCPUs and tasks",
         "domain",
         "required",
         interactive=True,

@@ -41,6 +41,17 @@ class Result(Protocol):
         ...
 
 
+class Service(Protocol):
+    """What an interactive command returns."""
+
+    def serve(self) -> None:
+        """Returns when the user or the other program has ended it, or never.
+
+        The warnings of the target were printed before, and no progress line is shown.
+        """
+        ...
+
+
 class OutputError(Exception):
     """The files of the command cannot be written; exit status 74."""
 

@@ -16,18 +16,24 @@ _shtab_xkdump_commands() {
     completion:'print the completion script for a shell'
     dis:'disassemble code'
     domains:'every domain of a Xen host'
+    gdb:'start gdb on a domain'
+    gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     help:'the options of a command: xkdump help COMMAND'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
     notes:'every ELF note, decoded'
+    p:'evaluate an expression'
     ps:'the tasks'
     rd:'read memory'
     sample:'write a small synthetic dump to learn on and to test with'
     search:'search memory for numbers or text'
+    shell:'a prompt for commands on a dump that stays open'
+    struct:'layouts of structs, and instances in memory'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
     vcpus:'every vCPU of every domain'
     vtop:'translate virtual addresses by a page-table walk'
+    whatis:'definitions of types and variables'
   )
   _describe 'xkdump commands' _commands
 }
@@ -136,9 +142,44 @@ _shtab_xkdump_domains_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_domains_defaults_added=0
 
+_shtab_xkdump_gdb_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--tasks[threads are all tasks, not only those on the vCPUs]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of gdb, after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_gdb_defaults_added=0
+
+_shtab_xkdump_gdb_server_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--tasks[threads are all tasks, not only those on the vCPUs]"
+  "--port[listen on this port of 127.0.0.1, for one gdb after another\; 0\: any free one, which is printed. Without it, stdin and stdout are a pipe to gdb]:N:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_gdb_server_defaults_added=0
+
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -194,6 +235,24 @@ _shtab_xkdump_notes_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_notes_defaults_added=0
+
+_shtab_xkdump_p_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-x,--hex}"[numbers in hex]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then an expression of C\: a variable with members and elements, \*, \&, casts, sizeof, \+ and -\; NAME\:CPU is the instance of a per-CPU variable, NAME\:a all of them:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_p_defaults_added=0
 
 _shtab_xkdump_ps_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -290,6 +349,48 @@ _shtab_xkdump_search_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_search_defaults_added=0
 
+_shtab_xkdump_shell_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "*-c[run this line in place of a prompt\; may be given more than once]:LINE:"
+  {-i,--input}"[run the lines of this file in place of a prompt]:FILE:"
+  "--no-history[neither read nor write the history of earlier sessions]"
+  "--shell-escapes[allow \!COMMAND, and other programs than the built-in filters after a \|]"
+  "--xen-syms[Xen\'s symbols, for --hypervisor]:XEN-SYMS:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_shell_defaults_added=0
+
+_shtab_xkdump_struct_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-o,--offsets}"[with offsets of the members]"
+  {-x,--hex}"[numbers in hex]"
+  {-l,--inside}"[the address is that of this member, such as a list_head]:OFFSET|STRUCT.MEMBER:"
+  {-M,--module}"[a type of this module]:MODULE:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a struct, union or typedef, with members to select\; then where it is in memory, and how many there are one after another:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_struct_defaults_added=0
+
 _shtab_xkdump_sym_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--hypervisor[Xen\'s symbols\; the files are then \[XEN-SYMS\] VMCORE]"
@@ -364,6 +465,23 @@ _shtab_xkdump_vtop_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_vtop_defaults_added=0
 
+_shtab_xkdump_whatis_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then the name of a type or of a global variable:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_whatis_defaults_added=0
+
 
 _shtab_xkdump() {
   local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->xkdump'
@@ -389,18 +507,24 @@ _shtab_xkdump() {
         completion) _arguments -C -s $_shtab_xkdump_completion_options ;;
         dis) _arguments -C -s $_shtab_xkdump_dis_options ;;
         domains) _arguments -C -s $_shtab_xkdump_domains_options ;;
+        gdb) _arguments -C -s $_shtab_xkdump_gdb_options ;;
+        gdb-server) _arguments -C -s $_shtab_xkdump_gdb_server_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;
         log) _arguments -C -s $_shtab_xkdump_log_options ;;
         mod) _arguments -C -s $_shtab_xkdump_mod_options ;;
         notes) _arguments -C -s $_shtab_xkdump_notes_options ;;
+        p) _arguments -C -s $_shtab_xkdump_p_options ;;
         ps) _arguments -C -s $_shtab_xkdump_ps_options ;;
         rd) _arguments -C -s $_shtab_xkdump_rd_options ;;
         sample) _arguments -C -s $_shtab_xkdump_sample_options ;;
         search) _arguments -C -s $_shtab_xkdump_search_options ;;
+        shell) _arguments -C -s $_shtab_xkdump_shell_options ;;
+        struct) _arguments -C -s $_shtab_xkdump_struct_options ;;
         sym) _arguments -C -s $_shtab_xkdump_sym_options ;;
         sys) _arguments -C -s $_shtab_xkdump_sys_options ;;
         vcpus) _arguments -C -s $_shtab_xkdump_vcpus_options ;;
         vtop) _arguments -C -s $_shtab_xkdump_vtop_options ;;
+        whatis) _arguments -C -s $_shtab_xkdump_whatis_options ;;
       esac
   esac
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .._native import AddressSpace, Image, Unwinder
 from . import backtrace, cpus, modules, tasks
-from .backtrace import Trace
+from .backtrace import Start, Trace
 from .boot.locate import Location
 from .cpus import VcpuContext
 from .kernel import Kernel
@@ -65,6 +65,18 @@ class Linux(Kernel):
             return backtrace.trace(self, self.unwinder, task, context, saved)
 
         return trace
+
+    def starter(self, tasks: Sequence[Task]) -> Callable[[Task], Start]:
+        """Returns what gives the registers from which the stack of one of these tasks is unwound.
+
+        It raises NoStartError for a task without any.
+        """
+        saved = SavedRegisters(self, tasks)
+
+        def start(task: Task) -> Start:
+            return backtrace.start(self, task, self._contexts.get(task.address), saved)
+
+        return start
 
     def module_types(self, name: str) -> "Types":
         """Returns the types of a module by its BTF, with those of the kernel, which it continues.

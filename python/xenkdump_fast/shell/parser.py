@@ -70,7 +70,9 @@ def parse(
     Raises UsageError and HelpError.
     """
     parser = parser_of(command, module)
-    options = parser.parse_intermixed_args(words)
+    before, _, literal = arguments.partition(words, "--")
+    options = parser.parse_intermixed_args(before)
+    options.words += literal
     options.json = getattr(options, "json", False)
     given = getattr(options, "domain", None)
     options.hypervisor = getattr(options, "hypervisor", False)

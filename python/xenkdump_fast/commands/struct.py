@@ -1,0 +1,253 @@
+"""``struct``: the layout of a struct, union or typedef, and instances of it in memory."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
+
+from .._native import AbsentError, Type
+from ..linux.typed import printing, types
+from ..linux.typed.value import Value
+from ..output.escape import printable
+from ..output.json_types import Count, Hex
+from ..session import Domain
+from . import addresses
+from .contract import Operands, UsageError
+
+if TYPE_CHECKING:
+    from ..linux.typed.types import CType
+
+OPERANDS = Operands(
+    "NAME[.MEMBER,...] [ADDRESS|SYMBOL[+OFFSET] [COUNT]]",
+    "a struct, union or typedef, with members to select; then where it is in memory, and how many "
+    "there are one after another",
+    "+",
+)
+#: The most instances at once.
+MAX_COUNT = 4096
+
+
+class Options(NamedTuple):
+    """What to print."""
+
+    #: The type, an address, a count.
+    operands: Sequence[str] = ()
+    #: Offsets of the members, or their addresses in an instance.
+    offsets: bool = False
+    #: Numbers in hex.
+    hex: bool = False
+    #: The address is that of this member: an offset, or STRUCT.MEMBER.
+    inside: str | None = None
+    #: A type of this module.
+    module: str | None = None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``struct``."""
+    parser.add_argument("-o", "--offsets", action="store_true", help="with offsets of the members")
+    parser.add_argument("-x", "--hex", action="store_true", help="numbers in hex")
+    parser.add_argument(
+        "-l",
+        "--inside",
+        metavar="OFFSET|STRUCT.MEMBER",
+        help="the address is that of this member, such as a list_head",
+    )
+    parser.add_argument("-M", "--module", metavar="MODULE", help="a type of this module")
+
+
+def run(target: Domain, options: Options = Options()) -> "Layout | Instances":
+    """The layout of a type, or instances of it; AbsentError if the type is not known.
+
+    Parts of an instance that cannot be read are marked; if none can be, MemoryFault is raised.
+    """
+    kernel = target.kernel
+    name, *rest = options.operands
+    name, _, text = name.partition(".")
+    members = [member for member in text.split(",") if member]
+    of = named(target, name, options.module)
+    if not rest:
+        if options.inside is not None:
+            raise UsageError("argument -l/--inside: needs an address")
+        for member in members:
+            _place(of, member)
+        return Layout(of, kernel.word, options.offsets, members)
+    address = addresses.program(target).address(rest[0])
+    count = addresses.count(rest[1:], 1)
+    if count > MAX_COUNT:
+        raise UsageError(f"{count} instances are too many at once: at most {MAX_COUNT}")
+    if options.inside is not None:
+        address -= _inside(target, options.inside)
+    size = types.sizeof(of, kernel.word)
+    values = []
+    for index in range(count):
+        value = Value(kernel, of, address + index * size & kernel.last)
+        if size:
+            value.data(1)
+        values.append(value)
+    return Instances(values, members, options.hex, options.offsets)
+
+
+def named(domain: Domain, name: str, module: str | None) -> Type:
+    """A struct, union, typedef or other type by name, with or without its keyword."""
+    if module is not None:
+        return domain.kernel.module_types(module).graph.find(name)
+    return domain.kernel.types.graph.find(name)
+
+
+def _inside(domain: Domain, text: str) -> int:
+    from ..parsing import number
+
+    offset = number(text, 0)
+    if offset is not None:
+        return offset
+    name, dot, path = text.partition(".")
+    if not dot:
+        raise UsageError(f"argument -l/--inside: {text!r} is neither an offset nor STRUCT.MEMBER")
+    return _place(domain.kernel.types.graph.find(name), path).bits // 8
+
+
+def _place(of: "CType", path: str) -> types.Place:
+    """A member by its path, as ``se.exec_start``."""
+    bits, width = 0, None
+    current: CType = of
+    for name in path.split("."):
+        found = types.member(current, name)
+        bits, width, current = bits + found.bits, found.width, found.type
+    assert isinstance(current, Type)
+    return types.Place(current, bits, width)
+
+
+class MemberJson(TypedDict):
+    """A member. ``bit_size`` only of a bit-field; ``size`` is null for a type without one."""
+
+    name: str
+    type: str
+    offset: Count
+    size: Count | None
+    bit_offset: NotRequired[Count]
+    bit_size: NotRequired[Count]
+
+
+class InstanceJson(TypedDict):
+    """An instance: an object with a member for each one of the struct."""
+
+    address: Hex
+    value: Any
+
+
+class JSON(TypedDict):
+    """What ``struct --json`` prints: ``members`` of a layout, or ``instances``."""
+
+    type: str
+    size: Count
+    members: NotRequired[list[MemberJson]]
+    instances: NotRequired[list[InstanceJson]]
+
+
+class Layout(NamedTuple):
+    """The layout of a type."""
+
+    type: Type
+    word: int
+    offsets: bool
+    #: Only these; all if empty.
+    members: Sequence[str]
+
+    def text(self) -> Iterator[str]:
+        """The definition in C, and the size."""
+        if not self.members:
+            yield from printing.layout(self.type, self.word, offsets=self.offsets)
+            return
+        yield f"{self.type} {{"
+        for path in self.members:
+            place = _place(self.type, path)
+            offset = f"{f'[{place.bits // 8}]':>8} "
+            yield f"{offset}    {printing.declaration(place.type, path.split('.')[-1])};"
+        yield "}"
+        yield f"SIZE: {types.sizeof(self.type, self.word)}"
+
+    def json(self) -> JSON:
+        """The members with their offsets, those of anonymous structs beside the others."""
+        return {
+            "type": str(self.type),
+            "size": types.sizeof(self.type, self.word),
+            "members": list(self._members()),
+        }
+
+    def _members(self) -> Iterator[MemberJson]:
+        if self.members:
+            for path in self.members:
+                place = _place(self.type, path)
+                yield self._json(path, place)
+            return
+        struct = types.stripped(self.type)
+        if isinstance(struct, Type):
+            for name, place in types.places(struct):
+                yield self._json(name, place)
+
+    def _json(self, name: str, place: types.Place) -> MemberJson:
+        size: int | None
+        try:
+            size = types.sizeof(place.type, self.word)
+        except AbsentError:
+            size = None
+        found: MemberJson = {
+            "name": name,
+            "type": str(place.type),
+            "offset": place.bits // 8,
+            "size": size,
+        }
+        if place.width is not None:
+            found["bit_offset"], found["bit_size"] = place.bits % 8, place.width
+        return found
+
+
+class Instances(NamedTuple):
+    """Instances of a type."""
+
+    values: Sequence[Value]
+    #: Only these; all if empty.
+    members: Sequence[str]
+    hex: bool
+    offsets: bool
+
+    def text(self) -> Iterator[str]:
+        """Each value, or each selected member, as crash prints it."""
+        style = printing.Style(16 if self.hex else 10)
+        for i, value in enumerate(self.values):
+            if i:
+                yield ""
+            if not self.members:
+                yield from _lines(f"{value.type} ", printing.text(value, style))
+            for path in self.members:
+                part = _member(value, path)
+                yield from _lines(f"  {path} = ", printing.text(part, style), indent="  ")
+
+    def json(self) -> JSON:
+        """Each value; with selected members, those only."""
+        return {
+            "type": str(self.values[0].type),
+            "size": self.values[0].size,
+            "instances": [self._json(value) for value in self.values],
+        }
+
+    def _json(self, value: Value) -> InstanceJson:
+        assert value.address is not None
+        found: object
+        if self.members:
+            found = {path: printing.plain(_member(value, path)) for path in self.members}
+        else:
+            found = printing.plain(value.read_ahead())
+        return {"address": hex(value.address), "value": found}
+
+
+def _member(value: Value, path: str) -> Value:
+    for name in path.split("."):
+        value = value.member(name)
+    return value
+
+
+def _lines(start: str, text: str, indent: str = "") -> Iterator[str]:
+    first, *rest = text.split("\n")
+    yield printable(start + first)
+    for line in rest:
+        yield printable(indent + line)

@@ -1,0 +1,154 @@
+"""``struct``, ``whatis``, ``p``: what they print of a synthetic dump, and wrong usage."""
+
+import json
+from typing import Any
+
+import pytest
+
+import xenkdump_fast as xk
+from xenkdump_fast.cli import main
+from xenkdump_forge import SyntheticDump, write_dump
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDump:
+    return write_dump(tmp_path_factory.mktemp("typed") / "dump", like="modern")
+
+
+@pytest.fixture(scope="module")
+def kernel(synthetic: SyntheticDump) -> Any:
+    return xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux)).kernel
+
+
+class Run:
+    def __init__(self, synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
+        self._files = (str(synthetic.vmlinux), str(synthetic.vmcore))
+        self._captured = capsys
+
+    def __call__(self, command: str, *words: str, expected: int = 0) -> str:
+        status = main([command, *self._files, *words])
+        out, self.err = self._captured.readouterr()
+        assert status == expected, self.err
+        return out
+
+    def json(self, command: str, *words: str) -> Any:
+        return json.loads(self(command, "--json", *words))
+
+
+@pytest.fixture
+def run(synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(synthetic, capsys)
+
+
+def test_layouts_are_those_of_the_types(run: Run, kernel: Any) -> None:
+    found = run.json("struct", "task_struct")
+    assert found["size"] == kernel.types.sizeof("task_struct")
+    expected = kernel.types.native.members("task_struct")
+    assert {one["name"]: one["offset"] for one in found["members"]} == {
+        name: member.offset for name, member in expected.items()
+    }
+
+
+def test_an_instance_has_the_values_in_memory(run: Run, kernel: Any) -> None:
+    (task,) = (task for task in kernel.tasks() if task.pid == 1)
+    (found,) = run.json("struct", "task_struct", f"{task.address:x}")["instances"]
+    value = found["value"]
+    assert (value["pid"], value["tgid"], value["comm"]) == (task.pid, task.tgid, task.comm)
+    head = task.address + kernel.offset("task_struct.tasks")
+    assert value["tasks"] == {
+        "next": hex(kernel.pointer(head)),
+        "prev": hex(kernel.pointer(head + kernel.word)),
+    }
+    lines = run("struct", "task_struct.pid,comm", f"{task.address:x}").splitlines()
+    assert lines == [f"  pid = {task.pid}", f'  comm = "{task.comm}"']
+
+
+def test_the_struct_around_a_member(run: Run, kernel: Any) -> None:
+    at = kernel.symbols["init_task"] + kernel.offset("task_struct.tasks")
+    for inside in ("task_struct.tasks", str(kernel.offset("task_struct.tasks"))):
+        (found,) = run.json("struct", "task_struct.comm", f"{at:x}", "-l", inside)["instances"]
+        assert found == {
+            "address": hex(kernel.symbols["init_task"]),
+            "value": {"comm": "swapper/0"},
+        }
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "problem"),
+    [
+        (["no_such_struct"], 1, "no type no_such_struct"),
+        (["task_struct.nothing"], 1, "has no member nothing"),
+        (["task_struct.pid.x"], 1, "is not a struct"),
+        (["task_struct", "8"], 1, "0x8"),
+        (["task_struct", "init_task", "0"], 2, "COUNT"),
+        (["task_struct", "init_task", "5000"], 2, "too many"),
+        (["-l", "x", "task_struct", "init_task"], 2, "neither an offset nor"),
+        (["-l", "8", "task_struct"], 2, "needs an address"),
+        (["-M", "nothing", "task_struct"], 1, "nothing"),
+    ],
+)
+def test_struct_rejects(words: list[str], status: int, problem: str, run: Run) -> None:
+    run("struct", *words, expected=status)
+    assert problem in run.err
+
+
+def test_whatis(run: Run) -> None:
+    assert run("whatis", "modules").strip() == "struct list_head modules;"
+    assert run("whatis", "list_head") == run("struct", "list_head")
+    found = run("whatis", "pid_t", "no_such_name", expected=1)
+    assert found == "typedef int pid_t;\nSIZE: 4\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("init_task.pid", "0"),
+        ("(&init_task)->pid", "0"),
+        ("(*&init_task).pid", "0"),
+        ("((struct task_struct *)&init_task)->comm", '"swapper/0"'),
+        ("init_task.pid + 3 - 1", "2"),
+        ("-(init_task.pid + 3)", "-3"),
+        ("sizeof(struct list_head)", "16"),
+        ("init_task.comm[0]", "115 's'"),
+        ("*init_task.comm", "115 's'"),
+        ("(unsigned long)&init_task - (unsigned long)&init_task", "0"),
+        ("0x10", "16"),
+    ],
+)
+def test_expressions(text: str, same: str, run: Run) -> None:
+    assert run("p", text) == f"{text} = {same}\n"
+
+
+def test_per_cpu(run: Run, kernel: Any) -> None:
+    values = run.json("p", "runqueues:a.curr")["values"]
+    assert {one["cpu"]: int(one["value"], 16) for one in values} == {
+        cpu: task.address for cpu, task in kernel.active.items()
+    }
+    assert run.json("p", "runqueues:1.curr")["values"][0]["value"] == values[1]["value"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "a variable or a number is expected"),
+        ("init_task.", "a member is expected"),
+        ("init_task->nothing", "has no member"),
+        ("&5", "has no address"),
+        ("*init_task", "is not a pointer"),
+        ("init_task[0]", "neither an array nor a pointer"),
+        ("init_task + 1", "is not a number"),
+        ("*(int *)0", "0x0"),
+        ("runqueues:99", "is not a CPU"),
+        ("(struct nothing *)0", "no type"),
+        ("init_task)", "not expected"),
+        ("(init_task", "is expected"),
+        ("init_task.pid $", "not part of an expression"),
+        ("no_such_variable", "no variable"),
+        ("(" * 2000, "too many"),
+        ("*" * 2000 + "init_task", "too many"),
+        ("1+" * 3000, "too long"),
+    ],
+)
+def test_expressions_without_a_value(text: str, problem: str, run: Run) -> None:
+    run("p", text, expected=1)
+    assert problem in run.err

@@ -35,6 +35,8 @@ def completer(shell: Shell) -> Completer:
         ("dmesg --lev", {"--level"}),
         ("dis linux_bann", {"linux_banner"}),
         ("sym -M jb", {"jbd2"}),
+        ("struct task_stru", {"task_struct"}),
+        ("p linux_bann", {"linux_banner"}),
         ("set sc", {"scroll"}),
         ("set scroll o", {"on", "off"}),
         ("help gr", {"grep"}),

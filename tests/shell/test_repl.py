@@ -41,6 +41,8 @@ LINES = (
     "rd linux_banner 4",
     "rd 0x100000 -p",
     "sym linux_banner",
+    "struct list_head",
+    "whatis list_head",
     "dis panic 3",
     "search nothing-like-this -t --length=0x10000",
     "check",
@@ -66,11 +68,8 @@ def test_as_the_command_line(
     takes_vmlinux = COMMANDS[name].vmlinux != "no" and "--hypervisor" not in words
     files = [str(host.vmlinux)] * takes_vmlinux + [str(host.vmcore)]
     options, operands = words, []
-    if (
-        name in ("vtop", "ps", "bt", "rd", "sym", "dis", "search")
-        and words
-        and not words[0].startswith("-")
-    ):
+    has_operands = hasattr(arguments.command_module(COMMANDS[name]), "OPERANDS")
+    if has_operands and words and not words[0].startswith("-"):
         operands = [word for word in words if not word.startswith("-")]
         options = [word for word in words if word.startswith("-")]
     if name == "vcpus":

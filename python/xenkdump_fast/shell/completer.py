@@ -46,6 +46,8 @@ class Completer:
             "PID": self._pids,
             "COMM": self._comms,
             "SYMBOL": self._symbols,
+            "VARIABLE": self._symbols,
+            "EXPRESSION": self._symbols,
             "MODULE": self._modules,
             "STRUCT": self._structs,
             "TYPE": self._structs,

@@ -32,7 +32,7 @@ def types() -> dict[str, type]:
     found: dict[str, type] = {}
     for command in COMMANDS.values():
         if command.interactive:
-            continue
+            continue  # prints no document
         module = import_module(f"xenkdump_fast.commands.{command.module}")
         found[command.name] = module.JSON
         if command.hypervisor is not None:

@@ -13,7 +13,8 @@ from ._native import AbsentError
 from .commands.contract import Result, UsageError
 from .output import writer
 from .output.document import Nested
-from .session import Domain, Dump
+from .output.writer import Writer
+from .session import Domain, Dump, own_kernel
 
 #: Exceptions that concern the command or its output, not one domain.
 _PASSED_ON = (UsageError, BrokenPipeError, writer.WriteError)
@@ -41,10 +42,12 @@ class AllDomains:
         open_domain: Callable[[int, str | None], Domain],
         start: Callable[[Domain], Result],
         explain: Callable[[Exception], Failure],
+        output: Writer,
     ) -> None:
         self._dump = dump
         self._vmlinux = vmlinux
         self._open_domain = open_domain
+        self._writer = output
         self._start = start
         self._explain = explain
         self._uses_vmlinux = False
@@ -56,15 +59,15 @@ class AllDomains:
     def write_text(self, notes: list[str]) -> None:
         """Writes the text of each domain below a heading, then its warnings and its failure."""
         first = self._dump.warnings
-        writer.warn([*notes, *first])
+        self._writer.warn([*notes, *first])
         for i, number in enumerate(self._dump.domain_ids):
             run = _Run(self, number)
             heading = ["", f"DOMAIN: {number}", ""] if i else [f"DOMAIN: {number}", ""]
-            writer.write_text(chain(heading, run.text()), run.warnings)
+            self._writer.text(chain(heading, run.text()), run.warnings)
             if run.failure is not None:
                 writer.error(run.named(run.failure.text))
         later = [text for text in self._dump.warnings if text not in first]
-        writer.warn([*later, *self._last_warnings()])
+        self._writer.warn([*later, *self._last_warnings()])
 
     def write_json(self, command: str, notes: list[str]) -> None:
         """Writes one object with a list of the domains, then their failures to stderr."""
@@ -79,9 +82,9 @@ class AllDomains:
             return [*notes, *self._dump.warnings, *self._last_warnings()]
 
         body = {"domains": Nested(members())}
-        writer.write_json(command, self._dump.path, body, warnings)
+        self._writer.json(command, self._dump.path, body, warnings)
         for run in runs:
-            writer.warn(run.reported)
+            self._writer.warn(run.reported)
             if run.failure is not None:
                 writer.error(run.named(run.failure.text))
 
@@ -96,25 +99,9 @@ class AllDomains:
 
     def _open(self, number: int) -> Domain:
         """A domain with its kernel: that of the given vmlinux if it is the same, else its own."""
-        if self._vmlinux is not None and self._may_run(number, self._vmlinux):
-            try:
-                domain = self._open_domain(number, self._vmlinux)
-            except AbsentError:
-                pass  # another kernel, or damage, which is reported below
-            else:
-                self._uses_vmlinux = True
-                return domain
-        domain = self._open_domain(number, None)
-        _ = domain.kernel
+        domain, is_given = own_kernel.opened(self._dump, number, self._vmlinux, self._open_domain)
+        self._uses_vmlinux = self._uses_vmlinux or is_given
         return domain
-
-    def _may_run(self, number: int, vmlinux: str) -> bool:
-        from .linux.boot.build_id import Build
-        from .session.formats import open_image
-        from .session.platform import platform_of
-
-        build = platform_of(self._dump, number).build()
-        return build is None or not Build.of(open_image(vmlinux)).differs(build)
 
     def _why_no_kernel(self, number: int, error: AbsentError) -> str | None:
         """Why it is no failure that a domain's kernel is not found; None if it is one."""

@@ -26,8 +26,9 @@ _OF_DOMAINS = ("domain", "p2m_source", "kaslr_offset", "phys_base", "vmcoreinfo"
 _DUMP_ALONE = (["dump", "dump"], ["dump", None])
 #: The value of --domain for each of them.
 ALL = "all"
+JSON_HELP = "one JSON object instead of text"
 #: Options about one kernel, which --domain all has no use for.
-_OF_ONE_KERNEL = ("force", "kaslr_offset", "phys_base", "vmcoreinfo")
+OF_ONE_KERNEL = ("force", "kaslr_offset", "phys_base", "vmcoreinfo")
 _STATUSES = (
     "Exit status: 0 success, 1 the dump does not hold what was asked for, 2 wrong usage, 3 a file "
     "cannot be read, is not a dump or is damaged beyond use, or memory or file descriptors are "
@@ -90,13 +91,30 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
     _add_arguments(parser, command, module)
     operands: Operands | None = getattr(module, "OPERANDS", None)
     # argparse takes what follows -- for options if options and words are intermixed.
-    given, _, literal = _partition(argv, "--")
+    given, _, literal = partition(argv, "--")
     options = parser.parse_intermixed_args(given)
     options.words += literal
     options.argv, options.literal = given, literal
-    options.json = getattr(options, "json", False)
     options.words = _with_environment(command, options, has_operands=operands is not None)
     words = _take_files(parser, command, operands, options)
+    options.json = getattr(options, "json", False)
+    options.task = None
+    options.all_domains = getattr(options, "domain", None) == ALL
+    check(parser, command, module, options, words)
+    if getattr(options, "domain", None) is None:
+        options.domain = 0
+    return options
+
+
+def check(
+    parser: argparse.ArgumentParser,
+    command: Command,
+    module: ModuleType,
+    options: argparse.Namespace,
+    words: list[str],
+) -> None:
+    """Takes the operands from ``words``, and checks them and the values of options."""
+    operands: Operands | None = getattr(module, "OPERANDS", None)
     options.operands = words
     taken = 0 if operands is None else 1 if operands.arity == "1" else len(words)
     if words[taken:]:
@@ -110,15 +128,11 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
                 known = ", ".join(operands.choices)
                 parser.error(f"argument {operands.metavar}: no {word!r}; available: {known}")
     _check_values(parser, options)
-    options.all_domains = getattr(options, "domain", None) == ALL
-    if options.all_domains:
+    if options.all_domains and not command.interactive:
         _check_all_domains(parser, command, options)
-    if getattr(options, "domain", None) is None:
-        options.domain = 0
-    return options
 
 
-def _partition(argv: Sequence[str], word: str) -> tuple[list[str], bool, list[str]]:
+def partition(argv: Sequence[str], word: str) -> tuple[list[str], bool, list[str]]:
     """What is before the first ``word``, whether there is one, and what is behind it."""
     at = argv.index(word) if word in argv else len(argv)
     return list(argv[:at]), at < len(argv), list(argv[at + 1 :])
@@ -130,7 +144,7 @@ def _words(command: Command, module: ModuleType) -> list[str]:
     files = ["VMCORE"] if command.target != "none" else []
     if command.vmlinux != "no":
         files.insert(0, "[VMLINUX]")
-    return files if operands is None else [*files, _metavar(operands)]
+    return files if operands is None else [*files, metavar(operands)]
 
 
 def _texts(command: Command, module: ModuleType) -> dict[str, Any]:
@@ -160,7 +174,8 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command, module: Mo
         module.add_options(parser)
 
 
-def _metavar(operands: Operands) -> str:
+def metavar(operands: Operands) -> str:
+    """The operands as a usage shows them."""
     name = operands.metavar
     return {"*": f"[{name} ...]", "+": f"{name} [{name} ...]", "1": name}[operands.arity]
 
@@ -197,7 +212,7 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
             "once; default: the environment variable XKDUMP_CACHE_DIR",
         )
     if not command.interactive:
-        add("--json", action="store_true", help="one JSON object instead of text")
+        add("--json", action="store_true", help=JSON_HELP)
 
 
 def _add_location_options(parser: argparse.ArgumentParser) -> None:
@@ -349,7 +364,7 @@ def _check_all_domains(
     if not command.all_domains:
         names = ", ".join(name for name, known in COMMANDS.items() if known.all_domains)
         parser.error(f"argument --domain: {ALL} is only available for {names}")
-    for name in _OF_ONE_KERNEL:
+    for name in OF_ONE_KERNEL:
         given = getattr(options, name)
         if given is not None and given is not False:
             option = f"--{name.replace('_', '-')}"

@@ -65,3 +65,12 @@ def deduplicated(warnings: Iterable[str]) -> list[str]:
     for warning in warnings:
         found.add(warning)
     return found.texts()
+
+
+def kind(text: str) -> str:
+    """What two texts have in common that are the same warning: of a count, what is counted."""
+    more = _MORE.match(text)
+    if more is None:
+        return text
+    name = text[more.end() :].partition(": ")[0]
+    return f"{_NUMBER.sub('', name)} ..."

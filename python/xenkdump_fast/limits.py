@@ -441,6 +441,24 @@ MAX_JSON_BATCH = 256
 #: Characters of a number. 64 bits need 22 in octal; Python refuses to convert more than 4300.
 MAX_NUMBER_LENGTH = 64
 
+# == Shell ==
+
+#: Domains that the shell keeps open, each with its kernel's symbols and types: 50 to 200 MiB. A
+#: host may have hundreds; those that were used longest ago are opened again when they are needed.
+MAX_OPEN_DOMAINS = 16
+
+#: Candidates that the shell shows for one word. A kernel has 200,000 symbols.
+MAX_COMPLETIONS = 1000
+
+#: Lines in the file of the shell's history.
+MAX_HISTORY = 10_000
+
+#: Bytes of that file that are read. Other programs may have written it.
+MAX_HISTORY_SIZE = 4 << 20
+
+#: Aliases within aliases of the shell's commands.
+MAX_ALIASES = 8
+
 # == gdb ==
 
 #: Bytes of a packet that gdb sends, and of the data of one that it gets: what the server announces

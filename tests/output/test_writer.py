@@ -38,9 +38,9 @@ def test_warnings_during_output(form: str, capsys: pytest.CaptureFixture[str]) -
         warnings.append("damaged")
 
     if form == "json":
-        writer.write_json("log", None, {"lines": made()}, lambda: warnings)
+        writer.Writer().json("log", None, {"lines": made()}, lambda: warnings)
     else:
-        writer.write_text(made(), lambda: warnings)
+        writer.Writer().text(made(), lambda: warnings)
     found = capsys.readouterr()
     assert found.err == "xkdump: warning: damaged\n"
     if form == "json":
@@ -59,9 +59,9 @@ HOSTILE = "a\x1b]0;title\x07\x9b2J\u202e\u2066\u2028\u2029\u200b\ud800\n\rb\x7f"
 def test_output_has_no_control_sequences(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A command that forgets to escape a field; warnings and errors quote the dump as well."""
     if form == "text":
-        writer.write_text([f"one {HOSTILE}", "two\ttabs"], lambda: [HOSTILE])
+        writer.Writer().text([f"one {HOSTILE}", "two\ttabs"], lambda: [HOSTILE])
     else:
-        writer.write_json("mod", None, {"name": HOSTILE, HOSTILE: 1}, lambda: [HOSTILE])
+        writer.Writer().json("mod", None, {"name": HOSTILE, HOSTILE: 1}, lambda: [HOSTILE])
     writer.error(HOSTILE)
     shown = capsys.readouterr()
     assert all(c.isprintable() or c in "\n\t" for c in shown.out + shown.err)

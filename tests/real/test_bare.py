@@ -1,17 +1,21 @@
 """``Domain.as_bare()``: the domains of real hosts as bare machines."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import xenkdump_fast as xk
+from xenkdump_fast import _native
 from xenkdump_fast.linux.mm import page_table
 from xenkdump_fast.session import bare
 
 from .conftest import VMLINUX, X86_64
+
+pytestmark = pytest.mark.real
 
 PAGE = 4096
 PV = [
@@ -38,35 +42,32 @@ def opened(dump_file: Callable[[str], str]) -> Opened:
     return domain
 
 
-def ranges(space: "xk.BareMachine | xk.Domain") -> Iterator[tuple[int, int, int]]:
-    for held in space.virtual.iter_mapped():
-        yield held.address, held.size, held.page_size
+def mapped(space: _native.AddressSpace) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The addresses of all mapped pages, and what they are mapped to; without Xen's part."""
+    # There its linear page tables are frames of the domain, too.
+    held = [part for part in space.iter_mapped() if not XEN[0] <= part.address < XEN[1]]
+    assert {part.page_size for part in held} == {PAGE}
+    starts = np.array([part.address for part in held], np.uint64)
+    counts = np.array([part.size // PAGE for part in held], np.uint64)
+    pages = np.arange(int(counts.sum()), dtype=np.uint64)
+    before = np.repeat(np.cumsum(counts, dtype=np.uint64) - counts, counts.astype(np.int64))
+    addresses = np.repeat(starts, counts.astype(np.int64)) + (pages - before) * np.uint64(PAGE)
+    return addresses, space.translate(addresses)
 
 
 @pytest.mark.parametrize(("name", "number"), PV)
 def test_every_kernel_page_is_mapped_to_its_pfn(name: str, number: int, opened: Opened) -> None:
     domain = opened(name, number)
     machine = domain.as_bare()
-    before: dict[int, int] = {}
-    for address, size, _ in ranges(domain):
-        if XEN[0] <= address < XEN[1]:
-            # Its linear page tables are frames of the domain, too.
-            continue
-        addresses = np.arange(address, address + size, PAGE, dtype=np.uint64)
-        status = np.zeros(len(addresses), np.uint8)
-        mfns = domain.virtual.translate(addresses) // np.uint64(PAGE)
-        pfns = domain.p2m.reverse(mfns, status=status)
-        own = status == 0
-        before.update(zip(addresses[own].tolist(), (pfns[own] * PAGE).tolist(), strict=True))
-    after: dict[int, int] = {}
-    for address, size, page_size in ranges(machine):
-        assert page_size == PAGE
-        addresses = np.arange(address, address + size, PAGE, dtype=np.uint64)
-        after.update(
-            zip(addresses.tolist(), machine.virtual.translate(addresses).tolist(), strict=True)
-        )
-    assert after == before
-    assert len(after) > 30_000
+    addresses, before = mapped(domain.virtual)
+    status = np.zeros(len(addresses), np.uint8)
+    pfns = domain.p2m.reverse(before // np.uint64(PAGE), status=status)
+    own = status == 0
+    found, after = mapped(machine.virtual)
+    assert (found == addresses[own]).all()
+    assert (after == pfns[own] * np.uint64(PAGE)).all()
+    assert len(found) > 30_000
+    assert not any(machine.virtual.iter_mapped(*XEN))
 
 
 @pytest.mark.parametrize(("name", "number"), PV)
@@ -91,8 +92,11 @@ def test_the_frame_table_has_all_that_the_walk_finds(
 def _by_walking(domain: xk.Domain, machine: xk.BareMachine) -> dict[int, int]:
     """The levels of the tables by walking in Python, by pfn."""
     native, p2m = domain.dump.native, domain.p2m
-    roots = set(machine._roots()) | {int(p2m.resolve(machine.root // PAGE)) * PAGE}
-    level = {root // PAGE for root in roots}
+    roots = {root // PAGE for root in machine._roots()} | {int(p2m.resolve(machine.root // PAGE))}
+    status = np.zeros(len(roots), np.uint8)
+    p2m.reverse(list(roots), status=status)
+    # The notes have those of other domains, too.
+    level = {root for root, code in zip(roots, status.tolist(), strict=True) if code == 0}
     walked: dict[int, int] = {}
     for number in (4, 3, 2, 1):
         below: set[int] = set()
@@ -242,6 +246,33 @@ def test_translated_and_bare_machines_are_their_own_view(opened: Opened) -> None
         assert machine.native is domain._platform.native
         banner = domain.kernel.symbol("linux_banner")
         assert machine.virtual.read(banner, 64) == domain.virtual.read(banner, 64)
+
+
+def test_a_dump_core_file(dump_file: Callable[[str], str]) -> None:
+    """It has no frame table: page tables are found by walking, from the vCPU and all processes."""
+    vmlinux = dump_file(X86_64)
+    domain = xk.open(dump_file("xen417-three-domains/domu1.core")).domain(0, vmlinux)
+    machine = domain.as_bare()
+    found = machine.tables
+    assert found is not None
+    assert (found.typed, found.walked) == (None, len(found))
+    assert len(found) > 500
+    (warning,) = machine.warnings
+    assert "only by walking from the roots that are known" in warning
+    (cpu,) = machine.cpus
+    space = machine.native.virtual(cpu.control["cr3"], machine.paging)
+    assert space.translate(cpu.registers["rsp"]) == machine.virtual.translate(cpu.registers["rsp"])
+    kernel = domain.kernel
+    lines = 0
+    for task in kernel.tasks():
+        mm = kernel.read(task.address, "task_struct.mm")
+        if mm:
+            start = kernel.read(mm, "mm_struct.arg_start")
+            line = machine.user(task).cstring(start, 256)
+            assert line == domain.user(task).cstring(start, 256)
+            lines += bool(line)
+    assert lines > 50
+    assert machine.virtual.u64(kernel.symbols["xen_start_info"]) == 0
 
 
 def test_pickled_after_use(opened: Opened) -> None:

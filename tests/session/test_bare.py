@@ -194,6 +194,42 @@ def test_altered_words(opened: Opened) -> None:
     assert native.machine.read(table - 8, 24)[8:16] == bytes(8)
 
 
+class Renamed:
+    """The symbols of a kernel, and more."""
+
+    def __init__(self, symbols: _native.Symbols, more: dict[str, int]) -> None:
+        self._symbols = symbols
+        self._more = more
+
+    def get(self, name: str) -> int | None:
+        return self._more.get(name, self._symbols.get(name))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._more or name in self._symbols
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._symbols, name)
+
+
+def test_pv_init_ops_is_hidden_if_it_is_xens(
+    directory: Callable[[str], Path], opened: Opened
+) -> None:
+    """Of kernels before 4.20: its first member is the function that patches call sites."""
+    kernel = opened("modern").kernel
+    address = kernel.symbol("linux_banner") & -8
+    value = kernel.pointer(address)
+    for patch, hidden in (("xen_patch", True), ("native_patch", False)):
+        folder = directory("modern")
+        domain = xk.open(folder / "vmcore").domain(0, folder / "vmlinux")
+        more = {"pv_init_ops": address, patch: value}
+        domain.kernel.symbols = Renamed(domain.kernel.symbols, more)  # type: ignore[assignment]
+        assert value != 0
+        machine = domain.as_bare()
+        assert [word.original for word in machine.altered] == [value] * hidden
+        assert machine.virtual.u64(address) == (0 if hidden else value)
+        assert all("pv_init_ops" in word.reason for word in machine.altered)
+
+
 def test_a_bare_machine_is_its_own_view(opened: Opened) -> None:
     domain = opened("modern")
     assert domain.as_bare() is domain.as_bare()

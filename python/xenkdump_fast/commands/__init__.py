@@ -3,18 +3,23 @@
 A command is a module of this package with these names (``contract.py`` has the types):
 
 ``Options``
-    A NamedTuple of the options, with defaults.
+    A NamedTuple of the options, with defaults. A member ``task: str | None = None`` needs no
+    option: in the shell it is the current task (``set PID``) as an operand that
+    ``selection.select`` takes, for when no other task is asked for; None on the command line.
 ``OPERANDS``
-    The operands after the files on the command line; absent if there are none.
+    The operands after the files on the command line; absent if there are none. The words of its
+    ``metavar`` (PID, TASK, COMM, SYMBOL, STRUCT, DOMAIN) say what the shell completes them with.
 ``add_options(parser)``
-    Adds the command's own options to an argparse parser; absent if there are none.
+    Adds the command's own options to an argparse parser; absent if there are none. Their
+    ``metavar`` and ``choices`` are completed in the same way.
 ``JSON``
     A TypedDict of what ``--json`` prints; ``HYPERVISOR_JSON`` with ``--hypervisor``.
 ``run(target, options) -> Result``
-    Queries an open target, and prints nothing. The table has the kind of target.
+    Queries an open target, and prints nothing. The table has the kind of target. The shell runs
+    many commands on one target: what a command changes in it, later ones see.
 
 A command that is ``interactive`` has no ``JSON``, and its ``run`` returns a ``Service``: it passes
-control to another program, or serves one.
+control to another program, or serves one. The shell does not offer it.
 """
 
 from typing import Literal, NamedTuple
@@ -96,6 +101,13 @@ _TABLE = (
     Command("notes", "every ELF note, decoded", "dump"),
     Command("domains", "every domain of a Xen host", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
+    Command(
+        "shell",
+        "a prompt for commands on a dump that stays open",
+        "domain",
+        "required",
+        interactive=True,
+    ),
     Command("gdb", "start gdb on a domain", "domain", "required", interactive=True),
     Command(
         "gdb-server",

@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._native import AbsentError, AddressSpace, Symbols
+from .._native import AbsentError, AddressSpace, MemoryFault, Symbols
 from ..linux import tasks
 from ..parsing import number
 from ..session import Domain
@@ -110,6 +111,8 @@ class Space(NamedTuple):
     pid: str | None = None
     physical: bool = False
     machine: bool = False
+    #: The shell's current task, whose memory it is without one of these.
+    task: str | None = None
 
     def of(self, target: "Domain | XenHost", known: Program) -> AddressSpace:
         """The memory that the options choose. Raises AbsentError, UsageError."""
@@ -126,7 +129,24 @@ class Space(NamedTuple):
             return target.physical
         if self.pid is not None:
             return target.user(process(target, self.pid))
+        if self.task is not None:
+            with suppress(AbsentError):  # a kernel thread: the kernel's memory
+                return target.user(process(target, self.task))
         return known.virtual
+
+
+def task_for(space: AddressSpace, found: Sequence[int], task: str | None) -> str | None:
+    """The shell's current task, if ``space``, the kernel's, does not map all of the addresses.
+
+    Those that it maps need no task, whose page tables may be damaged.
+    """
+    if task is not None:
+        for address in found:
+            try:
+                space.mapping(address)
+            except MemoryFault:
+                return task
+    return None
 
 
 def process(domain: Domain, wanted: str) -> tasks.Task:

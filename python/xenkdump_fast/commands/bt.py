@@ -46,6 +46,8 @@ class Options(NamedTuple):
     state: str | None = None
     #: Limits Xen's unwinder to these methods; a domain is opened with its own.
     unwind: Sequence[str] | None = None
+    #: The shell's current task, in place of the panicking one.
+    task: str | None = None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +113,8 @@ def _chosen(domain: Domain, options: Options) -> Selection:
         known = states.of(kernel)
         found = [t for t in kernel.tasks() if states.letters(t, known) == options.state]
         return Selection(found, None)
+    if options.task is not None and not options.active:
+        return select(domain, kernel.tasks(), [options.task])
     if not options.active:
         panic_task = panic.task(kernel)
         if panic_task is not None:

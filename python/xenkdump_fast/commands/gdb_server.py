@@ -105,7 +105,7 @@ class Server:
             lines = [f"listening on 127.0.0.1:{port}"]
             lines += [f"In gdb: file {path}" for path in symbol_files(self._domain)]
             lines.append(f"In gdb: target remote 127.0.0.1:{port}")
-            writer.write_text(lines, tuple)
+            writer.Writer().text(lines, tuple)
             server.serve_port(listener, self.session)
 
 

@@ -49,6 +49,8 @@ class Options(NamedTuple):
     hex: bool = False
     #: Only the bytes, as they are.
     raw: bool = False
+    #: The shell's current task, whose memory is read.
+    task: str | None = None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -80,14 +82,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(target: "Domain | XenHost", options: Options = Options()) -> "Words | Characters | Raw":
     """Reads memory; AbsentError (MemoryFault) if not even the first unit can be read."""
     known = addresses.program(target, with_modules=options.symbols)
-    space = Space(options.pid, options.physical, options.machine).of(target, known)
+    name, *rest = options.operands
+    start = known.address(name)
+    task = addresses.task_for(known.virtual, [start], options.task)
+    space = Space(options.pid, options.physical, options.machine, task).of(target, known)
     unit = 1 if options.ascii else options.unit or known.word
     if options.symbols:
         if options.unit not in (None, known.word):
             raise UsageError("argument -s/--symbols: needs units of the kernel's word")
         unit = known.word
-    name, *rest = options.operands
-    start = known.address(name)
     if options.end is not None:
         if rest:
             raise UsageError("argument -e/--end: not allowed with a count")

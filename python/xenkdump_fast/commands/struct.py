@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..linux.typed.types import CType
 
 OPERANDS = Operands(
-    "NAME[.MEMBER,...] [ADDRESS|SYMBOL[+OFFSET] [COUNT]]",
+    "STRUCT[.MEMBER,...] [ADDRESS|SYMBOL[+OFFSET] [COUNT]]",
     "a struct, union or typedef, with members to select; then where it is in memory, and how many "
     "there are one after another",
     "+",

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import P2M, AbsentError, AddressSpace, Mapping, MemoryFault
@@ -28,6 +29,8 @@ class Options(NamedTuple):
     operands: Sequence[str] = ()
     #: Translates by the page tables of this task: a pid, an address in hex, or a name.
     pid: str | None = None
+    #: The shell's current task, for user addresses.
+    task: str | None = None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -77,10 +80,23 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
     found: list[Translation] = []
     space, paging, task = target.virtual, kernel.location.paging, None
     directory = first_symbol(kernel.symbols, "swapper")
-    if options.pid is not None:
-        task = addresses.process(target, options.pid)
-        space, directory = target.user(task), mm.page_table(kernel, task)
-        paging = space.paging or paging
+    wanted = options.pid
+    if wanted is None and options.task is not None:
+        given = []
+        for name in options.operands:
+            with suppress(AbsentError):  # reported below
+                given.append(known.address(name))
+        wanted = addresses.task_for(space, given, options.task)
+    if wanted is not None:
+        task = addresses.process(target, wanted)
+        try:
+            space, directory = target.user(task), mm.page_table(kernel, task)
+        except AbsentError:
+            if options.pid is not None:
+                raise
+            task = None  # the current task is a kernel thread: by the kernel's page tables
+        else:
+            paging = space.paging or paging
 
     def translate(name: str) -> None:
         translation = _translate(target, space, known.address(name))

@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/xkdump
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus gdb gdb-server sample completion help)
+_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server sample completion help)
 
 _shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
@@ -25,6 +25,7 @@ _shtab_xkdump_check_option_strings=(-h --help --domain --format --cache-dir --js
 _shtab_xkdump_notes_option_strings=(-h --help --format --cache-dir --json --extract --force)
 _shtab_xkdump_domains_option_strings=(-h --help --format --cache-dir --json --all --xen-syms --force)
 _shtab_xkdump_vcpus_option_strings=(-h --help --format --cache-dir --json --all --xen-syms --force --vmlinux)
+_shtab_xkdump_shell_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir -c -i --input --no-history --shell-escapes --xen-syms)
 _shtab_xkdump_gdb_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --tasks)
 _shtab_xkdump_gdb_server_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --tasks --port)
 _shtab_xkdump_sample_option_strings=(-h --help --json --like --memory --format --compress --images --force --seed)
@@ -66,6 +67,9 @@ _shtab_xkdump_domains_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_domains___xen_syms_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_vcpus_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_vcpus___xen_syms_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_shell_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_shell___vmcoreinfo_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_shell___xen_syms_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_gdb_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_gdb___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_gdb_server_pos_0_COMPGEN=_shtab_compgen_files
@@ -92,11 +96,12 @@ _shtab_xkdump_check___format_choices=(raw)
 _shtab_xkdump_notes___format_choices=(raw)
 _shtab_xkdump_domains___format_choices=(raw)
 _shtab_xkdump_vcpus___format_choices=(raw)
+_shtab_xkdump_shell___format_choices=(raw)
 _shtab_xkdump_gdb___format_choices=(raw)
 _shtab_xkdump_gdb_server___format_choices=(raw)
 _shtab_xkdump_completion_pos_0_choices=(bash zsh)
-_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus gdb gdb-server sample completion)
-_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus gdb gdb-server sample completion help)
+_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server sample completion)
+_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server sample completion help)
 
 _shtab_xkdump_bt_pos_0_nargs='*'
 _shtab_xkdump_bt__h_nargs=0
@@ -247,6 +252,12 @@ _shtab_xkdump_vcpus___help_nargs=0
 _shtab_xkdump_vcpus___json_nargs=0
 _shtab_xkdump_vcpus___all_nargs=0
 _shtab_xkdump_vcpus___force_nargs=0
+_shtab_xkdump_shell_pos_0_nargs='*'
+_shtab_xkdump_shell__h_nargs=0
+_shtab_xkdump_shell___help_nargs=0
+_shtab_xkdump_shell___force_nargs=0
+_shtab_xkdump_shell___no_history_nargs=0
+_shtab_xkdump_shell___shell_escapes_nargs=0
 _shtab_xkdump_gdb_pos_0_nargs='*'
 _shtab_xkdump_gdb__h_nargs=0
 _shtab_xkdump_gdb___help_nargs=0

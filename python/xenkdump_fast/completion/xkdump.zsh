@@ -27,6 +27,7 @@ _shtab_xkdump_commands() {
     rd:'read memory'
     sample:'write a small synthetic dump to learn on and to test with'
     search:'search memory for numbers or text'
+    shell:'a prompt for commands on a dump that stays open'
     struct:'layouts of structs, and instances in memory'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
@@ -178,7 +179,7 @@ _shtab_xkdump_gdb_server_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus gdb gdb-server sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -348,6 +349,27 @@ _shtab_xkdump_search_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_search_defaults_added=0
 
+_shtab_xkdump_shell_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "*-c[run this line in place of a prompt\; may be given more than once]:LINE:"
+  {-i,--input}"[run the lines of this file in place of a prompt]:FILE:"
+  "--no-history[neither read nor write the history of earlier sessions]"
+  "--shell-escapes[allow \!COMMAND, and other programs than the built-in filters after a \|]"
+  "--xen-syms[Xen\'s symbols, for --hypervisor]:XEN-SYMS:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_shell_defaults_added=0
+
 _shtab_xkdump_struct_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
@@ -496,6 +518,7 @@ _shtab_xkdump() {
         rd) _arguments -C -s $_shtab_xkdump_rd_options ;;
         sample) _arguments -C -s $_shtab_xkdump_sample_options ;;
         search) _arguments -C -s $_shtab_xkdump_search_options ;;
+        shell) _arguments -C -s $_shtab_xkdump_shell_options ;;
         struct) _arguments -C -s $_shtab_xkdump_struct_options ;;
         sym) _arguments -C -s $_shtab_xkdump_sym_options ;;
         sys) _arguments -C -s $_shtab_xkdump_sys_options ;;

@@ -1,4 +1,4 @@
-"""Writes results to stdout, and warnings and errors to stderr.
+"""Writes results to a stream, and warnings and errors to stderr.
 
 Everything that a command prints goes through ``_lines`` or, as JSON, is ASCII; only what is asked
 for as bytes is not escaped.
@@ -7,6 +7,7 @@ for as bytes is not escaped.
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import Protocol
 
 from . import progress_line
 from .escape import printable
@@ -15,42 +16,86 @@ from .escape import printable
 Warnings = Callable[[], Iterable[str]]
 
 
+class Stream(Protocol):
+    """Where results are written to: a text file, or a part of a pipeline.
+
+    Bytes are written to its member ``buffer``, if it has one.
+    """
+
+    def write(self, text: str, /) -> object:
+        """Writes text."""
+
+    def flush(self) -> object:
+        """Passes on what has been written."""
+
+
 class WriteError(Exception):
-    """Stdout cannot be written."""
+    """The stream cannot be written."""
 
 
-def write_text(lines: Iterable[str], warnings: Warnings) -> None:
-    """Writes lines, then the warnings: producing the lines may cause some."""
-    progress_line.stop()
-    _print(_lines(lines))
-    warn(warnings())
+class Writer:
+    """Writes results to ``stream``, which messages call ``name``; by default to stdout."""
 
+    def __init__(self, stream: Stream | None = None, name: str = "stdout") -> None:
+        self._given = stream
+        self._name = name
 
-def write_bytes(data: bytes, warnings: Warnings) -> None:
-    """Writes bytes as they are, and nothing else to stdout, then the warnings."""
-    progress_line.stop()
-    stream = getattr(sys.stdout, "buffer", None)
-    if stream is not None:  # not closed by the shell
-        _checked(stream.write, data)
-        _checked(stream.flush)
-    warn(warnings())
+    @property
+    def stream(self) -> Stream:
+        """The stream; stdout as it is now."""
+        return sys.stdout if self._given is None else self._given
 
+    def text(self, lines: Iterable[str], warnings: Warnings = tuple) -> None:
+        """Writes lines, then the warnings: producing the lines may cause some."""
+        progress_line.stop()
+        self._print(_lines(lines))
+        self.warn(warnings())
 
-def write_json(
-    command: str, dump: str | None, body: Mapping[str, object], warnings: Warnings
-) -> None:
-    """Writes one JSON object with the warnings in it, which also go to stderr."""
-    from .document import document
+    def data(self, data: bytes, warnings: Warnings) -> None:
+        """Writes bytes as they are, and nothing else to the stream, then the warnings."""
+        progress_line.stop()
+        buffer = getattr(self.stream, "buffer", None)
+        if buffer is not None:  # not closed by the shell
+            self._checked(buffer.write, data)
+            self._checked(buffer.flush)
+        self.warn(warnings())
 
-    progress_line.stop()
-    found: list[str] = []
+    def json(
+        self, command: str, dump: str | None, body: Mapping[str, object], warnings: Warnings
+    ) -> None:
+        """Writes one JSON object with the warnings in it, which also go to stderr."""
+        from .document import document
 
-    def deduplicated() -> list[str]:
-        found[:] = _deduplicated(warnings())
-        return found
+        progress_line.stop()
+        found: list[str] = []
 
-    _print(document(command, dump, body, deduplicated))
-    warn(found)
+        def deduplicated() -> list[str]:
+            found[:] = _deduplicated(warnings())
+            return found
+
+        self._print(document(command, dump, body, deduplicated))
+        self.warn(found)
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Prints warnings, deduplicated."""
+        progress_line.stop()
+        _complain(f"xkdump: warning: {text}" for text in _deduplicated(warnings))
+
+    def _print(self, pieces: Iterable[str]) -> None:
+        """Writes text. Exceptions raised while producing the pieces are passed on unchanged."""
+        stream = self.stream
+        for piece in pieces:
+            self._checked(stream.write, piece)
+        self._checked(stream.flush)
+
+    def _checked(self, call: Callable[..., object], *arguments: str | bytes) -> None:
+        try:
+            call(*arguments)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            text = f"cannot write to {self._name}: {error.strerror or error}"
+            raise WriteError(text) from None
 
 
 def error(text: object) -> None:
@@ -75,28 +120,6 @@ def _deduplicated(warnings: Iterable[str]) -> list[str]:
 
         found = deduplicated(found)
     return found
-
-
-def warn(warnings: Iterable[str]) -> None:
-    """Prints warnings, deduplicated."""
-    progress_line.stop()
-    _complain(f"xkdump: warning: {text}" for text in _deduplicated(warnings))
-
-
-def _print(pieces: Iterable[str]) -> None:
-    """Writes to stdout. Exceptions raised while producing the pieces are passed on unchanged."""
-    for piece in pieces:
-        _checked(sys.stdout.write, piece)
-    _checked(sys.stdout.flush)
-
-
-def _checked(call: Callable[..., object], *arguments: str | bytes) -> None:
-    try:
-        call(*arguments)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise WriteError(f"cannot write to stdout: {error.strerror or error}") from None
 
 
 def _complain(lines: Iterable[str]) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .._native import P2M, AbsentError, AddressSpace, Dump, MemoryFault, PageTables
 from ..diagnostics import Warnings
-from ..limits import MAX_PROCESS_ROOTS
+from ..limits import MAX_PROCESS_ROOTS, MAX_ROOTS
 from ..linux.boot import vmcoreinfo
 from ..linux.mm import page_table, page_tables
 from ..linux.system import Linux
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 PAGE = 4096
 #: The address in an entry of a page table.
 _ADDRESS = 0x000F_FFFF_FFFF_F000
+#: Variables whose first word tells crash that a kernel runs on Xen (its is_pvops_xen()), with the
+#: symbols that are such values; any but 0 is one if there are none. Linux has pv_init_ops up to
+#: 4.19.
+_XEN_WORDS: Mapping[str, tuple[str, ...]] = {
+    "xen_start_info": (),
+    "pv_init_ops": ("xen_patch", "paravirt_patch_default"),
+}
 
 
 class CpuState(NamedTuple):
@@ -158,25 +165,30 @@ class BareMachine:
                     yield kernel.virtual.translate(address)
         except AbsentError as error:
             self._warn(f"page tables of processes may be missing: {error}")
-        for root in self._platform.own_roots():
+        # Those of other domains are not among its frames.
+        roots = chain(self._platform.own_roots(), self._platform.roots())
+        for root in islice(roots, MAX_ROOTS):
             with suppress(MemoryFault):
                 yield self._own_root(root.address)
 
     def _hide_xen(self) -> Iterator[AlteredWord]:
-        """Words by which tools recognise a kernel on Xen: they would convert mfns once more."""
+        """Words by which crash recognises a kernel on Xen: it would convert mfns once more."""
         kernel = self.domain.kernel
-        address = kernel.symbols.get("xen_start_info")
-        if address is None:
-            return
-        try:
-            original = kernel.virtual.word(address, kernel.word)
-            machine = kernel.virtual.translate(address)
-            physical = machine if self._platform.identity else self._pfn(machine)
-        except AbsentError as error:
-            self._warn(f"xen_start_info cannot be hidden: {error}")
-            return
-        if original:
-            reason = "xen_start_info: crash takes the domain for a Xen guest if it is set"
+        for name, values in _XEN_WORDS.items():
+            address = kernel.symbols.get(name)
+            if address is None:
+                continue
+            telling = {kernel.symbols.get(value) for value in values}
+            try:
+                original = kernel.virtual.word(address, kernel.word)
+                if not original or (values and original not in telling):
+                    continue
+                machine = kernel.virtual.translate(address)
+                physical = machine if self._platform.identity else self._pfn(machine)
+            except AbsentError as error:
+                self._warn(f"{name} cannot be hidden: {error}")
+                continue
+            reason = f"{name}: by its value crash takes the domain for a Xen guest"
             yield AlteredWord(physical, kernel.word, original, 0, reason)
 
     def _warn(self, text: str) -> None:
@@ -252,7 +264,7 @@ class BareMachine:
         import numpy as np
 
         if self.domain.has_p2m:
-            return np.frombuffer(self.domain.p2m.held(), "<u8").reshape(-1, 2)
+            return np.frombuffer(self.domain.p2m.held(), "<u8").reshape(-1, 2).copy()
         rows: list[list[int]] = []
         for held in self.native.machine.iter_mapped():
             start = -(-held.address // PAGE)

@@ -13,7 +13,7 @@ use xenkdump::addr::{MachineAddr, VirtAddr};
 use xenkdump::memory::Fault;
 use xenkdump::p2m::{P2m, Physical};
 use xenkdump::paging::{self, Format, Virtual};
-use xenkdump::space::{Batch, Found, Space, Tables};
+use xenkdump::space::{Batch, Found, Pieces, Space, Tables};
 
 use crate::arrays;
 use crate::buffers::Bytes;
@@ -145,17 +145,19 @@ impl AddressSpace {
         let Some(last) = last_before(end, start)? else {
             return Ok(Found::default());
         };
-        let search = || match pieces {
-            None => space.find(needle, start, last, limit, most),
-            Some(piece) => {
-                space.find_in_pieces(needle, (start, last), limit, (most, piece), || {
-                    self.dump.release();
-                })
-            }
-        };
-        detach(py, search)?
+        // A long needle must be within a piece, so that the search proceeds.
+        let piece = pieces.unwrap_or_else(|| PIECE.max((needle.len() as u64).saturating_mul(2)));
+        let mut search = Pieces::new(needle, (start, last), limit, (most, piece));
+        while detach(py, || search.advance(space))?
             .ok_or_else(|| PyTypeError::new_err("a domain's frames cannot be searched in order"))?
-            .map_err(|_| PyMemoryError::new_err("limit: no memory for so many addresses"))
+            .map_err(|_| PyMemoryError::new_err("limit: no memory for so many addresses"))?
+        {
+            if pieces.is_some() {
+                self.dump.release();
+            }
+            py.check_signals()?; // terabytes take minutes
+        }
+        Ok(search.found)
     }
 
     fn number<const N: usize>(&self, address: &Bound<'_, PyAny>) -> PyResult<[u8; N]> {

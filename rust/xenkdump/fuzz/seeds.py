@@ -226,6 +226,11 @@ def made(corpus: Path) -> None:
         for flags in (0x7, 0x67):
             write(corpus, "nested", f"{layout}-{flags}", head + pfns + tables(flags))
     for format_ in range(4):
+        # Three roots; address, element size and type offset of the frame table; an altered word.
+        head = struct.pack("<BB7Q", 0, format_, 0, 0x1000, 0x2000, 0x1000, 32, 16, 0x3008)
+        pairs = struct.pack("<16Q", *(pfn << 32 | pfn for pfn in range(16)))
+        write(corpus, "bare", str(format_), head + pairs + tables(0x67))
+    for format_ in range(4):
         head = struct.pack(f"<BQ{len(ADDRESSES)}Q", format_, 0, *ADDRESSES)
         write(corpus, "walk", str(format_), head + tables(0x67))
 

@@ -12,7 +12,7 @@ use xenkdump::types::Types;
 
 type Check = fn(&[u8]);
 
-const ALL: [Check; 17] = [
+const ALL: [Check; 18] = [
     hostile::dump,
     hostile::kdump,
     hostile::sections,
@@ -26,6 +26,7 @@ const ALL: [Check; 17] = [
     hostile::walk,
     hostile::p2m,
     hostile::nested,
+    hostile::bare,
     hostile::btf,
     hostile::stack,
     hostile::orc,
@@ -674,6 +675,33 @@ fn nested_page_tables() {
             fields.extend(words(&[root, 0x1000]));
             fields.extend(words(&[0, 511, 512, 1 << 18, 1 << 35, u64::MAX]));
             mutate(&tables(&fields), 2, 1021, hostile::nested);
+        }
+    }
+}
+
+#[test]
+fn bare_views() {
+    for format in 0..4 {
+        for choice in [0, 8, 7] {
+            let mut fields = vec![choice, format];
+            fields.extend(words(&[0, 0x1000, 0x2000, 0x1000, 32, 16, 0x3008]));
+            // Not all of them are pages of the memory.
+            fields.extend(words(
+                &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1 << 20, 11, 12, 3, 14, 15]
+                    .map(|mfn| (mfn + 0x10) << 32 | mfn),
+            ));
+            let valid = tables(&fields);
+            mutate(&valid, 1, 1021, hostile::bare);
+            truncate(&valid, 200, 1021, hostile::bare);
+            // Each number of the header.
+            let mut corrupt = valid.clone();
+            for at in (2..186).step_by(8) {
+                for extreme in EXTREMES {
+                    corrupt[at..at + extreme.len()].copy_from_slice(extreme);
+                    hostile::bare(&corrupt);
+                    corrupt[at..at + 8].copy_from_slice(&valid[at..at + 8]);
+                }
+            }
         }
     }
 }

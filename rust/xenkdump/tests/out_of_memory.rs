@@ -17,9 +17,10 @@ use xenkdump::dump::Dump;
 use xenkdump::image::{head, Image, MemoryImage};
 use xenkdump::limits::MAX_SMALL_ALLOCATION;
 use xenkdump::memory::Memory;
-use xenkdump::p2m::{P2m, Source};
+use xenkdump::p2m::{self, P2m, Source};
 use xenkdump::paging::{Format, Virtual};
-use xenkdump::space::{Links, Space};
+use xenkdump::space::bare::{self, Bare, FrameTable};
+use xenkdump::space::{Links, Space, Tables};
 use xenkdump::symbols::{Cursor, Symbols};
 use xenkdump::types::Types;
 
@@ -471,6 +472,30 @@ fn p2ms() {
             pages
         );
         assert!(!p2m.spans().is_empty());
+    });
+}
+
+#[test]
+fn bare_views() {
+    let _turn = turn();
+    // A table of level 4, eight of level 3, and 4096 of level 2 that the dump does not hold.
+    let level_4 = words((0..512).map(|i| if i < 8 { (i + 2) << 12 | 7 } else { 0 }));
+    let level_3 = words((0..8 * 512).map(|i| (i + 0x100) << 12 | 7));
+    let bytes = vmcore(&[(0x1000, &level_4), (0x2000, &level_3)]);
+    let file = Temporary::new("bare", &bytes);
+    let own: Vec<_> = (1..10).chain(0x100..0x1100).collect();
+    let pairs: Vec<_> = own.iter().map(|mfn| (Pfn(mfn * 2), Mfn(*mfn))).collect();
+    check(8, || {
+        let dump = Arc::new(Dump::open(&file.0).unwrap());
+        let format = Format::by_name("x86_64").unwrap();
+        let p2m = Arc::new(P2m::container(dump.clone(), &pairs, Word::W64));
+        let none: Option<&FrameTable<Virtual<Arc<Dump>>>> = None;
+        let found = bare::find(&p2m, format, &[MachineAddr(0x1000)], none);
+        assert_eq!(found.tables.len(), own.len());
+        assert_eq!(found.unreadable, 4096);
+        let memory = Bare::new(Tables::Guest(p2m.clone()), format, &found, &[]);
+        assert_eq!(memory.read_u64(MachineAddr(0x2000)), Ok(0x4007));
+        assert_eq!(p2m::held(&p2m).unwrap().len(), 9);
     });
 }
 

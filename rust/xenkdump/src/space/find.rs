@@ -73,40 +73,61 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         }
         Some(search.finish(first, last))
     }
+}
 
-    /// The same between the addresses of `range`, in pieces of at most `most.1` bytes of `most.0`;
-    /// calls `between` after each piece that is not the last.
-    pub fn find_in_pieces(
-        &self,
-        needle: &[u8],
-        range: (u64, u64),
-        limit: usize,
-        most: (u64, u64),
-        mut between: impl FnMut(),
-    ) -> Option<Result<Found, TryReserveError>> {
-        let ((mut first, last), (mut remaining, piece)) = (range, most);
-        let mut all = Found::default();
-        loop {
-            let wanted = limit.saturating_sub(all.places.len());
-            let found = self.find(needle, first, last, wanted, remaining.min(piece))?;
-            let Ok(found) = found else {
-                return Some(found);
-            };
-            if let Err(error) = all.places.try_reserve(found.places.len()) {
-                return Some(Err(error));
-            }
-            let is_full = found.places.len() >= wanted;
-            all.places.extend(found.places);
-            all.bytes = all.bytes.saturating_add(found.bytes);
-            all.next = found.next;
-            remaining = remaining.saturating_sub(found.bytes);
-            match found.next {
-                // A needle may be longer than a piece.
-                Some(next) if next > first && !is_full && remaining > 0 => first = next,
-                _ => return Some(Ok(all)),
-            }
-            between();
+/// A search that its caller continues piece by piece.
+pub struct Pieces<'n> {
+    needle: &'n [u8],
+    /// The addresses still to be searched, both included.
+    range: (u64, u64),
+    limit: usize,
+    /// Bytes that may still be searched, and of one piece.
+    most: (u64, u64),
+    /// What the pieces so far have.
+    pub found: Found,
+}
+
+impl<'n> Pieces<'n> {
+    /// A search as `Space::find`, with at most `most.0` bytes in pieces of at most `most.1`.
+    pub fn new(needle: &'n [u8], range: (u64, u64), limit: usize, most: (u64, u64)) -> Self {
+        Self {
+            needle,
+            range,
+            limit,
+            most,
+            found: Found::default(),
         }
+    }
+
+    /// Searches the next piece of `space`, and returns whether another one follows. `None`, and
+    /// errors, as of `Space::find`.
+    pub fn advance<M: Memory<MachineAddr> + Send>(
+        &mut self,
+        space: &Space<M>,
+    ) -> Option<Result<bool, TryReserveError>> {
+        let ((first, last), (remaining, piece)) = (self.range, self.most);
+        let all = &mut self.found;
+        let wanted = self.limit.saturating_sub(all.places.len());
+        let found = match space.find(self.needle, first, last, wanted, remaining.min(piece))? {
+            Ok(found) => found,
+            Err(error) => return Some(Err(error)),
+        };
+        if let Err(error) = all.places.try_reserve(found.places.len()) {
+            return Some(Err(error));
+        }
+        let is_full = found.places.len() >= wanted;
+        all.places.extend(found.places);
+        all.bytes = all.bytes.saturating_add(found.bytes);
+        all.next = found.next;
+        self.most.0 = remaining.saturating_sub(found.bytes);
+        Some(Ok(match found.next {
+            // A needle may be longer than a piece.
+            Some(next) if next > first && !is_full && self.most.0 > 0 => {
+                self.range.0 = next;
+                true
+            }
+            _ => false,
+        }))
     }
 }
 
@@ -364,6 +385,20 @@ mod tests {
         found.unwrap().unwrap()
     }
 
+    fn in_pieces(
+        space: &Space<Frames>,
+        needle: &[u8],
+        limit: usize,
+        most: (u64, u64),
+    ) -> (Found, usize) {
+        let mut search = Pieces::new(needle, (0, u64::MAX), limit, most);
+        let mut between = 0;
+        while search.advance(space).unwrap().unwrap() {
+            between += 1;
+        }
+        (search.found, between)
+    }
+
     #[test]
     fn pieces_find_what_the_whole_finds() {
         let mut frames = Frames::default();
@@ -375,10 +410,7 @@ mod tests {
         for limit in 0..7 {
             for most in [64, 0x1000, 0x2800, 1 << 20] {
                 let whole = find(&space, b"abcd", all, limit, most);
-                let mut between = 0;
-                let pieces =
-                    space.find_in_pieces(b"abcd", all, limit, (most, 0x1000), || between += 1);
-                let pieces = pieces.unwrap().unwrap();
+                let (pieces, between) = in_pieces(&space, b"abcd", limit, (most, 0x1000));
                 // Bytes at the end of a piece are searched twice.
                 let known = pieces.places.len().min(whole.places.len());
                 assert_eq!(pieces.places[..known], whole.places[..known]);
@@ -391,8 +423,8 @@ mod tests {
         }
         // A needle that no piece can hold.
         let long = [b'a'; 0x3000];
-        let pieces = space.find_in_pieces(&long, all, 9, (1 << 20, 0x1000), || ());
-        assert_eq!(pieces.unwrap().unwrap().places, []);
+        let (pieces, _) = in_pieces(&space, &long, 9, (1 << 20, 0x1000));
+        assert_eq!(pieces.places, []);
     }
 
     #[test]

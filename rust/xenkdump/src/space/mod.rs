@@ -10,7 +10,7 @@ mod lists;
 mod tables;
 
 pub use bulk::{Batch, Rows};
-pub use find::Found;
+pub use find::{Found, Pieces};
 pub use lists::{End, Links, List};
 pub use tables::Tables;
 

@@ -21,7 +21,7 @@ pub use kallsyms::{kallsyms, kallsyms_of};
 pub use ram::Ram;
 pub use stacks::{cfi, orc, stack};
 pub use symbols::symtab;
-pub use tables::{btf, nested, p2m, split_btf, walk};
+pub use tables::{bare, btf, nested, p2m, split_btf, walk};
 
 /// Consumes bytes from the front of the input; zeros after its end.
 pub struct Input<'a>(pub &'a [u8]);

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use xenkdump::addr::{MachineAddr, Mfn, Pfn, VirtAddr, Word};
 use xenkdump::elf::Bytes;
 use xenkdump::memory::{Fault, Memory};
-use xenkdump::p2m::{Entry, P2m, Source};
+use xenkdump::p2m::{self, Entry, P2m, Source};
 use xenkdump::paging::{Format, NestedFormat, Translator, Virtual};
+use xenkdump::space::bare::{self, Altered, Bare, FrameTable};
 use xenkdump::space::{Batch, Space, Tables};
 use xenkdump::status::{Status, NONE};
 use xenkdump::types::Types;
@@ -237,6 +238,102 @@ pub fn nested(bytes: &[u8]) {
         if next == 20 {
             break;
         }
+    }
+}
+
+/// Shows a PV domain as a bare machine: its page tables and its P2M are any bytes, and so is the frame
+/// table. Memory is the same however it is read.
+pub fn bare(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (choice, format) = (input.byte(), format(input.byte()));
+    let roots: Vec<_> = (0..3).map(|_| MachineAddr(input.number())).collect();
+    let (base, size) = (VirtAddr(input.number()), input.number());
+    let type_info = input.number();
+    let at = MachineAddr(input.number());
+    let mut pairs: Vec<_> = (0..16)
+        .map(|_| {
+            let pair = input.number();
+            (Pfn(pair >> 32), Mfn(pair & 0xffff_ffff))
+        })
+        .collect();
+    pairs.sort_unstable();
+    pairs.dedup_by_key(|(pfn, _)| *pfn);
+    let ram = Ram::new(0, input.0);
+    let held = Held(&ram);
+    let p2m = Arc::new(P2m::container(held, &pairs, Word::W64));
+    let table = FrameTable {
+        memory: Virtual::new(held, format, roots[0]),
+        base,
+        frames: if choice & 1 == 0 { 1 << 20 } else { u64::MAX },
+        size: if choice & 2 == 0 { size % 64 } else { size },
+        type_info: if choice & 4 == 0 {
+            type_info % 64
+        } else {
+            type_info
+        },
+        word: [Word::W64, Word::W32][usize::from(choice >> 3 & 1)],
+    };
+    let before = ram.reads();
+    let found = bare::find(&p2m, format, &roots, Some(&table));
+    // A table that is only partly there is read entry by entry. A page has at most 128 of them.
+    let bound = 1025 * 128 * (pairs.len() as u64 + 3);
+    assert!(ram.reads() - before <= bound);
+    assert!(found.tables.len() <= pairs.len());
+    assert!(found.tables.is_sorted_by_key(|(pfn, _)| *pfn));
+    let altered = [Altered {
+        at: MachineAddr(at.0 & !7),
+        value: 0x1122_3344_5566_7788,
+        size: 8,
+    }];
+    let made = |tables| Bare::new(Tables::Guest(p2m.clone()), format, tables, &altered);
+    let memory = made(&found);
+
+    for (pfn, _) in pairs.iter().take(8) {
+        let Some(start) = pfn.addr() else { continue };
+        let mut whole = [0; 4096];
+        let fresh = made(&found);
+        if memory.read(MachineAddr(start.0), &mut whole).is_err() {
+            continue;
+        }
+        let (mut done, mut parts) = (0, [0; 4096]);
+        while done < 4096 {
+            let len = (done * 7 % 61 + 1).min(4096 - done);
+            let at = MachineAddr(start.0 + done as u64);
+            fresh.read(at, &mut parts[done..done + len]).unwrap();
+            done += len;
+        }
+        assert!(parts == whole, "a page read in parts");
+        let borrowed = memory.borrow(MachineAddr(start.0 + 100));
+        assert!(borrowed.is_empty() || borrowed == &whole[100..]);
+        let entries = found.tables.iter().find(|(known, _)| known == pfn);
+        if entries.is_some() && format.entry == Word::W64 && found.parts.is_empty() {
+            for entry in whole.chunks_exact(8).filter_map(|raw| Word::W64.get(raw)) {
+                let pfn = Pfn((entry & 0x000f_ffff_ffff_f000) >> 12);
+                let is_own = pairs.iter().any(|(own, _)| *own == pfn);
+                let is_altered = entry == altered[0].value;
+                assert!(
+                    entry & 1 == 0 || is_own || is_altered,
+                    "{entry:#x} is foreign"
+                );
+            }
+        }
+    }
+
+    let space = Space::Virtual(Virtual::new(Tables::Machine(&memory), format, roots[1]));
+    let addrs: Vec<_> = (0..64).map(|i| base.0.wrapping_add(i << 12)).collect();
+    let mut machine = vec![MachineAddr(0); addrs.len()];
+    let mut status = vec![Status::Ok; addrs.len()];
+    Batch::new(&space, 1000).translate(&addrs, &mut machine, &mut status);
+    for ((addr, machine), status) in addrs.iter().zip(machine).zip(status) {
+        match space.translate(*addr) {
+            Ok(found) => assert_eq!((machine, status), (found, Status::Ok)),
+            Err(fault) => assert_eq!((machine, status), (MachineAddr(NONE), fault.into())),
+        }
+    }
+    for (first, count) in p2m::held(&p2m).unwrap() {
+        assert!(count > 0);
+        let last = Pfn(first.0 + count - 1).addr().unwrap();
+        memory.read(MachineAddr(last.0), &mut [0; 4096]).unwrap();
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod index;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -173,16 +175,12 @@ impl<M: Memory<MachineAddr> + Send> Bare<M> {
     }
 
     /// The pfn of a table below one of `level`. Xen maps tables of higher levels in a place of its own
-    /// ("linear page tables"): an entry that leads back to one is Xen's.
+    /// ("linear page tables"): an entry that leads back to one is Xen's. A page that is no table here
+    /// would hold mfns.
     fn table(&self, level: &Level, table: MachineAddr) -> Option<Pfn> {
         let pfn = self.own(table.frame())?;
-        let number = self
-            .index
-            .get(pfn)
-            .and_then(|position| self.levels.get(position));
-        number
-            .is_none_or(|number| *number < level.number)
-            .then_some(pfn)
+        let number = *self.levels.get(self.index.get(pfn)?)?;
+        (1..level.number).contains(&number).then_some(pfn)
     }
 
     /// The first pfn of a large page of level 2, if its frames have consecutive pfns. No Xen lets a PV

@@ -99,11 +99,13 @@ where
     if format.levels.first().is_some_and(is_part) {
         for (pfn, level) in &levels {
             if level_is_part(format, *level) {
-                // Xen uses the first one of a page.
-                *alloc::entry(&mut found.parts, *pfn) |= 1;
+                // Xen takes a page for one table, at its start.
+                alloc::insert_missing(&mut found.parts, *pfn, 1);
             }
         }
     }
+    let is_part_of = |pfn: &Pfn| levels.get(pfn).is_some_and(|n| level_is_part(format, *n));
+    found.parts.retain(|pfn, _| is_part_of(pfn));
     found.tables = alloc::collect(levels);
     found.tables.sort_unstable();
     found

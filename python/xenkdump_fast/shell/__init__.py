@@ -1,0 +1,1 @@
+"""The shell: a prompt for commands on a dump that stays open."""

@@ -30,7 +30,7 @@ SCALARS = {"int": 4, "unsigned int": 4, "char": 1}
 def test_sizes(dump_file: Callable[[str], str], vmlinux: str) -> None:
     image = Image(dump_file(vmlinux))
     symbols, types = image.symbols(), image.types()
-    sizes = {**SCALARS, "unsigned long": image.word}
+    sizes = {**SCALARS, "long": image.word, "unsigned long": image.word}
     compared = 0
     for name in TYPES.keys() - NO_SIZE:
         known = symbols.all(name)

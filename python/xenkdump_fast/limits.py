@@ -458,3 +458,15 @@ MAX_ALIASES = 8
 #: Bytes of a packet that gdb sends, and of the data of one that it gets: what the server announces
 #: as PacketSize. gdb reads memory and lists in parts of this size.
 MAX_GDB_PACKET = 1 << 16
+
+# == drgn ==
+
+#: Types of BTF that refer to each other, without a pointer to a struct between them.
+MAX_DRGN_TYPE_DEPTH = 64
+
+#: Pointers of a constant table of the kernel whose length is not known.
+MAX_CONSTANT_TABLE = 1 << 12
+
+#: Separate ranges of physical memory that drgn is told of; above that, its searches of memory end
+#: at the first page that the dump lacks.
+MAX_DRGN_SEGMENTS = 1 << 16

@@ -116,6 +116,21 @@ _TABLE = (
         "required",
         interactive=True,
     ),
+    Command(
+        "drgn",
+        "open drgn on a domain: its prompt, a script, or one piece of code",
+        "domain",
+        "required",
+        hypervisor="Xen itself, with the DWARF of its xen-syms",
+        interactive=True,
+    ),
+    Command(
+        "crash",
+        "run one of drgn's crash-compatible commands on a domain",
+        "domain",
+        "required",
+        interactive=True,
+    ),
     Command("sample", "write a small synthetic dump to learn on and to test with", "none"),
     Command("completion", "print the completion script for a shell", "none"),
 )

@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/xkdump
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server sample completion help)
+_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion help)
 
 _shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
@@ -28,6 +28,8 @@ _shtab_xkdump_vcpus_option_strings=(-h --help --format --cache-dir --json --all 
 _shtab_xkdump_shell_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir -c -i --input --no-history --shell-escapes --xen-syms)
 _shtab_xkdump_gdb_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --tasks)
 _shtab_xkdump_gdb_server_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --tasks --port)
+_shtab_xkdump_drgn_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir -e)
+_shtab_xkdump_crash_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir)
 _shtab_xkdump_sample_option_strings=(-h --help --json --like --memory --format --compress --images --force --seed)
 _shtab_xkdump_completion_option_strings=(-h --help --json)
 _shtab_xkdump_help_option_strings=(-h --help)
@@ -74,6 +76,10 @@ _shtab_xkdump_gdb_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_gdb___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_gdb_server_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_gdb_server___vmcoreinfo_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_drgn_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_drgn___vmcoreinfo_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_crash_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_crash___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_sample_pos_0_COMPGEN=_shtab_compgen_dirs
 
 _shtab_xkdump_bt___format_choices=(raw)
@@ -99,9 +105,11 @@ _shtab_xkdump_vcpus___format_choices=(raw)
 _shtab_xkdump_shell___format_choices=(raw)
 _shtab_xkdump_gdb___format_choices=(raw)
 _shtab_xkdump_gdb_server___format_choices=(raw)
+_shtab_xkdump_drgn___format_choices=(raw)
+_shtab_xkdump_crash___format_choices=(raw)
 _shtab_xkdump_completion_pos_0_choices=(bash zsh)
-_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server sample completion)
-_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server sample completion help)
+_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion)
+_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion help)
 
 _shtab_xkdump_bt_pos_0_nargs='*'
 _shtab_xkdump_bt__h_nargs=0
@@ -268,6 +276,15 @@ _shtab_xkdump_gdb_server__h_nargs=0
 _shtab_xkdump_gdb_server___help_nargs=0
 _shtab_xkdump_gdb_server___force_nargs=0
 _shtab_xkdump_gdb_server___tasks_nargs=0
+_shtab_xkdump_drgn_pos_0_nargs='*'
+_shtab_xkdump_drgn__h_nargs=0
+_shtab_xkdump_drgn___help_nargs=0
+_shtab_xkdump_drgn___hypervisor_nargs=0
+_shtab_xkdump_drgn___force_nargs=0
+_shtab_xkdump_crash_pos_0_nargs='*'
+_shtab_xkdump_crash__h_nargs=0
+_shtab_xkdump_crash___help_nargs=0
+_shtab_xkdump_crash___force_nargs=0
 _shtab_xkdump_sample_pos_0_nargs='*'
 _shtab_xkdump_sample__h_nargs=0
 _shtab_xkdump_sample___help_nargs=0

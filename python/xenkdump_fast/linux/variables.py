@@ -102,6 +102,28 @@ TYPES: dict[str, tuple[Row, ...]] = {
     **_rows("unsigned long *", "machine_to_phys_mapping xen_p2m_addr"),
     **_rows("unsigned long", "machine_to_phys_nr xen_p2m_size xen_max_p2m_pfn"),
     **_rows("enum system_states", "system_state"),
+    **_rows("struct list_head", "tty_drivers bpf_kallsyms ftrace_mod_maps"),
+    **_rows("struct list_head", "ftrace_ops_trampoline_list"),
+    **_rows("struct ftrace_ops *", "ftrace_ops_list"),
+    **_rows("struct ftrace_ops", "ftrace_list_end"),
+    **_rows("struct atomic_notifier_head", "keyboard_notifier_list"),
+    **_rows("struct mod_tree_root", "mod_tree"),
+    **_rows("unsigned long", "module_addr_min module_addr_max"),
+    **_rows("struct taint_flag []", "taint_flags"),
+    **_rows("int", "cap_last_cap num_registered_fb"),
+    **_rows("struct fb_info *[]", "registered_fb"),
+    **_rows("struct dentry_operations", "sockfs_dentry_operations"),
+    **_rows("struct file_operations", "socket_file_ops"),
+    **_rows("struct tcp_seq_afinfo", "tcp4_seq_afinfo tcp6_seq_afinfo"),
+    **_rows("struct udp_seq_afinfo", "udp4_seq_afinfo udp6_seq_afinfo"),
+    **_rows("struct udp_seq_afinfo", "udplite4_seq_afinfo udplite6_seq_afinfo"),
+    **_rows("struct seq_operations", "raw_seq_ops udp_seq_ops arp_seq_ops unix_seq_ops"),
+    **_rows("struct seq_operations", "raw6_seq_ops udp6_seq_ops packet_seq_ops"),
+    **_rows("struct seq_operations", "tcp_seq_ops tcp4_seq_ops tcp6_seq_ops"),
+    **_rows("gate_desc []", "idt_table"),
+    **_rows("u32", "log_first_idx log_next_idx"),
+    **_rows("struct hlist_head *", "pid_hash"),
+    **_rows("unsigned int", "pidhash_shift"),
     **_rows("struct neigh_table", "arp_tbl"),
     **_rows("struct class", "block_class"),
     **_rows("struct super_block *", "blockdev_superblock"),
@@ -174,6 +196,11 @@ TYPES: dict[str, tuple[Row, ...]] = {
         Row("int", until=(5, 3)),
         Row("unsigned long", since=(5, 3)),
     ),
+    # 4.20, 9c0be3f6b5d7: offsets where the architecture has them.
+    "__start___tracepoints_ptrs": (Row("tracepoint_ptr_t []", since=(4, 20)),),
+    "__stop___tracepoints_ptrs": (Row("tracepoint_ptr_t []", since=(4, 20)),),
+    # 4.15, 83e3c48729d9: allocated, with CONFIG_SPARSEMEM_EXTREME.
+    "mem_section": (Row("struct mem_section **", since=(4, 15)),),
     # 3.17, 3fdb14fd1df7.
     "timekeeper": (Row("struct timekeeper", until=(3, 17)),),
     # 5.10, 025e82bcbc34, and 6.13; renamed timekeeper_data later.
@@ -186,6 +213,13 @@ TYPES: dict[str, tuple[Row, ...]] = {
         ),
         Row("struct tk_data", since=(6, 13)),
     ),
+}
+
+
+#: Variables of an anonymous struct, by the names of its members.
+ANONYMOUS = {
+    # 3.17, 3fdb14fd1df7.
+    "tk_core": ("seq", "timekeeper"),
 }
 
 

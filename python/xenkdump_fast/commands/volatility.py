@@ -8,7 +8,9 @@ from ..session import Domain
 from .contract import Operands
 
 OPERANDS = Operands(
-    "PLUGIN [ARG ...]", "volatility3's arguments: its options, a plugin, the plugin's options", "..."
+    "PLUGIN [ARG ...]",
+    "volatility3's arguments: its options, a plugin, the plugin's options",
+    "...",
 )
 
 

@@ -107,9 +107,7 @@ TYPES: dict[str, tuple[Row, ...]] = {
     **_rows("struct ftrace_ops *", "ftrace_ops_list"),
     **_rows("struct ftrace_ops", "ftrace_list_end"),
     **_rows("struct atomic_notifier_head", "keyboard_notifier_list"),
-    **_rows("struct mod_tree_root", "mod_tree"),
     **_rows("unsigned long", "module_addr_min module_addr_max"),
-    **_rows("struct taint_flag []", "taint_flags"),
     **_rows("int", "cap_last_cap num_registered_fb"),
     **_rows("struct fb_info *[]", "registered_fb"),
     **_rows("struct dentry_operations", "sockfs_dentry_operations"),
@@ -138,7 +136,6 @@ TYPES: dict[str, tuple[Row, ...]] = {
     **_rows("unsigned int []", "nr_swapper_spaces"),
     **_rows("long", "total_swap_pages"),
     **_rows("unsigned long", "sysctl_overcommit_kbytes"),
-    **_rows("gate_desc []", "idt_table"),
     **_rows("struct ipc_namespace", "init_ipc_ns"),
     **_rows("struct maple_tree", "sparse_irqs"),
     **_rows("struct memblock", "memblock"),
@@ -199,8 +196,6 @@ TYPES: dict[str, tuple[Row, ...]] = {
     # 4.20, 9c0be3f6b5d7: offsets where the architecture has them.
     "__start___tracepoints_ptrs": (Row("tracepoint_ptr_t []", since=(4, 20)),),
     "__stop___tracepoints_ptrs": (Row("tracepoint_ptr_t []", since=(4, 20)),),
-    # 4.15, 83e3c48729d9: allocated, with CONFIG_SPARSEMEM_EXTREME.
-    "mem_section": (Row("struct mem_section **", since=(4, 15)),),
     # 3.17, 3fdb14fd1df7.
     "timekeeper": (Row("struct timekeeper", until=(3, 17)),),
     # 5.10, 025e82bcbc34, and 6.13; renamed timekeeper_data later.
@@ -213,13 +208,6 @@ TYPES: dict[str, tuple[Row, ...]] = {
         ),
         Row("struct tk_data", since=(6, 13)),
     ),
-}
-
-
-#: Variables of an anonymous struct, by the names of its members.
-ANONYMOUS = {
-    # 3.17, 3fdb14fd1df7.
-    "tk_core": ("seq", "timekeeper"),
 }
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _QUALIFIER = re.compile(r"\b(?:const|volatile)\b ?")
 _DECLARATION = re.compile(r"(?P<base>[\w ]*\w) ?(?P<pointers>\**) ?(?P<array>\[\d*\])?")
+#: ``struct { int first; struct foo second; }``
+_ANONYMOUS = re.compile(r"struct \{ (.*); \}")
 
 
 class Declarations:
@@ -28,6 +30,9 @@ class Declarations:
 
         The size gives the number of elements of an array without one.
         """
+        members = _ANONYMOUS.fullmatch(text)
+        if members is not None:
+            return self._anonymous([part.rpartition(" ")[2] for part in members[1].split("; ")])
         found = _DECLARATION.fullmatch(_QUALIFIER.sub("", text).strip())
         if found is None:
             return None
@@ -48,7 +53,7 @@ class Declarations:
             return self._graph.find(name)
         return None
 
-    def anonymous(self, members: Sequence[str]) -> Descriptor | None:
+    def _anonymous(self, members: Sequence[str]) -> Descriptor | None:
         """The descriptor of the only anonymous struct with exactly these members."""
         found = [
             candidate

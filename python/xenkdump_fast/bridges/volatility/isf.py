@@ -5,11 +5,10 @@ kernel is what it recognises the kernel by.
 """
 
 import base64
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..._native import AbsentError, MemoryFault, Symbols
+from ..._native import MemoryFault, Symbols
 from ...linux import variables
 from ...linux.boot.image import BANNER, banner_of
 from ...linux.kernel import Kernel
@@ -82,6 +81,7 @@ class _Symbols:
         self._kernel = kernel
         self._symbols = symbols
         self._types = types
+        self._version = kernel.version
         self._declarations = Declarations(kernel.types.graph, types, kernel.word)
 
     def described(self) -> dict[str, dict[str, Any]]:
@@ -108,14 +108,9 @@ class _Symbols:
         own = self._types.variable(name)
         if own is not None:
             return self._types.describe(own)
-        text = variables.type_of(name, self._kernel.version)
+        text = variables.type_of(name, self._version, self._kernel.word)
         if text is not None:
             described = self._declarations.describe(text, size)
             if described is not None:
                 return described
-        if name in variables.ANONYMOUS:
-            with suppress(AbsentError):
-                described = self._declarations.anonymous(variables.ANONYMOUS[name])
-                if described is not None:
-                    return described
         return FUNCTION if kind == "func" else VOID

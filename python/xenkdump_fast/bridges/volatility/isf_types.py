@@ -172,7 +172,9 @@ class IsfTypes:
     def _add_base(self, found: "Type") -> None:
         if found.name in self.base_types:
             return
-        kind = {"bool": "bool", "float": "float", "complex": "float"}.get(found.encoding or "", "int")
+        kind = {"bool": "bool", "float": "float", "complex": "float"}.get(
+            found.encoding or "", "int"
+        )
         if kind == "int" and (found.encoding == "char" or found.name in _CHARACTERS):
             kind = "char"
         base = _base(found.size or 0, kind, signed=found.signed)

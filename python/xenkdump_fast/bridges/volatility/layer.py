@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PAGE = 4096
 
 
-class DomainLayer(interfaces.layers.DataLayerInterface):
+class DomainLayer(interfaces.layers.DataLayerInterface):  # type: ignore[misc]
     """Physical memory of a domain, as ``Domain.as_bare()`` shows it."""
 
     _direct_metadata: ClassVar[dict[str, Any]] = {"architecture": "Unknown", "os": "Linux"}
@@ -117,7 +117,8 @@ class DomainLayer(interfaces.layers.DataLayerInterface):
             for start, size in sections
             for low, high in self._held(max(start, 0), min(start + size, self._maximum + 1))
         )
-        return super()._scan_iterator(scanner, held)
+        found: Iterable[Any] = super()._scan_iterator(scanner, held)
+        return found
 
     def write(self, offset: int, data: bytes) -> None:
         """A dump is not written to."""

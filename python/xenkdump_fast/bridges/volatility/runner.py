@@ -1,7 +1,7 @@
 """Runs volatility3's command line on a domain.
 
-Nothing is scanned: the place of the kernel, its page tables and its symbols are known, and are given
-to volatility3 as a configuration file (its option ``-c``).
+Nothing is scanned: the place of the kernel, its page tables and its symbols are known, and
+volatility3 gets them as a configuration file (its option ``-c``).
 """
 
 import importlib.util
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import MissingPackageError
 from ..._native import AbsentError
+from .. import MissingPackageError
 from . import files
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check() -> None:
         raise MissingPackageError("volatility3", "volatility")
 
 
-def _import(directory: str) -> None:
+def prepare(directory: str) -> None:
     """Imports volatility3, which makes its cache directory at once: in this one, not at home."""
     known = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = directory
@@ -65,13 +65,13 @@ def run(domain: "Domain", words: Sequence[str], cache: str | None = None) -> int
     bare = domain.as_bare()
     key = f"{domain.dump.path}:{domain.id}"
     with tempfile.TemporaryDirectory(prefix="xkdump-") as temporary:
-        _import(temporary)
+        prepare(temporary)
         from volatility3 import cli
 
         from .layer import DomainLayer
 
         symbols = files.symbol_file(domain.kernel, Path(cache or temporary))
-        _accept(symbols)
+        accept(symbols)
         config = Path(temporary) / "config.json"
         config.write_text(json.dumps(configuration(bare, key, symbols)))
         options = ["--offline", "--cache-path", temporary, "-c", str(config)]
@@ -89,7 +89,7 @@ def run(domain: "Domain", words: Sequence[str], cache: str | None = None) -> int
     return 0
 
 
-def _accept(symbols: Path) -> None:
+def accept(symbols: Path) -> None:
     """Spares the validation of our own file against the schema, which takes a minute."""
     from volatility3 import schemas
 

@@ -193,6 +193,11 @@ TYPES: dict[str, tuple[Row, ...]] = {
         Row("int", until=(5, 3)),
         Row("unsigned long", since=(5, 3)),
     ),
+    # 4.20, 80ffbaa5b1bd.
+    "kallsyms_num_syms": (
+        Row("unsigned long", until=(4, 20)),
+        Row("unsigned int", since=(4, 20)),
+    ),
     # 4.20, 9c0be3f6b5d7: offsets where the architecture has them.
     "__start___tracepoints_ptrs": (Row("tracepoint_ptr_t []", since=(4, 20)),),
     "__stop___tracepoints_ptrs": (Row("tracepoint_ptr_t []", since=(4, 20)),),

@@ -62,7 +62,8 @@ def test_modules_are_those_of_mod(opened: tuple[xk.Domain, dict[str, object]]) -
     found = plugins.rows(config, "linux.lsmod.Lsmod")
     listed = {(row["Offset"] & MASK, row["Module Name"]) for row in found}
     loaded = [(module.address & MASK, module.name) for module in modules.modules(domain.kernel)]
-    assert len(loaded) > 3
+    # The guests have loaded none.
+    assert domain.id or len(loaded) > 3
     assert listed == set(loaded)
 
 

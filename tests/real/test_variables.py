@@ -42,7 +42,7 @@ def test_sizes(dump_file: Callable[[str], str], vmlinux: str) -> None:
             continue  # its members are those of the kernel's types
         plain = re.sub(r"\b(const|volatile) ?", "", found)
         base, pointer, array = re.fullmatch(r"(.*?) ?(\*)?(?: ?(\[\]))?", plain).groups()  # type: ignore[union-attr]
-        size = image.word if pointer else sizes.get(base) or types.graph.find(base).sizeof()
+        size = image.word if pointer else sizes.get(base) or types.sizeof(base)
         for symbol in known:
             if not symbol.size:  # of an assembly source
                 continue

@@ -4,15 +4,19 @@ import base64
 import json
 import lzma
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 import xenkdump_fast as xk
 from xenkdump_fast import cli
-from xenkdump_fast.bridges.volatility import isf
+from xenkdump_fast.bridges.volatility import isf, isf_types
+from xenkdump_fast.limits import MAX_ISF_DEPTH
 from xenkdump_fast.linux.kernel import Kernel
 from xenkdump_forge import SyntheticDump, write_dump
+
+if TYPE_CHECKING:
+    from xenkdump_fast._native import Type, TypeGraph
 
 #: What the format allows in the descriptor of a type, by kind.
 KINDS = {
@@ -119,9 +123,8 @@ def test_addresses_are_those_of_the_link(kernel: Kernel, document: dict[str, Any
 
 def test_variables_have_types(kernel: Kernel, document: dict[str, Any]) -> None:
     symbols = document["symbols"]
-    expected = {"kind": "array", "count": len("x"), "subtype": {"kind": "base", "name": "char"}}
     found = symbols["linux_banner"]["type"]
-    assert (found["kind"], found["subtype"]) == ("array", expected["subtype"])
+    assert (found["kind"], found["subtype"]) == ("array", {"kind": "base", "name": "char"})
     functions = [symbol.name for symbol in kernel.symbols if symbol.kind == "func"]
     assert functions
     assert symbols[functions[0]]["type"] == {"kind": "function"}
@@ -156,3 +159,37 @@ def test_a_kernel_without_types_has_no_file(tmp_path: Path) -> None:
     kernel = xk.open(str(made.vmcore)).domain(0).kernel
     with pytest.raises(xk.AbsentError, match="neither BTF nor DWARF"):
         isf.document(kernel)
+
+
+def test_the_number_of_parts_is_limited(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isf_types, "MAX_ISF_PARTS", 100)
+    with pytest.raises(xk.AbsentError, match="parts of types"):
+        isf.document(kernel)
+
+
+class Ring:
+    """A type that refers to itself."""
+
+    number = 1
+    name = "ring"
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    @property
+    def target(self) -> "Ring":
+        return self
+
+    target_number = 1
+    count = 2
+
+
+@pytest.mark.parametrize("kind", ["ptr", "typedef", "array", "const"])
+def test_types_that_refer_to_themselves_end(kind: str) -> None:
+    types = isf_types.IsfTypes(cast("TypeGraph", []), 8, numbered=True)
+    found = types.describe(cast("Type", Ring(kind)))
+    depth = 0
+    while "subtype" in found:
+        found, depth = found["subtype"], depth + 1
+    assert found == isf_types.VOID
+    assert depth <= MAX_ISF_DEPTH + 1

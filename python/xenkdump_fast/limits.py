@@ -470,3 +470,11 @@ MAX_CONSTANT_TABLE = 1 << 12
 #: Separate ranges of physical memory that drgn is told of; above that, its searches of memory end
 #: at the first page that the dump lacks.
 MAX_DRGN_SEGMENTS = 1 << 16
+
+# == volatility3 ==
+
+#: Types, members and enumerators in a symbol file, with their descriptors. Linux 6.1 has 200,000.
+MAX_ISF_PARTS = 1 << 23
+
+#: Typedefs, dimensions and pointers in a descriptor.
+MAX_ISF_DEPTH = 64

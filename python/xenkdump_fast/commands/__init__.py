@@ -131,6 +131,14 @@ _TABLE = (
         "required",
         interactive=True,
     ),
+    Command(
+        "volatility",
+        "run volatility3's plugins on a domain",
+        "domain",
+        "required",
+        interactive=True,
+    ),
+    Command("isf", "write the symbol file of a kernel for volatility3", "domain", "required"),
     Command("sample", "write a small synthetic dump to learn on and to test with", "none"),
     Command("completion", "print the completion script for a shell", "none"),
 )

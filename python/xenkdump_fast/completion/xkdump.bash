@@ -6,6 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion help)
+_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus drgn crash volatility isf sample completion help)
 
 _shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
@@ -30,6 +31,8 @@ _shtab_xkdump_gdb_option_strings=(-h --help --domain --p2m-source --force --kasl
 _shtab_xkdump_gdb_server_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --tasks --port)
 _shtab_xkdump_drgn_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir -e)
 _shtab_xkdump_crash_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir)
+_shtab_xkdump_volatility_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir)
+_shtab_xkdump_isf_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -o --output --overwrite)
 _shtab_xkdump_sample_option_strings=(-h --help --json --like --memory --format --compress --images --force --seed)
 _shtab_xkdump_completion_option_strings=(-h --help --json)
 _shtab_xkdump_help_option_strings=(-h --help)
@@ -80,6 +83,10 @@ _shtab_xkdump_drgn_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_drgn___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_crash_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_crash___vmcoreinfo_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_volatility_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_volatility___vmcoreinfo_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_isf_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_isf___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_sample_pos_0_COMPGEN=_shtab_compgen_dirs
 
 _shtab_xkdump_bt___format_choices=(raw)
@@ -107,9 +114,13 @@ _shtab_xkdump_gdb___format_choices=(raw)
 _shtab_xkdump_gdb_server___format_choices=(raw)
 _shtab_xkdump_drgn___format_choices=(raw)
 _shtab_xkdump_crash___format_choices=(raw)
+_shtab_xkdump_volatility___format_choices=(raw)
+_shtab_xkdump_isf___format_choices=(raw)
 _shtab_xkdump_completion_pos_0_choices=(bash zsh)
 _shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion)
 _shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion help)
+_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus drgn crash volatility isf sample completion)
+_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus drgn crash volatility isf sample completion help)
 
 _shtab_xkdump_bt_pos_0_nargs='*'
 _shtab_xkdump_bt__h_nargs=0
@@ -285,6 +296,16 @@ _shtab_xkdump_crash_pos_0_nargs='*'
 _shtab_xkdump_crash__h_nargs=0
 _shtab_xkdump_crash___help_nargs=0
 _shtab_xkdump_crash___force_nargs=0
+_shtab_xkdump_volatility_pos_0_nargs='*'
+_shtab_xkdump_volatility__h_nargs=0
+_shtab_xkdump_volatility___help_nargs=0
+_shtab_xkdump_volatility___force_nargs=0
+_shtab_xkdump_isf_pos_0_nargs='*'
+_shtab_xkdump_isf__h_nargs=0
+_shtab_xkdump_isf___help_nargs=0
+_shtab_xkdump_isf___force_nargs=0
+_shtab_xkdump_isf___json_nargs=0
+_shtab_xkdump_isf___overwrite_nargs=0
 _shtab_xkdump_sample_pos_0_nargs='*'
 _shtab_xkdump_sample__h_nargs=0
 _shtab_xkdump_sample___help_nargs=0

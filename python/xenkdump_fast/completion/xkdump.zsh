@@ -21,6 +21,7 @@ _shtab_xkdump_commands() {
     gdb:'start gdb on a domain'
     gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     help:'the options of a command: xkdump help COMMAND'
+    isf:'write the symbol file of a kernel for volatility3'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
     notes:'every ELF note, decoded'
@@ -34,6 +35,7 @@ _shtab_xkdump_commands() {
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
     vcpus:'every vCPU of every domain'
+    volatility:'run volatility3'"'"'s plugins on a domain'
     vtop:'translate virtual addresses by a page-table walk'
     whatis:'definitions of types and variables'
   )
@@ -216,10 +218,30 @@ _shtab_xkdump_gdb_server_defaults_added=0
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus drgn crash volatility isf sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_help_defaults_added=0
+
+_shtab_xkdump_isf_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-o,--output}"[a name that ends in .json or .json.xz\; default\: linux-RELEASE.json.xz]:FILE:"
+  "--overwrite[replace an existing file]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_isf_defaults_added=0
 
 _shtab_xkdump_log_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -483,6 +505,22 @@ _shtab_xkdump_vcpus_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_vcpus_defaults_added=0
 
+_shtab_xkdump_volatility_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then volatility3\'s arguments\: its options, a plugin, the plugin\'s options:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_volatility_defaults_added=0
+
 _shtab_xkdump_vtop_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
@@ -548,6 +586,7 @@ _shtab_xkdump() {
         gdb) _arguments -C -s $_shtab_xkdump_gdb_options ;;
         gdb-server) _arguments -C -s $_shtab_xkdump_gdb_server_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;
+        isf) _arguments -C -s $_shtab_xkdump_isf_options ;;
         log) _arguments -C -s $_shtab_xkdump_log_options ;;
         mod) _arguments -C -s $_shtab_xkdump_mod_options ;;
         notes) _arguments -C -s $_shtab_xkdump_notes_options ;;
@@ -561,6 +600,7 @@ _shtab_xkdump() {
         sym) _arguments -C -s $_shtab_xkdump_sym_options ;;
         sys) _arguments -C -s $_shtab_xkdump_sys_options ;;
         vcpus) _arguments -C -s $_shtab_xkdump_vcpus_options ;;
+        volatility) _arguments -C -s $_shtab_xkdump_volatility_options ;;
         vtop) _arguments -C -s $_shtab_xkdump_vtop_options ;;
         whatis) _arguments -C -s $_shtab_xkdump_whatis_options ;;
       esac

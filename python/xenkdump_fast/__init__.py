@@ -14,10 +14,27 @@ print(dom0.virtual.read(kernel.symbols["linux_banner"], 64))
 ```
 """
 
+from typing import TYPE_CHECKING
+
 from ._native import AbsentError, DumpError, MemoryFault
 from .linux.tasks import Task
 from .session import AlteredWord, BareMachine, CpuState, Domain, Dump, MismatchError, open
 from .status import Status
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+
+def drgn_program(domain: Domain) -> "Program":
+    """The domain as a ``drgn.Program``, with its types, symbols, threads and memory.
+
+    It is valid as long as the dump is open. Raises ImportError if drgn is not installed
+    (``pip install 'xenkdump_fast[drgn]'``), AbsentError if the kernel cannot be found.
+    """
+    from .bridges.drgn import program_of
+
+    return program_of(domain)
+
 
 __all__ = [
     "AbsentError",
@@ -31,5 +48,6 @@ __all__ = [
     "MismatchError",
     "Status",
     "Task",
+    "drgn_program",
     "open",
 ]

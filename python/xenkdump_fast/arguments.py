@@ -92,11 +92,14 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
     operands: Operands | None = getattr(module, "OPERANDS", None)
     # argparse takes what follows -- for options if options and words are intermixed.
     given, _, literal = partition(argv, "--")
+    rest: list[str] = []
+    if operands is not None and operands.arity == "...":
+        (given, rest), literal = _split_rest(parser, argv), []
     options = parser.parse_intermixed_args(given)
     options.words += literal
     options.argv, options.literal = given, literal
     options.words = _with_environment(command, options, has_operands=operands is not None)
-    words = _take_files(parser, command, operands, options)
+    words = [*_take_files(parser, command, operands, options), *rest]
     options.json = getattr(options, "json", False)
     options.task = None
     options.all_domains = getattr(options, "domain", None) == ALL
@@ -120,7 +123,7 @@ def check(
     if words[taken:]:
         parser.error(f"unrecognized arguments: {' '.join(words[taken:])}")
     needs_operands = operands is not None and (operands.hypervisor or not options.hypervisor)
-    if needs_operands and operands is not None and operands.arity != "*" and not words:
+    if needs_operands and operands is not None and operands.arity in ("1", "+") and not words:
         parser.error(f"the following arguments are required: {operands.metavar}")
     if operands is not None and operands.choices is not None:
         for word in words:
@@ -136,6 +139,35 @@ def partition(argv: Sequence[str], word: str) -> tuple[list[str], bool, list[str
     """What is before the first ``word``, whether there is one, and what is behind it."""
     at = argv.index(word) if word in argv else len(argv)
     return list(argv[:at]), at < len(argv), list(argv[at + 1 :])
+
+
+def _split_rest(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Options and files, and the rest of the command line from the first operand on."""
+    takes_value = {
+        option: action.nargs != 0 for action in parser._actions for option in action.option_strings
+    }
+    kinds: list[str] = []
+    at = 0
+    while at < len(argv):
+        word = argv[at]
+        if word == "--":
+            return [*argv[:at]], [*argv[at + 1 :]]
+        if word.startswith("-") and word != "-":
+            at += 2 if takes_value.get(word, False) else 1
+            continue
+        kind = _kind(word) if os.path.exists(word) else None
+        if kind is None and not _lacks_dump(kinds):
+            break
+        kinds.append(kind or "dump")
+        at += 1
+    return [*argv[:at]], [*argv[at:]]
+
+
+def _lacks_dump(kinds: Sequence[str]) -> bool:
+    """Whether a word after files of these kinds must be the dump: the environment names none."""
+    return "dump" not in kinds and not os.environ.get(_VMCORE)
 
 
 def _words(command: Command, module: ModuleType) -> list[str]:
@@ -177,7 +209,8 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command, module: Mo
 def metavar(operands: Operands) -> str:
     """The operands as a usage shows them."""
     name = operands.metavar
-    return {"*": f"[{name} ...]", "+": f"{name} [{name} ...]", "1": name}[operands.arity]
+    forms = {"*": f"[{name} ...]", "+": f"{name} [{name} ...]", "1": name, "...": f"[{name} ...]"}
+    return forms[operands.arity]
 
 
 def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> None:

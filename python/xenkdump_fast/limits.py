@@ -464,3 +464,23 @@ MAX_ALIASES = 8
 #: Bytes of a packet that gdb sends, and of the data of one that it gets: what the server announces
 #: as PacketSize. gdb reads memory and lists in parts of this size.
 MAX_GDB_PACKET = 1 << 16
+
+# == drgn ==
+
+#: Types of BTF that refer to each other, without a pointer to a struct between them.
+MAX_DRGN_TYPE_DEPTH = 64
+
+#: Pointers of a constant table of the kernel whose length is not known.
+MAX_CONSTANT_TABLE = 1 << 12
+
+#: Separate ranges of physical memory that drgn is told of; above that, its searches of memory end
+#: at the first page that the dump lacks.
+MAX_DRGN_SEGMENTS = 1 << 16
+
+# == volatility3 ==
+
+#: Types, members and enumerators in a symbol file, with their descriptors. Linux 6.1 has 200,000.
+MAX_ISF_PARTS = 1 << 23
+
+#: Typedefs, dimensions and pointers in a descriptor.
+MAX_ISF_DEPTH = 64

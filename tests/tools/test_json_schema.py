@@ -50,6 +50,7 @@ COMMANDS = (
     "sys --hypervisor {vmcore}",
     "bt -a {vmcore} --domain all",
     "log {vmlinux} {vmcore} --domain all",
+    "isf {vmlinux} {vmcore} -o {folder}.json --overwrite",
     "sample {folder}",
     "completion bash",
 )

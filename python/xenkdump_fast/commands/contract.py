@@ -9,8 +9,9 @@ class Operands(NamedTuple):
 
     metavar: str
     help: str
-    #: As for argparse: "*" any number, "+" at least one, "1" exactly one.
-    arity: Literal["*", "+", "1"] = "*"
+    #: As for argparse: "*" any number, "+" at least one, "1" exactly one. "..." is the rest of the
+    #: command line from the first operand on, with what looks like an option.
+    arity: Literal["*", "+", "1", "..."] = "*"
     #: The valid ones; None if they cannot be listed.
     choices: Sequence[str] | None = None
     #: Whether they are also accepted with ``--hypervisor``.

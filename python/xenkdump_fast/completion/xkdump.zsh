@@ -14,11 +14,14 @@ _shtab_xkdump_commands() {
     check:'compare all P2M sources of a domain'
     cmdline:'the kernel'"'"'s command line'
     completion:'print the completion script for a shell'
+    crash:'run one of drgn'"'"'s crash-compatible commands on a domain'
     dis:'disassemble code'
     domains:'every domain of a Xen host'
+    drgn:'open drgn on a domain: its prompt, a script, or one piece of code'
     gdb:'start gdb on a domain'
     gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     help:'the options of a command: xkdump help COMMAND'
+    isf:'write the symbol file of a kernel for volatility3'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
     notes:'every ELF note, decoded'
@@ -32,6 +35,7 @@ _shtab_xkdump_commands() {
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
     vcpus:'every vCPU of every domain'
+    volatility:'run volatility3'"'"'s plugins on a domain'
     vtop:'translate virtual addresses by a page-table walk'
     whatis:'definitions of types and variables'
   )
@@ -106,6 +110,22 @@ _shtab_xkdump_completion_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_completion_defaults_added=0
 
+_shtab_xkdump_crash_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a command of crash and its arguments\; help\: the list of commands:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_crash_defaults_added=0
+
 _shtab_xkdump_dis_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--hypervisor[Xen\'s code\; the files are then \[XEN-SYMS\] VMCORE]"
@@ -141,6 +161,24 @@ _shtab_xkdump_domains_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_domains_defaults_added=0
+
+_shtab_xkdump_drgn_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--hypervisor[Xen itself, with the DWARF of its xen-syms\; the files are then \[XEN-SYMS\] VMCORE]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "-e[run this code, with what follows the files in sys.argv]:CODE:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a script of drgn and its arguments:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_drgn_defaults_added=0
 
 _shtab_xkdump_gdb_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -179,11 +217,31 @@ _shtab_xkdump_gdb_server_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus drgn crash volatility isf sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_help_defaults_added=0
+
+_shtab_xkdump_isf_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-o,--output}"[a name that ends in .json or .json.xz\; default\: linux-RELEASE.json.xz]:FILE:"
+  "--overwrite[replace an existing file]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_isf_defaults_added=0
 
 _shtab_xkdump_log_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -447,6 +505,22 @@ _shtab_xkdump_vcpus_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_vcpus_defaults_added=0
 
+_shtab_xkdump_volatility_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then volatility3\'s arguments\: its options, a plugin, the plugin\'s options:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_volatility_defaults_added=0
+
 _shtab_xkdump_vtop_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
@@ -505,11 +579,14 @@ _shtab_xkdump() {
         check) _arguments -C -s $_shtab_xkdump_check_options ;;
         cmdline) _arguments -C -s $_shtab_xkdump_cmdline_options ;;
         completion) _arguments -C -s $_shtab_xkdump_completion_options ;;
+        crash) _arguments -C -s $_shtab_xkdump_crash_options ;;
         dis) _arguments -C -s $_shtab_xkdump_dis_options ;;
         domains) _arguments -C -s $_shtab_xkdump_domains_options ;;
+        drgn) _arguments -C -s $_shtab_xkdump_drgn_options ;;
         gdb) _arguments -C -s $_shtab_xkdump_gdb_options ;;
         gdb-server) _arguments -C -s $_shtab_xkdump_gdb_server_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;
+        isf) _arguments -C -s $_shtab_xkdump_isf_options ;;
         log) _arguments -C -s $_shtab_xkdump_log_options ;;
         mod) _arguments -C -s $_shtab_xkdump_mod_options ;;
         notes) _arguments -C -s $_shtab_xkdump_notes_options ;;
@@ -523,6 +600,7 @@ _shtab_xkdump() {
         sym) _arguments -C -s $_shtab_xkdump_sym_options ;;
         sys) _arguments -C -s $_shtab_xkdump_sys_options ;;
         vcpus) _arguments -C -s $_shtab_xkdump_vcpus_options ;;
+        volatility) _arguments -C -s $_shtab_xkdump_volatility_options ;;
         vtop) _arguments -C -s $_shtab_xkdump_vtop_options ;;
         whatis) _arguments -C -s $_shtab_xkdump_whatis_options ;;
       esac

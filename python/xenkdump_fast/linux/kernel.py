@@ -182,7 +182,7 @@ class Kernel(Charged):
         if native is not None:
             with suppress(AbsentError):
                 return native.variable(name)
-        found = variables.type_of(name, self.version)
+        found = variables.type_of(name, self.version, self.word)
         if found is None:
             raise AbsentError(f"{self.image.path}: the type of the variable {name} is not known")
         return found

@@ -21,6 +21,8 @@ class Row(NamedTuple):
     since: Version = _FIRST
     #: The first version without it; None if the latest one has it.
     until: Version | None = None
+    #: The size of a word in bytes, if the type is not the same for both.
+    word: int | None = None
 
 
 def _rows(type_name: str, names: str) -> dict[str, tuple[Row, ...]]:
@@ -100,6 +102,58 @@ TYPES: dict[str, tuple[Row, ...]] = {
     **_rows("unsigned long *", "machine_to_phys_mapping xen_p2m_addr"),
     **_rows("unsigned long", "machine_to_phys_nr xen_p2m_size xen_max_p2m_pfn"),
     **_rows("enum system_states", "system_state"),
+    **_rows("struct list_head", "tty_drivers bpf_kallsyms ftrace_mod_maps"),
+    **_rows("struct list_head", "ftrace_ops_trampoline_list"),
+    **_rows("struct ftrace_ops *", "ftrace_ops_list"),
+    **_rows("struct ftrace_ops", "ftrace_list_end"),
+    **_rows("struct atomic_notifier_head", "keyboard_notifier_list"),
+    **_rows("unsigned long", "module_addr_min module_addr_max"),
+    **_rows("int", "cap_last_cap num_registered_fb"),
+    **_rows("struct fb_info *[]", "registered_fb"),
+    **_rows("struct dentry_operations", "sockfs_dentry_operations"),
+    **_rows("struct file_operations", "socket_file_ops"),
+    **_rows("struct tcp_seq_afinfo", "tcp4_seq_afinfo tcp6_seq_afinfo"),
+    **_rows("struct udp_seq_afinfo", "udp4_seq_afinfo udp6_seq_afinfo"),
+    **_rows("struct udp_seq_afinfo", "udplite4_seq_afinfo udplite6_seq_afinfo"),
+    **_rows("struct seq_operations", "raw_seq_ops udp_seq_ops arp_seq_ops unix_seq_ops"),
+    **_rows("struct seq_operations", "raw6_seq_ops udp6_seq_ops packet_seq_ops"),
+    **_rows("struct seq_operations", "tcp_seq_ops tcp4_seq_ops tcp6_seq_ops"),
+    **_rows("u32", "log_first_idx log_next_idx"),
+    **_rows("struct hlist_head *", "pid_hash"),
+    **_rows("unsigned int", "pidhash_shift"),
+    **_rows("struct neigh_table", "arp_tbl"),
+    **_rows("struct class", "block_class"),
+    **_rows("struct super_block *", "blockdev_superblock"),
+    **_rows("struct idr", "btf_idr link_idr"),
+    **_rows("struct kobj_type", "bus_ktype class_ktype device_ktype driver_ktype module_ktype"),
+    **_rows("struct kobj_map *", "cdev_map"),
+    **_rows("struct char_device_struct *[]", "chrdevs"),
+    **_rows("struct blk_major_name *[]", "major_names"),
+    **_rows("int", "hugetlb_max_hstate ipc_mni_shift nr_irqs sections_per_block"),
+    **_rows("int", "sysctl_overcommit_ratio"),
+    **_rows("unsigned int", "total_nr_irqs nr_vmap_nodes vmap_zone_size"),
+    **_rows("unsigned int []", "nr_swapper_spaces"),
+    **_rows("long", "total_swap_pages"),
+    **_rows("unsigned long", "sysctl_overcommit_kbytes"),
+    **_rows("gate_desc []", "idt_table"),
+    **_rows("struct ipc_namespace", "init_ipc_ns"),
+    **_rows("struct maple_tree", "sparse_irqs"),
+    **_rows("struct memblock", "memblock"),
+    **_rows("struct bus_type", "memory_subsys pci_bus_type"),
+    **_rows("struct mod_tree_root", "mod_tree"),
+    **_rows("nodemask_t []", "node_states"),
+    **_rows("const struct file_operations", "ns_file_operations"),
+    **_rows("struct timer_list", "poll_spurious_irq_timer"),
+    **_rows("struct kset *", "slab_kset"),
+    **_rows("void *[]", "stack_slabs"),
+    **_rows("struct kernfs_node *", "sysfs_root_kn"),
+    **_rows("const struct taint_flag []", "taint_flags"),
+    **_rows("struct kmem_cache *", "task_struct_cachep"),
+    **_rows("atomic_long_t []", "vm_numa_event"),
+    **_rows("struct list_head", "vmap_area_list"),
+    **_rows("struct rb_root", "vmap_area_root"),
+    **_rows("struct vmap_node *", "vmap_nodes"),
+    **_rows("struct tk_data []", "timekeeper_data"),
     # 2.6.18, 70b97a7f0b19. Per-CPU: BTF has it.
     "runqueues": (Row("struct runqueue", until=(2, 6, 18)), Row("struct rq", since=(2, 6, 18))),
     # 2.6.21, 30d7e0d466b3.
@@ -119,17 +173,58 @@ TYPES: dict[str, tuple[Row, ...]] = {
     "init_top_pgt": (Row("pgd_t []", since=(4, 13)),),
     "init_level4_pgt": (Row("pgd_t []", until=(4, 13)),),
     "swapper_pg_dir": (Row("pgd_t []"),),
+    # 4.15, 83e3c48729d9, with CONFIG_SPARSEMEM_EXTREME, as on x86_64.
+    "mem_section": (
+        Row("struct mem_section *[]", until=(4, 15), word=8),
+        Row("struct mem_section **", since=(4, 15), word=8),
+    ),
+    # 4.20, f8d5d0cc145c, of which a radix tree is another name.
+    "irq_desc_tree": (
+        Row("struct radix_tree_root", until=(4, 20)),
+        Row("struct xarray", since=(4, 20)),
+    ),
+    # 4.11, 4b3ef9daa4fc.
+    "swapper_spaces": (
+        Row("struct address_space []", until=(4, 11)),
+        Row("struct address_space *[]", since=(4, 11)),
+    ),
+    # 5.3, 2491f0a2c0b1, in place of an int.
+    "__highest_present_section_nr": (
+        Row("int", until=(5, 3)),
+        Row("unsigned long", since=(5, 3)),
+    ),
+    # 4.20, 80ffbaa5b1bd.
+    "kallsyms_num_syms": (
+        Row("unsigned long", until=(4, 20)),
+        Row("unsigned int", since=(4, 20)),
+    ),
+    # 4.20, 9c0be3f6b5d7: offsets where the architecture has them.
+    "__start___tracepoints_ptrs": (Row("tracepoint_ptr_t []", since=(4, 20)),),
+    "__stop___tracepoints_ptrs": (Row("tracepoint_ptr_t []", since=(4, 20)),),
     # 3.17, 3fdb14fd1df7.
     "timekeeper": (Row("struct timekeeper", until=(3, 17)),),
+    # 5.10, 025e82bcbc34, and 6.13; renamed timekeeper_data later.
+    "tk_core": (
+        Row("struct { seqcount_t seq; struct timekeeper timekeeper; }", (3, 17), (5, 10)),
+        Row(
+            "struct { seqcount_raw_spinlock_t seq; struct timekeeper timekeeper; }",
+            since=(5, 10),
+            until=(6, 13),
+        ),
+        Row("struct tk_data", since=(6, 13)),
+    ),
 }
 
 
-def type_of(name: str, version: Version) -> str | None:
+def type_of(name: str, version: Version, word: int = 8) -> str | None:
     """The type of a variable in C syntax; None if it is not known for a kernel of that version.
 
-    ``version`` is empty if it is not known: then only what is the same in all versions is.
+    ``version`` is empty if it is not known: then only what is the same in all versions is. ``word``
+    is the kernel's word size in bytes.
     """
     for row in TYPES.get(name, ()):
+        if row.word not in (None, word):
+            continue
         if row.since == _FIRST and row.until is None:
             return row.type
         if version and row.since <= version and (row.until is None or version < row.until):

@@ -33,6 +33,12 @@ def find(build_id: str | None, release: str | None) -> Image | None:
     return None
 
 
+def paths(build_id: str, release: str | None) -> Iterator[str]:
+    """Paths where the file with this build id may be; most of them do not exist."""
+    if _is_id(build_id):
+        yield from _places(build_id, release)
+
+
 class _Link(NamedTuple):
     """What ``.gnu_debuglink`` says: a name of a file, and its CRC-32."""
 
@@ -101,7 +107,7 @@ def _debug_places(image: Image, link: _Link | None) -> Iterator[tuple[str, bool]
         folder = os.path.dirname(os.path.realpath(image.path))
         yield os.path.join(folder, link.name), True
         yield os.path.join(folder, ".debug", link.name), True
-        for base in (*_folders(), "/usr/lib/debug"):
+        for base in (*folders(), "/usr/lib/debug"):
             yield os.path.join(base, folder.lstrip(os.sep), link.name), True
             yield os.path.join(base, link.name), True
     if _is_id(image.build_id):
@@ -127,7 +133,7 @@ def _is_id(build_id: str | None) -> TypeGuard[str]:
     return build_id is not None and len(build_id) in _LENGTHS and build_id.isalnum()
 
 
-def _folders() -> Iterator[str]:
+def folders() -> Iterator[str]:
     """The folders that the user wants to be looked in."""
     return filter(None, os.environ.get(_VARIABLE, "").split(os.pathsep))
 
@@ -136,7 +142,7 @@ def _places(build_id: str, release: str | None) -> Iterator[str]:
     """Paths where it may be, the most specific first."""
     by_id = os.path.join(".build-id", build_id[:2], f"{build_id[2:]}.debug")
     named = release if release and os.sep not in release and release not in (".", "..") else None
-    for folder in _folders():
+    for folder in folders():
         yield os.path.join(folder, by_id)
         if named is not None:
             yield os.path.join(folder, f"vmlinux-{named}")

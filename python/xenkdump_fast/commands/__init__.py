@@ -32,6 +32,8 @@ class Command(NamedTuple):
     hypervisor: str | None = None
     #: Whether it runs on all domains with ``--domain all``.
     all_domains: bool = False
+    #: The option that takes the dump for a raw image; ``--format`` may be that of the output.
+    input_format: str = "--format"
 
 
 _TABLE = (
@@ -86,6 +88,14 @@ _TABLE = (
     Command("notes", "every ELF note, decoded", "dump"),
     Command("domains", "every domain of a Xen host", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
+    Command(
+        "export",
+        "write a domain's memory and registers to a file for other tools",
+        "dump",
+        "optional",
+        hypervisor="Xen itself",
+        input_format="--input-format",
+    ),
     Command("sample", "write a small synthetic dump to learn on and to test with", "none"),
     Command("completion", "print the completion script for a shell", "none"),
 )

@@ -6,7 +6,7 @@ Objects may be shared between threads. After ``close()`` every use raises ValueE
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, TypedDict, final, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -579,6 +579,48 @@ class MappedRanges:
     @property
     def first_missing(self) -> str | None:
         """The first reason counted in ``missing``; None if there was none."""
+
+@final
+class ExportControl:
+    """The progress of an export in another thread, which can be stopped."""
+
+    def __new__(cls) -> ExportControl: ...
+    @property
+    def done(self) -> int:
+        """Pages that are done."""
+    def stop(self) -> None:
+        """Stops the export: ``export`` returns early."""
+
+class ExportReport(TypedDict):
+    """What ``export`` wrote, in pages."""
+
+    written: int
+    zero: int
+    #: Not readable, and those of them that read as zeros in the file.
+    lost: int
+    lost_as_zeros: int
+    #: The first pfn that is not readable.
+    first_lost: int | None
+    is_stopped: bool
+
+def export(
+    dump: Dump,
+    host: Dump,
+    path: StrPath,
+    pages: AnyArray,
+    all_pages: AnyArray,
+    format: Literal["elf", "kdump", "lime", "raw"],
+    options: dict[str, Any],
+    control: ExportControl,
+    threads: int | None = None,
+) -> ExportReport:
+    """Writes memory of ``dump`` to a new file, readable by its owner only.
+
+    ``host`` is the dump whose file that memory is in. ``pages`` and ``all_pages`` have a first pfn
+    and a number of pages in turn, ascending: what is written, and what the machine has. ``options``
+    are the headers of the format. Raises OSError if the file exists or cannot be written,
+    AbsentError if the format cannot hold the memory.
+    """
 
 P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core", "nested"]
 NestedFormat = Literal["npt", "npt-5", "ept", "ept-5"]

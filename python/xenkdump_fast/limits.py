@@ -413,6 +413,10 @@ MAX_EXPORT_GROWTH = 4
 #: Runs of memory in which a kernel's linear mapping is verified. Each takes one page walk.
 MAX_LINEAR_SAMPLE = 64
 
+#: Ranges that Xen maps and that an exported file of Xen has virtual addresses of. Xen 4.20 on a
+#: small host has about 500.
+MAX_XEN_MAPPINGS = 1 << 14
+
 #: Page structs that are read at once: 2 MiB of them. Blocks of free pages do not cross such a block.
 MAX_PAGES_AT_ONCE = 1 << 15
 

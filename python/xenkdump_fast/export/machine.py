@@ -178,7 +178,7 @@ def _facts(
     """The contents of our own note."""
     dump = domain.dump
     return {
-        "tool": _version(),
+        "tool": version(),
         "source": {
             "files": dump.paths,
             "format": dump.native.format,
@@ -211,12 +211,13 @@ def _facts(
     }
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def version() -> str:
+    """The name and the version of this tool."""
+    from importlib import metadata
 
     try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
         return package
 
 

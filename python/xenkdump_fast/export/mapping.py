@@ -38,16 +38,23 @@ def linear(
 
     ``virtual`` is its virtual memory, whose machine addresses are physical ones.
     """
-    sample = [int(first) for first, _ in runs[:: max(len(runs) // MAX_LINEAR_SAMPLE, 1)]]
-    first, count = int(runs[0][0]), int(runs[-1].sum())
-    sample += [first + (count - first) * i // 16 for i in range(16)]
+    end = int(runs[-1].sum())
     for start in _starts(kernel):
-        hits = [_is_at(virtual, start + pfn * PAGE, pfn) for pfn in sample]
-        if True in hits and False not in hits:
-            if kernel.word == 4:
-                count = min(count, _low_pages(virtual, start))
+        if verified(virtual, start, runs, end) is not None:
+            count = end if kernel.word == 8 else min(end, _low_pages(virtual, start))
             return start, 0, count
     return None
+
+
+def verified(
+    virtual: AddressSpace, start: int, runs: "NDArray[np.uint64]", end: int
+) -> Mapping | None:
+    """A mapping of all pages below ``end`` at ``start``; None if page tables do not have it."""
+    sample = [int(first) for first, _ in runs[:: max(len(runs) // MAX_LINEAR_SAMPLE, 1)]]
+    first = int(runs[0][0])
+    sample += [first + (end - first) * i // 16 for i in range(16)]
+    hits = [_is_at(virtual, start + pfn * PAGE, pfn) for pfn in sample]
+    return (start, 0, end) if True in hits and False not in hits else None
 
 
 def _starts(kernel: "Linux") -> Iterator[int]:

@@ -2,8 +2,11 @@
 
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .._native import Note
 
 #: NT_PRSTATUS.
 _NT_PRSTATUS = 1
@@ -71,9 +74,28 @@ def prstatus(cpu: Cpu, word: int) -> bytes:
     return note("CORE", _NT_PRSTATUS, bytes(data))
 
 
+def numbered(found: "Iterable[Note]") -> Iterator[bytes]:
+    """Copies of notes, with the number of the CPU and one in each pr_pid, as QEMU has it.
+
+    Xen writes 0 into all of them, by which gdb takes all CPUs for one.
+    """
+    number = 0
+    for each in found:
+        data = bytearray(each.data)
+        if each.kind == "prstatus":
+            number += 1
+            (at,) = (pid for _, _, pid, size in _LAYOUTS.values() if abs(size - len(data)) <= 8)
+            struct.pack_into("<I", data, at, number)
+        yield note(each.name, each.type, bytes(data))
+
+
 def qemu(cpu: Cpu) -> bytes:
     """QEMUCPUState: crash trusts NT_PRSTATUS of CPUs that did not panic only beside it."""
     registers = cpu.registers
+    if "cr3" in cpu.control and "rip" in registers:
+        # Readers tell flags in the low bits by long mode, which the note shows by the address of
+        # the interrupt descriptor table: it is not known.
+        cpu = cpu._replace(control={**cpu.control, "cr3": cpu.control["cr3"] & ~0xFFF})
 
     def value(name: str) -> int:
         # The names of a 32-bit CPU's registers.

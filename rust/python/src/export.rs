@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use xenkdump::alloc;
-use xenkdump::export::{Compression, Control, Elf, Export, Format, Kdump, Mapping, PageRun};
+use xenkdump::export::{self, Compression, Control, Elf, Export, Format, Kdump, Mapping, PageRun};
 use xenkdump::parallel;
 
 use crate::buffers::Column;
@@ -147,10 +147,9 @@ pub fn export<'py>(
         host: &host.inner,
         pages: &pages,
         all_pages: &all_pages,
-        format: &format,
         threads: threads.unwrap_or_else(parallel::available),
     };
-    let write = || export.write(&path, &control.inner);
+    let write = || export::write(&export, &format, &path, &control.inner);
     let report = detach(py, write)?.map_err(errors::from_core)?;
     let found = PyDict::new(py);
     found.set_item("written", report.written)?;

@@ -5,9 +5,10 @@ use std::fs::File;
 use goblin::elf::header::{ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_CORE, EV_CURRENT};
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE};
 
+use super::job::{Control, Export, Failure, Lost, Report};
 use super::output::{self, Fields};
 use super::pages::{self, PageRun};
-use super::{raw, Control, Export, Failure, Lost, Report};
+use super::raw;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::alloc;
 

@@ -10,11 +10,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use flate2::{Compress, FlushCompress, Status};
 use zstd_safe::CCtx;
 
+use super::job::{Control, Export, Failure, Report};
 use super::output::{self, Appender, Fields};
 use super::pages::{self, Chunk, Kind, PageRun, CHUNK_PAGES};
 use super::pipeline::{self, Writer};
 use super::raw;
-use super::{Control, Export, Failure, Report};
 use crate::addr::PAGE_SIZE;
 use crate::alloc;
 use crate::limits::MAX_KDUMP_PAGES;
@@ -145,7 +145,7 @@ impl Bitmap {
             bit += 1;
             // Whole bytes, up to the end of the block.
             let whole = (run.end().min(bit.next_multiple_of(BLOCK_BITS)) - bit) / 8;
-            if bit % 8 == 0 && bit % BLOCK_BITS != 0 && whole > 0 {
+            if bit.is_multiple_of(8) && !bit.is_multiple_of(BLOCK_BITS) && whole > 0 {
                 let start = (bit % BLOCK_BITS / 8) as usize;
                 let bytes = self.block.get_mut(start..start + whole as usize);
                 bytes.unwrap_or_default().fill(0xff);
@@ -222,7 +222,11 @@ impl Kdump {
     }
 
     fn layout(&self, export: &Export<'_>, count: u64) -> Result<Layout, Failure> {
-        let runs = export.pages.last().into_iter().chain(export.all_pages.last());
+        let runs = export
+            .pages
+            .last()
+            .into_iter()
+            .chain(export.all_pages.last());
         let max_mapnr = runs.map(PageRun::end).max().unwrap_or(0);
         if max_mapnr > MAX_KDUMP_PAGES {
             let text = format!(
@@ -325,8 +329,14 @@ impl Page {
 /// Compresses pages.
 enum Encoder {
     Stored,
-    Zlib { stream: Compress, out: Vec<u8> },
-    Zstd { context: CCtx<'static>, out: Vec<u8> },
+    Zlib {
+        stream: Compress,
+        out: Vec<u8>,
+    },
+    Zstd {
+        context: CCtx<'static>,
+        out: Vec<u8>,
+    },
 }
 
 impl Encoder {

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 
+use super::job::{Control, Export, Failure, Report};
 use super::output::{self, Fields};
 use super::pages;
-use super::{raw, Control, Export, Failure, Report};
+use super::raw;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
 
 const MAGIC: u32 = 0x4c69_4d45;

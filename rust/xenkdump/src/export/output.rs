@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::Failure;
+use super::job::Failure;
 use crate::alloc;
 
 /// Makes the file `size` bytes long: what is not written is a hole.

@@ -32,7 +32,8 @@ pub(super) fn check(runs: &[PageRun]) -> Result<()> {
     for run in runs {
         if run.first < end || run.count == 0 || run.end() > 1 << (64 - PAGE_SHIFT) {
             let (first, count) = (run.first, run.count);
-            let text = format!("{count} pages at pfn {first:#x} are not a run after the one before");
+            let text =
+                format!("{count} pages at pfn {first:#x} are not a run after the one before");
             return Err(Error::Absent(text));
         }
         end = run.end();
@@ -194,7 +195,15 @@ mod tests {
     fn chunks_are_within_runs() {
         let runs = [run(3, 65), run(100, 1), run(200, 64)];
         let found: Vec<_> = Cursor::new(&runs)
-            .map(|place| (place.number, place.run, place.first, place.position, place.count))
+            .map(|place| {
+                (
+                    place.number,
+                    place.run,
+                    place.first,
+                    place.position,
+                    place.count,
+                )
+            })
             .collect();
         let expected = [
             (0, 0, 3, 0, 64),

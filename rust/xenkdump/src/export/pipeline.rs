@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::job::{Control, Export, Failure, Lost, Report};
 use super::pages::{Chunk, Cursor, Kind};
-use super::{Control, Export, Failure, Lost, Report};
 use crate::{alloc, parallel};
 
 /// Chunks in memory for each thread.

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io;
 
+use super::job::{Control, Export, Failure, Lost, Report};
 use super::output;
 use super::pages::{Chunk, Place};
 use super::pipeline::{self, Writer};
-use super::{Control, Export, Failure, Lost, Report};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
 
 /// Writes an image in which the offset is the address.

@@ -7,7 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use xenkdump::alloc;
-use xenkdump::export::{self, Compression, Control, Elf, Export, Format, Kdump, Mapping, PageRun};
+use xenkdump::export::{
+    self as core, Compression, Control, Elf, Export, Format, Kdump, Mapping, PageRun,
+};
 use xenkdump::parallel;
 
 use crate::buffers::Column;
@@ -149,7 +151,7 @@ pub fn export<'py>(
         all_pages: &all_pages,
         threads: threads.unwrap_or_else(parallel::available),
     };
-    let write = || export::write(&export, &format, &path, &control.inner);
+    let write = || core::write(&export, &format, &path, &control.inner);
     let report = detach(py, write)?.map_err(errors::from_core)?;
     let found = PyDict::new(py);
     found.set_item("written", report.written)?;

@@ -604,22 +604,19 @@ class ExportReport(TypedDict):
     is_stopped: bool
 
 def export(
-    dump: Dump,
-    host: Dump,
+    dumps: tuple[Dump, Dump],
     path: StrPath,
-    pages: AnyArray,
-    all_pages: AnyArray,
+    runs: tuple[AnyArray, AnyArray],
     format: Literal["elf", "kdump", "lime", "raw"],
     options: dict[str, Any],
     control: ExportControl,
-    threads: int | None = None,
 ) -> ExportReport:
-    """Writes memory of ``dump`` to a new file, readable by its owner only.
+    """Writes the memory of the first of ``dumps`` to a new file, readable by its owner only.
 
-    ``host`` is the dump whose file that memory is in. ``pages`` and ``all_pages`` have a first pfn
-    and a number of pages in turn, ascending: what is written, and what the machine has. ``options``
-    are the headers of the format. Raises OSError if the file exists or cannot be written,
-    AbsentError if the format cannot hold the memory.
+    The second is the dump whose file that memory is in. ``runs`` are two arrays with a first pfn
+    and a number of pages in turn, ascending: what is written, and what the machine has.
+    ``options`` are the headers of the format, and the number of ``threads``. Raises OSError if the
+    file exists or cannot be written, AbsentError if the format cannot hold the memory.
     """
 
 P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core", "nested"]

@@ -118,38 +118,39 @@ fn runs_of(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<PageRun>> {
     })
 }
 
-/// Writes memory of `dump` to a new file, readable by its owner only; `host` is the dump whose file that
-/// memory is in. `pages` and `all_pages` have a first pfn and a number of pages in turn, ascending:
-/// what is written, and what the machine has. `format` is "elf", "kdump", "lime" or "raw", with the
-/// headers in `options`.
+/// Writes the memory of the first of `dumps` to a new file, readable by its owner only; the second is the
+/// dump whose file that memory is in. `runs` are two arrays with a first pfn and a number of pages in turn,
+/// ascending: what is written, and what the machine has. `format` is "elf", "kdump", "lime" or "raw"; its
+/// headers are in `options`, and the number of `threads`.
 ///
 /// Returns the numbers of pages `written`, `zero`, `lost` (not readable), `lost_as_zeros` (those of them that
 /// read as zeros in the file), the `first_lost` pfn, and whether it `is_stopped`. OSError if the file
 /// exists or cannot be written, AbsentError if the format cannot hold the memory.
 #[pyfunction]
-#[pyo3(signature = (dump, host, path, pages, all_pages, format, options, control, threads=None))]
 pub fn export<'py>(
     py: Python<'py>,
-    dump: &Dump,
-    host: &Dump,
+    dumps: (Bound<'py, Dump>, Bound<'py, Dump>),
     path: PathBuf,
-    pages: &Bound<'py, PyAny>,
-    all_pages: &Bound<'py, PyAny>,
+    runs: (Bound<'py, PyAny>, Bound<'py, PyAny>),
     format: &str,
     options: &Bound<'py, PyDict>,
     control: &ExportControl,
-    threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyDict>> {
+    let (dump, host) = (dumps.0.get(), dumps.1.get());
     dump.gate.check()?;
     let format = format_of(format, options)?;
-    let pages = runs_of(pages, "pages")?;
-    let all_pages = runs_of(all_pages, "all_pages")?;
+    let pages = runs_of(&runs.0, "runs")?;
+    let all_pages = runs_of(&runs.1, "runs")?;
+    let threads = match options.get_item("threads")? {
+        Some(threads) => threads.extract()?,
+        None => parallel::available(),
+    };
     let export = Export {
         dump: &dump.inner,
         host: &host.inner,
         pages: &pages,
         all_pages: &all_pages,
-        threads: threads.unwrap_or_else(parallel::available),
+        threads,
     };
     let write = || core::write(&export, &format, &path, &control.inner);
     let report = detach(py, write)?.map_err(errors::from_core)?;

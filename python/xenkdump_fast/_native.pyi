@@ -607,7 +607,7 @@ def export(
     dumps: tuple[Dump, Dump],
     path: StrPath,
     runs: tuple[AnyArray, AnyArray],
-    format: Literal["elf", "kdump", "lime", "raw"],
+    format: Literal["elf", "kdump", "lime", "raw"],  # noqa: A002
     options: dict[str, Any],
     control: ExportControl,
 ) -> ExportReport:

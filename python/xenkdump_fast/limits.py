@@ -417,7 +417,7 @@ MAX_LINEAR_SAMPLE = 64
 #: small host has about 500.
 MAX_XEN_MAPPINGS = 1 << 14
 
-#: Page structs that are read at once: 2 MiB of them. Blocks of free pages do not cross such a block.
+#: Page structs that are read at once: 2 MiB of them. No block of free pages crosses their end.
 MAX_PAGES_AT_ONCE = 1 << 15
 
 #: log2 of the pages of a free block. Linux has 10; CONFIG_ARCH_FORCE_MAX_ORDER does not exist on

@@ -58,9 +58,9 @@ def kept(kernel: "Linux", bare: "BareMachine", runs: "NDArray[np.uint64]", level
     flags = PageFlags(kernel, bare.vmcoreinfo, level, bare.paging)
     # Those that cannot be used are of no use at any level.
     wanted = {IS_UNUSABLE}
-    for bit, kinds in _EXCLUDED.items():
+    for bit, left_out in _EXCLUDED.items():
         if level & bit:
-            wanted |= kinds
+            wanted |= left_out
     is_excluded = np.zeros(len(KINDS), bool)
     is_excluded[list(wanted)] = True
     counts = np.zeros(len(KINDS), np.uint64)

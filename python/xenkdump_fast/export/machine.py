@@ -147,16 +147,14 @@ def _notes(
     """The CPUs, the note VMCOREINFO, and all notes but our own."""
     if is_bare and domain.dump.notes:
         # Those of the source, which a kernel or QEMU wrote.
-        parts, info, cpus = [], b"", []
+        parts, info = [], b""
         for each in domain.dump.notes:
             if each.kind == "export":
                 continue
             parts.append(notes.note(each.name, each.type, each.data))
             if each.kind == "vmcoreinfo" and not info:
                 info = parts[-1]
-        for cpu in bare.cpus:
-            cpus.append(notes.Cpu(*cpu))
-        return cpus, info, parts
+        return [notes.Cpu(*cpu) for cpu in bare.cpus], info, parts
     text = bare.vmcoreinfo if is_bare else notes.without_crash_time(bare.vmcoreinfo)
     cpus = []
     for cpu in bare.cpus:

@@ -31,9 +31,7 @@ _STARTS = {
 }
 
 
-def linear(
-    kernel: "Linux", virtual: AddressSpace, runs: "NDArray[np.uint64]"
-) -> Mapping | None:
+def linear(kernel: "Linux", virtual: AddressSpace, runs: "NDArray[np.uint64]") -> Mapping | None:
     """The kernel's linear mapping of ``runs``, verified by its page tables; None if it has none.
 
     ``virtual`` is its virtual memory, whose machine addresses are physical ones.

@@ -11,17 +11,77 @@ if TYPE_CHECKING:
 #: NT_PRSTATUS.
 _NT_PRSTATUS = 1
 #: elf_gregset_t, at 112 of 336 bytes on x86_64 and at 72 of 144 on i386.
-_X86_64 = (
-    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs rflags rsp ss "
-    "fs_base gs_base ds es fs gs"
-).split()
-_I386 = "ebx ecx edx esi edi ebp eax ds es fs gs orig_eax eip cs eflags esp ss".split()
+_X86_64 = [
+    "r15",
+    "r14",
+    "r13",
+    "r12",
+    "rbp",
+    "rbx",
+    "r11",
+    "r10",
+    "r9",
+    "r8",
+    "rax",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "orig_rax",
+    "rip",
+    "cs",
+    "rflags",
+    "rsp",
+    "ss",
+    "fs_base",
+    "gs_base",
+    "ds",
+    "es",
+    "fs",
+    "gs",
+]
+_I386 = [
+    "ebx",
+    "ecx",
+    "edx",
+    "esi",
+    "edi",
+    "ebp",
+    "eax",
+    "ds",
+    "es",
+    "fs",
+    "gs",
+    "orig_eax",
+    "eip",
+    "cs",
+    "eflags",
+    "esp",
+    "ss",
+]
 #: Names, offset of the registers, offset of pr_pid, size.
 _LAYOUTS = {8: (_X86_64, 112, 32, 336), 4: (_I386, 72, 24, 144)}
 #: QEMUCPUState of QEMU's target/i386/arch_dump.c, version 1.
-_QEMU_REGISTERS = (
-    "rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()
-)
+_QEMU_REGISTERS = [
+    "rax",
+    "rbx",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "rsp",
+    "rbp",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+    "rip",
+    "rflags",
+]
 _QEMU_SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "ldt", "tr", "gdt", "idt")
 _QEMU_VERSION, _QEMU_SIZE = 1, 440
 #: The owner of our own note, of type 0, whose descriptor is JSON text.

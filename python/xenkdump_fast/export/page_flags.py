@@ -1,11 +1,11 @@
 """What the kernel's page structs say of each page, by VMCOREINFO; the rules are makedumpfile's."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .._native import AbsentError
-from ..linux.boot import vmcoreinfo
 from ..limits import MAX_PAGE_STRUCT
+from ..linux.boot import vmcoreinfo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +135,7 @@ class PageFlags:
     def _is_unusable(self, flags: "Words", count: "NDArray[np.uint32]") -> "Flags":
         import numpy as np
 
-        is_unusable = (flags & np.uint64(self._poison)) != 0
+        is_unusable: Flags = (flags & np.uint64(self._poison)) != 0
         if self._offline is not None:
             is_unusable |= self._is_type(count, self._offline)
         return is_unusable
@@ -144,9 +144,9 @@ class PageFlags:
         import numpy as np
 
         value &= 0xFFFF_FFFF
-        if value & ~_TYPE:
-            return count == np.uint32(value)
-        return (count & np.uint32(_TYPE)) == np.uint32(value)
+        known = count if value & ~_TYPE else count & np.uint32(_TYPE)
+        found: Flags = known == np.uint32(value)
+        return found
 
     def _is_huge(self, rows: "NDArray[np.uint8]", count: "NDArray[np.uint32]") -> "Flags":
         """First pages of hugetlbfs; before 6.10 the second page has the mark."""

@@ -406,6 +406,9 @@ MAX_SAVED_CONFIG = 1 << 20
 
 # == Exported files ==
 
+#: Bytes of the note XENKDUMP. That of a domain with 8192 vCPUs has 8 MiB.
+MAX_EXPORT_NOTE = 16 << 20
+
 #: Bytes of an exported file, as a multiple of the memory held: pages that are mapped many times,
 #: such as one page of zeros for all, do not make it much larger in real dumps.
 MAX_EXPORT_GROWTH = 4

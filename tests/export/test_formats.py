@@ -13,7 +13,8 @@ from xenkdump_fast._native import ExportControl, export
 from xenkdump_fast.export import Request, of_domain, write
 from xenkdump_fast.export.request import Format
 from xenkdump_forge import write_dump
-from xenkdump_forge.containers.kdump import Options, write as write_kdump
+from xenkdump_forge.containers.kdump import Options
+from xenkdump_forge.containers.kdump import write as write_kdump
 from xenkdump_forge.elf import format as elf
 from xenkdump_forge.elf.core import Core
 from xenkdump_forge.memory.machine import MachineMemory

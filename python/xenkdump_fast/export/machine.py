@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __name__ as package
-from .._native import AbsentError
+from .._native import AbsentError, MemoryFault
 from .._native import Dump as NativeDump
 from ..limits import MAX_EXPORT_GROWTH
 from . import levels, mapping, notes
@@ -110,7 +110,7 @@ def _options(
         return {}
     word = bare.word
     is_bare = not (domain.dump.is_xen_host or domain.dump.is_domain_file)
-    cpus, info, parts = _notes(domain, bare, is_bare)
+    cpus, info, parts = _notes(domain, bare, kernel, is_bare)
     facts = _facts(domain, bare, request, cpus, excluded)
     parts.append(notes.own(facts))
     # ELF32 holds physical addresses and offsets below 4 GiB.
@@ -142,7 +142,7 @@ def _options(
 
 
 def _notes(
-    domain: "Domain", bare: "BareMachine", is_bare: bool
+    domain: "Domain", bare: "BareMachine", kernel: "Linux | None", is_bare: bool
 ) -> tuple[list[notes.Cpu], bytes, list[bytes]]:
     """The CPUs, the note VMCOREINFO, and all notes but our own."""
     if is_bare and domain.dump.notes:
@@ -155,15 +155,32 @@ def _notes(
             if each.kind == "vmcoreinfo" and not info:
                 info = parts[-1]
         return [notes.Cpu(*cpu) for cpu in bare.cpus], info, parts
+    idt = _idt(kernel)
     text = bare.vmcoreinfo if is_bare else notes.without_crash_time(bare.vmcoreinfo)
     cpus = []
     for cpu in bare.cpus:
-        known = cpu.registers
+        shown = cpu.registers
         if bare.tables is not None:
-            known = notes.in_kernel_mode(known, bare.word)
-        cpus.append(notes.Cpu(cpu.number, known, cpu.control, cpu.source, cpu.running))
+            shown = notes.in_kernel_mode(shown, bare.word)
+        cpus.append(
+            notes.Cpu(cpu.number, shown, cpu.control, cpu.source, cpu.running, cpu.registers, idt)
+        )
     info = notes.vmcoreinfo(text)
     return cpus, info, [notes.of_cpus(cpus, bare.word), info]
+
+
+def _idt(kernel: "Linux | None") -> int:
+    """The virtual address of the interrupt descriptor table, which is the same for all CPUs.
+
+    0 if it is not known. idt_descr is what the kernel loads (2.6.0 on): its size and its address.
+    """
+    at = None if kernel is None else kernel.symbols.get("idt_descr")
+    if kernel is None or at is None:
+        return 0
+    try:
+        return kernel.virtual.word(at + 2, kernel.word)
+    except MemoryFault:
+        return 0
 
 
 def _facts(
@@ -189,6 +206,7 @@ def _facts(
                 "number": cpu.number,
                 "running": cpu.running,
                 "source": cpu.source,
+                "registers": {name: hex(value) for name, value in cpu.known.items()},
                 "unknown": cpu.unknown(bare.word),
             }
             for cpu in cpus

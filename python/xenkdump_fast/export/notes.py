@@ -93,12 +93,16 @@ class Cpu(NamedTuple):
     """A CPU as the file has it."""
 
     number: int
-    #: Those that are known.
+    #: As NT_PRSTATUS has them.
     registers: Mapping[str, int]
     control: Mapping[str, int]
     #: Where they are from, in words.
     source: str
     running: bool
+    #: Those that are known, as the source has them; empty if its notes are copied.
+    known: Mapping[str, int] = {}
+    #: The virtual address of the interrupt descriptor table; 0 if it is not known.
+    idt: int = 0
 
     def unknown(self, word: int) -> list[str]:
         """The registers of the note that are 0 because they are not known."""
@@ -153,8 +157,8 @@ def qemu(cpu: Cpu) -> bytes:
     """QEMUCPUState: crash trusts NT_PRSTATUS of CPUs that did not panic only beside it."""
     registers = cpu.registers
     if "cr3" in cpu.control and "rip" in registers:
-        # Readers tell flags in the low bits by long mode, which the note shows by the address of
-        # the interrupt descriptor table: it is not known.
+        # Readers recognise long mode, with flags in the low bits, by the address of the interrupt
+        # descriptor table, which may not be known.
         cpu = cpu._replace(control={**cpu.control, "cr3": cpu.control["cr3"] & ~0xFFF})
 
     def value(name: str) -> int:
@@ -165,7 +169,7 @@ def qemu(cpu: Cpu) -> bytes:
     data = struct.pack("<II", _QEMU_VERSION, _QEMU_SIZE)
     data += b"".join(_masked(value(name), 8) for name in _QEMU_REGISTERS)
     for name in _QEMU_SEGMENTS:
-        base = registers.get(f"{name}_base", 0)
+        base = cpu.idt if name == "idt" else registers.get(f"{name}_base", 0)
         data += struct.pack("<IIII", registers.get(name, 0) & 0xFFFF_FFFF, 0, 0, 0)
         data += _masked(base, 8)
     control = (cpu.control.get(name, 0) for name in ("cr0", "cr1", "cr2", "cr3", "cr4"))

@@ -189,23 +189,19 @@ impl Kdump {
         // What is not written is a hole.
         output::resize(file, layout.data)?;
         write_bitmap(file, (1 + layout.sub_blocks) * PAGE_SIZE as u64, export)?;
-        let mut encoder = Encoder::new(self.compression);
-        let flags = encoder.flags();
-        let zero = encoder.page(&[0; PAGE_SIZE]);
-        let size = zero.len() as u32;
         let mut end = layout.data;
         if self.level & LEVEL_ZERO == 0 {
-            // One page of zeros for all.
-            output::write(file, end, zero)?;
-            end += u64::from(size);
+            // One page of zeros for all. It is stored: readers expect its size before the first page.
+            output::write(file, end, &[0; PAGE_SIZE])?;
+            end += PAGE_SIZE as u64;
         }
         let writer = KdumpWriter {
             kdump: self,
             file,
             zero: Page {
                 offset: layout.data,
-                size,
-                flags,
+                size: PAGE_SIZE as u32,
+                flags: 0,
             },
         };
         let state = State {

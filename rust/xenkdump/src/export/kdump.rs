@@ -14,7 +14,6 @@ use super::job::{Control, Export, Failure, Report};
 use super::output::{self, Appender, Fields};
 use super::pages::{self, Chunk, Kind, PageRun, CHUNK_PAGES};
 use super::pipeline::{self, Writer};
-use super::raw;
 use crate::addr::PAGE_SIZE;
 use crate::alloc;
 use crate::limits::MAX_KDUMP_PAGES;
@@ -33,8 +32,6 @@ const ZSTD: u32 = 0x20;
 const DESCRIPTOR: u64 = 24;
 /// Pages whose bits are in a block of a bitmap.
 const BLOCK_BITS: u64 = PAGE_SIZE as u64 * 8;
-/// The bit of the dump level that excludes pages of zeros.
-const LEVEL_ZERO: u32 = 1;
 
 /// How pages are compressed, each on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +83,7 @@ pub(super) fn write(
     file: &File,
     control: &Control,
 ) -> Result<Report, Failure> {
-    let mut count = pages::total(export.pages);
-    if kdump.level & LEVEL_ZERO != 0 {
-        let (report, _) = raw::scan(export, control)?;
-        count = report.written;
-    }
+    let count = pages::total(export.pages);
     let (report, written) = kdump.write_pages(export, file, control, count)?;
     if written == count || report.is_stopped {
         return Ok(report);
@@ -189,12 +182,9 @@ impl Kdump {
         // What is not written is a hole.
         output::resize(file, layout.data)?;
         write_bitmap(file, (1 + layout.sub_blocks) * PAGE_SIZE as u64, export)?;
-        let mut end = layout.data;
-        if self.level & LEVEL_ZERO == 0 {
-            // One page of zeros for all. It is stored: readers expect its size before the first page.
-            output::write(file, end, &[0; PAGE_SIZE])?;
-            end += PAGE_SIZE as u64;
-        }
+        // One page of zeros for all, as of makedumpfile with level 1: they are not excluded. It is stored:
+        // readers expect its size before the first page.
+        output::write(file, layout.data, &[0; PAGE_SIZE])?;
         let writer = KdumpWriter {
             kdump: self,
             file,
@@ -208,7 +198,7 @@ impl Kdump {
             bitmap: Bitmap::new(layout.bitmap),
             descriptors: Appender::new(layout.descriptors),
             written: 0,
-            end,
+            end: layout.data + PAGE_SIZE as u64,
         };
         let (mut state, report, _) = pipeline::run(export, &writer, state, control)?;
         state.bitmap.flush(file)?;
@@ -457,8 +447,8 @@ impl Writer for KdumpWriter<'_> {
                     offset: packed.offset + page.offset,
                     ..*page
                 }),
-                Kind::Zero if self.kdump.level & LEVEL_ZERO == 0 => Some(self.zero),
-                Kind::Zero | Kind::Lost => None,
+                Kind::Zero => Some(self.zero),
+                Kind::Lost => None,
             };
             if let Some(page) = page {
                 state.bitmap.set(self.file, pfn)?;

@@ -38,32 +38,6 @@ pub(super) fn plain(
     Ok((report, lost))
 }
 
-/// Reads all pages without writing them.
-pub(super) fn scan(export: &Export<'_>, control: &Control) -> Result<(Report, Lost), Failure> {
-    let ((), report, lost) = pipeline::run(export, &Scan, (), control)?;
-    Ok((report, lost))
-}
-
-struct Scan;
-
-impl Writer for Scan {
-    type Encoder = ();
-    type Packed = ();
-    type State = ();
-
-    fn encoder(&self) {}
-
-    fn packed(&self) {}
-
-    fn pack(&self, (): &mut (), _: &Chunk, (): &mut ()) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn commit(&self, (): &mut (), _: &Chunk, (): &mut ()) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 struct Plain<'f, F> {
     file: &'f File,
     offset: F,

@@ -50,6 +50,8 @@ COMMANDS = (
     "sys --hypervisor {vmcore}",
     "bt -a {vmcore} --domain all",
     "log {vmlinux} {vmcore} --domain all",
+    "export {vmlinux} {vmcore} -o {folder}-export",
+    "export --hypervisor {vmcore} -o {folder}-xen",
     "sample {folder}",
     "completion bash",
 )

@@ -1,7 +1,7 @@
 """Exports, each in turn with the alternative: a copy in memory, and the compressor alone.
 
-``python -m benches.exporting [VMLINUX VMCORE]`` prints ratios of speed, with their extremes: 1 is as
-fast as the alternative. Without files, a synthetic host is used.
+``python -m benches.exporting [VMLINUX VMCORE]`` prints ratios of speed, with their extremes: 1
+is as fast as the alternative. Without files, a synthetic host is used.
 """
 
 import argparse

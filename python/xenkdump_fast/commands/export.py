@@ -216,8 +216,10 @@ class JSON(TypedDict):
     failed: NotRequired[list[str]]
 
 
-#: What ``export --hypervisor --json`` prints.
-HYPERVISOR_JSON = JSON
+class HYPERVISOR_JSON(TypedDict):  # noqa: N801
+    """What ``export --hypervisor --json`` prints."""
+
+    files: list[FileJson]
 
 
 class File(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .._native import AbsentError, AddressSpace
 from ..limits import MAX_XEN_MAPPINGS
 from ..xen import frame_table
-from ..xen.memory import RANGES
+from ..xen.memory import virtual_range
 from . import mapping, notes
 from .machine import EM_386, EM_X86_64, Source, version
 
@@ -125,7 +125,7 @@ def _direct(xen: "XenHost", pages: "NDArray[np.uint64]") -> mapping.Mapping | No
 
 def _mappings(xen: "XenHost") -> Iterator[mapping.Mapping]:
     """What Xen maps below the direct map: its image, its frame table, the M2P, vmap."""
-    start, end = RANGES[xen.word]
+    start, end = virtual_range(xen.word)
     if xen.word == 8:
         end = _DIRECT_MAP
     for found in xen.memory.virtual.iter_mapped(start, end):

@@ -18,7 +18,7 @@ _CR3_MASK = {8: 0x000F_FFFF_FFFF_F000, 4: 0xFFFF_FFE0}
 IMAGE_ALIGN: int = compat.value("alignment of the image")
 _CR4_PAE = 1 << 5
 #: The virtual addresses that are Xen's, by its word.
-RANGES: dict[int, tuple[int, int]] = {
+_RANGES: dict[int, tuple[int, int]] = {
     8: compat.value("virtual range 8"),
     4: compat.value("virtual range 4"),
 }
@@ -114,7 +114,7 @@ def virtual_range(word: int) -> tuple[int, int]:
 
 def is_in_range(word: int, address: int) -> bool:
     """Whether an address is in Xen's part of the address space."""
-    start, end = RANGES[word]
+    start, end = _RANGES[word]
     return start <= address < end
 
 
@@ -125,7 +125,7 @@ def last(word: int) -> int:
 
 def around(word: int, address: int, size: int) -> tuple[int, int]:
     """The addresses within ``size`` bytes of one of Xen's, as [start, end)."""
-    start, end = RANGES[word]
+    start, end = _RANGES[word]
     return max(start, address - size), min(end, address + size)
 
 

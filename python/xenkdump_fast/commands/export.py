@@ -13,7 +13,7 @@ from ..output.json_types import Count
 from .contract import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from ..export import Source, Written
+    from ..export import Request, Source, Written
     from ..export.request import Compression, Format
     from ..session import Domain, Dump
     from ..xen.host import XenHost
@@ -126,12 +126,22 @@ def _one(dump: "Dump", options: Options, number: int | str, path: str) -> "File"
 
     files = [*dump.paths, *([options.vmlinux] if options.vmlinux else [])]
     _check(options, path, files)
-    domain = dump.domain(number, options.vmlinux)
+    domain = _open(dump, options, number)
     source = of_domain(domain, _request(options, path))
     return _write(source, options, path, domain)
 
 
-def _request(options: Options, path: str):  # type: ignore[no-untyped-def]
+def _open(dump: "Dump", options: Options, number: int | str) -> "Domain":
+    """A domain; of several, each with its own kernel if it does not run the given one."""
+    try:
+        return dump.domain(number, options.vmlinux)
+    except AbsentError:
+        if options.vmlinux is None or options.all_domains_dir is None:
+            raise
+    return dump.domain(number)
+
+
+def _request(options: Options, path: str) -> "Request":
     from ..export import Request
 
     compression = options.compress or "zlib"

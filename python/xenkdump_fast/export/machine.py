@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import __name__ as package
 from .._native import AbsentError, MemoryFault
 from .._native import Dump as NativeDump
-from ..limits import MAX_EXPORT_GROWTH
+from ..limits import MAX_EXPORT_GROWTH, MAX_VCPUS
 from . import levels, mapping, notes
 from .request import Request
 
@@ -158,9 +158,16 @@ def _notes(
     idt = _idt(kernel)
     text = bare.vmcoreinfo if is_bare else notes.without_crash_time(bare.vmcoreinfo)
     cpus = []
+    is_pv = bare.tables is not None or domain.dump.native.domain_kind == "pv"
     for cpu in bare.cpus:
+        if cpu.number >= MAX_VCPUS:
+            # A note is written for every number below it.
+            domain.dump.warn(
+                f"the registers of vCPU {cpu.number} are left out: an impossible number"
+            )
+            continue
         shown = cpu.registers
-        if bare.tables is not None:
+        if is_pv:
             shown = notes.in_kernel_mode(shown, bare.word)
         cpus.append(
             notes.Cpu(cpu.number, shown, cpu.control, cpu.source, cpu.running, cpu.registers, idt)

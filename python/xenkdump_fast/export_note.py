@@ -33,7 +33,7 @@ def read(notes: Iterable[Note]) -> ExportNote | None:
         if note.kind == "export" and note.size <= MAX_EXPORT_NOTE:
             try:
                 return _parsed(json.loads(note.data))
-            except (ValueError, TypeError, KeyError, RecursionError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 return None
     return None
 

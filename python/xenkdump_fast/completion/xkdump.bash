@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/xkdump
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus sample completion help)
+_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export sample completion help)
 
 _shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
@@ -25,6 +25,7 @@ _shtab_xkdump_check_option_strings=(-h --help --domain --format --cache-dir --js
 _shtab_xkdump_notes_option_strings=(-h --help --format --cache-dir --json --extract --force)
 _shtab_xkdump_domains_option_strings=(-h --help --format --cache-dir --json --all --xen-syms --force)
 _shtab_xkdump_vcpus_option_strings=(-h --help --format --cache-dir --json --all --xen-syms --force --vmlinux)
+_shtab_xkdump_export_option_strings=(-h --help --hypervisor --domain --input-format --cache-dir --json -o --output --all-domains --format --dump-level --compress --force)
 _shtab_xkdump_sample_option_strings=(-h --help --json --like --memory --format --compress --images --force --seed)
 _shtab_xkdump_completion_option_strings=(-h --help --json)
 _shtab_xkdump_help_option_strings=(-h --help)
@@ -64,6 +65,7 @@ _shtab_xkdump_domains_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_domains___xen_syms_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_vcpus_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_vcpus___xen_syms_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_export_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_sample_pos_0_COMPGEN=_shtab_compgen_dirs
 
 _shtab_xkdump_bt___format_choices=(raw)
@@ -86,9 +88,12 @@ _shtab_xkdump_check___format_choices=(raw)
 _shtab_xkdump_notes___format_choices=(raw)
 _shtab_xkdump_domains___format_choices=(raw)
 _shtab_xkdump_vcpus___format_choices=(raw)
+_shtab_xkdump_export___input_format_choices=(raw)
+_shtab_xkdump_export___format_choices=(elf kdump lime raw)
+_shtab_xkdump_export___compress_choices=(zlib zstd none)
 _shtab_xkdump_completion_pos_0_choices=(bash zsh)
-_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus sample completion)
-_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus sample completion help)
+_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export sample completion)
+_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export sample completion help)
 
 _shtab_xkdump_bt_pos_0_nargs='*'
 _shtab_xkdump_bt__h_nargs=0
@@ -239,6 +244,12 @@ _shtab_xkdump_vcpus___help_nargs=0
 _shtab_xkdump_vcpus___json_nargs=0
 _shtab_xkdump_vcpus___all_nargs=0
 _shtab_xkdump_vcpus___force_nargs=0
+_shtab_xkdump_export_pos_0_nargs='*'
+_shtab_xkdump_export__h_nargs=0
+_shtab_xkdump_export___help_nargs=0
+_shtab_xkdump_export___hypervisor_nargs=0
+_shtab_xkdump_export___json_nargs=0
+_shtab_xkdump_export___force_nargs=0
 _shtab_xkdump_sample_pos_0_nargs='*'
 _shtab_xkdump_sample__h_nargs=0
 _shtab_xkdump_sample___help_nargs=0

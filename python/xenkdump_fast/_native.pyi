@@ -6,7 +6,7 @@ Objects may be shared between threads. After ``close()`` every use raises ValueE
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict, final, overload
+from typing import Any, Literal, final, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -584,24 +584,13 @@ class MappedRanges:
 class ExportControl:
     """The progress of an export in another thread, which can be stopped."""
 
-    def __new__(cls) -> ExportControl: ...
+    def __new__(cls) -> ExportControl:
+        """Nothing is done."""
     @property
     def done(self) -> int:
         """Pages that are done."""
     def stop(self) -> None:
         """Stops the export: ``export`` returns early."""
-
-class ExportReport(TypedDict):
-    """What ``export`` wrote, in pages."""
-
-    written: int
-    zero: int
-    #: Not readable, and those of them that read as zeros in the file.
-    lost: int
-    lost_as_zeros: int
-    #: The first pfn that is not readable.
-    first_lost: int | None
-    is_stopped: bool
 
 def export(
     dumps: tuple[Dump, Dump],
@@ -610,13 +599,16 @@ def export(
     format: Literal["elf", "kdump", "lime", "raw"],  # noqa: A002
     options: dict[str, Any],
     control: ExportControl,
-) -> ExportReport:
+) -> dict[str, Any]:
     """Writes the memory of the first of ``dumps`` to a new file, readable by its owner only.
 
     The second is the dump whose file that memory is in. ``runs`` are two arrays with a first pfn
     and a number of pages in turn, ascending: what is written, and what the machine has.
-    ``options`` are the headers of the format, and the number of ``threads``. Raises OSError if the
-    file exists or cannot be written, AbsentError if the format cannot hold the memory.
+    ``options`` are the headers of the format, and the number of ``threads``. Returns the numbers
+    of pages ``written``, ``zero``, ``lost`` (not readable), ``lost_as_zeros`` (those of them that
+    read as zeros in the file), the ``first_lost`` pfn, and whether it ``is_stopped``. Raises
+    OSError if the file exists or cannot be written, AbsentError if the format cannot hold the
+    memory.
     """
 
 P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core", "nested"]

@@ -52,7 +52,7 @@ class Kept(NamedTuple):
 
 
 def kept(kernel: "Linux", bare: "BareMachine", runs: "NDArray[np.uint64]", level: int) -> Kept:
-    """The pages of ``runs`` at a dump level. AbsentError if they cannot be told apart."""
+    """The pages of ``runs`` at a dump level. AbsentError if they are not known."""
     import numpy as np
 
     flags = PageFlags(kernel, bare.vmcoreinfo, level, bare.paging)

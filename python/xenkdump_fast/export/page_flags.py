@@ -79,8 +79,8 @@ class PageFlags:
         found = vmcoreinfo.number(self._facts, key)
         if found is None:
             raise AbsentError(
-                f"--dump-level {self._level}: VMCOREINFO has no {key}, so that pages cannot be "
-                "told apart (level 1 needs none)"
+                f"--dump-level {self._level}: VMCOREINFO has no {key}, by which kinds of pages are "
+                "recognised (level 1 needs none)"
             )
         return found
 

@@ -6,15 +6,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from .. import progress
 from .._native import ExportControl, export
 from .machine import Source
 from .request import Request
-
-if TYPE_CHECKING:
-    from .._native import ExportReport
 
 #: Seconds between updates of the progress.
 _PERIOD = 0.1
@@ -93,12 +90,12 @@ def write(source: Source, request: Request, threads: int | None = None) -> Writt
     )
 
 
-def _run(source: Source, request: Request, part: str, threads: int | None) -> "ExportReport":
+def _run(source: Source, request: Request, part: str, threads: int | None) -> dict[str, Any]:
     """Writes the temporary file in another thread, so that this one receives signals."""
     control = ExportControl()
     options = source.options if threads is None else {**source.options, "threads": threads}
     total = sum(map(int, source.pages[:, 1]))
-    found: list[ExportReport] = []
+    found: list[dict[str, Any]] = []
     errors: list[BaseException] = []
 
     def work() -> None:
@@ -160,7 +157,7 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _warnings(report: "ExportReport", request: Request) -> Iterator[str]:
+def _warnings(report: dict[str, Any], request: Request) -> Iterator[str]:
     if report["lost"]:
         text = (
             f"{request.path}: {report['lost']} pages cannot be read, the first at pfn "

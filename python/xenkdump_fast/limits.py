@@ -410,6 +410,32 @@ MAX_CONSOLE_SIZE = 1 << 24
 #: Bytes of the configuration of a saved domain. xl writes a few thousand.
 MAX_SAVED_CONFIG = 1 << 20
 
+# == Exported files ==
+
+#: Bytes of the note XENKDUMP. That of a domain with 8192 vCPUs has 8 MiB.
+MAX_EXPORT_NOTE = 16 << 20
+
+#: Bytes of an exported file, as a multiple of the memory held: pages that are mapped many times,
+#: such as one page of zeros for all, do not make it much larger in real dumps.
+MAX_EXPORT_GROWTH = 4
+
+#: Runs of memory in which a kernel's linear mapping is verified. Each takes one page walk.
+MAX_LINEAR_SAMPLE = 64
+
+#: Ranges that Xen maps and that an exported file of Xen has virtual addresses of. Xen 4.20 on a
+#: small host has about 500.
+MAX_XEN_MAPPINGS = 1 << 14
+
+#: Page structs that are read at once: 2 MiB of them. No block of free pages crosses their end.
+MAX_PAGES_AT_ONCE = 1 << 15
+
+#: log2 of the pages of a free block. Linux has 10; CONFIG_ARCH_FORCE_MAX_ORDER does not exist on
+#: x86.
+MAX_PAGE_ORDER = 15
+
+#: Bytes of a struct page. Linux has 32 to 128.
+MAX_PAGE_STRUCT = 256
+
 # == Output ==
 
 #: Warnings with identical text but for numbers that are printed. The rest is counted.

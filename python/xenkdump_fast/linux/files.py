@@ -179,9 +179,7 @@ class _Reader:
                 kind = kernel.read(block, "super_block.s_type")
                 yield block, kernel.string(kernel.read(kind, "file_system_type.name"), 64)
 
-    def _shown(
-        self, address: int, file: _Place, modes: dict[int, tuple[int, int, int]]
-    ) -> File:
+    def _shown(self, address: int, file: _Place, modes: dict[int, tuple[int, int, int]]) -> File:
         mode, number, block = modes.get(file.inode, (0, 0, 0))
         kind = _TYPES.get(stat.S_IFMT(mode), "")
         system = self._systems.get(block, "")

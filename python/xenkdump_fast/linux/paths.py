@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._native import AbsentError, MemoryFault
+from .._native import MemoryFault
 from ..limits import MAX_PATH_DEPTH
 from .kernel import Kernel
 from .structs import Structs, batches
@@ -172,5 +172,3 @@ class Paths:
             names.append(found.name)
             dentry = found.parent
         return "/" + "/".join(reversed(names))
-
-

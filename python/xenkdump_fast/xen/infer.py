@@ -346,12 +346,15 @@ class _Inference:
         votes: Counter[int] = Counter()
         for vcpu in self.vcpus:
             for at, state in _runstates(vcpu.struct, self.word):
-                if vcpu.pcpu is not None:
-                    votes[at] += 1 if state == 0 else -1
-                # A vCPU with the state "running" may be on a pCPU without notes, or the last one of
-                # an idle pCPU.
-                elif state != 0:
+                # That the times add up is evidence by itself. A vCPU with the state "running" may
+                # be on a pCPU without notes, the last one of an idle pCPU, or the next one of a
+                # pCPU that is about to switch. Xen changes the states of both before it switches,
+                # so one that a pCPU was running may be runnable; all of them, if few were running.
+                votes[at] += 1
+                if (vcpu.pcpu is not None) == (state == 0):
                     votes[at] += 1
+                elif vcpu.pcpu is not None:
+                    votes[at] -= 1
         self.vote("vcpu.runstate", +votes)
 
 

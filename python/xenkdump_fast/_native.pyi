@@ -580,6 +580,37 @@ class MappedRanges:
     def first_missing(self) -> str | None:
         """The first reason counted in ``missing``; None if there was none."""
 
+@final
+class ExportControl:
+    """The progress of an export in another thread, which can be stopped."""
+
+    def __new__(cls) -> ExportControl:
+        """Nothing is done."""
+    @property
+    def done(self) -> int:
+        """Pages that are done."""
+    def stop(self) -> None:
+        """Stops the export: ``export`` returns early."""
+
+def export(
+    dumps: tuple[Dump, Dump],
+    path: StrPath,
+    runs: tuple[AnyArray, AnyArray],
+    format: Literal["elf", "kdump", "lime", "raw"],  # noqa: A002
+    options: dict[str, Any],
+    control: ExportControl,
+) -> dict[str, Any]:
+    """Writes the memory of the first of ``dumps`` to a new file, readable by its owner only.
+
+    The second is the dump whose file that memory is in. ``runs`` are two arrays with a first pfn
+    and a number of pages in turn, ascending: what is written, and what the machine has.
+    ``options`` are the headers of the format, and the number of ``threads``. Returns the numbers
+    of pages ``written``, ``zero``, ``lost`` (not readable), ``lost_as_zeros`` (those of them that
+    read as zeros in the file), the ``first_lost`` pfn, and whether it ``is_stopped``. Raises
+    OSError if the file exists or cannot be written, AbsentError if the format cannot hold the
+    memory.
+    """
+
 P2MSource = Literal["cr3", "list", "linear", "pvops-tree", "dump-core", "nested"]
 NestedFormat = Literal["npt", "npt-5", "ept", "ept-5"]
 #: "no table" is an entry on a page of the P2M that the dump lacks. Those after it are only in the

@@ -237,7 +237,12 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
         )
         _add_location_options(parser)
     if command.target != "none":
-        add("--format", choices=["raw"], help="take the dump for a raw image of physical memory")
+        add(
+            command.input_format,
+            dest="format",
+            choices=["raw"],
+            help="take the dump for a raw image of physical memory",
+        )
         add(
             "--cache-dir",
             metavar="DIR",

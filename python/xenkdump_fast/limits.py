@@ -96,6 +96,12 @@ MAX_PROCESS_ROOTS = 1 << 22
 #: CPUs. Linux can be built for 8192 at most (CONFIG_NR_CPUS, MAXSMP).
 MAX_CPUS = 8192
 
+#: Dentries and mounts above each other in a path.
+MAX_PATH_DEPTH = 512
+
+#: Descriptors in all tables together.
+MAX_OPEN_FILES = 1 << 24
+
 #: Bytes that ``rd`` reads at once.
 MAX_RD_SIZE = 64 << 20
 
@@ -403,6 +409,32 @@ MAX_CONSOLE_SIZE = 1 << 24
 
 #: Bytes of the configuration of a saved domain. xl writes a few thousand.
 MAX_SAVED_CONFIG = 1 << 20
+
+# == Exported files ==
+
+#: Bytes of the note XENKDUMP. That of a domain with 8192 vCPUs has 8 MiB.
+MAX_EXPORT_NOTE = 16 << 20
+
+#: Bytes of an exported file, as a multiple of the memory held: pages that are mapped many times,
+#: such as one page of zeros for all, do not make it much larger in real dumps.
+MAX_EXPORT_GROWTH = 4
+
+#: Runs of memory in which a kernel's linear mapping is verified. Each takes one page walk.
+MAX_LINEAR_SAMPLE = 64
+
+#: Ranges that Xen maps and that an exported file of Xen has virtual addresses of. Xen 4.20 on a
+#: small host has about 500.
+MAX_XEN_MAPPINGS = 1 << 14
+
+#: Page structs that are read at once: 2 MiB of them. No block of free pages crosses their end.
+MAX_PAGES_AT_ONCE = 1 << 15
+
+#: log2 of the pages of a free block. Linux has 10; CONFIG_ARCH_FORCE_MAX_ORDER does not exist on
+#: x86.
+MAX_PAGE_ORDER = 15
+
+#: Bytes of a struct page. Linux has 32 to 128.
+MAX_PAGE_STRUCT = 256
 
 # == Output ==
 

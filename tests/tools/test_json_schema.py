@@ -51,6 +51,8 @@ COMMANDS = (
     "bt -a {vmcore} --domain all",
     "log {vmlinux} {vmcore} --domain all",
     "isf {vmlinux} {vmcore} -o {folder}.json --overwrite",
+    "export {vmlinux} {vmcore} -o {folder}-export",
+    "export --hypervisor {vmcore} -o {folder}-xen",
     "sample {folder}",
     "completion bash",
 )

@@ -42,6 +42,8 @@ class Command(NamedTuple):
     all_domains: bool = False
     #: Whether it passes control to another program, or serves one, and prints no result.
     interactive: bool = False
+    #: The option that takes the dump for a raw image; ``--format`` may be that of the output.
+    input_format: str = "--format"
 
     @property
     def module(self) -> str:
@@ -101,6 +103,14 @@ _TABLE = (
     Command("notes", "every ELF note, decoded", "dump"),
     Command("domains", "every domain of a Xen host", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
+    Command(
+        "export",
+        "write a domain's memory and registers to a file for other tools",
+        "dump",
+        "optional",
+        hypervisor="Xen itself",
+        input_format="--input-format",
+    ),
     Command(
         "shell",
         "a prompt for commands on a dump that stays open",

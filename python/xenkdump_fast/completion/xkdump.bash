@@ -5,8 +5,7 @@
 #    source ~/.local/share/bash_completion/xkdump
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion help)
-_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus drgn crash volatility isf sample completion help)
+_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion help)
 
 _shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
@@ -26,6 +25,7 @@ _shtab_xkdump_check_option_strings=(-h --help --domain --format --cache-dir --js
 _shtab_xkdump_notes_option_strings=(-h --help --format --cache-dir --json --extract --force)
 _shtab_xkdump_domains_option_strings=(-h --help --format --cache-dir --json --all --xen-syms --force)
 _shtab_xkdump_vcpus_option_strings=(-h --help --format --cache-dir --json --all --xen-syms --force --vmlinux)
+_shtab_xkdump_export_option_strings=(-h --help --hypervisor --domain --input-format --cache-dir --json -o --output --all-domains --format --dump-level --compress --force)
 _shtab_xkdump_shell_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir -c -i --input --no-history --shell-escapes --xen-syms)
 _shtab_xkdump_gdb_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --tasks)
 _shtab_xkdump_gdb_server_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --tasks --port)
@@ -72,6 +72,7 @@ _shtab_xkdump_domains_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_domains___xen_syms_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_vcpus_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_vcpus___xen_syms_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_export_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_shell_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_shell___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_shell___xen_syms_COMPGEN=_shtab_compgen_files
@@ -109,6 +110,9 @@ _shtab_xkdump_check___format_choices=(raw)
 _shtab_xkdump_notes___format_choices=(raw)
 _shtab_xkdump_domains___format_choices=(raw)
 _shtab_xkdump_vcpus___format_choices=(raw)
+_shtab_xkdump_export___input_format_choices=(raw)
+_shtab_xkdump_export___format_choices=(elf kdump lime raw)
+_shtab_xkdump_export___compress_choices=(zlib zstd none)
 _shtab_xkdump_shell___format_choices=(raw)
 _shtab_xkdump_gdb___format_choices=(raw)
 _shtab_xkdump_gdb_server___format_choices=(raw)
@@ -117,10 +121,8 @@ _shtab_xkdump_crash___format_choices=(raw)
 _shtab_xkdump_volatility___format_choices=(raw)
 _shtab_xkdump_isf___format_choices=(raw)
 _shtab_xkdump_completion_pos_0_choices=(bash zsh)
-_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion)
-_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion help)
-_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus drgn crash volatility isf sample completion)
-_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus drgn crash volatility isf sample completion help)
+_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)
+_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion help)
 
 _shtab_xkdump_bt_pos_0_nargs='*'
 _shtab_xkdump_bt__h_nargs=0
@@ -271,6 +273,12 @@ _shtab_xkdump_vcpus___help_nargs=0
 _shtab_xkdump_vcpus___json_nargs=0
 _shtab_xkdump_vcpus___all_nargs=0
 _shtab_xkdump_vcpus___force_nargs=0
+_shtab_xkdump_export_pos_0_nargs='*'
+_shtab_xkdump_export__h_nargs=0
+_shtab_xkdump_export___help_nargs=0
+_shtab_xkdump_export___hypervisor_nargs=0
+_shtab_xkdump_export___json_nargs=0
+_shtab_xkdump_export___force_nargs=0
 _shtab_xkdump_shell_pos_0_nargs='*'
 _shtab_xkdump_shell__h_nargs=0
 _shtab_xkdump_shell___help_nargs=0

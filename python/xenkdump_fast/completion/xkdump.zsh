@@ -18,6 +18,7 @@ _shtab_xkdump_commands() {
     dis:'disassemble code'
     domains:'every domain of a Xen host'
     drgn:'open drgn on a domain: its prompt, a script, or one piece of code'
+    export:'write a domain'"'"'s memory and registers to a file for other tools'
     gdb:'start gdb on a domain'
     gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     help:'the options of a command: xkdump help COMMAND'
@@ -180,6 +181,25 @@ _shtab_xkdump_drgn_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_drgn_defaults_added=0
 
+_shtab_xkdump_export_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--hypervisor[Xen itself\; the files are then \[XEN-SYMS\] VMCORE]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--input-format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-o,--output}"[the file to write]:FILE:"
+  "--all-domains[write one file per domain into a directory]:DIR:"
+  "--format[default\: elf, a vmcore\; kdump\: kdump-compressed\; lime and raw\: memory alone]:output_format:(elf kdump lime raw)"
+  "--dump-level[leave pages out, as makedumpfile\: the sum of 1 zeros, 2 caches without private data, 4 all caches, 8 user data, 16 free pages\; default\: 0]:N:"
+  "--compress[of the pages with --format kdump\; default\: zlib, which all readers have]:compress:(zlib zstd none)"
+  "--force[replace existing files]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_export_defaults_added=0
+
 _shtab_xkdump_gdb_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
@@ -217,8 +237,7 @@ _shtab_xkdump_gdb_server_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus shell gdb gdb-server drgn crash sample completion)"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search check notes domains vcpus drgn crash volatility isf sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -583,6 +602,7 @@ _shtab_xkdump() {
         dis) _arguments -C -s $_shtab_xkdump_dis_options ;;
         domains) _arguments -C -s $_shtab_xkdump_domains_options ;;
         drgn) _arguments -C -s $_shtab_xkdump_drgn_options ;;
+        export) _arguments -C -s $_shtab_xkdump_export_options ;;
         gdb) _arguments -C -s $_shtab_xkdump_gdb_options ;;
         gdb-server) _arguments -C -s $_shtab_xkdump_gdb_server_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;

@@ -93,17 +93,20 @@ class BareMachine:
     are not the domain's own are absent. It is valid as long as its dump is open.
     """
 
-    def __init__(self, domain: Domain, platform: Platform, root: int, paging: "Paging") -> None:
-        """``root`` is that of the kernel's page tables; a machine address if the domain is PV."""
+    def __init__(self, domain: Domain, platform: Platform, kernel: Linux | None) -> None:
+        """``kernel`` is None in a bare machine or translated guest that does not run Linux."""
         self.domain = domain
         self._platform = platform
+        self._kernel = kernel
         self._warnings = Warnings()
-        self._mask: int | None = domain.kernel.location.encryption_mask
+        root, paging, word = self._by_vcpus() if kernel is None else _by_kernel(kernel)
+        self._mask: int | None = None if kernel is None else kernel.location.encryption_mask
         #: The kernel's word size in bytes.
-        self.word: int = domain.kernel.word
+        self.word: int = word
         #: The format of the page tables.
         self.paging: Paging = paging
-        #: The physical address of the kernel's top page table.
+        #: The physical address of the kernel's top page table; without a kernel that of the first
+        #: vCPU with paging, 0 if there is none.
         self.root: int = root
         #: The page tables that are rewritten; None if the domain is its own view.
         self.tables: PageTables | None = None
@@ -122,6 +125,13 @@ class BareMachine:
     def __repr__(self) -> str:
         view = "its own view" if self.tables is None else f"{len(self.tables)} page tables"
         return f"<BareMachine of {self.domain!r}: {view}>"
+
+    def _by_vcpus(self) -> "tuple[int, Paging, int]":
+        """The root, the format of its page tables and the word size, without a kernel."""
+        vcpus = self._platform.vcpus()
+        word = 8 if any("rip" in vcpu.registers for vcpu in vcpus) else self._platform.native.word
+        roots = (vcpu.control.get("cr3", 0) & _ADDRESS for vcpu in vcpus)
+        return next(filter(None, roots), 0), "x86_64" if word == 8 else "x86-pae", word
 
     def _rewrite(self, root: int) -> None:
         domain, native = self.domain, self.domain.dump.native
@@ -173,7 +183,9 @@ class BareMachine:
 
     def _hide_xen(self) -> Iterator[AlteredWord]:
         """Words by which crash recognises a kernel on Xen: it would convert mfns once more."""
-        kernel = self.domain.kernel
+        kernel = self._kernel
+        if kernel is None:
+            return
         for name, values in _XEN_WORDS.items():
             address = kernel.symbols.get(name)
             if address is None:
@@ -222,10 +234,10 @@ class BareMachine:
         return list(self._cpus())
 
     def _cpus(self) -> Iterator[CpuState]:
-        kernel = self.domain.kernel
         vcpus = {vcpu.number: vcpu for vcpu in self._platform.vcpus()}
         found = []
-        for number, context in kernel.contexts.items():
+        contexts = {} if self._kernel is None else self._kernel.contexts
+        for number, context in contexts.items():
             vcpu = None if context.vcpu is None else vcpus.pop(context.vcpu, None)
             control = {} if vcpu is None else vcpu.control
             if context.qemu_cpu is not None:
@@ -255,7 +267,9 @@ class BareMachine:
     @cached_property
     def vmcoreinfo(self) -> bytes:
         """The text of the kernel's own VMCOREINFO; empty if there is none."""
-        kernel = self.domain.kernel
+        kernel = self._kernel
+        if kernel is None:
+            return self._platform.vmcoreinfo_text
         own = vmcoreinfo.text_in_memory(kernel.symbols, kernel.virtual, kernel.word)
         return own or self._platform.vmcoreinfo_text
 
@@ -279,6 +293,11 @@ class BareMachine:
     def warnings(self) -> Sequence[str]:
         """What rests on an assumption, or is missing."""
         return self._warnings.texts()
+
+
+def _by_kernel(kernel: Linux) -> "tuple[int, Paging, int]":
+    """The root, the format of its page tables and the word size of a kernel."""
+    return kernel.location.root, kernel.location.paging, kernel.word
 
 
 def _doubts(found: PageTables, has_table: bool) -> Iterator[str]:

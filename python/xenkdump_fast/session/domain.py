@@ -338,14 +338,22 @@ class Domain:
     def as_bare(self) -> BareMachine:
         """Its memory and CPUs as if it ran on a bare machine: page tables hold pfns, not mfns.
 
-        This is what tools that walk page tables themselves need. Raises AbsentError if its kernel
-        is not found, or if no P2M can be read.
+        This is what tools that walk page tables themselves need. A bare machine and a translated
+        guest (HVM, PVH) need not run Linux. Raises AbsentError if the kernel of a PV domain is not
+        found, or if no P2M can be read.
         """
         if self._bare is None:
-            kernel = self.kernel
-            root, paging = kernel.location.root, kernel.location.paging
-            self._bare = BareMachine(self, self._platform, root, paging)
+            self._bare = BareMachine(self, self._platform, self._kernel_if_needed())
         return self._bare
+
+    def _kernel_if_needed(self) -> Linux | None:
+        """Its kernel; None if there is none and its page tables need not be rewritten."""
+        try:
+            return self.kernel
+        except AbsentError:
+            if not self._platform.identity:
+                raise
+            return None
 
     @property
     def warnings(self) -> list[str]:

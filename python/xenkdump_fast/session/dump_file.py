@@ -6,10 +6,11 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
-from .. import parsing
+from .. import export_note, parsing
 from .._native import AddressSpace, DumpError, Note
 from .._native import Dump as NativeDump
 from ..diagnostics import Warnings
+from ..export_note import ExportNote
 from ..limits import MAX_VMCOREINFO_NOTES
 from ..linux.boot import vmcoreinfo
 from . import compression, formats
@@ -145,7 +146,19 @@ class DumpFile:
         """Where Xen's image is, if no note is Xen's. Memory is searched for it."""
         from ..xen import detect
 
-        return None if detect.has_notes(self.notes) else detect.find(self.native)
+        if detect.has_notes(self.notes) or self.is_exported_domain:
+            return None
+        return detect.find(self.native)
+
+    @cached_property
+    def exported(self) -> ExportNote | None:
+        """What the file was exported from; None if it was not."""
+        return export_note.read(self.notes)
+
+    @property
+    def is_exported_domain(self) -> bool:
+        """Whether it is a domain that was exported, and so a bare machine."""
+        return self.exported is not None and self.exported.domain is not None
 
     @cached_property
     def is_dump_core(self) -> bool:

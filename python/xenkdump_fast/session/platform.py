@@ -142,6 +142,13 @@ class Bare(Platform):
         yield from boot_roots.recorded(self.dump.vmcoreinfo)
 
     def contexts(self) -> list[VcpuContext]:
+        exported = self.dump.exported
+        if exported is not None and exported.cpus:
+            # NT_PRSTATUS beside it has zeros for registers that are not known.
+            return [
+                VcpuContext(cpu.registers, "the note XENKDUMP", qemu_cpu=cpu.number)
+                for cpu in exported.cpus
+            ]
         statuses = [note.fields for note in self.dump.notes if note.kind == "prstatus"]
         # In pr_pid QEMU numbers CPUs from 1; a kernel has the pid of the CPU's task there.
         is_qemu = any(note.kind == "qemu" for note in self.dump.notes)

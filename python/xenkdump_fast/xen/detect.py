@@ -21,8 +21,9 @@ from .memory import PAGE, Paging
 
 #: Kinds of note that only a Xen host's dump has.
 _NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
-#: A string of the hypervisor: the format of the first line it prints (all versions).
-_SIGNATURE = b"Xen version %d.%d"
+#: A string of the hypervisor: the format of the first line it prints (all versions). Linux has one
+#: without the last %s, for its own message in a guest.
+_SIGNATURE = b"Xen version %d.%d%s"
 #: The page-fault handler's gate. All gates lead to Xen.
 _GATE = 14
 #: The padded name of the note VMCOREINFO_XEN, and the start of its text.

@@ -344,15 +344,34 @@ class _Inference:
     def runstate(self) -> None:
         """vcpu.runstate: a state, and since when; the times in each state add up to no more."""
         votes: Counter[int] = Counter()
+        valid: Counter[int] = Counter()
+        #: Where a vCPU that a pCPU was running is not called running, by pCPU.
+        contradictions: list[tuple[int, int]] = []
+        next_ones: set[tuple[int, int | None]] = set()
         for vcpu in self.vcpus:
             for at, state in _runstates(vcpu.struct, self.word):
-                if vcpu.pcpu is not None:
-                    votes[at] += 1 if state == 0 else -1
-                # A vCPU with the state "running" may be on a pCPU without notes, or the last one of
-                # an idle pCPU.
-                elif state != 0:
+                valid[at] += 1
+                if vcpu.pcpu is None and state == 0:
+                    # On a pCPU without notes, the last one of an idle pCPU, or the next one.
+                    next_ones.add((at, self._processor(vcpu)))
+                elif vcpu.pcpu is None or state == 0:
                     votes[at] += 1
-        self.vote("vcpu.runstate", +votes)
+                else:
+                    contradictions.append((at, vcpu.pcpu.number))
+        # A pCPU that is about to switch has changed the states of both vCPUs already.
+        for at, pcpu in contradictions:
+            votes[at] -= (at, pcpu) not in next_ones
+        # Equal votes are decided by how often the times add up.
+        self.vote(
+            "vcpu.runstate",
+            Counter({at: count << 16 | valid[at] for at, count in (+votes).items()}),
+        )
+
+    def _processor(self, vcpu: _Vcpu) -> int | None:
+        """The number in vcpu.processor."""
+        at = self.layout.get("vcpu.processor")
+        data = b"" if at is None else vcpu.struct.data[at : at + 4]
+        return int.from_bytes(data, "little") if len(data) == 4 else None
 
 
 def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:

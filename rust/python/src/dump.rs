@@ -340,6 +340,7 @@ impl Note {
             Decoded::VmcoreInfo(_) => "vmcoreinfo",
             Decoded::VmcoreInfoXen(_) => "vmcoreinfo_xen",
             Decoded::EraseInfo(_) => "eraseinfo",
+            Decoded::Export(_) => "export",
             Decoded::Qemu(_) => "qemu",
             Decoded::DeviceDump(_) => "device_dump",
             Decoded::DumpCoreHeader(_) => "dumpcore_header",
@@ -390,6 +391,7 @@ impl Note {
             Decoded::VmcoreInfo(text)
             | Decoded::VmcoreInfoXen(text)
             | Decoded::EraseInfo(text)
+            | Decoded::Export(text)
             | Decoded::SaveConfig(text) => {
                 // The kernel pads the text to a page with NULs.
                 let text = String::from_utf8_lossy(text);

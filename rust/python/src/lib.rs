@@ -12,6 +12,7 @@ mod convert;
 mod disassembly;
 mod dump;
 mod errors;
+mod export;
 mod fork;
 mod gate;
 mod handle;
@@ -42,6 +43,8 @@ mod _native {
     use super::dump::Note;
     #[pymodule_export]
     use super::errors::{AbsentError, DumpError, MemoryFault};
+    #[pymodule_export]
+    use super::export::{export, ExportControl};
     #[pymodule_export]
     use super::handle::Dump;
     #[pymodule_export]

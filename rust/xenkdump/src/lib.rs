@@ -8,6 +8,7 @@
 //! - [`elf`]: ELF files, parsed lazily and within bounds.
 //! - [`notes`]: decodes ELF notes.
 //! - [`dump`]: dump formats, which provide notes and machine memory.
+//! - [`export`]: writes memory to files of the formats that other tools open.
 //! - [`paging`]: virtual to machine addresses.
 //! - [`p2m`]: pseudo-physical to machine frames.
 //! - [`status`], [`parallel`]: the status of each element of a batch; batches on many threads.
@@ -28,6 +29,7 @@ pub mod budget;
 pub mod disassembly;
 pub mod dump;
 pub mod elf;
+pub mod export;
 mod fault;
 pub mod file;
 pub mod image;

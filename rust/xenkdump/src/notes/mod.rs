@@ -38,6 +38,9 @@ pub const XEN_ELFNOTE_DUMPCORE_XEN_VERSION: u32 = 0x200_0002;
 /// `XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION`.
 pub const XEN_ELFNOTE_DUMPCORE_FORMAT_VERSION: u32 = 0x200_0003;
 
+/// The name of the note of type 0 that `xkdump export` writes.
+pub const EXPORT: &[u8] = b"XENKDUMP";
+
 /// Registers of one CPU at the moment of the crash. Under Xen they are the hypervisor's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrStatus {
@@ -112,6 +115,8 @@ pub enum Decoded<'a> {
     VmcoreInfoXen(&'a [u8]),
     /// `ERASEINFO`: the data that makedumpfile erased, as text.
     EraseInfo(&'a [u8]),
+    /// [`EXPORT`]: what `xkdump export` wrote the file from, as JSON text.
+    Export(&'a [u8]),
     /// `QEMU`: a `QEMUCPUState`.
     Qemu(QemuCpu),
     /// NT_VMCOREDD: the name of the device dump.
@@ -158,6 +163,7 @@ pub fn decode<'a>(name: &[u8], note_type: u32, desc: &'a [u8]) -> Decoded<'a> {
         (b"VMCOREINFO", 0) => Some(Decoded::VmcoreInfo(desc)),
         (b"VMCOREINFO_XEN", 0) => Some(Decoded::VmcoreInfoXen(desc)),
         (b"ERASEINFO", 0) => Some(Decoded::EraseInfo(desc)),
+        (EXPORT, 0) => Some(Decoded::Export(desc)),
         (b"QEMU", 0) => qemu(desc),
         (save::HEADER, 0) => SaveHeader::parse(desc).map(Decoded::SaveHeader),
         (save::XL_CONFIG | save::XEND_CONFIG | save::LIBVIRT_CONFIG, 0) => {
@@ -202,6 +208,7 @@ pub fn type_name(name: &[u8], note_type: u32) -> Option<&'static str> {
         (b"VMCOREINFO", 0) => "VMCOREINFO",
         (b"VMCOREINFO_XEN", 0) => "VMCOREINFO_XEN",
         (b"ERASEINFO", 0) => "ERASEINFO",
+        (EXPORT, 0) => "export",
         (b"QEMU", 0) => "QEMUCPUState",
         (save::HEADER, 0) => "headers",
         (save::XL_CONFIG | save::XEND_CONFIG | save::LIBVIRT_CONFIG, 0) => "configuration",

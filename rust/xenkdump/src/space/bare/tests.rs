@@ -24,8 +24,10 @@ impl Host {
     }
 
     fn set(&mut self, table: u64, index: u64, entry: u64) {
-        self.frames
-            .write(MachineAddr(table << 12 | index * 8), &entry.to_le_bytes());
+        self.frames.write(
+            MachineAddr((table << 12) | (index * 8)),
+            &entry.to_le_bytes(),
+        );
     }
 
     fn p2m(&self) -> Arc<P2m<Frames>> {
@@ -49,7 +51,7 @@ impl Host {
 }
 
 fn entry(memory: &Bare<Frames>, table: u64, index: u64) -> u64 {
-    let at = MachineAddr((table + MOVED) << 12 | index * 8);
+    let at = MachineAddr(((table + MOVED) << 12) | (index * 8));
     memory.read_u64(at).unwrap()
 }
 

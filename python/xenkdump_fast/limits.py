@@ -96,6 +96,9 @@ MAX_PROCESS_ROOTS = 1 << 22
 #: CPUs. Linux can be built for 8192 at most (CONFIG_NR_CPUS, MAXSMP).
 MAX_CPUS = 8192
 
+#: Bytes of the arguments of a process that are read. Linux limits them to a quarter of the stack.
+MAX_ARGUMENTS = 2 << 20
+
 #: Dentries and mounts above each other in a path.
 MAX_PATH_DEPTH = 512
 

@@ -8,6 +8,7 @@ import xenkdump_fast as xk
 from tests.rendering import json, text
 from tests.xen.patched import patched
 from xenkdump_fast.commands import cmdline
+from xenkdump_fast.commands.contract import UsageError
 from xenkdump_forge import write_dump
 
 
@@ -29,4 +30,17 @@ def test_a_pointer_since_2_6_21(tmp_path: Path) -> None:
     banner = kernel.symbol("linux_banner")
     at = domain.virtual.translate(kernel.symbol("saved_command_line"))
     with patched(Path(sample.vmcore), {at: banner.to_bytes(8, "little")}):
-        assert cmdline.run(domain).line == kernel.string(banner)
+        assert json(cmdline.run(domain))["command_line"] == kernel.string(banner)
+
+
+def test_processes_without_user_space(tmp_path: Path) -> None:
+    sample = write_dump(tmp_path / "dump", "modern")
+    domain = xk.open(sample.vmcore).domain(0, sample.vmlinux)
+    (task,) = (task for task in domain.kernel.tasks() if task.pid == 2)
+    found = json(cmdline.run(domain, cmdline.Options(["2"])))
+    assert found["processes"] == [{"pid": 2, "comm": task.comm, "arguments": None}]
+    assert text(cmdline.run(domain, cmdline.Options(["2"]))) == f"2  [{task.comm}]\n"
+    with pytest.raises(UsageError, match="not allowed"):
+        cmdline.run(domain, cmdline.Options(["2"], all=True))
+    with pytest.raises(xk.AbsentError, match="no task"):
+        cmdline.run(domain, cmdline.Options(["no such task"]))

@@ -39,6 +39,8 @@ COMMANDS = (
     "struct {vmlinux} {vmcore} task_struct.pid,comm init_task",
     "whatis {vmlinux} {vmcore} task_struct",
     "p {vmlinux} {vmcore} init_task.pid",
+    "cmdline {vmlinux} {vmcore} --all",
+    "files {vmlinux} {vmcore} --all",
     "check {vmlinux} {vmcore}",
     "notes {vmcore}",
     "domains {vmcore}",

@@ -99,6 +99,7 @@ _TABLE = (
     Command("struct", "layouts of structs, and instances in memory", "domain", "required"),
     Command("whatis", "definitions of types and variables", "domain", "required"),
     Command("p", "evaluate an expression", "domain", "required"),
+    Command("files", "the open files of processes", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),
     Command("notes", "every ELF note, decoded", "dump"),
     Command("domains", "every domain of a Xen host", "dump"),

@@ -1,30 +1,85 @@
-"""``cmdline``: the kernel's command line."""
+"""``cmdline``: the command line of the kernel, or those of processes."""
 
-from collections.abc import Iterator
-from typing import NamedTuple, TypedDict
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
+from ..isolation import isolated
+from ..limits import MAX_ARGUMENTS
 from ..linux.kernel import Kernel
+from ..linux.tasks import Task
 from ..output.escape import visible
 from ..output.json_types import Count
 from ..session import Domain
+from .contract import Operands, UsageError
+from .selection import Selection, select
 
 #: Bytes of a command line: COMMAND_LINE_SIZE is 2048 on x86, and the boot configuration may add to
 #: saved_command_line (5.6, 7495e0926fdf).
 MAX_LENGTH = 1 << 16
 
 
+OPERANDS = Operands("PID|TASK|COMM", "processes, in place of the kernel")
+
+
 class Options(NamedTuple):
-    """``cmdline`` has no options."""
+    """Whose command line; by default the kernel's."""
+
+    #: Pids, addresses of tasks in hex, or names.
+    operands: Sequence[str] = ()
+    #: Every process.
+    all: bool = False
 
 
-def run(target: Domain, options: Options = Options()) -> "CommandLine":
-    """Reads the command line; AbsentError if the dump does not hold it."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``cmdline``."""
+    parser.add_argument("--all", action="store_true", help="every process with user space")
+
+
+def run(target: Domain, options: Options = Options()) -> "CommandLine | CommandLines":
+    """Reads the command lines; AbsentError if the dump does not hold the kernel's."""
     kernel = target.kernel
+    if options.all or options.operands:
+        return _processes(target, options)
     address = _address(kernel)
     if address == 0:
         raise AbsentError(f"{target.dump.path}: domain {target.id}: saved_command_line is NULL")
     return CommandLine(target.id, kernel.string(address, MAX_LENGTH))
+
+
+def _processes(domain: Domain, options: Options) -> "CommandLines":
+    if options.all and options.operands:
+        raise UsageError("argument --all: not allowed with a pid or a task")
+    kernel = domain.kernel
+    tasks = kernel.tasks()
+    chosen = Selection([task for task in tasks if task.pid == task.tgid], None)
+    if options.operands:
+        chosen = select(domain, tasks, options.operands)
+    found = []
+    for task in chosen.tasks:
+        what = f"the command line of task {task.pid} cannot be read"
+        with isolated(what, kernel.warn):
+            arguments = _arguments(domain, task)
+            if arguments is not None or not options.all:
+                found.append(Process(task, arguments))
+    return CommandLines(domain.id, found, chosen.failure)
+
+
+def _arguments(domain: Domain, task: Task) -> list[str] | None:
+    """The arguments of a process as the kernel put them on its stack; None without user space.
+
+    A process may have written over them, as those do that show their state in them.
+    """
+    kernel = domain.kernel
+    mm = 0 if task.exit_state else kernel.read(task.address, "task_struct.mm")
+    if not mm:
+        return None
+    start, end = (kernel.read(mm, f"mm_struct.{name}") for name in ("arg_start", "arg_end"))
+    size = min(max(end - start, 0), MAX_ARGUMENTS)
+    data = domain.user(task).read(start, size)
+    texts = data.removesuffix(b"\0").split(b"\0")
+    return [text.decode("utf-8", "backslashreplace") for text in texts]
 
 
 def _address(kernel: Kernel) -> int:
@@ -37,11 +92,20 @@ def _address(kernel: Kernel) -> int:
     return at if size > kernel.word else kernel.pointer(at)
 
 
+class ProcessJson(TypedDict):
+    """A process. ``arguments`` is null if it has no user space."""
+
+    pid: Count
+    comm: str
+    arguments: list[str] | None
+
+
 class JSON(TypedDict):
-    """What ``cmdline --json`` prints."""
+    """What ``cmdline --json`` prints: ``processes`` if some were asked for."""
 
     domain: Count
-    command_line: str
+    command_line: NotRequired[str]
+    processes: NotRequired[list[ProcessJson]]
 
 
 class CommandLine(NamedTuple):
@@ -57,3 +121,35 @@ class CommandLine(NamedTuple):
     def json(self) -> JSON:
         """The domain and the line."""
         return {"domain": self.domain, "command_line": self.line}
+
+
+class Process(NamedTuple):
+    """A process and its arguments; None if it has no user space."""
+
+    task: Task
+    arguments: Sequence[str] | None
+
+
+class CommandLines(NamedTuple):
+    """The command lines of processes."""
+
+    domain: int
+    processes: Sequence[Process]
+    failure: str | None
+
+    def text(self) -> Iterator[str]:
+        """A line for each: the pid and the arguments; of a kernel thread its name in brackets."""
+        width = max((len(str(task.pid)) for task, _ in self.processes), default=1)
+        for task, arguments in self.processes:
+            shown = f"[{task.comm}]" if arguments is None else " ".join(arguments)
+            yield f"{task.pid:{width}}  {visible(shown)}"
+
+    def json(self) -> JSON:
+        """The same."""
+        return {"domain": self.domain, "processes": [_json(one) for one in self.processes]}
+
+
+def _json(process: Process) -> ProcessJson:
+    task, arguments = process
+    found = None if arguments is None else list(arguments)
+    return {"pid": task.pid, "comm": task.comm, "arguments": found}

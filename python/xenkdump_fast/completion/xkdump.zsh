@@ -19,6 +19,7 @@ _shtab_xkdump_commands() {
     domains:'every domain of a Xen host'
     drgn:'open drgn on a domain: its prompt, a script, or one piece of code'
     export:'write a domain'"'"'s memory and registers to a file for other tools'
+    files:'the open files of processes'
     gdb:'start gdb on a domain'
     gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     help:'the options of a command: xkdump help COMMAND'
@@ -96,7 +97,8 @@ _shtab_xkdump_cmdline_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+  "--all[every process with user space]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then processes, in place of the kernel:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -200,6 +202,25 @@ _shtab_xkdump_export_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_export_defaults_added=0
 
+_shtab_xkdump_files_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "--all[every process]"
+  {-R,--match}"[only files whose path has this text, or whose type or number is this]:TEXT:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_files_defaults_added=0
+
 _shtab_xkdump_gdb_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
@@ -237,7 +258,7 @@ _shtab_xkdump_gdb_server_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p files check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -603,6 +624,7 @@ _shtab_xkdump() {
         domains) _arguments -C -s $_shtab_xkdump_domains_options ;;
         drgn) _arguments -C -s $_shtab_xkdump_drgn_options ;;
         export) _arguments -C -s $_shtab_xkdump_export_options ;;
+        files) _arguments -C -s $_shtab_xkdump_files_options ;;
         gdb) _arguments -C -s $_shtab_xkdump_gdb_options ;;
         gdb-server) _arguments -C -s $_shtab_xkdump_gdb_server_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;

@@ -1,6 +1,7 @@
 """Translated guests of a synthetic host: modes of the processor, other systems, wrong tables."""
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests import rendering
 from tests.xen.patched import patched
 from xenkdump_fast import AbsentError, Status
 from xenkdump_fast._native import P2M
+from xenkdump_fast.cli import main
 from xenkdump_fast.commands import check, domains, vcpus
 from xenkdump_fast.session import DumpFile
 from xenkdump_fast.session import dump as session
@@ -209,6 +211,36 @@ def test_a_guest_without_linux(host: LargeHost, system, number: int, kind: str) 
             virtual = next(own.spaces())
             assert virtual.read(WINDOWS, 2) == b"MZ"
             assert virtual.find(b"KDBG", WINDOWS, WINDOWS + 2 * MIB) == [WINDOWS + 0x1010]
+
+
+@pytest.mark.parametrize("system", [windows, free_bsd])
+@pytest.mark.parametrize("number", [PVH, HVM])
+def test_export_of_a_guest_without_linux(
+    host: LargeHost,
+    system: Callable[[HostDomain], dict[int, bytes]],
+    number: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its memory and registers are a file that tools for that system can open."""
+    file = tmp_path / "guest"
+    with patched(host.vmcore, system(opened(host, number))):
+        words = ["export", str(host.vmcore), "--domain", str(number), "-o", str(file)]
+        assert main(words) == 0, capsys.readouterr().err
+        guest = session.Dump(host.vmcore).domain(number)
+        bare = guest.as_bare()
+        exported = session.Dump(str(file))
+        memory = exported.domain(0).physical
+        assert memory.read(KERNEL, 4096) == guest.physical.read(KERNEL, 4096)
+        for first, count in bare.runs().tolist():
+            for pfn in (first, first + count - 1):
+                assert memory.read(pfn << 12, 4096) == guest.physical.read(pfn << 12, 4096)
+        statuses = [note for note in exported.notes if note.kind == "prstatus"]
+        assert len(statuses) == len(bare.cpus)
+        for status, cpu in zip(statuses, bare.cpus, strict=True):
+            registers = status.fields["registers"]
+            assert registers["rip"] == cpu.registers["rip"]
+            assert registers["rsp"] == cpu.registers["rsp"]
 
 
 # Tables that contradict Xen's other records.

@@ -21,6 +21,7 @@ COMMANDS = (
     "bt {vmlinux} {vmcore}",
     "bt -a {vmlinux} {vmcore}",
     "bt --all {vmlinux} {vmcore}",
+    "bt --all --group {vmlinux} {vmcore}",
     "bt --all --unwind scan {vmlinux} {vmcore}",
     "ps {vmlinux} {vmcore}",
     "log {vmlinux} {vmcore}",

@@ -7,7 +7,7 @@
 
 _shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion help)
 
-_shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --unwind)
+_shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --group --sort --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
 _shtab_xkdump_ps_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json --state)
 _shtab_xkdump_log_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json --level -n -T)
@@ -92,6 +92,7 @@ _shtab_xkdump_sample_pos_0_COMPGEN=_shtab_compgen_dirs
 
 _shtab_xkdump_bt___format_choices=(raw)
 _shtab_xkdump_bt___state_choices=(RU IN UN ID ZO ST TR DE PA WA NE '??')
+_shtab_xkdump_bt___sort_choices=(count pid cpu)
 _shtab_xkdump_sys___format_choices=(raw)
 _shtab_xkdump_ps___format_choices=(raw)
 _shtab_xkdump_ps___state_choices=(RU IN UN ID ZO ST TR DE PA WA NE '??')
@@ -133,6 +134,7 @@ _shtab_xkdump_bt___json_nargs=0
 _shtab_xkdump_bt__a_nargs=0
 _shtab_xkdump_bt___active_nargs=0
 _shtab_xkdump_bt___all_nargs=0
+_shtab_xkdump_bt___group_nargs=0
 _shtab_xkdump_sys_pos_0_nargs='*'
 _shtab_xkdump_sys__h_nargs=0
 _shtab_xkdump_sys___help_nargs=0

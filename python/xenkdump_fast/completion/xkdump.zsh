@@ -66,6 +66,8 @@ _shtab_xkdump_bt_options=(
   {-a,--active}"[what every CPU was running]"
   "--all[every task]"
   "--state[every task in this state]:state:(RU IN UN ID ZO ST TR DE PA WA NE ??)"
+  "--group[equal stacks once, with their number and their tasks]"
+  "--sort[the order of these\; the default is count, the most frequent first]:sort:(count pid cpu)"
   "--unwind[limit the unwinder to these\: orc,cfi,fp,scan]:METHODS:"
   "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )

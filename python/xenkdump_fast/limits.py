@@ -132,6 +132,13 @@ MAX_PRINTED_ELEMENTS = 200
 #: Entries of a linked list. No list has more than there can be pids.
 MAX_LIST_ENTRIES = 1 << 22
 
+#: Waiters for one lock that are looked at. Each is a task.
+MAX_WAITERS = 1 << 16
+
+#: Bytes read to find out what sleeping tasks wait for: for each the part of its stack that is in
+#: use, and the lists that it is in.
+MAX_WAITS_READ = 1 << 30
+
 #: pids (PID_MAX_LIMIT).
 MAX_PIDS = 1 << 22
 

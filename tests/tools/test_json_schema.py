@@ -40,6 +40,7 @@ COMMANDS = (
     "struct {vmlinux} {vmcore} task_struct.pid,comm init_task",
     "whatis {vmlinux} {vmcore} task_struct",
     "p {vmlinux} {vmcore} init_task.pid",
+    "waits {vmlinux} {vmcore}",
     "check {vmlinux} {vmcore}",
     "notes {vmcore}",
     "domains {vmcore}",

@@ -96,6 +96,7 @@ _TABLE = (
         "required",
         hypervisor="Xen's memory",
     ),
+    Command("waits", "what uninterruptible tasks wait for, and deadlocks", "domain", "required"),
     Command("struct", "layouts of structs, and instances in memory", "domain", "required"),
     Command("whatis", "definitions of types and variables", "domain", "required"),
     Command("p", "evaluate an expression", "domain", "required"),

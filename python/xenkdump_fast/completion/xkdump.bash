@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/xkdump
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion help)
+_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search waits struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion help)
 
 _shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --group --sort --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
@@ -18,6 +18,7 @@ _shtab_xkdump_rd_option_strings=(-h --help --hypervisor --domain --p2m-source --
 _shtab_xkdump_sym_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -l --all -M --module -q --query -p --previous -n --next)
 _shtab_xkdump_dis_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -r --reverse -f --forward -i --intel -b --bytes)
 _shtab_xkdump_search_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -c --pid -p --physical -m --machine -8 -16 -32 -64 -t --text --mask -s --start -e --end -l --length --limit)
+_shtab_xkdump_waits_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
 _shtab_xkdump_struct_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -o --offsets -x --hex -l --inside -M --module)
 _shtab_xkdump_whatis_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
 _shtab_xkdump_p_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -x --hex)
@@ -60,6 +61,8 @@ _shtab_xkdump_dis_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_dis___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_search_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_search___vmcoreinfo_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_waits_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_waits___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_struct_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_struct___vmcoreinfo_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_whatis_pos_0_COMPGEN=_shtab_compgen_files
@@ -104,6 +107,7 @@ _shtab_xkdump_rd___format_choices=(raw)
 _shtab_xkdump_sym___format_choices=(raw)
 _shtab_xkdump_dis___format_choices=(raw)
 _shtab_xkdump_search___format_choices=(raw)
+_shtab_xkdump_waits___format_choices=(raw)
 _shtab_xkdump_struct___format_choices=(raw)
 _shtab_xkdump_whatis___format_choices=(raw)
 _shtab_xkdump_p___format_choices=(raw)
@@ -122,8 +126,8 @@ _shtab_xkdump_crash___format_choices=(raw)
 _shtab_xkdump_volatility___format_choices=(raw)
 _shtab_xkdump_isf___format_choices=(raw)
 _shtab_xkdump_completion_pos_0_choices=(bash zsh)
-_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)
-_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion help)
+_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)
+_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion help)
 
 _shtab_xkdump_bt_pos_0_nargs='*'
 _shtab_xkdump_bt__h_nargs=0
@@ -232,6 +236,11 @@ _shtab_xkdump_search__32_nargs=0
 _shtab_xkdump_search__64_nargs=0
 _shtab_xkdump_search__t_nargs=0
 _shtab_xkdump_search___text_nargs=0
+_shtab_xkdump_waits_pos_0_nargs='*'
+_shtab_xkdump_waits__h_nargs=0
+_shtab_xkdump_waits___help_nargs=0
+_shtab_xkdump_waits___force_nargs=0
+_shtab_xkdump_waits___json_nargs=0
 _shtab_xkdump_struct_pos_0_nargs='*'
 _shtab_xkdump_struct__h_nargs=0
 _shtab_xkdump_struct___help_nargs=0

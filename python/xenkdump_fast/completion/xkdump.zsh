@@ -38,6 +38,7 @@ _shtab_xkdump_commands() {
     vcpus:'every vCPU of every domain'
     volatility:'run volatility3'"'"'s plugins on a domain'
     vtop:'translate virtual addresses by a page-table walk'
+    waits:'what uninterruptible tasks wait for, and deadlocks'
     whatis:'definitions of types and variables'
   )
   _describe 'xkdump commands' _commands
@@ -239,7 +240,7 @@ _shtab_xkdump_gdb_server_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -560,6 +561,23 @@ _shtab_xkdump_vtop_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_vtop_defaults_added=0
 
+_shtab_xkdump_waits_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name\; by default every task in the state UN:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_waits_defaults_added=0
+
 _shtab_xkdump_whatis_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
@@ -624,6 +642,7 @@ _shtab_xkdump() {
         vcpus) _arguments -C -s $_shtab_xkdump_vcpus_options ;;
         volatility) _arguments -C -s $_shtab_xkdump_volatility_options ;;
         vtop) _arguments -C -s $_shtab_xkdump_vtop_options ;;
+        waits) _arguments -C -s $_shtab_xkdump_waits_options ;;
         whatis) _arguments -C -s $_shtab_xkdump_whatis_options ;;
       esac
   esac

@@ -40,6 +40,8 @@ COMMANDS = (
     "struct {vmlinux} {vmcore} task_struct.pid,comm init_task",
     "whatis {vmlinux} {vmcore} task_struct",
     "p {vmlinux} {vmcore} init_task.pid",
+    "list {vmlinux} {vmcore} -E task_struct.tasks init_task -s task_struct.pid",
+    "tree {vmlinux} {vmcore} some_tree",
     "waits {vmlinux} {vmcore}",
     "check {vmlinux} {vmcore}",
     "notes {vmcore}",

@@ -23,6 +23,7 @@ _shtab_xkdump_commands() {
     gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     help:'the options of a command: xkdump help COMMAND'
     isf:'write the symbol file of a kernel for volatility3'
+    list:'the entries of a linked list'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
     notes:'every ELF note, decoded'
@@ -35,6 +36,7 @@ _shtab_xkdump_commands() {
     struct:'layouts of structs, and instances in memory'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
+    tree:'the entries of a tree'
     vcpus:'every vCPU of every domain'
     volatility:'run volatility3'"'"'s plugins on a domain'
     vtop:'translate virtual addresses by a page-table walk'
@@ -240,7 +242,7 @@ _shtab_xkdump_gdb_server_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -264,6 +266,32 @@ _shtab_xkdump_isf_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_isf_defaults_added=0
+
+_shtab_xkdump_list_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-o,--offset}"[where the link is in the struct\; the default is 0]:OFFSET|STRUCT.MEMBER:"
+  {-H,--head}"[START is a list_head outside the structs]"
+  {-E,--embedded}"[START is a struct whose link is a list_head]"
+  "--hlist[START is an hlist_head]"
+  {-r,--reverse}"[follow prev, of a list_head]"
+  {-e,--end}"[stop before this entry]:ADDRESS:"
+  {-s,--struct}"[print this struct, or these members of it, of each entry]:STRUCT[.MEMBER,...]:"
+  {-x,--hex}"[numbers in hex]"
+  {-l,--inside}"[the addresses are those of this member of the struct of --struct]:OFFSET|STRUCT.MEMBER:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then the place of the pointer to the next entry in a struct, the same as --offset, and the first struct, as an address in hex or a symbol and an offset\; with -H the list_head:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_list_defaults_added=0
 
 _shtab_xkdump_log_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -512,6 +540,29 @@ _shtab_xkdump_sys_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_sys_defaults_added=0
 
+_shtab_xkdump_tree_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-t,--type}"[the kind of tree\; the default is rbtree]:type:(rbtree xarray radix maple)"
+  {-N,--node}"[the address is that of a node, not of the root]"
+  {-o,--offset}"[where the rb_node is in the struct, of an rbtree\; the default is 0]:OFFSET|STRUCT.MEMBER:"
+  {-i,--indices}"[with the indices of each entry]"
+  {-s,--struct}"[print this struct, or these members of it, of each entry]:STRUCT[.MEMBER,...]:"
+  {-x,--hex}"[numbers in hex]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then the root\: an address in hex, or a symbol and an offset (decimal, or hex with 0x):_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_tree_defaults_added=0
+
 _shtab_xkdump_vcpus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
@@ -627,6 +678,7 @@ _shtab_xkdump() {
         gdb-server) _arguments -C -s $_shtab_xkdump_gdb_server_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;
         isf) _arguments -C -s $_shtab_xkdump_isf_options ;;
+        list) _arguments -C -s $_shtab_xkdump_list_options ;;
         log) _arguments -C -s $_shtab_xkdump_log_options ;;
         mod) _arguments -C -s $_shtab_xkdump_mod_options ;;
         notes) _arguments -C -s $_shtab_xkdump_notes_options ;;
@@ -639,6 +691,7 @@ _shtab_xkdump() {
         struct) _arguments -C -s $_shtab_xkdump_struct_options ;;
         sym) _arguments -C -s $_shtab_xkdump_sym_options ;;
         sys) _arguments -C -s $_shtab_xkdump_sys_options ;;
+        tree) _arguments -C -s $_shtab_xkdump_tree_options ;;
         vcpus) _arguments -C -s $_shtab_xkdump_vcpus_options ;;
         volatility) _arguments -C -s $_shtab_xkdump_volatility_options ;;
         vtop) _arguments -C -s $_shtab_xkdump_vtop_options ;;

@@ -47,6 +47,7 @@ struct swait_queue { struct task_struct *task; struct list_head task_list; };
 struct completion { unsigned int done; struct swait_queue_head wait; };
 struct wait_queue_entry { unsigned int flags; void *private; void *func; struct list_head entry; };
 struct wait_queue_head { spinlock_t lock; struct list_head head; };
+struct rb_root { struct rb_node *rb_node; };
 """,
     variables="""
 struct mutex first_mutex;
@@ -54,6 +55,8 @@ struct mutex second_mutex;
 struct rw_semaphore some_rwsem;
 struct completion some_completion;
 struct wait_queue_head some_queue;
+struct rb_root some_tree;
+struct hlist_head some_hlist;
 """,
 )
 
@@ -115,6 +118,20 @@ class Blocked(Linux61):
         self.variable("second_mutex")["owner.counter"] = self.task(SECOND).address | _WAITERS
         self.variable("some_rwsem")["owner.counter"] = self.task(THIRD).address
         self.variable("some_rwsem")["count.counter"] = _RWSEM_WAITERS | _WRITER_LOCKED
+
+        self._link_tree()
+
+    def _link_tree(self) -> None:
+        """Links three tasks to a red-black tree, and two of them to an hlist."""
+        first, second, third = (self.task(pid).view for pid in (FIRST, SECOND, THIRD))
+        node, link = "se.run_node", "pid_links[0]"
+        self.variable("some_tree")["rb_node"] = second.at(node)
+        second[f"{node}.rb_left"] = first.at(node)
+        second[f"{node}.rb_right"] = third.at(node)
+        for child in (first, third):
+            child[f"{node}.__rb_parent_color"] = second.at(node)
+        self.variable("some_hlist")["first"] = third.at(link)
+        third[f"{link}.next"] = first.at(link)
 
     @staticmethod
     def _locals(task: Task, function: str) -> int:

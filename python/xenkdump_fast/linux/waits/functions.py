@@ -19,7 +19,7 @@ _KINDS = tuple(
         ("completion", r"(__|do_)?wait_for_(completion\w*|common\w*)"),
         ("folio", r"_*folio_(wait|lock)\w*|wait_on_page_\w+|_*lock_page\w*"),
         ("bit", r"(out_of_line_)?_*wait_on_(bit|buffer)\w*|bit_wait\w*"),
-        ("rcu", r"_*synchronize_(s?rcu|rcu)\w*|__wait_rcu_gp|s?rcu_barrier\w*"),
+        ("rcu", r"_*synchronize_s?rcu\w*|__wait_rcu_gp|s?rcu_barrier\w*"),
         ("I/O", r"io_schedule\w*|blk_mq_get_tag"),
     )
 )
@@ -32,6 +32,8 @@ _SCHEDULER = re.compile(
 _AREAS = tuple(
     (area, re.compile(pattern))
     for area, pattern in (
+        ("RCU", r"_*synchronize_s?rcu|__wait_rcu_gp|s?rcu_barrier"),
+        ("workqueues", r"_*flush_(delayed_)?work|_*cancel_(delayed_)?work_sync"),
         ("xenbus", r"xenbus_|xs_|xb_|read_reply$"),
         ("blkback", r"xen_blkif_|xen_blkbk_|xen_vbd_|dispatch_rw_block_io"),
         ("blkfront", r"blkfront_|blkif_"),

@@ -1,6 +1,6 @@
 """What a task waits for: the object with the list of waiters, and its owner."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -70,24 +70,22 @@ class Locks:
         if ring.head is None:
             candidates = self._headless(type_, task, stack, waiter)
         else:
-            candidates = iter(
-                [
-                    kernel.containing(ring.head, kernel.offset(f"{type_}.{path}"))
-                    for path in paths
-                    if kernel.has(f"{type_}.{path}")
-                ]
-            )
+            candidates = [
+                kernel.containing(ring.head, kernel.offset(f"{type_}.{path}"))
+                for path in paths
+                if kernel.has(f"{type_}.{path}")
+            ]
         for address in candidates:
             with suppress(AbsentError):
                 owner = self._owner(type_, address)
                 return Object(type_, address, None, owner, len(ring.waiters))
         return None
 
-    def _headless(self, type_: str, task: Task, stack: bytes, waiter: Waiter) -> Iterator[int]:
-        """Locks that link to their waiters by ``first_waiter``."""
+    def _headless(self, type_: str, task: Task, stack: bytes, waiter: Waiter) -> list[int]:
+        """The lock that links to its waiters by ``first_waiter``; empty if it is not certain."""
         kernel, key = self._kernel, f"{type_}.first_waiter"
         if not kernel.has(key):
-            return
+            return []
         for member, flags in (
             ("task_struct.blocked_on", 0),
             ("task_struct.blocker", _BLOCKER_TYPE),
@@ -95,8 +93,9 @@ class Locks:
             with suppress(AbsentError):
                 address = kernel.read(task.address, member) & ~flags
                 if address and kernel.read(address, key) in waiter.ring.waiters:
-                    yield address
-        yield from self._rings.pointed_to(stack, waiter.ring, kernel.offset(key))
+                    return [address]
+        found = self._rings.pointed_to(task, stack, waiter, kernel.offset(key))
+        return found if len(found) == 1 else []
 
     def _owner(self, type_: str, address: int) -> Owner | None:
         """The owner of a lock; AbsentError if this is no lock, because its owner is no task."""

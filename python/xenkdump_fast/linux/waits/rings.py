@@ -158,10 +158,12 @@ class Rings:
                 found.add(address)
         return found
 
-    def pointed_to(self, stack: bytes, ring: Ring, offset: int) -> Iterator[int]:
+    def pointed_to(self, task: Task, stack: bytes, waiter: Waiter, offset: int) -> list[int]:
         """Objects that words on a stack point to, and whose word at ``offset`` is a waiter.
 
-        So is a lock with ``first_waiter`` found, to which its waiters have no pointer.
+        So is a lock with ``first_waiter`` found, to which its waiters have no pointer. None of them
+        is on the stack itself, where copies of the waiter's address are, or has the links of a
+        waiter there.
         """
         kernel, word = self._kernel, self._kernel.word
         words = dict.fromkeys(
@@ -169,9 +171,19 @@ class Rings:
             for at in range(0, len(stack) - word + 1, word)
         )
         half = 1 << 8 * word - 1
-        objects = [value for value in words if value >= half and value % word == 0]
+        top = kernel.end(task.stack, kernel.stack_size)
+        waiters, links = waiter.ring.waiters, waiter.layout.links
+        objects = [
+            value
+            for value in words
+            if value >= half and value % word == 0 and not task.stack <= value < top
+        ]
         kernel.charge(len(objects) * word)
         (column,) = kernel.virtual.read_members(objects, [(offset, word)])
-        for address, value in zip(objects, column, strict=True):
-            if value in ring.waiters:
-                yield address
+        pairs = zip(objects, column, strict=True)
+        return [
+            address
+            for address, value in pairs
+            if value in waiters
+            and not {address + offset - links, address + offset - links - word} & waiters
+        ]

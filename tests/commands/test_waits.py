@@ -1,6 +1,7 @@
 """``waits``: locks, owners, chains and deadlocks."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,28 @@ def test_without_uninterruptible_tasks(tmp_path: Path, capsys: pytest.CaptureFix
     files = [str(made.vmlinux), str(made.vmcore)]
     assert main(["waits", "--domain", "1", *files]) == 0
     assert "no task is in state UN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_words_on_the_stacks(
+    seed: int, run: Run, kernel: Any, synthetic: SyntheticDump
+) -> None:
+    """Words of stacks and locks that are replaced by others of them: no object is made up."""
+    rng = random.Random(seed)
+    domain = xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux))
+    jobs = {job.pid for job in blocked.JOBS}
+    places = [kernel.symbols["first_mutex"] + at for at in range(0, 0x80, 8)]
+    for task in kernel.tasks():
+        if task.pid in jobs:
+            top = task.stack + kernel.stack_size
+            places += range(top - 0x400, top, 8)
+    values = [kernel.pointer(place) for place in places]
+    changes = {
+        domain.virtual.translate(place): rng.choice(values).to_bytes(8, "little")
+        for place in rng.sample(places, 60)
+    }
+    locks = {"first_mutex", "second_mutex", "some_rwsem", "some_completion", "some_queue"}
+    with patched(Path(synthetic.vmcore), changes):
+        tasks = by_pid(run("--json")[0])
+    assert jobs <= tasks.keys()
+    assert {task["object"].get("symbol") for task in tasks.values() if "object" in task} <= locks

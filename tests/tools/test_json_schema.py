@@ -158,7 +158,9 @@ def names(part: Any) -> set[str]:
 @pytest.mark.parametrize("command", SCHEMA["properties"]["command"]["enum"])
 def test_every_field_is_described(command: str) -> None:
     text = (DOCS / "json.md").read_text()
-    sections = dict(re.findall(r"^## `([^`]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    # A section may be about several commands.
+    headed = re.findall(r"^## (`.*?`)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    sections = {name: body for names, body in headed for name in re.findall(r"`([^`]*)`", names)}
     base, is_all, _ = command.partition(" --domain all")
     # Some commands print the same of the hypervisor as of a domain.
     own = sections.get(command) or sections[base.removesuffix(" --hypervisor")]

@@ -7,7 +7,6 @@ Usage: ``python -m tools.json_schema [--check]``. The TypedDict of a command's o
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def schema() -> dict[str, Any]:
                     "properties": {"command": {"const": name}},
                     "not": {"required": ["error"]},
                 },
-                "then": {"$ref": f"#/$defs/{_definition(name, kind, named)}"},
+                "then": {"$ref": f"#/$defs/{_definition(name, kind)}"},
             }
             for name, kind in named.items()
         ],
@@ -108,12 +107,11 @@ def _of_all_domains(name: str) -> dict[str, Any]:
     }
 
 
-def _definition(name: str, kind: type, named: Mapping[str, type]) -> str:
-    """The name of the definition of what a command prints."""
-    domain = name.removesuffix(" --hypervisor")
-    # Some commands print the same of the hypervisor as of a domain.
-    own = domain if named.get(domain) is kind else name
-    return own.replace(" --", "-").replace(" ", "-")
+def _definition(name: str, kind: type) -> str:
+    """The name of the definition of what a command prints; several may print the same."""
+    if kind is dict:  # of all domains
+        return name.replace(" --", "-").replace(" ", "-")
+    return _short(f"{kind.__module__}.{kind.__name__}")
 
 
 def _short(definition: str) -> str:

@@ -135,6 +135,13 @@ MAX_PRINTED_ELEMENTS = 200
 #: Entries of a linked list. No list has more than there can be pids.
 MAX_LIST_ENTRIES = 1 << 22
 
+#: Waiters for one lock that are looked at. Each is a task.
+MAX_WAITERS = 1 << 16
+
+#: Bytes read to find out what sleeping tasks wait for: for each the part of its stack that is in
+#: use, and the lists that it is in.
+MAX_WAITS_READ = 1 << 30
+
 #: pids (PID_MAX_LIMIT).
 MAX_PIDS = 1 << 22
 
@@ -146,6 +153,18 @@ MAX_RADIX_SLOTS = 64
 
 #: Levels of the radix tree of pids. With 16 slots per node, 2^22 pids need 6.
 MAX_RADIX_LEVELS = 8
+
+#: Nodes of a tree that `tree` prints.
+MAX_TREE_NODES = 1 << 20
+
+#: Levels of a red-black tree: at most twice the binary logarithm of the number of nodes.
+MAX_TREE_DEPTH = 64
+
+#: Levels of a maple tree. Each node but the root has at least four entries.
+MAX_MAPLE_DEPTH = 32
+
+#: Entries that `list` follows.
+MAX_FOLLOWED_ENTRIES = 1 << 20
 
 #: Names of states in task_state_array. No version has more than 12.
 MAX_TASK_STATES = 16

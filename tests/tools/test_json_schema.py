@@ -21,6 +21,7 @@ COMMANDS = (
     "bt {vmlinux} {vmcore}",
     "bt -a {vmlinux} {vmcore}",
     "bt --all {vmlinux} {vmcore}",
+    "bt --all --group {vmlinux} {vmcore}",
     "bt --all --unwind scan {vmlinux} {vmcore}",
     "ps {vmlinux} {vmcore}",
     "log {vmlinux} {vmcore}",
@@ -41,6 +42,9 @@ COMMANDS = (
     "p {vmlinux} {vmcore} init_task.pid",
     "cmdline {vmlinux} {vmcore} --all",
     "files {vmlinux} {vmcore} --all",
+    "list {vmlinux} {vmcore} -E task_struct.tasks init_task -s task_struct.pid",
+    "tree {vmlinux} {vmcore} some_tree",
+    "waits {vmlinux} {vmcore}",
     "check {vmlinux} {vmcore}",
     "notes {vmcore}",
     "domains {vmcore}",
@@ -154,7 +158,9 @@ def names(part: Any) -> set[str]:
 @pytest.mark.parametrize("command", SCHEMA["properties"]["command"]["enum"])
 def test_every_field_is_described(command: str) -> None:
     text = (DOCS / "json.md").read_text()
-    sections = dict(re.findall(r"^## `([^`]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    # A section may be about several commands.
+    headed = re.findall(r"^## (`.*?`)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    sections = {name: body for names, body in headed for name in re.findall(r"`([^`]*)`", names)}
     base, is_all, _ = command.partition(" --domain all")
     # Some commands print the same of the hypervisor as of a domain.
     own = sections.get(command) or sections[base.removesuffix(" --hypervisor")]

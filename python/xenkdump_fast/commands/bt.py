@@ -20,7 +20,7 @@ from ..output.json_types import Count, Hex, Registers, Stream
 from ..output.lazy import Lazy
 from ..output.registers import exception_frame
 from ..session import Domain
-from . import unwinding
+from . import stack_groups, unwinding
 from .contract import Operands, UsageError
 from .selection import Selection, select
 
@@ -44,6 +44,10 @@ class Options(NamedTuple):
     all: bool = False
     #: Every task in this state, in crash's two letters.
     state: str | None = None
+    #: Equal stacks once, with their tasks.
+    group: bool = False
+    #: The order of these groups, of ``stack_groups.SORTS``; None for the default.
+    sort: str | None = None
     #: Limits Xen's unwinder to these methods; a domain is opened with its own.
     unwind: Sequence[str] | None = None
     #: The shell's current task, in place of the panicking one.
@@ -57,6 +61,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--all", action="store_true", help="every task")
     which.add_argument(
         "--state", type=str.upper, choices=states.LETTERS, help="every task in this state"
+    )
+    parser.add_argument(
+        "--group", action="store_true", help="equal stacks once, with their number and their tasks"
+    )
+    parser.add_argument(
+        "--sort",
+        choices=stack_groups.SORTS,
+        help=f"the order of these; the default is {stack_groups.SORTS[0]}, the most frequent first",
     )
     unwinding.add_option(parser)
 
@@ -74,8 +86,14 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
 
     AbsentError if no chosen task exists, or if no task can be read.
     """
+    if options.sort is not None and not options.group:
+        raise UsageError("argument --sort: needs --group")
     if not isinstance(target, Domain):
-        for option, is_given in (("--all", options.all), ("--state", options.state is not None)):
+        for option, is_given in (
+            ("--all", options.all),
+            ("--state", options.state is not None),
+            ("--group", options.group),
+        ):
             if is_given:
                 raise UsageError(f"argument {option}: not allowed with argument --hypervisor")
         # What the pCPUs were running, as with --active, is all that there is.
@@ -100,7 +118,10 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
         problem=lambda task: f"task {task.pid} at {task.address:#x} has no backtrace",
         warn=kernel.warn,
     )
-    return Backtraces(target.id, kernel.word, traces, failure)
+    groups = None
+    if options.group:
+        groups = stack_groups.grouped(traces, chosen, options.sort or stack_groups.SORTS[0])
+    return Backtraces(target.id, kernel.word, traces, failure, groups)
 
 
 def _chosen(domain: Domain, options: Options) -> Selection:
@@ -139,10 +160,11 @@ class TaskJson(TypedDict):
 
 
 class JSON(TypedDict):
-    """What ``bt --json`` prints."""
+    """What ``bt --json`` prints: ``groups`` with ``--group``, else ``tasks``."""
 
     domain: Count
-    tasks: Stream[TaskJson]
+    tasks: NotRequired[Stream[TaskJson]]
+    groups: NotRequired[Stream[stack_groups.GroupJson]]
 
 
 class Backtraces(NamedTuple):
@@ -154,6 +176,8 @@ class Backtraces(NamedTuple):
     traces: Sequence[Trace]
     #: Which operands name no task.
     failure: str | None = None
+    #: The tasks with equal stacks, if these are asked for.
+    groups: Sequence[stack_groups.Group] | None = None
 
     def text(self) -> Iterator[str]:
         """The tasks as crash prints them, separated by empty lines; the domain unless it is 0."""
@@ -164,13 +188,18 @@ class Backtraces(NamedTuple):
 
     def body(self) -> Iterator[str]:
         """The text without the domain."""
+        if self.groups is not None:
+            yield from stack_groups.text(self.groups, self.traces, self.word)
+            return
         for i, trace in enumerate(self.traces):
             if i:
                 yield ""
             yield from _task(trace, self.word)
 
     def json(self) -> JSON:
-        """The domain and the tasks."""
+        """The domain and the tasks, or the groups of tasks."""
+        if self.groups is not None:
+            return {"domain": self.domain, "groups": stack_groups.json(self.groups, self.traces)}
         return {"domain": self.domain, "tasks": map(_task_json, self.traces)}
 
 

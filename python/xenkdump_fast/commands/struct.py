@@ -68,7 +68,7 @@ def run(target: Domain, options: Options = Options()) -> "Layout | Instances":
         if options.inside is not None:
             raise UsageError("argument -l/--inside: needs an address")
         for member in members:
-            _place(of, member)
+            place(of, member)
         return Layout(of, kernel.word, options.offsets, members)
     address = addresses.program(target).address(rest[0])
     count = addresses.count(rest[1:], 1)
@@ -102,10 +102,10 @@ def _inside(domain: Domain, text: str) -> int:
     name, dot, path = text.partition(".")
     if not dot:
         raise UsageError(f"argument -l/--inside: {text!r} is neither an offset nor STRUCT.MEMBER")
-    return _place(domain.kernel.types.graph.find(name), path).bits // 8
+    return place(domain.kernel.types.graph.find(name), path).bits // 8
 
 
-def _place(of: "CType", path: str) -> types.Place:
+def place(of: "CType", path: str) -> types.Place:
     """A member by its path, as ``se.exec_start``."""
     bits, width = 0, None
     current: CType = of
@@ -159,9 +159,9 @@ class Layout(NamedTuple):
             return
         yield f"{self.type} {{"
         for path in self.members:
-            place = _place(self.type, path)
-            offset = f"{f'[{place.bits // 8}]':>8} "
-            yield f"{offset}    {printing.declaration(place.type, path.split('.')[-1])};"
+            at = place(self.type, path)
+            offset = f"{f'[{at.bits // 8}]':>8} "
+            yield f"{offset}    {printing.declaration(at.type, path.split('.')[-1])};"
         yield "}"
         yield f"SIZE: {types.sizeof(self.type, self.word)}"
 
@@ -176,28 +176,27 @@ class Layout(NamedTuple):
     def _members(self) -> Iterator[MemberJson]:
         if self.members:
             for path in self.members:
-                place = _place(self.type, path)
-                yield self._json(path, place)
+                yield self._json(path, place(self.type, path))
             return
         struct = types.stripped(self.type)
         if isinstance(struct, Type):
-            for name, place in types.places(struct):
-                yield self._json(name, place)
+            for name, at in types.places(struct):
+                yield self._json(name, at)
 
-    def _json(self, name: str, place: types.Place) -> MemberJson:
+    def _json(self, name: str, at: types.Place) -> MemberJson:
         size: int | None
         try:
-            size = types.sizeof(place.type, self.word)
+            size = types.sizeof(at.type, self.word)
         except AbsentError:
             size = None
         found: MemberJson = {
             "name": name,
-            "type": str(place.type),
-            "offset": place.bits // 8,
+            "type": str(at.type),
+            "offset": at.bits // 8,
             "size": size,
         }
-        if place.width is not None:
-            found["bit_offset"], found["bit_size"] = place.bits % 8, place.width
+        if at.width is not None:
+            found["bit_offset"], found["bit_size"] = at.bits % 8, at.width
         return found
 
 
@@ -216,11 +215,7 @@ class Instances(NamedTuple):
         for i, value in enumerate(self.values):
             if i:
                 yield ""
-            if not self.members:
-                yield from _lines(f"{value.type} ", printing.text(value, style))
-            for path in self.members:
-                part = _member(value, path)
-                yield from _lines(f"  {path} = ", printing.text(part, style), indent="  ")
+            yield from shown(value, self.members, style)
 
     def json(self) -> JSON:
         """Each value; with selected members, those only."""
@@ -232,12 +227,23 @@ class Instances(NamedTuple):
 
     def _json(self, value: Value) -> InstanceJson:
         assert value.address is not None
-        found: object
-        if self.members:
-            found = {path: printing.plain(_member(value, path)) for path in self.members}
-        else:
-            found = printing.plain(value.read_ahead())
-        return {"address": hex(value.address), "value": found}
+        return {"address": hex(value.address), "value": plain(value, self.members)}
+
+
+def shown(value: Value, members: Sequence[str], style: printing.Style) -> Iterator[str]:
+    """A value, or each of these members, as crash prints it."""
+    if not members:
+        yield from _lines(f"{value.type} ", printing.text(value, style))
+    for path in members:
+        part = _member(value, path)
+        yield from _lines(f"  {path} = ", printing.text(part, style), indent="  ")
+
+
+def plain(value: Value, members: Sequence[str]) -> object:
+    """A value for JSON; of these members an object."""
+    if members:
+        return {path: printing.plain(_member(value, path)) for path in members}
+    return printing.plain(value.read_ahead())
 
 
 def _member(value: Value, path: str) -> Value:

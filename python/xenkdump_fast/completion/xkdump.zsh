@@ -15,6 +15,7 @@ _shtab_xkdump_commands() {
     cmdline:'the kernel'"'"'s command line'
     completion:'print the completion script for a shell'
     crash:'run one of drgn'"'"'s crash-compatible commands on a domain'
+    dev:'character, block and PCI devices (by drgn)'
     dis:'disassemble code'
     domains:'every domain of a Xen host'
     drgn:'open drgn on a domain: its prompt, a script, or one piece of code'
@@ -23,22 +24,34 @@ _shtab_xkdump_commands() {
     gdb:'start gdb on a domain'
     gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     help:'the options of a command: xkdump help COMMAND'
+    ipcs:'System V IPC (by drgn)'
+    irq:'interrupts and their handlers (by drgn)'
     isf:'write the symbol file of a kernel for volatility3'
+    kmem:'memory usage, slabs and pages (by drgn)'
+    list:'the entries of a linked list'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
+    mount:'the mounted file systems (by drgn)'
+    net:'network devices and sockets (by drgn)'
     notes:'every ELF note, decoded'
     p:'evaluate an expression'
     ps:'the tasks'
     rd:'read memory'
+    runq:'the run queues of the CPUs (by drgn)'
     sample:'write a small synthetic dump to learn on and to test with'
     search:'search memory for numbers or text'
     shell:'a prompt for commands on a dump that stays open'
     struct:'layouts of structs, and instances in memory'
+    swap:'swap devices (by drgn)'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
+    timer:'pending timers (by drgn)'
+    tree:'the entries of a tree'
     vcpus:'every vCPU of every domain'
+    vm:'the virtual memory areas of processes (by drgn)'
     volatility:'run volatility3'"'"'s plugins on a domain'
     vtop:'translate virtual addresses by a page-table walk'
+    waits:'what uninterruptible tasks wait for, and deadlocks'
     whatis:'definitions of types and variables'
   )
   _describe 'xkdump commands' _commands
@@ -67,6 +80,8 @@ _shtab_xkdump_bt_options=(
   {-a,--active}"[what every CPU was running]"
   "--all[every task]"
   "--state[every task in this state]:state:(RU IN UN ID ZO ST TR DE PA WA NE ??)"
+  "--group[equal stacks once, with their number and their tasks]"
+  "--sort[the order of these\; the default is count, the most frequent first]:sort:(count pid cpu)"
   "--unwind[limit the unwinder to these\: orc,cfi,fp,scan]:METHODS:"
   "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )
@@ -128,6 +143,23 @@ _shtab_xkdump_crash_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_crash_defaults_added=0
+
+_shtab_xkdump_dev_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_dev_defaults_added=0
 
 _shtab_xkdump_dis_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -258,11 +290,45 @@ _shtab_xkdump_gdb_server_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search struct whatis p files check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_help_defaults_added=0
+
+_shtab_xkdump_ipcs_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_ipcs_defaults_added=0
+
+_shtab_xkdump_irq_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_irq_defaults_added=0
 
 _shtab_xkdump_isf_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -282,6 +348,49 @@ _shtab_xkdump_isf_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_isf_defaults_added=0
+
+_shtab_xkdump_kmem_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_kmem_defaults_added=0
+
+_shtab_xkdump_list_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-o,--offset}"[where the link is in the struct\; the default is 0]:OFFSET|STRUCT.MEMBER:"
+  {-H,--head}"[START is a list_head outside the structs]"
+  {-E,--embedded}"[START is a struct whose link is a list_head]"
+  "--hlist[START is an hlist_head]"
+  {-r,--reverse}"[follow prev, of a list_head]"
+  {-e,--end}"[stop before this entry]:ADDRESS:"
+  {-s,--struct}"[print this struct, or these members of it, of each entry]:STRUCT[.MEMBER,...]:"
+  {-x,--hex}"[numbers in hex]"
+  {-l,--inside}"[the addresses are those of this member of the struct of --struct]:OFFSET|STRUCT.MEMBER:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then the place of the pointer to the next entry in a struct, the same as --offset, and the first struct, as an address in hex or a symbol and an offset\; with -H the list_head:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_list_defaults_added=0
 
 _shtab_xkdump_log_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -320,6 +429,40 @@ _shtab_xkdump_mod_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_mod_defaults_added=0
+
+_shtab_xkdump_mount_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_mount_defaults_added=0
+
+_shtab_xkdump_net_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_net_defaults_added=0
 
 _shtab_xkdump_notes_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -399,6 +542,23 @@ _shtab_xkdump_rd_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_rd_defaults_added=0
+
+_shtab_xkdump_runq_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_runq_defaults_added=0
 
 _shtab_xkdump_sample_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -489,6 +649,23 @@ _shtab_xkdump_struct_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_struct_defaults_added=0
 
+_shtab_xkdump_swap_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_swap_defaults_added=0
+
 _shtab_xkdump_sym_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--hypervisor[Xen\'s symbols\; the files are then \[XEN-SYMS\] VMCORE]"
@@ -530,6 +707,46 @@ _shtab_xkdump_sys_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_sys_defaults_added=0
 
+_shtab_xkdump_timer_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_timer_defaults_added=0
+
+_shtab_xkdump_tree_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-t,--type}"[the kind of tree\; the default is rbtree]:type:(rbtree xarray radix maple)"
+  {-N,--node}"[the address is that of a node, not of the root]"
+  {-o,--offset}"[where the rb_node is in the struct, of an rbtree\; the default is 0]:OFFSET|STRUCT.MEMBER:"
+  {-i,--indices}"[with the indices of each entry]"
+  {-s,--struct}"[print this struct, or these members of it, of each entry]:STRUCT[.MEMBER,...]:"
+  {-x,--hex}"[numbers in hex]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then the root\: an address in hex, or a symbol and an offset (decimal, or hex with 0x):_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_tree_defaults_added=0
+
 _shtab_xkdump_vcpus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
@@ -544,6 +761,23 @@ _shtab_xkdump_vcpus_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_vcpus_defaults_added=0
+
+_shtab_xkdump_vm_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_vm_defaults_added=0
 
 _shtab_xkdump_volatility_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -578,6 +812,23 @@ _shtab_xkdump_vtop_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_vtop_defaults_added=0
+
+_shtab_xkdump_waits_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name\; by default every task in the state UN:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_waits_defaults_added=0
 
 _shtab_xkdump_whatis_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -620,6 +871,7 @@ _shtab_xkdump() {
         cmdline) _arguments -C -s $_shtab_xkdump_cmdline_options ;;
         completion) _arguments -C -s $_shtab_xkdump_completion_options ;;
         crash) _arguments -C -s $_shtab_xkdump_crash_options ;;
+        dev) _arguments -C -s $_shtab_xkdump_dev_options ;;
         dis) _arguments -C -s $_shtab_xkdump_dis_options ;;
         domains) _arguments -C -s $_shtab_xkdump_domains_options ;;
         drgn) _arguments -C -s $_shtab_xkdump_drgn_options ;;
@@ -628,22 +880,34 @@ _shtab_xkdump() {
         gdb) _arguments -C -s $_shtab_xkdump_gdb_options ;;
         gdb-server) _arguments -C -s $_shtab_xkdump_gdb_server_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;
+        ipcs) _arguments -C -s $_shtab_xkdump_ipcs_options ;;
+        irq) _arguments -C -s $_shtab_xkdump_irq_options ;;
         isf) _arguments -C -s $_shtab_xkdump_isf_options ;;
+        kmem) _arguments -C -s $_shtab_xkdump_kmem_options ;;
+        list) _arguments -C -s $_shtab_xkdump_list_options ;;
         log) _arguments -C -s $_shtab_xkdump_log_options ;;
         mod) _arguments -C -s $_shtab_xkdump_mod_options ;;
+        mount) _arguments -C -s $_shtab_xkdump_mount_options ;;
+        net) _arguments -C -s $_shtab_xkdump_net_options ;;
         notes) _arguments -C -s $_shtab_xkdump_notes_options ;;
         p) _arguments -C -s $_shtab_xkdump_p_options ;;
         ps) _arguments -C -s $_shtab_xkdump_ps_options ;;
         rd) _arguments -C -s $_shtab_xkdump_rd_options ;;
+        runq) _arguments -C -s $_shtab_xkdump_runq_options ;;
         sample) _arguments -C -s $_shtab_xkdump_sample_options ;;
         search) _arguments -C -s $_shtab_xkdump_search_options ;;
         shell) _arguments -C -s $_shtab_xkdump_shell_options ;;
         struct) _arguments -C -s $_shtab_xkdump_struct_options ;;
+        swap) _arguments -C -s $_shtab_xkdump_swap_options ;;
         sym) _arguments -C -s $_shtab_xkdump_sym_options ;;
         sys) _arguments -C -s $_shtab_xkdump_sys_options ;;
+        timer) _arguments -C -s $_shtab_xkdump_timer_options ;;
+        tree) _arguments -C -s $_shtab_xkdump_tree_options ;;
         vcpus) _arguments -C -s $_shtab_xkdump_vcpus_options ;;
+        vm) _arguments -C -s $_shtab_xkdump_vm_options ;;
         volatility) _arguments -C -s $_shtab_xkdump_volatility_options ;;
         vtop) _arguments -C -s $_shtab_xkdump_vtop_options ;;
+        waits) _arguments -C -s $_shtab_xkdump_waits_options ;;
         whatis) _arguments -C -s $_shtab_xkdump_whatis_options ;;
       esac
   esac

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .. import plan
@@ -13,7 +14,9 @@ from ..kernels import task_table
 from ..kernels.facts import Facts
 from ..kernels.image import Image
 from ..kernels.printk import Line
-from ..kernels.v6_1 import functions
+from ..kernels.task_table import Job
+from ..kernels.v6_1 import blocked, functions
+from ..kernels.v6_1.blocked import Blocked
 from ..kernels.v6_1.kernel import Linux61
 from ..memory import p2m
 from ..memory.guest import Guest
@@ -46,7 +49,20 @@ def build_with_hypercall_page(memory: int, seed: int) -> Parts:
     return build(memory, seed, functions.BY_PAGE)
 
 
-def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_FUNCTION) -> Parts:
+def build_with_blocked_tasks(memory: int, seed: int) -> Parts:
+    """``build`` with tasks in dom0 that wait for locks, two of them for each other."""
+    return build(memory, seed, dom0_kernel=Blocked, extra=blocked.EXTRA, jobs=blocked.JOBS)
+
+
+def build(
+    memory: int,
+    seed: int,
+    hypercall: functions.Hypercall = functions.BY_FUNCTION,
+    *,
+    dom0_kernel: type[Linux61] = Linux61,
+    extra: functions.Extra = functions.NOTHING,
+    jobs: Sequence[Job] = (),
+) -> Parts:
     """The parts, for a dom0 of ``memory`` bytes; the guest has 64 MiB.
 
     All but the first ``MAX_POPULATED`` bytes of dom0 are ballooned out.
@@ -63,8 +79,8 @@ def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_
     machine = MachineMemory(top + 64 * MIB, [(0x9F000, 0x100000), hole])
     xen = Xen64(machine, top, rng)
     pool = FramePool([(MIB // PAGE, hole[0] // PAGE), (hole[1] // PAGE, top // PAGE)], rng)
-    image = Image(functions.spec(hypercall))
-    dom0 = _dom0(image, machine, pool, memory, rng)
+    image = Image(functions.spec(hypercall, extra))
+    dom0 = _dom0(dom0_kernel, image, machine, pool, memory, jobs, rng)
     domu = _domu(image, machine, pool, rng)
     for kernel in (dom0, domu):
         kernel.hypercall = hypercall
@@ -118,14 +134,20 @@ def build(memory: int, seed: int, hypercall: functions.Hypercall = functions.BY_
 
 
 def _dom0(
-    image: Image, machine: MachineMemory, pool: FramePool, memory: int, rng: random.Random
+    kernel_type: type[Linux61],
+    image: Image,
+    machine: MachineMemory,
+    pool: FramePool,
+    memory: int,
+    jobs: Sequence[Job],
+    rng: random.Random,
 ) -> Linux61:
     pages = min(memory, MAX_POPULATED) // PAGE
     guest = Guest(machine, pool, 8, pages, rng, memory // PAGE)
     carve(guest)
     facts = replace(DOM0, memory_pages=pages * 9 // 10)
-    kernel = Linux61(image, guest, facts, 2, rng)
-    kernel.make_tasks(task_table.modern_dom0(2))
+    kernel = kernel_type(image, guest, facts, 2, rng)
+    kernel.make_tasks([*task_table.modern_dom0(2), *jobs])
     kernel.boot_cpus([kernel.idle[0], kernel.task(1340)])
     kernel.write_facts()
     return kernel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...code.asm import Asm, Row
@@ -241,9 +242,22 @@ BY_PAGE = Hypercall("hypercall_page", "xen_hypercall_sched_op", 10, _hypercall_p
 BY_FUNCTION = Hypercall("xen_hypercall_pv", "xen_hypercall_pv", 5, _xen_hypercall_pv)
 
 
-def spec(hypercall: Hypercall = BY_FUNCTION) -> Spec:
+@dataclass(frozen=True)
+class Extra:
+    """What a kernel has besides: call chains of sleeping tasks, frames, and declarations."""
+
+    sleeps: Mapping[str, tuple[str, ...]]
+    frames: Mapping[str, Frame]
+    types: str
+    variables: str
+
+
+NOTHING = Extra({}, {}, "", "")
+
+
+def spec(hypercall: Hypercall = BY_FUNCTION, extra: Extra = NOTHING) -> Spec:
     """The definition of the image."""
-    types = parse(TYPES + VARIABLES, X86_64)
+    types = parse(TYPES + extra.types + VARIABLES + extra.variables, X86_64)
     sp_offset = types.offset("task_struct.thread.sp")
     recipe = Recipe(
         word=8,
@@ -251,6 +265,7 @@ def spec(hypercall: Hypercall = BY_FUNCTION) -> Spec:
         chains=[
             *SLEEPS.values(),
             *RUNNING.values(),
+            *extra.sleeps.values(),
             ("__switch_to", "finish_task_switch.isra.0"),
             ("schedule_tail", "finish_task_switch.isra.0"),
         ],
@@ -263,6 +278,7 @@ def spec(hypercall: Hypercall = BY_FUNCTION) -> Spec:
             "xen_safe_halt": Frame(),
             "default_idle": Frame(),
             "sysrq_handle_crash": Frame(),
+            **extra.frames,
         },
         handwritten={
             "__switch_to_asm": _switch_to_asm(sp_offset),

@@ -1,0 +1,7 @@
+"""``ipcs``: System V IPC, by drgn."""
+
+from .through_drgn import JSON, OPERANDS, Options, runner
+
+__all__ = ["JSON", "OPERANDS", "Options", "run"]
+
+run = runner("ipcs")

@@ -1,0 +1,7 @@
+"""``irq``: interrupts and their handlers, by drgn."""
+
+from .through_drgn import JSON, OPERANDS, Options, runner
+
+__all__ = ["JSON", "OPERANDS", "Options", "run"]
+
+run = runner("irq")

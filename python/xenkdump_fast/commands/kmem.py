@@ -1,0 +1,7 @@
+"""``kmem``: memory usage, slabs and pages, by drgn."""
+
+from .through_drgn import JSON, OPERANDS, Options, runner
+
+__all__ = ["JSON", "OPERANDS", "Options", "run"]
+
+run = runner("kmem")

@@ -1,0 +1,7 @@
+"""``mount``: the mounted file systems, by drgn."""
+
+from .through_drgn import JSON, OPERANDS, Options, runner
+
+__all__ = ["JSON", "OPERANDS", "Options", "run"]
+
+run = runner("mount")

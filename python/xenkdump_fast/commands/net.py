@@ -1,0 +1,7 @@
+"""``net``: network devices and sockets, by drgn."""
+
+from .through_drgn import JSON, OPERANDS, Options, runner
+
+__all__ = ["JSON", "OPERANDS", "Options", "run"]
+
+run = runner("net")

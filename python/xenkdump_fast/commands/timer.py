@@ -1,0 +1,7 @@
+"""``timer``: pending timers, by drgn."""
+
+from .through_drgn import JSON, OPERANDS, Options, runner
+
+__all__ = ["JSON", "OPERANDS", "Options", "run"]
+
+run = runner("timer")

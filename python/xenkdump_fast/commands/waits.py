@@ -1,0 +1,235 @@
+"""``waits``: what uninterruptible tasks wait for, who owns it, and deadlocks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, NotRequired, TypedDict
+
+from ..linux import states
+from ..linux.states import States
+from ..linux.waits import graph
+from ..linux.waits.graph import Waiting, Waits
+from ..linux.waits.locks import Object, Owner
+from ..output.escape import visible
+from ..output.json_types import Count, Hex
+from ..progress import each
+from ..session import Domain
+from . import addresses
+from .addresses import Program
+from .contract import Operands
+from .selection import Selection, select
+
+OPERANDS = Operands(
+    "PID|TASK|COMM",
+    "a pid, a task's address in hex, or a command's name; by default every task in the state UN",
+)
+_STATE = "UN"
+#: Tasks of a chain that the text names.
+MAX_SHOWN = 16
+
+
+class Options(NamedTuple):
+    """The tasks to explain."""
+
+    #: Pids, addresses or command names; uninterruptible tasks without any.
+    operands: Sequence[str] = ()
+
+
+def run(target: Domain, options: Options = Options()) -> "Found":
+    """Finds what tasks wait for; AbsentError if no requested one exists."""
+    kernel = target.kernel
+    every = kernel.tasks()
+    known = states.of(kernel)
+    if options.operands:
+        chosen = select(target, every, options.operands)
+    else:
+        chosen = Selection([t for t in every if states.letters(t, known) == _STATE], None)
+    waits = Waits(kernel, every, kernel.backtrace)
+    found = waits.of(each(chosen.tasks, "task"))
+    everyone = waits.with_owners(found)
+    warnings = () if found else (f"domain {target.id}: no task is in state {_STATE}",)
+    program = addresses.program(target)
+    return Found(target.id, program, known, found, everyone, warnings, chosen.failure)
+
+
+class TaskJson(TypedDict):
+    """A task."""
+
+    pid: int
+    task: Hex
+    cpu: Count
+    comm: str
+    state: str
+
+
+class ObjectJson(TypedDict):
+    """What a task waits for. ``symbol`` and ``offset`` if it is a variable."""
+
+    type: str
+    address: Hex
+    symbol: NotRequired[str]
+    offset: NotRequired[Count]
+    detail: NotRequired[str]
+    waiters: NotRequired[Count]
+
+
+class OwnerJson(TaskJson):
+    """The task that has to act first, ``by`` this member; ``doubt`` if it need not be so."""
+
+    by: str
+    doubt: NotRequired[str]
+
+
+class WaitJson(TaskJson):
+    """A task and what it waits for. ``object`` only if it is in the list of waiters of that."""
+
+    kind: str | None
+    caller: str | None
+    area: str | None
+    guess: bool
+    object: NotRequired[ObjectJson]
+    owner: NotRequired[OwnerJson]
+    chain: list[int]
+
+
+class JSON(TypedDict):
+    """What ``waits --json`` prints. ``deadlocks`` are lists of pids, each waiting for the next."""
+
+    domain: Count
+    tasks: list[WaitJson]
+    deadlocks: list[list[int]]
+
+
+class Found(NamedTuple):
+    """What tasks wait for."""
+
+    domain: int
+    program: Program
+    states: States
+    tasks: Sequence[Waiting]
+    #: Those, and their owners in all chains.
+    everyone: Mapping[int, Waiting]
+    warnings: Sequence[str]
+    failure: str | None
+
+    @property
+    def deadlocks(self) -> list[list[Waiting]]:
+        """Tasks that wait for each other."""
+        return graph.cycles(self.everyone)
+
+    def text(self) -> Iterator[str]:
+        """The deadlocks, then each task with what it waits for."""
+        for cycle in self.deadlocks:
+            yield f"DEADLOCK: {' -> '.join(_names(cycle))} -> {cycle[0].task.pid}"
+            for waiting in cycle:
+                yield f"    {waiting.task.pid} waits for {self._what(waiting)}"
+            yield ""
+        for i, waiting in enumerate(self.tasks):
+            if i:
+                yield ""
+            yield from self._task(waiting)
+
+    def _task(self, waiting: Waiting) -> Iterator[str]:
+        task = waiting.task
+        yield (
+            f"PID: {task.pid:<7}  TASK: {task.address:0{self.program.word * 2}x}  "
+            f"CPU: {task.cpu:<3}  STATE: {states.letters(task, self.states)}  "
+            f'COMMAND: "{visible(task.comm)}"'
+        )
+        yield f"    waits for: {self._what(waiting)}"
+        where = [] if waiting.wait.caller is None else [visible(waiting.wait.caller)]
+        if waiting.wait.area is not None:
+            where.append(f"({waiting.wait.area})")
+        if where:
+            yield f"    in: {' '.join(where)}"
+        owner = graph.owner_of(waiting)
+        if owner is not None:
+            state = "running" if owner.task.active else states.letters(owner.task, self.states)
+            doubt = "" if owner.doubt is None else f", {owner.doubt}"
+            yield (
+                f'    owner: {owner.task.pid} "{visible(owner.task.comm)}" ({state}; by '
+                f"{owner.by}{doubt})"
+            )
+        chain = graph.chain(waiting, self.everyone)
+        if len(chain) > 2:
+            yield f"    chain: {' -> '.join(_names(chain))}"
+
+    def _what(self, waiting: Waiting) -> str:
+        found, wait = waiting.object, waiting.wait
+        if found is None:
+            if waiting.task.active:
+                return "nothing: it was running"
+            if wait.kind is None:
+                return "not known"
+            guess = "" if wait.reliable else ", which are guesses"
+            return f"{wait.kind} (by its functions only{guess})"
+        text = f"{found.type} {found.address:x}"
+        label = self._label(found)
+        if label is not None:
+            name, offset = label
+            text += f" <{visible(name)}+{offset}>" if offset else f" <{visible(name)}>"
+        if found.detail is not None:
+            text += f", {found.detail}"
+        if found.waiters is not None:
+            text += f", {found.waiters} waiting"
+        return text if wait.reliable else f"{text} (guess)"
+
+    def _label(self, found: Object) -> tuple[str, int] | None:
+        return self.program.label(found.address)
+
+    def json(self) -> JSON:
+        """The tasks, and the pids of deadlocks."""
+        return {
+            "domain": self.domain,
+            "tasks": [self._json(waiting) for waiting in self.tasks],
+            "deadlocks": [[waiting.task.pid for waiting in cycle] for cycle in self.deadlocks],
+        }
+
+    def _json(self, waiting: Waiting) -> WaitJson:
+        wait = waiting.wait
+        found: WaitJson = {
+            "pid": waiting.task.pid,
+            "task": hex(waiting.task.address),
+            "cpu": waiting.task.cpu,
+            "comm": waiting.task.comm,
+            "state": states.letters(waiting.task, self.states),
+            "kind": wait.kind,
+            "caller": wait.caller,
+            "area": wait.area,
+            "guess": not wait.reliable,
+            "chain": [one.task.pid for one in graph.chain(waiting, self.everyone)],
+        }
+        if waiting.object is not None:
+            found["object"] = self._object_json(waiting.object)
+            if waiting.object.owner is not None:
+                found["owner"] = self._owner_json(waiting.object.owner)
+        return found
+
+    def _object_json(self, one: Object) -> ObjectJson:
+        found: ObjectJson = {"type": one.type, "address": hex(one.address)}
+        label = self._label(one)
+        if label is not None:
+            found["symbol"], found["offset"] = label
+        if one.detail is not None:
+            found["detail"] = one.detail
+        if one.waiters is not None:
+            found["waiters"] = one.waiters
+        return found
+
+    def _owner_json(self, owner: Owner) -> OwnerJson:
+        found: OwnerJson = {
+            "pid": owner.task.pid,
+            "task": hex(owner.task.address),
+            "cpu": owner.task.cpu,
+            "comm": owner.task.comm,
+            "state": states.letters(owner.task, self.states),
+            "by": owner.by,
+        }
+        if owner.doubt is not None:
+            found["doubt"] = owner.doubt
+        return found
+
+
+def _names(chain: Sequence[Waiting]) -> list[str]:
+    found = [f"{one.task.pid} ({visible(one.task.comm)})" for one in chain[:MAX_SHOWN]]
+    if len(chain) > MAX_SHOWN:
+        found.append(f"{len(chain) - MAX_SHOWN} more")
+    return found

@@ -299,6 +299,30 @@ MAX_SAMPLED_RUNNING = 256
 #: Structs of one domain that are compared with a struct vcpu, of those that point back to it.
 MAX_VCPU_CANDIDATES = 64
 
+#: Bytes of a mask of pCPUs, one bit for each that Xen can be built for.
+MAX_CPU_MASK = MAX_PCPUS // 8
+
+#: Entries of one of Xen's lists, such as a run queue: less than the vCPUs of 100 large domains.
+MAX_XEN_LIST = 1 << 16
+
+#: Bytes read for the details of domains. Each vCPU has 10 small members, and a host with 1000
+#: domains of 16 vCPUs needs 64 MiB.
+MAX_DETAILS_READ = 512 << 20
+
+#: Event channels of a domain, with FIFO event channels (EVTCHN_FIFO_NR_CHANNELS).
+MAX_EVENT_CHANNELS = 1 << 17
+
+#: Bytes read for the event channels of all domains. A thousand domains of a thousand channels have
+#: 64 MiB.
+MAX_EVENT_CHANNEL_READS = 512 << 20
+
+#: Entries of a grant table. The toolstack's default is 64 frames of 512 entries.
+MAX_GRANTS = 1 << 20
+
+#: Bytes read for the grant tables of all domains. A thousand domains with 32 frames each have
+#: 1.3 GiB at most, and few have more than two.
+MAX_GRANT_READS = 2 << 30
+
 #: Machine frames: 4 PiB of memory. x86 processors have 52 bits of physical address.
 MAX_MACHINE_FRAMES = 1 << 40
 

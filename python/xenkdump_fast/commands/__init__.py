@@ -102,8 +102,9 @@ _TABLE = (
     Command("files", "the open files of processes", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),
     Command("notes", "every ELF note, decoded", "dump"),
-    Command("domains", "every domain of a Xen host", "dump"),
+    Command("domains", "every domain of a Xen host, or some of them in full", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
+    Command("evtchn", "the event channels of domains", "dump"),
     Command(
         "export",
         "write a domain's memory and registers to a file for other tools",

@@ -319,9 +319,9 @@ MAX_EVENT_CHANNEL_READS = 512 << 20
 #: Entries of a grant table. The toolstack's default is 64 frames of 512 entries.
 MAX_GRANTS = 1 << 20
 
-#: Bytes read for the grant tables of all domains. A thousand domains with 32 frames each have
-#: 1.3 GiB at most, and few have more than two.
-MAX_GRANT_READS = 2 << 30
+#: Bytes read for the grant tables of all domains. A thousand domains with five frames each have 120
+#: MiB, and few have more than two.
+MAX_GRANT_READS = 256 << 20
 
 #: Machine frames: 4 PiB of memory. x86 processors have 52 bits of physical address.
 MAX_MACHINE_FRAMES = 1 << 40

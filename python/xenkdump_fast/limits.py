@@ -309,6 +309,12 @@ MAX_XEN_LIST = 1 << 16
 #: domains of 16 vCPUs needs 64 MiB.
 MAX_DETAILS_READ = 512 << 20
 
+#: Bytes of the name of a scheduler. The longest is "arinc653".
+MAX_SCHEDULER_NAME = 32
+
+#: Bytes read for run queues. Each vCPU that waits has 10 small members.
+MAX_SCHEDULER_READS = 256 << 20
+
 #: Event channels of a domain, with FIFO event channels (EVTCHN_FIFO_NR_CHANNELS).
 MAX_EVENT_CHANNELS = 1 << 17
 

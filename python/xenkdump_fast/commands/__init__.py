@@ -105,6 +105,7 @@ _TABLE = (
     Command("domains", "every domain of a Xen host, or some of them in full", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
     Command("pcpus", "every pCPU of a Xen host", "dump"),
+    Command("sched", "the run queues of Xen's scheduler", "dump"),
     Command("evtchn", "the event channels of domains", "dump"),
     Command("grants", "the grant tables of domains", "dump"),
     Command(

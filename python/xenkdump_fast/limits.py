@@ -305,9 +305,12 @@ MAX_CPU_MASK = MAX_PCPUS // 8
 #: Entries of one of Xen's lists, such as a run queue: less than the vCPUs of 100 large domains.
 MAX_XEN_LIST = 1 << 16
 
-#: Bytes read for the details of domains. Each vCPU has 10 small members, and a host with 1000
-#: domains of 16 vCPUs needs 64 MiB.
-MAX_DETAILS_READ = 512 << 20
+#: Bytes read for the details of a domain. Each vCPU has 10 small members, and a read counts as 256
+#: bytes: MAX_VCPUS of them take 20 MiB.
+MAX_DETAILS_READ = 64 << 20
+
+#: Bytes read for the details of pCPUs. Each has 20 small members: MAX_PCPUS of them take 80 MiB.
+MAX_PCPU_READS = 128 << 20
 
 #: Bytes of the name of a scheduler. The longest is "arinc653".
 MAX_SCHEDULER_NAME = 32

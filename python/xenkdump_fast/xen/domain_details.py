@@ -9,6 +9,7 @@ from .structs import CpuMask, Structs
 
 if TYPE_CHECKING:
     from .host import HostDomain
+    from .vcpus import XenVcpu
 
 #: Why a domain was shut down, by ``domain.shutdown_code`` (public ABI, SHUTDOWN_*).
 REASONS = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft_reset")
@@ -110,11 +111,20 @@ def read(domain: "HostDomain") -> Details:
     except AbsentError as error:
         warnings.append(str(error))
         structs = None
-    with xen.memory.budget("details of domains", MAX_DETAILS_READ):
-        return _read(domain, structs, warnings)
+    # Searches with budgets of their own.
+    mode = None
+    if structs is not None:
+        mode = structs.number("domain.arch.paging.mode", domain.address)
+    p2m = _p2m(domain, mode, warnings)
+    vcpus = domain.vcpus
+    with xen.memory.budget("details of a domain", MAX_DETAILS_READ):
+        found = _read(domain, structs, mode, warnings)
+        return found._replace(p2m=p2m, vcpus=[_vcpu(vcpu, structs) for vcpu in vcpus])
 
 
-def _read(domain: "HostDomain", structs: Structs | None, warnings: list[str]) -> Details:
+def _read(
+    domain: "HostDomain", structs: Structs | None, mode: int | None, warnings: list[str]
+) -> Details:
     address = domain.address
 
     def field(name: str) -> int | None:
@@ -124,7 +134,6 @@ def _read(domain: "HostDomain", structs: Structs | None, warnings: list[str]) ->
         found = field(name)
         return None if found is None else bool(found)
 
-    mode = field("arch.paging.mode")
     code = field("shutdown_code")
     reason = None
     if code not in (None, _NO_REASON):
@@ -136,7 +145,7 @@ def _read(domain: "HostDomain", structs: Structs | None, warnings: list[str]) ->
         max_pages = domain.xen.memory.number(address + at, 4)
     pauses = [n for n in (field("pause_count"), field("controller_pause_count")) if n is not None]
     return Details(
-        p2m=_p2m(domain, mode, warnings),
+        p2m=None,
         paging=None if mode is None else [name for bit, name in _MODES if mode & bit],
         privileged=flag("is_privileged"),
         # The toolstack's pauses are also in pause_count.
@@ -154,7 +163,7 @@ def _read(domain: "HostDomain", structs: Structs | None, warnings: list[str]) ->
         event_channels=field("active_evtchns"),
         grant_version=_grant_version(structs, address),
         cpupool=_cpupool(structs, address),
-        vcpus=list(_vcpus(domain, structs)),
+        vcpus=[],
         warnings=warnings,
     )
 
@@ -211,29 +220,26 @@ def _p2m(domain: "HostDomain", mode: int | None, warnings: list[str]) -> str | N
     return kind or None
 
 
-def _vcpus(domain: "HostDomain", structs: Structs | None) -> Iterator[VcpuDetails]:
-    for vcpu in domain.vcpus:
-        address = vcpu.address
-        if address is None:
-            continue
-        flags: list[str] = []
-        online = pauses = hard = soft = None
-        if structs is not None:
-            raw = structs.number("vcpu.pause_flags", address)
-            if raw is not None:
-                online = not raw >> _PAUSED.index("down") & 1
-                flags = [name for bit, name in enumerate(_PAUSED) if raw >> bit & 1]
-                rest = raw >> len(_PAUSED) << len(_PAUSED)
-                flags += [hex(rest)] if rest else []
-            pauses = structs.number("vcpu.pause_count", address)
-            # Since 4.13 vCPUs are scheduled in units.
-            unit = structs.pointer("vcpu.sched_unit", address)
-            if unit is not None:
-                hard = structs.mask("sched_unit.cpu_hard_affinity", unit)
-                soft = structs.mask("sched_unit.cpu_soft_affinity", unit)
-            else:
-                hard = structs.mask("vcpu.cpu_hard_affinity", address)
-                soft = structs.mask("vcpu.cpu_soft_affinity", address)
-        yield VcpuDetails(
-            vcpu.id, address, vcpu.state, vcpu.pcpu, online, flags, pauses, hard, soft
-        )
+def _vcpu(vcpu: "XenVcpu", structs: Structs | None) -> VcpuDetails:
+    address = vcpu.address
+    flags: list[str] = []
+    online = pauses = hard = soft = None
+    if structs is not None and address is not None:
+        raw = structs.number("vcpu.pause_flags", address)
+        if raw is not None:
+            online = not raw >> _PAUSED.index("down") & 1
+            flags = [name for bit, name in enumerate(_PAUSED) if raw >> bit & 1]
+            rest = raw >> len(_PAUSED) << len(_PAUSED)
+            flags += [hex(rest)] if rest else []
+        pauses = structs.number("vcpu.pause_count", address)
+        # Since 4.13 vCPUs are scheduled in units.
+        unit = structs.pointer("vcpu.sched_unit", address)
+        if unit is not None:
+            hard = structs.mask("sched_unit.cpu_hard_affinity", unit)
+            soft = structs.mask("sched_unit.cpu_soft_affinity", unit)
+        else:
+            hard = structs.mask("vcpu.cpu_hard_affinity", address)
+            soft = structs.mask("vcpu.cpu_soft_affinity", address)
+    return VcpuDetails(
+        vcpu.id, address or 0, vcpu.state, vcpu.pcpu, online, flags, pauses, hard, soft
+    )

@@ -206,7 +206,7 @@ class XenHost:
     @cached_property
     def structs(self) -> structs.Structs:
         """Any of Xen's structs. AbsentError without the DWARF of a xen-syms."""
-        return structs.of(self)
+        return structs.of(self.memory, self.image, self.symbols_path)
 
     @cached_property
     def _list(self) -> domains.DomainList:

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, Symbol
-from ..limits import MAX_CPU_MASK, MAX_DETAILS_READ, MAX_PCPUS
+from ..limits import MAX_CPU_MASK, MAX_PCPU_READS, MAX_PCPUS
 from . import compat, crash_info
 from .domains import DOMID_IDLE
+from .layout import Layout
 from .pcpus import Pcpu
 from .structs import Structs
 
@@ -67,15 +68,18 @@ class PcpuDetails(NamedTuple):
 
 def read(xen: "XenHost") -> tuple[list[PcpuDetails], list[str]]:
     """Every pCPU by its number, and warnings."""
-    with xen.memory.budget("details of pCPUs", MAX_DETAILS_READ):
-        reader = _Reader(xen)
+    # It may be inferred, with budgets of its own.
+    layout = xen.layout
+    with xen.memory.budget("details of pCPUs", MAX_PCPU_READS):
+        reader = _Reader(xen, layout)
         rows = [reader.row(number) for number in reader.numbers]
     return rows, reader.warnings
 
 
 class _Reader:
-    def __init__(self, xen: "XenHost") -> None:
+    def __init__(self, xen: "XenHost", layout: Layout) -> None:
         self._xen = xen
+        self._layout = layout
         self._memory = xen.memory
         self.warnings: list[str] = []
         self._structs: Structs | None = None
@@ -144,7 +148,7 @@ class _Reader:
     def _vcpu(self, address: int | None) -> VcpuName | None:
         if not address or not self._memory.is_xen(address):
             return None
-        layout, facts = self._xen.layout, self._xen.facts
+        layout, facts = self._layout, self._xen.facts
         back, id_at = layout.get("vcpu.domain"), layout.get("vcpu.id")
         owner = None if back is None else self._memory.pointer(address + back)
         domain = None

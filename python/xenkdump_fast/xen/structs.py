@@ -5,15 +5,12 @@ that Xen has changes from release to release, and is read by its debug informati
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from .._native import AbsentError, Member, Types
+from .._native import AbsentError, Image, Member, Types
 from ..limits import MAX_CPU_MASK, MAX_XEN_LIST
 from . import crash_info
 from .memory import XenMemory
-
-if TYPE_CHECKING:
-    from .host import XenHost
 
 
 class Field(NamedTuple):
@@ -159,20 +156,23 @@ class CpuMask(NamedTuple):
         return ",".join(runs) or "none"
 
 
-def of(xen: "XenHost") -> Structs:
-    """The structs of a host; AbsentError, with what is missing, without DWARF of its build."""
-    if xen.image is not None:
+def of(memory: XenMemory, image: Image | None, symbols_path: str | None) -> Structs:
+    """The structs of a host; AbsentError, with what is missing, without DWARF of its build.
+
+    ``image`` is its xen-syms, ``symbols_path`` the file that Xen's symbols come from.
+    """
+    if image is not None:
         try:
-            types = xen.image.types()
+            types = image.types()
             types.member("domain.domain_id")
         except AbsentError:
             pass
         else:
-            return Structs(xen.memory, types)
-    version = crash_info.version(crash_info.read(xen.dump))
-    where = xen.symbols_path
-    why = "no xen-syms" if where is None else f"{where} has no debug information"
+            return Structs(memory, types)
+    version = crash_info.version(crash_info.read(memory.dump))
+    why = "no xen-syms" if symbols_path is None else f"{symbols_path} has no debug information"
     raise AbsentError(
-        f"{xen.dump.path}: the layouts of Xen's structs are not known: {why}. Try: --xen-syms with "
-        f"the xen-syms of this build that has DWARF{'' if version is None else f' (Xen {version})'}"
+        f"{memory.dump.path}: the layouts of Xen's structs are not known: {why}. Try: --xen-syms "
+        "with the xen-syms of this build that has DWARF"
+        f"{'' if version is None else f' (Xen {version})'}"
     )

@@ -325,6 +325,9 @@ MAX_EVENT_CHANNELS = 1 << 17
 #: 64 MiB.
 MAX_EVENT_CHANNEL_READS = 512 << 20
 
+#: Event channels or grants of a domain that are damaged and that warnings name.
+MAX_LISTED_PROBLEMS = 16
+
 #: Entries of a grant table. The toolstack's default is 64 frames of 512 entries.
 MAX_GRANTS = 1 << 20
 

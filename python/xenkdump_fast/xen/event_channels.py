@@ -7,7 +7,7 @@ from .._native import AbsentError
 from ..limits import MAX_EVENT_CHANNELS
 from .domain_details import event_channel_abi
 from .memory import PAGE
-from .structs import Field, Structs
+from .structs import Field, Structs, listed
 
 if TYPE_CHECKING:
     from .host import HostDomain
@@ -138,22 +138,23 @@ class Reader:
             valid = min(valid, MAX_EVENT_CHANNELS) // self._per_bucket * self._per_bucket
         bits = _Fifo(self, address) if abi == "FIFO" else _TwoLevel(domain, self.structs)
         channels: list[Channel] = []
+        missing = 0
         for first in range(0, valid, self._per_bucket):
             at = self._bucket(address, first)
             bucket = None
             if at is not None:
                 bucket = self._memory.read(at, self._per_bucket * self._size)
             if bucket is None:
-                warnings.append(
-                    f"ports {first} to {first + self._per_bucket - 1} are not known: their "
-                    "structs cannot be read"
-                )
+                missing += self._per_bucket
                 continue
             channels += self._in_bucket(address, bucket, first, bits)
-        problem = bits.problem
-        if problem is not None:
-            warnings.append(problem)
-        warnings += (f"port {one.port}: {one.problem}" for one in channels if one.problem)
+        if missing:
+            text = f"{missing} of {valid} ports are not known: their structs cannot be read"
+            warnings.append(text)
+        if bits.problem is not None:
+            warnings.append(bits.problem)
+        problems = [f"port {one.port}: {one.problem}" for one in channels if one.problem]
+        warnings += listed(problems, "event channels are damaged")
         return Channels(abi, valid, channels, warnings)
 
     def page(self, address: int) -> bytes | None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from .._native import AbsentError
 from ..limits import MAX_GRANTS
 from .memory import PAGE
-from .structs import Structs
+from .structs import Structs, listed
 
 #: Flags of a shared entry by bit (public ABI, GTF_*): of access, and of a transfer.
 _ACCESS_FLAGS = {
@@ -127,7 +127,8 @@ def read(structs: Structs, domain: int) -> GrantTable:
     elif version:
         warnings.append(f"the version of its grant table is not known: {version}")
     maps = list(_maps(structs, table, warnings))
-    warnings += (f"grant {one.ref}: {one.problem}" for one in grants if one.problem)
+    problems = [f"grant {one.ref}: {one.problem}" for one in grants if one.problem]
+    warnings += listed(problems, "grants are damaged")
     return GrantTable(version, frames, count("max_grant_frames"), grants, maps, warnings)
 
 

@@ -4,11 +4,11 @@ What domains and vCPUs are found by is in ``layout``, which works without DWARF.
 that Xen has changes from release to release, and is read by its debug information alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .._native import AbsentError, Image, Member, Types
-from ..limits import MAX_CPU_MASK, MAX_XEN_LIST
+from ..limits import MAX_CPU_MASK, MAX_LISTED_PROBLEMS, MAX_XEN_LIST
 from . import crash_info
 from .memory import XenMemory
 
@@ -154,6 +154,13 @@ class CpuMask(NamedTuple):
             runs.append(str(at) if length == 1 else f"{at}-{at + length - 1}")
             bits, at = bits >> length, at + length
         return ",".join(runs) or "none"
+
+
+def listed(problems: Sequence[str], what: str) -> list[str]:
+    """Warnings about the first problems, and how many more there are of ``what``."""
+    some = list(problems[:MAX_LISTED_PROBLEMS])
+    more = len(problems) - len(some)
+    return [*some, f"{more} more {what}"] if more else some
 
 
 def of(memory: XenMemory, image: Image | None, symbols_path: str | None) -> Structs:

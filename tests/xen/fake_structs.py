@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from xenkdump_fast._native import AbsentError, Types
+from xenkdump_fast._native import AbsentError, AddressSpace, Types
 from xenkdump_fast.xen.memory import XenMemory
 from xenkdump_fast.xen.structs import Structs
 
@@ -58,6 +58,7 @@ class FakeMemory(XenMemory):
     def __init__(self, size: int = 256 * PAGE) -> None:
         self.word = 8
         self.content = bytearray(size)
+        self.virtual = cast(AddressSpace, self)
         self._next = START
 
     def new(self, size: int = PAGE) -> int:
@@ -71,6 +72,10 @@ class FakeMemory(XenMemory):
         """Writes a number."""
         at = address - START
         self.content[at : at + size] = value.to_bytes(size, "little", signed=value < 0)
+
+    def cstring(self, address: int, limit: int = PAGE) -> bytes:
+        """Stands in for that of ``virtual``."""
+        return self.data(address, limit).partition(b"\0")[0]
 
     # The interface of XenMemory.
 
@@ -87,6 +92,9 @@ class FakeMemory(XenMemory):
     def number(self, address: int, size: int) -> int | None:
         data = self.read(address, size)
         return None if data is None else int.from_bytes(data, "little")
+
+    def pointer(self, address: int) -> int | None:
+        return self.number(address, self.word)
 
     def is_xen(self, address: int) -> bool:
         self.charge(1)

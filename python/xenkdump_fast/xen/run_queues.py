@@ -129,6 +129,8 @@ class _Reader:
     ) -> tuple[int, RunQueue]:
         """The key and the run queue of a pCPU; one that other pCPUs share is read once."""
         structs = self._structs
+        if not name:
+            raise AbsentError("its scheduler is not known")
         if name not in ("credit", "credit2"):
             raise AbsentError(f"the run queues of the scheduler {name!r} are not supported")
         if private is None:

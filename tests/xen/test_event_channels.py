@@ -70,9 +70,10 @@ def memory() -> FakeMemory:
     return FakeMemory()
 
 
-def read(domain: FakeDomain, *others: FakeDomain) -> Channels:
+def read(domain: FakeDomain, *others: FakeDomain, without: str = "") -> Channels:
     known = {one.address: one.id for one in (domain, *others)}
-    reader = Reader(structs(domain.memory, MEMBERS, {"struct evtchn": SIZE}), known)
+    members = {name: member for name, member in MEMBERS.items() if name != without}
+    reader = Reader(structs(domain.memory, members, {"struct evtchn": SIZE}), known)
     return reader.read(cast(HostDomain, domain))
 
 
@@ -195,6 +196,19 @@ def test_damage(memory: FakeMemory) -> None:
     domain.address = 1 << 62
     with pytest.raises(AbsentError, match="cannot be read"):
         read(domain)
+
+
+def test_without_the_number_of_ports(memory: FakeMemory) -> None:
+    """Xen before 4.14.1: the buckets say it."""
+    one, two = FakeDomain(memory, 1, buckets=3), FakeDomain(memory, 2)
+    one.put(130, INTERDOMAIN, 5, two.address)
+    two.put(5, INTERDOMAIN, 130, one.address)
+    found = read(one, two, without="domain.valid_evtchns")
+    assert (found.valid, [c.port for c in found.channels]) == (192, [130])
+    assert found.warnings == []
+    two.put(5, INTERDOMAIN, 200, one.address)
+    found = read(two, one, without="domain.valid_evtchns")
+    assert found.warnings == ["port 5: its other end, port 200, cannot be read"]
 
 
 def test_unknown_layouts(memory: FakeMemory) -> None:

@@ -114,6 +114,7 @@ class Reader:
                 "event channels in the layout of Xen before 4.4 are not supported "
                 "(no domain.evtchn_group)"
             )
+        self._has_valid = structs.has("domain.valid_evtchns")
         self._size = structs.size("struct evtchn")
         if self._size > PAGE:
             raise AbsentError("xen-syms: struct evtchn is larger than a page")
@@ -130,7 +131,7 @@ class Reader:
         address = domain.address
         warnings: list[str] = []
         abi = event_channel_abi(self.structs, address)
-        valid = self.structs.number("domain.valid_evtchns", address)
+        valid = self._valid(address)
         if abi is None or valid is None:
             raise AbsentError(f"its struct domain at {address:#x} cannot be read")
         if valid > MAX_EVENT_CHANNELS or valid % self._per_bucket:
@@ -156,6 +157,18 @@ class Reader:
         problems = [f"port {one.port}: {one.problem}" for one in channels if one.problem]
         warnings += listed(problems, "event channels are damaged")
         return Channels(abi, valid, channels, warnings)
+
+    def _valid(self, domain: int) -> int | None:
+        """The number of ports that Xen has allocated structs for; None if it cannot be read."""
+        if self._has_valid:
+            return self.structs.number("domain.valid_evtchns", domain)
+        # Before the fix of XSA-344 (4.15, and 4.14.1) the first bucket that is missing ends them.
+        if self.structs.number("domain.evtchn", domain) is None:
+            return None
+        found = 0
+        while found < MAX_EVENT_CHANNELS and self._bucket(domain, found) is not None:
+            found += self._per_bucket
+        return found
 
     def page(self, address: int) -> bytes | None:
         """A page or less, kept for this domain."""
@@ -231,7 +244,7 @@ class Reader:
     def _contradiction(self, domain: int, port: int, remote: int, remote_port: int) -> str | None:
         """How the other end of a channel does not lead back; None if it does."""
         fields = self._fields
-        valid = self.structs.number("domain.valid_evtchns", remote)
+        valid = self._valid(remote) if self._has_valid else MAX_EVENT_CHANNELS
         is_valid = valid is not None and remote_port < min(valid, MAX_EVENT_CHANNELS)
         at = self._bucket(remote, remote_port) if is_valid else None
         other = None

@@ -318,6 +318,42 @@ MAX_SAMPLED_RUNNING = 256
 #: Structs of one domain that are compared with a struct vcpu, of those that point back to it.
 MAX_VCPU_CANDIDATES = 64
 
+#: Bytes of a mask of pCPUs, one bit for each that Xen can be built for.
+MAX_CPU_MASK = MAX_PCPUS // 8
+
+#: Entries of one of Xen's lists, such as a run queue: less than the vCPUs of 100 large domains.
+MAX_XEN_LIST = 1 << 16
+
+#: Bytes read for the details of a domain. Each vCPU has 10 small members, and a read counts as 256
+#: bytes: MAX_VCPUS of them take 20 MiB.
+MAX_DETAILS_READ = 64 << 20
+
+#: Bytes read for the details of pCPUs. Each has 20 small members: MAX_PCPUS of them take 80 MiB.
+MAX_PCPU_READS = 128 << 20
+
+#: Bytes of the name of a scheduler. The longest is "arinc653".
+MAX_SCHEDULER_NAME = 32
+
+#: Bytes read for run queues. Each vCPU that waits has 10 small members.
+MAX_SCHEDULER_READS = 256 << 20
+
+#: Event channels of a domain, with FIFO event channels (EVTCHN_FIFO_NR_CHANNELS).
+MAX_EVENT_CHANNELS = 1 << 17
+
+#: Bytes read for the event channels of all domains. A thousand domains of a thousand channels have
+#: 64 MiB.
+MAX_EVENT_CHANNEL_READS = 512 << 20
+
+#: Event channels or grants of a domain that are damaged and that warnings name.
+MAX_LISTED_PROBLEMS = 16
+
+#: Entries of a grant table. The toolstack's default is 64 frames of 512 entries.
+MAX_GRANTS = 1 << 20
+
+#: Bytes read for the grant tables of all domains. A thousand domains with five frames each have 120
+#: MiB, and few have more than two.
+MAX_GRANT_READS = 256 << 20
+
 #: Machine frames: 4 PiB of memory. x86 processors have 52 bits of physical address.
 MAX_MACHINE_FRAMES = 1 << 40
 

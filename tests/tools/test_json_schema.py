@@ -49,6 +49,11 @@ COMMANDS = (
     "notes {vmcore}",
     "domains {vmcore}",
     "domains --all {vmcore}",
+    "domains {vmcore} 0",
+    "pcpus {vmcore}",
+    "sched {vmcore}",
+    "evtchn {vmcore}",
+    "grants {vmcore}",
     "vcpus {vmcore}",
     "vcpus --all --vmlinux {vmlinux} {vmcore}",
     "bt --hypervisor {vmcore}",
@@ -112,7 +117,7 @@ def test_every_command(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[
         seen.add(printed["command"])
     assert {"sys", "bt", "ps", "log", "mod", "vtop", "check", "notes", "sample"} <= seen
     if kind == "modern":
-        assert {"domains", "vcpus"} <= seen
+        assert {"domains", "vcpus", "pcpus"} <= seen
 
 
 def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,8 +115,12 @@ _TABLE = (
     Command("swap", "swap devices (by drgn)", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),
     Command("notes", "every ELF note, decoded", "dump"),
-    Command("domains", "every domain of a Xen host", "dump"),
+    Command("domains", "every domain of a Xen host, or some of them in full", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
+    Command("pcpus", "every pCPU of a Xen host", "dump"),
+    Command("sched", "the run queues of Xen's scheduler", "dump"),
+    Command("evtchn", "the event channels of domains", "dump"),
+    Command("grants", "the grant tables of domains", "dump"),
     Command(
         "export",
         "write a domain's memory and registers to a file for other tools",

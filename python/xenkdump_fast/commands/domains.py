@@ -1,9 +1,9 @@
-"""``domains``: every domain of a host."""
+"""``domains``: every domain of a host, or some of them in full."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
 from ..isolation import isolated
@@ -13,11 +13,16 @@ from ..output.json_types import Count, Hex
 from ..output.table import table
 from ..progress import each
 from ..session import DumpFile
+from ..xen import domain_details
 from ..xen.domain import CoreDomain, XenDomain
+from ..xen.domain_details import Details, VcpuDetails
 from ..xen.domains import RESERVED
 from ..xen.guests import GuestKernel
 from ..xen.host import HostDomain, XenHost
+from . import host_domains
+from .contract import UsageError
 
+OPERANDS = host_domains.OPERANDS
 #: Names of the kinds in the table.
 _KINDS = {"hvm": "HVM", "pvh": "PVH", "hvm or pvh": "HVM/PVH", "system": "Xen", "unknown": "?"}
 _HEAD = ("", "ID", "KIND", "VCPUS", "PAGES", "P2M", "UUID", "NODENAME", "RELEASE")
@@ -28,6 +33,8 @@ _NUMBERS = (1, 3, 4)
 class Options(NamedTuple):
     """The domains to list."""
 
+    #: Those to show in full; a line for each of all domains if empty.
+    operands: Sequence[str] = ()
     #: Xen's own domains too.
     all: bool = False
     #: Path of Xen's symbols; not needed.
@@ -39,7 +46,11 @@ class Options(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``domains``."""
     parser.add_argument("--all", action="store_true", help="Xen's own domains too")
-    parser.add_argument("--xen-syms", metavar="XEN-SYMS", help="Xen's symbols, not needed")
+    parser.add_argument(
+        "--xen-syms",
+        metavar="XEN-SYMS",
+        help="Xen's symbols, not needed for the list; with DWARF for a domain in full",
+    )
     parser.add_argument("--force", action="store_true", help="accept a xen-syms of another build")
 
 
@@ -67,10 +78,17 @@ class DomainRow:
     #: Machine address of its shared_info.
     shared_info: int | None
     warnings: list[str]
+    #: Only of a domain that was asked for.
+    details: Details | None = None
 
 
 def run(target: DumpFile, options: Options = Options()) -> "Domains":
-    """Lists the domains; AbsentError if the dump is not of a Xen host, or if none can be found."""
+    """Lists the domains, or shows some in full.
+
+    AbsentError if the dump is not of a Xen host, or if none can be found.
+    """
+    if options.operands:
+        return _in_full(target, options)
     if target.is_domain_file:
         domain = CoreDomain(target.native)
         return Domains([_row(domain, [])], None, domain.warnings)
@@ -91,13 +109,29 @@ def run(target: DumpFile, options: Options = Options()) -> "Domains":
     return Domains(rows, xen.layout.how, [*xen.warnings, *warnings])
 
 
+def _in_full(target: DumpFile, options: Options) -> "Domains":
+    if options.all:
+        raise UsageError("argument --all: not with domains that are shown in full")
+    xen = host_domains.host(target, options.xen_syms, force=options.force)
+    found, failure = host_domains.select(target, xen, options.operands)
+    rows: list[DomainRow] = []
+    for domain in found:
+        with isolated(f"domain {domain.id} is left out", xen.warnings.append):
+            details = domain_details.read(domain)
+            rows.append(_row(domain, [], details))
+    # One text if all lack the same.
+    texts = [text for row in rows if row.details for text in row.details.warnings]
+    own = [f"domain {row.id}: {text}" for row in rows for text in row.warnings]
+    return Domains(rows, xen.layout.how, [*xen.warnings, *dict.fromkeys(texts), *own], failure)
+
+
 def none_found(xen: XenHost) -> AbsentError:
     """The error for a host without any domain that can be found. Every host has dom0."""
     why = "; ".join(xen.warnings) or "Xen's list of them is empty"
     return AbsentError(f"{xen.dump.path}: no domain can be found: {why}")
 
 
-def _row(domain: XenDomain, hints: list[int]) -> DomainRow:
+def _row(domain: XenDomain, hints: list[int], details: Details | None = None) -> DomainRow:
     kernel = domain.kernel(hints)
     host = domain if isinstance(domain, HostDomain) else None
     return DomainRow(
@@ -114,7 +148,45 @@ def _row(domain: XenDomain, hints: list[int]) -> DomainRow:
         kernel=kernel,
         shared_info=domain.shared_info_address,
         warnings=list(domain.warnings),
+        details=details,
     )
+
+
+class VcpuDetailsJson(TypedDict):
+    """A vCPU of a domain in full."""
+
+    id: Count
+    vcpu: Hex
+    pcpu: Count | None
+    state: str
+    online: bool | None
+    pause_flags: list[str]
+    pause_count: int | None
+    hard_affinity: str | None
+    soft_affinity: str | None
+
+
+class DetailsJson(TypedDict):
+    """A domain in full."""
+
+    p2m: str | None
+    paging: list[str] | None
+    privileged: bool | None
+    pause_count: int | None
+    dying: str | None
+    shutting_down: bool | None
+    shut_down: bool | None
+    shutdown_reason: str | None
+    max_pages: Count | None
+    shared_pages: int | None
+    outstanding_pages: Count | None
+    xenheap_pages: Count | None
+    max_vcpus: Count | None
+    event_channel_abi: str | None
+    event_channels: Count | None
+    grant_version: Count | None
+    cpupool: Count | None
+    vcpus: list[VcpuDetailsJson]
 
 
 class DomainJson(TypedDict):
@@ -136,6 +208,8 @@ class DomainJson(TypedDict):
     version: str | None
     machine: str | None
     warnings: list[str]
+    #: Only of domains that were asked for.
+    details: NotRequired[DetailsJson]
 
 
 class JSON(TypedDict):
@@ -152,10 +226,18 @@ class Domains(NamedTuple):
     #: How the layout of Xen's structs was found; None if it was not needed.
     layout: str | None
     warnings: list[str]
+    #: Why domains that were asked for are missing.
+    failure: str | None = None
 
     def text(self) -> Iterator[str]:
         """A line per domain; ``>`` marks those with a vCPU that was running."""
-        return table([_HEAD, *(tuple(_cells(row)) for row in self.rows)], _NUMBERS)
+        if any(row.details is not None for row in self.rows):
+            for i, row in enumerate(self.rows):
+                if i:
+                    yield ""
+                yield from _full(row)
+            return
+        yield from table([_HEAD, *(tuple(_cells(row)) for row in self.rows)], _NUMBERS)
 
     def json(self) -> JSON:
         """Every domain."""
@@ -183,9 +265,97 @@ def _cells(row: DomainRow) -> Iterator[str]:
         yield "-"
 
 
+def _full(row: DomainRow) -> Iterator[str]:
+    """One domain, as ``sys`` shows a kernel."""
+    details = row.details
+    assert details is not None
+    kernel = row.kernel
+    facts: list[tuple[str, object]] = [
+        ("DOMAIN", row.id),
+        ("STRUCT", _hex(row.address)),
+        ("KIND", kind(row) + (", privileged" if details.privileged else "")),
+        ("STATE", ", ".join(details.state) or None),
+        ("SHUTDOWN", details.shutdown_reason),
+        ("P2M", details.p2m),
+        ("PAGING", None if details.paging is None else ", ".join(details.paging) or "none"),
+        ("UUID", row.uuid),
+        ("NODENAME", None if kernel is None else visible(kernel.nodename)),
+        ("RELEASE", None if kernel is None else visible(kernel.release)),
+        ("VERSION", None if kernel is None else visible(kernel.version)),
+        ("PAGES", row.pages),
+        ("MAX PAGES", details.max_pages),
+        ("SHARED", details.shared_pages),
+        ("OUTSTANDING", details.outstanding_pages),
+        ("XENHEAP", details.xenheap_pages),
+        ("MAX PFN", row.max_pfn),
+        ("SHARED INFO", _hex(row.shared_info)),
+        ("EVENT CHANNELS", details.event_channels),
+        ("EVENT ABI", details.event_channel_abi),
+        ("GRANT TABLE", details.grant_version and f"v{details.grant_version}"),
+        ("CPU POOL", details.cpupool),
+        ("MAX VCPUS", details.max_vcpus),
+    ]
+    for name, value in facts:
+        if value is not None:
+            yield f"{name:>14}: {value}"
+    rows = [_VCPUS, *(tuple(_vcpu_cells(vcpu)) for vcpu in details.vcpus)]
+    yield from table(rows, (0, 1))
+
+
+#: The heading of the vCPUs of a domain in full.
+_VCPUS = ("VCPU", "PCPU", "STRUCT", "STATE", "PAUSED", "HARD AFFINITY", "SOFT AFFINITY")
+
+
+def _vcpu_cells(vcpu: VcpuDetails) -> Iterator[str]:
+    yield str(vcpu.id)
+    yield "-" if vcpu.pcpu is None else str(vcpu.pcpu)
+    yield f"{vcpu.address:x}"
+    yield vcpu.state
+    paused = [*vcpu.flags, *([f"{vcpu.pause_count} times"] if vcpu.pause_count else [])]
+    yield ",".join(paused) or ("-" if vcpu.online is None else "no")
+    yield "-" if vcpu.hard_affinity is None else str(vcpu.hard_affinity)
+    yield "-" if vcpu.soft_affinity is None else str(vcpu.soft_affinity)
+
+
+def _details_json(details: Details) -> DetailsJson:
+    return {
+        "p2m": details.p2m,
+        "paging": details.paging,
+        "privileged": details.privileged,
+        "pause_count": details.pause_count,
+        "dying": details.dying,
+        "shutting_down": details.shutting_down,
+        "shut_down": details.shut_down,
+        "shutdown_reason": details.shutdown_reason,
+        "max_pages": details.max_pages,
+        "shared_pages": details.shared_pages,
+        "outstanding_pages": details.outstanding_pages,
+        "xenheap_pages": details.xenheap_pages,
+        "max_vcpus": details.max_vcpus,
+        "event_channel_abi": details.event_channel_abi,
+        "event_channels": details.event_channels,
+        "grant_version": details.grant_version,
+        "cpupool": details.cpupool,
+        "vcpus": [
+            {
+                "id": vcpu.id,
+                "vcpu": hex(vcpu.address),
+                "pcpu": vcpu.pcpu,
+                "state": vcpu.state,
+                "online": vcpu.online,
+                "pause_flags": vcpu.flags,
+                "pause_count": vcpu.pause_count,
+                "hard_affinity": None if vcpu.hard_affinity is None else str(vcpu.hard_affinity),
+                "soft_affinity": None if vcpu.soft_affinity is None else str(vcpu.soft_affinity),
+            }
+            for vcpu in details.vcpus
+        ],
+    }
+
+
 def _row_json(row: DomainRow) -> DomainJson:
     kernel = row.kernel
-    return {
+    found: DomainJson = {
         "id": row.id,
         "kind": row.kind,
         "word": row.word,
@@ -203,6 +373,9 @@ def _row_json(row: DomainRow) -> DomainJson:
         "machine": kernel.machine if kernel else None,
         "warnings": row.warnings,
     }
+    if row.details is not None:
+        found["details"] = _details_json(row.details)
+    return found
 
 
 def _hex(value: int | None) -> str | None:

@@ -17,12 +17,14 @@ _shtab_xkdump_commands() {
     crash:'run one of drgn'"'"'s crash-compatible commands on a domain'
     dev:'character, block and PCI devices (by drgn)'
     dis:'disassemble code'
-    domains:'every domain of a Xen host'
+    domains:'every domain of a Xen host, or some of them in full'
     drgn:'open drgn on a domain: its prompt, a script, or one piece of code'
+    evtchn:'the event channels of domains'
     export:'write a domain'"'"'s memory and registers to a file for other tools'
     files:'the open files of processes'
     gdb:'start gdb on a domain'
     gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
+    grants:'the grant tables of domains'
     help:'the options of a command: xkdump help COMMAND'
     ipcs:'System V IPC (by drgn)'
     irq:'interrupts and their handlers (by drgn)'
@@ -35,10 +37,12 @@ _shtab_xkdump_commands() {
     net:'network devices and sockets (by drgn)'
     notes:'every ELF note, decoded'
     p:'evaluate an expression'
+    pcpus:'every pCPU of a Xen host'
     ps:'the tasks'
     rd:'read memory'
     runq:'the run queues of the CPUs (by drgn)'
     sample:'write a small synthetic dump to learn on and to test with'
+    sched:'the run queues of Xen'"'"'s scheduler'
     search:'search memory for numbers or text'
     shell:'a prompt for commands on a dump that stays open'
     struct:'layouts of structs, and instances in memory'
@@ -189,9 +193,9 @@ _shtab_xkdump_domains_options=(
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--all[Xen\'s own domains too]"
-  "--xen-syms[Xen\'s symbols, not needed]:XEN-SYMS:_files"
+  "--xen-syms[Xen\'s symbols, not needed for the list\; with DWARF for a domain in full]:XEN-SYMS:_files"
   "--force[accept a xen-syms of another build]"
-  "(*)::the dump:_files"
+  "(*)::the dump, then domains by their ids, their UUIDs or the node names of their kernels:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -214,6 +218,20 @@ _shtab_xkdump_drgn_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_drgn_defaults_added=0
+
+_shtab_xkdump_evtchn_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "--pending[pending channels only]"
+  "--xen-syms[Xen\'s symbols, with DWARF for all that is shown]:XEN-SYMS:_files"
+  "--force[accept a xen-syms of another build]"
+  "(*)::the dump, then domains by their ids, their UUIDs or the node names of their kernels:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_evtchn_defaults_added=0
 
 _shtab_xkdump_export_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -288,9 +306,23 @@ _shtab_xkdump_gdb_server_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_gdb_server_defaults_added=0
 
+_shtab_xkdump_grants_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "--active[grants in use only]"
+  "--xen-syms[Xen\'s symbols, with DWARF for all that is shown]:XEN-SYMS:_files"
+  "--force[accept a xen-syms of another build]"
+  "(*)::the dump, then domains by their ids, their UUIDs or the node names of their kernels:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_grants_defaults_added=0
+
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check notes domains vcpus export shell gdb gdb-server drgn crash volatility isf sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check notes domains vcpus pcpus sched evtchn grants export shell gdb gdb-server drgn crash volatility isf sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -495,6 +527,19 @@ _shtab_xkdump_p_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_p_defaults_added=0
 
+_shtab_xkdump_pcpus_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "--xen-syms[Xen\'s symbols, with DWARF for all that is shown]:XEN-SYMS:_files"
+  "--force[accept a xen-syms of another build]"
+  "(*)::the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_pcpus_defaults_added=0
+
 _shtab_xkdump_ps_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0\; all\: every domain, each with its own kernel]:ID|NAME:"
@@ -575,6 +620,19 @@ _shtab_xkdump_sample_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_sample_defaults_added=0
+
+_shtab_xkdump_sched_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "--xen-syms[Xen\'s symbols, with DWARF for all that is shown]:XEN-SYMS:_files"
+  "--force[accept a xen-syms of another build]"
+  "(*)::the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_sched_defaults_added=0
 
 _shtab_xkdump_search_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -753,7 +811,7 @@ _shtab_xkdump_vcpus_options=(
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--all[Xen\'s own domains too]"
-  "--xen-syms[Xen\'s symbols, not needed]:XEN-SYMS:_files"
+  "--xen-syms[Xen\'s symbols, not needed for the list\; with DWARF for a domain in full]:XEN-SYMS:_files"
   "--force[accept a xen-syms of another build]"
   "*--vmlinux[names symbols for the domains that run it\; may be given more than once]:VMLINUX:"
   "(*)::the dump:_files"
@@ -875,10 +933,12 @@ _shtab_xkdump() {
         dis) _arguments -C -s $_shtab_xkdump_dis_options ;;
         domains) _arguments -C -s $_shtab_xkdump_domains_options ;;
         drgn) _arguments -C -s $_shtab_xkdump_drgn_options ;;
+        evtchn) _arguments -C -s $_shtab_xkdump_evtchn_options ;;
         export) _arguments -C -s $_shtab_xkdump_export_options ;;
         files) _arguments -C -s $_shtab_xkdump_files_options ;;
         gdb) _arguments -C -s $_shtab_xkdump_gdb_options ;;
         gdb-server) _arguments -C -s $_shtab_xkdump_gdb_server_options ;;
+        grants) _arguments -C -s $_shtab_xkdump_grants_options ;;
         help) _arguments -C -s $_shtab_xkdump_help_options ;;
         ipcs) _arguments -C -s $_shtab_xkdump_ipcs_options ;;
         irq) _arguments -C -s $_shtab_xkdump_irq_options ;;
@@ -891,10 +951,12 @@ _shtab_xkdump() {
         net) _arguments -C -s $_shtab_xkdump_net_options ;;
         notes) _arguments -C -s $_shtab_xkdump_notes_options ;;
         p) _arguments -C -s $_shtab_xkdump_p_options ;;
+        pcpus) _arguments -C -s $_shtab_xkdump_pcpus_options ;;
         ps) _arguments -C -s $_shtab_xkdump_ps_options ;;
         rd) _arguments -C -s $_shtab_xkdump_rd_options ;;
         runq) _arguments -C -s $_shtab_xkdump_runq_options ;;
         sample) _arguments -C -s $_shtab_xkdump_sample_options ;;
+        sched) _arguments -C -s $_shtab_xkdump_sched_options ;;
         search) _arguments -C -s $_shtab_xkdump_search_options ;;
         shell) _arguments -C -s $_shtab_xkdump_shell_options ;;
         struct) _arguments -C -s $_shtab_xkdump_struct_options ;;

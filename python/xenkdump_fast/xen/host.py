@@ -24,6 +24,7 @@ from . import (
     hvm,
     memory,
     nested,
+    structs,
     vcpus,
 )
 from .domain import TRANSLATED, XenDomain
@@ -201,6 +202,11 @@ class XenHost:
         layout = infer(self.memory, self._list.addresses, self.pcpus, self.facts.size)
         self.warnings += layout.warnings
         return layout
+
+    @cached_property
+    def structs(self) -> structs.Structs:
+        """Any of Xen's structs. AbsentError without the DWARF of a xen-syms."""
+        return structs.of(self.memory, self.image, self.symbols_path)
 
     @cached_property
     def _list(self) -> domains.DomainList:

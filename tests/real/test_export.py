@@ -247,15 +247,17 @@ def test_volatility(
     pytest.importorskip("volatility3", reason="pip install 'xenkdump_fast[volatility]'")
     path = exported(case, "--format", form)
     vmlinux, vmcore = dump_file(VMLINUX.get(case.dump, X86_64)), dump_file(f"{case.dump}/vmcore")
-    symbols = tmp_path / "symbols"
+    symbols, cache = tmp_path / "symbols", tmp_path / "cache"
     symbols.mkdir()
+    cache.mkdir()
     command = ["isf", vmlinux, vmcore, "--domain", str(case.domain)]
     assert main([*command, "-o", str(symbols / "linux.json")]) == 0
     # Without the validation of the symbol file against its schema, which takes minutes.
     script = (
-        "import sys; sys.modules['jsonschema'] = None; from volatility3.cli import main; main()"
+        "import sys; sys.argv[0] = 'vol'; sys.modules['jsonschema'] = None; "
+        "from volatility3.cli import main; main()"
     )
-    options = ["--offline", "-q", "-r", "csv", "--cache-path", str(tmp_path / "cache")]
+    options = ["--offline", "-q", "-r", "csv", "--cache-path", str(cache)]
     files = ["-s", str(symbols), "-f", str(path)]
     program = [sys.executable, "-c", script]
     done = subprocess.run(
@@ -263,8 +265,9 @@ def test_volatility(
     )
     seen = {int(pid) for pid in re.findall(r"^0,0x[0-9a-f]+,(\d+),", done.stdout, re.MULTILINE)}
     tasks = xk.open(vmcore).domain(case.domain, vmlinux).kernel.tasks()
-    # It leaves out tasks that have exited.
-    running = {task.pid for task in tasks if task.pid and not task.exit_state}
+    # It leaves out tasks that have exited, and threads.
+    leaders = [task for task in tasks if task.pid == task.tgid]
+    running = {task.pid for task in leaders if task.pid and not task.exit_state}
     assert len(running) > 30
     assert seen == running, done.stderr[-2000:]
 

@@ -5,13 +5,13 @@ import importlib
 import pytest
 
 from xenkdump_fast.cli import main
-from xenkdump_fast.commands import hints
+from xenkdump_fast.commands import COMMANDS, hints
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["files", "1"], "files is a command of drgn: xkdump crash [VMLINUX] VMCORE files ..."),
+        (["task", "1"], "task is a command of drgn: xkdump crash [VMLINUX] VMCORE task ..."),
         (["dmesg"], "no command dmesg: try xkdump log"),
         (["--domain", "1", "bt"], "options follow the command: xkdump bt --domain ..."),
         (["--domain", "1"], "invalid choice: '1'"),
@@ -46,3 +46,7 @@ def test_drgn_has_the_commands() -> None:
     common = importlib.import_module("drgn.commands._crash.common")
     missing = hints._DRGN - common.CRASH_COMMAND_NAMESPACE._commands.keys()
     assert not missing
+
+
+def test_no_hint_hides_a_command() -> None:
+    assert not (hints._DRGN | hints._OTHER_NAMES.keys()) & COMMANDS.keys()

@@ -13,12 +13,7 @@ _OTHER_NAMES = {
 #: The options that precede a command; argparse accepts the start of a name.
 _OVERVIEW = (("-h", "--help"), ("-V", "--version"))
 #: Commands of crash that drgn has and xkdump does not.
-# fmt: off
-_DRGN = frozenset((
-    "ascii", "bpf", "btop", "dev", "eval", "files", "ipcs", "irq", "kmem", "list", "mount",
-    "net", "ptob", "ptov", "runq", "sig", "swap", "task", "timer", "tree", "vm", "waitq",
-))
-# fmt: on
+_DRGN = frozenset(("ascii", "bpf", "btop", "eval", "ptob", "ptov", "sig", "task", "waitq"))
 
 
 def on_command_line(words: Sequence[str]) -> str | None:

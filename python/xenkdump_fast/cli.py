@@ -50,7 +50,13 @@ def _main(argv: Sequence[str]) -> int:
     if argv and argv[0] not in COMMANDS and os.path.exists(argv[0]):
         argv = [_SHELL, *argv]
     if not argv or argv[0] not in COMMANDS:
-        arguments.overview().parse_args(argv)
+        from .commands import hints
+
+        overview = arguments.overview()
+        hint = hints.on_command_line(argv)
+        if hint is not None:
+            overview.error(hint)
+        overview.parse_args(argv)
         return ExitStatus.USAGE
     command = COMMANDS[argv[0]]
     # Only the command's own module is loaded: every module and every parser costs milliseconds.

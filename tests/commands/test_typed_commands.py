@@ -95,7 +95,10 @@ def test_struct_rejects(words: list[str], status: int, problem: str, run: Run) -
 def test_whatis(run: Run) -> None:
     assert run("whatis", "modules").strip() == "struct list_head modules;"
     assert run("whatis", "list_head") == run("struct", "list_head")
+    run("whatis", "schedule", expected=1)
+    assert "schedule is a symbol without a type" in run.err
     found = run("whatis", "pid_t", "no_such_name", expected=1)
+    assert "no_such_name is neither a variable nor a type" in run.err
     assert found == "typedef int pid_t;\nSIZE: 4\n"
 
 
@@ -139,6 +142,7 @@ def test_per_cpu(run: Run, kernel: Any) -> None:
         ("init_task + 1", "is not a number"),
         ("*(int *)0", "0x0"),
         ("runqueues:99", "is not a CPU"),
+        ("runqueues.curr", "runqueues is a per-CPU variable: runqueues:0 is that of CPU 0"),
         ("(struct nothing *)0", "no type"),
         ("init_task)", "not expected"),
         ("(init_task", "is expected"),

@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -235,6 +236,40 @@ def test_libkdumpfile(case: Case, form: str, exported: Exporter) -> None:
     stext = int(context.attr["linux.vmcoreinfo.SYMBOL"]["_stext"])
     virtual = context.read(kdumpfile.KDUMP_KVADDR, stext, 64)
     assert virtual == context.read(kdumpfile.KDUMP_MACHPHYSADDR, stext - 0xFFFFFFFF80000000, 64)
+
+
+@pytest.mark.parametrize("case", [DOMAINS[1], BARE[0]], ids=str)
+@pytest.mark.parametrize("form", ["elf", "lime"])
+def test_volatility(
+    case: Case, form: str, dump_file: Callable[[str], str], exported: Exporter, tmp_path: Path
+) -> None:
+    """Its own layer for ELF files finds all tasks, without our configuration."""
+    pytest.importorskip("volatility3", reason="pip install 'xenkdump_fast[volatility]'")
+    path = exported(case, "--format", form)
+    vmlinux, vmcore = dump_file(VMLINUX.get(case.dump, X86_64)), dump_file(f"{case.dump}/vmcore")
+    symbols, cache = tmp_path / "symbols", tmp_path / "cache"
+    symbols.mkdir()
+    cache.mkdir()
+    command = ["isf", vmlinux, vmcore, "--domain", str(case.domain)]
+    assert main([*command, "-o", str(symbols / "linux.json")]) == 0
+    # Without the validation of the symbol file against its schema, which takes minutes.
+    script = (
+        "import sys; sys.argv[0] = 'vol'; sys.modules['jsonschema'] = None; "
+        "from volatility3.cli import main; main()"
+    )
+    options = ["--offline", "-q", "-r", "csv", "--cache-path", str(cache)]
+    files = ["-s", str(symbols), "-f", str(path)]
+    program = [sys.executable, "-c", script]
+    done = subprocess.run(
+        [*program, *options, *files, "linux.pslist"], capture_output=True, text=True, check=False
+    )
+    seen = {int(pid) for pid in re.findall(r"^0,0x[0-9a-f]+,(\d+),", done.stdout, re.MULTILINE)}
+    tasks = xk.open(vmcore).domain(case.domain, vmlinux).kernel.tasks()
+    # It leaves out tasks that have exited, and threads.
+    leaders = [task for task in tasks if task.pid == task.tgid]
+    running = {task.pid for task in leaders if task.pid and not task.exit_state}
+    assert len(running) > 30
+    assert seen == running, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("form", ["elf", "kdump"])

@@ -40,13 +40,17 @@ def run(target: Domain, options: Options = Options()) -> "Definitions":
 def _find(domain: Domain, name: str) -> Known:
     kernel = domain.kernel
     word = kernel.word
-    if name in kernel.symbols:
+    is_symbol = name in kernel.symbols
+    if is_symbol:
         with suppress(AbsentError):
             spelled = kernel.variable_type(name)
             size: int | None = None
             with suppress(AbsentError):
                 size = types.sizeof(types.parse(kernel, spelled), word) or None
             return Known(name, "variable", [_declared(spelled, name)], size)
+    if name not in kernel.types.graph:
+        why = "a symbol without a type" if is_symbol else "neither a variable nor a type"
+        raise AbsentError(f"{kernel.image.path}: {name} is {why}")
     of = kernel.types.graph.find(name)
     *definition, _ = printing.layout(of, word)
     return Known(name, "type", definition, types.sizeof(of, word))

@@ -7,7 +7,7 @@ from .. import __name__ as package
 from .._native import AbsentError, MemoryFault
 from .._native import Dump as NativeDump
 from ..limits import MAX_EXPORT_GROWTH, MAX_VCPUS
-from . import levels, mapping, notes
+from . import levels, mapping, notes, segments
 from .request import Request
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def of_domain(domain: "Domain", request: Request) -> Source:
         pages, excluded = kept.pages, kept.excluded
         warnings += kept.warnings
     options = _options(domain, bare, kernel, request, runs, excluded)
+    for image in options.get("others", ()):
+        pages = segments.cut(pages, image)
     return Source(
         bare.native,
         domain.dump.native,

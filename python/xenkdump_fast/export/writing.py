@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from .. import progress
 from .._native import ExportControl, export
+from . import segments
 from .machine import Source
 from .request import Request
 
@@ -71,6 +72,8 @@ def write(source: Source, request: Request, threads: int | None = None) -> Writt
     try:
         with _signals():
             report = _run(source, request, part, threads)
+            if request.format == "elf" and source.domain is not None:
+                segments.sort(part)
             status = os.stat(part)
             _publish(part, path, force=request.force)
     except OSError as error:

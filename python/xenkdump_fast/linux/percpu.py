@@ -16,6 +16,14 @@ PAGE = 4096
 PART = 4
 
 
+def is_variable(kernel: Kernel, address: int) -> bool:
+    """Whether a symbol is a per-CPU variable, whose instances are elsewhere."""
+    start, end = kernel.symbols.get("__per_cpu_start"), kernel.symbols.get("__per_cpu_end")
+    if start is None or end is None or "__per_cpu_offset" not in kernel.symbols:
+        return False
+    return start <= address < end
+
+
 def address(kernel: Kernel, key: str, cpu: int) -> int:
     """The address of ``cpu``'s instance of a per-CPU variable."""
     return shifted(kernel, kernel.symbol(key), cpu)

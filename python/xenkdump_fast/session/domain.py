@@ -157,7 +157,7 @@ class Domain:
     def _not_found(self, image: Image | None, reason: str) -> AbsentError:
         build = None if image is None else self._platform.build()
         if image is None or build is None:
-            return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint()}")
+            return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint(image)}")
         if image.symbol_source == "map":
             return MismatchError(
                 f"{self._not_the_map(image)}: the dump's domain {self.id} runs {build}: {reason}"
@@ -233,15 +233,16 @@ class Domain:
         except AbsentError as error:
             problems.append(str(error))
         reason = "; ".join(problems)
-        raise AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint()}")
+        raise AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint(None)}")
 
-    def _hint(self) -> str:
-        """What to try if no kernel was found."""
+    def _hint(self, image: Image | None) -> str:
+        """What to try if no kernel was found, with or without an image of it."""
         if self.dump.notes or self.dump.is_dump_core:
             return ""
+        vmlinux = "the kernel's vmlinux; " if image is None else ""
         return (
-            " (the dump has no notes, as images of memory, and they lead to the kernels of a Xen "
-            "host. Try: an ELF or a kdump-compressed dump of it)"
+            f" (the dump has no notes, as images of memory. Try: {vmlinux}for the kernels of a Xen "
+            "host, an ELF or a kdump-compressed dump of it)"
         )
 
     def _try_image(self, image: Image) -> Linux:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 
 from .. import arguments, progress
-from ..commands import Command
+from ..commands import Command, hints
 from ..commands.contract import UsageError
 from ..job import ExitStatus, Job, explain
 from ..output import progress_line, writer
@@ -99,7 +99,7 @@ class Shell(State):
         except parser.HelpError as help_:
             show.text(str(help_).rstrip("\n").split("\n"))
             return ExitStatus.OK
-        raise UsageError(f"{first}: no such command; 'help' lists them")
+        raise UsageError(f"{first}: no such command; {hints.in_shell(first)}")
 
     def _job(self, command: Command, words: Sequence[str], stream: Stream, name: str) -> int:
         session = self.session

@@ -1,0 +1,52 @@
+"""What is said of words that are not commands."""
+
+import importlib
+
+import pytest
+
+from xenkdump_fast.cli import main
+from xenkdump_fast.commands import COMMANDS, hints
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["task", "1"], "task is a command of drgn: xkdump crash [VMLINUX] VMCORE task ..."),
+        (["dmesg"], "no command dmesg: try xkdump log"),
+        (["--domain", "1", "bt"], "options follow the command: xkdump bt --domain ..."),
+        (["--domain", "1"], "invalid choice: '1'"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+    ],
+)
+def test_on_the_command_line(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(words)
+    assert raised.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-h", "--help", "--he", "-V", "--version"])
+def test_options_without_a_command(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([option, "bt"])
+    assert raised.value.code == 0
+    assert "xkdump" in capsys.readouterr().out
+
+
+def test_drgn_has_the_commands() -> None:
+    pytest.importorskip("drgn", reason="pip install 'xenkdump_fast[drgn]'")
+    from drgn import Program
+    from drgn.commands import CommandNotFoundError, run_command
+
+    # It loads the commands, and has none for a program without a kernel.
+    with pytest.raises(CommandNotFoundError):
+        run_command(Program(), "crash no_such_command", globals={})
+    common = importlib.import_module("drgn.commands._crash.common")
+    missing = hints._DRGN - common.CRASH_COMMAND_NAMESPACE._commands.keys()
+    assert not missing
+
+
+def test_no_hint_hides_a_command() -> None:
+    assert not (hints._DRGN | hints._OTHER_NAMES.keys()) & COMMANDS.keys()

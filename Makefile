@@ -27,7 +27,7 @@ lab: $(VENV)/.stamp
 
 test: $(VENV)/.stamp
 	cargo test --workspace --quiet
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.stamp
 	cargo fmt --all --check

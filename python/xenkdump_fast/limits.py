@@ -123,6 +123,16 @@ MAX_EXPRESSION_DEPTH = 50
 #: Structs within each other that are printed.
 MAX_STRUCT_DEPTH = 64
 
+#: Parts of values and of definitions that one command prints: members, elements, enumerators. A
+#: struct may have itself as an element; a task_struct has 1000.
+MAX_PRINTED_PARTS = 1 << 19
+
+#: Characters of an array that are read to print it.
+MAX_PRINTED_CHARACTERS = 64 << 20
+
+#: Bits of a number: no integer of C has more.
+MAX_NUMBER_BITS = 128
+
 #: Types whose properties are remembered.
 MAX_CACHED_TYPES = 8192
 

@@ -62,6 +62,8 @@ def test_escapes() -> None:
         ("bt > a b", "'b' after the file"),
         ("bt > a | head", "'|' after the file"),
         ("> a", "no command before a >"),
+        ("bt > a\0b", "has a NUL"),
+        ("export -o a\0b", "has a NUL"),
     ],
 )
 def test_what_is_no_line(line: str, problem: str) -> None:

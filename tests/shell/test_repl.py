@@ -2,9 +2,11 @@
 
 import io
 import json
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,12 +14,15 @@ import pytest
 from xenkdump_fast import arguments, isolation, session
 from xenkdump_fast.cli import ExitStatus, main
 from xenkdump_fast.commands import COMMANDS, Command
+from xenkdump_fast.commands.contract import UsageError
 from xenkdump_fast.linux import backtrace
 from xenkdump_fast.linux.system import Linux
 from xenkdump_fast.output.writer import WriteError
 from xenkdump_fast.session import Domain
+from xenkdump_fast.shell import output
 from xenkdump_fast.shell import session as shell_session
 from xenkdump_fast.shell.builtins import LeaveError
+from xenkdump_fast.shell.line import Mode, Redirection
 from xenkdump_fast.shell.repl import Shell
 from xenkdump_forge import SyntheticDump, write_dump
 
@@ -264,6 +269,25 @@ def test_redirections(shell: Shell, workplace: Path, capsys: Capture) -> None:
     # A mistake creates no file.
     assert shell.run("bt | nonsense > new; bt | head -z > new") == 2
     assert not (workplace / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_written"), [(stat.S_IFCHR, True), (stat.S_IFIFO, True), (stat.S_IFBLK, False)]
+)
+def test_a_disk_is_not_replaced(
+    kind: int, is_written: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = workplace / "device"
+    file.write_text("contents")
+    monkeypatch.setattr("os.stat", lambda _: SimpleNamespace(st_mode=kind))
+    redirection = Redirection(str(file), Mode.NEW)
+    if is_written:
+        output.open_file(redirection, ()).close()
+        assert not file.read_text()
+        return
+    with pytest.raises(UsageError, match="exists: >! replaces it"):
+        output.open_file(redirection, ())
+    assert file.read_text() == "contents"
 
 
 @pytest.mark.parametrize("mode", [">!", ">>"])

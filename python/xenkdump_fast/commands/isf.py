@@ -1,11 +1,13 @@
 """``isf``: the symbol file of a kernel for volatility3."""
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from ..output.json_types import Count
+from ..output.new_file import is_one_of
 from ..session import Domain
 from .contract import OutputError, UsageError
 
@@ -40,10 +42,12 @@ def run(target: Domain, options: Options = Options()) -> "Written":
     path = Path(options.output or f"linux-{_plain(kernel.release)}.json.xz")
     if not path.name.endswith((".json", ".json.xz")):
         raise UsageError(f"argument --output: {path} ends in neither .json nor .json.xz")
-    if path.exists() and not options.overwrite:
+    if is_one_of(str(path), [*target.dump.paths, kernel.image.path]):
+        raise UsageError(f"{path} is a file that is read")
+    if os.path.lexists(path) and not options.overwrite:
         raise UsageError(f"{path} exists (--overwrite replaces it)")
     try:
-        files.write(kernel, path)
+        files.write(kernel, path, force=options.overwrite)
         size = path.stat().st_size
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from .._native import AbsentError, MemoryFault
 from ..linux import percpu
 from ..linux.system import Linux
-from ..linux.typed import expression, printing
+from ..linux.typed import expression, printing, types
 from ..linux.typed.value import Value
 from ..output.escape import printable
 from ..output.json_types import Count, Hex
@@ -102,22 +102,27 @@ class Values(NamedTuple):
     def text(self) -> Iterator[str]:
         """The expression and its value, as crash prints them."""
         style = printing.Style(16 if self.hex else 10)
+        parts = types.Parts()
         for cpu, value in self.values:
             name = self.expression if cpu is None else f"per_cpu({self.expression}, {cpu})"
-            lines = printing.text(value, style).split("\n")
+            lines = printing.text(value, style, parts).split("\n")
             yield printable(f"{name} = {'' if len(lines) > 1 else lines[0]}".rstrip())
             if len(lines) > 1:
                 yield from map(printable, lines)
 
     def json(self) -> JSON:
         """The values with their types."""
-        return {"expression": self.expression, "values": [_json(*one) for one in self.values]}
+        parts = types.Parts()
+        return {
+            "expression": self.expression,
+            "values": [_json(*one, parts) for one in self.values],
+        }
 
 
-def _json(cpu: int | None, value: Value) -> ValueJson:
+def _json(cpu: int | None, value: Value, parts: types.Parts) -> ValueJson:
     found: ValueJson = {
         "type": "void" if value.type is None else str(value.type),
-        "value": printing.plain(value.read_ahead() if value.address is not None else value),
+        "value": printing.plain(value.read_ahead() if value.address is not None else value, parts),
     }
     if cpu is not None:
         found["cpu"] = cpu

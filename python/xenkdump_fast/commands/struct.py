@@ -212,38 +212,44 @@ class Instances(NamedTuple):
     def text(self) -> Iterator[str]:
         """Each value, or each selected member, as crash prints it."""
         style = printing.Style(16 if self.hex else 10)
+        parts = types.Parts()
         for i, value in enumerate(self.values):
             if i:
                 yield ""
-            yield from shown(value, self.members, style)
+            yield from shown(value, self.members, style, parts)
 
     def json(self) -> JSON:
         """Each value; with selected members, those only."""
+        parts = types.Parts()
         return {
             "type": str(self.values[0].type),
             "size": self.values[0].size,
-            "instances": [self._json(value) for value in self.values],
+            "instances": [self._json(value, parts) for value in self.values],
         }
 
-    def _json(self, value: Value) -> InstanceJson:
+    def _json(self, value: Value, parts: types.Parts) -> InstanceJson:
         assert value.address is not None
-        return {"address": hex(value.address), "value": plain(value, self.members)}
+        return {"address": hex(value.address), "value": plain(value, self.members, parts)}
 
 
-def shown(value: Value, members: Sequence[str], style: printing.Style) -> Iterator[str]:
-    """A value, or each of these members, as crash prints it."""
+def shown(
+    value: Value, members: Sequence[str], style: printing.Style, parts: types.Parts | None = None
+) -> Iterator[str]:
+    """A value, or each of these members, as crash prints it; ``parts`` as of ``printing.text``."""
+    parts = parts or types.Parts()
     if not members:
-        yield from _lines(f"{value.type} ", printing.text(value, style))
+        yield from _lines(f"{value.type} ", printing.text(value, style, parts))
     for path in members:
         part = _member(value, path)
-        yield from _lines(f"  {path} = ", printing.text(part, style), indent="  ")
+        yield from _lines(f"  {path} = ", printing.text(part, style, parts), indent="  ")
 
 
-def plain(value: Value, members: Sequence[str]) -> object:
+def plain(value: Value, members: Sequence[str], parts: types.Parts | None = None) -> object:
     """A value for JSON; of these members an object."""
+    parts = parts or types.Parts()
     if members:
-        return {path: printing.plain(_member(value, path)) for path in members}
-    return printing.plain(value.read_ahead())
+        return {path: printing.plain(_member(value, path), parts) for path in members}
+    return printing.plain(value.read_ahead(), parts)
 
 
 def _member(value: Value, path: str) -> Value:

@@ -1,23 +1,19 @@
 """Writes a file: under a temporary name, in another thread, and removed on any error."""
 
 import os
-import signal
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any, NamedTuple
 
 from .. import progress
 from .._native import ExportControl, export
+from ..output.new_file import is_one_of, new_file
 from . import segments
 from .machine import Source
 from .request import Request
 
 #: Seconds between updates of the progress.
 _PERIOD = 0.1
-#: Signals that end the process: the file that is being written is removed before.
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class ExportError(Exception):
@@ -46,10 +42,8 @@ class Written(NamedTuple):
 
 def check(path: str, sources: Iterable[str], *, force: bool) -> None:
     """ExistsError if the file must not be written."""
-    for source in sources:
-        with suppress(OSError):
-            if os.path.samefile(source, path):
-                raise ExistsError(f"{path} is a file that is read")
+    if is_one_of(path, sources):
+        raise ExistsError(f"{path} is a file that is read")
     if os.path.isdir(path):
         raise ExistsError(f"{path} is a directory")
     if os.path.lexists(path):
@@ -65,22 +59,14 @@ def write(source: Source, request: Request, threads: int | None = None) -> Writt
     It appears under its name when it is complete. Ctrl-C, SIGTERM and SIGHUP remove what was
     written.
     """
-    # A link is not replaced, but the file that it leads to.
-    path = os.path.realpath(request.path)
-    folder, name = os.path.split(path)
-    part = os.path.join(folder, f".{name}.{os.urandom(4).hex()}.part")
     try:
-        with _signals():
+        with new_file(request.path, force=request.force) as part:
             report = _run(source, request, part, threads)
             if request.format == "elf" and source.domain is not None:
                 segments.sort(part)
             status = os.stat(part)
-            _publish(part, path, force=request.force)
     except OSError as error:
         raise ExportError(f"cannot write {request.path}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            os.unlink(part)
     return Written(
         request.path,
         status.st_size,
@@ -122,42 +108,6 @@ def _run(source: Source, request: Request, part: str, threads: int | None) -> di
     if errors:
         raise errors[0]
     return found[0]
-
-
-def _publish(part: str, path: str, *, force: bool) -> None:
-    """Gives the file its name; FileExistsError if there is one meanwhile."""
-    if not force:
-        try:
-            os.link(part, path)
-            return
-        except FileExistsError:
-            raise
-        except OSError:
-            # A file system without hard links.
-            if os.path.lexists(path):
-                raise FileExistsError(17, "File exists", path) from None
-    os.rename(part, path)
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turns signals that end the process into an exception, in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {}
-    for number in _SIGNALS:
-        if signal.getsignal(number) == signal.SIG_DFL:
-            before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _warnings(report: dict[str, Any], request: Request) -> Iterator[str]:

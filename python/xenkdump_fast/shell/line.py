@@ -106,6 +106,8 @@ def _word(line: str, at: int) -> tuple[str, int, bool]:
 
 def parse(line: str) -> list[Pipeline]:
     """The pipelines of a line. UsageError if it does not have the form above."""
+    if "\0" in line:
+        raise UsageError("the line has a NUL, which no argument can have")
     if line.lstrip().startswith("!"):
         return [Pipeline([], escape=line.lstrip()[1:].strip())]
     found: list[Pipeline] = []

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -235,14 +236,20 @@ def open_file(redirection: Redirection, sources: Sequence[str]) -> TextIO:
             if os.path.samefile(source, path):
                 raise UsageError(f"{path} is one of the files that are read")
     mode = {Mode.NEW: "x", Mode.REPLACE: "w", Mode.APPEND: "a"}[redirection.mode]
-    if mode == "x" and os.path.exists(path) and not os.path.isfile(path):
-        mode = "w"  # a device or a pipe loses nothing
+    if mode == "x" and os.path.exists(path) and not _has_contents(path):
+        mode = "w"  # a terminal or a pipe loses nothing
     try:
         return cast(TextIO, open(path, mode, encoding="utf-8", errors="backslashreplace"))
     except FileExistsError:
         raise UsageError(f"{path} exists: >! replaces it, >> appends to it") from None
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _has_contents(path: str) -> bool:
+    """Whether writing replaces something: a file, or a disk."""
+    kind = os.stat(path).st_mode
+    return stat.S_ISREG(kind) or stat.S_ISBLK(kind)
 
 
 def pager_program() -> list[str]:

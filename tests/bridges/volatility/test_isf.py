@@ -3,6 +3,7 @@
 import base64
 import json
 import lzma
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +11,7 @@ import pytest
 
 import xenkdump_fast as xk
 from xenkdump_fast import cli
+from xenkdump_fast.bridges.volatility import files as volatility_files
 from xenkdump_fast.bridges.volatility import isf, isf_types
 from xenkdump_fast.limits import MAX_ISF_DEPTH
 from xenkdump_fast.linux.kernel import Kernel
@@ -44,6 +46,11 @@ def kernel(dump: SyntheticDump) -> Kernel:
 @pytest.fixture(scope="module")
 def document(kernel: Kernel) -> dict[str, Any]:
     return isf.document(kernel)
+
+
+@pytest.fixture(scope="module")
+def files(dump: SyntheticDump) -> tuple[str, str]:
+    return str(dump.vmlinux), str(dump.vmcore)
 
 
 def check(descriptor: dict[str, Any], document: dict[str, Any]) -> None:
@@ -193,3 +200,47 @@ def test_types_that_refer_to_themselves_end(kind: str) -> None:
         found, depth = found["subtype"], depth + 1
     assert found == isf_types.VOID
     assert depth <= MAX_ISF_DEPTH + 1
+
+
+def test_a_file_that_appears_meanwhile_is_kept(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kernel.json"
+
+    def document(kernel: object) -> dict[str, object]:
+        path.write_text("of another program")
+        return {}
+
+    monkeypatch.setattr(isf, "document", document)
+    assert cli.main(["isf", *files, "-o", str(path)]) == 74
+    assert path.read_text() == "of another program"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_file_that_is_read_is_written(files: tuple[str, str], tmp_path: Path) -> None:
+    vmlinux = tmp_path / "vmlinux.json"
+    vmlinux.write_bytes(Path(files[0]).read_bytes())
+    link = tmp_path / "link.json"
+    link.symlink_to(vmlinux)
+    before = vmlinux.read_bytes()
+    for name in (vmlinux, link):
+        words = [str(vmlinux), files[1], "-o", str(name), "--overwrite"]
+        assert cli.main(["isf", *words]) == 2
+    assert vmlinux.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["kernel.json", "kernel.json.xz"])
+def test_nothing_is_left_of_a_failure(
+    name: str, files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(kernel: object) -> dict[str, object]:
+        signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(isf, "document", stopped)
+        with pytest.raises(SystemExit):
+            volatility_files.write(
+                xk.open(files[1]).domain(0, files[0]).kernel, tmp_path / name, force=False
+            )
+    assert list(tmp_path.iterdir()) == []

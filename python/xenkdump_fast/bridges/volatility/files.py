@@ -3,10 +3,10 @@
 import hashlib
 import json
 import lzma
-import os
 from pathlib import Path
 
 from ...linux.kernel import Kernel
+from ...output.new_file import new_file
 from . import isf
 
 #: How much of the symbols file is compressed at once.
@@ -15,24 +15,21 @@ _PIECE = 1 << 20
 _PRESET = 1
 
 
-def write(kernel: Kernel, path: Path) -> None:
+def write(kernel: Kernel, path: Path, *, force: bool) -> None:
     """Writes the symbol file of a kernel: compressed if its name ends in ``.xz``.
 
-    It is complete or absent. AbsentError if there is nothing to write, OSError if it cannot be
-    written.
+    It is complete or absent. AbsentError if there is nothing to write, FileExistsError if it exists
+    and ``force`` does not say to replace it, OSError if it cannot be written.
     """
-    data = json.dumps(isf.document(kernel), separators=(",", ":")).encode()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with new_file(str(path), force=force) as part:
+        data = json.dumps(isf.document(kernel), separators=(",", ":")).encode()
         if path.suffix == ".xz":
-            with lzma.open(part, "wb", preset=_PRESET) as file:
+            with lzma.open(part, "xb", preset=_PRESET) as file:
                 for at in range(0, len(data), _PIECE):
                     file.write(data[at : at + _PIECE])
         else:
-            part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            with open(part, "xb") as plain:
+                plain.write(data)
 
 
 def symbol_file(kernel: Kernel, directory: Path) -> Path:
@@ -40,7 +37,7 @@ def symbol_file(kernel: Kernel, directory: Path) -> Path:
     path = directory / f"{_name(kernel)}.json"
     if not path.is_file():
         directory.mkdir(parents=True, exist_ok=True)
-        write(kernel, path)
+        write(kernel, path, force=True)
     return path
 
 

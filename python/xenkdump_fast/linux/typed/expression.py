@@ -197,6 +197,8 @@ class _Parser:
         return variable(self._kernel, token, cpu)
 
     def _number(self, number: int) -> Value:
+        if number > self._kernel.last:
+            self.fail(f"{number} is larger than the kernel's words")
         name = "long" if number < 1 << 8 * self._kernel.word - 1 else "unsigned long"
         graph = self._kernel.types.graph
         for spelling in (name, name.replace("long", "long int"), "unsigned int"):

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from ..._native import AbsentError, MemoryFault, Type, TypeMember
-from ...limits import MAX_PRINTED_ELEMENTS, MAX_STRUCT_DEPTH
+from ...budget import BudgetExceededError
+from ...limits import MAX_PRINTED_CHARACTERS, MAX_PRINTED_ELEMENTS, MAX_STRUCT_DEPTH
 from . import types
-from .types import CType, Derived
+from .types import CType, Derived, Parts
 from .value import Value
 
+#: Characters of a declaration that count as one part.
+_CHARACTERS = 64
 #: Equal elements of an array from which they are counted.
 _REPEATS = 10
 _UNREADABLE = "<not in the dump>"
@@ -24,27 +27,39 @@ class Style(NamedTuple):
 DECIMAL = Style()
 
 
-def text(value: Value, style: Style = DECIMAL) -> str:
+def text(value: Value, style: Style = DECIMAL, parts: Parts | None = None) -> str:
     """A value as gdb prints it, over several lines if it is a struct.
 
-    A part that cannot be read is ``<not in the dump>``.
+    A part that cannot be read is ``<not in the dump>``. BudgetExceededError if it has more parts
+    than are left of ``parts``, which are those of several values.
     """
     if value.kind in ("struct", "union", "array"):
         value = value.read_ahead()
-    return _Printer(style).value(value, 0)
+    return _Printer(style, parts or Parts()).value(value, 0)
 
 
 class _Printer:
-    def __init__(self, style: Style) -> None:
+    def __init__(self, style: Style, parts: Parts) -> None:
         self._style = style
+        self._parts = parts
+        #: Structs and arrays around the current part.
+        self._nesting = 0
 
     def value(self, value: Value, depth: int) -> str:
+        self._parts.spend(1)
+        if self._nesting >= MAX_STRUCT_DEPTH:
+            return "{...}"
+        self._nesting += 1
         try:
             return self._value(value, depth)
         except MemoryFault:
             return _UNREADABLE
+        except BudgetExceededError:
+            raise
         except AbsentError:
             return "<incomplete type>"
+        finally:
+            self._nesting -= 1
 
     def _value(self, value: Value, depth: int) -> str:
         kind = value.kind
@@ -55,7 +70,7 @@ class _Printer:
         if kind == "ptr":
             return _pointer(value)
         if kind == "enum":
-            return _enumerator(value)
+            return _enumerator(value, self._parts)
         if kind == "int":
             return self._int(value)
         if kind == "float":
@@ -81,14 +96,12 @@ class _Printer:
     def _struct(self, value: Value, depth: int) -> str:
         struct = types.stripped(value.type)
         assert isinstance(struct, Type)
-        if depth >= MAX_STRUCT_DEPTH:
-            return "{...}"
         indent = "  " * (depth + 1)
         members = [
             f"{indent}{one.name} = {self._member(value, one, depth + 1)}"
             if one.name
             else f"{indent}{self._member(value, one, depth + 1)}"
-            for one in types.members(struct)
+            for one in self._parts.members(struct)
         ]
         if not members:
             return "{<No data fields>}"
@@ -104,7 +117,7 @@ class _Printer:
         assert value.address is not None
         element = types.stripped(of)
         if isinstance(element, Type) and _is_char(element):
-            return _string(value.data(count))
+            return _string(value.data(min(count, MAX_PRINTED_CHARACTERS)), count)
         shown = min(count, MAX_PRINTED_ELEMENTS)
         parts: list[tuple[str, int]] = []
         for index in range(shown):
@@ -140,10 +153,10 @@ def _character(byte: int, *, quote: str) -> str:
     return char if 0x20 <= byte < 0x7F else f"\\{byte:03o}"
 
 
-def _string(data: bytes) -> str:
-    """The characters of an array as a string; NULs at its end are left out."""
+def _string(data: bytes, count: int = 0) -> str:
+    """The first of ``count`` characters of an array as a string; NULs at its end are left out."""
     shown = data.rstrip(b"\0")
-    more = "..." if len(shown) > MAX_PRINTED_ELEMENTS else ""
+    more = "..." if len(shown) > MAX_PRINTED_ELEMENTS or count > len(data) else ""
     characters = (_character(byte, quote='"') for byte in shown[:MAX_PRINTED_ELEMENTS])
     return f'"{"".join(characters)}"{more}'
 
@@ -166,15 +179,16 @@ def _pointer(value: Value) -> str:
     return shown
 
 
-def _enumerator(value: Value) -> str:
+def _enumerator(value: Value, parts: Parts) -> str:
     number = value.integer()
     found = types.stripped(value.type)
     assert isinstance(found, Type)
-    for name, known in found.enumerators:
+    enumerators = parts.enumerators(found)
+    for name, known in enumerators:
         if known == number:
             return name
     left, names = number, []
-    for name, known in found.enumerators:
+    for name, known in enumerators:
         if known > 0 and known & (known - 1) == 0 and left & known:
             names.append(name)
             left &= ~known
@@ -190,8 +204,10 @@ def _enumerator(value: Value) -> str:
 def layout(of: CType, word: int, *, offsets: bool = False) -> Iterator[str]:
     """The definition of a struct, union or enum, as crash's ``struct`` prints it, and its size.
 
-    With ``offsets``, each member has that of its first byte before it.
+    With ``offsets``, each member has that of its first byte before it. BudgetExceededError if there
+    are too many parts.
     """
+    parts = Parts()
     found = types.stripped(of)
     if isinstance(found, Derived) or found is None or found.kind not in ("struct", "union", "enum"):
         if found is not None and not isinstance(found, Derived) and found.kind == "enum64":
@@ -203,12 +219,12 @@ def layout(of: CType, word: int, *, offsets: bool = False) -> Iterator[str]:
     assert isinstance(found, Type)
     if found.kind in ("enum", "enum64"):
         yield f"{found} {{"
-        for name, number in found.enumerators:
+        for name, number in parts.enumerators(found):
             yield f"    {name} = {number},"
         yield "}"
     else:
         yield f"{_heading(found)} {{"
-        yield from _members(found, 0, 0, offsets)
+        yield from _members(found, 0, 0, offsets, parts)
         yield "}"
     yield f"SIZE: {types.sizeof(of, word)}"
 
@@ -217,9 +233,9 @@ def _heading(struct: Type) -> str:
     return f"{struct.keyword} {struct.name}".rstrip()
 
 
-def _members(struct: Type, base: int, depth: int, offsets: bool) -> Iterator[str]:
+def _members(struct: Type, base: int, depth: int, offsets: bool, parts: Parts) -> Iterator[str]:
     indent = "    " * (depth + 1)
-    for one in struct.members:
+    for one in parts.members(struct):
         at = base + one.bit_offset
         place = f"{f'[{at // 8}]':>8} " if offsets else ""
         inner = types.stripped(one.type)
@@ -233,19 +249,28 @@ def _members(struct: Type, base: int, depth: int, offsets: bool) -> Iterator[str
         if is_nested:
             assert isinstance(inner, Type)
             yield f"{place}{indent}{inner.keyword} {{"
-            yield from _members(inner, at, depth + 1, offsets)
+            yield from _members(inner, at, depth + 1, offsets, parts)
             blank = " " * len(place)
             yield f"{blank}{indent}}} {one.name};".replace("} ;", "};")
         else:
             width = "" if one.bit_size is None else f" : {one.bit_size}"
-            yield f"{place}{indent}{declaration(one.type, one.name)}{width};"
+            yield f"{place}{indent}{declaration(one.type, one.name, parts)}{width};"
 
 
-def declaration(of: Type | None, name: str) -> str:
-    """How C declares a variable of a type: ``char comm[16]``, ``void (*func)(struct page *)``."""
+def declaration(of: Type | None, name: str, parts: Parts | None = None) -> str:
+    """How C declares a variable of a type: ``char comm[16]``, ``void (*func)(struct page *)``.
+
+    BudgetExceededError if it has more parts than are left of ``parts``.
+    """
+    return _declaration(of, name, parts or Parts(), 0)
+
+
+def _declaration(of: Type | None, name: str, parts: Parts, depth: int) -> str:
     text = name
     current = of
     for _ in range(MAX_STRUCT_DEPTH):
+        # The text is copied in each step.
+        parts.spend(1 + len(text) // _CHARACTERS)
         if current is None:
             return f"void {text}"
         if current.kind == "ptr":
@@ -258,9 +283,15 @@ def declaration(of: Type | None, name: str) -> str:
             text = f"{text}[{current.count or ''}]"
             current = current.target
         elif current.kind == "func_proto":
-            parameters = [declaration(kind, name).rstrip() for name, kind in current.parameters]
-            if current.variadic:
-                parameters.append("...")
+            if depth >= MAX_STRUCT_DEPTH:
+                parameters = ["..."]
+            else:
+                parameters = [
+                    _declaration(kind, name, parts, depth + 1).rstrip()
+                    for name, kind in current.parameters
+                ]
+                if current.variadic:
+                    parameters.append("...")
             text = f"{text}({', '.join(parameters) or 'void'})"
             current = current.target
         else:
@@ -272,26 +303,35 @@ def declaration(of: Type | None, name: str) -> str:
 # JSON
 
 
-def plain(value: Value, depth: int = 0) -> object:
+def plain(value: Value, parts: Parts | None = None) -> object:
     """A value for JSON: structs as objects, arrays as lists, pointers in hex, enums by name.
 
     What cannot be read is None. Members of anonymous structs are those of the struct around them.
+    BudgetExceededError if it has more parts than are left of ``parts``.
     """
+    return _plain(value, parts or Parts(), 0)
+
+
+def _plain(value: Value, parts: Parts, depth: int) -> object:
+    parts.spend(1)
+    if depth >= MAX_STRUCT_DEPTH:
+        raise BudgetExceededError(f"{value.type}: more than {MAX_STRUCT_DEPTH} within each other")
     try:
-        return _plain(value, depth)
+        return _plain_parts(value, parts, depth)
+    except BudgetExceededError:
+        raise
     except AbsentError:
         return None
 
 
-def _plain(value: Value, depth: int) -> object:
+def _plain_parts(value: Value, parts: Parts, depth: int) -> object:
     kind = value.kind
     found = types.stripped(value.type)
     if kind in ("struct", "union") and isinstance(found, Type):
-        if depth >= MAX_STRUCT_DEPTH:
-            return None
         members: dict[str, object] = {}
-        for one in types.members(found):
-            inner = plain(value.part(one.type, one.bit_offset, one.bit_size), depth + 1)
+        for one in parts.members(found):
+            part = value.part(one.type, one.bit_offset, one.bit_size)
+            inner = _plain(part, parts, depth + 1)
             if one.name:
                 members[one.name] = inner
             elif isinstance(inner, dict):
@@ -301,13 +341,16 @@ def _plain(value: Value, depth: int) -> object:
         count = types.length(found)
         element = types.stripped(types.target(value.type))
         if isinstance(element, Type) and _is_char(element):
+            if count > MAX_PRINTED_CHARACTERS:
+                raise BudgetExceededError(f"{value.type}: too many characters")
+            parts.spend(count // _CHARACTERS)
             return value.data(count).rstrip(b"\0").decode("utf-8", "backslashreplace")
         shown = min(count, MAX_PRINTED_ELEMENTS)
-        return [plain(value.element(index), depth + 1) for index in range(shown)]
+        return [_plain(value.element(index), parts, depth + 1) for index in range(shown)]
     if kind == "ptr":
         return hex(value.integer())
     if kind == "enum":
-        return _enumerator(value)
+        return _enumerator(value, parts)
     if kind == "int":
         number = value.integer()
         is_bool = isinstance(found, Type) and found.encoding == "bool"

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
+from ... import parsing
 from ..._native import AbsentError, Type, TypeMember
-from ...limits import MAX_ANONYMOUS_DEPTH, MAX_CACHED_TYPES
+from ...budget import Budget, BudgetExceededError
+from ...limits import MAX_ANONYMOUS_DEPTH, MAX_CACHED_TYPES, MAX_PRINTED_PARTS
 from ..kernel import Kernel
 
 
@@ -27,6 +28,39 @@ class Derived(NamedTuple):
 
 
 CType = Type | Derived
+
+
+class Parts(Budget):
+    """The parts of types that one question may visit.
+
+    A type may contain itself, and so have any number of parts in a few bytes.
+    """
+
+    __slots__ = ()
+
+    #: A part is charged as one more for so many characters of its name.
+    _CHARACTERS = 64
+
+    def __init__(self) -> None:
+        super().__init__("parts of types", MAX_PRINTED_PARTS)
+
+    @property
+    def reason(self) -> str:
+        """That there are too many parts."""
+        return f"there are more than {MAX_PRINTED_PARTS} members and elements"
+
+    def members(self, struct: Type) -> "Iterator[TypeMember]":
+        """The members of a struct or union, each charged."""
+        for one in members(struct):
+            self.spend(1 + len(one.name) // self._CHARACTERS)
+            yield one
+
+    def enumerators(self, enum: Type) -> "list[tuple[str, int]]":
+        """The enumerators of an enum, which are charged together."""
+        found = enum.enumerators
+        self.spend(sum(1 + len(name) // self._CHARACTERS for name, _ in found))
+        return found
+
 
 #: What changes neither the value nor the layout of a type.
 _TRANSPARENT = ("typedef", "const", "volatile", "restrict", "atomic", "type_tag")
@@ -89,6 +123,8 @@ def sizeof(of: CType | None, word: int) -> int:
         size = None if of is None else word if kind(of) == "ptr" else of.completed().sizeof()
     if size is None:
         raise AbsentError(f"{'void' if of is None else of}: a type without a size")
+    if size >> 8 * word:
+        raise AbsentError(f"{of}: a type larger than the address space")
     return size
 
 
@@ -104,46 +140,50 @@ class Place(NamedTuple):
 
 def member(of: CType | None, name: str) -> Place:
     """The member of that name of a struct or union, also of its anonymous members; AbsentError."""
-    found = _member(of, name, MAX_ANONYMOUS_DEPTH)
+    found = _member(of, name, MAX_ANONYMOUS_DEPTH, Parts())
     if found is None:
         what = "void" if of is None else str(of)
         raise AbsentError(f"{what} has no member {name}")
     return found
 
 
-def _member(of: CType | None, name: str, depth: int) -> Place | None:
+def _member(of: CType | None, name: str, depth: int, parts: Parts) -> Place | None:
     struct = stripped(of)
     if struct is None or isinstance(struct, Derived) or struct.kind not in ("struct", "union"):
         what = "void" if of is None else str(of)
         raise AbsentError(f"{what} is not a struct: it has no member {name}")
     anonymous = []
-    for one in members(struct):
+    for one in parts.members(struct):
         if one.name == name:
             return Place(one.type, one.bit_offset, one.bit_size)
         if not one.name:
             anonymous.append(one)
     for one in anonymous if depth else ():
-        with suppress(AbsentError):
-            inner = _member(one.type, name, depth - 1)
-            if inner is not None:
-                return Place(inner.type, one.bit_offset + inner.bits, inner.width)
+        try:
+            inner = _member(one.type, name, depth - 1, parts)
+        except BudgetExceededError:
+            raise
+        except AbsentError:
+            continue
+        if inner is not None:
+            return Place(inner.type, one.bit_offset + inner.bits, inner.width)
     return None
 
 
 def places(struct: Type) -> Iterator[tuple[str, Place]]:
     """Every named member of a struct with its place, those of anonymous members among them."""
-    yield from _places(struct, 0, MAX_ANONYMOUS_DEPTH)
+    yield from _places(struct, 0, MAX_ANONYMOUS_DEPTH, Parts())
 
 
-def _places(struct: Type, bits: int, depth: int) -> Iterator[tuple[str, Place]]:
-    for one in members(struct):
+def _places(struct: Type, bits: int, depth: int, parts: Parts) -> Iterator[tuple[str, Place]]:
+    for one in parts.members(struct):
         at = bits + one.bit_offset
         if one.name:
             yield one.name, Place(one.type, at, one.bit_size)
         elif depth:
             inner = stripped(one.type)
             if isinstance(inner, Type):
-                yield from _places(inner, at, depth - 1)
+                yield from _places(inner, at, depth - 1, parts)
 
 
 def parse(kernel: Kernel, text: str) -> CType | None:
@@ -161,7 +201,10 @@ def parse(kernel: Kernel, text: str) -> CType | None:
             if word not in _QUALIFIERS:
                 raise AbsentError(f"{text!r} is not a type")
         else:
-            derived.append(None if star else int(count, 0) if count else 0)
+            elements = parsing.number(count, 0) if count else 0
+            if elements is None:
+                raise AbsentError(f"{text!r} is not a type: too many elements")
+            derived.append(None if star else elements)
     name = " ".join(names)
     found: CType | None = None if name == "void" else kernel.types.graph.find(name)
     for length in derived:

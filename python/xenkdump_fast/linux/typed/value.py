@@ -1,9 +1,10 @@
 """A value: its type, and the memory that it is in, or its number."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..._native import AbsentError, Type
-from ...limits import MAX_READ_AHEAD
+from ...limits import MAX_NUMBER_BITS, MAX_READ_AHEAD
 from ..kernel import Kernel
 from . import types
 from .types import CType, Derived
@@ -52,7 +53,9 @@ class Value(NamedTuple):
             address = self.address + bits // 8 & self.kernel.last
             return Value(self.kernel, of, address, known=self.known)
         # The unit is that of the type, as compilers lay out bit-fields, unless it crosses its end.
-        unit = types.sizeof(of, self.kernel.word)
+        unit = 1
+        with suppress(AbsentError):
+            unit = types.sizeof(of, self.kernel.word) or 1
         start = bits // 8 // unit * unit
         if bits + width > (start + unit) * 8:
             start = bits // 8
@@ -87,6 +90,8 @@ class Value(NamedTuple):
 
     def cast(self, to: CType | None) -> "Value":
         """The same number with another type; the address of an array."""
+        if types.kind(to) in ("struct", "union", "array"):
+            raise AbsentError(f"{to}: no number can be cast to this type")
         number = self.address if self.kind == "array" else self.integer()
         assert number is not None
         return Value(self.kernel, to, None, number)
@@ -103,14 +108,16 @@ class Value(NamedTuple):
         signed = isinstance(found, Type) and kind != "ptr" and found.signed
         size = self.size
         first, width = self.bits
+        bits = size * 8 if width is None else width
+        if not 0 < bits <= MAX_NUMBER_BITS:
+            raise AbsentError(f"{self.type} with {bits} bits is not a number")
         if self.address is None:
             number = self.immediate
         else:
             data = self.data(size if width is None else (first + width + 7) // 8)
             number = int.from_bytes(data, "little") >> first
-        width = size * 8 if width is None else width
-        number &= (1 << width) - 1
-        return number - (1 << width) if signed and number >> width - 1 else number
+        number &= (1 << bits) - 1
+        return number - (1 << bits) if signed and number >> bits - 1 else number
 
     def data(self, size: int) -> bytes:
         """The first bytes of the object. Raises MemoryFault, or AbsentError for a number."""

@@ -14,8 +14,11 @@ use crate::memory::Memory;
 pub fn held<M: Memory<MachineAddr>>(p2m: &Arc<P2m<M>>) -> Option<Vec<(Pfn, u64)>> {
     let mem = p2m.memory();
     let budget = Budget::new("runs of pages", MAX_HELD_RUNS);
+    // A damaged P2M has any number of runs that the dump does not hold.
+    let visits = Budget::new("runs of pfns", MAX_HELD_RUNS);
     let mut runs: Vec<(Pfn, u64)> = Vec::new();
     for run in FrameRuns::new(p2m.clone(), Pfn(0), Pfn(u64::MAX)) {
+        visits.spend(1).ok()?;
         let Some(start) = run.mfn.addr() else {
             continue;
         };

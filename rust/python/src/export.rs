@@ -41,6 +41,10 @@ impl ExportControl {
     fn stop(&self) {
         self.inner.stop();
     }
+
+    fn __repr__(&self) -> String {
+        format!("<ExportControl: {} pages done>", self.inner.done())
+    }
 }
 
 /// A run of virtual addresses in Python: the first address, pfn and number of pages.

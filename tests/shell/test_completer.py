@@ -39,7 +39,7 @@ def completer(shell: Shell) -> Completer:
         ("p linux_bann", {"linux_banner"}),
         ("set sc", {"scroll"}),
         ("set scroll o", {"on", "off"}),
-        ("help gr", {"grep"}),
+        ("help gre", {"grep"}),
         ("ps | h", {"head"}),
         ("ps | ", {"grep", "head", "tail", "wc", "sort", "uniq", "less", "more"}),
         ("ps | grep --ign", {"--ignore-case"}),

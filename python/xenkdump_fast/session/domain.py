@@ -239,10 +239,10 @@ class Domain:
         """What to try if no kernel was found, with or without an image of it."""
         if self.dump.notes or self.dump.is_dump_core:
             return ""
-        vmlinux = "the kernel's vmlinux; " if image is None else ""
+        vmlinux = "the kernel's vmlinux, or " if image is None else ""
         return (
-            f" (the dump has no notes, as images of memory. Try: {vmlinux}for the kernels of a Xen "
-            "host, an ELF or a kdump-compressed dump of it)"
+            " (the dump has no notes, as images of memory, and without notes the kernels of a Xen "
+            f"host cannot be found. Try: {vmlinux}an ELF or a kdump-compressed dump)"
         )
 
     def _try_image(self, image: Image) -> Linux:

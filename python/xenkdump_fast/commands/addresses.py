@@ -12,6 +12,8 @@ from ..session import Domain
 from .selection import select
 
 if TYPE_CHECKING:
+    from argparse import _MutuallyExclusiveGroup as _Group
+
     from .._native import WordSize
     from ..xen.host import XenHost
 
@@ -103,6 +105,20 @@ def add_space_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "-m", "--machine", action="store_true", help="addresses in the machine's memory"
     )
+
+
+def add_unit_options(parser: argparse.ArgumentParser, what: str) -> "_Group":
+    """Adds the options for the size of ``what``, in bits; returns their exclusive group."""
+    units = parser.add_mutually_exclusive_group()
+    for bits in (8, 16, 32, 64):
+        units.add_argument(
+            f"-{bits}",
+            dest="unit",
+            action="store_const",
+            const=bits // 8,
+            help=f"{what.format(bits)}; the default is the kernel's word",
+        )
+    return units
 
 
 class Space(NamedTuple):

@@ -56,15 +56,7 @@ class Options(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``rd``."""
     addresses.add_space_options(parser)
-    units = parser.add_mutually_exclusive_group()
-    for bits in (8, 16, 32, 64):
-        units.add_argument(
-            f"-{bits}",
-            dest="unit",
-            action="store_const",
-            const=bits // 8,
-            help=f"units of {bits} bits; the default is the kernel's word",
-        )
+    addresses.add_unit_options(parser, "units of {} bits")
     parser.add_argument("-e", "--end", metavar="ADDRESS", help="read up to this address")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(

@@ -65,15 +65,7 @@ class Options(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``search``."""
     addresses.add_space_options(parser)
-    units = parser.add_mutually_exclusive_group()
-    for bits in (8, 16, 32, 64):
-        units.add_argument(
-            f"-{bits}",
-            dest="unit",
-            action="store_const",
-            const=bits // 8,
-            help=f"numbers of {bits} bits, aligned; the default is the kernel's word",
-        )
+    units = addresses.add_unit_options(parser, "numbers of {} bits, aligned")
     units.add_argument(
         "-t", "--text", action="store_true", help="the operands are text, at any address"
     )

@@ -1,14 +1,13 @@
 """``list`` and ``tree``: what they print of a synthetic dump, damage, and wrong usage."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import xenkdump_fast as xk
+from tests.commands.running import Run
 from tests.xen.patched import patched
-from xenkdump_fast.cli import main
 from xenkdump_forge import SyntheticDump, write_dump, writing
 from xenkdump_forge.kernels.v6_1 import blocked
 
@@ -30,30 +29,20 @@ def tasks(domain: xk.Domain) -> dict[int, Any]:
     return {task.pid: task for task in domain.kernel.tasks() if task.pid}
 
 
-class Run:
-    def __init__(self, synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
-        self._files = (str(synthetic.vmlinux), str(synthetic.vmcore))
-        self._captured = capsys
-
-    def __call__(self, command: str, *words: str, expected: int = 0) -> str:
-        status = main([command, *self._files, *words])
-        out, self.err = self._captured.readouterr()
-        assert status == expected, self.err
-        return out
-
+class ListRun(Run):
     def addresses(self, command: str, *words: str, expected: int = 0) -> list[int]:
-        self.printed = json.loads(self(command, "--json", *words, expected=expected))
+        self.printed = self.json(command, *words, expected=expected)
         assert self.printed["count"] == len(self.printed["entries"])
         return [int(entry["address"], 16) for entry in self.printed["entries"]]
 
 
 @pytest.fixture
-def run(synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> Run:
-    return Run(synthetic, capsys)
+def run(synthetic: SyntheticDump, capsysbinary: pytest.CaptureFixture[bytes]) -> ListRun:
+    return ListRun(synthetic, capsysbinary)
 
 
 class TestList:
-    def test_the_tasks(self, run: Run, domain: xk.Domain, tasks: dict[int, Any]) -> None:
+    def test_the_tasks(self, run: ListRun, domain: xk.Domain, tasks: dict[int, Any]) -> None:
         leaders = [task.address for task in tasks.values() if task.pid == task.tgid]
         init = domain.kernel.symbols["init_task"]
         head = f"init_task+{domain.kernel.offset('task_struct.tasks')}"
@@ -69,7 +58,7 @@ class TestList:
         backward = run.addresses("list", "-r", "-E", "-o", "task_struct.tasks", "init_task")
         assert backward == [init, *embedded[:0:-1]]
 
-    def test_members(self, run: Run, tasks: dict[int, Any]) -> None:
+    def test_members(self, run: ListRun, tasks: dict[int, Any]) -> None:
         words = ("-E", "task_struct.tasks", "init_task", "-s", "task_struct.pid,comm")
         run.addresses("list", *words)
         for entry in run.printed["entries"][1:]:
@@ -79,7 +68,7 @@ class TestList:
         assert lines[1:3] == ["  pid = 0", '  comm = "swapper/0"']
         assert int(lines[0], 16) == int(run.printed["entries"][0]["address"], 16)
 
-    def test_the_addresses_are_those_of_a_member(self, run: Run, domain: xk.Domain) -> None:
+    def test_the_addresses_are_those_of_a_member(self, run: ListRun, domain: xk.Domain) -> None:
         head = f"init_task+{domain.kernel.offset('task_struct.tasks')}"
         words = ("-H", head, "-l", "task_struct.tasks", "-s", "task_struct.comm")
         nodes = run.addresses("list", *words)
@@ -89,7 +78,9 @@ class TestList:
         assert nodes == [address + offset for address in structs]
         assert first == {"comm": "systemd"}
 
-    def test_pointers_to_structs(self, run: Run, domain: xk.Domain, tasks: dict[int, Any]) -> None:
+    def test_pointers_to_structs(
+        self, run: ListRun, domain: xk.Domain, tasks: dict[int, Any]
+    ) -> None:
         kernel = domain.kernel
         parents = [tasks[blocked.FIRST].address]
         while parents[-1] != kernel.symbols["init_task"]:
@@ -102,12 +93,12 @@ class TestList:
         assert len(found) == 3
         assert run.addresses("list", *words, "-e", "init_task") == parents[:-1]
 
-    def test_hlist(self, run: Run, tasks: dict[int, Any]) -> None:
+    def test_hlist(self, run: ListRun, tasks: dict[int, Any]) -> None:
         found = run.addresses("list", "--hlist", "-o", "task_struct.pid_links", "some_hlist")
         assert found == [tasks[pid].address for pid in (blocked.THIRD, blocked.FIRST)]
 
     def test_a_loop(
-        self, run: Run, domain: xk.Domain, tasks: dict[int, Any], synthetic: SyntheticDump
+        self, run: ListRun, domain: xk.Domain, tasks: dict[int, Any], synthetic: SyntheticDump
     ) -> None:
         kernel = domain.kernel
         third, first = tasks[blocked.THIRD].address, tasks[blocked.FIRST].address
@@ -138,7 +129,7 @@ class TestList:
             (["-s", "nothing", "init_task"], 1, "no type nothing"),
         ],
     )
-    def test_rejects(self, words: list[str], status: int, problem: str, run: Run) -> None:
+    def test_rejects(self, words: list[str], status: int, problem: str, run: ListRun) -> None:
         run("list", *words, expected=status)
         assert problem in run.err
 
@@ -146,7 +137,7 @@ class TestList:
 class TestTree:
     WORDS = ("some_tree", "-o", "task_struct.se.run_node")
 
-    def test_in_order(self, run: Run, tasks: dict[int, Any]) -> None:
+    def test_in_order(self, run: ListRun, tasks: dict[int, Any]) -> None:
         pids = [blocked.FIRST, blocked.SECOND, blocked.THIRD]
         found = run.addresses("tree", *self.WORDS, "-s", "task_struct.pid")
         assert found == [tasks[pid].address for pid in pids]
@@ -154,13 +145,13 @@ class TestTree:
         lines = run("tree", *self.WORDS, "-s", "task_struct.pid", "-x").splitlines()
         assert lines[:2] == [f"{found[0]:x}", f"  pid = {pids[0]:#x}"]
 
-    def test_below_a_node(self, run: Run, domain: xk.Domain, tasks: dict[int, Any]) -> None:
+    def test_below_a_node(self, run: ListRun, domain: xk.Domain, tasks: dict[int, Any]) -> None:
         node = tasks[blocked.THIRD].address + domain.kernel.offset("task_struct.se.run_node")
         found = run.addresses("tree", "-N", f"{node:x}", *self.WORDS[1:])
         assert found == [tasks[blocked.THIRD].address]
 
     def test_damage(
-        self, run: Run, domain: xk.Domain, tasks: dict[int, Any], synthetic: SyntheticDump
+        self, run: ListRun, domain: xk.Domain, tasks: dict[int, Any], synthetic: SyntheticDump
     ) -> None:
         kernel = domain.kernel
         parent = kernel.offset("task_struct.se.run_node")
@@ -179,6 +170,6 @@ class TestTree:
             (["-t", "maple", "some_tree"], 1, "maple_tree"),
         ],
     )
-    def test_rejects(self, words: list[str], status: int, problem: str, run: Run) -> None:
+    def test_rejects(self, words: list[str], status: int, problem: str, run: ListRun) -> None:
         run("tree", *words, expected=status)
         assert problem in run.err

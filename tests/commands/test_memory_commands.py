@@ -1,12 +1,9 @@
 """``rd``, ``sym``, ``dis``, ``search``: what they print of a synthetic dump, and wrong usage."""
 
-import json
-from typing import Any
-
 import pytest
 
 import xenkdump_fast as xk
-from xenkdump_fast.cli import main
+from tests.commands.running import Run
 from xenkdump_forge import SyntheticDump, write_dump
 
 
@@ -18,26 +15,6 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDump:
 @pytest.fixture(scope="module")
 def domain(synthetic: SyntheticDump) -> xk.Domain:
     return xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux))
-
-
-class Run:
-    def __init__(self, synthetic: SyntheticDump, capsysbinary: Any) -> None:
-        self._files = (str(synthetic.vmlinux), str(synthetic.vmcore))
-        self._captured = capsysbinary
-
-    def __call__(self, command: str, *words: str, expected: int = 0) -> str:
-        return self.binary(command, *words, expected=expected).decode()
-
-    def binary(self, command: str, *words: str, expected: int = 0) -> bytes:
-        status = main([command, *self._files, *words])
-        out, err = self._captured.readouterr()
-        assert status == expected, err
-        assert isinstance(out, bytes)
-        self.err: str = err.decode()
-        return out
-
-    def json(self, command: str, *words: str, expected: int = 0) -> Any:
-        return json.loads(self(command, "--json", *words, expected=expected))
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """``struct``, ``whatis``, ``p``: what they print of a synthetic dump, and wrong usage."""
 
-import json
 from typing import Any
 
 import pytest
 
 import xenkdump_fast as xk
-from xenkdump_fast.cli import main
+from tests.commands.running import Run
 from xenkdump_forge import SyntheticDump, write_dump
 
 
@@ -20,24 +19,9 @@ def kernel(synthetic: SyntheticDump) -> Any:
     return xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux)).kernel
 
 
-class Run:
-    def __init__(self, synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> None:
-        self._files = (str(synthetic.vmlinux), str(synthetic.vmcore))
-        self._captured = capsys
-
-    def __call__(self, command: str, *words: str, expected: int = 0) -> str:
-        status = main([command, *self._files, *words])
-        out, self.err = self._captured.readouterr()
-        assert status == expected, self.err
-        return out
-
-    def json(self, command: str, *words: str) -> Any:
-        return json.loads(self(command, "--json", *words))
-
-
 @pytest.fixture
-def run(synthetic: SyntheticDump, capsys: pytest.CaptureFixture[str]) -> Run:
-    return Run(synthetic, capsys)
+def run(synthetic: SyntheticDump, capsysbinary: pytest.CaptureFixture[bytes]) -> Run:
+    return Run(synthetic, capsysbinary)
 
 
 def test_layouts_are_those_of_the_types(run: Run, kernel: Any) -> None:

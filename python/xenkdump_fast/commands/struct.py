@@ -31,7 +31,7 @@ class Options(NamedTuple):
 
     #: The type, an address, a count.
     operands: Sequence[str] = ()
-    #: Offsets of the members, or their addresses in an instance.
+    #: Offsets of the members, in a layout.
     offsets: bool = False
     #: Numbers in hex.
     hex: bool = False
@@ -83,7 +83,7 @@ def run(target: Domain, options: Options = Options()) -> "Layout | Instances":
         if size:
             value.data(1)
         values.append(value)
-    return Instances(values, members, options.hex, options.offsets)
+    return Instances(values, members, options.hex)
 
 
 def named(domain: Domain, name: str, module: str | None) -> Type:
@@ -207,7 +207,6 @@ class Instances(NamedTuple):
     #: Only these; all if empty.
     members: Sequence[str]
     hex: bool
-    offsets: bool
 
     def text(self) -> Iterator[str]:
         """Each value, or each selected member, as crash prints it."""

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .._native import AbsentError, AddressSpace
+from .._native import AbsentError
 from ..limits import MAX_XEN_MAPPINGS
+from ..session.bare import held_pages
 from ..xen import frame_table
 from ..xen.memory import virtual_range
 from . import mapping, notes
@@ -27,7 +28,7 @@ _ALL_FRAMES = 1 << 52
 def of_xen(xen: "XenHost") -> Source:
     """Xen: its image and its other mappings by their virtual addresses, and the direct map."""
     warnings: list[str] = []
-    runs = _held(xen.dump.machine)
+    runs = held_pages(xen.dump.machine)
     guests = _guests(xen, warnings)
     pages = _without(runs, guests)
     if not len(pages):
@@ -61,21 +62,6 @@ def of_xen(xen: "XenHost") -> Source:
         "others": others,
     }
     return Source(xen.dump, xen.dump, pages, pages, excluded, options, warnings, None)
-
-
-def _held(machine: AddressSpace) -> "NDArray[np.uint64]":
-    """The runs of pages that the dump holds."""
-    import numpy as np
-
-    rows: list[list[int]] = []
-    for held in machine.iter_mapped():
-        start = -(-held.address // PAGE)
-        count = (held.address + held.size) // PAGE - start
-        if count > 0 and rows and sum(rows[-1]) == start:
-            rows[-1][1] += count
-        elif count > 0:
-            rows.append([start, count])
-    return np.array(rows, np.uint64).reshape(-1, 2)
 
 
 def _guests(xen: "XenHost", warnings: list[str]) -> "NDArray[np.uint64]":

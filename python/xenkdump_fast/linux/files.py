@@ -96,7 +96,8 @@ class _Reader:
             ]
         )
         modes = self._modes(file.inode for file in files.values())
-        shown = {at: self._shown(at, file, modes) for at, file in files.items()}
+        systems = dict(self._file_systems(block for _, _, block in modes.values()))
+        shown = {at: self._shown(at, file, modes, systems) for at, file in files.items()}
         found = {}
         for task in tasks:
             home = homes.get(places.get(task.address, 0))
@@ -168,7 +169,6 @@ class _Reader:
                 with suppress(MemoryFault):
                     mode, number, block = (structs.read(at, one) for one in members)
                     found[at] = (mode, number, block)
-        self._systems = dict(self._file_systems(block for _, _, block in found.values()))
         return found
 
     def _file_systems(self, blocks: Iterable[int]) -> Iterator[tuple[int, str]]:
@@ -179,10 +179,16 @@ class _Reader:
                 kind = kernel.read(block, "super_block.s_type")
                 yield block, kernel.string(kernel.read(kind, "file_system_type.name"), 64)
 
-    def _shown(self, address: int, file: _Place, modes: dict[int, tuple[int, int, int]]) -> File:
+    def _shown(
+        self,
+        address: int,
+        file: _Place,
+        modes: dict[int, tuple[int, int, int]],
+        systems: dict[int, str],
+    ) -> File:
         mode, number, block = modes.get(file.inode, (0, 0, 0))
         kind = _TYPES.get(stat.S_IFMT(mode), "")
-        system = self._systems.get(block, "")
+        system = systems.get(block, "")
         if system in _WITHOUT_PATH:
             name = self._paths.name(file.path.dentry)
             prefix = _WITHOUT_PATH[system]

@@ -85,6 +85,21 @@ class Domain(Protocol):
         """Its P2M."""
 
 
+def held_pages(machine: AddressSpace) -> "NDArray[np.uint64]":
+    """The runs of whole pages that a dump holds, ascending: the first frame and the count."""
+    import numpy as np
+
+    rows: list[list[int]] = []
+    for held in machine.iter_mapped():
+        start = -(-held.address // PAGE)
+        count = (held.address + held.size) // PAGE - start
+        if count > 0 and rows and sum(rows[-1]) == start:
+            rows[-1][1] += count
+        elif count > 0:
+            rows.append([start, count])
+    return np.array(rows, np.uint64).reshape(-1, 2)
+
+
 class BareMachine:
     """A domain's memory and CPUs as if it ran on a bare machine.
 
@@ -279,15 +294,7 @@ class BareMachine:
 
         if self.domain.has_p2m:
             return np.frombuffer(self.domain.p2m.held(), "<u8").reshape(-1, 2).copy()
-        rows: list[list[int]] = []
-        for held in self.native.machine.iter_mapped():
-            start = -(-held.address // PAGE)
-            count = (held.address + held.size) // PAGE - start
-            if count > 0 and rows and sum(rows[-1]) == start:
-                rows[-1][1] += count
-            elif count > 0:
-                rows.append([start, count])
-        return np.array(rows, np.uint64).reshape(-1, 2)
+        return held_pages(self.native.machine)
 
     @property
     def warnings(self) -> Sequence[str]:

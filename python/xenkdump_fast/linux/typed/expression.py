@@ -18,6 +18,9 @@ from .value import Value
 
 _TOKEN = re.compile(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+|[A-Za-z_]\w*|->|[()\[\].*&+:-])", re.ASCII)
 
+#: What only a type starts with.
+_TYPE_WORDS = ("struct", "union", "enum", "unsigned", "signed", "void")
+
 
 def evaluate(kernel: Kernel, text: str) -> Value:
     """The value of an expression. Raises AbsentError, with the place, if it has none."""
@@ -135,7 +138,7 @@ class _Parser:
         name = re.match(r"[A-Za-z_]\w*", rest, re.ASCII)
         if name is None:
             return False
-        if types.is_type_name(name[0]) or name[0] in ("unsigned", "signed", "void"):
+        if name[0] in _TYPE_WORDS:
             return True
         if name[0] in self._kernel.symbols:
             return False

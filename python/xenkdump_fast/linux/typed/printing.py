@@ -7,7 +7,7 @@ from ..._native import AbsentError, MemoryFault, Type, TypeMember
 from ...budget import BudgetExceededError
 from ...limits import MAX_PRINTED_CHARACTERS, MAX_PRINTED_ELEMENTS, MAX_STRUCT_DEPTH
 from . import types
-from .types import CType, Derived, Parts
+from .types import CType, Parts
 from .value import Value
 
 #: Characters of a declaration that count as one part.
@@ -209,23 +209,17 @@ def layout(of: CType, word: int, *, offsets: bool = False) -> Iterator[str]:
     """
     parts = Parts()
     found = types.stripped(of)
-    if isinstance(found, Derived) or found is None or found.kind not in ("struct", "union", "enum"):
-        if found is not None and not isinstance(found, Derived) and found.kind == "enum64":
-            pass
-        else:
-            yield f"typedef {found} {of};" if str(found) != str(of) else f"{of}"
-            yield f"SIZE: {types.sizeof(of, word)}"
-            return
-    assert isinstance(found, Type)
-    if found.kind in ("enum", "enum64"):
+    if isinstance(found, Type) and found.kind in ("enum", "enum64"):
         yield f"{found} {{"
         for name, number in parts.enumerators(found):
             yield f"    {name} = {number},"
         yield "}"
-    else:
+    elif isinstance(found, Type) and found.kind in ("struct", "union"):
         yield f"{_heading(found)} {{"
         yield from _members(found, 0, 0, offsets, parts)
         yield "}"
+    else:
+        yield f"typedef {found} {of};" if str(found) != str(of) else f"{of}"
     yield f"SIZE: {types.sizeof(of, word)}"
 
 

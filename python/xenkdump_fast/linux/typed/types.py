@@ -224,8 +224,3 @@ def _tokens(text: str) -> Iterator[tuple[str, str, str]]:
             raise AbsentError(f"{text!r} is not a type")
         yield match[1] or "", match[2] or "", match[3] or ""
         at = match.end()
-
-
-def is_type_name(text: str) -> bool:
-    """Whether a text may be a type by its first word, without a search."""
-    return text.split(" ", maxsplit=1)[0].strip("*") in ("struct", "union", "enum")

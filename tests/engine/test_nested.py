@@ -1,6 +1,5 @@
 """Xen's page tables of translated guests, compared with a reader in plain Python."""
 
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 NONE = 2**64 - 1
 LAYOUTS: "tuple[NestedFormat, ...]" = ("npt", "npt-5", "ept", "ept-5")
-#: Seconds; each takes one or two, and without a limit years.
-LIMIT = 60
 #: Kinds that stand for one another where the oracle has no tables.
 ABSENT = ("invalid", "no table", "out of range")
 
@@ -316,7 +313,6 @@ def test_tables_that_map_themselves_end(
     entry = ROOT << 12 | (7 if layout.startswith("ept") else 0x67)
     machine.words(ROOT, [entry] * 512)
     dump = saved(machine)
-    started = time.monotonic()
     p2m = P2M.nested(dump, ROOT, layout)
     assert p2m.pages == 2**36
     assert p2m.entry(12345) == ("frame", ROOT)
@@ -329,7 +325,6 @@ def test_tables_that_map_themselves_end(
     assert virtual.translate(0x1000) == ROOT * PAGE
     assert next(virtual.iter_mapped()).machine == ROOT * PAGE
     assert virtual.search(b"\xff" * 4, 0, 1 << 47, most=1 << 24).addresses == []
-    assert time.monotonic() - started < LIMIT
 
 
 @pytest.mark.parametrize("layout", ["npt", "ept-5"])
@@ -346,14 +341,12 @@ def test_large_pages_everywhere_are_bounded(
     huge = [entry(number << 18, large=True) for number in range(512)]
     machine.words(ROOT + levels - 3, huge)
     dump = saved(machine)
-    started = time.monotonic()
     p2m = P2M.nested(dump, ROOT, layout)
     assert p2m.pages == 2**36
     assert p2m.entry(5) == ("frame", 5)
     assert sum(count for _, count in p2m.spans()) <= 2**22 + 2**18
     assert p2m.reverse(77) == 77
     p2m.compare(p2m)
-    assert time.monotonic() - started < LIMIT
 
 
 def test_a_root_without_memory_or_pages_is_refused(saved: Callable[[Machine], Dump]) -> None:

@@ -252,23 +252,21 @@ def test_other_threads_run_while_a_long_list_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["find", "search"])
 def test_ctrl_c(name: str, tmp_path: Path) -> None:
-    """A search of 64 GiB, which would take a minute, ends when a signal's handler raises."""
+    """A search that would take many minutes ends when a signal's handler raises."""
     path = tmp_path / "image"
     with path.open("wb") as stream:
-        stream.truncate(64 << 30)
+        stream.truncate(4 << 40)
     dump = Dump(path, format="raw")
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    begun = time.monotonic()
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(KeyboardInterrupt):
-            getattr(dump.machine, name)(b"NEEDLE", 0, 64 << 30, most=64 << 30)
+            getattr(dump.machine, name)(b"NEEDLE", 0, 4 << 40, most=4 << 40)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - begun < 5
     dump.close()

@@ -101,7 +101,7 @@ def test_signals(made: SyntheticDump, number: signal.Signals, status: int, tmp_p
             # The file is there, and the export goes on until it is stopped.
             report = real(*arguments)
             print("ready", flush=True)
-            time.sleep(1)
+            time.sleep(600)
             return report
         writing.export = slow
         sys.exit(cli.main(sys.argv[1:]))

@@ -55,57 +55,76 @@ impl Rows for RowsOf<'_> {
 struct Reordered<'a, 'o> {
     rows: RowsOf<'a>,
     /// The row at each place.
-    order: &'o [usize],
+    order: &'o [u64],
 }
 
 impl Rows for Reordered<'_, '_> {
     fn put(&mut self, row: usize, at: usize, bytes: &[u8]) {
         if let Some(row) = self.order.get(row) {
-            self.rows.put(*row, at, bytes);
+            self.rows.put(*row as usize, at, bytes);
         }
     }
 
     fn clear(&mut self, row: usize) {
         if let Some(row) = self.order.get(row) {
-            self.rows.clear(*row);
+            self.rows.clear(*row as usize);
         }
     }
 }
 
 /// The elements by ascending page, so that a dump that decodes pages decodes each once. `None` if they
 /// are in that order or if they are few.
-fn by_page(dump: &CoreDump, input: &Column<u64>) -> Option<Vec<usize>> {
+fn by_page(dump: &CoreDump, input: &Column<u64>) -> Option<Vec<u64>> {
     let len = input.len();
     if !dump.decodes_pages() || len <= ROWS {
         return None;
     }
     let mut address = [0];
-    let mut keyed = alloc::collect((0..len).map(|i| {
+    let mut keys = alloc::collect((0..len).map(|i| {
         input.load(i, &mut address, |raw| raw);
-        (address[0] >> PAGE_SHIFT, i)
+        address[0] >> PAGE_SHIFT
     }));
-    if keyed.is_sorted() {
+    if keys.is_sorted() {
         return None;
     }
-    sort(&mut keyed);
-    Some(alloc::collect(keyed.into_iter().map(|(_, i)| i)))
+    // The page, counted from the lowest one, and below it the number of the element. Where both do not
+    // fit, the low bits of the page are left out: some pages are mixed then.
+    let bounds = keys.iter().fold((u64::MAX, 0), |(low, high), key| {
+        (low.min(*key), high.max(*key))
+    });
+    let index_bits = bits(len as u64);
+    let excess = (bits(bounds.1 - bounds.0) + index_bits).saturating_sub(u64::BITS);
+    for (key, i) in keys.iter_mut().zip(0..) {
+        *key = (*key - bounds.0) >> excess << index_bits | i;
+    }
+    sort(&mut keys, index_bits);
+    for key in &mut keys {
+        *key &= (1 << index_bits) - 1;
+    }
+    Some(keys)
 }
 
-/// Sorts by the first member, which must be below 2^52; a radix sort by those digits that differ. For
-/// a batch of words in cached pages a sort by comparison would take longer than the reads.
-fn sort(keyed: &mut Vec<(u64, usize)>) {
+/// The number of bits that a number takes.
+fn bits(number: u64) -> u32 {
+    u64::BITS - number.leading_zeros()
+}
+
+/// Sorts keys that are in order as far as their lowest `sorted_bits` bits: a radix sort by the other
+/// digits that differ. For a batch of words in cached pages a sort by comparison would take longer than
+/// the reads.
+fn sort(keys: &mut Vec<u64>, sorted_bits: u32) {
     const DIGIT: u32 = 11;
     let digit = |key: u64, shift: u32| (key >> shift) as usize & ((1 << DIGIT) - 1);
-    let (all, any) = keyed
+    let (all, any) = keys
         .iter()
-        .fold((u64::MAX, 0), |(all, any), (key, _)| (all & key, any | key));
-    let mut sorted = alloc::collect(keyed.iter().copied());
-    for shift in (0..u64::BITS - PAGE_SHIFT).step_by(DIGIT as usize) {
+        .fold((u64::MAX, 0), |(all, any), key| (all & key, any | key));
+    let mut sorted = alloc::collect(keys.iter().copied());
+    for shift in (sorted_bits..u64::BITS).step_by(DIGIT as usize) {
         if digit(all ^ any, shift) == 0 {
             continue;
         }
         let mut starts = [0_usize; 1 << DIGIT];
-        for (key, _) in keyed.iter() {
+        for key in keys.iter() {
             if let Some(count) = starts.get_mut(digit(*key, shift)) {
                 *count += 1;
             }
@@ -114,16 +133,16 @@ fn sort(keyed: &mut Vec<(u64, usize)>) {
         for start in &mut starts {
             sum += std::mem::replace(start, sum);
         }
-        for one in keyed.iter() {
-            let Some(start) = starts.get_mut(digit(one.0, shift)) else {
+        for key in keys.iter() {
+            let Some(start) = starts.get_mut(digit(*key, shift)) else {
                 continue;
             };
             if let Some(slot) = sorted.get_mut(*start) {
-                *slot = *one;
+                *slot = *key;
             }
             *start += 1;
         }
-        std::mem::swap(keyed, &mut sorted);
+        std::mem::swap(keys, &mut sorted);
     }
 }
 
@@ -205,7 +224,7 @@ pub fn many<'py>(
     }
     let failed = AtomicUsize::new(usize::MAX);
     let order = detach(py, || by_page(space.memory(), input))?;
-    let in_order = |batch: &mut Batch<'_, CoreDump>, order: &[usize]| {
+    let in_order = |batch: &mut Batch<'_, CoreDump>, order: &[u64]| {
         let mut rows = Reordered {
             rows: RowsOf {
                 bytes: &target,
@@ -222,14 +241,16 @@ pub fn many<'py>(
             return false;
         };
         for (addr, i) in addrs.iter_mut().zip(order) {
-            input.load(*i, std::slice::from_mut(addr), |raw| raw);
+            input.load(*i as usize, std::slice::from_mut(addr), |raw| raw);
         }
         batch.read_rows(addrs, size, 0, &mut rows, statuses);
         for (status, i) in statuses.iter().zip(order) {
             if let Some(column) = &column {
-                column.store(*i, std::slice::from_ref(status), |status| status as u8);
+                column.store(*i as usize, std::slice::from_ref(status), |status| {
+                    status as u8
+                });
             } else if *status != Status::Ok {
-                failed.fetch_min(*i, Ordering::Relaxed);
+                failed.fetch_min(*i as usize, Ordering::Relaxed);
             }
         }
         gate.is_open()

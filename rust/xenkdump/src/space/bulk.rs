@@ -11,9 +11,9 @@ use crate::status::{Status, NONE};
 use crate::window::Window;
 
 const CHUNK: usize = 256;
-/// Bytes of a long read that are decoded at once; they stay in the second-level cache until they are
+/// Bytes of a long read that are decoded at once; they stay in the first-level cache until they are
 /// copied.
-const DECODED: usize = 64 << 10;
+const DECODED: usize = 16 << 10;
 
 /// The destination of [`Batch::read_rows`].
 pub trait Rows {
@@ -162,12 +162,15 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         // Find all rows, then touch them, then copy: in a loop that only touches, a dozen cache misses
         // overlap.
         let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
+        // The last frame that could not be borrowed.
+        let mut unborrowed = None;
         let results = machine.iter().zip(&*status);
         for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
             let in_page = size <= PAGE_SIZE - VirtAddr(*addr).page_offset();
-            if in_page && *status == Status::Ok {
+            if in_page && *status == Status::Ok && Some(machine.frame()) != unborrowed {
                 let borrowed = self.window.borrow(self.space.memory(), *machine, size);
                 *found = borrowed.unwrap_or_default();
+                unborrowed = borrowed.is_none().then_some(machine.frame());
             }
         }
         let touched = found
@@ -194,8 +197,8 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         }
     }
 
-    /// Reads the rows of a chunk that cannot be borrowed, given by their indices, by ascending machine
-    /// address. Rows of one page are read at once, so that the page is looked up and decoded once.
+    /// Reads the rows of a chunk that cannot be borrowed, given by their indices, by ascending frame. Rows
+    /// of one page are read at once, so that the page is looked up and decoded once.
     #[cold]
     fn copy_rows(
         &self,
@@ -207,9 +210,12 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         status: &mut [Status],
     ) {
         let at = |i: &usize| machine.get(*i).copied().unwrap_or(MachineAddr(NONE));
-        indices.sort_unstable_by_key(at);
+        let frame = |i: &usize| at(i).frame();
+        if !indices.is_sorted_by_key(frame) {
+            indices.sort_unstable_by_key(frame);
+        }
         let mut page = [0; PAGE_SIZE];
-        for group in indices.chunk_by(|a, b| at(a).frame() == at(b).frame()) {
+        for group in indices.chunk_by(|a, b| frame(a) == frame(b)) {
             if self.copy_group(group, at, size, first, rows, &mut page) {
                 continue;
             }
@@ -236,8 +242,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         }
     }
 
-    /// Reads several rows of one page at once, by ascending machine address; false if there is one only
-    /// or if that is not possible.
+    /// Reads several rows of one page at once; false if there is one only or if that is not possible.
     #[inline]
     fn copy_group(
         &self,
@@ -248,10 +253,16 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         rows: &mut impl Rows,
         page: &mut [u8; PAGE_SIZE],
     ) -> bool {
-        let [lowest, .., highest] = group else {
+        let [any, _, ..] = group else {
             return false;
         };
-        let (start, end) = (at(lowest), at(highest).page_offset().saturating_add(size));
+        let (start, last) = group
+            .iter()
+            .map(&at)
+            .fold((at(any), at(any)), |(low, high), at| {
+                (low.min(at), high.max(at))
+            });
+        let end = last.page_offset().saturating_add(size);
         // Otherwise the last row goes on in the next page of the space, wherever that is.
         let Some(bytes) = (end <= PAGE_SIZE)
             .then(|| page.get_mut(..end - start.page_offset()))

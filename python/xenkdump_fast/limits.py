@@ -364,6 +364,16 @@ MAX_GRANTS = 1 << 20
 #: MiB, and few have more than two.
 MAX_GRANT_READS = 256 << 20
 
+#: Buckets of a table of event channels that are compared with their ports, to infer a layout.
+MAX_INFERRED_BUCKETS = 16
+
+#: Grants of a domain that are compared with the frame table, to infer a layout.
+MAX_INFERRED_GRANTS = 1 << 14
+
+#: Bytes read to infer the layout of event channels, grant tables or run queues. Each of 16 domains
+#: may have 500 pointers to a page that may be a bucket.
+MAX_INFERENCE_READS = 256 << 20
+
 #: Machine frames: 4 PiB of memory. x86 processors have 52 bits of physical address.
 MAX_MACHINE_FRAMES = 1 << 40
 

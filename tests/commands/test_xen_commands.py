@@ -52,6 +52,7 @@ def test_what_needs_debug_information(command: str, vmcore: str, capsys: Capture
     found = capsys.readouterr()
     assert found.out == ""
     assert "Try: --xen-syms with the xen-syms of this build that has DWARF" in found.err
+    assert "; nor can it be inferred: " in found.err
 
 
 @pytest.mark.parametrize("command", ["pcpus", "sched", "evtchn", "grants"])

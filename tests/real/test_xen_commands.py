@@ -318,13 +318,32 @@ def test_a_domain_in_full_without_debug_information(
 
 
 @pytest.mark.parametrize("command", ["evtchn", "grants", "sched"])
-def test_without_debug_information(command: str, dump_file: DumpFile, capsys: Capture) -> None:
-    vmcore = dump_file("xen417-three-domains/vmcore")
-    for xen_syms in ([], ["--xen-syms", dump_file("xen-syms-4.17-amd64")]):
-        assert main([command, *xen_syms, vmcore]) == 1
-        text = capsys.readouterr().err
-        assert "layouts of Xen's structs are not known" in text
-        assert "DWARF (Xen 4.17.7)" in text
+def test_inferred_layouts(command: str, host: list[str], run: Callable[..., Any]) -> None:
+    """Without DWARF the answers are the same, and a warning says what they rest on."""
+    *files, _ = host
+    by_types = run(command, *files)
+    inferred = run(command, files[-1])
+    known = set(by_types.pop("warnings", []))
+    (text,) = (text for text in inferred.pop("warnings") if text not in known)
+    assert "the layout is inferred: " in text
+    assert inferred == by_types
+
+
+@pytest.mark.parametrize("name", ["xen417-three-domains", "xen417-dom0"])
+def test_inferred_layouts_of_other_hosts(
+    name: str, dump_file: DumpFile, run: Callable[..., Any]
+) -> None:
+    """With the symbols of a stripped xen-syms, and without any."""
+    vmcore, xen_syms = dump_file(f"{name}/vmcore"), dump_file("xen-syms-4.17-amd64")
+    for command in ("evtchn", "grants", "sched"):
+        alone = run(command, vmcore)
+        assert run(command, "--xen-syms", xen_syms, vmcore) == alone
+        assert "the layout is inferred" in alone["warnings"][-1]
+        assert "problem" not in json.dumps(alone).replace('"problem": null', "")
+
+
+@pytest.mark.parametrize("command", ["evtchn", "grants", "sched"])
+def test_without_a_host(command: str, dump_file: DumpFile, capsys: Capture) -> None:
     assert main([command, dump_file("bare-x86_64/vmcore")]) == 1
     assert "not the dump of a Xen host" in capsys.readouterr().err
     assert main([command, dump_file("xen417-three-domains/domu1.core")]) == 1

@@ -57,6 +57,7 @@ class FakeMemory(XenMemory):
 
     def __init__(self, size: int = 256 * PAGE) -> None:
         self.word = 8
+        self.probe = START
         self.content = bytearray(size)
         self.virtual = cast(AddressSpace, self)
         self._next = START
@@ -95,6 +96,9 @@ class FakeMemory(XenMemory):
 
     def pointer(self, address: int) -> int | None:
         return self.number(address, self.word)
+
+    def translate(self, address: int) -> int | None:
+        return address - START if self.is_xen(address) else None
 
     def is_xen(self, address: int) -> bool:
         self.charge(1)

@@ -99,7 +99,7 @@ class FakeHost:
             self.memory.put(after + 8, before)
 
     def read(self) -> tuple[list[RunQueue], list[str]]:
-        self.fake.structs = structs(self.memory, self.members, {"cpumask_t": 8})
+        self.fake.scheduler = structs(self.memory, self.members, {"cpumask_t": 8}), None
         return run_queues.read(cast(XenHost, self.fake))
 
     def credit(self, pcpu: int, units: list[tuple[int, int, int, int]]) -> list[int]:

@@ -41,10 +41,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(target: DumpFile, options: Options = Options()) -> "EventChannels":
-    """The event channels; AbsentError if the dump is not of a Xen host, or without DWARF."""
+    """The event channels; AbsentError without a Xen host, or without its layout."""
     xen = host_domains.host(target, options.xen_syms, force=options.force)
     found, failure = host_domains.select(target, xen, options.operands)
-    reader = Reader(xen.structs, {domain.address: domain.id for domain in xen.domains()})
+    reader = Reader(xen.channel_structs, {domain.address: domain.id for domain in xen.domains()})
     rows: list[tuple[int, Channels]] = []
     problems = [] if failure is None else [failure]
     warnings: list[str] = []

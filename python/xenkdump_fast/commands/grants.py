@@ -43,10 +43,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(target: DumpFile, options: Options = Options()) -> "Grants":
-    """The grant tables; AbsentError if the dump is not of a Xen host, or without DWARF."""
+    """The grant tables; AbsentError without a Xen host, or without its layout."""
     xen = host_domains.host(target, options.xen_syms, force=options.force)
     found, failure = host_domains.select(target, xen, options.operands)
-    structs = xen.structs
+    structs = xen.grant_structs
     rows: list[tuple[int, GrantTable]] = []
     problems = [] if failure is None else [failure]
     warnings: list[str] = []

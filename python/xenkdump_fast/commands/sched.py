@@ -29,7 +29,7 @@ add_options = host_domains.add_options
 
 
 def run(target: DumpFile, options: Options = Options()) -> "RunQueues":
-    """Lists the run queues; AbsentError if the dump is not of a Xen host, or without DWARF."""
+    """Lists the run queues; AbsentError without a Xen host, or without its layout."""
     xen = host_domains.host(target, options.xen_syms, force=options.force)
     queues, warnings = run_queues.read(xen)
     return RunQueues(queues, [*xen.warnings, *warnings])

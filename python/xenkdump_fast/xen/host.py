@@ -5,10 +5,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import AbsentError, AddressSpace, Dump, DumpError, Image, Symbols
-from ..budget import Budget
+from ..budget import Budget, BudgetExceededError
 from ..limits import (
     MAX_FRAME_SEARCH,
     MAX_GUEST_FRAMES,
+    MAX_INFERENCE_READS,
     MAX_P2M_SEARCH,
     MAX_UNRELEASED,
     MAX_UNRELEASED_ROOTS,
@@ -31,9 +32,12 @@ from .domain import TRANSLATED, XenDomain
 from .domains import FIRST_RESERVED
 from .guests import GuestKernel
 from .infer import EMU_DEVICES, EMU_LAPIC, infer
+from .inferred import channels, grants, scheduler
+from .inferred.layouts import Inferred
 from .layout import Layout, by_types
 from .memory import PAGE, XenMemory
 from .pcpus import Pcpu, pcpus
+from .structs import Structs
 from .vcpus import XenVcpu
 
 if TYPE_CHECKING:
@@ -204,9 +208,74 @@ class XenHost:
         return layout
 
     @cached_property
-    def structs(self) -> structs.Structs:
+    def structs(self) -> Structs:
         """Any of Xen's structs. AbsentError without the DWARF of a xen-syms."""
         return structs.of(self.memory, self.image, self.symbols_path)
+
+    @cached_property
+    def channel_structs(self) -> Structs:
+        """The structs of event channels, inferred without DWARF; AbsentError if not proved."""
+
+        def infer() -> Inferred:
+            ids = self._ids
+            with self.memory.budget("the layout of event channels", MAX_INFERENCE_READS):
+                return channels.infer(self.memory, ids, self.facts.size)
+
+        return self._or_inferred("event channels", infer)
+
+    @cached_property
+    def grant_structs(self) -> Structs:
+        """The structs of grant tables, inferred without DWARF; AbsentError if not proved."""
+
+        def infer() -> Inferred:
+            ids = self._ids
+            with self.memory.budget("the layout of grant tables", MAX_INFERENCE_READS):
+                return grants.infer(self.memory, ids, self.facts.size, self.facts.frames)
+
+        return self._or_inferred("grant tables", infer)
+
+    @cached_property
+    def scheduler(self) -> tuple[Structs, dict[int, int] | None]:
+        """The structs of the scheduler, and without DWARF the sched_resource of each pCPU.
+
+        AbsentError if the layout is not proved.
+        """
+        resources: dict[int, int] | None = None
+
+        def infer() -> Inferred:
+            nonlocal resources
+            vcpus = [
+                (vcpu.address, domain.address)
+                for domain in self.domains()
+                for vcpu in domain.vcpus
+                if vcpu.address is not None
+            ]
+            known = scheduler.Known(self.memory, self.facts, self.layout, self.pcpus)
+            with self.memory.budget("the layout of run queues", MAX_INFERENCE_READS):
+                found = scheduler.infer(known, vcpus)
+            resources = found.resources
+            return found.layout
+
+        return self._or_inferred("run queues", infer), resources
+
+    @property
+    def _ids(self) -> dict[int, int]:
+        return {address: number for number, address in self._every.addresses.items()}
+
+    def _or_inferred(self, what: str, infer: "Callable[[], Inferred]") -> Structs:
+        """The structs by DWARF, else those that ``infer`` finds, with a warning."""
+        try:
+            return self.structs
+        except AbsentError as error:
+            unknown = str(error)
+        try:
+            found = infer()
+        except (AbsentError, BudgetExceededError) as error:
+            raise AbsentError(f"{unknown}; nor can it be inferred: {error}") from None
+        self.warnings.append(
+            f"{what}: no debug information of Xen: the layout is inferred: {found.evidence}"
+        )
+        return Structs(self.memory, found.types)
 
     @cached_property
     def _list(self) -> domains.DomainList:

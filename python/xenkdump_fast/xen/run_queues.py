@@ -1,4 +1,4 @@
-"""The run queues of Xen's schedulers credit and credit2, by the DWARF of xen-syms.
+"""The run queues of Xen's schedulers credit and credit2.
 
 Since Xen 4.13 units are scheduled: a vCPU each, or several with core scheduling.
 """
@@ -58,17 +58,19 @@ class RunQueue(NamedTuple):
 
 def read(xen: "XenHost") -> tuple[list[RunQueue], list[str]]:
     """The run queues, and warnings; AbsentError without the layouts of the scheduler."""
-    structs = xen.structs
+    structs, resources = xen.scheduler
     for path in ("sched_resource.scheduler", "sched_unit.priv"):
         if not structs.has(path):
             raise AbsentError(f"run queues are known from Xen 4.13 on only (xen-syms: no {path})")
     with xen.memory.budget("run queues", MAX_SCHEDULER_READS):
-        return _Reader(xen, structs).read()
+        return _Reader(xen, structs, resources).read()
 
 
 class _Reader:
-    def __init__(self, xen: "XenHost", structs: Structs) -> None:
+    def __init__(self, xen: "XenHost", structs: Structs, resources: dict[int, int] | None) -> None:
+        """``resources`` are the struct sched_resource of pCPUs, if symbols need not lead there."""
         self._xen = xen
+        self._known = resources
         self._structs = structs
         self._memory = xen.memory
         self._warnings: list[str] = []
@@ -93,6 +95,10 @@ class _Reader:
 
     def _resources(self) -> list[tuple[int, int]]:
         """The ``struct sched_resource`` of each pCPU."""
+        if self._known is not None:
+            for number in sorted({pcpu.number for pcpu in self._xen.pcpus} - set(self._known)):
+                self._warnings.append(f"pCPU {number}: no vCPU leads to its scheduler")
+            return list(self._known.items())
         symbols = self._xen.symbols
         at = None if symbols is None else symbols.get("per_cpu__sched_res")
         offsets = [] if symbols is None else symbols.all("__per_cpu_offset")

@@ -1,7 +1,8 @@
 """Members of Xen's structs by their paths, with the layouts in the DWARF of xen-syms.
 
 What domains and vCPUs are found by is in ``layout``, which works without DWARF. Everything else
-that Xen has changes from release to release, and is read by its debug information alone.
+that Xen has changes from release to release, and is read by its debug information; ``inferred`` has
+layouts of event channels, grant tables and run queues without it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from .._native import AbsentError, Image, Member, Types
 from ..limits import MAX_CPU_MASK, MAX_LISTED_PROBLEMS, MAX_XEN_LIST
 from . import crash_info
+from .inferred.layouts import InferredMember, InferredTypes
 from .memory import XenMemory
 
 
@@ -35,16 +37,16 @@ class Field(NamedTuple):
 class Structs:
     """Xen's memory as structs."""
 
-    def __init__(self, memory: XenMemory, types: Types) -> None:
+    def __init__(self, memory: XenMemory, types: Types | InferredTypes) -> None:
         self.memory = memory
         self.types = types
-        self._members: dict[str, Member | None] = {}
+        self._members: dict[str, Member | InferredMember | None] = {}
 
     def has(self, path: str) -> bool:
         """Whether this version of Xen has the member."""
         return self._find(path) is not None
 
-    def _find(self, path: str) -> Member | None:
+    def _find(self, path: str) -> Member | InferredMember | None:
         if path not in self._members:
             try:
                 self._members[path] = self.types.member(path)
@@ -52,7 +54,7 @@ class Structs:
                 self._members[path] = None
         return self._members[path]
 
-    def member(self, path: str) -> Member:
+    def member(self, path: str) -> Member | InferredMember:
         """The member, as ``domain.arch.p2m``; AbsentError if this version of Xen has none."""
         found = self._find(path)
         if found is None:

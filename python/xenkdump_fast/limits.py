@@ -148,6 +148,9 @@ MAX_LIST_ENTRIES = 1 << 22
 #: Waiters for one lock that are looked at. Each is a task.
 MAX_WAITERS = 1 << 16
 
+#: Nodes of RCU's tree: 8192 CPUs need 512 leaves and 33 nodes above them.
+MAX_RCU_NODES = 1024
+
 #: Bytes read to find out what sleeping tasks wait for: for each the part of its stack that is in
 #: use, and the lists that it is in.
 MAX_WAITS_READ = 1 << 30

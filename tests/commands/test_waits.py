@@ -55,6 +55,7 @@ def test_objects_and_owners(run: Run, kernel: Any) -> None:
         blocked.WRITER: ("rwsem", "rw_semaphore", "some_rwsem", 1, blocked.THIRD),
         blocked.COMPLETES: ("completion", "completion", "some_completion", 1, None),
         blocked.XENSTORE: (None, "wait_queue_head", "some_queue", 1, None),
+        blocked.DOWN: ("semaphore", "semaphore", "some_semaphore", 1, None),
     }
     for pid, (kind, type_, symbol, waiters, owner) in expected.items():
         task = tasks[pid]
@@ -78,6 +79,13 @@ def test_only_the_function_is_known(run: Run) -> None:
     dd = by_pid(run("--json")[0])[1301]
     assert (dd["kind"], dd["caller"], "object" in dd) == ("folio", "filemap_fault", False)
     assert "folio (by its functions only)" in run()[0]
+
+
+def test_a_semaphore(run: Run) -> None:
+    out, _ = run()
+    assert " <some_semaphore>, 1 waiting\n" in out
+    assert "    waiting: 1407 (down)\n    owner: not recorded for semaphores\n" in out
+    assert by_pid(run("--json")[0])[blocked.DOWN]["waiting"] == [blocked.DOWN]
 
 
 def test_deadlock_and_chain(run: Run) -> None:
@@ -167,6 +175,7 @@ def test_any_words_on_the_stacks(
         for place in rng.sample(places, 60)
     }
     locks = {"first_mutex", "second_mutex", "some_rwsem", "some_completion", "some_queue"}
+    locks |= {"some_semaphore"}
     with patched(Path(synthetic.vmcore), changes):
         tasks = by_pid(run("--json")[0])
     assert jobs <= tasks.keys()

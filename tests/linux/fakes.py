@@ -114,6 +114,8 @@ class FakeMember:
 class FakeTypes:
     """Layouts: ``struct.member`` to a member or its offset, ``struct`` to its size."""
 
+    source = "by hand"
+
     def __init__(self, layouts: Mapping[str, int | FakeMember]) -> None:
         self.layouts = layouts
 

@@ -8,6 +8,7 @@ from xenkdump_fast import Domain
 from xenkdump_fast.commands import list as list_command
 from xenkdump_fast.commands import tree, waits
 from xenkdump_fast.linux import modules
+from xenkdump_fast.linux.waits import rcu
 
 pytestmark = pytest.mark.real
 
@@ -88,6 +89,30 @@ def test_vfork(domain: DomainOf, name: str) -> None:
             == waiting.task.address
         )
     assert found.deadlocks == []
+
+
+def test_the_event_channel_of_the_xenstore(domain: DomainOf) -> None:
+    """The xenbus thread of dom0, and the channel that Xen has for its port."""
+    found = waits.run(domain("xen420-pv-pvh"), waits.Options(["xenbus"]))
+    (task,) = found.json()["tasks"]
+    channel = task["channel"]
+    assert (channel["use"], channel["remote_domain"]) == ("xenstore", 0)
+    # xenstored runs in dom0, too.
+    assert channel["remote_port"] is not None
+    assert channel["remote_port"] != channel["port"]
+
+
+def test_the_grace_period_of_rcu(domain: DomainOf) -> None:
+    """One is in progress when xen420-pv-pvh crashes: the task that makes it crash holds it."""
+    kernel = domain("xen420-pv-pvh").kernel
+    tasks = {task.address: task for task in kernel.tasks()}
+    found = rcu.grace_period(kernel, tasks, expedited=False)
+    running = {task.cpu: task for task in tasks.values() if task.active}
+    assert (found.in_progress, found.cpus, found.tasks) == (True, [1], [])
+    owner = rcu.owner(found, running)
+    assert owner is not None
+    assert owner.task.comm == "do_kdump"
+    assert not rcu.grace_period(kernel, tasks, expedited=True).in_progress
 
 
 def test_without_types(domain: DomainOf) -> None:

@@ -1,13 +1,17 @@
 """``waits``: what uninterruptible tasks wait for, who owns it, and deadlocks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, NotRequired, TypedDict
 
+from .._native import AbsentError
+from ..limits import MAX_EVENT_CHANNEL_READS
 from ..linux import states
 from ..linux.states import States
 from ..linux.waits import graph
 from ..linux.waits.graph import Waiting, Waits
 from ..linux.waits.locks import Object, Owner
+from ..linux.waits.xen import EventChannel
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..progress import each
@@ -47,7 +51,32 @@ def run(target: Domain, options: Options = Options()) -> "Found":
     everyone = waits.with_owners(found)
     warnings = () if found else (f"domain {target.id}: no task is in state {_STATE}",)
     program = addresses.program(target)
-    return Found(target.id, program, known, found, everyone, warnings, chosen.failure)
+    ends = _other_ends(target, found)
+    return Found(target.id, program, known, found, everyone, warnings, chosen.failure, ends)
+
+
+def _other_ends(target: Domain, found: Sequence[Waiting]) -> dict[int, tuple[int, int]]:
+    """The domains and ports at the other ends of ports, as Xen records them."""
+    ports = {one.about.channel.port for one in found if one.about.channel is not None}
+    if not ports or not target.dump.is_xen_host:
+        return {}
+    # Only if a task waits for another domain.
+    from ..xen.event_channels import Reader
+
+    with suppress(AbsentError):
+        xen = target.dump.hypervisor
+        reader = Reader(xen.channel_structs, {one.address: one.id for one in xen.domains()})
+        with xen.memory.budget("event channels", MAX_EVENT_CHANNEL_READS):
+            channels = reader.read(xen.domain(target.id)).channels
+        return {
+            one.port: (one.remote_domain, one.remote_port)
+            for one in channels
+            if one.port in ports
+            and one.problem is None
+            and one.remote_domain is not None
+            and one.remote_port is not None
+        }
+    return {}
 
 
 class TaskJson(TypedDict):
@@ -78,6 +107,25 @@ class OwnerJson(TaskJson):
     doubt: NotRequired[str]
 
 
+class GracePeriodJson(TypedDict):
+    """A grace period of RCU, and the CPUs and tasks (by pid) that hold it."""
+
+    sequence: int
+    expedited: bool
+    in_progress: bool
+    cpus: list[Count]
+    tasks: list[int]
+
+
+class ChannelJson(TypedDict):
+    """The event channel by which another domain ends a wait."""
+
+    use: str
+    port: Count
+    remote_domain: Count | None
+    remote_port: Count | None
+
+
 class WaitJson(TaskJson):
     """A task and what it waits for. ``object`` only if it is in the list of waiters of that."""
 
@@ -87,6 +135,10 @@ class WaitJson(TaskJson):
     guess: bool
     object: NotRequired[ObjectJson]
     owner: NotRequired[OwnerJson]
+    device: NotRequired[str]
+    grace_period: NotRequired[GracePeriodJson]
+    channel: NotRequired[ChannelJson]
+    waiting: NotRequired[list[int]]
     chain: list[int]
 
 
@@ -109,6 +161,8 @@ class Found(NamedTuple):
     everyone: Mapping[int, Waiting]
     warnings: Sequence[str]
     failure: str | None
+    #: Of event channels by their ports, as far as Xen's are known: domain and port.
+    ends: Mapping[int, tuple[int, int]] = {}
 
     @property
     def deadlocks(self) -> list[list[Waiting]]:
@@ -140,6 +194,7 @@ class Found(NamedTuple):
             where.append(f"({waiting.wait.area})")
         if where:
             yield f"    in: {' '.join(where)}"
+        yield from self._about(waiting)
         owner = graph.owner_of(waiting)
         if owner is not None:
             state = "running" if owner.task.active else states.letters(owner.task, self.states)
@@ -151,6 +206,29 @@ class Found(NamedTuple):
         chain = graph.chain(waiting, self.everyone)
         if len(chain) > 2:
             yield f"    chain: {' -> '.join(_names(chain))}"
+
+    def _about(self, waiting: Waiting) -> Iterator[str]:
+        about = waiting.about
+        if about.device is not None:
+            yield f"    device: {visible(about.device.text)}"
+        if about.grace_period is not None:
+            yield f"    RCU: {about.grace_period}"
+        if about.channel is not None:
+            domain, port = self._end(about.channel)
+            end = "" if domain is None else f", domain {domain}"
+            end += "" if port is None else f" port {port}"
+            yield f"    event channel: port {about.channel.port} ({about.channel.use}){end}"
+        if about.queue:
+            shown = [f"{one.pid} ({visible(one.comm)})" for one in about.queue[:MAX_SHOWN]]
+            more = len(about.queue) - len(shown)
+            more_text = f", {more} more" if more else ""
+            yield f"    waiting: {', '.join(shown)}{more_text}"
+            if graph.owner_of(waiting) is None:
+                yield "    owner: not recorded for semaphores"
+
+    def _end(self, channel: EventChannel) -> tuple[int | None, int | None]:
+        """The domain and the port at the other end."""
+        return self.ends.get(channel.port, (channel.remote_domain, None))
 
     def _what(self, waiting: Waiting) -> str:
         found, wait = waiting.object, waiting.wait
@@ -201,6 +279,28 @@ class Found(NamedTuple):
             found["object"] = self._object_json(waiting.object)
             if waiting.object.owner is not None:
                 found["owner"] = self._owner_json(waiting.object.owner)
+        about = waiting.about
+        if about.device is not None:
+            found["device"] = about.device.text
+        if about.grace_period is not None:
+            period = about.grace_period
+            found["grace_period"] = {
+                "sequence": period.sequence,
+                "expedited": period.expedited,
+                "in_progress": period.in_progress,
+                "cpus": period.cpus,
+                "tasks": [task.pid for task in period.tasks],
+            }
+        if about.channel is not None:
+            domain, port = self._end(about.channel)
+            found["channel"] = {
+                "use": about.channel.use,
+                "port": about.channel.port,
+                "remote_domain": domain,
+                "remote_port": port,
+            }
+        if about.queue:
+            found["waiting"] = [task.pid for task in about.queue]
         return found
 
     def _object_json(self, one: Object) -> ObjectJson:

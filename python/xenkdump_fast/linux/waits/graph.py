@@ -5,16 +5,20 @@ from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
-from ..._native import AbsentError
+from ..._native import AbsentError, Frame
 from ...budget import Budget, BudgetExceededError
 from ...limits import MAX_WAITS_READ
 from ..backtrace import Trace
 from ..kernel import Kernel
 from ..structs import Structs, batches
 from ..tasks import Task
+from . import devices, rcu, xen
+from .devices import Device
 from .functions import Wait, wait_of
 from .locks import Locks, Object, Owner
+from .rcu import GracePeriod
 from .rings import Rings
+from .xen import EventChannel
 
 #: The structs by which a task waits, by the kind of the wait.
 _WAITERS = {
@@ -25,6 +29,21 @@ _WAITERS = {
     "completion": ("swait_queue", "wait_queue_entry", "__wait_queue"),
 }
 _QUEUES = ("wait_queue_entry", "__wait_queue")
+#: The function that ends a wait for a bio, and those on the stack that wait for a buffer.
+_BIO_END, _BUFFER = "submit_bio_wait_endio", "wait_on_buffer"
+
+
+class About(NamedTuple):
+    """What else is known of a wait."""
+
+    #: What it does I/O on.
+    device: Device | None = None
+    #: Of a wait for RCU.
+    grace_period: GracePeriod | None = None
+    #: By which another domain will end it.
+    channel: EventChannel | None = None
+    #: The tasks in the queue of a semaphore, which has no owner.
+    queue: tuple[Task, ...] = ()
 
 
 class Waiting(NamedTuple):
@@ -35,6 +54,7 @@ class Waiting(NamedTuple):
     wait: Wait
     #: The object, if it is in a list of waiters of it; None if only the functions are known.
     object: Object | None
+    about: About = About()
 
 
 class Waits:
@@ -51,6 +71,7 @@ class Waits:
         self._rings = Rings(kernel, self._tasks)
         self._locks = Locks(kernel, self._rings, self._tasks)
         self._known: dict[int, Waiting] = {}
+        self._periods: dict[bool, GracePeriod | None] = {}
         self._budget = Budget("lists of waiters", MAX_WAITS_READ)
 
     def of(self, tasks: Iterable[Task]) -> list[Waiting]:
@@ -84,17 +105,80 @@ class Waits:
             # Its stack may have a wait that it has just ended.
             return Waiting(task, Wait(None, None, None, True), None)
         wait = wait_of(frames)
-        found = None
+        found, about = None, About()
         if not frames:
             return Waiting(task, wait, None)
         try:
             with self._kernel.charging(self._budget):
                 found = self._object(task, wait, frames[0].sp)
+                found, about = self._more(task, wait, frames, found)
         except BudgetExceededError:
             self._kernel.warn(f"task {task.pid}: its list of waiters is too long")
         except AbsentError as error:
             self._kernel.warn(f"task {task.pid}: its stack cannot be searched: {error}")
-        return Waiting(task, wait, found)
+        return Waiting(task, wait, found, about)
+
+    def _stack(self, task: Task, sp: int) -> bytes:
+        """The part of a stack that is in use; empty if ``sp`` is not in it."""
+        end = self._kernel.end(task.stack, self._kernel.stack_size)
+        return self._kernel.data(sp, end - sp) if task.stack <= sp < end else b""
+
+    def _more(
+        self, task: Task, wait: Wait, frames: Sequence[Frame], found: Object | None
+    ) -> tuple[Object | None, About]:
+        """The owner of what is no lock, and where the wait is for I/O or for another domain."""
+        kernel, about = self._kernel, About()
+        expedited = rcu.waits(frames)
+        if expedited is not None:
+            period = self._grace_period(expedited)
+            if period is not None:
+                about = about._replace(grace_period=period)
+                owner = rcu.owner(period, self._running)
+                if found is None:
+                    found = Object("rcu_state", period.address, None, owner, None)
+                elif found.owner is None:
+                    found = found._replace(owner=owner)
+        if found is not None and found.type == "semaphore":
+            about = about._replace(queue=self._locks.queue(found))
+        device = self._device(task, frames, found)
+        channel = None
+        if device is not None and device.address is not None:
+            channel = xen.of_disk(kernel, device.address)
+        elif wait.area == "xenbus":
+            channel = xen.of_xenstore(kernel)
+        return found, about._replace(device=device, channel=channel)
+
+    def _device(self, task: Task, frames: Sequence[Frame], found: Object | None) -> Device | None:
+        kernel = self._kernel
+        if found is None:
+            return None
+        if found.type in ("folio", "page"):
+            return devices.of_folio(kernel, found.address, found.type)
+        if found.type == "unsigned long":
+            names = [frame.symbol or "" for frame in frames if not frame.user]
+            if any(_BUFFER in name for name in names):
+                return devices.of_buffer(kernel, found.address)
+        if found.type == "completion" and kernel.has("bio.bi_private"):
+            sp = frames[0].sp - frames[0].sp % kernel.word
+            bio = self._locks.bio(task, self._stack(task, sp), found.address, _BIO_END)
+            return None if bio is None else devices.of_bio(kernel, bio)
+        return None
+
+    def _grace_period(self, expedited: bool) -> GracePeriod | None:
+        if expedited not in self._periods:
+            try:
+                found = rcu.grace_period(self._kernel, self._tasks, expedited=expedited)
+            except AbsentError as error:
+                self._kernel.warn(f"who holds the grace period of RCU is not known: {error}")
+                self._periods[expedited] = None
+            else:
+                self._periods[expedited] = found
+        return self._periods[expedited]
+
+    @cached_property
+    def _running(self) -> Mapping[int, Task]:
+        """The tasks that run, by their CPUs."""
+        return {task.cpu: task for task in self._all if task.active}
 
     def _object(self, task: Task, wait: Wait, sp: int) -> Object | None:
         kernel, kind = self._kernel, wait.kind
@@ -107,6 +191,10 @@ class Waits:
             return None
         sp -= sp % kernel.word
         stack = kernel.data(sp, end - sp)
+        if kind == "percpu-rwsem":
+            found = self._locks.percpu_writer(task, stack)
+            if found is not None:
+                return found
         for waiter in self._rings.waiters(task, stack, sp, _WAITERS.get(kind or "", ())):
             assert kind is not None
             found = self._locks.by_list(kind, task, stack, waiter)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..._native import AbsentError
+from .. import percpu
 from ..kernel import Kernel
 from ..tasks import Task
 from .rings import Rings, Waiter
@@ -26,6 +27,8 @@ _OBJECTS = {
 }
 #: Structs around a wait queue entry, by the function that wakes it.
 _PAGE_WAIT, _BIT_WAIT = "wake_page_function", "wake_bit_function"
+_PERCPU_WAIT = "percpu_rwsem_wake_function"
+_PERCPU = "percpu_rw_semaphore"
 
 
 class Owner(NamedTuple):
@@ -59,6 +62,8 @@ class Locks:
         self._kernel = kernel
         self._rings = rings
         self._tasks = tasks
+        #: The tasks in the lists of objects.
+        self._queues: dict[int, list[Task]] = {}
 
     def by_list(self, kind: str, task: Task, stack: bytes, waiter: Waiter) -> Object | None:
         """The object of a kind whose list of waiters this one is in; None if it is not certain."""
@@ -78,6 +83,8 @@ class Locks:
         for address in candidates:
             with suppress(AbsentError):
                 owner = self._owner(type_, address)
+                if type_ == "semaphore":
+                    self._queues[address] = self._rings.tasks(waiter)
                 return Object(type_, address, None, owner, len(ring.waiters))
         return None
 
@@ -100,6 +107,8 @@ class Locks:
     def _owner(self, type_: str, address: int) -> Owner | None:
         """The owner of a lock; AbsentError if this is no lock, because its owner is no task."""
         kernel = self._kernel
+        if type_ == "semaphore":
+            return self._last_holder(address)
         key = f"{type_}.owner"
         if type_ not in ("mutex", "rw_semaphore") or not kernel.has(key):
             return None
@@ -125,6 +134,72 @@ class Locks:
             if not count & _WRITER_LOCKED:
                 return "no writer holds it now"
         return None
+
+    def _last_holder(self, address: int) -> Owner | None:
+        """The last task that took a semaphore (6.16, if the build records it)."""
+        key = "semaphore.last_holder"
+        if not self._kernel.has(key):
+            return None
+        task = self._tasks.get(self._kernel.read(address, key) & self._kernel.last)
+        doubt = "the last that took it: another task may release it"
+        return None if task is None else Owner(task, key, doubt)
+
+    def queue(self, found: Object) -> tuple[Task, ...]:
+        """The tasks that wait for an object in its list, in no order."""
+        return tuple(self._queues.get(found.address, ()))
+
+    def bio(self, task: Task, stack: bytes, completion: int, end: str) -> int | None:
+        """The bio whose end, by the function ``end``, completes a completion; None without one."""
+        kernel = self._kernel
+        offset = kernel.offset("bio.bi_private")
+        found = self._rings.targets(task, stack, offset, completion, on_stack=True)
+        for address in found:
+            with suppress(AbsentError):
+                function = kernel.read(address, "bio.bi_end_io")
+                symbol = kernel.code.lookup(function)
+                if symbol is not None and (symbol.address, symbol.name) == (function, end):
+                    return address
+        return None
+
+    def percpu_writer(self, task: Task, stack: bytes) -> Object | None:
+        """The percpu_rw_semaphore whose readers a writer waits for; None if it is not certain."""
+        key = f"{_PERCPU}.writer.task"
+        if not self._kernel.has(key):
+            return None
+        offset = self._kernel.offset(key)
+        found = self._rings.targets(task, stack, offset, task.address)
+        if len(found) != 1:
+            return None
+        return Object(_PERCPU, found[0], self._readers(found[0]), None, None)
+
+    def _readers(self, address: int) -> str | None:
+        """How many readers hold a percpu_rw_semaphore: their counters on all CPUs add up."""
+        kernel, total = self._kernel, 0
+        with suppress(AbsentError):
+            variable = kernel.read(address, f"{_PERCPU}.read_count")
+            for cpu in percpu.areas(kernel):
+                total += kernel.number(percpu.shifted(kernel, variable, cpu), 4)
+            # A reader may leave on another CPU than it came on.
+            total = (total + (1 << 31)) % (1 << 32) - (1 << 31)
+            return f"{total} reader{'' if total == 1 else 's'}, which are not recorded"
+        return None
+
+    def _percpu(self, waiter: Waiter) -> Object | None:
+        """The percpu_rw_semaphore that a task waits for in its queue (5.7, 7f26482a872c)."""
+        kernel, head = self._kernel, waiter.ring.head
+        if head is None:
+            return None
+        address = kernel.containing(head, kernel.offset(f"{_PERCPU}.waiters.head"))
+        owner, detail = None, None
+        value = kernel.read(address, f"{_PERCPU}.writer.task")
+        if value:
+            task = self._tasks.get(value)
+            if task is None:
+                return None
+            owner = Owner(task, f"{_PERCPU}.writer")
+        elif kernel.read(address, f"{_PERCPU}.block.counter"):
+            detail = "a writer holds it, which is not recorded"
+        return Object(_PERCPU, address, detail, owner, len(waiter.ring.waiters))
 
     def rt_mutex(self, task: Task) -> Object | None:
         """The rt_mutex that a task waits for, by ``pi_blocked_on``."""
@@ -157,6 +232,8 @@ class Locks:
                 return self._folio(waiter)
             if name == _BIT_WAIT:
                 return self._bit(waiter)
+            if name == _PERCPU_WAIT:
+                return self._percpu(waiter)
         start = "wait_queue_head" if "wait_queue_head" in kernel.types else "__wait_queue_head"
         for path in ("head", "task_list"):
             if kernel.has(f"{start}.{path}"):

@@ -158,6 +158,15 @@ class Rings:
                 found.add(address)
         return found
 
+    def tasks(self, waiter: Waiter) -> list[Task]:
+        """The tasks in a waiter's list, by pid."""
+        kernel, structs = self._kernel, list(waiter.ring.waiters)
+        kernel.charge(len(structs) * kernel.word)
+        members = [(waiter.layout.task, kernel.word)]
+        (column,) = kernel.virtual.read_members(structs, members)
+        found = (self._tasks.get(value) for value in column if isinstance(value, int))
+        return sorted((task for task in found if task is not None), key=lambda task: task.pid)
+
     def pointed_to(self, task: Task, stack: bytes, waiter: Waiter, offset: int) -> list[int]:
         """Objects that words on a stack point to, and whose word at ``offset`` is a waiter.
 
@@ -165,6 +174,29 @@ class Rings:
         is on the stack itself, where copies of the waiter's address are, or has the links of a
         waiter there.
         """
+        word = self._kernel.word
+        waiters, links = waiter.ring.waiters, waiter.layout.links
+        return [
+            address
+            for address, value in self._pointed_to(task, stack, offset, on_stack=False)
+            if value in waiters
+            and not {address + offset - links, address + offset - links - word} & waiters
+        ]
+
+    def targets(
+        self, task: Task, stack: bytes, offset: int, value: int, *, on_stack: bool = False
+    ) -> list[int]:
+        """Objects that words on a stack point to, and whose word at ``offset`` is ``value``.
+
+        With ``on_stack`` they may be on the stack itself.
+        """
+        found = self._pointed_to(task, stack, offset, on_stack=on_stack)
+        return [address for address, word in found if word == value]
+
+    def _pointed_to(
+        self, task: Task, stack: bytes, offset: int, *, on_stack: bool
+    ) -> Iterator[tuple[int, int | bytes | None]]:
+        """What words on a stack point to, each with its word at ``offset``."""
         kernel, word = self._kernel, self._kernel.word
         words = dict.fromkeys(
             int.from_bytes(stack[at : at + word], "little")
@@ -172,18 +204,11 @@ class Rings:
         )
         half = 1 << 8 * word - 1
         top = kernel.end(task.stack, kernel.stack_size)
-        waiters, links = waiter.ring.waiters, waiter.layout.links
         objects = [
             value
             for value in words
-            if value >= half and value % word == 0 and not task.stack <= value < top
+            if value >= half and value % word == 0 and (on_stack or not task.stack <= value < top)
         ]
         kernel.charge(len(objects) * word)
         (column,) = kernel.virtual.read_members(objects, [(offset, word)])
-        pairs = zip(objects, column, strict=True)
-        return [
-            address
-            for address, value in pairs
-            if value in waiters
-            and not {address + offset - links, address + offset - links - word} & waiters
-        ]
+        return zip(objects, column, strict=True)

@@ -15,6 +15,7 @@ _MUTEX = "__mutex_lock.constprop.0"
 _RWSEM = "rwsem_down_write_slowpath"
 _COMPLETION = "__wait_for_common"
 _QUEUE = "xs_talkv"
+_SEMAPHORE = "__down"
 
 _LOCALS = 96
 
@@ -28,10 +29,16 @@ EXTRA = Extra(
             *_KTHREAD,
         ),
         "xenstore": (*_SLEEP, *names(f"{_QUEUE} xs_single xenbus_read blocked_fn"), *_KTHREAD),
+        "semaphore": (
+            *_SLEEP,
+            *names(f"schedule_timeout {_SEMAPHORE} down blocked_fn"),
+            *_KTHREAD,
+        ),
         "woken": (*_SLEEP, "autoremove_wake_function"),
     },
     frames={
-        function: Frame(("rbx",), _LOCALS) for function in (_MUTEX, _RWSEM, _COMPLETION, _QUEUE)
+        function: Frame(("rbx",), _LOCALS)
+        for function in (_MUTEX, _RWSEM, _COMPLETION, _QUEUE, _SEMAPHORE)
     },
     types="""
 struct optimistic_spin_queue { atomic_t tail; };
@@ -42,6 +49,8 @@ struct rw_semaphore { atomic_long_t count, owner; struct optimistic_spin_queue o
     raw_spinlock_t wait_lock; struct list_head wait_list; };
 struct rwsem_waiter { struct list_head list; struct task_struct *task; int type;
     unsigned long timeout; bool handoff_set; };
+struct semaphore { raw_spinlock_t lock; unsigned int count; struct list_head wait_list; };
+struct semaphore_waiter { struct list_head list; struct task_struct *task; bool up; };
 struct swait_queue_head { raw_spinlock_t lock; struct list_head task_list; };
 struct swait_queue { struct task_struct *task; struct list_head task_list; };
 struct completion { unsigned int done; struct swait_queue_head wait; };
@@ -55,13 +64,14 @@ struct mutex second_mutex;
 struct rw_semaphore some_rwsem;
 struct completion some_completion;
 struct wait_queue_head some_queue;
+struct semaphore some_semaphore;
 struct rb_root some_tree;
 struct hlist_head some_hlist;
 """,
 )
 
 #: Two tasks that wait for each other; one that waits for the first of them; one for that one.
-FIRST, SECOND, THIRD, WRITER, COMPLETES, XENSTORE = 1401, 1402, 1403, 1404, 1405, 1406
+FIRST, SECOND, THIRD, WRITER, COMPLETES, XENSTORE, DOWN = range(1401, 1408)
 
 JOBS = (
     Job(FIRST, "first", "mutex", "D"),
@@ -70,6 +80,7 @@ JOBS = (
     Job(WRITER, "writer", "rwsem", "D", 1),
     Job(COMPLETES, "completes", "completion", "D"),
     Job(XENSTORE, "xenstore", "xenstore", "D"),
+    Job(DOWN, "down", "semaphore", "D"),
 )
 
 #: The function with the struct by which each waits, the struct, and the variable.
@@ -80,11 +91,13 @@ _WAITS = {
     WRITER: (_RWSEM, "rwsem_waiter", "some_rwsem"),
     COMPLETES: (_COMPLETION, "swait_queue", "some_completion"),
     XENSTORE: (_QUEUE, "wait_queue_entry", "some_queue"),
+    DOWN: (_SEMAPHORE, "semaphore_waiter", "some_semaphore"),
 }
 #: The list in a variable, and that in a waiter, by the struct of the waiter.
 _LISTS = {
     "mutex_waiter": ("wait_list", "list"),
     "rwsem_waiter": ("wait_list", "list"),
+    "semaphore_waiter": ("wait_list", "list"),
     "swait_queue": ("wait.task_list", "task_list"),
     "wait_queue_entry": ("head", "entry"),
 }

@@ -14,6 +14,8 @@ import xenkdump_fast as xk
 from xenkdump_fast.cli import main
 from xenkdump_fast.linux.kernel import Kernel
 from xenkdump_fast.linux.typed import types
+from xenkdump_fast.xen.host import XenHost
+from xenkdump_fast.xen.structs import Structs
 
 pytestmark = pytest.mark.real
 
@@ -253,6 +255,39 @@ def test_pcpus(host: list[str], run: Callable[..., Any]) -> None:
         assert row["apic_id"] == row["pcpu"]
     crashed = next(row for row in shown["pcpus"] if row["pcpu"] == 1)
     assert crashed["softirq_names"] == ["TIMER_SOFTIRQ", "TASKLET_SOFTIRQ"]
+
+
+#: Handlers of timers that every host has: of calibration, and of the scheduler.
+HANDLERS = {"time_calibration", "plt_overflow", "s_timer_fn"}
+
+
+def test_timers(host: list[str], run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    *files, _ = host
+    shown = run("pcpus", "--timers", *files)
+    assert "warnings" not in shown
+    every = [timer for row in shown["pcpus"] for timer in row["timers"]]
+    assert {timer["symbol"] for timer in every} >= HANDLERS
+    vcpus = {vcpu["vcpu"]: vcpu for vcpu in run("vcpus", "--all", *files)["vcpus"]}
+    for row in shown["pcpus"]:
+        expiries = [timer["expires"] for timer in row["timers"]]
+        assert expiries == sorted(expiries)
+        for timer in row["timers"]:
+            assert (timer["where"], timer["offset"], timer["problem"]) == ("heap", 0, None)
+            # Those that are not due yet are set for seconds; the crash took some milliseconds.
+            assert -50e6 < timer["expires"] - shown["time"]["ns"] < 60e9
+            # A vCPU's timer is in its struct, and on the pCPU where the vCPU ran last.
+            if timer["symbol"] == "vcpu_singleshot_timer_fn":
+                assert vcpus[timer["data"]]["pcpu"] == row["pcpu"]
+                assert 0 < int(timer["timer"], 16) - int(timer["data"], 16) < 0x1000
+    pcpus = [row["timers"] for row in shown["pcpus"]]
+
+    def without(_: XenHost) -> Structs:
+        raise xk.AbsentError("no DWARF")
+
+    monkeypatch.setattr(XenHost, "structs", property(without))
+    inferred = run("pcpus", "--timers", *files)
+    assert [row["timers"] for row in inferred["pcpus"]] == pcpus
+    assert any("timers form heaps" in text for text in inferred["warnings"])
 
 
 def test_pcpus_without_debug_information(dump_file: DumpFile, run: Callable[..., Any]) -> None:

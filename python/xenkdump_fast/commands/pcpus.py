@@ -1,31 +1,40 @@
 """``pcpus``: every pCPU of a Xen host."""
 
+import argparse
 from collections.abc import Iterator
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
+from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..output.table import table
 from ..session import DumpFile
-from ..xen import pcpu_details
+from ..xen import pcpu_details, timers
 from ..xen.pcpu_details import PcpuDetails, VcpuName
+from ..xen.timers import Timer, Timers
 from . import host_domains
 
 _HEAD = ("PCPU", "APIC", "RUNS", "CR3", "XEN STACK", "PER-CPU", "IDLE VCPU", "SOFTIRQS")
 #: Columns that are numbers.
 _NUMBERS = (0, 1, 3)
+_TIMERS = ("EXPIRES", "IN", "TIMER", "WHERE", "FUNCTION", "DATA")
 
 
 class Options(NamedTuple):
     """The sources of symbols."""
 
+    #: Lists the timers of each pCPU, as Xen's debug key a.
+    timers: bool = False
     #: Path of Xen's symbols.
     xen_syms: str | None = None
     #: Accepts Xen's symbols of another build.
     force: bool = False
 
 
-add_options = host_domains.add_options
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``pcpus``."""
+    parser.add_argument("--timers", action="store_true", help="each pCPU's timers by their expiry")
+    host_domains.add_options(parser)
 
 
 def run(target: DumpFile, options: Options = Options()) -> "Pcpus":
@@ -34,7 +43,9 @@ def run(target: DumpFile, options: Options = Options()) -> "Pcpus":
     rows, warnings = pcpu_details.read(xen)
     if not rows:
         raise AbsentError(f"{target.path}: no note of a pCPU, and no xen-syms that leads to them")
-    return Pcpus(rows, [*xen.warnings, *warnings])
+    found = timers.read(xen) if options.timers else None
+    more = [] if found is None else found.warnings
+    return Pcpus(rows, [*xen.warnings, *warnings, *more], found)
 
 
 class VcpuJson(TypedDict):
@@ -43,6 +54,19 @@ class VcpuJson(TypedDict):
     vcpu: Hex
     domain: Count | None
     id: Count | None
+
+
+class TimerJson(TypedDict):
+    """A timer that is set. ``expires`` is a system time in ns."""
+
+    expires: int
+    timer: Hex
+    where: str
+    function: Hex
+    symbol: str | None
+    offset: Count
+    data: Hex
+    problem: str | None
 
 
 class PcpuJson(TypedDict):
@@ -60,12 +84,21 @@ class PcpuJson(TypedDict):
     per_cpu: Hex | None
     softirqs: Hex | None
     softirq_names: list[str]
+    timers: NotRequired[list[TimerJson]]
+
+
+class TimeJson(TypedDict):
+    """The latest system time that Xen has recorded, in ns, and what recorded it."""
+
+    ns: Count
+    by: str
 
 
 class JSON(TypedDict):
-    """What ``pcpus --json`` prints."""
+    """What ``pcpus --json`` prints. ``time`` with ``--timers``, if it is known."""
 
     pcpus: list[PcpuJson]
+    time: NotRequired[TimeJson]
 
 
 class Pcpus(NamedTuple):
@@ -73,14 +106,70 @@ class Pcpus(NamedTuple):
 
     rows: list[PcpuDetails]
     warnings: list[str]
+    #: Their timers, if they are asked for.
+    timers: Timers | None = None
 
     def text(self) -> Iterator[str]:
-        """A line per pCPU."""
-        return table([_HEAD, *(tuple(_cells(row)) for row in self.rows)], _NUMBERS)
+        """A line per pCPU, then its timers."""
+        yield from table([_HEAD, *(tuple(_cells(row)) for row in self.rows)], _NUMBERS)
+        if self.timers is not None:
+            yield from _timers(self.timers)
 
     def json(self) -> JSON:
         """Every pCPU."""
-        return {"pcpus": [_json(row) for row in self.rows]}
+        found: JSON = {"pcpus": [_json(row) for row in self.rows]}
+        if self.timers is not None:
+            by_pcpu = {row.pcpu: row.timers for row in self.timers.rows}
+            for one in found["pcpus"]:
+                one["timers"] = [_timer_json(timer) for timer in by_pcpu.get(one["pcpu"], [])]
+            if self.timers.time is not None and self.timers.time_by is not None:
+                found["time"] = {"ns": self.timers.time, "by": self.timers.time_by}
+        return found
+
+
+def _timers(found: Timers) -> Iterator[str]:
+    time = found.time
+    yield ""
+    if time is None:
+        yield "TIME: not known"
+    else:
+        yield f"TIME: {_seconds(time)} s or later (by the {found.time_by})"
+    for row in found.rows:
+        yield ""
+        yield f"pCPU {row.pcpu}: {len(row.timers)} timer{'' if len(row.timers) == 1 else 's'}"
+        if row.timers:
+            rows = [tuple(_timer(timer, time)) for timer in row.timers]
+            yield from table([_TIMERS, *rows], (0, 1, 2))
+
+
+def _seconds(ns: int) -> str:
+    sign, ns = ("-" if ns < 0 else ""), abs(ns)
+    return f"{sign}{ns // 10**9}.{ns % 10**9 // 1000:06}"
+
+
+def _timer(timer: Timer, time: int | None) -> Iterator[str]:
+    yield _seconds(timer.expires)
+    # As in the output of the debug key.
+    yield "-" if time is None else f"{(timer.expires - time) // 1000} us"
+    yield f"{timer.address:x}"
+    yield timer.where + (" [damaged]" if timer.problem else "")
+    offset = f"+{timer.offset:#x}" if timer.offset else ""
+    name = None if timer.symbol is None else visible(timer.symbol) + offset
+    yield name or f"{timer.function:x}"
+    yield f"{timer.data:x}"
+
+
+def _timer_json(timer: Timer) -> TimerJson:
+    return {
+        "expires": timer.expires,
+        "timer": hex(timer.address),
+        "where": timer.where,
+        "function": hex(timer.function),
+        "symbol": timer.symbol,
+        "offset": timer.offset,
+        "data": hex(timer.data),
+        "problem": timer.problem,
+    }
 
 
 def _cells(row: PcpuDetails) -> Iterator[str]:

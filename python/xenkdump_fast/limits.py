@@ -344,6 +344,9 @@ MAX_DETAILS_READ = 64 << 20
 #: Bytes read for the details of pCPUs. Each has 20 small members: MAX_PCPUS of them take 80 MiB.
 MAX_PCPU_READS = 128 << 20
 
+#: Bytes read for locks. Each domain has some dozen, and one for each vCPU.
+MAX_LOCK_READS = 128 << 20
+
 #: Bytes read for the timers of all pCPUs. Each has a heap of some dozen.
 MAX_TIMER_READS = 128 << 20
 

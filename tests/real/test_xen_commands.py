@@ -290,6 +290,32 @@ def test_timers(host: list[str], run: Callable[..., Any], monkeypatch: pytest.Mo
     assert any("timers form heaps" in text for text in inferred["warnings"])
 
 
+def test_held_locks(host: list[str], run: Callable[..., Any]) -> None:
+    """dom0 crashes in domain_shutdown(), which holds its shutdown_lock; nothing else is held."""
+    *files, _ = host
+    shown = run("pcpus", "--locks", *files)
+    assert shown["locks"] == []
+    assert [row["locks"] for row in shown["pcpus"]] == [[], []]
+    dom0, *others = shown["domains"]
+    (lock,) = dom0["locks"]
+    assert (lock["name"], lock["mode"], lock["cpus"], lock["waiters"]) == (
+        "shutdown_lock",
+        "locked",
+        [],
+        0,
+    )
+    assert [domain["locks"] for domain in others] == [[], []]
+    in_full = run("domains", *files, "0")["domains"][0]
+    assert in_full["details"]["locks"] == dom0["locks"]
+    # The pCPU that crashed is within it.
+    (stack,) = (
+        row
+        for row in run("bt", "--hypervisor", files[1], files[2])["pcpus"]
+        if any(frame["symbol"] == "domain_shutdown" for frame in row["frames"])
+    )
+    assert stack["domain"] == 0
+
+
 def test_pcpus_without_debug_information(dump_file: DumpFile, run: Callable[..., Any]) -> None:
     vmcore = dump_file("xen417-three-domains/vmcore")
     xen_syms = dump_file("xen-syms-4.17-amd64")

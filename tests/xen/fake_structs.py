@@ -21,6 +21,7 @@ class FakeMember(NamedTuple):
     signed: bool = False
     bit_offset: int | None = None
     bit_size: int | None = None
+    type_name: str = ""
 
 
 class FakeTypes:

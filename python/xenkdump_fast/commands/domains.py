@@ -19,8 +19,9 @@ from ..xen.domain_details import Details, VcpuDetails
 from ..xen.domains import RESERVED
 from ..xen.guests import GuestKernel
 from ..xen.host import HostDomain, XenHost
-from . import host_domains
+from . import held_locks, host_domains
 from .contract import UsageError
+from .held_locks import LockJson
 
 OPERANDS = host_domains.OPERANDS
 #: Names of the kinds in the table.
@@ -186,6 +187,7 @@ class DetailsJson(TypedDict):
     event_channels: Count | None
     grant_version: Count | None
     cpupool: Count | None
+    locks: list[LockJson] | None
     vcpus: list[VcpuDetailsJson]
 
 
@@ -294,6 +296,7 @@ def _full(row: DomainRow) -> Iterator[str]:
         ("GRANT TABLE", details.grant_version and f"v{details.grant_version}"),
         ("CPU POOL", details.cpupool),
         ("MAX VCPUS", details.max_vcpus),
+        ("HELD LOCKS", ", ".join(map(str, details.locks or [])) or None),
     ]
     for name, value in facts:
         if value is not None:
@@ -336,6 +339,7 @@ def _details_json(details: Details) -> DetailsJson:
         "event_channels": details.event_channels,
         "grant_version": details.grant_version,
         "cpupool": details.cpupool,
+        "locks": None if details.locks is None else list(map(held_locks.to_json, details.locks)),
         "vcpus": [
             {
                 "id": vcpu.id,

@@ -9,10 +9,12 @@ from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..output.table import table
 from ..session import DumpFile
-from ..xen import pcpu_details, timers
+from ..xen import locks, pcpu_details, timers
+from ..xen.locks import Locks
 from ..xen.pcpu_details import PcpuDetails, VcpuName
 from ..xen.timers import Timer, Timers
-from . import host_domains
+from . import held_locks, host_domains
+from .held_locks import LockJson
 
 _HEAD = ("PCPU", "APIC", "RUNS", "CR3", "XEN STACK", "PER-CPU", "IDLE VCPU", "SOFTIRQS")
 #: Columns that are numbers.
@@ -25,6 +27,8 @@ class Options(NamedTuple):
 
     #: Lists the timers of each pCPU, as Xen's debug key a.
     timers: bool = False
+    #: Lists the locks that are held: Xen's, of pCPUs and of domains.
+    locks: bool = False
     #: Path of Xen's symbols.
     xen_syms: str | None = None
     #: Accepts Xen's symbols of another build.
@@ -34,6 +38,9 @@ class Options(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``pcpus``."""
     parser.add_argument("--timers", action="store_true", help="each pCPU's timers by their expiry")
+    parser.add_argument(
+        "--locks", action="store_true", help="held locks of Xen, of pCPUs and of domains"
+    )
     host_domains.add_options(parser)
 
 
@@ -44,8 +51,10 @@ def run(target: DumpFile, options: Options = Options()) -> "Pcpus":
     if not rows:
         raise AbsentError(f"{target.path}: no note of a pCPU, and no xen-syms that leads to them")
     found = timers.read(xen) if options.timers else None
+    held = locks.read(xen) if options.locks else None
     more = [] if found is None else found.warnings
-    return Pcpus(rows, [*xen.warnings, *warnings, *more], found)
+    more += [] if held is None else held.warnings
+    return Pcpus(rows, [*xen.warnings, *warnings, *more], found, held)
 
 
 class VcpuJson(TypedDict):
@@ -85,6 +94,7 @@ class PcpuJson(TypedDict):
     softirqs: Hex | None
     softirq_names: list[str]
     timers: NotRequired[list[TimerJson]]
+    locks: NotRequired[list[LockJson]]
 
 
 class TimeJson(TypedDict):
@@ -94,11 +104,22 @@ class TimeJson(TypedDict):
     by: str
 
 
+class DomainLocksJson(TypedDict):
+    """The held locks of a domain."""
+
+    domain: Count
+    locks: list[LockJson]
+
+
 class JSON(TypedDict):
-    """What ``pcpus --json`` prints. ``time`` with ``--timers``, if it is known."""
+    """What ``pcpus --json`` prints. ``time`` with ``--timers``, if it is known; the held locks of
+    Xen and of domains with ``--locks``.
+    """
 
     pcpus: list[PcpuJson]
     time: NotRequired[TimeJson]
+    locks: NotRequired[list[LockJson]]
+    domains: NotRequired[list[DomainLocksJson]]
 
 
 class Pcpus(NamedTuple):
@@ -108,12 +129,16 @@ class Pcpus(NamedTuple):
     warnings: list[str]
     #: Their timers, if they are asked for.
     timers: Timers | None = None
+    #: The held locks, if they are asked for.
+    locks: Locks | None = None
 
     def text(self) -> Iterator[str]:
         """A line per pCPU, then its timers."""
         yield from table([_HEAD, *(tuple(_cells(row)) for row in self.rows)], _NUMBERS)
         if self.timers is not None:
             yield from _timers(self.timers)
+        if self.locks is not None:
+            yield from _locks(self.locks)
 
     def json(self) -> JSON:
         """Every pCPU."""
@@ -124,7 +149,27 @@ class Pcpus(NamedTuple):
                 one["timers"] = [_timer_json(timer) for timer in by_pcpu.get(one["pcpu"], [])]
             if self.timers.time is not None and self.timers.time_by is not None:
                 found["time"] = {"ns": self.timers.time, "by": self.timers.time_by}
+        held = self.locks
+        if held is not None:
+            for one in found["pcpus"]:
+                one["locks"] = list(map(held_locks.to_json, held.of_pcpus.get(one["pcpu"], [])))
+            found["locks"] = list(map(held_locks.to_json, held.of_xen))
+            found["domains"] = [
+                {"domain": domain, "locks": list(map(held_locks.to_json, own))}
+                for domain, own in held.of_domains.items()
+            ]
         return found
+
+
+def _locks(found: Locks) -> Iterator[str]:
+    """A line for each lock that is held."""
+    yield ""
+    rows = [("Xen", one) for one in found.of_xen]
+    rows += [(f"pCPU {number}", one) for number, own in found.of_pcpus.items() for one in own]
+    rows += [(f"domain {number}", one) for number, own in found.of_domains.items() for one in own]
+    yield f"HELD LOCKS: {len(rows) or 'none'}; {found.note}"
+    for what, one in rows:
+        yield f"    {what}: {one} at {one.address:x}"
 
 
 def _timers(found: Timers) -> Iterator[str]:

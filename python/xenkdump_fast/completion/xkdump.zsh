@@ -533,6 +533,7 @@ _shtab_xkdump_pcpus_options=(
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--timers[each pCPU\'s timers by their expiry]"
+  "--locks[held locks of Xen, of pCPUs and of domains]"
   "--xen-syms[Xen\'s symbols, with DWARF for all that is shown]:XEN-SYMS:_files"
   "--force[accept a xen-syms of another build]"
   "(*)::the dump:_files"

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError
 from ..limits import MAX_DETAILS_READ
+from . import locks
+from .locks import Held
 from .structs import CpuMask, Structs
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class Details(NamedTuple):
     grant_version: int | None
     cpupool: int | None
     vcpus: list[VcpuDetails]
+    #: Its locks that are held; None if they are not known.
+    locks: list[Held] | None
     warnings: list[str]
 
     @property
@@ -119,7 +123,9 @@ def read(domain: "HostDomain") -> Details:
     vcpus = domain.vcpus
     with xen.memory.budget("details of a domain", MAX_DETAILS_READ):
         found = _read(domain, structs, mode, warnings)
-        return found._replace(p2m=p2m, vcpus=[_vcpu(vcpu, structs) for vcpu in vcpus])
+        held = None if structs is None else list(locks.Reader(xen).of_domain(domain))
+        rows = [_vcpu(vcpu, structs) for vcpu in vcpus]
+        return found._replace(p2m=p2m, vcpus=rows, locks=held)
 
 
 def _read(
@@ -164,6 +170,7 @@ def _read(
         grant_version=_grant_version(structs, address),
         cpupool=_cpupool(structs, address),
         vcpus=[],
+        locks=None,
         warnings=warnings,
     )
 

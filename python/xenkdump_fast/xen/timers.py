@@ -158,8 +158,8 @@ class _Reader:
                 )
                 return _Offsets(at, at + 8, at + 16)
         raise AbsentError(
-            "timers: no debug information of Xen, and no offset in struct timers leads to a heap on "
-            "every pCPU"
+            "timers: no debug information of Xen, and no offset in struct timers leads to a "
+            "heap on every pCPU"
         )
 
     def _proved(self, at: int) -> int | None:

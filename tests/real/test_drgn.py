@@ -41,7 +41,7 @@ KNOWN = {
     "foreach gleader files": "not present at level",
     "files": "not present at level",
     # drgn expects that the CPU of each task is online.
-    "ps -m": "KeyError",
+    "ps -m": "was taken offline by the crash",
     # The kernel did not panic.
     "set -p": "panic_cpu is not set",
     "bt -p": "panic_cpu is not set",

@@ -13,6 +13,7 @@ from drgn.commands import (
     CommandNotFoundError,
     run_command,
 )
+from drgn.helpers.linux.cpumask import for_each_online_cpu, for_each_possible_cpu
 
 from ..._native import AbsentError
 
@@ -51,7 +52,24 @@ def run(program: Program, words: Sequence[str]) -> None:
     except MemoryError:
         raise
     except Exception as error:
-        raise AbsentError(f"crash {line}: {_described(error)}") from None
+        why = _offline(program, error) or _described(error)
+        raise AbsentError(f"crash {line}: {why}") from None
+
+
+def _offline(program: Program, error: Exception) -> str | None:
+    """What the KeyError of a CPU means that the crash took offline: ``ps -m`` of drgn 0.3 has the
+    clocks of CPUs that are online, while tasks are still on the others. None for other errors.
+    """
+    key = error.args[0] if isinstance(error, KeyError) and error.args else None
+    if not isinstance(key, int):
+        return None
+    try:
+        cpus = set(for_each_possible_cpu(program)) - set(for_each_online_cpu(program))
+    except (FaultError, LookupError):
+        return None
+    if key not in cpus:
+        return None
+    return f"drgn considers CPUs that are online, and CPU {key} was taken offline by the crash"
 
 
 def _described(error: Exception) -> str:

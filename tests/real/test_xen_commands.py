@@ -15,7 +15,7 @@ from xenkdump_fast.cli import main
 from xenkdump_fast.linux.kernel import Kernel
 from xenkdump_fast.linux.typed import types
 from xenkdump_fast.xen.host import XenHost
-from xenkdump_fast.xen.structs import Structs
+from xenkdump_fast.xen.structs import CpuMask, Structs
 
 pytestmark = pytest.mark.real
 
@@ -347,6 +347,20 @@ def test_a_domain_in_full(host: list[str], run: Callable[..., Any]) -> None:
             assert vcpu["online"] == (vcpu["state"] != "offline")
             assert ("blocked" in vcpu["pause_flags"]) == (vcpu["state"] == "blocked")
             assert {vcpu["hard_affinity"], vcpu["soft_affinity"]} == {"all", "0-1"}
+        # A pCPU that has state of a vCPU has state of its domain.
+        dirty = {vcpu["dirty_pcpu"] for vcpu in details["vcpus"]} - {None}
+        assert details["dirty_pcpus"] == str(CpuMask(sum(1 << pcpu for pcpu in dirty), 64))
+        running = [vcpu for vcpu in details["vcpus"] if vcpu["state"] == "running"]
+        assert all(vcpu["dirty_pcpu"] == vcpu["pcpu"] for vcpu in running)
+        for vcpu in details["vcpus"]:
+            # A vCPU that sleeps has nothing to do, and is woken by events.
+            if vcpu["state"] == "blocked":
+                assert (vcpu["upcall_pending"], vcpu["upcall_masked"]) == (False, False)
+            assert vcpu["polls"] == 0
+        assert details["nodes"] == "0"
+        assert details["references"] > 0
+        assert ("writable_pagetables" in details["vm_assists"]) == (row["kind"] == "pv")
+        assert "runstate_update_flag" in details["vm_assists"]
         assert details["max_vcpus"] == row["vcpus"]
         assert details["max_pages"] >= row["pages"]
         assert details["dying"] == "alive"
@@ -376,6 +390,15 @@ def test_a_domain_in_full_without_debug_information(
     found = run("domains", vmcore, "1", "77", status=1)
     assert [domain["id"] for domain in found["domains"]] == [1]
     assert "no domain 77" in found["failure"]
+
+
+def test_the_inferred_paging_mode(dump_file: DumpFile, run: Callable[..., Any]) -> None:
+    vmcore, xen_syms = dump_file("xen420-pv-pvh/vmcore"), dump_file("xen-syms-4.20")
+    (by_types,) = run("domains", "--xen-syms", xen_syms, vmcore, "2")["domains"]
+    shown = run("domains", vmcore, "2")
+    details = shown["domains"][0]["details"]
+    assert (details["p2m"], details["paging"]) == ("NPT", by_types["details"]["paging"])
+    assert any("the paging mode is inferred" in text for text in shown["warnings"])
 
 
 @pytest.mark.parametrize("command", ["evtchn", "grants", "sched"])

@@ -165,6 +165,10 @@ class VcpuDetailsJson(TypedDict):
     pause_count: int | None
     hard_affinity: str | None
     soft_affinity: str | None
+    polls: int | None
+    upcall_pending: bool | None
+    upcall_masked: bool | None
+    dirty_pcpu: Count | None
 
 
 class DetailsJson(TypedDict):
@@ -188,6 +192,10 @@ class DetailsJson(TypedDict):
     grant_version: Count | None
     cpupool: Count | None
     locks: list[LockJson] | None
+    references: int | None
+    dirty_pcpus: str | None
+    nodes: str | None
+    vm_assists: list[str] | None
     vcpus: list[VcpuDetailsJson]
 
 
@@ -296,6 +304,10 @@ def _full(row: DomainRow) -> Iterator[str]:
         ("GRANT TABLE", details.grant_version and f"v{details.grant_version}"),
         ("CPU POOL", details.cpupool),
         ("MAX VCPUS", details.max_vcpus),
+        ("REFERENCES", details.references),
+        ("DIRTY PCPUS", details.dirty_pcpus),
+        ("NODES", details.nodes),
+        ("VM ASSIST", ", ".join(details.vm_assists or []) or None),
         ("HELD LOCKS", ", ".join(map(str, details.locks or [])) or None),
     ]
     for name, value in facts:
@@ -306,7 +318,18 @@ def _full(row: DomainRow) -> Iterator[str]:
 
 
 #: The heading of the vCPUs of a domain in full.
-_VCPUS = ("VCPU", "PCPU", "STRUCT", "STATE", "PAUSED", "HARD AFFINITY", "SOFT AFFINITY")
+_VCPUS = (
+    "VCPU",
+    "PCPU",
+    "STRUCT",
+    "STATE",
+    "PAUSED",
+    "HARD AFFINITY",
+    "SOFT AFFINITY",
+    "DIRTY",
+    "UPCALL",
+    "POLLS",
+)
 
 
 def _vcpu_cells(vcpu: VcpuDetails) -> Iterator[str]:
@@ -318,6 +341,11 @@ def _vcpu_cells(vcpu: VcpuDetails) -> Iterator[str]:
     yield ",".join(paused) or ("-" if vcpu.online is None else "no")
     yield "-" if vcpu.hard_affinity is None else str(vcpu.hard_affinity)
     yield "-" if vcpu.soft_affinity is None else str(vcpu.soft_affinity)
+    yield "-" if vcpu.dirty_pcpu is None else str(vcpu.dirty_pcpu)
+    upcall = [*(["pending"] if vcpu.upcall_pending else [])]
+    upcall += ["masked"] if vcpu.upcall_masked else []
+    yield ",".join(upcall) or "-"
+    yield "-" if not vcpu.polls else "several" if vcpu.polls < 0 else str(vcpu.polls)
 
 
 def _details_json(details: Details) -> DetailsJson:
@@ -339,6 +367,10 @@ def _details_json(details: Details) -> DetailsJson:
         "event_channels": details.event_channels,
         "grant_version": details.grant_version,
         "cpupool": details.cpupool,
+        "references": details.references,
+        "dirty_pcpus": None if details.dirty_pcpus is None else str(details.dirty_pcpus),
+        "nodes": None if details.nodes is None else str(details.nodes),
+        "vm_assists": details.vm_assists,
         "locks": None if details.locks is None else list(map(held_locks.to_json, details.locks)),
         "vcpus": [
             {
@@ -351,6 +383,10 @@ def _details_json(details: Details) -> DetailsJson:
                 "pause_count": vcpu.pause_count,
                 "hard_affinity": None if vcpu.hard_affinity is None else str(vcpu.hard_affinity),
                 "soft_affinity": None if vcpu.soft_affinity is None else str(vcpu.soft_affinity),
+                "polls": vcpu.polls,
+                "upcall_pending": vcpu.upcall_pending,
+                "upcall_masked": vcpu.upcall_masked,
+                "dirty_pcpu": vcpu.dirty_pcpu,
             }
             for vcpu in details.vcpus
         ],

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError
-from ..limits import MAX_DETAILS_READ
+from ..limits import MAX_CPU_MASK, MAX_DETAILS_READ
 from . import locks
 from .locks import Held
 from .structs import CpuMask, Structs
@@ -32,6 +32,18 @@ _SHADOW = _MODES[0][0]
 #: Flags of ``vcpu.pause_flags`` (VPF_*) by their bits. The first five have them in every version
 #: with a sched_unit.
 _PAUSED = ("blocked", "down", "blocked_in_xen", "migrating")
+#: Bits of ``domain.vm_assist`` (public ABI, VMASST_TYPE_*).
+_ASSISTS = {
+    0: "4gb_segments",
+    1: "4gb_segments_notify",
+    2: "writable_pagetables",
+    3: "pae_extended_cr3",
+    4: "architectural_iopl",
+    5: "runstate_update_flag",
+    32: "m2p_strict",
+}
+#: ``vcpu.dirty_cpu`` if no pCPU has its state (VCPU_CPU_CLEAN).
+_CLEAN = 0xFFFF_FFFF
 #: ``domain.is_dying`` by its enumerators.
 _DYING = ("DOMDYING_alive", "DOMDYING_dying", "DOMDYING_dead")
 
@@ -50,6 +62,13 @@ class VcpuDetails(NamedTuple):
     pause_count: int | None
     hard_affinity: CpuMask | None
     soft_affinity: CpuMask | None
+    #: The event channel that it polls; 0 for none, -1 for several.
+    polls: int | None
+    #: Whether its events are pending and masked, by its vcpu_info.
+    upcall_pending: bool | None
+    upcall_masked: bool | None
+    #: The pCPU that has its state; None if there is none.
+    dirty_pcpu: int | None
 
 
 class Details(NamedTuple):
@@ -78,6 +97,14 @@ class Details(NamedTuple):
     event_channels: int | None
     grant_version: int | None
     cpupool: int | None
+    #: What refers to its struct.
+    references: int | None
+    #: The pCPUs that have state of it.
+    dirty_pcpus: CpuMask | None
+    #: The NUMA nodes that its memory is taken from first.
+    nodes: CpuMask | None
+    #: By name.
+    vm_assists: list[str] | None
     vcpus: list[VcpuDetails]
     #: Its locks that are held; None if they are not known.
     locks: list[Held] | None
@@ -119,6 +146,11 @@ def read(domain: "HostDomain") -> Details:
     mode = None
     if structs is not None:
         mode = structs.number("domain.arch.paging.mode", domain.address)
+    elif domain.is_translated:
+        at = xen.paging_mode_at
+        mode = None if at is None else xen.memory.number(domain.address + at, 4)
+        if mode is not None:
+            warnings.append("the paging mode is inferred: the only one that fits every domain")
     p2m = _p2m(domain, mode, warnings)
     vcpus = domain.vcpus
     with xen.memory.budget("details of a domain", MAX_DETAILS_READ):
@@ -169,10 +201,31 @@ def _read(
         event_channels=field("active_evtchns"),
         grant_version=_grant_version(structs, address),
         cpupool=_cpupool(structs, address),
+        references=field("refcnt.counter"),
+        dirty_pcpus=None if structs is None else structs.mask("domain.dirty_cpumask", address),
+        nodes=_nodes(structs, address),
+        vm_assists=_assists(field("vm_assist")),
         vcpus=[],
         locks=None,
         warnings=warnings,
     )
+
+
+def _nodes(structs: Structs | None, domain: int) -> CpuMask | None:
+    path = "domain.node_affinity"
+    if structs is None or not structs.has(path):
+        return None
+    member = structs.member(path)
+    size = min(member.size, MAX_CPU_MASK)
+    data = structs.memory.read(domain + member.offset, size)
+    return None if data is None else CpuMask(int.from_bytes(data, "little"), size * 8)
+
+
+def _assists(value: int | None) -> list[str] | None:
+    if value is None:
+        return None
+    bits = [bit for bit in range(64) if value >> bit & 1]
+    return [_ASSISTS.get(bit, f"assist {bit}") for bit in bits]
 
 
 def event_channel_abi(structs: Structs | None, domain: int) -> str | None:
@@ -247,6 +300,34 @@ def _vcpu(vcpu: "XenVcpu", structs: Structs | None) -> VcpuDetails:
         else:
             hard = structs.mask("vcpu.cpu_hard_affinity", address)
             soft = structs.mask("vcpu.cpu_soft_affinity", address)
+    polls = dirty = pending = masked = None
+    if structs is not None and address is not None:
+        polls = structs.number("vcpu.poll_evtchn", address)
+        dirty = structs.number("vcpu.dirty_cpu", address)
+        pending, masked = _upcall(structs, address)
     return VcpuDetails(
-        vcpu.id, address or 0, vcpu.state, vcpu.pcpu, online, flags, pauses, hard, soft
+        vcpu.id,
+        address or 0,
+        vcpu.state,
+        vcpu.pcpu,
+        online,
+        flags,
+        pauses,
+        hard,
+        soft,
+        polls,
+        pending,
+        masked,
+        None if dirty == _CLEAN else dirty,
     )
+
+
+def _upcall(structs: Structs, vcpu: int) -> tuple[bool | None, bool | None]:
+    """evtchn_upcall_pending and evtchn_upcall_mask, which start a vcpu_info (public ABI)."""
+    # vcpu_info_area is in 4.20.
+    for path in ("vcpu.vcpu_info_area.map", "vcpu.vcpu_info"):
+        info = structs.pointer(path, vcpu) if structs.has(path) else None
+        flags = None if info is None else structs.memory.number(info, 2)
+        if flags is not None:
+            return bool(flags & 0xFF), bool(flags >> 8 & 0xFF)
+    return None, None

@@ -32,7 +32,7 @@ from .domain import TRANSLATED, XenDomain
 from .domains import FIRST_RESERVED
 from .guests import GuestKernel
 from .infer import EMU_DEVICES, EMU_LAPIC, infer
-from .inferred import channels, grants, scheduler
+from .inferred import channels, grants, paging, scheduler
 from .inferred.layouts import Inferred
 from .layout import Layout, by_types
 from .memory import PAGE, XenMemory
@@ -257,6 +257,18 @@ class XenHost:
             return found.layout
 
         return self._or_inferred("run queues", infer), resources
+
+    @cached_property
+    def paging_mode_at(self) -> int | None:
+        """The offset of domain.arch.paging.mode without DWARF; None if it is not found."""
+        domains = self.domains()
+        translated = [one.address for one in domains if one.is_translated]
+        others = [one.address for one in domains if one.kind == "pv"]
+        try:
+            with self.memory.budget("the layout of domains", MAX_INFERENCE_READS):
+                return paging.infer(self.memory, translated, others, self.facts.size)
+        except (AbsentError, BudgetExceededError):
+            return None
 
     @property
     def _ids(self) -> dict[int, int]:

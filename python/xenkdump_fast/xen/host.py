@@ -32,8 +32,6 @@ from .domain import TRANSLATED, XenDomain
 from .domains import FIRST_RESERVED
 from .guests import GuestKernel
 from .infer import EMU_DEVICES, EMU_LAPIC, infer
-from .inferred import channels, grants, paging, scheduler
-from .inferred.layouts import Inferred
 from .layout import Layout, by_types
 from .memory import PAGE, XenMemory
 from .pcpus import Pcpu, pcpus
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .._native import Paging
+    from .inferred.layouts import Inferred
 
 #: domain.options: a translated guest, HVM or PVH (public ABI, XEN_DOMCTL_CDF_hvm).
 CDF_HVM = 1 << 0
@@ -215,8 +214,9 @@ class XenHost:
     @cached_property
     def channel_structs(self) -> Structs:
         """The structs of event channels, inferred without DWARF; AbsentError if not proved."""
+        from .inferred import channels
 
-        def infer() -> Inferred:
+        def infer() -> "Inferred":
             ids = self._ids
             with self.memory.budget("the layout of event channels", MAX_INFERENCE_READS):
                 return channels.infer(self.memory, ids, self.facts.size)
@@ -226,8 +226,9 @@ class XenHost:
     @cached_property
     def grant_structs(self) -> Structs:
         """The structs of grant tables, inferred without DWARF; AbsentError if not proved."""
+        from .inferred import grants
 
-        def infer() -> Inferred:
+        def infer() -> "Inferred":
             ids = self._ids
             with self.memory.budget("the layout of grant tables", MAX_INFERENCE_READS):
                 return grants.infer(self.memory, ids, self.facts.size, self.facts.frames)
@@ -240,9 +241,11 @@ class XenHost:
 
         AbsentError if the layout is not proved.
         """
+        from .inferred import scheduler
+
         resources: dict[int, int] | None = None
 
-        def infer() -> Inferred:
+        def infer() -> "Inferred":
             nonlocal resources
             vcpus = [
                 (vcpu.address, domain.address)
@@ -261,6 +264,8 @@ class XenHost:
     @cached_property
     def paging_mode_at(self) -> int | None:
         """The offset of domain.arch.paging.mode without DWARF; None if it is not found."""
+        from .inferred import paging
+
         domains = self.domains()
         translated = [one.address for one in domains if one.is_translated]
         others = [one.address for one in domains if one.kind == "pv"]

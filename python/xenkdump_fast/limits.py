@@ -152,6 +152,10 @@ MAX_WAITERS = 1 << 16
 #: use, and the lists that it is in.
 MAX_WAITS_READ = 1 << 30
 
+#: Bytes read for the virtual memory areas of processes. An area takes about 256, and 10,000
+#: processes have a few hundred each at most.
+MAX_ADDRESS_MAP_READ = 1 << 30
+
 #: pids (PID_MAX_LIMIT).
 MAX_PIDS = 1 << 22
 

@@ -106,7 +106,7 @@ _TABLE = (
     Command("mount", "the mounted file systems (by drgn)", "domain", "required"),
     Command("net", "network devices and sockets (by drgn)", "domain", "required"),
     Command("dev", "character, block and PCI devices (by drgn)", "domain", "required"),
-    Command("vm", "the virtual memory areas of processes (by drgn)", "domain", "required"),
+    Command("vm", "the virtual memory areas of processes", "domain", "required"),
     Command("runq", "the run queues of the CPUs (by drgn)", "domain", "required"),
     Command("timer", "pending timers (by drgn)", "domain", "required"),
     Command("irq", "interrupts and their handlers (by drgn)", "domain", "required"),

@@ -52,7 +52,7 @@ _shtab_xkdump_commands() {
     timer:'pending timers (by drgn)'
     tree:'the entries of a tree'
     vcpus:'every vCPU of every domain'
-    vm:'the virtual memory areas of processes (by drgn)'
+    vm:'the virtual memory areas of processes'
     volatility:'run volatility3'"'"'s plugins on a domain'
     vtop:'translate virtual addresses by a page-table walk'
     waits:'what uninterruptible tasks wait for, and deadlocks'
@@ -831,7 +831,10 @@ _shtab_xkdump_vm_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  "--all[every process]"
+  {-m,--mm}"[the mm_struct, in place of the areas]"
+  {-R,--match}"[only areas whose file or name has this text]:TEXT:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -156,6 +156,16 @@ MAX_WAITS_READ = 1 << 30
 #: processes have a few hundred each at most.
 MAX_ADDRESS_MAP_READ = 1 << 30
 
+#: Bytes read for the run queues of all CPUs. A task that waits takes about 2 KiB in small reads:
+#: 100,000 of them 200 MiB.
+MAX_RUN_QUEUE_READ = 512 << 20
+
+#: Priorities of realtime tasks (MAX_RT_PRIO).
+MAX_RT_PRIORITIES = 100
+
+#: Task groups within task groups. Each is a cgroup, and a path has at most 4096 characters.
+MAX_TASK_GROUP_DEPTH = 256
+
 #: pids (PID_MAX_LIMIT).
 MAX_PIDS = 1 << 22
 

@@ -35,7 +35,7 @@ TASKS = [Task(TASK, 1, 1, "init", 0, 0, 0, 0, False, False)]
 
 def kernel(following: dict[int, int], count: int = 4) -> FakeKernel:
     """A kernel with one process of ``count`` areas; ``following`` replaces some links."""
-    made = FakeKernel({}, LAYOUT)
+    made = FakeKernel({}, dict(LAYOUT))
     made.memory.write(TASK, words(8, MM))
     made.memory.write(MM, words(8, VMAS, 0x1000, 100))
     for i in range(count):

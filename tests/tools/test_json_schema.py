@@ -43,6 +43,8 @@ COMMANDS = (
     "cmdline {vmlinux} {vmcore} --all",
     "files {vmlinux} {vmcore} --all",
     "vm {vmlinux} {vmcore} --all",
+    "runq {vmlinux} {vmcore}",
+    "runq {vmlinux} {vmcore} -t",
     "list {vmlinux} {vmcore} -E task_struct.tasks init_task -s task_struct.pid",
     "tree {vmlinux} {vmcore} some_tree",
     "waits {vmlinux} {vmcore}",

@@ -107,7 +107,7 @@ _TABLE = (
     Command("net", "network devices and sockets (by drgn)", "domain", "required"),
     Command("dev", "character, block and PCI devices (by drgn)", "domain", "required"),
     Command("vm", "the virtual memory areas of processes", "domain", "required"),
-    Command("runq", "the run queues of the CPUs (by drgn)", "domain", "required"),
+    Command("runq", "the run queues of the CPUs", "domain", "required"),
     Command("timer", "pending timers (by drgn)", "domain", "required"),
     Command("irq", "interrupts and their handlers (by drgn)", "domain", "required"),
     Command("kmem", "memory usage, slabs and pages (by drgn)", "domain", "required"),

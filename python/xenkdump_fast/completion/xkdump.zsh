@@ -40,7 +40,7 @@ _shtab_xkdump_commands() {
     pcpus:'every pCPU of a Xen host'
     ps:'the tasks'
     rd:'read memory'
-    runq:'the run queues of the CPUs (by drgn)'
+    runq:'the run queues of the CPUs'
     sample:'write a small synthetic dump to learn on and to test with'
     sched:'the run queues of Xen'"'"'s scheduler'
     search:'search memory for numbers or text'
@@ -599,7 +599,12 @@ _shtab_xkdump_runq_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-t,--timestamps}"[when each run queue was updated, and since when its task runs]"
+  {-T,--lag}"[how far each run queue is behind the latest one]"
+  {-m,--elapsed}"[for how long each CPU\'s task runs]"
+  {-g,--groups}"[by task groups]"
+  {-c,--cpus}"[only these CPUs, as in 0,3-4]:CPUS:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -166,6 +166,15 @@ MAX_RT_PRIORITIES = 100
 #: Task groups within task groups. Each is a cgroup, and a path has at most 4096 characters.
 MAX_TASK_GROUP_DEPTH = 256
 
+#: Sizes of huge pages (HUGE_MAX_HSTATE is 2).
+MAX_HUGE_PAGE_SIZES = 8
+
+#: Swap files and devices (MAX_SWAPFILES is 23 to 32).
+MAX_SWAP_FILES = 32
+
+#: Address spaces of a swap file, one for each 64 MiB of it: 4 TiB.
+MAX_SWAPPER_SPACES = 1 << 16
+
 #: pids (PID_MAX_LIMIT).
 MAX_PIDS = 1 << 22
 

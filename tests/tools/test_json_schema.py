@@ -44,6 +44,7 @@ COMMANDS = (
     "files {vmlinux} {vmcore} --all",
     "vm {vmlinux} {vmcore} --all",
     "runq {vmlinux} {vmcore}",
+    "kmem {vmlinux} {vmcore} -i",
     "runq {vmlinux} {vmcore} -t",
     "list {vmlinux} {vmcore} -E task_struct.tasks init_task -s task_struct.pid",
     "tree {vmlinux} {vmcore} some_tree",

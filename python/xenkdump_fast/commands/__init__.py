@@ -110,7 +110,7 @@ _TABLE = (
     Command("runq", "the run queues of the CPUs", "domain", "required"),
     Command("timer", "pending timers (by drgn)", "domain", "required"),
     Command("irq", "interrupts and their handlers (by drgn)", "domain", "required"),
-    Command("kmem", "memory usage, slabs and pages (by drgn)", "domain", "required"),
+    Command("kmem", "memory usage; slabs and pages by drgn", "domain", "required"),
     Command("ipcs", "System V IPC (by drgn)", "domain", "required"),
     Command("swap", "swap devices (by drgn)", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),

@@ -29,7 +29,7 @@ _shtab_xkdump_commands() {
     ipcs:'System V IPC (by drgn)'
     irq:'interrupts and their handlers (by drgn)'
     isf:'write the symbol file of a kernel for volatility3'
-    kmem:'memory usage, slabs and pages (by drgn)'
+    kmem:'memory usage; slabs and pages by drgn'
     list:'the entries of a linked list'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
@@ -392,6 +392,7 @@ _shtab_xkdump_kmem_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
+  {-i,--info}"[the usage of memory]"
   "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
 )
 

@@ -27,7 +27,7 @@ _shtab_xkdump_commands() {
     grants:'the grant tables of domains'
     help:'the options of a command: xkdump help COMMAND'
     ipcs:'System V IPC (by drgn)'
-    irq:'interrupts and their handlers (by drgn)'
+    irq:'interrupts and their handlers'
     isf:'write the symbol file of a kernel for volatility3'
     kmem:'memory usage; slabs and pages by drgn'
     list:'the entries of a linked list'
@@ -49,7 +49,7 @@ _shtab_xkdump_commands() {
     swap:'swap devices (by drgn)'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
-    timer:'pending timers (by drgn)'
+    timer:'pending timers'
     tree:'the entries of a tree'
     vcpus:'every vCPU of every domain'
     vm:'the virtual memory areas of processes'
@@ -356,7 +356,13 @@ _shtab_xkdump_irq_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-u,--used}"[only those with a descriptor]"
+  {-s,--counts}"[how often they occurred on each CPU]"
+  {-a,--affinity}"[the CPUs that may handle them]"
+  {-b,--softirqs}"[the handlers of softirqs]"
+  {-d,--vectors}"[the interrupt descriptor table]"
+  {-c,--cpus}"[with -s\: only these CPUs, as in 0,3-4]:CPUS:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then the number of an interrupt\; all without an operand:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -782,7 +788,9 @@ _shtab_xkdump_timer_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-r,--high-resolution}"[high-resolution timers (hrtimer)]"
+  {-C,--cpus}"[only these CPUs, as in 0,3-4]:CPUS:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

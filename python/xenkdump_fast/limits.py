@@ -155,6 +155,50 @@ MAX_RCU_NODES = 1024
 #: use, and the lists that it is in.
 MAX_WAITS_READ = 1 << 30
 
+#: Bytes read for the virtual memory areas of processes. An area takes about 256, and 10,000
+#: processes have a few hundred each at most.
+MAX_ADDRESS_MAP_READ = 1 << 30
+
+#: Bytes read for the run queues of all CPUs. A task that waits takes about 2 KiB in small reads:
+#: 100,000 of them 200 MiB.
+MAX_RUN_QUEUE_READ = 512 << 20
+
+#: Priorities of realtime tasks (MAX_RT_PRIO).
+MAX_RT_PRIORITIES = 100
+
+#: Task groups within task groups. Each is a cgroup, and a path has at most 4096 characters.
+MAX_TASK_GROUP_DEPTH = 256
+
+#: Sizes of huge pages (HUGE_MAX_HSTATE is 2).
+MAX_HUGE_PAGE_SIZES = 8
+
+#: Swap files and devices (MAX_SWAPFILES is 23 to 32).
+MAX_SWAP_FILES = 32
+
+#: Address spaces of a swap file, one for each 64 MiB of it: 4 TiB.
+MAX_SWAPPER_SPACES = 1 << 16
+
+#: Interrupts. x86 has at most 8192 * 64 + 4096 (NR_IRQS).
+MAX_IRQS = 1 << 20
+
+#: Handlers of one interrupt.
+MAX_IRQ_ACTIONS = 1 << 10
+
+#: Bytes read to find the descriptors of all interrupts: a tree of pointers.
+MAX_INTERRUPT_READ = 256 << 20
+
+#: Softirqs (NR_SOFTIRQS is 10).
+MAX_SOFTIRQS = 32
+
+#: Bytes read for timers. One takes about 512 in small reads: a million of them 512 MiB.
+MAX_TIMER_READ = 1 << 30
+
+#: Timer bases of a CPU (NR_BASES is at most 3), and clocks of high-resolution timers (8).
+MAX_TIMER_BASES = 16
+
+#: Lists in a timer base (WHEEL_SIZE is 512 or 576).
+MAX_TIMER_LISTS = 1 << 12
+
 #: pids (PID_MAX_LIMIT).
 MAX_PIDS = 1 << 22
 

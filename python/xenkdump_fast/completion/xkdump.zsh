@@ -27,9 +27,9 @@ _shtab_xkdump_commands() {
     grants:'the grant tables of domains'
     help:'the options of a command: xkdump help COMMAND'
     ipcs:'System V IPC (by drgn)'
-    irq:'interrupts and their handlers (by drgn)'
+    irq:'interrupts and their handlers'
     isf:'write the symbol file of a kernel for volatility3'
-    kmem:'memory usage, slabs and pages (by drgn)'
+    kmem:'memory usage; slabs and pages by drgn'
     list:'the entries of a linked list'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
@@ -40,7 +40,7 @@ _shtab_xkdump_commands() {
     pcpus:'every pCPU of a Xen host'
     ps:'the tasks'
     rd:'read memory'
-    runq:'the run queues of the CPUs (by drgn)'
+    runq:'the run queues of the CPUs'
     sample:'write a small synthetic dump to learn on and to test with'
     sched:'the run queues of Xen'"'"'s scheduler'
     search:'search memory for numbers or text'
@@ -49,10 +49,10 @@ _shtab_xkdump_commands() {
     swap:'swap devices (by drgn)'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
-    timer:'pending timers (by drgn)'
+    timer:'pending timers'
     tree:'the entries of a tree'
     vcpus:'every vCPU of every domain'
-    vm:'the virtual memory areas of processes (by drgn)'
+    vm:'the virtual memory areas of processes'
     volatility:'run volatility3'"'"'s plugins on a domain'
     vtop:'translate virtual addresses by a page-table walk'
     waits:'what uninterruptible tasks wait for, and deadlocks'
@@ -356,7 +356,13 @@ _shtab_xkdump_irq_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-u,--used}"[only those with a descriptor]"
+  {-s,--counts}"[how often they occurred on each CPU]"
+  {-a,--affinity}"[the CPUs that may handle them]"
+  {-b,--softirqs}"[the handlers of softirqs]"
+  {-d,--vectors}"[the interrupt descriptor table]"
+  {-c,--cpus}"[with -s\: only these CPUs, as in 0,3-4]:CPUS:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then the number of an interrupt\; all without an operand:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -392,6 +398,7 @@ _shtab_xkdump_kmem_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
+  {-i,--info}"[the usage of memory]"
   "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
 )
 
@@ -601,7 +608,12 @@ _shtab_xkdump_runq_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-t,--timestamps}"[when each run queue was updated, and since when its task runs]"
+  {-T,--lag}"[how far each run queue is behind the latest one]"
+  {-m,--elapsed}"[for how long each CPU\'s task runs]"
+  {-g,--groups}"[by task groups]"
+  {-c,--cpus}"[only these CPUs, as in 0,3-4]:CPUS:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -778,7 +790,9 @@ _shtab_xkdump_timer_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-r,--high-resolution}"[high-resolution timers (hrtimer)]"
+  {-C,--cpus}"[only these CPUs, as in 0,3-4]:CPUS:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -833,7 +847,10 @@ _shtab_xkdump_vm_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  "--all[every process]"
+  {-m,--mm}"[the mm_struct, in place of the areas]"
+  {-R,--match}"[only areas whose file or name has this text]:TEXT:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -54,6 +54,18 @@ def _timekeeper(kernel: Kernel) -> int:
     return best
 
 
+def monotonic(kernel: Kernel) -> int:
+    """CLOCK_MONOTONIC at the last tick, in nanoseconds. AbsentError if it is not known."""
+    at = _timekeeper(kernel)
+    base = kernel.read(at, "timekeeper.tkr_mono.base")
+    if kernel.has("timekeeper.coarse_nsec"):  # 6.15, b71f9804f66c
+        return base + kernel.read(at, "timekeeper.coarse_nsec")
+    shift = kernel.read(at, "timekeeper.tkr_mono.shift")
+    if not 0 <= shift < 64:
+        raise AbsentError(f"the timekeeper is invalid: it shifts by {shift} bits")
+    return base + (kernel.read(at, "timekeeper.tkr_mono.xtime_nsec") >> shift)
+
+
 def timekeeper_size(kernel: Kernel) -> int:
     """Size of the variable with the timekeeper; 0 if its symbol has none."""
     names = compat.SYMBOLS["timekeeper"]

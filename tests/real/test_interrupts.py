@@ -1,0 +1,87 @@
+"""``irq`` against drgn and crash."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import xenkdump_fast as xk
+from xenkdump_fast import AbsentError
+from xenkdump_fast.commands import irq
+from xenkdump_fast.commands.contract import UsageError
+
+from .. import rendering
+from .rows import by_crash, by_drgn, words
+
+pytestmark = pytest.mark.real
+
+DOMAINS = [
+    ("xen417-dom0", 0),
+    ("xen417-three-domains", 0),
+    ("xen417-three-domains", 1),
+    ("xen420-pv-pvh", 0),
+    ("xen420-pv-pvh", 2),
+    ("bare-x86_64", 0),
+    ("linux73-bare", 0),
+]
+
+
+@pytest.mark.parametrize(("name", "number"), DOMAINS)
+def test_as_drgn(name: str, number: int, dump_file: Callable[[str], str]) -> None:
+    domain = xk.open(dump_file(f"{name}/vmcore")).domain(number)
+
+    def shown(options: irq.Options) -> list[list[str]]:
+        return words(irq.run(domain, options).text())
+
+    for options, command in ((irq.Options(), "irq"), (irq.Options(used=True), "irq -u")):
+        rows = shown(options)
+        assert rows[1:] == by_drgn(domain, command)[1:]
+        assert len(rows) > 2
+    assert shown(irq.Options(affinity=True)) == by_drgn(domain, "irq -a")
+    softirqs = shown(irq.Options(softirqs=True))
+    assert len(softirqs) == 11
+    assert softirqs == by_drgn(domain, "irq -b")[:11]
+    # drgn has the name of the controller alone.
+    header, *counts = shown(irq.Options(counts=True))
+    end = len(header) + 1
+    expected = [[*row[:end], row[-1]] for row in by_drgn(domain, "irq -s")[1:]]
+    assert [[*row[:end], row[-1]] for row in counts] == expected
+    assert not domain.warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "release"),
+    [
+        ("bare-x86_64", "6.1.0-56-amd64"),
+        ("xen417-three-domains", "6.1.0-56-amd64"),
+        ("xen420-pv-pvh", "6.12.117"),
+    ],
+)
+def test_as_crash(name: str, release: str, dump_file: Callable[[str], str]) -> None:
+    vmcore = dump_file(f"{name}/vmcore")
+    domain = xk.open(vmcore).domain(0)
+    asked = {
+        "irq": irq.Options(),
+        "irq -u": irq.Options(used=True),
+        "irq -a": irq.Options(affinity=True),
+        "irq -s": irq.Options(counts=True),
+        "irq -s -c 1": irq.Options(counts=True, cpus="1"),
+        "irq -b": irq.Options(softirqs=True),
+        "irq -d": irq.Options(vectors=True),
+        "irq 4": irq.Options(["4"]),
+    }
+    expected = by_crash(vmcore, release, list(asked))
+    for command, options in asked.items():
+        assert words(irq.run(domain, options).text()) == expected[command], command
+
+
+def test_json_and_arguments(dump_file: Callable[[str], str]) -> None:
+    domain = xk.open(dump_file("bare-x86_64/vmcore")).domain(0)
+    found: Any = rendering.json(irq.run(domain, irq.Options(["4", "999999"], counts=True)))
+    (one,) = found["interrupts"]
+    assert (one["chip"], one["flow"], one["counts"]) == ("IO-APIC", "edge", [0, 826])
+    assert [action["name"] for action in one["actions"]] == ["ttyS0"]
+    with pytest.raises(AbsentError, match="no interrupt x: the largest number is 439"):
+        irq.run(domain, irq.Options(["x"]))
+    with pytest.raises(UsageError, match="only with -s"):
+        irq.run(domain, irq.Options(cpus="0"))

@@ -105,6 +105,13 @@ MAX_PATH_DEPTH = 512
 #: Descriptors in all tables together.
 MAX_OPEN_FILES = 1 << 24
 
+#: Bytes that each of `mount`, `net`, `dev`, `ipcs` and `swap` reads. A host with thousands of
+#: containers has 50,000 mounts, each with 4 KiB by their names.
+MAX_DEVICES_READ = 1 << 30
+
+#: Inodes on the lists of dirty ones. Each has 600 bytes.
+MAX_DIRTY_INODES = 1 << 22
+
 #: Bytes that ``rd`` reads at once.
 MAX_RD_SIZE = 64 << 20
 

@@ -50,6 +50,7 @@ LINES = (
     "whatis list_head",
     "dis panic 3",
     "search nothing-like-this -t --length=0x10000",
+    "mount",
     "check",
     "notes",
     "domains",

@@ -42,6 +42,7 @@ COMMANDS = (
     "p {vmlinux} {vmcore} init_task.pid",
     "cmdline {vmlinux} {vmcore} --all",
     "files {vmlinux} {vmcore} --all",
+    "mount {vmlinux} {vmcore}",
     "list {vmlinux} {vmcore} -E task_struct.tasks init_task -s task_struct.pid",
     "tree {vmlinux} {vmcore} some_tree",
     "waits {vmlinux} {vmcore}",

@@ -33,7 +33,7 @@ _shtab_xkdump_commands() {
     list:'the entries of a linked list'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
-    mount:'the mounted file systems (by drgn)'
+    mount:'the mounted file systems'
     net:'network devices and sockets (by drgn)'
     notes:'every ELF note, decoded'
     p:'evaluate an expression'
@@ -473,7 +473,10 @@ _shtab_xkdump_mount_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-n,--namespace}"[the mount namespace of this task\; the default is the initial one]:PID|TASK|COMM:"
+  {-f,--files}"[with the open files of each file system]"
+  {-i,--inodes}"[with the dirty inodes of each file system]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then only these\: by the address of a mount, vfsmount, super block, dentry or inode, by the device, or by the directory:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

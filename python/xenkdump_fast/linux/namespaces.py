@@ -1,0 +1,22 @@
+"""Namespaces of tasks, through ``struct nsproxy``."""
+
+from typing import Literal
+
+from .._native import AbsentError
+from .kernel import Kernel
+
+#: Members of nsproxy.
+Kind = Literal["mnt_ns", "net_ns", "ipc_ns"]
+
+
+def of_task(kernel: Kernel, task: int, kind: Kind) -> int:
+    """The address of a namespace of the task at an address. AbsentError if it has exited."""
+    proxy = kernel.read(task, "task_struct.nsproxy")
+    if not proxy:
+        raise AbsentError(f"the task {task:#x} has exited: it has no namespaces")
+    return kernel.read(proxy, f"nsproxy.{kind}")
+
+
+def initial(kernel: Kernel, kind: Kind) -> int:
+    """The address of the namespace that the kernel started with."""
+    return of_task(kernel, kernel.symbol("init_task"), kind)

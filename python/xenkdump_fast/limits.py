@@ -109,6 +109,10 @@ MAX_OPEN_FILES = 1 << 24
 #: containers has 50,000 mounts, each with 4 KiB by their names.
 MAX_DEVICES_READ = 1 << 30
 
+#: Binary logarithm of the buckets of the ARP table. It has 3 in the beginning, and grows with the
+#: number of neighbours, which is 1024 by default.
+MAX_NEIGHBOUR_BITS = 20
+
 #: Inodes on the lists of dirty ones. Each has 600 bytes.
 MAX_DIRTY_INODES = 1 << 22
 

@@ -104,7 +104,7 @@ _TABLE = (
     Command("p", "evaluate an expression", "domain", "required"),
     Command("files", "the open files of processes", "domain", "required"),
     Command("mount", "the mounted file systems", "domain", "required"),
-    Command("net", "network devices and sockets (by drgn)", "domain", "required"),
+    Command("net", "network devices, the ARP table and sockets", "domain", "required"),
     Command("dev", "character, block and PCI devices (by drgn)", "domain", "required"),
     Command("vm", "the virtual memory areas of processes (by drgn)", "domain", "required"),
     Command("runq", "the run queues of the CPUs (by drgn)", "domain", "required"),

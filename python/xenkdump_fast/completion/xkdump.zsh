@@ -34,7 +34,7 @@ _shtab_xkdump_commands() {
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
     mount:'the mounted file systems'
-    net:'network devices and sockets (by drgn)'
+    net:'network devices, the ARP table and sockets'
     notes:'every ELF note, decoded'
     p:'evaluate an expression'
     pcpus:'every pCPU of a Xen host'
@@ -493,7 +493,14 @@ _shtab_xkdump_net_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-a,--arp}"[the ARP table]"
+  {-s,--sockets}"[the open sockets of tasks]"
+  {-S,--structs}"[the same, with struct socket and struct sock]"
+  {-n,--namespace}"[the devices in the namespace of a task]"
+  "--all[with -s and -S\: every process]"
+  {-R,--match}"[with -s and -S\: only the descriptor, or the address of a socket or a sock in hex]:REF:"
+  {-x,--hex}"[with -S\: numbers in hex]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then with -s, -S and -n\: these tasks\; by default the current one:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

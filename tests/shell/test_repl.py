@@ -52,6 +52,7 @@ LINES = (
     "search nothing-like-this -t --length=0x10000",
     "mount",
     "net",
+    "ipcs -m",
     "check",
     "notes",
     "domains",

@@ -46,6 +46,7 @@ COMMANDS = (
     "net {vmlinux} {vmcore}",
     "net -a {vmlinux} {vmcore}",
     "net -s --all {vmlinux} {vmcore}",
+    "ipcs -M -s -q {vmlinux} {vmcore}",
     "list {vmlinux} {vmcore} -E task_struct.tasks init_task -s task_struct.pid",
     "tree {vmlinux} {vmcore} some_tree",
     "waits {vmlinux} {vmcore}",

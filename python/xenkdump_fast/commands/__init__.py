@@ -111,7 +111,7 @@ _TABLE = (
     Command("timer", "pending timers (by drgn)", "domain", "required"),
     Command("irq", "interrupts and their handlers (by drgn)", "domain", "required"),
     Command("kmem", "memory usage, slabs and pages (by drgn)", "domain", "required"),
-    Command("ipcs", "System V IPC (by drgn)", "domain", "required"),
+    Command("ipcs", "System V shared memory, semaphores and message queues", "domain", "required"),
     Command("swap", "swap devices (by drgn)", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),
     Command("notes", "every ELF note, decoded", "dump"),

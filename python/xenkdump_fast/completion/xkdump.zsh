@@ -26,7 +26,7 @@ _shtab_xkdump_commands() {
     gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     grants:'the grant tables of domains'
     help:'the options of a command: xkdump help COMMAND'
-    ipcs:'System V IPC (by drgn)'
+    ipcs:'System V shared memory, semaphores and message queues'
     irq:'interrupts and their handlers (by drgn)'
     isf:'write the symbol file of a kernel for volatility3'
     kmem:'memory usage, slabs and pages (by drgn)'
@@ -339,7 +339,12 @@ _shtab_xkdump_ipcs_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-s,--semaphores}"[sets of semaphores]"
+  {-m,--memory}"[shared memory]"
+  {-M,--pages}"[shared memory, with its pages]"
+  {-q,--queues}"[message queues]"
+  {-n,--namespace}"[the IPC namespace of this task\; the default is the initial one]:PID|TASK|COMM:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then only objects with this id, or with the struct at this address in hex:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

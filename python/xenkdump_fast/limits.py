@@ -113,6 +113,15 @@ MAX_DEVICES_READ = 1 << 30
 #: number of neighbours, which is 1024 by default.
 MAX_NEIGHBOUR_BITS = 20
 
+#: PCI buses behind each other: a bus has 8 bits, and each needs one more.
+MAX_PCI_DEPTH = 256
+
+#: Resources within each other. Each level is a bus, a device or a driver.
+MAX_RESOURCE_DEPTH = 64
+
+#: Swap devices: MAX_SWAPFILES_SHIFT is 5.
+MAX_SWAP_DEVICES = 32
+
 #: Inodes on the lists of dirty ones. Each has 600 bytes.
 MAX_DIRTY_INODES = 1 << 22
 

@@ -153,6 +153,9 @@ class FakeTypes:
     def offset(self, path: str) -> int:
         return self.member(path).offset
 
+    def enumerator(self, name: str) -> int:
+        raise AbsentError(f"no enumerator {name}")
+
     def members(self, struct: str) -> dict[str, FakeMember]:
         prefix = f"{struct}."
         return {

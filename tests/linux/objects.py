@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from .fakes import FakeKernel, FakeMember
+from .fakes import FakeKernel, FakeMember, FakeSymbols
 
 START = 0xFFFF888000100000
 #: An address that is not mapped.
@@ -14,7 +14,7 @@ def structs(text: str, word: int = 8) -> dict[str, int | FakeMember]:
     """Layouts by lines such as ``mount: mnt:0 mnt.mnt_sb mnt_id:4 name:16*``.
 
     Members follow each other. Each has a word, or as many bytes as are given; those with a star are
-    an array of characters.
+    an array of characters, those with a minus sign are signed.
     """
     found: dict[str, int | FakeMember] = {}
     for line in text.strip().splitlines():
@@ -22,9 +22,11 @@ def structs(text: str, word: int = 8) -> dict[str, int | FakeMember]:
         at = 0
         for member in members.split():
             name, _, given = member.partition(":")
-            size = int(given.strip("*")) if given else word
+            size = int(given.strip("*-")) if given else word
             count = size if given.endswith("*") else None
-            found[f"{struct.strip()}.{name}"] = FakeMember(at, size, count=count)
+            found[f"{struct.strip()}.{name}"] = FakeMember(
+                at, size, count=count, signed=given.endswith("-")
+            )
             at += size
         found[struct.strip()] = at
     return found
@@ -51,13 +53,13 @@ class Objects:
         self.kernel.memory.write(at, data)
         return at
 
-    def make(self, struct: str, **values: int | str) -> int:
+    def make(self, struct: str, /, **values: int | str) -> int:
         """The address of a new struct with these members; ``__`` within a name is a dot."""
         at = self.reserve(self.kernel.types.sizeof(struct))
         self.set(at, struct, **values)
         return at
 
-    def set(self, at: int, struct: str, **values: int | str) -> None:
+    def set(self, at: int, struct: str, /, **values: int | str) -> None:
         """Sets members. A string is stored in an array, or a pointer to it."""
         for name, value in values.items():
             path = name[:2] + name[2:].replace("__", ".")
@@ -69,6 +71,11 @@ class Objects:
                 self.kernel.memory.write(at + member.offset, value.encode() + b"\0")
             else:
                 self.kernel.memory.number(at + member.offset, self.string(value), self.kernel.word)
+
+    def symbols(self, **symbols: int) -> None:
+        """Defines symbols."""
+        assert isinstance(self.kernel.symbols, FakeSymbols)
+        self.kernel.symbols.update(symbols)
 
     def link(self, head: int, nodes: Sequence[int]) -> None:
         """Links a list_head with its nodes."""

@@ -5,6 +5,7 @@ import pytest
 from xenkdump_fast.linux import ipc
 from xenkdump_fast.linux.ipc import Pages, Permissions
 
+from .fakes import FakeMember
 from .objects import NOWHERE, Objects
 
 LAYOUTS = """
@@ -32,7 +33,9 @@ class Namespace:
     def __init__(self) -> None:
         self.objects = Objects(LAYOUTS)
         self.kernel = self.objects.kernel
-        self.kernel.types.layouts["xa_node.slots"].count = 64  # type: ignore[union-attr]
+        slots = self.kernel.member("xa_node.slots")
+        assert isinstance(slots, FakeMember)
+        slots.count = 64
         self.address = self.objects.make("ipc_namespace")
         self.first, self.second = self._segment(0, 0o1600), self._segment(1, 0o3644)
 

@@ -94,7 +94,7 @@ class Network:
         is_hlist = self.kernel.has("neighbour.hash")
         name = "hash_heads" if is_hlist else "hash_buckets"
         table = self.objects.make("neigh_hash_table", hash_shift=bits, **{name: heads})
-        self.kernel.symbols["arp_tbl"] = self.objects.make("neigh_table", nht=table)  # type: ignore[index]
+        self.objects.symbols(arp_tbl=self.objects.make("neigh_table", nht=table))
         self.entries = []
         for i, bucket in enumerate(buckets):
             at = heads + i * word

@@ -16,7 +16,7 @@ import xenkdump_fast as xk
 from xenkdump_fast import Domain
 
 from .conftest import VMLINUX, X86_64
-from .test_export import CRASH, with_dwarf
+from .test_export import CRASH, dwarf_of, with_dwarf
 
 #: Dumps with type information, and domains.
 DOMAINS = [
@@ -36,7 +36,7 @@ BY_CRASH = ["bare-x86_64", "xen417-dom0"]
 every_domain = pytest.mark.parametrize(
     ("name", "number"), [*DOMAINS, *((name, 0) for name in MORE)], ids=str
 )
-every_crash = pytest.mark.parametrize("name", BY_CRASH)
+every_crash = pytest.mark.parametrize("name", [*BY_CRASH, *MORE])
 
 
 def opened(dump_file: Callable[[str], str], name: str, number: int) -> Domain:
@@ -89,8 +89,13 @@ def by_crash(
         pytest.skip("crash is not installed (XKDUMP_CRASH names another)")
     if version(program) < CRASH:
         pytest.skip(f"crash {version(program)} does not read these kernels")
-    debug = with_dwarf(dump_file(VMLINUX.get(name, X86_64)))
-    return dict(_run(program, folder, debug, dump_file(f"{name}/vmcore")))
+    if name in MORE:
+        debug = dwarf_of(opened(dump_file, name, 0).kernel.image.build_id)
+        vmcore = name.rsplit("+", maxsplit=1)[-1]
+    else:
+        debug = with_dwarf(dump_file(VMLINUX.get(name, X86_64)))
+        vmcore = dump_file(f"{name}/vmcore")
+    return dict(_run(program, folder, debug, vmcore))
 
 
 @cache

@@ -94,8 +94,13 @@ def test_as_crash(
     expected = by_crash(dump_file, tmp_path_factory.getbasetemp(), name)
     domain = opened(dump_file, name, 0)
     assert lines(net.run(domain)) == expected["net"]
-    # crash prints nothing if there is no neighbour.
-    assert lines(net.run(domain, net.Options(arp=True)))[1:] == expected["net -a"][1:]
+    # crash prints nothing if there is no neighbour, and an address of zeros in another way.
+    own = lines(net.run(domain, net.Options(arp=True)))[1:]
+    theirs = [
+        [*line[:3], ":".join(line[3:9]), *line[9:]] if line[3] == "00" else line
+        for line in expected["net -a"][1:]
+    ]
+    assert own == theirs
     by_task: dict[str, list[list[str]]] = {}
     for line in expected["foreach net -s"]:
         if line[0] == "PID:":

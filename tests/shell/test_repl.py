@@ -53,6 +53,7 @@ LINES = (
     "mount",
     "net",
     "ipcs -m",
+    "dev -d",
     "check",
     "notes",
     "domains",

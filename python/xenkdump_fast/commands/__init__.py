@@ -105,7 +105,7 @@ _TABLE = (
     Command("files", "the open files of processes", "domain", "required"),
     Command("mount", "the mounted file systems", "domain", "required"),
     Command("net", "network devices, the ARP table and sockets", "domain", "required"),
-    Command("dev", "character, block and PCI devices (by drgn)", "domain", "required"),
+    Command("dev", "character and block devices, disks, PCI, I/O ports", "domain", "required"),
     Command("vm", "the virtual memory areas of processes (by drgn)", "domain", "required"),
     Command("runq", "the run queues of the CPUs (by drgn)", "domain", "required"),
     Command("timer", "pending timers (by drgn)", "domain", "required"),

@@ -15,7 +15,7 @@ _shtab_xkdump_commands() {
     cmdline:'the kernel'"'"'s command line'
     completion:'print the completion script for a shell'
     crash:'run one of drgn'"'"'s crash-compatible commands on a domain'
-    dev:'character, block and PCI devices (by drgn)'
+    dev:'character and block devices, disks, PCI, I/O ports'
     dis:'disassemble code'
     domains:'every domain of a Xen host, or some of them in full'
     drgn:'open drgn on a domain: its prompt, a script, or one piece of code'
@@ -159,7 +159,11 @@ _shtab_xkdump_dev_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-d,--disks}"[disks, and the requests that they work on]"
+  {-D,--busy-disks}"[the same of disks with requests]"
+  {-p,--pci}"[PCI devices by their buses]"
+  {-i,--resources}"[ranges of I\/O ports and of memory]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -8,7 +8,7 @@ from xenkdump_fast.cli import main
 
 pytestmark = pytest.mark.real
 
-COMMANDS = ["vm 1", "runq", "timer", "irq", "kmem -i", "swap"]
+COMMANDS = ["vm 1", "runq", "timer", "irq", "kmem -i"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

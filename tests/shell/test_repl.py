@@ -54,6 +54,7 @@ LINES = (
     "net",
     "ipcs -m",
     "dev -d",
+    "swap",
     "check",
     "notes",
     "domains",

@@ -51,6 +51,7 @@ COMMANDS = (
     "dev -d {vmlinux} {vmcore}",
     "dev -p {vmlinux} {vmcore}",
     "dev -i {vmlinux} {vmcore}",
+    "swap {vmlinux} {vmcore}",
     "list {vmlinux} {vmcore} -E task_struct.tasks init_task -s task_struct.pid",
     "tree {vmlinux} {vmcore} some_tree",
     "waits {vmlinux} {vmcore}",

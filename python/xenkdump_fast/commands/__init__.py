@@ -112,7 +112,7 @@ _TABLE = (
     Command("irq", "interrupts and their handlers (by drgn)", "domain", "required"),
     Command("kmem", "memory usage, slabs and pages (by drgn)", "domain", "required"),
     Command("ipcs", "System V shared memory, semaphores and message queues", "domain", "required"),
-    Command("swap", "swap devices (by drgn)", "domain", "required"),
+    Command("swap", "swap devices and files", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),
     Command("notes", "every ELF note, decoded", "dump"),
     Command("domains", "every domain of a Xen host, or some of them in full", "dump"),

@@ -46,7 +46,7 @@ _shtab_xkdump_commands() {
     search:'search memory for numbers or text'
     shell:'a prompt for commands on a dump that stays open'
     struct:'layouts of structs, and instances in memory'
-    swap:'swap devices (by drgn)'
+    swap:'swap devices and files'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
     timer:'pending timers (by drgn)'
@@ -737,7 +737,7 @@ _shtab_xkdump_swap_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

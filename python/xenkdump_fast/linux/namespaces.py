@@ -10,11 +10,16 @@ Kind = Literal["mnt_ns", "net_ns", "ipc_ns"]
 
 
 def of_task(kernel: Kernel, task: int, kind: Kind) -> int:
-    """The address of a namespace of the task at an address. AbsentError if it has exited."""
+    """The address of a namespace of the task at an address. AbsentError if it has none.
+
+    That is so once it has exited; early in boot of all tasks.
+    """
     proxy = kernel.read(task, "task_struct.nsproxy")
-    if not proxy:
-        raise AbsentError(f"the task {task:#x} has exited: it has no namespaces")
-    return kernel.read(proxy, f"nsproxy.{kind}")
+    found = kernel.read(proxy, f"nsproxy.{kind}") if proxy else 0
+    if not found:
+        why = f"nsproxy.{kind} is NULL" if proxy else "it has exited"
+        raise AbsentError(f"the task {task:#x} has no namespace of this kind: {why}")
+    return found
 
 
 def initial(kernel: Kernel, kind: Kind) -> int:

@@ -3,6 +3,8 @@
 import pytest
 
 from xenkdump_fast import AbsentError
+from xenkdump_fast.budget import BudgetExceededError
+from xenkdump_fast.limits import MAX_DISK_TAGS
 from xenkdump_fast.linux import disks
 from xenkdump_fast.linux.disks import Disk, Requests
 
@@ -222,8 +224,8 @@ def test_the_legacy_block_layer() -> None:
 @pytest.mark.parametrize(
     ("member", "value", "problem"),
     [
-        ("shift", 64, "has the shift 64"),
-        ("map_nr", 0xFFFFFFFF, "not mapped"),
+        ("shift", 64, "by a shift of 64: it is damaged"),
+        ("map_nr", 0xFFFFFFFF, "has 4 bits in 4294967295 words"),
         ("map", NOWHERE, "not mapped"),
     ],
 )
@@ -236,6 +238,19 @@ def test_damaged_bitmaps(layouts: str, member: str, value: int, problem: str) ->
         bitmap = made.kernel.pointer(bitmap)
     made.objects.set(bitmap, "sbitmap", **{member: value})
     with pytest.raises(AbsentError, match=problem):
+        made.count()
+
+
+def test_too_many_tags() -> None:
+    """A bitmap of any size may be in mapped memory."""
+    made = Machine(NEW.replace("\\\n", ""))
+    tags = made.tags(0, [1], {}, "rqs")
+    made.of_driver(tags)
+    bitmap = tags + made.kernel.offset("blk_mq_tags.bitmap_tags")
+    words = MAX_DISK_TAGS + 1
+    array = made.objects.reserve(16 * words)
+    made.objects.set(bitmap, "sbitmap", depth=4 * words, map_nr=words, map=array)
+    with pytest.raises(BudgetExceededError, match="the tags of a disk are more than"):
         made.count()
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .._native import AbsentError
+from ..budget import Budget
 from ..isolation import isolated
-from ..limits import MAX_CPUS
+from ..limits import MAX_CPUS, MAX_DISK_TAGS
 from . import percpu, trees
 from .device_numbers import owner
 from .kernel import Kernel
@@ -153,6 +154,7 @@ def _signed(value: int, word: int) -> int:
 
 def _busy(kernel: Kernel, queue: int, tag_set: int) -> Iterator[int]:
     """The requests of a queue that have a tag."""
+    budget = Budget("tags of a disk", MAX_DISK_TAGS)
     if kernel.read(queue, "request_queue.elevator"):
         # 5.16 (e155b0c238b2): a queue with shared tags has one struct blk_mq_tags for all contexts.
         member = "request_queue.sched_shared_tags"
@@ -160,7 +162,7 @@ def _busy(kernel: Kernel, queue: int, tag_set: int) -> Iterator[int]:
         # Where contexts share only the bitmap (5.10 to 5.15), requests of others are not in use.
         for tags in [shared] if shared else _scheduler_tags(kernel, queue):
             rows = kernel.read(tags, "blk_mq_tags.static_rqs") if tags else 0
-            for tag in _tags(kernel, tags) if rows else ():
+            for tag in _tags(kernel, tags, budget) if rows else ():
                 request = kernel.pointer(rows + tag * kernel.word)
                 if request and _references(kernel, request):
                     yield request
@@ -174,7 +176,7 @@ def _busy(kernel: Kernel, queue: int, tag_set: int) -> Iterator[int]:
             continue
         seen.add(tags)
         rows = kernel.read(tags, "blk_mq_tags.rqs")
-        for tag in _tags(kernel, tags):
+        for tag in _tags(kernel, tags, budget):
             request = kernel.pointer(rows + tag * kernel.word)
             # The entry of a tag is that of its last request, which may be one of another queue.
             if not request or kernel.read(request, "request.q") != queue:
@@ -212,7 +214,7 @@ def _contexts(kernel: Kernel, queue: int) -> Iterator[int]:
             yield context
 
 
-def _tags(kernel: Kernel, tags: int) -> Iterator[int]:
+def _tags(kernel: Kernel, tags: int, budget: Budget) -> Iterator[int]:
     """The tags in use: the reserved ones come first."""
     reserved = kernel.read(tags, "blk_mq_tags.nr_reserved_tags")
     # From 5.10 (222a5ae03cdd) to 5.15 these are pointers.
@@ -222,20 +224,22 @@ def _tags(kernel: Kernel, tags: int) -> Iterator[int]:
         at = kernel.pointer(at) if are_pointers else at
         bitmap = at + kernel.offset("sbitmap_queue.sb") & kernel.last
         if member == "bitmap_tags" or reserved:
-            yield from (first + bit for bit in _bits(kernel, bitmap))
+            yield from (first + bit for bit in _bits(kernel, bitmap, budget))
 
 
-def _bits(kernel: Kernel, bitmap: int) -> Iterator[int]:
+def _bits(kernel: Kernel, bitmap: int, budget: Budget) -> Iterator[int]:
     """The bits that are set in a struct sbitmap."""
     depth, shift, words = (
         kernel.read(bitmap, f"sbitmap.{name}") for name in ("depth", "shift", "map_nr")
     )
     per_word = 8 * kernel.word
-    if shift >= per_word.bit_length():
-        raise AbsentError(f"the bitmap at {bitmap:#x} has the shift {shift}: it is damaged")
+    if shift >= per_word.bit_length() or words != -(-depth >> shift):
+        raise AbsentError(
+            f"the bitmap at {bitmap:#x} has {depth} bits in {words} words, by a shift of {shift}: "
+            "it is damaged"
+        )
     array = kernel.read(bitmap, "sbitmap.map")
     size = kernel.types.sizeof("sbitmap_word")
-    budget = kernel.object_budget("words of the bitmap of tags", size)
     has_cleared = kernel.has("sbitmap_word.cleared")  # 5.0, ea86ea2cdced
     for i in range(words):
         budget.spend(1)
@@ -246,4 +250,5 @@ def _bits(kernel: Kernel, bitmap: int) -> Iterator[int]:
         start = i << shift
         for bit in range(min(1 << shift, max(depth - start, 0))):
             if value >> bit & 1:
+                budget.spend(1)
                 yield start + bit

@@ -105,6 +105,30 @@ MAX_PATH_DEPTH = 512
 #: Descriptors in all tables together.
 MAX_OPEN_FILES = 1 << 24
 
+#: Bytes that each of `mount`, `net`, `dev`, `ipcs` and `swap` reads. A host with thousands of
+#: containers has 50,000 mounts, each with 4 KiB by their names.
+MAX_DEVICES_READ = 1 << 29
+
+#: Binary logarithm of the buckets of the ARP table. It has 3 in the beginning, and grows with the
+#: number of neighbours, which is 1024 by default.
+MAX_NEIGHBOUR_BITS = 20
+
+#: Tags in use of a disk, and words of the bitmaps that have them. A disk has a hardware queue per
+#: CPU with 1024 tags, and few of them are in use.
+MAX_DISK_TAGS = 1 << 18
+
+#: PCI buses behind each other: a bus has 8 bits, and each needs one more.
+MAX_PCI_DEPTH = 256
+
+#: Resources within each other. Each level is a bus, a device or a driver.
+MAX_RESOURCE_DEPTH = 64
+
+#: Swap devices: MAX_SWAPFILES_SHIFT is 5.
+MAX_SWAP_DEVICES = 32
+
+#: Inodes on the lists of dirty ones. Each has 600 bytes.
+MAX_DIRTY_INODES = 1 << 22
+
 #: Bytes that ``rd`` reads at once.
 MAX_RD_SIZE = 64 << 20
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import numpy as np
+
 from xenkdump_fast import AbsentError, MemoryFault
 from xenkdump_fast.diagnostics import Warnings
 from xenkdump_fast.linux.boot.locate import Location
@@ -91,6 +93,15 @@ class Memory:
 
         return [walk(number, head) for number, head in enumerate(heads)]
 
+    def read_many(self, addresses: Any, size: int, *, status: Any) -> Any:
+        rows = np.zeros((len(addresses), size), np.uint8)
+        for i, address in enumerate(addresses.tolist()):
+            try:
+                rows[i] = np.frombuffer(self.read(address, size), np.uint8)
+            except MemoryFault:
+                status[i] = 1
+        return rows
+
     def u32(self, address: int) -> int:
         return self.word(address, 4)
 
@@ -143,6 +154,9 @@ class FakeTypes:
 
     def offset(self, path: str) -> int:
         return self.member(path).offset
+
+    def enumerator(self, name: str) -> int:
+        raise AbsentError(f"no enumerator {name}")
 
     def members(self, struct: str) -> dict[str, FakeMember]:
         prefix = f"{struct}."

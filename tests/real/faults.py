@@ -46,6 +46,7 @@ from xenkdump_fast.session import formats
 
 COMMANDS = (
     *("bt --all", "bt -a", "sys", "ps", "log", "mod", "check"),
+    *("mount", "net", "net -s --all", "ipcs -M", "dev", "dev -d", "dev -p", "dev -i", "swap"),
     *("notes", "domains --all", "vcpus --all"),
     *("bt --hypervisor", "sys --hypervisor", "log --hypervisor"),
 )

@@ -82,7 +82,11 @@ def exported(dump_file: Callable[[str], str], tmp_path: Path) -> Iterator[Export
 
 def with_dwarf(vmlinux: str) -> str:
     """The vmlinux with DWARF of the same build; skips without one."""
-    build = Image(vmlinux).build_id
+    return dwarf_of(Image(vmlinux).build_id)
+
+
+def dwarf_of(build: str | None) -> str:
+    """The vmlinux with DWARF of this build; skips without one."""
     for folder in filter(None, os.environ.get("XKDUMP_DEBUG_PATH", "").split(":")):
         for path in sorted(Path(folder).glob("vmlinux*")):
             image = Image(str(path))

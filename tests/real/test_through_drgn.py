@@ -8,7 +8,7 @@ from xenkdump_fast.cli import main
 
 pytestmark = pytest.mark.real
 
-COMMANDS = ["mount", "net", "dev", "kmem -z", "ipcs", "swap"]
+COMMANDS = ["kmem -z", "kmem -s"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -31,5 +31,5 @@ def test_wrong_arguments(
 ) -> None:
     pytest.importorskip("drgn", reason="drgn is not installed")
     vmcore = dump_file("xen417-three-domains/vmcore")
-    assert main(["mount", vmcore, "--", "--no-such-option"]) == 2
+    assert main(["kmem", vmcore, "--", "--no-such-option"]) == 2
     assert "no-such-option" in capsys.readouterr().err

@@ -4,15 +4,13 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypedDict
 
-from .._native import AbsentError
-from ..linux import panic
 from ..linux.files import File, OpenFiles, open_files
 from ..linux.tasks import Task
 from ..output.escape import visible
 from ..output.json_types import Count, Hex, Stream
 from ..session import Domain
+from . import selection
 from .contract import Operands, UsageError
-from .selection import Selection, select
 
 OPERANDS = Operands("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name")
 
@@ -48,7 +46,7 @@ def run(target: Domain, options: Options = Options()) -> "Files":
     """
     if options.all and options.operands:
         raise UsageError("argument --all: not allowed with a pid or a task")
-    chosen, failure = _chosen(target, options)
+    chosen, failure = selection.chosen(target, options.operands, options.task, everyone=options.all)
     found = open_files(target.kernel, chosen)
     shown = [
         Process(task, _matching(found[task.address], options.match))
@@ -58,21 +56,6 @@ def run(target: Domain, options: Options = Options()) -> "Files":
     if options.match is not None:
         shown = [one for one in shown if one.files.files]
     return Files(target.id, target.kernel.word, shown, failure)
-
-
-def _chosen(domain: Domain, options: Options) -> Selection:
-    tasks = domain.kernel.tasks()
-    if options.all:
-        return Selection([task for task in tasks if task.pid == task.tgid and not task.idle], None)
-    operands = options.operands or ([options.task] if options.task is not None else [])
-    if operands:
-        return select(domain, tasks, operands)
-    dying = panic.task(domain.kernel)
-    if dying is None:
-        raise AbsentError(
-            f"{domain.dump.path}: domain {domain.id}: no task has panicked: name a task, or --all"
-        )
-    return Selection([dying], None)
 
 
 def _matching(files: OpenFiles, text: str | None) -> OpenFiles:
@@ -132,10 +115,7 @@ class Files(NamedTuple):
         for i, (task, files) in enumerate(self.processes):
             if i:
                 yield ""
-            yield (
-                f"PID: {task.pid:<6}  TASK: {task.address:x}  CPU: {task.cpu:<2}  "
-                f'COMMAND: "{visible(task.comm)}"'
-            )
+            yield selection.heading(task)
             if files.root is None and not files.files:
                 yield "No open files"
                 continue

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .._native import AbsentError
-from ..linux import tasks
+from ..linux import panic, tasks
+from ..output.escape import visible
 from ..session import Domain
 
 
@@ -28,6 +29,35 @@ def select(domain: Domain, all_tasks: Sequence[tasks.Task], operands: Sequence[s
 
     failure = for_each(operands, add)
     return Selection(list(found.values()), failure)
+
+
+def chosen(
+    domain: Domain, operands: Sequence[str], task: str | None, *, everyone: bool = False
+) -> Selection:
+    """The tasks that operands name, else the shell's current one, else the panicking one.
+
+    With ``everyone`` it is every process. AbsentError if there is none.
+    """
+    all_tasks = domain.kernel.tasks()
+    if everyone:
+        return Selection([one for one in all_tasks if one.pid == one.tgid and not one.idle], None)
+    operands = operands or ([task] if task is not None else [])
+    if operands:
+        return select(domain, all_tasks, operands)
+    dying = panic.task(domain.kernel)
+    if dying is None:
+        raise AbsentError(
+            f"{domain.dump.path}: domain {domain.id}: no task has panicked: name a task, or --all"
+        )
+    return Selection([dying], None)
+
+
+def heading(task: tasks.Task) -> str:
+    """The line above what is printed of a task, as crash has it."""
+    return (
+        f"PID: {task.pid:<6}  TASK: {task.address:x}  CPU: {task.cpu:<2}  "
+        f'COMMAND: "{visible(task.comm)}"'
+    )
 
 
 def for_each(operands: Sequence[str], use: Callable[[str], None]) -> str | None:

@@ -15,7 +15,7 @@ _shtab_xkdump_commands() {
     cmdline:'the kernel'"'"'s command line'
     completion:'print the completion script for a shell'
     crash:'run one of drgn'"'"'s crash-compatible commands on a domain'
-    dev:'character, block and PCI devices (by drgn)'
+    dev:'character and block devices, disks, PCI, I/O ports'
     dis:'disassemble code'
     domains:'every domain of a Xen host, or some of them in full'
     drgn:'open drgn on a domain: its prompt, a script, or one piece of code'
@@ -26,15 +26,15 @@ _shtab_xkdump_commands() {
     gdb-server:'serve a domain to gdb: registers and memory of vCPUs and tasks'
     grants:'the grant tables of domains'
     help:'the options of a command: xkdump help COMMAND'
-    ipcs:'System V IPC (by drgn)'
+    ipcs:'System V shared memory, semaphores and message queues'
     irq:'interrupts and their handlers'
     isf:'write the symbol file of a kernel for volatility3'
     kmem:'memory usage; slabs and pages by drgn'
     list:'the entries of a linked list'
     log:'the kernel'"'"'s log'
     mod:'the loaded modules'
-    mount:'the mounted file systems (by drgn)'
-    net:'network devices and sockets (by drgn)'
+    mount:'the mounted file systems'
+    net:'network devices, the ARP table and sockets'
     notes:'every ELF note, decoded'
     p:'evaluate an expression'
     pcpus:'every pCPU of a Xen host'
@@ -46,7 +46,7 @@ _shtab_xkdump_commands() {
     search:'search memory for numbers or text'
     shell:'a prompt for commands on a dump that stays open'
     struct:'layouts of structs, and instances in memory'
-    swap:'swap devices (by drgn)'
+    swap:'swap devices and files'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
     timer:'pending timers'
@@ -159,7 +159,11 @@ _shtab_xkdump_dev_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-d,--disks}"[disks, and the requests that they work on]"
+  {-D,--busy-disks}"[the same of disks with requests]"
+  {-p,--pci}"[PCI devices by their buses]"
+  {-i,--resources}"[ranges of I\/O ports and of memory]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -339,7 +343,12 @@ _shtab_xkdump_ipcs_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-s,--semaphores}"[sets of semaphores]"
+  {-m,--memory}"[shared memory]"
+  {-M,--pages}"[shared memory, with its pages]"
+  {-q,--queues}"[message queues]"
+  {-n,--namespace}"[the IPC namespace of this task\; the default is the initial one]:PID|TASK|COMM:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then only objects with this id, or with the struct at this address in hex:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -480,7 +489,10 @@ _shtab_xkdump_mount_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-n,--namespace}"[the mount namespace of this task\; the default is the initial one]:PID|TASK|COMM:"
+  {-f,--files}"[with the open files of each file system]"
+  {-i,--inodes}"[with the dirty inodes of each file system]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then only these\: by the address of a mount, vfsmount, super block, dentry or inode, by the device, or by the directory:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -497,7 +509,14 @@ _shtab_xkdump_net_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  {-a,--arp}"[the ARP table]"
+  {-s,--sockets}"[the open sockets of tasks]"
+  {-S,--structs}"[the same, with struct socket and struct sock]"
+  {-n,--namespace}"[the devices in the namespace of a task]"
+  "--all[with -s and -S\: every process]"
+  {-R,--match}"[with -s and -S\: only the descriptor, or the address of a socket or a sock in hex]:REF:"
+  {-x,--hex}"[with -S\: numbers in hex]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then with -s, -S and -n\: these tasks\; by default the current one:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -732,7 +751,7 @@ _shtab_xkdump_swap_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -255,6 +255,17 @@ class Kernel(Charged):
         number = self.numeric(key) if isinstance(key, str) else key
         return number.decode(self.number(struct + number.offset, number.size))
 
+    def text(self, struct: int, key: str, limit: int = 4096) -> str:
+        """The C string in a member that is an array, or that it points to; empty if it is NULL.
+
+        Raises AbsentError if there is no such member, MemoryFault if it cannot be read.
+        """
+        member = self.member(key)
+        if member.count is not None:
+            return self.string(struct + member.offset, min(member.size, limit))
+        at = self.pointer(struct + member.offset)
+        return self.string(at, limit) if at else ""
+
     def variable(self, key: str, size: int) -> int:
         """The unsigned number of ``size`` bytes in the variable of that name."""
         return self.number(self.symbol(key), size)

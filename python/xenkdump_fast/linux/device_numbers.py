@@ -1,0 +1,101 @@
+"""Registered majors of character and block devices."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from .._native import AbsentError
+from ..isolation import isolated
+from .chains import chain
+from .kernel import Kernel
+
+#: CHRDEV_MAJOR_HASH_SIZE (fs/char_dev.c), BLKDEV_MAJOR_HASH_SIZE (block/genhd.c) and the probes of
+#: struct kobj_map (drivers/base/map.c).
+_BUCKETS = 255
+#: MINORBITS.
+_MINOR_BITS = 20
+_MAX_NAME = 64
+
+
+class Character(NamedTuple):
+    """A range of numbers of character devices."""
+
+    major: int
+    #: The first minor, and how many there are.
+    minor: int
+    minors: int
+    name: str
+    #: Address of the struct cdev that the first number has; 0 if it has none.
+    cdev: int
+    #: Address of its file operations, and the module that has them; empty for the kernel.
+    operations: int
+    module: str
+
+
+class Block(NamedTuple):
+    """A major of block devices."""
+
+    major: int
+    name: str
+
+
+def characters(kernel: Kernel) -> list[Character]:
+    """The ranges of character devices, in the order of their hash table.
+
+    Those that cannot be read are left out with a warning. AbsentError if the layout is not known.
+    """
+    devices = _by_number(kernel)
+    found = []
+    for at in _entries(kernel, "chrdevs", "char_device_struct.next"):
+        with isolated(f"the character devices at {at:#x} cannot be read", kernel.warn):
+            major, minor, minors = (
+                kernel.read(at, f"char_device_struct.{name}")
+                for name in ("major", "baseminor", "minorct")
+            )
+            name = kernel.text(at, "char_device_struct.name", _MAX_NAME)
+            cdev = kernel.read(at, "char_device_struct.cdev")
+            cdev = cdev or devices.get(major << _MINOR_BITS | minor, 0)
+            operations = kernel.read(cdev, "cdev.ops") if cdev else 0
+            module = owner(kernel, operations, "file_operations.owner")
+            found.append(Character(major, minor, minors, name, cdev, operations, module))
+    return found
+
+
+def blocks(kernel: Kernel) -> list[Block]:
+    """The majors of block devices, as ``characters``."""
+    found = []
+    for at in _entries(kernel, "major_names", "blk_major_name.next"):
+        with isolated(f"the block devices at {at:#x} cannot be read", kernel.warn):
+            name = kernel.text(at, "blk_major_name.name", _MAX_NAME)
+            found.append(Block(kernel.read(at, "blk_major_name.major"), name))
+    return found
+
+
+def owner(kernel: Kernel, operations: int, member: str) -> str:
+    """The name of the module that has operations; empty for the kernel's own."""
+    with suppress(AbsentError):
+        module = kernel.read(operations, member) if operations else 0
+        return kernel.text(module, "module.name", _MAX_NAME) if module else ""
+    return ""
+
+
+def _by_number(kernel: Kernel) -> dict[int, int]:
+    """Each struct cdev, by the first number that it is registered for."""
+    table = kernel.pointer(kernel.symbol("cdev_map")) + kernel.offset("kobj_map.probes")
+    found: dict[int, int] = {}
+    for i in range(_BUCKETS):
+        with isolated("character devices are missing", kernel.warn):
+            first = kernel.pointer(table + i * kernel.word)
+            for at in chain(kernel, first, "probe.next"):
+                # All buckets end in the same probe, which has no device.
+                data = kernel.read(at, "probe.data")
+                if data:
+                    found.setdefault(kernel.read(at, "probe.dev"), data)
+    return found
+
+
+def _entries(kernel: Kernel, table: str, following: str) -> Iterator[int]:
+    start = kernel.symbol(table)
+    for i in range(_BUCKETS):
+        with isolated(f"entries of {table} are missing", kernel.warn):
+            yield from chain(kernel, kernel.pointer(start + i * kernel.word), following)

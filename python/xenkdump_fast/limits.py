@@ -578,3 +578,28 @@ MAX_ISF_PARTS = 1 << 23
 
 #: Typedefs, dimensions and pointers in a descriptor.
 MAX_ISF_DEPTH = 64
+
+# == Signatures ==
+
+#: Characters of a function's name that are part of a signature. Linux has names of up to 512.
+MAX_SIGNATURE_NAME = 256
+
+#: Characters of a panic's text that are part of a signature.
+MAX_PANIC_TEXT = 160
+
+#: Bytes at the end of a file with a log that are read.
+MAX_LOG_FILE = 64 << 20
+
+#: Lines at the end of a log in which a fault is looked for.
+MAX_LOG_LINES = 100_000
+
+#: Characters of such a line.
+MAX_LOG_LINE = 1024
+
+#: Lines of a log in which one stack is looked for, and the functions that are read of it.
+MAX_LOG_STACK_LINES = 400
+MAX_LOG_FUNCTIONS = 64
+
+#: Domains of a host, without dom0, in whose logs a fault is looked for if neither Xen nor dom0 has
+#: one.
+MAX_SIGNATURE_DOMAINS = 16

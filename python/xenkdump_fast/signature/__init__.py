@@ -8,6 +8,7 @@
     found = signature.of_log(text)          # of a log, a kernel's or Xen's
 """
 
+from . import normal_form
 from .host import Death, of
 from .kernel_stack import of_kernel
 from .log_text import fault
@@ -20,4 +21,4 @@ def of_log(text: str) -> Signature | None:
     return None if found is None else found.signature()
 
 
-__all__ = ["VERSION", "Death", "Signature", "of", "of_kernel", "of_log"]
+__all__ = ["VERSION", "Death", "Signature", "normal_form", "of", "of_kernel", "of_log"]

@@ -26,7 +26,7 @@ _RIP_UNKNOWN = re.compile(r"\b[RE]IP: (?:[0-9a-f]{4}:)?(?:\[<\w+>\]\s+)?(?:\[?<?
 _TRACE = re.compile(r"Call [Tt]race:")
 #: What other programs put before the kernel's text: "> ", "<4>", a date, "[   1.5]", "[    T1]".
 _PREFIX = re.compile(
-    r"(?:>\s?|\|\s?)*\s*(?:<\d>)?(?:[^<\[(]{0,80}?\bkernel: ?)?(?:<\d>)?"
+    r"(?:>\s?|\|\s?)*\s*(?:<\d>)?(?:[^<\[(]{0,40}?\d\d:\d\d[^<\[(]{0,60}?\bkernel: ?)?(?:<\d>)?"
     r"(?:\[[\s\d]+\.\d+\]\s?)?(?:\[\s*[TC]\d+\]\s?)?"
 )
 _XEN_PREFIX = re.compile(r"(?:>\s?)*\s*(?:\(XEN\)\s?)?(?:\[[^\]<]*\]\s?)?")

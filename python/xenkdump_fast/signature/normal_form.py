@@ -28,8 +28,8 @@ _RUST_HASH = re.compile(r"17h[0-9a-f]{16}E$")
 _SYSTEM_CALL = re.compile(r"^(?:__(?:x64|ia32|x32|se|do)(?:_compat)?_sys|SyS|SYSC|C_SYSC)_(?=\w)")
 #: A file with a static function, as Xen's symbols have it: "common/timer.c#active_timer".
 _FILE = re.compile(r"^[^#]*#")
-#: Words of a panic's text that differ from one machine to the next: numbers, names with digits.
-_VARIABLE_WORD = re.compile(r"\b\w*\d\w*\b")
+#: Words of a panic's text that differ from one machine to the next: numbers, and names like "sda1".
+_VARIABLE_WORD = re.compile(r"\b(?:0[xX][0-9a-fA-F]+|[0-9a-f]*\d[0-9a-f]*|[a-z]+\d\w*)\b")
 _DEVICE = re.compile(r"\((?:device|dev) [^)]*\)")
 _SPACES = re.compile(r"\s+")
 

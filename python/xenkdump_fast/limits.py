@@ -603,3 +603,24 @@ MAX_LOG_FUNCTIONS = 64
 #: Domains of a host, without dom0, in whose logs a fault is looked for if neither Xen nor dom0 has
 #: one.
 MAX_SIGNATURE_DOMAINS = 16
+
+# == Triage ==
+
+#: Dumps of one run.
+MAX_TRIAGE_DUMPS = 1_000_000
+
+#: Processes that examine dumps on this machine.
+MAX_TRIAGE_JOBS = 1024
+
+#: Dumps of one signature in the index; the table has all.
+MAX_INDEX_DUMPS = 200
+
+#: Warnings in the row of a dump, and characters of each text in it.
+MAX_TRIAGE_WARNINGS = 20
+MAX_TRIAGE_TEXT = 500
+
+#: Bytes of a row that a worker may send, with the report in it.
+MAX_TRIAGE_MESSAGE = 64 << 20
+
+#: Dumps after which a worker is replaced: memory that libraries keep does not accumulate.
+MAX_DUMPS_PER_WORKER = 200

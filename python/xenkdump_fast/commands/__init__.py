@@ -176,6 +176,7 @@ _TABLE = (
         interactive=True,
     ),
     Command("isf", "write the symbol file of a kernel for volatility3", "domain", "required"),
+    Command("triage", "examine many dumps, and sort them by signature", "none"),
     Command("sample", "write a small synthetic dump to learn on and to test with", "none"),
     Command("completion", "print the completion script for a shell", "none"),
 )

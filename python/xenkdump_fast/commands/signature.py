@@ -45,7 +45,7 @@ def run(target: Dump | None, options: Options = Options()) -> "Result":
         found = signature.of_kernel(domain.kernel)
         death = None if found is None else Death("domain", domain.id, found)
     else:
-        death = signature.of(target, domain)
+        death = signature.of(target, lambda id: domain if id == domain.id else target.domain(id))
     if death is None:
         raise AbsentError(f"{target.path}: no fault of a kernel or of Xen was found")
     warnings = [*domain.warnings]

@@ -1,5 +1,6 @@
 """Which part of a host died, and of what."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .._native import AbsentError, DumpError
@@ -31,14 +32,16 @@ class Death(NamedTuple):
         return {"xen": "Xen", "domain": f"domain {self.domain}"}.get(self.what, self.what)
 
 
-def of(dump: Dump, dom0: Domain | None = None) -> Death | None:
+def of(dump: Dump, open_domain: Callable[[int], Domain] | None = None) -> Death | None:
     """What died in a dump; None if nothing did.
 
     Of a Xen host, Xen comes first, then dom0, then the other domains: a kernel whose log ends with a
-    panic. ``dom0`` may be given if it is open.
+    panic. ``open_domain`` opens a domain by its id, for callers that keep them open.
     """
+    if open_domain is None:
+        open_domain = dump.domain
     if not dump.is_xen_host:
-        domain = dump.domain(dump.domain_ids[0]) if dom0 is None else dom0
+        domain = open_domain(dump.domain_ids[0])
         found = kernel_stack.of_kernel(domain.kernel)
         return None if found is None else Death("kernel", domain.id, found)
     lines = _console(dump)
@@ -48,10 +51,10 @@ def of(dump: Dump, dom0: Domain | None = None) -> Death | None:
     dom0_crashed = any(messages.XEN_DOM0_CRASH.search(line) for line in lines)
     found = None
     with isolated("dom0 has no signature", dump.warn, AbsentError):
-        found = kernel_stack.of_kernel((dump.domain(0) if dom0 is None else dom0).kernel)
+        found = kernel_stack.of_kernel(open_domain(0).kernel)
     if found is not None or dom0_crashed:
         return Death("dom0", 0, found)
-    return _of_domains(dump)
+    return _of_domains(dump, open_domain)
 
 
 def _console(dump: Dump) -> list[str]:
@@ -66,7 +69,7 @@ def _console(dump: Dump) -> list[str]:
         return []
 
 
-def _of_domains(dump: Dump) -> Death | None:
+def _of_domains(dump: Dump, open_domain: Callable[[int], Domain]) -> Death | None:
     numbers = [number for number in dump.domain_ids if number]
     if len(numbers) > MAX_SIGNATURE_DOMAINS:
         dump.warn(
@@ -75,7 +78,7 @@ def _of_domains(dump: Dump) -> Death | None:
         )
     for number in numbers[:MAX_SIGNATURE_DOMAINS]:
         with isolated(f"domain {number} has no signature", dump.warn, AbsentError):
-            found = kernel_stack.of_kernel(dump.domain(number).kernel)
+            found = kernel_stack.of_kernel(open_domain(number).kernel)
             if found is not None:
                 return Death("domain", number, found)
     return None

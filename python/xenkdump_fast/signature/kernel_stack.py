@@ -42,9 +42,9 @@ def of_kernel(kernel: Linux) -> Signature | None:
     frames = _frames(kernel, task)
     by_stack = of_frames(fault.kind, fault.text, frames)
     by_log = fault.signature()
-    if by_stack.functions and not by_stack.guess:
-        return by_stack
-    return by_log if by_log.functions else by_stack
+    is_usable = by_stack.functions and not by_stack.guess
+    found = by_log if by_log.functions and not is_usable else by_stack
+    return found._replace(message=by_log.message)
 
 
 def fault_of(kernel: Linux) -> Fault | None:

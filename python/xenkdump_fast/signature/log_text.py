@@ -37,7 +37,8 @@ class Fault(NamedTuple):
 
     def signature(self) -> Signature:
         """The signature, with the functions from the log."""
-        return signature(self.kind, self.text, self.contexts, "log")
+        found = signature(self.kind, self.text, self.contexts, "log")
+        return found._replace(message=self.line or None)
 
 
 def signature(

@@ -57,6 +57,8 @@ class Signature(NamedTuple):
     source: str
     #: Whether some of the functions are guesses of the unwinder.
     guess: bool = False
+    #: The line of the log that announces the fault; None without one. Not part of the signature.
+    message: str | None = None
 
     @property
     def normal(self) -> str:

@@ -92,7 +92,11 @@ def _open(file: str, found: Row, options: Options) -> None:
             return domains[number]
 
         try:
-            death = of(dump, open_domain)
+            death = None
+            try:
+                death = of(dump, open_domain)
+            except AbsentError as error:
+                found["error"] = _text(str(error))
             found["status"] = row.NO_FAULT if death is None else row.OK
             _facts(dump, open_domain, death, found)
             if options.reports:

@@ -37,6 +37,8 @@ def of(dump: Dump, open_domain: Callable[[int], Domain] | None = None) -> Death 
 
     Of a Xen host, Xen comes first, then dom0, then the other domains: a kernel whose log ends with a
     panic. ``open_domain`` opens a domain by its id, for callers that keep them open.
+
+    Raises AbsentError if nothing is known to have died, but a kernel was not found.
     """
     if open_domain is None:
         open_domain = dump.domain
@@ -49,12 +51,18 @@ def of(dump: Dump, open_domain: Callable[[int], Domain] | None = None) -> Death 
     if fault is not None:
         return Death("xen", None, fault.signature())
     dom0_crashed = any(messages.XEN_DOM0_CRASH.search(line) for line in lines)
-    found = None
-    with isolated("dom0 has no signature", dump.warn, AbsentError):
+    found, problem = None, None
+    try:
         found = kernel_stack.of_kernel(open_domain(0).kernel)
+    except AbsentError as error:
+        problem = error
+        dump.warn(f"dom0 has no signature: {error}")
     if found is not None or dom0_crashed:
         return Death("dom0", 0, found)
-    return _of_domains(dump, open_domain)
+    death = _of_domains(dump, open_domain)
+    if death is None and problem is not None:
+        raise problem
+    return death
 
 
 def _console(dump: Dump) -> list[str]:

@@ -596,8 +596,10 @@ MAX_LOG_LINES = 100_000
 #: Characters of such a line.
 MAX_LOG_LINE = 1024
 
-#: Lines of a log in which one stack is looked for, and the functions that are read of it.
+#: Lines of a log in which one stack is looked for.
 MAX_LOG_STACK_LINES = 400
+
+#: Functions that are read of a stack in a log.
 MAX_LOG_FUNCTIONS = 64
 
 #: Domains of a host, without dom0, in whose logs a fault is looked for if neither Xen nor dom0 has
@@ -615,8 +617,10 @@ MAX_TRIAGE_JOBS = 1024
 #: Dumps of one signature in the index; the table has all.
 MAX_INDEX_DUMPS = 200
 
-#: Warnings in the row of a dump, and characters of each text in it.
+#: Warnings in the row of a dump.
 MAX_TRIAGE_WARNINGS = 20
+
+#: Characters of each text in it.
 MAX_TRIAGE_TEXT = 500
 
 #: Bytes of a row that a worker may send, with the report in it.

@@ -66,10 +66,10 @@ def write_dump(
     ``memory`` is dom0's, in bytes; the file is sparse. ``format`` is one of ``FORMATS``,
     ``compress`` of ``COMPRESSIONS``: the dump is then compressed as a whole. With ``images``, the
     folder ``images`` has the kernel in all forms of ``boot.forms``. ``crash``, for the kind
-    ``modern``, is one of ``kernels.v6_1.crashes``, in the build ``kernel_build`` of the kernel. The same ``seed`` gives the
-    same bytes. ``extra`` may change the parts before they are written. ``progress`` is called with
-    the numbers of pages written so far, and of all. Raises SyntheticDumpError, or its subclass
-    WriteError.
+    ``modern``, is one of ``kernels.v6_1.crashes``, in the build ``kernel_build`` of the kernel. The
+    same ``seed`` gives the same bytes. ``extra`` may change the parts before they are written.
+    ``progress`` is called with the numbers of pages written so far, and of all. Raises
+    SyntheticDumpError, or its subclass WriteError.
     """
     parts = build(like, memory=memory, seed=seed, crash=crash, kernel_build=kernel_build)
     if progress is not None:
@@ -125,6 +125,7 @@ def build(
     if like not in _BUILDERS:
         raise SyntheticDumpError(f"unknown kind of dump {like!r}; the kinds are {', '.join(KINDS)}")
     builder, default = _BUILDERS[like]
+    parts: Parts
     module, _, function = builder.partition(".")
     size = default if memory is None else memory
     if size < 64 * MIB:

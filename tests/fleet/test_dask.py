@@ -11,6 +11,7 @@ import pytest
 
 from xenkdump_fast import fleet
 from xenkdump_fast.fleet import on_dask, row, table
+from xenkdump_fast.fleet.sources import find
 
 distributed = pytest.importorskip(
     "distributed", reason="distributed is not installed: the extra [fleet]"
@@ -82,8 +83,8 @@ def test_a_dump_that_kills_workers_is_a_failed_row(
     class Distributed:
         as_completed = Completed
 
-    monkeypatch.setattr(on_dask.extra, "module", lambda name: Distributed)
-    sources = list(fleet.find([str(dumps)]))
+    monkeypatch.setattr("xenkdump_fast.fleet.extra.module", lambda name: Distributed)
+    sources = list(find([str(dumps)]))
     found = list(on_dask.run(sources, fleet.Options(), fleet.Limits(), Client()))
     assert {source for source, _ in found} == set(sources)
     assert all("the worker was lost" in (one["error"] or "") for _, one in found)

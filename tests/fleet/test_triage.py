@@ -1,5 +1,6 @@
 """Triage of synthetic dumps: rows, resumption, limits, the index."""
 
+import importlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 from tests.fleet.conftest import CRASHES
 from xenkdump_fast import fleet
 from xenkdump_fast.cli import main
-from xenkdump_fast.fleet import extra, index, process, row, sources, table
+from xenkdump_fast.fleet import index, process, row, sources, table
 from xenkdump_fast.fleet.examine import Options
 
 
@@ -130,7 +131,7 @@ def _child(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def instead(command: list[str], **options: Any) -> Any:
         return start([command[0], "-c", code], **options)
 
-    monkeypatch.setattr(process.subprocess, "Popen", instead)
+    monkeypatch.setattr(subprocess, "Popen", instead)
 
 
 SOURCE = sources.Source("/some/dump", 1, 2.0)
@@ -231,7 +232,7 @@ def test_names_are_not_markup(tmp_path: Path) -> None:
 def test_the_index_has_the_clusters(dumps: Path, tmp_path: Path) -> None:
     fleet.triage([dumps], tmp_path, jobs=2)
     found = index.clusters(rows(tmp_path))
-    assert [one.count for one in found] == [2, 2, 2]
+    assert [one.number for one in found] == [2, 2, 2]
     assert all(one.first == one.last == 1794838527 for one in found)
     text = (tmp_path / "index.html").read_text()
     for one in found:
@@ -246,14 +247,14 @@ def test_missing_packages_are_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    load: Callable[[str], Any] = extra.import_module
+    load: Callable[[str], Any] = importlib.import_module
 
     def absent(name: str) -> Any:
         if name.partition(".")[0] == package:
             raise ModuleNotFoundError(name=package)
         return load(name)
 
-    monkeypatch.setattr(extra, "import_module", absent)
+    monkeypatch.setattr("xenkdump_fast.fleet.extra.import_module", absent)
     words = ["triage", str(tmp_path / "absent"), "-o", str(tmp_path / "out")]
     if package == "distributed":
         words += ["--scheduler", "tcp://127.0.0.1:1"]

@@ -51,6 +51,7 @@ LINES = (
     "dis panic 3",
     "search nothing-like-this -t --length=0x10000",
     "check",
+    "signature",
     "notes",
     "domains",
     "domains 0",

@@ -28,7 +28,7 @@ def test_signature(name: str) -> None:
 
 
 def test_different_faults_have_different_signatures() -> None:
-    hashes = {}
+    hashes: dict[str, list[str]] = {}
     for name, (_, text) in EXCERPTS.items():
         found = signature.of_log(text)
         assert found is not None

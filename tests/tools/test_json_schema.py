@@ -46,6 +46,8 @@ COMMANDS = (
     "tree {vmlinux} {vmcore} some_tree",
     "waits {vmlinux} {vmcore}",
     "check {vmlinux} {vmcore}",
+    "signature {vmlinux} {vmcore}",
+    "triage {vmcore} -o {folder}-triage -j 1",
     "notes {vmcore}",
     "domains {vmcore}",
     "domains --all {vmcore}",

@@ -28,7 +28,9 @@ class Options(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``signature``."""
     parser.add_argument(
-        "--log", metavar="FILE", help="of the text of a log, a kernel's or Xen's, in place of a dump"
+        "--log",
+        metavar="FILE",
+        help="of the text of a log, a kernel's or Xen's, in place of a dump",
     )
 
 
@@ -45,7 +47,7 @@ def run(target: Dump | None, options: Options = Options()) -> "Result":
         found = signature.of_kernel(domain.kernel)
         death = None if found is None else Death("domain", domain.id, found)
     else:
-        death = signature.of(target, lambda id: domain if id == domain.id else target.domain(id))
+        death = signature.of(target, lambda n: domain if n == domain.id else target.domain(n))
     if death is None:
         raise AbsentError(f"{target.path}: no fault of a kernel or of Xen was found")
     warnings = [*domain.warnings]

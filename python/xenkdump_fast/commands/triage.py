@@ -176,8 +176,9 @@ class Result(NamedTuple):
             f"{found.signatures} signatures; {found.failed} failed"
         )
         yield visible(found.parquet)
-        yield visible(found.index)
+        yield visible(found.page)
 
     def json(self) -> JSON:
         """The same."""
-        return cast(JSON, self.summary._asdict())
+        found = self.summary._asdict()
+        return cast(JSON, {"parquet": found.pop("parquet"), "index": found.pop("page"), **found})

@@ -31,9 +31,9 @@ _COMPACT_AFTER = 10_000
 class Summary(NamedTuple):
     """The result of a run."""
 
-    #: The Parquet file and the index.
+    #: The Parquet file, and the page of HTML with the index.
     parquet: str
-    index: str
+    page: str
     #: Dumps in the table; those of them that were examined now, and those that failed, of all.
     dumps: int
     examined: int
@@ -58,7 +58,7 @@ def triage(
     ``paths`` are dumps, folders with dumps, and URLs of fsspec. Dumps that have a row are left out
     unless they have changed; with ``retry`` those that failed are examined again. ``client`` is a
     ``distributed.Client``; without one, ``jobs`` processes of this machine are used, by default one
-    per CPU. The rows are in ``directory`` as they are done: an interrupted run goes on where it was.
+    per CPU. Rows are written as they are done: an interrupted run goes on where it was.
 
     Raises OSError if the directory cannot be written, MissingError without the extra ``[fleet]``.
     """
@@ -66,7 +66,7 @@ def triage(
 
     extra.module("jinja2")  # before hours of work
     table = Table(directory)
-    left = pending(find(map(os.fspath, paths)), table, retry=retry)
+    left = pending(find(os.fspath(path) for path in paths), table, retry=retry)
     if client is not None:
         from . import on_dask
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Options(NamedTuple):
     """How dumps are examined."""
 
-    #: Where compressed and remote files are unpacked and copied to; None: remote ones to a temporary
+    #: Where compressed and remote files are unpacked and copied to; None: the latter to a temporary
     #: directory.
     cache_dir: str | None = None
     #: Whether a report is written for each.

@@ -25,7 +25,7 @@ class Cluster(NamedTuple):
     died: list[str]
     kernels: list[str]
     hosts: int
-    count: int
+    number: int
     first: int | None
     last: int | None
     #: The newest first; not more than ``MAX_INDEX_DUMPS``.
@@ -60,7 +60,7 @@ def clusters(rows: Sequence[Row]) -> list[Cluster]:
         if one["status"] != row.FAILED:
             by_signature.setdefault(one["signature"] or "", []).append(one)
     found = [_cluster(signature or None, group) for signature, group in by_signature.items()]
-    return sorted(found, key=lambda one: (one.signature is None, -one.count, one.title))
+    return sorted(found, key=lambda one: (one.signature is None, -one.number, one.title))
 
 
 def _cluster(signature: str | None, group: list[Row]) -> Cluster:

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -104,7 +105,7 @@ def _remote(url: str) -> Iterator[Source]:
 def _remote_source(url: str, info: dict[str, Any]) -> Source:
     size = info.get("size")
     changed = next((info[key] for key in _CHANGED if info.get(key)), None)
-    if hasattr(changed, "timestamp"):
+    if isinstance(changed, datetime):
         changed = changed.timestamp()
     modified = float(changed) if isinstance(changed, int | float) else None
     return Source(url, size if isinstance(size, int) else None, modified)

@@ -119,9 +119,7 @@ def _write(path: Path, text: str) -> None:
         Path(part).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def pending(
-    sources: Iterable[Source], table: Table, *, retry: bool
-) -> list[Source]:
+def pending(sources: Iterable[Source], table: Table, *, retry: bool) -> list[Source]:
     """The dumps that have no row; with ``retry`` also those that failed."""
     known = table.keys(failed=not retry)
     return [source for source in sources if source.key not in known]

@@ -35,8 +35,8 @@ class Death(NamedTuple):
 def of(dump: Dump, open_domain: Callable[[int], Domain] | None = None) -> Death | None:
     """What died in a dump; None if nothing did.
 
-    Of a Xen host, Xen comes first, then dom0, then the other domains: a kernel whose log ends with a
-    panic. ``open_domain`` opens a domain by its id, for callers that keep them open.
+    Of a Xen host, Xen comes first, then dom0, then the other domains: a kernel whose log ends with
+    a panic. ``open_domain`` opens a domain by its id, for callers that keep them open.
 
     Raises AbsentError if nothing is known to have died, but a kernel was not found.
     """

@@ -22,7 +22,9 @@ _RIP = re.compile(
     rf"({_SYMBOL})(?:\+0x[0-9a-f]+/0x[0-9a-f]+{_MODULE}| \(\S+\.[chS]:\d+)"
 )
 #: The pc is outside all functions, or in user mode: there is no function to name.
-_RIP_UNKNOWN = re.compile(r"\b[RE]IP: (?:[0-9a-f]{4}:)?(?:\[<\w+>\]\s+)?(?:\[?<?0?x?[0-9a-f]+>?\]?)\s*$")
+_RIP_UNKNOWN = re.compile(
+    r"\b[RE]IP: (?:[0-9a-f]{4}:)?(?:\[<\w+>\]\s+)?(?:\[?<?0?x?[0-9a-f]+>?\]?)\s*$"
+)
 _TRACE = re.compile(r"Call [Tt]race:")
 #: What other programs put before the kernel's text: "> ", "<4>", a date, "[   1.5]", "[    T1]".
 _PREFIX = re.compile(
@@ -30,7 +32,9 @@ _PREFIX = re.compile(
     r"(?:\[[\s\d]+\.\d+\]\s?)?(?:\[\s*[TC]\d+\]\s?)?"
 )
 _XEN_PREFIX = re.compile(r"(?:>\s?)*\s*(?:\(XEN\)\s?)?(?:\[[^\]<]*\]\s?)?")
-_XEN_FRAME = re.compile(r"\[<[0-9a-f]+>\]\s+(?:([RSF])\s+)?(\S*?[A-Za-z_]\w*(?:\.\w+)*)\+\w+(?:/\w+)?(?: \((\w+)\))?")
+_XEN_FRAME = re.compile(
+    r"\[<[0-9a-f]+>\]\s+(?:([RSF])\s+)?(\S*?[A-Za-z_]\w*(?:\.\w+)*)\+\w+(?:/\w+)?(?: \((\w+)\))?"
+)
 _XEN_RELEASE = re.compile(r"----\[ Xen-.*\bdebug=n\b")
 
 
@@ -142,7 +146,10 @@ class _Reader:
         """The contexts; the pc of the fault is the first function."""
         if self._first is None:
             return self._contexts
-        return [[self._first, *_behind_reaction(self._contexts[0], self._first)], *self._contexts[1:]]
+        return [
+            [self._first, *_behind_reaction(self._contexts[0], self._first)],
+            *self._contexts[1:],
+        ]
 
 
 def _behind_reaction(context: list[Function], first: Function) -> list[Function]:

@@ -119,12 +119,12 @@ def _of_panic(lines: Sequence[str], events: Sequence[_Event], panic: _Event) -> 
         kind = of
         break
     stack = log_stack.linux(lines, panic.line)
-    return Fault(kind, words if kind == "panic" else None, stack.contexts, lines[panic.line].strip())
+    return Fault(
+        kind, words if kind == "panic" else None, stack.contexts, lines[panic.line].strip()
+    )
 
 
-def _cause(
-    lines: Sequence[str], before: Sequence[_Event], kind: str, kinds: str
-) -> _Event | None:
+def _cause(lines: Sequence[str], before: Sequence[_Event], kind: str, kinds: str) -> _Event | None:
     """The event that a panic refers to."""
     if kinds == "*":
         faults = [event for event in before if event.message.cause == "fault"]
@@ -226,7 +226,9 @@ def xen_fault(lines: Sequence[str]) -> Fault | None:
     if begin is not None:
         stack = log_stack.xen(plain, begin, end)
     else:
-        following = next((i for i in range(end, len(plain)) if messages.XEN_TRACE.search(plain[i])), None)
+        following = next(
+            (i for i in range(end, len(plain)) if messages.XEN_TRACE.search(plain[i])), None
+        )
         stack = (
             log_stack.LogStack([[]])
             if following is None
@@ -257,7 +259,10 @@ def _xen_kind(lines: Sequence[str], at: int, reason: str) -> tuple[str, str | No
     trap = messages.XEN_TRAP.search(reason)
     if trap is not None:
         vector = int(trap[1][:6])
-        if vector == 2 and _last(lines[max(0, at - _WATCHDOG_LINES) : at], messages.XEN_WATCHDOG) is not None:
+        if (
+            vector == 2
+            and _last(lines[max(0, at - _WATCHDOG_LINES) : at], messages.XEN_WATCHDOG) is not None
+        ):
             return "xen-watchdog", None
         return f"xen-{messages.XEN_VECTORS.get(vector, f'trap-{vector}')}", None
     if messages.XEN_PAGE_FAULT.search(reason):

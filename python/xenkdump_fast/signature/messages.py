@@ -68,7 +68,10 @@ MESSAGES = (
             "hard-lockup",
             r"detected (?:hard )?LOCKUP on cpu|detected hard LOCKUP|NMI Watchdog detected LOCKUP",
         ),
-        ("hung-task", r"INFO: task .+:\d+ (?:<\S+> )?(?:is )?blocked (?:for more than|in I/O wait)"),
+        (
+            "hung-task",
+            r"INFO: task .+:\d+ (?:<\S+> )?(?:is )?blocked (?:for more than|in I/O wait)",
+        ),
         ("rcu-stall", r"INFO: rcu\S* (?:self-)?detected (?:expedited )?stalls? "),
         ("kasan", r"BUG: KASAN: "),
         ("kfence", r"BUG: KFENCE: "),
@@ -82,7 +85,7 @@ MESSAGES = (
     ),
 )
 
-#: Reports of tools whose own words tell faults apart: "use-after-free", "array-index-out-of-bounds".
+#: Reports of tools whose own words tell faults apart, as "use-after-free".
 REPORT = re.compile(r"(?:KASAN|KFENCE|KMSAN|KCSAN|UBSAN): ([\w-]+)")
 REPORTS = frozenset(("kasan", "kfence", "kmsan", "kcsan", "ubsan"))
 

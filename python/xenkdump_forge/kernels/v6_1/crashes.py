@@ -266,5 +266,6 @@ class Describe:
         self._functions = functions
 
     def __call__(self, frame: StackFrame) -> str:
+        """The text of a frame."""
         address, size = self._functions.get(frame.symbol, (frame.pc, 16))
         return f"{frame.symbol}+{frame.pc - address:#x}/{size:#x}"

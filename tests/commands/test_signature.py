@@ -64,9 +64,7 @@ def test_a_log(tmp_path: Path, capsys: Capture) -> None:
         ([], 2, "VMCORE"),
     ],
 )
-def test_errors(
-    words: list[str], status: int, error: str, tmp_path: Path, capsys: Capture
-) -> None:
+def test_errors(words: list[str], status: int, error: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "empty").write_text("nothing\n")
     names = {"empty": tmp_path / "empty", "absent": tmp_path / "absent"}
     try:

@@ -1,5 +1,6 @@
 """Signatures of synthetic dumps: every kind of crash, by memory and by the log."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,16 @@ def test_a_living_host_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     files = write_dump(tmp_path, "modern", memory=_MEMORY, crash="domu-panic")
     dump = xenkdump_fast.open(files.vmcore)
     assert signature.of_kernel(dump.domain(0).kernel) is None
+
+
+def test_an_oops_that_a_guest_survived(tmp_path: Path) -> None:
+    crash = replace(CRASHES["domu-panic"], before=(CRASHES["divide-error"].before[0],))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CRASHES, "domu-oops", crash)
+        files = write_dump(tmp_path, "modern", memory=_MEMORY, crash="domu-oops")
+    dump = xenkdump_fast.open(files.vmcore)
+    found = signature.of_kernel(dump.domain(1).kernel)
+    assert found is not None
+    assert found.kind == "divide-error"
+    # The guest did not panic, and the host did not die.
+    assert signature.of(dump) is None

@@ -53,7 +53,8 @@ def of(dump: Dump, open_domain: Callable[[int], Domain] | None = None) -> Death 
     dom0_crashed = any(messages.XEN_DOM0_CRASH.search(line) for line in lines)
     found, problem = None, None
     try:
-        found = kernel_stack.of_kernel(open_domain(0).kernel)
+        is_alive = bool(lines) and not dom0_crashed
+        found = kernel_stack.of_kernel(open_domain(0).kernel, panics_only=is_alive)
     except AbsentError as error:
         problem = error
         dump.warn(f"dom0 has no signature: {error}")
@@ -86,7 +87,7 @@ def _of_domains(dump: Dump, open_domain: Callable[[int], Domain]) -> Death | Non
         )
     for number in numbers[:MAX_SIGNATURE_DOMAINS]:
         with isolated(f"domain {number} has no signature", dump.warn, AbsentError):
-            found = kernel_stack.of_kernel(open_domain(number).kernel)
+            found = kernel_stack.of_kernel(open_domain(number).kernel, panics_only=True)
             if found is not None:
                 return Death("domain", number, found)
     return None

@@ -29,8 +29,11 @@ _KINDS = (
 )
 
 
-def of_kernel(kernel: Linux) -> Signature | None:
+def of_kernel(kernel: Linux, *, panics_only: bool = False) -> Signature | None:
     """The signature of a kernel's last fault; None if it has none.
+
+    With ``panics_only`` an exception or a lockup that no panic followed is none: the kernel may
+    have gone on.
 
     The log says what happened, memory says where. Without usable frames the functions are those in
     the log; without a log the kind is that of the handlers on the stack.
@@ -38,6 +41,8 @@ def of_kernel(kernel: Linux) -> Signature | None:
     fault = fault_of(kernel)
     if fault is None:
         return _without_log(kernel)
+    if panics_only and not fault.panicked:
+        return None
     task = _task(kernel, fault)
     frames = _frames(kernel, task)
     by_stack = of_frames(fault.kind, fault.text, frames)

@@ -72,7 +72,6 @@ class _Reader:
 
     def __init__(self) -> None:
         self._first: Function | None = None
-        self._has_registers = False
         self._contexts: list[list[Function]] = [[]]
         self._count = 0
         self._started = False
@@ -87,11 +86,8 @@ class _Reader:
                 return False  # the next stack
             self._started = True
             text = text[text.index(":") + 1 :].strip()
-        if self._count or self._has_registers:
-            kinds = (message for message in messages.MESSAGES if message.pattern.search(text))
-            message = next(kinds, None)
-            if message is not None and self._count:
-                return False  # the next fault
+        if self._count and messages.of(text) is not None:
+            return False  # the next fault
         if self._registers(text):
             return True
         if messages.CONTEXT_ENDS.search(text):
@@ -104,7 +100,6 @@ class _Reader:
         found = _RIP.search(text)
         if found is None:
             if _RIP_UNKNOWN.search(text):
-                self._has_registers = True
                 if self._count:
                     self._boundary()
                 return True
@@ -115,7 +110,6 @@ class _Reader:
             self._add(function)
         elif self._first is None:
             self._first = function
-        self._has_registers = True
         return True
 
     def _functions(self, text: str) -> None:

@@ -32,8 +32,8 @@ class Fault(NamedTuple):
     pid: int | None = None
     #: The CPU that is stuck, if that is not who panicked.
     cpu: int | None = None
-    #: Whether it ended the kernel or Xen.
-    fatal: bool = True
+    #: Whether a panic followed, or was it: without one the kernel may have gone on.
+    panicked: bool = True
 
     def signature(self) -> Signature:
         """The signature, with the functions from the log."""
@@ -85,23 +85,19 @@ def linux_fault(lines: Sequence[str]) -> Fault | None:
 
 
 def _in_boot(lines: Sequence[str]) -> Fault | None:
-    events = []
-    for i, line in enumerate(lines):
-        for message in messages.MESSAGES:
-            if message.pattern.search(line):
-                events.append(_Event(i, message))
-                break
+    found = ((i, messages.of(line)) for i, line in enumerate(lines))
+    events = [_Event(i, message) for i, message in found if message is not None]
     panics = [event for event in events if event.message.cause == "panic"]
     if panics:
         return _of_panic(lines, events, panics[0])
     faults = [event for event in events if event.message.cause == "fault"]
     if faults:
-        return _of_event(lines, events, _first_of(lines, faults, faults[-1]), fatal=True)
+        return _of_event(lines, _first_of(lines, faults, faults[-1]), None)
     stuck = ("hard-lockup", "soft-lockup", "rcu-stall", "hung-task")
     for kind in stuck:
         for event in events:
             if event.message.kind == kind:
-                return _of_event(lines, events, event, fatal=False)
+                return _of_event(lines, event, None)
     return None
 
 
@@ -115,7 +111,7 @@ def _of_panic(lines: Sequence[str], events: Sequence[_Event], panic: _Event) -> 
             continue
         cause = _cause(lines, before, of, kinds)
         if cause is not None:
-            return _of_event(lines, events, cause, fatal=True, panicked=panic)
+            return _of_event(lines, cause, panic)
         kind = of
         break
     stack = log_stack.linux(lines, panic.line)
@@ -155,30 +151,23 @@ def _first_of(lines: Sequence[str], faults: Sequence[_Event], last: _Event) -> _
     return first
 
 
-def _of_event(
-    lines: Sequence[str],
-    events: Sequence[_Event],
-    event: _Event,
-    *,
-    fatal: bool,
-    panicked: _Event | None = None,
-) -> Fault:
+def _of_event(lines: Sequence[str], event: _Event, panic: _Event | None) -> Fault:
+    """The fault that an event announces, and that a panic may have followed."""
     kind, line = event.message.kind, lines[event.line]
     contexts = log_stack.linux(lines, event.line).contexts
     if kind == "oops":
         kind = "page-fault"
     if kind == "rcu-stall":
         contexts = _of_stall(lines, event.line) or contexts
-    if panicked is not None and not any(contexts):
+    if panic is not None and not any(contexts):
         # Before 5.x __warn() panicked before it printed the registers.
-        contexts = log_stack.linux(lines, panicked.line).contexts
+        contexts = log_stack.linux(lines, panic.line).contexts
     text: str | None = None
     if kind in messages.REPORTS:
         report = messages.REPORT.search(line)
         text = report[1] if report is not None else None
-    return Fault(
-        kind, text, contexts, line.strip(), _pid(kind, line), _cpu(kind, lines, event.line), fatal
-    )
+    pid, cpu = _pid(kind, line), _cpu(kind, lines, event.line)
+    return Fault(kind, text, contexts, line.strip(), pid, cpu, panic is not None)
 
 
 def _of_stall(lines: Sequence[str], begin: int) -> list[list[Function]] | None:

@@ -85,6 +85,21 @@ MESSAGES = (
     ),
 )
 
+#: Words of which every message has one: most lines of a log have none.
+_WORDS = (
+    *("panic", "BUG", "fault", "nable to handle", "overflow", "invalid ", "error", "segment"),
+    *("check", "int3", "debug:", "bounds:", "exception", "ENDBR", "CFI", "Oops", "LOCKUP"),
+    *("INFO: ", "SAN: ", "WARNING", "oom-killer", "NMI", "control protection", "guard"),
+)
+
+
+def of(line: str) -> Message | None:
+    """The message that a line is; None if it announces nothing."""
+    if not any(word in line for word in _WORDS):
+        return None
+    return next((message for message in MESSAGES if message.pattern.search(line)), None)
+
+
 #: Reports of tools whose own words tell faults apart, as "use-after-free".
 REPORT = re.compile(r"(?:KASAN|KFENCE|KMSAN|KCSAN|UBSAN): ([\w-]+)")
 REPORTS = frozenset(("kasan", "kfence", "kmsan", "kcsan", "ubsan"))

@@ -1,9 +1,11 @@
 """The stack of a fault in the memory of a kernel."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from .._native import AbsentError, Frame
 from ..isolation import isolated
+from ..limits import MAX_LOG_LINES
 from ..linux import panic, printk
 from ..linux.system import Linux
 from ..linux.tasks import Task
@@ -54,10 +56,11 @@ def of_kernel(kernel: Linux, *, panics_only: bool = False) -> Signature | None:
 
 def fault_of(kernel: Linux) -> Fault | None:
     """What the kernel's log says; None if it says nothing, or if there is no log."""
-    lines: list[str] = []
+    # A ring may be full of line feeds.
+    lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
     with isolated("no signature from the log", kernel.warn, AbsentError):
         for record in printk.lines(kernel):
-            lines += record.text.split("\n")
+            lines.extend(record.text.split("\n"))
     return log_text.linux_fault(lines)
 
 

@@ -1,7 +1,7 @@
 """The signature of a fault from the text of a log: a kernel's, Xen's, or a console with both."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..limits import MAX_LOG_LINES
@@ -73,7 +73,7 @@ def fault(text: str) -> Fault | None:
     return xen_fault(lines) or linux_fault(lines)
 
 
-def linux_fault(lines: Sequence[str]) -> Fault | None:
+def linux_fault(lines: Iterable[str]) -> Fault | None:
     """The last fault of a kernel."""
     plain = [log_stack.content(line) for line in lines]
     starts = [0, *(i for i, line in enumerate(plain) if _BOOT.search(line)), len(plain)]

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,12 @@ def measure(name: str, dumps: Path, count: int, client: Any = None, **options: A
 
 def on_cluster(dumps: Path, count: int) -> None:
     """Two workers; one is killed half-way."""
-    from distributed import Client, LocalCluster
-
+    distributed: Any = import_module("distributed")
     with (
-        LocalCluster(
+        distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster,
-        Client(cluster) as client,
+        distributed.Client(cluster) as client,
     ):
         pids = list(client.run(os.getpid).values())
 

@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+import xenkdump_fast
 from tests.fleet.conftest import CRASHES
 from xenkdump_fast import fleet
 from xenkdump_fast.cli import main
-from xenkdump_fast.fleet import index, process, row, sources, table
+from xenkdump_fast.fleet import examine, index, process, row, sources, table
 from xenkdump_fast.fleet.examine import Options
 
 
@@ -100,6 +102,7 @@ def test_interrupted_between_rows(dumps: Path, tmp_path: Path) -> None:
 def test_killed_between_rows(dumps: Path, tmp_path: Path) -> None:
     code = f"""
 import os, signal
+import xenkdump_fast
 from xenkdump_fast import fleet
 def kill(done, total):
     if done == 3:
@@ -174,8 +177,6 @@ def test_the_memory_of_a_worker_is_limited(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_bug_is_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    from xenkdump_fast.fleet import examine
-
     def broken(*_: object) -> None:
         raise KeyError("x")
 
@@ -194,15 +195,52 @@ def test_remote_files_are_copied_and_removed(dumps: Path, tmp_path: Path) -> Non
     (found,) = sources.find(["memory://fleet-test"])
     assert found.path == "memory:///fleet-test/host/vmcore"
     assert found.size == len(data)
-    from xenkdump_fast.fleet.examine import examine
-
-    one = examine(*found, Options(str(copies)))
+    one = examine.examine(*found, Options(str(copies)))
     system.rm("/fleet-test", recursive=True)
     assert (one["status"], one["kind"]) == (row.OK, "null-dereference")
     assert one["copied"] == len(data)
     assert list(copies.iterdir()) == []
-    absent = examine("memory://fleet-test/absent", None, None, Options())
+    absent = examine.examine("memory://fleet-test/absent", None, None, Options())
     assert absent["status"] == row.FAILED
+
+
+class FakeReport(ModuleType):
+    """Stands for the package that writes reports."""
+
+    problem: Exception | None = None
+
+    def content(self, dump: xenkdump_fast.Dump) -> str:
+        if self.problem is not None:
+            raise self.problem
+        return f"report of {dump.path}"
+
+    def write_html(self, content: str, path: str) -> None:
+        Path(path).write_text(content)
+
+
+def test_reports_are_linked(dumps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeReport("xenkdump_fast.report")
+    monkeypatch.setitem(sys.modules, "xenkdump_fast.report", fake)
+    (source,) = sources.find([str(dumps / "hung-task-1" / "vmcore")])
+    found = examine.examine(*source, Options(reports=True))
+    assert found["report"] == f"report of {source.path}"
+    made = table.Table(tmp_path)
+    made.add(source, found)
+    (one,) = made.compact()
+    assert one["report"] == f"reports/{source.key}.html"
+    assert (tmp_path / one["report"]).read_text() == f"report of {source.path}"
+    index.write([one], tmp_path)
+    assert f'<a href="{one["report"]}">' in (tmp_path / "index.html").read_text()
+
+
+def test_a_row_without_its_report(dumps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeReport("xenkdump_fast.report")
+    fake.problem = xenkdump_fast.AbsentError("a broken domain")
+    monkeypatch.setitem(sys.modules, "xenkdump_fast.report", fake)
+    (source,) = sources.find([str(dumps / "hung-task-1" / "vmcore")])
+    found = examine.examine(*source, Options(reports=True))
+    assert (found["status"], found["report"]) == (row.OK, None)
+    assert "no report: a broken domain" in found["missing"]
 
 
 def test_names_are_not_markup(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, DumpError
 from ..diagnostics import deduplicated
+from ..isolation import isolated
 from ..limits import MAX_TRIAGE_TEXT, MAX_TRIAGE_WARNINGS
 from ..linux import clock, header, panic
 from ..signature import of
@@ -100,7 +101,9 @@ def _open(file: str, found: Row, options: Options) -> None:
             found["status"] = row.NO_FAULT if death is None else row.OK
             _facts(dump, open_domain, death, found)
             if options.reports:
-                found["report"] = _report(dump)
+                # The row is worth more than the report.
+                with isolated("no report", dump.warn):
+                    found["report"] = _report(dump)
         finally:
             found["missing"] = _warnings(dump, domains.values())
 
@@ -152,7 +155,10 @@ def _report(dump: "Dump") -> str:
     """The text of the report, as HTML."""
     from importlib import import_module
 
-    report = import_module("xenkdump_fast.report")
+    try:
+        report = import_module("xenkdump_fast.report")
+    except ImportError as error:
+        raise AbsentError(str(error)) from None
     with tempfile.TemporaryDirectory(prefix="xkdump-") as folder:
         path = os.path.join(folder, "report.html")
         report.write_html(report.content(dump), path)

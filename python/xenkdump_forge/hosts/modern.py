@@ -243,16 +243,18 @@ def _domu(
     kernel.write_facts()
     kernel.assign(crashing_cpu=-1)
     kernel.variable("panic_cpu")["counter"] = -1
+    if crash is None:
+        kernel.write_log(kernel.log_lines(30, []))
     return kernel
 
 
 def _add_domu(xen: Xen64, kernel: Linux61, crash: Crash | None) -> plan.Json:
     """Adds the domain, without a frame-list tree, as toolstacks since Xen 4.6 do."""
     if crash is None:
-        registers, end = kernel.run_vcpu(kernel.idle[0], functions.RUNNING["idle0"]), []
+        registers = kernel.run_vcpu(kernel.idle[0], functions.RUNNING["idle0"])
     else:
-        registers, end = _crash(kernel, 1, crash), _lines(kernel, 1, crash)
-    kernel.write_log(kernel.log_lines(30, end))
+        registers = _crash(kernel, 1, crash)
+        kernel.write_log(kernel.log_lines(30, _lines(kernel, 1, crash)))
     kernel.write_p2m()
     kernel.write_page_tables(xen.slots)
     root = kernel.root_address()

@@ -132,6 +132,7 @@ def _child(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     start = subprocess.Popen
 
     def instead(command: list[str], **options: Any) -> Any:
+        assert command[1] == "-P"
         return start([command[0], "-c", code], **options)
 
     monkeypatch.setattr(subprocess, "Popen", instead)
@@ -160,6 +161,19 @@ def test_a_worker_that_fails_gives_a_row(
     assert error in found["error"]
     assert (found["path"], found["size"]) == (SOURCE.path, SOURCE.size)
     worker.close()
+
+
+def test_a_worker_that_was_idle_is_replaced(dumps: Path) -> None:
+    (source,) = sources.find([str(dumps / "hung-task-1" / "vmcore")])
+    worker = process.Process(Options(), process.Limits())
+    first = worker.examine(source)
+    child = worker._child
+    assert child is not None
+    child.kill()
+    child.wait()
+    second = worker.examine(source)
+    worker.close()
+    assert first["status"] == second["status"] == row.OK
 
 
 def test_the_memory_of_a_worker_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 """Examines dumps on an existing Dask cluster."""
 
+import secrets
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -13,7 +15,8 @@ from .sources import Source
 
 #: Dumps that are submitted ahead, per thread of the cluster.
 _AHEAD = 4
-_own = threading.local()
+#: The processes of a Dask worker, by run and thread.
+_processes: dict[tuple[str, int], Process] = {}
 
 
 def run(
@@ -28,12 +31,13 @@ def run(
     waiting = iter(sources)
     threads = sum(client.nthreads().values()) or 1
     by_key: dict[str, Source] = {}
+    token = secrets.token_hex(8)
 
     def submit(source: Source) -> Any:
-        key = f"xkdump-triage-{source.key}"
+        key = f"xkdump-triage-{token}-{source.key}"
         by_key[key] = source
         return client.submit(
-            examine, tuple(source), tuple(options), tuple(limits), key=key, pure=False
+            examine, token, tuple(source), tuple(options), tuple(limits), key=key, pure=False
         )
 
     done = distributed.as_completed([submit(one) for one in islice(waiting, threads * _AHEAD)])
@@ -51,14 +55,21 @@ def run(
                 done.add(submit(another))
     finally:
         done.clear()
+        with suppress(Exception):  # they end when they are idle, too
+            client.run(close, token)
 
 
-def examine(source: tuple[Any, ...], options: tuple[Any, ...], limits: tuple[Any, ...]) -> Row:
+def examine(
+    token: str, source: tuple[Any, ...], options: tuple[Any, ...], limits: tuple[Any, ...]
+) -> Row:
     """One dump, in a process that belongs to this thread of the Dask worker."""
-    wanted = Options(*options), Limits(*limits)
-    if getattr(_own, "wanted", None) != wanted:
-        if hasattr(_own, "process"):
-            _own.process.close()
-        _own.wanted, _own.process = wanted, Process(*wanted)
-    process: Process = _own.process
-    return process.examine(Source(*source))
+    key = (token, threading.get_ident())
+    if key not in _processes:
+        _processes[key] = Process(Options(*options), Limits(*limits))
+    return _processes[key].examine(Source(*source))
+
+
+def close(token: str) -> None:
+    """Ends the processes of a run on this Dask worker."""
+    for key in [key for key in _processes if key[0] == token]:
+        _processes.pop(key).kill()

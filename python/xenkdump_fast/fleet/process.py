@@ -40,7 +40,7 @@ class Process:
     def examine(self, source: Source) -> Row:
         """The row of a dump. A worker that hangs, dies or lacks memory gives a row, too."""
         begun = time.monotonic()
-        if self._child is not None and self._count >= MAX_DUMPS_PER_WORKER:
+        if self._child is not None and self._is_used_up(self._child):
             self.close()
         if self._child is None:
             self._child = self._start()
@@ -66,10 +66,15 @@ class Process:
         failed["duration"] = round(time.monotonic() - begun, 3)
         return failed
 
+    def _is_used_up(self, child: "subprocess.Popen[bytes]") -> bool:
+        """Whether it is to be replaced: it was idle for too long, or has done its share."""
+        return child.poll() is not None or self._count >= MAX_DUMPS_PER_WORKER
+
     def _start(self) -> "subprocess.Popen[bytes]":
         self._count = 0
         return subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker", str(self._limits.memory)],
+            # -P: no modules from the current directory, which may be that of the dumps.
+            [sys.executable, "-P", "-m", f"{__package__}.worker", str(self._limits.memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -2,13 +2,18 @@
 
 It reads one JSON object per line from stdin (``path``, ``size``, ``modified``, ``options``) and
 writes the row as one line to stdout. It ends with its stdin, so that none is left when the process
-that started it is killed.
+that started it is killed, and when nothing is asked for a while: the thread of a Dask worker that
+owns it may live for weeks.
 """
 
 import json
 import os
 import resource
+import signal
 import sys
+
+#: Seconds without a request.
+IDLE = 600
 
 
 def main() -> None:
@@ -24,12 +29,15 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
     from .examine import Options, examine
 
+    signal.alarm(IDLE)  # whose default is to end the process
     for line in sys.stdin:
+        signal.alarm(0)
         request = json.loads(line)
         options = Options(**request["options"])
         row = examine(request["path"], request["size"], request["modified"], options)
         answers.write(json.dumps(row) + "\n")
         answers.flush()
+        signal.alarm(IDLE)
 
 
 if __name__ == "__main__":

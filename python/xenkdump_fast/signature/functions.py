@@ -104,6 +104,7 @@ __x86_indirect_thunk_* __x86_return_thunk srso_* retbleed_* __indirect_thunk* __
 ftrace_* xen_reboot xen_emergency_restart __const_udelay __delay delay_tsc
 read_hpet native_safe_halt default_idle mwait_idle intel_idle acpi_idle_do_entry
 __sanitizer_cov_* kasan_* __kasan_*
+__vfs_read __vfs_write
 native_* pv_native_* xen_hypercall_* hypercall_page __xen_hypercall_*
 """
 

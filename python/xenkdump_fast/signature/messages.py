@@ -38,7 +38,7 @@ MESSAGES = (
     *_faults(
         ("stack-overflow", r"BUG: (?:TASK|IRQ|ESTACK|\S+)? ?stack guard page was hit"),
         ("stack-overflow", r"kernel stack overflow|BUG: stack overflow"),
-        # 5.4 (f28b11a2abd9) changed the texts; 2.6.25 added "BUG: ".
+        # 5.1 (f28b11a2abd9) changed the texts.
         ("null-dereference", r"nable to handle kernel NULL pointer dereference"),
         ("null-dereference", r"BUG: kernel NULL pointer dereference"),
         ("page-fault", r"nable to handle (?:kernel paging request|page fault for address)"),

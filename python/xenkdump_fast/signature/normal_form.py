@@ -24,7 +24,7 @@ _SUFFIX = re.compile(
 )
 #: The hash of Rust's older names.
 _RUST_HASH = re.compile(r"17h[0-9a-f]{16}E$")
-#: Wrappers of one system call: before 4.17 SyS_ and SYSC_, since then by ABI (ebeb8c82ffaf).
+#: Wrappers of one system call: before 4.17 SyS_ and SYSC_, since then by ABI (d5a00528b58c).
 _SYSTEM_CALL = re.compile(r"^(?:__(?:x64|ia32|x32|se|do)(?:_compat)?_sys|SyS|SYSC|C_SYSC)_(?=\w)")
 #: A file with a static function, as Xen's symbols have it: "common/timer.c#active_timer".
 _FILE = re.compile(r"^[^#]*#")

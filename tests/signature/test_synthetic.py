@@ -89,7 +89,22 @@ def test_without_a_stack_the_log_has_the_functions(
     assert by_stack.hash == by_log.hash
 
 
-def test_a_living_host_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tasks_the_log_has_the_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(_: object) -> None:
+        raise xenkdump_fast.AbsentError("no task")
+
+    monkeypatch.setattr("xenkdump_fast.linux.panic.task", absent)
+    files = write_dump(tmp_path, "modern", memory=_MEMORY, crash="bug")
+    kernel = xenkdump_fast.open(files.vmcore).domain().kernel
+    found = signature.of_kernel(kernel)
+    assert found is not None
+    assert found.source == "log"
+    assert "no signature from the stack: no task" in kernel.warnings
+
+
+def test_a_living_host_has_none(tmp_path: Path) -> None:
     files = write_dump(tmp_path, "modern", memory=_MEMORY, crash="domu-panic")
     dump = xenkdump_fast.open(files.vmcore)
     assert signature.of_kernel(dump.domain(0).kernel) is None

@@ -45,8 +45,9 @@ def of_kernel(kernel: Linux, *, panics_only: bool = False) -> Signature | None:
         return _without_log(kernel)
     if panics_only and not fault.panicked:
         return None
-    task = _task(kernel, fault)
-    frames = _frames(kernel, task)
+    frames: Sequence[Frame] = ()
+    with isolated("no signature from the stack", kernel.warn, AbsentError):
+        frames = _frames(kernel, _task(kernel, fault))
     by_stack = of_frames(fault.kind, fault.text, frames)
     by_log = fault.signature()
     is_usable = by_stack.functions and not by_stack.guess
@@ -99,11 +100,7 @@ def _task(kernel: Linux, fault: Fault) -> Task | None:
 
 
 def _frames(kernel: Linux, task: Task | None) -> Sequence[Frame]:
-    if task is None:
-        return ()
-    with isolated("no signature from the stack", kernel.warn, AbsentError):
-        return kernel.backtrace(task).frames
-    return ()
+    return () if task is None else kernel.backtrace(task).frames
 
 
 def _without_log(kernel: Linux) -> Signature | None:

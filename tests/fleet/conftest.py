@@ -8,9 +8,8 @@ from xenkdump_forge import faults, write_dump
 
 #: Crashes, each on two hosts.
 CRASHES = ("null-dereference", "hung-task", "xen-page-fault")
-
-for _package in ("pyarrow", "jinja2", "fsspec"):
-    pytest.importorskip(_package, reason=f"{_package} is not installed: the extra [fleet]")
+#: What the tests of this folder need.
+PACKAGES = ("pyarrow", "jinja2", "fsspec")
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.fleet.conftest import PACKAGES
 from xenkdump_fast import fleet
 from xenkdump_fast.fleet import on_dask, row, table
 from xenkdump_fast.fleet.sources import find
 
+for package in PACKAGES:
+    pytest.importorskip(package, reason=f"{package} is not installed: the extra [fleet]")
 distributed = pytest.importorskip(
     "distributed", reason="distributed is not installed: the extra [fleet]"
 )

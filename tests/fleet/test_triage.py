@@ -17,11 +17,14 @@ from typing import Any
 import pytest
 
 import xenkdump_fast
-from tests.fleet.conftest import CRASHES
+from tests.fleet.conftest import CRASHES, PACKAGES
 from xenkdump_fast import fleet
 from xenkdump_fast.cli import main
 from xenkdump_fast.fleet import examine, index, process, row, sources, table
 from xenkdump_fast.fleet.examine import Options
+
+for package in PACKAGES:
+    pytest.importorskip(package, reason=f"{package} is not installed: the extra [fleet]")
 
 
 def rows(directory: Path) -> list[row.Row]:

@@ -289,7 +289,7 @@ def _with_environment(
     """
     words: list[str] = options.words
     vmlinux, vmcore = (os.environ.get(name) or None for name in (_VMLINUX, _VMCORE))
-    if command.target == "none":
+    if _has_no_dump(command, options):
         return words
     if command.vmlinux == "no" or getattr(options, "hypervisor", False):
         given = bool(words) and (not has_operands or os.path.exists(words[0]))
@@ -326,7 +326,7 @@ def _take_files(
     options.vmlinux = options.vmcore = None
     options.parts = []
     options.notes = []
-    if command.target == "none":
+    if _has_no_dump(command, options):
         return words
     has_operands = options.hypervisor and operands is not None and operands.hypervisor
     if options.hypervisor:
@@ -357,6 +357,12 @@ def _take_files(
     if options.hypervisor and others and not has_operands:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     return others
+
+
+def _has_no_dump(command: Command, options: argparse.Namespace) -> bool:
+    """Whether the command is run on no dump."""
+    name = command.without_dump
+    return command.target == "none" or (name is not None and getattr(options, name) is not None)
 
 
 def _is_kdump(word: str) -> bool:

@@ -193,7 +193,8 @@ class Job:
     def _target(self) -> Any:
         """What the command is run on."""
         command, options = self._command, self._options
-        if command.target == "none":
+        name = command.without_dump
+        if command.target == "none" or (name is not None and getattr(options, name) is not None):
             return None
         dump = self._dump()
         if options.hypervisor:

@@ -665,3 +665,53 @@ MAX_ISF_PARTS = 1 << 23
 
 #: Typedefs, dimensions and pointers in a descriptor.
 MAX_ISF_DEPTH = 64
+
+# == Signatures ==
+
+#: Characters of a function's name that are part of a signature. Linux has names of up to 512.
+MAX_SIGNATURE_NAME = 256
+
+#: Characters of a panic's text that are part of a signature.
+MAX_PANIC_TEXT = 160
+
+#: Bytes at the end of a file with a log that are read.
+MAX_LOG_FILE = 64 << 20
+
+#: Lines at the end of a log in which a fault is looked for.
+MAX_LOG_LINES = 100_000
+
+#: Characters of such a line.
+MAX_LOG_LINE = 1024
+
+#: Lines of a log in which one stack is looked for.
+MAX_LOG_STACK_LINES = 400
+
+#: Functions that are read of a stack in a log.
+MAX_LOG_FUNCTIONS = 64
+
+#: Domains of a host, without dom0, in whose logs a fault is looked for if neither Xen nor dom0 has
+#: one.
+MAX_SIGNATURE_DOMAINS = 16
+
+# == Triage ==
+
+#: Dumps of one run.
+MAX_TRIAGE_DUMPS = 1_000_000
+
+#: Processes that examine dumps on this machine.
+MAX_TRIAGE_JOBS = 1024
+
+#: Dumps of one signature in the index; the table has all.
+MAX_INDEX_DUMPS = 200
+
+#: Warnings in the row of a dump.
+MAX_TRIAGE_WARNINGS = 20
+
+#: Characters of each text in it.
+MAX_TRIAGE_TEXT = 500
+
+#: Bytes of a row that a worker may send, with the report in it.
+MAX_TRIAGE_MESSAGE = 64 << 20
+
+#: Dumps after which a worker is replaced: memory that libraries keep does not accumulate.
+MAX_DUMPS_PER_WORKER = 200

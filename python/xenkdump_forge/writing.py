@@ -56,6 +56,8 @@ def write_dump(
     format: str = "elf",  # noqa: A002 - as in xenkdump_fast.open()
     compress: str | None = None,
     images: bool = False,
+    crash: str | None = None,
+    kernel_build: int = 0,
     extra: Callable[[Parts], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticDump:
@@ -63,12 +65,13 @@ def write_dump(
 
     ``memory`` is dom0's, in bytes; the file is sparse. ``format`` is one of ``FORMATS``,
     ``compress`` of ``COMPRESSIONS``: the dump is then compressed as a whole. With ``images``, the
-    folder ``images`` has the kernel in all forms of ``boot.forms``. The same ``seed`` gives the
-    same bytes. ``extra`` may change the parts before they are written. ``progress`` is called with
-    the numbers of pages written so far, and of all. Raises SyntheticDumpError, or its subclass
-    WriteError.
+    folder ``images`` has the kernel in all forms of ``boot.forms``. ``crash``, for the kind
+    ``modern``, is one of ``kernels.v6_1.crashes``, in the build ``kernel_build`` of the kernel. The
+    same ``seed`` gives the same bytes. ``extra`` may change the parts before they are written.
+    ``progress`` is called with the numbers of pages written so far, and of all. Raises
+    SyntheticDumpError, or its subclass WriteError.
     """
-    parts = build(like, memory=memory, seed=seed)
+    parts = build(like, memory=memory, seed=seed, crash=crash, kernel_build=kernel_build)
     if progress is not None:
         parts.core.progress = progress
     if extra is not None:
@@ -110,15 +113,31 @@ def write_dump(
     return SyntheticDump(target, target / "vmlinux", target / "vmcore", parts.plan)
 
 
-def build(like: str, *, memory: int | None = None, seed: int = 0) -> Parts:
+def build(
+    like: str,
+    *,
+    memory: int | None = None,
+    seed: int = 0,
+    crash: str | None = None,
+    kernel_build: int = 0,
+) -> Parts:
     """The parts of a synthetic dump, not yet written. Raises SyntheticDumpError."""
     if like not in _BUILDERS:
         raise SyntheticDumpError(f"unknown kind of dump {like!r}; the kinds are {', '.join(KINDS)}")
     builder, default = _BUILDERS[like]
+    parts: Parts
     module, _, function = builder.partition(".")
     size = default if memory is None else memory
     if size < 64 * MIB:
         raise SyntheticDumpError(f"{like}: needs at least 64 MiB of memory, not {size} bytes")
-    parts: Parts = getattr(import_module(f".hosts.{module}", __package__), function)(size, seed)
+    if crash is not None:
+        if like != "modern":
+            raise SyntheticDumpError(f"{like}: crashes are only available for modern")
+        from .hosts import modern
+
+        parts = modern.build_crash(size, seed, crash, kernel_build)
+        parts.plan = {"kind": like, "crash": crash, "seed": seed, "memory": size, **parts.plan}
+        return parts
+    parts = getattr(import_module(f".hosts.{module}", __package__), function)(size, seed)
     parts.plan = {"kind": like, "seed": seed, "memory": size, **parts.plan}
     return parts

@@ -61,6 +61,7 @@ LINES = (
     "dev -d",
     "swap",
     "check",
+    "signature",
     "notes",
     "domains",
     "domains 0",

@@ -44,6 +44,8 @@ class Command(NamedTuple):
     interactive: bool = False
     #: The option that takes the dump for a raw image; ``--format`` may be that of the output.
     input_format: str = "--format"
+    #: The member of ``Options`` with which there is no dump, and ``run`` has no target.
+    without_dump: str | None = None
 
     @property
     def module(self) -> str:
@@ -114,6 +116,13 @@ _TABLE = (
     Command("ipcs", "System V shared memory, semaphores and message queues", "domain", "required"),
     Command("swap", "swap devices and files", "domain", "required"),
     Command("check", "compare all P2M sources of a domain", "dump", "optional"),
+    Command(
+        "signature",
+        "what identifies the fault: its kind and where it happened",
+        "dump",
+        "optional",
+        without_dump="log",
+    ),
     Command("notes", "every ELF note, decoded", "dump"),
     Command("domains", "every domain of a Xen host, or some of them in full", "dump"),
     Command("vcpus", "every vCPU of every domain", "dump"),
@@ -167,6 +176,7 @@ _TABLE = (
         interactive=True,
     ),
     Command("isf", "write the symbol file of a kernel for volatility3", "domain", "required"),
+    Command("triage", "examine many dumps, and sort them by signature", "none"),
     Command("sample", "write a small synthetic dump to learn on and to test with", "none"),
     Command("completion", "print the completion script for a shell", "none"),
 )

@@ -45,12 +45,14 @@ _shtab_xkdump_commands() {
     sched:'the run queues of Xen'"'"'s scheduler'
     search:'search memory for numbers or text'
     shell:'a prompt for commands on a dump that stays open'
+    signature:'what identifies the fault: its kind and where it happened'
     struct:'layouts of structs, and instances in memory'
     swap:'swap devices and files'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
     timer:'pending timers'
     tree:'the entries of a tree'
+    triage:'examine many dumps, and sort them by signature'
     vcpus:'every vCPU of every domain'
     vm:'the virtual memory areas of processes'
     volatility:'run volatility3'"'"'s plugins on a domain'
@@ -326,7 +328,7 @@ _shtab_xkdump_grants_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check notes domains vcpus pcpus sched evtchn grants export shell gdb gdb-server drgn crash volatility isf sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants export shell gdb gdb-server drgn crash volatility isf triage sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -719,6 +721,19 @@ _shtab_xkdump_shell_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_shell_defaults_added=0
 
+_shtab_xkdump_signature_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  "--log[of the text of a log, a kernel\'s or Xen\'s, in place of a dump]:FILE:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_signature_defaults_added=0
+
 _shtab_xkdump_struct_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
@@ -839,6 +854,23 @@ _shtab_xkdump_tree_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_tree_defaults_added=0
+
+_shtab_xkdump_triage_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[one JSON object instead of text]"
+  {-o,--output}"[where triage.parquet and index.html are written\; default\: triage. A run goes on with what is there]:DIR:"
+  {-j,--jobs}"[processes\; default\: one per CPU]:N:"
+  "--timeout[for one dump, which is then a failed one\; default\: 300]:SECONDS:"
+  "--memory[of one process, as 512M or 2G\; default\: 2G]:SIZE:"
+  "--scheduler[of an existing Dask cluster, as tcp\:\/\/host\:8786]:ADDRESS:"
+  "--reports[also write a report for each dump]"
+  "--retry[examine dumps again that failed before]"
+  "--cache-dir[where compressed dumps are unpacked, and where remote ones are copied to while they are examined]:DIR:"
+  "(*)::dumps, folders with dumps, and URLs of fsspec:_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_triage_defaults_added=0
 
 _shtab_xkdump_vcpus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -997,12 +1029,14 @@ _shtab_xkdump() {
         sched) _arguments -C -s $_shtab_xkdump_sched_options ;;
         search) _arguments -C -s $_shtab_xkdump_search_options ;;
         shell) _arguments -C -s $_shtab_xkdump_shell_options ;;
+        signature) _arguments -C -s $_shtab_xkdump_signature_options ;;
         struct) _arguments -C -s $_shtab_xkdump_struct_options ;;
         swap) _arguments -C -s $_shtab_xkdump_swap_options ;;
         sym) _arguments -C -s $_shtab_xkdump_sym_options ;;
         sys) _arguments -C -s $_shtab_xkdump_sys_options ;;
         timer) _arguments -C -s $_shtab_xkdump_timer_options ;;
         tree) _arguments -C -s $_shtab_xkdump_tree_options ;;
+        triage) _arguments -C -s $_shtab_xkdump_triage_options ;;
         vcpus) _arguments -C -s $_shtab_xkdump_vcpus_options ;;
         vm) _arguments -C -s $_shtab_xkdump_vm_options ;;
         volatility) _arguments -C -s $_shtab_xkdump_volatility_options ;;

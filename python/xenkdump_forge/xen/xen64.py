@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..code.stack import StackFrame
@@ -16,6 +16,8 @@ from ..memory.machine import PAGE, MachineMemory
 from ..memory.paging import ACCESSED, DIRTY, LARGE, NX, PRESENT, USER, WRITE, X86_64, PageTables
 
 DIRECT_MAP = 0xFFFF830000000000
+#: _CONRING_SIZE.
+CONSOLE_SIZE = 1 << 14
 #: The M2P that guests may read, and Xen's own mapping of it. Page tables of 32-bit guests have only
 #: the latter.
 M2P = 0xFFFF800000000000
@@ -196,6 +198,20 @@ class Xen64:
         va = self._reserve(-(-len(raw) // 8) * 8)
         self.write(va, raw)
         return self.machine_address(va)
+
+    def write_console(self, last: Sequence[str]) -> None:
+        """Writes the console ring, with some lines of the start and the last ones."""
+        version = f"{self.version[0]}.{self.version[1]}.5"
+        boot = (
+            f"Xen version {version} (builder@example) (gcc (Debian 12.2.0-14) 12.2.0) debug=n",
+            "Command line: placeholder console=com1 dom0_mem=256M crashkernel=160M",
+            *(f"CPU{n}: APICs established" for n in range(8)),
+            "*** Serial input to DOM0 (type 'CTRL-a' three times to switch input)",
+        )
+        text = "".join(f"(XEN) {line}\n" for line in (*boot, *last)).encode()
+        ring = self._heap(CONSOLE_SIZE, CONSOLE_SIZE)
+        self.write(ring, text.ljust(CONSOLE_SIZE, b"\0"))
+        self.write_u64(self._reserve(8), ring)
 
     def _heap(self, size: int, align: int = PAGE) -> int:
         """Allocates pages of Xen's heap; returns an address in the direct map."""

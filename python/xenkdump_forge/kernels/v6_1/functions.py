@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...code.asm import Asm, Row
 from ...code.text import Frame, Handwritten, Recipe, names
@@ -145,7 +145,7 @@ def _switch_to_asm(sp_offset: int) -> Handwritten:
 
 
 #: Pushes of rdi rsi rdx rcx rax r8-r11 rbx rbp r12-r15, below the iret frame and orig_rax.
-_PUSH_REGS = "57 56 52 51 6a da 41 50 41 51 41 52 41 53 53 55 41 54 41 55 41 56 41 57"
+PUSH_REGS = "57 56 52 51 6a da 41 50 41 51 41 52 41 53 53 55 41 54 41 55 41 56 41 57"
 
 
 def _entry_syscall_64(asm: Asm) -> None:
@@ -155,7 +155,7 @@ def _entry_syscall_64(asm: Asm) -> None:
     asm.state(Row(kind="iret"))
     asm.emit("50")
     asm.state(Row(offset=8, kind="iret"))
-    asm.emit(_PUSH_REGS)
+    asm.emit(PUSH_REGS)
     asm.state(Row(kind="regs"))
     asm.emit("4889e7 4863f0")  # mov %rsp, %rdi; movslq %eax, %rsi
     asm.call("do_syscall_64")
@@ -165,7 +165,7 @@ def _entry_syscall_64(asm: Asm) -> None:
 def _asm_exc_page_fault(asm: Asm) -> None:
     asm.state(Row(offset=8, kind="iret"))
     asm.emit("fc")  # cld
-    asm.emit(_PUSH_REGS)
+    asm.emit(PUSH_REGS)
     asm.state(Row(kind="regs"))
     asm.emit("4889e7 488b742478")  # mov %rsp, %rdi; mov 0x78(%rsp), %rsi
     asm.call("exc_page_fault")
@@ -244,12 +244,14 @@ BY_FUNCTION = Hypercall("xen_hypercall_pv", "xen_hypercall_pv", 5, _xen_hypercal
 
 @dataclass(frozen=True)
 class Extra:
-    """What a kernel has besides: call chains of sleeping tasks, frames, and declarations."""
+    """What a kernel has besides: call chains, frames, declarations, entry code."""
 
     sleeps: Mapping[str, tuple[str, ...]]
     frames: Mapping[str, Frame]
     types: str
     variables: str
+    chains: tuple[tuple[str, ...], ...] = ()
+    handwritten: Mapping[str, Handwritten] = field(default_factory=dict)
 
 
 NOTHING = Extra({}, {}, "", "")
@@ -266,6 +268,7 @@ def spec(hypercall: Hypercall = BY_FUNCTION, extra: Extra = NOTHING) -> Spec:
             *SLEEPS.values(),
             *RUNNING.values(),
             *extra.sleeps.values(),
+            *extra.chains,
             ("__switch_to", "finish_task_switch.isra.0"),
             ("schedule_tail", "finish_task_switch.isra.0"),
         ],
@@ -288,6 +291,7 @@ def spec(hypercall: Hypercall = BY_FUNCTION, extra: Extra = NOTHING) -> Spec:
             "asm_cpu_bringup_and_idle": _bringup("cpu_bringup_and_idle"),
             "startup_xen": _bringup("xen_start_kernel"),
             hypercall.function: hypercall.emit,
+            **extra.handwritten,
         },
         labels=(".hypercall",),
         indirect={

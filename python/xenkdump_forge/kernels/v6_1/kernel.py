@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import ClassVar
 
 from ...code import stack
+from ...debuginfo.ctype import Member
 from ...memory.machine import PAGE
 from ...memory.paging import X86_64
 from .. import page_tables_64, printk
@@ -16,6 +19,7 @@ from ..pvops import Pvops
 from ..task_table import Job
 from ..tasks import Task
 from . import functions
+from .crashes import Crash, Describe
 
 _STACKS = 0xFFFFC90040000000
 _VMALLOC = 0xFFFFC90000000000
@@ -40,10 +44,14 @@ class Linux61(Pvops):
     exit_zombie = 0x20
     frees_zombie_stacks = True
     hypercall = functions.BY_FUNCTION
+    #: The task on each CPU.
+    running: Sequence[Task] = ()
+    #: More call chains of sleeping tasks, if a crash needs them.
+    extra_sleeps: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def sleeps(self) -> dict[str, tuple[str, ...]]:
-        """The call chains of 6.1."""
-        return functions.SLEEPS
+        """The call chains of 6.1, and those of ``extra_sleeps``."""
+        return {**functions.SLEEPS, **self.extra_sleeps}
 
     module_sources: ClassVar = (
         Source("xen_netback", (("schedule_timeout", "xenvif_dealloc_kthread", "kthread"),)),
@@ -123,7 +131,39 @@ class Linux61(Pvops):
 
     def run_vcpu(self, task: Task, chain: Sequence[str]) -> dict[str, int]:
         """Runs ``chain``, which ends in a hypercall; returns the vCPU's registers."""
-        out = self.fill_stack(task, chain)
+        return self._hypercall(task, self.fill_stack(task, chain))
+
+    def crash(self, task: Task, crash: Crash) -> dict[str, int]:
+        """Lets a task crash the kernel; returns the registers of its vCPU."""
+        if not crash.is_exception:
+            return self.run_vcpu(task, (*crash.reaction, *crash.where))
+        out = self.fill_stack(task, crash.where)
+        function = self.text.functions[crash.where[0]]
+        # In the body, where the frame is complete.
+        pc = max(function.rows, key=lambda row: row[1].offset)[0]
+        sp = out.sp
+        out.sp &= ~0xF  # as the processor aligns it
+        values = {"ip": pc, "cs": KERNEL_CS, "flags": 0x10246, "sp": sp, "ss": KERNEL_SS}
+        short = {"bx": "rbx", "bp": "rbp"}
+        words = [
+            values.get(name, out.registers.get(short.get(name, name), 0))
+            for name in (member.name or "" for _, member in self._pt_regs())
+        ]
+        frame = stack.interrupt(out, crash.where[0], pc, words)
+        task.frames = [replace(frame, sp=sp), *task.frames]
+        task.frames = [*stack.run(self.text, out, crash.reaction, self.rng), *task.frames]
+        return self._hypercall(task, out)
+
+    def _pt_regs(self) -> list[tuple[int, Member]]:
+        return sorted(self.types.struct("pt_regs").flattened(), key=lambda part: part[0])
+
+    def describe_frames(self) -> Describe:
+        """What writes the frames of this kernel as it prints them."""
+        functions = {n: (f.address, f.size) for n, f in self.text.functions.items()}
+        return Describe(functions | self.text.labels)
+
+    def _hypercall(self, task: Task, out: stack.Stack) -> dict[str, int]:
+        """Makes the hypercall that stops the vCPU; returns its registers."""
         rip = self.image.symbol(self.hypercall.symbol) + self.hypercall.offset
         flags = 0x246 if task.idle else 0x46
         last_switch = out.sp - 0x180

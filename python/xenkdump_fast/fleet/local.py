@@ -1,0 +1,66 @@
+"""Examines dumps on processes of this machine."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from .examine import Options
+from .process import Limits, Process
+from .row import Row
+from .sources import Source
+
+
+def run(
+    sources: Iterable[Source], options: Options, limits: Limits, jobs: int
+) -> Iterator[tuple[Source, Row]]:
+    """The rows as they are done, with ``jobs`` processes."""
+    waiting: queue.Queue[Source | None] = queue.Queue(maxsize=2 * jobs)
+    done: queue.Queue[tuple[Source, Row] | None] = queue.Queue()
+    stopped = threading.Event()
+    processes = [Process(options, limits) for _ in range(jobs)]
+
+    def feed() -> None:
+        for source in sources:
+            while not stopped.is_set():
+                with suppress(queue.Full):
+                    waiting.put(source, timeout=0.2)
+                    break
+        for _ in range(jobs):
+            while not stopped.is_set():
+                with suppress(queue.Full):
+                    waiting.put(None, timeout=0.2)
+                    break
+
+    def work(process: Process) -> None:
+        try:
+            while not stopped.is_set():
+                try:
+                    source = waiting.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if source is None:
+                    break
+                done.put((source, process.examine(source)))
+        finally:
+            process.close()
+            done.put(None)
+
+    threads = [threading.Thread(target=feed, daemon=True)]
+    threads += [threading.Thread(target=work, args=(one,), daemon=True) for one in processes]
+    for thread in threads:
+        thread.start()
+    running = jobs
+    try:
+        while running:
+            found = done.get()
+            if found is None:
+                running -= 1
+            else:
+                yield found
+    finally:
+        stopped.set()
+        for process in processes:
+            process.kill()
+        for thread in threads:
+            thread.join()

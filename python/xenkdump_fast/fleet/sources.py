@@ -1,0 +1,111 @@
+"""The dumps that are to be examined: files, folders and URLs."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from ..limits import MAX_TRIAGE_DUMPS
+from ..session import compression, formats
+from . import extra
+
+#: Keys of fsspec's info() with the time of the last change, by file system.
+_CHANGED = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+
+
+class Source(NamedTuple):
+    """A dump, and what tells its versions apart."""
+
+    path: str
+    size: int | None
+    modified: float | None
+
+    @property
+    def key(self) -> str:
+        """Identifies the dump: the same as long as path, size and time of change are the same."""
+        modified = None if self.modified is None else f"{self.modified:.6f}"
+        version = sha256(f"{self.size}:{modified}".encode()).hexdigest()[:8]
+        return f"{self.family}-{version}"
+
+    @property
+    def text(self) -> str:
+        """The path as text: bytes that are not UTF-8 are escaped."""
+        return os.fsencode(self.path).decode("utf-8", "backslashreplace")
+
+    @property
+    def family(self) -> str:
+        """What the keys of all versions of one path begin with."""
+        return sha256(self.text.encode()).hexdigest()[:24]
+
+
+def is_url(path: str) -> bool:
+    """Whether fsspec has to open it."""
+    return "://" in path
+
+
+def find(paths: Iterable[str]) -> Iterator[Source]:
+    """The dumps at these paths, each once; a folder is searched for dumps.
+
+    A path that cannot be read is a dump, too: its row will say why.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        for source in _remote(path) if is_url(path) else _local(os.path.abspath(path)):
+            if source.path not in seen:
+                seen.add(source.path)
+                yield source
+            if len(seen) >= MAX_TRIAGE_DUMPS:
+                return
+
+
+def _local(path: str) -> Iterator[Source]:
+    if not os.path.isdir(path):
+        yield _source(path)
+        return
+    for folder, names, files in os.walk(path):
+        names.sort()
+        for name in sorted(files):
+            file = os.path.join(folder, name)
+            if _is_dump(file):
+                yield _source(file)
+
+
+def _source(path: str) -> Source:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return Source(path, None, None)
+    return Source(path, status.st_size, status.st_mtime_ns // 1000 / 10**6)
+
+
+def _is_dump(path: str) -> bool:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        return formats.kind(path) == "dump" or compression.of_file(path) is not None
+    except OSError:
+        return False
+
+
+def _remote(url: str) -> Iterator[Source]:
+    fsspec = extra.module("fsspec")
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+        if not system.isdir(path):
+            yield _remote_source(url, system.info(path))
+            return
+        for name, info in sorted(system.find(path, detail=True).items()):
+            yield _remote_source(system.unstrip_protocol(name), info)
+    except Exception:  # what a file system raises is not defined
+        yield Source(url, None, None)
+
+
+def _remote_source(url: str, info: dict[str, Any]) -> Source:
+    size = info.get("size")
+    changed = next((info[key] for key in _CHANGED if info.get(key)), None)
+    if isinstance(changed, datetime):
+        changed = changed.timestamp()
+    modified = float(changed) if isinstance(changed, int | float) else None
+    return Source(url, size if isinstance(size, int) else None, modified)

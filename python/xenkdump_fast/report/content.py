@@ -1,0 +1,115 @@
+"""Gathers what a report says."""
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from ..isolation import isolated
+from ..limits import MAX_REPORT_PROBLEMS
+from ..progress import each
+from . import died, domains, hypervisor, memory_picture, redaction
+from .domains import Gathered
+from .frames import short
+from .model import Content, Crash, File, Problem
+from .sizes import Sizes
+
+if TYPE_CHECKING:
+    from ..session import Dump
+    from ..xen.host import XenHost
+
+#: Words of warnings about answers that rest on something that is not verified.
+_UNCERTAIN = re.compile(
+    r"(?i)cannot verify|\bmay\b|guess|assum|taken for|inferred|not certain|stale|likely|"
+    r"unreliable|\bor shadow\b|sample|without xen-syms|has no reason"
+)
+
+
+def content(
+    dump: "Dump",
+    *,
+    vmlinux: str | os.PathLike[str] | None = None,
+    xen: "XenHost | None" = None,
+    redact: bool = False,
+) -> Content:
+    """What a report of a dump says.
+
+    ``vmlinux`` is used for the domains that run it. ``xen`` is the hypervisor, opened with its
+    symbols; by default it is read without them. With ``redact``, host names, network addresses,
+    values of command lines and data of users are left out.
+    """
+    path = None if vmlinux is None else os.fspath(vmlinux)
+    problems: list[Problem] = []
+    is_host = dump.is_xen_host
+    host = (xen or dump.hypervisor) if is_host else None
+    gathered: list[Gathered] = []
+    crashes: dict[int, Crash] = {}
+    found_xen = None
+    picture = None
+    left_out = 0
+    if host is not None:
+        records = host.domains()
+        sizes = Sizes.of(len(records))
+        left_out = max(0, len(records) - sizes.domains)
+        found_xen = hypervisor.gather(host, sizes)
+        for record in each(records[: sizes.domains], "domain"):
+            with isolated(f"domain {record.id} is left out", host.warnings.append):
+                gathered.append(domains.of_host(dump, record, path, sizes))
+        with isolated("the picture of memory is left out", host.warnings.append):
+            picture = memory_picture.of_host(host)
+        _add(problems, "Xen", host.warnings)
+        if host.symbols is None:
+            text = "without xen-syms: names of Xen's functions, its clock rate and memory size"
+            problems.append({"where": "Xen", "kind": "missing", "text": text})
+    else:
+        gather = domains.of_file if dump.is_domain_file else domains.bare
+        gathered.append(gather(dump, path, Sizes.of(1)))
+        texts: list[str] = []
+        with isolated("the picture of memory is left out", texts.append):
+            picture = memory_picture.of_machine(dump.native)
+        _add(problems, "dump", texts)
+    for one in gathered:
+        if one.crash is not None:
+            crashes[one.domain["id"]] = one.crash
+        where = f"domain {one.domain['id']}" if is_host else "kernel"
+        _add(problems, where, one.warnings)
+        if one.domain["why"] is not None:
+            _add(problems, where, [f"no kernel: {one.domain['why']}"])
+    if picture is not None:
+        _add(problems, "memory", picture.doubts)
+    _add(problems, "dump", dump.warnings)
+    every = [one.domain for one in gathered]
+    found: Content = {
+        "file": _file(dump),
+        "redacted": redact,
+        "died": died.find(found_xen, every, crashes, is_host=is_host),
+        "xen": None if found_xen is None else found_xen.xen,
+        "domains": every,
+        "more_domains": left_out,
+        "memory": None if picture is None else picture.picture,
+        "problems": problems[:MAX_REPORT_PROBLEMS],
+    }
+    return redaction.redacted(found) if redact else found
+
+
+def _add(problems: list[Problem], where: str, texts: list[str]) -> None:
+    for text in dict.fromkeys(texts):
+        is_uncertain = _UNCERTAIN.search(text) is not None
+        kind = "uncertain" if is_uncertain else "missing"
+        problems.append({"where": where, "kind": kind, "text": short(text)})  # type: ignore[typeddict-item]
+
+
+def _file(dump: "Dump") -> File:
+    native = dump.native
+    kind = "bare machine"
+    if dump.is_xen_host:
+        kind = "Xen host"
+    elif dump.is_domain_file:
+        kind = "file of a domain"
+    return {
+        "path": dump.path,
+        "format": native.format,
+        "size": native.size,
+        "memory_held": native.memory_held,
+        "memory_size": native.memory_size,
+        "kind": kind,  # type: ignore[typeddict-item]
+    }

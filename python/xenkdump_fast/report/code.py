@@ -103,13 +103,14 @@ def _instructions(
     for address, size, text, target in disassemble(data, start, word, limit=len(data)):
         at = address - start
         place = None if target is None else label(target)
+        shown = text
         if place is not None:
-            text += f" <{place[0]}+{place[1]:#x}>" if place[1] else f" <{place[0]}>"
+            shown += f" <{place[0]}+{place[1]:#x}>" if place[1] else f" <{place[0]}>"
         found.append(
             {
                 "address": hex(address),
                 "bytes": data[at : at + size].hex(" "),
-                "text": text,
+                "text": shown,
                 "marked": address + size == pc if is_return else address == pc,
             }
         )

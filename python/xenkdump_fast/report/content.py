@@ -1,9 +1,11 @@
 """Gathers what a report says."""
 
+import gc
 import os
 import re
 from typing import TYPE_CHECKING
 
+from .._native import AbsentError
 from ..isolation import isolated
 from ..limits import MAX_REPORT_PROBLEMS
 from ..progress import each
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from ..session import Dump
     from ..xen.host import XenHost
 
+#: Domains after which the objects of their kernels are freed at once: symbols and types, which
+#: refer to each other. Those of more domains are left to the interpreter, which takes less time.
+_COLLECTED = 8
 #: Words of warnings about answers that rest on something that is not verified.
 _UNCERTAIN = re.compile(
     r"(?i)cannot verify|\bmay\b|guess|assum|taken for|inferred|not certain|stale|likely|"
@@ -40,30 +45,41 @@ def content(
     path = None if vmlinux is None else os.fspath(vmlinux)
     problems: list[Problem] = []
     is_host = dump.is_xen_host
-    host = (xen or dump.hypervisor) if is_host else None
+    host = _hypervisor(dump, xen, problems) if is_host else None
     gathered: list[Gathered] = []
     crashes: dict[int, Crash] = {}
     found_xen = None
     picture = None
     left_out = 0
-    if host is not None:
-        records = host.domains()
-        sizes = Sizes.of(len(records))
-        left_out = max(0, len(records) - sizes.domains)
-        found_xen = hypervisor.gather(host, sizes)
-        for record in each(records[: sizes.domains], "domain"):
-            with isolated(f"domain {record.id} is left out", host.warnings.append):
-                gathered.append(domains.of_host(dump, record, path, sizes))
-        with isolated("the picture of memory is left out", host.warnings.append):
-            picture = memory_picture.of_host(host)
-        _add(problems, "Xen", host.warnings)
-        if host.symbols is None:
-            text = "without xen-syms: names of Xen's functions, its clock rate and memory size"
-            problems.append({"where": "Xen", "kind": "missing", "text": text})
+    if is_host:
+        records = {} if host is None else {record.id: record for record in host.domains()}
+        # dom0 can be found by the notes alone.
+        numbers = sorted({0, *records})
+        sizes = Sizes.of(len(numbers))
+        left_out = max(0, len(numbers) - sizes.domains)
+        texts = [] if host is None else host.warnings
+        if host is not None:
+            found_xen = hypervisor.gather(host, sizes)
+        for number in each(numbers[: sizes.domains], "domain"):
+            with isolated(f"domain {number} is left out", texts.append):
+                record = records.get(number)
+                if record is None:
+                    gathered.append(domains.without_record(dump, number, path, sizes))
+                else:
+                    gathered.append(domains.of_host(dump, record, path, sizes))
+            if len(gathered) <= _COLLECTED:
+                gc.collect()
+        if host is not None:
+            with isolated("the picture of memory is left out", texts.append):
+                picture = memory_picture.of_host(host)
+            if host.symbols is None:
+                text = "without xen-syms: names of Xen's functions, its clock rate and memory size"
+                problems.append({"where": "Xen", "kind": "missing", "text": text})
+        _add(problems, "Xen", texts)
     else:
         gather = domains.of_file if dump.is_domain_file else domains.bare
         gathered.append(gather(dump, path, Sizes.of(1)))
-        texts: list[str] = []
+        texts = []
         with isolated("the picture of memory is left out", texts.append):
             picture = memory_picture.of_machine(dump.native)
         _add(problems, "dump", texts)
@@ -89,6 +105,15 @@ def content(
         "problems": problems[:MAX_REPORT_PROBLEMS],
     }
     return redaction.redacted(found) if redact else found
+
+
+def _hypervisor(dump: "Dump", xen: "XenHost | None", problems: list[Problem]) -> "XenHost | None":
+    """The hypervisor; None if its memory cannot be read."""
+    try:
+        return xen or dump.hypervisor
+    except AbsentError as error:
+        _add(problems, "Xen", [f"nothing of Xen can be read: {error}"])
+        return None
 
 
 def _add(problems: list[Problem], where: str, texts: list[str]) -> None:

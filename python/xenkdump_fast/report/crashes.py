@@ -4,13 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..limits import MAX_REPORT_FRAMES
 from ..linux import states
 from . import code, oops
 from .frames import frames, registers, short, task
 from .model import Crash, Oops
 
 if TYPE_CHECKING:
-    from .._native import Frame, Symbols
+    from .._native import Frame, Symbols, WordSize
     from ..linux.backtrace import Trace
     from ..linux.header import Header
     from ..linux.system import Linux
@@ -77,7 +78,8 @@ def of_kernel(
     """
     if header.panic is None:
         return None
-    said = [line for line in lines if _LINES.search(line)][-_MAX_LINES:]
+    said = [line for line in lines if _LINES.search(line)]
+    said = [line for line in said if "---[ end" not in line][-_MAX_LINES:]
     panics = [line for line in said if "Kernel panic" in line]
     message = panics[-1] if panics else header.panic
     kind = kind_of(message)
@@ -100,12 +102,9 @@ def of_kernel(
         "lines": list(map(short, said)),
         "cpu": None if panicking is None else panicking.cpu,
         "task": None if panicking is None else task(panicking, states.of(kernel)),
-        "frames": [] if trace is None else frames(trace.frames, code_frames),
+        "frames": [] if trace is None else frames(trace.frames, MAX_REPORT_FRAMES),
         "oops": found,
     }
-
-
-code_frames = 64
 
 
 def _has_oops(lines: Sequence[str]) -> bool:
@@ -225,7 +224,7 @@ def of_xen(
         "lines": list(map(short, said)),
         "cpu": cpu,
         "task": None,
-        "frames": [] if trace is None else frames(trace.frames, code_frames),
+        "frames": [] if trace is None else frames(trace.frames, MAX_REPORT_FRAMES),
         "oops": _of_xen_code(xen, lines, trace),
     }
 
@@ -236,10 +235,8 @@ _XEN_LINES = re.compile(
 )
 
 
-def _of_xen_code(
-    xen: "XenHost", lines: Sequence[str], trace: "PcpuTrace | None"
-) -> Oops | None:
-    word = 8 if xen.word == 8 else 4
+def _of_xen_code(xen: "XenHost", lines: Sequence[str], trace: "PcpuTrace | None") -> Oops | None:
+    word: WordSize = 8 if xen.word == 8 else 4
     label = _label(xen.symbols)
     found = oops.find_xen(lines)
     pc: int | None
@@ -252,9 +249,7 @@ def _of_xen_code(
         return None
     codes = []
     if found is not None and found.code:
-        codes.append(
-            code.in_log(found.code, found.code_at, pc, word, xen.memory.virtual, label)
-        )
+        codes.append(code.in_log(found.code, found.code_at, pc, word, xen.memory.virtual, label))
     codes.append(code.in_memory(xen.memory.virtual, word, pc, label))
     place = label(pc)
     return {

@@ -44,9 +44,12 @@ def find(
         if dom0 is not None:
             return _of(dom0, domains, others, [_printed(xen), *_logged(dom0)], [])
         died = _unknown("", [_printed(xen)], ["dom0's log has no message of a panic"])
-        kind = "watchdog" if "watchdog" in (reason or "") else says_dom0[2].replace("ed", "")
-        died.update(who="dom0", domain=0, kind="panic" if kind == "crash" else kind)
-        died["summary"] = f"dom0 has {'shut down' if kind == 'shutdown' else 'crashed'}: {reason}"
+        died["who"], died["domain"] = "dom0", 0
+        is_shutdown = says_dom0[2] == "shutdown"
+        died["kind"] = "shutdown" if is_shutdown else "panic"
+        if "watchdog" in (reason or ""):
+            died["kind"] = "watchdog"
+        died["summary"] = f"Dom0 has {'shut down' if is_shutdown else 'crashed'}: {reason}"
         died["others"] = others
         return died
     doubts = ["Xen's console has no reason of a crash"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from ..limits import MAX_REPORT_NAMED
-from .blocks import Block, Cell, Facts, Line, Lines, Note, Picture, Section, Span, Table
+from .blocks import Block, Cell, Facts, Lines, Note, Picture, Section, Span, Table
 from .model import Domain, Kernel, P2mPicture, Stack, Task, Vcpu, Wait
 from .parts import date, duration, frame_line, function_id, log_lines, registers, size
 
@@ -270,8 +270,7 @@ def _modules(number: int, kernel: Kernel) -> Section:
 
 def _p2m(number: int, picture: P2mPicture) -> Section:
     rows = [
-        (one["label"], str(one["extents"]), size(one["pages"] * 4096))
-        for one in picture["extents"]
+        (one["label"], str(one["extents"]), size(one["pages"] * 4096)) for one in picture["extents"]
     ]
     table = Table(
         ("Extents of", "Number", "Memory"), rows, numbers=(1, 2), caption="Sizes of extents"
@@ -282,5 +281,5 @@ def _p2m(number: int, picture: P2mPicture) -> Section:
     )
     if picture["read"] < picture["pages"]:
         text += f" {picture['read']} pfns were looked at: a sample, in which extents are cut."
-    blocks = [Note(text), Picture(picture, f"P2M of domain {number}", table)]
+    blocks: list[Block] = [Note(text), Picture(picture, f"P2M of domain {number}", table)]
     return Section(f"d{number}-p2m", "Fragmentation of the P2M", blocks)

@@ -1,6 +1,5 @@
 """A domain as plain data: what Xen records of it, and its kernel."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError
@@ -59,9 +58,18 @@ def of_file(dump: "Dump", vmlinux: str | None, sizes: "Sizes") -> Gathered:
 
 def bare(dump: "Dump", vmlinux: str | None, sizes: "Sizes") -> Gathered:
     """A machine without Xen."""
-    found: Domain = {
-        "id": 0,
-        "kind": "bare machine",
+    return _opened(dump, 0, vmlinux, _unrecorded(0, "bare machine"), None, sizes, [])
+
+
+def without_record(dump: "Dump", number: int, vmlinux: str | None, sizes: "Sizes") -> Gathered:
+    """A domain of a host of which Xen's records cannot be read: dom0, by the notes."""
+    return _opened(dump, number, vmlinux, _unrecorded(number, "PV"), None, sizes, [])
+
+
+def _unrecorded(number: int, kind: str) -> Domain:
+    return {
+        "id": number,
+        "kind": kind,
         "nodename": None,
         "uuid": None,
         "state": [],
@@ -73,7 +81,6 @@ def bare(dump: "Dump", vmlinux: str | None, sizes: "Sizes") -> Gathered:
         "why": None,
         "p2m": None,
     }
-    return _opened(dump, 0, vmlinux, found, None, sizes, [])
 
 
 def _recorded(record: "XenDomain", state: list[str]) -> Domain:
@@ -122,7 +129,7 @@ def _opened(
     crash = None
     opened: Opened | None = None
     try:
-        opened, _ = own_kernel.opened(dump, number, vmlinux, _open(dump))
+        opened, _ = own_kernel.opened(dump, number, vmlinux, dump.domain)
     except AbsentError as error:
         found["why"] = str(error).removeprefix(f"{dump.path}: domain {number}: ")
         try:
@@ -144,10 +151,6 @@ def _opened(
         warnings += [text for text in record.warnings if text not in warnings]
     dump.native.release()
     return Gathered(found, crash, warnings)
-
-
-def _open(dump: "Dump") -> "Callable[[int, str | None], Opened]":
-    return lambda number, vmlinux: dump.domain(number, vmlinux)
 
 
 def _image(opened: "Opened") -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..linux import states
 from ..limits import MAX_REPORT_TEXT
+from ..linux import states
 from ..output.json_types import Registers
 from .model import Frame, Task
 

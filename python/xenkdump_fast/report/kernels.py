@@ -9,12 +9,12 @@ from ..isolation import isolated
 from ..limits import MAX_REPORT_KEPT_FRAMES, MAX_REPORT_NAMED, MAX_REPORT_OOPS_LINES
 from ..linux import command_line, header, modules, printk, states
 from ..linux.header import Header
-from ..linux.stack_groups import SORTS, grouped
+from ..linux.stack_groups import SORTS, Group, grouped
 from ..linux.waits import graph
 from ..progress import each
 from . import crashes
 from .frames import frames, registers, short, task
-from .model import Crash, Kernel, Log, Module, Stack, Taint, Task, Vcpu, Wait
+from .model import Crash, Kernel, Log, Module, Stack, Taint, Vcpu, Wait
 
 if TYPE_CHECKING:
     from ..linux.backtrace import Trace
@@ -76,14 +76,15 @@ def gather(linux: "Linux", image: str, domain: int, sizes: "Sizes") -> Gathered:
     lines: deque[LogLine] = attempt(
         "the log", lambda: deque(printk.lines(linux), MAX_REPORT_OOPS_LINES), deque()
     )
-    loaded = attempt("the modules", lambda: list(modules.modules(linux)), [])
+    loaded: list[modules.Module] = attempt("the modules", lambda: list(modules.modules(linux)), [])
     traced = _Traces(linux, every)
-    groups = attempt("the stacks", lambda: grouped(traced.all(), every, SORTS[0]), [])
+    groups: list[Group] = attempt("the stacks", lambda: grouped(traced.all(), every, SORTS[0]), [])
     waiting = [one for one in every if states.letters(one, known) == _WAITING]
+    nothing: tuple[list[Wait], list[list[int]]] = ([], [])
     waits, deadlocks = attempt(
         "what tasks wait for",
         lambda: _waits(linux, every, waiting[: sizes.rows], traced, known),
-        ([], []),
+        nothing,
     )
     texts = [text for line in lines for text in line.text.split("\n")]
     trace = None if facts.task is None else traced.of(facts.task)
@@ -151,9 +152,7 @@ class _Traces:
         return known
 
 
-def _stack(
-    tasks: "Sequence[LinuxTask]", trace: "Trace", sizes: "Sizes", known: "States"
-) -> Stack:
+def _stack(tasks: "Sequence[LinuxTask]", trace: "Trace", sizes: "Sizes", known: "States") -> Stack:
     return {
         "count": len(tasks),
         "tasks": [task(one, known) for one in tasks[:MAX_REPORT_NAMED]],

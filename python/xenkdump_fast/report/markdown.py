@@ -47,7 +47,8 @@ class _Writer:
         match block:
             case Facts():
                 for name, value in block.rows:
-                    yield f"- {escaped(name)}: {self._cell(value)}"
+                    head = f"{escaped(name)}: " if name else ""
+                    yield f"- {head}{self._cell(value)}"
             case Note():
                 yield self._span(Span(block.text, mark=block.mark))
             case Table():

@@ -216,6 +216,5 @@ def _within(mfns: "NDArray[np.uint64]", ranges: list[tuple[int, int]]) -> "NDArr
     starts = np.array([start // _PAGE for start, _ in ordered], np.uint64)
     ends = np.maximum.accumulate(np.array([-(-end // _PAGE) for _, end in ordered], np.uint64))
     at = np.searchsorted(starts, mfns, side="right")
-    return (at > 0) & (mfns < ends[np.maximum(at, 1) - 1])
-
-
+    is_before: NDArray[np.bool] = mfns < ends[np.maximum(at, 1) - 1]
+    return is_before & (at > 0)

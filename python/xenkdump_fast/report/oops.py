@@ -19,8 +19,10 @@ _PC = re.compile(
     r"(?:\[<[0-9a-f]+>\]\s*)?(?:(?P<name>[A-Za-z_][\w.]*)\+0x(?P<offset>[0-9a-f]+)/0x[0-9a-f]+)?"
     r"(?: \[(?P<module>\w+)\])?"
 )
-_REGISTER = re.compile(r"\b(R[A-Z0-9]{2}|R1[0-5]|E[A-Z]{2}|CR[0-9]|EFLAGS): ?(?:[0-9a-f]{4}:)?"
-                       r"([0-9a-f]{8,16})\b")
+_REGISTER = re.compile(
+    r"\b(R[A-Z0-9]{2}|R1[0-5]|E[A-Z]{2}|CR[0-9]|EFLAGS): ?(?:[0-9a-f]{4}:)?"
+    r"([0-9a-f]{8,16})\b"
+)
 _CODE = re.compile(r"\bCode: (?:Bad \w+ value\.)?\s*((?:[<(]?[0-9a-f]{2}[>)]? ?)+)")
 _ERROR = re.compile(r"\bOops: (?:[A-Z ]*)([0-9a-f]{4})\b")
 _PANIC = re.compile(r"Kernel panic - not syncing|Kernel panic: ")
@@ -79,8 +81,8 @@ def _parse(lines: Sequence[str], at: int, pc: "re.Match[str]") -> LogOops:
     for i in range(at, max(-1, at - _BEFORE), -1):
         if _TITLE.search(lines[i]):
             title = lines[i]
-            if error is None and (code := _ERROR.search(lines[i])):
-                error = _error(int(code[1], 16))
+            if error is None and (found := _ERROR.search(lines[i])):
+                error = _error(int(found[1], 16))
         elif title is not None:
             break
     block = list(_block(lines, at))
@@ -106,7 +108,7 @@ def _block(lines: Sequence[str], at: int) -> Iterator[str]:
     """The lines with registers and code: from the program counter to the call trace."""
     yield lines[at]
     for line in lines[at + 1 : at + _BEHIND]:
-        if _PC.search(line) and "IP:" in line or "end trace" in line or _PANIC.search(line):
+        if (_PC.search(line) and "IP:" in line) or "end trace" in line or _PANIC.search(line):
             return
         yield line
 
@@ -144,7 +146,9 @@ def find_xen(lines: Sequence[str]) -> LogOops | None:
     if start is None:
         return None
     block = [line.removeprefix("(XEN) ") for line in lines[start : start + 2 * _BEHIND]]
-    address, registers, code, at = None, {}, b"", 0
+    address: int | None = None
+    registers: dict[str, int] = {}
+    code, at = b"", 0
     for i, line in enumerate(block):
         pc = _XEN_PC.search(line)
         if pc and address is None:

@@ -1,9 +1,7 @@
 """Arranges the content of a report as a document."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
-from ..output.json_types import Registers
 from . import domain_outline
 from .blocks import Block, Document, Facts, Line, Lines, Note, Picture, Section, Span, Table
 from .died import name_of
@@ -18,7 +16,7 @@ def document(content: Content) -> Document:
     died = content["died"]
     sections = [
         *([_xen(content["xen"])] if content["xen"] is not None else []),
-        _overview(content),
+        *([_overview(content)] if content["file"]["kind"] == "Xen host" else []),
         *([_memory(content["memory"])] if content["memory"] is not None else []),
         *(domain_outline.section(one, content["file"]["kind"]) for one in content["domains"]),
         _problems(content),
@@ -37,8 +35,9 @@ def _died(died: Died) -> Section:
         rows[0] = ("What", Span("not known", mark="doubt"))
     if died["signature"] is not None:
         rows.append(("Signature", died["signature"]))
-    rows += [("Shown by", text) for text in died["evidence"]]
-    rows += [("Doubt", Span(text, mark="doubt")) for text in died["doubts"]]
+    rows += [("" if i else "Shown by", text) for i, text in enumerate(died["evidence"])]
+    doubts = [Span(text, mark="doubt") for text in died["doubts"]]
+    rows += [("" if i else "Doubt", span) for i, span in enumerate(doubts)]
     blocks: list[Block] = [Facts(rows)]
     if died["crash"] is not None:
         blocks += _crash(died["crash"])
@@ -219,9 +218,7 @@ def _problems(content: Content) -> Section:
     ]
     if not rows:
         return Section("problems", "Missing and uncertain", [Note("Nothing is known to be.")])
-    return Section(
-        "problems", "Missing and uncertain", [Table(("Kind", "Where", "What"), rows)]
-    )
+    return Section("problems", "Missing and uncertain", [Table(("Kind", "Where", "What"), rows)])
 
 
 def _file(content: Content) -> Section:

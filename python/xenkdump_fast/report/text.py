@@ -41,7 +41,7 @@ def of_block(block: Block) -> Iterator[str]:
         case Facts():
             width = max((len(name) for name, _ in block.rows), default=0)
             for name, value in block.rows:
-                yield f"{name:>{width}}: {printable(plain(value))}"
+                yield f"{name:>{width}}{':' if name else ' '} {printable(plain(value))}"
         case Note():
             yield (f"{_MARKS[block.mark]} " if block.mark in _MARKS else "") + block.text
         case Table():

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..budget import BudgetExceededError
 from . import frame_table
 from .memory import XenMemory
 
@@ -19,6 +18,8 @@ _TYPE_COUNT = 0xFFFF_FFFF
 #: to be scrubbed has PGC_need_scrub besides, in the highest bit or in one of those above the state.
 _FREE = (3 << 55, 3 << 58)
 _SCRUB = (1 << 63) | (1 << 60)
+#: Frames whose page_infos are read at once.
+_PIECE = 1 << 15
 
 
 class Owned(NamedTuple):
@@ -46,28 +47,31 @@ def of(
     """
     import numpy as np
 
-    try:
-        infos = frame_table.page_infos(memory, table, mfns)
-        of_roots = frame_table.page_infos(memory, table, roots)
-    except BudgetExceededError:
+    of_roots = frame_table.page_infos(memory, table, roots)
+    if table is None or of_roots is None:
         return None
-    if table is None or infos is None or of_roots is None:
-        return None
-    rows, is_read = infos
-    halves = rows.view("<u4").reshape(len(mfns), -1)
-    used = halves[:, table.references // 4] & np.uint32(frame_table.COUNT_MASK)
-    owners = np.where(used != 0, halves[:, table.owner // 4], XEN).astype(np.int64)
-    owners[~is_read] = UNKNOWN
     has_free = memory.word == 8 and table.size % 8 == 0 and table.references % 8 == 0
+    bits = _type_bits(*of_roots, table) if has_free else None
+    owners = np.empty(len(mfns), np.int64)
     tables = np.zeros(len(mfns), bool)
-    bits = None
-    if has_free:
-        words = rows.view("<u8").reshape(len(mfns), -1)
-        state = words[:, table.references // 8] & ~np.uint64(_SCRUB)
-        owners[is_read & ((state == _FREE[0]) | (state == _FREE[1]))] = FREE
-        bits = _type_bits(*of_roots, table)
-        if bits is not None:
-            tables = is_read & (owners > 0) & _are_tables(words[:, table.references // 8 + 1], bits)
+    for first in range(0, len(mfns), _PIECE):
+        part = slice(first, first + _PIECE)
+        infos = frame_table.page_infos(memory, table, mfns[part])
+        if infos is None:
+            return None
+        rows, is_read = infos
+        halves = rows.view("<u4").reshape(len(rows), -1)
+        used = halves[:, table.references // 4] & np.uint32(frame_table.COUNT_MASK)
+        found = np.where(used != 0, halves[:, table.owner // 4], XEN).astype(np.int64)
+        found[~is_read] = UNKNOWN
+        if has_free:
+            words = rows.view("<u8").reshape(len(rows), -1)
+            state = words[:, table.references // 8] & ~np.uint64(_SCRUB)
+            found[is_read & ((state == _FREE[0]) | (state == _FREE[1]))] = FREE
+            if bits is not None:
+                types = words[:, table.references // 8 + 1]
+                tables[part] = is_read & (found > 0) & _are_tables(types, bits)
+        owners[part] = found
     return Owned(owners, tables, has_free, bits is not None)
 
 
@@ -75,7 +79,8 @@ def _are_tables(types: "NDArray[np.uint64]", bits: int) -> "NDArray[np.bool]":
     import numpy as np
 
     kind = types >> np.uint64(64 - bits)
-    return (types & np.uint64(_TYPE_COUNT) != 0) & (kind >= 1) & (kind <= 4)
+    is_used: NDArray[np.bool] = types & np.uint64(_TYPE_COUNT) != 0
+    return is_used & (kind >= 1) & (kind <= 4)
 
 
 def _type_bits(

@@ -1,5 +1,5 @@
 """A report as one HTML file: styles, script and pictures are in it."""
 
-from .page import MissingError, write
+from .page import MissingError, check, write
 
-__all__ = ["MissingError", "write"]
+__all__ = ["MissingError", "check", "write"]

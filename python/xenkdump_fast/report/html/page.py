@@ -1,12 +1,10 @@
 """Writes the page, by the template ``page.html.jinja``."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ...output.escape import printable, visible
-from ..blocks import Document, Facts, Lines, Note, Picture, Table, spans
+from ..blocks import Document, Facts, Lines, Note, Picture, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,14 +19,12 @@ class MissingError(Exception):
 
 def pieces(document: Document) -> Iterator[str]:
     """The page piece by piece."""
-    try:
-        import jinja2
+    check()
+    from . import pictures
+    from .inline import Inline, text
 
-        from . import pictures
-    except ImportError as error:
-        raise MissingError(f"HTML needs {error.name}: {_EXTRA}") from None
-    environment = _environment(jinja2)
-    ids = document.ids()
+    environment = _environment()
+    inline = Inline(document.ids())
     style, script = (_own(name) for name in ("style.css", "script.js"))
     page = environment.get_template("page.html.jinja")
     yield from page.generate(
@@ -37,15 +33,26 @@ def pieces(document: Document) -> Iterator[str]:
         script=script,
         policy=_policy(style, script),
         kind=_kind,
-        spans=spans,
-        shown=partial(_link, ids),
+        cell=inline.cell,
+        write=inline.line,
         picture=pictures.svg,
-        visible=_lines,
+        visible=text,
     )
 
 
-def _environment(jinja2: Any) -> "Environment":
-    return jinja2.Environment(  # type: ignore[no-any-return]
+def check() -> None:
+    """Raises MissingError if a library that HTML needs is not installed."""
+    try:
+        import drawsvg  # noqa: F401
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise MissingError(f"HTML needs {error.name}: {_EXTRA}") from None
+
+
+def _environment() -> "Environment":
+    import jinja2
+
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
         trim_blocks=True,
@@ -81,15 +88,3 @@ def _policy(style: str, script: str) -> str:
 def _kind(block: object) -> str:
     names = {Facts: "facts", Table: "table", Lines: "lines", Note: "note", Picture: "picture"}
     return names[type(block)]
-
-
-def _link(ids: set[str], to: str | None) -> bool:
-    """Whether there is something to link to."""
-    return to in ids
-
-
-def _lines(text: str) -> str:
-    """A text with what is not printable escaped, apart from line feeds and tabs."""
-    if text.isprintable():
-        return text
-    return "\n".join(map(printable, text.split("\n"))) if "\n" in text or "\t" in text else visible(text)

@@ -1,5 +1,7 @@
 """Pictures as SVG, by drawsvg."""
 
+from typing import cast
+
 import drawsvg as draw
 from markupsafe import Markup
 
@@ -12,13 +14,15 @@ _WIDTH, _LEFT = 960, 96
 _COLUMNS = 64
 _CELL, _ROW = (_WIDTH - _LEFT) / _COLUMNS, 14
 #: The width of an entry of a key, and the height of its lines.
-_KEY, _KEY_ROW = 190, 20
+_KEY, _KEY_ROW = 240, 20
 
 
 def svg(block: Picture) -> Markup:
     """The picture as an element of the page. It contains no text from the dump."""
-    found = block.of
-    drawing = _strip(found) if "strip" in found else _memory(found)
+    if "cells" in block.of:
+        drawing = _memory(cast(MemoryPicture, block.of))
+    else:
+        drawing = _strip(cast(P2mPicture, block.of))
     drawing.append_title(block.title)
     return Markup(drawing.as_svg(header=""))  # numbers and names of this program
 
@@ -32,10 +36,11 @@ def _memory(picture: MemoryPicture) -> draw.Drawing:
     drawing = _drawing(top + rows * _ROW + 8)
     classes, domains = [], 0
     for owner in owners:
-        name = owner["kind"]
-        if name == "domain":
-            name, domains = str(domains), domains + 1
-        classes.append(f"o-{name}")
+        if owner["kind"] == "domain":
+            classes.append(f"o-{domains}")
+            domains += 1
+        else:
+            classes.append(f"o-{owner['kind']}")
     for i, owner in enumerate(owners):
         _key(drawing, i, per_line, classes[i], f"{owner['name']} {size(owner['pages'] * 4096)}")
     # One path for each owner: a rectangle for each run of its cells in a row.
@@ -56,8 +61,9 @@ def _memory(picture: MemoryPicture) -> draw.Drawing:
             at = end
         if row % 4 == 0:
             address = row * _COLUMNS * picture["frames_per_cell"] * 4096
-            drawing.append(draw.Text(f"{address:#x}", 11, _LEFT - 8, top + row * _ROW + 11,
-                                     text_anchor="end"))
+            drawing.append(
+                draw.Text(f"{address:#x}", 11, _LEFT - 8, top + row * _ROW + 11, text_anchor="end")
+            )
     for name, path in zip(classes, paths, strict=True):
         if path:
             drawing.append(draw.Path(d="".join(path), class_=f"cell {name}"))
@@ -98,8 +104,7 @@ def _strip(picture: P2mPicture) -> draw.Drawing:
 
 
 def _drawing(height: float) -> draw.Drawing:
-    drawing = draw.Drawing(_WIDTH, height, role="img")
-    return drawing
+    return draw.Drawing(_WIDTH, height, role="img")
 
 
 def _key(drawing: draw.Drawing, i: int, per_line: int, name: str, text: str) -> None:

@@ -8,6 +8,8 @@ from ..parsing import number
 
 #: Lines in front of the program counter that may have the title, and behind it with registers.
 _BEFORE, _BEHIND = 40, 24
+#: The most lines between those that say what happened.
+_GAP = 12
 #: The first line of an oops.
 _TITLE = re.compile(
     r"BUG: |Oops|[Gg]eneral protection|kernel BUG at|Unable to handle kernel|divide error|"
@@ -20,7 +22,7 @@ _PC = re.compile(
     r"(?: \[(?P<module>\w+)\])?"
 )
 _REGISTER = re.compile(
-    r"\b(R[A-Z0-9]{2}|R1[0-5]|E[A-Z]{2}|CR[0-9]|EFLAGS): ?(?:[0-9a-f]{4}:)?"
+    r"(?i)\b(R[A-Z0-9]{2}|R1[0-5]|E[A-Z]{2}|CR[0-9]|EFLAGS): ?(?:[0-9a-f]{4}:)?"
     r"([0-9a-f]{8,16})\b"
 )
 _CODE = re.compile(r"\bCode: (?:Bad \w+ value\.)?\s*((?:[<(]?[0-9a-f]{2}[>)]? ?)+)")
@@ -78,13 +80,14 @@ def _is_kernel(found: "re.Match[str]") -> bool:
 
 def _parse(lines: Sequence[str], at: int, pc: "re.Match[str]") -> LogOops:
     title = error = None
+    last = at
     for i in range(at, max(-1, at - _BEFORE), -1):
+        if "---[ end" in lines[i] or last - i > _GAP:
+            break  # of another oops
         if _TITLE.search(lines[i]):
-            title = lines[i]
+            title, last = lines[i], i
             if error is None and (found := _ERROR.search(lines[i])):
                 error = _error(int(found[1], 16))
-        elif title is not None:
-            break
     block = list(_block(lines, at))
     registers: dict[str, int] = {}
     for line in block:

@@ -22,7 +22,7 @@ def svg(block: Picture) -> Markup:
     if "cells" in block.of:
         drawing = _memory(cast(MemoryPicture, block.of))
     else:
-        drawing = _strip(cast(P2mPicture, block.of))
+        drawing = _strip(block.of)
     drawing.append_title(block.title)
     return Markup(drawing.as_svg(header=""))  # numbers and names of this program
 

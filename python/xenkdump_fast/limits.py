@@ -611,8 +611,11 @@ MAX_REPORT_TEXT = 2000
 #: Bytes of a function before the place where it failed that a report disassembles.
 MAX_REPORT_CODE = 1 << 14
 
-#: Machine frames whose owner a report looks up: all of a host with 4 GiB, else a sample.
+#: Machine frames whose owner a report looks up: all of a host with 4 GiB.
 MAX_REPORT_MACHINE_FRAMES = 1 << 20
+
+#: Of a larger host it takes a sample of this size.
+MAX_REPORT_SAMPLED_FRAMES = 1 << 17
 
 #: Runs of machine memory that the dump holds, for the picture of memory.
 MAX_REPORT_RUNS = 1 << 17

@@ -103,7 +103,8 @@ def test_hostile_html(content: Content) -> None:
     found = parsed(poisoned(content))
     counts = [[tag for tag, _ in parser.tags].count("script") for parser in (plainly, found)]
     assert counts == [1, 1]
-    assert {tag for tag, _ in found.tags} == {tag for tag, _ in plainly.tags}
+    # Names of owners are in pictures, where lines of a text are elements.
+    assert {tag for tag, _ in found.tags} - {tag for tag, _ in plainly.tags} <= {"tspan"}
     assert "window.poisoned=1" in found.text
     assert all(not name.startswith("on") for _, attrs in found.tags for name, _ in attrs)
 

@@ -142,7 +142,12 @@ def test_code_of_the_log() -> None:
     assert found is not None
     for data, agrees in ((found.code, True), (bytes(len(found.code)), False)):
         decoded = code.in_log(
-            found.code, found.code_at, 0x1000, 8, Memory(data), lambda at: ("f", at - 0xFE6)  # type: ignore[arg-type]
+            found.code,
+            found.code_at,
+            0x1000,
+            8,
+            Memory(data),
+            lambda at: ("f", at - 0xFE6),  # type: ignore[arg-type]
         )
         assert decoded is not None
         assert decoded["agrees"] is agrees

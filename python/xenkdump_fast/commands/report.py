@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ..output.new_file import is_one_of, new_file
 from ..report.model import Content
@@ -164,5 +164,7 @@ class Report(NamedTuple):
         return _lines(self.document, self.options)
 
     def json(self) -> JSON:
-        """The content."""
+        """The content. ``dump``, which every object has, is left out with ``--redact``."""
+        if self.content["redacted"]:
+            return cast(JSON, {"dump": None, **self.content})
         return self.content

@@ -10,6 +10,7 @@ from ..isolation import isolated
 from ..limits import MAX_REPORT_PROBLEMS
 from ..progress import each
 from . import died, domains, hypervisor, memory_picture, redaction
+from .builds import Builds
 from .domains import Gathered
 from .frames import short
 from .model import Content, Crash, File, Problem
@@ -42,8 +43,9 @@ def content(
     symbols; by default it is read without them. With ``redact``, host names, network addresses,
     values of command lines and data of users are left out.
     """
-    path = None if vmlinux is None else os.fspath(vmlinux)
     problems: list[Problem] = []
+    builds = Builds(dump, None if vmlinux is None else os.fspath(vmlinux))
+    prefix = f"{dump.path}: "
     is_host = dump.is_xen_host
     host = _hypervisor(dump, xen, problems) if is_host else None
     gathered: list[Gathered] = []
@@ -64,35 +66,40 @@ def content(
             with isolated(f"domain {number} is left out", texts.append):
                 record = records.get(number)
                 if record is None:
-                    gathered.append(domains.without_record(dump, number, path, sizes))
+                    gathered.append(domains.without_record(dump, number, builds, sizes))
                 else:
-                    gathered.append(domains.of_host(dump, record, path, sizes))
+                    gathered.append(domains.of_host(dump, record, builds, sizes))
             if len(gathered) <= _COLLECTED:
                 gc.collect()
         if host is not None:
             with isolated("the picture of memory is left out", texts.append):
                 picture = memory_picture.of_host(host)
+            if picture is None:
+                texts.append("who owns machine memory is not known: no frame table can be read")
             if host.symbols is None:
                 text = "without xen-syms: names of Xen's functions, its clock rate and memory size"
                 problems.append({"where": "Xen", "kind": "missing", "text": text})
-        _add(problems, "Xen", texts)
+        if picture is None:
+            with isolated("the picture of memory is left out", texts.append):
+                picture = memory_picture.of_machine(dump.native)
+        _add(problems, prefix, "Xen", texts)
     else:
         gather = domains.of_file if dump.is_domain_file else domains.bare
-        gathered.append(gather(dump, path, Sizes.of(1)))
+        gathered.append(gather(dump, builds, Sizes.of(1)))
         texts = []
         with isolated("the picture of memory is left out", texts.append):
             picture = memory_picture.of_machine(dump.native)
-        _add(problems, "dump", texts)
+        _add(problems, prefix, "dump", texts)
     for one in gathered:
         if one.crash is not None:
             crashes[one.domain["id"]] = one.crash
         where = f"domain {one.domain['id']}" if is_host else "kernel"
-        _add(problems, where, one.warnings)
+        _add(problems, prefix, where, one.warnings)
         if one.domain["why"] is not None:
-            _add(problems, where, [f"no kernel: {one.domain['why']}"])
+            _add(problems, prefix, where, [f"no kernel: {one.domain['why']}"])
     if picture is not None:
-        _add(problems, "memory", picture.doubts)
-    _add(problems, "dump", dump.warnings)
+        _add(problems, prefix, "memory", picture.doubts)
+    _add(problems, prefix, "dump", dump.warnings)
     every = [one.domain for one in gathered]
     found: Content = {
         "file": _file(dump),
@@ -112,12 +119,13 @@ def _hypervisor(dump: "Dump", xen: "XenHost | None", problems: list[Problem]) ->
     try:
         return xen or dump.hypervisor
     except AbsentError as error:
-        _add(problems, "Xen", [f"nothing of Xen can be read: {error}"])
+        _add(problems, f"{dump.path}: ", "Xen", [f"nothing of Xen can be read: {error}"])
         return None
 
 
-def _add(problems: list[Problem], where: str, texts: list[str]) -> None:
-    for text in dict.fromkeys(texts):
+def _add(problems: list[Problem], prefix: str, where: str, texts: list[str]) -> None:
+    """Adds the texts without the path of the dump, which most of them have."""
+    for text in dict.fromkeys(text.replace(prefix, "") for text in texts):
         is_uncertain = _UNCERTAIN.search(text) is not None
         kind = "uncertain" if is_uncertain else "missing"
         problems.append({"where": where, "kind": kind, "text": short(text)})  # type: ignore[typeddict-item]

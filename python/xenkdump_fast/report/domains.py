@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError
 from ..isolation import isolated
-from ..session import own_kernel
 from ..xen import domain_details
+from ..xen.host import HostDomain
 from . import kernels, p2m_picture
+from .builds import Builds
 from .frames import registers
 from .model import Crash, Domain, P2mPicture, Vcpu
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from ..session import Domain as Opened
     from ..session import Dump
     from ..xen.domain import XenDomain
-    from ..xen.host import HostDomain
     from ..xen.vcpus import XenVcpu
     from .sizes import Sizes
 
@@ -29,7 +29,7 @@ class Gathered(NamedTuple):
     warnings: list[str]
 
 
-def of_host(dump: "Dump", record: "HostDomain", vmlinux: str | None, sizes: "Sizes") -> Gathered:
+def of_host(dump: "Dump", record: HostDomain, builds: Builds, sizes: "Sizes") -> Gathered:
     """A domain of a Xen host."""
     warnings: list[str] = []
     state: list[str] = []
@@ -38,32 +38,32 @@ def of_host(dump: "Dump", record: "HostDomain", vmlinux: str | None, sizes: "Siz
             state = domain_details.read(record).state
     found = _recorded(record, state)
     found["id"] = record.id
-    return _opened(dump, record.id, vmlinux, found, record, sizes, warnings)
+    return _opened(dump, record.id, builds, found, record, sizes, warnings)
 
 
-def _has_structs(record: "HostDomain") -> bool:
+def _has_structs(record: HostDomain) -> bool:
     try:
         return record.xen.structs is not None
     except AbsentError:
         return False
 
 
-def of_file(dump: "Dump", vmlinux: str | None, sizes: "Sizes") -> Gathered:
+def of_file(dump: "Dump", builds: Builds, sizes: "Sizes") -> Gathered:
     """The domain of an xl dump-core or save file."""
     from ..xen.domain import CoreDomain
 
     record = CoreDomain(dump.native)
-    return _opened(dump, 0, vmlinux, _recorded(record, []), record, sizes, [])
+    return _opened(dump, 0, builds, _recorded(record, []), record, sizes, [])
 
 
-def bare(dump: "Dump", vmlinux: str | None, sizes: "Sizes") -> Gathered:
+def bare(dump: "Dump", builds: Builds, sizes: "Sizes") -> Gathered:
     """A machine without Xen."""
-    return _opened(dump, 0, vmlinux, _unrecorded(0, "bare machine"), None, sizes, [])
+    return _opened(dump, 0, builds, _unrecorded(0, "bare machine"), None, sizes, [])
 
 
-def without_record(dump: "Dump", number: int, vmlinux: str | None, sizes: "Sizes") -> Gathered:
+def without_record(dump: "Dump", number: int, builds: Builds, sizes: "Sizes") -> Gathered:
     """A domain of a host of which Xen's records cannot be read: dom0, by the notes."""
-    return _opened(dump, number, vmlinux, _unrecorded(number, "PV"), None, sizes, [])
+    return _opened(dump, number, builds, _unrecorded(number, "PV"), None, sizes, [])
 
 
 def _unrecorded(number: int, kind: str) -> Domain:
@@ -119,7 +119,7 @@ def _vcpu(vcpu: "XenVcpu") -> Vcpu:
 def _opened(
     dump: "Dump",
     number: int,
-    vmlinux: str | None,
+    builds: Builds,
     found: Domain,
     record: "XenDomain | None",
     sizes: "Sizes",
@@ -129,7 +129,8 @@ def _opened(
     crash = None
     opened: Opened | None = None
     try:
-        opened, _ = own_kernel.opened(dump, number, vmlinux, dump.domain)
+        kernel = record.kernel(builds.hints) if isinstance(record, HostDomain) else None
+        opened = builds.opened(number, kernel)
     except AbsentError as error:
         found["why"] = str(error).removeprefix(f"{dump.path}: domain {number}: ")
         try:

@@ -11,6 +11,7 @@ from .frames import frames, registers, short
 from .model import Crash, Log, Pcpu, Xen
 
 if TYPE_CHECKING:
+    from ..xen.console import Console
     from ..xen.header import Header
     from ..xen.host import XenHost
     from ..xen.pcpu_details import PcpuDetails
@@ -35,12 +36,13 @@ class Gathered(NamedTuple):
 
 def gather(host: "XenHost", sizes: "Sizes") -> Gathered:
     """The facts of the hypervisor."""
-    facts = header.read(host)
-    lines: list[str] = []
+    ring: Console | None = None
     try:
-        lines = console.read(host).lines
+        ring = console.read(host)
     except AbsentError as error:
         host.warnings.append(str(error))
+    facts = header.read(host, ring)
+    lines = [] if ring is None else ring.lines
     traces: list[PcpuTrace] = []
     with isolated("the stacks of pCPUs are not known", host.warnings.append):
         traces = stacks.traces(host)

@@ -10,6 +10,7 @@ from ..limits import (
     MAX_REPORT_COLOURS,
     MAX_REPORT_MACHINE_FRAMES,
     MAX_REPORT_RUNS,
+    MAX_REPORT_SAMPLED_FRAMES,
 )
 from ..xen import frame_owners, frame_table
 from ..xen.domains import FIRST_RESERVED
@@ -26,6 +27,8 @@ _PAGE = 4096
 _CHARGED = 256
 #: Multiplies numbers of samples, so that these are not at equal distances.
 _SCATTER = 0x9E37_79B1
+#: Frames of a block of a sample.
+_BLOCK = 8
 #: Roots of page tables by which the encoding of types is recognised.
 _ROOTS = 256
 
@@ -45,10 +48,7 @@ def of_host(xen: "XenHost") -> Drawn | None:
     frames = frame_table.max_page(xen.memory, table)
     if not frames:
         return None
-    step = -(-frames // MAX_REPORT_MACHINE_FRAMES)
-    numbers = np.arange(-(-frames // step), dtype=np.uint64)
-    mfns = numbers * np.uint64(step) + numbers * np.uint64(_SCATTER) % np.uint64(step)
-    mfns = mfns[mfns < frames]
+    step, mfns = _sample(frames)
     roots = [
         vcpu.root // _PAGE
         for domain in xen.domains()
@@ -73,6 +73,21 @@ def of_host(xen: "XenHost") -> Drawn | None:
     if step > 1:
         doubts.append(f"the picture of memory is a sample: one frame of {step}")
     return Drawn(_picture(frames, step, mfns, owners, kinds, "Xen's frame table"), doubts)
+
+
+def _sample(frames: int) -> "tuple[int, NDArray[np.uint64]]":
+    """All frames; of many every so many, in blocks: page_infos of adjacent frames are adjacent."""
+    import numpy as np
+
+    if frames <= MAX_REPORT_MACHINE_FRAMES:
+        return 1, np.arange(frames, dtype=np.uint64)
+    step = -(-frames // MAX_REPORT_SAMPLED_FRAMES)
+    size = step * _BLOCK
+    numbers = np.arange(-(-frames // size), dtype=np.uint64)
+    places = np.uint64(size - _BLOCK + 1)
+    starts = numbers * np.uint64(size) + numbers * np.uint64(_SCATTER) % places
+    mfns = (starts[:, None] + np.arange(_BLOCK, dtype=np.uint64)).reshape(-1)
+    return step, mfns[mfns < frames]
 
 
 class _Names(NamedTuple):

@@ -1,5 +1,6 @@
 """How fragmented a P2M is: extents that are contiguous both in pfns and in mfns."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .._native import P2M
@@ -34,20 +35,15 @@ def picture(p2m: P2M, limit: int) -> P2mPicture | None:
     if pages <= 0:
         return None
     piece = -(-pages // MAX_REPORT_STRIP)
-    if pages <= limit:
-        windows = [(first, min(_PIECE, pages - first)) for first in range(0, pages, _PIECE)]
-    else:
-        size = max(1, limit // MAX_REPORT_STRIP)
-        windows = [(first, min(size, pages - first)) for first in range(0, pages, piece)]
     fewest = np.array([least for least, _ in CLASSES], np.int64)
     extents = np.zeros(len(CLASSES), np.int64)
     held = np.zeros(len(CLASSES), np.int64)
     # Pages by piece of the strip and by class.
     strip = np.zeros((-(-pages // piece), len(CLASSES)), np.int64)
     read = frames = 0
-    for first, count in windows:
-        read += count
-        starts, sizes = _runs(p2m, first, count)
+    for pfns in _windows(pages, piece, limit):
+        read += len(pfns)
+        starts, sizes = _runs(p2m, pfns)
         frames += int(sizes.sum())
         kinds = np.searchsorted(fewest, sizes, side="right") - 1
         extents += np.bincount(kinds, minlength=len(CLASSES))
@@ -69,19 +65,35 @@ def picture(p2m: P2M, limit: int) -> P2mPicture | None:
     }
 
 
-def _runs(p2m: P2M, first: int, count: int) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
-    """The first pfn and the size of each run of frames in a window of pfns."""
+def _windows(pages: int, piece: int, limit: int) -> "Iterator[NDArray[np.uint64]]":
+    """The pfns to look up: all of them, or the first ones of each piece."""
     import numpy as np
 
-    status = np.empty(count, np.uint8)
-    mfns = p2m.resolve(np.arange(first, first + count, dtype=np.uint64), status=status)
+    if pages <= limit:
+        for first in range(0, pages, _PIECE):
+            yield np.arange(first, min(first + _PIECE, pages), dtype=np.uint64)
+        return
+    size = max(1, limit // MAX_REPORT_STRIP)
+    starts = np.arange(0, pages, piece, dtype=np.uint64)
+    offsets = np.arange(min(size, piece), dtype=np.uint64)
+    pfns: NDArray[np.uint64] = np.add.outer(starts, offsets).reshape(-1)
+    yield pfns[pfns < pages]
+
+
+def _runs(p2m: P2M, pfns: "NDArray[np.uint64]") -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """The first pfn and the size of each run of frames in ascending pfns."""
+    import numpy as np
+
+    status = np.empty(len(pfns), np.uint8)
+    mfns = p2m.resolve(pfns, status=status)
     valid = status == 0
     # A run ends where the next frame is another one, or where an entry is no frame.
-    follows = np.zeros(count, bool)
+    follows = np.zeros(len(pfns), bool)
     follows[1:] = valid[1:] & valid[:-1] & (mfns[1:] == mfns[:-1] + np.uint64(1))
+    follows[1:] &= pfns[1:] == pfns[:-1] + np.uint64(1)
     starts = np.flatnonzero(valid & ~follows)
     ends = np.flatnonzero(valid & ~np.append(follows[1:], False)) + 1
-    return starts + first, ends - starts
+    return pfns[starts].astype(np.int64), ends - starts
 
 
 def _paint(

@@ -29,7 +29,7 @@ _CODE = re.compile(r"\bCode: .*")
 def redacted(content: Content) -> Content:
     """The same content without them."""
     names = sorted(set(_names(content)), key=len, reverse=True)
-    hide = _Hiding(names)
+    hide = _Hiding(names, content["file"]["path"])
     for domain in content["domains"]:
         domain["nodename"] = None if domain["nodename"] is None else REDACTED
         domain["uuid"] = None if domain["uuid"] is None else REDACTED
@@ -39,11 +39,13 @@ def redacted(content: Content) -> Content:
         kernel = domain["kernel"]
         if kernel is not None:
             kernel["command_line"] = _values(kernel["command_line"])
+            kernel["image"] = _name(kernel["image"])
             if kernel["log"] is not None:
                 _without_user_code(kernel["log"]["lines"])
     xen = content["xen"]
     if xen is not None:
         xen["command_line"] = _values(xen["command_line"])
+        xen["symbols"] = None if xen["symbols"] is None else _name(xen["symbols"])
         xen["compiler"] = None  # with the builder's name and host
     content["file"]["path"] = REDACTED
     found: Content = hide.everywhere(content)
@@ -68,6 +70,11 @@ def _values(line: str | None) -> str | None:
         name, equals, _ = word.partition("=")
         words.append(f"{name}={REDACTED}" if equals else word)
     return " ".join(words)
+
+
+def _name(path: str) -> str:
+    """The last part of a path: those before it may name users."""
+    return path.rpartition("/")[2]
 
 
 def _is_user(registers: dict[str, str]) -> bool:
@@ -98,13 +105,15 @@ def _without_user_code(lines: list[Any]) -> None:
 
 
 class _Hiding:
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], path: str) -> None:
+        self._path = path
         # A name as "localhost" or "xen" occurs in other texts, too; it says nothing.
         quoted = "|".join(re.escape(name) for name in names if len(name) > 2)
         self._names = re.compile(rf"(?i)(?<![\w.-])(?:{quoted})(?![\w-])") if quoted else None
 
     def text(self, text: str) -> str:
         """A text without names and addresses."""
+        text = text.replace(self._path, REDACTED)
         text = _COMMAND_LINE.sub(lambda m: m[1] + (_values(m[2]) or ""), text)
         if self._names is not None:
             text = self._names.sub(REDACTED, text)

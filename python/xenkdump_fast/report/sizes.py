@@ -35,5 +35,5 @@ class Sizes(NamedTuple):
             max(10, MAX_REPORT_STACKS // parts),
             MAX_REPORT_FRAMES,
             max(20, MAX_REPORT_ROWS // parts),
-            max(1 << 16, MAX_REPORT_PFNS // parts),
+            max(1 << 14, MAX_REPORT_PFNS // parts),
         )

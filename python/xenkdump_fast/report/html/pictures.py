@@ -19,10 +19,8 @@ _KEY, _KEY_ROW = 240, 20
 
 def svg(block: Picture) -> Markup:
     """The picture as an element of the page. It contains no text from the dump."""
-    if "cells" in block.of:
-        drawing = _memory(cast(MemoryPicture, block.of))
-    else:
-        drawing = _strip(block.of)
+    found = block.of
+    drawing = _memory(cast(MemoryPicture, found)) if "cells" in found else _strip(found)
     drawing.append_title(block.title)
     return Markup(drawing.as_svg(header=""))  # numbers and names of this program
 

@@ -620,8 +620,10 @@ MAX_REPORT_SAMPLED_FRAMES = 1 << 17
 #: Runs of machine memory that the dump holds, for the picture of memory.
 MAX_REPORT_RUNS = 1 << 17
 
-#: Cells of the picture of machine memory, and pieces of the strip of a P2M.
+#: Cells of the picture of machine memory.
 MAX_REPORT_CELLS = 2000
+
+#: Pieces of the pfn space in the picture of a P2M.
 MAX_REPORT_STRIP = 240
 
 #: Domains with a colour of their own in the picture of machine memory: those with most pages.

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its debugging pipe: no library is needed, and no port is open."""
+"""A headless Chromium, driven over its debugging pipe: without a library, and without a port."""
 
 import base64
 import json

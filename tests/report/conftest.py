@@ -1,7 +1,6 @@
 """Reports of synthetic dumps."""
 
 import copy
-from pathlib import Path
 
 import pytest
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from xenkdump_fast.report import crashes, died
-from xenkdump_fast.report.model import Crash
+from xenkdump_fast.report.model import Crash, Died
 
 
 class Header(NamedTuple):
@@ -58,7 +58,7 @@ def test_kinds(message: str, kind: str) -> None:
 PANIC = "Kernel panic - not syncing: something"
 
 
-def find(reason: str | None, *, own: Crash | None = None, **kernels: str) -> died.Died:
+def find(reason: str | None, *, own: Crash | None = None, **kernels: str) -> Died:
     """What died on a host with this reason and these panics, by domain (``d0``, ``d1``)."""
     found = {int(name[1:]): crash(int(name[1:]), text) for name, text in kernels.items()}
     xen: Any = Gathered(Header(reason), own)

@@ -1,5 +1,7 @@
 """Oopses in logs, and the code in them."""
 
+from typing import Any
+
 import pytest
 
 from xenkdump_fast.report import code, oops
@@ -141,13 +143,9 @@ def test_code_of_the_log() -> None:
     found = oops.find(FAULT)
     assert found is not None
     for data, agrees in ((found.code, True), (bytes(len(found.code)), False)):
+        memory: Any = Memory(data)
         decoded = code.in_log(
-            found.code,
-            found.code_at,
-            0x1000,
-            8,
-            Memory(data),
-            lambda at: ("f", at - 0xFE6),  # type: ignore[arg-type]
+            found.code, found.code_at, 0x1000, 8, memory, lambda at: ("f", at - 0xFE6)
         )
         assert decoded is not None
         assert decoded["agrees"] is agrees
@@ -159,6 +157,7 @@ def test_code_of_the_log() -> None:
 
 def test_code_at_the_ends_of_memory() -> None:
     data = bytes.fromhex("90 90 0f 0b")
+    memory: Any = Memory(data)
     for pc in (0, 1, (1 << 64) - 1, None):
-        decoded = code.in_log(data, 2, pc, 8, Memory(data), lambda at: None)  # type: ignore[arg-type]
+        decoded = code.in_log(data, 2, pc, 8, memory, lambda at: None)
         assert decoded is None or pc is None

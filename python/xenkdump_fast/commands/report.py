@@ -63,7 +63,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="accept a xen-syms of another build")
 
 
-JSON = Content
+class JSON(Content):
+    """What ``report --json`` prints."""
 
 
 def run(target: Dump, options: Options = Options()) -> "Report":
@@ -167,4 +168,4 @@ class Report(NamedTuple):
         """The content. ``dump``, which every object has, is left out with ``--redact``."""
         if self.content["redacted"]:
             return cast(JSON, {"dump": None, **self.content})
-        return self.content
+        return {**self.content}

@@ -1,6 +1,5 @@
 """Who owns machine memory, in about 2,000 cells whatever its size."""
 
-from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -112,7 +111,7 @@ def _owners(
     import numpy as np
 
     ids = _Names.of(xen).ids
-    frames, inverse = np.unique(owned.owners, return_inverse=True)
+    frames, inverse, counts = np.unique(owned.owners, return_inverse=True, return_counts=True)
     owners: list[Owner] = []
 
     def add(name: str, kind: Any, domain: int | None = None) -> int:
@@ -120,7 +119,7 @@ def _owners(
         return len(owners) - 1
 
     of_xen = add("Xen" if owned.has_free else "Xen, or free", "xen")
-    pages = Counter(owned.owners.tolist())
+    pages = dict(zip(frames.tolist(), counts.tolist(), strict=True))
     guests = [frame for frame in frames.tolist() if ids.get(frame, FIRST_RESERVED) < FIRST_RESERVED]
     guests.sort(key=lambda frame: (-pages[frame], ids[frame]))
     index: dict[int, int] = {}

@@ -1,6 +1,6 @@
 """What a report says, as plain data: every format is written from it, and ``--json`` prints it."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, TypedDict
 
 from ..output.json_types import Count, Hex, Registers
 
@@ -339,4 +339,3 @@ class Content(TypedDict):
     more_domains: Count
     memory: MemoryPicture | None
     problems: list[Problem]
-    generator: NotRequired[str]

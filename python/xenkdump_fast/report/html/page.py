@@ -1,6 +1,7 @@
 """Writes the page, by the template ``page.html.jinja``."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,19 +35,25 @@ def pieces(document: Document) -> Iterator[str]:
         policy=_policy(style, script),
         kind=_kind,
         cell=inline.cell,
-        write=inline.line,
+        rows=inline.rows,
+        lines=inline.lines,
         picture=pictures.svg,
         visible=text,
     )
 
 
 def check() -> None:
-    """Raises MissingError if a library that HTML needs is not installed."""
-    try:
-        import drawsvg  # noqa: F401
-        import jinja2  # noqa: F401
-    except ImportError as error:
-        raise MissingError(f"HTML needs {error.name}: {_EXTRA}") from None
+    """Raises MissingError if a library that HTML needs is not installed.
+
+    They are not imported: this is before the dump is read, which needs the memory.
+    """
+    for name in ("jinja2", "drawsvg"):
+        try:
+            found = find_spec(name)
+        except ValueError:  # imported, without a spec
+            found = None
+        if found is None:
+            raise MissingError(f"HTML needs {name}: {_EXTRA}")
 
 
 def _environment() -> "Environment":

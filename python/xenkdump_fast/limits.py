@@ -626,8 +626,8 @@ MAX_REPORT_CELLS = 2000
 #: Pieces of the pfn space in the picture of a P2M.
 MAX_REPORT_STRIP = 240
 
-#: Domains with a colour of their own in the picture of machine memory: those with most pages.
-MAX_REPORT_COLOURS = 8
+#: Owners of machine memory in the table of a report.
+MAX_REPORT_OWNERS = 40
 
 #: pfns of each domain whose frames a report looks up, for the picture of its P2M; a part of that
 #: with many domains. Of more pfns it takes a sample.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._native import Dump
 from ..limits import (
     MAX_REPORT_CELLS,
-    MAX_REPORT_COLOURS,
+    MAX_REPORT_DOMAINS,
     MAX_REPORT_MACHINE_FRAMES,
     MAX_REPORT_RUNS,
     MAX_REPORT_SAMPLED_FRAMES,
@@ -123,11 +123,11 @@ def _owners(
     guests = [frame for frame in frames.tolist() if ids.get(frame, FIRST_RESERVED) < FIRST_RESERVED]
     guests.sort(key=lambda frame: (-pages[frame], ids[frame]))
     index: dict[int, int] = {}
-    for frame in sorted(guests[:MAX_REPORT_COLOURS], key=ids.__getitem__):
+    for frame in sorted(guests[:MAX_REPORT_DOMAINS], key=ids.__getitem__):
         index[frame] = add(f"domain {ids[frame]}", "domain", ids[frame])
-    if guests[MAX_REPORT_COLOURS:]:
-        others = add(f"{len(guests) - MAX_REPORT_COLOURS} other domains", "other")
-        index.update(dict.fromkeys(guests[MAX_REPORT_COLOURS:], others))
+    if guests[MAX_REPORT_DOMAINS:]:
+        others = add(f"{len(guests) - MAX_REPORT_DOMAINS} other domains", "other")
+        index.update(dict.fromkeys(guests[MAX_REPORT_DOMAINS:], others))
     tables = add("page tables of PV guests", "tables") if owned.has_tables else of_xen
     free = add("free", "free") if owned.has_free else of_xen
     unknown = add("not known", "other")
@@ -190,7 +190,10 @@ def _picture(
     kinds: "NDArray[np.int64]",
     source: str,
 ) -> MemoryPicture:
-    """The picture: the owner of most frames of each cell."""
+    """The picture: the owner of most frames of each cell.
+
+    Where domains have most of it together but none has half, that is several domains.
+    """
     import numpy as np
 
     per_cell = -(-frames // MAX_REPORT_CELLS)
@@ -199,8 +202,16 @@ def _picture(
     counts = np.bincount(at * len(owners) + kinds, minlength=cells * len(owners))
     counts = counts.reshape(cells, len(owners))
     best = counts.argmax(axis=1)
-    found = [int(i) if counts[cell, i] else None for cell, i in enumerate(best)]
+    whole = counts.sum(axis=1)
+    guests = [i for i, owner in enumerate(owners) if owner["kind"] == "domain"]
+    is_mixed = (2 * counts[:, guests].sum(axis=1) > whole) & (2 * counts.max(axis=1) < whole)
+    best[is_mixed] = len(owners)
+    found = [int(i) if whole[cell] else None for cell, i in enumerate(best)]
     used = [i for i, owner in enumerate(owners) if owner["pages"]]
+    if is_mixed.any():
+        used.append(len(owners))
+        several: Owner = {"name": "several domains", "kind": "several", "domain": None, "pages": 0}
+        owners = [*owners, several]
     renumbered = {i: number for number, i in enumerate(used)}
     return {
         "frames": frames,

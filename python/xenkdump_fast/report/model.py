@@ -295,7 +295,7 @@ class Owner(TypedDict):
     """An owner of machine memory. ``pages`` is an estimate if the picture is of a sample."""
 
     name: str
-    kind: Literal["xen", "domain", "tables", "free", "missing", "other", "held"]
+    kind: Literal["xen", "domain", "several", "tables", "free", "missing", "other", "held"]
     domain: Count | None
     pages: Count
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from ..limits import MAX_REPORT_OWNERS
 from . import domain_outline
 from .blocks import Block, Document, Facts, Line, Lines, Note, Picture, Section, Span, Table
 from .died import name_of
@@ -195,11 +196,20 @@ def _memory(picture: MemoryPicture) -> Section:
     step = picture["sampled"]
     rows = []
     whole = picture["frames"] or 1
-    for owner in picture["owners"]:
+    # Those with no pages of their own stand for cells of several owners.
+    every = [owner for owner in picture["owners"] if owner["pages"]]
+    largest = sorted(every, key=lambda owner: -owner["pages"])[:MAX_REPORT_OWNERS]
+    for owner in [owner for owner in every if owner in largest]:
         to = None if owner["domain"] is None else f"d{owner['domain']}"
         share = f"{100 * owner['pages'] / whole:.1f} %"
         rows.append((Span(owner["name"], to=to), size(owner["pages"] * 4096), share))
-    table = Table(("Owner", "Memory", "Share"), rows, numbers=(1, 2), caption="Owners of memory")
+    table = Table(
+        ("Owner", "Memory", "Share"),
+        rows,
+        numbers=(1, 2),
+        more=len(every) - len(largest),
+        caption="Owners of memory",
+    )
     each = size(picture["frames_per_cell"] * 4096)
     text = f"{size(whole * 4096)} by {picture['source']}. Each cell is {each}."
     if step > 1:

@@ -6,7 +6,7 @@ import drawsvg as draw
 from markupsafe import Markup
 
 from ..blocks import Picture
-from ..model import MemoryPicture, P2mPicture
+from ..model import MemoryPicture, Owner, P2mPicture
 from ..parts import size
 
 #: The width of pictures, and the margin for addresses on the left.
@@ -15,6 +15,8 @@ _COLUMNS = 64
 _CELL, _ROW = (_WIDTH - _LEFT) / _COLUMNS, 14
 #: The width of an entry of a key, and the height of its lines.
 _KEY, _KEY_ROW = 240, 20
+#: Colours of domains.
+_COLOURS = 8
 
 
 def svg(block: Picture) -> Markup:
@@ -29,18 +31,12 @@ def _memory(picture: MemoryPicture) -> draw.Drawing:
     """A grid of cells, row by row from address 0 up."""
     cells, owners = picture["cells"], picture["owners"]
     rows = -(-len(cells) // _COLUMNS)
+    classes, keys = _classes(owners)
     per_line = int(_WIDTH // _KEY)
-    top = 8 + -(-len(owners) // per_line) * _KEY_ROW
+    top = 8 + -(-len(keys) // per_line) * _KEY_ROW
     drawing = _drawing(top + rows * _ROW + 8)
-    classes, domains = [], 0
-    for owner in owners:
-        if owner["kind"] == "domain":
-            classes.append(f"o-{domains}")
-            domains += 1
-        else:
-            classes.append(f"o-{owner['kind']}")
-    for i, owner in enumerate(owners):
-        _key(drawing, i, per_line, classes[i], f"{owner['name']} {size(owner['pages'] * 4096)}")
+    for i, (name, text) in enumerate(keys):
+        _key(drawing, i, per_line, name, text)
     # One path for each owner: a rectangle for each run of its cells in a row.
     paths: list[list[str]] = [[] for _ in owners]
     for row in range(rows):
@@ -62,10 +58,36 @@ def _memory(picture: MemoryPicture) -> draw.Drawing:
             drawing.append(
                 draw.Text(f"{address:#x}", 11, _LEFT - 8, top + row * _ROW + 11, text_anchor="end")
             )
-    for name, path in zip(classes, paths, strict=True):
+    for owner, name, path in zip(owners, classes, paths, strict=True):
         if path:
-            drawing.append(draw.Path(d="".join(path), class_=f"cell {name}"))
+            cell = draw.Path(d="".join(path), class_=f"cell {name}")
+            cell.append_title(_named(owner))
+            drawing.append(cell)
     return drawing
+
+
+def _classes(owners: list[Owner]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The class of each owner, and the key. Many domains have the same colours in turn."""
+    classes, keys = [], []
+    domains = sum(owner["kind"] == "domain" for owner in owners)
+    number = 0
+    for owner in owners:
+        if owner["kind"] != "domain":
+            classes.append(f"o-{owner['kind']}")
+            keys.append((classes[-1], _named(owner)))
+            continue
+        classes.append(f"o-{number % _COLOURS}")
+        if domains <= _COLOURS:
+            keys.append((classes[-1], _named(owner)))
+        elif number == 0:
+            keys.append((classes[-1], f"{domains} domains, {_COLOURS} colours"))
+        number += 1
+    return classes, keys
+
+
+def _named(owner: Owner) -> str:
+    pages = owner["pages"]
+    return f"{owner['name']} {size(pages * 4096)}" if pages else owner["name"]
 
 
 def _strip(picture: P2mPicture) -> draw.Drawing:

@@ -13,7 +13,7 @@ from xenkdump_forge.parts import Parts
 #: A window title, C1, a right-to-left override and an isolate, a line break, and invalid UTF-8.
 #: A task's name has 15 bytes.
 ESCAPES = "\x1b]0;x\x07\n\u202e\u2066".encode()
-COMMANDS = ("bt --all", "bt -a", "mod", "ps", "sys", "log")
+COMMANDS = ("bt --all", "bt -a", "mod", "ps", "sys", "log", "report --text", "report --markdown")
 
 
 def hostile(parts: Parts) -> None:

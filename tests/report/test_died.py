@@ -103,6 +103,15 @@ def test_xen() -> None:
     assert found["others"][0]["domain"] == 0
 
 
+def test_a_domain_by_its_shutdown_code() -> None:
+    domain: Any = {"id": 5, "state": ["crashed", "paused (1)"], "kernel": None}
+    xen: Any = Gathered(Header(None))
+    found = died.find(xen, [domain], {}, is_host=True)
+    assert (found["who"], found["domain"]) == ("domain", 5)
+    assert "domain 5: crashed" in found["evidence"][0]
+    assert found["crash"] is None
+
+
 def test_nothing() -> None:
     found = find(None)
     assert (found["who"], found["kind"], found["crash"]) == ("unknown", "unknown", None)

@@ -61,6 +61,14 @@ def find(
         rest = [crash for crash in others if crash is not fatal[0]]
         return _of(fatal[0], domains, rest, _logged(fatal[0]), doubts)
     died = _unknown("neither Xen's console nor a kernel's log has a reason", [], doubts)
+    recorded = [domain["id"] for domain in domains if "crashed" in domain["state"]]
+    if recorded:
+        # By its shutdown code; it need not run Linux.
+        died["who"] = "dom0" if recorded[0] == 0 else "domain"
+        died["domain"], died["kind"] = recorded[0], "panic"
+        died["evidence"] = [f"Xen's record of domain {number}: crashed" for number in recorded]
+        name = name_of(died["who"], recorded[0])
+        died["summary"] = f"{name[0].upper()}{name[1:]} crashed; why is not known."
     died["others"] = others
     return died
 

@@ -169,6 +169,7 @@ def _overview(content: Content) -> Section:
         running = sum(vcpu["running"] for vcpu in one["vcpus"])
         state = [*one["state"]]
         if one["id"] in crashed:
+            state = [text for text in state if text not in ("alive", "crashed")]
             state.insert(0, f"crashed: {crashed[one['id']]}")
         mark = "bad" if one["id"] in crashed else ""
         rows.append(
@@ -227,7 +228,7 @@ def _problems(content: Content) -> Section:
         for one in found
     ]
     if not rows:
-        return Section("problems", "Missing and uncertain", [Note("Nothing is known to be.")])
+        return Section("problems", "Missing and uncertain", [Note("Nothing that is known.")])
     return Section("problems", "Missing and uncertain", [Table(("Kind", "Where", "What"), rows)])
 
 

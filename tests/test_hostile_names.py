@@ -13,7 +13,7 @@ from xenkdump_forge.parts import Parts
 #: A window title, C1, a right-to-left override and an isolate, a line break, and invalid UTF-8.
 #: A task's name has 15 bytes.
 ESCAPES = "\x1b]0;x\x07\n\u202e\u2066".encode()
-COMMANDS = ("bt --all", "bt -a", "mod", "ps", "sys", "log", "report --text", "report --markdown")
+COMMANDS = ("bt --all", "bt -a", "mod", "ps", "sys", "log")
 
 
 def hostile(parts: Parts) -> None:
@@ -52,6 +52,16 @@ def test_names(
         assert all(line.startswith("xkdump: ") for line in shown.err.splitlines())
     # No additional lines: line breaks in names are escaped.
     assert len(texts[0]) == len(texts[1])
+
+
+@pytest.mark.parametrize("form", ["--text", "--markdown"])
+def test_a_report(
+    dumps: tuple[SyntheticDump, SyntheticDump], form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Equal names of functions are one row in it, so that the numbers of lines differ."""
+    _, synthetic = dumps
+    assert cli.main(["report", form, str(synthetic.vmlinux), str(synthetic.vmcore)]) == 0
+    assert all(c.isprintable() or c in "\n\t" for c in capsys.readouterr().out)
 
 
 def test_a_module_s_frames(

@@ -65,7 +65,6 @@ def gather(linux: "Linux", image: str, domain: int, sizes: "Sizes") -> Gathered:
     """The facts of a kernel. What cannot be read is None or empty, with a warning."""
     warn = linux.warn
     known = states.of(linux)
-    facts = header.read(linux)
 
     def attempt(what: str, get: Callable[[], T], otherwise: T) -> T:
         with isolated(f"{what} cannot be read", warn):
@@ -76,6 +75,9 @@ def gather(linux: "Linux", image: str, domain: int, sizes: "Sizes") -> Gathered:
     lines: deque[LogLine] = attempt(
         "the log", lambda: deque(printk.lines(linux), MAX_REPORT_OOPS_LINES), deque()
     )
+    # A longer log is read again, as a whole.
+    whole = lines if 0 < len(lines) < MAX_REPORT_OOPS_LINES else None
+    facts = header.read(linux, every or None, whole)
     loaded: list[modules.Module] = attempt("the modules", lambda: list(modules.modules(linux)), [])
     traced = _Traces(linux, every)
     groups: list[Group] = attempt("the stacks", lambda: grouped(traced.all(), every, SORTS[0]), [])

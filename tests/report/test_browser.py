@@ -132,8 +132,17 @@ def test_it_is_readable_without_script(page: Page, file: Path) -> None:
 
 def test_it_is_printed(page: Page, file: Path) -> None:
     page.open(file, 1600)
-    short = page.pdf()
-    assert short.startswith(b"%PDF")
+    assert page.pdf().startswith(b"%PDF")
+    # A4 without margins is 794 pixels wide. Printing opens what is closed.
+    page.open(file, 720)
+    page.value("dispatchEvent(new Event('beforeprint'))")
+    page.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert page.value("document.documentElement.scrollWidth") <= 720
+        assert page.value("document.querySelector('nav').offsetHeight") == 0
+        assert page.value("document.querySelectorAll('main details:not([open])').length") == 0
+    finally:
+        page.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_hostile_text_stays_text(page: Page, content: Content, tmp_path: Path) -> None:

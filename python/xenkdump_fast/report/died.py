@@ -55,7 +55,7 @@ def find(
     doubts = ["Xen's console has no reason of a crash"]
     if dom0 is not None:
         return _of(dom0, domains, others, _logged(dom0), doubts)
-    fatal = [crash for crash in others if "Kernel panic" in (crash["message"] or "")]
+    fatal = [crash for crash in others if is_fatal(crash)]
     if fatal:
         doubts.append("the host may have been dumped for another reason")
         rest = [crash for crash in others if crash is not fatal[0]]
@@ -84,6 +84,12 @@ def _logged(crash: Crash) -> list[str]:
         task = crash["task"]
         found.append(f"the panicking task: {task['comm']}, pid {task['pid']}, CPU {crash['cpu']}")
     return found
+
+
+def is_fatal(crash: Crash) -> bool:
+    """Whether a kernel has ended: after an oops it may have gone on."""
+    message = crash["message"] or ""
+    return crash["who"] == "hypervisor" or "Kernel panic" in message or crash["kind"] == "sysrq"
 
 
 def name_of(who: str, domain: int | None) -> str:

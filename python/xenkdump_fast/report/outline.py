@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from ..limits import MAX_REPORT_OWNERS
 from . import domain_outline
 from .blocks import Block, Document, Facts, Line, Lines, Note, Picture, Section, Span, Table
-from .died import name_of
+from .died import is_fatal, name_of
 from .model import Code, Content, Crash, Died, Frame, MemoryPicture, Oops, Pcpu, Problem, Xen
 from .parts import date, duration, frame_line, log_lines, registers, size
 
@@ -45,7 +45,8 @@ def _died(died: Died) -> Section:
     others = [
         Section(
             f"crash-{i}",
-            f"Also crashed: {name_of(one['who'], one['domain'])}",
+            f"{'Also crashed' if is_fatal(one) else 'In the log'}: "
+            f"{name_of(one['who'], one['domain'])}",
             list(_crash(one)),
             folded=True,
         )
@@ -161,16 +162,19 @@ def _pcpu(pcpu: Pcpu) -> Section:
 
 def _overview(content: Content) -> Section:
     rows = []
-    crashed = {one["domain"]: one["kind"] for one in content["died"]["others"]}
+    crashed = {
+        one["domain"]: f"crashed: {one['kind']}" if is_fatal(one) else f"{one['kind']} in its log"
+        for one in content["died"]["others"]
+    }
     if content["died"]["crash"] is not None:
-        crashed[content["died"]["crash"]["domain"]] = content["died"]["kind"]
+        crashed[content["died"]["crash"]["domain"]] = f"crashed: {content['died']['kind']}"
     for one in content["domains"]:
         kernel = one["kernel"]
         running = sum(vcpu["running"] for vcpu in one["vcpus"])
         state = [*one["state"]]
         if one["id"] in crashed:
             state = [text for text in state if text not in ("alive", "crashed")]
-            state.insert(0, f"crashed: {crashed[one['id']]}")
+            state.insert(0, crashed[one["id"]])
         mark = "bad" if one["id"] in crashed else ""
         rows.append(
             (

@@ -20,7 +20,7 @@ def section(one: Domain, kind: Literal["Xen host", "bare machine", "file of a do
         title = "Domain 0 (dom0)"
     kernel = one["kernel"]
     parts = [_vcpus(one)]
-    blocks: list[Block] = [Facts(list(_facts(one, kernel)))]
+    blocks: list[Block] = [Facts(list(_facts(one, kernel, kind)))]
     if one["why"] is not None:
         blocks.append(Note(f"No kernel: {one['why']}", "missing"))
     if kernel is not None:
@@ -30,7 +30,7 @@ def section(one: Domain, kind: Literal["Xen host", "bare machine", "file of a do
     return Section(f"d{number}", title, blocks, parts, domain=number)
 
 
-def _facts(one: Domain, kernel: Kernel | None) -> Iterator[tuple[str, Cell]]:
+def _facts(one: Domain, kernel: Kernel | None, kind: str) -> Iterator[tuple[str, Cell]]:
     yield "Kind", one["kind"]
     if one["nodename"] is not None:
         yield "Node name", one["nodename"]
@@ -38,7 +38,7 @@ def _facts(one: Domain, kernel: Kernel | None) -> Iterator[tuple[str, Cell]]:
         yield "UUID", one["uuid"]
     if one["state"]:
         yield "State", ", ".join(one["state"])
-    elif one["kind"] != "bare machine":
+    elif kind == "Xen host":
         yield "State", Span("not known: without the DWARF of xen-syms", mark="missing")
     if one["pages"] is not None:
         yield "Memory", f"{size(one['pages'] * 4096)} ({one['pages']} pages)"

@@ -26,6 +26,7 @@ def commands(host: LargeHost) -> Iterator[tuple[str, list[str]]]:
         for how, syms in (("DWARF", host.xen_syms), ("symbols", host.xen_map), ("nothing", None)):
             more = [] if syms is None else ["--xen-syms", str(syms)]
             yield f"{name}, Xen's {how}", [name, *more, dump]
+    yield "report as HTML", ["report", "--overwrite", "-o", f"{host.vmcore}.html", dump]
     for kind, number in (("PV", host.pv), ("HVM", host.hvm)):
         for command in (["bt", "-a"], ["sys"], ["ps"]):
             yield f"{command[0]} of one {kind} domain", [*command, "--domain", str(number), dump]

@@ -20,7 +20,10 @@ from xenkdump_forge import build, faults
 from xenkdump_forge.elf.notes import Note
 from xenkdump_forge.parts import Parts
 
-COMMANDS = ("sys", "ps", "bt", "bt --all", "log", "mod", "notes", "check", "domains", "vcpus")
+COMMANDS = (
+    *("sys", "ps", "bt", "bt --all", "log", "mod", "notes", "check", "domains", "vcpus"),
+    "report --text",
+)
 #: Commands without a vmlinux argument.
 ALONE = ("notes", "check", "domains", "vcpus")
 KINDS = ("modern", "2006-pae")

@@ -54,6 +54,16 @@ def test_names(
     assert len(texts[0]) == len(texts[1])
 
 
+@pytest.mark.parametrize("form", ["--text", "--markdown"])
+def test_a_report(
+    dumps: tuple[SyntheticDump, SyntheticDump], form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Equal names of functions are one row in it, so that the numbers of lines differ."""
+    _, synthetic = dumps
+    assert cli.main(["report", form, str(synthetic.vmlinux), str(synthetic.vmcore)]) == 0
+    assert all(c.isprintable() or c in "\n\t" for c in capsys.readouterr().out)
+
+
 def test_a_module_s_frames(
     dumps: tuple[SyntheticDump, SyntheticDump], capsys: pytest.CaptureFixture[str]
 ) -> None:

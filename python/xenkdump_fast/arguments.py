@@ -221,7 +221,7 @@ def _add_common_options(parser: argparse.ArgumentParser, command: Command) -> No
             action="store_true",
             help=f"{command.hypervisor}; the files are then [XEN-SYMS] VMCORE",
         )
-    if command.vmlinux != "no":
+    if command.vmlinux != "no" and not command.whole:
         add(
             "--domain",
             metavar="ID|NAME",

@@ -715,3 +715,59 @@ MAX_TRIAGE_MESSAGE = 64 << 20
 
 #: Dumps after which a worker is replaced: memory that libraries keep does not accumulate.
 MAX_DUMPS_PER_WORKER = 200
+# == Reports ==
+
+#: Domains in a report. A host may have hundreds; each adds up to 200 KB.
+MAX_REPORT_DOMAINS = 512
+
+#: Last lines of each log in a report with few domains; a part of that with many.
+MAX_REPORT_LOG_LINES = 200
+
+#: Different stacks of each kernel in a report; a part of that with many domains.
+MAX_REPORT_STACKS = 200
+
+#: Frames of a stack in a report.
+MAX_REPORT_FRAMES = 64
+
+#: Frames of the stacks that are kept while a kernel is looked at; others are unwound again.
+MAX_REPORT_KEPT_FRAMES = 1 << 15
+
+#: Tasks, modules and waits of each kernel in a report; a part of that with many domains.
+MAX_REPORT_ROWS = 500
+
+#: Tasks of a group of equal stacks, or of a function, that a report names.
+MAX_REPORT_NAMED = 16
+
+#: Lines at the end of a kernel's log in which a report looks for an oops.
+MAX_REPORT_OOPS_LINES = 4000
+
+#: Characters of a text from the dump in a report.
+MAX_REPORT_TEXT = 2000
+
+#: Bytes of a function before the place where it failed that a report disassembles.
+MAX_REPORT_CODE = 1 << 14
+
+#: Machine frames whose owner a report looks up: all of a host with 4 GiB.
+MAX_REPORT_MACHINE_FRAMES = 1 << 20
+
+#: Of a larger host it takes a sample of this size.
+MAX_REPORT_SAMPLED_FRAMES = 1 << 17
+
+#: Runs of machine memory that the dump holds, for the picture of memory.
+MAX_REPORT_RUNS = 1 << 17
+
+#: Cells of the picture of machine memory.
+MAX_REPORT_CELLS = 2000
+
+#: Pieces of the pfn space in the picture of a P2M.
+MAX_REPORT_STRIP = 240
+
+#: Owners of machine memory in the table of a report.
+MAX_REPORT_OWNERS = 40
+
+#: pfns of each domain whose frames a report looks up, for the picture of its P2M; a part of that
+#: with many domains. Of more pfns it takes a sample.
+MAX_REPORT_PFNS = 1 << 20
+
+#: Problems in a report.
+MAX_REPORT_PROBLEMS = 300

@@ -68,6 +68,7 @@ LINES = (
     "vcpus --all",
     "pcpus",
     "sched",
+    "report --text",
     "evtchn 0",
     "grants",
     "bt --hypervisor",

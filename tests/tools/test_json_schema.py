@@ -73,6 +73,8 @@ COMMANDS = (
     "domains {vmcore} 0",
     "pcpus {vmcore}",
     "sched {vmcore}",
+    "report {vmlinux} {vmcore}",
+    "report --redact {vmcore}",
     "evtchn {vmcore}",
     "grants {vmcore}",
     "vcpus {vmcore}",

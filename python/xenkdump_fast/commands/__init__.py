@@ -42,6 +42,8 @@ class Command(NamedTuple):
     all_domains: bool = False
     #: Whether it passes control to another program, or serves one, and prints no result.
     interactive: bool = False
+    #: Whether it is about all domains at once: it has no ``--domain``.
+    whole: bool = False
     #: The option that takes the dump for a raw image; ``--format`` may be that of the output.
     input_format: str = "--format"
     #: The member of ``Options`` with which there is no dump, and ``run`` has no target.
@@ -130,6 +132,13 @@ _TABLE = (
     Command("sched", "the run queues of Xen's scheduler", "dump"),
     Command("evtchn", "the event channels of domains", "dump"),
     Command("grants", "the grant tables of domains", "dump"),
+    Command(
+        "report",
+        "write a report of everything: what died and why, the host, every domain",
+        "dump",
+        "optional",
+        whole=True,
+    ),
     Command(
         "export",
         "write a domain's memory and registers to a file for other tools",

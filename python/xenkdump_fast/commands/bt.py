@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, overload
 from .._native import AbsentError
 from ..linux import panic, states
 from ..linux.backtrace import Trace
+from ..linux.stack_groups import SORTS, Group, grouped
 from ..output.escape import visible
 from ..output.frames import (
     FrameJson,
@@ -46,7 +47,7 @@ class Options(NamedTuple):
     state: str | None = None
     #: Equal stacks once, with their tasks.
     group: bool = False
-    #: The order of these groups, of ``stack_groups.SORTS``; None for the default.
+    #: The order of these groups, of ``SORTS``; None for the default.
     sort: str | None = None
     #: Limits Xen's unwinder to these methods; a domain is opened with its own.
     unwind: Sequence[str] | None = None
@@ -67,8 +68,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sort",
-        choices=stack_groups.SORTS,
-        help=f"the order of these; the default is {stack_groups.SORTS[0]}, the most frequent first",
+        choices=SORTS,
+        help=f"the order of these; the default is {SORTS[0]}, the most frequent first",
     )
     unwinding.add_option(parser)
 
@@ -120,7 +121,7 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
     )
     groups = None
     if options.group:
-        groups = stack_groups.grouped(traces, chosen, options.sort or stack_groups.SORTS[0])
+        groups = grouped(traces, chosen, options.sort or SORTS[0])
     return Backtraces(target.id, kernel.word, traces, failure, groups)
 
 
@@ -177,7 +178,7 @@ class Backtraces(NamedTuple):
     #: Which operands name no task.
     failure: str | None = None
     #: The tasks with equal stacks, if these are asked for.
-    groups: Sequence[stack_groups.Group] | None = None
+    groups: Sequence[Group] | None = None
 
     def text(self) -> Iterator[str]:
         """The tasks as crash prints them, separated by empty lines; the domain unless it is 0."""

@@ -7,18 +7,13 @@ from typing import NamedTuple, NotRequired, TypedDict
 from .._native import AbsentError
 from ..isolation import isolated
 from ..limits import MAX_ARGUMENTS
-from ..linux.kernel import Kernel
+from ..linux import command_line
 from ..linux.tasks import Task
 from ..output.escape import visible
 from ..output.json_types import Count
 from ..session import Domain
 from .contract import Operands, UsageError
 from .selection import Selection, select
-
-#: Bytes of a command line: COMMAND_LINE_SIZE is 2048 on x86, and the boot configuration may add to
-#: saved_command_line (5.6, 7495e0926fdf).
-MAX_LENGTH = 1 << 16
-
 
 OPERANDS = Operands("PID|TASK|COMM", "processes, in place of the kernel")
 
@@ -42,10 +37,10 @@ def run(target: Domain, options: Options = Options()) -> "CommandLine | CommandL
     kernel = target.kernel
     if options.all or options.operands:
         return _processes(target, options)
-    address = _address(kernel)
-    if address == 0:
+    line = command_line.read(kernel)
+    if line is None:
         raise AbsentError(f"{target.dump.path}: domain {target.id}: saved_command_line is NULL")
-    return CommandLine(target.id, kernel.string(address, MAX_LENGTH))
+    return CommandLine(target.id, line)
 
 
 def _processes(domain: Domain, options: Options) -> "CommandLines":
@@ -80,16 +75,6 @@ def _arguments(domain: Domain, task: Task) -> list[str] | None:
     data = domain.user(task).read(start, size)
     texts = data.removesuffix(b"\0").split(b"\0")
     return [text.decode("utf-8", "backslashreplace") for text in texts]
-
-
-def _address(kernel: Kernel) -> int:
-    """saved_command_line has been a pointer since 2.6.21 (30d7e0d466b3); it was an array before."""
-    at = kernel.symbol("saved_command_line")
-    if kernel.image.symbol_source != "symtab":  # others do not have sizes of variables
-        is_array = kernel.variable_type("saved_command_line").endswith("[]")
-        return at if is_array else kernel.pointer(at)
-    size = max(symbol.size for symbol in kernel.symbols.all("saved_command_line"))
-    return at if size > kernel.word else kernel.pointer(at)
 
 
 class ProcessJson(TypedDict):

@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/xkdump
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants export shell gdb gdb-server drgn crash volatility isf triage sample completion help)
+_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion help)
 
 _shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --group --sort --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
@@ -44,6 +44,7 @@ _shtab_xkdump_pcpus_option_strings=(-h --help --format --cache-dir --json --time
 _shtab_xkdump_sched_option_strings=(-h --help --format --cache-dir --json --xen-syms --force)
 _shtab_xkdump_evtchn_option_strings=(-h --help --format --cache-dir --json --pending --xen-syms --force)
 _shtab_xkdump_grants_option_strings=(-h --help --format --cache-dir --json --active --xen-syms --force)
+_shtab_xkdump_report_option_strings=(-h --help --format --cache-dir --json -o --output --overwrite --text --markdown --folder --redact --xen-syms --force)
 _shtab_xkdump_export_option_strings=(-h --help --hypervisor --domain --input-format --cache-dir --json -o --output --all-domains --format --dump-level --compress --force)
 _shtab_xkdump_shell_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir -c -i --input --no-history --shell-escapes --xen-syms)
 _shtab_xkdump_gdb_option_strings=(-h --help --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --tasks)
@@ -129,6 +130,8 @@ _shtab_xkdump_evtchn_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_evtchn___xen_syms_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_grants_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_grants___xen_syms_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_report_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_xkdump_report___xen_syms_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_export_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_shell_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_xkdump_shell___vmcoreinfo_COMPGEN=_shtab_compgen_files
@@ -190,6 +193,7 @@ _shtab_xkdump_pcpus___format_choices=(raw)
 _shtab_xkdump_sched___format_choices=(raw)
 _shtab_xkdump_evtchn___format_choices=(raw)
 _shtab_xkdump_grants___format_choices=(raw)
+_shtab_xkdump_report___format_choices=(raw)
 _shtab_xkdump_export___input_format_choices=(raw)
 _shtab_xkdump_export___format_choices=(elf kdump lime raw)
 _shtab_xkdump_export___compress_choices=(zlib zstd none)
@@ -201,8 +205,8 @@ _shtab_xkdump_crash___format_choices=(raw)
 _shtab_xkdump_volatility___format_choices=(raw)
 _shtab_xkdump_isf___format_choices=(raw)
 _shtab_xkdump_completion_pos_0_choices=(bash zsh)
-_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants export shell gdb gdb-server drgn crash volatility isf triage sample completion)
-_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants export shell gdb gdb-server drgn crash volatility isf triage sample completion help)
+_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion)
+_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion help)
 
 _shtab_xkdump_bt_pos_0_nargs='*'
 _shtab_xkdump_bt__h_nargs=0
@@ -525,6 +529,15 @@ _shtab_xkdump_grants___help_nargs=0
 _shtab_xkdump_grants___json_nargs=0
 _shtab_xkdump_grants___active_nargs=0
 _shtab_xkdump_grants___force_nargs=0
+_shtab_xkdump_report_pos_0_nargs='*'
+_shtab_xkdump_report__h_nargs=0
+_shtab_xkdump_report___help_nargs=0
+_shtab_xkdump_report___json_nargs=0
+_shtab_xkdump_report___overwrite_nargs=0
+_shtab_xkdump_report___text_nargs=0
+_shtab_xkdump_report___markdown_nargs=0
+_shtab_xkdump_report___redact_nargs=0
+_shtab_xkdump_report___force_nargs=0
 _shtab_xkdump_export_pos_0_nargs='*'
 _shtab_xkdump_export__h_nargs=0
 _shtab_xkdump_export___help_nargs=0

@@ -40,6 +40,7 @@ _shtab_xkdump_commands() {
     pcpus:'every pCPU of a Xen host'
     ps:'the tasks'
     rd:'read memory'
+    report:'write a report of everything: what died and why, the host, every domain'
     runq:'the run queues of the CPUs'
     sample:'write a small synthetic dump to learn on and to test with'
     sched:'the run queues of Xen'"'"'s scheduler'
@@ -328,7 +329,7 @@ _shtab_xkdump_grants_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants export shell gdb gdb-server drgn crash volatility isf triage sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -617,6 +618,25 @@ _shtab_xkdump_rd_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_rd_defaults_added=0
+
+_shtab_xkdump_report_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-o,--output}"[the file to write\: HTML, unless --text or --markdown is given]:FILE:"
+  "--overwrite[replace an existing file]"
+  "--text[text, on stdout without -o]"
+  "--markdown[Markdown, on stdout without -o]"
+  "--folder[a new folder of text files\: xen.log, domN.log, ...]:DIR:"
+  "--redact[without host names, network addresses, values of command lines and data of users]"
+  "--xen-syms[Xen\'s symbols, not needed\; with DWARF for the states of domains]:XEN-SYMS:_files"
+  "--force[accept a xen-syms of another build]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_report_defaults_added=0
 
 _shtab_xkdump_runq_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -1024,6 +1044,7 @@ _shtab_xkdump() {
         pcpus) _arguments -C -s $_shtab_xkdump_pcpus_options ;;
         ps) _arguments -C -s $_shtab_xkdump_ps_options ;;
         rd) _arguments -C -s $_shtab_xkdump_rd_options ;;
+        report) _arguments -C -s $_shtab_xkdump_report_options ;;
         runq) _arguments -C -s $_shtab_xkdump_runq_options ;;
         sample) _arguments -C -s $_shtab_xkdump_sample_options ;;
         sched) _arguments -C -s $_shtab_xkdump_sched_options ;;

@@ -1,6 +1,6 @@
 """The values in the session header of crash: from KERNEL to STATE."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
@@ -8,6 +8,7 @@ from ..isolation import isolated
 from ..limits import MAX_NODE_DATA
 from . import clock, panic, percpu, tasks
 from .kernel import Kernel
+from .printk.message import LogLine
 from .system import Linux
 
 T = TypeVar("T")
@@ -46,8 +47,15 @@ class Header(NamedTuple):
     thread_info: int | None
 
 
-def read(kernel: Linux) -> Header:
-    """Reads all values; what is missing becomes None, with a warning."""
+def read(
+    kernel: Linux,
+    listed: Sequence[tasks.Task] | None = None,
+    lines: Iterable[LogLine] | None = None,
+) -> Header:
+    """Reads all values; what is missing becomes None, with a warning.
+
+    ``listed`` are all tasks and ``lines`` is the whole log, if they were read before.
+    """
 
     def attempt(what: str, get: Callable[[Linux], T]) -> T | None:
         with isolated(f"{what} is not known", kernel.warn, AbsentError):
@@ -56,8 +64,9 @@ def read(kernel: Linux) -> Header:
 
     online = percpu.online(kernel)
     present = percpu.present(kernel)
-    listed = attempt("TASKS", tasks.tasks)
-    message = attempt("PANIC", panic.message)
+    if listed is None:
+        listed = attempt("TASKS", tasks.tasks)
+    message = attempt("PANIC", lambda kernel: panic.message(kernel, lines))
     panic_task = attempt("the panicking task", panic.task)
     return Header(
         cpus=max(len(present), len(online)),

@@ -1,11 +1,12 @@
 """The panic message and the panicking task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .._native import MemoryFault
 from ..isolation import isolated
 from . import printk
 from .kernel import Kernel
+from .printk.message import LogLine
 from .system import Linux
 from .tasks import Task
 
@@ -50,11 +51,14 @@ _PANIC_MESSAGES = (
 )
 
 
-def message(kernel: Kernel) -> str | None:
-    """The line of the log with the cause of the crash; None if none is. AbsentError without log."""
+def message(kernel: Kernel, lines: Iterable[LogLine] | None = None) -> str | None:
+    """The line of the log with the cause of the crash; None if none is. AbsentError without log.
+
+    ``lines`` is the log, if it was read before.
+    """
     found: str | None = None
     candidates: Sequence[str] = _PANIC_MESSAGES
-    for record in printk.lines(kernel):
+    for record in printk.lines(kernel) if lines is None else lines:
         for line in record.text.split("\n"):
             for i in range(len(candidates)):
                 if candidates[i] in line:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._native import FrameTable
 
 #: The low bits of count_info count references; a page with an owner has at least one.
-_COUNT_MASK = (1 << compat.value("bits of the reference count")) - 1
+COUNT_MASK = (1 << compat.value("bits of the reference count")) - 1
 #: Parts of the table that are read before their pages are unmapped again: 64 MiB.
 _UNRELEASED = 128
 #: Relative error of an estimated number of pages: a domain's pages are in clusters.
@@ -127,7 +127,7 @@ def frames_of(
             memory.dump.release()
         numbers = np.frombuffer(_page_infos(memory, table, base, count), dtype="<u4")
         numbers = numbers.reshape(-1, table.size // 4)
-        used = numbers[:, table.references // 4] & _COUNT_MASK
+        used = numbers[:, table.references // 4] & COUNT_MASK
         owner = np.where(used != 0, numbers[:, table.owner // 4], 0)
         # The starts of the runs, and the end of the last one.
         edges = np.flatnonzero(np.diff(owner, prepend=~owner[:1], append=~owner[-1:]))
@@ -157,6 +157,23 @@ def owners_of(
     """
     import numpy as np
 
+    infos = page_infos(memory, table, mfns)
+    if table is None or infos is None:
+        return None
+    rows, is_read = infos
+    numbers = rows.view("<u4").reshape(len(mfns), -1)
+    used = numbers[:, table.references // 4] & np.uint32(COUNT_MASK)
+    found = np.where(used != 0, numbers[:, table.owner // 4], 0).astype(np.int64)
+    found[~is_read] = -1
+    return found
+
+
+def page_infos(
+    memory: XenMemory, table: Table | None, mfns: "NDArray[np.uint64]"
+) -> "tuple[NDArray[np.uint8], NDArray[np.bool]] | None":
+    """The page_info of each machine frame, and whether it could be read; None without a table."""
+    import numpy as np
+
     base = None if table is None else memory.pointer(table.table_at)
     if table is None or not base:
         return None
@@ -165,11 +182,7 @@ def owners_of(
     # Sums of numbers from the dump wrap: what they lead to is verified.
     addresses = np.uint64(base) + mfns * np.uint64(table.size)
     infos = memory.virtual.read_many(addresses, table.size, status=status)
-    numbers = np.ascontiguousarray(infos).view("<u4").reshape(len(mfns), -1)
-    used = numbers[:, table.references // 4] & np.uint32(_COUNT_MASK)
-    found = np.where(used != 0, numbers[:, table.owner // 4], 0).astype(np.int64)
-    found[status != 0] = -1
-    return found
+    return np.ascontiguousarray(infos), status == 0
 
 
 def _held(dump: Dump, frames: int) -> Iterator[tuple[int, int]]:
@@ -205,7 +218,7 @@ def _owners_of(memory: XenMemory, table: Table, start: int, count: int) -> Itera
     step = table.size // 4
     used, owners = numbers[table.references // 4 :: step], numbers[table.owner // 4 :: step]
     for references, owner in zip(used, owners, strict=True):
-        if owner and references & _COUNT_MASK:
+        if owner and references & COUNT_MASK:
             yield owner
 
 

@@ -53,8 +53,11 @@ class Header:
     layout: str
 
 
-def read(xen: XenHost) -> Header:
-    """Collects the facts from the notes, from Xen's variables and from its console."""
+def read(xen: XenHost, ring: Console | None = None) -> Header:
+    """Collects the facts from the notes, from Xen's variables and from its console.
+
+    ``ring`` is the console, if it was read before.
+    """
 
     def attempt(what: str, get: Callable[[XenHost], T]) -> T | None:
         with isolated(f"{what} is not known", xen.warnings.append):
@@ -62,7 +65,8 @@ def read(xen: XenHost) -> Header:
         return None
 
     info = crash_info.read(xen.dump)
-    ring = _console(xen)
+    if ring is None:
+        ring = _console(xen)
     uptime = attempt("UPTIME", _uptime)
     booted = attempt("DATE", _booted)
     reason, cpu = _reason(ring)

@@ -1,0 +1,67 @@
+"""Rows of tables and lines of text. Macros of the template would take several times as long.
+
+All text goes through ``escape`` of markupsafe. What is added to it are tags of this module, ids of
+the document (which have no characters that need escaping) and names of marks.
+"""
+
+from collections.abc import Iterator
+
+from markupsafe import Markup, escape
+
+from ...output.escape import printable, visible
+from ..blocks import Cell, Line, Lines, Span, Table
+
+
+class Inline:
+    """Writes spans; links lead to ``ids`` only."""
+
+    def __init__(self, ids: set[str]) -> None:
+        self._ids = ids
+
+    def cell(self, cell: Cell) -> Markup:
+        """A value."""
+        return Markup(self._cell(cell))
+
+    def rows(self, table: Table) -> Markup:
+        """The rows of a table."""
+        return Markup("".join(self._rows(table)))
+
+    def lines(self, lines: Lines) -> Markup:
+        """Lines of which spaces count."""
+        return Markup("\n".join(map(self._line, lines.lines)))
+
+    def _rows(self, table: Table) -> Iterator[str]:
+        numbers = set(table.numbers)
+        for i, row in enumerate(table.rows):
+            yield f'<tr id="{table.ids[i]}">' if i < len(table.ids) else "<tr>"
+            for column, cell in enumerate(row):
+                start = '<td class="n">' if column in numbers else "<td>"
+                yield f"{start}{self._cell(cell)}</td>"
+            yield "</tr>\n"
+
+    def _cell(self, cell: Cell) -> str:
+        if isinstance(cell, str):
+            return escape(text(cell))
+        if isinstance(cell, Span):
+            return self._span(cell)
+        return "".join(map(self._span, cell))
+
+    def _line(self, line: Line) -> str:
+        found = "".join(map(self._span, line.spans))
+        return f'<span class="{line.mark}">{found}</span>' if line.mark else found
+
+    def _span(self, span: Span) -> str:
+        shown = str(escape(text(span.text)))
+        if span.to is not None and span.to in self._ids:
+            mark = f' class="{span.mark}"' if span.mark else ""
+            return f'<a href="#{span.to}"{mark}>{shown}</a>'
+        return f'<span class="{span.mark}">{shown}</span>' if span.mark else shown
+
+
+def text(found: str) -> str:
+    """A text with what is not printable escaped, apart from line feeds and tabs."""
+    if found.isprintable():
+        return found
+    if "\n" in found or "\t" in found:
+        return "\n".join(map(printable, found.split("\n")))
+    return visible(found)

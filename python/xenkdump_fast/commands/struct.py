@@ -43,7 +43,12 @@ class Options(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``struct``."""
-    parser.add_argument("-o", "--offsets", action="store_true", help="with offsets of the members")
+    parser.add_argument(
+        "-o",
+        "--offsets",
+        action="store_true",
+        help="with offsets of the members; with an address, their addresses",
+    )
     parser.add_argument("-x", "--hex", action="store_true", help="numbers in hex")
     parser.add_argument(
         "-l",
@@ -69,13 +74,19 @@ def run(target: Domain, options: Options = Options()) -> "Layout | Instances":
             raise UsageError("argument -l/--inside: needs an address")
         for member in members:
             place(of, member)
-        return Layout(of, kernel.word, options.offsets, members)
+        offsets = printing.Offsets() if options.offsets else None
+        return Layout(of, kernel.word, offsets, members)
     address = addresses.program(target).address(rest[0])
     count = addresses.count(rest[1:], 1)
     if count > MAX_COUNT:
         raise UsageError(f"{count} instances are too many at once: at most {MAX_COUNT}")
     if options.inside is not None:
         address -= _inside(target, options.inside)
+    address &= kernel.last
+    if options.offsets:
+        if count > 1:
+            raise UsageError("argument -o/--offsets: not allowed with a count")
+        return Layout(of, kernel.word, printing.Offsets(address, kernel.last), members)
     size = types.sizeof(of, kernel.word)
     values = []
     for index in range(count):
@@ -117,7 +128,10 @@ def place(of: "CType", path: str) -> types.Place:
 
 
 class MemberJson(TypedDict):
-    """A member. ``bit_size`` only of a bit-field; ``size`` is null for a type without one."""
+    """A member. ``bit_size`` only of a bit-field; ``size`` is null for a type without one.
+
+    ``address`` only with an address and ``--offsets``.
+    """
 
     name: str
     type: str
@@ -125,6 +139,7 @@ class MemberJson(TypedDict):
     size: Count | None
     bit_offset: NotRequired[Count]
     bit_size: NotRequired[Count]
+    address: NotRequired[Hex]
 
 
 class InstanceJson(TypedDict):
@@ -148,7 +163,8 @@ class Layout(NamedTuple):
 
     type: Type
     word: int
-    offsets: bool
+    #: None for a layout without places.
+    offsets: printing.Offsets | None
     #: Only these; all if empty.
     members: Sequence[str]
 
@@ -160,8 +176,9 @@ class Layout(NamedTuple):
         yield f"{self.type} {{"
         for path in self.members:
             at = place(self.type, path)
-            offset = f"{f'[{at.bits // 8}]':>8} "
-            yield f"{offset}    {printing.declaration(at.type, path.split('.')[-1])};"
+            offsets = self.offsets or printing.Offsets()
+            offset = f"{offsets.place(at.bits // 8)}{offsets.indent}"
+            yield f"{offset}{printing.declaration(at.type, path.split('.')[-1])};"
         yield "}"
         yield f"SIZE: {types.sizeof(self.type, self.word)}"
 
@@ -197,6 +214,8 @@ class Layout(NamedTuple):
         }
         if at.width is not None:
             found["bit_offset"], found["bit_size"] = at.bits % 8, at.width
+        if self.offsets is not None and self.offsets.start is not None:
+            found["address"] = hex(self.offsets.start + at.bits // 8 & self.offsets.last)
         return found
 
 

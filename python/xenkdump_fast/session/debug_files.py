@@ -8,9 +8,10 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple, TypeGuard
 
-from .._native import AbsentError, DumpError, Image
+from .._native import AbsentError, DumpError, Image, SourceLines
 from ..limits import MAX_DEBUG_FILE, MAX_DEBUG_LINK
 
 #: Folders to look in first, separated by colons.
@@ -59,6 +60,29 @@ def complete(image: Image) -> None:
     has_types = any(name in _SECTIONS for name, *_ in image.sections())
     if image.symbol_source == "symtab" and has_types:
         return
+    debug = next(_debug_files(image), None)
+    if debug is not None:
+        image.set_debug(debug)
+
+
+def source_lines(image: Image, slide: int) -> SourceLines:
+    """The source lines of a kernel that KASLR moved by ``slide`` bytes.
+
+    They come from its image, else from a debug file on this machine. AbsentError if there are none.
+    """
+    try:
+        return image.source_lines(slide)
+    except AbsentError:
+        # A vmlinux of this build would be the image.
+        if not image.is_memory:
+            for debug in _debug_files(image):
+                with suppress(AbsentError):
+                    return debug.source_lines(slide)
+        raise
+
+
+def _debug_files(image: Image) -> Iterator[Image]:
+    """The debug files of an image on this machine: of the same build, with a symbol table."""
     link = _link(image)
     for path, by_link in _debug_places(image, link):
         try:
@@ -74,8 +98,7 @@ def complete(image: Image) -> None:
         else:
             belongs = by_link and link is not None and _crc(path) == link.crc
         if belongs:
-            image.set_debug(debug)
-            return
+            yield debug
 
 
 def release_of(path: str) -> str | None:

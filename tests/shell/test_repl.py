@@ -146,7 +146,7 @@ def test_domains(shell: Shell, capsys: Capture) -> None:
         ("ps --domain hypervisor", 2, "needs a domain"),
         ("bt --domain 9", 1, "no domain 9"),
         ("nonsense", 2, "nonsense: no such command; 'help' lists them"),
-        ("task 1", 2, "task: no such command; outside of the shell, 'xkdump crash ... task'"),
+        ("sig 1", 2, "sig: no such command; outside of the shell, 'xkdump crash ... sig'"),
         ("drgn", 2, "drgn: no such command; outside of the shell, 'xkdump drgn' runs it"),
         ("foreach bt", 2, "foreach: no such command; try bt --all"),
         ("sample /tmp/x", 2, "no such command"),

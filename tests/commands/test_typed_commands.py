@@ -204,3 +204,18 @@ def test_task(run: Run, kernel: Any) -> None:
     run("task", "-R", "no_such_member", "1", expected=1)
     assert "no_such_member: not a member of task_struct or thread_info" in run.err
     run("task", "99999", expected=1)
+
+
+def test_elements_of_members(run: Run, kernel: Any) -> None:
+    at = f"{kernel.symbols['init_task']:x}"
+    assert run("struct", "task_struct.comm[3],pid", at).splitlines() == [
+        f"  comm[3] = {ord('p')} 'p'",
+        "  pid = 0",
+    ]
+    (whole,) = run.json("struct", "task_struct.comm", "-o")["members"]
+    (third,) = run.json("struct", "task_struct.comm[0x3]", "-o")["members"]
+    assert (third["offset"], third["size"], third["type"]) == (whole["offset"] + 3, 1, "char")
+    for path in ("comm[16]", "comm[0][0]", "pid[0]", "comm[x]", "comm[]", "comm[-1]", "[1]"):
+        for where in ([at], []):
+            run("struct", f"task_struct.{path}", *where, expected=1)
+    run("task", "-R", "comm[1]", "1")

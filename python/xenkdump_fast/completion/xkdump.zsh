@@ -705,7 +705,7 @@ _shtab_xkdump_struct_options=(
   {-x,--hex}"[numbers in hex]"
   {-l,--inside}"[the address is that of this member, such as a list_head]:OFFSET|STRUCT.MEMBER:"
   {-M,--module}"[a type of this module]:MODULE:"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a struct, union or typedef, with members to select\; then where it is in memory, and how many there are one after another:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a struct, union or typedef, with members to select (se.vruntime, comm\[3\])\; then where it is in memory, and how many there are one after another:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

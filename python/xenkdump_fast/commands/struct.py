@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 OPERANDS = Operands(
     "STRUCT[.MEMBER,...] [ADDRESS|SYMBOL[+OFFSET] [COUNT]]",
-    "a struct, union or typedef, with members to select (se.vruntime, comm[3]); then where it is in "
-    "memory, and how many there are one after another",
+    "a struct, union or typedef, with members to select (se.vruntime, comm[3]); then where it is "
+    "in memory, and how many there are one after another",
     "+",
 )
 #: The most instances at once.

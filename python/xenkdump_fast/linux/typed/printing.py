@@ -235,21 +235,35 @@ def layout(of: CType, word: int, *, offsets: Offsets | None = None) -> Iterator[
     parts = Parts()
     found = types.stripped(of)
     if isinstance(found, Type) and found.kind in ("enum", "enum64"):
-        yield f"{found} {{"
+        opening, closing = _around(of, found)
+        yield f"{opening} {{"
         for name, number in parts.enumerators(found):
             yield f"    {name} = {number},"
-        yield "}"
+        yield closing
     elif isinstance(found, Type) and found.kind in ("struct", "union"):
-        yield f"{_heading(found)} {{"
-        yield from _members(found, 0, 0, offsets, parts)
-        yield "}"
+        opening, closing = _around(of, found)
+        yield f"{opening} {{"
+        count = 0
+        for line in _members(found, 0, 0, offsets, parts):
+            yield line
+            count += 1
+        if not count:
+            yield "    <no data fields>"
+        yield closing
+    elif isinstance(found, Type) and str(found) != str(of):
+        # gdb's notation, with the name of a pointer to a function at the end.
+        yield f"typedef {declaration(found, '', parts).rstrip()} {of};"
     else:
-        yield f"typedef {found} {of};" if str(found) != str(of) else f"{of}"
+        yield f"{of}"
     yield f"SIZE: {types.sizeof(of, word)}"
 
 
-def _heading(struct: Type) -> str:
-    return f"{struct.keyword} {struct.name}".rstrip()
+def _around(of: CType, found: Type) -> tuple[str, str]:
+    """The start and the end of the definition of a struct, union or enum."""
+    opening = f"{found.keyword} {found.name}".rstrip()
+    if isinstance(of, Type) and of.kind == "typedef":
+        return f"typedef {opening}", f"}} {of.name};"
+    return opening, "}"
 
 
 def _members(

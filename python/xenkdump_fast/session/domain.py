@@ -296,7 +296,9 @@ class Domain:
 
         Modules are not included. A debug file on this machine is used if the vmlinux has no DWARF.
         """
-        return debug_files.source_lines(self.kernel.image, self.kernel.location.slide)
+        kernel = self.kernel
+        release = kernel.release or None
+        return debug_files.source_lines(kernel.image, kernel.location.slide, release)
 
     @property
     def has_p2m(self) -> bool:

@@ -206,10 +206,11 @@ impl Tables {
 
 /// The sequences of all line programs, at most `limit`, and whether some were left out.
 fn scan(sections: &Sections, spans: &[Range<VirtAddr>], limit: usize) -> (Vec<Sequence>, bool) {
-    let is_loaded = |address| {
+    // The end of the loaded section with an address.
+    let end_of = |address| {
         let above = spans.partition_point(|span| span.start.0 <= address);
-        let span = above.checked_sub(1).and_then(|at| spans.get(at));
-        span.is_some_and(|span| address < span.end.0)
+        let span = above.checked_sub(1).and_then(|at| spans.get(at))?;
+        (address < span.end.0).then_some(span.end.0)
     };
     let mut sequences = Vec::new();
     let mut is_incomplete = false;
@@ -227,22 +228,19 @@ fn scan(sections: &Sections, spans: &[Range<VirtAddr>], limit: usize) -> (Vec<Se
             continue;
         };
         let complete = program.sequences(|start, end| {
-            if !is_loaded(start) {
+            let Some(last) = end_of(start) else {
                 return;
-            }
+            };
             if sequences.len() >= limit {
                 is_incomplete = true;
                 return;
             }
-            let program = offset;
-            alloc::push(
-                &mut sequences,
-                Sequence {
-                    start,
-                    end,
-                    program,
-                },
-            );
+            let sequence = Sequence {
+                start,
+                end: end.min(last),
+                program: offset,
+            };
+            alloc::push(&mut sequences, sequence);
         });
         is_incomplete |= complete.is_none();
     }

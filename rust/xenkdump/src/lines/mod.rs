@@ -3,10 +3,12 @@
 //! The row of a line table that covers an address has the line of the innermost inlined function there,
 //! so that the entries of functions in `.debug_info` are not needed.
 //!
+//! - `sections`: the sections.
 //! - `program`: one line program, executed by gimli.
 //! - this file: which program has an address, from one scan of all programs.
 
 mod program;
+mod sections;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::addr::VirtAddr;
 use crate::alloc;
-use crate::elf::{self, Bytes};
+use crate::elf;
 use crate::image::Image;
 use crate::limits::{
     MAX_LINE_PROGRAM, MAX_LINE_PROGRAMS_SIZE, MAX_LINE_SEQUENCES, MAX_OVERLAPPING_SEQUENCES,
@@ -23,6 +25,7 @@ use crate::limits::{
 use crate::types::Directories;
 use crate::{Error, Result};
 use program::{Programs, Row};
+use sections::Sections;
 
 /// A line of a source file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +50,6 @@ struct Tables {
     sequences: Vec<Sequence>,
     /// Whether line programs were left out.
     is_incomplete: bool,
-}
-
-/// The sections with line tables and their strings.
-struct Sections {
-    lines: Bytes,
-    strings: Bytes,
-    line_strings: Bytes,
-    /// The size of an address in programs before version 5.
-    word: u8,
 }
 
 /// Contiguous code, whose rows ascend by address.
@@ -83,15 +77,7 @@ impl Lines {
         let Image::File(file) = image else {
             return Err(absent());
         };
-        let section = |name| file.section(name)?.bytes();
-        let optional = |name| section(name).unwrap_or_else(|| Vec::new().into());
-        let lines = section(".debug_line").filter(|lines| !lines.is_empty());
-        let sections = Sections {
-            lines: lines.ok_or_else(absent)?,
-            strings: optional(".debug_str"),
-            line_strings: optional(".debug_line_str"),
-            word: file.word().bytes() as u8,
-        };
+        let sections = Sections::new(file).ok_or_else(absent)?;
         // Code that the linker discarded is in no section.
         let spans = file.spans(0);
         Ok(Self {

@@ -7,7 +7,7 @@ use gimli::{
     AttributeValue, DebugLine, DebugLineOffset, EndianSlice, IncompleteLineProgram, LittleEndian,
 };
 
-use super::Sections;
+use super::sections::Sections;
 use crate::alloc;
 use crate::limits::{MAX_LINE_HEADER, MAX_LINE_PROGRAM};
 use crate::names;

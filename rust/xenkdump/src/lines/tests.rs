@@ -1,4 +1,5 @@
 use super::*;
+use crate::elf::Bytes;
 
 /// A line program of version 4 or 5: one directory, two files, and what it executes.
 fn program(version: u16, instructions: &[u8]) -> Vec<u8> {

@@ -14,7 +14,7 @@ import xenkdump_fast as xk
 from tests.real.conftest import X86_64
 from tests.real.test_export import with_dwarf
 from xenkdump_fast import Domain
-from xenkdump_fast.commands import p, struct
+from xenkdump_fast.commands import p, struct, whatis
 from xenkdump_fast.linux import percpu
 
 if TYPE_CHECKING:
@@ -205,3 +205,25 @@ def test_per_cpu_variables(opened: Opened) -> None:
         assert differences(own["values"][0]["value"], plain(other)) == [], symbol.name
         compared += 1
     assert compared > 300
+
+
+def test_definitions_are_those_of_crash(domain: Callable[[str], Domain]) -> None:
+    def definition(name: str) -> list[str]:
+        found = whatis.run(domain("bare-x86_64"), whatis.Options([name])).text()
+        return list(found)
+
+    assert definition("refcount_t") == [
+        "typedef struct refcount_struct {",
+        "    atomic_t refs;",
+        "} refcount_t;",
+        "SIZE: 4",
+    ]
+    assert definition("acpi_osd_handler") == [
+        "typedef u32 (*)(void *) acpi_osd_handler;",
+        "SIZE: 8",
+    ]
+    assert definition("pid_t") == ["typedef int pid_t;", "SIZE: 4"]
+    assert definition("ZSTD_dParameter")[::6] == ["typedef enum {", "} ZSTD_dParameter;"]
+    empty = definition("trace_event_data_offsets_ma_write")
+    assert empty[1:] == ["    <no data fields>", "}", "SIZE: 0"]
+    assert definition("avenrun") == ["unsigned long avenrun[3];"]

@@ -894,6 +894,11 @@ class Image:
 
         Raises AbsentError if the file has no symbol table.
         """
+    def source_lines(self, slide: int = 0) -> SourceLines:
+        """Returns the source lines of the code, moved up by ``slide`` bytes (the KASLR offset).
+
+        Raises AbsentError if the file has no DWARF.
+        """
     def types(self, cache: StrPath | None = None) -> Types:
         """Returns the struct layouts from BTF, else from DWARF.
 
@@ -905,6 +910,20 @@ class Image:
 
         ``data`` is the kernel's memory from ``__start_BTF`` to ``__stop_BTF``. Raises AbsentError
         if it cannot be read to its end.
+        """
+
+@final
+class SourceLines:
+    """The source lines of an image's code, from DWARF."""
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether parts of the line tables were not read: they are damaged or exceed limits."""
+    def find(self, addresses: Sequence[int]) -> list[tuple[str, int] | None]:
+        """Returns the file and the line of the code at each address.
+
+        They are those of the innermost inlined function. None stands for an address that has no
+        code, or code of no line.
         """
 
 @final
@@ -926,6 +945,9 @@ class Symbol:
     @property
     def binding(self) -> SymbolBinding:
         """Its binding."""
+    @property
+    def letter(self) -> str:
+        """The letter of its section as nm shows it, upper case if global; ``?`` if unknown."""
     @property
     def module(self) -> str | None:
         """The module that defines it; None for the kernel or hypervisor itself."""

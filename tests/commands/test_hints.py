@@ -11,7 +11,7 @@ from xenkdump_fast.commands import COMMANDS, hints
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["task", "1"], "task is a command of drgn: xkdump crash [VMLINUX] VMCORE task ..."),
+        (["sig", "1"], "sig is a command of drgn: xkdump crash [VMLINUX] VMCORE sig ..."),
         (["dmesg"], "no command dmesg: try xkdump log"),
         (["--domain", "1", "bt"], "options follow the command: xkdump bt --domain ..."),
         (["--domain", "1"], "invalid choice: '1'"),

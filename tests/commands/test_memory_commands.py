@@ -116,8 +116,8 @@ def test_rd_rejects(words: list[str], status: int, run: Run) -> None:
 
 def test_sym_both_directions(run: Run, domain: xk.Domain) -> None:
     at = domain.kernel.symbols["schedule"]
-    assert run("sym", "schedule") == f"{at:x} schedule\n"
-    assert run("sym", f"{at + 5:x}") == f"{at + 5:x} schedule+0x5\n"
+    assert run("sym", "schedule") == f"{at:x} (T) schedule\n"
+    assert run("sym", f"{at + 5:x}") == f"{at + 5:x} (T) schedule+0x5\n"
 
 
 def test_sym_lists(run: Run, domain: xk.Domain) -> None:
@@ -125,7 +125,7 @@ def test_sym_lists(run: Run, domain: xk.Domain) -> None:
     _ = domain.kernel.unwinder
     assert len(everything) == len(domain.kernel.code)
     assert run("sym", "-q", "schedule").splitlines() == [
-        line for line in everything if "schedule" in line.split()[1]
+        line for line in everything if "schedule" in line.split()[2]
     ]
     run("sym", "-q", "no such name", expected=1)
     run("sym", "-M", "no_such_module", expected=1)
@@ -134,8 +134,8 @@ def test_sym_lists(run: Run, domain: xk.Domain) -> None:
 
 
 def test_sym_neighbours(run: Run) -> None:
-    everything = [line.split()[1] for line in run("sym", "-l").splitlines()]
-    names = [line.split()[1] for line in run("sym", "-p", "-n", "schedule").splitlines()]
+    everything = [line.split()[2] for line in run("sym", "-l").splitlines()]
+    names = [line.split()[2] for line in run("sym", "-p", "-n", "schedule").splitlines()]
     assert names[1] == "schedule"
     assert everything.index(names[0]) < everything.index("schedule") < everything.index(names[2])
 

@@ -140,3 +140,82 @@ def test_per_cpu(run: Run, kernel: Any) -> None:
 def test_expressions_without_a_value(text: str, problem: str, run: Run) -> None:
     run("p", text, expected=1)
     assert problem in run.err
+
+
+def test_a_member_of_all_cpus_is_named_once(run: Run, kernel: Any) -> None:
+    lines = run("p", "runqueues:a.curr").splitlines()
+    assert [line.partition(" = ")[0] for line in lines] == [
+        f"per_cpu(runqueues, {cpu}).curr" for cpu in sorted(kernel.active)
+    ]
+    assert run("p", "runqueues:a").startswith("per_cpu(runqueues, 0) =\n")
+
+
+def test_addresses_of_members(run: Run, kernel: Any) -> None:
+    at = kernel.symbols["init_task"]
+    offsets = {one["name"]: one["offset"] for one in run.json("struct", "task_struct")["members"]}
+    found = run.json("struct", "-o", "task_struct", "init_task")["members"]
+    assert {one["name"]: int(one["address"], 16) - at for one in found} == offsets
+    lines = run("struct", "-o", "list_head", "init_task").splitlines()
+    assert lines == [
+        "struct list_head {",
+        f"  [{at:x}] struct list_head *next;",
+        f"  [{at + 8:x}] struct list_head *prev;",
+        "}",
+        "SIZE: 16",
+    ]
+    # The address of the struct around a member; the end of the address space.
+    inside = run("struct", "-o", "list_head", f"{at + 8:x}", "-l", "8").splitlines()
+    assert inside == lines
+    assert "  [7] struct list_head *prev;" in run("struct", "-o", "list_head", "f" * 16)
+    (member,) = run("struct", "-o", "task_struct.pid", "init_task").splitlines()[1:-2]
+    assert member == f"  [{at + offsets['pid']:x}] pid_t pid;"
+    run("struct", "-o", "list_head", "init_task", "2", expected=2)
+
+
+def test_unions(run: Run) -> None:
+    layout = run("union", "thread_union")
+    assert layout == run("struct", "thread_union")
+    assert layout.splitlines()[::3] == ["union thread_union {", "SIZE: 16384"]
+    found = run.json("union", "thread_union", "init_task")["instances"]
+    assert found == run.json("struct", "thread_union", "init_task")["instances"]
+    run("union", "list_head", expected=1)
+    assert "list_head is not a union" in run.err
+    run("union", "no_such_union", expected=1)
+
+
+def test_task(run: Run, kernel: Any) -> None:
+    (task,) = (task for task in kernel.tasks() if task.pid == 1)
+    heading = f'PID: 1        TASK: {task.address:x}  CPU: {task.cpu:<3}  COMMAND: "{task.comm}"'
+    text = run("task", "1").splitlines()
+    assert text[:2] == [heading, "struct task_struct {"]
+    whole = run("struct", "task_struct", f"{task.address:x}").splitlines()
+    assert text[1 : 1 + len(whole)] == whole
+    assert text[1 + len(whole) :][:2] == ["", "struct thread_info {"]
+    assert run("task", "-R", "pid,comm", "1").splitlines() == [
+        heading,
+        "  pid = 1",
+        f'  comm = "{task.comm}"',
+    ]
+    (found,) = run.json("task", "1")["tasks"]
+    assert (found["task"], found["task_struct"]["pid"]) == (hex(task.address), 1)
+    (found,) = run.json("task", "-R", "comm", "1")["tasks"]
+    assert found["members"] == {"comm": task.comm}
+    assert "task_struct" not in found
+    run("task", "-R", "no_such_member", "1", expected=1)
+    assert "no_such_member: not a member of task_struct or thread_info" in run.err
+    run("task", "99999", expected=1)
+
+
+def test_elements_of_members(run: Run, kernel: Any) -> None:
+    at = f"{kernel.symbols['init_task']:x}"
+    assert run("struct", "task_struct.comm[3],pid", at).splitlines() == [
+        f"  comm[3] = {ord('p')} 'p'",
+        "  pid = 0",
+    ]
+    (whole,) = run.json("struct", "task_struct.comm", "-o")["members"]
+    (third,) = run.json("struct", "task_struct.comm[0x3]", "-o")["members"]
+    assert (third["offset"], third["size"], third["type"]) == (whole["offset"] + 3, 1, "char")
+    for path in ("comm[16]", "comm[0][0]", "pid[0]", "comm[x]", "comm[]", "comm[-1]", "[1]"):
+        for where in ([at], []):
+            run("struct", f"task_struct.{path}", *where, expected=1)
+    run("task", "-R", "comm[1]", "1")

@@ -102,6 +102,8 @@ _TABLE = (
     ),
     Command("waits", "what uninterruptible tasks wait for, and deadlocks", "domain", "required"),
     Command("struct", "layouts of structs, and instances in memory", "domain", "required"),
+    Command("union", "layouts of unions, and instances in memory", "domain", "required"),
+    Command("task", "the task_struct and thread_info of tasks", "domain", "required"),
     Command("list", "the entries of a linked list", "domain", "required"),
     Command("tree", "the entries of a tree", "domain", "required"),
     Command("whatis", "definitions of types and variables", "domain", "required"),

@@ -26,8 +26,10 @@ from .contract import Operands, UsageError
 from .selection import Selection, select
 
 if TYPE_CHECKING:
+    from .._native import Frame
     from ..xen.host import XenHost
     from ..xen.stacks import PcpuTrace
+    from .source_lines import Finder, Line
 
 OPERANDS = Operands("PID|TASK|COMM", "a pid, a task's address in hex, or a command's name")
 #: DOMID_IDLE, the domain of the idle vCPUs.
@@ -49,6 +51,8 @@ class Options(NamedTuple):
     group: bool = False
     #: The order of these groups, of ``SORTS``; None for the default.
     sort: str | None = None
+    #: With source lines.
+    lines: bool = False
     #: Limits Xen's unwinder to these methods; a domain is opened with its own.
     unwind: Sequence[str] | None = None
     #: The shell's current task, in place of the panicking one.
@@ -71,6 +75,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=SORTS,
         help=f"the order of these; the default is {SORTS[0]}, the most frequent first",
     )
+    parser.add_argument(
+        "-l", "--lines", action="store_true", help="with source lines, if there is DWARF"
+    )
     unwinding.add_option(parser)
 
 
@@ -89,6 +96,9 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
     """
     if options.sort is not None and not options.group:
         raise UsageError("argument --sort: needs --group")
+    if options.lines and options.group:
+        raise UsageError("argument -l/--lines: not allowed with argument --group")
+    finder, warnings = _finder(target, options)
     if not isinstance(target, Domain):
         for option, is_given in (
             ("--all", options.all),
@@ -100,7 +110,7 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
         # What the pCPUs were running, as with --active, is all that there is.
         from ..xen import stacks
 
-        return XenBacktraces(target.word, stacks.traces(target, options.unwind))
+        return XenBacktraces(target.word, stacks.traces(target, options.unwind), finder, warnings)
     if options.operands and (options.active or options.all or options.state is not None):
         option = "--all" if options.all else "-a/--active" if options.active else "--state"
         raise UsageError(f"argument {option}: not allowed with a pid or a task")
@@ -122,7 +132,31 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Backtraces
     groups = None
     if options.group:
         groups = grouped(traces, chosen, options.sort or SORTS[0])
-    return Backtraces(target.id, kernel.word, traces, failure, groups)
+    return Backtraces(target.id, kernel.word, traces, failure, groups, finder, warnings)
+
+
+def _finder(target: "Domain | XenHost", options: Options) -> "tuple[Finder | None, Sequence[str]]":
+    """The source lines, if they are asked for and there are any; warnings."""
+    if not options.lines:
+        return None, ()
+    from . import source_lines
+
+    try:
+        finder = source_lines.finder(target)
+    except AbsentError as error:
+        return None, [str(error)]
+    return finder, finder.warnings
+
+
+def _lines(frames: "Sequence[Frame]", finder: "Finder | None") -> "Sequence[Line | None]":
+    """The source line of each frame: that of its call, or that of what was interrupted."""
+    if finder is None:
+        return [None] * len(frames)
+    # A return address may be that of the next line, or of the next function. At the start of a
+    # function it is no address behind a call: ret_from_fork.
+    calls = (not frame.interrupted and frame.offset > 0 for frame in frames)
+    found = finder.find([f.pc - is_call for f, is_call in zip(frames, calls, strict=True)])
+    return [None if f.user else line for f, line in zip(frames, found, strict=True)]
 
 
 def _chosen(domain: Domain, options: Options) -> Selection:
@@ -179,6 +213,9 @@ class Backtraces(NamedTuple):
     failure: str | None = None
     #: The tasks with equal stacks, if these are asked for.
     groups: Sequence[Group] | None = None
+    #: Finds source lines, if they are asked for.
+    finder: "Finder | None" = None
+    warnings: Sequence[str] = ()
 
     def text(self) -> Iterator[str]:
         """The tasks as crash prints them, separated by empty lines; the domain unless it is 0."""
@@ -195,16 +232,19 @@ class Backtraces(NamedTuple):
         for i, trace in enumerate(self.traces):
             if i:
                 yield ""
-            yield from _task(trace, self.word)
+            yield from _task(trace, self.word, self.finder)
 
     def json(self) -> JSON:
         """The domain and the tasks, or the groups of tasks."""
         if self.groups is not None:
             return {"domain": self.domain, "groups": stack_groups.json(self.groups, self.traces)}
-        return {"domain": self.domain, "tasks": map(_task_json, self.traces)}
+        return {"domain": self.domain, "tasks": map(self._json, self.traces)}
+
+    def _json(self, trace: Trace) -> TaskJson:
+        return _task_json(trace, self.finder)
 
 
-def _task(trace: Trace, word: int) -> Iterator[str]:
+def _task(trace: Trace, word: int, finder: "Finder | None") -> Iterator[str]:
     task = trace.task
     width = word * 2
     yield (
@@ -212,10 +252,13 @@ def _task(trace: Trace, word: int) -> Iterator[str]:
         f'COMMAND: "{visible(task.comm)}"'
     )
     number = 0
-    for i, frame in enumerate(trace.frames):
+    lines = _lines(trace.frames, finder)
+    for i, (frame, line) in enumerate(zip(trace.frames, lines, strict=True)):
         if frame.interrupted:
             if not frame.user:
                 yield f"    [exception RIP: {place(frame)}]{_unreliable(frame.guess)}"
+                if line is not None:
+                    yield f"    {line}"
             elif i == 0:
                 yield f"    [user space: {frame.pc:0{width}x}]"
             if frame.registers:
@@ -227,6 +270,8 @@ def _task(trace: Trace, word: int) -> Iterator[str]:
             f"{_number(number)} [{frame.slot:0{width}x}] {visible(name)} at "
             f"{frame.pc:0{width}x}{module}{_unreliable(frame.guess)}"
         )
+        if line is not None:
+            yield f"    {line}"
         number += 1
     if trace.stopped:
         yield f"    ({trace.stopped})"
@@ -240,7 +285,7 @@ def _unreliable(guess: bool) -> str:
     return "  (guess)" if guess else ""
 
 
-def _task_json(trace: Trace) -> TaskJson:
+def _task_json(trace: Trace, finder: "Finder | None") -> TaskJson:
     task = trace.task
     user = next((frame.registers for frame in trace.frames if frame.user), None)
     # The registers of its CPU if it was running, else those on entry from user space.
@@ -251,8 +296,13 @@ def _task_json(trace: Trace) -> TaskJson:
         "cpu": task.cpu,
         "comm": task.comm,
         "running": task.active,
-        "frames": [frame_json(frame) for frame in trace.frames if not frame.user],
+        "frames": [],
     }
+    for frame, line in zip(trace.frames, _lines(trace.frames, finder), strict=True):
+        if not frame.user:
+            shown = frame_json(frame)
+            _add_line(shown, line)
+            found["frames"].append(shown)
     if registers is not None:
         found["registers"] = registers_json(registers)
     if user is not None:
@@ -262,6 +312,11 @@ def _task_json(trace: Trace) -> TaskJson:
     if trace.stopped is not None:
         found["why"] = trace.stopped
     return found
+
+
+def _add_line(found: FrameJson, line: "Line | None") -> None:
+    if line is not None:
+        found["file"], found["line"] = line
 
 
 class PcpuJson(TypedDict):
@@ -288,31 +343,37 @@ class XenBacktraces(NamedTuple):
 
     word: int
     traces: "list[PcpuTrace]"
+    #: Finds source lines, if they are asked for.
+    finder: "Finder | None" = None
+    warnings: Sequence[str] = ()
 
     def text(self) -> Iterator[str]:
         """The pCPUs as crash prints them in a hypervisor session, separated by empty lines."""
         for i, trace in enumerate(self.traces):
             if i:
                 yield ""
-            yield from _pcpu(trace, self.word)
+            yield from _pcpu(trace, self.word, self.finder)
 
     def json(self) -> HYPERVISOR_JSON:
         """The pCPUs."""
-        return {"pcpus": [_pcpu_json(trace) for trace in self.traces]}
+        return {"pcpus": [_pcpu_json(trace, self.finder) for trace in self.traces]}
 
 
-def _pcpu(trace: "PcpuTrace", word: int) -> Iterator[str]:
+def _pcpu(trace: "PcpuTrace", word: int, finder: "Finder | None") -> Iterator[str]:
     pcpu = trace.pcpu
     vcpu = "(unknown)" if pcpu.vcpu is None else f"{pcpu.vcpu:x}"
     yield f"PCPU: {pcpu.number:2}  VCPU: {vcpu}{_guest(trace)}"
     number = 0
-    for i, frame in enumerate(trace.frames):
+    lines = _lines(trace.frames, finder)
+    for i, (frame, line) in enumerate(zip(trace.frames, lines, strict=True)):
         if frame.user:
             yield "    [guest]" if trace.domain != _IDLE else "    [guest that ran here last]"
             narrow = "eip" in (frame.registers or {})
             yield from exception_frame(frame.registers or {}, 4 if narrow else word)
         elif frame.interrupted and i > 0:
             yield f"    [exception RIP: {place(frame)}]{_unreliable(frame.guess)}"
+            if line is not None:
+                yield f"    {line}"
             yield from exception_frame(frame.registers or {}, word)
         else:
             name = visible(frame.symbol) if frame.symbol else "(unknown)"
@@ -322,6 +383,8 @@ def _pcpu(trace: "PcpuTrace", word: int) -> Iterator[str]:
                 f"{_number(number)} [{at:0{word * 2}x}] {name} at "
                 f"{frame.pc:0{word * 2}x}{_unreliable(frame.guess)}"
             )
+            if line is not None:
+                yield f"    {line}"
             number += 1
     if trace.stopped:
         yield f"    ({trace.stopped})"
@@ -336,7 +399,7 @@ def _guest(trace: "PcpuTrace") -> str:
     return f"  DOMAIN: {trace.domain}  VCPU-ID: {trace.vcpu}"
 
 
-def _pcpu_json(trace: "PcpuTrace") -> PcpuJson:
+def _pcpu_json(trace: "PcpuTrace", finder: "Finder | None") -> PcpuJson:
     pcpu = trace.pcpu
     found: PcpuJson = {
         "pcpu": pcpu.number,
@@ -345,8 +408,12 @@ def _pcpu_json(trace: "PcpuTrace") -> PcpuJson:
         "vcpu_id": trace.vcpu,
         "cr3": None if pcpu.cr3 is None else hex(pcpu.cr3),
         "registers": registers_json(pcpu.registers),
-        "frames": list(map(xen_frame_json, trace.frames)),
+        "frames": [],
     }
+    for frame, line in zip(trace.frames, _lines(trace.frames, finder), strict=True):
+        shown = xen_frame_json(frame)
+        _add_line(shown, line)
+        found["frames"].append(shown)
     if trace.stopped is not None:
         found["why"] = trace.stopped
     return found

@@ -8,9 +8,10 @@ from .._native import AbsentError, MemoryFault, disassemble
 from ..limits import MAX_DIS_SIZE
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
-from . import addresses
+from . import addresses, source_lines
 from .addresses import Program
 from .contract import Operands, UsageError
+from .source_lines import Line
 
 if TYPE_CHECKING:
     from ..session import Domain
@@ -40,6 +41,8 @@ class Options(NamedTuple):
     intel: bool = False
     #: With the bytes of each instruction.
     bytes: bool = False
+    #: With source lines.
+    lines: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +56,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-i", "--intel", action="store_true", help="in Intel's notation")
     parser.add_argument("-b", "--bytes", action="store_true", help="with the bytes")
+    parser.add_argument(
+        "-l", "--lines", action="store_true", help="with source lines, if there is DWARF"
+    )
 
 
 class Instruction(NamedTuple):
@@ -63,6 +69,8 @@ class Instruction(NamedTuple):
     text: str
     #: Where it jumps, or what it refers to relative to the program counter.
     target: int | None
+    #: Its line in a source file, if that is asked for and known.
+    line: Line | None = None
 
 
 def run(target: "Domain | XenHost", options: Options = Options()) -> "Code":
@@ -104,7 +112,15 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Code":
         raise AbsentError(failure or f"{name}: no whole instruction is there")
     if count and len(found) == count:
         failure = None
-    return Code(known, found, options.bytes, failure)
+    if options.lines:
+        try:
+            finder = source_lines.finder(target)
+        except AbsentError as error:
+            return Code(known, found, options, failure, [str(error)])
+        at_lines = finder.find([one.address for one in found])
+        found = [one._replace(line=line) for one, line in zip(found, at_lines, strict=True)]
+        return Code(known, found, options, failure, finder.warnings, has_lines=True)
+    return Code(known, found, options, failure)
 
 
 def _function(known: Program, address: int) -> tuple[int, int] | None:
@@ -126,7 +142,7 @@ def _code(known: Program, start: int, end: int) -> tuple[bytes, str | None]:
 
 
 class InstructionJson(TypedDict):
-    """An instruction. The last three only if it has a target, and that has a symbol."""
+    """An instruction. ``target`` and its symbol only if it has one; ``file`` with ``--lines``."""
 
     address: Hex
     bytes: str
@@ -136,6 +152,8 @@ class InstructionJson(TypedDict):
     target: NotRequired[Hex]
     target_symbol: NotRequired[str]
     target_offset: NotRequired[Count]
+    file: NotRequired[str]
+    line: NotRequired[Count]
 
 
 class JSON(TypedDict):
@@ -152,13 +170,24 @@ class Code(NamedTuple):
 
     program: Program
     instructions: Sequence[Instruction]
-    with_bytes: bool
+    options: Options
     failure: str | None
+    warnings: Sequence[str] = ()
+    #: Whether source lines are known; an instruction may be of none.
+    has_lines: bool = False
 
     def text(self) -> Iterator[str]:
-        """A line for each as crash prints it: address, place in the function, instruction."""
-        for address, code, text, target in self.instructions:
-            shown = f"{code.hex(' '):<{3 * _LONGEST}}" if self.with_bytes else ""
+        """A line for each as crash prints it: address, place in the function, instruction.
+
+        The source line is before the first instruction of each.
+        """
+        last: str | None = None
+        for address, code, text, target, line in self.instructions:
+            source = "(no source line)" if line is None else str(line)
+            if self.has_lines and source != last:
+                yield source
+            last = source
+            shown = f"{code.hex(' '):<{3 * _LONGEST}}" if self.options.bytes else ""
             yield f"{address:#x}{self._place(address)}:\t{shown}{self._text(text, target)}"
 
     def _place(self, address: int) -> str:
@@ -190,4 +219,6 @@ class Code(NamedTuple):
             label = self.program.label(one.target)
             if label is not None:
                 found["target_symbol"], found["target_offset"] = label
+        if one.line is not None:
+            found["file"], found["line"] = one.line
         return found

@@ -8,12 +8,11 @@ from . import COMMANDS
 _OTHER_NAMES = {
     "dmesg": "log",
     "foreach": "bt --all, or ps --state UN",
-    "union": "struct",
 }
 #: The options that precede a command; argparse accepts the start of a name.
 _OVERVIEW = (("-h", "--help"), ("-V", "--version"))
 #: Commands of crash that drgn has and xkdump does not.
-_DRGN = frozenset(("ascii", "bpf", "btop", "eval", "ptob", "ptov", "sig", "task", "waitq"))
+_DRGN = frozenset(("ascii", "bpf", "btop", "eval", "ptob", "ptov", "sig", "waitq"))
 
 
 def on_command_line(words: Sequence[str]) -> str | None:

@@ -55,7 +55,7 @@ def run(target: Domain, options: Options = Options()) -> "Values":
     for cpu in percpu.possible(kernel):
         value = expression.evaluate(kernel, f"{every[1]}:{cpu}{every[2]}")
         found.append((cpu, _known(value)))
-    return Values(text, found, options.hex)
+    return Values(text, found, options.hex, (every[1], every[2]))
 
 
 def _check_per_cpu(kernel: Linux, text: str) -> None:
@@ -98,13 +98,18 @@ class Values(NamedTuple):
     expression: str
     values: Sequence[tuple[int | None, Value]]
     hex: bool
+    #: The per-CPU variable and what follows it, if they are of all CPUs.
+    of_all: tuple[str, str] | None = None
 
     def text(self) -> Iterator[str]:
         """The expression and its value, as crash prints them."""
         style = printing.Style(16 if self.hex else 10)
         parts = types.Parts()
         for cpu, value in self.values:
-            name = self.expression if cpu is None else f"per_cpu({self.expression}, {cpu})"
+            name = self.expression
+            if self.of_all is not None:
+                variable, rest = self.of_all
+                name = f"per_cpu({variable}, {cpu}){rest}"
             lines = printing.text(value, style, parts).split("\n")
             yield printable(f"{name} = {'' if len(lines) > 1 else lines[0]}".rstrip())
             if len(lines) > 1:

@@ -1,6 +1,7 @@
 """``struct``: the layout of a struct, union or typedef, and instances of it in memory."""
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
 
 OPERANDS = Operands(
     "STRUCT[.MEMBER,...] [ADDRESS|SYMBOL[+OFFSET] [COUNT]]",
-    "a struct, union or typedef, with members to select; then where it is in memory, and how many "
-    "there are one after another",
+    "a struct, union or typedef, with members to select (se.vruntime, comm[3]); then where it is "
+    "in memory, and how many there are one after another",
     "+",
 )
 #: The most instances at once.
 MAX_COUNT = 4096
+#: An element may be this far behind the start of an array.
+_MAX_OFFSET_BITS = 32
+#: A member, and elements of an array in it.
+_PART = re.compile(r"([A-Za-z_]\w*)((?:\[\w+\])*)", re.ASCII)
 
 
 class Options(NamedTuple):
@@ -43,7 +48,12 @@ class Options(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``struct``."""
-    parser.add_argument("-o", "--offsets", action="store_true", help="with offsets of the members")
+    parser.add_argument(
+        "-o",
+        "--offsets",
+        action="store_true",
+        help="with offsets of the members; with an address, their addresses",
+    )
     parser.add_argument("-x", "--hex", action="store_true", help="numbers in hex")
     parser.add_argument(
         "-l",
@@ -69,13 +79,19 @@ def run(target: Domain, options: Options = Options()) -> "Layout | Instances":
             raise UsageError("argument -l/--inside: needs an address")
         for member in members:
             place(of, member)
-        return Layout(of, kernel.word, options.offsets, members)
+        offsets = printing.Offsets() if options.offsets else None
+        return Layout(of, kernel.word, offsets, members)
     address = addresses.program(target).address(rest[0])
     count = addresses.count(rest[1:], 1)
     if count > MAX_COUNT:
         raise UsageError(f"{count} instances are too many at once: at most {MAX_COUNT}")
     if options.inside is not None:
         address -= _inside(target, options.inside)
+    address &= kernel.last
+    if options.offsets:
+        if count > 1:
+            raise UsageError("argument -o/--offsets: not allowed with a count")
+        return Layout(of, kernel.word, printing.Offsets(address, kernel.last), members)
     size = types.sizeof(of, kernel.word)
     values = []
     for index in range(count):
@@ -106,18 +122,58 @@ def _inside(domain: Domain, text: str) -> int:
 
 
 def place(of: "CType", path: str) -> types.Place:
-    """A member by its path, as ``se.exec_start``."""
+    """A member or an element by its path, as ``se.exec_start`` or ``comm[3]``. AbsentError."""
     bits, width = 0, None
     current: CType = of
-    for name in path.split("."):
-        found = types.member(current, name)
-        bits, width, current = bits + found.bits, found.width, found.type
+    for step in _steps(path):
+        if isinstance(step, int):
+            bits, width = bits + 8 * step * _element_size(current, step), None
+            element = types.target(current)
+            assert element is not None
+            current = element
+        else:
+            found = types.member(current, step)
+            bits, width, current = bits + found.bits, found.width, found.type
     assert isinstance(current, Type)
     return types.Place(current, bits, width)
 
 
+def _steps(path: str) -> Iterator[str | int]:
+    """The names of members and the numbers of elements in a path; AbsentError."""
+    from ..parsing import number
+
+    for part in path.split("."):
+        match = _PART.fullmatch(part)
+        if match is None:
+            raise AbsentError(f"{path}: {part!r} is not a member, such as name or name[3]")
+        yield match[1]
+        for text in re.findall(r"\w+", match[2]):
+            index = number(text, 0)
+            if index is None:
+                raise AbsentError(f"{path}: {text} is not the number of an element")
+            yield index
+
+
+def _element_size(of: "CType | None", index: int) -> int:
+    """The size of an array's elements; AbsentError if it does not have one of this number."""
+    if types.kind(of) != "array":
+        what = "void" if of is None else of
+        raise AbsentError(f"{what} is not an array: it has no element {index}")
+    element = types.target(of)
+    size = element.completed().sizeof() if isinstance(element, Type) else None
+    if size is None:
+        raise AbsentError(f"{of}: its elements have no size")
+    # The size of the array at the end of a struct is not known.
+    if index >= types.length(of) > 0 or index * size >> _MAX_OFFSET_BITS:
+        raise AbsentError(f"{of} has no element {index}")
+    return size
+
+
 class MemberJson(TypedDict):
-    """A member. ``bit_size`` only of a bit-field; ``size`` is null for a type without one."""
+    """A member. ``bit_size`` only of a bit-field; ``size`` is null for a type without one.
+
+    ``address`` only with an address and ``--offsets``.
+    """
 
     name: str
     type: str
@@ -125,6 +181,7 @@ class MemberJson(TypedDict):
     size: Count | None
     bit_offset: NotRequired[Count]
     bit_size: NotRequired[Count]
+    address: NotRequired[Hex]
 
 
 class InstanceJson(TypedDict):
@@ -148,7 +205,8 @@ class Layout(NamedTuple):
 
     type: Type
     word: int
-    offsets: bool
+    #: None for a layout without places.
+    offsets: printing.Offsets | None
     #: Only these; all if empty.
     members: Sequence[str]
 
@@ -160,8 +218,9 @@ class Layout(NamedTuple):
         yield f"{self.type} {{"
         for path in self.members:
             at = place(self.type, path)
-            offset = f"{f'[{at.bits // 8}]':>8} "
-            yield f"{offset}    {printing.declaration(at.type, path.split('.')[-1])};"
+            offsets = self.offsets or printing.Offsets()
+            offset = f"{offsets.place(at.bits // 8)}{offsets.indent}"
+            yield f"{offset}{printing.declaration(at.type, path.split('.')[-1])};"
         yield "}"
         yield f"SIZE: {types.sizeof(self.type, self.word)}"
 
@@ -197,6 +256,8 @@ class Layout(NamedTuple):
         }
         if at.width is not None:
             found["bit_offset"], found["bit_size"] = at.bits % 8, at.width
+        if self.offsets is not None and self.offsets.start is not None:
+            found["address"] = hex(self.offsets.start + at.bits // 8 & self.offsets.last)
         return found
 
 
@@ -252,8 +313,12 @@ def plain(value: Value, members: Sequence[str], parts: types.Parts | None = None
 
 
 def _member(value: Value, path: str) -> Value:
-    for name in path.split("."):
-        value = value.member(name)
+    for step in _steps(path):
+        if isinstance(step, int):
+            _ = _element_size(value.type, step)
+            value = value.element(step)
+        else:
+            value = value.member(step)
     return value
 
 

@@ -3,15 +3,16 @@
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, pairwise
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError, Symbol
 from ..output.escape import visible
 from ..output.json_types import Count, Hex, Stream
-from . import addresses
+from . import addresses, source_lines
 from .addresses import Program
 from .contract import Operands, UsageError
 from .selection import for_each
+from .source_lines import Line
 
 if TYPE_CHECKING:
     from ..session import Domain
@@ -56,6 +57,8 @@ class Found(NamedTuple):
 
     symbol: Symbol
     offset: int = 0
+    #: The line of the code there.
+    line: Line | None = None
 
 
 def run(target: "Domain | XenHost", options: Options = Options()) -> "FoundSymbols":
@@ -72,7 +75,16 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "FoundSymbo
     failure = for_each(options.operands, lambda operand: found.extend(_find(known, operand)))
     if options.previous or options.next:
         found = list(_with_neighbours(known, found, options))
-    return FoundSymbols(known.word, iter(found), failure)
+    return FoundSymbols(known.word, iter(_with_lines(target, found)), failure)
+
+
+def _with_lines(target: "Domain | XenHost", found: Sequence[Found]) -> Sequence[Found]:
+    """With source lines, as far as there are any."""
+    finder = source_lines.finder_if_any(target)
+    if finder is None:
+        return found
+    lines = finder.find([one.symbol.address + one.offset for one in found])
+    return [one._replace(line=line) for one, line in zip(found, lines, strict=True)]
 
 
 def _find(known: Program, operand: str) -> list[Found]:
@@ -130,13 +142,19 @@ def _with_neighbours(known: Program, found: Sequence[Found], options: Options) -
 
 
 class SymbolJson(TypedDict):
-    """A symbol. ``offset`` is the distance of the address that was asked for; sizes may be 0."""
+    """A symbol. ``offset`` is the distance of the address that was asked for; sizes may be 0.
+
+    ``type`` is the letter that nm shows for it. ``file`` and ``line`` only of code, with DWARF.
+    """
 
     name: str
     address: Hex
     offset: Count
     size: Count
     module: str | None
+    type: str
+    file: NotRequired[str]
+    line: NotRequired[Count]
 
 
 class JSON(TypedDict):
@@ -156,12 +174,15 @@ class FoundSymbols(NamedTuple):
     failure: str | None = None
 
     def text(self) -> Iterator[str]:
-        """A line for each: the address, the name and the offset in it, the module."""
+        """A line for each as crash prints it: address, type, name and offset, module, line."""
         width = self.word * 2
-        for symbol, offset in self.symbols:
+        for symbol, offset, line in self.symbols:
             inside = f"+{offset:#x}" if offset else ""
             module = f" [{visible(symbol.module)}]" if symbol.module else ""
-            yield f"{symbol.address + offset:0{width}x} {visible(symbol.name)}{inside}{module}"
+            letter = visible(symbol.letter)
+            source = "" if line is None else f" {line}"
+            address = f"{symbol.address + offset:0{width}x}"
+            yield f"{address} ({letter}) {visible(symbol.name)}{inside}{module}{source}"
 
     def json(self) -> JSON:
         """The same."""
@@ -169,11 +190,15 @@ class FoundSymbols(NamedTuple):
 
 
 def _json(found: Found) -> SymbolJson:
-    symbol, offset = found
-    return {
+    symbol, offset, line = found
+    shown: SymbolJson = {
         "name": symbol.name,
         "address": hex(symbol.address),
         "offset": offset,
         "size": symbol.size,
         "module": symbol.module,
+        "type": symbol.letter,
     }
+    if line is not None:
+        shown["file"], shown["line"] = line
+    return shown

@@ -5,7 +5,8 @@ from contextlib import suppress
 from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
-from ..linux.typed import printing, types
+from ..linux.system import Linux
+from ..linux.typed import expression, printing, types
 from ..output.json_types import Count
 from ..session import Domain
 from .contract import Operands
@@ -43,7 +44,7 @@ def _find(domain: Domain, name: str) -> Known:
     is_symbol = name in kernel.symbols
     if is_symbol:
         with suppress(AbsentError):
-            spelled = kernel.variable_type(name)
+            spelled = _with_length(kernel, name, kernel.variable_type(name))
             size: int | None = None
             with suppress(AbsentError):
                 size = types.sizeof(types.parse(kernel, spelled), word) or None
@@ -54,6 +55,16 @@ def _find(domain: Domain, name: str) -> Known:
     of = kernel.types.graph.find(name)
     *definition, _ = printing.layout(of, word)
     return Known(name, "type", definition, types.sizeof(of, word))
+
+
+def _with_length(kernel: Linux, name: str, spelled: str) -> str:
+    """The type of a variable; that of an array with its length, by the size of the symbol."""
+    # Sizes of kallsyms extend to the next symbol.
+    if spelled.endswith("[]") and kernel.image.symbol_source == "symtab":
+        with suppress(AbsentError):
+            length = types.length(expression.variable(kernel, name).type)
+            return f"{spelled[:-2]}[{length or ''}]"
+    return spelled
 
 
 def _declared(spelled: str, name: str) -> str:

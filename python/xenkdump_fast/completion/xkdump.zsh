@@ -89,6 +89,7 @@ _shtab_xkdump_bt_options=(
   "--state[every task in this state]:state:(RU IN UN ID ZO ST TR DE PA WA NE ??)"
   "--group[equal stacks once, with their number and their tasks]"
   "--sort[the order of these\; the default is count, the most frequent first]:sort:(count pid cpu)"
+  {-l,--lines}"[with source lines, if there is DWARF]"
   "--unwind[limit the unwinder to these\: orc,cfi,fp,scan]:METHODS:"
   "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
 )
@@ -188,6 +189,7 @@ _shtab_xkdump_dis_options=(
   {-f,--forward}"[from the address to the end of the function]"
   {-i,--intel}"[in Intel\'s notation]"
   {-b,--bytes}"[with the bytes]"
+  {-l,--lines}"[with source lines, if there is DWARF]"
   "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then an address in hex, or a symbol and an offset (decimal, or hex with 0x)\; then how many instructions. A symbol without an offset and a count is the whole function:_files"
 )
 
@@ -765,11 +767,11 @@ _shtab_xkdump_struct_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  {-o,--offsets}"[with offsets of the members]"
+  {-o,--offsets}"[with offsets of the members\; with an address, their addresses]"
   {-x,--hex}"[numbers in hex]"
   {-l,--inside}"[the address is that of this member, such as a list_head]:OFFSET|STRUCT.MEMBER:"
   {-M,--module}"[a type of this module]:MODULE:"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a struct, union or typedef, with members to select\; then where it is in memory, and how many there are one after another:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a struct, union or typedef, with members to select (se.vruntime, comm\[3\])\; then where it is in memory, and how many there are one after another:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -832,6 +834,25 @@ _shtab_xkdump_sys_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_sys_defaults_added=0
+
+_shtab_xkdump_task_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-R,--members}"[these members of task_struct or thread_info only]:MEMBER,...:"
+  {-x,--hex}"[numbers in hex]"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a pid, a task\'s address in hex, or a command\'s name:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_task_defaults_added=0
 
 _shtab_xkdump_timer_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -1055,6 +1076,7 @@ _shtab_xkdump() {
         swap) _arguments -C -s $_shtab_xkdump_swap_options ;;
         sym) _arguments -C -s $_shtab_xkdump_sym_options ;;
         sys) _arguments -C -s $_shtab_xkdump_sys_options ;;
+        task) _arguments -C -s $_shtab_xkdump_task_options ;;
         timer) _arguments -C -s $_shtab_xkdump_timer_options ;;
         tree) _arguments -C -s $_shtab_xkdump_tree_options ;;
         triage) _arguments -C -s $_shtab_xkdump_triage_options ;;

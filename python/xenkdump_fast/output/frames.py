@@ -30,6 +30,9 @@ class FrameJson(TypedDict):
     #: Of a kernel's frame that is in a module.
     module: NotRequired[str]
     registers: NotRequired[Registers]
+    #: With source lines, if there is one.
+    file: NotRequired[str]
+    line: NotRequired[Count]
 
 
 class XenFrameJson(FrameJson):

@@ -8,9 +8,10 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple, TypeGuard
 
-from .._native import AbsentError, DumpError, Image
+from .._native import AbsentError, DumpError, Image, SourceLines
 from ..limits import MAX_DEBUG_FILE, MAX_DEBUG_LINK
 
 #: Folders to look in first, separated by colons.
@@ -59,8 +60,34 @@ def complete(image: Image) -> None:
     has_types = any(name in _SECTIONS for name, *_ in image.sections())
     if image.symbol_source == "symtab" and has_types:
         return
+    debug = next(_debug_files(image), None)
+    if debug is not None:
+        image.set_debug(debug)
+
+
+def source_lines(image: Image, slide: int, release: str | None) -> SourceLines:
+    """The source lines of a kernel of this release, which KASLR moved by ``slide`` bytes.
+
+    They come from its image, else from a debug file on this machine. AbsentError if there are none.
+    """
+    try:
+        return image.source_lines(slide)
+    except AbsentError:
+        # A vmlinux of this build would be the image.
+        if not image.is_memory:
+            for debug in _debug_files(image, release):
+                with suppress(AbsentError):
+                    return debug.source_lines(slide)
+        raise
+
+
+def _debug_files(image: Image, release: str | None = None) -> Iterator[Image]:
+    """The debug files of an image on this machine: of the same build, with a symbol table.
+
+    The release is that of the image's name, if that has one.
+    """
     link = _link(image)
-    for path, by_link in _debug_places(image, link):
+    for path, by_link in _debug_places(image, link, release_of(image.path) or release):
         try:
             if os.path.samefile(path, image.path):
                 continue
@@ -74,8 +101,7 @@ def complete(image: Image) -> None:
         else:
             belongs = by_link and link is not None and _crc(path) == link.crc
         if belongs:
-            image.set_debug(debug)
-            return
+            yield debug
 
 
 def release_of(path: str) -> str | None:
@@ -101,7 +127,9 @@ def _link(image: Image) -> _Link | None:
     return _Link(name, int.from_bytes(data[at : at + 4], "little"))
 
 
-def _debug_places(image: Image, link: _Link | None) -> Iterator[tuple[str, bool]]:
+def _debug_places(
+    image: Image, link: _Link | None, release: str | None
+) -> Iterator[tuple[str, bool]]:
     """Paths where the debug file of an image may be; whether its link leads there."""
     if link is not None:
         folder = os.path.dirname(os.path.realpath(image.path))
@@ -111,7 +139,7 @@ def _debug_places(image: Image, link: _Link | None) -> Iterator[tuple[str, bool]
             yield os.path.join(base, folder.lstrip(os.sep), link.name), True
             yield os.path.join(base, link.name), True
     if _is_id(image.build_id):
-        for path in _places(image.build_id, release_of(image.path)):
+        for path in _places(image.build_id, release):
             yield path, False
 
 

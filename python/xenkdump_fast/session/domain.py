@@ -5,7 +5,7 @@ from functools import cached_property
 from operator import methodcaller
 from typing import NamedTuple
 
-from .._native import P2M, AbsentError, AddressSpace, Image
+from .._native import P2M, AbsentError, AddressSpace, Image, SourceLines
 from ..limits import MAX_P2M_WARNINGS
 from ..linux.boot import build_id, system_map
 from ..linux.boot.claims import NOTHING_GIVEN, Given
@@ -289,6 +289,16 @@ class Domain:
         except AbsentError:
             return image
         return variables.complete(own, self.virtual, location.facts).unmoved(location.slide)
+
+    @cached_property
+    def source_lines(self) -> SourceLines:
+        """The source lines of its kernel's code. Raises AbsentError without DWARF.
+
+        Modules are not included. A debug file on this machine is used if the vmlinux has no DWARF.
+        """
+        kernel = self.kernel
+        release = kernel.release or None
+        return debug_files.source_lines(kernel.image, kernel.location.slide, release)
 
     @property
     def has_p2m(self) -> bool:

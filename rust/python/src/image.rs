@@ -10,10 +10,12 @@ use pyo3::types::PyBytes;
 use xenkdump::addr::{VirtAddr, Word};
 use xenkdump::alloc;
 use xenkdump::image::{self, MemoryImage, Place};
+use xenkdump::lines::Lines;
 use xenkdump::{symbols, types};
 
 use crate::errors;
 use crate::fork::detach;
+use crate::lines::SourceLines;
 use crate::space::AddressSpace;
 use crate::symbols::Symbols;
 use crate::types::Types;
@@ -228,6 +230,15 @@ impl Image {
             }
         };
         Ok(Symbols::new(symbols.with_slide(slide)))
+    }
+
+    /// The source lines of the kernel when loaded `slide` bytes above its link-time address; AbsentError
+    /// if there is no DWARF.
+    #[pyo3(signature = (slide=0))]
+    fn source_lines(&self, py: Python<'_>, slide: i64) -> PyResult<SourceLines> {
+        let lines = detach(py, || Lines::of_image(&self.inner))?;
+        let lines = lines.map_err(errors::from_core)?;
+        Ok(SourceLines::new(lines, slide))
     }
 
     /// The types from BTF, else from DWARF; AbsentError if there is neither. `cache` is the directory

@@ -17,6 +17,7 @@ mod fork;
 mod gate;
 mod handle;
 mod image;
+mod lines;
 mod mapping;
 mod p2m;
 mod read;
@@ -49,6 +50,8 @@ mod _native {
     use super::handle::Dump;
     #[pymodule_export]
     use super::image::{head, Image};
+    #[pymodule_export]
+    use super::lines::SourceLines;
     #[pymodule_export]
     use super::mapping::{MappedRange, MappedRanges, Mapping};
     #[pymodule_export]

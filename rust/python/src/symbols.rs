@@ -278,6 +278,9 @@ pub struct Symbol {
     /// Its binding: "global", "weak" or "local".
     #[pyo3(get)]
     binding: &'static str,
+    /// The letter that nm shows for it: its section's, upper case if it is global; "?" if unknown.
+    #[pyo3(get)]
+    letter: char,
     /// The module that defines it; None for the kernel or hypervisor itself.
     #[pyo3(get)]
     module: Option<String>,
@@ -291,6 +294,7 @@ impl Symbol {
             size: symbol.size,
             kind: symbol.kind.name(),
             binding: symbol.binding.name(),
+            letter: symbol.letter,
             module: symbol.module.map(str::to_owned),
         }
     }

@@ -195,6 +195,9 @@ def of_image(corpus: Path, kind: str, image: Image) -> None:
     if info := section(".debug_info"):
         parts = [section(n) for n in (".debug_abbrev", ".debug_str", ".debug_str_offsets")]
         write(corpus, "dwarf", kind, b"".join(map(piece, parts)) + info)
+    if lines := section(".debug_line"):
+        parts = [section(n) for n in (".debug_line_str", ".debug_abbrev", ".debug_info")]
+        write(corpus, "lines", kind, b"".join(map(piece, parts)) + lines[: 64 << 10])
 
 
 def made(corpus: Path) -> None:

@@ -34,6 +34,7 @@ mod fault;
 pub mod file;
 pub mod image;
 pub mod limits;
+pub mod lines;
 pub mod memory;
 mod names;
 pub mod notes;

@@ -12,7 +12,7 @@ use xenkdump::types::Types;
 
 type Check = fn(&[u8]);
 
-const ALL: [Check; 18] = [
+const ALL: [Check; 19] = [
     hostile::dump,
     hostile::kdump,
     hostile::sections,
@@ -23,6 +23,7 @@ const ALL: [Check; 18] = [
     hostile::kallsyms,
     hostile::symtab,
     hostile::dwarf,
+    hostile::lines,
     hostile::walk,
     hostile::p2m,
     hostile::nested,
@@ -417,6 +418,34 @@ fn dwarf_units() -> Vec<u8> {
     file
 }
 
+/// A line program of version 4 for code at the address of `.text`, after strings, abbreviations and a
+/// unit with the directory of the compiler.
+fn line_program() -> Vec<u8> {
+    let header: &[u8] = &[
+        1, 1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, // opcodes
+        b'd', 0, 0, b'a', 0, 0, 0, 0, b'b', 0, 1, 0, 0, 0, // directories and files
+    ];
+    let set_address: &[u8] = &[0, 9, 2, 0, 0, 0, 0x81, 0xff, 0xff, 0xff, 0xff];
+    let rows: &[u8] = &[
+        3, 9, 1, 2, 4, 4, 2, 0x55, 0, 6, 3, b'c', 0, 0, 0, 0, 4, 3, 0x66, 2, 4,
+    ];
+    let program = [set_address, rows, &[0, 1, 1]].concat();
+    // compile_unit: stmt_list as sec_offset, comp_dir as string.
+    let abbrev: &[u8] = &[1, 0x11, 0, 0x10, 0x17, 0x1b, 0x08, 0, 0, 0];
+    let unit: &[u8] = &[14, 0, 0, 0, 4, 0, 0, 0, 0, 0, 8, 1, 0, 0, 0, 0, b'/', 0];
+    let mut file = Vec::new();
+    for piece in [&b"s\0"[..], abbrev, unit] {
+        file.extend((piece.len() as u16).to_le_bytes());
+        file.extend(piece);
+    }
+    file.extend((6 + header.len() as u32 + program.len() as u32).to_le_bytes());
+    file.extend([4, 0]);
+    file.extend((header.len() as u32).to_le_bytes());
+    file.extend(header);
+    file.extend(program);
+    file
+}
+
 /// Tables that map themselves, each other, and missing memory, preceded by the fields of an input.
 fn tables(fields: &[u8]) -> Vec<u8> {
     let mut input = fields.to_vec();
@@ -633,6 +662,10 @@ fn type_information() {
     let valid = dwarf_units();
     mutate(&valid, valid.len(), 1, hostile::dwarf);
     truncate(&valid, valid.len(), 1, hostile::dwarf);
+    let valid = line_program();
+    assert!(hostile::found_lines(&valid) > 8);
+    mutate(&valid, valid.len(), 1, hostile::lines);
+    truncate(&valid, valid.len(), 1, hostile::lines);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use xenkdump::alloc;
 use xenkdump::dump::Dump;
 use xenkdump::image::{head, Image, MemoryImage};
 use xenkdump::limits::MAX_SMALL_ALLOCATION;
+use xenkdump::lines::Lines;
 use xenkdump::memory::Memory;
 use xenkdump::p2m::{self, P2m, Source};
 use xenkdump::paging::{Format, Virtual};
@@ -412,6 +413,35 @@ fn symbols_of_modules() {
         symbols.add_module("module", VirtAddr(0), VirtAddr(1 << 30), symtab, strtab);
         assert!(symbols.get("f").is_some());
         assert_eq!(symbols.all("f").len(), 4096);
+    });
+}
+
+#[test]
+fn source_lines() {
+    let _turn = turn();
+    // Programs of version 4, each for one address of .text. What gimli allocates for their files is
+    // small: it cannot fail.
+    let program = |number: u64| {
+        let files = b"a\0\0\0\0".repeat(8);
+        let opcodes = [1, 1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 0];
+        let header = [&opcodes[..], &files[..], &[0]].concat();
+        let text = 0xffff_ffff_8100_0000 + number;
+        let rows = [&[0, 9, 2][..], &text.to_le_bytes(), &[1, 2, 1, 0, 1, 1]].concat();
+        let size = 6 + header.len() as u32 + rows.len() as u32;
+        let start = [&size.to_le_bytes()[..], &[4, 0]].concat();
+        let header_size = (header.len() as u32).to_le_bytes();
+        [start, header_size.to_vec(), header, rows].concat()
+    };
+    let lines: Vec<u8> = (0..2100).flat_map(program).collect();
+    let text = [0x90; 4096];
+    let file = hostile::elf_of(&[(".text", &text), (".debug_line", &lines)]);
+    let file = Temporary::new("lines", &file);
+    check(5, || {
+        let image = Image::open(&file.0).unwrap();
+        let lines = Lines::of_image(&image).unwrap();
+        let addresses = [VirtAddr(0xffff_ffff_8100_0001); 20_000];
+        let found = lines.find(&addresses);
+        assert_eq!(found[0].as_ref().unwrap().line, 1);
     });
 }
 

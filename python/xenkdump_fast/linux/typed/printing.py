@@ -201,37 +201,78 @@ def _enumerator(value: Value, parts: Parts) -> str:
 # Layouts
 
 
-def layout(of: CType, word: int, *, offsets: bool = False) -> Iterator[str]:
+class Offsets(NamedTuple):
+    """What is before each member of a layout: the offset of its first byte, or its address."""
+
+    #: The address of the instance; None for offsets.
+    start: int | None = None
+    #: The last address.
+    last: int = 0
+
+    def place(self, offset: int) -> str:
+        """What is before a member, without the indent of its declaration."""
+        if self.start is None:
+            return f"{f'[{offset}]':>8} "
+        return f"  [{self.start + offset & self.last:x}] "
+
+    @property
+    def indent(self) -> str:
+        """The indent of the outermost members, as of crash."""
+        return "    " if self.start is None else ""
+
+    @property
+    def blank(self) -> str:
+        """The same width without a number."""
+        return " " * len(self.place(0))
+
+
+def layout(of: CType, word: int, *, offsets: Offsets | None = None) -> Iterator[str]:
     """The definition of a struct, union or enum, as crash's ``struct`` prints it, and its size.
 
-    With ``offsets``, each member has that of its first byte before it. BudgetExceededError if there
-    are too many parts.
+    With ``offsets``, each member has its place before it. BudgetExceededError if there are too many
+    parts.
     """
     parts = Parts()
     found = types.stripped(of)
     if isinstance(found, Type) and found.kind in ("enum", "enum64"):
-        yield f"{found} {{"
+        opening, closing = _around(of, found)
+        yield f"{opening} {{"
         for name, number in parts.enumerators(found):
             yield f"    {name} = {number},"
-        yield "}"
+        yield closing
     elif isinstance(found, Type) and found.kind in ("struct", "union"):
-        yield f"{_heading(found)} {{"
-        yield from _members(found, 0, 0, offsets, parts)
-        yield "}"
+        opening, closing = _around(of, found)
+        yield f"{opening} {{"
+        count = 0
+        for line in _members(found, 0, 0, offsets, parts):
+            yield line
+            count += 1
+        if not count:
+            yield "    <no data fields>"
+        yield closing
+    elif isinstance(found, Type) and str(found) != str(of):
+        # gdb's notation, with the name of a pointer to a function at the end.
+        yield f"typedef {declaration(found, '', parts).rstrip()} {of};"
     else:
-        yield f"typedef {found} {of};" if str(found) != str(of) else f"{of}"
+        yield f"{of}"
     yield f"SIZE: {types.sizeof(of, word)}"
 
 
-def _heading(struct: Type) -> str:
-    return f"{struct.keyword} {struct.name}".rstrip()
+def _around(of: CType, found: Type) -> tuple[str, str]:
+    """The start and the end of the definition of a struct, union or enum."""
+    opening = f"{found.keyword} {found.name}".rstrip()
+    if isinstance(of, Type) and of.kind == "typedef":
+        return f"typedef {opening}", f"}} {of.name};"
+    return opening, "}"
 
 
-def _members(struct: Type, base: int, depth: int, offsets: bool, parts: Parts) -> Iterator[str]:
-    indent = "    " * (depth + 1)
+def _members(
+    struct: Type, base: int, depth: int, offsets: Offsets | None, parts: Parts
+) -> Iterator[str]:
+    indent = "    " * depth + ("    " if offsets is None else offsets.indent)
     for one in parts.members(struct):
         at = base + one.bit_offset
-        place = f"{f'[{at // 8}]':>8} " if offsets else ""
+        place = "" if offsets is None else offsets.place(at // 8)
         inner = types.stripped(one.type)
         is_nested = (
             isinstance(inner, Type)
@@ -244,7 +285,7 @@ def _members(struct: Type, base: int, depth: int, offsets: bool, parts: Parts) -
             assert isinstance(inner, Type)
             yield f"{place}{indent}{inner.keyword} {{"
             yield from _members(inner, at, depth + 1, offsets, parts)
-            blank = " " * len(place)
+            blank = "" if offsets is None else offsets.blank
             yield f"{blank}{indent}}} {one.name};".replace("} ;", "};")
         else:
             width = "" if one.bit_size is None else f" : {one.bit_size}"

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use goblin::elf::compression_header::CompressionHeader;
 use goblin::elf::section_header::{
-    SectionHeader, SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_SYMTAB,
+    SectionHeader, SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS, SHT_NOTE,
+    SHT_NULL, SHT_SYMTAB,
 };
 
 use super::{header, inflate, Bytes, Header, Notes};
@@ -222,6 +223,23 @@ impl Image {
         Some((symbols, strings))
     }
 
+    /// The letters that nm shows for local symbols, by the numbers of their sections.
+    pub fn section_letters(&self) -> Vec<u8> {
+        let is_table = |section: &SectionHeader| section.sh_type == SHT_SYMTAB;
+        if let (false, Some(debug)) = (self.sections.iter().any(is_table), self.debug()) {
+            return debug.section_letters();
+        }
+        // `objcopy --only-keep-debug` and kernels that were stripped of their code.
+        let is_without_bytes = self
+            .sections()
+            .any(|section| section.is_only_in_memory() && has_code(section.header));
+        let letter = |header| {
+            let name = self.name(header).unwrap_or_default();
+            letter(name, header, is_without_bytes)
+        };
+        alloc::collect(self.sections.iter().map(letter))
+    }
+
     /// `len` bytes at a link-time address, which must be within one section.
     pub fn read(&self, address: VirtAddr, len: u64) -> Result<Vec<u8>> {
         self.find(address, len).ok_or_else(|| {
@@ -365,6 +383,26 @@ impl Image {
         }
         inflate::inflate(&bytes, self.header.ctx(), &self.inflated)
     }
+}
+
+/// The letter that nm shows for local symbols of a section (binutils' bfd_decode_symclass). In a file
+/// without the bytes of its sections, which are all SHT_NOBITS, it is that of the file that has them.
+fn letter(name: &str, header: &SectionHeader, is_without_bytes: bool) -> u8 {
+    let has = |flag: u32| header.sh_flags & u64::from(flag) != 0;
+    let is_zero = || !is_without_bytes || name.contains("bss") || name.contains("brk");
+    match header.sh_type {
+        SHT_NULL => b'?',
+        _ if !has(SHF_ALLOC) && name.starts_with(".debug") => b'N',
+        _ if !has(SHF_ALLOC) => b'n',
+        _ if has(SHF_EXECINSTR) => b't',
+        _ if !has(SHF_WRITE) && (header.sh_type != SHT_NOBITS || is_without_bytes) => b'r',
+        SHT_NOBITS if is_zero() => b'b',
+        _ => b'd',
+    }
+}
+
+fn has_code(header: &SectionHeader) -> bool {
+    header.sh_flags & u64::from(SHF_EXECINSTR) != 0
 }
 
 /// Loaded sections cannot be compressed (gABI).

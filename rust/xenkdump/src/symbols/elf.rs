@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::section_header::SHN_UNDEF;
+use goblin::elf::section_header::{SHN_ABS, SHN_COMMON, SHN_UNDEF};
 use goblin::elf::sym::{
     Sym, STB_GLOBAL, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_FILE, STT_FUNC, STT_GNU_IFUNC,
     STT_NOTYPE, STT_OBJECT, STT_SECTION, STT_TLS,
@@ -30,11 +30,15 @@ pub(super) fn of_image(image: &Image) -> Result<Table> {
     let symbols = symbols.bytes().ok_or_else(absent)?;
     let strings = strings.bytes().ok_or_else(absent)?;
     let word = image.word();
+    let letters = image.section_letters();
     Ok(Table::new(
         word,
         strings,
         image.spans(GAP),
-        move |strings| alloc::collect(entries(&symbols, strings, word)),
+        move |strings| {
+            let letter = |symbol: &Sym| letters.get(symbol.st_shndx).copied();
+            alloc::collect(entries(&symbols, strings, word, letter))
+        },
     ))
 }
 
@@ -47,16 +51,29 @@ pub(super) fn of_module(
 ) -> Table {
     let Range { start, end } = span.clone();
     Table::new(word, strtab.into(), vec![span], move |strings| {
-        let all = entries(&symtab, strings, word);
+        let all = entries(&symtab, strings, word, in_memory);
         alloc::collect(all.filter(|entry| start <= entry.address && entry.address <= end))
     })
 }
 
-fn entries<'a>(
+/// The letter of a module's section, by a symbol in it: the numbers of sections mean nothing in memory.
+fn in_memory(symbol: &Sym) -> Option<u8> {
+    match symbol.st_type() {
+        STT_OBJECT => Some(b'd'),
+        _ => Some(b't'),
+    }
+}
+
+/// The entries of a symbol table; `section` has the letter of a symbol's section.
+fn entries<'a, F>(
     symtab: &'a [u8],
     strings: &[u8],
     word: Word,
-) -> impl Iterator<Item = Entry> + use<'a> {
+    section: F,
+) -> impl Iterator<Item = Entry> + use<'a, F>
+where
+    F: Fn(&Sym) -> Option<u8>,
+{
     let container = match word {
         Word::W32 => Container::Little,
         Word::W64 => Container::Big,
@@ -65,21 +82,22 @@ fn entries<'a>(
     let names = strings.len();
     symtab
         .chunks_exact(Sym::size(container))
-        .filter_map(move |chunk| entry(&chunk.pread_with(0, ctx).ok()?))
+        .filter_map(move |chunk| entry(&chunk.pread_with(0, ctx).ok()?, &section))
         .filter(move |entry| (entry.name as usize) < names)
 }
 
-fn entry(symbol: &Sym) -> Option<Entry> {
+fn entry(symbol: &Sym, section: impl Fn(&Sym) -> Option<u8>) -> Option<Entry> {
     let name = u32::try_from(symbol.st_name)
         .ok()
         .filter(|&name| name > 0)?;
     if u32::try_from(symbol.st_shndx).ok()? == SHN_UNDEF {
         return None;
     }
-    let (kind, binding) = if symbol.st_info.is_ascii_alphabetic() {
+    let (kind, binding, letter) = if symbol.st_info.is_ascii_alphabetic() {
         // Linux before 5.2 (1c7651f43777) overwrites `st_info` of a loaded module's symbols with
         // the letter shown in /proc/kallsyms. No valid `st_info` has such a value.
-        map::letter(symbol.st_info)
+        let (kind, binding) = map::letter(symbol.st_info);
+        (kind, binding, symbol.st_info)
     } else {
         let kind = match symbol.st_type() {
             STT_FUNC | STT_GNU_IFUNC => Kind::Func,
@@ -94,7 +112,7 @@ fn entry(symbol: &Sym) -> Option<Entry> {
             STB_WEAK => Binding::Weak,
             _ => Binding::Local,
         };
-        (kind, binding)
+        (kind, binding, letter(symbol, section))
     };
     Some(Entry {
         address: VirtAddr(symbol.st_value),
@@ -102,6 +120,24 @@ fn entry(symbol: &Sym) -> Option<Entry> {
         name,
         kind,
         binding,
+        letter,
         located: false,
     })
+}
+
+/// The letter that nm shows for a symbol.
+fn letter(symbol: &Sym, section: impl Fn(&Sym) -> Option<u8>) -> u8 {
+    let in_section = || match u32::try_from(symbol.st_shndx) {
+        Ok(SHN_ABS) => b'a',
+        Ok(SHN_COMMON) => b'C',
+        _ => section(symbol).unwrap_or(b'?'),
+    };
+    match (symbol.st_bind(), symbol.st_type()) {
+        (_, STT_GNU_IFUNC) => b'i',
+        (STB_WEAK, STT_OBJECT) => b'V',
+        (STB_WEAK, _) => b'W',
+        (STB_GNU_UNIQUE, _) => b'u',
+        (STB_GLOBAL, _) => in_section().to_ascii_uppercase(),
+        _ => in_section(),
+    }
 }

@@ -91,6 +91,7 @@ fn entries(
             name: symbol.name,
             kind,
             binding,
+            letter: symbol.letter,
             located: false,
         });
     }

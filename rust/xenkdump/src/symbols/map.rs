@@ -38,6 +38,7 @@ pub(super) fn open_within(path: &Path, max_symbols: usize) -> Result<Table> {
                     name: u32::try_from(line.name.start).ok()?,
                     kind,
                     binding,
+                    letter: line.letter,
                     located: false,
                 })
             }))

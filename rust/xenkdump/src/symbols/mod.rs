@@ -40,6 +40,8 @@ pub struct Symbol<'a> {
     pub kind: Kind,
     /// Its binding.
     pub binding: Binding,
+    /// The letter that nm shows for it: its section's, upper case if it is global; `?` if unknown.
+    pub letter: char,
     /// The module that defines it; `None` for the kernel or hypervisor itself.
     pub module: Option<&'a str>,
 }
@@ -322,6 +324,7 @@ fn symbol<'a>(found: Found<'a>, module: Option<&'a str>, table: &Table, slide: i
         size: found.size,
         kind: found.kind,
         binding: found.binding,
+        letter: char::from(found.letter),
         module,
     }
 }

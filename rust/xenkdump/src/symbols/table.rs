@@ -62,6 +62,8 @@ pub(super) struct Entry {
     pub name: u32,
     pub kind: Kind,
     pub binding: Binding,
+    /// The letter that nm shows for it.
+    pub letter: u8,
     /// Whether the address is within the image, so that the slide applies. False for constants and
     /// offsets into the per-CPU areas.
     pub located: bool,
@@ -97,6 +99,7 @@ pub(super) struct Found<'a> {
     pub size: u64,
     pub kind: Kind,
     pub binding: Binding,
+    pub letter: u8,
     pub located: bool,
 }
 
@@ -250,6 +253,7 @@ impl Table {
             size: entry.size,
             kind: entry.kind,
             binding: entry.binding,
+            letter: entry.letter,
             located: entry.located,
         }
     }

@@ -25,6 +25,7 @@ use crate::addr::Word;
 use crate::elf::Bytes;
 use crate::image::Image;
 use crate::{Error, Result};
+pub(crate) use dwarf::Directories;
 use shape::Graph;
 
 /// A source of layouts.

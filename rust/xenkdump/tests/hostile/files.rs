@@ -10,6 +10,7 @@ use xenkdump::elf::{self, Notes};
 use xenkdump::file::{MappedFile, Storage, ZstdFile};
 use xenkdump::image::Image;
 use xenkdump::limits::MAX_ZSTD_FRAME_SIZE;
+use xenkdump::lines::Lines;
 use xenkdump::memory::Memory;
 use xenkdump::notes::decode;
 use xenkdump::p2m::{Entry, P2m};
@@ -385,6 +386,46 @@ pub fn dwarf(bytes: &[u8]) {
         (".debug_info", input.0),
     ]);
     image_types(&file);
+}
+
+/// The source lines of an image.
+pub fn lines(bytes: &[u8]) {
+    let _ = found_lines(bytes);
+}
+
+/// The number of addresses with a source line.
+pub fn found_lines(bytes: &[u8]) -> usize {
+    let mut input = Input(bytes);
+    let strings = input.piece();
+    let abbrev = input.piece();
+    let info = input.piece();
+    let (_file, path) = file(&elf_of(&[
+        (".text", &[0x90; 64]),
+        (".debug_line_str", strings),
+        (".debug_str", strings),
+        (".debug_abbrev", abbrev),
+        (".debug_info", info),
+        (".debug_line", input.0),
+    ]));
+    let image = Image::open(&path).unwrap();
+    let Ok(lines) = Lines::of_image(&image) else {
+        return 0;
+    };
+    let addresses: Vec<_> = (0..80)
+        .map(|at| VirtAddr(0xffff_ffff_8100_0000 + at))
+        .collect();
+    let found = lines.find(&addresses);
+    assert_eq!(found.len(), addresses.len());
+    // What is not in the image has no line, and one address has the same as many.
+    for (address, line) in addresses.iter().zip(&found) {
+        assert!(line.is_none() || address.0 < 0xffff_ffff_8100_0040);
+    }
+    for (address, line) in addresses.iter().zip(&found).step_by(16) {
+        let alone = lines.find(std::slice::from_ref(address));
+        assert_eq!(alone.first(), Some(line));
+    }
+    let _ = lines.is_incomplete();
+    found.iter().flatten().count()
 }
 
 fn image_types(bytes: &[u8]) {

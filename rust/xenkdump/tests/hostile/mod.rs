@@ -14,8 +14,8 @@ mod symbols;
 mod tables;
 
 pub use files::{
-    dump, dwarf, elf_of, flattened_of, image, kdump, kdump_of, notes, packed_image, sections, zstd,
-    zstd_of,
+    dump, dwarf, elf_of, flattened_of, found_lines, image, kdump, kdump_of, lines, notes,
+    packed_image, sections, zstd, zstd_of,
 };
 pub use kallsyms::{kallsyms, kallsyms_of};
 pub use ram::Ram;

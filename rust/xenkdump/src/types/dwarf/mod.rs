@@ -7,12 +7,14 @@
 //! - `index`: entries by name, built by one scan.
 //! - `cache`: indices on disk.
 //! - `graph`: types one by one.
+//! - `directories`: where the compiler ran, for line programs.
 //!
 //! Not supported: type units, supplementary files (`.gnu_debugaltlink`), split DWARF. Linux and Xen
 //! are not built with them.
 
 mod abbrev;
 mod cache;
+mod directories;
 mod graph;
 mod index;
 mod sections;
@@ -37,6 +39,7 @@ use crate::budget::Budget;
 use crate::elf::Image;
 use crate::limits::{MAX_ARRAY_DIMENSIONS, MAX_TYPE_STEPS};
 use abbrev::Abbreviations;
+pub(crate) use directories::Directories;
 use index::{Index, Key};
 use sections::Sections;
 use unit::{Entry, Unit};

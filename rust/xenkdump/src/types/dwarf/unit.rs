@@ -195,6 +195,20 @@ impl<'a> Entry<'a, '_> {
         Some(TypeId(u32::try_from(offset).ok()?.into()))
     }
 
+    /// The offset of the line program of a unit, whose root it is.
+    pub fn line_program(&self) -> Option<usize> {
+        match self.die.attr_value(dw::DW_AT_stmt_list)? {
+            AttributeValue::DebugLineRef(offset) => Some(offset.0),
+            _ => None,
+        }
+    }
+
+    /// The directory in which the compiler ran, of a unit whose root it is.
+    pub fn directory(&self) -> Option<String> {
+        let value = self.die.attr_value_raw(dw::DW_AT_comp_dir)?;
+        Some(self.unit.name(&value).text().to_owned()).filter(|text| !text.is_empty())
+    }
+
     /// The size in bytes.
     pub fn size(&self) -> Option<u64> {
         self.unsigned(dw::DW_AT_byte_size)

@@ -77,7 +77,7 @@ class _Reader:
         pids = {task.address: task.pid for task in tasks}
         places, tables = self._of_tasks(pids)
         descriptors = self._descriptors(dict.fromkeys(tables.values()))
-        every = dict.fromkeys(at for used in descriptors.values() for _, at in used)
+        every = {at: None for used in descriptors.values() for _, at in used}
         members = ["file.f_path.mnt", "file.f_path.dentry", "file.f_inode"]
         files = self._rows(every, members, lambda at: f"the file at {at:#x}")
         members = [
@@ -86,13 +86,11 @@ class _Reader:
         owners = dict.fromkeys(places.values())
         homes = self._rows(owners, members, lambda at: f"the fs_struct at {at:#x}")
         self._paths.load(
-            {
-                *((mount, dentry) for mount, dentry, _ in files.values()),
-                *((mount, dentry) for mount, dentry, _, _ in homes.values()),
-                *((mount, dentry) for _, _, mount, dentry in homes.values()),
-            }
+            {(mount, dentry) for mount, dentry, _ in files.values()}
+            | {(mount, dentry) for mount, dentry, _, _ in homes.values()}
+            | {(mount, dentry) for _, _, mount, dentry in homes.values()}
         )
-        inodes = self._inodes(dict.fromkeys(inode for _, _, inode in files.values()))
+        inodes = self._inodes({inode: None for _, _, inode in files.values()})
         shown = {
             at: (at, dentry, inode, *self._type_and_path((mount, dentry), inodes.get(inode)))
             for at, (mount, dentry, inode) in files.items()

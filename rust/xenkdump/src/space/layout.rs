@@ -58,10 +58,9 @@ impl Layout {
             }
         }
         let start = runs.first().map_or(0, |run| run.offset);
-        let ends = runs
-            .iter()
-            .map(|run| run.offset.checked_add(run.size as u64));
-        let end = ends.max().unwrap_or(Some(0));
+        let end = runs.iter().try_fold(start, |end, run| {
+            Some(end.max(run.offset.checked_add(run.size as u64)?))
+        });
         let span = end.and_then(|end| usize::try_from(end - start).ok());
         Some(Self {
             members: found,

@@ -1,4 +1,4 @@
-"""Reads of 8 bytes at many addresses of one dump, compared with drgn and libkdumpfile.
+"""Reads at many addresses of one dump, compared with drgn and libkdumpfile.
 
 ``python -m benches.peer_pairs TURNS SYSTEM_PYTHON [VMCORE VMLINUX]``. The optional dump must be
 that of a Linux kernel without Xen, whose addresses both peers can translate.
@@ -7,7 +7,7 @@ that of a Linux kernel without Xen, whose addresses both peers can translate.
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,12 @@ from .synthetic import PAGE, TABLES, Words
 COUNT = 1 << 17
 #: The required speedup, by order.
 TIMES = {"words in sequence": 300.0, "pages in sequence": 300.0, "words at random": 60.0}
+#: Objects at random: offset and size of each member that is read, within a cache line.
+OBJECTS = {
+    "64 bytes": [(0, 64)],
+    "3 members of 8, 4 and 16 bytes": [(0, 8), (16, 4), (40, 16)],
+    "16 members of 4 bytes": [(4 * number, 4) for number in range(16)],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,14 @@ class Job:
 class Peer:
     """A peer, in a process of a Python interpreter in which it is installed."""
 
-    def __init__(self, name: str, python: str, job: Job, addresses: list[int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        python: str,
+        job: Job,
+        addresses: list[int],
+        members: Sequence[tuple[int, int]] = ((0, 8),),
+    ) -> None:
         self.process = subprocess.Popen(
             [python, Path(__file__).with_name("peers.py")],
             stdin=subprocess.PIPE,
@@ -65,6 +78,7 @@ class Peer:
             text=True,
         )
         request = {"peer": name, "kind": job.kind, "path": job.path, "addresses": addresses}
+        request["members"] = members
         self.first = self.request(json.dumps(request))
 
     def request(self, line: str) -> Any:
@@ -181,6 +195,62 @@ def measured(turns: int, system_python: str, dump: list[str]) -> Iterator[Pair]:
                     yield from against(job, peer, name, order, words, turns)
             if job.kind == "physical":
                 yield floor(job, order, words, turns)
+        yield from objects(job, turns, system_python)
+
+
+def objects(job: Job, turns: int, system_python: str) -> Iterator[Pair]:
+    """Objects at random and members of such, in one thread; peers read each member on its own."""
+    lines = np.unique(job.addresses("words at random") & ~np.uint64(63))
+    lines = np.random.default_rng(2).permutation(lines)
+    count = len(lines)
+    for size, members in OBJECTS.items():
+        what = f"{size}, {job.kind} addresses of {job.dump}, at random"
+        who, ours = reader_of_objects(job.space, lines, members)
+        for name, python in (("drgn", sys.executable), ("libkdumpfile", system_python)):
+            with Peer(name, python, job, lines.tolist(), members) as peer:
+                if peer.first is None:
+                    continue
+                found: list[float] = []
+                theirs: list[float] = []
+                for turn in range(turns + 1):
+                    ours()
+                    times = clock(ours, count), peer.request("once more")
+                    if turn > 0:
+                        found.append(times[0])
+                        theirs.append(times[1])
+                yield Pair(what, who, name, count, found, theirs, wanted=60.0)
+        if job.kind == "physical":
+            take = taker_of_lines(job, lines)
+            yield Pair(
+                what, who, "numpy take from the file", count, *in_turn(ours, take, count, turns)
+            )
+
+
+def reader_of_objects(
+    space: AddressSpace, lines: Words, members: Sequence[tuple[int, int]]
+) -> tuple[str, Call]:
+    """What reads all objects, and its name."""
+    if len(members) == 1:
+        size = members[0][1]
+        rows = np.empty((len(lines), size), np.uint8)
+        return "read_many, 1 thread", lambda: space.read_many(lines, size, out=rows, threads=1)
+    named = [(f"member{number}", *member) for number, member in enumerate(members)]
+    out = space.read_struct_many(lines, named)
+    for number, (offset, size) in enumerate(members):
+        expected = space.read_many(lines + np.uint64(offset), size)
+        assert out[f"member{number}"].tobytes() == expected.tobytes()
+    return "read_struct_many, 1 thread", lambda: space.read_struct_many(
+        lines, named, out=out, threads=1
+    )
+
+
+def taker_of_lines(job: Job, lines: Words) -> Call:
+    """The cache lines by numpy, which gets the offsets in the mapped file as input."""
+    mapped = np.memmap(job.path, np.uint8, "r")
+    rows = mapped[: len(mapped) // 64 * 64].reshape(-1, 64)
+    indices = (file_offsets(open_guest("64g").dump, lines) // np.uint64(64)).astype(np.intp)
+    out = np.empty((len(lines), 64), np.uint8)
+    return lambda: rows.take(indices, axis=0, out=out, mode="clip")
 
 
 def floor(job: Job, order: str, words: Words, turns: int) -> Pair:

@@ -21,3 +21,14 @@ def test_calls_into_rust(kind: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     # One call for each stack, and the calls that list the tasks.
     assert few + tasks / 2 < many < few + tasks + 100
     assert 50 < listed < 250
+
+
+def test_command_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dump = write_dump(tmp_path, "modern")
+    files = [str(dump.vmlinux), str(dump.vmcore)]
+    listed, _ = crossings(["ps", *files], capsys)
+    count, lines = crossings(["cmdline", "--all", *files], capsys)
+    processes = len(lines.splitlines())
+    assert processes > 30
+    # Calls for the address space of each process and the arguments in it.
+    assert count < listed + 4 * processes

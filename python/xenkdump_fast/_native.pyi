@@ -5,7 +5,8 @@ Objects may be shared between threads. After ``close()`` every use raises ValueE
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as Mapped
 from typing import Any, Literal, final, overload
 
 import numpy as np
@@ -422,6 +423,50 @@ class AddressSpace:
 
         ``structs`` are addresses. Members of 1, 2, 4 or 8 bytes are unsigned numbers, others are
         bytes. A value that cannot be read is None.
+        """
+    def read_struct_many(
+        self,
+        addresses: Integers,
+        members: np.dtype[Any] | Mapped[str, tuple[int, Any]] | Iterable[tuple[str, int, Any]],
+        *,
+        out: NDArray[Any] | None = None,
+        status: AnyArray | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.void]:
+        """Reads members of the struct at each address: a structured array with a field for each.
+
+        ``members`` has ``(name, offset, dtype)`` for each, as a sequence or as a mapping of names
+        to ``(offset, dtype)``; or it is a dtype whose fields have offsets, as
+        ``Kernel.struct_dtype`` returns it. In place of a dtype there may be a size in bytes: 1, 2,
+        4 and 8 are unsigned numbers, other sizes opaque bytes. Fields of the result are in the
+        same order, one after another.
+
+        Each page of a struct is looked up once. ``out``, ``status`` and ``threads`` are those of
+        ``read_many``: with ``status``, a struct with a member that cannot be read is zeros as a
+        whole, and its status is that of the first such member by offset.
+        """
+    def read_each(self, addresses: Sequence[int], sizes: Sequence[int]) -> list[bytes | None]:
+        """Returns the bytes at each address, as many as ``sizes`` says; None if unreadable."""
+    def pointers(
+        self, addresses: Sequence[int], counts: Sequence[int], word: WordSize
+    ) -> list[list[tuple[int, int]] | None]:
+        """Returns the pointers that are not NULL of each array, as ``(index, value)``.
+
+        The arrays have ``counts`` elements of ``word`` bytes. None if one cannot be read.
+        """
+    def follow(
+        self,
+        structs: Sequence[int],
+        offset: int,
+        word: WordSize,
+        *,
+        depth: int,
+        limit: int,
+    ) -> list[int]:
+        """Returns ``structs`` and what they lead to by the pointer at ``offset``, each once.
+
+        Nearest first: at most ``limit`` addresses, at most ``depth`` pointers away. NULL leads to
+        nothing, and neither does a pointer that cannot be read.
         """
     def lists(
         self,

@@ -97,6 +97,12 @@ def assert_same(space: AddressSpace, reference: AddressSpace) -> None:
         assert (rows == expected).all()
         assert (status == expected_status).all()
     assert status[17] == status[4000] == Status.NO_SEGMENT
+    members = [("far", 0x1800, 8), ("near", 3, 2), ("long", 8, 0x1000)]
+    expected_structs = reference.read_struct_many(addresses, members, status=expected_status)
+    for threads in (1, 8):
+        structs = space.read_struct_many(addresses, members, threads=threads, status=status)
+        assert (structs == expected_structs).all()
+        assert (status == expected_status).all()
     # Needles that do not overlap themselves; the first one lies on two pages.
     for needle in (reference.read(0x103FF0, 32), b"\0\0text", reference.read(SIZE - 16, 16)):
         assert space.find(needle, 0, SIZE * 2) == reference.find(needle, 0, SIZE * 2)

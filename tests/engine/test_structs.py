@@ -44,6 +44,47 @@ def test_unreadable_members_are_none(guest: Guest) -> None:
         guest.physical.read_members([0] * 4, [(0, 1 << 63)])
 
 
+def test_each(guest: Guest) -> None:
+    pfns, sizes = [8, 9, 5, 8, 12, 889], [16, 0, 0, 5000, 4096, 1]
+    for space, base in ((guest.physical, 0), (guest.virtual, VIRTUAL)):
+        structs = [base + pfn * PAGE for pfn in pfns]
+        found = space.read_each([*structs, 2**64, 2**64 - 1], [*sizes, 1, 2])
+        assert found[-2:] == [None, None]
+        for at, size, data in zip(structs, sizes, found, strict=False):
+            try:
+                assert data == space.read(at, size)
+            except MemoryFault:
+                assert data is None
+    assert guest.physical.read_each([], []) == []
+    with pytest.raises(ValueError, match="2 addresses, but 1 sizes"):
+        guest.physical.read_each([0, 0], [1])
+    with pytest.raises(MemoryError):
+        guest.physical.read_each([0], [1 << 60])
+
+
+def test_pointers(saved: Callable[[Machine], Dump]) -> None:
+    memory = linked({0x1010: 0x77, 0x1FF8: 0x88, 0x2000: 0x99, 0x3FFC: 1 << 32, 0x5FF0: 5})
+    space = saved(memory).machine
+    found = space.pointers([0x1000, 0x1FF0, 0x3FFC, 0x5FE8], [4, 3, 1, 4], 8)
+    assert found == [[(2, 0x77)], [(1, 0x88), (2, 0x99)], [(0, 1 << 32)], None]
+    found = space.pointers([0x1000, 0x5FF0, 2**64, 0], [1000, 0, 1, 1 << 62], 4)
+    # 1024 words of 4 bytes are a page.
+    assert found == [[(4, 0x77)], [], None, None]
+    assert space.pointers([0x1000], [2048 + 8], 4) == [[(4, 0x77), (1022, 0x88), (1024, 0x99)]]
+    with pytest.raises(ValueError, match="4 or 8"):
+        space.pointers([0], [1], 2)  # type: ignore[arg-type]
+
+
+def test_follow(saved: Callable[[Machine], Dump]) -> None:
+    parents = {0x1108: 0x1300, 0x1208: 0x1300, 0x1308: 0x1300, 0x1408: 0x9000}
+    space = saved(linked(parents)).machine
+    starts = [0x1100, 0x1200, 0, 0x1400, 0x1100, 2**64]
+    found = space.follow(starts, 8, 8, depth=9, limit=9)
+    assert found == [0x1100, 0x1200, 0x1400, 0x1300, 0x9000]
+    assert space.follow(starts, 8, 8, depth=0, limit=9) == found[:3]
+    assert space.follow(starts, 8, 8, depth=9, limit=4) == found[:4]
+
+
 def linked(links: dict[int, int], size: int = 8) -> Machine:
     memory = Machine()
     for at, to in links.items():

@@ -68,6 +68,20 @@ def test_members_outside_a_batch(kernel: FakeKernel) -> None:
     assert structs.string(4 * PAGE - 4, 0, 16) == "tr"
 
 
+def test_tables(kernel: FakeKernel) -> None:
+    structs = Structs(kernel, STRUCTS, KEYS)
+    whole, problems = structs.table("task.pid", "task.flags", "task.next")
+    assert whole == {STRUCTS[0]: (-2, 2, STRUCTS[2])}
+    assert list(problems) == STRUCTS[1:]
+    # What can be read of a struct is not lost by the rest.
+    assert structs.column("task.pid")[0] == dict.fromkeys(STRUCTS[:2], -2)
+    assert structs.table("task.pid", "task.flags")[0] == dict.fromkeys(STRUCTS[:2], (-2, 2))
+    none, problems = structs.column("task.absent")
+    assert none == {}
+    assert all("no type information" in str(error) for error in problems.values())
+    assert len(problems) == len(STRUCTS)
+
+
 def test_batches() -> None:
     assert list(batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
     assert [len(batch) for batch in batches(range(BATCH + 1))] == [BATCH, 1]

@@ -93,6 +93,9 @@ def add_hostile(found: Btf) -> None:
     found.struct("hostile_function", [("call", own, 0)])
     own = found.last + 1
     found.add("hostile_typedef", TYPEDEF, own, b"")
+    loops, point = found.array(own, 2), found.add("", PTR, own, b"")
+    fields = [("loop", own, 0), ("loops", loops, 0), ("point", point, 64), ("good", number, 0)]
+    found.struct("hostile_damaged", fields)
     values = b"".join(struct.pack("<Ii", 0, value) for value in range(60_000))
     enum = found.add("hostile_enum", ENUM, 4, values, 60_000)
     many = found.array(enum, MAX_PRINTED_ELEMENTS)

@@ -8,12 +8,17 @@ from .._native import AbsentError
 from ..isolation import isolated
 from ..limits import MAX_ARGUMENTS
 from ..linux import command_line
+from ..linux.structs import Structs, batches
 from ..linux.tasks import Task
 from ..output.escape import visible
 from ..output.json_types import Count
 from ..session import Domain
 from .contract import Operands, UsageError
 from .selection import Selection, select
+
+#: Where the arguments of a process are.
+_MEMBERS = ("mm_struct.arg_start", "mm_struct.arg_end", "mm_struct.pgd")
+
 
 OPERANDS = Operands("PID|TASK|COMM", "processes, in place of the kernel")
 
@@ -52,27 +57,29 @@ def _processes(domain: Domain, options: Options) -> "CommandLines":
     if options.operands:
         chosen = select(domain, tasks, options.operands)
     found = []
-    for task in chosen.tasks:
-        what = f"the command line of task {task.pid} cannot be read"
-        with isolated(what, kernel.warn):
-            arguments = _arguments(domain, task)
-            if arguments is not None or not options.all:
-                found.append(Process(task, arguments))
+    for batch in batches(chosen.tasks):
+        structs = Structs(kernel, [task.address for task in batch], ["task_struct.mm"])
+        mms = Structs(kernel, filter(None, structs.values("task_struct.mm")), _MEMBERS)
+        for task in batch:
+            what = f"the command line of task {task.pid} cannot be read"
+            with isolated(what, kernel.warn):
+                arguments = _arguments(domain, task, structs, mms)
+                if arguments is not None or not options.all:
+                    found.append(Process(task, arguments))
     return CommandLines(domain.id, found, chosen.failure)
 
 
-def _arguments(domain: Domain, task: Task) -> list[str] | None:
+def _arguments(domain: Domain, task: Task, structs: Structs, mms: Structs) -> list[str] | None:
     """The arguments of a process as the kernel put them on its stack; None without user space.
 
     A process may have written over them, as those do that show their state in them.
     """
-    kernel = domain.kernel
-    mm = 0 if task.exit_state else kernel.read(task.address, "task_struct.mm")
+    mm = 0 if task.exit_state else structs.read(task.address, "task_struct.mm")
     if not mm:
         return None
-    start, end = (kernel.read(mm, f"mm_struct.{name}") for name in ("arg_start", "arg_end"))
+    start, end, page_table = (mms.read(mm, member) for member in _MEMBERS)
     size = min(max(end - start, 0), MAX_ARGUMENTS)
-    data = domain.user(task).read(start, size)
+    data = domain.address_space(page_table).read(start, size)
     texts = data.removesuffix(b"\0").split(b"\0")
     return [text.decode("utf-8", "backslashreplace") for text in texts]
 

@@ -1,13 +1,16 @@
 """``waits``: what uninterruptible tasks wait for, who owns it, and deadlocks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
 from ..limits import MAX_EVENT_CHANNEL_READS
 from ..linux import states
+from ..linux.backtrace import Trace
 from ..linux.states import States
+from ..linux.system import Linux
+from ..linux.tasks import Task
 from ..linux.waits import graph
 from ..linux.waits.graph import Waiting, Waits
 from ..linux.waits.locks import Object, Owner
@@ -46,7 +49,7 @@ def run(target: Domain, options: Options = Options()) -> "Found":
         chosen = select(target, every, options.operands)
     else:
         chosen = Selection([t for t in every if states.letters(t, known) == _STATE], None)
-    waits = Waits(kernel, every, kernel.backtrace)
+    waits = Waits(kernel, every, _tracer(kernel, chosen.tasks))
     found = waits.of(each(chosen.tasks, "task"))
     everyone = waits.with_owners(found)
     warnings = () if found else (f"domain {target.id}: no task is in state {_STATE}",)
@@ -77,6 +80,17 @@ def _other_ends(target: Domain, found: Sequence[Waiting]) -> dict[int, tuple[int
             and one.remote_port is not None
         }
     return {}
+
+
+def _tracer(kernel: Linux, chosen: Sequence[Task]) -> Callable[[Task], Trace]:
+    """Unwinds a stack. Saved registers of the chosen tasks are read together; owners are few."""
+    together = kernel.tracer(chosen)
+    addresses = {task.address for task in chosen}
+
+    def trace(task: Task) -> Trace:
+        return together(task) if task.address in addresses else kernel.backtrace(task)
+
+    return trace
 
 
 class TaskJson(TypedDict):

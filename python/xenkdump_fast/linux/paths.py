@@ -1,18 +1,12 @@
 """Paths of files: names of dentries up to the root, across mounts. Read in batches."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import NamedTuple
 
-import numpy as np
-
-from .._native import MemoryFault
 from ..limits import MAX_PATH_DEPTH
 from .kernel import Kernel
-from .structs import Structs, batches
+from .structs import Structs, batches, follow
 
-#: Bytes of a name that are read in a batch; longer ones are read on their own.
-_NAME = 64
 #: NAME_MAX.
 _MAX_NAME = 255
 UNKNOWN = "?"
@@ -26,15 +20,7 @@ class Path(NamedTuple):
     dentry: int
 
 
-class _Dentry(NamedTuple):
-    parent: int
-    inode: int
-    name: str
-
-
 class _Mount(NamedTuple):
-    #: Address of the struct mount.
-    address: int
     #: The vfsmount that it is mounted on; its own at the top.
     parent: int
     #: Where, in that mount.
@@ -47,128 +33,105 @@ class Paths:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._dentries: dict[int, _Dentry | None] = {}
-        self._mounts: dict[int, _Mount | None] = {}
+        #: The parent and the name of each dentry; None if it cannot be read.
+        self._dentries: dict[int, tuple[int, str] | None] = {}
+        #: By the address of the vfsmount.
+        self._mounts: dict[int, _Mount] = {}
+        #: Addresses of each struct mount that was read, whether or not it could be.
+        self._starts: set[int] = set()
+        #: Of files and of their directories.
+        self._texts: dict[tuple[int, int], str] = {}
         self._budget = kernel.object_budget("dentries", kernel.types.sizeof("dentry"))
         # Since 3.3 (7d6fec45a5131) a vfsmount is a part of struct mount.
         self._inside = kernel.offset("mount.mnt")
 
-    def load(self, paths: Iterable[Path]) -> None:
+    def load(self, paths: Iterable[tuple[int, int]]) -> None:
         """Reads what the texts of these paths need."""
-        paths = list(paths)
-        self._load_mounts(path.mount for path in paths)
-        mounts = [mount for mount in self._mounts.values() if mount is not None]
-        points = [mount.mountpoint for mount in mounts]
-        self._load_dentries([*(path.dentry for path in paths), *points])
+        paths = set(paths)
+        self._load_mounts({mount for mount, _ in paths})
+        points = {mount.mountpoint for mount in self._mounts.values()}
+        self._load_dentries(points.union(dentry for _, dentry in paths))
+        self._texts.clear()
 
     def _load_mounts(self, addresses: Iterable[int]) -> None:
-        kernel = self._kernel
+        kernel, inside = self._kernel, self._inside
         members = ("mount.mnt_parent", "mount.mnt_mountpoint", "vfsmount.mnt_root")
-        places = [kernel.numeric(name) for name in members]
-        parent, point, root = places
-        root = root._replace(offset=root.offset + self._inside)
-        waiting = [at for at in dict.fromkeys(addresses) if at and at not in self._mounts]
-        for _ in range(MAX_PATH_DEPTH):
-            if not waiting:
-                return
-            above: list[int] = []
-            for batch in batches(self._budget.take(waiting)):
-                starts = {at: kernel.containing(at, self._inside) for at in batch}
-                structs = Structs(kernel, starts.values(), [parent, point, root])
-                for at, start in starts.items():
-                    self._mounts[at] = None
-                    with suppress(MemoryFault):
-                        up = structs.read(start, parent) + self._inside & kernel.last
-                        found = _Mount(
-                            start, up, structs.read(start, point), structs.read(start, root)
-                        )
-                        self._mounts[at] = found
-                        above.append(up)
-            waiting = [at for at in dict.fromkeys(above) if at not in self._mounts]
+        parent, point, root = map(kernel.numeric, members)
+        root = root._replace(offset=root.offset + inside)
+        starts = [kernel.containing(at, inside) for at in addresses if at]
+        for batch in batches(follow(kernel, starts, parent, self._starts, self._budget)):
+            self._starts.update(batch)
+            rows, _ = Structs(kernel, batch, [parent, point, root]).table(parent, point, root)
+            for start, (up, mountpoint, top) in rows.items():
+                found = _Mount(up + inside & kernel.last, mountpoint, top)
+                self._mounts[start + inside & kernel.last] = found
 
     def _load_dentries(self, addresses: Iterable[int]) -> None:
-        kernel = self._kernel
-        parent = kernel.numeric("dentry.d_parent")
-        inode = kernel.numeric("dentry.d_inode")
-        name = kernel.numeric("dentry.d_name.name")
-        length = kernel.numeric("dentry.d_name.len")
-        waiting = [at for at in dict.fromkeys(addresses) if at and at not in self._dentries]
-        for _ in range(MAX_PATH_DEPTH):
-            if not waiting:
-                return
-            above: list[int] = []
-            for batch in batches(self._budget.take(waiting)):
-                structs = Structs(kernel, batch, [parent, inode, name, length])
-                read: list[tuple[int, int, int, int, int]] = []
-                for at in batch:
-                    self._dentries[at] = None
-                    with suppress(MemoryFault):
-                        members = (structs.read(at, one) for one in (parent, inode, name, length))
-                        up, node, text, size = members
-                        read.append((at, up, node, text, size))
-                names = self._names([(one[3], one[4]) for one in read])
-                for (at, up, node, _, _), shown in zip(read, names, strict=True):
-                    self._dentries[at] = _Dentry(up, node, shown)
-                    above.append(up)
-            waiting = [at for at in dict.fromkeys(above) if at and at not in self._dentries]
-
-    def _names(self, places: list[tuple[int, int]]) -> list[str]:
-        """The names at some addresses with their lengths."""
-        if not places:
-            return []
-        kernel = self._kernel
-        addresses = np.array([at & kernel.last for at, _ in places], dtype=np.uint64)
-        status = np.zeros(len(places), np.uint8)
-        rows = kernel.virtual.read_many(addresses, _NAME, status=status)
-        found = []
-        for (at, size), row, problem in zip(places, rows, status.tolist(), strict=True):
-            try:
-                if problem or size > _NAME:
-                    data = kernel.data(at, min(size, _MAX_NAME))
-                else:
-                    data = row[:size].tobytes()
-                found.append(data.decode("utf-8", "backslashreplace"))
-            except MemoryFault:
-                found.append(UNKNOWN)
-        return found
-
-    def inode(self, dentry: int) -> int:
-        """The inode of a dentry; 0 if it has none or cannot be read."""
-        found = self._dentries.get(dentry)
-        return 0 if found is None else found.inode
+        kernel, last = self._kernel, self._kernel.last
+        names = ("d_parent", "d_name.name", "d_name.len")
+        parent, name, length = (kernel.numeric(f"dentry.{member}") for member in names)
+        starts = [at for at in addresses if at]
+        for batch in batches(follow(kernel, starts, parent, self._dentries, self._budget)):
+            self._dentries.update(dict.fromkeys(batch))
+            members = [parent, name, length]
+            rows, _ = Structs(kernel, batch, members).table(*members)
+            sizes = [min(size, _MAX_NAME) for _, _, size in rows.values()]
+            kernel.charge(sum(sizes))
+            texts = kernel.virtual.read_each([at & last for _, at, _ in rows.values()], sizes)
+            for (at, (up, _, _)), text in zip(rows.items(), texts, strict=True):
+                shown = UNKNOWN if text is None else text.decode("utf-8", "backslashreplace")
+                self._dentries[at] = up, shown
 
     def name(self, dentry: int) -> str:
         """The name of a dentry."""
         found = self._dentries.get(dentry)
-        return UNKNOWN if found is None else found.name
+        return UNKNOWN if found is None else found[1]
 
-    def root(self, mount: int) -> int:
-        """The dentry at the root of a mount; 0 if it is not known."""
+    def _is_root(self, mount: int, dentry: int, parent: int) -> bool:
+        """Whether a dentry is at the root of a mount, or of a file system."""
         found = self._mounts.get(mount)
-        return 0 if found is None else found.root
+        return dentry == parent or (found is not None and dentry == found.root)
 
-    def mounted_on(self, mount: int) -> Path | None:
+    def _mounted_on(self, mount: int) -> Path | None:
         """Where a mount is; None at the top, or if it is not known."""
         found = self._mounts.get(mount)
         if found is None or found.parent == mount:
             return None
         return Path(found.parent, found.mountpoint)
 
-    def text(self, path: Path) -> str:
+    def text(self, path: tuple[int, int]) -> str:
         """The path from the root of all mounts. A part that cannot be read is ``?``."""
-        names: list[str] = []
+        known = self._texts.get(path)
+        if known is not None:
+            return known
         mount, dentry = path
+        found = self._dentries.get(dentry)
+        if found is None or self._is_root(mount, dentry, found[0]):
+            text = self._text(mount, dentry)
+        else:
+            # Many files are in few directories.
+            parent, name = found
+            directory = self._texts.get((mount, parent))
+            if directory is None:
+                directory = self._texts[mount, parent] = self._text(mount, parent)
+            text = f"{directory}{name}" if directory == "/" else f"{directory}/{name}"
+        self._texts[path] = text
+        return text
+
+    def _text(self, mount: int, dentry: int) -> str:
+        names: list[str] = []
         for _ in range(MAX_PATH_DEPTH):
             found = self._dentries.get(dentry)
             if found is None:
                 names.append(UNKNOWN)
                 break
-            if dentry == self.root(mount) or found.parent == dentry:
-                above = self.mounted_on(mount)
+            parent, name = found
+            if self._is_root(mount, dentry, parent):
+                above = self._mounted_on(mount)
                 if above is None:
                     break
                 mount, dentry = above
                 continue
-            names.append(found.name)
-            dentry = found.parent
+            names.append(name)
+            dentry = parent
         return "/" + "/".join(reversed(names))

@@ -1,11 +1,13 @@
 """Members of many structs, read in one call into Rust."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Container, Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from typing import TypeVar, cast
 
 from .._native import AbsentError
+from ..budget import Budget
+from ..limits import MAX_PATH_DEPTH
 from .kernel import Kernel
 from .layouts import Number
 
@@ -19,6 +21,28 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def follow(
+    kernel: Kernel,
+    structs: Iterable[int],
+    pointer: Number,
+    known: Container[int],
+    budget: Budget,
+) -> list[int]:
+    """The structs that are not known yet of these and of those that their pointers lead to.
+
+    See ``AddressSpace.follow``. ``budget`` counts them.
+    """
+    limit = max(budget.remaining, 0) + 1
+    starts = [at for at in structs if at not in known]
+    found = kernel.virtual.follow(
+        starts, pointer.offset, kernel.word, depth=MAX_PATH_DEPTH, limit=limit
+    )
+    kernel.charge(len(found) * kernel.word)
+    found = [at for at in found if at not in known]
+    budget.spend(len(found))
+    return found
 
 
 class Structs:
@@ -39,25 +63,60 @@ class Structs:
         self._kernel = kernel
         known: dict[str | Number, Number] = {}
         for member in numbers:
-            with suppress(AbsentError):
+            try:
                 known[member] = kernel.numeric(member) if isinstance(member, str) else member
+            except AbsentError:
+                continue
         spans = [(number.offset, number.size) for number in known.values()]
         spans += strings
-        # Each address once, with its row in the result.
-        self._rows = {at: row for row, at in enumerate(dict.fromkeys(addresses))}
-        kernel.charge(len(self._rows) * sum(size for _, size in spans))
-        columns = kernel.virtual.read_members(list(self._rows), spans)
+        # Each address once.
+        self._structs = list(dict.fromkeys(addresses))
+        kernel.charge(len(self._structs) * sum(size for _, size in spans))
+        columns = kernel.virtual.read_members(self._structs, spans)
         self._columns = {
             member: _decode(number, cast("list[int | None]", column))
             for (member, number), column in zip(known.items(), columns, strict=False)
         }
         self._strings = dict(zip(spans[len(known) :], columns[len(known) :], strict=True))
 
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        """The row of each struct in the result."""
+        return {at: row for row, at in enumerate(self._structs)}
+
     def read(self, struct: int, member: str | Number) -> int:
         """The number in a member, as ``Kernel.read`` returns it."""
         column, row = self._columns.get(member), self._rows.get(struct)
         value = None if column is None or row is None else column[row]
         return self._kernel.read(struct, member) if value is None else value
+
+    def table(
+        self, *members: str | Number
+    ) -> tuple[dict[int, tuple[int, ...]], dict[int, AbsentError]]:
+        """The numbers in these members of each struct, and why those of others cannot be read."""
+        columns = [self._column(member) for member in members]
+        rows = dict(zip(self._structs, zip(*columns, strict=True), strict=True))
+        problems: dict[int, AbsentError] = {}
+        if any(None in column for column in columns):
+            for struct in [struct for struct, row in rows.items() if None in row]:
+                try:
+                    rows[struct] = tuple(self.read(struct, member) for member in members)
+                except AbsentError as error:
+                    problems[struct] = error
+                    del rows[struct]
+        return cast("dict[int, tuple[int, ...]]", rows), problems
+
+    def column(self, member: str | Number) -> tuple[dict[int, int], dict[int, AbsentError]]:
+        """The same for one member: its number in each struct."""
+        column = self._column(member)
+        if None not in column:
+            return dict(zip(self._structs, cast("list[int]", column), strict=True)), {}
+        rows, problems = self.table(member)
+        return {struct: value for struct, (value,) in rows.items()}, problems
+
+    def _column(self, member: str | Number) -> "list[int | None]":
+        column = self._columns.get(member)
+        return [None] * len(self._structs) if column is None else column
 
     def string(self, struct: int, offset: int, size: int) -> str:
         """The C string in the ``size`` bytes at ``offset``, as ``Kernel.string`` returns it."""

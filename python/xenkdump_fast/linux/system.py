@@ -15,6 +15,8 @@ from .stacks import SavedRegisters
 from .tasks import Task
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .._native import Types
 
 
@@ -87,6 +89,17 @@ class Linux(Kernel):
         from .module_types import types_of  # rarely needed
 
         return types_of(self, name)
+
+    def struct_dtype(self, struct: str, *members: str) -> "np.dtype[np.void]":
+        """Returns a numpy dtype with these members of a struct, for ``read_struct_many``.
+
+        A member may be a path, as ``se.exec_start``; it is the name of the field. Numbers and
+        pointers are numbers, arrays of char bytes up to the NULs at their end, other arrays have a
+        shape, and structs are opaque bytes. AbsentError if a type is not known.
+        """
+        from .typed import dtypes  # not needed by most commands
+
+        return dtypes.of(self, struct, members)
 
     @cached_property
     def contexts(self) -> dict[int, VcpuContext]:

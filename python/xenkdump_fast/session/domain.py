@@ -336,7 +336,14 @@ class Domain:
         Raises AbsentError if the task has no user space, as kernel threads and tasks that have
         exited, or if its top page table cannot be found.
         """
-        table = self.virtual.mapping(page_table(self.kernel, task))
+        return self.address_space(page_table(self.kernel, task))
+
+    def address_space(self, page_table: int) -> AddressSpace:
+        """The address space whose top page table is at this virtual address, as ``mm_struct.pgd``.
+
+        Raises AbsentError if it cannot be found.
+        """
+        table = self.virtual.mapping(page_table)
         # Page tables of a translated guest hold its physical addresses.
         root = table.machine if table.physical is None else table.physical
         paging = self.kernel.location.paging

@@ -260,6 +260,22 @@ impl Bytes {
         let count = bytes.len().min(self.len().saturating_sub(at));
         let target = self.0.buf_ptr().cast::<u8>().wrapping_add(at);
         let bytes = bytes.get(..count).unwrap_or_default();
+        // Numbers and cache lines are copied without a call.
+        if let Ok(word) = <&[u8; 8]>::try_from(bytes) {
+            // SAFETY: as below.
+            unsafe { target.copy_from_nonoverlapping(word.as_ptr(), word.len()) };
+            return;
+        }
+        if let Ok(word) = <&[u8; 4]>::try_from(bytes) {
+            // SAFETY: as below.
+            unsafe { target.copy_from_nonoverlapping(word.as_ptr(), word.len()) };
+            return;
+        }
+        if let Ok(line) = <&[u8; 64]>::try_from(bytes) {
+            // SAFETY: as below.
+            unsafe { target.copy_from_nonoverlapping(line.as_ptr(), line.len()) };
+            return;
+        }
         let size = file::part(count);
         for (i, part) in bytes.chunks(size).enumerate() {
             let target = target.wrapping_add(i * size);

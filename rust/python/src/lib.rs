@@ -23,6 +23,7 @@ mod p2m;
 mod read;
 mod search;
 mod space;
+mod struct_arrays;
 mod structs;
 mod symbols;
 mod type_graph;

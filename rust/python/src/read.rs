@@ -11,7 +11,7 @@ use xenkdump::addr::PAGE_SHIFT;
 use xenkdump::alloc;
 use xenkdump::memory::Fault;
 use xenkdump::parallel;
-use xenkdump::space::{Batch, Rows, Space};
+use xenkdump::space::{Batch, Layout, Rows, Space};
 use xenkdump::status::Status;
 
 use crate::arrays;
@@ -198,6 +198,55 @@ pub fn fill(
     }
 }
 
+/// What is read at each address.
+#[derive(Clone, Copy)]
+pub enum Wanted<'a> {
+    /// So many bytes.
+    Bytes(usize),
+    /// Members of a struct.
+    Members(&'a Layout),
+}
+
+impl Wanted<'_> {
+    /// The size of a row.
+    fn size(self) -> usize {
+        match self {
+            Wanted::Bytes(size) => size,
+            Wanted::Members(layout) => layout.row(),
+        }
+    }
+
+    /// The cache lines that the work for an element is proportional to.
+    fn lines(self) -> usize {
+        match self {
+            Wanted::Bytes(size) => size / 64 + 1,
+            Wanted::Members(layout) => layout.row() / 64 + layout.len() + 1,
+        }
+    }
+
+    fn read(
+        self,
+        batch: &mut Batch<'_, CoreDump>,
+        addrs: &[u64],
+        first: usize,
+        rows: &mut impl Rows,
+        status: &mut [Status],
+    ) {
+        match self {
+            Wanted::Bytes(size) => batch.read_rows(addrs, size, first, rows, status),
+            Wanted::Members(layout) => batch.read_packed(addrs, layout, first, rows, status),
+        }
+    }
+
+    /// Why it cannot be read.
+    fn fault(self, space: &Space<CoreDump>, address: u64) -> Option<Fault> {
+        match self {
+            Wanted::Bytes(size) => space.pieces(address, size, |_, _| ()).err(),
+            Wanted::Members(layout) => space.fault_of(address, layout),
+        }
+    }
+}
+
 /// Reads `size` bytes at each address of `input`; see `AddressSpace.read_many`.
 pub fn many<'py>(
     py: Python<'py>,
@@ -208,16 +257,36 @@ pub fn many<'py>(
     options: &Options<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let len = input.len();
-    // The work for an element is proportional to its cache lines.
-    let lines = size / 64 + 1;
-    let threads = options.threads(len.saturating_mul(lines))?;
-    let grain = (bulk::GRAIN / lines).max(ROWS);
-    let column = bulk::status_column(options.status, input)?;
     let result = match options.out {
         Some(out) => out.clone(),
         None => arrays::empty(py, (len, size), "uint8")?,
     };
     let target = Bytes::rows(&result, "out", len, size)?;
+    rows(
+        py,
+        (space, gate),
+        input,
+        Wanted::Bytes(size),
+        &target,
+        options,
+    )?;
+    Ok(result)
+}
+
+/// Reads what is wanted at each address of `input` into the rows of `target`.
+pub fn rows(
+    py: Python<'_>,
+    (space, gate): (&Space<CoreDump>, &Gate),
+    input: &Column<u64>,
+    wanted: Wanted<'_>,
+    target: &Bytes,
+    options: &Options<'_, '_>,
+) -> PyResult<()> {
+    let (len, size) = (input.len(), wanted.size());
+    let lines = wanted.lines();
+    let threads = options.threads(len.saturating_mul(lines))?;
+    let grain = (bulk::GRAIN / lines).max(ROWS);
+    let column = bulk::status_column(options.status, input)?;
     target.check_apart("out", input, "the input")?;
     if let Some(column) = &column {
         target.check_apart("out", column, "status")?;
@@ -227,7 +296,7 @@ pub fn many<'py>(
     let in_order = |batch: &mut Batch<'_, CoreDump>, order: &[u64]| {
         let mut rows = Reordered {
             rows: RowsOf {
-                bytes: &target,
+                bytes: target,
                 size,
             },
             order,
@@ -243,7 +312,7 @@ pub fn many<'py>(
         for (addr, i) in addrs.iter_mut().zip(order) {
             input.load(*i as usize, std::slice::from_mut(addr), |raw| raw);
         }
-        batch.read_rows(addrs, size, 0, &mut rows, statuses);
+        wanted.read(batch, addrs, 0, &mut rows, statuses);
         for (status, i) in statuses.iter().zip(order) {
             if let Some(column) = &column {
                 column.store(*i as usize, std::slice::from_ref(status), |status| {
@@ -260,7 +329,7 @@ pub fn many<'py>(
             return order.chunks(ROWS).all(|order| in_order(batch, order));
         }
         let mut rows = RowsOf {
-            bytes: &target,
+            bytes: target,
             size,
         };
         for first in range.clone().step_by(ROWS) {
@@ -272,7 +341,7 @@ pub fn many<'py>(
                 return false;
             };
             input.load(first, addrs, |raw| raw);
-            batch.read_rows(addrs, size, first, &mut rows, statuses);
+            wanted.read(batch, addrs, first, &mut rows, statuses);
             match &column {
                 Some(column) => column.store(first, statuses, |status| status as u8),
                 None => {
@@ -288,18 +357,14 @@ pub fn many<'py>(
     let make = |expected| Batch::new(space, expected);
     bulk::run(py, gate, len, (grain, threads), &make, step)?;
     match failed.into_inner() {
-        usize::MAX => Ok(result),
+        usize::MAX => Ok(()),
         row => {
             let mut address = [0];
             input.load(row, &mut address, |raw| raw);
             // Read the row again for the details of the fault.
-            let again = space.pieces(address[0], size, |_, _| ());
             let text = format!("element {row}");
-            let fault = again.map_or_else(
-                |fault| errors::memory(fault, Some(&text)),
-                |()| arrays::changed(),
-            );
-            Err(fault)
+            let again = wanted.fault(space, address[0]);
+            Err(again.map_or_else(arrays::changed, |fault| errors::memory(fault, Some(&text))))
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::handle::{CoreDump, Dump};
 use crate::mapping::{MappedRanges, Mapping};
 use crate::read;
 use crate::search::{self, SearchResult};
+use crate::struct_arrays;
 use crate::structs;
 
 /// Reads of at least this many bytes release the GIL.
@@ -346,6 +347,36 @@ impl AddressSpace {
         read::many(py, self.open()?, &self.gate, &input, size, &options)
     }
 
+    /// Reads members of the struct at each of `addresses`, each page of a struct once. Returns a numpy
+    /// structured array with a field for each member, one after another.
+    ///
+    /// `members` is a sequence of (name, offset, dtype), a mapping of names to (offset, dtype), or a dtype
+    /// whose fields have offsets, such as `Kernel.struct_dtype`. Instead of a dtype it may be a size in
+    /// bytes: 1, 2, 4 and 8 are unsigned little-endian numbers, others opaque bytes. `out`, `status` and
+    /// `threads` are those of `read_many`; the element of a struct with an unreadable member is zeros.
+    #[pyo3(signature = (addresses, members, *, out=None, status=None, threads=None))]
+    fn read_struct_many<'py>(
+        &self,
+        py: Python<'py>,
+        addresses: &Bound<'py, PyAny>,
+        members: &Bound<'py, PyAny>,
+        out: Option<&Bound<'py, PyAny>>,
+        status: Option<&Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Argument::Many(input) = Argument::new(addresses, "addresses", self.inner.kind())?
+        else {
+            let text = "addresses: an array of integers is needed, not a single number";
+            return Err(PyTypeError::new_err(text));
+        };
+        let options = Options {
+            out,
+            status,
+            threads,
+        };
+        struct_arrays::many(py, (self.open()?, &self.gate), &input, members, &options)
+    }
+
     /// Reads members of many structs. For each `(offset, size)` in `members`, returns a list of its
     /// values in the structs at the addresses `structs`. Members of 1, 2, 4 or 8 bytes are unsigned
     /// numbers, others are bytes. Unreadable ones are None.
@@ -356,6 +387,44 @@ impl AddressSpace {
         members: Vec<(u64, usize)>,
     ) -> PyResult<Vec<Bound<'py, PyList>>> {
         structs::members(py, self.open()?, structs, &members)
+    }
+
+    /// The bytes at each of `addresses`, as many as `sizes` has for it; None where they cannot be read.
+    fn read_each<'py>(
+        &self,
+        py: Python<'py>,
+        addresses: &Bound<'py, PyAny>,
+        sizes: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        structs::each(py, self.open()?, addresses, sizes)
+    }
+
+    /// The pointers in each of the arrays at `addresses`, of `counts` elements of `word` bytes, that are
+    /// not NULL: pairs of index and value. None for an array that cannot be read.
+    fn pointers(
+        &self,
+        py: Python<'_>,
+        addresses: &Bound<'_, PyAny>,
+        counts: &Bound<'_, PyAny>,
+        word: usize,
+    ) -> PyResult<Vec<structs::Pointers>> {
+        structs::pointers(py, self.open()?, addresses, counts, word)
+    }
+
+    /// The addresses `structs` and those of the structs that they lead to by the pointer at `offset`,
+    /// nearest first and each once. NULL leads to none, and neither does a pointer that cannot be read.
+    /// At most `limit` structs, at most `depth` pointers away; `word` is the size of a pointer.
+    #[pyo3(signature = (structs, offset, word, *, depth, limit))]
+    fn follow(
+        &self,
+        py: Python<'_>,
+        structs: &Bound<'_, PyAny>,
+        offset: u64,
+        word: usize,
+        depth: usize,
+        limit: usize,
+    ) -> PyResult<Vec<u64>> {
+        structs::follow(py, self.open()?, structs, offset, word, (depth, limit))
     }
 
     /// The nodes of the kernel's linked lists with these `heads`. `links` is "circular" or

@@ -6,7 +6,7 @@ use pyo3::types::{PyBytes, PyList};
 
 use xenkdump::addr::Word;
 use xenkdump::alloc;
-use xenkdump::space::{Batch, End, Links, List, Rows, Space};
+use xenkdump::space::{Batch, End, Layout, Links, List, Member, Members, Space};
 use xenkdump::status::Status;
 
 use crate::errors;
@@ -20,6 +20,7 @@ const OBJECT: usize = 64;
 struct Column {
     bytes: Vec<u8>,
     size: usize,
+    status: Vec<Status>,
 }
 
 impl Column {
@@ -27,26 +28,40 @@ impl Column {
         let len = rows
             .checked_mul(size)
             .ok_or_else(|| PyOverflowError::new_err("the members are larger than memory"))?;
-        let bytes = errors::catch(|| alloc::filled(0, len))?;
-        Ok(Self { bytes, size })
+        errors::catch(|| Self {
+            bytes: alloc::filled(0, len),
+            size,
+            status: alloc::filled(Status::Ok, rows),
+        })
     }
 
-    fn row(&self, row: usize) -> &[u8] {
+    /// The bytes in a row; None if they could not be read.
+    fn row(&self, row: usize) -> Option<&[u8]> {
         let start = row * self.size;
-        self.bytes.get(start..start + self.size).unwrap_or_default()
+        let bytes = self.bytes.get(start..start + self.size);
+        bytes.filter(|_| self.status.get(row) == Some(&Status::Ok))
     }
 }
 
-impl Rows for Column {
-    fn put(&mut self, row: usize, at: usize, bytes: &[u8]) {
-        let start = row * self.size + at;
-        if let Some(target) = self.bytes.get_mut(start..start + bytes.len()) {
+struct Columns(Vec<Column>);
+
+impl Members for Columns {
+    #[inline]
+    fn put(&mut self, row: usize, member: &(Member, usize), at: usize, bytes: &[u8]) {
+        let Some(column) = self.0.get_mut(member.1) else {
+            return;
+        };
+        let start = row * column.size + at;
+        if let Some(target) = column.bytes.get_mut(start..start + bytes.len()) {
             target.copy_from_slice(bytes);
         }
     }
 
-    fn clear(&mut self, _row: usize) {
-        // The row is not used: its status is not 0.
+    fn fail(&mut self, row: usize, member: &(Member, usize), status: Status) {
+        let column = self.0.get_mut(member.1);
+        if let Some(slot) = column.and_then(|column| column.status.get_mut(row)) {
+            *slot = status;
+        }
     }
 }
 
@@ -59,32 +74,164 @@ pub fn members<'py>(
 ) -> PyResult<Vec<Bound<'py, PyList>>> {
     // None for a number outside 64 bits.
     let structs = elements(structs, |number| errors::address(&number))?;
-    let mut batch = errors::catch(|| Batch::new(space, structs.len()))?;
-    let mut columns = errors::catch(|| alloc::with_capacity(members.len()))?;
-    for &(offset, size) in members {
-        let mut column = Column::new(structs.len(), size)?;
-        let places = structs.iter();
-        let places = places.map(|at| at.and_then(|at| at.checked_add(offset)));
-        let (places, statuses) = detach(py, || {
-            let mut statuses = alloc::filled(Status::Ok, structs.len());
-            let places = alloc::collect(places);
-            let addrs = alloc::collect(places.iter().map(|at| at.unwrap_or(u64::MAX)));
-            batch.read_rows(&addrs, size, 0, &mut column, &mut statuses);
-            (places, statuses)
-        })?;
-        errors::probe(places.len(), size.saturating_add(OBJECT))?;
-        let values = places
-            .iter()
-            .zip(&statuses)
-            .enumerate()
-            .map(|(row, (place, status))| match (place, status) {
-                (Some(_), Status::Ok) => value(py, column.row(row)).map(Some),
-                _ => Ok(None),
-            })
-            .collect::<PyResult<Vec<_>>>()?;
-        columns.push(PyList::new(py, values)?);
+    let layout = errors::catch(|| Layout::packed(members.iter().copied()))?;
+    let layout =
+        layout.ok_or_else(|| PyOverflowError::new_err("the members are larger than memory"))?;
+    let mut columns = Columns(errors::catch(|| alloc::with_capacity(members.len()))?);
+    for &(_, size) in members {
+        columns.0.push(Column::new(structs.len(), size)?);
     }
-    Ok(columns)
+    let columns = detach(py, || {
+        let addrs = alloc::collect(structs.iter().map(|at| at.unwrap_or(u64::MAX)));
+        Batch::new(space, addrs.len()).read_members(&addrs, &layout, 0, &mut columns);
+        columns
+    })?;
+    let mut lists = errors::catch(|| alloc::with_capacity(members.len()))?;
+    for column in columns.0 {
+        errors::probe(structs.len(), column.size.saturating_add(OBJECT))?;
+        let values = structs.iter().enumerate().map(|(row, at)| {
+            let bytes = column.row(row).filter(|_| at.is_some());
+            bytes.map(|bytes| value(py, bytes)).transpose()
+        });
+        lists.push(PyList::new(py, values.collect::<PyResult<Vec<_>>>()?)?);
+    }
+    Ok(lists)
+}
+
+/// See `AddressSpace.read_each`.
+pub fn each<'py>(
+    py: Python<'py>,
+    space: &Space<CoreDump>,
+    addresses: &Bound<'py, PyAny>,
+    sizes: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyList>> {
+    let places = pairs(addresses, sizes)?;
+    let mut total = 0_usize;
+    for (_, size) in &places {
+        total = total
+            .checked_add(*size)
+            .ok_or_else(|| PyOverflowError::new_err("sizes: they are larger than memory"))?;
+    }
+    let (bytes, read) = detach(py, || {
+        let mut bytes = alloc::filled(0_u8, total);
+        let mut batch = Batch::new(space, places.len());
+        let mut rest = bytes.as_mut_slice();
+        let read = alloc::collect(places.iter().map(|(address, size)| {
+            let (row, others) = std::mem::take(&mut rest).split_at_mut(*size);
+            rest = others;
+            let put = |at: usize, piece: &[u8]| {
+                if let Some(target) = row.get_mut(at..at + piece.len()) {
+                    target.copy_from_slice(piece);
+                }
+            };
+            address.is_some_and(|address| batch.pieces(address, *size, put).is_ok())
+        }));
+        (bytes, read)
+    })?;
+    errors::probe(places.len(), OBJECT)?;
+    errors::probe(total, 1)?;
+    let mut rest = bytes.as_slice();
+    let rows = places.iter().zip(read).map(|((_, size), read)| {
+        let (row, others) = rest.split_at(*size);
+        rest = others;
+        read.then(|| PyBytes::new(py, row))
+    });
+    PyList::new(py, rows.collect::<Vec<_>>())
+}
+
+/// The elements of an array of pointers that are not NULL, by index; None if it cannot be read.
+pub type Pointers = Option<Vec<(usize, u64)>>;
+
+/// See `AddressSpace.pointers`.
+pub fn pointers(
+    py: Python<'_>,
+    space: &Space<CoreDump>,
+    arrays: &Bound<'_, PyAny>,
+    counts: &Bound<'_, PyAny>,
+    word: usize,
+) -> PyResult<Vec<Pointers>> {
+    let word = self::word(word)?;
+    let places = pairs(arrays, counts)?;
+    let found = detach(py, || {
+        let mut batch = Batch::new(space, places.len());
+        alloc::collect(places.iter().map(|(address, count)| {
+            let address = (*address)?;
+            nonzero(&mut batch, address, *count, word)
+        }))
+    })?;
+    let counts = found.iter().flatten().map(Vec::len);
+    errors::probe(counts.sum::<usize>() + found.len(), 3 * OBJECT)?;
+    Ok(found)
+}
+
+/// The pointers of one array.
+fn nonzero(
+    batch: &mut Batch<'_, CoreDump>,
+    address: u64,
+    count: usize,
+    word: Word,
+) -> Option<Vec<(usize, u64)>> {
+    const ELEMENTS: usize = 512;
+    let mut found = alloc::with_capacity(0);
+    let mut bytes = [0_u8; ELEMENTS * 8];
+    for first in (0..count).step_by(ELEMENTS) {
+        let size = ELEMENTS.min(count - first) * word.bytes();
+        let start = address.checked_add(first.checked_mul(word.bytes())? as u64)?;
+        let read = batch.pieces(start, size, |at, piece| {
+            if let Some(target) = bytes.get_mut(at..at + piece.len()) {
+                target.copy_from_slice(piece);
+            }
+        });
+        read.ok()?;
+        let elements = bytes.get(..size).unwrap_or_default().chunks(word.bytes());
+        for (i, element) in elements.enumerate() {
+            if let Some(pointer) = word.get(element).filter(|pointer| *pointer != 0) {
+                alloc::push(&mut found, (first + i, pointer));
+            }
+        }
+    }
+    Some(found)
+}
+
+/// See `AddressSpace.follow`.
+pub fn follow(
+    py: Python<'_>,
+    space: &Space<CoreDump>,
+    structs: &Bound<'_, PyAny>,
+    offset: u64,
+    word: usize,
+    (depth, limit): (usize, usize),
+) -> PyResult<Vec<u64>> {
+    let word = self::word(word)?;
+    let structs = elements(structs, |number| errors::address(&number))?;
+    let found = detach(py, || {
+        let starts = alloc::collect(structs.into_iter().flatten());
+        space.follow(&starts, offset, word, depth, limit)
+    })?;
+    errors::probe(found.len(), OBJECT)?;
+    Ok(found)
+}
+
+/// The elements of two sequences of the same length: addresses, None for one outside 64 bits, and sizes.
+fn pairs(
+    addresses: &Bound<'_, PyAny>,
+    sizes: &Bound<'_, PyAny>,
+) -> PyResult<Vec<(Option<u64>, usize)>> {
+    let addresses = elements(addresses, |number| errors::address(&number))?;
+    let sizes = elements(sizes, |size| size.extract())?;
+    if addresses.len() != sizes.len() {
+        let text = format!("{} addresses, but {} sizes", addresses.len(), sizes.len());
+        return Err(PyValueError::new_err(text));
+    }
+    errors::catch(|| alloc::collect(addresses.into_iter().zip(sizes)))
+}
+
+fn word(word: usize) -> PyResult<Word> {
+    match word {
+        4 => Ok(Word::W32),
+        8 => Ok(Word::W64),
+        _ => Err(PyValueError::new_err("word: 4 or 8 bytes")),
+    }
 }
 
 /// 1, 2, 4 or 8 bytes as an unsigned number; any other number of bytes as bytes.
@@ -125,11 +272,7 @@ pub fn lists(
     links: &str,
     limit: usize,
 ) -> PyResult<Vec<Walked>> {
-    let word = match word {
-        4 => Word::W32,
-        8 => Word::W64,
-        _ => return Err(PyValueError::new_err("word: 4 or 8 bytes")),
-    };
+    let word = self::word(word)?;
     let links = match links {
         "circular" => Links::Circular,
         "backward" => Links::CircularBackward,

@@ -79,7 +79,7 @@ pub fn collect<T>(elements: impl IntoIterator<Item = T>) -> Vec<T> {
 
 /// Appends an element.
 #[inline]
-pub(crate) fn push<T>(vec: &mut Vec<T>, element: T) {
+pub fn push<T>(vec: &mut Vec<T>, element: T) {
     if vec.len() == vec.capacity() {
         grow(vec);
     }

@@ -1,12 +1,16 @@
 """Values and layouts of types as text, as gdb and crash print them."""
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, product
 from typing import Literal, NamedTuple
 
-from ..._native import AbsentError, MemoryFault, Type, TypeMember
+from ..._native import AbsentError, MemoryFault, Type
 from ...budget import BudgetExceededError
 from ...limits import MAX_PRINTED_CHARACTERS, MAX_PRINTED_ELEMENTS, MAX_STRUCT_DEPTH
+from ..kernel import Kernel
 from . import types
+from .shapes import NO_BITS, Bits, Shape
 from .types import CType, Parts
 from .value import Value
 
@@ -14,6 +18,8 @@ from .value import Value
 _CHARACTERS = 64
 #: Equal elements of an array from which they are counted.
 _REPEATS = 10
+#: Formats of ints by their size and sign.
+_CODES = dict(zip(product((1, 2, 4, 8), (False, True)), "BbHhIiQq", strict=True))
 _UNREADABLE = "<not in the dump>"
 
 
@@ -35,23 +41,81 @@ def text(value: Value, style: Style = DECIMAL, parts: Parts | None = None) -> st
     """
     if value.kind in ("struct", "union", "array"):
         value = value.read_ahead()
-    return _Printer(style, parts or Parts()).value(value, 0)
+    return _Printer(value.kernel, value.known, style, parts or Parts()).whole(value)
 
 
-class _Printer:
-    def __init__(self, style: Style, parts: Parts) -> None:
-        self._style = style
+class _Memory:
+    """The memory of a value, part of which was read already."""
+
+    def __init__(self, kernel: Kernel, known: tuple[int, bytes], parts: Parts) -> None:
+        self._kernel = kernel
+        self._last = kernel.last
+        self._start, self._known = known
         self._parts = parts
+
+    def _data(self, address: int, size: int) -> bytes:
+        at = address - self._start
+        if at >= 0 and at + size <= len(self._known):
+            return self._known[at : at + size]
+        return self._kernel.data(address, size)
+
+    def _number(self, shape: Shape, address: int, bits: Bits) -> int:
+        return shape.decode(self._data(address, shape.span(bits)), bits)
+
+    def _numbers(self, element: Shape, address: int, count: int) -> Sequence[int] | None:
+        """The elements of an array of ints; None if they are to be read one by one."""
+        code = _CODES.get((element.width, element.signed))
+        at, size = address - self._start, count * element.width
+        if code is None or at < 0 or at + size > len(self._known):
+            return None
+        return struct.unpack_from(f"<{count}{code}", self._known, at)
+
+
+class _Printer(_Memory):
+    def __init__(
+        self, kernel: Kernel, known: tuple[int, bytes], style: Style, parts: Parts
+    ) -> None:
+        super().__init__(kernel, known, parts)
+        self._decimal = style.radix == 10
         #: Structs and arrays around the current part.
         self._nesting = 0
 
-    def value(self, value: Value, depth: int) -> str:
+    def whole(self, value: Value) -> str:
         self._parts.spend(1)
+        if value.address is not None:
+            return self._part(value.shape, value.address, value.bits, 0)
+        try:
+            return self._immediate(value.shape, value)
+        except BudgetExceededError:
+            raise
+        except AbsentError:
+            return "<incomplete type>"
+
+    def _immediate(self, shape: Shape, value: Value) -> str:
+        if shape.kind in ("int", "ptr", "enum"):
+            return self._shown(shape, value.integer())
+        return self._other(shape)
+
+    def _part(self, shape: Shape, address: int, bits: Bits, depth: int) -> str:
+        """A part, which was charged."""
         if self._nesting >= MAX_STRUCT_DEPTH:
             return "{...}"
+        width = shape.width
+        if width and bits is NO_BITS:
+            at = address - self._start
+            if at >= 0 and at + width <= len(self._known):
+                data = self._known[at : at + width]
+                number = int.from_bytes(data, "little", signed=shape.signed)
+                return str(number) if self._decimal else hex(number)
         self._nesting += 1
         try:
-            return self._value(value, depth)
+            if shape.kind in ("struct", "union"):
+                return self._struct(shape, address, depth)
+            if shape.kind == "array":
+                return self._array(shape, address, depth)
+            if shape.kind in ("int", "ptr", "enum"):
+                return self._shown(shape, self._number(shape, address, bits))
+            return self._other(shape)
         except MemoryFault:
             return _UNREADABLE
         except BudgetExceededError:
@@ -61,86 +125,60 @@ class _Printer:
         finally:
             self._nesting -= 1
 
-    def _value(self, value: Value, depth: int) -> str:
-        kind = value.kind
-        if kind in ("struct", "union"):
-            return self._struct(value, depth)
-        if kind == "array":
-            return self._array(value, depth)
-        if kind == "ptr":
-            return _pointer(value)
-        if kind == "enum":
-            return _enumerator(value, self._parts)
-        if kind == "int":
-            return self._int(value)
-        if kind == "float":
-            return f"{value.size}-byte float"
-        if kind in {"func_proto", "func"}:
+    def _other(self, shape: Shape) -> str:
+        if shape.kind == "float":
+            return f"{shape.size}-byte float"
+        if shape.kind in ("func_proto", "func"):
             return "{function}"
         return "<incomplete type>"
 
-    def _number(self, number: int) -> str:
-        return str(number) if self._style.radix == 10 else hex(number)
-
-    def _int(self, value: Value) -> str:
-        number = value.integer()
-        found = types.stripped(value.type)
-        assert isinstance(found, Type)
-        if found.encoding == "bool" and number in (0, 1):
+    def _shown(self, shape: Shape, number: int) -> str:
+        """An int, a pointer or an enumerator."""
+        if shape.kind == "ptr":
+            return _pointer(self._kernel, shape, number)
+        if shape.kind == "enum":
+            self._parts.spend(shape.enumerators.cost)
+            return shape.enumerators.text(number)
+        if shape.is_bool and number in (0, 1):
             return ("false", "true")[number]
-        if _is_char(found):
-            shown = self._number(number)
+        shown = str(number) if self._decimal else hex(number)
+        if shape.is_char:
             return f"{shown} '{_character(number & 0xFF, quote=chr(39))}'"
-        return self._number(number)
+        return shown
 
-    def _struct(self, value: Value, depth: int) -> str:
-        struct = types.stripped(value.type)
-        assert isinstance(struct, Type)
+    def _struct(self, shape: Shape, address: int, depth: int) -> str:
+        self._parts.spend(shape.cost)
         indent = "  " * (depth + 1)
-        members = [
-            f"{indent}{one.name} = {self._member(value, one, depth + 1)}"
-            if one.name
-            else f"{indent}{self._member(value, one, depth + 1)}"
-            for one in self._parts.members(struct)
-        ]
+        members = []
+        for name, inner, offset, bits in shape.fields:
+            one = self._part(inner, address + offset & self._last, bits, depth + 1)
+            members.append(f"{indent}{name} = {one}" if name else f"{indent}{one}")
         if not members:
             return "{<No data fields>}"
         return "{\n" + ",\n".join(members) + f"\n{'  ' * depth}}}"
 
-    def _member(self, value: Value, one: TypeMember, depth: int) -> str:
-        return self.value(value.part(one.type, one.bit_offset, one.bit_size), depth)
-
-    def _array(self, value: Value, depth: int) -> str:
-        of = types.target(value.type)
-        found = types.stripped(value.type)
-        count = types.length(found)
-        assert value.address is not None
-        element = types.stripped(of)
-        if isinstance(element, Type) and _is_char(element):
-            return _string(value.data(min(count, MAX_PRINTED_CHARACTERS)), count)
+    def _array(self, shape: Shape, address: int, depth: int) -> str:
+        element, count = shape.target, shape.count
+        if element.is_char:
+            return _string(self._data(address, min(count, MAX_PRINTED_CHARACTERS)), count)
         shown = min(count, MAX_PRINTED_ELEMENTS)
-        parts: list[tuple[str, int]] = []
-        for index in range(shown):
-            one = self.value(value.element(index), depth)
-            if parts and parts[-1][0] == one:
-                parts[-1] = (one, parts[-1][1] + 1)
-            else:
-                parts.append((one, 1))
-        texts: list[str] = []
-        for one, times in parts:
-            if times >= _REPEATS:
-                texts.append(f"{one} <repeats {times} times>")
-            else:
-                texts += [one] * times
+        self._parts.spend(shown)
+        numbers = None
+        if self._nesting < MAX_STRUCT_DEPTH:
+            numbers = self._numbers(element, address, shown)
+        texts: Iterable[str]
+        if numbers is not None:
+            texts = map(str if self._decimal else hex, numbers)
+        else:
+            step = element.size if shown else 0
+            places = (address + index * step & self._last for index in range(shown))
+            texts = (self._part(element, place, NO_BITS, depth) for place in places)
+        parts: list[str] = []
+        for one, equal in groupby(texts):
+            times = sum(1 for _ in equal)
+            parts += [f"{one} <repeats {times} times>"] if times >= _REPEATS else [one] * times
         more = "..." if count > shown else ""
-        return "{" + ", ".join(texts) + more + "}"
-
-
-def _is_char(found: Type) -> bool:
-    """BTF does not mark ``char``; compilers name it so."""
-    return found.encoding == "char" or (
-        found.kind == "int" and found.name in ("char", "signed char", "unsigned char")
-    )
+        return "{" + ", ".join(parts) + more + "}"
 
 
 def _character(byte: int, *, quote: str) -> str:
@@ -161,41 +199,20 @@ def _string(data: bytes, count: int = 0) -> str:
     return f'"{"".join(characters)}"{more}'
 
 
-def _pointer(value: Value) -> str:
+def _pointer(kernel: Kernel, shape: Shape, number: int) -> str:
     """A pointer with the symbol that it points to; of a char, with the string."""
-    kernel, number = value.kernel, value.integer()
     shown = hex(number)
     symbol = kernel.code.lookup(number) if number else None
     if symbol is not None and (not symbol.size or number - symbol.address < symbol.size):
         offset = number - symbol.address
         shown += f" <{symbol.name}+{offset}>" if offset else f" <{symbol.name}>"
-    of = types.stripped(types.target(value.type))
-    if number and isinstance(of, Type) and _is_char(of) and of.signed | (of.name == "char"):
+    if shape.target.is_text and number:
         try:
             data = kernel.cstring(number, MAX_PRINTED_ELEMENTS)
         except MemoryFault:
             return shown
         return f"{shown} {_string(data)}"
     return shown
-
-
-def _enumerator(value: Value, parts: Parts) -> str:
-    number = value.integer()
-    found = types.stripped(value.type)
-    assert isinstance(found, Type)
-    enumerators = parts.enumerators(found)
-    for name, known in enumerators:
-        if known == number:
-            return name
-    left, names = number, []
-    for name, known in enumerators:
-        if known > 0 and known & (known - 1) == 0 and left & known:
-            names.append(name)
-            left &= ~known
-    if names:
-        rest = [f"unknown: {left:#x}"] if left else []
-        return f"({' | '.join(names + rest)})"
-    return str(number)
 
 
 # Layouts
@@ -344,50 +361,70 @@ def plain(value: Value, parts: Parts | None = None) -> object:
     What cannot be read is None. Members of anonymous structs are those of the struct around them.
     BudgetExceededError if it has more parts than are left of ``parts``.
     """
-    return _plain(value, parts or Parts(), 0)
+    return _Plain(value.kernel, value.known, parts or Parts()).whole(value)
 
 
-def _plain(value: Value, parts: Parts, depth: int) -> object:
-    parts.spend(1)
-    if depth >= MAX_STRUCT_DEPTH:
-        raise BudgetExceededError(f"{value.type}: more than {MAX_STRUCT_DEPTH} within each other")
-    try:
-        return _plain_parts(value, parts, depth)
-    except BudgetExceededError:
-        raise
-    except AbsentError:
-        return None
+class _Plain(_Memory):
+    def whole(self, value: Value) -> object:
+        self._parts.spend(1)
+        if value.address is not None:
+            return self._part(value.shape, value.address, value.bits, 0)
+        try:
+            return self._shown(value.shape, value.integer())
+        except BudgetExceededError:
+            raise
+        except AbsentError:
+            return None
 
+    def _part(self, shape: Shape, address: int, bits: Bits, depth: int) -> object:
+        """A part, which was charged."""
+        if depth >= MAX_STRUCT_DEPTH:
+            raise BudgetExceededError(
+                f"{shape.type}: more than {MAX_STRUCT_DEPTH} within each other"
+            )
+        try:
+            if shape.kind in ("struct", "union"):
+                return self._struct(shape, address, depth)
+            if shape.kind == "array":
+                return self._array(shape, address, depth)
+            return self._shown(shape, self._number(shape, address, bits))
+        except BudgetExceededError:
+            raise
+        except AbsentError:
+            return None
 
-def _plain_parts(value: Value, parts: Parts, depth: int) -> object:
-    kind = value.kind
-    found = types.stripped(value.type)
-    if kind in ("struct", "union") and isinstance(found, Type):
+    def _struct(self, shape: Shape, address: int, depth: int) -> dict[str, object]:
+        self._parts.spend(shape.cost)
         members: dict[str, object] = {}
-        for one in parts.members(found):
-            part = value.part(one.type, one.bit_offset, one.bit_size)
-            inner = _plain(part, parts, depth + 1)
-            if one.name:
-                members[one.name] = inner
-            elif isinstance(inner, dict):
-                members.update(inner)
+        for name, inner, offset, bits in shape.fields:
+            one = self._part(inner, address + offset & self._last, bits, depth + 1)
+            if name:
+                members[name] = one
+            elif isinstance(one, dict):
+                members.update(one)
         return members
-    if kind == "array":
-        count = types.length(found)
-        element = types.stripped(types.target(value.type))
-        if isinstance(element, Type) and _is_char(element):
+
+    def _array(self, shape: Shape, address: int, depth: int) -> object:
+        element, count = shape.target, shape.count
+        if element.is_char:
             if count > MAX_PRINTED_CHARACTERS:
-                raise BudgetExceededError(f"{value.type}: too many characters")
-            parts.spend(count // _CHARACTERS)
-            return value.data(count).rstrip(b"\0").decode("utf-8", "backslashreplace")
+                raise BudgetExceededError(f"{shape.type}: too many characters")
+            self._parts.spend(count // _CHARACTERS)
+            return self._data(address, count).rstrip(b"\0").decode("utf-8", "backslashreplace")
         shown = min(count, MAX_PRINTED_ELEMENTS)
-        return [_plain(value.element(index), parts, depth + 1) for index in range(shown)]
-    if kind == "ptr":
-        return hex(value.integer())
-    if kind == "enum":
-        return _enumerator(value, parts)
-    if kind == "int":
-        number = value.integer()
-        is_bool = isinstance(found, Type) and found.encoding == "bool"
-        return bool(number) if is_bool and number in (0, 1) else number
-    return None
+        self._parts.spend(shown)
+        if depth + 1 < MAX_STRUCT_DEPTH:
+            numbers = self._numbers(element, address, shown)
+            if numbers is not None:
+                return list(numbers)
+        step = element.size if shown else 0
+        places = (address + index * step & self._last for index in range(shown))
+        return [self._part(element, place, NO_BITS, depth + 1) for place in places]
+
+    def _shown(self, shape: Shape, number: int) -> object:
+        if shape.kind == "ptr":
+            return hex(number)
+        if shape.kind == "enum":
+            self._parts.spend(shape.enumerators.cost)
+            return shape.enumerators.text(number)
+        return bool(number) if shape.is_bool and number in (0, 1) else number

@@ -1,12 +1,12 @@
 """A value: its type, and the memory that it is in, or its number."""
 
-from contextlib import suppress
 from typing import NamedTuple
 
-from ..._native import AbsentError, Type
-from ...limits import MAX_NUMBER_BITS, MAX_READ_AHEAD
+from ..._native import AbsentError
+from ...limits import MAX_READ_AHEAD
 from ..kernel import Kernel
-from . import types
+from . import shapes, types
+from .shapes import NO_BITS, Bits, Shape
 from .types import CType, Derived
 
 
@@ -20,10 +20,15 @@ class Value(NamedTuple):
     address: int | None
     #: The number, unless it is in memory.
     immediate: int = 0
-    #: Bits of a bit-field from ``address``, and its width; (0, None) for others.
-    bits: tuple[int, int | None] = (0, None)
+    #: From ``address``.
+    bits: Bits = NO_BITS
     #: Memory that was read already, and its address.
     known: tuple[int, bytes] = (0, b"")
+
+    @property
+    def shape(self) -> Shape:
+        """What its type says about its bytes."""
+        return shapes.of(self.type, self.kernel.word)
 
     @property
     def kind(self) -> str:
@@ -49,18 +54,10 @@ class Value(NamedTuple):
     def part(self, of: CType | None, bits: int, width: int | None = None) -> "Value":
         """What is that many bits after the start of the object."""
         assert self.address is not None
-        if width is None:
-            address = self.address + bits // 8 & self.kernel.last
-            return Value(self.kernel, of, address, known=self.known)
-        # The unit is that of the type, as compilers lay out bit-fields, unless it crosses its end.
-        unit = 1
-        with suppress(AbsentError):
-            unit = types.sizeof(of, self.kernel.word) or 1
-        start = bits // 8 // unit * unit
-        if bits + width > (start + unit) * 8:
-            start = bits // 8
+        shape = shapes.of(of, self.kernel.word)
+        start, within = shapes.place(shape, bits, width)
         address = self.address + start & self.kernel.last
-        return Value(self.kernel, of, address, bits=(bits - start * 8, width), known=self.known)
+        return Value(self.kernel, of, address, bits=within, known=self.known)
 
     def element(self, index: int) -> "Value":
         """An element of an array, or of what a pointer points to as an array; AbsentError."""
@@ -101,23 +98,14 @@ class Value(NamedTuple):
 
         Raises MemoryFault if it cannot be read.
         """
-        kind = self.kind
-        if kind not in ("int", "ptr", "enum"):
-            raise AbsentError(f"{'void' if self.type is None else self.type} is not a number")
-        found = types.stripped(self.type)
-        signed = isinstance(found, Type) and kind != "ptr" and found.signed
-        size = self.size
-        first, width = self.bits
+        shape = self.shape
+        size = shape.span(self.bits)
+        if self.address is not None:
+            return shape.decode(self.data(size), self.bits)
+        width = self.bits[1]
         bits = size * 8 if width is None else width
-        if not 0 < bits <= MAX_NUMBER_BITS:
-            raise AbsentError(f"{self.type} with {bits} bits is not a number")
-        if self.address is None:
-            number = self.immediate
-        else:
-            data = self.data(size if width is None else (first + width + 7) // 8)
-            number = int.from_bytes(data, "little") >> first
-        number &= (1 << bits) - 1
-        return number - (1 << bits) if signed and number >> bits - 1 else number
+        number = self.immediate & (1 << bits) - 1
+        return number - (1 << bits) if shape.signed and number >> bits - 1 else number
 
     def data(self, size: int) -> bytes:
         """The first bytes of the object. Raises MemoryFault, or AbsentError for a number."""

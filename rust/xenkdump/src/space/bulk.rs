@@ -10,7 +10,8 @@ use crate::paging::Translator;
 use crate::status::{Status, NONE};
 use crate::window::Window;
 
-const CHUNK: usize = 256;
+/// The number of addresses that are translated together.
+pub(super) const CHUNK: usize = 256;
 /// Bytes of a long read that are decoded at once; they stay in the first-level cache until they are
 /// copied.
 const DECODED: usize = 16 << 10;
@@ -25,9 +26,9 @@ pub trait Rows {
 
 /// Translates and reads batches of addresses in one thread.
 pub struct Batch<'s, M> {
-    space: &'s Space<M>,
+    pub(super) space: &'s Space<M>,
     method: Method<'s, M>,
-    window: Window<'s, MachineAddr>,
+    pub(super) window: Window<'s, MachineAddr>,
     /// For long reads of memory that cannot be borrowed.
     decoded: Vec<u8>,
 }
@@ -71,8 +72,9 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         }
     }
 
+    /// Translates at most [`CHUNK`] addresses.
     #[inline]
-    fn chunk(&mut self, addrs: &[u64], out: &mut [MachineAddr], status: &mut [Status]) {
+    pub(super) fn chunk(&mut self, addrs: &[u64], out: &mut [MachineAddr], status: &mut [Status]) {
         match &mut self.method {
             Method::Identity => {
                 for ((addr, out), status) in addrs.iter().zip(out).zip(status) {
@@ -159,25 +161,22 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     ) {
         let mut machine = [MachineAddr(0); CHUNK];
         self.chunk(addrs, &mut machine, status);
-        // Find all rows, then touch them, then copy: in a loop that only touches, a dozen cache misses
-        // overlap.
+        // Find and touch all rows, then copy: in a loop that does not wait for the bytes, a dozen cache
+        // misses overlap.
         let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
         // The last frame that could not be borrowed.
         let mut unborrowed = None;
+        let mut touched = 0;
         let results = machine.iter().zip(&*status);
         for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
             let in_page = size <= PAGE_SIZE - VirtAddr(*addr).page_offset();
             if in_page && *status == Status::Ok && Some(machine.frame()) != unborrowed {
                 let borrowed = self.window.borrow(self.space.memory(), *machine, size);
                 *found = borrowed.unwrap_or_default();
+                touched ^= found.first().unwrap_or(&0);
                 unborrowed = borrowed.is_none().then_some(machine.frame());
             }
         }
-        let touched = found
-            .iter()
-            .take(addrs.len())
-            .filter_map(|row| row.first())
-            .fold(0, |all, byte| all ^ byte);
         black_box(touched);
         let mut copied = [0; CHUNK];
         let mut count = 0;
@@ -284,7 +283,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
 
     /// Calls `work`. Repeats it if borrowed memory was invalidated meanwhile: the second call does not
     /// borrow.
-    fn checked<T>(&mut self, mut work: impl FnMut(&mut Self) -> T) -> T {
+    pub(super) fn checked<T>(&mut self, mut work: impl FnMut(&mut Self) -> T) -> T {
         let before = self.space.memory().is_intact();
         if !before {
             self.window = Window::default();

@@ -6,12 +6,17 @@
 pub mod bare;
 mod bulk;
 mod find;
+mod follow;
+mod layout;
 mod lists;
+mod structs;
 mod tables;
 
 pub use bulk::{Batch, Rows};
 pub use find::{Found, Pieces};
+pub use layout::{Layout, Member};
 pub use lists::{End, Links, List};
+pub use structs::Members;
 pub use tables::Tables;
 
 use crate::addr::{Address, MachineAddr, PseudoPhysAddr, VirtAddr, PAGE_SIZE};

@@ -70,9 +70,7 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Log | XenL
         return Log(target.id, _selected(printk.lines(kernel), options), booted)
     if options != Options():
         raise UsageError("--level, -n and -T are not available with --hypervisor")
-    from ..xen import console
-
-    return XenLog(console.read(target))
+    return XenLog(target.console)
 
 
 def _selected(lines: Lines, options: Options) -> Lines:

@@ -1,7 +1,6 @@
 """``bt --group``: tasks with equal stacks, each stack once."""
 
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from typing import NamedTuple, NotRequired, TypedDict
 
 from ..linux.backtrace import Trace
@@ -97,6 +96,8 @@ def _digest(trace: Trace) -> bytes:
     marks, and end for the same reason. Stack pointers, registers and the place in user space may
     differ.
     """
+    from hashlib import blake2b  # it loads OpenSSL
+
     found = blake2b(digest_size=16)
     for frame in trace.frames:
         if frame.user:

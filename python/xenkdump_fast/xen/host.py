@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import AbsentError, AddressSpace, Dump, DumpError, Image, Symbols
 from ..budget import Budget
+from ..diagnostics import Unique
 from ..limits import (
     MAX_FRAME_SEARCH,
     MAX_GUEST_FRAMES,
@@ -23,8 +24,6 @@ from . import (
     guests,
     hvm,
     memory,
-    nested,
-    structs,
     vcpus,
 )
 from .domain import TRANSLATED, XenDomain
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .._native import Paging
+    from . import console, nested, structs
 
 #: domain.options: a translated guest, HVM or PVH (public ABI, XEN_DOMCTL_CDF_hvm).
 CDF_HVM = 1 << 0
@@ -100,7 +100,7 @@ class XenHost:
         self.image = None if symbols is None else symbols.image
         self._roots_found = 0
         #: Warnings about the hypervisor; each domain has its own.
-        self.warnings: list[str] = []
+        self.warnings: list[str] = Unique()
         #: Where Xen's image is, if no note of the dump is Xen's.
         self._found = None if detect.has_notes(dump.notes) else image or detect.find(dump)
         #: Its pCPUs.
@@ -204,9 +204,18 @@ class XenHost:
         return layout
 
     @cached_property
-    def structs(self) -> structs.Structs:
+    def structs(self) -> "structs.Structs":
         """Any of Xen's structs. AbsentError without the DWARF of a xen-syms."""
+        from . import structs
+
         return structs.of(self.memory, self.image, self.symbols_path)
+
+    @cached_property
+    def console(self) -> "console.Console":
+        """The console ring; AbsentError if it cannot be found."""
+        from . import console
+
+        return console.read(self)
 
     @cached_property
     def _list(self) -> domains.DomainList:
@@ -338,8 +347,10 @@ class HostDomain(XenDomain):
         return found
 
     @cached_property
-    def nested(self) -> nested.Root:
+    def nested(self) -> "nested.Root":
         """Xen's page tables of a translated guest's memory; AbsentError if none can be verified."""
+        from . import nested
+
         xen = self.xen
         if not self.is_translated:
             raise AbsentError(f"domain {self.id} is not a translated guest")

@@ -1,7 +1,6 @@
 """``xkdump``: dispatch, and the files of the command line."""
 
 import argparse
-import gc
 import io
 import os
 import sys
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ExitStatus", "main"]
 
-#: Objects that are allocated before the collector searches for cycles; by default 700.
-_COLLECTION = 20_000
 #: The command for files without one.
 _SHELL = "shell"
 
@@ -30,8 +27,6 @@ _SHELL = "shell"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    # Imports allocate 10^4 objects, none of them garbage: by default, they are searched 20 times.
-    gc.set_threshold(_COLLECTION)
     _prepare_streams()
     # numpy's OpenBLAS, which is never used, allocates memory for each CPU when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -99,11 +99,23 @@ pub(crate) fn rest(strings: &[u8], offset: u32) -> &[u8] {
     rest.get(..MAX_SYMBOL_NAME).unwrap_or(rest)
 }
 
+/// Bytes of a string that are examined at once.
+const VECTOR: usize = 16;
+
 /// The string at `offset` of `strings`, up to the first byte for which `ends` is true.
 pub(crate) fn string(strings: &[u8], offset: u32, ends: impl Fn(u8) -> bool) -> &[u8] {
     let rest = rest(strings, offset);
-    let end = rest.iter().position(|byte| ends(*byte));
-    rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
+    // By vectors, and to the byte in the last one.
+    let has_end = |chunk: &&[u8]| chunk.iter().fold(false, |found, byte| found | ends(*byte));
+    let whole = rest
+        .chunks_exact(VECTOR)
+        .take_while(|chunk| !has_end(chunk))
+        .count()
+        * VECTOR;
+    let tail = rest.get(whole..).unwrap_or_default();
+    let end = tail.iter().position(|byte| ends(*byte));
+    rest.get(..end.map_or(rest.len(), |end| whole + end))
+        .unwrap_or_default()
 }
 
 /// Whether [`string`] at `offset` equals `wanted`. Does not scan longer strings to their end.

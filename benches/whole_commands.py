@@ -5,8 +5,8 @@ measured. ``--profile VMCORE VMLINUX`` prints what ``bt -a`` spends its time on:
 functions of this package.
 """
 
-import cProfile
 import contextlib
+import cProfile
 import io
 import os
 import pstats

@@ -37,7 +37,7 @@ EXPENSIVE = {
     "threading",
     "uuid",
 }
-#: Modules of this package that ``bt -a`` needs, at most. Consider an import in a function before more.
+#: The most modules of this package that ``bt -a`` may import.
 MOST = 85
 
 

@@ -1,6 +1,7 @@
 """What a dump keeps open for later commands."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_errors_are_not_kept() -> None:
 def test_only_the_last_ones_are_kept() -> None:
     opened: Opened[str, int] = Opened()
     for i in range(MAX_OPEN_FILES + 1):
-        opened.get(f"/nonexistent/{i}", lambda: i)
+        opened.get(f"/nonexistent/{i}", partial(int, i))
         assert opened.get("/nonexistent/0", lambda: -1) == 0
     assert opened.get("/nonexistent/1", lambda: -1) == -1
 
@@ -52,18 +53,31 @@ def test_only_the_last_ones_are_kept() -> None:
 def test_commands_share_a_hypervisor(
     synthetic: SyntheticDump, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second command finds no kernel, layout or console again."""
+    """A second command searches for no kernel and infers no layout."""
     with xk.open(synthetic.vmcore) as dump:
         xen = dump.xen()
         assert dump.xen() is xen is dump.hypervisor
         first = list(domains.run(dump).text())
-        ring = xen.console
         warnings = list(xen.warnings)
-        for module, name in ((guests, "recognise"), (host, "infer"), (console, "read")):
+        for module, name in ((guests, "recognise"), (host, "infer")):
             monkeypatch.setattr(module, name, lambda *_: pytest.fail("read again"))
         assert list(domains.run(dump).text()) == first
-        assert xen.console is ring
         assert xen.warnings == warnings
+
+
+def test_the_console_is_searched_for_once(
+    synthetic: SyntheticDump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = []
+
+    def read(xen: host.XenHost) -> console.Console:
+        searches.append(xen)
+        return console.Console([], False, "a test")
+
+    monkeypatch.setattr(console, "read", read)
+    with xk.open(synthetic.vmcore) as dump:
+        assert dump.xen().console is dump.xen().console
+        assert searches == [dump.xen()]
 
 
 def test_domains_share_an_image(synthetic: SyntheticDump) -> None:

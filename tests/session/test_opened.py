@@ -10,7 +10,7 @@ import xenkdump_fast as xk
 from xenkdump_fast.commands import domains
 from xenkdump_fast.limits import MAX_OPEN_FILES
 from xenkdump_fast.session.opened import Opened
-from xenkdump_fast.xen import console, guests, host
+from xenkdump_fast.xen import console, console_ring, guests, host
 from xenkdump_forge import SyntheticDump, write_dump
 
 
@@ -70,13 +70,13 @@ def test_the_console_is_searched_for_once(
 ) -> None:
     searches = []
 
-    def read(xen: host.XenHost) -> console.Console:
+    def find(xen: host.XenHost) -> console_ring.Console:
         searches.append(xen)
-        return console.Console([], False, "a test")
+        return console_ring.Console([], False, "a test")
 
-    monkeypatch.setattr(console, "read", read)
+    monkeypatch.setattr(console, "_find", find)
     with xk.open(synthetic.vmcore) as dump:
-        assert dump.xen().console is dump.xen().console
+        assert console.read(dump.xen()) is console.read(dump.xen())
         assert searches == [dump.xen()]
 
 

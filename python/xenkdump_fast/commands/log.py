@@ -13,7 +13,7 @@ from ..session import Domain
 from .contract import UsageError
 
 if TYPE_CHECKING:
-    from ..xen.console import Console
+    from ..xen.console_ring import Console
     from ..xen.host import XenHost
 
 
@@ -70,7 +70,9 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Log | XenL
         return Log(target.id, _selected(printk.lines(kernel), options), booted)
     if options != Options():
         raise UsageError("--level, -n and -T are not available with --hypervisor")
-    return XenLog(target.console)
+    from ..xen import console
+
+    return XenLog(console.read(target))
 
 
 def _selected(lines: Lines, options: Options) -> Lines:

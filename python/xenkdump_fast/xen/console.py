@@ -1,16 +1,13 @@
 """Xen's console ring, as shown by ``xl dmesg``."""
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .._native import AbsentError
 from ..limits import MAX_CONSOLE_SIZE, MAX_XEN_IMAGE
 from ..linux.partial_buffer import PartialBuffer
+from .console_ring import Console
+from .host import XenHost
 from .memory import IMAGE_ALIGN, PAGE, is_in_range
-
-if TYPE_CHECKING:
-    from .host import XenHost
 
 #: Size of the smallest ring (_CONRING_SIZE). Sizes are powers of two.
 _MIN_SIZE = 1 << 14
@@ -18,19 +15,15 @@ _MIN_SIZE = 1 << 14
 _PREFIX = b"(XEN) "
 
 
-@dataclass(frozen=True, slots=True)
-class Console:
-    """The text of the ring, oldest line first."""
-
-    lines: list[str]
-    #: Whether older text was overwritten.
-    overwritten: bool
-    #: How it was found.
-    how: str
+def read(xen: XenHost) -> Console:
+    """Reads the ring, once; AbsentError if it cannot be found."""
+    if xen.ring is None:
+        xen.ring = _find(xen)
+    return xen.ring
 
 
-def read(xen: "XenHost") -> Console:
-    """Reads the ring; AbsentError if it cannot be found.
+def _find(xen: XenHost) -> Console:
+    """Reads the ring.
 
     With xen-syms by the symbol ``conring`` and its size, without by the text in it.
     """
@@ -50,7 +43,7 @@ def read(xen: "XenHost") -> Console:
     return Console(_lines(xen, ring, ring.data[:end], ring.missing_in(0, end)), full, "its text")
 
 
-def _by_symbols(xen: "XenHost") -> Console:
+def _by_symbols(xen: XenHost) -> Console:
     """``conring`` is a pointer or the ring itself, depending on the version (``compat.py``)."""
     memory, symbols = xen.memory, xen.symbols
     assert symbols is not None
@@ -78,7 +71,7 @@ def _by_symbols(xen: "XenHost") -> Console:
     return Console(_lines(xen, ring, text, ring.missing_in(0, end)), overwritten, "conring")
 
 
-def _search(xen: "XenHost") -> int | None:
+def _search(xen: XenHost) -> int | None:
     """The first address that a pointer in Xen's image has and that looks like a console ring."""
     memory = xen.memory
     base = (xen.facts.head or xen.pc or 0) // IMAGE_ALIGN * IMAGE_ALIGN
@@ -102,7 +95,7 @@ def _search(xen: "XenHost") -> int | None:
     return None
 
 
-def _ring_at(xen: "XenHost", start: int) -> PartialBuffer:
+def _ring_at(xen: XenHost, start: int) -> PartialBuffer:
     """The ring at ``start``. Its size is doubled while there is text in the second half."""
     size = _MIN_SIZE
     limit = min(MAX_CONSOLE_SIZE, xen.dump.memory_held)
@@ -132,7 +125,7 @@ def _end(ring: PartialBuffer) -> int:
     return len(ring.data.rstrip(b"\0")) if end is None else end
 
 
-def _lines(xen: "XenHost", ring: PartialBuffer, text: bytes | bytearray, missing: int) -> list[str]:
+def _lines(xen: XenHost, ring: PartialBuffer, text: bytes | bytearray, missing: int) -> list[str]:
     """The lines of a text, of which the dump lacks some bytes."""
     if missing:
         xen.warnings.append(

@@ -9,8 +9,8 @@ from .._native import AbsentError
 from ..isolation import isolated
 from ..limits import MAX_XEN_COMMAND_LINE
 from ..parsing import number
-from . import compat, crash_info, frame_table, shared_info
-from .console import Console
+from . import compat, console, crash_info, frame_table, shared_info
+from .console_ring import Console
 from .host import XenHost
 from .memory import PAGE
 
@@ -93,7 +93,7 @@ def read(xen: XenHost) -> Header:
 
 def _console(xen: XenHost) -> Console | None:
     try:
-        return xen.console
+        return console.read(xen)
     except AbsentError:
         return None
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .._native import Paging
-    from . import console, nested, structs
+    from . import nested, structs
+    from .console_ring import Console
 
 #: domain.options: a translated guest, HVM or PVH (public ABI, XEN_DOMCTL_CDF_hvm).
 CDF_HVM = 1 << 0
@@ -99,6 +100,8 @@ class XenHost:
         self._given = symbols
         self.image = None if symbols is None else symbols.image
         self._roots_found = 0
+        #: The console ring, once ``console`` has found it.
+        self.ring: Console | None = None
         #: Warnings about the hypervisor; each domain has its own.
         self.warnings: list[str] = Unique()
         #: Where Xen's image is, if no note of the dump is Xen's.
@@ -209,13 +212,6 @@ class XenHost:
         from . import structs
 
         return structs.of(self.memory, self.image, self.symbols_path)
-
-    @cached_property
-    def console(self) -> "console.Console":
-        """The console ring; AbsentError if it cannot be found."""
-        from . import console
-
-        return console.read(self)
 
     @cached_property
     def _list(self) -> domains.DomainList:

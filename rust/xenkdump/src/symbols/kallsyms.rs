@@ -61,7 +61,7 @@ fn table(kallsyms: Arc<Kallsyms>, memory: Arc<dyn Memory<VirtAddr> + Send>, slid
 fn above(addresses: &[u64], address: u64, last: usize) -> usize {
     let at = |i: usize| addresses.get(i).copied();
     let is_above = |i: &usize| {
-        let below = i.checked_sub(1).and_then(at).is_none_or(|at| at <= address);
+        let below = *i == 0 || at(*i - 1).is_some_and(|at| at <= address);
         below && at(*i).is_none_or(|at| at > address)
     };
     let near = [last, last.saturating_add(1)].into_iter().find(is_above);

@@ -51,20 +51,24 @@ for cpu in for_each_online_cpu(program):
 """
 
 
-def converted(vmcore: str) -> Iterator[tuple[str, Path]]:
-    """The dump in each format that this build of makedumpfile writes."""
+def converted(vmcore: str, vmlinux: str | None = None) -> Iterator[tuple[str, Path]]:
+    """The dump in each format that this build of makedumpfile writes.
+
+    With a vmlinux, without the pages that dump level 31 leaves out; else all pages.
+    """
+    level, of_kernel = ("0", []) if vmlinux is None else ("31", ["-x", vmlinux])
     program = os.environ.get("XKDUMP_MAKEDUMPFILE", "").split(":")[0] or "makedumpfile"
     for name, option in FORMATS.items():
-        target = folder() / f"kernel-{name}.kdump"
+        target = folder() / f"kernel-{name}-{level}.kdump"
         source = Path(vmcore).stat().st_mtime
         if not target.is_file() or target.stat().st_mtime < source:
-            command = [program, "-f", option, "-d", "0", vmcore, str(target)]
+            command = [program, "-f", option, "-d", level, *of_kernel, vmcore, str(target)]
             if shutil.which(program) is None:
                 return
             if subprocess.run(command, capture_output=True, check=False).returncode:
                 say(f"without {name}: makedumpfile cannot write it")
                 continue
-        yield name, target
+        yield name if vmlinux is None else f"{name} without what level {level} excludes", target
 
 
 def sequence(turns: int, program: str, files: list[tuple[str, Path]]) -> Iterator[Pair | Figure]:
@@ -220,7 +224,7 @@ def main() -> None:
     with cores(1):
         count = min(count, MOST_TURNS)
         emit(at_random(count, system_python, vmcore, files[:2]))
-        emit(backtraces(count, crash, vmcore, vmlinux, files[:2]))
+        emit(backtraces(count, crash, vmcore, vmlinux, [*files, *converted(vmcore, vmlinux)]))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ from benches import counts, picture, report, synthetic  # noqa: E402
 from benches.pairing import CORES, cores, parse, say  # noqa: E402
 from benches.report import Results, Row  # noqa: E402
 
+#: crash, or the build of it that the environment variable names.
+CRASH = os.environ.get("XKDUMP_CRASH", "crash")
 PAIRS = ("single", "resolving", "objects", "whole-domain")
 PARTS = (
     *PAIRS,
@@ -37,6 +39,7 @@ PARTS = (
     "opening",
     "nested",
     "large-hosts",
+    "whole-commands",
     "processes",
     "containers",
     "counts",
@@ -134,9 +137,15 @@ class Bench:
         """Commands on a host with 200 domains."""
         self.module("large_hosts")
 
+    def whole_commands(self) -> None:
+        """Commands from start to exit, and the start of Python."""
+        dumps = [self.options.kernel, self.options.crash, *(self.options.whole or ())]
+        unique = dict.fromkeys(tuple(dump) for dump in dumps if dump)
+        self.module("whole_commands", *(path for dump in unique for path in dump))
+
     def processes(self) -> None:
         """crash and xkdump."""
-        crash = shutil.which("crash")
+        crash = shutil.which(CRASH)
         if crash is None or not self.options.crash:
             self.results.missing.append("crash: not installed, or no dump for it (--crash)")
             return
@@ -149,8 +158,10 @@ class Bench:
         dump = self.options.crash or []
         if not dump:
             self.results.missing.append("compressed dumps of a kernel: no dump for them (--crash)")
+        elif shutil.which(CRASH) is None:
+            self.results.missing.append(f"compressed dumps, crash: no {CRASH} (XKDUMP_CRASH)")
         program = self.target / "release" / "containers"
-        arguments = ["crash", *dump] if dump else []
+        arguments = [CRASH, *dump] if dump else []
         self.module("containers", program, self.options.system_python, *arguments)
 
     def counts(self) -> None:
@@ -248,6 +259,8 @@ def parser() -> argparse.ArgumentParser:
         ("--crash", "a dump for crash, and a vmlinux with DWARF"),
     ):
         add(name, nargs=2, metavar=("VMCORE", "VMLINUX"), help=what)
+    what = "another dump for whole-commands; may be repeated"
+    add("--whole", action="append", nargs=2, metavar=("VMCORE", "VMLINUX"), help=what)
     return parser
 
 

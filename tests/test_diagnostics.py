@@ -52,3 +52,13 @@ def test_any_number_of_warnings_is_cheap(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(warnings._kinds) == 11
     assert max(len(kind.texts) for kind in warnings._kinds.values()) == MAX_SAME_WARNINGS + 1
     assert warnings.texts()[-1].startswith("and 8988 more like this: ")
+
+
+def test_unique_warnings_are_kept_once() -> None:
+    found = diagnostics.Unique()
+    found.append("a")
+    for _ in range(3):
+        found += ["b", "a"]
+        found.extend(text for text in ("c", "b"))
+    assert found == ["a", "b", "c"]
+    assert [*found, "a"] == ["a", "b", "c", "a"]

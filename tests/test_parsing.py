@@ -6,7 +6,7 @@ from xenkdump_fast.linux import tasks
 from xenkdump_fast.linux.tasks import Task
 from xenkdump_fast.parsing import number
 from xenkdump_fast.xen import header
-from xenkdump_fast.xen.console import Console
+from xenkdump_fast.xen.console_ring import Console
 
 #: More digits than int() converts.
 LONG = "9" * 5000

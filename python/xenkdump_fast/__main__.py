@@ -1,5 +1,5 @@
 """``python -m xenkdump_fast`` is ``xkdump``."""
 
-from .cli import main
+from .process import run
 
-raise SystemExit(main())
+run()

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import takewhile
@@ -36,8 +37,33 @@ _STATUSES = (
 )
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Takes the width of the terminal from the system.
+
+    argparse makes a formatter for each option, and asks shutil, which imports decompressors.
+    """
+
+    def __init__(self, *args: Any, **texts: Any) -> None:
+        texts.setdefault("width", _columns() - 2)
+        super().__init__(*args, **texts)
+
+
+def _columns() -> int:
+    """As ``shutil.get_terminal_size``."""
+    text = os.environ.get("COLUMNS", "")
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):  # closed, or no terminal
+        return 80
+
+
 class Parser(argparse.ArgumentParser):
     """Escapes arguments in messages: they may be names of files."""
+
+    def __init__(self, **texts: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **texts)
 
     def error(self, message: str) -> NoReturn:
         """Ends the process."""

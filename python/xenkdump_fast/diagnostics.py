@@ -2,11 +2,35 @@
 
 import re
 from collections.abc import Iterable
+from typing import Self
 
 from .limits import MAX_KNOWN_WARNINGS, MAX_SAME_WARNINGS, MAX_WARNING_KINDS
 
-_NUMBER = re.compile(r"0x[0-9a-f]+|[0-9]+")
-_MORE = re.compile(r"and ([0-9]{1,18}) more like this: ", re.ASCII)
+_NUMBER = r"0x[0-9a-f]+|[0-9]+"
+_MORE = r"and ([0-9]{1,18}) more like this: "
+
+
+class Unique(list[str]):
+    """Warnings about something that many commands read: each text once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: set[str] = set()
+
+    def append(self, text: str) -> None:
+        """Adds a warning."""
+        self.extend((text,))
+
+    def extend(self, texts: Iterable[str]) -> None:
+        """Adds warnings."""
+        for text in texts:
+            if text not in self._known:
+                self._known.add(text)
+                super().append(text)
+
+    def __iadd__(self, texts: Iterable[str]) -> Self:  # type: ignore[misc,override]
+        self.extend(texts)
+        return self
 
 
 class _Kind:
@@ -37,10 +61,10 @@ class Warnings:
         if len(self._known) < MAX_KNOWN_WARNINGS:
             self._known.add(known)
         # A text that was deduplicated before has a count.
-        more = _MORE.match(text)
+        more = re.match(_MORE, text)
         first = text[more.end() :] if more else text
         # After the first colon is the reason, which may differ each time.
-        name = _NUMBER.sub("", first.split(": ")[0])
+        name = re.sub(_NUMBER, "", first.split(": ")[0])
         if name not in self._kinds and len(self._kinds) >= MAX_WARNING_KINDS:
             name = ""
         kind = self._kinds.setdefault(name, _Kind())
@@ -69,8 +93,8 @@ def deduplicated(warnings: Iterable[str]) -> list[str]:
 
 def kind(text: str) -> str:
     """What two texts have in common that are the same warning: of a count, what is counted."""
-    more = _MORE.match(text)
+    more = re.match(_MORE, text)
     if more is None:
         return text
     name = text[more.end() :].partition(": ")[0]
-    return f"{_NUMBER.sub('', name)} ..."
+    return f"{re.sub(_NUMBER, '', name)} ..."

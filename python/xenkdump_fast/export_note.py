@@ -1,6 +1,5 @@
 """The note XENKDUMP that ``xkdump export`` writes, as far as a reader needs it."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -32,13 +31,16 @@ def read(notes: Iterable[Note]) -> ExportNote | None:
     for note in notes:
         if note.kind == "export" and note.size <= MAX_EXPORT_NOTE:
             try:
-                return _parsed(json.loads(note.data))
+                return _parsed(note.data)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 return None
     return None
 
 
-def _parsed(facts: Any) -> ExportNote:
+def _parsed(data: bytes) -> ExportNote:
+    import json
+
+    facts: Any = json.loads(data)
     domain = facts["source"]["domain"]
     if domain is not None and not isinstance(domain, int):
         raise ValueError("domain")

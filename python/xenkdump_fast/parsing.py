@@ -7,9 +7,9 @@ from .limits import MAX_NUMBER_LENGTH
 _WHITE_SPACE = " \t\r\n"
 #: ``int`` also accepts white space, underscores and the digits of every script.
 _DIGITS = {
-    0: re.compile(r"-?(?:0[xX][0-9a-fA-F]+|[0-9]+)", re.ASCII),
-    10: re.compile(r"-?[0-9]+", re.ASCII),
-    16: re.compile(r"-?(?:0[xX])?[0-9a-fA-F]+", re.ASCII),
+    0: r"-?(?:0[xX][0-9a-fA-F]+|[0-9]+)",
+    10: r"-?[0-9]+",
+    16: r"-?(?:0[xX])?[0-9a-fA-F]+",
 }
 
 
@@ -21,7 +21,7 @@ def number(text: str, base: int = 10) -> int | None:
     may have CRLF line ends.
     """
     text = text.strip(_WHITE_SPACE)
-    if len(text) > MAX_NUMBER_LENGTH or not _DIGITS[base].fullmatch(text):
+    if len(text) > MAX_NUMBER_LENGTH or not re.fullmatch(_DIGITS[base], text):
         return None
     if base == 0:  # int() does not accept leading zeros then
         base = 16 if "x" in text.lower() else 10

@@ -14,7 +14,7 @@ from xenkdump_fast import AbsentError
 from xenkdump_fast._native import AddressSpace, MemoryFault
 from xenkdump_fast.commands import check
 from xenkdump_fast.xen import compat, console, header, m2p, pcpus, shared_info
-from xenkdump_fast.xen.console import Console
+from xenkdump_fast.xen.console_ring import Console
 from xenkdump_fast.xen.frames import WINDOW
 from xenkdump_fast.xen.host import XenHost
 from xenkdump_fast.xen.layout import by_types

@@ -7,6 +7,7 @@ import pytest
 
 from xenkdump_fast import AbsentError
 from xenkdump_fast.xen import console
+from xenkdump_fast.xen.console_ring import Console
 from xenkdump_fast.xen.host import XenHost
 from xenkdump_fast.xen.memory import PAGE, XenMemory
 
@@ -51,6 +52,7 @@ class Host:
         self.bytes.write(PRODUCER, words(4, len(text)))
         self.bytes.write(SIZE, words(4, size))
         self.warnings: list[str] = []
+        self.ring: Console | None = None
         self.dump = SimpleNamespace(path="vmcore", memory_held=1 << 20)
         self.facts = SimpleNamespace(head=IMAGE)
         self.pc = None
@@ -69,7 +71,8 @@ class Host:
     def lookup(self, address: int) -> Any:
         return SimpleNamespace(size=8)
 
-    def read(self) -> console.Console:
+    def read(self) -> Console:
+        self.ring = None  # tests change the memory
         return console.read(cast(XenHost, self))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from xenkdump_fast.xen import header
-from xenkdump_fast.xen.console import Console
+from xenkdump_fast.xen.console_ring import Console
 
 
 @pytest.mark.parametrize("stamp", ["", "[2026-11-16 10:00:00] "])

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, overload
 
 from .._native import AbsentError
-from ..linux import panic, states
+from ..linux import states
 from ..linux.backtrace import Trace
 from ..linux.stack_groups import SORTS, Group, grouped
 from ..output.escape import visible
@@ -172,6 +172,8 @@ def _chosen(domain: Domain, options: Options) -> Selection:
     if options.task is not None and not options.active:
         return select(domain, kernel.tasks(), [options.task])
     if not options.active:
+        from ..linux import panic
+
         panic_task = panic.task(kernel)
         if panic_task is not None:
             return Selection([panic_task], None)

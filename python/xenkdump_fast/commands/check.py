@@ -9,7 +9,6 @@ from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..session import DumpFile
 from ..session.domain_id import domain_id
-from ..session.formats import open_image
 from ..session.locator import Locator
 from ..session.platform import platform_of
 from ..xen import m2p
@@ -61,7 +60,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Check":
         elif target.is_domain_file:
             what = "a translated guest"
         raise AbsentError(f"{target.path}: domain {number} has no P2M: {what}")
-    image = None if options.vmlinux is None else open_image(options.vmlinux)
+    image = None if options.vmlinux is None else target.image(options.vmlinux)
     offered: list[Offered] = []
     usable: dict[str, P2M] = {}
     for candidate in Locator(platform, image).candidates():

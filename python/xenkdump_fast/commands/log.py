@@ -13,7 +13,7 @@ from ..session import Domain
 from .contract import UsageError
 
 if TYPE_CHECKING:
-    from ..xen.console import Console
+    from ..xen.console_ring import Console
     from ..xen.host import XenHost
 
 

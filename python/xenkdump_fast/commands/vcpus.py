@@ -13,7 +13,6 @@ from ..output.frames import registers_json
 from ..output.json_types import Count, Hex, Registers
 from ..output.table import table
 from ..session import DumpFile
-from ..session.formats import open_image
 from ..session.locator import Locator
 from ..session.platform import platform_of
 from ..xen.domain import CoreDomain, XenDomain
@@ -65,7 +64,7 @@ class VcpuRow:
 
 def run(target: DumpFile, options: Options = Options()) -> "Vcpus":
     """Lists the vCPUs; AbsentError if the dump is not of a Xen host, or if none can be found."""
-    images = [open_image(name) for name in options.kernels]
+    images = [target.image(name) for name in options.kernels]
     found: Sequence[XenDomain]
     warnings: list[str] = []
     if target.is_domain_file:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..linux.system import Linux
-    from ..session import BareMachine
+    from ..session.bare import BareMachine
 
 __all__ = ["ALL", "ZERO", "Kept", "kept"]
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..linux.system import Linux
-    from ..session import BareMachine, Domain
+    from ..session import Domain
+    from ..session.bare import BareMachine
 
 EM_386, EM_X86_64 = 3, 62
 _4_GIB_PAGES = 1 << 20

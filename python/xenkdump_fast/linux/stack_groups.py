@@ -1,7 +1,6 @@
 """Tasks with equal stacks."""
 
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
 from typing import NamedTuple
 
 from .backtrace import Trace
@@ -62,6 +61,8 @@ def _digest(trace: Trace) -> bytes:
     marks, and end for the same reason. Stack pointers, registers and the place in user space may
     differ.
     """
+    from hashlib import blake2b  # it loads OpenSSL
+
     found = blake2b(digest_size=16)
     for frame in trace.frames:
         if frame.user:

@@ -37,8 +37,8 @@ FRAME_POINTER = {4: "ebp", 8: "rbp"}
 #: The code at which a task resumes before 4.9, by width, with the byte after it: pop %ebp; or, a
 #: little later, mov %rbp,%rsi and pop %rbp.
 _POP_BP = {
-    4: re.compile(rb"\A\x5d(.)", re.DOTALL),
-    8: re.compile(rb"\x48\x89\xee\x5d(.)", re.DOTALL),
+    4: rb"\A\x5d(.)",
+    8: rb"\x48\x89\xee\x5d(.)",
 }
 POPF = b"\x9d"
 #: Functions that only the panicking CPU is in.
@@ -152,7 +152,7 @@ def _pushed_words(kernel: Kernel, resume: int) -> int:
         code = kernel.data(resume, MAX_RESUME_CODE)
     except MemoryFault:
         return 2
-    found = _POP_BP[kernel.word].search(code)
+    found = re.search(_POP_BP[kernel.word], code, re.DOTALL)
     return 1 if found and found[1] != POPF else 2
 
 

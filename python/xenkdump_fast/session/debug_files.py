@@ -6,7 +6,6 @@ without one, that with the checksum in its section ``.gnu_debuglink``.
 
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple, TypeGuard
@@ -48,7 +47,7 @@ class _Link(NamedTuple):
 
 
 #: The release in the name of an installed file.
-_NAMED = re.compile(r"(?:vmlinu[xz]|bzImage|System\.map)-(.+?)(?:\.(?:gz|xz|zst|bz2|debug))?")
+_NAMED = r"(?:vmlinu[xz]|bzImage|System\.map)-(.+?)(?:\.(?:gz|xz|zst|bz2|debug))?"
 _SECTIONS = frozenset((".BTF", ".debug_info", ".zdebug_info"))
 #: Suffixes of a vmlinux that a distribution compresses.
 _PACKED = ("gz", "xz", "zst")
@@ -107,7 +106,7 @@ def _debug_files(image: Image, release: str | None = None) -> Iterator[Image]:
 def release_of(path: str) -> str | None:
     """The release that the name of an image says: ``/boot/vmlinuz-6.1.0-56-amd64``."""
     folder, name = os.path.split(path)
-    match = _NAMED.fullmatch(name)
+    match = re.fullmatch(_NAMED, name)
     if match is not None:
         return match[1]
     parent, release = os.path.split(folder)
@@ -145,6 +144,8 @@ def _debug_places(
 
 def _crc(path: str) -> int | None:
     """The CRC-32 of a file; None if it cannot be read, or if it is too large."""
+    import zlib
+
     crc = 0
     try:
         with open(path, "rb") as file:

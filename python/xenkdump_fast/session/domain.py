@@ -3,21 +3,22 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import methodcaller
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Image, SourceLines
 from ..limits import MAX_P2M_WARNINGS
-from ..linux.boot import build_id, system_map
+from ..linux.boot import build_id
 from ..linux.boot.claims import NOTHING_GIVEN, Given
 from ..linux.boot.locate import Location
-from ..linux.mm import page_table
 from ..linux.system import Linux
 from ..linux.tasks import Task
 from . import debug_files
-from .bare import BareMachine
 from .dump_file import DumpFile
 from .locator import Locator
 from .platform import Platform
+
+if TYPE_CHECKING:
+    from .bare import BareMachine
 
 
 class MismatchError(AbsentError):
@@ -190,6 +191,8 @@ class Domain:
 
     def _compare_map(self, kernel: Linux) -> str | None:
         """Why a System.map is not the kernel's; None if it is, or if that cannot be verified."""
+        from ..linux.boot import system_map
+
         image = kernel.image
         slide = kernel.location.slide
         found = system_map.compare(image, slide, kernel.virtual, kernel.vmcoreinfo)
@@ -336,6 +339,8 @@ class Domain:
         Raises AbsentError if the task has no user space, as kernel threads and tasks that have
         exited, or if its top page table cannot be found.
         """
+        from ..linux.mm import page_table
+
         return self.address_space(page_table(self.kernel, task))
 
     def address_space(self, page_table: int) -> AddressSpace:
@@ -353,13 +358,15 @@ class Domain:
         mask = self.kernel.location.encryption_mask
         return self._platform.space(root, paging, mask)
 
-    def as_bare(self) -> BareMachine:
+    def as_bare(self) -> "BareMachine":
         """Its memory and CPUs as if it ran on a bare machine: page tables hold pfns, not mfns.
 
         This is what tools that walk page tables themselves need. A bare machine and a translated
         guest (HVM, PVH) need not run Linux. Raises AbsentError if the kernel of a PV domain is not
         found, or if no P2M can be read.
         """
+        from .bare import BareMachine
+
         if self._bare is None:
             self._bare = BareMachine(self, self._platform, self._kernel_if_needed())
         return self._bare

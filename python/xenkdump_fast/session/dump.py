@@ -9,7 +9,6 @@ from ..linux.boot.claims import Given
 from .domain import Domain, Options
 from .domain_id import domain_id, domain_ids
 from .dump_file import DumpFile, StrPath
-from .formats import open_image
 from .platform import platform_of
 
 
@@ -79,7 +78,7 @@ class Dump(DumpFile):
         given = Given.of(kaslr_offset, phys_base, vmcoreinfo)
         number = domain_id(self, number)
         platform = platform_of(self, number)
-        image = None if vmlinux is None else open_image(os.fspath(vmlinux))
+        image = None if vmlinux is None else self.image(vmlinux)
         methods = None if unwind is None else tuple(unwind)
         path = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
         options = Options(p2m_source, force, methods, kaslr_offset, phys_base, path)

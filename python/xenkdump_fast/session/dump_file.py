@@ -7,13 +7,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 from .. import export_note, parsing
-from .._native import AddressSpace, DumpError, Note
+from .._native import AddressSpace, DumpError, Image, Note
 from .._native import Dump as NativeDump
 from ..diagnostics import Warnings
 from ..export_note import ExportNote
 from ..limits import MAX_VMCOREINFO_NOTES
 from ..linux.boot import vmcoreinfo
 from . import compression, formats
+from .opened import Opened
 
 if TYPE_CHECKING:
     from ..xen.detect import XenImage
@@ -72,6 +73,8 @@ class DumpFile:
             "cache_dir": cache_dir,
         }
         self._warnings = Warnings()
+        self._hosts: Opened[tuple[str | None, bool], XenHost] = Opened()
+        self._images: Opened[str, Image] = Opened()
         if cache_size is None:
             cache_size = _cache_size()
         files = self._unpacked(cache_dir)
@@ -176,21 +179,30 @@ class DumpFile:
         """Opens the hypervisor of a Xen host's dump.
 
         ``xen_syms`` is its ELF file or its ``.map`` file; ``force`` accepts one of another build.
-        Raises AbsentError if the dump is not a Xen host's or xen-syms is of another build.
+        It is opened once. Raises AbsentError if the dump is not a Xen host's or xen-syms is of
+        another build.
         """
+        path = None if xen_syms is None else os.fspath(xen_syms)
+        return self._hosts.get((path, force), lambda: self._open_xen(path, force))
+
+    def _open_xen(self, path: str | None, force: bool) -> "XenHost":
         from ..xen.host import XenHost, XenSymbols
 
         image = self._xen_image
-        if xen_syms is None:
+        if path is None:
             return XenHost(self.native, None, force=force, image=image)
-        path = os.fspath(xen_syms)
         with formats.explained(path, "xen-syms"):
             symbols = XenSymbols.open(path, formats.open_xen)
         return XenHost(self.native, symbols, force=force, image=image)
 
+    def image(self, path: StrPath) -> Image:
+        """Opens a kernel's image as ``formats.open_image``; one with its tables for all domains."""
+        path = os.fspath(path)
+        return self._images.get(path, lambda: formats.open_image(path))
+
     @cached_property
     def hypervisor(self) -> "XenHost":
-        """The hypervisor, read without a xen-syms."""
+        """The hypervisor, without a xen-syms."""
         return self.xen()
 
     @cached_property

@@ -100,7 +100,7 @@ _ELF = {
     4: Format(b"\x7fELF", 0, "an ELF core file, such as a vmcore", "dump", ""),
 }
 _SYSTEM_MAP = Format(b"", 0, "a list of symbols, such as System.map", "kernel", "")
-_SYMBOL_LINE = re.compile(rb"[0-9a-f]{8,16} [A-Za-z?] \S[^\n]*\n")
+_SYMBOL_LINE = rb"[0-9a-f]{8,16} [A-Za-z?] \S[^\n]*\n"
 #: Magic numbers of the multiboot header, which Xen has and Linux has not; bytes in which it may be.
 _MULTIBOOT = (b"\x02\xb0\xad\x1b", b"\xd6\x50\x52\xe8")
 _MULTIBOOT_SIZE = 0x9000
@@ -223,4 +223,4 @@ def _format(head: bytes) -> Format | None:
     for known in _FORMATS:
         if head.startswith(known.magic, known.offset):
             return known
-    return _SYSTEM_MAP if _SYMBOL_LINE.match(head) else None
+    return _SYSTEM_MAP if re.match(_SYMBOL_LINE, head) else None

@@ -1,11 +1,11 @@
 """Xen's console ring, as shown by ``xl dmesg``."""
 
 import re
-from dataclasses import dataclass
 
 from .._native import AbsentError
 from ..limits import MAX_CONSOLE_SIZE, MAX_XEN_IMAGE
 from ..linux.partial_buffer import PartialBuffer
+from .console_ring import Console
 from .host import XenHost
 from .memory import IMAGE_ALIGN, PAGE, is_in_range
 
@@ -15,19 +15,15 @@ _MIN_SIZE = 1 << 14
 _PREFIX = b"(XEN) "
 
 
-@dataclass(frozen=True, slots=True)
-class Console:
-    """The text of the ring, oldest line first."""
-
-    lines: list[str]
-    #: Whether older text was overwritten.
-    overwritten: bool
-    #: How it was found.
-    how: str
-
-
 def read(xen: XenHost) -> Console:
-    """Reads the ring; AbsentError if it cannot be found.
+    """Reads the ring, once; AbsentError if it cannot be found."""
+    if xen.ring is None:
+        xen.ring = _find(xen)
+    return xen.ring
+
+
+def _find(xen: XenHost) -> Console:
+    """Reads the ring.
 
     With xen-syms by the symbol ``conring`` and its size, without by the text in it.
     """

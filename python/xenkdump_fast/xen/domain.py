@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..budget import Budget
-from ..limits import MAX_LEFT_OUT_PAGES
+from ..diagnostics import Unique
+from ..limits import MAX_KERNEL_SEARCHES, MAX_LEFT_OUT_PAGES
 from ..linux.boot.roots import Root, in_kernel_and_user_space
 from ..status import Status
-from . import frames, guests, hvm, saved_config, shared_info
+from . import frames, guests, hvm, shared_info
 from .guests import GuestKernel
 from .p2m_sources import Source
-from .saved_config import SavedConfig
 from .shared_info import SharedInfo
 from .vcpus import XenVcpu
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from .._native import Paging
+    from .saved_config import SavedConfig
 
 
 #: The kinds of guests whose page tables hold physical addresses of their own.
@@ -41,7 +42,10 @@ class XenDomain:
         self._xen_word = xen_word
         self._kernel_budget = kernel_budget
         #: Warnings about this domain.
-        self.warnings: list[str] = []
+        self.warnings: list[str] = Unique()
+        self._kernel: GuestKernel | None = None
+        #: The hints of searches that found none.
+        self._in_vain: set[tuple[int, ...]] = set()
         #: Machine address of its shared_info page, once it was read.
         self.shared_info_address: int | None = None
 
@@ -235,8 +239,18 @@ class XenDomain:
     def kernel(self, hints: Iterable[int] = ()) -> GuestKernel | None:
         """The Linux kernel that it runs; None if none is recognised.
 
-        ``hints`` are the ``offset`` of other guests' kernels.
+        ``hints`` are the ``offset`` of other guests' kernels. It is searched for once, or once more
+        with other hints.
         """
+        hints = tuple(hints)
+        known = hints in self._in_vain or len(self._in_vain) >= MAX_KERNEL_SEARCHES
+        if self._kernel is None and not known:
+            self._kernel = self._search(hints)
+            if self._kernel is None:
+                self._in_vain.add(hints)
+        return self._kernel
+
+    def _search(self, hints: Iterable[int]) -> GuestKernel | None:
         found = self._find_kernel(hints)
         if found is None and self._kernel_budget.exhausted and self.kind != "system":
             self.warnings.append(f"its kernel is not known: {self._kernel_budget.reason}")
@@ -326,7 +340,9 @@ class CoreDomain(XenDomain):
         return super().max_pfn
 
     @cached_property
-    def _config(self) -> SavedConfig:
+    def _config(self) -> "SavedConfig":
+        from . import saved_config
+
         return saved_config.read(self.dump)
 
     @property

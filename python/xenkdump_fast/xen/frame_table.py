@@ -85,7 +85,7 @@ def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dic
     if table is None or frames is None:
         return {}
     counted = Counter(start - at for start in starts if start and (at := memory.translate(start)))
-    bases = [base for base, _ in counted.most_common(MAX_DIRECT_MAP_STARTS)]
+    bases = [base for base, _ in counted.most_common()[:MAX_DIRECT_MAP_STARTS]]
     counts: Counter[int] = Counter()
     sampled = 0
     blocks = frames // MAX_SAMPLED_BLOCKS // MAX_BLOCK_ENTRIES

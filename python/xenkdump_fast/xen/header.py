@@ -10,7 +10,7 @@ from ..isolation import isolated
 from ..limits import MAX_XEN_COMMAND_LINE
 from ..parsing import number
 from . import compat, console, crash_info, frame_table, shared_info
-from .console import Console
+from .console_ring import Console
 from .host import XenHost
 from .memory import PAGE
 

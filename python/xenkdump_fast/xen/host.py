@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import AbsentError, AddressSpace, Dump, DumpError, Image, Symbols
 from ..budget import Budget, BudgetExceededError
+from ..diagnostics import Unique
 from ..limits import (
     MAX_FRAME_SEARCH,
     MAX_GUEST_FRAMES,
@@ -24,8 +25,6 @@ from . import (
     guests,
     hvm,
     memory,
-    nested,
-    structs,
     vcpus,
 )
 from .domain import TRANSLATED, XenDomain
@@ -35,7 +34,6 @@ from .infer import EMU_DEVICES, EMU_LAPIC, infer
 from .layout import Layout, by_types
 from .memory import PAGE, XenMemory
 from .pcpus import Pcpu, pcpus
-from .structs import Structs
 from .vcpus import XenVcpu
 
 if TYPE_CHECKING:
@@ -44,7 +42,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .._native import Paging
+    from . import nested
+    from .console_ring import Console
     from .inferred.layouts import Inferred
+    from .structs import Structs
 
 #: domain.options: a translated guest, HVM or PVH (public ABI, XEN_DOMCTL_CDF_hvm).
 CDF_HVM = 1 << 0
@@ -102,8 +103,10 @@ class XenHost:
         self._given = symbols
         self.image = None if symbols is None else symbols.image
         self._roots_found = 0
+        #: The console ring, once ``console`` has found it.
+        self.ring: Console | None = None
         #: Warnings about the hypervisor; each domain has its own.
-        self.warnings: list[str] = []
+        self.warnings: list[str] = Unique()
         #: Where Xen's image is, if no note of the dump is Xen's.
         self._found = None if detect.has_notes(dump.notes) else image or detect.find(dump)
         #: Its pCPUs.
@@ -207,12 +210,14 @@ class XenHost:
         return layout
 
     @cached_property
-    def structs(self) -> Structs:
+    def structs(self) -> "Structs":
         """Any of Xen's structs. AbsentError without the DWARF of a xen-syms."""
+        from . import structs
+
         return structs.of(self.memory, self.image, self.symbols_path)
 
     @cached_property
-    def channel_structs(self) -> Structs:
+    def channel_structs(self) -> "Structs":
         """The structs of event channels, inferred without DWARF; AbsentError if not proved."""
         from .inferred import channels
 
@@ -224,7 +229,7 @@ class XenHost:
         return self._or_inferred("event channels", infer)
 
     @cached_property
-    def grant_structs(self) -> Structs:
+    def grant_structs(self) -> "Structs":
         """The structs of grant tables, inferred without DWARF; AbsentError if not proved."""
         from .inferred import grants
 
@@ -236,7 +241,7 @@ class XenHost:
         return self._or_inferred("grant tables", infer)
 
     @cached_property
-    def scheduler(self) -> tuple[Structs, dict[int, int] | None]:
+    def scheduler(self) -> "tuple[Structs, dict[int, int] | None]":
         """The structs of the scheduler, and without DWARF the sched_resource of each pCPU.
 
         AbsentError if the layout is not proved.
@@ -279,7 +284,7 @@ class XenHost:
     def _ids(self) -> dict[int, int]:
         return {address: number for number, address in self._every.addresses.items()}
 
-    def _or_inferred(self, what: str, infer: "Callable[[], Inferred]") -> Structs:
+    def _or_inferred(self, what: str, infer: "Callable[[], Inferred]") -> "Structs":
         """The structs by DWARF, else those that ``infer`` finds, with a warning."""
         try:
             return self.structs
@@ -292,6 +297,8 @@ class XenHost:
         self.warnings.append(
             f"{what}: no debug information of Xen: the layout is inferred: {found.evidence}"
         )
+        from .structs import Structs
+
         return Structs(self.memory, found.types)
 
     @cached_property
@@ -424,8 +431,10 @@ class HostDomain(XenDomain):
         return found
 
     @cached_property
-    def nested(self) -> nested.Root:
+    def nested(self) -> "nested.Root":
         """Xen's page tables of a translated guest's memory; AbsentError if none can be verified."""
+        from . import nested
+
         xen = self.xen
         if not self.is_translated:
             raise AbsentError(f"domain {self.id} is not a translated guest")

@@ -137,7 +137,7 @@ def infer(vcpus: Iterable[Sequence[int]]) -> int | None:
                 if found is not None:
                     # hw_cr[3] is the same cr3, except for a guest under shadow paging.
                     votes[at * 8] += 1 + 3 * (words[at + _WORDS + 3] == found.cr3)
-    best = votes.most_common(2)
+    best = votes.most_common()[:2]
     if not best or (len(best) > 1 and best[0][1] == best[1][1]):
         return None
     return best[0][0]

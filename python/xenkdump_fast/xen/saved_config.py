@@ -1,18 +1,19 @@
 """The configuration of a saved domain, which xl writes before the stream as JSON (Xen 4.5 on)."""
 
-import json
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import Dump
 from ..limits import MAX_SAVED_CONFIG
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 class SavedConfig(NamedTuple):
     """What the toolstack knew about the domain; None for what is not recorded."""
 
     name: str | None = None
-    uuid: UUID | None = None
+    uuid: "UUID | None" = None
     #: "pv", "hvm" or "pvh".
     kind: str | None = None
 
@@ -26,6 +27,9 @@ def read(dump: Dump) -> SavedConfig:
 
 
 def _parse(text: bytes) -> SavedConfig:
+    import json
+    from uuid import UUID
+
     try:
         config = json.loads(text.rstrip(b"\0"))
     except (ValueError, RecursionError):

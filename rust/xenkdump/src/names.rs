@@ -1,7 +1,9 @@
 //! A hash table from names to indices, built in one pass.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::LazyLock;
+
+use foldhash::quality::RandomState;
 
 use crate::alloc;
 use crate::limits::MAX_SYMBOL_NAME;
@@ -20,15 +22,15 @@ pub(crate) struct Names {
 const END: u32 = u32::MAX;
 
 /// A random seed, so that no file can be constructed to cause collisions.
-static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// The hash of a name to look up, valid for all [`Names`].
-#[derive(Clone, Copy)]
-pub(crate) struct Key(u64);
+/// The hash of a name, valid for all [`Names`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key(u32);
 
 impl Key {
     pub fn of(name: impl Hash) -> Self {
-        Self(SEED.hash_one(name))
+        Self(SEED.hash_one(name) as u32)
     }
 }
 
@@ -36,12 +38,17 @@ impl Names {
     /// Builds the table from names (or any hashable keys) with their indices. Indices must be unique
     /// and below `len`.
     pub fn in_order(len: usize, names: impl Iterator<Item = (u32, impl Hash)>) -> Self {
+        Self::with_keys(len, names.map(|(i, name)| (i, Key::of(name))))
+    }
+
+    /// Like [`Names::in_order`], from the keys of the names.
+    pub fn with_keys(len: usize, names: impl Iterator<Item = (u32, Key)>) -> Self {
         let mut this = Self {
             heads: alloc::filled(END, len.next_power_of_two()),
             next: alloc::filled(END, len),
         };
-        for (i, name) in names {
-            let bucket = this.bucket(Key::of(name));
+        for (i, key) in names {
+            let bucket = this.bucket(key);
             let head = std::mem::replace(&mut this.heads[bucket], i);
             if let Some(next) = this.next.get_mut(i as usize) {
                 *next = head;
@@ -92,11 +99,23 @@ pub(crate) fn rest(strings: &[u8], offset: u32) -> &[u8] {
     rest.get(..MAX_SYMBOL_NAME).unwrap_or(rest)
 }
 
+/// Bytes of a string that are examined at once.
+const VECTOR: usize = 16;
+
 /// The string at `offset` of `strings`, up to the first byte for which `ends` is true.
 pub(crate) fn string(strings: &[u8], offset: u32, ends: impl Fn(u8) -> bool) -> &[u8] {
     let rest = rest(strings, offset);
-    let end = rest.iter().position(|byte| ends(*byte));
-    rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
+    // By vectors, and to the byte in the last one.
+    let has_end = |chunk: &&[u8]| chunk.iter().fold(false, |found, byte| found | ends(*byte));
+    let whole = rest
+        .chunks_exact(VECTOR)
+        .take_while(|chunk| !has_end(chunk))
+        .count()
+        * VECTOR;
+    let tail = rest.get(whole..).unwrap_or_default();
+    let end = tail.iter().position(|byte| ends(*byte));
+    rest.get(..end.map_or(rest.len(), |end| whole + end))
+        .unwrap_or_default()
 }
 
 /// Whether [`string`] at `offset` equals `wanted`. Does not scan longer strings to their end.

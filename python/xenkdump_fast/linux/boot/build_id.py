@@ -11,7 +11,7 @@ from .image import BANNER
 
 NT_GNU_BUILD_ID = 3
 #: init/version.c: linux_banner consists of the release, the compiler, and the version.
-_BANNER = re.compile(r"Linux version (\S+) .* (#\S.*)")
+_BANNER = r"Linux version (\S+) .* (#\S.*)"
 
 
 class Build(NamedTuple):
@@ -32,7 +32,7 @@ class Build(NamedTuple):
                 text = (
                     image.read(address, MAX_LINUX_BANNER).split(b"\0")[0].decode("utf-8", "replace")
                 )
-        match = _BANNER.match(text)
+        match = re.match(_BANNER, text)
         release, version = match.groups() if match else (None, None)
         return cls(release, version, image.build_id)
 

@@ -2,11 +2,10 @@
 //!
 //! They have neither sizes nor types of symbols. A symbol extends to the next one that is not a label.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::labels;
+use super::labels::{self, Labels};
 use super::map;
 use super::table::{Binding, Entry, Kind, Table};
 use crate::addr::{VirtAddr, Word};
@@ -57,9 +56,21 @@ fn table(kallsyms: Arc<Kallsyms>, memory: Arc<dyn Memory<VirtAddr> + Send>, slid
     table.with_gaps(gaps)
 }
 
+/// The index of the first of `addresses` above this one. Symbols are nearly always in order, so that it
+/// is at most one after the `last`.
+fn above(addresses: &[u64], address: u64, last: usize) -> usize {
+    let at = |i: usize| addresses.get(i).copied();
+    let is_above = |i: &usize| {
+        let below = *i == 0 || at(*i - 1).is_some_and(|at| at <= address);
+        below && at(*i).is_none_or(|at| at > address)
+    };
+    let near = [last, last.saturating_add(1)].into_iter().find(is_above);
+    near.unwrap_or_else(|| addresses.partition_point(|at| *at <= address))
+}
+
 fn entries(
     kallsyms: &Kallsyms,
-    labels: &HashSet<u64>,
+    labels: &Labels,
     span: &Range<u64>,
     linked: impl Fn(u64) -> VirtAddr,
 ) -> Vec<Entry> {
@@ -67,17 +78,18 @@ fn entries(
     let mut addresses = alloc::collect(addresses.filter(|at| !labels.contains(at)));
     addresses.sort_unstable();
     addresses.dedup();
+    let mut next = 0;
     let mut entries = alloc::with_capacity(kallsyms.symbols.len());
     for symbol in &kallsyms.symbols {
         let inside = span.start <= symbol.address && symbol.address <= span.end;
-        let next = addresses.partition_point(|address| *address <= symbol.address);
+        next = above(&addresses, symbol.address, next);
         let size = addresses.get(next).map_or(0, |next| next - symbol.address);
         let (mut kind, mut binding) = map::letter(symbol.letter);
         let is_label = labels.contains(&symbol.address);
         if is_label {
             kind = Kind::NoType;
         }
-        if kallsyms.word == Word::W64 && kallsyms.name(symbol).starts_with(COMPAT) {
+        if kallsyms.word == Word::W64 && kallsyms.has_prefix(symbol, COMPAT) {
             binding = Binding::Local;
         }
         entries.push(Entry {
@@ -96,4 +108,21 @@ fn entries(
         });
     }
     entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_address_is_found_in_any_order() {
+        let addresses = [10, 20, 30, u64::MAX];
+        for last in 0..=addresses.len() + 1 {
+            for address in [0, 9, 10, 11, 20, 25, 30, 31, u64::MAX - 1, u64::MAX] {
+                let wanted = addresses.partition_point(|at| *at <= address);
+                assert_eq!(above(&addresses, address, last), wanted, "{address} {last}");
+            }
+        }
+        assert_eq!(above(&[], 5, 0), 0);
+    }
 }

@@ -34,8 +34,11 @@ const KNOWN: [&[u8]; 12] = [
     b"swapgs_restore_regs_and_return_to_usermode",
 ];
 
+/// Addresses of labels. Every symbol is looked up.
+pub(super) type Labels = HashSet<u64, foldhash::fast::RandomState>;
+
 /// The addresses of labels: known ones, and those into which the code before them runs.
-pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> HashSet<u64> {
+pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> Labels {
     // The memory of init code is used for other things once the kernel runs. No code is between the
     // two symbols; a dump may lack one of them.
     let [text, init] = kallsyms.get(["_etext", "_sinittext"]);
@@ -43,7 +46,7 @@ pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> HashSe
     let mut code = alloc::collect(kallsyms.symbols.iter().filter(is_code));
     code.sort_unstable_by_key(|symbol| (symbol.address, symbol.name));
     let mut budget = MAX_LABEL_INSTRUCTIONS;
-    let mut labels = HashSet::new();
+    let mut labels = Labels::default();
     for same in code.chunk_by(|a, b| a.address == b.address) {
         let [first, ..] = same else { continue };
         if same.iter().any(|s| KNOWN.contains(&kallsyms.name(s))) {

@@ -1,6 +1,7 @@
 //! Symbols of a kernel or hypervisor and of its modules, by name and by address.
 //!
 //! - `table`: the symbols of one file or module, sorted by address and hashed by name.
+//! - `order`: sorts symbols by address.
 //! - `elf`, `kallsyms`, `map`: the sources: an ELF symbol table, a kernel's own table, a `System.map`.
 //!
 //! Tables are built on first use. A [`Symbols`] is cheap to clone.
@@ -9,6 +10,7 @@ mod elf;
 mod kallsyms;
 mod labels;
 mod map;
+mod order;
 mod table;
 
 use std::iter;
@@ -129,10 +131,9 @@ impl Modules {
         let modules = self.all.iter().zip(&firsts).rev();
         let named = modules.flat_map(|(module, first)| {
             let symbols = module.table.worst_first();
-            symbols
-                .filter_map(move |(i, name)| Some((u32::try_from(first + i as usize).ok()?, name)))
+            symbols.filter_map(move |(i, key)| Some((u32::try_from(first + i as usize).ok()?, key)))
         });
-        let names = Names::in_order(total, named);
+        let names = Names::with_keys(total, named);
         ByName { firsts, names }
     }
 }
@@ -200,24 +201,24 @@ impl Symbols {
         Arc::make_mut(&mut self.modules).add(start..end, module);
     }
 
-    /// Whether the tables for lookups by address are built.
+    /// Whether the table for lookups by address is built.
     pub fn is_built(&self) -> bool {
-        self.image.is_built()
+        self.image.is_sorted()
     }
 
-    /// Builds the image's tables, which may take a while. The first lookup does so too.
+    /// Builds the table for lookups by address, which may take a while. The first lookup does so too.
     pub fn build(&self) {
-        self.image.names();
+        self.image.len();
     }
 
     /// Whether the tables for lookups by name are built as well.
     pub fn names_are_built(&self) -> bool {
-        self.is_built() && self.modules.by_name.get().is_some()
+        self.image.is_named() && self.modules.by_name.get().is_some()
     }
 
     /// Builds all tables, including the index of the modules' symbol names.
     pub fn build_names(&self) {
-        self.build();
+        self.image.names();
         self.modules.by_name();
     }
 

@@ -9,6 +9,8 @@ use crate::elf::Bytes;
 use crate::limits::MAX_LABELS;
 use crate::names::{self, Key, Names};
 
+use super::order::{self, Item};
+
 /// What a symbol names. Ordered by preference among aliases, best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -105,6 +107,13 @@ pub(super) struct Found<'a> {
 
 type Source = Box<dyn Fn(&[u8]) -> Vec<Entry> + Send + Sync>;
 
+/// All symbols by address; at one address, the best last.
+struct Sorted {
+    entries: Vec<Entry>,
+    /// Of their names.
+    keys: Vec<Key>,
+}
+
 /// The symbols of one file or module.
 pub(super) struct Table {
     word: Word,
@@ -114,7 +123,7 @@ pub(super) struct Table {
     /// Addresses from which on, up to the next symbol, others may be that are not known. Ascending.
     gaps: Vec<VirtAddr>,
     source: Source,
-    entries: OnceLock<Vec<Entry>>,
+    sorted: OnceLock<Sorted>,
     names: OnceLock<Names>,
 }
 
@@ -132,7 +141,7 @@ impl Table {
             spans,
             gaps: Vec::new(),
             source: Box::new(source),
-            entries: OnceLock::new(),
+            sorted: OnceLock::new(),
             names: OnceLock::new(),
         }
     }
@@ -173,21 +182,26 @@ impl Table {
         self.entries().get(i).map(|entry| self.found(entry))
     }
 
-    /// Whether the table is built.
-    pub fn is_built(&self) -> bool {
+    /// Whether the table is sorted.
+    pub fn is_sorted(&self) -> bool {
+        self.sorted.get().is_some()
+    }
+
+    /// Whether the hash table of names is built.
+    pub fn is_named(&self) -> bool {
         self.names.get().is_some()
     }
 
     /// The hash table of all names.
     pub fn names(&self) -> &Names {
         self.names
-            .get_or_init(|| Names::in_order(self.len(), self.worst_first()))
+            .get_or_init(|| Names::with_keys(self.len(), self.worst_first()))
     }
 
-    /// The numbers and names of all symbols. For each name the best symbol is last: [`Names`] yields
+    /// The numbers and keys of all symbols. For each name the best symbol is last: [`Names`] yields
     /// the last one added first.
-    pub fn worst_first(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        let entries = self.entries();
+    pub fn worst_first(&self) -> impl Iterator<Item = (u32, Key)> + use<'_> {
+        let Sorted { entries, keys } = self.sorted();
         let mut classes: [Vec<u32>; 9] = Default::default();
         let mut end = entries.len();
         for same in entries.chunk_by(|a, b| a.address == b.address).rev() {
@@ -198,10 +212,8 @@ impl Table {
                 }
             }
         }
-        classes.into_iter().flatten().map(|i| {
-            let entry = entries.get(i as usize);
-            (i, entry.map_or(&[][..], |e| name(&self.strings, e.name)))
-        })
+        let numbers = classes.into_iter().flatten();
+        numbers.filter_map(|i| Some((i, *keys.get(i as usize)?)))
     }
 
     /// The innermost symbol whose size covers `address`.
@@ -260,21 +272,32 @@ impl Table {
 
     /// All symbols by address; at one address, the best last.
     fn entries(&self) -> &[Entry] {
-        self.entries.get_or_init(|| {
+        &self.sorted().entries
+    }
+
+    fn sorted(&self) -> &Sorted {
+        self.sorted.get_or_init(|| {
             let mut entries = (self.source)(&self.strings);
-            for entry in &mut entries {
+            let mut items = alloc::with_capacity(entries.len());
+            let mut keys = alloc::with_capacity(entries.len());
+            for (number, entry) in (0..=u32::MAX).zip(&mut entries) {
                 // The end is included: symbols such as `_end` mark the end of a span.
                 let span = self.span(entry.address);
                 entry.located = span.is_some_and(|span| entry.address <= span.end);
+                items.push(Item {
+                    address: entry.address.0,
+                    rank: entry.rank(),
+                    number,
+                });
+                // Here, because names are near each other in the order of the source.
+                keys.push(Key::of(name(&self.strings, entry.name)));
             }
-            // The sort key: address, rank, position in the source (the first is best).
-            let keys = (0..=u32::MAX).zip(&entries).map(|(i, entry)| {
-                u128::from(entry.address.0) << 64 | u128::from(entry.rank()) << 32 | u128::from(!i)
-            });
-            let mut keys = alloc::collect(keys);
-            keys.sort_unstable();
-            let sorted = keys.iter();
-            alloc::collect(sorted.filter_map(|key| entries.get(!(*key as u32) as usize).copied()))
+            let order = order::by_address(items);
+            let numbers = || order.iter().map(|number| *number as usize);
+            Sorted {
+                entries: alloc::collect(numbers().filter_map(|i| entries.get(i).copied())),
+                keys: alloc::collect(numbers().filter_map(|i| keys.get(i).copied())),
+            }
         })
     }
 }

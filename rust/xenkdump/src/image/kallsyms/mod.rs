@@ -331,6 +331,19 @@ impl Kallsyms {
         rest.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 
+    /// Whether a symbol has this name. Nearly all have another length, which is a single byte to look at.
+    fn is_named(&self, symbol: &Symbol, wanted: &[u8]) -> bool {
+        let rest = self.strings.get(symbol.name as usize..).unwrap_or_default();
+        let end = rest.get(wanted.len()).copied().unwrap_or(0);
+        end == 0 && rest.get(..wanted.len()) == Some(wanted) && !wanted.contains(&0)
+    }
+
+    /// Whether its name starts with these bytes.
+    pub fn has_prefix(&self, symbol: &Symbol, prefix: &[u8]) -> bool {
+        let rest = self.strings.get(symbol.name as usize..).unwrap_or_default();
+        rest.starts_with(prefix)
+    }
+
     /// From the first address of the image to the one after its last.
     pub fn span(&self) -> Option<Range<u64>> {
         let lowest = match self.word {
@@ -376,9 +389,8 @@ impl Kallsyms {
     pub fn get<const N: usize>(&self, wanted: [&str; N]) -> [Option<u64>; N] {
         let mut found = [None; N];
         for symbol in &self.symbols {
-            let name = self.name(symbol);
             for (slot, wanted) in found.iter_mut().zip(wanted) {
-                if slot.is_none() && name == wanted.as_bytes() {
+                if slot.is_none() && self.is_named(symbol, wanted.as_bytes()) {
                     *slot = Some(symbol.address);
                 }
             }

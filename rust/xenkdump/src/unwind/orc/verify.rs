@@ -18,6 +18,11 @@ use super::table::OrcTable;
 /// The minimum number of functions for a decision.
 const MIN_FUNCTIONS: usize = 4;
 
+/// Functions that are tried first. They suffice if at least so many have a frame, and nearly all of these
+/// agree: a wrong format agrees with almost none.
+const FIRST_ORC_SAMPLE: usize = 24;
+const MIN_CLEAR_FUNCTIONS: usize = 8;
+
 /// What is known about the format of a table without its code.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OrcDescription<'a> {
@@ -66,12 +71,18 @@ impl OrcDescription<'_> {
         symbols: &dyn CodeSymbols,
         counts: impl Fn(VirtAddr) -> bool,
     ) -> OrcVerdict {
-        let evidence = Evidence::collect(table, memory, symbols, counts);
         let known = self.header.and_then(OrcFormat::of_header);
         let candidates = match known {
             Some(format) => vec![format],
             None => OrcFormat::candidates(self.fields, self.release),
         };
+        let collect = |sample| Evidence::collect(table, memory, symbols, &counts, sample);
+        // A format that is not expected needs all the evidence there is.
+        let is_expected = known.is_some() || self.header.is_none();
+        let expected = candidates.first().filter(|_| is_expected);
+        let evidence = expected
+            .and_then(|format| Some(collect(FIRST_ORC_SAMPLE)).filter(|few| few.is_clear(format)))
+            .unwrap_or_else(|| collect(MAX_ORC_SAMPLE));
         let total = evidence.functions.len();
         if total < MIN_FUNCTIONS {
             return self.unverified(known, candidates.first().copied());
@@ -136,9 +147,10 @@ impl Evidence {
         memory: &dyn Memory<VirtAddr>,
         symbols: &dyn CodeSymbols,
         counts: impl Fn(VirtAddr) -> bool,
+        sample: usize,
     ) -> Self {
         let mut starts: Vec<VirtAddr> = table
-            .spread(MAX_ORC_SAMPLE)
+            .spread(sample)
             .filter(|&pc| counts(pc))
             .filter_map(|pc| Some(symbols.function(pc)?.start))
             .collect();
@@ -162,6 +174,12 @@ impl Evidence {
             }
         }
         Self { functions }
+    }
+
+    /// Whether these functions are enough, because all but a few agree with the likeliest format.
+    fn is_clear(&self, format: &OrcFormat) -> bool {
+        let total = self.functions.len();
+        total >= MIN_CLEAR_FUNCTIONS && self.agreeing(format) * 10 >= total * 9
     }
 
     /// The number of functions whose rows, in this format, agree with 90% of their code.
@@ -229,10 +247,14 @@ mod tests {
 
     /// Functions with rows whose flags are `plain`, and `pushed` where the frame pointer is pushed.
     fn kernel(plain: u16, pushed: u16) -> Kernel {
+        kernel_of(COUNT, plain, pushed)
+    }
+
+    fn kernel_of(count: u64, plain: u16, pushed: u16) -> Kernel {
         let mut ram = Ram::new(Word::W64);
         let (mut ip, mut rows, mut names) = (Vec::<u8>::new(), Vec::new(), Vec::new());
         ram.bytes(TEXT, &[0xcc; 0x1000]);
-        for i in 0..COUNT {
+        for i in 0..count {
             let start = TEXT + i * 0x20;
             ram.bytes(start, &CODE);
             names.push((start, "f"));
@@ -249,7 +271,7 @@ mod tests {
                 rows.extend(flags.to_le_bytes());
             }
         }
-        names.push((TEXT + COUNT * 0x20, ""));
+        names.push((TEXT + count * 0x20, ""));
         let range = (VirtAddr(TEXT), VirtAddr(TEXT + 0x1000));
         let format = OrcFormat::V4_14;
         Kernel {
@@ -382,6 +404,26 @@ mod tests {
             verify(&kernel, known),
             OrcVerdict::used(OrcFormat::V7_1, None)
         );
+    }
+
+    #[test]
+    fn a_few_functions_suffice_for_the_expected_format() {
+        let mut kernel = kernel_of(128, 0x005, 0x015);
+        let first: Vec<_> = kernel.table.spread(FIRST_ORC_SAMPLE).collect();
+        for start in (0..128).map(|i| TEXT + i * 0x20) {
+            if !first.iter().any(|pc| (start..start + 0x20).contains(&pc.0)) {
+                kernel.ram.bytes(start, &[0x90; CODE.len()]);
+                kernel.ram.bytes(start, &[0x50; 4]);
+            }
+        }
+        let known = OrcDescription {
+            release: Some((6, 1, 0)),
+            ..OrcDescription::default()
+        };
+        let found = verify(&kernel, known);
+        assert_eq!((found.format.is_some(), found.warning), (true, None));
+        // Few of all functions agree.
+        assert_eq!(verify(&kernel, unknown((6, 1, 0))).format, None);
     }
 
     #[test]

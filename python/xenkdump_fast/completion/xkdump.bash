@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/xkdump
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion help)
+_shtab_xkdump_subparsers=(bt sys ps log cmdline mod vtop rd sym dis search waits struct union task list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion help)
 
 _shtab_xkdump_bt_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json -a --active --all --state --group --sort -l --lines --unwind)
 _shtab_xkdump_sys_option_strings=(-h --help --hypervisor --domain --p2m-source --force --kaslr-offset --phys-base --vmcoreinfo --format --cache-dir --json)
@@ -213,8 +213,8 @@ _shtab_xkdump_crash___format_choices=(raw)
 _shtab_xkdump_volatility___format_choices=(raw)
 _shtab_xkdump_isf___format_choices=(raw)
 _shtab_xkdump_completion_pos_0_choices=(bash zsh)
-_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion)
-_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion help)
+_shtab_xkdump_help_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct union task list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion)
+_shtab_xkdump_pos_0_choices=(bt sys ps log cmdline mod vtop rd sym dis search waits struct union task list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion help)
 
 _shtab_xkdump_bt_pos_0_nargs='*'
 _shtab_xkdump_bt__h_nargs=0

@@ -51,9 +51,11 @@ _shtab_xkdump_commands() {
     swap:'swap devices and files'
     sym:'symbols by name and by address'
     sys:'the session header: KERNEL to STATE'
+    task:'the task_struct and thread_info of tasks'
     timer:'pending timers'
     tree:'the entries of a tree'
     triage:'examine many dumps, and sort them by signature'
+    union:'layouts of unions, and instances in memory'
     vcpus:'every vCPU of every domain'
     vm:'the virtual memory areas of processes'
     volatility:'run volatility3'"'"'s plugins on a domain'
@@ -331,7 +333,7 @@ _shtab_xkdump_grants_defaults_added=0
 
 _shtab_xkdump_help_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion)"
+  ":COMMAND:(bt sys ps log cmdline mod vtop rd sym dis search waits struct union task list tree whatis p files mount net dev vm runq timer irq kmem ipcs swap check signature notes domains vcpus pcpus sched evtchn grants report export shell gdb gdb-server drgn crash volatility isf triage sample completion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -913,6 +915,27 @@ _shtab_xkdump_triage_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_xkdump_triage_defaults_added=0
 
+_shtab_xkdump_union_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
+  "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
+  "--force[accept a vmlinux of another build, and use what cannot be verified]"
+  "--kaslr-offset[as KERNELOFFSET in VMCOREINFO]:HEX:"
+  "--phys-base[as phys_base in VMCOREINFO]:NUMBER:"
+  "--vmcoreinfo[a file with the text of VMCOREINFO]:FILE:_files"
+  "--format[take the dump for a raw image of physical memory]:format:(raw)"
+  "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
+  "--json[one JSON object instead of text]"
+  {-o,--offsets}"[with offsets of the members\; with an address, their addresses]"
+  {-x,--hex}"[numbers in hex]"
+  {-l,--inside}"[the address is that of this member, such as a list_head]:OFFSET|STRUCT.MEMBER:"
+  {-M,--module}"[a type of this module]:MODULE:"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then a union, or a typedef of one, with members to select\; then where it is in memory, and how many there are one after another:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_xkdump_union_defaults_added=0
+
 _shtab_xkdump_vcpus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
@@ -1080,6 +1103,7 @@ _shtab_xkdump() {
         timer) _arguments -C -s $_shtab_xkdump_timer_options ;;
         tree) _arguments -C -s $_shtab_xkdump_tree_options ;;
         triage) _arguments -C -s $_shtab_xkdump_triage_options ;;
+        union) _arguments -C -s $_shtab_xkdump_union_options ;;
         vcpus) _arguments -C -s $_shtab_xkdump_vcpus_options ;;
         vm) _arguments -C -s $_shtab_xkdump_vm_options ;;
         volatility) _arguments -C -s $_shtab_xkdump_volatility_options ;;

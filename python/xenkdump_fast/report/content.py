@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .. import signature
 from .._native import AbsentError
 from ..isolation import isolated
 from ..limits import MAX_REPORT_PROBLEMS
@@ -15,7 +16,7 @@ from . import died, domains, hypervisor, memory_picture, redaction
 from .builds import Builds
 from .domains import Gathered
 from .frames import short
-from .model import Content, Crash, File, Problem
+from .model import Content, Crash, Died, File, Problem
 from .sizes import Sizes
 
 if TYPE_CHECKING:
@@ -104,10 +105,13 @@ def content(
         _add(problems, prefix, "memory", picture.doubts)
     _add(problems, prefix, "dump", dump.warnings)
     every = [one.domain for one in gathered]
+    death = died.find(found_xen, every, crashes, is_host=is_host)
+    if death["crash"] is not None:
+        death["signature"] = _signature(dump, builds, death, problems)
     found: Content = {
         "file": _file(dump),
         "redacted": redact,
-        "died": died.find(found_xen, every, crashes, is_host=is_host),
+        "died": death,
         "xen": None if found_xen is None else found_xen.xen,
         "domains": every,
         "more_domains": left_out,
@@ -115,6 +119,20 @@ def content(
         "problems": problems[:MAX_REPORT_PROBLEMS],
     }
     return redaction.redacted(found) if redact else found
+
+
+def _signature(dump: "Dump", builds: Builds, found: Died, problems: list[Problem]) -> str | None:
+    """The signature of what died; None if it has none."""
+    texts: list[str] = []
+    death = None
+    with isolated("the signature is left out", texts.append):
+        death = signature.of(dump, lambda number: builds.opened(number, None))
+    _add(problems, f"{dump.path}: ", "signature", texts)
+    if death is None or death.signature is None:
+        return None
+    if death.domain != found["domain"]:
+        found["doubts"].append(f"the signature is that of {death.title}")
+    return str(death.signature)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from .frames import frames, registers, short
 from .model import Crash, Log, Pcpu, Xen
 
 if TYPE_CHECKING:
-    from ..xen.console import Console
+    from ..xen.console_ring import Console
     from ..xen.header import Header
     from ..xen.host import XenHost
     from ..xen.pcpu_details import PcpuDetails

@@ -1,20 +1,19 @@
 """``kmem``: memory usage; by drgn what else crash's ``kmem`` shows."""
 
 import argparse
+import io
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from typing import NamedTuple, NotRequired, TypedDict
 
 from ..linux.memory_use import MemoryUse, memory_use
 from ..output.json_types import Count
 from ..session import Domain
-from . import through_drgn
-from .contract import UsageError
-from .through_drgn import OPERANDS, Printed
+from .contract import Operands, UsageError
 
-__all__ = ["JSON", "OPERANDS", "Options", "add_options", "run"]
+OPERANDS = Operands("ARGUMENT", "arguments of drgn's kmem; options after --", "...")
 
 _PAGE_KIB = 4
-_by_drgn = through_drgn.runner("kmem")
 
 
 class Options(NamedTuple):
@@ -34,7 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(target: Domain, options: Options = Options()) -> "Usage | Printed":
     """Counts pages by their use; other arguments are those of drgn's command.
 
-    AbsentError if nothing can be counted, or as ``through_drgn.runner``.
+    AbsentError if nothing can be counted, or if the dump, or drgn's types, lack what drgn needs;
+    MissingPackageError if it is not installed; UsageError for wrong arguments.
     """
     if options.info or list(options.operands) == ["-i"]:
         if options.info and options.operands:
@@ -42,7 +42,22 @@ def run(target: Domain, options: Options = Options()) -> "Usage | Printed":
         return Usage(target.id, memory_use(target.kernel))
     if not options.operands:
         raise UsageError("-i for the usage of memory, or -- and arguments of drgn's kmem")
-    return _by_drgn(target, through_drgn.Options(options.operands))
+    return _by_drgn(target, options.operands)
+
+
+def _by_drgn(target: Domain, arguments: Sequence[str]) -> "Printed":
+    from ..bridges.drgn import crash, program_of
+
+    program = program_of(target)
+    out = io.StringIO()
+    try:
+        with redirect_stdout(out):
+            crash.run(program, ["kmem", *arguments])
+    except crash.CommandUsageError as error:
+        raise UsageError(str(error)) from None
+    return Printed(
+        target.id, out.getvalue().splitlines(), ["kmem: printed by drgn's command of this name"]
+    )
 
 
 class UsageJson(TypedDict):
@@ -119,6 +134,22 @@ class Usage(NamedTuple):
                 "committed": use.committed,
             },
         }
+
+
+class Printed(NamedTuple):
+    """What drgn printed."""
+
+    domain: int
+    lines: Sequence[str]
+    warnings: Sequence[str]
+
+    def text(self) -> Iterator[str]:
+        """The lines."""
+        yield from self.lines
+
+    def json(self) -> JSON:
+        """The lines."""
+        return {"domain": self.domain, "lines": list(self.lines)}
 
 
 def _difference(whole: int | None, part: int | None) -> int | None:

@@ -415,7 +415,7 @@ _shtab_xkdump_kmem_options=(
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   {-i,--info}"[the usage of memory]"
-  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of crash\'s command\; options after --:_files"
+  "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump, then arguments of drgn\'s kmem\; options after --:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

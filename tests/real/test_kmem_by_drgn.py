@@ -1,4 +1,4 @@
-"""The commands that drgn prints: the same as by ``crash COMMAND``."""
+"""What drgn prints of ``kmem``: the same as by ``crash COMMAND``."""
 
 from collections.abc import Callable
 

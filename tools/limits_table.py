@@ -37,8 +37,9 @@ class Limit(NamedTuple):
 
 
 def limits(path: Path) -> Iterator[Limit]:
-    """The limits in one file; SystemExit for one without a comment."""
+    """The limits in one file; SystemExit for one without a comment, or with the name of another."""
     section, comment = "", list[str]()
+    names = set[str]()
     for line in path.read_text().splitlines():
         if found := _SECTION.match(line):
             section = found["name"]
@@ -48,6 +49,9 @@ def limits(path: Path) -> Iterator[Limit]:
         elif found := _CONSTANT.match(line):
             if not comment:
                 sys.exit(f"{path}: {found['name']} has no comment")
+            if found["name"] in names:
+                sys.exit(f"{path}: there are two limits {found['name']}")
+            names.add(found["name"])
             yield Limit(section, found["name"], found["value"].strip(), " ".join(comment))
         comment = []
 

@@ -617,10 +617,10 @@ MAX_LISTED_DISAGREEMENTS = 20
 MAX_KERNEL_HINTS = 16
 
 #: Sets of such offsets with which the kernel of a domain is searched for again.
-MAX_KERNEL_SEARCHES = 4
+MAX_DOMAIN_SEARCHES = 4
 
 #: Images of kernels, and hypervisors by their xen-syms, that a dump keeps open for later commands.
-MAX_OPEN_FILES = 16
+MAX_OPENED = 16
 
 #: Elements of a list that are encoded as JSON at once.
 MAX_JSON_BATCH = 256

@@ -8,7 +8,7 @@ import pytest
 
 import xenkdump_fast as xk
 from xenkdump_fast.commands import domains
-from xenkdump_fast.limits import MAX_OPEN_FILES
+from xenkdump_fast.limits import MAX_OPENED
 from xenkdump_fast.session.opened import Opened
 from xenkdump_fast.xen import console, console_ring, guests, host
 from xenkdump_forge import SyntheticDump, write_dump
@@ -44,7 +44,7 @@ def test_errors_are_not_kept() -> None:
 
 def test_only_the_last_ones_are_kept() -> None:
     opened: Opened[str, int] = Opened()
-    for i in range(MAX_OPEN_FILES + 1):
+    for i in range(MAX_OPENED + 1):
         opened.get(f"/nonexistent/{i}", partial(int, i))
         assert opened.get("/nonexistent/0", lambda: -1) == 0
     assert opened.get("/nonexistent/1", lambda: -1) == -1

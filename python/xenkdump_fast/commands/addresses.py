@@ -70,9 +70,13 @@ class Program(NamedTuple):
         return None
 
     def label(self, address: int) -> tuple[str, int] | None:
-        """The symbol that covers an address and the offset in it; None without one."""
+        """The symbol that covers an address and the offset in it; None without one.
+
+        The address behind a function is the return address of a call at its end, which does not
+        return.
+        """
         found = None if self.code is None else self.code.lookup(address)
-        if found is None or (found.size and address - found.address >= found.size):
+        if found is None or (found.size and address - found.address > found.size):
             return None
         return found.name, address - found.address
 

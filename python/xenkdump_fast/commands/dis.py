@@ -124,9 +124,9 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "Code":
 
 
 def _function(known: Program, address: int) -> tuple[int, int] | None:
-    """The bounds of the function at an address."""
+    """The bounds of the function at an address, or right before it: a call may end a function."""
     symbol = None if known.code is None else known.code.lookup(address)
-    if symbol is None or not symbol.address <= address < symbol.address + symbol.size:
+    if symbol is None or not symbol.address <= address <= symbol.address + symbol.size:
         return None
     return symbol.address, symbol.address + symbol.size
 

@@ -167,7 +167,8 @@ def _locks(found: Locks) -> Iterator[str]:
     rows = [("Xen", one) for one in found.of_xen]
     rows += [(f"pCPU {number}", one) for number, own in found.of_pcpus.items() for one in own]
     rows += [(f"domain {number}", one) for number, own in found.of_domains.items() for one in own]
-    yield f"HELD LOCKS: {len(rows) or 'none'}; {found.note}"
+    none = "none" if found.complete else "none of the global ones"
+    yield f"HELD LOCKS: {len(rows) or none}; {found.note}"
     for what, one in rows:
         yield f"    {what}: {one} at {one.address:x}"
 

@@ -12,6 +12,7 @@ from ..output.escape import visible
 from ..output.json_types import Count
 from ..session import Dump
 from ..signature import Death, Signature
+from .contract import UsageError
 
 
 class Options(NamedTuple):
@@ -37,6 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(target: Dump | None, options: Options = Options()) -> "Result":
     """Finds what died, and its signature; AbsentError if nothing did."""
     if options.log is not None:
+        if target is not None:
+            raise UsageError("argument --log: not allowed with a dump")
         found = signature.of_log(_tail(options.log))
         if found is None:
             raise AbsentError(f"{options.log}: no fault of a kernel or of Xen in this log")
@@ -58,6 +61,8 @@ def run(target: Dump | None, options: Options = Options()) -> "Result":
 
 def _tail(path: str) -> str:
     with Path(path).open("rb") as file:
+        if b"\0" in file.read(4096):
+            raise UsageError(f"{path}: not a text; a dump needs no --log")
         size = file.seek(0, 2)
         file.seek(max(0, size - MAX_LOG_FILE))
         return file.read(MAX_LOG_FILE).decode("utf-8", "backslashreplace")

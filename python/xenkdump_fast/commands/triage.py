@@ -168,12 +168,19 @@ class Result(NamedTuple):
 
     summary: "Summary"
 
+    @property
+    def failure(self) -> str | None:
+        """Which dumps have no answer."""
+        if not self.summary.dumps:
+            return "no dump was found"
+        return f"{self.summary.failed} dumps failed" if self.summary.failed else None
+
     def text(self) -> Iterator[str]:
         """The numbers, and the files."""
         found = self.summary
         yield (
             f"{found.dumps} dumps, {found.examined} of them examined now; "
-            f"{found.signatures} signatures; {found.failed} failed"
+            f"different signatures: {found.signatures}; failed: {found.failed}"
         )
         yield visible(found.parquet)
         yield visible(found.page)

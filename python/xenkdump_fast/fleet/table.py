@@ -25,10 +25,16 @@ class Table:
     """The rows in a directory."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        """Makes the directory. Raises OSError, MissingError."""
+        """Makes the directory. Raises OSError, MissingError.
+
+        FileExistsError if it has other files and no table: they are not those of a triage.
+        """
         extra.module("pyarrow")
         self.directory = Path(directory)
         self._parts = self.directory / _PARTS
+        is_known = self._parts.is_dir() or self.parquet.is_file()
+        if not is_known and self.directory.is_dir() and any(self.directory.iterdir()):
+            raise FileExistsError(17, "not empty, and without a table of triage", str(directory))
         self._parts.mkdir(parents=True, exist_ok=True)
 
     @property

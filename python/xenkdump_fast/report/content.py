@@ -126,7 +126,7 @@ def _signature(dump: "Dump", builds: Builds, found: Died, problems: list[Problem
     texts: list[str] = []
     death = None
     with isolated("the signature is left out", texts.append):
-        death = signature.of(dump, lambda number: builds.opened(number, None))
+        death = signature.of(dump, lambda number: builds.opened(number, None), texts.append)
     _add(problems, f"{dump.path}: ", "signature", texts)
     if death is None or death.signature is None:
         return None

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from ..output.escape import visible
 from .blocks import Block, Cell, Document, Facts, Lines, Note, Picture, Section, Span, Table, spans
 
-#: What could be markup: text from the dump is shown as it is.
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&:@/^$=])")
+#: What could be markup: text from the dump is shown as it is. Some is markup at the start of a line
+#: only, and addresses of web pages become links.
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&@^$]|^[-+=:]|(?<=:)/(?=/)|(?<=www)\.)", re.I)
+_NUMBER = re.compile(r"^(\d+)([.)])")
 _STARTS = {"bad": "**", "strong": "**", "doubt": "*", "missing": "*"}
 
 
@@ -23,7 +25,8 @@ def lines(document: Document) -> Iterator[str]:
 
 def escaped(text: str) -> str:
     """A text without markup, on one line."""
-    return _MARKUP.sub(r"\\\1", visible(text.replace("\n", " ").replace("\t", " ")))
+    line = visible(text.replace("\n", " ").replace("\t", " "))
+    return _NUMBER.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
 
 
 class _Writer:
@@ -47,8 +50,9 @@ class _Writer:
         match block:
             case Facts():
                 for name, value in block.rows:
-                    head = f"{escaped(name)}: " if name else ""
-                    yield f"- {head}{self._cell(value)}"
+                    # Without a name it is another value of the row before it.
+                    head = f"- {escaped(name)}: " if name else "  - "
+                    yield f"{head}{self._cell(value)}"
             case Note():
                 yield self._span(Span(block.text, mark=block.mark))
             case Table():

@@ -46,7 +46,8 @@ def redacted(content: Content) -> Content:
     if xen is not None:
         xen["command_line"] = _values(xen["command_line"])
         xen["symbols"] = None if xen["symbols"] is None else _name(xen["symbols"])
-        xen["compiler"] = None  # with the builder's name and host
+        # It has the builder's name and host.
+        xen["compiler"] = None if xen["compiler"] is None else REDACTED
     content["file"]["path"] = REDACTED
     found: Content = hide.everywhere(content)
     return found

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from ..limits import MAX_OPEN_FILES
+from ..limits import MAX_OPENED
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -27,7 +27,7 @@ class Opened(Generic[K, V]):
         if found is None:
             found = opened()
         self._known[now] = found
-        if len(self._known) > MAX_OPEN_FILES:
+        if len(self._known) > MAX_OPENED:
             del self._known[next(iter(self._known))]
         return found
 

@@ -80,10 +80,12 @@ def parse(
     if given is None and where == HYPERVISOR and command.hypervisor is not None:
         options.hypervisor = True
     needs_domain = command.vmlinux != "no" and not options.hypervisor
-    if needs_domain and where == HYPERVISOR:
+    if needs_domain and where == HYPERVISOR and not command.whole:
         raise UsageError(
             f"{command.name} needs a domain: 'domain ID', or '{command.name} --domain ID'"
         )
+    if command.whole and given is None:
+        where = 0
     options.all_domains = needs_domain and where == ALL
     # For the checks, which are those of the command line.
     for name in arguments.OF_ONE_KERNEL:

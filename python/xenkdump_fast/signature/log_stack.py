@@ -26,10 +26,20 @@ _RIP_UNKNOWN = re.compile(
     r"\b[RE]IP: (?:[0-9a-f]{4}:)?(?:\[<\w+>\]\s+)?(?:\[?<?0?x?[0-9a-f]+>?\]?)\s*$"
 )
 _TRACE = re.compile(r"Call [Tt]race:")
-#: What other programs put before the kernel's text: "> ", "<4>", a date, "[   1.5]", "[    T1]".
+#: What other programs put before the kernel's text, in any order: a quotation, "<4>",
+#: "kern  :alert : " (dmesg -x), a date and "host kernel: " (syslog, journalctl), times and tasks in
+#: brackets.
 _PREFIX = re.compile(
-    r"(?:>\s?|\|\s?)*\s*(?:<\d>)?(?:[^<\[(]{0,40}?\d\d:\d\d[^<\[(]{0,60}?\bkernel: ?)?(?:<\d>)?"
-    r"(?:\[[\s\d]+\.\d+\]\s?)?(?:\[\s*[TC]\d+\]\s?)?"
+    r"(?:\s*(?:>|\|)\s?"
+    r"|\s*<\d>"
+    r"|[a-z]{2,10}\d? *:[a-z]{2,10} *: ?"
+    r"|\s*\[[\s\d]+\.\d+\]\s?"
+    r"|\s*\[\s*[TC]\d+\]\s?"
+    r"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]\s?"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d,.:+Z-]{0,20}\s"
+    r"|[^<\[(]{0,40}?\d\d:\d\d[^<\[(]{0,60}?\bkernel(?:\[\d+\])?: ?"
+    r"|[\w.-]{1,64} kernel(?:\[\d+\])?: ?"
+    r"){0,8}\s*"
 )
 _XEN_PREFIX = re.compile(r"(?:>\s?)*\s*(?:\(XEN\)\s?)?(?:\[[^\]<]*\]\s?)?")
 _XEN_FRAME = re.compile(

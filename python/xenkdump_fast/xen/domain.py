@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from .._native import P2M, AbsentError, AddressSpace, Dump
 from ..budget import Budget
 from ..diagnostics import Unique
-from ..limits import MAX_KERNEL_SEARCHES, MAX_LEFT_OUT_PAGES
+from ..limits import MAX_DOMAIN_SEARCHES, MAX_LEFT_OUT_PAGES
 from ..linux.boot.roots import Root, in_kernel_and_user_space
 from ..status import Status
 from . import frames, guests, hvm, shared_info
@@ -243,7 +243,7 @@ class XenDomain:
         with other hints.
         """
         hints = tuple(hints)
-        known = hints in self._in_vain or len(self._in_vain) >= MAX_KERNEL_SEARCHES
+        known = hints in self._in_vain or len(self._in_vain) >= MAX_DOMAIN_SEARCHES
         if self._kernel is None and not known:
             self._kernel = self._search(hints)
             if self._kernel is None:

@@ -105,6 +105,8 @@ class Locks(NamedTuple):
     #: What owners are recorded for in this build.
     note: str
     warnings: list[str]
+    #: Whether the locks of domains are among them; else those at symbols only.
+    complete: bool
 
 
 def read(xen: "XenHost") -> Locks:
@@ -120,6 +122,7 @@ def read(xen: "XenHost") -> Locks:
             of_domains={one.id: list(reader.of_domain(one)) for one in domains},
             note=reader.note,
             warnings=reader.warnings,
+            complete=reader.complete,
         )
 
 
@@ -138,6 +141,11 @@ class Reader:
         if self._structs is not None and not self._structs.has("spinlock_t.tickets"):
             raise AbsentError("locks are known from Xen 4.6 on only (no spinlock_t.tickets)")
         self._readers: dict[int, list[int]] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the locks within Xen's structs are known."""
+        return self._structs is not None
 
     @property
     def note(self) -> str:

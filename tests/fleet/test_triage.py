@@ -321,12 +321,28 @@ def test_missing_packages_are_named(
 
 def test_the_command(dumps: Path, tmp_path: Path, capsysbinary: Any) -> None:
     out = tmp_path / "out"
-    assert main(["triage", str(dumps), "-o", str(out), "-j", "2", "--json"]) == 0
+    assert main(["triage", str(dumps), "-o", str(out), "-j", "2", "--json"]) == 1
     found = json.loads(capsysbinary.readouterr().out)
     assert (found["dumps"], found["examined"], found["failed"]) == (7, 7, 1)
-    assert main(["triage", str(dumps), "-o", str(out)]) == 0
-    text = capsysbinary.readouterr().out.decode()
-    assert text.startswith("7 dumps, 0 of them examined now; 3 signatures; 1 failed\n")
+    assert main(["triage", str(dumps), "-o", str(out)]) == 1
+    found = capsysbinary.readouterr()
+    text = "7 dumps, 0 of them examined now; different signatures: 3; failed: 1\n"
+    assert found.out.decode().startswith(text)
+    assert b"failed dumps: 1" in found.err
+
+
+def test_nothing_to_examine(tmp_path: Path, capsysbinary: Any) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["triage", str(tmp_path / "empty"), "-o", str(tmp_path / "out")]) == 1
+    assert b"no dump was found" in capsysbinary.readouterr().err
+
+
+def test_a_folder_of_others_is_left_alone(dumps: Path, tmp_path: Path, capsysbinary: Any) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("mine")
+    assert main(["triage", str(dumps), "-o", str(tmp_path)]) == 74
+    assert b"without a table of triage" in capsysbinary.readouterr().err
+    assert page.read_text() == "mine"
 
 
 def test_a_directory_that_cannot_be_written(dumps: Path, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ class Result(NamedTuple):
         """Which dumps have no answer."""
         if not self.summary.dumps:
             return "no dump was found"
-        return f"{self.summary.failed} dumps failed" if self.summary.failed else None
+        return f"failed dumps: {self.summary.failed}" if self.summary.failed else None
 
     def text(self) -> Iterator[str]:
         """The numbers, and the files."""

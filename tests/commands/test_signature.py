@@ -1,5 +1,6 @@
 """``signature``: of dumps, of domains, and of logs."""
 
+import io
 import json
 from pathlib import Path
 
@@ -94,3 +95,16 @@ def test_a_hostile_log(tmp_path: Path, capsys: Capture) -> None:
     log.write_text("\n".join(lines * 3))
     assert main(["signature", "--log", str(log)]) == 0
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_log_on_stdin(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"{'x' * 2000}\n".encode() * 10 + _LOG.encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert main(["signature", "--log", "-"]) == 0
+    assert "null-dereference:ext4_foo<-bar #" in capsys.readouterr().out
+
+
+def test_a_dump_in_place_of_a_log(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "vmcore").write_bytes(b"\x7fELF\x02\x01\x01" + bytes(100))
+    assert main(["signature", "--log", str(tmp_path / "vmcore")]) == 2
+    assert "not a text; a dump needs no --log" in capsys.readouterr().err

@@ -20,6 +20,7 @@ import xenkdump_fast as xk
 from tests.engine.test_containers import assert_same, machine
 from xenkdump_fast._native import ZstdDecoder
 from xenkdump_fast.cli import main
+from xenkdump_fast.regular_files import open_regular
 from xenkdump_fast.session import compression, unpacking
 from xenkdump_forge import COMPRESSIONS, SyntheticDump, write_dump
 from xenkdump_forge import containers as forge
@@ -644,7 +645,7 @@ def test_the_decoder_of_zstd() -> None:
 
 def test_sizes_of_xz(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(lzma.compress(bytes(3_000_000)))
-    with compression.open_regular(str(tmp_path / "file")) as file:
+    with open_regular(str(tmp_path / "file")) as file:
         xz = compression.by_magic(b"\xfd7zXZ\0")
         assert xz is not None
         assert compression.contents_size(file, xz) == 3_000_000
@@ -653,6 +654,6 @@ def test_sizes_of_xz(tmp_path: Path) -> None:
         broken = bytearray(data)
         broken[at] ^= 0xFF
         (tmp_path / "file").write_bytes(broken)
-        with compression.open_regular(str(tmp_path / "file")) as file:
+        with open_regular(str(tmp_path / "file")) as file:
             size = compression.contents_size(file, xz)
             assert size is None or 0 <= size < 1 << 63

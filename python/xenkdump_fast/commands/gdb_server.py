@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import parsing
 from ..output import writer
+from ..regular_files import open_regular
 from ..session import Domain
 from .contract import UsageError
 
@@ -80,7 +81,7 @@ def symbol_files(domain: Domain) -> list[str]:
     image = domain.kernel.image
     if image.is_memory:
         return []
-    with open(image.path, "rb") as file:
+    with open_regular(image.path) as file:
         return [image.path] if file.read(4) == b"\x7fELF" else []
 
 

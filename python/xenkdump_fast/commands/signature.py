@@ -1,15 +1,17 @@
 """``signature``: what identifies the fault that ended a kernel or Xen."""
 
 import argparse
+import sys
+from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from .. import signature
 from .._native import AbsentError
-from ..limits import MAX_LOG_FILE
+from ..limits import MAX_LOG_FILE, MAX_LOG_LINE, MAX_LOG_LINES
 from ..output.escape import visible
 from ..output.json_types import Count
+from ..regular_files import open_regular
 from ..session import Dump
 from ..signature import Death, Signature
 from .contract import UsageError
@@ -31,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log",
         metavar="FILE",
-        help="of the text of a log, a kernel's or Xen's, in place of a dump",
+        help="of the text of a log, a kernel's or Xen's, in place of a dump; - is stdin",
     )
 
 
@@ -60,12 +62,30 @@ def run(target: Dump | None, options: Options = Options()) -> "Result":
 
 
 def _tail(path: str) -> str:
-    with Path(path).open("rb") as file:
+    """The end of a log: its last lines, each without its end if that is long."""
+    if path == "-":
+        pieces: deque[bytes] = deque()
+        size = 0
+        while piece := sys.stdin.buffer.read(1 << 20):
+            pieces.append(piece)
+            size += len(piece)
+            while size - len(pieces[0]) >= MAX_LOG_FILE:
+                size -= len(pieces.popleft())
+        data = b"".join(pieces)
+    else:
+        data = _end(path)
+    lines = data.rsplit(b"\n", MAX_LOG_LINES)[-MAX_LOG_LINES:]
+    texts = (line[:MAX_LOG_LINE].decode("utf-8", "backslashreplace") for line in lines)
+    return "\n".join(texts)
+
+
+def _end(path: str) -> bytes:
+    with open_regular(path) as file:
         if b"\0" in file.read(4096):
             raise UsageError(f"{path}: not a text; a dump needs no --log")
         size = file.seek(0, 2)
         file.seek(max(0, size - MAX_LOG_FILE))
-        return file.read(MAX_LOG_FILE).decode("utf-8", "backslashreplace")
+        return file.read(MAX_LOG_FILE)
 
 
 class JSON(TypedDict):

@@ -751,7 +751,7 @@ _shtab_xkdump_signature_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  "--log[of the text of a log, a kernel\'s or Xen\'s, in place of a dump]:FILE:"
+  "--log[of the text of a log, a kernel\'s or Xen\'s, in place of a dump\; - is stdin]:FILE:"
   "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 

@@ -4,11 +4,11 @@ Only zstd is decompressed by the extension module; for the others Python's libra
 """
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
 
 from ..limits import MAX_DECODER_MEMORY, MAX_XZ_INDEX
+from ..regular_files import open_regular
 
 if TYPE_CHECKING:
     import bz2
@@ -136,15 +136,6 @@ def by_magic(start: bytes) -> Compression | None:
     # pzstd and others write a skippable frame first: 0x184d2a50 to 0x184d2a5f.
     is_skippable = start[1:4] == b"\x2a\x4d\x18" and 0x50 <= start[0] <= 0x5F
     return ZSTD if start.startswith(b"\x28\xb5\x2f\xfd") or is_skippable else None
-
-
-def open_regular(path: str) -> BinaryIO:
-    """Opens a regular file for reading. OSError, without waiting, if it is anything else."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(f"{path} is not a regular file")
-    return os.fdopen(fd, "rb", buffering=0)
 
 
 def of_file(path: str) -> Compression | None:

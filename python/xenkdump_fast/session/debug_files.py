@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeGuard
 
 from .._native import AbsentError, DumpError, Image, SourceLines
 from ..limits import MAX_DEBUG_FILE, MAX_DEBUG_LINK
+from ..regular_files import open_regular
 
 #: Folders to look in first, separated by colons.
 _VARIABLE = "XKDUMP_DEBUG_PATH"
@@ -148,7 +149,7 @@ def _crc(path: str) -> int | None:
 
     crc = 0
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size > MAX_DEBUG_FILE:
                 return None
             while chunk := file.read(_CHUNK):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from .._native import DumpError, Image, head
+from ..regular_files import open_regular
 from . import debug_files
 
 #: What a file was given as.
@@ -182,7 +183,7 @@ def kind(path: str) -> Literal["dump", "kernel"] | None:
 def describe(path: str, wanted: Wanted) -> str | None:
     """What the file is, and what to do; None if it is what was wanted, or of no known format."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             packed = _format(file.read(_HEAD))
     except OSError:
         return None

@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 from .. import progress
 from .._native import DumpError, zstd_obstacle
 from ..limits import MAX_UNPACKED_RATIO, MAX_UNPACKED_SMALL
+from ..regular_files import open_regular
 from . import compression
 from .compression import Compression, Stream
 
@@ -68,7 +69,7 @@ def opened(path: str, cache_dir: str | None, *, is_raw: bool = False) -> Opened:
         obstacle = zstd_obstacle(path)
         if obstacle is None:
             return Opened(path, None)
-    with compression.open_regular(path) as file:
+    with open_regular(path) as file:
         if not cache_dir:
             raise DumpError(f"{path}: {_remedy(path, file, found, obstacle)}")
         with _directory(cache_dir) as directory:

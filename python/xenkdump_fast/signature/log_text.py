@@ -69,7 +69,7 @@ def fault(text: str) -> Fault | None:
 
     A panic of Xen ends everything else. In a log of several boots the last with a fault counts.
     """
-    lines = text.splitlines()[-MAX_LOG_LINES:]
+    lines = text.rsplit("\n", MAX_LOG_LINES)[-MAX_LOG_LINES:]
     return xen_fault(lines) or linux_fault(lines)
 
 

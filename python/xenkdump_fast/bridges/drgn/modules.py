@@ -16,6 +16,7 @@ from ..._native import AbsentError
 from ...isolation import isolated
 from ...linux import modules
 from ...linux.kernel import Kernel
+from ...regular_files import open_regular
 from ...session import debug_files
 
 _ELF = b"\x7fELF"
@@ -53,7 +54,7 @@ def has_debug_file(module: Module) -> bool:
 
 def _is_elf(path: str) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(len(_ELF)) == _ELF
     except OSError:
         return False

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..._native import DumpError
 from ...limits import MAX_VMCOREINFO_NOTE
+from ...regular_files import open_regular
 from . import vmcoreinfo
 
 #: The keys of VMCOREINFO that say where the kernel is.
@@ -134,7 +135,7 @@ NOTHING_GIVEN = Given()
 
 def _read(path: str | os.PathLike[str]) -> tuple[str, Mapping[str, str]]:
     name = os.fspath(path)
-    with open(name, "rb") as file:
+    with open_regular(name) as file:
         text = file.read(MAX_VMCOREINFO_NOTE)
     facts = vmcoreinfo.parse(text.decode("utf-8", "backslashreplace"))
     if not facts.keys() & {"OSRELEASE", KERNELOFFSET, PHYS_BASE}:

@@ -80,8 +80,10 @@ def _search(xen: XenHost) -> int | None:
     size = MAX_XEN_IMAGE + 2 * xen.dump.memory_held
     with memory.budget("candidates for Xen's console ring", size):
         for page in range(base, base + MAX_XEN_IMAGE, PAGE):
-            for pointer in memory.words(page, PAGE) or ():
-                if pointer % PAGE or pointer in seen or not is_in_range(memory.word, pointer):
+            words = memory.words(page, PAGE) or ()
+            # Most words are 0, and few are the addresses of pages.
+            for pointer in [word for word in words if word and not word % PAGE]:
+                if pointer in seen or not is_in_range(memory.word, pointer):
                     continue
                 seen.add(pointer)
                 head = None

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
 from ..isolation import isolated
@@ -23,8 +22,7 @@ _VERSION = r"^\(XEN\) (?:\[[^]]*\] )?Xen version (\d+\.\d+\S*(?: \([^()@]*\))?)"
 _COMMAND_LINE = r"^\(XEN\) (?:\[[^]]*\] )?Command line: (.*)"
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The facts of a hypervisor; None for one that is not known."""
 
     #: "4.17.7 (Debian ...)": major, minor and xen_extra_version.

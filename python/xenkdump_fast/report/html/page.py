@@ -1,12 +1,12 @@
 """Writes the page: ``page.html`` with the sections."""
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 from ..blocks import Document
 
-_FOLDER = Path(__file__).parent
+_FOLDER = os.path.dirname(__file__)
 _EXTRA = "pip install 'xenkdump_fast[report]'"
 
 
@@ -56,7 +56,8 @@ def write(document: Document, path: str) -> None:
 
 
 def _own(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8")
+    with open(os.path.join(_FOLDER, name), encoding="utf-8") as file:
+        return file.read()
 
 
 def _policy(style: str, script: str) -> str:

@@ -22,9 +22,7 @@ def contents(document: Document) -> Iterator[str]:
     for section in document.sections:
         parts = ""
         if section.sections and section.domain is not None and is_short:
-            parts = (
-                f"<ul>{''.join(f'<li>{_link(inner)}</li>' for inner in section.sections)}</ul>"
-            )
+            parts = f"<ul>{''.join(f'<li>{_link(inner)}</li>' for inner in section.sections)}</ul>"
         yield f"<li>{_link(section)}{parts}</li>\n"
 
 

@@ -95,7 +95,9 @@ def test_errors_of_files(run: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_library_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "markupsafe", None)
     run("report", "-o", str(tmp_path / "report.html"), expected=2)
     assert "pip install 'xenkdump_fast[report]'" in run.err

@@ -64,9 +64,32 @@ def test_a_backtrace_imports_little(dump: SyntheticDump) -> None:
     assert len(own) <= MOST, sorted(own)
 
 
-def test_no_pattern_is_compiled_by_an_import(dump: SyntheticDump) -> None:
+def test_a_signature_imports_little(dump: SyntheticDump) -> None:
+    found = imported("signature", dump.vmlinux, dump.vmcore)
+    assert found & EXPENSIVE <= {"hashlib"}
+
+
+def test_a_report_imports_no_framework(dump: SyntheticDump, tmp_path: Path) -> None:
+    """It needs numpy, and what numpy imports."""
+    found = imported("report", "-o", tmp_path / "report.html", dump.vmlinux, dump.vmcore)
+    assert "xenkdump_fast.report.html.page" in found
+    numpy = [sys.executable, "-c", "import numpy, sys; print(*sys.modules)"]
+    needed = subprocess.run(numpy, capture_output=True, text=True, check=True).stdout.split()
+    assert (found & EXPENSIVE) - set(needed) <= {"hashlib"}
+    assert found.isdisjoint({"jinja2", "drawsvg", "email", "pathlib", "urllib.request"})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("bt", "-a"), ("signature",), ("report", "-o", "report.html")],
+    ids=lambda words: words[0],
+)
+def test_no_pattern_is_compiled_by_an_import(
+    dump: SyntheticDump, tmp_path: Path, words: tuple[str, ...]
+) -> None:
     """Text is a pattern too: ``re`` compiles and keeps it when it is used."""
-    for name in imported("bt", "-a", dump.vmlinux, dump.vmcore):
+    words = tuple(str(tmp_path / word) if word.endswith(".html") else word for word in words)
+    for name in imported(*words, dump.vmlinux, dump.vmcore):
         if not name.startswith("xenkdump_fast"):
             continue
         path = PACKAGE.parent.joinpath(*name.split("."))

@@ -95,11 +95,13 @@ def test_errors_of_files(run: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_libraries_are_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jinja2", None)
+def test_a_missing_library_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "markupsafe", None)
     run("report", "-o", str(tmp_path / "report.html"), expected=2)
     assert "pip install 'xenkdump_fast[report]'" in run.err
-    # The other formats need none.
+    # The other formats do not need it.
     assert run("report", "--text")
 
 

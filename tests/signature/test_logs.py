@@ -1,8 +1,10 @@
 """Signatures of published logs: facts about many versions of Linux and Xen."""
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from xenkdump_fast import signature
 from xenkdump_fast.signature import messages
@@ -92,8 +94,21 @@ def test_kinds_of_lines(kind: str) -> None:
 def test_no_message_is_without_the_words() -> None:
     for _, text in EXCERPTS.values():
         for line in text.splitlines():
-            by_pattern = (one for one in messages.MESSAGES if one.pattern.search(line))
+            by_pattern = (one for one in messages.MESSAGES if re.search(one.pattern, line))
             assert messages.of(line) is next(by_pattern, None)
+
+
+@pytest.mark.parametrize("message", messages.MESSAGES, ids=lambda one: one.kind)
+def test_the_words_of_messages(message: messages.Message) -> None:
+    """Whatever a pattern matches has the texts by which lines are chosen."""
+
+    @given(strategies.from_regex(message.pattern))
+    @settings(derandomize=True, database=None, deadline=None, max_examples=50)
+    def check(line: str) -> None:
+        assert message.words in line
+        assert any(word in line for word in messages._WORDS)
+
+    check()
 
 
 @pytest.mark.parametrize(

@@ -209,9 +209,7 @@ class XenSystem(NamedTuple):
 
     def json(self) -> HYPERVISOR_JSON:
         """Every field."""
-        from dataclasses import asdict
-
-        return cast(HYPERVISOR_JSON, {"kernel": self.kernel, **asdict(self.header)})
+        return cast(HYPERVISOR_JSON, {"kernel": self.kernel, **self.header._asdict()})
 
 
 def _xen_rows(result: XenSystem) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -58,17 +57,15 @@ def _publish(part: str, path: str, *, force: bool) -> None:
 @contextmanager
 def _signals() -> Iterator[None]:
     """Turns signals that end the process into an exception, in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     before = {}
-    for number in _SIGNALS:
-        if signal.getsignal(number) == signal.SIG_DFL:
-            before[number] = signal.signal(number, end)
+    with suppress(ValueError):  # another thread
+        for number in _SIGNALS:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
     try:
         yield
     finally:

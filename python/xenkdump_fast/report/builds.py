@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Domains with a build in which its image is searched for.
 _SEARCHES = 2
+#: dom0, whose kernel is asked for again: the signature begins with it.
+_KEPT = 0
 #: Offsets of kernels of other domains that are tried first.
 _HINTS = 16
 
@@ -30,11 +32,22 @@ class Builds:
         self._vmlinux = vmlinux
         self._images: dict[GuestKernel, Image] = {}
         self._failed: dict[GuestKernel, int] = {}
+        self._kept: Domain | None = None
         #: Where other kernels were found in their images.
         self.hints: list[int] = []
 
     def opened(self, number: int, kernel: "GuestKernel | None") -> Domain:
-        """A domain with its kernel, of the build that Xen's records lead to; AbsentError."""
+        """A domain with its kernel, of the build that Xen's records lead to; AbsentError.
+
+        dom0 is kept open.
+        """
+        if number != _KEPT:
+            return self._open(number, kernel)
+        if self._kept is None:
+            self._kept = self._open(number, kernel)
+        return self._kept
+
+    def _open(self, number: int, kernel: "GuestKernel | None") -> Domain:
         build = None if kernel is None else self._build(kernel)
         found = None if build is None else self._by_image(number, build)
         if found is not None:

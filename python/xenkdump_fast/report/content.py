@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: refer to each other. Those of more domains are left to the interpreter, which takes less time.
 _COLLECTED = 8
 #: Words of warnings about answers that rest on something that is not verified.
-_UNCERTAIN = re.compile(
+_UNCERTAIN = (
     r"(?i)cannot verify|\bmay\b|guess|assum|taken for|inferred|not certain|stale|likely|"
     r"unreliable|\bor shadow\b|sample|without xen-syms|has no reason"
 )
@@ -160,7 +160,7 @@ def _hypervisor(dump: "Dump", xen: "XenHost | None", problems: list[Problem]) ->
 def _add(problems: list[Problem], prefix: str, where: str, texts: list[str]) -> None:
     """Adds the texts without the path of the dump, which most of them have."""
     for text in dict.fromkeys(text.replace(prefix, "") for text in texts):
-        is_uncertain = _UNCERTAIN.search(text) is not None
+        is_uncertain = re.search(_UNCERTAIN, text) is not None
         kind = "uncertain" if is_uncertain else "missing"
         problems.append({"where": where, "kind": kind, "text": short(text)})  # type: ignore[typeddict-item]
 

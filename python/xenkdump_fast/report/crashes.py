@@ -19,30 +19,27 @@ if TYPE_CHECKING:
     from ..xen.stacks import PcpuTrace
 
 #: Kinds of crashes by the message of the panic or by other lines of the log; the first that fits.
-_KINDS = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
-        ("sysrq", r"(?i)sysrq ?: ?(Trigger a )?[Cc]rash|sysrq triggered crash|SysRq : Netdump"),
-        ("hung task", r"hung_task: blocked tasks"),
-        (
-            "watchdog",
-            r"(?i)hard lockup|softlockup|soft lockup|rcu.* (detected )?stalls?\b|rcu stall|"
-            r"workqueue lockup|watchdog",
-        ),
-        ("machine check", r"(?i)machine check|\[Hardware Error\]"),
-        ("nmi", r"NMI: Not continuing|NMI:? (IOCK|SERR|unknown)|An NMI occurred|Uhhuh\. NMI"),
-        ("out of memory", r"(?i)out of memory|System is deadlocked on memory"),
-        ("init", r"Attempted to kill init"),
-        (
-            "oops",
-            r"Fatal exception|BUG: |Oops|general protection|[Kk]ernel BUG at|divide error|"
-            r"Unable to handle kernel|double fault|stack segment|invalid opcode|panic_on_oops",
-        ),
-        ("panic", r""),
-    )
+_KINDS = (
+    ("sysrq", r"(?i)sysrq ?: ?(Trigger a )?[Cc]rash|sysrq triggered crash|SysRq : Netdump"),
+    ("hung task", r"hung_task: blocked tasks"),
+    (
+        "watchdog",
+        r"(?i)hard lockup|softlockup|soft lockup|rcu.* (detected )?stalls?\b|rcu stall|"
+        r"workqueue lockup|watchdog",
+    ),
+    ("machine check", r"(?i)machine check|\[Hardware Error\]"),
+    ("nmi", r"NMI: Not continuing|NMI:? (IOCK|SERR|unknown)|An NMI occurred|Uhhuh\. NMI"),
+    ("out of memory", r"(?i)out of memory|System is deadlocked on memory"),
+    ("init", r"Attempted to kill init"),
+    (
+        "oops",
+        r"Fatal exception|BUG: |Oops|general protection|[Kk]ernel BUG at|divide error|"
+        r"Unable to handle kernel|double fault|stack segment|invalid opcode|panic_on_oops",
+    ),
+    ("panic", r""),
 )
 #: Lines of the log that say why a kernel has crashed.
-_LINES = re.compile(
+_LINES = (
     r"(?i)kernel panic|\bBUG: |\bOops\b|general protection|kernel bug at|unable to handle kernel|"
     r"sysrq ?: |hung_task|blocked for more than|lockup|NMI:|NMI received|machine check|"
     r"hardware error|out of memory|attempted to kill init|divide error|double fault|"
@@ -50,13 +47,13 @@ _LINES = re.compile(
 )
 _MAX_LINES = 12
 #: Functions of a panic; the function that called the outermost of them is where it began.
-_PANIC = re.compile(
+_PANIC = (
     r"(n?mi_)?v?panic|crash_kexec|__crash_kexec|machine_kexec|xen_(panic_event|reboot|"
     r"machine_kexec)|machine_crash_shutdown|HYPERVISOR_\w+|xen_hypercall_\w+|__xen_hypercall\w*|"
     r"(atomic_)?notifier_call_chain|oops_end|dump_stack\w*|emergency_restart|machine_restart"
 )
 #: Functions that handle an exception: an interrupted frame outside of them is where it failed.
-_EXCEPTION = re.compile(
+_EXCEPTION = (
     r"(asm_)?(xen)?_?(asm_)?exc_\w+|(do_)?(async_)?page_fault|__?die\w*|oops_\w+|do_trap\w*|"
     r"(do_)?(invalid_op|general_protection|double_fault|divide_error|int3)|do_error_trap|"
     r"error_(code|entry|exit)|no_context|bad_area\w*|(do_|default_do_)?nmi\w*|end_repeat_nmi|"
@@ -66,7 +63,7 @@ _EXCEPTION = re.compile(
 
 def kind_of(message: str) -> str:
     """The kind of a crash by its message."""
-    return next(kind for kind, pattern in _KINDS if pattern.search(message))
+    return next(kind for kind, pattern in _KINDS if re.search(pattern, message))
 
 
 def of_kernel(
@@ -78,7 +75,7 @@ def of_kernel(
     """
     if header.panic is None:
         return None
-    said = [line for line in lines if _LINES.search(line)]
+    said = [line for line in lines if re.search(_LINES, line)]
     said = [line for line in said if "---[ end" not in line][-_MAX_LINES:]
     panics = [line for line in said if "Kernel panic" in line]
     message = panics[-1] if panics else header.panic
@@ -158,8 +155,8 @@ def in_stack(kernel: "Linux", trace: "Trace") -> Oops | None:
             break
         if frame.interrupted and is_handled and frame.registers:
             return _of_frame(kernel, frame, frame.registers, is_return=False)
-        is_handled = is_handled or _EXCEPTION.fullmatch(name) is not None
-        if _PANIC.fullmatch(name) or is_handled:
+        is_handled = is_handled or re.fullmatch(_EXCEPTION, name) is not None
+        if re.fullmatch(_PANIC, name) or is_handled:
             begun = i + 1
     if begun is None or begun >= len(trace.frames) or trace.frames[begun].user:
         return None
@@ -186,15 +183,12 @@ def _of_frame(
 
 
 #: Kinds of crashes of Xen itself, by what it printed.
-_XEN_KINDS = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
-        ("requested", r"'C' pressed -> triggering crashdump"),
-        ("watchdog", r"(?i)watchdog timer|watchdog.* NMI|stuck"),
-        ("machine check", r"(?i)machine check|MCE|vector = 18\b"),
-        ("nmi", r"\bNMI\b|vector = 2\b"),
-        ("panic", r""),
-    )
+_XEN_KINDS = (
+    ("requested", r"'C' pressed -> triggering crashdump"),
+    ("watchdog", r"(?i)watchdog timer|watchdog.* NMI|stuck"),
+    ("machine check", r"(?i)machine check|MCE|vector = 18\b"),
+    ("nmi", r"\bNMI\b|vector = 2\b"),
+    ("panic", r""),
 )
 
 
@@ -212,9 +206,9 @@ def of_xen(
     if reason is not None and re.match(r"(Hardware Dom\d+|Domain 0) (crashed|shutdown)", reason):
         return None
     message = reason or "'C' pressed -> triggering crashdump"
-    said = [line for line in lines if _XEN_LINES.search(line)][-_MAX_LINES:]
+    said = [line for line in lines if re.search(_XEN_LINES, line)][-_MAX_LINES:]
     whole = "\n".join([message, *said])
-    kind = next(kind for kind, pattern in _XEN_KINDS if pattern.search(whole))
+    kind = next(kind for kind, pattern in _XEN_KINDS if re.search(pattern, whole))
     trace = next((one for one in traces if one.pcpu.number == cpu), None)
     return {
         "who": "hypervisor",
@@ -229,7 +223,7 @@ def of_xen(
     }
 
 
-_XEN_LINES = re.compile(
+_XEN_LINES = (
     r"Panic on CPU|FATAL|Assertion|BUG at|Xen call trace|pressed -> triggering|[Ww]atchdog|"
     r"----\[ Xen-|RIP:|Fatal|Pagetable walk|Faulting linear address|error_code"
 )

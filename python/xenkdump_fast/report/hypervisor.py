@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 #: Lines that Xen prints at the levels of errors and warnings: its ring does not keep levels.
 _SEVERE = (
-    (0, re.compile(r"Panic on CPU|FATAL|\*{8}")),
-    (3, re.compile(r"(?i)\berror\b|\bfail(ed|ure)?\b|\bBUG\b|crashed")),
-    (4, re.compile(r"(?i)\bwarn(ing)?\b")),
+    (0, r"Panic on CPU|FATAL|\*{8}"),
+    (3, r"(?i)\berror\b|\bfail(ed|ure)?\b|\bBUG\b|crashed"),
+    (4, r"(?i)\bwarn(ing)?\b"),
 )
 
 
@@ -80,7 +80,7 @@ def gather(host: "XenHost", sizes: "Sizes") -> Gathered:
 def _level(line: str) -> int | None:
     if not line.startswith("(XEN)"):
         return None
-    return next((level for level, pattern in _SEVERE if pattern.search(line)), 6)
+    return next((level for level, pattern in _SEVERE if re.search(pattern, line)), 6)
 
 
 def _pcpu(row: "PcpuDetails", traces: "list[PcpuTrace]", sizes: "Sizes") -> Pcpu:

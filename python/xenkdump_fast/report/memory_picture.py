@@ -111,7 +111,10 @@ def _owners(
     import numpy as np
 
     ids = _Names.of(xen).ids
-    frames, inverse, counts = np.unique(owned.owners, return_inverse=True, return_counts=True)
+    # Of few different ones, which takes less time than return_inverse.
+    frames = np.unique(owned.owners)
+    inverse = np.searchsorted(frames, owned.owners)
+    counts = np.bincount(inverse, minlength=len(frames))
     owners: list[Owner] = []
 
     def add(name: str, kind: Any, domain: int | None = None) -> int:
@@ -137,7 +140,7 @@ def _owners(
         is_own = frame == frame_owners.XEN or ids.get(frame, 0) >= FIRST_RESERVED
         special = {frame_owners.FREE: free, frame_owners.UNKNOWN: unknown}
         index.setdefault(frame, of_xen if is_own else special.get(frame, unknown))
-    kinds = np.array([index[frame] for frame in frames.tolist()], np.int64)[inverse.reshape(-1)]
+    kinds = np.array([index[frame] for frame in frames.tolist()], np.int64)[inverse]
     kinds[owned.tables] = tables
     if held is not None:
         kinds[~held] = missing

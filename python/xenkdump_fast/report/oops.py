@@ -11,23 +11,23 @@ _BEFORE, _BEHIND = 40, 24
 #: The most lines between those that say what happened.
 _GAP = 12
 #: The first line of an oops.
-_TITLE = re.compile(
+_TITLE = (
     r"BUG: |Oops|[Gg]eneral protection|kernel BUG at|Unable to handle kernel|divide error|"
     r"invalid opcode|double fault|stack segment|LOCKUP|soft lockup|detected stall|"
     r"\[Hardware Error\]|NMI"
 )
-_PC = re.compile(
+_PC = (
     r"\b[RE]?IP:?\s*(?:is at )?(?:(?P<cs>[0-9a-f]{4}):)?(?:\[<(?P<address>[0-9a-f]{8,16})>\]\s*)?"
     r"(?:\[<[0-9a-f]+>\]\s*)?(?:(?P<name>[A-Za-z_][\w.]*)\+0x(?P<offset>[0-9a-f]+)/0x[0-9a-f]+)?"
     r"(?: \[(?P<module>\w+)\])?"
 )
-_REGISTER = re.compile(
+_REGISTER = (
     r"(?i)\b(R[A-Z0-9]{2}|R1[0-5]|E[A-Z]{2}|CR[0-9]|EFLAGS): ?(?:[0-9a-f]{4}:)?"
     r"([0-9a-f]{8,16})\b"
 )
-_CODE = re.compile(r"\bCode: (?:Bad \w+ value\.)?\s*((?:[<(]?[0-9a-f]{2}[>)]? ?)+)")
-_ERROR = re.compile(r"\bOops: (?:[A-Z ]*)([0-9a-f]{4})\b")
-_PANIC = re.compile(r"Kernel panic - not syncing|Kernel panic: ")
+_CODE = r"\bCode: (?:Bad \w+ value\.)?\s*((?:[<(]?[0-9a-f]{2}[>)]? ?)+)"
+_ERROR = r"\bOops: (?:[A-Z ]*)([0-9a-f]{4})\b"
+_PANIC = r"Kernel panic - not syncing|Kernel panic: "
 #: Bits of the error code of a page fault, set and clear.
 _BITS = (
     ("protection violation", "page not present"),
@@ -61,11 +61,11 @@ def find(lines: Sequence[str]) -> LogOops | None:
     """
     end = len(lines)
     for i in range(len(lines) - 1, -1, -1):
-        if _PANIC.search(lines[i]):
+        if re.search(_PANIC, lines[i]):
             end = i + 1
             break
     for i in range(end - 1, -1, -1):
-        found = _PC.search(lines[i])
+        found = re.search(_PC, lines[i])
         if found and "IP" in lines[i] and _is_kernel(found):
             return _parse(lines, i, found)
     return None
@@ -84,14 +84,14 @@ def _parse(lines: Sequence[str], at: int, pc: "re.Match[str]") -> LogOops:
     for i in range(at, max(-1, at - _BEFORE), -1):
         if "---[ end" in lines[i] or last - i > _GAP:
             break  # of another oops
-        if _TITLE.search(lines[i]):
+        if re.search(_TITLE, lines[i]):
             title, last = lines[i], i
-            if error is None and (found := _ERROR.search(lines[i])):
+            if error is None and (found := re.search(_ERROR, lines[i])):
                 error = _error(int(found[1], 16))
     block = list(_block(lines, at))
     registers: dict[str, int] = {}
     for line in block:
-        for name, value in _REGISTER.findall(line):
+        for name, value in re.findall(_REGISTER, line):
             registers.setdefault(name.lower(), int(value, 16))
     code, code_at = _code(block)
     return LogOops(
@@ -111,14 +111,18 @@ def _block(lines: Sequence[str], at: int) -> Iterator[str]:
     """The lines with registers and code: from the program counter to the call trace."""
     yield lines[at]
     for line in lines[at + 1 : at + _BEHIND]:
-        if (_PC.search(line) and "IP:" in line) or "end trace" in line or _PANIC.search(line):
+        if (
+            (re.search(_PC, line) and "IP:" in line)
+            or "end trace" in line
+            or re.search(_PANIC, line)
+        ):
             return
         yield line
 
 
 def _code(lines: Sequence[str]) -> tuple[bytes, int]:
     for line in lines:
-        found = _CODE.search(line)
+        found = re.search(_CODE, line)
         if found:
             words = found[1].split()
             marked = [i for i, word in enumerate(words) if word[0] in "<("]
@@ -137,15 +141,15 @@ def _error(code: int) -> str:
     return ", ".join(words)
 
 
-_XEN_START = re.compile(r"----\[ Xen-")
-_XEN_PC = re.compile(r"\b[RE]IP:\s+[0-9a-f]{4}:\[<([0-9a-f]{8,16})>\]\s*(\S+)?")
-_XEN_REGISTER = re.compile(r"\b(r[a-z0-9]{1,2}|e[a-z]{2}|cr[0-9]):\s*([0-9a-f]{8,16})\b")
-_XEN_CODE = re.compile(r"Xen code around <([0-9a-f]{8,16})>")
+_XEN_START = r"----\[ Xen-"
+_XEN_PC = r"\b[RE]IP:\s+[0-9a-f]{4}:\[<([0-9a-f]{8,16})>\]\s*(\S+)?"
+_XEN_REGISTER = r"\b(r[a-z0-9]{1,2}|e[a-z]{2}|cr[0-9]):\s*([0-9a-f]{8,16})\b"
+_XEN_CODE = r"Xen code around <([0-9a-f]{8,16})>"
 
 
 def find_xen(lines: Sequence[str]) -> LogOops | None:
     """The last register dump of Xen's own code in its console."""
-    start = max((i for i, line in enumerate(lines) if _XEN_START.search(line)), default=None)
+    start = max((i for i, line in enumerate(lines) if re.search(_XEN_START, line)), default=None)
     if start is None:
         return None
     block = [line.removeprefix("(XEN) ") for line in lines[start : start + 2 * _BEHIND]]
@@ -153,12 +157,12 @@ def find_xen(lines: Sequence[str]) -> LogOops | None:
     registers: dict[str, int] = {}
     code, at = b"", 0
     for i, line in enumerate(block):
-        pc = _XEN_PC.search(line)
+        pc = re.search(_XEN_PC, line)
         if pc and address is None:
             address = int(pc[1], 16)
-        for name, value in _XEN_REGISTER.findall(line):
+        for name, value in re.findall(_XEN_REGISTER, line):
             registers.setdefault(name, int(value, 16))
-        if _XEN_CODE.search(line) and i + 1 < len(block):
+        if re.search(_XEN_CODE, line) and i + 1 < len(block):
             code, at = _code([f"Code: {block[i + 1].strip()}"])
     if address is None:
         return None

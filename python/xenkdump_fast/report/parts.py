@@ -1,5 +1,6 @@
 """Parts of a document that several sections have."""
 
+import re
 from collections.abc import Sequence
 
 from ..linux.clock import date_text
@@ -58,8 +59,8 @@ def frame_line(number: int, frame: Frame, domain: int | None, *, link: bool = Tr
 
 def function_id(domain: int, name: str) -> str:
     """The id of a function of a domain's kernel. Names are text from the dump."""
-    plain = (c if c.isascii() and (c.isalnum() or c == "_") else f"-{ord(c):x}-" for c in name)
-    return f"d{domain}-f-{''.join(plain)}"
+    plain = re.sub(r"[^A-Za-z0-9_]", lambda found: f"-{ord(found[0]):x}-", name)
+    return f"d{domain}-f-{plain}"
 
 
 def registers(found: Registers) -> Table:

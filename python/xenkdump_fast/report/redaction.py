@@ -12,18 +12,18 @@ REDACTED = "(redacted)"
 _KEPT = {"kind", "who", "label", "source", "letters", "state", "format", "generator", "symbol"}
 _ADDRESSES = (
     # MAC, IPv6, IPv4. Kernel addresses, versions and PCI addresses look different.
-    re.compile(r"\b(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}\b"),
-    re.compile(
+    r"\b(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}\b",
+    (
         r"(?<![\w:.])(?:(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}"
         r"|(?:[0-9a-fA-F]{1,4}:){1,7}:(?:[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4})*)?"
         r"|::(?:[0-9a-fA-F]{1,4}:)*[0-9a-fA-F]{1,4})(?![\w:])"
     ),
-    re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])"),
+    r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])",
 )
-_UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
-_COMMAND_LINE = re.compile(r"(?i)(command line: )(.*)$")
-_USER_REGISTERS = re.compile(r"\b([RE]?(?:IP|SP|[ABCD]X|[SD]I|BP)|R\d\d?|R[0-9A-Z]{2}): ")
-_CODE = re.compile(r"\bCode: .*")
+_UUID = r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"
+_COMMAND_LINE = r"(?i)(command line: )(.*)$"
+_USER_REGISTERS = r"\b([RE]?(?:IP|SP|[ABCD]X|[SD]I|BP)|R\d\d?|R[0-9A-Z]{2}): "
+_CODE = r"\bCode: .*"
 
 
 def redacted(content: Content) -> Content:
@@ -97,7 +97,7 @@ def _without_user_code(lines: list[Any]) -> None:
             in_user = (selector is not None and int(selector[1], 16) & 3 == 3) or (
                 address is not None
             )
-        if in_user and (_CODE.search(text) or _USER_REGISTERS.search(text)):
+        if in_user and (re.search(_CODE, text) or re.search(_USER_REGISTERS, text)):
             line["text"] = f"{REDACTED[:-1]}: registers or code of user space)"
         elif "Call Trace" in text or "</TASK>" in text:
             in_user = False
@@ -115,11 +115,11 @@ class _Hiding:
     def text(self, text: str) -> str:
         """A text without names and addresses."""
         text = text.replace(self._path, REDACTED)
-        text = _COMMAND_LINE.sub(lambda m: m[1] + (_values(m[2]) or ""), text)
+        text = re.sub(_COMMAND_LINE, lambda m: m[1] + (_values(m[2]) or ""), text)
         if self._names is not None:
             text = self._names.sub(REDACTED, text)
         for pattern in (*_ADDRESSES, _UUID):
-            text = pattern.sub(REDACTED, text)
+            text = re.sub(pattern, REDACTED, text)
         return text
 
     def everywhere(self, part: Any, key: str = "") -> Any:

@@ -1,5 +1,6 @@
 """Which part of a host died, and of what."""
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -57,7 +58,7 @@ def of(
     fault = log_text.xen_fault(lines)
     if fault is not None:
         return Death("xen", None, fault.signature())
-    dom0_crashed = any(messages.XEN_DOM0_CRASH.search(line) for line in lines)
+    dom0_crashed = any(re.search(messages.XEN_DOM0_CRASH, line) for line in lines)
     found, problem = None, None
     try:
         is_alive = bool(lines) and not dom0_crashed

@@ -11,25 +11,23 @@ from .normal_form import Function, name
 _SYMBOL = r"[A-Za-z_$][\w.$]*"
 _MODULE = r"(?: \[([\w-]+)[^\]]*\])?"
 #: "[<addr>] ? name+0x1/0x2 [module build-id] file.c:12", and "<addr> name" of 2.6.
-_FRAME = re.compile(
+_FRAME = (
     rf"(?:\[?<[0-9a-f]+>\]?\s+)?(\? |= )?({_SYMBOL})\+0x[0-9a-f]+/0x[0-9a-f]+{_MODULE}"
     r"(?: \S+:\d+)?(?: \(\w+\))?\s*"
 )
 #: What else is on a line of a stack.
-_MARKS = re.compile(r"</?[A-Z#]+>|<<?EOE>>?|={4,}|-{4,}")
-_RIP = re.compile(
+_MARKS = r"</?[A-Z#]+>|<<?EOE>>?|={4,}|-{4,}"
+_RIP = (
     r"\b(?:[RE]IP: [0-9a-f]{4}:(?:\[<\w+>\]\s+\[<\w+>\]\s*)?|EIP: |EIP is at |IP: \[<\w+>\] )"
     rf"({_SYMBOL})(?:\+0x[0-9a-f]+/0x[0-9a-f]+{_MODULE}| \(\S+\.[chS]:\d+)"
 )
 #: The pc is outside all functions, or in user mode: there is no function to name.
-_RIP_UNKNOWN = re.compile(
-    r"\b[RE]IP: (?:[0-9a-f]{4}:)?(?:\[<\w+>\]\s+)?(?:\[?<?0?x?[0-9a-f]+>?\]?)\s*$"
-)
-_TRACE = re.compile(r"Call [Tt]race:")
+_RIP_UNKNOWN = r"\b[RE]IP: (?:[0-9a-f]{4}:)?(?:\[<\w+>\]\s+)?(?:\[?<?0?x?[0-9a-f]+>?\]?)\s*$"
+_TRACE = r"Call [Tt]race:"
 #: What other programs put before the kernel's text, in any order: a quotation, "<4>",
 #: "kern  :alert : " (dmesg -x), a date and "host kernel: " (syslog, journalctl), times and tasks in
 #: brackets.
-_PREFIX = re.compile(
+_PREFIX = (
     r"(?:\s*(?:>|\|)\s?"
     r"|\s*<\d>"
     r"|[a-z]{2,10}\d? *:[a-z]{2,10} *: ?"
@@ -41,11 +39,11 @@ _PREFIX = re.compile(
     r"|[\w.-]{1,64} kernel(?:\[\d+\])?: ?"
     r"){0,8}\s*"
 )
-_XEN_PREFIX = re.compile(r"(?:>\s?)*\s*(?:\(XEN\)\s?)?(?:\[[^\]<]*\]\s?)?")
-_XEN_FRAME = re.compile(
+_XEN_PREFIX = r"(?:>\s?)*\s*(?:\(XEN\)\s?)?(?:\[[^\]<]*\]\s?)?"
+_XEN_FRAME = (
     r"\[<[0-9a-f]+>\]\s+(?:([RSF])\s+)?(\S*?[A-Za-z_]\w*(?:\.\w+)*)\+\w+(?:/\w+)?(?: \((\w+)\))?"
 )
-_XEN_RELEASE = re.compile(r"----\[ Xen-.*\bdebug=n\b")
+_XEN_RELEASE = r"----\[ Xen-.*\bdebug=n\b"
 
 
 class LogStack(NamedTuple):
@@ -57,14 +55,14 @@ class LogStack(NamedTuple):
 def content(line: str) -> str:
     """A line without the prefixes of consoles and of syslog."""
     line = line[:MAX_LOG_LINE]
-    found = _PREFIX.match(line)
+    found = re.match(_PREFIX, line)
     return line[found.end() :] if found is not None else line
 
 
 def xen_content(line: str) -> str:
     """A line of Xen's console without its prefixes."""
     line = line[:MAX_LOG_LINE]
-    found = _XEN_PREFIX.match(line)
+    found = re.match(_XEN_PREFIX, line)
     return line[found.end() :] if found is not None else line
 
 
@@ -89,9 +87,9 @@ class _Reader:
     def take(self, line: str) -> bool:
         """Whether more of the stack may follow."""
         text = line.strip()
-        if self._count and messages.END_OF_STACK.search(text):
+        if self._count and re.search(messages.END_OF_STACK, text):
             return False
-        if _TRACE.search(text):
+        if re.search(_TRACE, text):
             if self._count:
                 return False  # the next stack
             self._started = True
@@ -100,16 +98,16 @@ class _Reader:
             return False  # the next fault
         if self._registers(text):
             return True
-        if messages.CONTEXT_ENDS.search(text):
+        if re.search(messages.CONTEXT_ENDS, text):
             self._boundary()
         self._functions(text)
         return self._count < MAX_LOG_FUNCTIONS
 
     def _registers(self, text: str) -> bool:
         """Whether a line has the pc, which is the innermost function or begins a context."""
-        found = _RIP.search(text)
+        found = re.search(_RIP, text)
         if found is None:
-            if _RIP_UNKNOWN.search(text):
+            if re.search(_RIP_UNKNOWN, text):
                 if self._count:
                     self._boundary()
                 return True
@@ -124,8 +122,8 @@ class _Reader:
 
     def _functions(self, text: str) -> None:
         rest, found = 0, []
-        plain = _MARKS.sub(" ", text).strip()
-        for match in _FRAME.finditer(plain):
+        plain = re.sub(_MARKS, " ", text).strip()
+        for match in re.finditer(_FRAME, plain):
             if plain[rest : match.start()].strip():
                 return  # a line that mentions a function
             rest = match.end()
@@ -174,11 +172,11 @@ def xen(lines: Sequence[str], begin: int, end: int) -> LogStack:
     Functions that Xen found by a scan of its stack (S) are left out, except where an older release
     build does not say how it found them: then only the first is certain.
     """
-    is_release = any(_XEN_RELEASE.search(line) for line in lines[max(0, begin - 80) : end])
+    is_release = any(re.search(_XEN_RELEASE, line) for line in lines[max(0, begin - 80) : end])
     found: list[Function] = []
     has_marks = False
     for line in lines[begin + 1 : min(end, begin + 1 + MAX_LOG_STACK_LINES)]:
-        match = _XEN_FRAME.search(line)
+        match = re.search(_XEN_FRAME, line)
         if match is None:
             if line.strip():
                 break

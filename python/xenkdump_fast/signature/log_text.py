@@ -9,14 +9,14 @@ from . import log_stack, messages
 from .messages import Message
 from .normal_form import Function, Signature, panic_text, relevant
 
-_BOOT = re.compile(r"Linux version \d+\.\d+")
+_BOOT = r"Linux version \d+\.\d+"
 #: Lines in which the reason of Xen's panic follows its heading.
 _REASON_LINES = 4
 #: Lines before a panic of Xen in which the watchdog may have announced it.
 _WATCHDOG_LINES = 400
-_HUNG = re.compile(r"INFO: task .+:(\d+) ")
-_CPU = re.compile(r"(?:CPU#?|cpu ?)(\d+)")
-_STALLED = re.compile(r"^\s*(?:rcu: )?\s*(\d+)-[.O?]")
+_HUNG = r"INFO: task .+:(\d+) "
+_CPU = r"(?:CPU#?|cpu ?)(\d+)"
+_STALLED = r"^\s*(?:rcu: )?\s*(\d+)-[.O?]"
 
 
 class Fault(NamedTuple):
@@ -76,7 +76,7 @@ def fault(text: str) -> Fault | None:
 def linux_fault(lines: Iterable[str]) -> Fault | None:
     """The last fault of a kernel."""
     plain = [log_stack.content(line) for line in lines]
-    starts = [0, *(i for i, line in enumerate(plain) if _BOOT.search(line)), len(plain)]
+    starts = [0, *(i for i, line in enumerate(plain) if re.search(_BOOT, line)), len(plain)]
     for begin, end in zip(reversed(starts[:-1]), reversed(starts[1:]), strict=True):
         found = _in_boot(plain[begin:end])
         if found is not None:
@@ -102,12 +102,12 @@ def _in_boot(lines: Sequence[str]) -> Fault | None:
 
 
 def _of_panic(lines: Sequence[str], events: Sequence[_Event], panic: _Event) -> Fault:
-    found = messages.PANIC.search(lines[panic.line])
+    found = re.search(messages.PANIC, lines[panic.line])
     text = found[1] if found is not None else ""
     before = [event for event in events if event.line < panic.line]
     kind, words = "panic", panic_text(text)
     for pattern, of, kinds in messages.PANICS:
-        if not pattern.search(text):
+        if not re.search(pattern, text):
             continue
         cause = _cause(lines, before, of, kinds)
         if cause is not None:
@@ -164,7 +164,7 @@ def _of_event(lines: Sequence[str], event: _Event, panic: _Event | None) -> Faul
         contexts = log_stack.linux(lines, panic.line).contexts
     text: str | None = None
     if kind in messages.REPORTS:
-        report = messages.REPORT.search(line)
+        report = re.search(messages.REPORT, line)
         text = report[1] if report is not None else None
     pid, cpu = _pid(kind, line), _cpu(kind, lines, event.line)
     return Fault(kind, text, contexts, line.strip(), pid, cpu, panic is not None)
@@ -179,17 +179,17 @@ def _of_stall(lines: Sequence[str], begin: int) -> list[list[Function]] | None:
 
 
 def _pid(kind: str, line: str) -> int | None:
-    found = _HUNG.search(line) if kind == "hung-task" else None
+    found = re.search(_HUNG, line) if kind == "hung-task" else None
     return int(found[1][:10]) if found is not None else None
 
 
 def _cpu(kind: str, lines: Sequence[str], begin: int) -> int | None:
     if kind in ("soft-lockup", "hard-lockup"):
-        found = _CPU.search(lines[begin])
+        found = re.search(_CPU, lines[begin])
         return int(found[1][:6]) if found is not None else None
     if kind == "rcu-stall":
         for line in lines[begin : begin + 4]:
-            found = _STALLED.search(line)
+            found = re.search(_STALLED, line)
             if found is not None:
                 return int(found[1][:6])
     return None
@@ -216,7 +216,7 @@ def xen_fault(lines: Sequence[str]) -> Fault | None:
         stack = log_stack.xen(plain, begin, end)
     else:
         following = next(
-            (i for i in range(end, len(plain)) if messages.XEN_TRACE.search(plain[i])), None
+            (i for i in range(end, len(plain)) if re.search(messages.XEN_TRACE, plain[i])), None
         )
         stack = (
             log_stack.LogStack([[]])
@@ -224,18 +224,18 @@ def xen_fault(lines: Sequence[str]) -> Fault | None:
             else log_stack.xen(plain, following, len(plain))
         )
     if kind == "xen-bug" and not any(stack.contexts):
-        file = messages.XEN_BUG.search(reason)
+        file = re.search(messages.XEN_BUG, reason)
         text = None if file is None else file[1].rpartition("/")[2]
     return Fault(kind, text, stack.contexts, reason)
 
 
-def _last(lines: Sequence[str], pattern: re.Pattern[str]) -> int | None:
-    return next((i for i in range(len(lines) - 1, -1, -1) if pattern.search(lines[i])), None)
+def _last(lines: Sequence[str], pattern: str) -> int | None:
+    return next((i for i in range(len(lines) - 1, -1, -1) if re.search(pattern, lines[i])), None)
 
 
 def _reason(lines: Sequence[str], at: int) -> str:
     """What follows "Panic on CPU 0:", on the same line or on the next ones."""
-    found = messages.XEN_PANIC.search(lines[at])
+    found = re.search(messages.XEN_PANIC, lines[at])
     if found is None:
         return lines[at].strip()
     if found[1]:
@@ -245,7 +245,7 @@ def _reason(lines: Sequence[str], at: int) -> str:
 
 
 def _xen_kind(lines: Sequence[str], at: int, reason: str) -> tuple[str, str | None]:
-    trap = messages.XEN_TRAP.search(reason)
+    trap = re.search(messages.XEN_TRAP, reason)
     if trap is not None:
         vector = int(trap[1][:6])
         if (
@@ -254,15 +254,15 @@ def _xen_kind(lines: Sequence[str], at: int, reason: str) -> tuple[str, str | No
         ):
             return "xen-watchdog", None
         return f"xen-{messages.XEN_VECTORS.get(vector, f'trap-{vector}')}", None
-    if messages.XEN_PAGE_FAULT.search(reason):
+    if re.search(messages.XEN_PAGE_FAULT, reason):
         return "xen-page-fault", None
-    if messages.XEN_DOUBLE_FAULT.search(reason):
+    if re.search(messages.XEN_DOUBLE_FAULT, reason):
         return "xen-double-fault", None
-    if messages.XEN_BUG.search(reason):
+    if re.search(messages.XEN_BUG, reason):
         return "xen-bug", None
-    assertion = messages.XEN_ASSERTION.search(reason)
+    assertion = re.search(messages.XEN_ASSERTION, reason)
     if assertion is not None:
         return "xen-assertion", panic_text(assertion[1])
-    if messages.XEN_MACHINE_CHECK.search(reason):
+    if re.search(messages.XEN_MACHINE_CHECK, reason):
         return "xen-machine-check", None
     return "xen-panic", panic_text(reason)

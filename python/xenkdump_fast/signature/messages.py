@@ -17,71 +17,94 @@ class Message(NamedTuple):
     """A kind of fault, and the line that announces it."""
 
     kind: str
-    pattern: re.Pattern[str]
+    #: A text that every such line has: a pattern is compiled for a line that may match only.
+    words: str
+    pattern: str
     cause: Cause
 
 
-def _faults(*rows: tuple[str, str]) -> tuple[Message, ...]:
-    return tuple(Message(kind, re.compile(pattern), "fault") for kind, pattern in rows)
+def _faults(*rows: tuple[str, str, str]) -> tuple[Message, ...]:
+    return tuple(Message(kind, words, pattern, "fault") for kind, words, pattern in rows)
 
 
-def _symptoms(*rows: tuple[str, str]) -> tuple[Message, ...]:
-    return tuple(Message(kind, re.compile(pattern), "symptom") for kind, pattern in rows)
+def _symptoms(*rows: tuple[str, str, str]) -> tuple[Message, ...]:
+    return tuple(Message(kind, words, pattern, "symptom") for kind, words, pattern in rows)
 
 
 #: The panic's own line; group 1 is its text. "---[ end Kernel panic" repeats it.
-PANIC = re.compile(r"(?<!end )Kernel panic(?: - not syncing)?: (.*)")
+PANIC = r"(?<!end )Kernel panic(?: - not syncing)?: (.*)"
 
 #: The first that matches a line decides.
 MESSAGES = (
-    Message("panic", PANIC, "panic"),
+    Message("panic", "Kernel panic", PANIC, "panic"),
     *_faults(
-        ("stack-overflow", r"BUG: (?:TASK|IRQ|ESTACK|\S+)? ?stack guard page was hit"),
-        ("stack-overflow", r"kernel stack overflow|BUG: stack overflow"),
+        (
+            "stack-overflow",
+            "stack guard page",
+            r"BUG: (?:TASK|IRQ|ESTACK|\S+)? ?stack guard page was hit",
+        ),
+        ("stack-overflow", "stack overflow", r"kernel stack overflow|BUG: stack overflow"),
         # 5.1 (f28b11a2abd9) changed the texts.
-        ("null-dereference", r"nable to handle kernel NULL pointer dereference"),
-        ("null-dereference", r"BUG: kernel NULL pointer dereference"),
-        ("page-fault", r"nable to handle (?:kernel paging request|page fault for address)"),
-        ("page-fault", r"nable to handle kernel access to user memory|BUG: supervisor "),
-        ("general-protection", r"general protection fault(?:: |, | maybe)"),
-        ("double-fault", r"(?:^|[ :])double fault(?:: |, )"),
-        ("bug", r"kernel BUG at |Kernel BUG at "),
-        ("invalid-opcode", r"invalid (?:opcode|operand): [0-9a-f]{4}"),
-        ("divide-error", r"divide error: [0-9a-f]{4}"),
-        ("stack-segment", r"stack segment: [0-9a-f]{4}"),
-        ("segment-not-present", r"segment not present: [0-9a-f]{4}"),
-        ("invalid-tss", r"invalid TSS: [0-9a-f]{4}"),
-        ("alignment-check", r"alignment check: [0-9a-f]{4}"),
-        ("breakpoint", r"(?:^|[ :])int3: [0-9a-f]{4}"),
-        ("debug-exception", r"(?:^|[ :])debug: [0-9a-f]{4}"),
-        ("overflow", r"(?:^|[ :])overflow: [0-9a-f]{4}"),
-        ("bounds", r"(?:^|[ :])bounds: [0-9a-f]{4}"),
-        ("simd-exception", r"simd exception: [0-9a-f]{4}"),
-        ("control-protection", r"control protection(?:: | fault)|Missing ENDBR: "),
-        ("cfi", r"CFI failure(?: at |:)"),
-        ("oops", r"Oops: (?:Oops: )?[0-9a-f]{4}|Oops - "),
-        ("machine-check", r"\[Hardware Error\]: Machine check: |Machine check events? fatal"),
+        (
+            "null-dereference",
+            "NULL pointer",
+            r"nable to handle kernel NULL pointer dereference",
+        ),
+        ("null-dereference", "NULL pointer", r"BUG: kernel NULL pointer dereference"),
+        (
+            "page-fault",
+            "nable to handle",
+            r"nable to handle (?:kernel paging request|page fault for address)",
+        ),
+        ("page-fault", "nable to handle", r"nable to handle kernel access to user memory"),
+        ("page-fault", "supervisor", r"BUG: supervisor "),
+        ("general-protection", "protection", r"general protection fault(?:: |, | maybe)"),
+        ("double-fault", "double fault", r"(?:^|[ :])double fault(?:: |, )"),
+        ("bug", "ernel BUG at", r"kernel BUG at |Kernel BUG at "),
+        ("invalid-opcode", "invalid op", r"invalid (?:opcode|operand): [0-9a-f]{4}"),
+        ("divide-error", "divide error", r"divide error: [0-9a-f]{4}"),
+        ("stack-segment", "stack segment", r"stack segment: [0-9a-f]{4}"),
+        ("segment-not-present", "segment not", r"segment not present: [0-9a-f]{4}"),
+        ("invalid-tss", "invalid TSS", r"invalid TSS: [0-9a-f]{4}"),
+        ("alignment-check", "alignment check", r"alignment check: [0-9a-f]{4}"),
+        ("breakpoint", "int3", r"(?:^|[ :])int3: [0-9a-f]{4}"),
+        ("debug-exception", "debug: ", r"(?:^|[ :])debug: [0-9a-f]{4}"),
+        ("overflow", "overflow: ", r"(?:^|[ :])overflow: [0-9a-f]{4}"),
+        ("bounds", "bounds: ", r"(?:^|[ :])bounds: [0-9a-f]{4}"),
+        ("simd-exception", "simd exception", r"simd exception: [0-9a-f]{4}"),
+        ("control-protection", "control protection", r"control protection(?:: | fault)"),
+        ("control-protection", "Missing ENDBR", r"Missing ENDBR: "),
+        ("cfi", "CFI failure", r"CFI failure(?: at |:)"),
+        ("oops", "Oops", r"Oops: (?:Oops: )?[0-9a-f]{4}|Oops - "),
+        ("machine-check", "Hardware Error", r"\[Hardware Error\]: Machine check: "),
+        ("machine-check", "Machine check", r"Machine check events? fatal"),
     ),
     *_symptoms(
-        ("soft-lockup", r"BUG: soft lockup(?: detected on| - ) ?CPU#?\d+"),
+        ("soft-lockup", "soft lockup", r"BUG: soft lockup(?: detected on| - ) ?CPU#?\d+"),
         (
             "hard-lockup",
+            "LOCKUP",
             r"detected (?:hard )?LOCKUP on cpu|detected hard LOCKUP|NMI Watchdog detected LOCKUP",
         ),
         (
             "hung-task",
+            "INFO: task",
             r"INFO: task .+:\d+ (?:<\S+> )?(?:is )?blocked (?:for more than|in I/O wait)",
         ),
-        ("rcu-stall", r"INFO: rcu\S* (?:self-)?detected (?:expedited )?stalls? "),
-        ("kasan", r"BUG: KASAN: "),
-        ("kfence", r"BUG: KFENCE: "),
-        ("kmsan", r"BUG: KMSAN: "),
-        ("kcsan", r"BUG: KCSAN: "),
-        ("ubsan", r"UBSAN: "),
-        ("atomic-sleep", r"BUG: scheduling while atomic"),
-        ("warning", r"WARNING: (?:CPU: \d+ PID: \d+ )?at |WARNING: .+:\d+ at |WARNING: CPU: \d+"),
-        ("out-of-memory", r"invoked oom-killer: "),
-        ("nmi", r"NMI: (?:PCI system error|IOCK error|IO check error|unknown NMI)"),
+        ("rcu-stall", "INFO: rcu", r"INFO: rcu\S* (?:self-)?detected (?:expedited )?stalls? "),
+        ("kasan", "KASAN", r"BUG: KASAN: "),
+        ("kfence", "KFENCE", r"BUG: KFENCE: "),
+        ("kmsan", "KMSAN", r"BUG: KMSAN: "),
+        ("kcsan", "KCSAN", r"BUG: KCSAN: "),
+        ("ubsan", "UBSAN", r"UBSAN: "),
+        ("atomic-sleep", "scheduling while", r"BUG: scheduling while atomic"),
+        (
+            "warning",
+            "WARNING: ",
+            r"WARNING: (?:CPU: \d+ PID: \d+ )?at |WARNING: .+:\d+ at |WARNING: CPU: \d+",
+        ),
+        ("out-of-memory", "oom-killer", r"invoked oom-killer: "),
+        ("nmi", "NMI: ", r"NMI: (?:PCI system error|IOCK error|IO check error|unknown NMI)"),
     ),
 )
 
@@ -97,61 +120,59 @@ def of(line: str) -> Message | None:
     """The message that a line is; None if it announces nothing."""
     if not any(word in line for word in _WORDS):
         return None
-    return next((message for message in MESSAGES if message.pattern.search(line)), None)
+    likely = (message for message in MESSAGES if message.words in line)
+    return next((message for message in likely if re.search(message.pattern, line)), None)
 
 
 #: Reports of tools whose own words tell faults apart, as "use-after-free".
-REPORT = re.compile(r"(?:KASAN|KFENCE|KMSAN|KCSAN|UBSAN): ([\w-]+)")
+REPORT = r"(?:KASAN|KFENCE|KMSAN|KCSAN|UBSAN): ([\w-]+)"
 REPORTS = frozenset(("kasan", "kfence", "kmsan", "kcsan", "ubsan"))
 
 #: Panics by their text: the kind, and the kinds of earlier lines that they may refer to. With "*"
 #: any exception, which is then the fault, and the panic its consequence.
-PANICS = tuple(
-    (re.compile(pattern), kind, kinds)
-    for pattern, kind, kinds in (
-        (r"^Fatal exception|^Attempted to kill the idle task|^Aiee, killing", "panic", "*"),
-        (r"^Attempted to kill init!|^Oops: |^die\b|^Fatal trap|^panic_on_oops", "panic", "*"),
-        (r"^sysrq triggered crash|^SysRq : Trigger a crash", "sysrq", ""),
-        (r"softlockup: hung tasks", "soft-lockup", "soft-lockup"),
-        (r"Hard LOCKUP|hard LOCKUP|detected LOCKUP|nmi watchdog", "hard-lockup", "hard-lockup"),
-        (r"hung_task: blocked tasks", "hung-task", "hung-task"),
-        (r"^RCU Stall", "rcu-stall", "rcu-stall"),
-        (
-            r"panic_on_warn set",
-            "warning",
-            "warning kasan kfence kmsan kcsan ubsan atomic-sleep bug",
-        ),
-        (r"^kasan\.fault|^KASAN", "kasan", "kasan"),
-        (r"^Out of memory|deadlocked on memory|^out of memory", "out-of-memory", "out-of-memory"),
-        (r"^stack-protector: ", "stack-protector", ""),
-        (r"^corrupted stack end|^kernel stack overflow", "stack-overflow", "stack-overflow"),
-        (r"^Machine halted", "double-fault", "double-fault stack-overflow"),
-        (r"[Mm]achine check|^Uncorrected|[Uu]ncorrectable|^Fatal hardware", "machine-check", ""),
-        (r"NMI|Non maskable|^An NMI occurred", "nmi", "nmi"),
-    )
+PANICS = (
+    (r"^Fatal exception|^Attempted to kill the idle task|^Aiee, killing", "panic", "*"),
+    (r"^Attempted to kill init!|^Oops: |^die\b|^Fatal trap|^panic_on_oops", "panic", "*"),
+    (r"^sysrq triggered crash|^SysRq : Trigger a crash", "sysrq", ""),
+    (r"softlockup: hung tasks", "soft-lockup", "soft-lockup"),
+    (r"Hard LOCKUP|hard LOCKUP|detected LOCKUP|nmi watchdog", "hard-lockup", "hard-lockup"),
+    (r"hung_task: blocked tasks", "hung-task", "hung-task"),
+    (r"^RCU Stall", "rcu-stall", "rcu-stall"),
+    (
+        r"panic_on_warn set",
+        "warning",
+        "warning kasan kfence kmsan kcsan ubsan atomic-sleep bug",
+    ),
+    (r"^kasan\.fault|^KASAN", "kasan", "kasan"),
+    (r"^Out of memory|deadlocked on memory|^out of memory", "out-of-memory", "out-of-memory"),
+    (r"^stack-protector: ", "stack-protector", ""),
+    (r"^corrupted stack end|^kernel stack overflow", "stack-overflow", "stack-overflow"),
+    (r"^Machine halted", "double-fault", "double-fault stack-overflow"),
+    (r"[Mm]achine check|^Uncorrected|[Uu]ncorrectable|^Fatal hardware", "machine-check", ""),
+    (r"NMI|Non maskable|^An NMI occurred", "nmi", "nmi"),
 )
 
 #: Where a stack in a log ends although more functions follow.
-END_OF_STACK = re.compile(
+END_OF_STACK = (
     r"---\[ end |</TASK>|^Allocated by task|^Freed by task|^Showing all locks|^Mem-Info:"
     r"|^The buggy address|^Last potentially related|^Kernel Offset: |^Task dump for CPU"
     r"|^Sending NMI|^INFO: lockdep is turned off|^RIP +\[<|^RIP: \w+\+0x\w+/0x\w+ RSP:"
 )
 #: What encloses the functions of an interrupt, in each generation of show_trace().
-CONTEXT_ENDS = re.compile(r"</(?:IRQ|NMI|SOFTIRQ|#DF|#DB|#MC|#VC|ENTRY)>|<EOI>|<<EOE>>|<EOE>")
+CONTEXT_ENDS = r"</(?:IRQ|NMI|SOFTIRQ|#DF|#DB|#MC|#VC|ENTRY)>|<EOI>|<<EOE>>|<EOE>"
 
 #: Xen's last words; group 1, if any, is its text.
-XEN_PANIC = re.compile(r"Panic on CPU \d+:\s*(.*)")
-XEN_CRASHDUMP_KEY = re.compile(r"'C' pressed -> triggering crashdump")
-XEN_DOM0_CRASH = re.compile(r"Hardware Dom\d+ (?:crashed|shutdown)|Domain 0 crashed")
-XEN_TRACE = re.compile(r"Xen call trace:")
-XEN_WATCHDOG = re.compile(r"Watchdog timer detects that CPU\d+ is stuck")
-XEN_TRAP = re.compile(r"(?:FATAL TRAP|Fatal TRAP)[^\n]*?vec(?:tor)? (?:= )?(\d+)")
-XEN_PAGE_FAULT = re.compile(r"(?:FATAL|Early fatal) PAGE FAULT|[Ee]arly fatal page fault", re.I)
-XEN_DOUBLE_FAULT = re.compile(r"DOUBLE FAULT")
-XEN_BUG = re.compile(r"Xen BUG at (\S+?):\d+")
-XEN_ASSERTION = re.compile(r"Assertion '(.*)' failed at ")
-XEN_MACHINE_CHECK = re.compile(r"[Mm]achine [Cc]heck|\bMCE\b|\bMCA\b")
+XEN_PANIC = r"Panic on CPU \d+:\s*(.*)"
+XEN_CRASHDUMP_KEY = r"'C' pressed -> triggering crashdump"
+XEN_DOM0_CRASH = r"Hardware Dom\d+ (?:crashed|shutdown)|Domain 0 crashed"
+XEN_TRACE = r"Xen call trace:"
+XEN_WATCHDOG = r"Watchdog timer detects that CPU\d+ is stuck"
+XEN_TRAP = r"(?:FATAL TRAP|Fatal TRAP)[^\n]*?vec(?:tor)? (?:= )?(\d+)"
+XEN_PAGE_FAULT = r"(?i)(?:FATAL|Early fatal) PAGE FAULT|[Ee]arly fatal page fault"
+XEN_DOUBLE_FAULT = r"DOUBLE FAULT"
+XEN_BUG = r"Xen BUG at (\S+?):\d+"
+XEN_ASSERTION = r"Assertion '(.*)' failed at "
+XEN_MACHINE_CHECK = r"[Mm]achine [Cc]heck|\bMCE\b|\bMCA\b"
 #: Names of x86's exceptions by vector.
 XEN_VECTORS = {
     0: "divide-error",

@@ -18,20 +18,20 @@ VERSION = 1
 DEPTH = 6
 _HASH_LENGTH = 8
 #: What compilers append to the names of copies and parts of a function.
-_SUFFIX = re.compile(
+_SUFFIX = (
     r"\.(?:isra|constprop|part|cold|llvm|lto_priv|localalias|specialized|__uniq|cfi_jt|cfi|unlikely)"
     r"(?:[._]?[0-9a-f]+)*(?=\.|$)"
 )
 #: The hash of Rust's older names.
-_RUST_HASH = re.compile(r"17h[0-9a-f]{16}E$")
+_RUST_HASH = r"17h[0-9a-f]{16}E$"
 #: Wrappers of one system call: before 4.17 SyS_ and SYSC_, since then by ABI (d5a00528b58c).
-_SYSTEM_CALL = re.compile(r"^(?:__(?:x64|ia32|x32|se|do)(?:_compat)?_sys|SyS|SYSC|C_SYSC)_(?=\w)")
+_SYSTEM_CALL = r"^(?:__(?:x64|ia32|x32|se|do)(?:_compat)?_sys|SyS|SYSC|C_SYSC)_(?=\w)"
 #: A file with a static function, as Xen's symbols have it: "common/timer.c#active_timer".
-_FILE = re.compile(r"^[^#]*#")
+_FILE = r"^[^#]*#"
 #: Words of a panic's text that differ from one machine to the next: numbers, and names like "sda1".
-_VARIABLE_WORD = re.compile(r"\b(?:0[xX][0-9a-fA-F]+|[0-9a-f]*\d[0-9a-f]*|[a-z]+\d\w*)\b")
-_DEVICE = re.compile(r"\((?:device|dev) [^)]*\)")
-_SPACES = re.compile(r"\s+")
+_VARIABLE_WORD = r"\b(?:0[xX][0-9a-fA-F]+|[0-9a-f]*\d[0-9a-f]*|[a-z]+\d\w*)\b"
+_DEVICE = r"\((?:device|dev) [^)]*\)"
+_SPACES = r"\s+"
 
 
 class Function(NamedTuple):
@@ -77,15 +77,15 @@ class Signature(NamedTuple):
 
 def name(function: str) -> str:
     """A function's name without what differs between builds of one kernel."""
-    plain = _FILE.sub("", function[:MAX_SIGNATURE_NAME])
-    plain = _RUST_HASH.sub("E", _SUFFIX.sub("", plain))
-    return _SYSTEM_CALL.sub("sys_", plain)
+    plain = re.sub(_FILE, "", function[:MAX_SIGNATURE_NAME])
+    plain = re.sub(_RUST_HASH, "E", re.sub(_SUFFIX, "", plain))
+    return re.sub(_SYSTEM_CALL, "sys_", plain)
 
 
 def panic_text(text: str) -> str:
     """The words of a panic without numbers and names of devices."""
-    plain = _DEVICE.sub("(device #)", text[:MAX_PANIC_TEXT])
-    return _SPACES.sub(" ", _VARIABLE_WORD.sub("#", plain)).strip(" .\n")
+    plain = re.sub(_DEVICE, "(device #)", text[:MAX_PANIC_TEXT])
+    return re.sub(_SPACES, " ", re.sub(_VARIABLE_WORD, "#", plain)).strip(" .\n")
 
 
 def relevant(kind: str, contexts: Iterable[Sequence[Function]]) -> list[Function]:

@@ -7,7 +7,7 @@ from ..limits import MAX_CONSOLE_SIZE, MAX_XEN_IMAGE
 from ..linux.partial_buffer import PartialBuffer
 from .console_ring import Console
 from .host import XenHost
-from .memory import IMAGE_ALIGN, PAGE, is_in_range
+from .memory import IMAGE_ALIGN, PAGE, xen_range
 
 #: Size of the smallest ring (_CONRING_SIZE). Sizes are powers of two.
 _MIN_SIZE = 1 << 14
@@ -75,13 +75,16 @@ def _search(xen: XenHost) -> int | None:
     """The first address that a pointer in Xen's image has and that looks like a console ring."""
     memory = xen.memory
     base = (xen.facts.head or xen.pc or 0) // IMAGE_ALIGN * IMAGE_ALIGN
+    first, end = xen_range(memory.word)
     seen = set()
     # No page is read twice, unless page tables have several addresses for it.
     size = MAX_XEN_IMAGE + 2 * xen.dump.memory_held
     with memory.budget("candidates for Xen's console ring", size):
         for page in range(base, base + MAX_XEN_IMAGE, PAGE):
-            for pointer in memory.words(page, PAGE) or ():
-                if pointer % PAGE or pointer in seen or not is_in_range(memory.word, pointer):
+            words = memory.words(page, PAGE) or ()
+            # Few words are the addresses of pages.
+            for pointer in [at for at in words if first <= at < end and not at % PAGE]:
+                if pointer in seen:
                     continue
                 seen.add(pointer)
                 head = None

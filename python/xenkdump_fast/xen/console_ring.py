@@ -1,10 +1,9 @@
 """The text of Xen's console ring."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Console:
+class Console(NamedTuple):
     """The text of the ring, oldest line first."""
 
     lines: list[str]

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
 from ..isolation import isolated
@@ -16,15 +15,14 @@ from .memory import PAGE
 
 T = TypeVar("T")
 #: Xen's messages about the reason of a crash.
-_REASONS = tuple(re.compile(pattern) for pattern in compat.values("reason"))
+_REASONS = tuple(compat.values("reason"))
 #: A guest prints its own command line to the same ring, after "(d1) ".
 #: "(XEN) Xen version 4.17.5 (Debian 4.17.5-1) (user@host) (gcc ...) ...".
-_VERSION = re.compile(r"^\(XEN\) (?:\[[^]]*\] )?Xen version (\d+\.\d+\S*(?: \([^()@]*\))?)")
-_COMMAND_LINE = re.compile(r"^\(XEN\) (?:\[[^]]*\] )?Command line: (.*)")
+_VERSION = r"^\(XEN\) (?:\[[^]]*\] )?Xen version (\d+\.\d+\S*(?: \([^()@]*\))?)"
+_COMMAND_LINE = r"^\(XEN\) (?:\[[^]]*\] )?Command line: (.*)"
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The facts of a hypervisor; None for one that is not known."""
 
     #: "4.17.7 (Debian ...)": major, minor and xen_extra_version.
@@ -154,7 +152,7 @@ def _command_line(xen: XenHost, ring: Console | None) -> str | None:
     if data is not None:
         return data.partition(b"\0")[0].decode("utf-8", "backslashreplace").strip()
     for line in ring.lines if ring else ():
-        found = _COMMAND_LINE.match(line)
+        found = re.match(_COMMAND_LINE, line)
         if found:
             return found[1].strip()
     return None
@@ -163,7 +161,7 @@ def _command_line(xen: XenHost, ring: Console | None) -> str | None:
 def _version(ring: Console | None) -> str | None:
     """The version in the first line that Xen printed, if the ring still has it."""
     for line in ring.lines if ring else ():
-        found = _VERSION.match(line)
+        found = re.match(_VERSION, line)
         if found:
             return found[1]
     return None
@@ -174,7 +172,7 @@ def _reason(ring: Console | None) -> tuple[str | None, int | None]:
     lines = ring.lines if ring else []
     for i in range(len(lines) - 1, -1, -1):
         for pattern in _REASONS:
-            found = pattern.search(lines[i])
+            found = re.search(pattern, lines[i])
             if found:
                 text = found[0]
                 if text.endswith(":"):

@@ -112,6 +112,11 @@ def virtual_range(word: int) -> tuple[int, int]:
     return _RANGES[word]
 
 
+def xen_range(word: int) -> tuple[int, int]:
+    """Xen's part of the address space: its first address, and the first one after it."""
+    return _RANGES[word]
+
+
 def is_in_range(word: int, address: int) -> bool:
     """Whether an address is in Xen's part of the address space."""
     start, end = _RANGES[word]

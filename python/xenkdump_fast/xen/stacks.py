@@ -1,7 +1,7 @@
 """Backtraces of the hypervisor: the stack of each pCPU, down to the guest that it ran."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._native import Frame, MemoryFault, Symbols, Unwinder
 from ..isolation import isolated
@@ -16,8 +16,7 @@ _CONSTANT_PC: str = compat.value("constant pc")
 _STORES_CONSTANT_PC: tuple[str, ...] = compat.values("stores the constant pc")
 
 
-@dataclass(frozen=True, slots=True)
-class PcpuTrace:
+class PcpuTrace(NamedTuple):
     """One pCPU's stack."""
 
     pcpu: Pcpu

@@ -73,16 +73,22 @@ def images(
                 continue
             if "_text" not in image.symbols() and "_stext" not in image.symbols():
                 image = variables.complete(image, virtual, facts)
-                partial.setdefault(key, image.unmoved(_slide(image, virtual, facts)))
+                partial.setdefault(key, _unmoved(image, virtual, facts))
             elif key not in banners:
                 banners.add(key)
                 image = variables.complete(image, virtual, facts)
-                yield image.unmoved(_slide(image, virtual, facts))
+                yield _unmoved(image, virtual, facts)
             break
     yield from (image for key, image in partial.items() if key not in banners)
     if not banners and not partial:
         reason = "; ".join(tried[:MAX_REPORTED_ROOTS]) if tried else "there is no root to try"
         raise AbsentError(f"no kernel was found in memory: {reason}")
+
+
+def _unmoved(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> Image:
+    """The image at the addresses of its file; itself, with its tables, if KASLR did not move it."""
+    slide = _slide(image, virtual, facts)
+    return image.unmoved(slide) if slide else image
 
 
 def _slide(image: Image, virtual: AddressSpace, facts: Mapping[str, str]) -> int:

@@ -13,7 +13,7 @@ from .task_sample import Block, TaskSample, share
 SIGCHLD = 17
 PF_KTHREAD = 0x0020_0000  # 2.6.27, 246bb0b1deb2
 #: Names of threads that are bound to the CPU in their name: migration/1, kworker/1:0H.
-_BOUND = re.compile(rb"[a-z_]+/([0-9]+)(?:$|:)")
+_BOUND = rb"[a-z_]+/([0-9]+)(?:$|:)"
 #: The share of these that are on their CPU.
 _MOST_BOUND = 0.8
 _STACK_END_MAGIC = 0x57AC_6E9D
@@ -256,7 +256,7 @@ def _cpu(blocks: list[Block], end: int | None = None) -> int | None:
         return None
     bound = []
     for block in blocks:
-        name = _BOUND.match(block.name)
+        name = re.match(_BOUND, block.name)
         if name:
             bound.append((block, int(name[1])))
     total = Counter(cpu for _, cpu in bound)

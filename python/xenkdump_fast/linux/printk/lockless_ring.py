@@ -4,6 +4,7 @@ A ring of descriptors, a parallel ring of infos, and a ring of text blocks. Desc
 text by logical positions, which only increase and are taken modulo the size of the ring.
 """
 
+import struct
 from collections.abc import Iterator
 
 from ..._native import AbsentError
@@ -165,8 +166,12 @@ class _Ring:
 
     def ids(self) -> set[int]:
         """The ids of the records in the descriptors."""
-        indexes = self._descs.complete_items(self._desc_size)
-        return {self._desc(index, self._state) & self.id_mask for index in indexes}
+        rest = self._desc_size - self._state - self.word
+        form = f"<{self._state}x{'Q' if self.word == 8 else 'I'}{rest}x"
+        whole = len(self._descs.data) // self._desc_size * self._desc_size
+        states = [state for (state,) in struct.iter_unpack(form, self._descs.data[:whole])]
+        mask = self.id_mask
+        return {states[i] & mask for i in self._descs.complete_items(self._desc_size)}
 
     def lines(self) -> Iterator[LogLine]:
         """Every finished record."""

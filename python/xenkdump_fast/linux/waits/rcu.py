@@ -12,11 +12,11 @@ from .locks import Owner
 
 #: Functions that wait for a grace period of RCU, and for an expedited one. Those of SRCU and of
 #: RCU for tasks wait for others.
-_WAITS = re.compile(
+_WAITS = (
     r"_*(cond_)?synchronize_rcu(_normal|_expedited)?(\.|$)|synchronize_net(\.|$)|rcu_barrier(\.|$)"
 )
-_EXPEDITED = re.compile(r"_*synchronize_rcu_expedited|_*rcu_exp_|exp_funnel_lock")
-_OTHERS = re.compile(r"_*synchronize_srcu|srcu_barrier|\w*_rcu_tasks")
+_EXPEDITED = r"_*synchronize_rcu_expedited|_*rcu_exp_|exp_funnel_lock"
+_OTHERS = r"_*synchronize_srcu|srcu_barrier|\w*_rcu_tasks"
 #: rcu_state.gp_seq: its low bits are the phase, 0 between grace periods.
 _PHASE = 3
 
@@ -56,9 +56,13 @@ def _some(numbers: Sequence[int]) -> str:
 def waits(frames: Sequence[Frame]) -> bool | None:
     """Whether a stack waits for an expedited grace period; None if it waits for none."""
     names = [frame.symbol for frame in frames if frame.symbol is not None and not frame.user]
-    if any(map(_OTHERS.match, names)) or not any(map(_WAITS.match, names)):
+    if _is_in(_OTHERS, names) or not _is_in(_WAITS, names):
         return None
-    return any(map(_EXPEDITED.match, names))
+    return _is_in(_EXPEDITED, names)
+
+
+def _is_in(pattern: str, names: Sequence[str]) -> bool:
+    return any(re.match(pattern, name) for name in names)
 
 
 def grace_period(kernel: Kernel, tasks: Mapping[int, Task], *, expedited: bool) -> GracePeriod:

@@ -1,4 +1,4 @@
-"""Rows of tables and lines of text. Macros of the template would take several times as long.
+"""Rows of tables and lines of text, which are most of a page.
 
 All text goes through ``escape`` of markupsafe. What is added to it are tags of this module, ids of
 the document (which have no characters that need escaping) and names of marks.

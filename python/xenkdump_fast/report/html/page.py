@@ -1,71 +1,52 @@
-"""Writes the page, by the template ``page.html.jinja``."""
+"""Writes the page: ``page.html`` with the sections."""
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..blocks import Document, Facts, Lines, Note, Picture, Table
+from ..blocks import Document
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-_FOLDER = Path(__file__).parent
+_FOLDER = os.path.dirname(__file__)
 _EXTRA = "pip install 'xenkdump_fast[report]'"
 
 
 class MissingError(Exception):
-    """A library that HTML needs is not installed."""
+    """The library that HTML needs is not installed."""
 
 
 def pieces(document: Document) -> Iterator[str]:
     """The page piece by piece."""
     check()
-    from . import pictures
+    from markupsafe import Markup
+
+    from . import sections
     from .inline import Inline, text
 
-    environment = _environment()
-    inline = Inline(document.ids())
     style, script = (_own(name) for name in ("style.css", "script.js"))
-    page = environment.get_template("page.html.jinja")
-    yield from page.generate(
-        document=document,
-        style=style,
-        script=script,
+    start, end = (Markup(part) for part in _own("page.html").split("{main}"))
+    # What is not Markup is escaped.
+    yield start.format(
+        title=document.title,
+        summary=text(document.summary),
+        style=Markup(style),
         policy=_policy(style, script),
-        kind=_kind,
-        cell=inline.cell,
-        rows=inline.rows,
-        lines=inline.lines,
-        picture=pictures.svg,
-        visible=text,
+        contents=Markup("".join(sections.contents(document))),
     )
+    inline = Inline(document.ids())
+    for section in (document.died, *document.sections):
+        yield from sections.section(inline, section)
+        yield "\n"
+    yield end.format(script=Markup(script)).rstrip("\n")
 
 
 def check() -> None:
-    """Raises MissingError if a library that HTML needs is not installed.
-
-    They are not imported: this is before the dump is read, which needs the memory.
-    """
-    for name in ("jinja2", "drawsvg"):
-        try:
-            found = find_spec(name)
-        except ValueError:  # imported, without a spec
-            found = None
-        if found is None:
-            raise MissingError(f"HTML needs {name}: {_EXTRA}")
-
-
-def _environment() -> "Environment":
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    """Raises MissingError if the library that HTML needs is not installed."""
+    try:
+        found = find_spec("markupsafe")
+    except ValueError:  # imported, without a spec
+        found = None
+    if found is None:
+        raise MissingError(f"HTML needs markupsafe: {_EXTRA}")
 
 
 def write(document: Document, path: str) -> None:
@@ -75,7 +56,8 @@ def write(document: Document, path: str) -> None:
 
 
 def _own(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8")
+    with open(os.path.join(_FOLDER, name), encoding="utf-8") as file:
+        return file.read()
 
 
 def _policy(style: str, script: str) -> str:
@@ -90,8 +72,3 @@ def _policy(style: str, script: str) -> str:
         f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _kind(block: object) -> str:
-    names = {Facts: "facts", Table: "table", Lines: "lines", Note: "note", Picture: "picture"}
-    return names[type(block)]

@@ -1,13 +1,14 @@
-"""Pictures as SVG, by drawsvg."""
+"""Pictures as SVG."""
 
+from collections.abc import Iterator
 from typing import cast
 
-import drawsvg as draw
 from markupsafe import Markup
 
 from ..blocks import Picture
 from ..model import MemoryPicture, Owner, P2mPicture
 from ..parts import size
+from . import svg as draw
 
 #: The width of pictures, and the margin for addresses on the left.
 _WIDTH, _LEFT = 960, 96
@@ -15,28 +16,39 @@ _COLUMNS = 64
 _CELL, _ROW = (_WIDTH - _LEFT) / _COLUMNS, 14
 #: The width of an entry of a key, and the height of its lines.
 _KEY, _KEY_ROW = 240, 20
+_PER_LINE = _WIDTH // _KEY
 #: Colours of domains.
 _COLOURS = 8
 
 
 def svg(block: Picture) -> Markup:
-    """The picture as an element of the page. It contains no text from the dump."""
+    """The picture as an element of the page."""
     found = block.of
-    drawing = _memory(cast(MemoryPicture, found)) if "cells" in found else _strip(found)
-    drawing.append_title(block.title)
-    return Markup(drawing.as_svg(header=""))  # numbers and names of this program
+    if "cells" in found:
+        picture = cast(MemoryPicture, found)
+        rows = -(-len(picture["cells"]) // _COLUMNS)
+        height = _top(picture) + rows * _ROW + 8
+        return draw.drawing(_WIDTH, height, _memory(picture), block.title)
+    height = 64 + len(found["extents"]) * 18
+    return draw.drawing(_WIDTH, height, _strip(found), block.title)
 
 
-def _memory(picture: MemoryPicture) -> draw.Drawing:
+def _top(picture: MemoryPicture) -> int:
+    """Where the grid begins, below the key."""
+    _, keys = _classes(picture["owners"])
+    return 8 + -(-len(keys) // _PER_LINE) * _KEY_ROW
+
+
+def _memory(picture: MemoryPicture) -> Iterator[Markup]:
     """A grid of cells, row by row from address 0 up."""
     cells, owners = picture["cells"], picture["owners"]
     rows = -(-len(cells) // _COLUMNS)
     classes, keys = _classes(owners)
-    per_line = int(_WIDTH // _KEY)
-    top = 8 + -(-len(keys) // per_line) * _KEY_ROW
-    drawing = _drawing(top + rows * _ROW + 8)
+    top = _top(picture)
     for i, (name, text) in enumerate(keys):
-        _key(drawing, i, per_line, name, text)
+        left, upper = i % _PER_LINE * _KEY, 4 + i // _PER_LINE * _KEY_ROW
+        yield draw.rectangle(left, upper, 12, 12, f"key {name}")
+        yield draw.text(text, left + 18, upper + 10)
     # One path for each owner: a rectangle for each run of its cells in a row.
     paths: list[list[str]] = [[] for _ in owners]
     for row in range(rows):
@@ -55,15 +67,10 @@ def _memory(picture: MemoryPicture) -> draw.Drawing:
             at = end
         if row % 4 == 0:
             address = row * _COLUMNS * picture["frames_per_cell"] * 4096
-            drawing.append(
-                draw.Text(f"{address:#x}", 11, _LEFT - 8, top + row * _ROW + 11, text_anchor="end")
-            )
+            yield draw.text(f"{address:#x}", _LEFT - 8, top + row * _ROW + 11, at_end=True)
     for owner, name, path in zip(owners, classes, paths, strict=True):
         if path:
-            cell = draw.Path(d="".join(path), class_=f"cell {name}")
-            cell.append_title(_named(owner))
-            drawing.append(cell)
-    return drawing
+            yield draw.path("".join(path), f"cell {name}", _named(owner))
 
 
 def _classes(owners: list[Owner]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -90,10 +97,9 @@ def _named(owner: Owner) -> str:
     return f"{owner['name']} {size(pages * 4096)}" if pages else owner["name"]
 
 
-def _strip(picture: P2mPicture) -> draw.Drawing:
+def _strip(picture: P2mPicture) -> Iterator[Markup]:
     """A strip of the pfn space, and bars with the memory in extents of each class of sizes."""
     strip, extents = picture["strip"], picture["extents"]
-    drawing = _drawing(64 + len(extents) * 18)
     width = _WIDTH / max(1, len(strip))
     paths: list[list[str]] = [[] for _ in extents]
     at = 0
@@ -105,29 +111,18 @@ def _strip(picture: P2mPicture) -> draw.Drawing:
         if kind is not None:
             paths[kind].append(f"M{at * width:.1f} 4h{(end - at) * width:.1f}v24H{at * width:.1f}z")
         at = end
-    drawing.append(draw.Rectangle(0.5, 3.5, _WIDTH - 1, 25, class_="ground"))
+    yield draw.rectangle(0.5, 3.5, _WIDTH - 1, 25, "ground")
     for i, path in enumerate(paths):
         if path:
-            drawing.append(draw.Path(d="".join(path), class_=f"cell e-{i}"))
-    drawing.append(draw.Text("pfn 0", 11, 0, 44))
-    drawing.append(draw.Text(f"{picture['pages']:#x}", 11, _WIDTH, 44, text_anchor="end"))
+            yield draw.path("".join(path), f"cell e-{i}")
+    yield draw.text("pfn 0", 0, 44)
+    yield draw.text(f"{picture['pages']:#x}", _WIDTH, 44, at_end=True)
     most = max(1, *(one["pages"] for one in extents))
     for i, one in enumerate(extents):
         y = 56 + i * 18
-        drawing.append(draw.Text(one["label"], 11, 130, y + 11, text_anchor="end"))
+        yield draw.text(one["label"], 130, y + 11, at_end=True)
         length = (_WIDTH - 330) * one["pages"] / most
         if one["pages"]:
-            drawing.append(draw.Rectangle(140, y, max(1, round(length, 1)), 13, class_=f"e-{i}"))
+            yield draw.rectangle(140, y, max(1, round(length, 1)), 13, f"e-{i}")
         text = f"{size(one['pages'] * 4096)} in {one['extents']}" if one["extents"] else "none"
-        drawing.append(draw.Text(text, 11, 148 + round(length, 1), y + 11))
-    return drawing
-
-
-def _drawing(height: float) -> draw.Drawing:
-    return draw.Drawing(_WIDTH, height, role="img")
-
-
-def _key(drawing: draw.Drawing, i: int, per_line: int, name: str, text: str) -> None:
-    x, y = i % per_line * _KEY, 4 + i // per_line * _KEY_ROW
-    drawing.append(draw.Rectangle(x, y, 12, 12, class_=f"key {name}"))
-    drawing.append(draw.Text(text, 11, x + 18, y + 10))
+        yield draw.text(text, 148 + round(length, 1), y + 11)

@@ -14,7 +14,7 @@ _BOOT = r"Linux version \d+\.\d+"
 _REASON_LINES = 4
 #: Lines before a panic of Xen in which the watchdog may have announced it.
 _WATCHDOG_LINES = 400
-_HUNG = r"INFO: task .+:(\d+) "
+_HUNG = r"^.{0,64}?INFO: task .{1,64}?:(\d+) "
 _CPU = r"(?:CPU#?|cpu ?)(\d+)"
 _STALLED = r"^\s*(?:rcu: )?\s*(\d+)-[.O?]"
 

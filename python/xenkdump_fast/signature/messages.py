@@ -1,6 +1,8 @@
 """What kernels print when a fault happens: data, as regular expressions.
 
-The texts are those of x86 from Linux 2.6 to 7.x. ``Message.cause`` says what a line is evidence of:
+The texts are those of x86 from Linux 2.6 to 7.x. A pattern with free text in it has a bounded
+length and starts near the start of a line, so that a hostile line takes no quadratic time.
+``Message.cause`` says what a line is evidence of:
 
 ``fault``     an exception: it is the end, unless the kernel went on after an oops
 ``panic``     the end; its text may refer to an earlier line
@@ -89,7 +91,8 @@ MESSAGES = (
         (
             "hung-task",
             "INFO: task",
-            r"INFO: task .+:\d+ (?:<\S+> )?(?:is )?blocked (?:for more than|in I/O wait)",
+            r"^.{0,64}?INFO: task .{1,64}?:\d+ (?:<\S+> )?(?:is )?blocked "
+            r"(?:for more than|in I/O wait)",
         ),
         ("rcu-stall", "INFO: rcu", r"INFO: rcu\S* (?:self-)?detected (?:expedited )?stalls? "),
         ("kasan", "KASAN", r"BUG: KASAN: "),
@@ -101,7 +104,8 @@ MESSAGES = (
         (
             "warning",
             "WARNING: ",
-            r"WARNING: (?:CPU: \d+ PID: \d+ )?at |WARNING: .+:\d+ at |WARNING: CPU: \d+",
+            r"WARNING: (?:CPU: \d+ PID: \d+ )?at |^.{0,64}?WARNING: .{1,200}?:\d+ at "
+            r"|WARNING: CPU: \d+",
         ),
         ("out-of-memory", "oom-killer", r"invoked oom-killer: "),
         ("nmi", "NMI: ", r"NMI: (?:PCI system error|IOCK error|IO check error|unknown NMI)"),
@@ -171,7 +175,7 @@ XEN_TRAP = r"(?:FATAL TRAP|Fatal TRAP)[^\n]*?vec(?:tor)? (?:= )?(\d+)"
 XEN_PAGE_FAULT = r"(?i)(?:FATAL|Early fatal) PAGE FAULT|[Ee]arly fatal page fault"
 XEN_DOUBLE_FAULT = r"DOUBLE FAULT"
 XEN_BUG = r"Xen BUG at (\S+?):\d+"
-XEN_ASSERTION = r"Assertion '(.*)' failed at "
+XEN_ASSERTION = r"^.{0,64}?Assertion '(.{0,400}?)' failed at "
 XEN_MACHINE_CHECK = r"[Mm]achine [Cc]heck|\bMCE\b|\bMCA\b"
 #: Names of x86's exceptions by vector.
 XEN_VECTORS = {

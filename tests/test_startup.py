@@ -64,6 +64,12 @@ def test_a_backtrace_imports_little(dump: SyntheticDump) -> None:
     assert len(own) <= MOST, sorted(own)
 
 
+def test_a_list_of_domains_does_without_numpy(dump: SyntheticDump) -> None:
+    found = imported("domains", dump.vmcore)
+    assert "xenkdump_fast.xen.frame_table" in found
+    assert "numpy" not in found
+
+
 def test_no_pattern_is_compiled_by_an_import(dump: SyntheticDump) -> None:
     """Text is a pattern too: ``re`` compiles and keeps it when it is used."""
     for name in imported("bt", "-a", dump.vmlinux, dump.vmcore):

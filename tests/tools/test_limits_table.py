@@ -17,7 +17,10 @@ def test_limits_of_the_sources(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("#: Of files.\nMAX_FILES = 2\n\n#: Of others.\nMAX_FILES = 1 << 4\n", "there are two limits MAX_FILES"),
+        (
+            "#: Of files.\nMAX_FILES = 2\n\n#: Of others.\nMAX_FILES = 1 << 4\n",
+            "there are two limits MAX_FILES",
+        ),
         ("MAX_FILES = 2\n", "MAX_FILES has no comment"),
     ],
 )

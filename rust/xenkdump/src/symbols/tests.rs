@@ -148,7 +148,7 @@ fn symbols_of_a_moved_kernel_share_their_table() {
     let mut symtab = Symtab::default();
     symtab
         .add("start", FUNC | GLOBAL, 0xffff_ffff_9f00_0000, 0x100)
-        .add("per_cpu", OBJECT, 0x1000, 8);
+        .add("per_cpu", NOTYPE, 0x1000, 8);
     let running = Symbols::new(symtab.table(0xffff_ffff_9f00_0000, 0xffff_ffff_a000_0000));
     let linked = running.unmoved(0x1e00_0000);
     assert!(Arc::ptr_eq(&running.image, &linked.image));

@@ -79,6 +79,12 @@ def test_a_report_imports_no_framework(dump: SyntheticDump, tmp_path: Path) -> N
     assert found.isdisjoint({"jinja2", "drawsvg", "email", "pathlib", "urllib.request"})
 
 
+def test_a_list_of_domains_does_without_numpy(dump: SyntheticDump) -> None:
+    found = imported("domains", dump.vmcore)
+    assert "xenkdump_fast.xen.frame_table" in found
+    assert "numpy" not in found
+
+
 @pytest.mark.parametrize(
     "words",
     [("bt", "-a"), ("signature",), ("report", "-o", "report.html")],

@@ -66,6 +66,30 @@ class Memory:
 
         return [[value(at + offset, size) for at in structs] for offset, size in members]
 
+    def read_each(self, addresses: Sequence[int], sizes: Sequence[int]) -> list[bytes | None]:
+        def one(address: int, size: int) -> bytes | None:
+            try:
+                return self.read(address, size)
+            except MemoryFault:
+                return None
+
+        return [one(at, size) for at, size in zip(addresses, sizes, strict=True)]
+
+    def follow(
+        self, structs: Sequence[int], offset: int, word: int, *, depth: int, limit: int
+    ) -> list[int]:
+        found = dict.fromkeys([at for at in structs if at][:limit])
+        newest = list(found)
+        for _ in range(depth):
+            pointers = self.read_each([at + offset for at in newest], [word] * len(newest))
+            newest = []
+            for pointer in pointers:
+                at = 0 if pointer is None else int.from_bytes(pointer, "little")
+                if at and at not in found and len(found) < limit:
+                    found[at] = None
+                    newest.append(at)
+        return list(found)
+
     def lists(
         self, heads: Sequence[int], word: int, *, links: str = "circular", limit: int
     ) -> list[tuple[list[int], str, int | None]]:

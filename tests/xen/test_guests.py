@@ -60,6 +60,16 @@ class Bytes:
         return Searched(found, max(0, min(last, len(self.data)) - first))
 
 
+class ToLast(Bytes):
+    """Memory that is searched up to the last address that is found."""
+
+    def search(self, needle: bytes, start: int, end: int, *, limit: int, most: int) -> Searched:
+        found = super().search(needle, start, end, limit=limit, most=most)
+        if len(found.addresses) < limit:
+            return found
+        return found._replace(searched=found.addresses[-1] - start)
+
+
 class Frames(Bytes):
     """Machine memory with some bytes: missing memory counts."""
 
@@ -102,6 +112,19 @@ def test_a_kernel_needs_matching_banner_and_uts() -> None:
 )
 def test_not_a_kernel(parts: tuple[bytes, ...]) -> None:
     assert recognise(memory(*parts), 8, budget()) is None
+
+
+@pytest.mark.parametrize("copies", [0, 1, 2, 5, 70])
+def test_copies_in_front_of_the_banner_and_the_uts_struct(copies: int) -> None:
+    """Of the first stage of a link, or in a page cache; more than 64 are not compared."""
+    data = copies * BANNER.replace(b"#7", b"#") + b"\0" + BANNER + b"\0"
+    data += copies * uts("template", version=VERSION.replace("#7", "#")) + uts("guest")
+    found = recognise(cast(AddressSpace, ToLast(BASE, data + bytes(PAGE))), 8, budget())
+    if copies < 64:
+        assert found is not None
+        assert found.nodename == "guest"
+    else:
+        assert found is None
 
 
 def test_a_uts_struct_at_a_known_offset_is_sufficient() -> None:

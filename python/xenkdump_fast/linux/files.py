@@ -64,8 +64,9 @@ def _table(files: int) -> str:
     return f"the table of descriptors of files_struct {files:#x}"
 
 
-#: Number, type and file system of an inode.
-_Inode = tuple[int, str, str]
+#: Number and type of an inode, and what /proc shows in front of the number if there is no path.
+_Inode = tuple[int, str, str | None]
+_NOT_READ: _Inode = 0, "", None
 
 
 class _Reader:
@@ -85,30 +86,42 @@ class _Reader:
         ]
         owners = dict.fromkeys(places.values())
         homes = self._rows(owners, members, lambda at: f"the fs_struct at {at:#x}")
-        self._paths.load(
-            {(mount, dentry) for mount, dentry, _ in files.values()}
-            | {(mount, dentry) for mount, dentry, _, _ in homes.values()}
-            | {(mount, dentry) for _, _, mount, dentry in homes.values()}
-        )
         inodes = self._inodes({inode: None for _, _, inode in files.values()})
-        shown = {
-            at: (at, dentry, inode, *self._type_and_path((mount, dentry), inodes.get(inode)))
-            for at, (mount, dentry, inode) in files.items()
-        }
-        # Threads share them.
+        needed = {(mount, dentry) for mount, dentry, _ in files.values()}
+        for root_mount, root, mount, dentry in homes.values():
+            needed.add((root_mount, root))
+            needed.add((mount, dentry))
+        self._paths.load(needed)
         text = self._paths.text
+        # A tuple's own constructor: that of a NamedTuple is a function in Python.
+        new = tuple.__new__
+        shown: dict[int, tuple[int, int, int, str, str]] = {}
+        for at, (mount, dentry, inode) in files.items():
+            number, kind, prefix = inodes.get(inode, _NOT_READ)
+            if prefix is None:
+                path = text((mount, dentry))
+            elif prefix == "anon_inode":
+                path = f"{prefix}:{self._paths.name(dentry)}"
+            else:
+                path = f"{prefix}:[{number}]"
+            shown[at] = at, dentry, inode, kind, path
+        opened = {
+            table: [new(File, (number, *shown[at])) for number, at in used if at in shown]
+            for table, used in descriptors.items()
+        }
         texts = {
             at: (text((mount, dentry)), text((own_mount, own)))
             for at, (mount, dentry, own_mount, own) in homes.items()
         }
-        opened = {
-            table: [File._make((number, *shown[at])) for number, at in used if at in shown]
-            for table, used in descriptors.items()
-        }
+        # Threads share them, and kernel threads those of init.
+        known: dict[tuple[int, int], OpenFiles] = {}
         found = {}
         for at in pids:
-            root, directory = texts.get(places.get(at, 0), (None, None))
-            found[at] = OpenFiles(root, directory, opened.get(tables.get(at, 0), []))
+            place = places.get(at, 0), tables.get(at, 0)
+            if place not in known:
+                root_text, directory = texts.get(place[0], (None, None))
+                known[place] = OpenFiles(root_text, directory, opened.get(place[1], []))
+            found[at] = known[place]
         return found
 
     def _rows(
@@ -148,12 +161,9 @@ class _Reader:
         arrays = self._rows(owners, members, lambda at: _table(owners[at]))
         budget = kernel.object_budget("descriptors", kernel.word, MAX_OPEN_FILES)
         for batch in batches(table for table, (fdt,) in fdts.items() if fdt in arrays):
-            places: list[int] = []
-            counts: list[int] = []
-            for table in batch:
-                count, array = arrays[fdts[table][0]]
-                places.append(array & kernel.last)
-                counts.append(self._charged(table, count & 0xFFFF_FFFF, budget))
+            rows = [arrays[fdts[table][0]] for table in batch]
+            places = [array & kernel.last for _, array in rows]
+            counts = self._charged(batch, [count & 0xFFFF_FFFF for count, _ in rows], budget)
             read = kernel.virtual.pointers(places, counts, kernel.word)
             for table, array, count, used in zip(batch, places, counts, read, strict=True):
                 if used is None:
@@ -164,27 +174,39 @@ class _Reader:
                     found[table] = [(fd, at & ~7) for fd, at in used]
         return found
 
-    def _charged(self, table: int, count: int, budget: Budget) -> int:
-        """The number of descriptors to read of a table with so many."""
+    def _charged(
+        self, tables: Sequence[int], counts: Sequence[int], budget: Budget
+    ) -> Sequence[int]:
+        """The number of descriptors to read of each table with so many."""
         kernel = self._kernel
-        try:
-            budget.spend(count)
-            kernel.charge(count * kernel.word)
-        except BudgetExceededError as error:
-            kernel.warn(f"{_table(table)} cannot be read: {error}")
-            return 0
-        return count
+        total = sum(counts)
+        if total <= budget.remaining:
+            budget.spend(total)
+            kernel.charge(total * kernel.word)
+            return counts
+        charged = []
+        for table, count in zip(tables, counts, strict=True):
+            try:
+                budget.spend(count)
+                kernel.charge(count * kernel.word)
+            except BudgetExceededError as error:
+                kernel.warn(f"{_table(table)} cannot be read: {error}")
+                charged.append(0)
+            else:
+                charged.append(count)
+        return charged
 
     def _inodes(self, addresses: Iterable[int]) -> dict[int, _Inode]:
-        """Number, type and file system of each inode that can be read."""
+        """What is known of each inode that can be read."""
         kernel = self._kernel
         members = ["inode.i_mode", "inode.i_ino", "inode.i_sb"]
         rows: dict[int, tuple[int, ...]] = {}
         for batch in batches(at for at in addresses if at):
             rows.update(Structs(kernel, batch, members).table(*members)[0])
-        systems = dict(self._file_systems(block for _, _, block in rows.values()))
+        systems = self._file_systems(block for _, _, block in rows.values())
+        prefixes = {block: _WITHOUT_PATH.get(system) for block, system in systems}
         return {
-            at: (number, _TYPES.get(mode & _TYPE_BITS, ""), systems.get(block, ""))
+            at: (number, _TYPES.get(mode & _TYPE_BITS, ""), prefixes.get(block))
             for at, (mode, number, block) in rows.items()
         }
 
@@ -195,12 +217,3 @@ class _Reader:
             with suppress(AbsentError):
                 kind = kernel.read(block, "super_block.s_type")
                 yield block, kernel.string(kernel.read(kind, "file_system_type.name"), 64)
-
-    def _type_and_path(self, place: tuple[int, int], inode: _Inode | None) -> tuple[str, str]:
-        number, kind, system = inode or (0, "", "")
-        prefix = _WITHOUT_PATH.get(system)
-        if prefix is None:
-            return kind, self._paths.text(place)
-        if prefix == "anon_inode":
-            return kind, f"{prefix}:{self._paths.name(place[1])}"
-        return kind, f"{prefix}:[{number}]"

@@ -25,7 +25,6 @@ class _Mount(NamedTuple):
     parent: int
     #: Where, in that mount.
     mountpoint: int
-    root: int
 
 
 class Paths:
@@ -39,8 +38,11 @@ class Paths:
         self._mounts: dict[int, _Mount] = {}
         #: Addresses of each struct mount that was read, whether or not it could be.
         self._starts: set[int] = set()
-        #: Of files and of their directories.
+        #: The root of each mount.
+        self._roots: set[tuple[int, int]] = set()
+        #: Of files, and of directories up to their last slash: many files are in few of them.
         self._texts: dict[tuple[int, int], str] = {}
+        self._directories: dict[tuple[int, int], str] = {}
         self._budget = kernel.object_budget("dentries", kernel.types.sizeof("dentry"))
         # Since 3.3 (7d6fec45a5131) a vfsmount is a part of struct mount.
         self._inside = kernel.offset("mount.mnt")
@@ -49,9 +51,11 @@ class Paths:
         """Reads what the texts of these paths need."""
         paths = set(paths)
         self._load_mounts({mount for mount, _ in paths})
-        points = {mount.mountpoint for mount in self._mounts.values()}
-        self._load_dentries(points.union(dentry for _, dentry in paths))
+        dentries = {dentry for _, dentry in paths}
+        dentries.update(mount.mountpoint for mount in self._mounts.values())
+        self._load_dentries(dentries)
         self._texts.clear()
+        self._directories.clear()
 
     def _load_mounts(self, addresses: Iterable[int]) -> None:
         kernel, inside = self._kernel, self._inside
@@ -63,8 +67,9 @@ class Paths:
             self._starts.update(batch)
             rows, _ = Structs(kernel, batch, [parent, point, root]).table(parent, point, root)
             for start, (up, mountpoint, top) in rows.items():
-                found = _Mount(up + inside & kernel.last, mountpoint, top)
-                self._mounts[start + inside & kernel.last] = found
+                mount = start + inside & kernel.last
+                self._mounts[mount] = _Mount(up + inside & kernel.last, mountpoint)
+                self._roots.add((mount, top))
 
     def _load_dentries(self, addresses: Iterable[int]) -> None:
         kernel, last = self._kernel, self._kernel.last
@@ -75,22 +80,18 @@ class Paths:
             self._dentries.update(dict.fromkeys(batch))
             members = [parent, name, length]
             rows, _ = Structs(kernel, batch, members).table(*members)
-            sizes = [min(size, _MAX_NAME) for _, _, size in rows.values()]
+            sizes = [size if size < _MAX_NAME else _MAX_NAME for _, _, size in rows.values()]
             kernel.charge(sum(sizes))
             texts = kernel.virtual.read_each([at & last for _, at, _ in rows.values()], sizes)
-            for (at, (up, _, _)), text in zip(rows.items(), texts, strict=True):
-                shown = UNKNOWN if text is None else text.decode("utf-8", "backslashreplace")
-                self._dentries[at] = up, shown
+            self._dentries.update(
+                (at, (up, UNKNOWN if text is None else text.decode("utf-8", "backslashreplace")))
+                for (at, (up, _, _)), text in zip(rows.items(), texts, strict=True)
+            )
 
     def name(self, dentry: int) -> str:
         """The name of a dentry."""
         found = self._dentries.get(dentry)
         return UNKNOWN if found is None else found[1]
-
-    def _is_root(self, mount: int, dentry: int, parent: int) -> bool:
-        """Whether a dentry is at the root of a mount, or of a file system."""
-        found = self._mounts.get(mount)
-        return dentry == parent or (found is not None and dentry == found.root)
 
     def _mounted_on(self, mount: int) -> Path | None:
         """Where a mount is; None at the top, or if it is not known."""
@@ -101,21 +102,20 @@ class Paths:
 
     def text(self, path: tuple[int, int]) -> str:
         """The path from the root of all mounts. A part that cannot be read is ``?``."""
-        known = self._texts.get(path)
-        if known is not None:
-            return known
-        mount, dentry = path
-        found = self._dentries.get(dentry)
-        if found is None or self._is_root(mount, dentry, found[0]):
-            text = self._text(mount, dentry)
-        else:
-            # Many files are in few directories.
-            parent, name = found
-            directory = self._texts.get((mount, parent))
-            if directory is None:
-                directory = self._texts[mount, parent] = self._text(mount, parent)
-            text = f"{directory}{name}" if directory == "/" else f"{directory}/{name}"
-        self._texts[path] = text
+        text = self._texts.get(path)
+        if text is None:
+            mount, dentry = path
+            parent, name = self._dentries.get(dentry) or (dentry, UNKNOWN)
+            if dentry == parent or path in self._roots:
+                text = self._text(mount, dentry)
+            else:
+                place = mount, parent
+                directory = self._directories.get(place)
+                if directory is None:
+                    above = self._text(mount, parent)
+                    directory = self._directories[place] = above if above == "/" else f"{above}/"
+                text = directory + name
+            self._texts[path] = text
         return text
 
     def _text(self, mount: int, dentry: int) -> str:
@@ -126,7 +126,8 @@ class Paths:
                 names.append(UNKNOWN)
                 break
             parent, name = found
-            if self._is_root(mount, dentry, parent):
+            # The root of a mount, or of a file system.
+            if dentry == parent or (mount, dentry) in self._roots:
                 above = self._mounted_on(mount)
                 if above is None:
                     break

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import compress, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import Dump
@@ -93,6 +93,7 @@ def owners(memory: XenMemory, table: Table | None, starts: Iterable[int]) -> dic
         size = min(MAX_BLOCK_ENTRIES, frames - start)
         sampled += size
         counts.update(_owners_of(memory, table, start, size))
+    counts.pop(0, None)
     found = {}
     for frame, count in counts.items():
         for base in bases:
@@ -212,14 +213,12 @@ def _page_infos(memory: XenMemory, table: Table, start: int, count: int) -> byte
 
 
 def _owners_of(memory: XenMemory, table: Table, start: int, count: int) -> Iterator[int]:
-    """_domain of those of ``count`` page_infos that are in use."""
+    """_domain of those of ``count`` page_infos that are in use; 0 where there is none."""
     # Every 4 bytes one number: the low half of count_info counts, _domain has 32 bits.
     numbers = memoryview(_page_infos(memory, table, start, count)).cast("I")
     step = table.size // 4
-    used, owners = numbers[table.references // 4 :: step], numbers[table.owner // 4 :: step]
-    for references, owner in zip(used, owners, strict=True):
-        if owner and references & COUNT_MASK:
-            yield owner
+    used = numbers[table.references // 4 :: step].tolist()
+    return compress(numbers[table.owner // 4 :: step].tolist(), map(COUNT_MASK.__and__, used))
 
 
 def pages_offset(
@@ -234,36 +233,33 @@ def pages_offset(
     In every domain it is close to the estimate of ``owners``. So is max_pages, which is never less
     and at an offset nearby.
     """
-    import numpy as np
-
     owning = (address for address in domains if owned.get(address, 0) >= MAX_BLOCK_ENTRIES)
     largest = sorted(owning, key=lambda address: -owned[address])[:MAX_COUNTED_DOMAINS]
-    known, pages = _numbers(memory, largest, size)
+    # Without numpy, whose import takes longer than this.
+    known = _structs(memory, largest, size)
     if not known:
         return None
-    estimate = np.array([owned[address] for address in known], np.float64)[:, None]
-    error = np.abs(pages / estimate - 1).max(axis=0)
-    fits = error <= _TOLERANCE
-    if not fits.any():
-        error, pages, fits = _by_sample(memory, table, domains, size, owned)
-    offsets = np.flatnonzero(fits).tolist()
-    if not offsets:
+    rows = {address: memoryview(data).cast("I") for address, data in known.items()}
+    error = dict.fromkeys(range(min(map(len, rows.values()))), 0.0)
+    for address, row in rows.items():
+        estimate = owned[address]
+        errors = ((i, max(worst, abs(row[i] / estimate - 1))) for i, worst in error.items())
+        error = {i: worst for i, worst in errors if worst <= _TOLERANCE}
+    total: dict[int, float] = {i: sum(row[i] for row in rows.values()) for i in error}
+    if not error:
+        error, total = _by_sample(memory, table, domains, size, owned)
+    if not error:
         return None
-    best = min(offsets, key=lambda i: float(error[i]))
-    near = (i for i in offsets if abs(i - best) <= 8)
-    return 4 * min(near, key=lambda i: (float(pages[:, i].sum()), i))
+    best = min(error, key=lambda i: error[i])
+    near = (i for i in error if abs(i - best) <= 8)
+    return 4 * min(near, key=lambda i: (total[i], i))
 
 
-def _numbers(
-    memory: XenMemory, domains: Iterable[int], size: int
-) -> "tuple[list[int], NDArray[np.float64]]":
-    """The domains whose structs can be read, and a row for each: every 4 bytes one number."""
-    import numpy as np
-
+def _structs(memory: XenMemory, domains: Iterable[int], size: int) -> dict[int, bytes]:
+    """The structs that can be read, all of one length: a multiple of 4."""
     structs = {a: data for a in domains if (data := memory.struct(a, size))}
     length = min(map(len, structs.values()), default=0) // 4 * 4
-    rows = [np.frombuffer(data[:length], "<u4") for data in structs.values()]
-    return list(structs), np.array(rows, np.float64).reshape(len(structs), length // 4)
+    return {address: data[:length] for address, data in structs.items()}
 
 
 def _by_sample(
@@ -272,15 +268,18 @@ def _by_sample(
     domains: Iterable[int],
     size: int,
     owned: Mapping[int, int],
-) -> "tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool]]":
-    """How numbers of pages at each offset differ from the sample, the numbers, and which fit.
+) -> tuple[dict[int, float], dict[int, float]]:
+    """How the numbers at each offset that fit the sample differ from it, and their sums.
 
     On a host with many domains each has a few blocks of the sample. Their number has a Poisson
     distribution: its variance is the number that is expected.
     """
     import numpy as np
 
-    known, pages = _numbers(memory, islice(domains, MAX_COUNTED_DOMAINS), size)
+    known = _structs(memory, islice(domains, MAX_COUNTED_DOMAINS), size)
+    length = min(map(len, known.values()), default=0) // 4
+    rows = [np.frombuffer(data, "<u4") for data in known.values()]
+    pages = np.array(rows, np.float64).reshape(len(known), length)
     frames = max_page(memory, table)
     # Pages that one block stands for.
     block = max(MAX_BLOCK_ENTRIES, (frames or 0) / MAX_SAMPLED_BLOCKS)
@@ -289,4 +288,5 @@ def _by_sample(
     error = ((seen - expected) ** 2 / (expected + 1)).sum(axis=0) / max(1, len(known))
     total = np.abs(expected.sum(axis=0) / max(1, seen.sum()) - 1)
     fits = (error <= _DISPERSION) & (total <= _TOLERANCE) & (len(known) >= _FEWEST_DOMAINS)
-    return error, pages, fits
+    offsets = np.flatnonzero(fits).tolist()
+    return {i: float(error[i]) for i in offsets}, {i: float(pages[:, i].sum()) for i in offsets}

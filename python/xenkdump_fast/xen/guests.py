@@ -5,7 +5,7 @@
 x86 Linux maps its image.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .._native import AddressSpace, Dump, MemoryFault
@@ -25,6 +25,8 @@ _FIELD = 65
 _UTS = ("sysname", "nodename", "release", "version", "machine", "domainname")
 _SIZE = len(_UTS) * _FIELD
 _SYSNAME = b"Linux".ljust(_FIELD, b"\0")
+#: Addresses that are searched for at first. Linux 6.1 has one copy in front of what is looked for.
+_FIRST = 2
 #: Where the image is mapped: from __START_KERNEL_map on for x86_64, for i386 from PAGE_OFFSET on,
 #: which CONFIG_VMSPLIT changes. No image is as long as these ranges.
 _RANGES = {
@@ -94,11 +96,21 @@ def _search_image(
     found = _behind(virtual, banner[0], end, budget)
     if found is not None:
         return found
-    banners = _banners(virtual, start, end, budget)
-    for address in _search(virtual, _SYSNAME, start, end, budget):
+    # No more is searched than the answer needs.
+    texts: list[bytes] = []
+    banners = _each(virtual, _BANNER, start, end, budget)
+    for address in _each(virtual, _SYSNAME, start, end, budget):
         found = _uts_at(virtual, address)
-        if found is not None and any(_agree(found, text) for text in banners):
+        if found is None:
+            continue
+        if any(_agree(found, text) for text in texts):
             return found
+        for at in banners:
+            text = _read(virtual, at, MAX_BANNER)
+            if text is not None:
+                texts.append(text.partition(b"\n")[0])
+                if _agree(found, texts[-1]):
+                    return found
     return None
 
 
@@ -161,6 +173,23 @@ def _search(
     found = space.search(needle, start, end, limit=limit, most=size)
     budget.spend(min(found.searched, size))
     return found.addresses
+
+
+def _each(
+    space: AddressSpace, needle: bytes, start: int, end: int, budget: Budget
+) -> Iterator[int]:
+    """The same addresses, searched for when they are needed."""
+    size = MAX_KERNEL_IMAGE
+    # A search reads ahead, so that there are two of them and not one for each.
+    for limit in (_FIRST, MAX_KERNEL_CANDIDATES - _FIRST):
+        most = min(size, budget.remaining)
+        found = space.search(needle, start, end, limit=limit, most=most)
+        budget.spend(min(found.searched, most))
+        yield from found.addresses
+        if len(found.addresses) < limit:
+            return
+        size -= min(found.searched, size)
+        start = found.addresses[-1] + 1
 
 
 def _banners(

@@ -135,12 +135,17 @@ impl Image {
     /// The same image in memory, at the addresses of a kernel that KASLR moved by `slide` bytes; a file
     /// has those addresses.
     fn unmoved(&self, slide: i64) -> Self {
-        Self::of(match &self.inner {
-            image::Image::File(file) => image::Image::File(Arc::clone(file)),
+        match &self.inner {
+            image::Image::File(file) => Self::of(image::Image::File(Arc::clone(file))),
             image::Image::Memory(memory) => {
-                image::Image::Memory(Arc::new(memory.with_slide(slide)))
+                let moved = slide.wrapping_sub(memory.slide());
+                let symbols = self.symbols.get().map(|symbols| symbols.unmoved(moved));
+                Self {
+                    inner: image::Image::Memory(Arc::new(memory.with_slide(slide))),
+                    symbols: symbols.map(OnceLock::from).unwrap_or_default(),
+                }
             }
-        })
+        }
     }
 
     /// The same image in memory with further variables, at the addresses where the kernel runs; a file

@@ -53,6 +53,16 @@ struct Loaded {
     region: OnceLock<Region>,
 }
 
+impl Loaded {
+    /// The same section, of which nothing was used.
+    fn unread(&self) -> Self {
+        Self {
+            region: OnceLock::new(),
+            ..*self
+        }
+    }
+}
+
 /// The image of a running kernel.
 ///
 /// Symbols are from kallsyms, sections are between symbols of the linker script. Addresses are those
@@ -155,7 +165,7 @@ impl MemoryImage {
             memory: Arc::clone(&self.memory),
             name: self.name.clone(),
             slide,
-            sections: sections(&self.kallsyms),
+            sections: self.sections.iter().map(Loaded::unread).collect(),
             kallsyms: Arc::clone(&self.kallsyms),
             build_id: self.build_id.clone(),
             is_map: self.is_map,
@@ -200,7 +210,7 @@ impl MemoryImage {
     }
 
     /// How far the kernel was moved.
-    pub(crate) fn slide(&self) -> i64 {
+    pub fn slide(&self) -> i64 {
         self.slide
     }
 
@@ -326,13 +336,16 @@ impl fmt::Debug for MemoryImage {
 
 /// The sections whose symbols are known.
 fn sections(kallsyms: &Kallsyms) -> Vec<Loaded> {
-    let bounds = SECTIONS.map(|(_, start, stop)| (start, stop));
-    let starts = kallsyms.get(bounds.map(|(start, _)| start));
-    let stops = kallsyms.get(bounds.map(|(_, stop)| stop));
-    let found = SECTIONS.iter().zip(starts.into_iter().zip(stops));
-    found
+    let mut wanted = [""; 2 * SECTIONS.len()];
+    for (pair, (_, start, stop)) in wanted.chunks_mut(2).zip(SECTIONS) {
+        pair.copy_from_slice(&[start, stop]);
+    }
+    let found = kallsyms.get(wanted);
+    SECTIONS
+        .iter()
+        .zip(found.chunks(2))
         .filter_map(|((name, ..), bounds)| {
-            let (Some(start), Some(stop)) = bounds else {
+            let [Some(start), Some(stop)] = *bounds else {
                 return None;
             };
             let size = stop.checked_sub(start)?;

@@ -62,6 +62,8 @@ pub struct Symbols {
     image: Arc<Table>,
     modules: Arc<Modules>,
     slide: i64,
+    /// How far the addresses in the table are above link-time addresses.
+    moved: i64,
 }
 
 /// Modules in the order in which they were added, and by address.
@@ -160,6 +162,7 @@ impl Symbols {
             image: Arc::new(table),
             modules: Arc::default(),
             slide: 0,
+            moved: 0,
         }
     }
 
@@ -170,7 +173,24 @@ impl Symbols {
             image: Arc::clone(&self.image),
             modules: Arc::default(),
             slide,
+            moved: self.moved,
         }
+    }
+
+    /// The same symbols, without modules, where link-time addresses are `moved` bytes below those that
+    /// were taken for them. The table is shared: it is built once.
+    pub fn unmoved(&self, moved: i64) -> Self {
+        Self {
+            image: Arc::clone(&self.image),
+            modules: Arc::default(),
+            slide: 0,
+            moved: self.moved.wrapping_add(moved),
+        }
+    }
+
+    /// What to add to the addresses in the table.
+    fn shift(&self) -> i64 {
+        self.slide.wrapping_sub(self.moved)
     }
 
     /// The offset of the kernel from its link-time address. It does not apply to modules.
@@ -240,7 +260,7 @@ impl Symbols {
             let found = match cursor.table.checked_sub(1) {
                 None => {
                     let found = self.image.number(cursor.entry);
-                    found.map(|found| symbol(found, None, &self.image, self.slide))
+                    found.map(|found| symbol(found, None, &self.image, self.shift()))
                 }
                 Some(module) => self.modules.all.get(module).and_then(|module| {
                     let found = module.table.number(cursor.entry)?;
@@ -299,9 +319,9 @@ impl Symbols {
         if address.0 > self.word().max() {
             return None;
         }
-        let link = apply_slide(address, self.slide.wrapping_neg(), self.word());
+        let link = apply_slide(address, self.shift().wrapping_neg(), self.word());
         if let Some(found) = pick(&self.image, link) {
-            return Some(symbol(found, None, &self.image, self.slide));
+            return Some(symbol(found, None, &self.image, self.shift()));
         }
         let Module { name, table } = &**self.modules.by_address.find(address)?;
         Some(symbol(pick(table, address)?, Some(name), table, 0))
@@ -312,7 +332,7 @@ impl Symbols {
         let key = Key::of(name.as_bytes());
         let image = self.image.named(name, key);
         image
-            .map(|found| symbol(found, None, &self.image, self.slide))
+            .map(|found| symbol(found, None, &self.image, self.shift()))
             .chain(iter::once_with(move || self.modules.named(name, key)).flatten())
     }
 }

@@ -144,6 +144,29 @@ fn the_slide_applies_to_the_image_only() {
 }
 
 #[test]
+fn symbols_of_a_moved_kernel_share_their_table() {
+    let mut symtab = Symtab::default();
+    symtab.add("start", FUNC | GLOBAL, 0xffff_ffff_9f00_0000, 0x100);
+    let running = Symbols::new(symtab.table(0xffff_ffff_9f00_0000, 0xffff_ffff_a000_0000));
+    let linked = running.unmoved(0x1e00_0000);
+    assert!(Arc::ptr_eq(&running.image, &linked.image));
+    let at = |symbols: &Symbols, name| symbols.get(name).unwrap().address;
+    assert_eq!(linked.slide(), 0);
+    assert_eq!(at(&linked, "start"), VirtAddr(0xffff_ffff_8100_0000));
+    let named = |symbols: &Symbols, at| symbols.lookup(VirtAddr(at)).map(|s| s.name.to_owned());
+    let start = Some("start".to_owned());
+    assert_eq!(named(&linked, 0xffff_ffff_8100_0010), start);
+    assert_eq!(named(&linked, 0xffff_ffff_9f00_0010), None);
+    // Another slide than that of the kernel, and twice.
+    let moved = linked.with_slide(0x100_0000);
+    assert_eq!(moved.slide(), 0x100_0000);
+    assert_eq!(at(&moved, "start"), VirtAddr(0xffff_ffff_8200_0000));
+    assert_eq!(named(&moved, 0xffff_ffff_8200_0010), start);
+    let whole = linked.unmoved(-0x1e00_0000);
+    assert_eq!(at(&whole, "start"), VirtAddr(0xffff_ffff_9f00_0000));
+}
+
+#[test]
 fn addresses_wrap_at_the_word_size() {
     assert_eq!(
         apply_slide(VirtAddr(0xc100_0000), 0x4000_0000, Word::W32),

@@ -389,6 +389,9 @@ impl Kallsyms {
     pub fn get<const N: usize>(&self, wanted: [&str; N]) -> [Option<u64>; N] {
         let mut found = [None; N];
         for symbol in &self.symbols {
+            if !found.contains(&None) {
+                break;
+            }
             for (slot, wanted) in found.iter_mut().zip(wanted) {
                 if slot.is_none() && self.is_named(symbol, wanted.as_bytes()) {
                     *slot = Some(symbol.address);

@@ -38,7 +38,7 @@ EXPENSIVE = {
     "uuid",
 }
 #: The most modules of this package that ``bt -a`` may import.
-MOST = 85
+MOST = 92
 
 
 @pytest.fixture(scope="module")

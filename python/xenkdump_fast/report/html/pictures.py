@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import cast
+from xml.etree.ElementTree import Element
 
 from markupsafe import Markup
 
@@ -39,7 +40,7 @@ def _top(picture: MemoryPicture) -> int:
     return 8 + -(-len(keys) // _PER_LINE) * _KEY_ROW
 
 
-def _memory(picture: MemoryPicture) -> Iterator[Markup]:
+def _memory(picture: MemoryPicture) -> Iterator[Element]:
     """A grid of cells, row by row from address 0 up."""
     cells, owners = picture["cells"], picture["owners"]
     rows = -(-len(cells) // _COLUMNS)
@@ -97,7 +98,7 @@ def _named(owner: Owner) -> str:
     return f"{owner['name']} {size(pages * 4096)}" if pages else owner["name"]
 
 
-def _strip(picture: P2mPicture) -> Iterator[Markup]:
+def _strip(picture: P2mPicture) -> Iterator[Element]:
     """A strip of the pfn space, and bars with the memory in extents of each class of sizes."""
     strip, extents = picture["strip"], picture["extents"]
     width = _WIDTH / max(1, len(strip))

@@ -1,43 +1,60 @@
-"""Elements of SVG as text. All values go through ``escape`` of markupsafe."""
+"""Elements of SVG, written by Python's ElementTree.
+
+drawsvg has the same elements, but its import takes 80 ms, as long as that of numpy: a sixth of a
+small report.
+"""
 
 from collections.abc import Iterable
+from xml.etree.ElementTree import Element, SubElement, tostring
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from .inline import text as shown
 
 Number = float | int
 
 
-def drawing(width: Number, height: Number, elements: Iterable[Markup], title: str) -> Markup:
+def drawing(width: Number, height: Number, elements: Iterable[Element], title: str) -> Markup:
     """A drawing for a page of HTML."""
-    size = _attributes(width=width, height=height, viewBox=f"0 0 {width} {height}", role="img")
-    lines = "\n".join([*elements, _title(title)])
-    return Markup(f'<svg xmlns="http://www.w3.org/2000/svg"\n    {size}>\n{lines}\n</svg>')
+    found = _element("svg", xmlns="http://www.w3.org/2000/svg", width=width, height=height)
+    found.set("viewBox", f"0 0 {width} {height}")
+    found.set("role", "img")
+    found.extend(elements)
+    _add_title(found, title)
+    for one in found:
+        one.tail = "\n"
+    return Markup(tostring(found, encoding="unicode"))
 
 
-def rectangle(x: Number, y: Number, width: Number, height: Number, name: str) -> Markup:
+def rectangle(x: Number, y: Number, width: Number, height: Number, name: str) -> Element:
     """A rectangle of a class."""
-    attributes = _attributes(x=x, y=y, width=width, height=height)
-    return Markup(f'<rect{attributes} class="{escape(name)}" />')
+    found = _element("rect", x=x, y=y, width=width, height=height)
+    found.set("class", name)
+    return found
 
 
-def path(d: str, name: str, title: str = "") -> Markup:
+def path(d: str, name: str, title: str = "") -> Element:
     """A path of a class; ``title`` is shown for it."""
-    start = f'<path{_attributes(d=d)} class="{escape(name)}"'
-    return Markup(f"{start}>\n{_title(title)}\n</path>" if title else f"{start} />")
+    found = _element("path", d=d)
+    found.set("class", name)
+    if title:
+        _add_title(found, title)
+    return found
 
 
-def text(words: str, x: Number, y: Number, *, at_end: bool = False) -> Markup:
+def text(words: str, x: Number, y: Number, *, at_end: bool = False) -> Element:
     """A text that begins, or ends, at ``x``."""
-    anchor = ' text-anchor="end"' if at_end else ""
-    attributes = _attributes(x=x, y=y)
-    return Markup(f'<text{attributes} font-size="11"{anchor}>{escape(shown(words))}</text>')
+    found = _element("text", x=x, y=y)
+    found.set("font-size", "11")
+    if at_end:
+        found.set("text-anchor", "end")
+    found.text = shown(words)
+    return found
 
 
-def _title(words: str) -> str:
-    return f"<title>{escape(shown(words))}</title>"
+def _element(tag: str, **attributes: object) -> Element:
+    return Element(tag, {name: str(value) for name, value in attributes.items()})
 
 
-def _attributes(**values: object) -> str:
-    return "".join(f' {name}="{escape(value)}"' for name, value in values.items())
+def _add_title(found: Element, words: str) -> None:
+    SubElement(found, "title").text = shown(words)

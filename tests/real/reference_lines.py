@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,23 @@ every_domain = pytest.mark.parametrize(
     ("name", "number"), [*DOMAINS, *((name, 0) for name in MORE)], ids=str
 )
 every_crash = pytest.mark.parametrize("name", [*BY_CRASH, *MORE])
+#: Domains of 64 bits, of every kernel here.
+every_kernel = pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("xen417-dom0", 0),
+        ("xen417-three-domains", 0),
+        ("xen417-three-domains", 1),
+        ("xen420-pv-pvh", 0),
+        ("xen420-pv-pvh", 2),
+        ("bare-x86_64", 0),
+        ("linux73-bare", 0),
+    ],
+)
+#: Dumps of different kernels that crash opens.
+every_kernel_of_crash = pytest.mark.parametrize(
+    "name", ["bare-x86_64", "xen417-three-domains", "xen420-pv-pvh"]
+)
 
 
 def opened(dump_file: Callable[[str], str], name: str, number: int) -> Domain:
@@ -48,7 +65,7 @@ def opened(dump_file: Callable[[str], str], name: str, number: int) -> Domain:
     return xk.open(dump_file(f"{name}/vmcore")).domain(number, *vmlinux)
 
 
-def fields(lines: list[str]) -> list[list[str]]:
+def fields(lines: Iterable[str]) -> list[list[str]]:
     """The fields of each line that is not empty."""
     return [line.split() for line in lines if line.strip()]
 
@@ -81,9 +98,12 @@ COMMANDS = (
 
 
 def by_crash(
-    dump_file: Callable[[str], str], folder: Path, name: str
+    dump_file: Callable[[str], str], folder: Path, name: str, commands: Sequence[str] = COMMANDS
 ) -> dict[str, list[list[str]]]:
-    """The fields of the lines that crash prints for each of the commands."""
+    """The fields of the lines that crash prints for each of the commands.
+
+    Skips the test without a crash that reads these kernels, or a vmlinux with DWARF.
+    """
     program = os.environ.get("XKDUMP_CRASH") or shutil.which("crash")
     if program is None:
         pytest.skip("crash is not installed (XKDUMP_CRASH names another)")
@@ -95,7 +115,7 @@ def by_crash(
     else:
         debug = with_dwarf(dump_file(VMLINUX.get(name, X86_64)))
         vmcore = dump_file(f"{name}/vmcore")
-    return dict(_run(program, folder, debug, vmcore))
+    return dict(_run(program, folder, debug, vmcore, tuple(commands)))
 
 
 @cache
@@ -107,10 +127,10 @@ def version(program: str) -> tuple[int, ...]:
 
 @cache
 def _run(
-    program: str, folder: Path, vmlinux: str, vmcore: str
+    program: str, folder: Path, vmlinux: str, vmcore: str, commands: Sequence[str]
 ) -> tuple[tuple[str, list[list[str]]], ...]:
     script = folder / "commands"
-    script.write_text("\n".join([*COMMANDS, "exit", ""]))
+    script.write_text("\n".join([*commands, "exit", ""]))
     command = [program, "--no_scroll", "-i", str(script), vmlinux, vmcore]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert "crash> exit" in done.stdout, done.stdout[-2000:]

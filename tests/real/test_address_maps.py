@@ -1,6 +1,7 @@
 """``vm`` against drgn: every area of every process."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,21 +10,12 @@ import xenkdump_fast as xk
 from xenkdump_fast.commands import vm
 
 from .. import rendering
-from .rows import by_crash, by_drgn, words
+from .reference_lines import by_crash, by_drgn, every_kernel, every_kernel_of_crash, fields
 
 pytestmark = pytest.mark.real
 
-DOMAINS = [
-    ("xen417-three-domains", 0),
-    ("xen417-three-domains", 1),
-    ("xen420-pv-pvh", 0),
-    ("xen420-pv-pvh", 2),
-    ("bare-x86_64", 0),
-    ("linux73-bare", 0),
-]
 
-
-@pytest.mark.parametrize(("name", "number"), DOMAINS)
+@every_kernel
 def test_every_area(name: str, number: int, dump_file: Callable[[str], str]) -> None:
     domain = xk.open(dump_file(f"{name}/vmcore")).domain(number)
     whole: Any = vm.run(domain, vm.Options(all=True))
@@ -31,7 +23,7 @@ def test_every_area(name: str, number: int, dump_file: Callable[[str], str]) -> 
     for process in whole.processes:
         if process.map is None:
             continue
-        shown = words(whole._replace(processes=[process]).text())
+        shown = fields(whole._replace(processes=[process]).text())
         expected = by_drgn(domain, f"vm {process.task.pid}")
         # drgn leaves out the counters of CPUs that panic() has stopped (6.2 on).
         assert int(shown[2][2][:-1]) >= int(expected[2][2][:-1])
@@ -42,25 +34,18 @@ def test_every_area(name: str, number: int, dump_file: Callable[[str], str]) -> 
     assert not domain.warnings
 
 
-@pytest.mark.parametrize(
-    ("name", "release"),
-    [
-        ("bare-x86_64", "6.1.0-56-amd64"),
-        ("xen417-three-domains", "6.1.0-56-amd64"),
-        ("xen420-pv-pvh", "6.12.117"),
-    ],
-)
-def test_as_crash(name: str, release: str, dump_file: Callable[[str], str]) -> None:
+@every_kernel_of_crash
+def test_as_crash(name: str, dump_file: Callable[[str], str], tmp_path: Path) -> None:
     vmcore = dump_file(f"{name}/vmcore")
     domain = xk.open(vmcore).domain(0)
     every: Any = vm.run(domain, vm.Options(all=True))
     processes = [one for one in every.processes if one.map is not None]
     asked = {f"vm {one.task.pid}": one for one in processes}
-    expected = by_crash(vmcore, release, list(asked))
+    expected = by_crash(dump_file, tmp_path, name, list(asked))
     assert expected
     assert expected.keys() == asked.keys()
     for command, one in asked.items():
-        shown = words(every._replace(processes=[one]).text())
+        shown = fields(every._replace(processes=[one]).text())
         # crash has no names of areas without a file.
         shown = [row[:4] if row[-1].startswith("[") else row for row in shown]
         assert shown == expected[command]

@@ -1,6 +1,7 @@
 """``irq`` against drgn and crash."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,27 +12,17 @@ from xenkdump_fast.commands import irq
 from xenkdump_fast.commands.contract import UsageError
 
 from .. import rendering
-from .rows import by_crash, by_drgn, words
+from .reference_lines import by_crash, by_drgn, every_kernel, every_kernel_of_crash, fields
 
 pytestmark = pytest.mark.real
 
-DOMAINS = [
-    ("xen417-dom0", 0),
-    ("xen417-three-domains", 0),
-    ("xen417-three-domains", 1),
-    ("xen420-pv-pvh", 0),
-    ("xen420-pv-pvh", 2),
-    ("bare-x86_64", 0),
-    ("linux73-bare", 0),
-]
 
-
-@pytest.mark.parametrize(("name", "number"), DOMAINS)
+@every_kernel
 def test_as_drgn(name: str, number: int, dump_file: Callable[[str], str]) -> None:
     domain = xk.open(dump_file(f"{name}/vmcore")).domain(number)
 
     def shown(options: irq.Options) -> list[list[str]]:
-        return words(irq.run(domain, options).text())
+        return fields(irq.run(domain, options).text())
 
     for options, command in ((irq.Options(), "irq"), (irq.Options(used=True), "irq -u")):
         rows = shown(options)
@@ -49,15 +40,8 @@ def test_as_drgn(name: str, number: int, dump_file: Callable[[str], str]) -> Non
     assert not domain.warnings
 
 
-@pytest.mark.parametrize(
-    ("name", "release"),
-    [
-        ("bare-x86_64", "6.1.0-56-amd64"),
-        ("xen417-three-domains", "6.1.0-56-amd64"),
-        ("xen420-pv-pvh", "6.12.117"),
-    ],
-)
-def test_as_crash(name: str, release: str, dump_file: Callable[[str], str]) -> None:
+@every_kernel_of_crash
+def test_as_crash(name: str, dump_file: Callable[[str], str], tmp_path: Path) -> None:
     vmcore = dump_file(f"{name}/vmcore")
     domain = xk.open(vmcore).domain(0)
     asked = {
@@ -70,9 +54,9 @@ def test_as_crash(name: str, release: str, dump_file: Callable[[str], str]) -> N
         "irq -d": irq.Options(vectors=True),
         "irq 4": irq.Options(["4"]),
     }
-    expected = by_crash(vmcore, release, list(asked))
+    expected = by_crash(dump_file, tmp_path, name, list(asked))
     for command, options in asked.items():
-        assert words(irq.run(domain, options).text()) == expected[command], command
+        assert fields(irq.run(domain, options).text()) == expected[command], command
 
 
 def test_json_and_arguments(dump_file: Callable[[str], str]) -> None:

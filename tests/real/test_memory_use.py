@@ -1,6 +1,7 @@
 """``kmem -i`` against drgn and crash."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
@@ -8,19 +9,9 @@ import xenkdump_fast as xk
 from xenkdump_fast.commands import kmem
 from xenkdump_fast.commands.contract import UsageError
 
-from .rows import by_crash, by_drgn, words
+from .reference_lines import by_crash, by_drgn, every_kernel, every_kernel_of_crash, fields
 
 pytestmark = pytest.mark.real
-
-DOMAINS = [
-    ("xen417-dom0", 0),
-    ("xen417-three-domains", 0),
-    ("xen417-three-domains", 1),
-    ("xen420-pv-pvh", 0),
-    ("xen420-pv-pvh", 2),
-    ("bare-x86_64", 0),
-    ("linux73-bare", 0),
-]
 
 
 def pages(rows: Iterable[list[str]]) -> dict[str, int]:
@@ -33,10 +24,10 @@ def pages(rows: Iterable[list[str]]) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize(("name", "number"), DOMAINS)
+@every_kernel
 def test_as_drgn(name: str, number: int, dump_file: Callable[[str], str]) -> None:
     domain = xk.open(dump_file(f"{name}/vmcore")).domain(number)
-    shown = pages(words(kmem.run(domain, kmem.Options(info=True)).text()))
+    shown = pages(fields(kmem.run(domain, kmem.Options(info=True)).text()))
     expected = pages(by_drgn(domain, "kmem -i"))
     # drgn leaves out the counters of CPUs that panic() has stopped.
     committed, summed = expected.pop("COMMITTED"), shown.pop("COMMITTED")
@@ -46,19 +37,12 @@ def test_as_drgn(name: str, number: int, dump_file: Callable[[str], str]) -> Non
     assert not domain.warnings
 
 
-@pytest.mark.parametrize(
-    ("name", "release"),
-    [
-        ("bare-x86_64", "6.1.0-56-amd64"),
-        ("xen417-three-domains", "6.1.0-56-amd64"),
-        ("xen420-pv-pvh", "6.12.117"),
-    ],
-)
-def test_as_crash(name: str, release: str, dump_file: Callable[[str], str]) -> None:
+@every_kernel_of_crash
+def test_as_crash(name: str, dump_file: Callable[[str], str], tmp_path: Path) -> None:
     vmcore = dump_file(f"{name}/vmcore")
     domain = xk.open(vmcore).domain(0)
-    shown = words(kmem.run(domain, kmem.Options(info=True)).text())
-    expected = by_crash(vmcore, release, ["kmem -i"])["kmem -i"]
+    shown = fields(kmem.run(domain, kmem.Options(info=True)).text())
+    expected = by_crash(dump_file, tmp_path, name, ["kmem -i"])["kmem -i"]
     # crash leaves out the counters of all CPUs.
     assert [row for row in shown if row[0] != "COMMITTED"] == [
         row for row in expected if row[0] != "COMMITTED"

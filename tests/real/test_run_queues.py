@@ -1,6 +1,7 @@
 """``runq`` against drgn, crash and the kernel's own counts."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,19 +12,10 @@ from xenkdump_fast.commands.contract import UsageError
 from xenkdump_fast.linux.run_queues import Queued, RunQueues
 
 from .. import rendering
-from .rows import by_crash, by_drgn, words
+from .reference_lines import by_crash, by_drgn, every_kernel, every_kernel_of_crash, fields
 
 pytestmark = pytest.mark.real
 
-DOMAINS = [
-    ("xen417-dom0", 0),
-    ("xen417-three-domains", 0),
-    ("xen417-three-domains", 1),
-    ("xen420-pv-pvh", 0),
-    ("xen420-pv-pvh", 2),
-    ("bare-x86_64", 0),
-    ("linux73-bare", 0),
-]
 OPTIONS = {
     "": runq.Options(),
     "-t": runq.Options(timestamps=True),
@@ -41,33 +33,26 @@ def plain(rows: list[list[str]]) -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize(("name", "number"), DOMAINS)
+@every_kernel
 def test_as_drgn(name: str, number: int, dump_file: Callable[[str], str]) -> None:
     domain = xk.open(dump_file(f"{name}/vmcore")).domain(number)
     for option, options in OPTIONS.items():
-        shown = plain(words(runq.run(domain, options).text()))
+        shown = plain(fields(runq.run(domain, options).text()))
         assert shown == plain(by_drgn(domain, f"runq {option}"))
     assert not domain.warnings
 
 
-@pytest.mark.parametrize(
-    ("name", "release"),
-    [
-        ("bare-x86_64", "6.1.0-56-amd64"),
-        ("xen417-three-domains", "6.1.0-56-amd64"),
-        ("xen420-pv-pvh", "6.12.117"),
-    ],
-)
-def test_as_crash(name: str, release: str, dump_file: Callable[[str], str]) -> None:
+@every_kernel_of_crash
+def test_as_crash(name: str, dump_file: Callable[[str], str], tmp_path: Path) -> None:
     vmcore = dump_file(f"{name}/vmcore")
     domain = xk.open(vmcore).domain(0)
-    expected = by_crash(vmcore, release, [f"runq {option}" for option in OPTIONS])
+    expected = by_crash(dump_file, tmp_path, name, [f"runq {option}" for option in OPTIONS])
     for option, options in OPTIONS.items():
-        shown = words(runq.run(domain, options).text())
+        shown = fields(runq.run(domain, options).text())
         assert shown == expected[f"runq {option}".strip()]
 
 
-@pytest.mark.parametrize(("name", "number"), DOMAINS)
+@every_kernel
 def test_counts(name: str, number: int, dump_file: Callable[[str], str]) -> None:
     kernel = xk.open(dump_file(f"{name}/vmcore")).domain(number).kernel
     queues = RunQueues(kernel)

@@ -1,6 +1,7 @@
 """``timer`` against drgn and crash."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,19 +11,10 @@ from xenkdump_fast.commands import timer
 from xenkdump_fast.commands.contract import UsageError
 
 from .. import rendering
-from .rows import by_crash, by_drgn, words
+from .reference_lines import by_crash, by_drgn, every_kernel, fields
 
 pytestmark = pytest.mark.real
 
-DOMAINS = [
-    ("xen417-dom0", 0),
-    ("xen417-three-domains", 0),
-    ("xen417-three-domains", 1),
-    ("xen420-pv-pvh", 0),
-    ("xen420-pv-pvh", 2),
-    ("bare-x86_64", 0),
-    ("linux73-bare", 0),
-]
 PRECISE = timer.Options(high_resolution=True)
 
 
@@ -44,26 +36,25 @@ def precise(rows: Iterable[list[str]]) -> list[list[str]]:
     return [row[:4] if row[0] == "CLOCK:" else row for row in rows]
 
 
-@pytest.mark.parametrize(("name", "number"), DOMAINS)
+@every_kernel
 def test_as_drgn(name: str, number: int, dump_file: Callable[[str], str]) -> None:
     domain = xk.open(dump_file(f"{name}/vmcore")).domain(number)
-    shown = words(timer.run(domain).text())
+    shown = fields(timer.run(domain).text())
     expected = by_drgn(domain, "timer")
     assert shown[:2] == expected[:2]  # jiffies
     assert wheel(shown) == wheel(expected)
     assert sum(map(len, wheel(shown).values())) > 8
-    high = words(timer.run(domain, PRECISE).text())
+    high = fields(timer.run(domain, PRECISE).text())
     assert precise(high) == precise(by_drgn(domain, "timer -r"))
     assert sum("<hrtimer_wakeup>" in row for row in high) > 1
     assert not domain.warnings
 
 
 @pytest.mark.parametrize("name", ["bare-x86_64", "xen417-three-domains"])
-def test_as_crash(name: str, dump_file: Callable[[str], str]) -> None:
-    vmcore = dump_file(f"{name}/vmcore")
-    domain = xk.open(vmcore).domain(0)
-    expected = by_crash(vmcore, "6.1.0-56-amd64", ["timer", "timer -r"])
-    assert words(timer.run(domain).text()) == expected["timer"]
+def test_as_crash(name: str, dump_file: Callable[[str], str], tmp_path: Path) -> None:
+    domain = xk.open(dump_file(f"{name}/vmcore")).domain(0)
+    expected = by_crash(dump_file, tmp_path, name, ["timer", "timer -r"])
+    assert fields(timer.run(domain).text()) == expected["timer"]
 
     def clocks(rows: Iterable[list[str]]) -> list[list[str]]:
         # The time in crash is that of an earlier tick.
@@ -73,16 +64,16 @@ def test_as_crash(name: str, dump_file: Callable[[str], str]) -> None:
             if len(row) > 1 or not row[0].isdecimal()
         ]
 
-    assert clocks(words(timer.run(domain, PRECISE).text())) == clocks(expected["timer -r"])
+    assert clocks(fields(timer.run(domain, PRECISE).text())) == clocks(expected["timer -r"])
 
 
-def test_high_resolution_as_crash(dump_file: Callable[[str], str]) -> None:
+def test_high_resolution_as_crash(dump_file: Callable[[str], str], tmp_path: Path) -> None:
     """6.12: crash leaves out the third base of the wheel (6.9)."""
-    vmcore = dump_file("xen420-pv-pvh/vmcore")
-    domain = xk.open(vmcore).domain(0)
-    expected = by_crash(vmcore, "6.12.117", ["timer -r"])["timer -r"]
+    name = "xen420-pv-pvh"
+    domain = xk.open(dump_file(f"{name}/vmcore")).domain(0)
+    expected = by_crash(dump_file, tmp_path, name, ["timer -r"])["timer -r"]
     addresses = [row[3] for row in expected if len(row) == 6]
-    shown = words(timer.run(domain, PRECISE).text())
+    shown = fields(timer.run(domain, PRECISE).text())
     assert [row[3] for row in shown if len(row) == 6] == addresses
     assert len(addresses) > 10
 

@@ -716,6 +716,9 @@ MAX_TRIAGE_WARNINGS = 20
 #: Characters of each text in it.
 MAX_TRIAGE_TEXT = 500
 
+#: Bytes of a row in a file of its own, until it is in the table.
+MAX_TRIAGE_PART = 1 << 20
+
 #: Bytes of a row that a worker may send, with the report in it.
 MAX_TRIAGE_MESSAGE = 64 << 20
 

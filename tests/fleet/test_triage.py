@@ -147,6 +147,8 @@ SOURCE = sources.Source("/some/dump", 1, 2.0)
 @pytest.mark.parametrize(
     ("code", "error"),
     [
+        ("input(); print(5)", "answer is invalid: not a row"),
+        ("input(); print('[' * 200000)", "answer is invalid"),
         ("import time; input(); time.sleep(1000)", "not done within 0.5 s"),
         ("import os; input(); os.kill(os.getpid(), 9)", "ended by SIGKILL"),
         ("input(); raise SystemExit(3)", "ended with status 3"),
@@ -181,7 +183,7 @@ def test_a_worker_that_was_idle_is_replaced(dumps: Path) -> None:
 
 def test_the_memory_of_a_worker_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import sys; sys.argv = ['worker', str(96 << 20)]\n"
+        "import sys; import os; sys.argv = ['worker', str(96 << 20), str(os.getppid())]\n"
         "from xenkdump_fast.fleet import examine, worker\n"
         "examine._open = lambda *_: bytearray(256 << 20)\n"
         "worker.main()"
@@ -247,7 +249,7 @@ def test_reports_are_linked(dumps: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert one["report"] == f"reports/{source.key}.html"
     assert (tmp_path / one["report"]).read_text() == f"report of {source.path}"
     index.write([one], tmp_path)
-    assert f'<a href="{one["report"]}">' in (tmp_path / "index.html").read_text()
+    assert f'<a href="{one["report"]}">report</a>' in (tmp_path / "index.html").read_text()
 
 
 def test_a_row_without_its_report(dumps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +292,9 @@ def test_the_index_has_the_clusters(dumps: Path, tmp_path: Path) -> None:
     assert [one.number for one in found] == [2, 2, 2]
     assert all(one.first == one.last == 1794838527 for one in found)
     text = (tmp_path / "index.html").read_text()
+    assert "Signatures: 3, on hosts: 1." in text
     for one in found:
+        assert f'<span class="dim">#{one.signature}</span>' in text.partition("<details")[0]
         assert f'href="#{one.signature}"' in text
         assert f'id="{one.signature}"' in text
 

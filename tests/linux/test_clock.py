@@ -86,3 +86,24 @@ def test_the_timekeeper_behind_a_seqcount_with_a_lock(
     monkeypatch.setattr(clock, "timekeeper_size", lambda _: 40 + 0x100 + padding)
     assert clock.date(kernel) == BOOTED + 52
     assert clock.uptime(kernel) == 52
+
+
+@pytest.mark.parametrize("jiffies", [(1 << 64) - 1, (1 << 32) + 101 * 365 * 86400 * 250])
+def test_an_implausible_uptime(jiffies: int) -> None:
+    kernel = kernel_at(52, 250)
+    kernel.symbols.update(tick_nsec=TICK)  # type: ignore[attr-defined]
+    kernel.memory.number(TICK, 4_000_000, 8)
+    kernel.memory.number(JIFFIES, jiffies, 8)
+    with pytest.raises(AbsentError, match="more than a hundred years"):
+        clock.uptime(kernel)
+    assert kernel.warnings == []
+
+
+@pytest.mark.parametrize(("tick", "hz"), [(10**9, 1), (10**9 // 128, 128)])
+def test_an_unusual_hz_is_named(tick: int, hz: int) -> None:
+    kernel = kernel_at(52, hz)
+    kernel.symbols.update(tick_nsec=TICK)  # type: ignore[attr-defined]
+    kernel.memory.number(TICK, tick, 8)
+    assert clock.uptime(kernel) == 52
+    (text,) = kernel.warnings
+    assert f"tick_nsec is {tick}: HZ would be {hz}" in text

@@ -169,6 +169,11 @@ class Result(NamedTuple):
     summary: "Summary"
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was damaged in the directory."""
+        return self.summary.warnings
+
+    @property
     def failure(self) -> str | None:
         """Which dumps have no answer."""
         if not self.summary.dumps:
@@ -188,4 +193,5 @@ class Result(NamedTuple):
     def json(self) -> JSON:
         """The same."""
         found = self.summary._asdict()
+        del found["warnings"]
         return cast(JSON, {"parquet": found.pop("parquet"), "index": found.pop("page"), **found})

@@ -40,6 +40,8 @@ class Summary(NamedTuple):
     failed: int
     #: Different signatures.
     signatures: int
+    #: What was damaged in the directory.
+    warnings: tuple[str, ...] = ()
 
 
 def triage(
@@ -60,7 +62,10 @@ def triage(
     ``distributed.Client``; without one, ``jobs`` processes of this machine are used, by default one
     per CPU. Rows are written as they are done: an interrupted run goes on where it was.
 
-    Raises OSError if the directory cannot be written, MissingError without the extra ``[fleet]``.
+    A damaged row in the directory is dropped, with a warning, and its dump is examined again.
+
+    Raises OSError if the directory cannot be written or has another Parquet file, MissingError
+    without the extra ``[fleet]``.
     """
     from . import extra, index
 
@@ -96,4 +101,5 @@ def triage(
         done,
         sum(one["status"] == row.FAILED for one in every),
         len({one["signature"] for one in every if one["signature"] is not None}),
+        tuple(table.warnings),
     )

@@ -1,12 +1,13 @@
 """Examines one dump: opens it once, and fills in its row."""
 
+import errno
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, DumpError
 from ..diagnostics import deduplicated
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from ..linux.system import Linux
     from ..session import Domain, Dump
     from ..signature import Death
+
+#: Bytes that are copied at once, and bytes of disk space that copies leave free.
+_PIECE = 4 << 20
+_RESERVE = 64 << 20
 
 
 class Options(NamedTuple):
@@ -70,15 +75,25 @@ def _local(path: str, found: Row, options: Options) -> Iterator[str]:
         try:
             system, remote = fsspec.core.url_to_fs(path)
             size = system.info(remote).get("size")
-            if isinstance(size, int) and size > shutil.disk_usage(folder).free:
-                raise OSError(28, f"a copy needs {size} bytes of disk space", folder)
-            system.get_file(remote, copy)
+            if isinstance(size, int) and size + _RESERVE > shutil.disk_usage(folder).free:
+                raise OSError(errno.ENOSPC, f"a copy needs {size} bytes of disk space", folder)
+            with system.open(remote, "rb") as source, open(copy, "xb") as target:
+                _copy(source, target, folder)
         except OSError:
             raise
         except Exception as error:  # what a file system raises is not defined
             raise OSError(5, f"{type(error).__name__}: {error}", path) from error
         found["copied"] = os.path.getsize(copy)
         yield copy
+
+
+def _copy(source: IO[bytes], target: IO[bytes], folder: str) -> None:
+    """Copies a file whose size may be unknown or wrong, and leaves some disk space to others."""
+    while piece := source.read(_PIECE):
+        if len(piece) + _RESERVE > shutil.disk_usage(folder).free:
+            done = target.tell()
+            raise OSError(errno.ENOSPC, f"no disk space for a copy after {done} bytes", folder)
+        target.write(piece)
 
 
 def _open(file: str, found: Row, options: Options) -> None:

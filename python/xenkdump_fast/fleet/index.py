@@ -9,6 +9,7 @@ from ..limits import MAX_INDEX_DUMPS
 from ..output.escape import visible
 from ..output.new_file import new_file
 from . import extra, row
+from .check import is_signature
 from .row import Row
 
 FILE = "index.html"
@@ -31,6 +32,11 @@ class Cluster(NamedTuple):
     #: The newest first; not more than ``MAX_INDEX_DUMPS``.
     dumps: list[Row]
 
+    @property
+    def anchor(self) -> str:
+        """The id of its part of the page."""
+        return str(self.signature) if is_signature(self.signature) else "none"
+
 
 def write(rows: Sequence[Row], directory: Path) -> None:
     """Writes ``index.html``. Raises OSError, MissingError."""
@@ -46,7 +52,7 @@ def write(rows: Sequence[Row], directory: Path) -> None:
         failed=failed[:MAX_INDEX_DUMPS],
         failures=len(failed),
         total=len(rows),
-        hosts=len({one["host"] for one in rows if one["host"]}),
+        hosts=len({one["host"] for one in rows if one["host"] and one["signature"]}),
         limit=MAX_INDEX_DUMPS,
     )
     with new_file(str(directory / FILE), force=True) as part:

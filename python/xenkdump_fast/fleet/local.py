@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
+from . import row
 from .examine import Options
 from .process import Limits, Process
 from .row import Row
@@ -41,7 +42,12 @@ def run(
                     continue
                 if source is None:
                     break
-                done.put((source, process.examine(source)))
+                try:
+                    found = process.examine(source)
+                except Exception as error:  # a bug must not stop the others, nor lose the row
+                    text = f"internal error: {type(error).__name__}: {error}"
+                    found = row.failed(source.path, source.size, source.modified, text)
+                done.put((source, found))
         finally:
             process.close()
             done.put(None)
@@ -53,11 +59,11 @@ def run(
     running = jobs
     try:
         while running:
-            found = done.get()
-            if found is None:
+            one = done.get()
+            if one is None:
                 running -= 1
             else:
-                yield found
+                yield one
     finally:
         stopped.set()
         for process in processes:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ..limits import MAX_DUMPS_PER_WORKER, MAX_TRIAGE_MESSAGE
 from . import row
@@ -43,7 +43,11 @@ class Process:
         if self._child is not None and self._is_used_up(self._child):
             self.close()
         if self._child is None:
-            self._child = self._start()
+            try:
+                self._child = self._start()
+            except OSError as reason:  # out of processes or memory
+                error = f"its worker cannot be started: {reason}"
+                return row.failed(source.path, source.size, source.modified, error)
         self._count += 1
         request = {
             "path": source.path,
@@ -57,6 +61,8 @@ class Process:
             error = f"not done within {self._limits.timeout:g} s"
         except OSError as reason:
             error = f"its worker cannot be reached: {reason}"
+        except (ValueError, RecursionError) as reason:
+            error = f"its worker's answer is invalid: {reason}"
         else:
             if found is not None:
                 return found
@@ -72,9 +78,10 @@ class Process:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         self._count = 0
+        memory = str(self._limits.memory)
         return subprocess.Popen(
             # -P: no modules from the current directory, which may be that of the dumps.
-            [sys.executable, "-P", "-m", f"{__package__}.worker", str(self._limits.memory)],
+            [sys.executable, "-P", "-m", f"{__package__}.worker", memory, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -101,8 +108,10 @@ class Process:
             if not piece or len(answer) > MAX_TRIAGE_MESSAGE:
                 return None
             answer += piece
-        found: Row = json.loads(answer)
-        return found
+        found = json.loads(answer)
+        if not isinstance(found, dict):
+            raise ValueError("not a row")
+        return cast(Row, found)
 
     def _why(self) -> str:
         """Why the worker died."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..limits import MAX_TRIAGE_DUMPS
 from ..session import compression, formats
-from . import extra
+from . import check, extra
 
 #: Keys of fsspec's info() with the time of the last change, by file system.
 _CHANGED = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
@@ -25,14 +25,16 @@ class Source(NamedTuple):
     @property
     def key(self) -> str:
         """Identifies the dump: the same as long as path, size and time of change are the same."""
-        modified = None if self.modified is None else f"{self.modified:.6f}"
-        version = sha256(f"{self.size}:{modified}".encode()).hexdigest()[:8]
+        # As in the row, from which the key is made again.
+        size, changed = check.whole(self.size), check.date(self.modified)
+        modified = None if changed is None else f"{changed:.6f}"
+        version = sha256(f"{size}:{modified}".encode()).hexdigest()[:8]
         return f"{self.family}-{version}"
 
     @property
     def text(self) -> str:
         """The path as text: bytes that are not UTF-8 are escaped."""
-        return os.fsencode(self.path).decode("utf-8", "backslashreplace")
+        return check.plain(self.path)
 
     @property
     def family(self) -> str:

@@ -1,11 +1,12 @@
-"""The process that examines dumps: ``python -m xenkdump_fast.fleet.worker MEMORY``.
+"""The process that examines dumps: ``python -m xenkdump_fast.fleet.worker MEMORY OWNER``.
 
 It reads one JSON object per line from stdin (``path``, ``size``, ``modified``, ``options``) and
-writes the row as one line to stdout. It ends with its stdin, so that none is left when the process
-that started it is killed, and when nothing is asked for a while: the thread of a Dask worker that
-owns it may live for weeks.
+writes the row as one line to stdout. It ends with its stdin, and with the thread that started it
+even if it hangs, so that none is left when that process is killed. It also ends when nothing is
+asked for a while: the thread of a Dask worker that owns it may live for weeks.
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -14,10 +15,16 @@ import sys
 
 #: Seconds without a request.
 IDLE = 600
+#: prctl(): the signal that a process gets when the thread that started it ends (linux/prctl.h).
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Answers requests until stdin ends; the argument is the limit of memory in bytes."""
+    """Answers requests until stdin ends.
+
+    The arguments are the limit of memory in bytes, and the process that asks.
+    """
+    _end_with(int(sys.argv[2]))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # What a library prints must not get between the answers.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -38,6 +45,13 @@ def main() -> None:
         answers.write(json.dumps(row) + "\n")
         answers.flush()
         signal.alarm(IDLE)
+
+
+def _end_with(owner: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != owner:  # it ended before
+        sys.exit(1)
 
 
 if __name__ == "__main__":

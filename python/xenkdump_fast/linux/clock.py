@@ -11,6 +11,8 @@ from .kernel import Kernel
 LAST_SECOND = 253_402_300_799
 #: The choices for HZ on x86 (kernel/Kconfig.hz).
 HERTZ = (100, 250, 300, 1000)
+#: A hundred years, in seconds: more is not an uptime.
+_LONGEST = 100 * 365 * 86400
 #: Seconds by which jiffies and the timekeeper may differ, however short the uptime is.
 _SLACK = 60
 
@@ -77,20 +79,33 @@ def hertz(kernel: Kernel) -> int:
     tick = kernel.pointer(kernel.symbol("tick_nsec"))
     if not 0 < tick <= 1_000_000_000:
         raise AbsentError(f"tick_nsec is {tick}: not a clock tick")
-    return round(1_000_000_000 / tick)
+    found = round(1_000_000_000 / tick)
+    if found not in HERTZ:
+        choices = ", ".join(map(str, HERTZ))
+        kernel.warn(f"tick_nsec is {tick}: HZ would be {found}, and not one of {choices}")
+    return found
 
 
 def uptime(kernel: Kernel) -> int:
-    """Seconds since boot: by jiffies, else by the timekeeper, which needs no HZ."""
+    """Seconds since boot: by jiffies, else by the timekeeper, which needs no HZ.
+
+    AbsentError if they are not plausible.
+    """
     if "tick_nsec" in kernel.symbols:
-        return _uptime_at(kernel.variable("jiffies_64", 8), hertz(kernel))
+        return _plausible(_uptime_at(kernel.variable("jiffies_64", 8), hertz(kernel)))
     # 7.3 has no tick_nsec. The wall clock started at -wall_to_monotonic.
     at = _timekeeper(kernel)
     seconds = kernel.read(at, "timekeeper.seconds")
     found = seconds + kernel.read(at, "timekeeper.wall_to_monotonic.tv_sec")
     if not 0 <= found <= seconds:
         raise AbsentError(f"the timekeeper is invalid: {found} seconds since boot")
-    return found
+    return _plausible(found)
+
+
+def _plausible(uptime: int) -> int:
+    if uptime > _LONGEST:
+        raise AbsentError(f"{uptime} seconds since boot are more than a hundred years")
+    return uptime
 
 
 def possible_uptimes(kernel: Kernel) -> list[int]:

@@ -129,6 +129,24 @@ MAX_SWAP_DEVICES = 32
 #: Inodes on the lists of dirty ones. Each has 600 bytes.
 MAX_DIRTY_INODES = 1 << 22
 
+#: Structs with lists of dirty inodes: one for each device and memory cgroup that writes to it.
+MAX_WRITEBACKS = 1 << 16
+
+#: Mounts of a namespace. The default of the sysctl fs.mount-max is 100,000.
+MAX_MOUNTS = 1 << 18
+
+#: Network devices of a namespace. A host with thousands of containers has one or two for each.
+MAX_NETWORK_DEVICES = 1 << 16
+
+#: IPv4 addresses of the network devices of a namespace, and as many IPv6 addresses.
+MAX_NETWORK_ADDRESSES = 1 << 18
+
+#: Ranges of numbers of character devices, and majors of block devices. There are 512 majors.
+MAX_DEVICE_RANGES = 1 << 12
+
+#: Character devices that are registered for numbers. Each input device and each disk may have one.
+MAX_DEVICE_PROBES = 1 << 17
+
 #: Bytes that ``rd`` reads at once.
 MAX_RD_SIZE = 64 << 20
 
@@ -169,6 +187,10 @@ MAX_PRINTED_ELEMENTS = 200
 #: Entries of a linked list. No list has more than there can be pids.
 MAX_LIST_ENTRIES = 1 << 22
 
+#: Entries of lists of structs after which it is checked that none of them overlap, before more are
+#: read.
+MAX_FIRST_WALK = 1 << 14
+
 #: Waiters for one lock that are looked at. Each is a task.
 MAX_WAITERS = 1 << 16
 
@@ -186,6 +208,9 @@ MAX_ADDRESS_MAP_READ = 1 << 30
 #: Bytes read for the run queues of all CPUs. A task that waits takes about 2 KiB in small reads:
 #: 100,000 of them 200 MiB.
 MAX_RUN_QUEUE_READ = 512 << 20
+
+#: Realtime tasks and groups that wait in the run queues of all CPUs.
+MAX_REALTIME_ENTITIES = 1 << 18
 
 #: Priorities of realtime tasks (MAX_RT_PRIO).
 MAX_RT_PRIORITIES = 100
@@ -216,6 +241,10 @@ MAX_SOFTIRQS = 32
 
 #: Bytes read for timers. One takes about 512 in small reads: a million of them 512 MiB.
 MAX_TIMER_READ = 1 << 30
+
+#: Timers of the wheels of all CPUs, and as many high-resolution timers. A host with 100,000
+#: connections has about as many.
+MAX_TIMERS = 1 << 18
 
 #: Timer bases of a CPU (NR_BASES is at most 3), and clocks of high-resolution timers (8).
 MAX_TIMER_BASES = 16

@@ -23,6 +23,8 @@ class Memory:
         self.pages: dict[int, bytearray] = {}
         #: The number of reads.
         self.reads = 0
+        #: The number of nodes that walks of lists returned.
+        self.walked = 0
 
     def write(self, address: int, data: bytes) -> None:
         done = 0
@@ -112,6 +114,7 @@ class Memory:
                 if len(owners) >= limit:
                     return nodes, "limit", next_node
                 owners[next_node] = number
+                self.walked += 1
                 nodes.append(next_node)
                 at = next_node
 

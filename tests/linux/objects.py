@@ -8,6 +8,8 @@ from .fakes import FakeKernel, FakeMember, FakeSymbols
 START = 0xFFFF888000100000
 #: An address that is not mapped.
 NOWHERE = 0xFFFFC90000000000
+#: The nodes of ``overlapping``, and where they are.
+OVERLAPPING, _NODES = 1000, 0xFFFF888040000000
 
 
 def structs(text: str, word: int = 8) -> dict[str, int | FakeMember]:
@@ -30,6 +32,16 @@ def structs(text: str, word: int = 8) -> dict[str, int | FakeMember]:
             at += size
         found[struct.strip()] = at
     return found
+
+
+def overlapping(kernel: FakeKernel, head: int) -> None:
+    """Links the pointer at ``head`` with nodes in consecutive words, the last one with ``head``."""
+    word = kernel.word
+    kernel.memory.number(head, _NODES, word)
+    kernel.memory.write(_NODES - 0x1000, bytes(0x1000 + 2 * OVERLAPPING * word))
+    for i in range(1, OVERLAPPING + 1):
+        following = _NODES + i * word if i < OVERLAPPING else head
+        kernel.memory.number(_NODES + (i - 1) * word, following, word)
 
 
 class Objects:

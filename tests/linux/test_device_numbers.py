@@ -6,7 +6,7 @@ from xenkdump_fast import AbsentError
 from xenkdump_fast.linux import device_numbers
 from xenkdump_fast.linux.device_numbers import Block, Character
 
-from .objects import NOWHERE, Objects
+from .objects import NOWHERE, Objects, overlapping
 
 LAYOUTS = """
 char_device_struct: next major:4 baseminor:4 minorct:4 name:64* cdev
@@ -109,3 +109,24 @@ def test_damage() -> None:
 def test_no_symbol() -> None:
     with pytest.raises(AbsentError, match="no symbol cdev_map"):
         device_numbers.characters(Objects(LAYOUTS).kernel)
+
+
+def test_overlapping_ranges() -> None:
+    made = Tables()
+    overlapping(made.kernel, made.kernel.symbol("chrdevs"))
+    made.kernel.memory.reads = 0
+    assert len(device_numbers.characters(made.kernel)) <= 1
+    # A read for each bucket of both tables, and one for the probe that each ends in.
+    assert made.kernel.memory.reads < 255 * 6
+    assert any("the struct char_device_struct at" in text for text in made.kernel.warnings)
+
+
+def test_buckets_share_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_numbers, "MAX_DEVICE_RANGES", 2)
+    made = Tables()
+    for major in range(1, 5):
+        made.character(major, 0, "x", 0)
+    assert [one.major for one in device_numbers.characters(made.kernel)] == [1, 2]
+    assert any(
+        "at most 2 structs char_device_struct are read" in text for text in made.kernel.warnings
+    )

@@ -5,6 +5,7 @@ from collections.abc import Container
 import pytest
 
 from tests.linux.fakes import FakeKernel, FakeMember, words
+from tests.linux.objects import overlapping
 from xenkdump_fast import AbsentError
 from xenkdump_fast.linux.memory_use import memory_use
 
@@ -33,6 +34,7 @@ SYMBOLS = {
 }
 LAYOUT: dict[str, int | FakeMember] = {
     "super_block.s_inodes": FakeMember(0, 16),
+    "inode": 32,
     "inode.i_sb_list": FakeMember(0, 16),
     "inode.i_mapping": FakeMember(16, 8),
     "address_space.nrpages": FakeMember(0, 8),
@@ -180,3 +182,12 @@ def test_negative_counters() -> None:
     made = Made()
     made.set("vm_zone_stat", (1 << 64) - 5)
     assert memory_use(made.kernel).free == 0
+
+
+def test_overlapping_inodes() -> None:
+    made = Made()
+    overlapping(made.kernel, SUPER)
+    made.kernel.memory.reads = 0
+    assert memory_use(made.kernel).buffers is None
+    assert made.kernel.memory.reads - made.kernel.memory.walked < 100
+    assert any("the struct inode at" in text for text in made.kernel.warnings)

@@ -7,7 +7,7 @@ import pytest
 from xenkdump_fast import AbsentError
 from xenkdump_fast.linux import mounts
 
-from .objects import NOWHERE, Objects
+from .objects import NOWHERE, OVERLAPPING, Objects, overlapping
 
 COMMON = """
 vfsmount: mnt_root mnt_sb
@@ -162,7 +162,38 @@ def test_more_than_the_dump_can_hold() -> None:
     made = Namespace(LIST)
     made.kernel.memory_held = made.kernel.types.sizeof("mount")
     assert [one.number for one in made.read()] == [1]
-    assert "mounts are missing: the mounts are more than the dump can hold" in made.kernel.warnings
+    text = "breaks off after 1 entries: at most 1 structs mount are read"
+    assert any(warning.endswith(text) for warning in made.kernel.warnings)
+
+
+def test_overlapping_mounts() -> None:
+    made = Namespace(LIST)
+    overlapping(made.kernel, made.address + made.kernel.offset("mnt_namespace.list"))
+    made.kernel.memory.reads = 0
+    assert made.read() == []
+    assert made.kernel.memory.reads - made.kernel.memory.walked < 100
+    assert any("the struct mount at" in text for text in made.kernel.warnings)
+
+
+@pytest.mark.parametrize("layouts", [LIST, TREE])
+def test_many_mounts(layouts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "MAX_MOUNTS", 1)
+    made = Namespace(layouts)
+    assert [one.number for one in made.read()] == [1]
+    assert any("at most 1 structs mount are read" in text for text in made.kernel.warnings)
+
+
+def test_overlapping_writebacks() -> None:
+    made = Namespace(LIST)
+    device = made.objects.make("backing_dev_info")
+    made.objects.set(made.block, "super_block", s_bdi=device)
+    overlapping(made.kernel, device + made.kernel.offset("backing_dev_info.wb_list"))
+    made.kernel.memory.reads = 0
+    assert len(mounts.dirty_inodes(made.kernel, [made.block])[made.block]) <= 1
+    # One bdi_writeback has three lists.
+    assert made.kernel.memory.walked <= 4 * OVERLAPPING
+    assert made.kernel.memory.reads - made.kernel.memory.walked < 100
+    assert any("the struct bdi_writeback at" in text for text in made.kernel.warnings)
 
 
 def test_which_mounts_an_address_belongs_to() -> None:

@@ -8,7 +8,7 @@ from xenkdump_fast.linux import network
 from xenkdump_fast.linux.files import File, OpenFiles
 from xenkdump_fast.linux.network import Address, Endpoint
 
-from .objects import NOWHERE, Objects
+from .objects import NOWHERE, Objects, overlapping
 
 COMMON = """
 net: dev_base_head:16
@@ -266,3 +266,31 @@ def test_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[1].source == Endpoint("::", 53)
     assert found[2].source is None
     assert len(made.kernel.warnings) == 2
+
+
+def test_overlapping_devices() -> None:
+    made = Network()
+    overlapping(made.kernel, made.address + made.kernel.offset("net.dev_base_head"))
+    made.kernel.memory.reads = 0
+    assert len(network.devices(made.kernel, made.address)) <= 1
+    # The members of one device are read.
+    assert made.kernel.memory.reads - made.kernel.memory.walked < 300
+    assert any("the struct net_device at" in text for text in made.kernel.warnings)
+
+
+def test_many_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "MAX_NETWORK_DEVICES", 1)
+    made = Network()
+    assert [one.name for one in network.devices(made.kernel, made.address)] == ["lo"]
+    assert any("at most 1 structs net_device are read" in text for text in made.kernel.warnings)
+
+
+def test_devices_share_the_limit_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "MAX_NETWORK_ADDRESSES", 3)
+    made = Network()
+    addresses = [(f"10.0.0.{i}", f"10.0.0.{i}", 8) for i in range(2)]
+    made.addresses(made.lo, *addresses)
+    made.addresses(made.eth0, *addresses)
+    found = network.devices(made.kernel, made.address)
+    assert [len(one.addresses) for one in found] == [2, 1]
+    assert any("at most 3 structs in_ifaddr are read" in text for text in made.kernel.warnings)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.linux.fakes import FakeKernel, FakeMember, words
+from tests.linux.objects import overlapping
 from xenkdump_fast import AbsentError
 from xenkdump_fast.linux.run_queues import Group, Queued, RunQueue, RunQueues
 
@@ -38,6 +39,7 @@ LAYOUT: dict[str, int | FakeMember] = {
     "sched_entity.my_q": word(0x18),
     "sched_entity.cfs_rq": word(0x20),
     "sched_entity.parent": word(0x28),
+    "sched_rt_entity": 0x20,
     "sched_rt_entity.run_list": word(0),
     "sched_dl_entity.rb_node": word(0),
     "sched_dl_entity.dl_server": FakeMember(0x18, 4),
@@ -45,6 +47,7 @@ LAYOUT: dict[str, int | FakeMember] = {
     "rb_node.__rb_parent_color": word(0),
     "rb_node.rb_right": word(8),
     "rb_node.rb_left": word(16),
+    "task_struct": SIZE,
     "task_struct.pid": FakeMember(0),
     "task_struct.tgid": FakeMember(4),
     "task_struct.prio": FakeMember(8),
@@ -197,3 +200,27 @@ def test_without_sched_info() -> None:
     made = Made("task_struct.sched_info.last_arrival")
     with pytest.raises(AbsentError, match="last_arrival"):
         RunQueues(made.kernel).clocks([0])
+
+
+def test_overlapping_entities() -> None:
+    made = Made()
+    overlapping(made.kernel, RQ + RT)
+    made.memory.reads = 0
+    read = made.read()
+    assert len(read.realtime) <= 1
+    assert not read.complete
+    assert made.memory.reads - made.memory.walked < 100
+    assert any("the struct sched_rt_entity at" in text for text in made.kernel.warnings)
+
+
+def test_overlapping_tasks() -> None:
+    """Entities that do not overlap, in tasks that do."""
+    made = Made()
+    nodes = [made.task(1) + RT_SE, made.task(1) + RT_SE + 0x20]
+    made.memory.write(RQ + RT, words(8, nodes[0]))
+    made.memory.write(nodes[0], words(8, nodes[1]))
+    made.memory.write(nodes[1], words(8, RQ + RT))
+    read = made.read()
+    assert [one.task.pid for one in read.realtime] == [1]
+    assert not read.complete
+    assert any("the tasks of CPU 0 are not complete" in text for text in made.kernel.warnings)

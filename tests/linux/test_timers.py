@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.linux.fakes import FakeKernel, FakeMember, FakeSymbols, words
+from tests.linux.objects import overlapping
 from xenkdump_fast import AbsentError
-from xenkdump_fast.linux import clock
+from xenkdump_fast.linux import clock, timers
 from xenkdump_fast.linux.timers import Timers
 
 BASES, HIGH, LIST = 0xFFFF888000010000, 0xFFFF888000020000, 0xFFFF888000030000
@@ -20,6 +21,8 @@ def word(offset: int, *, signed: bool = False) -> FakeMember:
 
 LAYOUT: dict[str, int | FakeMember] = {
     "timer_base": SIZE,
+    "timer_list": 40,
+    "hrtimer": 64,
     "timer_base.vectors": FakeMember(8, 32, count=4),
     "timer_list.entry": word(0),
     "timer_list.expires": word(16),
@@ -168,3 +171,33 @@ def test_an_unknown_tree() -> None:
     made = kernel(2, "hrtimer_clock_base.active.rb_root.rb_root")
     with pytest.raises(AbsentError, match="the tree of an hrtimer_clock_base is not known"):
         Timers(made).high_resolution([0])
+
+
+def test_overlapping_timers() -> None:
+    made = kernel()
+    overlapping(made, BASES + 8)
+    made.memory.reads = 0
+    first, second = Timers(made).wheel([0])
+    # One of the overlapping ones, and those of other lists.
+    assert len(first.timers) == 3
+    assert (first.complete, second.complete) == (False, True)
+    assert made.memory.reads - made.memory.walked < 100
+    assert any("the struct timer_list at" in text for text in made.warnings)
+
+
+def test_cpus_share_the_limit_of_timers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timers, "MAX_TIMERS", 3)
+    made = kernel()
+    made.memory.write(BASES + SIZE + 8, words(8, LIST + 256))
+    made.memory.write(LIST + 256, words(8, LIST + 320, 0, 1500, 0x1234))
+    made.memory.write(LIST + 320, words(8, 0, 0, 1500, 0x1234))
+    assert [len(base.timers) for base in Timers(made).wheel([0])] == [2, 1]
+    assert any("at most 3 structs timer_list are read" in text for text in made.warnings)
+
+
+def test_many_high_resolution_timers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timers, "MAX_TIMERS", 0)
+    made = kernel()
+    (cpu,) = Timers(made).high_resolution([0])
+    assert [len(base.timers) for base in cpu.clocks] == [0, 0]
+    assert any("at most 0 structs hrtimer are read" in text for text in made.warnings)

@@ -3,24 +3,26 @@
 from collections.abc import Iterator
 
 from .._native import AbsentError
-from ..limits import MAX_LIST_ENTRIES
 from .kernel import Kernel
+from .linked_structs import LinkedStructs
 
 
-def chain(kernel: Kernel, first: int, following: str) -> Iterator[int]:
+def chain(
+    kernel: Kernel, first: int, following: str, structs: LinkedStructs | None = None
+) -> Iterator[int]:
     """The structs from ``first`` on; ``following`` is the member with the address of the next.
 
-    AbsentError after the last one before a loop, or before one that cannot be read.
+    ``structs`` counts them if there are several such lists. AbsentError after the last one before a
+    loop, or before one that cannot be read or cannot be a struct.
     """
     struct, _, _ = following.partition(".")
-    size = kernel.types.sizeof(struct)
-    budget = kernel.object_budget(f"structs {struct}", size, MAX_LIST_ENTRIES)
+    structs = structs or LinkedStructs(kernel, following)
     seen: set[int] = set()
     at = first
     while at:
         if at in seen:
             raise AbsentError(f"the list of structs {struct} loops back to {at:#x}")
-        budget.spend(1)
+        structs.claim(at)
         seen.add(at)
         later = kernel.read(at, following)
         yield at

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from .._native import AbsentError
 from ..isolation import isolated
+from ..limits import MAX_DEVICE_PROBES, MAX_DEVICE_RANGES
 from .chains import chain
 from .kernel import Kernel
+from .linked_structs import LinkedStructs
 
 #: CHRDEV_MAJOR_HASH_SIZE (fs/char_dev.c), BLKDEV_MAJOR_HASH_SIZE (block/genhd.c) and the probes of
 #: struct kobj_map (drivers/base/map.c).
@@ -83,10 +85,11 @@ def _by_number(kernel: Kernel) -> dict[int, int]:
     """Each struct cdev, by the first number that it is registered for."""
     table = kernel.pointer(kernel.symbol("cdev_map")) + kernel.offset("kobj_map.probes")
     found: dict[int, int] = {}
+    probes = LinkedStructs(kernel, "probe.next", MAX_DEVICE_PROBES)
     for i in range(_BUCKETS):
         with isolated("character devices are missing", kernel.warn):
             first = kernel.pointer(table + i * kernel.word)
-            for at in chain(kernel, first, "probe.next"):
+            for at in chain(kernel, first, "probe.next", probes):
                 # All buckets end in the same probe, which has no device.
                 data = kernel.read(at, "probe.data")
                 if data:
@@ -96,6 +99,7 @@ def _by_number(kernel: Kernel) -> dict[int, int]:
 
 def _entries(kernel: Kernel, table: str, following: str) -> Iterator[int]:
     start = kernel.symbol(table)
+    structs = LinkedStructs(kernel, following, MAX_DEVICE_RANGES)
     for i in range(_BUCKETS):
         with isolated(f"entries of {table} are missing", kernel.warn):
-            yield from chain(kernel, kernel.pointer(start + i * kernel.word), following)
+            yield from chain(kernel, kernel.pointer(start + i * kernel.word), following, structs)

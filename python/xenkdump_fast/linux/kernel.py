@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from ..budget import Budget, Charged
@@ -26,9 +26,16 @@ _MIN_STACK_SIZE = 0x1000
 class LinkedList:
     """A linked list, as far as it could be walked."""
 
-    __slots__ = ("end", "entries", "problem")
+    __slots__ = ("end", "entries", "head", "problem")
 
-    def __init__(self, entries: list[int], end: "ListEnd", problem: str | None) -> None:
+    def __init__(
+        self,
+        head: int,
+        entries: list[int],
+        end: "ListEnd | Literal['overlap']",
+        problem: str | None,
+    ) -> None:
+        self.head = head
         #: Its entries, without the head.
         self.entries = entries
         #: How the walk ended.
@@ -332,7 +339,7 @@ class Kernel(Charged):
             elif end == "unreadable" and at is not None:
                 reason = self._fault(at + self.word if links == "backward" else at)
                 problem = f"the list at {head:#x} breaks off {after}: {reason}"
-            found.append(LinkedList(entries, end, problem))
+            found.append(LinkedList(head, entries, end, problem))
         return found
 
     def _fault(self, address: int) -> str:

@@ -9,6 +9,7 @@ from ..limits import MAX_HUGE_PAGE_SIZES, MAX_PAGE_ORDER, MAX_SWAP_FILES, MAX_SW
 from . import percpu
 from .kernel import Kernel
 from .layouts import Number
+from .linked_structs import LinkedStructs
 from .structs import Structs, batches
 
 if TYPE_CHECKING:
@@ -139,14 +140,13 @@ class _Reader:
         kernel = self._kernel
         block = kernel.pointer(kernel.symbol("blockdev_superblock"))
         head = block + kernel.offset("super_block.s_inodes")
-        node = kernel.offset("inode.i_sb_list")
         mapping = kernel.numeric("inode.i_mapping")
         pages = kernel.numeric("address_space.nrpages")
         total = 0
-        (found,) = kernel.lists([head])
+        (found,) = LinkedStructs(kernel, "inode.i_sb_list").lists([head])
         if found.problem is not None:
             raise AbsentError(found.problem)
-        for batch in batches(kernel.containing(at, node) for at in found.entries):
+        for batch in batches(found.entries):
             inodes = Structs(kernel, batch, [mapping])
             spaces = Structs(kernel, inodes.values(mapping), [pages])
             total += sum(spaces.read(inodes.read(inode, mapping), pages) for inode in batch)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
 from ..isolation import isolated
-from ..limits import MAX_DIRTY_INODES
+from ..limits import MAX_DIRTY_INODES, MAX_MOUNTS, MAX_WRITEBACKS
 from . import trees
 from .kernel import Kernel
+from .linked_structs import LinkedStructs
 from .paths import Path, Paths
 from .structs import Structs, batches
 
@@ -67,21 +68,18 @@ def _addresses(kernel: Kernel, namespace: int) -> Iterator[int]:
     # 6.8 (2eea9ce4310d): a red-black tree in place of a list. There was a number of mounts with the
     # name ``mounts`` before.
     if kernel.has("mnt_namespace.list"):
-        at = kernel.offset("mount.mnt_list")
-        nodes = kernel.list(namespace + kernel.offset("mnt_namespace.list"))
+        structs = LinkedStructs(kernel, "mount.mnt_list", MAX_MOUNTS)
+        yield from structs.list(namespace + kernel.offset("mnt_namespace.list"))
     elif kernel.has("mount.mnt_node"):
-        at = kernel.offset("mount.mnt_node")
+        structs = LinkedStructs(kernel, "mount.mnt_node", MAX_MOUNTS)
         root = namespace + kernel.offset("mnt_namespace.mounts")
-        nodes = (entry.value for entry in trees.walk(kernel, "rbtree", root))
+        with isolated("mounts are missing", kernel.warn):
+            yield from structs.of(entry.value for entry in trees.walk(kernel, "rbtree", root))
     else:
         raise AbsentError(
             f"{kernel.image.path}: how a namespace lists its mounts is not known: "
             "there is neither mnt_namespace.list nor mount.mnt_node"
         )
-    budget = kernel.object_budget("mounts", kernel.types.sizeof("mount"))
-    with isolated("mounts are missing", kernel.warn):
-        for node in budget.take(nodes):
-            yield kernel.containing(node, at)
 
 
 def _type(kernel: Kernel, block: int) -> str:
@@ -130,22 +128,20 @@ def dirty_inodes(kernel: Kernel, blocks: Iterable[int]) -> dict[int, list[int]]:
         with isolated(f"the super block at {block:#x} cannot be read", kernel.warn):
             devices[kernel.read(block, "super_block.s_bdi")] = None
     heads: list[int] = []
-    node = kernel.offset("bdi_writeback.bdi_node")
+    writebacks = LinkedStructs(kernel, "bdi_writeback.bdi_node", MAX_WRITEBACKS)
     lists = [name for name in _DIRTY if kernel.has(f"bdi_writeback.{name}")]
     if not lists:
         raise AbsentError(f"{kernel.image.path}: no type information for the lists of dirty inodes")
     for device in devices:
         if not device:
             continue
-        for entry in kernel.list(device + kernel.offset("backing_dev_info.wb_list")):
-            writeback = kernel.containing(entry, node)
+        for writeback in writebacks.list(device + kernel.offset("backing_dev_info.wb_list")):
             heads += [writeback + kernel.offset(f"bdi_writeback.{name}") for name in lists]
-    at = kernel.offset("inode.i_io_list")
-    for walked in kernel.lists(heads, MAX_DIRTY_INODES):
+    inodes = LinkedStructs(kernel, "inode.i_io_list", MAX_DIRTY_INODES)
+    for walked in inodes.lists(heads):
         if walked.problem is not None:
             kernel.warn(walked.problem)
-        inodes = [kernel.containing(entry, at) for entry in walked.entries]
-        for inode, block in super_blocks(kernel, inodes).items():
+        for inode, block in super_blocks(kernel, walked.entries).items():
             if block in found:
                 found[block].append(inode)
     return found

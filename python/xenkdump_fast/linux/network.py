@@ -1,15 +1,17 @@
 """Network devices with their addresses, the ARP table, and the sockets of processes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import NamedTuple
 
 from .._native import AbsentError
 from ..isolation import isolated
-from ..limits import MAX_NEIGHBOUR_BITS
+from ..limits import MAX_NEIGHBOUR_BITS, MAX_NETWORK_ADDRESSES, MAX_NETWORK_DEVICES
 from .chains import chain
 from .files import File, open_files
 from .kernel import Kernel
+from .linked_structs import LinkedStructs
 from .tasks import Task
 
 #: IFNAMSIZ; MAX_ADDR_LEN.
@@ -152,10 +154,10 @@ def devices(kernel: Kernel, namespace: int) -> list[Device]:
 
     Those that cannot be read are left out with a warning. AbsentError if the layout is not known.
     """
-    inside = kernel.offset("net_device.dev_list")
+    structs = LinkedStructs(kernel, "net_device.dev_list", MAX_NETWORK_DEVICES)
+    addresses = _Addresses(kernel)
     found = []
-    for node in kernel.list(namespace + kernel.offset("net.dev_base_head")):
-        at = kernel.containing(node, inside)
+    for at in structs.list(namespace + kernel.offset("net.dev_base_head")):
         with isolated(f"the network device at {at:#x} cannot be read", kernel.warn):
             found.append(
                 Device(
@@ -165,7 +167,7 @@ def devices(kernel: Kernel, namespace: int) -> list[Device]:
                     kernel.read(at, "net_device.flags"),
                     kernel.read(at, "net_device.mtu"),
                     _hardware(kernel, at, kernel.read(at, "net_device.dev_addr")),
-                    [*_ipv4(kernel, at), *_ipv6(kernel, at)],
+                    [*addresses.ipv4(at), *addresses.ipv6(at)],
                 )
             )
     return found
@@ -176,37 +178,49 @@ def _hardware(kernel: Kernel, device: int, address: int) -> str:
     return kernel.data(address, size).hex(":") if size and address else ""
 
 
-def _ipv4(kernel: Kernel, device: int) -> Iterator[Address]:
-    with isolated(f"IPv4 addresses of the network device at {device:#x}", kernel.warn):
-        inside = kernel.read(device, "net_device.ip_ptr")
-        first = kernel.read(inside, "in_device.ifa_list") if inside else 0
-        for at in chain(kernel, first, "in_ifaddr.ifa_next"):
-            local, address = (
-                inet_ntop(AF_INET, kernel.data(at + kernel.offset(f"in_ifaddr.{name}"), 4))
-                for name in ("ifa_local", "ifa_address")
-            )
-            prefix = kernel.read(at, "in_ifaddr.ifa_prefixlen")
-            yield Address(local, prefix, None if local == address else address)
+class _Addresses:
+    """Reads the addresses of network devices."""
 
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
 
-def _ipv6(kernel: Kernel, device: int) -> Iterator[Address]:
-    if not kernel.has("net_device.ip6_ptr"):
-        return
-    with isolated(f"IPv6 addresses of the network device at {device:#x}", kernel.warn):
-        inside = kernel.read(device, "net_device.ip6_ptr")
-        if not inside:
+    @cached_property
+    def _ipv4_structs(self) -> LinkedStructs:
+        return LinkedStructs(self._kernel, "in_ifaddr.ifa_next", MAX_NETWORK_ADDRESSES)
+
+    @cached_property
+    def _ipv6_structs(self) -> LinkedStructs:
+        return LinkedStructs(self._kernel, "inet6_ifaddr.if_list", MAX_NETWORK_ADDRESSES)
+
+    def ipv4(self, device: int) -> Iterator[Address]:
+        kernel = self._kernel
+        with isolated(f"IPv4 addresses of the network device at {device:#x}", kernel.warn):
+            inside = kernel.read(device, "net_device.ip_ptr")
+            first = kernel.read(inside, "in_device.ifa_list") if inside else 0
+            for at in chain(kernel, first, "in_ifaddr.ifa_next", self._ipv4_structs):
+                local, address = (
+                    inet_ntop(AF_INET, kernel.data(at + kernel.offset(f"in_ifaddr.{name}"), 4))
+                    for name in ("ifa_local", "ifa_address")
+                )
+                prefix = kernel.read(at, "in_ifaddr.ifa_prefixlen")
+                yield Address(local, prefix, None if local == address else address)
+
+    def ipv6(self, device: int) -> Iterator[Address]:
+        kernel = self._kernel
+        if not kernel.has("net_device.ip6_ptr"):
             return
-        at_node = kernel.offset("inet6_ifaddr.if_list")
-        for node in kernel.list(inside + kernel.offset("inet6_dev.addr_list")):
-            at = kernel.containing(node, at_node)
-            own, peer = (
-                kernel.data(at + kernel.offset(f"inet6_ifaddr.{name}"), 16)
-                for name in ("addr", "peer_addr")
-            )
-            prefix = kernel.read(at, "inet6_ifaddr.prefix_len")
-            yield Address(
-                inet_ntop(AF_INET6, own), prefix, inet_ntop(AF_INET6, peer) if any(peer) else None
-            )
+        with isolated(f"IPv6 addresses of the network device at {device:#x}", kernel.warn):
+            inside = kernel.read(device, "net_device.ip6_ptr")
+            if not inside:
+                return
+            for at in self._ipv6_structs.list(inside + kernel.offset("inet6_dev.addr_list")):
+                own, peer = (
+                    kernel.data(at + kernel.offset(f"inet6_ifaddr.{name}"), 16)
+                    for name in ("addr", "peer_addr")
+                )
+                prefix = kernel.read(at, "inet6_ifaddr.prefix_len")
+                other = inet_ntop(AF_INET6, peer) if any(peer) else None
+                yield Address(inet_ntop(AF_INET6, own), prefix, other)
 
 
 def neighbours(kernel: Kernel) -> list[Neighbour]:
@@ -226,21 +240,19 @@ def _neighbours(kernel: Kernel, table: int, count: int) -> Iterator[int]:
     # 6.13 (41b3caa7c076): an hlist in place of pointers to the next one.
     if kernel.has("neigh_hash_table.hash_heads"):
         first = kernel.read(table, "neigh_hash_table.hash_heads")
-        inside = kernel.offset("neighbour.hash")
+        structs = LinkedStructs(kernel, "neighbour.hash")
         heads = [first + i * kernel.word for i in range(count)]
-        for walked in kernel.lists(heads, links="null-terminated"):
+        for walked in structs.lists(heads, "null-terminated"):
             if walked.problem is not None:
                 kernel.warn(walked.problem)
-            for node in walked.entries:
-                yield kernel.containing(node, inside)
+            yield from walked.entries
         return
+    structs = LinkedStructs(kernel, "neighbour.next")
     data = kernel.data(kernel.read(table, "neigh_hash_table.hash_buckets"), count * kernel.word)
-    size = kernel.types.sizeof("neighbour")
-    budget = kernel.object_budget("neighbours", size)
     with isolated("neighbours are missing", kernel.warn):
         for i in range(count):
             bucket = int.from_bytes(data[i * kernel.word : (i + 1) * kernel.word], "little")
-            yield from budget.take(chain(kernel, bucket, "neighbour.next"))
+            yield from chain(kernel, bucket, "neighbour.next", structs)
 
 
 def _neighbour(kernel: Kernel, at: int) -> Neighbour:

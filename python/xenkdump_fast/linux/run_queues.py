@@ -1,16 +1,22 @@
 """The run queues of a kernel's CPUs."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
 from ..isolation import isolated
-from ..limits import MAX_RT_PRIORITIES, MAX_RUN_QUEUE_READ, MAX_TASK_GROUP_DEPTH
+from ..limits import (
+    MAX_REALTIME_ENTITIES,
+    MAX_RT_PRIORITIES,
+    MAX_RUN_QUEUE_READ,
+    MAX_TASK_GROUP_DEPTH,
+)
 from . import percpu, trees
 from .kernel import Kernel
+from .linked_structs import LinkedStructs, Places
 from .structs import batches
 from .tasks import Task, TaskStructs
 
@@ -94,6 +100,11 @@ class RunQueues:
         self._entities = kernel.object_budget(
             "entities in run queues", kernel.types.sizeof("sched_entity")
         )
+        self._tasks = Places(kernel.types.sizeof("task_struct"))
+
+    @cached_property
+    def _realtime_entities(self) -> LinkedStructs:
+        return LinkedStructs(self._kernel, "sched_rt_entity.run_list", MAX_REALTIME_ENTITIES)
 
     @cached_property
     def root_group(self) -> int | None:
@@ -167,7 +178,7 @@ class RunQueues:
     def _queued(self, cpu: int, addresses: Sequence[int], running: int) -> list[Queued]:
         """The tasks at these addresses."""
         kernel, found = self._kernel, []
-        for batch in batches(addresses):
+        for batch in batches(self._apart(cpu, addresses)):
             structs = TaskStructs(kernel, batch)
             for at in batch:
                 what = f"a task in the run queue of CPU {cpu}, at {at:#x}, cannot be read"
@@ -176,6 +187,18 @@ class RunQueues:
                     priority = kernel.read(at, "task_struct.prio")
                     found.append(Queued(task, priority, at == running))
         return found
+
+    def _apart(self, cpu: int, addresses: Iterable[int]) -> Iterator[int]:
+        """These tasks, up to one that overlaps another task."""
+        for at in addresses:
+            other = self._tasks.add(at)
+            if other is not None:
+                self._problem(
+                    f"the tasks of CPU {cpu} are not complete: the task at {at:#x} overlaps that "
+                    f"at {other:#x}"
+                )
+                return
+            yield at
 
     # Realtime tasks
 
@@ -186,14 +209,13 @@ class RunQueues:
         count = min(queue.count or 0, MAX_RT_PRIORITIES)
         step = 2 * kernel.word
         heads = [array + queue.offset + i * step for i in range(count)]
-        node, entity = kernel.offset("sched_rt_entity.run_list"), kernel.offset("task_struct.rt")
+        entity = kernel.offset("task_struct.rt")
         groups = kernel.has("sched_rt_entity.my_q")  # with CONFIG_RT_GROUP_SCHED
         found: list[int] = []
-        for one in kernel.lists(heads):
+        for one in self._realtime_entities.lists(heads):
             if one.problem is not None:
                 self._problem(f"the realtime tasks of CPU {cpu} are not complete: {one.problem}")
-            for at in self._entities.take(one.entries):
-                start = kernel.containing(at, node)
+            for start in self._entities.take(one.entries):
                 below = kernel.read(start, "sched_rt_entity.my_q") if groups else 0
                 if not below:
                     found.append(kernel.containing(start, entity))

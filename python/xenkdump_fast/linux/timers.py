@@ -8,9 +8,10 @@ from typing import NamedTuple
 from .._native import AbsentError
 from ..budget import Budget
 from ..isolation import isolated
-from ..limits import MAX_TIMER_BASES, MAX_TIMER_LISTS, MAX_TIMER_READ
+from ..limits import MAX_TIMER_BASES, MAX_TIMER_LISTS, MAX_TIMER_READ, MAX_TIMERS
 from . import clock, code_names, percpu, trees
 from .kernel import Kernel
+from .linked_structs import LinkedStructs
 from .structs import Structs, batches
 from .typed import types
 
@@ -105,19 +106,19 @@ class Timers:
             for cpu in cpus
             for i, name in enumerate(self._base_names)
         ]
-        entry = kernel.offset("timer_list.entry")
+        structs = LinkedStructs(kernel, "timer_list.entry", MAX_TIMERS)
         found = []
         for cpu, name, base in bases:
             heads = [base + vectors.offset + kernel.word * i for i in range(lists)]
             problems: list[str] = []
-            nodes: list[int] = []
+            timers: list[Timer] = []
             what = f"the timers of CPU {cpu} in {name} are not complete"
             with isolated(what, problems.append), kernel.charging(self._budget):
-                for one in kernel.lists(heads, links="null-terminated"):
-                    nodes += one.entries
+                addresses: list[int] = []
+                for one in structs.lists(heads, "null-terminated"):
+                    addresses += one.entries
                     if one.problem is not None:
                         problems.append(f"{what}: {one.problem}")
-                addresses = [kernel.containing(node, entry) for node in nodes]
                 keys = "timer_list.expires", "timer_list.expires", "timer_list.function"
                 timers = self._read(addresses, keys, problems, what)
             for text in dict.fromkeys(problems):
@@ -169,9 +170,8 @@ class Timers:
     def _clock(self, cpu: int, number: int, base: int, now: int | None) -> Base:
         kernel = self._kernel
         what = f"the timers of CPU {cpu} by clock {number} are not complete"
-        root, node, expires = self._tree
+        root, _, expires = self._tree
         problems: list[str] = []
-        nodes: list[int] = []
         timers: list[Timer] = []
         current, name = None, None
         with isolated(what, problems.append), kernel.charging(self._budget):
@@ -179,19 +179,25 @@ class Timers:
                 current = now + kernel.read(base, "hrtimer_clock_base.offset")
             if kernel.has("hrtimer_clock_base.get_time"):
                 name = self._name(kernel.read(base, "hrtimer_clock_base.get_time"))
+            addresses: list[int] = []
             with isolated(what, problems.append):
-                for entry in trees.walk(kernel, "rbtree", base + root):
-                    nodes.append(entry.value)  # noqa: PERF401 - those before an error are kept
+                nodes = (entry.value for entry in trees.walk(kernel, "rbtree", base + root))
+                for at in self._high_resolution.of(nodes):
+                    addresses.append(at)  # noqa: PERF402 - those before an error are kept
             keys = expires, "hrtimer._softexpires", "hrtimer.function"
-            addresses = [kernel.containing(at, node) for at in nodes]
             timers = self._read(addresses, keys, problems, what)
         for text in dict.fromkeys(problems):
             kernel.warn(text)
         return Base(cpu, str(number), base, timers, not problems, current, name)
 
     @cached_property
-    def _tree(self) -> tuple[int, int, str]:
-        """Offsets of the root in a clock base and of a node in an hrtimer; the path of expires."""
+    def _high_resolution(self) -> LinkedStructs:
+        _, node, _ = self._tree
+        return LinkedStructs(self._kernel, node, MAX_TIMERS)
+
+    @cached_property
+    def _tree(self) -> tuple[int, str, str]:
+        """Offset of the root in a clock base; the paths of a node in an hrtimer, and of expires."""
         kernel = self._kernel
         active = "hrtimer_clock_base.active"
         # The root was ``head`` until 5.4 (511885d7061e), then one with its leftmost node; since 7.2
@@ -200,5 +206,5 @@ class Timers:
             if kernel.has(root):
                 path = "hrtimer.node.node"
                 node = f"{path}.node" if kernel.has(f"{path}.node") else path
-                return kernel.offset(root), kernel.offset(node), "hrtimer.node.expires"
+                return kernel.offset(root), node, "hrtimer.node.expires"
         raise AbsentError(f"{kernel.image.path}: the tree of an hrtimer_clock_base is not known")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ..._native import AbsentError
 from ...limits import MAX_TREE_DEPTH, MAX_TREE_NODES
 from ..kernel import Kernel
+from ..linked_structs import Places
 from . import Entry
 
 #: The low bits of __rb_parent_color, which have the color.
@@ -21,7 +22,7 @@ def walk(kernel: Kernel, start: int, is_node: bool) -> Iterator[Entry]:
     parent = kernel.offset("rb_node.__rb_parent_color" if new else "rb_node.rb_parent_color")
     size = max(left, right, parent) + word
     nodes = kernel.object_budget("nodes of the tree", size, MAX_TREE_NODES)
-    seen: set[int] = set()
+    seen = Places(size)
     #: Nodes whose left side is being visited: the address, and the right child.
     path: list[tuple[int, int]] = []
     above = None
@@ -32,7 +33,9 @@ def walk(kernel: Kernel, start: int, is_node: bool) -> Iterator[Entry]:
             if len(path) >= MAX_TREE_DEPTH:
                 raise AbsentError(f"the tree is deeper than {MAX_TREE_DEPTH} at {node:#x}")
             nodes.spend(1)
-            seen.add(node)
+            other = seen.add(node)
+            if other is not None:
+                raise AbsentError(f"the node {node:#x} of the tree overlaps that at {other:#x}")
             data = kernel.data(node, size)
             recorded = int.from_bytes(data[parent : parent + word], "little") & ~_COLOR
             if recorded != (above or 0) and not (is_node and above is None):

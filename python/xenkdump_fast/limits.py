@@ -244,7 +244,7 @@ MAX_TIMER_READ = 1 << 30
 
 #: Timers of the wheels of all CPUs, and as many high-resolution timers. A host with 100,000
 #: connections has about as many.
-MAX_TIMERS = 1 << 18
+MAX_TIMERS = 1 << 20
 
 #: Timer bases of a CPU (NR_BASES is at most 3), and clocks of high-resolution timers (8).
 MAX_TIMER_BASES = 16

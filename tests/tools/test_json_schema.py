@@ -79,6 +79,7 @@ COMMANDS = (
     "domains {vmcore} 0",
     "pcpus {vmcore}",
     "sched {vmcore}",
+    "runq --hypervisor {vmcore}",
     "report {vmlinux} {vmcore}",
     "report --redact {vmcore}",
     "evtchn {vmcore}",

@@ -1,16 +1,19 @@
-"""``runq``: the run queues of a kernel's CPUs."""
+"""``runq``: the run queues of a kernel's CPUs, or of Xen's scheduler."""
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from ..linux.run_queues import Clock, Entry, Group, Queued, RunQueue, RunQueues
 from ..linux.tasks import Task
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..session import Domain
-from . import cpu_lists
+from . import cpu_lists, sched
 from .contract import UsageError
+
+if TYPE_CHECKING:
+    from ..xen.host import XenHost
 
 _EMPTY, _PARTIAL = "     [no tasks queued]", "     [not complete]"
 _SECOND = 1_000_000_000
@@ -53,8 +56,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--cpus", metavar="CPUS", help="only these CPUs, as in 0,3-4")
 
 
-def run(target: Domain, options: Options = Options()) -> "Times | Queues":
+HYPERVISOR_JSON = sched.JSON
+
+
+def run(
+    target: "Domain | XenHost", options: Options = Options()
+) -> "Times | Queues | sched.RunQueues":
     """Reads the run queues. AbsentError if the types are not known or there is no such CPU."""
+    if not isinstance(target, Domain):
+        if options != Options():
+            raise UsageError("-t, -T, -m, -g and -c are not available with --hypervisor")
+        return sched.of_host(target)
     queues = RunQueues(target.kernel)
     cpus = cpu_lists.chosen(options.cpus, queues.addresses)
     if sum((options.timestamps, options.lag, options.elapsed, options.groups)) > 1:

@@ -1,7 +1,7 @@
 """``sched``: the run queues of Xen's scheduler."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from ..output.escape import visible
 from ..output.json_types import Count
@@ -10,6 +10,9 @@ from ..session import DumpFile
 from ..xen import run_queues
 from ..xen.run_queues import RunQueue, Unit
 from . import host_domains
+
+if TYPE_CHECKING:
+    from ..xen.host import XenHost
 
 _HEAD = ("", "VCPU", "CREDIT", "WEIGHT", "PRIORITY")
 #: Columns that are numbers.
@@ -30,7 +33,11 @@ add_options = host_domains.add_options
 
 def run(target: DumpFile, options: Options = Options()) -> "RunQueues":
     """Lists the run queues; AbsentError without a Xen host, or without its layout."""
-    xen = host_domains.host(target, options.xen_syms, force=options.force)
+    return of_host(host_domains.host(target, options.xen_syms, force=options.force))
+
+
+def of_host(xen: "XenHost") -> "RunQueues":
+    """Lists the run queues of a host; AbsentError without its layout."""
     queues, warnings = run_queues.read(xen)
     return RunQueues(queues, [*xen.warnings, *warnings])
 

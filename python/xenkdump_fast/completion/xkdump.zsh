@@ -644,6 +644,7 @@ _shtab_xkdump_report_defaults_added=0
 
 _shtab_xkdump_runq_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--hypervisor[the run queues of Xen\'s scheduler, as of sched\; the files are then \[XEN-SYMS\] VMCORE]"
   "--domain[by its id, its UUID or the node name of its kernel\; default\: 0, dom0]:ID|NAME:"
   "--p2m-source[force one\: list, linear or cr3]:SOURCE:"
   "--force[accept a vmlinux of another build, and use what cannot be verified]"

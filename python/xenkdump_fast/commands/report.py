@@ -103,8 +103,6 @@ def _check(target: Dump, options: Options) -> None:
         raise UsageError(
             "one of the arguments -o, --folder, --text, --markdown and --json is required"
         )
-    if options.json and (options.as_text or options.markdown):
-        raise UsageError("argument --json: not allowed with --text and --markdown")
     if options.json and options.output is not None:
         raise UsageError("argument --json: not allowed with -o; it is printed")
     path = options.output

@@ -200,9 +200,25 @@ def of_image(corpus: Path, kind: str, image: Image) -> None:
         write(corpus, "lines", kind, b"".join(map(piece, parts)) + lines[: 64 << 10])
 
 
+def line_table() -> bytes:
+    """The line table of a unit of 64 bytes, in DWARF 4, with the unit and its abbreviation."""
+    # DW_TAG_compile_unit with DW_AT_name, DW_AT_stmt_list, DW_AT_low_pc and DW_AT_high_pc.
+    abbrev = bytes.fromhex("01 11 00 0308 1017 1101 1206 0000 00")
+    entry = struct.pack("<HIBB4sIQI", 4, 0, 8, 1, b"a.c", 0, 0, 64)
+    lengths = bytes((0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1))
+    names = b"\0a.c\0\0\0\0\0"
+    header = struct.pack("<BBBbBB", 1, 1, 1, -5, 14, 13) + lengths + names
+    # DW_LNE_set_address, rows by special opcodes, DW_LNS_advance_pc, DW_LNE_end_sequence.
+    program = b"\0\x09\x02" + bytes(8) + bytes((0x14, 0x4C, 0x83, 0x02, 32, 0x01)) + b"\0\x01\x01"
+    table = struct.pack("<HI", 4, len(header)) + header + program
+    units = [struct.pack("<I", len(unit)) + unit for unit in (entry, table)]
+    return b"".join(map(piece, (b"", abbrev, units[0]))) + units[1]
+
+
 def made(corpus: Path) -> None:
     """Seeds that need no dump."""
     saved_domains(corpus)
+    write(corpus, "lines", "one-unit", line_table())
     for index in range(2):
         write(corpus, "sections", str(index), sections(index))
     for choice in (0x18, 0x19, 0x38, 0x0C, 0x06, 0x58, 0xDC):

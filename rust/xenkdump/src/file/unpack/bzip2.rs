@@ -7,8 +7,9 @@ use ::bzip2::{Decompress, Status};
 use super::stream::{corrupt, is_at_end};
 use crate::alloc;
 
-/// Bytes of a decoder, without the memory for its block. The crate panics if there is no memory for it.
-const DECODER: usize = 128 << 10;
+/// Bytes of a decoder, without the memory for its block, and what the allocator asks the system for
+/// beyond it. The crate panics if there is no memory for it.
+const DECODER: usize = 512 << 10;
 
 /// A reader of the unpacked bytes.
 pub(super) struct Bzip2<R> {

@@ -146,7 +146,8 @@ pub(crate) fn entry<K: Hash + Eq, V: Default, S: BuildHasher>(
 /// Fails if there is no memory for `bytes` bytes now: before something is made by code that cannot fail
 /// itself, such as that of another crate.
 pub fn probe(bytes: usize) {
-    drop(with_capacity::<u8>(bytes));
+    // Otherwise the compiler may leave out an allocation that nothing uses.
+    drop(std::hint::black_box(with_capacity::<u8>(bytes)));
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ use super::{bzip2::Bzip2, lz4_legacy::Lz4Legacy, lzop::Lzop, stream::BlockReader
 use crate::alloc;
 use crate::limits::{MAX_IMAGE_DECODER_MEMORY, MAX_UNPACKED_CHUNK};
 
+/// Bytes of a decoder of gzip, and what the allocator asks the system for beyond it. The crate panics
+/// if there is no memory for it.
+const GZIP_STATE: usize = 512 << 10;
 /// Bytes of packed data that are read at once.
 const BUFFER: usize = 32 << 10;
 /// Bytes of a decoder of LZ4 frames: three blocks of up to 8 MiB, and the window.
@@ -101,8 +104,14 @@ impl Compression {
         let packed = BufReader::with_capacity(BUFFER, packed);
         let is_file = extent == Extent::File;
         Ok(match self {
-            Self::Gzip if is_file => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
-            Self::Gzip => Box::new(flate2::bufread::GzDecoder::new(packed)),
+            Self::Gzip => {
+                alloc::probe(GZIP_STATE);
+                if is_file {
+                    Box::new(flate2::bufread::MultiGzDecoder::new(packed))
+                } else {
+                    Box::new(flate2::bufread::GzDecoder::new(packed))
+                }
+            }
             Self::Bzip2 => Box::new(Bzip2::new(packed, is_file)),
             Self::Lzma => Box::new(lzma_rust2::LzmaReader::new_mem_limit(
                 packed,

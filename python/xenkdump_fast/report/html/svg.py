@@ -1,7 +1,7 @@
 """Elements of SVG, written by Python's ElementTree.
 
-drawsvg has the same elements, but its import takes 80 ms, as long as that of numpy: a sixth of a
-small report.
+drawsvg has the same elements, but its import takes 80 ms, which is a sixth of the time of a small
+report.
 """
 
 from collections.abc import Iterable

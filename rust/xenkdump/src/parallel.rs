@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread::{Builder, Scope};
 
 /// The number of threads that this process can use.
 pub fn available() -> usize {
@@ -39,8 +40,8 @@ pub fn ranges<W>(
             }
         }
     };
-    let helpers = threads.min(len.div_ceil(grain)).saturating_sub(1);
-    if helpers == 0 {
+    let threads = threads.min(len.div_ceil(grain));
+    if threads <= 1 {
         run();
     } else {
         let unwound = Mutex::new(None);
@@ -50,24 +51,29 @@ pub fn ranges<W>(
                 *unwound.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 0..helpers {
-                // Without this thread the others do its work.
-                if std::thread::Builder::new()
-                    .spawn_scoped(scope, run)
-                    .is_err()
-                {
-                    break;
-                }
-            }
-            run();
-        });
+        std::thread::scope(|scope| fork(scope, threads, &run));
         let unwound = unwound.into_inner();
         if let Some(payload) = unwound.unwrap_or_else(PoisonError::into_inner) {
             resume_unwind(payload);
         }
     }
     go_on.into_inner()
+}
+
+/// Calls `run` on `threads` threads, of which this is one. Starting a thread takes as long as some thousand
+/// lookups, so each new thread starts half of those that are left.
+fn fork<'scope>(scope: &'scope Scope<'scope, '_>, threads: usize, run: &'scope (impl Fn() + Sync)) {
+    let mut left = threads;
+    while left > 1 {
+        let half = left / 2;
+        let start = move || fork(scope, half, run);
+        // Without these threads the others do their work.
+        if Builder::new().spawn_scoped(scope, start).is_err() {
+            break;
+        }
+        left -= half;
+    }
+    run();
 }
 
 #[cfg(test)]
@@ -77,7 +83,13 @@ mod tests {
 
     #[test]
     fn every_index_is_done_once() {
-        for (len, grain, threads) in [(0, 4, 2), (1, 4, 2), (1000, 7, 1), (1000, 7, 5)] {
+        for (len, grain, threads) in [
+            (0, 4, 2),
+            (1, 4, 2),
+            (1000, 7, 1),
+            (1000, 7, 5),
+            (1000, 7, 16),
+        ] {
             let done: Vec<_> = (0..len).map(|_| AtomicUsize::new(0)).collect();
             let whole = ranges(
                 len,

@@ -1,6 +1,6 @@
 """A host of any size, whose dom0 has any number of tasks, modules, CPUs and messages.
 
-A PV and an HVM domain share the rest of its memory.
+Other domains, PV and HVM in turn, share the rest of its memory.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from .modern import DOM0
 MIB, GIB = 1 << 20, 1 << 30
 #: Machine address of dom0's memory, and the pid of the task that crashes.
 _DOM0, _PANICKED = 64 * MIB, 1340
+#: Of each other domain: the least memory, its vCPUs; how many builds of Linux they run.
+_LEAST, _VCPUS, _BUILDS = 64 * MIB, 2, 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Scale:
 
     #: Bytes of machine memory; raised to what the rest needs.
     memory: int = GIB
+    #: Domains with dom0. Of the kernels of the others there is only what identifies them.
+    domains: int = 3
     #: Tasks of dom0, idle tasks not counted; it has about a hundred at least.
     tasks: int = 0
     modules: int = 2
@@ -56,6 +60,7 @@ class ScaledHost:
     vmcore: Path
     vmlinux: Path
     memory: int
+    domains: int
     tasks: int
     modules: int
     cpus: int
@@ -77,9 +82,10 @@ class _Host(Hosting):
         self.dom0_memory = _rounded(own, 2 * MIB)
         xen = _DOM0 + self.dom0_memory
         # Xen's page tables of its tables of all frames, its stacks and vCPUs.
-        heap = 64 * MIB + scale.cpus * 16 * PAGE + (self.dom0_memory + scale.memory >> 11)
+        heap = 64 * MIB + (16 * scale.cpus + 64 * scale.domains) * PAGE
+        heap += self.dom0_memory + scale.memory >> 11
         self.domains_at = _rounded(xen + heap, 2 * MIB)
-        memory = _rounded(max(scale.memory, self.domains_at + 256 * MIB), GIB)
+        memory = _rounded(max(scale.memory, self.domains_at + scale.domains * _LEAST), GIB)
         machine = MachineMemory(memory, [(0x9F000, 0x100000)])
         super().__init__(machine, LargeXen(machine, xen, rng), "npt", rng)
         self.image = Image(functions.spec(extra=crowd.EXTRA, cpus=scale.cpus))
@@ -90,9 +96,14 @@ class _Host(Hosting):
         self._dom0()
         extents = list(range(self.domains_at // PAGE // EXTENT, self.machine.size // PAGE // EXTENT))
         self.rng.shuffle(extents)
-        half = len(extents) // 2
-        Light(self, 1, extents[:half], 1, 1).paravirtual()
-        Light(self, 2, extents[half:], 2, 1).translated("hvm", None, views=False)
+        share = len(extents) // max(self.scale.domains - 1, 1)
+        for number in range(1, self.scale.domains):
+            mine = [extents.pop() for _ in range(share)]
+            guest = Light(self, number, mine, number % _BUILDS, _VCPUS)
+            if number % 2:
+                guest.paravirtual()
+            else:
+                guest.translated("hvm", None, views=False)
         self.xen.write_frames(self.owners, self.pfns)
 
     def _dom0(self) -> None:
@@ -162,13 +173,15 @@ class _Host(Hosting):
             [self.xen.notes(self.tree)],
             functions.PAGE_OFFSET,
         )
+        scale = self.scale
         files = ScaledHost(
             directory / "vmcore",
             directory / "vmlinux",
             self.machine.size,
+            scale.domains,
             self.tasks,
             len(self.kernel.modules),
-            self.scale.cpus,
+            scale.cpus,
             len(self.kernel.log),
         )
         try:

@@ -7,6 +7,9 @@ use crate::addr::{MachineAddr, Word};
 use crate::alloc;
 use crate::memory::{Fault, Memory};
 
+/// See [`Space::lists_counted`].
+const COUNTED: usize = 1 << 10;
+
 /// How the nodes of a list are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
@@ -46,6 +49,19 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
     /// Walks the lists with these heads. No node is visited twice, and all lists together have at most
     /// `limit` nodes.
     pub fn lists(&self, heads: &[u64], links: Links, word: Word, limit: usize) -> Vec<List> {
+        self.lists_counted(heads, links, word, limit, |_| {})
+    }
+
+    /// The same. `count` is told after every [`COUNTED`] nodes how many were read since the last time.
+    pub fn lists_counted(
+        &self,
+        heads: &[u64],
+        links: Links,
+        word: Word,
+        limit: usize,
+        count: impl Fn(usize),
+    ) -> Vec<List> {
+        let mut read = 0_usize;
         // Maps each node to the number of its list.
         let mut owners: HashMap<u64, usize> = HashMap::new();
         let lists = heads.iter().enumerate();
@@ -53,6 +69,11 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
             let mut nodes = Vec::new();
             let mut at = head;
             let end = loop {
+                read += 1;
+                if read == COUNTED {
+                    read = 0;
+                    count(COUNTED);
+                }
                 let Ok(next) = self.next(at, links, word) else {
                     break End::Unreadable(at);
                 };

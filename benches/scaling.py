@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -237,18 +237,18 @@ INTRODUCTION = (
     "",
     "![CPU time](scaling.svg)",
 )
-HEAD = "| CPU, s | memory, MiB | output | exponents |\n|---|---|---|---|---|---|"
+HEAD = "| CPU, s | memory, MiB | output | exponents of both |\n|---|---|---|---|---|---|"
 
 
 def row(command: str, point: Sample, grown: Growth) -> str:
     """A row of the table."""
-    shown = " ".join("" if one is None else f"{one:.2f}" for one in grown)
-    if "." in shown and not grown.is_flagged:
-        pass
+    shown = " / ".join("–" if one is None else f"{one:.2f}" for one in grown)
+    if grown == Growth(None, None):
+        shown = ""
     elif grown.is_flagged:
-        shown = f"**{shown.strip()}**"
+        shown = f"**{shown}**"
     cells = (command, f"{point.value:,}", number(point.cpu), number(point.peak / MIB))
-    return f"| {' | '.join(cells)} | {point.output:,} | {shown.strip()} |"
+    return f"| {' | '.join(cells)} | {point.output:,} | {shown} |"
 
 
 def svg(samples: Sequence[Sample]) -> str:

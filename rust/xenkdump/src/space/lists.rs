@@ -172,6 +172,20 @@ mod tests {
     }
 
     #[test]
+    fn nodes_are_counted_while_they_are_read() {
+        let nodes = 5 * COUNTED as u64 + 7;
+        let links: Vec<_> = (0..nodes)
+            .map(|i| (8 * i, 8 * ((i + 1) % nodes)))
+            .collect();
+        let told = std::cell::Cell::new(0);
+        let found = memory(&links).lists_counted(&[0], Links::Circular, Word::W64, 1 << 20, |n| {
+            told.set(told.get() + n);
+        });
+        assert_eq!(found[0].nodes.len() as u64, nodes - 1);
+        assert_eq!(told.get(), 5 * COUNTED);
+    }
+
+    #[test]
     fn a_list_that_ends_with_null() {
         let space = memory(&[(0x1000, 0x1100), (0x1100, 0), (0x1008, 0)]);
         assert_eq!(

@@ -139,7 +139,7 @@ class Bench:
         self.module("large_hosts")
 
     def scaling(self) -> None:
-        """Commands as a host grows. It takes an hour, so that only ``--only scaling`` measures it."""
+        """Commands as a host grows. It takes an hour: only ``--only scaling`` measures it."""
         if self.options.only:
             self.module("scaling", self.options.into)
 

@@ -16,14 +16,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
-
-from xenkdump_forge.hosts.scaled import Scale, ScaledHost, write_scaled_host
+from typing import TYPE_CHECKING, NamedTuple
 
 from .pairing import Figure, emit, say
 from .report import number
+
+if TYPE_CHECKING:
+    from xenkdump_forge.hosts.scaled import Scale, ScaledHost
 
 MIB, GIB = 1 << 20, 1 << 30
 #: Growth above this exponent is flagged.
@@ -52,8 +53,10 @@ class Axis:
     #: Values above which only the commands of every axis run.
     most: int = 1 << 62
 
-    def scale(self, value: int) -> Scale:
+    def scale(self, value: int) -> "Scale":
         """The host of a value."""
+        from xenkdump_forge.hosts.scaled import Scale
+
         return Scale(**{"memory": self.memory, self.member: value * self.unit})
 
     def commands_at(self, value: int) -> tuple[str, ...]:
@@ -116,18 +119,18 @@ def growth(before: Sample, after: Sample, start: Sample) -> Growth:
 
 
 def exponent(before: float, after: float, ratio: float, least: float) -> float | None:
-    """The logarithm of the growth of a cost in terms of ``ratio``. Costs below ``least`` count as it."""
+    """The logarithm of a cost's growth to the base ``ratio``. Costs below ``least`` count as it."""
     if after <= least or ratio <= 1:
         return None
     return math.log(after / max(before, least)) / math.log(ratio)
 
 
-def command_of(name: str, host: ScaledHost) -> list[str]:
+def command_of(name: str, host: "ScaledHost") -> list[str]:
     """The command line."""
     if name == OPEN:
         program = "import sys, xenkdump_fast; xenkdump_fast.open(sys.argv[1])"
         return [sys.executable, "-c", program, str(host.vmcore)]
-    with_image = name.split()[0] in ("bt", "ps", "mod")
+    with_image = name.split(maxsplit=1)[0] in ("bt", "ps", "mod")
     files = [host.vmlinux, host.vmcore] if with_image else [host.vmcore]
     return [sys.executable, "-m", "xenkdump_fast", *name.split(), *map(str, files)]
 
@@ -163,14 +166,22 @@ def startup(turns: int) -> Sample:
     return least("start-up", 1, "--version", command, turns)
 
 
+def forge(where: Path, axis: Axis, value: int) -> "ScaledHost":
+    """Writes the host of a value."""
+    from xenkdump_forge.hosts.scaled import write_scaled_host
+
+    return write_scaled_host(where, axis.scale(value))
+
+
 def measured(axis: Axis, turns: int, folder: Path) -> Iterator[Sample]:
     """The costs of all points of an axis."""
     for value in axis.values:
         where = folder / f"scaled-{axis.member}-{value}"
         try:
             with ProcessPoolExecutor(1) as other:
-                # The memory of this process counts as a child's before it runs its program.
-                host = other.submit(write_scaled_host, where, axis.scale(value)).result()
+                # The memory of this process counts as a child's before it runs its program: it
+                # must stay small.
+                host = other.submit(forge, where, axis, value).result()
             for name in axis.commands_at(value):
                 yield least(axis.name, value, name, command_of(name, host), turns)
         finally:
@@ -229,11 +240,12 @@ def markdown(samples: Sequence[Sample]) -> str:
 
 
 INTRODUCTION = (
-    "Written by `python -m benches.scaling`: synthetic hosts that differ in one dimension. Each row is",
-    "a whole process; output is in bytes. The exponents are the logarithm of the growth of CPU time and",
-    "of peak memory since the row above, without those of start-up, over that of the growth of the axis",
-    f"or of the output, whichever grew more: 1 is linear. Those above {MOST} are bold. CPU time below",
-    f"{LEAST_CPU} s and memory below {LEAST_PEAK // MIB} MiB are not judged. Peak memory includes mapped pages of the dump.",
+    "Written by `python -m benches.scaling`: synthetic hosts that differ in one dimension. Each",
+    "row is a whole process; output is in bytes. The exponents are the logarithm of the growth of",
+    "CPU time and of peak memory since the row above, without those of start-up, over that of the",
+    "growth of the axis or of the output, whichever grew more: 1 is linear. Those above",
+    f"{MOST} are bold. CPU time below {LEAST_CPU} s and memory below {LEAST_PEAK // MIB} MiB are",
+    "not judged. Peak memory includes mapped pages of the dump.",
     "",
     "![CPU time](scaling.svg)",
 )
@@ -291,11 +303,16 @@ def svg(samples: Sequence[Sample]) -> str:
     return out.getvalue()
 
 
-def write(into: Path, samples: Sequence[Sample]) -> None:
-    """Writes the samples, the table and the picture."""
+def keep(into: Path, samples: Sequence[Sample]) -> None:
+    """Writes the samples."""
     into.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(one._asdict()) + "\n" for one in samples)
     (into / "scaling.jsonl").write_text(text)
+
+
+def write(into: Path, samples: Sequence[Sample]) -> None:
+    """Writes the samples, the table and the picture."""
+    keep(into, samples)
     (into / "scaling.md").write_text(markdown(samples))
     (into / "scaling.svg").write_text(svg(samples))
 
@@ -314,7 +331,7 @@ def main() -> None:
             for sample in measured(axis, turns, folder):
                 emit(figures(sample))
                 samples = merged(samples, [sample])
-                write(into, samples)
+                keep(into, samples)
     write(into, merged(samples, []))
 
 

@@ -1,4 +1,4 @@
-"""The work of commands on hosts of different size, in calls into Rust: it grows no faster than the output."""
+"""Calls into Rust on hosts of different size: they grow no faster than the output."""
 
 from pathlib import Path
 
@@ -19,7 +19,6 @@ def calls(command: list[str], scale: Scale, folder: Path, capsys: Capsys) -> tup
 def test_ps_reads_tasks_in_batches(tmp_path: Path, capsys: Capsys) -> None:
     few, _ = calls(["ps"], Scale(tasks=1000), tmp_path, capsys)
     many, text = calls(["ps"], Scale(tasks=5000), tmp_path, capsys)
-    print(few, many)
     assert len(text.splitlines()) > 5000
     # Four more batches of 1024, each of which is read in parts.
     assert few <= many < few + 4 * 32
@@ -31,7 +30,6 @@ def test_backtraces_of_xen_do_not_read_all_domains(tmp_path: Path, capsys: Capsy
         host = write_scaled_host(tmp_path, Scale(domains=count))
         found.append(crossings(["bt", "--hypervisor", str(host.vmcore)], capsys))
     (few, short), (many, long) = found
-    print(few, many)
     assert len(short) == len(long)
     # The list of domains only.
     assert few < many < few + 20 * 8
@@ -43,7 +41,6 @@ def test_each_cpu_costs_the_same(command: str, tmp_path: Path, capsys: Capsys) -
     for cpus in (50, 100, 200):
         host = write_scaled_host(tmp_path, Scale(cpus=cpus, domains=1))
         counts.append(crossings([*command.split(), str(host.vmcore)], capsys)[0])
-    print(command, counts)
     assert counts[2] - counts[1] < 2.1 * (counts[1] - counts[0])
 
 
@@ -51,5 +48,4 @@ def test_each_module_costs_the_same(tmp_path: Path, capsys: Capsys) -> None:
     counts = [
         calls(["bt", "-a"], Scale(modules=count), tmp_path, capsys)[0] for count in (50, 100, 200)
     ]
-    print(counts)
     assert counts[2] - counts[1] < 2.1 * (counts[1] - counts[0])

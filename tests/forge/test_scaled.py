@@ -42,13 +42,17 @@ def test_tasks(host: ScaledHost, domain: xenkdump_fast.Domain) -> None:
 
 
 def test_stacks(domain: xenkdump_fast.Domain) -> None:
-    traces = [trace for trace in bt.run(domain, bt.Options(all=True)).traces]
+    traces = list(bt.run(domain, bt.Options(all=True)).traces)
     added = [trace for trace in traces if trace.task.pid >= 2000]
     assert len({frame.sp for trace in added for frame in trace.frames}) > 5 * len(added)
     for trace in added:
         assert trace.stopped is None
         assert not any(frame.guess for frame in trace.frames)
-        assert all(trace.task.stack < frame.sp <= trace.task.stack + 0x4000 for frame in trace.frames if not frame.user)
+        assert all(
+            trace.task.stack < frame.sp <= trace.task.stack + 0x4000
+            for frame in trace.frames
+            if not frame.user
+        )
     assert len({tuple(frame.symbol for frame in trace.frames) for trace in added}) == 3
 
 

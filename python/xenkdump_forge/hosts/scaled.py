@@ -6,6 +6,7 @@ Other domains, PV and HVM in turn, share the rest of its memory.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -74,6 +75,17 @@ def write_scaled_host(directory: str | PathLike[str], scale: Scale, seed: int = 
     return host.write(Path(directory))
 
 
+class _Kernel(Linux61):
+    """A kernel with modules of one's choice."""
+
+    wanted: Sequence[Source] = ()
+
+    def load_modules(self, sources: Sequence[Source]) -> None:
+        """Loads ``wanted``."""
+        del sources
+        super().load_modules(self.wanted)
+
+
 class _Host(Hosting):
     def __init__(self, scale: Scale, rng: random.Random) -> None:
         self.scale = scale
@@ -94,7 +106,9 @@ class _Host(Hosting):
     def build(self) -> None:
         """Writes dom0 and the others, then the tables of all frames."""
         self._dom0()
-        extents = list(range(self.domains_at // PAGE // EXTENT, self.machine.size // PAGE // EXTENT))
+        extents = list(
+            range(self.domains_at // PAGE // EXTENT, self.machine.size // PAGE // EXTENT)
+        )
         self.rng.shuffle(extents)
         share = len(extents) // max(self.scale.domains - 1, 1)
         for number in range(1, self.scale.domains):
@@ -113,8 +127,8 @@ class _Host(Hosting):
         pool.extents = [(_DOM0 // PAGE, pages)]
         guest = Guest(self.machine, pool, 8, pages, self.rng)
         facts = replace(DOM0, memory_pages=pages * 9 // 10)
-        kernel = self.kernel = Linux61(self.image, guest, facts, cpus, self.rng)
-        kernel.module_sources = _modules(scale.modules)  # type: ignore[misc]
+        kernel = self.kernel = _Kernel(self.image, guest, facts, cpus, self.rng)
+        kernel.wanted = _modules(scale.modules)
         kernel.make_tasks(_jobs(cpus))
         more = scale.tasks - len(kernel.tasks)
         added = Crowd(kernel, more) if more > 0 else None
@@ -123,7 +137,9 @@ class _Host(Hosting):
         kernel.boot_cpus([*kernel.idle[:-1], panicked])
         kernel.write_facts()
         kernel.assign(nr_threads=self.tasks)
-        registers = [kernel.run_vcpu(kernel.idle[0], functions.RUNNING["idle0"])] if cpus > 1 else []
+        registers = (
+            [kernel.run_vcpu(kernel.idle[0], functions.RUNNING["idle0"])] if cpus > 1 else []
+        )
         registers += [kernel.run_vcpu(t, functions.RUNNING["idle"]) for t in kernel.idle[1:-1]]
         registers.append(kernel.run_vcpu(panicked, functions.RUNNING["panic"]))
         self._log(kernel)

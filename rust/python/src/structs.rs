@@ -281,9 +281,9 @@ pub fn lists(
         _ => return Err(PyValueError::new_err(format!("unknown links: {links:?}"))),
     };
     let heads = elements(heads, |head| head.extract())?;
-    let found = detach(py, || 
+    let found = detach(py, || {
         space.lists_counted(&heads, links, word, limit, |nodes| dump.count_reads(nodes))
-    )?;
+    })?;
     let nodes = found.iter().map(|list| list.nodes.len());
     errors::probe(nodes.sum::<usize>() + found.len(), OBJECT)?;
     Ok(found.into_iter().map(walked).collect())

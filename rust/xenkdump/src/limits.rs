@@ -83,8 +83,8 @@ pub const MAX_RUN_BUCKETS: usize = 1 << 16;
 pub const MAX_SMALL_ALLOCATION: usize = 64 << 10;
 
 /// Scattered reads after which mapped pages of the file are unmapped again, so that they do not count as
-/// memory of this process. The system maps 16 pages for each: 256 MiB at most.
-pub const MAX_UNRELEASED_READS: usize = 1 << 12;
+/// memory of this process. The system maps 16 pages for each: 128 MiB at most.
+pub const MAX_UNRELEASED_READS: usize = 1 << 11;
 
 // == P2M ==
 

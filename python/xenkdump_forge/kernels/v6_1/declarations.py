@@ -312,6 +312,8 @@ def for_cpus(cpus: int) -> tuple[str, str]:
     """The types and variables of a kernel that was built for ``cpus`` CPUs or more."""
     words = max(-(-cpus // 64), 1)
     return (
-        TYPES.replace("cpumask { unsigned long bits[1];", f"cpumask {{ unsigned long bits[{words}];"),
+        TYPES.replace(
+            "cpumask { unsigned long bits[1];", f"cpumask {{ unsigned long bits[{words}];"
+        ),
         VARIABLES.replace(f"__per_cpu_offset[{CPUS}]", f"__per_cpu_offset[{64 * words}]"),
     )

@@ -257,9 +257,7 @@ class Extra:
 NOTHING = Extra({}, {}, "", "")
 
 
-def spec(
-    hypercall: Hypercall = BY_FUNCTION, extra: Extra = NOTHING, cpus: int = CPUS
-) -> Spec:
+def spec(hypercall: Hypercall = BY_FUNCTION, extra: Extra = NOTHING, cpus: int = CPUS) -> Spec:
     """The definition of the image, for at least ``cpus`` CPUs."""
     declared, variables = for_cpus(cpus)
     types = parse(declared + extra.types + variables + extra.variables, X86_64)

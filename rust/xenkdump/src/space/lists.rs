@@ -174,9 +174,7 @@ mod tests {
     #[test]
     fn nodes_are_counted_while_they_are_read() {
         let nodes = 5 * COUNTED as u64 + 7;
-        let links: Vec<_> = (0..nodes)
-            .map(|i| (8 * i, 8 * ((i + 1) % nodes)))
-            .collect();
+        let links: Vec<_> = (0..nodes).map(|i| (8 * i, 8 * ((i + 1) % nodes))).collect();
         let told = std::cell::Cell::new(0);
         let found = memory(&links).lists_counted(&[0], Links::Circular, Word::W64, 1 << 20, |n| {
             told.set(told.get() + n);

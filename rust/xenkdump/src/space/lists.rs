@@ -52,7 +52,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         self.lists_counted(heads, links, word, limit, |_| {})
     }
 
-    /// The same. `count` is told after every [`COUNTED`] nodes how many were read since the last time.
+    /// The same. `count` is told after every 1024 nodes how many were read since the last time.
     pub fn lists_counted(
         &self,
         heads: &[u64],

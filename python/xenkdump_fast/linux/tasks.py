@@ -179,7 +179,11 @@ def tasks(kernel: Kernel) -> list[Task]:
     for address in idle_tasks.values():
         others.pop(address, None)
     found = load(idle_tasks.values(), True)
-    return found + sorted(load(others, False), key=lambda task: (task.pid, task.address))
+    rest = load(others, False)
+    # By pid, then by address: pairs of both as keys would take more memory than the tasks' own.
+    rest.sort(key=lambda task: task.address)
+    rest.sort(key=lambda task: task.pid)
+    return found + rest
 
 
 class TaskStructs:

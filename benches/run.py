@@ -39,6 +39,7 @@ PARTS = (
     "opening",
     "nested",
     "large-hosts",
+    "scaling",
     "whole-commands",
     "processes",
     "containers",
@@ -136,6 +137,11 @@ class Bench:
     def large_hosts(self) -> None:
         """Commands on a host with 200 domains."""
         self.module("large_hosts")
+
+    def scaling(self) -> None:
+        """Commands as a host grows. It takes an hour: only ``--only scaling`` measures it."""
+        if self.options.only:
+            self.module("scaling", self.options.into)
 
     def whole_commands(self) -> None:
         """Commands from start to exit, and the start of Python."""

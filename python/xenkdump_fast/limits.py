@@ -351,6 +351,9 @@ MAX_PROCESS_PAGES = 1 << 36
 #: Pages of one process on i386: 4 GiB.
 MAX_PROCESS_PAGES_32 = 1 << 20
 
+#: mm_structs of processes whose contents are remembered, for threads that have the same one.
+MAX_KNOWN_MMS = 1 << 13
+
 #: Modules from which the layout of struct module is inferred. A few already decide each offset.
 MAX_SAMPLED_MODULES = 4096
 

@@ -1,17 +1,17 @@
 """``ps``: the tasks and their use of memory, in crash's columns."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, overload
 
 from .._native import AbsentError
 from ..isolation import isolated
 from ..linux import mm, states, tasks
 from ..linux.kernel import Kernel
-from ..linux.structs import Structs, batches
+from ..linux.structs import BATCH, Structs, batches
 from ..output.escape import visible
-from ..output.json_types import Count, Hex
+from ..output.json_types import Count, Hex, Stream
 from ..progress import each
 from ..session import Domain
 from .contract import Operands
@@ -62,12 +62,6 @@ def run(target: Domain, options: Options = Options()) -> "Processes":
     all_tasks = tasks.tasks(kernel)
     if not all_tasks:
         raise AbsentError(f"{target.dump.path}: domain {target.id}: no task can be read")
-    used = mm.usage(kernel, all_tasks)
-    try:
-        pages = mm.total_pages(kernel)
-    except AbsentError as error:
-        kernel.warn(f"%MEM is not known: {error}")
-        pages = 0
     known = states.of(kernel)
     chosen, failure = all_tasks, None
     if options.operands:
@@ -76,28 +70,73 @@ def run(target: Domain, options: Options = Options()) -> "Processes":
         chosen = [task for task in all_tasks if task.address in addresses]
     if options.state is not None:
         chosen = [task for task in chosen if states.letters(task, known) == options.state]
-    kernel_threads = mm.kernel_threads(kernel, chosen, known)
-    parents = _parents(kernel, chosen)
-    processes = []
-    for task in each(chosen, "task"):
-        with isolated(f"task {task.pid} at {task.address:#x} is left out", kernel.warn):
+    return Processes(target.id, kernel.word, _Listed(kernel, all_tasks, chosen), failure)
+
+
+class _Listed(Sequence[Process]):
+    """The lines of some tasks, read in batches when they are needed: there may be a million."""
+
+    def __init__(
+        self, kernel: Kernel, all_tasks: Sequence[tasks.Task], chosen: Sequence[tasks.Task]
+    ) -> None:
+        self._kernel = kernel
+        self._chosen = chosen
+        self._states = states.of(kernel)
+        self._use = mm.MemoryUse(kernel, all_tasks)
+        try:
+            self._pages = mm.total_pages(kernel)
+        except AbsentError as error:
+            kernel.warn(f"%MEM is not known: {error}")
+            self._pages = 0
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, index: int) -> Process: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Process]: ...
+
+    def __getitem__(self, index: int | slice) -> Process | Sequence[Process]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._read([self._chosen[index]])(self._chosen[index])
+
+    def __iter__(self) -> Iterator[Process]:
+        """All of them; a task that cannot be read is left out, with a warning."""
+        read: Callable[[tasks.Task], Process] | None = None
+        for i, task in enumerate(each(self._chosen, "task")):
+            if read is None or i % BATCH == 0:
+                read = self._read(self._chosen[i : i + BATCH])
+            what = f"task {task.pid} at {task.address:#x} is left out"
+            with isolated(what, self._kernel.warn):
+                yield read(task)
+
+    def _read(self, batch: Sequence[tasks.Task]) -> "Callable[[tasks.Task], Process]":
+        """What makes the line of one of these tasks, which are read together."""
+        used = self._use.of(batch)
+        kernel_threads = mm.kernel_threads(self._kernel, batch, self._states)
+        parents = _parents(self._kernel, batch)
+
+        def line(task: tasks.Task) -> Process:
             is_thread = task.address in kernel_threads
             memory = used.get(task.address)
             if is_thread and (memory is None or not memory.resident):
                 memory = mm.NONE
             total = None if memory is None else memory.total
             resident = None if memory is None else memory.resident
-            process = Process(
+            return Process(
                 task=task,
                 ppid=parents.get(task.address),
-                state=states.letters(task, known),
+                state=states.letters(task, self._states),
                 kernel_thread=is_thread,
                 vsz=None if total is None else total * PAGE,
                 rss=None if resident is None else resident * PAGE,
-                percent=_percent(resident, pages),
+                percent=_percent(resident, self._pages),
             )
-            processes.append(process)
-    return Processes(target.id, kernel.word, processes, failure)
+
+        return line
 
 
 def _percent(resident: int | None, pages: int) -> float | None:
@@ -141,7 +180,7 @@ class JSON(TypedDict):
     """What ``ps --json`` prints."""
 
     domain: Count
-    tasks: list[TaskJson]
+    tasks: Stream[TaskJson]
 
 
 class Processes(NamedTuple):
@@ -149,7 +188,8 @@ class Processes(NamedTuple):
 
     domain: int
     word: int
-    processes: list[Process]
+    #: Read on demand.
+    processes: Sequence[Process]
     #: Which operands name no task.
     failure: str | None = None
 
@@ -164,7 +204,7 @@ class Processes(NamedTuple):
         """The domain and its tasks."""
         return {
             "domain": self.domain,
-            "tasks": [_process_json(process) for process in self.processes],
+            "tasks": map(_process_json, self.processes),
         }
 
 

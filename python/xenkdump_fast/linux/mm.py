@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
 from ..budget import BudgetExceededError
+from ..limits import MAX_KNOWN_MMS
 from . import percpu, states
 from .kernel import Kernel
 from .layouts import Number
@@ -40,43 +41,72 @@ NONE = Usage(0, 0)
 def usage(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, Usage]:
     """The usage of each task for which it is known, by address of the task."""
     found: dict[int, Usage] = {}
-    by_mm: dict[int, Usage | MemoryFault] = {}
-    known = states.of(kernel)
-    cached = _cached(kernel, all_tasks)
-    zombies = {task.address for task in all_tasks if states.is_zombie(task, known)}
-    found.update(dict.fromkeys(zombies, NONE))
-    try:
-        counters = _Counters(kernel)
-        for batch in batches(task for task in all_tasks if task.address not in zombies):
-            tasks = Structs(kernel, [task.address for task in batch], ["task_struct.mm"])
-            mms = dict.fromkeys(tasks.values("task_struct.mm"))
-            # Threads share an mm.
-            new = (mm for mm in mms if mm and mm not in by_mm)
-            by_mm.update(counters.read(list(islice(new, counters.budget.remaining))))
-            for task in batch:
-                try:
-                    mm = tasks.read(task.address, "task_struct.mm")
-                except MemoryFault as fault:
-                    used: Usage | MemoryFault = fault
-                else:
-                    if mm == 0:
-                        found[task.address] = NONE
-                        continue
-                    if mm not in by_mm:
-                        by_mm.update(counters.read([mm]))  # was not read with the rest
-                    used = by_mm[mm]
-                if isinstance(used, MemoryFault):
-                    kernel.warn(f"the memory of the task at {task.address:#x} is not known: {used}")
-                else:
-                    resident = used.resident
-                    if resident is not None:
-                        resident += cached.get(task.tgid, 0)
-                    found[task.address] = Usage(used.total, resident)
-    except BudgetExceededError as error:
-        kernel.warn(f"the memory of some tasks is not known: {error}")
-    except AbsentError as error:
-        kernel.warn(f"the memory of tasks is not known: {error}")
+    use = MemoryUse(kernel, all_tasks)
+    for batch in batches(all_tasks):
+        found |= use.of(batch)
     return found
+
+
+class MemoryUse:
+    """The usage of tasks, a batch at a time: that of a million tasks takes much memory."""
+
+    def __init__(self, kernel: Kernel, all_tasks: Sequence[Task]) -> None:
+        self._kernel = kernel
+        self._states = states.of(kernel)
+        self._cached = _cached(kernel, all_tasks)
+        #: Threads share an mm, and follow each other by pid.
+        self._by_mm: dict[int, Usage | MemoryFault] = {}
+        #: None once it is not known.
+        self._counters: _Counters | None = None
+        try:
+            self._counters = _Counters(kernel)
+        except AbsentError as error:
+            kernel.warn(f"the memory of tasks is not known: {error}")
+
+    def of(self, batch: Sequence[Task]) -> dict[int, Usage]:
+        """The usage of each of these for which it is known, by address of the task."""
+        zombies = [task for task in batch if states.is_zombie(task, self._states)]
+        found = dict.fromkeys((task.address for task in zombies), NONE)
+        if self._counters is not None:
+            try:
+                others = [task for task in batch if task.address not in found]
+                self._add(found, others, self._counters)
+            except BudgetExceededError as error:
+                self._counters = None
+                self._kernel.warn(f"the memory of some tasks is not known: {error}")
+            except AbsentError as error:
+                self._counters = None
+                self._kernel.warn(f"the memory of tasks is not known: {error}")
+        return found
+
+    def _add(self, found: dict[int, Usage], batch: Sequence[Task], counters: "_Counters") -> None:
+        kernel = self._kernel
+        tasks = Structs(kernel, [task.address for task in batch], ["task_struct.mm"])
+        mms = dict.fromkeys(tasks.values("task_struct.mm"))
+        known = self._by_mm
+        if len(known) > MAX_KNOWN_MMS:
+            known = self._by_mm = {mm: known[mm] for mm in mms if mm in known}
+        new = (mm for mm in mms if mm and mm not in known)
+        known.update(counters.read(list(islice(new, counters.budget.remaining))))
+        for task in batch:
+            try:
+                mm = tasks.read(task.address, "task_struct.mm")
+            except MemoryFault as fault:
+                used: Usage | MemoryFault = fault
+            else:
+                if mm == 0:
+                    found[task.address] = NONE
+                    continue
+                if mm not in known:
+                    known.update(counters.read([mm]))  # was not read with the rest
+                used = known[mm]
+            if isinstance(used, MemoryFault):
+                kernel.warn(f"the memory of the task at {task.address:#x} is not known: {used}")
+            else:
+                resident = used.resident
+                if resident is not None:
+                    resident += self._cached.get(task.tgid, 0)
+                found[task.address] = Usage(used.total, resident)
 
 
 class _Counters:

@@ -111,7 +111,8 @@ def _threads(kernel: Kernel, leaders: list[int], limit: int) -> Iterator[Iterato
     offset, heads = _thread_lists(kernel, leaders)
     walked = dict(zip(heads, kernel.lists(list(heads.values()), limit + 1), strict=True))
     for leader in leaders:
-        yield _others(kernel, leader, offset, walked.get(leader))
+        # Each list is freed once it was used: there may be a million.
+        yield _others(kernel, leader, offset, walked.pop(leader, None))
 
 
 def _others(kernel: Kernel, leader: int, offset: int, threads: LinkedList | None) -> Iterator[int]:

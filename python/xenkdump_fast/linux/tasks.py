@@ -1,5 +1,6 @@
 """Tasks and their states."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -178,7 +179,11 @@ def tasks(kernel: Kernel) -> list[Task]:
     for address in idle_tasks.values():
         others.pop(address, None)
     found = load(idle_tasks.values(), True)
-    return found + sorted(load(others, False), key=lambda task: (task.pid, task.address))
+    rest = load(others, False)
+    # By pid, then by address: pairs of both as keys would take more memory than the tasks' own.
+    rest.sort(key=lambda task: task.address)
+    rest.sort(key=lambda task: task.pid)
+    return found + rest
 
 
 class TaskStructs:
@@ -214,11 +219,14 @@ class TaskStructs:
         """One of the tasks; MemoryFault if its pid or its name cannot be read."""
         comm = self._tasks.string(address, self._comm, COMM_LENGTH)
         stack = self._tasks.read(address, "task.stack")
+        pid = self._tasks.read(address, "task_struct.pid")
+        tgid = self._tasks.read(address, "task_struct.tgid")
+        # There may be a million tasks: equal values are one object.
         return Task(
             address=address,
-            pid=self._tasks.read(address, "task_struct.pid"),
-            tgid=self._tasks.read(address, "task_struct.tgid"),
-            comm=comm,
+            pid=pid,
+            tgid=pid if tgid == pid else tgid,
+            comm=sys.intern(comm),
             cpu=cpu if cpu is not None else self._cpu(address, stack),
             state=self._optional(address, "task.state"),
             exit_state=self._optional(address, "task_struct.exit_state") or 0,

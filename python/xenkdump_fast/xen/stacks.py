@@ -30,10 +30,7 @@ class PcpuTrace(NamedTuple):
 
 def traces(xen: XenHost, methods: Sequence[str] | None = None) -> list[PcpuTrace]:
     """The stack of every pCPU, in the order of the notes."""
-    owners: dict[int | None, tuple[int, int]] = {}
-    for domain in xen.domains(all=True):
-        with isolated(f"vCPUs of domain {domain.id} are not known", xen.warnings.append):
-            owners.update({vcpu.address: (domain.id, vcpu.id) for vcpu in domain.vcpus})
+    owners = _owners(xen)
     unwinder = _unwinder(xen, methods)
     if unwinder is not None and "cfi" not in unwinder.methods and methods is None:
         xen.warnings.append(
@@ -48,6 +45,23 @@ def traces(xen: XenHost, methods: Sequence[str] | None = None) -> list[PcpuTrace
             frames, stopped = _frames(pcpu, unwinder, replaced)
             found.append(PcpuTrace(pcpu, number, vcpu, frames, stopped))
     return found
+
+
+def _owners(xen: XenHost) -> dict[int | None, tuple[int, int]]:
+    """The domain and the id of vCPUs by address, those that pCPUs were running among them.
+
+    Only their domains are read, as far as these vCPUs lead to them: others may be hundreds.
+    """
+    running = {pcpu.vcpu for pcpu in xen.pcpus if pcpu.vcpu is not None}
+    back = xen.layout.get("vcpu.domain")
+    named = set() if back is None else {xen.memory.pointer(vcpu + back) for vcpu in running}
+    owners: dict[int | None, tuple[int, int]] = {}
+    for domain in sorted(xen.domains(all=True), key=lambda one: one.address not in named):
+        if domain.address not in named and running <= owners.keys():
+            break
+        with isolated(f"vCPUs of domain {domain.id} are not known", xen.warnings.append):
+            owners.update({vcpu.address: (domain.id, vcpu.id) for vcpu in domain.vcpus})
+    return owners
 
 
 def _unwinder(xen: XenHost, methods: Sequence[str] | None) -> Unwinder | None:

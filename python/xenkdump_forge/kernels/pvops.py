@@ -50,7 +50,10 @@ class Pvops(Kernel):
             rq.set(nr_running=0 if task.idle else 1, nr_switches=self.rng.randrange(10**6))
             rq["clock"] = round(self.facts.uptime * 1e9)
         for name in ("possible", "online", "present", "active"):
-            self.variable(f"__cpu_{name}_mask")["bits[0]"] = (1 << self.cpus) - 1
+            mask = self.variable(f"__cpu_{name}_mask")
+            for first in range(0, self.cpus, 8 * self.word):
+                count = min(self.cpus - first, 8 * self.word)
+                mask[f"bits[{first // (8 * self.word)}]"] = (1 << count) - 1
         self.assign(nr_cpu_ids=self.cpus)
 
     def new_percpu_area(self) -> int:

@@ -256,7 +256,7 @@ class Xen64:
         """Writes a domain's struct and its vCPUs, and reserves its shared_info."""
         domain.address = self._heap(DOMAIN_SIZE)
         domain.shared_address = self._heap(PAGE)
-        array_ = self._heap(PAGE)
+        array_ = self._heap(max(8 * len(domain.vcpus), 1))
         at = domain.address
         self.write(at, struct.pack("<HxxI", domain.number, len(domain.vcpus)))
         self.write_u64(at + DOMAIN_VCPU, array_, domain.shared_address)

@@ -119,6 +119,11 @@ impl AddressSpace {
         }
     }
 
+    /// See `Dump::count_reads` of the core.
+    pub fn count_reads(&self, count: usize) {
+        self.dump.count_reads(count);
+    }
+
     /// Checks a long read before memory is allocated for it.
     fn check(&self, py: Python<'_>, address: u64, size: usize) -> PyResult<()> {
         if size > CHECK {
@@ -386,7 +391,9 @@ impl AddressSpace {
         structs: &Bound<'py, PyAny>,
         members: Vec<(u64, usize)>,
     ) -> PyResult<Vec<Bound<'py, PyList>>> {
-        structs::members(py, self.open()?, structs, &members)
+        let found = structs::members(py, self.open()?, structs, &members)?;
+        self.dump.count_reads(structs.len().unwrap_or(0));
+        Ok(found)
     }
 
     /// The bytes at each of `addresses`, as many as `sizes` has for it; None where they cannot be read.
@@ -396,7 +403,9 @@ impl AddressSpace {
         addresses: &Bound<'py, PyAny>,
         sizes: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
-        structs::each(py, self.open()?, addresses, sizes)
+        let found = structs::each(py, self.open()?, addresses, sizes)?;
+        self.dump.count_reads(found.len());
+        Ok(found)
     }
 
     /// The pointers in each of the arrays at `addresses`, of `counts` elements of `word` bytes, that are
@@ -442,7 +451,7 @@ impl AddressSpace {
         links: &str,
         limit: usize,
     ) -> PyResult<Vec<structs::Walked>> {
-        structs::lists(py, self.open()?, heads, word, links, limit)
+        structs::lists(py, self.open()?, &self.dump, heads, word, links, limit)
     }
 
     /// The machine address of `address`, an int or a one-dimensional uint64 array.

@@ -267,6 +267,7 @@ pub type Walked = (Vec<u64>, &'static str, Option<u64>);
 pub fn lists(
     py: Python<'_>,
     space: &Space<CoreDump>,
+    dump: &CoreDump,
     heads: &Bound<'_, PyAny>,
     word: usize,
     links: &str,
@@ -280,7 +281,9 @@ pub fn lists(
         _ => return Err(PyValueError::new_err(format!("unknown links: {links:?}"))),
     };
     let heads = elements(heads, |head| head.extract())?;
-    let found = detach(py, || space.lists(&heads, links, word, limit))?;
+    let found = detach(py, || {
+        space.lists_counted(&heads, links, word, limit, |nodes| dump.count_reads(nodes))
+    })?;
     let nodes = found.iter().map(|list| list.nodes.len());
     errors::probe(nodes.sum::<usize>() + found.len(), OBJECT)?;
     Ok(found.into_iter().map(walked).collect())

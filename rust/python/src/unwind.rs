@@ -144,7 +144,8 @@ impl Unwinder {
             .map(|(low, high)| (VirtAddr(low), VirtAddr(high)))
             .collect();
         let symbols = self.symbols.get().snapshot();
-        let memory = self.memory.get().as_virtual()?;
+        let space = self.memory.get();
+        let memory = space.as_virtual()?;
         let found = detach(py, || {
             let tracer = self.tracer.read().unwrap_or_else(PoisonError::into_inner);
             tracer.trace(
@@ -158,6 +159,7 @@ impl Unwinder {
                 },
             )
         })?;
+        space.count_reads(1);
         let frames = found
             .frames
             .iter()

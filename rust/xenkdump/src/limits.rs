@@ -82,6 +82,10 @@ pub const MAX_RUN_BUCKETS: usize = 1 << 16;
 /// lists that the dump or the caller can make longer, are made by [`crate::alloc`].
 pub const MAX_SMALL_ALLOCATION: usize = 64 << 10;
 
+/// Scattered reads after which mapped pages of the file are unmapped again, so that they do not count as
+/// memory of this process. The system maps 16 pages for each: 128 MiB at most.
+pub const MAX_UNRELEASED_READS: usize = 1 << 11;
+
 // == P2M ==
 
 /// pfns of a P2M: 256 TiB of memory, sixteen times Xen's largest host.

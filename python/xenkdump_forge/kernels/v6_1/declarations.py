@@ -1,5 +1,8 @@
 """The types and variables of Linux 6.1 on x86_64 that a reader needs."""
 
+#: CPUs for which the masks and the table of per-CPU areas have space (CONFIG_NR_CPUS).
+CPUS = 64
+
 TYPES = """
 typedef unsigned char u8;
 typedef unsigned char __u8;
@@ -303,3 +306,14 @@ u32 *vmcoreinfo_note;
 void *xen_start_info;
 char __log_buf[131072] __local __aligned(8);
 """
+
+
+def for_cpus(cpus: int) -> tuple[str, str]:
+    """The types and variables of a kernel that was built for ``cpus`` CPUs or more."""
+    words = max(-(-cpus // 64), 1)
+    return (
+        TYPES.replace(
+            "cpumask { unsigned long bits[1];", f"cpumask {{ unsigned long bits[{words}];"
+        ),
+        VARIABLES.replace(f"__per_cpu_offset[{CPUS}]", f"__per_cpu_offset[{64 * words}]"),
+    )

@@ -11,7 +11,7 @@ from ...debuginfo.cparse import parse
 from ...debuginfo.ctype import X86_64
 from ...elf import format as elf
 from ..image import Spec
-from .declarations import TYPES, VARIABLES
+from .declarations import CPUS, for_cpus
 
 RELEASE = "6.1.0-56-amd64"
 VERSION = "#1 SMP PREEMPT_DYNAMIC xenkdump_fast sample (2026-11-16)"
@@ -257,9 +257,10 @@ class Extra:
 NOTHING = Extra({}, {}, "", "")
 
 
-def spec(hypercall: Hypercall = BY_FUNCTION, extra: Extra = NOTHING) -> Spec:
-    """The definition of the image."""
-    types = parse(TYPES + extra.types + VARIABLES + extra.variables, X86_64)
+def spec(hypercall: Hypercall = BY_FUNCTION, extra: Extra = NOTHING, cpus: int = CPUS) -> Spec:
+    """The definition of the image, for at least ``cpus`` CPUs."""
+    declared, variables = for_cpus(cpus)
+    types = parse(declared + extra.types + variables + extra.variables, X86_64)
     sp_offset = types.offset("task_struct.thread.sp")
     recipe = Recipe(
         word=8,

@@ -21,7 +21,8 @@ from ..tasks import Task
 from . import functions
 from .crashes import Crash, Describe
 
-_STACKS = 0xFFFFC90040000000
+#: The first kernel stack, in vmalloc space.
+STACKS = 0xFFFFC90040000000
 _VMALLOC = 0xFFFFC90000000000
 _VMEMMAP = 0xFFFFEA0000000000
 
@@ -67,7 +68,7 @@ class Linux61(Pvops):
         """init_stack, or four pages of vmalloc space with a guard page."""
         if job.pid == 0 and job.cpu == 0:
             return self.image.symbol("init_stack")
-        low = _STACKS + (len(self.tasks) + len(self.idle)) * 8 * PAGE
+        low = STACKS + (len(self.tasks) + len(self.idle)) * 8 * PAGE
         self.guest.map(low, [self.guest.allocate() for _ in range(4)])
         return low
 
@@ -240,17 +241,29 @@ class Linux61(Pvops):
     def write_log(self, lines: list[Line]) -> None:
         """Writes the messages to a ring of 1024 descriptors and 128 KiB of text."""
         size = self.image.variables["__log_buf"].size
-        ring = printk.ring(lines, 10, size.bit_length() - 1)
-        self.log = ring.kept
-        descs, infos, data = (
+        places = [
             self.image.symbol(name)
             for name in ("_printk_rb_static_descs", "_printk_rb_static_infos", "__log_buf")
-        )
-        self.guest.write(descs, ring.descs)
-        self.guest.write(infos, ring.infos)
-        self.guest.write(data, ring.data)
+        ]
+        self.write_ring(printk.ring(lines, 10, size.bit_length() - 1), 10, places)
+
+    def write_large_log(self, lines: list[Line], size_bits: int) -> None:
+        """Writes the messages to a ring that was allocated at boot (``log_buf_len=``)."""
+        # setup_log_buf(): a descriptor for each 32 bytes.
+        ring = printk.ring(lines, size_bits - 5, size_bits)
+        sizes = (len(part) for part in (ring.descs, ring.infos, ring.data))
+        places = [self.direct(self.guest.allocate(-(-size // PAGE))) for size in sizes]
+        self.write_ring(ring, size_bits - 5, places)
+
+    def write_ring(self, ring: printk.Ring, count_bits: int, places: Sequence[int]) -> None:
+        """Writes a ring with its descriptors, infos and text at these addresses."""
+        size = len(ring.data)
+        self.log = ring.kept
+        for at, part in zip(places, (ring.descs, ring.infos, ring.data), strict=True):
+            self.guest.write(at, part)
+        descs, infos, data = places
         rb = self.variable("printk_rb_static")
-        rb["desc_ring.count_bits"] = 10
+        rb["desc_ring.count_bits"] = count_bits
         rb["desc_ring.descs"] = descs
         rb["desc_ring.infos"] = infos
         rb["desc_ring.head_id.counter"] = ring.head_id

@@ -24,9 +24,12 @@ mod xl_core;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
 
 use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
 use crate::fault::Fault;
+use crate::limits::MAX_UNRELEASED_READS;
 use crate::memory::Memory;
 use crate::notes::{self, Decoded, DEVICE_DUMP_NAME};
 use crate::Result;
@@ -44,6 +47,10 @@ pub struct Dump {
     container: Box<dyn Container>,
     format: String,
     warnings: Vec<String>,
+    /// See [`Dump::encryption_mask`]: a host has a note for each CPU, and page tables for each.
+    encryption_mask: OnceLock<u64>,
+    /// Scattered reads since the last release.
+    unreleased: AtomicUsize,
 }
 
 /// How a dump is opened.
@@ -94,6 +101,8 @@ impl Dump {
             .concat(),
             warnings: opened.warnings.into_iter().chain(own).collect(),
             container: opened.container,
+            encryption_mask: OnceLock::new(),
+            unreleased: AtomicUsize::new(0),
         })
     }
 
@@ -105,6 +114,8 @@ impl Dump {
             path: self.path.clone(),
             format: self.format.clone(),
             warnings: Vec::new(),
+            encryption_mask: OnceLock::new(),
+            unreleased: AtomicUsize::new(0),
         }
     }
 
@@ -170,14 +181,16 @@ impl Dump {
     /// The bit of page-table entries that marks encrypted memory (AMD SME), as the kernel's VMCOREINFO
     /// gives it; 0 if there is none.
     pub fn encryption_mask(&self) -> u64 {
-        let mut masks = self
-            .notes()
-            .iter()
-            .filter_map(|note| match self.decode(note) {
-                Decoded::VmcoreInfo(text) => notes::sme_mask(text),
-                _ => None,
-            });
-        masks.next().unwrap_or(0)
+        *self.encryption_mask.get_or_init(|| {
+            let mut masks = self
+                .notes()
+                .iter()
+                .filter_map(|note| match self.decode(note) {
+                    Decoded::VmcoreInfo(text) => notes::sme_mask(text),
+                    _ => None,
+                });
+            masks.next().unwrap_or(0)
+        })
     }
 
     /// Defects of the file that do not prevent its use, as far as they are known: some are found when
@@ -197,6 +210,16 @@ impl Dump {
     /// Gives back memory that only caches bytes of the file: later reads read them again.
     pub fn release(&self) {
         self.container.release();
+    }
+
+    /// Counts reads that are scattered over memory, as of many structs, and releases after some of them:
+    /// what a walk of a million tasks has read would count as memory of this process.
+    pub fn count_reads(&self, count: usize) {
+        let before = self.unreleased.fetch_add(count, Ordering::Relaxed);
+        if before.saturating_add(count) >= MAX_UNRELEASED_READS {
+            self.unreleased.store(0, Ordering::Relaxed);
+            self.release();
+        }
     }
 
     /// Bytes of memory that the machine had according to the headers, with what was excluded.

@@ -263,3 +263,88 @@ fn names_of_sections_are_cut() {
     assert_eq!(xl_core::name_in(b".xen_p2m"), b".xen_p2m");
     assert_eq!(xl_core::name_in(&[b'a'; 1 << 16]).len(), MAX_DUMP_CORE_NAME);
 }
+
+/// A container without memory that counts what it is asked for.
+#[derive(Debug, Default)]
+struct Counting {
+    headers: Option<container::Headers>,
+    asked: std::sync::Arc<[std::sync::atomic::AtomicUsize; 2]>,
+}
+
+impl Container for Counting {
+    fn headers(&self) -> &container::Headers {
+        self.asked[0].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.headers.as_ref().unwrap()
+    }
+
+    fn descriptor(&self, _note: &Note, _size: u64) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn file_size(&self) -> u64 {
+        0
+    }
+
+    fn memory_held(&self) -> u64 {
+        0
+    }
+
+    fn memory_size(&self) -> u64 {
+        0
+    }
+
+    fn next_run(&self, _addr: MachineAddr) -> Option<Run> {
+        None
+    }
+
+    fn read(&self, addr: MachineAddr, _buf: &mut [u8]) -> std::result::Result<(), Fault> {
+        Err(Fault::NoSegment(addr))
+    }
+
+    fn release(&self) {
+        self.asked[1].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn counting() -> (Dump, std::sync::Arc<[std::sync::atomic::AtomicUsize; 2]>) {
+    let container = Counting {
+        headers: Some(container::Headers {
+            format: "test",
+            machine_type: 62,
+            word: Word::W64,
+            notes: Vec::new(),
+            warnings: warnings::Warnings::default(),
+        }),
+        ..Counting::default()
+    };
+    let asked = container.asked.clone();
+    let dump = Dump {
+        path: PathBuf::new(),
+        container: Box::new(container),
+        format: String::new(),
+        warnings: Vec::new(),
+        encryption_mask: OnceLock::new(),
+        unreleased: AtomicUsize::new(0),
+    };
+    (dump, asked)
+}
+
+#[test]
+fn the_notes_are_read_for_the_encryption_mask_once() {
+    let (dump, asked) = counting();
+    for _ in 0..100 {
+        assert_eq!(dump.encryption_mask(), 0);
+    }
+    assert_eq!(asked[0].load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn mapped_pages_are_released_after_scattered_reads() {
+    let (dump, asked) = counting();
+    for _ in 0..10 * MAX_UNRELEASED_READS / 64 {
+        dump.count_reads(64);
+    }
+    assert_eq!(asked[1].load(Ordering::Relaxed), 10);
+    dump.count_reads(usize::MAX);
+    assert_eq!(asked[1].load(Ordering::Relaxed), 11);
+}

@@ -7,6 +7,9 @@ use crate::addr::{MachineAddr, Word};
 use crate::alloc;
 use crate::memory::{Fault, Memory};
 
+/// See [`Space::lists_counted`].
+const COUNTED: usize = 1 << 10;
+
 /// How the nodes of a list are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
@@ -46,6 +49,19 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
     /// Walks the lists with these heads. No node is visited twice, and all lists together have at most
     /// `limit` nodes.
     pub fn lists(&self, heads: &[u64], links: Links, word: Word, limit: usize) -> Vec<List> {
+        self.lists_counted(heads, links, word, limit, |_| {})
+    }
+
+    /// The same. `count` is told after every 1024 nodes how many were read since the last time.
+    pub fn lists_counted(
+        &self,
+        heads: &[u64],
+        links: Links,
+        word: Word,
+        limit: usize,
+        count: impl Fn(usize),
+    ) -> Vec<List> {
+        let mut read = 0_usize;
         // Maps each node to the number of its list.
         let mut owners: HashMap<u64, usize> = HashMap::new();
         let lists = heads.iter().enumerate();
@@ -53,6 +69,11 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
             let mut nodes = Vec::new();
             let mut at = head;
             let end = loop {
+                read += 1;
+                if read == COUNTED {
+                    read = 0;
+                    count(COUNTED);
+                }
                 let Ok(next) = self.next(at, links, word) else {
                     break End::Unreadable(at);
                 };
@@ -148,6 +169,18 @@ mod tests {
             walk(&space, &[0x1000], Links::Circular, 1),
             [list(&[0x1100], End::Limit(0x1200))]
         );
+    }
+
+    #[test]
+    fn nodes_are_counted_while_they_are_read() {
+        let nodes = 5 * COUNTED as u64 + 7;
+        let links: Vec<_> = (0..nodes).map(|i| (8 * i, 8 * ((i + 1) % nodes))).collect();
+        let told = std::cell::Cell::new(0);
+        let found = memory(&links).lists_counted(&[0], Links::Circular, Word::W64, 1 << 20, |n| {
+            told.set(told.get() + n);
+        });
+        assert_eq!(found[0].nodes.len() as u64, nodes - 1);
+        assert_eq!(told.get(), 5 * COUNTED);
     }
 
     #[test]

@@ -1,0 +1,51 @@
+"""Calls into Rust on hosts of different size: they grow no faster than the output."""
+
+from pathlib import Path
+
+import pytest
+
+from xenkdump_forge.hosts.scaled import Scale, write_scaled_host
+
+from .crossings import crossings
+
+Capsys = pytest.CaptureFixture[str]
+
+
+def calls(command: list[str], scale: Scale, folder: Path, capsys: Capsys) -> tuple[int, str]:
+    host = write_scaled_host(folder, scale)
+    return crossings([*command, str(host.vmlinux), str(host.vmcore)], capsys)
+
+
+def test_ps_reads_tasks_in_batches(tmp_path: Path, capsys: Capsys) -> None:
+    few, _ = calls(["ps"], Scale(tasks=1000), tmp_path, capsys)
+    many, text = calls(["ps"], Scale(tasks=5000), tmp_path, capsys)
+    assert len(text.splitlines()) > 5000
+    # Four more batches of 1024, each of which is read in parts.
+    assert few <= many < few + 4 * 32
+
+
+def test_backtraces_of_xen_do_not_read_all_domains(tmp_path: Path, capsys: Capsys) -> None:
+    found = []
+    for count in (20, 40):
+        host = write_scaled_host(tmp_path, Scale(domains=count))
+        found.append(crossings(["bt", "--hypervisor", str(host.vmcore)], capsys))
+    (few, short), (many, long) = found
+    assert len(short) == len(long)
+    # The list of domains only.
+    assert few < many < few + 20 * 8
+
+
+@pytest.mark.parametrize("command", ["bt -a", "vcpus", "pcpus"])
+def test_each_cpu_costs_the_same(command: str, tmp_path: Path, capsys: Capsys) -> None:
+    counts = []
+    for cpus in (50, 100, 200):
+        host = write_scaled_host(tmp_path, Scale(cpus=cpus, domains=1))
+        counts.append(crossings([*command.split(), str(host.vmcore)], capsys)[0])
+    assert counts[2] - counts[1] < 2.1 * (counts[1] - counts[0])
+
+
+def test_each_module_costs_the_same(tmp_path: Path, capsys: Capsys) -> None:
+    counts = [
+        calls(["bt", "-a"], Scale(modules=count), tmp_path, capsys)[0] for count in (50, 100, 200)
+    ]
+    assert counts[2] - counts[1] < 2.1 * (counts[1] - counts[0])

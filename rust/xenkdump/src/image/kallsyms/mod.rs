@@ -34,7 +34,10 @@ use crate::addr::{Address, MachineAddr, VirtAddr, Word};
 use crate::alloc;
 use crate::budget::Budget;
 use crate::elf::Bytes;
-use crate::limits::{MAX_KALLSYMS_CANDIDATES, MAX_KALLSYMS_CHECKED_NAMES, MAX_KERNEL_IMAGE_SEARCH};
+use crate::limits::{
+    MAX_KALLSYMS_CANDIDATES, MAX_KALLSYMS_CHECKED_NAMES, MAX_KALLSYMS_STRINGS_SIZE,
+    MAX_KERNEL_IMAGE_SEARCH,
+};
 use crate::memory::Memory;
 use crate::names::{self as hashed, Key};
 use crate::paging::Virtual;
@@ -202,7 +205,8 @@ impl Kallsyms {
         let names = Names::before(memory, tokens, word, budget)
             .ok_or(NotFound::Names(VirtAddr(tokens.start)))?;
         // Names take two to three times the bytes of their tokens. What is not used is never touched.
-        let mut strings = alloc::with_capacity(names.size().saturating_mul(EXPANSION));
+        let likely = names.size().saturating_mul(EXPANSION);
+        let mut strings = alloc::with_capacity(likely.min(MAX_KALLSYMS_STRINGS_SIZE));
         let mut found = alloc::with_capacity(names.count);
         names.expand(tokens, |symbol| {
             let number = u32::try_from(symbol.number);

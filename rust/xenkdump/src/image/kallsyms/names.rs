@@ -171,9 +171,10 @@ impl Names {
         None
     }
 
-    /// Bytes of the compressed names, and of what follows them in memory.
+    /// Bytes of the compressed names, and of what is between them and the tokens.
     pub fn size(&self) -> usize {
-        self.region.bytes.len()
+        let before = self.region.offset(self.start).unwrap_or(0);
+        self.region.bytes.len() - before
     }
 
     /// Calls `found` with each symbol that can be expanded.

@@ -1,7 +1,7 @@
 """Xen's console ring, with pages that the dump may lack."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -9,7 +9,7 @@ from xenkdump_fast import AbsentError
 from xenkdump_fast.xen import console
 from xenkdump_fast.xen.console_ring import Console
 from xenkdump_fast.xen.host import XenHost
-from xenkdump_fast.xen.memory import PAGE, XenMemory
+from xenkdump_fast.xen.memory import PAGE, XenMemory, xen_range
 
 from ..linux.fakes import Memory, words
 
@@ -144,3 +144,21 @@ def test_a_ring_without_any_page() -> None:
         host.bytes.drop(RING + page * PAGE)
     with pytest.raises(AbsentError, match="cannot be read"):
         host.read()
+
+
+@pytest.mark.parametrize("word", [4, 8])
+def test_memory_without_pointers_to_pages_is_passed_over(word: Literal[4, 8]) -> None:
+    first, end = xen_range(word)
+    may_point = console._pages(word, first, end)
+    for number in (0, 1, first - PAGE, first, first + PAGE, first + 1, end - PAGE, end, PAGE - 1):
+        for at in (0, 3, 511):
+            numbers = [0] * 512
+            numbers[at] = number % (1 << 8 * word)
+            data = b"".join(value.to_bytes(word, "little") for value in numbers)
+            is_pointer = first <= numbers[at] < end and numbers[at] % PAGE == 0
+            assert may_point(data) or not is_pointer, hex(number)
+    # The test is exact where all bytes of the range matter.
+    assert may_point((end - PAGE).to_bytes(word, "little"))
+    assert not may_point((end - PAGE + 1).to_bytes(word, "little"))
+    assert not may_point(bytes(PAGE))
+    assert not may_point(b"")

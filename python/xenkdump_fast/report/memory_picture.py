@@ -111,8 +111,11 @@ def _owners(
     import numpy as np
 
     ids = _Names.of(xen).ids
-    # Of few different ones, which takes less time than return_inverse.
-    frames = np.unique(owned.owners)
+    # Of few different ones, which takes less time than return_inverse. np.unique would import
+    # numpy.ma, which takes longer still.
+    edges = np.flatnonzero(owned.owners[1:] != owned.owners[:-1])
+    different = {*owned.owners[:1].tolist(), *owned.owners[edges + 1].tolist()}
+    frames = np.array(sorted(different), np.int64)
     inverse = np.searchsorted(frames, owned.owners)
     counts = np.bincount(inverse, minlength=len(frames))
     owners: list[Owner] = []

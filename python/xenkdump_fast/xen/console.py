@@ -1,6 +1,7 @@
 """Xen's console ring, as shown by ``xl dmesg``."""
 
 import re
+from collections.abc import Callable
 
 from .._native import AbsentError
 from ..limits import MAX_CONSOLE_SIZE, MAX_XEN_IMAGE
@@ -71,6 +72,30 @@ def _by_symbols(xen: XenHost) -> Console:
     return Console(_lines(xen, ring, text, ring.missing_in(0, end)), overwritten, "conring")
 
 
+def _pages(word: int, first: int, end: int) -> Callable[[bytes], bool]:
+    """A test whether memory may have a word that is the address of a page between two addresses.
+
+    It looks at one byte of all words at once.
+    """
+    ranges = [(1, range(0, 256, 16)), (0, range(1))]
+    low, high = (address.to_bytes(word, "little") for address in (first, end - 1))
+    for at in reversed(range(2, word)):
+        ranges.insert(0, (at, range(low[at], high[at] + 1)))
+        if low[at] != high[at]:
+            break
+    tables = [(at, bytes(byte in valid for byte in range(256))) for at, valid in ranges]
+
+    def may_point(data: bytes) -> bool:
+        marks = -1
+        for at, table in tables:
+            marks &= int.from_bytes(data[at::word].translate(table))
+            if not marks:
+                return False
+        return True
+
+    return may_point
+
+
 def _search(xen: XenHost) -> int | None:
     """The first address that a pointer in Xen's image has and that looks like a console ring."""
     memory = xen.memory
@@ -80,9 +105,11 @@ def _search(xen: XenHost) -> int | None:
     # No page is read twice, unless page tables have several addresses for it.
     size = MAX_XEN_IMAGE + 2 * xen.dump.memory_held
     with memory.budget("candidates for Xen's console ring", size):
+        may_point = _pages(memory.word, first, end)
         for page in range(base, base + MAX_XEN_IMAGE, PAGE):
-            words = memory.words(page, PAGE) or ()
+            data = memory.read(page, PAGE) or b""
             # Few words are the addresses of pages.
+            words = memory.split(data) if may_point(data) else ()
             for pointer in [at for at in words if first <= at < end and not at % PAGE]:
                 if pointer in seen:
                     continue

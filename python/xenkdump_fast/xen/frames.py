@@ -180,14 +180,13 @@ def narrow(registers: dict[str, int]) -> dict[str, int]:
 def search(words: Sequence[int], word: int, kind: str = "pv") -> Iterator[int]:
     """The offsets in a struct at which a guest's saved registers (cpu_user_regs) may start."""
     before = len(_GENERAL[word]) + 1
-    for ip_at in range(before, len(words) - 4):
-        # The flags alone exclude nearly all candidates.
-        flags = words[ip_at + 2]
-        if flags & 2 and not flags & _FLAGS_ZERO:
-            pushed = words[ip_at : ip_at + 5]
-            # An HVM guest's selectors are zero, as in zeroed memory; its ip and sp are not.
-            if _plausible(pushed, word, kind) and (kind == "pv" or (pushed[0] and pushed[3])):
-                yield (ip_at - before) * word
+    # The flags alone exclude nearly all candidates.
+    possible = enumerate(words[before + 2 : max(0, len(words) - 2)])
+    for i in [i for i, flags in possible if flags & 2 and not flags & _FLAGS_ZERO]:
+        pushed = words[before + i : before + i + 5]
+        # An HVM guest's selectors are zero, as in zeroed memory; its ip and sp are not.
+        if _plausible(pushed, word, kind) and (kind == "pv" or (pushed[0] and pushed[3])):
+            yield i * word
 
 
 def read(words: Sequence[int], address: int, word: int) -> GuestFrame | None:

@@ -29,6 +29,8 @@ from .pcpus import Pcpu
 #: Bits of emulation_flags (public ABI, XEN_X86_EMU_*). The devices are those that PVH lacks: HPET,
 #: power management, RTC, PIC and VGA.
 EMU_LAPIC, EMU_PIT, EMU_DEVICES = 1 << 0, 1 << 8, 0x6E
+#: Bits that no cr3 has: it is a machine address with flags (PCID, no-flush).
+_NO_ROOT = 0x7FF0_0000_0000_0FF0
 #: vcpu_runstate_info.state, in the order of its values (public ABI).
 RUNSTATES = ("running", "runnable", "blocked", "offline")
 
@@ -312,23 +314,21 @@ class _Inference:
         """vcpu.arch.cr3: the cr3 of the pCPU that was running it; of other vCPUs, any root."""
         votes: Counter[int] = Counter()
         for vcpu in self.vcpus:
-            running = vcpu.pcpu is not None and vcpu.pcpu.cr3 is not None
-            expected = root_of(vcpu.pcpu.cr3 or 0, self.word) if vcpu.pcpu else 0
-            for i, value in enumerate(vcpu.struct.words):
-                root = root_of(value, self.word)
-                if running:
-                    # The strongest evidence there is.
-                    votes[i * self.word] += 100 * (root == expected)
-                elif value and root and self._may_be_root(value) and self.memory.is_root(root):
+            words = vcpu.struct.words
+            if vcpu.pcpu is not None and vcpu.pcpu.cr3 is not None:
+                expected = root_of(vcpu.pcpu.cr3, self.word)
+                same = (i for i, at in enumerate(words) if root_of(at, self.word) == expected)
+                # The strongest evidence there is.
+                votes.update({i * self.word: 100 for i in same})
+                continue
+            for i in [i for i, value in enumerate(words) if value > PAGE and not value & _NO_ROOT]:
+                root = root_of(words[i], self.word)
+                if root and self.memory.is_root(root):
                     votes[i * self.word] += 1
         # ctrlreg[3], the guest's cr3, is at a lower offset and may have the same value.
         best = max(votes, key=lambda at: (votes[at], at), default=None)
         if best is not None and votes[best] > 0:
             self.layout.offsets["vcpu.cr3"] = best
-
-    def _may_be_root(self, value: int) -> bool:
-        """Whether a word may be a cr3: a machine address with flags (PCID, no-flush)."""
-        return value & 0x7FF0_0000_0000_0000 == 0 and value & 0xFF0 == 0 and value > PAGE
 
     def gs_base(self) -> None:
         """vcpu.arch.pv.gs_base_kernel: the gs_base of a vCPU that was running its kernel."""
@@ -378,12 +378,16 @@ def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:
     """Offsets in a vCPU at which a vcpu_runstate_info may be, and its state."""
     # int state; uint64_t state_entry_time, time[4]: 64-bit numbers aligned to 4 on 32-bit x86.
     after = 8 if word == 8 else 4
-    for i, (value, after_it) in enumerate(zip(vcpu.words, vcpu.words[1:], strict=False)):
-        # Most words are zero, and few small ones precede a valid time. On 32 bits a time has two
-        # words, and any lower half is valid.
-        if value & 0xFFFF_FFFF > 3 or (word == 8 and not 1000 < after_it < 1 << 56):
-            continue
-        at = i * word
+    words = vcpu.words
+    # Most words are zero, and few small ones precede a valid time. On 32 bits a time has two words,
+    # and any lower half is valid.
+    if word == 8:
+        late = [i for i, value in enumerate(words[1:]) if 1000 < value < 1 << 56]
+        candidates = [i for i in late if words[i] & 0xFFFF_FFFF <= 3]
+    else:
+        candidates = [i for i, value in enumerate(words[:-1]) if value & 0xFFFF_FFFF <= 3]
+    for i in candidates:
+        at, value = i * word, words[i]
         data = vcpu.data[at + after : at + after + 40]
         if len(data) < 40:
             return

@@ -26,6 +26,9 @@ pub struct Image {
     pub inner: image::Image,
     /// Without a slide; shared by the symbols of all slides.
     symbols: OnceLock<symbols::Symbols>,
+    /// Those of an image in memory, shared by all domains that run it. A file may get others from
+    /// `set_debug`.
+    types: OnceLock<Types>,
 }
 
 impl Image {
@@ -33,6 +36,7 @@ impl Image {
         Self {
             inner,
             symbols: OnceLock::new(),
+            types: OnceLock::new(),
         }
     }
 }
@@ -143,6 +147,7 @@ impl Image {
                 Self {
                     inner: image::Image::Memory(Arc::new(memory.with_slide(slide))),
                     symbols: symbols.map(OnceLock::from).unwrap_or_default(),
+                    types: self.types.clone(),
                 }
             }
         }
@@ -250,11 +255,18 @@ impl Image {
     /// for DWARF indices, by default in the user's cache directory.
     #[pyo3(signature = (cache=None))]
     fn types(&self, py: Python<'_>, cache: Option<PathBuf>) -> PyResult<Types> {
+        if let Some(known) = self.types.get() {
+            return Ok(known.clone());
+        }
         let types = detach(py, || match cache {
             Some(folder) => types::Types::of_image(&self.inner, Some(&folder)),
             None => types::Types::of_image(&self.inner, types::user_cache().as_deref()),
         })?;
-        types.map(Types::new).map_err(errors::from_core)
+        let types = types.map(Types::new).map_err(errors::from_core)?;
+        Ok(match self.inner {
+            image::Image::File(_) => types,
+            image::Image::Memory(_) => self.types.get_or_init(|| types).clone(),
+        })
     }
 
     /// The types of BTF data that the file does not have: the kernel's memory between __start_BTF and

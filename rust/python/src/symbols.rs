@@ -95,7 +95,7 @@ impl Symbols {
     }
 
     fn __contains__(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
-        Ok(self.named(py)?.get(name).is_some())
+        Ok(self.get(py, name)?.is_some())
     }
 
     fn __getitem__(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
@@ -105,8 +105,9 @@ impl Symbols {
 
     /// The address of a symbol. If several have the name, a global one is preferred, then the lowest.
     fn get(&self, py: Python<'_>, name: &str) -> PyResult<Option<u64>> {
-        let found = self.named(py)?.get(name).map(|symbol| symbol.address.0);
-        Ok(found)
+        let symbols = self.named(py)?;
+        // Many symbols of one name are looked up in a table that is built for them.
+        errors::catch(|| symbols.get(name).map(|symbol| symbol.address.0))
     }
 
     /// All symbols with a name, by address; at most 4096.

@@ -13,6 +13,7 @@ use crate::type_graph::TypeGraph;
 
 /// Layouts of structs, from BTF or DWARF.
 #[pyclass(frozen, module = "xenkdump_fast._native")]
+#[derive(Clone)]
 pub struct Types {
     pub inner: Arc<types::Types>,
 }

@@ -25,13 +25,31 @@ const END: u32 = u32::MAX;
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
 /// The hash of a name, valid for all [`Names`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key(u32);
 
 impl Key {
     pub fn of(name: impl Hash) -> Self {
         Self(SEED.hash_one(name) as u32)
     }
+}
+
+/// Keys that are compared at once.
+const KEYS: usize = 64;
+
+/// The indices of all keys that equal `wanted`.
+pub(crate) fn positions(keys: &[Key], wanted: Key) -> impl Iterator<Item = usize> + use<'_> {
+    // Most have none of them, which takes a few instructions for vectors.
+    let has = move |keys: &[Key]| {
+        keys.iter()
+            .fold(false, |found, key| found | (*key == wanted))
+    };
+    let pieces = (0..).step_by(KEYS).zip(keys.chunks(KEYS));
+    let found = pieces.filter(move |(_, piece)| has(piece));
+    found.flat_map(move |(start, piece)| {
+        let numbered = (start..).zip(piece);
+        numbered.filter_map(move |(i, key)| (*key == wanted).then_some(i))
+    })
 }
 
 impl Names {
@@ -133,6 +151,17 @@ pub(crate) fn is_string(
     name == wanted && ended && name.len() <= MAX_SYMBOL_NAME && !name.iter().any(|byte| ends(*byte))
 }
 
+/// The name of a symbol at `offset` of a string table.
+pub(crate) fn of_symbol(strings: &[u8], offset: u32) -> &[u8] {
+    string(strings, offset, ends_symbol)
+}
+
+/// Whether `byte` ends the name of a symbol: NUL in an ELF file and in kallsyms, a newline or a blank in
+/// a map.
+pub(crate) fn ends_symbol(byte: u8) -> bool {
+    byte <= b' '
+}
+
 /// The text of a name, up to the first invalid UTF-8.
 pub(crate) fn text(name: &[u8]) -> &str {
     name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
@@ -161,6 +190,18 @@ mod tests {
         for (i, name) in names.iter().enumerate() {
             assert!(table.candidates(name).any(|found| found == i));
             assert!(table.candidates(name).count() < 32);
+        }
+    }
+
+    #[test]
+    fn all_positions_of_a_key_are_found() {
+        for len in [0, 1, KEYS - 1, KEYS, KEYS + 1, 5 * KEYS + 3] {
+            let keys: Vec<Key> = (0..len as u32).map(|i| Key(i * i % 7)).collect();
+            for wanted in 0..8 {
+                let all = (0..len).filter(|i| keys[*i] == Key(wanted));
+                let all: Vec<usize> = all.collect();
+                assert_eq!(positions(&keys, Key(wanted)).collect::<Vec<_>>(), all);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ the document (which have no characters that need escaping) and names of marks.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from markupsafe import Markup, escape
 
@@ -41,7 +42,7 @@ class Inline:
 
     def _cell(self, cell: Cell) -> str:
         if isinstance(cell, str):
-            return escape(text(cell))
+            return _escaped(cell)
         if isinstance(cell, Span):
             return self._span(cell)
         return "".join(map(self._span, cell))
@@ -51,11 +52,21 @@ class Inline:
         return f'<span class="{line.mark}">{found}</span>' if line.mark else found
 
     def _span(self, span: Span) -> str:
-        shown = str(escape(text(span.text)))
+        shown = _escaped(span.text)
         if span.to is not None and span.to in self._ids:
             mark = f' class="{span.mark}"' if span.mark else ""
             return f'<a href="#{span.to}"{mark}>{shown}</a>'
         return f'<span class="{span.mark}">{shown}</span>' if span.mark else shown
+
+
+#: Different texts whose escaped form is kept.
+_KEPT = 1 << 12
+
+
+@lru_cache(_KEPT)
+def _escaped(found: str) -> str:
+    """A text as HTML. Names of functions, states and numbers are in a page many times."""
+    return str(escape(text(found)))
 
 
 def text(found: str) -> str:

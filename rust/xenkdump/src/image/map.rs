@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::kallsyms::{Kallsyms, Symbol};
+use super::kallsyms::{keys_of, Kallsyms, Symbol};
 use crate::addr::{VirtAddr, Word};
 use crate::alloc;
 use crate::file::RegularFile;
@@ -80,6 +81,7 @@ impl MapFile {
         }
         Ok(Kallsyms {
             word: map.word,
+            keys: Arc::new(keys_of(&strings, &symbols)),
             strings: strings.into(),
             symbols,
             lost: 0,

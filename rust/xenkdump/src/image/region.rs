@@ -11,6 +11,9 @@ use crate::memory::Memory;
 /// a name or offset of a member.
 const MISSING: u8 = 0xff;
 
+/// Bytes that are read at once, unless a page of them is missing.
+const PIECE: usize = 16 * PAGE_SIZE;
+
 /// A copy of the bytes from `start` on. Those that the dump lacks are `0xff`, and recorded.
 #[derive(Clone, Debug)]
 pub(crate) struct Region {
@@ -27,8 +30,21 @@ impl Region {
         let mut bytes = alloc::filled(MISSING, len);
         let mut holes: Vec<Range<usize>> = Vec::new();
         let mut done = 0;
+        // The end of the piece that is read by page.
+        let mut by_page = 0;
         while done < len {
             let at = VirtAddr(range.start.wrapping_add(done as u64));
+            let piece = (PIECE - at.page_offset()).min(len - done);
+            if let Some(part) = bytes
+                .get_mut(done..done + piece)
+                .filter(|_| done >= by_page)
+            {
+                if memory.read(at, part).is_ok() {
+                    done += piece;
+                    continue;
+                }
+                by_page = done + piece;
+            }
             let n = (PAGE_SIZE - at.page_offset()).min(len - done);
             let part = bytes.get_mut(done..done + n).unwrap_or_default();
             if memory.read(at, part).is_err() {
@@ -81,10 +97,14 @@ impl Region {
     pub fn number(&self, address: u64, size: usize) -> Option<u64> {
         let at = self.offset(address)?;
         let range = at..at.checked_add(size)?;
-        if !self.is_whole(range.clone()) {
+        let bytes = self.bytes.get(range.clone())?;
+        if !self.holes.is_empty() && !self.is_whole(range) {
             return None;
         }
-        let bytes = self.bytes.get(range)?;
+        // Tables have 10^5 of them, nearly all of this size.
+        if let Ok(bytes) = bytes.try_into() {
+            return Some(u64::from(u32::from_le_bytes(bytes)));
+        }
         Some(bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
     }
 }

@@ -42,6 +42,7 @@ fn table(kallsyms: Arc<Kallsyms>, memory: Arc<dyn Memory<VirtAddr> + Send>, slid
         .clone()
         .map(|span| linked(span.start)..linked(span.end));
     let strings = kallsyms.strings.clone();
+    let keys = Arc::clone(&kallsyms.keys);
     let gaps = kallsyms.gaps.iter().map(|gap| linked(*gap));
     let gaps = alloc::collect(gaps);
     let table = Table::new(word, strings, spans.into_iter().collect(), move |_| {
@@ -53,7 +54,7 @@ fn table(kallsyms: Arc<Kallsyms>, memory: Arc<dyn Memory<VirtAddr> + Send>, slid
             linked,
         )
     });
-    table.with_gaps(gaps)
+    table.with_gaps(gaps).with_keys(keys)
 }
 
 /// The index of the first of `addresses` above this one. Symbols are nearly always in order, so that it
@@ -75,7 +76,7 @@ fn entries(
     linked: impl Fn(u64) -> VirtAddr,
 ) -> Vec<Entry> {
     let addresses = kallsyms.symbols.iter().map(|symbol| symbol.address);
-    let mut addresses = alloc::collect(addresses.filter(|at| !labels.contains(at)));
+    let mut addresses = alloc::collect(addresses.filter(|at| !labels.contains(*at)));
     addresses.sort_unstable();
     addresses.dedup();
     let mut next = 0;
@@ -85,7 +86,7 @@ fn entries(
         next = above(&addresses, symbol.address, next);
         let size = addresses.get(next).map_or(0, |next| next - symbol.address);
         let (mut kind, mut binding) = map::letter(symbol.letter);
-        let is_label = labels.contains(&symbol.address);
+        let is_label = labels.contains(symbol.address);
         if is_label {
             kind = Kind::NoType;
         }

@@ -34,8 +34,45 @@ const KNOWN: [&[u8]; 12] = [
     b"swapgs_restore_regs_and_return_to_usermode",
 ];
 
+/// Numbers whose bits tell most addresses from those of labels, of which there are few.
+const SEEN: usize = 512;
+
 /// Addresses of labels. Every symbol is looked up.
-pub(super) type Labels = HashSet<u64, foldhash::fast::RandomState>;
+pub(super) struct Labels {
+    addresses: HashSet<u64, foldhash::fast::RandomState>,
+    /// A bit for the low bits of each address.
+    seen: [u64; SEEN],
+}
+
+impl Labels {
+    fn new() -> Self {
+        Self {
+            addresses: HashSet::default(),
+            seen: [0; SEEN],
+        }
+    }
+
+    fn add(&mut self, address: u64) {
+        let (number, bit) = place(address);
+        if let Some(bits) = self.seen.get_mut(number) {
+            *bits |= bit;
+        }
+        alloc::insert(&mut self.addresses, address);
+    }
+
+    /// Whether an address is that of a label.
+    pub fn contains(&self, address: u64) -> bool {
+        let (number, bit) = place(address);
+        let may_be = self.seen.get(number).is_some_and(|bits| bits & bit != 0);
+        may_be && self.addresses.contains(&address)
+    }
+}
+
+/// The number and the bit of an address in `Labels::seen`.
+fn place(address: u64) -> (usize, u64) {
+    let number = address / u64::from(u64::BITS) % SEEN as u64;
+    (number as usize, 1 << (address % u64::from(u64::BITS)))
+}
 
 /// The addresses of labels: known ones, and those into which the code before them runs.
 pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> Labels {
@@ -46,11 +83,10 @@ pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> Labels
     let mut code = alloc::collect(kallsyms.symbols.iter().filter(is_code));
     code.sort_unstable_by_key(|symbol| (symbol.address, symbol.name));
     let mut budget = MAX_LABEL_INSTRUCTIONS;
-    let mut labels = Labels::default();
-    for same in code.chunk_by(|a, b| a.address == b.address) {
-        let [first, ..] = same else { continue };
-        if same.iter().any(|s| KNOWN.contains(&kallsyms.name(s))) {
-            alloc::insert(&mut labels, first.address);
+    let mut labels = Labels::new();
+    for symbol in KNOWN.iter().flat_map(|name| kallsyms.named(name)) {
+        if is_code(&symbol) {
+            labels.add(symbol.address);
         }
     }
     for pair in code.windows(2) {
@@ -61,12 +97,12 @@ pub(super) fn find(memory: &dyn Memory<VirtAddr>, kallsyms: &Kallsyms) -> Labels
         let unaligned = symbol.address % ALIGNMENT != 0;
         let distance = symbol.address - before.address;
         // A compiler's name, as of the parts of functions that are moved away.
-        let compiled = kallsyms.name(symbol).contains(&b'.');
-        if unaligned && !compiled && (1..=MAX_CODE).contains(&distance) {
+        let compiled = || kallsyms.name(symbol).contains(&b'.');
+        if unaligned && !compiled() && (1..=MAX_CODE).contains(&distance) {
             let mut bytes = vec![0; distance as usize];
             let read = memory.read(VirtAddr(before.address), &mut bytes);
             if read.is_ok() && runs_on(&bytes, kallsyms.word, before.address, &mut budget) {
-                alloc::insert(&mut labels, symbol.address);
+                labels.add(symbol.address);
             }
         }
     }

@@ -238,7 +238,7 @@ impl Symbols {
 
     /// Builds all tables, including the index of the modules' symbol names.
     pub fn build_names(&self) {
-        self.image.names();
+        self.image.build_names();
         self.modules.by_name();
     }
 

@@ -1,7 +1,9 @@
 //! The symbols of one file or module, sorted by address and hashed by name.
 
+use std::cmp::Reverse;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::addr::{VirtAddr, Word};
 use crate::alloc;
@@ -71,16 +73,6 @@ pub(super) struct Entry {
     pub located: bool,
 }
 
-/// The name at `offset` of a string table.
-fn name(strings: &[u8], offset: u32) -> &[u8] {
-    names::string(strings, offset, ends_name)
-}
-
-/// Whether `byte` ends a name: NUL in an ELF file, a newline or a blank in a map.
-fn ends_name(byte: u8) -> bool {
-    byte <= b' '
-}
-
 impl Entry {
     /// The preference among symbols at one address, best highest.
     fn rank(&self) -> u8 {
@@ -123,9 +115,19 @@ pub(super) struct Table {
     /// Addresses from which on, up to the next symbol, others may be that are not known. Ascending.
     gaps: Vec<VirtAddr>,
     source: Source,
+    /// The keys of the names that the source yields, if they are known.
+    keys: Option<Arc<Vec<Key>>>,
     sorted: OnceLock<Sorted>,
     names: OnceLock<Names>,
+    /// How often names were looked up without the hash table.
+    lookups: AtomicUsize,
 }
+
+/// Lookups by name before the hash table is built. A command makes some tens of them, and to build the
+/// table takes the time of some hundreds.
+pub(super) const SCANS: usize = 128;
+/// Symbols with equal keys that are found without it.
+const MAX_SCANNED: usize = 16;
 
 impl Table {
     /// A table that reads `source` on first use.
@@ -141,14 +143,22 @@ impl Table {
             spans,
             gaps: Vec::new(),
             source: Box::new(source),
+            keys: None,
             sorted: OnceLock::new(),
             names: OnceLock::new(),
+            lookups: AtomicUsize::new(0),
         }
     }
 
     /// The same table with gaps: addresses, ascending, behind which no symbol before them reaches.
     pub fn with_gaps(self, gaps: Vec<VirtAddr>) -> Self {
         Self { gaps, ..self }
+    }
+
+    /// The same table with the keys of all names, in the order of the source.
+    pub fn with_keys(self, keys: Arc<Vec<Key>>) -> Self {
+        let keys = Some(keys);
+        Self { keys, ..self }
     }
 
     pub fn word(&self) -> Word {
@@ -166,15 +176,53 @@ impl Table {
         wanted: &'n str,
         key: Key,
     ) -> impl Iterator<Item = Found<'a>> + use<'a, 'n> {
-        let found = self.names().with_key(key);
-        found.filter_map(|i| self.get(i, wanted))
+        let scanned = self.scanned(key);
+        let hashed = match scanned {
+            Some(_) => None,
+            None => Some(self.names().with_key(key)),
+        };
+        let numbers = scanned.into_iter().flatten();
+        let numbers = numbers.chain(hashed.into_iter().flatten());
+        numbers.filter_map(|i| self.get(i, wanted))
+    }
+
+    /// The numbers of the symbols with a key, the best first, without the hash table; `None` if it is
+    /// there, or if there have been many lookups.
+    fn scanned(&self, key: Key) -> Option<Vec<usize>> {
+        if self.is_hashed() {
+            return None;
+        }
+        self.lookups.fetch_add(1, Ordering::Relaxed);
+        let Sorted { entries, keys } = self.sorted();
+        let mut found = Vec::new();
+        for i in names::positions(keys, key) {
+            if found.len() == MAX_SCANNED {
+                return None;
+            }
+            found.push(i);
+        }
+        found.sort_unstable_by_key(|i| {
+            let entry = entries.get(*i);
+            entry.map(|entry| (Reverse(entry.class()), entry.address, Reverse(*i)))
+        });
+        Some(found)
+    }
+
+    /// Whether lookups by name use the hash table.
+    fn is_hashed(&self) -> bool {
+        self.names.get().is_some() || self.lookups.load(Ordering::Relaxed) >= SCANS
     }
 
     /// Symbol number `i`, if it has this name.
     pub fn get(&self, i: usize, name: &str) -> Option<Found<'_>> {
         let entry = self.entries().get(i)?;
-        names::is_string(&self.strings, entry.name, name.as_bytes(), ends_name)
-            .then(|| self.found(entry))
+        names::is_string(
+            &self.strings,
+            entry.name,
+            name.as_bytes(),
+            names::ends_symbol,
+        )
+        .then(|| self.found(entry))
     }
 
     /// Symbol number `i`, by address.
@@ -187,13 +235,24 @@ impl Table {
         self.sorted.get().is_some()
     }
 
-    /// Whether the hash table of names is built.
+    /// Whether what the next lookup by name needs is built.
     pub fn is_named(&self) -> bool {
-        self.names.get().is_some()
+        match self.is_hashed() {
+            true => self.names.get().is_some(),
+            false => self.is_sorted(),
+        }
+    }
+
+    /// Builds what the next lookup by name needs.
+    pub fn build_names(&self) {
+        match self.is_hashed() {
+            true => _ = self.names(),
+            false => _ = self.sorted(),
+        }
     }
 
     /// The hash table of all names.
-    pub fn names(&self) -> &Names {
+    fn names(&self) -> &Names {
         self.names
             .get_or_init(|| Names::with_keys(self.len(), self.worst_first()))
     }
@@ -260,7 +319,7 @@ impl Table {
 
     fn found(&self, entry: &Entry) -> Found<'_> {
         Found {
-            name: names::text(name(&self.strings, entry.name)),
+            name: names::text(names::of_symbol(&self.strings, entry.name)),
             address: entry.address,
             size: entry.size,
             kind: entry.kind,
@@ -278,28 +337,64 @@ impl Table {
     fn sorted(&self) -> &Sorted {
         self.sorted.get_or_init(|| {
             let mut entries = (self.source)(&self.strings);
-            let mut items = alloc::with_capacity(entries.len());
-            let mut keys = alloc::with_capacity(entries.len());
-            for (number, entry) in (0..=u32::MAX).zip(&mut entries) {
+            for entry in &mut entries {
                 // The end is included: symbols such as `_end` mark the end of a span.
                 let span = self.span(entry.address);
                 entry.located = span.is_some_and(|span| entry.address <= span.end);
-                items.push(Item {
-                    address: entry.address.0,
-                    rank: entry.rank(),
-                    number,
-                });
-                // Here, because names are near each other in the order of the source.
-                keys.push(Key::of(name(&self.strings, entry.name)));
             }
-            let order = order::by_address(items);
-            let numbers = || order.iter().map(|number| *number as usize);
-            Sorted {
-                entries: alloc::collect(numbers().filter_map(|i| entries.get(i).copied())),
-                keys: alloc::collect(numbers().filter_map(|i| keys.get(i).copied())),
-            }
+            let known = self.keys.as_ref().map(|keys| &keys[..]);
+            let keys = match known.filter(|keys| keys.len() == entries.len()) {
+                Some(keys) => alloc::copied(keys),
+                // In the order of the source, in which names are near each other.
+                None => alloc::collect(entries.iter().map(|entry| {
+                    let name = names::of_symbol(&self.strings, entry.name);
+                    Key::of(name)
+                })),
+            };
+            sort(entries, keys)
         })
     }
+}
+
+/// Sorts symbols, and the keys of their names.
+fn sort(mut entries: Vec<Entry>, mut keys: Vec<Key>) -> Sorted {
+    let mut items = Vec::new();
+    let item = |number: u32, entry: &Entry| Item {
+        address: entry.address.0,
+        rank: entry.rank(),
+        number,
+    };
+    let numbered = (0..=u32::MAX).zip(&entries);
+    if entries.is_sorted_by_key(|entry| entry.address) {
+        // As in kallsyms. Only those at one address are to be sorted, each in the place of another.
+        let at = |i: usize| entries.get(i).map(|entry| entry.address);
+        for (number, entry) in numbered {
+            let i = number as usize;
+            let before = i.checked_sub(1).and_then(at);
+            if before == Some(entry.address) || at(i + 1) == Some(entry.address) {
+                alloc::push(&mut items, item(number, entry));
+            }
+        }
+    } else {
+        items = alloc::collect(numbered.map(|(number, entry)| item(number, entry)));
+    }
+    let places = alloc::collect(items.iter().map(|item| item.number as usize));
+    let order = order::by_address(items);
+    let numbers = || order.iter().map(|number| *number as usize);
+    let moved = alloc::collect(numbers().filter_map(|i| entries.get(i).copied()));
+    let moved_keys = alloc::collect(numbers().filter_map(|i| keys.get(i).copied()));
+    if moved.len() == entries.len() {
+        return Sorted {
+            entries: moved,
+            keys: moved_keys,
+        };
+    }
+    for (place, (entry, key)) in places.into_iter().zip(moved.into_iter().zip(moved_keys)) {
+        if let (Some(to), Some(key_to)) = (entries.get_mut(place), keys.get_mut(place)) {
+            (*to, *key_to) = (entry, key);
+        }
+    }
+    Sorted { entries, keys }
 }
 
 impl std::fmt::Debug for Table {
@@ -308,5 +403,42 @@ impl std::fmt::Debug for Table {
             .field("word", &self.word)
             .field("spans", &self.spans)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn symbols_are_sorted_in_any_order_of_the_source(
+            mut symbols in prop::collection::vec((0..12_u64, 0..2_u64, any::<bool>()), 0..80),
+            in_order in any::<bool>(),
+        ) {
+            if in_order {
+                symbols.sort_by_key(|(address, ..)| *address);
+            }
+            let entry = |(name, &(address, size, is_code)): (u32, &(u64, u64, bool))| Entry {
+                address: VirtAddr(address << 60),
+                size,
+                name,
+                kind: if is_code { Kind::Func } else { Kind::Object },
+                binding: Binding::Local,
+                letter: b't',
+                located: false,
+            };
+            let entries: Vec<Entry> = (0..).zip(&symbols).map(entry).collect();
+            let mut wanted = entries.clone();
+            wanted.sort_by_key(|entry| (entry.address, entry.rank(), std::cmp::Reverse(entry.name)));
+            let keys = entries.iter().map(|entry| Key::of(entry.name)).collect();
+            let sorted = sort(entries, keys);
+            let names = |entries: &[Entry]| entries.iter().map(|entry| entry.name).collect::<Vec<_>>();
+            prop_assert_eq!(names(&sorted.entries), names(&wanted));
+            let keys: Vec<Key> = wanted.iter().map(|entry| Key::of(entry.name)).collect();
+            prop_assert_eq!(sorted.keys, keys);
+        }
     }
 }

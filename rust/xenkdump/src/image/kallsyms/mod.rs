@@ -28,13 +28,18 @@ mod tokens;
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::addr::{Address, MachineAddr, VirtAddr, Word};
 use crate::alloc;
 use crate::budget::Budget;
 use crate::elf::Bytes;
-use crate::limits::{MAX_KALLSYMS_CANDIDATES, MAX_KALLSYMS_CHECKED_NAMES, MAX_KERNEL_IMAGE_SEARCH};
+use crate::limits::{
+    MAX_KALLSYMS_CANDIDATES, MAX_KALLSYMS_CHECKED_NAMES, MAX_KALLSYMS_STRINGS_SIZE,
+    MAX_KERNEL_IMAGE_SEARCH,
+};
 use crate::memory::Memory;
+use crate::names::{self as hashed, Key};
 use crate::paging::Virtual;
 use crate::space::{Space, Tables};
 use addresses::Addresses;
@@ -50,9 +55,22 @@ const ENDS: [&str; 2] = ["_end", "__brk_limit"];
 /// Where the image of x86_64 is mapped from (page_64_types.h). Offsets into the per-CPU areas are below.
 const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 
+/// Bytes of a name for each byte of its compressed form, about.
+const EXPANSION: usize = 3;
+
 const BANNER: &[u8] = b"Linux version ";
 /// Functions whose code shows that the addresses are right, if there is no banner.
 const FUNCTIONS: usize = 16;
+
+/// A name of the table.
+struct Named {
+    /// The number of its symbol.
+    number: u32,
+    letter: u8,
+    /// The offset of its name in [`Kallsyms::strings`].
+    name: u32,
+    key: Key,
+}
 
 /// One symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +89,8 @@ pub(crate) struct Kallsyms {
     /// Names, each followed by NUL.
     pub strings: Bytes,
     pub symbols: Vec<Symbol>,
+    /// The keys of their names.
+    pub keys: Arc<Vec<Key>>,
     /// Symbols of which a part is not in the dump.
     pub lost: usize,
     /// Symbols that were removed, as their addresses do not ascend as those of all others.
@@ -184,32 +204,52 @@ impl Kallsyms {
     ) -> Result<Self, NotFound> {
         let names = Names::before(memory, tokens, word, budget)
             .ok_or(NotFound::Names(VirtAddr(tokens.start)))?;
-        let mut strings = Vec::new();
+        // Names take two to three times the bytes of their tokens. What is not used is never touched.
+        let likely = names.size().saturating_mul(EXPANSION);
+        let mut strings = alloc::with_capacity(likely.min(MAX_KALLSYMS_STRINGS_SIZE));
         let mut found = alloc::with_capacity(names.count);
-        names.expand(tokens, |i, letter, name| {
-            if let Ok(at) = u32::try_from(strings.len()) {
-                alloc::extend(&mut strings, name);
+        names.expand(tokens, |symbol| {
+            let number = u32::try_from(symbol.number);
+            if let (Ok(at), Ok(number)) = (u32::try_from(strings.len()), number) {
+                alloc::extend(&mut strings, symbol.name);
                 alloc::push(&mut strings, 0);
-                alloc::push(&mut found, (i, letter, at));
+                // Here, because the name is in the processor's cache.
+                let key = match symbol.is_plain {
+                    true => Key::of(symbol.name),
+                    false => Key::of(hashed::of_symbol(symbol.name, 0)),
+                };
+                found.push(Named {
+                    number,
+                    letter: symbol.letter,
+                    name: at,
+                    key,
+                });
             }
         });
         let strings = Bytes::from(strings);
-        let mut result = Err(NotFound::Addresses(VirtAddr(names.start())));
+        let mut result = Err(NotFound::Addresses(VirtAddr(names.start)));
         for addresses in Addresses::candidates(memory, tokens, &names, word) {
-            let symbols = found.iter().filter_map(|&(i, letter, name)| {
-                addresses.get(i).map(|address| Symbol {
-                    address,
-                    name,
-                    letter,
-                })
-            });
-            let mut symbols = alloc::collect(symbols);
+            let mut symbols = alloc::with_capacity(found.len());
+            let mut keys = alloc::with_capacity(found.len());
+            for named in &found {
+                if let Some(address) = addresses.get(named.number as usize) {
+                    symbols.push(Symbol {
+                        address,
+                        name: named.name,
+                        letter: named.letter,
+                    });
+                    keys.push(named.key);
+                }
+            }
             let lost = names.count - symbols.len();
             let mut gaps = match lost {
                 0 => Vec::new(),
                 _ => gaps(names.count, &addresses, &found),
             };
             let misplaced = remove_misplaced(&mut symbols, &mut gaps);
+            if misplaced > 0 {
+                keys = keys_of(&strings, &symbols);
+            }
             let table = Self {
                 word,
                 strings: strings.clone(),
@@ -217,6 +257,7 @@ impl Kallsyms {
                 misplaced,
                 gaps,
                 symbols,
+                keys: Arc::new(keys),
                 only_exports: false,
             };
             // A base that was guessed is used only if the banner shows that it is right.
@@ -238,6 +279,7 @@ impl Kallsyms {
             word,
             strings: Vec::new().into(),
             symbols: Vec::new(),
+            keys: Arc::default(),
             lost: 0,
             misplaced: 0,
             gaps: Vec::new(),
@@ -293,6 +335,7 @@ impl Kallsyms {
         Self {
             strings: self.strings.clone(),
             symbols: alloc::copied(&self.symbols),
+            keys: Arc::clone(&self.keys),
             gaps: alloc::copied(&self.gaps),
             ..*self
         }
@@ -321,17 +364,28 @@ impl Kallsyms {
                 alloc::push(&mut added, symbol);
             }
         }
+        let mut keys = alloc::copied(&self.keys);
+        alloc::extend(&mut keys, &keys_of(&strings, &added));
         alloc::extend(&mut self.symbols, &added);
+        self.keys = Arc::new(keys);
         self.strings = strings.into();
     }
 
     /// The name of a symbol.
     pub fn name(&self, symbol: &Symbol) -> &[u8] {
         let rest = self.strings.get(symbol.name as usize..).unwrap_or_default();
-        rest.split(|byte| *byte == 0).next().unwrap_or_default()
+        let end = memchr::memchr(0, rest);
+        rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
     }
 
-    /// Whether a symbol has this name. Nearly all have another length, which is a single byte to look at.
+    /// The symbols with this name, which has no blanks.
+    pub fn named<'a>(&'a self, wanted: &'a [u8]) -> impl Iterator<Item = &'a Symbol> {
+        let same = hashed::positions(&self.keys, Key::of(wanted));
+        let found = same.filter_map(|i| self.symbols.get(i));
+        found.filter(|symbol| self.is_named(symbol, wanted))
+    }
+
+    /// Whether a symbol has this name.
     fn is_named(&self, symbol: &Symbol, wanted: &[u8]) -> bool {
         let rest = self.strings.get(symbol.name as usize..).unwrap_or_default();
         let end = rest.get(wanted.len()).copied().unwrap_or(0);
@@ -341,7 +395,11 @@ impl Kallsyms {
     /// Whether its name starts with these bytes.
     pub fn has_prefix(&self, symbol: &Symbol, prefix: &[u8]) -> bool {
         let rest = self.strings.get(symbol.name as usize..).unwrap_or_default();
-        rest.starts_with(prefix)
+        // One comparison of numbers decides nearly always.
+        match (rest.first_chunk::<8>(), prefix.first_chunk()) {
+            (Some(start), Some(wanted)) if start != wanted => false,
+            _ => rest.starts_with(prefix),
+        }
     }
 
     /// From the first address of the image to the one after its last.
@@ -350,15 +408,14 @@ impl Kallsyms {
             Word::W64 => START_KERNEL_MAP,
             Word::W32 => 0,
         };
-        let addresses = self.symbols.iter().map(|symbol| symbol.address);
+        let addresses = || self.symbols.iter().map(|symbol| symbol.address);
         let first = |found: &[Option<u64>]| found.iter().flatten().next().copied();
         // The dump may lack the first symbols.
-        let lowest = addresses.filter(|address| *address >= lowest).min();
-        let start = first(&self.get(STARTS)).or(lowest)?;
+        let lowest = || addresses().filter(|address| *address >= lowest).min();
+        let start = first(&self.get(STARTS)).or_else(lowest)?;
         let end = first(&self.get(ENDS)).filter(|end| *end > start);
         // Exported variables are behind the init code.
-        let last = self.symbols.iter().map(|s| s.address).max();
-        Some(start..end.or(last)?)
+        Some(start..end.or_else(|| addresses().max())?)
     }
 
     /// The same symbols of a kernel that was moved by `slide` bytes. Constants and offsets into the
@@ -378,6 +435,7 @@ impl Kallsyms {
             word: self.word,
             strings: self.strings.clone(),
             symbols: alloc::collect(symbols),
+            keys: Arc::clone(&self.keys),
             lost: self.lost,
             misplaced: self.misplaced,
             gaps: alloc::collect(self.gaps.iter().copied().map(moved)),
@@ -385,21 +443,19 @@ impl Kallsyms {
         }
     }
 
-    /// The addresses of the first symbols with these names.
+    /// The addresses of the first symbols with these names, which have no blanks.
     pub fn get<const N: usize>(&self, wanted: [&str; N]) -> [Option<u64>; N] {
-        let mut found = [None; N];
-        for symbol in &self.symbols {
-            if !found.contains(&None) {
-                break;
-            }
-            for (slot, wanted) in found.iter_mut().zip(wanted) {
-                if slot.is_none() && self.is_named(symbol, wanted.as_bytes()) {
-                    *slot = Some(symbol.address);
-                }
-            }
-        }
-        found
+        wanted.map(|name| {
+            let first = self.named(name.as_bytes()).next();
+            first.map(|symbol| symbol.address)
+        })
     }
+}
+
+/// The keys of the names of symbols.
+pub(super) fn keys_of(strings: &[u8], symbols: &[Symbol]) -> Vec<Key> {
+    let names = symbols.iter().map(|symbol| symbol.name);
+    alloc::collect(names.map(|name| Key::of(hashed::of_symbol(strings, name))))
 }
 
 /// Removes the fewest symbols that leave ascending addresses, and adds where they may be to `gaps`. The
@@ -448,9 +504,9 @@ fn remove_misplaced(symbols: &mut Vec<Symbol>, gaps: &mut Vec<u64>) -> usize {
 
 /// Where symbols are lost. A symbol without a name is at its own address; one without an address is
 /// somewhere behind the one before it, as the table is sorted.
-fn gaps(count: usize, addresses: &Addresses, found: &[(usize, u8, u32)]) -> Vec<u64> {
+fn gaps(count: usize, addresses: &Addresses, found: &[Named]) -> Vec<u64> {
     let mut gaps = Vec::new();
-    let mut named = found.iter().map(|(i, ..)| *i).peekable();
+    let mut named = found.iter().map(|named| named.number as usize).peekable();
     let mut before = 0;
     for i in 0..count {
         let has_name = named.next_if_eq(&i).is_some();

@@ -12,6 +12,7 @@ use crate::limits::{
     MAX_KALLSYMS_SYMBOLS,
 };
 use crate::memory::Memory;
+use crate::names::ends_symbol;
 
 /// Names between two marks.
 const BLOCK: usize = 256;
@@ -33,13 +34,15 @@ const LETTERS: &[u8] = b"AaBbCcDdGgIiNnPpRrSsTtUuVvWw?-";
 
 /// `kallsyms_names`.
 pub(super) struct Names {
-    /// The compressed names.
+    /// Memory that has the compressed names.
     region: Region,
+    /// Address of the names.
+    pub start: u64,
     /// `kallsyms_num_syms`.
     pub count: usize,
     /// Address of `kallsyms_num_syms`.
     pub count_at: u64,
-    /// Where each block starts; `None` if that is not known.
+    /// Where each block starts in the region; `None` if that is not known.
     marks: Vec<Option<u64>>,
 }
 
@@ -66,34 +69,52 @@ impl Names {
             }
         }
         // Else seqs_of_names, with 3 bytes for each symbol, is between them.
-        let far = near + 3 * MAX_KALLSYMS_SYMBOLS as u64;
-        let region = Region::read(memory, tokens.start.saturating_sub(far)..tokens.start);
-        let mut at = align(region.start, 4);
         let mut candidates = MAX_KALLSYMS_CANDIDATES;
-        while at < tokens.start && candidates > 0 {
-            if region.number(at, 4) == Some(0) {
-                // Only a run of marks whose names take 3 bytes each up to the tokens.
-                // The sequences may look like further marks.
-                let mut marks = Marks::starting_at(&region, at, 4);
-                while !marks.values.is_empty() {
-                    let sequences = tokens.start - marks.end(4);
-                    let symbols = (marks.values.len() * BLOCK) as u64;
-                    let fewest = 3 * symbols.saturating_sub(BLOCK as u64);
-                    if (fewest..3 * symbols + MAX_PADDING).contains(&sequences) {
-                        candidates = candidates.saturating_sub(1);
-                        if let Some(names) = marks.names(memory, word, budget) {
-                            return Some(names);
-                        }
-                    }
-                    marks.values.pop();
-                }
+        for symbols in [MAX_KALLSYMS_SYMBOLS / 4, MAX_KALLSYMS_SYMBOLS] {
+            let far = near + 3 * symbols as u64;
+            let region = Region::read(memory, tokens.start.saturating_sub(far)..tokens.start);
+            if let Some(names) =
+                Self::before_sequences(memory, &region, word, &mut candidates, budget)
+            {
+                return Some(names);
             }
-            at = match region.hole(at, 4) {
-                Some(hole) => align(hole.end, 4),
-                None => at + 4,
-            };
         }
         Self::without_marks(memory, tokens, word, budget)
+    }
+
+    /// The names before marks that are followed by as many sequences as there are names, up to the end
+    /// of `region`.
+    fn before_sequences(
+        memory: &dyn Memory<VirtAddr>,
+        region: &Region,
+        word: Word,
+        candidates: &mut usize,
+        budget: &Budget,
+    ) -> Option<Self> {
+        let end = region.start + region.bytes.len() as u64;
+        let mut at = align(region.start, 4);
+        while *candidates > 0 {
+            // The first mark is 0, and what is missing is not.
+            let rest = region.bytes.get(region.offset(at)?..)?;
+            at += 4 * rest.chunks_exact(4).position(|mark| *mark == [0; 4])? as u64;
+            // Only a run of marks whose names take 3 bytes each up to the tokens.
+            // The sequences may look like further marks.
+            let mut marks = Marks::starting_at(region, at, 4);
+            while !marks.values.is_empty() {
+                let sequences = end.saturating_sub(marks.end(4));
+                let symbols = (marks.values.len() * BLOCK) as u64;
+                let fewest = 3 * symbols.saturating_sub(BLOCK as u64);
+                if (fewest..3 * symbols + MAX_PADDING).contains(&sequences) {
+                    *candidates = candidates.saturating_sub(1);
+                    if let Some(names) = marks.names(memory, word, budget) {
+                        return Some(names);
+                    }
+                }
+                marks.values.pop();
+            }
+            at += 4;
+        }
+        None
     }
 
     /// The names before the tables of tokens, if the dump lacks marks between them. The number of
@@ -111,6 +132,7 @@ impl Names {
         if region.is_whole(nearest) {
             return None;
         }
+        let mut expander = Expander::new(tokens);
         let mut count_at = end & !3;
         while count_at >= region.start + 4 {
             count_at -= 4;
@@ -130,12 +152,16 @@ impl Names {
                 }
                 budget.spend(SAMPLE as u64).ok()?;
                 let start = count_at + distance;
-                if expand_to_symbols(&region, tokens, start) {
+                if expand_to_symbols(&region, &mut expander, start) {
                     let count = usize::try_from(count).ok()?;
                     budget.spend(count as u64).ok()?;
+                    let base = start - region.start;
+                    let marks = rebuilt_marks(&region, start, end, count)?;
+                    let marks = marks.into_iter().map(|mark| Some(mark? + base));
                     return Some(Self {
-                        marks: rebuilt_marks(&region, start, end, count)?,
-                        region: Region::read(memory, start..end),
+                        marks: alloc::collect(marks),
+                        region,
+                        start,
                         count,
                         count_at,
                     });
@@ -145,15 +171,16 @@ impl Names {
         None
     }
 
-    /// Address of the names.
-    pub fn start(&self) -> u64 {
-        self.region.start
+    /// Bytes of the compressed names, and of what is between them and the tokens.
+    pub fn size(&self) -> usize {
+        let before = self.region.offset(self.start).unwrap_or(0);
+        self.region.bytes.len() - before
     }
 
-    /// Calls `found` with the number, the letter and the name of each symbol that can be expanded.
-    pub fn expand(&self, tokens: &Tokens, mut found: impl FnMut(usize, u8, &[u8])) {
+    /// Calls `found` with each symbol that can be expanded.
+    pub fn expand(&self, tokens: &Tokens, mut found: impl FnMut(Expanded<'_>)) {
         let mut total = 0;
-        let mut text = alloc::with_capacity(MAX_NAME);
+        let mut expander = Expander::new(tokens);
         for (block, &mark) in self.marks.iter().enumerate() {
             let first = block * BLOCK;
             let Some(mark) = mark else { continue };
@@ -163,14 +190,19 @@ impl Names {
                     break;
                 };
                 at = range.end;
-                expand(&self.region, tokens, range, &mut text);
+                let (text, is_plain) = expander.expand(&self.region, range);
                 total += text.len();
                 if total > MAX_KALLSYMS_STRINGS_SIZE {
                     return;
                 }
                 match text.split_first() {
                     Some((letter, name)) if !name.is_empty() && text.len() <= MAX_NAME => {
-                        found(i, *letter, name);
+                        found(Expanded {
+                            number: i,
+                            letter: *letter,
+                            name,
+                            is_plain,
+                        });
                     }
                     _ => {}
                 }
@@ -179,35 +211,99 @@ impl Names {
     }
 }
 
-/// Puts the text of a name into `text`; nothing if the dump lacks one of its tokens.
-fn expand(region: &Region, tokens: &Tokens, range: Range<usize>, text: &mut Vec<u8>) {
-    text.clear();
-    for byte in region.bytes.get(range).unwrap_or_default() {
-        let Some(token) = tokens.get(*byte) else {
-            text.clear();
-            return;
-        };
-        text.extend_from_slice(token);
-        if text.len() > MAX_NAME {
-            return;
+/// A symbol whose name is expanded.
+pub(super) struct Expanded<'a> {
+    pub number: usize,
+    pub letter: u8,
+    pub name: &'a [u8],
+    /// Whether all bytes of the name are known to be part of it: there are no blanks.
+    pub is_plain: bool,
+}
+
+/// Expands names, one at a time.
+///
+/// A kernel has some millions of tokens in its names, nearly all of them short. A copy whose size is
+/// known at compile time takes a fraction of the time of one whose size is not.
+struct Expander<'a> {
+    tokens: &'a Tokens,
+    /// The text of each token, padded, and its length; `NOT_SHORT` for those that need more care.
+    short: [([u8; SHORT], usize); 1 << u8::BITS],
+    /// The name, and space for the padding of its last token.
+    text: [u8; MAX_NAME + 1 + SHORT],
+}
+
+/// Bytes of a token that are copied at once.
+const SHORT: usize = 16;
+/// The length of a token that is longer, not in the dump, or has a blank.
+const NOT_SHORT: usize = usize::MAX;
+
+impl<'a> Expander<'a> {
+    fn new(tokens: &'a Tokens) -> Self {
+        let mut short = [([0; SHORT], NOT_SHORT); 1 << u8::BITS];
+        for (byte, (text, len)) in (0..=u8::MAX).zip(&mut short) {
+            let Some(token) = tokens.get(byte) else {
+                continue;
+            };
+            let has_blank = token.iter().any(|byte| ends_symbol(*byte));
+            if let Some(start) = text.get_mut(..token.len()).filter(|_| !has_blank) {
+                start.copy_from_slice(token);
+                *len = token.len();
+            }
         }
+        Self {
+            tokens,
+            short,
+            text: [0; MAX_NAME + 1 + SHORT],
+        }
+    }
+
+    /// The text of a name, and whether it is plain; nothing if the dump lacks one of its tokens. More
+    /// than `MAX_NAME` bytes of one that is longer.
+    fn expand(&mut self, region: &Region, range: Range<usize>) -> (&[u8], bool) {
+        let mut len = 0;
+        let mut is_plain = true;
+        for byte in region.bytes.get(range).unwrap_or_default() {
+            let Some((text, size)) = self.short.get(usize::from(*byte)) else {
+                return (&[], false);
+            };
+            let rest = self.text.get_mut(len..).unwrap_or_default();
+            if *size <= SHORT {
+                let Some(slot) = rest.first_chunk_mut() else {
+                    return (&[], false);
+                };
+                *slot = *text;
+                len += *size;
+            } else {
+                let Some(token) = self.tokens.get(*byte) else {
+                    return (&[], false);
+                };
+                let size = token.len().min(rest.len());
+                for (to, from) in rest.iter_mut().zip(token) {
+                    *to = *from;
+                }
+                len += size;
+                is_plain = false;
+            }
+            if len > MAX_NAME {
+                break;
+            }
+        }
+        (self.text.get(..len).unwrap_or_default(), is_plain)
     }
 }
 
 /// Whether the first names at an address are those of symbols, with the letters that nm shows.
-fn expand_to_symbols(region: &Region, tokens: &Tokens, start: u64) -> bool {
+fn expand_to_symbols(region: &Region, expander: &mut Expander<'_>, start: u64) -> bool {
     let Some(mut at) = region.offset(start) else {
         return false;
     };
-    let mut text = Vec::new();
     let mut known = 0;
     for _ in 0..SAMPLE {
         let Some(range) = entry(region, at) else {
             return false;
         };
         at = range.end;
-        expand(region, tokens, range, &mut text);
-        let Some((letter, name)) = text.split_first() else {
+        let Some((letter, name)) = expander.expand(region, range).0.split_first() else {
             continue; // a token is missing
         };
         let is_name = |byte: &u8| byte.is_ascii_graphic();
@@ -361,11 +457,13 @@ impl Marks {
                 let Some(count) = count else { continue };
                 budget.spend(count as u64).ok()?;
                 if agrees(&region, at, start, values, count) {
+                    let base = at - farthest;
                     return Some(Names {
-                        region: Region::read(memory, at..start),
+                        region,
+                        start: at,
                         count,
                         count_at,
-                        marks: alloc::collect(values.iter().copied().map(Some)),
+                        marks: alloc::collect(values.iter().map(|mark| Some(mark + base))),
                     });
                 }
             }

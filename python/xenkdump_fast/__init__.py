@@ -15,7 +15,8 @@ print(dom0.virtual.read(kernel.symbols["linux_banner"], 64))
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+from ._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from drgn import Program

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from itertools import takewhile
 from types import ModuleType
-from typing import Any, NoReturn
 
 from . import parsing
+from ._typing import Any, NoReturn
 from .commands import COMMANDS, Command
 from .commands.contract import Operands
 from .output.escape import printable

@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from . import arguments, resource_limits
+from ._typing import TYPE_CHECKING
 from .commands import COMMANDS
 from .job import ExitStatus, Job, explain
 from .output import progress_line, writer

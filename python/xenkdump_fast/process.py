@@ -7,7 +7,8 @@ which searches the objects of every import, and the end, when Python frees each 
 import gc
 import os
 import sys
-from typing import NoReturn
+
+from ._typing import NoReturn
 
 #: Objects that are allocated before the collector searches for cycles; by default 700.
 _COLLECTION = 50_000

@@ -1,9 +1,9 @@
 """Selects tasks by the operands of a command."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from .._native import AbsentError
+from .._typing import NamedTuple
 from ..linux import panic, tasks
 from ..output.escape import visible
 from ..session import Domain

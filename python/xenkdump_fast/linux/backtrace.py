@@ -1,9 +1,9 @@
 """Backtraces of tasks: the registers to start from, and the frames."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from .._native import AbsentError, Backtrace, Frame, MemoryFault, Unwinder
+from .._typing import NamedTuple
 from . import double_fault, stacks
 from .cpus import VcpuContext
 from .kernel import Kernel

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
 
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
+from .._typing import TYPE_CHECKING, Literal
 from ..budget import Budget, Charged
 from ..diagnostics import Warnings
 from ..limits import MAX_BTF_SIZE, MAX_LIST_ENTRIES, MAX_STACK_SIZE

@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple, TypeGuard
 
 from .._native import AbsentError, DumpError, Image, SourceLines
+from .._typing import NamedTuple, TypeGuard
 from ..limits import MAX_DEBUG_FILE, MAX_DEBUG_LINK
 from ..regular_files import open_regular
 

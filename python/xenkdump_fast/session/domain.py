@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import methodcaller
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Image, SourceLines
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_P2M_WARNINGS
 from ..linux.boot import build_id
 from ..linux.boot.claims import NOTHING_GIVEN, Given

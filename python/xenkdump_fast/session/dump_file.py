@@ -4,11 +4,11 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 from .. import export_note, parsing
 from .._native import AddressSpace, DumpError, Image, Note
 from .._native import Dump as NativeDump
+from .._typing import TYPE_CHECKING, Literal, Self, TypedDict
 from ..diagnostics import Warnings
 from ..export_note import ExportNote
 from ..limits import MAX_VMCOREINFO_NOTES

@@ -6,9 +6,9 @@ Consulted to tell the operands apart, and after a file failed to open.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
 
 from .._native import DumpError, Image, head
+from .._typing import Literal, NamedTuple
 from ..regular_files import open_regular
 from . import debug_files
 

@@ -9,10 +9,10 @@ searched for Xen's image and for Xen's own page tables in it.
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import NamedTuple
 
 from .. import qemu_notes
 from .._native import AddressSpace, Dump, MemoryFault, Note
+from .._typing import NamedTuple
 from ..budget import Budget
 from ..limits import MAX_PCPUS, MAX_XEN_IMAGE, MAX_XEN_IMAGE_SEARCH
 from ..status import Status

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
+from .._typing import TYPE_CHECKING, Literal
 from ..budget import Budget
 from ..diagnostics import Unique
 from ..limits import MAX_DOMAIN_SEARCHES, MAX_LEFT_OUT_PAGES

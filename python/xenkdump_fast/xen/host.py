@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import AbsentError, AddressSpace, Dump, DumpError, Image, Symbols
+from .._typing import TYPE_CHECKING, Any, NamedTuple
 from ..budget import Budget, BudgetExceededError
 from ..diagnostics import Unique
 from ..limits import (

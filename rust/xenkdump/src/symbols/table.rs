@@ -107,11 +107,22 @@ pub(super) struct Found<'a> {
 
 type Source = Box<dyn Fn(&[u8]) -> Vec<Entry> + Send + Sync>;
 
-/// All symbols by address; at one address, the best last.
+/// All symbols, in the order of their source.
 struct Sorted {
     entries: Vec<Entry>,
-    /// Of their names.
-    keys: Vec<Key>,
+    /// Their numbers by address; at one address, the best last.
+    order: Vec<u32>,
+}
+
+impl Sorted {
+    fn get(&self, number: u32) -> Option<&Entry> {
+        self.entries.get(number as usize)
+    }
+
+    /// The address of a symbol; its numbers are those of `order`.
+    fn address(&self, number: u32) -> VirtAddr {
+        self.get(number).map_or(VirtAddr(0), |entry| entry.address)
+    }
 }
 
 /// The symbols of one file or module.
@@ -156,7 +167,7 @@ impl Table {
     }
 
     pub fn len(&self) -> usize {
-        self.entries().len()
+        self.sorted().entries.len()
     }
 
     /// The symbols with this name, whose key is `key`: by binding, then code before data, then by
@@ -170,16 +181,18 @@ impl Table {
         found.filter_map(|i| self.get(i, wanted))
     }
 
-    /// Symbol number `i`, if it has this name.
+    /// Symbol number `i` of the source, if it has this name.
     pub fn get(&self, i: usize, name: &str) -> Option<Found<'_>> {
-        let entry = self.entries().get(i)?;
+        let entry = self.sorted().entries.get(i)?;
         names::is_string(&self.strings, entry.name, name.as_bytes(), ends_name)
             .then(|| self.found(entry))
     }
 
     /// Symbol number `i`, by address.
     pub fn number(&self, i: usize) -> Option<Found<'_>> {
-        self.entries().get(i).map(|entry| self.found(entry))
+        let sorted = self.sorted();
+        let entry = sorted.get(*sorted.order.get(i)?)?;
+        Some(self.found(entry))
     }
 
     /// Whether the table is sorted.
@@ -201,19 +214,22 @@ impl Table {
     /// The numbers and keys of all symbols. For each name the best symbol is last: [`Names`] yields
     /// the last one added first.
     pub fn worst_first(&self) -> impl Iterator<Item = (u32, Key)> + use<'_> {
-        let Sorted { entries, keys } = self.sorted();
+        let sorted = self.sorted();
+        // In the order of the source, in which names are near each other.
+        let keys = sorted.entries.iter();
+        let keys = alloc::collect(keys.map(|entry| Key::of_text(&self.strings, entry.name)));
         let mut classes: [Vec<u32>; 9] = Default::default();
-        let mut end = entries.len();
-        for same in entries.chunk_by(|a, b| a.address == b.address).rev() {
-            end -= same.len();
-            for (i, entry) in (end..).zip(same) {
-                if let (Some(class), Ok(i)) = (classes.get_mut(entry.class()), i.try_into()) {
-                    alloc::push(class, i);
+        let address = |number: &u32| sorted.address(*number);
+        for same in sorted.order.chunk_by(|a, b| address(a) == address(b)).rev() {
+            for number in same {
+                let class = sorted.get(*number).map(Entry::class);
+                if let Some(class) = class.and_then(|class| classes.get_mut(class)) {
+                    alloc::push(class, *number);
                 }
             }
         }
         let numbers = classes.into_iter().flatten();
-        numbers.filter_map(|i| Some((i, *keys.get(i as usize)?)))
+        numbers.filter_map(move |i| Some((i, *keys.get(i as usize)?)))
     }
 
     /// The innermost symbol whose size covers `address`.
@@ -243,13 +259,15 @@ impl Table {
     /// The symbols at or below `address` in its span, nearest and best first.
     fn below(&self, address: VirtAddr) -> impl Iterator<Item = &Entry> {
         let span = self.span(address).filter(|span| address < span.end);
-        let entries = span.map_or(&[][..], |span| {
-            let entries = self.entries();
-            let to = entries.partition_point(|entry| entry.address <= address);
-            let from = entries.partition_point(|entry| entry.address < span.start);
-            entries.get(from..to).unwrap_or_default()
+        let sorted = self.sorted();
+        let numbers = span.map_or(&[][..], |span| {
+            let order = &sorted.order;
+            let to = order.partition_point(|&number| sorted.address(number) <= address);
+            let from = order.partition_point(|&number| sorted.address(number) < span.start);
+            order.get(from..to).unwrap_or_default()
         });
-        entries.iter().rev()
+        let numbers = numbers.iter().rev();
+        numbers.filter_map(|&number| sorted.get(number))
     }
 
     /// The last span that starts at or below `address`.
@@ -270,34 +288,27 @@ impl Table {
         }
     }
 
-    /// All symbols by address; at one address, the best last.
-    fn entries(&self) -> &[Entry] {
-        &self.sorted().entries
-    }
-
     fn sorted(&self) -> &Sorted {
         self.sorted.get_or_init(|| {
             let mut entries = (self.source)(&self.strings);
-            let mut items = alloc::with_capacity(entries.len());
-            let mut keys = alloc::with_capacity(entries.len());
-            for (number, entry) in (0..=u32::MAX).zip(&mut entries) {
-                // The end is included: symbols such as `_end` mark the end of a span.
-                let span = self.span(entry.address);
-                entry.located = span.is_some_and(|span| entry.address <= span.end);
-                items.push(Item {
-                    address: entry.address.0,
-                    rank: entry.rank(),
-                    number,
-                });
-                // Here, because names are near each other in the order of the source.
-                keys.push(Key::of(name(&self.strings, entry.name)));
+            // The end is included: symbols such as `_end` mark the end of a span.
+            let is_within = |span: &Range<VirtAddr>, at| span.start <= at && at <= span.end;
+            let mut last = None::<&Range<VirtAddr>>;
+            for entry in &mut entries {
+                if !last.is_some_and(|span| is_within(span, entry.address)) {
+                    last = self.span(entry.address);
+                }
+                entry.located = last.is_some_and(|span| is_within(span, entry.address));
             }
+            // Symbols whose numbers do not fit are not found.
+            entries.truncate(u32::MAX as usize);
+            let items = entries.iter().enumerate().map(|(number, entry)| Item {
+                address: entry.address.0,
+                rank: entry.rank(),
+                number: number as u32,
+            });
             let order = order::by_address(items);
-            let numbers = || order.iter().map(|number| *number as usize);
-            Sorted {
-                entries: alloc::collect(numbers().filter_map(|i| entries.get(i).copied())),
-                keys: alloc::collect(numbers().filter_map(|i| keys.get(i).copied())),
-            }
+            Sorted { entries, order }
         })
     }
 }

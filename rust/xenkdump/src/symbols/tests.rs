@@ -234,7 +234,7 @@ fn the_best_symbol_with_a_name_is_first() {
         .add("same", FUNC | GLOBAL, 0x1400, 6);
     let table = symtab.table(0x1000, 0x2000);
     let sizes: Vec<_> = table
-        .named("same", Key::of(b"same"))
+        .named("same", Key::of_text(b"same", 0))
         .map(|found| found.size)
         .collect();
     assert_eq!(sizes, [5, 0, 6, 4, 3, 2, 1]);

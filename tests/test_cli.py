@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,9 @@ def test_a_closed_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
 def test_the_version(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([option])
-    assert stopped.value.code == 0
-    assert capsys.readouterr().out.startswith("xkdump ")
+    assert main([option]) == 0
+    # Cargo's and Python's forms of a version differ only in those of a pre-release.
+    assert capsys.readouterr().out == f"xkdump {version('xenkdump_fast')}\n"
 
 
 @pytest.mark.parametrize("topic", [[], ["bt"], ["sample"]])

@@ -27,7 +27,9 @@ EXPENSIVE = {
     "hashlib",
     "heapq",
     "inspect",
+    "importlib.metadata",
     "json.decoder",
+    "locale",
     "logging",
     "lzma",
     "numpy",
@@ -35,10 +37,11 @@ EXPENSIVE = {
     "subprocess",
     "tempfile",
     "threading",
+    "typing",
     "uuid",
 }
 #: The most modules of this package that ``bt -a`` may import.
-MOST = 92
+MOST = 84
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,17 @@ def test_a_backtrace_imports_little(dump: SyntheticDump) -> None:
 def test_a_signature_imports_little(dump: SyntheticDump) -> None:
     found = imported("signature", dump.vmlinux, dump.vmcore)
     assert found & EXPENSIVE <= {"hashlib"}
+
+
+@pytest.mark.parametrize("command", ["sys", "ps", "mod"])
+def test_other_short_commands_import_little(command: str, dump: SyntheticDump) -> None:
+    assert imported(command, dump.vmlinux, dump.vmcore) & EXPENSIVE == set()
+
+
+def test_the_version_needs_nothing_of_a_dump() -> None:
+    found = imported("--version")
+    assert found & EXPENSIVE == set()
+    assert "xenkdump_fast.session" not in found
 
 
 def test_a_report_imports_no_framework(dump: SyntheticDump, tmp_path: Path) -> None:
@@ -119,6 +133,27 @@ def test_every_public_name_can_be_imported() -> None:
         assert getattr(xenkdump_fast, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = xenkdump_fast.nonsense  # type: ignore[attr-defined]
+
+
+#: Ctrl-C while the modules of the command line are imported.
+INTERRUPTED = """
+import sys
+from xenkdump_fast.process import run
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "xenkdump_fast.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Finder())
+run()
+"""
+
+
+def test_an_interrupt_at_the_start_is_quiet() -> None:
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 class TestProcess:

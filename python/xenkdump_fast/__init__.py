@@ -15,8 +15,8 @@ print(dom0.virtual.read(kernel.symbols["linux_banner"], 64))
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # that of typing, which takes long to import
 if TYPE_CHECKING:
     from drgn import Program
 

@@ -66,6 +66,8 @@ FrameTable = tuple[AddressSpace, int, int, int, int, int]
 
 #: What each number that a batch puts into ``status`` means; 0 is "ok".
 STATUS: tuple[str, ...]
+#: That of this package.
+VERSION: str
 
 class DumpError(Exception):
     """The file is not a dump, or is damaged beyond use (exit status 3)."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from itertools import takewhile
 from types import ModuleType
-from typing import Any, NoReturn
 
 from . import parsing
+from ._typing import Any, NoReturn
 from .commands import COMMANDS, Command
 from .commands.contract import Operands
 from .output.escape import printable
@@ -59,6 +59,10 @@ def _columns() -> int:
         return 80
 
 
+# Its texts are not translated. To find that out, gettext would import locale.
+vars(argparse)["_"] = str
+
+
 class Parser(argparse.ArgumentParser):
     """Escapes arguments in messages: they may be names of files."""
 
@@ -81,7 +85,7 @@ def overview(*, complete: bool = False) -> argparse.ArgumentParser:
         description="Reads Xen and Linux kernel crash dumps, and any domain in them.",
         epilog=_STATUSES,
     )
-    parser.add_argument("-V", "--version", action="version", version=_version())
+    parser.add_argument("-V", "--version", action="version", version=version())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS.values():
         if complete:
@@ -95,13 +99,11 @@ def overview(*, complete: bool = False) -> argparse.ArgumentParser:
     return parser
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def version() -> str:
+    """What ``xkdump --version`` prints."""
+    from ._native import VERSION
 
-    try:
-        return f"xkdump {version('xenkdump_fast')}"
-    except PackageNotFoundError:
-        return "xkdump (not installed)"
+    return f"xkdump {VERSION}"
 
 
 def command_module(command: Command) -> ModuleType:

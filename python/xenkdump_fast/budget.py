@@ -7,9 +7,9 @@ one page, and each of them is another walk through it. A budget ends such a walk
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from ._native import AbsentError
+from ._typing import TypeVar
 
 #: A read of fewer bytes is charged as one of this size: it takes as long.
 _MIN_CHARGE = 256

@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from . import arguments, resource_limits
+from ._typing import TYPE_CHECKING
 from .commands import COMMANDS
 from .job import ExitStatus, Job, explain
 from .output import progress_line, writer
@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
+    if [*argv] in (["-V"], ["--version"]):
+        # Without the parsers of all commands.
+        Writer().text([arguments.version()])
+        return ExitStatus.OK
     if argv and argv[0] == "help":
         argv = [*argv[1:2], "--help"]
     if argv and argv[0] not in COMMANDS and os.path.exists(argv[0]):

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterable
-from typing import Self
 
+from ._typing import Self
 from .limits import MAX_KNOWN_WARNINGS, MAX_SAME_WARNINGS, MAX_WARNING_KINDS
 
 _NUMBER = r"0x[0-9a-f]+|[0-9]+"

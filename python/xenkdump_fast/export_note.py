@@ -1,9 +1,9 @@
 """The note XENKDUMP that ``xkdump export`` writes, as far as a reader needs it."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
 
 from ._native import Note
+from ._typing import Any, NamedTuple
 from .limits import MAX_CPUS, MAX_EXPORT_NOTE
 
 #: The last value of a register.

@@ -9,10 +9,10 @@ import errno
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
 
 from . import isolation
 from ._native import AbsentError, DumpError
+from ._typing import TYPE_CHECKING, Any, Protocol
 from .commands import Command
 from .commands.contract import OutputError, Result, Service, UsageError
 from .output import writer

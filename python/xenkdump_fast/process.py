@@ -7,18 +7,25 @@ which searches the objects of every import, and the end, when Python frees each 
 import gc
 import os
 import sys
-from typing import NoReturn
+
+from ._typing import NoReturn
 
 #: Objects that are allocated before the collector searches for cycles; by default 700.
 _COLLECTION = 50_000
+#: ``ExitStatus.INTERRUPTED``, which may not have been imported.
+_INTERRUPTED = 130
 
 
 def run() -> NoReturn:
     """Runs the command of the command line, and ends the process with its exit status."""
-    gc.set_threshold(_COLLECTION)
-    from .cli import main
+    try:
+        gc.set_threshold(_COLLECTION)
+        from .cli import main
 
-    status = main()
+        status = main()
+    except KeyboardInterrupt:
+        # Before main() handles it: Ctrl-C while modules are imported.
+        status = _INTERRUPTED
     _end(status)
 
 

@@ -1,7 +1,8 @@
 """The progress of a long operation, for display."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+
+from ._typing import TypeVar
 
 _T = TypeVar("_T")
 

@@ -1,9 +1,9 @@
 """The notes that QEMU's dump-guest-memory adds for each CPU (target/i386/arch_dump.c)."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from ._native import Note
+from ._typing import NamedTuple
 
 #: QEMUCPUState has two u32 and 18 registers of 8 bytes, then ten segments of 24 bytes, whose base
 #: is at 16: cs, ds, es, fs, gs, ss, ldt, tr, gdt, idt.

@@ -2,7 +2,8 @@
 
 import os
 import stat
-from typing import BinaryIO
+
+from ._typing import BinaryIO
 
 
 def open_regular(path: str) -> BinaryIO:

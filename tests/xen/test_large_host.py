@@ -12,7 +12,7 @@ from xenkdump_fast._native import AddressSpace
 from xenkdump_fast.commands import bt, check, domains, ps, sys, vcpus
 from xenkdump_fast.session import DumpFile
 from xenkdump_fast.session import dump as session
-from xenkdump_fast.xen import detect, frame_table, frames, nested
+from xenkdump_fast.xen import detect, frame_table, frames, nested, notes
 from xenkdump_fast.xen.host import HostDomain, XenHost
 from xenkdump_forge import SyntheticDumpError
 from xenkdump_forge.hosts.large import LargeHost, write_large_host
@@ -245,7 +245,8 @@ def test_the_image_of_xen_is_searched_once(
         calls.append(dump)
         return image
 
-    monkeypatch.setattr(detect, "has_notes", lambda _: False)
+    monkeypatch.setattr(notes, "are_xens", lambda _: False)
+    monkeypatch.setattr(notes, "may_lead_to_xen", lambda _: True)
     monkeypatch.setattr(detect, "find", find)
     dump = DumpFile(host.vmcore)
     assert dump.is_xen_host

@@ -22,7 +22,7 @@ A command that is ``interactive`` has no ``JSON``, and its ``run`` returns a ``S
 control to another program, or serves one. The shell does not offer it.
 """
 
-from typing import Literal, NamedTuple
+from .._typing import Literal, NamedTuple
 
 #: The target of a command: a domain with its kernel, a whole dump, or none.
 Target = Literal["domain", "dump", "none"]

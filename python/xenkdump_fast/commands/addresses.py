@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, AddressSpace, MemoryFault, Symbols
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..linux import tasks
 from ..parsing import number
 from ..session import Domain

@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, overload
 
 from .._native import AbsentError
+from .._typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, overload
 from ..linux import states
 from ..linux.backtrace import Trace
 from ..linux.stack_groups import SORTS, Group, grouped

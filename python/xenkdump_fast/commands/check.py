@@ -1,9 +1,9 @@
 """``check``: compares the P2M sources of a domain with one another and with Xen's M2P."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from .._native import P2M, AbsentError, P2MComparison
+from .._typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 from ..limits import MAX_LISTED_DISAGREEMENTS, MAX_LISTED_SOURCES
 from ..output.escape import visible
 from ..output.json_types import Count, Hex

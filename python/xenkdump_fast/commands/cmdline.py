@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
+from .._typing import NamedTuple, NotRequired, TypedDict
 from ..isolation import isolated
 from ..limits import MAX_ARGUMENTS
 from ..linux import command_line

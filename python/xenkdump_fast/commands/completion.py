@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from importlib import resources
-from typing import NamedTuple, TypedDict
 
+from .._typing import NamedTuple, TypedDict
 from .contract import Operands
 
 #: Shells for which there is a script; ``python -m tools.command_line`` writes them.

@@ -1,7 +1,8 @@
 """The arguments and results of commands."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+
+from .._typing import Literal, NamedTuple, Protocol
 
 
 class Operands(NamedTuple):

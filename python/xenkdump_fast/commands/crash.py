@@ -1,8 +1,8 @@
 """``crash``: drgn's crash-compatible commands on a domain."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..session import Domain
 from .contract import Operands, UsageError
 

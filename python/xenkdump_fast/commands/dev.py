@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, NotRequired, TypedDict
 
+from .._typing import Literal, NamedTuple, NotRequired, TypedDict
 from ..isolation import isolated
 from ..limits import MAX_DEVICES_READ
 from ..linux import device_numbers, disks, pci, resources

@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
+from .._typing import NamedTuple, NotRequired, TypedDict
 from ..isolation import isolated
 from ..limits import MAX_KERNEL_HINTS
 from ..output.escape import visible

@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..session import Domain
 from ..xen.host import XenHost
 from .contract import Operands

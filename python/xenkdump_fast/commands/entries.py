@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError, Type
+from .._typing import Any, NamedTuple, NotRequired, TypedDict
 from ..linux.kernel import Kernel
 from ..linux.typed import printing, types
 from ..linux.typed.value import Value

@@ -4,10 +4,10 @@ import argparse
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from .. import parsing
 from .._native import AbsentError, DumpError
+from .._typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 from ..output.escape import visible
 from ..output.json_types import Count
 from .contract import OutputError, UsageError

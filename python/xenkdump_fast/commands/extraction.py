@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple
 
 from .._native import AbsentError, Note
+from .._typing import NamedTuple
 from ..parsing import number
 from ..session.dump_file import DumpFile
 from .contract import OutputError, UsageError

@@ -6,8 +6,8 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..bridges.gdb.monitor import UNWINDER, quoted, symbol_file
 from ..session import Domain
 from . import gdb_server

@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
 
 from .. import parsing
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..output import writer
 from ..regular_files import open_regular
 from ..session import Domain

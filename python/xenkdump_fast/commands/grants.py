@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypedDict
 
 from .._native import AbsentError
+from .._typing import NamedTuple, TypedDict
 from ..budget import BudgetExceededError
 from ..isolation import isolated
 from ..limits import MAX_GRANT_READS

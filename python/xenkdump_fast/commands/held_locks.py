@@ -1,7 +1,6 @@
 """Locks of Xen that are held, in JSON."""
 
-from typing import TypedDict
-
+from .._typing import TypedDict
 from ..output.json_types import Count, Hex
 from ..xen.locks import Held
 

@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NotRequired, TypedDict, TypeVar
 
 from .._native import AbsentError
+from .._typing import NamedTuple, NotRequired, TypedDict, TypeVar
 from ..limits import MAX_DEVICES_READ
 from ..linux import ipc, namespaces
 from ..linux.ipc import Queue, Segment, Semaphores

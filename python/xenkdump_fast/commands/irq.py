@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
+from .._typing import NamedTuple, NotRequired, TypedDict
 from ..linux.interrupts import Action, Function, Interrupt, Interrupts
 from ..output.escape import visible
 from ..output.json_types import Count, Hex, Stream

@@ -4,8 +4,8 @@ import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TypedDict
 
+from .._typing import NamedTuple, TypedDict
 from ..output.json_types import Count
 from ..output.new_file import is_one_of
 from ..session import Domain

@@ -4,8 +4,8 @@ import argparse
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from typing import NamedTuple, NotRequired, TypedDict
 
+from .._typing import NamedTuple, NotRequired, TypedDict
 from ..linux.memory_use import MemoryUse, memory_use
 from ..output.json_types import Count
 from ..session import Domain

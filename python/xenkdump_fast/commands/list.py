@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_FOLLOWED_ENTRIES
 from ..linux.kernel import Kernel
 from ..session import Domain

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict, overload
 
+from .._typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict, overload
 from ..linux import clock, printk
 from ..linux.printk.message import Lines, LogLine
 from ..output.json_types import Count, Stream

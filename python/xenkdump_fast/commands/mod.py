@@ -1,8 +1,8 @@
 """``mod``: the loaded modules."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypedDict
 
+from .._typing import NamedTuple, TypedDict
 from ..linux import modules
 from ..output.escape import visible
 from ..output.json_types import Count, Hex

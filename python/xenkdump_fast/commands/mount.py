@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
+from .._typing import NamedTuple, NotRequired, TypedDict
 from ..limits import MAX_DEVICES_READ
 from ..linux import mounts, namespaces
 from ..linux.files import File, open_files

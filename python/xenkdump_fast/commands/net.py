@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from socket import AF_INET6, inet_pton
-from typing import Any, NamedTuple, NotRequired, TypedDict
 
+from .._typing import Any, NamedTuple, NotRequired, TypedDict
 from ..limits import MAX_DEVICES_READ
 from ..linux import namespaces, network
 from ..linux.kernel import Kernel

@@ -4,9 +4,9 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from .._native import Note
+from .._typing import Any, NamedTuple, NotRequired, TypedDict
 from ..output.escape import visible
 from ..output.frames import registers_json
 from ..output.json_types import Count, Hex, HexBytes, Registers, Stream

@@ -3,9 +3,9 @@
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError, MemoryFault
+from .._typing import Any, NamedTuple, NotRequired, TypedDict
 from ..linux import percpu
 from ..linux.system import Linux
 from ..linux.typed import expression, printing, types

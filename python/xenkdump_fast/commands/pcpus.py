@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator
-from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
+from .._typing import NamedTuple, NotRequired, TypedDict
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..output.table import table

@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple, TypedDict, overload
 
 from .._native import AbsentError
+from .._typing import NamedTuple, TypedDict, overload
 from ..isolation import isolated
 from ..linux import mm, states, tasks
 from ..linux.kernel import Kernel

@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError, AddressSpace, MemoryFault
+from .._typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 from ..limits import MAX_RD_SIZE
 from ..output.json_types import Count, Hex, Stream
 from . import addresses

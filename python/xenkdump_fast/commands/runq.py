@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
+from .._typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 from ..linux.run_queues import Clock, Entry, Group, Queued, RunQueue, RunQueues
 from ..linux.tasks import Task
 from ..output.escape import visible

@@ -1,8 +1,8 @@
 """``sched``: the run queues of Xen's scheduler."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from .._typing import TYPE_CHECKING, NamedTuple, TypedDict
 from ..output.escape import visible
 from ..output.json_types import Count
 from ..output.table import table

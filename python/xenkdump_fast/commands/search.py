@@ -3,12 +3,12 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
 from .. import progress
 from .._native import AddressSpace
+from .._typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 from ..output.json_types import Count, Hex, Stream
 from ..parsing import number
 from ..session import Domain

@@ -1,10 +1,10 @@
 """Selects tasks by the operands of a command."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from .._native import AbsentError
-from ..linux import panic, tasks
+from .._typing import NamedTuple
+from ..linux import tasks
 from ..output.escape import visible
 from ..session import Domain
 
@@ -44,6 +44,8 @@ def chosen(
     operands = operands or ([task] if task is not None else [])
     if operands:
         return select(domain, all_tasks, operands)
+    from ..linux import panic
+
     dying = panic.task(domain.kernel)
     if dying is None:
         raise AbsentError(

@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from .._typing import NamedTuple
 
 
 class Options(NamedTuple):

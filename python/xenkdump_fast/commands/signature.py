@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple, TypedDict
 
 from .. import signature
 from .._native import AbsentError
+from .._typing import NamedTuple, TypedDict
 from ..limits import MAX_LOG_FILE, MAX_LOG_LINE, MAX_LOG_LINES
 from ..output.escape import visible
 from ..output.json_types import Count

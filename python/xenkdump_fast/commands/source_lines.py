@@ -1,9 +1,9 @@
 """Source lines of code, from the DWARF of a vmlinux, of its debug file, or of a xen-syms."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, SourceLines
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..output.escape import visible
 from ..session import Domain
 

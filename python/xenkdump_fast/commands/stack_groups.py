@@ -1,8 +1,8 @@
 """``bt --group``: tasks with equal stacks, each stack once."""
 
 from collections.abc import Iterator, Sequence
-from typing import NotRequired, TypedDict
 
+from .._typing import NotRequired, TypedDict
 from ..linux.backtrace import Trace
 from ..linux.stack_groups import Group
 from ..output.escape import visible

@@ -3,9 +3,9 @@
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError, Type
+from .._typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 from ..linux.typed import printing, types
 from ..linux.typed.value import Value
 from ..output.escape import printable

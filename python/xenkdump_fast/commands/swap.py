@@ -1,8 +1,8 @@
 """``swap``: swap devices and files."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypedDict
 
+from .._typing import NamedTuple, TypedDict
 from ..limits import MAX_DEVICES_READ
 from ..linux import swap
 from ..linux.swap import Swap

@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, pairwise
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError, Symbol
+from .._typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 from ..output.escape import visible
 from ..output.json_types import Count, Hex, Stream
 from . import addresses, source_lines

@@ -1,8 +1,8 @@
 """``sys``: the session header, of a kernel or of Xen."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast, overload
 
+from .._typing import TYPE_CHECKING, NamedTuple, TypedDict, cast, overload
 from ..linux import header
 from ..linux.clock import date_text
 from ..linux.header import FIXED_1

@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
+from .._typing import Any, NamedTuple, NotRequired, TypedDict
 from ..linux import panic, tasks
 from ..linux.system import Linux
 from ..linux.typed import printing, types

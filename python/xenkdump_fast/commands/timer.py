@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NotRequired, TypedDict
 
+from .._typing import NamedTuple, NotRequired, TypedDict
 from ..linux.timers import Base, CpuBase, Timer, Timers
 from ..output.escape import visible
 from ..output.json_types import Count, Hex

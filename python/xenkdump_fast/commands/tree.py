@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..linux import trees
 from ..linux.kernel import Kernel
 from ..session import Domain

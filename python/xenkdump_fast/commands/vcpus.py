@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
 
 from .._native import AbsentError, Image, MemoryFault, Symbol, Symbols
+from .._typing import NamedTuple, TypedDict
 from ..isolation import isolated
 from ..limits import MAX_BANNER
 from ..output.escape import visible

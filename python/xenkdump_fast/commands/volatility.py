@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..session import Domain
 from .contract import Operands
 

@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import P2M, AbsentError, AddressSpace, Mapping, MemoryFault
+from .._typing import NamedTuple, NotRequired, TypedDict
 from ..linux import mm
 from ..linux.boot.image import first_symbol
 from ..output.json_types import Count, Hex

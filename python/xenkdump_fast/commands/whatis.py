@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple, NotRequired, TypedDict
 
 from .._native import AbsentError
+from .._typing import NamedTuple, NotRequired, TypedDict
 from ..linux.system import Linux
 from ..linux.typed import expression, printing, types
 from ..output.json_types import Count

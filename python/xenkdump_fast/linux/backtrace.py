@@ -1,10 +1,10 @@
 """Backtraces of tasks: the registers to start from, and the frames."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from .._native import AbsentError, Backtrace, Frame, MemoryFault, Unwinder
-from . import double_fault, stacks
+from .._typing import NamedTuple
+from . import stacks
 from .cpus import VcpuContext
 from .kernel import Kernel
 from .tasks import Task
@@ -82,8 +82,12 @@ def trace(
         return Trace(task, [], None, None, str(error))
     found = unwind(kernel, unwinder, task, first)
     frames, stopped = found.frames, found.stopped
-    if kernel.word == 4 and frames and frames[-1].symbol in double_fault.OUTERMOST:
-        before = double_fault.interrupted(kernel, task.cpu)
+    if kernel.word == 4 and frames:
+        from . import double_fault
+
+        before = None
+        if frames[-1].symbol in double_fault.OUTERMOST:
+            before = double_fault.interrupted(kernel, task.cpu)
         if before is not None:
             found = unwinder.unwind(before, stacks=[_bounds(kernel, task)], exact=True)
             frames, stopped = [*frames, *found.frames], found.stopped

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Note
+from .._typing import NamedTuple
 from ..limits import MAX_CPUS
 from . import percpu, stacks
 from .kernel import Kernel

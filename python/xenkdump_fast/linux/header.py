@@ -1,9 +1,9 @@
 """The values in the session header of crash: from KERNEL to STATE."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
+from .._typing import NamedTuple, TypeVar
 from ..isolation import isolated
 from ..limits import MAX_NODE_DATA
 from . import clock, panic, percpu, tasks

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
 
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
+from .._typing import TYPE_CHECKING, Literal
 from ..budget import Budget, Charged
 from ..diagnostics import Warnings
 from ..limits import MAX_BTF_SIZE, MAX_LIST_ENTRIES, MAX_STACK_SIZE
 from ..parsing import number
-from . import compat, variables
+from . import compat
 from .boot import vmcoreinfo
 from .boot.image import BANNER, banner_of
 from .boot.locate import Location
@@ -189,6 +189,8 @@ class Kernel(Charged):
         if native is not None:
             with suppress(AbsentError):
                 return native.variable(name)
+        from . import variables  # the table takes a while to be made
+
         found = variables.type_of(name, self.version, self.word)
         if found is None:
             raise AbsentError(f"{self.image.path}: the type of the variable {name} is not known")

@@ -1,9 +1,9 @@
 """Struct layouts of a kernel: from type information, else from VMCOREINFO or by inference."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
 
 from .._native import AbsentError, Image, TypeGraph, Types
+from .._typing import NamedTuple, Protocol
 from .boot import vmcoreinfo
 
 

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
+from .._typing import NamedTuple
 from ..budget import BudgetExceededError
 from ..limits import MAX_KNOWN_MMS
 from . import percpu, states

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Unwinder
+from .._typing import NamedTuple
 from ..budget import Budget, BudgetExceededError
 from ..isolation import isolated
 from ..limits import MAX_MODULE_TABLE, MAX_MODULE_TABLES, MAX_MODULES

@@ -3,9 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Protocol
 
 from .._native import MemoryFault
+from .._typing import Protocol
 from ..budget import Budget
 
 PAGE = 4096

@@ -1,8 +1,8 @@
 """Tasks with equal stacks."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from .backtrace import Trace
 from .tasks import Task
 

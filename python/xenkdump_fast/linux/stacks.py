@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from .._native import MemoryFault
+from .._typing import NamedTuple
 from ..limits import MAX_RESUME_CODE, MAX_SAME_SYMBOLS
 from .kernel import Kernel
 from .layouts import Number

@@ -1,8 +1,7 @@
 """The states of tasks, whose bits depend on the version."""
 
-from typing import NamedTuple
-
 from .._native import AbsentError
+from .._typing import NamedTuple
 from ..limits import MAX_TASK_STATES
 from .kernel import Kernel
 from .tasks import Task

@@ -3,9 +3,9 @@
 from collections.abc import Container, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
-from typing import TypeVar, cast
 
 from .._native import AbsentError
+from .._typing import TypeVar, cast
 from ..budget import Budget
 from ..limits import MAX_PATH_DEPTH
 from .kernel import Kernel

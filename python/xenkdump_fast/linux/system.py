@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from .._native import AddressSpace, Image, Unwinder
+from .._typing import TYPE_CHECKING
 from . import backtrace, cpus, modules, tasks
 from .backtrace import Start, Trace
 from .boot.locate import Location

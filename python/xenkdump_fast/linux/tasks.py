@@ -4,9 +4,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
+from .._typing import NamedTuple
 from ..isolation import isolated
 from ..limits import MAX_PER_CPU_SEARCH
 from ..parsing import number

@@ -7,7 +7,7 @@ changes are those of the commits that are named. ``tests/real/test_variables.py`
 of the types with those of the symbols of 6.1, 6.12 and 7.3.
 """
 
-from typing import NamedTuple
+from .._typing import NamedTuple
 
 Version = tuple[int, ...]
 _FIRST: Version = (2, 6, 16)

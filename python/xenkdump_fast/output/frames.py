@@ -1,8 +1,8 @@
 """Frames and registers in JSON, of kernel stacks and of Xen's."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
+from .._typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 from .escape import visible
 from .json_types import Count, Hex, Registers
 

@@ -4,7 +4,7 @@
 ``Hex`` is a plain string; for the generator it is a class of its own, which has a pattern.
 """
 
-from typing import TYPE_CHECKING
+from .._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,8 +1,8 @@
 """Results that are computed on demand."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar, overload
 
+from .._typing import Generic, TypeVar, overload
 from ..isolation import isolated
 from ..progress import each
 

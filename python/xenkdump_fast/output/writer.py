@@ -7,8 +7,8 @@ for as bytes is not escaped.
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Protocol
 
+from .._typing import Protocol
 from . import progress_line
 from .escape import printable
 

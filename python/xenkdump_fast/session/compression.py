@@ -5,8 +5,8 @@ Only zstd is decompressed by the extension module; for the others Python's libra
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
 
+from .._typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
 from ..limits import MAX_DECODER_MEMORY, MAX_XZ_INDEX
 from ..regular_files import open_regular
 

@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple, TypeGuard
 
 from .._native import AbsentError, DumpError, Image, SourceLines
+from .._typing import NamedTuple, TypeGuard
 from ..limits import MAX_DEBUG_FILE, MAX_DEBUG_LINK
 from ..regular_files import open_regular
 
@@ -49,17 +49,13 @@ class _Link(NamedTuple):
 
 #: The release in the name of an installed file.
 _NAMED = r"(?:vmlinu[xz]|bzImage|System\.map)-(.+?)(?:\.(?:gz|xz|zst|bz2|debug))?"
-_SECTIONS = frozenset((".BTF", ".debug_info", ".zdebug_info"))
 #: Suffixes of a vmlinux that a distribution compresses.
 _PACKED = ("gz", "xz", "zst")
 _CHUNK = 1 << 20
 
 
 def complete(image: Image) -> None:
-    """Gives an image without symbols or types its debug file, if there is one on this machine."""
-    has_types = any(name in _SECTIONS for name, *_ in image.sections())
-    if image.symbol_source == "symtab" and has_types:
-        return
+    """Gives an image its debug file, if there is one on this machine."""
     debug = next(_debug_files(image), None)
     if debug is not None:
         image.set_debug(debug)

@@ -3,16 +3,15 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import methodcaller
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Image, SourceLines
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_P2M_WARNINGS
 from ..linux.boot import build_id
 from ..linux.boot.claims import NOTHING_GIVEN, Given
 from ..linux.boot.locate import Location
 from ..linux.system import Linux
 from ..linux.tasks import Task
-from . import debug_files
 from .dump_file import DumpFile
 from .locator import Locator
 from .platform import Platform
@@ -173,6 +172,8 @@ class Domain:
 
     @staticmethod
     def _not_the_map(image: Image) -> str:
+        from . import debug_files
+
         release = debug_files.release_of(image.path)
         named = "" if release is None else f" (by its name, of {release})"
         return f"{image.path}{named} is not the map of the kernel in the dump"
@@ -222,6 +223,8 @@ class Domain:
         try:
             for own in self._platform.images():
                 release = self._platform.release(own)
+                from . import debug_files
+
                 image = debug_files.find(own.build_id, release)
                 try:
                     self.dump.native.release()
@@ -301,6 +304,8 @@ class Domain:
         """
         kernel = self.kernel
         release = kernel.release or None
+        from . import debug_files
+
         return debug_files.source_lines(kernel.image, kernel.location.slide, release)
 
     @property

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from operator import index
-from typing import TYPE_CHECKING
 
 from .._native import AbsentError
+from .._typing import TYPE_CHECKING
 from ..isolation import isolated
 from ..parsing import number
 from .dump_file import DumpFile

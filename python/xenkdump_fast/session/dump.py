@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Literal
 
+from .._typing import Literal
 from ..linux.boot.claims import Given
 from .domain import Domain, Options
 from .domain_id import domain_id, domain_ids

@@ -4,15 +4,16 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 from .. import export_note, parsing
 from .._native import AddressSpace, DumpError, Image, Note
 from .._native import Dump as NativeDump
+from .._typing import TYPE_CHECKING, Literal, Self, TypedDict
 from ..diagnostics import Warnings
 from ..export_note import ExportNote
 from ..limits import MAX_VMCOREINFO_NOTES
 from ..linux.boot import vmcoreinfo
+from ..xen import notes as xen_notes
 from . import compression, formats
 from .opened import Opened
 
@@ -116,10 +117,8 @@ class DumpFile:
         self.close()
 
     def __repr__(self) -> str:
-        from ..xen import detect
-
         # No memory is read for this, so a host without notes of Xen's may not be known yet.
-        is_host = self.__dict__.get("is_xen_host") or detect.has_notes(self.notes)
+        is_host = self.__dict__.get("is_xen_host") or xen_notes.are_xens(self.notes)
         host = " of a Xen host" if is_host else ""
         return f"<{type(self).__name__} {self.path!r}: {self.native.format}{host}>"
 
@@ -140,17 +139,17 @@ class DumpFile:
     @cached_property
     def is_xen_host(self) -> bool:
         """Whether it is the dump of a Xen host."""
-        from ..xen import detect
-
-        return detect.has_notes(self.notes) or self._xen_image is not None
+        return xen_notes.are_xens(self.notes) or self._xen_image is not None
 
     @cached_property
     def _xen_image(self) -> "XenImage | None":
         """Where Xen's image is, if no note is Xen's. Memory is searched for it."""
+        if xen_notes.are_xens(self.notes) or self.is_exported_domain:
+            return None
+        if not xen_notes.may_lead_to_xen(self.notes):
+            return None
         from ..xen import detect
 
-        if detect.has_notes(self.notes) or self.is_exported_domain:
-            return None
         return detect.find(self.native)
 
     @cached_property

@@ -6,11 +6,10 @@ Consulted to tell the operands apart, and after a file failed to open.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
 
 from .._native import DumpError, Image, head
+from .._typing import Literal, NamedTuple
 from ..regular_files import open_regular
-from . import debug_files
 
 #: What a file was given as.
 Wanted = Literal["dump", "vmlinux", "xen-syms"]
@@ -106,6 +105,8 @@ _SYMBOL_LINE = rb"[0-9a-f]{8,16} [A-Za-z?] \S[^\n]*\n"
 _MULTIBOOT = (b"\x02\xb0\xad\x1b", b"\xd6\x50\x52\xe8")
 _MULTIBOOT_SIZE = 0x9000
 _BOOTED_XEN = "a Xen hypervisor as it is booted (xen.gz)"
+#: Sections that describe types.
+_TYPES = frozenset((".BTF", ".debug_info", ".zdebug_info"))
 #: Bytes from the start of a file that are examined.
 _HEAD = 0x400
 
@@ -137,7 +138,7 @@ def open_image(path: str) -> Image:
         raise DumpError(f"{path}: {text}")
     if is_booted_xen(image):
         raise DumpError(f"{path}: {_BOOTED_XEN}, in place of a vmlinux")
-    debug_files.complete(image)
+    _complete(image)
     return image
 
 
@@ -151,10 +152,19 @@ def _open_map(path: str) -> Image:
     return image
 
 
+def _complete(image: Image) -> None:
+    """Gives an image without symbols or types its debug file, if there is one on this machine."""
+    has_types = any(name in _TYPES for name, *_ in image.sections())
+    if image.symbol_source != "symtab" or not has_types:
+        from . import debug_files
+
+        debug_files.complete(image)
+
+
 def open_xen(path: str) -> Image:
     """Opens a xen-syms. A stripped one gets its debug file, if there is one."""
     image = Image(path)
-    debug_files.complete(image)
+    _complete(image)
     if is_booted_xen(image):
         raise DumpError(f"{path}: {_BOOTED_XEN}, which has no symbols: {_XEN_SYMS}")
     return image

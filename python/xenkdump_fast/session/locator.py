@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import NamedTuple
 
 from .._native import P2M, AbsentError, Image
+from .._typing import NamedTuple
 from ..linux.boot.claims import NOTHING_GIVEN, Claim, Given, of_notes
 from ..linux.boot.locate import Location, locate
 from ..linux.boot.roots import Root, Roots

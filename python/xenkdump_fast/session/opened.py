@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Generic, TypeVar
 
+from .._typing import Generic, TypeVar
 from ..limits import MAX_OPENED
 
 K = TypeVar("K", bound=Hashable)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError, AddressSpace, Image
 from .._native import Dump as NativeDump
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..linux.boot import roots as boot_roots
 from ..linux.boot.build_id import Build
 from ..linux.boot.roots import Root, Roots, space

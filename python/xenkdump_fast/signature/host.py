@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .._native import AbsentError, DumpError
+from .._typing import TYPE_CHECKING, Literal, NamedTuple
 from ..isolation import isolated
 from ..limits import MAX_SIGNATURE_DOMAINS
 from ..session import Domain, Dump

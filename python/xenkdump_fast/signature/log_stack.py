@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..limits import MAX_LOG_FUNCTIONS, MAX_LOG_LINE, MAX_LOG_STACK_LINES
 from . import functions, messages
 from .normal_form import Function, name

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..limits import MAX_LOG_LINES
 from . import log_stack, messages
 from .messages import Message

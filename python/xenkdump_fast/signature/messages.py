@@ -10,7 +10,8 @@ length and starts near the start of a line, so that a hostile line takes no quad
 """
 
 import re
-from typing import Literal, NamedTuple
+
+from .._typing import Literal, NamedTuple
 
 Cause = Literal["fault", "panic", "symptom"]
 

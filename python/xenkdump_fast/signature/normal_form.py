@@ -7,8 +7,8 @@ because signatures are stored and compared for years.
 import re
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..limits import MAX_PANIC_TEXT, MAX_SIGNATURE_NAME
 from . import functions
 

@@ -4,7 +4,7 @@ Offsets in Xen's structs differ with every release and are in no table: ``layout
 the DWARF of xen-syms, ``infer`` finds them without it. Commits are of the Xen repository.
 """
 
-from typing import Any, NamedTuple
+from .._typing import Any, NamedTuple
 
 # Tests that cover rows.
 _FRAMES = "tests/xen/test_frames.py"

@@ -1,6 +1,6 @@
 """The text of Xen's console ring."""
 
-from typing import NamedTuple
+from .._typing import NamedTuple
 
 
 class Console(NamedTuple):

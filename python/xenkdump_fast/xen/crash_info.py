@@ -1,9 +1,9 @@
 """The note CRASH_INFO of Xen (xen/include/xen/elfcore.h)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from .._native import Dump, MemoryFault
+from .._typing import Any
 from ..limits import MAX_CRASH_INFO_STRING
 
 _STRINGS = (

@@ -7,20 +7,16 @@ of a translated guest: then both the table and cr3 are the guest's. If all CPUs 
 searched for Xen's image and for Xen's own page tables in it.
 """
 
-from collections.abc import Iterable
 from itertools import islice
-from typing import NamedTuple
 
 from .. import qemu_notes
-from .._native import AddressSpace, Dump, MemoryFault, Note
+from .._native import AddressSpace, Dump, MemoryFault
+from .._typing import NamedTuple
 from ..budget import Budget
 from ..limits import MAX_PCPUS, MAX_XEN_IMAGE, MAX_XEN_IMAGE_SEARCH
-from ..status import Status
 from . import memory
 from .memory import PAGE, Paging
 
-#: Kinds of note that only a Xen host's dump has.
-_NOTES = {"crash_info", "crash_regs", "vmcoreinfo_xen", "xen_kdump_cr3"}
 #: A string of the hypervisor: the format of the first line it prints (all versions). Linux has one
 #: without the last %s, for its own message in a guest.
 _SIGNATURE = b"Xen version %d.%d%s"
@@ -50,11 +46,6 @@ class XenImage(NamedTuple):
     handler: int
     #: Whether it was searched for in memory: no CPU leads to it.
     searched: bool = False
-
-
-def has_notes(notes: Iterable[Note]) -> bool:
-    """Whether one of the notes is Xen's."""
-    return any(note.kind in _NOTES for note in notes)
 
 
 def find(dump: Dump) -> XenImage | None:
@@ -97,6 +88,8 @@ def _in_memory(dump: Dump) -> XenImage | None:
 def _around(dump: Dump, signature: int) -> XenImage | None:
     """Xen's image, part of which are a string at that machine address and the page tables."""
     import numpy as np
+
+    from ..status import Status
 
     first = max(0, signature - MAX_XEN_IMAGE) // PAGE * PAGE
     roots = np.arange(first, signature + MAX_XEN_IMAGE, PAGE, dtype=np.uint64)

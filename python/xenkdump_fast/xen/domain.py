@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
 
 from .._native import P2M, AbsentError, AddressSpace, Dump
+from .._typing import TYPE_CHECKING, Literal
 from ..budget import Budget
 from ..diagnostics import Unique
 from ..limits import MAX_DOMAIN_SEARCHES, MAX_LEFT_OUT_PAGES
 from ..linux.boot.roots import Root, in_kernel_and_user_space
-from ..status import Status
 from . import frames, guests, hvm, shared_info
 from .guests import GuestKernel
 from .p2m_sources import Source
@@ -267,6 +266,8 @@ class XenDomain:
         addresses = list(islice(self._own_pages(), MAX_LEFT_OUT_PAGES))
         status = bytearray(len(addresses))
         self.dump.machine.read_many(addresses, 8, status=status)
+        from ..status import Status
+
         return bool(addresses) and all(number == Status.EXCLUDED for number in status)
 
     def _own_pages(self) -> Iterator[int]:

@@ -1,9 +1,9 @@
 """What Xen records of one domain beyond its vCPUs' registers and its memory."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_CPU_MASK, MAX_DETAILS_READ
 from . import locks
 from .locks import Held

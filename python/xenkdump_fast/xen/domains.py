@@ -1,9 +1,9 @@
 """The list of domains, and domains that are missing from a damaged list."""
 
 from collections.abc import Mapping, Sequence, Set
-from typing import NamedTuple
 
 from .._native import Symbols
+from .._typing import NamedTuple
 from ..budget import BudgetExceededError
 from ..limits import (
     MAX_DOMAIN_SEARCH,

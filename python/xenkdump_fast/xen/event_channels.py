@@ -1,9 +1,9 @@
 """The event channels of a domain, by the DWARF of xen-syms."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_EVENT_CHANNELS
 from .domain_details import event_channel_abi
 from .memory import PAGE

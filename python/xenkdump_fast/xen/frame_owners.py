@@ -1,7 +1,6 @@
 """Who owns machine frames: Xen, a domain, page tables, nobody. By the frame table, in bulk."""
 
-from typing import TYPE_CHECKING, NamedTuple
-
+from .._typing import TYPE_CHECKING, NamedTuple
 from . import frame_table
 from .memory import XenMemory
 

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import compress, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import Dump
+from .._typing import TYPE_CHECKING, Any, NamedTuple
 from ..limits import (
     MAX_BLOCK_ENTRIES,
     MAX_COUNTED_DOMAINS,

@@ -8,8 +8,8 @@ them valid values of an interrupted guest's ip, cs, flags, sp and ss.
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..limits import MAX_PCPUS
 from . import compat
 

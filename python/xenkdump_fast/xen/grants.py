@@ -1,9 +1,9 @@
 """The grant table of a domain, by the DWARF of xen-syms."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from .._native import AbsentError
+from .._typing import NamedTuple
 from ..limits import MAX_GRANTS
 from .memory import PAGE
 from .structs import Structs, listed

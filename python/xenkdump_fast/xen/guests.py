@@ -6,9 +6,9 @@ x86 Linux maps its image.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from .._native import AddressSpace, Dump, MemoryFault
+from .._typing import NamedTuple
 from ..budget import Budget
 from ..limits import (
     MAX_BANNER,

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
 
 from .._native import AbsentError
+from .._typing import NamedTuple, TypeVar
 from ..isolation import isolated
 from ..limits import MAX_XEN_COMMAND_LINE
 from ..parsing import number

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._native import AbsentError, AddressSpace, Dump, DumpError, Image, Symbols
+from .._typing import TYPE_CHECKING, Any, NamedTuple
 from ..budget import Budget, BudgetExceededError
 from ..diagnostics import Unique
 from ..limits import (
@@ -25,6 +25,7 @@ from . import (
     guests,
     hvm,
     memory,
+    notes,
     vcpus,
 )
 from .domain import TRANSLATED, XenDomain
@@ -108,7 +109,7 @@ class XenHost:
         #: Warnings about the hypervisor; each domain has its own.
         self.warnings: list[str] = Unique()
         #: Where Xen's image is, if no note of the dump is Xen's.
-        self._found = None if detect.has_notes(dump.notes) else image or detect.find(dump)
+        self._found = None if notes.are_xens(dump.notes) else image or detect.find(dump)
         #: Its pCPUs.
         self.pcpus: list[Pcpu] = pcpus(dump, self._found)
         for pcpu in self.pcpus:

@@ -9,8 +9,8 @@ Xen does not save.
 import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_VCPU_SIZE
 from .frames import GuestFrame
 from .layout import Layout

@@ -9,8 +9,8 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..limits import (
     MAX_PCPUS,
     MAX_SAMPLED_DOMAINS,

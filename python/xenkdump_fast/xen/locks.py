@@ -6,9 +6,9 @@ writer; readers of percpu rwlocks are in per-CPU variables.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, MemoryFault
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_LOCK_READS, MAX_PCPUS
 from .memory import XenMemory
 from .structs import Structs

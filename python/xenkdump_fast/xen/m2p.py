@@ -5,9 +5,9 @@ to the same machine frame.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AddressSpace, Dump
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_M2P_DIFFERENCES, MAX_M2P_ROOTS, MAX_M2P_SAMPLE, MAX_PFNS_AT_ONCE
 from . import compat
 

@@ -3,10 +3,10 @@
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Literal
 
 from .. import parsing
 from .._native import AddressSpace, Dump, MemoryFault
+from .._typing import Any, Literal
 from ..budget import Charged
 from ..limits import MAX_OTHER_ROOTS, MAX_VMCOREINFO_XEN
 from . import compat

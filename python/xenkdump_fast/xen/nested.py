@@ -14,9 +14,9 @@ has the memory at the same addresses. So the struct's class decides (``p2m_class
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import P2M, AbsentError
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import (
     MAX_NESTED_CANDIDATES,
     MAX_NESTED_PROBLEMS,

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
 
 from .. import qemu_notes
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image
+from .._typing import NamedTuple
 from ..limits import MAX_CR3_SOURCES, MAX_CRASH_INFO_NOTES, MAX_PFNS, MAX_ROOTS
 from ..linux import compat
 from ..linux.boot.image import PAGE, first_symbol, link_base

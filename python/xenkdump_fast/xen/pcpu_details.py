@@ -1,8 +1,7 @@
 """What Xen records of its pCPUs beyond their registers."""
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from .._native import AbsentError, Symbol
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_CPU_MASK, MAX_PCPU_READS, MAX_PCPUS
 from . import compat, crash_info
 from .domains import DOMID_IDLE

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, NamedTuple
 
 from .. import qemu_notes
 from .._native import AddressSpace, Dump, MemoryFault
+from .._typing import Any, Literal, NamedTuple
 from ..isolation import isolated
 from ..limits import MAX_PCPUS
 from . import compat, frames, memory

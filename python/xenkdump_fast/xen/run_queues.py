@@ -3,9 +3,8 @@
 Since Xen 4.13 units are scheduled: a vCPU each, or several with core scheduling.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from .._native import AbsentError, MemoryFault
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_PCPUS, MAX_SCHEDULER_NAME, MAX_SCHEDULER_READS
 from .domains import DOMID_IDLE
 from .structs import CpuMask, Structs

@@ -1,8 +1,7 @@
 """The configuration of a saved domain, which xl writes before the stream as JSON (Xen 4.5 on)."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
 from .._native import Dump
+from .._typing import TYPE_CHECKING, Any, NamedTuple
 from ..limits import MAX_SAVED_CONFIG
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """A domain's shared_info page. It is public ABI: the offsets are the same in every version."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..limits import MAX_MACHINE_FRAMES
 from . import compat
 

@@ -1,9 +1,9 @@
 """Backtraces of the hypervisor: the stack of each pCPU, down to the guest that it ran."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from .._native import Frame, MemoryFault, Symbols, Unwinder
+from .._typing import NamedTuple
 from ..isolation import isolated
 from ..limits import MAX_SAME_SYMBOLS, MAX_SAVING_CODE
 from . import compat

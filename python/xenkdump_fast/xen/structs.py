@@ -6,9 +6,9 @@ layouts of event channels, grant tables and run queues without it.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from .._native import AbsentError, Image, Member, Types
+from .._typing import NamedTuple
 from ..limits import MAX_CPU_MASK, MAX_LISTED_PROBLEMS, MAX_XEN_LIST
 from . import crash_info
 from .inferred.layouts import InferredMember, InferredTypes

@@ -6,9 +6,9 @@ lock, differs in size: without DWARF the heap is what proves to be one on every 
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import AbsentError, Symbols
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..limits import MAX_PCPUS, MAX_TIMER_READS, MAX_XEN_LIST
 from .memory import XenMemory
 from .structs import listed

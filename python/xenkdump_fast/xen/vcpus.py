@@ -1,8 +1,8 @@
 """The vCPUs of a domain: their states and their registers."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from .._typing import NamedTuple
 from ..budget import Budget, BudgetExceededError
 from . import frames, hvm
 from .domains import DOMID_IDLE

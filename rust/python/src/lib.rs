@@ -72,12 +72,13 @@ mod _native {
     #[pymodule_export]
     use super::zstd::{zstd_content_size, zstd_obstacle, ZstdDecoder};
 
-    /// Adds `STATUS`, the meanings of the numbers in `status`, and registers the handlers for
-    /// `os.fork`.
+    /// Adds `STATUS`, the meanings of the numbers in `status`, and `VERSION`, that of this package, and
+    /// registers the handlers for `os.fork`.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::fork::register(module)?;
         let names = Status::ALL.map(Status::name);
-        module.add("STATUS", PyTuple::new(module.py(), names)?)
+        module.add("STATUS", PyTuple::new(module.py(), names)?)?;
+        module.add("VERSION", env!("CARGO_PKG_VERSION"))
     }
 }

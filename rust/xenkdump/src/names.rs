@@ -32,6 +32,42 @@ impl Key {
     pub fn of(name: impl Hash) -> Self {
         Self(SEED.hash_one(name) as u32)
     }
+
+    /// The key of the string at `offset` of `strings` up to the first blank or control character. Takes
+    /// a third of the time of finding its end and hashing it.
+    pub fn of_text(strings: &[u8], offset: u32) -> Self {
+        const WORD: usize = size_of::<u64>();
+        static SEEDS: LazyLock<[u64; 2]> = LazyLock::new(|| [0, 1].map(|i: u8| SEED.hash_one(i)));
+        let [mut hash, factor] = *SEEDS;
+        let rest = rest(strings, offset);
+        let mut at = 0;
+        loop {
+            let left = rest.get(at..).unwrap_or_default();
+            let word = left.first_chunk().copied().unwrap_or_else(|| {
+                let mut last = [0; WORD];
+                let len = left.len().min(WORD);
+                last[..len].copy_from_slice(&left[..len]);
+                last
+            });
+            let word = u64::from_le_bytes(word);
+            let ends = blanks(word);
+            // What is below the first of them.
+            let text = word & (ends & ends.wrapping_neg()).wrapping_sub(1) >> 7;
+            let text = if ends == 0 { word } else { text };
+            let product = u128::from(hash ^ text) * u128::from(factor | 1);
+            hash = (product as u64) ^ (product >> 64) as u64;
+            if ends != 0 {
+                return Self(hash as u32);
+            }
+            at += WORD;
+        }
+    }
+}
+
+/// The upper bit of the first byte of `word` that is at most a blank, and perhaps of later ones.
+fn blanks(word: u64) -> u64 {
+    const ALL: u64 = u64::MAX / 0xff;
+    word.wrapping_sub(ALL * (b' ' as u64 + 1)) & !word & ALL * 0x80
 }
 
 /// Keys that are compared at once.
@@ -203,6 +239,24 @@ mod tests {
                 assert_eq!(positions(&keys, Key(wanted)).collect::<Vec<_>>(), all);
             }
         }
+    }
+
+    #[test]
+    fn the_key_of_a_text_is_that_of_its_copy() {
+        let text = [
+            &b"a\0ab b abcdefgh\0abcdefghi\nabcdefg\0\xff\x80\x7f\x21 "[..],
+            &[b'x'; MAX_SYMBOL_NAME + 1],
+        ]
+        .concat();
+        let mut keys = std::collections::HashMap::new();
+        for offset in 0..=text.len() as u32 + 1 {
+            let name = string(&text, offset, |byte| byte <= b' ');
+            let Key(key) = Key::of_text(&text, offset);
+            assert_eq!(key, Key::of_text(name, 0).0, "{offset}");
+            assert_eq!(key, *keys.entry(name.to_vec()).or_insert(key), "{offset}");
+        }
+        let all: std::collections::HashSet<_> = keys.values().collect();
+        assert!(all.len() + 2 > keys.len(), "they differ");
     }
 
     #[test]

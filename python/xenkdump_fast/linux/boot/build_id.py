@@ -3,9 +3,9 @@
 import re
 import struct
 from contextlib import suppress
-from typing import NamedTuple
 
 from ..._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
+from ..._typing import NamedTuple
 from ...limits import MAX_KERNEL_NOTES, MAX_LINUX_BANNER
 from .image import BANNER
 

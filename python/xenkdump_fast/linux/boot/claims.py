@@ -6,9 +6,9 @@ candidate: ``locate.py`` uses it if the kernel is found where it says.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from ..._native import DumpError
+from ..._typing import NamedTuple
 from ...limits import MAX_VMCOREINFO_NOTE
 from ...regular_files import open_regular
 from . import vmcoreinfo

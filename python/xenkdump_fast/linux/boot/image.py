@@ -1,8 +1,7 @@
 """Where a kernel's image is linked, and what it says about its page tables."""
 
-from typing import TYPE_CHECKING
-
 from ..._native import AbsentError, Image, Symbols
+from ..._typing import TYPE_CHECKING
 from ...limits import MAX_LINUX_BANNER
 from .. import compat
 

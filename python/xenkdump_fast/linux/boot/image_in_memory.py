@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from ..._native import AbsentError, AddressSpace, Image
+from ..._typing import TYPE_CHECKING
 from ...limits import MAX_IMAGE_ROOTS, MAX_REPORTED_ROOTS
 from . import variables, vmcoreinfo
 from .image import START_KERNEL_MAP

@@ -10,9 +10,9 @@ host crashed.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
 
 from ..._native import P2M, AbsentError, AddressSpace, Image, MemoryFault, Symbols
+from ..._typing import TYPE_CHECKING, NamedTuple
 from ...limits import MAX_KASLR_OFFSETS, MAX_LINUX_BANNER, MAX_REPORTED_ROOTS, MAX_ROOTS
 from . import build_id, claims, kaslr, vmcoreinfo
 from .claims import UNMOVED, Claim

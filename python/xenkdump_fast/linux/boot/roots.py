@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
 
 from ..._native import AddressSpace, Dump, Image, MemoryFault
+from ..._typing import TYPE_CHECKING, NamedTuple
 from ...limits import MAX_REPORTED_ROOTS, MAX_ROOTS, MAX_ROOTS_PER_FRAME
 from . import vmcoreinfo
 from .image import BANNER, PAGE, START_KERNEL_MAP, formats

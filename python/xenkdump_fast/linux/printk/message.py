@@ -1,7 +1,8 @@
 """A message of the kernel's log, in any format."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+
+from ..._typing import NamedTuple
 
 #: In caller_id: the rest is the number of a CPU; without this bit it is that of a task.
 _CALLER_IS_CPU = 0x8000_0000

@@ -8,9 +8,9 @@ lead to each other, which proves them.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from ..._native import AbsentError
+from ..._typing import NamedTuple
 from ...limits import MAX_INFERRED_BUCKETS, MAX_SAMPLED_DOMAINS
 from ..memory import IMAGE_ALIGN, PAGE, XenMemory
 from .grants import leads_back

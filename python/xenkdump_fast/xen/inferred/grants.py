@@ -5,9 +5,9 @@ Since Xen 4.11 a grant table leads back to its domain, and the order of its memb
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from ..._native import AbsentError
+from ..._typing import NamedTuple
 from ...limits import MAX_GRANTS, MAX_INFERRED_GRANTS, MAX_SAMPLED_DOMAINS
 from ..frame_table import Table, max_page, owners_of
 from ..memory import PAGE, XenMemory

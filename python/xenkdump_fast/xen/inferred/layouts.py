@@ -1,9 +1,9 @@
 """Inferred layouts with the interface of debug information."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from ..._native import AbsentError
+from ..._typing import NamedTuple
 
 
 class InferredMember(NamedTuple):

@@ -6,9 +6,9 @@ run queue is proved by its list, which has exactly those units whose own links s
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from ..._native import AbsentError, MemoryFault
+from ..._typing import NamedTuple
 from ...limits import (
     MAX_PCPUS,
     MAX_SCHEDULER_NAME,

@@ -352,7 +352,7 @@ impl Image {
 
     fn content(&self, index: usize) -> Option<&Bytes> {
         let header = self.sections.get(index)?;
-        let read = || Some(Bytes::from(self.load(header, self.is_zdebug(index))?));
+        let read = || self.load(header, self.is_zdebug(index));
         self.contents.get(index)?.get_or_init(read).as_ref()
     }
 
@@ -368,20 +368,20 @@ impl Image {
     }
 
     /// Reads a section from the file.
-    fn load(&self, header: &SectionHeader, is_zdebug: bool) -> Option<Vec<u8>> {
+    fn load(&self, header: &SectionHeader, is_zdebug: bool) -> Option<Bytes> {
         if header.sh_type == SHT_NOBITS || header.sh_size > MAX_SECTION_SIZE {
             return None;
         }
         // Sections of a valid file do not overlap, so they never exceed the budget.
         self.read.reserve(header.sh_size).ok()?;
-        let bytes = self.file.copy(header.sh_offset, header.sh_size).ok()?;
+        let bytes = Bytes::read(&*self.file, header.sh_offset, header.sh_size).ok()?;
         if is_zdebug && inflate::zdebug(&bytes).is_some() {
-            return inflate::inflate_zdebug(&bytes, &self.inflated);
+            return inflate::inflate_zdebug(&bytes, &self.inflated).map(Bytes::from);
         }
         if !is_compressed(header) {
             return Some(bytes);
         }
-        inflate::inflate(&bytes, self.header.ctx(), &self.inflated)
+        inflate::inflate(&bytes, self.header.ctx(), &self.inflated).map(Bytes::from)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::section_header::{SHN_ABS, SHN_COMMON, SHN_UNDEF};
 use goblin::elf::sym::{
     Sym, STB_GLOBAL, STB_GNU_UNIQUE, STB_LOCAL, STB_WEAK, STT_FILE, STT_FUNC, STT_GNU_IFUNC,
     STT_NOTYPE, STT_OBJECT, STT_SECTION, STT_TLS,
 };
-use scroll::Pread;
+use goblin::elf32::sym as sym32;
+use goblin::elf64::sym as sym64;
 
 use super::map;
 use super::table::{Binding, Entry, Kind, Table};
@@ -74,16 +74,50 @@ fn entries<'a, F>(
 where
     F: Fn(&Sym) -> Option<u8>,
 {
-    let container = match word {
-        Word::W32 => Container::Little,
-        Word::W64 => Container::Big,
-    };
-    let ctx = Ctx::new(container, Endian::Little);
     let names = strings.len();
+    let size = match word {
+        Word::W32 => sym32::SIZEOF_SYM,
+        Word::W64 => sym64::SIZEOF_SYM,
+    };
     symtab
-        .chunks_exact(Sym::size(container))
-        .filter_map(move |chunk| entry(&chunk.pread_with(0, ctx).ok()?, &section))
+        .chunks_exact(size)
+        .filter_map(move |chunk| entry(&symbol(chunk, word)?, &section))
         .filter(move |entry| (entry.name as usize) < names)
+}
+
+/// The fields of one symbol. The reader of goblin, for either byte order, takes three times as long.
+fn symbol(bytes: &[u8], word: Word) -> Option<Sym> {
+    let [n0, n1, n2, n3, rest @ ..] = bytes else {
+        return None;
+    };
+    let st_name = u32::from_le_bytes([*n0, *n1, *n2, *n3]) as usize;
+    Some(match word {
+        Word::W32 => {
+            let (value, rest) = rest.split_first_chunk()?;
+            let (size, rest) = rest.split_first_chunk()?;
+            let [st_info, st_other, s0, s1] = *rest.first_chunk()?;
+            Sym {
+                st_name,
+                st_info,
+                st_other,
+                st_shndx: u16::from_le_bytes([s0, s1]).into(),
+                st_value: u32::from_le_bytes(*value).into(),
+                st_size: u32::from_le_bytes(*size).into(),
+            }
+        }
+        Word::W64 => {
+            let ([st_info, st_other, s0, s1], rest) = rest.split_first_chunk()?;
+            let (value, rest) = rest.split_first_chunk()?;
+            Sym {
+                st_name,
+                st_info: *st_info,
+                st_other: *st_other,
+                st_shndx: u16::from_le_bytes([*s0, *s1]).into(),
+                st_value: u64::from_le_bytes(*value),
+                st_size: u64::from_le_bytes(*rest.first_chunk()?),
+            }
+        }
+    })
 }
 
 fn entry(symbol: &Sym, section: impl Fn(&Sym) -> Option<u8>) -> Option<Entry> {

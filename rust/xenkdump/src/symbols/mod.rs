@@ -329,7 +329,7 @@ impl Symbols {
 
     /// The symbols with this name in the order of [`Symbols::get`]: the image's, then the modules'.
     fn named<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = Symbol<'a>> + use<'a, 'n> {
-        let key = Key::of(name.as_bytes());
+        let key = Key::of_text(name.as_bytes(), 0);
         let image = self.image.named(name, key);
         image
             .map(|found| symbol(found, None, &self.image, self.shift()))

@@ -99,11 +99,22 @@ pub(super) struct Found<'a> {
 
 type Source = Box<dyn Fn(&[u8]) -> Vec<Entry> + Send + Sync>;
 
-/// All symbols by address; at one address, the best last.
+/// All symbols, in the order of their source.
 struct Sorted {
     entries: Vec<Entry>,
-    /// Of their names.
-    keys: Vec<Key>,
+    /// Their numbers by address; at one address, the best last.
+    order: Vec<u32>,
+}
+
+impl Sorted {
+    fn get(&self, number: u32) -> Option<&Entry> {
+        self.entries.get(number as usize)
+    }
+
+    /// The address of a symbol; its numbers are those of `order`.
+    fn address(&self, number: u32) -> VirtAddr {
+        self.get(number).map_or(VirtAddr(0), |entry| entry.address)
+    }
 }
 
 /// The symbols of one file or module.
@@ -115,9 +126,9 @@ pub(super) struct Table {
     /// Addresses from which on, up to the next symbol, others may be that are not known. Ascending.
     gaps: Vec<VirtAddr>,
     source: Source,
-    /// The keys of the names that the source yields, if they are known.
-    keys: Option<Arc<Vec<Key>>>,
     sorted: OnceLock<Sorted>,
+    /// The keys of the names, in the order of the source.
+    keys: OnceLock<Arc<Vec<Key>>>,
     names: OnceLock<Names>,
     /// How often names were looked up without the hash table.
     lookups: AtomicUsize,
@@ -143,8 +154,8 @@ impl Table {
             spans,
             gaps: Vec::new(),
             source: Box::new(source),
-            keys: None,
             sorted: OnceLock::new(),
+            keys: OnceLock::new(),
             names: OnceLock::new(),
             lookups: AtomicUsize::new(0),
         }
@@ -157,7 +168,7 @@ impl Table {
 
     /// The same table with the keys of all names, in the order of the source.
     pub fn with_keys(self, keys: Arc<Vec<Key>>) -> Self {
-        let keys = Some(keys);
+        let keys = OnceLock::from(keys);
         Self { keys, ..self }
     }
 
@@ -166,7 +177,7 @@ impl Table {
     }
 
     pub fn len(&self) -> usize {
-        self.entries().len()
+        self.sorted().entries.len()
     }
 
     /// The symbols with this name, whose key is `key`: by binding, then code before data, then by
@@ -193,9 +204,9 @@ impl Table {
             return None;
         }
         self.lookups.fetch_add(1, Ordering::Relaxed);
-        let Sorted { entries, keys } = self.sorted();
+        let entries = &self.sorted().entries;
         let mut found = Vec::new();
-        for i in names::positions(keys, key) {
+        for i in names::positions(self.keys(), key) {
             if found.len() == MAX_SCANNED {
                 return None;
             }
@@ -203,7 +214,14 @@ impl Table {
         }
         found.sort_unstable_by_key(|i| {
             let entry = entries.get(*i);
-            entry.map(|entry| (Reverse(entry.class()), entry.address, Reverse(*i)))
+            entry.map(|entry| {
+                (
+                    Reverse(entry.class()),
+                    entry.address,
+                    Reverse(entry.rank()),
+                    *i,
+                )
+            })
         });
         Some(found)
     }
@@ -213,9 +231,9 @@ impl Table {
         self.names.get().is_some() || self.lookups.load(Ordering::Relaxed) >= SCANS
     }
 
-    /// Symbol number `i`, if it has this name.
+    /// Symbol number `i` of the source, if it has this name.
     pub fn get(&self, i: usize, name: &str) -> Option<Found<'_>> {
-        let entry = self.entries().get(i)?;
+        let entry = self.sorted().entries.get(i)?;
         names::is_string(
             &self.strings,
             entry.name,
@@ -227,7 +245,9 @@ impl Table {
 
     /// Symbol number `i`, by address.
     pub fn number(&self, i: usize) -> Option<Found<'_>> {
-        self.entries().get(i).map(|entry| self.found(entry))
+        let sorted = self.sorted();
+        let entry = sorted.get(*sorted.order.get(i)?)?;
+        Some(self.found(entry))
     }
 
     /// Whether the table is sorted.
@@ -239,7 +259,7 @@ impl Table {
     pub fn is_named(&self) -> bool {
         match self.is_hashed() {
             true => self.names.get().is_some(),
-            false => self.is_sorted(),
+            false => self.is_sorted() && self.keys.get().is_some(),
         }
     }
 
@@ -247,8 +267,19 @@ impl Table {
     pub fn build_names(&self) {
         match self.is_hashed() {
             true => _ = self.names(),
-            false => _ = self.sorted(),
+            false => _ = self.keys(),
         }
+    }
+
+    /// The keys of the names of all symbols.
+    fn keys(&self) -> &[Key] {
+        let entries = &self.sorted().entries;
+        self.keys.get_or_init(|| {
+            // Names that follow each other in the source are near each other.
+            let names = entries.iter().map(|entry| entry.name);
+            let keys = names.map(|name| Key::of_text(&self.strings, name));
+            Arc::new(alloc::collect(keys))
+        })
     }
 
     /// The hash table of all names.
@@ -260,19 +291,20 @@ impl Table {
     /// The numbers and keys of all symbols. For each name the best symbol is last: [`Names`] yields
     /// the last one added first.
     pub fn worst_first(&self) -> impl Iterator<Item = (u32, Key)> + use<'_> {
-        let Sorted { entries, keys } = self.sorted();
+        let sorted = self.sorted();
+        let keys = self.keys();
         let mut classes: [Vec<u32>; 9] = Default::default();
-        let mut end = entries.len();
-        for same in entries.chunk_by(|a, b| a.address == b.address).rev() {
-            end -= same.len();
-            for (i, entry) in (end..).zip(same) {
-                if let (Some(class), Ok(i)) = (classes.get_mut(entry.class()), i.try_into()) {
-                    alloc::push(class, i);
+        let address = |number: &u32| sorted.address(*number);
+        for same in sorted.order.chunk_by(|a, b| address(a) == address(b)).rev() {
+            for number in same {
+                let class = sorted.get(*number).map(Entry::class);
+                if let Some(class) = class.and_then(|class| classes.get_mut(class)) {
+                    alloc::push(class, *number);
                 }
             }
         }
         let numbers = classes.into_iter().flatten();
-        numbers.filter_map(|i| Some((i, *keys.get(i as usize)?)))
+        numbers.filter_map(move |i| Some((i, *keys.get(i as usize)?)))
     }
 
     /// The innermost symbol whose size covers `address`.
@@ -302,13 +334,15 @@ impl Table {
     /// The symbols at or below `address` in its span, nearest and best first.
     fn below(&self, address: VirtAddr) -> impl Iterator<Item = &Entry> {
         let span = self.span(address).filter(|span| address < span.end);
-        let entries = span.map_or(&[][..], |span| {
-            let entries = self.entries();
-            let to = entries.partition_point(|entry| entry.address <= address);
-            let from = entries.partition_point(|entry| entry.address < span.start);
-            entries.get(from..to).unwrap_or_default()
+        let sorted = self.sorted();
+        let numbers = span.map_or(&[][..], |span| {
+            let order = &sorted.order;
+            let to = order.partition_point(|&number| sorted.address(number) <= address);
+            let from = order.partition_point(|&number| sorted.address(number) < span.start);
+            order.get(from..to).unwrap_or_default()
         });
-        entries.iter().rev()
+        let numbers = numbers.iter().rev();
+        numbers.filter_map(|&number| sorted.get(number))
     }
 
     /// The last span that starts at or below `address`.
@@ -329,72 +363,29 @@ impl Table {
         }
     }
 
-    /// All symbols by address; at one address, the best last.
-    fn entries(&self) -> &[Entry] {
-        &self.sorted().entries
-    }
-
     fn sorted(&self) -> &Sorted {
         self.sorted.get_or_init(|| {
             let mut entries = (self.source)(&self.strings);
+            // The end is included: symbols such as `_end` mark the end of a span.
+            let is_within = |span: &Range<VirtAddr>, at| span.start <= at && at <= span.end;
+            let mut last = None::<&Range<VirtAddr>>;
             for entry in &mut entries {
-                // The end is included: symbols such as `_end` mark the end of a span.
-                let span = self.span(entry.address);
-                entry.located = span.is_some_and(|span| entry.address <= span.end);
+                if !last.is_some_and(|span| is_within(span, entry.address)) {
+                    last = self.span(entry.address);
+                }
+                entry.located = last.is_some_and(|span| is_within(span, entry.address));
             }
-            let known = self.keys.as_ref().map(|keys| &keys[..]);
-            let keys = match known.filter(|keys| keys.len() == entries.len()) {
-                Some(keys) => alloc::copied(keys),
-                // In the order of the source, in which names are near each other.
-                None => alloc::collect(entries.iter().map(|entry| {
-                    let name = names::of_symbol(&self.strings, entry.name);
-                    Key::of(name)
-                })),
-            };
-            sort(entries, keys)
+            // Symbols whose numbers do not fit are not found.
+            entries.truncate(u32::MAX as usize);
+            let items = entries.iter().enumerate().map(|(number, entry)| Item {
+                address: entry.address.0,
+                rank: entry.rank(),
+                number: number as u32,
+            });
+            let order = order::by_address(items);
+            Sorted { entries, order }
         })
     }
-}
-
-/// Sorts symbols, and the keys of their names.
-fn sort(mut entries: Vec<Entry>, mut keys: Vec<Key>) -> Sorted {
-    let mut items = Vec::new();
-    let item = |number: u32, entry: &Entry| Item {
-        address: entry.address.0,
-        rank: entry.rank(),
-        number,
-    };
-    let numbered = (0..=u32::MAX).zip(&entries);
-    if entries.is_sorted_by_key(|entry| entry.address) {
-        // As in kallsyms. Only those at one address are to be sorted, each in the place of another.
-        let at = |i: usize| entries.get(i).map(|entry| entry.address);
-        for (number, entry) in numbered {
-            let i = number as usize;
-            let before = i.checked_sub(1).and_then(at);
-            if before == Some(entry.address) || at(i + 1) == Some(entry.address) {
-                alloc::push(&mut items, item(number, entry));
-            }
-        }
-    } else {
-        items = alloc::collect(numbered.map(|(number, entry)| item(number, entry)));
-    }
-    let places = alloc::collect(items.iter().map(|item| item.number as usize));
-    let order = order::by_address(items);
-    let numbers = || order.iter().map(|number| *number as usize);
-    let moved = alloc::collect(numbers().filter_map(|i| entries.get(i).copied()));
-    let moved_keys = alloc::collect(numbers().filter_map(|i| keys.get(i).copied()));
-    if moved.len() == entries.len() {
-        return Sorted {
-            entries: moved,
-            keys: moved_keys,
-        };
-    }
-    for (place, (entry, key)) in places.into_iter().zip(moved.into_iter().zip(moved_keys)) {
-        if let (Some(to), Some(key_to)) = (entries.get_mut(place), keys.get_mut(place)) {
-            (*to, *key_to) = (entry, key);
-        }
-    }
-    Sorted { entries, keys }
 }
 
 impl std::fmt::Debug for Table {
@@ -403,42 +394,5 @@ impl std::fmt::Debug for Table {
             .field("word", &self.word)
             .field("spans", &self.spans)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn symbols_are_sorted_in_any_order_of_the_source(
-            mut symbols in prop::collection::vec((0..12_u64, 0..2_u64, any::<bool>()), 0..80),
-            in_order in any::<bool>(),
-        ) {
-            if in_order {
-                symbols.sort_by_key(|(address, ..)| *address);
-            }
-            let entry = |(name, &(address, size, is_code)): (u32, &(u64, u64, bool))| Entry {
-                address: VirtAddr(address << 60),
-                size,
-                name,
-                kind: if is_code { Kind::Func } else { Kind::Object },
-                binding: Binding::Local,
-                letter: b't',
-                located: false,
-            };
-            let entries: Vec<Entry> = (0..).zip(&symbols).map(entry).collect();
-            let mut wanted = entries.clone();
-            wanted.sort_by_key(|entry| (entry.address, entry.rank(), std::cmp::Reverse(entry.name)));
-            let keys = entries.iter().map(|entry| Key::of(entry.name)).collect();
-            let sorted = sort(entries, keys);
-            let names = |entries: &[Entry]| entries.iter().map(|entry| entry.name).collect::<Vec<_>>();
-            prop_assert_eq!(names(&sorted.entries), names(&wanted));
-            let keys: Vec<Key> = wanted.iter().map(|entry| Key::of(entry.name)).collect();
-            prop_assert_eq!(sorted.keys, keys);
-        }
     }
 }

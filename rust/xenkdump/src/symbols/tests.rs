@@ -234,14 +234,12 @@ fn the_best_symbol_with_a_name_is_first() {
         .add("same", FUNC | GLOBAL, 0x1300, 5)
         .add("same", FUNC | GLOBAL, 0x1400, 6);
     let table = symtab.table(0x1000, 0x2000);
+    let (same, other) = (Key::of_text(b"same", 0), Key::of_text(b"other", 0));
     // The last ones use the hash table.
     for lookup in 0..2 * SCANS {
-        let sizes: Vec<_> = table
-            .named("same", Key::of(b"same"))
-            .map(|found| found.size)
-            .collect();
+        let sizes: Vec<_> = table.named("same", same).map(|found| found.size).collect();
         assert_eq!(sizes, [5, 0, 6, 4, 3, 2, 1], "{lookup}");
-        assert!(table.named("other", Key::of(b"other")).next().is_none());
+        assert!(table.named("other", other).next().is_none());
     }
 }
 

@@ -39,7 +39,7 @@ use crate::limits::{
     MAX_KERNEL_IMAGE_SEARCH,
 };
 use crate::memory::Memory;
-use crate::names::{self as hashed, Key};
+use crate::names::{positions, Key};
 use crate::paging::Virtual;
 use crate::space::{Space, Tables};
 use addresses::Addresses;
@@ -214,10 +214,7 @@ impl Kallsyms {
                 alloc::extend(&mut strings, symbol.name);
                 alloc::push(&mut strings, 0);
                 // Here, because the name is in the processor's cache.
-                let key = match symbol.is_plain {
-                    true => Key::of(symbol.name),
-                    false => Key::of(hashed::of_symbol(symbol.name, 0)),
-                };
+                let key = Key::of_text(symbol.name, 0);
                 found.push(Named {
                     number,
                     letter: symbol.letter,
@@ -380,7 +377,7 @@ impl Kallsyms {
 
     /// The symbols with this name, which has no blanks.
     pub fn named<'a>(&'a self, wanted: &'a [u8]) -> impl Iterator<Item = &'a Symbol> {
-        let same = hashed::positions(&self.keys, Key::of(wanted));
+        let same = positions(&self.keys, Key::of_text(wanted, 0));
         let found = same.filter_map(|i| self.symbols.get(i));
         found.filter(|symbol| self.is_named(symbol, wanted))
     }
@@ -455,7 +452,7 @@ impl Kallsyms {
 /// The keys of the names of symbols.
 pub(super) fn keys_of(strings: &[u8], symbols: &[Symbol]) -> Vec<Key> {
     let names = symbols.iter().map(|symbol| symbol.name);
-    alloc::collect(names.map(|name| Key::of(hashed::of_symbol(strings, name))))
+    alloc::collect(names.map(|name| Key::of_text(strings, name)))
 }
 
 /// Removes the fewest symbols that leave ascending addresses, and adds where they may be to `gaps`. The

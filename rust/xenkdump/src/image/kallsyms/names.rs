@@ -12,7 +12,6 @@ use crate::limits::{
     MAX_KALLSYMS_SYMBOLS,
 };
 use crate::memory::Memory;
-use crate::names::ends_symbol;
 
 /// Names between two marks.
 const BLOCK: usize = 256;
@@ -190,7 +189,7 @@ impl Names {
                     break;
                 };
                 at = range.end;
-                let (text, is_plain) = expander.expand(&self.region, range);
+                let text = expander.expand(&self.region, range);
                 total += text.len();
                 if total > MAX_KALLSYMS_STRINGS_SIZE {
                     return;
@@ -201,7 +200,6 @@ impl Names {
                             number: i,
                             letter: *letter,
                             name,
-                            is_plain,
                         });
                     }
                     _ => {}
@@ -216,8 +214,6 @@ pub(super) struct Expanded<'a> {
     pub number: usize,
     pub letter: u8,
     pub name: &'a [u8],
-    /// Whether all bytes of the name are known to be part of it: there are no blanks.
-    pub is_plain: bool,
 }
 
 /// Expands names, one at a time.
@@ -234,7 +230,7 @@ struct Expander<'a> {
 
 /// Bytes of a token that are copied at once.
 const SHORT: usize = 16;
-/// The length of a token that is longer, not in the dump, or has a blank.
+/// The length of a token that is longer, or not in the dump.
 const NOT_SHORT: usize = usize::MAX;
 
 impl<'a> Expander<'a> {
@@ -244,8 +240,7 @@ impl<'a> Expander<'a> {
             let Some(token) = tokens.get(byte) else {
                 continue;
             };
-            let has_blank = token.iter().any(|byte| ends_symbol(*byte));
-            if let Some(start) = text.get_mut(..token.len()).filter(|_| !has_blank) {
+            if let Some(start) = text.get_mut(..token.len()) {
                 start.copy_from_slice(token);
                 *len = token.len();
             }
@@ -257,38 +252,36 @@ impl<'a> Expander<'a> {
         }
     }
 
-    /// The text of a name, and whether it is plain; nothing if the dump lacks one of its tokens. More
-    /// than `MAX_NAME` bytes of one that is longer.
-    fn expand(&mut self, region: &Region, range: Range<usize>) -> (&[u8], bool) {
+    /// The text of a name; nothing if the dump lacks one of its tokens. More than `MAX_NAME` bytes of one
+    /// that is longer.
+    fn expand(&mut self, region: &Region, range: Range<usize>) -> &[u8] {
         let mut len = 0;
-        let mut is_plain = true;
         for byte in region.bytes.get(range).unwrap_or_default() {
             let Some((text, size)) = self.short.get(usize::from(*byte)) else {
-                return (&[], false);
+                return &[];
             };
             let rest = self.text.get_mut(len..).unwrap_or_default();
             if *size <= SHORT {
                 let Some(slot) = rest.first_chunk_mut() else {
-                    return (&[], false);
+                    return &[];
                 };
                 *slot = *text;
                 len += *size;
             } else {
                 let Some(token) = self.tokens.get(*byte) else {
-                    return (&[], false);
+                    return &[];
                 };
                 let size = token.len().min(rest.len());
                 for (to, from) in rest.iter_mut().zip(token) {
                     *to = *from;
                 }
                 len += size;
-                is_plain = false;
             }
             if len > MAX_NAME {
                 break;
             }
         }
-        (self.text.get(..len).unwrap_or_default(), is_plain)
+        self.text.get(..len).unwrap_or_default()
     }
 }
 
@@ -303,7 +296,7 @@ fn expand_to_symbols(region: &Region, expander: &mut Expander<'_>, start: u64) -
             return false;
         };
         at = range.end;
-        let Some((letter, name)) = expander.expand(region, range).0.split_first() else {
+        let Some((letter, name)) = expander.expand(region, range).split_first() else {
             continue; // a token is missing
         };
         let is_name = |byte: &u8| byte.is_ascii_graphic();

@@ -54,14 +54,7 @@ impl OrcTable {
     /// The order of the rows, or `None` if they are in order.
     fn sorted_order(&self) -> Option<Vec<u32>> {
         let ip = (*self.ip).as_ref();
-        let mut last = 0;
-        let mut sorted = true;
-        for row in 0..self.rows {
-            let pc = self.row_pc(ip, row);
-            sorted &= last <= pc;
-            last = pc;
-        }
-        if sorted {
+        if self.is_in_order(ip) {
             return None;
         }
         let mut order = alloc::collect(0..self.rows as u32);
@@ -76,6 +69,21 @@ impl OrcTable {
             (self.row_pc(ip, row), has_flags, number)
         });
         Some(order)
+    }
+
+    fn is_in_order(&self, ip: &[u8]) -> bool {
+        let distance = |bytes: &[u8; 4]| i64::from(i32::from_le_bytes(*bytes));
+        let (distances, _) = ip.as_chunks();
+        let mut start = self.ip_address.raw();
+        let mut last = 0;
+        let mut sorted = true;
+        for bytes in distances.iter().take(self.rows) {
+            let pc = start.wrapping_add_signed(distance(bytes));
+            sorted &= last <= pc;
+            last = pc;
+            start = start.wrapping_add(4);
+        }
+        sorted
     }
 
     fn row_pc(&self, ip: &[u8], row: usize) -> u64 {

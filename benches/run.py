@@ -25,7 +25,7 @@ ROOT = HERE.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(ROOT))
 
-from benches import counts, picture, report, synthetic  # noqa: E402
+from benches import counts, many_cores, picture, report, synthetic  # noqa: E402
 from benches.pairing import CORES, cores, parse, say  # noqa: E402
 from benches.report import Results, Row  # noqa: E402
 
@@ -34,6 +34,7 @@ CRASH = os.environ.get("XKDUMP_CRASH", "crash")
 PAIRS = ("single", "resolving", "objects", "whole-domain")
 PARTS = (
     *PAIRS,
+    "many-cores",
     "core",
     "peers",
     "opening",
@@ -106,6 +107,13 @@ class Bench:
     def from_pairs(self, part: str) -> None:
         """This package from Python, numpy, and empty calls."""
         self.module("pairs", self.target / "release" / library("empty"), part)
+
+    def many_cores(self) -> None:
+        """Batches on more than two threads."""
+        if len(CORES) < many_cores.LEAST_CORES:
+            self.results.missing.append(f"more than two threads: there are {len(CORES)} cores")
+            return
+        self.module("many_cores")
 
     def core(self) -> None:
         """The core and memflow."""

@@ -41,6 +41,7 @@ PARTS = (
     "nested",
     "large-hosts",
     "whole-commands",
+    "profile",
     "processes",
     "containers",
     "counts",
@@ -150,6 +151,12 @@ class Bench:
         dumps = [self.options.kernel, self.options.crash, *(self.options.whole or ())]
         unique = dict.fromkeys(tuple(dump) for dump in dumps if dump)
         self.module("whole_commands", *(path for dump in unique for path in dump))
+
+    def profile(self) -> None:
+        """Where the CPU time of ``bt -a`` goes."""
+        self.options.into.mkdir(parents=True, exist_ok=True)
+        target = self.options.into.resolve() / "profile.md"
+        self.module("profile_bt", target, *(self.options.kernel or self.options.crash or ()))
 
     def processes(self) -> None:
         """crash and xkdump."""

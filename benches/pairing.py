@@ -34,6 +34,8 @@ class Pair:
     #: The required speedup over the peer, or the permitted overhead in nanoseconds.
     wanted: float | None = None
     most_more_ns: float | None = None
+    #: The part of ``run.py`` that measured it.
+    part: str = ""
 
     def ratios(self) -> list[float]:
         """Our speedup over the peer, by turn."""
@@ -59,6 +61,7 @@ class Figure:
     what: str
     value: float
     unit: str
+    part: str = ""
 
 
 @contextmanager

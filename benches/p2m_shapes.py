@@ -3,17 +3,19 @@
 ``python -m benches.p2m_shapes TURNS [PROGRAM]``; the program is the core's ``shapes``, which
 compares with a table of 32 bits for each pfn that it prefetches. Batches are consecutive parts of a
 list that does not fit into a second-level cache, so that no batch is cached from the call before.
+Calls on one thread are measured by its CPU time, so that other programs disturb them less.
 """
 
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from .pairing import Pair, cores, describe, emit, in_turn, parse, say
+from .pairing import Pair, Timer, cores, describe, emit, in_turn, parse, say
 from .pairs import TIMES, plural
 from .shapes import SIZES, ShapedGuest, guest, shapes
 
@@ -83,7 +85,7 @@ def pair(
 
     with cores(threads):
         mine, other = (in_batches(call, len(pfns), batch) for call in (ours, take))
-        times = in_turn(mine, other, len(pfns), turns, 2)
+        times = in_turn(mine, other, len(pfns), turns, calls(len(pfns)), timer(threads))
     assert np.array_equal(out, theirs)
     name = "numpy take" if table.itemsize == 8 else "numpy take, 32 bits"
     who = f"resolve, {plural(threads)}, batches of {batch:,}"
@@ -105,10 +107,20 @@ def with_holes(turns: int, opened: ShapedGuest, order: str) -> Pair:
 
     with cores(1):
         mine, other = (in_batches(call, LIST, batch) for call in (ours, take))
-        times = in_turn(mine, other, LIST, turns, 2)
+        times = in_turn(mine, other, LIST, turns, calls(LIST), timer(1))
     assert np.array_equal(out, theirs)
     who = f"resolve with status, holes included, 1 thread, batches of {batch:,}"
     return Pair(what(opened, order), who, "numpy take", batch, *times)
+
+
+def calls(count: int) -> int:
+    """The calls of a turn, of which the fastest counts: more of short ones."""
+    return 2 if count > LIST else 4
+
+
+def timer(threads: int) -> Timer:
+    """The clock: that of the calling thread, if it is the only one."""
+    return time.thread_time_ns if threads == 1 else time.perf_counter_ns
 
 
 def what(opened: ShapedGuest, order: str) -> str:

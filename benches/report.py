@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from . import missed as missed_targets
 from .pairing import Figure, Pair
 
 
@@ -107,6 +108,8 @@ def markdown(results: Results) -> str:
     judged = [pair for pair in plain if pair.met() is not None]
     others = [pair for pair in plain if pair.met() is None]
     lines += section("Ratios with a target", [targets_table(judged)] if judged else [])
+    missed = list(missed_targets.rows(results.pairs))
+    lines += section("Missed targets", [missed_table(missed)] if missed else [])
     lines += section("Other ratios", [ratios_table(others)] if others else [])
     for title, table in shape_tables([one for one in results.pairs if one.part == "shapes"]):
         lines += section(title, [table])
@@ -156,6 +159,12 @@ def targets_table(pairs: list[Pair]) -> list[str]:
         mark = "met" if pair.met() else "**not met**"
         lines.append(f"{both(pair)} {wanted} | {got} | {spread} | {mark} |")
     return lines
+
+
+def missed_table(rows: list[list[str]]) -> list[str]:
+    """A line for each missed target, with a measurement that explains it."""
+    lines = ["| what | against | target | measured | explanation |", "|---|---|---|---|---|"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
 
 
 def ratios_table(pairs: list[Pair]) -> list[str]:

@@ -43,6 +43,29 @@ def test_results_without_parts_are_kept(tmp_path: Path) -> None:
     assert "- not measured: a peer\n" in markdown(again)
 
 
+def test_a_missed_target_is_explained_by_a_measurement() -> None:
+    def timed(theirs: str, ours_ns: float, theirs_ns: float, wanted: float | None) -> Pair:
+        what = "P2M, 64g, sequential"
+        return Pair(what, "resolve", theirs, 1, [ours_ns], [theirs_ns], wanted)
+
+    results = Results()
+    results.take(
+        "resolving",
+        [
+            timed("numpy take", 2.0, 3.0, 2.0),
+            timed("a copy of the pfns", 2.0, 2.5, None),
+            pair("met", 3.0, wanted=2.0),
+            pair("unexplained", 1.0, wanted=2.0),
+        ],
+    )
+    text = markdown(results).split("## Missed targets")[1].split("##")[0]
+    # A copy takes 2.5 ns, so that nothing can be faster than 1.2 times numpy's 3 ns.
+    why = "a copy of the batch, without any lookup, would be 1.2x"
+    assert f"| P2M, 64g, sequential: resolve | numpy take | 2x | 1.50x | {why} |\n" in text
+    assert "| unexplained: ours | theirs | 2x | 1.00x |  |\n" in text
+    assert "| met" not in text
+
+
 def test_shapes_have_tables_by_order_and_peer() -> None:
     results = Results()
     results.take(

@@ -6,7 +6,6 @@ list that does not fit into a second-level cache, so that no batch is cached fro
 Calls on one thread are measured by its CPU time, so that other programs disturb them less.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .pairing import Pair, Timer, cores, describe, emit, in_turn, parse, say
+from .pairing import Pair, Timer, cores, describe, emit, in_turn, missing, parse, say
 from .pairs import TIMES, plural
 from .shapes import SIZES, ShapedGuest, guest, shapes
 
@@ -130,7 +129,7 @@ def what(opened: ShapedGuest, order: str) -> str:
 
 def all_pairs(turns: int, program: str | None) -> Iterator[Pair]:
     """Every shape; guests of other sizes for some."""
-    for shape in shapes(missing=tell):
+    for shape in shapes(missing=missing):
         for size in SIZES:
             if size != MAIN_SIZE and shape not in ALL_SIZES:
                 continue
@@ -154,11 +153,6 @@ def by_core(turns: int, program: str, path: str) -> Iterator[Pair]:
         assert isinstance(one, Pair)
         say(describe(one))
         yield one
-
-
-def tell(text: str) -> None:
-    """Names a part that is not measured, for ``run.py``."""
-    print(json.dumps({"missing": text}), flush=True)
 
 
 def main() -> None:

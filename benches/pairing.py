@@ -112,6 +112,12 @@ def say(text: str) -> None:
     print(f"benches: {text}", file=sys.stderr, flush=True)
 
 
+def missing(what: str) -> None:
+    """Names something that is not measured, for ``run.py``."""
+    say(f"not measured: {what}")
+    print(json.dumps({"missing": what}), flush=True)
+
+
 def emit(found: Iterable[Pair | Figure]) -> None:
     """Writes the measurements, one per line, for ``run.py``."""
     for one in found:

@@ -219,9 +219,9 @@ class Bench:
 
     def containers(self) -> None:
         """Compressed dumps: their decoders alone, libkdumpfile, drgn, crash."""
-        dump = self.options.crash or []
+        dump = self.options.kernel or self.options.crash or []
         if not dump:
-            self.missing("compressed dumps of a kernel: no dump for them (--crash)")
+            self.missing("compressed dumps of a kernel: no dump for them (--kernel)")
         elif shutil.which(CRASH) is None:
             self.missing(f"compressed dumps, crash: no {CRASH} (XKDUMP_CRASH)")
         program = self.target / "release" / "containers"
@@ -319,7 +319,10 @@ def parser() -> argparse.ArgumentParser:
         help="a Python that has libkdumpfile, which only distributions package",
     )
     for name, what in (
-        ("--kernel", "a dump of Linux without Xen, for drgn and libkdumpfile"),
+        (
+            "--kernel",
+            "a dump of Linux without Xen, for drgn and libkdumpfile; a vmlinux with DWARF",
+        ),
         ("--crash", "a dump for crash, and a vmlinux with DWARF"),
     ):
         add(name, nargs=2, metavar=("VMCORE", "VMLINUX"), help=what)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from benches.synthetic import ENTRIES, INVALID, Words
 
-from benches import p2m_shapes, shapes
+from benches import p2m_shapes, pairing, shapes
 
 
 @pytest.fixture(autouse=True)
@@ -105,5 +105,5 @@ def test_pairs_of_a_guest(
     found = list(p2m_shapes.measured(1, guest))
     assert len(found) == 2 * (3 + 2 + 1)
     assert {pair.theirs for pair in found} == {"numpy take", "numpy take, 32 bits"}
-    p2m_shapes.tell("a dump")
+    pairing.missing("a dump")
     assert json.loads(capsys.readouterr().out) == {"missing": "a dump"}

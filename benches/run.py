@@ -3,8 +3,8 @@
 ``make bench`` runs it after a release build of the extension. It writes the guests (400 MB on
 disk), builds the core's benches, and alternates with the available peers: numpy; memflow (a crate);
 drgn from PyPI in this Python; python3-libkdumpfile in the system's Python; crash, if a dump is
-given. The table names absent peers. Only ratios within one run are meaningful. It takes half an
-hour; with ``--quick``, ten minutes after the build.
+given. The table names absent peers. Only ratios within one run are meaningful. It takes three
+quarters of an hour; with ``--quick``, a quarter after the build.
 
 ``--only PART`` measures a part again, and keeps what ``--into`` has of the others. Results are
 written after each part. A part that fails is named in the table, and the others go on.

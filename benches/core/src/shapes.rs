@@ -6,14 +6,13 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde_json::{json, Value};
 use xenkdump::addr::{Mfn, Pfn, Word};
 use xenkdump::dump::Dump;
 use xenkdump::p2m::P2m;
 use xenkdump::status::Status;
-use xenkdump_benches::Order;
+use xenkdump_benches::{cpu_ns, Order};
 
 const LIST: usize = 1 << 20;
 const BATCHES: [usize; 3] = [4_096, 65_536, 1 << 22];
@@ -98,13 +97,13 @@ fn measure(turns: usize, about: &Value) {
     }
 }
 
-/// The fastest of several calls after an untimed one, by element.
+/// The CPU time of the fastest of several calls after an untimed one, by element.
 fn clock(count: usize, mut call: impl FnMut()) -> f64 {
     call();
     let times = (0..CALLS).map(|_| {
-        let start = Instant::now();
+        let start = cpu_ns();
         call();
-        start.elapsed().as_nanos() as f64 / count as f64
+        (cpu_ns() - start) / count as f64
     });
     times.fold(f64::MAX, f64::min)
 }

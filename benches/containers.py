@@ -22,7 +22,7 @@ from xenkdump_fast._native import Dump
 from . import large_kdump
 from .guests import folder
 from .opening import memory
-from .pairing import CORES, Figure, Pair, cores, describe, emit, missing, parse, say
+from .pairing import CORES, Figure, Pair, cores, emit, missing, parse, say
 from .peer_pairs import Job, Peer
 from .processes import Used, run
 from .synthetic import PAGE, Words
@@ -236,9 +236,7 @@ def main() -> None:
         return
     crash, vmcore, vmlinux = dump
     files = list(converted(vmcore))
-    for one in sequence(count, program, files):
-        say(describe(one))
-        emit([one])
+    emit(sequence(count, program, files))
     with cores(1):
         count = min(count, MOST_TURNS)
         emit(at_random(count, system_python, vmcore, files[:2]))

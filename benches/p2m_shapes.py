@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .pairing import Pair, Timer, cores, describe, emit, in_turn, missing, parse, say
+from .pairing import Pair, Timer, cores, emit, in_turn, missing, parse, say
 from .pairs import TIMES, plural
 from .shapes import SIZES, ShapedGuest, guest, shapes
 
@@ -151,7 +151,6 @@ def by_core(turns: int, program: str, path: str) -> Iterator[Pair]:
         )
     for one in map(parse, done.stdout.splitlines()):
         assert isinstance(one, Pair)
-        say(describe(one))
         yield one
 
 

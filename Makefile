@@ -69,8 +69,8 @@ sdist: $(VENV)/.stamp
 			venv/bin/xkdump sample sample >/dev/null && \
 			venv/bin/xkdump bt -a sample/vmlinux sample/vmcore >/dev/null) || exit 1; done
 
-# Runs the benchmarks against every available peer, in a quarter of an hour. benches/run.py --help
-# lists the options for BENCH. Peers that cannot be installed are named in the table.
+# Runs the benchmarks against every available peer, in three quarters of an hour. benches/run.py --help
+# lists the options for BENCH; docs/benchmarks/index.md describes the parts. Peers that cannot be installed are named in the table.
 bench: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --group bench
 	-$(BIN)/python -m pip install --quiet --group peers

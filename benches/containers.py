@@ -22,13 +22,15 @@ from xenkdump_fast._native import Dump
 from . import large_kdump
 from .guests import folder
 from .opening import memory
-from .pairing import CORES, Figure, Pair, cores, describe, emit, parse, say
+from .pairing import CORES, Figure, Pair, cores, emit, missing, parse, say
 from .peer_pairs import Job, Peer
 from .processes import Used, run
 from .synthetic import PAGE, Words
 
-#: Options of makedumpfile, by format.
-FORMATS = {"zlib": "-c", "LZO": "-l", "snappy": "-p", "zstd": "-z"}
+#: Options of makedumpfile, by format, and the flag of the format in the header of its files.
+FORMATS = {"zlib": ("-c", 1), "LZO": ("-l", 2), "snappy": ("-p", 4), "zstd": ("-z", 0x20)}
+#: The offset of the flags, on x86-64.
+FLAGS_AT = 424
 COUNT = 1 << 17
 #: The most turns of reads at random, and of whole processes: the peers take seconds.
 MOST_TURNS = 5
@@ -56,19 +58,35 @@ def converted(vmcore: str, vmlinux: str | None = None) -> Iterator[tuple[str, Pa
 
     With a vmlinux, without the pages that dump level 31 leaves out; else all pages.
     """
-    level, of_kernel = ("0", []) if vmlinux is None else ("31", ["-x", vmlinux])
+    level = "0" if vmlinux is None else "31"
     program = os.environ.get("XKDUMP_MAKEDUMPFILE", "").split(":")[0] or "makedumpfile"
-    for name, option in FORMATS.items():
+    if shutil.which(program) is None:
+        missing(f"compressed dumps: no {program}")
+        return
+    for name, (option, flag) in FORMATS.items():
         target = folder() / f"kernel-{name}-{level}.kdump"
         source = Path(vmcore).stat().st_mtime
         if not target.is_file() or target.stat().st_mtime < source:
-            command = [program, "-f", option, "-d", level, *of_kernel, vmcore, str(target)]
-            if shutil.which(program) is None:
-                return
-            if subprocess.run(command, capture_output=True, check=False).returncode:
-                say(f"without {name}: makedumpfile cannot write it")
-                continue
+            say(f"converting the dump: {name}, level {level}")
+            # Reading a vmlinux takes minutes, and most dumps have a note of VMCOREINFO instead.
+            for of_kernel in ([], [] if vmlinux is None else ["-x", vmlinux]):
+                command = [program, "-f", option, "-d", level, *of_kernel, vmcore, str(target)]
+                if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+                    break
+                target.unlink(missing_ok=True)
+        # A build without the library writes pages as they are.
+        if not target.is_file() or not flags_of(target) & flag:
+            missing(f"dumps compressed by {name}, level {level}: {program} cannot write them")
+            target.unlink(missing_ok=True)
+            continue
         yield name if vmlinux is None else f"{name} without what level {level} excludes", target
+
+
+def flags_of(path: Path) -> int:
+    """The flags in the header of a kdump-compressed dump: how its pages are compressed."""
+    with path.open("rb") as file:
+        head = file.read(FLAGS_AT + 4)
+    return int.from_bytes(head[FLAGS_AT:], "little")
 
 
 def sequence(turns: int, program: str, files: list[tuple[str, Path]]) -> Iterator[Pair | Figure]:
@@ -218,9 +236,7 @@ def main() -> None:
         return
     crash, vmcore, vmlinux = dump
     files = list(converted(vmcore))
-    for one in sequence(count, program, files):
-        say(describe(one))
-        emit([one])
+    emit(sequence(count, program, files))
     with cores(1):
         count = min(count, MOST_TURNS)
         emit(at_random(count, system_python, vmcore, files[:2]))

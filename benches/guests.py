@@ -98,8 +98,9 @@ ORDERS: dict[str, Callable[[int, int], Words]] = {
 
 
 def folder() -> Path:
-    """The folder of the guests, as set by ``run.py``."""
-    return Path(os.environ["XKDUMP_BENCH"])
+    """The folder of the guests, as set by ``run.py``; else its default."""
+    named = os.environ.get("XKDUMP_BENCH")
+    return Path(named) if named else Path(__file__).resolve().parents[1] / ".cache" / "bench"
 
 
 def open_p2m(about: SyntheticGuest) -> tuple[Dump, P2M]:

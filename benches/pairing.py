@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 #: The cores that this process may use.
 CORES = sorted(os.sched_getaffinity(0))
 Call = Callable[[], object]
+Timer = Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Pair:
     #: The required speedup over the peer, or the permitted overhead in nanoseconds.
     wanted: float | None = None
     most_more_ns: float | None = None
+    #: The part of ``run.py`` that measured it.
+    part: str = ""
 
     def ratios(self) -> list[float]:
         """Our speedup over the peer, by turn."""
@@ -59,6 +62,7 @@ class Figure:
     what: str
     value: float
     unit: str
+    part: str = ""
 
 
 @contextmanager
@@ -72,27 +76,32 @@ def cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def clock(call: Call, elements: int, calls: int = 3) -> float:
+def clock(call: Call, elements: int, calls: int = 3, timer: Timer = time.perf_counter_ns) -> float:
     """Nanoseconds per element of the fastest of several calls."""
     best = 1 << 62
     for _ in range(calls):
-        start = time.perf_counter_ns()
+        start = timer()
         call()
-        best = min(best, time.perf_counter_ns() - start)
+        best = min(best, timer() - start)
     return best / elements
 
 
 def in_turn(
-    ours: Call, theirs: Call, elements: int, turns: int, calls: int = 3
+    ours: Call,
+    theirs: Call,
+    elements: int,
+    turns: int,
+    calls: int = 3,
+    timer: Timer = time.perf_counter_ns,
 ) -> tuple[list[float], list[float]]:
-    """The times of both. An untimed call precedes each measurement: it refills the caches that the
-    other side evicted."""
+    """The times of both, by a clock in nanoseconds. An untimed call precedes each measurement: it
+    refills the caches that the other side evicted."""
     found: tuple[list[float], list[float]] = ([], [])
     for turn in range(turns + 1):
         for call, times in zip((ours, theirs), found, strict=True):
             call()
             # The first turn fills tables that are filled on demand.
-            took = clock(call, elements, calls)
+            took = clock(call, elements, calls, timer)
             if turn > 0:
                 times.append(took)
     return found
@@ -101,6 +110,12 @@ def in_turn(
 def say(text: str) -> None:
     """Prints the current step."""
     print(f"benches: {text}", file=sys.stderr, flush=True)
+
+
+def missing(what: str) -> None:
+    """Names something that is not measured, for ``run.py``."""
+    say(f"not measured: {what}")
+    print(json.dumps({"missing": what}), flush=True)
 
 
 def emit(found: Iterable[Pair | Figure]) -> None:

@@ -3,9 +3,10 @@
 import json
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from . import missed as missed_targets
 from .pairing import Figure, Pair
 
 
@@ -25,9 +26,18 @@ class Row:
     ns: float
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """When a part was measured, how long it took, and the load average before it."""
+
+    date: str
+    seconds: float
+    load: float
+
+
 @dataclass(slots=True)
 class Results:
-    """All measurements of one run."""
+    """All measurements. Parts may have been measured at different times."""
 
     machine: dict[str, str] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
@@ -35,18 +45,26 @@ class Results:
     #: Instructions per element, by path and order.
     counts: dict[str, float] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    #: Peers and parts that were not measured, and why.
-    missing: list[str] = field(default_factory=list)
+    #: Peers and parts that were not measured, and why, by part.
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    #: By part.
+    runs: dict[str, Run] = field(default_factory=dict)
 
-    def take(self, found: Iterable[Pair | Figure]) -> None:
+    def take(self, part: str, found: Iterable[Pair | Figure]) -> None:
         """Stores a harness's results in place of those of an earlier run."""
         for one in found:
             if isinstance(one, Pair):
-                key = (one.what, one.ours, one.theirs)
-                kept = [p for p in self.pairs if (p.what, p.ours, p.theirs) != key]
-                self.pairs = [*kept, one]
+                kept = [pair for pair in self.pairs if key(pair) != key(one)]
+                self.pairs = [*kept, replace(one, part=part)]
             else:
-                self.figures = [*(f for f in self.figures if f.what != one.what), one]
+                figures = [figure for figure in self.figures if figure.what != one.what]
+                self.figures = [*figures, replace(one, part=part)]
+
+    def drop_others(self, part: str, found: Iterable[Pair | Figure]) -> None:
+        """Drops results of a part that its last run, which ``found`` is of, no longer has."""
+        kept = {key(one) for one in found}
+        self.pairs = [one for one in self.pairs if one.part != part or key(one) in kept]
+        self.figures = [one for one in self.figures if one.part != part or key(one) in kept]
 
     def write(self, path: Path) -> None:
         """Writes the results and a summary of the pairs."""
@@ -62,26 +80,39 @@ class Results:
         found = json.loads(path.read_text())
         for entry in found["pairs"]:
             del entry["ratio"], entry["met"]
+        missing = found["missing"]
         return cls(
             found["machine"],
             [Pair(**entry) for entry in found["pairs"]],
             [Figure(**entry) for entry in found["figures"]],
             found["counts"],
             [Row(**entry) for entry in found["rows"]],
-            found["missing"],
+            # Results of an earlier version do not know their parts.
+            {"": missing} if isinstance(missing, list) else missing,
+            {part: Run(**entry) for part, entry in found.get("runs", {}).items()},
         )
+
+
+def key(one: Pair | Figure) -> tuple[str, ...]:
+    """What a measurement is of."""
+    return (one.what, one.ours, one.theirs) if isinstance(one, Pair) else (one.what,)
 
 
 def markdown(results: Results) -> str:
     """Tables of ratios."""
     lines = ["# Benchmarks", ""]
     lines += [f"- {name}: {value}" for name, value in results.machine.items()]
-    lines += [f"- not measured: {what}" for what in results.missing]
+    lines += [f"- not measured: {what}" for each in results.missing.values() for what in each]
     lines += ["", *INTRODUCTION]
-    judged = [pair for pair in results.pairs if pair.met() is not None]
-    others = [pair for pair in results.pairs if pair.met() is None]
+    plain = [pair for pair in results.pairs if pair.part != "shapes"]
+    judged = [pair for pair in plain if pair.met() is not None]
+    others = [pair for pair in plain if pair.met() is None]
     lines += section("Ratios with a target", [targets_table(judged)] if judged else [])
+    missed = list(missed_targets.rows(results.pairs))
+    lines += section("Missed targets", [missed_table(missed)] if missed else [])
     lines += section("Other ratios", [ratios_table(others)] if others else [])
+    for title, table in shape_tables([one for one in results.pairs if one.part == "shapes"]):
+        lines += section(title, [table])
     lines += section("Alone", [figures_table(results.figures)] if results.figures else [])
     if results.counts:
         table = ["| path | instructions |", "|---|---|"]
@@ -90,6 +121,7 @@ def markdown(results: Results) -> str:
     for harness, title in SWEEPS.items():
         rows = [row for row in results.rows if row.harness == harness]
         lines += section(title, [sweep_table(rows)] if rows else [])
+    lines += section("Parts", [runs_table(results.runs)] if results.runs else [])
     return "\n".join(lines) + "\n"
 
 
@@ -127,6 +159,12 @@ def targets_table(pairs: list[Pair]) -> list[str]:
         mark = "met" if pair.met() else "**not met**"
         lines.append(f"{both(pair)} {wanted} | {got} | {spread} | {mark} |")
     return lines
+
+
+def missed_table(rows: list[list[str]]) -> list[str]:
+    """A line for each missed target, with a measurement that explains it."""
+    lines = ["| what | against | target | measured | explanation |", "|---|---|---|---|---|"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
 
 
 def ratios_table(pairs: list[Pair]) -> list[str]:
@@ -167,6 +205,31 @@ def number(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def shape_tables(pairs: list[Pair]) -> Iterable[tuple[str, list[str]]]:
+    """The median ratios by order and peer: a line for each guest, a column for each batch."""
+    sections: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for pair in pairs:
+        guest, _, order = pair.what.rpartition(", ")
+        rows = sections.setdefault((order, pair.theirs), {})
+        cell = f"{statistics.median(pair.ratios()):.2f}"
+        cells = rows.setdefault(guest.removeprefix("P2M shape: "), {})
+        cells[pair.ours] = f"{cell} (!)" if pair.met() is False else cell
+    for (order, peer), rows in sections.items():
+        names = list(dict.fromkeys(name for cells in rows.values() for name in cells))
+        lines = [f"| shape, size | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+        for guest, cells in rows.items():
+            lines.append(f"| {guest} | {' | '.join(cells.get(name, '') for name in names)} |")
+        yield f"P2Ms by shape, {order}: times as fast as {peer} (!: target missed)", lines
+
+
+def runs_table(runs: dict[str, Run]) -> list[str]:
+    """When each part was measured."""
+    lines = ["| part | measured | seconds | load average before it |", "|---|---|---|---|"]
+    for part, run in runs.items():
+        lines.append(f"| {part} | {run.date} | {run.seconds:.0f} | {run.load:.1f} |")
+    return lines
 
 
 def figures_table(figures: list[Figure]) -> list[str]:

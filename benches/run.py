@@ -3,8 +3,11 @@
 ``make bench`` runs it after a release build of the extension. It writes the guests (400 MB on
 disk), builds the core's benches, and alternates with the available peers: numpy; memflow (a crate);
 drgn from PyPI in this Python; python3-libkdumpfile in the system's Python; crash, if a dump is
-given. The table names absent peers. Only ratios within one run are meaningful. It takes a quarter
-of an hour; with ``--quick``, less than three minutes after the build.
+given. The table names absent peers. Only ratios within one run are meaningful. It takes three
+quarters of an hour; with ``--quick``, a quarter after the build.
+
+``--only PART`` measures a part again, and keeps what ``--into`` has of the others. Results are
+written after each part. A part that fails is named in the table, and the others go on.
 """
 
 import argparse
@@ -15,7 +18,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +30,17 @@ ROOT = HERE.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(ROOT))
 
-from benches import counts, picture, report, synthetic  # noqa: E402
-from benches.pairing import CORES, cores, parse, say  # noqa: E402
-from benches.report import Results, Row  # noqa: E402
+from benches import counts, many_cores, picture, report, synthetic  # noqa: E402
+from benches.pairing import CORES, Figure, Pair, cores, parse, say  # noqa: E402
+from benches.report import Results, Row, Run  # noqa: E402
 
 #: crash, or the build of it that the environment variable names.
 CRASH = os.environ.get("XKDUMP_CRASH", "crash")
 PAIRS = ("single", "resolving", "objects", "whole-domain")
 PARTS = (
     *PAIRS,
+    "shapes",
+    "many-cores",
     "core",
     "peers",
     "opening",
@@ -41,6 +48,7 @@ PARTS = (
     "large-hosts",
     "scaling",
     "whole-commands",
+    "profile",
     "processes",
     "containers",
     "counts",
@@ -60,6 +68,9 @@ class Bench:
             "XKDUMP_BENCH": str(options.folder.resolve()),
             "CARGO_TARGET_DIR": str(self.target),
         }
+        # Python keeps the modules that it has compiled, as for a user.
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ.update(self.environment)
         earlier = options.into / "table.json"
         if options.only and earlier.is_file():
@@ -67,6 +78,37 @@ class Bench:
         else:
             self.results = Results()
         self.results.machine = machine()
+        #: The part that is being measured, and its results so far.
+        self.part = ""
+        self.found: list[Pair | Figure] = []
+
+    def run(self, part: str) -> bool:
+        """Measures a part; False if it fails."""
+        say(f"part {part}")
+        self.part, self.found = part, []
+        self.results.missing.pop(part, None)
+        load, start = os.getloadavg()[0], time.monotonic()
+        date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        try:
+            if part in PAIRS:
+                self.from_pairs(part)
+            else:
+                getattr(self, part.replace("-", "_"))()
+        except (SystemExit, OSError, subprocess.CalledProcessError) as error:
+            say(str(error))
+            self.missing(f"part {part}: it failed")
+            return False
+        self.results.drop_others(part, self.found)
+        seconds = time.monotonic() - start
+        self.results.runs[part] = Run(date, seconds, load)
+        say(f"part {part} took {seconds:.0f} s")
+        return True
+
+    def missing(self, what: str) -> None:
+        """Names something that this part does not measure."""
+        known = self.results.missing.setdefault(self.part, [])
+        if what not in known:
+            known.append(what)
 
     def build(self) -> None:
         """Builds everything except the extension, which is already installed."""
@@ -92,14 +134,19 @@ class Bench:
             os.sched_setaffinity(process.pid, CORES[:1])
         assert process.stdout is not None
         for line in process.stdout:
-            self.results.take([parse(line)])
+            found = json.loads(line)
+            if "missing" in found:
+                self.missing(found["missing"])
+            else:
+                one = parse(line)
+                self.found.append(one)
+                self.results.take(self.part, [one])
         if process.wait() != 0:
             raise SystemExit(f"benches: {process.args!r} failed")
 
     def write(self, into: Path) -> None:
         """Writes the results so far."""
         into.mkdir(parents=True, exist_ok=True)
-        self.results.missing = list(dict.fromkeys(self.results.missing))
         self.results.write(into / "table.json")
         (into / "table.md").write_text(report.markdown(self.results))
         (into / "picture.svg").write_text(picture.svg(self.results.rows))
@@ -107,6 +154,17 @@ class Bench:
     def from_pairs(self, part: str) -> None:
         """This package from Python, numpy, and empty calls."""
         self.module("pairs", self.target / "release" / library("empty"), part)
+
+    def shapes(self) -> None:
+        """P2Ms of different shapes, and of real dumps."""
+        self.module("p2m_shapes", self.target / "release" / "shapes")
+
+    def many_cores(self) -> None:
+        """Batches on more than two threads."""
+        if len(CORES) < many_cores.LEAST_CORES:
+            self.missing(f"more than two threads: there are {len(CORES)} cores")
+            return
+        self.module("many_cores")
 
     def core(self) -> None:
         """The core and memflow."""
@@ -120,11 +178,11 @@ class Bench:
         dump = self.options.kernel or []
         self.module("peer_pairs", self.options.system_python, *dump)
         if not dump:
-            self.results.missing.append("drgn and libkdumpfile by virtual addresses (--kernel)")
-        measured = {pair.theirs for pair in self.results.pairs}
+            self.missing("drgn and libkdumpfile by virtual addresses (--kernel)")
+        measured = {pair.theirs for pair in self.found if isinstance(pair, Pair)}
         for peer in ("drgn", "libkdumpfile"):
             if peer not in measured:
-                self.results.missing.append(f"{peer}: not installed, or it cannot read the dump")
+                self.missing(f"{peer}: not installed, or it cannot read the dump")
 
     def opening(self) -> None:
         """Opening, first batches, passes."""
@@ -149,11 +207,17 @@ class Bench:
         unique = dict.fromkeys(tuple(dump) for dump in dumps if dump)
         self.module("whole_commands", *(path for dump in unique for path in dump))
 
+    def profile(self) -> None:
+        """Where the CPU time of ``bt -a`` goes."""
+        self.options.into.mkdir(parents=True, exist_ok=True)
+        target = self.options.into.resolve() / "profile.md"
+        self.module("profile_bt", target, *(self.options.kernel or self.options.crash or ()))
+
     def processes(self) -> None:
         """crash and xkdump."""
         crash = shutil.which(CRASH)
         if crash is None or not self.options.crash:
-            self.results.missing.append("crash: not installed, or no dump for it (--crash)")
+            self.missing("crash: not installed, or no dump for it (--crash)")
             return
         turns = "1" if self.options.quick else "5"
         command = [sys.executable, "-m", "benches.processes", turns, crash, *self.options.crash]
@@ -161,11 +225,11 @@ class Bench:
 
     def containers(self) -> None:
         """Compressed dumps: their decoders alone, libkdumpfile, drgn, crash."""
-        dump = self.options.crash or []
+        dump = self.options.kernel or self.options.crash or []
         if not dump:
-            self.results.missing.append("compressed dumps of a kernel: no dump for them (--crash)")
+            self.missing("compressed dumps of a kernel: no dump for them (--kernel)")
         elif shutil.which(CRASH) is None:
-            self.results.missing.append(f"compressed dumps, crash: no {CRASH} (XKDUMP_CRASH)")
+            self.missing(f"compressed dumps, crash: no {CRASH} (XKDUMP_CRASH)")
         program = self.target / "release" / "containers"
         arguments = [CRASH, *dump] if dump else []
         self.module("containers", program, self.options.system_python, *arguments)
@@ -173,7 +237,7 @@ class Bench:
     def counts(self) -> None:
         """Instructions."""
         if shutil.which("valgrind") is None:
-            self.results.missing.append("instruction counts: no valgrind")
+            self.missing("instruction counts: no valgrind")
             return
         say("counting instructions")
         self.results.counts = counts.counts(self.target / "release" / "counts")
@@ -261,7 +325,10 @@ def parser() -> argparse.ArgumentParser:
         help="a Python that has libkdumpfile, which only distributions package",
     )
     for name, what in (
-        ("--kernel", "a dump of Linux without Xen, for drgn and libkdumpfile"),
+        (
+            "--kernel",
+            "a dump of Linux without Xen, for drgn and libkdumpfile; a vmlinux with DWARF",
+        ),
         ("--crash", "a dump for crash, and a vmlinux with DWARF"),
     ):
         add(name, nargs=2, metavar=("VMCORE", "VMLINUX"), help=what)
@@ -270,22 +337,20 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main() -> int:
     """Runs the requested benchmarks."""
     bench = Bench(parser().parse_args())
     for name in synthetic.SHAPES:
         synthetic.write_guest(bench.options.folder, name)
     if not bench.options.no_build:
         bench.build()
+    good = True
     for name in bench.options.only or PARTS:
-        if name in PAIRS:
-            bench.from_pairs(name)
-        else:
-            getattr(bench, name.replace("-", "_"))()
-        # Keep the results if a later step fails.
+        good &= bench.run(name)
         bench.write(bench.options.into)
     say(f"wrote {bench.options.into}")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,19 +1,11 @@
 """The CPU time of commands from start to exit, in turn with the start of Python and argparse.
 
 ``python -m benches.whole_commands TURNS [VMCORE VMLINUX]...``. Without dumps a synthetic one is
-measured. ``--profile VMCORE VMLINUX`` prints what ``bt -a`` spends its time on: imports, and the
-functions of this package.
+measured. ``profile_bt`` shows where the time of ``bt -a`` goes.
 """
 
-import contextlib
-import cProfile
-import io
-import os
-import pstats
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,31 +60,9 @@ def measured(turns: int, vmcore: str, vmlinux: str, name: str) -> Iterator[Pair]
         yield Pair(text, "xkdump", "python -c 'import argparse'", 1, ours, theirs, wanted)
 
 
-def profile(vmcore: str, vmlinux: str) -> None:
-    """Prints a profile of ``bt -a`` by CPU time: modules by their own imports, then functions."""
-    from xenkdump_fast.cli import main
-
-    words = ["bt", "-a", vmlinux, vmcore]
-    command = [sys.executable, "-X", "importtime", "-m", "xenkdump_fast", *words]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
-    rows = [line.removeprefix("import time:").split("|") for line in lines if "|" in line]
-    found = sorted(((int(own), name.strip()) for own, _, name in rows[1:]), reverse=True)
-    print(f"{len(found)} modules, {sum(own for own, _ in found) / 1000:.1f} ms")
-    for own, name in found[:25]:
-        print(f"{own:8} us  {name}")
-    profiler = cProfile.Profile(time.process_time)
-    with contextlib.redirect_stdout(io.StringIO()):
-        profiler.runcall(main, words)
-    pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
-
-
 def main() -> None:
     """Measures the dumps, on one core."""
-    if sys.argv[1] == "--profile":
-        profile(*sys.argv[2:])
-        return
     turns, *files = sys.argv[1:]
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     dumps = [(Path(vmcore).parent.name, vmcore, vmlinux) for vmcore, vmlinux in pairs(files)]
     if not dumps:
         made = write_dump(folder() / "whole-commands")

@@ -13,6 +13,7 @@ use xenkdump::addr::MachineAddr;
 use xenkdump::dump::{Dump, Options};
 use xenkdump::parallel;
 use xenkdump::space::{Batch, Space};
+use xenkdump_benches::cpu_ns;
 
 const PAGE: usize = 4096;
 /// Bytes that a thread reads at once, as in the extension.
@@ -100,18 +101,6 @@ fn clock(pages: usize, call: impl FnOnce()) -> [f64; 2] {
     call();
     let times = [start.elapsed().as_nanos() as f64, cpu_ns() - cpu];
     times.map(|time| time / pages as f64)
-}
-
-/// CPU time of this process.
-fn cpu_ns() -> f64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is a valid place for the result.
-    let done = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    assert_eq!(done, 0);
-    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
 fn measure(name: &str, path: &Path, turns: usize, cores: usize) {

@@ -170,6 +170,18 @@ impl Memflow {
     }
 }
 
+/// CPU time of this process.
+pub fn cpu_ns() -> f64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place for the result.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    assert_eq!(done, 0);
+    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+}
+
 /// An order of access.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {

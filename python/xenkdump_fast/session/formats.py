@@ -3,6 +3,7 @@
 Consulted to tell the operands apart, and after a file failed to open.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,20 +107,47 @@ _SYMBOL_LINE = rb"[0-9a-f]{8,16} [A-Za-z?] \S[^\n]*\n"
 _MULTIBOOT = (b"\x02\xb0\xad\x1b", b"\xd6\x50\x52\xe8")
 _MULTIBOOT_SIZE = 0x9000
 _BOOTED_XEN = "a Xen hypervisor as it is booted (xen.gz)"
+#: How the error starts for a file of no known format, and what to do.
+_NO_MAGIC = "offset 0x0: expected "
+_DUMPS = (
+    "give an ELF vmcore, a kdump-compressed dump, a LiME image, or a file of xl dump-core or "
+    "xl save; --format raw takes a file for plain memory"
+)
+#: Bytes of such a file that are shown.
+_SHOWN = 16
 #: Bytes from the start of a file that are examined.
 _HEAD = 0x400
 
 
 @contextmanager
 def explained(paths: str | Sequence[str], wanted: Wanted) -> Iterator[None]:
-    """Opens files in the body; a DumpError then names the format of one, if it is known."""
+    """Opens files in the body; a DumpError then says what one of them is, if it is no such file."""
     try:
         yield
-    except DumpError:
+    except DumpError as error:
         for path in [paths] if isinstance(paths, str) else paths:
-            if (text := describe(path, wanted)) is not None:
+            text = describe(path, wanted)
+            if text is None and wanted == "dump" and str(error).startswith(f"{path}: {_NO_MAGIC}"):
+                text = _unknown(path)
+            if text is not None:
                 raise DumpError(f"{path}: {text}") from None
         raise
+
+
+def _unknown(path: str) -> str | None:
+    """What is seen of a file of no known format, and what to do; None if it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            start = file.read(_SHOWN)
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return None
+    text = "an empty file"
+    if start:
+        is_text = all(0x20 <= byte < 0x7F for byte in start.rstrip(b"\r\n"))
+        shown = ascii(start.decode("ascii")) if is_text else start.hex(" ")
+        text = f"a file of {size} bytes that starts with {shown}"
+    return f"not a dump but {text}: {_DUMPS}"
 
 
 def open_image(path: str) -> Image:

@@ -21,15 +21,16 @@ def is_one_of(path: str, sources: Iterable[str]) -> bool:
 
 
 @contextmanager
-def new_file(path: str, *, force: bool) -> Iterator[str]:
+def new_file(path: str, *, force: bool, follow: bool = True) -> Iterator[str]:
     """The path of a temporary file, which the block creates and which then gets the name ``path``.
 
     FileExistsError if there is a file of that name by then, unless ``force`` says to replace it.
     Other errors of the operating system name ``path``, or its directory if that does not exist.
-    The temporary file is removed on any exception, Ctrl-C, SIGTERM and SIGHUP.
+    If the name is that of a symbolic link, the file that it leads to is replaced; without
+    ``follow`` the link is. The temporary file is removed on any exception, Ctrl-C, SIGTERM and
+    SIGHUP.
     """
-    # A link is not replaced, but the file that it leads to.
-    path = os.path.realpath(path)
+    path = os.path.realpath(path) if follow else os.path.abspath(path)
     folder, name = os.path.split(path)
     if not os.path.exists(folder):
         raise FileNotFoundError(errno.ENOENT, "the directory does not exist", folder)

@@ -222,7 +222,7 @@ class Domain:
         try:
             for own in self._platform.images():
                 release = self._platform.release(own)
-                image = debug_files.find(own.build_id, release)
+                image = debug_files.find(own.build_id, release, self.dump.warn)
                 try:
                     self.dump.native.release()
                     kernel = self._try_image(image or own)

@@ -5,7 +5,7 @@ Consulted to tell the operands apart, and after a file failed to open.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -150,11 +150,11 @@ def _unknown(path: str) -> str | None:
     return f"not a dump but {text}: {_DUMPS}"
 
 
-def open_image(path: str) -> Image:
+def open_image(path: str, warn: Callable[[str], None] = lambda _: None) -> Image:
     """Opens a kernel's image: a vmlinux, a compressed one, a vmlinuz or a System.map.
 
-    A stripped one gets its debug file, if there is one. DumpError, which names the format, if it is
-    another file.
+    A stripped one gets its debug file, if there is one, and a warning if there is one of another
+    build. DumpError, which names the format, if it is another file.
     """
     if _format(_start(path)) is _SYSTEM_MAP:
         return _open_map(path)
@@ -165,7 +165,7 @@ def open_image(path: str) -> Image:
         raise DumpError(f"{path}: {text}")
     if is_booted_xen(image):
         raise DumpError(f"{path}: {_BOOTED_XEN}, in place of a vmlinux")
-    debug_files.complete(image)
+    debug_files.complete(image, warn)
     return image
 
 
@@ -179,10 +179,10 @@ def _open_map(path: str) -> Image:
     return image
 
 
-def open_xen(path: str) -> Image:
-    """Opens a xen-syms. A stripped one gets its debug file, if there is one."""
+def open_xen(path: str, warn: Callable[[str], None] = lambda _: None) -> Image:
+    """Opens a xen-syms. A stripped one gets its debug file, as by ``open_image``."""
     image = Image(path)
-    debug_files.complete(image)
+    debug_files.complete(image, warn)
     if is_booted_xen(image):
         raise DumpError(f"{path}: {_BOOTED_XEN}, which has no symbols: {_XEN_SYMS}")
     return image

@@ -19,11 +19,16 @@ const STRING: usize = 64;
 /// were read and of texts.
 pub type Found<'py> = (Bound<'py, PyList>, Vec<(&'static str, u64)>, usize, usize);
 
+/// Where a node has its members, and the size of the length of its name.
+pub type Node = (u64, u64, u64, usize);
+/// The part of a tree that its address belongs to, and where it has its members.
+pub type Tree = (u64, u64, u64, u64);
+
 /// See `AddressSpace.paths`.
 pub fn paths<'py>(
     space: &Space<CoreDump>,
     (nodes, trees): (&Bound<'py, PyAny>, &Bound<'py, PyAny>),
-    (word_size, node, tree): (usize, (u64, u64, u64, usize), (u64, u64, u64, u64)),
+    (word_size, node, tree): (usize, Node, Tree),
     (depth, structs, size): (usize, usize, usize),
 ) -> PyResult<Found<'py>> {
     let py = nodes.py();

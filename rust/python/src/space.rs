@@ -429,8 +429,8 @@ impl AddressSpace {
         nodes: &Bound<'py, PyAny>,
         trees: &Bound<'py, PyAny>,
         word: usize,
-        node: (u64, u64, u64, usize),
-        tree: (u64, u64, u64, u64),
+        node: paths::Node,
+        tree: paths::Tree,
         limits: (usize, usize, usize),
     ) -> PyResult<paths::Found<'py>> {
         paths::paths(self.open()?, (nodes, trees), (word, node, tree), limits)

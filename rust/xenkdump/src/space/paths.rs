@@ -144,6 +144,9 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
     }
 }
 
+/// A tree, and the node of it that another one is mounted on.
+type Mounted = (u64, u64);
+
 /// The names of nodes, by their positions.
 struct Names {
     bytes: Vec<u8>,
@@ -220,7 +223,7 @@ impl<'l> Graph<'l> {
     }
 
     /// A tree by its address: the address and the node that it is mounted on, if it is, and its root.
-    fn tree(&self, at: u64) -> Result<(Option<(u64, u64)>, u64), Lost> {
+    fn tree(&self, at: u64) -> Result<(Option<Mounted>, u64), Lost> {
         let start = self.layout.tree_struct(at);
         let position = self.trees.position(start).ok_or(match start {
             0 => Lost::Tree(at),

@@ -48,6 +48,8 @@ TypeKind = Literal[
 ]
 
 #: How the kernel links a list: list_head forward and backward, hlist_head.
+#: What a path lacks: a struct or a name that cannot be read, or what exceeds a limit.
+PathLoss = Literal["node", "name", "tree", "depth", "structs", "size"]
 ListLinks = Literal["circular", "backward", "null-terminated"]
 #: How the walk of a list ended.
 ListEnd = Literal["complete", "loop", "shared", "limit", "unreadable"]
@@ -450,25 +452,36 @@ class AddressSpace:
     def read_each(self, addresses: Sequence[int], sizes: Sequence[int]) -> list[bytes | None]:
         """Returns the bytes at each address, as many as ``sizes`` says; None if unreadable."""
     def pointers(
-        self, addresses: Sequence[int], counts: Sequence[int], word: WordSize
+        self, addresses: Sequence[int], counts: Sequence[int], word: WordSize, *, flags: int = 0
     ) -> list[list[tuple[int, int]] | None]:
         """Returns the pointers that are not NULL of each array, as ``(index, value)``.
 
-        The arrays have ``counts`` elements of ``word`` bytes. None if one cannot be read.
+        The arrays have ``counts`` elements of ``word`` bytes. Values are without the bits
+        ``flags``. None if an array cannot be read.
         """
-    def follow(
+    def paths(
         self,
-        structs: Sequence[int],
-        offset: int,
+        nodes: Sequence[int],
+        trees: Sequence[int | None],
         word: WordSize,
-        *,
-        depth: int,
-        limit: int,
-    ) -> list[int]:
-        """Returns ``structs`` and what they lead to by the pointer at ``offset``, each once.
+        node: tuple[int, int, int, int],
+        tree: tuple[int, int, int, int],
+        limits: tuple[int, int, int],
+    ) -> tuple[list[str], list[tuple[PathLoss, int]], int, int]:
+        """Returns the paths of ``nodes`` in the ``trees`` at the same positions.
 
-        Nearest first: at most ``limit`` addresses, at most ``depth`` pointers away. NULL leads to
-        nothing, and neither does a pointer that cannot be read.
+        A path is the names from the root of all trees to the node, joined by ``/``. Without a tree
+        it is the name of the node. Bytes that are not UTF-8 are escaped.
+
+        ``node``: where the struct of a node has the pointer to its parent, the pointer to its name,
+        and the length of the name; the size of the length. ``tree``: which part of the struct of a
+        tree its address belongs to; where the struct has the pointers to the struct that it is
+        mounted in, to the node that it is mounted on, and to its root. At the top a struct leads to
+        itself. ``limits``: nodes and trees above each other; those of all paths; bytes of all
+        paths.
+
+        What is not known is ``?`` in a path. Returns also what the incomplete paths lack, with its
+        address; the number of nodes and trees; the bytes of names that were read and of paths.
         """
     def lists(
         self,

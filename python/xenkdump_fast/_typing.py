@@ -10,7 +10,8 @@ from types import GenericAlias
 
 TYPE_CHECKING = False
 
-if TYPE_CHECKING:
+# Since Python 3.14 a class body does not evaluate its annotations, from which members are made.
+if TYPE_CHECKING or sys.version_info >= (3, 14):
     from typing import (
         Any,
         BinaryIO,

@@ -71,7 +71,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the process."""
-        super().error(printable(message))
+        super().error(printable(self.hinted(message)))
+
+    def hinted(self, message: str) -> str:
+        """The message, with what helps if it is about an option that the command does not have."""
+        if not message.startswith("unrecognized arguments: -"):
+            return message
+        from .commands import hints
+
+        hint = hints.of_options(self.prog.rpartition(" ")[2])
+        return message if hint is None else f"{message}; {hint}"
 
 
 def overview(*, complete: bool = False) -> argparse.ArgumentParser:

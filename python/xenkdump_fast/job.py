@@ -139,20 +139,19 @@ class Job:
         result: Result = self._module.run(self._target(), options)
         failure: str | None = getattr(result, "failure", None)
 
-        def warnings() -> list[str]:
-            return [*self._warnings(), *getattr(result, "warnings", ())]
-
+        of_target = self._warnings
+        self._warnings = lambda: [*of_target(), *getattr(result, "warnings", ())]
         data: bytes | None = getattr(result, "data", None)
         if data is not None and self._options.json:
             raise UsageError("argument --json: not allowed with bytes on stdout")
         self._writes = True
         if data is not None:
-            self._writer.data(data, warnings)
+            self._writer.data(data, self._warnings)
         elif self._options.json:
             body = {**result.json(), **({} if failure is None else {"failure": failure})}
-            self._writer.json(self._name, self._options.vmcore, body, warnings)
+            self._writer.json(self._name, self._options.vmcore, body, self._warnings)
         else:
-            self._writer.text(result.text(), warnings)
+            self._writer.text(result.text(), self._warnings)
         if failure is None:
             return ExitStatus.OK
         writer.error(failure)
@@ -178,6 +177,10 @@ class Job:
         else:
             every.write_text(self._options.notes)
         return every.status
+
+    def cut(self) -> None:
+        """Prints the warnings of a command whose output is not taken to its end."""
+        self._writer.warn(self._warnings())
 
     def fail(self, error: object, status: ExitStatus) -> int:
         """Reports an error, after the warnings: they may explain it."""

@@ -102,6 +102,9 @@ MAX_ARGUMENTS = 2 << 20
 #: Dentries and mounts above each other in a path.
 MAX_PATH_DEPTH = 512
 
+#: Bytes of all paths that a command reads together. A million open files have 50 MB.
+MAX_PATHS_SIZE = 1 << 28
+
 #: Descriptors in all tables together.
 MAX_OPEN_FILES = 1 << 24
 

@@ -15,6 +15,7 @@ from xenkdump_fast.commands import COMMANDS, hints
         (["dmesg"], "no command dmesg: try xkdump log"),
         (["--domain", "1", "bt"], "options follow the command: xkdump bt --domain ..."),
         (["--domain", "1"], "invalid choice: '1'"),
+        (["kmem", "-s", "x"], "unrecognized arguments: -s; -i is the usage of memory"),
         (["nonsense"], "invalid choice: 'nonsense'"),
     ],
 )

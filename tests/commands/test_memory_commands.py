@@ -117,7 +117,7 @@ def test_rd_rejects(words: list[str], status: int, run: Run) -> None:
 def test_sym_both_directions(run: Run, domain: xk.Domain) -> None:
     at = domain.kernel.symbols["schedule"]
     assert run("sym", "schedule") == f"{at:x} (T) schedule\n"
-    assert run("sym", f"{at + 5:x}") == f"{at + 5:x} (T) schedule+0x5\n"
+    assert run("sym", f"{at + 5:x}") == f"{at + 5:x} (T) schedule+5\n"
 
 
 def test_sym_lists(run: Run, domain: xk.Domain) -> None:

@@ -90,7 +90,7 @@ def test_sym_has_the_line_of_the_address(run: Run, domain: xk.Domain, give: Give
     give(lambda address: ("a.c", address - at) if address != at else None)
     assert run("sym", "schedule", f"{at + 5:x}").splitlines() == [
         f"{at:x} (T) schedule",
-        f"{at + 5:x} (T) schedule+0x5 a.c: 5",
+        f"{at + 5:x} (T) schedule+5 a.c: 5",
     ]
     first, second = run.json("sym", "schedule", f"{at + 5:x}")["symbols"]
     assert "line" not in first

@@ -71,18 +71,10 @@ def test_pointers(saved: Callable[[Machine], Dump]) -> None:
     # 1024 words of 4 bytes are a page.
     assert found == [[(4, 0x77)], [], None, None]
     assert space.pointers([0x1000], [2048 + 8], 4) == [[(4, 0x77), (1022, 0x88), (1024, 0x99)]]
+    found = space.pointers([0x1000], [1024], 8, flags=0x71)
+    assert found == [[(2, 0x6), (511, 0x88), (512, 0x88)]]
     with pytest.raises(ValueError, match="4 or 8"):
         space.pointers([0], [1], 2)  # type: ignore[arg-type]
-
-
-def test_follow(saved: Callable[[Machine], Dump]) -> None:
-    parents = {0x1108: 0x1300, 0x1208: 0x1300, 0x1308: 0x1300, 0x1408: 0x9000}
-    space = saved(linked(parents)).machine
-    starts = [0x1100, 0x1200, 0, 0x1400, 0x1100, 2**64]
-    found = space.follow(starts, 8, 8, depth=9, limit=9)
-    assert found == [0x1100, 0x1200, 0x1400, 0x1300, 0x9000]
-    assert space.follow(starts, 8, 8, depth=0, limit=9) == found[:3]
-    assert space.follow(starts, 8, 8, depth=9, limit=4) == found[:4]
 
 
 def linked(links: dict[int, int], size: int = 8) -> Machine:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -348,3 +349,41 @@ def test_a_worker_that_hangs_ends_with_its_owner() -> None:
         if not ended:
             os.kill(worker_id, signal.SIGKILL)
         assert ended
+
+
+def test_a_part_that_is_a_link_is_replaced(tmp_path: Path) -> None:
+    """The directory may be another user's: what a link in it leads to is not written."""
+    directory = tmp_path / "table"
+    found = table.Table(directory)
+    other = tmp_path / "other"
+    other.write_text("mine")
+    part = part_of(directory)
+    part.symlink_to(other)
+    found.add(SOURCE, row.empty(SOURCE.path, SOURCE.size, SOURCE.modified) | {"status": row.OK})
+    assert other.read_text() == "mine"
+    assert not part.is_symlink()
+    assert [one["path"] for one in found.rows()] == [SOURCE.path]
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_threads_that_cannot_be_started(allowed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    one = row.empty(SOURCE.path, SOURCE.size, SOURCE.modified)
+    monkeypatch.setattr(process.Process, "examine", lambda *_: one)
+    rows = local.run([SOURCE], Options(), process.Limits(), 3)
+    if allowed == 2:
+        # The one that feeds, and one of three workers.
+        assert list(rows) == [(SOURCE, one)]
+    else:
+        with pytest.raises(OSError, match="no thread can be started"):
+            next(rows)
+    assert not any(thread.is_alive() for thread in started)

@@ -13,6 +13,8 @@ from xenkdump_fast.diagnostics import Warnings
 from xenkdump_fast.linux.boot.locate import Location
 from xenkdump_fast.linux.kernel import Kernel
 
+from .. import paths_by_walk
+
 PAGE = 4096
 
 
@@ -77,20 +79,17 @@ class Memory:
 
         return [one(at, size) for at, size in zip(addresses, sizes, strict=True)]
 
-    def follow(
-        self, structs: Sequence[int], offset: int, word: int, *, depth: int, limit: int
-    ) -> list[int]:
-        found = dict.fromkeys([at for at in structs if at][:limit])
-        newest = list(found)
-        for _ in range(depth):
-            pointers = self.read_each([at + offset for at in newest], [word] * len(newest))
-            newest = []
-            for pointer in pointers:
-                at = 0 if pointer is None else int.from_bytes(pointer, "little")
-                if at and at not in found and len(found) < limit:
-                    found[at] = None
-                    newest.append(at)
-        return list(found)
+    def paths(
+        self,
+        nodes: Sequence[int],
+        trees: Sequence[int | None],
+        word: int,
+        node: tuple[int, int, int, int],
+        tree: tuple[int, int, int, int],
+        limits: tuple[int, int, int],
+    ) -> tuple[list[str], list[tuple[str, int]], int, int]:
+        found = paths_by_walk.paths(self, nodes, trees, word, node, tree, limits[0])
+        return [text for text, _ in found], [lost for _, lost in found if lost], 0, 0
 
     def lists(
         self, heads: Sequence[int], word: int, *, links: str = "circular", limit: int

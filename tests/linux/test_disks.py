@@ -12,7 +12,7 @@ from .objects import NOWHERE, Objects
 
 COMMON = """
 kset: list:16 kobj.entry:16
-subsys_private: subsys:32 class klist_devices.k_list:16
+subsys_private: pad:16 subsys.kobj.entry:16 class klist_devices.k_list:16
 klist_node: n_node:16
 block_device_operations: owner
 disk_stats: in_flight:16
@@ -27,7 +27,7 @@ blk_mq_hw_ctx: sched_tags
 NEW = (
     COMMON
     + """
-device_private: knode_class:16 device
+device_private: knode_class.n_node:16 device
 block_device: bd_disk __bd_flags:0 __bd_flags.counter:4 pad:4 bd_stats bd_device:64
 gendisk: major:4 first_minor:4 disk_name:32* fops queue part0
 blk_mq_tags: nr_reserved_tags:4 pad:4 bitmap_tags:24 breserved_tags:24 rqs static_rqs
@@ -38,7 +38,7 @@ request_queue: elevator tag_set nr_hw_queues:4 pad:4 queue_hw_ctx sched_shared_t
 OLD = (
     COMMON
     + """
-device_private: knode_class:16 device
+device_private: knode_class.n_node:16 device
 hd_struct: dkstats partno:4 pad:4 __dev:64
 gendisk: major:4 first_minor:4 disk_name:32* fops queue part0:80
 blk_mq_tags: nr_reserved_tags:4 pad:4 bitmap_tags breserved_tags __bitmap_tags:24 \\
@@ -50,7 +50,7 @@ request_queue: elevator tag_set nr_hw_queues:4 pad:4 queue_hw_ctx
 OLDEST = (
     COMMON
     + """
-device: pad:8 knode_class:16
+device: pad:8 knode_class.n_node:16
 hd_struct: partno:4 pad:4 __dev:24
 gendisk: major:4 first_minor:4 disk_name:32* fops queue part0:32
 request_queue: request_fn tag_set
@@ -73,7 +73,7 @@ class Machine:
         objects.symbols(block_class=block_class, class_kset=pointer)
         others = objects.make("subsys_private")
         self.private = objects.make("subsys_private", **{"class": block_class})
-        inside = offset("subsys_private.subsys") + offset("kset.kobj.entry")
+        inside = offset("subsys_private.subsys.kobj.entry")
         objects.link(kset + offset("kset.list"), [others + inside, self.private + inside])
         self.queue = objects.make("request_queue")
         self.disk = objects.make("gendisk", major=8, disk_name="sda", queue=self.queue)
@@ -97,9 +97,11 @@ class Machine:
             self.part = part
             objects.set(part, "hd_struct", partno=number)
             device = part + offset("hd_struct.__dev")
-        if has("device.knode_class"):
-            return device + offset("device.knode_class")
-        return objects.make("device_private", device=device) + offset("device_private.knode_class")
+        if has("device.knode_class.n_node"):
+            return device + offset("device.knode_class.n_node")
+        return objects.make("device_private", device=device) + offset(
+            "device_private.knode_class.n_node"
+        )
 
     def tags(self, reserved: int, words: list[int], requests: dict[int, int], rows: str) -> int:
         """Tags with a bitmap of 4 bits per word, and these requests by tag."""
@@ -265,3 +267,10 @@ def test_damaged_devices() -> None:
     made.objects.set(made.private, "subsys_private", **{"class": 0})
     with pytest.raises(AbsentError, match="the class of block devices is not registered"):
         disks.disks(made.kernel)
+
+
+def test_overlapping_structs() -> None:
+    made = Machine(NEW)
+    made.objects.link(made.devices, [made.nodes[0], made.nodes[0] + 8])
+    disks.disks(made.kernel)
+    assert any("overlaps" in text for text in made.kernel.warnings)

@@ -131,3 +131,14 @@ def test_damaged_resources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "MAX_RESOURCE_DEPTH", 1)
     with pytest.raises(AbsentError, match="within each other 2 times"):
         made.read()
+
+
+def test_overlapping_structs() -> None:
+    made = Machine()
+    devices = made.root + made.kernel.offset("pci_bus.devices")
+    made.objects.link(devices, [made.bridge, made.bridge + 16])
+    assert len(next(iter(pci.buses(made.kernel))).devices) == 1
+    assert any("the struct pci_dev at" in text for text in made.kernel.warnings)
+    made.objects.link(made.head, [made.root, made.root + 8])
+    list(pci.buses(made.kernel))
+    assert any("the struct pci_bus at" in text for text in made.kernel.warnings)

@@ -40,3 +40,18 @@ def test_another_thread_sets_no_signals(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_directory_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        write(tmp_path / "missing" / "file")
+    assert raised.value.filename == str(tmp_path / "missing")
+    assert raised.value.strerror == "the directory does not exist"
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("before")
+    # The directory is a file.
+    with pytest.raises(NotADirectoryError) as raised:
+        write(tmp_path / "file" / "new")
+    assert raised.value.filename == str(tmp_path / "file" / "new")

@@ -9,7 +9,7 @@ import xenkdump_fast as xk
 from xenkdump_fast.commands import cmdline, files
 from xenkdump_fast.linux.files import open_files
 
-from .. import rendering
+from .. import paths_by_walk, rendering
 
 pytestmark = pytest.mark.real
 
@@ -57,6 +57,40 @@ def test_every_file_of_every_task(name: str, number: int, dump_file: Callable[[s
                 assert actual[fd][2] == path
         count += len(expected)
     assert count > 50
+
+
+@pytest.mark.parametrize(("name", "number"), DOMAINS)
+def test_paths_by_single_reads(
+    name: str, number: int, dump_file: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The native walk finds what a walk by single reads does."""
+    kernel = xk.open(dump_file(f"{name}/vmcore")).domain(number).kernel
+    compared = []
+
+    class Compared:
+        """The memory of the kernel, whose paths are compared."""
+
+        def __init__(self, memory: Any) -> None:
+            self._memory = memory
+
+        def __getattr__(self, member: str) -> Any:
+            return getattr(self._memory, member)
+
+        def paths(
+            self, nodes: Any, trees: Any, word: int, node: Any, tree: Any, limits: Any
+        ) -> Any:
+            found = self._memory.paths(nodes, trees, word, node, tree, limits)
+            expected = paths_by_walk.paths(self._memory, nodes, trees, word, node, tree, limits[0])
+            assert found[0] == [text for text, _ in expected]
+            assert found[1] == [lost for _, lost in expected if lost]
+            compared.extend(found[0])
+            return found
+
+    tasks = kernel.tasks()
+    monkeypatch.setattr(kernel, "virtual", Compared(kernel.virtual))
+    assert open_files(kernel, tasks)
+    assert len(compared) > 100
+    assert any(text.count("/") > 1 for text in compared)
 
 
 def test_the_text(dump_file: Callable[[str], str]) -> None:

@@ -128,5 +128,24 @@ def test_a_hypervisor_as_it_is_booted(
 
 def test_an_unknown_format(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"nonsense" + PADDING)
-    with pytest.raises(xk.DumpError, match="found 6e 6f 6e 73"):
+    with pytest.raises(xk.DumpError, match="starts with 6e 6f 6e 73 65 6e"):
         xk.open(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("head", "seen"),
+    [
+        (b"", "an empty file"),
+        (b"<html>no</html>\n", "a file of 16 bytes that starts with '<html>no</html>\\n'"),
+        (b"\0\1" + bytes(20), "a file of 22 bytes that starts with 00 01 00"),
+    ],
+)
+def test_what_is_no_dump(
+    head: bytes, seen: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(head)
+    assert main(["ps", str(tmp_path / "file")]) == 3
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"file: not a dump but {seen}" in error
+    assert "--format raw" in error
+    assert "expected" not in error

@@ -230,8 +230,38 @@ class TestDebugFile:
         other = data.replace(build_id, bytes(len(build_id)))
         assert other != data
         (stripped.parent / "vmlinux.debug").write_bytes(other)
-        image = xk.open(modern.vmcore).domain(0, stripped).kernel.image
+        domain = xk.open(modern.vmcore).domain(0, stripped)
+        image = domain.kernel.image
         assert (image.debug_path, image.symbol_source) == (None, "kallsyms")
+        (warning,) = [text for text in domain.warnings if "is not used" in text]
+        assert f"{stripped}: its debug file {stripped.parent / 'vmlinux.debug'}" in warning
+        assert f"its build id is {bytes(len(build_id)).hex()}, not {build_id.hex()}" in warning
+
+    def test_a_vmlinux_of_another_build(
+        self,
+        modern: SyntheticDump,
+        foreign: SyntheticDump,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """In the place for the build id of the kernel in memory."""
+        build_id = Image(modern.vmlinux).build_id
+        assert build_id is not None
+        monkeypatch.setenv("XKDUMP_DEBUG_PATH", str(tmp_path))
+        target = tmp_path / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"
+        target.parent.mkdir(parents=True)
+        shutil.copy(foreign.vmlinux, target)
+        # One of another build by its name is what other kernels have.
+        shutil.copy(foreign.vmlinux, tmp_path / "vmlinux")
+        domain = xk.open(modern.vmcore).domain(0)
+        assert domain.kernel.image.is_memory
+        (warning,) = [text for text in domain.warnings if "is not used" in text]
+        assert warning.startswith(f"{target} is not used: it")
+        assert build_id in warning
+        shutil.copy(modern.vmlinux, tmp_path / "vmlinux")
+        domain = xk.open(modern.vmcore).domain(0)
+        assert not domain.kernel.image.is_memory
+        assert domain.warnings == []
 
     @pytest.mark.parametrize("change", [b"", b"more"])
     def test_checksum(self, change: bytes, tmp_path: Path) -> None:
@@ -240,9 +270,12 @@ class TestDebugFile:
         images = made.directory / "images"
         with (images / "vmlinux.debug").open("ab") as file:
             file.write(change)
-        image = xk.open(made.vmcore).domain(0, images / "vmlinux.stripped").kernel.image
+        domain = xk.open(made.vmcore).domain(0, images / "vmlinux.stripped")
+        image = domain.kernel.image
         assert image.build_id is None
         assert (image.debug_path is None) == bool(change)
+        reason = "its checksum is not that in .gnu_debuglink"
+        assert any(reason in text for text in domain.warnings) == bool(change)
 
     def test_hostile_links(self, modern: SyntheticDump, tmp_path: Path) -> None:
         path = tmp_path / "vmlinux"

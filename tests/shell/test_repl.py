@@ -163,7 +163,10 @@ def test_domains(shell: Shell, capsys: Capture) -> None:
         ("sig 1", 2, "sig: no such command; outside of the shell, 'xkdump crash ... sig'"),
         ("drgn", 2, "drgn: no such command; outside of the shell, 'xkdump drgn' runs it"),
         ("foreach bt", 2, "foreach: no such command; try bt --all"),
-        ("sample /tmp/x", 2, "no such command"),
+        ("sample /tmp/x", 2, "no such command; outside of the shell, 'xkdump sample' runs it"),
+        ("triage x", 2, "no such command; outside of the shell, 'xkdump triage' runs it"),
+        ("kmem -s", 2, "unrecognized arguments: -s; -i is the usage of memory; drgn prints slab"),
+        ("kmem -s x", 2, "kmem ... -- -s"),
         ("shell", 2, "no such command"),
         ("bt --nonsense", 2, "bt: unrecognized arguments: --nonsense"),
         ("bt -a --all", 2, "not allowed with"),
@@ -269,6 +272,18 @@ def test_head_ends_the_command(
     unwound.clear()
     shell.run("bt --all | head -1")
     assert 0 < len(unwound) < everything / 2
+
+
+def test_warnings_of_a_command_that_head_ends(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    current = shell.session.current
+    assert current is not None
+    current.kernel.warn("the date is odd")
+    assert shell.run("bt --all | head -1") == 0
+    assert "warning: the date is odd" in capsys.readouterr().err
+    shell.run("mod")
+    assert capsys.readouterr().err == ""
 
 
 def test_redirections(shell: Shell, workplace: Path, capsys: Capture) -> None:

@@ -14,6 +14,14 @@ _OVERVIEW = (("-h", "--help"), ("-V", "--version"))
 #: Commands of crash that drgn has and xkdump does not.
 _DRGN = frozenset(("ascii", "bpf", "btop", "eval", "ptob", "ptov", "sig", "waitq"))
 
+#: What to say of options that crash has and a command does not.
+_OPTIONS = {"kmem": "-i is the usage of memory; drgn prints slab caches and pages: kmem ... -- -s"}
+
+
+def of_options(command: str) -> str | None:
+    """What to say of an option that a command does not have; None if nothing helps."""
+    return _OPTIONS.get(command)
+
 
 def on_command_line(words: Sequence[str]) -> str | None:
     """What to say of a command line that does not start with a command; None if nothing helps."""
@@ -34,7 +42,7 @@ def on_command_line(words: Sequence[str]) -> str | None:
 def in_shell(name: str) -> str:
     """What helps, in a shell that does not have a command."""
     command = COMMANDS.get(name)
-    if command is not None and command.target != "none":
+    if command is not None and name != "shell":
         return f"outside of the shell, 'xkdump {name}' runs it"
     if name in _DRGN:
         return f"outside of the shell, 'xkdump crash ... {name}' runs that of drgn"

@@ -177,7 +177,7 @@ class FoundSymbols(NamedTuple):
         """A line for each as crash prints it: address, type, name and offset, module, line."""
         width = self.word * 2
         for symbol, offset, line in self.symbols:
-            inside = f"+{offset:#x}" if offset else ""
+            inside = f"+{offset}" if offset else ""
             module = f" [{visible(symbol.module)}]" if symbol.module else ""
             letter = visible(symbol.letter)
             source = "" if line is None else f" {line}"

@@ -1,8 +1,9 @@
 """Examines dumps on processes of this machine."""
 
+import errno
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from . import row
@@ -54,10 +55,11 @@ def run(
 
     threads = [threading.Thread(target=feed, daemon=True)]
     threads += [threading.Thread(target=work, args=(one,), daemon=True) for one in processes]
-    for thread in threads:
-        thread.start()
-    running = jobs
+    started = _start(threads)
+    running = len(started) - 1  # without the one that feeds them
     try:
+        if running < 1:
+            raise OSError(errno.EAGAIN, "no thread can be started: the system allows no more")
         while running:
             one = done.get()
             if one is None:
@@ -68,5 +70,17 @@ def run(
         stopped.set()
         for process in processes:
             process.kill()
-        for thread in threads:
+        for thread in started:
             thread.join()
+
+
+def _start(threads: Sequence[threading.Thread]) -> list[threading.Thread]:
+    """Starts as many threads as the system allows, the first ones."""
+    started = []
+    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError:  # a limit on processes
+            break
+        started.append(thread)
+    return started

@@ -10,7 +10,7 @@ from ..limits import MAX_ADDRESS_MAP_READ
 from . import mm, trees
 from .kernel import Kernel
 from .mm import Usage
-from .paths import Path, Paths
+from .paths import Paths
 from .structs import Structs, batches
 from .tasks import Task
 
@@ -212,20 +212,21 @@ class _Reader:
             named,
         )
 
-    def _file_paths(self, files: Iterable[int]) -> dict[int, Path]:
+    def _file_paths(self, files: Iterable[int]) -> dict[int, str]:
         kernel = self._kernel
         mount = kernel.numeric("file.f_path.mnt")
         dentry = kernel.numeric("file.f_path.dentry")
-        found = {}
+        found: dict[int, tuple[int, ...]] = {}
         for batch in batches(file for file in dict.fromkeys(files) if file):
-            structs = Structs(kernel, batch, [mount, dentry])
-            for at in batch:
-                with isolated(f"the file at {at:#x} cannot be read", kernel.warn):
-                    found[at] = Path(structs.read(at, mount), structs.read(at, dentry))
-        self._paths.load(found.values())
-        return found
+            rows, problems = Structs(kernel, batch, [mount, dentry]).table(mount, dentry)
+            found.update(rows)
+            for at, error in problems.items():
+                kernel.warn(f"the file at {at:#x} cannot be read: {error}")
+        mounts = [mount for mount, _ in found.values()]
+        texts = self._paths.texts(mounts, [dentry for _, dentry in found.values()])
+        return dict(zip(found, texts, strict=True))
 
-    def _shown(self, at: int, vmas: Iterable[_Vma], files: dict[int, Path]) -> list[Area]:
+    def _shown(self, at: int, vmas: Iterable[_Vma], files: dict[int, str]) -> list[Area]:
         heap = self._heap(at)
         return [
             Area(vma.address, vma.start, vma.end, vma.flags, vma.file, self._name(vma, heap, files))
@@ -243,13 +244,12 @@ class _Reader:
         except AbsentError:
             return _Heap(0, 0, 0)
 
-    def _name(self, vma: _Vma, heap: _Heap, files: dict[int, Path]) -> str:
+    def _name(self, vma: _Vma, heap: _Heap, files: dict[int, str]) -> str:
         """As /proc/PID/maps names it; the path for a file."""
         if vma.file:
             if vma.named:
                 return f"[anon_shmem:{self._text(vma.named, 'anon_vma_name.name')}]"
-            path = files.get(vma.file)
-            return "" if path is None else self._paths.text(path)
+            return files.get(vma.file, "")
         if vma.operations and self._is_special(vma.operations):
             return self._pointed(vma.private, "vm_special_mapping.name")
         if heap.start and heap.end and vma.start <= heap.end and vma.end >= heap.start:

@@ -10,6 +10,7 @@ from ..limits import MAX_CPUS, MAX_DISK_TAGS
 from . import percpu, trees
 from .device_numbers import owner
 from .kernel import Kernel
+from .linked_structs import LinkedStructs
 
 _MAX_NAME = 32
 _PART_NUMBER = 0xFF
@@ -68,21 +69,18 @@ def _devices(kernel: Kernel) -> Iterator[int]:
     """The struct device of each block device."""
     wanted = kernel.symbol("block_class")
     head = kernel.pointer(kernel.symbol("class_kset")) + kernel.offset("kset.list")
-    inside = kernel.offset("subsys_private.subsys") + kernel.offset("kset.kobj.entry")
+    classes = LinkedStructs(kernel, "subsys_private.subsys.kobj.entry")
     devices = None
-    for entry in kernel.list(head):
-        private = kernel.containing(entry, inside)
+    for private in classes.list(head):
         if kernel.read(private, "subsys_private.class") == wanted:
             devices = private + kernel.offset("subsys_private.klist_devices.k_list")
             break
     if devices is None:
         raise AbsentError(f"{kernel.image.path}: the class of block devices is not registered")
     # 5.1 (570d0200123f) moved the node to device_private.
-    moved = kernel.has("device_private.knode_class")
-    member = "device_private.knode_class" if moved else "device.knode_class"
-    node = kernel.offset(member) + kernel.offset("klist_node.n_node")
-    for entry in kernel.list(devices):
-        at = kernel.containing(entry, node)
+    moved = kernel.has("device_private.knode_class.n_node")
+    struct = "device_private" if moved else "device"
+    for at in LinkedStructs(kernel, f"{struct}.knode_class.n_node").list(devices):
         with isolated(f"the device of {at:#x} cannot be read", kernel.warn):
             yield kernel.read(at, "device_private.device") if moved else at
 

@@ -1,8 +1,9 @@
 """Open files of processes."""
 
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import repeat
 from typing import NamedTuple
 
 from .._native import AbsentError
@@ -25,8 +26,11 @@ _TYPES = {
     stat.S_IFIFO: "FIFO",
     stat.S_IFSOCK: "SOCK",
 }
-#: File systems whose dentries have no path, and what /proc shows in front of the inode's number.
-_WITHOUT_PATH = {"pipefs": "pipe", "sockfs": "socket", "anon_inodefs": "anon_inode"}
+#: File systems whose dentries have no path, and what /proc shows instead: with the inode's
+#: number, or with the dentry's name.
+_ANONYMOUS = "anon_inode:"
+_WITHOUT_PATH = {"pipefs": "pipe", "sockfs": "socket", "anon_inodefs": _ANONYMOUS}
+_FILE_SYSTEM = "super_block.s_type"
 
 
 class File(NamedTuple):
@@ -64,9 +68,9 @@ def _table(files: int) -> str:
     return f"the table of descriptors of files_struct {files:#x}"
 
 
-#: Number and type of an inode, and what /proc shows in front of the number if there is no path.
-_Inode = tuple[int, str, str | None]
-_NOT_READ: _Inode = 0, "", None
+#: Type of an inode, and what /proc shows instead of a path; None for a path.
+_Inode = tuple[str, str | None]
+_NOT_READ: _Inode = "", None
 
 
 class _Reader:
@@ -75,54 +79,54 @@ class _Reader:
         self._paths = Paths(kernel)
 
     def read(self, tasks: Sequence[Task]) -> dict[int, OpenFiles]:
-        pids = {task.address: task.pid for task in tasks}
-        places, tables = self._of_tasks(pids)
-        descriptors = self._descriptors(dict.fromkeys(tables.values()))
+        owners = self._of_tasks({task.address: task.pid for task in tasks})
+        # Threads share them, and kernel threads those of init.
+        places = dict.fromkeys(owners.values())
+        descriptors = self._descriptors(dict.fromkeys(table for _, table in places))
         every = {at: None for used in descriptors.values() for _, at in used}
         members = ["file.f_path.mnt", "file.f_path.dentry", "file.f_inode"]
         files = self._rows(every, members, lambda at: f"the file at {at:#x}")
         members = [
             f"fs_struct.{where}.{what}" for where in ("root", "pwd") for what in ("mnt", "dentry")
         ]
-        owners = dict.fromkeys(places.values())
-        homes = self._rows(owners, members, lambda at: f"the fs_struct at {at:#x}")
+        homes = self._rows(
+            dict.fromkeys(home for home, _ in places),
+            members,
+            lambda at: f"the fs_struct at {at:#x}",
+        )
         inodes = self._inodes({inode: None for _, _, inode in files.values()})
-        needed = {(mount, dentry) for mount, dentry, _ in files.values()}
-        for root_mount, root, mount, dentry in homes.values():
-            needed.add((root_mount, root))
-            needed.add((mount, dentry))
-        self._paths.load(needed)
-        text = self._paths.text
+        mounts: list[int | None] = []
+        dentries: list[int] = []
+        for mount, dentry, inode in files.values():
+            _, label = inodes.get(inode, _NOT_READ)
+            if label is None or label == _ANONYMOUS:
+                mounts.append(mount if label is None else None)
+                dentries.append(dentry)
+        for root_mount, root, mount, directory in homes.values():
+            mounts += root_mount, mount
+            dentries += root, directory
+        texts = iter(self._paths.texts(mounts, dentries))
+        shown: dict[int, tuple[int, int, int, str, str]] = {}
+        for at, (_, dentry, inode) in files.items():
+            kind, label = inodes.get(inode, _NOT_READ)
+            if label is None:
+                label = next(texts)
+            elif label == _ANONYMOUS:
+                label += next(texts)
+            shown[at] = at, dentry, inode, kind, label
         # A tuple's own constructor: that of a NamedTuple is a function in Python.
         new = tuple.__new__
-        shown: dict[int, tuple[int, int, int, str, str]] = {}
-        for at, (mount, dentry, inode) in files.items():
-            number, kind, prefix = inodes.get(inode, _NOT_READ)
-            if prefix is None:
-                path = text((mount, dentry))
-            elif prefix == "anon_inode":
-                path = f"{prefix}:{self._paths.name(dentry)}"
-            else:
-                path = f"{prefix}:[{number}]"
-            shown[at] = at, dentry, inode, kind, path
         opened = {
-            table: [new(File, (number, *shown[at])) for number, at in used if at in shown]
+            # Faster than (number, *shown[at]), which makes a list first.
+            table: [new(File, (number,) + shown[at]) for number, at in used if at in shown]
             for table, used in descriptors.items()
         }
-        texts = {
-            at: (text((mount, dentry)), text((own_mount, own)))
-            for at, (mount, dentry, own_mount, own) in homes.items()
-        }
-        # Threads share them, and kernel threads those of init.
-        known: dict[tuple[int, int], OpenFiles] = {}
+        directories = dict(zip(homes, zip(texts, texts, strict=True), strict=True))
         found = {}
-        for at in pids:
-            place = places.get(at, 0), tables.get(at, 0)
-            if place not in known:
-                root_text, directory = texts.get(place[0], (None, None))
-                known[place] = OpenFiles(root_text, directory, opened.get(place[1], []))
-            found[at] = known[place]
-        return found
+        for home, table in places:
+            root_text, directory_text = directories.get(home, (None, None))
+            found[home, table] = OpenFiles(root_text, directory_text, opened.get(table, []))
+        return {at: found[place] for at, place in owners.items()}
 
     def _rows(
         self, addresses: Iterable[int], members: Sequence[str], what: Callable[[int], str]
@@ -137,18 +141,20 @@ class _Reader:
                 kernel.warn(f"{what(at)} cannot be read: {error}")
         return found
 
-    def _of_tasks(self, pids: Mapping[int, int]) -> list[dict[int, int]]:
-        """The fs_struct and the files_struct of each task, by its address."""
+    def _of_tasks(self, pids: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+        """The fs_struct and the files_struct of each task, by its address; 0 if it has none."""
         kernel = self._kernel
-        members = ["task_struct.fs", "task_struct.files"]
-        found: list[dict[int, int]] = [{}, {}]
+        members = "task_struct.fs", "task_struct.files"
+        found: dict[int, tuple[int, int]] = {}
         for batch in batches(pids):
             structs = Structs(kernel, batch, members)
-            for member, values in zip(members, found, strict=True):
+            columns = []
+            for member in members:
                 rows, problems = structs.column(member)
-                values.update(rows)
+                columns.append(map(rows.get, batch, repeat(0)))
                 for at, error in problems.items():
                     kernel.warn(f"the open files of task {pids[at]} cannot be read: {error}")
+            found.update(zip(batch, zip(*columns, strict=True), strict=True))
         return found
 
     def _descriptors(self, tables: Iterable[int]) -> dict[int, list[tuple[int, int]]]:
@@ -162,16 +168,16 @@ class _Reader:
         budget = kernel.object_budget("descriptors", kernel.word, MAX_OPEN_FILES)
         for batch in batches(table for table, (fdt,) in fdts.items() if fdt in arrays):
             rows = [arrays[fdts[table][0]] for table in batch]
-            places = [array & kernel.last for _, array in rows]
+            places = [array for _, array in rows]
             counts = self._charged(batch, [count & 0xFFFF_FFFF for count, _ in rows], budget)
-            read = kernel.virtual.pointers(places, counts, kernel.word)
+            # The lowest bits are flags in some versions; a struct file is aligned to 8.
+            read = kernel.virtual.pointers(places, counts, kernel.word, flags=7)
             for table, array, count, used in zip(batch, places, counts, read, strict=True):
                 if used is None:
                     with isolated(f"{_table(table)} cannot be read", kernel.warn):
                         kernel.data(array, count * kernel.word)
                 else:
-                    # The lowest bits are flags in some versions; a struct file is aligned to 8.
-                    found[table] = [(fd, at & ~7) for fd, at in used]
+                    found[table] = used
         return found
 
     def _charged(
@@ -203,17 +209,23 @@ class _Reader:
         rows: dict[int, tuple[int, ...]] = {}
         for batch in batches(at for at in addresses if at):
             rows.update(Structs(kernel, batch, members).table(*members)[0])
-        systems = self._file_systems(block for _, _, block in rows.values())
-        prefixes = {block: _WITHOUT_PATH.get(system) for block, system in systems}
-        return {
-            at: (number, _TYPES.get(mode & _TYPE_BITS, ""), prefixes.get(block))
-            for at, (mode, number, block) in rows.items()
-        }
+        systems = self._file_systems({block: None for _, _, block in rows.values()})
+        found = {}
+        for at, (mode, number, block) in rows.items():
+            label = _WITHOUT_PATH.get(systems.get(block, ""))
+            if label is not None and label != _ANONYMOUS:
+                label = f"{label}:[{number}]"
+            found[at] = _TYPES.get(mode & _TYPE_BITS, ""), label
+        return found
 
-    def _file_systems(self, blocks: Iterable[int]) -> Iterator[tuple[int, str]]:
-        """The name of the file system of each super block."""
+    def _file_systems(self, blocks: Iterable[int]) -> dict[int, str]:
+        """The name of the file system of each super block whose name can be read."""
         kernel = self._kernel
-        for block in dict.fromkeys(blocks):
+        types: dict[int, int] = {}
+        for batch in batches(at for at in blocks if at):
+            types.update(Structs(kernel, batch, [_FILE_SYSTEM]).column(_FILE_SYSTEM)[0])
+        names = kernel.file_systems
+        for kind in set(types.values()).difference(names):
             with suppress(AbsentError):
-                kind = kernel.read(block, "super_block.s_type")
-                yield block, kernel.string(kernel.read(kind, "file_system_type.name"), 64)
+                names[kind] = kernel.string(kernel.read(kind, "file_system_type.name"), 64)
+        return {block: names[kind] for block, kind in types.items() if kind in names}

@@ -197,6 +197,11 @@ class Kernel(Charged):
         return found
 
     @cached_property
+    def file_systems(self) -> dict[int, str]:
+        """Names of file systems that were read, by the address of the ``file_system_type``."""
+        return {}
+
+    @cached_property
     def stack_size(self) -> int:
         """THREAD_SIZE in bytes."""
         sizes = [symbol.size for symbol in self.symbols.all("init_thread_union")]

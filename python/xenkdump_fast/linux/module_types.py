@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault, Types
-from ..limits import MAX_BTF_SIZE
+from ..limits import MAX_BTF_SIZE, MAX_MODULES
 from . import modules
 from .kernel import Kernel
+from .linked_structs import LinkedStructs
 
 
 class _Data(NamedTuple):
@@ -60,6 +61,4 @@ def _entries(kernel: Kernel) -> Iterator[int]:
     head = kernel.symbols.get("btf_modules")
     if head is None or not kernel.has("btf_module.list"):
         return
-    offset = kernel.offset("btf_module.list")
-    for node in kernel.list(head):
-        yield kernel.containing(node, offset)
+    yield from LinkedStructs(kernel, "btf_module.list", MAX_MODULES).list(head)

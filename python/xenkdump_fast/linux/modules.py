@@ -1,6 +1,6 @@
 """Loaded modules: addresses, symbols and unwind tables, all from memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -37,6 +37,8 @@ class Module(NamedTuple):
     #: Start and size of its initialization text; 0 once that is freed.
     init_base: int = 0
     init_size: int = 0
+    #: Start and size of each range of its data, if ``base`` and ``size`` do not include it.
+    data: Sequence[tuple[int, int]] = ()
 
     @property
     def texts(self) -> list[tuple[int, int]]:
@@ -103,7 +105,7 @@ class _Structs:
         with suppress(AbsentError):
             names.append((kernel.offset("module.name"), NAME_LENGTH))
             if kernel.has("module.mem"):
-                members += [self._memory("base", i) for i in (0, FIRST_INIT_MEMORY)]
+                members += [self._memory("base", i) for i in range(FIRST_INIT_MEMORY + 1)]
                 members += [self._memory("size", i) for i in range(FIRST_INIT_MEMORY + 1)]
         self._modules = Structs(kernel, addresses, members, names)
         self._tables = Structs(kernel, self._modules.values("module.kallsyms"), _KALLSYMS)
@@ -114,7 +116,9 @@ class _Structs:
         base, size = self._text(address)
         total = self._total(address, size)
         has_symbols = self._has_symbols(address)
-        return Module(address, name, base, size, total, has_symbols, *self._init_text(address))
+        init_base, init_size = self._init_text(address)
+        data = self._data(address)
+        return Module(address, name, base, size, total, has_symbols, init_base, init_size, data)
 
     def read(self, module: int, member: str | Number) -> int:
         """A number in one of the modules. Raises AbsentError."""
@@ -148,6 +152,16 @@ class _Structs:
         if not kernel.has("module.init_base"):
             return 0, 0
         return self.read(module, "module.init_base"), self.read(module, "module.init_size")
+
+    def _data(self, module: int) -> list[tuple[int, int]]:
+        """Start and size of each range of data: writable, constant, constant after init."""
+        if not self._kernel.has("module.mem"):
+            return []  # the core has all of them
+        both = (
+            [self.read(module, self._memory(what, i)) for what in ("base", "size")]
+            for i in range(1, FIRST_INIT_MEMORY)
+        )
+        return [(base, size) for base, size in both if base and size]
 
     def _total(self, module: int, text: int) -> int:
         """Size of a module, excluding the memory that is freed after its initialization."""
@@ -221,7 +235,8 @@ def _load_symbols(kernel: Kernel, module: Module, structs: _Structs) -> None:
     if count * entry > MAX_MODULE_TABLE:
         raise AbsentError(f"num_symtab is {count}")
     symbols, strings = _read(kernel, symtab, count * entry), _read_up_to(kernel, strtab, length)
-    for base, size in module.texts:
+    # Since 6.4 (ac3b43283923) each type of memory is a range of its own.
+    for base, size in (*module.texts, *module.data):
         kernel.code.add_module(module.name, base, kernel.end(base, size), symbols, strings)
 
 

@@ -10,7 +10,7 @@ from ..limits import MAX_DIRTY_INODES, MAX_MOUNTS, MAX_WRITEBACKS
 from . import trees
 from .kernel import Kernel
 from .linked_structs import LinkedStructs
-from .paths import Path, Paths
+from .paths import UNKNOWN, Paths
 from .structs import Structs, batches
 
 _MEMBERS = ("mount.mnt.mnt_sb", "mount.mnt.mnt_root", "mount.mnt_id")
@@ -57,10 +57,10 @@ def mounts(kernel: Kernel, namespace: int) -> list[Mount]:
                 device = kernel.text(at, "mount.mnt_devname")
                 vfsmount = at + inside & kernel.last
                 found.append(Mount(at, vfsmount, root, block, number, types[block], device, ""))
-    places = [Path(one.vfsmount, one.root) for one in found]
+    texts = [UNKNOWN] * len(found)
     with isolated("paths of mounts cannot be read", kernel.warn):
-        paths.load(places)
-    return [one._replace(path=paths.text(place)) for one, place in zip(found, places, strict=True)]
+        texts = paths.texts([one.vfsmount for one in found], [one.root for one in found])
+    return [one._replace(path=text) for one, text in zip(found, texts, strict=True)]
 
 
 def _addresses(kernel: Kernel, namespace: int) -> Iterator[int]:

@@ -7,6 +7,7 @@ from .._native import AbsentError
 from ..isolation import isolated
 from ..limits import MAX_PCI_DEPTH
 from .kernel import Kernel
+from .linked_structs import LinkedStructs
 
 _MAX_NAME = 64
 #: Bits 4 to 7 of the PCI Express capabilities register (include/uapi/linux/pci_regs.h).
@@ -58,30 +59,38 @@ def buses(kernel: Kernel) -> Iterator[Bus]:
 
     What cannot be read is left out with a warning. AbsentError if the layout is not known.
     """
-    yield from _below(kernel, kernel.symbol("pci_root_buses"), 0, set(), 0)
+    lists = _Lists(
+        LinkedStructs(kernel, "pci_bus.node"), LinkedStructs(kernel, "pci_dev.bus_list"), set()
+    )
+    yield from _below(kernel, lists, kernel.symbol("pci_root_buses"), 0, 0)
 
 
-def _below(kernel: Kernel, head: int, parent: int, seen: set[int], depth: int) -> Iterator[Bus]:
+class _Lists(NamedTuple):
+    """What all lists share."""
+
+    buses: LinkedStructs
+    devices: LinkedStructs
+    #: Addresses of the buses so far.
+    seen: set[int]
+
+
+def _below(kernel: Kernel, lists: _Lists, head: int, parent: int, depth: int) -> Iterator[Bus]:
     if depth >= MAX_PCI_DEPTH:
         raise AbsentError(f"PCI buses are behind each other {depth} times: they are damaged")
-    node = kernel.offset("pci_bus.node")
-    for entry in kernel.list(head):
-        at = kernel.containing(entry, node)
-        if at in seen:
+    for at in lists.buses.list(head):
+        if at in lists.seen:
             raise AbsentError(f"the PCI bus at {at:#x} is behind itself")
-        seen.add(at)
+        lists.seen.add(at)
         with isolated(f"the PCI bus at {at:#x} cannot be read", kernel.warn):
             name = _name(kernel, at + kernel.offset("pci_bus.dev"))
-            yield Bus(at, parent, name, list(_devices(kernel, at)))
+            yield Bus(at, parent, name, list(_devices(kernel, lists, at)))
             children = at + kernel.offset("pci_bus.children")
-            yield from _below(kernel, children, at, seen, depth + 1)
+            yield from _below(kernel, lists, children, at, depth + 1)
 
 
-def _devices(kernel: Kernel, bus: int) -> Iterator[Device]:
+def _devices(kernel: Kernel, lists: _Lists, bus: int) -> Iterator[Device]:
     bridge = kernel.read(bus, "pci_bus.self")
-    node = kernel.offset("pci_dev.bus_list")
-    listed = kernel.list(bus + kernel.offset("pci_bus.devices"))
-    found = [kernel.containing(entry, node) for entry in listed]
+    found = lists.devices.list(bus + kernel.offset("pci_bus.devices"))
     for at in [bridge, *found] if bridge else found:
         with isolated(f"the PCI device at {at:#x} cannot be read", kernel.warn):
             kind = kernel.read(at, "pci_dev.pcie_flags_reg") >> 4 & 0xF

@@ -1,13 +1,11 @@
 """Members of many structs, read in one call into Rust."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 
 from .._native import AbsentError
 from .._typing import TypeVar, cast
-from ..budget import Budget
-from ..limits import MAX_PATH_DEPTH
 from .kernel import Kernel
 from .layouts import Number
 
@@ -21,28 +19,6 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def follow(
-    kernel: Kernel,
-    structs: Iterable[int],
-    pointer: Number,
-    known: Container[int],
-    budget: Budget,
-) -> list[int]:
-    """The structs that are not known yet of these and of those that their pointers lead to.
-
-    See ``AddressSpace.follow``. ``budget`` counts them.
-    """
-    limit = max(budget.remaining, 0) + 1
-    starts = [at for at in structs if at not in known]
-    found = kernel.virtual.follow(
-        starts, pointer.offset, kernel.word, depth=MAX_PATH_DEPTH, limit=limit
-    )
-    kernel.charge(len(found) * kernel.word)
-    found = [at for at in found if at not in known]
-    budget.spend(len(found))
-    return found
 
 
 class Structs:

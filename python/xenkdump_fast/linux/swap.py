@@ -7,7 +7,7 @@ from .._native import AbsentError
 from ..isolation import isolated
 from ..limits import MAX_SWAP_DEVICES
 from .kernel import Kernel
-from .paths import Path, Paths
+from .paths import UNKNOWN, Paths
 
 PAGE = 4096
 #: SWP_USED and SWP_BLKDEV (include/linux/swap.h), if the types do not have these enumerators.
@@ -38,7 +38,8 @@ def swaps(kernel: Kernel) -> list[Swap]:
     Those that cannot be read are left out with a warning. AbsentError if the layout is not known.
     """
     found: list[Swap] = []
-    places: list[Path] = []
+    mounts: list[int | None] = []
+    dentries: list[int] = []
     in_use, block_device = (
         _flag(kernel, name, known)
         for name, known in (("SWP_USED", _USED), ("SWP_BLKDEV", _BLOCK_DEVICE))
@@ -49,9 +50,8 @@ def swaps(kernel: Kernel) -> list[Swap]:
             if not flags & in_use:
                 continue
             file = kernel.read(at, "swap_info_struct.swap_file")
-            path = Path(
-                kernel.read(file, "file.f_path.mnt"), kernel.read(file, "file.f_path.dentry")
-            )
+            mount = kernel.read(file, "file.f_path.mnt")
+            dentry = kernel.read(file, "file.f_path.dentry")
             found.append(
                 Swap(
                     at,
@@ -62,13 +62,15 @@ def swaps(kernel: Kernel) -> list[Swap]:
                     "",
                 )
             )
-            places.append(path)
+            mounts.append(mount)
+            dentries.append(dentry)
     if not found:
         return []
     paths = Paths(kernel)
+    texts = [UNKNOWN] * len(found)
     with isolated("paths of swap devices cannot be read", kernel.warn):
-        paths.load(places)
-    return [one._replace(path=paths.text(place)) for one, place in zip(found, places, strict=True)]
+        texts = paths.texts(mounts, dentries)
+    return [one._replace(path=text) for one, text in zip(found, texts, strict=True)]
 
 
 def _addresses(kernel: Kernel) -> Iterator[int]:

@@ -1,5 +1,6 @@
 """Files that appear under their names when they are complete, and not at all after an error."""
 
+import errno
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -20,20 +21,28 @@ def is_one_of(path: str, sources: Iterable[str]) -> bool:
 
 
 @contextmanager
-def new_file(path: str, *, force: bool) -> Iterator[str]:
+def new_file(path: str, *, force: bool, follow: bool = True) -> Iterator[str]:
     """The path of a temporary file, which the block creates and which then gets the name ``path``.
 
     FileExistsError if there is a file of that name by then, unless ``force`` says to replace it.
-    The temporary file is removed on any exception, Ctrl-C, SIGTERM and SIGHUP.
+    Other errors of the operating system name ``path``, or its directory if that does not exist.
+    If the name is that of a symbolic link, the file that it leads to is replaced; without
+    ``follow`` the link is. The temporary file is removed on any exception, Ctrl-C, SIGTERM and
+    SIGHUP.
     """
-    # A link is not replaced, but the file that it leads to.
-    path = os.path.realpath(path)
+    path = os.path.realpath(path) if follow else os.path.abspath(path)
     folder, name = os.path.split(path)
+    if not os.path.exists(folder):
+        raise FileNotFoundError(errno.ENOENT, "the directory does not exist", folder)
     part = os.path.join(folder, f".{name}.{os.urandom(4).hex()}.part")
     try:
         with _signals():
             yield part
             _publish(part, path, force=force)
+    except OSError as error:
+        if error.filename == part:
+            error.filename = path  # the user knows no other name
+        raise
     finally:
         with suppress(OSError):
             os.unlink(part)

@@ -6,7 +6,7 @@ without one, that with the checksum in its section ``.gnu_debuglink``.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from .._native import AbsentError, DumpError, Image, SourceLines
@@ -20,10 +20,16 @@ _VARIABLE = "XKDUMP_DEBUG_PATH"
 _LENGTHS = range(16, 129)
 
 
-def find(build_id: str | None, release: str | None) -> Image | None:
-    """The vmlinux with this build id; None if there is none, or if the build id is not known."""
+def find(
+    build_id: str | None, release: str | None, warn: Callable[[str], None] = lambda _: None
+) -> Image | None:
+    """The vmlinux with this build id; None if there is none, or if the build id is not known.
+
+    A warning if there is none, but a file of another build has the name for this build id.
+    """
     if not _is_id(build_id):
         return None
+    misfits: list[str] = []
     for path in _places(build_id, release):
         try:
             image = Image(path)
@@ -31,7 +37,17 @@ def find(build_id: str | None, release: str | None) -> Image | None:
             continue
         if image.build_id == build_id:
             return image
+        if _is_by_id(path, build_id):
+            misfits.append(f"{path} is not used: {_other_build(image, build_id)}")
+    if misfits:
+        warn(misfits[0])
     return None
+
+
+def _other_build(found: Image, build_id: str) -> str:
+    if found.build_id is None:
+        return f"it has no build id, in place of {build_id}"
+    return f"its build id is {found.build_id}, not {build_id}"
 
 
 def paths(build_id: str, release: str | None) -> Iterator[str]:
@@ -54,11 +70,17 @@ _PACKED = ("gz", "xz", "zst")
 _CHUNK = 1 << 20
 
 
-def complete(image: Image) -> None:
-    """Gives an image its debug file, if there is one on this machine."""
-    debug = next(_debug_files(image), None)
+def complete(image: Image, warn: Callable[[str], None] = lambda _: None) -> None:
+    """Gives an image its debug file, if there is one on this machine.
+
+    A warning if there is none, but a file of another build has its name.
+    """
+    misfits: list[str] = []
+    debug = next(_debug_files(image, misfits=misfits), None)
     if debug is not None:
         image.set_debug(debug)
+    elif misfits:
+        warn(f"{image.path}: its debug file {misfits[0]}")
 
 
 def source_lines(image: Image, slide: int, release: str | None) -> SourceLines:
@@ -77,10 +99,13 @@ def source_lines(image: Image, slide: int, release: str | None) -> SourceLines:
         raise
 
 
-def _debug_files(image: Image, release: str | None = None) -> Iterator[Image]:
+def _debug_files(
+    image: Image, release: str | None = None, misfits: list[str] | None = None
+) -> Iterator[Image]:
     """The debug files of an image on this machine: of the same build, with a symbol table.
 
-    The release is that of the image's name, if that has one.
+    The release is that of the image's name, if that has one. Files that have the name of its debug
+    file and are of another build are added to ``misfits``.
     """
     link = _link(image)
     for path, by_link in _debug_places(image, link, release_of(image.path) or release):
@@ -92,12 +117,16 @@ def _debug_files(image: Image, release: str | None = None) -> Iterator[Image]:
             continue
         if debug.symbol_source != "symtab" or debug.machine_type != image.machine_type:
             continue
-        if None not in (image.build_id, debug.build_id):
+        if image.build_id is not None and debug.build_id is not None:
             belongs = image.build_id == debug.build_id
+            problem = _other_build(debug, image.build_id)
         else:
             belongs = by_link and link is not None and _crc(path) == link.crc
+            problem = "its checksum is not that in .gnu_debuglink"
         if belongs:
             yield debug
+        elif misfits is not None and (by_link or _is_by_id(path, image.build_id)):
+            misfits.append(f"{path} is not used: {problem}")
 
 
 def release_of(path: str) -> str | None:
@@ -164,9 +193,18 @@ def folders() -> Iterator[str]:
     return filter(None, os.environ.get(_VARIABLE, "").split(os.pathsep))
 
 
+def _by_id(build_id: str) -> str:
+    return os.path.join(".build-id", build_id[:2], f"{build_id[2:]}.debug")
+
+
+def _is_by_id(path: str, build_id: str | None) -> bool:
+    """Whether a path is that of the file with a build id."""
+    return build_id is not None and path.endswith(os.sep + _by_id(build_id))
+
+
 def _places(build_id: str, release: str | None) -> Iterator[str]:
     """Paths where it may be, the most specific first."""
-    by_id = os.path.join(".build-id", build_id[:2], f"{build_id[2:]}.debug")
+    by_id = _by_id(build_id)
     named = release if release and os.sep not in release and release not in (".", "..") else None
     for folder in folders():
         yield os.path.join(folder, by_id)

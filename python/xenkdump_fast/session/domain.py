@@ -225,7 +225,7 @@ class Domain:
                 release = self._platform.release(own)
                 from . import debug_files
 
-                image = debug_files.find(own.build_id, release)
+                image = debug_files.find(own.build_id, release, self.dump.warn)
                 try:
                     self.dump.native.release()
                     kernel = self._try_image(image or own)

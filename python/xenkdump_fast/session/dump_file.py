@@ -191,13 +191,13 @@ class DumpFile:
         if path is None:
             return XenHost(self.native, None, force=force, image=image)
         with formats.explained(path, "xen-syms"):
-            symbols = XenSymbols.open(path, formats.open_xen)
+            symbols = XenSymbols.open(path, lambda path: formats.open_xen(path, self.warn))
         return XenHost(self.native, symbols, force=force, image=image)
 
     def image(self, path: StrPath) -> Image:
         """Opens a kernel's image as ``formats.open_image``; one with its tables for all domains."""
         path = os.fspath(path)
-        return self._images.get(path, lambda: formats.open_image(path))
+        return self._images.get(path, lambda: formats.open_image(path, self.warn))
 
     @cached_property
     def hypervisor(self) -> "XenHost":

@@ -3,8 +3,9 @@
 Consulted to tell the operands apart, and after a file failed to open.
 """
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .._native import DumpError, Image, head
@@ -107,27 +108,54 @@ _MULTIBOOT_SIZE = 0x9000
 _BOOTED_XEN = "a Xen hypervisor as it is booted (xen.gz)"
 #: Sections that describe types.
 _TYPES = frozenset((".BTF", ".debug_info", ".zdebug_info"))
+#: How the error starts for a file of no known format, and what to do.
+_NO_MAGIC = "offset 0x0: expected "
+_DUMPS = (
+    "give an ELF vmcore, a kdump-compressed dump, a LiME image, or a file of xl dump-core or "
+    "xl save; --format raw takes a file for plain memory"
+)
+#: Bytes of such a file that are shown.
+_SHOWN = 16
 #: Bytes from the start of a file that are examined.
 _HEAD = 0x400
 
 
 @contextmanager
 def explained(paths: str | Sequence[str], wanted: Wanted) -> Iterator[None]:
-    """Opens files in the body; a DumpError then names the format of one, if it is known."""
+    """Opens files in the body; a DumpError then says what one of them is, if it is no such file."""
     try:
         yield
-    except DumpError:
+    except DumpError as error:
         for path in [paths] if isinstance(paths, str) else paths:
-            if (text := describe(path, wanted)) is not None:
+            text = describe(path, wanted)
+            if text is None and wanted == "dump" and str(error).startswith(f"{path}: {_NO_MAGIC}"):
+                text = _unknown(path)
+            if text is not None:
                 raise DumpError(f"{path}: {text}") from None
         raise
 
 
-def open_image(path: str) -> Image:
+def _unknown(path: str) -> str | None:
+    """What is seen of a file of no known format, and what to do; None if it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            start = file.read(_SHOWN)
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return None
+    text = "an empty file"
+    if start:
+        is_text = all(0x20 <= byte < 0x7F for byte in start.rstrip(b"\r\n"))
+        shown = ascii(start.decode("ascii")) if is_text else start.hex(" ")
+        text = f"a file of {size} bytes that starts with {shown}"
+    return f"not a dump but {text}: {_DUMPS}"
+
+
+def open_image(path: str, warn: Callable[[str], None] = lambda _: None) -> Image:
     """Opens a kernel's image: a vmlinux, a compressed one, a vmlinuz or a System.map.
 
-    A stripped one gets its debug file, if there is one. DumpError, which names the format, if it is
-    another file.
+    A stripped one gets its debug file, if there is one, and a warning if there is one of another
+    build. DumpError, which names the format, if it is another file.
     """
     if _format(_start(path)) is _SYSTEM_MAP:
         return _open_map(path)
@@ -138,7 +166,7 @@ def open_image(path: str) -> Image:
         raise DumpError(f"{path}: {text}")
     if is_booted_xen(image):
         raise DumpError(f"{path}: {_BOOTED_XEN}, in place of a vmlinux")
-    _complete(image)
+    _complete(image, warn)
     return image
 
 
@@ -152,19 +180,19 @@ def _open_map(path: str) -> Image:
     return image
 
 
-def _complete(image: Image) -> None:
+def _complete(image: Image, warn: Callable[[str], None]) -> None:
     """Gives an image without symbols or types its debug file, if there is one on this machine."""
     has_types = any(name in _TYPES for name, *_ in image.sections())
     if image.symbol_source != "symtab" or not has_types:
         from . import debug_files
 
-        debug_files.complete(image)
+        debug_files.complete(image, warn)
 
 
-def open_xen(path: str) -> Image:
-    """Opens a xen-syms. A stripped one gets its debug file, if there is one."""
+def open_xen(path: str, warn: Callable[[str], None] = lambda _: None) -> Image:
+    """Opens a xen-syms. A stripped one gets its debug file, as by ``open_image``."""
     image = Image(path)
-    _complete(image)
+    _complete(image, warn)
     if is_booted_xen(image):
         raise DumpError(f"{path}: {_BOOTED_XEN}, which has no symbols: {_XEN_SYMS}")
     return image

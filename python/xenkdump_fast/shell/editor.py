@@ -2,12 +2,16 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .completer import Completer
 from .history import History
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
     from prompt_toolkit import PromptSession
 
 #: Asks for a line with a prompt. EOFError at the end, KeyboardInterrupt for Ctrl-C.
@@ -46,13 +50,25 @@ def _prompt_session(completer: Completer, history: History) -> "PromptSession[st
         def store_string(self, string: str) -> None:
             history.add(string)
 
-    return PromptSession(
+    session: PromptSession[str] = PromptSession(
         history=Lines(),
         completer=Adapter(),
         complete_while_typing=False,
         complete_style=CompleteStyle.READLINE_LIKE,
         enable_history_search=True,
     )
+    # "Display all 500 possibilities?" asks in a task of its own, which Ctrl-C would end with a
+    # traceback.
+    start = session.app.create_background_task
+    session.app.create_background_task = (  # type: ignore[method-assign]
+        lambda coroutine: start(_until_interrupted(coroutine))
+    )
+    return session
+
+
+async def _until_interrupted(work: "Coroutine[Any, Any, None]") -> None:
+    with suppress(KeyboardInterrupt):
+        await work
 
 
 def _plain(completer: Completer, history: History) -> Ask:

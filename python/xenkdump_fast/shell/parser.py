@@ -32,7 +32,7 @@ class ShellParser(arguments.Parser):
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
-        raise UsageError(f"{self.prog}: {message}")
+        raise UsageError(f"{self.prog}: {self.hinted(message)}")
 
 
 def parser_of(command: Command, module: ModuleType) -> ShellParser:

@@ -116,6 +116,9 @@ class Shell(State):
         try:
             with progress_line.shown(command.name):
                 return job.run()
+        except FinishedError:
+            job.cut()
+            raise
         except (BrokenPipeError, writer.WriteError):
             raise
         except Exception as error:

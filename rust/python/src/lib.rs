@@ -20,6 +20,7 @@ mod image;
 mod lines;
 mod mapping;
 mod p2m;
+mod paths;
 mod read;
 mod search;
 mod space;

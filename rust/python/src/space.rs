@@ -23,6 +23,7 @@ use crate::fork::detach;
 use crate::gate::Gate;
 use crate::handle::{CoreDump, Dump};
 use crate::mapping::{MappedRanges, Mapping};
+use crate::paths;
 use crate::read;
 use crate::search::{self, SearchResult};
 use crate::struct_arrays;
@@ -409,31 +410,39 @@ impl AddressSpace {
     }
 
     /// The pointers in each of the arrays at `addresses`, of `counts` elements of `word` bytes, that are
-    /// not NULL: pairs of index and value. None for an array that cannot be read.
+    /// not NULL: pairs of index and value, without the bits `flags`. None for an array that cannot be
+    /// read.
+    #[pyo3(signature = (addresses, counts, word, *, flags=0))]
     fn pointers(
         &self,
         py: Python<'_>,
         addresses: &Bound<'_, PyAny>,
         counts: &Bound<'_, PyAny>,
         word: usize,
+        flags: u64,
     ) -> PyResult<Vec<structs::Pointers>> {
-        structs::pointers(py, self.open()?, addresses, counts, word)
+        structs::pointers(py, self.open()?, addresses, counts, word, flags)
     }
 
-    /// The addresses `structs` and those of the structs that they lead to by the pointer at `offset`,
-    /// nearest first and each once. NULL leads to none, and neither does a pointer that cannot be read.
-    /// At most `limit` structs, at most `depth` pointers away; `word` is the size of a pointer.
-    #[pyo3(signature = (structs, offset, word, *, depth, limit))]
-    fn follow(
+    /// The paths of `nodes` in the `trees` at the same positions: names joined by "/", from the node up to
+    /// the root of all trees. Without a tree (None) it is the name of the node.
+    ///
+    /// `node` is where the struct of a node has the pointer to its parent, the pointer to its name, and the
+    /// length of the name, with its size. `tree` is which part of the struct of a tree its address
+    /// belongs to, and where the struct has pointers to the struct that it is mounted in, to the node
+    /// that it is mounted on, and to its root. At the top a struct leads to itself. `word` is the size of a
+    /// pointer. `limits` are the nodes and trees above each other, those of all paths, and the bytes of all
+    /// paths.
+    fn paths<'py>(
         &self,
-        py: Python<'_>,
-        structs: &Bound<'_, PyAny>,
-        offset: u64,
+        nodes: &Bound<'py, PyAny>,
+        trees: &Bound<'py, PyAny>,
         word: usize,
-        depth: usize,
-        limit: usize,
-    ) -> PyResult<Vec<u64>> {
-        structs::follow(py, self.open()?, structs, offset, word, (depth, limit))
+        node: paths::Node,
+        tree: paths::Tree,
+        limits: (usize, usize, usize),
+    ) -> PyResult<paths::Found<'py>> {
+        paths::paths(self.open()?, (nodes, trees), (word, node, tree), limits)
     }
 
     /// The nodes of the kernel's linked lists with these `heads`. `links` is "circular" or

@@ -149,6 +149,7 @@ pub fn pointers(
     arrays: &Bound<'_, PyAny>,
     counts: &Bound<'_, PyAny>,
     word: usize,
+    flags: u64,
 ) -> PyResult<Vec<Pointers>> {
     let word = self::word(word)?;
     let places = pairs(arrays, counts)?;
@@ -156,7 +157,7 @@ pub fn pointers(
         let mut batch = Batch::new(space, places.len());
         alloc::collect(places.iter().map(|(address, count)| {
             let address = (*address)?;
-            nonzero(&mut batch, address, *count, word)
+            nonzero(&mut batch, address, *count, word, flags)
         }))
     })?;
     let counts = found.iter().flatten().map(Vec::len);
@@ -170,6 +171,7 @@ fn nonzero(
     address: u64,
     count: usize,
     word: Word,
+    flags: u64,
 ) -> Option<Vec<(usize, u64)>> {
     const ELEMENTS: usize = 512;
     let mut found = alloc::with_capacity(0);
@@ -183,33 +185,27 @@ fn nonzero(
             }
         });
         read.ok()?;
-        let elements = bytes.get(..size).unwrap_or_default().chunks(word.bytes());
-        for (i, element) in elements.enumerate() {
-            if let Some(pointer) = word.get(element).filter(|pointer| *pointer != 0) {
-                alloc::push(&mut found, (first + i, pointer));
+        let elements = bytes.get(..size).unwrap_or_default();
+        let mut add = |i: usize, element: u64| {
+            if element != 0 {
+                alloc::push(&mut found, (first + i, element & !flags));
+            }
+        };
+        // Most elements are NULL: the loop has no branch on the size of one.
+        match word {
+            Word::W32 => {
+                let (elements, _) = elements.as_chunks();
+                let elements = elements.iter().enumerate();
+                elements.for_each(|(i, at)| add(i, u64::from(u32::from_le_bytes(*at))));
+            }
+            Word::W64 => {
+                let (elements, _) = elements.as_chunks();
+                let elements = elements.iter().enumerate();
+                elements.for_each(|(i, at)| add(i, u64::from_le_bytes(*at)));
             }
         }
     }
     Some(found)
-}
-
-/// See `AddressSpace.follow`.
-pub fn follow(
-    py: Python<'_>,
-    space: &Space<CoreDump>,
-    structs: &Bound<'_, PyAny>,
-    offset: u64,
-    word: usize,
-    (depth, limit): (usize, usize),
-) -> PyResult<Vec<u64>> {
-    let word = self::word(word)?;
-    let structs = elements(structs, |number| errors::address(&number))?;
-    let found = detach(py, || {
-        let starts = alloc::collect(structs.into_iter().flatten());
-        space.follow(&starts, offset, word, depth, limit)
-    })?;
-    errors::probe(found.len(), OBJECT)?;
-    Ok(found)
 }
 
 /// The elements of two sequences of the same length: addresses, None for one outside 64 bits, and sizes.
@@ -226,7 +222,7 @@ fn pairs(
     errors::catch(|| alloc::collect(addresses.into_iter().zip(sizes)))
 }
 
-fn word(word: usize) -> PyResult<Word> {
+pub fn word(word: usize) -> PyResult<Word> {
     match word {
         4 => Ok(Word::W32),
         8 => Ok(Word::W64),
@@ -247,7 +243,7 @@ fn value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// The elements of a sequence from Python.
-fn elements<'py, T>(
+pub fn elements<'py, T>(
     sequence: &Bound<'py, PyAny>,
     element: impl Fn(Bound<'py, PyAny>) -> PyResult<T>,
 ) -> PyResult<Vec<T>> {

@@ -302,6 +302,11 @@ pub const MAX_LINE_SEQUENCES: usize = 1 << 20;
 /// they do not overlap.
 pub const MAX_OVERLAPPING_SEQUENCES: usize = 16;
 
+// == Structs ==
+
+/// Bytes of a name in a path, such as that of a file. Linux limits them to 255 (NAME_MAX).
+pub const MAX_NODE_NAME: usize = 255;
+
 // == Unwinding ==
 
 /// Frames of a backtrace. A kernel's stack has 16 KiB.

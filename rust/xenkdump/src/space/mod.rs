@@ -3,12 +3,13 @@
 //! Elsewhere in this crate, the kind of an address is a type. Bindings to other languages have one
 //! class for all three kinds: only here are addresses plain numbers, whose kind is [`Space::kind`].
 
+mod ancestors;
 pub mod bare;
 mod bulk;
 mod find;
-mod follow;
 mod layout;
 mod lists;
+mod paths;
 mod structs;
 mod tables;
 
@@ -16,6 +17,7 @@ pub use bulk::{Batch, Rows};
 pub use find::{Found, Pieces};
 pub use layout::{Layout, Member};
 pub use lists::{End, Links, List};
+pub use paths::{Lost, PathLayout, PathLimits, Paths, Place};
 pub use structs::Members;
 pub use tables::Tables;
 

@@ -7,6 +7,7 @@ pub mod bare;
 mod bulk;
 mod find;
 mod follow;
+mod held;
 mod layout;
 mod lists;
 mod structs;
@@ -14,6 +15,7 @@ mod tables;
 
 pub use bulk::{Batch, Rows};
 pub use find::{Found, Pieces};
+pub use held::{PageNumbers, FEW_PAGES, LONGEST_HELD_ROW};
 pub use layout::{Layout, Member};
 pub use lists::{End, Links, List};
 pub use structs::Members;

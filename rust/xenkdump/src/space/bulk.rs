@@ -71,7 +71,7 @@ pub struct Batch<'s, M> {
     /// For long reads of memory that cannot be borrowed.
     decoded: Vec<u8>,
     /// For small rows of memory that is decoded by page.
-    pub(super) held: Option<HeldPages>,
+    held: Option<HeldPages>,
 }
 
 enum Method<'s, M> {
@@ -204,12 +204,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         let mut machine = [MachineAddr(0); CHUNK];
         self.chunk(addrs, &mut machine, status);
         if size <= LONGEST_HELD_ROW && self.space.memory().pages_kept() > 0 {
-            let (within, mut others) = (machine.get(..addrs.len()), [0; CHUNK]);
-            let within = within.unwrap_or_default();
-            let count = self.read_held(within, size, first, rows, status, &mut others);
-            if let Some(others) = others.get_mut(..count).filter(|others| !others.is_empty()) {
-                self.copy_rows((addrs, &machine), others, size, first, rows, status);
-            }
+            self.read_held((addrs, &machine), size, first, rows, status);
             return;
         }
         // Find and touch all rows, then copy: in a loop that does not wait for the bytes, a dozen cache
@@ -244,6 +239,39 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         if count > 0 {
             let copied = copied.get_mut(..count).unwrap_or_default();
             self.copy_rows((addrs, &machine), copied, size, first, rows, status);
+        }
+    }
+
+    /// Reads a chunk of rows of memory that is decoded by page.
+    fn read_held(
+        &mut self,
+        (addrs, machine): (&[u64], &[MachineAddr; CHUNK]),
+        size: usize,
+        first: usize,
+        rows: &mut impl Rows,
+        status: &mut [Status],
+    ) {
+        let held = self.held.get_or_insert_default();
+        let mut numbers = [0; CHUNK];
+        // Find all pages, then copy: in a loop that does not wait for the bytes, cache misses overlap.
+        let within = machine.get(..addrs.len()).unwrap_or_default();
+        held.look_up(self.space.memory(), within, status, size, &mut numbers);
+        let mut others = [0; CHUNK];
+        let mut count = 0;
+        for (i, ((machine, number), status)) in within.iter().zip(numbers).zip(&*status).enumerate()
+        {
+            if let Some(bytes) = held.bytes(number, *machine, size) {
+                rows.put(first + i, 0, bytes);
+            } else if *status != Status::Ok {
+                rows.clear(first + i);
+            } else if let Some(slot) = others.get_mut(count) {
+                *slot = i;
+                count += 1;
+            }
+        }
+        if count > 0 {
+            let others = others.get_mut(..count).unwrap_or_default();
+            self.copy_rows((addrs, machine), others, size, first, rows, status);
         }
     }
 

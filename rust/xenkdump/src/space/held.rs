@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::bulk::{Batch, Rows, CHUNK};
 use crate::addr::{Address, MachineAddr, PAGE_SIZE};
 use crate::memory::{Memory, Page};
 use crate::status::Status;
@@ -15,9 +14,9 @@ pub const FEW_PAGES: usize = 1024;
 /// Longer rows are read without a page being held: copying them takes longer than the look-up.
 pub const LONGEST_HELD_ROW: usize = PAGE_SIZE / 2;
 
-/// Pages that are held, before those of another chunk.
-const MOST: usize = FEW_PAGES;
-/// Of these a quarter is used.
+/// The pages that are held at most: a chunk of rows adds some.
+const MOST: usize = FEW_PAGES + 256;
+/// Of these a third is used at most.
 const SLOTS: usize = 4096;
 /// Bits of the number that a page has in the set.
 const NUMBER_BITS: u32 = 12;
@@ -52,7 +51,7 @@ impl PageNumbers {
     }
 
     /// The number of a page, which is below 2^52; a new one if it was not met before. `None` if there are
-    /// too many: at least [`FEW_PAGES`] and a chunk.
+    /// more than [`FEW_PAGES`] and those of a chunk of rows.
     #[inline]
     pub fn of(&mut self, page: u64) -> Option<usize> {
         let mask = SLOTS - 1;
@@ -64,7 +63,7 @@ impl PageNumbers {
                 return Some((*slot & ((1 << NUMBER_BITS) - 1)) as usize);
             }
             if *slot == FREE {
-                if self.len >= MOST + CHUNK {
+                if self.len >= MOST {
                     return None;
                 }
                 let number = self.len;
@@ -89,53 +88,41 @@ pub(super) struct HeldPages {
     pages: Vec<Option<Arc<Page>>>,
 }
 
-impl<M: Memory<MachineAddr> + Send> Batch<'_, M> {
-    /// Reads the rows of a chunk that are within a page which can be held. Returns the number of the others
-    /// that have an address, whose indices it writes to `others`.
-    pub(super) fn read_held(
+impl HeldPages {
+    /// Looks up the page of each row of `size` bytes that is within one, and has a status of success:
+    /// `numbers` gets what [`HeldPages::bytes`] takes. Numbers of an earlier call are not valid any more.
+    pub fn look_up(
         &mut self,
+        memory: &impl Memory<MachineAddr>,
         machine: &[MachineAddr],
-        size: usize,
-        first: usize,
-        rows: &mut impl Rows,
         status: &[Status],
-        others: &mut [usize; CHUNK],
-    ) -> usize {
-        let memory = self.space.memory();
-        let held = self.held.get_or_insert_default();
-        if held.pages.len() > MOST {
-            held.numbers.clear();
-            held.pages.clear();
+        size: usize,
+        numbers: &mut [usize],
+    ) {
+        if self.pages.len() > FEW_PAGES {
+            self.numbers.clear();
+            self.pages.clear();
         }
-        // Look up all pages, then copy: in a loop that does not wait for the bytes, cache misses overlap.
-        let mut numbers = [usize::MAX; CHUNK];
+        numbers.fill(usize::MAX);
         for ((slot, machine), status) in numbers.iter_mut().zip(machine).zip(status) {
             if *status != Status::Ok || size > PAGE_SIZE - machine.page_offset() {
                 continue;
             }
-            let Some(number) = held.numbers.of(machine.frame().0) else {
+            let Some(number) = self.numbers.of(machine.frame().0) else {
                 continue;
             };
-            if number == held.pages.len() {
-                held.pages.push(memory.page(*machine));
+            if number == self.pages.len() {
+                self.pages.push(memory.page(*machine));
             }
             *slot = number;
         }
-        let mut count = 0;
-        let found = machine.iter().zip(status).zip(numbers);
-        for (i, ((machine, status), number)) in found.enumerate() {
-            let page = held.pages.get(number).and_then(Option::as_ref);
-            let bytes = page.and_then(|page| page.get(machine.page_offset()..)?.get(..size));
-            if let Some(bytes) = bytes {
-                rows.put(first + i, 0, bytes);
-            } else if *status != Status::Ok {
-                rows.clear(first + i);
-            } else if let Some(slot) = others.get_mut(count) {
-                *slot = i;
-                count += 1;
-            }
-        }
-        count
+    }
+
+    /// The bytes of a row, if its page is held.
+    #[inline]
+    pub fn bytes(&self, number: usize, machine: MachineAddr, size: usize) -> Option<&[u8]> {
+        let page = self.pages.get(number)?.as_ref()?;
+        page.get(machine.page_offset()..)?.get(..size)
     }
 }
 
@@ -146,14 +133,13 @@ mod tests {
     #[test]
     fn pages_are_numbered_in_the_order_in_which_they_are_met() {
         let mut numbers = PageNumbers::default();
-        let most = MOST + CHUNK;
         let page = |i: usize| (i as u64).wrapping_mul(0x1234_5678_9abd) % (1 << 52);
         for _ in 0..2 {
-            for i in 0..most {
+            for i in 0..MOST {
                 assert_eq!(numbers.of(page(i)), Some(i));
             }
             assert_eq!(numbers.of((1 << 52) - 1), None);
-            assert_eq!(numbers.len(), most);
+            assert_eq!(numbers.len(), MOST);
         }
         numbers.clear();
         assert!(numbers.is_empty());

@@ -2,8 +2,8 @@
 
 ``python -m benches.containers TURNS PROGRAM SYSTEM_PYTHON [CRASH VMCORE VMLINUX]``. The program is
 the core's ``containers``, which reads in sequence. The dump must be that of a Linux kernel without
-Xen; makedumpfile converts it into the folder XKDUMP_BENCH. Without one only the dump of 1 TiB is
-measured. XKDUMP_MAKEDUMPFILE names another build of makedumpfile.
+Xen; makedumpfile converts it into the folder XKDUMP_BENCH, by default ``.cache/bench``. Without one
+only the dump of 1 TiB is measured. XKDUMP_MAKEDUMPFILE names another build of makedumpfile.
 """
 
 import json
@@ -228,6 +228,8 @@ def main() -> None:
     if sys.argv[1] == "--only":
         open_large(sys.argv[2])
         return
+    os.environ.setdefault("XKDUMP_BENCH", str(Path(__file__).parent.parent / ".cache" / "bench"))
+    folder().mkdir(parents=True, exist_ok=True)
     turns, program, system_python, *dump = sys.argv[1:]
     count = int(turns)
     with cores(1):

@@ -577,6 +577,31 @@ def test_a_batch_decodes_each_page_once(pair: Pair, threads: int) -> None:
     assert Dump(pair.folder / "elf").pages_decoded == 0
 
 
+@pytest.mark.parametrize(("threads", "cache"), [(1, 0), (1, 16), (2, 1 << 14)])
+@pytest.mark.parametrize("size", [1, 8, 100])
+def test_a_batch_holds_the_pages_of_words_in_any_order(
+    pair: Pair, threads: int, cache: int, size: int
+) -> None:
+    """Of compressed, stored and missing pages; some rows go on in the next page."""
+    path = pair.folder / "held"
+    kdump.write(pair.core, [path], compression="zlib")
+    chance = random.Random(size)
+    pages = chance.sample(range(PAGES + 3), 300)
+    addresses = [chance.choice(pages) * PAGE + chance.randrange(PAGE) for _ in range(20_000)]
+    batch = np.array(addresses, dtype=np.uint64)
+    status, expected = (np.full(len(batch), 99, np.uint8) for _ in range(2))
+    dump = Dump(path, cache_size=cache * PAGE)
+    rows = dump.machine.read_many(batch, size, status=status, threads=threads)
+    assert (rows == pair.reference.read_many(batch, size, status=expected)).all()
+    assert ((status == 0) == (expected == 0)).all()
+    assert 0 < (status == 0).sum() < len(batch)
+    if size == 1:
+        stored = _stored_pages(pair)
+        within = {page for page in pages if is_held(page * PAGE)} - stored
+        # Two threads may meet a page at the same time.
+        assert len(within) <= dump.pages_decoded <= len(within) * threads
+
+
 @pytest.mark.parametrize("threads", [1, 2, 8])
 def test_a_pass_decodes_each_page_once(pair: Pair, threads: int) -> None:
     path = pair.folder / "pass"

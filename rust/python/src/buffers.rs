@@ -9,7 +9,8 @@
 //!   array in use. numpy documents this as unsafe. It cannot be prevented here, so the docstring of
 //!   `AddressSpace` excludes it, as it excludes closing a file descriptor under a mapping.
 //! - Every access is checked against the shape given by the exporter.
-//! - No Rust reference to the memory is created. Numbers are copied in and out through raw pointers,
+//! - No Rust reference to the memory is created, but by [`Bytes::fill`], which decoders of pages need. They
+//!   write to it alone, and no check depends on what they find there. Numbers are copied in and out through raw pointers,
 //!   in batches, and all checks are made on the copy. Another Python thread that writes to the same
 //!   array while the GIL is released can corrupt the numbers, as with numpy itself, but cannot bypass
 //!   a check.
@@ -283,6 +284,18 @@ impl Bytes {
             // does not overlap it: it is memory of the dump or a copy of it (see the module).
             unsafe { target.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
         }
+    }
+
+    /// Calls `fill` with the bytes of a range, which it may only write to, or read back after it has written
+    /// them. Callers use each range in one thread.
+    pub fn fill<T>(&self, range: &Range<usize>, fill: impl FnOnce(&mut [u8]) -> T) -> T {
+        let (start, end) = (range.start.min(self.len()), range.end.min(self.len()));
+        let target = self.0.buf_ptr().cast::<u8>().wrapping_add(start);
+        // SAFETY: the range is within the buffer, which is writable and contiguous, and whose bytes were
+        // initialized or allocated by Python. Within this crate only one thread uses it. Another Python
+        // thread that writes to it meanwhile changes what is read from the dump, as with numpy itself:
+        // decoders take all lengths and distances from their input (see the module).
+        fill(unsafe { std::slice::from_raw_parts_mut(target, end.saturating_sub(start)) })
     }
 
     /// ValueError if it overlaps a column.

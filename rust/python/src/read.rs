@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 
 use xenkdump::addr::PAGE_SHIFT;
 use xenkdump::alloc;
-use xenkdump::memory::Fault;
+use xenkdump::memory::{Fault, Memory};
 use xenkdump::parallel;
-use xenkdump::space::{Batch, Layout, Rows, Space};
+use xenkdump::space::{Batch, Layout, PageNumbers, Rows, Space, FEW_PAGES, LONGEST_HELD_ROW};
 use xenkdump::status::Status;
 
 use crate::arrays;
@@ -73,8 +73,13 @@ impl Rows for Reordered<'_, '_> {
 }
 
 /// The elements by ascending page, so that a dump that decodes pages decodes each once. `None` if they
-/// are in that order or if they are few.
-fn by_page(dump: &CoreDump, input: &Column<u64>) -> Option<Vec<u64>> {
+/// are in that order, if they are few, or if a batch can hold their pages.
+fn by_page(
+    dump: &CoreDump,
+    input: &Column<u64>,
+    wanted: Wanted<'_>,
+    threads: usize,
+) -> Option<Vec<u64>> {
     let len = input.len();
     if !dump.decodes_pages() || len <= ROWS {
         return None;
@@ -84,7 +89,11 @@ fn by_page(dump: &CoreDump, input: &Column<u64>) -> Option<Vec<u64>> {
         input.load(i, &mut address, |raw| raw);
         address[0] >> PAGE_SHIFT
     }));
-    if keys.is_sorted() {
+    let held = match wanted {
+        Wanted::Bytes(size) if size <= LONGEST_HELD_ROW => few_pages(dump, threads),
+        _ => 0,
+    };
+    if keys.is_sorted() || are_of_pages(&keys, held) {
         return None;
     }
     // The page, counted from the lowest one, and below it the number of the element. Where both do not
@@ -102,6 +111,25 @@ fn by_page(dump: &CoreDump, input: &Column<u64>) -> Option<Vec<u64>> {
         *key &= (1 << index_bits) - 1;
     }
     Some(keys)
+}
+
+/// The most pages that each thread of a batch can hold, so that none is decoded again.
+fn few_pages(dump: &CoreDump, threads: usize) -> usize {
+    match (dump.pages_kept(), threads) {
+        (0, _) => 0,
+        (_, 1) => FEW_PAGES,
+        // Those of other threads come from the cache.
+        (kept, _) => FEW_PAGES.min(kept / 4),
+    }
+}
+
+/// Whether the keys are those of at most `most` pages.
+fn are_of_pages(keys: &[u64], most: usize) -> bool {
+    let mut pages = PageNumbers::default();
+    most > 0
+        && keys
+            .iter()
+            .all(|key| pages.of(*key).is_some_and(|number| number < most))
 }
 
 /// The number of bits that a number takes.
@@ -167,9 +195,11 @@ pub fn fill(
         None => parallel::available(),
     };
     let failed: Mutex<Option<(usize, Fault)>> = Mutex::new(None);
+    let decodes = space.memory().pages_kept() > 0;
     let step = |batch: &mut Batch<'_, CoreDump>, range: Range<usize>| {
         let put = |at: usize, piece: &[u8]| bytes.put(range.start + at, piece);
         let read = match address.checked_add(range.start as u64) {
+            Some(start) if decodes => bytes.fill(&range, |part| batch.fill(start, part)),
             Some(start) => batch.pieces(start, range.len(), put),
             None => Err(Fault::Wraps {
                 addr: address,
@@ -292,7 +322,7 @@ pub fn rows(
         target.check_apart("out", column, "status")?;
     }
     let failed = AtomicUsize::new(usize::MAX);
-    let order = detach(py, || by_page(space.memory(), input))?;
+    let order = detach(py, || by_page(space.memory(), input, wanted, threads))?;
     let in_order = |batch: &mut Batch<'_, CoreDump>, order: &[u64]| {
         let mut rows = Reordered {
             rows: RowsOf {

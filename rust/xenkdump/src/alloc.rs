@@ -33,18 +33,17 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, NoMemory> {
     })
 }
 
-/// Unwinds to [`catch`] because `len` elements of type `T` cannot be allocated.
+/// Unwinds to [`catch`] because `bytes` bytes cannot be allocated.
 #[cold]
 #[inline(never)]
-fn fail<T>(len: usize) -> ! {
-    let bytes = len.saturating_mul(size_of::<T>());
+pub(crate) fn fail(bytes: usize) -> ! {
     resume_unwind(Box::new(NoMemory { bytes }))
 }
 
 #[inline]
 fn check<T>(result: Result<(), TryReserveError>, len: usize) {
     if result.is_err() {
-        fail::<T>(len);
+        fail(len.saturating_mul(size_of::<T>()));
     }
 }
 

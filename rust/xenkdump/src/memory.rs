@@ -4,10 +4,14 @@
 //! tests that is a [`Frames`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::addr::{Address, MachineAddr, Mfn, Word, PAGE_SIZE};
 
 pub use crate::fault::Fault;
+
+/// The bytes of a page.
+pub type Page = [u8; PAGE_SIZE];
 
 /// Memory that is addressed by `A`.
 ///
@@ -32,6 +36,20 @@ pub trait Memory<A: Address>: Sync {
     #[inline]
     fn borrow_around(&self, addr: A) -> (A, &[u8]) {
         (addr, self.borrow(addr))
+    }
+
+    /// How many decoded pages are kept for later reads, at least. 0 if memory is not decoded by page: then
+    /// [`Memory::page`] has none.
+    #[inline]
+    fn pages_kept(&self) -> usize {
+        0
+    }
+
+    /// The decoded page with `addr`, for as long as it is held. `None` if it is not decoded, or cannot be
+    /// read: [`Memory::read`] has the bytes, or the reason.
+    #[inline]
+    fn page(&self, _addr: A) -> Option<Arc<Page>> {
+        None
     }
 
     /// False if a borrowed slice was invalidated: retry with [`Memory::read`]. Nothing can be
@@ -109,6 +127,15 @@ impl<A: Address, M: Memory<A> + ?Sized> Memory<A> for &M {
     }
 
     #[inline]
+    fn pages_kept(&self) -> usize {
+        (**self).pages_kept()
+    }
+
+    fn page(&self, addr: A) -> Option<Arc<Page>> {
+        (**self).page(addr)
+    }
+
+    #[inline]
     fn is_intact(&self) -> bool {
         (**self).is_intact()
     }
@@ -122,7 +149,7 @@ impl<A: Address, M: Memory<A> + ?Sized> Memory<A> for &M {
     }
 }
 
-impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for std::sync::Arc<M> {
+impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for Arc<M> {
     fn read(&self, addr: A, buf: &mut [u8]) -> Result<(), Fault> {
         (**self).read(addr, buf)
     }
@@ -135,6 +162,15 @@ impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for std::sync::Arc<M> {
     #[inline]
     fn borrow_around(&self, addr: A) -> (A, &[u8]) {
         (**self).borrow_around(addr)
+    }
+
+    #[inline]
+    fn pages_kept(&self) -> usize {
+        (**self).pages_kept()
+    }
+
+    fn page(&self, addr: A) -> Option<Arc<Page>> {
+        (**self).page(addr)
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! Files that change while mapped, and paths that are not regular files.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,6 +49,31 @@ fn has_correct_contents(offset: u64, bytes: &[u8]) -> bool {
         .iter()
         .zip(offset..)
         .all(|(found, at)| *found == byte(at))
+}
+
+#[test]
+fn holes_are_passed_over_up_to_the_next_data() {
+    const MIB: u64 = 1 << 20;
+    let file = Temporary::new("holes", 0);
+    let written = File::options().write(true).open(&file.0).unwrap();
+    written.write_all_at(b"start", 0).unwrap();
+    written.write_all_at(b"middle", 40 * MIB).unwrap();
+    written.set_len(64 * MIB).unwrap();
+    drop(written);
+    let mapped = MappedFile::open(&file.0).unwrap();
+    for (offset, data) in [
+        (0, 0),
+        (3, 3),
+        (9 * MIB + 5, 40 * MIB),
+        (63 * MIB, 64 * MIB),
+    ] {
+        let found = mapped.next_data(offset);
+        // A file system without holes has data everywhere.
+        assert!((offset..=data).contains(&found), "{offset:#x}: {found:#x}");
+    }
+    assert_eq!(mapped.next_data(40 * MIB), 40 * MIB);
+    assert_eq!(mapped.next_data(65 * MIB), 65 * MIB);
+    assert_eq!(mapped.next_data(u64::MAX), u64::MAX);
 }
 
 #[test]

@@ -217,6 +217,44 @@ fn zstd_in_place() {
     }
 }
 
+#[test]
+fn decoders_of_pages() {
+    let _turn = turn();
+    let page: Vec<u8> = (0..4096_u32).map(|i| (i >> 5) as u8).collect();
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    zlib.write_all(&page).unwrap();
+    let zlib = zlib.finish().unwrap();
+    let mut zstd = Vec::with_capacity(zstd_safe::compress_bound(page.len()));
+    zstd_safe::compress(&mut zstd, &page, 1).unwrap();
+    for (flags, packed) in [(1_u32, zlib), (0x20, zstd)] {
+        // The only page, after its descriptor.
+        let mut descriptor = words([5 * 4096 + 24]);
+        descriptor.extend(
+            [packed.len() as u32, flags, 0, 0]
+                .map(u32::to_le_bytes)
+                .concat(),
+        );
+        let parts = [&[1][..], &[1], &[], &descriptor];
+        let contents = hostile::kdump_of(6 << 2, parts, &packed);
+        let file = Temporary::new("decoder", &contents);
+        check(1, || {
+            // Each thread has decoders of its own.
+            let read = std::thread::scope(|scope| {
+                let read = scope.spawn(|| {
+                    let dump = Dump::open(&file.0).unwrap();
+                    let mut bytes = [0; 4096];
+                    dump.read(MachineAddr(0), &mut bytes).unwrap();
+                    assert_eq!(bytes[..], page[..]);
+                });
+                read.join()
+            });
+            if let Err(payload) = read {
+                std::panic::resume_unwind(payload);
+            }
+        });
+    }
+}
+
 /// A record of libxc's stream.
 fn record(kind: u32, body: &[u8]) -> Vec<u8> {
     let mut record = kind.to_le_bytes().to_vec();

@@ -1,12 +1,14 @@
 //! What every file format for a machine's memory provides.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::note::Note;
 use super::vcpu_context::VcpuContext;
 use super::warnings::Warnings;
 use crate::addr::{MachineAddr, Mfn, Pfn, Word};
 use crate::fault::Fault;
+use crate::memory::Page;
 use crate::Result;
 
 /// Contiguous machine addresses that the dump holds.
@@ -108,6 +110,16 @@ pub(super) trait Container: fmt::Debug + Send + Sync {
     /// Whether reads decode whole pages, so that batches are worth being sorted by page.
     fn decodes_pages(&self) -> bool {
         false
+    }
+
+    /// See [`crate::memory::Memory::pages_kept`].
+    fn pages_kept(&self) -> usize {
+        0
+    }
+
+    /// See [`crate::memory::Memory::page`].
+    fn page(&self, _addr: MachineAddr) -> Option<Arc<Page>> {
+        None
     }
 
     /// Defects that were found after the dump was opened.

@@ -1,6 +1,7 @@
 //! A translated guest (HVM, PVH) of a host's dump as a dump of its own.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::container::{Container, Headers, Run};
 use super::note::Note;
@@ -8,7 +9,7 @@ use super::warnings::Warnings;
 use super::Dump;
 use crate::addr::MachineAddr;
 use crate::fault::Fault;
-use crate::memory::Memory;
+use crate::memory::{Memory, Page};
 
 /// The memory of a guest of a host: what the guest takes for machine addresses are its physical ones.
 pub(super) struct Guest<M> {
@@ -89,6 +90,14 @@ impl<M: Memory<MachineAddr> + Send> Container for Guest<M> {
 
     fn decodes_pages(&self) -> bool {
         self.decodes_pages
+    }
+
+    fn pages_kept(&self) -> usize {
+        self.memory.pages_kept()
+    }
+
+    fn page(&self, addr: MachineAddr) -> Option<Arc<Page>> {
+        self.memory.page(addr)
     }
 
     fn auto_translated(&self) -> bool {

@@ -25,12 +25,12 @@ mod xl_core;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
 use crate::fault::Fault;
 use crate::limits::MAX_UNRELEASED_READS;
-use crate::memory::Memory;
+use crate::memory::{Memory, Page};
 use crate::notes::{self, Decoded, DEVICE_DUMP_NAME};
 use crate::Result;
 
@@ -305,6 +305,14 @@ impl Memory<MachineAddr> for Dump {
     #[inline]
     fn is_intact(&self) -> bool {
         self.container.is_intact()
+    }
+
+    fn pages_kept(&self) -> usize {
+        self.container.pages_kept()
+    }
+
+    fn page(&self, addr: MachineAddr) -> Option<Arc<Page>> {
+        self.container.page(addr)
     }
 
     fn next_held(&self, addr: MachineAddr) -> Option<(MachineAddr, MachineAddr)> {

@@ -4,15 +4,13 @@
 //! of its own. So threads rarely meet, a look-up needs no hash table, and memory is bounded by the
 //! number of sets.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::addr::{Pfn, PAGE_SIZE};
+use crate::memory::Page;
 
 /// Pages of a set.
 const WAYS: usize = 8;
-
-/// A decompressed page.
-pub(super) type Page = [u8; PAGE_SIZE];
 
 /// Decompressed pages by number, within a budget of memory.
 #[derive(Debug)]
@@ -38,10 +36,20 @@ struct Set {
     hand: usize,
 }
 
+impl Set {
+    /// A page, which counts as used.
+    fn find(&mut self, pfn: Pfn) -> Option<&Arc<Page>> {
+        let mut slots = self.slots.iter_mut();
+        let slot = slots.find(|slot| slot.pfn == pfn && slot.page.is_some())?;
+        slot.used = true;
+        slot.page.as_ref()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     pfn: Pfn,
-    page: Option<Box<Page>>,
+    page: Option<Arc<Page>>,
     /// It was used since the hand passed it.
     used: bool,
 }
@@ -74,30 +82,38 @@ impl PageCache {
         sets.get(((hash * sets.len() as u64) >> 32) as usize)
     }
 
+    /// How many pages it keeps.
+    pub fn capacity(&self) -> usize {
+        self.count * WAYS
+    }
+
+    /// The locked set of a page; `None` before the first page is kept: then there is no lock to take.
+    fn locked(&self, pfn: Pfn) -> Option<MutexGuard<'_, Set>> {
+        let set = Self::set(self.sets.get()?, pfn)?;
+        Some(set.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Fills `buf` with the bytes from `at` on of a page, if it is here.
     pub fn get(&self, pfn: Pfn, at: usize, buf: &mut [u8]) -> bool {
-        // Before the first page there is no lock to take.
-        let sets = self.sets.get().map(Box::as_ref);
-        let Some(set) = sets.and_then(|sets| Self::set(sets, pfn)) else {
+        let Some(mut set) = self.locked(pfn) else {
             return false;
         };
-        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
-        for slot in &mut set.slots {
-            let Some(page) = slot.page.as_ref().filter(|_| slot.pfn == pfn) else {
-                continue;
-            };
-            let Some(bytes) = page.get(at..).and_then(|bytes| bytes.get(..buf.len())) else {
-                return false;
-            };
+        let bytes = set
+            .find(pfn)
+            .and_then(|page| page.get(at..)?.get(..buf.len()));
+        if let Some(bytes) = bytes {
             buf.copy_from_slice(bytes);
-            slot.used = true;
-            return true;
         }
-        false
+        bytes.is_some()
+    }
+
+    /// A page, if it is here. Its memory is not freed before it is dropped.
+    pub fn hold(&self, pfn: Pfn) -> Option<Arc<Page>> {
+        self.locked(pfn)?.find(pfn).cloned()
     }
 
     /// Keeps a page. Another one may have to go.
-    pub fn put(&self, pfn: Pfn, page: Box<Page>, usage: Use) {
+    pub fn put(&self, pfn: Pfn, page: Arc<Page>, usage: Use) {
         let Some(set) = Self::set(self.sets(), pfn) else {
             return;
         };
@@ -144,7 +160,7 @@ mod tests {
     }
 
     fn put(cache: &PageCache, pfn: u64, usage: Use) {
-        cache.put(Pfn(pfn), Box::new([pfn as u8; PAGE_SIZE]), usage);
+        cache.put(Pfn(pfn), Arc::new([pfn as u8; PAGE_SIZE]), usage);
     }
 
     #[test]
@@ -169,6 +185,20 @@ mod tests {
             put(&cache, pfn, Use::Whole);
             assert!((0..7).all(|pfn| has(&cache, pfn)));
         }
+    }
+
+    #[test]
+    fn a_page_that_is_held_stays_when_it_is_replaced() {
+        let cache = PageCache::new(WAYS * PAGE_SIZE, u64::MAX);
+        assert!(cache.hold(Pfn(3)).is_none());
+        put(&cache, 3, Use::Part);
+        let held = cache.hold(Pfn(3)).unwrap();
+        for pfn in 100..200 {
+            put(&cache, pfn, Use::Part);
+        }
+        assert!(cache.hold(Pfn(3)).is_none());
+        assert_eq!(*held, [3; PAGE_SIZE]);
+        assert_eq!(cache.capacity(), WAYS);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A mapped file with checked reads.
 
+use std::io;
 use std::ops::Deref;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{compiler_fence, fence, Ordering};
 
@@ -109,6 +111,27 @@ impl MappedFile {
     #[inline]
     pub(crate) fn is_intact(&self) -> bool {
         self.mapping.as_ref().is_none_or(Mapping::is_intact)
+    }
+
+    /// See [`Storage::next_data`]. After the last data it is the length of the file.
+    ///
+    /// [`Storage::next_data`]: super::Storage::next_data
+    pub fn next_data(&self, offset: u64) -> u64 {
+        let Ok(from) = libc::off_t::try_from(offset) else {
+            return offset;
+        };
+        // SAFETY: only moves the position of the descriptor, which nothing uses: all reads are by `pread`
+        // or through the mapping.
+        let found = unsafe { libc::lseek(self.file.file.as_raw_fd(), from, libc::SEEK_DATA) };
+        match u64::try_from(found) {
+            Ok(data) => data.max(offset),
+            // There is no data after it.
+            Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) => {
+                offset.max(self.file.len())
+            }
+            // Holes are not known.
+            Err(_) => offset,
+        }
     }
 
     /// See [`Storage::populate`].

@@ -40,6 +40,12 @@ pub trait Storage: std::fmt::Debug + Send + Sync {
         self.read_at(offset, buf)
     }
 
+    /// The first offset at `offset` or after it whose byte may be another than zero: what is before it is a
+    /// hole of the file. `offset` itself where holes are not known.
+    fn next_data(&self, offset: u64) -> u64 {
+        offset
+    }
+
     /// Prepares for [`Storage::borrow`] in a range: brings its pages into memory at once.
     fn populate(&self, _offset: u64, _len: u64) {}
 
@@ -97,6 +103,10 @@ impl Storage for MappedFile {
         RegularFile::peek(self, offset, buf)
     }
 
+    fn next_data(&self, offset: u64) -> u64 {
+        MappedFile::next_data(self, offset)
+    }
+
     fn populate(&self, offset: u64, len: u64) {
         MappedFile::populate(self, offset, len);
     }
@@ -133,6 +143,10 @@ impl Storage for Box<dyn Storage> {
 
     fn peek(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         (**self).peek(offset, buf)
+    }
+
+    fn next_data(&self, offset: u64) -> u64 {
+        (**self).next_data(offset)
     }
 
     fn populate(&self, offset: u64, len: u64) {

@@ -2,8 +2,10 @@
 
 use std::hint::black_box;
 
+use super::held::{HeldPages, LONGEST_HELD_ROW};
 use super::{Space, Tables};
 use crate::addr::{Address, MachineAddr, Mfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
+use crate::file::part;
 use crate::memory::{Fault, Memory};
 use crate::p2m::{P2m, Physical};
 use crate::paging::Translator;
@@ -24,6 +26,43 @@ pub trait Rows {
     fn clear(&mut self, row: usize);
 }
 
+/// The destination of a long read.
+trait Sink {
+    /// Takes bytes, at their offset in the read.
+    fn put(&mut self, at: usize, bytes: &[u8]);
+
+    /// Where these bytes go, if pages may be decoded into it. Whatever is written to it may be replaced.
+    fn room(&mut self, _at: usize, _len: usize) -> Option<&mut [u8]> {
+        None
+    }
+}
+
+/// Calls a function with each piece.
+struct Each<F>(F);
+
+impl<F: FnMut(usize, &[u8])> Sink for Each<F> {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        (self.0)(at, bytes);
+    }
+}
+
+/// Fills a buffer.
+struct Fill<'b>(&'b mut [u8]);
+
+impl Sink for Fill<'_> {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        let room = self.room(at, bytes.len()).unwrap_or_default();
+        let size = part(bytes.len());
+        for (to, from) in room.chunks_mut(size).zip(bytes.chunks(size)) {
+            to.copy_from_slice(from);
+        }
+    }
+
+    fn room(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
+        self.0.get_mut(at..)?.get_mut(..len)
+    }
+}
+
 /// Translates and reads batches of addresses in one thread.
 pub struct Batch<'s, M> {
     pub(super) space: &'s Space<M>,
@@ -31,6 +70,8 @@ pub struct Batch<'s, M> {
     pub(super) window: Window<'s, MachineAddr>,
     /// For long reads of memory that cannot be borrowed.
     decoded: Vec<u8>,
+    /// For small rows of memory that is decoded by page.
+    held: Option<HeldPages>,
 }
 
 enum Method<'s, M> {
@@ -57,6 +98,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             method,
             window: Window::default(),
             decoded: Vec::new(),
+            held: None,
         }
     }
 
@@ -161,6 +203,10 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     ) {
         let mut machine = [MachineAddr(0); CHUNK];
         self.chunk(addrs, &mut machine, status);
+        if size <= LONGEST_HELD_ROW && self.space.memory().pages_kept() > 0 {
+            self.read_held((addrs, &machine), size, first, rows, status);
+            return;
+        }
         // Find and touch all rows, then copy: in a loop that does not wait for the bytes, a dozen cache
         // misses overlap.
         let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
@@ -193,6 +239,39 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         if count > 0 {
             let copied = copied.get_mut(..count).unwrap_or_default();
             self.copy_rows((addrs, &machine), copied, size, first, rows, status);
+        }
+    }
+
+    /// Reads a chunk of rows of memory that is decoded by page.
+    fn read_held(
+        &mut self,
+        (addrs, machine): (&[u64], &[MachineAddr; CHUNK]),
+        size: usize,
+        first: usize,
+        rows: &mut impl Rows,
+        status: &mut [Status],
+    ) {
+        let held = self.held.get_or_insert_default();
+        let mut numbers = [0; CHUNK];
+        // Find all pages, then copy: in a loop that does not wait for the bytes, cache misses overlap.
+        let within = machine.get(..addrs.len()).unwrap_or_default();
+        held.look_up(self.space.memory(), within, status, size, &mut numbers);
+        let mut others = [0; CHUNK];
+        let mut count = 0;
+        for (i, ((machine, number), status)) in within.iter().zip(numbers).zip(&*status).enumerate()
+        {
+            if let Some(bytes) = held.bytes(number, *machine, size) {
+                rows.put(first + i, 0, bytes);
+            } else if *status != Status::Ok {
+                rows.clear(first + i);
+            } else if let Some(slot) = others.get_mut(count) {
+                *slot = i;
+                count += 1;
+            }
+        }
+        if count > 0 {
+            let others = others.get_mut(..count).unwrap_or_default();
+            self.copy_rows((addrs, machine), others, size, first, rows, status);
         }
     }
 
@@ -302,16 +381,24 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         &mut self,
         addr: u64,
         len: usize,
-        mut f: impl FnMut(usize, &[u8]),
+        f: impl FnMut(usize, &[u8]),
     ) -> Result<(), Fault> {
-        self.checked(|this| this.borrowed_pieces(addr, len, &mut f))
+        let mut sink = Each(f);
+        self.checked(|this| this.borrowed_pieces(addr, len, &mut sink))
+    }
+
+    /// Fills `buf` with the bytes at `addr`, as [`Batch::pieces`] does. Pages that have to be decoded are
+    /// decoded into it. If it fails, parts of the buffer may have been written.
+    pub fn fill(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        let (len, mut sink) = (buf.len(), Fill(buf));
+        self.checked(|this| this.borrowed_pieces(addr, len, &mut sink))
     }
 
     fn borrowed_pieces(
         &mut self,
         addr: u64,
         len: usize,
-        f: &mut impl FnMut(usize, &[u8]),
+        sink: &mut impl Sink,
     ) -> Result<(), Fault> {
         let wraps = Fault::Wraps {
             addr,
@@ -343,48 +430,55 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
                 let n = (PAGE_SIZE - within).min(len - done);
                 let first = machine.0.wrapping_add(within as u64);
                 if status != Status::Ok || run.end() != Some(first) {
-                    self.emit(addr, run, f)?;
+                    self.emit(addr, run, sink)?;
                     run = Run::at(done, (status == Status::Ok).then_some(first));
                 }
                 run.len += n;
                 done += n;
             }
-            self.emit(addr, run, f)?;
+            self.emit(addr, run, sink)?;
         }
         Ok(())
     }
 
-    /// Calls `f` with the bytes of a run of a read at `addr`.
-    fn emit(&mut self, addr: u64, run: Run, f: &mut impl FnMut(usize, &[u8])) -> Result<(), Fault> {
+    /// Reads a run of a read at `addr`.
+    fn emit(&mut self, addr: u64, run: Run, sink: &mut impl Sink) -> Result<(), Fault> {
         let Run { done, machine, len } = run;
         let borrowed = machine.and_then(|at| {
             let memory = self.space.memory();
             self.window.borrow(memory, MachineAddr(at), len)
         });
         match borrowed {
-            Some(bytes) => f(done, bytes),
+            Some(bytes) => sink.put(done, bytes),
             // Missing, not borrowable, or in pieces smaller than a page.
             None => {
-                let read = machine.map_or(0, |at| self.read_long(MachineAddr(at), done, len, f));
+                let read = machine.map_or(0, |at| self.read_long(MachineAddr(at), done, len, sink));
                 let at = addr.wrapping_add((done + read) as u64);
-                self.space
-                    .pieces(at, len - read, |from, bytes| f(done + read + from, bytes))?;
+                self.space.pieces(at, len - read, |from, bytes| {
+                    sink.put(done + read + from, bytes);
+                })?;
             }
         }
         Ok(())
     }
 
-    /// Calls `f` with the bytes of a run of more than a page, with many pages at once. Returns the number
-    /// of bytes before the first ones that could not be read.
+    /// Reads a run of more than a page, with many pages at once. Returns the number of bytes before the
+    /// first ones that could not be read.
     fn read_long(
         &mut self,
         machine: MachineAddr,
         done: usize,
         len: usize,
-        f: &mut impl FnMut(usize, &[u8]),
+        sink: &mut impl Sink,
     ) -> usize {
         if len <= PAGE_SIZE {
             return 0;
+        }
+        if let Some(room) = sink.room(done, len) {
+            if self.space.memory().read(machine, room).is_ok() {
+                return len;
+            }
+            // As many pages as can be read, below.
         }
         if self.decoded.is_empty() && self.decoded.try_reserve_exact(DECODED).is_ok() {
             self.decoded.resize(DECODED, 0);
@@ -400,7 +494,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             if self.space.memory().read(at, bytes).is_err() {
                 break;
             }
-            f(done + read, bytes);
+            sink.put(done + read, bytes);
             read += n;
         }
         read
@@ -564,6 +658,28 @@ mod tests {
             }
         }
         assert_eq!(space.memory().state.lock().unwrap().1, 8);
+    }
+
+    #[test]
+    fn a_buffer_is_filled_up_to_the_first_fault() {
+        let space = Space::Machine(Compressed::default());
+        let mut batch = Batch::new(&space, 1);
+        let expected = |from: u64, len: u64| (from..from + len).map(|at| (at >> 4) as u8);
+        let mut buffer = vec![0xee; 3 * PAGE_SIZE + 100];
+        batch.fill(5000, &mut buffer).unwrap();
+        assert!(buffer
+            .iter()
+            .copied()
+            .eq(expected(5000, buffer.len() as u64)));
+        // One read of all pages.
+        assert_eq!(space.memory().reads.load(Ordering::Relaxed), 1);
+        let start = Compressed::END - 2 * PAGE_SIZE as u64 - 1;
+        let fault = batch.fill(start, &mut buffer);
+        assert_eq!(fault, Err(Fault::Excluded(MachineAddr(Compressed::END))));
+        assert!(buffer[..8193].iter().copied().eq(expected(start, 8193)));
+        assert_eq!(batch.fill(0, &mut []), Ok(()));
+        let wraps = batch.fill(u64::MAX, &mut buffer[..2]);
+        assert!(matches!(wraps, Err(Fault::Wraps { .. })));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod ancestors;
 pub mod bare;
 mod bulk;
 mod find;
+mod held;
 mod layout;
 mod lists;
 mod paths;
@@ -15,6 +16,7 @@ mod tables;
 
 pub use bulk::{Batch, Rows};
 pub use find::{Found, Pieces};
+pub use held::{PageNumbers, FEW_PAGES, LONGEST_HELD_ROW};
 pub use layout::{Layout, Member};
 pub use lists::{End, Links, List};
 pub use paths::{Lost, PathLayout, PathLimits, Paths, Place};

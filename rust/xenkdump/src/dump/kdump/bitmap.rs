@@ -202,7 +202,7 @@ impl Present {
         let mut counts = alloc::with_capacity(blocks + 1);
         let mut sum = 0;
         counts.push(0);
-        let mut bytes = vec![0; BATCH * BLOCK_BYTES];
+        let mut bytes = alloc::filled(0, BATCH * BLOCK_BYTES);
         for from in (0..blocks).step_by(BATCH) {
             let first = self.first_of(from);
             let held = (self.bitmap.pages - first)

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
+use crate::alloc;
+
 /// How the bytes of a page are compressed: the flags of its descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Codec {
@@ -37,30 +39,48 @@ impl Codec {
     }
 }
 
-/// The state of decoders, which is larger than a page and takes time to set up.
+/// Bytes of a decoder's state, and what the allocator asks the system for beyond it. zlib-rs panics if
+/// there is no memory for it.
+const STATE: usize = 512 << 10;
+
+/// The state of decoders, which is larger than a page and takes time to set up. Each is made when its
+/// first page is read.
 struct Decoders {
-    zlib: Decompress,
+    zlib: Option<Decompress>,
     zstd: Option<zstd_safe::DCtx<'static>>,
 }
 
 thread_local! {
-    static DECODERS: RefCell<Decoders> = RefCell::new(Decoders {
-        zlib: Decompress::new(true),
-        zstd: None,
-    });
+    static DECODERS: RefCell<Decoders> = const {
+        RefCell::new(Decoders {
+            zlib: None,
+            zstd: None,
+        })
+    };
 }
 
-/// Fills all of `page` from `packed`; fails with the codec's name if that has not as many bytes.
+/// Fills all of `page` from `packed`; fails with the codec's name if that has not as many bytes. Unwinds
+/// if there is no memory for the decoder (see [`crate::alloc`]).
 pub(super) fn decompress(codec: Codec, packed: &[u8], page: &mut [u8]) -> Result<(), &'static str> {
     let filled = match codec {
-        Codec::Zlib => DECODERS.with_borrow_mut(|decoders| zlib(&mut decoders.zlib, packed, page)),
+        Codec::Zlib => DECODERS.with_borrow_mut(|decoders| {
+            let decoder = decoders.zlib.get_or_insert_with(|| {
+                alloc::probe(STATE);
+                Decompress::new(true)
+            });
+            zlib(decoder, packed, page)
+        }),
         Codec::Lzo => lzokay::decompress::decompress(packed, page).ok(),
         Codec::Snappy => snap::raw::Decoder::new().decompress(packed, page).ok(),
         Codec::Zstd => DECODERS.with_borrow_mut(|decoders| {
             if decoders.zstd.is_none() {
+                alloc::probe(STATE);
                 decoders.zstd = zstd_safe::DCtx::try_create();
             }
-            decoders.zstd.as_mut()?.decompress(page, packed).ok()
+            let Some(decoder) = &mut decoders.zstd else {
+                alloc::fail(STATE)
+            };
+            decoder.decompress(page, packed).ok()
         }),
     };
     if filled == Some(page.len()) {

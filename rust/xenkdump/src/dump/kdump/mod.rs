@@ -13,7 +13,7 @@ mod header;
 mod parts;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::container::{Container, Headers, Run};
 use super::note::{Note, NoteReader};
@@ -23,7 +23,7 @@ use super::warnings::Warnings;
 use crate::addr::{Address, MachineAddr, Pfn, PAGE_SIZE};
 use crate::fault::{DumpLevel, Fault};
 use crate::file::Storage;
-use crate::memory::for_each_page;
+use crate::memory::{for_each_page, Page};
 use crate::Result;
 
 use bitmap::Present;
@@ -175,40 +175,46 @@ impl Place<'_> {
     }
 }
 
-impl Kdump {
-    /// Reads what is not cached as a whole. Pages of a long read, of more than one page, are not cached:
-    /// it is a pass over memory.
-    #[cold]
-    #[inline(never)]
-    fn read_pages(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        let is_long = buf.len() > PAGE_SIZE;
-        let mut packed = [0; PAGE_SIZE];
-        let mut last = None;
-        for_each_page(addr, buf, |at, bytes| {
-            if is_long && self.cache.get(Pfn(at.frame().0), at.page_offset(), bytes) {
-                return Ok(());
-            }
-            self.load(at, bytes, is_long, &mut packed, &mut last)
-        })
+/// The state of a read of consecutive pages.
+struct Pass<'a> {
+    /// The place of the page that was read last.
+    last: Option<Place<'a>>,
+    /// The compressed bytes of a page.
+    packed: [u8; PAGE_SIZE],
+    /// Pages that were decompressed.
+    decoded: u64,
+}
+
+/// What a file has of a page.
+enum Data<'a, 'p> {
+    /// Its bytes, at this offset.
+    Stored(&'a Part, u64),
+    Packed {
+        codec: Codec,
+        bytes: &'p [u8],
+        /// Where they are in the file.
+        offset: u64,
+    },
+}
+
+impl<'a> Pass<'a> {
+    fn new() -> Self {
+        Self {
+            last: None,
+            packed: [0; PAGE_SIZE],
+            decoded: 0,
+        }
     }
 
-    /// Reads a part of a page that is not cached. Unless the read is a part of a longer one, the page is
-    /// cached then. `last` is the place of the page that was read before this one.
-    fn load<'a>(
-        &'a self,
-        addr: MachineAddr,
-        buf: &mut [u8],
-        is_long: bool,
-        packed: &mut [u8; PAGE_SIZE],
-        last: &mut Option<Place<'a>>,
-    ) -> Result<(), Fault> {
+    /// Finds the page of an address, and copies what is compressed.
+    fn data(&mut self, dump: &'a Kdump, addr: MachineAddr) -> Result<Data<'a, '_>, Fault> {
         let pfn = addr.frame().0;
-        let next = last.take().and_then(|last| last.next(pfn));
+        let next = self.last.take().and_then(|last| last.next(pfn));
         let Place { part, number, .. } = match next {
             Some(place) => place,
-            None => self.locate(addr, pfn)?,
+            None => dump.locate(addr, pfn)?,
         };
-        *last = Some(Place { part, pfn, number });
+        self.last = Some(Place { part, pfn, number });
         let at = part.descriptor_offset(number);
         let descriptor = part
             .descriptor(number)
@@ -218,14 +224,10 @@ impl Kdump {
             size,
             flags,
         } = descriptor;
-        let corrupt = |reason| Fault::Corrupt {
-            addr,
-            offset: if offset == 0 { at } else { offset },
-            reason,
-        };
+        let corrupt = |reason| corrupt(addr, if offset == 0 { at } else { offset }, reason);
         if offset == 0 || size == 0 {
             // makedumpfile reserves the descriptors of all pages before it writes any.
-            return Err(if self.is_incomplete {
+            return Err(if dump.is_incomplete {
                 Fault::NotWritten(addr)
             } else {
                 corrupt("an empty descriptor")
@@ -235,35 +237,85 @@ impl Kdump {
             if u64::from(size) != PAGE {
                 return Err(corrupt("a stored page of another size"));
             }
-            let from = offset.checked_add(addr.page_offset() as u64);
-            let from = from.ok_or(corrupt("an offset without bound"))?;
-            let read = part.storage.read_at(from, buf);
-            return read.map_err(|error| storage_fault(addr, from, error));
+            return Ok(Data::Stored(part, offset));
         };
         // What does not become smaller is stored.
-        let packed = packed
-            .get_mut(..size as usize)
-            .ok_or(corrupt("more than a page"))?;
-        let read = part.storage.read_at(offset, packed);
+        let packed = self.packed.get_mut(..size as usize);
+        let bytes = packed.ok_or(corrupt("more than a page"))?;
+        let read = part.storage.read_at(offset, bytes);
         read.map_err(|error| storage_fault(addr, offset, error))?;
-        self.decoded.fetch_add(1, Ordering::Relaxed);
-        if buf.len() == PAGE_SIZE {
-            codec::decompress(codec, packed, buf).map_err(corrupt)?;
-            if is_long {
+        self.decoded += 1;
+        Ok(Data::Packed {
+            codec,
+            bytes,
+            offset,
+        })
+    }
+}
+
+fn corrupt(addr: MachineAddr, offset: u64, reason: &'static str) -> Fault {
+    Fault::Corrupt {
+        addr,
+        offset,
+        reason,
+    }
+}
+
+impl Kdump {
+    /// Reads what is not cached as a whole. Pages of a long read, of more than one page, are not cached:
+    /// it is a pass over memory.
+    #[cold]
+    #[inline(never)]
+    fn read_pages(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        let is_long = buf.len() > PAGE_SIZE;
+        let mut pass = Pass::new();
+        let read = for_each_page(addr, buf, |at, bytes| {
+            if is_long && self.cache.get(Pfn(at.frame().0), at.page_offset(), bytes) {
                 return Ok(());
             }
-            if let Ok(page) = <&[u8; PAGE_SIZE]>::try_from(&*buf) {
-                self.cache.put(Pfn(pfn), Box::new(*page), Use::Whole);
+            self.load(at, bytes, is_long, &mut pass)
+        });
+        self.decoded.fetch_add(pass.decoded, Ordering::Relaxed);
+        read
+    }
+
+    /// Reads a part of a page that is not cached. Unless the read is a part of a longer one, the page is
+    /// cached then.
+    fn load<'a>(
+        &'a self,
+        addr: MachineAddr,
+        buf: &mut [u8],
+        is_long: bool,
+        pass: &mut Pass<'a>,
+    ) -> Result<(), Fault> {
+        let (codec, packed, offset) = match pass.data(self, addr)? {
+            Data::Stored(part, offset) => {
+                let from = offset.checked_add(addr.page_offset() as u64);
+                let from = from.ok_or(corrupt(addr, offset, "an offset without bound"))?;
+                let read = part.storage.read_at(from, buf);
+                return read.map_err(|error| storage_fault(addr, from, error));
             }
-            return Ok(());
+            Data::Packed {
+                codec,
+                bytes,
+                offset,
+            } => (codec, bytes, offset),
+        };
+        let corrupt = |reason| corrupt(addr, offset, reason);
+        if buf.len() == PAGE_SIZE && is_long {
+            return codec::decompress(codec, packed, buf).map_err(corrupt);
         }
-        let mut page = Box::new([0; PAGE_SIZE]);
-        codec::decompress(codec, packed, page.as_mut_slice()).map_err(corrupt)?;
+        let page = unpacked(codec, packed).map_err(corrupt)?;
         let bytes = page.get(addr.page_offset()..).unwrap_or_default();
         if let Some(bytes) = bytes.get(..buf.len()) {
             buf.copy_from_slice(bytes);
         }
-        self.cache.put(Pfn(pfn), page, Use::Part);
+        let usage = if buf.len() == PAGE_SIZE {
+            Use::Whole
+        } else {
+            Use::Part
+        };
+        self.cache.put(Pfn(addr.frame().0), page, usage);
         Ok(())
     }
 
@@ -316,6 +368,15 @@ impl Kdump {
             _ => Fault::NoSegment(addr),
         }
     }
+}
+
+/// A page to be kept.
+fn unpacked(codec: Codec, packed: &[u8]) -> Result<Arc<Page>, &'static str> {
+    let mut page = Arc::new([0; PAGE_SIZE]);
+    if let Some(page) = Arc::get_mut(&mut page) {
+        codec::decompress(codec, packed, page)?;
+    }
+    Ok(page)
 }
 
 impl Container for Kdump {
@@ -391,6 +452,26 @@ impl Container for Kdump {
 
     fn decodes_pages(&self) -> bool {
         true
+    }
+
+    fn pages_kept(&self) -> usize {
+        self.cache.capacity()
+    }
+
+    fn page(&self, addr: MachineAddr) -> Option<Arc<Page>> {
+        let pfn = Pfn(addr.frame().0);
+        if let Some(page) = self.cache.hold(pfn) {
+            return Some(page);
+        }
+        let mut pass = Pass::new();
+        let Ok(Data::Packed { codec, bytes, .. }) = pass.data(self, addr) else {
+            return None;
+        };
+        let page = unpacked(codec, bytes);
+        self.decoded.fetch_add(1, Ordering::Relaxed);
+        let page = page.ok()?;
+        self.cache.put(pfn, page.clone(), Use::Part);
+        Some(page)
     }
 
     fn late_warnings(&self) -> Vec<String> {

@@ -19,10 +19,15 @@ impl<'s, S: Storage> Cursor<'s, S> {
     /// The next `N` bytes.
     pub fn take<const N: usize>(&mut self) -> Result<Option<[u8; N]>> {
         let mut bytes = [0; N];
-        match self.storage.read_at(self.at, &mut bytes) {
+        Ok(self.fill(&mut bytes)?.map(|()| bytes))
+    }
+
+    /// Fills `bytes` with the next ones.
+    pub fn fill(&mut self, bytes: &mut [u8]) -> Result<Option<()>> {
+        match self.storage.read_at(self.at, bytes) {
             Ok(()) => {
-                self.at = self.at.saturating_add(N as u64);
-                Ok(Some(bytes))
+                self.at = self.at.saturating_add(bytes.len() as u64);
+                Ok(Some(()))
             }
             Err(ReadError::PastEnd) => Ok(None),
             Err(error) => Err(self.storage.file().read_error(self.at, error)),

@@ -8,6 +8,8 @@ use super::super::vcpu_context::{CONTEXT_SIZE_32, CONTEXT_SIZE_64};
 use super::contents::Contents;
 use super::cursor::Cursor;
 use super::libxc::{self, Stop};
+use super::list;
+use super::pages::Content;
 use crate::addr::{Pfn, Word, PAGE_SIZE};
 use crate::file::Storage;
 use crate::Result;
@@ -266,7 +268,7 @@ impl Legacy {
             if kind == XTAB && pfn == 0 {
                 continue;
             }
-            let Some(content) = libxc::content(kind, &mut data) else {
+            let Some(content) = libxc::content(kind, 1, &mut data) else {
                 let file = contents.storage.file();
                 let found = format!("type {kind:#x}");
                 return Err(file.format_error(cursor.at, "a known type of page", found));
@@ -312,11 +314,9 @@ impl Legacy {
         let Some(count) = cursor.u32()? else {
             return Ok(None);
         };
-        for _ in 0..count {
-            let Some(pfn) = self.number(cursor)? else {
-                return Ok(None);
-            };
-            contents.page(pfn, super::pages::Content::Gone)?;
+        let gone = |pfn, _| contents.page(pfn, Content::Gone);
+        if list::for_each_number(cursor, self.word, count.into(), gone)?.is_none() {
+            return Ok(None);
         }
         for &id in &self.vcpus {
             let Some(context) = cursor.skip(self.contexts.basic) else {

@@ -5,6 +5,7 @@
 use super::super::container::DomainKind;
 use super::contents::Contents;
 use super::cursor::{Cursor, Record};
+use super::list;
 use super::pages::{Content, PFN_BITS};
 use crate::addr::{Pfn, Word, PAGE_SHIFT, PAGE_SIZE};
 use crate::file::Storage;
@@ -189,13 +190,15 @@ const BROKEN: u64 = 0xd;
 const XALLOC: u64 = 0xe;
 const XTAB: u64 = 0xf;
 
-/// What the stream has of a page of this type (`XEN_DOMCTL_PFINFO_*`, shifted): ordinary pages, and page
-/// tables of four levels, which may be pinned, are at `next`. `None` if the type is unknown.
-pub(super) fn content(kind: u64, next: &mut u64) -> Option<Content> {
+/// What the stream has of a page of this type (`XEN_DOMCTL_PFINFO_*`, shifted) that is listed `times` times
+/// in a row: ordinary pages, and page tables of four levels, which may be pinned, are at `next`, and the
+/// last copy is the valid one. `None` if the type is unknown.
+pub(super) fn content(kind: u64, times: u64, next: &mut u64) -> Option<Content> {
+    const SIZE: u64 = PAGE_SIZE as u64;
     match kind {
         0..=4 | 9..=0xc => {
-            let offset = *next;
-            *next = offset.saturating_add(PAGE_SIZE as u64);
+            let offset = next.saturating_add(times.saturating_sub(1).saturating_mul(SIZE));
+            *next = offset.saturating_add(SIZE);
             Some(Content::At(offset))
         }
         BROKEN | XALLOC => Some(Content::Empty),
@@ -226,8 +229,8 @@ fn page_data<S: Storage>(record: &Record, contents: &mut Contents<'_, S>) -> Res
     }
     let mut at = body.offset.saturating_add(header);
     let mut unknown = None;
-    for_each_pfn(&mut cursor, count, |kind, pfn| {
-        let content = content(kind, &mut at).unwrap_or_else(|| {
+    for_each_pfn(&mut cursor, count, |kind, pfn, times| {
+        let content = content(kind, times, &mut at).unwrap_or_else(|| {
             unknown = Some(kind);
             Content::Empty
         });
@@ -247,39 +250,19 @@ fn page_data<S: Storage>(record: &Record, contents: &mut Contents<'_, S>) -> Res
         body.offset
     ));
     cursor.at = body.offset + 8;
-    for_each_pfn(&mut cursor, count, |_, pfn| {
+    for_each_pfn(&mut cursor, count, |_, pfn, _| {
         contents.page(pfn, Content::Empty)
     })
 }
 
 /// Calls `f` with the type and the number of each page of the list at the cursor, as far as the file has
-/// it.
+/// it, and how often it is repeated.
 fn for_each_pfn<S: Storage>(
     cursor: &mut Cursor<'_, S>,
     count: u64,
-    mut f: impl FnMut(u64, u64) -> Result<()>,
+    mut f: impl FnMut(u64, u64, u64) -> Result<()>,
 ) -> Result<()> {
-    const CHUNK: u64 = 64;
-    let mut left = count;
-    while left > 0 {
-        let words = if left >= CHUNK {
-            cursor.take::<{ 8 * CHUNK as usize }>()?
-        } else {
-            None
-        };
-        let mut each = |word: u64| f(word >> 60, word & ((1 << PFN_BITS) - 1));
-        if let Some(words) = words {
-            for word in words.as_chunks().0 {
-                each(u64::from_le_bytes(*word))?;
-            }
-            left -= CHUNK;
-        } else {
-            let Some(word) = cursor.u64()? else {
-                return Ok(());
-            };
-            each(word)?;
-            left -= 1;
-        }
-    }
+    let each = |word: u64, times| f(word >> 60, word & ((1 << PFN_BITS) - 1), times);
+    list::for_each_number(cursor, Word::W64, count, each)?;
     Ok(())
 }

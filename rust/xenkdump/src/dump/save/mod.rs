@@ -10,7 +10,10 @@ mod hvm_context;
 mod legacy;
 mod libxc;
 mod libxl;
+mod list;
 mod pages;
+#[cfg(test)]
+mod tests;
 mod xl;
 
 use std::sync::OnceLock;

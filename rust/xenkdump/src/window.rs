@@ -50,6 +50,12 @@ impl<A: Address> Default for Window<'_, A> {
 }
 
 impl<'m, A: Address> Window<'m, A> {
+    /// The `len` bytes at `addr`, if they are in the piece that was used last.
+    #[inline(always)]
+    pub fn current(&self, addr: A, len: usize) -> Option<&'m [u8]> {
+        self.current.get(addr, len)
+    }
+
     /// The `len` bytes at `addr`, if they can be borrowed.
     #[inline]
     pub fn borrow<M: Memory<A> + ?Sized>(

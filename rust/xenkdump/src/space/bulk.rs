@@ -1,9 +1,8 @@
 //! Batches of addresses of a space.
 
-use std::hint::black_box;
-
 use super::{Space, Tables};
 use crate::addr::{Address, MachineAddr, Mfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
+use crate::file::prefetch;
 use crate::memory::{Fault, Memory};
 use crate::p2m::{P2m, Physical};
 use crate::paging::Translator;
@@ -20,6 +19,24 @@ const DECODED: usize = 16 << 10;
 pub trait Rows {
     /// Copies `bytes` into a row at offset `at`; the excess belongs to the following rows.
     fn put(&mut self, row: usize, at: usize, bytes: &[u8]);
+
+    /// Copies the `N` bytes at offset `from` of each of `found` into the rows from number `first` on, at
+    /// offset `at`. Does not change the rows of those that are shorter.
+    #[inline]
+    fn put_each<const N: usize>(
+        &mut self,
+        (first, at): (usize, usize),
+        found: &[&[u8]],
+        from: usize,
+    ) {
+        for (row, bytes) in (first..).zip(found) {
+            let bytes = bytes.get(from..).and_then(<[u8]>::first_chunk::<N>);
+            if let Some(bytes) = bytes {
+                self.put(row, at, bytes);
+            }
+        }
+    }
+
     /// Clears a row that could not be read, parts of which may have been copied.
     fn clear(&mut self, row: usize);
 }
@@ -161,39 +178,81 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     ) {
         let mut machine = [MachineAddr(0); CHUNK];
         self.chunk(addrs, &mut machine, status);
-        // Find and touch all rows, then copy: in a loop that does not wait for the bytes, a dozen cache
-        // misses overlap.
         let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
-        // The last frame that could not be borrowed.
-        let mut unborrowed = None;
-        let mut touched = 0;
-        let results = machine.iter().zip(&*status);
-        for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
-            let in_page = size <= PAGE_SIZE - VirtAddr(*addr).page_offset();
-            if in_page && *status == Status::Ok && Some(machine.frame()) != unborrowed {
-                let borrowed = self.window.borrow(self.space.memory(), *machine, size);
-                *found = borrowed.unwrap_or_default();
-                touched ^= found.first().unwrap_or(&0);
-                unborrowed = borrowed.is_none().then_some(machine.frame());
-            }
+        let whole = self.locate(&machine, status, size, &mut found);
+        let found = found.get(..addrs.len()).unwrap_or_default();
+        put_all(rows, (first, 0), found, 0, size);
+        if whole {
+            return;
         }
-        black_box(touched);
         let mut copied = [0; CHUNK];
         let mut count = 0;
         for (i, (found, status)) in found.iter().zip(status.iter()).enumerate() {
             if *status != Status::Ok {
                 rows.clear(first + i);
-            } else if found.len() == size {
-                rows.put(first + i, 0, found);
-            } else if let Some(slot) = copied.get_mut(count) {
-                *slot = i;
-                count += 1;
+            } else if found.is_empty() {
+                if let Some(slot) = copied.get_mut(count) {
+                    *slot = i;
+                    count += 1;
+                }
             }
         }
         if count > 0 {
             let copied = copied.get_mut(..count).unwrap_or_default();
             self.copy_rows((addrs, &machine), copied, size, first, rows, status);
         }
+    }
+
+    /// Borrows `size` bytes, not 0, at each machine address with a status of success, unless they go on
+    /// in another page of the space. False if any of `found` is left empty.
+    ///
+    /// Loads the bytes into the cache without waiting for them: all are located before any is used, so
+    /// that their cache misses overlap.
+    #[inline]
+    pub(super) fn locate(
+        &mut self,
+        machine: &[MachineAddr; CHUNK],
+        status: &[Status],
+        size: usize,
+        found: &mut [&'s [u8]; CHUNK],
+    ) -> bool {
+        let Some(last) = PAGE_SIZE.checked_sub(size) else {
+            return false;
+        };
+        let mut whole = true;
+        // The last frame that could not be borrowed.
+        let mut unborrowed = None;
+        for ((machine, status), found) in machine.iter().zip(status).zip(found) {
+            if machine.page_offset() <= last && *status == Status::Ok {
+                *found = match self.window.current(*machine, size) {
+                    Some(bytes) => bytes,
+                    None => self.locate_elsewhere(*machine, size, &mut unborrowed),
+                };
+            }
+            prefetch(found);
+            whole &= !found.is_empty();
+        }
+        whole
+    }
+
+    /// The same for one address in another piece of memory than the last one.
+    #[inline(never)]
+    fn locate_elsewhere(
+        &mut self,
+        machine: MachineAddr,
+        size: usize,
+        unborrowed: &mut Option<Mfn>,
+    ) -> &'s [u8] {
+        let frame = machine.frame();
+        if *unborrowed == Some(frame) {
+            return &[];
+        }
+        let space: &'s Space<M> = self.space;
+        let borrowed = self.window.borrow(space.memory(), machine, size);
+        if borrowed.is_none() {
+            *unborrowed = Some(frame);
+        }
+        borrowed.unwrap_or_default()
     }
 
     /// Reads the rows of a chunk that cannot be borrowed, given by their indices, by ascending frame. Rows
@@ -404,6 +463,35 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             read += n;
         }
         read
+    }
+}
+
+/// Copies `size` bytes from offset `from` of each of `found` into the rows from number `first` on, at
+/// offset `at`; leaves the rows of empty ones as they are.
+#[inline]
+pub(super) fn put_all(
+    rows: &mut impl Rows,
+    place: (usize, usize),
+    found: &[&[u8]],
+    from: usize,
+    size: usize,
+) {
+    match size {
+        1 => rows.put_each::<1>(place, found, from),
+        2 => rows.put_each::<2>(place, found, from),
+        4 => rows.put_each::<4>(place, found, from),
+        8 => rows.put_each::<8>(place, found, from),
+        16 => rows.put_each::<16>(place, found, from),
+        32 => rows.put_each::<32>(place, found, from),
+        64 => rows.put_each::<64>(place, found, from),
+        _ => {
+            let (first, at) = place;
+            for (row, bytes) in (first..).zip(found) {
+                if let Some(bytes) = bytes.get(from..).and_then(|rest| rest.get(..size)) {
+                    rows.put(row, at, bytes);
+                }
+            }
+        }
     }
 }
 

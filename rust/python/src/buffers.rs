@@ -294,7 +294,10 @@ impl Bytes {
         found: &[&[u8]],
         from: usize,
     ) {
-        let room = self.len().checked_sub(N).and_then(|room| room.checked_sub(at));
+        let room = self
+            .len()
+            .checked_sub(N)
+            .and_then(|room| room.checked_sub(at));
         let fit = room.map_or(0, |room| (room / step.max(1)).saturating_add(1));
         let mut target = self.0.buf_ptr().cast::<u8>().wrapping_add(at);
         for bytes in found.iter().take(fit) {

@@ -3,17 +3,17 @@
 use crate::addr::Address;
 use crate::memory::Memory;
 
-/// The pieces that are kept: a host has memory below 640 KiB, below 4 GiB and above it.
-const PIECES: usize = 4;
+/// The number of pieces that are kept, and log2 of the bytes of the areas of addresses that they are kept
+/// for. A large piece is kept for each of its areas. A host has few pieces: memory below 640 KiB, below 4
+/// GiB and above it; on a large one, above each hole of a NUMA node.
+const PIECES: usize = 32;
+const AREA_SHIFT: u32 = 27;
 
-/// The last borrowed pieces of memory. Most dumps hold memory in a few large pieces, so the next bytes
-/// are likely in one of them.
+/// The last borrowed pieces of memory, by address. Most dumps hold memory in a few large pieces, so the next
+/// bytes are likely in one of them.
 #[derive(Debug)]
 pub struct Window<'m, A> {
-    current: Piece<'m, A>,
-    others: [Piece<'m, A>; PIECES - 1],
-    /// The one of the others that is replaced next.
-    oldest: usize,
+    pieces: [Piece<'m, A>; PIECES],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,18 +42,16 @@ impl<'m, A: Address> Piece<'m, A> {
 impl<A: Address> Default for Window<'_, A> {
     fn default() -> Self {
         Self {
-            current: Piece::empty(),
-            others: [Piece::empty(); PIECES - 1],
-            oldest: 0,
+            pieces: [Piece::empty(); PIECES],
         }
     }
 }
 
 impl<'m, A: Address> Window<'m, A> {
-    /// The `len` bytes at `addr`, if they are in the piece that was used last.
+    /// The `len` bytes at `addr`, if they are in a piece that is kept.
     #[inline(always)]
-    pub fn current(&self, addr: A, len: usize) -> Option<&'m [u8]> {
-        self.current.get(addr, len)
+    pub fn known(&self, addr: A, len: usize) -> Option<&'m [u8]> {
+        self.pieces[place(addr)].get(addr, len)
     }
 
     /// The `len` bytes at `addr`, if they can be borrowed.
@@ -64,13 +62,13 @@ impl<'m, A: Address> Window<'m, A> {
         addr: A,
         len: usize,
     ) -> Option<&'m [u8]> {
-        match self.current.get(addr, len) {
+        match self.known(addr, len) {
             Some(bytes) => Some(bytes),
             None => self.change(mem, addr, len),
         }
     }
 
-    /// Makes another piece the current one.
+    /// Replaces a piece by the one at `addr`.
     #[inline(never)]
     fn change<M: Memory<A> + ?Sized>(
         &mut self,
@@ -78,22 +76,18 @@ impl<'m, A: Address> Window<'m, A> {
         addr: A,
         len: usize,
     ) -> Option<&'m [u8]> {
-        for other in &mut self.others {
-            if let Some(bytes) = other.get(addr, len) {
-                std::mem::swap(other, &mut self.current);
-                return Some(bytes);
-            }
-        }
         let (start, bytes) = mem.borrow_around(addr);
         if bytes.is_empty() {
             return None; // it cannot be borrowed
         }
         let found = Piece { start, bytes };
-        let replaced = std::mem::replace(&mut self.current, found);
-        if let Some(slot) = self.others.get_mut(self.oldest) {
-            *slot = replaced;
-        }
-        self.oldest = (self.oldest + 1) % (PIECES - 1);
+        self.pieces[place(addr)] = found;
         found.get(addr, len)
     }
+}
+
+/// The number of the piece for `addr`.
+#[inline(always)]
+fn place<A: Address>(addr: A) -> usize {
+    (addr.raw() >> AREA_SHIFT) as usize % PIECES
 }

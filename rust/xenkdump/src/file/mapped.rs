@@ -232,20 +232,6 @@ impl Mapping {
     }
 }
 
-/// Loads the cache line of the first of `bytes`, without waiting for it. In a loop of such calls, more
-/// cache misses overlap than in one of reads.
-#[inline(always)]
-pub(crate) fn prefetch(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which is ignored if the address is not mapped.
-    unsafe {
-        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-        _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    std::hint::black_box(bytes.first());
-}
-
 /// A barrier: earlier loads are completed before later ones. No instruction on x86.
 #[inline]
 fn after_loads() {

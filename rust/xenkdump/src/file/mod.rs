@@ -26,7 +26,6 @@ use crate::{Error, Result};
 
 pub(crate) use flattened::FIRST_BLOCK;
 pub use flattened::{is_flattened, Flattened};
-pub(crate) use mapped::prefetch;
 pub use mapped::MappedFile;
 pub use storage::Storage;
 pub use unpack::{unpack, Compression, Extent, Failure, Size, Unpacked, Why};

@@ -1,8 +1,9 @@
 //! Batches of addresses of a space.
 
+use std::hint::black_box;
+
 use super::{Space, Tables};
 use crate::addr::{Address, MachineAddr, Mfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
-use crate::file::prefetch;
 use crate::memory::{Fault, Memory};
 use crate::p2m::{P2m, Physical};
 use crate::paging::Translator;
@@ -205,9 +206,6 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
 
     /// Borrows `size` bytes, not 0, at each machine address with a status of success, unless they go on
     /// in another page of the space. False if any of `found` is left empty.
-    ///
-    /// Loads the bytes into the cache without waiting for them: all are located before any is used, so
-    /// that their cache misses overlap.
     #[inline]
     pub(super) fn locate(
         &mut self,
@@ -219,40 +217,26 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
         let Some(last) = PAGE_SIZE.checked_sub(size) else {
             return false;
         };
+        let space: &'s Space<M> = self.space;
+        let memory = space.memory();
         let mut whole = true;
         // The last frame that could not be borrowed.
         let mut unborrowed = None;
         for ((machine, status), found) in machine.iter().zip(status).zip(found) {
             if machine.page_offset() <= last && *status == Status::Ok {
-                *found = match self.window.current(*machine, size) {
+                *found = match self.window.known(*machine, size) {
                     Some(bytes) => bytes,
-                    None => self.locate_elsewhere(*machine, size, &mut unborrowed),
+                    None if unborrowed == Some(machine.frame()) => &[],
+                    None => {
+                        let borrowed = self.window.borrow(memory, *machine, size);
+                        unborrowed = borrowed.is_none().then_some(machine.frame());
+                        borrowed.unwrap_or_default()
+                    }
                 };
             }
-            prefetch(found);
             whole &= !found.is_empty();
         }
         whole
-    }
-
-    /// The same for one address in another piece of memory than the last one.
-    #[inline(never)]
-    fn locate_elsewhere(
-        &mut self,
-        machine: MachineAddr,
-        size: usize,
-        unborrowed: &mut Option<Mfn>,
-    ) -> &'s [u8] {
-        let frame = machine.frame();
-        if *unborrowed == Some(frame) {
-            return &[];
-        }
-        let space: &'s Space<M> = self.space;
-        let borrowed = self.window.borrow(space.memory(), machine, size);
-        if borrowed.is_none() {
-            *unborrowed = Some(frame);
-        }
-        borrowed.unwrap_or_default()
     }
 
     /// Reads the rows of a chunk that cannot be borrowed, given by their indices, by ascending frame. Rows
@@ -468,6 +452,9 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
 
 /// Copies `size` bytes from offset `from` of each of `found` into the rows from number `first` on, at
 /// offset `at`; leaves the rows of empty ones as they are.
+///
+/// All are located before any is read, and the loops that read them have a few instructions only: then as
+/// many cache misses overlap as the processor allows.
 #[inline]
 pub(super) fn put_all(
     rows: &mut impl Rows,
@@ -485,6 +472,11 @@ pub(super) fn put_all(
         32 => rows.put_each::<32>(place, found, from),
         64 => rows.put_each::<64>(place, found, from),
         _ => {
+            let mut touched = 0;
+            for bytes in found {
+                touched ^= bytes.get(from).unwrap_or(&0);
+            }
+            black_box(touched);
             let (first, at) = place;
             for (row, bytes) in (first..).zip(found) {
                 if let Some(bytes) = bytes.get(from..).and_then(|rest| rest.get(..size)) {

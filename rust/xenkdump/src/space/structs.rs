@@ -8,7 +8,6 @@ use super::layout::{Layout, Member};
 use super::Space;
 use crate::addr::{Address, MachineAddr, VirtAddr, PAGE_SIZE};
 use crate::alloc;
-use crate::file::prefetch;
 use crate::memory::{Fault, Memory};
 use crate::status::{Status, NONE};
 
@@ -257,17 +256,6 @@ impl<M: Memory<MachineAddr> + Send> Batch<'_, M> {
             }
         }
         let found = found.get(..addrs.len()).unwrap_or_default();
-        // The first cache line is being loaded already.
-        let mut end = 64;
-        for run in &layout.runs {
-            let from = (run.offset - layout.start) as usize;
-            if from >= end {
-                for found in found {
-                    prefetch(found.get(from..).unwrap_or_default());
-                }
-                end = from + 64;
-            }
-        }
         // Run by run, not row by row: the size of a run is tested once.
         for run in &layout.runs {
             let from = (run.offset - layout.start) as usize;

@@ -91,3 +91,32 @@ impl<'m, A: Address> Window<'m, A> {
 fn place<A: Address>(addr: A) -> usize {
     (addr.raw() >> AREA_SHIFT) as usize % PIECES
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{MachineAddr, PAGE_SIZE};
+    use crate::memory::Frames;
+
+    #[test]
+    fn pieces_replace_each_other() {
+        let mut frames = Frames::default();
+        // All but the last share a place, the last one is in the same area as the first.
+        let starts = [0, 1, 2, 3].map(|i| MachineAddr(i << (AREA_SHIFT + PIECES.ilog2())));
+        let starts = [&starts[..], &[MachineAddr(1 << 16)]].concat();
+        for (start, byte) in starts.iter().zip(1..) {
+            frames.write(*start, &[byte; PAGE_SIZE]);
+        }
+        let mut window = Window::default();
+        for _ in 0..3 {
+            for (start, byte) in starts.iter().zip(1_u8..) {
+                let last = MachineAddr(start.0 + PAGE_SIZE as u64 - 1);
+                assert_eq!(window.known(*start, 1), None);
+                assert_eq!(window.borrow(&frames, *start, 2), Some(&[byte; 2][..]));
+                assert_eq!(window.known(last, 1), Some(&[byte][..]));
+                assert_eq!(window.borrow(&frames, last, 2), None);
+            }
+        }
+        assert_eq!(window.borrow(&frames, MachineAddr(0x2000), 1), None);
+    }
+}

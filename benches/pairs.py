@@ -140,42 +140,48 @@ def one_per_call(turns: int, few: bool) -> Iterator[Pair]:
 
 
 def objects(turns: int) -> Iterator[Pair]:
-    """Objects of 64 bytes in the direct map, compared with a loop, and with numpy, which gets their
-    offsets in the mapped file as input."""
+    """Objects in the direct map, compared with a loop, and with numpy, which gets their offsets in
+    the mapped file as input."""
+    for size in (8, 64):
+        for order in ("random", "kernel"):
+            yield from objects_of(size, order, turns)
+
+
+def objects_of(size: int, order: str, turns: int) -> Iterator[Pair]:
+    """Objects of so many bytes, each in a cache line of its own."""
     guest = open_guest("4g")
     mapped = np.memmap(guest.about.path, np.uint8, "r")
-    rows = mapped[: len(mapped) // 64 * 64].reshape(-1, 64)
+    rows = mapped[: len(mapped) // size * size].reshape(-1, size)
     virtual = guest.spaces["4k"].space
     few = max(turns // 3, 3)
-    for order in ("random", "kernel"):
-        what = f"objects of 64 bytes, {order}"
-        addresses = guest.addresses("4k", order, 1 << 18) & ~np.uint64(63)
-        count = len(addresses)
-        numbers = addresses.tolist()
-        offsets = file_offsets(guest.dump, virtual.translate(addresses))
-        indices = (offsets // np.uint64(64)).astype(np.intp)
-        out, theirs = np.empty((count, 64), np.uint8), np.empty((count, 64), np.uint8)
+    what = f"objects of {size} bytes, {order}"
+    addresses = guest.addresses("4k", order, 1 << 18) & ~np.uint64(63)
+    count = len(addresses)
+    numbers = addresses.tolist()
+    offsets = file_offsets(guest.dump, virtual.translate(addresses))
+    indices = (offsets // np.uint64(size)).astype(np.intp)
+    out, theirs = np.empty((count, size), np.uint8), np.empty((count, size), np.uint8)
 
-        def loop(numbers: list[int] = numbers) -> None:
-            for address in numbers:
-                virtual.read(address, 64)
+    def loop() -> None:
+        for address in numbers:
+            virtual.read(address, size)
 
-        for threads in (1, 2):
-            who = f"read_many, {plural(threads)}"
+    def take() -> None:
+        rows.take(indices, axis=0, out=theirs, mode="clip")
 
-            def many(addresses: Words = addresses, out: Any = out, threads: int = threads) -> None:
-                virtual.read_many(addresses, 64, out=out, threads=threads)
+    for threads in (1, 2):
+        who = f"read_many, {plural(threads)}"
 
-            def take(indices: Any = indices, theirs: Any = theirs) -> None:
-                rows.take(indices, axis=0, out=theirs, mode="clip")
+        def many(threads: int = threads) -> None:
+            virtual.read_many(addresses, size, out=out, threads=threads)
 
-            with cores(threads):
-                times = in_turn(many, loop, count, few)
-                wanted = 50 if order == "random" else None
-                yield Pair(what, who, "a loop over read", count, *times, wanted=wanted)
-                times = in_turn(many, take, count, few)
-                yield Pair(what, who, "numpy take from the file", count, *times)
-            assert np.array_equal(out, theirs)
+        with cores(threads):
+            times = in_turn(many, loop, count, few)
+            wanted = 50 if order == "random" and size == 64 else None
+            yield Pair(what, who, "a loop over read", count, *times, wanted=wanted)
+            times = in_turn(many, take, count, few)
+            yield Pair(what, who, "numpy take from the file", count, *times)
+        assert np.array_equal(out, theirs)
 
 
 def whole_domain(turns: int) -> Iterator[Pair]:

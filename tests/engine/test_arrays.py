@@ -16,7 +16,7 @@ from xenkdump_fast import _native
 from xenkdump_fast._native import STATUS, AddressSpace, MemoryFault
 
 from .conftest import Guest
-from .machine import PAGES, VIRTUAL, Machine
+from .machine import PAGE, PAGES, VIRTUAL, Machine
 
 NONE = 2**64 - 1
 U64 = NDArray[np.uint64]
@@ -268,6 +268,40 @@ def test_read_many(guest: Guest) -> None:
             assert got.dtype == np.uint8
             for i in range(0, 3000, 50):
                 assert got[i].tobytes() == space.read(int(addresses[i]) + base, size)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 16, 24, 32, 64, 65, 4096])
+def test_rows_of_each_size_agree_with_single_reads(guest: Guest, size: int) -> None:
+    rng = np.random.default_rng(size)
+    # Some pages are not mapped, and some bytes at the end of a page go on in the next one.
+    places = rng.integers(0, 950 * PAGE, 1500, dtype=np.uint64)
+    ends = rng.integers(1, 951, 300, dtype=np.uint64) * np.uint64(PAGE)
+    ends -= rng.integers(1, size + 1, 300, dtype=np.uint64)
+    far = u64([2**64 - size, 2**64 - 1, 1 << 47, 1 << 52])
+    for space, base in ((guest.dump.machine, 0), (guest.physical, 0), (guest.virtual, VIRTUAL)):
+        near = np.concatenate([places, ends])
+        if space is guest.dump.machine:
+            frames = u64(guest.entries)[near // np.uint64(PAGE) % np.uint64(len(guest.entries))]
+            near = frames * np.uint64(PAGE) + near % np.uint64(PAGE)
+        addresses = rng.permutation(np.concatenate([near + np.uint64(base), far]))
+        status = np.full(len(addresses), 255, np.uint8)
+        out = np.full((len(addresses), size), 0xEE, np.uint8)
+        space.read_many(addresses, size, out=out, status=status)
+        assert {0} < set(status.tolist())
+        for address, row, code in zip(addresses.tolist(), out, status, strict=True):
+            try:
+                wanted = space.read(address, size)
+            except MemoryFault:
+                wanted = bytes(size)
+                assert code != 0
+            else:
+                assert code == 0
+            assert row.tobytes() == wanted
+        # The readable ones alone, without statuses, and by other threads.
+        readable = addresses[status == 0]
+        for threads in (1, 2):
+            rows = space.read_many(readable, size, threads=threads)
+            assert np.array_equal(rows, out[status == 0])
 
 
 def test_read_many_reports_failures(guest: Guest) -> None:

@@ -61,6 +61,28 @@ def test_agrees_with_single_reads(guest: Guest, threads: int) -> None:
                 assert status[row] == 0
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 16, 24, 32, 64, 65])
+def test_members_of_each_size(guest: Guest, size: int) -> None:
+    members = [("last", 200, f"V{size}"), ("first", 8, f"V{size}"), ("word", 100, 4)]
+    rng = np.random.default_rng(size)
+    pfns = rng.integers(0, 950, 700).tolist()
+    within = rng.integers(0, PAGE, 700).tolist()
+    structs = [pfn * PAGE + at for pfn, at in zip(pfns, within, strict=True)] + [2**64 - 100]
+    status = np.full(len(structs), 255, np.uint8)
+    found = guest.physical.read_struct_many(structs, members, status=status)
+    assert {0} < set(status.tolist())
+    for address, row, code in zip(structs, found, status, strict=True):
+        places = [(8, size), (100, 4), (200, size)]
+        try:
+            first, word, last = (guest.physical.read(address + at, n) for at, n in places)
+        except MemoryFault:
+            assert code != 0
+            assert not any(row.tobytes())
+        else:
+            assert code == 0
+            assert row.tobytes() == last + first + word
+
+
 def test_a_fault_names_the_element(guest: Guest) -> None:
     structs = np.array([8, 9, 5, 900], np.uint64) * np.uint64(PAGE)
     found = guest.physical.read_struct_many(structs[:2], [("a", 0, 4), ("b", 8, "V3")])

@@ -298,6 +298,30 @@ impl Bytes {
         fill(unsafe { std::slice::from_raw_parts_mut(target, end.saturating_sub(start)) })
     }
 
+    /// Copies the `N` bytes at offset `from` of each of `found`, the first to offset `at` and each of
+    /// the others `step` bytes further. Leaves out those that are shorter. Stops at the end of the buffer.
+    #[inline]
+    pub fn put_each<const N: usize>(
+        &self,
+        (at, step): (usize, usize),
+        found: &[&[u8]],
+        from: usize,
+    ) {
+        let room = self
+            .len()
+            .checked_sub(N)
+            .and_then(|room| room.checked_sub(at));
+        let fit = room.map_or(0, |room| (room / step.max(1)).saturating_add(1));
+        let mut target = self.0.buf_ptr().cast::<u8>().wrapping_add(at);
+        for bytes in found.iter().take(fit) {
+            if let Some(bytes) = bytes.get(from..).and_then(<[u8]>::first_chunk::<N>) {
+                // SAFETY: as in `put`; the last of `fit` places ends within the buffer.
+                unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), N) };
+            }
+            target = target.wrapping_add(step);
+        }
+    }
+
     /// ValueError if it overlaps a column.
     pub fn check_apart<T: Element>(
         &self,

@@ -64,6 +64,16 @@ impl Argument {
     }
 }
 
+/// The argument `name`, an array of addresses of this kind. TypeError for a single number.
+pub fn addresses(object: &Bound<'_, PyAny>, name: &str, kind: &str) -> PyResult<Column<u64>> {
+    match Argument::new(object, name, kind)? {
+        Argument::Many(input) => Ok(input),
+        Argument::One(_) => Err(PyTypeError::new_err(format!(
+            "{name}: an array of integers is needed, not a single number"
+        ))),
+    }
+}
+
 /// The keyword arguments of a call that takes arrays.
 pub struct Options<'a, 'py> {
     pub out: Option<&'a Bound<'py, PyAny>>,
@@ -170,12 +180,7 @@ pub fn map<'py, I: Number, O: Number, W>(
             match &status {
                 Some(column) => column.store(first, statuses, |status| status as u8),
                 None => {
-                    // Without an early end, so that the loop is vectorized.
-                    let bad = statuses
-                        .iter()
-                        .fold(false, |bad, s| bad | (*s != Status::Ok));
-                    let position = || statuses.iter().position(|s| *s != Status::Ok);
-                    if let Some(i) = bad.then(position).flatten() {
+                    if let Some(i) = first_failure(statuses) {
                         failed.fetch_min(first + i, Ordering::Relaxed);
                         return false;
                     }
@@ -193,6 +198,17 @@ pub fn map<'py, I: Number, O: Number, W>(
     input.load(first, &mut element, I::wrap);
     let error = again(element[0], &format!("element {first}"));
     Err(error.unwrap_or_else(arrays::changed))
+}
+
+/// The position of the first status that is not success.
+#[inline]
+pub fn first_failure(statuses: &[Status]) -> Option<usize> {
+    // First without an early end, so that the loop is vectorized.
+    let failed = statuses
+        .iter()
+        .fold(false, |failed, status| failed | (*status != Status::Ok));
+    let position = || statuses.iter().position(|status| *status != Status::Ok);
+    failed.then(position).flatten()
 }
 
 /// Calls `step` for all of `0..len`, in ranges of `grain` elements, on `threads` threads. Releases the

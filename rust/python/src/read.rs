@@ -42,6 +42,17 @@ impl Rows for RowsOf<'_> {
         self.bytes.put(row * self.size + at, bytes);
     }
 
+    #[inline]
+    fn put_each<const N: usize>(
+        &mut self,
+        (first, at): (usize, usize),
+        found: &[&[u8]],
+        from: usize,
+    ) {
+        let start = first * self.size + at;
+        self.bytes.put_each::<N>((start, self.size), found, from);
+    }
+
     fn clear(&mut self, row: usize) {
         const ZEROS: [u8; 4096] = [0; 4096];
         for at in (0..self.size).step_by(ZEROS.len()) {
@@ -362,9 +373,9 @@ pub fn rows(
             bytes: target,
             size,
         };
+        let mut addrs = [0; ROWS];
+        let mut statuses = [Status::Ok; ROWS];
         for first in range.clone().step_by(ROWS) {
-            let mut addrs = [0; ROWS];
-            let mut statuses = [Status::Ok; ROWS];
             let count = ROWS.min(range.end - first);
             let (Some(addrs), Some(statuses)) = (addrs.get_mut(..count), statuses.get_mut(..count))
             else {
@@ -375,7 +386,7 @@ pub fn rows(
             match &column {
                 Some(column) => column.store(first, statuses, |status| status as u8),
                 None => {
-                    if let Some(row) = statuses.iter().position(|s| *s != Status::Ok) {
+                    if let Some(row) = bulk::first_failure(statuses) {
                         failed.fetch_min(first + row, Ordering::Relaxed);
                         return false;
                     }

@@ -340,11 +340,7 @@ impl AddressSpace {
         status: Option<&Bound<'py, PyAny>>,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let Argument::Many(input) = Argument::new(addresses, "addresses", self.inner.kind())?
-        else {
-            let text = "addresses: an array of integers is needed, not a single number";
-            return Err(PyTypeError::new_err(text));
-        };
+        let input = bulk::addresses(addresses, "addresses", self.inner.kind())?;
         let options = Options {
             out,
             status,
@@ -370,11 +366,7 @@ impl AddressSpace {
         status: Option<&Bound<'py, PyAny>>,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let Argument::Many(input) = Argument::new(addresses, "addresses", self.inner.kind())?
-        else {
-            let text = "addresses: an array of integers is needed, not a single number";
-            return Err(PyTypeError::new_err(text));
-        };
+        let input = bulk::addresses(addresses, "addresses", self.inner.kind())?;
         let options = Options {
             out,
             status,

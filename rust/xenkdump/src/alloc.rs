@@ -65,7 +65,7 @@ pub fn filled<T: Clone>(value: T, len: usize) -> Vec<T> {
 /// which takes a fraction of the time of providing each when it is first written.
 pub fn mapped(len: usize) -> MmapMut {
     let map = MmapOptions::new().len(len).populate().map_anon();
-    map.unwrap_or_else(|_| fail::<u8>(len))
+    map.unwrap_or_else(|_| fail(len))
 }
 
 /// A copy of a slice.

@@ -22,6 +22,24 @@ const DECODED: usize = 16 << 10;
 pub trait Rows {
     /// Copies `bytes` into a row at offset `at`; the excess belongs to the following rows.
     fn put(&mut self, row: usize, at: usize, bytes: &[u8]);
+
+    /// Copies the `N` bytes at offset `from` of each of `found` into the rows from number `first` on, at
+    /// offset `at`. Does not change the rows of those that are shorter.
+    #[inline]
+    fn put_each<const N: usize>(
+        &mut self,
+        (first, at): (usize, usize),
+        found: &[&[u8]],
+        from: usize,
+    ) {
+        for (row, bytes) in (first..).zip(found) {
+            let bytes = bytes.get(from..).and_then(<[u8]>::first_chunk::<N>);
+            if let Some(bytes) = bytes {
+                self.put(row, at, bytes);
+            }
+        }
+    }
+
     /// Clears a row that could not be read, parts of which may have been copied.
     fn clear(&mut self, row: usize);
 }
@@ -207,33 +225,23 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             self.read_held((addrs, &machine), size, first, rows, status);
             return;
         }
-        // Find and touch all rows, then copy: in a loop that does not wait for the bytes, a dozen cache
-        // misses overlap.
         let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
-        // The last frame that could not be borrowed.
-        let mut unborrowed = None;
-        let mut touched = 0;
-        let results = machine.iter().zip(&*status);
-        for ((addr, found), (machine, status)) in addrs.iter().zip(&mut found).zip(results) {
-            let in_page = size <= PAGE_SIZE - VirtAddr(*addr).page_offset();
-            if in_page && *status == Status::Ok && Some(machine.frame()) != unborrowed {
-                let borrowed = self.window.borrow(self.space.memory(), *machine, size);
-                *found = borrowed.unwrap_or_default();
-                touched ^= found.first().unwrap_or(&0);
-                unborrowed = borrowed.is_none().then_some(machine.frame());
-            }
+        let whole = self.locate(&machine, status, size, &mut found);
+        let found = found.get(..addrs.len()).unwrap_or_default();
+        put_all(rows, (first, 0), found, 0, size);
+        if whole {
+            return;
         }
-        black_box(touched);
         let mut copied = [0; CHUNK];
         let mut count = 0;
         for (i, (found, status)) in found.iter().zip(status.iter()).enumerate() {
             if *status != Status::Ok {
                 rows.clear(first + i);
-            } else if found.len() == size {
-                rows.put(first + i, 0, found);
-            } else if let Some(slot) = copied.get_mut(count) {
-                *slot = i;
-                count += 1;
+            } else if found.is_empty() {
+                if let Some(slot) = copied.get_mut(count) {
+                    *slot = i;
+                    count += 1;
+                }
             }
         }
         if count > 0 {
@@ -273,6 +281,41 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             let others = others.get_mut(..count).unwrap_or_default();
             self.copy_rows((addrs, machine), others, size, first, rows, status);
         }
+    }
+
+    /// Borrows `size` bytes, not 0, at each machine address with a status of success, unless they go on
+    /// in another page of the space. False if any of `found` is left empty.
+    #[inline]
+    pub(super) fn locate(
+        &mut self,
+        machine: &[MachineAddr; CHUNK],
+        status: &[Status],
+        size: usize,
+        found: &mut [&'s [u8]; CHUNK],
+    ) -> bool {
+        let Some(last) = PAGE_SIZE.checked_sub(size) else {
+            return false;
+        };
+        let space: &'s Space<M> = self.space;
+        let memory = space.memory();
+        let mut whole = true;
+        // The last frame that could not be borrowed.
+        let mut unborrowed = None;
+        for ((machine, status), found) in machine.iter().zip(status).zip(found) {
+            if machine.page_offset() <= last && *status == Status::Ok {
+                *found = match self.window.known(*machine, size) {
+                    Some(bytes) => bytes,
+                    None if unborrowed == Some(machine.frame()) => &[],
+                    None => {
+                        let borrowed = self.window.borrow(memory, *machine, size);
+                        unborrowed = borrowed.is_none().then_some(machine.frame());
+                        borrowed.unwrap_or_default()
+                    }
+                };
+            }
+            whole &= !found.is_empty();
+        }
+        whole
     }
 
     /// Reads the rows of a chunk that cannot be borrowed, given by their indices, by ascending frame. Rows
@@ -498,6 +541,43 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             read += n;
         }
         read
+    }
+}
+
+/// Copies `size` bytes from offset `from` of each of `found` into the rows from number `first` on, at
+/// offset `at`; leaves the rows of empty ones as they are.
+///
+/// All are located before any is read, and the loops that read them have a few instructions only: then as
+/// many cache misses overlap as the processor allows.
+#[inline]
+pub(super) fn put_all(
+    rows: &mut impl Rows,
+    place: (usize, usize),
+    found: &[&[u8]],
+    from: usize,
+    size: usize,
+) {
+    match size {
+        1 => rows.put_each::<1>(place, found, from),
+        2 => rows.put_each::<2>(place, found, from),
+        4 => rows.put_each::<4>(place, found, from),
+        8 => rows.put_each::<8>(place, found, from),
+        16 => rows.put_each::<16>(place, found, from),
+        32 => rows.put_each::<32>(place, found, from),
+        64 => rows.put_each::<64>(place, found, from),
+        _ => {
+            let mut touched = 0;
+            for bytes in found {
+                touched ^= bytes.get(from).unwrap_or(&0);
+            }
+            black_box(touched);
+            let (first, at) = place;
+            for (row, bytes) in (first..).zip(found) {
+                if let Some(bytes) = bytes.get(from..).and_then(|rest| rest.get(..size)) {
+                    rows.put(row, at, bytes);
+                }
+            }
+        }
     }
 }
 

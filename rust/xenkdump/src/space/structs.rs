@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::ops::Range;
 
-use super::bulk::{Batch, Rows, CHUNK};
+use super::bulk::{put_all, Batch, Rows, CHUNK};
 use super::layout::{Layout, Member};
 use super::Space;
 use crate::addr::{Address, MachineAddr, VirtAddr, PAGE_SIZE};
@@ -224,74 +224,51 @@ impl<M: Memory<MachineAddr> + Send> Batch<'_, M> {
         rows: &mut impl Rows,
         others: &mut [usize; CHUNK],
     ) -> usize {
+        if layout.runs.is_empty() {
+            return 0;
+        }
+        if layout.span > PAGE_SIZE {
+            for (row, slot) in others.iter_mut().enumerate().take(addrs.len()) {
+                *slot = row;
+            }
+            return addrs.len();
+        }
+        let mut starts = [0; CHUNK];
+        let mut outside = false;
+        for (start, addr) in starts.iter_mut().zip(addrs) {
+            let (sum, wraps) = addr.overflowing_add(layout.start);
+            *start = sum;
+            outside |= wraps;
+        }
+        let starts = starts.get(..addrs.len()).unwrap_or_default();
+        let mut machine = [MachineAddr(0); CHUNK];
+        let mut status = [Status::Ok; CHUNK];
+        let status = status.get_mut(..addrs.len()).unwrap_or_default();
+        self.chunk(starts, &mut machine, status);
+        let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
+        let mut whole = self.locate(&machine, status, layout.span, &mut found);
+        if outside {
+            whole = false;
+            for ((found, start), addr) in found.iter_mut().zip(starts).zip(addrs) {
+                if start < addr {
+                    *found = &[];
+                }
+            }
+        }
+        let found = found.get(..addrs.len()).unwrap_or_default();
+        // Run by run, not row by row: the size of a run is tested once.
+        for run in &layout.runs {
+            let from = (run.offset - layout.start) as usize;
+            put_all(rows, (first, run.place), found, from, run.size);
+        }
+        if whole {
+            return 0;
+        }
         let mut left = 0;
-        let mut leave = |row: usize| {
+        for (row, _) in found.iter().enumerate().filter(|(_, it)| it.is_empty()) {
             if let Some(slot) = others.get_mut(left) {
                 *slot = row;
                 left += 1;
-            }
-        };
-        let mut places = [(0, 0); CHUNK];
-        let mut count = 0;
-        for (row, addr) in addrs.iter().enumerate() {
-            let start = addr.checked_add(layout.start);
-            let room = start.map_or(0, |start| PAGE_SIZE - VirtAddr(start).page_offset());
-            match (start, places.get_mut(count)) {
-                (Some(start), Some(slot)) if layout.span <= room => {
-                    *slot = (start, row);
-                    count += 1;
-                }
-                _ => leave(row),
-            }
-        }
-        if count == 0 {
-            return left;
-        }
-        let places = places.get(..count).unwrap_or_default();
-        let mut starts = [0; CHUNK];
-        for (start, place) in starts.iter_mut().zip(places) {
-            *start = place.0;
-        }
-        let mut machine = [MachineAddr(0); CHUNK];
-        let mut status = [Status::Ok; CHUNK];
-        let status = status.get_mut(..count).unwrap_or_default();
-        self.chunk(
-            starts.get(..count).unwrap_or_default(),
-            &mut machine,
-            status,
-        );
-        let mut found: [&[u8]; CHUNK] = [&[]; CHUNK];
-        let memory = self.space.memory();
-        let mut touched = 0;
-        for ((found, machine), status) in found.iter_mut().zip(machine).zip(status) {
-            if *status == Status::Ok {
-                let borrowed = self.window.borrow(memory, machine, layout.span);
-                *found = borrowed.unwrap_or_default();
-                touched ^= found.first().unwrap_or(&0);
-            }
-        }
-        // The first run was touched; of the others each cache line.
-        let mut end = 64;
-        for run in &layout.runs {
-            let from = (run.offset - layout.start) as usize;
-            if from >= end {
-                for found in found.iter().take(count) {
-                    touched ^= found.get(from).unwrap_or(&0);
-                }
-                end = from + 64;
-            }
-        }
-        black_box(touched);
-        for (found, (_, row)) in found.iter().zip(places) {
-            if found.len() != layout.span {
-                leave(*row);
-                continue;
-            }
-            for run in &layout.runs {
-                let from = (run.offset - layout.start) as usize;
-                if let Some(bytes) = found.get(from..from + run.size) {
-                    rows.put(first + row, run.place, bytes);
-                }
             }
         }
         left

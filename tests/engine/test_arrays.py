@@ -112,6 +112,62 @@ def test_strided_and_unaligned_arrays(guest: Guest) -> None:
         assert call(values.data).tolist() == want.tolist()
 
 
+def test_layouts_of_arrays_of_any_length(guest: Guest) -> None:
+    """Lookups in arrays and in copies of them, before and after they are summarized."""
+    rng = np.random.default_rng(2)
+    for length in (*range(1, 20), 127, 129, 1023, 1025, 5000):
+        pfns = rng.integers(0, PAGES + 20, length, dtype=np.uint64)
+        pfns[::50] += np.uint64(2**63)
+        status = np.empty(length, np.uint8)
+        want = guest.p2m.resolve(pfns.tolist(), status=status)
+        read_only = pfns.copy()
+        read_only.flags.writeable = False
+        unaligned = np.empty(length * 8 + 8, np.uint8)[3:][: length * 8].view(np.uint64)
+        unaligned[:] = pfns
+        backward = pfns[::-1].copy()[::-1]
+        for given in (pfns, read_only, unaligned, backward, pfns.repeat(3)[::3]):
+            outs = (
+                np.empty(length, np.uint64),
+                np.empty(length * 8 + 8, np.uint8)[5:][: length * 8].view(np.uint64),
+                np.empty(2 * length, np.uint64)[::2],
+            )
+            for out in outs:
+                found = np.empty(length, np.uint8)
+                guest.p2m.resolve(given, out=out, status=found)
+                assert np.array_equal(out, want)
+                assert np.array_equal(found, status)
+
+
+def test_arrays_that_change_during_a_call(guest: Guest) -> None:
+    """Each result is that of a number that was in the array, and the others are not touched."""
+    fine = guest.p2m.resolve(range(PAGES), status=(status := np.empty(PAGES, np.uint8)))
+    frames = np.flatnonzero(status == 0).astype(np.uint64)
+    first, other = frames[0], frames[-1]
+    pfns = np.full(1 << 16, first, np.uint64)
+    out = np.zeros(len(pfns) + 2, np.uint64)
+    statuses = np.empty(len(pfns), np.uint8)
+    values = [first, other, np.uint64(2**64 - 1), np.uint64(PAGES + 5)]
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for value in values:
+                pfns[:] = value
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        known = {int(fine[int(first)]), int(fine[int(other)]), NONE}
+        for threads in (1, 2) * 20:
+            guest.p2m.resolve(pfns, out=out[1:-1], status=statuses, threads=threads)
+            assert set(np.unique(out[1:-1]).tolist()) <= known
+            assert np.array_equal(out[1:-1] == NONE, statuses != 0)
+            assert (out[0], out[-1]) == (0, 0)
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_other_integers_are_converted(guest: Guest) -> None:
     for call, values in cases(guest):
         small = values[values < 2**63][:300]

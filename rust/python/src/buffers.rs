@@ -9,14 +9,17 @@
 //!   array in use. numpy documents this as unsafe. It cannot be prevented here, so the docstring of
 //!   `AddressSpace` excludes it, as it excludes closing a file descriptor under a mapping.
 //! - Every access is checked against the shape given by the exporter.
-//! - No Rust reference to the memory is created, but by [`Bytes::fill`], which decoders of pages need. They
-//!   write to it alone, and no check depends on what they find there. Numbers are copied in and out through raw pointers,
-//!   in batches, and all checks are made on the copy. Another Python thread that writes to the same
-//!   array while the GIL is released can corrupt the numbers, as with numpy itself, but cannot bypass
-//!   a check.
+//! - No Rust reference to the memory is created, with two exceptions. [`Column::shared`] refers to atomic
+//!   numbers, for which writes by others are no breach of Rust's rules. [`Bytes::fill`] is for decoders of
+//!   pages, which write to it alone; no check depends on what they find there.
+//! - Otherwise numbers are copied in and out through raw pointers, in batches. All checks are made on the
+//!   copy, or on the result of one atomic load. Another Python thread that writes to the same array
+//!   while the GIL is released can corrupt the numbers, as with numpy itself, but cannot bypass a check.
 
 use std::ffi::CStr;
 use std::ops::Range;
+use std::slice;
+use std::sync::atomic::AtomicU64;
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -189,6 +192,22 @@ impl<T: Element> Column<T> {
             first.min(last)..first.max(last).saturating_add(size_of::<T>()),
             self.stride.unsigned_abs(),
         )
+    }
+}
+
+impl Column<u64> {
+    /// All elements, if they are contiguous and aligned. Only a writable column may be written to. Others
+    /// may write to it at the same time.
+    pub fn shared(&self) -> Option<&[AtomicU64]> {
+        let first = self.buffer.buf_ptr().cast::<AtomicU64>();
+        let is_contiguous = self.stride == size_of::<u64>() as isize || self.len == 1;
+        if self.len == 0 || !is_contiguous || !first.is_aligned() {
+            return None;
+        }
+        // SAFETY: `first` is aligned, and the column, which the result borrows, has `len` contiguous
+        // numbers from there on (see the module). Read-only memory may be read by relaxed atomic loads
+        // of 8 bytes on 64-bit processors.
+        Some(unsafe { slice::from_raw_parts(first, self.len) })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Calls that take arrays: arguments, threads, the GIL, results.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -20,6 +20,8 @@ use crate::gate::Gate;
 
 /// The number of elements copied in and out at once: all copies fit in the first-level cache.
 const COPY: usize = 128;
+/// The number of elements that are processed at once where they are.
+const BATCH: usize = 1024;
 /// The number of elements that a thread takes at once. A second thread is used from twice as many.
 pub const GRAIN: usize = 32 << 10;
 /// Shorter batches keep the GIL, because releasing it would cost more.
@@ -136,6 +138,73 @@ impl Number for u64 {
     }
 }
 
+/// Work on a batch. The slices are of equal length.
+pub trait Work<W, I, O>: Sync {
+    /// Processes copies of elements.
+    fn copies(&self, worker: &mut W, inputs: &[I], outputs: &mut [O], statuses: &mut [Status]);
+
+    /// Processes elements in the arrays themselves, which others may change meanwhile. False, and
+    /// nothing is changed, if it has to have copies.
+    fn shared(&self, _: &mut W, _: &[AtomicU64], _: &[AtomicU64], _: &mut [Status]) -> bool {
+        false
+    }
+}
+
+/// Work on copies only.
+struct OnCopies<F>(F);
+
+impl<W, I, O, F> Work<W, I, O> for OnCopies<F>
+where
+    F: Fn(&mut W, &[I], &mut [O], &mut [Status]) + Sync,
+{
+    #[inline]
+    fn copies(&self, worker: &mut W, inputs: &[I], outputs: &mut [O], statuses: &mut [Status]) {
+        self.0(worker, inputs, outputs, statuses);
+    }
+}
+
+/// The columns of a call.
+struct Columns<'c> {
+    input: &'c Column<u64>,
+    out: &'c Column<u64>,
+    /// The elements of both, if they can be used where they are.
+    shared: Option<(&'c [AtomicU64], &'c [AtomicU64])>,
+}
+
+impl Columns<'_> {
+    /// Does the work for a range of elements; there is a status for each.
+    #[inline]
+    fn process<I: Number, O: Number, W>(
+        &self,
+        range: Range<usize>,
+        worker: &mut W,
+        work: &impl Work<W, I, O>,
+        statuses: &mut [Status],
+    ) {
+        if let Some((input, out)) = self.shared {
+            if let (Some(input), Some(out)) = (input.get(range.clone()), out.get(range.clone())) {
+                if work.shared(worker, input, out, statuses) {
+                    return;
+                }
+            }
+        }
+        for (i, statuses) in statuses.chunks_mut(COPY).enumerate() {
+            let first = range.start + i * COPY;
+            let mut inputs = [I::wrap(0); COPY];
+            let mut outputs = [O::wrap(0); COPY];
+            let (Some(inputs), Some(outputs)) = (
+                inputs.get_mut(..statuses.len()),
+                outputs.get_mut(..statuses.len()),
+            ) else {
+                return;
+            };
+            self.input.load(first, inputs, I::wrap);
+            work.copies(worker, inputs, outputs, statuses);
+            self.out.store(first, outputs, O::raw);
+        }
+    }
+}
+
 /// Calls `work` on all elements of `input`, on workers from `make`, with the GIL released; returns the
 /// array of results. Without a `status` array the first element that fails is raised as the error
 /// that `again` gives for it; its arguments are the element, and words for where it is.
@@ -146,6 +215,19 @@ pub fn map<'py, I: Number, O: Number, W>(
     options: &Options<'_, 'py>,
     make: impl Fn(usize) -> W + Sync,
     work: impl Fn(&mut W, &[I], &mut [O], &mut [Status]) + Sync,
+    again: impl Fn(I, &str) -> Option<PyErr>,
+) -> PyResult<Bound<'py, PyAny>> {
+    map_with(py, gate, input, options, make, OnCopies(work), again)
+}
+
+/// [`map`] with [`Work`].
+pub fn map_with<'py, I: Number, O: Number, W>(
+    py: Python<'py>,
+    gate: &Gate,
+    input: &Column<u64>,
+    options: &Options<'_, 'py>,
+    make: impl Fn(usize) -> W + Sync,
+    work: impl Work<W, I, O>,
     again: impl Fn(I, &str) -> Option<PyErr>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let len = input.len();
@@ -160,23 +242,20 @@ pub fn map<'py, I: Number, O: Number, W>(
     if let Some(status) = &status {
         buffers::check_apart((&out, "out"), (status, "status"))?;
     }
+    let columns = Columns {
+        input,
+        out: &out,
+        shared: input.shared().zip(out.shared()),
+    };
     let failed = AtomicUsize::new(usize::MAX);
     let step = |worker: &mut W, range: Range<usize>| {
-        let mut inputs = [I::wrap(0); COPY];
-        let mut outputs = [O::wrap(0); COPY];
-        let mut statuses = [Status::Ok; COPY];
-        for first in range.clone().step_by(COPY) {
-            let count = COPY.min(range.end - first);
-            let (Some(inputs), Some(outputs), Some(statuses)) = (
-                inputs.get_mut(..count),
-                outputs.get_mut(..count),
-                statuses.get_mut(..count),
-            ) else {
+        let mut statuses = [Status::Ok; BATCH];
+        for first in range.clone().step_by(BATCH) {
+            let count = BATCH.min(range.end - first);
+            let Some(statuses) = statuses.get_mut(..count) else {
                 return false;
             };
-            input.load(first, inputs, I::wrap);
-            work(worker, inputs, outputs, statuses);
-            out.store(first, outputs, O::raw);
+            columns.process(first..first + count, worker, &work, statuses);
             match &status {
                 Some(column) => column.store(first, statuses, |status| status as u8),
                 None => {

@@ -1,5 +1,6 @@
 //! `P2M` and `P2MComparison`.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
@@ -10,9 +11,10 @@ use xenkdump::addr::{Mfn, Pfn, VirtAddr, Word};
 use xenkdump::memory::Fault;
 use xenkdump::p2m::{self, Entry, P2m, Source};
 use xenkdump::paging::{NestedFormat, P2mType, Virtual};
+use xenkdump::status::Status;
 use xenkdump::Error;
 
-use crate::bulk::{self, Argument, Options};
+use crate::bulk::{self, Argument, Options, Work};
 use crate::errors;
 use crate::fork::detach;
 use crate::gate::Gate;
@@ -31,6 +33,28 @@ type WalkTuple = (u8, u64, u16, u64);
 pub struct P2M {
     pub inner: Arc<P2m<CoreDump>>,
     gate: Gate,
+}
+
+/// The lookups of a batch of pfns.
+struct Resolve<'p>(&'p P2m<CoreDump>);
+
+impl Work<(), Pfn, Mfn> for Resolve<'_> {
+    #[inline]
+    fn copies(&self, (): &mut (), pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
+        self.0.resolve_many(pfns, out, status);
+    }
+
+    #[inline]
+    fn shared(
+        &self,
+        (): &mut (),
+        pfns: &[AtomicU64],
+        out: &[AtomicU64],
+        status: &mut [Status],
+    ) -> bool {
+        self.0.resolve_shared(pfns, out, status);
+        true
+    }
 }
 
 impl P2M {
@@ -276,13 +300,13 @@ impl P2M {
                     }
                 }
             }
-            Argument::Many(input) => bulk::map(
+            Argument::Many(input) => bulk::map_with(
                 py,
                 &self.gate,
                 &input,
                 &options,
                 |_| (),
-                |(), pfns, out, status| self.inner.resolve_many(pfns, out, status),
+                Resolve(&self.inner),
                 |pfn, place| match self.inner.resolve(pfn) {
                     Entry::Frame(_) => None,
                     Entry::Special(special) => {

@@ -367,6 +367,15 @@ fn compare_batch<M: Memory<MachineAddr>>(p2m: &P2m<M>, pfns: &[Pfn]) {
     let mut out = vec![Mfn(0); pfns.len()];
     let mut status = vec![Status::Io; pfns.len()];
     p2m.resolve_many(pfns, &mut out, &mut status);
+    let numbers: Vec<_> = pfns.iter().map(|pfn| AtomicU64::new(pfn.0)).collect();
+    let shared: Vec<_> = pfns.iter().map(|_| AtomicU64::new(0)).collect();
+    let mut shared_status = vec![Status::Io; pfns.len()];
+    p2m.resolve_shared(&numbers, &shared, &mut shared_status);
+    assert!(shared
+        .into_iter()
+        .map(AtomicU64::into_inner)
+        .eq(out.iter().map(|mfn| mfn.0)));
+    assert_eq!(shared_status, status);
     for ((pfn, out), status) in pfns.iter().zip(out).zip(status) {
         let want = match p2m.resolve(*pfn) {
             Entry::Frame(mfn) => (mfn, Status::Ok),
@@ -434,6 +443,59 @@ fn batches_agree_with_single_lookups() {
     let all: Vec<_> = (0..60_010).map(Pfn).collect();
     compare_batch(&p2m, &all);
     compare_batch(&p2m, &all);
+}
+
+/// P2Ms of extents that are consecutive, scattered and without frames, in different shares, whose
+/// lookups use a table of all entries, or summaries, or both in turn while blocks are summarized.
+#[test]
+fn batches_of_all_shapes_agree_with_single_lookups() {
+    const EXTENT: u64 = 512;
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut random = move |end: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % end
+    };
+    // Consecutive and scattered extents of eight; the others have no frames. The last two are larger
+    // than what is always in one table.
+    for (extents, consecutive, scattered) in [
+        (1, 0, 8),
+        (320, 4, 1),
+        (1030, 8, 0),
+        (2049, 3, 4),
+        (2100, 0, 8),
+        (2100, 7, 1),
+    ] {
+        let mut pairs = Vec::new();
+        for extent in 0..extents {
+            let first = random(1 << 30);
+            let kind = random(8);
+            for pfn in extent * EXTENT..(extent + 1) * EXTENT {
+                if kind < consecutive {
+                    pairs.push((Pfn(pfn), Mfn(first + pfn % EXTENT)));
+                } else if kind < consecutive + scattered && pfn % 511 != 3 {
+                    pairs.push((Pfn(pfn), Mfn(random((1 << 32) + 100))));
+                }
+            }
+        }
+        let mem = Frames::default();
+        let p2m = P2m::container(&mem, &pairs, Word::W64);
+        let frames: Vec<_> = pairs.iter().map(|(pfn, _)| *pfn).collect();
+        for _ in 0..3 {
+            let any: Vec<_> = (0..5003)
+                .map(|_| Pfn(random(extents * EXTENT + 9)))
+                .collect();
+            compare_batch(&p2m, &any);
+            let some: Vec<_> = (0..5003)
+                .map(|_| frames[random(frames.len() as u64) as usize])
+                .collect();
+            compare_batch(&p2m, &some);
+            let at = random(frames.len() as u64) as usize;
+            compare_batch(&p2m, &frames[at..frames.len().min(at + 3001)]);
+            compare_batch(&p2m, &[Pfn(u64::MAX), Pfn(0), Pfn(1 << 63), frames[0]]);
+        }
+    }
 }
 
 /// Memory that counts reads, with a given number of pages.

@@ -1,8 +1,10 @@
 //! Batches of pfns.
 
-use super::packed::{
-    self, entry, one_extent, pack, within, Summary, Table, View, BLOCK, LOOK_UP, SPECIAL, TABLE,
-};
+use std::cell::Cell;
+use std::sync::atomic::AtomicU64;
+
+use super::gather::{Sink, Source, LOOK_UP, SPECIAL};
+use super::packed::{self, pack, Summary, View, BLOCK};
 use super::runs::At;
 use super::table::LeafView;
 use super::{Entry, P2m};
@@ -10,9 +12,10 @@ use crate::addr::{MachineAddr, Mfn, Pfn};
 use crate::memory::Memory;
 use crate::status::{Status, NONE};
 
-/// The number of pfns that are looked up together, so that their cache misses overlap. An index into a
-/// group fits in a byte.
-const GROUP: usize = 128;
+/// The number of pfns that are looked up together, so that their cache misses overlap.
+const GROUP: usize = 1024;
+/// The number of pfns that are looked up together if some of them may not be frames.
+const SMALL_GROUP: usize = 128;
 
 impl<M: Memory<MachineAddr>> P2m<M> {
     /// The mfn of each pfn, or [`NONE`], with its status. Elements past the shortest of the three
@@ -21,30 +24,91 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     /// The first lookups read the P2M's own pages; parts with many lookups are summarized (see the
     /// module `packed`).
     pub fn resolve_many(&self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
+        self.resolve_groups(pfns, Cell::from_mut(out).as_slice_of_cells(), status);
+    }
+
+    /// [`P2m::resolve_many`] of numbers that others may change meanwhile. Each mfn is that of a number
+    /// that was in `pfns` during the call, or some number that another thread has written to `out`.
+    pub fn resolve_shared(&self, pfns: &[AtomicU64], out: &[AtomicU64], status: &mut [Status]) {
+        self.resolve_groups(pfns, out, status);
+    }
+
+    fn resolve_groups<I: Source, O: Sink>(&self, pfns: &[I], out: &[O], status: &mut [Status]) {
         let groups = pfns
             .chunks(GROUP)
-            .zip(out.chunks_mut(GROUP))
+            .zip(out.chunks(GROUP))
             .zip(status.chunks_mut(GROUP));
         let mut view = self.packed.view();
         for ((pfns, out), status) in groups {
             let len = pfns.len().min(out.len()).min(status.len());
             let (Some(pfns), Some(out), Some(status)) =
-                (pfns.get(..len), out.get_mut(..len), status.get_mut(..len))
+                (pfns.get(..len), out.get(..len), status.get_mut(..len))
             else {
                 return;
             };
-            if in_one_extent(view, pfns, out) || scattered(view, pfns, out) {
+            if view.resolve(pfns, out) < SPECIAL {
                 status.fill(Status::Ok);
-            } else {
-                self.finish(pfns, out, status);
-                view = self.packed.view();
+                continue;
+            }
+            let groups = pfns
+                .chunks(SMALL_GROUP)
+                .zip(out.chunks(SMALL_GROUP))
+                .zip(status.chunks_mut(SMALL_GROUP));
+            for ((pfns, out), status) in groups {
+                self.resolve_copies(&mut view, pfns, out, status);
             }
         }
     }
 
-    /// Finishes a group in which not all entries are frames: `out` has the packed entries.
+    /// Resolves a small group in copies: numbers that others may change are not read twice.
+    fn resolve_copies<'p, I: Source, O: Sink>(
+        &'p self,
+        view: &mut View<'p>,
+        pfns: &[I],
+        out: &[O],
+        status: &mut [Status],
+    ) {
+        let (mut copies, mut entries) = ([Pfn(0); SMALL_GROUP], [Mfn(0); SMALL_GROUP]);
+        for (copy, pfn) in copies.iter_mut().zip(pfns) {
+            *copy = Pfn(pfn.get());
+        }
+        let (Some(copies), Some(entries)) =
+            (copies.get(..pfns.len()), entries.get_mut(..pfns.len()))
+        else {
+            return;
+        };
+        self.resolve_entries(view, copies, entries, status);
+        for (out, entry) in out.iter().zip(entries) {
+            out.set(entry.0);
+        }
+    }
+
+    /// Resolves a group in which not all entries are frames.
+    fn resolve_entries<'p>(
+        &'p self,
+        view: &mut View<'p>,
+        pfns: &[Pfn],
+        out: &mut [Mfn],
+        status: &mut [Status],
+    ) {
+        let worst = view.resolve(pfns, Cell::from_mut(&mut *out).as_slice_of_cells());
+        if worst == LOOK_UP {
+            self.look_up(pfns, out, status);
+            *view = self.packed.view();
+            return;
+        }
+        // Without branches on entries, which are unpredictable.
+        for (out, status) in out.iter_mut().zip(status) {
+            // Packed entries have 32 bits.
+            let packed = out.0 as u32;
+            *status = packed::status(packed).unwrap_or_default();
+            *out = if packed < SPECIAL { *out } else { Mfn(NONE) };
+        }
+    }
+
+    /// Finishes a group of which not all entries are summarized: `out` has the packed entries.
     #[cold]
-    fn finish(&self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
+    fn look_up(&self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
         let mut leaf: Option<LeafView<'_>> = None;
         for ((pfn, out), status) in pfns.iter().zip(out).zip(status) {
             // Packed entries have 32 bits.
@@ -90,78 +154,4 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             at = Pfn(at.0 + run.count.max(1));
         }
     }
-}
-
-// The loops below are hot: they use slices of equal length and avoid unpredictable branches.
-
-/// Resolves a group that is in one extent and has only frames. False otherwise, and `out` is
-/// unspecified.
-#[inline]
-fn in_one_extent(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
-    let (Some(first), Some(last)) = (pfns.first(), pfns.last()) else {
-        return true;
-    };
-    // Check the last pfn first: it rejects most scattered groups.
-    if !one_extent(first.0 ^ last.0) {
-        return false;
-    }
-    let summary = view.summary(*first);
-    if summary >= TABLE {
-        return view
-            .table(summary, *first)
-            .is_some_and(|table| in_table(table, *first, pfns, out));
-    }
-    let distance = u64::from(summary)
-        .wrapping_add(within(*first))
-        .wrapping_sub(first.0);
-    let mut different = 0;
-    for (pfn, out) in pfns.iter().zip(out) {
-        different |= pfn.0 ^ first.0;
-        *out = Mfn(pfn.0.wrapping_add(distance));
-    }
-    one_extent(different)
-}
-
-/// [`in_one_extent`] with the table of the extent of `first`.
-fn in_table(table: &Table, first: Pfn, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
-    let (mut different, mut plain) = (0, true);
-    for (pfn, out) in pfns.iter().zip(out) {
-        let packed = entry(table, *pfn);
-        different |= pfn.0 ^ first.0;
-        plain &= packed < SPECIAL;
-        *out = Mfn(packed.into());
-    }
-    plain && one_extent(different)
-}
-
-/// Looks up a group. False if any entry is not a frame, and `out` has the packed entries.
-#[inline]
-fn scattered(view: View<'_>, pfns: &[Pfn], out: &mut [Mfn]) -> bool {
-    // Collects those whose summary is not a frame, without an unpredictable branch for each.
-    let mut listed = [0_u8; GROUP];
-    let (mut count, mut i) = (0_usize, 0_u8);
-    for (pfn, out) in pfns.iter().zip(out.iter_mut()) {
-        let summary = view.summary(*pfn);
-        *out = Mfn(u64::from(summary).wrapping_add(within(*pfn)));
-        listed[count % GROUP] = i;
-        count = count.wrapping_add(usize::from(summary >= TABLE));
-        i = i.wrapping_add(1);
-    }
-    let mut plain = true;
-    for i in listed.iter().take(count) {
-        let i = usize::from(*i);
-        let (Some(pfn), Some(out)) = (pfns.get(i), out.get_mut(i)) else {
-            continue;
-        };
-        let summary = view.summary(*pfn);
-        let packed = match view.table(summary, *pfn) {
-            Some(table) => entry(table, *pfn),
-            None if summary >= SPECIAL => summary,
-            // The summary was written after the first look.
-            None => LOOK_UP,
-        };
-        plain &= packed < SPECIAL;
-        *out = Mfn(packed.into());
-    }
-    plain
 }

@@ -4,11 +4,14 @@
 //! page, a TLB miss, and a word of 8 bytes to decode. Parts with many lookups are summarized. Xen
 //! allocates memory by 2 MiB and more if it can, so most extents are described by their first mfn: a
 //! guest of 64 GiB takes 128 KiB, which fits in the processor's caches. Extents of scattered frames
-//! have a table of 4 bytes for each pfn.
+//! have 4 bytes for each pfn, in a table of the whole P2M of which only these parts take memory. If
+//! most extents are such, or if the table is small, it has all entries, and lookups need no summary.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::OnceLock;
 
+use super::gather::{self, Sink, Source, EXTENT, EXTENT_SHIFT, LOOK_UP, SPECIAL, TABLE};
+use super::pool::Pool;
 use super::{Entry, Special};
 use crate::addr::{Mfn, Pfn};
 use crate::alloc;
@@ -16,22 +19,19 @@ use crate::budget::Budget;
 use crate::limits::{MAX_SUMMARIZED_PAGES, MAX_SUMMARY_TABLES};
 use crate::status::Status;
 
-/// log2 of the pfns of an extent.
-const EXTENT_SHIFT: u32 = 9;
-/// pfns of an extent: 2 MiB of memory.
-pub(super) const EXTENT: usize = 1 << EXTENT_SHIFT;
 /// Extents and pfns of a block: 2 GiB of memory.
 const EXTENTS: usize = 1 << 10;
 pub(super) const BLOCK: u64 = (EXTENT * EXTENTS) as u64;
 /// The number of lookups in a block before it is summarized. They cost about as much as the summary.
 const WARM: u32 = 1024;
+/// Extents of a P2M whose table of all entries fits in the processor's second-level cache: 4 GiB of
+/// memory, 4 MiB of entries.
+const SMALL: usize = 2 << 10;
+/// The number of pfns that are looked for in one extent.
+const GROUP: usize = 128;
+/// pfns are taken to be in sequence if the last one is less than this after the first.
+const NEAR: u64 = 4096;
 
-/// Summaries below this are the first mfn of an extent of consecutive frames; from it on, the index of
-/// the extent's table.
-pub(super) const TABLE: u32 = 1 << 31;
-/// Summaries and table entries from here on are not frames; such a summary applies to the whole
-/// extent.
-pub(super) const SPECIAL: u32 = 0xffff_fff0;
 const INVALID: u32 = SPECIAL;
 const FOREIGN: u32 = SPECIAL + 1;
 const IDENTITY: u32 = SPECIAL + 2;
@@ -43,9 +43,6 @@ const EMULATED: u32 = SPECIAL + 7;
 const POPULATE_ON_DEMAND: u32 = SPECIAL + 8;
 const PAGED_OUT: u32 = SPECIAL + 9;
 const BROKEN: u32 = SPECIAL + 10;
-/// To be looked up in the P2M itself: not summarized, or the mfn is too large to pack (on hosts with
-/// more than 16 TiB).
-pub(super) const LOOK_UP: u32 = u32::MAX;
 
 /// An entry in 4 bytes: the mfn of a frame, or the kind of a special entry.
 pub(super) fn pack(entry: Entry) -> u32 {
@@ -98,81 +95,63 @@ pub(super) const fn one_extent(different: u64) -> bool {
     different < EXTENT as u64
 }
 
-pub(super) type Table = [u32; EXTENT];
-
-/// A pfn's entry in its extent's table.
-#[inline]
-pub(super) fn entry(table: &Table, pfn: Pfn) -> u32 {
-    table[pfn.0 as usize % EXTENT]
-}
-
-/// Summarizes a block from its packed entries in order.
+/// The packed entries of a block in order, while it is summarized.
 #[derive(Debug)]
-pub(super) struct Summary {
-    summaries: Vec<u32>,
-    tables: Vec<Table>,
-    extent: Table,
-    count: usize,
-}
+pub(super) struct Summary(Vec<u32>);
 
 impl Summary {
-    fn new() -> Self {
-        Self {
-            summaries: alloc::with_capacity(EXTENTS),
-            tables: Vec::new(),
-            extent: [LOOK_UP; EXTENT],
-            count: 0,
-        }
-    }
-
     /// Adds the next entry.
     #[inline]
     pub(super) fn push(&mut self, entry: u32) {
-        if let Some(slot) = self.extent.get_mut(self.count) {
-            *slot = entry;
-        }
-        self.count += 1;
-        if self.count == EXTENT {
-            self.finish_extent();
-            self.count = 0;
+        // Allocated for a whole block.
+        if self.0.len() < EXTENT * EXTENTS {
+            self.0.push(entry);
         }
     }
+}
 
-    fn finish_extent(&mut self) {
-        let [first, ..] = self.extent;
-        // Without an early exit, so that the loop is vectorized.
-        // Bits in which entries differ from consecutive ones, and from the first.
-        let (mut consecutive, mut same, mut expected) = (0, 0, first);
-        for entry in &self.extent {
-            consecutive |= entry ^ expected;
-            same |= entry ^ first;
-            expected = expected.wrapping_add(1);
-        }
-        let uniform = (first < TABLE && consecutive == 0) || (first >= SPECIAL && same == 0);
-        self.summaries.push(if uniform {
-            first
-        } else if self.tables.try_reserve(1).is_ok() {
-            self.tables.push(self.extent);
-            // A block has 1024 extents.
-            TABLE + (self.tables.len() - 1) as u32
-        } else {
-            LOOK_UP
-        });
+/// The first mfn of an extent of consecutive frames, or the special entry of all its pfns.
+fn uniform(extent: &[u32; EXTENT]) -> Option<u32> {
+    let [first, ..] = *extent;
+    // Without an early exit, so that the loop is vectorized.
+    // Bits in which entries differ from consecutive ones, and from the first.
+    let (mut consecutive, mut same, mut expected) = (0, 0, first);
+    for entry in extent {
+        consecutive |= entry ^ expected;
+        same |= entry ^ first;
+        expected = expected.wrapping_add(1);
     }
+    let uniform = (first < TABLE && consecutive == 0) || (first >= SPECIAL && same == 0);
+    uniform.then_some(first)
 }
 
 /// The summaries of a P2M, built for blocks with many lookups.
 #[derive(Debug)]
 pub(super) struct Packed {
-    /// The summary of each extent; allocated with the first block.
-    summaries: OnceLock<Box<[AtomicU32]>>,
+    /// Number of extents.
+    extents: usize,
+    /// Allocated with the first block.
+    index: OnceLock<Index>,
     blocks: Box<[Slot]>,
     tables: Budget<'static>,
+    /// Blocks whose entries are all in the table, and extents that are not uniform.
+    whole_blocks: AtomicUsize,
+    scattered: AtomicUsize,
+    /// Whether lookups need only the table.
+    is_flat: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Index {
+    /// The summary of each extent.
+    summaries: Box<[AtomicU32]>,
+    /// The entries of all extents that have a table. `None` if the system has no memory.
+    table: Option<Pool>,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    tables: OnceLock<Vec<Table>>,
+    summarized: OnceLock<()>,
     /// Lookups before it was summarized.
     lookups: AtomicU32,
 }
@@ -180,20 +159,28 @@ struct Slot {
 impl Packed {
     /// For `pages` pfns.
     pub(super) fn new(pages: u64) -> Self {
-        let count = usize::try_from(pages.min(MAX_SUMMARIZED_PAGES).div_ceil(BLOCK)).unwrap_or(0);
+        let pages = pages.min(MAX_SUMMARIZED_PAGES);
+        let count = to_index(pages.div_ceil(BLOCK)).unwrap_or(0);
         Self {
-            summaries: OnceLock::new(),
+            extents: to_index(pages.div_ceil(EXTENT as u64)).unwrap_or(0),
+            index: OnceLock::new(),
             blocks: alloc::collect((0..count).map(|_| Slot::default())).into_boxed_slice(),
             tables: Budget::new("P2M summary tables", MAX_SUMMARY_TABLES),
+            whole_blocks: AtomicUsize::new(0),
+            scattered: AtomicUsize::new(0),
+            is_flat: AtomicBool::new(false),
         }
     }
 
     /// A view of the summaries, including those added later.
     #[inline]
     pub(super) fn view(&self) -> View<'_> {
+        let index = self.index.get();
+        let table = index.and_then(|index| index.table.as_ref());
         View {
-            summaries: self.summaries.get().map_or(&[], |summaries| summaries),
-            blocks: &self.blocks,
+            summaries: index.map_or(&[], |index| &index.summaries),
+            table: table.map_or(&[], Pool::numbers),
+            is_flat: self.is_flat.load(Ordering::Acquire),
         }
     }
 
@@ -210,24 +197,63 @@ impl Packed {
         if lookups < WARM || self.tables.remaining() == 0 {
             return;
         }
-        slot.tables.get_or_init(|| {
-            let mut block = Summary::new();
+        slot.summarized.get_or_init(|| {
+            let mut block = Summary(alloc::with_capacity(EXTENT * EXTENTS));
             entries(Pfn(number * BLOCK), &mut block);
-            block.tables.shrink_to_fit();
-            // The block that exhausts the budget is kept: it is the last one.
-            let _ = self.tables.spend(block.tables.len() as u64);
-            let unknown = || AtomicU32::new(LOOK_UP);
-            let extents = self.blocks.len() * EXTENTS;
-            let all = self.summaries.get_or_init(|| {
-                alloc::collect(std::iter::repeat_with(unknown).take(extents)).into_boxed_slice()
-            });
-            let own = to_index(number * EXTENTS as u64).and_then(|first| all.get(first..));
-            // A thread that reads a summary before its table exists uses the P2M itself.
-            for (slot, summary) in own.unwrap_or_default().iter().zip(&block.summaries) {
-                slot.store(*summary, Ordering::Relaxed);
-            }
-            block.tables
+            self.publish(number as usize * EXTENTS, &block.0);
         });
+    }
+
+    /// Sets the summaries of a block from its entries. `first` is the number of its first extent.
+    fn publish(&self, first: usize, entries: &[u32]) {
+        let index = self.index.get_or_init(|| {
+            let unknown = || AtomicU32::new(LOOK_UP);
+            let summaries = std::iter::repeat_with(unknown).take(self.extents);
+            Index {
+                summaries: alloc::collect(summaries).into_boxed_slice(),
+                table: Pool::new(self.extents * EXTENT),
+            }
+        });
+        let summaries = index.summaries.get(first..).unwrap_or_default();
+        let extents = entries.as_chunks().0;
+        let count = extents.len().min(summaries.len());
+        let found = extents.iter().take(count);
+        let scattered = found.filter(|extent| uniform(extent).is_none()).count();
+        let pool = index.table.as_ref();
+        let is_small = self.extents <= SMALL;
+        // Then little more memory is taken by the entries of all extents, in huge pages.
+        let is_whole = is_small || scattered >= count.div_ceil(4);
+        // Without huge pages a table may be alone in its page, which has space for two.
+        let cost = if is_whole { count } else { 2 * scattered };
+        // The block that exhausts the budget is kept: it is the last one.
+        let _ = self.tables.spend(cost as u64);
+        if let Some(pool) = pool.filter(|_| is_whole) {
+            pool.use_huge_pages(first * EXTENT, count * EXTENT);
+        }
+        let table = pool.map_or(&[][..], Pool::numbers);
+        let rest = table.get(first * EXTENT..).unwrap_or_default();
+        let mut slots = rest.as_chunks::<EXTENT>().0.iter();
+        for (extent, summary) in extents.iter().zip(summaries) {
+            let (uniform, slot) = (uniform(extent), slots.next());
+            if let Some(slot) = slot.filter(|_| is_whole || uniform.is_none()) {
+                for (slot, entry) in slot.iter().zip(extent) {
+                    slot.store(*entry, Ordering::Relaxed);
+                }
+            }
+            let has_table = slot.is_some();
+            let value = uniform.unwrap_or(if has_table { TABLE } else { LOOK_UP });
+            // After the table, for threads that read it.
+            summary.store(value, Ordering::Release);
+        }
+        if !is_whole || pool.is_none() {
+            return;
+        }
+        let scattered = scattered + self.scattered.fetch_add(scattered, Ordering::AcqRel);
+        let whole = 1 + self.whole_blocks.fetch_add(1, Ordering::AcqRel);
+        // Summaries save a cache miss for each pfn of a uniform extent, and cost one lookup more.
+        if whole == self.blocks.len() && (is_small || scattered >= self.extents / 4 * 3) {
+            self.is_flat.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -235,25 +261,81 @@ impl Packed {
 #[derive(Clone, Copy)]
 pub(super) struct View<'p> {
     summaries: &'p [AtomicU32],
-    blocks: &'p [Slot],
+    table: &'p [AtomicU32],
+    is_flat: bool,
 }
 
 impl View<'_> {
-    /// The summary of a pfn's extent; [`LOOK_UP`] if there is none.
+    /// Writes the packed entry of each pfn to `out`; the slices must be of equal length. Returns the
+    /// largest entry.
     #[inline]
-    pub(super) fn summary(&self, pfn: Pfn) -> u32 {
-        to_index(pfn.0 >> EXTENT_SHIFT)
-            .and_then(|extent| self.summaries.get(extent))
-            .map_or(LOOK_UP, |summary| summary.load(Ordering::Relaxed))
+    pub(super) fn resolve<I: Source, O: Sink>(self, pfns: &[I], out: &[O]) -> u32 {
+        let (Some(first), Some(last)) = (pfns.first(), pfns.last()) else {
+            return 0;
+        };
+        // Those of a sequence are mostly in extents of consecutive frames, for which no entry is read.
+        let is_near = last.get().wrapping_sub(first.get()) < NEAR;
+        if self.is_flat && !is_near {
+            return if self.table.len() <= SMALL * EXTENT {
+                gather::flat(self.table, Pfn(0), pfns, out)
+            } else {
+                gather::far(self.table, pfns, out)
+            };
+        }
+        let groups = pfns.chunks(GROUP).zip(out.chunks(GROUP));
+        groups.fold(0, |worst, (pfns, out)| {
+            worst.max(self.by_summary(pfns, out))
+        })
     }
 
-    /// The table of a pfn's extent, if its `summary` refers to one.
+    /// [`View::resolve`] of a few pfns by the summaries of their extents.
     #[inline]
-    pub(super) fn table(&self, summary: u32, pfn: Pfn) -> Option<&Table> {
-        let block = self.blocks.get(to_index(pfn.0 / BLOCK)?)?;
-        let tables = block.tables.get()?;
-        tables.get(summary.wrapping_sub(TABLE) as usize)
+    fn by_summary<I: Source, O: Sink>(self, pfns: &[I], out: &[O]) -> u32 {
+        let (Some(first), Some(last)) = (pfns.first(), pfns.last()) else {
+            return 0;
+        };
+        // Check the last pfn first: it rejects most scattered groups.
+        let first = Pfn(first.get());
+        if one_extent(first.0 ^ last.get()) {
+            let summary = self.summary(first);
+            if summary < TABLE {
+                if consecutive(Mfn(summary.into()), first, pfns, out) {
+                    return 0;
+                }
+            } else if summary < SPECIAL {
+                let start = first.0 - within(first);
+                let table = to_index(start).and_then(|start| self.table.get(start..));
+                let table = table.and_then(|table| table.get(..EXTENT));
+                let worst = gather::flat(table.unwrap_or_default(), Pfn(start), pfns, out);
+                if worst != LOOK_UP {
+                    return worst;
+                }
+            }
+        }
+        gather::summarized(self.summaries, self.table, pfns, out)
     }
+
+    /// The summary of a pfn's extent; [`LOOK_UP`] if there is none.
+    #[inline]
+    fn summary(self, pfn: Pfn) -> u32 {
+        to_index(pfn.0 >> EXTENT_SHIFT)
+            .and_then(|extent| self.summaries.get(extent))
+            .map_or(LOOK_UP, |summary| summary.load(Ordering::Acquire))
+    }
+}
+
+/// Resolves pfns in an extent of consecutive frames from `mfn` on. False if one is elsewhere, and `out`
+/// is unspecified. `pfn` is any pfn of the extent.
+#[inline]
+fn consecutive<I: Source, O: Sink>(mfn: Mfn, pfn: Pfn, pfns: &[I], out: &[O]) -> bool {
+    let distance = mfn.0.wrapping_add(within(pfn)).wrapping_sub(pfn.0);
+    let mut different = 0;
+    for (other, out) in pfns.iter().zip(out) {
+        let other = other.get();
+        different |= other ^ pfn.0;
+        out.set(other.wrapping_add(distance));
+    }
+    one_extent(different)
 }
 
 #[inline]
@@ -263,26 +345,38 @@ fn to_index(number: u64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
-    fn packed(entries: &[u32]) -> (u32, Vec<u32>) {
-        let packed = Packed::new(entries.len() as u64);
+    fn summarize(packed: &Packed, entries: &[u32]) {
         for _ in 0..WARM {
             packed.count_lookup(Pfn(3), |first, block| {
                 assert_eq!(first, Pfn(0));
                 entries.iter().for_each(|entry| block.push(*entry));
             });
         }
+    }
+
+    fn packed(entries: &[u32]) -> (u32, Vec<u32>) {
+        let packed = Packed::new(entries.len() as u64);
+        summarize(&packed, entries);
         let view = packed.view();
-        let all = (0..entries.len() as u64).map(Pfn).map(|pfn| {
-            let summary = view.summary(pfn);
-            match summary {
-                0..TABLE => summary + within(pfn) as u32,
-                TABLE..SPECIAL => entry(view.table(summary, pfn).unwrap(), pfn),
-                SPECIAL.. => summary,
-            }
-        });
-        (view.summary(Pfn(0)), all.collect())
+        let pfns: Vec<_> = (0..entries.len() as u64).map(Pfn).collect();
+        let by_flat = all(view, &pfns);
+        let is_flat = false;
+        assert_eq!(by_flat, all(View { is_flat, ..view }, &pfns));
+        (view.summary(Pfn(0)), by_flat)
+    }
+
+    fn all(view: View<'_>, pfns: &[Pfn]) -> Vec<u32> {
+        let mut out = vec![Mfn(0); pfns.len()];
+        let cells = Cell::from_mut(out.as_mut_slice()).as_slice_of_cells();
+        let worst = view.resolve(pfns, cells);
+        let out: Vec<_> = out.iter().map(|mfn| mfn.0 as u32).collect();
+        assert!(worst < SPECIAL || out.iter().any(|entry| *entry == worst));
+        assert_eq!(worst >= SPECIAL, out.iter().any(|entry| *entry >= SPECIAL));
+        out
     }
 
     #[test]

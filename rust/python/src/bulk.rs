@@ -304,9 +304,10 @@ pub fn run<W>(
     if len < DETACH {
         errors::catch(|| step(&mut make(len), 0..len))?;
     } else {
-        detach(py, || {
-            parallel::ranges(len, grain, threads, || make(len), &step)
-        })?;
+        // Threads share the work, and what their workers expect.
+        let shares = threads.min(len.div_ceil(grain.max(1))).max(1);
+        let make = || make(len.div_ceil(shares));
+        detach(py, || parallel::ranges(len, grain, threads, make, &step))?;
     }
     gate.check()
 }

@@ -3,7 +3,8 @@
 //! A child process has only the thread that forked. In the child, a lock that another thread held
 //! would stay locked, and a table that it was building would stay incomplete. So calls without the GIL
 //! are counted, and `os.fork` first waits until there are none. Calls with the GIL need no count: the
-//! forking thread holds it.
+//! forking thread holds it. Threads that wait for work end before the fork; Python 3.12 and later warn of
+//! a fork beside other threads.
 
 use std::cell::RefCell;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use xenkdump::alloc;
+use xenkdump::parallel::{end_threads, NoThreads};
 
 use crate::errors;
 
@@ -21,7 +23,8 @@ static FINISHED: Condvar = Condvar::new();
 
 thread_local! {
     /// Held by a thread that forks, so that no call can start.
-    static FORKING: RefCell<Option<MutexGuard<'static, usize>>> = const { RefCell::new(None) };
+    static FORKING: RefCell<Option<(MutexGuard<'static, usize>, NoThreads)>> =
+        const { RefCell::new(None) };
 }
 
 /// A call in progress.
@@ -63,7 +66,8 @@ pub fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyRes
 #[pyfunction]
 fn before_fork() {
     let idle = FINISHED.wait_while(running(), |running| *running > 0);
-    FORKING.set(Some(idle.unwrap_or_else(PoisonError::into_inner)));
+    let idle = idle.unwrap_or_else(PoisonError::into_inner);
+    FORKING.set(Some((idle, end_threads())));
 }
 
 #[pyfunction]

@@ -52,7 +52,7 @@ impl Key {
             let word = u64::from_le_bytes(word);
             let ends = blanks(word);
             // What is below the first of them.
-            let text = word & (ends & ends.wrapping_neg()).wrapping_sub(1) >> 7;
+            let text = word & ((ends & ends.wrapping_neg()).wrapping_sub(1) >> 7);
             let text = if ends == 0 { word } else { text };
             let product = u128::from(hash ^ text) * u128::from(factor | 1);
             hash = (product as u64) ^ (product >> 64) as u64;
@@ -67,7 +67,7 @@ impl Key {
 /// The upper bit of the first byte of `word` that is at most a blank, and perhaps of later ones.
 fn blanks(word: u64) -> u64 {
     const ALL: u64 = u64::MAX / 0xff;
-    word.wrapping_sub(ALL * (b' ' as u64 + 1)) & !word & ALL * 0x80
+    word.wrapping_sub(ALL * (b' ' as u64 + 1)) & !word & (ALL * 0x80)
 }
 
 /// Keys that are compared at once.

@@ -60,7 +60,7 @@ def _columns() -> int:
 
 
 # Its texts are not translated. To find that out, gettext would import locale.
-vars(argparse)["_"] = str
+vars(argparse)["_"] = lambda text: text  # of a group without a description it is None
 
 
 class Parser(argparse.ArgumentParser):

@@ -82,6 +82,7 @@ def test_help(topic: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1]
     assert shown[0].startswith(f"usage: xkdump {' '.join(topic)}")
+    assert "None" not in shown[0]
 
 
 @pytest.mark.parametrize(

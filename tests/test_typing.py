@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from xenkdump_fast import _typing
+from xenkdump_fast.commands import COMMANDS
 
 
 class Point(_typing.NamedTuple):
@@ -108,6 +109,11 @@ class Json(TypedDict, total=False):
 
 class IntBox(Box[int]): ...
 
+Keyword = TypedDict("Keyword", {"class": int})
+Partial = TypedDict("Partial", {"from": int}, total=False)
+
+class Both(Json, Keyword): ...
+
 def guard(value: Any) -> TypeGuard[str]: ...
 
 @overload
@@ -115,6 +121,9 @@ def one(x: int) -> Self: ...
 def one(x: Any) -> NoReturn: return cast("int", x)
 
 assert Json(name="a") == {"name": "a"}
+assert Keyword({"class": 1}) == {"class": 1}
+assert Partial.__name__ == "Partial"
+assert Both({"name": "a", "class": 1}) == {"name": "a", "class": 1}
 assert one(3) == 3
 assert isinstance(IntBox(), Box)
 assert "typing" not in sys.modules
@@ -123,6 +132,21 @@ assert "typing" not in sys.modules
 
 def test_annotations_need_no_typing() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT], check=True)
+
+
+#: A short command as it starts: its module is imported before any that needs ``typing``.
+COMMAND_MODULE = """
+import sys
+from xenkdump_fast import arguments
+from xenkdump_fast.commands import COMMANDS
+
+arguments.command_module(COMMANDS[sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_starts_without_typing(name: str) -> None:
+    subprocess.run([sys.executable, "-c", COMMAND_MODULE, name], check=True)
 
 
 def test_they_are_those_of_typing_where_it_is_imported() -> None:

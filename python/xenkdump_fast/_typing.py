@@ -135,11 +135,17 @@ else:
 
             __slots__ = ()
 
-        class TypedDict(dict):
+        class _TypedDict(dict):
             """An ordinary dictionary."""
 
             def __init_subclass__(cls, *, total=True):
                 pass
+
+        def TypedDict(name, fields, *, total=True):  # noqa: N802 - as in typing
+            """A class of dictionaries; also a base of such a class, as in typing."""
+            return type(name, (_TypedDict,), {"__annotations__": fields}, total=total)
+
+        TypedDict.__mro_entries__ = lambda bases: (_TypedDict,)
 
         def TypeVar(name, *constraints, bound=None):  # noqa: N802 - as in typing
             """Something that can be a part of annotations."""

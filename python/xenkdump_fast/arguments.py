@@ -60,7 +60,7 @@ def _columns() -> int:
 
 
 # Its texts are not translated. To find that out, gettext would import locale.
-vars(argparse)["_"] = str
+vars(argparse)["_"] = lambda text: text  # of a group without a description it is None
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,11 +75,12 @@ class Parser(argparse.ArgumentParser):
 
     def hinted(self, message: str) -> str:
         """The message, with what helps if it is about an option that the command does not have."""
-        if not message.startswith("unrecognized arguments: -"):
+        option = message.removeprefix("unrecognized arguments: ")
+        if option == message or not option.startswith("-"):
             return message
         from .commands import hints
 
-        hint = hints.of_options(self.prog.rpartition(" ")[2])
+        hint = hints.of_options(self.prog.rpartition(" ")[2], option)
         return message if hint is None else f"{message}; {hint}"
 
 

@@ -1,11 +1,13 @@
 """What is said of words that are not commands."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 
 from xenkdump_fast.cli import main
 from xenkdump_fast.commands import COMMANDS, hints
+from xenkdump_forge import write_dump
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,11 @@ from xenkdump_fast.commands import COMMANDS, hints
         (["--domain", "1", "bt"], "options follow the command: xkdump bt --domain ..."),
         (["--domain", "1"], "invalid choice: '1'"),
         (["kmem", "-s", "x"], "unrecognized arguments: -s; -i is the usage of memory"),
+        (["bt", "-f", "x"], "unrecognized arguments: -f; drgn has -c, -f and -F: xkdump crash"),
+        (["ps", "-m", "x"], "unrecognized arguments: -m; drgn has -m, -p, -G and others"),
+        (["mod", "-t", "x"], "unrecognized arguments: -t; drgn has -t"),
+        (["vtop", "-u", "x", "1"], "unrecognized arguments: -u; --pid PID"),
+        (["bt", "--domian", "x"], "unrecognized arguments: --domian\n"),
         (["nonsense"], "invalid choice: 'nonsense'"),
     ],
 )
@@ -47,6 +54,19 @@ def test_drgn_has_the_commands() -> None:
     common = importlib.import_module("drgn.commands._crash.common")
     missing = hints._DRGN - common.CRASH_COMMAND_NAMESPACE._commands.keys()
     assert not missing
+
+
+def test_drgn_has_the_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("drgn", reason="pip install 'xenkdump_fast[drgn]'")
+    dump = write_dump(tmp_path / "dump", like="modern")
+
+    def refused(line: str) -> bool:
+        main(["crash", str(dump.vmlinux), str(dump.vmcore), *line.split()])
+        return "unrecognized arguments" in capsys.readouterr().err
+
+    for line in ("bt -c 0", "bt -f", "bt -F", "mod -t", "ps -m", "ps -p 1", "ps -G"):
+        assert not refused(line), line
+    assert refused("bt -t")
 
 
 def test_no_hint_hides_a_command() -> None:

@@ -139,3 +139,12 @@ def test_it_fits_in_a_browser(content: Content, tmp_path: Path) -> None:
             page.value("document.getElementById('unfold').click()")
             assert page.value("document.documentElement.scrollWidth") <= width
         assert page.complaints == []
+
+
+def test_the_vmlinux_of_another_kernel_is_named(dump_file: Callable[[str], str]) -> None:
+    other = dump_file("vmlinux-6.12.117")
+    with xk.open(dump_file("bare-x86_64/vmcore")) as dump:
+        content = report.content(dump, vmlinux=other)
+    assert [(problem["where"], problem["text"]) for problem in content["problems"]] == [
+        ("dump", f"{Path(other).name} is not the kernel of the dump: it is not used")
+    ]

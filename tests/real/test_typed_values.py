@@ -227,3 +227,18 @@ def test_definitions_are_those_of_crash(domain: Callable[[str], Domain]) -> None
     empty = definition("trace_event_data_offsets_ma_write")
     assert empty[1:] == ["    <no data fields>", "}", "SIZE: 0"]
     assert definition("avenrun") == ["unsigned long avenrun[3];"]
+
+
+@pytest.mark.parametrize("name", ["bare-x86_64", "linux73-bare"])
+def test_a_per_cpu_variable_has_no_value_without_a_cpu(
+    name: str, domain: Callable[[str], Domain]
+) -> None:
+    """Since Linux 6.15 the section of the image has kernel addresses, and can be read."""
+    opened = domain(name)
+    for text in ("runqueues.nr_running", "cpu_number", "*&runqueues", "&runqueues.curr->pid"):
+        with pytest.raises(xk.AbsentError, match="is a per-CPU variable"):
+            p.run(opened, p.Options([text]))
+    for text in ("jiffies:0", "init_task:a.pid"):
+        with pytest.raises(xk.AbsentError, match="is not a per-CPU variable"):
+            p.run(opened, p.Options([text]))
+    p.run(opened, p.Options(["&runqueues.curr"]))

@@ -1,13 +1,14 @@
 """How a report gathers its content."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from xenkdump_fast import report, session
 from xenkdump_fast.session import own_kernel
-from xenkdump_forge import SyntheticDump
+from xenkdump_forge import SyntheticDump, write_dump
 
 
 def test_each_kernel_is_searched_for_once(
@@ -27,3 +28,16 @@ def test_each_kernel_is_searched_for_once(
     assert content["died"]["signature"] is not None
     assert searched[0] == 1
     assert set(searched.values()) == {1}
+
+
+def _problems(dump: SyntheticDump, vmlinux: SyntheticDump) -> list[str]:
+    with session.open(dump.vmcore) as opened:
+        content = report.content(opened, vmlinux=vmlinux.vmlinux)
+    return [problem["text"] for problem in content["problems"]]
+
+
+def test_a_vmlinux_of_another_kernel_is_named(modern: SyntheticDump, tmp_path: Path) -> None:
+    other = write_dump(tmp_path / "other", "2006-x86_64")
+    unused = f"{Path(other.vmlinux).name} is not the kernel of any domain: it is not used"
+    assert unused in _problems(modern, other)
+    assert not any("is not the kernel of" in text for text in _problems(modern, modern))

@@ -85,7 +85,9 @@ def start(host: SyntheticDump, tmp_path: Path) -> Iterator[Start]:
 def test_a_session(start: Start) -> None:
     terminal = start()  # files without a command
     assert "PANIC: " in terminal.ready()
-    assert '"systemd"' in terminal.run("bt 1")
+    first = terminal.run("bt 1")
+    assert '"systemd"' in first
+    assert "Warning" not in first
     assert "no such command" in terminal.run("nonsense")
     assert "is not mapped" in terminal.run("vtop 10")
     assert "no symbol" not in terminal.run("ps | grep systemd")

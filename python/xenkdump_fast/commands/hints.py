@@ -15,12 +15,21 @@ _OVERVIEW = (("-h", "--help"), ("-V", "--version"))
 _DRGN = frozenset(("ascii", "bpf", "btop", "eval", "ptob", "ptov", "sig", "waitq"))
 
 #: What to say of options that crash has and a command does not.
-_OPTIONS = {"kmem": "-i is the usage of memory; drgn prints slab caches and pages: kmem ... -- -s"}
+_OPTIONS = {
+    "bt": "drgn has -c, -f and -F: xkdump crash [VMLINUX] VMCORE bt ...",
+    "kmem": "-i is the usage of memory; drgn prints slab caches and pages: kmem ... -- -s",
+    "mod": "drgn has -t: xkdump crash [VMLINUX] VMCORE mod -t",
+    "ps": "drgn has -m, -p, -G and others: xkdump crash [VMLINUX] VMCORE ps ...",
+    "vtop": "--pid PID takes the page tables of a process",
+}
 
 
-def of_options(command: str) -> str | None:
-    """What to say of an option that a command does not have; None if nothing helps."""
-    return _OPTIONS.get(command)
+def of_options(command: str, option: str) -> str | None:
+    """What to say of an option that a command does not have; None if nothing helps.
+
+    crash has no long options.
+    """
+    return None if option.startswith("--") else _OPTIONS.get(command)
 
 
 def on_command_line(words: Sequence[str]) -> str | None:

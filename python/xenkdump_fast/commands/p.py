@@ -4,10 +4,8 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 
-from .._native import AbsentError, MemoryFault
 from .._typing import Any, NamedTuple, NotRequired, TypedDict
 from ..linux import percpu
-from ..linux.system import Linux
 from ..linux.typed import expression, printing, types
 from ..linux.typed.value import Value
 from ..output.escape import printable
@@ -45,28 +43,13 @@ def run(target: Domain, options: Options = Options()) -> "Values":
     text = " ".join(options.operands)
     every = _EVERY_CPU.fullmatch(text.strip())
     if every is None:
-        try:
-            value = _known(expression.evaluate(kernel, text))
-        except MemoryFault:
-            _check_per_cpu(kernel, text)
-            raise
+        value = _known(expression.evaluate(kernel, text))
         return Values(text, [(None, value)], options.hex)
     found: list[tuple[int | None, Value]] = []
     for cpu in percpu.possible(kernel):
         value = expression.evaluate(kernel, f"{every[1]}:{cpu}{every[2]}")
         found.append((cpu, _known(value)))
     return Values(text, found, options.hex, (every[1], every[2]))
-
-
-def _check_per_cpu(kernel: Linux, text: str) -> None:
-    """AbsentError if the expression reads a per-CPU variable, but does not name the CPU."""
-    for name in re.findall(r"(?<![\w.>])([A-Za-z_]\w*)(?![\w:])", text, re.ASCII):
-        address = kernel.symbols.get(name)
-        if address is not None and percpu.is_variable(kernel, address):
-            raise AbsentError(
-                f"{kernel.image.path}: {name} is a per-CPU variable: {name}:0 is that of CPU 0, "
-                f"{name}:a are all"
-            )
 
 
 def _known(value: Value) -> Value:

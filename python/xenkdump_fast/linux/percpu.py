@@ -16,11 +16,14 @@ PAGE = 4096
 PART = 4
 
 
-def is_variable(kernel: Kernel, address: int) -> bool:
-    """Whether a symbol is a per-CPU variable, whose instances are elsewhere."""
+def is_variable(kernel: Kernel, address: int) -> bool | None:
+    """Whether a symbol is a per-CPU variable, whose instances are elsewhere.
+
+    None if the kernel's symbols do not say it.
+    """
     start, end = kernel.symbols.get("__per_cpu_start"), kernel.symbols.get("__per_cpu_end")
     if start is None or end is None or "__per_cpu_offset" not in kernel.symbols:
-        return False
+        return None
     return start <= address < end
 
 

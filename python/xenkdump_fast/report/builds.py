@@ -33,6 +33,8 @@ class Builds:
         self._images: dict[GuestKernel, Image] = {}
         self._failed: dict[GuestKernel, int] = {}
         self._kept: Domain | None = None
+        #: Whether ``vmlinux`` is the kernel of a domain that was opened.
+        self.vmlinux_used = False
         #: Where other kernels were found in their images.
         self.hints: list[int] = []
 
@@ -55,11 +57,12 @@ class Builds:
         if build is not None and self._failed.get(build, 0) >= _SEARCHES:
             return self._by_vmlinux(number, build)
         try:
-            domain, _ = own_kernel.opened(self._dump, number, self._vmlinux, self._dump.domain)
+            domain, used = own_kernel.opened(self._dump, number, self._vmlinux, self._dump.domain)
         except AbsentError:
             if build is not None:
                 self._failed[build] = self._failed.get(build, 0) + 1
             raise
+        self.vmlinux_used |= used
         image = domain.kernel.image
         if build is not None and image.is_memory and image.symbol_source == "kallsyms":
             self._images[build] = image
@@ -87,9 +90,12 @@ class Builds:
     def _by_vmlinux(self, number: int, build: "GuestKernel") -> Domain:
         if self._vmlinux is not None:
             try:
-                return self._dump.domain(number, self._vmlinux)
+                domain = self._dump.domain(number, self._vmlinux)
             except AbsentError:
                 pass  # of another build
+            else:
+                self.vmlinux_used = True
+                return domain
         raise AbsentError(
             f"Linux {build.release} was not searched for: its symbols are not in the memory of "
             f"{_SEARCHES} other domains that run it"

@@ -101,6 +101,10 @@ def content(
         _add(problems, prefix, where, one.warnings)
         if one.domain["why"] is not None:
             _add(problems, prefix, where, [f"no kernel: {one.domain['why']}"])
+    if vmlinux is not None and not builds.vmlinux_used:
+        whose = "any domain" if is_host else "the dump"
+        text = f"{os.path.basename(vmlinux)} is not the kernel of {whose}: it is not used"
+        _add(problems, prefix, "dump", [text])
     if picture is not None:
         _add(problems, prefix, "memory", picture.doubts)
     _add(problems, prefix, "dump", dump.warnings)

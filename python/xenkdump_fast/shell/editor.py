@@ -9,6 +9,7 @@ from .completer import Completer
 from .history import History
 
 if TYPE_CHECKING:
+    from asyncio import Task
     from collections.abc import Coroutine
     from typing import Any
 
@@ -60,9 +61,15 @@ def _prompt_session(completer: Completer, history: History) -> "PromptSession[st
     # "Display all 500 possibilities?" asks in a task of its own, which Ctrl-C would end with a
     # traceback.
     start = session.app.create_background_task
-    session.app.create_background_task = (  # type: ignore[method-assign]
-        lambda coroutine: start(_until_interrupted(coroutine))
-    )
+
+    def create(coroutine: "Coroutine[Any, Any, None]") -> "Task[None]":
+        task = start(_until_interrupted(coroutine))
+        # Each line ends with tasks that are cancelled before they start. Python warns of a
+        # coroutine that was neither awaited nor closed.
+        task.add_done_callback(lambda _: coroutine.close())
+        return task
+
+    session.app.create_background_task = create  # type: ignore[method-assign]
     return session
 
 

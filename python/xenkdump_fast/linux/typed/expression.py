@@ -30,7 +30,7 @@ def evaluate(kernel: Kernel, text: str) -> Value:
     value = parser.sum()
     if parser.token is not None:
         parser.fail(f"{parser.token!r} is not expected")
-    return value
+    return parser.readable(value)
 
 
 def variable(kernel: Kernel, name: str, cpu: int | None = None) -> Value:
@@ -41,6 +41,9 @@ def variable(kernel: Kernel, name: str, cpu: int | None = None) -> Value:
     if address is None:
         raise AbsentError(f"{kernel.image.path}: no variable {name}")
     if cpu is not None:
+        # The symbols of modules have per-CPU variables outside the section of the image.
+        if name in kernel.symbols and percpu.is_variable(kernel, address) is False:
+            raise AbsentError(f"{kernel.image.path}: {name} is not a per-CPU variable")
         address = percpu.shifted(kernel, address, cpu)
     of = types.parse(kernel, kernel.variable_type(name))
     if isinstance(of, Derived) and of.length == 0:
@@ -59,12 +62,30 @@ class _Parser:
         self._at = 0
         self._start = 0
         self._depth = 0
+        #: The last per-CPU variable without a CPU.
+        self._per_cpu: str | None = None
         self.token: str | None = None
         self._next()
 
     def fail(self, why: str) -> NoReturn:
         """Raises AbsentError."""
         raise AbsentError(f"{self._text!r}, character {self._start + 1}: {why}")
+
+    def readable(self, value: Value) -> Value:
+        """The value, which is to be read. AbsentError if no CPU has it.
+
+        The section of per-CPU variables in the image holds the values that CPUs start with. It can
+        be read where it has addresses of its own: on i386, and since Linux 6.15 on x86_64.
+        """
+        name = self._per_cpu
+        if name is None or value.address is None:
+            return value
+        if percpu.is_variable(self._kernel, value.address):
+            raise AbsentError(
+                f"{self._kernel.image.path}: {name} is a per-CPU variable: {name}:0 is that of "
+                f"CPU 0, {name}:a are all"
+            )
+        return value
 
     def _next(self) -> None:
         self._start = self._at
@@ -88,12 +109,13 @@ class _Parser:
         while self.token in ("+", "-"):
             sign = 1 if self.token == "+" else -1
             self._next()
-            value = self._add(value, sign * self._unary().integer())
+            value = self._add(value, sign * self.readable(self._unary()).integer())
         return value
 
     def _add(self, value: Value, number: int) -> Value:
         if value.kind == "array":
             value = value.element(0).reference()
+        self.readable(value)
         step = 1
         if value.kind == "ptr" and types.target(value.type) is not None:
             step = types.sizeof(types.target(value.type), self._kernel.word)
@@ -112,13 +134,14 @@ class _Parser:
     def _prefixed(self) -> Value:
         if self.token == "*":
             self._next()
-            return self._unary().dereferenced()
+            value = self._unary()
+            return (value if value.kind == "array" else self.readable(value)).dereferenced()
         if self.token == "&":
             self._next()
             return self._unary().reference()
         if self.token == "-":
             self._next()
-            number = self._unary()
+            number = self.readable(self._unary())
             return number._replace(address=None, immediate=-number.integer())
         if self.token == "sizeof":
             self._next()
@@ -129,7 +152,8 @@ class _Parser:
         if self.token == "(" and self._is_cast():
             self._next()
             to = types.parse(self._kernel, self._type())
-            return self._unary().cast(to)
+            value = self._unary()
+            return (value if value.kind == "array" else self.readable(value)).cast(to)
         return self._postfix()
 
     def _is_cast(self) -> bool:
@@ -165,12 +189,12 @@ class _Parser:
                     self.fail("a member is expected")
                 name = self.token
                 self._next()
-                value = value.member(name)
+                value = (self.readable(value) if value.kind == "ptr" else value).member(name)
             elif self.token == "[":
                 self._next()
-                index = self.sum().integer()
+                index = self.readable(self.sum()).integer()
                 self._take("]")
-                value = value.element(index)
+                value = (self.readable(value) if value.kind == "ptr" else value).element(index)
             else:
                 return value
 
@@ -197,7 +221,11 @@ class _Parser:
             if cpu is None or cpu not in percpu.possible(self._kernel):
                 self.fail(f"{self.token!r} is not a CPU")
             self._next()
-        return variable(self._kernel, token, cpu)
+        found = variable(self._kernel, token, cpu)
+        address = found.address
+        if cpu is None and address is not None and percpu.is_variable(self._kernel, address):
+            self._per_cpu = token
+        return found
 
     def _number(self, number: int) -> Value:
         if number > self._kernel.last:

@@ -106,6 +106,19 @@ def test_expressions(text: str, same: str, run: Run) -> None:
     assert run("p", text) == f"{text} = {same}\n"
 
 
+def test_per_cpu_instances(run: Run, kernel: Any) -> None:
+    for cpu, task in kernel.active.items():
+        found = run.json("struct", "rq.curr", f"runqueues:{cpu}")
+        assert f"{task.address:#x}" in str(found)
+    for wrong, problem in (
+        ("runqueues", "runqueues is a per-CPU variable: runqueues:0 is that of CPU 0"),
+        ("runqueues:99", "99 is not a CPU"),
+        ("init_task:0", "init_task is not a per-CPU variable"),
+    ):
+        run("struct", "rq.curr", wrong, expected=1)
+        assert problem in run.err
+
+
 def test_per_cpu(run: Run, kernel: Any) -> None:
     values = run.json("p", "runqueues:a.curr")["values"]
     assert {one["cpu"]: int(one["value"], 16) for one in values} == {

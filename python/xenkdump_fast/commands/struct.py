@@ -4,8 +4,10 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 
+from .. import parsing
 from .._native import AbsentError, Type
 from .._typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
+from ..linux import percpu
 from ..linux.typed import printing, types
 from ..linux.typed.value import Value
 from ..output.escape import printable
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from ..linux.typed.types import CType
 
 OPERANDS = Operands(
-    "STRUCT[.MEMBER,...] [ADDRESS|SYMBOL[+OFFSET] [COUNT]]",
+    "STRUCT[.MEMBER,...] [ADDRESS|SYMBOL[+OFFSET]|VARIABLE:CPU [COUNT]]",
     "a struct, union or typedef, with members to select (se.vruntime, comm[3]); then where it is "
     "in memory, and how many there are one after another",
     "+",
@@ -81,7 +83,7 @@ def run(target: Domain, options: Options = Options()) -> "Layout | Instances":
             place(of, member)
         offsets = printing.Offsets() if options.offsets else None
         return Layout(of, kernel.word, offsets, members)
-    address = addresses.program(target).address(rest[0])
+    address = _address(target, rest[0])
     count = addresses.count(rest[1:], 1)
     if count > MAX_COUNT:
         raise UsageError(f"{count} instances are too many at once: at most {MAX_COUNT}")
@@ -102,6 +104,20 @@ def run(target: Domain, options: Options = Options()) -> "Layout | Instances":
     return Instances(values, members, options.hex)
 
 
+def _address(domain: Domain, text: str) -> int:
+    """An address, or a symbol; that of a per-CPU variable with its CPU."""
+    kernel = domain.kernel
+    name, colon, number = text.partition(":")
+    cpu = parsing.number(number) if colon else None
+    address = kernel.symbols.get(name)
+    if cpu is not None and address is not None:
+        return percpu.instance(kernel, name, address, cpu)
+    address = addresses.program(domain).address(text)
+    if text in kernel.symbols:
+        percpu.check_shared(kernel, text, address)
+    return address
+
+
 def named(domain: Domain, name: str, module: str | None) -> Type:
     """A struct, union, typedef or other type by name, with or without its keyword."""
     if module is not None:
@@ -110,9 +126,7 @@ def named(domain: Domain, name: str, module: str | None) -> Type:
 
 
 def _inside(domain: Domain, text: str) -> int:
-    from ..parsing import number
-
-    offset = number(text, 0)
+    offset = parsing.number(text, 0)
     if offset is not None:
         return offset
     name, dot, path = text.partition(".")

@@ -27,6 +27,27 @@ def is_variable(kernel: Kernel, address: int) -> bool | None:
     return start <= address < end
 
 
+def check_shared(kernel: Kernel, name: str, address: int) -> None:
+    """AbsentError for a per-CPU variable, which no CPU has at the address of its symbol.
+
+    The section of per-CPU variables in the image holds the values that CPUs start with. It can be
+    read where it has addresses of its own: on i386, and since Linux 6.15 on x86_64.
+    """
+    if is_variable(kernel, address):
+        raise AbsentError(
+            f"{kernel.image.path}: {name} is a per-CPU variable: {name}:0 is that of CPU 0"
+        )
+
+
+def instance(kernel: Kernel, name: str, address: int, cpu: int) -> int:
+    """The address of ``cpu``'s instance of a variable whose symbol has an address. AbsentError."""
+    if is_variable(kernel, address) is False:
+        raise AbsentError(f"{kernel.image.path}: {name} is not a per-CPU variable")
+    if cpu not in possible(kernel):
+        raise AbsentError(f"{kernel.image.path}: {cpu} is not a CPU")
+    return shifted(kernel, address, cpu)
+
+
 def address(kernel: Kernel, key: str, cpu: int) -> int:
     """The address of ``cpu``'s instance of a per-CPU variable."""
     return shifted(kernel, kernel.symbol(key), cpu)

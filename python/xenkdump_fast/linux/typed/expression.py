@@ -72,19 +72,9 @@ class _Parser:
         raise AbsentError(f"{self._text!r}, character {self._start + 1}: {why}")
 
     def readable(self, value: Value) -> Value:
-        """The value, which is to be read. AbsentError if no CPU has it.
-
-        The section of per-CPU variables in the image holds the values that CPUs start with. It can
-        be read where it has addresses of its own: on i386, and since Linux 6.15 on x86_64.
-        """
-        name = self._per_cpu
-        if name is None or value.address is None:
-            return value
-        if percpu.is_variable(self._kernel, value.address):
-            raise AbsentError(
-                f"{self._kernel.image.path}: {name} is a per-CPU variable: {name}:0 is that of "
-                f"CPU 0, {name}:a are all"
-            )
+        """The value, which is to be read. AbsentError if no CPU has it."""
+        if self._per_cpu is not None and value.address is not None:
+            percpu.check_shared(self._kernel, self._per_cpu, value.address)
         return value
 
     def _next(self) -> None:

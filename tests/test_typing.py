@@ -45,6 +45,8 @@ MAKE: list[Callable[[Any], Any]] = [
     lambda kind: kind(x=1, y=2, z="c"),
     lambda kind: kind._make([1, 2, 3]),
     lambda kind: kind(1)._replace(y=5, z="d"),
+    # copy.replace() of Python 3.13; typing has it only there.
+    lambda kind: getattr(kind(1), "__replace__", kind(1)._replace)(y=5),
 ]
 FAIL: list[Callable[[Any], Any]] = [
     lambda kind: kind(),

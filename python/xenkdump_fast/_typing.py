@@ -76,6 +76,8 @@ else:
         def _replace(self, **changes):
             return self._make([changes.pop(name, value) for name, value in self._items(changes)])
 
+        __replace__ = _replace  # copy.replace(), since Python 3.13
+
         def _items(self, changes):
             if not changes.keys() <= set(self._fields):
                 raise ValueError(f"no such members: {', '.join(changes.keys() - self._fields)}")

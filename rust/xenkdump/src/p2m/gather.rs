@@ -176,7 +176,7 @@ mod vectors {
     }
 
     /// As [`super::flat`], for some of the first pfns: their number, and the largest entry.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flat<I: Source, O: Sink>(
         table: &[AtomicU32],
         start: Pfn,
@@ -230,8 +230,11 @@ mod vectors {
                 i = inout(reg) 0_usize => _,
                 worst = out(reg) worst,
                 out("k1") _,
-                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm4") _,
-                out("xmm5") _, out("xmm6") _, out("xmm7") _,
+                // All that vzeroupper changes, not only those that are used.
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
+                out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+                out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
+                out("xmm15") _,
                 options(nostack),
             );
         }
@@ -239,7 +242,7 @@ mod vectors {
     }
 
     /// As [`super::summarized`], for some of the first pfns: their number, and the largest entry.
-    #[inline]
+    #[inline(always)]
     pub(super) fn summarized<I: Source, O: Sink>(
         summaries: &[AtomicU32],
         table: &[AtomicU32],
@@ -312,8 +315,11 @@ mod vectors {
                 i = inout(reg) 0_usize => _,
                 worst = out(reg) worst,
                 out("k1") _, out("k2") _, out("k3") _,
+                // As in `flat`.
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
-                out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _,
+                out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+                out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
+                out("xmm15") _,
                 options(nostack),
             );
         }
@@ -466,6 +472,60 @@ mod tests {
                 |pfns, out| flat(&shared, Pfn(start), pfns, out),
             );
         }
+    }
+
+    /// Makes a function that has eight vectors during a lookup and returns them doubled twice: the compiler
+    /// keeps them in registers that the lookup does not change.
+    #[cfg(target_arch = "x86_64")]
+    macro_rules! beside {
+        ($name:ident, $table:ident, $pfns:ident, $out:ident, $lookup:expr) => {
+            #[target_feature(enable = "avx2")]
+            fn $name(
+                $table: &[AtomicU32],
+                $pfns: &[Pfn],
+                vectors: &[[u64; 4]; 8],
+            ) -> [[u64; 4]; 8] {
+                use std::arch::x86_64::{__m256i, _mm256_add_epi64};
+                use std::mem::transmute;
+                let mut entries = [Mfn(0); 64];
+                let $out = Cell::from_mut(entries.as_mut_slice()).as_slice_of_cells();
+                // SAFETY: any bits are numbers.
+                let [a, b, c, d, e, f, g, h] =
+                    unsafe { transmute::<[[u64; 4]; 8], [__m256i; 8]>(*vectors) };
+                let twice = |vector| _mm256_add_epi64(vector, vector);
+                let (a, b, c, d) = (twice(a), twice(b), twice(c), twice(d));
+                let (e, f, g, h) = (twice(e), twice(f), twice(g), twice(h));
+                $lookup;
+                let (a, b, c, d) = (twice(a), twice(b), twice(c), twice(d));
+                let (e, f, g, h) = (twice(e), twice(f), twice(g), twice(h));
+                // SAFETY: as above.
+                unsafe { transmute::<[__m256i; 8], [[u64; 4]; 8]>([a, b, c, d, e, f, g, h]) }
+            }
+        };
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn vectors_of_the_caller_are_kept() {
+        beside!(by_table, table, pfns, out, {
+            vectors::flat(table, Pfn(0), pfns, out)
+        });
+        beside!(by_summary, table, pfns, out, {
+            vectors::summarized(&table[..1], table, pfns, out)
+        });
+        if !is_x86_feature_detected!("avx2") {
+            return;
+        }
+        let (table, pfns) = (atomic(&[5; EXTENT]), [Pfn(0); 64]);
+        let numbers = |factor| std::array::from_fn(|i| [i as u64 * factor; 4]);
+        // SAFETY: the processor has AVX2.
+        let found = unsafe {
+            [
+                by_table(&table, &pfns, &numbers(1)),
+                by_summary(&table, &pfns, &numbers(1)),
+            ]
+        };
+        assert_eq!(found, [numbers(4); 2]);
     }
 
     #[test]

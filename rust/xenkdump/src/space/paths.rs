@@ -41,7 +41,7 @@ pub struct PathLimits {
     pub depth: usize,
     /// Nodes and trees of all paths together.
     pub structs: usize,
-    /// Bytes of all paths together.
+    /// Bytes of all paths together, and of all names that are read for them.
     pub size: usize,
 }
 
@@ -67,7 +67,7 @@ pub enum Lost {
     Deep,
     /// All paths together need more nodes and trees than the limit.
     Structs,
-    /// All paths together have more bytes than the limit.
+    /// All paths together, or their names, have more bytes than the limit.
     Size,
 }
 
@@ -150,8 +150,8 @@ type Mounted = (u64, u64);
 /// The names of nodes, by their positions.
 struct Names {
     bytes: Vec<u8>,
-    /// Where the bytes of each name are; its address if it cannot be read.
-    places: Vec<Result<(usize, usize), u64>>,
+    /// Where the bytes of each name are; why it is not known.
+    places: Vec<Result<(usize, usize), Lost>>,
 }
 
 /// The nodes and the trees of some paths.
@@ -190,7 +190,7 @@ impl<'l> Graph<'l> {
         for row in &nodes.rows {
             let [_, at, len] = row.unwrap_or_default();
             let len = usize::try_from(len).unwrap_or(usize::MAX);
-            names.add(batch, at, len.min(MAX_NODE_NAME));
+            names.add(batch, at, len.min(MAX_NODE_NAME), limits.size);
         }
         Self {
             layout,
@@ -299,22 +299,27 @@ impl<'l> Graph<'l> {
 }
 
 impl Names {
-    /// Reads the name of the next node.
+    /// Reads the name of the next node, if all names have at most `limit` bytes with it.
     fn add<M: Memory<MachineAddr> + Send>(
         &mut self,
         batch: &mut Batch<'_, M>,
         at: u64,
         len: usize,
+        limit: usize,
     ) {
         let start = self.bytes.len();
         let end = start.saturating_add(len);
+        if end > limit {
+            alloc::push(&mut self.places, Err(Lost::Size));
+            return;
+        }
         let mut name = [0; MAX_NODE_NAME];
         let read = batch.pieces(at, len, |at, piece| {
             if let Some(target) = name.get_mut(at..at + piece.len()) {
                 target.copy_from_slice(piece);
             }
         });
-        let place = read.map(|()| (start, end)).map_err(|_| at);
+        let place = read.map(|()| (start, end)).map_err(|_| Lost::Name(at));
         if place.is_ok() {
             alloc::extend(&mut self.bytes, name.get(..len).unwrap_or_default());
         }
@@ -325,7 +330,7 @@ impl Names {
     fn get(&self, position: usize) -> (&[u8], Option<Lost>) {
         match self.places.get(position) {
             Some(Ok((start, end))) => (self.bytes.get(*start..*end).unwrap_or_default(), None),
-            Some(Err(at)) => (UNKNOWN, Some(Lost::Name(*at))),
+            Some(Err(lost)) => (UNKNOWN, Some(*lost)),
             None => (UNKNOWN, Some(Lost::Name(0))),
         }
     }
@@ -483,6 +488,11 @@ mod tests {
             (texts, lost),
             (vec!["/?/data".to_owned()], vec![Lost::Structs])
         );
+        // The names of the first path alone have more bytes.
+        let none = PathLimits { size: 7, ..LIMITS };
+        let (texts, lost) = machine.paths(&[(1, 0x1200), (1, 0x1100), (1, 0x1000)], &none);
+        assert_eq!(texts, ["data", "srv", "?"]);
+        assert_eq!(lost, [Lost::Size]);
         let short = PathLimits { size: 12, ..LIMITS };
         let places = [
             (0x3020, 0x1200),

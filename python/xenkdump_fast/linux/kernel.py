@@ -198,7 +198,7 @@ class Kernel(Charged):
 
     @cached_property
     def file_systems(self) -> dict[int, str]:
-        """Names of file systems that were read, by the address of the ``file_system_type``."""
+        """Names of file systems that were read, by the address of the ``super_block``."""
         return {}
 
     @cached_property

@@ -1,10 +1,10 @@
 """Open files of processes."""
 
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain, repeat
-from operator import concat, itemgetter
+from itertools import chain, islice, repeat
+from operator import concat
 from typing import NamedTuple, cast
 
 from .._native import AbsentError
@@ -43,10 +43,6 @@ _HOME_MEMBERS = (
     "fs_struct.pwd.dentry",
 )
 _INODE_MEMBERS = "inode.i_mode", "inode.i_ino", "inode.i_sb"
-#: Root and working directory of a process whose fs_struct is not known.
-_NO_HOME = None, None
-#: The parts of what ``AddressSpace.pointers`` returns for a descriptor.
-_NUMBER, _POINTER = itemgetter(0), itemgetter(1)
 
 
 class File(NamedTuple):
@@ -88,22 +84,32 @@ def _alternating(first: Iterable[int], second: Iterable[int]) -> Iterable[int]:
     return chain.from_iterable(zip(first, second, strict=True))
 
 
-def _opened(
-    descriptors: Mapping[int, Sequence[tuple[int, int]]],
-    shown: Mapping[int, tuple[int, int, int, str, str]],
-) -> dict[int, list[File]]:
-    """The open files of each table of descriptors, by what is shown of each struct file."""
-    pairs = list(chain.from_iterable(descriptors.values()))
-    rows = map(concat, zip(map(_NUMBER, pairs)), map(shown.__getitem__, map(_POINTER, pairs)))
-    # A tuple's own constructor: that of a NamedTuple is a function in Python.
-    files = list(map(tuple.__new__, repeat(File), rows))
-    found = {}
-    end = 0
-    for table, used in descriptors.items():
-        start = end
-        end += len(used)
-        found[table] = files[start:end]
-    return found
+class _Descriptors(NamedTuple):
+    """The descriptors in use: those of each files_struct after those of the one before it."""
+
+    #: How many of them each files_struct has, by its address.
+    counts: dict[int, int]
+    numbers: list[int]
+    #: Addresses of the struct files.
+    files: list[int]
+
+    def among(self, known: Container[int]) -> "_Descriptors":
+        """Those whose struct file is known."""
+        found = _Descriptors({}, [], [])
+        every = zip(self.numbers, self.files, strict=True)
+        for table, count in self.counts.items():
+            kept = [pair for pair in islice(every, count) if pair[1] in known]
+            found.counts[table] = len(kept)
+            found.numbers.extend(number for number, _ in kept)
+            found.files.extend(at for _, at in kept)
+        return found
+
+    def opened(self, known: Mapping[int, tuple[int, int, int, str, str]]) -> dict[int, list[File]]:
+        """The open files of each files_struct, by what is known of each struct file."""
+        rows = map(concat, zip(self.numbers), map(known.__getitem__, self.files))
+        # A tuple's own constructor: that of a NamedTuple is a function in Python.
+        files = map(tuple.__new__, repeat(File), rows)
+        return {table: list(islice(files, count)) for table, count in self.counts.items()}
 
 
 class _Reader:
@@ -115,9 +121,8 @@ class _Reader:
         # Most loops are within map() and zip(): no code in Python runs for each open file.
         addresses, owners, tables = self._of_tasks(tasks)
         # Threads share them, and kernel threads those of init.
-        places = list(zip(owners, tables, strict=True))
         descriptors = self._descriptors(filter(None, dict.fromkeys(tables)))
-        every = dict.fromkeys(map(_POINTER, chain.from_iterable(descriptors.values())))
+        every = dict.fromkeys(descriptors.files)
         files, mounts, dentries, inodes = self._columns(
             every, _FILE_MEMBERS, lambda at: f"the file at {at:#x}"
         )
@@ -139,24 +144,24 @@ class _Reader:
             labels[i] = (labels[i] or "") + text
         paths = cast("list[str]", labels)
         columns = zip(files, dentries, inodes, kinds, paths, strict=True)
-        shown = dict(zip(files, columns, strict=True))
-        if len(shown) < len(every):
-            descriptors = {
-                table: [pair for pair in used if pair[1] in shown]
-                for table, used in descriptors.items()
-            }
-        opened = _opened(descriptors, shown)
-        rest = iter(texts[len(named) :])
-        of_homes = dict(zip(homes, zip(rest, rest, strict=True), strict=True))
-        new = tuple.__new__
-        found = {
-            (home, table): new(OpenFiles, (*of_homes.get(home, _NO_HOME), opened.get(table, [])))
-            for home, table in dict.fromkeys(places)
-        }
-        return dict(zip(addresses, map(found.__getitem__, places), strict=True))
+        known = dict(zip(files, columns, strict=True))
+        if len(known) < len(every):
+            descriptors = descriptors.among(known)
+        opened = descriptors.opened(known)
+        first = len(named)
+        of_root = dict(zip(homes, texts[first::2], strict=True))
+        of_directory = dict(zip(homes, texts[first + 1 :: 2], strict=True))
+        none: list[File] = []
+        rows = zip(
+            map(of_root.get, owners),
+            map(of_directory.get, owners),
+            map(opened.get, tables, repeat(none)),
+            strict=True,
+        )
+        return dict(zip(addresses, map(tuple.__new__, repeat(OpenFiles), rows), strict=True))
 
     def _columns(
-        self, addresses: Iterable[int], members: Sequence[str], what: Callable[[int], str] | None
+        self, addresses: Iterable[int], members: tuple[str, ...], what: Callable[[int], str] | None
     ) -> list[list[int]]:
         """The addresses of those structs that can be read, and the numbers in each member.
 
@@ -195,8 +200,8 @@ class _Reader:
                 self._kernel.warn(f"the open files of task {pids[at]} cannot be read: {error}")
         return found
 
-    def _arrays(self, tables: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
-        """Those files_structs whose fdtable can be read: the size and the address of the array."""
+    def _arrays(self, tables: list[int]) -> list[list[int]]:
+        """Those files_structs whose fdtable can be read, the size and the address of each array."""
         kernel = self._kernel
         arrays: dict[int, tuple[int, int]] = {}
         elsewhere = {}
@@ -206,52 +211,53 @@ class _Reader:
         except AbsentError:
             problems = dict.fromkeys(tables, AbsentError())
         if problems:
-            tables, fdts = self._columns(tables, ["files_struct.fdt"], _table)
+            tables, fdts = self._columns(tables, ("files_struct.fdt",), _table)
             elsewhere = dict(zip(fdts, tables, strict=True))
         else:
             # A process with few files has the fdtable within its files_struct.
             tables, fdts, sizes, starts = columns
-            arrays = dict(zip(fdts, zip(sizes, starts, strict=True), strict=True))
-            for table, fdt in zip(tables, fdts, strict=True):
-                if fdt != table + inside:
-                    elsewhere[fdt] = table
-                    arrays.pop(fdt, None)
+            own = [table + inside for table in tables]
+            if fdts == own:
+                return [tables, sizes, starts]
+            arrays = dict(zip(own, zip(sizes, starts, strict=True), strict=True))
+            elsewhere = {
+                fdt: table for fdt, table in zip(fdts, tables, strict=True) if fdt not in arrays
+            }
         if elsewhere:
             columns = self._columns(
                 filter(None, elsewhere), _FDTABLE_MEMBERS, lambda at: _table(elsewhere[at])
             )
             rows = zip(*columns[1:], strict=True)
             arrays.update(zip(columns[0], rows, strict=True))
-        if not elsewhere:
-            return tables, list(arrays.values())
         read = [pair for pair in zip(tables, fdts, strict=True) if pair[1] in arrays]
-        return [table for table, _ in read], [arrays[fdt] for _, fdt in read]
+        found = [arrays[fdt] for _, fdt in read]
+        return [
+            [table for table, _ in read],
+            [size for size, _ in found],
+            [start for _, start in found],
+        ]
 
-    def _descriptors(self, tables: Iterable[int]) -> dict[int, list[tuple[int, int]]]:
-        """The descriptors in use of each files_struct, with the struct file of each."""
+    def _descriptors(self, tables: Iterable[int]) -> _Descriptors:
+        """The descriptors of these files_structs."""
         kernel = self._kernel
-        found: dict[int, list[tuple[int, int]]] = {}
+        found = _Descriptors({}, [], [])
         budget = kernel.object_budget("descriptors", kernel.word, MAX_OPEN_FILES)
         for batch in batches(tables):
-            owners, rows = self._arrays(batch)
-            places = [array for _, array in rows]
-            counts = self._charged(owners, [count & 0xFFFF_FFFF for count, _ in rows], budget)
+            owners, sizes, places = self._arrays(batch)
+            sizes = self._charged(owners, [size & 0xFFFF_FFFF for size in sizes], budget)
             # The lowest bits are flags in some versions; a struct file is aligned to 8.
-            read = kernel.virtual.pointers(places, counts, kernel.word, flags=7)
-            if None not in read:
-                found.update(zip(owners, cast("list[list[tuple[int, int]]]", read), strict=True))
-                continue
-            for table, array, count, used in zip(owners, places, counts, read, strict=True):
-                if used is None:
+            counts, numbers, files = kernel.virtual.pointers(places, sizes, kernel.word, flags=7)
+            found.numbers.extend(numbers)
+            found.files.extend(files)
+            for table, array, size, count in zip(owners, places, sizes, counts, strict=True):
+                if count is None:
                     with isolated(f"{_table(table)} cannot be read", kernel.warn):
-                        kernel.data(array, count * kernel.word)
+                        kernel.data(array, size * kernel.word)
                 else:
-                    found[table] = used
+                    found.counts[table] = count
         return found
 
-    def _charged(
-        self, tables: Sequence[int], counts: Sequence[int], budget: Budget
-    ) -> Sequence[int]:
+    def _charged(self, tables: Sequence[int], counts: list[int], budget: Budget) -> list[int]:
         """The number of descriptors to read of each table with so many."""
         kernel = self._kernel
         total = sum(counts)
@@ -295,7 +301,7 @@ class _Reader:
         names = kernel.file_systems
         new = [block for block in blocks if block and block not in names]
         if new:
-            blocks, kinds = self._columns(new, [_FILE_SYSTEM], None)
+            blocks, kinds = self._columns(new, (_FILE_SYSTEM,), None)
             known: dict[int, str] = {}
             for kind in set(kinds):
                 with suppress(AbsentError):

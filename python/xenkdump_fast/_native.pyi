@@ -97,6 +97,12 @@ def zstd_obstacle(path: StrPath) -> str | None:
 def zstd_content_size(start: bytes) -> int | None:
     """The size of the contents of the first frame, if its header, which is in ``start``, has it."""
 
+def split_identity(path: StrPath) -> bytes | None:
+    """What the parts of the split dump that the file is a part of have in common.
+
+    None if it is no part of one, or cannot be read. Only the headers of the file are read.
+    """
+
 def disassemble(
     code: bytes,
     address: int,
@@ -453,11 +459,12 @@ class AddressSpace:
         """Returns the bytes at each address, as many as ``sizes`` says; None if unreadable."""
     def pointers(
         self, addresses: Sequence[int], counts: Sequence[int], word: WordSize, *, flags: int = 0
-    ) -> list[list[tuple[int, int]] | None]:
-        """Returns the pointers that are not NULL of each array, as ``(index, value)``.
+    ) -> tuple[list[int | None], list[int], list[int]]:
+        """Returns how many pointers of each array are not NULL, then their indices, and they.
 
-        The arrays have ``counts`` elements of ``word`` bytes. Values are without the bits
-        ``flags``. None if an array cannot be read.
+        The arrays have ``counts`` elements of ``word`` bytes. Pointers are without the bits
+        ``flags``, and those of one array follow those of the array before it. The number of an
+        array that cannot be read is None.
         """
     def paths(
         self,

@@ -66,13 +66,18 @@ def test_pointers(saved: Callable[[Machine], Dump]) -> None:
     memory = linked({0x1010: 0x77, 0x1FF8: 0x88, 0x2000: 0x99, 0x3FFC: 1 << 32, 0x5FF0: 5})
     space = saved(memory).machine
     found = space.pointers([0x1000, 0x1FF0, 0x3FFC, 0x5FE8], [4, 3, 1, 4], 8)
-    assert found == [[(2, 0x77)], [(1, 0x88), (2, 0x99)], [(0, 1 << 32)], None]
+    assert found == ([1, 2, 1, None], [2, 1, 2, 0], [0x77, 0x88, 0x99, 1 << 32])
     found = space.pointers([0x1000, 0x5FF0, 2**64, 0], [1000, 0, 1, 1 << 62], 4)
     # 1024 words of 4 bytes are a page.
-    assert found == [[(4, 0x77)], [], None, None]
-    assert space.pointers([0x1000], [2048 + 8], 4) == [[(4, 0x77), (1022, 0x88), (1024, 0x99)]]
+    assert found == ([1, 0, None, None], [4], [0x77])
+    found = space.pointers([0x1000], [2048 + 8], 4)
+    assert found == ([3], [4, 1022, 1024], [0x77, 0x88, 0x99])
     found = space.pointers([0x1000], [1024], 8, flags=0x71)
-    assert found == [[(2, 0x6), (511, 0x88), (512, 0x88)]]
+    assert found == ([3], [2, 511, 512], [0x6, 0x88, 0x88])
+    # What was read of an array before its end is missing is left out.
+    found = space.pointers([0x1000, 0x5FF0, 0x1000], [4, 1024, 4], 8)
+    assert found == ([1, None, 1], [2, 2], [0x77, 0x77])
+    assert space.pointers([], [], 8) == ([], [], [])
     with pytest.raises(ValueError, match="4 or 8"):
         space.pointers([0], [1], 2)  # type: ignore[arg-type]
 

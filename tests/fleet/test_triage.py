@@ -22,6 +22,7 @@ from xenkdump_fast import fleet
 from xenkdump_fast.cli import main
 from xenkdump_fast.fleet import examine, index, process, row, sources, table
 from xenkdump_fast.fleet.examine import Options
+from xenkdump_forge import write_dump
 
 for package in PACKAGES:
     pytest.importorskip(package, reason=f"{package} is not installed: the extra [fleet]")
@@ -56,6 +57,24 @@ def test_every_dump_has_a_row(dumps: Path, tmp_path: Path) -> None:
     failed = [one for one in rows(tmp_path) if one["status"] == row.FAILED]
     assert {Path(one["path"]).name for one in failed} == {"absent", "damaged"}
     assert all(one["error"] for one in failed)
+
+
+def test_a_split_dump_has_one_row(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_dump(tmp_path / "in" / folder, "modern", memory=64 << 20, format="kdump-split")
+    parts = sorted((tmp_path / "in" / "a").glob("vmcore*"))
+    assert [part.name for part in parts] == ["vmcore", "vmcore.2", "vmcore.3"]
+    found = fleet.triage([tmp_path / "in", *reversed(parts)], tmp_path / "out", jobs=1)
+    assert (found.dumps, found.failed) == (2, 0)
+    names = [str(tmp_path / "in" / folder / "vmcore") for folder in ("a", "b")]
+    assert sorted(one["path"] for one in rows(tmp_path / "out")) == names
+    # By whichever part it is given.
+    assert [one.path for one in sources.find(map(str, reversed(parts)))] == [str(parts[-1])]
+    # A damaged part is a dump of its own, whose row says why.
+    parts[1].write_bytes(parts[1].read_bytes()[:100])
+    assert [one.path for one in sources.find([str(tmp_path / "in" / "a")])] == list(
+        map(str, parts[:2])
+    )
 
 
 def test_duckdb_reads_the_table(dumps: Path, tmp_path: Path) -> None:

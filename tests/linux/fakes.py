@@ -79,6 +79,24 @@ class Memory:
 
         return [one(at, size) for at, size in zip(addresses, sizes, strict=True)]
 
+    def pointers(
+        self, addresses: Sequence[int], counts: Sequence[int], word: int, *, flags: int = 0
+    ) -> tuple[list[int | None], list[int], list[int]]:
+        found: list[int | None] = []
+        indices: list[int] = []
+        pointers: list[int] = []
+        for address, count in zip(addresses, counts, strict=True):
+            try:
+                values = [self.word(address + i * word, word) for i in range(count)]
+            except MemoryFault:
+                found.append(None)
+                continue
+            used = [i for i, value in enumerate(values) if value]
+            found.append(len(used))
+            indices += used
+            pointers += [values[i] & ~flags for i in used]
+        return found, indices, pointers
+
     def paths(
         self,
         nodes: Sequence[int],

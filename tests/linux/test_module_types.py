@@ -98,3 +98,15 @@ def test_a_damaged_list_ends_with_a_warning(kernel: FakeKernel) -> None:
     with pytest.raises(AbsentError, match="no BTF of it"):
         module_types.types_of(kernel, "third")
     assert kernel.warnings
+
+
+@pytest.mark.parametrize("distance", [8, 32, 63])
+def test_entries_in_the_memory_of_others(kernel: FakeKernel, distance: int) -> None:
+    """The list goes on within a struct that it already had: what follows is not believed."""
+    inside = ENTRIES + distance
+    kernel.memory.number(ENTRIES, inside, 8)
+    assert found(kernel, "first") == b"one.."
+    with pytest.raises(AbsentError, match="module second: the kernel has no BTF of it"):
+        module_types.types_of(kernel, "second")
+    text = f"the struct btf_module at {inside:#x} overlaps that at {ENTRIES:#x}"
+    assert any(text in warning for warning in kernel.warnings)

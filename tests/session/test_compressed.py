@@ -162,7 +162,12 @@ def test_without_consent_nothing_is_unpacked(
     assert out == ""
     assert f"{path}: compressed by {name}" in err
     assert "--cache-dir DIR" in err
-    command = {"gzip": "gzip -dc", "bzip2": "bzip2 -dc", "xz": "xz -dc", "zstd": "zstd -dc"}[name]
+    command = {
+        "gzip": "gzip -dc",
+        "bzip2": "bzip2 -dc",
+        "xz": "xz -dc",
+        "zstd": "zstd -dc --long=31",
+    }[name]
     assert f"{command} '{path}'" in err
     # Of these only xz says how large the contents are.
     assert ("at least 9." in err) == (name == "xz")
@@ -175,6 +180,34 @@ def test_the_size_in_a_frame_of_zstd(tmp_path: Path, capsys: pytest.CaptureFixtu
     err = capsys.readouterr().err
     assert "a frame of 20971520 bytes, and at most 8388608 are read in place" in err
     assert "at least 20.0 MiB" in err
+
+
+def frame_with_window(contents: bytes, log: int) -> bytes:
+    """A frame of zstd with a window of ``2**log`` bytes, in blocks that are not compressed."""
+    parts = [b"\x28\xb5\x2f\xfd\0", bytes([log - 10 << 3])]
+    for at in range(0, len(contents), 128 << 10):
+        block = contents[at : at + (128 << 10)]
+        is_last = at + len(block) == len(contents)
+        parts += (len(block) << 3 | is_last).to_bytes(3, "little"), block
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("log", [27, 31])
+def test_a_large_window(log: int, files: Path, tmp_path: Path) -> None:
+    """As of ``zstd --long=31``."""
+    contents = (files / "elf").read_bytes()
+    (tmp_path / "dump").write_bytes(frame_with_window(contents, log))
+    dump = xk.open(tmp_path / "dump", cache_dir=tmp_path / "cache")
+    assert dump.warnings == []
+    (name,) = unpacked(tmp_path / "cache")
+    assert (tmp_path / "cache" / name).read_bytes() == contents
+
+
+def test_a_window_beyond_all(files: Path, tmp_path: Path) -> None:
+    contents = (files / "elf").read_bytes()
+    (tmp_path / "dump").write_bytes(frame_with_window(contents, 32))
+    with pytest.raises(xk.DumpError, match=r"too much memory.*: zstd -dc --long=31 .*/dump"):
+        xk.open(tmp_path / "dump", cache_dir=tmp_path / "cache")
 
 
 class TestDirectory:

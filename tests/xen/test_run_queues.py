@@ -42,6 +42,9 @@ MEMBERS = {
     "csched2_unit.credit": FakeMember(24, 4, signed=True),
     "csched2_unit.weight": FakeMember(28, 4),
 }
+#: Size of a csched2_runqueue_data.
+RUN_QUEUE = 512
+SIZES = {"cpumask_t": 8, "csched2_runqueue_data": RUN_QUEUE}
 
 
 class FakeHost:
@@ -99,7 +102,7 @@ class FakeHost:
             self.memory.put(after + 8, before)
 
     def read(self) -> tuple[list[RunQueue], list[str]]:
-        self.fake.scheduler = structs(self.memory, self.members, {"cpumask_t": 8}), None
+        self.fake.scheduler = structs(self.memory, self.members, SIZES), None
         return run_queues.read(cast(XenHost, self.fake))
 
     def credit(self, pcpu: int, units: list[tuple[int, int, int, int]]) -> list[int]:
@@ -141,10 +144,9 @@ def test_credit() -> None:
     assert queues[1].waiting == []
 
 
-def test_a_shared_queue_of_credit2() -> None:
-    host = FakeHost("credit2")
+def credit2_queue(host: FakeHost, data: int) -> None:
+    """The run queue 3 of credit2 with one unit."""
     memory = host.memory
-    data = memory.new()
     for offset, value, size in ((0, 3, 4), (4, 1, 4), (8, 3, 8)):
         memory.put(data + offset, value, size)
     own, unit = memory.new(), host.unit(host.domain(5), 1)
@@ -153,6 +155,69 @@ def test_a_shared_queue_of_credit2() -> None:
     memory.put(own + 24, -7, 4)
     memory.put(own + 28, 256, 4)
     host.chain(data + 16, [own])
+
+
+def credit2_with_an_array(host: FakeHost) -> tuple[int, list[int]]:
+    """As Xen 4.13 has it: run queues in an array, of which pCPUs have the index.
+
+    Returns the element 3, and the private structs of the pCPUs.
+    """
+    memory = host.memory
+    del host.members["csched2_pcpu.rqd"]
+    host.members["csched2_pcpu.runq_id"] = FakeMember(24, 4, signed=True)
+    host.members["csched2_private.rqd"] = FakeMember(16, 8, "ptr")
+    host.members["scheduler.sched_data"] = FakeMember(32, 8, "ptr")
+    of_all, array = memory.new(), memory.new()
+    memory.put(int.from_bytes(memory.data(host.resources[0], 8), "little") + 32, of_all)
+    memory.put(of_all + 16, array)
+    privates = []
+    for resource in host.resources:
+        private = memory.new()
+        memory.put(resource + 8, private)
+        memory.put(private + 24, 3, 4)
+        privates.append(private)
+    data = array + 3 * RUN_QUEUE
+    credit2_queue(host, data)
+    return data, privates
+
+
+def test_credit2_with_an_array() -> None:
+    host = FakeHost("credit2")
+    credit2_with_an_array(host)
+    (queue,), warnings = host.read()
+    assert warnings == []
+    assert (queue.id, queue.load, str(queue.cpus)) == (3, 1, "0-1")
+    assert summary(queue) == [("d5v1", -7, 256, None)]
+    assert [one.pcpu for one in queue.running] == [0, 1]
+
+
+def test_a_damaged_array_of_credit2() -> None:
+    host = FakeHost("credit2")
+    memory = host.memory
+    data, privates = credit2_with_an_array(host)
+    # A pCPU that is not part of a run queue, and an index beyond all.
+    for index in (-1, 1 << 30):
+        memory.put(privates[1] + 24, index, 4)
+        queues, warnings = host.read()
+        second = min(queues, key=lambda queue: queue.id)
+        assert second.problem == f"it has no run queue: the number is {index}"
+        assert warnings == [f"pCPU 1: {second.problem}"]
+    # An element that says that it is another one, and one without memory.
+    memory.put(privates[1] + 24, 2, 4)
+    memory.put(data - RUN_QUEUE, 1, 4)
+    assert host.read()[1] == ["pCPU 1: its run queue 2 has the number 1"]
+    memory.put(privates[1] + 24, 4095, 4)
+    assert host.read()[1] == ["pCPU 1: its run queue cannot be read"]
+    del host.members["csched2_private.rqd"]
+    text = "xen-syms: no debug information for csched2_private.rqd"
+    assert host.read()[1] == [f"pCPU {pcpu}: {text}" for pcpu in (0, 1)]
+
+
+def test_a_shared_queue_of_credit2() -> None:
+    host = FakeHost("credit2")
+    memory = host.memory
+    data = memory.new()
+    credit2_queue(host, data)
     for resource in host.resources:
         private = memory.new()
         memory.put(resource + 8, private)

@@ -7,6 +7,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from .._native import split_identity
 from ..limits import MAX_TRIAGE_DUMPS
 from ..session import compression, formats
 from . import check, extra
@@ -50,14 +51,24 @@ def is_url(path: str) -> bool:
 def find(paths: Iterable[str]) -> Iterator[Source]:
     """The dumps at these paths, each once; a folder is searched for dumps.
 
-    A path that cannot be read is a dump, too: its row will say why.
+    Of the parts of a split dump in one folder it is the first one. A path that cannot be read is a
+    dump, too: its row will say why.
     """
     seen: set[str] = set()
+    split: set[tuple[str, bytes]] = set()
     for path in paths:
         for source in _remote(path) if is_url(path) else _local(os.path.abspath(path)):
-            if source.path not in seen:
-                seen.add(source.path)
-                yield source
+            if source.path in seen:
+                continue
+            seen.add(source.path)
+            # A part finds the others in its folder.
+            identity = None if is_url(source.path) else split_identity(source.path)
+            if identity is not None:
+                dump = os.path.dirname(source.path), identity
+                if dump in split:
+                    continue
+                split.add(dump)
+            yield source
             if len(seen) >= MAX_TRIAGE_DUMPS:
                 return
 

@@ -1,10 +1,11 @@
 """Open files of processes."""
 
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import repeat
-from typing import NamedTuple
+from itertools import chain, islice, repeat
+from operator import concat
+from typing import NamedTuple, cast
 
 from .._native import AbsentError
 from ..budget import Budget, BudgetExceededError
@@ -12,7 +13,7 @@ from ..isolation import isolated
 from ..limits import MAX_OPEN_FILES
 from .kernel import Kernel
 from .paths import Paths
-from .structs import Structs, batches
+from .structs import Structs, batches, read_columns
 from .tasks import Task
 
 _TYPE_BITS = stat.S_IFMT(0xFFFF)
@@ -31,6 +32,17 @@ _TYPES = {
 _ANONYMOUS = "anon_inode:"
 _WITHOUT_PATH = {"pipefs": "pipe", "sockfs": "socket", "anon_inodefs": _ANONYMOUS}
 _FILE_SYSTEM = "super_block.s_type"
+_TASK_MEMBERS = "task_struct.fs", "task_struct.files"
+_TABLE_MEMBERS = "files_struct.fdt", "files_struct.fdtab.max_fds", "files_struct.fdtab.fd"
+_FDTABLE_MEMBERS = "fdtable.max_fds", "fdtable.fd"
+_FILE_MEMBERS = "file.f_path.mnt", "file.f_path.dentry", "file.f_inode"
+_HOME_MEMBERS = (
+    "fs_struct.root.mnt",
+    "fs_struct.root.dentry",
+    "fs_struct.pwd.mnt",
+    "fs_struct.pwd.dentry",
+)
+_INODE_MEMBERS = "inode.i_mode", "inode.i_ino", "inode.i_sb"
 
 
 class File(NamedTuple):
@@ -68,9 +80,36 @@ def _table(files: int) -> str:
     return f"the table of descriptors of files_struct {files:#x}"
 
 
-#: Type of an inode, and what /proc shows instead of a path; None for a path.
-_Inode = tuple[str, str | None]
-_NOT_READ: _Inode = "", None
+def _alternating(first: Iterable[int], second: Iterable[int]) -> Iterable[int]:
+    return chain.from_iterable(zip(first, second, strict=True))
+
+
+class _Descriptors(NamedTuple):
+    """The descriptors in use: those of each files_struct after those of the one before it."""
+
+    #: How many of them each files_struct has, by its address.
+    counts: dict[int, int]
+    numbers: list[int]
+    #: Addresses of the struct files.
+    files: list[int]
+
+    def among(self, known: Container[int]) -> "_Descriptors":
+        """Those whose struct file is known."""
+        found = _Descriptors({}, [], [])
+        every = zip(self.numbers, self.files, strict=True)
+        for table, count in self.counts.items():
+            kept = [pair for pair in islice(every, count) if pair[1] in known]
+            found.counts[table] = len(kept)
+            found.numbers.extend(number for number, _ in kept)
+            found.files.extend(at for _, at in kept)
+        return found
+
+    def opened(self, known: Mapping[int, tuple[int, int, int, str, str]]) -> dict[int, list[File]]:
+        """The open files of each files_struct, by what is known of each struct file."""
+        rows = map(concat, zip(self.numbers), map(known.__getitem__, self.files))
+        # A tuple's own constructor: that of a NamedTuple is a function in Python.
+        files = map(tuple.__new__, repeat(File), rows)
+        return {table: list(islice(files, count)) for table, count in self.counts.items()}
 
 
 class _Reader:
@@ -79,110 +118,146 @@ class _Reader:
         self._paths = Paths(kernel)
 
     def read(self, tasks: Sequence[Task]) -> dict[int, OpenFiles]:
-        owners = self._of_tasks({task.address: task.pid for task in tasks})
+        # Most loops are within map() and zip(): no code in Python runs for each open file.
+        addresses, owners, tables = self._of_tasks(tasks)
         # Threads share them, and kernel threads those of init.
-        places = dict.fromkeys(owners.values())
-        descriptors = self._descriptors(dict.fromkeys(table for _, table in places))
-        every = {at: None for used in descriptors.values() for _, at in used}
-        members = ["file.f_path.mnt", "file.f_path.dentry", "file.f_inode"]
-        files = self._rows(every, members, lambda at: f"the file at {at:#x}")
-        members = [
-            f"fs_struct.{where}.{what}" for where in ("root", "pwd") for what in ("mnt", "dentry")
-        ]
-        homes = self._rows(
-            dict.fromkeys(home for home, _ in places),
-            members,
+        descriptors = self._descriptors(filter(None, dict.fromkeys(tables)))
+        every = dict.fromkeys(descriptors.files)
+        files, mounts, dentries, inodes = self._columns(
+            every, _FILE_MEMBERS, lambda at: f"the file at {at:#x}"
+        )
+        homes, root_mounts, roots, home_mounts, directories = self._columns(
+            filter(None, dict.fromkeys(owners)),
+            _HOME_MEMBERS,
             lambda at: f"the fs_struct at {at:#x}",
         )
-        inodes = self._inodes({inode: None for _, _, inode in files.values()})
-        mounts: list[int | None] = []
-        dentries: list[int] = []
-        for mount, dentry, inode in files.values():
-            _, label = inodes.get(inode, _NOT_READ)
-            if label is None or label == _ANONYMOUS:
-                mounts.append(mount if label is None else None)
-                dentries.append(dentry)
-        for root_mount, root, mount, directory in homes.values():
-            mounts += root_mount, mount
-            dentries += root, directory
-        texts = iter(self._paths.texts(mounts, dentries))
-        shown: dict[int, tuple[int, int, int, str, str]] = {}
-        for at, (_, dentry, inode) in files.items():
-            kind, label = inodes.get(inode, _NOT_READ)
-            if label is None:
-                label = next(texts)
-            elif label == _ANONYMOUS:
-                label += next(texts)
-            shown[at] = at, dentry, inode, kind, label
-        # A tuple's own constructor: that of a NamedTuple is a function in Python.
-        new = tuple.__new__
-        opened = {
-            # Faster than (number, *shown[at]), which makes a list first.
-            table: [new(File, (number,) + shown[at]) for number, at in used if at in shown]
-            for table, used in descriptors.items()
-        }
-        directories = dict(zip(homes, zip(texts, texts, strict=True), strict=True))
-        found = {}
-        for home, table in places:
-            root_text, directory_text = directories.get(home, (None, None))
-            found[home, table] = OpenFiles(root_text, directory_text, opened.get(table, []))
-        return {at: found[place] for at, place in owners.items()}
+        kinds, labels = self._inodes(inodes)
+        named = [i for i, label in enumerate(labels) if label is None or label == _ANONYMOUS]
+        texts = self._paths.texts(
+            [
+                *(None if labels[i] else mounts[i] for i in named),
+                *_alternating(root_mounts, home_mounts),
+            ],
+            [*(dentries[i] for i in named), *_alternating(roots, directories)],
+        )
+        for i, text in zip(named, texts, strict=False):
+            labels[i] = (labels[i] or "") + text
+        paths = cast("list[str]", labels)
+        columns = zip(files, dentries, inodes, kinds, paths, strict=True)
+        known = dict(zip(files, columns, strict=True))
+        if len(known) < len(every):
+            descriptors = descriptors.among(known)
+        opened = descriptors.opened(known)
+        first = len(named)
+        of_root = dict(zip(homes, texts[first::2], strict=True))
+        of_directory = dict(zip(homes, texts[first + 1 :: 2], strict=True))
+        none: list[File] = []
+        rows = zip(
+            map(of_root.get, owners),
+            map(of_directory.get, owners),
+            map(opened.get, tables, repeat(none)),
+            strict=True,
+        )
+        return dict(zip(addresses, map(tuple.__new__, repeat(OpenFiles), rows), strict=True))
 
-    def _rows(
-        self, addresses: Iterable[int], members: Sequence[str], what: Callable[[int], str]
-    ) -> dict[int, tuple[int, ...]]:
-        """The numbers in these members of each struct. What cannot be read gets a warning."""
-        kernel = self._kernel
-        found: dict[int, tuple[int, ...]] = {}
-        for batch in batches(at for at in addresses if at):
-            rows, problems = Structs(kernel, batch, members).table(*members)
-            found.update(rows)
-            for at, error in problems.items():
-                kernel.warn(f"{what(at)} cannot be read: {error}")
-        return found
+    def _columns(
+        self, addresses: Iterable[int], members: tuple[str, ...], what: Callable[[int], str] | None
+    ) -> list[list[int]]:
+        """The addresses of those structs that can be read, and the numbers in each member.
 
-    def _of_tasks(self, pids: Mapping[int, int]) -> dict[int, tuple[int, int]]:
-        """The fs_struct and the files_struct of each task, by its address; 0 if it has none."""
+        What cannot be read gets a warning that says ``what`` it is.
+        """
         kernel = self._kernel
-        members = "task_struct.fs", "task_struct.files"
-        found: dict[int, tuple[int, int]] = {}
-        for batch in batches(pids):
-            structs = Structs(kernel, batch, members)
-            columns = []
-            for member in members:
-                rows, problems = structs.column(member)
-                columns.append(map(rows.get, batch, repeat(0)))
+        found: list[list[int]] = [[] for _ in range(1 + len(members))]
+        for batch in batches(addresses):
+            columns, problems = read_columns(kernel, batch, members)
+            for column, more in zip(found, columns, strict=True):
+                column.extend(more)
+            if what is not None:
                 for at, error in problems.items():
-                    kernel.warn(f"the open files of task {pids[at]} cannot be read: {error}")
-            found.update(zip(batch, zip(*columns, strict=True), strict=True))
+                    kernel.warn(f"{what(at)} cannot be read: {error}")
         return found
 
-    def _descriptors(self, tables: Iterable[int]) -> dict[int, list[tuple[int, int]]]:
-        """The descriptors in use of each files_struct, with the struct file of each."""
+    def _of_tasks(self, tasks: Sequence[Task]) -> list[list[int]]:
+        """The tasks, and the fs_struct and the files_struct of each; 0 if it has none."""
+        found: list[list[int]] = [[], [], []]
+        for batch in batches(dict.fromkeys([task.address for task in tasks])):
+            columns, problems = read_columns(self._kernel, batch, _TASK_MEMBERS)
+            if problems:
+                columns = self._separately(batch, {task.address: task.pid for task in tasks})
+            for column, more in zip(found, columns, strict=True):
+                column.extend(more)
+        return found
+
+    def _separately(self, batch: list[int], pids: Mapping[int, int]) -> list[list[int]]:
+        """The same for tasks of which some lack a member."""
+        structs = Structs(self._kernel, batch, _TASK_MEMBERS)
+        found = [batch]
+        for member in _TASK_MEMBERS:
+            rows, problems = structs.column(member)
+            found.append([rows.get(at, 0) for at in batch])
+            for at, error in problems.items():
+                self._kernel.warn(f"the open files of task {pids[at]} cannot be read: {error}")
+        return found
+
+    def _arrays(self, tables: list[int]) -> list[list[int]]:
+        """Those files_structs whose fdtable can be read, the size and the address of each array."""
         kernel = self._kernel
-        found: dict[int, list[tuple[int, int]]] = {}
-        fdts = self._rows(tables, ["files_struct.fdt"], _table)
-        owners = {fdt: table for table, (fdt,) in fdts.items()}
-        members = ["fdtable.max_fds", "fdtable.fd"]
-        arrays = self._rows(owners, members, lambda at: _table(owners[at]))
+        arrays: dict[int, tuple[int, int]] = {}
+        elsewhere = {}
+        try:
+            inside = kernel.offset("files_struct.fdtab")
+            columns, problems = read_columns(kernel, tables, _TABLE_MEMBERS)
+        except AbsentError:
+            problems = dict.fromkeys(tables, AbsentError())
+        if problems:
+            tables, fdts = self._columns(tables, ("files_struct.fdt",), _table)
+            elsewhere = dict(zip(fdts, tables, strict=True))
+        else:
+            # A process with few files has the fdtable within its files_struct.
+            tables, fdts, sizes, starts = columns
+            own = [table + inside for table in tables]
+            if fdts == own:
+                return [tables, sizes, starts]
+            arrays = dict(zip(own, zip(sizes, starts, strict=True), strict=True))
+            elsewhere = {
+                fdt: table for fdt, table in zip(fdts, tables, strict=True) if fdt not in arrays
+            }
+        if elsewhere:
+            columns = self._columns(
+                filter(None, elsewhere), _FDTABLE_MEMBERS, lambda at: _table(elsewhere[at])
+            )
+            rows = zip(*columns[1:], strict=True)
+            arrays.update(zip(columns[0], rows, strict=True))
+        read = [pair for pair in zip(tables, fdts, strict=True) if pair[1] in arrays]
+        found = [arrays[fdt] for _, fdt in read]
+        return [
+            [table for table, _ in read],
+            [size for size, _ in found],
+            [start for _, start in found],
+        ]
+
+    def _descriptors(self, tables: Iterable[int]) -> _Descriptors:
+        """The descriptors of these files_structs."""
+        kernel = self._kernel
+        found = _Descriptors({}, [], [])
         budget = kernel.object_budget("descriptors", kernel.word, MAX_OPEN_FILES)
-        for batch in batches(table for table, (fdt,) in fdts.items() if fdt in arrays):
-            rows = [arrays[fdts[table][0]] for table in batch]
-            places = [array for _, array in rows]
-            counts = self._charged(batch, [count & 0xFFFF_FFFF for count, _ in rows], budget)
+        for batch in batches(tables):
+            owners, sizes, places = self._arrays(batch)
+            sizes = self._charged(owners, [size & 0xFFFF_FFFF for size in sizes], budget)
             # The lowest bits are flags in some versions; a struct file is aligned to 8.
-            read = kernel.virtual.pointers(places, counts, kernel.word, flags=7)
-            for table, array, count, used in zip(batch, places, counts, read, strict=True):
-                if used is None:
+            counts, numbers, files = kernel.virtual.pointers(places, sizes, kernel.word, flags=7)
+            found.numbers.extend(numbers)
+            found.files.extend(files)
+            for table, array, size, count in zip(owners, places, sizes, counts, strict=True):
+                if count is None:
                     with isolated(f"{_table(table)} cannot be read", kernel.warn):
-                        kernel.data(array, count * kernel.word)
+                        kernel.data(array, size * kernel.word)
                 else:
-                    found[table] = used
+                    found.counts[table] = count
         return found
 
-    def _charged(
-        self, tables: Sequence[int], counts: Sequence[int], budget: Budget
-    ) -> Sequence[int]:
+    def _charged(self, tables: Sequence[int], counts: list[int], budget: Budget) -> list[int]:
         """The number of descriptors to read of each table with so many."""
         kernel = self._kernel
         total = sum(counts)
@@ -202,30 +277,36 @@ class _Reader:
                 charged.append(count)
         return charged
 
-    def _inodes(self, addresses: Iterable[int]) -> dict[int, _Inode]:
-        """What is known of each inode that can be read."""
-        kernel = self._kernel
-        members = ["inode.i_mode", "inode.i_ino", "inode.i_sb"]
-        rows: dict[int, tuple[int, ...]] = {}
-        for batch in batches(at for at in addresses if at):
-            rows.update(Structs(kernel, batch, members).table(*members)[0])
-        systems = self._file_systems({block: None for _, _, block in rows.values()})
-        found = {}
-        for at, (mode, number, block) in rows.items():
+    def _inodes(self, addresses: Sequence[int]) -> tuple[list[str], list[str | None]]:
+        """For each inode the name of its type, and what is shown instead of a path: None for one.
+
+        Both are those of a file with a path if it cannot be read.
+        """
+        inodes, modes, numbers, blocks = self._columns(
+            filter(None, dict.fromkeys(addresses)), _INODE_MEMBERS, None
+        )
+        systems = self._file_systems(dict.fromkeys(blocks))
+        kinds = {}
+        labels = {}
+        for at, mode, number, block in zip(inodes, modes, numbers, blocks, strict=True):
+            kinds[at] = _TYPES.get(mode & _TYPE_BITS, "")
             label = _WITHOUT_PATH.get(systems.get(block, ""))
-            if label is not None and label != _ANONYMOUS:
-                label = f"{label}:[{number}]"
-            found[at] = _TYPES.get(mode & _TYPE_BITS, ""), label
-        return found
+            if label is not None:
+                labels[at] = label if label == _ANONYMOUS else f"{label}:[{number}]"
+        return list(map(kinds.get, addresses, repeat(""))), list(map(labels.get, addresses))
 
     def _file_systems(self, blocks: Iterable[int]) -> dict[int, str]:
         """The name of the file system of each super block whose name can be read."""
         kernel = self._kernel
-        types: dict[int, int] = {}
-        for batch in batches(at for at in blocks if at):
-            types.update(Structs(kernel, batch, [_FILE_SYSTEM]).column(_FILE_SYSTEM)[0])
         names = kernel.file_systems
-        for kind in set(types.values()).difference(names):
-            with suppress(AbsentError):
-                names[kind] = kernel.string(kernel.read(kind, "file_system_type.name"), 64)
-        return {block: names[kind] for block, kind in types.items() if kind in names}
+        new = [block for block in blocks if block and block not in names]
+        if new:
+            blocks, kinds = self._columns(new, (_FILE_SYSTEM,), None)
+            known: dict[int, str] = {}
+            for kind in set(kinds):
+                with suppress(AbsentError):
+                    known[kind] = kernel.string(kernel.read(kind, "file_system_type.name"), 64)
+            for block, kind in zip(blocks, kinds, strict=True):
+                if kind in known:
+                    names[block] = known[kind]
+        return names

@@ -197,8 +197,13 @@ class Kernel(Charged):
         return found
 
     @cached_property
+    def spans(self) -> dict[tuple[str, ...], list[tuple[int, int]]]:
+        """Offsets and sizes of members that ``structs.read_columns`` read before."""
+        return {}
+
+    @cached_property
     def file_systems(self) -> dict[int, str]:
-        """Names of file systems that were read, by the address of the ``file_system_type``."""
+        """Names of file systems that were read, by the address of the ``super_block``."""
         return {}
 
     @cached_property

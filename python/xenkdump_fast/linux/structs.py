@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import islice
+from itertools import islice, repeat
 
 from .._native import AbsentError
 from .._typing import TypeVar, cast
@@ -105,6 +105,37 @@ class Structs:
     def values(self, member: str | Number) -> list[int]:
         """The values of a member in those structs in which it can be read."""
         return [value for value in self._columns.get(member, ()) if value is not None]
+
+
+def read_columns(
+    kernel: Kernel, structs: list[int], members: tuple[str, ...]
+) -> tuple[list[list[int]], dict[int, AbsentError]]:
+    """The same as ``Structs.table`` by columns: the ``structs`` that can be read, then each member.
+
+    ``structs`` are at different addresses. Where all can be read, no object is made for each.
+    """
+    spans = kernel.spans.get(members)
+    if spans is None:
+        spans = kernel.spans[members] = _spans(kernel, members)
+    if spans:
+        kernel.charge(len(structs) * sum([size for _, size in spans]))
+        columns = cast("list[list[int]]", kernel.virtual.read_members(structs, spans))
+        if not any(None in column for column in columns):
+            return [structs, *columns], {}
+    rows, problems = Structs(kernel, structs, members).table(*members)
+    values = zip(*rows.values(), strict=True) if rows else repeat((), len(members))
+    return [list(rows), *map(list, values)], problems
+
+
+def _spans(kernel: Kernel, members: Iterable[str]) -> list[tuple[int, int]]:
+    """Offset and size of each member; none if not all are known, or one needs decoding."""
+    try:
+        numbers = [kernel.numeric(member) for member in members]
+    except AbsentError:
+        return []
+    if all(number.is_plain for number in numbers):
+        return [(number.offset, number.size) for number in numbers]
+    return []
 
 
 def _decode(number: Number, column: list[int | None]) -> list[int | None]:

@@ -120,7 +120,8 @@ class Compression(NamedTuple):
 _GZIP = Compression("gzip", "gzip -dc", _Gzip)
 _BZIP2 = Compression("bzip2", "bzip2 -dc", _bzip2)
 _XZ = Compression("xz", "xz -dc", _xz)
-ZSTD = Compression("zstd", "zstd -dc", _Zstd)
+#: Without the option zstd refuses files that were compressed with it.
+ZSTD = Compression("zstd", "zstd -dc --long=31", _Zstd)
 
 
 def by_magic(start: bytes) -> Compression | None:

@@ -150,6 +150,11 @@ class _Unpacker:
         name = re.sub(r"[^A-Za-z0-9._-]", "_", os.path.basename(path))[-64:].lstrip(".-")
         self._name = f"{name}-{self._key()}"
 
+    @property
+    def _command(self) -> str:
+        """The command that decompresses the file."""
+        return f"{self._compression.command} {shlex.quote(self._path)}"
+
     def _key(self) -> str:
         """Identifies the file. Reading all of it would take as long as unpacking it."""
         key = blake2b(_VERSION, digest_size=10)
@@ -246,7 +251,7 @@ class _Unpacker:
                     raise DumpError(
                         f"{self._path}: unpacking stopped: {self._source_size} bytes that expand "
                         f"to more than {_amount(most)} are not unpacked. If it is no error, "
-                        f"decompress it: {self._compression.command} {shlex.quote(self._path)}"
+                        f"decompress it: {self._command}"
                     )
                 written += _write(part, piece, size)
                 size += len(piece)
@@ -264,9 +269,11 @@ class _Unpacker:
         if _identity(self._file) != self._identity:
             raise DumpError(f"{self._path}: the file changed while it was unpacked")
         if size == 0:
-            raise DumpError(
-                f"{self._path}: nothing can be unpacked from it: {stream.problem or 'it is empty'}"
-            )
+            text = f"{self._path}: nothing can be unpacked from it: "
+            if not stream.problem:
+                raise DumpError(f"{text}it is empty")
+            # Perhaps there is no memory for the window of a decoder.
+            raise DumpError(f"{text}{stream.problem}. To decompress it elsewhere: {self._command}")
         return stream.end
 
     def _check_free(self, fd: int, size: int) -> None:

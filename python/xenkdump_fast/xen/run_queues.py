@@ -83,7 +83,7 @@ class _Reader:
             current = self._structs.pointer("sched_resource.curr", resource)
             running = Running(pcpu, None if current is None else self._unit(current, name))
             try:
-                key, queue = self._queue(name, pcpu, private, queues)
+                key, queue = self._queue(name, pcpu, scheduler, private, queues)
             except AbsentError as error:
                 self._warnings.append(f"pCPU {pcpu}: {error}")
                 key, queue = -1 - pcpu, RunQueue(name, pcpu, None, None, [], [], str(error))
@@ -130,7 +130,12 @@ class _Reader:
         return text.decode("ascii", "backslashreplace")
 
     def _queue(
-        self, name: str, pcpu: int, private: int | None, queues: dict[int, RunQueue]
+        self,
+        name: str,
+        pcpu: int,
+        scheduler: int | None,
+        private: int | None,
+        queues: dict[int, RunQueue],
     ) -> tuple[int, RunQueue]:
         """The key and the run queue of a pCPU; one that other pCPUs share is read once."""
         structs = self._structs
@@ -144,9 +149,7 @@ class _Reader:
             head = private + structs.member("csched_pcpu.runq").offset
             queue = RunQueue(name, pcpu, None, None, [], [])
             return private, self._filled(queue, head, "csched_unit")
-        data = structs.pointer("csched2_pcpu.rqd", private)
-        if data is None:
-            raise AbsentError("its run queue cannot be read")
+        data = self._credit2(scheduler, private)
         if data in queues:
             return data, queues[data]
         queue = RunQueue(
@@ -159,6 +162,34 @@ class _Reader:
         )
         head = data + structs.member("csched2_runqueue_data.runq").offset
         return data, self._filled(queue, head, "csched2_unit")
+
+    def _credit2(self, scheduler: int | None, private: int) -> int:
+        """The ``csched2_runqueue_data`` of a pCPU; AbsentError if it is not found."""
+        structs = self._structs
+        # Xen 4.13 has the run queues in an array, and in csched2_pcpu the index of one (tested by
+        # test_credit2_with_an_array).
+        if structs.has("csched2_pcpu.rqd") or not structs.has("csched2_pcpu.runq_id"):
+            structs.member("csched2_pcpu.rqd")
+            found = structs.pointer("csched2_pcpu.rqd", private)
+            if found is None:
+                raise AbsentError("its run queue cannot be read")
+            return found
+        structs.member("csched2_private.rqd")
+        index = structs.number("csched2_pcpu.runq_id", private)
+        of_all = structs.pointer("scheduler.sched_data", scheduler) if scheduler else None
+        array = structs.pointer("csched2_private.rqd", of_all) if of_all else None
+        if index is None or array is None:
+            raise AbsentError("its run queue cannot be read")
+        if not 0 <= index < MAX_PCPUS:
+            raise AbsentError(f"it has no run queue: the number is {index}")
+        last = (1 << self._memory.word * 8) - 1
+        at = array + index * structs.size("csched2_runqueue_data") & last
+        own = structs.number("csched2_runqueue_data.id", at) if self._memory.is_xen(at) else None
+        if own is None:
+            raise AbsentError("its run queue cannot be read")
+        if own != index:
+            raise AbsentError(f"its run queue {index} has the number {own}")
+        return at
 
     def _filled(self, queue: RunQueue, head: int, kind: str) -> RunQueue:
         """The queue with the units in the list at ``head``."""

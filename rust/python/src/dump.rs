@@ -19,6 +19,17 @@ use crate::handle::{CoreDump, Dump};
 use crate::p2m::P2M;
 use crate::space::AddressSpace;
 
+/// What the parts of the split dump have in common that the file at `path` is a part of; None if it is none,
+/// or cannot be read.
+#[pyfunction]
+pub fn split_identity<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let identity = detach(py, || dump::Dump::split_identity(&path))?;
+    Ok(identity.map(|bytes| PyBytes::new(py, &bytes)))
+}
+
 #[pymethods]
 impl Dump {
     /// Opens the file at `path`, or the files of a split dump: OSError if one cannot be opened, DumpError if

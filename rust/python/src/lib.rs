@@ -43,7 +43,7 @@ mod _native {
     #[pymodule_export]
     use super::disassembly::disassemble;
     #[pymodule_export]
-    use super::dump::Note;
+    use super::dump::{split_identity, Note};
     #[pymodule_export]
     use super::errors::{AbsentError, DumpError, MemoryFault};
     #[pymodule_export]

@@ -401,9 +401,9 @@ impl AddressSpace {
         Ok(found)
     }
 
-    /// The pointers in each of the arrays at `addresses`, of `counts` elements of `word` bytes, that are
-    /// not NULL: pairs of index and value, without the bits `flags`. None for an array that cannot be
-    /// read.
+    /// The pointers in the arrays at `addresses`, of `counts` elements of `word` bytes, that are not NULL:
+    /// how many each array has, None for one that cannot be read; then of all arrays their indices, and
+    /// they, without the bits `flags`.
     #[pyo3(signature = (addresses, counts, word, *, flags=0))]
     fn pointers(
         &self,
@@ -412,7 +412,7 @@ impl AddressSpace {
         counts: &Bound<'_, PyAny>,
         word: usize,
         flags: u64,
-    ) -> PyResult<Vec<structs::Pointers>> {
+    ) -> PyResult<structs::Pointers> {
         structs::pointers(py, self.open()?, addresses, counts, word, flags)
     }
 

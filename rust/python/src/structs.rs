@@ -139,8 +139,9 @@ pub fn each<'py>(
     PyList::new(py, rows.collect::<Vec<_>>())
 }
 
-/// The elements of an array of pointers that are not NULL, by index; None if it cannot be read.
-pub type Pointers = Option<Vec<(usize, u64)>>;
+/// The number of elements of each array that are not NULL, None if it cannot be read; of all arrays their
+/// indices, and they.
+pub type Pointers = (Vec<Option<usize>>, Vec<usize>, Vec<u64>);
 
 /// See `AddressSpace.pointers`.
 pub fn pointers(
@@ -150,31 +151,44 @@ pub fn pointers(
     counts: &Bound<'_, PyAny>,
     word: usize,
     flags: u64,
-) -> PyResult<Vec<Pointers>> {
+) -> PyResult<Pointers> {
     let word = self::word(word)?;
     let places = pairs(arrays, counts)?;
-    let found = detach(py, || {
+    let (sizes, found) = detach(py, || {
         let mut batch = Batch::new(space, places.len());
-        alloc::collect(places.iter().map(|(address, count)| {
-            let address = (*address)?;
-            nonzero(&mut batch, address, *count, word, flags)
-        }))
+        let mut found = alloc::with_capacity(0);
+        let sizes = alloc::collect(places.iter().map(|(address, count)| {
+            let before = found.len();
+            let read = address.and_then(|address| {
+                nonzero(&mut batch, address, *count, (word, flags), &mut found)
+            });
+            if read.is_none() {
+                found.truncate(before);
+            }
+            read.map(|()| found.len() - before)
+        }));
+        (sizes, found)
     })?;
-    let counts = found.iter().flatten().map(Vec::len);
-    errors::probe(counts.sum::<usize>() + found.len(), 3 * OBJECT)?;
-    Ok(found)
+    errors::probe(2 * found.len() + sizes.len(), OBJECT)?;
+    let columns = errors::catch(|| {
+        let indices = alloc::collect(found.iter().map(|(index, _)| *index));
+        (
+            indices,
+            alloc::collect(found.iter().map(|(_, pointer)| *pointer)),
+        )
+    })?;
+    Ok((sizes, columns.0, columns.1))
 }
 
-/// The pointers of one array.
+/// Adds the pointers of one array; None if it cannot be read.
 fn nonzero(
     batch: &mut Batch<'_, CoreDump>,
     address: u64,
     count: usize,
-    word: Word,
-    flags: u64,
-) -> Option<Vec<(usize, u64)>> {
+    (word, flags): (Word, u64),
+    found: &mut Vec<(usize, u64)>,
+) -> Option<()> {
     const ELEMENTS: usize = 512;
-    let mut found = alloc::with_capacity(0);
     let mut bytes = [0_u8; ELEMENTS * 8];
     for first in (0..count).step_by(ELEMENTS) {
         let size = ELEMENTS.min(count - first) * word.bytes();
@@ -188,7 +202,7 @@ fn nonzero(
         let elements = bytes.get(..size).unwrap_or_default();
         let mut add = |i: usize, element: u64| {
             if element != 0 {
-                alloc::push(&mut found, (first + i, element & !flags));
+                alloc::push(found, (first + i, element & !flags));
             }
         };
         // Most elements are NULL: the loop has no branch on the size of one.
@@ -205,7 +219,7 @@ fn nonzero(
             }
         }
     }
-    Some(found)
+    Some(())
 }
 
 /// The elements of two sequences of the same length: addresses, None for one outside 64 bits, and sizes.

@@ -71,9 +71,9 @@ pub const MAX_ZSTD_FRAMES: usize = 1 << 22;
 /// of 512 GiB has as many.
 pub const MAX_ZSTD_BLOCKS: u64 = 1 << 22;
 
-/// log2 of the memory that unpacking a zstd file takes for its window. zstd refuses more, too, unless it
-/// is told otherwise (--long).
-pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+/// log2 of the window of a zstd file that is unpacked: 2 GiB, the most that `zstd --long=31` makes. It takes
+/// as much memory as the file says, but only what was unpacked is written to it.
+pub const MAX_ZSTD_WINDOW_LOG: u32 = 31;
 
 /// Buckets of the index over the runs of a dump's memory, 8 bytes each.
 pub const MAX_RUN_BUCKETS: usize = 1 << 16;

@@ -106,6 +106,12 @@ impl Dump {
         })
     }
 
+    /// What the parts of the split dump have in common that the file at `path` is a part of; `None` if it
+    /// is none, or cannot be read. Only headers are read, and no file that is wrapped in another format.
+    pub fn split_identity(path: &Path) -> Option<Vec<u8>> {
+        kdump::split_identity(path)
+    }
+
     /// A translated guest of this host, whose memory of `size` bytes is `memory`: its machine addresses
     /// are the guest's physical ones. It has no notes.
     pub fn guest<M: Memory<MachineAddr> + Send + 'static>(&self, memory: M, size: u64) -> Self {

@@ -28,6 +28,7 @@ use crate::Result;
 
 use bitmap::Present;
 use codec::Codec;
+pub(super) use parts::split_identity;
 use parts::{Descriptor, Part, PAGE};
 
 pub(in crate::dump) use header::matches;

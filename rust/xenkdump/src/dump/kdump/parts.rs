@@ -1,11 +1,13 @@
 //! The files of a dump: one, or the parts of a split one.
 
+use std::path::Path;
+
 use super::bitmap::{Bitmap, Present};
 use super::header::{matches, Header};
 use crate::addr::PAGE_SIZE;
 use crate::dump::files;
 use crate::dump::warnings::Warnings;
-use crate::file::{ReadError, Storage};
+use crate::file::{MappedFile, ReadError, Storage};
 use crate::limits::{MAX_DIRECTORY_ENTRIES, MAX_DUMP_PARTS};
 use crate::Result;
 
@@ -225,6 +227,17 @@ fn warn_of(from: u64, to: u64, warnings: &mut Warnings) {
         "a part of the split dump is missing: pages {from:#x} to {:#x} are in no file",
         to - 1
     ));
+}
+
+/// What the parts of the split dump have in common that the file at `path` is a part of; `None` if it is
+/// none. Only headers are read.
+pub(in crate::dump) fn split_identity(path: &Path) -> Option<Vec<u8>> {
+    let file = MappedFile::open(path).ok()?;
+    if !matches(&file) {
+        return None;
+    }
+    let header = Header::read(&file).ok()?;
+    header.split.map(|_| header.identity)
 }
 
 /// Adds the other parts of a split dump, which are looked for in the folder of the first one.

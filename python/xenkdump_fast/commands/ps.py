@@ -63,7 +63,8 @@ def run(target: Domain, options: Options = Options()) -> "Processes":
     if not all_tasks:
         raise AbsentError(f"{target.dump.path}: domain {target.id}: no task can be read")
     known = states.of(kernel)
-    chosen, failure = all_tasks, None
+    chosen: Sequence[tasks.Task] = all_tasks
+    failure: str | None = None
     if options.operands:
         named, failure = select(target, all_tasks, options.operands)
         addresses = {task.address for task in named}

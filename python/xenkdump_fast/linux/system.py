@@ -45,7 +45,7 @@ class Linux(Kernel):
 
         return Inference(self, why)
 
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> Sequence[Task]:
         """Returns every task: idle tasks by CPU, then the others by pid."""
         return tasks.tasks(self)
 

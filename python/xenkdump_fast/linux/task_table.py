@@ -1,0 +1,139 @@
+"""Tasks as columns of numbers: there may be a million."""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+
+from .._typing import overload
+from .tasks import Task
+
+_Rest = tuple[int, int | None, int, bool, bool]
+
+
+class Column:
+    """Numbers of one kind, eight bytes each; those of wrong types may be larger."""
+
+    __slots__ = ("_others", "_values")
+
+    def __init__(self, typecode: str) -> None:
+        """``typecode`` is that of ``array``: "q" or "Q"."""
+        self._values = array(typecode)
+        self._others: dict[int, int] = {}
+
+    def append(self, value: int) -> None:
+        """Adds a number."""
+        try:
+            self._values.append(value)
+        except OverflowError:
+            self._others[len(self._values)] = value
+            self._values.append(0)
+
+    def __getitem__(self, row: int) -> int:
+        value = self._values[row]
+        return self._others.get(row, value) if self._others else value
+
+
+class TaskTable(Sequence[Task]):
+    """Tasks in a fixed order, each of which is made when it is used."""
+
+    def __init__(self, tasks: Iterable[Task] = ()) -> None:
+        self._address, self._stack = Column("Q"), Column("Q")
+        self._pid, self._tgid = Column("q"), Column("q")
+        self._comm: list[str] = []
+        #: What many tasks have in common: cpu, state, exit_state, active, idle. Each once.
+        self._rest: list[_Rest] = []
+        self._known: dict[_Rest, _Rest] = {}
+        self.extend(tasks)
+
+    def append(self, task: Task) -> None:
+        """Adds a task."""
+        address, pid, tgid, comm, cpu, state, exit_state, stack, active, idle = task
+        self._address.append(address)
+        self._pid.append(pid)
+        self._tgid.append(tgid)
+        self._comm.append(comm)
+        self._stack.append(stack)
+        rest = (cpu, state, exit_state, active, idle)
+        self._rest.append(self._known.setdefault(rest, rest))
+
+    def extend(self, tasks: Iterable[Task]) -> None:
+        """Adds tasks."""
+        for task in tasks:
+            self.append(task)
+
+    def by_pid(self) -> "TaskTable":
+        """The same tasks by pid, then by address."""
+        address, pid = self._address, self._pid
+        # Pairs of both as keys would take more memory than the tasks' own.
+        order = sorted(range(len(self)), key=address.__getitem__)
+        order.sort(key=pid.__getitem__)
+        return TaskTable(map(self._task, order))
+
+    def _task(self, row: int) -> Task:
+        cpu, state, exit_state, active, idle = self._rest[row]
+        return Task(
+            self._address[row],
+            self._pid[row],
+            self._tgid[row],
+            self._comm[row],
+            cpu,
+            state,
+            exit_state,
+            self._stack[row],
+            active,
+            idle,
+        )
+
+    def __len__(self) -> int:
+        return len(self._comm)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Sequence[Task]": ...
+
+    def __getitem__(self, index: int | slice) -> "Task | Sequence[Task]":
+        rows = range(len(self))[index]
+        return self._task(rows) if isinstance(rows, int) else Rows(self, rows)
+
+    def __iter__(self) -> Iterator[Task]:
+        return map(self._task, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment] # as that of a list
+
+
+class Rows(Sequence[Task]):
+    """Some of the tasks of another sequence, by their positions in it."""
+
+    __slots__ = ("_rows", "_tasks")
+
+    def __init__(self, tasks: Sequence[Task], rows: Sequence[int]) -> None:
+        self._tasks = tasks
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Rows": ...
+
+    def __getitem__(self, index: int | slice) -> "Task | Rows":
+        if isinstance(index, slice):
+            return Rows(self._tasks, self._rows[index])
+        return self._tasks[self._rows[index]]
+
+    def __iter__(self) -> Iterator[Task]:
+        return map(self._tasks.__getitem__, self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment] # as that of a list

@@ -7,7 +7,7 @@ from contextlib import suppress
 from .._native import AbsentError
 from .._typing import NamedTuple, TypedDict, overload
 from ..isolation import isolated
-from ..linux import mm, states, tasks
+from ..linux import mm, states, task_table, tasks
 from ..linux.kernel import Kernel
 from ..linux.structs import BATCH, Structs, batches
 from ..output.escape import visible
@@ -59,7 +59,7 @@ class Process(NamedTuple):
 def run(target: Domain, options: Options = Options()) -> "Processes":
     """Lists tasks; AbsentError if no requested one exists or none can be read."""
     kernel = target.kernel
-    all_tasks = tasks.tasks(kernel)
+    all_tasks = task_table.read(kernel)
     if not all_tasks:
         raise AbsentError(f"{target.dump.path}: domain {target.id}: no task can be read")
     known = states.of(kernel)

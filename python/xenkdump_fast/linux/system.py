@@ -47,7 +47,9 @@ class Linux(Kernel):
 
     def tasks(self) -> Sequence[Task]:
         """Returns every task: idle tasks by CPU, then the others by pid."""
-        return tasks.tasks(self)
+        from . import task_table  # not needed for backtraces of running tasks
+
+        return task_table.read(self)
 
     @cached_property
     def active(self) -> dict[int, Task]:

@@ -1,9 +1,14 @@
-"""Tasks as columns of numbers: there may be a million."""
+"""All tasks of a kernel, as columns of numbers: there may be a million."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
+from .._native import MemoryFault
 from .._typing import overload
+from ..isolation import isolated
+from . import tasklist, tasks
+from .kernel import Kernel
+from .structs import batches
 from .tasks import Task
 
 _Rest = tuple[int, int | None, int, bool, bool]
@@ -35,14 +40,14 @@ class Column:
 class TaskTable(Sequence[Task]):
     """Tasks in a fixed order, each of which is made when it is used."""
 
-    def __init__(self, tasks: Iterable[Task] = ()) -> None:
+    def __init__(self, rows: Iterable[Task] = ()) -> None:
         self._address, self._stack = Column("Q"), Column("Q")
         self._pid, self._tgid = Column("q"), Column("q")
         self._comm: list[str] = []
         #: What many tasks have in common: cpu, state, exit_state, active, idle. Each once.
         self._rest: list[_Rest] = []
         self._known: dict[_Rest, _Rest] = {}
-        self.extend(tasks)
+        self.extend(rows)
 
     def append(self, task: Task) -> None:
         """Adds a task."""
@@ -55,9 +60,9 @@ class TaskTable(Sequence[Task]):
         rest = (cpu, state, exit_state, active, idle)
         self._rest.append(self._known.setdefault(rest, rest))
 
-    def extend(self, tasks: Iterable[Task]) -> None:
+    def extend(self, rows: Iterable[Task]) -> None:
         """Adds tasks."""
-        for task in tasks:
+        for task in rows:
             self.append(task)
 
     def by_pid(self) -> "TaskTable":
@@ -112,8 +117,8 @@ class Rows(Sequence[Task]):
 
     __slots__ = ("_rows", "_tasks")
 
-    def __init__(self, tasks: Sequence[Task], rows: Sequence[int]) -> None:
-        self._tasks = tasks
+    def __init__(self, every: Sequence[Task], rows: Sequence[int]) -> None:
+        self._tasks = every
         self._rows = rows
 
     def __len__(self) -> int:
@@ -137,3 +142,34 @@ class Rows(Sequence[Task]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment] # as that of a list
+
+
+def read(kernel: Kernel) -> TaskTable:
+    """Every task: idle tasks by CPU, then the others by pid.
+
+    ``kernel.warnings`` says if lists are damaged.
+    """
+    idle_tasks = tasks.idle(kernel)
+    active_tasks = tasks.active(kernel)
+    cpu_of = {address: cpu for cpu, address in active_tasks.items()}
+    cpu_of.update((address, cpu) for cpu, address in idle_tasks.items())
+    running = set(active_tasks.values())
+    idle_addresses = set(idle_tasks.values())
+
+    def load(into: TaskTable, addresses: Iterable[int], is_idle: bool) -> None:
+        for batch in batches(addresses):
+            structs = tasks.TaskStructs(kernel, batch)
+            for address in batch:
+                with isolated(f"the task at {address:#x} cannot be read", kernel.warn, MemoryFault):
+                    cpu = cpu_of.get(address)
+                    into.append(structs.task(address, cpu, address in running, is_idle))
+
+    # The addresses of a million tasks as objects are freed before the tasks are read.
+    others = array("Q", tasklist.addresses(kernel))
+    others.extend(sorted(running.difference(others)))
+    idle_addresses = set(idle_tasks.values())
+    found, rest = TaskTable(), TaskTable()
+    load(found, idle_tasks.values(), True)
+    load(rest, (one for one in others if one not in idle_addresses), False)
+    found.extend(rest.by_pid())
+    return found

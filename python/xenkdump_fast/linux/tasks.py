@@ -1,7 +1,6 @@
 """Tasks and their states."""
 
 import sys
-from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -150,41 +149,6 @@ def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:
         if cpu not in found:
             # The warnings for both of its members are the same.
             kernel.warn(f"the run queue of CPU {cpu} is not in the dump")
-    return found
-
-
-def tasks(kernel: Kernel) -> Sequence[Task]:
-    """Every task: idle tasks by CPU, then the others by pid.
-
-    ``kernel.warnings`` says if lists are damaged.
-    """
-    # Neither is needed for backtraces of running tasks.
-    from . import tasklist
-    from .task_table import TaskTable
-
-    idle_tasks = idle(kernel)
-    active_tasks = active(kernel)
-    cpu_of = {address: cpu for cpu, address in active_tasks.items()}
-    cpu_of.update((address, cpu) for cpu, address in idle_tasks.items())
-    running = set(active_tasks.values())
-    idle_addresses = set(idle_tasks.values())
-
-    def load(into: "TaskTable", addresses: Iterable[int], is_idle: bool) -> None:
-        for batch in batches(addresses):
-            structs = TaskStructs(kernel, batch)
-            for address in batch:
-                with isolated(f"the task at {address:#x} cannot be read", kernel.warn, MemoryFault):
-                    cpu = cpu_of.get(address)
-                    into.append(structs.task(address, cpu, address in running, is_idle))
-
-    # The addresses of a million tasks as objects are freed before the tasks are read.
-    others = array("Q", tasklist.addresses(kernel))
-    others.extend(sorted(running.difference(others)))
-    idle_addresses = set(idle_tasks.values())
-    found, rest = TaskTable(), TaskTable()
-    load(found, idle_tasks.values(), True)
-    load(rest, (one for one in others if one not in idle_addresses), False)
-    found.extend(rest.by_pid())
     return found
 
 

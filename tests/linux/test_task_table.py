@@ -37,5 +37,8 @@ def test_a_table_is_a_list_of_tasks() -> None:
 
 
 def test_order_is_by_pid_and_address() -> None:
-    found = TaskTable(TASKS).by_pid()
-    assert list(found) == sorted(TASKS, key=lambda one: (one.pid, one.address))
+    for start in range(len(TASKS) + 1):
+        found = TaskTable(TASKS)
+        found.sort(start)
+        rest = sorted(TASKS[start:], key=lambda one: (one.pid, one.address))
+        assert list(found) == TASKS[:start] + rest

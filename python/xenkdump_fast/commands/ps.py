@@ -109,7 +109,7 @@ class _Listed(Sequence[Process]):
         read: Callable[[tasks.Task], Process] | None = None
         for i, task in enumerate(each(self._chosen, "task")):
             if read is None or i % BATCH == 0:
-                read = self._read(self._chosen[i : i + BATCH])
+                read = self._read(list(self._chosen[i : i + BATCH]))
             what = f"task {task.pid} at {task.address:#x} is left out"
             with isolated(what, self._kernel.warn):
                 yield read(task)

@@ -8,7 +8,7 @@ from .._typing import overload
 from ..isolation import isolated
 from . import tasklist, tasks
 from .kernel import Kernel
-from .structs import batches
+from .structs import BATCH, batches
 from .tasks import Task
 
 _Rest = tuple[int, int | None, int, bool, bool]
@@ -36,6 +36,20 @@ class Column:
         value = self._values[row]
         return self._others.get(row, value) if self._others else value
 
+    def part(self, start: int, stop: int) -> Sequence[int]:
+        """The numbers of consecutive rows."""
+        part = self._values[start:stop]
+        if not self._others:
+            return part
+        return [self._others.get(start + i, value) for i, value in enumerate(part)]
+
+    def rearrange(self, order: Sequence[int]) -> None:
+        """Puts the numbers of these rows first, second and so on."""
+        self._values = array(self._values.typecode, map(self._values.__getitem__, order))
+        if self._others:
+            others = self._others
+            self._others = {i: others[row] for i, row in enumerate(order) if row in others}
+
 
 class TaskTable(Sequence[Task]):
     """Tasks in a fixed order, each of which is made when it is used."""
@@ -47,7 +61,8 @@ class TaskTable(Sequence[Task]):
         #: What many tasks have in common: cpu, state, exit_state, active, idle. Each once.
         self._rest: list[_Rest] = []
         self._known: dict[_Rest, _Rest] = {}
-        self.extend(rows)
+        for task in rows:
+            self.append(task)
 
     def append(self, task: Task) -> None:
         """Adds a task."""
@@ -60,33 +75,28 @@ class TaskTable(Sequence[Task]):
         rest = (cpu, state, exit_state, active, idle)
         self._rest.append(self._known.setdefault(rest, rest))
 
-    def extend(self, rows: Iterable[Task]) -> None:
-        """Adds tasks."""
-        for task in rows:
-            self.append(task)
-
-    def by_pid(self) -> "TaskTable":
-        """The same tasks by pid, then by address."""
-        address, pid = self._address, self._pid
+    def sort(self, start: int = 0) -> None:
+        """Sorts the tasks from position ``start`` on by pid, then by address."""
         # Pairs of both as keys would take more memory than the tasks' own.
-        order = sorted(range(len(self)), key=address.__getitem__)
-        order.sort(key=pid.__getitem__)
-        return TaskTable(map(self._task, order))
+        order = sorted(range(start, len(self)), key=self._address.__getitem__)
+        order.sort(key=self._pid.__getitem__)
+        order[:0] = range(start)
+        for column in (self._address, self._stack, self._pid, self._tgid):
+            column.rearrange(order)
+        self._comm = list(map(self._comm.__getitem__, order))
+        self._rest = list(map(self._rest.__getitem__, order))
 
-    def _task(self, row: int) -> Task:
-        cpu, state, exit_state, active, idle = self._rest[row]
-        return Task(
-            self._address[row],
-            self._pid[row],
-            self._tgid[row],
-            self._comm[row],
-            cpu,
-            state,
-            exit_state,
-            self._stack[row],
-            active,
-            idle,
+    def _between(self, start: int, stop: int) -> Iterator[Task]:
+        """The tasks of consecutive rows."""
+        numbers = (self._address, self._pid, self._tgid, self._stack)
+        columns = zip(
+            *(column.part(start, stop) for column in numbers),
+            self._comm[start:stop],
+            self._rest[start:stop],
+            strict=True,
         )
+        for address, pid, tgid, stack, comm, (cpu, state, exit_state, active, idle) in columns:
+            yield Task(address, pid, tgid, comm, cpu, state, exit_state, stack, active, idle)
 
     def __len__(self) -> int:
         return len(self._comm)
@@ -95,14 +105,19 @@ class TaskTable(Sequence[Task]):
     def __getitem__(self, index: int) -> Task: ...
 
     @overload
-    def __getitem__(self, index: slice) -> "Sequence[Task]": ...
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
 
     def __getitem__(self, index: int | slice) -> "Task | Sequence[Task]":
         rows = range(len(self))[index]
-        return self._task(rows) if isinstance(rows, int) else Rows(self, rows)
+        if isinstance(rows, int):
+            return next(self._between(rows, rows + 1))
+        if rows.step == 1:
+            return list(self._between(rows.start, rows.stop))
+        return [self[row] for row in rows]
 
     def __iter__(self) -> Iterator[Task]:
-        return map(self._task, range(len(self)))
+        for start in range(0, len(self), BATCH):
+            yield from self._between(start, start + BATCH)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
@@ -156,20 +171,21 @@ def read(kernel: Kernel) -> TaskTable:
     running = set(active_tasks.values())
     idle_addresses = set(idle_tasks.values())
 
-    def load(into: TaskTable, addresses: Iterable[int], is_idle: bool) -> None:
+    def load(addresses: Iterable[int], is_idle: bool) -> None:
         for batch in batches(addresses):
             structs = tasks.TaskStructs(kernel, batch)
             for address in batch:
                 with isolated(f"the task at {address:#x} cannot be read", kernel.warn, MemoryFault):
                     cpu = cpu_of.get(address)
-                    into.append(structs.task(address, cpu, address in running, is_idle))
+                    found.append(structs.task(address, cpu, address in running, is_idle))
 
     # The addresses of a million tasks as objects are freed before the tasks are read.
     others = array("Q", tasklist.addresses(kernel))
     others.extend(sorted(running.difference(others)))
     idle_addresses = set(idle_tasks.values())
-    found, rest = TaskTable(), TaskTable()
-    load(found, idle_tasks.values(), True)
-    load(rest, (one for one in others if one not in idle_addresses), False)
-    found.extend(rest.by_pid())
+    found = TaskTable()
+    load(idle_tasks.values(), True)
+    idle_count = len(found)
+    load((one for one in others if one not in idle_addresses), False)
+    found.sort(idle_count)
     return found

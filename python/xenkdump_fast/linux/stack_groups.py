@@ -6,7 +6,6 @@ from itertools import pairwise
 
 from .._typing import NamedTuple
 from .backtrace import Trace
-from .task_table import Rows
 from .tasks import Task
 
 #: The orders of the groups, the default first.
@@ -28,6 +27,8 @@ def grouped(traces: Iterable[Trace], tasks: Sequence[Task], sort: str) -> list[G
     Stacks are kept as digests, tasks as positions: all frames together, and a million tasks, may
     exceed the memory of this process.
     """
+    from .task_table import Rows  # not needed by other backtraces
+
     by_stack: dict[bytes, array[int]] = {}
     position = 0
     for trace in traces:

@@ -1,9 +1,14 @@
 """Calls into Rust on hosts of different size: they grow no faster than the output."""
 
+import io
+import tracemalloc
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from xenkdump_fast.cli import main
+from xenkdump_fast.linux import tasklist
 from xenkdump_forge.hosts.scaled import Scale, write_scaled_host
 
 from .crossings import crossings
@@ -22,6 +27,34 @@ def test_ps_reads_tasks_in_batches(tmp_path: Path, capsys: Capsys) -> None:
     assert len(text.splitlines()) > 5000
     # Four more batches of 1024, each of which is read in parts.
     assert few <= many < few + 4 * 32
+
+
+@pytest.mark.parametrize(
+    ("command", "most"), [("ps", 180), ("ps --json", 180), ("bt --all --group", 100)]
+)
+def test_a_task_takes_little_memory(
+    command: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both hosts have several batches.
+    monkeypatch.setattr(tasklist, "THREAD_GROUPS", 512)
+    peaks = []
+    for count in (3000, 11_000):
+        host = write_scaled_host(tmp_path, Scale(tasks=count))
+        with redirect_stdout(Nothing()):
+            tracemalloc.start()
+            try:
+                assert main([*command.split(), str(host.vmlinux), str(host.vmcore)]) == 0
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 8000 < most
+
+
+class Nothing(io.TextIOBase):
+    """A file that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 def test_backtraces_of_xen_do_not_read_all_domains(tmp_path: Path, capsys: Capsys) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import xenkdump_fast as xk
 from xenkdump_fast._native import AddressSpace
-from xenkdump_fast.linux import modules, percpu, tasks
+from xenkdump_fast.linux import modules, percpu, task_table
 from xenkdump_fast.linux.kernel import Kernel
 
 PAGE = 4096
@@ -96,7 +96,7 @@ def _size(kernel: Kernel, struct_name: str) -> int:
 
 def _of_kernel(kernel: Kernel) -> Iterator[tuple[str, int, int]]:
     """The kinds of data, with the addresses of each."""
-    for task in tasks.tasks(kernel):
+    for task in task_table.read(kernel):
         yield "task", task.address, _size(kernel, "task_struct")
         if task.stack:
             yield "stack", task.stack, kernel.stack_size

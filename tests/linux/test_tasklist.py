@@ -238,3 +238,36 @@ def test_a_tree_of_more_pids_than_the_dump_can_hold() -> None:
     kernel.memory_held = 3 * pids.PID_WORDS * 8
     assert list(pids.tasks(kernel)) == TASKS[1:4]
     assert kernel.warnings == [f"the table of pids is damaged at {PIDS[4]:#x}"]
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_a_list_that_runs_into_one_of_an_earlier_batch(
+    head: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = with_tree()
+    monkeypatch.setattr(tasklist, "THREAD_GROUPS", 2)
+    assert tasklist.addresses(kernel) == TASKS
+    assert kernel.warnings == []
+    # The list of the fifth group leads to the second one: to its task, or to the head of its list.
+    signal = TASKS[1] + 0x800
+    kernel.memory.number(TASKS[4] + THREADS, signal if head else TASKS[1] + THREADS, 8)
+    assert tasklist.addresses(kernel) == TASKS
+    assert kernel.warnings == [
+        f"the thread list of the task at {TASKS[4]:#x} runs into another thread group"
+    ]
+
+
+def test_lists_of_threads_are_walked_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = with_tree()
+    walked: list[int] = []
+    lists = kernel.lists
+
+    def counted(heads: Sequence[int], *arguments: Any, **named: Any) -> Any:
+        walked.append(len(heads))
+        return lists(heads, *arguments, **named)
+
+    monkeypatch.setattr(tasklist, "THREAD_GROUPS", 4)
+    monkeypatch.setattr(kernel, "lists", counted)
+    assert tasklist.addresses(kernel) == TASKS
+    # The list of tasks, then those of threads.
+    assert walked == [1, 4, 1]

@@ -29,6 +29,27 @@ def test_incremental_output_matches_the_whole(warnings: list[str]) -> None:
     assert "".join(document("log", None, lazy, lambda: warnings)) == plain
 
 
+def test_members_of_incremental_objects_are_incremental_too() -> None:
+    groups: list[dict[str, Any]] = [
+        {"count": 2, "tasks": [{"pid": 1}, {"pid": 2}], "why": "two\nlines"},
+        {"count": 0, "tasks": []},
+    ]
+    alive, most = 0, 0
+
+    def tasks(group: dict[str, Any]) -> Iterator[Any]:
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        yield from group["tasks"]
+        alive -= 1
+
+    lazy = ({**group, "tasks": tasks(group)} for group in groups)
+    whole = {"schema": 1, "command": "bt", "dump": None, "groups": groups}
+    found = "".join(document("bt", None, {"groups": lazy}, list))
+    assert found == json.dumps(whole, indent=1) + "\n"
+    assert most == 1
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_warnings_during_output(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     warnings: list[str] = []

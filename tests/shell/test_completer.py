@@ -100,13 +100,13 @@ def test_many(completer: Completer, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_from_the_dump_are_plain(
     completer: Completer, monkeypatch: pytest.MonkeyPatch, shell: Shell
 ) -> None:
-    from xenkdump_fast.linux import tasks
+    from xenkdump_fast.linux import task_table
 
     domain = shell.session.current
     assert domain is not None
     first = domain.kernel.tasks()[0]
     named = [first._replace(comm=comm) for comm in ("a\x1b[2J", "a b", "a|b", "a\u202eb", "ab")]
-    monkeypatch.setattr(tasks, "tasks", lambda kernel: named)
+    monkeypatch.setattr(task_table, "read", lambda kernel: named)
     assert completer.complete("bt a").texts == ["ab"]
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from .._native import AbsentError
 from .._typing import NamedTuple, TypedDict, overload
 from ..isolation import isolated
-from ..linux import mm, states, tasks
+from ..linux import mm, states, task_table, tasks
 from ..linux.kernel import Kernel
 from ..linux.structs import BATCH, Structs, batches
 from ..output.escape import visible
@@ -59,11 +59,12 @@ class Process(NamedTuple):
 def run(target: Domain, options: Options = Options()) -> "Processes":
     """Lists tasks; AbsentError if no requested one exists or none can be read."""
     kernel = target.kernel
-    all_tasks = tasks.tasks(kernel)
+    all_tasks = task_table.read(kernel)
     if not all_tasks:
         raise AbsentError(f"{target.dump.path}: domain {target.id}: no task can be read")
     known = states.of(kernel)
-    chosen, failure = all_tasks, None
+    chosen: Sequence[tasks.Task] = all_tasks
+    failure: str | None = None
     if options.operands:
         named, failure = select(target, all_tasks, options.operands)
         addresses = {task.address for task in named}
@@ -108,7 +109,7 @@ class _Listed(Sequence[Process]):
         read: Callable[[tasks.Task], Process] | None = None
         for i, task in enumerate(each(self._chosen, "task")):
             if read is None or i % BATCH == 0:
-                read = self._read(self._chosen[i : i + BATCH])
+                read = self._read(list(self._chosen[i : i + BATCH]))
             what = f"task {task.pid} at {task.address:#x} is left out"
             with isolated(what, self._kernel.warn):
                 yield read(task)

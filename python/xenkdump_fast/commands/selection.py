@@ -12,7 +12,7 @@ from ..session import Domain
 class Selection(NamedTuple):
     """The tasks that the operands name."""
 
-    tasks: list[tasks.Task]
+    tasks: Sequence[tasks.Task]
     #: Which operands name no task; None if all do.
     failure: str | None
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from .._typing import NotRequired, TypedDict
 from ..linux.backtrace import Trace
 from ..linux.stack_groups import Group
+from ..linux.tasks import Task
 from ..output.escape import visible
 from ..output.frames import place
-from ..output.json_types import Count, Hex
+from ..output.json_types import Count, Hex, Stream
 
 #: Tasks that the heading of a group names.
 MAX_NAMED = 8
@@ -37,7 +38,7 @@ class GroupJson(TypedDict):
     """Tasks with equal stacks; ``user`` if they entered the kernel from user space."""
 
     count: Count
-    tasks: list[MemberJson]
+    tasks: Stream[MemberJson]
     frames: list[FrameJson]
     user: bool
     why: NotRequired[str]
@@ -78,16 +79,17 @@ def json(groups: Sequence[Group], traces: Sequence[Trace]) -> Iterator[GroupJson
         trace = traces[group.first]
         found: GroupJson = {
             "count": len(group.tasks),
-            "tasks": [
-                {"pid": task.pid, "task": hex(task.address), "cpu": task.cpu, "comm": task.comm}
-                for task in group.tasks
-            ],
+            "tasks": map(_member_json, group.tasks),
             "frames": list(_frames_json(trace)),
             "user": any(frame.user for frame in trace.frames),
         }
         if trace.stopped is not None:
             found["why"] = trace.stopped
         yield found
+
+
+def _member_json(task: Task) -> MemberJson:
+    return {"pid": task.pid, "task": hex(task.address), "cpu": task.cpu, "comm": task.comm}
 
 
 def _frames_json(trace: Trace) -> Iterator[FrameJson]:

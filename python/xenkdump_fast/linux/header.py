@@ -65,7 +65,7 @@ def read(
     online = percpu.online(kernel)
     present = percpu.present(kernel)
     if listed is None:
-        listed = attempt("TASKS", tasks.tasks)
+        listed = attempt("TASKS", lambda kernel: kernel.tasks())
     message = attempt("PANIC", lambda kernel: panic.message(kernel, lines))
     panic_task = attempt("the panicking task", panic.task)
     return Header(

@@ -200,7 +200,9 @@ def _cached(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, int]:
         for task in batch:
             with suppress(AbsentError):
                 for member in members:
-                    found[task.tgid] += max(0, structs.read(task.address, member))
+                    count = structs.read(task.address, member)
+                    if count > 0:
+                        found[task.tgid] += count
     return found
 
 

@@ -1,6 +1,8 @@
 """Tasks with equal stacks."""
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 from .._typing import NamedTuple
 from .backtrace import Trace
@@ -14,7 +16,7 @@ class Group(NamedTuple):
     """Tasks with equal stacks."""
 
     #: By pid.
-    tasks: list[Task]
+    tasks: Sequence[Task]
     #: The position of the first of them among the traces.
     first: int
 
@@ -22,17 +24,36 @@ class Group(NamedTuple):
 def grouped(traces: Iterable[Trace], tasks: Sequence[Task], sort: str) -> list[Group]:
     """The groups; ``tasks`` are those of the traces, in the same order.
 
-    Stacks are kept as digests: all frames together may exceed the memory of this process.
+    Stacks are kept as digests, tasks as positions: all frames together, and a million tasks, may
+    exceed the memory of this process.
     """
-    positions = {task.address: i for i, task in enumerate(tasks)}
-    by_stack: dict[bytes, list[Task]] = {}
+    from .task_table import Rows  # not needed by other backtraces
+
+    by_stack: dict[bytes, array[int]] = {}
+    position = 0
     for trace in traces:
-        by_stack.setdefault(_digest(trace), []).append(trace.task)
+        # A task without a trace was left out.
+        while tasks[position].address != trace.task.address:
+            position += 1
+        by_stack.setdefault(_digest(trace), array("L")).append(position)
+        position += 1
     groups = []
-    for members in by_stack.values():
-        members.sort(key=lambda task: (task.pid, task.address))
-        groups.append(Group(members, positions[members[0].address]))
+    for digest in list(by_stack):
+        rows = _by_number(by_stack.pop(digest), tasks)
+        groups.append(Group(Rows(tasks, rows), rows[0]))
     return sorted(groups, key=_ORDERS[sort])
+
+
+def _by_number(rows: "array[int]", tasks: Sequence[Task]) -> "array[int]":
+    """Positions of tasks by pid, then by address; they may be so already."""
+
+    def key(row: int) -> tuple[int, int]:
+        task = tasks[row]
+        return task.pid, task.address
+
+    if all(a <= b for a, b in pairwise(map(key, rows))):
+        return rows
+    return array("L", sorted(rows, key=key))
 
 
 def _by_count(group: Group) -> tuple[int, ...]:

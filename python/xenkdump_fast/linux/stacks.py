@@ -1,6 +1,7 @@
 """The registers from which the unwinder starts on the stacks of tasks."""
 
 import re
+from array import array
 from collections.abc import Sequence
 
 from .._native import MemoryFault
@@ -66,6 +67,9 @@ IDLE_FUNCTIONS = (
     "xen_idle",
 )
 
+#: Batches in which the next task is looked for before it is read on its own.
+_AHEAD = 16
+
 
 class Start(NamedTuple):
     """Registers to start from, for a task whose CPU's registers are not known."""
@@ -84,9 +88,11 @@ class SavedRegisters:
 
     def __init__(self, kernel: Kernel, tasks: Sequence[Task]) -> None:
         self._kernel = kernel
-        self._addresses = [task.address for task in tasks]
-        self._positions = {address: i for i, address in enumerate(self._addresses)}
+        #: As numbers: there may be a million.
+        self._addresses = array("Q", (task.address for task in tasks))
         self._batch: _Batch | None = None
+        #: The position behind the last batch of tasks in their order.
+        self._next = 0
         #: The number of words that switch_to() pops, by address at which a task resumes.
         self._popped: dict[int, int] = {}
 
@@ -120,21 +126,28 @@ class SavedRegisters:
         return Start(registers, sp)
 
     def _batch_of(self, task: Task) -> "_Batch":
-        number = self._positions[task.address] // BATCH
-        batch = self._batch
-        if batch is None or batch.number != number:
-            addresses = self._addresses[number * BATCH : (number + 1) * BATCH]
-            batch = self._batch = _Batch(self._kernel, number, addresses)
-        return batch
+        if self._batch is not None and task.address in self._batch.addresses:
+            return self._batch
+        # Tasks are used in their order: some are left out, those that were running.
+        ahead = self._addresses[self._next : self._next + _AHEAD * BATCH]
+        try:
+            at = self._next + ahead.index(task.address)
+        except ValueError:
+            addresses: Sequence[int] = [task.address]
+        else:
+            self._next = at + BATCH
+            addresses = self._addresses[at : self._next]
+        self._batch = _Batch(self._kernel, addresses)
+        return self._batch
 
 
 class _Batch:
     """Some tasks of ``SavedRegisters``, and what the context switches pushed on their stacks."""
 
-    __slots__ = ("frames", "number", "tasks")
+    __slots__ = ("addresses", "frames", "tasks")
 
-    def __init__(self, kernel: Kernel, number: int, addresses: Sequence[int]) -> None:
-        self.number = number
+    def __init__(self, kernel: Kernel, addresses: Sequence[int]) -> None:
+        self.addresses = frozenset(addresses)
         self.tasks = Structs(kernel, addresses, ["thread.sp", "thread.ip"])
         pushed: list[str | Number] = [Number(0, kernel.word)]
         if "inactive_task_frame" in kernel.types:

@@ -45,9 +45,11 @@ class Linux(Kernel):
 
         return Inference(self, why)
 
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> Sequence[Task]:
         """Returns every task: idle tasks by CPU, then the others by pid."""
-        return tasks.tasks(self)
+        from . import task_table  # not needed for backtraces of running tasks
+
+        return task_table.read(self)
 
     @cached_property
     def active(self) -> dict[int, Task]:

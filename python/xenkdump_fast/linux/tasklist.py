@@ -1,6 +1,8 @@
 """The addresses of all tasks: the task list with its threads, and the table of pids."""
 
-from collections.abc import Iterable, Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -8,10 +10,12 @@ from .._native import AbsentError, MemoryFault
 from ..budget import Budget, BudgetExceededError
 from . import pids
 from .kernel import Kernel, LinkedList
-from .structs import Structs
+from .structs import Structs, batches
 
 #: Bytes of the smallest task_struct, in case that the types have a smaller one.
 MIN_SIZE = 0x200
+#: Thread groups whose lists are walked in one call.
+THREAD_GROUPS = 1 << 14
 
 
 def addresses(kernel: Kernel) -> list[int]:
@@ -22,7 +26,7 @@ def addresses(kernel: Kernel) -> list[int]:
     budget = kernel.object_budget("tasks", _size(kernel))
     found: dict[int, None] = {}
     try:
-        _add(found, _listed(kernel, budget.remaining), budget)
+        _add(found, _listed(kernel, found, budget.remaining), budget)
         _add_by_pid(kernel, found, budget)
     except BudgetExceededError as error:
         kernel.warn(f"{error}: using the first {len(found)}")
@@ -69,13 +73,17 @@ def _add(found: dict[int, None], addresses: Iterable[int], budget: Budget) -> No
             found[address] = None
 
 
-def _listed(kernel: Kernel, limit: int) -> Iterator[int]:
-    """Every task on the task list: the leader of each process, then its other threads."""
+def _listed(kernel: Kernel, found: Container[int], limit: int) -> Iterator[int]:
+    """Every task on the task list: the leader of each process, then its other threads.
+
+    ``found`` are those of them that were used.
+    """
     init_task = kernel.symbol("init_task")
     yield init_task
     # No more than are used.
-    leaders = list(islice(_leaders(kernel, init_task, limit), limit))
-    for leader, threads in zip(leaders, _threads(kernel, leaders, limit), strict=True):
+    leaders = array("Q", islice(_leaders(kernel, init_task, limit), limit))
+    groups = _Groups(kernel, leaders, limit)
+    for leader, threads in zip(leaders, groups.threads(found), strict=True):
         yield leader
         yield from threads
 
@@ -103,55 +111,92 @@ def _leaders(kernel: Kernel, init_task: int, limit: int) -> Iterator[int]:
     yield from reversed(rest)
 
 
-def _threads(kernel: Kernel, leaders: list[int], limit: int) -> Iterator[Iterator[int]]:
-    """For each group its threads without the leader.
+class _Groups:
+    """The lists of threads of all groups, walked in batches: there may be a million.
 
     A thread belongs to one group: a list ends at a node of another one.
     """
-    offset, heads = _thread_lists(kernel, leaders)
-    walked = dict(zip(heads, kernel.lists(list(heads.values()), limit + 1), strict=True))
-    for leader in leaders:
-        # Each list is freed once it was used: there may be a million.
-        yield _others(kernel, leader, offset, walked.pop(leader, None))
 
+    def __init__(self, kernel: Kernel, leaders: Sequence[int], limit: int) -> None:
+        self._kernel = kernel
+        self._leaders = leaders
+        #: Entries of all lists together.
+        self._left = limit + 1
+        self._offset = _node_offset(kernel)
+        #: Of each group the head of its list; 0 if it has none, or if it cannot be read.
+        self._heads = array("Q")
+        for batch in batches(leaders):
+            self._heads.extend(_heads(kernel, batch))
+        #: Sorted, if there are several batches.
+        self._every = array("Q", sorted(self._heads) if len(leaders) > THREAD_GROUPS else ())
 
-def _others(kernel: Kernel, leader: int, offset: int, threads: LinkedList | None) -> Iterator[int]:
-    """The tasks on a group's list of threads without its leader."""
-    if threads is None:
-        return
-    for node in threads.entries:
-        task = kernel.containing(node, offset)
-        if task != leader:
+    def threads(self, found: Container[int]) -> Iterator[Iterator[int]]:
+        """For each group its threads without the leader. ``found`` has those of earlier groups."""
+        for start in range(0, len(self._leaders), THREAD_GROUPS):
+            leaders = self._leaders[start : start + THREAD_GROUPS]
+            heads = self._heads[start : start + THREAD_GROUPS]
+            walked = self._kernel.lists([head for head in heads if head], max(self._left, 1))
+            self._left -= sum(len(one.entries) for one in walked)
+            each = iter(walked)
+            for leader, head in zip(leaders, heads, strict=True):
+                if head:
+                    yield self._others(leader, next(each), found if start else ())
+                else:
+                    yield iter(())
+
+    def _others(self, leader: int, threads: LinkedList, before: Container[int]) -> Iterator[int]:
+        """The tasks on a group's list without its leader; ``before`` has those of other batches."""
+        is_shared = threads.end == "shared"
+        for node in threads.entries:
+            task = self._kernel.containing(node, self._offset)
+            if task == leader:
+                continue
+            if before and (task in before or self._is_head(node)):
+                is_shared = True
+                break
             yield task
-    if threads.end == "shared":
-        kernel.warn(f"the thread list of the task at {leader:#x} runs into another thread group")
-    elif threads.problem is not None:
-        kernel.warn(threads.problem)
+        if is_shared:
+            text = f"the thread list of the task at {leader:#x} runs into another thread group"
+            self._kernel.warn(text)
+        elif threads.problem is not None:
+            self._kernel.warn(threads.problem)
+
+    def _is_head(self, node: int) -> bool:
+        """Whether a node is the head of a list that is not in a task."""
+        at = bisect_left(self._every, node)
+        return at < len(self._every) and self._every[at] == node
 
 
-def _thread_lists(kernel: Kernel, leaders: list[int]) -> tuple[int, dict[int, int]]:
-    """The offset of a task's node in the list of threads, and the head of each group's list."""
+def _node_offset(kernel: Kernel) -> int:
+    """The offset of a task's node in the list of threads."""
     # 3.14 (0c740d0afc3b) added the list in signal_struct; 6.7 removed thread_group.
     if kernel.has("task_struct.thread_node"):
-        offset = kernel.offset("task_struct.thread_node")
-        head = kernel.offset("signal_struct.thread_head")
-        structs = Structs(kernel, leaders, ["task_struct.signal"])
-        heads = {}
-        for leader in leaders:
-            try:
-                signal = structs.read(leader, "task_struct.signal")
-            except MemoryFault as fault:
-                kernel.warn(f"the threads of the task at {leader:#x} cannot be read: {fault}")
-                continue
-            if signal:  # else it was released: a zombie that is being reaped
-                heads[leader] = signal + head
-        return offset, heads
+        return kernel.offset("task_struct.thread_node")
     if kernel.has("task_struct.thread_group"):
-        offset = kernel.offset("task_struct.thread_group")
+        return kernel.offset("task_struct.thread_group")
     # Before 2.6.17 (47e65328a7b1): in the second struct pid of the task, PIDTYPE_TGID.
-    elif kernel.has("pid.pid_list"):
+    if kernel.has("pid.pid_list"):
         offset = kernel.offset("task_struct.pids") + kernel.types.sizeof("pid")
-        offset += kernel.offset("pid.pid_list")
-    else:
-        return 0, {}
-    return offset, {leader: leader + offset for leader in leaders}
+        return offset + kernel.offset("pid.pid_list")
+    return 0
+
+
+def _heads(kernel: Kernel, leaders: Sequence[int]) -> Iterator[int]:
+    """The head of each group's list of threads; 0 if it has none, or if it cannot be read."""
+    if not kernel.has("task_struct.thread_node"):
+        offset = _node_offset(kernel)
+        for leader in leaders:
+            yield (leader + offset) & kernel.last if offset else 0
+        return
+    head = kernel.offset("signal_struct.thread_head")
+    structs = Structs(kernel, leaders, ["task_struct.signal"])
+    for leader in leaders:
+        try:
+            signal = structs.read(leader, "task_struct.signal")
+        except MemoryFault as fault:
+            kernel.warn(f"the threads of the task at {leader:#x} cannot be read: {fault}")
+            at = 0
+        else:
+            # Without one it was released: a zombie that is being reaped.
+            at = (signal + head) & kernel.last if signal else 0
+        yield at

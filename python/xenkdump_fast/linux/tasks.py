@@ -152,40 +152,6 @@ def _per_run_queue(kernel: Kernel, key: str) -> dict[int, int]:
     return found
 
 
-def tasks(kernel: Kernel) -> list[Task]:
-    """Every task: idle tasks by CPU, then the others by pid.
-
-    ``kernel.warnings`` says if lists are damaged.
-    """
-    from . import tasklist  # not needed for backtraces of running tasks
-
-    idle_tasks = idle(kernel)
-    active_tasks = active(kernel)
-    cpu_of = {address: cpu for cpu, address in active_tasks.items()}
-    cpu_of.update((address, cpu) for cpu, address in idle_tasks.items())
-    running = set(active_tasks.values())
-
-    def load(addresses: Iterable[int], is_idle: bool) -> list[Task]:
-        found = []
-        for batch in batches(addresses):
-            structs = TaskStructs(kernel, batch)
-            for address in batch:
-                with isolated(f"the task at {address:#x} cannot be read", kernel.warn, MemoryFault):
-                    cpu = cpu_of.get(address)
-                    found.append(structs.task(address, cpu, address in running, is_idle))
-        return found
-
-    others = dict.fromkeys((*tasklist.addresses(kernel), *running))
-    for address in idle_tasks.values():
-        others.pop(address, None)
-    found = load(idle_tasks.values(), True)
-    rest = load(others, False)
-    # By pid, then by address: pairs of both as keys would take more memory than the tasks' own.
-    rest.sort(key=lambda task: task.address)
-    rest.sort(key=lambda task: task.pid)
-    return found + rest
-
-
 class TaskStructs:
     """The task_structs at some addresses, read together."""
 

@@ -57,9 +57,20 @@ def _value(value: object, indent: str) -> Iterator[str]:
             separator = ","
         yield "[]" if separator == "[" else f"\n{indent}]"
     elif isinstance(value, Iterator):
-        yield from _list(value, indent)
+        first = list(islice(value, 1))
+        values = chain(first, value)
+        if first and _has_iterators(first[0]):
+            value = Nested(one.items() for one in values)
+            yield from _value(value, indent)
+        else:
+            yield from _list(values, indent)
     else:
         yield _encode(value).replace("\n", f"\n{indent}")
+
+
+def _has_iterators(value: object) -> bool:
+    """Whether an object has members that are iterators; all objects of a list have the same."""
+    return isinstance(value, Mapping) and any(isinstance(one, Iterator) for one in value.values())
 
 
 def _list(values: Iterator[Any], indent: str) -> Iterator[str]:

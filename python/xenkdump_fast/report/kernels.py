@@ -71,7 +71,7 @@ def gather(linux: "Linux", image: str, domain: int, sizes: "Sizes") -> Gathered:
             return get()
         return otherwise
 
-    every: list[LinuxTask] = attempt("the tasks", linux.tasks, [])
+    every: Sequence[LinuxTask] = attempt("the tasks", linux.tasks, [])
     lines: deque[LogLine] = attempt(
         "the log", lambda: deque(printk.lines(linux), MAX_REPORT_OOPS_LINES), deque()
     )

@@ -15,7 +15,7 @@ from .. import arguments
 from .._native import AbsentError, DumpError
 from ..commands.contract import Operands
 from ..limits import MAX_COMPLETIONS
-from ..linux import modules, tasks
+from ..linux import modules, task_table
 from ..linux.kernel import Kernel
 from ..linux.tasks import Task
 from . import builtins, filters, parser
@@ -186,7 +186,7 @@ class Completer:
 
 
 def _tasks(kernel: Kernel) -> Iterable[Task]:
-    return tasks.tasks(kernel)
+    return task_table.read(kernel)
 
 
 def _struct_names(kernel: Kernel) -> Iterable[str]:

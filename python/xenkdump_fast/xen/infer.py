@@ -224,8 +224,25 @@ class _Inference:
             values = [domain.data[at : at + 16] for domain in others]
             if len(set(values)) != len(values):
                 del votes[at]
+        if len(votes) > 1:
+            votes = self._random_uuids(others, votes)
         if len(votes) == 1:
             self.vote("domain.uuid", votes)
+
+    def _random_uuids(self, others: list[_Struct], votes: Counter[int]) -> Counter[int]:
+        """Of several offsets that may be those of UUIDs the one whose UUIDs are random, if any.
+
+        With few domains, bytes in the middle of UUIDs may look like UUIDs, too.
+        """
+        found = [at for at in votes if all(one.data[at + 6] >> 4 == 4 for one in others)]
+        what = f"{len(votes)} offsets in struct domain may be those of UUIDs"
+        if len(found) != 1:
+            self.layout.warnings.append(f"{what}: the UUIDs of domains are not known")
+            return Counter()
+        self.layout.warnings.append(
+            f"{what}: +{found[0]:#x} is used, as only UUIDs there are random ones (version 4)"
+        )
+        return Counter({found[0]: votes[found[0]]})
 
     # struct vcpu
 

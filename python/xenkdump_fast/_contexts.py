@@ -1,4 +1,4 @@
-"""What short commands need of ``contextlib``, whose import takes as long as that of some modules."""
+"""What short commands need of ``contextlib``, which takes a millisecond to import."""
 
 from types import TracebackType
 

@@ -143,7 +143,7 @@ mod tests {
                 let mut hidden = Vec::new();
                 for number in 0..count {
                     // A few are far away from the others.
-                    let far = random(&mut seed) % 50 == 0 && spread > 64;
+                    let far = random(&mut seed).is_multiple_of(50) && spread > 64;
                     let address = base + random(&mut seed) % spread;
                     items.push(Item {
                         address: if far {
@@ -154,7 +154,7 @@ mod tests {
                         rank: (random(&mut seed) % 3) as u8,
                         number,
                     });
-                    hidden.push(random(&mut seed) % 7 == 0);
+                    hidden.push(random(&mut seed).is_multiple_of(7));
                 }
                 let addresses = items.iter().zip(&hidden);
                 let addresses = addresses.map(|(item, hidden)| (!hidden).then_some(item.address));

@@ -154,6 +154,18 @@ impl Table {
         }
     }
 
+    /// A table of symbols that were read.
+    pub fn of_entries(
+        word: Word,
+        strings: Bytes,
+        spans: Vec<Range<VirtAddr>>,
+        entries: Vec<Entry>,
+    ) -> Self {
+        let this = Self::new(word, strings, spans, |_| Vec::new());
+        let entries = OnceLock::from(this.located(entries));
+        Self { entries, ..this }
+    }
+
     /// The same table with gaps: addresses, ascending, behind which no symbol before them reaches.
     pub fn with_gaps(self, gaps: Vec<VirtAddr>) -> Self {
         Self { gaps, ..self }
@@ -376,21 +388,24 @@ impl Table {
     }
 
     fn entries(&self) -> &[Entry] {
-        self.entries.get_or_init(|| {
-            let mut entries = (self.source)(&self.strings);
-            // The end is included: symbols such as `_end` mark the end of a span.
-            let is_within = |span: &Range<VirtAddr>, at| span.start <= at && at <= span.end;
-            let mut last = None::<&Range<VirtAddr>>;
-            for entry in &mut entries {
-                if !last.is_some_and(|span| is_within(span, entry.address)) {
-                    last = self.span(entry.address);
-                }
-                entry.located = last.is_some_and(|span| is_within(span, entry.address));
+        let read = || self.located((self.source)(&self.strings));
+        self.entries.get_or_init(read)
+    }
+
+    /// The symbols, each with whether it is within a span.
+    fn located(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
+        // The end is included: symbols such as `_end` mark the end of a span.
+        let is_within = |span: &Range<VirtAddr>, at| span.start <= at && at <= span.end;
+        let mut last = None::<&Range<VirtAddr>>;
+        for entry in &mut entries {
+            if !last.is_some_and(|span| is_within(span, entry.address)) {
+                last = self.span(entry.address);
             }
-            // Symbols whose numbers do not fit are not found.
-            entries.truncate(u32::MAX as usize);
-            entries
-        })
+            entry.located = last.is_some_and(|span| is_within(span, entry.address));
+        }
+        // Symbols whose numbers do not fit are not found.
+        entries.truncate(u32::MAX as usize);
+        entries
     }
 
     fn buckets(&self) -> &Buckets {

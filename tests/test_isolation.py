@@ -4,6 +4,7 @@ import pytest
 
 from tests.xen.patched import patched
 from xenkdump_fast import AbsentError, MemoryFault, cli, isolation, session
+from xenkdump_fast._contexts import suppress
 from xenkdump_fast.isolation import isolated
 from xenkdump_fast.linux import backtrace
 from xenkdump_fast.output.lazy import Lazy
@@ -100,3 +101,12 @@ def test_a_stack_of_one_word(
     assert f"(unknown) at {value:016x}" in out
     assert "-0" not in out
     assert "internal error" not in err
+
+
+def test_errors_are_suppressed_by_their_type() -> None:
+    with suppress(KeyError, OSError):
+        raise FileNotFoundError
+    with suppress(KeyError):
+        pass
+    with pytest.raises(ValueError, match="other"), suppress(KeyError, OSError):
+        raise ValueError("other")

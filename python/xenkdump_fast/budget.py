@@ -6,7 +6,7 @@ one page, and each of them is another walk through it. A budget ends such a walk
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from ._native import AbsentError
 from ._typing import TypeVar
@@ -77,25 +77,39 @@ class Charged:
 
     _budget: Budget | None = None
 
-    @contextmanager
-    def budget(self, name: str, size: int) -> Iterator[Budget]:
+    def budget(self, name: str, size: int) -> "Charging":
         """Charges the reads within to a new budget, and to the one around it if there is one."""
         outer = self._budget
-        with self.charging(
-            Budget(name, size) if outer is None else outer.nested(name, size)
-        ) as own:
-            yield own
+        return self.charging(Budget(name, size) if outer is None else outer.nested(name, size))
 
-    @contextmanager
-    def charging(self, budget: Budget) -> Iterator[Budget]:
+    def charging(self, budget: Budget) -> "Charging":
         """Charges the reads within to ``budget``."""
-        outer, self._budget = self._budget, budget
-        try:
-            yield budget
-        finally:
-            self._budget = outer
+        return Charging(self, budget)
 
     def charge(self, size: int) -> None:
         """Charges a read of ``size`` bytes, or other work that takes as long."""
         if self._budget is not None:
             self._budget.spend(max(size, _MIN_CHARGE))
+
+
+class Charging:
+    """A block whose reads are charged to a budget."""
+
+    __slots__ = ("_memory", "_outer", "_own")
+
+    def __init__(self, memory: Charged, own: Budget) -> None:
+        self._memory = memory
+        self._own = own
+        self._outer: Budget | None = None
+
+    def __enter__(self) -> Budget:
+        self._outer, self._memory._budget = self._memory._budget, self._own
+        return self._own
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._memory._budget = self._outer

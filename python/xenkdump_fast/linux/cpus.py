@@ -4,10 +4,10 @@ import struct
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 from itertools import islice
 
+from .._contexts import suppress
 from .._native import AbsentError, MemoryFault, Note
 from .._typing import NamedTuple
 from ..limits import MAX_CPUS

@@ -1,9 +1,9 @@
 """One kernel in memory: symbols, types and memory. Everything in linux/ reads through it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 
+from .._contexts import suppress
 from .._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from .._typing import TYPE_CHECKING, Literal
 from ..budget import Budget, Charged

@@ -1,10 +1,10 @@
 """Loaded modules: addresses, symbols and unwind tables, all from memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import islice
 
+from .._contexts import suppress
 from .._native import AbsentError, MemoryFault, Unwinder
 from .._typing import NamedTuple
 from ..budget import Budget, BudgetExceededError

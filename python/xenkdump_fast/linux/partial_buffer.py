@@ -2,8 +2,8 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import suppress
 
+from .._contexts import suppress
 from .._native import MemoryFault
 from .._typing import Protocol
 from ..budget import Budget

@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import cached_property
 
+from .._contexts import suppress
 from .._native import AbsentError, MemoryFault
 from .._typing import NamedTuple
 from ..isolation import isolated

@@ -5,8 +5,8 @@ It is shown if stderr is a terminal, after a second, and removed before anything
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 from ..progress import now
 
@@ -18,14 +18,24 @@ PERIOD = 0.2
 _ends: list[Callable[[], None]] = []
 
 
-@contextmanager
-def shown(command: str) -> Iterator[None]:
+class shown:  # noqa: N801 - used like a function
     """Shows the progress of the body, until ``stop`` is called."""
-    if sys.stderr.isatty():
-        _ends.append(_start(command))
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_command",)
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def __enter__(self) -> None:
+        if sys.stderr.isatty():
+            _ends.append(_start(self._command))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         stop()
 
 

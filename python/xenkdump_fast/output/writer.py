@@ -6,8 +6,8 @@ for as bytes is not escaped.
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 
+from .._contexts import suppress
 from .._typing import Protocol
 from . import progress_line
 from .escape import printable

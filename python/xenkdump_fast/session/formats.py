@@ -5,8 +5,8 @@ Consulted to tell the operands apart, and after a file failed to open.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from types import TracebackType
 
 from .._native import DumpError, Image, head
 from .._typing import Literal, NamedTuple
@@ -120,19 +120,32 @@ _SHOWN = 16
 _HEAD = 0x400
 
 
-@contextmanager
-def explained(paths: str | Sequence[str], wanted: Wanted) -> Iterator[None]:
+class explained:  # noqa: N801 - used like a function
     """Opens files in the body; a DumpError then says what one of them is, if it is no such file."""
-    try:
-        yield
-    except DumpError as error:
-        for path in [paths] if isinstance(paths, str) else paths:
-            text = describe(path, wanted)
-            if text is None and wanted == "dump" and str(error).startswith(f"{path}: {_NO_MAGIC}"):
-                text = _unknown(path)
+
+    __slots__ = ("_paths", "_wanted")
+
+    def __init__(self, paths: str | Sequence[str], wanted: Wanted) -> None:
+        self._paths = [paths] if isinstance(paths, str) else paths
+        self._wanted = wanted
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, DumpError):
+            return
+        for path in self._paths:
+            text = describe(path, self._wanted)
+            if text is None and self._wanted == "dump":
+                text = _unknown(path) if str(error).startswith(f"{path}: {_NO_MAGIC}") else None
             if text is not None:
                 raise DumpError(f"{path}: {text}") from None
-        raise
 
 
 def _unknown(path: str) -> str | None:

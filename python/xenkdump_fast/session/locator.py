@@ -4,18 +4,20 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 from .._native import P2M, AbsentError, Image
-from .._typing import NamedTuple
+from .._typing import TYPE_CHECKING, NamedTuple
 from ..linux.boot.claims import NOTHING_GIVEN, Claim, Given, of_notes
 from ..linux.boot.locate import Location, locate
 from ..linux.boot.roots import Root, Roots
-from ..xen.p2m_sources import Source
 from .platform import Platform, Recorded
+
+if TYPE_CHECKING:
+    from ..xen.p2m_sources import Source
 
 
 class Candidate(NamedTuple):
     """A P2M source that was tried."""
 
-    source: Source
+    source: "Source"
     #: None if it cannot be used.
     p2m: P2M | None
     #: Where the kernel is with this P2M; None if no root of it is known.

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 
+from .._contexts import suppress
 from .._typing import Generic, TypeVar
 from ..limits import MAX_OPENED
 

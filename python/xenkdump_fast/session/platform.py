@@ -11,14 +11,13 @@ from ..linux.boot import roots as boot_roots
 from ..linux.boot.build_id import Build
 from ..linux.boot.roots import Root, Roots, space
 from ..linux.cpus import VcpuContext
-from ..xen import p2m_sources
-from ..xen.p2m_sources import Source
 from .dump_file import DumpFile
 
 if TYPE_CHECKING:
     from .._native import FrameTable, Paging
     from ..xen.domain import XenDomain
     from ..xen.host import HostDomain
+    from ..xen.p2m_sources import Source
 
 
 class Vcpu(NamedTuple):
@@ -76,7 +75,7 @@ class Platform:
         for root in (*self.own_roots(), *self.roots()):
             yield root.address, root.how
 
-    def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
+    def sources(self, image: Image | None, roots: Roots | None) -> "Iterator[Source]":
         """The sources of its P2M, the best first; ``roots`` are those of ``image``."""
         return iter(())
 
@@ -138,6 +137,8 @@ class Bare(Platform):
         return next((note.data.rstrip(b"\0") for note in notes), b"")
 
     def roots(self) -> Iterable[Root]:
+        from ..xen import p2m_sources
+
         yield from p2m_sources.roots(self.dump.native)
         yield from boot_roots.recorded(self.dump.vmcoreinfo)
 
@@ -244,7 +245,9 @@ class Guest(Recorded):
             return None
         return frame_table.for_types(xen.memory, xen.facts.frames)
 
-    def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
+    def sources(self, image: Image | None, roots: Roots | None) -> "Iterator[Source]":
+        from ..xen import p2m_sources
+
         native = self.dump.native
         if self.number == 0 and image is not None:
             yield from p2m_sources.by_frame_list(native, image)
@@ -254,12 +257,16 @@ class Guest(Recorded):
             yield from p2m_sources.by_cr3(native, image, roots, self._verified_roots())
 
     def roots(self) -> Iterable[Root]:
+        from ..xen import p2m_sources
+
         if self.number == 0:
             yield from p2m_sources.roots(self.dump.native)
         yield from self.own_roots()
 
     def _verified_roots(self) -> Iterator[Root]:
         """Roots that are the domain's own: by Xen's records, and by the CR3 notes of 2006."""
+        from ..xen import p2m_sources
+
         yield from self.own_roots()
         if self.number == 0:
             yield from p2m_sources.dom0_roots(self.dump.native)
@@ -307,7 +314,9 @@ class Translated(Guest):
     def m2p_roots(self) -> Iterator[tuple[int, str]]:
         yield self._domain.xen.memory.root, "Xen's page tables"
 
-    def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
+    def sources(self, image: Image | None, roots: Roots | None) -> "Iterator[Source]":
+        from ..xen.p2m_sources import Source
+
         yield Source("nested", self._domain.nested.how, self.p2m)
 
     def roots(self) -> Iterable[Root]:
@@ -331,7 +340,9 @@ class Core(Recorded):
         """The pages of an HVM or PVH guest, and of a saved one, are listed by their pfns."""
         return self.dump.native.auto_translated or self.dump.native.is_normalised
 
-    def sources(self, image: Image | None, roots: Roots | None) -> Iterator[Source]:
+    def sources(self, image: Image | None, roots: Roots | None) -> "Iterator[Source]":
+        from ..xen.p2m_sources import Source
+
         native = self.dump.native
         if not self.identity:
             yield Source("dump-core", "section .xen_p2m", lambda: P2M.dump_core(native))

@@ -1,11 +1,11 @@
 """Opens a domain's P2M from each kind of source; session/platform.py puts the sources in order."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from itertools import islice
 
 from .. import qemu_notes
+from .._contexts import suppress
 from .._native import P2M, AbsentError, AddressSpace, Dump, Image
 from .._typing import NamedTuple
 from ..limits import MAX_CR3_SOURCES, MAX_CRASH_INFO_NOTES, MAX_PFNS, MAX_ROOTS

@@ -172,8 +172,8 @@ impl SymbolIterator {
             let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
             self.symbols.next(&mut cursor).map(Symbol::new)
         };
-        // The first step may build the table.
-        if self.symbols.is_built() {
+        // The first step may sort the table.
+        if self.symbols.is_sorted() {
             Ok(next())
         } else {
             detach(py, next)

@@ -39,16 +39,7 @@ impl Key {
         const WORD: usize = size_of::<u64>();
         static SEEDS: LazyLock<[u64; 2]> = LazyLock::new(|| [0, 1].map(|i: u8| SEED.hash_one(i)));
         let [mut hash, factor] = *SEEDS;
-        let rest = rest(strings, offset);
-        let mut at = 0;
-        loop {
-            let left = rest.get(at..).unwrap_or_default();
-            let word = left.first_chunk().copied().unwrap_or_else(|| {
-                let mut last = [0; WORD];
-                let len = left.len().min(WORD);
-                last[..len].copy_from_slice(&left[..len]);
-                last
-            });
+        let mut add = |word: [u8; WORD]| {
             let word = u64::from_le_bytes(word);
             let ends = blanks(word);
             // What is below the first of them.
@@ -56,11 +47,18 @@ impl Key {
             let text = if ends == 0 { word } else { text };
             let product = u128::from(hash ^ text) * u128::from(factor | 1);
             hash = (product as u64) ^ (product >> 64) as u64;
-            if ends != 0 {
-                return Self(hash as u32);
+            (ends != 0).then_some(Self(hash as u32))
+        };
+        let (words, rest) = rest(strings, offset).as_chunks();
+        for word in words {
+            if let Some(key) = add(*word) {
+                return key;
             }
-            at += WORD;
         }
+        // The zeros end it.
+        let mut last = [0; WORD];
+        last[..rest.len()].copy_from_slice(rest);
+        add(last).unwrap_or(Self(0))
     }
 }
 

@@ -2,8 +2,8 @@
 
 import re
 import struct
-from contextlib import suppress
 
+from ..._contexts import suppress
 from ..._native import AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from ..._typing import NamedTuple
 from ...limits import MAX_KERNEL_NOTES, MAX_LINUX_BANNER

@@ -8,13 +8,13 @@ host crashed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 
+from ..._contexts import suppress
 from ..._native import P2M, AbsentError, AddressSpace, Image, MemoryFault, Symbols
 from ..._typing import TYPE_CHECKING, NamedTuple
 from ...limits import MAX_KASLR_OFFSETS, MAX_LINUX_BANNER, MAX_REPORTED_ROOTS, MAX_ROOTS
-from . import build_id, claims, kaslr, vmcoreinfo
+from . import build_id, claims, vmcoreinfo
 from .claims import UNMOVED, Claim
 from .image import BANNER, PAGE, first_symbol, formats, link_base
 from .roots import Banners, Root, Roots, space
@@ -154,6 +154,8 @@ class _Search:
         """Where page tables and memory show the kernel, if no claim holds."""
         if self._p2m is not None:  # PV kernels have no KASLR offset
             return None
+        from . import kaslr  # rarely needed
+
         dump, image = self._dump, self._image
         tried: set[int | None] = set()
         for claim in (*self._by_idt(), *kaslr.by_roots(dump, image, self._roots.each)):
@@ -168,6 +170,8 @@ class _Search:
         return None if self._physical is None else self._newest(kaslr.by_image(dump, image))
 
     def _by_idt(self) -> Iterator[Claim]:
+        from . import kaslr
+
         symbols = self._image.symbols()
         for cr3, idt in islice(kaslr.idts(self._dump.notes), MAX_ROOTS):
             for paging in formats(self._image):

@@ -24,6 +24,9 @@ use crate::{Error, Result};
 /// Type of the note, named `GNU`, that holds a build id.
 const NT_GNU_BUILD_ID: u32 = 3;
 
+/// Bytes of a section that are read at once if it is read in pieces: they fit into the second-level cache.
+const PIECE: usize = 128 << 10;
+
 /// The ELF file of a kernel (`vmlinux`), a hypervisor (`xen-syms`) or a module (`.ko`).
 ///
 /// Opening it reads the headers only. A section is read, and inflated if it is compressed, on first
@@ -97,6 +100,38 @@ impl<'a> Section<'a> {
     /// code or constants in the output of `objcopy --only-keep-debug`.
     pub fn is_only_in_memory(&self) -> bool {
         self.header.sh_type == SHT_NOBITS && self.header.sh_flags & u64::from(SHF_ALLOC) != 0
+    }
+
+    /// Passes its bytes to `visit`, in order and in pieces whose lengths are multiples of `unit` but for
+    /// the last. Unlike [`Section::data`] it keeps no copy of a section that is not compressed.
+    pub fn pieces(&self, unit: usize, visit: &mut dyn FnMut(&[u8])) -> Option<()> {
+        let Self {
+            image,
+            index,
+            header,
+        } = *self;
+        let is_held = image.contents.get(index)?.get().is_some();
+        if is_held || is_compressed(header) || image.is_zdebug(index) || !is_readable(header) {
+            visit(self.data()?);
+            return Some(());
+        }
+        if image.file.held(header.sh_offset, header.sh_size) < header.sh_size {
+            return None;
+        }
+        let most = (PIECE / unit.max(1)).max(1).saturating_mul(unit.max(1)) as u64;
+        let mut buf = alloc::filled(0, header.sh_size.min(most) as usize);
+        let mut at = 0;
+        while at < header.sh_size {
+            let len = (header.sh_size - at).min(most) as usize;
+            let piece = buf.get_mut(..len)?;
+            image
+                .file
+                .read_at(header.sh_offset.checked_add(at)?, piece)
+                .ok()?;
+            visit(piece);
+            at += len as u64;
+        }
+        Some(())
     }
 
     /// [`Section::data`], as shared bytes.
@@ -369,7 +404,7 @@ impl Image {
 
     /// Reads a section from the file.
     fn load(&self, header: &SectionHeader, is_zdebug: bool) -> Option<Bytes> {
-        if header.sh_type == SHT_NOBITS || header.sh_size > MAX_SECTION_SIZE {
+        if !is_readable(header) {
             return None;
         }
         // Sections of a valid file do not overlap, so they never exceed the budget.
@@ -403,6 +438,11 @@ fn letter(name: &str, header: &SectionHeader, is_without_bytes: bool) -> u8 {
 
 fn has_code(header: &SectionHeader) -> bool {
     header.sh_flags & u64::from(SHF_EXECINSTR) != 0
+}
+
+/// Whether the file has bytes of a section, and not too many.
+fn is_readable(header: &SectionHeader) -> bool {
+    header.sh_type != SHT_NOBITS && header.sh_size <= MAX_SECTION_SIZE
 }
 
 /// Loaded sections cannot be compressed (gABI).

@@ -293,3 +293,37 @@ fn bytes_outlive_their_image() {
     assert_eq!(&bytes[..2], b"01");
     assert_eq!(&Bytes::from(b"xy".to_vec())[..], b"xy");
 }
+
+#[test]
+fn pieces_are_the_whole_section() {
+    let content: Vec<u8> = (0..(300_u32 << 10) + 5)
+        .map(|i| ((i * 7) >> 3) as u8)
+        .collect();
+    let sections = [
+        Synthetic(".symtab", 2, 0, 0, 0, 24, Held(content.clone())),
+        Synthetic(".bss", 8, 3, 0, 0, 0, Nothing(64)),
+        Synthetic(".past", 1, 0, 0, 0, 0, Nothing(1 << 30)),
+        Synthetic(".debug_str", 1, 0x800, 0, 0, 0, Held(compressed(500_000))),
+    ];
+    let image = open("pieces", &elf64(&sections)).unwrap();
+    let pieces = |name: &str, unit: usize| {
+        let mut all = Vec::new();
+        let section = image.section(name).unwrap();
+        section.pieces(unit, &mut |piece| all.push(piece.to_vec()))?;
+        Some(all)
+    };
+    // The last round is of a copy that is held.
+    for _ in 0..2 {
+        for unit in [0, 1, 16, 24, 1 << 20] {
+            let all = pieces(".symtab", unit).unwrap();
+            assert_eq!(all.concat(), content, "{unit}");
+            let (_, others) = all.split_last().unwrap();
+            assert!(others.iter().all(|piece| piece.len() % unit.max(1) == 0));
+        }
+        assert_eq!(image.data(".symtab").unwrap(), content);
+    }
+    assert!(pieces(".bss", 1).is_none());
+    assert!(pieces(".past", 1).is_none());
+    let inflated = pieces(".debug_str", 1).unwrap().concat();
+    assert_eq!(image.data(".debug_str").unwrap(), inflated);
+}

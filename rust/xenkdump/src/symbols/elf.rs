@@ -27,19 +27,26 @@ pub(super) fn of_image(image: &Image) -> Result<Table> {
         Error::Absent(format!("{path}: no symbol table"))
     };
     let (symbols, strings) = image.symbol_table().ok_or_else(absent)?;
-    let symbols = symbols.bytes().ok_or_else(absent)?;
     let strings = strings.bytes().ok_or_else(absent)?;
     let word = image.word();
     let letters = image.section_letters();
-    Ok(Table::new(
-        word,
-        strings,
-        image.spans(GAP),
-        move |strings| {
-            let letter = |symbol: &Sym| letters.get(symbol.st_shndx).copied();
-            alloc::collect(entries(&symbols, strings, word, letter))
-        },
-    ))
+    let letter = |symbol: &Sym| letters.get(symbol.st_shndx).copied();
+    let mut all = Vec::new();
+    let read = symbols.pieces(size(word), &mut |piece| {
+        for entry in entries(piece, &strings, word, letter) {
+            alloc::push(&mut all, entry);
+        }
+    });
+    read.ok_or_else(absent)?;
+    Ok(Table::of_entries(word, strings, image.spans(GAP), all))
+}
+
+/// The size of a symbol.
+fn size(word: Word) -> usize {
+    match word {
+        Word::W32 => sym32::SIZEOF_SYM,
+        Word::W64 => sym64::SIZEOF_SYM,
+    }
 }
 
 /// The symbols of a module within `span`.
@@ -75,13 +82,18 @@ where
     F: Fn(&Sym) -> Option<u8>,
 {
     let names = strings.len();
-    let size = match word {
-        Word::W32 => sym32::SIZEOF_SYM,
-        Word::W64 => sym64::SIZEOF_SYM,
+    // Symbols that follow each other are nearly always alike.
+    let mut last = ((0, 0), None);
+    let mut class = move |symbol: &Sym| {
+        let like = (symbol.st_info, symbol.st_shndx);
+        if last.0 != like {
+            last = (like, class(symbol, &section));
+        }
+        last.1
     };
     symtab
-        .chunks_exact(size)
-        .filter_map(move |chunk| entry(&symbol(chunk, word)?, &section))
+        .chunks_exact(size(word))
+        .filter_map(move |chunk| entry(&symbol(chunk, word)?, &mut class))
         .filter(move |entry| (entry.name as usize) < names)
 }
 
@@ -120,34 +132,11 @@ fn symbol(bytes: &[u8], word: Word) -> Option<Sym> {
     })
 }
 
-fn entry(symbol: &Sym, section: impl Fn(&Sym) -> Option<u8>) -> Option<Entry> {
+fn entry(symbol: &Sym, class: impl FnOnce(&Sym) -> Option<(Kind, Binding, u8)>) -> Option<Entry> {
     let name = u32::try_from(symbol.st_name)
         .ok()
         .filter(|&name| name > 0)?;
-    if u32::try_from(symbol.st_shndx).ok()? == SHN_UNDEF {
-        return None;
-    }
-    let (kind, binding, letter) = if symbol.st_info.is_ascii_alphabetic() {
-        // Linux before 5.2 (1c7651f43777) overwrites `st_info` of a loaded module's symbols with
-        // the letter shown in /proc/kallsyms. No valid `st_info` has such a value.
-        let (kind, binding) = map::letter(symbol.st_info);
-        (kind, binding, symbol.st_info)
-    } else {
-        let kind = match symbol.st_type() {
-            STT_FUNC | STT_GNU_IFUNC => Kind::Func,
-            STT_OBJECT => Kind::Object,
-            STT_NOTYPE => Kind::NoType,
-            STT_SECTION | STT_FILE | STT_TLS => return None,
-            _ => Kind::NoType,
-        };
-        let binding = match symbol.st_bind() {
-            STB_LOCAL => Binding::Local,
-            STB_GLOBAL | STB_GNU_UNIQUE => Binding::Global,
-            STB_WEAK => Binding::Weak,
-            _ => Binding::Local,
-        };
-        (kind, binding, letter(symbol, section))
-    };
+    let (kind, binding, letter) = class(symbol)?;
     Some(Entry {
         address: VirtAddr(symbol.st_value),
         size: symbol.st_size,
@@ -157,6 +146,34 @@ fn entry(symbol: &Sym, section: impl Fn(&Sym) -> Option<u8>) -> Option<Entry> {
         letter,
         located: false,
     })
+}
+
+/// What a symbol names, its binding and the letter that nm shows for it; `None` if it is none to be found.
+/// They depend on `st_info` and `st_shndx` only.
+fn class(symbol: &Sym, section: impl Fn(&Sym) -> Option<u8>) -> Option<(Kind, Binding, u8)> {
+    if u32::try_from(symbol.st_shndx).ok()? == SHN_UNDEF {
+        return None;
+    }
+    if symbol.st_info.is_ascii_alphabetic() {
+        // Linux before 5.2 (1c7651f43777) overwrites `st_info` of a loaded module's symbols with
+        // the letter shown in /proc/kallsyms. No valid `st_info` has such a value.
+        let (kind, binding) = map::letter(symbol.st_info);
+        return Some((kind, binding, symbol.st_info));
+    }
+    let kind = match symbol.st_type() {
+        STT_FUNC | STT_GNU_IFUNC => Kind::Func,
+        STT_OBJECT => Kind::Object,
+        STT_NOTYPE => Kind::NoType,
+        STT_SECTION | STT_FILE | STT_TLS => return None,
+        _ => Kind::NoType,
+    };
+    let binding = match symbol.st_bind() {
+        STB_LOCAL => Binding::Local,
+        STB_GLOBAL | STB_GNU_UNIQUE => Binding::Global,
+        STB_WEAK => Binding::Weak,
+        _ => Binding::Local,
+    };
+    Some((kind, binding, letter(symbol, section)))
 }
 
 /// The letter that nm shows for a symbol.

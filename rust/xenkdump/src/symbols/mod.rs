@@ -1,11 +1,13 @@
 //! Symbols of a kernel or hypervisor and of its modules, by name and by address.
 //!
-//! - `table`: the symbols of one file or module, sorted by address and hashed by name.
+//! - `table`: the symbols of one file or module, by address and by name.
+//! - `buckets`: symbols by address, sorted where they are searched.
 //! - `order`: sorts symbols by address.
 //! - `elf`, `kallsyms`, `map`: the sources: an ELF symbol table, a kernel's own table, a `System.map`.
 //!
 //! Tables are built on first use. A [`Symbols`] is cheap to clone.
 
+mod buckets;
 mod elf;
 mod kallsyms;
 mod labels;
@@ -223,12 +225,17 @@ impl Symbols {
 
     /// Whether the table for lookups by address is built.
     pub fn is_built(&self) -> bool {
-        self.image.is_sorted()
+        self.image.is_built()
     }
 
     /// Builds the table for lookups by address, which may take a while. The first lookup does so too.
     pub fn build(&self) {
-        self.image.len();
+        self.image.build();
+    }
+
+    /// Whether all symbols are sorted, which the first step of [`Symbols::next`] does.
+    pub fn is_sorted(&self) -> bool {
+        self.image.is_sorted()
     }
 
     /// Whether the tables for lookups by name are built as well.

@@ -1,4 +1,7 @@
-//! The symbols of one file or module, sorted by address and hashed by name.
+//! The symbols of one file or module, by address and by name.
+//!
+//! What a lookup needs is built when it is first needed: buckets of adjacent addresses, of which those
+//! are sorted that are searched; keys of names, and after many lookups a hash table.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -11,6 +14,7 @@ use crate::elf::Bytes;
 use crate::limits::MAX_LABELS;
 use crate::names::{self, Key, Names};
 
+use super::buckets::Buckets;
 use super::order::{self, Item};
 
 /// What a symbol names. Ordered by preference among aliases, best last.
@@ -99,24 +103,6 @@ pub(super) struct Found<'a> {
 
 type Source = Box<dyn Fn(&[u8]) -> Vec<Entry> + Send + Sync>;
 
-/// All symbols, in the order of their source.
-struct Sorted {
-    entries: Vec<Entry>,
-    /// Their numbers by address; at one address, the best last.
-    order: Vec<u32>,
-}
-
-impl Sorted {
-    fn get(&self, number: u32) -> Option<&Entry> {
-        self.entries.get(number as usize)
-    }
-
-    /// The address of a symbol; its numbers are those of `order`.
-    fn address(&self, number: u32) -> VirtAddr {
-        self.get(number).map_or(VirtAddr(0), |entry| entry.address)
-    }
-}
-
 /// The symbols of one file or module.
 pub(super) struct Table {
     word: Word,
@@ -126,7 +112,12 @@ pub(super) struct Table {
     /// Addresses from which on, up to the next symbol, others may be that are not known. Ascending.
     gaps: Vec<VirtAddr>,
     source: Source,
-    sorted: OnceLock<Sorted>,
+    /// All symbols, in the order of their source.
+    entries: OnceLock<Vec<Entry>>,
+    /// Those within a span.
+    buckets: OnceLock<Buckets>,
+    /// The numbers of all by address; at one address, the best last.
+    order: OnceLock<Vec<u32>>,
     /// The keys of the names, in the order of the source.
     keys: OnceLock<Arc<Vec<Key>>>,
     names: OnceLock<Names>,
@@ -154,11 +145,25 @@ impl Table {
             spans,
             gaps: Vec::new(),
             source: Box::new(source),
-            sorted: OnceLock::new(),
+            entries: OnceLock::new(),
+            buckets: OnceLock::new(),
+            order: OnceLock::new(),
             keys: OnceLock::new(),
             names: OnceLock::new(),
             lookups: AtomicUsize::new(0),
         }
+    }
+
+    /// A table of symbols that were read.
+    pub fn of_entries(
+        word: Word,
+        strings: Bytes,
+        spans: Vec<Range<VirtAddr>>,
+        entries: Vec<Entry>,
+    ) -> Self {
+        let this = Self::new(word, strings, spans, |_| Vec::new());
+        let entries = OnceLock::from(this.located(entries));
+        Self { entries, ..this }
     }
 
     /// The same table with gaps: addresses, ascending, behind which no symbol before them reaches.
@@ -177,7 +182,7 @@ impl Table {
     }
 
     pub fn len(&self) -> usize {
-        self.sorted().entries.len()
+        self.entries().len()
     }
 
     /// The symbols with this name, whose key is `key`: by binding, then code before data, then by
@@ -204,7 +209,7 @@ impl Table {
             return None;
         }
         self.lookups.fetch_add(1, Ordering::Relaxed);
-        let entries = &self.sorted().entries;
+        let entries = self.entries();
         let mut found = Vec::new();
         for i in names::positions(self.keys(), key) {
             if found.len() == MAX_SCANNED {
@@ -233,7 +238,7 @@ impl Table {
 
     /// Symbol number `i` of the source, if it has this name.
     pub fn get(&self, i: usize, name: &str) -> Option<Found<'_>> {
-        let entry = self.sorted().entries.get(i)?;
+        let entry = self.entries().get(i)?;
         names::is_string(
             &self.strings,
             entry.name,
@@ -245,21 +250,30 @@ impl Table {
 
     /// Symbol number `i`, by address.
     pub fn number(&self, i: usize) -> Option<Found<'_>> {
-        let sorted = self.sorted();
-        let entry = sorted.get(*sorted.order.get(i)?)?;
-        Some(self.found(entry))
+        let number = *self.order().get(i)?;
+        Some(self.found(self.entry(number)?))
     }
 
-    /// Whether the table is sorted.
+    /// Whether all symbols are sorted, which [`Table::number`] does.
     pub fn is_sorted(&self) -> bool {
-        self.sorted.get().is_some()
+        self.order.get().is_some()
+    }
+
+    /// Whether what lookups by address need is built.
+    pub fn is_built(&self) -> bool {
+        self.buckets.get().is_some()
+    }
+
+    /// Builds it.
+    pub fn build(&self) {
+        self.buckets();
     }
 
     /// Whether what the next lookup by name needs is built.
     pub fn is_named(&self) -> bool {
         match self.is_hashed() {
             true => self.names.get().is_some(),
-            false => self.is_sorted() && self.keys.get().is_some(),
+            false => self.entries.get().is_some() && self.keys.get().is_some(),
         }
     }
 
@@ -273,7 +287,7 @@ impl Table {
 
     /// The keys of the names of all symbols.
     fn keys(&self) -> &[Key] {
-        let entries = &self.sorted().entries;
+        let entries = self.entries();
         self.keys.get_or_init(|| {
             // Names that follow each other in the source are near each other.
             let names = entries.iter().map(|entry| entry.name);
@@ -291,13 +305,12 @@ impl Table {
     /// The numbers and keys of all symbols. For each name the best symbol is last: [`Names`] yields
     /// the last one added first.
     pub fn worst_first(&self) -> impl Iterator<Item = (u32, Key)> + use<'_> {
-        let sorted = self.sorted();
         let keys = self.keys();
         let mut classes: [Vec<u32>; 9] = Default::default();
-        let address = |number: &u32| sorted.address(*number);
-        for same in sorted.order.chunk_by(|a, b| address(a) == address(b)).rev() {
+        let address = |number: &u32| self.entry(*number).map(|entry| entry.address);
+        for same in self.order().chunk_by(|a, b| address(a) == address(b)).rev() {
             for number in same {
-                let class = sorted.get(*number).map(Entry::class);
+                let class = self.entry(*number).map(Entry::class);
                 if let Some(class) = class.and_then(|class| classes.get_mut(class)) {
                     alloc::push(class, *number);
                 }
@@ -334,15 +347,12 @@ impl Table {
     /// The symbols at or below `address` in its span, nearest and best first.
     fn below(&self, address: VirtAddr) -> impl Iterator<Item = &Entry> {
         let span = self.span(address).filter(|span| address < span.end);
-        let sorted = self.sorted();
-        let numbers = span.map_or(&[][..], |span| {
-            let order = &sorted.order;
-            let to = order.partition_point(|&number| sorted.address(number) <= address);
-            let from = order.partition_point(|&number| sorted.address(number) < span.start);
-            order.get(from..to).unwrap_or_default()
+        let numbers = span.map(|span| {
+            let item = |number| self.item(number);
+            self.buckets().down(span.start.0, address.0, item)
         });
-        let numbers = numbers.iter().rev();
-        numbers.filter_map(|&number| sorted.get(number))
+        let numbers = numbers.into_iter().flatten();
+        numbers.filter_map(|number| self.entry(number))
     }
 
     /// The last span that starts at or below `address`.
@@ -363,27 +373,55 @@ impl Table {
         }
     }
 
-    fn sorted(&self) -> &Sorted {
-        self.sorted.get_or_init(|| {
-            let mut entries = (self.source)(&self.strings);
-            // The end is included: symbols such as `_end` mark the end of a span.
-            let is_within = |span: &Range<VirtAddr>, at| span.start <= at && at <= span.end;
-            let mut last = None::<&Range<VirtAddr>>;
-            for entry in &mut entries {
-                if !last.is_some_and(|span| is_within(span, entry.address)) {
-                    last = self.span(entry.address);
-                }
-                entry.located = last.is_some_and(|span| is_within(span, entry.address));
+    fn entry(&self, number: u32) -> Option<&Entry> {
+        self.entries().get(number as usize)
+    }
+
+    /// What the order of a symbol depends on.
+    fn item(&self, number: u32) -> Item {
+        let entry = self.entry(number);
+        Item {
+            address: entry.map_or(0, |entry| entry.address.0),
+            rank: entry.map_or(0, Entry::rank),
+            number,
+        }
+    }
+
+    fn entries(&self) -> &[Entry] {
+        let read = || self.located((self.source)(&self.strings));
+        self.entries.get_or_init(read)
+    }
+
+    /// The symbols, each with whether it is within a span.
+    fn located(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
+        // The end is included: symbols such as `_end` mark the end of a span.
+        let is_within = |span: &Range<VirtAddr>, at| span.start <= at && at <= span.end;
+        let mut last = None::<&Range<VirtAddr>>;
+        for entry in &mut entries {
+            if !last.is_some_and(|span| is_within(span, entry.address)) {
+                last = self.span(entry.address);
             }
-            // Symbols whose numbers do not fit are not found.
-            entries.truncate(u32::MAX as usize);
-            let items = entries.iter().enumerate().map(|(number, entry)| Item {
-                address: entry.address.0,
-                rank: entry.rank(),
-                number: number as u32,
-            });
-            let order = order::by_address(items);
-            Sorted { entries, order }
+            entry.located = last.is_some_and(|span| is_within(span, entry.address));
+        }
+        // Symbols whose numbers do not fit are not found.
+        entries.truncate(u32::MAX as usize);
+        entries
+    }
+
+    fn buckets(&self) -> &Buckets {
+        let entries = self.entries();
+        self.buckets.get_or_init(|| {
+            // Lookups by address find symbols within a span only.
+            let addresses = entries.iter();
+            Buckets::new(addresses.map(|entry| entry.located.then_some(entry.address.0)))
+        })
+    }
+
+    fn order(&self) -> &[u32] {
+        let entries = self.entries();
+        self.order.get_or_init(|| {
+            let numbers = 0..entries.len() as u32;
+            order::by_address(numbers.map(|number| self.item(number)))
         })
     }
 }

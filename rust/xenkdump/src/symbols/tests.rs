@@ -429,3 +429,37 @@ fn every_symbol_is_visited() {
     assert_eq!(found.len(), symbols.len());
     assert!(symbols.next(&mut cursor).is_none());
 }
+
+/// What a symbol is does not depend on the one before it.
+#[test]
+fn symbols_of_different_kinds_may_alternate() {
+    const SECTION: u8 = 3;
+    let infos = [
+        FUNC,
+        FUNC | GLOBAL,
+        NOTYPE,
+        SECTION,
+        FUNC | WEAK,
+        b'd',
+        NOTYPE | GNU_UNIQUE,
+        b'T',
+    ];
+    let mut all = Symtab::default();
+    let mut pairs = Vec::new();
+    for first in infos {
+        for second in infos {
+            for info in [first, second] {
+                let name = format!("symbol{}", pairs.len());
+                all.add(&name, info, 0x1000, 8);
+                pairs.push((name, info));
+            }
+        }
+    }
+    let all = Symbols::new(all.table(0x1000, 0x2000));
+    for (name, info) in pairs {
+        let mut one = Symtab::default();
+        one.add(&name, info, 0x1000, 8);
+        let one = Symbols::new(one.table(0x1000, 0x2000));
+        assert_eq!(all.get(&name), one.get(&name), "{name} {info:#x}");
+    }
+}

@@ -490,8 +490,8 @@ mod tests {
                 let mut entries = [Mfn(0); 64];
                 let $out = Cell::from_mut(entries.as_mut_slice()).as_slice_of_cells();
                 // SAFETY: any bits are numbers.
-                let [a, b, c, d, e, f, g, h] =
-                    unsafe { transmute::<[[u64; 4]; 8], [__m256i; 8]>(*vectors) };
+                let vectors = unsafe { transmute::<[[u64; 4]; 8], [__m256i; 8]>(*vectors) };
+                let [a, b, c, d, e, f, g, h] = vectors;
                 let twice = |vector| _mm256_add_epi64(vector, vector);
                 let (a, b, c, d) = (twice(a), twice(b), twice(c), twice(d));
                 let (e, f, g, h) = (twice(e), twice(f), twice(g), twice(h));

@@ -187,17 +187,22 @@ def operations() -> Iterator[Operation]:
     for order, count in (
         ("random", 1 << 16),
         ("random", 1 << 20),
-        ("random", 1 << 22),
+        ("random", 1 << 24),
         ("sequential", 1 << 20),
         ("sequential", 1 << 24),
     ):
         yield resolving(guest, order, count)
-    for order, count in (("random", 1 << 20), ("sequential", 1 << 21)):
-        yield translating(guest, "4k", order, count)
-    yield translating(guest, "2m", "random", 1 << 21)
+    # Each thread finds the page tables of a batch for itself, so that the size of the batch matters.
+    for pages, order, count in (
+        ("4k", "random", 1 << 20),
+        ("4k", "random", 1 << 24),
+        ("4k", "sequential", 1 << 24),
+        ("2m", "random", 1 << 24),
+    ):
+        yield translating(guest, pages, order, count)
     small = open_guest("4g")
     for order in ("random", "kernel"):
-        yield reading(small, order, 1 << 19)
+        yield reading(small, order, 1 << 21)
     yield reading_domain(small)
 
 

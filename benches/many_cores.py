@@ -192,7 +192,7 @@ def operations() -> Iterator[Operation]:
         ("sequential", 1 << 24),
     ):
         yield resolving(guest, order, count)
-    # Each thread finds the page tables of a batch for itself, so that the size of the batch matters.
+    # Each thread finds the page tables of a batch for itself, so the size of the batch matters.
     for pages, order, count in (
         ("4k", "random", 1 << 20),
         ("4k", "random", 1 << 24),

@@ -17,7 +17,7 @@ from .synthetic import PAGE, SHAPES, Words
 
 LIST = 1 << 20
 #: The targets for a P2M, by order and threads.
-TIMES = {("random", 1): 1.5, ("random", 2): 2.5, ("sequential", 1): 2.0}
+TIMES = {("random", 1): 1.5, ("random", 2): 2.5, ("sequential", 1): 1.0}
 #: The size of a read of a domain.
 STEP = 16 << 20
 

@@ -517,7 +517,7 @@ def test_images(pair: Pair, kind: str, tmp_path: Path) -> None:
     with path.open("wb") as file:
         getattr(images, kind)(pair.core, file)
     if kind == "raw":
-        with pytest.raises(xk.DumpError, match="only read as such with --format raw"):
+        with pytest.raises(xk.DumpError, match="--format raw takes a file for plain memory"):
             xk.open(path)
         space = xk.open(path, format="raw").machine
         held = [page * PAGE for page in range(PAGES) if is_held(page * PAGE)]

@@ -138,6 +138,7 @@ def _run(
 
 
 def _sections(text: str) -> Iterator[tuple[str, list[list[str]]]]:
-    for section in text.split("crash> ")[1:]:
+    sections = text.split("crash> ")[1:]
+    for section in sections[:-1]:  # the last one is that of exit
         name, *lines = section.splitlines()
         yield name.strip(), fields(lines)

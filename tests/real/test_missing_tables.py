@@ -76,13 +76,11 @@ def case(
 ) -> Iterator[Case]:
     vmlinux = dump_file(VMLINUX.get(request.param, X86_64))
     path = tmp_path_factory.mktemp("missing") / "vmcore"
-    yield Case(dump_file(f"{request.param}/vmcore"), vmlinux, path)
+    with pytest.MonkeyPatch.context() as patched:
+        # A debug file of this kernel on the machine.
+        patched.setattr("xenkdump_fast.session.debug_files.find", lambda *_: None)
+        yield Case(dump_file(f"{request.param}/vmcore"), vmlinux, path)
     path.unlink()
-
-
-@pytest.fixture(autouse=True)
-def no_debug_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xenkdump_fast.session.debug_files.find", lambda *_: None)
 
 
 def check_symbols(case: Case, kernel: Linux) -> int:

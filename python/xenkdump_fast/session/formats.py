@@ -108,8 +108,8 @@ _MULTIBOOT_SIZE = 0x9000
 _BOOTED_XEN = "a Xen hypervisor as it is booted (xen.gz)"
 #: Sections that describe types.
 _TYPES = frozenset((".BTF", ".debug_info", ".zdebug_info"))
-#: How the error starts for a file of no known format, and what to do.
-_NO_MAGIC = "offset 0x0: expected "
+#: A part of the error for a file of no known format, and what to do.
+_NO_MAGIC = "only read as such with --format raw"
 _DUMPS = (
     "give an ELF vmcore, a kdump-compressed dump, a LiME image, or a file of xl dump-core or "
     "xl save; --format raw takes a file for plain memory"
@@ -143,7 +143,7 @@ class explained:  # noqa: N801 - used like a function
         for path in self._paths:
             text = describe(path, self._wanted)
             if text is None and self._wanted == "dump":
-                text = _unknown(path) if str(error).startswith(f"{path}: {_NO_MAGIC}") else None
+                text = _unknown(path) if _NO_MAGIC in str(error) else None
             if text is not None:
                 raise DumpError(f"{path}: {text}") from None
 

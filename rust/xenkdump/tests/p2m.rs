@@ -77,6 +77,15 @@ fn special_entries_are_distinguished() {
     }
 }
 
+/// A small P2M has a table of all entries: it was prepared for as many pfns as a frame list can have.
+#[test]
+fn lookups_are_prepared_for_the_pfns_in_use() {
+    let mem = pvops_like(Word::W64, &[(0, &[0x777, 0x888])]);
+    let p2m = P2m::frame_list(&mem, LIST_LIST, Word::W64, None).unwrap();
+    let packed = format!("{:?}", p2m);
+    assert!(packed.contains("Packed { extents: 1,"), "{packed}");
+}
+
 /// The cause of crash issue 78: an invalid entry that was used as a frame.
 #[test]
 fn frames_above_the_maximum_are_invalid() {

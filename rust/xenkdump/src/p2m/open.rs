@@ -56,7 +56,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             0,
         )?;
         if pages.is_none() {
-            p2m.pages = p2m.last_used();
+            let used = p2m.last_used();
+            p2m.set_pages(used);
         }
         Ok(p2m)
     }
@@ -136,8 +137,14 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             pages,
             0,
         )?;
-        p2m.pages = pages.min(capacity);
+        p2m.set_pages(pages.min(capacity));
         Ok(p2m)
+    }
+
+    /// Sets the number of pfns, for which lookups are prepared.
+    fn set_pages(&mut self, pages: u64) {
+        self.pages = pages;
+        self.packed = Packed::new(pages);
     }
 
     fn new(

@@ -24,9 +24,9 @@ const EXTENTS: usize = 1 << 10;
 pub(super) const BLOCK: u64 = (EXTENT * EXTENTS) as u64;
 /// The number of lookups in a block before it is summarized. They cost about as much as the summary.
 const WARM: u32 = 1024;
-/// Extents of a P2M whose table of all entries fits in the processor's second-level cache: 4 GiB of
-/// memory, 4 MiB of entries.
-const SMALL: usize = 2 << 10;
+/// Extents of a P2M whose table of all entries fits in the processor's second-level cache: 1 GiB of
+/// memory, 1 MiB of entries.
+const SMALL: usize = 512;
 /// The number of pfns that are looked for in one extent.
 const GROUP: usize = 128;
 /// pfns are taken to be in sequence if the last one is less than this after the first.

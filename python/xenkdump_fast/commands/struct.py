@@ -114,7 +114,7 @@ def _address(domain: Domain, text: str) -> int:
         return percpu.instance(kernel, name, address, cpu)
     address = addresses.program(domain).address(text)
     if text in kernel.symbols:
-        percpu.check_shared(kernel, text, address)
+        percpu.reject_per_cpu(kernel, text, address)
     return address
 
 

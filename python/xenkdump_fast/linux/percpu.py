@@ -27,7 +27,7 @@ def is_variable(kernel: Kernel, address: int) -> bool | None:
     return start <= address < end
 
 
-def check_shared(kernel: Kernel, name: str, address: int) -> None:
+def reject_per_cpu(kernel: Kernel, name: str, address: int) -> None:
     """AbsentError for a per-CPU variable, which no CPU has at the address of its symbol.
 
     The section of per-CPU variables in the image holds the values that CPUs start with. It can be

@@ -182,7 +182,6 @@ def read(kernel: Kernel) -> TaskTable:
     # The addresses of a million tasks as objects are freed before the tasks are read.
     others = array("Q", tasklist.addresses(kernel))
     others.extend(sorted(running.difference(others)))
-    idle_addresses = set(idle_tasks.values())
     found = TaskTable()
     load(idle_tasks.values(), True)
     idle_count = len(found)

@@ -74,7 +74,7 @@ class _Parser:
     def readable(self, value: Value) -> Value:
         """The value, which is to be read. AbsentError if no CPU has it."""
         if self._per_cpu is not None and value.address is not None:
-            percpu.check_shared(self._kernel, self._per_cpu, value.address)
+            percpu.reject_per_cpu(self._kernel, self._per_cpu, value.address)
         return value
 
     def _next(self) -> None:

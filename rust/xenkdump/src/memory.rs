@@ -4,6 +4,7 @@
 //! tests that is a [`Frames`].
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::addr::{Address, MachineAddr, Mfn, Word, PAGE_SIZE};
@@ -111,45 +112,8 @@ pub trait Memory<A: Address>: Sync {
     }
 }
 
-impl<A: Address, M: Memory<A> + ?Sized> Memory<A> for &M {
-    fn read(&self, addr: A, buf: &mut [u8]) -> Result<(), Fault> {
-        (**self).read(addr, buf)
-    }
-
-    #[inline]
-    fn borrow(&self, addr: A) -> &[u8] {
-        (**self).borrow(addr)
-    }
-
-    #[inline]
-    fn borrow_around(&self, addr: A) -> (A, &[u8]) {
-        (**self).borrow_around(addr)
-    }
-
-    #[inline]
-    fn pages_kept(&self) -> usize {
-        (**self).pages_kept()
-    }
-
-    fn page(&self, addr: A) -> Option<Arc<Page>> {
-        (**self).page(addr)
-    }
-
-    #[inline]
-    fn is_intact(&self) -> bool {
-        (**self).is_intact()
-    }
-
-    fn next_held(&self, addr: A) -> Option<(A, A)> {
-        (**self).next_held(addr)
-    }
-
-    fn pages_held(&self) -> u64 {
-        (**self).pages_held()
-    }
-}
-
-impl<A: Address, M: Memory<A> + ?Sized + Send> Memory<A> for Arc<M> {
+/// References and [`Arc`]s.
+impl<A: Address, P: Deref<Target: Memory<A>> + Sync> Memory<A> for P {
     fn read(&self, addr: A, buf: &mut [u8]) -> Result<(), Fault> {
         (**self).read(addr, buf)
     }

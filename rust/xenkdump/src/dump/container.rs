@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::note::Note;
+use super::run_map::RunMap;
 use super::vcpu_context::VcpuContext;
 use super::warnings::Warnings;
 use crate::addr::{MachineAddr, Mfn, Pfn, Word};
 use crate::fault::Fault;
+use crate::file::Storage;
 use crate::memory::Page;
 use crate::Result;
 
@@ -58,29 +60,12 @@ pub(super) struct Headers {
     pub warnings: Warnings,
 }
 
-/// A file, or several, with the memory of a machine or of one domain.
+/// The memory that a dump holds, whatever its format.
 ///
-/// To add a format, implement this trait in a file of its own and add a row to the table of
-/// [`super::formats`]. Formats that keep memory as plain bytes use [`super::run_map::RunMap`];
-/// it works on any [`crate::file::Storage`]. Others leave [`Container::borrow`] as it is: batches
-/// then go through [`Container::read`], sorted by address, so that each page is decoded once.
-pub(super) trait Container: fmt::Debug + Send + Sync {
-    /// The facts in the headers.
-    fn headers(&self) -> &Headers;
-
-    /// The first `size` bytes of a note's descriptor; `None` if they cannot be read any more.
-    fn descriptor(&self, note: &Note, size: u64) -> Option<Vec<u8>>;
-
-    /// Size of all files together, in bytes.
-    fn file_size(&self) -> u64;
-
-    /// Bytes of machine memory that are held, uncompressed. Bytes in the file that are held under
-    /// many addresses count once: limits on work scale with this number.
-    fn memory_held(&self) -> u64;
-
-    /// Bytes of memory that the machine had according to the headers, with what was excluded.
-    fn memory_size(&self) -> u64;
-
+/// Formats that keep memory as plain bytes implement [`InPlace`] instead. Others leave
+/// [`HeldMemory::borrow`] as it is: batches then go through [`HeldMemory::read`], sorted by address, so
+/// that each page is decoded once.
+pub(super) trait HeldMemory: fmt::Debug + Send + Sync {
     /// The first run that is held at `addr` or after it, cut to start at `addr`. A format whose runs take
     /// time to follow may cut long ones, which then adjoin.
     fn next_run(&self, addr: MachineAddr) -> Option<Run>;
@@ -122,14 +107,76 @@ pub(super) trait Container: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Defects that were found after the dump was opened.
-    fn late_warnings(&self) -> Vec<String> {
-        Vec::new()
-    }
-
     /// How many pages were decoded so far, each as often as it was.
     fn pages_decoded(&self) -> u64 {
         0
+    }
+}
+
+/// A dump that has its memory as plain bytes in one file, where a [`RunMap`] finds them.
+pub(super) trait InPlace: fmt::Debug + Send + Sync {
+    /// The file.
+    fn storage(&self) -> &impl Storage;
+
+    /// Where the file has which machine address.
+    fn map(&self) -> &RunMap;
+}
+
+impl<T: InPlace> HeldMemory for T {
+    fn next_run(&self, addr: MachineAddr) -> Option<Run> {
+        self.map().next_run(addr)
+    }
+
+    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        self.map().read(self.storage(), addr, buf)
+    }
+
+    fn borrow(&self, addr: MachineAddr) -> &[u8] {
+        self.map().borrow(self.storage(), addr)
+    }
+
+    fn borrow_around(&self, addr: MachineAddr) -> (MachineAddr, &[u8]) {
+        self.map().borrow_around(self.storage(), addr)
+    }
+
+    fn is_intact(&self) -> bool {
+        self.storage().is_intact()
+    }
+
+    fn release(&self) {
+        self.storage().release(0, self.storage().len());
+    }
+
+    fn decodes_pages(&self) -> bool {
+        self.storage().is_decoded()
+    }
+}
+
+/// A file, or several, with the memory of a machine or of one domain: what its headers say, and its
+/// memory.
+///
+/// To add a format, implement this trait and [`InPlace`] or [`HeldMemory`] in a file of its own, and add
+/// a row to the table of [`super::formats`].
+pub(super) trait Container: HeldMemory {
+    /// The facts in the headers.
+    fn headers(&self) -> &Headers;
+
+    /// The first `size` bytes of a note's descriptor; `None` if they cannot be read any more.
+    fn descriptor(&self, note: &Note, size: u64) -> Option<Vec<u8>>;
+
+    /// Size of all files together, in bytes.
+    fn file_size(&self) -> u64;
+
+    /// Bytes of machine memory that are held, uncompressed. Bytes in the file that are held under
+    /// many addresses count once: limits on work scale with this number.
+    fn memory_held(&self) -> u64;
+
+    /// Bytes of memory that the machine had according to the headers, with what was excluded.
+    fn memory_size(&self) -> u64;
+
+    /// Defects that were found after the dump was opened.
+    fn late_warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The PT_LOAD segments, in file order. Only ELF dumps have any.

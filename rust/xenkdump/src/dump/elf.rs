@@ -3,14 +3,13 @@
 use goblin::elf::header::{machine_to_str, ELFMAG, EM_386, EM_X86_64, ET_CORE, ET_DYN, ET_EXEC};
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
-use super::container::{Container, Headers, Run, Segment};
+use super::container::{Container, Headers, InPlace, Segment};
 use super::note::{Note, NoteReader};
 use super::run_map::RunMap;
 use super::warnings::Warnings;
 use crate::addr::{MachineAddr, Word};
 use crate::alloc;
 use crate::elf::Header;
-use crate::fault::Fault;
 use crate::file::Storage;
 use crate::limits::MAX_PROGRAM_HEADERS;
 use crate::Result;
@@ -133,35 +132,17 @@ impl<S: Storage> Container for ElfCore<S> {
         sizes.fold(0, u64::saturating_add)
     }
 
-    fn next_run(&self, addr: MachineAddr) -> Option<Run> {
-        self.map.next_run(addr)
-    }
-
-    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        self.map.read(&self.storage, addr, buf)
-    }
-
-    fn borrow(&self, addr: MachineAddr) -> &[u8] {
-        self.map.borrow(&self.storage, addr)
-    }
-
-    fn borrow_around(&self, addr: MachineAddr) -> (MachineAddr, &[u8]) {
-        self.map.borrow_around(&self.storage, addr)
-    }
-
-    fn is_intact(&self) -> bool {
-        self.storage.is_intact()
-    }
-
-    fn decodes_pages(&self) -> bool {
-        self.storage.is_decoded()
-    }
-
-    fn release(&self) {
-        self.storage.release(0, self.storage.len());
-    }
-
     fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+}
+
+impl<S: Storage> InPlace for ElfCore<S> {
+    fn storage(&self) -> &impl Storage {
+        &self.storage
+    }
+
+    fn map(&self) -> &RunMap {
+        &self.map
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::container::{Container, Headers, Run};
+use super::container::{Container, Headers, HeldMemory, Run};
 use super::note::Note;
 use super::warnings::Warnings;
 use super::Dump;
@@ -67,6 +67,12 @@ impl<M: Memory<MachineAddr> + Send> Container for Guest<M> {
         self.memory_held
     }
 
+    fn auto_translated(&self) -> bool {
+        true
+    }
+}
+
+impl<M: Memory<MachineAddr> + Send> HeldMemory for Guest<M> {
     fn next_run(&self, addr: MachineAddr) -> Option<Run> {
         let (start, last) = self.memory.next_held(addr)?;
         Some(Run { start, last })
@@ -98,9 +104,5 @@ impl<M: Memory<MachineAddr> + Send> Container for Guest<M> {
 
     fn page(&self, addr: MachineAddr) -> Option<Arc<Page>> {
         self.memory.page(addr)
-    }
-
-    fn auto_translated(&self) -> bool {
-        true
     }
 }

@@ -2,12 +2,11 @@
 
 use goblin::elf::header::EM_X86_64;
 
-use super::container::{Container, Headers, Run, Segment};
+use super::container::{Container, Headers, InPlace, Segment};
 use super::note::Note;
 use super::run_map::RunMap;
 use super::warnings::Warnings;
-use crate::addr::{MachineAddr, Word};
-use crate::fault::Fault;
+use crate::addr::Word;
 use crate::file::Storage;
 
 /// Ranges of machine memory.
@@ -72,32 +71,14 @@ impl<S: Storage> Container for MemoryImage<S> {
     fn memory_size(&self) -> u64 {
         self.memory_size
     }
+}
 
-    fn next_run(&self, addr: MachineAddr) -> Option<Run> {
-        self.map.next_run(addr)
+impl<S: Storage> InPlace for MemoryImage<S> {
+    fn storage(&self) -> &impl Storage {
+        &self.storage
     }
 
-    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        self.map.read(&self.storage, addr, buf)
-    }
-
-    fn borrow(&self, addr: MachineAddr) -> &[u8] {
-        self.map.borrow(&self.storage, addr)
-    }
-
-    fn borrow_around(&self, addr: MachineAddr) -> (MachineAddr, &[u8]) {
-        self.map.borrow_around(&self.storage, addr)
-    }
-
-    fn is_intact(&self) -> bool {
-        self.storage.is_intact()
-    }
-
-    fn decodes_pages(&self) -> bool {
-        self.storage.is_decoded()
-    }
-
-    fn release(&self) {
-        self.storage.release(0, self.storage.len());
+    fn map(&self) -> &RunMap {
+        &self.map
     }
 }

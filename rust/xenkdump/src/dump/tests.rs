@@ -1,5 +1,6 @@
 //! `xl dump-core` files, on small synthetic ones.
 
+use super::container::HeldMemory;
 use super::*;
 use crate::limits::MAX_DUMP_CORE_NAME;
 use crate::Error;
@@ -292,7 +293,9 @@ impl Container for Counting {
     fn memory_size(&self) -> u64 {
         0
     }
+}
 
+impl HeldMemory for Counting {
     fn next_run(&self, _addr: MachineAddr) -> Option<Run> {
         None
     }

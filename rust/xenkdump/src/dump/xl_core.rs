@@ -9,16 +9,15 @@ use std::sync::OnceLock;
 
 use goblin::elf::section_header::{SectionHeader, SHT_NOBITS};
 
-use super::container::{Container, DomainKind, Headers, Run};
+use super::container::{Container, DomainKind, Headers, InPlace};
 use super::elf;
 use super::note::{Note, NoteReader};
 use super::run_map::RunMap;
 use super::vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};
 use super::warnings::Warnings;
-use crate::addr::{MachineAddr, Mfn, Pfn, Word, PAGE_SIZE};
+use crate::addr::{Mfn, Pfn, Word, PAGE_SIZE};
 use crate::alloc;
 use crate::elf::Header;
-use crate::fault::Fault;
 use crate::file::Storage;
 use crate::limits::{
     MAX_DUMP_CORE_NAME, MAX_DUMP_CORE_NAMES_SIZE, MAX_DUMP_CORE_SECTIONS, MAX_DUMP_CORE_VCPUS,
@@ -269,19 +268,6 @@ impl<S: Storage> DomainCore<S> {
                 (!invalid).then_some((i, Pfn(pfn), Mfn(mfn)))
             })
     }
-
-    fn map(&self) -> &RunMap {
-        self.map.get_or_init(|| {
-            let pages = self.sections.pages;
-            let count = pages.size / PAGE_SIZE as u64;
-            let entries = self.entries().take_while(|(i, ..)| *i < count);
-            let frames = alloc::collect(entries.map(|(i, _, mfn)| {
-                let offset = i.saturating_mul(PAGE_SIZE as u64);
-                (mfn, pages.offset.saturating_add(offset))
-            }));
-            RunMap::of_pages(frames, self.storage.len())
-        })
-    }
 }
 
 impl<S: Storage> Container for DomainCore<S> {
@@ -306,34 +292,6 @@ impl<S: Storage> Container for DomainCore<S> {
 
     fn memory_size(&self) -> u64 {
         self.sections.pages.size
-    }
-
-    fn next_run(&self, addr: MachineAddr) -> Option<Run> {
-        self.map().next_run(addr)
-    }
-
-    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        self.map().read(&self.storage, addr, buf)
-    }
-
-    fn borrow(&self, addr: MachineAddr) -> &[u8] {
-        self.map().borrow(&self.storage, addr)
-    }
-
-    fn borrow_around(&self, addr: MachineAddr) -> (MachineAddr, &[u8]) {
-        self.map().borrow_around(&self.storage, addr)
-    }
-
-    fn is_intact(&self) -> bool {
-        self.storage.is_intact()
-    }
-
-    fn decodes_pages(&self) -> bool {
-        self.storage.is_decoded()
-    }
-
-    fn release(&self) {
-        self.storage.release(0, self.storage.len());
     }
 
     fn vcpu_contexts(&self) -> Vec<VcpuContext> {
@@ -381,5 +339,24 @@ impl<S: Storage> Container for DomainCore<S> {
 
     fn auto_translated(&self) -> bool {
         self.sections.auto_translated()
+    }
+}
+
+impl<S: Storage> InPlace for DomainCore<S> {
+    fn storage(&self) -> &impl Storage {
+        &self.storage
+    }
+
+    fn map(&self) -> &RunMap {
+        self.map.get_or_init(|| {
+            let pages = self.sections.pages;
+            let count = pages.size / PAGE_SIZE as u64;
+            let entries = self.entries().take_while(|(i, ..)| *i < count);
+            let frames = alloc::collect(entries.map(|(i, _, mfn)| {
+                let offset = i.saturating_mul(PAGE_SIZE as u64);
+                (mfn, pages.offset.saturating_add(offset))
+            }));
+            RunMap::of_pages(frames, self.storage.len())
+        })
     }
 }

@@ -15,7 +15,7 @@ mod parts;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::container::{Container, Headers, Run};
+use super::container::{Container, Headers, HeldMemory, Run};
 use super::note::{Note, NoteReader};
 use super::page_cache::{PageCache, Use};
 use super::run_map::fault as storage_fault;
@@ -425,6 +425,13 @@ impl Container for Kdump {
         })
     }
 
+    fn late_warnings(&self) -> Vec<String> {
+        let parts = self.parts.iter();
+        parts.filter_map(Part::wrong_count).collect()
+    }
+}
+
+impl HeldMemory for Kdump {
     fn next_run(&self, addr: MachineAddr) -> Option<Run> {
         let pfn = addr.frame().0;
         let runs = self
@@ -473,10 +480,5 @@ impl Container for Kdump {
         let page = page.ok()?;
         self.cache.put(pfn, page.clone(), Use::Part);
         Some(page)
-    }
-
-    fn late_warnings(&self) -> Vec<String> {
-        let parts = self.parts.iter();
-        parts.filter_map(Part::wrong_count).collect()
     }
 }

@@ -20,13 +20,12 @@ use std::sync::OnceLock;
 
 use goblin::elf::header::EM_X86_64;
 
-use super::container::{Container, DomainKind, Headers, Run};
+use super::container::{Container, DomainKind, Headers, InPlace};
 use super::note::Note;
 use super::run_map::RunMap;
 use super::vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64, ONLINE};
-use crate::addr::{MachineAddr, Word, PAGE_SIZE};
+use crate::addr::{Word, PAGE_SIZE};
 use crate::alloc;
-use crate::fault::Fault;
 use crate::file::Storage;
 use crate::Result;
 
@@ -221,34 +220,6 @@ impl<S: Storage> Container for SavedDomain<S> {
         self.map.memory_size()
     }
 
-    fn next_run(&self, addr: MachineAddr) -> Option<Run> {
-        self.map.next_run(addr)
-    }
-
-    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        self.map.read(&self.storage, addr, buf)
-    }
-
-    fn borrow(&self, addr: MachineAddr) -> &[u8] {
-        self.map.borrow(&self.storage, addr)
-    }
-
-    fn borrow_around(&self, addr: MachineAddr) -> (MachineAddr, &[u8]) {
-        self.map.borrow_around(&self.storage, addr)
-    }
-
-    fn is_intact(&self) -> bool {
-        self.storage.is_intact()
-    }
-
-    fn decodes_pages(&self) -> bool {
-        self.storage.is_decoded()
-    }
-
-    fn release(&self) {
-        self.storage.release(0, self.storage.len());
-    }
-
     fn vcpu_contexts(&self) -> Vec<VcpuContext> {
         match (self.kind, self.state.hvm_context) {
             (DomainKind::Translated, Some(context)) => hvm_context::vcpus(&self.storage, context),
@@ -278,5 +249,15 @@ impl<S: Storage> Container for SavedDomain<S> {
 
     fn auto_translated(&self) -> bool {
         self.kind == DomainKind::Translated
+    }
+}
+
+impl<S: Storage> InPlace for SavedDomain<S> {
+    fn storage(&self) -> &impl Storage {
+        &self.storage
+    }
+
+    fn map(&self) -> &RunMap {
+        &self.map
     }
 }

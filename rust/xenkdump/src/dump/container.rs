@@ -4,12 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::note::Note;
-use super::run_map::RunMap;
 use super::vcpu_context::VcpuContext;
 use super::warnings::Warnings;
 use crate::addr::{MachineAddr, Mfn, Pfn, Word};
 use crate::fault::Fault;
-use crate::file::Storage;
 use crate::memory::Page;
 use crate::Result;
 
@@ -62,7 +60,7 @@ pub(super) struct Headers {
 
 /// The memory that a dump holds, whatever its format.
 ///
-/// Formats that keep memory as plain bytes implement [`InPlace`] instead. Others leave
+/// Formats that keep memory as plain bytes implement [`super::in_place::InPlace`] instead. Others leave
 /// [`HeldMemory::borrow`] as it is: batches then go through [`HeldMemory::read`], sorted by address, so
 /// that each page is decoded once.
 pub(super) trait HeldMemory: fmt::Debug + Send + Sync {
@@ -113,49 +111,10 @@ pub(super) trait HeldMemory: fmt::Debug + Send + Sync {
     }
 }
 
-/// A dump that has its memory as plain bytes in one file, where a [`RunMap`] finds them.
-pub(super) trait InPlace: fmt::Debug + Send + Sync {
-    /// The file.
-    fn storage(&self) -> &impl Storage;
-
-    /// Where the file has which machine address.
-    fn map(&self) -> &RunMap;
-}
-
-impl<T: InPlace> HeldMemory for T {
-    fn next_run(&self, addr: MachineAddr) -> Option<Run> {
-        self.map().next_run(addr)
-    }
-
-    fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        self.map().read(self.storage(), addr, buf)
-    }
-
-    fn borrow(&self, addr: MachineAddr) -> &[u8] {
-        self.map().borrow(self.storage(), addr)
-    }
-
-    fn borrow_around(&self, addr: MachineAddr) -> (MachineAddr, &[u8]) {
-        self.map().borrow_around(self.storage(), addr)
-    }
-
-    fn is_intact(&self) -> bool {
-        self.storage().is_intact()
-    }
-
-    fn release(&self) {
-        self.storage().release(0, self.storage().len());
-    }
-
-    fn decodes_pages(&self) -> bool {
-        self.storage().is_decoded()
-    }
-}
-
 /// A file, or several, with the memory of a machine or of one domain: what its headers say, and its
 /// memory.
 ///
-/// To add a format, implement this trait and [`InPlace`] or [`HeldMemory`] in a file of its own, and add
+/// To add a format, implement this trait and [`super::in_place::InPlace`] or [`HeldMemory`] in a file of its own, and add
 /// a row to the table of [`super::formats`].
 pub(super) trait Container: HeldMemory {
     /// The facts in the headers.

@@ -3,7 +3,8 @@
 use goblin::elf::header::{machine_to_str, ELFMAG, EM_386, EM_X86_64, ET_CORE, ET_DYN, ET_EXEC};
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
-use super::container::{Container, Headers, InPlace, Segment};
+use super::container::{Container, Headers, Segment};
+use super::in_place::InPlace;
 use super::note::{Note, NoteReader};
 use super::run_map::RunMap;
 use super::warnings::Warnings;

@@ -2,7 +2,8 @@
 
 use goblin::elf::header::EM_X86_64;
 
-use super::container::{Container, Headers, InPlace, Segment};
+use super::container::{Container, Headers, Segment};
+use super::in_place::InPlace;
 use super::note::Note;
 use super::run_map::RunMap;
 use super::warnings::Warnings;

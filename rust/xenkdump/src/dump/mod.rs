@@ -8,6 +8,7 @@ mod elf;
 mod files;
 mod formats;
 mod guest;
+mod in_place;
 mod kdump;
 mod lime;
 mod memory_image;

@@ -9,8 +9,9 @@ use std::sync::OnceLock;
 
 use goblin::elf::section_header::{SectionHeader, SHT_NOBITS};
 
-use super::container::{Container, DomainKind, Headers, InPlace};
+use super::container::{Container, DomainKind, Headers};
 use super::elf;
+use super::in_place::InPlace;
 use super::note::{Note, NoteReader};
 use super::run_map::RunMap;
 use super::vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64};

@@ -20,7 +20,8 @@ use std::sync::OnceLock;
 
 use goblin::elf::header::EM_X86_64;
 
-use super::container::{Container, DomainKind, Headers, InPlace};
+use super::container::{Container, DomainKind, Headers};
+use super::in_place::InPlace;
 use super::note::Note;
 use super::run_map::RunMap;
 use super::vcpu_context::{VcpuContext, CONTEXT_SIZE_32, CONTEXT_SIZE_64, ONLINE};

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::elf::Header;
 use crate::file::{unpack, Compression, Extent, RegularFile, Size, Storage, Unpacked};
 use crate::limits::{
-    MAX_EFI_SECTIONS, MAX_PAYLOAD_CANDIDATES, MAX_UNPACKED_IMAGE, MAX_UNPACKED_RATIO,
+    MAX_EFI_SECTIONS, MAX_IMAGE_UNPACKED_RATIO, MAX_PAYLOAD_CANDIDATES, MAX_UNPACKED_IMAGE,
     MAX_UNPACKED_SLACK,
 };
 use crate::Result;
@@ -214,7 +214,7 @@ fn unpack_all(
 ) -> Result<Vec<u8>> {
     let part = (start, end);
     let packed = end.saturating_sub(start);
-    let limit = packed.saturating_mul(MAX_UNPACKED_RATIO);
+    let limit = packed.saturating_mul(MAX_IMAGE_UNPACKED_RATIO);
     let most = limit
         .saturating_add(MAX_UNPACKED_SLACK)
         .min(MAX_UNPACKED_IMAGE);

@@ -126,7 +126,7 @@ class ZstdDecoder:
     def __new__(cls) -> ZstdDecoder:
         """A decoder at the start of a file. Raises MemoryError if there is no memory for it."""
     def decode(self, data: bytes, size: int) -> tuple[int, bytes]:
-        """Decompresses ``data`` until ``size`` bytes came of it.
+        """Decompresses ``data`` until there are ``size`` bytes.
 
         Returns how many bytes of ``data`` were taken, and what came of them. Raises ValueError,
         with zstd's reason, if it is corrupt.
@@ -280,22 +280,22 @@ class PageTables:
         """The pfn and the level of each, by ascending pfn."""
     @property
     def walked(self) -> int:
-        """How many the walk from the roots found."""
+        """Number of page tables that the walk from the roots found."""
     @property
     def typed(self) -> int | None:
-        """How many Xen's frame table has.
+        """Number of page tables according to Xen's frame table.
 
         None if it was not used, or does not agree with the walk.
         """
     @property
     def conflicts(self) -> int:
-        """How many have different levels in the frame table and in the walk."""
+        """Number of page tables with different levels in the frame table and in the walk."""
     @property
     def untyped(self) -> int:
-        """How many are no tables in the frame table, but below one that is."""
+        """Number of pages that are below a table but are no tables in the frame table."""
     @property
     def unreadable(self) -> int:
-        """How many the walk could not read."""
+        """Number of page tables that the walk could not read."""
     @property
     def foreign_roots(self) -> int:
         """Roots that are no frames of the domain."""
@@ -306,7 +306,7 @@ class PageTables:
     def exhausted(self) -> bool:
         """Whether the search ended early: more tables were found than the dump can hold."""
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of page tables."""
 
 @final
 class Note:
@@ -451,20 +451,22 @@ class AddressSpace:
         4 and 8 are unsigned numbers, other sizes opaque bytes. Fields of the result are in the
         same order, one after another.
 
-        Each page of a struct is looked up once. ``out``, ``status`` and ``threads`` are those of
-        ``read_many``: with ``status``, a struct with a member that cannot be read is zeros as a
-        whole, and its status is that of the first such member by offset.
+        Each page of a struct is looked up once. ``out``, ``status`` and ``threads`` are as in
+        ``read_many``. With ``status``, a struct with an unreadable member is zeros as a whole; its
+        status is that of its first unreadable member by offset.
         """
     def read_each(self, addresses: Sequence[int], sizes: Sequence[int]) -> list[bytes | None]:
-        """Returns the bytes at each address, as many as ``sizes`` says; None if unreadable."""
+        """Returns ``sizes[i]`` bytes at ``addresses[i]``; None for those that cannot be read."""
     def pointers(
         self, addresses: Sequence[int], counts: Sequence[int], word: WordSize, *, flags: int = 0
     ) -> tuple[list[int | None], list[int], list[int]]:
-        """Returns how many pointers of each array are not NULL, then their indices, and they.
+        """Reads arrays of pointers; returns three lists.
 
-        The arrays have ``counts`` elements of ``word`` bytes. Pointers are without the bits
-        ``flags``, and those of one array follow those of the array before it. The number of an
-        array that cannot be read is None.
+        - For each array, the number of its pointers that are not NULL; None if it cannot be read.
+        - The indices of these pointers within their arrays, one array after another.
+        - The pointers themselves in the same order, with the bits ``flags`` cleared.
+
+        ``addresses[i]`` is the address of an array of ``counts[i]`` elements of ``word`` bytes.
         """
     def paths(
         self,
@@ -477,18 +479,20 @@ class AddressSpace:
     ) -> tuple[list[str], list[tuple[PathLoss, int]], int, int]:
         """Returns the paths of ``nodes`` in the ``trees`` at the same positions.
 
-        A path is the names from the root of all trees to the node, joined by ``/``. Without a tree
-        it is the name of the node. Bytes that are not UTF-8 are escaped.
+        A path has the names from the root of all trees to the node, joined by ``/``. Without a tree
+        it is the name of the node. An unknown name is ``?``. Bytes that are not UTF-8 are escaped.
 
-        ``node``: where the struct of a node has the pointer to its parent, the pointer to its name,
-        and the length of the name; the size of the length. ``tree``: which part of the struct of a
-        tree its address belongs to; where the struct has the pointers to the struct that it is
-        mounted in, to the node that it is mounted on, and to its root. At the top a struct leads to
-        itself. ``limits``: nodes and trees above each other; those of all paths; bytes of all
-        paths.
+        - ``node`` has offsets in the struct of a node (a dentry): of the pointer to its parent, of
+          the pointer to its name, of the length of the name. The last number is the size of the
+          length in bytes.
+        - ``tree`` has offsets in the struct of a tree (a mount): of the member that ``trees``
+          points to, of the pointer to the parent tree, of the pointer to the node that it is
+          mounted on, of the pointer to its root. A struct at the top points to itself.
+        - ``limits`` are the nesting depth, the nodes and trees of all paths, and the bytes of all
+          paths.
 
-        What is not known is ``?`` in a path. Returns also what the incomplete paths lack, with its
-        address; the number of nodes and trees; the bytes of names that were read and of paths.
+        Returns the paths; what each incomplete path lacks, with the address; the number of nodes
+        and trees visited; the number of bytes of names and paths.
         """
     def lists(
         self,
@@ -502,17 +506,17 @@ class AddressSpace:
 
         ``word`` is the size of a pointer in bytes, ``limit`` the maximum number of nodes of all
         lists together. No node is visited twice. Returns for each list its nodes without the head,
-        how the walk ended, and the address where it ended early: the node that came again
-        (``loop``) or that another list had (``shared``), the node beyond the limit, or the node
-        (or head) whose link cannot be read.
+        how the walk ended, and the address where it ended early: the repeated node (``loop``), the
+        node that is in another list (``shared``), the node beyond the limit, or the node (or head)
+        whose link cannot be read.
         """
     @overload
     def translate(self, address: Scalar) -> int:
         """Translates one address, or an array of them, to machine addresses.
 
-        An int gives an int, an array a uint64 array of the same length. An address without a
-        translation raises MemoryFault. With ``status``, which then holds the reasons, the result is
-        2**64 - 1 for it.
+        An int gives an int, an array a uint64 array of the same length. Without ``status``, an
+        address without a translation raises MemoryFault. With ``status``, a uint8 array of the same
+        length, its result is 2**64 - 1 and its status is the reason.
         """
     @overload
     def translate(
@@ -828,7 +832,7 @@ class P2M:
     def kinds(
         self, first: int = 0, end: int | None = None, *, limit: int = 65536
     ) -> tuple[list[tuple[int, int, P2MKind]], int | None]:
-        """Returns runs of pfns whose entries are of one kind, and where to go on.
+        """Returns runs of pfns whose entries are of one kind, and the pfn to continue from.
 
         Runs are ``(first pfn, count, kind)``, ascending and without gaps, from pfn ``first`` to
         before ``end``, at most ``limit`` of them (and at most 2**22). The second result is None if

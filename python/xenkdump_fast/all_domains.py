@@ -98,7 +98,7 @@ class AllDomains:
         return found
 
     def _open(self, number: int) -> Domain:
-        """A domain with its kernel: that of the given vmlinux if it is the same, else its own."""
+        """A domain with its kernel: by the given vmlinux if that is its build, else its own."""
         domain, is_given = own_kernel.opened(self._dump, number, self._vmlinux, self._open_domain)
         self._uses_vmlinux = self._uses_vmlinux or is_given
         return domain
@@ -196,7 +196,7 @@ class _Run:
             yield "warnings", warnings
 
     def _complete(self, result: Result) -> str | None:
-        """Why the result is incomplete although there is one."""
+        """Why the result is incomplete."""
         failure: str | None = getattr(result, "failure", None)
         if failure is not None and self.failure is None:
             self.failure = Failure(failure, 1)

@@ -23,7 +23,7 @@ FILES = (
 )
 #: Options that --hypervisor has no use for.
 _OF_DOMAINS = ("domain", "p2m_source", "kaslr_offset", "phys_base", "vmcoreinfo")
-#: What two files are of which the first one is a dump, and the second one not its vmlinux.
+#: The kinds of two files if the first is a dump and the second is not its vmlinux.
 _DUMP_ALONE = (["dump", "dump"], ["dump", None])
 #: The value of --domain for each of them.
 ALL = "all"
@@ -174,7 +174,7 @@ def check(
 
 
 def partition(argv: Sequence[str], word: str) -> tuple[list[str], bool, list[str]]:
-    """What is before the first ``word``, whether there is one, and what is behind it."""
+    """The words before the first ``word``, whether it occurs, and the words after it."""
     at = argv.index(word) if word in argv else len(argv)
     return list(argv[:at]), at < len(argv), list(argv[at + 1 :])
 

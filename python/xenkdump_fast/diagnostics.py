@@ -92,7 +92,7 @@ def deduplicated(warnings: Iterable[str]) -> list[str]:
 
 
 def kind(text: str) -> str:
-    """What two texts have in common that are the same warning: of a count, what is counted."""
+    """A key for a warning. For "and 3 more like this: ..." it is the text without numbers."""
     more = re.match(_MORE, text)
     if more is None:
         return text

@@ -27,7 +27,7 @@ class ExportNote(NamedTuple):
 
 
 def read(notes: Iterable[Note]) -> ExportNote | None:
-    """The first such note; None if there is none, or if it makes no sense."""
+    """The first such note; None if there is none, or if it is not valid."""
     for note in notes:
         if note.kind == "export" and note.size <= MAX_EXPORT_NOTE:
             try:

@@ -7,18 +7,18 @@ table in ``docs/trust.md`` from this file.
 
 # == Compressed files ==
 
-#: Unpacked size of a file, as a multiple of its compressed size: that of an idle machine's memory
-#: may be 300.
+#: Unpacked size of a file that is compressed as a whole, as a multiple of its compressed size. The
+#: memory of an idle machine may have a ratio of 300.
 MAX_UNPACKED_RATIO = 1024
 
-#: Bytes to which a file may be unpacked however small it is: zeros take no space on disk.
+#: Unpacked bytes of a file that are always permitted, however small it is. Zeros take no space on
+#: disk.
 MAX_UNPACKED_SMALL = 64 << 30
 
 #: Bytes of memory for the decoder of xz. Its default settings take 9 MiB, the largest ones 65.
 MAX_DECODER_MEMORY = 256 << 20
 
-#: Bytes of the index of an xz file, which has its unpacked size. That of a dump of 1 TiB has 400
-#: KiB.
+#: Bytes of the index of an xz file, which contains the unpacked size. A dump of 1 TiB has 400 KiB.
 MAX_XZ_INDEX = 16 << 20
 
 # == Linux ==
@@ -27,25 +27,25 @@ MAX_XZ_INDEX = 16 << 20
 MAX_VMCOREINFO_NOTES = 8
 
 #: Bytes of the kernel's part of address spaces that are searched for linux_banner. The image of one
-#: kernel has up to 100 MiB, and page tables cannot map more to it than 1 GiB.
+#: kernel has up to 100 MiB, and page tables map at most 1 GiB for it.
 MAX_BANNER_SEARCH = 2 << 30
 
-#: Copies of linux_banner that are looked at. Memory has one in the kernel and a few in logs.
+#: Copies of linux_banner that are examined. Memory has one in the kernel and a few in logs.
 MAX_BANNER_COPIES = 64
 
-#: Page-table roots from which one kernel is located. Each CPU has one; neither Xen nor Linux can be
-#: built for more CPUs.
+#: Page-table roots from which one kernel is searched for. Each CPU has one, and neither Xen nor
+#: Linux can be built for more CPUs.
 MAX_ROOTS = 1 << 14
 
-#: Page-table roots below which kernels are searched for without a vmlinux. The first one leads to
-#: the kernel, unless its page tables are damaged.
+#: Page-table roots that are searched for kernels without a vmlinux. The first one leads to the
+#: kernel, unless its page tables are damaged.
 MAX_IMAGE_ROOTS = 64
 
 #: KASLR offsets that are tried. A kernel has one; CPUs that disagree have damaged registers.
 MAX_KASLR_OFFSETS = 8
 
-#: Roots kept of those that map linux_banner to the same machine frame. All of them are the same
-#: kernel's, but in a truncated dump some reach more memory than others.
+#: Roots kept of those that map linux_banner to the same machine frame. All of them belong to the
+#: same kernel, but in a truncated dump some reach more memory than others.
 MAX_ROOTS_PER_FRAME = 4
 
 #: Roots without the kernel that the error message names.
@@ -59,8 +59,8 @@ MAX_VMCOREINFO_SEARCH = 8 << 30
 #: Linux 6.1 to 7.3 have 100 to 250 KiB.
 MAX_PER_CPU_SEARCH = 1 << 19
 
-#: Bytes from the end of a kernel's code to its init code, in which variables are recognised by what
-#: they contain. Linux 6.1 to 7.3 have 10 to 20 MiB.
+#: Bytes from the end of a kernel's code to its init code that are searched for variables by their
+#: contents. Linux 6.1 to 7.3 have 10 to 20 MiB.
 MAX_KERNEL_DATA = 64 << 20
 
 #: Bytes of VMCOREINFO in memory. The kernel allocates one page for it (VMCOREINFO_BYTES).
@@ -90,7 +90,8 @@ MAX_DEBUG_LINK = 4096
 #: Bytes of linux_banner that are compared. Those seen have about 200.
 MAX_LINUX_BANNER = 512
 
-#: Page tables of processes from which those of a domain are searched: pids have 22 bits.
+#: Page-table roots of processes below which a domain's page tables are searched for: pids have 22
+#: bits.
 MAX_PROCESS_ROOTS = 1 << 22
 
 #: CPUs. Linux can be built for 8192 at most (CONFIG_NR_CPUS, MAXSMP).
@@ -109,21 +110,21 @@ MAX_PATHS_SIZE = 1 << 28
 MAX_OPEN_FILES = 1 << 24
 
 #: Bytes that each of `mount`, `net`, `dev`, `ipcs` and `swap` reads. A host with thousands of
-#: containers has 50,000 mounts, each with 4 KiB by their names.
+#: containers has 50,000 mounts; each costs 4 KiB, including its names.
 MAX_DEVICES_READ = 1 << 29
 
-#: Binary logarithm of the buckets of the ARP table. It has 3 in the beginning, and grows with the
-#: number of neighbours, which is 1024 by default.
+#: log2 of the buckets of the ARP table. It starts at 3 and grows with the number of neighbours, by
+#: default at most 1024.
 MAX_NEIGHBOUR_BITS = 20
 
-#: Tags in use of a disk, and words of the bitmaps that have them. A disk has a hardware queue per
-#: CPU with 1024 tags, and few of them are in use.
+#: Tags in use of a disk, and words of the bitmaps of tags. A disk has a hardware queue per CPU with
+#: 1024 tags, few of which are in use.
 MAX_DISK_TAGS = 1 << 18
 
-#: PCI buses behind each other: a bus has 8 bits, and each needs one more.
+#: Nested PCI buses. A bus number has 8 bits, and each level needs one more bus.
 MAX_PCI_DEPTH = 256
 
-#: Resources within each other. Each level is a bus, a device or a driver.
+#: Nested resources. Each level is a bus, a device or a driver.
 MAX_RESOURCE_DEPTH = 64
 
 #: Swap devices: MAX_SWAPFILES_SHIFT is 5.
@@ -156,20 +157,20 @@ MAX_RD_SIZE = 64 << 20
 #: Bytes of code that ``dis`` disassembles at once. The longest function of Linux has 0.1 MB.
 MAX_DIS_SIZE = 4 << 20
 
-#: Anonymous structs and unions within each other, in which a member is looked for.
+#: Nested anonymous structs and unions that are searched for a member.
 MAX_ANONYMOUS_DEPTH = 16
 
 #: Characters of an expression.
 MAX_EXPRESSION = 4096
 
-#: Operators and parentheses within each other in an expression.
+#: Nested operators and parentheses in an expression.
 MAX_EXPRESSION_DEPTH = 50
 
-#: Structs within each other that are printed.
+#: Nested structs that are printed.
 MAX_STRUCT_DEPTH = 64
 
-#: Parts of values and of definitions that one command prints: members, elements, enumerators. A
-#: struct may have itself as an element; a task_struct has 1000.
+#: Parts of values and definitions that one command prints: members, elements, enumerators. A
+#: damaged struct may contain itself; a task_struct has 1000.
 MAX_PRINTED_PARTS = 1 << 19
 
 #: Characters of an array that are read to print it.
@@ -178,7 +179,7 @@ MAX_PRINTED_CHARACTERS = 64 << 20
 #: Bits of a number: no integer of C has more.
 MAX_NUMBER_BITS = 128
 
-#: Types whose properties are remembered.
+#: Types whose properties are cached.
 MAX_CACHED_TYPES = 8192
 
 #: Bytes of an object that are read at once before it is printed.
@@ -190,35 +191,34 @@ MAX_PRINTED_ELEMENTS = 200
 #: Entries of a linked list. No list has more than there can be pids.
 MAX_LIST_ENTRIES = 1 << 22
 
-#: Entries of lists of structs after which it is checked that none of them overlap, before more are
-#: read.
+#: Entries of lists of structs that are read before the first check that no two of them overlap.
 MAX_FIRST_WALK = 1 << 14
 
-#: Waiters for one lock that are looked at. Each is a task.
+#: Waiters for one lock that are examined. Each is a task.
 MAX_WAITERS = 1 << 16
 
 #: Nodes of RCU's tree: 8192 CPUs need 512 leaves and 33 nodes above them.
 MAX_RCU_NODES = 1024
 
-#: Bytes read to find out what sleeping tasks wait for: for each the part of its stack that is in
-#: use, and the lists that it is in.
+#: Bytes read to find out what sleeping tasks wait for: for each task, the used part of its stack
+#: and the lists that it is in.
 MAX_WAITS_READ = 1 << 30
 
 #: Bytes read for the virtual memory areas of processes. An area takes about 256, and 10,000
 #: processes have a few hundred each at most.
 MAX_ADDRESS_MAP_READ = 1 << 30
 
-#: Bytes read for the run queues of all CPUs. A task that waits takes about 2 KiB in small reads:
+#: Bytes read for the run queues of all CPUs. A queued task costs about 2 KiB in small reads:
 #: 100,000 of them 200 MiB.
 MAX_RUN_QUEUE_READ = 512 << 20
 
-#: Realtime tasks and groups that wait in the run queues of all CPUs.
+#: Queued realtime tasks and groups of all CPUs.
 MAX_REALTIME_ENTITIES = 1 << 18
 
 #: Priorities of realtime tasks (MAX_RT_PRIO).
 MAX_RT_PRIORITIES = 100
 
-#: Task groups within task groups. Each is a cgroup, and a path has at most 4096 characters.
+#: Nested task groups. Each is a cgroup, and a path has at most 4096 characters.
 MAX_TASK_GROUP_DEPTH = 256
 
 #: Sizes of huge pages (HUGE_MAX_HSTATE is 2).
@@ -242,11 +242,11 @@ MAX_INTERRUPT_READ = 256 << 20
 #: Softirqs (NR_SOFTIRQS is 10).
 MAX_SOFTIRQS = 32
 
-#: Bytes read for timers. One takes about 512 in small reads: a million of them 512 MiB.
+#: Bytes read for timers. A timer costs about 512 in small reads: a million of them 512 MiB.
 MAX_TIMER_READ = 1 << 30
 
-#: Timers of the wheels of all CPUs, and as many high-resolution timers. A host with 100,000
-#: connections has about as many.
+#: Timers in the wheels of all CPUs, and the same number of high-resolution timers. A host with
+#: 100,000 connections has about as many timers as connections.
 MAX_TIMERS = 1 << 20
 
 #: Timer bases of a CPU (NR_BASES is at most 3), and clocks of high-resolution timers (8).
@@ -285,7 +285,7 @@ MAX_TASK_STATES = 16
 #: Bytes of a kernel stack: THREAD_SIZE is 4 to 16 KiB, with KASAN 32.
 MAX_STACK_SIZE = 64 << 10
 
-#: Bytes of code in which the end of switch_to() is searched for (before 4.9).
+#: Bytes of code that are searched for the end of switch_to() (before 4.9).
 MAX_RESUME_CODE = 65
 
 #: Bytes of the function of Xen that saves a pCPU's registers.
@@ -326,8 +326,9 @@ MAX_SAMPLED_TASKS = 4096
 #: Bytes read in lists of tasks to infer layouts, each read counted as at least 256.
 MAX_TASK_SAMPLE_READS = 4 << 30
 
-#: The same as a multiple of the memory held. Each candidate offset for a list is one walk of three
-#: reads per task, which has at least 6 KiB with its stack, and few offsets are of intact lists.
+#: The same limit as a multiple of the memory held. Each candidate offset of a list costs one walk
+#: of three reads per task. A task takes at least 6 KiB with its stack, and few offsets lead to
+#: intact lists.
 MAX_TASK_SAMPLE_WALKS = 16
 
 #: Threads of one process in the sample.
@@ -354,13 +355,13 @@ MAX_PROCESS_PAGES = 1 << 36
 #: Pages of one process on i386: 4 GiB.
 MAX_PROCESS_PAGES_32 = 1 << 20
 
-#: mm_structs of processes whose contents are remembered, for threads that have the same one.
+#: mm_structs of processes whose contents are cached, for threads that share one.
 MAX_KNOWN_MMS = 1 << 13
 
 #: Modules from which the layout of struct module is inferred. A few already decide each offset.
 MAX_SAMPLED_MODULES = 4096
 
-#: Modules in which the members for symbols, before 4.5, are searched.
+#: Modules that are searched for the members with symbols (before 4.5).
 MAX_SAMPLED_SYMTABS = 64
 
 #: Bytes of a struct module. Linux 2.6.18 has a cache line for each possible CPU in it.
@@ -395,8 +396,8 @@ MAX_DOMAINS = 0x7FF0
 #: Bytes of a struct domain. Xen allocates one page for it.
 MAX_DOMAIN_SIZE = 16 << 12
 
-#: Bytes read in the search for domains that only pCPUs lead to. Each takes ten structs and what a
-#: thousand pointers in them lead to, and a broken list misses a few.
+#: Bytes read in the search for domains that only pCPUs lead to. Each costs ten structs and the
+#: targets of a thousand pointers in them. A damaged list misses a few domains.
 MAX_DOMAIN_SEARCH = 16 << 20
 
 #: vCPUs of a domain. A PV domain can have 8192, an HVM domain 128 (HVM_MAX_VCPUS).
@@ -405,13 +406,13 @@ MAX_VCPUS = 8192
 #: Bytes of a struct vcpu. In Xen 3 it held a guest context, of 2800 or 5168 bytes.
 MAX_VCPU_SIZE = 2 << 12
 
-#: Pages that Xen's variables point to and that may be a struct domain, in a dump that does not tell
-#: where the list of domains is. domain_hash has 256 buckets; all of Xen's variables on the hosts
+#: Pages that Xen's variables point to and that may be a struct domain, in a dump without the
+#: address of the domain list. domain_hash has 256 buckets; all of Xen's variables on the hosts
 #: tested have fewer than 1,000 such pointers.
 MAX_DOMAIN_CANDIDATES = 10_000
 
-#: Bytes read in the search for such variables: twice Xen's image, and what MAX_DOMAIN_CANDIDATES
-#: structs of a page lead to, most of which have few pointers.
+#: Bytes read in the search for such variables: twice Xen's image, and the targets of the pointers
+#: in MAX_DOMAIN_CANDIDATES structs of a page, most of which have few pointers.
 MAX_VARIABLES_SEARCH = 128 << 20
 
 #: Bytes of a struct vcpu in which its pointer to the domain is searched for. All versions have it
@@ -428,10 +429,10 @@ MAX_SAMPLED_DOMAINS = 16
 #: vCPUs of each of these domains from which layouts are inferred.
 MAX_SAMPLED_VCPUS = 16
 
-#: Further vCPUs from which layouts are inferred, of those that were running.
+#: Further vCPUs from which layouts are inferred: those that were running.
 MAX_SAMPLED_RUNNING = 256
 
-#: Structs of one domain that are compared with a struct vcpu, of those that point back to it.
+#: Structs that point back to one domain and are compared with a struct vcpu.
 MAX_VCPU_CANDIDATES = 64
 
 #: Bytes of a mask of pCPUs, one bit for each that Xen can be built for.
@@ -466,7 +467,7 @@ MAX_EVENT_CHANNELS = 1 << 17
 #: 64 MiB.
 MAX_EVENT_CHANNEL_READS = 512 << 20
 
-#: Event channels or grants of a domain that are damaged and that warnings name.
+#: Damaged event channels or grants of a domain that warnings name.
 MAX_LISTED_PROBLEMS = 16
 
 #: Entries of a grant table. The toolstack's default is 64 frames of 512 entries.
@@ -476,10 +477,10 @@ MAX_GRANTS = 1 << 20
 #: MiB, and few have more than two.
 MAX_GRANT_READS = 256 << 20
 
-#: Buckets of a table of event channels that are compared with their ports, to infer a layout.
+#: Buckets of a table of event channels that are compared with their ports to infer a layout.
 MAX_INFERRED_BUCKETS = 16
 
-#: Grants of a domain that are compared with the frame table, to infer a layout.
+#: Grants of a domain that are compared with the frame table to infer a layout.
 MAX_INFERRED_GRANTS = 1 << 14
 
 #: Bytes read to infer the layout of event channels, grant tables or run queues. Each of 16 domains
@@ -495,25 +496,26 @@ MAX_SAMPLED_BLOCKS = 512
 #: Entries in each of these blocks.
 MAX_BLOCK_ENTRIES = 64
 
-#: Entries of the frame table that are read at once.
+#: Entries of the frame table that are read in one call.
 MAX_ENTRIES_AT_ONCE = 1 << 14
 
 #: Start addresses of the direct map that are tried. With compressed frame numbers (PDX) each NUMA
 #: node has one.
 MAX_DIRECT_MAP_STARTS = 64
 
-#: Domains that are searched for their count of pages: those with most pages, and the first ones.
+#: Domains whose struct is searched for the count of pages: those with the most pages, and the first
+#: ones.
 MAX_COUNTED_DOMAINS = 128
 
 #: Bytes of all searches for kernels, as a multiple of the memory held. A page belongs to one
 #: kernel, two strings are searched for, and the first root may be another kernel's.
 MAX_KERNEL_SEARCHES = 4
 
-#: Bytes of these searches in a small dump. It may hold a few bytes of each page, but whole pages
-#: are counted.
+#: Bytes of these searches that are always permitted. A small dump may hold a few bytes of each
+#: page, but whole pages are charged.
 MAX_SMALL_SEARCHES = 64 << 20
 
-#: Pages of a domain that are looked at to find out whether the dump leaves out its memory.
+#: Pages of a domain that are examined to find out whether the dump excludes its memory.
 MAX_LEFT_OUT_PAGES = 64
 
 #: Bytes of a kernel's image in which its name is searched for. The largest images have 100 MiB.
@@ -532,12 +534,12 @@ MAX_GUEST_FRAMES = 1 << 19
 #: Bytes of the frames of all translated guests whose kernels are not found by their page tables.
 MAX_FRAME_SEARCH = 64 << 30
 
-#: Bytes that a search for one kernel reads before the pages of the file are unmapped again: those
-#: of hundreds of kernels would count as memory of this process.
+#: Bytes that a search for one kernel reads before the mapped pages of the file are unmapped.
+#: Otherwise those of hundreds of kernels would count as memory of this process.
 MAX_UNRELEASED = 1 << 20
 
-#: Translated guests whose roots are verified before that. Each reads MAX_NESTED_SAMPLE pages of two
-#: tables, and the system maps 16 pages for each.
+#: Translated guests whose roots are verified before the mapped pages of the file are unmapped. Each
+#: costs MAX_NESTED_SAMPLE pages of two tables, and the system maps 16 pages for each.
 MAX_UNRELEASED_ROOTS = 8
 
 #: pfns of a P2M that a kernel's own variables describe: 512 TiB of memory.
@@ -567,8 +569,7 @@ MAX_P2M_SEARCH = 16 << 20
 #: Bytes of a struct p2m_domain. Xen 4.20's has about 700.
 MAX_P2M_STRUCT = 2048
 
-#: Pages that are tried as the root of a translated guest's page tables, of those that look like
-#: one.
+#: Candidates that are tried as the root of a translated guest's page tables.
 MAX_NESTED_CANDIDATES = 64
 
 #: Frames of a translated guest that are compared with the frame table and the M2P to verify its
@@ -578,13 +579,13 @@ MAX_NESTED_SAMPLE = 64
 #: Page tables of a translated guest whose owners are looked up to verify their root.
 MAX_NESTED_TABLES = 64
 
-#: Reasons for rejecting such roots that the error message has.
+#: Reasons for rejecting such roots that the error message names.
 MAX_NESTED_PROBLEMS = 2
 
-#: pfns that are compared with the M2P at once.
+#: pfns that are compared with the M2P in one batch.
 MAX_PFNS_AT_ONCE = 1 << 20
 
-#: Frames kept of each such batch, of those for which the M2P has another pfn.
+#: Frames kept of each such batch whose M2P entry is another pfn.
 MAX_M2P_DIFFERENCES = 100
 
 #: Bytes of Xen's image in which the console ring is searched for without xen-syms. Images have 3 to
@@ -602,17 +603,17 @@ MAX_SAVED_CONFIG = 1 << 20
 
 # == Exported files ==
 
-#: Bytes of the note XENKDUMP. That of a domain with 8192 vCPUs has 8 MiB.
+#: Bytes of the note XENKDUMP. For a domain with 8192 vCPUs it has 8 MiB.
 MAX_EXPORT_NOTE = 16 << 20
 
-#: Bytes of an exported file, as a multiple of the memory held: pages that are mapped many times,
-#: such as one page of zeros for all, do not make it much larger in real dumps.
+#: Size of an exported file, as a multiple of the memory held. Pages that are mapped many times,
+#: such as one page of zeros, do not make real dumps much larger.
 MAX_EXPORT_GROWTH = 4
 
 #: Runs of memory in which a kernel's linear mapping is verified. Each takes one page walk.
 MAX_LINEAR_SAMPLE = 64
 
-#: Ranges that Xen maps and that an exported file of Xen has virtual addresses of. Xen 4.20 on a
+#: Mapped ranges of Xen whose virtual addresses an exported file of Xen contains. Xen 4.20 on a
 #: small host has about 500.
 MAX_XEN_MAPPINGS = 1 << 14
 
@@ -628,33 +629,33 @@ MAX_PAGE_STRUCT = 256
 
 # == Output ==
 
-#: Warnings with identical text but for numbers that are printed. The rest is counted.
+#: Printed warnings whose texts differ only in numbers. The rest are counted.
 MAX_SAME_WARNINGS = 3
 
-#: Warnings that are recognised if they are repeated. A kernel with 100,000 tasks that cannot be
-#: read causes as many.
+#: Warnings that are recognised when they are repeated. A kernel with 100,000 unreadable tasks
+#: causes 100,000 warnings.
 MAX_KNOWN_WARNINGS = 1 << 18
 
 #: Kinds of warnings. Names in a text, such as those of modules, make kinds of their own.
 MAX_WARNING_KINDS = 1 << 12
 
-#: P2M sources that cannot be used and that a warning names.
+#: Unusable P2M sources that a warning names.
 MAX_P2M_WARNINGS = 8
 
-#: P2M sources that cannot be used and that `check` lists.
+#: Unusable P2M sources that `check` lists.
 MAX_LISTED_SOURCES = 32
 
 #: Disagreements of each kind that `check` lists.
 MAX_LISTED_DISAGREEMENTS = 20
 
-#: Offsets in their images at which kernels of other domains were found and that `domains` tries
-#: first.
+#: Image offsets at which kernels of other domains were found and that `domains` tries first.
 MAX_KERNEL_HINTS = 16
 
-#: Sets of such offsets with which the kernel of a domain is searched for again.
+#: Sets of such offsets with which the search for the kernel of a domain is repeated.
 MAX_DOMAIN_SEARCHES = 4
 
-#: Images of kernels, and hypervisors by their xen-syms, that a dump keeps open for later commands.
+#: Images of kernels, and hypervisors (by their xen-syms), that a dump keeps open for later
+#: commands.
 MAX_OPENED = 16
 
 #: Elements of a list that are encoded as JSON at once.
@@ -666,7 +667,8 @@ MAX_NUMBER_LENGTH = 64
 # == Shell ==
 
 #: Domains that the shell keeps open, each with its kernel's symbols and types: 50 to 200 MiB. A
-#: host may have hundreds; those that were used longest ago are opened again when they are needed.
+#: host may have hundreds. The least recently used ones are closed, and opened again when they are
+#: needed.
 MAX_OPEN_DOMAINS = 16
 
 #: Candidates that the shell shows for one word. A kernel has 200,000 symbols.
@@ -675,28 +677,28 @@ MAX_COMPLETIONS = 1000
 #: Lines in the file of the shell's history.
 MAX_HISTORY = 10_000
 
-#: Bytes of that file that are read. Other programs may have written it.
+#: Bytes of the history file that are read. Other programs may have written it.
 MAX_HISTORY_SIZE = 4 << 20
 
-#: Aliases within aliases of the shell's commands.
+#: Nested aliases of the shell's commands.
 MAX_ALIASES = 8
 
 # == gdb ==
 
-#: Bytes of a packet that gdb sends, and of the data of one that it gets: what the server announces
-#: as PacketSize. gdb reads memory and lists in parts of this size.
+#: Bytes of a packet from gdb, and of the data in a packet to it. The server announces it as
+#: PacketSize; gdb reads memory and lists in parts of this size.
 MAX_GDB_PACKET = 1 << 16
 
 # == drgn ==
 
-#: Types of BTF that refer to each other, without a pointer to a struct between them.
+#: Nested BTF types, counted from one pointer to a struct to the next.
 MAX_DRGN_TYPE_DEPTH = 64
 
 #: Pointers of a constant table of the kernel whose length is not known.
 MAX_CONSTANT_TABLE = 1 << 12
 
-#: Separate ranges of physical memory that drgn is told of; above that, its searches of memory end
-#: at the first page that the dump lacks.
+#: Separate ranges of physical memory that are registered with drgn. Above that, its searches of
+#: memory end at the first page that the dump lacks.
 MAX_DRGN_SEGMENTS = 1 << 16
 
 # == volatility3 ==
@@ -715,22 +717,22 @@ MAX_SIGNATURE_NAME = 256
 #: Characters of a panic's text that are part of a signature.
 MAX_PANIC_TEXT = 160
 
-#: Bytes at the end of a file with a log that are read.
+#: Bytes at the end of a log file that are read.
 MAX_LOG_FILE = 64 << 20
 
-#: Lines at the end of a log in which a fault is looked for.
+#: Lines at the end of a log that are searched for a fault.
 MAX_LOG_LINES = 100_000
 
 #: Characters of such a line.
 MAX_LOG_LINE = 1024
 
-#: Lines of a log in which one stack is looked for.
+#: Lines of a log that are searched for one stack.
 MAX_LOG_STACK_LINES = 400
 
-#: Functions that are read of a stack in a log.
+#: Functions of one stack in a log.
 MAX_LOG_FUNCTIONS = 64
 
-#: Domains of a host, without dom0, in whose logs a fault is looked for if neither Xen nor dom0 has
+#: Domains of a host (without dom0) whose logs are searched for a fault, if neither Xen nor dom0 has
 #: one.
 MAX_SIGNATURE_DOMAINS = 16
 
@@ -748,16 +750,16 @@ MAX_INDEX_DUMPS = 200
 #: Warnings in the row of a dump.
 MAX_TRIAGE_WARNINGS = 20
 
-#: Characters of each text in it.
+#: Characters of each text in the row of a dump.
 MAX_TRIAGE_TEXT = 500
 
-#: Bytes of a row in a file of its own, until it is in the table.
+#: Bytes of the file that holds one row until the row is in the table.
 MAX_TRIAGE_PART = 1 << 20
 
-#: Bytes of a row that a worker may send, with the report in it.
+#: Bytes of a row with its report that a worker may send.
 MAX_TRIAGE_MESSAGE = 64 << 20
 
-#: Dumps after which a worker is replaced: memory that libraries keep does not accumulate.
+#: Dumps after which a worker is replaced, so that memory which libraries keep does not accumulate.
 MAX_DUMPS_PER_WORKER = 200
 # == Reports ==
 
@@ -773,7 +775,7 @@ MAX_REPORT_STACKS = 200
 #: Frames of a stack in a report.
 MAX_REPORT_FRAMES = 64
 
-#: Frames of the stacks that are kept while a kernel is looked at; others are unwound again.
+#: Frames of the stacks that are kept while a kernel is examined. Others are unwound again.
 MAX_REPORT_KEPT_FRAMES = 1 << 15
 
 #: Tasks, modules and waits of each kernel in a report; a part of that with many domains.
@@ -782,19 +784,19 @@ MAX_REPORT_ROWS = 500
 #: Tasks of a group of equal stacks, or of a function, that a report names.
 MAX_REPORT_NAMED = 16
 
-#: Lines at the end of a kernel's log in which a report looks for an oops.
+#: Lines at the end of a kernel's log that a report searches for an oops.
 MAX_REPORT_OOPS_LINES = 4000
 
 #: Characters of a text from the dump in a report.
 MAX_REPORT_TEXT = 2000
 
-#: Bytes of a function before the place where it failed that a report disassembles.
+#: Bytes of a function before the failed instruction that a report disassembles.
 MAX_REPORT_CODE = 1 << 14
 
 #: Machine frames whose owner a report looks up: all of a host with 4 GiB.
 MAX_REPORT_MACHINE_FRAMES = 1 << 20
 
-#: Of a larger host it takes a sample of this size.
+#: Frames in the sample of a host that has more than MAX_REPORT_MACHINE_FRAMES.
 MAX_REPORT_SAMPLED_FRAMES = 1 << 17
 
 #: Runs of machine memory that the dump holds, for the picture of memory.
@@ -809,8 +811,8 @@ MAX_REPORT_STRIP = 240
 #: Owners of machine memory in the table of a report.
 MAX_REPORT_OWNERS = 40
 
-#: pfns of each domain whose frames a report looks up, for the picture of its P2M; a part of that
-#: with many domains. Of more pfns it takes a sample.
+#: pfns of each domain whose frames a report looks up for the picture of its P2M; fewer with many
+#: domains. If a domain has more pfns, they are sampled.
 MAX_REPORT_PFNS = 1 << 20
 
 #: Problems in a report.

@@ -1,4 +1,4 @@
-"""Opens files that may be anything: a FIFO in place of a file must not be waited for."""
+"""Opens paths that need not be regular files, without waiting for the writer of a FIFO."""
 
 import os
 import stat
@@ -7,7 +7,7 @@ from ._typing import BinaryIO
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Opens a regular file for reading. OSError, without waiting, if it is anything else."""
+    """Opens a regular file for reading. Any other kind is an OSError at once, without waiting."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)

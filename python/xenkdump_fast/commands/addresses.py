@@ -44,7 +44,7 @@ class Program(NamedTuple):
         return (1 << 8 * self.word) - 1
 
     def address(self, operand: str) -> int:
-        """The address that an operand stands for. Raises AbsentError."""
+        """The address that an operand denotes. Raises AbsentError."""
         symbol = self._symbol(operand)
         if symbol is not None:
             return symbol
@@ -131,7 +131,7 @@ class Space(NamedTuple):
     pid: str | None = None
     physical: bool = False
     machine: bool = False
-    #: The shell's current task, whose memory it is without one of these.
+    #: The shell's current task, whose memory is used if no option selects another one.
     task: str | None = None
 
     def of(self, target: "Domain | XenHost", known: Program) -> AddressSpace:

@@ -149,7 +149,7 @@ def _finder(target: "Domain | XenHost", options: Options) -> "tuple[Finder | Non
 
 
 def _lines(frames: "Sequence[Frame]", finder: "Finder | None") -> "Sequence[Line | None]":
-    """The source line of each frame: that of its call, or that of what was interrupted."""
+    """The source line of each frame: of its call, or of the interrupted instruction."""
     if finder is None:
         return [None] * len(frames)
     # A return address may be that of the next line, or of the next function. At the start of a

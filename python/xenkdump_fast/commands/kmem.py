@@ -61,7 +61,7 @@ def _by_drgn(target: Domain, arguments: Sequence[str]) -> "Printed":
 
 
 class UsageJson(TypedDict):
-    """Numbers of pages; null for what is not known."""
+    """Numbers of pages; null if not known."""
 
     total: Count | None
     free: Count | None
@@ -157,7 +157,7 @@ def _difference(whole: int | None, part: int | None) -> int | None:
 
 
 def _row(name: str, pages: int | None, whole: int | None = None, of: str | None = None) -> str:
-    """A row; ``of`` names what ``whole`` is, of which the row has a percentage."""
+    """A row; its percentage refers to ``whole``, which ``of`` names."""
     count = "?" if pages is None else str(pages)
     share = "       ----"
     if of is not None:

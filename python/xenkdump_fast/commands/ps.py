@@ -115,7 +115,7 @@ class _Listed(Sequence[Process]):
                 yield read(task)
 
     def _read(self, batch: Sequence[tasks.Task]) -> "Callable[[tasks.Task], Process]":
-        """What makes the line of one of these tasks, which are read together."""
+        """Returns a function that formats one of these tasks, whose members are read together."""
         used = self._use.of(batch)
         kernel_threads = mm.kernel_threads(self._kernel, batch, self._states)
         parents = _parents(self._kernel, batch)

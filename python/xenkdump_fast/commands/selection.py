@@ -55,7 +55,7 @@ def chosen(
 
 
 def heading(task: tasks.Task) -> str:
-    """The line above what is printed of a task, as crash has it."""
+    """The line above the output for a task, as crash prints it."""
     return (
         f"PID: {task.pid:<6}  TASK: {task.address:x}  CPU: {task.cpu:<2}  "
         f'COMMAND: "{visible(task.comm)}"'

@@ -105,7 +105,7 @@ def run(target: Domain, options: Options = Options()) -> "Layout | Instances":
 
 
 def _address(domain: Domain, text: str) -> int:
-    """An address, or a symbol; that of a per-CPU variable with its CPU."""
+    """An address, or a symbol; for a per-CPU variable, with its CPU."""
     kernel = domain.kernel
     name, colon, number = text.partition(":")
     cpu = parsing.number(number) if colon else None

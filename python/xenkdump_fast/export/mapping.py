@@ -73,7 +73,7 @@ def _is_at(virtual: AddressSpace, address: int, pfn: int) -> bool | None:
 
 
 def _low_pages(virtual: AddressSpace, start: int) -> int:
-    """The pages of a 32-bit kernel's linear mapping: the last is before an address not of it."""
+    """The pages of a 32-bit kernel's linear mapping: it ends before the first other address."""
     low, high = 0, (2**32 - start) // PAGE
     while low < high:
         middle = (low + high) // 2

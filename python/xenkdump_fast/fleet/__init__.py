@@ -60,7 +60,7 @@ def triage(
     ``paths`` are dumps, folders with dumps, and URLs of fsspec. Dumps that have a row are left out
     unless they have changed; with ``retry`` those that failed are examined again. ``client`` is a
     ``distributed.Client``; without one, ``jobs`` processes of this machine are used, by default one
-    per CPU. Rows are written as they are done: an interrupted run goes on where it was.
+    per CPU. Rows are written as they are done, so an interrupted run can be continued.
 
     A damaged row in the directory is dropped, with a warning, and its dump is examined again.
 
@@ -91,7 +91,7 @@ def triage(
             if done % _COMPACT_AFTER == 0:
                 table.compact()
     finally:
-        # Also when it is interrupted: what is done can be looked at.
+        # Also after an interruption, so that the finished rows can be read.
         every = table.compact()
         index.write(every, table.directory)
     return Summary(

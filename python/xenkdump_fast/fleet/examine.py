@@ -116,7 +116,7 @@ def _open(file: str, found: Row, options: Options) -> None:
             found["status"] = row.NO_FAULT if death is None else row.OK
             _facts(dump, open_domain, death, found)
             if options.reports:
-                # The row is worth more than the report.
+                # Without its report, the row is still useful.
                 with isolated("no report", dump.warn):
                     found["report"] = _report(dump)
         finally:

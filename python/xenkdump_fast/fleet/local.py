@@ -75,7 +75,7 @@ def run(
 
 
 def _start(threads: Sequence[threading.Thread]) -> list[threading.Thread]:
-    """Starts as many threads as the system allows, the first ones."""
+    """Starts the threads in order, until the system refuses one; returns those started."""
     started = []
     for thread in threads:
         try:

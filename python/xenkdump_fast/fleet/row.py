@@ -43,7 +43,7 @@ class Row(TypedDict):
 
 
 def empty(path: str, size: int | None = None, modified: float | None = None) -> Row:
-    """The row of a dump of which nothing is known yet."""
+    """The row of a dump that has not been examined yet."""
     return {
         "path": path,
         "size": size,

@@ -189,7 +189,7 @@ def _report_name(found: Row) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    # The directory may be anyone's: a link must not lead to a file outside of it.
+    # The directory may belong to others: a link must not lead to a file outside of it.
     with new_file(str(path), force=True, follow=False) as part:
         Path(part).write_text(text, encoding="utf-8", errors="backslashreplace")
 

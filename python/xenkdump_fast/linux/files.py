@@ -85,7 +85,7 @@ def _alternating(first: Iterable[int], second: Iterable[int]) -> Iterable[int]:
 
 
 class _Descriptors(NamedTuple):
-    """The descriptors in use: those of each files_struct after those of the one before it."""
+    """The descriptors in use, grouped by files_struct."""
 
     #: How many of them each files_struct has, by its address.
     counts: dict[int, int]
@@ -258,7 +258,7 @@ class _Reader:
         return found
 
     def _charged(self, tables: Sequence[int], counts: list[int], budget: Budget) -> list[int]:
-        """The number of descriptors to read of each table with so many."""
+        """The number of descriptors to read of each table, which has ``counts`` of them."""
         kernel = self._kernel
         total = sum(counts)
         if total <= budget.remaining:

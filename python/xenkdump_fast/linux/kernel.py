@@ -319,8 +319,8 @@ class Kernel(Charged):
     ) -> Iterator[int]:
         """The entries of the ``list_head`` at ``head``, without the head.
 
-        Ends with a warning if an entry repeats, if one cannot be read, or after as many entries as
-        ``limit`` or the dump can hold.
+        Ends with a warning if an entry repeats or cannot be read, after ``limit`` entries, or after
+        the number of entries that the dump can hold.
         """
         (found,) = self.lists([head], limit, "backward" if backward else "circular")
         yield from found.entries

@@ -89,7 +89,7 @@ class LinkedStructs:
         first = min(limit, MAX_FIRST_WALK)
         found = [self._checked(one) for one in self._kernel.lists(heads, first, links)]
         if first < limit and any(one.end == "limit" for one in found):
-            # Only lists without overlaps are worth a long walk.
+            # Lists with overlaps are damaged: only the others are walked further.
             again = [i for i, one in enumerate(found) if one.end != "overlap"]
             walked = self._kernel.lists([heads[i] for i in again], limit, links)
             for i, one in zip(again, walked, strict=True):

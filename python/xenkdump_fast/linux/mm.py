@@ -48,7 +48,7 @@ def usage(kernel: Kernel, all_tasks: Sequence[Task]) -> dict[int, Usage]:
 
 
 class MemoryUse:
-    """The usage of tasks, a batch at a time: that of a million tasks takes much memory."""
+    """The memory usage of tasks, by batch: for a million tasks at once it takes much memory."""
 
     def __init__(self, kernel: Kernel, all_tasks: Sequence[Task]) -> None:
         self._kernel = kernel

@@ -28,7 +28,7 @@ class Swap(NamedTuple):
 
     @property
     def percent(self) -> int:
-        """How much of it is used."""
+        """The used part, as a percentage, rounded down."""
         return self.used * 100 // self.size if self.size else 0
 
 

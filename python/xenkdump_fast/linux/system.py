@@ -71,7 +71,7 @@ class Linux(Kernel):
         return trace
 
     def starter(self, tasks: Sequence[Task]) -> Callable[[Task], Start]:
-        """Returns what gives the registers from which the stack of one of these tasks is unwound.
+        """Returns a function that gives the registers from which a task's stack is unwound.
 
         It raises NoStartError for a task without any.
         """

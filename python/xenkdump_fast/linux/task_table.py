@@ -52,7 +52,7 @@ class Column:
 
 
 class TaskTable(Sequence[Task]):
-    """Tasks in a fixed order, each of which is made when it is used."""
+    """Tasks in a fixed order. Each is created when it is used."""
 
     def __init__(self, rows: Iterable[Task] = ()) -> None:
         self._address, self._stack = Column("Q"), Column("Q")

@@ -66,7 +66,7 @@ class Note(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture, of which ``table`` says the same."""
+    """A picture; ``table`` has the same data."""
 
     of: MemoryPicture | P2mPicture
     title: str
@@ -99,7 +99,7 @@ class Document(NamedTuple):
     sections: Sequence[Section]
 
     def ids(self) -> set[str]:
-        """What can be linked to: what is left out for its size is not there."""
+        """The ids that links may refer to: only those of parts that the report contains."""
         found: set[str] = set()
         left = [self.died, *self.sections]
         while left:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Domains with a build in which its image is searched for.
 _SEARCHES = 2
-#: dom0, whose kernel is asked for again: the signature begins with it.
+#: dom0: its kernel is used again, because the signature begins with it.
 _KEPT = 0
 #: Offsets of kernels of other domains that are tried first.
 _HINTS = 16

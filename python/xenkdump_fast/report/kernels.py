@@ -128,7 +128,7 @@ def gather(linux: "Linux", image: str, domain: int, sizes: "Sizes") -> Gathered:
 
 
 class _Traces:
-    """The stacks of tasks. Some are kept, as they are needed again."""
+    """The stacks of tasks. Some are kept for later use."""
 
     def __init__(self, linux: "Linux", every: "Sequence[LinuxTask]") -> None:
         self._linux = linux

@@ -99,7 +99,7 @@ class _Writer:
         if block.more:
             yield f"*{escaped(block.more)}*"
             yield ""
-        # An indented block has no end that a text could have in it.
+        # No text can end an indented block, as it could end a fenced one.
         for line in block.lines:
             for part in "".join(span.text for span in line.spans).split("\n"):
                 yield f"    {visible(part)}"

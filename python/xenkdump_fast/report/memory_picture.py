@@ -75,7 +75,10 @@ def of_host(xen: "XenHost") -> Drawn | None:
 
 
 def _sample(frames: int) -> "tuple[int, NDArray[np.uint64]]":
-    """All frames; of many every so many, in blocks: page_infos of adjacent frames are adjacent."""
+    """The step and the frames: all, or blocks at equal distances.
+
+    Blocks are read together, because page_infos of adjacent frames are adjacent.
+    """
     import numpy as np
 
     if frames <= MAX_REPORT_MACHINE_FRAMES:

@@ -64,7 +64,7 @@ class Oops(TypedDict):
 
     #: "log" or "memory".
     source: str
-    #: What happened: the first line of it in the log.
+    #: What happened: its first line in the log.
     title: str | None
     #: The error code of a page fault, in words.
     error: str | None
@@ -305,12 +305,12 @@ class MemoryPicture(TypedDict):
 
     #: Frames from the first to the last one.
     frames: Count
-    #: Frames that each cell stands for.
+    #: Frames that each cell represents.
     frames_per_cell: Count
-    #: One of so many frames was looked at.
+    #: One of this number of frames was examined.
     sampled: Count
     owners: list[Owner]
-    #: The owner of most of each cell, as an index into ``owners``; None if nothing is known of it.
+    #: The owner of most frames of each cell, as an index into ``owners``; None if not known.
     cells: list[int | None]
     #: What it rests on.
     source: str

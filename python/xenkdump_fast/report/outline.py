@@ -201,7 +201,7 @@ def _memory(picture: MemoryPicture) -> Section:
     step = picture["sampled"]
     rows = []
     whole = picture["frames"] or 1
-    # Those with no pages of their own stand for cells of several owners.
+    # Owners without pages represent cells that several owners share.
     every = [owner for owner in picture["owners"] if owner["pages"]]
     largest = sorted(every, key=lambda owner: -owner["pages"])[:MAX_REPORT_OWNERS]
     for owner in [owner for owner in every if owner in largest]:

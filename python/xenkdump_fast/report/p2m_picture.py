@@ -25,7 +25,7 @@ _PIECE = 1 << 20
 
 
 def picture(p2m: P2M, limit: int) -> P2mPicture | None:
-    """The extents of a P2M; with more than ``limit`` pfns those of a sample. None if it is empty.
+    """The extents of a P2M, or of a sample of more than ``limit`` pfns. None if it is empty.
 
     A sample has a window in each piece of the pfn space; an extent counts as far as it is in one.
     """

@@ -6,9 +6,9 @@ from typing import Any
 
 from .model import Content
 
-#: What stands for something that was left out.
+#: Replaces redacted text.
 REDACTED = "(redacted)"
-#: Members whose texts the dump cannot influence, or that are no text of a user.
+#: Members whose texts the dump cannot influence, or that contain no text of users.
 _KEPT = {"kind", "who", "label", "source", "letters", "state", "format", "generator", "symbol"}
 _ADDRESSES = (
     # MAC, IPv6, IPv4. Kernel addresses, versions and PCI addresses look different.

@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
 
     @classmethod
     def of(cls, domains: int) -> "Sizes":
-        """The sizes for a report with so many domains."""
+        """The sizes for a report with this number of domains."""
         parts = max(1, -(-min(domains, MAX_REPORT_DOMAINS) // _MANY))
         return cls(
             MAX_REPORT_DOMAINS,

@@ -27,10 +27,10 @@ class Decoder(Protocol):
     """Decompresses a stream, or several one after the other."""
 
     def decode(self, data: bytes, size: int) -> tuple[bytes, bytes]:
-        """What is left of ``data``, and up to ``size`` bytes that came of the rest.
+        """The unused rest of ``data``, and up to ``size`` unpacked bytes.
 
-        If there are so many, a call without data may give more. What is left at the end of a stream
-        may be of the data of earlier calls.
+        If there are ``size`` bytes, a call without data may return more. At the end of a stream,
+        the rest may be from the data of earlier calls.
         """
 
     @property

@@ -155,7 +155,7 @@ def _link(image: Image) -> _Link | None:
 def _debug_places(
     image: Image, link: _Link | None, release: str | None
 ) -> Iterator[tuple[str, bool]]:
-    """Paths where the debug file of an image may be; whether its link leads there."""
+    """Candidate paths of an image's debug file; whether each comes from its debug link."""
     if link is not None:
         folder = os.path.dirname(os.path.realpath(image.path))
         yield os.path.join(folder, link.name), True

@@ -57,8 +57,8 @@ class Domain:
     """One domain of a dump: its P2M, its memory and its kernel.
 
     It is valid as long as its dump is open. A pickled domain is its dump, its id, and the path and
-    the options that it was opened with: unpickling opens it again, without the warnings and objects
-    of before.
+    the options that it was opened with: unpickling opens it again, without earlier warnings and
+    objects.
     """
 
     def __init__(

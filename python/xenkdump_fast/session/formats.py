@@ -22,7 +22,7 @@ class Format(NamedTuple):
     magic: bytes
     offset: int
     name: str
-    #: What such a file holds. A compressed one may hold anything.
+    #: What such a file holds. A compressed file may hold either.
     holds: Literal["dump", "kernel", "compressed"]
     #: What to do with it.
     remedy: str

@@ -277,7 +277,7 @@ class _Unpacker:
         return stream.end
 
     def _check_free(self, fd: int, size: int) -> None:
-        """DumpError if the disk has too little space for so many bytes more."""
+        """DumpError if the disk has too little space for ``size`` more bytes."""
         free = _free(fd)
         if free < size + MIN_FREE_SPACE:
             raise DumpError(

@@ -17,8 +17,8 @@ def path() -> Path:
 class History:
     """The lines of earlier sessions and of this one.
 
-    Lines are appended as they are entered, so that sessions at the same time lose none of each
-    other's. A line that starts with a space is not kept.
+    Lines are appended when they are entered, so that concurrent sessions keep each other's
+    lines. A line that starts with a space is not kept.
     """
 
     def __init__(self, file: Path | None) -> None:

@@ -35,7 +35,7 @@ class Shell(State):
 
     @property
     def prompt(self) -> str:
-        """What a line is asked for with; it names the current domain."""
+        """The prompt; it names the current domain."""
         where = self.session.context.where
         if where in (ALL, HYPERVISOR):
             return f"xkdump {where}> "

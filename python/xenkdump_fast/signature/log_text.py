@@ -28,9 +28,9 @@ class Fault(NamedTuple):
     contexts: Sequence[Sequence[Function]]
     #: The line that announces it, as printed.
     line: str
-    #: The task that hangs, by pid, if that is not who panicked.
+    #: The pid of the hung task, if another task panicked.
     pid: int | None = None
-    #: The CPU that is stuck, if that is not who panicked.
+    #: The stuck CPU, if another one panicked.
     cpu: int | None = None
     #: Whether a panic followed, or was it: without one the kernel may have gone on.
     panicked: bool = True

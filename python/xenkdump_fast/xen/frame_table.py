@@ -281,7 +281,7 @@ def _by_sample(
     rows = [np.frombuffer(data, "<u4") for data in known.values()]
     pages = np.array(rows, np.float64).reshape(len(known), length)
     frames = max_page(memory, table)
-    # Pages that one block stands for.
+    # Pages that one sampled block represents.
     block = max(MAX_BLOCK_ENTRIES, (frames or 0) / MAX_SAMPLED_BLOCKS)
     seen = np.array([owned.get(address, 0) for address in known], np.float64)[:, None] / block
     expected = pages / block

@@ -141,7 +141,7 @@ def _bounds(pcpu: Pcpu) -> list[tuple[int, int]]:
     """The stacks within a pCPU's stack. Xen's own frames end where the guest's registers begin.
 
     On x86_64 the low pages are one-page stacks for NMI, double fault and machine check. From such a
-    page the unwinder goes on to the primary stack, which is at least the last two pages.
+    page the unwinder continues on the primary stack, which is at least the last two pages.
     """
     if pcpu.stack is None or pcpu.guest is None:
         return [] if pcpu.stack is None else [pcpu.stack]

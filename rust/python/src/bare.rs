@@ -42,7 +42,7 @@ impl PageTables {
         self.inner.walked
     }
 
-    /// How many the frame table has; None if it was not used, or if it does not agree with the walk at all.
+    /// Number of page tables by the frame table; None if it was not used, or contradicts the walk entirely.
     #[getter]
     fn typed(&self) -> Option<u64> {
         self.inner.typed

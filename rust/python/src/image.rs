@@ -26,8 +26,8 @@ pub struct Image {
     pub inner: image::Image,
     /// Without a slide; shared by the symbols of all slides.
     symbols: OnceLock<symbols::Symbols>,
-    /// Those of an image in memory, shared by all domains that run it. A file may get others from
-    /// `set_debug`.
+    /// The types of an image in memory, shared by all domains that run it. For a file, `set_debug` may replace
+    /// them.
     types: OnceLock<Types>,
 }
 

@@ -134,7 +134,7 @@ fn few_pages(dump: &CoreDump, threads: usize) -> usize {
     }
 }
 
-/// Whether the keys are those of at most `most` pages.
+/// Whether the keys belong to at most `most` pages.
 fn are_of_pages(keys: &[u64], most: usize) -> bool {
     let mut pages = PageNumbers::default();
     most > 0

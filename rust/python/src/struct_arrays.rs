@@ -94,7 +94,7 @@ fn entries<'py>(
     Ok(found)
 }
 
-/// The dtype of a member: the one that is given, or that of a size.
+/// The dtype of a member: a given dtype, or the dtype for a size in bytes.
 fn member_type<'py>(
     what: &Bound<'py, PyAny>,
     dtype: &Bound<'py, PyAny>,

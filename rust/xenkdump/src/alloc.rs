@@ -122,7 +122,7 @@ pub(crate) fn insert<T: Hash + Eq, S: BuildHasher>(set: &mut HashSet<T, S>, elem
     set.insert(element)
 }
 
-/// Adds a value to a map; the one that it replaces.
+/// Adds a value to a map; returns the value that it replaces.
 pub(crate) fn insert_at<K: Hash + Eq, V, S: BuildHasher>(
     map: &mut HashMap<K, V, S>,
     key: K,
@@ -151,8 +151,8 @@ pub(crate) fn entry<K: Hash + Eq, V: Default, S: BuildHasher>(
     map.entry(key).or_default()
 }
 
-/// Fails if there is no memory for `bytes` bytes now: before something is made by code that cannot fail
-/// itself, such as that of another crate.
+/// Fails if there is no memory for `bytes` bytes now. For use before a call of code that cannot report a
+/// failure, such as another crate's.
 pub fn probe(bytes: usize) {
     // Otherwise the compiler may leave out an allocation that nothing uses.
     drop(std::hint::black_box(with_capacity::<u8>(bytes)));

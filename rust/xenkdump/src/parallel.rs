@@ -62,7 +62,7 @@ pub fn ranges<W>(
     go_on.into_inner()
 }
 
-/// Calls `run` on `threads` threads, of which this is one; on fewer if the system has not as many.
+/// Calls `run` on `threads` threads, including this one; on fewer if the system refuses to start more.
 fn on_threads(threads: usize, run: &(impl Fn() + Sync)) {
     let mut kept = match KEPT.try_lock() {
         Ok(kept) => kept,
@@ -85,7 +85,7 @@ fn on_threads(threads: usize, run: &(impl Fn() + Sync)) {
 fn on_new_threads(threads: usize, run: &(impl Fn() + Sync)) {
     thread::scope(|scope| {
         for _ in 1..threads {
-            // Without this thread the others do its work.
+            // If a thread cannot be started, the others do its work.
             if Builder::new().spawn_scoped(scope, run).is_err() {
                 break;
             }

@@ -75,7 +75,7 @@ class Finder:
         return found
 
     def _complete(self, program: Program, name: str, array: Type) -> Type:
-        """An array with as many elements as the symbol has room for."""
+        """An array with the number of elements that fit into the size of the symbol."""
         known = self._symbols.all(name)
         if len(known) != 1 or not known[0].size:
             return array
@@ -88,7 +88,7 @@ class Finder:
         return program.array_type(element, length) if length else array
 
     def _without_nulls(self, address: int, length: int) -> int:
-        """The length of a constant table of pointers without what is NULL at its end."""
+        """The length of a constant table of pointers, without the NULLs at its end."""
         word = self._kernel.word
         length = min(length, MAX_CONSTANT_TABLE)
         try:

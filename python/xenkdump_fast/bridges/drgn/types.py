@@ -34,7 +34,7 @@ _QUALIFIERS = {
     "restrict": Qualifiers.RESTRICT,
     "atomic": Qualifiers.ATOMIC,
 }
-#: Kinds that stand for the type that they refer to.
+#: Kinds that are replaced by the type that they refer to.
 _TRANSPARENT = frozenset(("func", "var", "type_tag"))
 #: Kinds of drgn, and how the graph spells a type of that kind.
 _SPELLINGS = (
@@ -51,7 +51,7 @@ _INTEGERS = {1: "char", 2: "short", 4: "int", 8: "long"}
 
 
 class Types:
-    """Makes drgn's types of those of a graph, each once."""
+    """Creates drgn's types from the types of a graph, each once."""
 
     def __init__(self, program: Program, graph: "TypeGraph") -> None:
         self.graph = graph

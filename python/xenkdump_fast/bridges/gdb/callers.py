@@ -49,7 +49,7 @@ class Callers:
             kernel.virtual,
             types=kernel.types.native,
             version=kernel.release,
-            # The scan goes on behind what DWARF does not describe.
+            # The scan continues where DWARF does not describe the code.
             methods=["cfi", "scan"],
         )
         return unwinder if "cfi" in unwinder.methods else None

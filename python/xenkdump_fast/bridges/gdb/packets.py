@@ -31,7 +31,7 @@ def framed(data: bytes) -> bytes:
 
 
 def escaped(data: bytes) -> bytes:
-    """Binary data as they are within a packet."""
+    """Binary data, escaped for a packet."""
     if not _SPECIAL.intersection(data):
         return data
     return b"".join(

@@ -17,7 +17,7 @@ from .threads import Thread, Threads
 
 #: EFAULT of gdb's file-I/O protocol, in hex: for memory that cannot be read.
 _EFAULT = b"E0e"
-#: What cannot be done with a dump, by the packets that ask for it.
+#: Operations that a dump does not support, by their packets.
 _REFUSED = {
     "a dump cannot be changed": ("G", "P", "M", "X"),
     "a dump cannot run": ("c", "C", "s", "S", "bc", "bs", "vCont;", "R", "r", "Z"),
@@ -42,7 +42,7 @@ class _RefusedError(Exception):
 
 
 class Session:
-    """What one client is told. It selects a thread, which is the first one at the beginning."""
+    """The session of one client. It has a selected thread, initially the first one."""
 
     def __init__(self, domain: Domain, threads: Threads, memory: Memory, monitor: Monitor) -> None:
         kernel = domain.kernel
@@ -165,7 +165,7 @@ class Session:
     # Threads
 
     def _thread(self, number: str) -> Thread | None:
-        """The thread of an id in hex; 0 and -1 stand for any."""
+        """The thread of an id in hex; 0 and -1 mean any thread."""
         if number in ("0", "-1"):
             return self._selected
         return self._threads.get(_number(number) or 0)

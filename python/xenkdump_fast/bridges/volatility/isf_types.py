@@ -21,7 +21,7 @@ VOID: Descriptor = {"kind": "base", "name": "void"}
 FUNCTION: Descriptor = {"kind": "function"}
 _AGGREGATES = ("struct", "union")
 _ENUMS = ("enum", "enum64")
-#: Kinds that stand for the type that they refer to.
+#: Kinds that are replaced by the type that they refer to.
 _TRANSPARENT = (
     *("typedef", "volatile", "const", "restrict", "atomic", "type_tag", "decl_tag", "var"),
 )

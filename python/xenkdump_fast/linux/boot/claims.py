@@ -25,8 +25,8 @@ _MAX_SLIDE = 1 << 63
 class Claim(NamedTuple):
     """Where a kernel is, according to one source."""
 
-    #: The source in words; it starts the warning if the claim is rejected. Empty if a rejection is
-    #: not worth a warning.
+    #: The source in words; it starts the warning if the claim is rejected. Empty if a rejection
+    #: causes no warning.
     source: str
     #: The KASLR offset; None if it is unknown.
     slide: int | None = 0

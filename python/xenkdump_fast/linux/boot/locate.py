@@ -52,11 +52,11 @@ def locate(
 ) -> Location:
     """Finds the kernel through its own swapper_pg_dir, else through ``roots``.
 
-    ``p2m`` is the domain's own, or None without Xen or if none can be read; ``physical`` is the
-    pseudo-physical memory, or None likewise; ``claimed`` are the claims of the user and of notes,
-    those of the user first. With ``force``, a claim of the user is used even if the kernel is not
-    found where it says, and page tables without the kernel's banner are accepted. Raises
-    AbsentError, which says what was tried.
+    ``p2m`` is the domain's own P2M, ``physical`` its pseudo-physical memory. Both are None without
+    Xen, or if no P2M can be read. ``claimed`` are the claims of the user, then those of notes.
+    With ``force``, a claim of the user is used even if the kernel is not found where it says, and
+    page tables without the kernel's banner are accepted. Raises AbsentError, which says what was
+    tried.
     """
     return _Search(roots, p2m, claimed, physical).run(force=force)
 

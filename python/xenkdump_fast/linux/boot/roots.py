@@ -26,7 +26,7 @@ _USER_ROOT = 1 << 12
 
 
 def in_kernel_and_user_space(root: int, how: str) -> Iterator[Root]:
-    """The roots that the root in a processor's cr3 stands for, the likeliest first.
+    """The roots that belong to the root in a processor's cr3, the most likely first.
 
     With page table isolation, a process has two. That of user space maps little of the kernel: its
     entry code, and on i386 all of its text with the banner. So the kernel's comes first.

@@ -96,7 +96,7 @@ class _Ring:
         return level.offset + first // 8, first % 8
 
     def verify(self) -> None:
-        """Compares a sample of the records with what is so in every known version.
+        """Compares a sample of the records with properties of every known version.
 
         The number of a record is, modulo the number of descriptors, the index of its descriptor,
         and a block of text starts with the descriptor's id.

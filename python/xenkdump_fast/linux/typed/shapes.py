@@ -49,7 +49,7 @@ class Shape:
         self.signed = found is not None and self.kind != "ptr" and found.signed
         self.is_bool = found is not None and found.encoding == "bool"
         self.is_char = found is not None and _is_char(found)
-        #: Bytes of an int that is printed as it is, neither a character nor a truth value; else 0.
+        #: Bytes of an int that is printed as a number, not as a character or a bool; else 0.
         self.width = 0
         if self.kind == "int" and not self.is_bool and not self.is_char:
             size = self._size or 0

@@ -1,4 +1,4 @@
-"""Types: those of the kernel's graph, and pointers and arrays made of them."""
+"""Types of the kernel's graph, and pointers and arrays that are derived from them."""
 
 import re
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Parts(Budget):
 
     __slots__ = ()
 
-    #: A part is charged as one more for so many characters of its name.
+    #: Characters of a name that are charged as one more part.
     _CHARACTERS = 64
 
     def __init__(self) -> None:

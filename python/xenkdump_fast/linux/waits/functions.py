@@ -54,7 +54,7 @@ class Wait(NamedTuple):
 
 
 def wait_of(frames: Sequence[Frame]) -> Wait:
-    """The kind of wait by the innermost function that waits, and who called it."""
+    """The kind of wait by the innermost function that waits, and the caller of that."""
     kind, caller, reliable = None, None, True
     for frame in frames:
         name = frame.symbol

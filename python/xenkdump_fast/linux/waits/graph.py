@@ -1,4 +1,4 @@
-"""Who waits for what, and for whom."""
+"""What tasks wait for, and which tasks own it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -52,13 +52,13 @@ class Waiting(NamedTuple):
     task: Task
     #: What the functions on its stack say.
     wait: Wait
-    #: The object, if it is in a list of waiters of it; None if only the functions are known.
+    #: The object, if the task is in its list of waiters; None if only the functions are known.
     object: Object | None
     about: About = About()
 
 
 class Waits:
-    """What tasks wait for; each is looked at once."""
+    """What tasks wait for. Each task is examined once."""
 
     def __init__(
         self, kernel: Kernel, tasks: Sequence[Task], trace: Callable[[Task], Trace]
@@ -126,7 +126,7 @@ class Waits:
     def _more(
         self, task: Task, wait: Wait, frames: Sequence[Frame], found: Object | None
     ) -> tuple[Object | None, About]:
-        """The owner of what is no lock, and where the wait is for I/O or for another domain."""
+        """The owner of an object that is no lock; the device or domain that ends the wait."""
         kernel, about = self._kernel, About()
         expedited = rcu.waits(frames)
         if expedited is not None:
@@ -231,7 +231,7 @@ def owner_of(waiting: Waiting) -> Owner | None:
 
 
 def chain(waiting: Waiting, known: Mapping[int, Waiting]) -> list[Waiting]:
-    """A task, the one that it waits for, and so on, up to the first that is there twice."""
+    """A task, the task that it waits for, and so on, up to the first repeated one."""
     found: dict[int, Waiting] = {}
     current: Waiting | None = waiting
     while current is not None and current.task.address not in found:

@@ -66,7 +66,7 @@ def _is_in(pattern: str, names: Sequence[str]) -> bool:
 
 
 def grace_period(kernel: Kernel, tasks: Mapping[int, Task], *, expedited: bool) -> GracePeriod:
-    """The grace period that is in progress, and who holds it; AbsentError if it is not known.
+    """The grace period in progress, and its blockers; AbsentError if it is not known.
 
     ``tasks`` are all tasks by their addresses.
     """

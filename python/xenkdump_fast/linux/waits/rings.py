@@ -48,7 +48,7 @@ class Ring(NamedTuple):
 
 
 class Waiter(NamedTuple):
-    """A struct on the stack of a task, which waits by it."""
+    """A struct on the stack of a task, by which the task is in a list of waiters."""
 
     layout: Layout
     address: int

@@ -34,7 +34,7 @@ def rectangle(x: Number, y: Number, width: Number, height: Number, name: str) ->
 
 
 def path(d: str, name: str, title: str = "") -> Element:
-    """A path of a class; ``title`` is shown for it."""
+    """An SVG path with a CSS class; ``title`` is its tooltip."""
     found = _element("path", d=d)
     found.set("class", name)
     if title:

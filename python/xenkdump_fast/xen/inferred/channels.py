@@ -271,7 +271,7 @@ class _Inference:
         }
 
     def _is_fifo(self, address: int) -> bool:
-        """Whether a struct has as many pages of event words as its number of channels needs."""
+        """Whether a struct has the number of event-word pages that its number of channels needs."""
         memory = self._memory
         words = memory.words(address, 1032) if memory.is_xen(address) and not address % 8 else None
         if words is None:

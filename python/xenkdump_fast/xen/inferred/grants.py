@@ -171,9 +171,9 @@ class _Inference:
             return int.from_bytes(table.data[offset : offset + 4], "little")
 
         version, most, most_maptrack, used, statuses = (number(at + i * 4) for i in range(5))
-        # A page has the status of so many frames.
+        # Number of frames whose status one page holds.
         per_frame = PAGE // 2 // (PAGE // 16)
-        # Behind the last frame the array has zeros; behind its end there is anything.
+        # Unused elements of the array are zero. The memory after its end is arbitrary.
         if used != frames and not used == most < frames:
             return
         if version not in (1, 2) or used > most or most_maptrack > MAX_GRANTS:

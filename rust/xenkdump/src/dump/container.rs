@@ -68,8 +68,8 @@ pub(super) trait HeldMemory: fmt::Debug + Send + Sync {
     /// time to follow may cut long ones, which then adjoin.
     fn next_run(&self, addr: MachineAddr) -> Option<Run>;
 
-    /// Fills `buf` with the bytes at `addr`. The fault tells memory that was excluded from the dump
-    /// or cut off from memory that it never had.
+    /// Fills `buf` with the bytes at `addr`. The fault distinguishes memory that was excluded from
+    /// the dump or cut off from memory that the dump never had.
     fn read(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault>;
 
     /// See [`crate::memory::Memory::borrow`].
@@ -90,7 +90,7 @@ pub(super) trait HeldMemory: fmt::Debug + Send + Sync {
     /// See [`crate::file::Storage::release`].
     fn release(&self) {}
 
-    /// Whether reads decode whole pages, so that batches are worth being sorted by page.
+    /// Whether reads decode whole pages. Batches should then be sorted by page.
     fn decodes_pages(&self) -> bool {
         false
     }

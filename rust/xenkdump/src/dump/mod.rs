@@ -243,7 +243,7 @@ impl Dump {
         })
     }
 
-    /// Whether reads decode whole pages, so that batches are worth being sorted by page.
+    /// Whether reads decode whole pages. Batches should then be sorted by page.
     pub fn decodes_pages(&self) -> bool {
         self.container.decodes_pages()
     }

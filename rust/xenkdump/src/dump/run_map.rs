@@ -293,7 +293,7 @@ pub(super) fn fault(addr: MachineAddr, offset: u64, error: ReadError) -> Fault {
     }
 }
 
-/// Buckets of equal stretches of addresses, so that a search has one or two runs to look at.
+/// Buckets of equal address ranges. With them a search compares one or two runs.
 #[derive(Debug, Default)]
 struct Index {
     /// The first address of the first bucket.

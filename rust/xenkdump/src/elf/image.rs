@@ -216,7 +216,7 @@ impl Image {
 
     /// The first section of this name. One with debugging information may be named `.zdebug_*`.
     ///
-    /// It is that of the debug file if this file has no bytes of it.
+    /// If this file has no contents for the section, it is the debug file's.
     pub fn section(&self, name: &str) -> Option<Section<'_>> {
         let named = |name: &str| self.sections().find(|section| section.name() == name);
         let own =
@@ -338,8 +338,8 @@ impl Image {
         Some((header.sh_offset.checked_add(start)?, held))
     }
 
-    /// Fills `buf` with the bytes at a link-time address, from as many sections as it takes. What is
-    /// between two sections less than a page apart is zero, as the linker fills it. Returns false if no
+    /// Fills `buf` with the bytes at a link-time address, from one or more sections. A gap of less than a page
+    /// between two sections reads as zeros, which is what the linker writes there. Returns false if no
     /// section of the file has bytes there.
     pub(crate) fn fill(&self, address: VirtAddr, buf: &mut [u8]) -> bool {
         let mut done = 0;
@@ -420,8 +420,8 @@ impl Image {
     }
 }
 
-/// The letter that nm shows for local symbols of a section (binutils' bfd_decode_symclass). In a file
-/// without the bytes of its sections, which are all SHT_NOBITS, it is that of the file that has them.
+/// The letter that nm shows for local symbols of a section (binutils' bfd_decode_symclass). A file
+/// without the contents of its sections has SHT_NOBITS for all of them; the letter is then that of the full file.
 fn letter(name: &str, header: &SectionHeader, is_without_bytes: bool) -> u8 {
     let has = |flag: u32| header.sh_flags & u64::from(flag) != 0;
     let is_zero = || !is_without_bytes || name.contains("bss") || name.contains("brk");

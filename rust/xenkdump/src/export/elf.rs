@@ -211,7 +211,7 @@ impl Elf {
         }
     }
 
-    /// The layout with space for this many segments; one header more is that of the notes.
+    /// The layout for this number of segments, with one further header for the notes.
     fn layout(&self, segments: u64, pages: u64) -> Result<Layout, Failure> {
         let headers = self.size(FILE_HEADER) + (segments + 1) * self.size(PROGRAM_HEADER);
         let notes = headers.next_multiple_of(8);

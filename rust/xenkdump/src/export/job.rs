@@ -59,7 +59,7 @@ pub struct Export<'e> {
     pub host: &'e Dump,
     /// The pages that are written: ascending and disjoint.
     pub pages: &'e [PageRun],
-    /// All pages that the machine has; formats that tell excluded pages from absent ones need them.
+    /// All pages that the machine has, for formats that distinguish excluded pages from absent ones.
     pub all_pages: &'e [PageRun],
     /// The number of threads.
     pub threads: usize,

@@ -1,8 +1,7 @@
 //! Writes memory to files that other tools open: ELF, kdump-compressed, LiME and raw.
 //!
-//! Memory is read in chunks, on several threads, and written by position, so that the memory in use does
-//! not depend on that of the dump. Pages of zeros are left out: as holes of the file, or as the format has
-//! it.
+//! Several threads read memory in chunks and write them by position, so that memory use does not depend on
+//! the size of the dump. Pages of zeros are left out: as holes of the file, or by means of the format.
 
 mod elf;
 mod job;

@@ -1,7 +1,7 @@
 //! Chunks on several threads: read and packed in any order, committed in order, written in any order.
 //!
-//! The number of chunks in memory is fixed. A thread that is ahead of the others goes on until all of
-//! them wait for the first chunk that is not ready.
+//! The number of chunks in memory is fixed. A thread that is ahead of the others continues until all
+//! chunks wait for the first one that is not ready.
 
 use std::collections::BTreeMap;
 use std::io;

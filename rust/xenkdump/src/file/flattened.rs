@@ -24,7 +24,7 @@ pub struct Flattened<S> {
     /// Ascending by start, without overlaps.
     runs: Box<[Run]>,
     warnings: Vec<String>,
-    /// The end of the file was read: what is in no block is zeros. Otherwise it may have been lost.
+    /// The end mark was read, so bytes in no block are zeros. Without it, their block may have been lost.
     is_whole: bool,
 }
 

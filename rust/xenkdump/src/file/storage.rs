@@ -29,19 +29,19 @@ pub trait Storage: std::fmt::Debug + Send + Sync {
         true
     }
 
-    /// Whether reads decompress more than they return, so that batches are worth being sorted by offset.
+    /// Whether reads decompress more than they return. Batches should then be sorted by offset.
     fn is_decoded(&self) -> bool {
         false
     }
 
-    /// The same as [`Storage::read_at`], for scattered reads of a few bytes: what is read need not be kept.
+    /// The same as [`Storage::read_at`], for scattered reads of a few bytes, which need not be cached.
     /// The bytes are valid unless the file [has shrunk](RegularFile::has_shrunk) afterwards.
     fn peek(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         self.read_at(offset, buf)
     }
 
-    /// The first offset at `offset` or after it whose byte may be another than zero: what is before it is a
-    /// hole of the file. `offset` itself where holes are not known.
+    /// The first offset at or after `offset` that is not in a hole of the file. `offset` itself if the holes
+    /// are not known.
     fn next_data(&self, offset: u64) -> u64 {
         offset
     }

@@ -29,7 +29,7 @@ const NEIGHBOURS: u64 = 4;
 
 /// Entries in succession that may be invalid within the table.
 const MAX_INVALID: usize = 1;
-/// Occurrences of a text that are looked at.
+/// Occurrences of a text that are examined.
 const MAX_TEXTS: usize = 4;
 
 /// Distance from the names of exported symbols, in `.rodata`, to the table, the banner and the BTF.
@@ -180,8 +180,8 @@ fn is_table(region: &Region, word: Word, form: Form, at: u64) -> bool {
     }) && entry(region, word, form, at.wrapping_sub(step)).is_some()
 }
 
-/// The entries around the one at an address. Those that the dump lacks, or a single one that is not
-/// valid, do not end the table: the text before the first string may be anything.
+/// The entries around the one at an address. Entries that the dump lacks, or a single invalid entry, do not
+/// end the table: the bytes before the first string can be arbitrary.
 fn entries(region: &Region, word: Word, form: Form, known: u64) -> Vec<Export> {
     let step = form.size * form.count;
     let mut found = Vec::new();
@@ -281,7 +281,7 @@ mod tests {
         let decoys = [&BTF_HEADER[..4], &unordered, &endless].concat();
         let mut bytes = decoys.clone();
         bytes.extend(&valid);
-        // Of a later BTF, as that of a module, and of one that is cut off, nothing is used.
+        // A later BTF, such as a module's, and one that is cut off are not used.
         bytes.extend(blob(0x10, 0x10));
         let at = START + decoys.len() as u64;
         let found = btf(&region(bytes, Vec::new()));

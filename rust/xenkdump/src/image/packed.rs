@@ -1,8 +1,8 @@
-//! Image files as people have them: ELF files, compressed ones, and kernels as they are booted.
+//! Image files: ELF files, compressed ELF files, and bootable kernels.
 //!
-//! A `vmlinuz` (bzImage) of x86 has, after its boot code, the stripped `vmlinux`, compressed; the boot
-//! protocol says where since 2.08 (Linux 2.6.26, 87253d1b4f6b). In an older one, and in a Xen kernel, which
-//! is compressed as a whole, it is found by the magic number of a compression, as by Linux's
+//! A `vmlinuz` (bzImage) of x86 contains boot code, then the stripped and compressed `vmlinux`. Since boot
+//! protocol 2.08 (Linux 2.6.26, 87253d1b4f6b) the header has its offset. In an older one, and in a Xen kernel,
+//! which is compressed as a whole, it is found by the magic number of a compression, as in Linux's
 //! scripts/extract-vmlinux. An EFI executable may have a bzImage in its section `.linux`.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::elf::Header;
 use crate::file::{unpack, Compression, Extent, RegularFile, Size, Storage, Unpacked};
 use crate::limits::{
-    MAX_EFI_SECTIONS, MAX_PAYLOAD_CANDIDATES, MAX_UNPACKED_IMAGE, MAX_UNPACKED_RATIO,
+    MAX_EFI_SECTIONS, MAX_IMAGE_UNPACKED_RATIO, MAX_PAYLOAD_CANDIDATES, MAX_UNPACKED_IMAGE,
     MAX_UNPACKED_SLACK,
 };
 use crate::Result;
@@ -137,7 +137,7 @@ fn payload_at(file: &RegularFile, start: u64, length: u64) -> Result<Vec<u8>> {
         return Err(file.format_error(start, expected, crate::elf::header::hex(&magic)));
     };
     let bytes = unpack_at(file, compression, (start, start + length), Extent::Stream)?;
-    // After every stream, at the end of that of gzip itself, is the size of the kernel modulo 2^32.
+    // The size of the kernel modulo 2^32 follows every stream. For gzip it is the end of the stream itself.
     let size = u64::from(last_number(file, start + length));
     if bytes.len() as u64 & 0xffff_ffff != size {
         let expected = format!(
@@ -168,7 +168,7 @@ fn search(file: &RegularFile, code: u64) -> Result<Vec<u8>> {
             }
             candidates -= 1;
             let part = (at + offset as u64, file.len());
-            // Of the others only the first bytes are unpacked.
+            // Only the first bytes of the other candidates are unpacked.
             match check_at(file, compression, part, Extent::Stream) {
                 Ok(()) => return unpack_all(file, compression, part, Extent::Stream),
                 Err(error) if failure.is_none() => failure = Some(error),
@@ -195,7 +195,7 @@ fn unpack_at(
     unpack_all(file, compression, part, extent)
 }
 
-/// Fails if the first bytes of what is unpacked are not those of the image of an x86 kernel.
+/// Fails unless the first unpacked bytes are the header of an x86 kernel image.
 fn check_at(
     file: &RegularFile,
     compression: Compression,
@@ -214,7 +214,7 @@ fn unpack_all(
 ) -> Result<Vec<u8>> {
     let part = (start, end);
     let packed = end.saturating_sub(start);
-    let limit = packed.saturating_mul(MAX_UNPACKED_RATIO);
+    let limit = packed.saturating_mul(MAX_IMAGE_UNPACKED_RATIO);
     let most = limit
         .saturating_add(MAX_UNPACKED_SLACK)
         .min(MAX_UNPACKED_IMAGE);

@@ -82,7 +82,7 @@ pub const CRASH_INFO_STRINGS: [&str; 5] = [
     "xen_compile_time",
 ];
 
-/// XEN_ELFNOTE_CRASH_REGS. With PV guests, cr3 is the root of the one that ran on the pCPU.
+/// XEN_ELFNOTE_CRASH_REGS. With PV guests, cr3 is the page-table root of the guest that ran on the pCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrashRegs {
     /// Word size of the hypervisor.

@@ -89,8 +89,8 @@ impl Directory {
     }
 
     /// The origin of the P2M page with this number, and the number of the first page with a different
-    /// origin. An origin covers up to as many pages as a table has entries, so a P2M has few origins,
-    /// regardless of the size that it claims.
+    /// origin. An origin covers up to one page per entry of a table, so a P2M has few origins, regardless of the
+    /// size that it claims.
     pub(super) fn origin<M: Memory<MachineAddr>>(&self, mem: &M, number: u64) -> (Origin, u64) {
         match *self {
             Directory::FrameList { list_list, word } => {

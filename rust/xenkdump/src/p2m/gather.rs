@@ -2,10 +2,9 @@
 //!
 //! Eight at a time, where the processor has AVX-512 and its gathers are fast; else one by one.
 //!
-//! Both kinds of array may be written by others during the call: pfns and results are memory of
-//! Python, whose other threads may write to it, and tables grow while they are in use. So all access
-//! is atomic. Rust's vectors have no atomic access; that of the instructions below is specified by the
-//! processor. The assembly does what the functions for other processors do: it loads each pfn once,
+//! Other threads may write to both kinds of array during the call: pfns and results are memory of
+//! Python, and tables grow while they are in use. So all access is atomic. Rust has no atomic access by
+//! vectors; the processor's manual specifies the access of the instructions below. The assembly does what the functions for other processors do: it loads each pfn once,
 //! compares that copy with the length of the table, loads the entry, and stores one result.
 
 use std::cell::Cell;
@@ -18,8 +17,8 @@ pub(super) const EXTENT_SHIFT: u32 = 9;
 /// pfns of an extent: 2 MiB of memory.
 pub(super) const EXTENT: usize = 1 << EXTENT_SHIFT;
 
-/// Summaries below this are the first mfn of an extent of consecutive frames. This one stands for an
-/// extent whose entries are in the table.
+/// Summaries below this are the first mfn of an extent of consecutive frames. This value marks
+/// an extent whose entries are in the table.
 pub(super) const TABLE: u32 = 1 << 31;
 /// Summaries and table entries from here on are not frames; such a summary applies to the whole
 /// extent.
@@ -326,7 +325,7 @@ mod vectors {
         (count, worst)
     }
 
-    /// How many pfns ahead an entry is prefetched. The processor itself looks ahead by about as many.
+    /// How many pfns ahead an entry is prefetched. The processor itself looks ahead about as far.
     const AHEAD: usize = 32;
 
     /// As [`super::flat`] from pfn 0, for some of the first pfns. Entries are prefetched: gathers are

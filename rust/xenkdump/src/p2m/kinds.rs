@@ -99,7 +99,7 @@ impl<M: Memory<MachineAddr>> P2m<M> {
             }
         }
         found.next = Some(at).filter(|next| *next < end);
-        // One more than the limit ends the one before.
+        // The run after the limit ends the last one that is returned.
         if let Some(cut) = found.runs.get(limit) {
             found.next = Some(cut.pfn);
             found.runs.truncate(limit);

@@ -19,7 +19,7 @@ pub(super) struct Leaves {
 /// Values of slots that were not looked up yet, or have no page. Other values are the mfn plus 2.
 const UNKNOWN: u64 = 0;
 const MISSING: u64 = 1;
-/// Set if the mfn is not that of the page, but the first of a large page's frames.
+/// Set if the mfn is the first frame of a large page, and not the frame of this page.
 const LARGE: u64 = 1 << 63;
 
 impl Leaves {

@@ -16,8 +16,8 @@ use crate::memory::{Fault, Memory};
 use crate::paging::{walk_steps, NestedFormat, P2mType, Step, Target};
 use crate::{Error, Result};
 
-/// Page tables that are read once each. Remembers no more of them than there can be in the memory held:
-/// each of its pages at each level, and as many that it does not hold.
+/// Page tables that are read once each. Their number is limited: each page of the memory held at each
+/// level, and the same number of tables that the dump does not hold.
 struct Tables<'m, M> {
     mem: &'m M,
     read: HashSet<(usize, MachineAddr)>,
@@ -133,7 +133,7 @@ fn last_in<M: Memory<MachineAddr>>(
 impl<M: Memory<MachineAddr>> P2m<M> {
     /// The page tables at `root`. Fails if that page is not in `mem`, or if nothing is mapped.
     ///
-    /// Pfns from [`MAX_P2M_PAGES`] on are ignored: no guest has as many.
+    /// Pfns from [`MAX_P2M_PAGES`] on are ignored: no guest has that many.
     pub fn nested(mem: M, root: Mfn, format: &'static NestedFormat) -> Result<Self> {
         let addr = root
             .addr()

@@ -33,8 +33,8 @@ struct Region<'m> {
 const NO_KEY: u64 = u64::MAX;
 
 /// The result for one address: an entry of the last level, masked, or its equivalent. If bit 0 is set,
-/// there is an address, and with [`Found::LARGE`] it is that of a region; otherwise the bits from 1 on
-/// are a status.
+/// it has an address; with [`Found::LARGE`], that of a large page's region. If bit 0 is clear, the bits
+/// from 1 on are a status.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Found(u64);
 

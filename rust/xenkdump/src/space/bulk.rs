@@ -340,7 +340,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             if self.copy_group(group, at, size, first, rows, &mut page) {
                 continue;
             }
-            // One by one: the rows that can be read, and the reasons of the others.
+            // Read one by one: some rows succeed, and the others get their own reasons.
             for &i in group {
                 let (Some(addr), Some(status)) = (addrs.get(i), status.get_mut(i)) else {
                     continue;
@@ -384,7 +384,7 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
                 (low.min(at), high.max(at))
             });
         let end = last.page_offset().saturating_add(size);
-        // Otherwise the last row goes on in the next page of the space, wherever that is.
+        // Otherwise the last row continues in the next page of the space, whose frame may be anywhere.
         let Some(bytes) = (end <= PAGE_SIZE)
             .then(|| page.get_mut(..end - start.page_offset()))
             .flatten()
@@ -545,10 +545,10 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
 }
 
 /// Copies `size` bytes from offset `from` of each of `found` into the rows from number `first` on, at
-/// offset `at`; leaves the rows of empty ones as they are.
+/// offset `at`. Rows of empty ones do not change.
 ///
-/// All are located before any is read, and the loops that read them have a few instructions only: then as
-/// many cache misses overlap as the processor allows.
+/// All rows are located before any is read, and the loops that read them are short, so that as many cache
+/// misses overlap as the processor allows.
 #[inline]
 pub(super) fn put_all(
     rows: &mut impl Rows,

@@ -9,7 +9,7 @@ use crate::addr::{Address, MachineAddr, PAGE_SIZE};
 use crate::memory::{Memory, Page};
 use crate::status::Status;
 
-/// The most pages of a batch that is not worth being sorted by page.
+/// A batch in at most this number of pages is not sorted by page.
 pub const FEW_PAGES: usize = 1024;
 /// Longer rows are read without a page being held: copying them takes longer than the look-up.
 pub const LONGEST_HELD_ROW: usize = PAGE_SIZE / 2;
@@ -50,8 +50,8 @@ impl PageNumbers {
         self.len == 0
     }
 
-    /// The number of a page, which is below 2^52; a new one if it was not met before. `None` if there are
-    /// more than [`FEW_PAGES`] and those of a chunk of rows.
+    /// The index of a page (its number is below 2^52); a new index for a new page. `None` above
+    /// [`FEW_PAGES`] and the pages of a chunk of rows.
     #[inline]
     pub fn of(&mut self, page: u64) -> Option<usize> {
         let mask = SLOTS - 1;

@@ -52,7 +52,7 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         self.lists_counted(heads, links, word, limit, |_| {})
     }
 
-    /// The same. `count` is told after every 1024 nodes how many were read since the last time.
+    /// The same. After every 1024 nodes it calls `count` with the number of nodes read since the last call.
     pub fn lists_counted(
         &self,
         heads: &[u64],

@@ -10,7 +10,7 @@ use crate::alloc;
 use crate::limits::MAX_NODE_NAME;
 use crate::memory::Memory;
 
-/// What stands for a name that is not known.
+/// Replaces an unknown name.
 const UNKNOWN: &[u8] = b"?";
 
 /// Where the structs of nodes and of trees have their members: bytes from the start.

@@ -364,7 +364,7 @@ impl<M: Memory<MachineAddr> + Send> Batch<'_, M> {
                     put(part, bytes, needed, layout, first, into);
                     continue;
                 }
-                // One by one: those that can be read, and the reasons of the others.
+                // Read one by one: some succeed, and the others get their own reasons.
                 let from = part.start - needed.start;
                 let one = bytes.get_mut(from..from + part.len).unwrap_or_default();
                 match memory.read(MachineAddr(at(i).0.wrapping_add(from as u64)), one) {

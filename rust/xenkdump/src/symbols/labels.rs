@@ -1,4 +1,4 @@
-//! Labels within functions, which kallsyms does not tell from functions.
+//! Labels within functions, which kallsyms does not distinguish from functions.
 //!
 //! Assembly code has labels in the middle of functions. In the symbol table of a vmlinux they have
 //! neither a type nor a size.
@@ -34,7 +34,7 @@ const KNOWN: [&[u8]; 12] = [
     b"swapgs_restore_regs_and_return_to_usermode",
 ];
 
-/// Numbers whose bits tell most addresses from those of labels, of which there are few.
+/// 64-bit words of a filter that excludes most addresses that are not labels. There are few labels.
 const SEEN: usize = 512;
 
 /// Addresses of labels. Every symbol is looked up.

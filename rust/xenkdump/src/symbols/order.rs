@@ -71,7 +71,7 @@ fn width(value: u64) -> u32 {
     u64::BITS - value.leading_zeros()
 }
 
-/// Sorts the items of one half, whose numbers have so many bits and descend.
+/// Sorts the items of one half. Their numbers descend and have `numbers` bits.
 fn sort(items: impl Iterator<Item = Item>, half: Half, numbers: u32, sorted: &mut Vec<u32>) {
     let mask = ((1_u64 << numbers) - 1) as u32;
     let low = |item: Item| u64::from(item.rank) << numbers | u64::from(!item.number & mask);
@@ -90,7 +90,7 @@ fn sort(items: impl Iterator<Item = Item>, half: Half, numbers: u32, sorted: &mu
     }
 }
 
-/// Sorts keys whose order is that of `bits`; those below ascend already.
+/// Sorts keys by `bits`. The bits below are in ascending order already.
 fn by_digits(mut keys: Vec<u64>, bits: Range<u32>) -> Vec<u64> {
     if keys.len() < MIN_BY_DIGITS {
         keys.sort_unstable();

@@ -109,7 +109,7 @@ pub(super) struct Table {
     strings: Bytes,
     /// The valid address ranges, ascending and disjoint. Lookups by address outside of them fail.
     spans: Vec<Range<VirtAddr>>,
-    /// Addresses from which on, up to the next symbol, others may be that are not known. Ascending.
+    /// Start addresses of gaps, ascending: between each and the next symbol, symbols may have been lost.
     gaps: Vec<VirtAddr>,
     source: Source,
     /// All symbols, in the order of their source.

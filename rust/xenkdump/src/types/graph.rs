@@ -26,8 +26,8 @@ pub struct Type {
     pub kind: Kind,
     /// Its name; empty if it has none.
     pub name: String,
-    /// Its own size in bytes. `None` if it has none, or if it is that of another type: see
-    /// [`Types::size_of_type`].
+    /// The size in bytes. `None` for types without a size, and for those whose size is another type's
+    /// (typedefs, arrays): see [`Types::size_of_type`].
     pub size: Option<u64>,
     /// Whether it is a signed number, or an enum with signed values.
     pub signed: bool,

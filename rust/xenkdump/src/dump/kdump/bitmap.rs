@@ -52,8 +52,8 @@ pub(super) struct Present {
     /// The range of pages.
     start: u64,
     end: u64,
-    /// Pages before each block, starting with the one of `start`; and of all. Or why they could not be
-    /// read.
+    /// Number of pages before each block, from the block of `start` on, then the total; or why the bitmap
+    /// could not be read.
     counts: OnceLock<Result<Box<[u64]>, ReadError>>,
 }
 

@@ -59,7 +59,7 @@ thread_local! {
     };
 }
 
-/// Fills all of `page` from `packed`; fails with the codec's name if that has not as many bytes. Unwinds
+/// Fills all of `page` from `packed`; fails with the codec's name if it expands to another size. Unwinds
 /// if there is no memory for the decoder (see [`crate::alloc`]).
 pub(super) fn decompress(codec: Codec, packed: &[u8], page: &mut [u8]) -> Result<(), &'static str> {
     let filled = match codec {

@@ -4,8 +4,8 @@
 //! the file has. For each of the latter, by ascending page number, there is a descriptor: offset, size
 //! and compression of its data. A split dump has several files, each with the data of a range of pages.
 //!
-//! Finding a page takes the same time for any size of dump ([`bitmap`]); pages that were decompressed
-//! are kept for a while ([`PageCache`]). Pages that are stored as they are, are read from the file.
+//! Finding a page takes the same time for any size of dump ([`bitmap`]); decompressed pages
+//! are cached ([`PageCache`]). Pages that are stored uncompressed are read from the file.
 
 mod bitmap;
 mod codec;
@@ -52,8 +52,7 @@ struct Kdump {
     decoded: AtomicU64,
 }
 
-/// Opens a dump of one file, or a split one of which this is a part. The others are looked for next to
-/// it.
+/// Opens a dump of one file, or a part of a split dump. The other parts are searched for in its directory.
 pub(super) fn open<S: Storage + 'static>(
     storage: S,
     cache_size: usize,
@@ -263,8 +262,8 @@ fn corrupt(addr: MachineAddr, offset: u64, reason: &'static str) -> Fault {
 }
 
 impl Kdump {
-    /// Reads what is not cached as a whole. Pages of a long read, of more than one page, are not cached:
-    /// it is a pass over memory.
+    /// Reads bytes that are not entirely cached. Pages of a read of more than one page are not cached, because
+    /// such a read is a pass over memory.
     #[cold]
     #[inline(never)]
     fn read_pages(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {

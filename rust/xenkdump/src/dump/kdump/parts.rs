@@ -15,7 +15,7 @@ use crate::Result;
 const DESCRIPTOR: u64 = 24;
 /// Size of a page and of a block.
 pub(super) const PAGE: u64 = PAGE_SIZE as u64;
-/// Pages at the end of a file that are looked at to find out whether it is cut.
+/// Pages at the end of a file that are examined to find out whether the file is truncated.
 const LAST_PAGES: u64 = 256;
 
 /// The descriptor of a page.
@@ -132,10 +132,10 @@ impl Part {
         }
     }
 
-    /// The number of descriptors, by where the data of the first page is; `None` if that is not known.
+    /// The number of descriptors, from the offset of the first page's data; `None` if that is not known.
     ///
-    /// makedumpfile and QEMU store the data of pages right after the last descriptor: that of the first
-    /// page, or before it the page of zeros that all of its kind share.
+    /// makedumpfile and QEMU store the data of pages directly after the last descriptor. The first data is
+    /// that of the first page, or the page of zeros that all pages of zeros share.
     fn count_by_data(&self) -> Option<u64> {
         let data = self.descriptor(0).ok()?.offset;
         let size = data.checked_sub(self.descriptors)?;
@@ -242,7 +242,7 @@ pub(in crate::dump) fn split_identity(path: &Path) -> Option<Vec<u8>> {
 
 /// Adds the other parts of a split dump, which are looked for in the folder of the first one.
 pub(super) fn add_siblings(parts: &mut Vec<Part>, warnings: &mut Warnings) {
-    // Of a part that is compressed as a whole, the others are as well: each would have to be decompressed.
+    // If one part is compressed as a whole, so are the others: each would have to be decompressed.
     let is_split = |part: &&Part| part.header.split.is_some() && !part.storage.is_decoded();
     let Some(first) = parts.first().filter(is_split) else {
         return;
@@ -260,7 +260,7 @@ pub(super) fn add_siblings(parts: &mut Vec<Part>, warnings: &mut Warnings) {
         return;
     };
     let entries = entries.take(MAX_DIRECTORY_ENTRIES).filter_map(Result::ok);
-    // Opening what is not a file may have effects.
+    // Opening a device or a FIFO may have side effects.
     let regular = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let mut paths: Vec<_> = regular.map(|entry| entry.path()).collect();
     paths.sort_unstable();

@@ -1,8 +1,8 @@
 //! Files of `xl save`: the migration stream of one domain.
 //!
-//! Headers of xl and others, libxl's stream, and libxc's stream inside of that are read by a file each. The memory is
-//! indexed by the headers of the records; no page is read. It is the guest's pseudo-physical memory:
-//! libxc replaces the mfns in page tables of PV guests by pfns, so that they lead to it.
+//! There is a module for each layer: the headers of xl and of other tools, libxl's stream, and libxc's stream
+//! inside libxl's. The index of memory comes from the headers of records; no page is read. The memory is
+//! the guest's pseudo-physical memory: libxc replaces the mfns in page tables of PV guests by pfns.
 
 mod contents;
 mod cursor;
@@ -49,7 +49,7 @@ struct SavedDomain<S> {
     shared_info: OnceLock<Option<Vec<u8>>>,
 }
 
-/// Reads what is before a stream; `None` if the file ends within it.
+/// Reads the header before a stream; `None` if the file ends within the header.
 type ReadHeader<S> = fn(&mut Cursor<'_, S>, &mut Contents<'_, S>) -> Result<Option<()>>;
 
 /// How a file may start.

@@ -1,18 +1,18 @@
-//! Blocks that follow each other, and what is left of them where later ones overwrite them.
+//! Runs of consecutive blocks, and the parts of them that later blocks do not overwrite.
 
 use crate::alloc;
 use std::collections::BinaryHeap;
 
 use super::header::BLOCK_HEADER;
 
-/// Blocks of one size that follow each other, in this file and in the one that is meant; or a part of
-/// them. The last block may be shorter.
+/// Blocks of one size that are consecutive in this file and in the original file, or a part of such blocks.
+/// The last block may be shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
-    /// The part: offsets in the file that is meant.
+    /// The part: offsets in the original file.
     pub start: u64,
     pub end: u64,
-    /// The first block: its offset in the file that is meant, and that of its contents in this one.
+    /// Offset of the first block in the original file; `at` is the offset of its contents in this file.
     origin: u64,
     at: u64,
     block_len: u64,

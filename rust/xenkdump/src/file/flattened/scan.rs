@@ -1,10 +1,10 @@
 //! Reads the headers of all blocks.
 //!
-//! Each header tells where the next one is. Any of them may overwrite what an earlier one wrote, so all
-//! have to be read before the first byte of the file that is meant is known. Where they lie close to
-//! each other, they are read through the mapping, some MiB of it at a time; and if all blocks had one
-//! size so far, several threads go on where they will be found if it remains so. What a thread found
-//! counts only if the blocks before lead to where it started.
+//! Each header gives the offset of the next one. Any block may overwrite an earlier one, so all headers
+//! have to be read before the first byte of the original file is known. Headers that are close together
+//! are read through the mapping, some MiB at a time. If all blocks so far had one size, several threads
+//! continue at the offsets that follow from this size. A thread's result is used only if the chain of
+//! blocks from the start leads to its first block.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -182,7 +182,7 @@ struct Headers<'s, S: Storage> {
     /// What is mapped.
     window: std::ops::Range<u64>,
     last: u64,
-    /// How many were close to the one before, of the last ones.
+    /// How many of the last headers were close to the one before.
     close: usize,
 }
 

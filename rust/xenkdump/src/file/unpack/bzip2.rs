@@ -1,4 +1,4 @@
-//! bzip2 as a stream. Unlike the reader of the crate, this one tells lack of memory from corrupt data.
+//! bzip2 as a stream. Unlike the crate's reader, this one distinguishes lack of memory from corrupt data.
 
 use std::io::{self, BufRead, Read};
 

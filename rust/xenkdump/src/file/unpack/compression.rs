@@ -9,8 +9,8 @@
 //! | lz4 | lz4_flex; its legacy frames here |
 //! | zstd | libzstd, by zstd-safe |
 //!
-//! All of them are streams: memory is that of the decoder's window, which is limited, and of what the
-//! caller keeps.
+//! All of them are streams. They use memory for the decoder's window, which is limited, and for the output
+//! that the caller keeps.
 
 use std::io::{self, BufReader, Read};
 
@@ -134,7 +134,7 @@ impl Compression {
         })
     }
 
-    /// The first `len` unpacked bytes, or fewer if there are not as many.
+    /// The first `len` unpacked bytes; all of them if there are fewer.
     pub fn head(self, packed: impl Read, extent: Extent, len: usize) -> Result<Vec<u8>, Failure> {
         let mut out = alloc::with_capacity(len);
         let decoder = self.decoder(packed, extent);
@@ -169,7 +169,7 @@ impl Compression {
             .map_err(|error| fail(&out, error))?;
         loop {
             let spare = out.capacity() - out.len();
-            // At the end a byte more is asked for, so that the end of the stream is seen and verified.
+            // One byte more is requested at the end, so that the decoder reaches and verifies the end of the stream.
             if spare == 0 {
                 let more = (out.len() as u64 / 2).clamp(1 << 16, MAX_UNPACKED_CHUNK);
                 let mut one = [0];

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 pub use compression::{Compression, Extent, Failure, Why};
 
-/// What a compressed file, or a compressed part of it, stands for.
+/// The unpacked contents of a compressed file, or of a compressed part of it.
 #[derive(Debug)]
 pub struct Unpacked {
     file: RegularFile,
@@ -54,7 +54,7 @@ impl Read for Part<'_> {
 }
 
 impl Unpacked {
-    /// `file`, which stands for `bytes`.
+    /// `bytes` are the unpacked contents of `file`.
     pub fn new(file: RegularFile, bytes: Vec<u8>) -> Self {
         Self { file, bytes }
     }
@@ -63,13 +63,13 @@ impl Unpacked {
 /// How much of a stream is unpacked.
 #[derive(Clone, Copy, Debug)]
 pub enum Size {
-    /// The first bytes, or fewer if there are not as many.
+    /// This number of bytes from the start; all of them if there are fewer.
     Head(usize),
     /// All bytes: an error if there are more than `most`. `expected` are expected.
     All {
         /// The limit.
         most: u64,
-        /// Memory is reserved for as many; 0 if it is not known.
+        /// The expected size, for which memory is reserved; 0 if it is not known.
         expected: u64,
     },
 }

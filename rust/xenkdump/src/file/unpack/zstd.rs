@@ -44,7 +44,7 @@ impl<R: BufRead> Zstd<R> {
         if !self.all || is_at_end(&mut self.packed)? {
             return Ok(false);
         }
-        // A magic number that is split between two buffers is rare: then the decoder is asked.
+        // If the magic number is split between two buffers, which is rare, the decoder checks it.
         let buffered = self.packed.fill_buf()?.first_chunk();
         let known = buffered.map(|bytes| u32::from_le_bytes(*bytes));
         Ok(known.is_none_or(|magic| magic == MAGIC || magic & !0xf == SKIPPABLE))

@@ -8,7 +8,7 @@ use crate::addr::{VirtAddr, Word};
 use crate::image::region::{align, Region};
 use crate::memory::Memory;
 
-/// One in so many symbols may be out of order: those that the linker script moves.
+/// One in this number of symbols may be out of order: the linker script moves some.
 const DISORDER: usize = 64;
 
 /// The alignment of a kernel's image (`CONFIG_PHYSICAL_ALIGN`).
@@ -24,7 +24,7 @@ fn lowest(word: Word) -> u64 {
     }
 }
 
-/// How an element stands for an address.
+/// How an element encodes an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// A word that is the address.

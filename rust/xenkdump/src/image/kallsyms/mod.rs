@@ -93,7 +93,7 @@ pub(crate) struct Kallsyms {
     pub keys: Arc<Vec<Key>>,
     /// Symbols of which a part is not in the dump.
     pub lost: usize,
-    /// Symbols that were removed, as their addresses do not ascend as those of all others.
+    /// Number of symbols that were removed because their addresses are out of order.
     pub misplaced: usize,
     /// Addresses from which on, up to the next symbol, lost symbols may be. Ascending.
     pub gaps: Vec<u64>,
@@ -103,8 +103,8 @@ pub(crate) struct Kallsyms {
 
 /// Memory in which a kernel's table of symbols may be.
 pub(crate) trait Searchable: Memory<VirtAddr> {
-    /// Searches at most `most` bytes of what is held between two addresses, both included, for the
-    /// first `needle`. `None` if they cannot be searched.
+    /// Searches at most `most` bytes of the memory held between two addresses (both inclusive) for the
+    /// first `needle`. `None` if the memory cannot be searched.
     fn first(&self, needle: &[u8], between: (VirtAddr, VirtAddr), most: u64) -> Option<Searched>;
 }
 

@@ -81,8 +81,8 @@ impl Names {
         Self::without_marks(memory, tokens, word, budget)
     }
 
-    /// The names before marks that are followed by as many sequences as there are names, up to the end
-    /// of `region`.
+    /// The names before markers, if the sequences after the markers are as many as the names and end
+    /// with `region`.
     fn before_sequences(
         memory: &dyn Memory<VirtAddr>,
         region: &Region,
@@ -93,7 +93,7 @@ impl Names {
         let end = region.start + region.bytes.len() as u64;
         let mut at = align(region.start, 4);
         while *candidates > 0 {
-            // The first mark is 0, and what is missing is not.
+            // The first marker is 0; a missing page does not read as 0.
             let rest = region.bytes.get(region.offset(at)?..)?;
             at += 4 * rest.chunks_exact(4).position(|mark| *mark == [0; 4])? as u64;
             // Only a run of marks whose names take 3 bytes each up to the tokens.
@@ -170,7 +170,7 @@ impl Names {
         None
     }
 
-    /// Bytes of the compressed names, and of what is between them and the tokens.
+    /// Bytes of the compressed names and of the tables between them and the tokens.
     pub fn size(&self) -> usize {
         let before = self.region.offset(self.start).unwrap_or(0);
         self.region.bytes.len() - before

@@ -280,8 +280,8 @@ impl Types {
 }
 
 impl<S: Memory<VirtAddr>> FrameTable<S> {
-    /// The elements from that of `mfn` that are in one page of the table, at most `count`; their number,
-    /// and `None` in place of their bytes if they cannot be read.
+    /// The elements from that of `mfn` on, at most `count`, within one page of the table. Returns their number
+    /// and their bytes; `None` if these cannot be read.
     fn elements<'p>(
         &self,
         mfn: Mfn,

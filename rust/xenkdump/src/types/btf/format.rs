@@ -57,7 +57,7 @@ pub(super) struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// The strings that have the one at `offset`, and its offset in them.
+    /// The string table that contains the string at `offset` (the base's or this one), and the offset in it.
     fn place(self, offset: u32) -> (&'a [u8], u32) {
         let base = self.base.map_or(&[][..], |base| base.strings());
         match (offset as usize).checked_sub(base.len()) {
@@ -221,7 +221,7 @@ impl Format {
 }
 
 /// Whether functions refer to prototypes, sections to variables, arrays to an integer, and members of a
-/// struct to types that have as many bytes.
+/// struct to types of the size that the member has.
 fn refers_to_its_kinds<'a>(ty: &Type<'a>, of: impl Fn(u32) -> Option<Type<'a>>) -> bool {
     let known = Format::known();
     // Of an unknown kind anything may be said.
@@ -357,8 +357,8 @@ pub(super) fn read(data: Data<'_>, unknown: Option<String>) -> Result<Reading, P
     })
 }
 
-/// Tries what may follow where `format` stops, with at most so many unknown kinds, and collects what
-/// reads all types.
+/// Tries the variants of `format` that continue where it stops, with at most `kinds` unknown kinds.
+/// Collects those that read all types.
 fn try_formats(
     data: Data<'_>,
     format: &Format,

@@ -89,7 +89,7 @@ impl Dwarf {
                 return index;
             }
             let index = Index::scan(&self.sections);
-            // A cached one would not tell what is missing.
+            // A cached index has no warnings about missing parts.
             if let Some(file) = self
                 .cache
                 .as_ref()

@@ -18,8 +18,8 @@ use super::table::OrcTable;
 /// The minimum number of functions for a decision.
 const MIN_FUNCTIONS: usize = 4;
 
-/// Functions that are tried first. They suffice if at least so many have a frame, and nearly all of these
-/// agree: a wrong format agrees with almost none.
+/// Functions in the first sample. They suffice if at least this number have a frame and nearly all of these
+/// agree; with a wrong format almost none does.
 const FIRST_ORC_SAMPLE: usize = 24;
 const MIN_CLEAR_FUNCTIONS: usize = 8;
 

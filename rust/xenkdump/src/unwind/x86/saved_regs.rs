@@ -209,8 +209,8 @@ fn is_likely(
 /// Whether these are registers that a crash copied to its stack, where nothing was interrupted.
 ///
 /// Entry code saves no `sp` and `ss` of a 32-bit kernel before Linux 5.3: the words in their place are
-/// the stack of the interrupted function. `crash_setup_regs` stores both: in `fixed_regs` of
-/// `crash_kexec` there is the address of that frame itself, or that of the words in the original.
+/// the stack of the interrupted function. `crash_setup_regs` stores both. In `fixed_regs` of `crash_kexec`
+/// they are the address of that frame itself, or of the words in the original.
 fn is_copy(
     memory: &dyn Memory<VirtAddr>,
     layout: &PtRegs,

@@ -73,6 +73,15 @@ class Parser(argparse.ArgumentParser):
         """Ends the process."""
         super().error(printable(self.hinted(message)))
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help on stdout that cannot be written is an error; argparse ignores it."""
+        if file is not sys.stdout or not message:
+            super()._print_message(message, file)
+            return
+        from .output.writer import Writer
+
+        Writer().text(message.removesuffix("\n").split("\n"))
+
     def hinted(self, message: str) -> str:
         """The message, with what helps if it is about an option that the command does not have."""
         option = message.removeprefix("unrecognized arguments: ")

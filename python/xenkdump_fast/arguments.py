@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import takewhile
 from types import ModuleType
@@ -138,7 +138,7 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
     _add_arguments(parser, command, module)
     operands: Operands | None = getattr(module, "OPERANDS", None)
     # argparse takes what follows -- for options if options and words are intermixed.
-    given, _, literal = partition(argv, "--")
+    given, _, literal = partition(from_crash(module, argv), "--")
     rest: list[str] = []
     if operands is not None and operands.arity == "...":
         (given, rest), literal = _split_rest(parser, argv), []
@@ -180,6 +180,12 @@ def check(
     _check_values(parser, options)
     if options.all_domains and not command.interactive:
         _check_all_domains(parser, command, options)
+
+
+def from_crash(module: ModuleType, words: Sequence[str]) -> Sequence[str]:
+    """The words of a command, with what has another meaning in crash replaced."""
+    adapt: Callable[[Sequence[str]], Sequence[str]] | None = getattr(module, "from_crash", None)
+    return words if adapt is None else adapt(words)
 
 
 def partition(argv: Sequence[str], word: str) -> tuple[list[str], bool, list[str]]:

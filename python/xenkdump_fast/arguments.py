@@ -89,7 +89,8 @@ class Parser(argparse.ArgumentParser):
             return message
         from .commands import hints
 
-        hint = hints.of_options(self.prog.rpartition(" ")[2], option)
+        command = self.prog.rpartition(" ")[2]
+        hint = hints.of_options(command, option, self._option_string_actions)
         return message if hint is None else f"{message}; {hint}"
 
 
@@ -168,7 +169,13 @@ def check(
     options.operands = words
     taken = 0 if operands is None else 1 if operands.arity == "1" else len(words)
     if words[taken:]:
-        parser.error(f"unrecognized arguments: {' '.join(words[taken:])}")
+        problem = f"unrecognized arguments: {' '.join(words[taken:])}"
+        if getattr(options, "vmcore", None) is not None and taken == 0:
+            from .commands import hints
+
+            hint = hints.of_operand(words[0], problem)
+            problem += f"; there is no file {words[0]} either" if hint is None else f"; {hint}"
+        parser.error(problem)
     needs_operands = operands is not None and (operands.hypervisor or not options.hypervisor)
     if needs_operands and operands is not None and operands.arity in ("1", "+") and not words:
         parser.error(f"the following arguments are required: {operands.metavar}")
@@ -394,7 +401,11 @@ def _take_files(
         # Parts of a split dump, without symbols.
         count = 1
     if len(words) < max(count, 1):
-        parser.error(f"the following arguments are required: {names}")
+        given = f"; {words[0]} is {_what(words[0])}" if words else ""
+        parser.error(f"the following arguments are required: {names}{given}")
+    if command.vmlinux == "no" and not options.hypervisor and _kind(words[0]) == "kernel":
+        only = f"xkdump {command.name} takes no VMLINUX before VMCORE"
+        parser.error(f"{words[0]} is {_what(words[0])}: {only}")
     files = words[:count]
     if len(files) == 2 and _are_swapped(files):
         files.reverse()
@@ -430,6 +441,13 @@ def _kind(path: str) -> str | None:
     from .session import formats  # only for commands with files
 
     return formats.kind(path)
+
+
+def _what(path: str) -> str | None:
+    """What a file is, in words; None if there is none."""
+    from .session import formats
+
+    return formats.what(path)
 
 
 def _count_files(words: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from typing import NoReturn
 from ... import parsing
 from ..._native import AbsentError
 from ...limits import MAX_EXPRESSION, MAX_EXPRESSION_DEPTH
+from ...suggestions import UnknownNameError
 from .. import percpu
 from ..kernel import Kernel
 from . import types
@@ -39,7 +40,8 @@ def variable(kernel: Kernel, name: str, cpu: int | None = None) -> Value:
     if address is None:
         address = kernel.code.get(name)
     if address is None:
-        raise AbsentError(f"{kernel.image.path}: no variable {name}")
+        text = f"{kernel.image.path}: no variable {name}"
+        raise UnknownNameError(text, name, lambda: kernel.code.table().names)
     if cpu is not None:
         address = percpu.instance(kernel, name, address, cpu)
     of = types.parse(kernel, kernel.variable_type(name))

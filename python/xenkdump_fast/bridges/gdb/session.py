@@ -42,7 +42,7 @@ class _RefusedError(Exception):
 
 
 class Session:
-    """What one client is told. It selects a thread, which is the first one at the beginning."""
+    """What one client is told. It selects a thread; at the beginning that of the panicking task is."""
 
     def __init__(self, domain: Domain, threads: Threads, memory: Memory, monitor: Monitor) -> None:
         kernel = domain.kernel
@@ -51,7 +51,7 @@ class Session:
         self._memory = memory
         self._monitor = monitor
         self._registers = registers.of(kernel.word)
-        self._selected = threads.all[0]
+        self._selected = threads.first
         #: The ids that qsThreadInfo still has to list.
         self._ids: Iterator[int] = iter(())
         #: Whether both sides acknowledge each packet.

@@ -300,6 +300,8 @@ class Kernel(Charged):
         cannot be read.
         """
         number = self.numeric(key) if isinstance(key, str) else key
+        if not isinstance(number, Number):
+            raise TypeError(f"key: the name of a member is needed, not {type(key).__name__}")
         return number.decode(self.number(struct + number.offset, number.size))
 
     def text(self, struct: int, key: str, limit: int = 4096) -> str:

@@ -58,10 +58,10 @@ def test_threads_and_memory(
         assert f'"{task.comm}" (' in text
         assert f"pid {task.pid}," in text or f"pid {task.pid})" in text
     # The panicking task is selected.
-    task = panic.task(kernel)
-    assert task is not None
+    panicking = panic.task(kernel)
+    assert panicking is not None
     (line,) = re.findall(r"^\* .*", text, re.MULTILINE)
-    assert f"pid {task.pid}," in line
+    assert f"pid {panicking.pid}," in line
     banner = dom0.virtual.cstring(kernel.symbols["linux_banner"])
     assert banner.decode().strip()[:60] in text
     assert "has target name" in text

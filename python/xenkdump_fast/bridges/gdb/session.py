@@ -42,7 +42,7 @@ class _RefusedError(Exception):
 
 
 class Session:
-    """What one client is told. It selects a thread; at the beginning that of the panicking task is."""
+    """What one client is told. It selects a thread; at first that of the panicking task is."""
 
     def __init__(self, domain: Domain, threads: Threads, memory: Memory, monitor: Monitor) -> None:
         kernel = domain.kernel

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from xenkdump_fast import session
 from xenkdump_fast.cli import ExitStatus, main
+from xenkdump_fast.commands import ps
 
 
 @pytest.mark.parametrize(
@@ -133,20 +135,75 @@ def test_missing_files_of_the_environment(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("arguments", [["ps"], ["ps", "--json"], ["bt", "--all"]])
-def test_a_full_disk(arguments: list[str], tmp_path: Path) -> None:
-    assert main(["sample", str(tmp_path)]) == 0
-    with Path("/dev/full").open("w") as full:
+@pytest.mark.parametrize(
+    ("redirection", "problem"),
+    [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
+)
+@pytest.mark.parametrize("is_buffered", [True, False])
+def test_output_that_cannot_be_written(
+    redirection: str, problem: str, is_buffered: bool, synthetic: Path
+) -> None:
+    commands = [
+        "ps vmlinux vmcore",
+        "ps --json vmlinux vmcore",
+        "bt --all vmlinux vmcore",
+        "notes --extract 0 - vmcore",
+        "--help",
+        "--version",
+        "help bt",
+        "completion bash",
+        "shell -c 'mod | head -3' vmlinux vmcore",
+        "shell -c 'bt --help' vmlinux vmcore",
+    ]
+    variables = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    if not is_buffered:
+        variables["PYTHONUNBUFFERED"] = "1"
+        commands = commands[:5]
+    for command in commands:
         done = subprocess.run(
-            [sys.executable, "-m", "xenkdump_fast", *arguments, "vmlinux", "vmcore"],
-            cwd=tmp_path,
-            stdout=full,
+            ["sh", "-c", f"exec {sys.executable} -m xenkdump_fast {command} {redirection}"],
+            cwd=synthetic,
             stderr=subprocess.PIPE,
+            env=variables,
             text=True,
             check=False,
         )
-    assert done.returncode == 74
-    assert done.stderr == "xkdump: cannot write to stdout: No space left on device\n"
+        assert done.returncode == 74, command
+        assert done.stderr == f"xkdump: cannot write to stdout: {problem}\n", command
+
+
+def test_all_streams_closed(synthetic: Path, tmp_path: Path) -> None:
+    """No file that is opened gets the number of one."""
+    output = tmp_path / "report.html"
+    command = f"report -o {output} vmlinux vmcore"
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m xenkdump_fast {command} <&- >&- 2>&-"],
+        cwd=synthetic,
+        check=False,
+    )
+    assert done.returncode == 74  # the name of the file is printed
+    text = output.read_text()
+    assert text.startswith("<!DOCTYPE html>")
+    assert "xkdump: " not in text
+
+
+def test_an_interrupt_within_the_output(
+    synthetic: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The output in a file may look complete."""
+
+    def text(_: object) -> Iterator[str]:
+        yield "the first line"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ps.Processes, "text", text)
+    assert main(["ps", str(synthetic / "vmcore")]) == 130
+    out, err = capsys.readouterr()
+    assert out == "the first line\n"
+    assert err.endswith("xkdump: interrupted: the output in stdout is incomplete\n")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["ps", str(synthetic / "vmcore")]) == 130
+    assert "incomplete" not in capsys.readouterr().err
 
 
 def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import takewhile
 from types import ModuleType
@@ -73,6 +73,15 @@ class Parser(argparse.ArgumentParser):
         """Ends the process."""
         super().error(printable(self.hinted(message)))
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help on stdout that cannot be written is an error; argparse ignores it."""
+        if file is not sys.stdout or not message:
+            super()._print_message(message, file)
+            return
+        from .output.writer import Writer
+
+        Writer().text(message.removesuffix("\n").split("\n"))
+
     def hinted(self, message: str) -> str:
         """The message, with what helps if it is about an option that the command does not have."""
         option = message.removeprefix("unrecognized arguments: ")
@@ -80,7 +89,8 @@ class Parser(argparse.ArgumentParser):
             return message
         from .commands import hints
 
-        hint = hints.of_options(self.prog.rpartition(" ")[2], option)
+        command = self.prog.rpartition(" ")[2]
+        hint = hints.of_options(command, option, self._option_string_actions)
         return message if hint is None else f"{message}; {hint}"
 
 
@@ -129,7 +139,7 @@ def parse(command: Command, module: ModuleType, argv: Sequence[str]) -> argparse
     _add_arguments(parser, command, module)
     operands: Operands | None = getattr(module, "OPERANDS", None)
     # argparse takes what follows -- for options if options and words are intermixed.
-    given, _, literal = partition(argv, "--")
+    given, _, literal = partition(from_crash(module, argv), "--")
     rest: list[str] = []
     if operands is not None and operands.arity == "...":
         (given, rest), literal = _split_rest(parser, argv), []
@@ -159,7 +169,13 @@ def check(
     options.operands = words
     taken = 0 if operands is None else 1 if operands.arity == "1" else len(words)
     if words[taken:]:
-        parser.error(f"unrecognized arguments: {' '.join(words[taken:])}")
+        problem = f"unrecognized arguments: {' '.join(words[taken:])}"
+        if getattr(options, "vmcore", None) is not None and taken == 0:
+            from .commands import hints
+
+            hint = hints.of_operand(words[0], problem)
+            problem += f"; there is no file {words[0]} either" if hint is None else f"; {hint}"
+        parser.error(problem)
     needs_operands = operands is not None and (operands.hypervisor or not options.hypervisor)
     if needs_operands and operands is not None and operands.arity in ("1", "+") and not words:
         parser.error(f"the following arguments are required: {operands.metavar}")
@@ -171,6 +187,12 @@ def check(
     _check_values(parser, options)
     if options.all_domains and not command.interactive:
         _check_all_domains(parser, command, options)
+
+
+def from_crash(module: ModuleType, words: Sequence[str]) -> Sequence[str]:
+    """The words of a command, with what has another meaning in crash replaced."""
+    adapt: Callable[[Sequence[str]], Sequence[str]] | None = getattr(module, "from_crash", None)
+    return words if adapt is None else adapt(words)
 
 
 def partition(argv: Sequence[str], word: str) -> tuple[list[str], bool, list[str]]:
@@ -379,7 +401,11 @@ def _take_files(
         # Parts of a split dump, without symbols.
         count = 1
     if len(words) < max(count, 1):
-        parser.error(f"the following arguments are required: {names}")
+        given = f"; {words[0]} is {_what(words[0])}" if words else ""
+        parser.error(f"the following arguments are required: {names}{given}")
+    if command.vmlinux == "no" and not options.hypervisor and _kind(words[0]) == "kernel":
+        only = f"xkdump {command.name} takes no VMLINUX before VMCORE"
+        parser.error(f"{words[0]} is {_what(words[0])}: {only}")
     files = words[:count]
     if len(files) == 2 and _are_swapped(files):
         files.reverse()
@@ -415,6 +441,13 @@ def _kind(path: str) -> str | None:
     from .session import formats  # only for commands with files
 
     return formats.kind(path)
+
+
+def _what(path: str) -> str | None:
+    """What a file is, in words; None if there is none."""
+    from .session import formats
+
+    return formats.what(path)
 
 
 def _count_files(words: Sequence[str]) -> int:

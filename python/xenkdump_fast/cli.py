@@ -31,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # numpy's OpenBLAS, which is never used, allocates memory for each CPU when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        return _main(argv)
+        try:
+            return _main(argv)
+        finally:
+            # What drgn and scripts have printed may be buffered still.
+            writer.flush_stdout()
     except BrokenPipeError:
         # The reader of our output is gone: not an error, but nothing more can be written.
         _discard_output()
@@ -88,12 +92,18 @@ def _discard_output() -> None:
 
 
 def _prepare_streams() -> None:
-    for name in ("stdout", "stderr"):
+    # A stream that the caller has closed gets a descriptor, usually its own: no file that is opened
+    # later has its number. That of stdout cannot be written, so that lost output is an error.
+    for name, flags, mode in (
+        ("stdin", os.O_RDONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    ):
         stream = getattr(sys, name)
-        if stream is None:  # closed by the shell
-            setattr(sys, name, io.StringIO())
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, closefd=False))
         # A name in a dump may have characters that the terminal's encoding lacks.
-        elif isinstance(stream, io.TextIOWrapper):
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -138,6 +138,7 @@ class Job:
             return ExitStatus.OK
         result: Result = self._module.run(self._target(), options)
         failure: str | None = getattr(result, "failure", None)
+        failure = failure and self._hinted(failure)
 
         of_target = self._warnings
         self._warnings = lambda: [*of_target(), *getattr(result, "warnings", ())]
@@ -178,12 +179,24 @@ class Job:
             every.write_text(self._options.notes)
         return every.status
 
+    def _hinted(self, problem: str) -> str:
+        """The problem, and what an operand is that it names: perhaps a file was meant."""
+        # Behind the files of a command line; in the shell there are none.
+        words = getattr(self._options, "operands", ()) if self._options.vmcore else ()
+        if not words or not hasattr(self._options, "argv"):
+            return problem
+        from .commands import hints  # only for errors
+
+        text = hints.of_operand(words[0], problem)
+        return problem if text is None else f"{problem}; {text}"
+
     def cut(self) -> None:
         """Prints the warnings of a command whose output is not taken to its end."""
         self._writer.warn(self._warnings())
 
     def fail(self, error: object, status: ExitStatus) -> int:
         """Reports an error, after the warnings: they may explain it."""
+        error = self._hinted(str(error))
         if self._options.json and not self._writes:
             body = {"error": str(error), "status": int(status)}
             self._writer.json(self._name, self._options.vmcore, body, self._warnings)

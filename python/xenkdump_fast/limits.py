@@ -664,6 +664,18 @@ MAX_JSON_BATCH = 256
 #: Characters of a number. 64 bits need 22 in octal; Python refuses to convert more than 4300.
 MAX_NUMBER_LENGTH = 64
 
+# == Suggestions ==
+
+#: Names that are looked at for those similar to a mistyped one. Linux has 200,000 symbols.
+MAX_SUGGESTION_NAMES = 1 << 20
+
+#: Names of these that are compared, all of about the length and with the first letter of the word.
+#: Of Linux's symbols these are up to 3,000.
+MAX_SUGGESTIONS_COMPARED = 4096
+
+#: Characters of a word for which similar ones are looked for.
+MAX_SUGGESTION_NAME = 64
+
 # == Shell ==
 
 #: Domains that the shell keeps open, each with its kernel's symbols and types: 50 to 200 MiB. A

@@ -1,6 +1,8 @@
 """What is said of words that are not commands."""
 
+import gzip
 import importlib
+import struct
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,14 @@ from xenkdump_forge import write_dump
         (["ps", "-m", "x"], "unrecognized arguments: -m; drgn has -m, -p, -G and others"),
         (["mod", "-t", "x"], "unrecognized arguments: -t; drgn has -t"),
         (["vtop", "-u", "x", "1"], "unrecognized arguments: -u; --pid PID"),
-        (["bt", "--domian", "x"], "unrecognized arguments: --domian\n"),
+        (["bt", "--domian", "x"], "unrecognized arguments: --domian; did you mean --domain?\n"),
+        (["bt", "--domian=1", "x"], "did you mean --domain?"),
+        (["bt", "--xyzzy", "x"], "unrecognized arguments: --xyzzy\n"),
+        (["bakctrace"], "invalid choice: 'bakctrace'"),
+        (["btt"], "no command btt; did you mean bt?"),
+        (["signatrue", "vmcore"], "no command signatrue; did you mean signature?"),
+        (["./nosuch"], "neither a command nor a file: ./nosuch"),
+        (["nosuch.vmcore"], "neither a command nor a file: nosuch.vmcore"),
         (["nonsense"], "invalid choice: 'nonsense'"),
     ],
 )
@@ -32,6 +41,74 @@ def test_on_the_command_line(
     with pytest.raises(SystemExit) as raised:
         main(words)
     assert raised.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with files of every kind."""
+    directory = tmp_path_factory.mktemp("hints") / "dump"
+    write_dump(directory, like="modern")
+    (directory / "empty").touch()
+    (directory / "text").write_text("typo\n")
+    (directory / "text.gz").write_bytes(gzip.compress(b"typo\n"))
+    (directory / "program").write_bytes(PROGRAM)
+    return directory
+
+
+#: The headers of an ELF executable with a dynamic linker.
+PROGRAM = (
+    b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    + struct.pack("<IIQQQQQQ", 6, 4, 64, 64, 64, 112, 112, 8)
+    + struct.pack("<IIQQQQQQ", 3, 4, 176, 176, 176, 28, 28, 1)
+).ljust(4096, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "expected"),
+    [
+        ("bt vmcore typo", 1, "has no task typo; there is no file typo either\n"),
+        ("bt vmcore ./typo", 1, "has no task ./typo; there is no file ./typo either\n"),
+        ("bt vmcore 99999", 1, "has no task 99999\n"),
+        ("ps vmcore 1 99999", 1, "has no task 99999\n"),
+        ("ps vmcore systemdd 1", 1, "has no task systemdd; did you mean systemd?\n"),
+        ("bt vmcore text", 1, "text is a file of 5 bytes that starts with 'typo\\n', and follows"),
+        ("bt vmcore empty", 1, "empty is an empty file, and follows the files: these are"),
+        ("bt vmcore text.gz", 1, "text.gz is a file compressed by gzip, and follows"),
+        ("bt vmcore .", 1, ". is a directory, and follows"),
+        ("bt vmcore vmlinux vmlinux", 1, "vmlinux is an ELF executable, such as a vmlinux, and"),
+        ("domains vmcore vmlinux", 1, "vmlinux is an ELF executable, such as a vmlinux, and"),
+        ("sym vmcore linux_baner", 1, "did you mean linux_banner?"),
+        ("sys vmcore typo", 2, "unrecognized arguments: typo; there is no file typo either\n"),
+        ("sys vmcore text", 2, "unrecognized arguments: text; text is a file of 5 bytes"),
+        ("bt vmlinux", 2, "required: VMCORE; vmlinux is an ELF executable, such as a vmlinux\n"),
+        ("domains vmlinux vmcore", 2, "xkdump domains takes no VMLINUX before VMCORE\n"),
+        ("bt vmlinux vmlinux", 3, "in place of a dump: the order of the files is VMLINUX VMCORE"),
+        ("bt vmcore vmcore", 3, "in place of a vmlinux: the order of the files is VMLINUX VMCORE"),
+        ("bt program vmcore", 3, "program: a program of user space: give the vmlinux"),
+        ("bt --hypervisor program vmcore", 3, "a program of user space: give the xen-syms"),
+        ("bt text vmcore", 3, "text: not a vmlinux but a file of 5 bytes that starts with 'typo"),
+        ("bt empty vmcore", 3, "empty: not a vmlinux but an empty file: give the vmlinux or"),
+        ("bt --hypervisor text vmcore", 3, "text: not a xen-syms but a file of 5 bytes"),
+        ("bt --hypervisor vmlinux vmcore", 1, "none of its symbols (it is a Linux kernel's)"),
+    ],
+)
+def test_files_in_wrong_places(
+    line: str,
+    status: int,
+    expected: str,
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The message says what a file is, and where it belongs."""
+    monkeypatch.chdir(files)
+    try:
+        found = main(line.split())
+    except SystemExit as error:
+        found = int(error.code or 0)
+    assert (found, expected) == (status, expected)
     assert expected in capsys.readouterr().err
 
 

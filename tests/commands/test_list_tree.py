@@ -55,6 +55,9 @@ class TestList:
         embedded = run.addresses("list", "-E", "-o", "task_struct.tasks", "init_task")
         assert embedded[0] == init
         assert sorted(embedded[1:]) == sorted(leaders)
+        # crash's -h.
+        assert embedded == run.addresses("list", "task_struct.tasks", "-h", "init_task")
+        assert embedded == run.addresses("list", "-h", "-o", "task_struct.tasks", "init_task")
         backward = run.addresses("list", "-r", "-E", "-o", "task_struct.tasks", "init_task")
         assert backward == [init, *embedded[:0:-1]]
 

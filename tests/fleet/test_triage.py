@@ -59,6 +59,48 @@ def test_every_dump_has_a_row(dumps: Path, tmp_path: Path) -> None:
     assert all(one["error"] for one in failed)
 
 
+def test_files_that_are_no_dumps(tmp_path: Path) -> None:
+    """What may have been meant to be a dump has a row with the reason."""
+    folder = tmp_path / "crash"
+    out = folder / "triage"
+    out.mkdir(parents=True)
+    made = write_dump(folder / "dump", "modern")
+    (folder / "empty").touch()
+    (folder / "garbage").write_bytes(bytes(range(256)) * 64)
+    (folder / "zeros").write_bytes(bytes(4096))
+    (folder / "dangling").symlink_to(folder / "absent")
+    (folder / "dmesg.txt").write_text("[    0.000000] Linux version " + "\u00fc" * 4096)
+    (folder / ".lock").touch()
+    os.mkfifo(folder / "fifo")
+    for _ in range(2):  # the second time there are files in the output
+        found = fleet.triage([folder], out, jobs=1)
+        assert (found.dumps, found.failed) == (5, 4)
+        by_name = {Path(one["path"]).name: one for one in rows(out)}
+        assert by_name.keys() == {"empty", "garbage", "zeros", "dangling", made.vmcore.name}
+    assert by_name[made.vmcore.name]["status"] != row.FAILED
+    reasons = {name: one["error"] or "" for name, one in by_name.items()}
+    assert "not a dump but an empty file" in reasons["empty"]
+    assert "a file of 16384 bytes that starts with 00 01 02 03" in reasons["garbage"]
+    assert "a file of 4096 bytes that starts with 00 00" in reasons["zeros"]
+    assert "No such file" in reasons["dangling"]
+    text = (out / "index.html").read_text()
+    assert all(name in text for name in ("empty", "garbage", "zeros", "dangling"))
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def scan(path: str) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    (found,) = sources.find([str(tmp_path)])
+    assert found.path == str(tmp_path / "closed")
+
+
 def test_a_split_dump_has_one_row(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         write_dump(tmp_path / "in" / folder, "modern", memory=64 << 20, format="kdump-split")

@@ -89,8 +89,12 @@ def test_types_are_a_graph(kind: str, source: str, tmp_path: Path) -> None:
 def test_a_kernel_without_types_has_no_graph(tmp_path: Path) -> None:
     made = write_dump(tmp_path, like="2006")
     kernel = xk.open(str(made.vmcore)).domain(0).kernel
-    with pytest.raises(xk.AbsentError, match="neither BTF nor DWARF"):
+    with pytest.raises(xk.AbsentError, match="neither BTF nor DWARF: give a vmlinux with debug"):
         _ = kernel.types.graph
+    with pytest.raises(xk.AbsentError, match=r"no type information for a\.b: give a vmlinux"):
+        kernel.member("a.b")
+    with pytest.raises(xk.AbsentError, match="size of dentry cannot be inferred: give a vmlinux"):
+        kernel.types.sizeof("dentry")
 
 
 def test_symbols_are_columns(tmp_path: Path) -> None:

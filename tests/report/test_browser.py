@@ -56,6 +56,30 @@ def test_it_fits(page: Page, file: Path, width: int, dark: bool) -> None:
         page.screenshot(folder / f"report-{width}-{'dark' if dark else 'light'}.png")
 
 
+#: Parts that would be scrolled sideways.
+SCROLLED = (
+    "[...document.querySelectorAll('main *, body > .scroll')]"
+    ".filter((part) => part.clientWidth && part.scrollWidth > part.clientWidth + 1)"
+    ".filter((part) => getComputedStyle(part).overflowX !== 'visible')"
+    ".map((part) => part.outerHTML.slice(0, 200))"
+)
+
+
+def test_nothing_is_scrolled_sideways_on_a_phone(page: Page, file: Path) -> None:
+    page.open(file, 420)
+    unfold(page)
+    assert page.value("document.querySelectorAll('.scroll, pre').length") > 10
+    assert page.value(SCROLLED) == []
+    # Rows are blocks, with the names of the columns.
+    cell = "document.querySelector('td[data-of]')"
+    assert page.value(f"getComputedStyle({cell}).display") == "block"
+    name = page.value(f"{cell}.closest('table').querySelector('th').textContent")
+    assert page.value(f"getComputedStyle({cell}, '::before').content") == f'"{name}: "'
+    assert page.value("getComputedStyle(document.querySelector('thead')).display") == "none"
+    page.open(file, 1600)
+    assert page.value(f"getComputedStyle({cell}).display") == "table-cell"
+
+
 def test_nothing_else_is_requested(page: Page, file: Path) -> None:
     page.requested.clear()
     page.open(file, 1600)

@@ -63,6 +63,12 @@ def test_a_p2m_is_there_or_raises(sample: Sample, monkeypatch: pytest.MonkeyPatc
         ("aiko.lab.example", 0),
         ("domu1.lab.example", 1),
         ("DOMU1.lab.example", 1),
+        ("domu1", 1),
+        ("dom0", 0),
+        ("d1", 1),
+        ("Dom1", 1),
+        ("domain-1", 1),
+        ("Domain1", 1),
     ],
 )
 def test_domains_by_id_and_by_name(given: int | str, number: int, sample: Sample) -> None:
@@ -89,8 +95,29 @@ def test_a_name_on_a_bare_machine(sample: Sample, monkeypatch: pytest.MonkeyPatc
     dump = bare(sample("modern"), monkeypatch).dump
     assert isinstance(dump, Dump)
     assert dump.domain("0").id == 0
-    with pytest.raises(xk.AbsentError, match="no domain 'aiko': not the dump of a Xen host"):
-        dump.domain("aiko")
+    assert dump.domain("dom0").id == dump.domain("Domain-0").id == 0
+    for name in ("aiko", "dom1"):
+        with pytest.raises(xk.AbsentError, match=f"no domain '{name}': not the dump of a Xen host"):
+            dump.domain(name)
+
+
+@pytest.mark.parametrize("given", ["dom2", "d7", "d-1", "xdom0", "dom", "dom01x"])
+def test_a_number_of_no_domain(given: str, sample: Sample) -> None:
+    with pytest.raises(xk.AbsentError, match="The names of xl are not in the dump"):
+        xk.open(sample("modern") / "vmcore").domain(given)
+
+
+def test_similar_names(sample: Sample) -> None:
+    with pytest.raises(xk.AbsentError, match=r"; did you mean domu1\.lab\.example\?$"):
+        xk.open(sample("modern") / "vmcore").domain("domu1.lab.exmple")
+
+
+def test_a_name_precedes_a_number(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xenkdump_fast.session import domain_id
+
+    monkeypatch.setattr(domain_id, "_names", lambda domain: iter([f"dom{1 - domain.id}"]))
+    dump = xk.open(sample("modern") / "vmcore")
+    assert (dump.domain("dom0").id, dump.domain("dom1").id) == (1, 0)
 
 
 def test_a_name_of_two_domains(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,3 +82,6 @@ def test_an_image_without_a_kernel(tmp_path: Path, synthetic: SyntheticDump) -> 
     text = str(raised.value)
     assert text.count("no symbol linux_banner") == 1
     assert "P2M by" not in text
+    image.write_bytes(image.read_bytes().replace(b"\0init_task\0", b"\0idle_vcpu\0"))
+    with pytest.raises(xk.AbsentError, match="a xen-syms, in place of a vmlinux"):
+        xk.open(synthetic.vmcore).domain(0, image)

@@ -215,13 +215,25 @@ class TestDirectory:
 
     def test_only_the_owner_can_read_it(self, files: Path, tmp_path: Path) -> None:
         path = packed(files / "elf", tmp_path / "dump", "gzip")
-        xk.open(path, cache_dir=tmp_path / "new" / "cache")
-        (name,) = unpacked(tmp_path / "new" / "cache")
-        for part in (tmp_path / "new", tmp_path / "new" / "cache"):
-            assert stat.S_IMODE(part.stat().st_mode) == 0o700
-        file = tmp_path / "new" / "cache" / name
+        xk.open(path, cache_dir=tmp_path / "cache")
+        (name,) = unpacked(tmp_path / "cache")
+        assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
+        file = tmp_path / "cache" / name
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert file.read_bytes() == (files / "elf").read_bytes()
+
+    def test_those_above_it_are_not_created(
+        self, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A mistyped name is an error, and nothing is unpacked there."""
+        path = packed(files / "elf", tmp_path / "dump", "gzip")
+        monkeypatch.chdir(tmp_path)
+        for name in ("typo/a b", str(tmp_path / "typo" / "a b"), "typo/a b/"):
+            with pytest.raises(xk.DumpError, match=r"typo does not exist.*: mkdir -p '.*a b/?'"):
+                xk.open(path, cache_dir=name)
+        assert not (tmp_path / "typo").exists()
+        xk.open(path, cache_dir="relative/")
+        assert len(unpacked(tmp_path / "relative")) == 1
 
     @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
     def test_others_must_not_write_to_it(self, mode: int, files: Path, tmp_path: Path) -> None:

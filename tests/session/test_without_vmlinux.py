@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import pytest
 import xenkdump_fast as xk
 import xenkdump_forge
 from xenkdump_fast import AbsentError
+from xenkdump_fast._native import Image
 from xenkdump_fast.cli import main
+from xenkdump_fast.session.platform import Platform
 
 
 @pytest.fixture(scope="module", params=["modern", "32on64", "2006", "2006-pae", "2006-x86_64"])
@@ -107,3 +109,60 @@ def test_no_table_of_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         _ = xk.open(path).domain(0).kernel
     assert main(["bt", str(path)]) == 1
     assert "no table of kallsyms tokens" in capsys.readouterr().err
+
+
+def facts(domain: xk.Domain) -> list[str]:
+    """What a domain says of its memory; the reprs have the root, and the pages of the P2M."""
+    return [
+        repr(domain.virtual),
+        repr(domain.physical),
+        str(domain.has_p2m),
+        repr(domain.p2m) if domain.has_p2m else "",
+        str(domain.found_vmlinux),
+    ]
+
+
+@pytest.mark.parametrize("name", ["virtual", "physical", "p2m", "has_p2m", "kernel"])
+def test_the_order_of_use_does_not_matter(files: Sequence[str], name: str) -> None:
+    """The root and the P2M are those of the kernel, whatever is asked for first."""
+    with xk.open(files[1]) as dump:
+        first, other = dump.domain(), dump.domain()
+        kernel = other.kernel
+        before = getattr(first, name, None)  # a bare machine has no P2M
+        assert facts(first) == facts(other)
+        if name in ("virtual", "physical"):
+            assert repr(before) == repr(getattr(first, name))
+        assert repr(first.virtual) == repr(kernel.virtual)
+        banner = first.virtual.cstring(first.kernel.symbols["linux_banner"], 256)
+        assert banner.startswith(b"Linux version ")
+
+
+def test_a_kernel_is_searched_for_once(
+    files: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a kernel, what depends on it says why, and the same each time."""
+    searches = []
+
+    def images(platform: Platform) -> Iterator[Image]:
+        searches.append(platform)
+        raise AbsentError("no kernel here")
+
+    for kind in (Platform, *Platform.__subclasses__()):
+        monkeypatch.setattr(kind, "images", images)
+    with xk.open(files[1]) as dump:
+        domain = dump.domain()
+        before = [domain.has_p2m, *texts(domain)]
+        assert [domain.has_p2m, *texts(domain)] == before
+    assert len(searches) == 1
+    assert "no kernel here" in str(before[-1])
+
+
+def texts(domain: xk.Domain) -> list[str]:
+    """The memory of a domain and its kernel, or why there is none."""
+    found = []
+    for name in ("physical", "virtual", "kernel"):
+        try:
+            found.append(repr(getattr(domain, name)))
+        except AbsentError as error:
+            found.append(str(error))
+    return found

@@ -351,6 +351,25 @@ def test_a_full_disk(shell: Shell, capsys: Capture) -> None:
         assert "/dev/full: No space left on device" in error
 
 
+@pytest.mark.parametrize("line", ["bt --all >! cut", "bt --all | grep -v xyz >! cut"])
+def test_an_interrupt_while_a_file_is_written(
+    line: str,
+    shell: Shell,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    def frames(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    shell.run("sys >! /dev/null")
+    monkeypatch.setattr(backtrace, "trace", frames)
+    with pytest.raises(KeyboardInterrupt):
+        shell.run(line)
+    err = capsys.readouterr().err
+    assert err == "xkdump: interrupted: the output in cut is incomplete\n"
+
+
 def test_help(shell: Shell, capsys: Capture) -> None:
     assert shell.run("help") == 0
     text = capsys.readouterr().out

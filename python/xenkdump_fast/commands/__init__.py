@@ -12,6 +12,8 @@ A command is a module of this package with these names (``contract.py`` has the 
 ``add_options(parser)``
     Adds the command's own options to an argparse parser; absent if there are none. Their
     ``metavar`` and ``choices`` are completed in the same way.
+``from_crash(words)``
+    Replaces what has another meaning in crash, before the words are parsed; absent if nothing has.
 ``JSON``
     A TypedDict of what ``--json`` prints; ``HYPERVISOR_JSON`` with ``--hypervisor``.
 ``run(target, options) -> Result``

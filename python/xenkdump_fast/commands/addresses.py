@@ -9,6 +9,7 @@ from .._typing import TYPE_CHECKING, NamedTuple
 from ..linux import tasks
 from ..parsing import number
 from ..session import Domain
+from ..suggestions import UnknownNameError
 from .selection import select
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Program(NamedTuple):
         else:
             address = number(operand, 16)
         if address is None or not 0 <= address <= self.last:
-            raise AbsentError(f"{operand}: neither an address nor a symbol of {self.name}")
+            text = f"{operand}: neither an address nor a symbol of {self.name}"
+            raise UnknownNameError(text, base, lambda: self.code.table().names if self.code else ())
         return address
 
     def _symbol(self, name: str) -> int | None:

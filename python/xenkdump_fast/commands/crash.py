@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from .._typing import TYPE_CHECKING, NamedTuple
 from ..session import Domain
-from .contract import Operands, UsageError
+from .contract import Operands, OutputError, UsageError
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -40,7 +40,8 @@ class Command(NamedTuple):
     def serve(self) -> None:
         """Runs the command. UsageError if there is none of that name or its arguments are wrong.
 
-        AbsentError if the dump, or drgn's types, lack what it needs.
+        AbsentError if the dump, or drgn's types, lack what it needs, OutputError if stdout or the
+        file of a redirection cannot be written.
         """
         from ..bridges.drgn import crash
 
@@ -48,3 +49,8 @@ class Command(NamedTuple):
             crash.run(self.program, self.words)
         except crash.CommandUsageError as error:
             raise UsageError(str(error)) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = error.filename or "stdout"
+            raise OutputError(f"cannot write to {where}: {error.strerror or error}") from None

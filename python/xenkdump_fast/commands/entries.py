@@ -35,7 +35,7 @@ def offset(domain: Domain, text: str | None, option: str) -> int:
         name, dot, path = text.partition(".")
         if not dot:
             raise UsageError(f"{option}: {text!r} is neither an offset nor STRUCT.MEMBER")
-        found = struct.place(domain.kernel.types.graph.find(name), path).bits // 8
+        found = struct.place(struct.named(domain, name, None), path).bits // 8
     if not 0 <= found <= domain.kernel.last:
         raise UsageError(f"{option}: {text!r} is no offset")
     return found

@@ -1,6 +1,7 @@
 """What to type in place of a word that is not a command: crash's commands, and wrong places."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from . import COMMANDS
 
@@ -24,12 +25,37 @@ _OPTIONS = {
 }
 
 
-def of_options(command: str, option: str) -> str | None:
-    """What to say of an option that a command does not have; None if nothing helps.
+def of_options(command: str, option: str, known: Iterable[str] = ()) -> str | None:
+    """What to say of an option that is not one of ``known``, a command's; None if nothing helps.
 
     crash has no long options.
     """
-    return None if option.startswith("--") else _OPTIONS.get(command)
+    found = None if option.startswith("--") else _OPTIONS.get(command)
+    if found is not None:
+        return found
+    from ..suggestions import close  # only for errors
+
+    name = option.split(maxsplit=1)[0].partition("=")[0]
+    similar = close(name, [one for one in known if one.startswith("--")])
+    return f"did you mean {', '.join(similar)}?" if similar else None
+
+
+def of_operand(word: str, problem: str) -> str | None:
+    """What a word behind the dump is, if a problem is about it and a file may have been meant.
+
+    None if there is nothing to say.
+    """
+    if word not in re.split(r"[\s:;,'()]+", problem):
+        return None
+    from ..session import formats
+
+    what = formats.what(word)
+    if what is not None:
+        return f"{word} is {what}, and follows the files: these are [VMLINUX] VMCORE"
+    is_name = "/" in word or "." in word or f"has no task {word}" in problem
+    if not is_name or word.isdecimal() or "did you mean" in problem:
+        return None
+    return f"there is no file {word} either"
 
 
 def on_command_line(words: Sequence[str]) -> str | None:
@@ -45,7 +71,15 @@ def on_command_line(words: Sequence[str]) -> str | None:
     if first in _DRGN:
         return f"{first} is a command of drgn: xkdump crash [VMLINUX] VMCORE {first} ..."
     other = _OTHER_NAMES.get(first)
-    return None if other is None else f"no command {first}: try xkdump {other}"
+    if other is not None:
+        return f"no command {first}: try xkdump {other}"
+    from ..suggestions import hint  # only for errors
+
+    similar = hint(first, COMMANDS)
+    if similar:
+        return f"no command {first}{similar}"
+    # argparse lists all commands.
+    return f"neither a command nor a file: {first}" if re.search(r"[/.]", first) else None
 
 
 def in_shell(name: str) -> str:
@@ -56,4 +90,9 @@ def in_shell(name: str) -> str:
     if name in _DRGN:
         return f"outside of the shell, 'xkdump crash ... {name}' runs that of drgn"
     other = _OTHER_NAMES.get(name)
-    return "'help' lists them" if other is None else f"try {other}"
+    if other is not None:
+        return f"try {other}"
+    from ..suggestions import close
+
+    found = close(name, COMMANDS)
+    return f"did you mean {', '.join(found)}?" if found else "'help' lists them"

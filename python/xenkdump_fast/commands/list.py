@@ -53,7 +53,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "-H", "--head", action="store_true", help="START is a list_head outside the structs"
     )
     start.add_argument(
-        "-E", "--embedded", action="store_true", help="START is a struct whose link is a list_head"
+        "-E",
+        "--embedded",
+        action="store_true",
+        help="START is a struct whose link is a list_head; as in crash, -h before other words is "
+        "the same",
     )
     start.add_argument("--hlist", action="store_true", help="START is an hlist_head")
     parser.add_argument("-r", "--reverse", action="store_true", help="follow prev, of a list_head")
@@ -65,6 +69,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=place,
         help="the addresses are those of this member of the struct of --struct",
     )
+
+
+def from_crash(words: Sequence[str]) -> list[str]:
+    """Takes ``-h`` for crash's, which is ``-E``; the help only if it is the last word."""
+    *before, last = words or [""]
+    return [*("-E" if word == "-h" else word for word in before), *([last] if words else [])]
 
 
 class JSON(entries.EntriesJson):

@@ -24,7 +24,10 @@ def select(domain: Domain, all_tasks: Sequence[tasks.Task], operands: Sequence[s
     def add(name: str) -> None:
         named = tasks.find(all_tasks, name)
         if not named:
-            raise AbsentError(f"{domain.dump.path}: domain {domain.id} has no task {name}")
+            from ..suggestions import UnknownNameError  # only for errors
+
+            text = f"{domain.dump.path}: domain {domain.id} has no task {name}"
+            raise UnknownNameError(text, name, lambda: (task.comm for task in all_tasks))
         found.update((task.address, task) for task in named)
 
     failure = for_each(operands, add)

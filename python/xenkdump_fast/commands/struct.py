@@ -120,9 +120,9 @@ def _address(domain: Domain, text: str) -> int:
 
 def named(domain: Domain, name: str, module: str | None) -> Type:
     """A struct, union, typedef or other type by name, with or without its keyword."""
-    if module is not None:
-        return domain.kernel.module_types(module).graph.find(name)
-    return domain.kernel.types.graph.find(name)
+    kernel = domain.kernel
+    found = kernel.types if module is None else kernel.module_types(module)
+    return types.named(found.graph, name)
 
 
 def _inside(domain: Domain, text: str) -> int:
@@ -132,7 +132,7 @@ def _inside(domain: Domain, text: str) -> int:
     name, dot, path = text.partition(".")
     if not dot:
         raise UsageError(f"argument -l/--inside: {text!r} is neither an offset nor STRUCT.MEMBER")
-    return place(domain.kernel.types.graph.find(name), path).bits // 8
+    return place(named(domain, name, None), path).bits // 8
 
 
 def place(of: "CType", path: str) -> types.Place:

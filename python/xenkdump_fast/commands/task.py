@@ -12,6 +12,7 @@ from ..linux.typed.value import Value
 from ..output.escape import visible
 from ..output.json_types import Count, Hex
 from ..session import Domain
+from ..suggestions import UnknownNameError
 from . import struct
 from .contract import Operands
 from .selection import Selection, select
@@ -74,7 +75,10 @@ def _owner(structs: Sequence[types.CType], path: str) -> int:
         except AbsentError:
             continue
         return number
-    raise AbsentError(f"{path}: not a member of task_struct or thread_info")
+    text = f"{path}: not a member of task_struct or thread_info"
+    raise UnknownNameError(
+        text, path.partition(".")[0], lambda: [name for of in structs for name in types.names(of)]
+    )
 
 
 def _chosen(domain: Domain, options: Options) -> Selection:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 from .._native import AbsentError
 from .._typing import NamedTuple, NotRequired, TypedDict
@@ -9,6 +10,7 @@ from ..linux.system import Linux
 from ..linux.typed import expression, printing, types
 from ..output.json_types import Count
 from ..session import Domain
+from ..suggestions import UnknownNameError
 from .contract import Operands
 from .selection import for_each
 
@@ -51,10 +53,18 @@ def _find(domain: Domain, name: str) -> Known:
             return Known(name, "variable", [_declared(spelled, name)], size)
     if name not in kernel.types.graph:
         why = "a symbol without a type" if is_symbol else "neither a variable nor a type"
-        raise AbsentError(f"{kernel.image.path}: {name} is {why}")
+        text = f"{kernel.image.path}: {name} is {why}"
+        raise UnknownNameError(text, name, partial(_names, kernel))
     of = kernel.types.graph.find(name)
     *definition, _ = printing.layout(of, word)
     return Known(name, "type", definition, types.sizeof(of, word))
+
+
+def _names(kernel: Linux) -> Iterator[str]:
+    """The names of variables and types."""
+    yield from kernel.symbols.table().names
+    for one in kernel.types.graph:
+        yield one.name
 
 
 def _with_length(kernel: Linux, name: str, spelled: str) -> str:

@@ -434,7 +434,7 @@ _shtab_xkdump_list_options=(
   "--json[one JSON object instead of text]"
   {-o,--offset}"[where the link is in the struct\; the default is 0]:OFFSET|STRUCT.MEMBER:"
   {-H,--head}"[START is a list_head outside the structs]"
-  {-E,--embedded}"[START is a struct whose link is a list_head]"
+  {-E,--embedded}"[START is a struct whose link is a list_head\; as in crash, -h before other words is the same]"
   "--hlist[START is an hlist_head]"
   {-r,--reverse}"[follow prev, of a list_head]"
   {-e,--end}"[stop before this entry]:ADDRESS:"

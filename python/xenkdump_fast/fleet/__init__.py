@@ -71,7 +71,8 @@ def triage(
 
     extra.module("jinja2")  # before hours of work
     table = Table(directory)
-    left = pending(find(os.fspath(path) for path in paths), table, retry=retry)
+    own = [os.fspath(directory), *([options.cache_dir] if options.cache_dir else [])]
+    left = pending(find((os.fspath(path) for path in paths), own), table, retry=retry)
     if client is not None:
         from . import on_dask
 

@@ -14,6 +14,7 @@ from ..diagnostics import deduplicated
 from ..isolation import isolated
 from ..limits import MAX_TRIAGE_TEXT, MAX_TRIAGE_WARNINGS
 from ..linux import clock, header, panic
+from ..session import unpacking
 from ..signature import of
 from . import extra, row
 from .row import Row
@@ -69,7 +70,7 @@ def _local(path: str, found: Row, options: Options) -> Iterator[str]:
         return
     fsspec = extra.module("fsspec")
     if options.cache_dir is not None:
-        os.makedirs(options.cache_dir, exist_ok=True)
+        unpacking.create(options.cache_dir)
     with tempfile.TemporaryDirectory(prefix="xkdump-", dir=options.cache_dir) as folder:
         copy = os.path.join(folder, os.path.basename(path.rstrip("/")) or "vmcore")
         try:

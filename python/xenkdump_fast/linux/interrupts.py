@@ -207,7 +207,7 @@ class Interrupts:
         kernel = self._kernel
         native = kernel.types.native
         if native is None:
-            raise AbsentError(f"{kernel.image.path}: neither BTF nor DWARF")
+            raise kernel.untyped("neither BTF nor DWARF")
         count = native.enumerator("NR_SOFTIRQS")
         if not 0 <= count <= MAX_SOFTIRQS:
             raise AbsentError(f"the number of softirqs is {count}")

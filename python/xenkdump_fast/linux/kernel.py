@@ -96,7 +96,13 @@ class Kernel(Charged):
     @cached_property
     def types(self) -> Layouts:
         """Struct layouts, from all sources."""
-        layouts = Layouts(self.image, lambda: self.vmcoreinfo, self._untyped, self._types_in_memory)
+        layouts = Layouts(
+            self.image,
+            lambda: self.vmcoreinfo,
+            self._untyped,
+            self._types_in_memory,
+            lambda: self.types_remedy,
+        )
         self._typed = layouts.native
         return layouts
 
@@ -140,7 +146,29 @@ class Kernel(Charged):
                 return self.types.member(path)
             except AbsentError:
                 continue
-        raise AbsentError(f"{self.image.path}: no type information for {' or '.join(candidates)}")
+        raise self.untyped(f"no type information for {' or '.join(candidates)}")
+
+    def untyped(self, problem: str) -> AbsentError:
+        """The error for a type that is missing; with a remedy if all are."""
+        remedy = self.types_remedy if self.types.native is None else ""
+        return AbsentError(f"{self.image.path}: {problem}{remedy}")
+
+    @property
+    def types_remedy(self) -> str:
+        """What follows an error for a kernel without type information."""
+        return f": give a vmlinux with debug information{self._package}"
+
+    @cached_property
+    def _package(self) -> str:
+        """The package with the vmlinux, as messages name it; empty if it is not known."""
+        from .boot import debug_package
+
+        try:
+            banner = self.cstring(self.symbol("linux_banner"))
+            name = debug_package.of(self.release, banner)
+        except AbsentError:
+            name = None
+        return "" if name is None else f" (package {name})"
 
     def numeric(self, key: str) -> Number:
         """A struct member that is a number, as ``member``. Raises AbsentError if it is not one."""
@@ -233,7 +261,7 @@ class Kernel(Charged):
         remedy = ""
         if self.image.symbol_source == "kallsyms":
             where = "memory" if self.image.is_memory else "its kallsyms"
-            remedy = f" in {where}: its vmlinux is needed"
+            remedy = f" in {where}: its vmlinux is needed{self._package}"
         return AbsentError(f"{self.image.path}: no symbol {' or '.join(names)}{remedy}")
 
     # Memory
@@ -272,6 +300,8 @@ class Kernel(Charged):
         cannot be read.
         """
         number = self.numeric(key) if isinstance(key, str) else key
+        if not isinstance(number, Number):
+            raise TypeError(f"key: the name of a member is needed, not {type(key).__name__}")
         return number.decode(self.number(struct + number.offset, number.size))
 
     def text(self, struct: int, key: str, limit: int = 4096) -> str:

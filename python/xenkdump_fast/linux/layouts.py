@@ -61,7 +61,7 @@ class Layouts:
 
     The image's BTF or DWARF, else the BTF that ``in_memory`` finds. Without them the kernel's
     VMCOREINFO, which has some offsets and sizes, then the result of ``untyped``, whose argument
-    says why there are no types.
+    says why there are no types. ``remedy`` is what the error says of it where no type is inferred.
     """
 
     def __init__(
@@ -70,8 +70,10 @@ class Layouts:
         facts: Callable[[], Mapping[str, str]],
         untyped: Callable[[str], Untyped],
         in_memory: Callable[[], Types],
+        remedy: Callable[[], str] = str,
     ) -> None:
         self._facts = facts
+        self._remedy = remedy
         self._offsets: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self.native: Types | None
@@ -94,7 +96,7 @@ class Layouts:
     def graph(self) -> TypeGraph:
         """The types one by one, from BTF or DWARF. Raises AbsentError without them."""
         if self.native is None:
-            raise AbsentError(self._why)
+            raise AbsentError(f"{self._why}{self._remedy()}")
         return self.native.graph
 
     def member(self, path: str) -> Member:

@@ -91,7 +91,7 @@ class _Reader:
         """The types from BTF or DWARF."""
         native = self._kernel.types.native
         if native is None:
-            raise AbsentError(f"{self._kernel.image.path}: neither BTF nor DWARF")
+            raise self._kernel.untyped("neither BTF nor DWARF")
         return native
 
     def _has_type(self, name: str) -> bool:

@@ -211,6 +211,8 @@ def page_table(kernel: Kernel, task: Task) -> int:
 
     AbsentError if the task has no user space, as kernel threads and tasks that have exited.
     """
+    if not hasattr(task, "address"):
+        raise TypeError(f"task: a Task is needed, not {type(task).__name__}")
     mm = kernel.read(task.address, "task_struct.mm")
     if mm == 0:
         raise AbsentError(f"task {task.pid} at {task.address:#x} has no user space")

@@ -131,7 +131,7 @@ def dirty_inodes(kernel: Kernel, blocks: Iterable[int]) -> dict[int, list[int]]:
     writebacks = LinkedStructs(kernel, "bdi_writeback.bdi_node", MAX_WRITEBACKS)
     lists = [name for name in _DIRTY if kernel.has(f"bdi_writeback.{name}")]
     if not lists:
-        raise AbsentError(f"{kernel.image.path}: no type information for the lists of dirty inodes")
+        raise kernel.untyped("no type information for the lists of dirty inodes")
     for device in devices:
         if not device:
             continue

@@ -40,11 +40,15 @@ def reject_per_cpu(kernel: Kernel, name: str, address: int) -> None:
 
 
 def instance(kernel: Kernel, name: str, address: int, cpu: int) -> int:
-    """The address of ``cpu``'s instance of a variable whose symbol has an address. AbsentError."""
-    if is_variable(kernel, address) is False:
+    """The address of ``cpu``'s instance of a variable whose symbol has an address.
+
+    AbsentError if it is not a per-CPU variable, or if there is no such CPU.
+    """
+    # The symbols of modules have per-CPU variables outside the section of the image.
+    if name in kernel.symbols and is_variable(kernel, address) is False:
         raise AbsentError(f"{kernel.image.path}: {name} is not a per-CPU variable")
     if cpu not in possible(kernel):
-        raise AbsentError(f"{kernel.image.path}: {cpu} is not a CPU")
+        raise AbsentError(f"{kernel.image.path}: {name}:{cpu}: {cpu} is not a CPU")
     return shifted(kernel, address, cpu)
 
 

@@ -58,6 +58,8 @@ class Linux(Kernel):
 
     def backtrace(self, task: Task) -> Trace:
         """Unwinds a task's stack; a broken one gives an incomplete trace."""
+        if not hasattr(task, "address"):
+            raise TypeError(f"task: a Task is needed, not {type(task).__name__}")
         return self.tracer([task])(task)
 
     def tracer(self, tasks: Sequence[Task]) -> Callable[[Task], Trace]:
@@ -99,6 +101,9 @@ class Linux(Kernel):
         pointers are numbers, arrays of char bytes up to the NULs at their end, other arrays have a
         shape, and structs are opaque bytes. AbsentError if a type is not known.
         """
+        for name in (struct, *members):
+            if not isinstance(name, str):
+                raise TypeError(f"struct_dtype: names are str, not {type(name).__name__}")
         from .typed import dtypes  # not needed by most commands
 
         return dtypes.of(self, struct, members)

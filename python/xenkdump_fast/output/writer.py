@@ -55,7 +55,7 @@ class Writer:
         """Writes bytes as they are, and nothing else to the stream, then the warnings."""
         progress_line.stop()
         buffer = getattr(self.stream, "buffer", None)
-        if buffer is not None:  # not closed by the shell
+        if buffer is not None:  # None in a stream of text only, as tests have
             self._checked(buffer.write, data)
             self._checked(buffer.flush)
         self.warn(warnings())
@@ -84,24 +84,46 @@ class Writer:
     def _print(self, pieces: Iterable[str]) -> None:
         """Writes text. Exceptions raised while producing the pieces are passed on unchanged."""
         stream = self.stream
-        for piece in pieces:
-            self._checked(stream.write, piece)
-        self._checked(stream.flush)
+        begun = False
+        try:
+            for piece in pieces:
+                begun = True
+                self._checked(stream.write, piece)
+            self._checked(stream.flush)
+        except KeyboardInterrupt:
+            # The shell reports it for streams of its own.
+            if begun and self._given is None and not sys.stdout.isatty():
+                incomplete(self._name)
+            raise
 
     def _checked(self, call: Callable[..., object], *arguments: str | bytes) -> None:
-        try:
-            call(*arguments)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            text = f"cannot write to {self._name}: {error.strerror or error}"
-            raise WriteError(text) from None
+        checked(self._name, call, *arguments)
+
+
+def checked(name: str, call: Callable[..., object], *arguments: str | bytes) -> None:
+    """Calls a method of a stream; WriteError if it cannot be written."""
+    try:
+        call(*arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WriteError(f"cannot write to {name}: {error.strerror or error}") from None
+
+
+def flush_stdout() -> None:
+    """Writes what is buffered; WriteError if it cannot be written."""
+    checked("stdout", sys.stdout.flush)
 
 
 def error(text: object) -> None:
     """Prints an error message of one line."""
     progress_line.stop()
     _complain([f"xkdump: {text}"])
+
+
+def incomplete(name: str) -> None:
+    """Says that output was cut: what is there may look complete."""
+    error(f"interrupted: the output in {name} is incomplete")
 
 
 def bug() -> None:

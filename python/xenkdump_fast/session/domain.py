@@ -78,8 +78,9 @@ class Domain:
         self._platform = platform
         self._warnings: list[str] = []
         self._kernel: Linux | None = None
-        #: Whether its vmlinux was not given, but found on this machine by the kernel's build id.
-        self.found_vmlinux = False
+        #: Why there is no kernel, after a search for it.
+        self._no_kernel: str | None = None
+        self._found_vmlinux = False
         self._given = given
         self._bare: BareMachine | None = None
         self._location = self._locate(image, options.p2m_source, given, force=options.force)
@@ -209,13 +210,36 @@ class Domain:
     def kernel(self) -> Linux:
         """Its kernel.
 
-        If the domain was opened without a vmlinux, it is found now: a vmlinux of the same build on
-        this machine is used, else what the memory has in its place. Raises AbsentError if there is
-        no kernel.
+        If the domain was opened without a vmlinux, it is searched for once, when it or what depends
+        on it is first used: a vmlinux of the same build on this machine is used, else what the
+        memory has in its place. Raises AbsentError if there is no kernel.
         """
         if self._kernel is None:
-            self._kernel = self._find_kernel()
+            if self._no_kernel is not None:
+                raise AbsentError(self._no_kernel)
+            try:
+                self._kernel = self._find_kernel()
+            except AbsentError as error:
+                self._no_kernel = str(error)
+                raise
         return self._kernel
+
+    def _kernel_or_none(self) -> Linux | None:
+        """Its kernel, None if there is none.
+
+        What depends on the kernel asks for it first: the P2M and the top page table that belong to
+        it may be others than those that Xen records, which are used if there is no kernel.
+        """
+        try:
+            return self.kernel
+        except AbsentError:
+            return None
+
+    @property
+    def found_vmlinux(self) -> bool:
+        """Whether its vmlinux was not given, but found on this machine by the kernel's build id."""
+        self._kernel_or_none()
+        return self._found_vmlinux
 
     def _find_kernel(self) -> Linux:
         """The kernel by its own memory; also sets the P2M that belongs to it."""
@@ -229,7 +253,7 @@ class Domain:
                 try:
                     self.dump.native.release()
                     kernel = self._try_image(image or own)
-                    self.found_vmlinux = image is not None
+                    self._found_vmlinux = image is not None
                     return kernel
                 except AbsentError as error:
                     problems.append(str(error))
@@ -264,21 +288,23 @@ class Domain:
         if location is None:
             raise AbsentError("no page table is known")
         self._location = location
-        self.__dict__.pop("virtual", None)
-        self.__dict__.pop("physical", None)
         return self._linux(image, location)
 
     def _linux(self, image: Image, location: Location) -> Linux:
         size = self.dump.native.memory_held
         contexts, methods = self._platform.contexts, self._options.unwind
+        virtual = self._space(location)
         if image.symbol_source == "map":
-            image = image.with_memory(self.virtual, location.slide)
+            image = image.with_memory(virtual, location.slide)
         elif image.symbol_source == "kallsyms" and not image.is_memory:
             image = self._with_variables(image, location)
-        kernel = Linux(image, location, self.virtual, size, contexts, methods)
+        kernel = Linux(image, location, virtual, size, contexts, methods)
         for text in location.warnings:
             kernel.warn(text)
         return kernel
+
+    def _space(self, location: Location) -> AddressSpace:
+        return self._platform.space(location.root, location.paging, location.encryption_mask)
 
     def _with_variables(self, image: Image, location: Location) -> Image:
         """The image in memory, if that of a vmlinuz has the names of functions only.
@@ -289,12 +315,13 @@ class Domain:
             return image
         from ..linux.boot import image_in_memory, variables
 
+        virtual = self._space(location)
         try:
             name = f"the kernel in {self.dump.path}"
-            own = image_in_memory.of_space(self.virtual, image.word, name)
+            own = image_in_memory.of_space(virtual, image.word, name)
         except AbsentError:
             return image
-        return variables.complete(own, self.virtual, location.facts).unmoved(location.slide)
+        return variables.complete(own, virtual, location.facts).unmoved(location.slide)
 
     @cached_property
     def source_lines(self) -> SourceLines:
@@ -311,17 +338,24 @@ class Domain:
     @property
     def has_p2m(self) -> bool:
         """Whether it has a P2M that can be read; a bare machine has none."""
-        return self._p2m is not None
+        return self._chosen_p2m is not None
+
+    @property
+    def _chosen_p2m(self) -> P2M | None:
+        if not self._platform.identity or self._options.p2m_source is not None:
+            self._kernel_or_none()
+        return self._p2m
 
     @property
     def p2m(self) -> P2M:
         """Its P2M. Raises AbsentError if it has none, or none that can be read: see ``has_p2m``."""
-        if self._p2m is None:
+        p2m = self._chosen_p2m
+        if p2m is None:
             why = f"no P2M of domain {self.id} can be read"
             if self._platform.identity:
                 why = "no P2M: pseudo-physical addresses are machine addresses here"
             raise AbsentError(f"{self.dump.path}: {why}")
-        return self._p2m
+        return p2m
 
     @cached_property
     def physical(self) -> AddressSpace:
@@ -331,12 +365,18 @@ class Domain:
 
     @cached_property
     def virtual(self) -> AddressSpace:
-        """Its kernel's virtual memory. Raises AbsentError if no root page table is known."""
-        location = self._location
-        if location is None:
-            raise AbsentError(f"{self.dump.path}: no page table of domain {self.id} is known")
-        mask = location.encryption_mask
-        return self._platform.space(location.root, location.paging, mask)
+        """Its kernel's virtual memory; without a kernel, what a root that Xen records maps.
+
+        Raises AbsentError if no root page table is known.
+        """
+        kernel = self._kernel_or_none()
+        if kernel is not None:
+            return kernel.virtual
+        if self._location is None:
+            raise AbsentError(
+                f"{self.dump.path}: no page table of domain {self.id} is known: {self._no_kernel}"
+            )
+        return self._space(self._location)
 
     def user(self, task: Task) -> AddressSpace:
         """The address space of a task: its process's user memory, and the kernel's.
@@ -378,12 +418,7 @@ class Domain:
 
     def _kernel_if_needed(self) -> Linux | None:
         """Its kernel; None if there is none and its page tables need not be rewritten."""
-        try:
-            return self.kernel
-        except AbsentError:
-            if not self._platform.identity:
-                raise
-            return None
+        return self._kernel_or_none() if self._platform.identity else self.kernel
 
     @property
     def warnings(self) -> list[str]:

@@ -1,5 +1,6 @@
 """The ids of a dump's domains; the id of one that is given by its UUID or by a name."""
 
+import re
 from collections.abc import Iterator
 from operator import index
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from ..xen.host import HostDomain
 
 #: The name of dom0 (tools/helpers/init-dom0), the only one that a toolstack does not choose.
-_DOM0 = "Domain-0"
+_DOM0 = "domain-0"
+#: How messages of Xen and of its tools number domains: d1, dom1, Domain-1.
+_NUMBERED = r"(?:d|dom|domain-?)(\d+)"
 
 
 def domain_ids(dump: DumpFile) -> list[int]:
@@ -50,21 +53,41 @@ def domain_id(dump: DumpFile, given: int | str) -> int:
         return found
     if dump.is_domain_file and given.lower() in map(str.lower, _recorded_names(dump)):
         return 0
+    numbered = re.fullmatch(_NUMBERED, given, re.ASCII | re.IGNORECASE)
     if not dump.is_xen_host:
+        if numbered is not None and number(numbered[1]) == 0:
+            return 0
         text = f"no domain {given!r}: not the dump of a Xen host, so that there is only domain 0"
         raise AbsentError(f"{dump.path}: {text}")
-    if given == _DOM0:
+    if given.lower() == _DOM0:
         return 0
     names = {domain.id: list(_names(domain)) for domain in dump.hypervisor.domains()}
     wanted = given.lower()
     ids = [number for number, known in names.items() if wanted in map(str.lower, known)]
+    if not ids and numbered is not None:
+        found = number(numbered[1])
+        if found in names:
+            return found
+    if not ids:
+        # The name of a host without its domain name, which xl's name of the domain often is.
+        ids = [
+            number
+            for number, known in names.items()
+            if wanted in (name.lower().partition(".")[0] for name in known)
+        ]
     if len(ids) == 1:
         return ids[0]
     if ids:
         shown = ", ".join(map(str, ids))
         raise AbsentError(f"{dump.path}: domains {shown} are all named {given!r}: give the id")
     shown = ", ".join(f"{id_} ({known[-1]})" if known else str(id_) for id_, known in names.items())
-    raise AbsentError(f"{dump.path}: no domain {given!r}; domains: {shown or 'none'}")
+    from ..suggestions import UnknownNameError  # only for errors
+
+    text = f"{dump.path}: no domain {given!r}; domains: {shown or 'none'}"
+    every = [name for known in names.values() for name in known]
+    raise UnknownNameError(
+        f"{text}. The names of xl are not in the dump", given, lambda: [_DOM0, *every]
+    )
 
 
 def _recorded_names(dump: DumpFile) -> Iterator[str]:

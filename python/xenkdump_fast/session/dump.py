@@ -1,14 +1,14 @@
 """A dump as a session opens it: ``open()`` gives a ``Dump``, ``Dump.domain()`` a ``Domain``."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 
 from .._typing import Literal
 from ..linux.boot.claims import Given
 from .domain import Domain, Options
 from .domain_id import domain_id, domain_ids
-from .dump_file import DumpFile, StrPath
+from .dump_file import DumpFile, StrPath, path_of
 from .platform import platform_of
 
 
@@ -27,7 +27,8 @@ def open(  # noqa: A001 - as gzip.open
     is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked into the directory ``cache_dir``,
     once; the default is ``XKDUMP_CACHE_DIR``. A zstd file with a seek table is read in place.
 
-    Raises OSError if the file cannot be opened, DumpError if it is not a dump.
+    Raises OSError if the file cannot be opened, DumpError if it is not a dump, TypeError or
+    ValueError for wrong arguments.
     """
     return Dump(path, format=format, cache_size=cache_size, cache_dir=cache_dir)
 
@@ -73,13 +74,25 @@ class Dump(DumpFile):
 
         Raises AbsentError if the dump does not hold the domain or its kernel, MismatchError if the
         vmlinux is of another build, DumpError or OSError if it or ``vmcoreinfo`` cannot be used,
-        ValueError if ``kaslr_offset`` or ``phys_base`` is out of range.
+        ValueError if ``kaslr_offset`` or ``phys_base`` is out of range, TypeError for an argument
+        of another type.
         """
-        given = Given.of(kaslr_offset, phys_base, vmcoreinfo)
+        path = None if vmcoreinfo is None else path_of(vmcoreinfo, "vmcoreinfo")
+        given = Given.of(kaslr_offset, phys_base, path)
+        if p2m_source is not None and not isinstance(p2m_source, str):
+            raise TypeError(f"p2m_source: a str is needed, not {type(p2m_source).__name__}")
+        methods = None if unwind is None else _names(unwind, "unwind")
         number = domain_id(self, number)
         platform = platform_of(self, number)
         image = None if vmlinux is None else self.image(vmlinux)
-        methods = None if unwind is None else tuple(unwind)
-        path = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
         options = Options(p2m_source, force, methods, kaslr_offset, phys_base, path)
         return Domain(number, platform, image, options, given)
+
+
+def _names(given: object, name: str) -> tuple[str, ...]:
+    """A sequence of names that a caller gave; TypeError if it is none, as a single str."""
+    found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (None,)
+    if not all(isinstance(one, str) for one in found):
+        kind = type(given).__name__
+        raise TypeError(f"{name}: a sequence of names is needed, such as ['orc'], not {kind}")
+    return found

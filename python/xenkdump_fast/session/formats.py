@@ -100,6 +100,7 @@ _ELF = {
     3: Format(b"\x7fELF", 0, "an ELF executable, such as a vmlinux", "kernel", ""),
     4: Format(b"\x7fELF", 0, "an ELF core file, such as a vmcore", "dump", ""),
 }
+_PROGRAM = Format(b"\x7fELF", 0, "a program of user space", "kernel", _VMLINUX)
 _SYSTEM_MAP = Format(b"", 0, "a list of symbols, such as System.map", "kernel", "")
 _SYMBOL_LINE = rb"[0-9a-f]{8,16} [A-Za-z?] \S[^\n]*\n"
 #: Magic numbers of the multiboot header, which Xen has and Linux has not; bytes in which it may be.
@@ -114,6 +115,14 @@ _DUMPS = (
     "give an ELF vmcore, a kdump-compressed dump, a LiME image, or a file of xl dump-core or "
     "xl save; --format raw takes a file for plain memory"
 )
+#: The same for an image that is not compressed.
+_NO_ELF = r": offset 0x0: expected an ELF file \([0-9a-f ]*\), found"
+#: What to do, by what was wanted.
+_WANTED: dict[Wanted, str] = {
+    "dump": _DUMPS,
+    "vmlinux": f"{_VMLINUX}; the order of the files is VMLINUX VMCORE",
+    "xen-syms": f"{_XEN_SYMS}; the order of the files is XEN-SYMS VMCORE",
+}
 #: Bytes of such a file that are shown.
 _SHOWN = 16
 #: Bytes from the start of a file that are examined.
@@ -142,14 +151,20 @@ class explained:  # noqa: N801 - used like a function
             return
         for path in self._paths:
             text = describe(path, self._wanted)
-            if text is None and self._wanted == "dump":
-                text = _unknown(path) if _NO_MAGIC in str(error) else None
+            if text is None and (_NO_MAGIC in str(error) or re.search(_NO_ELF, str(error))):
+                text = _unknown(path, self._wanted)
             if text is not None:
                 raise DumpError(f"{path}: {text}") from None
 
 
-def _unknown(path: str) -> str | None:
+def _unknown(path: str, wanted: Wanted) -> str | None:
     """What is seen of a file of no known format, and what to do; None if it cannot be read."""
+    found = _contents(path)
+    return None if found is None else f"not a {wanted} but {found}: {_WANTED[wanted]}"
+
+
+def _contents(path: str) -> str | None:
+    """What is seen of a file of no known format; None if it cannot be read."""
     try:
         with open_regular(path) as file:
             start = file.read(_SHOWN)
@@ -161,7 +176,7 @@ def _unknown(path: str) -> str | None:
         is_text = all(0x20 <= byte < 0x7F for byte in start.rstrip(b"\r\n"))
         shown = ascii(start.decode("ascii")) if is_text else start.hex(" ")
         text = f"a file of {size} bytes that starts with {shown}"
-    return f"not a dump but {text}: {_DUMPS}"
+    return text
 
 
 def open_image(path: str, warn: Callable[[str], None] = lambda _: None) -> Image:
@@ -205,6 +220,8 @@ def _complete(image: Image, warn: Callable[[str], None]) -> None:
 def open_xen(path: str, warn: Callable[[str], None] = lambda _: None) -> Image:
     """Opens a xen-syms. A stripped one gets its debug file, as by ``open_image``."""
     image = Image(path)
+    if _start(path).startswith(b"\x7fELF") and (text := describe(path, "xen-syms")) is not None:
+        raise DumpError(f"{path}: {text}")
     _complete(image, warn)
     if is_booted_xen(image):
         raise DumpError(f"{path}: {_BOOTED_XEN}, which has no symbols: {_XEN_SYMS}")
@@ -220,6 +237,23 @@ def is_booted_xen(image: Image) -> bool:
         found.start() for magic in _MULTIBOOT for found in re.finditer(re.escape(magic), start)
     )
     return any(at % 4 == 0 for at in places)
+
+
+def what(path: str) -> str | None:
+    """What a file is, in words; None if there is none."""
+    if os.path.isdir(path):
+        return "a directory"
+    if not os.path.exists(path):
+        return None
+    try:
+        with open_regular(path) as file:
+            packed = _format(file.read(_HEAD))
+    except OSError:
+        return "a file that cannot be read"
+    found = _format(_start(path)) or packed
+    if found is None:
+        return _contents(path) or "a file that cannot be read"
+    return found.name if found.holds != "compressed" else f"a file {found.name}"
 
 
 def kind(path: str) -> Literal["dump", "kernel"] | None:
@@ -268,10 +302,27 @@ def is_kdump(path: str) -> bool:
     return _start(path, 12).startswith((b"KDUMP   ", b"makedumpfile"))
 
 
+def _has_interpreter(head: bytes) -> bool:
+    """Whether an ELF file names a dynamic linker (PT_INTERP), as no kernel does."""
+    is_64 = head[4] == 2
+    # e_phoff, e_phentsize and e_phnum.
+    at, size, count = (32, 54, 56) if is_64 else (28, 42, 44)
+    order: Literal["little", "big"] = "little" if head[5] == 1 else "big"
+
+    def number(offset: int, length: int) -> int:
+        return int.from_bytes(head[offset : offset + length], order)
+
+    start, step = number(at, 8 if is_64 else 4), number(size, 2)
+    entries = range(start, len(head) - 3, step) if step else range(0)
+    return any(number(entry, 4) == 3 for entry in entries[: number(count, 2)])
+
+
 def _format(head: bytes) -> Format | None:
     if head.startswith(b"\x7fELF") and len(head) >= 18:
         # EI_DATA is 1: least significant byte first.
-        return _ELF.get(int.from_bytes(head[16:18], "little" if head[5] == 1 else "big"))
+        found = _ELF.get(int.from_bytes(head[16:18], "little" if head[5] == 1 else "big"))
+        is_executable = found is not None and found.holds == "kernel"
+        return _PROGRAM if is_executable and _has_interpreter(head) else found
     for known in _FORMATS:
         if head.startswith(known.magic, known.offset):
             return known

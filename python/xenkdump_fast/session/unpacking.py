@@ -98,21 +98,31 @@ def _amount(size: int) -> str:
     return f"{size} bytes"
 
 
+def create(path: str) -> None:
+    """Creates the directory if it is absent, but not those above it: a name may be mistyped.
+
+    DumpError, with what to do, if the one above it does not exist.
+    """
+    if os.path.lexists(path):
+        return
+    parent = os.path.dirname(os.path.abspath(path))  # without a slash at the end
+    if not os.path.lexists(parent):
+        raise DumpError(
+            f"{path}: the directory {parent} does not exist. If the name is right: mkdir -p "
+            f"{shlex.quote(path)}"
+        )
+    # Another process may have created it just now.
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+
+
 @contextmanager
 def _directory(path: str) -> Iterator[int]:
-    """Opens the directory, and creates it if it is absent. DumpError if others can write to it.
+    """Opens the directory as ``create`` leaves it. DumpError if others can write to it.
 
     Dumps hold secrets, and a file that someone else put there would be taken for the dump's.
     """
-    missing = []
-    parent = os.path.abspath(path)
-    while not os.path.lexists(parent):
-        missing.append(parent)
-        parent = os.path.dirname(parent)
-    for name in reversed(missing):
-        # Another process may have created it just now.
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700)
+    create(path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, BinaryIO, Protocol, TextIO, cast
 
 from ..commands.contract import OutputError, UsageError
-from ..output.writer import Stream
+from ..output.writer import Stream, WriteError, checked, flush_stdout
 from . import filters
 from .filters import FinishedError
 from .line import Mode, Pipeline, Redirection
@@ -41,15 +41,15 @@ class _Screen:
 
     def write(self, text: str, /) -> None:
         """Writes text."""
-        sys.stdout.write(text)
+        checked("stdout", sys.stdout.write, text)
 
     def flush(self) -> None:
         """Passes on what has been written."""
-        sys.stdout.flush()
+        flush_stdout()
 
     def close(self) -> None:
         """Passes on what has been written."""
-        sys.stdout.flush()
+        flush_stdout()
 
 
 class Pager:
@@ -300,6 +300,10 @@ def opened(pipeline: Pipeline, state: State, sources: Sequence[str]) -> Iterator
         yield stream
     except KeyboardInterrupt:
         end.close()
+        raise
+    except WriteError:
+        with suppress(OSError, OutputError):
+            _close(closers)
         raise
     except BaseException:
         _close(closers)

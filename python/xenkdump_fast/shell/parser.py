@@ -70,7 +70,8 @@ def parse(
     Raises UsageError and HelpError.
     """
     parser = parser_of(command, module)
-    before, _, literal = arguments.partition(words, "--")
+    adapted = arguments.from_crash(module, words)
+    before, _, literal = arguments.partition(adapted, "--")
     options = parser.parse_intermixed_args(before)
     options.words += literal
     options.json = getattr(options, "json", False)

@@ -1,6 +1,7 @@
 """Runs the lines of a shell: finds the command, runs it, and reports whatever goes wrong."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -77,6 +78,10 @@ class Shell(State):
             writer.error(error)
             return ExitStatus.OUTPUT
         except (BrokenPipeError, builtins.LeaveError):
+            raise
+        except KeyboardInterrupt:
+            if not is_screen or not sys.stdout.isatty():
+                writer.incomplete(name)
             raise
         except Exception as error:
             message, status = explain(error)

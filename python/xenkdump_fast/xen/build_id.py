@@ -46,5 +46,6 @@ def mismatch(
                 f"at {address:#x} in the dump"
             )
     if keys and not found:
-        return f"{name} is not the hypervisor of the dump: it has none of its symbols"
+        kind = " (it is a Linux kernel's)" if "linux_banner" in symbols else ""
+        return f"{name} is not the hypervisor of the dump: it has none of its symbols{kind}"
     return None

@@ -16,6 +16,7 @@ import xenkdump_forge
 from xenkdump_fast import cli
 from xenkdump_fast.bridges.gdb.threads import Threads
 from xenkdump_fast.commands import gdb as command
+from xenkdump_fast.linux import panic
 
 pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 
@@ -56,7 +57,11 @@ def test_threads_and_memory(
     for task in kernel.tasks():
         assert f'"{task.comm}" (' in text
         assert f"pid {task.pid}," in text or f"pid {task.pid})" in text
-    assert text.count("\n* 1 ") == 1
+    # The panicking task is selected.
+    panicking = panic.task(kernel)
+    assert panicking is not None
+    (line,) = re.findall(r"^\* .*", text, re.MULTILINE)
+    assert f"pid {panicking.pid}," in line
     banner = dom0.virtual.cstring(kernel.symbols["linux_banner"])
     assert banner.decode().strip()[:60] in text
     assert "has target name" in text
@@ -149,7 +154,7 @@ def test_arguments(sample: Callable[[str], Path], capsys: pytest.CaptureFixture[
         timeout=120,
         check=True,
     ).stdout
-    assert "* 1    Thread 1" in text
+    assert "* 2    Thread 2" in text
 
 
 def test_a_kernel_that_gdb_cannot_read(tmp_path: Path) -> None:

@@ -58,17 +58,17 @@ def connected(port: int) -> Iterator[Client]:
 def test_a_pipe(sample: Callable[[str], Path]) -> None:
     with started(sample("modern")) as process:
         client = pipe(process)
-        assert client.ask("?") == b"T05thread:1;"
+        assert client.ask("?") == b"T05thread:2;"
         # Ctrl-C in gdb's terminal.
         process.send_signal(signal.SIGINT)
-        assert client.ask("qC") == b"QC1"
+        assert client.ask("qC") == b"QC2"
         assert client.ask("D") == b"OK"
         assert process.wait(30) == 0
 
 
 def test_a_pipe_that_gdb_closes(sample: Callable[[str], Path]) -> None:
     with started(sample("modern")) as process:
-        assert pipe(process).ask("qC") == b"QC1"
+        assert pipe(process).ask("qC") == b"QC2"
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(30) == 0
@@ -84,7 +84,7 @@ def test_a_port(sample: Callable[[str], Path]) -> None:
             client.send(b"$garbage")
         # A session of its own: the next client acknowledges again.
         with connected(port) as client:
-            assert client.ask("qC") == b"QC1"
+            assert client.ask("qC") == b"QC2"
             assert client.others == b"+"
             assert client.ask("D") == b"OK"
             with pytest.raises(EOFError):

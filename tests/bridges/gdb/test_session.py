@@ -11,6 +11,7 @@ import xenkdump_fast as xk
 from xenkdump_fast.bridges.gdb.session import Session
 from xenkdump_fast.commands import gdb_server
 from xenkdump_fast.limits import MAX_GDB_PACKET
+from xenkdump_fast.linux import panic
 
 from .client import Client
 
@@ -27,13 +28,23 @@ def test_the_start_of_a_session(domain: Open, connect: Connect) -> None:
     assert client.others == b"+"
     assert client.ask("QStartNoAckMode") == b"OK"
     assert client.others == b"++"
-    assert client.ask("?") == b"T05thread:1;"
+    assert client.ask("?") == b"T05thread:2;"
     assert client.others == b"++"
     assert client.ask("qAttached") == b"1"
     assert client.ask("vMustReplyEmpty") == b""
     assert client.ask("vCont?") == b""
     # Without KASLR nothing is moved.
     assert client.ask("qOffsets") == b""
+
+
+def test_the_panicking_task_is_selected(
+    domain: Open, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dom0 = domain("modern")
+    active = dom0.kernel.active
+    for task, expected in ((active[0], 1), (active[1], 2), (None, 1)):
+        monkeypatch.setattr(panic, "task", lambda _, task=task: task)
+        assert connect(dom0).ask("qC") == b"QC%x" % expected
 
 
 def test_kaslr(domain: Open, connect: Connect) -> None:
@@ -49,10 +60,10 @@ def test_kaslr(domain: Open, connect: Connect) -> None:
 def test_acknowledgements(domain: Open, connect: Connect) -> None:
     client = connect(domain("modern"))
     client.send(b"$qC#b5")
-    assert client.ask("qC") == b"QC1"
+    assert client.ask("qC") == b"QC2"
     assert client.others == b"-+"
     client.send(b"-")
-    assert client.packet() == b"QC1"
+    assert client.packet() == b"QC2"
     # Ctrl-C has nothing to interrupt.
     client.send(b"+\x03")
     assert client.ask("qAttached") == b"1"
@@ -63,7 +74,7 @@ def test_a_packet_that_is_sent_again_before_the_server_is_ready(
 ) -> None:
     client = connect(domain("modern"))
     client.send(b"$qC#b4" * 3)
-    assert client.packet() == b"QC1"
+    assert client.packet() == b"QC2"
     assert client.ask("qAttached") == b"1"
     assert client.others == b"++++"
 
@@ -256,7 +267,7 @@ def test_monitor(domain: Open, connect: Connect) -> None:
     assert client.monitor("bt acpid") == text
     assert "has no task 99999" in client.monitor("bt 99999")
     # By default that of the selected thread.
-    assert f"PID: {dom0.kernel.active[0].pid} " in client.monitor("bt")
+    assert f"PID: {dom0.kernel.active[1].pid} " in client.monitor("bt")
     assert client.monitor("ps").count("\n") > 50
     assert "Linux version" in client.monitor("log")
 

@@ -42,7 +42,7 @@ class _RefusedError(Exception):
 
 
 class Session:
-    """The session of one client. It has a selected thread, initially the first one."""
+    """The session of one client. It has a selected thread, initially that of the panicking task."""
 
     def __init__(self, domain: Domain, threads: Threads, memory: Memory, monitor: Monitor) -> None:
         kernel = domain.kernel
@@ -51,7 +51,7 @@ class Session:
         self._memory = memory
         self._monitor = monitor
         self._registers = registers.of(kernel.word)
-        self._selected = threads.all[0]
+        self._selected = threads.first
         #: The ids that qsThreadInfo still has to list.
         self._ids: Iterator[int] = iter(())
         #: Whether both sides acknowledge each packet.

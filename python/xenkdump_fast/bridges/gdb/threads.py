@@ -1,12 +1,12 @@
 """The threads that gdb sees: tasks that CPUs ran, and on demand all others."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from ..._native import AbsentError
 from ...isolation import isolated
-from ...linux import backtrace, states, tasks
+from ...linux import backtrace, panic, states, tasks
 from ...linux.stacks import PC, SP
 from ...linux.system import Linux
 from ...output.escape import visible
@@ -65,6 +65,18 @@ class Threads:
         )
         self._callers = Callers(kernel)
         self.state = lru_cache(_KEPT)(self._state)
+
+    @cached_property
+    def first(self) -> Thread:
+        """The thread that a client starts in: of the panicking task, else the first one."""
+        panicking: tasks.Task | None = None
+        with isolated("the panicking task is not known", self._kernel.warn, AbsentError):
+            panicking = panic.task(self._kernel)
+        if panicking is not None:
+            for thread in self.all:
+                if thread.task.address == panicking.address:
+                    return thread
+        return self.all[0]
 
     def get(self, number: int) -> Thread | None:
         """The thread with this id."""

@@ -83,7 +83,10 @@ class _Search:
         banner = linked.get("linux_banner")
         if banner is None:
             path = self._image.path
-            raise AbsentError(f"{path}: no symbol linux_banner: not a Linux kernel, or stripped")
+            problem = "not a Linux kernel, or stripped"
+            if "idle_vcpu" in linked:
+                problem = "a xen-syms, in place of a vmlinux (of a hypervisor: see --hypervisor)"
+            raise AbsentError(f"{path}: no symbol linux_banner: {problem}")
         self._banner = banner
         self._base = link_base(self._image, linked)
 

@@ -31,15 +31,19 @@ class Inference:
         struct, _, rest = path.partition(".")
         found = self._struct(struct).get(rest)
         if found is None or not rest:
-            raise AbsentError(f"{self._why}; the offset of {path} cannot be inferred")
+            raise self._absent(f"the offset of {path}")
         return found
 
     def sizeof(self, struct: str) -> int:
         """The size of a struct; AbsentError if it cannot be inferred."""
         found = self._struct(struct).get("")
         if found is None:
-            raise AbsentError(f"{self._why}; the size of {struct} cannot be inferred")
+            raise self._absent(f"the size of {struct}")
         return found.size
+
+    def _absent(self, what: str) -> AbsentError:
+        remedy = self._kernel.types_remedy
+        return AbsentError(f"{self._why}; {what} cannot be inferred{remedy}")
 
     @cached_property
     def sample(self) -> TaskSample:

@@ -10,6 +10,7 @@ from typing import NoReturn
 from ... import parsing
 from ..._native import AbsentError
 from ...limits import MAX_EXPRESSION, MAX_EXPRESSION_DEPTH
+from ...suggestions import UnknownNameError
 from .. import percpu
 from ..kernel import Kernel
 from . import types
@@ -39,12 +40,10 @@ def variable(kernel: Kernel, name: str, cpu: int | None = None) -> Value:
     if address is None:
         address = kernel.code.get(name)
     if address is None:
-        raise AbsentError(f"{kernel.image.path}: no variable {name}")
+        text = f"{kernel.image.path}: no variable {name}"
+        raise UnknownNameError(text, name, lambda: kernel.code.table().names)
     if cpu is not None:
-        # The symbols of modules have per-CPU variables outside the section of the image.
-        if name in kernel.symbols and percpu.is_variable(kernel, address) is False:
-            raise AbsentError(f"{kernel.image.path}: {name} is not a per-CPU variable")
-        address = percpu.shifted(kernel, address, cpu)
+        address = percpu.instance(kernel, name, address, cpu)
     of = types.parse(kernel, kernel.variable_type(name))
     if isinstance(of, Derived) and of.length == 0:
         # The table of variables leaves out how many elements an array has.
@@ -208,7 +207,7 @@ class _Parser:
         if self.token == ":":
             self._next()
             cpu = parsing.number(self.token or "")
-            if cpu is None or cpu not in percpu.possible(self._kernel):
+            if cpu is None:
                 self.fail(f"{self.token!r} is not a CPU")
             self._next()
         found = variable(self._kernel, token, cpu)

@@ -6,9 +6,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ... import parsing
-from ..._native import AbsentError, Type, TypeMember
+from ..._native import AbsentError, Type, TypeGraph, TypeMember
 from ...budget import Budget, BudgetExceededError
 from ...limits import MAX_ANONYMOUS_DEPTH, MAX_CACHED_TYPES, MAX_PRINTED_PARTS
+from ...suggestions import UnknownNameError
 from ..kernel import Kernel
 
 
@@ -143,8 +144,26 @@ def member(of: CType | None, name: str) -> Place:
     found = _member(of, name, MAX_ANONYMOUS_DEPTH, Parts())
     if found is None:
         what = "void" if of is None else str(of)
-        raise AbsentError(f"{what} has no member {name}")
+        raise UnknownNameError(f"{what} has no member {name}", name, lambda: names(of))
     return found
+
+
+def names(of: CType | None) -> Iterator[str]:
+    """The names of the members of a struct or union."""
+    struct = stripped(of)
+    if isinstance(struct, Type):
+        yield from (name for one in Parts().members(struct) if (name := one.name))
+
+
+def named(graph: TypeGraph, name: str) -> Type:
+    """A struct, union, typedef or other type by name, with or without its keyword; AbsentError."""
+    try:
+        return graph.find(name)
+    except AbsentError as error:
+        if name in graph:
+            raise
+        *_, last = name.split() or [""]
+        raise UnknownNameError(str(error), last, lambda: (one.name for one in graph)) from None
 
 
 def _member(of: CType | None, name: str, depth: int, parts: Parts) -> Place | None:
@@ -206,7 +225,7 @@ def parse(kernel: Kernel, text: str) -> CType | None:
                 raise AbsentError(f"{text!r} is not a type: too many elements")
             derived.append(None if star else elements)
     name = " ".join(names)
-    found: CType | None = None if name == "void" else kernel.types.graph.find(name)
+    found: CType | None = None if name == "void" else named(kernel.types.graph, name)
     for length in derived:
         if length is None:
             found = Derived(found)

@@ -32,12 +32,17 @@ class Inline:
         return Markup("\n".join(map(self._line, lines.lines)))
 
     def _rows(self, table: Table) -> Iterator[str]:
-        numbers = set(table.numbers)
+        starts = [
+            '<td class="n"' if column in table.numbers else "<td"
+            for column in range(max(map(len, table.rows), default=0))
+        ]
+        # The name of the column, for narrow windows: see style.css.
+        for column, name in enumerate(table.head[: len(starts)]):
+            starts[column] += f' data-of="{escape(name)}"'
         for i, row in enumerate(table.rows):
             yield f'<tr id="{table.ids[i]}">' if i < len(table.ids) else "<tr>"
-            for column, cell in enumerate(row):
-                start = '<td class="n">' if column in numbers else "<td>"
-                yield f"{start}{self._cell(cell)}</td>"
+            for start, cell in zip(starts, row, strict=False):
+                yield f"{start}>{self._cell(cell)}</td>"
             yield "</tr>\n"
 
     def _cell(self, cell: Cell) -> str:

@@ -2,10 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from .._native import AbsentError
-from .._typing import NamedTuple, NotRequired, TypedDict
+from .._typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 from ..isolation import isolated
 from ..limits import MAX_KERNEL_HINTS
 from ..output.escape import visible
@@ -13,15 +12,16 @@ from ..output.json_types import Count, Hex
 from ..output.table import table
 from ..progress import each
 from ..session import DumpFile
-from ..xen import domain_details
 from ..xen.domain import CoreDomain, XenDomain
-from ..xen.domain_details import Details, VcpuDetails
 from ..xen.domains import RESERVED
 from ..xen.guests import GuestKernel
 from ..xen.host import HostDomain, XenHost
 from . import held_locks, host_domains
 from .contract import UsageError
 from .held_locks import LockJson
+
+if TYPE_CHECKING:
+    from ..xen.domain_details import Details, VcpuDetails
 
 OPERANDS = host_domains.OPERANDS
 #: Names of the kinds in the table.
@@ -55,8 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="accept a xen-syms of another build")
 
 
-@dataclass(frozen=True, slots=True)
-class DomainRow:
+class DomainRow(NamedTuple):
     """One domain."""
 
     #: None for that of an xl dump-core or save file, which has no id.
@@ -80,7 +79,7 @@ class DomainRow:
     shared_info: int | None
     warnings: list[str]
     #: Only of a domain that was asked for.
-    details: Details | None = None
+    details: "Details | None" = None
 
 
 def run(target: DumpFile, options: Options = Options()) -> "Domains":
@@ -111,6 +110,8 @@ def run(target: DumpFile, options: Options = Options()) -> "Domains":
 
 
 def _in_full(target: DumpFile, options: Options) -> "Domains":
+    from ..xen import domain_details
+
     if options.all:
         raise UsageError("argument --all: not with domains that are shown in full")
     xen = host_domains.host(target, options.xen_syms, force=options.force)
@@ -132,7 +133,7 @@ def none_found(xen: XenHost) -> AbsentError:
     return AbsentError(f"{xen.dump.path}: no domain can be found: {why}")
 
 
-def _row(domain: XenDomain, hints: list[int], details: Details | None = None) -> DomainRow:
+def _row(domain: XenDomain, hints: list[int], details: "Details | None" = None) -> DomainRow:
     kernel = domain.kernel(hints)
     host = domain if isinstance(domain, HostDomain) else None
     return DomainRow(
@@ -332,7 +333,7 @@ _VCPUS = (
 )
 
 
-def _vcpu_cells(vcpu: VcpuDetails) -> Iterator[str]:
+def _vcpu_cells(vcpu: "VcpuDetails") -> Iterator[str]:
     yield str(vcpu.id)
     yield "-" if vcpu.pcpu is None else str(vcpu.pcpu)
     yield f"{vcpu.address:x}"
@@ -348,7 +349,7 @@ def _vcpu_cells(vcpu: VcpuDetails) -> Iterator[str]:
     yield "-" if not vcpu.polls else "several" if vcpu.polls < 0 else str(vcpu.polls)
 
 
-def _details_json(details: Details) -> DetailsJson:
+def _details_json(details: "Details") -> DetailsJson:
     return {
         "p2m": details.p2m,
         "paging": details.paging,

@@ -1,8 +1,10 @@
 """Locks of Xen that are held, in JSON."""
 
-from .._typing import TypedDict
+from .._typing import TYPE_CHECKING, TypedDict
 from ..output.json_types import Count, Hex
-from ..xen.locks import Held
+
+if TYPE_CHECKING:
+    from ..xen.locks import Held
 
 
 class LockJson(TypedDict):
@@ -18,7 +20,7 @@ class LockJson(TypedDict):
     problem: str | None
 
 
-def to_json(held: Held) -> LockJson:
+def to_json(held: "Held") -> LockJson:
     """One lock."""
     return {
         "name": held.name,

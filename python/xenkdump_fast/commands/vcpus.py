@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from .._native import AbsentError, Image, MemoryFault, Symbol, Symbols
 from .._typing import NamedTuple, TypedDict
@@ -50,8 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class VcpuRow:
+class VcpuRow(NamedTuple):
     """One vCPU."""
 
     #: None for the domain of an xl dump-core or save file, which has no id.

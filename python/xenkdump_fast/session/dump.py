@@ -4,12 +4,11 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 
-from .._typing import Literal
-from ..linux.boot.claims import Given
-from .domain import Domain, Options
-from .domain_id import domain_id, domain_ids
+from .._typing import TYPE_CHECKING, Literal
 from .dump_file import DumpFile, StrPath, path_of
-from .platform import platform_of
+
+if TYPE_CHECKING:
+    from .domain import Domain
 
 
 def open(  # noqa: A001 - as gzip.open
@@ -47,6 +46,8 @@ class Dump(DumpFile):
     @cached_property
     def domain_ids(self) -> list[int]:
         """The ids of its domains, without Xen's own; only 0 if it is not of a Xen host."""
+        from .domain_id import domain_ids
+
         return domain_ids(self)
 
     def domain(
@@ -77,6 +78,12 @@ class Dump(DumpFile):
         ValueError if ``kaslr_offset`` or ``phys_base`` is out of range, TypeError for an argument
         of another type.
         """
+        # Not needed by commands about Xen alone.
+        from ..linux.boot.claims import Given
+        from .domain import Domain, Options
+        from .domain_id import domain_id
+        from .platform import platform_of
+
         path = None if vmcoreinfo is None else path_of(vmcoreinfo, "vmcoreinfo")
         given = Given.of(kaslr_offset, phys_base, path)
         if p2m_source is not None and not isinstance(p2m_source, str):

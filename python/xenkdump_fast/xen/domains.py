@@ -12,7 +12,7 @@ from ..limits import (
     MAX_VARIABLES_SEARCH,
     MAX_VCPU_DOMAIN_OFFSET,
 )
-from . import domain_search, frame_table
+from . import frame_table
 from .layout import Layout
 from .memory import PAGE, XenMemory, number
 from .pcpus import Pcpu
@@ -105,6 +105,8 @@ def find(memory: XenMemory, facts: Facts, pcpus: Sequence[Pcpu]) -> DomainList:
     except BudgetExceededError as error:
         found.warnings.append(f"domains of the pCPUs' vCPUs may be missing: {error}")
     if facts.head is None or facts.next is None:
+        from . import domain_search
+
         try:
             with memory.budget("Xen's variables that may lead to domains", MAX_VARIABLES_SEARCH):
                 for address in domain_search.in_variables(memory, facts.size):

@@ -7,7 +7,7 @@ struct only loses its own votes.
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from .._typing import NamedTuple
@@ -41,6 +41,10 @@ class _Struct(NamedTuple):
     address: int
     data: bytes
     words: tuple[int, ...]
+
+    def numbers(self) -> "tuple[int, ...]":
+        """The 32-bit numbers in it, but for one that ends it."""
+        return struct.unpack_from(f"<{(len(self.data) - 1) // 4}I", self.data)
 
 
 class _Vcpu(NamedTuple):
@@ -106,14 +110,6 @@ class _Inference:
             if votes[best] >= least:
                 self.layout.offsets[name] = best
 
-    def count(
-        self, structs: Iterable[_Struct], step: int, test: Callable[[_Struct, int], bool]
-    ) -> Counter[int]:
-        """For each offset that is a multiple of ``step``, how many structs pass the test there."""
-        return Counter(
-            at for one in structs for at in range(0, len(one.data) - step, step) if test(one, at)
-        )
-
     # struct domain
 
     def vcpu_array(self) -> None:
@@ -137,7 +133,7 @@ class _Inference:
         """
         memory, word = self.memory, self.word
         for i, value in enumerate(domain.words):
-            if value % word or not memory.is_xen(value):
+            if not value or value % word or not memory.is_xen(value):
                 continue
             for by_pointer, vcpu in ((True, memory.pointer(value)), (False, value)):
                 if vcpu is None or vcpu % word or not memory.is_xen(vcpu):
@@ -175,12 +171,11 @@ class _Inference:
     def max_vcpus(self) -> None:
         """domain.max_vcpus: the number of vCPUs in every domain, at the offset near the array."""
         near = self.layout.offsets["domain.vcpu"]
-
-        def holds_count(domain: _Struct, at: int) -> bool:
+        votes: Counter[int] = Counter()
+        for domain in self.domains:
             count = self.counts[domain.address]
-            return count > 0 and int.from_bytes(domain.data[at : at + 4], "little") == count
-
-        votes = self.count(self.domains, 4, holds_count)
+            if count > 0:
+                votes.update(i * 4 for i, value in enumerate(domain.numbers()) if value == count)
         most = max(votes.values(), default=0)
         if most:
             best = min((at for at in votes if votes[at] == most), key=lambda at: abs(at - near))
@@ -191,7 +186,7 @@ class _Inference:
         votes: Counter[int] = Counter()
         for domain in self.domains:
             for i, value in enumerate(domain.words):
-                if value % PAGE or not self.memory.is_xen(value):
+                if not value or value % PAGE or not self.memory.is_xen(value):
                     continue
                 page = self.memory.read(value, PAGE)
                 if page is not None:
@@ -203,21 +198,8 @@ class _Inference:
 
         dom0's is all zeros, so that a domU is needed: the toolstack chooses a random one.
         """
-
-        def is_uuid(domain: _Struct, at: int) -> bool:
-            value = domain.data[at : at + 16]
-            return (
-                len(value) == 16
-                and value[6] >> 4 in range(1, 6)
-                and value[8] >> 6 == 2
-                and len(set(value)) >= 9
-                # Two adjacent pointers are not a UUID.
-                and b"\xff\xff\x83" not in value
-                and b"\xff\xff\x82" not in value
-            )
-
         others = [domain for domain in self.domains if domain is not self.dom0]
-        votes = self.count(others, 4, is_uuid)
+        votes = Counter(at for domain in others for at in _uuids(domain.data))
         for at in [at for at in votes if votes[at] < len(others)]:
             del votes[at]
         for at in list(votes):
@@ -297,20 +279,17 @@ class _Inference:
         if self.dom0 is None or kinds.get(self.dom0.address) != "pv":
             return
 
-        def flags(domain: _Struct, at: int) -> int:
-            return int.from_bytes(domain.data[at : at + 4], "little")
-
         def fits(domain: _Struct, at: int) -> bool:
-            value = flags(domain, at)
+            value = int.from_bytes(domain.data[at : at + 4], "little")
             if kinds.get(domain.address) == "pv":
                 return value == 0
             return value & EMU_LAPIC == EMU_LAPIC and value < 1 << 12
 
         others = [domain for domain in self.domains if domain is not self.dom0]
         found = [
-            at
-            for at in range(0, len(self.dom0.data) - 4, 4)
-            if flags(self.dom0, at) == EMU_PIT and all(fits(domain, at) for domain in others)
+            i * 4
+            for i, value in enumerate(self.dom0.numbers())
+            if value == EMU_PIT and all(fits(domain, i * 4) for domain in others)
         ]
         if len(found) == 1:
             self.layout.offsets["domain.emulation"] = found[0]
@@ -334,7 +313,9 @@ class _Inference:
             words = vcpu.struct.words
             if vcpu.pcpu is not None and vcpu.pcpu.cr3 is not None:
                 expected = root_of(vcpu.pcpu.cr3, self.word)
-                same = (i for i, at in enumerate(words) if root_of(at, self.word) == expected)
+                same = (
+                    i for i, at in enumerate(words) if at and root_of(at, self.word) == expected
+                )
                 # The strongest evidence there is.
                 votes.update({i * self.word: 100 for i in same})
                 continue
@@ -389,6 +370,18 @@ class _Inference:
         at = self.layout.get("vcpu.processor")
         data = b"" if at is None else vcpu.struct.data[at : at + 4]
         return int.from_bytes(data, "little") if len(data) == 4 else None
+
+
+def _uuids(data: bytes) -> Iterator[int]:
+    """Offsets at which a valid UUID may be."""
+    # Its version and its variant exclude nearly all candidates.
+    starts = range(0, len(data) - 15, 4)
+    for at in [at for at in starts if data[at + 8] >> 6 == 2 and 1 <= data[at + 6] >> 4 <= 5]:
+        value = data[at : at + 16]
+        # Two adjacent pointers are not a UUID.
+        is_pointers = b"\xff\xff\x83" in value or b"\xff\xff\x82" in value
+        if len(set(value)) >= 9 and not is_pointers:
+            yield at
 
 
 def _runstates(vcpu: _Struct, word: int) -> Iterator[tuple[int, int]]:

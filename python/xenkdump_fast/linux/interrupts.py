@@ -145,8 +145,7 @@ class Interrupts:
     @cached_property
     def areas(self) -> dict[int, int]:
         """The offset of the per-CPU area of each CPU."""
-        areas = percpu.areas(self._kernel)
-        return {cpu: at for cpu, at in areas.items() if at is not None}
+        return percpu.offsets(self._kernel)
 
     def counts(self, interrupt: Interrupt, cpus: Sequence[int]) -> list[int | None]:
         """How often it occurred on each of these CPUs; None if that cannot be read."""

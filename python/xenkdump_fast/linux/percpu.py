@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from .._native import AbsentError, MemoryFault
 from ..budget import BudgetExceededError
+from ..isolation import isolated
 from ..limits import MAX_CPUS
 from . import compat
 from .kernel import Kernel
@@ -110,9 +111,9 @@ def possible(kernel: Kernel) -> list[int]:
 def areas(kernel: Kernel) -> dict[int, int | None]:
     """The possible CPUs with a per-CPU area of their own, at most as many as the dump can hold.
 
-    Each with its ``offset``, or None if that cannot be read. Work per CPU is for these only. In a
-    hostile dump all CPUs may share one area, and they do if the kernel crashed before it set them
-    up.
+    Each with its ``offset``, or None if that cannot be read, which the caller reports; ``offsets``
+    does so itself. Work per CPU is for these only. In a hostile dump all CPUs may share one area,
+    and they do if the kernel crashed before it set them up.
     """
     symbols = kernel.symbols
     size = (symbols.get("__per_cpu_end") or 0) - (symbols.get("__per_cpu_start") or 0)
@@ -135,6 +136,15 @@ def areas(kernel: Kernel) -> dict[int, int | None]:
             offsets.add(at)
     if shared:
         kernel.warn(f"{shared} of the possible CPUs have no per-CPU area of their own")
+    return found
+
+
+def offsets(kernel: Kernel) -> dict[int, int]:
+    """The ``offset`` of each of the ``areas``; a warning for each that cannot be read."""
+    found = {}
+    for cpu, at in areas(kernel).items():
+        with isolated(f"the per-CPU area of CPU {cpu} is not known", kernel.warn, MemoryFault):
+            found[cpu] = offset(kernel, cpu) if at is None else at
     return found
 
 

@@ -93,9 +93,7 @@ class RunQueues:
         self._complete = True
         #: The address of each CPU's struct rq.
         self.addresses = {
-            cpu: variable + at & kernel.last
-            for cpu, at in percpu.areas(kernel).items()
-            if at is not None
+            cpu: variable + at & kernel.last for cpu, at in percpu.offsets(kernel).items()
         }
         self._entities = kernel.object_budget(
             "entities in run queues", kernel.types.sizeof("sched_entity")

@@ -1,5 +1,6 @@
 """Active tasks of CPUs."""
 
+from xenkdump_fast.limits import MAX_CPUS
 from xenkdump_fast.linux import percpu, tasks
 from xenkdump_fast.linux.run_queues import RunQueues
 
@@ -65,6 +66,39 @@ def test_offsets_that_cannot_be_read() -> None:
         f"the per-CPU area of CPU {cpu} is not known: {OFFSETS + 8 * cpu:#x} is not mapped"
         for cpu in range(2)
     ]
+
+
+def test_masks_that_cannot_be_read() -> None:
+    """Only CPU 0 was known: its tasks, its run queue and its timers, without a warning."""
+    kernel = kernel_with([0x5000, 0x6000])
+    kernel.memory.drop(MASK)
+    assert tasks.active(kernel) == {0: 0x5000}
+    (warning,) = kernel.warnings
+    assert warning == (
+        f"the possible CPUs are not known, a single one is assumed: {MASK:#x} is not mapped"
+    )
+    kernel.symbols.update(nr_cpu_ids=0x50000, __cpu_present_mask=MASK)  # type: ignore[attr-defined]
+    kernel.memory.number(0x50000, 2, 4)
+    assert tasks.active(kernel) == {0: 0x5000, 1: 0x6000}
+    assert percpu.present(kernel) == [0, 1]
+    assert "all 2 below nr_cpu_ids are assumed" in kernel.warnings[1]
+    assert kernel.warnings[2].startswith("the present CPUs are not known")
+    kernel.memory.number(0x50000, 0xFFFFFFFF, 4)
+    assert len(percpu.possible(kernel)) == MAX_CPUS
+
+
+def test_online_masks_that_cannot_be_read() -> None:
+    """The CPUs that panic() stopped were offline, without a warning."""
+    kernel = kernel_with([0x5000, 0x6000])
+    masks = {"__cpu_online_mask": 0x60000, "__cpu_active_mask": 0x61000}
+    kernel.symbols.update(masks)  # type: ignore[attr-defined]
+    kernel.memory.number(0x60000, 1, 8)
+    kernel.memory.number(0x61000, 3, 8)
+    assert (percpu.online(kernel), kernel.warnings) == ([0, 1], [])
+    kernel.memory.drop(0x61000)
+    assert percpu.online(kernel) == [0]
+    (warning,) = kernel.warnings
+    assert warning.startswith("the online CPUs are not certain: cpu_active: ")
 
 
 def test_more_cpus_than_the_dump_can_hold() -> None:

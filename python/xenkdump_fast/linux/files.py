@@ -306,9 +306,8 @@ class _Reader:
             )
             known: dict[int, str] = {}
             for kind in dict.fromkeys(kinds):
-                with isolated(
-                    f"the name of the file system at {kind:#x} is not known", kernel.warn
-                ):
+                what = f"the name of the file_system_type at {kind:#x} cannot be read"
+                with isolated(what, kernel.warn):
                     known[kind] = kernel.string(kernel.read(kind, "file_system_type.name"), 64)
             for block, kind in zip(blocks, kinds, strict=True):
                 if kind in known:

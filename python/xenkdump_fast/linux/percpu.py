@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from .._contexts import suppress
 from .._native import AbsentError, MemoryFault
 from ..budget import BudgetExceededError
 from ..isolation import isolated
@@ -101,11 +102,23 @@ def possible(kernel: Kernel) -> list[int]:
     """The CPUs for which the kernel has per-CPU areas."""
     try:
         return mask(kernel, "cpu_possible")
+    except MemoryFault as fault:
+        return _assumed(kernel, fault)
     except AbsentError as error:
         # A kernel without CONFIG_SMP has no mask.
         if kernel.image.symbol_source == "kallsyms":
             kernel.warn(f"the CPUs are not known, a single one is assumed: {error}")
         return [0]
+
+
+def _assumed(kernel: Kernel, fault: MemoryFault) -> list[int]:
+    """The CPUs below ``nr_cpu_ids``, the number of the last possible one plus 1; else the first."""
+    count = 1
+    with suppress(AbsentError):
+        count = min(max(kernel.variable("nr_cpu_ids", 4), 1), MAX_CPUS)
+    assumed = "a single one is" if count == 1 else f"all {count} below nr_cpu_ids are"
+    kernel.warn(f"the possible CPUs are not known, {assumed} assumed: {fault}")
+    return list(range(count))
 
 
 def areas(kernel: Kernel) -> dict[int, int | None]:
@@ -167,8 +180,11 @@ def present(kernel: Kernel) -> list[int]:
     """The CPUs that the machine, or Xen, provides."""
     try:
         return mask(kernel, "cpu_present")
+    except MemoryFault as fault:
+        kernel.warn(f"the present CPUs are not known, all possible ones are assumed: {fault}")
     except AbsentError:
-        return possible(kernel)
+        pass
+    return possible(kernel)
 
 
 def online(kernel: Kernel) -> list[int]:
@@ -181,6 +197,8 @@ def online(kernel: Kernel) -> list[int]:
     for key in ("cpu_online", "cpu_active"):
         try:
             found.update(mask(kernel, key))
-        except (AbsentError, MemoryFault):
+        except MemoryFault as fault:
+            kernel.warn(f"the online CPUs are not certain: {key}: {fault}")
+        except AbsentError:
             continue
     return sorted(found) if found else possible(kernel)

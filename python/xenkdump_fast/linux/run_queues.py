@@ -350,7 +350,7 @@ class RunQueues:
 
     def _group_name(self, group: int) -> str:
         kernel = self._kernel
-        if not all(kernel.has(member) for member in _NAMES):  # before 3.15
+        if not group or not all(map(kernel.has, _NAMES)):
             return ""
         with isolated(f"the name of the task group at {group:#x} is not known", kernel.warn):
             cgroup = kernel.read(group, _NAMES[0])

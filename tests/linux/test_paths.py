@@ -83,9 +83,6 @@ def test_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int] = []
 
     class Memory:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(tree.objects.memory, name)
-
         def paths(self, nodes: list[int], *others: Any) -> Any:
             used.append(others[-1][3])
             return ["/?"] * len(nodes), [("steps", 0)], 0, 0, min(512, used[-1])

@@ -486,7 +486,7 @@ mod tests {
         ];
         let (texts, lost) = machine.paths(&places, &LIMITS);
         let whole = format!("/srv/{}", "f".repeat(255));
-        let expected = ["/?/c", "/srv/?", "/srv/?", &whole];
+        let expected = ["/?/c", "/srv/?", "/srv/?", whole.as_str()];
         assert_eq!(texts[..4], expected);
         let expected = ["/?/srv/data", "/?/srv/data", "/?", "?"];
         assert_eq!(texts[4..], expected);

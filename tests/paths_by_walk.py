@@ -52,8 +52,10 @@ def paths(
 
     def name(found: tuple[int, int, int]) -> tuple[str, tuple[str, int] | None]:
         _, at, length = found
+        if length > _MAX_NAME:
+            return "?", ("name", at)
         try:
-            data = space.read(at, min(length, _MAX_NAME))
+            data = space.read(at, length)
         except MemoryFault:
             return "?", ("name", at)
         return data.decode("utf-8", "backslashreplace"), None

@@ -49,7 +49,7 @@ TypeKind = Literal[
 
 #: How the kernel links a list: list_head forward and backward, hlist_head.
 #: What a path lacks: a struct or a name that cannot be read, or what exceeds a limit.
-PathLoss = Literal["node", "name", "tree", "depth", "structs", "size"]
+PathLoss = Literal["node", "name", "tree", "depth", "structs", "size", "steps"]
 ListLinks = Literal["circular", "backward", "null-terminated"]
 #: How the walk of a list ended.
 ListEnd = Literal["complete", "loop", "shared", "limit", "unreadable"]
@@ -475,8 +475,8 @@ class AddressSpace:
         word: WordSize,
         node: tuple[int, int, int, int],
         tree: tuple[int, int, int, int],
-        limits: tuple[int, int, int],
-    ) -> tuple[list[str], list[tuple[PathLoss, int]], int, int]:
+        limits: tuple[int, int, int, int],
+    ) -> tuple[list[str], list[tuple[PathLoss, int]], int, int, int]:
         """Returns the paths of ``nodes`` in the ``trees`` at the same positions.
 
         A path has the names from the root of all trees to the node, joined by ``/``. Without a tree
@@ -488,11 +488,12 @@ class AddressSpace:
         - ``tree`` has offsets in the struct of a tree (a mount): of the member that ``trees``
           points to, of the pointer to the parent tree, of the pointer to the node that it is
           mounted on, of the pointer to its root. A struct at the top points to itself.
-        - ``limits`` are the nesting depth, the nodes and trees of all paths, and the bytes of all
-          paths.
+        - ``limits`` are the nesting depth, the nodes and trees of all paths, the bytes of all
+          paths, and the nodes and trees that all paths lead through, each as often as a path does.
 
         Returns the paths; what each incomplete path lacks, with the address; the number of nodes
-        and trees visited; the number of bytes of names and paths.
+        and trees visited; the number of bytes of names and paths; the number of nodes and trees
+        that the paths lead through.
         """
     def lists(
         self,

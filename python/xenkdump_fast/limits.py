@@ -103,6 +103,10 @@ MAX_ARGUMENTS = 2 << 20
 #: Dentries and mounts above each other in a path.
 MAX_PATH_DEPTH = 512
 
+#: Dentries and mounts that all paths of a command lead through, each as often as a path does. A
+#: million open files have 8 million. Mounts in a loop take the depth for each file.
+MAX_PATH_STEPS = 1 << 26
+
 #: Bytes of all paths that a command reads together. A million open files have 50 MB.
 MAX_PATHS_SIZE = 1 << 28
 

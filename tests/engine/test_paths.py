@@ -15,7 +15,8 @@ from .machine import PAGE, Machine
 NODE = 0, 8, 16, 4
 TREE = 0x20, 0, 8, 0x28
 DEPTH = 20
-LIMITS = DEPTH, 10_000, 1 << 20
+STEPS = 1 << 20
+LIMITS = DEPTH, 10_000, 1 << 20, STEPS
 
 
 def graph(rng: random.Random, word: int) -> tuple[Machine, list[int], list[int | None]]:
@@ -58,7 +59,7 @@ def test_paths_of_any_graph(saved: Callable[[Machine], Dump]) -> None:
         word: Literal[4, 8] = 8 if seed % 2 else 4
         memory, nodes, trees = graph(random.Random(seed), word)
         space = saved(memory).machine
-        texts, lost, structs, _ = space.paths(nodes, trees, word, NODE, TREE, LIMITS)
+        texts, lost, structs, _, _ = space.paths(nodes, trees, word, NODE, TREE, LIMITS)
         expected = paths_by_walk.paths(space, nodes, trees, word, NODE, TREE, DEPTH)
         assert texts == [text for text, _ in expected]
         assert set(lost) == {reason for _, reason in expected if reason is not None}
@@ -70,29 +71,35 @@ def test_paths_of_any_graph(saved: Callable[[Machine], Dump]) -> None:
 def test_limits(saved: Callable[[Machine], Dump]) -> None:
     memory, nodes, trees = graph(random.Random(1), 8)
     space = saved(memory).machine
-    texts, lost, structs, _ = space.paths(nodes, trees, 8, NODE, TREE, (DEPTH, 12, 1 << 20))
+    few = DEPTH, 12, 1 << 20, STEPS
+    texts, lost, structs, _, _ = space.paths(nodes, trees, 8, NODE, TREE, few)
     assert len(texts) == len(nodes)
     assert structs == 12
     assert ("structs", 0) in lost
-    texts, lost, _, _ = space.paths(nodes, trees, 8, NODE, TREE, (DEPTH, 10_000, 100))
+    texts, lost, _, _, _ = space.paths(nodes, trees, 8, NODE, TREE, (DEPTH, 10_000, 100, STEPS))
     assert ("size", 0) in lost
     assert "?" in texts
     # "/?" may be added to each text. A byte that is not UTF-8 has four characters.
     differing = set(texts)
     assert sum(len(text) for text in differing) <= 4 * 100 + 2 * len(differing)
-    texts, _, _, _ = space.paths(nodes, trees, 8, NODE, TREE, (0, 10_000, 1 << 20))
+    texts, _, _, _, _ = space.paths(nodes, trees, 8, NODE, TREE, (0, 10_000, 1 << 20, STEPS))
     assert {text for text, tree in zip(texts, trees, strict=True) if tree is not None} == {"/?"}
+    every, _, _, _, steps = space.paths(nodes, trees, 8, NODE, TREE, LIMITS)
+    texts, lost, _, _, used = space.paths(nodes, trees, 8, NODE, TREE, (*LIMITS[:3], steps // 2))
+    assert (used, ("steps", 0) in lost) == (steps // 2, True)
+    assert texts[:20] == every[:20]
+    assert texts[-20:] != every[-20:]
 
 
 def test_arguments(saved: Callable[[Machine], Dump]) -> None:
     memory, _, _ = graph(random.Random(1), 8)
     space = saved(memory).machine
-    assert space.paths([], [], 8, NODE, TREE, LIMITS) == ([], [], 0, 0)
-    texts, lost, _, _ = space.paths([2**64, -1], [2**64, None], 8, NODE, TREE, LIMITS)
+    assert space.paths([], [], 8, NODE, TREE, LIMITS) == ([], [], 0, 0, 0)
+    texts, lost, _, _, _ = space.paths([2**64, -1], [2**64, None], 8, NODE, TREE, LIMITS)
     assert texts == ["/?", "?"]
     assert lost == [("node", 2**64 - 1)] * 2
     far = 2**64 - 1, 2**64 - 1, 2**64 - 1, 2**63
-    texts, _, _, _ = space.paths([0x1000], [0x8020], 8, far, far, LIMITS)
+    texts, _, _, _, _ = space.paths([0x1000], [0x8020], 8, far, far, LIMITS)
     assert texts == ["/?"]
     with pytest.raises(ValueError, match="1 nodes, but 2 trees"):
         space.paths([1], [1, 2], 8, NODE, TREE, LIMITS)

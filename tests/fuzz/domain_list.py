@@ -117,7 +117,7 @@ def check(data: bytes) -> None:
         assert (runs[:, 1] > 0).all()
         # Each frame once.
         assert (runs[1:, 0] >= runs[:-1].sum(axis=1)).all()
-    domains.system(memory, facts, layout, pcpus, None)
+    domains.system(memory, facts, layout, pcpus, None, warnings)
     assert all(visible(text) == text for text in warnings)
     reads = memory.virtual.reads  # type: ignore[attr-defined]
     assert reads <= READS + READS_EACH * (PAGES + len(found.addresses)), f"{reads} reads"

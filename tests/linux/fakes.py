@@ -104,10 +104,10 @@ class Memory:
         word: int,
         node: tuple[int, int, int, int],
         tree: tuple[int, int, int, int],
-        limits: tuple[int, int, int],
-    ) -> tuple[list[str], list[tuple[str, int]], int, int]:
+        limits: tuple[int, int, int, int],
+    ) -> tuple[list[str], list[tuple[str, int]], int, int, int]:
         found = paths_by_walk.paths(self, nodes, trees, word, node, tree, limits[0])
-        return [text for text, _ in found], [lost for _, lost in found if lost], 0, 0
+        return [text for text, _ in found], [lost for _, lost in found if lost], 0, 0, 0
 
     def lists(
         self, heads: Sequence[int], word: int, *, links: str = "circular", limit: int

@@ -93,3 +93,26 @@ def test_a_task_without_user_space() -> None:
     made = kernel({})
     made.memory.write(TASK, words(8, 0))
     assert address_maps(made, TASKS, TASKS) == {TASK: None}
+
+
+@pytest.mark.parametrize("missing", ["operations", "mapping", "name"])
+def test_the_name_of_a_special_mapping_that_cannot_be_read(missing: str) -> None:
+    """The vdso was anonymous memory, without a warning."""
+    made = kernel({}, 1)
+    special, operations, mapping, text = (0xFFFF888000040000 + 0x1000 * i for i in range(4))
+    made.symbols.update(special_mapping_name=special)  # type: ignore[attr-defined]
+    made.types.layouts.update(  # type: ignore[attr-defined]
+        {
+            "vm_operations_struct.name": FakeMember(0, 8),
+            "vm_special_mapping.name": FakeMember(0, 8),
+        }
+    )
+    made.memory.write(VMAS + 8 * FIELDS.index("vm_ops"), words(8, operations, mapping))
+    made.memory.write(operations, words(8, special))
+    made.memory.write(mapping, words(8, text))
+    made.memory.write(text, b"[vdso]\0")
+    assert [area.name for area in found(made).areas] == ["[vdso]"]
+    assert not any("name of a memory area" in warning for warning in made.warnings)
+    made.memory.drop({"operations": operations, "mapping": mapping, "name": text}[missing])
+    assert [area.name for area in found(made).areas] == ["" if missing == "operations" else "?"]
+    assert any("the name of a memory area is not known" in warning for warning in made.warnings)

@@ -81,6 +81,17 @@ def test_characters() -> None:
     assert made.kernel.warnings == []
 
 
+def test_an_owner_that_cannot_be_read() -> None:
+    """The operations were the kernel's own, without a warning."""
+    made = Tables()
+    operations = made.objects.make("file_operations", owner=NOWHERE)
+    assert device_numbers.owner(made.kernel, operations, "file_operations.owner") == "?"
+    assert device_numbers.owner(made.kernel, NOWHERE, "file_operations.owner") == "?"
+    assert [text.split(": ")[0] for text in made.kernel.warnings] == [
+        f"the module with the operations at {at:#x} is not known" for at in (operations, NOWHERE)
+    ]
+
+
 def test_blocks() -> None:
     made = Tables()
     last = made.objects.make("blk_major_name", major=259, name="blkext")

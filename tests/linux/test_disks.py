@@ -2,7 +2,7 @@
 
 import pytest
 
-from xenkdump_fast import AbsentError
+from xenkdump_fast import AbsentError, MemoryFault
 from xenkdump_fast.budget import BudgetExceededError
 from xenkdump_fast.limits import MAX_DISK_TAGS
 from xenkdump_fast.linux import disks
@@ -203,7 +203,8 @@ def test_a_disk_without_requests(layouts: str) -> None:
     """Its statistics count; a CPU may have counted only the ends."""
     made = Machine(layouts)
     stats = made.objects.reserve(64)
-    made.objects.symbols(__per_cpu_offset=made.objects.reserve(8))
+    offsets = made.objects.reserve(8)
+    made.objects.symbols(__per_cpu_offset=offsets)
     struct, member = ("block_device", "bd_stats")
     if made.kernel.has("hd_struct.dkstats"):
         struct, member = ("hd_struct", "dkstats")
@@ -212,6 +213,9 @@ def test_a_disk_without_requests(layouts: str) -> None:
     made.kernel.memory.number(stats, 2, 8)
     made.kernel.memory.number(stats + 8, 2**64 - 1, 8)
     assert made.count() == Requests(2, 0)
+    made.objects.symbols(__per_cpu_offset=NOWHERE)
+    with pytest.raises(MemoryFault):  # the requests of a CPU were not counted
+        made.count()
 
 
 def test_the_legacy_block_layer() -> None:

@@ -176,3 +176,28 @@ def test_a_task_that_cannot_be_read() -> None:
     assert all(
         text.startswith("the open files of task 77 cannot be read") for text in made.kernel.warnings
     )
+
+
+@pytest.mark.parametrize(
+    ("struct", "member", "kind", "what"),
+    [
+        ("file", "f_inode", "", f"the inode at {NOWHERE:#x} cannot be read"),
+        ("inode", "i_sb", "FIFO", f"the super block at {NOWHERE:#x} cannot be read"),
+        ("super_block", "s_type", "FIFO", f"the name of the file_system_type at {NOWHERE:#x}"),
+        ("file_system_type", "name", "FIFO", "the name of the file_system_type at "),
+    ],
+)
+def test_a_file_whose_kind_cannot_be_read(struct: str, member: str, kind: str, what: str) -> None:
+    """A pipe was shown with the path of its dentry, without a warning."""
+    made = Machine()
+    task = made.task(made.fs, made.table([made.a, made.pipe]))
+    at = made.pipe
+    for step in ("file.f_inode", "inode.i_sb", "super_block.s_type", "file_system_type.name"):
+        if step == f"{struct}.{member}":
+            break
+        at = made.kernel.read(at, step)
+    made.put(at, f"{struct}.{member}", NOWHERE)
+    files = made.read()[task]
+    assert numbered(files)[0] == (0, "REG", "/a")
+    assert files.files[1].type == kind
+    assert any(text.startswith(what) for text in made.kernel.warnings), made.kernel.warnings

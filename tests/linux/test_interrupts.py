@@ -95,6 +95,7 @@ def test_unreadable_descriptors_and_names() -> None:
     made.memory.drop(NAMES)
     first, _ = Interrupts(made).read(range(4))
     assert (first.chip, first.flow, first.actions[0].name) == ("?", "?", "?")
+    assert any(text.startswith("a name of an interrupt is not known: ") for text in made.warnings)
     made.memory.drop(DESCS)
     assert list(Interrupts(made).read(range(4))) == []
 

@@ -3,6 +3,9 @@
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from xenkdump_fast import MemoryFault
 from xenkdump_fast.linux import mm
 from xenkdump_fast.linux.tasks import Task
 
@@ -119,3 +122,19 @@ def test_usage_is_unknown_without_its_members() -> None:
     del layouts(kernel)["mm_struct.total_vm"]
     assert mm.usage(kernel, [task_at(TASK)]) == {}
     assert kernel.warnings[0].startswith("the memory of tasks is not known")
+
+
+def test_the_pages_of_high_memory() -> None:
+    """%MEM was relative to low memory alone, without a warning."""
+    symbols = {"max_low_pfn": 0x1000, "_totalhigh_pages": 0x2000}
+    kernel = FakeKernel(symbols, word=4)
+    kernel.memory.number(0x1000, 1000, 4)
+    kernel.memory.number(0x2000, 200, 4)
+    assert mm.total_pages(kernel) == 1200
+    kernel.memory.drop(0x2000)
+    with pytest.raises(MemoryFault):
+        mm.total_pages(kernel)
+    del symbols["_totalhigh_pages"]
+    without = FakeKernel(symbols, word=4)
+    without.memory.number(0x1000, 1000, 4)
+    assert mm.total_pages(without) == 1000

@@ -8,6 +8,7 @@ import pytest
 
 import xenkdump_fast as xk
 from xenkdump_fast.linux import modules, percpu
+from xenkdump_fast.linux.system import Linux
 from xenkdump_forge import write_dump
 from xenkdump_forge.parts import Parts
 
@@ -165,6 +166,30 @@ def test_a_module_does_not_redefine_symbols_of_the_kernel(tmp_path: Path) -> Non
     assert len(kernel.symbols) == own
     assert "xtime" not in kernel.symbols
     assert percpu.possible(kernel) == possible
+
+
+def test_loading_that_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Symbols of modules were there twice."""
+    synthetic = write_dump(tmp_path, like="modern")
+
+    def opened() -> Linux:
+        return xk.open(str(synthetic.vmcore)).domain(0, str(synthetic.vmlinux)).kernel
+
+    whole, broken = opened(), opened()
+    own = len(whole.code)
+    _ = whole.unwinder
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(modules, "_load_orc", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _ = broken.unwinder
+    assert len(broken.code) > own
+    _ = broken.unwinder
+    found = [(symbol.name, symbol.address, symbol.module) for symbol in broken.code]
+    assert found == [(symbol.name, symbol.address, symbol.module) for symbol in whole.code]
 
 
 @pytest.mark.parametrize(

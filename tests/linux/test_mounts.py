@@ -213,6 +213,15 @@ def test_which_mounts_an_address_belongs_to() -> None:
         assert mounts.containing(made.kernel, (first, second), address) == expected
 
 
+def test_an_inode_that_cannot_be_read() -> None:
+    """Its file was counted for no file system, without a warning."""
+    made = Namespace(LIST)
+    inode = made.objects.make("inode", i_sb=made.block)
+    assert mounts.super_blocks(made.kernel, [inode, 0, NOWHERE]) == {inode: made.block}
+    (warning,) = made.kernel.warnings
+    assert warning.startswith(f"the inode at {NOWHERE:#x} cannot be read")
+
+
 def test_dirty_inodes() -> None:
     made = Namespace(LIST)
     objects, offset = made.objects, made.kernel.offset

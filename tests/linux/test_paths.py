@@ -69,6 +69,33 @@ def test_a_name() -> None:
     assert tree.warning().startswith(f"the name of a dentry at {NOWHERE:#x} cannot be read: ")
 
 
+def test_a_name_that_is_too_long() -> None:
+    """It was cut, without a warning."""
+    tree = Tree()
+    tree.objects.set(tree.home, "dentry", d_name__len=256)
+    assert tree.text(tree.home) == "/?"
+    assert tree.warning().endswith("cannot be read: the dentry is damaged")
+
+
+def test_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mounts in a loop take the whole depth for each file."""
+    tree = Tree()
+    used: list[int] = []
+
+    class Memory:
+        def paths(self, nodes: list[int], *others: Any) -> Any:
+            used.append(others[-1][3])
+            return ["/?"] * len(nodes), [("steps", 0)], 0, 0, min(512, used[-1])
+
+    monkeypatch.setattr(paths, "MAX_PATH_STEPS", 600)
+    monkeypatch.setattr(tree.kernel, "virtual", Memory())
+    found = paths.Paths(tree.kernel)
+    for _ in range(3):
+        assert found.texts([tree.mount], [tree.home]) == ["/?"]
+    assert used == [600, 88, 0]
+    assert tree.warning() == "all paths together lead through more than 600 dentries and mounts"
+
+
 def test_a_mount() -> None:
     tree = Tree()
     inside = tree.kernel.offset("mount.mnt")

@@ -124,6 +124,15 @@ def test_groups() -> None:
     assert (group.address, group.queue, group.throttled) == (GROUPS, GROUPS + 0x100, True)
 
 
+def test_the_name_of_a_group_that_cannot_be_read() -> None:
+    """It had none, without a warning."""
+    made = with_groups()
+    made.memory.number(GROUPS + 0x300, 0xDEAD0000, 8)
+    assert shown(made.read()) == [(0, 1), (0, "?"), (1, 3), (0, 2)]
+    text = f"the name of the task group at {GROUPS:#x} is not known: "
+    assert any(warning.startswith(text) for warning in made.kernel.warnings)
+
+
 def test_the_running_task_is_first() -> None:
     made = Made()
     made.memory.number(RQ + CFS, made.task(0) + SE, 8)

@@ -1,6 +1,8 @@
 """Active tasks of CPUs."""
 
+from xenkdump_fast.limits import MAX_CPUS
 from xenkdump_fast.linux import percpu, tasks
+from xenkdump_fast.linux.run_queues import RunQueues
 
 from .fakes import FakeKernel, FakeMember
 
@@ -17,7 +19,7 @@ def kernel_with(curr: list[int], possible: int = 0b11) -> FakeKernel:
             "__cpu_possible_mask": MASK,
             "__per_cpu_offset": OFFSETS,
         },
-        {"rq.curr": FakeMember(CURR, 8)},
+        {"rq.curr": FakeMember(CURR, 8), "sched_entity": 0x100, "task_struct": 0x1000},
     )
     kernel.memory.number(MASK, possible, 8)
     for cpu, task in enumerate(curr):
@@ -50,6 +52,53 @@ def test_cpus_without_a_per_cpu_area() -> None:
     kernel.memory.number(OFFSETS + 3 * 8, 0x1000, 8)
     assert tasks.active(kernel) == {0: 0x5000, 1: 0x6000, 2: 0x7000}
     assert kernel.warnings == ["1 of the possible CPUs have no per-CPU area of their own"]
+
+
+def test_offsets_that_cannot_be_read() -> None:
+    """Commands showed no run queues and no timers, without a warning."""
+    kernel = kernel_with([0x5000, 0x6000])
+    assert percpu.offsets(kernel) == {0: 0, 1: 0x1000}
+    assert kernel.warnings == []
+    kernel.memory.drop(OFFSETS)
+    assert percpu.areas(kernel) == {0: None, 1: None}
+    assert (percpu.offsets(kernel), RunQueues(kernel).addresses) == ({}, {})
+    assert kernel.warnings == [
+        f"the per-CPU area of CPU {cpu} is not known: {OFFSETS + 8 * cpu:#x} is not mapped"
+        for cpu in range(2)
+    ]
+
+
+def test_masks_that_cannot_be_read() -> None:
+    """Only CPU 0 was known: its tasks, its run queue and its timers, without a warning."""
+    kernel = kernel_with([0x5000, 0x6000])
+    kernel.memory.drop(MASK)
+    assert tasks.active(kernel) == {0: 0x5000}
+    (warning,) = kernel.warnings
+    assert warning == (
+        f"the possible CPUs are not known, a single one is assumed: {MASK:#x} is not mapped"
+    )
+    kernel.symbols.update(nr_cpu_ids=0x50000, __cpu_present_mask=MASK)  # type: ignore[attr-defined]
+    kernel.memory.number(0x50000, 2, 4)
+    assert tasks.active(kernel) == {0: 0x5000, 1: 0x6000}
+    assert percpu.present(kernel) == [0, 1]
+    assert "all 2 below nr_cpu_ids are assumed" in kernel.warnings[1]
+    assert kernel.warnings[2].startswith("the present CPUs are not known")
+    kernel.memory.number(0x50000, 0xFFFFFFFF, 4)
+    assert len(percpu.possible(kernel)) == MAX_CPUS
+
+
+def test_online_masks_that_cannot_be_read() -> None:
+    """The CPUs that panic() stopped were offline, without a warning."""
+    kernel = kernel_with([0x5000, 0x6000])
+    masks = {"__cpu_online_mask": 0x60000, "__cpu_active_mask": 0x61000}
+    kernel.symbols.update(masks)  # type: ignore[attr-defined]
+    kernel.memory.number(0x60000, 1, 8)
+    kernel.memory.number(0x61000, 3, 8)
+    assert (percpu.online(kernel), kernel.warnings) == ([0, 1], [])
+    kernel.memory.drop(0x61000)
+    assert percpu.online(kernel) == [0]
+    (warning,) = kernel.warnings
+    assert warning.startswith("the online CPUs are not certain: cpu_active: ")
 
 
 def test_more_cpus_than_the_dump_can_hold() -> None:

@@ -47,3 +47,19 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
         assert rows[0].kernel.nodename == "aiko.lab.example"
         of_dom0 = [row.vcpu for row in vcpus.run(DumpFile(str(vmcore))).rows if row.domain == 0]
         assert [v.registers for v in of_dom0] == [v.registers for v in intact.domain(0).vcpus]
+
+
+def test_a_domain_of_xen_that_cannot_be_read(vmcore: Path) -> None:
+    """It was left out without a warning."""
+    intact = XenHost(Dump(str(vmcore)))
+    every = [domain.id for domain in intact.domains(all=True)]
+    assert not any("Xen's own domains" in text for text in intact.warnings)
+    machine = intact.memory.translate(intact.facts.system[0])
+    assert machine is not None
+    # A part of Xen's memory that the dump does not hold.
+    lost = intact.domain(0).address + (1 << 41)
+    with patched(vmcore, {machine: lost.to_bytes(8, "little")}):
+        host = XenHost(Dump(str(vmcore)))
+        assert [domain.id for domain in host.domains(all=True)] == every
+        text = f"Xen's own domains may be missing: the domain at {lost:#x} cannot be read"
+        assert text in host.warnings

@@ -1,7 +1,6 @@
 """Address maps of processes: their virtual memory areas."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from .._native import AbsentError, MemoryFault
@@ -10,13 +9,14 @@ from ..limits import MAX_ADDRESS_MAP_READ
 from . import mm, trees
 from .kernel import Kernel
 from .mm import Usage
-from .paths import Paths
+from .paths import UNKNOWN, Paths
 from .structs import Structs, batches
 from .tasks import Task
 
 #: Bytes of a name that prctl(PR_SET_VMA_ANON_NAME) gives (include/uapi/linux/prctl.h: 80), and of
 #: the name of a special mapping.
 _MAX_NAME = 80
+_NO_NAME = "the name of a memory area is not known"
 
 
 class Area(NamedTuple):
@@ -264,21 +264,20 @@ class _Reader:
         """Whether the area is one that the kernel maps, such as the vdso (3.15, a62c34bd2a8a)."""
         kernel = self._kernel
         special = kernel.symbols.get("special_mapping_name")
-        if special is None:
+        if special is None or not kernel.has("vm_operations_struct.name"):
             return False
-        try:
+        with isolated(_NO_NAME, kernel.warn, MemoryFault):
             return kernel.read(operations, "vm_operations_struct.name") == special
-        except AbsentError:
-            return False
+        return False
 
     def _text(self, struct: int, member: str) -> str:
         """The string in a member."""
-        with suppress(AbsentError, MemoryFault):
+        with isolated(_NO_NAME, self._kernel.warn):
             return self._kernel.string(struct + self._kernel.offset(member), _MAX_NAME)
-        return ""
+        return UNKNOWN
 
     def _pointed(self, struct: int, member: str) -> str:
         """The string that a member points to."""
-        with suppress(AbsentError, MemoryFault):
+        with isolated(_NO_NAME, self._kernel.warn):
             return self._kernel.string(self._kernel.read(struct, member), _MAX_NAME)
-        return ""
+        return UNKNOWN

@@ -1,10 +1,8 @@
 """Registered majors of character and block devices."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
-from .._native import AbsentError
 from ..isolation import isolated
 from ..limits import MAX_DEVICE_PROBES, MAX_DEVICE_RANGES
 from .chains import chain
@@ -74,11 +72,13 @@ def blocks(kernel: Kernel) -> list[Block]:
 
 
 def owner(kernel: Kernel, operations: int, member: str) -> str:
-    """The name of the module that has operations; empty for the kernel's own."""
-    with suppress(AbsentError):
-        module = kernel.read(operations, member) if operations else 0
+    """The name of the module that has operations; empty for the kernel's own, ``?`` if unknown."""
+    if not operations or not kernel.has(member) or not kernel.has("module.name"):
+        return ""
+    with isolated(f"the module with the operations at {operations:#x} is not known", kernel.warn):
+        module = kernel.read(operations, member)
         return kernel.text(module, "module.name", _MAX_NAME) if module else ""
-    return ""
+    return "?"
 
 
 def _by_number(kernel: Kernel) -> dict[int, int]:

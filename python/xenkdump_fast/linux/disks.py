@@ -135,11 +135,9 @@ def _submitted(kernel: Kernel, disk: Disk) -> Requests | None:
         stats = kernel.read(part, "hd_struct.dkstats")
     at = kernel.offset("disk_stats.in_flight")
     totals = [0, 0]
-    for shift in percpu.areas(kernel).values():
-        if shift is None:
-            continue
+    for cpu in percpu.areas(kernel):
         for i in range(2):
-            counter = (stats + shift + at + i * kernel.word) & kernel.last
+            counter = percpu.shifted(kernel, stats + at + i * kernel.word, cpu)
             totals[i] += kernel.pointer(counter)
     # A CPU may have counted the end of what another one began.
     mask = kernel.last

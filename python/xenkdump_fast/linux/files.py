@@ -2,7 +2,6 @@
 
 import stat
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain, islice, repeat
 from operator import concat
 from typing import NamedTuple, cast
@@ -161,7 +160,7 @@ class _Reader:
         return dict(zip(addresses, map(tuple.__new__, repeat(OpenFiles), rows), strict=True))
 
     def _columns(
-        self, addresses: Iterable[int], members: tuple[str, ...], what: Callable[[int], str] | None
+        self, addresses: Iterable[int], members: tuple[str, ...], what: Callable[[int], str]
     ) -> list[list[int]]:
         """The addresses of those structs that can be read, and the numbers in each member.
 
@@ -173,9 +172,8 @@ class _Reader:
             columns, problems = read_columns(kernel, batch, members)
             for column, more in zip(found, columns, strict=True):
                 column.extend(more)
-            if what is not None:
-                for at, error in problems.items():
-                    kernel.warn(f"{what(at)} cannot be read: {error}")
+            for at, error in problems.items():
+                kernel.warn(f"{what(at)} cannot be read: {error}")
         return found
 
     def _of_tasks(self, tasks: Sequence[Task]) -> list[list[int]]:
@@ -280,10 +278,12 @@ class _Reader:
     def _inodes(self, addresses: Sequence[int]) -> tuple[list[str], list[str | None]]:
         """For each inode the name of its type, and what is shown instead of a path: None for one.
 
-        Both are those of a file with a path if it cannot be read.
+        Both are those of a file with a path if it cannot be read, with a warning.
         """
         inodes, modes, numbers, blocks = self._columns(
-            filter(None, dict.fromkeys(addresses)), _INODE_MEMBERS, None
+            filter(None, dict.fromkeys(addresses)),
+            _INODE_MEMBERS,
+            lambda at: f"the inode at {at:#x}",
         )
         systems = self._file_systems(dict.fromkeys(blocks))
         kinds = {}
@@ -301,10 +301,13 @@ class _Reader:
         names = kernel.file_systems
         new = [block for block in blocks if block and block not in names]
         if new:
-            blocks, kinds = self._columns(new, (_FILE_SYSTEM,), None)
+            blocks, kinds = self._columns(
+                new, (_FILE_SYSTEM,), lambda at: f"the super block at {at:#x}"
+            )
             known: dict[int, str] = {}
-            for kind in set(kinds):
-                with suppress(AbsentError):
+            for kind in dict.fromkeys(kinds):
+                what = f"the name of the file_system_type at {kind:#x} cannot be read"
+                with isolated(what, kernel.warn):
                     known[kind] = kernel.string(kernel.read(kind, "file_system_type.name"), 64)
             for block, kind in zip(blocks, kinds, strict=True):
                 if kind in known:

@@ -1,7 +1,6 @@
 """Interrupts: their descriptors and handlers, softirqs, and the interrupt descriptor table."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
@@ -134,7 +133,7 @@ class Interrupts:
     def _name(self, address: int, member: str | None) -> str | None:
         """The string at an address, or that a member of the struct there points to."""
         kernel = self._kernel
-        with suppress(AbsentError, MemoryFault):
+        with isolated("a name of an interrupt is not known", kernel.warn):
             if member is not None:
                 address = kernel.read(address, member)
             return kernel.string(address, _MAX_NAME) if address else None
@@ -145,8 +144,7 @@ class Interrupts:
     @cached_property
     def areas(self) -> dict[int, int]:
         """The offset of the per-CPU area of each CPU."""
-        areas = percpu.areas(self._kernel)
-        return {cpu: at for cpu, at in areas.items() if at is not None}
+        return percpu.offsets(self._kernel)
 
     def counts(self, interrupt: Interrupt, cpus: Sequence[int]) -> list[int | None]:
         """How often it occurred on each of these CPUs; None if that cannot be read."""

@@ -239,8 +239,11 @@ def total_pages(kernel: Kernel) -> int:
         total = kernel.pointer(kernel.symbol("max_pfn"))
     else:
         total = kernel.pointer(kernel.symbol("max_low_pfn"))
-        with suppress(AbsentError):
-            total += kernel.pointer(kernel.symbol("totalhigh_pages"))
+        high = None
+        with suppress(AbsentError):  # without CONFIG_HIGHMEM
+            high = kernel.symbol("totalhigh_pages")
+        if high is not None:
+            total += kernel.pointer(high)
     if "num_physpages" in kernel.symbols:  # until 3.10
         total = min(total, kernel.pointer(kernel.symbol("num_physpages")))
     return total

@@ -109,13 +109,13 @@ def containing(kernel: Kernel, known: Sequence[Mount], address: int) -> list[Mou
 
 
 def super_blocks(kernel: Kernel, inodes: Iterable[int]) -> dict[int, int]:
-    """The super block of each inode that can be read."""
+    """The super block of each inode that can be read; a warning for each other one."""
     found: dict[int, int] = {}
     member = kernel.numeric("inode.i_sb")
     for batch in batches(at for at in dict.fromkeys(inodes) if at):
         structs = Structs(kernel, batch, [member])
         for at in batch:
-            with suppress(MemoryFault):
+            with isolated(f"the inode at {at:#x} cannot be read", kernel.warn, MemoryFault):
                 found[at] = structs.read(at, member)
     return found
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from .._native import AbsentError
-from ..limits import MAX_PATH_DEPTH, MAX_PATHS_SIZE
+from ..limits import MAX_PATH_DEPTH, MAX_PATH_STEPS, MAX_PATHS_SIZE
 from .kernel import Kernel
 
 UNKNOWN = "?"
@@ -19,6 +19,7 @@ class Paths:
         self._kernel = kernel
         self._budget = kernel.object_budget("dentries", kernel.types.sizeof("dentry"))
         self._size = MAX_PATHS_SIZE
+        self._steps = MAX_PATH_STEPS
         members = ("d_parent", "d_name.name", "d_name.len")
         parent, name, length = (kernel.numeric(f"dentry.{member}") for member in members)
         self._dentry = parent.offset, name.offset, length.offset, length.size
@@ -44,12 +45,13 @@ class Paths:
 
     def _texts(self, mounts: Sequence[int | None], dentries: Sequence[int]) -> list[str]:
         kernel, budget = self._kernel, self._budget
-        limits = MAX_PATH_DEPTH, budget.remaining, self._size
-        found, lost, structs, size = kernel.virtual.paths(
+        limits = MAX_PATH_DEPTH, budget.remaining, self._size, self._steps
+        found, lost, structs, size, steps = kernel.virtual.paths(
             dentries, mounts, kernel.word, self._dentry, self._mount, limits
         )
         budget.spend(structs)
         self._size -= min(size, self._size)
+        self._steps -= steps
         kernel.charge(size + structs * kernel.word)
         # Many paths may lack the same part.
         for what, at in dict.fromkeys(lost):
@@ -63,6 +65,8 @@ class Paths:
             return self._budget.reason
         if what == "size":
             return f"all paths together have more than {MAX_PATHS_SIZE} bytes"
+        if what == "steps":
+            return f"all paths together lead through more than {MAX_PATH_STEPS} dentries and mounts"
         kernel = self._kernel
         name, start, offsets = {
             "node": ("dentry", at, self._dentry[:3]),
@@ -75,4 +79,5 @@ class Paths:
                 kernel.number(start + offset, size)
         except AbsentError as error:
             return f"the {name} at {start:#x} cannot be read: {error}"
-        return f"the {name} at {start:#x} cannot be read"
+        # The name is there: its length is the reason.
+        return f"the {name} at {start:#x} cannot be read: the dentry is damaged"

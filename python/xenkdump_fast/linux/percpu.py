@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from .._contexts import suppress
 from .._native import AbsentError, MemoryFault
 from ..budget import BudgetExceededError
+from ..isolation import isolated
 from ..limits import MAX_CPUS
 from . import compat
 from .kernel import Kernel
@@ -104,6 +106,8 @@ def possible(kernel: Kernel) -> list[int]:
     """The CPUs for which the kernel has per-CPU areas."""
     try:
         return mask(kernel, "cpu_possible")
+    except MemoryFault as fault:
+        return _assumed(kernel, fault)
     except AbsentError as error:
         # A kernel without CONFIG_SMP has no mask.
         if kernel.image.symbol_source == "kallsyms":
@@ -111,12 +115,22 @@ def possible(kernel: Kernel) -> list[int]:
         return [0]
 
 
+def _assumed(kernel: Kernel, fault: MemoryFault) -> list[int]:
+    """The CPUs below ``nr_cpu_ids``, the number of the last possible one plus 1; else the first."""
+    count = 1
+    with suppress(AbsentError):
+        count = min(max(kernel.variable("nr_cpu_ids", 4), 1), MAX_CPUS)
+    assumed = "a single one is" if count == 1 else f"all {count} below nr_cpu_ids are"
+    kernel.warn(f"the possible CPUs are not known, {assumed} assumed: {fault}")
+    return list(range(count))
+
+
 def areas(kernel: Kernel) -> dict[int, int | None]:
     """The possible CPUs with a per-CPU area of their own, at most as many as the dump can hold.
 
-    Each with its ``offset``, or None if that cannot be read. Work per CPU is for these only. In a
-    hostile dump all CPUs may share one area, and they do if the kernel crashed before it set them
-    up.
+    Each with its ``offset``, or None if that cannot be read, which the caller reports; ``offsets``
+    does so itself. Work per CPU is for these only. In a hostile dump all CPUs may share one area,
+    and they do if the kernel crashed before it set them up.
     """
     symbols = kernel.symbols
     size = (symbols.get("__per_cpu_end") or 0) - (symbols.get("__per_cpu_start") or 0)
@@ -142,6 +156,15 @@ def areas(kernel: Kernel) -> dict[int, int | None]:
     return found
 
 
+def offsets(kernel: Kernel) -> dict[int, int]:
+    """The ``offset`` of each of the ``areas``; a warning for each that cannot be read."""
+    found = {}
+    for cpu, at in areas(kernel).items():
+        with isolated(f"the per-CPU area of CPU {cpu} is not known", kernel.warn, MemoryFault):
+            found[cpu] = offset(kernel, cpu) if at is None else at
+    return found
+
+
 def _offsets(kernel: Kernel, cpus: Sequence[int]) -> Iterator[tuple[int, int | None]]:
     """The ``offset`` of each CPU; None if it cannot be read."""
     array, word = kernel.symbols.get("__per_cpu_offset"), kernel.word
@@ -161,8 +184,11 @@ def present(kernel: Kernel) -> list[int]:
     """The CPUs that the machine, or Xen, provides."""
     try:
         return mask(kernel, "cpu_present")
+    except MemoryFault as fault:
+        kernel.warn(f"the present CPUs are not known, all possible ones are assumed: {fault}")
     except AbsentError:
-        return possible(kernel)
+        pass
+    return possible(kernel)
 
 
 def online(kernel: Kernel) -> list[int]:
@@ -175,6 +201,8 @@ def online(kernel: Kernel) -> list[int]:
     for key in ("cpu_online", "cpu_active"):
         try:
             found.update(mask(kernel, key))
-        except (AbsentError, MemoryFault):
+        except MemoryFault as fault:
+            kernel.warn(f"the online CPUs are not certain: {key}: {fault}")
+        except AbsentError:
             continue
     return sorted(found) if found else possible(kernel)

@@ -21,6 +21,8 @@ from .structs import batches
 from .tasks import Task, TaskStructs
 
 _MAX_NAME = 256
+#: From a task_group to the name of its cgroup, that of a kernfs_node since 3.15.
+_NAMES = "task_group.css.cgroup", "cgroup.kn", "kernfs_node.name"
 
 
 class Queued(NamedTuple):
@@ -93,9 +95,7 @@ class RunQueues:
         self._complete = True
         #: The address of each CPU's struct rq.
         self.addresses = {
-            cpu: variable + at & kernel.last
-            for cpu, at in percpu.areas(kernel).items()
-            if at is not None
+            cpu: variable + at & kernel.last for cpu, at in percpu.offsets(kernel).items()
         }
         self._entities = kernel.object_budget(
             "entities in run queues", kernel.types.sizeof("sched_entity")
@@ -350,11 +350,12 @@ class RunQueues:
 
     def _group_name(self, group: int) -> str:
         kernel = self._kernel
-        try:
-            cgroup = kernel.read(group, "task_group.css.cgroup")
+        if not group or not all(map(kernel.has, _NAMES)):
+            return ""
+        with isolated(f"the name of the task group at {group:#x} is not known", kernel.warn):
+            cgroup = kernel.read(group, _NAMES[0])
             if not cgroup:
                 return ""
-            node = kernel.read(cgroup, "cgroup.kn")
-            return kernel.string(kernel.read(node, "kernfs_node.name"), _MAX_NAME)
-        except AbsentError:
-            return ""
+            node = kernel.read(cgroup, _NAMES[1])
+            return kernel.string(kernel.read(node, _NAMES[2]), _MAX_NAME)
+        return "?"

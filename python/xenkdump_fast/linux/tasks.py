@@ -88,10 +88,9 @@ def _current(kernel: Kernel) -> dict[int, int]:
         return _per_run_queue(kernel, "rq.curr")
     variable = kernel.symbols[names[0]]
     found = {}
-    for cpu, at in percpu.areas(kernel).items():
+    for cpu, at in percpu.offsets(kernel).items():
         with isolated(f"the current task of CPU {cpu} is not known", kernel.warn, MemoryFault):
-            if at is not None:
-                found[cpu] = kernel.pointer(variable + at)
+            found[cpu] = kernel.pointer(variable + at)
     return found
 
 
@@ -107,7 +106,7 @@ def _idle_by_areas(kernel: Kernel) -> dict[int, int]:
     ]
     if not known:
         raise kernel.missing(*compat.SYMBOLS["runqueues"])
-    areas = {cpu: at for cpu, at in percpu.areas(kernel).items() if at is not None}
+    areas = percpu.offsets(kernel)
     start = (kernel.symbols[known[0]] - MAX_PER_CPU_SEARCH // 2) // kernel.word * kernel.word
     start = max(start, 0)
     comm, pid = kernel.offset("task_struct.comm"), kernel.numeric("task_struct.pid")

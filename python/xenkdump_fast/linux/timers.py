@@ -62,7 +62,7 @@ class Timers:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         #: The offset of the per-CPU area of each CPU.
-        self.areas = {cpu: at for cpu, at in percpu.areas(kernel).items() if at is not None}
+        self.areas = percpu.offsets(kernel)
         self._names: dict[int, str | None] = {}
         self._budget = Budget("timers", MAX_TIMER_READ)
 

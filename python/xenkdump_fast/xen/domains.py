@@ -219,23 +219,32 @@ def system(
     layout: Layout,
     pcpus: Sequence[Pcpu],
     symbols: Symbols | None,
+    warnings: list[str],
 ) -> dict[int, int]:
     """Addresses of Xen's own domains by their reserved ids, as far as they can be found.
 
-    DOMID_XEN and DOMID_IO by VMCOREINFO_XEN, the idle domain by a pCPU's idle vCPU.
+    DOMID_XEN and DOMID_IO by VMCOREINFO_XEN, the idle domain by a pCPU's idle vCPU. Adds to
+    ``warnings`` what cannot be read.
     """
     candidates = [memory.pointer(at) for at in facts.system]
+    lost = [f"the pointer at {at:#x}" for at in facts.system if memory.pointer(at) is None]
     idle = symbols.get("idle_vcpu") if symbols is not None else None
     back = layout.get("vcpu.domain")
     if back is not None:
         first = memory.pointer(idle) if idle is not None else None
         running = [pcpu.vcpu for pcpu in pcpus]
-        candidates += [memory.pointer(vcpu + back) for vcpu in (*running, first) if vcpu]
+        vcpus = [vcpu for vcpu in (*running, first) if vcpu]
+        candidates += [memory.pointer(vcpu + back) for vcpu in vcpus]
+        lost += [f"the vCPU at {vcpu:#x}" for vcpu in vcpus if memory.pointer(vcpu + back) is None]
     found = {}
     for address in candidates:
-        if address is None or not memory.is_xen(address):
+        if not address:
             continue
-        identity = memory.number(address + facts.id, 2)
-        if identity is not None and identity >= FIRST_RESERVED:
+        readable = memory.is_xen(address)
+        identity = memory.number(address + facts.id, 2) if readable else None
+        if identity is None:
+            lost.append(f"the domain at {address:#x}")
+        elif identity >= FIRST_RESERVED:
             found[identity] = address
+    warnings += (f"Xen's own domains may be missing: {what} cannot be read" for what in lost)
     return found

@@ -338,7 +338,9 @@ class XenHost:
         found = [self._domain(number) for number in self._every.addresses]
         if all:
             known = {domain.address for domain in found}
-            system = domains.system(self.memory, self.facts, self.layout, self.pcpus, self.symbols)
+            system = domains.system(
+                self.memory, self.facts, self.layout, self.pcpus, self.symbols, self.warnings
+            )
             found += [
                 HostDomain(self, number, address, "Xen's own")
                 for number, address in sorted(system.items())

@@ -15,21 +15,30 @@ use crate::structs::{elements, word};
 /// A small string in Python, with a list slot.
 const STRING: usize = 64;
 
-/// The texts, what the incomplete ones among them lack, the number of structs, and the bytes of names that
-/// were read and of texts.
-pub type Found<'py> = (Bound<'py, PyList>, Vec<(&'static str, u64)>, usize, usize);
+/// The texts, what the incomplete ones among them lack, the number of structs, the bytes of names that were
+/// read and of texts, and the number of structs that the paths lead through.
+pub type Found<'py> = (
+    Bound<'py, PyList>,
+    Vec<(&'static str, u64)>,
+    usize,
+    usize,
+    usize,
+);
 
 /// Where a node has its members, and the size of the length of its name.
 pub type Node = (u64, u64, u64, usize);
 /// The part of a tree that its address belongs to, and where it has its members.
 pub type Tree = (u64, u64, u64, u64);
 
+/// Nodes and trees above each other, those of all paths, bytes of all paths, and what all paths lead through.
+pub type Limits = (usize, usize, usize, usize);
+
 /// See `AddressSpace.paths`.
 pub fn paths<'py>(
     space: &Space<CoreDump>,
     (nodes, trees): (&Bound<'py, PyAny>, &Bound<'py, PyAny>),
     (word_size, node, tree): (usize, Node, Tree),
-    (depth, structs, size): (usize, usize, usize),
+    (depth, structs, size, steps): Limits,
 ) -> PyResult<Found<'py>> {
     let py = nodes.py();
     let layout = PathLayout {
@@ -46,6 +55,7 @@ pub fn paths<'py>(
         depth,
         structs,
         size,
+        steps,
     };
     // An address outside 64 bits is one that cannot be read, as that of the last byte.
     let nodes = elements(nodes, |at| Ok(errors::address(&at)?.unwrap_or(u64::MAX)))?;
@@ -78,12 +88,13 @@ pub fn paths<'py>(
         Lost::Deep => ("depth", 0),
         Lost::Structs => ("structs", 0),
         Lost::Size => ("size", 0),
+        Lost::Steps => ("steps", 0),
     });
     let lost = errors::catch(|| alloc::collect(lost))?;
     let size = paths
         .names
         .saturating_add(paths.texts().map(<[u8]>::len).sum());
-    Ok((found, lost, paths.structs, size))
+    Ok((found, lost, paths.structs, size, paths.steps))
 }
 
 /// Bytes that are not UTF-8 are escaped.

@@ -423,8 +423,8 @@ impl AddressSpace {
     /// length of the name, with its size. `tree` is which part of the struct of a tree its address
     /// belongs to, and where the struct has pointers to the struct that it is mounted in, to the node
     /// that it is mounted on, and to its root. At the top a struct leads to itself. `word` is the size of a
-    /// pointer. `limits` are the nodes and trees above each other, those of all paths, and the bytes of all
-    /// paths.
+    /// pointer. `limits` are the nodes and trees above each other, those of all paths, the bytes of all
+    /// paths, and the nodes and trees that all paths lead through.
     fn paths<'py>(
         &self,
         nodes: &Bound<'py, PyAny>,
@@ -432,7 +432,7 @@ impl AddressSpace {
         word: usize,
         node: paths::Node,
         tree: paths::Tree,
-        limits: (usize, usize, usize),
+        limits: paths::Limits,
     ) -> PyResult<paths::Found<'py>> {
         paths::paths(self.open()?, (nodes, trees), (word, node, tree), limits)
     }

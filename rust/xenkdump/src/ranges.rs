@@ -30,6 +30,12 @@ impl<T> Ranges<T> {
         }
     }
 
+    /// The value of exactly this range.
+    pub fn get(&self, range: &Range<VirtAddr>) -> Option<&T> {
+        let (end, value) = self.parts.get(&range.start)?;
+        (*end == range.end).then_some(value)
+    }
+
     /// The value of the range that contains `address`.
     pub fn find(&self, address: VirtAddr) -> Option<&T> {
         let (_, (end, value)) = self.parts.range(..=address).next_back()?;
@@ -68,6 +74,16 @@ mod tests {
             found(&ranges, &addresses),
             [no, b, b, c, c, a, a, no, no, no, Some(5), no]
         );
+    }
+
+    #[test]
+    fn ranges_are_found_as_a_whole() {
+        let mut table = Ranges::default();
+        table.add(VirtAddr(10)..VirtAddr(20), 'a');
+        assert_eq!(table.get(&(VirtAddr(10)..VirtAddr(20))), Some(&'a'));
+        for (start, end) in [(10, 19), (11, 20), (10, 21), (20, 10)] {
+            assert_eq!(table.get(&(VirtAddr(start)..VirtAddr(end))), None);
+        }
     }
 
     #[test]

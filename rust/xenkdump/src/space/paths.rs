@@ -43,6 +43,9 @@ pub struct PathLimits {
     pub structs: usize,
     /// Bytes of all paths together, and of all names that are read for them.
     pub size: usize,
+    /// Nodes and trees of all paths together, each as often as a path leads through it: a path across trees
+    /// that are mounted in a loop has no more bytes for them.
+    pub steps: usize,
 }
 
 /// What a path is made for.
@@ -59,7 +62,7 @@ pub struct Place {
 pub enum Lost {
     /// The node at this address cannot be read.
     Node(u64),
-    /// The name at this address cannot be read.
+    /// The name at this address cannot be read, or has more than `MAX_NODE_NAME` bytes.
     Name(u64),
     /// The tree at this address cannot be read.
     Tree(u64),
@@ -69,6 +72,8 @@ pub enum Lost {
     Structs,
     /// All paths together, or their names, have more bytes than the limit.
     Size,
+    /// All paths together lead through more nodes and trees than the limit.
+    Steps,
 }
 
 /// The paths of some places.
@@ -86,6 +91,8 @@ pub struct Paths {
     pub structs: usize,
     /// Bytes of names that were read.
     pub names: usize,
+    /// Nodes and trees that the paths lead through.
+    pub steps: usize,
 }
 
 impl Paths {
@@ -127,12 +134,18 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
             }
             alloc::insert_at(&mut known, *place, number);
             alloc::push(&mut paths.numbers, number);
-            let left = limits.size.saturating_sub(paths.bytes.len());
+            let left = Left {
+                size: limits.size.saturating_sub(paths.bytes.len()),
+                steps: limits.steps.saturating_sub(paths.steps),
+            };
             let lost = match place.tree {
                 None => graph.name(place.node, &mut paths.bytes),
                 Some(tree) => {
                     let at = (tree, place.node);
-                    graph.join(at, limits.depth, left, &mut parts, &mut paths.bytes)
+                    let (lost, steps) =
+                        graph.join(at, limits.depth, &left, &mut parts, &mut paths.bytes);
+                    paths.steps = paths.steps.saturating_add(steps);
+                    lost
                 }
             };
             if let Some(lost) = lost {
@@ -142,6 +155,12 @@ impl<M: Memory<MachineAddr> + Send> Space<M> {
         }
         paths
     }
+}
+
+/// What is left of the limits for a path.
+struct Left {
+    size: usize,
+    steps: usize,
 }
 
 /// A tree, and the node of it that another one is mounted on.
@@ -190,7 +209,7 @@ impl<'l> Graph<'l> {
         for row in &nodes.rows {
             let [_, at, len] = row.unwrap_or_default();
             let len = usize::try_from(len).unwrap_or(usize::MAX);
-            names.add(batch, at, len.min(MAX_NODE_NAME), limits.size);
+            names.add(batch, at, len, limits.size);
         }
         Self {
             layout,
@@ -237,22 +256,23 @@ impl<'l> Graph<'l> {
         Ok((above, root))
     }
 
-    /// Appends the path of a node in a tree, which has at most `left` bytes.
+    /// Appends the path of a node in a tree; returns also the number of nodes and trees that it leads through.
     fn join(
         &self,
         (tree, mut node): (u64, u64),
         depth: usize,
-        left: usize,
+        left: &Left,
         parts: &mut Vec<usize>,
         out: &mut Vec<u8>,
-    ) -> Option<Lost> {
+    ) -> (Option<Lost>, usize) {
         parts.clear();
-        let mut size = 0;
+        let (mut size, mut steps) = (0, 0);
         let mut lost = None;
         let mut within = self.tree(tree);
         // What is above the last part is not known.
         let mut is_open = true;
-        for _ in 0..depth {
+        for _ in 0..depth.min(left.steps) {
+            steps += 1;
             let (position, parent) = match self.node(node) {
                 Ok(found) => found,
                 Err(reason) => {
@@ -275,15 +295,16 @@ impl<'l> Graph<'l> {
             let (name, reason) = self.names.get(position);
             lost = lost.or(reason);
             size += name.len() + 1;
-            if size > left {
+            if size > left.size {
                 alloc::extend(out, UNKNOWN);
-                return Some(Lost::Size);
+                return (Some(Lost::Size), steps);
             }
             alloc::push(parts, position);
             node = parent;
         }
         if is_open {
-            lost = lost.or(Some(Lost::Deep));
+            let is_deep = depth <= left.steps;
+            lost = lost.or(Some(if is_deep { Lost::Deep } else { Lost::Steps }));
             alloc::extend(out, b"/");
             alloc::extend(out, UNKNOWN);
         }
@@ -294,12 +315,13 @@ impl<'l> Graph<'l> {
         if parts.is_empty() && !is_open {
             alloc::extend(out, b"/");
         }
-        lost
+        (lost, steps)
     }
 }
 
 impl Names {
-    /// Reads the name of the next node, if all names have at most `limit` bytes with it.
+    /// Reads the name of the next node, if it has at most `MAX_NODE_NAME` bytes, and all names at most
+    /// `limit` with it.
     fn add<M: Memory<MachineAddr> + Send>(
         &mut self,
         batch: &mut Batch<'_, M>,
@@ -309,6 +331,10 @@ impl Names {
     ) {
         let start = self.bytes.len();
         let end = start.saturating_add(len);
+        if len > MAX_NODE_NAME {
+            alloc::push(&mut self.places, Err(Lost::Name(at)));
+            return;
+        }
         if end > limit {
             alloc::push(&mut self.places, Err(Lost::Size));
             return;
@@ -366,6 +392,7 @@ mod tests {
         depth: 16,
         structs: 100,
         size: 1000,
+        steps: 1000,
     };
 
     #[derive(Default)]
@@ -445,22 +472,30 @@ mod tests {
         machine
             .0
             .write(MachineAddr(0x4108), &0x9100_u64.to_le_bytes());
+        machine.node(0x4200, 0x1100, &"e".repeat(256));
+        machine.node(0x4400, 0x1100, &"f".repeat(255));
         let places = [
             (0x3020, 0x4000),
             (0x3020, 0x4100),
+            (0x3020, 0x4200),
+            (0x3020, 0x4400),
             (0x9220, 0x1200),
             (0, 0x1200),
             (0x3020, 0),
             (1, 0x9300),
         ];
         let (texts, lost) = machine.paths(&places, &LIMITS);
-        let expected = ["/?/c", "/srv/?", "/?/srv/data", "/?/srv/data", "/?", "?"];
-        assert_eq!(texts, expected);
+        let whole = format!("/srv/{}", "f".repeat(255));
+        let expected = ["/?/c", "/srv/?", "/srv/?", whole.as_str()];
+        assert_eq!(texts[..4], expected);
+        let expected = ["/?/srv/data", "/?/srv/data", "/?", "?"];
+        assert_eq!(texts[4..], expected);
         assert_eq!(
             lost,
             [
                 Lost::Node(0x9000),
                 Lost::Name(0x9100),
+                Lost::Name(0x4220),
                 Lost::Tree(0x9220),
                 Lost::Tree(0),
                 Lost::Node(0),
@@ -503,5 +538,26 @@ mod tests {
         let (texts, lost) = machine.paths(&places, &short);
         assert_eq!(texts, ["/srv/data", "/srv/data", "?", "/"]);
         assert_eq!(lost, [Lost::Size]);
+    }
+
+    #[test]
+    fn paths_in_loops_are_bounded_together() {
+        let mut machine = machine();
+        machine.tree(0x5000, 0x5100, 0x2000, 0x2000);
+        machine.tree(0x5100, 0x5000, 0x2000, 0x2000);
+        // 16 steps in the first, 2 in the second, the rest in the third: the last has none.
+        let limits = PathLimits {
+            steps: 20,
+            ..LIMITS
+        };
+        let places = [
+            (0x5020, 0x2000),
+            (0x3020, 0x1100),
+            (0x3020, 0x1200),
+            (0x3120, 0x2000),
+        ];
+        let (texts, lost) = machine.paths(&places, &limits);
+        assert_eq!(texts, ["/?", "/srv", "/?/srv/data", "/?"]);
+        assert_eq!(lost, [Lost::Deep, Lost::Steps, Lost::Steps]);
     }
 }

@@ -92,6 +92,11 @@ struct Module {
 
 impl Modules {
     fn add(&mut self, range: Range<VirtAddr>, module: Module) {
+        // All modules may be added again: by another thread, or after an interrupt.
+        let known = self.by_address.get(&range);
+        if known.is_some_and(|known| known.name == module.name) {
+            return;
+        }
         let module = Arc::new(module);
         alloc::push(&mut self.all, Arc::clone(&module));
         self.by_address.add(range, module);
@@ -208,6 +213,8 @@ impl Symbols {
     /// Adds the symbols between `start` and `end` of a module's symbol table: an array of `Elf32_Sym`
     /// or `Elf64_Sym` with absolute values, as in `struct module.kallsyms`. Add a module with several
     /// ranges (text, data, ...) once for each range.
+    ///
+    /// Ignored if a module of this name has been added there.
     pub fn add_module(
         &mut self,
         name: &str,

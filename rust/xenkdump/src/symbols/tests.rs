@@ -407,7 +407,8 @@ fn every_symbol_is_visited() {
     let mut module = Symtab::default();
     module.add("c", FUNC, 0x9000, 8);
     let (symtab, strtab) = (module.symbols, module.strings);
-    for name in ["first", "second"] {
+    // A module that is added again is ignored.
+    for name in ["first", "second", "first"] {
         let (symtab, strtab) = (symtab.clone(), strtab.clone());
         symbols.add_module(name, VirtAddr(0x9000), VirtAddr(0xa000), symtab, strtab);
     }

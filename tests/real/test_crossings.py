@@ -34,8 +34,8 @@ def test_calls_into_rust(
 
     bt -a and waits include the search for registers, cmdline --all four calls for the address space
     of each of 81 processes. vm --all made 1,346: four for each of 156 areas of the vDSO, and five
-    for each process. dev made 2,056: one for each bucket of three tables and
-    three for each entry, most of which are the first or the second of their bucket.
+    for each process. dev made 2,056: one for each bucket of three tables, and three for each entry,
+    most of which are the first or the second of their bucket.
     """
     files = [dump_file(X86_64), dump_file("xen417-dom0/vmcore")]
     count, out = crossings([*command.split(), *files], capsys)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from xenkdump_fast.commands import COMMANDS
+from xenkdump_fast.linux.kernel import Kernel
 from xenkdump_fast.shell.completer import Completer
 from xenkdump_fast.shell.repl import Shell
 from xenkdump_forge import SyntheticDump
@@ -108,6 +109,22 @@ def test_names_from_the_dump_are_plain(
     named = [first._replace(comm=comm) for comm in ("a\x1b[2J", "a b", "a|b", "a\u202eb", "ab")]
     monkeypatch.setattr(task_table, "read", lambda kernel: named)
     assert completer.complete("bt a").texts == ["ab"]
+
+
+def test_tasks_are_read_once(completer: Completer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xenkdump_fast.linux import task_table
+
+    reads = []
+    read = task_table.read
+
+    def counted(kernel: Kernel) -> task_table.TaskTable:
+        reads.append(kernel)
+        return read(kernel)
+
+    monkeypatch.setattr(task_table, "read", counted)
+    assert {"1340", "systemd", "scroll"} < {*completer.complete("set ").texts}
+    assert "1340" in completer.complete("bt 134").texts
+    assert len(reads) == 1
 
 
 def test_damage(host: SyntheticDump, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_stacks_of_any_size(size: int) -> None:
             return 0
 
     virtual = cast(AddressSpace, Memory())
-    ((stack, info),) = pcpus._infos(virtual, low + 0x10, 8)
+    ((stack, info),) = pcpus._infos(virtual, low + 0x10, 8, {})
     assert stack == (low, low + size)
     assert info.guest is not None
 

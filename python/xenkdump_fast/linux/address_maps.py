@@ -17,6 +17,13 @@ from .tasks import Task
 #: the name of a special mapping.
 _MAX_NAME = 80
 _NO_NAME = "the name of a memory area is not known"
+#: Of each mm_struct.
+_MM_MEMBERS = (
+    "mm_struct.pgd",
+    "mm_struct.start_brk",
+    "mm_struct.brk",
+    "mm_struct.start_stack",
+)
 
 
 class Area(NamedTuple):
@@ -109,7 +116,9 @@ class _Reader:
             "virtual memory areas", kernel.types.sizeof("vm_area_struct")
         )
         self._paths = Paths(kernel)
-        self._names: dict[tuple[int, int], str] = {}
+        #: Whether areas with these operations are special, and the names of special mappings.
+        self._special: dict[int, bool] = {}
+        self._special_names: dict[int, str] = {}
 
     def read(
         self, tasks: Sequence[Task], used: Mapping[int, Usage]
@@ -126,7 +135,8 @@ class _Reader:
                 if at:
                     read[at] = self._vmas(at)
             files = self._file_paths(vma.file for vmas in read.values() for vma in vmas)
-            shown = {at: self._shown(at, vmas, files) for at, vmas in read.items()}
+            maps = Structs(kernel, read, _MM_MEMBERS)
+            shown = {at: self._shown(_heap(maps, at), vmas, files) for at, vmas in read.items()}
         found: dict[int, AddressMap | None] = {}
         for task in tasks:
             if task.address not in mms:
@@ -136,7 +146,7 @@ class _Reader:
                 found[task.address] = None
             else:
                 with isolated(f"the mm of task {task.pid} cannot be read", kernel.warn):
-                    pgd = kernel.read(at, "mm_struct.pgd")
+                    pgd = maps.read(at, "mm_struct.pgd")
                     found[task.address] = AddressMap(at, pgd, used.get(task.address), shown[at])
         return found
 
@@ -226,23 +236,11 @@ class _Reader:
         texts = self._paths.texts(mounts, [dentry for _, dentry in found.values()])
         return dict(zip(found, texts, strict=True))
 
-    def _shown(self, at: int, vmas: Iterable[_Vma], files: dict[int, str]) -> list[Area]:
-        heap = self._heap(at)
+    def _shown(self, heap: _Heap, vmas: Iterable[_Vma], files: dict[int, str]) -> list[Area]:
         return [
             Area(vma.address, vma.start, vma.end, vma.flags, vma.file, self._name(vma, heap, files))
             for vma in vmas
         ]
-
-    def _heap(self, at: int) -> _Heap:
-        kernel = self._kernel
-        try:
-            return _Heap(
-                kernel.read(at, "mm_struct.start_brk"),
-                kernel.read(at, "mm_struct.brk"),
-                kernel.read(at, "mm_struct.start_stack"),
-            )
-        except AbsentError:
-            return _Heap(0, 0, 0)
 
     def _name(self, vma: _Vma, heap: _Heap, files: dict[int, str]) -> str:
         """As /proc/PID/maps names it; the path for a file."""
@@ -251,7 +249,7 @@ class _Reader:
                 return f"[anon_shmem:{self._text(vma.named, 'anon_vma_name.name')}]"
             return files.get(vma.file, "")
         if vma.operations and self._is_special(vma.operations):
-            return self._pointed(vma.private, "vm_special_mapping.name")
+            return self._special_name(vma.private)
         if heap.start and heap.end and vma.start <= heap.end and vma.end >= heap.start:
             return "[heap]"
         if heap.stack and vma.start <= heap.stack <= vma.end:
@@ -262,6 +260,12 @@ class _Reader:
 
     def _is_special(self, operations: int) -> bool:
         """Whether the area is one that the kernel maps, such as the vdso (3.15, a62c34bd2a8a)."""
+        known = self._special.get(operations)
+        if known is None:
+            known = self._special[operations] = self._has_special_name(operations)
+        return known
+
+    def _has_special_name(self, operations: int) -> bool:
         kernel = self._kernel
         special = kernel.symbols.get("special_mapping_name")
         if special is None or not kernel.has("vm_operations_struct.name"):
@@ -269,6 +273,13 @@ class _Reader:
         with isolated(_NO_NAME, kernel.warn, MemoryFault):
             return kernel.read(operations, "vm_operations_struct.name") == special
         return False
+
+    def _special_name(self, mapping: int) -> str:
+        """The name of an area that the kernel maps: all processes have the same few."""
+        name = self._special_names.get(mapping)
+        if name is None:
+            name = self._special_names[mapping] = self._pointed(mapping, "vm_special_mapping.name")
+        return name
 
     def _text(self, struct: int, member: str) -> str:
         """The string in a member."""
@@ -281,3 +292,15 @@ class _Reader:
         with isolated(_NO_NAME, self._kernel.warn):
             return self._kernel.string(self._kernel.read(struct, member), _MAX_NAME)
         return UNKNOWN
+
+
+def _heap(maps: Structs, at: int) -> _Heap:
+    """Where the process of an mm_struct has its heap and its stack; zeros if it cannot be read."""
+    try:
+        return _Heap(
+            maps.read(at, "mm_struct.start_brk"),
+            maps.read(at, "mm_struct.brk"),
+            maps.read(at, "mm_struct.start_stack"),
+        )
+    except AbsentError:
+        return _Heap(0, 0, 0)

@@ -13,10 +13,14 @@ from .._typing import NamedTuple
 from ..limits import MAX_CPUS
 from . import percpu, stacks
 from .kernel import Kernel
+from .layouts import Number
+from .structs import Structs
 from .tasks import Task
 
 #: Xen's constant for a CPU that has no vCPU (include/xen/interface/... XEN_VCPU_ID_INVALID).
 XEN_VCPU_ID_INVALID = 0xFFFF_FFFF
+#: The value of xen_vcpu_id.
+_VCPU_ID = Number(0, 4)
 
 
 class VcpuContext(NamedTuple):
@@ -91,7 +95,7 @@ def assign(
 
 def _by_vcpu(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
     """By Xen's vCPU number, which differs between CPUs."""
-    ids = {cpu: _vcpu_id(kernel, cpu) for cpu in free}
+    ids = _vcpu_ids(kernel, free)
     counts = Counter(ids.values())
     cpus = {vcpu: cpu for cpu, vcpu in ids.items() if counts[vcpu] == 1}
     for number, context in contexts.items():
@@ -137,7 +141,7 @@ def _by_pid(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
 
 def _by_gs(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pairs:
     """By the kernel's per-CPU base in gs."""
-    cpus = {_base(kernel, cpu): cpu for cpu in free}
+    cpus = _bases(kernel, free)
     for number, context in contexts.items():
         base = context.registers.get("gs_base")
         # In notes that a kernel writes, gs is that of the task.
@@ -150,7 +154,7 @@ def _by_same_number(kernel: Kernel, contexts: _Contexts, free: _Active) -> _Pair
 
     It has vCPU 0 for every CPU.
     """
-    if any(_vcpu_id(kernel, cpu) for cpu in free):
+    if any(_vcpu_ids(kernel, free).values()):
         return
     for number, context in contexts.items():
         if context.vcpu is not None:
@@ -200,22 +204,29 @@ def _crash_note(kernel: Kernel, cpu: int) -> VcpuContext | None:
     return None
 
 
-def _vcpu_id(kernel: Kernel, cpu: int) -> int:
-    """Xen's number of a CPU: xen_vcpu_id since 4.8, before that the same as the CPU's."""
+def _vcpu_ids(kernel: Kernel, cpus: Iterable[int]) -> dict[int, int]:
+    """Xen's numbers of CPUs: xen_vcpu_id since 4.8, before that the same as the CPUs'."""
+    ids = {cpu: cpu for cpu in cpus}
     if "xen_vcpu_id" not in kernel.symbols:
-        return cpu
-    try:
-        vcpu = kernel.number(percpu.address(kernel, "xen_vcpu_id", cpu), 4)
-    except (AbsentError, MemoryFault):
-        return cpu
-    return cpu if vcpu == XEN_VCPU_ID_INVALID else vcpu
+        return ids
+    variable = kernel.symbol("xen_vcpu_id")
+    offsets = percpu.read_offsets(kernel, list(ids))
+    places = {cpu: variable + at & kernel.last for cpu, at in offsets if at is not None}
+    found, _ = Structs(kernel, places.values(), [_VCPU_ID]).column(_VCPU_ID)
+    for cpu, at in places.items():
+        vcpu = found.get(at, XEN_VCPU_ID_INVALID)
+        if vcpu != XEN_VCPU_ID_INVALID:
+            ids[cpu] = vcpu
+    return ids
 
 
-def _base(kernel: Kernel, cpu: int) -> int | None:
-    """The value of gs_base on a CPU in kernel mode."""
-    try:
-        if "__per_cpu_offset" in kernel.symbols:
-            return percpu.offset(kernel, cpu)
-        return percpu.processor_data_area(kernel, cpu)
-    except MemoryFault:
-        return None
+def _bases(kernel: Kernel, cpus: Iterable[int]) -> dict[int, int]:
+    """CPUs by the value of gs_base in kernel mode."""
+    if "__per_cpu_offset" in kernel.symbols:
+        return {at: cpu for cpu, at in percpu.read_offsets(kernel, list(cpus)) if at is not None}
+    found = {}
+    for cpu in cpus:
+        with suppress(MemoryFault):
+            if (at := percpu.processor_data_area(kernel, cpu)) is not None:
+                found[at] = cpu
+    return found

@@ -1,13 +1,15 @@
 """Registered majors of character and block devices."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..isolation import isolated
 from ..limits import MAX_DEVICE_PROBES, MAX_DEVICE_RANGES
 from .chains import chain
 from .kernel import Kernel
+from .layouts import Number
 from .linked_structs import LinkedStructs
+from .structs import Structs
 
 #: CHRDEV_MAJOR_HASH_SIZE (fs/char_dev.c), BLKDEV_MAJOR_HASH_SIZE (block/genhd.c) and the probes of
 #: struct kobj_map (drivers/base/map.c).
@@ -86,20 +88,39 @@ def _by_number(kernel: Kernel) -> dict[int, int]:
     table = kernel.pointer(kernel.symbol("cdev_map")) + kernel.offset("kobj_map.probes")
     found: dict[int, int] = {}
     probes = LinkedStructs(kernel, "probe.next", MAX_DEVICE_PROBES)
+    buckets = _Buckets(kernel, table, "probe.next", ("probe.data", "probe.dev"))
     for i in range(_BUCKETS):
         with isolated("character devices are missing", kernel.warn):
-            first = kernel.pointer(table + i * kernel.word)
-            for at in chain(kernel, first, "probe.next", probes):
+            for at in chain(kernel, buckets.first(i), "probe.next", probes, buckets.read):
                 # All buckets end in the same probe, which has no device.
-                data = kernel.read(at, "probe.data")
+                data = buckets.read(at, "probe.data")
                 if data:
-                    found.setdefault(kernel.read(at, "probe.dev"), data)
+                    found.setdefault(buckets.read(at, "probe.dev"), data)
     return found
 
 
 def _entries(kernel: Kernel, table: str, following: str) -> Iterator[int]:
-    start = kernel.symbol(table)
     structs = LinkedStructs(kernel, following, MAX_DEVICE_RANGES)
+    buckets = _Buckets(kernel, kernel.symbol(table), following)
     for i in range(_BUCKETS):
         with isolated(f"entries of {table} are missing", kernel.warn):
-            yield from chain(kernel, kernel.pointer(start + i * kernel.word), following, structs)
+            yield from chain(kernel, buckets.first(i), following, structs, buckets.read)
+
+
+class _Buckets:
+    """A hash table, with members of the first two structs of each bucket read together."""
+
+    def __init__(
+        self, kernel: Kernel, table: int, following: str, members: Sequence[str] = ()
+    ) -> None:
+        self._table = table
+        self._heads = [Number(i * kernel.word, kernel.word) for i in range(_BUCKETS)]
+        self._pointers = Structs(kernel, [table], self._heads)
+        firsts = [at for head in self._heads for at in self._pointers.values(head) if at]
+        seconds = Structs(kernel, firsts, [following]).values(following)
+        #: Reads a member of a struct as ``Kernel.read``.
+        self.read = Structs(kernel, [*firsts, *filter(None, seconds)], [following, *members]).read
+
+    def first(self, bucket: int) -> int:
+        """The address of the first struct; 0 if there is none."""
+        return self._pointers.read(self._table, self._heads[bucket])

@@ -136,10 +136,10 @@ def areas(kernel: Kernel) -> dict[int, int | None]:
     size = (symbols.get("__per_cpu_end") or 0) - (symbols.get("__per_cpu_start") or 0)
     budget = kernel.object_budget("per-CPU areas", max(size // PART, PAGE))
     found: dict[int, int | None] = {}
-    offsets: set[int] = set()
+    known: set[int] = set()
     shared = 0
-    for cpu, at in _offsets(kernel, possible(kernel)):
-        if at is not None and at in offsets:
+    for cpu, at in read_offsets(kernel, possible(kernel)):
+        if at is not None and at in known:
             shared += 1
             continue
         try:
@@ -150,7 +150,7 @@ def areas(kernel: Kernel) -> dict[int, int | None]:
         # An offset that cannot be read is reported when the CPU's data is read.
         found[cpu] = at
         if at is not None:
-            offsets.add(at)
+            known.add(at)
     if shared:
         kernel.warn(f"{shared} of the possible CPUs have no per-CPU area of their own")
     return found
@@ -165,7 +165,7 @@ def offsets(kernel: Kernel) -> dict[int, int]:
     return found
 
 
-def _offsets(kernel: Kernel, cpus: Sequence[int]) -> Iterator[tuple[int, int | None]]:
+def read_offsets(kernel: Kernel, cpus: Sequence[int]) -> Iterator[tuple[int, int | None]]:
     """The ``offset`` of each CPU; None if it cannot be read."""
     array, word = kernel.symbols.get("__per_cpu_offset"), kernel.word
     if array is not None:

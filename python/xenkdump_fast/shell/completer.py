@@ -17,7 +17,6 @@ from ..commands.contract import Operands
 from ..limits import MAX_COMPLETIONS
 from ..linux import modules, task_table
 from ..linux.kernel import Kernel
-from ..linux.tasks import Task
 from . import builtins, filters, parser
 from .line import Token, tokens
 from .output import PAGERS
@@ -153,8 +152,7 @@ class Completer:
             return
         known = self._names.get(what)
         if known is None or known[0] is not kernel:
-            known = kernel, sorted({name for name in read(kernel) if _PLAIN.fullmatch(name)})
-            self._names[what] = known
+            known = self._names[what] = kernel, _plain(read(kernel))
         names = known[1]
         for name in names[bisect_left(names, word) :]:
             if not name.startswith(word):
@@ -162,10 +160,21 @@ class Completer:
             yield name
 
     def _pids(self, word: str) -> Iterable[str]:
-        return self._of_kernel("PID", word, lambda kernel: (str(t.pid) for t in _tasks(kernel)))
+        return self._of_kernel("PID", word, lambda kernel: self._of_tasks(kernel)[0])
 
     def _comms(self, word: str) -> Iterable[str]:
-        return self._of_kernel("COMM", word, lambda kernel: (t.comm for t in _tasks(kernel)))
+        return self._of_kernel("COMM", word, lambda kernel: self._of_tasks(kernel)[1])
+
+    def _of_tasks(self, kernel: Kernel) -> tuple[set[str], set[str]]:
+        """The pids and the names of all tasks, which are read once for both: they may be many."""
+        pids: set[str] = set()
+        comms: set[str] = set()
+        for task in task_table.read(kernel):
+            pids.add(str(task.pid))
+            comms.add(task.comm)
+        self._names["PID"] = kernel, _plain(pids)
+        self._names["COMM"] = kernel, _plain(comms)
+        return pids, comms
 
     def _modules(self, word: str) -> Iterable[str]:
         return self._of_kernel(
@@ -185,8 +194,9 @@ class Completer:
         yield from map(str, session.dump.domain_ids)
 
 
-def _tasks(kernel: Kernel) -> Iterable[Task]:
-    return task_table.read(kernel)
+def _plain(names: Iterable[str]) -> list[str]:
+    """The names that need no quotes, each once, in order."""
+    return sorted({name for name in names if _PLAIN.fullmatch(name)})
 
 
 def _struct_names(kernel: Kernel) -> Iterable[str]:

@@ -86,12 +86,9 @@ def find(top: int, window: bytes, word: int, is_xen: Callable[[int], bool]) -> C
     """
     words = struct.unpack(f"<{len(window) // word}{'Q' if word == 8 else 'I'}", window)
     base = top - len(words) * word
-    anchors = [
-        at
-        for at in range(len(words) - 1, 0, -1)
-        if words[at - 1] & 0xFFFF_FFFF < MAX_PCPUS and is_xen(words[at])
-    ]
-    for at in anchors:
+    for at in range(len(words) - 1, 0, -1):
+        if words[at - 1] & 0xFFFF_FFFF >= MAX_PCPUS or not is_xen(words[at]):
+            continue
         # The selectors that the toolstack has read stay on the stack (seen on 4.20 after xl save).
         for kind in ("pv", "hvm", "hvm kernel"):
             frame = _frame(words, at - 1, base, word, kind)

@@ -8,7 +8,7 @@ from .. import parsing
 from .._native import AddressSpace, Dump, MemoryFault
 from .._typing import Any, Literal
 from ..budget import Charged
-from ..limits import MAX_OTHER_ROOTS, MAX_VMCOREINFO_XEN
+from ..limits import MAX_OTHER_ROOTS, MAX_UNRELEASED_READS, MAX_VMCOREINFO_XEN
 from . import compat
 
 PAGE = 4096
@@ -148,6 +148,8 @@ def is_xen(virtual: AddressSpace, word: int, address: int) -> bool:
 class XenMemory(Charged):
     """The hypervisor's memory. Except for ``data``, reads return None for what cannot be read."""
 
+    _reads = 0
+
     def __init__(self, dump: Dump, word: int, paging: Paging, root: int, probe: int) -> None:
         self.dump = dump
         #: Word size of the hypervisor.
@@ -159,6 +161,17 @@ class XenMemory(Charged):
         self.probe = probe
         self._probed = self.translate(probe)
         self._pages: dict[int, bool] = {}
+
+    def _count(self, size: int) -> None:
+        """Counts and charges a read of ``size`` bytes.
+
+        The structs of thousands of CPUs are scattered over memory: the file's pages are unmapped
+        after some reads, so that they do not count as memory of this process.
+        """
+        self.charge(size)
+        self._reads += 1
+        if self._reads % MAX_UNRELEASED_READS == 0:
+            self.dump.release()
 
     def words(self, address: int, size: int) -> tuple[int, ...] | None:
         """The words of the ``size`` bytes at ``address``."""
@@ -177,7 +190,7 @@ class XenMemory(Charged):
 
     def data(self, address: int, size: int) -> bytes:
         """The ``size`` bytes at ``address``; MemoryFault if any of them cannot be read."""
-        self.charge(size)
+        self._count(size)
         return self.virtual.read(address, size)
 
     def read(self, address: int, size: int) -> bytes | None:
@@ -201,7 +214,7 @@ class XenMemory(Charged):
 
     def number(self, address: int, size: int) -> int | None:
         """The number of ``size`` bytes at ``address``."""
-        self.charge(size)
+        self._count(size)
         try:
             return self.virtual.word(address, size)
         except MemoryFault:

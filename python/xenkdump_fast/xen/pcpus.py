@@ -1,6 +1,6 @@
 """The physical CPUs: the registers of Xen, and those of the guest that was interrupted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -19,8 +19,13 @@ _STACK_SIZES: dict[int, tuple[int, ...]] = {
     4: compat.values("stack size 4"),
 }
 _LAST = (1 << 64) - 1
+#: The number of pCPUs whose stacks are read together.
+_BATCH = 256
 #: The instruction VMRUN, which ends when the guest leaves for Xen.
 _VMRUN = b"\x0f\x01\xd8"
+
+#: The ends of stacks by their addresses, below each root with its paging.
+_Ends = Mapping[tuple[int, memory.Paging], Mapping[int, bytes]]
 
 
 class Pcpu(NamedTuple):
@@ -78,7 +83,36 @@ def pcpus(dump: Dump, image: XenImage | None = None) -> list[Pcpu]:
     # All notes of a hypervisor have its word.
     word = cpus[0].word or 8
     roots = memory.Roots(dump, word, () if image is None else [image.root])
-    return [_pcpu(dump, index, word, cpu, roots) for index, cpu in enumerate(cpus)]
+    result: list[Pcpu] = []
+    for first in range(0, len(cpus), _BATCH):
+        batch = cpus[first : first + _BATCH]
+        ends = _stack_ends(dump, word, batch, roots)
+        result += [_pcpu(dump, first + i, word, cpu, roots, ends) for i, cpu in enumerate(batch)]
+        if len(batch) == _BATCH:
+            # The file's pages would count as memory of this process.
+            dump.release()
+    return result
+
+
+def _stack_ends(dump: Dump, word: int, cpus: Sequence[_Cpu], roots: memory.Roots) -> _Ends:
+    """The ends of the stacks that the pCPUs may have.
+
+    Read in one call for each root, which idle pCPUs share. Without those that cannot be read below
+    the first root, and those of pCPUs that were running a guest's code: they are read one by one.
+    """
+    wanted: dict[tuple[int, memory.Paging], list[int]] = {}
+    for cpu in cpus:
+        sp = cpu.registers.get("rsp" if word == 8 else "esp")
+        root = next(roots.of(cpu.cr3), None)
+        if sp is not None and root is not None:
+            addresses = wanted.setdefault((root, memory.pagings(word, cpu.cr4)[0]), [])
+            addresses += (low + size - WINDOW for low, size in _stacks(sp, word))
+    found = {}
+    for (root, paging), addresses in wanted.items():
+        each = dump.virtual(root, paging).read_each(addresses, [WINDOW] * len(addresses))
+        pairs = zip(addresses, each, strict=True)
+        found[root, paging] = {address: data for address, data in pairs if data is not None}
+    return found
 
 
 def _by_qemu(dump: Dump, word: int) -> Iterator[_Cpu]:
@@ -134,6 +168,7 @@ def _pcpu(
     word: int,
     cpu: _Cpu,
     roots: memory.Roots,
+    ends: _Ends,
 ) -> Pcpu:
     registers, cr3 = cpu.registers, cpu.cr3
     formats = memory.pagings(word, cpu.cr4)
@@ -168,7 +203,7 @@ def _pcpu(
     with isolated(f"pCPU {index}'s Xen stack cannot be read", warnings.append):
         for at in roots.of(cr3):
             for paging in formats:
-                infos = list(_infos(dump.virtual(at, paging), sp, word))
+                infos = list(_infos(dump.virtual(at, paging), sp, word, ends.get((at, paging), {})))
                 # A struct with a guest's registers is preferred.
                 for stack, info in sorted(infos, key=lambda found: found[1].guest is None):
                     guest = info.guest
@@ -210,11 +245,22 @@ def _is_behind_vmrun(virtual: AddressSpace, pc: int) -> bool:
     return pc >= len(_VMRUN) and _read(virtual, pc - len(_VMRUN), len(_VMRUN)) == _VMRUN
 
 
-def _infos(virtual: AddressSpace, sp: int, word: int) -> Iterator[tuple[tuple[int, int], CpuInfo]]:
-    """The candidates for the ``struct cpu_info`` of the stack of ``sp``, with that stack."""
+def _stacks(sp: int, word: int) -> Iterator[tuple[int, int]]:
+    """The start and the size of the stacks that ``sp`` may be on."""
     for size in _STACK_SIZES[word]:
-        low = sp & -size
-        window = _read(virtual, low + size - WINDOW, WINDOW)
+        yield sp & -size, size
+
+
+def _infos(
+    virtual: AddressSpace, sp: int, word: int, ends: Mapping[int, bytes]
+) -> Iterator[tuple[tuple[int, int], CpuInfo]]:
+    """The candidates for the ``struct cpu_info`` of the stack of ``sp``, with that stack.
+
+    ``ends`` are the ends of stacks that were read before.
+    """
+    for low, size in _stacks(sp, word):
+        at = low + size - WINDOW
+        window = ends.get(at) or _read(virtual, at, WINDOW)
         if window is not None:
             info = find(low + size, window, word, partial(memory.is_xen, virtual, word))
             if info is not None:

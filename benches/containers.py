@@ -3,16 +3,19 @@
 ``python -m benches.containers TURNS PROGRAM SYSTEM_PYTHON [CRASH VMCORE VMLINUX]``. The program is
 the core's ``containers``, which reads in sequence. The dump must be that of a Linux kernel without
 Xen; makedumpfile converts it into the folder XKDUMP_BENCH, by default ``.cache/bench``. Without one
-only the dump of 1 TiB is measured. XKDUMP_MAKEDUMPFILE names another build of makedumpfile.
+only the dump of 1 TiB is measured. XKDUMP_MAKEDUMPFILE names another build of makedumpfile: that of
+Debian 12 has neither snappy nor zstd.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +37,15 @@ FLAGS_AT = 424
 COUNT = 1 << 17
 #: The most turns of reads at random, and of whole processes: the peers take seconds.
 MOST_TURNS = 5
+#: The most turns of crash, which takes ten seconds for each, and the formats for which it runs.
+CRASH_TURNS, CRASH_FORMATS = 3, 1
+#: Formats of which reads at random, and whole processes, are measured.
+COMPARED = 2
 #: Pages that fit into libkdumpfile's cache of 1,024 pages.
 FEW = 512
+#: Names in the output of the core's ``containers``.
+TWO = "2 threads"
+BARE_ONE, BARE_TWO = "the decoder alone, 1 thread", "the decoder alone, 2 threads"
 #: ``bt -a`` on every CPU, by drgn.
 DRGN_BT = """
 import sys
@@ -53,8 +63,10 @@ for cpu in for_each_online_cpu(program):
 """
 
 
-def converted(vmcore: str, vmlinux: str | None = None) -> Iterator[tuple[str, Path]]:
-    """The dump in each format that this build of makedumpfile writes.
+def converted(
+    vmcore: str, vmlinux: str | None = None, formats: Iterable[str] = FORMATS
+) -> Iterator[tuple[str, Path]]:
+    """The dump in each of these formats that this build of makedumpfile writes.
 
     With a vmlinux, without the pages that dump level 31 leaves out; else all pages.
     """
@@ -63,7 +75,8 @@ def converted(vmcore: str, vmlinux: str | None = None) -> Iterator[tuple[str, Pa
     if shutil.which(program) is None:
         missing(f"compressed dumps: no {program}")
         return
-    for name, (option, flag) in FORMATS.items():
+    for name in formats:
+        option, flag = FORMATS[name]
         target = folder() / f"kernel-{name}-{level}.kdump"
         source = Path(vmcore).stat().st_mtime
         if not target.is_file() or target.stat().st_mtime < source:
@@ -92,8 +105,52 @@ def flags_of(path: Path) -> int:
 def sequence(turns: int, program: str, files: list[tuple[str, Path]]) -> Iterator[Pair | Figure]:
     """A pass over all memory by the core, and its decoder alone."""
     command = [program, str(turns), str(len(CORES)), *(f"{name}={path}" for name, path in files)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    yield from map(parse, done.stdout.splitlines())
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pairs = [one for one in map(parse, process.stdout) if isinstance(one, Pair)]
+    if process.returncode != 0:
+        raise SystemExit(f"benches: {process.args!r} failed")
+    for pair in pairs:
+        yield pair
+        if pair.ours == TWO and pair.theirs == BARE_ONE and "elapsed" in pair.what:
+            limits = [one for one in pairs if (one.what, one.ours) == (pair.what, BARE_TWO)]
+            for limit in limits:
+                yield from quietest_turn(pair, limit)
+
+
+def quietest_turn(pair: Pair, limit: Pair) -> Iterator[Figure]:
+    """What two threads gained in the turn that took least, and what the decoder alone gained in it.
+
+    Two cores that others use, or that are threads of one core, limit both in the same way.
+    """
+    times = list(zip(pair.ours_ns, pair.theirs_ns, limit.ours_ns, strict=True))
+    turn = times.index(min(times, key=sum))
+    what = f"{pair.what.removesuffix(', elapsed time')}, the quietest turn"
+    for one in (pair, limit):
+        yield Figure(f"{what}: {one.ours}, to {BARE_ONE}", one.ratios()[turn], "times as fast")
+
+
+def instructions(program: str, files: list[tuple[str, Path]]) -> Iterator[Figure]:
+    """Instructions for each page of a part of a dump, which do not depend on other load."""
+    if shutil.which("valgrind") is None:
+        missing("instructions for a page of a compressed dump: no valgrind")
+        return
+    for name, path in files:
+        for who, shown in (("ours", "xkdump"), ("decoder", "the decoder alone")):
+            with tempfile.TemporaryDirectory() as folder:
+                command = ["valgrind", "--tool=callgrind", "--toggle-collect=counted"]
+                command += [
+                    f"--callgrind-out-file={folder}/out",
+                    program,
+                    "--count",
+                    who,
+                    str(path),
+                ]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+            collected = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
+            assert collected is not None, done.stderr
+            what = f"a whole dump in sequence, {name}, instructions for a page, {shown}"
+            yield Figure(what, int(collected[1]) / int(done.stdout), "instructions")
 
 
 def backtraces(
@@ -101,36 +158,46 @@ def backtraces(
 ) -> Iterator[Pair]:
     """``bt -a`` of the raw dump and of compressed ones, in alternation with the peers."""
     script = str(Path(sys.executable).with_name("xkdump"))
-    for name, path in files:
+    for number, (name, path) in enumerate(files):
         compressed = str(path)
         commands: dict[str, tuple[list[str], bytes]] = {
-            "ours": ([script, "bt", "-a", vmlinux, compressed], b""),
+            "xkdump": ([script, "bt", "-a", vmlinux, compressed], b""),
             "xkdump, the raw dump": ([script, "bt", "-a", vmlinux, vmcore], b""),
             "drgn": ([sys.executable, "-c", DRGN_BT, compressed, vmlinux], b""),
-            "crash": ([crash, "-s", vmlinux, compressed], b"bt -a\nquit\n"),
             "the start of Python and argparse": ([sys.executable, "-c", "import argparse"], b""),
         }
-        if shutil.which(crash) is None:
-            del commands["crash"]
-        used: dict[str, list[Used]] = {who: [] for who in commands}
-        for turn in range(turns + 1):
-            for who, (command, text) in commands.items():
-                try:
-                    one = run(command, text)
-                except RuntimeError:
-                    continue
-                # The first turn fills the page cache.
-                if turn > 0:
-                    used[who].append(one)
-        ours = [one.cpu for one in used.pop("ours")]
-        # At most 1.5 times the CPU time of the raw dump.
-        wanted = {"xkdump, the raw dump": 1 / 1.5, "drgn": 10, "crash": 100}
-        for who, theirs in used.items():
-            if len(theirs) != len(ours):
-                say(f"without {who}: it cannot read {compressed}")
+        of_crash = {"crash": ([crash, "-s", vmlinux, compressed], b"bt -a\nquit\n")}
+        yield from processes(turns, name, commands)
+        if number < CRASH_FORMATS and shutil.which(crash) is not None:
+            of_crash["xkdump"] = commands["xkdump"]
+            yield from processes(min(turns, CRASH_TURNS), name, of_crash)
+
+
+def processes(
+    turns: int, name: str, commands: dict[str, tuple[list[str], bytes]]
+) -> Iterator[Pair]:
+    """Our process and those of the peers in alternation, by CPU time."""
+    # At most 1.5 times the CPU time of the raw dump.
+    wanted = {"xkdump, the raw dump": 1 / 1.5, "drgn": 10, "crash": 100}
+    used: dict[str, list[Used]] = {who: [] for who in commands}
+    for turn in range(turns + 1):
+        for who in list(used):
+            try:
+                one = run(*commands[who])
+            except RuntimeError as error:
+                say(f"without {who}, {name}: {error}")
+                # Its later turns would fail in the same way.
+                del used[who]
                 continue
-            what = f"bt -a, {name}, CPU time of the process"
-            yield Pair(what, "xkdump", who, 1, ours, [one.cpu for one in theirs], wanted.get(who))
+            # The first turn fills the page cache.
+            if turn > 0:
+                used[who].append(one)
+    if "xkdump" not in used:
+        raise SystemExit(f"benches: xkdump cannot read the dump, {name}")
+    ours = [one.cpu for one in used.pop("xkdump")]
+    what = f"bt -a, {name}, CPU time of the process"
+    for who, theirs in used.items():
+        yield Pair(what, "xkdump", who, 1, ours, [one.cpu for one in theirs], wanted.get(who))
 
 
 def at_random(
@@ -240,9 +307,11 @@ def main() -> None:
     files = list(converted(vmcore))
     emit(sequence(count, program, files))
     with cores(1):
+        emit(instructions(program, files))
         count = min(count, MOST_TURNS)
-        emit(at_random(count, system_python, vmcore, files[:2]))
-        emit(backtraces(count, crash, vmcore, vmlinux, [*files, *converted(vmcore, vmlinux)]))
+        emit(at_random(count, system_python, vmcore, files[:COMPARED]))
+        filtered = converted(vmcore, vmlinux, list(FORMATS)[:1])
+        emit(backtraces(count, crash, vmcore, vmlinux, [*files[:COMPARED], *filtered]))
 
 
 if __name__ == "__main__":

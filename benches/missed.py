@@ -50,6 +50,12 @@ FLOORS = (
         "numpy's take from the mapped file, with the offsets as input: no translation, no checks",
     ),
     Floor(
+        "a whole dump in sequence, .*, elapsed time",
+        "the decoder alone, 1 thread",
+        "the decoder alone, 2 threads",
+        "the decoder alone, on two threads in the same turns",
+    ),
+    Floor(
         "bt -a, .*",
         "drgn|crash|xkdump, the raw dump|python -c .*",
         "the start of Python and argparse",

@@ -265,6 +265,32 @@ def test_a_wrong_bit_of_the_bitmap(pair: Pair, pfn: int, compression: str) -> No
     assert ["a bit is wrong" in warning for warning in dump.warnings] == [True]
 
 
+def test_a_counted_bitmap_is_not_kept(pair: Pair) -> None:
+    """A bitmap of a machine of 1 TiB has 32 MiB, and there are two."""
+    path = pair.folder / "large"
+    kdump.write(pair.core, [path])
+    raw, at = _bitmap(path)
+    pages = 1 << 28
+    is_64_bit = b"x86_64" in raw[:400]
+    struct.pack_into("<2I", raw, 436 if is_64_bit else 424, 2 * pages // 8 // PAGE, pages)
+    # From version 6 on also in 64 bits.
+    struct.pack_into("<Q", raw, PAGE + (96 if is_64_bit else 72), pages)
+    with path.open("wb") as file:
+        file.write(raw[: at - PAGE])
+        file.truncate(at - PAGE + 2 * pages // 8 + PAGE)
+    dump = Dump(path)
+    before = _mapped_bytes()
+    assert (dump.memory_held, dump.memory_size) == (0, 0)
+    assert _mapped_bytes() - before < 8 << 20
+
+
+def _mapped_bytes() -> int:
+    """Bytes of files that are mapped, and count as memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (found,) = [line.split()[1] for line in lines if line.startswith("RssFile:")]
+    return int(found) << 10
+
+
 def test_the_page_of_zeros_comes_first(pair: Pair) -> None:
     """QEMU stores it before the data of the first page, even if no page refers to it."""
     path = pair.folder / "zeros"
@@ -617,6 +643,59 @@ def test_a_pass_decodes_each_page_once(pair: Pair, threads: int) -> None:
         # Pages at the ends of pieces of 1 MiB, which do not start on a page.
         cuts = (end - start) >> 20 if start % PAGE else 0
         assert len(pages) <= dump.pages_decoded - before <= len(pages) + cuts
+
+
+def _descriptors(raw: bytes | bytearray, at: int) -> dict[int, tuple[int, int, int]]:
+    """Offset, size and flags of the data of each page, by the offset of its descriptor.
+
+    The second bitmap is at ``at``.
+    """
+    first = at + PAGE
+    bits = int.from_bytes(raw[at : at + PAGE], "little")
+    places = range(first, first + 24 * bits.bit_count(), 24)
+    return {place: struct.unpack_from("<QII", raw, place) for place in places}
+
+
+@pytest.mark.parametrize("compression", CODECS)
+@pytest.mark.parametrize("share", [0.1, 1])
+def test_a_pass_over_data_in_any_order(pair: Pair, compression: str, share: float) -> None:
+    """Data of pages that do not adjoin, some of it before that of earlier pages."""
+    path = pair.folder / "shuffled"
+    kdump.write(pair.core, [path], compression=compression)
+    raw, at = _bitmap(path)
+    chance = random.Random(compression)
+    moved = [found for found in _descriptors(raw, at).items() if chance.random() < share]
+    chance.shuffle(moved)
+    for place, (offset, size, flags) in moved:
+        struct.pack_into("<QII", raw, place, len(raw), size, flags)
+        raw += raw[offset : offset + size]
+    path.write_bytes(raw)
+    assert_same(Dump(path, cache_size=0).machine, pair.reference)
+
+
+def test_a_pass_ends_where_the_file_ends(pair: Pair) -> None:
+    """Within the data of pages that were read ahead, or within their descriptors."""
+    path = pair.folder / "cut-pass"
+    kdump.write(pair.core, [path], compression="zlib")
+    raw, at = _bitmap(path)
+    found = list(_descriptors(raw, at).items())
+    pages = [page for page in range(PAGES) if is_held(page * PAGE)]
+    offsets = [offset for _, (offset, _, _) in found]
+    # Pages whose data is behind that of all pages before them: equal pages share theirs.
+    own = [number for number in range(100, 600) if offsets[number] > max(offsets[:number])]
+    for number in own[::100]:
+        place, (offset, size, _) = found[number]
+        last = pages[number] * PAGE
+        start = last - 25 * PAGE
+        # The data of all pages is behind the last descriptor.
+        for end, fault in ((offset + size - 1, last), (offset + 1, last), (place + 1, start)):
+            path.write_bytes(raw[:end])
+            machine = Dump(path, cache_size=0).machine
+            with pytest.raises(xk.MemoryFault, match=f"{fault:#x} lies .*past the end"):
+                machine.read(start, last + 40 * PAGE - start)
+            if fault > start:
+                expected = pair.reference.read(start, fault - start)
+                assert machine.read(start, fault - start) == expected
 
 
 def test_a_pass_keeps_what_is_cached(pair: Pair) -> None:

@@ -3,6 +3,10 @@
 //! `containers TURNS CORES NAME=FILE...` writes a line of JSON for each pair, which
 //! `benches/pairing.py` describes. The decoder alone decompresses the same pages, in the order of the
 //! file, from the mapped file into a buffer of the same size: no look-up, no check of the file, no cache.
+//! On two threads it is the limit of what the machine allows: two virtual cores may be one core.
+//!
+//! `containers --count ours|decoder FILE` reads some of the pages in `counted`, where callgrind collects
+//! instructions, and prints how many.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -18,6 +22,8 @@ use xenkdump_benches::cpu_ns;
 const PAGE: usize = 4096;
 /// Bytes that a thread reads at once, as in the extension.
 const PIECE: usize = 1 << 20;
+/// Of so many pieces one is counted under callgrind, which is slow.
+const COUNTED: usize = 16;
 
 /// A page's data in the file.
 struct Stored {
@@ -52,6 +58,13 @@ struct Bare {
 }
 
 impl Bare {
+    fn new() -> Self {
+        Self {
+            zlib: flate2::Decompress::new(true),
+            zstd: zstd_safe::DCtx::create(),
+        }
+    }
+
     fn decode(&mut self, file: &[u8], page: &Stored, out: &mut [u8]) {
         let packed = &file[page.offset..page.offset + page.size];
         match page.flags {
@@ -80,6 +93,18 @@ fn pieces(dump: &Dump) -> Vec<(u64, usize)> {
     found
 }
 
+/// The same pages as each of the pieces, by their number in the file.
+fn divided<'p>(pieces: &[(u64, usize)], mut pages: &'p [Stored]) -> Vec<&'p [Stored]> {
+    let mut found = vec![];
+    for (_, len) in pieces {
+        let (part, rest) = pages.split_at(len / PAGE);
+        found.push(part);
+        pages = rest;
+    }
+    assert!(pages.is_empty());
+    found
+}
+
 /// Reads everything as `AddressSpace.readinto` does.
 fn read_all(space: &Space<&Dump>, pieces: &[(u64, usize)], threads: usize) {
     let make = || (Batch::new(space, PIECE / PAGE), vec![0; PIECE]);
@@ -93,6 +118,20 @@ fn read_all(space: &Space<&Dump>, pieces: &[(u64, usize)], threads: usize) {
     assert!(whole);
 }
 
+/// Decodes everything, divided in the same way.
+fn decode_all(file: &[u8], pieces: &[&[Stored]], threads: usize) {
+    let make = || (Bare::new(), vec![0; PIECE]);
+    parallel::ranges(pieces.len(), 1, threads, make, |(bare, buffer), range| {
+        for pages in &pieces[range] {
+            for (page, out) in pages.iter().zip(buffer.chunks_exact_mut(PAGE)) {
+                bare.decode(file, page, out);
+            }
+            black_box(&buffer[0]);
+        }
+        true
+    });
+}
+
 /// Nanoseconds per page: elapsed, and of CPU time of all threads.
 fn clock(pages: usize, call: impl FnOnce()) -> [f64; 2] {
     let (start, cpu) = (Instant::now(), cpu_ns());
@@ -101,67 +140,109 @@ fn clock(pages: usize, call: impl FnOnce()) -> [f64; 2] {
     times.map(|time| time / pages as f64)
 }
 
-fn measure(name: &str, path: &Path, turns: usize, cores: usize) {
+/// The file, mapped by itself.
+fn mapped(path: &Path) -> memmap2::Mmap {
     let file = std::fs::File::open(path).unwrap();
     // SAFETY: the file does not change meanwhile.
-    let file = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+    unsafe { memmap2::Mmap::map(&file) }.unwrap()
+}
+
+/// Opened anew: no page is in the cache.
+fn opened(path: &Path) -> Dump {
+    Dump::open_with(&[path.to_owned()], &Options::default()).unwrap()
+}
+
+fn measure(name: &str, path: &Path, turns: usize, cores: usize) {
+    let file = mapped(path);
     let pages = stored(&file);
-    let mut bare = Bare {
-        zlib: flate2::Decompress::new(true),
-        zstd: zstd_safe::DCtx::create(),
-    };
-    let mut buffer = vec![0; PIECE];
-    for (threads, wanted) in [(1, 0.9), (2, 1.8)] {
-        if threads > cores {
-            continue;
-        }
-        let (mut ours, mut theirs) = (vec![], vec![]);
-        for turn in 0..=turns {
-            // Opened anew: no page is in the cache.
-            let dump = Dump::open_with(&[path.to_owned()], &Options::default()).unwrap();
-            let pieces = pieces(&dump);
+    let of_decoder = divided(&pieces(&opened(path)), &pages);
+    let counts: Vec<_> = [1, 2].into_iter().filter(|count| *count <= cores).collect();
+    let mut ours = vec![vec![]; counts.len()];
+    let mut theirs = vec![vec![]; counts.len()];
+    for turn in 0..=turns {
+        // All four right after each other, so that other load affects all.
+        for (i, threads) in counts.iter().enumerate() {
+            let dump = opened(path);
+            let of_dump = pieces(&dump);
             let space = Space::Machine(&dump);
-            let read = clock(pages.len(), || read_all(&space, &pieces, threads));
-            let decoded = clock(pages.len(), || {
-                for pages in pages.chunks(PIECE / PAGE) {
-                    for (page, out) in pages.iter().zip(buffer.chunks_exact_mut(PAGE)) {
-                        bare.decode(&file, page, out);
-                    }
-                    black_box(&buffer[0]);
-                }
-            });
-            // The first turn fills the page cache.
+            let read = clock(pages.len(), || read_all(&space, &of_dump, *threads));
+            let decoded = clock(pages.len(), || decode_all(&file, &of_decoder, *threads));
+            // The first turn fills the page cache and starts threads.
             if turn > 0 {
-                ours.push(read);
-                theirs.push(decoded);
+                ours[i].push(read);
+                theirs[i].push(decoded);
             }
         }
-        // With one thread both are the same on an idle machine.
+    }
+    let print = |ours: (&str, &[[f64; 2]]), theirs: (&str, &[[f64; 2]]), wanted| {
         for (i, time) in ["elapsed", "CPU"].into_iter().enumerate() {
             let of = |times: &[[f64; 2]]| times.iter().map(|time| time[i]).collect::<Vec<_>>();
-            let is_judged = (threads == 1) == (time == "CPU");
+            let wanted: [Option<f64>; 2] = wanted;
             let line = json!({
                 "what": format!("a whole dump in sequence, {name}, {time} time"),
-                "ours": format!("{threads} thread{}", if threads == 1 { "" } else { "s" }),
-                "theirs": "the decoder alone, 1 thread",
+                "ours": ours.0,
+                "theirs": theirs.0,
                 "elements": pages.len(),
-                "ours_ns": of(&ours),
-                "theirs_ns": of(&theirs),
-                "wanted": is_judged.then_some(wanted),
+                "ours_ns": of(ours.1),
+                "theirs_ns": of(theirs.1),
+                "wanted": wanted[i],
             });
             println!("{line}");
         }
+    };
+    let (one, two) = ("1 thread", "2 threads");
+    let (bare_one, bare_two) = (
+        "the decoder alone, 1 thread",
+        "the decoder alone, 2 threads",
+    );
+    // With one thread both times are the same on an idle machine.
+    print((one, &ours[0]), (bare_one, &theirs[0]), [None, Some(0.9)]);
+    if counts.len() > 1 {
+        print((two, &ours[1]), (bare_one, &theirs[0]), [Some(1.8), None]);
+        print((two, &ours[1]), (one, &ours[0]), [None, None]);
+        print((two, &ours[1]), (bare_two, &theirs[1]), [None, None]);
+        print((bare_two, &theirs[1]), (bare_one, &theirs[0]), [None, None]);
     }
 }
 
-fn main() {
-    let mut args = std::env::args().skip(1);
-    let mut number = || args.next().and_then(|arg| arg.parse().ok());
-    let (Some(turns), Some(cores)) = (number(), number()) else {
-        panic!("containers TURNS CORES NAME=FILE...");
+/// The function that callgrind collects, by its name.
+#[inline(never)]
+#[no_mangle]
+fn counted(work: &mut dyn FnMut()) {
+    work();
+}
+
+/// Reads some pieces in `counted`.
+fn count(who: &str, path: &Path) {
+    let file = mapped(path);
+    let pages = stored(&file);
+    let dump = opened(path);
+    let all = pieces(&dump);
+    let some: Vec<_> = all.iter().copied().step_by(COUNTED).collect();
+    let of_decoder = divided(&all, &pages);
+    let of_decoder: Vec<_> = of_decoder.into_iter().step_by(COUNTED).collect();
+    let space = Space::Machine(&dump);
+    let mut run: Box<dyn FnMut()> = match who {
+        "ours" => Box::new(|| read_all(&space, &some, 1)),
+        _ => Box::new(|| decode_all(&file, &of_decoder, 1)),
     };
-    for arg in args {
-        let (name, path) = arg.split_once('=').expect("NAME=FILE");
-        measure(name, Path::new(path), turns, cores);
+    // This makes the decoders.
+    run();
+    counted(&mut *run);
+    println!("{}", some.iter().map(|(_, len)| len / PAGE).sum::<usize>());
+}
+
+fn main() {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    match args.as_slice() {
+        [option, who, path] if option == "--count" => count(who, Path::new(path)),
+        [turns, cores, files @ ..] => {
+            let [turns, cores] = [turns, cores].map(|arg| arg.parse().expect("a number"));
+            for arg in files {
+                let (name, path) = arg.split_once('=').expect("NAME=FILE");
+                measure(name, Path::new(path), turns, cores);
+            }
+        }
+        _ => panic!("containers TURNS CORES NAME=FILE... or --count ours|decoder FILE"),
     }
 }

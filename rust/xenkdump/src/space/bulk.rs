@@ -487,6 +487,9 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
     /// Reads a run of a read at `addr`.
     fn emit(&mut self, addr: u64, run: Run, sink: &mut impl Sink) -> Result<(), Fault> {
         let Run { done, machine, len } = run;
+        if len == 0 {
+            return Ok(());
+        }
         let borrowed = machine.and_then(|at| {
             let memory = self.space.memory();
             self.window.borrow(memory, MachineAddr(at), len)
@@ -496,10 +499,12 @@ impl<'s, M: Memory<MachineAddr> + Send> Batch<'s, M> {
             // Missing, not borrowable, or in pieces smaller than a page.
             None => {
                 let read = machine.map_or(0, |at| self.read_long(MachineAddr(at), done, len, sink));
-                let at = addr.wrapping_add((done + read) as u64);
-                self.space.pieces(at, len - read, |from, bytes| {
-                    sink.put(done + read + from, bytes);
-                })?;
+                if read < len {
+                    let at = addr.wrapping_add((done + read) as u64);
+                    self.space.pieces(at, len - read, |from, bytes| {
+                        sink.put(done + read + from, bytes);
+                    })?;
+                }
             }
         }
         Ok(())

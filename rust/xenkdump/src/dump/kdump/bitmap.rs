@@ -11,6 +11,9 @@ const BLOCK: u64 = 1024;
 const BLOCK_BYTES: usize = (BLOCK / 8) as usize;
 /// Blocks that are read at once to count them.
 const BATCH: usize = 512;
+/// Bytes of a bitmap after which those that were counted are released: all of a machine of 1 TiB would be
+/// 32 MiB of this process.
+const RELEASED: u64 = 1 << 20;
 /// Blocks after which a run is cut, although it may go on: a bound on the time to find its end.
 const MAX_RUN_BLOCKS: usize = 256;
 
@@ -102,6 +105,20 @@ impl Present {
         let counts = self.index(storage)?;
         let blocks = counts.get(number).copied().unwrap_or(0);
         Ok(Some(blocks + u64::from(before)))
+    }
+
+    /// The bits of the 64 pages around `pfn`, from a multiple of 64 on; those outside of the range are 0.
+    pub fn word(&self, storage: &impl Storage, pfn: u64) -> Result<u64, ReadError> {
+        if !self.range().contains(&pfn) {
+            return Ok(0);
+        }
+        let first = pfn - pfn % 64;
+        let mut bytes = [0; 8];
+        // The bitmap may end within the word.
+        let held = (self.bitmap.pages - first).div_ceil(8).min(8) as usize;
+        let part = bytes.get_mut(..held).unwrap_or_default();
+        storage.read_at(self.bitmap.offset + first / 8, part)?;
+        Ok(u64::from_le_bytes(bytes) & self.mask(first))
     }
 
     /// The first pages at `pfn` or after it that are there: the first and the last of them. Long runs
@@ -203,6 +220,7 @@ impl Present {
         let mut sum = 0;
         counts.push(0);
         let mut bytes = alloc::filled(0, BATCH * BLOCK_BYTES);
+        let mut unreleased = self.bitmap.offset + self.first_of(0) / 8;
         for from in (0..blocks).step_by(BATCH) {
             let first = self.first_of(from);
             let held = (self.bitmap.pages - first)
@@ -226,6 +244,11 @@ impl Present {
                 });
                 sum += words.sum::<u64>();
                 counts.push(sum);
+            }
+            let end = self.bitmap.offset + first / 8 + held as u64;
+            if end.saturating_sub(unreleased) >= RELEASED {
+                storage.release(unreleased, end - unreleased);
+                unreleased = end;
             }
         }
         Ok(counts.into_boxed_slice())
@@ -299,6 +322,8 @@ mod tests {
             for pfn in 0..pages + 2000 {
                 let expected = held(pfn).then_some(rank);
                 prop_assert_eq!(present.rank(&storage, pfn).unwrap(), expected);
+                let word = present.word(&storage, pfn).unwrap();
+                prop_assert_eq!(word >> (pfn % 64) & 1 == 1, held(pfn));
                 rank += u64::from(held(pfn));
             }
             prop_assert_eq!(present.count(&storage).unwrap(), rank);

@@ -11,6 +11,7 @@ mod bitmap;
 mod codec;
 mod header;
 mod parts;
+mod pass;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,9 +28,9 @@ use crate::memory::{for_each_page, Page};
 use crate::Result;
 
 use bitmap::Present;
-use codec::Codec;
 pub(super) use parts::split_identity;
-use parts::{Descriptor, Part, PAGE};
+use parts::{Part, PAGE};
+use pass::{corrupt, Data, Pass, Place};
 
 pub(in crate::dump) use header::matches;
 
@@ -153,114 +154,6 @@ fn notes(storage: &impl Storage, header: &header::Header, warnings: &mut Warning
     reader.notes
 }
 
-/// Where a page is.
-struct Place<'a> {
-    part: &'a Part,
-    pfn: u64,
-    /// How many pages of the part precede it.
-    number: u64,
-}
-
-impl Place<'_> {
-    /// The place of page `pfn`, if it is the next one: of its bits only one needs to be read.
-    fn next(self, pfn: u64) -> Option<Self> {
-        let Self { part, number, .. } = self;
-        let is_next = pfn == self.pfn + 1 && part.present.range().contains(&pfn);
-        let is_there = is_next && part.bits.has(&part.storage, pfn) == Ok(true);
-        is_there.then_some(Self {
-            part,
-            pfn,
-            number: number + 1,
-        })
-    }
-}
-
-/// The state of a read of consecutive pages.
-struct Pass<'a> {
-    /// The place of the page that was read last.
-    last: Option<Place<'a>>,
-    /// The compressed bytes of a page.
-    packed: [u8; PAGE_SIZE],
-    /// Pages that were decompressed.
-    decoded: u64,
-}
-
-/// What a file has of a page.
-enum Data<'a, 'p> {
-    /// Its bytes, at this offset.
-    Stored(&'a Part, u64),
-    Packed {
-        codec: Codec,
-        bytes: &'p [u8],
-        /// Where they are in the file.
-        offset: u64,
-    },
-}
-
-impl<'a> Pass<'a> {
-    fn new() -> Self {
-        Self {
-            last: None,
-            packed: [0; PAGE_SIZE],
-            decoded: 0,
-        }
-    }
-
-    /// Finds the page of an address, and copies what is compressed.
-    fn data(&mut self, dump: &'a Kdump, addr: MachineAddr) -> Result<Data<'a, '_>, Fault> {
-        let pfn = addr.frame().0;
-        let next = self.last.take().and_then(|last| last.next(pfn));
-        let Place { part, number, .. } = match next {
-            Some(place) => place,
-            None => dump.locate(addr, pfn)?,
-        };
-        self.last = Some(Place { part, pfn, number });
-        let at = part.descriptor_offset(number);
-        let descriptor = part
-            .descriptor(number)
-            .map_err(|error| storage_fault(addr, at, error))?;
-        let Descriptor {
-            offset,
-            size,
-            flags,
-        } = descriptor;
-        let corrupt = |reason| corrupt(addr, if offset == 0 { at } else { offset }, reason);
-        if offset == 0 || size == 0 {
-            // makedumpfile reserves the descriptors of all pages before it writes any.
-            return Err(if dump.is_incomplete {
-                Fault::NotWritten(addr)
-            } else {
-                corrupt("an empty descriptor")
-            });
-        }
-        let Some(codec) = Codec::of(flags).map_err(corrupt)? else {
-            if u64::from(size) != PAGE {
-                return Err(corrupt("a stored page of another size"));
-            }
-            return Ok(Data::Stored(part, offset));
-        };
-        // What does not become smaller is stored.
-        let packed = self.packed.get_mut(..size as usize);
-        let bytes = packed.ok_or(corrupt("more than a page"))?;
-        let read = part.storage.read_at(offset, bytes);
-        read.map_err(|error| storage_fault(addr, offset, error))?;
-        self.decoded += 1;
-        Ok(Data::Packed {
-            codec,
-            bytes,
-            offset,
-        })
-    }
-}
-
-fn corrupt(addr: MachineAddr, offset: u64, reason: &'static str) -> Fault {
-    Fault::Corrupt {
-        addr,
-        offset,
-        reason,
-    }
-}
-
 impl Kdump {
     /// Reads bytes that are not entirely cached. Pages of a read of more than one page are not cached, because
     /// such a read is a pass over memory.
@@ -268,7 +161,8 @@ impl Kdump {
     #[inline(never)]
     fn read_pages(&self, addr: MachineAddr, buf: &mut [u8]) -> Result<(), Fault> {
         let is_long = buf.len() > PAGE_SIZE;
-        let mut pass = Pass::new();
+        let pages = (addr.page_offset() + buf.len()).div_ceil(PAGE_SIZE);
+        let mut pass = Pass::new(pages);
         let read = for_each_page(addr, buf, |at, bytes| {
             if is_long && self.cache.get(Pfn(at.frame().0), at.page_offset(), bytes) {
                 return Ok(());
@@ -288,7 +182,7 @@ impl Kdump {
         is_long: bool,
         pass: &mut Pass<'a>,
     ) -> Result<(), Fault> {
-        let (codec, packed, offset) = match pass.data(self, addr)? {
+        let (codec, packed, offset) = match self.data(addr, pass)? {
             Data::Stored(part, offset) => {
                 let from = offset.checked_add(addr.page_offset() as u64);
                 let from = from.ok_or(corrupt(addr, offset, "an offset without bound"))?;
@@ -317,6 +211,15 @@ impl Kdump {
         };
         self.cache.put(Pfn(addr.frame().0), page, usage);
         Ok(())
+    }
+
+    /// What the files have of the page of an address.
+    fn data<'a, 'p>(
+        &'a self,
+        addr: MachineAddr,
+        pass: &'p mut Pass<'a>,
+    ) -> Result<Data<'a, 'p>, Fault> {
+        pass.data(addr, self.is_incomplete, |pfn| self.locate(addr, pfn))
     }
 
     fn locate(&self, addr: MachineAddr, pfn: u64) -> Result<Place<'_>, Fault> {
@@ -371,7 +274,7 @@ impl Kdump {
 }
 
 /// A page to be kept.
-fn unpacked(codec: Codec, packed: &[u8]) -> Result<Arc<Page>, &'static str> {
+fn unpacked(codec: codec::Codec, packed: &[u8]) -> Result<Arc<Page>, &'static str> {
     let mut page = Arc::new([0; PAGE_SIZE]);
     if let Some(page) = Arc::get_mut(&mut page) {
         codec::decompress(codec, packed, page)?;
@@ -470,8 +373,8 @@ impl HeldMemory for Kdump {
         if let Some(page) = self.cache.hold(pfn) {
             return Some(page);
         }
-        let mut pass = Pass::new();
-        let Ok(Data::Packed { codec, bytes, .. }) = pass.data(self, addr) else {
+        let mut pass = Pass::new(1);
+        let Ok(Data::Packed { codec, bytes, .. }) = self.data(addr, &mut pass) else {
             return None;
         };
         let page = unpacked(codec, bytes);

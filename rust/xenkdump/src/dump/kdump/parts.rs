@@ -12,7 +12,7 @@ use crate::limits::{MAX_DIRECTORY_ENTRIES, MAX_DUMP_PARTS};
 use crate::Result;
 
 /// Size of a page descriptor: offset, size, flags, and flags of the page that nothing sets.
-const DESCRIPTOR: u64 = 24;
+pub(super) const DESCRIPTOR: usize = 24;
 /// Size of a page and of a block.
 pub(super) const PAGE: u64 = PAGE_SIZE as u64;
 /// Pages at the end of a file that are examined to find out whether the file is truncated.
@@ -24,6 +24,18 @@ pub(super) struct Descriptor {
     pub offset: u64,
     pub size: u32,
     pub flags: u32,
+}
+
+impl Descriptor {
+    /// By its first bytes in the file.
+    pub fn of(bytes: &[u8; 16]) -> Self {
+        let bytes = u128::from_le_bytes(*bytes);
+        Self {
+            offset: bytes as u64,
+            size: (bytes >> 64) as u32,
+            flags: (bytes >> 96) as u32,
+        }
+    }
 }
 
 /// One file.
@@ -83,24 +95,19 @@ impl Part {
 
     pub fn descriptor_offset(&self, number: u64) -> u64 {
         self.descriptors
-            .saturating_add(number.saturating_mul(DESCRIPTOR))
+            .saturating_add(number.saturating_mul(DESCRIPTOR as u64))
     }
 
     pub fn descriptor(&self, number: u64) -> Result<Descriptor, ReadError> {
         let mut bytes = [0; 16];
         self.storage
             .read_at(self.descriptor_offset(number), &mut bytes)?;
-        let bytes = u128::from_le_bytes(bytes);
-        Ok(Descriptor {
-            offset: bytes as u64,
-            size: (bytes >> 64) as u32,
-            flags: (bytes >> 96) as u32,
-        })
+        Ok(Descriptor::of(&bytes))
     }
 
     /// How many descriptors there may be in the file.
     pub fn descriptors_in_file(&self) -> u64 {
-        self.storage.len().saturating_sub(self.descriptors) / DESCRIPTOR
+        self.storage.len().saturating_sub(self.descriptors) / DESCRIPTOR as u64
     }
 
     /// Warns of what is missing.
@@ -141,8 +148,8 @@ impl Part {
         let size = data.checked_sub(self.descriptors)?;
         let sizes = [Some(size), size.checked_sub(PAGE)];
         let mut whole = sizes.into_iter().flatten();
-        let size = whole.find(|size| *size > 0 && size.is_multiple_of(DESCRIPTOR))?;
-        Some(size / DESCRIPTOR)
+        let size = whole.find(|size| *size > 0 && size.is_multiple_of(DESCRIPTOR as u64))?;
+        Some(size / DESCRIPTOR as u64)
     }
 
     /// What is wrong with the bitmap, if its pages were counted already: a bit more or less moves all

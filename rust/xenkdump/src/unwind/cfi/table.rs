@@ -1,5 +1,6 @@
 //! Sections of call frame information, indexed by function.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::OnceLock;
 
 use gimli::{
@@ -17,6 +18,10 @@ use crate::unwind::section::Section;
 use crate::unwind::step::{Step, Unreadable};
 
 use super::step::{self, Reader};
+
+/// Lookups that search the section itself. Where there is ORC, few frames need this table, and to index
+/// all functions takes longer than these searches do.
+const SEARCHES: usize = 4;
 
 /// The format of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +41,9 @@ pub struct CfiTable {
     address: VirtAddr,
     /// The difference between the code's run-time and link-time addresses.
     slide: u64,
-    /// The functions, by ascending address; built on first use.
+    /// The functions, by ascending address; built after some lookups.
     index: OnceLock<Vec<Fde>>,
+    lookups: AtomicUsize,
 }
 
 /// The entry of a function.
@@ -59,6 +65,7 @@ impl CfiTable {
             address,
             slide,
             index: OnceLock::new(),
+            lookups: AtomicUsize::new(0),
         }
     }
 
@@ -101,13 +108,8 @@ impl CfiTable {
         S::Offset: UnwindOffset<usize> + From<usize>,
     {
         let pc = lookup.raw().wrapping_sub(self.slide) & self.word.max();
-        let index = self.index.get_or_init(|| self.build_index(section, bases));
-        let after = index.partition_point(|fde| fde.start <= pc);
-        let Some(found) = after
-            .checked_sub(1)
-            .and_then(|at| index.get(at))
-            .filter(|fde| pc < fde.end)
-        else {
+        let nearest = self.nearest(section, bases, pc);
+        let Some(found) = nearest.filter(|fde| pc < fde.end) else {
             return Ok(Step::Unknown);
         };
         let bytes = (*self.section).as_ref();
@@ -127,6 +129,31 @@ impl CfiTable {
 }
 
 impl CfiTable {
+    /// The last function that starts at `pc` or before it. Of several with the same start, the last one of
+    /// the section.
+    fn nearest<'a, S>(&self, section: &S, bases: &BaseAddresses, pc: u64) -> Option<Fde>
+    where
+        S: UnwindSection<Reader<'a>>,
+        S::Offset: UnwindOffset<usize>,
+    {
+        let is_plain = self.kind == CfiKind::DebugFrame && self.index.get().is_none();
+        if is_plain && self.lookups.fetch_add(1, Ordering::Relaxed) < SEARCHES {
+            let mut nearest = None;
+            let mut start = 0;
+            let searched = each_plain_entry((*self.section).as_ref(), self.word, |fde| {
+                if (start..=pc).contains(&fde.start) {
+                    (nearest, start) = (Some(fde), fde.start);
+                }
+            });
+            if searched.is_some() {
+                return nearest;
+            }
+        }
+        let index = self.index.get_or_init(|| self.build_index(section, bases));
+        let after = index.partition_point(|fde| fde.start <= pc);
+        after.checked_sub(1).and_then(|at| index.get(at)).copied()
+    }
+
     fn build_index<'a, S>(&self, section: &S, bases: &BaseAddresses) -> Vec<Fde>
     where
         S: UnwindSection<Reader<'a>>,
@@ -138,17 +165,23 @@ impl CfiTable {
             CfiKind::EhFrame => None,
         };
         let mut index = plain.unwrap_or_else(|| parsed_entries(bytes, section, bases));
-        index.sort_unstable_by_key(|fde| fde.start);
+        index.sort_unstable_by_key(|fde| (fde.start, fde.offset));
         index
     }
 }
 
-/// The functions of a `.debug_frame` whose entries are all in the 32-bit format, as in every kernel.
-/// Each has the same fields at the same offsets, so that the rest need not be parsed.
 fn plain_entries(section: &[u8], word: Word) -> Option<Vec<Fde>> {
+    let mut index = Vec::new();
+    each_plain_entry(section, word, |fde| alloc::push(&mut index, fde))?;
+    Some(index)
+}
+
+/// Calls `f` with the functions of a `.debug_frame` whose entries are all in the 32-bit format, as in
+/// every kernel. Each has the same fields at the same offsets, so that the rest need not be parsed. `None`
+/// if an entry has another format.
+fn each_plain_entry(section: &[u8], word: Word, mut f: impl FnMut(Fde)) -> Option<()> {
     const IS_CIE: u32 = u32::MAX;
     const IS_64_BIT: u32 = 0xffff_fff0;
-    let mut index = Vec::new();
     let mut offset = 0;
     while let Some([length, id]) = section.get(offset..).and_then(words) {
         if length >= IS_64_BIT {
@@ -165,11 +198,11 @@ fn plain_entries(section: &[u8], word: Word) -> Option<Vec<Fde>> {
                 end: start.checked_add(size)?,
                 offset,
             };
-            alloc::push(&mut index, fde);
+            f(fde);
         }
         offset = next;
     }
-    Some(index)
+    Some(())
 }
 
 fn words(bytes: &[u8]) -> Option<[u32; 2]> {
@@ -385,6 +418,42 @@ mod tests {
             parsed.iter().map(key).collect::<Vec<_>>()
         );
         assert_eq!(plain.len(), 3);
+    }
+
+    #[test]
+    fn the_first_lookups_and_those_in_the_index_find_the_same() {
+        // In no order, overlapping, twice the same start, and 0 for code that was discarded.
+        let section = debug_frame(&[
+            (0xc100_0040, 0x30, &[]),
+            (0, 0x10, &[]),
+            (0xc100_0000, 0x20, &[]),
+            (0xc100_0000, 0x18, &[]),
+            (0xc100_0010, 0x04, &[]),
+            (0, 0x08, &[]),
+        ]);
+        let mut parser = DebugFrame::new(&section, LittleEndian);
+        parser.set_address_size(4);
+        let bases = BaseAddresses::default();
+        let lookups = |pc| {
+            let bytes = Arc::new(section.clone());
+            let table = CfiTable::new(bytes, CfiKind::DebugFrame, Word::W32, VirtAddr(0), 0);
+            let found = (0..SEARCHES + 2).map(|_| table.nearest(&parser, &bases, pc));
+            let found: Vec<_> = found
+                .map(|fde| fde.map(|fde| (fde.end, fde.offset)))
+                .collect();
+            assert!(table.index.get().is_some());
+            found
+        };
+        let mut distinct = std::collections::BTreeSet::new();
+        for pc in (0..0x20).chain(0xc0ff_fff0..0xc100_0080) {
+            let found = lookups(pc);
+            assert!(
+                found.iter().all(|one| *one == found[0]),
+                "{pc:#x} {found:?}"
+            );
+            distinct.insert(found[0]);
+        }
+        assert_eq!(distinct.len(), 4);
     }
 
     #[test]
